@@ -1,0 +1,102 @@
+"""Everything that can go wrong, as one tree; each message says what to do next.
+
+CLMError
+├── SettingsError               a setting is unknown, missing or out of range
+├── MissingExtra                an optional library is not installed; names the extra
+├── DataError
+│   ├── InvalidBars             bars broke a rule; carries the findings with their rows
+│   ├── UnknownSeries           no source has this symbol and timeframe
+│   ├── NotEnoughBars           fewer usable bars than the work needs
+│   └── SourceUnavailable       an exchange did not answer, or answered nonsense, until the deadline
+├── ModelError
+│   ├── InvalidTrainingParams   a training parameter is unknown or out of range; names the valid ones
+│   ├── FeatureMismatch         the bars or features are not those the model was trained on
+│   └── BundleCorrupt           a bundle's files are not those its manifest lists
+├── DatabaseUnavailable         PostgreSQL cannot be started or reached
+├── ServerUnavailable           a server of ours (Prefect) did not become ready
+└── NotFound                    no such job, version or report
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+class CLMError(Exception):
+    """The root: catch it to answer with a message instead of a traceback."""
+
+
+class SettingsError(CLMError):
+    pass
+
+
+class MissingExtra(CLMError):
+    def __init__(self, library: str, extra: str) -> None:
+        super().__init__(
+            f"{library} is not installed. Install it with: pip install 'continuous-learning-manager[{extra}]'"
+        )
+
+
+class DataError(CLMError):
+    pass
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One rule that some rows of a series break."""
+
+    rule: str
+    """Kebab-case name of the rule, e.g. "high-below-low"."""
+    rows: tuple[int, ...]
+    """Positions of the offending rows in the file or frame, from 0; at most the first 20."""
+    count: int
+    """How many rows break the rule."""
+    message: str
+    """What is wrong, with an example and what to do about it."""
+
+
+class InvalidBars(DataError):
+    def __init__(self, origin: str, findings: Sequence[Finding]) -> None:
+        self.origin = origin
+        self.findings = tuple(findings)
+        lines = [f"  {f.rule} ({f.count} rows, first {list(f.rows[:5])}): {f.message}" for f in findings]
+        super().__init__("\n".join([f"{origin} cannot be used:", *lines]))
+
+
+class UnknownSeries(DataError):
+    pass
+
+
+class NotEnoughBars(DataError):
+    pass
+
+
+class SourceUnavailable(DataError):
+    pass
+
+
+class ModelError(CLMError):
+    pass
+
+
+class InvalidTrainingParams(ModelError):
+    pass
+
+
+class FeatureMismatch(ModelError):
+    pass
+
+
+class BundleCorrupt(ModelError):
+    pass
+
+
+class DatabaseUnavailable(CLMError):
+    pass
+
+
+class ServerUnavailable(CLMError):
+    pass
+
+
+class NotFound(CLMError):
+    pass

@@ -1,0 +1,75 @@
+"""What is thought of a version: its measured results and the verdict on them."""
+
+from datetime import datetime
+from enum import StrEnum
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class EvaluationResult(BaseModel):
+    """Out-of-sample walk-forward results of one version, after costs."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=True)
+
+    id: UUID
+    model_id: str
+    version: str
+    sharpe_ratio: float
+    """Annualised."""
+    sortino_ratio: float
+    calmar_ratio: float
+    win_rate: float
+    """Share of closed trades with a positive net return, 0..1."""
+    profit_factor: float
+    """Sum of winning over sum of losing net trade returns."""
+    max_drawdown: float
+    """Deepest fall of equity below its running peak, as a negative fraction: -0.12 is 12 %."""
+    total_pnl: float
+    """Net return over the whole period as a fraction of the starting capital."""
+    trades: int
+    period_start: datetime
+    period_end: datetime
+    fee_bps: float
+    slippage_bps: float
+    passed: bool
+    promotion_score: float = Field(ge=0, le=100)
+    failure_reason: str | None = None
+    created_at: datetime
+
+
+class Decision(StrEnum):
+    PASS = "pass"  # noqa: S105
+    FAIL = "fail"
+
+
+class Leg(BaseModel):
+    """One condition of a verdict: what was measured, what was asked, by how much it was met."""
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    value: float
+    limit: float
+    comparison: str
+    """">=" or "<=": how the value must stand to the limit."""
+    passed: bool
+    margin: float
+    """Distance to the limit, positive when the condition holds; NaN when there is no usable value."""
+
+
+class Verdict(BaseModel):
+    """A gate's answer with its reasons; never just a yes or a no."""
+
+    model_config = ConfigDict(frozen=True)
+
+    decision: Decision
+    score: float
+    """Promotion score, 0..100; for ranking only, it decides nothing."""
+    legs: tuple[Leg, ...]
+    reasons: tuple[str, ...]
+    """Why the version was refused, one sentence a missed condition; empty when it passed."""
+
+    @property
+    def passed(self) -> bool:
+        return self.decision is Decision.PASS

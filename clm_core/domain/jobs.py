@@ -1,0 +1,67 @@
+"""What is asked for: training jobs and why they were asked for."""
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class ModelType(StrEnum):
+    XGBOOST = "xgboost"
+    LIGHTGBM = "lightgbm"
+    NHITS = "nhits"
+    PATCHTST = "patchtst"
+    RL_V2 = "rl_v2"
+    RL_V3 = "rl_v3"
+    OTHER = "other"
+
+
+class TriggerReason(StrEnum):
+    DRIFT_DETECTED = "drift_detected"
+    PERFORMANCE_DEGRADED = "performance_degraded"
+    PERIODIC = "periodic"
+    MANUAL = "manual"
+    REGIME_CHANGE = "regime_change"
+    DATA_THRESHOLD = "data_threshold"
+    STRATEGY_EVOLUTION = "strategy_evolution"
+
+
+class JobStatus(StrEnum):
+    PENDING = "pending"
+    IN_PROGRESS = "in_progress"
+    COMPLETED = "completed"
+    FAILED = "failed"
+
+
+class TrainingJob(BaseModel):
+    """One request to retrain a model, from asking to its end."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    id: UUID
+    model_type: ModelType
+    symbol: str
+    timeframe: str
+    dataset_span_days: int = Field(gt=0)
+    """How many days of bars, counted back from the newest, the training may see."""
+    trigger_reason: TriggerReason
+    training_params: dict[str, Any] = Field(default_factory=dict)
+    seed: int = 0
+    requested_by: str
+    status: JobStatus = JobStatus.PENDING
+    created_at: datetime
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+    failure_cause: str | None = None
+    """The error that ended the job; None unless it failed."""
+
+    @property
+    def model_id(self) -> str:
+        return model_id(self.model_type, self.symbol, self.timeframe)
+
+
+def model_id(model_type: ModelType, symbol: str, timeframe: str) -> str:
+    """The name a model is registered and served under: `xgboost_btcusdt_1h`."""
+    return f"{model_type.value}_{symbol}_{timeframe}".lower()

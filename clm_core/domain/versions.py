@@ -1,0 +1,55 @@
+"""What comes out of training: versions of a model."""
+
+from datetime import UTC, datetime
+from enum import StrEnum
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from clm_core.domain.jobs import ModelType
+
+
+class ModelStatus(StrEnum):
+    TRAINING = "training"
+    SHADOW = "shadow"
+    CANDIDATE = "candidate"
+    PRODUCTION = "production"
+    RETIRED = "retired"
+    FAILED = "failed"
+
+
+class ModelVersion(BaseModel):
+    """One trained, stored and judged model."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model_id: str
+    version: str
+    """Label of the UTC second it was registered, `v20251204_143022`; also its alias in MLflow."""
+    model_type: ModelType
+    symbol: str
+    timeframe: str
+    status: ModelStatus
+    training_job_id: UUID
+    parent_version: str | None = None
+    """The version that served when this one was trained; None for the first."""
+    model_path: str
+    """MLflow URI of the bundle: `models:/xgboost_btcusdt_1h@v20251204_143022`."""
+    mlflow_version: int
+    """MLflow's own running number of the version."""
+    mlflow_run_id: str
+    bundle_digest: str
+    """SHA-256 of the bundle's manifest, hexadecimal."""
+    data_hash: str
+    """Content hash of the bars it was trained on, hexadecimal."""
+    code_version: str
+    """Release of this software, with the git commit where there is one."""
+    seed: int
+    train_metrics: dict[str, float] = Field(default_factory=dict)
+    validation_metrics: dict[str, float] = Field(default_factory=dict)
+    created_at: datetime
+
+
+def version_label(moment: datetime) -> str:
+    """`v20251204_143022` for 2025-12-04 14:30:22 UTC."""
+    return moment.astimezone(UTC).strftime("v%Y%m%d_%H%M%S")
