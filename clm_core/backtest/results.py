@@ -1,0 +1,114 @@
+"""What a backtest is asked and what it answers: costs, execution rules, equity and trades."""
+
+from dataclasses import dataclass, fields
+from enum import IntEnum
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+
+from clm_core.market.bars import Floats
+
+
+class Costs(BaseModel):
+    """What trading costs, in basis points (1/10,000) of the traded value, on each side of a trade."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    fee_bps: float = Field(default=5.0, ge=0, allow_inf_nan=False)
+    """Exchange fee."""
+    slippage_bps: float = Field(default=2.0, ge=0, allow_inf_nan=False)
+    """How much worse than the bar's open an order fills."""
+
+
+class Execution(BaseModel):
+    """How positions become orders."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    initial_cash: float = Field(default=10_000.0, gt=0, allow_inf_nan=False)
+    stop_loss: float | None = Field(default=None, gt=0, lt=1)
+    """Adverse move from the trade's average entry price that closes it, as a fraction."""
+    take_profit: float | None = Field(default=None, gt=0)
+    """Favourable move from the trade's average entry price that closes it, as a fraction."""
+    lot_size: float | None = Field(default=None, gt=0)
+    """Smallest tradable quantity; orders are rounded towards zero to whole lots. None: any quantity."""
+
+
+class ExitReason(IntEnum):
+    SIGNAL = 0
+    STOP_LOSS = 1
+    TAKE_PROFIT = 2
+    END_OF_DATA = 3
+
+
+@dataclass(frozen=True)
+class Trades:
+    """Closed trades, one row each, shape (n_trades,). A trade runs from leaving flat (or flipping) to
+    returning to flat (or flipping); changes of size in between belong to it."""
+
+    entry_bar: NDArray[np.int64]
+    """Row of the bar at whose open the trade began."""
+    exit_bar: NDArray[np.int64]
+    """Row of the bar in which it ended."""
+    direction: NDArray[np.int64]
+    """1 long, -1 short."""
+    entry_price: Floats
+    """Average fill price of everything bought into (or sold into) the trade."""
+    exit_price: Floats
+    """Average fill price of everything taken out of it."""
+    net_return: Floats
+    """Profit after costs over the largest value committed (the trade's own peak cost basis)."""
+    pnl: Floats
+    """Profit after costs in cash."""
+    bars: NDArray[np.int64]
+    """Bars held: exit_bar - entry_bar."""
+    reason: NDArray[np.int64]
+    """An `ExitReason`."""
+
+    def __len__(self) -> int:
+        return len(self.pnl)
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            getattr(self, field.name).setflags(write=False)
+
+
+@dataclass(frozen=True)
+class Backtest:
+    """Result of one run."""
+
+    equity: Floats
+    """Cash plus marked-to-close position after each bar, shape (n_bars,)."""
+    returns: Floats
+    """Simple return of equity per bar as a fraction, the first against the initial cash, shape (n_bars,)."""
+    exposure: Floats
+    """Position value over equity at each close, signed, shape (n_bars,)."""
+    turnover: Floats
+    """Traded value over equity in each bar, shape (n_bars,)."""
+    costs_paid: float
+    """Fees and slippage in cash."""
+    trades: Trades
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """Definitions are pinned in `backtest.metrics`; ratios are annualised."""
+
+    total_return: float
+    cagr: float
+    volatility: float
+    sharpe_ratio: float
+    sortino_ratio: float
+    calmar_ratio: float
+    max_drawdown: float
+    """Negative fraction, starting capital included."""
+    profit_factor: float
+    """Of closed trades; inf when none lost, NaN when there are no trades."""
+    win_rate: float
+    """Of closed trades; NaN when there are none."""
+    trades: int
+    exposure: float
+    """Mean absolute exposure, fraction of equity."""
+    turnover: float
+    """Mean traded value over equity a year."""

@@ -1,0 +1,75 @@
+"""What every model is: something that turns bars into positions, and a recipe that fits one.
+
+A trees model, a forecaster and an RL policy look alike to backtest, shadow and gate:
+
+    recipe = BoostingRecipe(XGBoostParams(max_depth=5))
+    model = recipe.fit(bars, seed=7)
+    model.positions(bars)      # shape (n_bars,), in [-1, 1]
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+from clm_core.domain.jobs import ModelType
+from clm_core.market.bars import Bars, Floats
+
+Progress = Callable[[float], None]
+"""Called with the finished share of the work, 0..1; may be called from any thread."""
+
+
+class Model(Protocol):
+    """A fitted model. Immutable; safe to share between threads."""
+
+    @property
+    def model_type(self) -> ModelType: ...
+
+    @property
+    def train_metrics(self) -> dict[str, float]:
+        """What the fit measured of itself on its own (in-sample and early-stopping) rows."""
+        ...
+
+    def positions(self, bars: Bars) -> Floats:
+        """Wanted exposure after each bar, shape (n_bars,), in [-1, 1].
+
+        The value at bar t uses bars up to and including t and is executed at the open of t + 1. Rows
+        without a full look-back (the start, or after a gap) are 0.0: no view, no position. Never NaN.
+
+        Raises:
+            FeatureMismatch: the bars are of another symbol or timeframe than the model was fitted on.
+        """
+        ...
+
+    def forecast(self, bars: Bars) -> Floats:
+        """Probability, 0..1, that the price rises over the model's horizon, shape (n_bars,).
+
+        NaN where there is no full look-back.
+        """
+        ...
+
+    def importances(self) -> dict[str, float]:
+        """Share of each feature in the model's decisions, summing to 1; empty where it has none."""
+        ...
+
+    def save(self, folder: Path) -> None:
+        """Write the model's own files (no pickle) into an existing, empty folder."""
+        ...
+
+
+class Recipe(Protocol):
+    """Validated training parameters that can fit models; immutable."""
+
+    @property
+    def model_type(self) -> ModelType: ...
+
+    def describe(self) -> dict[str, Any]:
+        """Every parameter with its effective value, JSON-ready."""
+        ...
+
+    def fit(self, bars: Bars, seed: int, progress: Progress | None = None) -> Model:
+        """Train on all of `bars`; the same bars and seed give a model with the same positions.
+
+        Raises:
+            NotEnoughBars: too few rows with features and labels to train on.
+        """
+        ...
