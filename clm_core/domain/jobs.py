@@ -35,6 +35,25 @@ class JobStatus(StrEnum):
     FAILED = "failed"
 
 
+class RetrainRequest(BaseModel):
+    """What somebody, or something, asks to have retrained; also the launch form in the Prefect UI."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model_type: ModelType = Field(description="The kind of model to train.")
+    symbol: str = Field(description="The market, as `clm data list` names it: BTCUSD.")
+    timeframe: str = Field(default="1h", description="Length of a bar: 1m, 5m, 15m, 30m, 1h, 4h or 1d.")
+    dataset_span_days: int = Field(
+        default=365, gt=0, description="Days of bars, counted back from the newest, that the training may see."
+    )
+    trigger_reason: TriggerReason = Field(default=TriggerReason.MANUAL, description="Why it is retrained.")
+    training_params: dict[str, Any] = Field(
+        default_factory=dict, description="Parameters that differ from the model type's defaults."
+    )
+    seed: int = Field(default=0, ge=0, description="Seed of everything random in the training.")
+    requested_by: str = Field(default="unknown", description="Who asks.")
+
+
 class TrainingJob(BaseModel):
     """One request to retrain a model, from asking to its end."""
 

@@ -1,0 +1,357 @@
+"""`clm …`: heavy libraries are imported inside the commands, so that `clm --help` answers at once."""
+
+import json
+import os
+import sys
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from clm_core.cli import data
+from clm_core.domain.errors import CLMError
+from clm_core.domain.jobs import JobStatus, ModelType, RetrainRequest
+
+if TYPE_CHECKING:
+    from clm_core.domain.versions import ModelVersion
+    from clm_core.retraining import Outcome
+    from clm_core.services import Announce, Services
+    from clm_core.settings import Settings
+
+app = typer.Typer(
+    help="Continuous Learning Manager: retrain, judge and promote trading models.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+app.add_typer(data.app, name="data")
+
+console = Console()
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a script instead of a table.")]
+VersionName = Annotated[
+    str, typer.Argument(metavar="VERSION", help="xgboost_btcusd_1h@v20251204_143022, its label, or a model id.")
+]
+DEMO_DAYS = 840
+
+
+def main() -> None:
+    """Errors of ours are messages, not tracebacks."""
+    try:
+        app()
+    except CLMError as error:
+        Console(stderr=True).print(f"[red]Error:[/] {error}", highlight=False, soft_wrap=True)
+        sys.exit(1)
+
+
+@app.command()
+def demo() -> None:
+    """Retrain, backtest and judge XGBoost and LightGBM on the bundled BTCUSD bars."""
+    requests = [
+        RetrainRequest(
+            model_type=model_type, symbol="BTCUSD", dataset_span_days=DEMO_DAYS, requested_by=_user()
+        )
+        for model_type in (ModelType.XGBOOST, ModelType.LIGHTGBM)
+    ]
+    _show_outcomes(_retrain(requests))
+
+
+@app.command()
+def retrain(
+    model: Annotated[ModelType, typer.Option(help="The kind of model to train.")],
+    symbol: Annotated[str, typer.Option(help="The market, as `clm data list` names it.")],
+    timeframe: Annotated[str, typer.Option(help="Length of a bar.")] = "1h",
+    days: Annotated[int, typer.Option(min=1, help="Days of bars the training may see.")] = 365,
+    param: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=VALUE", help="Training parameter; may be repeated.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of everything random.")] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Retrain one model on the newest bars, backtest it out of sample and judge it."""
+    request = RetrainRequest(
+        model_type=model,
+        symbol=symbol,
+        timeframe=timeframe,
+        dataset_span_days=days,
+        training_params=_parsed_params(param or []),
+        seed=seed,
+        requested_by=_user(),
+    )
+    outcomes = _retrain([request])
+    if as_json:
+        _print_json([_outcome_json(outcome) for outcome in outcomes])
+    else:
+        _show_outcomes(outcomes)
+
+
+@app.command()
+def models(
+    model_id: Annotated[str | None, typer.Option(help="Only this model's versions.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="How many, newest first.")] = 20,
+    as_json: AsJson = False,
+) -> None:
+    """The registered versions, newest first."""
+    with _services() as services:
+        versions = services.ledger.versions(model_id=model_id, limit=limit)
+        judged = [services.ledger.find_evaluation(v.model_id, v.version) for v in versions]
+    if as_json:
+        _print_json([version.model_dump(mode="json") for version in versions])
+        return
+    table = Table("model", "version", "status", "Sharpe", "trades", "score", "registered (UTC)")
+    for version, found in zip(versions, judged, strict=True):
+        figures = (
+            (f"{found[0].sharpe_ratio:.2f}", str(found[0].trades), f"{found[0].promotion_score:.1f}")
+            if found
+            else ("-", "-", "-")
+        )
+        table.add_row(
+            version.model_id,
+            version.version,
+            version.status.value,
+            *figures,
+            f"{version.created_at:%Y-%m-%d %H:%M}",
+        )
+    _print_table(table, "No versions yet: `clm demo` or `clm retrain` makes one.")
+
+
+@app.command()
+def jobs(
+    status: Annotated[JobStatus | None, typer.Option(help="Only jobs in this state.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="How many, newest first.")] = 20,
+    as_json: AsJson = False,
+) -> None:
+    """The training jobs, newest first."""
+    with _services() as services:
+        found = services.ledger.jobs(status=status, limit=limit)
+    if as_json:
+        _print_json([job.model_dump(mode="json") for job in found])
+        return
+    table = Table("job", "model", "reason", "status", "asked (UTC)", "seconds", "cause of failure")
+    for job in found:
+        took = f"{(job.finished_at - job.started_at).total_seconds():.1f}" if job.finished_at and job.started_at else "-"
+        table.add_row(
+            str(job.id),
+            job.model_id,
+            job.trigger_reason.value,
+            job.status.value,
+            f"{job.created_at:%Y-%m-%d %H:%M}",
+            took,
+            job.failure_cause or "",
+        )
+    _print_table(table, "No jobs yet: `clm retrain` starts one.")
+
+
+@app.command()
+def show(version: VersionName, as_json: AsJson = False) -> None:
+    """One version: what it was trained on, how it did, and why it passed or not."""
+    with _services() as services:
+        found = services.ledger.find_version(version)
+        judged = services.ledger.find_evaluation(found.model_id, found.version)
+    if as_json:
+        evaluation, verdict = judged or (None, None)
+        _print_json(
+            {
+                "version": found.model_dump(mode="json"),
+                "evaluation": evaluation.model_dump(mode="json") if evaluation else None,
+                "verdict": verdict.model_dump(mode="json") if verdict else None,
+            }
+        )
+        return
+    console.print(_facts_table(found))
+    if judged is None:
+        console.print("Not judged yet.")
+        return
+    evaluation, verdict = judged
+    console.print(
+        f"{verdict.decision.value.upper()}  score {verdict.score:.1f} of 100, out of sample "
+        f"{evaluation.period_start:%Y-%m-%d} to {evaluation.period_end:%Y-%m-%d}, after "
+        f"{evaluation.fee_bps:g} bps fee and {evaluation.slippage_bps:g} bps slippage"
+    )
+    legs = Table("criterion", "measured", "required", "met")
+    for leg in verdict.legs:
+        legs.add_row(leg.name, f"{leg.value:.4g}", f"{leg.comparison} {leg.limit:g}", "yes" if leg.passed else "NO")
+    console.print(legs)
+
+
+@app.command()
+def report(
+    version: VersionName,
+    open_it: Annotated[bool, typer.Option("--open", help="Open it in the browser.")] = False,
+) -> None:
+    """Print the path of a version's tear sheet."""
+    with _services() as services:
+        found = services.ledger.find_version(version)
+        path = services.reports / found.model_id / f"{found.version}.html"
+        if not path.exists():
+            services.registry.download(found.mlflow_run_id, f"report/{found.version}.html", path.parent)
+    typer.echo(path)
+    if open_it:
+        typer.launch(path.as_uri())
+
+
+@app.command()
+def config() -> None:
+    """The effective settings as JSON, secrets hidden."""
+    from clm_core.settings import effective, load_settings
+
+    _print_json(effective(load_settings()))
+
+
+@app.command(name="exec", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def exec_(context: typer.Context) -> None:
+    """Run a command with the database up and MLFLOW_TRACKING_URI set: `clm exec mlflow server`."""
+    import subprocess
+
+    from clm_core.database import open_database
+
+    if not context.args:
+        raise typer.BadParameter("name a command: clm exec python trader.py")
+    with open_database(_settings()) as database:
+        uri = database.url("mlflow", driver="psycopg")
+        environment = os.environ | {
+            "MLFLOW_TRACKING_URI": uri,
+            "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
+            "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        }
+        sys.exit(subprocess.run(context.args, env=environment, check=False).returncode)
+
+
+def _settings() -> "Settings":
+    from clm_core.settings import load_settings
+
+    return load_settings()
+
+
+def _services(
+    settings: "Settings | None" = None, announce: "Announce" = lambda step, share: None
+) -> AbstractContextManager["Services"]:
+    from clm_core.services import open_services
+
+    return open_services(settings or _settings(), announce)
+
+
+def _retrain(requests: list[RetrainRequest]) -> list["Outcome"]:
+    """Run the flow for each request under one Prefect server, with progress on the terminal."""
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    from clm_core.runner import prefect_server, prepare_environment, run_flow
+
+    settings = _settings()
+    prepare_environment(settings.home)
+    for request in requests:
+        _refuse_bad_params(request)
+    with Progress(
+        TextColumn("{task.description:<44}"), BarColumn(), TimeElapsedColumn(), console=Console(stderr=True)
+    ) as progress:
+        bar = progress.add_task("Starting database and Prefect server", total=None)
+
+        def announce(step: str, share: float) -> None:
+            progress.update(bar, description=f"{title}: {step}", completed=share, total=1.0)
+
+        title = ""
+        outcomes = []
+        with _services(settings, announce) as services, prefect_server(services.database, settings.home):
+            for request in requests:
+                title = f"{request.model_type.value} {request.symbol} {request.timeframe}"
+                announce("Loading bars", 0.0)
+                outcomes.append(run_flow("flows.retrain.retrain", request=request))
+                announce("Done", 1.0)
+                bar = progress.add_task("", total=None)
+            progress.remove_task(bar)
+    return outcomes
+
+
+def _refuse_bad_params(request: RetrainRequest) -> None:
+    """Before anything is started: a typo must not cost ten seconds."""
+    from clm_core.models import catalog
+
+    catalog.recipe(request.model_type, request.training_params)
+
+
+def _parsed_params(pairs: list[str]) -> dict[str, Any]:
+    parsed = {}
+    for pair in pairs:
+        name, separator, value = pair.partition("=")
+        if not (separator and name and value):
+            raise typer.BadParameter(f"{pair!r} is not NAME=VALUE, for example --param max_depth=5")
+        if name in parsed:
+            raise typer.BadParameter(f"{name} is given twice")
+        parsed[name] = value
+    return parsed
+
+
+def _show_outcomes(outcomes: list["Outcome"]) -> None:
+    table = Table(
+        "model",
+        "verdict",
+        "score",
+        "Sharpe",
+        "win rate",
+        "profit factor",
+        "max drawdown",
+        "trades",
+        "net return",
+        title="Out of sample (walk-forward), after costs",
+        title_justify="left",
+    )
+    for outcome in outcomes:
+        metrics, passed = outcome.metrics, outcome.verdict.passed
+        table.add_row(
+            outcome.version.model_id,
+            "[green]PASS[/]" if passed else "[red]FAIL[/]",
+            f"{outcome.verdict.score:.1f}",
+            f"{metrics.sharpe_ratio:.2f}",
+            f"{metrics.win_rate:.1%}",
+            f"{metrics.profit_factor:.2f}",
+            f"{metrics.max_drawdown:.1%}",
+            str(metrics.trades),
+            f"{metrics.total_return:+.1%}",
+        )
+    console.print(table)
+    for outcome in outcomes:
+        version = outcome.version
+        console.print(f"\n[bold]{version.model_id}[/] {version.version}", highlight=False)
+        for reason in outcome.verdict.reasons:
+            console.print(f"  refused: {reason}", highlight=False)
+        console.print(f"  MLflow:  {version.model_path}", highlight=False, soft_wrap=True)
+        console.print(f"  report:  {outcome.report.html}", highlight=False, soft_wrap=True)
+
+
+def _outcome_json(outcome: "Outcome") -> dict[str, Any]:
+    return {
+        "version": outcome.version.model_dump(mode="json"),
+        "verdict": outcome.verdict.model_dump(mode="json"),
+        "report": str(outcome.report.html),
+    }
+
+
+def _facts_table(version: "ModelVersion") -> Table:
+    table = Table(show_header=False, title=f"{version.model_id} {version.version}", title_justify="left")
+    for name, value in (
+        ("status", version.status.value),
+        ("load it with", version.model_path),
+        ("registered", f"{version.created_at:%Y-%m-%d %H:%M:%S} UTC"),
+        ("training job", str(version.training_job_id)),
+        ("trained on", f"{version.symbol} {version.timeframe}, hash {version.data_hash}"),
+        ("seed", str(version.seed)),
+        ("code", version.code_version),
+        ("bundle digest", version.bundle_digest),
+    ):
+        table.add_row(name, value)
+    return table
+
+
+def _print_table(table: Table, when_empty: str) -> None:
+    console.print(table if table.row_count else when_empty)
+
+
+def _print_json(value: Any) -> None:
+    typer.echo(json.dumps(value, indent=2, default=str))
+
+
+def _user() -> str:
+    import getpass
+
+    return getpass.getuser()

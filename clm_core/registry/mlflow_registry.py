@@ -1,0 +1,190 @@
+"""Versions, artifacts and metrics in MLflow."""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from clm_core.domain.errors import NotFound
+from clm_core.domain.jobs import TrainingJob
+from clm_core.domain.versions import ModelStatus, version_label
+from clm_core.market.bars import Bars, Floats
+
+EXPERIMENT = "clm"
+SERVING_CODE = Path(__file__).parents[1] / "models" / "serving.py"
+CURVE_POINTS = 500
+"""Points logged of a curve: enough for a chart in the MLflow UI, few enough for one batch."""
+
+
+@dataclass(frozen=True)
+class Registered:
+    """Where MLflow put a version."""
+
+    label: str
+    mlflow_version: int
+    run_id: str
+    uri: str
+    """`models:/<model_id>@<label>`: what a trader loads."""
+
+
+class MLflowRegistry:
+    """MLflow reached through one tracking URI: a server's, or its database directly."""
+
+    def __init__(self, tracking_uri: str, artifacts: Path) -> None:
+        # read by MLflow whenever it loads a model: nothing of ours is a pickle, so nothing else may be
+        os.environ["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] = "false"
+        import mlflow
+
+        mlflow.set_tracking_uri(tracking_uri)
+        mlflow.set_registry_uri(tracking_uri)
+        self._client = mlflow.MlflowClient(tracking_uri, tracking_uri)
+        self._artifacts = artifacts
+
+    def register(
+        self,
+        job: TrainingJob,
+        bundle: Path,
+        bundle_digest: str,
+        bars: Bars,
+        params: Mapping[str, Any],
+        metrics: Mapping[str, float],
+        now: datetime,
+    ) -> Registered:
+        """Store a trained bundle as a new version of its model, with its parameters and data.
+
+        The run stays open until `finish`; the version carries its label as an alias from the start.
+        """
+        import mlflow
+
+        label = self._free_label(job.model_id, now)
+        with mlflow.start_run(
+            experiment_id=self._experiment(),
+            run_name=f"{job.model_id} {label}",
+            tags={
+                "clm.job_id": str(job.id),
+                "clm.model_id": job.model_id,
+                "clm.trigger_reason": job.trigger_reason.value,
+            },
+        ) as run:
+            mlflow.log_params({"seed": job.seed, "dataset_span_days": job.dataset_span_days, **params})
+            mlflow.log_metrics({f"train.{name}": value for name, value in metrics.items()})
+            mlflow.log_input(_dataset(bars), context="training")
+            info = mlflow.pyfunc.log_model(
+                name=job.model_id,
+                python_model=SERVING_CODE,
+                artifacts={"bundle": str(bundle)},
+                model_config={
+                    "bundle_digest": bundle_digest,
+                    "symbol": bars.symbol,
+                    "timeframe": bars.timeframe.value,
+                    "calendar": bars.calendar.value,
+                },
+                pip_requirements=[_own_requirement()],
+            )
+            version = self._create_version(job, label, info.model_uri, run.info.run_id, bundle_digest, bars)
+        return Registered(label, version, run.info.run_id, f"models:/{job.model_id}@{label}")
+
+    def log_evaluation(
+        self, registered_run: str, metrics: Mapping[str, float], curves: Mapping[str, Floats]
+    ) -> None:
+        """Add the evaluation's figures and curves to a version's run, in one batch."""
+        from mlflow.entities import Metric
+
+        now = 0
+        batch = [Metric(name, float(value), now, 0) for name, value in metrics.items() if np.isfinite(value)]
+        for name, curve in curves.items():
+            rows = np.unique(np.linspace(0, len(curve) - 1, min(CURVE_POINTS, len(curve))).astype(int))
+            batch += [Metric(name, float(curve[row]), now, int(row)) for row in rows]
+        for start in range(0, len(batch), 1000):
+            self._client.log_batch(registered_run, metrics=batch[start : start + 1000])
+
+    def attach(self, run_id: str, files: Sequence[Path], folder: str) -> None:
+        """Store files beside the version's run, where the MLflow UI shows them."""
+        for file in files:
+            self._client.log_artifact(run_id, str(file), folder)
+
+    def set_status(self, model_id: str, mlflow_version: int, status: ModelStatus, reasons: Sequence[str]) -> None:
+        """Show a status to people reading the MLflow UI; the ledger stays the truth."""
+        number = str(mlflow_version)
+        self._client.set_model_version_tag(model_id, number, "clm.status", status.value)
+        self._client.update_model_version(model_id, number, description="; ".join(reasons))
+
+    def download(self, run_id: str, path: str, into: Path) -> Path:
+        """A local copy of a stored artifact.
+
+        Raises:
+            NotFound: MLflow has no such file, or no such run.
+        """
+        from mlflow.exceptions import MlflowException
+
+        try:
+            return Path(self._client.download_artifacts(run_id, path, str(into)))
+        except (MlflowException, OSError) as error:
+            raise NotFound(f"MLflow has no {path} for run {run_id}: {error}") from error
+
+    def _experiment(self) -> str:
+        found = self._client.get_experiment_by_name(EXPERIMENT)
+        if found is not None:
+            return str(found.experiment_id)
+        self._artifacts.mkdir(parents=True, exist_ok=True)
+        return str(self._client.create_experiment(EXPERIMENT, artifact_location=self._artifacts.as_uri()))
+
+    def _free_label(self, model_id: str, now: datetime) -> str:
+        """The label of this second, or of the next one that no version has."""
+        taken = self._labels(model_id)
+        moment = now
+        while version_label(moment) in taken:
+            moment += timedelta(seconds=1)
+        return version_label(moment)
+
+    def _labels(self, model_id: str) -> set[str]:
+        from mlflow.exceptions import MlflowException
+        from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
+
+        try:
+            return set(self._client.get_registered_model(model_id).aliases)
+        except MlflowException as error:
+            if error.error_code != ErrorCode.Name(RESOURCE_DOES_NOT_EXIST):
+                raise
+            self._client.create_registered_model(model_id)
+            return set()
+
+    def _create_version(
+        self, job: TrainingJob, label: str, source: str, run_id: str, bundle_digest: str, bars: Bars
+    ) -> int:
+        version = self._client.create_model_version(
+            job.model_id,
+            source,
+            run_id,
+            tags={
+                "clm.version": label,
+                "clm.status": ModelStatus.TRAINING.value,
+                "clm.job_id": str(job.id),
+                "clm.bundle_digest": bundle_digest,
+                "clm.data_hash": bars.content_hash,
+            },
+            model_id=source.removeprefix("models:/"),
+        )
+        self._client.set_registered_model_alias(job.model_id, label, version.version)
+        return int(version.version)
+
+
+def _dataset(bars: Bars) -> Any:
+    """The bars' identity, not their bytes: they stay in the market data store under their hash."""
+    from mlflow.data.meta_dataset import MetaDataset
+    from mlflow.data.code_dataset_source import CodeDatasetSource
+
+    source = CodeDatasetSource(tags={"clm.content_hash": bars.content_hash, "clm.bars": str(len(bars))})
+    name = f"{bars.symbol} {bars.timeframe} {bars.start:%Y-%m-%d}..{bars.end:%Y-%m-%d}"
+    # MLflow allows a digest 36 characters; the whole hash is in the source
+    return MetaDataset(source, name=name, digest=bars.content_hash[:36])
+
+
+def _own_requirement() -> str:
+    from importlib.metadata import version
+
+    return f"continuous-learning-manager=={version('continuous-learning-manager')}"

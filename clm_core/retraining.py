@@ -1,0 +1,330 @@
+"""The steps of a retrain, one function each; the flow runs them as tasks, a test as plain calls."""
+
+import contextlib
+import shutil
+import subprocess
+import uuid
+from base64 import b64encode
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from functools import cache
+from importlib.metadata import version as installed_version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from clm_core.backtest.engine import backtest
+from clm_core.backtest.metrics import summarise
+from clm_core.backtest.results import Backtest, Metrics
+from clm_core.backtest.tearsheet import TearSheet, equity_png, render
+from clm_core.backtest.walk_forward import OutOfSample, walk_forward
+from clm_core.domain.evaluations import EvaluationResult, Verdict
+from clm_core.domain.jobs import RetrainRequest, TrainingJob
+from clm_core.domain.versions import ModelStatus, ModelVersion
+from clm_core.market.bars import Bars
+from clm_core.market.timeframes import Timeframe
+from clm_core.models import catalog
+from clm_core.models.bundle import save_bundle
+from clm_core.promotion import gate
+from clm_core.services import Services
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A model fitted on all the bars, and what its recipe did out of sample on the way there."""
+
+    bundle: Path
+    bundle_digest: str
+    params: dict[str, Any]
+    train_metrics: dict[str, float]
+    importances: dict[str, float]
+    out_of_sample: OutOfSample
+
+
+@dataclass(frozen=True)
+class Tested:
+    """A backtest over the out-of-sample bars, after costs, beside holding the market over the same bars."""
+
+    bars: Bars
+    result: Backtest
+    metrics: Metrics
+    buy_and_hold: Backtest
+    buy_and_hold_metrics: Metrics
+
+
+@dataclass(frozen=True)
+class Report:
+    """The tear sheet and its gist as a picture."""
+
+    html: Path
+    equity_png: bytes
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a retrain ends with."""
+
+    version: ModelVersion
+    verdict: Verdict
+    metrics: Metrics
+    report: Report
+
+
+def open_job(services: Services, request: RetrainRequest) -> TrainingJob:
+    """Record the request; bad parameters are refused here, before anything is loaded or recorded.
+
+    Raises:
+        InvalidTrainingParams: a parameter is unknown or out of range.
+        UnknownSeries: no source has these bars.
+    """
+    catalog.recipe(request.model_type, request.training_params)
+    job = TrainingJob(id=uuid.uuid4(), created_at=services.clock(), **request.model_dump())
+    services.ledger.create_job(job)
+    return job
+
+
+@contextlib.contextmanager
+def running(services: Services, job: TrainingJob) -> Iterator[None]:
+    """The job is in progress inside the block; it ends completed, or failed with the error as its cause."""
+    services.ledger.start_job(job.id, services.clock())
+    try:
+        yield
+    except BaseException as error:
+        _fail(services, job, error)
+        raise
+    else:
+        services.ledger.complete_job(job.id, services.clock())
+    finally:
+        shutil.rmtree(_workspace(services, job), ignore_errors=True)
+
+
+def fetch_bars(services: Services, job: TrainingJob) -> Bars:
+    return services.market.bars(job.symbol, Timeframe(job.timeframe), days=job.dataset_span_days)
+
+
+def train(services: Services, job: TrainingJob, bars: Bars) -> Trained:
+    """Walk forward for honest results, then fit on everything for the model that would serve."""
+    recipe = catalog.recipe(job.model_type, job.training_params)
+    plan = services.settings.walk_forward
+    share = plan.folds / (plan.folds + 1)
+    out_of_sample = walk_forward(
+        recipe, bars, plan, job.seed, lambda done: services.announce("Walk-forward", done * share)
+    )
+    model = recipe.fit(
+        bars, job.seed, lambda done: services.announce("Final fit", share + done * (1 - share))
+    )
+    bundle = _workspace(services, job) / "bundle"
+    bundle.mkdir(parents=True)
+    digest = save_bundle(model, recipe, bundle)
+    return Trained(
+        bundle, digest, recipe.describe(), model.train_metrics, model.importances(), out_of_sample
+    )
+
+
+def register(services: Services, job: TrainingJob, bars: Bars, trained: Trained) -> ModelVersion:
+    """Store the bundle as a new version; it stays TRAINING until it is judged."""
+    now = services.clock()
+    placed = services.registry.register(
+        job, trained.bundle, trained.bundle_digest, bars, trained.params, trained.train_metrics, now
+    )
+    version = ModelVersion(
+        model_id=job.model_id,
+        version=placed.label,
+        model_type=job.model_type,
+        symbol=job.symbol,
+        timeframe=job.timeframe,
+        status=ModelStatus.TRAINING,
+        training_job_id=job.id,
+        model_path=placed.uri,
+        mlflow_version=placed.mlflow_version,
+        mlflow_run_id=placed.run_id,
+        bundle_digest=trained.bundle_digest,
+        data_hash=bars.content_hash,
+        code_version=code_version(),
+        seed=job.seed,
+        train_metrics=trained.train_metrics,
+        created_at=now,
+    )
+    services.ledger.add_version(version)
+    return version
+
+
+def test_out_of_sample(services: Services, bars: Bars, trained: Trained) -> Tested:
+    rows = trained.out_of_sample.rows
+    unseen = bars[rows]
+    costs, execution = services.settings.costs, services.settings.execution
+    result = backtest(unseen, trained.out_of_sample.positions[rows], costs, execution)
+    held = backtest(unseen, np.ones(len(unseen)), costs, execution)
+    return Tested(
+        bars=unseen,
+        result=result,
+        metrics=summarise(result, bars.periods_per_year),
+        buy_and_hold=held,
+        buy_and_hold_metrics=summarise(held, bars.periods_per_year),
+    )
+
+
+def judge(services: Services, version: ModelVersion, tested: Tested) -> Verdict:
+    """Judge and record; a version that passed becomes a CANDIDATE, one that didn't FAILED."""
+    criteria = services.settings.criteria
+    verdict = gate.judge(tested.metrics, criteria)
+    services.ledger.add_evaluation(
+        _evaluation(services, version, tested, verdict), verdict, criteria, version.bundle_digest
+    )
+    services.registry.log_evaluation(
+        version.mlflow_run_id,
+        {**_numbers(tested.metrics), "promotion_score": verdict.score},
+        {"equity": tested.result.equity},
+    )
+    status = ModelStatus.CANDIDATE if verdict.passed else ModelStatus.FAILED
+    _set_status(services, version, status, verdict.reasons)
+    return verdict
+
+
+def explain(
+    services: Services,
+    job: TrainingJob,
+    version: ModelVersion,
+    bars: Bars,
+    trained: Trained,
+    tested: Tested,
+    verdict: Verdict,
+) -> Report:
+    """Write the tear sheet under the home folder and beside the version's run in MLflow."""
+    settings = services.settings
+    sheet = TearSheet(
+        model_id=version.model_id,
+        version=version.version,
+        created_at=version.created_at,
+        trigger_reason=job.trigger_reason.value,
+        requested_by=job.requested_by,
+        bars=tested.bars,
+        backtest=tested.result,
+        metrics=tested.metrics,
+        buy_and_hold=tested.buy_and_hold,
+        buy_and_hold_metrics=tested.buy_and_hold_metrics,
+        verdict=verdict,
+        costs=settings.costs,
+        execution=settings.execution,
+        params=trained.params,
+        importances=trained.importances,
+        data_facts=_data_facts(bars),
+        folds=trained.out_of_sample.fold_dates,
+    )
+    folder = services.reports / version.model_id
+    folder.mkdir(parents=True, exist_ok=True)
+    html, picture = folder / f"{version.version}.html", folder / f"{version.version}.png"
+    html.write_text(render(sheet), encoding="utf-8")
+    picture.write_bytes(equity_png(sheet))
+    services.registry.attach(version.mlflow_run_id, [html, picture], "report")
+    return Report(html, picture.read_bytes())
+
+
+def summary_page(version: ModelVersion, verdict: Verdict, report: Report) -> str:
+    """Markdown for a run's page: the verdict in words, the criteria, the equity curve."""
+    rows = [
+        f"| {leg.name} | {leg.value:.4g} | {leg.comparison} {leg.limit:g} | {'yes' if leg.passed else '**no**'} |"
+        for leg in verdict.legs
+    ]
+    return "\n".join(
+        [
+            f"# {version.model_id} {version.version}: {verdict.decision.value.upper()}",
+            "",
+            f"Score {verdict.score:.1f} of 100, out of sample, after costs.",
+            "",
+            *(f"- {reason}" for reason in verdict.reasons),
+            "",
+            "| criterion | measured | required | met |",
+            "| --- | --- | --- | --- |",
+            *rows,
+            "",
+            f"![equity curve](data:image/png;base64,{b64encode(report.equity_png).decode()})",
+            "",
+            f"MLflow: `{version.model_path}`  ",
+            f"Tear sheet: `{report.html}`",
+        ]
+    )
+
+
+def code_version() -> str:
+    """The installed release, with the git commit when it runs from a checkout."""
+    release = installed_version("continuous-learning-manager")
+    commit = _commit()
+    return f"{release}+{commit}" if commit else release
+
+
+@cache
+def _commit() -> str:
+    root = Path(__file__).parents[1]
+    if not (root / ".git").exists():
+        return ""
+    with contextlib.suppress(OSError):
+        answer = subprocess.run(
+            ["git", "-C", str(root), "rev-parse", "--short=12", "HEAD"],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        return answer.stdout.strip()
+    return ""
+
+
+def _fail(services: Services, job: TrainingJob, error: BaseException) -> None:
+    cause = f"{type(error).__name__}: {error}"
+    services.ledger.fail_job(job.id, cause, services.clock())
+    for version in services.ledger.versions(training_job_id=job.id):
+        _set_status(services, version, ModelStatus.FAILED, (f"its job failed: {cause}",))
+
+
+def _set_status(
+    services: Services, version: ModelVersion, status: ModelStatus, reasons: tuple[str, ...]
+) -> None:
+    services.ledger.set_version_status(version.model_id, version.version, status)
+    services.registry.set_status(version.model_id, version.mlflow_version, status, reasons)
+
+
+def _workspace(services: Services, job: TrainingJob) -> Path:
+    return services.work / str(job.id)
+
+
+def _evaluation(
+    services: Services, version: ModelVersion, tested: Tested, verdict: Verdict
+) -> EvaluationResult:
+    metrics, costs = tested.metrics, services.settings.costs
+    return EvaluationResult(
+        id=uuid.uuid4(),
+        model_id=version.model_id,
+        version=version.version,
+        sharpe_ratio=metrics.sharpe_ratio,
+        sortino_ratio=metrics.sortino_ratio,
+        calmar_ratio=metrics.calmar_ratio,
+        win_rate=metrics.win_rate,
+        profit_factor=metrics.profit_factor,
+        max_drawdown=metrics.max_drawdown,
+        total_pnl=metrics.total_return,
+        trades=metrics.trades,
+        period_start=tested.bars.start.to_pydatetime(),
+        period_end=tested.bars.end.to_pydatetime(),
+        fee_bps=costs.fee_bps,
+        slippage_bps=costs.slippage_bps,
+        passed=verdict.passed,
+        promotion_score=verdict.score,
+        failure_reason="; ".join(verdict.reasons) or None,
+        created_at=services.clock(),
+    )
+
+
+def _data_facts(bars: Bars) -> dict[str, str]:
+    gaps = bars.gaps
+    return {
+        "series": f"{bars.symbol} {bars.timeframe}, calendar {bars.calendar}",
+        "bars": f"{len(bars):,}",
+        "range": f"{bars.start:%Y-%m-%d %H:%M} to {bars.end:%Y-%m-%d %H:%M} UTC",
+        "gaps": f"{len(gaps)} ({sum(gap.missing for gap in gaps)} bars missing, none filled)",
+        "content hash": bars.content_hash,
+    }
+
+
+def _numbers(metrics: Metrics) -> dict[str, float]:
+    return {name: float(value) for name, value in asdict(metrics).items()}

@@ -1,0 +1,140 @@
+"""The one place that starts Prefect: a private server for the time of a command.
+
+Run as a module it is that server: `python -m clm_core.runner PORT` serves until its standard input
+closes, so that it ends with the process that started it, however that one dies.
+"""
+
+import contextlib
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from clm_core.database import Database
+from clm_core.domain.errors import ServerUnavailable
+
+READY_WITHIN_SECONDS = 60.0
+
+
+@contextlib.contextmanager
+def prefect_server(database: Database, home: Path) -> Iterator[str]:
+    """A Prefect server on 127.0.0.1 with its data in our database; yields its API URL.
+
+    A server named by PREFECT_API_URL is used instead, and left running.
+
+    Raises:
+        ServerUnavailable: it ended or did not answer within a minute; names its log.
+    """
+    if url := os.environ.get("PREFECT_API_URL"):
+        with _client_settings(url):
+            yield url
+        return
+    folder = home / "prefect"
+    folder.mkdir(parents=True, exist_ok=True)
+    log = folder / "server.log"
+    port = _free_port()
+    url = f"http://127.0.0.1:{port}/api"
+    with (
+        log.open("w") as output,
+        subprocess.Popen(
+            [sys.executable, "-m", "clm_core.runner", str(port)],
+            stdin=subprocess.PIPE,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env=os.environ | _server_environment(database, folder),
+            start_new_session=True,
+        ) as server,
+    ):
+        try:
+            _wait_until_ready(server, url, log)
+            with _client_settings(url):
+                yield url
+        finally:
+            server.terminate()
+
+
+def prepare_environment(home: Path) -> None:
+    """Where Prefect keeps its files, and how loud it is here; read at its import, so call this before.
+
+    Everything a run logs is on its page; the terminal shows our progress and our errors.
+    """
+    os.environ |= {
+        "PREFECT_HOME": str(home / "prefect"),
+        "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
+    }
+
+
+def run_flow(entrypoint: str, **parameters: Any) -> Any:
+    """Run a flow, named by module and function ("flows.retrain.retrain"), in this process."""
+    from prefect.flows import load_flow_from_entrypoint
+
+    return load_flow_from_entrypoint(entrypoint)(**parameters)
+
+
+def _server_environment(database: Database, folder: Path) -> dict[str, str]:
+    return {
+        "PREFECT_API_DATABASE_CONNECTION_URL": database.url("prefect", driver="asyncpg"),
+        "PREFECT_HOME": str(folder),
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_MEMOIZE_BLOCK_AUTO_REGISTRATION": "true",
+        "PREFECT_LOGGING_SERVER_LEVEL": "WARNING",
+    }
+
+
+@contextlib.contextmanager
+def _client_settings(url: str) -> Iterator[None]:
+    """What flows in this process need to know; the heartbeat thread would cost a second a flow."""
+    from prefect.settings import (
+        PREFECT_API_URL,
+        PREFECT_FLOWS_HEARTBEAT_FREQUENCY,
+        temporary_settings,
+    )
+
+    with temporary_settings({PREFECT_API_URL: url, PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
+        yield
+
+
+def _wait_until_ready(server: subprocess.Popen[bytes], url: str, log: Path) -> None:
+    import httpx
+
+    deadline = time.monotonic() + READY_WITHIN_SECONDS
+    while time.monotonic() < deadline:
+        if server.poll() is not None:
+            raise ServerUnavailable(f"The Prefect server ended with code {server.returncode}; see {log}.")
+        with contextlib.suppress(httpx.TransportError):
+            if httpx.get(f"{url}/health", timeout=2).status_code == httpx.codes.OK:
+                return
+        time.sleep(0.1)
+    raise ServerUnavailable(f"The Prefect server did not answer in {READY_WITHIN_SECONDS:.0f} s; see {log}.")
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _serve(port: int) -> None:
+    import uvicorn
+    from prefect.server.api.server import create_app
+
+    server = uvicorn.Server(
+        uvicorn.Config(create_app(), host="127.0.0.1", port=port, log_level="warning")
+    )
+
+    def stop_when_orphaned() -> None:
+        sys.stdin.buffer.read()
+        server.should_exit = True
+
+    threading.Thread(target=stop_when_orphaned, daemon=True).start()
+    server.run()
+
+
+if __name__ == "__main__":
+    _serve(int(sys.argv[1]))

@@ -1,0 +1,88 @@
+"""Settings to Services: the one module that knows every adaptor."""
+
+import contextlib
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from clm_core.database import Database, open_database
+from clm_core.ledger.store import Ledger
+from clm_core.market.sources import MarketData
+from clm_core.registry.mlflow_registry import MLflowRegistry
+from clm_core.settings import Settings, load_settings
+
+Announce = Callable[[str, float], None]
+"""Told the name of the step under way and its finished share, 0..1; may be called from any thread."""
+
+
+@dataclass(frozen=True)
+class Services:
+    settings: Settings
+    database: Database
+    ledger: Ledger
+    registry: MLflowRegistry
+    market: MarketData
+    clock: Callable[[], datetime]
+    announce: Announce
+
+    @property
+    def work(self) -> Path:
+        """Where a job keeps its files until they are registered."""
+        return self.settings.home / "work"
+
+    @property
+    def reports(self) -> Path:
+        return self.settings.home / "reports"
+
+
+_lock = threading.Lock()
+_current: Services | None = None
+_at_exit = contextlib.ExitStack()
+
+
+@contextlib.contextmanager
+def open_services(settings: Settings, announce: Announce = lambda step, share: None) -> Iterator[Services]:
+    """Everything connected, for as long as the block lasts; `services()` answers with it meanwhile."""
+    global _current  # noqa: PLW0603 - Prefect gives a task no other way to reach what its process holds
+    with open_database(settings) as database, _connect(settings, database, announce) as opened:
+        before, _current = _current, opened
+        try:
+            yield opened
+        finally:
+            _current = before
+
+
+def services() -> Services:
+    """The services of this process; a worker's process opens them at its first task, from its settings."""
+    with _lock:
+        if _current is None:
+            _at_exit.enter_context(open_services(load_settings()))
+    assert _current is not None
+    return _current
+
+
+@contextlib.contextmanager
+def _connect(settings: Settings, database: Database, announce: Announce) -> Iterator[Services]:
+    from sqlalchemy import create_engine
+
+    from clm_core.ledger.migrations import upgrade
+
+    url = database.url("ledger", driver="psycopg")
+    upgrade(url)
+    engine = create_engine(url)
+    try:
+        yield Services(
+            settings=settings,
+            database=database,
+            ledger=Ledger(engine),
+            registry=MLflowRegistry(
+                database.url("mlflow", driver="psycopg"), settings.home / "mlflow" / "artifacts"
+            ),
+            market=MarketData(settings.home),
+            clock=lambda: datetime.now(UTC),
+            announce=announce,
+        )
+    finally:
+        engine.dispose()

@@ -1,0 +1,30 @@
+"""The main job: bars in, a judged version out."""
+
+from prefect import flow
+
+from clm_core import retraining
+from clm_core.domain.jobs import RetrainRequest
+from clm_core.services import services
+from tasks.backtest import backtest
+from tasks.explain import explain
+from tasks.fetch_bars import fetch_bars
+from tasks.judge import judge
+from tasks.open_job import open_job
+from tasks.register import register
+from tasks.show import show
+from tasks.train import train
+
+
+@flow(name="retrain", flow_run_name="{request.model_type.value} {request.symbol} {request.timeframe}")
+def retrain(request: RetrainRequest) -> retraining.Outcome:
+    """Retrain a model on the newest bars, backtest it out of sample and judge it."""
+    job = open_job(request)
+    with retraining.running(services(), job):
+        bars = fetch_bars(job)
+        trained = train(job, bars)
+        version = register(job, bars, trained)
+        tested = backtest(bars, trained)
+        verdict = judge(version, tested)
+        report = explain(job, version, bars, trained, tested, verdict)
+        show(version, verdict, report)
+    return retraining.Outcome(version, verdict, tested.metrics, report)
