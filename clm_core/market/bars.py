@@ -9,11 +9,23 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from clm_core.market.timeframes import Calendar, Timeframe, periods_per_year
+from clm_core.market.timeframes import Calendar, Timeframe, closing_slots, periods_per_year
 
 FIELDS = ("open", "high", "low", "close", "volume")
 
 Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Gap:
+    """Bars that should exist between two neighbours and don't: an outage."""
+
+    after: pd.Timestamp
+    """Open time of the last bar before it."""
+    before: pd.Timestamp
+    """Open time of the first bar after it."""
+    missing: int
+    """Bars missing in between, closing times not counted."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,7 +95,36 @@ class Bars:
         A new stretch begins after every gap that is not a closing time of the calendar. Nothing that
         looks back (features) or ahead (labels) may reach from one stretch into another.
         """
-        raise NotImplementedError
+        numbers = np.zeros(len(self), dtype=np.int64)
+        numbers[1:] = np.cumsum(self._missing_after > 0)
+        numbers.setflags(write=False)
+        return numbers
+
+    @cached_property
+    def gaps(self) -> tuple[Gap, ...]:
+        """The outages, in order; closing times of the calendar are none."""
+        rows = np.flatnonzero(self._missing_after)
+        edges = self.index
+        return tuple(
+            Gap(edges[row], edges[row + 1], missing)
+            for row, missing in zip(rows, self._missing_after[rows].tolist(), strict=True)
+        )
+
+    @property
+    def closures(self) -> int:
+        """How often two neighbouring bars are apart for a closing time of the calendar."""
+        return int(np.count_nonzero(closing_slots(*self._neighbours, self.timeframe, self.calendar)))
+
+    @property
+    def _neighbours(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        return self.time[:-1], self.time[1:]
+
+    @cached_property
+    def _missing_after(self) -> NDArray[np.int64]:
+        """Bars missing between each bar and the next, closing times not counted, shape (n_bars - 1,)."""
+        after, before = self._neighbours
+        slots = (before - after) // self.timeframe.nanoseconds - 1
+        return np.asarray(slots - closing_slots(after, before, self.timeframe, self.calendar))
 
     def stretches(self) -> Iterator[slice]:
         """The rows of each unbroken stretch, in order."""

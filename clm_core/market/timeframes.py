@@ -2,7 +2,16 @@
 
 from enum import StrEnum
 
+import numpy as np
+from numpy.typing import NDArray
+
 SECONDS = {"m": 60, "h": 3600, "d": 86400}
+
+_NANOSECONDS = 1_000_000_000
+_WEEK = 7 * 86400 * _NANOSECONDS
+# 1970-01-01 was a Thursday, so the first Friday evening is 45 hours after the epoch.
+_CLOSES = 45 * 3600 * _NANOSECONDS
+_CLOSED_FOR = 49 * 3600 * _NANOSECONDS
 
 
 class Timeframe(StrEnum):
@@ -20,17 +29,39 @@ class Timeframe(StrEnum):
 
     @property
     def nanoseconds(self) -> int:
-        return self.seconds * 1_000_000_000
+        return self.seconds * _NANOSECONDS
 
 
 class Calendar(StrEnum):
     ALWAYS = "24x7"
     """Crypto: every bar of the grid should exist; one that doesn't is an outage."""
     WEEKDAYS = "24x5"
-    """Foreign exchange: bars between Friday evening and Sunday evening (UTC) are not expected."""
+    """Foreign exchange: bars that open from Friday 21:00 up to, not including, Sunday 22:00 UTC are not
+    expected. New York closes at 17:00 local time, which is 21:00 UTC in summer and 22:00 in winter: in the
+    bundled EURUSD year the last bar of a week opens at 20:00 or 21:00 on Friday and the first of the next
+    at 21:00 or 22:00 on Sunday, always with the bars in between missing."""
 
 
 def periods_per_year(timeframe: Timeframe, calendar: Calendar) -> float:
     """Bars in a year: 8760 for hourly crypto, 6240 (52 weeks of 5 days) for hourly foreign exchange."""
     days = 365.0 if calendar is Calendar.ALWAYS else 260.0
     return days * 86400 / timeframe.seconds
+
+
+def closing_slots(
+    after: NDArray[np.int64], before: NDArray[np.int64], timeframe: Timeframe, calendar: Calendar
+) -> NDArray[np.int64]:
+    """How many grid slots strictly between two bar-open times (ns since the epoch) are closing time."""
+    if calendar is Calendar.ALWAYS:
+        return np.zeros(len(after), dtype=np.int64)
+    step = timeframe.nanoseconds
+    return _weekend_slots_before(before, step) - _weekend_slots_before(after + step, step)
+
+
+def _weekend_slots_before(time: NDArray[np.int64], step: int) -> NDArray[np.int64]:
+    """Slots of the grid in closing time that open before `time`, counted from the first weekend of 1970."""
+    week, since_close = np.divmod(time - _CLOSES, _WEEK)
+    first = -(-_CLOSES // step)
+    per_week = -(-(_CLOSES + _CLOSED_FOR) // step) - first
+    this_week = -(-(_CLOSES + np.minimum(since_close, _CLOSED_FOR)) // step) - first
+    return np.asarray(week * per_week + this_week)
