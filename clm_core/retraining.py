@@ -79,6 +79,7 @@ def open_job(services: Services, request: RetrainRequest) -> TrainingJob:
         UnknownSeries: no source has these bars.
     """
     catalog.recipe(request.model_type, request.training_params)
+    services.market.bars(request.symbol, Timeframe(request.timeframe))
     job = TrainingJob(id=uuid.uuid4(), created_at=services.clock(), **request.model_dump())
     services.ledger.create_job(job)
     return job

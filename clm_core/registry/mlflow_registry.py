@@ -1,6 +1,7 @@
 """Versions, artifacts and metrics in MLflow."""
 
 import os
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -13,6 +14,8 @@ from clm_core.domain.errors import NotFound
 from clm_core.domain.jobs import TrainingJob
 from clm_core.domain.versions import ModelStatus, version_label
 from clm_core.market.bars import Bars, Floats
+from clm_core.models.bundle import load_bundle
+from clm_core.models.contract import Model
 
 EXPERIMENT = "clm"
 SERVING_CODE = Path(__file__).parents[1] / "models" / "serving.py"
@@ -37,6 +40,7 @@ class MLflowRegistry:
     def __init__(self, tracking_uri: str, artifacts: Path) -> None:
         # read by MLflow whenever it loads a model: nothing of ours is a pickle, so nothing else may be
         os.environ["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] = "false"
+        os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
         import mlflow
 
         mlflow.set_tracking_uri(tracking_uri)
@@ -125,6 +129,14 @@ class MLflowRegistry:
             return Path(self._client.download_artifacts(run_id, path, str(into)))
         except (MlflowException, OSError) as error:
             raise NotFound(f"MLflow has no {path} for run {run_id}: {error}") from error
+
+    def load(self, uri: str, bundle_digest: str) -> Model:
+        """The stored model, its bundle verified against the digest before anything of it is parsed."""
+        import mlflow
+
+        with tempfile.TemporaryDirectory() as folder:
+            stored = mlflow.artifacts.download_artifacts(uri, dst_path=folder)
+            return load_bundle(Path(stored) / "artifacts" / "bundle", bundle_digest)
 
     def _experiment(self) -> str:
         found = self._client.get_experiment_by_name(EXPERIMENT)

@@ -1,0 +1,138 @@
+"""One retrain, from bars to a judged version, on real bars and real servers."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+
+from clm_core import retraining
+from clm_core.domain.errors import InvalidTrainingParams, UnknownSeries
+from clm_core.domain.jobs import JobStatus, ModelType, RetrainRequest
+from clm_core.domain.versions import ModelStatus
+from clm_core.market.timeframes import Timeframe
+from clm_core.runner import run_flow
+from clm_core.services import Services
+
+pytestmark = pytest.mark.xdist_group("servers")
+
+TREES = [ModelType.XGBOOST, ModelType.LIGHTGBM]
+
+
+def request_for(model_type: ModelType = ModelType.XGBOOST, **changes: Any) -> RetrainRequest:
+    values = {
+        "model_type": model_type,
+        "symbol": "BTCUSD",
+        "dataset_span_days": 200,
+        "training_params": {"rounds": 30},
+        "requested_by": "tests",
+    }
+    return RetrainRequest.model_validate(values | changes)
+
+
+@pytest.fixture(scope="module", params=TREES, ids=str)
+def outcome(request: pytest.FixtureRequest, services: Services, prefect_url: str) -> retraining.Outcome:
+    result: retraining.Outcome = run_flow("flows.retrain.retrain", request=request_for(request.param))
+    return result
+
+
+def test_the_job_ends_completed_and_the_version_carries_the_verdict(
+    outcome: retraining.Outcome, services: Services
+) -> None:
+    version = services.ledger.version(outcome.version.model_id, outcome.version.version)
+    job = services.ledger.job(version.training_job_id)
+    assert job.status is JobStatus.COMPLETED
+    assert version.status is (ModelStatus.CANDIDATE if outcome.verdict.passed else ModelStatus.FAILED)
+    evaluation, verdict = services.ledger.evaluation(version.model_id, version.version)
+    assert verdict == outcome.verdict
+    assert evaluation.sharpe_ratio == outcome.metrics.sharpe_ratio
+    assert evaluation.trades == outcome.metrics.trades > 0
+
+
+def test_the_report_is_one_file_beside_the_version_in_mlflow(
+    outcome: retraining.Outcome, services: Services, tmp_path: Path
+) -> None:
+    stored = services.registry.download(
+        outcome.version.mlflow_run_id, f"report/{outcome.version.version}.html", tmp_path
+    )
+    assert stored.read_bytes() == outcome.report.html.read_bytes()
+
+
+def test_the_run_page_shows_the_verdict_and_the_equity_curve(
+    outcome: retraining.Outcome, prefect_url: str
+) -> None:
+    key = outcome.version.model_id.replace("_", "-")
+    artifact = httpx.get(f"{prefect_url}/artifacts/{key}-verdict/latest").json()
+    assert outcome.verdict.decision.value.upper() in artifact["data"]
+    assert "data:image/png;base64," in artifact["data"]
+    runs = httpx.post(f"{prefect_url}/flow_runs/filter", json={}).json()
+    assert artifact["flow_run_id"] in {run["id"] for run in runs if run["state_type"] == "COMPLETED"}
+
+
+def test_a_trader_loads_the_version_in_a_fresh_process_and_gets_the_same_positions(
+    outcome: retraining.Outcome, services: Services
+) -> None:
+    version = outcome.version
+    bars = services.market.bars("BTCUSD", Timeframe.H1, days=60)
+    script = """
+import json, sys, mlflow
+from pathlib import Path
+from clm_core.market.sources import MarketData
+from clm_core.market.timeframes import Timeframe
+bars = MarketData(Path(sys.argv[2])).bars("BTCUSD", Timeframe.H1, days=60)
+served = mlflow.pyfunc.load_model(sys.argv[1]).predict(bars.to_frame().reset_index())
+print(json.dumps([served["position"].tolist(), served["forecast"].dropna().tolist()]))
+"""
+    environment = os.environ | {
+        "MLFLOW_TRACKING_URI": services.database.url("mlflow", driver="psycopg"),
+        "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
+    }
+    arguments = [sys.executable, "-c", script, version.model_path, str(services.settings.home)]
+    answer = subprocess.run(arguments, env=environment, capture_output=True, text=True, check=True).stdout
+    positions, forecast = json.loads(answer.splitlines()[-1])
+    model = services.registry.load(version.model_path, version.bundle_digest)
+    assert positions == model.positions(bars).tolist()
+    expected = model.forecast(bars)
+    assert forecast == expected[~np.isnan(expected)].tolist()
+
+
+@pytest.mark.parametrize(
+    "step", ["fetch_bars", "train", "register", "test_out_of_sample", "judge", "explain", "summary_page"]
+)
+def test_an_error_in_any_step_ends_the_job_failed_with_its_cause_and_serves_nothing(
+    step: str, services: Services, prefect_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise OSError(f"disk full in {step}")
+
+    monkeypatch.setattr(retraining, step, broken)
+    with pytest.raises(OSError, match="disk full"):
+        run_flow("flows.retrain.retrain", request=request_for(training_params={"rounds": 2}))
+    job = services.ledger.jobs(limit=1)[0]
+    assert job.status is JobStatus.FAILED
+    assert job.failure_cause == f"OSError: disk full in {step}"
+    assert {v.status for v in services.ledger.versions(training_job_id=job.id)} <= {ModelStatus.FAILED}
+    assert not (services.work / str(job.id)).exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "error"),
+    [
+        ({"training_params": {"max_dpeth": 5}}, InvalidTrainingParams),
+        ({"training_params": {"max_depth": "deep"}}, InvalidTrainingParams),
+        ({"symbol": "DOGEUSD"}, UnknownSeries),
+    ],
+    ids=["unknown parameter", "parameter out of range", "unknown market"],
+)
+def test_a_request_that_cannot_work_is_refused_before_a_job_exists(
+    changes: dict[str, Any], error: type[Exception], services: Services
+) -> None:
+    before = services.ledger.jobs(limit=1000)
+    with pytest.raises(error):
+        retraining.open_job(services, request_for(**changes))
+    assert services.ledger.jobs(limit=1000) == before
