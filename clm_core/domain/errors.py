@@ -2,10 +2,13 @@
 
 CLMError
 ├── SettingsError               a setting is unknown, missing or out of range
-├── MissingExtra                an optional library is not installed; names the extra
+├── MissingExtra                a library is not installed; names the extra that brings it
 ├── DataError
 │   ├── InvalidBars             bars broke a rule; carries the findings with their rows
+│   ├── InvalidSymbol           a name that cannot be a symbol, e.g. one that would leave the store's folder
 │   ├── UnknownSeries           no source has this symbol and timeframe
+│   ├── UnknownFeature          a feature name is not one of `market.features.FEATURES`
+│   ├── StoreCorrupt            a stored series is not the one that was written
 │   ├── NotEnoughBars           fewer usable bars than the work needs
 │   └── SourceUnavailable       an exchange did not answer, or answered nonsense, until the deadline
 ├── ModelError
@@ -30,10 +33,9 @@ class SettingsError(CLMError):
 
 
 class MissingExtra(CLMError):
-    def __init__(self, library: str, extra: str) -> None:
-        super().__init__(
-            f"{library} is not installed. Install it with: pip install 'continuous-learning-manager[{extra}]'"
-        )
+    def __init__(self, library: str, extra: str | None) -> None:
+        wanted = f"continuous-learning-manager[{extra}]" if extra else "continuous-learning-manager"
+        super().__init__(f"{library} is not installed. Install it with: pip install '{wanted}'")
 
 
 class DataError(CLMError):
@@ -62,7 +64,19 @@ class InvalidBars(DataError):
         super().__init__("\n".join([f"{origin} cannot be used:", *lines]))
 
 
+class InvalidSymbol(DataError):
+    pass
+
+
 class UnknownSeries(DataError):
+    pass
+
+
+class UnknownFeature(DataError):
+    pass
+
+
+class StoreCorrupt(DataError):
     pass
 
 
