@@ -1,0 +1,92 @@
+"""What a model learns to foresee, counted from the open at which a decision can be filled."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clm_core.market.bars import Bars, Floats
+from clm_core.market.rolling import first_touch, gap_and_deviation
+
+VOLATILITY_WINDOW = 24
+"""Bars over which triple barriers measure volatility."""
+
+
+@dataclass(frozen=True, eq=False)
+class Labels:
+    """One label a bar, shape (n_bars,), read-only: what followed a decision taken at that bar's close."""
+
+    values: Floats
+    """NaN where undefined: too close to the end of the bars or of an unbroken stretch."""
+    end: NDArray[np.int64]
+    """Row of the last bar whose data the label uses, -1 where undefined; splits purge by it."""
+
+    def __post_init__(self) -> None:
+        self.values.setflags(write=False)
+        self.end.setflags(write=False)
+
+
+def forward_return(bars: Bars, horizon: int) -> Labels:
+    """Simple return, as a fraction, from the open of the next bar to the open `horizon` bars after it."""
+    _check_horizon(horizon)
+    rows = np.arange(len(bars))
+    end = np.where(rows + 1 + horizon <= _last_rows(bars), rows + 1 + horizon, -1)
+    values = np.full(len(bars), np.nan)
+    known = np.flatnonzero(end >= 0)
+    values[known] = bars.open[end[known]] / bars.open[known + 1] - 1
+    return Labels(values, end)
+
+
+def direction(bars: Bars, horizon: int) -> Labels:
+    """1.0 where the forward return is positive, 0.0 where it is not."""
+    moved = forward_return(bars, horizon)
+    return Labels(np.where(moved.end >= 0, moved.values > 0, np.nan), moved.end)
+
+
+def triple_barrier(bars: Bars, horizon: int, take_profit: float, stop_loss: float) -> Labels:
+    """Which comes first after a purchase at the next open: profit, loss or the end of the wait.
+
+    Barriers lie `take_profit` and `stop_loss` times the volatility (standard deviation of one-bar log
+    returns over the trailing 24 bars) above and below the entry, and are checked against high and low from
+    the bar of the entry on (Lopez de Prado 2018, chapter 3, with prices inside the bar).
+
+    Returns:
+        1.0 profit, -1.0 loss, or both within one bar, 0.0 neither in the `horizon` bars from the entry on.
+        NaN without a trailing volatility, when it is 0, and where the stretch ends undecided.
+    """
+    _check_horizon(horizon)
+    if not (take_profit > 0 and stop_loss > 0):
+        raise ValueError(
+            f"barriers at {take_profit} and {stop_loss}: give positive multiples of the volatility"
+        )
+    unit = _trailing_volatility(bars)
+    entry = np.append(bars.open[1:], np.nan)
+    deadline = np.arange(len(bars)) + horizon
+    last = np.minimum(deadline, _last_rows(bars))
+    values, end = first_touch(
+        bars.high, bars.low, entry * (1 + take_profit * unit), entry * (1 - stop_loss * unit), last
+    )
+    undecided = (values == 0) & (last < deadline)
+    undefined = undecided | ~(unit > 0)
+    return Labels(np.where(undefined, np.nan, values), np.where(undefined, -1, end))
+
+
+def _trailing_volatility(bars: Bars) -> Floats:
+    volatility = np.full(len(bars), np.nan)
+    for rows in bars.stretches():
+        returns = np.diff(np.log(bars.close[rows]))
+        volatility[rows][1:] = gap_and_deviation(returns, VOLATILITY_WINDOW)[1]
+    return volatility
+
+
+def _last_rows(bars: Bars) -> NDArray[np.int64]:
+    """Last row of the stretch each bar belongs to, shape (n_bars,)."""
+    last = np.empty(len(bars), dtype=np.int64)
+    for rows in bars.stretches():
+        last[rows] = rows.stop - 1
+    return last
+
+
+def _check_horizon(horizon: int) -> None:
+    if horizon < 1:
+        raise ValueError(f"a label needs a horizon of at least 1 bar, not {horizon}")
