@@ -1,0 +1,151 @@
+"""Settings: CLM_ variables over a TOML file over defaults; whatever is unknown or out of range is refused."""
+
+import os
+import re
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, get_args
+
+from pydantic import BaseModel, SecretStr, ValidationError, field_validator
+from pydantic_core import ErrorDetails
+from pydantic_settings import (
+    BaseSettings,
+    InitSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
+
+from clm_core.backtest.results import Costs, Execution
+from clm_core.domain.errors import SettingsError
+from clm_core.promotion.criteria import PromotionCriteria
+
+CONFIG_VARIABLE = "CLM_CONFIG"
+DEFAULT_FILE = Path("clm.toml")
+
+Key = tuple[str, ...]
+"""Where a setting stands: ("costs", "fee_bps") is fee_bps under [costs], or CLM_COSTS__FEE_BPS."""
+
+
+class Settings(BaseSettings):
+    """Everything that can be set."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="CLM_", env_nested_delimiter="__", extra="forbid", frozen=True, hide_input_in_errors=True
+    )
+
+    home: Path = Path(".clm")
+    """Folder of all state; a relative one is taken from the folder the program is started in."""
+    database_url: SecretStr | None = None
+    """A PostgreSQL server, `postgresql://user:password@host:5432/database`; None: one of our own under home."""
+    costs: Costs = Costs()
+    execution: Execution = Execution()
+    criteria: PromotionCriteria = PromotionCriteria()
+
+    @field_validator("home")
+    @classmethod
+    def _absolute(cls, home: Path) -> Path:
+        return home.expanduser().absolute()
+
+    @field_validator("database_url")
+    @classmethod
+    def _postgresql(cls, url: SecretStr | None) -> SecretStr | None:
+        if url is not None and not re.match(r"postgres(ql)?(\+\w+)?://", url.get_secret_value()):
+            raise ValueError("must look like postgresql://user:password@host:5432/database")
+        return url
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return init_settings, env_settings, InitSettingsSource(settings_cls, _read(_file()))
+
+
+def load_settings() -> Settings:
+    """The settings of this process.
+
+    Raises:
+        SettingsError: a variable or key is unknown, or a value is not allowed; names all of them.
+    """
+    problems = list(_unknown_variables(os.environ))
+    if not problems:
+        try:
+            return Settings()
+        except ValidationError as error:
+            problems = [_problem(details) for details in error.errors()]
+    # Raised outside the handler: the validation error would carry a secret into the traceback.
+    raise SettingsError("\n".join(problems))
+
+
+def effective(settings: Settings) -> dict[str, Any]:
+    """The settings in force, ready to print: secrets are stars."""
+    return settings.model_dump(mode="json")
+
+
+def _file() -> Path | None:
+    named = os.environ.get(CONFIG_VARIABLE)
+    if named is not None:
+        return Path(named)
+    return DEFAULT_FILE if DEFAULT_FILE.exists() else None
+
+
+def _read(file: Path | None) -> dict[str, Any]:
+    if file is None:
+        return {}
+    try:
+        return tomllib.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SettingsError(
+            f"The settings file {file} cannot be read ({error.strerror}): correct or unset {CONFIG_VARIABLE}."
+        ) from error
+    except ValueError as error:
+        raise SettingsError(f"The settings file {file} is not valid TOML: {error}.") from error
+
+
+def _fields(group: type[BaseModel], above: Key = ()) -> Iterator[tuple[Key, Any]]:
+    for name, field in group.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from _fields(field.annotation, (*above, name))
+        else:
+            yield (*above, name), field.annotation
+
+
+def _variable(key: Key) -> str:
+    return "CLM_" + "__".join(key).upper()
+
+
+def _unknown_variables(environment: Mapping[str, str]) -> Iterator[str]:
+    valid = [CONFIG_VARIABLE, *(_variable(key) for key, _ in _fields(Settings))]
+    for name in sorted(environment):
+        if name.upper().startswith("CLM_") and name.upper() not in valid:
+            yield f"{name} is not a setting: {_hint(name.upper(), valid)}"
+
+
+def _problem(details: ErrorDetails) -> str:
+    key = tuple(map(str, details["loc"]))
+    if details["type"] == "extra_forbidden":
+        valid = [".".join(key) for key, _ in _fields(Settings)]
+        return f"{'.'.join(key)} in {_file()} is not a setting: {_hint('.'.join(key), valid)}"
+    value = "(hidden)" if key in _secrets() else repr(details["input"])
+    reason = details["msg"].removeprefix("Value error, ")
+    return f"{'.'.join(key)} = {value}, set by {_origin(key)}, is not allowed: {reason}."
+
+
+def _secrets() -> list[Key]:
+    return [key for key, annotation in _fields(Settings) if SecretStr in (annotation, *get_args(annotation))]
+
+
+def _origin(key: Key) -> str:
+    variables = {name.upper(): name for name in os.environ}
+    return variables.get(_variable(key), str(_file()))
+
+
+def _hint(name: str, valid: Sequence[str]) -> str:
+    [closest] = get_close_matches(name, valid, n=1, cutoff=0.0)
+    return f"did you mean {closest}? Valid are {', '.join(sorted(valid))}."

@@ -1,0 +1,129 @@
+import re
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from clm_core.domain.errors import SettingsError
+from clm_core.settings import Settings, effective, load_settings
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty working folder, and no variables of the developer's own."""
+    import os
+
+    for name in list(os.environ):
+        if name.upper().startswith("CLM_"):
+            monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_without_file_and_variables_the_defaults_hold(folder: Path) -> None:
+    settings = load_settings()
+    assert settings.home == folder / ".clm"
+    assert settings.database_url is None
+    assert settings.criteria.min_trades == 50
+
+
+def test_a_variable_beats_the_file_and_the_file_beats_the_default(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "clm.toml").write_text("[costs]\nfee_bps = 7.5\nslippage_bps = 3.0\n")
+    monkeypatch.setenv("CLM_COSTS__FEE_BPS", "9")
+    settings = load_settings()
+    assert (settings.costs.fee_bps, settings.costs.slippage_bps) == (9.0, 3.0)
+    assert settings.execution.initial_cash == 10_000.0
+
+
+def test_clm_config_names_the_file_instead_of_clm_toml(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder / "clm.toml").write_text("home = '/from/clm.toml'\n")
+    (folder / "other.toml").write_text("home = '/from/other.toml'\n")
+    monkeypatch.setenv("CLM_CONFIG", "other.toml")
+    assert load_settings().home == Path("/from/other.toml")
+
+
+def test_home_is_absolute_and_understands_the_tilde(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CLM_HOME", "~/clm")
+    assert load_settings().home == Path.home() / "clm"
+
+
+@pytest.mark.parametrize(
+    ("variables", "file", "message"),
+    [
+        pytest.param(
+            {"CLM_COSTS__FEE": "1"},
+            "",
+            r"CLM_COSTS__FEE is not .* did you mean CLM_COSTS__FEE_BPS\?",
+            id="misspelt",
+        ),
+        pytest.param({"CLM_COSTS": '{"fee_bps": 1}'}, "", "CLM_COSTS is not a setting", id="group-as-json"),
+        pytest.param({"clm_hom": "x"}, "", r"clm_hom is not .* did you mean CLM_HOME\?", id="lower-case"),
+        pytest.param({}, "hom = 'x'", r"hom in clm.toml is not .* did you mean home\?", id="unknown-key"),
+        pytest.param(
+            {},
+            "[costs]\nfee = 1",
+            r"costs.fee in clm.toml .* did you mean costs.fee_bps\?",
+            id="unknown-nested-key",
+        ),
+        pytest.param(
+            {"CLM_COSTS__FEE_BPS": "-1"},
+            "",
+            r"costs.fee_bps = '-1', set by CLM_COSTS__FEE_BPS, .* greater than or equal to 0\.",
+            id="out-of-range-variable",
+        ),
+        pytest.param(
+            {},
+            "[criteria]\nmin_sharpe_ratio = nan",
+            r"criteria.min_sharpe_ratio = nan, set by clm.toml, .* finite",
+            id="nan-in-file",
+        ),
+        pytest.param({}, "costs = 5", "costs = 5, set by clm.toml, is not allowed", id="group-as-value"),
+        pytest.param({}, "home = ", "clm.toml is not valid TOML: .* line 1", id="broken-toml"),
+        pytest.param(
+            {"CLM_CONFIG": "gone.toml"}, "", r"gone.toml cannot be read \(No such file", id="no-such-file"
+        ),
+        pytest.param({"CLM_DATABASE_URL": ""}, "", "must look like postgresql://", id="empty-database-url"),
+    ],
+)
+def test_what_is_unknown_or_not_allowed_is_refused_in_one_message(
+    variables: dict[str, str], file: str, message: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if file:
+        (folder / "clm.toml").write_text(file)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(SettingsError, match=message):
+        load_settings()
+
+
+def test_every_bad_value_is_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CLM_COSTS__FEE_BPS", "-1")
+    monkeypatch.setenv("CLM_EXECUTION__STOP_LOSS", "2")
+    with pytest.raises(
+        SettingsError, match=re.compile(r"costs\.fee_bps.*\n?.*execution\.stop_loss", re.DOTALL)
+    ):
+        load_settings()
+
+
+def test_a_secret_shows_in_no_message_and_no_print_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CLM_DATABASE_URL", "mysql://clm:s3cret@host/x")
+    with pytest.raises(SettingsError, match=r"database_url = \(hidden\)") as refused:
+        load_settings()
+    assert "s3cret" not in str(refused.getrepr(chain=True, funcargs=True))
+    monkeypatch.setenv("CLM_DATABASE_URL", "postgresql://clm:s3cret@host/x")
+    settings = load_settings()
+    assert "s3cret" not in f"{effective(settings)} {settings!r}"
+
+
+def test_settings_cannot_be_changed() -> None:
+    with pytest.raises(ValidationError, match="frozen"):
+        load_settings().home = Path("/elsewhere")  # type: ignore[misc]
+
+
+def test_what_effective_prints_loads_again(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CLM_EXECUTION__LOT_SIZE", "0.001")
+    shown = effective(load_settings())
+    monkeypatch.delenv("CLM_EXECUTION__LOT_SIZE")
+    assert Settings(**shown) == Settings(execution={"lot_size": 0.001})  # type: ignore[arg-type]
