@@ -38,7 +38,7 @@ class Settings(BaseSettings):
     home: Path = Path(".clm")
     """Folder of all state; a relative one is taken from the folder the program is started in."""
     database_url: SecretStr | None = None
-    """A PostgreSQL server, `postgresql://user:password@host:5432/database`; None: one of our own under home."""
+    """A PostgreSQL server, `postgresql://user:password@host:5432/database`; None: our own, under home."""
     costs: Costs = Costs()
     execution: Execution = Execution()
     criteria: PromotionCriteria = PromotionCriteria()

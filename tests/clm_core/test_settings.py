@@ -1,4 +1,6 @@
+import os
 import re
+import traceback
 from pathlib import Path
 
 import pytest
@@ -11,8 +13,6 @@ from clm_core.settings import Settings, effective, load_settings
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty working folder, and no variables of the developer's own."""
-    import os
-
     for name in list(os.environ):
         if name.upper().startswith("CLM_"):
             monkeypatch.delenv(name)
@@ -80,7 +80,7 @@ def test_home_is_absolute_and_understands_the_tilde(monkeypatch: pytest.MonkeyPa
             id="nan-in-file",
         ),
         pytest.param({}, "costs = 5", "costs = 5, set by clm.toml, is not allowed", id="group-as-value"),
-        pytest.param({}, "home = ", "clm.toml is not valid TOML: .* line 1", id="broken-toml"),
+        pytest.param({}, "home = ", "clm.toml is not valid TOML: Invalid value", id="broken-toml"),
         pytest.param(
             {"CLM_CONFIG": "gone.toml"}, "", r"gone.toml cannot be read \(No such file", id="no-such-file"
         ),
@@ -111,7 +111,7 @@ def test_a_secret_shows_in_no_message_and_no_print_out(monkeypatch: pytest.Monke
     monkeypatch.setenv("CLM_DATABASE_URL", "mysql://clm:s3cret@host/x")
     with pytest.raises(SettingsError, match=r"database_url = \(hidden\)") as refused:
         load_settings()
-    assert "s3cret" not in str(refused.getrepr(chain=True, funcargs=True))
+    assert "s3cret" not in "".join(traceback.format_exception(refused.value))
     monkeypatch.setenv("CLM_DATABASE_URL", "postgresql://clm:s3cret@host/x")
     settings = load_settings()
     assert "s3cret" not in f"{effective(settings)} {settings!r}"
@@ -126,4 +126,4 @@ def test_what_effective_prints_loads_again(folder: Path, monkeypatch: pytest.Mon
     monkeypatch.setenv("CLM_EXECUTION__LOT_SIZE", "0.001")
     shown = effective(load_settings())
     monkeypatch.delenv("CLM_EXECUTION__LOT_SIZE")
-    assert Settings(**shown) == Settings(execution={"lot_size": 0.001})  # type: ignore[arg-type]
+    assert Settings(**shown) == Settings(execution={"lot_size": 0.001})
