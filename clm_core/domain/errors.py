@@ -13,6 +13,7 @@ CLMError
 │   └── SourceUnavailable       an exchange did not answer, or answered nonsense, until the deadline
 ├── ModelError
 │   ├── InvalidTrainingParams   a training parameter is unknown or out of range; names the valid ones
+│   ├── InvalidPositions        positions are not one finite value in [-1, 1] for every bar
 │   ├── FeatureMismatch         the bars or features are not those the model was trained on
 │   └── BundleCorrupt           a bundle's files are not those its manifest lists
 ├── DatabaseUnavailable         PostgreSQL cannot be started or reached
@@ -51,17 +52,20 @@ class Finding:
     rows: tuple[int, ...]
     """Positions of the offending rows in the file or frame, from 0; at most the first 20."""
     count: int
-    """How many rows break the rule."""
+    """How many rows break the rule; 0 when it is about the file as a whole."""
     message: str
     """What is wrong, with an example and what to do about it."""
+
+    def __str__(self) -> str:
+        where = f" ({self.count} rows, first {list(self.rows[:5])})" if self.count else ""
+        return f"{self.rule}{where}: {self.message}"
 
 
 class InvalidBars(DataError):
     def __init__(self, origin: str, findings: Sequence[Finding]) -> None:
         self.origin = origin
         self.findings = tuple(findings)
-        lines = [f"  {f.rule} ({f.count} rows, first {list(f.rows[:5])}): {f.message}" for f in findings]
-        super().__init__("\n".join([f"{origin} cannot be used:", *lines]))
+        super().__init__("\n".join([f"{origin} cannot be used:", *(f"  {f}" for f in findings)]))
 
 
 class InvalidSymbol(DataError):
@@ -93,6 +97,10 @@ class ModelError(CLMError):
 
 
 class InvalidTrainingParams(ModelError):
+    pass
+
+
+class InvalidPositions(ModelError):
     pass
 
 

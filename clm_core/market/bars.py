@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 
 import numpy as np
 import pandas as pd
@@ -103,12 +104,9 @@ class Bars:
     @cached_property
     def gaps(self) -> tuple[Gap, ...]:
         """The outages, in order; closing times of the calendar are none."""
-        rows = np.flatnonzero(self._missing_after)
         edges = self.index
-        return tuple(
-            Gap(edges[row], edges[row + 1], missing)
-            for row, missing in zip(rows, self._missing_after[rows].tolist(), strict=True)
-        )
+        rows = np.flatnonzero(self._missing_after).tolist()
+        return tuple(Gap(edges[row], edges[row + 1], int(self._missing_after[row])) for row in rows)
 
     @property
     def closures(self) -> int:
@@ -130,7 +128,7 @@ class Bars:
         """The rows of each unbroken stretch, in order."""
         edges = np.flatnonzero(np.diff(self.segments)) + 1
         bounds = [0, *edges.tolist(), len(self)] if len(self) else []
-        for first, last in zip(bounds[:-1], bounds[1:], strict=True):
+        for first, last in pairwise(bounds):
             yield slice(first, last)
 
     def last_days(self, days: int) -> "Bars":

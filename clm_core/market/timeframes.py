@@ -58,6 +58,13 @@ def closing_slots(
     return _weekend_slots_before(before, step) - _weekend_slots_before(after + step, step)
 
 
+def in_weekend(time: NDArray[np.int64], timeframe: Timeframe) -> NDArray[np.bool_]:
+    """Bars wholly between the later close, Friday 22:00 UTC, and the earlier opening, Sunday 21:00 UTC."""
+    since_close = (time - _CLOSES) % _WEEK
+    hour = 3600 * _NANOSECONDS
+    return np.asarray((since_close >= hour) & (since_close + timeframe.nanoseconds <= _CLOSED_FOR - hour))
+
+
 def _weekend_slots_before(time: NDArray[np.int64], step: int) -> NDArray[np.int64]:
     """Slots of the grid in closing time that open before `time`, counted from the first weekend of 1970."""
     week, since_close = np.divmod(time - _CLOSES, _WEEK)

@@ -1,0 +1,267 @@
+"""The one door through which a table becomes `Bars`: every rule is checked, every breach is named."""
+
+import re
+from collections.abc import Iterator
+from datetime import datetime
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from clm_core.domain.errors import Finding, InvalidBars, InvalidSymbol
+from clm_core.market.bars import FIELDS, Bars, Floats
+from clm_core.market.timeframes import Calendar, Timeframe, in_weekend
+
+COLUMNS = ("timestamp", *FIELDS)
+
+STUCK_BARS = 10
+"""So many identical bars in a row, all with volume, are a feed that repeats itself. Real series have at most
+2 (12 series of crypto, gold, shares and currencies were counted); bars without a trade repeat at will."""
+
+PRICE_JUMP = 50.0
+"""Ratio of neighbouring prices that only a changed scale explains: x100 or /100 with room for a move on top.
+The largest real one counted is 14, on a thin test market."""
+
+VOLUME_JUMP = 1000.0
+"""Ratio of the median volumes of neighbouring stretches of `VOLUME_WINDOW` bars that only another unit
+explains, such as quote volume in place of base volume. The largest real one counted is 11."""
+
+VOLUME_WINDOW = 100
+
+_HOUR = 3_600_000_000_000
+_DAY = 24 * _HOUR
+_ROWS_SHOWN = 20
+
+Mask = NDArray[np.bool_]
+Times = NDArray[np.int64]
+
+
+def normalise_symbol(symbol: str) -> str:
+    """`BTC/USDT` and `btcusdt` are BTCUSDT; what could not safely name a folder is refused."""
+    name = re.sub(r"^([A-Z0-9]+)/([A-Z0-9]+)$", r"\1\2", symbol.strip().upper())
+    if not re.fullmatch(r"[A-Z0-9][A-Z0-9_-]{0,31}", name):
+        raise InvalidSymbol(
+            f"{symbol!r} cannot be a symbol: use at most 32 letters, digits, '-' and '_', "
+            "e.g. BTCUSDT or BTC/USDT"
+        )
+    return name
+
+
+def validate(
+    frame: pd.DataFrame,
+    symbol: str,
+    timeframe: Timeframe,
+    calendar: Calendar,
+    *,
+    now: datetime,
+    origin: str,
+    drop_open_bar: bool = False,
+) -> Bars:
+    """Bars of a table, or an error with everything that is wrong with it.
+
+    Args:
+        frame: columns open, high, low, close, volume, and `timestamp` (or a DatetimeIndex) with bar-open
+            times. Times in another zone are converted to UTC; times without a zone are refused, except
+            plain dates of daily bars, which are read as days in UTC.
+        now: the moment against which future and still-open bars are told; with a time zone.
+        origin: what the table came from, for the error message.
+        drop_open_bar: leave out a last bar that is still open instead of refusing it.
+
+    Raises:
+        InvalidBars: at least one rule is broken; carries all findings.
+        InvalidSymbol: the symbol cannot name a series.
+    """
+    name = normalise_symbol(symbol)
+    moment = pd.Timestamp(now).tz_convert("UTC").as_unit("ns").value
+    columns = frame if "timestamp" in frame.columns else frame.rename_axis("timestamp").reset_index()
+    missing = [column for column in COLUMNS if column not in columns.columns]
+    if missing or columns.empty:
+        raise InvalidBars(origin, [_no_table(columns, missing)])
+    values = np.column_stack(
+        [
+            pd.to_numeric(columns[field], errors="coerce").to_numpy(np.float64, na_value=np.nan)
+            for field in FIELDS
+        ]
+    )
+    time, findings = _utc(columns["timestamp"], timeframe)
+    if drop_open_bar and time[-1] <= moment < time[-1] + timeframe.nanoseconds:
+        time, values = time[:-1], values[:-1]
+    findings += [
+        *_value_findings(values),
+        *_level_findings(values),
+        *(_time_findings(time, timeframe, calendar, moment) if _readable(time).all() else []),
+    ]
+    if findings:
+        raise InvalidBars(origin, [_with_example(finding, columns) for finding in findings])
+    arrays = {field: np.ascontiguousarray(values[:, column]) for column, field in enumerate(FIELDS)}
+    return Bars(name, timeframe, calendar, time, **arrays)
+
+
+def _no_table(frame: pd.DataFrame, missing: list[str]) -> Finding:
+    if missing:
+        have = ", ".join(map(str, frame.columns))
+        return Finding("missing-columns", (), len(frame), f"no {', '.join(missing)}; there is {have}")
+    return Finding("empty", (), 0, "there is no bar in it")
+
+
+def _readable(time: Times) -> Mask:
+    return np.asarray(time != pd.NaT.value)
+
+
+def _any(cells: Mask) -> Mask:
+    """Rows in which any column holds True."""
+    return np.asarray(cells.any(axis=1))
+
+
+def _found(rule: str, broken: Mask, message: str) -> Iterator[Finding]:
+    rows = np.flatnonzero(broken)
+    if len(rows):
+        yield Finding(rule, tuple(rows[:_ROWS_SHOWN].tolist()), len(rows), message)
+
+
+def _with_example(finding: Finding, frame: pd.DataFrame) -> Finding:
+    if not finding.rows:
+        return finding
+    row = frame.iloc[finding.rows[0]]
+    example = ", ".join(f"{column} {row[column]}" for column in COLUMNS)
+    return Finding(finding.rule, finding.rows, finding.count, f"{finding.message}. First: {example}")
+
+
+def _utc(column: "pd.Series[pd.Timestamp]", timeframe: Timeframe) -> tuple[Times, list[Finding]]:
+    """Nanoseconds since the epoch, NaT where there is no time, and what is wrong with the zone."""
+    if not pd.api.types.is_datetime64_any_dtype(column):
+        everything = np.ones(len(column), dtype=np.bool_)
+        message = "the timestamps are not times; convert them, or import the file by `clm data import`"
+        return np.full(len(column), pd.NaT.value), list(_found("unreadable-time", everything, message))
+    index = pd.DatetimeIndex(column)
+    naive = index.tz is None
+    time = _nanoseconds(index)
+    readable = _readable(time)
+    findings = list(
+        _found("unreadable-time", ~readable, "the time is missing or no ISO 8601 (--time-format)")
+    )
+    if naive and not (timeframe is Timeframe.D1 and bool(np.all(time[readable] % _DAY == 0))):
+        message = "the times carry no time zone; pass the one they are in, e.g. --timezone UTC"
+        findings += _found("unknown-time-zone", readable, message)
+    return time, findings
+
+
+def _nanoseconds(index: pd.DatetimeIndex) -> Times:
+    """Times that 64 bits of nanoseconds cannot hold (before 1678, after 2261) become NaT."""
+    units = {"s": 1_000_000_000, "ms": 1_000_000, "us": 1_000, "ns": 1}
+    factor = units[index.unit]
+    held = np.abs(index.asi8.astype(np.float64)) * factor < 2.0**63
+    return np.where(held, np.where(held, index.asi8, 0) * factor, pd.NaT.value)
+
+
+def _value_findings(values: Floats) -> Iterator[Finding]:
+    prices, volume = values[:, :4], values[:, 4]
+    open_, high, low, close = (values[:, column] for column in range(4))
+    body_low, body_high = np.minimum(open_, close), np.maximum(open_, close)
+    outside = (high >= low) & ((body_low < low) | (body_high > high))
+    yield from _found("nan", _any(np.isnan(values)), "a value is missing or not a number")
+    yield from _found("infinite", _any(np.isinf(values)), "a value is infinite")
+    yield from _found("non-positive-price", _any(prices <= 0), "a price is zero or negative")
+    yield from _found("negative-volume", volume < 0, "the volume is negative")
+    yield from _found("high-below-low", high < low, "the high is below the low")
+    yield from _found("outside-range", outside, "open or close lies outside low..high")
+
+
+def _level_findings(values: Floats) -> Iterator[Finding]:
+    close, volume = values[:, 3], values[:, 4]
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        jumps = _apart(close[1:], close[:-1], PRICE_JUMP)
+        spikes = _apart(values[:, 1], values[:, 2], PRICE_JUMP)
+    jumps = np.concatenate([[False], jumps]) | spikes
+    message = (
+        f"neighbouring prices differ by a factor of {PRICE_JUMP:.0f} or more: another scale or currency unit"
+    )
+    yield from _found("scale-jump", jumps, message)
+    message = f"{STUCK_BARS} or more bars in a row are identical and have volume: the feed repeats itself"
+    yield from _found("stuck-price", _stuck(values), message)
+    message = (
+        f"typical volume changes by a factor of {VOLUME_JUMP:.0f} or more: another unit from here on "
+        "(base and quote volume swapped?)"
+    )
+    yield from _found("volume-scale-jump", _volume_jumps(volume), message)
+
+
+def _apart(left: Floats, right: Floats, factor: float) -> Mask:
+    """Where one positive value is `factor` times the other or more."""
+    ratio = left / right
+    return np.asarray((left > 0) & (right > 0) & ((ratio >= factor) | (ratio <= 1 / factor)))
+
+
+def _stuck(values: Floats) -> Mask:
+    prices, traded = values[:, :4], values[:, 4] > 0
+    fresh = _any(prices[1:] != prices[:-1]) | ~traded[1:] | ~traded[:-1]
+    run = np.concatenate([[0], np.cumsum(fresh)])
+    return np.asarray(np.bincount(run)[run] >= STUCK_BARS)
+
+
+def _volume_jumps(volume: Floats) -> Mask:
+    """Rows where the median of the next window stands apart from that of the window before."""
+    median = pd.Series(volume).rolling(VOLUME_WINDOW).median().to_numpy()
+    broken: Mask = np.zeros(len(volume), dtype=np.bool_)
+    if len(volume) < 2 * VOLUME_WINDOW:
+        return broken
+    before, after = median[VOLUME_WINDOW - 1 : -VOLUME_WINDOW], median[2 * VOLUME_WINDOW - 1 :]
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        broken[VOLUME_WINDOW : len(volume) - VOLUME_WINDOW + 1] = _apart(after, before, VOLUME_JUMP)
+    return broken
+
+
+def _time_findings(time: Times, timeframe: Timeframe, calendar: Calendar, moment: int) -> Iterator[Finding]:
+    if len(time) == 0:
+        return
+    step = timeframe.nanoseconds
+    moves = np.diff(time)
+    newest_first = bool(time[0] > time[-1] and np.mean(moves < 0) > 0.5)
+    backwards = moves > 0 if newest_first else moves < 0
+    message = "the newest bar comes first; pass --reverse to import it the other way round"
+    yield from _found("newest-first", np.full(len(time), newest_first), message)
+    message = "a bar is out of order; sort the file by time after finding out why"
+    yield from _found("out-of-order", np.concatenate([[False], backwards]), message)
+    yield from _found(
+        "duplicate-time", pd.Index(time).duplicated(), "the time was there before; keep one bar of each"
+    )
+    yield from _off_grid(time, step, timeframe)
+    weekend = in_weekend(time, timeframe) & (calendar is Calendar.WEEKDAYS)
+    message = "the market is closed then: wrong --timezone, or it never closes (--calendar 24x7)"
+    yield from _found("closed-market", weekend, message)
+    yield from _found("future-bar", time > moment, "the bar opens in the future: wrong zone, unit or clock")
+    message = "the bar is still open and will change; pass --drop-open-bar to leave it out"
+    yield from _found("open-bar", (time <= moment) & (time > moment - step), message)
+    yield from _paged_holes(np.sort(time), step)
+
+
+def _off_grid(time: Times, step: int, timeframe: Timeframe) -> Iterator[Finding]:
+    rest = time % step
+    whole_hours = bool(np.all(rest % _HOUR == 0) and np.mean(rest != 0) > 0.5)
+    if whole_hours:
+        hours = int(rest[rest != 0][0] // _HOUR)
+        message = (
+            f"{timeframe} bars open {hours} h past the UTC grid: the times are in another zone (pass it as "
+            "--timezone) or the bars are cut at another hour (rebuild them from shorter ones)"
+        )
+        yield from _found("wrong-time-zone", rest != 0, message)
+    else:
+        message = (
+            f"the time is no multiple of {timeframe}: wrong --timeframe, or a close time in place of the open"
+        )
+        yield from _found("off-grid", rest != 0, message)
+
+
+def _paged_holes(time: Times, step: int) -> Iterator[Finding]:
+    """Holes that return in a rhythm which is no day's: a download that lost part of every page."""
+    moves = np.diff(time)
+    holes = np.flatnonzero(moves > step) + 1
+    if len(holes) < 10:
+        return
+    rhythms, times_seen = np.unique(np.diff(time[holes]), return_counts=True)
+    rhythm = int(rhythms[times_seen.argmax()])
+    if times_seen.max() >= 0.8 * len(holes) and rhythm % _DAY != 0:
+        broken = np.zeros(len(time), dtype=np.bool_)
+        broken[holes] = True
+        message = f"holes return every {rhythm // step} bars: each page of a download lost its tail"
+        yield from _found("paged-holes", broken, message)
