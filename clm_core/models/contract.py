@@ -8,14 +8,74 @@ A trees model, a forecaster and an RL policy look alike to backtest, shadow and 
 """
 
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
+from pydantic import BaseModel, ConfigDict
+
+from clm_core.domain.errors import FeatureMismatch
 from clm_core.domain.jobs import ModelType
 from clm_core.market.bars import Bars, Floats
+from clm_core.market.timeframes import Calendar, Timeframe
 
 Progress = Callable[[float], None]
 """Called with the finished share of the work, 0..1; may be called from any thread."""
+
+
+class TrainedOn(BaseModel):
+    """The series, and the seed, a model was fitted with: its provenance, and the only series it accepts."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    symbol: str
+    timeframe: Timeframe
+    calendar: Calendar
+    start: datetime
+    """Open time of the first bar (UTC)."""
+    end: datetime
+    """Open time of the last bar (UTC)."""
+    bars: int
+    data_hash: str
+    """Content hash of the bars, hexadecimal."""
+    seed: int
+
+    @classmethod
+    def of(cls, bars: Bars, seed: int) -> "TrainedOn":
+        return cls(
+            symbol=bars.symbol,
+            timeframe=bars.timeframe,
+            calendar=bars.calendar,
+            start=bars.start.to_pydatetime(),
+            end=bars.end.to_pydatetime(),
+            bars=len(bars),
+            data_hash=bars.content_hash,
+            seed=seed,
+        )
+
+    def require_same_series(self, bars: Bars) -> None:
+        own = (self.symbol, self.timeframe, self.calendar)
+        given = (bars.symbol, bars.timeframe, bars.calendar)
+        if own != given:
+            raise FeatureMismatch(
+                f"the model was fitted on {' '.join(own)} and cannot judge {' '.join(given)}: "
+                "give it bars of its own series, or train a model on these"
+            )
+
+
+class ModelCard(BaseModel):
+    """What a bundle says about its model (`model.json`): enough to load it and to fit it again."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    schema_version: Literal[1] = 1
+    model_type: ModelType
+    params: dict[str, Any]
+    """`Recipe.describe()`: every training parameter with its effective value."""
+    trained_on: TrainedOn
+    train_metrics: dict[str, float]
+    libraries: dict[str, str]
+    """Installed versions the fit ran with, by distribution name."""
 
 
 class Model(Protocol):
@@ -23,6 +83,9 @@ class Model(Protocol):
 
     @property
     def model_type(self) -> ModelType: ...
+
+    @property
+    def trained_on(self) -> TrainedOn: ...
 
     @property
     def train_metrics(self) -> dict[str, float]:

@@ -1,0 +1,152 @@
+"""A model on disk: a flat folder of safe files, and a manifest that is checked before any is parsed.
+
+model.json      what the model is (`ModelCard`)
+trees.ubj ...   the model's own files; only formats that hold data, never code
+manifest.json   SHA-256 and size of every other file, as canonical JSON
+
+The bundle's digest is the SHA-256 of its manifest: kept elsewhere, it vouches for every byte.
+"""
+
+import hashlib
+import json
+import stat
+from importlib.metadata import version
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from clm_core.domain.errors import BundleCorrupt, ModelError
+from clm_core.models.catalog import implementation
+from clm_core.models.contract import Model, ModelCard, Recipe
+
+MANIFEST = "manifest.json"
+CARD = "model.json"
+SAFE_SUFFIXES = frozenset({".json", ".ubj", ".txt"})
+LIBRARIES = ("continuous-learning-manager", "numpy", "TA-Lib")
+"""Distributions every fit depends on, besides the model's own library."""
+
+
+class Entry(BaseModel):
+    """One file as the manifest vouches for it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    sha256: str = Field(pattern=r"\A[0-9a-f]{64}\Z")
+    size: int = Field(ge=0)
+    """Bytes."""
+
+
+class Manifest(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    schema_version: int = Field(default=1, ge=1, le=1)
+    files: dict[str, Entry]
+    """By plain file name: a bundle has no folders."""
+
+    def canonical(self) -> bytes:
+        """Keys sorted, no spaces: equal manifests have equal bytes, so equal digests."""
+        return json.dumps(self.model_dump(), sort_keys=True, separators=(",", ":")).encode()
+
+
+def save_bundle(model: Model, recipe: Recipe, folder: Path) -> str:
+    """Write a fitted model as a bundle into an empty or absent folder; returns the bundle's digest."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if any(folder.iterdir()):
+        raise ModelError(f"{folder} is not empty: a bundle needs a folder of its own")
+    model.save(folder)
+    (folder / CARD).write_text(card_of(model, recipe).model_dump_json(indent=2))
+    files = {path.name: _entry(path) for path in folder.iterdir()}
+    manifest = Manifest(files=files).canonical()
+    (folder / MANIFEST).write_bytes(manifest)
+    return hashlib.sha256(manifest).hexdigest()
+
+
+def load_bundle(folder: Path, digest: str | None = None) -> Model:
+    """The model of a bundle, verified before anything of it is parsed.
+
+    Args:
+        digest: what `save_bundle` returned. Without it damage is found, but not a bundle made anew.
+
+    Raises:
+        BundleCorrupt: a file is missing, added, changed or of no format a bundle may hold.
+        FeatureMismatch: the model needs features this release does not compute.
+    """
+    verify_bundle(folder, digest)
+    try:
+        card = ModelCard.model_validate_json((folder / CARD).read_bytes())
+    except ValidationError as error:
+        raise BundleCorrupt(
+            f"{folder / CARD} is not a model card of this release ({error.error_count()} problems): "
+            "load it with the release that wrote it, or train the model again"
+        ) from error
+    return implementation(card.model_type).load(folder, card)
+
+
+def verify_bundle(folder: Path, digest: str | None = None) -> None:
+    """Compare a bundle's files with its manifest, and the manifest with the digest if one is given.
+
+    Raises:
+        BundleCorrupt: names the first file that is not as it was saved.
+    """
+    present = _regular_files(folder)
+    manifest = _manifest(folder, digest)
+    expected = manifest.files.keys() | {MANIFEST}
+    for name in sorted(present ^ expected):
+        raise _corrupt(folder, name, "is missing" if name in expected else "does not belong to it")
+    for name, entry in sorted(manifest.files.items()):
+        if Path(name).suffix not in SAFE_SUFFIXES:
+            raise _corrupt(folder, name, f"is of a format a bundle may not hold ({sorted(SAFE_SUFFIXES)})")
+        if _entry(folder / name) != entry:
+            raise _corrupt(folder, name, "was changed")
+    if CARD not in expected:
+        raise _corrupt(folder, CARD, "is missing")
+
+
+def card_of(model: Model, recipe: Recipe) -> ModelCard:
+    library = implementation(model.model_type).library
+    return ModelCard(
+        model_type=model.model_type,
+        params=recipe.describe(),
+        trained_on=model.trained_on,
+        train_metrics=model.train_metrics,
+        libraries={name: version(name) for name in (*LIBRARIES, library)},
+    )
+
+
+def _regular_files(folder: Path) -> set[str]:
+    if folder.is_symlink() or not folder.is_dir():
+        raise BundleCorrupt(f"{folder} is not a bundle's folder: give the folder save_bundle wrote")
+    for path in sorted(folder.iterdir()):
+        # lstat: a symlink could point at anything, and change after the check
+        if not stat.S_ISREG(path.lstat().st_mode):
+            raise _corrupt(folder, path.name, "is not a regular file")
+    return {path.name for path in folder.iterdir()}
+
+
+def _manifest(folder: Path, digest: str | None) -> Manifest:
+    path = folder / MANIFEST
+    if not path.exists():
+        raise _corrupt(folder, MANIFEST, "is missing")
+    raw = path.read_bytes()
+    if digest is not None and hashlib.sha256(raw).hexdigest() != digest:
+        raise _corrupt(folder, MANIFEST, f"was changed: its SHA-256 is not {digest}")
+    try:
+        manifest = Manifest.model_validate_json(raw)
+    except ValidationError as error:
+        raise _corrupt(folder, MANIFEST, "cannot be read as a manifest") from error
+    if manifest.canonical() != raw:
+        raise _corrupt(folder, MANIFEST, "is not in canonical form")
+    return manifest
+
+
+def _entry(path: Path) -> Entry:
+    with path.open("rb") as file:
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    return Entry(sha256=sha256, size=path.stat().st_size)
+
+
+def _corrupt(folder: Path, name: str, what: str) -> BundleCorrupt:
+    return BundleCorrupt(
+        f"the bundle {folder} cannot be trusted: {name} {what}. "
+        "Restore it from where it was registered, or train the model again"
+    )

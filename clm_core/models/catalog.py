@@ -1,0 +1,69 @@
+"""Which model types there are, and what fits and loads each; libraries are imported when one is used."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from clm_core.domain.errors import MissingExtra, ModelError
+from clm_core.domain.jobs import ModelType
+from clm_core.models.contract import Model, ModelCard, Recipe
+
+
+@dataclass(frozen=True)
+class Implementation:
+    recipe: Callable[[Mapping[str, Any]], Recipe]
+    """Validates training parameters."""
+    load: Callable[[Path, ModelCard], Model]
+    """Reads the model's own files from a verified bundle."""
+    library: str
+    """Name it is imported by, and distributed under."""
+    extra: str | None
+    """The optional extra that installs the library; None where the base does."""
+
+
+def recipe(model_type: ModelType, params: Mapping[str, Any]) -> Recipe:
+    """Validated training parameters of a model type, defaults filled in; loads no data.
+
+    Raises:
+        InvalidTrainingParams: a parameter is unknown or out of range.
+        MissingExtra: the model's library is not installed.
+        ModelError: the model type has no implementation.
+    """
+    return implementation(model_type).recipe(params)
+
+
+def implementation(model_type: ModelType) -> Implementation:
+    found = IMPLEMENTATIONS.get(model_type)
+    if found is None:
+        raise ModelError(
+            f"{model_type.value} has no implementation yet; choose one of {', '.join(IMPLEMENTATIONS)}"
+        )
+    if find_spec(found.library) is None:
+        raise MissingExtra(found.library, found.extra)
+    return found
+
+
+def _xgboost(params: Mapping[str, Any]) -> Recipe:
+    from clm_core.models.boosting import BoostingRecipe, XGBoostParams
+
+    return BoostingRecipe(XGBoostParams.parse(params))
+
+
+def _lightgbm(params: Mapping[str, Any]) -> Recipe:
+    from clm_core.models.boosting import BoostingRecipe, LightGBMParams
+
+    return BoostingRecipe(LightGBMParams.parse(params))
+
+
+def _load_trees(folder: Path, card: ModelCard) -> Model:
+    from clm_core.models.boosting import load
+
+    return load(folder, card)
+
+
+IMPLEMENTATIONS: dict[ModelType, Implementation] = {
+    ModelType.XGBOOST: Implementation(_xgboost, _load_trees, "xgboost", extra=None),
+    ModelType.LIGHTGBM: Implementation(_lightgbm, _load_trees, "lightgbm", extra=None),
+}
