@@ -31,7 +31,7 @@ class Entry(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
-    sha256: str = Field(pattern=r"\A[0-9a-f]{64}\Z")
+    sha256: str = Field(pattern="^[0-9a-f]{64}$")
     size: int = Field(ge=0)
     """Bytes."""
 
