@@ -1,0 +1,369 @@
+"""PostgreSQL for ledger, MLflow and Prefect: a server of our own under the home folder, or the one that
+the settings name.
+
+What our own server keeps in the home folder:
+
+    postgres/         its data and its log; belongs to the user it runs as
+    postgres.gate     locked while somebody starts or stops it
+    postgres.users    locked, shared, by every process that uses it; who finds himself alone stops it
+    postgres.alive    locked by the server's own processes, which inherit the lock
+
+The kernel frees a lock when its last holder dies, however it dies. So a killed user leaves nothing to
+clean up, and neither a stale postmaster.pid, nor a zombie, nor a reused process number passes for a server.
+
+Linux and macOS: Windows has no such locks, there `database_url` must name a server.
+"""
+
+import contextlib
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cache
+from importlib.metadata import distribution
+from pathlib import Path
+from typing import IO, Literal, NamedTuple, get_args
+from urllib.parse import parse_qsl, quote, urlencode, urlsplit
+
+from clm_core.domain.errors import DatabaseUnavailable
+from clm_core.settings import Settings
+
+Name = Literal["ledger", "mlflow", "prefect"]
+Driver = Literal["psycopg", "asyncpg"]
+
+SERVER_USER = "embedded_postgres"
+"""Whom the server runs as when root starts it: PostgreSQL refuses to run as root."""
+READY_WITHIN_SECONDS = 60.0
+STOPPED_WITHIN_SECONDS = 30
+SOCKET_PATH_LIMIT = 103
+"""Longest path of a socket, in bytes: 103 on macOS, 107 on Linux."""
+CREATION_LOCK = 0x434C4D01
+"""Advisory lock of whoever creates the databases."""
+
+
+class _User(NamedTuple):
+    """Whom the server runs as, where that is not ourselves."""
+
+    uid: int
+    gid: int
+
+
+_OPTIONS = {
+    "listen_addresses": "",
+    "port": "5432",
+    "max_connections": "200",
+    # nobody replicates from this server: less to write, just as durable
+    "wal_level": "minimal",
+    "max_wal_senders": "0",
+    "log_checkpoints": "off",
+}
+
+
+@dataclass(frozen=True)
+class Database:
+    """A reachable server that has our three databases."""
+
+    server: str = field(repr=False)
+    """`postgresql://…` with the password in it; its path is a database that exists already."""
+
+    def url(self, name: Name, driver: Driver = "psycopg") -> str:
+        """SQLAlchemy's URL of one database; it contains the password, so don't print it."""
+        parts = urlsplit(self.server)
+        query = dict(parse_qsl(parts.query))
+        if driver == "asyncpg" and "sslmode" in query:
+            query["ssl"] = query.pop("sslmode")
+        return parts._replace(
+            scheme=f"postgresql+{driver}", path=f"/{_database(name)}", query=urlencode(query, safe="/")
+        ).geturl()
+
+
+@contextlib.contextmanager
+def open_database(settings: Settings) -> Iterator[Database]:
+    """The server, running for as long as the block lasts, with our databases on it.
+
+    Raises:
+        DatabaseUnavailable: it cannot be started or reached, or lacks a database we may not create.
+    """
+    server: contextlib.AbstractContextManager[str]
+    if settings.database_url is None:
+        server = _own_server(settings.home)
+    else:
+        server = contextlib.nullcontext(_named_server(settings.database_url.get_secret_value()))
+    with server as url:
+        _create_missing(url)
+        yield Database(url)
+
+
+def _database(name: Name) -> str:
+    return f"clm_{name}"
+
+
+def _named_server(url: str) -> str:
+    parts = urlsplit(url)
+    return parts._replace(scheme="postgresql", path=parts.path.rstrip("/") or "/postgres").geturl()
+
+
+def _create_missing(server: str) -> None:
+    import psycopg
+    from psycopg.sql import SQL, Identifier
+
+    wanted = [_database(name) for name in get_args(Name)]
+    try:
+        with psycopg.connect(server, autocommit=True, connect_timeout=10) as connection:
+            # two processes could both find one missing
+            connection.execute("SELECT pg_advisory_lock(%s)", [CREATION_LOCK])
+            present = {name for (name,) in connection.execute("SELECT datname FROM pg_database")}
+            for name in wanted:
+                if name not in present:
+                    connection.execute(SQL("CREATE DATABASE {}").format(Identifier(name)))
+    except psycopg.errors.InsufficientPrivilege as error:
+        raise DatabaseUnavailable(
+            f"The user of CLM_DATABASE_URL may not create databases. Give it the right, or have these "
+            f"created for it: {', '.join(wanted)}."
+        ) from error
+    except psycopg.Error as error:
+        raise DatabaseUnavailable(f"PostgreSQL does not answer; check CLM_DATABASE_URL: {error}") from error
+
+
+@contextlib.contextmanager
+def _own_server(home: Path) -> Iterator[str]:
+    if sys.platform == "win32":
+        raise DatabaseUnavailable("On Windows set CLM_DATABASE_URL to a PostgreSQL server.")
+    with _opened(home / "postgres.users") as users:
+        try:
+            with _gate(home):
+                _lock(users, shared=True)
+                sockets = _running(home)
+            yield f"postgresql://postgres:@/postgres?host={quote(str(sockets))}&port={_OPTIONS['port']}"
+        finally:
+            with _gate(home):
+                if _lock(users, wait=False):
+                    _stop(home)
+
+
+@contextlib.contextmanager
+def _gate(home: Path) -> Iterator[None]:
+    with _opened(home / "postgres.gate") as gate:
+        _lock(gate)
+        yield
+
+
+def _opened(file: Path) -> IO[bytes]:
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        return file.open("ab")
+    except OSError as error:
+        raise DatabaseUnavailable(
+            f"{file} cannot be written ({error.strerror}): set CLM_HOME to a folder of your own."
+        ) from error
+
+
+def _lock(file: IO[bytes], *, shared: bool = False, wait: bool = True) -> bool:
+    """Whether the lock is ours now; another one this file held is given up either way."""
+    import fcntl
+
+    kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+    try:
+        fcntl.flock(file, kind if wait else kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _running(home: Path) -> Path:
+    """Folder of the sockets of a server that answers, started if none is alive."""
+    import psycopg
+
+    deadline = time.monotonic() + READY_WITHIN_SECONDS
+    while True:
+        with _opened(home / "postgres.alive") as alive:
+            if _lock(alive, wait=False):
+                _start(home, alive)
+        try:
+            sockets = _sockets_in_use(home)
+            psycopg.connect(
+                host=str(sockets),
+                port=_OPTIONS["port"],
+                user="postgres",
+                dbname="postgres",
+                connect_timeout=2,
+            ).close()
+            return sockets
+        except (psycopg.OperationalError, FileNotFoundError, IndexError) as error:
+            if time.monotonic() > deadline:
+                raise DatabaseUnavailable(
+                    f"PostgreSQL under {home} is alive but has not answered for {READY_WITHIN_SECONDS:.0f} s "
+                    f"({error}); see {_log(home)}."
+                ) from error
+        time.sleep(0.05)
+
+
+def _start(home: Path, alive: IO[bytes]) -> None:
+    """Only ever called with `postgres.alive` locked: no process of an earlier server is left."""
+    user = _server_user(home)
+    _check_access(user, _programs(), "a virtual environment")
+    _check_access(user, home, "CLM_HOME")
+    if not _data(home).exists():
+        _initialise(home, user, alive)
+    (_data(home) / "postmaster.pid").unlink(missing_ok=True)
+    sockets = _empty_sockets(home, user)
+    options = _OPTIONS | {"unix_socket_directories": f'"{sockets}"'}
+    started = _run(
+        *(str(_programs() / "pg_ctl"), "start", "-D", str(_data(home)), "-l", str(_log(home))),
+        *("-w", "-t", f"{READY_WITHIN_SECONDS:.0f}"),
+        *("-o", " ".join(f"-c {name}={shlex.quote(value)}" for name, value in options.items())),
+        user=user,
+        inherited=alive,
+    )
+    if started.returncode != 0:
+        raise DatabaseUnavailable(
+            f"PostgreSQL does not start:\n{started.stdout}{_end_of_log(home)}\nMore is in {_log(home)}."
+        )
+
+
+def _initialise(home: Path, user: _User | None, alive: IO[bytes]) -> None:
+    fresh = home / "postgres.new"
+    # what a killed attempt left
+    shutil.rmtree(fresh, ignore_errors=True)
+    _make_private(fresh, user)
+    made = _run(
+        *(str(_programs() / "initdb"), "-D", str(fresh), "--username=postgres", "--auth=trust"),
+        *("--encoding=UTF8", "--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8"),
+        user=user,
+        inherited=alive,
+    )
+    if made.returncode != 0:
+        raise DatabaseUnavailable(f"PostgreSQL cannot set up its data under {home}:\n{made.stdout}")
+    fresh.rename(_data(home))
+
+
+def _stop(home: Path) -> None:
+    with _opened(home / "postgres.alive") as alive:
+        if _lock(alive, wait=False):
+            return
+        sockets = _sockets_in_use(home)
+        _run(
+            *(str(_programs() / "pg_ctl"), "stop", "-D", str(_data(home)), "-m", "fast"),
+            *("-w", "-t", str(STOPPED_WITHIN_SECONDS)),
+            user=_server_user(home),
+        )
+        deadline = time.monotonic() + 5
+        while not _lock(alive, wait=False):
+            if time.monotonic() > deadline:
+                raise DatabaseUnavailable(f"PostgreSQL under {home} does not stop; see {_log(home)}.")
+            time.sleep(0.01)
+    shutil.rmtree(sockets, ignore_errors=True)
+
+
+def _data(home: Path) -> Path:
+    return home / "postgres"
+
+
+def _log(home: Path) -> Path:
+    return _data(home) / "server.log"
+
+
+def _end_of_log(home: Path) -> str:
+    if not _log(home).exists():
+        return ""
+    return "\n".join(_log(home).read_text(errors="replace").splitlines()[-5:])
+
+
+def _sockets_in_use(home: Path) -> Path:
+    """As the server noted it: another process may have another folder for temporary files."""
+    return Path((_data(home) / "postmaster.pid").read_text().splitlines()[4])
+
+
+def _empty_sockets(home: Path, user: _User | None) -> Path:
+    """A private, empty folder, named after the identity of the data folder, not its path: a home that was
+    removed and made anew does not meet the sockets of the server that ran on the old one."""
+    data = _data(home).stat()
+    folder = Path(tempfile.gettempdir(), f"clm-{data.st_dev:x}-{data.st_ino:x}")
+    if len(os.fsencode(folder / f".s.PGSQL.{_OPTIONS['port']}")) > SOCKET_PATH_LIMIT:
+        raise DatabaseUnavailable(f"{folder} is too long a path for sockets: set TMPDIR to a shorter one.")
+    _check_access(user, folder.parent, "TMPDIR")
+    if folder.is_dir() and not folder.is_symlink() and folder.stat().st_uid in (data.st_uid, os.geteuid()):
+        shutil.rmtree(folder)
+    _make_private(folder, user)
+    return folder
+
+
+def _make_private(folder: Path, user: _User | None) -> None:
+    try:
+        folder.mkdir(mode=0o700)
+    except OSError as error:
+        raise DatabaseUnavailable(
+            f"{folder} cannot be made ({error.strerror}); if it is somebody else's, remove it."
+        ) from error
+    if user is not None:
+        os.chown(folder, user.uid, user.gid)
+
+
+@cache
+def _programs() -> Path:
+    return Path(str(distribution("embedded-postgres").locate_file("embedded_postgres/pginstall/bin")))
+
+
+def _run(
+    *command: str, user: _User | None, inherited: IO[bytes] | None = None
+) -> subprocess.CompletedProcess[str]:
+    # PGPORT and its like would reach the server; TZ and LC_ALL end up in what initdb writes
+    ours = {name: value for name, value in os.environ.items() if not name.startswith("PG")}
+    return subprocess.run(
+        command,
+        user=None if user is None else user.uid,
+        group=None if user is None else user.gid,
+        extra_groups=None if user is None else [],
+        env=ours | {"LC_ALL": "C", "TZ": "UTC"},
+        pass_fds=() if inherited is None else (inherited.fileno(),),
+        cwd="/",
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+
+
+def _server_user(home: Path) -> _User | None:
+    if os.geteuid() != 0:
+        return None
+    if _data(home).exists():
+        owner = _data(home).stat()
+        return _User(owner.st_uid, owner.st_gid)
+    return _added_user()
+
+
+def _added_user() -> _User:
+    import pwd
+
+    # several tries: another process may be adding it at this moment, and /etc/passwd is locked meanwhile
+    for _ in range(50):
+        with contextlib.suppress(KeyError):
+            known = pwd.getpwnam(SERVER_USER)
+            return _User(known.pw_uid, known.pw_gid)
+        with contextlib.suppress(FileNotFoundError):
+            _run("useradd", "--system", "--no-create-home", "--shell", "/bin/false", SERVER_USER, user=None)
+        time.sleep(0.1)
+    raise DatabaseUnavailable(
+        f"PostgreSQL does not run as root, and a user {SERVER_USER} for it cannot be added: "
+        "add one by hand, or start this as an ordinary user."
+    )
+
+
+def _check_access(user: _User | None, target: Path, instead: str) -> None:
+    if user is None:
+        return
+    script = 'for folder; do test -x "$folder" || { echo "$folder"; exit; }; done'
+    way = [str(folder) for folder in reversed((target, *target.parents))]
+    closed = _run("/bin/sh", "-c", script, "sh", *way, user=user).stdout.strip()
+    if closed:
+        raise DatabaseUnavailable(
+            f"PostgreSQL does not run as root, and the user it runs as instead may not enter {closed}. "
+            f"Use {instead} in a folder that others may enter, or let them: chmod o+x {closed}"
+        )
