@@ -65,7 +65,7 @@ def _table(path: Path) -> pd.DataFrame:
     kind = path.suffix.lower()
     try:
         if kind == ".csv":
-            frame = pd.read_csv(path, float_precision="round_trip")
+            frame = pd.read_csv(path)
         elif kind == ".parquet":
             frame = pd.read_parquet(path)
         elif kind == ".feather":
@@ -168,7 +168,7 @@ def _from_epoch(column: "pd.Series[pd.Timestamp]") -> "pd.Series[pd.Timestamp]":
         message = f"{column.iloc[0]} is no count of s, ms, us or ns since 1970; pass --time-format"
         raise _UnclearError("unreadable-time", message)
     unit = EPOCH_UNITS[units[0] - 1]
-    return pd.Series(pd.to_datetime(column, unit=unit, utc=True, errors="coerce"))  # type: ignore[call-overload]
+    return pd.Series(pd.to_datetime(column.to_numpy(), unit=unit, utc=True, errors="coerce"))
 
 
 def _from_text(column: "pd.Series[str]") -> "pd.Series[pd.Timestamp]":

@@ -1,0 +1,26 @@
+"""Refused input, kept with the reasons, so that it can be looked at and is never trained on."""
+
+import hashlib
+import json
+from dataclasses import asdict
+from datetime import datetime
+from pathlib import Path
+
+from clm_core.domain.errors import InvalidBars
+from clm_core.market.store import write_atomically
+
+
+def keep(root: Path, name: str, content: bytes, refusal: InvalidBars, now: datetime) -> InvalidBars:
+    """Write the input and a report below `root`; the answer is the refusal with the place named.
+
+    The same input lands in the same folder again, with the newest report.
+    """
+    folder = root / hashlib.sha256(content).hexdigest()[:16]
+    report = {
+        "origin": refusal.origin,
+        "refused_at": now.isoformat(),
+        "findings": [asdict(finding) for finding in refusal.findings],
+    }
+    write_atomically(folder / name, content)
+    write_atomically(folder / "report.json", json.dumps(report, indent=1).encode() + b"\n")
+    return InvalidBars(f"{refusal.origin} (kept in {folder})", refusal.findings)

@@ -1,0 +1,225 @@
+"""Series on disk: immutable snapshots named by their content, and a manifest that says which is newest.
+
+    <root>/BTCUSDT/1h/manifest.json
+    <root>/BTCUSDT/1h/<content hash>.parquet
+
+Nothing is ever changed in place: an addition writes a new snapshot, then moves the manifest over the old one.
+"""
+
+import fcntl
+import hashlib
+import io
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from pydantic import BaseModel, ConfigDict
+
+from clm_core.domain.errors import DataError, Finding, InvalidBars, StoreCorrupt, UnknownSeries
+from clm_core.market.bars import FIELDS, Bars
+from clm_core.market.timeframes import Calendar, Timeframe
+from clm_core.market.validation import validate
+
+
+class Snapshot(BaseModel):
+    """One state of a series, as it was after an import or a fetch."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    content_hash: str
+    """`Bars.content_hash`, hexadecimal; also the file's name."""
+    file_sha256: str
+    """Digest of the parquet file, hexadecimal."""
+    source: str
+    """Where the newest bars came from."""
+    bars: int
+    start: datetime
+    end: datetime
+    """Open time of the last bar."""
+    gaps: int
+    """Outages."""
+    missing_bars: int
+    """Bars missing in the outages."""
+    written_at: datetime
+
+
+class Manifest(BaseModel):
+    """A series and all its snapshots."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    symbol: str
+    timeframe: Timeframe
+    calendar: Calendar
+    snapshots: tuple[Snapshot, ...]
+    """Oldest first; the last one is what is read."""
+
+
+class SeriesStore:
+    """The series below one folder; safe for several processes at once."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def manifests(self) -> list[Manifest]:
+        return [_read_manifest(path) for path in sorted(self.root.glob("*/*/manifest.json"))]
+
+    def manifest(self, symbol: str, timeframe: Timeframe) -> Manifest | None:
+        path = self._folder(symbol, timeframe) / "manifest.json"
+        return _read_manifest(path) if path.exists() else None
+
+    def read(self, manifest: Manifest, content_hash: str | None = None) -> Bars:
+        """The newest snapshot, or the one whose hash begins with `content_hash`.
+
+        Raises:
+            UnknownSeries: no snapshot, or more than one, has that hash.
+            StoreCorrupt: the file is not the one that was written.
+        """
+        wanted = manifest.snapshots[-1].content_hash if content_hash is None else content_hash
+        found = [snapshot for snapshot in manifest.snapshots if snapshot.content_hash.startswith(wanted)]
+        if len(found) != 1:
+            have = ", ".join(snapshot.content_hash[:12] for snapshot in manifest.snapshots)
+            raise UnknownSeries(
+                f"{manifest.symbol} {manifest.timeframe} has no snapshot {wanted!r}; there is {have}"
+            )
+        path = self._folder(manifest.symbol, manifest.timeframe) / f"{found[0].content_hash}.parquet"
+        return _load(path, manifest, found[0])
+
+    def add(self, bars: Bars, source: str, now: datetime) -> Manifest:
+        """Merge bars with what is stored; bars already there must be there with the same values.
+
+        Raises:
+            InvalidBars: an overlapping bar contradicts the stored one, or the merged series breaks a rule.
+        """
+        folder = self._folder(bars.symbol, bars.timeframe)
+        folder.mkdir(parents=True, exist_ok=True)
+        with _locked(folder / ".lock"):
+            manifest = self.manifest(bars.symbol, bars.timeframe)
+            merged = bars if manifest is None else merge(self.read(manifest), bars, source, now)
+            if manifest is not None and merged.content_hash == manifest.snapshots[-1].content_hash:
+                return manifest
+            earlier = () if manifest is None else manifest.snapshots
+            return write_snapshot(folder, merged, source, now, earlier)
+
+    def _folder(self, symbol: str, timeframe: Timeframe) -> Path:
+        return self.root / symbol / timeframe.value
+
+
+def merge(stored: Bars, new: Bars, source: str, now: datetime) -> Bars:
+    """Both series in one, in time order."""
+    if stored.calendar is not new.calendar:
+        raise DataError(
+            f"{stored.symbol} {stored.timeframe} is stored with calendar {stored.calendar}: "
+            f"pass --calendar {stored.calendar}"
+        )
+    _, there, here = np.intersect1d(stored.time, new.time, assume_unique=True, return_indices=True)
+    differs = np.zeros(len(here), dtype=np.bool_)
+    for field in FIELDS:
+        differs |= getattr(stored, field)[there] != getattr(new, field)[here]
+    if differs.any():
+        raise InvalidBars(source, [_contradiction(stored, new, there[differs], here[differs])])
+    both = pd.concat([stored.to_frame(), new.to_frame()])
+    both = both[~both.index.duplicated()].sort_index()
+    origin = f"{source} together with the stored bars"
+    return validate(both, stored.symbol, stored.timeframe, stored.calendar, now=now, origin=origin)
+
+
+def _contradiction(stored: Bars, new: Bars, there: Any, here: Any) -> Finding:
+    old, offered = stored.to_frame().iloc[there[0]], new.to_frame().iloc[here[0]]
+    message = (
+        f"the bar is stored with other values. First: {offered.name} has {offered.tolist()}, "
+        f"stored is {old.tolist()}; another source, or one of them was taken while the bar was open"
+    )
+    return Finding("contradicts-store", tuple(here[:20].tolist()), len(here), message)
+
+
+def write_snapshot(
+    folder: Path, bars: Bars, source: str, now: datetime, earlier: tuple[Snapshot, ...] = ()
+) -> Manifest:
+    """Write the bars as the newest snapshot of the series in `folder`; the caller holds its lock."""
+    content = _parquet(bars)
+    snapshot = Snapshot(
+        content_hash=bars.content_hash,
+        file_sha256=hashlib.sha256(content).hexdigest(),
+        source=source,
+        bars=len(bars),
+        start=bars.start.to_pydatetime(),
+        end=bars.end.to_pydatetime(),
+        gaps=len(bars.gaps),
+        missing_bars=sum(gap.missing for gap in bars.gaps),
+        written_at=now,
+    )
+    manifest = Manifest(
+        symbol=bars.symbol,
+        timeframe=bars.timeframe,
+        calendar=bars.calendar,
+        snapshots=(*earlier, snapshot),
+    )
+    write_atomically(folder / f"{bars.content_hash}.parquet", content)
+    write_atomically(folder / "manifest.json", manifest.model_dump_json(indent=1).encode() + b"\n")
+    return manifest
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """A reader sees the old file or the whole new one, also after a power cut."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    with temporary.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Waits for other processes; the system lets go of the lock when its holder dies."""
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _read_manifest(path: Path) -> Manifest:
+    try:
+        return Manifest.model_validate_json(path.read_bytes())
+    except ValueError as error:
+        raise StoreCorrupt(f"{path} is damaged: restore it from a backup, or delete its folder") from error
+
+
+def _parquet(bars: Bars) -> bytes:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    columns = {"timestamp": pa.array(bars.time).cast(pa.timestamp("ns", tz="UTC"))}
+    columns |= {field: pa.array(getattr(bars, field)) for field in FIELDS}
+    sink = io.BytesIO()
+    pq.write_table(pa.table(columns), sink, compression="zstd")
+    return sink.getvalue()
+
+
+def _load(path: Path, manifest: Manifest, snapshot: Snapshot) -> Bars:
+    import pyarrow.parquet as pq
+
+    damaged = f"{path} is missing or damaged: restore it from a backup, or delete its folder and import again"
+    if not path.exists():
+        raise StoreCorrupt(damaged)
+    content = path.read_bytes()
+    if hashlib.sha256(content).hexdigest() != snapshot.file_sha256:
+        raise StoreCorrupt(damaged)
+    table = pq.read_table(io.BytesIO(content))
+    arrays = {field: table[field].to_numpy().copy() for field in FIELDS}
+    time = table["timestamp"].to_numpy().astype(np.int64)
+    bars = Bars(manifest.symbol, manifest.timeframe, manifest.calendar, time, **arrays)
+    if bars.content_hash != snapshot.content_hash:
+        raise StoreCorrupt(damaged)
+    return bars
