@@ -18,7 +18,9 @@ CLMError
 │   └── BundleCorrupt           a bundle's files are not those its manifest lists
 ├── DatabaseUnavailable         PostgreSQL cannot be started or reached
 ├── ServerUnavailable           a server of ours (Prefect) did not become ready
-└── NotFound                    no such job, version or report
+├── NotFound                    no such job, version or report
+├── AlreadyExists               a job or version of that name is recorded already
+└── IllegalTransition           a job or version cannot go from its present status to the wanted one
 """
 
 from collections.abc import Sequence
@@ -121,4 +123,12 @@ class ServerUnavailable(CLMError):
 
 
 class NotFound(CLMError):
+    pass
+
+
+class AlreadyExists(CLMError):
+    pass
+
+
+class IllegalTransition(CLMError):
     pass
