@@ -1,0 +1,618 @@
+"""The report of one version: a self-contained page for people, a small picture for other pages."""
+
+import base64
+import gzip
+import io
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cache
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from clm_core.backtest.results import Backtest, Costs, Execution, ExitReason, Metrics, Trades
+from clm_core.backtest.walk_forward import FoldResult
+from clm_core.domain.evaluations import Leg, Verdict
+from clm_core.domain.jobs import TriggerReason
+from clm_core.market.bars import Bars, Floats
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+MODEL, HOLD, LOSS, GAIN, EXPOSURE = "#2f6fed", "#8a94a6", "#d64545", "#12966a", "#8b6fd8"
+MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+
+BUCKETS = 250
+"""Stretches a long curve is cut into for drawing; see `rows_to_draw`."""
+EMBEDDED_TRADES = 20_000
+"""Most trades a page carries for download: about 2.5 MB."""
+
+
+@dataclass(frozen=True)
+class TearSheet:
+    """Everything the report of one version says."""
+
+    model_id: str
+    version: str
+    created_at: datetime
+    trigger_reason: TriggerReason
+    requested_by: str
+    bars: Bars
+    """The out-of-sample bars; every array of the two backtests has one value for each."""
+    backtest: Backtest
+    metrics: Metrics
+    buy_and_hold: Backtest
+    """Always fully long over the same bars, at the same costs."""
+    buy_and_hold_metrics: Metrics
+    verdict: Verdict
+    costs: Costs
+    execution: Execution
+    params: Mapping[str, Any]
+    """Effective training parameters."""
+    importances: Mapping[str, float]
+    """Share of each feature in the model's decisions, summing to 1; empty where the model has none."""
+    data_facts: Mapping[str, str]
+    """What is known of the data, ready to read: source, content hash, first and last bar, gaps."""
+    folds: Sequence[FoldResult]
+
+
+class Reading(NamedTuple):
+    """How a metric is named, written and explained."""
+
+    label: str
+    write: Callable[[float], str]
+    definition: str
+
+
+def _finite(write: Callable[[float], str]) -> Callable[[float], str]:
+    def written(value: float) -> str:
+        if math.isfinite(value):
+            return write(value)
+        return "n/a" if math.isnan(value) else "∞" if value > 0 else "-∞"
+
+    return written
+
+
+percent = _finite(lambda value: f"{100 * value:,.1f}%")
+fine_percent = _finite(lambda value: f"{100 * value:,.2f}%")
+ratio = _finite(lambda value: f"{value:,.2f}")
+count = _finite(lambda value: f"{value:,.0f}")
+number = _finite(lambda value: f"{value:,.6g}")
+
+READINGS = {
+    "total_return": Reading("Total return", percent, "Final equity over starting capital, minus one."),
+    "cagr": Reading("CAGR", percent, "The constant yearly growth that gives the same total return."),
+    "volatility": Reading("Volatility", percent, "Standard deviation of the returns per bar, annualised."),
+    "sharpe_ratio": Reading(
+        "Sharpe ratio", ratio, "Mean return over its standard deviation, annualised; risk-free rate zero."
+    ),
+    "sortino_ratio": Reading(
+        "Sortino ratio", ratio, "Mean return over the deviation of the losing bars only, annualised."
+    ),
+    "calmar_ratio": Reading("Calmar ratio", ratio, "CAGR over the size of the maximum drawdown."),
+    "max_drawdown": Reading(
+        "Maximum drawdown",
+        percent,
+        "Deepest fall below the highest equity so far, starting capital included.",
+    ),
+    "profit_factor": Reading("Profit factor", ratio, "Sum of gaining over sum of losing net trade returns."),
+    "win_rate": Reading("Win rate", percent, "Share of closed trades that gained after costs."),
+    "trades": Reading(
+        "Trades", count, "Closed trades, from leaving flat or flipping to returning or flipping."
+    ),
+    "exposure": Reading("Exposure", percent, "Mean size of the position over equity, long and short alike."),
+    "turnover": Reading(
+        "Turnover", ratio, "Traded value over equity a year: 2 is one full position in and out."
+    ),
+}
+
+
+def render(sheet: TearSheet) -> str:
+    """One HTML page that needs no network: charts, tables and the trades to download are inside."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    templates = Environment(
+        loader=PackageLoader("clm_core.backtest"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    rows = rows_to_draw(list(_curves(sheet).values()))
+    figures = {"curves": _curves_figure(sheet, rows)}
+    if len(sheet.backtest.trades):
+        figures["returns"] = _returns_figure(sheet.backtest.trades)
+    return templates.get_template("tearsheet.html").render(
+        sheet=sheet,
+        subtitle=_subtitle(sheet),
+        honesty=_honesty(sheet.costs),
+        drawn=_drawn(len(rows), len(sheet.bars)),
+        verdict=_verdict(sheet.verdict),
+        legs=[_leg(leg) for leg in sheet.verdict.legs],
+        tiles=[_compared(sheet, name) for name in ("total_return", "sharpe_ratio", "max_drawdown", "trades")],
+        metrics=[_compared(sheet, name) for name in READINGS],
+        month_names=MONTHS,
+        years=_years(sheet),
+        trades=_trades(sheet),
+        importances=_importances(sheet.importances),
+        folds=_folds(sheet.folds),
+        lists=_lists(sheet),
+        figures=_script_safe(figures),
+        plotly=_packed_plotly(),
+    )
+
+
+def equity_png(sheet: TearSheet) -> bytes:
+    """Equity against buy and hold over the drawdown, 900 x 420 pixels."""
+    # The object interface: pyplot keeps global state and is not safe on a worker's threads.
+    from matplotlib.figure import Figure
+
+    curves = _curves(sheet)
+    rows = rows_to_draw(list(curves.values()), buckets=150)
+    times = sheet.bars.index[rows]
+    figure = Figure(figsize=(9, 4.2), dpi=100, layout="constrained")
+    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+    upper.plot(times, curves["hold"][rows], color=HOLD, linewidth=1, label="buy and hold")
+    upper.plot(times, curves["model"][rows], color=MODEL, linewidth=1.4, label=sheet.model_id)
+    upper.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+    upper.legend(loc="upper left", frameon=False, ncols=2)
+    upper.set_title(_picture_title(sheet), loc="left", fontsize=11)
+    lower.fill_between(times, curves["drawdown"][rows], color=LOSS, alpha=0.35, linewidth=0)
+    lower.yaxis.set_major_formatter(lambda value, _: f"{100 * value:,.0f}%")
+    lower.set_ylabel("drawdown")
+    for axes in (upper, lower):
+        _bare(axes)
+    return _small_png(figure)
+
+
+def drawdown(equity: Floats, initial_cash: float) -> Floats:
+    """Fall of equity below its running peak at each bar, as a negative fraction; the starting capital is
+    the first peak.
+    """
+    return equity / np.maximum(np.maximum.accumulate(equity), initial_cash) - 1.0
+
+
+def rows_to_draw(curves: Sequence[Floats], buckets: int = BUCKETS) -> NDArray[np.int64]:
+    """Rows that draw every curve without losing an extreme, ascending; all of them when there are few.
+
+    Kept are the first and last row and, in each of `buckets` stretches of equal length, the rows in which
+    any of the curves is lowest or highest. One set for all curves: they share their times when hovered over.
+    """
+    n_bars = len(curves[0])
+    if n_bars <= 2 * buckets * len(curves):
+        return np.arange(n_bars)
+    edges = np.linspace(0, n_bars, buckets + 1).astype(np.int64).tolist()
+    extremes = (
+        first + int(pick(curve[first:last]))
+        for curve in curves
+        for first, last in pairwise(edges)
+        for pick in (np.argmin, np.argmax)
+    )
+    return np.unique(np.fromiter([0, *extremes, n_bars - 1], dtype=np.int64))
+
+
+def period_returns(
+    times: pd.DatetimeIndex, equity: Floats, initial_cash: float, period: str
+) -> dict[str, float]:
+    """Return of each calendar period that has bars, as a fraction; NaN once there is no capital to lose.
+
+    Args:
+        period: "M", giving keys like "2018-03", or "Y", giving "2018"; in UTC.
+    """
+    ends = pd.Series(equity).groupby(times.tz_localize(None).to_period(period)).last()
+    starts = ends.shift(fill_value=initial_cash)
+    returns = ends / starts.where(starts > 0) - 1.0
+    return {str(period): float(value) for period, value in returns.items()}
+
+
+def _curves(sheet: TearSheet) -> dict[str, Floats]:
+    cash = sheet.execution.initial_cash
+    model, hold = sheet.backtest.equity, sheet.buy_and_hold.equity
+    return {
+        "model": model,
+        "hold": hold,
+        "drawdown": drawdown(model, cash),
+        "hold_drawdown": drawdown(hold, cash),
+        "exposure": sheet.backtest.exposure,
+    }
+
+
+def _small_png(figure: "Figure") -> bytes:
+    """64 colours are enough for two lines and make the file a third of its size."""
+    from PIL import Image
+
+    drawn, small = io.BytesIO(), io.BytesIO()
+    figure.savefig(drawn, format="png")
+    Image.open(drawn).convert("RGB").quantize(64).save(small, format="png", optimize=True)
+    return small.getvalue()
+
+
+def _bare(axes: "Axes") -> None:
+    axes.grid(color="#e8ecf2", linewidth=0.8)
+    axes.margins(x=0)
+    axes.tick_params(length=0, labelsize=9, labelcolor="#5d6878")
+    axes.spines[:].set_visible(False)
+
+
+def _picture_title(sheet: TearSheet) -> str:
+    decision = sheet.verdict.decision.value.upper()
+    return f"{sheet.model_id} {sheet.version}: {decision}, out of sample after costs"
+
+
+def _curves_figure(sheet: TearSheet, rows: NDArray[np.int64]) -> dict[str, Any]:
+    curves = {name: curve[rows] for name, curve in _curves(sheet).items()}
+    times = sheet.bars.time[rows] / 1e6  # plotly's dates are milliseconds
+
+    def trace(name: str, curve: str, axis: str, colour: str, shown: str, **style: Any) -> dict[str, Any]:
+        line = {"color": colour, "width": 1.5, **style.pop("line", {})}
+        hover = f"%{{y:{shown}}}"
+        values = {"x": _binary(times), "y": _binary(curves[curve])}
+        return {"name": name, "yaxis": axis, "line": line, "hovertemplate": hover, **values, **style}
+
+    data = [
+        trace("Buy and hold", "hold", "y", HOLD, ",.0f"),
+        trace("Model", "model", "y", MODEL, ",.0f", line={"width": 2}),
+        trace(
+            "Drawdown, buy and hold", "hold_drawdown", "y2", HOLD, ".1%", showlegend=False, line={"width": 1}
+        ),
+        trace("Drawdown", "drawdown", "y2", LOSS, ".1%", showlegend=False, fill="tozeroy"),
+        trace(
+            "Exposure",
+            "exposure",
+            "y3",
+            EXPOSURE,
+            ".0%",
+            showlegend=False,
+            fill="tozeroy",
+            line={"width": 1, "shape": "hv"},
+        ),
+    ]
+    return {"data": data, "layout": _layout(CURVES_LAYOUT)}
+
+
+PANELS = {
+    "Value of the capital": (0.46, 0.96),
+    "Drawdown": (0.22, 0.4),
+    "Exposure, short to long": (0.0, 0.16),
+}
+CURVES_LAYOUT: dict[str, Any] = {
+    "hovermode": "x unified",
+    "hoversubplots": "axis",
+    "legend": {"orientation": "h", "x": 1, "xanchor": "right", "y": 1.0, "yanchor": "bottom"},
+    "xaxis": {"type": "date", "anchor": "y3", "hoverformat": "%Y-%m-%d %H:%M", "showline": True},
+    "yaxis": {"tickformat": ",.2~f", "domain": PANELS["Value of the capital"]},
+    "yaxis2": {"tickformat": ".2~%", "domain": PANELS["Drawdown"]},
+    "yaxis3": {"tickformat": ".2~%", "domain": PANELS["Exposure, short to long"]},
+    "annotations": [
+        {
+            "text": title,
+            "x": 0,
+            "y": top,
+            "xref": "paper",
+            "yref": "paper",
+            "xanchor": "left",
+            "yanchor": "bottom",
+        }
+        | {"showarrow": False}
+        for title, (_, top) in PANELS.items()
+    ],
+}
+
+
+def _layout(own: dict[str, Any]) -> dict[str, Any]:
+    axes = {
+        name: {"automargin": True, "fixedrange": name != "xaxis"} | value
+        for name, value in own.items()
+        if "axis" in name
+    }
+    shared = {
+        "font": {"size": 12, "family": "system-ui, sans-serif"},
+        "margin": {"l": 8, "r": 8, "t": 8, "b": 8},
+        "paper_bgcolor": "rgba(0,0,0,0)",
+        "plot_bgcolor": "rgba(0,0,0,0)",
+    }
+    return shared | own | axes
+
+
+def _returns_figure(trades: Trades) -> dict[str, Any]:
+    """A histogram counted here: the page carries forty numbers instead of every trade."""
+    edges = _edges(trades.net_return)
+    counts, _ = np.histogram(trades.net_return, edges)
+    centres = (edges[:-1] + edges[1:]) / 2
+    bar = {
+        "type": "bar",
+        "x": _binary(centres),
+        "y": counts.tolist(),
+        "marker": {"color": [GAIN if centre > 0 else LOSS for centre in centres]},
+        "text": [f"{fine_percent(a)} to {fine_percent(b)}" for a, b in pairwise(edges)],
+        "textposition": "none",
+        "hovertemplate": "%{text}: %{y} trades<extra></extra>",
+    }
+    own = {
+        "bargap": 0.08,
+        "xaxis": {"tickformat": ".2~%", "title": {"text": "net return"}, "zeroline": True},
+        "yaxis": {"title": {"text": "trades"}},
+    }
+    return {"data": [bar], "layout": _layout(own)}
+
+
+def _edges(values: Floats) -> Floats:
+    """About forty equal bins with an edge at zero, so that no bin holds both gains and losses."""
+    low, high = min(values.min(), 0.0), max(values.max(), 0.0)
+    step = (high - low) / 40 or 0.001
+    return np.arange(math.floor(low / step) - 1, math.ceil(high / step) + 2) * step
+
+
+def _binary(values: Floats) -> dict[str, str]:
+    """Plotly's typed arrays: exact, and a third of the size of decimals."""
+    return {"dtype": "f8", "bdata": base64.b64encode(values.astype("<f8").tobytes()).decode()}
+
+
+def _script_safe(value: Any) -> str:
+    """JSON that cannot end the script element it stands in."""
+    return json.dumps(value, allow_nan=False).replace("<", "\\u003c")
+
+
+@cache
+def _packed_plotly() -> str:
+    """Plotly.js, compressed: the page is 2 MB instead of 5, and a report is kept for every version."""
+    from plotly.offline import get_plotlyjs
+
+    return base64.b64encode(gzip.compress(get_plotlyjs().encode(), compresslevel=6, mtime=0)).decode()
+
+
+def _subtitle(sheet: TearSheet) -> str:
+    bars = sheet.bars
+    made = sheet.created_at.astimezone(UTC)
+    why = sheet.trigger_reason.value.replace("_", " ")
+    return (
+        f"{bars.symbol} {bars.timeframe.value}, tested {bars.start:%Y-%m-%d} to {bars.end:%Y-%m-%d} "
+        f"({count(len(bars))} bars) · made {made:%Y-%m-%d %H:%M} UTC · {why}, asked by {sheet.requested_by}"
+    )
+
+
+def _honesty(costs: Costs) -> str:
+    return (
+        "Every figure on this page is out of sample and after costs: walk-forward, each stretch traded by a "
+        f"model fitted on older bars only, paying {costs.fee_bps:g} bps of fees and "
+        f"{costs.slippage_bps:g} bps of slippage on each side."
+    )
+
+
+def _drawn(rows: int, bars: int) -> str:
+    if rows == bars:
+        return f"All {count(bars)} bars are drawn."
+    return f"{count(rows)} of {count(bars)} bars are drawn, every high and low among them."
+
+
+def _verdict(verdict: Verdict) -> dict[str, str]:
+    missed = sum(not leg.passed for leg in verdict.legs)
+    asked = len(verdict.legs)
+    return {
+        "badge": verdict.decision.value.upper(),
+        "tone": "good" if verdict.passed else "bad",
+        "headline": f"All {asked} conditions are met"
+        if not missed
+        else f"{missed} of {asked} conditions missed",
+        "score": _finite(lambda value: f"{value:.1f}")(verdict.score),
+        "score_width": f"{np.nan_to_num(verdict.score):.1f}",
+    }
+
+
+def _leg(leg: Leg) -> dict[str, str]:
+    label, write, _ = READINGS.get(leg.name, Reading(leg.name.replace("_", " ").capitalize(), number, ""))
+    comparison = {">=": "≥", "<=": "≤"}[leg.comparison]
+    return {
+        "label": label,
+        "measured": write(leg.value),
+        "required": f"{comparison} {write(leg.limit)}",
+        "margin": ("+" if leg.margin >= 0 else "") + write(leg.margin),
+        "tone": "good" if leg.passed else "bad",
+        "mark": "✓" if leg.passed else "✗",
+    }
+
+
+def _compared(sheet: TearSheet, name: str) -> dict[str, str]:
+    label, write, definition = READINGS[name]
+    ours, hold = getattr(sheet.metrics, name), getattr(sheet.buy_and_hold_metrics, name)
+    return {"label": label, "definition": definition, "ours": write(ours), "hold": write(hold)}
+
+
+def _years(sheet: TearSheet) -> list[dict[str, Any]]:
+    times, cash = sheet.bars.index, sheet.execution.initial_cash
+    months = period_returns(times, sheet.backtest.equity, cash, "M")
+    totals = period_returns(times, sheet.backtest.equity, cash, "Y")
+    hold = period_returns(times, sheet.buy_and_hold.equity, cash, "Y")
+    return [
+        {
+            "year": year,
+            "months": [_cell(months.get(f"{year}-{month:02}"), _largest(months)) for month in range(1, 13)],
+            "total": _cell(total, _largest(totals)),
+            "hold": _month_text(hold[year]),
+        }
+        for year, total in totals.items()
+    ]
+
+
+def _largest(returns: Mapping[str, float]) -> float:
+    return max((abs(value) for value in returns.values() if math.isfinite(value)), default=0.0)
+
+
+_month_text = _finite(lambda value: f"{100 * value:,.1f}")
+
+
+def _cell(value: float | None, largest: float) -> dict[str, str]:
+    if value is None:
+        return {"text": "", "tone": "muted", "strength": "0"}
+    if not value or not math.isfinite(value):
+        return {"text": _month_text(value), "tone": "muted", "strength": "0"}
+    strength = 0.08 + 0.5 * abs(value) / largest
+    return {"text": _month_text(value), "tone": "good" if value > 0 else "bad", "strength": f"{strength:.2f}"}
+
+
+def _trades(sheet: TearSheet) -> dict[str, Any]:
+    trades, times = sheet.backtest.trades, sheet.bars.index
+    if not len(trades):
+        return {"rows": [], "summary": "No trade was made."}
+    shown = _notable(trades.net_return)
+    table = _trade_table(trades, times)
+    embedded = table.tail(EMBEDDED_TRADES)
+    link = "Download all trades (CSV)"
+    if len(embedded) < len(table):
+        link = f"Download the newest {count(len(embedded))} trades (CSV)"
+    return {
+        "rows": [_trade(int(row), trades, times, _price(sheet.bars)) for row in shown],
+        "heading": "Every trade" if len(shown) == len(trades) else "First, last, best and worst trades",
+        "summary": _trade_summary(trades),
+        "file_name": f"{sheet.model_id}_{sheet.version}_trades.csv",
+        "link": link,
+        "href": _data_uri("text/csv", embedded.to_csv(lineterminator="\n", float_format="%.10g").encode()),
+    }
+
+
+def _notable(net_return: Floats, each: int = 5) -> NDArray[np.int64]:
+    order = np.argsort(net_return, kind="stable")
+    rows = np.arange(len(net_return))
+    return np.unique(np.concatenate([rows[:each], rows[-each:], order[:each], order[-each:]]))
+
+
+def _trade_summary(trades: Trades) -> str:
+    gains = trades.net_return[trades.net_return > 0]
+    losses = trades.net_return[trades.net_return <= 0]
+    reasons = [(reason, int((trades.reason == reason).sum())) for reason in ExitReason]
+    parts = [
+        f"{count(len(gains))} gained" + (f", {fine_percent(gains.mean())} on average" if len(gains) else ""),
+        f"{count(len(losses))} did not"
+        + (f", {fine_percent(losses.mean())} on average" if len(losses) else ""),
+        f"half were held {count(float(np.median(trades.bars)))} bars or longer",
+        "closed by " + ", ".join(f"{_words(reason)} {count(number)}" for reason, number in reasons if number),
+    ]
+    return "; ".join(parts) + "."
+
+
+def _words(reason: int) -> str:
+    return ExitReason(reason).name.lower().replace("_", " ")
+
+
+def _price(bars: Bars) -> Callable[[float], str]:
+    """Six digits for the lowest price of the series, and as many decimals for every other: they align."""
+    decimals = max(5 - math.floor(math.log10(bars.close.min())), 0)
+    return _finite(lambda value: f"{value:,.{decimals}f}")
+
+
+def _trade(
+    row: int, trades: Trades, times: pd.DatetimeIndex, price: Callable[[float], str]
+) -> dict[str, str]:
+    return {
+        "number": count(row + 1),
+        "entry": f"{times[trades.entry_bar[row]]:%Y-%m-%d %H:%M}",
+        "exit": f"{times[trades.exit_bar[row]]:%Y-%m-%d %H:%M}",
+        "side": _side(trades.direction[row]),
+        "entry_price": price(trades.entry_price[row]),
+        "exit_price": price(trades.exit_price[row]),
+        "bars": count(trades.bars[row]),
+        "net_return": fine_percent(trades.net_return[row]),
+        "pnl": ratio(trades.pnl[row]),
+        "tone": "good" if trades.net_return[row] > 0 else "bad",
+        "reason": _words(trades.reason[row]),
+    }
+
+
+def _side(direction: int) -> str:
+    return "long" if direction > 0 else "short"
+
+
+def _trade_table(trades: Trades, times: pd.DatetimeIndex) -> pd.DataFrame:
+    naive = times.tz_localize(None)
+    columns = {
+        "entry_time_utc": naive[trades.entry_bar],
+        "exit_time_utc": naive[trades.exit_bar],
+        "side": [_side(direction) for direction in trades.direction],
+        "entry_price": trades.entry_price,
+        "exit_price": trades.exit_price,
+        "bars": trades.bars,
+        "net_return": trades.net_return,
+        "pnl": trades.pnl,
+        "closed_by": [_words(reason) for reason in trades.reason],
+    }
+    return pd.DataFrame(columns, index=pd.RangeIndex(1, len(trades) + 1, name="trade"))
+
+
+def _data_uri(kind: str, content: bytes) -> str:
+    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
+
+
+def _importances(importances: Mapping[str, float], top: int = 15) -> dict[str, Any]:
+    if not importances:
+        return {"rows": [], "note": "This model reports no importance of its features."}
+    ranked = sorted(importances.items(), key=lambda item: -item[1])[:top]
+    largest = ranked[0][1] or 1.0
+    rows = [
+        {"name": name, "share": percent(share), "width": f"{100 * share / largest:.1f}"}
+        for name, share in ranked
+    ]
+    total = percent(sum(share for _, share in ranked))
+    return {"rows": rows, "note": f"{len(ranked)} of {len(importances)} features, {total} of the decisions."}
+
+
+def _folds(folds: Sequence[FoldResult]) -> list[dict[str, str]]:
+    first = min(fold.train_start for fold in folds)
+    span = (max(fold.test_end for fold in folds) - first) / 100
+
+    def place(name: str, start: pd.Timestamp, end: pd.Timestamp) -> dict[str, str]:
+        return {
+            f"{name}_left": f"{(start - first) / span:.2f}",
+            f"{name}_width": f"{(end - start) / span:.2f}",
+        }
+
+    return [
+        {
+            "title": f"trained on {fold.train_start:%Y-%m-%d} to {fold.train_end:%Y-%m-%d}, "
+            f"tested on {fold.test_start:%Y-%m-%d} to {fold.test_end:%Y-%m-%d}",
+            "tested": f"{fold.test_start:%Y-%m-%d} to {fold.test_end:%Y-%m-%d}",
+        }
+        | place("train", fold.train_start, fold.train_end)
+        | place("test", fold.test_start, fold.test_end)
+        for fold in folds
+    ]
+
+
+def _lists(sheet: TearSheet) -> list[dict[str, Any]]:
+    execution = sheet.execution
+    data = [*sheet.data_facts.items(), *_costs(sheet.costs, sheet.backtest), *_rules(execution)]
+    params = [(name, _plain(value)) for name, value in sheet.params.items()]
+    return [{"title": "Data and costs", "rows": data}, {"title": "Training parameters", "rows": params}]
+
+
+def _costs(costs: Costs, backtest: Backtest) -> list[tuple[str, str]]:
+    return [
+        ("fee", f"{costs.fee_bps:g} bps a side"),
+        ("slippage", f"{costs.slippage_bps:g} bps a side"),
+        ("costs paid", count(backtest.costs_paid)),
+    ]
+
+
+def _rules(execution: Execution) -> list[tuple[str, str]]:
+    return [
+        ("starting capital", count(execution.initial_cash)),
+        ("stop loss", "none" if execution.stop_loss is None else percent(execution.stop_loss)),
+        ("take profit", "none" if execution.take_profit is None else percent(execution.take_profit)),
+        ("lot size", "any quantity" if execution.lot_size is None else number(execution.lot_size)),
+    ]
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {_plain(item)}" for name, item in value.items())
+    if isinstance(value, list | tuple):
+        return ", ".join(_plain(item) for item in value)
+    if isinstance(value, float):
+        return number(value)
+    return "none" if value is None else str(value)
