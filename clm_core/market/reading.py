@@ -4,6 +4,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import numpy as np
@@ -14,7 +15,7 @@ from clm_core.market.bars import FIELDS
 
 TIME_NAMES = {"timestamp", "time", "date", "datetime", "open_time", "unix", "unix_timestamp", "ts"}
 LETTERS = {"o": "open", "h": "high", "l": "low", "c": "close", "v": "volume", "vol": "volume"}
-EPOCH_UNITS = ("s", "ms", "us", "ns")
+EPOCH_UNITS: tuple[Literal["s", "ms", "us", "ns"], ...] = ("s", "ms", "us", "ns")
 # Seconds of 1973..5138, the same span in milliseconds, ...: no number is a plausible time in two units.
 EPOCH_BOUNDS = np.array([1e8, 1e11, 1e14, 1e17])
 
@@ -157,7 +158,7 @@ def _zone(name: str) -> ZoneInfo:
         raise DataError(message) from error
 
 
-def _from_epoch(column: "pd.Series[pd.Timestamp]") -> "pd.Series[pd.Timestamp]":
+def _from_epoch(column: "pd.Series[Any]") -> "pd.Series[pd.Timestamp]":
     counts = column.dropna().to_numpy(np.float64)
     units = np.unique(np.searchsorted(EPOCH_BOUNDS, np.abs(counts), side="right"))
     if len(units) > 1:
@@ -168,7 +169,7 @@ def _from_epoch(column: "pd.Series[pd.Timestamp]") -> "pd.Series[pd.Timestamp]":
         message = f"{column.iloc[0]} is no count of s, ms, us or ns since 1970; pass --time-format"
         raise _UnclearError("unreadable-time", message)
     unit = EPOCH_UNITS[units[0] - 1]
-    return pd.Series(pd.to_datetime(column.to_numpy(), unit=unit, utc=True, errors="coerce"))
+    return pd.to_datetime(column, unit=unit, utc=True, errors="coerce")
 
 
 def _from_text(column: "pd.Series[str]") -> "pd.Series[pd.Timestamp]":
