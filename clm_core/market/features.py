@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from clm_core.domain.errors import UnknownFeature
 from clm_core.market.bars import Bars, Floats
-from clm_core.market.rolling import gap_and_deviation
+from clm_core.market.rolling import gap_and_deviation, ratio
 
 DAY = 1440
 WEEK = 7 * DAY
@@ -159,13 +159,6 @@ class Feature:
     description: str
     compute: Callable[[Stretch], Floats]
     """Values of one stretch, shape (n_bars,); only rows from `warm_up` on are read."""
-
-
-def ratio(numerator: Floats, denominator: Floats, undefined: float) -> Floats:
-    """Element by element; `undefined` where the denominator is not positive."""
-    quotient = np.full(len(numerator), undefined)
-    np.divide(numerator, denominator, out=quotient, where=denominator > 0)
-    return quotient
 
 
 def log_return(span: int) -> Feature:
@@ -381,10 +374,11 @@ def compute_features(bars: Bars, names: Sequence[str] | None = None) -> FeatureT
         UnknownFeature: a name is not one of `FEATURES`.
     """
     chosen = select_features(names)
-    columns = np.full((len(chosen), len(bars)), np.nan)
+    columns = np.empty((len(chosen), len(bars)))
     for rows in bars.stretches():
         stretch = Stretch(bars[rows])
         for column, feature in zip(columns, chosen, strict=True):
+            column[rows][: feature.warm_up] = np.nan
             if len(stretch.bars) > feature.warm_up:
                 column[rows][feature.warm_up :] = feature.compute(stretch)[feature.warm_up :]
     values = np.ascontiguousarray(columns.T)

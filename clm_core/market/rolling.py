@@ -11,9 +11,10 @@ from clm_core.market.bars import Floats
 def gap_and_deviation(values: Floats, window: int) -> tuple[Floats, Floats]:
     """Distance of each value to the mean of its trailing window, and the window's standard deviation.
 
-    Every window is cut where a block of `window` rows ends; the sums to the left and to the right of the
-    cut, both relative to the value at the cut, give its moments. No sum outlives its block, so that
-    nothing drifts over long series, and a constant window gives exactly 0.0 twice.
+    The series is cut every `window` rows, so that each trailing window holds exactly one cut. Sums from the
+    cut backwards and forwards, both relative to the value at the cut, give its moments in a fixed number of
+    steps. No sum outlives its window: nothing drifts over long series, and a constant window gives exactly
+    0.0 twice.
 
     Args:
         values: finite, shape (n,).
@@ -24,31 +25,47 @@ def gap_and_deviation(values: Floats, window: int) -> tuple[Floats, Floats]:
         standard deviation.
     """
     n = len(values)
-    gap = np.full(n, np.nan)
-    deviation = np.full(n, np.nan)
-    older = np.empty(window)
-    older_squares = np.empty(window)
+    gap = np.empty(n)
+    deviation = np.empty(n)
+    gap[: window - 1] = np.nan
+    deviation[: window - 1] = np.nan
+    # element k: the sum, and the sum of squares, of the older and of the newer part of the window that ends
+    # k rows after the cut
+    older, older_squares = np.empty(window), np.empty(window)
+    newer, newer_squares = np.empty(window), np.empty(window)
+    share = 1.0 / window
     for cut in range(window - 1, n, window):
         pivot = values[cut]
-        total = 0.0
-        squares = 0.0
+        size = min(window, n - cut)
+        total = squares = 0.0
         for k in range(window):
             difference = values[cut - k] - pivot
             total += difference
             squares += difference * difference
-            older[k] = total
-            older_squares[k] = squares
-        total = 0.0
-        squares = 0.0
-        for row in range(cut, min(cut + window, n)):
-            difference = values[row] - pivot
+            older[window - 1 - k] = total
+            older_squares[window - 1 - k] = squares
+        total = squares = 0.0
+        for k in range(size):
+            difference = values[cut + k] - pivot
             total += difference
             squares += difference * difference
-            k = window - 1 - (row - cut)
-            mean = (total + older[k]) / window
-            gap[row] = difference - mean
-            deviation[row] = np.sqrt(max((squares + older_squares[k]) / window - mean * mean, 0.0))
+            newer[k] = total
+            newer_squares[k] = squares
+        for k in range(size):
+            mean = (older[k] + newer[k]) * share
+            variance = (older_squares[k] + newer_squares[k]) * share - mean * mean
+            gap[cut + k] = values[cut + k] - pivot - mean
+            deviation[cut + k] = np.sqrt(max(variance, 0.0))
     return gap, deviation
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def ratio(numerator: Floats, denominator: Floats, undefined: float) -> Floats:
+    """Element by element, shape (n,); `undefined` where the denominator is not positive."""
+    quotient = np.empty(len(numerator))
+    for row in range(len(numerator)):
+        quotient[row] = numerator[row] / denominator[row] if denominator[row] > 0.0 else undefined
+    return quotient
 
 
 @njit(cache=True, nogil=True, error_model="numpy")

@@ -1,0 +1,35 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from clm_core.market.rolling import gap_and_deviation
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    n=st.integers(1, 300),
+    window=st.integers(1, 60),
+    offset=st.sampled_from([0.0, 1.0, 1e6, -1e9]),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_moments_are_those_of_each_window_on_its_own(n: int, window: int, offset: float, seed: int) -> None:
+    values = offset + np.random.default_rng(seed).normal(size=n)
+    gap, deviation = gap_and_deviation(values, window)
+
+    assert np.isnan(gap[: window - 1]).all()
+    assert np.isnan(deviation[: window - 1]).all()
+    for row in range(window - 1, n):
+        # relative to a value of the window, NumPy's own sums are exact enough to compare with
+        shifted = values[row - window + 1 : row + 1] - values[row]
+        assert gap[row] == pytest.approx(-shifted.mean(), rel=1e-9, abs=1e-12)
+        assert deviation[row] == pytest.approx(shifted.std(), rel=1e-9, abs=1e-12)
+
+
+@pytest.mark.parametrize("constant", [0.1, 1e-9, 12_345.678, 1e15])
+def test_a_constant_window_after_wild_ones_has_exactly_no_gap_and_no_deviation(constant: float) -> None:
+    values = np.concatenate([np.random.default_rng(1).normal(size=5_000) * 1e6, np.full(50, constant)])
+    gap, deviation = gap_and_deviation(values, 24)
+
+    assert np.array_equal(gap[-26:], np.zeros(26))
+    assert np.array_equal(deviation[-26:], np.zeros(26))
