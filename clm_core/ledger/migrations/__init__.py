@@ -1,0 +1,56 @@
+"""Brings a ledger's tables up to what this release expects."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sqlalchemy import Connection, NullPool, create_engine, text
+
+from clm_core.domain.errors import DatabaseUnavailable
+
+if TYPE_CHECKING:
+    from alembic.config import Config
+
+FOLDER = Path(__file__).parent
+HEAD = max(file.stem[1:5] for file in FOLDER.glob("versions/v[0-9]*.py"))
+"""Newest revision; they are numbered in order and never branch. Found without alembic, whose import costs
+more than everything else an unneeded upgrade does."""
+MIGRATION_LOCK = 0x434C4D02
+
+
+def upgrade(url: str) -> None:
+    """Apply what is missing, in one transaction; nothing when nothing is. Safe to call from many processes.
+
+    Raises:
+        DatabaseUnavailable: a newer release has upgraded this ledger already.
+    """
+    with create_engine(url, poolclass=NullPool).begin() as connection:
+        if current_revision(connection) == HEAD:
+            return
+        # two processes would create the same tables; the second one finds them done
+        connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": MIGRATION_LOCK})
+        from alembic import command
+
+        command.upgrade(alembic_config(connection), "head")
+
+
+def current_revision(connection: Connection) -> str | None:
+    """Revision the ledger stands at; None: it has no tables."""
+    if connection.scalar(text("SELECT to_regclass('alembic_version')")) is None:
+        return None
+    revision: str | None = connection.scalar(text("SELECT version_num FROM alembic_version"))
+    if revision is not None and revision > HEAD:
+        raise DatabaseUnavailable(
+            f"The ledger stands at revision {revision}, this release knows those up to {HEAD}: "
+            "install the release that upgraded it, or a newer one."
+        )
+    return revision
+
+
+def alembic_config(connection: Connection) -> "Config":
+    """For alembic's own commands, run on this connection."""
+    from alembic.config import Config
+
+    config = Config()
+    config.set_main_option("script_location", str(FOLDER).replace("%", "%%"))
+    config.attributes["connection"] = connection
+    return config

@@ -1,0 +1,9 @@
+"""Run by alembic, on the connection that `alembic_config` was given."""
+
+from alembic import context
+
+from clm_core.ledger.tables import Base
+
+context.configure(connection=context.config.attributes["connection"], target_metadata=Base.metadata)
+with context.begin_transaction():
+    context.run_migrations()

@@ -1,0 +1,197 @@
+"""The ledger's tables: what was asked for, what came out of it, and what was thought of that."""
+
+import math
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    DateTime,
+    Dialect,
+    Double,
+    ForeignKey,
+    ForeignKeyConstraint,
+    Index,
+    MetaData,
+    Text,
+    TypeDecorator,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from clm_core.domain.jobs import JobStatus, ModelType, TriggerReason
+from clm_core.domain.versions import ModelStatus
+
+
+class Moment(TypeDecorator[datetime]):
+    """A point in time: refused without a time zone, read back in UTC whatever the server's zone is."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is not None and value.tzinfo is None:
+            raise ValueError(
+                f"{value} has no time zone: use datetime.now(UTC) or attach the zone it is meant in"
+            )
+        return value
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        return None if value is None else value.astimezone(UTC)
+
+
+class Measured(TypeDecorator[Any]):
+    """JSON whose numbers may be NaN or infinite, which JSON has no words for: they are written as the
+    strings "nan", "inf" and "-inf", which `float` and the domain's models read back."""
+
+    impl = JSONB
+    cache_ok = True
+
+    def process_bind_param(self, value: Any, dialect: Dialect) -> Any:
+        return _spelt(value)
+
+
+def _spelt(value: Any) -> Any:
+    match value:
+        case float() if not math.isfinite(value):
+            return str(value)
+        case dict():
+            return {name: _spelt(item) for name, item in value.items()}
+        case list() | tuple():
+            return [_spelt(item) for item in value]
+    return value
+
+
+def _one_of(values: type[StrEnum], column: str) -> CheckConstraint:
+    """Text and a check: a type of PostgreSQL's own could never lose a value again."""
+    listed = ", ".join(f"'{value}'" for value in values)
+    return CheckConstraint(f"{column} IN ({listed})", name=column)
+
+
+class Base(DeclarativeBase):
+    metadata = MetaData(
+        naming_convention={
+            "pk": "pk_%(table_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "ck": "ck_%(table_name)s_%(constraint_name)s",
+        }
+    )
+    type_annotation_map = {  # noqa: RUF012 - SQLAlchemy reads it as a plain class attribute
+        datetime: Moment,
+        float: Double,
+        str: Text,
+    }
+
+
+class JobRow(Base):
+    """A `TrainingJob`."""
+
+    __tablename__ = "training_jobs"
+    __table_args__ = (
+        _one_of(ModelType, "model_type"),
+        _one_of(TriggerReason, "trigger_reason"),
+        _one_of(JobStatus, "status"),
+        CheckConstraint("dataset_span_days > 0", name="span"),
+        CheckConstraint("(started_at IS NULL) = (status = 'pending')", name="started"),
+        CheckConstraint("(finished_at IS NOT NULL) = (status IN ('completed', 'failed'))", name="finished"),
+        CheckConstraint("(failure_cause IS NOT NULL) = (status = 'failed')", name="cause"),
+        Index(None, "model_id", "created_at"),
+        Index(None, "status"),
+        Index(None, "created_at"),
+    )
+
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+    model_id: Mapped[str]
+    """What the job's type, symbol and timeframe make; stored to be searched for."""
+    model_type: Mapped[str]
+    symbol: Mapped[str]
+    timeframe: Mapped[str]
+    dataset_span_days: Mapped[int]
+    trigger_reason: Mapped[str]
+    training_params: Mapped[dict[str, Any]] = mapped_column(JSONB)
+    seed: Mapped[int] = mapped_column(BigInteger)
+    requested_by: Mapped[str]
+    status: Mapped[str]
+    created_at: Mapped[datetime]
+    started_at: Mapped[datetime | None]
+    finished_at: Mapped[datetime | None]
+    failure_cause: Mapped[str | None]
+
+
+class VersionRow(Base):
+    """A `ModelVersion`."""
+
+    __tablename__ = "model_versions"
+    __table_args__ = (
+        _one_of(ModelType, "model_type"),
+        _one_of(ModelStatus, "status"),
+        ForeignKeyConstraint(
+            ["model_id", "parent_version"], ["model_versions.model_id", "model_versions.version"]
+        ),
+        Index(None, "model_id", "created_at"),
+        Index(None, "status"),
+        Index(None, "created_at"),
+        Index(None, "training_job_id"),
+    )
+
+    model_id: Mapped[str] = mapped_column(primary_key=True)
+    version: Mapped[str] = mapped_column(primary_key=True)
+    model_type: Mapped[str]
+    symbol: Mapped[str]
+    timeframe: Mapped[str]
+    status: Mapped[str]
+    training_job_id: Mapped[UUID] = mapped_column(ForeignKey("training_jobs.id"))
+    parent_version: Mapped[str | None]
+    model_path: Mapped[str]
+    mlflow_version: Mapped[int]
+    mlflow_run_id: Mapped[str]
+    bundle_digest: Mapped[str]
+    data_hash: Mapped[str]
+    code_version: Mapped[str]
+    seed: Mapped[int] = mapped_column(BigInteger)
+    train_metrics: Mapped[dict[str, float]] = mapped_column(Measured)
+    validation_metrics: Mapped[dict[str, float]] = mapped_column(Measured)
+    created_at: Mapped[datetime]
+
+
+class EvaluationRow(Base):
+    """An `EvaluationResult` with the verdict, the criteria and the bundle it was reached on."""
+
+    __tablename__ = "evaluations"
+    __table_args__ = (
+        ForeignKeyConstraint(["model_id", "version"], ["model_versions.model_id", "model_versions.version"]),
+        CheckConstraint("trades >= 0", name="trades"),
+        # NaN is greater than every number here, so it is refused too
+        CheckConstraint("promotion_score BETWEEN 0 AND 100", name="score"),
+        CheckConstraint("passed = (verdict ->> 'decision' = 'pass')", name="verdict"),
+        Index(None, "model_id", "version", "created_at"),
+        Index(None, "created_at"),
+    )
+
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+    model_id: Mapped[str]
+    version: Mapped[str]
+    bundle_digest: Mapped[str]
+    """SHA-256 of the manifest of the very bundle that was judged, hexadecimal."""
+    sharpe_ratio: Mapped[float]
+    sortino_ratio: Mapped[float]
+    calmar_ratio: Mapped[float]
+    win_rate: Mapped[float]
+    profit_factor: Mapped[float]
+    max_drawdown: Mapped[float]
+    total_pnl: Mapped[float]
+    trades: Mapped[int]
+    period_start: Mapped[datetime]
+    period_end: Mapped[datetime]
+    fee_bps: Mapped[float]
+    slippage_bps: Mapped[float]
+    passed: Mapped[bool]
+    promotion_score: Mapped[float]
+    failure_reason: Mapped[str | None]
+    verdict: Mapped[dict[str, Any]] = mapped_column(Measured)
+    criteria: Mapped[dict[str, Any]] = mapped_column(JSONB)
+    created_at: Mapped[datetime]
