@@ -1,12 +1,17 @@
 """Where bars come from: what was imported or fetched, and the series that ship with the package."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 
-from clm_core.domain.errors import InvalidBars, UnknownSeries
+import pandas as pd
+
+from clm_core.domain.errors import InvalidBars, SourceUnavailable, UnknownSeries
 from clm_core.market import quarantine
 from clm_core.market.bars import Bars
+from clm_core.market.exchange import ExchangeSeries, Patience
 from clm_core.market.reading import Layout, read_bars
 from clm_core.market.store import Manifest, SeriesStore
 from clm_core.market.timeframes import Calendar, Timeframe
@@ -107,8 +112,97 @@ class MarketData:
         since: datetime | None = None,
         *,
         now: datetime,
+        calendar: Calendar = Calendar.ALWAYS,
+        patience: Patience | None = None,
+        base_url: str | None = None,
+        progress: Callable[[float], None] | None = None,
     ) -> SeriesInfo:
-        raise NotImplementedError
+        """Add the closed bars an exchange has from `since`, or from the last stored bar, up to `now`.
+
+        The last stored bar is asked for again and has to be the same. What arrived before an exchange
+        fell silent is stored, so that the next fetch goes on from there.
+
+        Args:
+            since: needed when nothing is stored; before the first stored bar, it adds what lies between.
+            base_url: another address of the exchange's API, such as a proxy.
+            progress: told the finished share of the work, 0..1.
+
+        Raises:
+            SourceUnavailable: the exchange did not answer, or answered nonsense, until the deadline.
+            UnknownSeries: the exchange, or the market on it, does not exist.
+            InvalidBars: a rule is broken; the bars and a report lie in quarantine.
+        """
+        name, step = normalise_symbol(symbol), _timeframe(timeframe)
+        spans = _spans(self._store.manifest(name, step), since, now)
+        series = ExchangeSeries(exchange, symbol, step, patience or Patience(), base_url)
+        info = None
+        for span in spans:
+            pages: list[pd.DataFrame] = []
+            keep = partial(
+                self._keep, pages, symbol=name, timeframe=step, calendar=calendar, exchange=exchange, now=now
+            )
+            try:
+                for page in series.pages(*span):
+                    pages.append(page)
+                    if progress is not None:
+                        progress(_share(spans, span, page))
+            except (SourceUnavailable, KeyboardInterrupt):
+                # an unfinished piece in front of the stored bars would leave a hole that is never fetched
+                if pages and span is spans[-1]:
+                    keep()
+                raise
+            info = keep() if pages else info
+        if info is None:
+            raise UnknownSeries(f"{exchange} has no closed bar of {name} {step} yet; try an earlier --since")
+        return info
+
+    def _keep(
+        self,
+        pages: list[pd.DataFrame],
+        *,
+        symbol: str,
+        timeframe: Timeframe,
+        calendar: Calendar,
+        exchange: str,
+        now: datetime,
+    ) -> SeriesInfo:
+        frame = pd.concat(pages, ignore_index=True)
+        origin = f"{symbol} {timeframe} from {exchange}"
+        try:
+            bars = validate(frame, symbol, timeframe, calendar, now=now, origin=origin)
+            return _info(self._store.add(bars, exchange, now))
+        except InvalidBars as refusal:
+            content = frame.to_csv(index=False).encode()
+            file = f"{exchange}_{symbol}_{timeframe}.csv"
+            raise quarantine.keep(self._quarantine, file, content, refusal, now) from refusal
+
+
+Span = tuple[int, int]
+"""From and up to, milliseconds since 1970-01-01 UTC."""
+
+
+def _spans(manifest: Manifest | None, since: datetime | None, now: datetime) -> list[Span]:
+    """What to ask for: what lies before the stored bars, if wanted, and what follows them."""
+    if manifest is None:
+        if since is None:
+            raise UnknownSeries("nothing of this series is stored yet: say from when on, --since 2024-01-01")
+        return [(_ms(since), _ms(now))]
+    stored = manifest.snapshots[-1]
+    onward = (_ms(stored.end), _ms(now))
+    if since is None or since >= stored.start:
+        return [onward]
+    return [(_ms(since), _ms(stored.start)), onward]
+
+
+def _ms(moment: datetime) -> int:
+    return int(moment.timestamp() * 1000)
+
+
+def _share(spans: list[Span], current: Span, page: pd.DataFrame) -> float:
+    """The finished share of the work, 0..1, with this page of the current span."""
+    before = sum(until - since for since, until in spans[: spans.index(current)])
+    reached = _ms(page["timestamp"].iloc[-1]) - current[0]
+    return (before + reached) / sum(until - since for since, until in spans)
 
 
 def _timeframe(name: str) -> Timeframe:

@@ -1,0 +1,188 @@
+"""`clm data …`: what bars there are, and how more come in."""
+
+import json
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from clm_core.market.bars import Bars
+    from clm_core.market.sources import MarketData, SeriesInfo
+
+app = typer.Typer(help="Market data: list, draw, import and fetch bars.", no_args_is_help=True)
+console = Console()
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a script instead of a table.")]
+Symbol = Annotated[str, typer.Argument(help="BTCUSDT, or BTC/USDT.")]
+Step = Annotated[
+    str, typer.Argument(metavar="TIMEFRAME", help="Length of a bar: 1m, 5m, 15m, 30m, 1h, 4h, 1d.")
+]
+Trading = Annotated[
+    Literal["24x7", "24x5"], typer.Option("--calendar", help="When it trades: always, or closed at weekends.")
+]
+
+
+@app.command("list")
+def list_series(as_json: AsJson = False) -> None:
+    """Every series there is: imported, fetched or bundled."""
+    _print(_market().series(), as_json)
+
+
+@app.command()
+def show(
+    symbol: Symbol,
+    timeframe: Step,
+    days: Annotated[int | None, typer.Option(min=1, help="Only the newest days.")] = None,
+    content_hash: Annotated[
+        str | None, typer.Option("--hash", help="An earlier state, by the first digits of its hash.")
+    ] = None,
+    html: Annotated[
+        Path | None, typer.Option(help="Write a page with the bars instead of drawing them.")
+    ] = None,
+) -> None:
+    """Draw one series and say what it covers, its outages and its hash."""
+    from clm_core.cli import charts
+
+    bars = _market().bars(symbol, timeframe, days, content_hash)
+    if html is not None:
+        charts.write_page(bars, html)
+        console.print(f"Wrote {html}", highlight=False, soft_wrap=True)
+        return
+    console.print(charts.braille(bars, width=min(console.width - 14, 100)), highlight=False)
+    console.print(_facts(bars), highlight=False)
+
+
+@app.command("import")
+def import_file(
+    file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="CSV, parquet or feather.")],
+    *,
+    symbol: Annotated[str, typer.Option(help="BTCUSDT, or BTC/USDT.")],
+    timeframe: Annotated[str, typer.Option(help="Length of a bar: 1m, 5m, 15m, 30m, 1h, 4h, 1d.")],
+    calendar: Trading = "24x7",
+    time_column: Annotated[str | None, typer.Option(help="Column with the times the bars open.")] = None,
+    time_format: Annotated[
+        str | None, typer.Option(help="Of times that are not ISO 8601: '%d.%m.%Y %H:%M'.")
+    ] = None,
+    timezone: Annotated[
+        str | None, typer.Option(help="Zone of times that carry none: UTC, Europe/Athens.")
+    ] = None,
+    volume_column: Annotated[
+        str | None, typer.Option(help="Column with the volume in the base asset.")
+    ] = None,
+    reverse: Annotated[
+        bool, typer.Option("--reverse", help="The file runs from the newest bar to the oldest.")
+    ] = False,
+    drop_open_bar: Annotated[
+        bool, typer.Option("--drop-open-bar", help="Leave out a last bar that is still open.")
+    ] = False,
+    as_of: Annotated[
+        datetime | None,
+        typer.Option(help="When the file was downloaded (UTC); tells a last bar that was open then."),
+    ] = None,
+) -> None:
+    """Add a file's bars to the store: all of them, or none and a report of what is wrong."""
+    from clm_core.market.reading import Layout
+    from clm_core.market.timeframes import Calendar
+
+    info = _market().import_file(
+        file,
+        symbol,
+        timeframe,
+        Calendar(calendar),
+        now=datetime.now(UTC) if as_of is None else as_of.replace(tzinfo=UTC),
+        layout=Layout(time_column, time_format, timezone, volume_column),
+        reverse=reverse,
+        drop_open_bar=drop_open_bar,
+    )
+    _print([info], as_json=False)
+
+
+@app.command()
+def fetch(
+    symbol: Symbol,
+    timeframe: Step,
+    *,
+    exchange: Annotated[str, typer.Option(help="Name of the exchange in ccxt.")] = "binance",
+    since: Annotated[
+        datetime | None,
+        typer.Option(help="First day (UTC) to fetch; without it, what follows the stored bars."),
+    ] = None,
+    calendar: Trading = "24x7",
+    deadline: Annotated[float, typer.Option(min=1, help="Seconds after which to give up.")] = 900.0,
+    base_url: Annotated[
+        str | None, typer.Option(help="Another address of the same API, such as a proxy.")
+    ] = None,
+) -> None:
+    """Fetch closed bars from an exchange; run again, it goes on from what is stored."""
+    from clm_core.market.exchange import Patience
+    from clm_core.market.timeframes import Calendar
+
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        task = progress.add_task(f"{exchange} {symbol} {timeframe}", total=1.0)
+        info = _market().fetch(
+            symbol,
+            timeframe,
+            exchange,
+            None if since is None else since.replace(tzinfo=UTC),
+            now=datetime.now(UTC),
+            calendar=Calendar(calendar),
+            patience=Patience(deadline_s=deadline),
+            base_url=base_url,
+            progress=lambda share: progress.update(task, completed=share),
+        )
+    _print([info], as_json=False)
+
+
+def _market() -> "MarketData":
+    from clm_core.market.sources import MarketData
+    from clm_core.settings import load_settings
+
+    return MarketData(load_settings().home)
+
+
+def _print(series: "list[SeriesInfo]", as_json: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps([asdict(info) for info in series], default=datetime.isoformat, indent=1))
+        return
+    table = Table("Symbol", "Bars of", "Calendar", "From (UTC)", "To (UTC)")
+    for name in ("Bars", "Gaps", "Missing"):
+        table.add_column(name, justify="right")
+    table.add_column("Hash")
+    table.add_column("Source", overflow="fold")
+    for info in series:
+        table.add_row(
+            info.symbol,
+            info.timeframe,
+            info.calendar,
+            f"{info.start:%Y-%m-%d %H:%M}",
+            f"{info.end:%Y-%m-%d %H:%M}",
+            f"{info.bars:,}",
+            f"{info.gaps:,}",
+            f"{info.missing_bars:,}",
+            info.content_hash[:12],
+            info.source,
+        )
+    console.print(table)
+
+
+def _facts(bars: "Bars") -> str:
+    longest = sorted(bars.gaps, key=lambda gap: gap.missing, reverse=True)[:3]
+    outages = "; ".join(f"{gap.missing} bars after {gap.after:%Y-%m-%d %H:%M}" for gap in longest)
+    return "\n".join(
+        [
+            f"{bars.symbol} {bars.timeframe}, calendar {bars.calendar}: {len(bars):,} bars",
+            f"range     {bars.start:%Y-%m-%d %H:%M} to {bars.end:%Y-%m-%d %H:%M} UTC",
+            f"close     {bars.close.min():,.6g} to {bars.close.max():,.6g}, last {bars.close[-1]:,.6g}",
+            f"outages   {len(bars.gaps)}, {sum(gap.missing for gap in bars.gaps)} bars missing"
+            + (f"; longest: {outages}" if outages else ""),
+            f"closures  {bars.closures}",
+            f"hash      {bars.content_hash}",
+        ]
+    )

@@ -1,0 +1,219 @@
+"""Bars from an exchange, through ccxt: page after page, patient within limits, never leaping over a page."""
+
+import re
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from difflib import get_close_matches
+from email.utils import parsedate_to_datetime
+from typing import Any, TypeVar
+
+import pandas as pd
+
+from clm_core.domain.errors import SourceUnavailable, UnknownSeries
+from clm_core.market.bars import FIELDS
+from clm_core.market.timeframes import Timeframe
+from clm_core.market.validation import normalise_symbol
+
+T = TypeVar("T")
+Row = list[Any]
+"""Open time in ms, then open, high, low, close, volume."""
+
+PAGE = 1000
+"""Bars asked for at once; an exchange that gives fewer is asked again from where it ended."""
+
+QUIET_MS = 86_400_000
+"""An exchange without newer bars for longer is not merely quiet: something is wrong, or trading has ended."""
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How long an exchange is waited for."""
+
+    request_s: float = 10.0
+    """Longest silence within one request, seconds."""
+    deadline_s: float = 900.0
+    """Longest duration of the whole fetch, seconds."""
+    attempts: int = 6
+    """How often one page is asked for."""
+    first_wait_s: float = 1.0
+    """Wait after the first failure, seconds; doubles from there, unless the exchange says how long."""
+
+
+class ExchangeSeries:
+    """One market of one exchange."""
+
+    def __init__(
+        self,
+        exchange: str,
+        symbol: str,
+        timeframe: Timeframe,
+        patience: Patience,
+        base_url: str | None = None,
+    ) -> None:
+        """Ask the exchange for its markets and find the symbol among them.
+
+        Args:
+            symbol: `BTCUSDT` or `BTC/USDT`; spot markets only.
+            base_url: another address of the same API, such as a proxy.
+
+        Raises:
+            UnknownSeries: there is no such exchange, market or timeframe.
+            SourceUnavailable: the exchange did not answer, or answered nonsense, until the deadline.
+        """
+        self._client = _client(exchange, base_url)
+        self._timeframe = timeframe
+        self._patience = patience
+        self._deadline = time.monotonic() + patience.deadline_s
+        if timeframe.value not in self._client.timeframes:
+            have = ", ".join(set(Timeframe) & set(self._client.timeframes))
+            raise UnknownSeries(f"{exchange} has no {timeframe} bars; it has {have}")
+        self._ask("its markets", self._load_markets)
+        self._market = self._find(symbol)
+
+    def pages(self, since_ms: int, until_ms: int) -> Iterator[pd.DataFrame]:
+        """Closed bars that open from `since_ms` on, up to those that are closed at `until_ms`.
+
+        Raises:
+            SourceUnavailable: a page stays away, or empty although bars are due; what came before is good.
+        """
+        step = self._timeframe.seconds * 1000
+        cursor = since_ms
+        while cursor + step <= until_ms:
+            page = self._ask(f"{self._market} {self._timeframe}", lambda: self._page(cursor, until_ms))  # noqa: B023
+            if not page:
+                return
+            yield _frame(page)
+            cursor = page[-1][0] + step
+
+    def _page(self, cursor: int, until_ms: int) -> list[Row]:
+        import ccxt
+
+        step = self._timeframe.seconds * 1000
+        page = self._bars_from(cursor, PAGE, until_ms)
+        if page and page[0][0] > cursor:
+            # some exchanges answer with the newest bars of a window: ask for exactly what is not there
+            hole = (page[0][0] - cursor) // step
+            page = [
+                row for row in self._bars_from(cursor, min(hole, PAGE), until_ms) if row[0] < page[0][0]
+            ] or page
+        if not page and until_ms - cursor > QUIET_MS + step:
+            since = pd.Timestamp(cursor, unit="ms", tz="UTC")
+            raise ccxt.BadResponse(
+                f"an empty page, although bars from {since:%Y-%m-%d %H:%M} UTC on are due; if trading began "
+                "later, pass a later --since, if it has ended, the stored series is complete"
+            )
+        return page
+
+    def _bars_from(self, cursor: int, limit: int, until_ms: int) -> list[Row]:
+        rows = self._client.fetch_ohlcv(self._market, self._timeframe.value, since=cursor, limit=limit)
+        step = self._timeframe.seconds * 1000
+        return [row for row in rows if cursor <= row[0] and row[0] + step <= until_ms]
+
+    def _load_markets(self) -> None:
+        import ccxt
+
+        if not self._client.load_markets(True):
+            raise ccxt.BadResponse("a list of markets without a market")
+
+    def _find(self, symbol: str) -> str:
+        name = normalise_symbol(symbol)
+        spot = {
+            normalise_symbol(market["symbol"]): market["symbol"]
+            for market in self._client.markets.values()
+            if market["spot"] and re.fullmatch(r"[A-Za-z0-9]{1,16}/[A-Za-z0-9]{1,16}", market["symbol"])
+        }
+        if name not in spot:
+            near = ", ".join(get_close_matches(name, spot, n=5)) or ", ".join(sorted(spot)[:5])
+            raise UnknownSeries(f"{self._client.id} has no spot market {symbol}; it has e.g. {near}")
+        return str(spot[name])
+
+    def _ask(self, what: str, request: Callable[[], T]) -> T:
+        import ccxt
+        import stamina
+
+        patience = self._patience
+        try:
+            for attempt in stamina.retry_context(
+                on=self._wait_after,
+                attempts=patience.attempts,
+                timeout=max(0.0, self._deadline - time.monotonic()),
+                wait_initial=patience.first_wait_s,
+                wait_max=60.0,
+                wait_jitter=patience.first_wait_s / 2,
+            ):
+                with attempt:
+                    left = self._deadline - time.monotonic()
+                    self._client.timeout = max(1, int(1000 * min(patience.request_s, left)))
+                    self._client.last_response_headers = None
+                    return request()
+        except ccxt.BadSymbol as error:
+            raise UnknownSeries(f"{self._client.id} does not know {what}: {error}") from error
+        except ccxt.BaseError as error:
+            wanted = _retry_after(self._client.last_response_headers or {})
+            wish = "" if wanted is None else f" (it asks to wait {wanted:.0f} s)"
+            raise SourceUnavailable(
+                f"{self._client.id} did not give {what} in {patience.attempts} attempts or "
+                f"{patience.deadline_s:.0f} s: {error}{wish}. Run the command again later: "
+                "it resumes from what is stored"
+            ) from error
+        raise AssertionError("unreachable: the last attempt returns or raises")
+
+    def _wait_after(self, error: Exception) -> bool | float:
+        """Whether to ask again, or in how many seconds."""
+        import ccxt
+
+        if not isinstance(error, ccxt.OperationFailed):
+            return False
+        wanted = _retry_after(self._client.last_response_headers or {})
+        if wanted is None:
+            return True
+        return wanted if wanted < self._deadline - time.monotonic() else False
+
+
+def _client(exchange: str, base_url: str | None) -> Any:
+    import ccxt
+
+    if exchange not in ccxt.exchanges:
+        near = ", ".join(get_close_matches(exchange, ccxt.exchanges, n=5)) or "binance, kraken, coinbase"
+        raise UnknownSeries(f"there is no exchange {exchange!r}; there is e.g. {near}")
+    options = {"defaultType": "spot", "fetchMarkets": {"types": ["spot"]}}
+    client = getattr(ccxt, exchange)({"enableRateLimit": True, "options": options})
+    if base_url is not None:
+        client.urls["api"] = _moved(client.urls["api"], base_url.rstrip("/"))
+    judge = client.handle_errors
+
+    def refuse_what_is_no_json(code: int, *answer: Any) -> Any:
+        # ccxt would go on with the text of a truncated or HTML answer as if it were an empty list
+        if code < 400 and answer[5] is None:
+            raise ccxt.BadResponse(f"an answer that is no JSON: {answer[4][:80]!r}")
+        return judge(code, *answer)
+
+    client.handle_errors = refuse_what_is_no_json
+    return client
+
+
+def _moved(urls: Any, base_url: str) -> Any:
+    """ccxt's nested table of addresses, each with another scheme and host."""
+    if isinstance(urls, dict):
+        return {name: _moved(url, base_url) for name, url in urls.items()}
+    return re.sub(r"^https?://[^/]+", base_url, urls)
+
+
+def _retry_after(headers: Any) -> float | None:
+    """Seconds an answer asks to wait (RFC 9110, 10.2.3); None when it does not."""
+    value = headers.get("Retry-After")
+    if value is None:
+        return None
+    if re.fullmatch(r"[0-9.]+", value):
+        return float(value)
+    try:
+        return (parsedate_to_datetime(value) - parsedate_to_datetime(headers["Date"])).total_seconds()
+    except (KeyError, ValueError):
+        return None
+
+
+def _frame(page: list[Row]) -> pd.DataFrame:
+    frame = pd.DataFrame(page, columns=["timestamp", *FIELDS])
+    frame["timestamp"] = pd.to_datetime(frame["timestamp"], unit="ms", utc=True)
+    return frame
