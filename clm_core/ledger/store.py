@@ -117,7 +117,7 @@ class Ledger:
         if row is None:
             found = self.version(model_id, label)
             raise IllegalTransition(
-                f"{model_id} {label} is {found.status} and can't become {status}: retrain for another version."
+                f"{model_id} {label} is {found.status} and can't become {status}: retrain for another."
             )
         return ModelVersion.model_validate(row)
 
@@ -206,5 +206,5 @@ def _job(row: Mapping[Any, Any]) -> TrainingJob:
 
 
 def _storable(text: str) -> str:
-    """PostgreSQL takes neither NUL nor lone surrogates, and the cause of a failure must not be lost for that."""
+    """PostgreSQL takes neither NUL nor lone surrogates; the cause of a failure must not be lost for that."""
     return text.replace("\0", "\\0").encode("utf-8", "backslashreplace").decode()
