@@ -23,10 +23,10 @@ from clm_core.domain.evaluations import EvaluationResult, Verdict
 from clm_core.domain.jobs import RetrainRequest, TrainingJob
 from clm_core.domain.versions import ModelStatus, ModelVersion
 from clm_core.market.bars import Bars
-from clm_core.market.timeframes import Timeframe
 from clm_core.models import catalog
 from clm_core.models.bundle import save_bundle
 from clm_core.promotion import gate
+from clm_core.registry.mlflow_registry import BUNDLE
 from clm_core.services import Services
 
 
@@ -79,8 +79,9 @@ def open_job(services: Services, request: RetrainRequest) -> TrainingJob:
         UnknownSeries: no source has these bars.
     """
     catalog.recipe(request.model_type, request.training_params)
-    services.market.bars(request.symbol, Timeframe(request.timeframe))
-    job = TrainingJob(id=uuid.uuid4(), created_at=services.clock(), **request.model_dump())
+    known = services.market.bars(request.symbol, request.timeframe)
+    asked = request.model_dump() | {"symbol": known.symbol, "timeframe": known.timeframe.value}
+    job = TrainingJob(id=uuid.uuid4(), created_at=services.clock(), **asked)
     services.ledger.create_job(job)
     return job
 
@@ -101,7 +102,7 @@ def running(services: Services, job: TrainingJob) -> Iterator[None]:
 
 
 def fetch_bars(services: Services, job: TrainingJob) -> Bars:
-    return services.market.bars(job.symbol, Timeframe(job.timeframe), days=job.dataset_span_days)
+    return services.market.bars(job.symbol, job.timeframe, days=job.dataset_span_days)
 
 
 def train(services: Services, job: TrainingJob, bars: Bars) -> Trained:
@@ -115,8 +116,7 @@ def train(services: Services, job: TrainingJob, bars: Bars) -> Trained:
     model = recipe.fit(
         bars, job.seed, lambda done: services.announce("Final fit", share + done * (1 - share))
     )
-    bundle = _workspace(services, job) / "bundle"
-    bundle.mkdir(parents=True)
+    bundle = _workspace(services, job) / BUNDLE
     digest = save_bundle(model, recipe, bundle)
     return Trained(
         bundle, digest, recipe.describe(), model.train_metrics, model.importances(), out_of_sample
@@ -198,7 +198,7 @@ def explain(
         model_id=version.model_id,
         version=version.version,
         created_at=version.created_at,
-        trigger_reason=job.trigger_reason.value,
+        trigger_reason=job.trigger_reason,
         requested_by=job.requested_by,
         bars=tested.bars,
         backtest=tested.result,
@@ -211,7 +211,7 @@ def explain(
         params=trained.params,
         importances=trained.importances,
         data_facts=_data_facts(bars),
-        folds=trained.out_of_sample.fold_dates,
+        folds=trained.out_of_sample.folds,
     )
     folder = services.reports / version.model_id
     folder.mkdir(parents=True, exist_ok=True)

@@ -13,16 +13,18 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from clm_core.database import Database
 from clm_core.domain.errors import ServerUnavailable
+
+if TYPE_CHECKING:
+    from clm_core.database import Database
 
 READY_WITHIN_SECONDS = 60.0
 
 
 @contextlib.contextmanager
-def prefect_server(database: Database, home: Path) -> Iterator[str]:
+def prefect_server(database: "Database", home: Path) -> Iterator[str]:
     """A Prefect server on 127.0.0.1 with its data in our database; yields its API URL.
 
     A server named by PREFECT_API_URL is used instead, and left running.
@@ -76,7 +78,7 @@ def run_flow(entrypoint: str, **parameters: Any) -> Any:
     return load_flow_from_entrypoint(entrypoint)(**parameters)
 
 
-def _server_environment(database: Database, folder: Path) -> dict[str, str]:
+def _server_environment(database: "Database", folder: Path) -> dict[str, str]:
     return {
         "PREFECT_API_DATABASE_CONNECTION_URL": database.url("prefect", driver="asyncpg"),
         "PREFECT_HOME": str(folder),
@@ -96,7 +98,19 @@ def _client_settings(url: str) -> Iterator[None]:
     )
 
     with temporary_settings({PREFECT_API_URL: url, PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
-        yield
+        try:
+            yield
+        finally:
+            _deliver_what_is_queued()
+
+
+def _deliver_what_is_queued() -> None:
+    """Prefect sends logs and events (task states are events) from threads; the server must outlive them."""
+    from prefect.events.worker import EventsWorker
+    from prefect.logging.handlers import APILogWorker
+
+    EventsWorker.drain_all(timeout=10)
+    APILogWorker.drain_all(timeout=10)
 
 
 def _wait_until_ready(server: subprocess.Popen[bytes], url: str, log: Path) -> None:

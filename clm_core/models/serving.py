@@ -10,6 +10,7 @@ from typing import Any
 import mlflow
 import pandas as pd
 
+from clm_core.market.timeframes import Calendar, Timeframe
 from clm_core.market.validation import validate
 from clm_core.models.bundle import load_bundle
 
@@ -18,7 +19,8 @@ class ServedModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc,name-defined]
     def load_context(self, context: Any) -> None:
         config = context.model_config
         self._model = load_bundle(Path(context.artifacts["bundle"]), digest=config["bundle_digest"])
-        self._series = {key: config[key] for key in ("symbol", "timeframe", "calendar")}
+        self._symbol = config["symbol"]
+        self._timeframe, self._calendar = Timeframe(config["timeframe"]), Calendar(config["calendar"])
 
     def predict(
         self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None
@@ -32,7 +34,14 @@ class ServedModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc,name-defined]
             Columns `position` (-1..1, to be held from the next bar's open) and `forecast` (probability of a
             rise, NaN without a full look-back), one row a bar, over the same index.
         """
-        bars = validate(model_input, **self._series, now=datetime.now(UTC), origin="the bars given to predict")
+        bars = validate(
+            model_input,
+            self._symbol,
+            self._timeframe,
+            self._calendar,
+            now=datetime.now(UTC),
+            origin="the bars given to predict",
+        )
         return pd.DataFrame(
             {"position": self._model.positions(bars), "forecast": self._model.forecast(bars)},
             index=model_input.index,

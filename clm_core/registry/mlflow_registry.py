@@ -1,5 +1,6 @@
 """Versions, artifacts and metrics in MLflow."""
 
+import logging
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -19,6 +20,8 @@ from clm_core.models.contract import Model
 
 EXPERIMENT = "clm"
 SERVING_CODE = Path(__file__).parents[1] / "models" / "serving.py"
+BUNDLE = "bundle"
+"""Name of the folder a bundle has when it is handed in, and so in MLflow."""
 CURVE_POINTS = 500
 """Points logged of a curve: enough for a chart in the MLflow UI, few enough for one batch."""
 
@@ -43,6 +46,10 @@ class MLflowRegistry:
         os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
         import mlflow
 
+        # its INFO lines tell of migrations and aliases, which are none of a user's business
+        logging.getLogger("mlflow").setLevel(logging.WARNING)
+        # it misses a signature; its signatures refuse times with a zone, our validation those without one
+        logging.getLogger("mlflow.pyfunc").setLevel(logging.ERROR)
         mlflow.set_tracking_uri(tracking_uri)
         mlflow.set_registry_uri(tracking_uri)
         self._client = mlflow.MlflowClient(tracking_uri, tracking_uri)
@@ -80,7 +87,7 @@ class MLflowRegistry:
             info = mlflow.pyfunc.log_model(
                 name=job.model_id,
                 python_model=SERVING_CODE,
-                artifacts={"bundle": str(bundle)},
+                artifacts={BUNDLE: str(bundle)},
                 model_config={
                     "bundle_digest": bundle_digest,
                     "symbol": bars.symbol,
@@ -136,7 +143,7 @@ class MLflowRegistry:
 
         with tempfile.TemporaryDirectory() as folder:
             stored = mlflow.artifacts.download_artifacts(uri, dst_path=folder)
-            return load_bundle(Path(stored) / "artifacts" / "bundle", bundle_digest)
+            return load_bundle(Path(stored) / "artifacts" / BUNDLE, bundle_digest)
 
     def _experiment(self) -> str:
         found = self._client.get_experiment_by_name(EXPERIMENT)

@@ -15,7 +15,6 @@ from clm_core import retraining
 from clm_core.domain.errors import InvalidTrainingParams, UnknownSeries
 from clm_core.domain.jobs import JobStatus, ModelType, RetrainRequest
 from clm_core.domain.versions import ModelStatus
-from clm_core.market.timeframes import Timeframe
 from clm_core.runner import run_flow
 from clm_core.services import Services
 
@@ -78,13 +77,12 @@ def test_a_trader_loads_the_version_in_a_fresh_process_and_gets_the_same_positio
     outcome: retraining.Outcome, services: Services
 ) -> None:
     version = outcome.version
-    bars = services.market.bars("BTCUSD", Timeframe.H1, days=60)
+    bars = services.market.bars("BTCUSD", "1h", days=60)
     script = """
 import json, sys, mlflow
 from pathlib import Path
 from clm_core.market.sources import MarketData
-from clm_core.market.timeframes import Timeframe
-bars = MarketData(Path(sys.argv[2])).bars("BTCUSD", Timeframe.H1, days=60)
+bars = MarketData(Path(sys.argv[2])).bars("BTCUSD", "1h", days=60)
 served = mlflow.pyfunc.load_model(sys.argv[1]).predict(bars.to_frame().reset_index())
 print(json.dumps([served["position"].tolist(), served["forecast"].dropna().tolist()]))
 """
