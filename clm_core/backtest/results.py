@@ -15,10 +15,10 @@ class Costs(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    fee_bps: float = Field(default=5.0, ge=0, allow_inf_nan=False)
+    fee_bps: float = Field(default=5.0, ge=0, lt=10_000, allow_inf_nan=False)
     """Exchange fee."""
-    slippage_bps: float = Field(default=2.0, ge=0, allow_inf_nan=False)
-    """How much worse than the bar's open an order fills."""
+    slippage_bps: float = Field(default=2.0, ge=0, lt=10_000, allow_inf_nan=False)
+    """How much worse than its price (the bar's open, or the level of a stop) an order fills."""
 
 
 class Execution(BaseModel):
@@ -29,9 +29,9 @@ class Execution(BaseModel):
     initial_cash: float = Field(default=10_000.0, gt=0, allow_inf_nan=False)
     stop_loss: float | None = Field(default=None, gt=0, lt=1)
     """Adverse move from the trade's average entry price that closes it, as a fraction."""
-    take_profit: float | None = Field(default=None, gt=0)
+    take_profit: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     """Favourable move from the trade's average entry price that closes it, as a fraction."""
-    lot_size: float | None = Field(default=None, gt=0)
+    lot_size: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     """Smallest tradable quantity; orders are rounded towards zero to whole lots. None: any quantity."""
 
 
@@ -40,9 +40,11 @@ class ExitReason(IntEnum):
     STOP_LOSS = 1
     TAKE_PROFIT = 2
     END_OF_DATA = 3
+    RUIN = 4
+    """Buying back a short would have taken all the cash: equity is 0 from that bar on."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Trades:
     """Closed trades, one row each, shape (n_trades,). A trade runs from leaving flat (or flipping) to
     returning to flat (or flipping); changes of size in between belong to it."""
@@ -58,7 +60,7 @@ class Trades:
     exit_price: Floats
     """Average fill price of everything taken out of it."""
     net_return: Floats
-    """Profit after costs over the largest value committed (the trade's own peak cost basis)."""
+    """Profit after costs over the largest value committed: units held x entry_price, at its peak."""
     pnl: Floats
     """Profit after costs in cash."""
     bars: NDArray[np.int64]
@@ -74,7 +76,7 @@ class Trades:
             getattr(self, field.name).setflags(write=False)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Backtest:
     """Result of one run."""
 
@@ -83,12 +85,16 @@ class Backtest:
     returns: Floats
     """Simple return of equity per bar as a fraction, the first against the initial cash, shape (n_bars,)."""
     exposure: Floats
-    """Position value over equity at each close, signed, shape (n_bars,)."""
+    """Position value over equity at each close, signed, shape (n_bars,); 0.0 where equity is 0."""
     turnover: Floats
-    """Traded value over equity in each bar, shape (n_bars,)."""
+    """Traded value in each bar over the equity before it, shape (n_bars,)."""
     costs_paid: float
     """Fees and slippage in cash."""
     trades: Trades
+
+    def __post_init__(self) -> None:
+        for series in (self.equity, self.returns, self.exposure, self.turnover):
+            series.setflags(write=False)
 
 
 @dataclass(frozen=True)
