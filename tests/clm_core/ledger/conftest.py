@@ -1,0 +1,56 @@
+"""One real server for the ledger's tests, with a fresh database wherever a test wants one."""
+
+import shutil
+import tempfile
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import psycopg
+import pytest
+from psycopg.sql import SQL, Identifier
+from sqlalchemy import Engine, create_engine, text
+
+from clm_core.database import Database, open_database
+from clm_core.ledger.migrations import upgrade
+from clm_core.ledger.store import Ledger
+from clm_core.settings import Settings
+
+
+@pytest.fixture(scope="session")
+def database() -> Iterator[Database]:
+    home = Path(tempfile.mkdtemp(prefix="clm-ledger-"))
+    # started by root, PostgreSQL runs as a user of its own, who has to get in
+    home.chmod(0o755)
+    with open_database(Settings(home=home)) as opened:
+        yield opened
+    shutil.rmtree(home)
+
+
+@pytest.fixture(scope="session")
+def engine(database: Database) -> Iterator[Engine]:
+    upgrade(database.url("ledger"))
+    engine = create_engine(database.url("ledger"))
+    yield engine
+    engine.dispose()
+
+
+@pytest.fixture
+def ledger(engine: Engine) -> Iterator[Ledger]:
+    yield Ledger(engine)
+    with engine.begin() as connection:
+        connection.execute(text("TRUNCATE training_jobs CASCADE"))
+
+
+@pytest.fixture
+def empty_database(database: Database) -> Callable[[], str]:
+    """Makes a database without tables and answers with its URL."""
+
+    def make() -> str:
+        name = f"empty_{uuid.uuid4().hex}"
+        with psycopg.connect(database.server, autocommit=True) as connection:
+            connection.execute(SQL("CREATE DATABASE {}").format(Identifier(name)))
+        return urlsplit(database.url("ledger"))._replace(path=f"/{name}").geturl()
+
+    return make

@@ -1,0 +1,351 @@
+import math
+import threading
+import uuid
+from datetime import UTC, datetime, timedelta, timezone
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from sqlalchemy import Engine, text
+from sqlalchemy.exc import DBAPIError, StatementError
+
+from clm_core.domain.errors import AlreadyExists, IllegalTransition, NotFound
+from clm_core.domain.evaluations import Decision, EvaluationResult, Leg, Verdict
+from clm_core.domain.jobs import JobStatus, ModelType, TrainingJob, TriggerReason
+from clm_core.domain.versions import ModelStatus, ModelVersion, version_label
+from clm_core.ledger.store import Counts, Ledger
+from clm_core.promotion.criteria import PromotionCriteria
+
+pytestmark = pytest.mark.xdist_group("ledger")
+
+NOW = datetime(2025, 12, 4, 14, 30, 22, 123456, tzinfo=UTC)
+METRICS = (
+    "sharpe_ratio",
+    "sortino_ratio",
+    "calmar_ratio",
+    "win_rate",
+    "profit_factor",
+    "max_drawdown",
+    "total_pnl",
+)
+
+
+def a_job(**changes: Any) -> TrainingJob:
+    values: dict[str, Any] = {
+        "id": uuid.uuid4(),
+        "model_type": ModelType.XGBOOST,
+        "symbol": "BTCUSD",
+        "timeframe": "1h",
+        "dataset_span_days": 365,
+        "trigger_reason": TriggerReason.MANUAL,
+        "training_params": {"max_depth": 5, "eta": 0.1, "rounds": None},
+        "seed": 2**40,
+        "requested_by": "ada",
+        "created_at": NOW,
+    }
+    return TrainingJob(**values | changes)
+
+
+def a_version(job: TrainingJob, created_at: datetime = NOW, **changes: Any) -> ModelVersion:
+    values: dict[str, Any] = {
+        "model_id": job.model_id,
+        "version": version_label(created_at),
+        "model_type": job.model_type,
+        "symbol": job.symbol,
+        "timeframe": job.timeframe,
+        "status": ModelStatus.TRAINING,
+        "training_job_id": job.id,
+        "model_path": f"models:/{job.model_id}@{version_label(created_at)}",
+        "mlflow_version": 1,
+        "mlflow_run_id": "run",
+        "bundle_digest": "b" * 64,
+        "data_hash": "d" * 64,
+        "code_version": "0.1.0",
+        "seed": job.seed,
+        "train_metrics": {"logloss": 0.693},
+        "created_at": created_at,
+    }
+    return ModelVersion(**values | changes)
+
+
+def an_evaluation(version: ModelVersion, **changes: Any) -> EvaluationResult:
+    values: dict[str, Any] = dict.fromkeys(METRICS, 1.5) | {
+        "id": uuid.uuid4(),
+        "model_id": version.model_id,
+        "version": version.version,
+        "trades": 60,
+        "period_start": NOW - timedelta(days=300),
+        "period_end": NOW,
+        "fee_bps": 5.0,
+        "slippage_bps": 2.0,
+        "passed": False,
+        "promotion_score": 47.55,
+        "failure_reason": "Sharpe 0.50 below 1.00",
+        "created_at": NOW,
+    }
+    return EvaluationResult(**values | changes)
+
+
+def a_verdict(value: float = 0.5, decision: Decision = Decision.FAIL) -> Verdict:
+    leg = Leg(name="sharpe_ratio", value=value, limit=1.0, comparison=">=", passed=False, margin=value - 1.0)
+    return Verdict(decision=decision, score=47.55, legs=(leg,), reasons=("Sharpe 0.50 below 1.00",))
+
+
+def recorded_version(ledger: Ledger, **changes: Any) -> ModelVersion:
+    return ledger.add_version(a_version(ledger.create_job(a_job()), **changes))
+
+
+def test_a_job_is_read_back_as_it_was_written(ledger: Ledger) -> None:
+    job = ledger.create_job(a_job())
+    assert ledger.job(job.id) == job
+
+
+def test_a_job_runs_from_pending_to_completed(ledger: Ledger) -> None:
+    job = ledger.create_job(a_job())
+    started = ledger.start_job(job.id, NOW + timedelta(seconds=1))
+    assert (started.status, started.started_at) == (JobStatus.IN_PROGRESS, NOW + timedelta(seconds=1))
+    done = ledger.complete_job(job.id, NOW + timedelta(seconds=9))
+    assert done == ledger.job(job.id)
+    assert (done.status, done.finished_at) == (JobStatus.COMPLETED, NOW + timedelta(seconds=9))
+
+
+@pytest.mark.parametrize(
+    ("cause", "kept"),
+    [
+        pytest.param("NotEnoughBars: 12 of 500", "NotEnoughBars: 12 of 500", id="plain"),
+        pytest.param("bad answer \0\udcff", "bad answer \\0\\udcff", id="broken-bytes"),
+    ],
+)
+def test_a_failed_job_keeps_its_cause(cause: str, kept: str, ledger: Ledger) -> None:
+    job = ledger.create_job(a_job())
+    ledger.start_job(job.id, NOW)
+    assert ledger.fail_job(job.id, cause, NOW).failure_cause == kept
+    assert ledger.job(job.id).status is JobStatus.FAILED
+
+
+START, COMPLETE, FAIL = "start", "complete", "fail"
+
+
+def move(ledger: Ledger, job: TrainingJob, name: str) -> TrainingJob:
+    match name:
+        case "start":
+            return ledger.start_job(job.id, NOW)
+        case "complete":
+            return ledger.complete_job(job.id, NOW)
+    return ledger.fail_job(job.id, "cause", NOW)
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ((), COMPLETE),
+        ((), FAIL),
+        ((START,), START),
+        ((START, COMPLETE), START),
+        ((START, COMPLETE), COMPLETE),
+        ((START, COMPLETE), FAIL),
+        ((START, FAIL), START),
+        ((START, FAIL), COMPLETE),
+        ((START, FAIL), FAIL),
+    ],
+    ids=lambda moves: moves if isinstance(moves, str) else "-".join(moves) or "pending",
+)
+def test_a_job_makes_no_other_move_and_stays_as_it_was(
+    before: tuple[str, ...], after: str, ledger: Ledger
+) -> None:
+    job = ledger.create_job(a_job())
+    for name in before:
+        job = move(ledger, job, name)
+    with pytest.raises(IllegalTransition, match=f"Job {job.id} is {job.status}: only a job that is"):
+        move(ledger, job, after)
+    assert ledger.job(job.id) == job
+
+
+def test_of_ten_that_start_a_job_at_once_one_succeeds(ledger: Ledger) -> None:
+    job, outcomes = ledger.create_job(a_job()), list[str]()
+    together = threading.Barrier(10)
+
+    def start() -> None:
+        together.wait()
+        try:
+            outcomes.append(ledger.start_job(job.id, NOW).status)
+        except IllegalTransition:
+            outcomes.append("refused")
+
+    threads = [threading.Thread(target=start) for _ in range(10)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(outcomes) == ["in_progress", *["refused"] * 9]
+
+
+def test_jobs_come_newest_first_and_can_be_narrowed(ledger: Ledger) -> None:
+    old, new = (ledger.create_job(a_job(created_at=NOW + timedelta(hours=h))) for h in (0, 2))
+    other = ledger.create_job(a_job(model_type=ModelType.LIGHTGBM, created_at=NOW + timedelta(hours=1)))
+    running = ledger.start_job(old.id, NOW)
+    assert ledger.jobs() == [new, other, running]
+    assert ledger.jobs(limit=1) == [new]
+    assert ledger.jobs(model_id="xgboost_btcusd_1h") == [new, running]
+    assert ledger.jobs(status=JobStatus.IN_PROGRESS) == [running]
+
+
+def test_what_is_unknown_is_named_with_where_to_look(ledger: Ledger) -> None:
+    unknown = uuid.uuid4()
+    version = a_version(a_job())
+    for call, message in (
+        (lambda: ledger.job(unknown), f"no job {unknown}. `clm jobs`"),
+        (lambda: ledger.start_job(unknown, NOW), f"no job {unknown}"),
+        (lambda: ledger.version("xgboost_btcusd_1h", "v1"), "no version v1. `clm models`"),
+        (lambda: ledger.set_version_status("m", "v1", ModelStatus.SHADOW), "m has no version v1"),
+        (lambda: ledger.evaluation("m", "v1"), "m v1 has not been evaluated"),
+        (lambda: ledger.add_version(version), f"training_job_id.*{version.training_job_id}"),
+        (
+            lambda: ledger.add_evaluation(an_evaluation(version), a_verdict(), PromotionCriteria(), "b"),
+            "version",
+        ),
+    ):
+        with pytest.raises(NotFound, match=message):
+            call()
+
+
+def test_nothing_is_recorded_twice(ledger: Ledger) -> None:
+    job = ledger.create_job(a_job())
+    version = ledger.add_version(a_version(job))
+    result = ledger.add_evaluation(an_evaluation(version), a_verdict(), PromotionCriteria(), "b")
+    with pytest.raises(AlreadyExists, match=f"Job {job.id}"):
+        ledger.create_job(job)
+    with pytest.raises(AlreadyExists, match=f"Version {version.version} of {version.model_id}"):
+        ledger.add_version(version)
+    with pytest.raises(AlreadyExists, match=f"Evaluation {result.id}"):
+        ledger.add_evaluation(result, a_verdict(), PromotionCriteria(), "b")
+
+
+def test_a_job_that_is_not_pending_cannot_be_created(ledger: Ledger) -> None:
+    with pytest.raises(IllegalTransition, match="has to be pending"):
+        ledger.create_job(a_job(status=JobStatus.COMPLETED))
+
+
+def test_versions_come_newest_first_and_can_be_narrowed(ledger: Ledger) -> None:
+    first = recorded_version(ledger)
+    second = recorded_version(ledger, created_at=NOW + timedelta(hours=1), parent_version=first.version)
+    assert ledger.version(second.model_id, second.version) == second
+    assert ledger.versions() == [second, first]
+    assert ledger.versions(limit=1) == [second]
+    assert ledger.versions(training_job_id=first.training_job_id) == [first]
+    assert ledger.versions(model_id="lightgbm_btcusd_1h") == []
+    candidate = ledger.set_version_status(first.model_id, first.version, ModelStatus.CANDIDATE)
+    assert ledger.versions(status=ModelStatus.CANDIDATE) == [candidate]
+
+
+def test_a_version_that_has_failed_stays_failed(ledger: Ledger) -> None:
+    version = recorded_version(ledger)
+    failed = ledger.set_version_status(version.model_id, version.version, ModelStatus.FAILED)
+    assert ledger.set_version_status(version.model_id, version.version, ModelStatus.FAILED) == failed
+    with pytest.raises(IllegalTransition, match="is failed and can't become candidate"):
+        ledger.set_version_status(version.model_id, version.version, ModelStatus.CANDIDATE)
+    assert ledger.version(version.model_id, version.version) == failed
+
+
+ANY_FLOAT = st.floats(allow_nan=True, allow_infinity=True)
+
+
+def same(one: float, other: float) -> bool:
+    return one == other or (math.isnan(one) and math.isnan(other))
+
+
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(values=st.lists(ANY_FLOAT, min_size=len(METRICS), max_size=len(METRICS)), measured=ANY_FLOAT)
+def test_every_metric_comes_back_as_it_was_measured_nan_and_infinity_included(
+    values: list[float], measured: float, ledger: Ledger
+) -> None:
+    job = ledger.create_job(a_job(symbol=uuid.uuid4().hex))
+    version = ledger.add_version(a_version(job, train_metrics={"loss": measured}))
+    result = an_evaluation(version, **dict(zip(METRICS, values, strict=True)))
+    ledger.add_evaluation(result, a_verdict(measured), PromotionCriteria(), version.bundle_digest)
+    read, verdict = ledger.evaluation(version.model_id, version.version)
+    assert all(same(getattr(read, name), getattr(result, name)) for name in METRICS)
+    assert read.model_dump(exclude={*METRICS}) == result.model_dump(exclude={*METRICS})
+    assert same(verdict.legs[0].value, measured)
+    assert same(ledger.version(version.model_id, version.version).train_metrics["loss"], measured)
+
+
+def test_of_several_evaluations_the_newest_counts(ledger: Ledger) -> None:
+    version = recorded_version(ledger)
+    newest = an_evaluation(version, created_at=NOW + timedelta(hours=1))
+    for result in (newest, an_evaluation(version)):
+        ledger.add_evaluation(result, a_verdict(), PromotionCriteria(), version.bundle_digest)
+    assert ledger.evaluation(version.model_id, version.version) == (newest, a_verdict())
+
+
+def test_an_evaluation_keeps_the_criteria_and_the_bundle_it_was_made_with(
+    ledger: Ledger, engine: Engine
+) -> None:
+    version = recorded_version(ledger)
+    criteria = PromotionCriteria(min_trades=7)
+    ledger.add_evaluation(an_evaluation(version), a_verdict(), criteria, "c" * 64)
+    with engine.begin() as connection:
+        row = connection.execute(text("SELECT criteria, bundle_digest FROM evaluations")).one()
+    assert (PromotionCriteria.model_validate(row.criteria), row.bundle_digest) == (criteria, "c" * 64)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        pytest.param({"passed": True, "failure_reason": None}, id="passed-against-its-verdict"),
+        pytest.param({"trades": -1}, id="negative-trades"),
+    ],
+)
+def test_the_database_refuses_an_evaluation_that_contradicts_itself(
+    changes: dict[str, Any], ledger: Ledger
+) -> None:
+    result = an_evaluation(recorded_version(ledger), **changes)
+    with pytest.raises(DBAPIError, match="violates check constraint"):
+        ledger.add_evaluation(result, a_verdict(), PromotionCriteria(), "b")
+
+
+@pytest.mark.parametrize(
+    ("table", "change"),
+    [
+        pytest.param("training_jobs", "status = 'sleeping'", id="unknown-status"),
+        pytest.param("training_jobs", "model_type = 'abacus'", id="unknown-model-type"),
+        pytest.param("training_jobs", "status = 'in_progress'", id="in-progress-without-a-start"),
+        pytest.param("training_jobs", "failure_cause = 'x'", id="cause-without-failure"),
+        pytest.param("model_versions", "status = 'golden'", id="unknown-version-status"),
+        pytest.param("model_versions", "parent_version = 'v1'", id="unknown-parent"),
+    ],
+)
+def test_the_database_itself_refuses(table: str, change: str, ledger: Ledger, engine: Engine) -> None:
+    recorded_version(ledger)
+    with pytest.raises(DBAPIError, match="violates"), engine.begin() as connection:
+        connection.execute(text(f"UPDATE {table} SET {change}"))
+
+
+def test_times_keep_their_instant_and_come_back_in_utc(ledger: Ledger, engine: Engine) -> None:
+    local = NOW.astimezone(timezone(timedelta(hours=5, minutes=30)))
+    job = ledger.create_job(a_job(created_at=local))
+    assert ledger.job(job.id).created_at == NOW
+    assert ledger.job(job.id).created_at.utcoffset() == timedelta(0)
+
+
+def test_a_time_without_a_zone_is_refused(ledger: Ledger) -> None:
+    with pytest.raises(StatementError, match="has no time zone"):
+        ledger.create_job(a_job(created_at=NOW.replace(tzinfo=None)))
+
+
+def test_a_parameter_that_is_not_a_number_is_refused(ledger: Ledger) -> None:
+    with pytest.raises(DBAPIError, match="invalid input syntax for type json"):
+        ledger.create_job(a_job(training_params={"eta": math.nan}))
+
+
+def test_counts_say_how_much_there_is_of_what(ledger: Ledger) -> None:
+    assert ledger.counts() == Counts(models=0, versions={}, jobs={})
+    version = recorded_version(ledger)
+    recorded_version(ledger, created_at=NOW + timedelta(seconds=1))
+    ledger.set_version_status(version.model_id, version.version, ModelStatus.CANDIDATE)
+    assert ledger.counts() == Counts(
+        models=1,
+        versions={ModelStatus.TRAINING: 1, ModelStatus.CANDIDATE: 1},
+        jobs={JobStatus.PENDING: 2},
+    )
