@@ -118,9 +118,7 @@ def train(services: Services, job: TrainingJob, bars: Bars) -> Trained:
     )
     bundle = _workspace(services, job) / BUNDLE
     digest = save_bundle(model, recipe, bundle)
-    return Trained(
-        bundle, digest, recipe.describe(), model.train_metrics, model.importances(), out_of_sample
-    )
+    return Trained(bundle, digest, recipe.describe(), model.train_metrics, model.importances(), out_of_sample)
 
 
 def register(services: Services, job: TrainingJob, bars: Bars, trained: Trained) -> ModelVersion:
@@ -225,7 +223,7 @@ def explain(
 def summary_page(version: ModelVersion, verdict: Verdict, report: Report) -> str:
     """Markdown for a run's page: the verdict in words, the criteria, the equity curve."""
     rows = [
-        f"| {leg.name} | {leg.value:.4g} | {leg.comparison} {leg.limit:g} | {'yes' if leg.passed else '**no**'} |"
+        f"| {leg.name} | {leg.value:.4g} | {leg.comparison} {leg.limit:g} | {'yes' if leg.passed else 'NO'} |"
         for leg in verdict.legs
     ]
     return "\n".join(

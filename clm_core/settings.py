@@ -18,6 +18,7 @@ from pydantic_settings import (
 )
 
 from clm_core.backtest.results import Costs, Execution
+from clm_core.backtest.walk_forward import WalkForwardPlan
 from clm_core.domain.errors import SettingsError
 from clm_core.promotion.criteria import PromotionCriteria
 
@@ -42,6 +43,7 @@ class Settings(BaseSettings):
     costs: Costs = Costs()
     execution: Execution = Execution()
     criteria: PromotionCriteria = PromotionCriteria()
+    walk_forward: WalkForwardPlan = WalkForwardPlan()
 
     @field_validator("home")
     @classmethod

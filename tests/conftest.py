@@ -1,4 +1,4 @@
-"""Real servers for the whole session: PostgreSQL, MLflow's store and a Prefect server, in a folder of their own."""
+"""Real servers for the whole session: PostgreSQL, MLflow's store and Prefect, in a folder of their own."""
 
 from collections.abc import Iterator
 from pathlib import Path

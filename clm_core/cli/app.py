@@ -11,10 +11,11 @@ from rich.console import Console
 from rich.table import Table
 
 from clm_core.cli import data
-from clm_core.domain.errors import CLMError
+from clm_core.domain.errors import CLMError, NotFound
 from clm_core.domain.jobs import JobStatus, ModelType, RetrainRequest
 
 if TYPE_CHECKING:
+    from clm_core.domain.evaluations import EvaluationResult, Verdict
     from clm_core.domain.versions import ModelVersion
     from clm_core.retraining import Outcome
     from clm_core.services import Announce, Services
@@ -31,7 +32,8 @@ app.add_typer(data.app, name="data")
 console = Console()
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a script instead of a table.")]
 VersionName = Annotated[
-    str, typer.Argument(metavar="VERSION", help="xgboost_btcusd_1h@v20251204_143022, its label, or a model id.")
+    str,
+    typer.Argument(metavar="VERSION", help="xgboost_btcusd_1h@v20251204_143022, its label, or a model id."),
 ]
 DEMO_DAYS = 840
 
@@ -95,7 +97,7 @@ def models(
     """The registered versions, newest first."""
     with _services() as services:
         versions = services.ledger.versions(model_id=model_id, limit=limit)
-        judged = [services.ledger.find_evaluation(v.model_id, v.version) for v in versions]
+        judged = [_judged(services, version) for version in versions]
     if as_json:
         _print_json([version.model_dump(mode="json") for version in versions])
         return
@@ -130,7 +132,11 @@ def jobs(
         return
     table = Table("job", "model", "reason", "status", "asked (UTC)", "seconds", "cause of failure")
     for job in found:
-        took = f"{(job.finished_at - job.started_at).total_seconds():.1f}" if job.finished_at and job.started_at else "-"
+        took = (
+            f"{(job.finished_at - job.started_at).total_seconds():.1f}"
+            if job.finished_at and job.started_at
+            else "-"
+        )
         table.add_row(
             str(job.id),
             job.model_id,
@@ -147,8 +153,8 @@ def jobs(
 def show(version: VersionName, as_json: AsJson = False) -> None:
     """One version: what it was trained on, how it did, and why it passed or not."""
     with _services() as services:
-        found = services.ledger.find_version(version)
-        judged = services.ledger.find_evaluation(found.model_id, found.version)
+        found = _find_version(services, version)
+        judged = _judged(services, found)
     if as_json:
         evaluation, verdict = judged or (None, None)
         _print_json(
@@ -171,7 +177,9 @@ def show(version: VersionName, as_json: AsJson = False) -> None:
     )
     legs = Table("criterion", "measured", "required", "met")
     for leg in verdict.legs:
-        legs.add_row(leg.name, f"{leg.value:.4g}", f"{leg.comparison} {leg.limit:g}", "yes" if leg.passed else "NO")
+        legs.add_row(
+            leg.name, f"{leg.value:.4g}", f"{leg.comparison} {leg.limit:g}", "yes" if leg.passed else "NO"
+        )
     console.print(legs)
 
 
@@ -182,7 +190,7 @@ def report(
 ) -> None:
     """Print the path of a version's tear sheet."""
     with _services() as services:
-        found = services.ledger.find_version(version)
+        found = _find_version(services, version)
         path = services.reports / found.model_id / f"{found.version}.html"
         if not path.exists():
             services.registry.download(found.mlflow_run_id, f"report/{found.version}.html", path.parent)
@@ -268,6 +276,27 @@ def _refuse_bad_params(request: RetrainRequest) -> None:
     from clm_core.models import catalog
 
     catalog.recipe(request.model_type, request.training_params)
+
+
+def _find_version(services: "Services", name: str) -> "ModelVersion":
+    """`model_id@label`, a label that only one model has, or a model id for its newest version."""
+    model_id, separator, label = name.rpartition("@")
+    if separator:
+        return services.ledger.version(model_id, label)
+    found = services.ledger.versions(label=name) or services.ledger.versions(model_id=name, limit=1)
+    if not found:
+        raise NotFound(f"There is no version or model {name}. `clm models` lists them.")
+    if len(found) > 1:
+        names = ", ".join(f"{version.model_id}@{version.version}" for version in found)
+        raise NotFound(f"{name} could be any of {names}: say which.")
+    return found[0]
+
+
+def _judged(services: "Services", version: "ModelVersion") -> "tuple[EvaluationResult, Verdict] | None":
+    try:
+        return services.ledger.evaluation(version.model_id, version.version)
+    except NotFound:
+        return None
 
 
 def _parsed_params(pairs: list[str]) -> dict[str, Any]:

@@ -90,12 +90,18 @@ class Ledger:
     def versions(
         self,
         model_id: str | None = None,
+        label: str | None = None,
         status: ModelStatus | None = None,
         training_job_id: UUID | None = None,
         limit: int = 50,
     ) -> list[ModelVersion]:
         """Newest first."""
-        wanted = {"model_id": model_id, "status": status, "training_job_id": training_job_id}
+        wanted = {
+            "model_id": model_id,
+            "version": label,
+            "status": status,
+            "training_job_id": training_job_id,
+        }
         return [ModelVersion.model_validate(row) for row in self._select(_VERSIONS, wanted, limit)]
 
     def set_version_status(self, model_id: str, label: str, status: ModelStatus) -> ModelVersion:

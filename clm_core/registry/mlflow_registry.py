@@ -1,5 +1,6 @@
 """Versions, artifacts and metrics in MLflow."""
 
+import json
 import logging
 import os
 import tempfile
@@ -83,7 +84,7 @@ class MLflowRegistry:
         ) as run:
             mlflow.log_params({"seed": job.seed, "dataset_span_days": job.dataset_span_days, **params})
             mlflow.log_metrics({f"train.{name}": value for name, value in metrics.items()})
-            mlflow.log_input(_dataset(bars), context="training")
+            self._client.log_inputs(run.info.run_id, [_dataset(bars)])
             info = mlflow.pyfunc.log_model(
                 name=job.model_id,
                 python_model=SERVING_CODE,
@@ -118,7 +119,9 @@ class MLflowRegistry:
         for file in files:
             self._client.log_artifact(run_id, str(file), folder)
 
-    def set_status(self, model_id: str, mlflow_version: int, status: ModelStatus, reasons: Sequence[str]) -> None:
+    def set_status(
+        self, model_id: str, mlflow_version: int, status: ModelStatus, reasons: Sequence[str]
+    ) -> None:
         """Show a status to people reading the MLflow UI; the ledger stays the truth."""
         number = str(mlflow_version)
         self._client.set_model_version_tag(model_id, number, "clm.status", status.value)
@@ -194,13 +197,16 @@ class MLflowRegistry:
 
 def _dataset(bars: Bars) -> Any:
     """The bars' identity, not their bytes: they stay in the market data store under their hash."""
-    from mlflow.data.meta_dataset import MetaDataset
-    from mlflow.data.code_dataset_source import CodeDatasetSource
+    from mlflow.entities import Dataset, DatasetInput, InputTag
 
-    source = CodeDatasetSource(tags={"clm.content_hash": bars.content_hash, "clm.bars": str(len(bars))})
-    name = f"{bars.symbol} {bars.timeframe} {bars.start:%Y-%m-%d}..{bars.end:%Y-%m-%d}"
-    # MLflow allows a digest 36 characters; the whole hash is in the source
-    return MetaDataset(source, name=name, digest=bars.content_hash[:36])
+    dataset = Dataset(
+        name=f"{bars.symbol} {bars.timeframe} {bars.start:%Y-%m-%d}..{bars.end:%Y-%m-%d}",
+        # MLflow allows a digest 36 characters; the whole hash is the source
+        digest=bars.content_hash[:36],
+        source_type="clm.market",
+        source=json.dumps({"content_hash": bars.content_hash, "bars": len(bars)}),
+    )
+    return DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])
 
 
 def _own_requirement() -> str:

@@ -67,9 +67,12 @@ def test_the_score_is_clamped(values: tuple[float, float, float], score: float) 
         ({"profit_factor": 1.2}, "profit factor 1.2 is below the required 1.3"),
         ({"max_drawdown": -0.16}, "max drawdown 0.16 is above the allowed 0.15"),
         ({"trades": 49}, "trades 49 is below the required 50"),
-        ({"sharpe_ratio": math.nextafter(1.0, 0.0)}, "Sharpe ratio 0.9999999999999999 is below the required 1"),
+        (
+            {"sharpe_ratio": math.nextafter(1.0, 0.0)},
+            "Sharpe ratio 0.9999999999999999 is below the required 1",
+        ),
     ],
-    ids=lambda value: str(value),
+    ids=str,
 )
 def test_a_missed_criterion_is_the_reason(changes: dict[str, Any], reason: str) -> None:
     verdict = judged(**changes)
