@@ -158,7 +158,7 @@ class Feature:
     """Bars of a stretch before the first that has a value."""
     description: str
     compute: Callable[[Stretch], Floats]
-    """Values of one stretch, shape (n_bars,); only rows from `warm_up` on are read."""
+    """Values of one stretch, shape (n_bars,); what it answers within the warm-up is not read."""
 
 
 def log_return(span: int) -> Feature:
@@ -366,6 +366,9 @@ FEATURES = {feature.name: feature for feature in ALL}
 LOOK_BACK = max(feature.warm_up for feature in ALL)
 """Bars a stretch must have before the first in which every feature has a value."""
 
+COLUMNS_AT_ONCE = 16
+"""Turning columns into rows is twice as fast for a few that fit the processor's cache."""
+
 
 def compute_features(bars: Bars, names: Sequence[str] | None = None) -> FeatureTable:
     """The named features, or all of them, in the order of `FEATURES`.
@@ -374,19 +377,23 @@ def compute_features(bars: Bars, names: Sequence[str] | None = None) -> FeatureT
         UnknownFeature: a name is not one of `FEATURES`.
     """
     chosen = select_features(names)
-    columns = np.empty((len(chosen), len(bars)))
+    values = np.empty((len(bars), len(chosen)))
     for rows in bars.stretches():
-        stretch = Stretch(bars[rows])
-        for column, feature in zip(columns, chosen, strict=True):
-            column[rows][: feature.warm_up] = np.nan
-            if len(stretch.bars) > feature.warm_up:
-                column[rows][feature.warm_up :] = feature.compute(stretch)[feature.warm_up :]
-    values = np.ascontiguousarray(columns.T)
+        _fill(values[rows], chosen, Stretch(bars[rows]))
     values.setflags(write=False)
     return FeatureTable(tuple(feature.name for feature in chosen), values)
 
 
+def _fill(values: Floats, features: Sequence[Feature], stretch: Stretch) -> None:
+    for first in range(0, len(features), COLUMNS_AT_ONCE):
+        some = features[first : first + COLUMNS_AT_ONCE]
+        values[:, first : first + len(some)] = np.array([feature.compute(stretch) for feature in some]).T
+    for column, feature in enumerate(features):
+        values[: feature.warm_up, column] = np.nan
+
+
 def select_features(names: Sequence[str] | None) -> tuple[Feature, ...]:
+    """The named features, or all of them, in the order of `FEATURES`."""
     if names is None:
         return ALL
     unknown = [name for name in names if name not in FEATURES]

@@ -245,7 +245,7 @@ def test_values_cannot_be_changed_afterwards(walk: Bars) -> None:
         compute_features(walk).values[0, 0] = 1.0
 
 
-@pytest.mark.parametrize("n", [0, 1, 2])
+@pytest.mark.parametrize("n", [0, 1, 2, 3, 13, 26, 40])
 def test_hardly_any_bars_give_hardly_any_values(n: int, walk: Bars) -> None:
     table = compute_features(walk[:n])
 
