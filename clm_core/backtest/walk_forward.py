@@ -7,11 +7,11 @@ then: a label that would need a later bar is undefined in that slice, so no labe
 import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import datetime
 from itertools import pairwise
 from threading import Lock
 
 import numpy as np
-import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field
 
 from clm_core.domain.errors import NotEnoughBars
@@ -42,11 +42,11 @@ class FoldResult:
     """Rows the model was fitted on."""
     test: slice
     """Rows whose positions it gave."""
-    train_start: pd.Timestamp
-    train_end: pd.Timestamp
+    train_start: datetime
+    train_end: datetime
     """Open time of the last bar trained on."""
-    test_start: pd.Timestamp
-    test_end: pd.Timestamp
+    test_start: datetime
+    test_end: datetime
     """Open time of the last bar tested on."""
     train_metrics: dict[str, float]
 

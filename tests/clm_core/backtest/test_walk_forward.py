@@ -1,0 +1,222 @@
+"""Folds, purging and honesty of a walk-forward, tried on series whose pattern is known."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from clm_core.backtest.walk_forward import OutOfSample, WalkForwardPlan, split, walk_forward
+from clm_core.domain.errors import NotEnoughBars
+from clm_core.domain.jobs import ModelType
+from clm_core.market.bars import Bars, Floats
+from clm_core.market.labels import direction
+from clm_core.market.look_ahead import first_leak
+from clm_core.market.timeframes import Calendar, Timeframe
+from clm_core.models.catalog import recipe
+from clm_core.models.contract import Progress, TrainedOn
+
+SEED = 3
+PLAN = WalkForwardPlan(folds=3, embargo_bars=10)
+BOOSTED = [ModelType.XGBOOST, ModelType.LIGHTGBM]
+FAST = {"rounds": 30, "learning_rate": 0.1, "horizon": 1, "threshold": 0.0}
+
+
+def series(momentum: float, n: int = 3000, seed: int = 11) -> Bars:
+    """Hourly bars whose one-bar log returns follow each other by `momentum` (0: not at all)."""
+    rng = np.random.default_rng(seed)
+    steps = rng.normal(0, 0.005, n)
+    for t in range(1, n):
+        steps[t] += momentum * steps[t - 1]
+    close = 1000 * np.exp(np.cumsum(steps))
+    open_ = np.concatenate([close[:1], close[:-1]])
+    wick = 1 + rng.exponential(0.001, n)
+    time = np.arange(n, dtype=np.int64) * Timeframe.H1.nanoseconds
+    high, low = np.maximum(open_, close) * wick, np.minimum(open_, close) / wick
+    return Bars("TEST", Timeframe.H1, Calendar.ALWAYS, time, open_, high, low, close, rng.lognormal(3, 1, n))
+
+
+@dataclass(frozen=True)
+class Memory:
+    """The plainest model: it takes one position for ever, told by how many bars it was fitted on."""
+
+    trained_on: TrainedOn
+    model_type: ModelType = ModelType.OTHER
+    train_metrics: dict[str, float] = field(default_factory=dict)
+
+    def positions(self, bars: Bars) -> Floats:
+        return np.full(len(bars), 1 / self.trained_on.bars)
+
+    def forecast(self, bars: Bars) -> Floats:
+        return np.full(len(bars), 1 - 1 / self.trained_on.bars)
+
+    def importances(self) -> dict[str, float]:
+        return {}
+
+    def save(self, folder: Path) -> None:
+        (folder / "memory.json").write_text("{}")
+
+
+@dataclass(frozen=True)
+class Remember:
+    seen: list[Bars] = field(default_factory=list)
+    model_type: ModelType = ModelType.OTHER
+
+    def describe(self) -> dict[str, Any]:
+        return {}
+
+    def fit(self, bars: Bars, seed: int, progress: Progress | None = None) -> Memory:
+        self.seen.append(bars)
+        for done in (0.5, 1.0):
+            if progress:
+                progress(done)
+        return Memory(TrainedOn.of(bars, seed))
+
+
+def hits(found: OutOfSample, bars: Bars) -> float:
+    """Share of out-of-sample forecasts on the right side of one half."""
+    rises = direction(bars, horizon=1).values
+    known = ~np.isnan(rises) & ~np.isnan(found.forecast)
+    return float(np.mean((found.forecast[known] > 0.5) == (rises[known] > 0.5)))
+
+
+@pytest.mark.parametrize("model_type", BOOSTED)
+def test_a_planted_pattern_is_found_out_of_sample(model_type: ModelType):
+    bars = series(momentum=0.5)
+    # knowing the rule, sign(last return), is right with probability 1/2 + asin(0.5) / pi = 2/3
+    assert hits(walk_forward(recipe(model_type, FAST), bars, PLAN, SEED), bars) > 0.6
+
+
+@pytest.mark.parametrize("model_type", BOOSTED)
+def test_where_there_is_no_pattern_none_is_found(model_type: ModelType):
+    bars = series(momentum=0.0)
+    # 1,800 forecasts: three standard errors are 0.035
+    assert abs(hits(walk_forward(recipe(model_type, FAST), bars, PLAN, SEED), bars) - 0.5) < 0.035
+
+
+@pytest.mark.parametrize("model_type", BOOSTED)
+def test_positions_do_not_depend_on_how_many_folds_are_fitted_at_the_same_time(model_type: ModelType):
+    bars = series(momentum=0.3, n=1500)
+    fast = recipe(model_type, {**FAST, "rounds": 10})
+    alone, together = (walk_forward(fast, bars, PLAN, SEED, workers=workers) for workers in (1, 3))
+    assert np.array_equal(alone.positions, together.positions)
+    assert np.array_equal(alone.forecast, together.forecast, equal_nan=True)
+    assert alone.folds == together.folds
+
+
+def test_no_test_row_uses_a_later_bar_not_even_through_the_training_of_its_model():
+    bars = series(momentum=0.3, n=1500)
+    fast = recipe(ModelType.LIGHTGBM, {**FAST, "rounds": 5})
+
+    def positions(changed: Bars) -> Floats:
+        # the cuts stay where they were: only the bars after them differ
+        padded = np.zeros(len(changed))
+        for train, test in split(len(bars), PLAN):
+            if test.stop <= len(changed):
+                padded[test] = fast.fit(changed[train], SEED).positions(changed[: test.stop])[test]
+        return padded
+
+    assert np.array_equal(positions(bars), walk_forward(fast, bars, PLAN, SEED).positions)
+    assert first_leak(positions, bars, [899, 1199]) is None
+
+
+@given(
+    n_bars=st.integers(200, 5000),
+    folds=st.integers(1, 9),
+    fraction=st.floats(0.2, 0.8),
+    embargo=st.integers(0, 20),
+    train_bars=st.none() | st.integers(1, 500),
+)
+def test_folds_test_every_row_after_the_first_once_and_train_on_older_rows_only(
+    n_bars: int, folds: int, fraction: float, embargo: int, train_bars: int | None
+):
+    plan = WalkForwardPlan(
+        folds=folds, first_train_fraction=fraction, embargo_bars=embargo, train_bars=train_bars
+    )
+    cuts = split(n_bars, plan)
+    tested = [row for _, test in cuts for row in range(test.start, test.stop)]
+    assert len(cuts) == folds
+    assert tested == list(range(int(n_bars * fraction), n_bars))
+    lengths = [test.stop - test.start for _, test in cuts]
+    assert max(lengths) - min(lengths) <= 1
+    for train, test in cuts:
+        assert 0 <= train.start < train.stop == test.start - embargo
+        assert train.start == 0 if train_bars is None else train.stop - train.start <= train_bars
+
+
+def test_each_model_is_given_its_own_training_rows_and_nothing_else():
+    bars, remember = series(0.0, n=1000), Remember()
+    found = walk_forward(remember, bars, PLAN, SEED, workers=1)
+    assert [(seen.start, seen.end) for seen in remember.seen] == [
+        (fold.train_start, fold.train_end) for fold in found.folds
+    ]
+    assert [len(seen) for seen in remember.seen] == [390, 590, 790]
+
+
+def test_a_label_that_would_need_a_test_bar_is_undefined_in_the_training_rows():
+    bars, horizon = series(0.0, n=1000), 24
+    for train, test in split(len(bars), WalkForwardPlan(folds=4, embargo_bars=0)):
+        assert direction(bars[train], horizon).end.max() < test.start
+
+
+def test_rows_before_the_first_test_have_no_position_and_those_after_it_their_own_folds():
+    bars = series(0.0, n=1000)
+    found = walk_forward(Remember(), bars, PLAN, SEED)
+    assert found.rows == slice(400, 1000)
+    assert np.all(found.positions[:400] == 0)
+    assert np.all(np.isnan(found.forecast[:400]))
+    assert found.positions[[400, 599, 600, 800, 999]].tolist() == [
+        1 / 390,
+        1 / 390,
+        1 / 590,
+        1 / 790,
+        1 / 790,
+    ]
+    assert [(fold.test_start, fold.test_end) for fold in found.folds] == [
+        (bars[fold.test].start, bars[fold.test].end) for fold in found.folds
+    ]
+
+
+def test_a_rolling_window_forgets_the_oldest_bars():
+    bars, remember = series(0.0, n=1000), Remember()
+    walk_forward(remember, bars, PLAN.model_copy(update={"train_bars": 300}), SEED, workers=1)
+    assert [len(seen) for seen in remember.seen] == [300, 300, 300]
+
+
+def test_progress_adds_up_over_folds_and_ends_at_one():
+    told: list[float] = []
+    walk_forward(Remember(), series(0.0, n=1000), PLAN, SEED, told.append)
+    assert told == pytest.approx([share / 6 for share in range(1, 7)])
+
+
+@pytest.mark.parametrize(
+    ("n_bars", "plan"),
+    [
+        (0, WalkForwardPlan()),
+        (50, WalkForwardPlan(embargo_bars=24)),
+        (10, WalkForwardPlan(folds=9, embargo_bars=0)),
+    ],
+    ids=["no bars", "embargo eats the training rows", "more folds than test rows"],
+)
+def test_too_few_bars_for_the_plan_are_refused(n_bars: int, plan: WalkForwardPlan):
+    with pytest.raises(NotEnoughBars, match=f"{n_bars} bars cannot be walked forward"):
+        split(n_bars, plan)
+
+
+def test_a_fold_with_too_few_rows_to_fit_is_refused_by_the_recipe():
+    with pytest.raises(NotEnoughBars, match="rows to fit on"):
+        walk_forward(recipe(ModelType.XGBOOST, FAST), series(0.0, n=800), PLAN, SEED)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"folds": 0}, {"first_train_fraction": 1.0}, {"embargo_bars": -1}, {"train_bars": 0}, {"fold": 3}],
+    ids=lambda wrong: next(iter(wrong)),
+)
+def test_a_senseless_plan_is_refused(wrong: dict[str, Any]):
+    with pytest.raises(ValidationError):
+        WalkForwardPlan(**wrong)
