@@ -31,7 +31,7 @@ MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", 
 
 BUCKETS = 250
 """Stretches a long curve is cut into for drawing; see `rows_to_draw`."""
-EMBEDDED_TRADES = 20_000
+EMBEDDED_TRADES = 15_000
 """Most trades a page carries for download: about 2.5 MB."""
 
 
@@ -286,7 +286,8 @@ CURVES_LAYOUT: dict[str, Any] = {
     "hovermode": "x unified",
     "hoversubplots": "axis",
     "legend": {"orientation": "h", "x": 1, "xanchor": "right", "y": 1.0, "yanchor": "bottom"},
-    "xaxis": {"type": "date", "anchor": "y3", "hoverformat": "%Y-%m-%d %H:%M", "showline": True},
+    "xaxis": {"type": "date", "anchor": "y3", "hoverformat": "%Y-%m-%d %H:%M", "showline": True}
+    | {"spikethickness": 1, "spikecolor": HOLD, "spikedash": "solid"},
     "yaxis": {"tickformat": ",.2~f", "domain": PANELS["Value of the capital"]},
     "yaxis2": {"tickformat": ".2~%", "domain": PANELS["Drawdown"]},
     "yaxis3": {"tickformat": ".2~%", "domain": PANELS["Exposure, short to long"]},
@@ -393,14 +394,13 @@ def _drawn(rows: int, bars: int) -> str:
 
 
 def _verdict(verdict: Verdict) -> dict[str, str]:
-    missed = sum(not leg.passed for leg in verdict.legs)
     asked = len(verdict.legs)
+    missed = sum(not leg.passed for leg in verdict.legs)
+    headline = f"{missed} of {asked} conditions missed" if missed else f"{asked} of {asked} conditions met"
     return {
         "badge": verdict.decision.value.upper(),
         "tone": "good" if verdict.passed else "bad",
-        "headline": f"All {asked} conditions are met"
-        if not missed
-        else f"{missed} of {asked} conditions missed",
+        "headline": headline,
         "score": _finite(lambda value: f"{value:.1f}")(verdict.score),
         "score_width": f"{np.nan_to_num(verdict.score):.1f}",
     }
@@ -564,12 +564,12 @@ def _importances(importances: Mapping[str, float], top: int = 15) -> dict[str, A
 
 def _folds(folds: Sequence[FoldResult]) -> list[dict[str, str]]:
     first = min(fold.train_start for fold in folds)
-    span = (max(fold.test_end for fold in folds) - first) / 100
+    span = max(fold.test_end for fold in folds) - first
 
-    def place(name: str, start: pd.Timestamp, end: pd.Timestamp) -> dict[str, str]:
+    def place(name: str, start: datetime, end: datetime) -> dict[str, str]:
         return {
-            f"{name}_left": f"{(start - first) / span:.2f}",
-            f"{name}_width": f"{(end - start) / span:.2f}",
+            f"{name}_left": f"{100 * ((start - first) / span):.2f}",
+            f"{name}_width": f"{100 * ((end - start) / span):.2f}",
         }
 
     return [

@@ -14,7 +14,10 @@ function colours() {
 }
 
 function repaint() {
-  for (const place of places) Plotly.relayout(place, colours());
+  for (const place of places) {
+    const size = {width: place.clientWidth, height: place.clientHeight};
+    Plotly.relayout(place, {...colours(), ...size});
+  }
 }
 
 async function draw() {
@@ -28,12 +31,13 @@ async function draw() {
     place.replaceChildren();
     // a finger on a chart means to scroll the page
     if (matchMedia("(pointer: coarse)").matches) layout.dragmode = false;
-    const settings = {responsive: true, displayModeBar: false};
+    const settings = {displayModeBar: false};
     await Plotly.newPlot(place, data, layout, settings);
   }
   repaint();
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", repaint);
   matchMedia("print").addEventListener("change", repaint);
+  addEventListener("resize", repaint);
 }
 
 for (const button of document.querySelectorAll("[data-scale]")) {

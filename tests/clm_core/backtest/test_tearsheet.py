@@ -1,0 +1,381 @@
+import base64
+import gzip
+import io
+import json
+import math
+import re
+from dataclasses import asdict, fields, replace
+from datetime import UTC, datetime
+from html.parser import HTMLParser
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from PIL import Image
+from plotly.offline import get_plotlyjs
+
+from clm_core.backtest.engine import backtest
+from clm_core.backtest.metrics import summarise
+from clm_core.backtest.results import Costs, Execution, Metrics
+from clm_core.backtest.tearsheet import (
+    EMBEDDED_TRADES,
+    READINGS,
+    TearSheet,
+    drawdown,
+    equity_png,
+    percent,
+    period_returns,
+    ratio,
+    render,
+    rows_to_draw,
+)
+from clm_core.backtest.walk_forward import FoldResult
+from clm_core.domain.evaluations import Decision, Leg, Verdict
+from clm_core.domain.jobs import TriggerReason
+from clm_core.market.bars import Bars, Floats
+from clm_core.market.timeframes import Calendar, Timeframe
+
+HOUR = 3_600_000_000_000
+START = pd.Timestamp("2018-01-01", tz="UTC").value
+
+
+def bars_at(close: Floats) -> Bars:
+    opened = np.concatenate([close[:1], close[:-1]])
+    high, low = np.maximum(opened, close), np.minimum(opened, close)
+    time = START + HOUR * np.arange(len(close))
+    return Bars(
+        "BTCUSD", Timeframe.H1, Calendar.ALWAYS, time, opened, high, low, close.copy(), np.ones(len(close))
+    )
+
+
+def sheet_of(close: Floats, positions: Floats, **changes: Any) -> TearSheet:
+    bars, costs, execution = bars_at(close), Costs(), Execution()
+    ours = backtest(bars, positions, costs, execution)
+    held = backtest(bars, np.ones(len(bars)), costs, execution)
+    made = TearSheet(
+        model_id="xgboost_btcusd_1h",
+        version="v20251204_143022",
+        created_at=datetime(2025, 12, 4, 14, 30, 22, tzinfo=UTC),
+        trigger_reason=TriggerReason.DRIFT_DETECTED,
+        requested_by="alice",
+        bars=bars,
+        backtest=ours,
+        metrics=summarise(ours, bars.periods_per_year),
+        buy_and_hold=held,
+        buy_and_hold_metrics=summarise(held, bars.periods_per_year),
+        verdict=Verdict(
+            decision=Decision.FAIL,
+            score=34.1,
+            legs=(
+                Leg(
+                    name="win_rate",
+                    value=math.nan,
+                    limit=0.52,
+                    comparison=">=",
+                    passed=False,
+                    margin=math.nan,
+                ),
+                Leg(name="max_drawdown", value=0.1, limit=0.15, comparison="<=", passed=True, margin=0.05),
+            ),
+            reasons=("win rate could not be measured",),
+        ),
+        costs=costs,
+        execution=execution,
+        params={"max_depth": 5, "labels": {"horizon": 12, "barrier": math.inf}, "monotone": None},
+        importances={"rsi_14": 0.75, "atr_14": 0.25},
+        data_facts={"source": "bundled"},
+        folds=(fold(),),
+    )
+    return replace(made, **changes)
+
+
+def fold() -> FoldResult:
+    start, trained, tested, end = (datetime(2017, 11, day, tzinfo=UTC) for day in (1, 20, 21, 28))
+    return FoldResult(
+        train=slice(0, 20),
+        test=slice(20, 28),
+        train_start=start,
+        train_end=trained,
+        test_start=tested,
+        test_end=end,
+        train_metrics={},
+    )
+
+
+def walk(n_bars: int, seed: int = 0) -> Floats:
+    steps = np.random.default_rng(seed).normal(0.0, 0.01, n_bars)
+    return 7000.0 * np.exp(np.cumsum(steps))
+
+
+def flips(n_bars: int, every: int) -> Floats:
+    return np.where(np.arange(n_bars) // every % 2 == 0, 1.0, -0.5)
+
+
+@pytest.fixture(scope="module")
+def sheet() -> TearSheet:
+    return sheet_of(walk(20_000), flips(20_000, 60))
+
+
+@pytest.fixture(scope="module")
+def page(sheet: TearSheet) -> "Page":
+    return Page(render(sheet))
+
+
+class Page(HTMLParser):
+    """What a browser makes of the source: text to read, attributes, and what stands in scripts and styles."""
+
+    def __init__(self, source: str) -> None:
+        super().__init__()
+        self.source = source
+        self.attributes: list[tuple[str, str, str]] = []
+        self.scripts: dict[str, str] = {}
+        self.style = self.text = self._inside = ""
+        self.feed(source)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        named = {name: value or "" for name, value in attrs}
+        self.attributes += [(tag, name, value) for name, value in named.items()]
+        self._inside = f"script {named.get('id', 'code')}" if tag == "script" else tag
+
+    def handle_endtag(self, tag: str) -> None:
+        self._inside = ""
+        self.text += " "
+
+    def handle_data(self, data: str) -> None:
+        if self._inside.startswith("script"):
+            name = self._inside.removeprefix("script ")
+            self.scripts[name] = self.scripts.get(name, "") + data
+        elif self._inside == "style":
+            self.style += data
+        else:
+            self.text += data
+
+    def curve(self, figure: str, name: str, values: str = "y") -> Floats:
+        traces = json.loads(self.scripts["figures"])[figure]["data"]
+        packed = next(trace for trace in traces if trace["name"] == name)[values]
+        return np.frombuffer(base64.b64decode(packed["bdata"]), dtype=packed["dtype"])
+
+    def downloaded_trades(self) -> pd.DataFrame:
+        link = next(value for tag, name, value in self.attributes if tag == "a" and name == "href")
+        return pd.read_csv(io.BytesIO(base64.b64decode(link.removeprefix("data:text/csv;base64,"))))
+
+
+RESULTS = {
+    "no trade": lambda: sheet_of(walk(3000), np.zeros(3000)),
+    "one trade": lambda: sheet_of(walk(3000), (np.arange(3000) > 100).astype(float)),
+    "prices that never move": lambda: sheet_of(np.full(3000, 100.0), flips(3000, 50)),
+    "flat equity": lambda: sheet_of(np.full(3000, 100.0), np.zeros(3000), importances={}),
+    "ruin of a short": lambda: sheet_of(np.geomspace(100.0, 1000.0, 3000), np.full(3000, -1.0)),
+    "thirty bars": lambda: sheet_of(walk(30), flips(30, 7)),
+    "two bars": lambda: sheet_of(walk(2), np.ones(2)),
+    "200,000 bars, flipping at each": lambda: sheet_of(walk(200_000), flips(200_000, 1)),
+}
+
+
+@pytest.mark.parametrize("make", RESULTS.values(), ids=RESULTS)
+def test_every_kind_of_result_makes_a_page_and_a_picture(make: Any) -> None:
+    sheet = make()
+    page, picture = Page(render(sheet)), equity_png(sheet)
+
+    shown = page.text + " ".join(value for _, name, value in page.attributes if name != "href")
+    assert not re.search(r"\b([nN]a[nN]|inf|NaT|None)\b", shown)
+    assert len(page.source.encode()) <= 5_500_000
+    assert np.isfinite(page.curve("curves", "Model")).all()
+    assert len(picture) <= 60_000
+    assert Image.open(io.BytesIO(picture)).size == (900, 420)
+
+
+def test_a_browser_would_fetch_nothing(page: Page) -> None:
+    fetched = [
+        value for _, name, value in page.attributes if name in {"src", "href", "srcset", "data", "poster"}
+    ]
+    assert [value.partition(",")[0] for value in fetched] == ["data:text/csv;base64"]
+    assert "url(" not in page.style
+    assert "@import" not in page.style
+    policy = next(value for _, name, value in page.attributes if value.startswith("default-src"))
+    assert policy.startswith("default-src 'none';")
+    assert "http" not in policy
+
+
+def test_the_page_carries_plotly_once_and_whole(page: Page) -> None:
+    assert gzip.decompress(base64.b64decode(page.scripts["plotly"])).decode() == get_plotlyjs()
+    assert page.source.count(page.scripts["plotly"]) == 1
+
+
+HOSTILE = '</script><script>alert("1")</script><img src=x onerror=alert(1)>&amp;{{ 7*7 }}'
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"model_id": HOSTILE},
+        {"version": HOSTILE},
+        {"requested_by": HOSTILE},
+        {"params": {HOSTILE: 1}},
+        {"params": {"name": [HOSTILE]}},
+        {"importances": {HOSTILE: 1.0}},
+        {"data_facts": {HOSTILE: "x"}},
+        {"data_facts": {"source": HOSTILE}},
+        {"verdict": Verdict(decision=Decision.FAIL, score=0, legs=(), reasons=(HOSTILE,))},
+    ],
+    ids=lambda changes: next(iter(changes)),
+)
+def test_text_from_outside_is_shown_and_never_run(changes: dict[str, Any]) -> None:
+    page = Page(render(sheet_of(walk(40), flips(40, 9), **changes)))
+    assert HOSTILE in page.text
+    assert [tag for tag, _, _ in page.attributes].count("img") == 0
+    assert page.source.count("<script") == 3
+
+
+def test_the_verdict_stands_on_the_page_with_reasons_and_margins(page: Page) -> None:
+    words = " ".join(page.text.split())
+    assert "FAIL 1 of 2 conditions missed win rate could not be measured Promotion score 34.1 / 100" in words
+    assert "Win rate n/a ≥ 52.0% n/a ✗ Maximum drawdown 10.0% ≤ 15.0% +5.0% ✓" in words
+
+
+def test_a_pass_says_that_all_conditions_are_met() -> None:
+    leg = Leg(name="trades", value=60, limit=50, comparison=">=", passed=True, margin=10)
+    verdict = Verdict(decision=Decision.PASS, score=80, legs=(leg,), reasons=())
+    words = " ".join(Page(render(sheet_of(walk(40), flips(40, 9), verdict=verdict))).text.split())
+    assert "PASS 1 of 1 conditions met Promotion score 80.0 / 100" in words
+    assert "Trades 60 ≥ 50 +10 ✓" in words
+
+
+def test_every_metric_has_a_reading() -> None:
+    assert list(READINGS) == [field.name for field in fields(Metrics)]
+
+
+def test_every_metric_is_shown_beside_buy_and_hold(page: Page, sheet: TearSheet) -> None:
+    words = " ".join(page.text.split())
+    hold = asdict(sheet.buy_and_hold_metrics)
+    for name, value in asdict(sheet.metrics).items():
+        label, write, definition = READINGS[name]
+        assert f"{label} {definition} {write(value)} {write(hold[name])}" in words
+
+
+@pytest.mark.parametrize(
+    ("value", "written"),
+    [(0.1234, "12.3%"), (-12.5, "-1,250.0%"), (math.nan, "n/a"), (math.inf, "∞"), (-math.inf, "-∞")],
+)
+def test_numbers_without_a_value_are_written_as_words_or_signs(value: float, written: str) -> None:
+    assert percent(value) == written
+
+
+def test_the_deepest_drawdown_and_the_last_equity_are_drawn(page: Page, sheet: TearSheet) -> None:
+    drawn = page.curve("curves", "Model")
+    assert len(drawn) < len(sheet.bars)
+    assert drawn[-1] == sheet.backtest.equity[-1]
+    assert (drawn.min(), drawn.max()) == (sheet.backtest.equity.min(), sheet.backtest.equity.max())
+    assert page.curve("curves", "Drawdown").min() == pytest.approx(sheet.metrics.max_drawdown, rel=1e-9)
+
+
+def test_every_drawn_point_is_a_bar_at_its_own_time(page: Page, sheet: TearSheet) -> None:
+    times = page.curve("curves", "Model", "x")
+    rows = np.searchsorted(sheet.bars.time, (times * 1e6).astype(np.int64))
+    assert (sheet.bars.time[rows] == (times * 1e6).astype(np.int64)).all()
+    assert (sheet.backtest.equity[rows] == page.curve("curves", "Model")).all()
+
+
+series = arrays(np.float64, st.integers(1, 400), elements=st.floats(-1e6, 1e6))
+
+
+@given(curve=series, buckets=st.integers(1, 30))
+def test_thinning_keeps_the_order_the_ends_and_the_extremes(curve: Floats, buckets: int) -> None:
+    rows = rows_to_draw([curve, -curve], buckets)
+    assert (np.diff(rows) > 0).all()
+    assert (rows[0], rows[-1]) == (0, len(curve) - 1)
+    assert len(rows) <= 4 * buckets + 2
+    assert (curve[rows].min(), curve[rows].max()) == (curve.min(), curve.max())
+
+
+def test_drawdown_counts_a_loss_in_the_first_bar() -> None:
+    fall = drawdown(np.array([90.0, 110.0, 99.0, 120.0]), initial_cash=100.0)
+    assert fall.tolist() == pytest.approx([-0.1, 0.0, -0.1, 0.0])
+
+
+def test_monthly_returns_run_from_month_end_to_month_end() -> None:
+    times = pd.to_datetime(["2018-01-05", "2018-01-31", "2018-03-01", "2018-03-02"], utc=True)
+    months = period_returns(pd.DatetimeIndex(times), np.array([104.0, 110.0, 0.0, 55.0]), 100.0, "M")
+    assert months == pytest.approx({"2018-01": 0.1, "2018-03": -0.5})
+
+
+def test_a_month_that_starts_without_capital_has_no_return() -> None:
+    times = pd.to_datetime(["2018-01-05", "2018-02-01"], utc=True)
+    months = period_returns(pd.DatetimeIndex(times), np.array([0.0, 0.0]), 100.0, "M")
+    assert months["2018-01"] == -1.0
+    assert math.isnan(months["2018-02"])
+
+
+@given(equity=arrays(np.float64, st.integers(2, 90), elements=st.floats(1.0, 1e6)))
+def test_months_and_years_compound_to_the_total_return(equity: Floats) -> None:
+    times = pd.date_range("2017-11-20", periods=len(equity), freq="20D", tz="UTC")
+    for period in ("M", "Y"):
+        grown = np.prod([1 + value for value in period_returns(times, equity, 500.0, period).values()])
+        assert grown == pytest.approx(equity[-1] / 500.0)
+
+
+def test_the_download_holds_every_trade(page: Page, sheet: TearSheet) -> None:
+    trades, table = sheet.backtest.trades, page.downloaded_trades()
+    assert table["net_return"].to_numpy() == pytest.approx(trades.net_return, rel=1e-9)
+    assert table["pnl"].to_numpy() == pytest.approx(trades.pnl, rel=1e-9)
+    assert (pd.to_datetime(table["entry_time_utc"], utc=True) == sheet.bars.index[trades.entry_bar]).all()
+    assert set(table["side"]) == {"long", "short"}
+
+
+def test_more_trades_than_a_page_carries_are_cut_and_it_says_so() -> None:
+    page = Page(render(RESULTS["200,000 bars, flipping at each"]()))
+    table = page.downloaded_trades()
+    assert len(table) == EMBEDDED_TRADES
+    assert f"Download the newest {EMBEDDED_TRADES:,} trades" in page.text
+    assert "Download all" not in page.text
+
+
+def test_best_and_worst_trades_are_in_the_table(page: Page, sheet: TearSheet) -> None:
+    trades = sheet.backtest.trades
+    words = " ".join(page.text.split())
+    for row in (trades.net_return.argmax(), trades.net_return.argmin(), 0, len(trades) - 1):
+        entry = f"{sheet.bars.index[trades.entry_bar[row]]:%Y-%m-%d %H:%M}"
+        assert f"{row + 1:,} {entry}" in words
+        assert ratio(trades.pnl[row]) in words
+
+
+def test_the_histogram_counts_every_trade_and_never_mixes_gains_with_losses(
+    page: Page, sheet: TearSheet
+) -> None:
+    (bar,) = json.loads(page.scripts["figures"])["returns"]["data"]
+    centres = np.frombuffer(base64.b64decode(bar["x"]["bdata"]))
+    counts = np.array(bar["y"])
+    net_return = sheet.backtest.trades.net_return
+    assert counts[centres > 0].sum() == (net_return >= 0).sum()
+    assert counts[centres < 0].sum() == (net_return < 0).sum()
+
+
+def test_the_same_values_make_the_same_page_and_picture(sheet: TearSheet) -> None:
+    assert render(sheet) == render(sheet)
+    assert equity_png(sheet) == equity_png(sheet)
+
+
+def test_folds_are_drawn_to_the_scale_of_the_whole_span(page: Page) -> None:
+    styles = [value for tag, name, value in page.attributes if tag == "span" and name == "style"]
+    assert {"left:0.00%;width:70.37%", "left:74.07%;width:25.93%"} <= set(styles)
+    assert "2017-11-21 to 2017-11-28" in page.text
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "drift detected, asked by alice",
+        "paying 5 bps of fees and 2 bps of slippage on each side",
+        "Every figure on this page is out of sample and after costs",
+        "source bundled fee 5 bps a side slippage 2 bps a side costs paid",
+        "starting capital 10,000 stop loss none take profit none lot size any quantity",
+        "max_depth 5 labels horizon 12, barrier ∞ monotone none",
+        "rsi_14 75.0% atr_14 25.0% 2 of 2 features, 100.0% of the decisions.",
+    ],
+)
+def test_what_it_was_made_from_is_said(page: Page, said: str) -> None:
+    assert said in " ".join(page.text.split())
