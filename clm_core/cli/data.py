@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
+from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -95,7 +96,8 @@ def import_file(
         symbol,
         timeframe,
         Calendar(calendar),
-        now=datetime.now(UTC) if as_of is None else as_of.replace(tzinfo=UTC),
+        now=datetime.now(UTC),
+        as_of=None if as_of is None else as_of.replace(tzinfo=UTC),
         layout=Layout(time_column, time_format, timezone, volume_column),
         reverse=reverse,
         drop_open_bar=drop_open_bar,
@@ -151,22 +153,22 @@ def _print(series: "list[SeriesInfo]", as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps([asdict(info) for info in series], default=datetime.isoformat, indent=1))
         return
-    table = Table("Symbol", "Bars of", "Calendar", "From (UTC)", "To (UTC)")
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    for name in ("Series", "From", "To"):
+        table.add_column(name, no_wrap=True)
     for name in ("Bars", "Gaps", "Missing"):
-        table.add_column(name, justify="right")
-    table.add_column("Hash")
+        table.add_column(name, no_wrap=True, justify="right")
+    table.add_column("Hash", no_wrap=True)
     table.add_column("Source", overflow="fold")
     for info in series:
         table.add_row(
-            info.symbol,
-            info.timeframe,
-            info.calendar,
-            f"{info.start:%Y-%m-%d %H:%M}",
-            f"{info.end:%Y-%m-%d %H:%M}",
+            f"{info.symbol} {info.timeframe}",
+            f"{info.start:%Y-%m-%d}",
+            f"{info.end:%Y-%m-%d}",
             f"{info.bars:,}",
             f"{info.gaps:,}",
             f"{info.missing_bars:,}",
-            info.content_hash[:12],
+            info.content_hash[:8],
             info.source,
         )
     console.print(table)

@@ -84,11 +84,15 @@ class MarketData:
         calendar: Calendar = Calendar.ALWAYS,
         *,
         now: datetime,
+        as_of: datetime | None = None,
         layout: Layout | None = None,
         reverse: bool = False,
         drop_open_bar: bool = False,
     ) -> SeriesInfo:
         """Add a file's bars to the store, all or none; a refused file is kept in quarantine.
+
+        Args:
+            as_of: when the file was downloaded, if not now; tells a last bar that was still open then.
 
         Raises:
             InvalidBars: a rule is broken; the file and a report lie in quarantine.
@@ -98,7 +102,13 @@ class MarketData:
             frame = read_bars(path, symbol, layout or Layout())
             frame = frame[::-1].reset_index(drop=True) if reverse else frame
             bars = validate(
-                frame, symbol, step, calendar, now=now, origin=str(path), drop_open_bar=drop_open_bar
+                frame,
+                symbol,
+                step,
+                calendar,
+                now=as_of or now,
+                origin=str(path),
+                drop_open_bar=drop_open_bar,
             )
             return _info(self._store.add(bars, path.name, now))
         except InvalidBars as refusal:
