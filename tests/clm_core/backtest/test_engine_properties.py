@@ -1,0 +1,247 @@
+"""What holds whatever the bars, positions, costs and rules; and a slow engine that must agree."""
+
+from dataclasses import astuple, dataclass, field
+from itertools import pairwise
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from clm_core.backtest.engine import backtest
+from clm_core.backtest.results import Backtest, Costs, Execution, ExitReason
+from clm_core.market.bars import Floats
+
+
+class Fill(NamedTuple):
+    bar: int
+    quantity: float
+    """Bought if positive, sold if negative."""
+    price: float
+    fee: float
+
+
+class Row(NamedTuple):
+    entry_bar: int
+    exit_bar: int
+    direction: int
+    entry_price: float
+    exit_price: float
+    net_return: float
+    pnl: float
+    bars: int
+    reason: int
+
+
+@dataclass
+class SlowEngine:
+    """The engine's rules once more, by lists of fills and nothing clever."""
+
+    costs: Costs
+    rules: Execution
+    cash: float = 0.0
+    fills: list[Fill] = field(default_factory=list)
+    rows: list[Row] = field(default_factory=list)
+    equity: list[float] = field(default_factory=list)
+    target: float = 0.0
+    shut: float = 0.0
+
+    @property
+    def units(self) -> float:
+        return sum(fill.quantity for fill in self.fills)
+
+    @property
+    def into(self) -> list[Fill]:
+        return [fill for fill in self.fills if fill.quantity * self.fills[0].quantity > 0]
+
+    @property
+    def entry(self) -> float:
+        return sum(f.quantity * f.price for f in self.into) / sum(f.quantity for f in self.into)
+
+    @property
+    def per_unit(self) -> float:
+        """What one unit costs, for each unit of price."""
+        return (1 + self.costs.slippage_bps / 1e4) * (1 + self.costs.fee_bps / 1e4)
+
+    def fill(self, bar: int, quantity: float, price: float) -> None:
+        price *= 1 + np.sign(quantity) * self.costs.slippage_bps / 1e4
+        fee = abs(quantity) * price * self.costs.fee_bps / 1e4
+        self.fills.append(Fill(bar, quantity, price, fee))
+        self.cash -= quantity * price + fee
+
+    def basis(self) -> float:
+        """Largest |units| x average entry price after any of the trade's entries."""
+        held, bought, paid, largest = 0.0, 0.0, 0.0, 0.0
+        for fill in self.fills:
+            held += fill.quantity
+            if fill.quantity * self.fills[0].quantity > 0:
+                bought, paid = bought + fill.quantity, paid + fill.quantity * fill.price
+                largest = max(largest, abs(held) * paid / bought)
+        return largest
+
+    def close(self, bar: int, price: float, reason: ExitReason) -> None:
+        direction = int(np.sign(self.units))
+        entry, basis = self.entry, self.basis()
+        self.fill(bar, -self.units, price)
+        out = [f for f in self.fills if f not in self.into]
+        exit_price = sum(f.quantity * f.price for f in out) / sum(f.quantity for f in out)
+        pnl = -sum(f.quantity * f.price + f.fee for f in self.fills)
+        first = self.fills[0].bar
+        self.rows.append(
+            Row(first, bar, direction, entry, exit_price, pnl / basis, pnl, bar - first, int(reason))
+        )
+        self.fills = []
+
+    def protect(self, bar: int, opened: float, high: float, low: float) -> None:
+        if not self.fills:
+            return
+        side = np.sign(self.units)
+        adverse, favourable = (low, high) if side > 0 else (high, low)
+        stop = self.entry * (1 - side * (self.rules.stop_loss or np.inf))
+        take = self.entry * (1 + side * (self.rules.take_profit or np.inf))
+        ruin = self.cash / (-self.units * self.per_unit) if side < 0 else -np.inf
+        stop = side * max(side * stop, side * ruin)
+        if side * adverse <= side * stop:
+            price, reason = side * min(side * opened, side * stop), ExitReason.STOP_LOSS
+        elif side * favourable >= side * take:
+            price, reason = side * max(side * opened, side * take), ExitReason.TAKE_PROFIT
+        else:
+            return
+        if side * price <= side * ruin:
+            price, reason = ruin, ExitReason.RUIN
+        self.close(bar, price, reason)
+        self.cash = 0.0 if reason is ExitReason.RUIN else self.cash
+        self.target, self.shut = 0.0, side
+
+    def follow(self, bar: int, wanted: float, opened: float) -> None:
+        if self.shut and np.sign(wanted) == self.shut:
+            return
+        self.shut = 0.0
+        if wanted == self.target:
+            return
+        self.target = wanted
+        if self.fills and np.sign(wanted) == -np.sign(self.units):
+            self.close(bar, opened, ExitReason.SIGNAL)
+        units = wanted * (self.cash + self.units * opened) / (opened * self.per_unit)
+        if self.rules.lot_size:
+            units = np.trunc(units / self.rules.lot_size) * self.rules.lot_size
+        if units == 0 and self.fills:
+            self.close(bar, opened, ExitReason.SIGNAL)
+        elif units != self.units:
+            self.fill(bar, units - self.units, opened)
+
+    def run(self, prices: Floats, positions: Floats) -> None:
+        self.cash = self.rules.initial_cash
+        for bar, (opened, high, low, close) in enumerate(prices):
+            self.protect(bar, opened, opened, opened)
+            if bar > 0:
+                self.follow(bar, positions[bar - 1], opened)
+            self.protect(bar, opened, high, low)
+            if bar == len(prices) - 1 and self.fills:
+                self.close(bar, close, ExitReason.END_OF_DATA)
+            self.equity.append(self.cash + self.units * close)
+
+
+@st.composite
+def markets(draw: st.DrawFn) -> tuple[Floats, Floats]:
+    """Prices of (open, high, low, close) that jump by up to 40 %, and positions that often stay or return."""
+    n = draw(st.integers(2, 25))
+    steps = draw(st.lists(st.tuples(*[st.floats(-0.4, 0.4)] * 4), min_size=n, max_size=n))
+    rows, last = [], 100.0
+    for gap, body, up, down in steps:
+        opened = last * (1 + gap)
+        last = opened * (1 + body)
+        rows.append((opened, max(opened, last) * (1 + abs(up)), min(opened, last) * (1 - abs(down)), last))
+    sizes = st.sampled_from([-1.0, -0.6, -0.3, 0.0, 0.25, 0.5, 1.0])
+    return np.array(rows), np.array(draw(st.lists(sizes, min_size=n, max_size=n)))
+
+
+costs = st.builds(Costs, fee_bps=st.sampled_from([0, 10, 100]), slippage_bps=st.sampled_from([0, 5, 100]))
+executions = st.builds(
+    Execution,
+    initial_cash=st.just(1000.0),
+    stop_loss=st.sampled_from([None, 0.05, 0.3]),
+    take_profit=st.sampled_from([None, 0.05, 0.5]),
+    lot_size=st.sampled_from([None, 0.3, 1.0]),
+)
+unhurried = settings(max_examples=150, deadline=None)
+
+
+def trade_rows(result: Backtest) -> Floats:
+    return np.column_stack(astuple(result.trades))
+
+
+@unhurried
+@given(markets(), costs, executions)
+def test_a_slow_engine_agrees_on_equity_and_trades(make_bars, market, costs, rules) -> None:
+    prices, positions = market
+    slow = SlowEngine(costs, rules)
+    slow.run(prices, positions)
+    fast = backtest(make_bars(prices), positions, costs, rules)
+    assert fast.equity == pytest.approx(np.array(slow.equity), rel=1e-9, abs=1e-7)
+    expected = np.array(slow.rows).reshape(-1, len(Row._fields))
+    assert trade_rows(fast) == pytest.approx(expected, rel=1e-9, abs=1e-7)
+
+
+@unhurried
+@given(markets(), costs, executions)
+def test_cash_plus_the_profits_of_all_trades_is_the_final_equity(make_bars, market, costs, rules) -> None:
+    prices, positions = market
+    result = backtest(make_bars(prices), positions, costs, rules)
+    assert result.equity[-1] == pytest.approx(1000 + result.trades.pnl.sum(), rel=1e-9, abs=1e-7)
+    assert np.prod(1 + result.returns) * 1000 == pytest.approx(result.equity[-1], rel=1e-9, abs=1e-7)
+    assert (result.equity >= 0).all()
+    assert result.costs_paid >= 0
+
+
+@unhurried
+@given(markets(), costs, executions, st.data())
+def test_bars_after_t_change_nothing_up_to_t(make_bars, market, costs, rules, data) -> None:
+    prices, positions = market
+    t = data.draw(st.integers(0, len(prices) - 2))
+    shocked, turned = prices.copy(), positions.copy()
+    shocked[t + 1 :] *= data.draw(st.sampled_from([0.1, 7.0]))
+    turned[t:] = 1.0
+    before, after = (
+        backtest(make_bars(rows), wanted, costs, rules)
+        for rows, wanted in ((prices, positions), (shocked, turned))
+    )
+    for name in ("equity", "returns", "exposure", "turnover"):
+        assert (getattr(before, name)[: t + 1] == getattr(after, name)[: t + 1]).all()
+
+
+@unhurried
+@given(markets())
+def test_buying_and_holding_for_nothing_earns_the_price_ratio(make_bars, market) -> None:
+    prices, _ = market
+    result = backtest(make_bars(prices), np.ones(len(prices)), Costs(fee_bps=0, slippage_bps=0), Execution())
+    assert result.equity[-1] / 10_000 == pytest.approx(prices[-1, 3] / prices[1, 0])
+
+
+@unhurried
+@given(markets(), executions, st.floats(0, 200), st.floats(0, 200))
+def test_dearer_trading_never_earns_more(make_bars, market, rules, fee, slippage) -> None:
+    """Without lots, stops or shorts, the fills are the same and only their costs differ."""
+    prices, positions = market
+    free_running = rules.model_copy(update={"stop_loss": None, "take_profit": None, "lot_size": None})
+    equity = [
+        backtest(
+            make_bars(prices),
+            np.round(np.abs(positions)),
+            Costs(fee_bps=times * fee, slippage_bps=times * slippage),
+            free_running,
+        ).equity[-1]
+        for times in (0, 1, 2)
+    ]
+    assert all(dearer <= cheaper * (1 + 1e-12) for cheaper, dearer in pairwise(equity))
+
+
+@unhurried
+@given(markets(), costs, executions)
+def test_trades_follow_each_other_and_never_overlap(make_bars, market, costs, rules) -> None:
+    prices, positions = market
+    trades = backtest(make_bars(prices), positions, costs, rules).trades
+    assert (trades.entry_bar >= 1).all()
+    assert (trades.exit_bar >= trades.entry_bar).all()
+    assert (trades.entry_bar[1:] >= trades.exit_bar[:-1]).all()
