@@ -68,6 +68,7 @@ class Outcome:
     version: ModelVersion
     verdict: Verdict
     metrics: Metrics
+    buy_and_hold: Metrics
     report: Report
 
 
@@ -222,8 +223,9 @@ def explain(
 
 def summary_page(version: ModelVersion, verdict: Verdict, report: Report) -> str:
     """Markdown for a run's page: the verdict in words, the criteria, the equity curve."""
+    met = {True: "yes", False: "**no**"}
     rows = [
-        f"| {leg.name} | {leg.value:.4g} | {leg.comparison} {leg.limit:g} | {'yes' if leg.passed else 'NO'} |"
+        f"| {leg.label} | {leg.value:.4g} | {leg.comparison} {leg.limit:g} | {met[leg.passed]} |"
         for leg in verdict.legs
     ]
     return "\n".join(

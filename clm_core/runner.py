@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,17 +24,19 @@ READY_WITHIN_SECONDS = 60.0
 
 
 @contextlib.contextmanager
-def prefect_server(database: "Database", home: Path) -> Iterator[str]:
-    """A Prefect server on 127.0.0.1 with its data in our database; yields its API URL.
+def prefect_server(database: "Database", home: Path) -> Iterator[Callable[[], None]]:
+    """A Prefect server on 127.0.0.1 with its data in our database, known to this process as its API.
 
     A server named by PREFECT_API_URL is used instead, and left running.
 
-    Raises:
-        ServerUnavailable: it ended or did not answer within a minute; names its log.
+    Yields:
+        A function that waits until the server answers; it raises ServerUnavailable, naming the server's
+        log, when it ended or did not answer within a minute. Work done before calling it is done while
+        the server starts.
     """
     if url := os.environ.get("PREFECT_API_URL"):
         with _client_settings(url):
-            yield url
+            yield lambda: None
         return
     folder = home / "prefect"
     folder.mkdir(parents=True, exist_ok=True)
@@ -53,9 +55,8 @@ def prefect_server(database: "Database", home: Path) -> Iterator[str]:
         ) as server,
     ):
         try:
-            _wait_until_ready(server, url, log)
             with _client_settings(url):
-                yield url
+                yield lambda: _wait_until_ready(server, url, log)
         finally:
             server.terminate()
 
@@ -138,9 +139,7 @@ def _serve(port: int) -> None:
     import uvicorn
     from prefect.server.api.server import create_app
 
-    server = uvicorn.Server(
-        uvicorn.Config(create_app(), host="127.0.0.1", port=port, log_level="warning")
-    )
+    server = uvicorn.Server(uvicorn.Config(create_app(), host="127.0.0.1", port=port, log_level="warning"))
 
     def stop_when_orphaned() -> None:
         sys.stdin.buffer.read()

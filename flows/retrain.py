@@ -27,4 +27,4 @@ def retrain(request: RetrainRequest) -> retraining.Outcome:
         verdict = judge(version, tested)
         report = explain(job, version, bars, trained, tested, verdict)
         show(version, verdict, report)
-    return retraining.Outcome(version, verdict, tested.metrics, report)
+    return retraining.Outcome(version, verdict, tested.metrics, tested.buy_and_hold_metrics, report)

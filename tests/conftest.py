@@ -28,5 +28,8 @@ def services(home: Path) -> Iterator[Services]:
 
 @pytest.fixture(scope="session")
 def prefect_url(services: Services) -> Iterator[str]:
-    with prefect_server(services.database, services.settings.home) as url:
-        yield url
+    from prefect.settings import PREFECT_API_URL
+
+    with prefect_server(services.database, services.settings.home) as wait_until_ready:
+        wait_until_ready()
+        yield str(PREFECT_API_URL.value())

@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.box import SIMPLE_HEAVY
 from rich.console import Console
 from rich.table import Table
 
@@ -15,7 +16,7 @@ from clm_core.domain.errors import CLMError, NotFound
 from clm_core.domain.jobs import JobStatus, ModelType, RetrainRequest
 
 if TYPE_CHECKING:
-    from clm_core.domain.evaluations import EvaluationResult, Verdict
+    from clm_core.domain.evaluations import EvaluationResult, Leg, Verdict
     from clm_core.domain.versions import ModelVersion
     from clm_core.retraining import Outcome
     from clm_core.services import Announce, Services
@@ -30,6 +31,8 @@ app = typer.Typer(
 app.add_typer(data.app, name="data")
 
 console = Console()
+if not console.is_terminal:
+    console = Console(width=160)  # a file or pipe has no width: nothing should be cut for it
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a script instead of a table.")]
 VersionName = Annotated[
     str,
@@ -101,7 +104,7 @@ def models(
     if as_json:
         _print_json([version.model_dump(mode="json") for version in versions])
         return
-    table = Table("model", "version", "status", "Sharpe", "trades", "score", "registered (UTC)")
+    table = _listing("model", "version", "status", "Sharpe", "trades", "score", "registered (UTC)")
     for version, found in zip(versions, judged, strict=True):
         figures = (
             (f"{found[0].sharpe_ratio:.2f}", str(found[0].trades), f"{found[0].promotion_score:.1f}")
@@ -130,7 +133,8 @@ def jobs(
     if as_json:
         _print_json([job.model_dump(mode="json") for job in found])
         return
-    table = Table("job", "model", "reason", "status", "asked (UTC)", "seconds", "cause of failure")
+    table = _listing("job", "model", "reason", "status", "asked (UTC)", "seconds")
+    table.add_column("cause of failure", overflow="fold")
     for job in found:
         took = (
             f"{(job.finished_at - job.started_at).total_seconds():.1f}"
@@ -171,15 +175,14 @@ def show(version: VersionName, as_json: AsJson = False) -> None:
         return
     evaluation, verdict = judged
     console.print(
-        f"{verdict.decision.value.upper()}  score {verdict.score:.1f} of 100, out of sample "
+        f"{_decision(verdict)}, score {verdict.score:.1f} of 100, out of sample "
         f"{evaluation.period_start:%Y-%m-%d} to {evaluation.period_end:%Y-%m-%d}, after "
         f"{evaluation.fee_bps:g} bps fee and {evaluation.slippage_bps:g} bps slippage"
     )
-    legs = Table("criterion", "measured", "required", "met")
+    legs = Table("criterion", "measured", "required", box=SIMPLE_HEAVY)
     for leg in verdict.legs:
-        legs.add_row(
-            leg.name, f"{leg.value:.4g}", f"{leg.comparison} {leg.limit:g}", "yes" if leg.passed else "NO"
-        )
+        limit = f"{leg.comparison} {_shown(leg.name, leg.limit)}"
+        legs.add_row(leg.label, _measured(leg), limit)
     console.print(legs)
 
 
@@ -244,6 +247,7 @@ def _retrain(requests: list[RetrainRequest]) -> list["Outcome"]:
     """Run the flow for each request under one Prefect server, with progress on the terminal."""
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+    from clm_core.database import open_database
     from clm_core.runner import prefect_server, prepare_environment, run_flow
 
     settings = _settings()
@@ -258,9 +262,13 @@ def _retrain(requests: list[RetrainRequest]) -> list["Outcome"]:
         def announce(step: str, share: float) -> None:
             progress.update(bar, description=f"{title}: {step}", completed=share, total=1.0)
 
-        title = ""
-        outcomes = []
-        with _services(settings, announce) as services, prefect_server(services.database, settings.home):
+        title, outcomes = "", []
+        with (
+            open_database(settings) as database,
+            prefect_server(database, settings.home) as wait_until_ready,
+            _services(settings, announce),
+        ):
+            wait_until_ready()
             for request in requests:
                 title = f"{request.model_type.value} {request.symbol} {request.timeframe}"
                 announce("Loading bars", 0.0)
@@ -311,41 +319,56 @@ def _parsed_params(pairs: list[str]) -> dict[str, Any]:
     return parsed
 
 
+PERCENT = {"win_rate", "max_drawdown"}
+
+
 def _show_outcomes(outcomes: list["Outcome"]) -> None:
-    table = Table(
-        "model",
-        "verdict",
-        "score",
-        "Sharpe",
-        "win rate",
-        "profit factor",
-        "max drawdown",
-        "trades",
-        "net return",
-        title="Out of sample (walk-forward), after costs",
-        title_justify="left",
-    )
+    """A column a model, a row a criterion; the facts that decide nothing stand below."""
+    table = Table(box=SIMPLE_HEAVY)
+    table.add_column("out of sample, after costs")
+    table.add_column("required", justify="right")
     for outcome in outcomes:
-        metrics, passed = outcome.metrics, outcome.verdict.passed
-        table.add_row(
-            outcome.version.model_id,
-            "[green]PASS[/]" if passed else "[red]FAIL[/]",
-            f"{outcome.verdict.score:.1f}",
-            f"{metrics.sharpe_ratio:.2f}",
-            f"{metrics.win_rate:.1%}",
-            f"{metrics.profit_factor:.2f}",
-            f"{metrics.max_drawdown:.1%}",
-            str(metrics.trades),
-            f"{metrics.total_return:+.1%}",
-        )
+        table.add_column(outcome.version.model_id, justify="right")
+    for legs in zip(*(outcome.verdict.legs for outcome in outcomes), strict=True):
+        limit = f"{legs[0].comparison} {_shown(legs[0].name, legs[0].limit)}"
+        table.add_row(legs[0].label, limit, *(_measured(leg) for leg in legs))
+    table.add_section()
+    table.add_row("net return", "", *(f"{outcome.metrics.total_return:+.1%}  " for outcome in outcomes))
+    table.add_row(
+        "buying and holding", "", *(f"{outcome.buy_and_hold.total_return:+.1%}  " for outcome in outcomes)
+    )
+    table.add_row("score, 0 to 100", "", *(f"{outcome.verdict.score:.1f}  " for outcome in outcomes))
+    table.add_section()
+    table.add_row("verdict", "", *(_decision(outcome.verdict) + "  " for outcome in outcomes))
     console.print(table)
     for outcome in outcomes:
-        version = outcome.version
-        console.print(f"\n[bold]{version.model_id}[/] {version.version}", highlight=False)
-        for reason in outcome.verdict.reasons:
-            console.print(f"  refused: {reason}", highlight=False)
-        console.print(f"  MLflow:  {version.model_path}", highlight=False, soft_wrap=True)
-        console.print(f"  report:  {outcome.report.html}", highlight=False, soft_wrap=True)
+        _show_outcome(outcome)
+
+
+def _show_outcome(outcome: "Outcome") -> None:
+    version = outcome.version
+    console.print(
+        f"[bold]{version.model_id}[/] {version.version}: {_decision(outcome.verdict)}", highlight=False
+    )
+    for reason in outcome.verdict.reasons:
+        console.print(f"  - {reason}", highlight=False)
+    console.print(f"  load it:  {version.model_path}", highlight=False, soft_wrap=True)
+    console.print(f"  report:   {outcome.report.html}", highlight=False, soft_wrap=True)
+    console.print()
+
+
+def _decision(verdict: "Verdict") -> str:
+    return f"[{'green' if verdict.passed else 'red'}]{verdict.decision.value.upper()}[/]"
+
+
+def _measured(leg: "Leg") -> str:
+    return f"{_shown(leg.name, leg.value)} " + ("[green]✓[/]" if leg.passed else "[red]✗[/]")
+
+
+def _shown(criterion: str, value: float) -> str:
+    if criterion == "trades":
+        return f"{value:.0f}"
+    return f"{value:.1%}" if criterion in PERCENT else f"{value:.2f}"
 
 
 def _outcome_json(outcome: "Outcome") -> dict[str, Any]:
@@ -357,7 +380,12 @@ def _outcome_json(outcome: "Outcome") -> dict[str, Any]:
 
 
 def _facts_table(version: "ModelVersion") -> Table:
-    table = Table(show_header=False, title=f"{version.model_id} {version.version}", title_justify="left")
+    table = Table(
+        show_header=False,
+        box=SIMPLE_HEAVY,
+        title=f"{version.model_id} {version.version}",
+        title_justify="left",
+    )
     for name, value in (
         ("status", version.status.value),
         ("load it with", version.model_path),
@@ -369,6 +397,14 @@ def _facts_table(version: "ModelVersion") -> Table:
         ("bundle digest", version.bundle_digest),
     ):
         table.add_row(name, value)
+    return table
+
+
+def _listing(*columns: str) -> Table:
+    """Names to copy are never cut: a narrow terminal cuts the last column instead."""
+    table = Table(box=SIMPLE_HEAVY)
+    for column in columns:
+        table.add_column(column, no_wrap=True)
     return table
 
 

@@ -39,7 +39,7 @@ class EvaluationResult(BaseModel):
 
 
 class Decision(StrEnum):
-    PASS = "pass"  # noqa: S105
+    PASS = "pass"
     FAIL = "fail"
 
 
@@ -56,6 +56,11 @@ class Leg(BaseModel):
     passed: bool
     margin: float
     """Distance to the limit, positive when the condition holds; NaN when there is no usable value."""
+
+    @property
+    def label(self) -> str:
+        """The name as people write it: "Sharpe ratio"."""
+        return self.name.replace("_", " ").replace("sharpe", "Sharpe")
 
 
 class Verdict(BaseModel):

@@ -44,7 +44,9 @@ class RetrainRequest(BaseModel):
     symbol: str = Field(description="The market, as `clm data list` names it: BTCUSD.")
     timeframe: str = Field(default="1h", description="Length of a bar: 1m, 5m, 15m, 30m, 1h, 4h or 1d.")
     dataset_span_days: int = Field(
-        default=365, gt=0, description="Days of bars, counted back from the newest, that the training may see."
+        default=365,
+        gt=0,
+        description="Days of bars, counted back from the newest, that the training may see.",
     )
     trigger_reason: TriggerReason = Field(default=TriggerReason.MANUAL, description="Why it is retrained.")
     training_params: dict[str, Any] = Field(

@@ -84,11 +84,10 @@ def _is_finite_number(value: float) -> bool:
 
 
 def _refusal(leg: Leg) -> str:
-    label = leg.name.replace("_", " ").replace("sharpe", "Sharpe")
     if not math.isfinite(leg.value):
-        return f"{label} could not be measured ({leg.value})"
+        return f"{leg.label} could not be measured"
     asked = "below the required" if leg.comparison == ">=" else "above the allowed"
     shown = f"{leg.value:.4g}"
     if shown == f"{leg.limit:.4g}":
         shown = repr(leg.value)  # refused by a hair: it must not read like its limit
-    return f"{label} {shown} is {asked} {leg.limit:g}"
+    return f"{leg.label} {shown} is {asked} {leg.limit:g}"

@@ -20,7 +20,7 @@ from clm_core.models.bundle import load_bundle
 from clm_core.models.contract import Model
 
 EXPERIMENT = "clm"
-SERVING_CODE = Path(__file__).parents[1] / "models" / "serving.py"
+SERVING_CODE = Path(__file__).parent / "serving.py"
 BUNDLE = "bundle"
 """Name of the folder a bundle has when it is handed in, and so in MLflow."""
 CURVE_POINTS = 500
