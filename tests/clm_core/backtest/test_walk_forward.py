@@ -42,7 +42,7 @@ def series(momentum: float, n: int = 3000, seed: int = 11) -> Bars:
 
 @dataclass(frozen=True)
 class Memory:
-    """The plainest model: it takes one position for ever, told by how many bars it was fitted on."""
+    """Its positions tell how many bars it was fitted on, its forecasts how many it was then shown."""
 
     trained_on: TrainedOn
     model_type: ModelType = ModelType.OTHER
@@ -52,7 +52,7 @@ class Memory:
         return np.full(len(bars), 1 / self.trained_on.bars)
 
     def forecast(self, bars: Bars) -> Floats:
-        return np.full(len(bars), 1 - 1 / self.trained_on.bars)
+        return np.full(len(bars), 1 / len(bars))
 
     def importances(self) -> dict[str, float]:
         return {}
@@ -176,6 +176,7 @@ def test_rows_before_the_first_test_have_no_position_and_those_after_it_their_ow
         1 / 790,
         1 / 790,
     ]
+    assert found.forecast[[400, 599, 600, 999]].tolist() == [1 / 600, 1 / 600, 1 / 800, 1 / 1000]
     assert [(fold.test_start, fold.test_end) for fold in found.folds] == [
         (bars[fold.test].start, bars[fold.test].end) for fold in found.folds
     ]
