@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
-from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -153,7 +152,7 @@ def _print(series: "list[SeriesInfo]", as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps([asdict(info) for info in series], default=datetime.isoformat, indent=1))
         return
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
     for name in ("Series", "From", "To"):
         table.add_column(name, no_wrap=True)
     for name in ("Bars", "Gaps", "Missing"):

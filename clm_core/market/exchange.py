@@ -91,12 +91,15 @@ class ExchangeSeries:
 
         step = self._timeframe.seconds * 1000
         page = self._bars_from(cursor, PAGE, until_ms)
-        if page and page[0][0] > cursor:
-            # some exchanges answer with the newest bars of a window: ask for exactly what is not there
+        # some exchanges answer with the newest bars of a window: ask again for what should stand before them
+        while page and page[0][0] > cursor:
             hole = (page[0][0] - cursor) // step
-            page = [
+            before = [
                 row for row in self._bars_from(cursor, min(hole, PAGE), until_ms) if row[0] < page[0][0]
-            ] or page
+            ]
+            if not before:
+                break
+            page = before
         if not page and until_ms - cursor > QUIET_MS + step:
             since = pd.Timestamp(cursor, unit="ms", tz="UTC")
             raise ccxt.BadResponse(
