@@ -85,6 +85,13 @@ def test_features_of_ten_times_the_price_and_a_thousand_times_the_volume_are_the
     np.testing.assert_allclose(after, before, rtol=1e-9, atol=1e-9 * np.nanstd(before))
 
 
+@pytest.mark.parametrize("price", [2.0**-45, 2.0**40], ids=["tiny", "huge"])
+def test_features_of_a_price_of_another_magnitude_are_the_same_to_the_bit(price: float, walk: Bars) -> None:
+    before, after = compute_features(walk), compute_features(scaled(walk, price, volume=1.0))
+
+    assert np.array_equal(after.values, before.values, equal_nan=True)
+
+
 @st.composite
 def awkward_bars(draw: st.DrawFn) -> Bars:
     """Spells of movement, standstill and no trades in any order, at tiny and huge prices and volumes."""

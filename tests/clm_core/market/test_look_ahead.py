@@ -3,7 +3,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from clm_core.market.bars import Bars, Floats
+from clm_core.market.bars import FIELDS, Bars, Floats
 from clm_core.market.look_ahead import first_leak, other_futures
 
 ROWS = (200, 450, 700)
@@ -89,8 +89,21 @@ def test_a_row_without_a_future_is_refused(rows: list[int], walk: Bars) -> None:
         first_leak(expanding_mean, walk, rows)
 
 
-def test_every_future_differs_after_the_row_and_nowhere_else(walk: Bars) -> None:
-    for change, other in other_futures(walk, 300):
-        assert np.array_equal(other.close[:301], walk.close[:301]), change
-        assert np.array_equal(other.time[:301], walk.time[:301]), change
-        assert other.content_hash != walk.content_hash, change
+def test_an_outage_that_was_not_yet_known_is_found(walk: Bars) -> None:
+    def time_to_the_next_bar(bars: Bars) -> Floats:
+        return np.append(np.diff(bars.time), bars.timeframe.nanoseconds).astype(np.float64)
+
+    found = first_leak(time_to_the_next_bar, walk, [200])
+
+    assert found == "value (200,) changes when the bars after row 200 are delayed"
+
+
+def test_futures_differ_after_the_row_and_nowhere_else(walk: Bars) -> None:
+    futures = dict(other_futures(walk, 300))
+
+    for change, other in futures.items():
+        for name in ("time", *FIELDS):
+            assert np.array_equal(getattr(other, name)[:301], getattr(walk, name)[:301]), (change, name)
+    for change in ("multiplied", "flattened", "reversed"):
+        for name in FIELDS:
+            assert not np.array_equal(getattr(futures[change], name), getattr(walk, name)), (change, name)

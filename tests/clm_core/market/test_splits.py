@@ -22,7 +22,7 @@ def ends(n: int, horizon: int) -> Rows:
 def label_ends(draw: st.DrawFn) -> Rows:
     """Labels of any length up to 12, a few of them undefined."""
     n = draw(st.integers(40, 200))
-    lengths = np.array(draw(st.lists(st.integers(0, 12), min_size=n, max_size=n)))
+    lengths = np.random.default_rng(draw(st.integers(0, 2**32 - 1))).integers(0, 13, n)
     return np.where((lengths > 0) & (np.arange(n) + lengths < n), np.arange(n) + lengths, -1)
 
 
