@@ -38,8 +38,8 @@ Driver = Literal["psycopg", "asyncpg"]
 
 SERVER_USER = "embedded_postgres"
 """Whom the server runs as when root starts it: PostgreSQL refuses to run as root."""
-READY_WITHIN_SECONDS = 60.0
-STOPPED_WITHIN_SECONDS = 30
+READY_WITHIN_SECONDS = 120
+STOPPED_WITHIN_SECONDS = 120
 SOCKET_PATH_LIMIT = 103
 """Longest path of a socket, in bytes: 103 on macOS, 107 on Linux."""
 CREATION_LOCK = 0x434C4D01
@@ -197,7 +197,7 @@ def _running(home: Path) -> Path:
         except (psycopg.OperationalError, FileNotFoundError, IndexError) as error:
             if time.monotonic() > deadline:
                 raise DatabaseUnavailable(
-                    f"PostgreSQL under {home} is alive but has not answered for {READY_WITHIN_SECONDS:.0f} s "
+                    f"PostgreSQL under {home} is alive but has not answered for {READY_WITHIN_SECONDS} s "
                     f"({error}); see {_log(home)}."
                 ) from error
         time.sleep(0.05)
@@ -215,7 +215,7 @@ def _start(home: Path, alive: IO[bytes]) -> None:
     options = _OPTIONS | {"unix_socket_directories": f'"{sockets}"'}
     started = _run(
         *(str(_programs() / "pg_ctl"), "start", "-D", str(_data(home)), "-l", str(_log(home))),
-        *("-w", "-t", f"{READY_WITHIN_SECONDS:.0f}"),
+        *("-w", "-t", f"{READY_WITHIN_SECONDS}"),
         *("-o", " ".join(f"-c {name}={shlex.quote(value)}" for name, value in options.items())),
         user=user,
         inherited=alive,

@@ -23,7 +23,7 @@ def database() -> Iterator[Database]:
     home = Path(tempfile.mkdtemp(prefix="clm-ledger-"))
     # started by root, PostgreSQL runs as a user of its own, who has to get in
     home.chmod(0o755)
-    with open_database(Settings(home=home)) as opened:
+    with open_database(Settings(home=home, database_url=None)) as opened:
         yield opened
     shutil.rmtree(home)
 
