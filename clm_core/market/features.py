@@ -367,7 +367,7 @@ LOOK_BACK = max(feature.warm_up for feature in ALL)
 """Bars a stretch must have before the first in which every feature has a value."""
 
 COLUMNS_AT_ONCE = 16
-"""Turning columns into rows is twice as fast for a few that fit the processor's cache."""
+"""A few columns fit the processor's cache while they are turned into rows; a whole table does not."""
 
 
 def compute_features(bars: Bars, names: Sequence[str] | None = None) -> FeatureTable:
