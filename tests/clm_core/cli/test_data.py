@@ -1,0 +1,98 @@
+import json
+import re
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from clm_core.cli.data import app
+from clm_core.domain.errors import InvalidBars, UnknownSeries
+from clm_core.market.timeframes import Calendar
+
+BARS = """time,open,high,low,close,volume
+2024-01-05T20:00Z,1.10,1.12,1.09,1.11,5
+2024-01-05T21:00Z,1.11,1.13,1.10,1.12,5
+2024-01-07T22:00Z,1.12,1.14,1.11,1.13,5
+2024-01-08T01:00Z,1.13,1.15,1.12,1.14,5
+"""
+
+
+@pytest.fixture
+def clm(tmp_path, monkeypatch):
+    """`clm data …` in a folder of its own; an error is raised, as it is for `main`, which prints it."""
+    monkeypatch.setenv("CLM_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("COLUMNS", "100")
+
+    def run(*words: object) -> Result:
+        return CliRunner().invoke(app, [str(word) for word in words], catch_exceptions=False)
+
+    return run
+
+
+@pytest.fixture
+def file(tmp_path) -> Path:
+    path = tmp_path / "bars.csv"
+    path.write_text(BARS)
+    return path
+
+
+def test_list_shows_what_is_bundled(clm):
+    output = clm("list").output
+    assert re.search(r"BTCUSD 1h +2017-07-01 +2019-10-17 +20,111 +0 +0 +f6a14659", output)
+    assert re.search(r"EURUSD 1h +2017-01-01 +2017-12-29 +6,225 +2 +15 +86c4215e", output)
+
+
+def test_list_as_json_has_every_field(clm):
+    btc = json.loads(clm("list", "--json").stdout)[0]
+    assert (btc["symbol"], btc["timeframe"], btc["calendar"], btc["bars"]) == ("BTCUSD", "1h", "24x7", 20_111)
+    assert (btc["start"], btc["gaps"], btc["missing_bars"]) == ("2017-07-01T11:00:00+00:00", 0, 0)
+
+
+def test_show_draws_the_series_and_names_its_outages_and_hash(clm):
+    output = clm("show", "EURUSD", "1h").output
+    assert sum(character > "⠀" and character <= "⣿" for character in output) > 100
+    assert "2017-01-01 22:00 to 2017-12-29 21:00 UTC" in output
+    assert "outages   2, 15 bars missing; longest: 14 bars after 2017-12-25 07:00" in output
+    assert "closures  51" in output
+    assert "86c4215e88817daeb241b0954c78cb5970d8ea05230d2de53b561826af32d798" in output
+
+
+def test_show_writes_a_page_that_needs_no_network(clm, tmp_path):
+    page = tmp_path / "page.html"
+    clm("show", "EURUSD", "1h", "--days", 30, "--html", page)
+    text = page.read_text()
+    assert "EURUSD 1h" in text
+    assert '"candlestick"' in text
+    assert not re.search(r"<script[^>]+src=", text)
+
+
+def test_a_file_is_imported_and_can_be_shown(clm, file):
+    imported = clm("import", file, "--symbol", "EUR/CHF", "--timeframe", "1h", "--calendar", "24x5")
+    assert re.search(r"EURCHF 1h +2024-01-05 +2024-01-08 +4 +1 +2 .*bars\.csv", imported.output)
+    assert "outages   1, 2 bars missing" in clm("show", "EURCHF", "1h").output
+
+
+def test_a_bad_file_is_refused(clm, file):
+    file.write_text(BARS.replace("1.14,1.11", "1.14,nan"))
+    with pytest.raises(InvalidBars, match=r"nan \(1 rows, first \[2\]\)"):
+        clm("import", file, "--symbol", "EURCHF", "--timeframe", "1h")
+
+
+def test_an_earlier_state_is_shown_by_its_hash(clm, file):
+    clm("import", file, "--symbol", "EURCHF", "--timeframe", "1h")
+    before = json.loads(clm("list", "--json").stdout)[1]["content_hash"]
+    file.write_text("\n".join([BARS.splitlines()[0], "2024-01-08T02:00Z,1.14,1.16,1.13,1.15,5"]))
+    clm("import", file, "--symbol", "EURCHF", "--timeframe", "1h")
+    assert "EURCHF 1h, calendar 24x7: 5 bars" in clm("show", "EURCHF", "1h").output
+    assert "EURCHF 1h, calendar 24x7: 4 bars" in clm("show", "EURCHF", "1h", "--hash", before[:10]).output
+
+
+def test_fetching_from_nowhere_says_what_is_missing(clm):
+    with pytest.raises(UnknownSeries, match="--since"):
+        clm("fetch", "BTCUSDT", "1h")
+
+
+def test_the_calendars_that_can_be_passed_are_all_there_are(clm):
+    """The option spells them out, so that `clm --help` need not import the numerics."""
+    help_text = clm("import", "--help").output
+    assert all(calendar.value in help_text for calendar in Calendar)
