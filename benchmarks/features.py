@@ -3,10 +3,12 @@
 import math
 import time
 from collections.abc import Callable
+from statistics import median
 
 import numpy as np
 import polars as pl
 
+from benchmarks.table import Row, faster, seconds
 from clm_core.market.bars import FIELDS, Bars, Floats
 from clm_core.market.features import compute_features
 from clm_core.market.timeframes import Calendar, Timeframe
@@ -84,13 +86,15 @@ def polars_features() -> dict[str, pl.Expr]:
     }
 
 
-def best_seconds(work: Callable[[], object], clock: Callable[[], float]) -> float:
-    def once() -> float:
-        start = clock()
-        work()
-        return clock() - start
+def processor_seconds(work: Callable[[], object]) -> float:
+    """Median over all threads."""
 
-    return min(once() for _ in range(REPEATS))
+    def once() -> float:
+        start = time.process_time()
+        work()
+        return time.process_time() - start
+
+    return median(once() for _ in range(REPEATS))
 
 
 def refuse_disagreement(names: tuple[str, ...], ours: Floats, theirs: Floats) -> None:
@@ -99,12 +103,9 @@ def refuse_disagreement(names: tuple[str, ...], ours: Floats, theirs: Floats) ->
         raise AssertionError(f"{names[apart.argmax()]} is {apart.max():.1e} standard deviations from polars'")
 
 
-def rows() -> list[tuple[str, float, float, float | None]]:
-    """(name, our seconds, polars' seconds, wanted ratio or None), once the values agree.
-
-    Ours keep to one thread and polars takes all it can, so that seconds of processor time are compared; the
-    time on the clock is reported beside it.
-    """
+def rows() -> list[Row]:
+    """Ours keep to one thread and polars takes all it can, so that seconds of processor time are compared;
+    the time on the clock is reported beside it."""
     bars = hourly_bars()
     frame = pl.DataFrame({name: getattr(bars, name) for name in FIELDS}).with_columns(
         time=pl.Series(bars.time).cast(pl.Datetime("ns", "UTC"))
@@ -113,20 +114,21 @@ def rows() -> list[tuple[str, float, float, float | None]]:
     table = compute_features(bars, tuple(expressions))
     refuse_disagreement(table.names, table.values, frame.select(**expressions).select(table.names).to_numpy())
 
-    def row(
-        what: str, clock: Callable[[], float], target: float | None
-    ) -> tuple[str, float, float, float | None]:
-        ours = best_seconds(lambda: compute_features(bars, table.names), clock)
-        theirs = best_seconds(lambda: frame.select(**expressions), clock)
-        return f"{len(table.names)} features, {N_BARS:,} bars, {what}", ours, theirs, target
+    def ours() -> object:
+        return compute_features(bars, table.names)
 
+    def theirs() -> object:
+        return frame.select(**expressions)
+
+    what = f"{len(table.names)} features, {N_BARS:,} bars"
+    peer = f"polars {pl.__version__}"
     return [
-        row(f"processor time (polars {pl.__version__})", time.process_time, 3.0),
-        row(f"clock (1 thread, polars {pl.thread_pool_size()})", time.perf_counter, None),
+        faster(f"{what}, processor time", processor_seconds(ours), peer, processor_seconds(theirs), 3.0),
+        faster(
+            f"{what}, clock, 1 thread",
+            seconds(ours, REPEATS),
+            f"{peer}, {pl.thread_pool_size()} threads",
+            seconds(theirs, REPEATS),
+            None,
+        ),
     ]
-
-
-if __name__ == "__main__":
-    for name, ours_s, peer_s, target in rows():
-        wanted = "" if target is None else f", {target:g}x wanted"
-        print(f"{name}: {ours_s * 1e3:.1f} ms against {peer_s * 1e3:.1f} ms: {peer_s / ours_s:.1f}x{wanted}")
