@@ -1,6 +1,7 @@
 """`clm data …`: what bars there are, and how more come in."""
 
 import json
+import logging
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -124,6 +125,8 @@ def fetch(
     from clm_core.market.exchange import Patience
     from clm_core.market.timeframes import Calendar
 
+    # its lines carry their facts in fields that a terminal does not show; the last failure is raised anyway
+    logging.getLogger("stamina").setLevel(logging.ERROR)
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True)) as progress:
         task = progress.add_task(f"{exchange} {symbol} {timeframe}", total=1.0)

@@ -157,8 +157,8 @@ class ExchangeSeries:
             wish = "" if wanted is None else f" (it asks to wait {wanted:.0f} s)"
             raise SourceUnavailable(
                 f"{self._client.id} did not give {what} in {patience.attempts} attempts or "
-                f"{patience.deadline_s:.0f} s: {error}{wish}. Run the command again later: "
-                "it resumes from what is stored"
+                f"{patience.deadline_s:.0f} s: {type(error).__name__}: {error}{wish}. "
+                "Run the command again later: it resumes from what is stored"
             ) from error
         raise AssertionError("unreachable: the last attempt returns or raises")
 
