@@ -212,17 +212,18 @@ def config() -> None:
 
 @app.command(name="exec", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def exec_(context: typer.Context) -> None:
-    """Run a command with the database up and MLFLOW_TRACKING_URI set: `clm exec mlflow server`."""
+    """Run a command with the database up and MLFLOW_TRACKING_URI set: `clm exec -- mlflow server`."""
     import subprocess
 
     from clm_core.database import open_database
 
     if not context.args:
-        raise typer.BadParameter("name a command: clm exec python trader.py")
+        raise typer.BadParameter("name a command: clm exec -- python trader.py")
     with open_database(_settings()) as database:
         uri = database.url("mlflow", driver="psycopg")
         environment = os.environ | {
             "MLFLOW_TRACKING_URI": uri,
+            "MLFLOW_BACKEND_STORE_URI": uri,
             "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
             "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
         }

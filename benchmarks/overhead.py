@@ -1,0 +1,73 @@
+"""What Prefect adds to a retrain: the flow against the same steps as plain calls, on the same services."""
+
+import tempfile
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from statistics import median
+from time import perf_counter
+
+from benchmarks.table import Row, overhead
+from clm_core import retraining
+from clm_core.domain.jobs import ModelType, RetrainRequest
+from clm_core.runner import prefect_server, prepare_environment, run_flow
+from clm_core.services import Services, open_services
+from clm_core.settings import Settings
+
+REPEATS = 5
+LARGEST_OVERHEAD = 10.0
+"""Percent."""
+REQUEST = RetrainRequest(
+    model_type=ModelType.LIGHTGBM,
+    symbol="BTCUSD",
+    dataset_span_days=840,
+    # no early stop: every fold trains all its rounds, so that a run takes its five seconds or so
+    training_params={"early_stopping_rounds": 500, "rounds": 500},
+    requested_by="benchmark",
+)
+
+
+def rows() -> list[Row]:
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        home = Path(folder)
+        home.chmod(0o755)  # started by root, PostgreSQL runs as a user of its own
+        prepare_environment(home)
+        with (
+            open_services(Settings(home=home)) as services,
+            prefect_server(services.database, home) as wait_until_ready,
+        ):
+            wait_until_ready()
+            return [_flow_against_plain_calls(services)]
+
+
+def _flow_against_plain_calls(services: Services) -> Row:
+    """One of each in turn, so that whatever else the machine does falls on both."""
+    flow_s, plain_s = [], []
+    for _ in range(REPEATS + 1):
+        plain_s.append(_timed(lambda: plain_calls(services)))
+        flow_s.append(_timed(lambda: run_flow("flows.retrain.retrain", request=REQUEST)))
+    return overhead(
+        "retrain of LightGBM on 20,111 bars as a Prefect flow",
+        median(flow_s[1:]),
+        f"the same steps as plain calls (Prefect {version('prefect')})",
+        median(plain_s[1:]),
+        LARGEST_OVERHEAD,
+    )
+
+
+def plain_calls(services: Services) -> None:
+    job = retraining.open_job(services, REQUEST)
+    with retraining.running(services, job):
+        bars = retraining.fetch_bars(services, job)
+        trained = retraining.train(services, job, bars)
+        version = retraining.register(services, job, bars, trained)
+        tested = retraining.test_out_of_sample(services, bars, trained)
+        verdict = retraining.judge(services, version, tested)
+        report = retraining.explain(services, job, version, bars, trained, tested, verdict)
+        retraining.summary_page(version, verdict, report)
+
+
+def _timed(work: Callable[[], object]) -> float:
+    start = perf_counter()
+    work()
+    return perf_counter() - start
