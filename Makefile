@@ -24,8 +24,8 @@ lint: $(VENV)/.dev    ## ruff, strict mypy, import contracts
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: $(VENV)/.bench ## measure against peers, write benchmarks/RESULTS.md
-	$(BIN)/python benchmarks/run.py
+bench: .venv-bench/.ready ## measure against peers, write benchmarks/RESULTS.md
+	.venv-bench/bin/python -m benchmarks.run
 
 lock: $(VENV)/.uv     ## resolve constraints.txt anew
 	$(BIN)/uv pip compile --quiet --python-version 3.11 --all-extras --no-header --no-annotate \
@@ -52,6 +52,9 @@ $(VENV)/.dev: $(VENV)/.base
 	@$(INSTALL) --editable '.[dev]'
 	@touch $@
 
-$(VENV)/.bench: $(VENV)/.dev
-	@$(INSTALL) --editable '.[dev,bench]'
+# The peers stay out of $(VENV): nothing of ours may come to lean on them.
+.venv-bench/.ready: $(VENV)/.uv pyproject.toml constraints.txt overrides.txt benchmarks/peers-requirements.txt
+	@$(BIN)/uv venv --quiet --clear --python $(BIN)/python .venv-bench
+	@$(BIN)/uv pip install --quiet --python .venv-bench/bin/python --constraint constraints.txt \
+	  --override overrides.txt --editable '.[bench]' --requirement benchmarks/peers-requirements.txt
 	@touch $@

@@ -11,7 +11,8 @@ from numba import njit
 from clm_core.backtest.results import Backtest, Metrics
 from clm_core.market.bars import Floats
 
-# reassoc lets sums run in vector registers; NaN and infinity keep their meaning.
+# reassoc lets sums run in vector registers, which loops over indices (not over values) make use of; NaN and
+# infinity keep their meaning.
 _compiled = njit(cache=True, nogil=True, error_model="numpy", fastmath={"reassoc", "nsz"})
 
 
@@ -98,8 +99,8 @@ def win_rate(trade_returns: Floats) -> float:
 def mean_exposure(exposure: Floats) -> float:
     """Mean size of the position over equity at the closes, long and short alike, as a fraction."""
     total = 0.0
-    for value in exposure:
-        total += abs(value)
+    for i in range(len(exposure)):
+        total += abs(exposure[i])
     return total / len(exposure)
 
 
@@ -145,8 +146,8 @@ def measure(
 @_compiled
 def _mean(values: Floats) -> float:
     total = 0.0
-    for value in values:
-        total += value
+    for i in range(len(values)):
+        total += values[i]
     return total / len(values)
 
 
@@ -154,28 +155,28 @@ def _mean(values: Floats) -> float:
 def _deviation(values: Floats) -> float:
     """Standard deviation with n - 1; exactly 0.0 for values that are all the same, NaN for fewer than two."""
     total = 0.0
-    for value in values:
-        total += value - values[0]
+    for i in range(len(values)):
+        total += values[i] - values[0]
     centre = total / len(values)
     squares = 0.0
-    for value in values:
-        squares += (value - values[0] - centre) ** 2
+    for i in range(len(values)):
+        squares += (values[i] - values[0] - centre) ** 2
     return float(np.sqrt(squares / max(len(values) - 1, 0)))
 
 
 @_compiled
 def _downside(values: Floats) -> float:
     squares = 0.0
-    for value in values:
-        squares += min(value, 0.0) ** 2
+    for i in range(len(values)):
+        squares += min(values[i], 0.0) ** 2
     return float(np.sqrt(squares / len(values)))
 
 
 @_compiled
 def _growth_and_drawdown(returns: Floats) -> tuple[float, float]:
     equity, peak, lowest = 1.0, 1.0, 1.0
-    for value in returns:
-        equity *= 1.0 + value
+    for i in range(len(returns)):
+        equity *= 1.0 + returns[i]
         peak = max(peak, equity)
         # Written as `not (>=)` so that a NaN is kept instead of being skipped.
         if not equity >= lowest * peak:

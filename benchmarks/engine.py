@@ -1,0 +1,227 @@
+"""The backtest engine against vectorbt and backtesting.py: the same results first, then how long each took.
+
+The bars are the bundled hourly BTCUSD bars, forwards and backwards in turn until there are enough of them.
+Both sides turn the same moving-average parameters, or the same signals, into the same metrics: total and
+annual return, volatility, Sharpe, Sortino, Calmar, drawdown, profit factor, win rate and trades. Ours adds
+exposure and turnover.
+"""
+
+import warnings
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import backtesting
+import numpy as np
+import pandas as pd
+import vectorbt as vbt
+
+from benchmarks.table import Row, faster, seconds
+from clm_core.backtest.engine import backtest, sma_crossover, sweep
+from clm_core.backtest.metrics import summarise
+from clm_core.backtest.results import Backtest, Costs, Execution
+from clm_core.market.bars import Bars, Floats
+from clm_core.market.sources import MarketData
+
+N_BARS, MANY_BARS = 26_000, 1_000_000
+CHUNK = 100
+COSTS = Costs(fee_bps=5, slippage_bps=2)
+FREE = Costs(fee_bps=0, slippage_bps=0)
+RULES = Execution(initial_cash=10_000)
+WHOLE_COINS = Execution(initial_cash=1e8, lot_size=1)
+VECTORBT = f"vectorbt {vbt.__version__}"
+BACKTESTING = f"backtesting.py {backtesting.__version__}"
+AGREEMENT = 1e-12
+
+
+@cache
+def bars_of(n_bars: int) -> Bars:
+    with TemporaryDirectory() as home:
+        real = MarketData(Path(home)).bars("BTCUSD", "1h")
+    tiles = n_bars // len(real) + 1
+    prices = np.column_stack([real.open, real.high, real.low, real.close])
+    # backwards, a bar opens where it closed
+    backwards = prices[::-1, [3, 1, 2, 0]]
+    rows = np.vstack([prices if tile % 2 == 0 else backwards for tile in range(tiles)])[:n_bars]
+    times = np.arange(n_bars, dtype=np.int64) * real.timeframe.nanoseconds
+    columns = (np.ascontiguousarray(column) for column in rows.T)
+    return Bars("BTCUSD", real.timeframe, real.calendar, times, *columns, np.ones(n_bars))
+
+
+def parameter_sets() -> tuple[list[int], list[int]]:
+    """1,000 pairs of windows, 5..44 and 50..146."""
+    fast, slow = np.meshgrid(np.arange(5, 45), np.arange(50, 150, 4))
+    return fast.ravel().tolist(), slow.ravel().tolist()
+
+
+def long_or_flat(close: Floats, fast: int, slow: int) -> Floats:
+    quick, steady = (pd.Series(close).rolling(window).mean() for window in (fast, slow))
+    positions = (quick > steady).to_numpy(dtype=float)
+    positions[-2:] = 0.0  # both sides close the last trade at the last open
+    return positions
+
+
+def naive(bars: Bars) -> pd.DatetimeIndex:
+    """Times without a zone: converting those with one takes vectorbt longer than all the rest."""
+    return bars.index.tz_localize(None)
+
+
+def portfolio(bars: Bars, above: Floats, costs: Costs) -> vbt.Portfolio:
+    """Wholly long at the open after `above` became true, flat at the open after it became false."""
+    entries = np.zeros(above.shape, dtype=bool)
+    entries[1:] = above[:-1] > 0
+    return vbt.Portfolio.from_signals(
+        pd.Series(bars.close, naive(bars)),
+        entries=entries,
+        exits=~entries,
+        price=pd.Series(bars.open, naive(bars)),
+        fees=costs.fee_bps / 1e4,
+        slippage=costs.slippage_bps / 1e4,
+        init_cash=RULES.initial_cash,
+        freq="1h",
+    )
+
+
+def vectorbt_metrics(portfolio: vbt.Portfolio) -> list[object]:
+    trades = portfolio.trades
+    return [
+        portfolio.total_return(),
+        portfolio.annualized_return(),
+        portfolio.annualized_volatility(),
+        portfolio.sharpe_ratio(),
+        portfolio.sortino_ratio(),
+        portfolio.calmar_ratio(),
+        portfolio.max_drawdown(),
+        trades.profit_factor(),
+        trades.win_rate(),
+        trades.count(),
+    ]
+
+
+def vectorbt_sweep(bars: Bars, fast: list[int], slow: list[int]) -> Iterator[list[object]]:
+    close = pd.Series(bars.close, naive(bars))
+    for first in range(0, len(fast), CHUNK):
+        chosen = slice(first, first + CHUNK)
+        quick = vbt.MA.run(close, fast[chosen], short_name="fast").ma.to_numpy()
+        steady = vbt.MA.run(close, slow[chosen], short_name="slow").ma.to_numpy()
+        yield vectorbt_metrics(portfolio(bars, quick > steady, COSTS))
+
+
+def positions_to_metrics(bars: Bars, positions: Floats) -> object:
+    return summarise(backtest(bars, positions, COSTS, RULES), bars.periods_per_year)
+
+
+def refuse_apart(what: str, ours: Floats, theirs: Floats, tolerance: float = AGREEMENT) -> None:
+    apart = np.abs(np.asarray(ours) - np.asarray(theirs)).max() if len(ours) == len(theirs) else np.inf
+    if not apart <= tolerance:
+        raise AssertionError(f"{what}: ours and the peer's are {apart:.1e} apart; no timing means anything")
+
+
+def refuse_other_trades(what: str, ours: Backtest, entry: Floats, exit_: Floats, returns: Floats) -> None:
+    refuse_apart(f"{what}, entry bars", ours.trades.entry_bar, entry, 0)
+    refuse_apart(f"{what}, exit bars", ours.trades.exit_bar, exit_, 0)
+    refuse_apart(f"{what}, trade returns", ours.trades.net_return, returns)
+
+
+def check_vectorbt(bars: Bars, positions: Floats) -> None:
+    for costs in (FREE, COSTS):
+        ours, theirs = backtest(bars, positions, costs, RULES), portfolio(bars, positions, costs)
+        records = theirs.trades.records
+        refuse_apart(f"returns at {costs}", ours.returns, theirs.returns().to_numpy())
+        refuse_other_trades(
+            f"trades at {costs}",
+            ours,
+            records["entry_idx"].to_numpy(),
+            records["exit_idx"].to_numpy(),
+            records["return"].to_numpy(),
+        )
+
+
+def check_sweep(bars: Bars, fast: list[int], slow: list[int]) -> None:
+    """The first chunk. A trade still open at the end is closed here and not there, which costs 7 bp once."""
+    ours = sweep(sma_crossover(bars, fast[:CHUNK], slow[:CHUNK]), COSTS, RULES)
+    theirs = next(vectorbt_sweep(bars, fast[:CHUNK], slow[:CHUNK]))
+    refuse_apart("Sharpe ratios", [metrics.sharpe_ratio for metrics in ours], theirs[3], 1e-3)
+    refuse_apart("numbers of trades", [metrics.trades for metrics in ours], theirs[9], 0)
+
+
+class LongOrFlat(backtesting.Strategy):
+    wanted: Floats
+
+    def init(self) -> None:
+        self.signal = self.I(lambda: self.wanted)
+
+    def next(self) -> None:
+        if self.signal[-1] > 0 and not self.position:
+            self.buy()
+        elif self.signal[-1] == 0 and self.position:
+            self.position.close()
+
+
+def backtesting_run(bars: Bars, positions: Floats) -> pd.Series:
+    frame = bars.to_frame().rename(columns=str.capitalize).set_index(naive(bars))
+    strategy = type("Candidate", (LongOrFlat,), {"wanted": positions})
+    test = backtesting.Backtest(frame, strategy, cash=WHOLE_COINS.initial_cash, finalize_trades=True)
+    return test.run()
+
+
+def check_backtesting(bars: Bars, positions: Floats) -> None:
+    ours, theirs = backtest(bars, positions, FREE, WHOLE_COINS), backtesting_run(bars, positions)
+    trades, equity = theirs["_trades"], theirs["_equity_curve"]["Equity"].to_numpy()
+    refuse_apart("equity", ours.equity / equity, np.ones(len(equity)))
+    refuse_other_trades(
+        "backtesting.py's trades",
+        ours,
+        trades["EntryBar"].to_numpy(),
+        trades["ExitBar"].to_numpy(),
+        trades["ReturnPct"].to_numpy(),
+    )
+
+
+def rows() -> list[Row]:
+    warnings.filterwarnings("ignore", module=r"vectorbt|backtesting")
+    bars, many = bars_of(N_BARS), bars_of(MANY_BARS)
+    fast, slow = parameter_sets()
+    positions, long_positions = (long_or_flat(part.close, 10, 50) for part in (bars, many))
+    check_vectorbt(bars, positions)
+    check_backtesting(bars, positions)
+    check_sweep(bars, fast, slow)
+
+    def swept(threads: int) -> object:
+        return sweep(sma_crossover(bars, fast, slow), COSTS, RULES, threads)
+
+    alone, together = seconds(lambda: swept(1), 7), seconds(lambda: swept(2), 7)
+    candidate = seconds(lambda: positions_to_metrics(bars, positions), 101)
+    grid = f"{len(fast):,} parameter sets x {N_BARS:,} bars, parameters to metrics"
+    return [
+        faster(
+            f"{grid}, 1 thread",
+            alone,
+            f"{VECTORBT}, {CHUNK} columns at a time",
+            seconds(lambda: list(vectorbt_sweep(bars, fast, slow)), 3),
+            20,
+        ),
+        faster(f"{grid}, 2 threads", together, "ours, 1 thread", alone, 1.7),
+        faster(
+            f"one candidate, {N_BARS:,} bars, signals to metrics",
+            candidate,
+            VECTORBT,
+            seconds(lambda: vectorbt_metrics(portfolio(bars, positions, COSTS)), 15),
+            60,
+        ),
+        faster(
+            f"one candidate, {N_BARS:,} bars, signals to metrics",
+            candidate,
+            BACKTESTING,
+            seconds(lambda: backtesting_run(bars, positions), 3),
+            500,
+        ),
+        faster(
+            f"one candidate, {MANY_BARS:,} bars, signals to metrics",
+            seconds(lambda: positions_to_metrics(many, long_positions), 15),
+            VECTORBT,
+            seconds(lambda: vectorbt_metrics(portfolio(many, long_positions, COSTS)), 3),
+            10,
+        ),
+    ]

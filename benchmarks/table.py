@@ -1,0 +1,74 @@
+"""Rows of side-by-side measurements, and how they are timed and written."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from statistics import median
+from time import perf_counter
+
+TIMES_FASTER = "times faster"
+OVERHEAD = "% overhead"
+
+
+@dataclass(frozen=True)
+class Row:
+    name: str
+    """What was done, with its size."""
+    ours_s: float
+    """Median seconds."""
+    peer: str
+    """Whom we are compared with, and its version."""
+    peer_s: float
+    """Median seconds for the same work, in the same run."""
+    ratio: float
+    """In `unit`."""
+    target: float | None
+    """What the ratio should reach, or as an overhead not exceed; None when it is only reported."""
+    unit: str
+    """TIMES_FASTER or OVERHEAD."""
+
+    @property
+    def met(self) -> bool:
+        if self.target is None:
+            return True
+        return self.ratio <= self.target if self.unit == OVERHEAD else self.ratio >= self.target
+
+    def cells(self) -> tuple[str, ...]:
+        limit = "at most" if self.unit == OVERHEAD else "at least"
+        return (
+            self.name,
+            f"{self.ours_s * 1e3:,.2f} ms",
+            self.peer,
+            f"{self.peer_s * 1e3:,.2f} ms",
+            f"{self.ratio:,.1f} {self.unit}",
+            "" if self.target is None else f"{limit} {self.target:g}",
+            "yes" if self.met else "NO",
+        )
+
+
+HEADINGS = ("what", "ours", "peer", "peer's", "ratio", "wanted", "met")
+
+
+def faster(name: str, ours_s: float, peer: str, peer_s: float, target: float | None) -> Row:
+    return Row(name, ours_s, peer, peer_s, peer_s / ours_s, target, TIMES_FASTER)
+
+
+def overhead(name: str, ours_s: float, peer: str, peer_s: float, target: float | None) -> Row:
+    """How much longer than `peer_s` ours takes."""
+    return Row(name, ours_s, peer, peer_s, (ours_s / peer_s - 1) * 100, target, OVERHEAD)
+
+
+def seconds(work: Callable[[], object], repeats: int) -> float:
+    """Median of `repeats` runs after one that compiles and warms up."""
+    work()
+
+    def once() -> float:
+        start = perf_counter()
+        work()
+        return perf_counter() - start
+
+    return median(once() for _ in range(repeats))
+
+
+def markdown(rows: Sequence[Row]) -> str:
+    lines = [HEADINGS, tuple("---" for _ in HEADINGS), *(row.cells() for row in rows)]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
