@@ -312,14 +312,13 @@ def _programs() -> Path:
 def _run(
     *command: str, user: _User | None, inherited: IO[bytes] | None = None
 ) -> subprocess.CompletedProcess[str]:
-    # PGPORT and its like would reach the server; TZ and LC_ALL end up in what initdb writes
-    ours = {name: value for name, value in os.environ.items() if not name.startswith("PG")}
     return subprocess.run(
         command,
         user=None if user is None else user.uid,
         group=None if user is None else user.gid,
         extra_groups=None if user is None else [],
-        env=ours | {"LC_ALL": "C", "TZ": "UTC"},
+        # initdb writes both into the server's configuration
+        env=os.environ | {"LC_ALL": "C", "TZ": "UTC"},
         pass_fds=() if inherited is None else (inherited.fileno(),),
         cwd="/",
         stdin=subprocess.DEVNULL,

@@ -1,7 +1,5 @@
-"""One real server for the ledger's tests, with a fresh database wherever a test wants one."""
+"""A ledger of its own for these tests, and a fresh database wherever one wants it, on a real server."""
 
-import shutil
-import tempfile
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,31 +17,12 @@ from clm_core.settings import Settings
 
 
 @pytest.fixture(scope="session")
-def database() -> Iterator[Database]:
-    home = Path(tempfile.mkdtemp(prefix="clm-ledger-"))
-    # started by root, PostgreSQL runs as a user of its own, who has to get in
-    home.chmod(0o755)
+def database(home: Path) -> Iterator[Database]:
     with open_database(Settings(home=home, database_url=None)) as opened:
         yield opened
-    shutil.rmtree(home)
 
 
 @pytest.fixture(scope="session")
-def engine(database: Database) -> Iterator[Engine]:
-    upgrade(database.url("ledger"))
-    engine = create_engine(database.url("ledger"))
-    yield engine
-    engine.dispose()
-
-
-@pytest.fixture
-def ledger(engine: Engine) -> Iterator[Ledger]:
-    yield Ledger(engine)
-    with engine.begin() as connection:
-        connection.execute(text("TRUNCATE training_jobs CASCADE"))
-
-
-@pytest.fixture
 def empty_database(database: Database) -> Callable[[], str]:
     """Makes a database without tables and answers with its URL."""
 
@@ -54,3 +33,20 @@ def empty_database(database: Database) -> Callable[[], str]:
         return urlsplit(database.url("ledger"))._replace(path=f"/{name}").geturl()
 
     return make
+
+
+@pytest.fixture(scope="session")
+def engine(empty_database: Callable[[], str]) -> Iterator[Engine]:
+    """Of a ledger of these tests' own: they empty it."""
+    url = empty_database()
+    upgrade(url)
+    engine = create_engine(url)
+    yield engine
+    engine.dispose()
+
+
+@pytest.fixture
+def ledger(engine: Engine) -> Iterator[Ledger]:
+    yield Ledger(engine)
+    with engine.begin() as connection:
+        connection.execute(text("TRUNCATE training_jobs CASCADE"))
