@@ -243,7 +243,7 @@ def summary_page(version: ModelVersion, verdict: Verdict, report: Report) -> str
             f"![equity curve](data:image/png;base64,{b64encode(report.equity_png).decode()})",
             "",
             f"MLflow: `{version.model_path}`  ",
-            f"Tear sheet: `{report.html}`",
+            f"[Tear sheet]({report.html.as_uri()}) at `{report.html}`",
         ]
     )
 

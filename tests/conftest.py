@@ -1,5 +1,7 @@
 """Real servers for the whole session: PostgreSQL, MLflow's store and Prefect, in a folder of their own."""
 
+import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,18 +13,18 @@ from clm_core.settings import Settings
 
 
 @pytest.fixture(scope="session")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Others may enter: started by root, PostgreSQL runs as a user of its own."""
-    folder = tmp_path_factory.mktemp("home")
-    for parent in (folder, folder.parent, folder.parent.parent):
-        parent.chmod(0o755)
-    return folder
+def home() -> Iterator[Path]:
+    folder = Path(tempfile.mkdtemp(prefix="clm-tests-"))
+    # started by root, PostgreSQL runs as a user of its own, who has to get in
+    folder.chmod(0o755)
+    yield folder
+    shutil.rmtree(folder)
 
 
 @pytest.fixture(scope="session")
 def services(home: Path) -> Iterator[Services]:
     prepare_environment(home)
-    with open_services(Settings(home=home)) as opened:
+    with open_services(Settings(home=home, database_url=None)) as opened:
         yield opened
 
 

@@ -2,14 +2,17 @@
 
 import json
 import os
+import shutil
 import sys
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.box import SIMPLE_HEAVY
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from clm_core.cli import data
 from clm_core.domain.errors import CLMError, NotFound
@@ -46,7 +49,7 @@ def main() -> None:
     try:
         app()
     except CLMError as error:
-        Console(stderr=True).print(f"[red]Error:[/] {error}", highlight=False, soft_wrap=True)
+        Console(stderr=True).print(Text("Error: ", style="red"), error, sep="", markup=False, soft_wrap=True)
         sys.exit(1)
 
 
@@ -221,13 +224,19 @@ def exec_(context: typer.Context) -> None:
         raise typer.BadParameter("name a command: clm exec -- python trader.py")
     with open_database(_settings()) as database:
         uri = database.url("mlflow", driver="psycopg")
+        own_programs = str(Path(sys.executable).parent)
         environment = os.environ | {
+            "PATH": os.pathsep.join([own_programs, os.environ.get("PATH", os.defpath)]),
             "MLFLOW_TRACKING_URI": uri,
             "MLFLOW_BACKEND_STORE_URI": uri,
             "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
             "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
         }
-        sys.exit(subprocess.run(context.args, env=environment, check=False).returncode)
+        program = shutil.which(context.args[0], path=environment["PATH"])
+        if program is None:
+            raise typer.BadParameter(f"there is no command {context.args[0]}")
+        done = subprocess.run([program, *context.args[1:]], env=environment, check=False)
+        sys.exit(done.returncode)
 
 
 def _settings() -> "Settings":

@@ -13,7 +13,7 @@ def judge(metrics: Metrics, criteria: PromotionCriteria) -> Verdict:
 
     A value that is missing, NaN or infinite refuses, whatever the limit is.
     """
-    drawdown = abs(metrics.max_drawdown)
+    drawdown = abs(metrics.max_drawdown) if _is_number(metrics.max_drawdown) else metrics.max_drawdown
     legs = (
         _at_least("sharpe_ratio", metrics.sharpe_ratio, criteria.min_sharpe_ratio),
         _at_least("win_rate", metrics.win_rate, criteria.min_win_rate),
@@ -42,7 +42,7 @@ def promotion_score(sharpe_ratio: float, win_rate: float, profit_factor: float) 
 
 
 def _part(value: float, zero: float, full: float) -> float:
-    if not math.isfinite(value):
+    if not _is_finite_number(value):
         return 0.0
     return min(max((value - zero) / (full - zero), 0.0), 1.0) * 100.0
 

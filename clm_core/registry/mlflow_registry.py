@@ -7,8 +7,10 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -18,6 +20,9 @@ from clm_core.domain.versions import ModelStatus, version_label
 from clm_core.market.bars import Bars, Floats
 from clm_core.models.bundle import load_bundle
 from clm_core.models.contract import Model
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
 
 EXPERIMENT = "clm"
 SERVING_CODE = Path(__file__).parent / "serving.py"
@@ -42,6 +47,12 @@ class MLflowRegistry:
     """MLflow reached through one tracking URI: a server's, or its database directly."""
 
     def __init__(self, tracking_uri: str, artifacts: Path) -> None:
+        self._uri = tracking_uri
+        self._artifacts = artifacts
+
+    @cached_property
+    def _mlflow(self) -> ModuleType:
+        """MLflow, connected at its first use: importing it takes longer than most commands do."""
         # read by MLflow whenever it loads a model: nothing of ours is a pickle, so nothing else may be
         os.environ["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] = "false"
         os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
@@ -51,10 +62,14 @@ class MLflowRegistry:
         logging.getLogger("mlflow").setLevel(logging.WARNING)
         # it misses a signature; its signatures refuse times with a zone, our validation those without one
         logging.getLogger("mlflow.pyfunc").setLevel(logging.ERROR)
-        mlflow.set_tracking_uri(tracking_uri)
-        mlflow.set_registry_uri(tracking_uri)
-        self._client = mlflow.MlflowClient(tracking_uri, tracking_uri)
-        self._artifacts = artifacts
+        mlflow.set_tracking_uri(self._uri)
+        mlflow.set_registry_uri(self._uri)
+        return mlflow
+
+    @cached_property
+    def _client(self) -> "MlflowClient":
+        client: MlflowClient = self._mlflow.MlflowClient(self._uri, self._uri)
+        return client
 
     def register(
         self,
@@ -70,8 +85,7 @@ class MLflowRegistry:
 
         The run stays open until `finish`; the version carries its label as an alias from the start.
         """
-        import mlflow
-
+        mlflow = self._mlflow
         label = self._free_label(job.model_id, now)
         with mlflow.start_run(
             experiment_id=self._experiment(),
@@ -142,10 +156,8 @@ class MLflowRegistry:
 
     def load(self, uri: str, bundle_digest: str) -> Model:
         """The stored model, its bundle verified against the digest before anything of it is parsed."""
-        import mlflow
-
         with tempfile.TemporaryDirectory() as folder:
-            stored = mlflow.artifacts.download_artifacts(uri, dst_path=folder)
+            stored = self._mlflow.artifacts.download_artifacts(uri, dst_path=folder)
             return load_bundle(Path(stored) / "artifacts" / BUNDLE, bundle_digest)
 
     def _experiment(self) -> str:

@@ -1,0 +1,110 @@
+"""The commands, as somebody types them."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+CLM = Path(sys.executable).with_name("clm")
+
+pytestmark = pytest.mark.xdist_group("servers")
+
+
+@pytest.fixture(scope="module")
+def environment(home: Path) -> dict[str, str]:
+    """A home of the commands' own beside the session's, so that they start and stop their own servers."""
+    mine = {name: value for name, value in os.environ.items() if not name.startswith(("CLM_", "PREFECT_"))}
+    return mine | {"CLM_HOME": str(home / "commands")}
+
+
+def clm(environment: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [CLM, *arguments], env=environment, capture_output=True, text=True, timeout=180, check=False
+    )
+
+
+@pytest.fixture(scope="module")
+def retrained(environment: dict[str, str]) -> list[dict[str, dict[str, str]]]:
+    """One quick retrain through the command; the other commands look at what it left."""
+    answer = clm(
+        environment,
+        *("retrain", "--model", "lightgbm", "--symbol", "BTC/USD", "--timeframe", "1h", "--days", "150"),
+        *("--param", "rounds=10", "--json"),
+    )
+    assert answer.returncode == 0, answer.stderr
+    found: list[dict[str, dict[str, str]]] = json.loads(answer.stdout)
+    return found
+
+
+def test_help_is_answered_without_a_heavy_import() -> None:
+    script = """
+import sys
+sys.argv = ["clm", "--help"]
+from clm_core.cli.app import main
+try:
+    main()
+except SystemExit:
+    pass
+heavy = {"pandas", "numpy", "numba", "mlflow", "prefect", "sqlalchemy", "xgboost", "lightgbm", "plotly"}
+print("imported:", sorted(heavy & set(sys.modules)))
+"""
+    answer = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert "retrain" in answer.stdout
+    assert "imported: []" in answer.stdout
+
+
+def test_a_retrain_answers_in_json_for_scripts(retrained: list[dict[str, dict[str, str]]]) -> None:
+    [outcome] = retrained
+    assert outcome["version"]["model_id"] == "lightgbm_btcusd_1h"
+    assert outcome["verdict"]["decision"] in {"pass", "fail"}
+
+
+def test_the_version_is_listed_shown_and_its_report_found(
+    environment: dict[str, str], retrained: list[dict[str, dict[str, str]]]
+) -> None:
+    label = retrained[0]["version"]["version"]
+    assert label in clm(environment, "models").stdout
+    for name in (label, "lightgbm_btcusd_1h", f"lightgbm_btcusd_1h@{label}"):
+        assert label in clm(environment, "show", name).stdout
+    path = Path(clm(environment, "report", label).stdout.strip())
+    page = path.read_bytes()
+    path.unlink()
+    assert Path(clm(environment, "report", label).stdout.strip()).read_bytes() == page
+
+
+def test_the_job_is_listed_with_who_asked_and_how_it_ended(
+    environment: dict[str, str], retrained: list[dict[str, dict[str, str]]]
+) -> None:
+    jobs = json.loads(clm(environment, "jobs", "--json").stdout)
+    assert [job["status"] for job in jobs] == ["completed"]
+    assert jobs[0]["id"] == retrained[0]["version"]["training_job_id"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (("retrain", "--model", "xgboost", "--symbol", "BTCUSD", "--param", "max_dpeth=3"), "max_depth"),
+        (("retrain", "--model", "xgboost", "--symbol", "BTCUSD", "--param", "max_depth"), "NAME=VALUE"),
+        (("retrain", "--model", "nhits", "--symbol", "BTCUSD"), "nhits has no implementation yet"),
+        (("show", "nothing"), "clm models"),
+        (("exec", "--", "no-such-program"), "no-such-program"),
+    ],
+    ids=["unknown parameter", "not a pair", "model type to come", "unknown version", "unknown program"],
+)
+def test_a_mistake_gets_a_message_and_no_traceback(
+    environment: dict[str, str], arguments: tuple[str, ...], expected: str
+) -> None:
+    answer = clm(environment, *arguments)
+    assert answer.returncode != 0
+    assert expected in answer.stderr
+    assert "Traceback" not in answer.stderr
+
+
+def test_config_prints_what_is_in_force_and_hides_secrets(environment: dict[str, str]) -> None:
+    secret = {"CLM_DATABASE_URL": "postgresql://clm:hunter2@db/postgres", "CLM_COSTS__FEE_BPS": "10"}
+    answer = clm(environment | secret, "config")
+    assert json.loads(answer.stdout)["costs"]["fee_bps"] == 10
+    assert "hunter2" not in answer.stdout

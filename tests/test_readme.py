@@ -1,0 +1,52 @@
+"""The README's first screen is what happens, also after a demo that was killed."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+CLM = Path(sys.executable).with_name("clm")
+
+pytestmark = pytest.mark.xdist_group("servers")
+
+
+@pytest.fixture(scope="module")
+def demo_after_a_killed_one(home: Path) -> str:
+    mine = {name: value for name, value in os.environ.items() if not name.startswith(("CLM_", "PREFECT_"))}
+    environment = mine | {"CLM_HOME": str(home / "demo")}
+    with subprocess.Popen([CLM, "demo"], env=environment, stderr=subprocess.DEVNULL) as killed:
+        _wait_for(home / "demo" / "prefect" / "server.log")
+        time.sleep(3)
+        killed.send_signal(signal.SIGKILL)
+    done = subprocess.run(
+        [CLM, "demo"], env=environment, capture_output=True, text=True, check=True, timeout=300
+    )
+    return done.stdout
+
+
+def test_the_first_block_is_what_the_demo_prints(demo_after_a_killed_one: str) -> None:
+    block = re.search(r"```console\n\$ make demo\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    assert block is not None
+    assert _without_what_changes(block[1]) == _without_what_changes(demo_after_a_killed_one)
+
+
+def _without_what_changes(text: str) -> list[str]:
+    """Versions are named after the second, reports lie under the home folder, and the last digit of a
+    figure may differ between processors: figures are compared by their shape, words as they are."""
+    text = re.sub(r"v\d{8}_\d{6}", "VERSION", text)
+    text = re.sub(r"\S*/reports/", "REPORTS/", text)
+    text = re.sub(r"[-+]?\d+(\.\d+)?", "0", text)
+    return [line for line in (re.sub(r"\s+", " ", line).strip() for line in text.splitlines()) if line]
+
+
+def _wait_for(file: Path, seconds: float = 60.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not file.exists():
+        assert time.monotonic() < deadline, f"{file} did not appear"
+        time.sleep(0.1)
