@@ -50,7 +50,7 @@ def prefect_server(database: "Database", home: Path) -> Iterator[Callable[[], No
             stdin=subprocess.PIPE,
             stdout=output,
             stderr=subprocess.STDOUT,
-            env=os.environ | _server_environment(database, folder),
+            env=os.environ | _server_environment(database, folder, url),
             start_new_session=True,
         ) as server,
     ):
@@ -79,8 +79,9 @@ def run_flow(entrypoint: str, **parameters: Any) -> Any:
     return load_flow_from_entrypoint(entrypoint)(**parameters)
 
 
-def _server_environment(database: "Database", folder: Path) -> dict[str, str]:
+def _server_environment(database: "Database", folder: Path, url: str) -> dict[str, str]:
     return {
+        "PREFECT_UI_API_URL": url,
         "PREFECT_API_DATABASE_CONNECTION_URL": database.url("prefect", driver="asyncpg"),
         "PREFECT_HOME": str(folder),
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
