@@ -127,7 +127,9 @@ def _create_missing(server: str) -> None:
             f"created for it: {', '.join(wanted)}."
         ) from error
     except psycopg.Error as error:
-        raise DatabaseUnavailable(f"PostgreSQL does not answer; check CLM_DATABASE_URL: {error}") from error
+        raise DatabaseUnavailable(
+            f"PostgreSQL does not let us in; if CLM_DATABASE_URL is set, check it: {error}"
+        ) from error
 
 
 @contextlib.contextmanager
@@ -139,11 +141,15 @@ def _own_server(home: Path) -> Iterator[str]:
             with _gate(home):
                 _lock(users, shared=True)
                 sockets = _running(home)
-            yield f"postgresql://postgres:@/postgres?host={quote(str(sockets))}&port={_OPTIONS['port']}"
+            yield _url(sockets)
         finally:
             with _gate(home):
                 if _lock(users, wait=False):
                     _stop(home)
+
+
+def _url(sockets: Path) -> str:
+    return f"postgresql://postgres:@/postgres?host={quote(str(sockets))}&port={_OPTIONS['port']}"
 
 
 @contextlib.contextmanager
@@ -177,30 +183,29 @@ def _lock(file: IO[bytes], *, shared: bool = False, wait: bool = True) -> bool:
 
 def _running(home: Path) -> Path:
     """Folder of the sockets of a server that answers, started if none is alive."""
-    import psycopg
-
     deadline = time.monotonic() + READY_WITHIN_SECONDS
-    while True:
+    while time.monotonic() < deadline:
         with _opened(home / "postgres.alive") as alive:
             if _lock(alive, wait=False):
                 _start(home, alive)
-        try:
-            sockets = _sockets_in_use(home)
-            psycopg.connect(
-                host=str(sockets),
-                port=_OPTIONS["port"],
-                user="postgres",
-                dbname="postgres",
-                connect_timeout=2,
-            ).close()
+        sockets = _sockets_in_use(home)
+        if sockets is not None and _answers(sockets):
             return sockets
-        except (psycopg.OperationalError, FileNotFoundError, IndexError) as error:
-            if time.monotonic() > deadline:
-                raise DatabaseUnavailable(
-                    f"PostgreSQL under {home} is alive but has not answered for {READY_WITHIN_SECONDS} s "
-                    f"({error}); see {_log(home)}."
-                ) from error
         time.sleep(0.05)
+    raise DatabaseUnavailable(
+        f"PostgreSQL under {home} lives but has not answered for {READY_WITHIN_SECONDS} s: see {_log(home)}, "
+        f"or end the processes that hold {home / 'postgres.alive'}."
+    )
+
+
+def _answers(sockets: Path) -> bool:
+    import psycopg
+
+    try:
+        psycopg.connect(_url(sockets), connect_timeout=2).close()
+    except psycopg.OperationalError:
+        return False
+    return True
 
 
 def _start(home: Path, alive: IO[bytes]) -> None:
@@ -215,7 +220,7 @@ def _start(home: Path, alive: IO[bytes]) -> None:
     options = _OPTIONS | {"unix_socket_directories": f'"{sockets}"'}
     started = _run(
         *(str(_programs() / "pg_ctl"), "start", "-D", str(_data(home)), "-l", str(_log(home))),
-        *("-w", "-t", f"{READY_WITHIN_SECONDS}"),
+        *("-w", "-t", str(READY_WITHIN_SECONDS)),
         *("-o", " ".join(f"-c {name}={shlex.quote(value)}" for name, value in options.items())),
         user=user,
         inherited=alive,
@@ -244,9 +249,10 @@ def _initialise(home: Path, user: _User | None, alive: IO[bytes]) -> None:
 
 def _stop(home: Path) -> None:
     with _opened(home / "postgres.alive") as alive:
-        if _lock(alive, wait=False):
-            return
         sockets = _sockets_in_use(home)
+        # without sockets it was interrupted on the way up, and goes down by itself
+        if sockets is None or _lock(alive, wait=False):
+            return
         _run(
             *(str(_programs() / "pg_ctl"), "stop", "-D", str(_data(home)), "-m", "fast"),
             *("-w", "-t", str(STOPPED_WITHIN_SECONDS)),
@@ -274,9 +280,11 @@ def _end_of_log(home: Path) -> str:
     return "\n".join(_log(home).read_text(errors="replace").splitlines()[-5:])
 
 
-def _sockets_in_use(home: Path) -> Path:
-    """As the server noted it: another process may have another folder for temporary files."""
-    return Path((_data(home) / "postmaster.pid").read_text().splitlines()[4])
+def _sockets_in_use(home: Path) -> Path | None:
+    """As the server noted it: who started it may have another folder for temporary files. None: not yet."""
+    noted = _data(home) / "postmaster.pid"
+    lines = noted.read_text().splitlines() if noted.exists() else []
+    return Path(lines[4]) if len(lines) > 4 and lines[4] else None
 
 
 def _empty_sockets(home: Path, user: _User | None) -> Path:

@@ -372,7 +372,7 @@ def test_on_a_named_server_a_user_who_may_not_create_databases_is_told_which_are
 
 def test_a_named_server_that_does_not_answer_is_an_error_without_the_password() -> None:
     with (
-        pytest.raises(DatabaseUnavailable, match="check CLM_DATABASE_URL") as refused,
+        pytest.raises(DatabaseUnavailable, match="if CLM_DATABASE_URL is set, check it") as refused,
         open_database(at("postgresql://clm:s3cret@127.0.0.1:1/clm")),
     ):
         pass
