@@ -81,7 +81,11 @@ def open_job(services: Services, request: RetrainRequest) -> TrainingJob:
     """
     catalog.recipe(request.model_type, request.training_params)
     known = services.market.bars(request.symbol, request.timeframe)
-    asked = request.model_dump() | {"symbol": known.symbol, "timeframe": known.timeframe.value}
+    asked = request.model_dump() | {
+        "symbol": known.symbol,
+        "timeframe": known.timeframe.value,
+        "data_snapshot": known.content_hash,
+    }
     job = TrainingJob(id=uuid.uuid4(), created_at=services.clock(), **asked)
     services.ledger.create_job(job)
     return job
@@ -103,7 +107,7 @@ def running(services: Services, job: TrainingJob) -> Iterator[None]:
 
 
 def fetch_bars(services: Services, job: TrainingJob) -> Bars:
-    return services.market.bars(job.symbol, job.timeframe, days=job.dataset_span_days)
+    return services.market.bars(job.symbol, job.timeframe, job.dataset_span_days, job.data_snapshot)
 
 
 def train(services: Services, job: TrainingJob, bars: Bars) -> Trained:

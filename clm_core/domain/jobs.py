@@ -67,6 +67,8 @@ class TrainingJob(BaseModel):
     timeframe: str
     dataset_span_days: int = Field(gt=0)
     """How many days of bars, counted back from the newest, the training may see."""
+    data_snapshot: str
+    """Content hash of the series as it stood when the job was opened; its bars can be read back by it."""
     trigger_reason: TriggerReason
     training_params: dict[str, Any] = Field(default_factory=dict)
     seed: int = 0

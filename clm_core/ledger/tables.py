@@ -111,6 +111,7 @@ class JobRow(Base):
     symbol: Mapped[str]
     timeframe: Mapped[str]
     dataset_span_days: Mapped[int]
+    data_snapshot: Mapped[str]
     trigger_reason: Mapped[str]
     training_params: Mapped[dict[str, Any]] = mapped_column(JSONB)
     seed: Mapped[int] = mapped_column(BigInteger)

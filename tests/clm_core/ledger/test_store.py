@@ -37,6 +37,7 @@ def a_job(**changes: Any) -> TrainingJob:
         "model_type": ModelType.XGBOOST,
         "symbol": "BTCUSD",
         "timeframe": "1h",
+        "data_snapshot": "5a" * 32,
         "dataset_span_days": 365,
         "trigger_reason": TriggerReason.MANUAL,
         "training_params": {"max_depth": 5, "eta": 0.1, "rounds": None},

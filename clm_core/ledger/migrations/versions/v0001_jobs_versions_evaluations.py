@@ -14,6 +14,7 @@ CREATE TABLE training_jobs (
     symbol text NOT NULL,
     timeframe text NOT NULL,
     dataset_span_days integer NOT NULL CONSTRAINT ck_training_jobs_span CHECK (dataset_span_days > 0),
+    data_snapshot text NOT NULL,
     trigger_reason text NOT NULL CONSTRAINT ck_training_jobs_trigger_reason CHECK (
         trigger_reason IN ('drift_detected', 'performance_degraded', 'periodic', 'manual', 'regime_change',
                            'data_threshold', 'strategy_evolution')),
