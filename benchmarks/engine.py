@@ -7,7 +7,7 @@ exposure and turnover.
 """
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 import vectorbt as vbt
 
-from benchmarks.table import Row, faster, seconds
+from benchmarks.table import Row, faster, side_by_side
 from clm_core.backtest.engine import backtest, sma_crossover, sweep
 from clm_core.backtest.metrics import summarise
 from clm_core.backtest.results import Backtest, Costs, Execution
@@ -33,6 +33,8 @@ WHOLE_COINS = Execution(initial_cash=1e8, lot_size=1)
 VECTORBT = f"vectorbt {vbt.__version__}"
 BACKTESTING = f"backtesting.py {backtesting.__version__}"
 AGREEMENT = 1e-12
+
+Work = Callable[[], object]
 
 
 @cache
@@ -146,22 +148,25 @@ def check_sweep(bars: Bars, fast: list[int], slow: list[int]) -> None:
     refuse_apart("numbers of trades", [metrics.trades for metrics in ours], theirs[9], 0)
 
 
-class LongOrFlat(backtesting.Strategy):
+class Candidate(backtesting.Strategy):
     wanted: Floats
 
     def init(self) -> None:
         self.signal = self.I(lambda: self.wanted)
 
     def next(self) -> None:
-        if self.signal[-1] > 0 and not self.position:
+        if self.signal[-1] == self.signal[-2]:
+            return
+        self.position.close()
+        if self.signal[-1] > 0:
             self.buy()
-        elif self.signal[-1] == 0 and self.position:
-            self.position.close()
+        elif self.signal[-1] < 0:
+            self.sell()
 
 
 def backtesting_run(bars: Bars, positions: Floats) -> pd.Series:
     frame = bars.to_frame().rename(columns=str.capitalize).set_index(naive(bars))
-    strategy = type("Candidate", (LongOrFlat,), {"wanted": positions})
+    strategy = type("Wanted", (Candidate,), {"wanted": positions})
     test = backtesting.Backtest(frame, strategy, cash=WHOLE_COINS.initial_cash, finalize_trades=True)
     return test.run()
 
@@ -185,43 +190,54 @@ def rows() -> list[Row]:
     fast, slow = parameter_sets()
     positions, long_positions = (long_or_flat(part.close, 10, 50) for part in (bars, many))
     check_vectorbt(bars, positions)
-    check_backtesting(bars, positions)
+    long_or_short = 2 * positions - 1
+    long_or_short[:50] = long_or_short[-2:] = 0.0
+    check_backtesting(bars, long_or_short)
     check_sweep(bars, fast, slow)
 
     def swept(threads: int) -> object:
         return sweep(sma_crossover(bars, fast, slow), COSTS, RULES, threads)
 
-    alone, together = seconds(lambda: swept(1), 7), seconds(lambda: swept(2), 7)
-    candidate = seconds(lambda: positions_to_metrics(bars, positions), 101)
+    def row(name: str, ours: Work, peer: str, theirs: Work, target: float, rounds: int) -> Row:
+        ours_s, peer_s = side_by_side(ours, theirs, rounds)
+        return faster(name, ours_s, peer, peer_s, target)
+
     grid = f"{len(fast):,} parameter sets x {N_BARS:,} bars, parameters to metrics"
+    one = f"one candidate, {N_BARS:,} bars"
     return [
-        faster(
+        row(
             f"{grid}, 1 thread",
-            alone,
+            lambda: swept(1),
             f"{VECTORBT}, {CHUNK} columns at a time",
-            seconds(lambda: list(vectorbt_sweep(bars, fast, slow)), 3),
-            20,
+            lambda: list(vectorbt_sweep(bars, fast, slow)),
+            target=20,
+            rounds=3,
         ),
-        faster(f"{grid}, 2 threads", together, "ours, 1 thread", alone, 1.7),
-        faster(
-            f"one candidate, {N_BARS:,} bars, signals to metrics",
-            candidate,
+        row(
+            f"{grid}, 2 threads", lambda: swept(2), "ours, 1 thread", lambda: swept(1), target=1.7, rounds=11
+        ),
+        row(
+            f"{one}, signals to metrics",
+            lambda: positions_to_metrics(bars, positions),
             VECTORBT,
-            seconds(lambda: vectorbt_metrics(portfolio(bars, positions, COSTS)), 15),
-            60,
+            lambda: vectorbt_metrics(portfolio(bars, positions, COSTS)),
+            target=60,
+            rounds=31,
         ),
-        faster(
-            f"one candidate, {N_BARS:,} bars, signals to metrics",
-            candidate,
+        row(
+            f"{one}, long or short, signals to metrics",
+            lambda: positions_to_metrics(bars, long_or_short),
             BACKTESTING,
-            seconds(lambda: backtesting_run(bars, positions), 3),
-            500,
+            lambda: backtesting_run(bars, long_or_short),
+            target=500,
+            rounds=7,
         ),
-        faster(
+        row(
             f"one candidate, {MANY_BARS:,} bars, signals to metrics",
-            seconds(lambda: positions_to_metrics(many, long_positions), 15),
+            lambda: positions_to_metrics(many, long_positions),
             VECTORBT,
-            seconds(lambda: vectorbt_metrics(portfolio(many, long_positions, COSTS)), 3),
-            10,
+            lambda: vectorbt_metrics(portfolio(many, long_positions, COSTS)),
+            target=10,
+            rounds=7,
         ),
     ]

@@ -7,6 +7,7 @@ from time import perf_counter
 
 TIMES_FASTER = "times faster"
 OVERHEAD = "% overhead"
+WARM_S = 0.02
 
 
 @dataclass(frozen=True)
@@ -57,16 +58,24 @@ def overhead(name: str, ours_s: float, peer: str, peer_s: float, target: float |
     return Row(name, ours_s, peer, peer_s, (ours_s / peer_s - 1) * 100, target, OVERHEAD)
 
 
-def seconds(work: Callable[[], object], repeats: int) -> float:
-    """Median of `repeats` runs after one that compiles and warms up."""
-    work()
+def side_by_side(ours: Callable[[], object], peer: Callable[[], object], rounds: int) -> tuple[float, float]:
+    """Median seconds of both, taken in turn so that a busy moment of the machine hits both alike.
 
-    def once() -> float:
-        start = perf_counter()
-        work()
-        return perf_counter() - start
+    Each runs once beforehand, to compile; short work is repeated for WARM_S a turn, so that neither is
+    measured on the caches the other left behind.
+    """
 
-    return median(once() for _ in range(repeats))
+    def seconds(work: Callable[[], object]) -> float:
+        taken: list[float] = []
+        while sum(taken) < WARM_S:
+            start = perf_counter()
+            work()
+            taken.append(perf_counter() - start)
+        return median(taken)
+
+    ours(), peer()
+    pairs = [(seconds(ours), seconds(peer)) for _ in range(rounds)]
+    return median(pair[0] for pair in pairs), median(pair[1] for pair in pairs)
 
 
 def markdown(rows: Sequence[Row]) -> str:
