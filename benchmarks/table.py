@@ -58,6 +58,12 @@ def overhead(name: str, ours_s: float, peer: str, peer_s: float, target: float |
     return Row(name, ours_s, peer, peer_s, (ours_s / peer_s - 1) * 100, target, OVERHEAD)
 
 
+def seconds(work: Callable[[], object], repeats: int) -> float:
+    """Median of `repeats` runs after one that compiles and warms up."""
+    work()
+    return median(_once(work) for _ in range(repeats))
+
+
 def side_by_side(ours: Callable[[], object], peer: Callable[[], object], rounds: int) -> tuple[float, float]:
     """Median seconds of both, taken in turn so that a busy moment of the machine hits both alike.
 
@@ -65,17 +71,21 @@ def side_by_side(ours: Callable[[], object], peer: Callable[[], object], rounds:
     measured on the caches the other left behind.
     """
 
-    def seconds(work: Callable[[], object]) -> float:
+    def turn(work: Callable[[], object]) -> float:
         taken: list[float] = []
         while sum(taken) < WARM_S:
-            start = perf_counter()
-            work()
-            taken.append(perf_counter() - start)
+            taken.append(_once(work))
         return median(taken)
 
     ours(), peer()
-    pairs = [(seconds(ours), seconds(peer)) for _ in range(rounds)]
+    pairs = [(turn(ours), turn(peer)) for _ in range(rounds)]
     return median(pair[0] for pair in pairs), median(pair[1] for pair in pairs)
+
+
+def _once(work: Callable[[], object]) -> float:
+    start = perf_counter()
+    work()
+    return perf_counter() - start
 
 
 def markdown(rows: Sequence[Row]) -> str:

@@ -15,7 +15,8 @@ The rules, in the order they apply within a bar:
     the last bar's open instead.
 
 Every fill is moved against the order by the slippage and pays the fee on its value. A short is liquidated
-when buying it back would take all the cash, so equity never falls below 0 and stays there.
+at the price at which buying it back takes all the cash, even when a bar opens beyond it: the loss ends at
+equity 0, and equity stays there.
 """
 
 from collections.abc import Sequence
@@ -75,6 +76,9 @@ BOOK = np.dtype(
 )
 
 
+Rows = NDArray[np.void]
+
+
 class _Market(NamedTuple):
     open: Floats
     high: Floats
@@ -101,14 +105,14 @@ class _Record(NamedTuple):
     returns: Floats
     exposure: Floats
     turnover: Floats
-    trades: "Rows"
+    trades: Rows
     """Of dtype TRADE."""
-    book: "Rows"
+    book: Rows
     """One row of dtype BOOK: the state of the run."""
 
 
-Rows = NDArray[np.void]
 Range = tuple[float, float, float]
+
 _compiled = njit(error_model="numpy")
 # Called on every bar with arrays: a real call would count their references each time.
 _inlined = njit(error_model="numpy", inline="always")
