@@ -18,6 +18,7 @@ import contextlib
 import os
 import shlex
 import shutil
+import struct
 import subprocess
 import sys
 import tempfile
@@ -364,13 +365,52 @@ def _added_user() -> _User:
 
 
 def _check_access(user: _User | None, target: Path, instead: str) -> None:
+    """See to it that the server's user can reach a folder: a clone under /root is one it can't."""
     if user is None:
         return
-    script = 'for folder; do test -x "$folder" || { echo "$folder"; exit; }; done'
     way = [str(folder) for folder in reversed((target, *target.parents))]
-    closed = _run("/bin/sh", "-c", script, "sh", *way, user=user).stdout.strip()
-    if closed:
-        raise DatabaseUnavailable(
-            f"PostgreSQL does not run as root, and the user it runs as instead may not enter {closed}. "
-            f"Use {instead} in a folder that others may enter, or let them: chmod o+x {closed}"
-        )
+    script = 'for folder; do test -x "$folder" || { echo "$folder"; exit; }; done'
+    while closed := _run("/bin/sh", "-c", script, "sh", *way, user=user).stdout.strip():
+        if not _admit(Path(closed), user):
+            raise DatabaseUnavailable(
+                f"PostgreSQL does not run as root, and the user it runs as instead may not enter {closed}. "
+                f"Use {instead} in a folder that others may enter, or let them: chmod o+x {closed}"
+            )
+
+
+_ACL = "system.posix_acl_access"
+_OWNER, _USER, _GROUP, _MASK, _OTHER, _NOBODY = 0x01, 0x02, 0x04, 0x10, 0x20, 0xFFFFFFFF
+_SEARCH = 1
+
+
+def _admit(folder: Path, user: _User) -> bool:
+    """Let the server's user, and nobody else, pass through a folder, without seeing what it holds: an entry
+    in its access control list (format: acl(5), linux/posix_acl_xattr.h). False where that is of no use."""
+    if not hasattr(os, "setxattr"):
+        return False
+    entries = _acl(folder)
+    before = entries.get((_USER, user.uid), 0)
+    if before & _SEARCH:
+        return False
+    entries[_USER, user.uid] = before | _SEARCH
+    entries[_MASK, _NOBODY] = entries.get((_MASK, _NOBODY), entries[_GROUP, _NOBODY]) | _SEARCH
+    packed = [struct.pack("<HHI", tag, rights, who) for (tag, who), rights in sorted(entries.items())]
+    try:
+        os.setxattr(folder, _ACL, struct.pack("<I", 2) + b"".join(packed))
+    except OSError:
+        return False
+    return True
+
+
+def _acl(folder: Path) -> dict[tuple[int, int], int]:
+    """Rights by kind and id of whom they are for; what the mode says where there is no list."""
+    try:
+        listed = struct.iter_unpack("<HHI", os.getxattr(folder, _ACL)[4:])
+        return {(tag, who): rights for tag, rights, who in listed}
+    except OSError:
+        mode = folder.stat().st_mode
+        return {
+            (_OWNER, _NOBODY): mode >> 6 & 7,
+            (_GROUP, _NOBODY): mode >> 3 & 7,
+            (_OTHER, _NOBODY): mode & 7,
+        }

@@ -1,10 +1,12 @@
 import asyncio
 import ctypes
+import errno
 import multiprocessing
 import os
 import pwd
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 import time
@@ -311,8 +313,26 @@ def test_a_server_that_does_not_start_says_why(home: Path) -> None:
 
 
 @needs_root
-def test_started_by_root_it_names_the_folder_its_own_user_may_not_enter(home: Path) -> None:
+def test_started_by_root_in_a_closed_folder_only_its_own_user_is_let_pass(home: Path) -> None:
     closed = home.parent / "closed"
+    closed.mkdir(mode=0o700)
+    with open_database(ours(closed / "home")) as database:
+        assert ask(database, "SELECT 1") == 1
+    looked = subprocess.run(
+        ["ls", closed / "home"], user="nobody", capture_output=True, text=True, check=False
+    )
+    assert "Permission denied" in looked.stderr
+
+
+@needs_root
+def test_where_folders_keep_no_access_lists_it_names_the_one_that_is_closed(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unsupported(*_: object) -> None:
+        raise OSError(errno.ENOTSUP, "Operation not supported")
+
+    monkeypatch.setattr(os, "setxattr", unsupported)
+    closed = home.parent / "shut"
     closed.mkdir(mode=0o700)
     with (
         pytest.raises(
