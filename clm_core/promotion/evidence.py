@@ -1,0 +1,234 @@
+"""How sure a track record makes us: what luck alone would show, and how long a record must be to beat it.
+
+Everything here counts in bars: Sharpe ratios are per bar, not annualised, and lengths are in bars unless a
+docstring says years. A record that is too short, not finite or never varies gives NaN, and NaN goes on
+through every formula: a gate that asks `not (value >= limit)` refuses it. An argument that makes no sense,
+such as a confidence of 2, raises ValueError.
+
+Sources:
+    Bailey & Lopez de Prado (2012), "The Sharpe ratio efficient frontier", Journal of Risk 15(2).
+    Bailey & Lopez de Prado (2014), "The deflated Sharpe ratio", Journal of Portfolio Management 40(5).
+    Bailey, Borwein, Lopez de Prado & Zhu (2014), "Pseudo-mathematics and financial charlatanism",
+        Notices of the AMS 61(5).
+    Lo (2002), "The statistics of Sharpe ratios", Financial Analysts Journal 58(4).
+    Newey & West (1994), "Automatic lag selection in covariance matrix estimation", Review of Economic
+        Studies 61(4).
+    Andrews & Monahan (1992), "An improved heteroskedasticity and autocorrelation consistent covariance matrix
+        estimator", Econometrica 60(4).
+"""
+
+import math
+from dataclasses import dataclass
+from statistics import NormalDist
+
+import numpy as np
+
+from clm_core.market.bars import Floats
+
+NORMAL = NormalDist()
+FEWEST_BARS = 20
+"""Fewer returns say nothing of their own tails."""
+LARGEST_AUTOREGRESSION = 0.97
+"""Bound of the prewhitening filter (Andrews & Monahan 1992), which a unit root would make explode."""
+
+
+@dataclass(frozen=True)
+class TrackRecord:
+    """What the inference on a Sharpe ratio needs of a series of returns."""
+
+    sharpe: float
+    """Mean over standard deviation (n - 1) of the returns of a bar."""
+    skewness: float
+    """Third standardised moment, standard deviation with n; 0 for a normal distribution."""
+    kurtosis: float
+    """Pearson's: fourth standardised moment, standard deviation with n; 3 for a normal distribution."""
+    bars: int
+    effective_bars: float
+    """Independent bars that would tell as much about the Sharpe ratio; at most `bars`."""
+
+    @property
+    def finite(self) -> bool:
+        return all(map(math.isfinite, (self.sharpe, self.skewness, self.kurtosis, self.effective_bars)))
+
+
+def track_record(returns: Floats) -> TrackRecord:
+    """Summarise returns, as fractions, shape (n_bars,).
+
+    Every estimate is NaN for fewer than `FEWEST_BARS` bars, values that are not finite, or returns that never
+    vary: a Sharpe ratio of rounding errors would be huge.
+    """
+    standard = standardised(returns)
+    if standard is None:
+        return TrackRecord(math.nan, math.nan, math.nan, len(returns), math.nan)
+    z, sharpe = standard
+    return TrackRecord(
+        sharpe=sharpe,
+        skewness=float(np.mean(z**3)),
+        kurtosis=float(np.mean(z**4)),
+        bars=len(z),
+        effective_bars=effective_size(influence(z, sharpe)),
+    )
+
+
+def standardised(returns: Floats) -> tuple[Floats, float] | None:
+    """Returns less their mean over their standard deviation (n), and the Sharpe ratio of a bar (n - 1).
+
+    None where nothing can be measured, see `track_record`.
+    """
+    if len(returns) < FEWEST_BARS or not np.isfinite(returns).all():
+        return None
+    size = np.abs(returns).max()
+    if size == 0.0:
+        return None
+    # near 1, so that no square overflows or vanishes
+    scaled = returns / size
+    mean, deviation = scaled.mean(), scaled.std()
+    if deviation < 1e-12:
+        return None
+    n = len(returns)
+    return (scaled - mean) / deviation, float(mean / deviation * math.sqrt((n - 1) / n))
+
+
+def influence(z: Floats, sharpe: float) -> Floats:
+    """How far each bar pulls the Sharpe ratio, times n: z - sharpe (z ** 2 - 1) / 2, shape (n_bars,).
+
+    Its variance is 1 - skewness sharpe + (kurtosis - 1) / 4 sharpe ** 2, as in `probabilistic_sharpe_ratio`;
+    its long-run variance is that of Lo's (2002) generalised method of moments.
+    """
+    return np.asarray(z - sharpe * (z**2 - 1.0) / 2.0)
+
+
+def effective_size(values: Floats) -> float:
+    """Independent values whose mean would be as uncertain as that of these, shape (n,) -> 0 < answer <= n.
+
+    Variance over long-run variance, times n. Negative autocorrelation earns no credit: bid-ask bounce would
+    lengthen a record for nothing.
+    """
+    return len(values) * min(1.0, float(np.var(values)) / long_run_variance(values))
+
+
+def long_run_variance(values: Floats) -> float:
+    """Sum of all autocovariances, shape (n,), finite and not constant: n times the variance of their mean.
+
+    Prewhitened by a first-order autoregression (Andrews & Monahan 1992), then Bartlett weights up to the
+    automatic lag of Newey & West (1994) with 4 (n / 100) ** (2 / 9) preliminary lags.
+    """
+    centred = values - values.mean()
+    slope = float(centred[1:] @ centred[:-1] / (centred[:-1] @ centred[:-1]))
+    slope = min(max(slope, -LARGEST_AUTOREGRESSION), LARGEST_AUTOREGRESSION)
+    residuals = centred[1:] - slope * centred[:-1]
+    lags = _bandwidth(residuals)
+    weights = 1.0 - np.arange(1, lags + 1) / (lags + 1.0)
+    covariances = autocovariances(residuals, lags)
+    return float((covariances[0] + 2.0 * weights @ covariances[1:]) / (1.0 - slope) ** 2)
+
+
+def _bandwidth(values: Floats) -> int:
+    n = len(values)
+    covariances = autocovariances(values, int(4.0 * (n / 100.0) ** (2.0 / 9.0)))
+    level = covariances[0] + 2.0 * covariances[1:].sum()
+    bend = 2.0 * np.arange(1, len(covariances)) @ covariances[1:]
+    if level == 0.0:
+        return 0
+    return min(int(1.1447 * ((bend / level) ** 2 * n) ** (1.0 / 3.0)), n - 1)
+
+
+def autocovariances(values: Floats, lags: int) -> Floats:
+    """Of lags 0 to `lags`, each a sum of n - lag products over n; values have mean zero, shape (n,)."""
+    n = len(values)
+    return np.array([values[lag:] @ values[: n - lag] / n for lag in range(lags + 1)])
+
+
+def probabilistic_sharpe_ratio(record: TrackRecord, benchmark: float = 0.0) -> float:
+    """Probability, 0..1, that the true Sharpe ratio exceeds `benchmark` (Bailey & Lopez de Prado 2012).
+
+    q((SR - benchmark) sqrt(n - 1) / sqrt(1 - skewness SR + (kurtosis - 1) / 4 SR ** 2)), q the normal
+    distribution, with two changes that only ever lower it for an SR above 0: n counts effective bars, and
+    a positive skewness counts as 0, without which 6 to 8 % of Student-t(3) records pass a 5 % test.
+    """
+    error = _standard_error(record)
+    if not error > 0.0:
+        return math.nan
+    return _probability_below((record.sharpe - benchmark) / error)
+
+
+def _standard_error(record: TrackRecord) -> float:
+    if not record.finite or record.effective_bars <= 1.0:
+        return math.nan
+    return math.sqrt(max(_spread(record), 0.0) / (record.effective_bars - 1.0))
+
+
+def _spread(record: TrackRecord) -> float:
+    """Variance of a Sharpe ratio's estimate, times the number of independent bars."""
+    # Under heavy tails the skewness that favours a record is the same few lucky bars that made its mean.
+    skewness = min(record.skewness, 0.0)
+    return 1.0 - skewness * record.sharpe + (record.kurtosis - 1.0) / 4.0 * record.sharpe**2
+
+
+def _probability_below(z: float) -> float:
+    return 0.5 * math.erfc(-z / math.sqrt(2.0))
+
+
+def expected_maximum_sharpe(trial_variance: float, trials: float) -> float:
+    """Sharpe ratio of a bar that the best of so many trials without any edge is expected to show.
+
+    sqrt(V) ((1 - g) q(1 - 1 / N) + g q(1 - 1 / (N e))), with q the normal quantile and g the Euler-Mascheroni
+    constant (Bailey & Lopez de Prado 2014, equation 1); 0 where that is negative, for less than two trials.
+
+    Args:
+        trial_variance: variance of the trials' Sharpe ratios of a bar, see `trials.sharpe_variance`.
+        trials: effective number of independent trials, at least 1; need not be whole.
+    """
+    if not (math.isfinite(trial_variance) and math.isfinite(trials)):
+        return math.nan
+    if trial_variance < 0.0 or trials < 1.0:
+        raise ValueError(
+            f"{trials} trials of variance {trial_variance}: count at least one, variance from 0 up"
+        )
+    if trials == 1.0:
+        return 0.0
+    gamma = float(np.euler_gamma)
+    low = -NORMAL.inv_cdf(1.0 / trials)
+    high = -NORMAL.inv_cdf(1.0 / (trials * math.e))
+    return math.sqrt(trial_variance) * max((1.0 - gamma) * low + gamma * high, 0.0)
+
+
+def deflated_sharpe_ratio(record: TrackRecord, trial_variance: float, trials: float) -> float:
+    """Probability, 0..1, that the true Sharpe ratio exceeds what the best of the trials would show by luck:
+    `probabilistic_sharpe_ratio` against `expected_maximum_sharpe` (Bailey & Lopez de Prado 2014, equation 2).
+    """
+    return probabilistic_sharpe_ratio(record, expected_maximum_sharpe(trial_variance, trials))
+
+
+def minimum_track_record_length(record: TrackRecord, confidence: float, benchmark: float = 0.0) -> float:
+    """Bars like these after which the Sharpe ratio, if it stays, is above `benchmark` with this confidence
+    (Bailey & Lopez de Prado 2012); inf when it is not above it, however long one waits.
+
+    1 + spread (q(confidence) / (SR - benchmark)) ** 2, with the spread under the root of
+    `probabilistic_sharpe_ratio` and q the normal quantile.
+
+    Dependent bars are worth `effective_bars / bars` of an independent one: the answer is that much longer.
+    """
+    excess = record.sharpe - benchmark
+    if not record.finite or math.isnan(excess):
+        return math.nan
+    quantile = NORMAL.inv_cdf(_confidence(confidence))
+    if excess <= 0.0:
+        return math.inf
+    independent = 1.0 + _spread(record) * (quantile / excess) ** 2
+    return independent * record.bars / record.effective_bars
+
+
+def minimum_backtest_length(trials: float, annual_sharpe: float) -> float:
+    """Years below which the best of so many trials without any edge is expected to reach `annual_sharpe`
+    (Bailey, Borwein, Lopez de Prado & Zhu 2014, theorem 2).
+    """
+    if not annual_sharpe > 0.0:
+        raise ValueError(f"luck reaches an annual Sharpe ratio of {annual_sharpe} at any length: ask above 0")
+    return (expected_maximum_sharpe(1.0, trials) / annual_sharpe) ** 2
+
+
+def _confidence(level: float) -> float:
+    if not 0.5 <= level < 1.0:
+        raise ValueError(f"a confidence of {level} is none: give a share from 0.5 up to, not including, 1")
+    return level
