@@ -72,11 +72,11 @@ def prepare_environment(home: Path) -> None:
     }
 
 
-def run_flow(entrypoint: str, **parameters: Any) -> Any:
-    """Run a flow, named by module and function ("flows.retrain.retrain"), in this process."""
+def load_flow(entrypoint: str) -> Callable[..., Any]:
+    """A flow, named by module and function ("flows.retrain.retrain"); called, it runs in this process."""
     from prefect.flows import load_flow_from_entrypoint
 
-    return load_flow_from_entrypoint(entrypoint)(**parameters)
+    return load_flow_from_entrypoint(entrypoint)
 
 
 def _server_environment(database: "Database", folder: Path, url: str) -> dict[str, str]:

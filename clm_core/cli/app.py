@@ -258,7 +258,7 @@ def _retrain(requests: list[RetrainRequest]) -> list["Outcome"]:
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
     from clm_core.database import open_database
-    from clm_core.runner import prefect_server, prepare_environment, run_flow
+    from clm_core.runner import load_flow, prefect_server, prepare_environment
 
     settings = _settings()
     prepare_environment(settings.home)
@@ -276,13 +276,16 @@ def _retrain(requests: list[RetrainRequest]) -> list["Outcome"]:
         with (
             open_database(settings) as database,
             prefect_server(database, settings.home) as wait_until_ready,
-            _services(settings, announce),
+            _services(settings, announce) as services,
         ):
+            # the slow imports and MLflow's migrations, while the server starts on another core
+            flow = load_flow("flows.retrain.retrain")
+            services.registry.connect()
             wait_until_ready()
             for request in requests:
                 title = f"{request.model_type.value} {request.symbol} {request.timeframe}"
                 announce("Loading bars", 0.0)
-                outcomes.append(run_flow("flows.retrain.retrain", request=request))
+                outcomes.append(flow(request))
                 announce("Done", 1.0)
                 bar = progress.add_task("", total=None)
             progress.remove_task(bar)

@@ -71,6 +71,10 @@ class MLflowRegistry:
         client: MlflowClient = self._mlflow.MlflowClient(self._uri, self._uri)
         return client
 
+    def connect(self) -> None:
+        """Import MLflow and bring its store up to date now rather than at the first use: seconds, once."""
+        self._experiment()
+
     def register(
         self,
         job: TrainingJob,

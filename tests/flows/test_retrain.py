@@ -15,7 +15,7 @@ from clm_core import retraining
 from clm_core.domain.errors import InvalidTrainingParams, UnknownSeries
 from clm_core.domain.jobs import JobStatus, ModelType, RetrainRequest
 from clm_core.domain.versions import ModelStatus
-from clm_core.runner import run_flow
+from clm_core.runner import load_flow
 from clm_core.services import Services
 
 pytestmark = pytest.mark.xdist_group("servers")
@@ -36,7 +36,7 @@ def request_for(model_type: ModelType = ModelType.XGBOOST, **changes: Any) -> Re
 
 @pytest.fixture(scope="module", params=TREES, ids=str)
 def outcome(request: pytest.FixtureRequest, services: Services, prefect_url: str) -> retraining.Outcome:
-    result: retraining.Outcome = run_flow("flows.retrain.retrain", request=request_for(request.param))
+    result: retraining.Outcome = load_flow("flows.retrain.retrain")(request_for(request.param))
     return result
 
 
@@ -110,7 +110,7 @@ def test_an_error_in_any_step_ends_the_job_failed_with_its_cause_and_serves_noth
 
     monkeypatch.setattr(retraining, step, broken)
     with pytest.raises(OSError, match="disk full"):
-        run_flow("flows.retrain.retrain", request=request_for(training_params={"rounds": 2}))
+        load_flow("flows.retrain.retrain")(request_for(training_params={"rounds": 2}))
     job = services.ledger.jobs(limit=1)[0]
     assert job.status is JobStatus.FAILED
     assert job.failure_cause == f"OSError: disk full in {step}"
