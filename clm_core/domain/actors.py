@@ -1,0 +1,23 @@
+"""Who acts, and with what rights."""
+
+from enum import StrEnum
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Role(StrEnum):
+    VIEWER = "viewer"
+    """Reads."""
+    OPERATOR = "operator"
+    """Retrains, promotes what passed its gate, rolls back."""
+    ADMIN = "admin"
+    """Also forces what the rules refuse."""
+
+
+class Actor(BaseModel):
+    """A person or a part of the system, as it stands in the audit."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = Field(min_length=1)
+    role: Role

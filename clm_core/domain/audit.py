@@ -1,0 +1,43 @@
+"""What is remembered for ever: who did what to what, and when."""
+
+from enum import StrEnum
+from typing import Any
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+
+from clm_core.domain.actors import Actor
+
+
+class Action(StrEnum):
+    JOB_CREATED = "job_created"
+    JOB_STARTED = "job_started"
+    JOB_COMPLETED = "job_completed"
+    JOB_FAILED = "job_failed"
+    VERSION_REGISTERED = "version_registered"
+    VERSION_JUDGED = "version_judged"
+    VERSION_RETIRED = "version_retired"
+    PROMOTION_COMMITTED = "promotion_committed"
+    PROMOTION_ABORTED = "promotion_aborted"
+    FORCED_PROMOTION = "forced_promotion"
+    ROLLBACK_COMMITTED = "rollback_committed"
+    DRIFT_DETECTED = "drift_detected"
+    """The production alias points where no promotion of ours put it."""
+    DRIFT_RESTORED = "drift_restored"
+    DRIFT_ADOPTED = "drift_adopted"
+    BUNDLE_REFUSED = "bundle_refused"
+    """A stored bundle is not the one that was judged."""
+
+
+class AuditEntry(BaseModel):
+    """One state change, as it is handed to the audit."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    at: AwareDatetime
+    actor: Actor
+    action: Action
+    subject: str = Field(min_length=1)
+    """The model id; the job id where a job is meant, with its `model_id` in the details."""
+    details: dict[str, Any] = Field(default_factory=dict)
+    """Whatever pydantic can write as JSON. NaN and infinity are kept as the strings "nan", "inf" and "-inf",
+    whole numbers beyond 2^53 as strings of digits: JSON has no words for them."""
