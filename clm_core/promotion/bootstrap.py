@@ -91,11 +91,15 @@ def difference_draws(
 def block_length(values: Floats) -> float:
     """Mean block length, in bars, that serves the mean of `values` best, shape (n,): Politis & White (2004,
     section 3) as corrected by Patton, Politis & White (2009); between 1 and min(3 sqrt(n), n / 3).
+
+    1.0 where the values never vary.
     """
     n = len(values)
     quiet_run = max(5, int(math.log10(n)))
     longest = math.ceil(math.sqrt(n)) + quiet_run
     covariances = autocovariances(values - values.mean(), longest)
+    if covariances[0] == 0.0:
+        return 1.0
     lags = min(2 * _first_quiet_lag(covariances / covariances[0], n, quiet_run), longest)
     lag = np.arange(-lags, lags + 1)
     weighted = np.minimum(1.0, 2.0 * (1.0 - np.abs(lag) / lags)) * covariances[np.abs(lag)]
