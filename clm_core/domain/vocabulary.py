@@ -1,0 +1,39 @@
+"""The closed lists of words; their values are what goes over the wire and into the database."""
+
+from enum import StrEnum
+
+
+class ModelType(StrEnum):
+    XGBOOST = "xgboost"
+    LIGHTGBM = "lightgbm"
+    NHITS = "nhits"
+    PATCHTST = "patchtst"
+    RL_V2 = "rl_v2"
+    RL_V3 = "rl_v3"
+    OTHER = "other"
+
+
+class ModelStatus(StrEnum):
+    TRAINING = "training"
+    SHADOW = "shadow"
+    CANDIDATE = "candidate"
+    PRODUCTION = "production"
+    RETIRED = "retired"
+    FAILED = "failed"
+
+
+class TriggerReason(StrEnum):
+    DRIFT_DETECTED = "drift_detected"
+    PERFORMANCE_DEGRADED = "performance_degraded"
+    PERIODIC = "periodic"
+    MANUAL = "manual"
+    REGIME_CHANGE = "regime_change"
+    DATA_THRESHOLD = "data_threshold"
+    STRATEGY_EVOLUTION = "strategy_evolution"
+
+
+class JobStatus(StrEnum):
+    PENDING = "pending"
+    IN_PROGRESS = "in_progress"
+    COMPLETED = "completed"
+    FAILED = "failed"
