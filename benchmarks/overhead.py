@@ -9,7 +9,8 @@ from time import perf_counter
 
 from benchmarks.table import Row, overhead
 from clm_core import retraining
-from clm_core.domain.jobs import ModelType, RetrainRequest
+from clm_core.domain.jobs import RetrainRequest
+from clm_core.domain.vocabulary import ModelType
 from clm_core.runner import load_flow, prefect_server, prepare_environment
 from clm_core.services import Services, open_services
 from clm_core.settings import Settings

@@ -21,7 +21,8 @@ from clm_core.backtest.tearsheet import TearSheet, equity_png, render
 from clm_core.backtest.walk_forward import OutOfSample, walk_forward
 from clm_core.domain.evaluations import EvaluationResult, Verdict
 from clm_core.domain.jobs import RetrainRequest, TrainingJob
-from clm_core.domain.versions import ModelStatus, ModelVersion
+from clm_core.domain.versions import ModelVersion
+from clm_core.domain.vocabulary import ModelStatus
 from clm_core.market.bars import Bars
 from clm_core.models import catalog
 from clm_core.models.bundle import save_bundle

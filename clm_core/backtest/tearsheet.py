@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from clm_core.backtest.results import Backtest, Costs, Execution, ExitReason, Metrics, Trades
 from clm_core.backtest.walk_forward import FoldResult
 from clm_core.domain.evaluations import Leg, Verdict
-from clm_core.domain.jobs import TriggerReason
+from clm_core.domain.vocabulary import TriggerReason
 from clm_core.market.bars import Bars, Floats
 
 if TYPE_CHECKING:

@@ -16,10 +16,11 @@ from rich.text import Text
 
 from clm_core.cli import data
 from clm_core.domain.errors import CLMError, NotFound
-from clm_core.domain.jobs import JobStatus, ModelType, RetrainRequest
+from clm_core.domain.vocabulary import JobStatus, ModelType
 
 if TYPE_CHECKING:
     from clm_core.domain.evaluations import EvaluationResult, Leg, Verdict
+    from clm_core.domain.jobs import RetrainRequest
     from clm_core.domain.versions import ModelVersion
     from clm_core.retraining import Outcome
     from clm_core.services import Announce, Services
@@ -56,6 +57,8 @@ def main() -> None:
 @app.command()
 def demo() -> None:
     """Retrain, backtest and judge XGBoost and LightGBM on the bundled BTCUSD bars."""
+    from clm_core.domain.jobs import RetrainRequest
+
     requests = [
         RetrainRequest(
             model_type=model_type, symbol="BTCUSD", dataset_span_days=DEMO_DAYS, requested_by=_user()
@@ -78,6 +81,8 @@ def retrain(
     as_json: AsJson = False,
 ) -> None:
     """Retrain one model on the newest bars, backtest it out of sample and judge it."""
+    from clm_core.domain.jobs import RetrainRequest
+
     request = RetrainRequest(
         model_type=model,
         symbol=symbol,
@@ -253,7 +258,7 @@ def _services(
     return open_services(settings or _settings(), announce)
 
 
-def _retrain(requests: list[RetrainRequest]) -> list["Outcome"]:
+def _retrain(requests: list["RetrainRequest"]) -> list["Outcome"]:
     """Run the flow for each request under one Prefect server, with progress on the terminal."""
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
@@ -292,7 +297,7 @@ def _retrain(requests: list[RetrainRequest]) -> list["Outcome"]:
     return outcomes
 
 
-def _refuse_bad_params(request: RetrainRequest) -> None:
+def _refuse_bad_params(request: "RetrainRequest") -> None:
     """Before anything is started: a typo must not cost ten seconds."""
     from clm_core.models import catalog
 

@@ -1,38 +1,12 @@
 """What is asked for: training jobs and why they were asked for."""
 
 from datetime import datetime
-from enum import StrEnum
 from typing import Any
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
 
-
-class ModelType(StrEnum):
-    XGBOOST = "xgboost"
-    LIGHTGBM = "lightgbm"
-    NHITS = "nhits"
-    PATCHTST = "patchtst"
-    RL_V2 = "rl_v2"
-    RL_V3 = "rl_v3"
-    OTHER = "other"
-
-
-class TriggerReason(StrEnum):
-    DRIFT_DETECTED = "drift_detected"
-    PERFORMANCE_DEGRADED = "performance_degraded"
-    PERIODIC = "periodic"
-    MANUAL = "manual"
-    REGIME_CHANGE = "regime_change"
-    DATA_THRESHOLD = "data_threshold"
-    STRATEGY_EVOLUTION = "strategy_evolution"
-
-
-class JobStatus(StrEnum):
-    PENDING = "pending"
-    IN_PROGRESS = "in_progress"
-    COMPLETED = "completed"
-    FAILED = "failed"
+from clm_core.domain.vocabulary import JobStatus, ModelType, TriggerReason
 
 
 class RetrainRequest(BaseModel):

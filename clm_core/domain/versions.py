@@ -1,21 +1,11 @@
 """What comes out of training: versions of a model."""
 
 from datetime import UTC, datetime
-from enum import StrEnum
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from clm_core.domain.jobs import ModelType
-
-
-class ModelStatus(StrEnum):
-    TRAINING = "training"
-    SHADOW = "shadow"
-    CANDIDATE = "candidate"
-    PRODUCTION = "production"
-    RETIRED = "retired"
-    FAILED = "failed"
+from clm_core.domain.vocabulary import ModelStatus, ModelType
 
 
 class ModelVersion(BaseModel):

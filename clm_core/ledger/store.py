@@ -11,8 +11,9 @@ from sqlalchemy.exc import IntegrityError
 
 from clm_core.domain.errors import AlreadyExists, IllegalTransition, NotFound
 from clm_core.domain.evaluations import EvaluationResult, Verdict
-from clm_core.domain.jobs import JobStatus, TrainingJob
-from clm_core.domain.versions import ModelStatus, ModelVersion
+from clm_core.domain.jobs import TrainingJob
+from clm_core.domain.versions import ModelVersion
+from clm_core.domain.vocabulary import JobStatus, ModelStatus
 from clm_core.ledger.tables import Base, EvaluationRow, JobRow, VersionRow
 from clm_core.promotion.criteria import PromotionCriteria
 

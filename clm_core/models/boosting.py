@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 
 from clm_core.domain.errors import FeatureMismatch, InvalidTrainingParams, NotEnoughBars, UnknownFeature
-from clm_core.domain.jobs import ModelType
+from clm_core.domain.vocabulary import ModelType
 from clm_core.market.bars import Bars, Floats
 from clm_core.market.features import FEATURES, compute_features, select_features
 from clm_core.market.labels import direction

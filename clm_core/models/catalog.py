@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from clm_core.domain.errors import MissingExtra, ModelError
-from clm_core.domain.jobs import ModelType
+from clm_core.domain.vocabulary import ModelType
 from clm_core.models.contract import Model, ModelCard, Recipe
 
 

@@ -15,7 +15,7 @@ from typing import Any, Literal, Protocol
 from pydantic import BaseModel, ConfigDict
 
 from clm_core.domain.errors import FeatureMismatch
-from clm_core.domain.jobs import ModelType
+from clm_core.domain.vocabulary import ModelType
 from clm_core.market.bars import Bars, Floats
 from clm_core.market.timeframes import Calendar, Timeframe
 

@@ -16,7 +16,8 @@ import numpy as np
 
 from clm_core.domain.errors import NotFound
 from clm_core.domain.jobs import TrainingJob
-from clm_core.domain.versions import ModelStatus, version_label
+from clm_core.domain.versions import version_label
+from clm_core.domain.vocabulary import ModelStatus
 from clm_core.market.bars import Bars, Floats
 from clm_core.models.bundle import load_bundle
 from clm_core.models.contract import Model

@@ -13,8 +13,8 @@ import pytest
 
 from clm_core import retraining
 from clm_core.domain.errors import InvalidTrainingParams, UnknownSeries
-from clm_core.domain.jobs import JobStatus, ModelType, RetrainRequest
-from clm_core.domain.versions import ModelStatus
+from clm_core.domain.jobs import RetrainRequest
+from clm_core.domain.vocabulary import JobStatus, ModelStatus, ModelType
 from clm_core.runner import load_flow
 from clm_core.services import Services
 

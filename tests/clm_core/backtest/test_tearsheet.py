@@ -35,7 +35,7 @@ from clm_core.backtest.tearsheet import (
 )
 from clm_core.backtest.walk_forward import FoldResult
 from clm_core.domain.evaluations import Decision, Leg, Verdict
-from clm_core.domain.jobs import TriggerReason
+from clm_core.domain.vocabulary import TriggerReason
 from clm_core.market.bars import Bars, Floats
 from clm_core.market.timeframes import Calendar, Timeframe
 

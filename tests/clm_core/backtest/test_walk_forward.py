@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from clm_core.backtest.walk_forward import OutOfSample, WalkForwardPlan, split, walk_forward
 from clm_core.domain.errors import NotEnoughBars
-from clm_core.domain.jobs import ModelType
+from clm_core.domain.vocabulary import ModelType
 from clm_core.market.bars import Bars, Floats
 from clm_core.market.labels import direction
 from clm_core.market.look_ahead import first_leak

@@ -48,7 +48,7 @@ try:
     main()
 except SystemExit:
     pass
-heavy = {"pandas", "numpy", "numba", "mlflow", "prefect", "sqlalchemy", "xgboost", "lightgbm", "plotly"}
+heavy = {"pydantic", "pandas", "numpy", "mlflow", "prefect", "sqlalchemy", "xgboost", "lightgbm"}
 print("imported:", sorted(heavy & set(sys.modules)))
 """
     answer = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)

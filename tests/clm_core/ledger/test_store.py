@@ -12,8 +12,9 @@ from sqlalchemy.exc import DBAPIError, StatementError
 
 from clm_core.domain.errors import AlreadyExists, IllegalTransition, NotFound
 from clm_core.domain.evaluations import Decision, EvaluationResult, Leg, Verdict
-from clm_core.domain.jobs import JobStatus, ModelType, TrainingJob, TriggerReason
-from clm_core.domain.versions import ModelStatus, ModelVersion, version_label
+from clm_core.domain.jobs import TrainingJob
+from clm_core.domain.versions import ModelVersion, version_label
+from clm_core.domain.vocabulary import JobStatus, ModelStatus, ModelType, TriggerReason
 from clm_core.ledger.store import Counts, Ledger
 from clm_core.promotion.criteria import PromotionCriteria
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from clm_core.domain.errors import BundleCorrupt, FeatureMismatch, ModelError
-from clm_core.domain.jobs import ModelType
+from clm_core.domain.vocabulary import ModelType
 from clm_core.market.bars import Bars
 from clm_core.models import bundle as bundles
 from clm_core.models.bundle import load_bundle, save_bundle, verify_bundle

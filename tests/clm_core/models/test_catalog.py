@@ -1,7 +1,7 @@
 import pytest
 
 from clm_core.domain.errors import InvalidTrainingParams, MissingExtra, ModelError
-from clm_core.domain.jobs import ModelType
+from clm_core.domain.vocabulary import ModelType
 from clm_core.models import catalog
 from clm_core.models.catalog import recipe
 

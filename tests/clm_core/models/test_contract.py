@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from clm_core.domain.errors import FeatureMismatch, NotEnoughBars
-from clm_core.domain.jobs import ModelType
+from clm_core.domain.vocabulary import ModelType
 from clm_core.market.bars import FIELDS, Bars
 from clm_core.market.look_ahead import first_leak
 from clm_core.market.timeframes import Calendar, Timeframe
@@ -32,7 +32,7 @@ from pathlib import Path
 import numpy as np
 from clm_core.market.bars import Bars
 from clm_core.market.timeframes import Calendar, Timeframe
-from clm_core.domain.jobs import ModelType
+from clm_core.domain.vocabulary import ModelType
 from clm_core.models.bundle import save_bundle
 from clm_core.models.catalog import recipe
 
