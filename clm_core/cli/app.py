@@ -30,6 +30,7 @@ app = typer.Typer(
     help="Continuous Learning Manager: retrain, judge and promote trading models.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # rich help takes longer to import than everything else that help needs
     add_completion=False,
 )
 app.add_typer(data.app, name="data")
