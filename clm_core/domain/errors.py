@@ -17,6 +17,7 @@ CLMError
 │   ├── FeatureMismatch         the bars or features are not those the model was trained on
 │   └── BundleCorrupt           a bundle's files are not those its manifest lists
 ├── DatabaseUnavailable         PostgreSQL cannot be started or reached
+├── AuditBroken                 the audit, an export of it or its anchors are not as they were written
 ├── ServerUnavailable           a server of ours (Prefect) did not become ready
 ├── NotFound                    no such job, version or report
 ├── AlreadyExists               a job or version of that name is recorded already
@@ -115,6 +116,10 @@ class BundleCorrupt(ModelError):
 
 
 class DatabaseUnavailable(CLMError):
+    pass
+
+
+class AuditBroken(CLMError):
     pass
 
 

@@ -22,6 +22,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
+from clm_core.domain.actors import Role
 from clm_core.domain.jobs import JobStatus, ModelType, TriggerReason
 from clm_core.domain.versions import ModelStatus
 
@@ -63,6 +64,11 @@ def _spelt(value: Any) -> Any:
         case list() | tuple():
             return [_spelt(item) for item in value]
     return value
+
+
+def storable(text: str) -> str:
+    """PostgreSQL takes neither NUL nor lone surrogates; what says so must not be lost for that."""
+    return text.replace("\0", "\\0").encode("utf-8", "backslashreplace").decode()
 
 
 def _one_of(values: type[StrEnum], column: str) -> CheckConstraint:
@@ -196,3 +202,21 @@ class EvaluationRow(Base):
     verdict: Mapped[dict[str, Any]] = mapped_column(Measured)
     criteria: Mapped[dict[str, Any]] = mapped_column(JSONB)
     created_at: Mapped[datetime]
+
+
+class AuditRow(Base):
+    """One entry of the audit: an `AuditEntry` with its place in the chain. Append-only."""
+
+    __tablename__ = "audit_log"
+    __table_args__ = (_one_of(Role, "role"), CheckConstraint("seq > 0", name="seq"))
+
+    seq: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    """1, 2, 3, ...: counted by whoever appends, for a sequence of PostgreSQL's leaves gaps."""
+    at: Mapped[datetime]
+    actor: Mapped[str]
+    role: Mapped[str]
+    action: Mapped[str]
+    subject: Mapped[str]
+    details: Mapped[dict[str, Any]] = mapped_column(JSONB)
+    prev_hash: Mapped[str]
+    hash: Mapped[str]

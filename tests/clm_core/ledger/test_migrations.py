@@ -39,7 +39,13 @@ def test_up_down_and_up_again_leave_the_newest_tables(empty_database: Callable[[
         assert current_revision(connection) is None
     upgrade(url)
     with create_engine(url).begin() as connection:
-        assert tables(connection) == ["alembic_version", "evaluations", "model_versions", "training_jobs"]
+        assert tables(connection) == [
+            "alembic_version",
+            "audit_log",
+            "evaluations",
+            "model_versions",
+            "training_jobs",
+        ]
         assert current_revision(connection) == HEAD
 
 
