@@ -72,8 +72,8 @@ def _create_role(connection: Connection) -> None:
             raise
     if not _may_become_it(connection):
         raise DatabaseUnavailable(
-            "The ledger needs the role clm_app; the user of CLM_DATABASE_URL can neither create nor assume it. "
-            "Have an administrator of the server run, with that user's name: "
+            "The ledger needs the role clm_app, which the user of CLM_DATABASE_URL can neither create nor "
+            "assume. Have an administrator of the server run, with that user's name: "
             "CREATE ROLE clm_app NOLOGIN; GRANT clm_app TO <user>;"
         )
 
