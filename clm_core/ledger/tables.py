@@ -23,8 +23,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from clm_core.domain.actors import Role
-from clm_core.domain.jobs import JobStatus, ModelType, TriggerReason
-from clm_core.domain.versions import ModelStatus
+from clm_core.domain.vocabulary import JobStatus, ModelStatus, ModelType, TriggerReason
 
 
 class Moment(TypeDecorator[datetime]):
