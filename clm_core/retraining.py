@@ -39,6 +39,7 @@ class Trained:
     bundle_digest: str
     params: dict[str, Any]
     train_metrics: dict[str, float]
+    learning_curve: tuple[float, ...]
     importances: dict[str, float]
     out_of_sample: OutOfSample
 
@@ -124,7 +125,15 @@ def train(services: Services, job: TrainingJob, bars: Bars) -> Trained:
     )
     bundle = _workspace(services, job) / BUNDLE
     digest = save_bundle(model, recipe, bundle)
-    return Trained(bundle, digest, recipe.describe(), model.train_metrics, model.importances(), out_of_sample)
+    return Trained(
+        bundle=bundle,
+        bundle_digest=digest,
+        params=recipe.describe(),
+        train_metrics=model.train_metrics,
+        learning_curve=model.learning_curve,
+        importances=model.importances(),
+        out_of_sample=out_of_sample,
+    )
 
 
 def register(services: Services, job: TrainingJob, bars: Bars, trained: Trained) -> ModelVersion:
@@ -152,6 +161,9 @@ def register(services: Services, job: TrainingJob, bars: Bars, trained: Trained)
         created_at=now,
     )
     services.ledger.add_version(version)
+    services.registry.log_results(
+        placed.run_id, {}, {"train.validation_loss": np.asarray(trained.learning_curve)}
+    )
     return version
 
 
@@ -177,7 +189,7 @@ def judge(services: Services, version: ModelVersion, tested: Tested) -> Verdict:
     services.ledger.add_evaluation(
         _evaluation(services, version, tested, verdict), verdict, criteria, version.bundle_digest
     )
-    services.registry.log_evaluation(
+    services.registry.log_results(
         version.mlflow_run_id,
         {**_numbers(tested.metrics), "promotion_score": verdict.score},
         {"equity": tested.result.equity},

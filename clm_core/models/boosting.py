@@ -198,6 +198,7 @@ class BoostedModel:
     raw: bytes
     """The trees as the library writes them: the file in the bundle."""
     trees: Trees
+    learning_curve: tuple[float, ...] = ()
 
     @property
     def model_type(self) -> ModelType:
@@ -261,11 +262,11 @@ class BoostingRecipe:
         """
         fit, validation = _samples(bars, self.params)
         report = progress or (lambda done: None)
-        raw = _boost(self.params, fit, validation, seed, report)
+        raw, losses = _boost(self.params, fit, validation, seed, report)
         trees = TREES[self.model_type](raw)
         report(1.0)
         return BoostedModel(
-            self.params, TrainedOn.of(bars, seed), _metrics(trees, fit, validation), raw, trees
+            self.params, TrainedOn.of(bars, seed), _metrics(trees, fit, validation), raw, trees, tuple(losses)
         )
 
 
@@ -315,7 +316,10 @@ def _samples(bars: Bars, params: BoostingParams) -> tuple[Sample, Sample]:
     return Sample(values[fit], labels.values[fit]), Sample(values[validation], labels.values[validation])
 
 
-def _boost(params: BoostingParams, fit: Sample, validation: Sample, seed: int, progress: Progress) -> bytes:
+def _boost(
+    params: BoostingParams, fit: Sample, validation: Sample, seed: int, progress: Progress
+) -> tuple[bytes, list[float]]:
+    """The trees, and the validation log loss after each of the rounds tried."""
     # the libraries hold their seeds in 31 bits
     native_seed = seed % 2**31
     if isinstance(params, XGBoostParams):
@@ -326,7 +330,7 @@ def _boost(params: BoostingParams, fit: Sample, validation: Sample, seed: int, p
 
 def _boost_xgboost(
     params: XGBoostParams, fit: Sample, validation: Sample, seed: int, progress: Progress
-) -> bytes:
+) -> tuple[bytes, list[float]]:
     import xgboost
 
     class Report(xgboost.callback.TrainingCallback):
@@ -339,6 +343,7 @@ def _boost_xgboost(
     tail = xgboost.QuantileDMatrix(
         validation.values, validation.rises, feature_names=names, max_bin=MAX_BINS, nthread=1, ref=train
     )
+    history: dict[str, dict[str, list[float]]] = {}
     booster = xgboost.train(
         {
             "objective": "binary:logistic",
@@ -357,18 +362,19 @@ def _boost_xgboost(
         train,
         num_boost_round=params.rounds,
         evals=[(tail, "validation")],
+        evals_result=history,
         callbacks=[
             xgboost.callback.EarlyStopping(rounds=params.early_stopping_rounds, save_best=True),
             Report(),
         ],
         verbose_eval=False,
     )
-    return bytes(booster.save_raw("ubj"))
+    return bytes(booster.save_raw("ubj")), history["validation"]["logloss"]
 
 
 def _boost_lightgbm(
     params: LightGBMParams, fit: Sample, validation: Sample, seed: int, progress: Progress
-) -> bytes:
+) -> tuple[bytes, list[float]]:
     import lightgbm
 
     def report(state: Any) -> None:
@@ -394,15 +400,21 @@ def _boost_lightgbm(
         "lambda_l2": params.reg_lambda,
     }
     train = lightgbm.Dataset(fit.values, fit.rises, feature_name=list(params.features), params=native)
+    history: dict[str, dict[str, list[float]]] = {}
     booster = lightgbm.train(
         native,
         train,
         num_boost_round=params.rounds,
         valid_sets=[lightgbm.Dataset(validation.values, validation.rises, reference=train, params=native)],
-        callbacks=[lightgbm.early_stopping(params.early_stopping_rounds, verbose=False), report],
+        valid_names=["validation"],
+        callbacks=[
+            lightgbm.early_stopping(params.early_stopping_rounds, verbose=False),
+            lightgbm.record_evaluation(history),
+            report,
+        ],
     )
     text: str = booster.model_to_string(num_iteration=booster.best_iteration)
-    return text.encode()
+    return text.encode(), history["validation"]["binary_logloss"]
 
 
 def _metrics(trees: Trees, fit: Sample, validation: Sample) -> dict[str, float]:

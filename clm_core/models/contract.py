@@ -92,6 +92,11 @@ class Model(Protocol):
         """What the fit measured of itself on its own (in-sample and early-stopping) rows."""
         ...
 
+    @property
+    def learning_curve(self) -> tuple[float, ...]:
+        """Validation loss after each step of the fit; empty for a model that was loaded."""
+        ...
+
     def positions(self, bars: Bars) -> Floats:
         """Wanted exposure after each bar, shape (n_bars,), in [-1, 1].
 

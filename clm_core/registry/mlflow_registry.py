@@ -29,6 +29,8 @@ EXPERIMENT = "clm"
 SERVING_CODE = Path(__file__).parent / "serving.py"
 BUNDLE = "bundle"
 """Name of the folder a bundle has when it is handed in, and so in MLflow."""
+BATCH = 1000
+"""Most metrics MLflow takes at once."""
 CURVE_POINTS = 500
 """Points logged of a curve: enough for a chart in the MLflow UI, few enough for one batch."""
 
@@ -119,19 +121,16 @@ class MLflowRegistry:
             version = self._create_version(job, label, info.model_uri, run.info.run_id, bundle_digest, bars)
         return Registered(label, version, run.info.run_id, f"models:/{job.model_id}@{label}")
 
-    def log_evaluation(
-        self, registered_run: str, metrics: Mapping[str, float], curves: Mapping[str, Floats]
-    ) -> None:
-        """Add the evaluation's figures and curves to a version's run, in one batch."""
+    def log_results(self, run_id: str, metrics: Mapping[str, float], curves: Mapping[str, Floats]) -> None:
+        """Add figures and curves, a value a step, to a version's run; what is not finite stays out."""
         from mlflow.entities import Metric
 
-        now = 0
-        batch = [Metric(name, float(value), now, 0) for name, value in metrics.items() if np.isfinite(value)]
+        batch = [Metric(name, float(value), 0, 0) for name, value in metrics.items() if np.isfinite(value)]
         for name, curve in curves.items():
             rows = np.unique(np.linspace(0, len(curve) - 1, min(CURVE_POINTS, len(curve))).astype(int))
-            batch += [Metric(name, float(curve[row]), now, int(row)) for row in rows]
-        for start in range(0, len(batch), 1000):
-            self._client.log_batch(registered_run, metrics=batch[start : start + 1000])
+            batch += [Metric(name, float(curve[row]), 0, int(row)) for row in rows]
+        for start in range(0, len(batch), BATCH):
+            self._client.log_batch(run_id, metrics=batch[start : start + BATCH])
 
     def attach(self, run_id: str, files: Sequence[Path], folder: str) -> None:
         """Store files beside the version's run, where the MLflow UI shows them."""

@@ -172,3 +172,13 @@ def test_importing_the_module_imports_neither_library():
 
 def fitted(library: Params, bars: Bars, params: dict[str, float]) -> BoostedModel:
     return BoostingRecipe(library.parse(params)).fit(bars, seed=0)
+
+
+@pytest.mark.parametrize("library", [XGBoostParams, LightGBMParams])
+def test_the_learning_curve_has_its_lowest_loss_at_the_last_round_kept(
+    library: type[XGBoostParams] | type[LightGBMParams], bars: Bars
+) -> None:
+    model = fitted(library, bars, {"rounds": 40, "early_stopping_rounds": 40})
+    assert len(model.learning_curve) == 40
+    assert np.argmin(model.learning_curve) + 1 == model.train_metrics["rounds"]
+    assert min(model.learning_curve) == pytest.approx(model.train_metrics["validation_log_loss"], rel=1e-5)
