@@ -13,10 +13,13 @@ from dataclasses import dataclass
 
 import numpy as np
 from numba import njit
+from numpy.typing import NDArray
 
 from clm_core.market.bars import Floats
-from clm_core.market.splits import Rows
 from clm_core.promotion.evidence import autocovariances, influence, standardised
+
+Indices = NDArray[np.uint32]
+"""Unsigned, so that no look-up asks whether it counts from the end."""
 
 STEPS = 4096
 HALF = np.uint64(32)
@@ -158,10 +161,10 @@ def _running_totals(values: Floats) -> Floats:
     return np.concatenate([[0.0], np.cumsum(np.tile(values, 2))])
 
 
-def _lengths(rate: float) -> Rows:
+def _lengths(rate: float) -> Indices:
     """Block length for each of `STEPS` equal steps of a uniform number; 0 where a step holds several."""
     first = np.floor(-np.log1p(-np.arange(STEPS) / STEPS) / rate) + 1.0
-    return np.where(first == np.append(first[1:], np.inf), first, 0.0).astype(np.int64)
+    return np.where(first == np.append(first[1:], np.inf), first, 0.0).astype(np.uint32)
 
 
 def _sharpe(total: Floats, squares: Floats, centre: float, n: int) -> Floats:
@@ -172,11 +175,11 @@ def _sharpe(total: Floats, squares: Floats, centre: float, n: int) -> Floats:
 
 
 @njit(cache=True, nogil=True, error_model="numpy", fastmath={"reassoc", "nsz"})
-def _resampled_sums(totals: Floats, rate: float, lengths: Rows, resamples: int, seed: np.uint64) -> Floats:
+def _resampled_sums(totals: Floats, rate: float, lengths: Indices, resamples: int, seed: np.uint64) -> Floats:
     """Sum of each series in each resample, shape (n_series, resamples), from `_running_totals` of each."""
     n = totals.shape[1] // 2
     sums = np.empty((len(totals), resamples))
-    starts, ends = np.empty(n, np.int64), np.empty(n, np.int64)
+    starts, ends = np.empty(n, np.uint32), np.empty(n, np.uint32)
     for draw in range(resamples):
         blocks, seed = _draw_blocks(starts, ends, rate, lengths, seed)
         for series in range(len(totals)):
@@ -190,21 +193,21 @@ def _resampled_sums(totals: Floats, rate: float, lengths: Rows, resamples: int, 
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def _draw_blocks(
-    starts: Rows, ends: Rows, rate: float, lengths: Rows, seed: np.uint64
+    starts: Indices, ends: Indices, rate: float, lengths: Indices, seed: np.uint64
 ) -> tuple[int, np.uint64]:
     """Fill in first row, and the one after the last, of as many blocks as make up a resample."""
     n = len(starts)
-    left, blocks = n, 0
+    left, blocks = np.int64(n), 0
     while left > 0:
         seed += GOLDEN
         bits = _mixed(seed)
         high, low = bits >> HALF, bits & LOW_HALF
-        length = lengths[np.int64(low >> STEP_BITS)]
+        length = np.int64(lengths[low >> STEP_BITS])
         if length == 0:
             length = np.int64(-math.log1p(-np.float64(low) / 2.0**32) / rate) + 1
         length = min(length, left)
-        starts[blocks] = np.int64((high * np.uint64(n)) >> HALF)
-        ends[blocks] = starts[blocks] + length
+        start = np.int64((high * np.uint64(n)) >> HALF)
+        starts[blocks], ends[blocks] = start, start + length
         left -= length
         blocks += 1
     return blocks, seed

@@ -8,8 +8,8 @@ chance of at most alpha of ever being called better. The first decision counts; 
 The bounds are the one-sided asymptotic confidence sequence of Waudby-Smith, Arbour, Sinha, Kennedy & Ramdas
 (2024), "Time-uniform central limit theory and asymptotic confidence sequences", Annals of Statistics 52(6),
 with two things added. The variance is the long-run one that a first-order autoregression implies; and it
-grows, as in the probabilistic Sharpe ratio, where mean and skewness have opposite signs: many small gains look
-best before the rare large loss. Asymptotic means that the first `FEWEST` differences may not decide;
+grows, as in the probabilistic Sharpe ratio, where mean and skewness have opposite signs: many small gains
+look best before the rare large loss. Asymptotic means that the first `FEWEST` differences may not decide;
 docs/decisions/0001-evidence.md shows how often it errs after them.
 
 Returns count as they are: to compare skill and not size, give both at the same volatility.
@@ -40,7 +40,7 @@ class Standing(StrEnum):
 
 @dataclass(frozen=True)
 class PairedRecord:
-    """The differences so far; sums are of each one less the first, so that those of a constant are exactly 0."""
+    """The differences so far; sums are of each less the first one, so that a constant sums to exactly 0."""
 
     n: int = 0
     first: float = 0.0
@@ -150,14 +150,14 @@ def _moments(record: PairedRecord) -> tuple[float, float] | None:
     if n < FEWEST or record.squares == 0.0:
         return None
     mean = record.total / n
-    variance = record.squares / n - mean**2
-    third = record.cubes / n - 3.0 * mean * record.squares / n + 2.0 * mean**3
+    variance = record.squares / n - mean * mean
+    third = record.cubes / n - 3.0 * mean * record.squares / n + 2.0 * mean * mean * mean
     # the first difference, less itself, is 0
-    neighbours = record.products - mean * (2.0 * record.total - record.last) + (n - 1) * mean**2
+    neighbours = record.products - mean * (2.0 * record.total - record.last) + (n - 1) * mean * mean
     slope = min(max(neighbours / n / variance, 0.0), LARGEST_AUTOREGRESSION)
     tail = max(1.0 - third / variance * (record.first + mean) / variance, 1.0)
     spread = variance * n / (n - 1) * (1.0 + slope) / (1.0 - slope) * tail
-    return (record.first + mean, math.sqrt(spread)) if math.isfinite(spread) else None
+    return (record.first + mean, math.sqrt(spread)) if 0.0 < spread < math.inf else None
 
 
 def _radius(n: int, alpha: float, tuned_for: int) -> float:

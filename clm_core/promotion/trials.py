@@ -65,11 +65,13 @@ def sharpe_variance(sharpes: Floats, effective_bars: float) -> float:
     The trials' own variance (n - 1), but at least what chance alone gives a record, 1 / (effective_bars - 1):
     trials that resemble each other stay close to each other, which `effective_trials` has counted already.
 
+    NaN without a trial, or where one of them, or the record, could not be measured.
+
     Args:
-        sharpes: one a trial, per bar, shape (n_trials,), at least one.
+        sharpes: one a trial, per bar, shape (n_trials,).
         effective_bars: of the record under judgement.
     """
-    chance = 1.0 / (effective_bars - 1.0) if effective_bars > 1.0 else math.nan
+    if not len(sharpes) or not np.isfinite(sharpes).all() or not effective_bars > 1.0:
+        return math.nan
     among = float(np.var(sharpes, ddof=1)) if len(sharpes) > 1 else 0.0
-    # max() alone would drop a NaN, depending on the order
-    return max(chance, among) if math.isfinite(chance + among + float(np.sum(sharpes))) else math.nan
+    return max(1.0 / (effective_bars - 1.0), among)

@@ -31,7 +31,7 @@ CHALLENGER = 0.9 * CHAMPION + math.sqrt(1 - 0.9**2) * drawn(Shape.NORMAL, 0.1, 4
 @pytest.mark.parametrize("block", [1.0, 3.0, 40.0, 5000.0])
 def test_a_draw_is_the_sharpe_ratio_of_its_blocks_strung_together(block: float) -> None:
     n, seed = len(CHAMPION), rng().integers(2**64, dtype=np.uint64)
-    starts, ends = np.empty(n, np.int64), np.empty(n, np.int64)
+    starts, ends = np.empty(n, np.uint32), np.empty(n, np.uint32)
     rate = -math.log1p(-1 / block) if block > 1 else math.inf
     blocks, _ = bootstrap._draw_blocks(starts, ends, rate, bootstrap._lengths(rate), seed)
     rows = np.concatenate([np.arange(starts[k], ends[k]) % n for k in range(blocks)])
@@ -47,10 +47,10 @@ def test_a_draw_is_the_sharpe_ratio_of_its_blocks_strung_together(block: float) 
 @pytest.mark.parametrize("block", [1.0, 4.0, 30.0])
 def test_blocks_start_anywhere_alike_and_their_lengths_are_geometric(block: float) -> None:
     n = 200_000
-    starts, ends = np.empty(n, np.int64), np.empty(n, np.int64)
+    starts, ends = np.empty(n, np.uint32), np.empty(n, np.uint32)
     rate = -math.log1p(-1 / block) if block > 1 else math.inf
     blocks, _ = bootstrap._draw_blocks(starts, ends, rate, bootstrap._lengths(rate), np.uint64(7))
-    lengths = (ends - starts)[: blocks - 1]
+    lengths = (ends - starts)[: blocks - 1].astype(np.int64)
     error = 4 / math.sqrt(len(lengths))
     assert lengths.mean() == pytest.approx(block, rel=error)
     assert (lengths == 1).mean() == pytest.approx(1 / block, abs=error)

@@ -1,0 +1,74 @@
+"""The stationary bootstrap of Sharpe ratios beside arch's, whose draws must be distributed like ours."""
+
+from collections.abc import Callable
+from importlib.metadata import version
+
+import numpy as np
+from arch.bootstrap import StationaryBootstrap
+
+from benchmarks.table import Row, faster, seconds
+from clm_core.market.bars import Floats
+from clm_core.promotion.bootstrap import block_length, difference_draws, sharpe_draws
+from clm_core.promotion.streams import Shape, draw
+
+N_BARS, RESAMPLES = 10_000, 2_000
+DAY = 24.0
+"""Mean block of hourly bars."""
+REPEATS = 5
+FASTER = 50.0
+QUANTILES = (0.025, 0.25, 0.5, 0.75, 0.975)
+AGREEMENT = 0.25
+"""Largest gap between quantiles, in standard deviations of the draws: three errors of the outer ones."""
+
+Draws = Callable[[], Floats]
+
+
+def rows() -> list[Row]:
+    rng = np.random.default_rng(0)
+    challenger, champion = draw(Shape.AUTOREGRESSIVE, 0.03, (N_BARS, 2), rng).T.copy()
+    automatic = block_length(challenger - champion)
+    return [
+        compared(
+            f"Sharpe ratio, {RESAMPLES:,} resamples of {N_BARS:,} bars, blocks of {DAY:g}",
+            lambda: sharpe_draws(challenger, DAY, RESAMPLES, np.random.default_rng(1)),
+            arch_draws(sharpe, DAY, challenger),
+            FASTER,
+        ),
+        *(
+            compared(
+                f"Sharpe difference, the same, blocks of {block:.3g}",
+                lambda block=block: difference_draws(
+                    challenger, champion, block, RESAMPLES, np.random.default_rng(1)
+                ),
+                arch_draws(difference, block, challenger, champion),
+                target,
+            )
+            for block, target in ((DAY, FASTER), (automatic, None))
+        ),
+    ]
+
+
+def sharpe(returns: Floats) -> float:
+    return float(returns.mean() / returns.std(ddof=1))
+
+
+def difference(challenger: Floats, champion: Floats) -> float:
+    return sharpe(challenger) - sharpe(champion)
+
+
+def arch_draws(statistic: Callable[..., float], block: float, *series: Floats) -> Draws:
+    return lambda: np.asarray(
+        StationaryBootstrap(block, *series, seed=np.random.default_rng(2)).apply(statistic, RESAMPLES)
+    )[:, 0]
+
+
+def compared(name: str, ours: Draws, theirs: Draws, target: float | None) -> Row:
+    refuse_disagreement(ours(), theirs())
+    peer = f"arch {version('arch')}"
+    return faster(name, seconds(ours, REPEATS), peer, seconds(theirs, REPEATS), target)
+
+
+def refuse_disagreement(ours: Floats, theirs: Floats) -> None:
+    apart = np.abs(np.quantile(ours, QUANTILES) - np.quantile(theirs, QUANTILES)).max() / theirs.std()
+    if not apart <= AGREEMENT:
+        raise AssertionError(f"quantiles of the draws are {apart:.2f} standard deviations from arch's")
