@@ -11,6 +11,7 @@ from clm_core.database import Database, open_database
 from clm_core.ledger.store import Ledger
 from clm_core.market.sources import MarketData
 from clm_core.registry.mlflow_registry import MLflowRegistry
+from clm_core.registry.promotion import Promotions
 from clm_core.settings import Settings, load_settings
 
 Announce = Callable[[str, float], None]
@@ -23,6 +24,7 @@ class Services:
     database: Database
     ledger: Ledger
     registry: MLflowRegistry
+    promotions: Promotions
     market: MarketData
     clock: Callable[[], datetime]
     announce: Announce
@@ -73,13 +75,16 @@ def _connect(settings: Settings, database: Database, announce: Announce) -> Iter
     upgrade(url)
     engine = create_engine(url)
     try:
+        ledger = Ledger(engine)
+        registry = MLflowRegistry(
+            database.url("mlflow", driver="psycopg"), settings.home / "mlflow" / "artifacts"
+        )
         yield Services(
             settings=settings,
             database=database,
-            ledger=Ledger(engine),
-            registry=MLflowRegistry(
-                database.url("mlflow", driver="psycopg"), settings.home / "mlflow" / "artifacts"
-            ),
+            ledger=ledger,
+            registry=registry,
+            promotions=Promotions(ledger, registry, settings.fault),
             market=MarketData(settings.home),
             clock=lambda: datetime.now(UTC),
             announce=announce,

@@ -20,6 +20,7 @@ from pydantic_settings import (
 from clm_core.backtest.results import Costs, Execution
 from clm_core.backtest.walk_forward import WalkForwardPlan
 from clm_core.domain.errors import SettingsError
+from clm_core.faults import Fault
 from clm_core.promotion.criteria import PromotionCriteria
 
 CONFIG_VARIABLE = "CLM_CONFIG"
@@ -44,6 +45,8 @@ class Settings(BaseSettings):
     execution: Execution = Execution()
     criteria: PromotionCriteria = PromotionCriteria()
     walk_forward: WalkForwardPlan = WalkForwardPlan()
+    fault: Fault | None = None
+    """For tests of crashes only: the process kills itself at this point."""
 
     @field_validator("home")
     @classmethod

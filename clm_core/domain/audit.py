@@ -24,6 +24,8 @@ class Action(StrEnum):
     """The production alias points where no promotion of ours put it."""
     DRIFT_RESTORED = "drift_restored"
     DRIFT_ADOPTED = "drift_adopted"
+    PRODUCTION_LOST = "production_lost"
+    """The serving version was deleted in MLflow."""
     BUNDLE_REFUSED = "bundle_refused"
     """A stored bundle is not the one that was judged."""
 

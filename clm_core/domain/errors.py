@@ -21,7 +21,11 @@ CLMError
 ├── ServerUnavailable           a server of ours (Prefect) did not become ready
 ├── NotFound                    no such job, version or report
 ├── AlreadyExists               a job or version of that name is recorded already
-└── IllegalTransition           a job or version cannot go from its present status to the wanted one
+├── IllegalTransition           a job or version cannot go from its present status to the wanted one
+├── NotAllowed                  the role of whoever asks does not permit it
+├── PromotionRefused            a version may not serve; carries the reasons
+├── ConflictError               what serves was changed by somebody else meanwhile
+└── RegistryUnavailable         MLflow did not answer, or could not do what it was asked
 """
 
 from collections.abc import Sequence
@@ -136,4 +140,22 @@ class AlreadyExists(CLMError):
 
 
 class IllegalTransition(CLMError):
+    pass
+
+
+class NotAllowed(CLMError):
+    pass
+
+
+class PromotionRefused(CLMError):
+    def __init__(self, model_id: str, version: str, reasons: Sequence[str], advice: str) -> None:
+        self.reasons = tuple(reasons)
+        super().__init__(f"{model_id} {version} may not serve: {'; '.join(reasons)}. {advice}")
+
+
+class ConflictError(CLMError):
+    pass
+
+
+class RegistryUnavailable(CLMError):
     pass

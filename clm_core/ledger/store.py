@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Engine, Table, func, insert, literal, or_, select, update
+from sqlalchemy import Engine, Table, func, insert, literal, or_, select, text, update
 from sqlalchemy.exc import IntegrityError
 
 from clm_core.domain.errors import AlreadyExists, IllegalTransition, NotFound
@@ -14,12 +14,26 @@ from clm_core.domain.evaluations import EvaluationResult, Verdict
 from clm_core.domain.jobs import TrainingJob
 from clm_core.domain.versions import ModelVersion
 from clm_core.domain.vocabulary import JobStatus, ModelStatus
+from clm_core.ledger.promotions import PromotionBook
 from clm_core.ledger.tables import Base, EvaluationRow, JobRow, VersionRow
 from clm_core.promotion.criteria import PromotionCriteria
 
 _JOBS, _VERSIONS, _EVALUATIONS = (
     Base.metadata.tables[row.__tablename__] for row in (JobRow, VersionRow, EvaluationRow)
 )
+_CHANGES = text("""
+SELECT count(*) FILTER (WHERE kind IN ('promotion', 'adoption')) AS promotions,
+       count(*) FILTER (WHERE kind = 'rollback') AS rollbacks,
+       count(*) FILTER (WHERE forced) AS forced
+FROM promotions WHERE state = 'committed'
+""")
+_PROMOTION_RATE = text("""
+SELECT avg(EXISTS (
+    SELECT FROM promotions p
+    WHERE p.state = 'committed' AND p.model_id = judged.model_id AND p.to_version = judged.version
+)::int)::float8
+FROM (SELECT DISTINCT model_id, version FROM evaluations) AS judged
+""")
 
 
 @dataclass(frozen=True)
@@ -30,6 +44,13 @@ class Counts:
     """Model ids with at least one version."""
     versions: Mapping[ModelStatus, int]
     jobs: Mapping[JobStatus, int]
+    promotions: int
+    """Committed ones, forced ones and adoptions included."""
+    rollbacks: int
+    forced: int
+    """Promotions, adoptions and rollbacks for which an admin overruled the gate."""
+    promotion_rate: float | None
+    """Share of the judged versions that ever served, 0..1; None while nothing is judged."""
 
 
 class Ledger:
@@ -37,6 +58,7 @@ class Ledger:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+        self.promotions = PromotionBook(engine)
 
     def create_job(self, job: TrainingJob) -> TrainingJob:
         """Record a job that waits to be started.
@@ -94,6 +116,7 @@ class Ledger:
         label: str | None = None,
         status: ModelStatus | None = None,
         training_job_id: UUID | None = None,
+        mlflow_version: int | None = None,
         limit: int = 50,
     ) -> list[ModelVersion]:
         """Newest first."""
@@ -102,20 +125,26 @@ class Ledger:
             "version": label,
             "status": status,
             "training_job_id": training_job_id,
+            "mlflow_version": mlflow_version,
         }
         return [ModelVersion.model_validate(row) for row in self._select(_VERSIONS, wanted, limit)]
 
     def set_version_status(self, model_id: str, label: str, status: ModelStatus) -> ModelVersion:
         """Give a version another status; one that has FAILED keeps that for ever.
 
+        What serves changes by promotion alone: nothing becomes PRODUCTION here, or stops being it.
+
         Raises:
-            IllegalTransition: the version has failed.
+            IllegalTransition: the version has failed, serves, or would.
             NotFound: the model has no such version.
         """
         moved = (
             update(_VERSIONS)
             .where(_VERSIONS.c.model_id == model_id, _VERSIONS.c.version == label)
             .where(or_(_VERSIONS.c.status != ModelStatus.FAILED, literal(status is ModelStatus.FAILED)))
+            .where(
+                _VERSIONS.c.status != ModelStatus.PRODUCTION, literal(status is not ModelStatus.PRODUCTION)
+            )
             .values(status=status)
             .returning(*_VERSIONS.c)
         )
@@ -124,7 +153,8 @@ class Ledger:
         if row is None:
             found = self.version(model_id, label)
             raise IllegalTransition(
-                f"{model_id} {label} is {found.status} and can't become {status}: retrain for another."
+                f"{model_id} {label} is {found.status} and can't become {status}: "
+                "retrain for another, or see `clm promote` and `clm rollback` for what serves."
             )
         return ModelVersion.model_validate(row)
 
@@ -158,10 +188,15 @@ class Ledger:
             models = connection.scalar(select(func.count(_VERSIONS.c.model_id.distinct())))
             versions = connection.execute(select(_VERSIONS.c.status, func.count()).group_by("status"))
             jobs = connection.execute(select(_JOBS.c.status, func.count()).group_by("status"))
+            changes = connection.execute(_CHANGES).one()
             return Counts(
                 models=models or 0,
                 versions={ModelStatus(status): count for status, count in versions},
                 jobs={JobStatus(status): count for status, count in jobs},
+                promotions=changes.promotions,
+                rollbacks=changes.rollbacks,
+                forced=changes.forced,
+                promotion_rate=connection.scalar(_PROMOTION_RATE),
             )
 
     def _move(self, job_id: UUID, before: JobStatus, after: JobStatus, **values: Any) -> TrainingJob:

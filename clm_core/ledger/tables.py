@@ -14,15 +14,19 @@ from sqlalchemy import (
     Double,
     ForeignKey,
     ForeignKeyConstraint,
+    Identity,
     Index,
     MetaData,
     Text,
     TypeDecorator,
+    text,
 )
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from clm_core.domain.actors import Role
+from clm_core.domain.events import EventType
+from clm_core.domain.promotions import PromotionKind, PromotionState
 from clm_core.domain.vocabulary import JobStatus, ModelStatus, ModelType, TriggerReason
 
 
@@ -142,6 +146,12 @@ class VersionRow(Base):
         Index(None, "status"),
         Index(None, "created_at"),
         Index(None, "training_job_id"),
+        Index(
+            "ix_model_versions_production",
+            "model_id",
+            unique=True,
+            postgresql_where=text("status = 'production'"),
+        ),
     )
 
     model_id: Mapped[str] = mapped_column(primary_key=True)
@@ -219,3 +229,67 @@ class AuditRow(Base):
     details: Mapped[dict[str, Any]] = mapped_column(JSONB)
     prev_hash: Mapped[str]
     hash: Mapped[str]
+
+
+class PromotionRow(Base):
+    """A `Promotion`."""
+
+    __tablename__ = "promotions"
+    __table_args__ = (
+        _one_of(PromotionKind, "kind"),
+        _one_of(PromotionState, "state"),
+        _one_of(Role, "role"),
+        CheckConstraint("(kind = 'drift') = (state = 'drift')", name="drift"),
+        CheckConstraint(
+            "to_version IS NOT NULL AND kind <> 'loss' OR kind = 'drift' OR "
+            "to_version IS NULL AND kind = 'loss'",
+            name="target",
+        ),
+        CheckConstraint(
+            "forced = (expires_at IS NOT NULL) AND (NOT forced OR role = 'admin' AND reason <> '')",
+            name="forced",
+        ),
+        CheckConstraint("state = 'drift' OR (finished_at IS NULL) = (state = 'intent')", name="finished"),
+        ForeignKeyConstraint(
+            ["model_id", "from_version"], ["model_versions.model_id", "model_versions.version"]
+        ),
+        ForeignKeyConstraint(
+            ["model_id", "to_version"], ["model_versions.model_id", "model_versions.version"]
+        ),
+        Index(None, "model_id", "id"),
+        Index(
+            "ix_promotions_under_way", "model_id", unique=True, postgresql_where=text("finished_at IS NULL")
+        ),
+    )
+
+    id: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
+    model_id: Mapped[str]
+    kind: Mapped[str]
+    state: Mapped[str]
+    from_version: Mapped[str | None]
+    to_version: Mapped[str | None]
+    expected: Mapped[bool]
+    actor: Mapped[str]
+    role: Mapped[str]
+    reason: Mapped[str]
+    forced: Mapped[bool]
+    expires_at: Mapped[datetime | None]
+    at: Mapped[datetime]
+    finished_at: Mapped[datetime | None]
+
+
+class OutboxRow(Base):
+    """An `Event` that is told once what it tells of is committed, at least once, in the order of `seq`."""
+
+    __tablename__ = "outbox"
+    __table_args__ = (
+        _one_of(EventType, "type"),
+        Index("ix_outbox_undelivered", "seq", postgresql_where=text("delivered_at IS NULL")),
+    )
+
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+    seq: Mapped[int] = mapped_column(BigInteger, Identity(always=True))
+    type: Mapped[str]
+    payload: Mapped[dict[str, Any]] = mapped_column(JSONB)
+    at: Mapped[datetime]
+    delivered_at: Mapped[datetime | None]

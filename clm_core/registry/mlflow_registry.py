@@ -1,10 +1,11 @@
 """Versions, artifacts and metrics in MLflow."""
 
+import contextlib
 import json
 import logging
 import os
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cached_property
@@ -14,16 +15,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from clm_core.domain.errors import NotFound
+from clm_core.domain.errors import NotFound, RegistryUnavailable
 from clm_core.domain.jobs import TrainingJob
 from clm_core.domain.versions import version_label
 from clm_core.domain.vocabulary import ModelStatus
 from clm_core.market.bars import Bars, Floats
-from clm_core.models.bundle import load_bundle
+from clm_core.models.bundle import load_bundle, verify_bundle
 from clm_core.models.contract import Model
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities.model_registry import ModelVersion as MLflowVersion
 
 EXPERIMENT = "clm"
 SERVING_CODE = Path(__file__).parent / "serving.py"
@@ -142,8 +144,9 @@ class MLflowRegistry:
     ) -> None:
         """Show a status to people reading the MLflow UI; the ledger stays the truth."""
         number = str(mlflow_version)
-        self._client.set_model_version_tag(model_id, number, "clm.status", status.value)
-        self._client.update_model_version(model_id, number, description="; ".join(reasons))
+        with _answering(f"show the status of {model_id} {number}"):
+            self._client.set_model_version_tag(model_id, number, "clm.status", status.value)
+            self._client.update_model_version(model_id, number, description="; ".join(reasons))
 
     def download(self, run_id: str, path: str, into: Path) -> Path:
         """A local copy of a stored artifact.
@@ -163,6 +166,45 @@ class MLflowRegistry:
         with tempfile.TemporaryDirectory() as folder:
             stored = self._mlflow.artifacts.download_artifacts(uri, dst_path=folder)
             return load_bundle(Path(stored) / "artifacts" / BUNDLE, bundle_digest)
+
+    def verify(self, model_id: str, mlflow_version: int, bundle_digest: str) -> None:
+        """Compare what MLflow would serve as this version with the bundle that was judged.
+
+        Raises:
+            BundleCorrupt: it is another one.
+            RegistryUnavailable: it cannot be read.
+        """
+        with tempfile.TemporaryDirectory() as folder, _answering(f"read {model_id} {mlflow_version}"):
+            stored = self._mlflow.artifacts.download_artifacts(
+                f"models:/{model_id}/{mlflow_version}", dst_path=folder
+            )
+            verify_bundle(Path(stored) / "artifacts" / BUNDLE, bundle_digest)
+
+    def aliased(self, model_id: str, alias: str) -> int | None:
+        """MLflow's number of the version an alias points at; None: there is no such alias, or model."""
+        with _answering(f"read the alias {alias} of {model_id}"):
+            found = _unless(
+                {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"},
+                lambda: self._client.get_model_version_by_alias(model_id, alias),
+            )
+        return None if found is None else int(found.version)
+
+    def point(self, model_id: str, alias: str, mlflow_version: int | None) -> None:
+        """Let an alias point at a version; None removes it."""
+        with _answering(f"point the alias {alias} of {model_id} at {mlflow_version}"):
+            if mlflow_version is None:
+                self._client.delete_registered_model_alias(model_id, alias)
+            else:
+                self._client.set_registered_model_alias(model_id, alias, str(mlflow_version))
+
+    def holds(self, model_id: str, mlflow_version: int) -> bool:
+        """False once somebody has deleted the version."""
+        with _answering(f"read {model_id} {mlflow_version}"):
+            found = _unless(
+                {"RESOURCE_DOES_NOT_EXIST"},
+                lambda: self._client.get_model_version(model_id, str(mlflow_version)),
+            )
+        return found is not None
 
     def _experiment(self) -> str:
         found = self._client.get_experiment_by_name(EXPERIMENT)
@@ -209,6 +251,31 @@ class MLflowRegistry:
         )
         self._client.set_registered_model_alias(job.model_id, label, version.version)
         return int(version.version)
+
+
+@contextlib.contextmanager
+def _answering(what: str) -> Iterator[None]:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        yield
+    except (MlflowException, OSError) as error:
+        raise RegistryUnavailable(
+            f"MLflow could not {what}: {error}. "
+            "Look at the database it keeps its tables in; `clm reconcile` ends a promotion that was begun."
+        ) from error
+
+
+def _unless(codes: set[str], ask: "Callable[[], MLflowVersion]") -> "MLflowVersion | None":
+    """None when MLflow answers with one of these codes: that there is no such thing."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return ask()
+    except MlflowException as error:
+        if error.error_code not in codes:
+            raise
+        return None
 
 
 def _dataset(bars: Bars) -> Any:

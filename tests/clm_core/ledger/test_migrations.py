@@ -44,6 +44,8 @@ def test_up_down_and_up_again_leave_the_newest_tables(empty_database: Callable[[
             "audit_log",
             "evaluations",
             "model_versions",
+            "outbox",
+            "promotions",
             "training_jobs",
         ]
         assert current_revision(connection) == HEAD

@@ -342,7 +342,8 @@ def test_a_parameter_that_is_not_a_number_is_refused(ledger: Ledger) -> None:
 
 
 def test_counts_say_how_much_there_is_of_what(ledger: Ledger) -> None:
-    assert ledger.counts() == Counts(models=0, versions={}, jobs={})
+    unpromoted: dict[str, Any] = {"promotions": 0, "rollbacks": 0, "forced": 0, "promotion_rate": None}
+    assert ledger.counts() == Counts(models=0, versions={}, jobs={}, **unpromoted)
     version = recorded_version(ledger)
     recorded_version(ledger, created_at=NOW + timedelta(seconds=1))
     ledger.set_version_status(version.model_id, version.version, ModelStatus.CANDIDATE)
@@ -350,4 +351,5 @@ def test_counts_say_how_much_there_is_of_what(ledger: Ledger) -> None:
         models=1,
         versions={ModelStatus.TRAINING: 1, ModelStatus.CANDIDATE: 1},
         jobs={JobStatus.PENDING: 2},
+        **unpromoted,
     )

@@ -1,0 +1,290 @@
+"""The record of what serves: one row a change, and what is told about it, committed together."""
+
+import contextlib
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, Engine, NullPool, create_engine, func, insert, select, text, update
+from sqlalchemy.exc import OperationalError
+
+from clm_core.domain.actors import Actor
+from clm_core.domain.audit import Action, AuditEntry
+from clm_core.domain.errors import ConflictError, IllegalTransition
+from clm_core.domain.events import Event, EventType, ProductionChanged
+from clm_core.domain.promotions import Change, Evidence, Promotion, PromotionKind, PromotionState
+from clm_core.domain.versions import ModelVersion
+from clm_core.domain.vocabulary import JobStatus, ModelStatus
+from clm_core.faults import Fault, strike
+from clm_core.ledger import audit
+from clm_core.ledger.tables import Base, EvaluationRow, JobRow, OutboxRow, PromotionRow, VersionRow
+
+_PROMOTIONS, _OUTBOX, _VERSIONS, _JOBS, _EVALUATIONS = (
+    Base.metadata.tables[row.__tablename__]
+    for row in (PromotionRow, OutboxRow, VersionRow, JobRow, EvaluationRow)
+)
+PROMOTION_LOCK = 0x434C4D03
+"""First half of the advisory lock of a model; the second is a hash of its id."""
+LOCK_WAIT_SECONDS = 30
+
+EVENT_OF = {
+    PromotionKind.PROMOTION: EventType.MODEL_PROMOTED,
+    PromotionKind.ADOPTION: EventType.MODEL_PROMOTED,
+    PromotionKind.ROLLBACK: EventType.MODEL_ROLLBACK,
+}
+ACTION_OF = {
+    PromotionKind.PROMOTION: Action.PROMOTION_COMMITTED,
+    PromotionKind.ADOPTION: Action.DRIFT_ADOPTED,
+    PromotionKind.ROLLBACK: Action.ROLLBACK_COMMITTED,
+    PromotionKind.LOSS: Action.PRODUCTION_LOST,
+}
+
+
+class PromotionBook:
+    """Rows about what serves. Every method but `lock` is a transaction."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        # a connection of its own: threads that wait for a lock must not use up the pool its holder needs
+        self._locks = create_engine(engine.url, poolclass=NullPool)
+
+    @contextlib.contextmanager
+    def lock(self, model_id: str) -> Iterator[Callable[[], None]]:
+        """Nobody else changes what serves for this model inside the block; freed if we die in it.
+
+        Yields:
+            A function that raises ConflictError when the lock was lost with its connection.
+
+        Raises:
+            ConflictError: somebody has held it for longer than we wait.
+        """
+        with self._locks.connect() as connection, connection.begin():
+            connection.execute(text(f"SET LOCAL lock_timeout = '{LOCK_WAIT_SECONDS}s'"))
+            try:
+                connection.execute(
+                    select(func.pg_advisory_xact_lock(PROMOTION_LOCK, func.hashtext(model_id)))
+                )
+            except OperationalError as error:
+                raise ConflictError(
+                    f"Another change of what serves {model_id} has been under way for {LOCK_WAIT_SECONDS} s: "
+                    "see `clm models`, then try again."
+                ) from error
+            yield lambda: _require_answer(connection, model_id)
+
+    def models(self) -> list[str]:
+        """Ids of all models with a version."""
+        with self._engine.begin() as connection:
+            return list(connection.scalars(select(_VERSIONS.c.model_id.distinct()).order_by("model_id")))
+
+    def history(self, model_id: str) -> list[Promotion]:
+        """All rows of a model, oldest first."""
+        return self._promotions(_PROMOTIONS.c.model_id == model_id)
+
+    def committed(self, model_id: str) -> list[Promotion]:
+        """What changed what serves, oldest first."""
+        return self._promotions(
+            _PROMOTIONS.c.model_id == model_id, _PROMOTIONS.c.state == PromotionState.COMMITTED
+        )
+
+    def champion(self, model_id: str) -> str | None:
+        """The version that serves according to the ledger; None: none does."""
+        last = (
+            select(_PROMOTIONS.c.to_version)
+            .where(_PROMOTIONS.c.model_id == model_id, _PROMOTIONS.c.state == PromotionState.COMMITTED)
+            .order_by(_PROMOTIONS.c.id.desc())
+            .limit(1)
+        )
+        with self._engine.begin() as connection:
+            champion: str | None = connection.scalar(last)
+            return champion
+
+    def under_way(self, model_id: str) -> Promotion | None:
+        """The change that was begun and has no outcome yet."""
+        found = self._promotions(_PROMOTIONS.c.model_id == model_id, _PROMOTIONS.c.finished_at.is_(None))
+        return found[0] if found else None
+
+    def evidence(self, model_id: str, label: str) -> Evidence | None:
+        newest = (
+            select(_EVALUATIONS.c.passed, _EVALUATIONS.c.bundle_digest)
+            .where(_EVALUATIONS.c.model_id == model_id, _EVALUATIONS.c.version == label)
+            .order_by(_EVALUATIONS.c.created_at.desc(), _EVALUATIONS.c.id.desc())
+            .limit(1)
+        )
+        with self._engine.begin() as connection:
+            row = connection.execute(newest).mappings().one_or_none()
+        return None if row is None else Evidence.model_validate(dict(row))
+
+    def expired_forced(self, now: datetime) -> list[Promotion]:
+        """Forced promotions that still serve although their time is over."""
+        newest = (
+            select(func.max(_PROMOTIONS.c.id))
+            .where(_PROMOTIONS.c.state == PromotionState.COMMITTED)
+            .group_by(_PROMOTIONS.c.model_id)
+        )
+        return self._promotions(_PROMOTIONS.c.id.in_(newest), _PROMOTIONS.c.expires_at <= now)
+
+    def intend(self, change: Change) -> Promotion:
+        """Record what is about to be done; `commit` or `abort` says what became of it."""
+        with self._engine.begin() as connection:
+            return _insert(connection, change, PromotionState.INTENT)
+
+    def commit(self, intent: Promotion, now: datetime, fault: Fault | None) -> Promotion:
+        """The outcome, both versions' statuses, the audit entry and the event: all of it or nothing.
+
+        Raises:
+            ConflictError: it was finished or aborted by somebody else meanwhile.
+        """
+        with self._engine.begin() as connection:
+            done = _finish(connection, intent, PromotionState.COMMITTED, now)
+            strike(Fault.IN_COMMIT, fault)
+            _tell(connection, done, now)
+        return done
+
+    def abort(self, intent: Promotion, cause: str, now: datetime) -> Promotion:
+        with self._engine.begin() as connection:
+            done = _finish(connection, intent, PromotionState.ABORTED, now)
+            _audit(connection, done, Action.PROMOTION_ABORTED, now, cause=cause)
+        return done
+
+    def find_drift(self, drift: Change) -> Promotion:
+        """Record that the alias was moved by hand; it stays under way until restored, adopted or lost."""
+        with self._engine.begin() as connection:
+            found = _insert(connection, drift, PromotionState.DRIFT)
+            _audit(connection, found, Action.DRIFT_DETECTED, found.at)
+        return found
+
+    def restore(self, drift: Promotion, now: datetime) -> Promotion:
+        """The alias is back where it belongs."""
+        with self._engine.begin() as connection:
+            done = _finish(connection, drift, PromotionState.DRIFT, now)
+            _audit(connection, done, Action.DRIFT_RESTORED, now)
+        return done
+
+    def accept(self, drift: Promotion, change: Change, now: datetime) -> Promotion:
+        """What the hand did stands: as an admin's adoption, or as the loss of what was deleted."""
+        with self._engine.begin() as connection:
+            _finish(connection, drift, PromotionState.DRIFT, now)
+            done = _insert(connection, change, PromotionState.COMMITTED, finished_at=now)
+            _tell(connection, done, now)
+        return done
+
+    def retire(self, version: ModelVersion, actor: Actor, reason: str, now: datetime) -> None:
+        """For good: a retired version is only promoted again by an admin.
+
+        Raises:
+            IllegalTransition: it serves, or it never could have.
+        """
+        retirable = (ModelStatus.CANDIDATE, ModelStatus.SHADOW)
+        moved = (
+            update(_VERSIONS)
+            .where(_VERSIONS.c.model_id == version.model_id, _VERSIONS.c.version == version.version)
+            .where(_VERSIONS.c.status.in_(retirable))
+            .values(status=ModelStatus.RETIRED)
+        )
+        with self._engine.begin() as connection:
+            if connection.execute(moved).rowcount == 0:
+                raise IllegalTransition(
+                    f"{version.model_id} {version.version} is {version.status}: only what is "
+                    f"{' or '.join(retirable)} can be retired. Promote or roll back to another one first."
+                )
+            details = {"version": version.version, "reason": reason}
+            entry = AuditEntry(
+                at=now,
+                actor=actor,
+                action=Action.VERSION_RETIRED,
+                subject=version.model_id,
+                details=details,
+            )
+            audit.append(connection, entry)
+
+    def job_status(self, version: ModelVersion) -> JobStatus:
+        with self._engine.begin() as connection:
+            job = select(_JOBS.c.status).where(_JOBS.c.id == version.training_job_id)
+            return JobStatus(connection.execute(job).scalar_one())
+
+    def _promotions(self, *conditions: Any) -> list[Promotion]:
+        query = select(_PROMOTIONS).where(*conditions).order_by(_PROMOTIONS.c.id)
+        with self._engine.begin() as connection:
+            return [_promotion(row) for row in connection.execute(query).mappings()]
+
+
+def _promotion(row: Mapping[Any, Any]) -> Promotion:
+    return Promotion.model_validate(dict(row))
+
+
+def _insert(
+    connection: Connection, change: Change, state: PromotionState, finished_at: datetime | None = None
+) -> Promotion:
+    row = change.model_dump() | {"state": state, "finished_at": finished_at}
+    inserted = insert(_PROMOTIONS).values(row).returning(*_PROMOTIONS.c)
+    return _promotion(connection.execute(inserted).mappings().one())
+
+
+def _finish(connection: Connection, change: Promotion, state: PromotionState, now: datetime) -> Promotion:
+    """The condition and the change are one statement: of two finishers only one succeeds."""
+    finished = (
+        update(_PROMOTIONS)
+        .where(_PROMOTIONS.c.id == change.id, _PROMOTIONS.c.finished_at.is_(None))
+        .values(state=state, finished_at=now)
+        .returning(*_PROMOTIONS.c)
+    )
+    row = connection.execute(finished).mappings().one_or_none()
+    if row is None:
+        raise ConflictError(
+            f"Change {change.id} of {change.model_id} was ended by somebody else meanwhile: "
+            "run `clm reconcile`, then see `clm models` for what serves."
+        )
+    return _promotion(row)
+
+
+def _tell(connection: Connection, done: Promotion, now: datetime) -> None:
+    """Everything that goes with a commit: statuses, audit entry, event."""
+    _set_statuses(connection, done.model_id, done.to_version)
+    forced = done.forced and done.kind is PromotionKind.PROMOTION
+    _audit(connection, done, Action.FORCED_PROMOTION if forced else ACTION_OF[done.kind], now)
+    if done.kind in EVENT_OF:
+        _announce(connection, done, now)
+
+
+def _set_statuses(connection: Connection, model_id: str, champion: str | None) -> None:
+    """First the old one: an index allows a model one production version at a time."""
+    of_model = update(_VERSIONS).where(_VERSIONS.c.model_id == model_id)
+    serving = _VERSIONS.c.status == ModelStatus.PRODUCTION
+    connection.execute(of_model.where(serving).values(status=ModelStatus.RETIRED))
+    connection.execute(of_model.where(_VERSIONS.c.version == champion).values(status=ModelStatus.PRODUCTION))
+
+
+def _audit(connection: Connection, change: Promotion, action: Action, now: datetime, **details: str) -> None:
+    told = change.model_dump(
+        mode="json", include={"id", "from_version", "to_version", "reason", "expires_at"}
+    )
+    entry = AuditEntry(
+        at=now, actor=change.by, action=action, subject=change.model_id, details=told | details
+    )
+    audit.append(connection, entry)
+
+
+def _announce(connection: Connection, done: Promotion, now: datetime) -> None:
+    digest = select(_VERSIONS.c.model_path, _VERSIONS.c.bundle_digest).where(
+        _VERSIONS.c.model_id == done.model_id, _VERSIONS.c.version == done.to_version
+    )
+    stored = connection.execute(digest).mappings().one()
+    payload = ProductionChanged(
+        promotion_id=done.id,
+        version=str(done.to_version),
+        previous_version=done.from_version,
+        **done.model_dump(include={"model_id", "actor", "reason", "forced"}),
+        **stored,
+    )
+    event = Event(id=uuid.uuid4(), type=EVENT_OF[done.kind], at=now, payload=payload)
+    connection.execute(insert(_OUTBOX).values(event.model_dump()))
+
+
+def _require_answer(connection: Connection, model_id: str) -> None:
+    try:
+        connection.execute(text("SELECT 1"))
+    except OperationalError as error:
+        raise ConflictError(
+            f"The lock of {model_id} was lost with its database connection, nothing was changed: try again."
+        ) from error

@@ -1,0 +1,337 @@
+"""What serves, and how that changes: the alias in MLflow moves once, and the ledger knows why.
+
+    lock the model -> end what a crash left -> compare with the champion the caller saw -> verify the bundle
+    -> intent -> move the alias `production` (from here on it is done) -> alias `previous`, tags
+    -> outcome, statuses, audit entry and event in one transaction
+
+MLflow has no transaction over several objects, and none shared with the ledger. So the intent says what was
+meant, the alias whether it happened, and `reconcile` draws the conclusion; every step can be repeated.
+"""
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from clm_core.domain.actors import Actor
+from clm_core.domain.errors import ConflictError, NotFound, PromotionRefused
+from clm_core.domain.promotions import (
+    FORCED_FOR,
+    UNSET,
+    Change,
+    Expected,
+    Promotion,
+    PromotionKind,
+    PromotionState,
+    authorise,
+    gate_refusals,
+    integrity_refusals,
+    rollback_target,
+)
+from clm_core.domain.versions import ModelVersion
+from clm_core.domain.vocabulary import ModelStatus
+from clm_core.faults import Fault, strike
+from clm_core.ledger.promotions import PromotionBook
+from clm_core.ledger.store import Ledger
+from clm_core.registry.mlflow_registry import MLflowRegistry
+
+PRODUCTION = "production"
+PREVIOUS = "previous"
+"""For people; where a rollback leads is read from the record, not from here."""
+PROMOTABLE = (ModelStatus.CANDIDATE, ModelStatus.SHADOW)
+
+
+@dataclass(frozen=True)
+class Order:
+    """Who wants something done, why, and when."""
+
+    actor: Actor
+    reason: str
+    at: datetime
+
+    def change(
+        self, model_id: str, kind: PromotionKind, before: str | None, after: str | None, forced: bool = False
+    ) -> Change:
+        return Change(
+            model_id=model_id,
+            kind=kind,
+            from_version=before,
+            to_version=after,
+            actor=self.actor.name,
+            role=self.actor.role,
+            reason=self.reason,
+            forced=forced,
+            expires_at=self.at + FORCED_FOR if forced else None,
+            at=self.at,
+        )
+
+
+@dataclass(frozen=True)
+class Promotions:
+    """Changes what serves. Each method holds the model's lock, and first ends what a crash left."""
+
+    ledger: Ledger
+    registry: MLflowRegistry
+    fault: Fault | None = None
+
+    def promote(
+        self,
+        model_id: str,
+        label: str,
+        actor: Actor,
+        reason: str,
+        now: datetime,
+        expected_champion: Expected = UNSET,
+        force: bool = False,
+    ) -> Promotion:
+        """Let a version serve that passed its gate; the one it replaces is retired.
+
+        Args:
+            expected_champion: label the caller saw serving, None if none did; UNSET: it does not say.
+            force: an admin overrules the gate; what was judged must still be what would serve.
+
+        Raises:
+            NotAllowed: the actor's role does not permit it.
+            ConflictError: another version serves than the caller saw.
+            PromotionRefused: the version did not pass the gate, or cannot serve at all.
+            BundleCorrupt: MLflow holds other files than were judged.
+            RegistryUnavailable: MLflow failed on the way; `reconcile` ends what was begun.
+        """
+        authorise(actor, force, reason)
+        order = Order(actor, reason, now)
+        with self._locked(model_id, order) as require_lock:
+            champion = self._champion(model_id, expected_champion)
+            target = self.ledger.version(model_id, label)
+            forced = self._check(target, champion, PROMOTABLE, force)
+            change = order.change(model_id, PromotionKind.PROMOTION, champion, label, forced)
+            return self._carry_out(change, target, expected_champion, require_lock)
+
+    def rollback(
+        self,
+        model_id: str,
+        actor: Actor,
+        reason: str,
+        now: datetime,
+        to: str | None = None,
+        expected_champion: Expected = UNSET,
+        force: bool = False,
+    ) -> Promotion:
+        """Let the version serve again that served before the current one, or a named earlier one.
+
+        Raises:
+            NotFound: nothing, or not that version, served before.
+            NotAllowed, ConflictError, PromotionRefused, BundleCorrupt, RegistryUnavailable: as for `promote`.
+        """
+        authorise(actor, force, reason)
+        order = Order(actor, reason, now)
+        with self._locked(model_id, order) as require_lock:
+            champion = self._champion(model_id, expected_champion)
+            label = _rollback_label(model_id, self._book.committed(model_id), to)
+            target = self.ledger.version(model_id, label)
+            forced = self._check(target, champion, (ModelStatus.RETIRED,), force)
+            change = order.change(model_id, PromotionKind.ROLLBACK, champion, label, forced)
+            return self._carry_out(change, target, expected_champion, require_lock)
+
+    def retire(self, model_id: str, label: str, actor: Actor, reason: str, now: datetime) -> ModelVersion:
+        """Take a version out of the running that does not serve.
+
+        Raises:
+            NotAllowed: the actor's role does not permit it.
+            IllegalTransition: it serves, failed, or was never judged.
+        """
+        authorise(actor, False, reason)
+        with self._locked(model_id, Order(actor, reason, now)):
+            version = self.ledger.version(model_id, label)
+            if version.status is not ModelStatus.RETIRED:
+                self._book.retire(version, actor, reason, now)
+            self._show(version, ModelStatus.RETIRED, f"retired by {actor.name}: {reason}")
+            return self.ledger.version(model_id, label)
+
+    def reconcile(
+        self, model_id: str, actor: Actor, now: datetime, adopt: bool = False, reason: str = ""
+    ) -> list[Promotion]:
+        """Finish or abort what a crash left, and answer an alias that was moved by hand.
+
+        Args:
+            adopt: an admin lets the hand-moved alias stand; otherwise it is put back.
+
+        Returns:
+            What was recorded, oldest first; nothing when ledger and alias agreed.
+
+        Raises:
+            NotAllowed: the actor's role does not permit it.
+            PromotionRefused: what the hand put there cannot be adopted.
+        """
+        authorise(actor, adopt, reason)
+        with self._book.lock(model_id):
+            return self._reconcile(model_id, Order(actor, reason, now), adopt)
+
+    @property
+    def _book(self) -> PromotionBook:
+        return self.ledger.promotions
+
+    @contextlib.contextmanager
+    def _locked(self, model_id: str, order: Order) -> Iterator[Callable[[], None]]:
+        with self._book.lock(model_id) as require_lock:
+            self._reconcile(model_id, order, adopt=False)
+            yield require_lock
+
+    def _champion(self, model_id: str, expected: Expected) -> str | None:
+        champion = self._book.champion(model_id)
+        if expected is not UNSET and expected != champion:
+            raise ConflictError(
+                f"{champion or 'Nothing'} serves {model_id} now, not {expected or 'nothing'} as you saw: "
+                "look at it again, then decide anew."
+            )
+        return champion
+
+    def _check(
+        self, target: ModelVersion, champion: str | None, allowed: Sequence[ModelStatus], force: bool
+    ) -> bool:
+        """Whether the gate is overruled; what may not serve is refused."""
+        model_id, label = target.model_id, target.version
+        if label == champion:
+            raise PromotionRefused(model_id, label, ["it serves already"], "Nothing is left to do.")
+        never = integrity_refusals(self._book.job_status(target))
+        if never:
+            raise PromotionRefused(model_id, label, never, "Wait for the job to complete, or retrain.")
+        refusals = gate_refusals(target, self._book.evidence(model_id, label), allowed)
+        if refusals and not force:
+            advice = "Retrain, or have an admin force it and say why."
+            raise PromotionRefused(model_id, label, refusals, advice)
+        self.registry.verify(model_id, target.mlflow_version, target.bundle_digest)
+        return bool(refusals)
+
+    def _carry_out(
+        self, change: Change, target: ModelVersion, expected: Expected, require_lock: Callable[[], None]
+    ) -> Promotion:
+        named = change.model_copy(update={"expected": expected is not UNSET})
+        intent = self._book.intend(named)
+        strike(Fault.AFTER_INTENT, self.fault)
+        # without the lock somebody else may be changing it at this moment
+        require_lock()
+        self.registry.point(change.model_id, PRODUCTION, target.mlflow_version)
+        strike(Fault.AFTER_ALIAS, self.fault)
+        return self._finish(intent, change.at)
+
+    def _finish(self, intent: Promotion, now: datetime) -> Promotion:
+        """Everything after the alias has moved."""
+        self._display(intent)
+        done = self._book.commit(intent, now, self.fault)
+        strike(Fault.AFTER_COMMIT, self.fault)
+        return done
+
+    def _display(self, change: Change) -> None:
+        """Let MLflow show what serves and what did."""
+        before = self._named(change.model_id, change.from_version)
+        if before is not None and self.registry.holds(before.model_id, before.mlflow_version):
+            self.registry.point(change.model_id, PREVIOUS, before.mlflow_version)
+        strike(Fault.AFTER_PREVIOUS, self.fault)
+        self._show(before, ModelStatus.RETIRED, f"replaced by {change.to_version}")
+        after = self._named(change.model_id, change.to_version)
+        self._show(after, ModelStatus.PRODUCTION, f"{change.kind} by {change.actor}: {change.reason}")
+        strike(Fault.AFTER_TAGS, self.fault)
+
+    def _show(self, version: ModelVersion | None, status: ModelStatus, why: str) -> None:
+        if version is not None and self.registry.holds(version.model_id, version.mlflow_version):
+            self.registry.set_status(version.model_id, version.mlflow_version, status, [why])
+
+    def _named(self, model_id: str, label: str | None) -> ModelVersion | None:
+        return None if label is None else self.ledger.version(model_id, label)
+
+    def _reconcile(self, model_id: str, order: Order, adopt: bool) -> list[Promotion]:
+        serving = self.registry.aliased(model_id, PRODUCTION)
+        change = self._book.under_way(model_id)
+        if change is None or change.state is PromotionState.DRIFT:
+            return self._answer_drift(model_id, change, serving, order, adopt)
+        ended = self._end(change, serving, order.at)
+        return [ended, *self._answer_drift(model_id, None, serving, order, adopt)]
+
+    def _end(self, intent: Promotion, serving: int | None, now: datetime) -> Promotion:
+        """Finish what was interrupted if the alias had moved, else abort it."""
+        target = self._named(intent.model_id, intent.to_version)
+        if target is not None and serving == target.mlflow_version:
+            return self._finish(intent, now)
+        aborted = self._book.abort(intent, "interrupted before the alias moved", now)
+        # a hand may have moved the alias back after the tags were set
+        for label in (intent.from_version, intent.to_version):
+            version = self._named(intent.model_id, label)
+            if version is not None:
+                self._show(version, version.status, f"{intent.kind} {intent.id} was aborted")
+        return aborted
+
+    def _answer_drift(
+        self, model_id: str, drift: Promotion | None, serving: int | None, order: Order, adopt: bool
+    ) -> list[Promotion]:
+        """Nothing when the alias is where the record says; otherwise put it back, or let it stand."""
+        champion = self._named(model_id, self._book.champion(model_id))
+        belongs = None if champion is None else champion.mlflow_version
+        if serving == belongs:
+            return [] if drift is None else [self._book.restore(drift, order.at)]
+        found = self._numbered(model_id, serving)
+        if drift is None:
+            drift = self._book.find_drift(_drift(model_id, champion, found, serving, order))
+            strike(Fault.AFTER_DRIFT, self.fault)
+        if adopt:
+            return [self._adopt(drift, found, order)]
+        if champion is not None and not self.registry.holds(model_id, champion.mlflow_version):
+            return [self._lose(drift, champion, serving, order)]
+        self.registry.point(model_id, PRODUCTION, belongs)
+        strike(Fault.AFTER_RESTORE, self.fault)
+        return [self._book.restore(drift, order.at)]
+
+    def _numbered(self, model_id: str, number: int | None) -> ModelVersion | None:
+        if number is None:
+            return None
+        found = self.ledger.versions(model_id=model_id, mlflow_version=number)
+        return found[0] if found else None
+
+    def _adopt(self, drift: Promotion, found: ModelVersion | None, order: Order) -> Promotion:
+        model_id, champion = drift.model_id, self._book.champion(drift.model_id)
+        if found is None:
+            reasons = ["the ledger does not know it"]
+            raise PromotionRefused(
+                model_id,
+                "at this alias",
+                reasons,
+                "Put it back with `clm reconcile`, then promote a version.",
+            )
+        forced = self._check(found, champion, (*PROMOTABLE, ModelStatus.RETIRED), force=True)
+        change = order.change(model_id, PromotionKind.ADOPTION, champion, found.version, forced)
+        self._display(change)
+        return self._book.accept(drift, change, order.at)
+
+    def _lose(self, drift: Promotion, champion: ModelVersion, serving: int | None, order: Order) -> Promotion:
+        """What served was deleted: nothing serves until somebody decides what shall."""
+        if serving is not None:
+            self.registry.point(drift.model_id, PRODUCTION, None)
+        change = order.change(drift.model_id, PromotionKind.LOSS, champion.version, None)
+        return self._book.accept(drift, change, order.at)
+
+
+def _rollback_label(model_id: str, history: Sequence[Promotion], to: str | None) -> str:
+    if to is None:
+        before = rollback_target(history)
+        if before is None:
+            raise NotFound(f"Nothing served {model_id} before: there is nothing to roll back to.")
+        return before
+    served = {change.to_version for change in history}
+    if to not in served:
+        raise NotFound(f"{to} never served {model_id}: `clm promote` lets a version serve that passed.")
+    return to
+
+
+def _drift(
+    model_id: str,
+    champion: ModelVersion | None,
+    found: ModelVersion | None,
+    serving: int | None,
+    order: Order,
+) -> Change:
+    where = "was removed" if serving is None else f"pointed at MLflow version {serving}"
+    return Order(order.actor, f"the alias {PRODUCTION} {where}", order.at).change(
+        model_id,
+        PromotionKind.DRIFT,
+        champion.version if champion else None,
+        found.version if found else None,
+    )

@@ -1,0 +1,221 @@
+"""Versions made cheaply: one small model is trained, every version holds its bundle."""
+
+import itertools
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Engine, create_engine, text
+
+from clm_core.backtest.results import Metrics
+from clm_core.domain.evaluations import EvaluationResult
+from clm_core.domain.jobs import TrainingJob
+from clm_core.domain.promotions import PromotionKind
+from clm_core.domain.versions import ModelVersion
+from clm_core.domain.vocabulary import ModelStatus, ModelType, TriggerReason
+from clm_core.market.bars import Bars
+from clm_core.models import catalog
+from clm_core.models.bundle import save_bundle
+from clm_core.promotion import gate
+from clm_core.promotion.criteria import PromotionCriteria
+from clm_core.services import Services
+
+NOW = datetime(2026, 3, 4, 12, tzinfo=UTC)
+GOOD = Metrics(
+    total_return=0.4,
+    cagr=0.3,
+    volatility=0.1,
+    sharpe_ratio=2.0,
+    sortino_ratio=2.5,
+    calmar_ratio=3.0,
+    max_drawdown=-0.08,
+    profit_factor=1.8,
+    win_rate=0.58,
+    trades=120,
+    exposure=0.5,
+    turnover=30.0,
+)
+CRITERIA = PromotionCriteria()
+CHANGED = {
+    "promotion_committed",
+    "forced_promotion",
+    "rollback_committed",
+    "drift_adopted",
+    "production_lost",
+}
+"""What the audit calls a change of what serves."""
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A bundle on disk."""
+
+    folder: Path
+    digest: str
+    bars: Bars
+
+
+@pytest.fixture(scope="session")
+def bundle(services: Services, tmp_path_factory: pytest.TempPathFactory) -> Stored:
+    bars = services.market.bars("BTCUSD", "1h", days=60)
+    recipe = catalog.recipe(ModelType.LIGHTGBM, {"rounds": 2})
+    folder = tmp_path_factory.mktemp("trained") / "bundle"
+    return Stored(folder, save_bundle(recipe.fit(bars, seed=1), recipe, folder), bars)
+
+
+_symbols = (f"T{number}USD" for number in itertools.count())
+
+
+@pytest.fixture
+def model_id() -> str:
+    """Of a model that no other test knows."""
+    return f"lightgbm_{next(_symbols)}_1h".lower()
+
+
+MakeVersion = Callable[..., ModelVersion]
+
+
+@pytest.fixture(scope="session")
+def make_version(services: Services, bundle: Stored) -> MakeVersion:
+    """Registers, judges and records one version, as a completed retrain would have."""
+
+    def make(
+        model_id: str, *, sharpe: float = 2.0, judged: bool = True, completed: bool = True
+    ) -> ModelVersion:
+        job = _job(services, model_id)
+        placed = services.registry.register(job, bundle.folder, bundle.digest, bundle.bars, {}, {}, NOW)
+        version = services.ledger.add_version(
+            ModelVersion(
+                model_id=job.model_id,
+                version=placed.label,
+                model_type=job.model_type,
+                symbol=job.symbol,
+                timeframe=job.timeframe,
+                status=ModelStatus.TRAINING,
+                training_job_id=job.id,
+                model_path=placed.uri,
+                mlflow_version=placed.mlflow_version,
+                mlflow_run_id=placed.run_id,
+                bundle_digest=bundle.digest,
+                data_hash=bundle.bars.content_hash,
+                code_version="0.1.0",
+                seed=1,
+                created_at=NOW,
+            )
+        )
+        if judged:
+            version = _judge(services, version, sharpe)
+        if completed:
+            services.ledger.complete_job(job.id, NOW)
+        return version
+
+    return make
+
+
+def _job(services: Services, model_id: str) -> TrainingJob:
+    model_type, symbol, timeframe = model_id.split("_")
+    job = TrainingJob(
+        id=uuid.uuid4(),
+        model_type=ModelType(model_type),
+        symbol=symbol.upper(),
+        timeframe=timeframe,
+        dataset_span_days=60,
+        data_snapshot="5a" * 32,
+        trigger_reason=TriggerReason.MANUAL,
+        requested_by="tests",
+        created_at=NOW,
+    )
+    services.ledger.create_job(job)
+    services.ledger.start_job(job.id, NOW)
+    return job
+
+
+def _judge(services: Services, version: ModelVersion, sharpe: float) -> ModelVersion:
+    metrics = replace(GOOD, sharpe_ratio=sharpe)
+    verdict = gate.judge(metrics, CRITERIA)
+    result = EvaluationResult(
+        id=uuid.uuid4(),
+        model_id=version.model_id,
+        version=version.version,
+        sharpe_ratio=metrics.sharpe_ratio,
+        sortino_ratio=metrics.sortino_ratio,
+        calmar_ratio=metrics.calmar_ratio,
+        win_rate=metrics.win_rate,
+        profit_factor=metrics.profit_factor,
+        max_drawdown=metrics.max_drawdown,
+        total_pnl=metrics.total_return,
+        trades=metrics.trades,
+        period_start=NOW,
+        period_end=NOW,
+        fee_bps=5.0,
+        slippage_bps=2.0,
+        passed=verdict.passed,
+        promotion_score=verdict.score,
+        failure_reason="; ".join(verdict.reasons) or None,
+        created_at=NOW,
+    )
+    services.ledger.add_evaluation(result, verdict, CRITERIA, version.bundle_digest)
+    status = ModelStatus.CANDIDATE if verdict.passed else ModelStatus.FAILED
+    return services.ledger.set_version_status(version.model_id, version.version, status)
+
+
+@pytest.fixture(scope="session")
+def ledger_engine(services: Services) -> Iterator[Engine]:
+    engine = create_engine(services.database.url("ledger"))
+    yield engine
+    engine.dispose()
+
+
+@pytest.fixture(scope="session")
+def audited(ledger_engine: Engine) -> Callable[[str], list[str]]:
+    """What the audit says was done to a model, oldest first."""
+
+    def actions(model_id: str) -> list[str]:
+        query = text("SELECT action FROM audit_log WHERE subject = :id ORDER BY seq")
+        with ledger_engine.begin() as connection:
+            return list(connection.scalars(query, {"id": model_id}))
+
+    return actions
+
+
+@pytest.fixture(scope="session")
+def check(
+    services: Services, ledger_engine: Engine, audited: Callable[[str], list[str]]
+) -> Callable[[str], None]:
+    """Holds a model to everything that must be true whenever nobody is changing what serves."""
+
+    def holds(model_id: str) -> None:
+        book = services.ledger.promotions
+        committed, champion = book.committed(model_id), book.champion(model_id)
+        assert book.under_way(model_id) is None
+        serving = services.ledger.versions(model_id=model_id, status=ModelStatus.PRODUCTION)
+        assert [version.version for version in serving] == ([] if champion is None else [champion])
+        numbers = [version.mlflow_version for version in serving]
+        assert [services.registry.aliased(model_id, "production")] == (numbers or [None])
+        assert tagged(model_id, "production") == numbers
+        assert [change.from_version for change in committed] == [
+            None,
+            *(change.to_version for change in committed),
+        ][:-1]
+        told = [change for change in committed if change.kind is not PromotionKind.LOSS]
+        assert events(model_id) == [change.id for change in told]
+        assert len(committed) == len([action for action in audited(model_id) if action in CHANGED])
+
+    def tagged(model_id: str, status: str) -> list[int]:
+        import mlflow
+
+        uri = services.database.url("mlflow")
+        wanted = f"name = '{model_id}' AND tags.`clm.status` = '{status}'"
+        return [int(found.version) for found in mlflow.MlflowClient(uri, uri).search_model_versions(wanted)]
+
+    def events(model_id: str) -> list[int]:
+        query = text(
+            "SELECT (payload->>'promotion_id')::int FROM outbox WHERE payload->>'model_id' = :id ORDER BY seq"
+        )
+        with ledger_engine.begin() as connection:
+            return list(connection.scalars(query, {"id": model_id}))
+
+    return holds

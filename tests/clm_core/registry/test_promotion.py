@@ -1,0 +1,468 @@
+"""What serves changes once, by somebody who may, on evidence about those very bytes."""
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import create_engine, text
+
+from clm_core.domain.actors import Actor, Role
+from clm_core.domain.errors import (
+    BundleCorrupt,
+    CLMError,
+    ConflictError,
+    IllegalTransition,
+    NotAllowed,
+    NotFound,
+    PromotionRefused,
+    RegistryUnavailable,
+)
+from clm_core.domain.promotions import (
+    Promotion,
+    PromotionKind,
+    PromotionState,
+    line_of_champions,
+    rollback_target,
+)
+from clm_core.domain.versions import ModelVersion
+from clm_core.domain.vocabulary import ModelStatus
+from clm_core.services import Services
+
+pytestmark = pytest.mark.xdist_group("servers")
+
+NOW = datetime(2026, 3, 4, 12, tzinfo=UTC)
+VIEWER, OPERATOR, ADMIN = (Actor(name=f"a {role}", role=role) for role in Role)
+MakeVersion = Callable[..., ModelVersion]
+Check = Callable[[str], None]
+
+
+def promote(services: Services, version: ModelVersion, actor: Actor = OPERATOR, **how: Any) -> Promotion:
+    return services.promotions.promote(version.model_id, version.version, actor, "tested", NOW, **how)
+
+
+def rollback(services: Services, model_id: str, actor: Actor = OPERATOR, **how: Any) -> Promotion:
+    return services.promotions.rollback(model_id, actor, "tested", NOW, **how)
+
+
+def status(services: Services, version: ModelVersion) -> ModelStatus:
+    return services.ledger.version(version.model_id, version.version).status
+
+
+def test_a_promotion_moves_the_alias_and_retires_the_one_before(
+    services: Services, make_version: MakeVersion, model_id: str, check: Check
+) -> None:
+    first, second = make_version(model_id), make_version(model_id)
+    assert promote(services, first, expected_champion=None).from_version is None
+    check(model_id)
+    done = promote(services, second, expected_champion=first.version)
+    check(model_id)
+    assert (done.from_version, done.to_version) == (first.version, second.version)
+    assert (done.state, done.kind, done.expected) == (PromotionState.COMMITTED, PromotionKind.PROMOTION, True)
+    assert services.registry.aliased(model_id, "previous") == first.mlflow_version
+    assert status(services, first) is ModelStatus.RETIRED
+    assert status(services, second) is ModelStatus.PRODUCTION
+
+
+def test_everything_about_a_promotion_is_told_with_it(
+    services: Services, make_version: MakeVersion, model_id: str, audited: Callable[[str], list[str]]
+) -> None:
+    version = make_version(model_id)
+    done = promote(services, version)
+    with create_engine(services.database.url("ledger")).begin() as connection:
+        of_model = text("SELECT type, payload, at, delivered_at FROM outbox WHERE payload->>'model_id' = :id")
+        [event] = connection.execute(of_model, {"id": model_id}).all()
+    assert (event.type, event.at, event.delivered_at) == ("clm.model_promoted", NOW, None)
+    assert event.payload == {
+        "promotion_id": done.id,
+        "model_id": model_id,
+        "version": version.version,
+        "previous_version": None,
+        "model_path": version.model_path,
+        "bundle_digest": version.bundle_digest,
+        "actor": OPERATOR.name,
+        "reason": "tested",
+        "forced": False,
+    }
+    assert audited(model_id) == ["promotion_committed"]
+
+
+def test_a_rollback_goes_back_through_those_that_served(
+    services: Services,
+    make_version: MakeVersion,
+    model_id: str,
+    check: Check,
+    audited: Callable[[str], list[str]],
+) -> None:
+    a, b, c = versions = [make_version(model_id) for _ in range(3)]
+    for version in versions:
+        promote(services, version)
+    assert rollback(services, model_id).to_version == b.version
+    assert rollback(services, model_id).to_version == a.version
+    check(model_id)
+    with pytest.raises(NotFound, match="nothing to roll back to"):
+        rollback(services, model_id)
+    assert (
+        rollback(services, model_id, to=c.version, expected_champion=a.version).kind is PromotionKind.ROLLBACK
+    )
+    check(model_id)
+    assert audited(model_id) == ["promotion_committed"] * 3 + ["rollback_committed"] * 3
+
+
+def test_only_what_served_can_be_rolled_back_to(
+    services: Services, make_version: MakeVersion, model_id: str
+) -> None:
+    served, never = make_version(model_id), make_version(model_id)
+    promote(services, served)
+    with pytest.raises(NotFound, match="never served"):
+        rollback(services, model_id, to=never.version)
+    with pytest.raises(PromotionRefused, match="it serves already"):
+        rollback(services, model_id, to=served.version)
+
+
+@pytest.mark.parametrize(
+    ("served", "target"),
+    [
+        ("", None),
+        ("A", None),
+        ("AB", "A"),
+        ("ABC<", "A"),
+        ("AB<", None),
+        ("AB<C", "A"),
+        ("ABx", "A"),
+        ("Ax", None),
+        ("ABA", "B"),
+    ],
+    ids=lambda served: served or "nothing",
+)
+def test_where_a_rollback_leads_is_read_from_the_record(served: str, target: str | None) -> None:
+    """Letters are promotions, < a rollback, x the deletion of what serves."""
+    history: list[Promotion] = []
+    for step in served:
+        kind = {"<": PromotionKind.ROLLBACK, "x": PromotionKind.LOSS}.get(step, PromotionKind.PROMOTION)
+        to = {"<": rollback_target(history), "x": None}.get(step, step)
+        history.append(committed(kind, to))
+    assert rollback_target(history) == target
+    assert len(line_of_champions(history)) <= len(served)
+
+
+def committed(kind: PromotionKind, to: str | None) -> Promotion:
+    return Promotion(
+        id=1,
+        model_id="m",
+        kind=kind,
+        state=PromotionState.COMMITTED,
+        from_version=None,
+        to_version=to,
+        actor="ada",
+        role=Role.ADMIN,
+        reason="",
+        at=NOW,
+        finished_at=NOW,
+    )
+
+
+@pytest.mark.parametrize("saw", [None, "v19700101_000000"])
+def test_a_promotion_that_saw_another_champion_is_a_conflict(
+    saw: str | None, services: Services, make_version: MakeVersion, model_id: str, check: Check
+) -> None:
+    first, second = make_version(model_id), make_version(model_id)
+    promote(services, first)
+    with pytest.raises(ConflictError, match=f"{first.version} serves {model_id} now, not"):
+        promote(services, second, expected_champion=saw)
+    check(model_id)
+    assert status(services, second) is ModelStatus.CANDIDATE
+
+
+Refused = tuple[dict[str, Any], str]
+REFUSED: dict[str, Refused] = {
+    "failed its gate": ({"sharpe": 0.2}, "it did not pass the gate"),
+    "never judged": ({"judged": False}, "it was never judged"),
+    "its job goes on": ({"completed": False}, "its training job is in_progress"),
+}
+
+
+@pytest.mark.parametrize(("made", "reason"), REFUSED.values(), ids=REFUSED)
+def test_what_has_no_passing_verdict_may_not_serve(
+    made: dict[str, Any], reason: str, services: Services, make_version: MakeVersion, model_id: str
+) -> None:
+    version = make_version(model_id, **made)
+    with pytest.raises(PromotionRefused, match=reason):
+        promote(services, version, ADMIN)
+    assert services.ledger.promotions.history(model_id) == []
+
+
+def test_a_verdict_about_another_bundle_counts_for_nothing(
+    services: Services, make_version: MakeVersion, model_id: str
+) -> None:
+    version = make_version(model_id)
+    set_in(services, "evaluations", "bundle_digest = repeat('0', 64)", version)
+    with pytest.raises(PromotionRefused, match="the bundle that passed the gate is not this version's"):
+        promote(services, version)
+
+
+def test_a_version_whose_bytes_changed_is_not_promoted_even_by_force(
+    services: Services, make_version: MakeVersion, model_id: str
+) -> None:
+    version = make_version(model_id)
+    [trees] = Path(services.settings.home, "mlflow").rglob(
+        f"*{stored_folder(services, version)}*/**/trees.txt"
+    )
+    trees.write_bytes(trees.read_bytes() + b"\n")
+    for how in ({}, {"force": True}):
+        with pytest.raises(BundleCorrupt, match="was changed"):
+            promote(services, version, ADMIN, **how)
+    assert services.registry.aliased(model_id, "production") is None
+
+
+def test_a_forced_promotion_is_an_admins_with_a_reason_and_expires(
+    services: Services,
+    make_version: MakeVersion,
+    model_id: str,
+    check: Check,
+    audited: Callable[[str], list[str]],
+) -> None:
+    failed, good = make_version(model_id, sharpe=0.2), make_version(model_id)
+    promotions, book = services.promotions, services.ledger.promotions
+    with pytest.raises(NotAllowed, match="only an admin may overrule"):
+        promote(services, failed, OPERATOR, force=True)
+    with pytest.raises(NotAllowed, match="needs a reason"):
+        promotions.promote(model_id, failed.version, ADMIN, " ", NOW, force=True)
+    before = services.ledger.counts()
+    forced = promote(services, failed, ADMIN, force=True)
+    check(model_id)
+    assert forced.expires_at == NOW + timedelta(days=7)
+    assert audited(model_id) == ["forced_promotion"]
+    assert services.ledger.counts().forced == before.forced + 1
+    assert forced not in book.expired_forced(NOW + timedelta(days=6))
+    assert forced in book.expired_forced(NOW + timedelta(days=7))
+    promote(services, good)
+    assert forced not in book.expired_forced(NOW + timedelta(days=7))
+    with pytest.raises(PromotionRefused, match="did not pass the gate"):
+        rollback(services, model_id)
+
+
+def test_force_is_not_counted_where_nothing_was_overruled(
+    services: Services, make_version: MakeVersion, model_id: str
+) -> None:
+    done = promote(services, make_version(model_id), ADMIN, force=True)
+    assert (done.forced, done.expires_at) == (False, None)
+
+
+@pytest.mark.parametrize("deed", ["promote", "rollback", "retire", "reconcile"])
+def test_a_viewer_changes_nothing(
+    deed: str, services: Services, make_version: MakeVersion, model_id: str
+) -> None:
+    version, promotions = make_version(model_id), services.promotions
+    deeds: dict[str, Callable[[], object]] = {
+        "promote": lambda: promote(services, version, VIEWER),
+        "rollback": lambda: rollback(services, model_id, VIEWER),
+        "retire": lambda: promotions.retire(model_id, version.version, VIEWER, "tested", NOW),
+        "reconcile": lambda: promotions.reconcile(model_id, VIEWER, NOW),
+    }
+    with pytest.raises(NotAllowed, match="ask an operator or an admin"):
+        deeds[deed]()
+
+
+def test_what_serves_cannot_be_retired_nor_get_another_status(
+    services: Services, make_version: MakeVersion, model_id: str, audited: Callable[[str], list[str]]
+) -> None:
+    serving, other = make_version(model_id), make_version(model_id)
+    promote(services, serving)
+    with pytest.raises(IllegalTransition, match="is production"):
+        services.promotions.retire(model_id, serving.version, OPERATOR, "tested", NOW)
+    with pytest.raises(IllegalTransition, match="is production"):
+        services.ledger.set_version_status(model_id, serving.version, ModelStatus.FAILED)
+    with pytest.raises(IllegalTransition, match="can't become production"):
+        services.ledger.set_version_status(model_id, other.version, ModelStatus.PRODUCTION)
+    for _ in range(2):
+        retired = services.promotions.retire(model_id, other.version, OPERATOR, "tested", NOW)
+        assert retired.status is ModelStatus.RETIRED
+    assert audited(model_id) == ["promotion_committed", "version_retired"]
+    with pytest.raises(PromotionRefused, match="it is retired, not candidate or shadow"):
+        promote(services, other)
+
+
+def test_an_alias_moved_by_hand_is_recorded_and_put_back(
+    services: Services,
+    make_version: MakeVersion,
+    model_id: str,
+    check: Check,
+    audited: Callable[[str], list[str]],
+) -> None:
+    serving, other = make_version(model_id), make_version(model_id)
+    promote(services, serving)
+    services.registry.point(model_id, "production", other.mlflow_version)
+    [drift] = services.promotions.reconcile(model_id, OPERATOR, NOW)
+    assert (drift.state, drift.from_version, drift.to_version) == ("drift", serving.version, other.version)
+    check(model_id)
+    services.registry.point(model_id, "production", None)
+    [drift] = services.promotions.reconcile(model_id, OPERATOR, NOW)
+    assert drift.reason == "the alias production was removed"
+    check(model_id)
+    assert services.promotions.reconcile(model_id, OPERATOR, NOW) == []
+    assert audited(model_id) == ["promotion_committed", *["drift_detected", "drift_restored"] * 2]
+
+
+def test_an_alias_set_by_hand_before_anything_served_is_removed(
+    services: Services, make_version: MakeVersion, model_id: str, check: Check
+) -> None:
+    services.registry.point(model_id, "production", make_version(model_id).mlflow_version)
+    services.promotions.reconcile(model_id, OPERATOR, NOW)
+    assert services.registry.aliased(model_id, "production") is None
+    check(model_id)
+
+
+def test_a_promotion_finds_a_hand_moved_alias_too(
+    services: Services, make_version: MakeVersion, model_id: str, check: Check
+) -> None:
+    serving, other = make_version(model_id), make_version(model_id)
+    promote(services, serving)
+    services.registry.point(model_id, "production", other.mlflow_version)
+    assert promote(services, other, expected_champion=serving.version).from_version == serving.version
+    kinds = [change.kind for change in services.ledger.promotions.history(model_id)]
+    assert kinds == [PromotionKind.PROMOTION, PromotionKind.DRIFT, PromotionKind.PROMOTION]
+    check(model_id)
+
+
+def test_an_admin_may_let_a_hand_moved_alias_stand(
+    services: Services, make_version: MakeVersion, model_id: str, check: Check
+) -> None:
+    serving, failed = make_version(model_id), make_version(model_id, sharpe=0.2)
+    promote(services, serving)
+    services.registry.point(model_id, "production", failed.mlflow_version)
+    with pytest.raises(NotAllowed, match="only an admin"):
+        services.promotions.reconcile(model_id, OPERATOR, NOW, adopt=True, reason="it is fine")
+    [adopted] = services.promotions.reconcile(model_id, ADMIN, NOW, adopt=True, reason="it is fine")
+    assert (adopted.kind, adopted.to_version, adopted.forced) == ("adoption", failed.version, True)
+    check(model_id)
+    assert rollback(services, model_id).to_version == serving.version
+
+
+def test_a_version_the_ledger_does_not_know_cannot_be_adopted(
+    services: Services, make_version: MakeVersion, model_id: str, check: Check
+) -> None:
+    import mlflow
+
+    serving = make_version(model_id)
+    promote(services, serving)
+    client = mlflow.MlflowClient(services.database.url("mlflow"), services.database.url("mlflow"))
+    source = client.get_model_version(model_id, str(serving.mlflow_version)).source
+    stray = client.create_model_version(model_id, source)
+    services.registry.point(model_id, "production", int(stray.version))
+    with pytest.raises(PromotionRefused, match="the ledger does not know it"):
+        services.promotions.reconcile(model_id, ADMIN, NOW, adopt=True, reason="it is fine")
+    services.promotions.reconcile(model_id, ADMIN, NOW)
+    check(model_id)
+
+
+def test_a_production_version_deleted_in_mlflow_is_reported_and_rolled_back_from(
+    services: Services,
+    make_version: MakeVersion,
+    model_id: str,
+    check: Check,
+    audited: Callable[[str], list[str]],
+) -> None:
+    import mlflow
+
+    before, lost = make_version(model_id), make_version(model_id)
+    promote(services, before)
+    promote(services, lost)
+    client = mlflow.MlflowClient(services.database.url("mlflow"), services.database.url("mlflow"))
+    client.delete_model_version(model_id, str(lost.mlflow_version))
+    [loss] = services.promotions.reconcile(model_id, OPERATOR, NOW)
+    assert (loss.kind, loss.from_version, loss.to_version) == ("loss", lost.version, None)
+    assert services.promotions.reconcile(model_id, OPERATOR, NOW) == []
+    check(model_id)
+    with pytest.raises(RegistryUnavailable, match="could not read"):
+        rollback(services, model_id, to=lost.version)
+    assert rollback(services, model_id, expected_champion=None).to_version == before.version
+    check(model_id)
+    assert audited(model_id)[2:] == ["drift_detected", "production_lost", "rollback_committed"]
+
+
+def test_mlflow_failing_after_the_intent_leaves_what_served(
+    services: Services, make_version: MakeVersion, model_id: str, check: Check
+) -> None:
+    serving, other = make_version(model_id), make_version(model_id)
+    promote(services, serving)
+    refuse = """
+        CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN RAISE 'disk full'; END$$;
+        CREATE TRIGGER refuse BEFORE UPDATE ON registered_model_aliases EXECUTE FUNCTION refuse();
+    """
+    with create_engine(services.database.url("mlflow")).begin() as connection:
+        connection.execute(text(refuse))
+    try:
+        with pytest.raises(RegistryUnavailable, match="clm reconcile"):
+            promote(services, other)
+    finally:
+        with create_engine(services.database.url("mlflow")).begin() as connection:
+            connection.execute(text("DROP FUNCTION refuse CASCADE"))
+    [aborted] = services.promotions.reconcile(model_id, OPERATOR, NOW)
+    assert (aborted.state, aborted.to_version) == (PromotionState.ABORTED, other.version)
+    check(model_id)
+    assert status(services, serving) is ModelStatus.PRODUCTION
+
+
+def test_who_has_lost_the_lock_is_told(services: Services, model_id: str) -> None:
+    with pytest.raises(ConflictError, match="lost with its database connection"):
+        lose_the_lock(services, model_id)
+
+
+def lose_the_lock(services: Services, model_id: str) -> None:
+    kill = text(
+        "SELECT pg_terminate_backend(pid, 5000) FROM pg_locks "
+        "WHERE locktype = 'advisory' AND objid::bigint = hashtext(:id)::bit(32)::bigint"
+    )
+    with services.ledger.promotions.lock(model_id) as require_lock:
+        require_lock()
+        with create_engine(services.database.url("ledger")).begin() as connection:
+            assert connection.execute(kill, {"id": model_id}).scalars().all() == [True]
+        require_lock()
+
+
+def test_the_statistics_count_promotions_and_how_many_of_the_judged_ever_served(
+    services: Services, make_version: MakeVersion, model_id: str
+) -> None:
+    before = services.ledger.counts()
+    first, second = make_version(model_id), make_version(model_id)
+    make_version(model_id)
+    promote(services, first)
+    promote(services, second)
+    rollback(services, model_id)
+    after = services.ledger.counts()
+    assert after.promotions - before.promotions == 2
+    assert after.rollbacks - before.rollbacks == 1
+    assert after.promotion_rate is not None
+    assert 0 < after.promotion_rate <= 1
+
+
+@pytest.mark.parametrize(
+    ("deed", "error"),
+    [
+        (lambda s: s.promotions.promote("no_model_1h", "v1", OPERATOR, "", NOW), NotFound),
+        (lambda s: s.promotions.rollback("no_model_1h", OPERATOR, "", NOW), NotFound),
+        (lambda s: s.promotions.retire("no_model_1h", "v1", OPERATOR, "", NOW), NotFound),
+    ],
+    ids=["promote", "rollback", "retire"],
+)
+def test_what_does_not_exist_is_named(
+    deed: Callable[[Services], object], error: type[CLMError], services: Services
+) -> None:
+    with pytest.raises(error, match="no_model_1h"):
+        deed(services)
+
+
+def set_in(services: Services, table: str, change: str, version: ModelVersion) -> None:
+    statement = f"UPDATE {table} SET {change} WHERE model_id = :id AND version = :version"
+    with create_engine(services.database.url("ledger")).begin() as connection:
+        connection.execute(text(statement), {"id": version.model_id, "version": version.version})
+
+
+def stored_folder(services: Services, version: ModelVersion) -> str:
+    import mlflow
+
+    client = mlflow.MlflowClient(services.database.url("mlflow"), services.database.url("mlflow"))
+    source: str = client.get_model_version(version.model_id, str(version.mlflow_version)).source
+    return source.removeprefix("models:/")
