@@ -1,18 +1,24 @@
 """Settings to Services: the one module that knows every adaptor."""
 
+import atexit
 import contextlib
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from clm_core.database import Database, open_database
+from clm_core.ledger.audit import anchor, anchor_folder
 from clm_core.ledger.store import Ledger
 from clm_core.market.sources import MarketData
 from clm_core.registry.mlflow_registry import MLflowRegistry
 from clm_core.registry.promotion import Promotions
 from clm_core.settings import Settings, load_settings
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
 
 Announce = Callable[[str, float], None]
 """Told the name of the step under way and its finished share, 0..1; may be called from any thread."""
@@ -42,6 +48,7 @@ class Services:
 _lock = threading.Lock()
 _current: Services | None = None
 _at_exit = contextlib.ExitStack()
+atexit.register(_at_exit.close)
 
 
 @contextlib.contextmanager
@@ -66,20 +73,28 @@ def services() -> Services:
 
 
 @contextlib.contextmanager
-def _connect(settings: Settings, database: Database, announce: Announce) -> Iterator[Services]:
-    from sqlalchemy import create_engine
-
+def open_ledger(database: Database) -> Iterator["Engine"]:
+    """The ledger's database, brought up to what this release expects."""
+    from clm_core.ledger.engine import open_engine
     from clm_core.ledger.migrations import upgrade
 
     url = database.url("ledger", driver="psycopg")
     upgrade(url)
-    engine = create_engine(url)
+    engine = open_engine(url)
     try:
+        yield engine
+    finally:
+        engine.dispose()
+
+
+@contextlib.contextmanager
+def _connect(settings: Settings, database: Database, announce: Announce) -> Iterator[Services]:
+    with open_ledger(database) as engine:
         ledger = Ledger(engine)
         registry = MLflowRegistry(
             database.url("mlflow", driver="psycopg"), settings.home / "mlflow" / "artifacts"
         )
-        yield Services(
+        opened = Services(
             settings=settings,
             database=database,
             ledger=ledger,
@@ -89,5 +104,8 @@ def _connect(settings: Settings, database: Database, announce: Announce) -> Iter
             clock=lambda: datetime.now(UTC),
             announce=announce,
         )
-    finally:
-        engine.dispose()
+        try:
+            yield opened
+        finally:
+            # also after an error: what was recorded of it is to be anchored
+            anchor(engine, anchor_folder(settings.home), opened.clock())

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from clm_core.cli import data, promotion
+from clm_core.cli import audit, data, promotion
 from clm_core.domain.errors import CLMError, NotFound
 from clm_core.domain.vocabulary import JobStatus, ModelType
 
@@ -34,6 +34,7 @@ app = typer.Typer(
     add_completion=False,
 )
 app.add_typer(data.app, name="data")
+app.add_typer(audit.app, name="audit")
 app.add_typer(promotion.app)
 
 console = Console()

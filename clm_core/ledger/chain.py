@@ -262,7 +262,7 @@ def _against_anchors(
         if anchor.hash in places:
             held = anchor.seq
         elif anchor.seq > newest:
-            yield _problem(Tampering.TRUNCATED, newest + 1, anchor.seq)
+            yield _problem(Tampering.TRUNCATED, newest + 1, anchors[-1].seq)
             return
         elif not any(held < problem.last and problem.first <= anchor.seq for problem in known):
             yield _problem(Tampering.REWRITTEN, held + 1, anchor.seq)
