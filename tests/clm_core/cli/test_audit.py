@@ -1,0 +1,111 @@
+"""`clm audit …`, as somebody types it, over a ledger whose services have appended to it."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from sqlalchemy import create_engine, text
+from typer.testing import CliRunner
+
+from clm_core.cli.audit import app
+from clm_core.database import Database, open_database
+from clm_core.domain.actors import Actor, Role
+from clm_core.domain.audit import Action, AuditEntry
+from clm_core.ledger.audit import anchor_folder, append, read_anchors
+from clm_core.services import open_ledger, open_services
+from clm_core.settings import Settings
+
+MODELS = ("xgboost_btcusd_1h", "lightgbm_btcusd_1h", "xgboost_btcusd_1h")
+
+pytestmark = pytest.mark.xdist_group("servers")
+
+Clm = Callable[..., str]
+
+
+def an_entry(second: int, model_id: str) -> AuditEntry:
+    return AuditEntry(
+        at=datetime(2025, 12, 4, 14, 30, second, tzinfo=UTC),
+        actor=Actor(name="ada", role=Role.ADMIN),
+        action=Action.VERSION_RETIRED,
+        subject=model_id,
+        details={"reason": "[bold]old"},
+    )
+
+
+@pytest.fixture(scope="module")
+def audited(home: Path) -> Path:
+    """A home of its own whose services recorded three retirements."""
+    return home / "audited"
+
+
+@pytest.fixture(scope="module")
+def database(audited: Path) -> Iterator[Database]:
+    settings = Settings(home=audited, database_url=None)
+    with open_database(settings) as database:
+        with open_services(settings), open_ledger(database) as engine, engine.begin() as connection:
+            for second, model_id in enumerate(MODELS):
+                append(connection, an_entry(second, model_id))
+        yield database
+
+
+@pytest.fixture
+def clm(audited: Path, database: Database, monkeypatch: pytest.MonkeyPatch) -> Clm:
+    """In this process; an error is raised, as it is for `main`, which prints it."""
+    monkeypatch.setenv("CLM_HOME", str(audited))
+
+    def run(*words: object) -> str:
+        return CliRunner().invoke(app, [str(word) for word in words], catch_exceptions=False).output
+
+    return run
+
+
+def test_closing_the_services_anchors_what_was_appended(audited: Path, database: Database) -> None:
+    assert [anchor.seq for anchor in read_anchors(anchor_folder(audited))] == [3]
+
+
+def test_show_lists_the_newest_first_and_narrows_by_model(clm: Clm) -> None:
+    lines = [line.split() for line in clm("show", "--limit", 2).splitlines() if "ada" in line]
+    expected = ["3", "2025-12-04", "14:30:02", "ada", "(admin)", "version_retired", "xgboost_btcusd_1h"]
+    assert lines[0] == [*expected, '{"reason":', '"[bold]old"}']
+    assert [line[0] for line in lines] == ["3", "2"]
+    found = json.loads(clm("show", "--model", "xgboost_btcusd_1h", "--json"))
+    assert [entry["seq"] for entry in found] == [3, 1]
+
+
+def test_an_export_verifies_with_and_without_anchors(clm: Clm, audited: Path, tmp_path: Path) -> None:
+    file = tmp_path / "audit.jsonl"
+    assert "Wrote 3 entries" in clm("export", file)
+    assert "No anchors" in clm("verify", "--file", file)
+    answer = clm("verify", "--file", file, "--anchors", anchor_folder(audited))
+    assert "they vouch for the first 3 entries" in answer
+
+
+def test_verify_anchors_what_it_found_in_order(clm: Clm, audited: Path, database: Database) -> None:
+    with open_ledger(database) as engine, engine.begin() as connection:
+        append(connection, an_entry(3, MODELS[0]))
+    first, second = clm("verify"), clm("verify")
+    assert "4 entries, each follows from the one before" in first
+    assert "vouch for the first 3 entries" in first
+    assert "Entry 4 is anchored now." in first
+    assert "vouch for the first 4 entries" in second
+
+
+def test_verify_ends_with_1_and_says_where_the_audit_was_tampered_with(
+    audited: Path, database: Database
+) -> None:
+    with create_engine(database.url("ledger")).begin() as connection:
+        connection.execute(text("ALTER TABLE audit_log DISABLE TRIGGER audit_log_append_only"))
+        connection.execute(text("UPDATE audit_log SET actor = 'eve' WHERE seq = 2"))
+    environment = os.environ | {"CLM_HOME": str(audited)}
+    clm = Path(sys.executable).with_name("clm")
+    answer = subprocess.run(
+        [clm, "audit", "verify"], env=environment, capture_output=True, text=True, check=False
+    )
+    assert answer.returncode == 1
+    assert "entry 2 was edited" in answer.stderr
+    assert "Traceback" not in answer.stderr
