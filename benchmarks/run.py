@@ -17,8 +17,19 @@ from rich.table import Table
 
 from benchmarks.table import HEADINGS, Row, markdown
 
-SECTIONS = ("engine", "features", "overhead")
-PACKAGES = ("numpy", "numba", "pandas", "polars", "vectorbt", "backtesting", "prefect", "mlflow", "xgboost")
+SECTIONS = ("engine", "features", "overhead", "evidence")
+PACKAGES = (
+    "numpy",
+    "numba",
+    "pandas",
+    "polars",
+    "vectorbt",
+    "backtesting",
+    "arch",
+    "prefect",
+    "mlflow",
+    "xgboost",
+)
 RESULTS = Path(__file__).with_name("RESULTS.md")
 
 

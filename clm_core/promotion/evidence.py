@@ -47,8 +47,9 @@ class TrackRecord:
     """Independent bars that would tell as much about the Sharpe ratio; at most `bars`."""
 
     @property
-    def finite(self) -> bool:
-        return all(map(math.isfinite, (self.sharpe, self.skewness, self.kurtosis, self.effective_bars)))
+    def measured(self) -> bool:
+        estimates = (self.sharpe, self.skewness, self.kurtosis, self.effective_bars)
+        return all(map(math.isfinite, estimates)) and self.effective_bars > 1.0
 
 
 def track_record(returns: Floats) -> TrackRecord:
@@ -101,10 +102,13 @@ def influence(z: Floats, sharpe: float) -> Floats:
 def effective_size(values: Floats) -> float:
     """Independent values whose mean would be as uncertain as that of these, shape (n,) -> 0 < answer <= n.
 
-    Variance over long-run variance, times n. Negative autocorrelation earns no credit: bid-ask bounce would
-    lengthen a record for nothing.
+    Variance over long-run variance, times n; NaN where the values never vary. Negative autocorrelation earns
+    no credit: bid-ask bounce would lengthen a record for nothing.
     """
-    return len(values) * min(1.0, float(np.var(values)) / long_run_variance(values))
+    variance = float(np.var(values))
+    if variance < 1e-12:
+        return math.nan
+    return len(values) * min(1.0, variance / long_run_variance(values))
 
 
 def long_run_variance(values: Floats) -> float:
@@ -130,7 +134,7 @@ def _bandwidth(values: Floats) -> int:
     bend = 2.0 * np.arange(1, len(covariances)) @ covariances[1:]
     if level == 0.0:
         return 0
-    return min(int(1.1447 * ((bend / level) ** 2 * n) ** (1.0 / 3.0)), n - 1)
+    return int(min(1.1447 * ((bend / level) ** 2 * n) ** (1.0 / 3.0), n - 1))
 
 
 def autocovariances(values: Floats, lags: int) -> Floats:
@@ -144,29 +148,18 @@ def probabilistic_sharpe_ratio(record: TrackRecord, benchmark: float = 0.0) -> f
 
     q((SR - benchmark) sqrt(n - 1) / sqrt(1 - skewness SR + (kurtosis - 1) / 4 SR ** 2)), q the normal
     distribution, with two changes that only ever lower it for an SR above 0: n counts effective bars, and
-    a positive skewness counts as 0, without which 6 to 8 % of Student-t(3) records pass a 5 % test.
+    a positive skewness counts as 0, without which Student-t(3) records pass a 5 % test too often.
     """
-    error = _standard_error(record)
-    if not error > 0.0:
-        return math.nan
-    return _probability_below((record.sharpe - benchmark) / error)
-
-
-def _standard_error(record: TrackRecord) -> float:
-    if not record.finite or record.effective_bars <= 1.0:
-        return math.nan
-    return math.sqrt(max(_spread(record), 0.0) / (record.effective_bars - 1.0))
+    error = math.sqrt(_spread(record) / (record.effective_bars - 1.0)) if record.measured else math.nan
+    return 0.5 * math.erfc((benchmark - record.sharpe) / error / math.sqrt(2.0))
 
 
 def _spread(record: TrackRecord) -> float:
-    """Variance of a Sharpe ratio's estimate, times the number of independent bars."""
+    """Variance of an estimated Sharpe ratio, times the independent bars; NaN where no returns can have it."""
     # Under heavy tails the skewness that favours a record is the same few lucky bars that made its mean.
     skewness = min(record.skewness, 0.0)
-    return 1.0 - skewness * record.sharpe + (record.kurtosis - 1.0) / 4.0 * record.sharpe**2
-
-
-def _probability_below(z: float) -> float:
-    return 0.5 * math.erfc(-z / math.sqrt(2.0))
+    spread = 1.0 - skewness * record.sharpe + (record.kurtosis - 1.0) / 4.0 * record.sharpe**2
+    return spread if spread > 0.0 else math.nan
 
 
 def expected_maximum_sharpe(trial_variance: float, trials: float) -> float:
@@ -210,9 +203,9 @@ def minimum_track_record_length(record: TrackRecord, confidence: float, benchmar
     Dependent bars are worth `effective_bars / bars` of an independent one: the answer is that much longer.
     """
     excess = record.sharpe - benchmark
-    if not record.finite or math.isnan(excess):
-        return math.nan
     quantile = NORMAL.inv_cdf(_confidence(confidence))
+    if not record.measured or math.isnan(excess):
+        return math.nan
     if excess <= 0.0:
         return math.inf
     independent = 1.0 + _spread(record) * (quantile / excess) ** 2

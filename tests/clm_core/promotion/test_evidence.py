@@ -89,7 +89,7 @@ def test_a_record_does_not_depend_on_the_size_of_the_bets(returns: np.ndarray, f
 @given(finite_returns)
 def test_effective_bars_are_never_more_than_there_are(returns: np.ndarray) -> None:
     record = evidence.track_record(returns)
-    assert not record.finite or 0 < record.effective_bars <= len(returns)
+    assert not record.measured or 1 < record.effective_bars <= len(returns)
 
 
 @pytest.mark.parametrize(
@@ -121,6 +121,30 @@ def test_a_record_with_a_part_missing_proves_nothing(field: str, value: float) -
     record = replace(GOOD, **{field: value})
     assert math.isnan(evidence.probabilistic_sharpe_ratio(record))
     assert math.isnan(evidence.minimum_track_record_length(record, 0.95))
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        replace(GOOD, effective_bars=1.0),
+        replace(GOOD, effective_bars=-5.0),
+        replace(GOOD, sharpe=3.0, skewness=0.0, kurtosis=0.0),
+    ],
+    ids=["one bar", "fewer than none", "moments no returns have"],
+)
+def test_an_impossible_record_proves_nothing(record: TrackRecord) -> None:
+    assert math.isnan(evidence.probabilistic_sharpe_ratio(record))
+    assert math.isnan(evidence.minimum_track_record_length(record, 0.95))
+
+
+def test_values_that_never_vary_have_no_effective_number() -> None:
+    assert math.isnan(evidence.effective_size(np.full(50, 0.1)))
+
+
+def test_bounce_between_two_bars_earns_no_credit() -> None:
+    returns = drawn(Shape.NORMAL, 0.1, 500)
+    bouncing = returns + 0.5 * np.tile([1.0, -1.0], 250)
+    assert evidence.track_record(bouncing).effective_bars == 500
 
 
 @pytest.mark.parametrize(
