@@ -7,7 +7,7 @@ export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
 # xgboost's wheel asks for NCCL (300 MB), which only training on several GPUs at once uses.
 INSTALL = $(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --override overrides.txt
 
-.PHONY: demo test lint bench lock clean help
+.PHONY: demo test chaos lint bench lock clean help
 
 help:            ## what there is to type
 	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -17,6 +17,9 @@ demo: $(VENV)/.base   ## retrain, backtest and judge two models on real bars
 
 test: $(VENV)/.dev    ## the whole test suite
 	$(BIN)/python -m pytest -n 2 --dist loadgroup
+
+chaos: $(VENV)/.dev   ## kill promotions at every point, 20 times each, and race 200 pairs
+	CHAOS_REPETITIONS=20 $(BIN)/python -m pytest tests/clm_core/registry/test_promotion_crashes.py
 
 lint: $(VENV)/.dev    ## ruff, strict mypy, import contracts
 	$(BIN)/ruff check .
