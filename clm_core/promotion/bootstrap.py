@@ -21,11 +21,11 @@ from clm_core.promotion.evidence import autocovariances, influence, standardised
 Indices = NDArray[np.uint32]
 """Unsigned, so that no look-up asks whether it counts from the end."""
 
-STEPS = 4096
+STEPS = 2**13
 HALF = np.uint64(32)
 LOW_HALF = np.uint64(2**32 - 1)
-STEP_BITS = np.uint64(20)
-"""What is left of 32 bits once 4096 steps are told apart."""
+STEP_BITS = np.uint64(19)
+"""What is left of 32 bits once the steps are told apart."""
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
@@ -158,7 +158,8 @@ def _measurable(returns: Floats) -> tuple[Floats, float]:
 
 def _running_totals(values: Floats) -> Floats:
     """Sums of what lies before each value of a series and of a copy that follows it, shape (2 n + 1,)."""
-    return np.concatenate([[0.0], np.cumsum(np.tile(values, 2))])
+    totals = np.cumsum(values)
+    return np.concatenate([[0.0], totals, totals[-1] + totals])
 
 
 def _lengths(rate: float) -> Indices:
