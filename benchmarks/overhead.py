@@ -59,12 +59,12 @@ def _flow_against_plain_calls(services: Services) -> Row:
 
 def plain_calls(services: Services) -> None:
     job = retraining.open_job(services, REQUEST)
-    with retraining.running(services, job):
+    with retraining.running(services, job) as lease:
         bars = retraining.fetch_bars(services, job)
         trained = retraining.train(services, job, bars)
-        version = retraining.register(services, job, bars, trained)
+        version = retraining.register(services, lease, job, bars, trained)
         tested = retraining.test_out_of_sample(services, bars, trained)
-        verdict = retraining.judge(services, version, tested)
+        verdict = retraining.judge(services, lease, version, tested)
         report = retraining.explain(services, job, version, bars, trained, tested, verdict)
         retraining.summary_page(version, verdict, report)
 

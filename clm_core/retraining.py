@@ -1,16 +1,20 @@
 """The steps of a retrain, one function each; the flow runs them as tasks, a test as plain calls."""
 
 import contextlib
+import os
 import shutil
+import socket
 import subprocess
 import uuid
 from base64 import b64encode
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from datetime import timedelta
 from functools import cache
 from importlib.metadata import version as installed_version
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import numpy as np
 
@@ -19,16 +23,21 @@ from clm_core.backtest.metrics import summarise
 from clm_core.backtest.results import Backtest, Metrics
 from clm_core.backtest.tearsheet import TearSheet, equity_png, render
 from clm_core.backtest.walk_forward import OutOfSample, walk_forward
+from clm_core.domain.errors import LeaseLost
 from clm_core.domain.evaluations import EvaluationResult, Verdict
-from clm_core.domain.jobs import RetrainRequest, TrainingJob
+from clm_core.domain.jobs import Lease, RetrainRequest, TrainingJob
 from clm_core.domain.versions import ModelVersion
 from clm_core.domain.vocabulary import ModelStatus
+from clm_core.ledger.leases import heartbeat
 from clm_core.market.bars import Bars
 from clm_core.models import catalog
 from clm_core.models.bundle import save_bundle
 from clm_core.promotion import gate
 from clm_core.registry.mlflow_registry import BUNDLE
 from clm_core.services import Services
+
+LOST = "lost its lease"
+"""Why a job failed whose process gave no sign of life."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +86,8 @@ class Outcome:
 def open_job(services: Services, request: RetrainRequest) -> TrainingJob:
     """Record the request; bad parameters are refused here, before anything is loaded or recorded.
 
+    Jobs that died are ended first: no retrain finds one in progress that nobody runs.
+
     Raises:
         InvalidTrainingParams: a parameter is unknown or out of range.
         UnknownSeries: no source has these bars.
@@ -89,23 +100,44 @@ def open_job(services: Services, request: RetrainRequest) -> TrainingJob:
         "data_snapshot": known.content_hash,
     }
     job = TrainingJob(id=uuid.uuid4(), created_at=services.clock(), **asked)
+    sweep(services)
     services.ledger.create_job(job)
     return job
 
 
 @contextlib.contextmanager
-def running(services: Services, job: TrainingJob) -> Iterator[None]:
-    """The job is in progress inside the block; it ends completed, or failed with the error as its cause."""
-    services.ledger.start_job(job.id, services.clock())
-    try:
-        yield
-    except BaseException as error:
-        _fail(services, job, error)
-        raise
-    else:
-        services.ledger.complete_job(job.id, services.clock())
-    finally:
-        shutil.rmtree(_workspace(services, job), ignore_errors=True)
+def running(services: Services, job: TrainingJob) -> Iterator[Lease]:
+    """The job is in progress inside the block; it ends completed, or failed with the error as its cause.
+
+    Its lease, which the block writes with, is renewed until then. A block that has lost it ends with
+    LeaseLost at its next write and changes nothing any more.
+    """
+    length = _lease_length(services)
+    lease = services.ledger.start_job(job.id, _process(), services.clock(), length)
+    with heartbeat(lambda: services.ledger.renew_lease(lease, services.clock(), length), length / 3):
+        try:
+            yield lease
+        except LeaseLost:
+            # what it has stored in MLflow since then is in nobody's ledger
+            services.registry.abandon(job.id, LOST)
+            raise
+        except BaseException as error:
+            _fail(services, lease, error)
+            raise
+        else:
+            services.ledger.complete_job(lease, services.clock())
+        finally:
+            shutil.rmtree(_workspace(services, job.id), ignore_errors=True)
+
+
+def sweep(services: Services) -> list[TrainingJob]:
+    """End the jobs whose lease ran out as failed; returns them.
+
+    Whoever ran one is dead, or will find itself refused. A sweep that dies on the way is made good by the
+    next: the lease it has taken over runs out as well.
+    """
+    taken = services.ledger.take_over_expired(_process(), services.clock(), _lease_length(services))
+    return [_end_lost(services, lease) for lease in taken]
 
 
 def fetch_bars(services: Services, job: TrainingJob) -> Bars:
@@ -123,8 +155,8 @@ def train(services: Services, job: TrainingJob, bars: Bars) -> Trained:
     model = recipe.fit(
         bars, job.seed, lambda done: services.announce("Final fit", share + done * (1 - share))
     )
-    bundle = _workspace(services, job) / BUNDLE
-    digest = save_bundle(model, recipe, bundle)
+    bundle = _workspace(services, job.id) / BUNDLE
+    digest = save_bundle(model, recipe, bundle, bars)
     return Trained(
         bundle=bundle,
         bundle_digest=digest,
@@ -136,7 +168,9 @@ def train(services: Services, job: TrainingJob, bars: Bars) -> Trained:
     )
 
 
-def register(services: Services, job: TrainingJob, bars: Bars, trained: Trained) -> ModelVersion:
+def register(
+    services: Services, lease: Lease, job: TrainingJob, bars: Bars, trained: Trained
+) -> ModelVersion:
     """Store the bundle as a new version; it stays TRAINING until it is judged."""
     now = services.clock()
     placed = services.registry.register(
@@ -160,7 +194,7 @@ def register(services: Services, job: TrainingJob, bars: Bars, trained: Trained)
         train_metrics=trained.train_metrics,
         created_at=now,
     )
-    services.ledger.add_version(version)
+    services.ledger.add_version(version, lease)
     services.registry.log_results(
         placed.run_id, {}, {"train.validation_loss": np.asarray(trained.learning_curve)}
     )
@@ -182,12 +216,12 @@ def test_out_of_sample(services: Services, bars: Bars, trained: Trained) -> Test
     )
 
 
-def judge(services: Services, version: ModelVersion, tested: Tested) -> Verdict:
+def judge(services: Services, lease: Lease, version: ModelVersion, tested: Tested) -> Verdict:
     """Judge and record; a version that passed becomes a CANDIDATE, one that didn't FAILED."""
     criteria = services.settings.criteria
     verdict = gate.judge(tested.metrics, criteria)
     services.ledger.add_evaluation(
-        _evaluation(services, version, tested, verdict), verdict, criteria, version.bundle_digest
+        _evaluation(services, version, tested, verdict), verdict, criteria, version.bundle_digest, lease
     )
     services.registry.log_results(
         version.mlflow_run_id,
@@ -195,7 +229,8 @@ def judge(services: Services, version: ModelVersion, tested: Tested) -> Verdict:
         {"equity": tested.result.equity},
     )
     status = ModelStatus.CANDIDATE if verdict.passed else ModelStatus.FAILED
-    _set_status(services, version, status, verdict.reasons)
+    services.ledger.set_version_status(version.model_id, version.version, status, lease)
+    services.registry.set_status(version.model_id, version.mlflow_version, status, verdict.reasons)
     return verdict
 
 
@@ -288,22 +323,35 @@ def _commit() -> str:
     return ""
 
 
-def _fail(services: Services, job: TrainingJob, error: BaseException) -> None:
+def _fail(services: Services, lease: Lease, error: BaseException) -> None:
     cause = f"{type(error).__name__}: {error}"
-    services.ledger.fail_job(job.id, cause, services.clock())
-    for version in services.ledger.versions(training_job_id=job.id):
-        _set_status(services, version, ModelStatus.FAILED, (f"its job failed: {cause}",))
+    versions = services.ledger.versions(training_job_id=lease.job_id)
+    for version in versions:
+        services.ledger.set_version_status(version.model_id, version.version, ModelStatus.FAILED, lease)
+    services.ledger.fail_job(lease, cause, services.clock())
+    # last: when it is MLflow that failed, the ledger has to know
+    for version in versions:
+        services.registry.set_status(
+            version.model_id, version.mlflow_version, ModelStatus.FAILED, (f"its job failed: {cause}",)
+        )
 
 
-def _set_status(
-    services: Services, version: ModelVersion, status: ModelStatus, reasons: tuple[str, ...]
-) -> None:
-    services.ledger.set_version_status(version.model_id, version.version, status)
-    services.registry.set_status(version.model_id, version.mlflow_version, status, reasons)
+def _end_lost(services: Services, lease: Lease) -> TrainingJob:
+    services.registry.abandon(lease.job_id, LOST)
+    shutil.rmtree(_workspace(services, lease.job_id), ignore_errors=True)
+    return services.ledger.fail_job(lease, LOST, services.clock())
 
 
-def _workspace(services: Services, job: TrainingJob) -> Path:
-    return services.work / str(job.id)
+def _lease_length(services: Services) -> timedelta:
+    return timedelta(seconds=services.settings.lease_seconds)
+
+
+def _process() -> str:
+    return f"{socket.gethostname()}:{os.getpid()}"
+
+
+def _workspace(services: Services, job_id: UUID) -> Path:
+    return services.work / str(job_id)
 
 
 def _evaluation(

@@ -8,7 +8,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, get_args
 
-from pydantic import BaseModel, SecretStr, ValidationError, field_validator
+from pydantic import BaseModel, Field, SecretStr, ValidationError, field_validator
 from pydantic_core import ErrorDetails
 from pydantic_settings import (
     BaseSettings,
@@ -45,6 +45,8 @@ class Settings(BaseSettings):
     execution: Execution = Execution()
     criteria: PromotionCriteria = PromotionCriteria()
     walk_forward: WalkForwardPlan = WalkForwardPlan()
+    lease_seconds: float = Field(default=60.0, ge=1, le=3600)
+    """How long a job may go without a sign of life before it is ended as failed; 1..3600."""
     fault: Fault | None = None
     """For tests of crashes only: the process kills itself at this point."""
 

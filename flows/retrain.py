@@ -19,12 +19,12 @@ from tasks.train import train
 def retrain(request: RetrainRequest) -> retraining.Outcome:
     """Retrain a model on the newest bars, backtest it out of sample and judge it."""
     job = open_job(request)
-    with retraining.running(services(), job):
+    with retraining.running(services(), job) as lease:
         bars = fetch_bars(job)
         trained = train(job, bars)
-        version = register(job, bars, trained)
+        version = register(lease, job, bars, trained)
         tested = backtest(bars, trained)
-        verdict = judge(version, tested)
+        verdict = judge(lease, version, tested)
         report = explain(job, version, bars, trained, tested, verdict)
         show(version, verdict, report)
     return retraining.Outcome(version, verdict, tested.metrics, tested.buy_and_hold_metrics, report)

@@ -3,11 +3,12 @@ from prefect.cache_policies import NO_CACHE
 
 from clm_core import retraining
 from clm_core.domain.evaluations import Verdict
+from clm_core.domain.jobs import Lease
 from clm_core.domain.versions import ModelVersion
 from clm_core.services import services
 
 
 @task(cache_policy=NO_CACHE, task_run_name="judge {version.model_id} {version.version}")
-def judge(version: ModelVersion, tested: retraining.Tested) -> Verdict:
+def judge(lease: Lease, version: ModelVersion, tested: retraining.Tested) -> Verdict:
     """Never cached: the criteria are those of the moment."""
-    return retraining.judge(services(), version, tested)
+    return retraining.judge(services(), lease, version, tested)

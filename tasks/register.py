@@ -2,12 +2,12 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from clm_core import retraining
-from clm_core.domain.jobs import TrainingJob
+from clm_core.domain.jobs import Lease, TrainingJob
 from clm_core.domain.versions import ModelVersion
 from clm_core.market.bars import Bars
 from clm_core.services import services
 
 
 @task(cache_policy=NO_CACHE, task_run_name="register {job.model_id}")
-def register(job: TrainingJob, bars: Bars, trained: retraining.Trained) -> ModelVersion:
-    return retraining.register(services(), job, bars, trained)
+def register(lease: Lease, job: TrainingJob, bars: Bars, trained: retraining.Trained) -> ModelVersion:
+    return retraining.register(services(), lease, job, bars, trained)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from clm_core.domain.evaluations import EvaluationResult, Leg, Verdict
     from clm_core.domain.jobs import RetrainRequest
     from clm_core.domain.versions import ModelVersion
+    from clm_core.reproduce import Reproduction
     from clm_core.retraining import Outcome
     from clm_core.services import Announce, Services
     from clm_core.settings import Settings
@@ -165,6 +166,21 @@ def jobs(
 
 
 @app.command()
+def sweep(as_json: AsJson = False) -> None:
+    """End the jobs whose process gave no sign of life; every retrain does so first."""
+    from clm_core import retraining
+
+    with _services() as services:
+        ended = retraining.sweep(services)
+    if as_json:
+        _print_json([job.model_dump(mode="json") for job in ended])
+        return
+    for job in ended:
+        console.print(f"{job.id} {job.model_id}: {job.status.value}, {job.failure_cause}", highlight=False)
+    console.print(f"{len(ended)} jobs had lost their lease.", highlight=False)
+
+
+@app.command()
 def show(version: VersionName, as_json: AsJson = False) -> None:
     """One version: what it was trained on, how it did, and why it passed or not."""
     with _services() as services:
@@ -195,6 +211,21 @@ def show(version: VersionName, as_json: AsJson = False) -> None:
         limit = f"{leg.comparison} {_shown(leg.name, leg.limit)}"
         legs.add_row(leg.label, _measured(leg), limit)
     console.print(legs)
+
+
+@app.command()
+def reproduce(version: VersionName, as_json: AsJson = False) -> None:
+    """Train a version again from what it was made of, and compare; exits with 1 when positions differ."""
+    from clm_core.reproduce import reproduce as train_again
+
+    with _services() as services:
+        found = train_again(services, _find_version(services, version))
+    if as_json:
+        _print_json(found.to_json())
+    else:
+        _show_reproduction(found)
+    if not found.reproduced:
+        sys.exit(1)
 
 
 @app.command()
@@ -419,6 +450,23 @@ def _facts_table(version: "ModelVersion") -> Table:
     ):
         table.add_row(name, value)
     return table
+
+
+def _show_reproduction(found: "Reproduction") -> None:
+    if found.differences:
+        table = Table("what differs", "then", "now", box=SIMPLE_HEAVY)
+        for difference in found.differences:
+            table.add_row(difference.what, difference.then, difference.now)
+        console.print(table)
+    positions = found.positions
+    if found.reproduced:
+        console.print(f"[green]Reproduced[/]: the same position on all {positions.bars:,} bars.")
+    else:
+        console.print(
+            f"[red]Not reproduced[/]: other positions on {positions.differing:,} of {positions.bars:,} bars, "
+            f"first at {positions.first:%Y-%m-%d %H:%M} UTC, by up to {positions.largest:.4g}.",
+            highlight=False,
+        )
 
 
 def _listing(*columns: str) -> Table:

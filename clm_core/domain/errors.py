@@ -15,7 +15,8 @@ CLMError
 │   ├── InvalidTrainingParams   a training parameter is unknown or out of range; names the valid ones
 │   ├── InvalidPositions        positions are not one finite value in [-1, 1] for every bar
 │   ├── FeatureMismatch         the bars or features are not those the model was trained on
-│   └── BundleCorrupt           a bundle's files are not those its manifest lists
+│   ├── BundleCorrupt           a bundle's files are not those its manifest lists
+│   └── PreflightFailed         a model does not answer as it did when it was saved, or always the same
 ├── DatabaseUnavailable         PostgreSQL cannot be started or reached
 ├── AuditBroken                 the audit, an export of it or its anchors are not as they were written
 ├── ServerUnavailable           a server of ours (Prefect) did not become ready
@@ -25,7 +26,8 @@ CLMError
 ├── NotAllowed                  the role of whoever asks does not permit it
 ├── PromotionRefused            a version may not serve; carries the reasons
 ├── ConflictError               what serves was changed by somebody else meanwhile
-└── RegistryUnavailable         MLflow did not answer, or could not do what it was asked
+├── RegistryUnavailable         MLflow did not answer, or could not do what it was asked
+└── LeaseLost                   a job is no longer run by who writes about it
 """
 
 from collections.abc import Sequence
@@ -119,6 +121,10 @@ class BundleCorrupt(ModelError):
     pass
 
 
+class PreflightFailed(ModelError):
+    pass
+
+
 class DatabaseUnavailable(CLMError):
     pass
 
@@ -158,4 +164,8 @@ class ConflictError(CLMError):
 
 
 class RegistryUnavailable(CLMError):
+    pass
+
+
+class LeaseLost(CLMError):
     pass

@@ -59,6 +59,19 @@ class TrainingJob(BaseModel):
         return model_id(self.model_type, self.symbol, self.timeframe)
 
 
+class Lease(BaseModel):
+    """The right to write about a job in progress; whoever runs the job holds and renews it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    job_id: UUID
+    holder: str
+    """Machine and process, for people: `trainer-3:4711`."""
+    token: int
+    """Every lease has a greater one than those before it; what is written with a replaced one is refused."""
+    expires_at: datetime
+
+
 def model_id(model_type: ModelType, symbol: str, timeframe: str) -> str:
     """The name a model is registered and served under: `xgboost_btcusdt_1h`."""
     return f"{model_type.value}_{symbol}_{timeframe}".lower()

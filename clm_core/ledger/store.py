@@ -1,19 +1,33 @@
 """Writing into the ledger and reading from it, in the words of the domain."""
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Engine, Table, func, insert, literal, or_, select, text, update
+from sqlalchemy import (
+    Connection,
+    Engine,
+    ScalarSelect,
+    Table,
+    func,
+    insert,
+    literal,
+    or_,
+    select,
+    text,
+    update,
+)
 from sqlalchemy.exc import IntegrityError
 
 from clm_core.domain.errors import AlreadyExists, IllegalTransition, NotFound
 from clm_core.domain.evaluations import EvaluationResult, Verdict
-from clm_core.domain.jobs import TrainingJob
+from clm_core.domain.jobs import Lease, TrainingJob
 from clm_core.domain.versions import ModelVersion
 from clm_core.domain.vocabulary import JobStatus, ModelStatus
+from clm_core.ledger import leases
 from clm_core.ledger.promotions import PromotionBook
 from clm_core.ledger.tables import Base, EvaluationRow, JobRow, VersionRow
 from clm_core.promotion.criteria import PromotionCriteria
@@ -54,7 +68,11 @@ class Counts:
 
 
 class Ledger:
-    """What was asked for, what came of it and what was thought of that. Every method is a transaction."""
+    """What was asked for, what came of it and what was thought of that. Every method is a transaction.
+
+    About a job in progress, its versions and their evaluations only who holds its lease writes; everybody
+    else is refused with IllegalTransition, and with LeaseLost who has held it.
+    """
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
@@ -68,19 +86,51 @@ class Ledger:
         """
         if job.status is not JobStatus.PENDING:
             raise IllegalTransition(f"Job {job.id} is {job.status}: a new job has to be pending.")
-        self._insert(_JOBS, job.model_dump() | {"model_id": job.model_id}, f"Job {job.id}")
+        with self._recording(f"Job {job.id}") as connection:
+            connection.execute(insert(_JOBS).values(job.model_dump() | {"model_id": job.model_id}))
         return job
 
-    def start_job(self, job_id: UUID, now: datetime) -> TrainingJob:
-        return self._move(job_id, JobStatus.PENDING, JobStatus.IN_PROGRESS, started_at=now)
-
-    def complete_job(self, job_id: UUID, now: datetime) -> TrainingJob:
-        return self._move(job_id, JobStatus.IN_PROGRESS, JobStatus.COMPLETED, finished_at=now)
-
-    def fail_job(self, job_id: UUID, cause: str, now: datetime) -> TrainingJob:
-        return self._move(
-            job_id, JobStatus.IN_PROGRESS, JobStatus.FAILED, finished_at=now, failure_cause=_storable(cause)
+    def start_job(self, job_id: UUID, holder: str, now: datetime, lease_for: timedelta) -> Lease:
+        """A pending job is in progress from now on, run by the holder for as long as its lease is renewed."""
+        started = (
+            update(_JOBS)
+            .where(_JOBS.c.id == job_id, _JOBS.c.status == JobStatus.PENDING)
+            .values(status=JobStatus.IN_PROGRESS, started_at=now)
         )
+        with self._engine.begin() as connection:
+            if connection.execute(started).rowcount:
+                return leases.take(connection, job_id, holder, now, lease_for)
+        found = self.job(job_id)
+        raise IllegalTransition(
+            f"Job {job_id} is {found.status}: only a pending job can be started. Ask for a new job instead."
+        )
+
+    def renew_lease(self, lease: Lease, now: datetime, lease_for: timedelta) -> None:
+        with self._engine.begin() as connection:
+            leases.renew(connection, lease, now, lease_for)
+
+    def take_over_expired(self, holder: str, now: datetime, lease_for: timedelta) -> list[Lease]:
+        """The leases of the jobs whose holders have not renewed them in time, now the caller's."""
+        with self._engine.begin() as connection:
+            return leases.take_over_expired(connection, holder, now, lease_for)
+
+    def complete_job(self, lease: Lease, now: datetime) -> TrainingJob:
+        with self._engine.begin() as connection:
+            return self._end(connection, lease, JobStatus.COMPLETED, finished_at=now)
+
+    def fail_job(self, lease: Lease, cause: str, now: datetime) -> TrainingJob:
+        """End a job as failed, and with it those of its versions that nobody has judged."""
+        unjudged = (
+            update(_VERSIONS)
+            .where(_VERSIONS.c.training_job_id == lease.job_id, _VERSIONS.c.status == ModelStatus.TRAINING)
+            .values(status=ModelStatus.FAILED)
+        )
+        with self._engine.begin() as connection:
+            failed = self._end(
+                connection, lease, JobStatus.FAILED, finished_at=now, failure_cause=_storable(cause)
+            )
+            connection.execute(unjudged)
+        return failed
 
     def job(self, job_id: UUID) -> TrainingJob:
         rows = self._select(_JOBS, {"id": job_id}, limit=1)
@@ -94,14 +144,16 @@ class Ledger:
         """Newest first."""
         return [_job(row) for row in self._select(_JOBS, {"status": status, "model_id": model_id}, limit)]
 
-    def add_version(self, version: ModelVersion) -> ModelVersion:
+    def add_version(self, version: ModelVersion, lease: Lease | None = None) -> ModelVersion:
         """Record a version of a recorded job.
 
         Raises:
             AlreadyExists: the model has a version of that label, made in the same second.
             NotFound: its job or its parent is not in the ledger.
         """
-        self._insert(_VERSIONS, version.model_dump(), f"Version {version.version} of {version.model_id}")
+        with self._recording(f"Version {version.version} of {version.model_id}") as connection:
+            leases.require(connection, version.training_job_id, lease)
+            connection.execute(insert(_VERSIONS).values(version.model_dump()))
         return version
 
     def version(self, model_id: str, label: str) -> ModelVersion:
@@ -129,7 +181,9 @@ class Ledger:
         }
         return [ModelVersion.model_validate(row) for row in self._select(_VERSIONS, wanted, limit)]
 
-    def set_version_status(self, model_id: str, label: str, status: ModelStatus) -> ModelVersion:
+    def set_version_status(
+        self, model_id: str, label: str, status: ModelStatus, lease: Lease | None = None
+    ) -> ModelVersion:
         """Give a version another status; one that has FAILED keeps that for ever.
 
         What serves changes by promotion alone: nothing becomes PRODUCTION here, or stops being it.
@@ -149,6 +203,7 @@ class Ledger:
             .returning(*_VERSIONS.c)
         )
         with self._engine.begin() as connection:
+            leases.require(connection, _job_of(model_id, label), lease)
             row = connection.execute(moved).mappings().one_or_none()
         if row is None:
             found = self.version(model_id, label)
@@ -159,7 +214,12 @@ class Ledger:
         return ModelVersion.model_validate(row)
 
     def add_evaluation(
-        self, result: EvaluationResult, verdict: Verdict, criteria: PromotionCriteria, bundle_digest: str
+        self,
+        result: EvaluationResult,
+        verdict: Verdict,
+        criteria: PromotionCriteria,
+        bundle_digest: str,
+        lease: Lease | None = None,
     ) -> EvaluationResult:
         """Record what was measured and decided, by which criteria, about which very bundle.
 
@@ -172,7 +232,10 @@ class Ledger:
             "criteria": criteria.model_dump(),
             "bundle_digest": bundle_digest,
         }
-        self._insert(_EVALUATIONS, row, f"Evaluation {result.id} of {result.model_id} {result.version}")
+        what = f"Evaluation {result.id} of {result.model_id} {result.version}"
+        with self._recording(what) as connection:
+            leases.require(connection, _job_of(result.model_id, result.version), lease)
+            connection.execute(insert(_EVALUATIONS).values(row))
         return result
 
     def evaluation(self, model_id: str, label: str) -> tuple[EvaluationResult, Verdict]:
@@ -199,30 +262,18 @@ class Ledger:
                 promotion_rate=connection.scalar(_PROMOTION_RATE),
             )
 
-    def _move(self, job_id: UUID, before: JobStatus, after: JobStatus, **values: Any) -> TrainingJob:
-        """The condition and the change are one statement: of two callers at once only one succeeds."""
-        moved = (
-            update(_JOBS)
-            .where(_JOBS.c.id == job_id, _JOBS.c.status == before)
-            .values(status=after, **values)
-            .returning(*_JOBS.c)
-        )
-        with self._engine.begin() as connection:
-            row = connection.execute(moved).mappings().one_or_none()
-        if row is None:
-            found = self.job(job_id)
-            raise IllegalTransition(
-                f"Job {job_id} is {found.status}: only a job that is {before} can become {after}. "
-                "Ask for a new job instead."
-            )
-        return _job(row)
+    def _end(self, connection: Connection, lease: Lease, status: JobStatus, **values: Any) -> TrainingJob:
+        leases.give_back(connection, lease)
+        ended = update(_JOBS).where(_JOBS.c.id == lease.job_id).values(status=status, **values)
+        return _job(connection.execute(ended.returning(*_JOBS.c)).mappings().one())
 
-    def _insert(self, table: Table, row: Mapping[str, Any], what: str) -> None:
+    @contextlib.contextmanager
+    def _recording(self, what: str) -> Iterator[Connection]:
         from psycopg.errors import ForeignKeyViolation, UniqueViolation
 
         try:
             with self._engine.begin() as connection:
-                connection.execute(insert(table).values(row))
+                yield connection
         except IntegrityError as error:
             if isinstance(error.orig, UniqueViolation):
                 raise AlreadyExists(f"{what} is recorded already: read it, or record it anew.") from error
@@ -245,6 +296,14 @@ class Ledger:
 
 def _job(row: Mapping[Any, Any]) -> TrainingJob:
     return TrainingJob.model_validate({name: row[name] for name in TrainingJob.model_fields})
+
+
+def _job_of(model_id: str, label: str) -> ScalarSelect[UUID]:
+    return (
+        select(_VERSIONS.c.training_job_id)
+        .where(_VERSIONS.c.model_id == model_id, _VERSIONS.c.version == label)
+        .scalar_subquery()
+    )
 
 
 def _storable(text: str) -> str:

@@ -132,6 +132,18 @@ class JobRow(Base):
     failure_cause: Mapped[str | None]
 
 
+class LeaseRow(Base):
+    """The `Lease` of a job in progress; a job that has ended has none."""
+
+    __tablename__ = "job_leases"
+    __table_args__ = (Index(None, "expires_at"),)
+
+    job_id: Mapped[UUID] = mapped_column(ForeignKey("training_jobs.id"), primary_key=True)
+    holder: Mapped[str]
+    token: Mapped[int] = mapped_column(BigInteger, Identity(always=True))
+    expires_at: Mapped[datetime]
+
+
 class VersionRow(Base):
     """A `ModelVersion`."""
 

@@ -20,7 +20,13 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 
-from clm_core.domain.errors import FeatureMismatch, InvalidTrainingParams, NotEnoughBars, UnknownFeature
+from clm_core.domain.errors import (
+    BundleCorrupt,
+    FeatureMismatch,
+    InvalidTrainingParams,
+    NotEnoughBars,
+    UnknownFeature,
+)
 from clm_core.domain.vocabulary import ModelType
 from clm_core.market.bars import Bars, Floats
 from clm_core.market.features import FEATURES, compute_features, select_features
@@ -139,7 +145,13 @@ class XGBoostTrees:
     def __init__(self, raw: bytes) -> None:
         import xgboost
 
-        self._booster: Any = xgboost.Booster({"nthread": 1}, model_file=bytearray(raw))
+        # to some bytes that are no UBJSON object XGBoost answers by ending the process
+        if not raw.startswith(b"{"):
+            raise BundleCorrupt(f"{self.FILE} holds no trees of XGBoost: train the model again")
+        try:
+            self._booster: Any = xgboost.Booster({"nthread": 1}, model_file=bytearray(raw))
+        except xgboost.core.XGBoostError as error:
+            raise BundleCorrupt(f"{self.FILE} cannot be read: train the model again ({error})") from error
 
     @property
     def features(self) -> tuple[str, ...]:
@@ -164,7 +176,12 @@ class LightGBMTrees:
     def __init__(self, raw: bytes) -> None:
         import lightgbm
 
-        self._booster: Any = lightgbm.Booster(model_str=raw.decode())
+        if not raw.startswith(b"tree\n"):
+            raise BundleCorrupt(f"{self.FILE} holds no trees of LightGBM: train the model again")
+        try:
+            self._booster: Any = lightgbm.Booster(model_str=raw.decode())
+        except (lightgbm.basic.LightGBMError, UnicodeDecodeError) as error:
+            raise BundleCorrupt(f"{self.FILE} cannot be read: train the model again ({error})") from error
 
     @property
     def features(self) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 model.json      what the model is (`ModelCard`)
 trees.ubj ...   the model's own files; only formats that hold data, never code
+golden.json     what the model answered to its last bars when it was saved (`golden`)
 manifest.json   SHA-256 and size of every other file, as canonical JSON
 
 The bundle's digest is the SHA-256 of its manifest: kept elsewhere, it vouches for every byte.
@@ -16,6 +17,8 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from clm_core.domain.errors import BundleCorrupt, ModelError
+from clm_core.market.bars import Bars
+from clm_core.models import golden
 from clm_core.models.catalog import implementation
 from clm_core.models.contract import Model, ModelCard, Recipe
 
@@ -48,12 +51,20 @@ class Manifest(BaseModel):
         return json.dumps(self.model_dump(), sort_keys=True, separators=(",", ":")).encode()
 
 
-def save_bundle(model: Model, recipe: Recipe, folder: Path) -> str:
-    """Write a fitted model as a bundle into an empty or absent folder; returns the bundle's digest."""
+def save_bundle(model: Model, recipe: Recipe, folder: Path, bars: Bars) -> str:
+    """Write a model and its golden rows as a bundle into an empty or absent folder.
+
+    Args:
+        bars: what it was fitted on; its answers to the last of them are the golden rows.
+
+    Returns:
+        The bundle's digest.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     if any(folder.iterdir()):
         raise ModelError(f"{folder} is not empty: a bundle needs a folder of its own")
     model.save(folder)
+    golden.record(model, bars, folder)
     (folder / CARD).write_text(card_of(model, recipe).model_dump_json(indent=2))
     files = {path.name: _entry(path) for path in folder.iterdir()}
     manifest = Manifest(files=files).canonical()
@@ -72,14 +83,23 @@ def load_bundle(folder: Path, digest: str | None = None) -> Model:
         FeatureMismatch: the model needs features this release does not compute.
     """
     verify_bundle(folder, digest)
+    card = read_card(folder)
+    return implementation(card.model_type).load(folder, card)
+
+
+def read_card(folder: Path) -> ModelCard:
+    """The card of a verified bundle.
+
+    Raises:
+        BundleCorrupt: another release wrote it.
+    """
     try:
-        card = ModelCard.model_validate_json((folder / CARD).read_bytes())
+        return ModelCard.model_validate_json((folder / CARD).read_bytes())
     except ValidationError as error:
         raise BundleCorrupt(
             f"{folder / CARD} is not a model card of this release ({error.error_count()} problems): "
             "load it with the release that wrote it, or train the model again"
         ) from error
-    return implementation(card.model_type).load(folder, card)
 
 
 def verify_bundle(folder: Path, digest: str | None = None) -> None:

@@ -12,6 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 import numpy as np
 
@@ -33,6 +34,7 @@ BUNDLE = "bundle"
 """Name of the folder a bundle has when it is handed in, and so in MLflow."""
 BATCH = 1000
 """Most metrics MLflow takes at once."""
+DIGEST_TAG = "clm.bundle_digest"
 CURVE_POINTS = 500
 """Points logged of a curve: enough for a chart in the MLflow UI, few enough for one batch."""
 
@@ -148,6 +150,19 @@ class MLflowRegistry:
             self._client.set_model_version_tag(model_id, number, "clm.status", status.value)
             self._client.update_model_version(model_id, number, description="; ".join(reasons))
 
+    def abandon(self, job_id: UUID, reason: str) -> None:
+        """Close what a dead job left open: its run, a model half stored, a version that was never judged."""
+        experiment, of_job = self._experiment(), f"tags.`clm.job_id` = '{job_id}'"
+        for run in self._client.search_runs([experiment], f"{of_job} AND attributes.status = 'RUNNING'"):
+            run_id = run.info.run_id
+            for model in self._client.search_logged_models([experiment], f"source_run_id = '{run_id}'"):
+                if model.status == "PENDING":
+                    self._client.finalize_logged_model(model.model_id, "FAILED")
+            self._client.set_terminated(run_id, "FAILED")
+        for version in self._client.search_model_versions(of_job):
+            if version.tags["clm.status"] == ModelStatus.TRAINING:
+                self.set_status(version.name, int(version.version), ModelStatus.FAILED, [reason])
+
     def download(self, run_id: str, path: str, into: Path) -> Path:
         """A local copy of a stored artifact.
 
@@ -163,9 +178,8 @@ class MLflowRegistry:
 
     def load(self, uri: str, bundle_digest: str) -> Model:
         """The stored model, its bundle verified against the digest before anything of it is parsed."""
-        with tempfile.TemporaryDirectory() as folder:
-            stored = self._mlflow.artifacts.download_artifacts(uri, dst_path=folder)
-            return load_bundle(Path(stored) / "artifacts" / BUNDLE, bundle_digest)
+        with self.fetched(uri) as bundle:
+            return load_bundle(bundle, bundle_digest)
 
     def verify(self, model_id: str, mlflow_version: int, bundle_digest: str) -> None:
         """Compare what MLflow would serve as this version with the bundle that was judged.
@@ -174,11 +188,35 @@ class MLflowRegistry:
             BundleCorrupt: it is another one.
             RegistryUnavailable: it cannot be read.
         """
-        with tempfile.TemporaryDirectory() as folder, _answering(f"read {model_id} {mlflow_version}"):
-            stored = self._mlflow.artifacts.download_artifacts(
-                f"models:/{model_id}/{mlflow_version}", dst_path=folder
-            )
-            verify_bundle(Path(stored) / "artifacts" / BUNDLE, bundle_digest)
+        with self.fetched(f"models:/{model_id}/{mlflow_version}") as bundle:
+            verify_bundle(bundle, bundle_digest)
+
+    @contextlib.contextmanager
+    def fetched(self, uri: str) -> Iterator[Path]:
+        """A private copy of a version's bundle, unverified; nothing else of what MLflow stores is read.
+
+        Raises:
+            RegistryUnavailable: MLflow has no such version, its files are gone, or they cannot be read.
+        """
+        with tempfile.TemporaryDirectory() as folder:
+            with _answering(f"read the bundle of {uri}"):
+                bundle = self._mlflow.artifacts.download_artifacts(
+                    f"{uri}/artifacts/{BUNDLE}", dst_path=folder
+                )
+            yield Path(bundle)
+
+    def tagged_digest(self, model_id: str, mlflow_version: int) -> str:
+        """The bundle's digest as MLflow has it: whoever may write there may have changed it.
+
+        Raises:
+            NotFound: the version was not registered by us.
+        """
+        with _answering(f"read {model_id} {mlflow_version}"):
+            tags = self._client.get_model_version(model_id, str(mlflow_version)).tags
+        if DIGEST_TAG not in tags:
+            raise NotFound(f"MLflow's version {mlflow_version} of {model_id} is none of ours: promote one.")
+        digest: str = tags[DIGEST_TAG]
+        return digest
 
     def aliased(self, model_id: str, alias: str) -> int | None:
         """MLflow's number of the version an alias points at; None: there is no such alias, or model."""
@@ -244,7 +282,7 @@ class MLflowRegistry:
                 "clm.version": label,
                 "clm.status": ModelStatus.TRAINING.value,
                 "clm.job_id": str(job.id),
-                "clm.bundle_digest": bundle_digest,
+                DIGEST_TAG: bundle_digest,
                 "clm.data_hash": bars.content_hash,
             },
             model_id=source.removeprefix("models:/"),

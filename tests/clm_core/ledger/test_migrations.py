@@ -43,6 +43,7 @@ def test_up_down_and_up_again_leave_the_newest_tables(empty_database: Callable[[
             "alembic_version",
             "audit_log",
             "evaluations",
+            "job_leases",
             "model_versions",
             "outbox",
             "promotions",

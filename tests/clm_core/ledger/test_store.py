@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import DBAPIError, StatementError
 
-from clm_core.domain.errors import AlreadyExists, IllegalTransition, NotFound
+from clm_core.domain.errors import AlreadyExists, IllegalTransition, LeaseLost, NotFound
 from clm_core.domain.evaluations import Decision, EvaluationResult, Leg, Verdict
-from clm_core.domain.jobs import TrainingJob
+from clm_core.domain.jobs import Lease, TrainingJob
 from clm_core.domain.versions import ModelVersion, version_label
 from clm_core.domain.vocabulary import JobStatus, ModelStatus, ModelType, TriggerReason
 from clm_core.ledger.store import Counts, Ledger
@@ -94,6 +94,10 @@ def a_verdict(value: float = 0.5, decision: Decision = Decision.FAIL) -> Verdict
     return Verdict(decision=decision, score=47.55, legs=(leg,), reasons=("Sharpe 0.50 below 1.00",))
 
 
+def start(ledger: Ledger, job: TrainingJob, now: datetime = NOW) -> Lease:
+    return ledger.start_job(job.id, "trainer-3:4711", now, timedelta(seconds=60))
+
+
 def recorded_version(ledger: Ledger, **changes: Any) -> ModelVersion:
     return ledger.add_version(a_version(ledger.create_job(a_job()), **changes))
 
@@ -105,9 +109,10 @@ def test_a_job_is_read_back_as_it_was_written(ledger: Ledger) -> None:
 
 def test_a_job_runs_from_pending_to_completed(ledger: Ledger) -> None:
     job = ledger.create_job(a_job())
-    started = ledger.start_job(job.id, NOW + timedelta(seconds=1))
+    lease = start(ledger, job, NOW + timedelta(seconds=1))
+    started = ledger.job(job.id)
     assert (started.status, started.started_at) == (JobStatus.IN_PROGRESS, NOW + timedelta(seconds=1))
-    done = ledger.complete_job(job.id, NOW + timedelta(seconds=9))
+    done = ledger.complete_job(lease, NOW + timedelta(seconds=9))
     assert done == ledger.job(job.id)
     assert (done.status, done.finished_at) == (JobStatus.COMPLETED, NOW + timedelta(seconds=9))
 
@@ -121,72 +126,78 @@ def test_a_job_runs_from_pending_to_completed(ledger: Ledger) -> None:
 )
 def test_a_failed_job_keeps_its_cause(cause: str, kept: str, ledger: Ledger) -> None:
     job = ledger.create_job(a_job())
-    ledger.start_job(job.id, NOW)
-    assert ledger.fail_job(job.id, cause, NOW).failure_cause == kept
+    assert ledger.fail_job(start(ledger, job), cause, NOW).failure_cause == kept
     assert ledger.job(job.id).status is JobStatus.FAILED
 
 
-START, COMPLETE, FAIL = "start", "complete", "fail"
+def test_a_failed_job_takes_along_the_versions_that_nobody_has_judged(ledger: Ledger) -> None:
+    job = ledger.create_job(a_job())
+    lease = start(ledger, job)
+    judged, unjudged = (
+        ledger.add_version(a_version(job, NOW + timedelta(seconds=s)), lease) for s in range(2)
+    )
+    ledger.set_version_status(judged.model_id, judged.version, ModelStatus.CANDIDATE, lease)
+    ledger.fail_job(lease, "cause", NOW)
+    found = {version.version: version.status for version in ledger.versions()}
+    assert found == {judged.version: ModelStatus.CANDIDATE, unjudged.version: ModelStatus.FAILED}
 
 
-def move(ledger: Ledger, job: TrainingJob, name: str) -> TrainingJob:
-    match name:
-        case "start":
-            return ledger.start_job(job.id, NOW)
-        case "complete":
-            return ledger.complete_job(job.id, NOW)
-    return ledger.fail_job(job.id, "cause", NOW)
+def end(ledger: Ledger, lease: Lease, status: JobStatus) -> TrainingJob:
+    if status is JobStatus.COMPLETED:
+        return ledger.complete_job(lease, NOW)
+    return ledger.fail_job(lease, "cause", NOW)
 
 
-@pytest.mark.parametrize(
-    ("before", "after"),
-    [
-        ((), COMPLETE),
-        ((), FAIL),
-        ((START,), START),
-        ((START, COMPLETE), START),
-        ((START, COMPLETE), COMPLETE),
-        ((START, COMPLETE), FAIL),
-        ((START, FAIL), START),
-        ((START, FAIL), COMPLETE),
-        ((START, FAIL), FAIL),
-    ],
-    ids=lambda moves: moves if isinstance(moves, str) else "-".join(moves) or "pending",
-)
-def test_a_job_makes_no_other_move_and_stays_as_it_was(
-    before: tuple[str, ...], after: str, ledger: Ledger
+ENDS = [JobStatus.COMPLETED, JobStatus.FAILED]
+
+
+@pytest.mark.parametrize("status", ENDS)
+def test_a_job_that_has_ended_makes_no_other_move_and_stays_as_it_was(
+    status: JobStatus, ledger: Ledger
 ) -> None:
     job = ledger.create_job(a_job())
-    for name in before:
-        job = move(ledger, job, name)
-    with pytest.raises(IllegalTransition, match=f"Job {job.id} is {job.status}: only a job that is"):
-        move(ledger, job, after)
-    assert ledger.job(job.id) == job
+    lease = start(ledger, job)
+    ended = end(ledger, lease, status)
+    with pytest.raises(IllegalTransition, match=f"Job {job.id} is {status}: only a pending job"):
+        start(ledger, job)
+    for again in ENDS:
+        with pytest.raises(LeaseLost, match=f"no longer runs job {job.id}"):
+            end(ledger, lease, again)
+    assert ledger.job(job.id) == ended
+
+
+def test_a_job_in_progress_is_not_started_again(ledger: Ledger) -> None:
+    job = ledger.create_job(a_job())
+    start(ledger, job)
+    with pytest.raises(IllegalTransition, match=f"Job {job.id} is in_progress: only a pending job"):
+        start(ledger, job)
 
 
 def test_of_ten_that_start_a_job_at_once_one_succeeds(ledger: Ledger) -> None:
     job, outcomes = ledger.create_job(a_job()), list[str]()
     together = threading.Barrier(10)
 
-    def start() -> None:
+    def try_it() -> None:
         together.wait()
         try:
-            outcomes.append(ledger.start_job(job.id, NOW).status)
+            start(ledger, job)
+            outcomes.append("started")
         except IllegalTransition:
             outcomes.append("refused")
 
-    threads = [threading.Thread(target=start) for _ in range(10)]
+    threads = [threading.Thread(target=try_it) for _ in range(10)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert sorted(outcomes) == ["in_progress", *["refused"] * 9]
+    assert sorted(outcomes) == [*["refused"] * 9, "started"]
 
 
 def test_jobs_come_newest_first_and_can_be_narrowed(ledger: Ledger) -> None:
     old, new = (ledger.create_job(a_job(created_at=NOW + timedelta(hours=h))) for h in (0, 2))
     other = ledger.create_job(a_job(model_type=ModelType.LIGHTGBM, created_at=NOW + timedelta(hours=1)))
-    running = ledger.start_job(old.id, NOW)
+    start(ledger, old)
+    running = ledger.job(old.id)
     assert ledger.jobs() == [new, other, running]
     assert ledger.jobs(limit=1) == [new]
     assert ledger.jobs(model_id="xgboost_btcusd_1h") == [new, running]
@@ -198,7 +209,7 @@ def test_what_is_unknown_is_named_with_where_to_look(ledger: Ledger) -> None:
     version = a_version(a_job())
     for call, message in (
         (lambda: ledger.job(unknown), f"no job {unknown}. `clm jobs`"),
-        (lambda: ledger.start_job(unknown, NOW), f"no job {unknown}"),
+        (lambda: start(ledger, a_job(id=unknown)), f"no job {unknown}"),
         (lambda: ledger.version("xgboost_btcusd_1h", "v1"), "no version v1. `clm models`"),
         (lambda: ledger.set_version_status("m", "v1", ModelStatus.SHADOW), "m has no version v1"),
         (lambda: ledger.evaluation("m", "v1"), "m v1 has not been evaluated"),

@@ -18,7 +18,7 @@ from clm_core.models.catalog import recipe
 def saved(bars: Bars, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, bytes], str]:
     wanted = recipe(ModelType.XGBOOST, {"rounds": 5})
     folder = tmp_path_factory.mktemp("bundle")
-    digest = save_bundle(wanted.fit(bars, seed=1), wanted, folder)
+    digest = save_bundle(wanted.fit(bars, seed=1), wanted, folder, bars)
     return {path.name: path.read_bytes() for path in folder.iterdir()}, digest
 
 
@@ -211,4 +211,4 @@ def test_the_card_tells_parameters_provenance_and_library_versions(folder: Path,
 def test_a_bundle_does_not_mix_with_other_files(folder: Path, bars: Bars):
     wanted = recipe(ModelType.XGBOOST, {"rounds": 5})
     with pytest.raises(ModelError, match="not empty"):
-        save_bundle(wanted.fit(bars, seed=1), wanted, folder)
+        save_bundle(wanted.fit(bars, seed=1), wanted, folder, bars)

@@ -17,6 +17,7 @@ from clm_core.domain.vocabulary import ModelType
 from clm_core.market.bars import FIELDS, Bars
 from clm_core.market.look_ahead import first_leak
 from clm_core.market.timeframes import Calendar, Timeframe
+from clm_core.models import golden
 from clm_core.models.bundle import load_bundle, save_bundle
 from clm_core.models.catalog import recipe
 from clm_core.models.contract import Model, Recipe
@@ -40,7 +41,7 @@ folder, cases, seed = Path(sys.argv[1]), json.loads(sys.argv[2]), int(sys.argv[3
 bars = Bars("BTCUSD", Timeframe.H1, Calendar.ALWAYS, **np.load(folder / "bars.npz"))
 for model_type, params in cases.items():
     wanted = recipe(ModelType(model_type), params)
-    save_bundle(wanted.fit(bars, seed), wanted, folder / model_type)
+    save_bundle(wanted.fit(bars, seed), wanted, folder / model_type, bars)
 """
 
 
@@ -69,9 +70,9 @@ def elsewhere(bars: Bars, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def bundle(fitted: Fitted, tmp_path: Path) -> tuple[Path, str]:
+def bundle(fitted: Fitted, bars: Bars, tmp_path: Path) -> tuple[Path, str]:
     folder = tmp_path / "bundle"
-    return folder, save_bundle(fitted.model, fitted.recipe, folder)
+    return folder, save_bundle(fitted.model, fitted.recipe, folder, bars)
 
 
 @pytest.mark.parametrize("rows", [[900], [1498, 1501], [2600]], ids=["early", "around the outage", "late"])
@@ -139,9 +140,15 @@ def test_a_saved_model_comes_back_the_same_without_pickle(
     assert loaded.importances() == fitted.model.importances()
 
 
-def test_a_loaded_model_saves_as_the_same_bundle(fitted: Fitted, bundle: tuple[Path, str], tmp_path: Path):
+def test_a_loaded_model_saves_as_the_same_bundle(
+    fitted: Fitted, bars: Bars, bundle: tuple[Path, str], tmp_path: Path
+):
     folder, digest = bundle
-    assert save_bundle(load_bundle(folder), fitted.recipe, tmp_path / "again") == digest
+    assert save_bundle(load_bundle(folder), fitted.recipe, tmp_path / "again", bars) == digest
+
+
+def test_a_model_answers_its_golden_rows_as_it_did_when_it_was_saved(bundle: tuple[Path, str]):
+    golden.preflight(load_bundle(*bundle), bundle[0])
 
 
 @pytest.mark.parametrize(

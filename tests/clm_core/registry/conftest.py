@@ -4,7 +4,7 @@ import itertools
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -12,7 +12,7 @@ from sqlalchemy import Engine, create_engine, text
 
 from clm_core.backtest.results import Metrics
 from clm_core.domain.evaluations import EvaluationResult
-from clm_core.domain.jobs import TrainingJob
+from clm_core.domain.jobs import Lease, TrainingJob
 from clm_core.domain.promotions import PromotionKind
 from clm_core.domain.versions import ModelVersion
 from clm_core.domain.vocabulary import ModelStatus, ModelType, TriggerReason
@@ -63,7 +63,7 @@ def bundle(services: Services, tmp_path_factory: pytest.TempPathFactory) -> Stor
     bars = services.market.bars("BTCUSD", "1h", days=60)
     recipe = catalog.recipe(ModelType.LIGHTGBM, {"rounds": 2})
     folder = tmp_path_factory.mktemp("trained") / "bundle"
-    return Stored(folder, save_bundle(recipe.fit(bars, seed=1), recipe, folder), bars)
+    return Stored(folder, save_bundle(recipe.fit(bars, seed=1), recipe, folder, bars), bars)
 
 
 _symbols = (f"T{number}USD" for number in itertools.count())
@@ -85,7 +85,7 @@ def make_version(services: Services, bundle: Stored) -> MakeVersion:
     def make(
         model_id: str, *, sharpe: float = 2.0, judged: bool = True, completed: bool = True
     ) -> ModelVersion:
-        job = _job(services, model_id)
+        job, lease = _job(services, model_id)
         placed = services.registry.register(job, bundle.folder, bundle.digest, bundle.bars, {}, {}, NOW)
         version = services.ledger.add_version(
             ModelVersion(
@@ -104,18 +104,19 @@ def make_version(services: Services, bundle: Stored) -> MakeVersion:
                 code_version="0.1.0",
                 seed=1,
                 created_at=NOW,
-            )
+            ),
+            lease,
         )
         if judged:
-            version = _judge(services, version, sharpe)
+            version = _judge(services, lease, version, sharpe)
         if completed:
-            services.ledger.complete_job(job.id, NOW)
+            services.ledger.complete_job(lease, NOW)
         return version
 
     return make
 
 
-def _job(services: Services, model_id: str) -> TrainingJob:
+def _job(services: Services, model_id: str) -> tuple[TrainingJob, Lease]:
     model_type, symbol, timeframe = model_id.split("_")
     job = TrainingJob(
         id=uuid.uuid4(),
@@ -129,11 +130,10 @@ def _job(services: Services, model_id: str) -> TrainingJob:
         created_at=NOW,
     )
     services.ledger.create_job(job)
-    services.ledger.start_job(job.id, NOW)
-    return job
+    return job, services.ledger.start_job(job.id, "tests", NOW, timedelta(minutes=1))
 
 
-def _judge(services: Services, version: ModelVersion, sharpe: float) -> ModelVersion:
+def _judge(services: Services, lease: Lease, version: ModelVersion, sharpe: float) -> ModelVersion:
     metrics = replace(GOOD, sharpe_ratio=sharpe)
     verdict = gate.judge(metrics, CRITERIA)
     result = EvaluationResult(
@@ -157,9 +157,9 @@ def _judge(services: Services, version: ModelVersion, sharpe: float) -> ModelVer
         failure_reason="; ".join(verdict.reasons) or None,
         created_at=NOW,
     )
-    services.ledger.add_evaluation(result, verdict, CRITERIA, version.bundle_digest)
+    services.ledger.add_evaluation(result, verdict, CRITERIA, version.bundle_digest, lease)
     status = ModelStatus.CANDIDATE if verdict.passed else ModelStatus.FAILED
-    return services.ledger.set_version_status(version.model_id, version.version, status)
+    return services.ledger.set_version_status(version.model_id, version.version, status, lease)
 
 
 @pytest.fixture(scope="session")

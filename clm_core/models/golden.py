@@ -1,0 +1,104 @@
+"""Golden rows: what a model answered when it was saved, for whoever loads it to ask again.
+
+The last bars it was fitted on and its answers to exactly those, as JSON beside the model in its bundle. JSON
+as Python writes it keeps every bit of a float64, so trees have to give the very same answers.
+"""
+
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+
+from clm_core.domain.errors import BundleCorrupt, PreflightFailed
+from clm_core.market.bars import FIELDS, Bars, Floats
+from clm_core.models.contract import Model, TrainedOn
+
+FILE = "golden.json"
+ROWS = 500
+"""Bars recorded: the look-back of the features (150) and enough after it for answers to differ."""
+
+
+class GoldenRows(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    time: list[int]
+    """Bar-open times, nanoseconds since 1970-01-01 UTC."""
+    open: list[float]
+    high: list[float]
+    low: list[float]
+    close: list[float]
+    volume: list[float]
+    positions: list[float]
+    forecast: list[float | None]
+    """None where there is no full look-back."""
+
+    @model_validator(mode="after")
+    def _one_row_a_bar(self) -> Self:
+        lengths = {len(getattr(self, name)) for name in type(self).model_fields}
+        if len(lengths) != 1 or lengths == {0}:
+            raise ValueError(f"columns of {sorted(lengths)} rows")
+        return self
+
+    def bars(self, series: TrainedOn) -> Bars:
+        columns = {name: np.array(getattr(self, name), dtype=np.float64) for name in FIELDS}
+        time = np.array(self.time, dtype=np.int64)
+        return Bars(series.symbol, series.timeframe, series.calendar, time, **columns)
+
+
+def record(model: Model, bars: Bars, folder: Path) -> None:
+    """Write the golden rows of a model fitted on these bars."""
+    last = bars[-ROWS:]
+    answers = model.forecast(last)
+    golden = GoldenRows(
+        time=last.time.tolist(),
+        **{name: getattr(last, name).tolist() for name in FIELDS},
+        positions=model.positions(last).tolist(),
+        forecast=[None if np.isnan(value) else value for value in answers.tolist()],
+    )
+    (folder / FILE).write_text(golden.model_dump_json())
+
+
+def preflight(model: Model, folder: Path) -> None:
+    """Ask the model of a verified bundle again what it was asked when it was saved.
+
+    Raises:
+        PreflightFailed: it answers otherwise here, always the same, or nobody had asked.
+        BundleCorrupt: the golden rows cannot be read.
+    """
+    golden = _read(folder / FILE)
+    bars = golden.bars(model.trained_on)
+    positions, forecast = model.positions(bars), model.forecast(bars)
+    recorded = np.array(golden.forecast, dtype=np.float64)
+    differs = (positions != golden.positions) | ~_same(forecast, recorded)
+    if differs.any():
+        raise PreflightFailed(
+            f"the model gives other answers here than when it was saved, on {np.count_nonzero(differs)} of "
+            f"{len(bars)} golden rows, first at {bars.index[int(np.argmax(differs))]}: install the library "
+            "versions its model.json names, or retrain it"
+        )
+    if _constant(positions) and _constant(forecast):
+        raise PreflightFailed(
+            f"the model answers {positions[0]:g} to every golden row, so it has learned nothing: retrain it"
+        )
+
+
+def _read(path: Path) -> GoldenRows:
+    if not path.exists():
+        raise PreflightFailed(
+            "the model has no golden rows, as none had before they were introduced: retrain it"
+        )
+    try:
+        return GoldenRows.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        raise BundleCorrupt(f"{path} cannot be read as golden rows: train the model again") from error
+
+
+def _same(one: Floats, other: Floats) -> NDArray[np.bool_]:
+    return np.asarray((one == other) | (np.isnan(one) & np.isnan(other)))
+
+
+def _constant(answers: Floats) -> bool:
+    known = answers[~np.isnan(answers)]
+    return bool(np.all(known == known[:1]))

@@ -1,0 +1,241 @@
+"""Who may write about a job, on a real PostgreSQL."""
+
+import threading
+import uuid
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine, create_engine
+
+from clm_core.domain.errors import IllegalTransition, LeaseLost
+from clm_core.domain.evaluations import Decision, EvaluationResult, Verdict
+from clm_core.domain.jobs import Lease, TrainingJob
+from clm_core.domain.versions import ModelVersion
+from clm_core.domain.vocabulary import JobStatus, ModelStatus, ModelType, TriggerReason
+from clm_core.ledger.leases import heartbeat
+from clm_core.ledger.migrations import alembic_config, upgrade
+from clm_core.ledger.store import Ledger
+from clm_core.promotion.criteria import PromotionCriteria
+
+pytestmark = pytest.mark.xdist_group("ledger")
+
+NOW = datetime(2025, 12, 4, 14, 30, 22, tzinfo=UTC)
+MINUTE = timedelta(minutes=1)
+
+
+@pytest.fixture
+def job(ledger: Ledger) -> TrainingJob:
+    return ledger.create_job(
+        TrainingJob(
+            id=uuid.uuid4(),
+            model_type=ModelType.XGBOOST,
+            symbol="BTCUSD",
+            timeframe="1h",
+            dataset_span_days=365,
+            data_snapshot="5a" * 32,
+            trigger_reason=TriggerReason.MANUAL,
+            requested_by="ada",
+            created_at=NOW,
+        )
+    )
+
+
+@pytest.fixture
+def lease(ledger: Ledger, job: TrainingJob) -> Lease:
+    return ledger.start_job(job.id, "trainer-3:4711", NOW, MINUTE)
+
+
+def a_version(job: TrainingJob, label: str = "v20251204_143022") -> ModelVersion:
+    return ModelVersion(
+        model_id=job.model_id,
+        version=label,
+        model_type=job.model_type,
+        symbol=job.symbol,
+        timeframe=job.timeframe,
+        status=ModelStatus.TRAINING,
+        training_job_id=job.id,
+        model_path=f"models:/{job.model_id}@{label}",
+        mlflow_version=1,
+        mlflow_run_id="run",
+        bundle_digest="b" * 64,
+        data_hash="d" * 64,
+        code_version="0.1.0",
+        seed=job.seed,
+        created_at=NOW,
+    )
+
+
+def evaluate(ledger: Ledger, version: ModelVersion, lease: Lease | None) -> None:
+    measured = dict.fromkeys(
+        ("sharpe_ratio", "sortino_ratio", "calmar_ratio", "win_rate", "profit_factor", "max_drawdown"), 0.5
+    )
+    result = EvaluationResult(
+        id=uuid.uuid4(),
+        model_id=version.model_id,
+        version=version.version,
+        **measured,
+        total_pnl=0.1,
+        trades=60,
+        period_start=NOW,
+        period_end=NOW,
+        fee_bps=5.0,
+        slippage_bps=2.0,
+        passed=False,
+        promotion_score=40.0,
+        created_at=NOW,
+    )
+    verdict = Verdict(decision=Decision.FAIL, score=40.0, legs=(), reasons=("too little",))
+    ledger.add_evaluation(result, verdict, PromotionCriteria(), version.bundle_digest, lease)
+
+
+WRITES: list[Callable[[Ledger, ModelVersion, Lease | None], Any]] = [
+    lambda ledger, version, lease: ledger.add_version(
+        version.model_copy(update={"version": "v20251204_143023"}), lease
+    ),
+    evaluate,
+    lambda ledger, version, lease: ledger.set_version_status(
+        version.model_id, version.version, ModelStatus.CANDIDATE, lease
+    ),
+]
+each_write = pytest.mark.parametrize("write", WRITES, ids=["add version", "add evaluation", "set status"])
+
+
+@each_write
+def test_only_who_runs_a_job_writes_about_it(
+    write: Callable[..., Any], ledger: Ledger, job: TrainingJob, lease: Lease
+) -> None:
+    version = ledger.add_version(a_version(job), lease)
+    with pytest.raises(IllegalTransition, match=r"is being run by trainer-3:4711"):
+        write(ledger, version, None)
+    write(ledger, version, lease)
+
+
+@each_write
+def test_a_zombie_is_refused_once_its_lease_was_taken_over(
+    write: Callable[..., Any], ledger: Ledger, job: TrainingJob, lease: Lease
+) -> None:
+    version = ledger.add_version(a_version(job), lease)
+    ledger.take_over_expired("sweeper", NOW + MINUTE, MINUTE)
+    with pytest.raises(LeaseLost, match=f"trainer-3:4711 no longer runs job {job.id}"):
+        write(ledger, version, lease)
+    assert ledger.versions() == [version]
+
+
+@each_write
+def test_once_the_job_has_ended_its_zombie_is_still_refused_and_others_write_again(
+    write: Callable[..., Any], ledger: Ledger, job: TrainingJob, lease: Lease
+) -> None:
+    version = ledger.add_version(a_version(job), lease)
+    ledger.complete_job(lease, NOW)
+    with pytest.raises(LeaseLost):
+        write(ledger, version, lease)
+    write(ledger, version, None)
+
+
+def test_a_zombie_neither_ends_its_job_nor_renews_its_lease(
+    ledger: Ledger, job: TrainingJob, lease: Lease
+) -> None:
+    [taken] = ledger.take_over_expired("sweeper", NOW + MINUTE, MINUTE)
+    for write in (
+        lambda: ledger.complete_job(lease, NOW),
+        lambda: ledger.fail_job(lease, "cause", NOW),
+        lambda: ledger.renew_lease(lease, NOW, MINUTE),
+    ):
+        with pytest.raises(LeaseLost):
+            write()
+    assert ledger.fail_job(taken, "lost its lease", NOW + MINUTE).failure_cause == "lost its lease"
+
+
+def test_the_lease_of_one_job_is_none_for_another(ledger: Ledger, job: TrainingJob, lease: Lease) -> None:
+    other = ledger.create_job(job.model_copy(update={"id": uuid.uuid4()}))
+    ledger.start_job(other.id, "trainer-4:1", NOW, MINUTE)
+    with pytest.raises(LeaseLost):
+        ledger.add_version(a_version(other), lease)
+
+
+def test_a_lease_taken_over_has_a_greater_token_and_runs_out_in_turn(
+    ledger: Ledger, job: TrainingJob, lease: Lease
+) -> None:
+    assert ledger.take_over_expired("sweeper", NOW + MINUTE - timedelta(microseconds=1), MINUTE) == []
+    [first] = ledger.take_over_expired("sweeper", NOW + MINUTE, MINUTE)
+    assert (first.job_id, first.holder, first.expires_at) == (job.id, "sweeper", NOW + 2 * MINUTE)
+    [second] = ledger.take_over_expired("another", NOW + 2 * MINUTE, MINUTE)
+    assert lease.token < first.token < second.token
+
+
+def test_a_renewed_lease_is_not_taken_over(ledger: Ledger, lease: Lease) -> None:
+    ledger.renew_lease(lease, NOW + 2 * MINUTE, MINUTE)
+    assert ledger.take_over_expired("sweeper", NOW + 3 * MINUTE - timedelta(seconds=1), MINUTE) == []
+
+
+def test_of_eight_sweepers_at_once_one_gets_each_lease(ledger: Ledger, job: TrainingJob) -> None:
+    jobs = [ledger.create_job(job.model_copy(update={"id": uuid.uuid4()})) for _ in range(10)]
+    for each in jobs:
+        ledger.start_job(each.id, "dead", NOW, MINUTE)
+    together, taken = threading.Barrier(8), list[Lease]()
+
+    def sweep() -> None:
+        together.wait()
+        taken.extend(ledger.take_over_expired("sweeper", NOW + MINUTE, MINUTE))
+
+    threads = [threading.Thread(target=sweep) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(lease.job_id for lease in taken) == sorted(each.id for each in jobs)
+    assert len({lease.token for lease in taken}) == len(jobs)
+
+
+def test_a_lease_does_not_change_hands_in_the_middle_of_a_write(
+    ledger: Ledger, engine: Engine, job: TrainingJob, lease: Lease
+) -> None:
+    from clm_core.ledger import leases
+
+    finished = threading.Event()
+
+    def sweep() -> None:
+        ledger.take_over_expired("sweeper", NOW + MINUTE, MINUTE)
+        finished.set()
+
+    sweeper = threading.Thread(target=sweep)
+    with engine.begin() as connection:
+        leases.require(connection, job.id, lease)
+        sweeper.start()
+        assert not finished.wait(0.3)
+    sweeper.join()
+    assert finished.is_set()
+
+
+def test_a_heartbeat_beats_until_its_block_ends_or_the_lease_is_lost() -> None:
+    beats: list[int] = []
+    enough = threading.Event()
+
+    def renew() -> None:
+        beats.append(1)
+        if len(beats) == 3:
+            enough.set()
+            raise LeaseLost("taken over")
+
+    with heartbeat(renew, timedelta(milliseconds=1)):
+        assert enough.wait(5)
+    assert len(beats) == 3
+
+
+def test_a_job_that_an_earlier_release_left_in_progress_gets_a_lease_that_has_run_out(
+    empty_database: Callable[[], str], job: TrainingJob
+) -> None:
+    from alembic import command
+
+    url = empty_database()
+    upgrade(url)
+    old = Ledger(create_engine(url))
+    old.create_job(job)
+    old.start_job(job.id, "trainer", NOW, MINUTE)
+    with create_engine(url).begin() as connection:
+        command.downgrade(alembic_config(connection), "0003")
+    upgrade(url)
+    [taken] = old.take_over_expired("sweeper", NOW, MINUTE)
+    assert old.fail_job(taken, "lost its lease", NOW).status is JobStatus.FAILED

@@ -1,0 +1,332 @@
+"""What a trader loads, and what somebody may have put in its place, on a real MLflow and a real ledger."""
+
+import gzip
+import hashlib
+import io
+import json
+import os
+import pickle
+import shutil
+import sys
+import zipfile
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+
+import joblib
+import mlflow
+import numpy as np
+import pytest
+
+from clm_core import retraining
+from clm_core.domain.errors import BundleCorrupt, NotFound, PreflightFailed, RegistryUnavailable
+from clm_core.domain.jobs import RetrainRequest
+from clm_core.domain.versions import ModelVersion
+from clm_core.domain.vocabulary import ModelType
+from clm_core.market.bars import Bars
+from clm_core.models.bundle import MANIFEST
+from clm_core.models.golden import FILE as GOLDEN
+from clm_core.services import Services
+from clm_core.serving import Served, load
+
+pytestmark = pytest.mark.xdist_group("servers")
+
+MODEL = "lightgbm_eurusd_1h"
+TREES = "trees.txt"
+LOADER = "mlflow.pyfunc.loaders.code_model"
+
+
+def register(services: Services, seed: int) -> ModelVersion:
+    request = RetrainRequest(
+        model_type=ModelType.LIGHTGBM,
+        symbol="EURUSD",
+        dataset_span_days=90,
+        training_params={"rounds": 20},
+        seed=seed,
+        requested_by="tests",
+    )
+    job = retraining.open_job(services, request)
+    with retraining.running(services, job) as lease:
+        bars = retraining.fetch_bars(services, job)
+        return retraining.register(services, lease, job, bars, retraining.train(services, job, bars))
+
+
+@pytest.fixture(scope="module")
+def older(services: Services) -> ModelVersion:
+    return register(services, seed=1)
+
+
+@pytest.fixture(scope="module")
+def version(older: ModelVersion, services: Services) -> ModelVersion:
+    """Registered after the older one; `production` from now on."""
+    second = replace(services, clock=lambda: services.clock() + timedelta(seconds=5))
+    newer = register(second, seed=2)
+    name_production(services, newer)
+    return newer
+
+
+def name_production(services: Services, version: ModelVersion) -> None:
+    services.registry.point(MODEL, "production", version.mlflow_version)
+
+
+@pytest.fixture
+def bars(services: Services) -> Bars:
+    return services.market.bars("EURUSD", "1h", days=60)
+
+
+@pytest.fixture
+def files(version: ModelVersion, services: Services, tmp_path: Path) -> Iterator[Path]:
+    """The version's folder in the artifact store, as it was again afterwards; its tag too."""
+    folder = artifacts(services, version)
+    shutil.copytree(folder, tmp_path / "before")
+    yield folder
+    shutil.rmtree(folder)
+    shutil.copytree(tmp_path / "before", folder)
+    tag(services, version, version.bundle_digest)
+    name_production(services, version)
+
+
+def artifacts(services: Services, version: ModelVersion) -> Path:
+    source = services.registry._client.get_model_version(MODEL, str(version.mlflow_version)).source
+    location = services.registry._client.get_logged_model(source.removeprefix("models:/")).artifact_location
+    return Path(location.removeprefix("file://"))
+
+
+def tag(services: Services, version: ModelVersion, digest: str) -> None:
+    services.registry._client.set_model_version_tag(
+        MODEL, str(version.mlflow_version), "clm.bundle_digest", digest
+    )
+
+
+def with_ledger(services: Services) -> Served:
+    return load(MODEL, registry=services.registry, ledger=services.ledger)
+
+
+def without_ledger(services: Services) -> Served:
+    return load(MODEL, registry=services.registry, ledger=None)
+
+
+either_way = pytest.mark.parametrize("loaded", [with_ledger, without_ledger])
+
+
+@either_way
+def test_a_trader_gets_the_positions_of_the_production_version(
+    loaded: Callable[[Services], Served], version: ModelVersion, services: Services, bars: Bars
+) -> None:
+    served = loaded(services)
+    assert (served.mlflow_version, served.bundle_digest) == (version.mlflow_version, version.bundle_digest)
+    expected = services.registry.load(version.model_path, version.bundle_digest).positions(bars)
+    assert np.array_equal(served.positions(bars), expected)
+    assert len(np.unique(expected)) > 1
+
+
+def test_a_trader_keeps_its_version_and_hears_that_production_has_changed(
+    version: ModelVersion, older: ModelVersion, services: Services, bars: Bars
+) -> None:
+    served = with_ledger(services)
+    before = served.positions(bars)
+    assert not served.changed()
+    name_production(services, older)
+    assert served.changed()
+    assert np.array_equal(served.positions(bars), before)
+    assert with_ledger(services).mlflow_version == older.mlflow_version
+    services.registry.point(MODEL, "production", None)
+    assert served.changed()
+    with pytest.raises(NotFound, match=f"No version of {MODEL} is production"):
+        with_ledger(services)
+    name_production(services, version)
+    assert not served.changed()
+
+
+def test_a_model_that_nobody_registered_is_not_found(services: Services) -> None:
+    with pytest.raises(NotFound, match="No version of nhits_btcusd_1h is production"):
+        load("nhits_btcusd_1h", registry=services.registry, ledger=None)
+
+
+@either_way
+def test_the_files_of_an_older_version_do_not_pass_for_the_newer(
+    loaded: Callable[[Services], Served], older: ModelVersion, files: Path, services: Services
+) -> None:
+    shutil.rmtree(files / "artifacts" / "bundle")
+    shutil.copytree(artifacts(services, older) / "artifacts" / "bundle", files / "artifacts" / "bundle")
+    with pytest.raises(BundleCorrupt, match=r"manifest\.json was changed"):
+        loaded(services)
+
+
+def test_a_bundle_made_anew_with_a_tag_to_match_is_refused_only_by_the_ledger(
+    older: ModelVersion, version: ModelVersion, files: Path, services: Services
+) -> None:
+    shutil.rmtree(files / "artifacts" / "bundle")
+    shutil.copytree(artifacts(services, older) / "artifacts" / "bundle", files / "artifacts" / "bundle")
+    tag(services, version, older.bundle_digest)
+    assert without_ledger(services).bundle_digest == older.bundle_digest
+    with pytest.raises(BundleCorrupt, match=r"manifest\.json was changed"):
+        with_ledger(services)
+
+
+@pytest.mark.parametrize(
+    ("loaded", "refusal"),
+    [(with_ledger, "The ledger does not know MLflow's version"), (without_ledger, "is none of ours")],
+)
+def test_a_version_that_somebody_made_by_hand_is_refused(
+    loaded: Callable[[Services], Served],
+    refusal: str,
+    version: ModelVersion,
+    files: Path,
+    services: Services,
+) -> None:
+    made = services.registry._client.create_model_version(MODEL, str(files), version.mlflow_run_id)
+    services.registry.point(MODEL, "production", int(made.version))
+    with pytest.raises(NotFound, match=refusal):
+        loaded(services)
+
+
+@either_way
+def test_files_that_are_gone_are_named(
+    loaded: Callable[[Services], Served], files: Path, services: Services
+) -> None:
+    shutil.rmtree(files / "artifacts" / "bundle")
+    with pytest.raises(RegistryUnavailable, match="could not read the bundle of"):
+        loaded(services)
+
+
+def test_a_model_that_answers_otherwise_than_when_it_was_registered_is_refused(
+    version: ModelVersion, files: Path, services: Services
+) -> None:
+    rows = json.loads((files / "artifacts" / "bundle" / GOLDEN).read_text())
+    rows["positions"][-1] = 0.123
+    forge(services, version, files, GOLDEN, json.dumps(rows).encode())
+    with pytest.raises(PreflightFailed, match="other answers here than when it was saved"):
+        without_ledger(services)
+
+
+def forge(services: Services, version: ModelVersion, files: Path, name: str, content: bytes) -> None:
+    """Put a file into the bundle, and make manifest and tag fit: all that can be done without the ledger."""
+    bundle = files / "artifacts" / "bundle"
+    (bundle / name).write_bytes(content)
+    manifest = json.loads((bundle / MANIFEST).read_text())
+    entry = {"sha256": hashlib.sha256(content).hexdigest(), "size": len(content)}
+    manifest["files"][name] = entry
+    raw = json.dumps(manifest, sort_keys=True, separators=(",", ":")).encode()
+    (bundle / MANIFEST).write_bytes(raw)
+    tag(services, version, hashlib.sha256(raw).hexdigest())
+
+
+class Payload:
+    """Unpickled, it leaves a mark."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return os.mkdir, (str(self.mark),)
+
+
+def pickled(mark: Path) -> bytes:
+    return pickle.dumps(Payload(mark))
+
+
+def gzipped(mark: Path) -> bytes:
+    return gzip.compress(pickled(mark))
+
+
+def with_joblib(mark: Path) -> bytes:
+    joblib.dump(Payload(mark), file := io.BytesIO())
+    return file.getvalue()
+
+
+def as_torch_does(mark: Path) -> bytes:
+    """A checkpoint's layout: a zip whose `data.pkl` is unpickled; one member wants out of the folder."""
+    with zipfile.ZipFile(file := io.BytesIO(), "w") as archive:
+        archive.writestr("archive/data.pkl", pickled(mark))
+        archive.writestr("../../../../escaped", "x")
+    return file.getvalue()
+
+
+HOSTILE: list[tuple[Callable[[Path], bytes], Callable[[bytes], object]]] = [
+    (pickled, pickle.loads),
+    (gzipped, lambda raw: pickle.loads(gzip.decompress(raw))),
+    (with_joblib, lambda raw: joblib.load(io.BytesIO(raw))),
+    (as_torch_does, lambda raw: pickle.loads(zipfile.ZipFile(io.BytesIO(raw)).read("archive/data.pkl"))),
+]
+
+
+@either_way
+@pytest.mark.parametrize("name", [TREES, "model.json", GOLDEN, "model.pkl", "../model.json"])
+@pytest.mark.parametrize(("make", "trusting"), HOSTILE, ids=[make.__name__ for make, _ in HOSTILE])
+def test_a_hostile_file_in_the_bundle_runs_nothing_and_is_refused(
+    make: Callable[[Path], bytes],
+    trusting: Callable[[bytes], object],
+    name: str,
+    loaded: Callable[[Services], Served],
+    version: ModelVersion,
+    files: Path,
+    services: Services,
+    tmp_path: Path,
+) -> None:
+    mark = tmp_path / "mark"
+    trusting(make(mark))
+    mark.rmdir()
+    forge(services, version, files, name, make(mark))
+    with pytest.raises(BundleCorrupt):
+        loaded(services)
+    assert not mark.exists()
+
+
+def own_loader(files: Path, hostile: str) -> None:
+    description = (files / "MLmodel").read_text()
+    changed = description.replace(LOADER, "hostile").replace("code: null", "code: code")
+    (files / "MLmodel").write_text(changed)
+    (files / "code").mkdir()
+    (files / "code" / "hostile.py").write_text(f"{hostile}from {LOADER} import _load_pyfunc\n")
+
+
+def own_serving_code(files: Path, hostile: str) -> None:
+    code = files / "serving.py"
+    code.write_text(hostile + code.read_text())
+
+
+@either_way
+@pytest.mark.parametrize("edit", [own_loader, own_serving_code])
+def test_what_stands_beside_the_bundle_is_never_run(
+    edit: Callable[[Path, str], None],
+    loaded: Callable[[Services], Served],
+    version: ModelVersion,
+    files: Path,
+    services: Services,
+    bars: Bars,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    mark = tmp_path / "mark"
+    edit(files, f"import os\nos.mkdir({str(mark)!r})\n")
+    # MLflow puts the version's code on the path and imports it
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "hostile", raising=False)
+    mlflow.pyfunc.load_model(version.model_path)
+    mark.rmdir()
+    assert np.any(loaded(services).positions(bars))
+    assert not mark.exists()
+
+
+@either_way
+@pytest.mark.parametrize(
+    ("target", "refusal"),
+    [
+        ("/etc/passwd", "outside the artifact directory"),
+        ("/etc", "outside the artifact directory"),
+        ("../../MLmodel", "trees.txt was changed"),
+        ("../elsewhere", "trees.txt is not a regular file"),
+    ],
+    ids=["a file elsewhere", "a folder elsewhere", "another file", "a folder"],
+)
+def test_a_link_in_the_place_of_a_file_is_refused(
+    target: str, refusal: str, loaded: Callable[[Services], Served], files: Path, services: Services
+) -> None:
+    (files / "artifacts" / "elsewhere").mkdir()
+    link = files / "artifacts" / "bundle" / TREES
+    link.unlink()
+    link.symlink_to(target)
+    with pytest.raises((BundleCorrupt, RegistryUnavailable), match=refusal):
+        loaded(services)
