@@ -16,7 +16,8 @@
 The entry is there if and only if the change is. What keeps it as it was written:
 
     the application   works as the role `clm_app`, which has neither UPDATE nor DELETE nor TRUNCATE here
-    anybody else      meets a trigger that refuses them
+    anybody else      meets a trigger that refuses them; so does SQL smuggled into the application, which can
+                      leave the role where the login user is more, as on the embedded server
     a superuser       can switch the trigger off, but breaks the chain (`chain.py`) unless he computes every
                       later hash anew; then the log no longer agrees with its anchors
 
@@ -50,6 +51,7 @@ AUDIT_LOCK = 0x434C4D41
 _LOG = Base.metadata.tables[AuditRow.__tablename__]
 # times as text: an altered one may be none that Python can hold
 _UTC = func.coalesce(func.to_char(func.timezone("UTC", _LOG.c.at), 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'), "")
+_NEWEST = select(_LOG.c.seq, _LOG.c.hash).order_by(_LOG.c.seq.desc()).limit(1)
 _RECORDED = select(
     *(column for column in _LOG.c if column.name not in {"at", "details"}),
     _UTC.label("at"),
@@ -65,7 +67,7 @@ def append(connection: Connection, entry: AuditEntry) -> int:
     """
     # two at once would follow the same entry
     connection.execute(select(func.pg_advisory_xact_lock(AUDIT_LOCK)))
-    newest = connection.execute(_newest()).one_or_none()
+    newest = connection.execute(_NEWEST).one_or_none()
     seq, prev_hash = (1, GENESIS) if newest is None else (newest.seq + 1, newest.hash)
     said = {
         "at": entry.at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
@@ -77,7 +79,7 @@ def append(connection: Connection, entry: AuditEntry) -> int:
         "prev_hash": prev_hash,
     }
     content = _plain(to_jsonable_python(said))
-    connection.execute(insert(_LOG).values(content | {"seq": seq, "at": entry.at, "hash": digest(content)}))
+    connection.execute(insert(_LOG), content | {"seq": seq, "at": entry.at, "hash": digest(content)})
     return seq
 
 
@@ -130,23 +132,19 @@ def anchor(engine: Engine, folder: Path, now: datetime) -> Anchor | None:
         AuditBroken: the entry of the newest anchor is not in the log as it was.
     """
     last = _last_anchor(folder)
+    covered, counted = (0, 0) if last is None else (last.seq, last.count)
     with engine.connect() as connection:
-        newest = connection.execute(_newest()).one_or_none()
-        if (
-            last is not None
-            and connection.scalar(select(_LOG.c.hash).where(_LOG.c.seq == last.seq)) != last.hash
-        ):
+        if last is not None and connection.scalar(_hash_of(last.seq)) != last.hash:
             raise AuditBroken(
                 f"Entry {last.seq} of the audit is no longer the one that was anchored at "
                 f"{last.at:%Y-%m-%d %H:%M:%S} UTC: `clm audit verify` says what was changed."
             )
-        if newest is None or (last is not None and newest.hash == last.hash):
+        newest = connection.execute(_NEWEST).one_or_none()
+        if newest is None or newest.seq == covered:
             return None
-        since = _LOG.c.seq.between(1 if last is None else last.seq + 1, newest.seq)
-        added = connection.scalars(select(func.count()).where(since)).one()
-    written = Anchor(
-        at=now, seq=newest.seq, hash=newest.hash, count=added + (0 if last is None else last.count)
-    )
+        since = select(func.count()).where(_LOG.c.seq.between(covered + 1, newest.seq))
+        counted += connection.scalars(since).one()
+    written = Anchor(at=now, seq=newest.seq, hash=newest.hash, count=counted)
     _write_line(folder, f"{now.astimezone(UTC):%Y-%m-%d}.jsonl", written.model_dump_json())
     return written
 
@@ -162,12 +160,15 @@ def read_anchors(folder: Path) -> list[Anchor]:
 
 
 def _last_anchor(folder: Path) -> Anchor | None:
-    files = sorted(folder.glob("*.jsonl"))
-    return max(_anchors(files[-1]), key=lambda anchor: anchor.seq) if files else None
+    """Of the newest file that has any: enough to see whether there is something new."""
+    for file in sorted(folder.glob("*.jsonl"), reverse=True):
+        if found := list(_anchors(file)):
+            return max(found, key=lambda anchor: anchor.seq)
+    return None
 
 
 def _anchors(file: Path) -> Iterator[Anchor]:
-    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(file.read_text(encoding="utf-8", errors="replace").splitlines(), start=1):
         try:
             yield Anchor.model_validate_json(line)
         except ValidationError as error:
@@ -178,21 +179,15 @@ def _anchors(file: Path) -> Iterator[Anchor]:
 
 
 def _write_line(folder: Path, name: str, line: str) -> None:
-    """One unbuffered write at the file's end, so that two writers' lines don't mix; on disk on return."""
+    """One unbuffered write at the file's end, so that two writers' lines don't mix; synced to the disk."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / name).open("ab", buffering=0) as file:
         file.write(f"{line}\n".encode())
         os.fsync(file.fileno())
-    # a new file's name is on disk only when its folder is
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
-def _newest() -> Select[tuple[int, str]]:
-    return select(_LOG.c.seq, _LOG.c.hash).order_by(_LOG.c.seq.desc()).limit(1)
+def _hash_of(seq: int) -> Select[tuple[str]]:
+    return select(_LOG.c.hash).where(_LOG.c.seq == seq)
 
 
 def _stream(connection: Connection) -> Iterator[Recorded]:
@@ -205,7 +200,7 @@ def _recorded(row: Mapping[Any, Any]) -> Recorded:
 
 
 def _exported(file: Path) -> Iterator[Recorded]:
-    with file.open(encoding="utf-8") as lines:
+    with file.open(encoding="utf-8", errors="replace") as lines:
         for number, line in enumerate(lines, start=1):
             try:
                 yield Recorded.model_validate(parse(line))
