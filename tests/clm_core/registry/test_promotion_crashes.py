@@ -192,7 +192,7 @@ def rivals(services: Services, processes: ForkServerContext) -> Iterator[list[Co
     for _ in range(2):
         mine, theirs = processes.Pipe()
         names = {"settings": services.settings, "pipe": theirs, "start": start}
-        process = processes.Process(target=exec, args=(MANY_TIMES, names))
+        process = processes.Process(target=exec, args=(MANY_TIMES, names), daemon=True)
         process.start()
         pipes.append(mine)
         started.append(process)
