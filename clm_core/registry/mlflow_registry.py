@@ -63,6 +63,8 @@ class MLflowRegistry:
         # read by MLflow whenever it loads a model: nothing of ours is a pickle, so nothing else may be
         os.environ["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] = "false"
         os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+        # a bundle is a handful of small files: its bars would only break through ours
+        os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"
         import mlflow
 
         # its INFO lines tell of migrations and aliases, which are none of a user's business
@@ -94,7 +96,7 @@ class MLflowRegistry:
     ) -> Registered:
         """Store a trained bundle as a new version of its model, with its parameters and data.
 
-        The run stays open until `finish`; the version carries its label as an alias from the start.
+        The version carries its label as an alias from the start.
         """
         mlflow = self._mlflow
         label = self._free_label(job.model_id, now)
