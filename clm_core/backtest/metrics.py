@@ -124,7 +124,23 @@ def measure(
     returns: Floats, exposure: Floats, turnover: Floats, trade_returns: Floats, periods_per_year: float
 ) -> Metrics:
     """All metrics of the series of a backtest and the net returns of its trades."""
-    return Metrics(*_measured(returns, exposure, turnover, trade_returns, periods_per_year))
+    return Metrics(
+        *_measured(
+            _read_only(returns),
+            _read_only(exposure),
+            _read_only(turnover),
+            _read_only(trade_returns),
+            periods_per_year,
+        )
+    )
+
+
+def _read_only(values: Floats) -> Floats:
+    """numba compiles one version for arrays that may be written and another for those that may not, and the
+    two may add up in different orders: with one of them the same returns always give the same metrics."""
+    view = values.view()
+    view.setflags(write=False)
+    return view
 
 
 @_compiled
