@@ -29,7 +29,7 @@ from clm_core.domain.versions import ModelVersion
 from clm_core.domain.vocabulary import JobStatus, ModelStatus
 from clm_core.ledger import leases
 from clm_core.ledger.promotions import PromotionBook
-from clm_core.ledger.tables import Base, EvaluationRow, JobRow, VersionRow
+from clm_core.ledger.tables import Base, EvaluationRow, JobRow, VersionRow, storable
 from clm_core.promotion.criteria import PromotionCriteria
 
 _JOBS, _VERSIONS, _EVALUATIONS = (
@@ -127,7 +127,7 @@ class Ledger:
         )
         with self._engine.begin() as connection:
             failed = self._end(
-                connection, lease, JobStatus.FAILED, finished_at=now, failure_cause=_storable(cause)
+                connection, lease, JobStatus.FAILED, finished_at=now, failure_cause=storable(cause)
             )
             connection.execute(unjudged)
         return failed
@@ -304,8 +304,3 @@ def _job_of(model_id: str, label: str) -> ScalarSelect[UUID]:
         .where(_VERSIONS.c.model_id == model_id, _VERSIONS.c.version == label)
         .scalar_subquery()
     )
-
-
-def _storable(text: str) -> str:
-    """PostgreSQL takes neither NUL nor lone surrogates; the cause of a failure must not be lost for that."""
-    return text.replace("\0", "\\0").encode("utf-8", "backslashreplace").decode()
