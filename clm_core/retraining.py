@@ -184,6 +184,7 @@ def register(
         timeframe=job.timeframe,
         status=ModelStatus.TRAINING,
         training_job_id=job.id,
+        parent_version=services.ledger.promotions.champion(job.model_id),
         model_path=placed.uri,
         mlflow_version=placed.mlflow_version,
         mlflow_run_id=placed.run_id,

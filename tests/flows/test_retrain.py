@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from clm_core import retraining
+from clm_core.domain.actors import Actor, Role
 from clm_core.domain.errors import InvalidTrainingParams, UnknownSeries
 from clm_core.domain.jobs import RetrainRequest
 from clm_core.domain.vocabulary import JobStatus, ModelStatus, ModelType
@@ -135,3 +136,17 @@ def test_a_request_that_cannot_work_is_refused_before_a_job_exists(
     with pytest.raises(error):
         retraining.open_job(services, request_for(**changes))
     assert services.ledger.jobs(limit=1000) == before
+
+
+def test_a_version_names_the_one_that_served_when_it_was_trained(
+    services: Services, prefect_url: str
+) -> None:
+    retrain = load_flow("flows.retrain.retrain")
+    request = request_for(ModelType.LIGHTGBM, symbol="EURUSD", training_params={"rounds": 2})
+    first = retrain(request).version
+    admin = Actor(name="ada", role=Role.ADMIN)
+    services.promotions.promote(
+        first.model_id, first.version, admin, "a parent for the next", services.clock(), force=True
+    )
+    assert first.parent_version is None
+    assert retrain(request).version.parent_version == first.version
