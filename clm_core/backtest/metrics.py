@@ -185,7 +185,9 @@ def _deviation(values: Floats) -> float:
     squares = 0.0
     for i in range(len(values)):
         squares += (values[i] - values[0] - centre) ** 2
-    return float(np.sqrt(squares / max(len(values) - 1, 0)))
+    deviation = float(np.sqrt(squares / max(len(values) - 1, 0)))
+    # what is left of equal values when their sum is taken in another order
+    return 0.0 if len(values) > 1 and deviation <= 1e-13 * abs(values[0]) else deviation
 
 
 @_compiled
