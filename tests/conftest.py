@@ -6,10 +6,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings as hypothesis
 
 from clm_core.runner import prefect_server, prepare_environment
 from clm_core.services import Services, open_services
 from clm_core.settings import Settings
+
+# the same cases in every run, so that a change is never refused for what it did not touch;
+# `make chaos` searches anew each time
+hypothesis.register_profile("suite", derandomize=True, deadline=None)
+hypothesis.register_profile("search", deadline=None, max_examples=1000)
+hypothesis.load_profile("suite")
 
 
 @pytest.fixture(scope="session")
