@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from clm_core.database import Database, open_database
+from clm_core.ledger.alerts import AlertBook
 from clm_core.ledger.audit import anchor, anchor_folder
 from clm_core.ledger.store import Ledger
 from clm_core.market.sources import MarketData
@@ -31,6 +32,7 @@ class Services:
     ledger: Ledger
     registry: MLflowRegistry
     promotions: Promotions
+    alerts: AlertBook
     market: MarketData
     clock: Callable[[], datetime]
     announce: Announce
@@ -100,6 +102,7 @@ def _connect(settings: Settings, database: Database, announce: Announce) -> Iter
             ledger=ledger,
             registry=registry,
             promotions=Promotions(ledger, registry, settings.fault),
+            alerts=AlertBook(engine),
             market=MarketData(settings.home),
             clock=lambda: datetime.now(UTC),
             announce=announce,

@@ -75,6 +75,8 @@ class Promotion(Change):
     id: int
     """Grows with time."""
     state: PromotionState
+    confirmations: int = 0
+    """How often an admin let a forced one stand for longer."""
     finished_at: datetime | None
     """None while it is under way: an intent without an outcome, or an alias not yet put back."""
 

@@ -30,6 +30,8 @@ class ModelVersion(BaseModel):
     mlflow_run_id: str
     bundle_digest: str
     """SHA-256 of the bundle's manifest, hexadecimal."""
+    package_digest: str | None = None
+    """SHA-256 over everything MLflow holds beside the bundle; None: an earlier release registered it."""
     data_hash: str
     """Content hash of the bars it was trained on, hexadecimal."""
     code_version: str

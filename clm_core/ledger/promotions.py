@@ -10,6 +10,7 @@ from sqlalchemy import Connection, Engine, NullPool, create_engine, func, insert
 from sqlalchemy.exc import OperationalError
 
 from clm_core.domain.actors import Actor
+from clm_core.domain.alerts import Alert, AlertKind
 from clm_core.domain.audit import Action, AuditEntry
 from clm_core.domain.errors import ConflictError, IllegalTransition
 from clm_core.domain.events import Event, EventType, ProductionChanged
@@ -17,7 +18,7 @@ from clm_core.domain.promotions import Change, Evidence, Promotion, PromotionKin
 from clm_core.domain.versions import ModelVersion
 from clm_core.domain.vocabulary import JobStatus, ModelStatus
 from clm_core.faults import Fault, strike
-from clm_core.ledger import audit
+from clm_core.ledger import alerts, audit
 from clm_core.ledger.tables import Base, EvaluationRow, JobRow, OutboxRow, PromotionRow, VersionRow
 
 _PROMOTIONS, _OUTBOX, _VERSIONS, _JOBS, _EVALUATIONS = (
@@ -152,6 +153,11 @@ class PromotionBook:
         with self._engine.begin() as connection:
             found = _insert(connection, drift, PromotionState.DRIFT)
             _audit(connection, found, Action.DRIFT_DETECTED, found.at)
+            message = (
+                f"{drift.reason}, and no promotion put it there: it is put back. "
+                "Ask who has access to MLflow; `clm reconcile MODEL --adopt` would let such a change stand."
+            )
+            _alert(connection, AlertKind.DRIFT_DETECTED, found, message)
         return found
 
     def restore(self, drift: Promotion, now: datetime) -> Promotion:
@@ -243,6 +249,12 @@ def _tell(connection: Connection, done: Promotion, now: datetime) -> None:
     _set_statuses(connection, done.model_id, done.to_version)
     forced = done.forced and done.kind is PromotionKind.PROMOTION
     _audit(connection, done, Action.FORCED_PROMOTION if forced else ACTION_OF[done.kind], now)
+    if done.kind is PromotionKind.LOSS:
+        message = (
+            f"{done.from_version} was deleted in MLflow and nothing serves: bring the one before back with "
+            f"`clm rollback {done.model_id}`, or promote another."
+        )
+        _alert(connection, AlertKind.PRODUCTION_LOST, done, message)
     if done.kind in EVENT_OF:
         _announce(connection, done, now)
 
@@ -263,6 +275,10 @@ def _audit(connection: Connection, change: Promotion, action: Action, now: datet
         at=now, actor=change.by, action=action, subject=change.model_id, details=told | details
     )
     audit.append(connection, entry)
+
+
+def _alert(connection: Connection, kind: AlertKind, change: Promotion, message: str) -> None:
+    alerts.record(connection, Alert(kind=kind, subject=change.model_id, message=message, at=change.at))
 
 
 def _announce(connection: Connection, done: Promotion, now: datetime) -> None:

@@ -22,12 +22,13 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import IntegrityError
 
+from clm_core.domain.alerts import Alert, AlertKind
 from clm_core.domain.errors import AlreadyExists, IllegalTransition, NotFound
 from clm_core.domain.evaluations import EvaluationResult, Verdict
 from clm_core.domain.jobs import Lease, TrainingJob
 from clm_core.domain.versions import ModelVersion
 from clm_core.domain.vocabulary import JobStatus, ModelStatus
-from clm_core.ledger import leases
+from clm_core.ledger import alerts, leases
 from clm_core.ledger.promotions import PromotionBook
 from clm_core.ledger.tables import Base, EvaluationRow, JobRow, VersionRow, storable
 from clm_core.promotion.criteria import PromotionCriteria
@@ -130,6 +131,9 @@ class Ledger:
                 connection, lease, JobStatus.FAILED, finished_at=now, failure_cause=storable(cause)
             )
             connection.execute(unjudged)
+            message = f"{failed.model_id}: {failed.failure_cause}. See `clm jobs`, then retrain."
+            alert = Alert(kind=AlertKind.JOB_FAILED, subject=str(failed.id), message=message, at=now)
+            alerts.record(connection, alert)
         return failed
 
     def job(self, job_id: UUID) -> TrainingJob:

@@ -178,6 +178,7 @@ class VersionRow(Base):
     mlflow_version: Mapped[int]
     mlflow_run_id: Mapped[str]
     bundle_digest: Mapped[str]
+    package_digest: Mapped[str | None]
     data_hash: Mapped[str]
     code_version: Mapped[str]
     seed: Mapped[int] = mapped_column(BigInteger)
@@ -286,17 +287,22 @@ class PromotionRow(Base):
     reason: Mapped[str]
     forced: Mapped[bool]
     expires_at: Mapped[datetime | None]
+    confirmations: Mapped[int] = mapped_column(server_default=text("0"))
     at: Mapped[datetime]
     finished_at: Mapped[datetime | None]
 
 
 class OutboxRow(Base):
-    """An `Event` that is told once what it tells of is committed, at least once, in the order of `seq`."""
+    """An `Event` that is told once what it tells of is committed, at least once, in the order of `seq`.
+
+    A trigger lets one transaction at a time add rows here and to `alerts`, so that a greater `seq` is never
+    seen before a smaller one: a receiver's position says all there is to say.
+    """
 
     __tablename__ = "outbox"
     __table_args__ = (
         _one_of(EventType, "type"),
-        Index("ix_outbox_undelivered", "seq", postgresql_where=text("delivered_at IS NULL")),
+        Index(None, "seq", unique=True),
     )
 
     id: Mapped[UUID] = mapped_column(primary_key=True)
@@ -304,4 +310,35 @@ class OutboxRow(Base):
     type: Mapped[str]
     payload: Mapped[dict[str, Any]] = mapped_column(JSONB)
     at: Mapped[datetime]
-    delivered_at: Mapped[datetime | None]
+
+
+class AlertRow(Base):
+    """A `RaisedAlert`; `kind` has no check, so that a new one needs no migration."""
+
+    __tablename__ = "alerts"
+    __table_args__ = (
+        Index("ix_alerts_lasting", "kind", "subject", unique=True, postgresql_where=text("ended_at IS NULL")),
+    )
+
+    seq: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
+    kind: Mapped[str]
+    subject: Mapped[str]
+    message: Mapped[str]
+    at: Mapped[datetime]
+    ended_at: Mapped[datetime | None]
+
+
+class ReceiverRow(Base):
+    """How far one receiver of events or alerts has been told; whoever tells it holds the row's lock."""
+
+    __tablename__ = "receivers"
+
+    name: Mapped[str] = mapped_column(primary_key=True)
+    position: Mapped[int] = mapped_column(BigInteger)
+    """`seq` of the last that it took."""
+    failures: Mapped[int]
+    """In a row; 0 after a success."""
+    failing_since: Mapped[datetime | None]
+    retry_at: Mapped[datetime | None]
+    """Not before then; None: at once."""
+    last_error: Mapped[str | None]

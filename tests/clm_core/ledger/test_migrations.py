@@ -41,12 +41,14 @@ def test_up_down_and_up_again_leave_the_newest_tables(empty_database: Callable[[
     with create_engine(url).begin() as connection:
         assert tables(connection) == [
             "alembic_version",
+            "alerts",
             "audit_log",
             "evaluations",
             "job_leases",
             "model_versions",
             "outbox",
             "promotions",
+            "receivers",
             "training_jobs",
         ]
         assert current_revision(connection) == HEAD

@@ -9,6 +9,7 @@ import pytest
 from sqlalchemy import create_engine, text
 
 from clm_core.domain.actors import Actor, Role
+from clm_core.domain.alerts import AlertKind
 from clm_core.domain.errors import (
     BundleCorrupt,
     CLMError,
@@ -71,9 +72,9 @@ def test_everything_about_a_promotion_is_told_with_it(
     version = make_version(model_id)
     done = promote(services, version)
     with create_engine(services.database.url("ledger")).begin() as connection:
-        of_model = text("SELECT type, payload, at, delivered_at FROM outbox WHERE payload->>'model_id' = :id")
+        of_model = text("SELECT type, payload, at FROM outbox WHERE payload->>'model_id' = :id")
         [event] = connection.execute(of_model, {"id": model_id}).all()
-    assert (event.type, event.at, event.delivered_at) == ("clm.model_promoted", NOW, None)
+    assert (event.type, event.at) == ("clm.model_promoted", NOW)
     assert event.payload == {
         "promotion_id": done.id,
         "model_id": model_id,
@@ -466,3 +467,19 @@ def stored_folder(services: Services, version: ModelVersion) -> str:
     client = mlflow.MlflowClient(services.database.url("mlflow"), services.database.url("mlflow"))
     source: str = client.get_model_version(version.model_id, str(version.mlflow_version)).source
     return source.removeprefix("models:/")
+
+
+def test_what_was_moved_or_deleted_by_hand_is_alerted(
+    services: Services, make_version: MakeVersion, model_id: str
+) -> None:
+    import mlflow
+
+    serving, other = make_version(model_id), make_version(model_id)
+    promote(services, serving)
+    services.registry.point(model_id, "production", other.mlflow_version)
+    services.promotions.reconcile(model_id, OPERATOR, NOW)
+    client = mlflow.MlflowClient(services.database.url("mlflow"), services.database.url("mlflow"))
+    client.delete_model_version(model_id, str(serving.mlflow_version))
+    services.promotions.reconcile(model_id, OPERATOR, NOW)
+    told = [alert.kind for alert in services.alerts.newest() if alert.subject == model_id]
+    assert told == [AlertKind.PRODUCTION_LOST, AlertKind.DRIFT_DETECTED, AlertKind.DRIFT_DETECTED]

@@ -1,0 +1,48 @@
+"""What somebody has to hear of at once."""
+
+from datetime import datetime
+from enum import StrEnum
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class AlertKind(StrEnum):
+    JOB_FAILED = "job_failed"
+    DRIFT_DETECTED = "drift_detected"
+    """The production alias was moved by hand."""
+    PRODUCTION_LOST = "production_lost"
+    """The serving version was deleted in MLflow: nothing serves."""
+    BUNDLE_REFUSED = "bundle_refused"
+    """What MLflow holds of a version is not what was registered."""
+    FORCED_EXPIRED = "forced_expired"
+    """A forced promotion still serves although its time is over."""
+    DELIVERY_FAILING = "delivery_failing"
+    """A receiver of events or alerts has not taken any for a while."""
+    AUDIT_BROKEN = "audit_broken"
+    """The audit is not as it was written."""
+    UPKEEP_FAILING = "upkeep_failing"
+    """A part of the upkeep could not do its work."""
+
+
+HAPPENINGS = frozenset({AlertKind.JOB_FAILED, AlertKind.DRIFT_DETECTED})
+"""Each is told of. All others are conditions: told of when they begin, not again until they have ended."""
+
+
+class Alert(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: AlertKind
+    subject: str = Field(min_length=1)
+    """Whom or what it is about: a model id, a job id, MODEL@VERSION, the name of a receiver."""
+    message: str = Field(min_length=1)
+    """What happened and what to do, for the person it wakes up."""
+    at: datetime
+
+
+class RaisedAlert(Alert):
+    """An alert as it is recorded."""
+
+    seq: int
+    """Grows with time."""
+    ended_at: datetime | None
+    """When the condition was found to be over; a happening's own time."""

@@ -1,0 +1,78 @@
+"""An alert is there if and only if what it is about is, and a condition that lasts is told of once."""
+
+import threading
+from datetime import UTC, datetime
+
+import pytest
+from sqlalchemy import Engine, text
+from sqlalchemy.exc import IntegrityError
+
+from clm_core.domain.alerts import Alert, AlertKind
+from clm_core.ledger.alerts import AlertBook, record
+
+pytestmark = pytest.mark.xdist_group("ledger")
+
+NOW = datetime(2026, 3, 4, 12, tzinfo=UTC)
+
+
+@pytest.fixture
+def book(engine: Engine) -> AlertBook:
+    with engine.begin() as connection:
+        connection.execute(text("TRUNCATE alerts"))
+    return AlertBook(engine)
+
+
+def alert(kind: AlertKind = AlertKind.AUDIT_BROKEN, subject: str = "audit", message: str = "look") -> Alert:
+    return Alert(kind=kind, subject=subject, message=message, at=NOW)
+
+
+def test_a_condition_is_told_of_once_until_it_has_ended(book: AlertBook) -> None:
+    assert book.record(alert())
+    assert not book.record(alert(message="still"))
+    assert book.record(alert(subject="another"))
+    assert [(each.subject, each.message) for each in book.lasting()] == [
+        ("audit", "look"),
+        ("another", "look"),
+    ]
+    assert book.end(AlertKind.AUDIT_BROKEN, "audit", NOW)
+    assert not book.end(AlertKind.AUDIT_BROKEN, "audit", NOW)
+    assert book.record(alert(message="again"))
+    assert [each.message for each in book.newest()] == ["again", "look", "look"]
+
+
+def test_every_happening_is_told_of_and_none_lasts(book: AlertBook) -> None:
+    for _ in range(2):
+        assert book.record(alert(AlertKind.DRIFT_DETECTED, "a_model"))
+    assert book.lasting() == []
+    assert len(book.newest()) == 2
+
+
+def test_an_alert_about_what_never_was_is_not_recorded(engine: Engine, book: AlertBook) -> None:
+    with pytest.raises(IntegrityError):
+        record_and_fail(engine)
+    assert book.newest() == []
+
+
+def record_and_fail(engine: Engine) -> None:
+    with engine.begin() as connection:
+        record(connection, alert())
+        connection.execute(text("INSERT INTO receivers VALUES (NULL, 0, 0)"))
+
+
+def test_what_no_database_can_store_is_told_all_the_same(book: AlertBook) -> None:
+    book.record(alert(message="a \0"))
+    assert [each.message for each in book.newest()] == [r"a \0"]
+
+
+def test_the_numbers_of_alerts_appear_in_their_order(engine: Engine, book: AlertBook) -> None:
+    """Who reads up to a number must never find a smaller one later."""
+    with engine.connect() as first, first.begin() as begun:
+        record(first, alert(subject="first"))
+        second = threading.Thread(target=book.record, args=[alert(subject="second")])
+        second.start()
+        second.join(0.5)
+        assert second.is_alive()
+        assert book.newest() == []
+        begun.commit()
+    second.join(10)
+    assert [each.subject for each in book.newest()] == ["second", "first"]
