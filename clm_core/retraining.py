@@ -230,7 +230,7 @@ def judge(services: Services, lease: Lease, version: ModelVersion, tested: Teste
         {"equity": tested.result.equity},
     )
     status = ModelStatus.CANDIDATE if verdict.passed else ModelStatus.FAILED
-    services.ledger.set_version_status(version.model_id, version.version, status, lease)
+    services.ledger.set_version_status(version.model_id, version.version, status, services.clock(), lease)
     services.registry.set_status(version.model_id, version.mlflow_version, status, verdict.reasons)
     return verdict
 
@@ -325,11 +325,11 @@ def _commit() -> str:
 
 
 def _fail(services: Services, lease: Lease, error: BaseException) -> None:
-    cause = f"{type(error).__name__}: {error}"
+    cause, now = f"{type(error).__name__}: {error}", services.clock()
     versions = services.ledger.versions(training_job_id=lease.job_id)
     for version in versions:
-        services.ledger.set_version_status(version.model_id, version.version, ModelStatus.FAILED, lease)
-    services.ledger.fail_job(lease, cause, services.clock())
+        services.ledger.set_version_status(version.model_id, version.version, ModelStatus.FAILED, now, lease)
+    services.ledger.fail_job(lease, cause, now)
     # last: when it is MLflow that failed, the ledger has to know
     for version in versions:
         services.registry.set_status(

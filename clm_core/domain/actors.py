@@ -21,3 +21,7 @@ class Actor(BaseModel):
 
     name: str = Field(min_length=1)
     role: Role
+
+
+SYSTEM = Actor(name="clm", role=Role.OPERATOR)
+"""Nobody asked for it at that moment: a job's own steps, a sweep."""

@@ -15,6 +15,8 @@ class Action(StrEnum):
     JOB_FAILED = "job_failed"
     VERSION_REGISTERED = "version_registered"
     VERSION_JUDGED = "version_judged"
+    VERSION_STATUS_CHANGED = "version_status_changed"
+    """By anything but a promotion, a rollback or a retirement, which have their own words."""
     VERSION_RETIRED = "version_retired"
     PROMOTION_COMMITTED = "promotion_committed"
     PROMOTION_ABORTED = "promotion_aborted"

@@ -27,7 +27,7 @@ class RetrainRequest(BaseModel):
         default_factory=dict, description="Parameters that differ from the model type's defaults."
     )
     seed: int = Field(default=0, ge=0, description="Seed of everything random in the training.")
-    requested_by: str = Field(default="unknown", description="Who asks.")
+    requested_by: str = Field(default="unknown", min_length=1, description="Who asks.")
 
 
 class TrainingJob(BaseModel):
@@ -46,7 +46,7 @@ class TrainingJob(BaseModel):
     trigger_reason: TriggerReason
     training_params: dict[str, Any] = Field(default_factory=dict)
     seed: int = 0
-    requested_by: str
+    requested_by: str = Field(min_length=1)
     status: JobStatus = JobStatus.PENDING
     created_at: datetime
     started_at: datetime | None = None

@@ -8,27 +8,29 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import (
+    ColumnElement,
     Connection,
     Engine,
     ScalarSelect,
     Table,
+    and_,
     func,
     insert,
-    literal,
-    or_,
     select,
     text,
     update,
 )
 from sqlalchemy.exc import IntegrityError
 
+from clm_core.domain.actors import SYSTEM, Actor, Role
 from clm_core.domain.alerts import Alert, AlertKind
+from clm_core.domain.audit import Action, AuditEntry
 from clm_core.domain.errors import AlreadyExists, IllegalTransition, NotFound
 from clm_core.domain.evaluations import EvaluationResult, Verdict
 from clm_core.domain.jobs import Lease, TrainingJob
 from clm_core.domain.versions import ModelVersion
 from clm_core.domain.vocabulary import JobStatus, ModelStatus
-from clm_core.ledger import alerts, leases
+from clm_core.ledger import alerts, audit, leases
 from clm_core.ledger.promotions import PromotionBook
 from clm_core.ledger.tables import Base, EvaluationRow, JobRow, VersionRow, storable
 from clm_core.promotion.criteria import PromotionCriteria
@@ -36,6 +38,10 @@ from clm_core.promotion.criteria import PromotionCriteria
 _JOBS, _VERSIONS, _EVALUATIONS = (
     Base.metadata.tables[row.__tablename__] for row in (JobRow, VersionRow, EvaluationRow)
 )
+_ASKED = {"trigger_reason", "dataset_span_days", "data_snapshot", "training_params", "seed"}
+"""What the audit says of a job."""
+_LINEAGE = {"training_job_id", "parent_version", "bundle_digest", "data_hash", "code_version"}
+"""What the audit says of a version."""
 _CHANGES = text("""
 SELECT count(*) FILTER (WHERE kind IN ('promotion', 'adoption')) AS promotions,
        count(*) FILTER (WHERE kind = 'rollback') AS rollbacks,
@@ -71,6 +77,8 @@ class Counts:
 class Ledger:
     """What was asked for, what came of it and what was thought of that. Every method is a transaction.
 
+    Every change is an entry of the audit, written last in its transaction.
+
     About a job in progress, its versions and their evaluations only who holds its lease writes; everybody
     else is refused with IllegalTransition, and with LeaseLost who has held it.
     """
@@ -89,6 +97,9 @@ class Ledger:
             raise IllegalTransition(f"Job {job.id} is {job.status}: a new job has to be pending.")
         with self._recording(f"Job {job.id}") as connection:
             connection.execute(insert(_JOBS).values(job.model_dump() | {"model_id": job.model_id}))
+            asked = job.model_dump(include=_ASKED)
+            by = Actor(name=job.requested_by, role=Role.OPERATOR)
+            _audit_job(connection, Action.JOB_CREATED, job, job.created_at, asked, by)
         return job
 
     def start_job(self, job_id: UUID, holder: str, now: datetime, lease_for: timedelta) -> Lease:
@@ -97,10 +108,14 @@ class Ledger:
             update(_JOBS)
             .where(_JOBS.c.id == job_id, _JOBS.c.status == JobStatus.PENDING)
             .values(status=JobStatus.IN_PROGRESS, started_at=now)
+            .returning(*_JOBS.c)
         )
         with self._engine.begin() as connection:
-            if connection.execute(started).rowcount:
-                return leases.take(connection, job_id, holder, now, lease_for)
+            row = connection.execute(started).mappings().one_or_none()
+            if row is not None:
+                lease = leases.take(connection, job_id, holder, now, lease_for)
+                _audit_job(connection, Action.JOB_STARTED, _job(row), now, {"holder": holder})
+                return lease
         found = self.job(job_id)
         raise IllegalTransition(
             f"Job {job_id} is {found.status}: only a pending job can be started. Ask for a new job instead."
@@ -117,7 +132,9 @@ class Ledger:
 
     def complete_job(self, lease: Lease, now: datetime) -> TrainingJob:
         with self._engine.begin() as connection:
-            return self._end(connection, lease, JobStatus.COMPLETED, finished_at=now)
+            done = _end(connection, lease, JobStatus.COMPLETED, finished_at=now)
+            _audit_job(connection, Action.JOB_COMPLETED, done, now, {"holder": lease.holder})
+        return done
 
     def fail_job(self, lease: Lease, cause: str, now: datetime) -> TrainingJob:
         """End a job as failed, and with it those of its versions that nobody has judged."""
@@ -125,15 +142,18 @@ class Ledger:
             update(_VERSIONS)
             .where(_VERSIONS.c.training_job_id == lease.job_id, _VERSIONS.c.status == ModelStatus.TRAINING)
             .values(status=ModelStatus.FAILED)
+            .returning(*_VERSIONS.c)
         )
         with self._engine.begin() as connection:
-            failed = self._end(
-                connection, lease, JobStatus.FAILED, finished_at=now, failure_cause=storable(cause)
-            )
-            connection.execute(unjudged)
+            failed = _end(connection, lease, JobStatus.FAILED, finished_at=now, failure_cause=storable(cause))
+            taken_along = [_version(row) for row in connection.execute(unjudged).mappings()]
             message = f"{failed.model_id}: {failed.failure_cause}. See `clm jobs`, then retrain."
             alert = Alert(kind=AlertKind.JOB_FAILED, subject=str(failed.id), message=message, at=now)
             alerts.record(connection, alert)
+            how = {"holder": lease.holder, "cause": cause}
+            _audit_job(connection, Action.JOB_FAILED, failed, now, how)
+            for version in taken_along:
+                _audit_status(connection, version, ModelStatus.TRAINING, now, SYSTEM)
         return failed
 
     def job(self, job_id: UUID) -> TrainingJob:
@@ -158,13 +178,15 @@ class Ledger:
         with self._recording(f"Version {version.version} of {version.model_id}") as connection:
             leases.require(connection, version.training_job_id, lease)
             connection.execute(insert(_VERSIONS).values(version.model_dump()))
+            told = version.model_dump(include=_LINEAGE)
+            _audit_version(connection, Action.VERSION_REGISTERED, version, version.created_at, told)
         return version
 
     def version(self, model_id: str, label: str) -> ModelVersion:
         rows = self._select(_VERSIONS, {"model_id": model_id, "version": label}, limit=1)
         if not rows:
-            raise NotFound(f"{model_id} has no version {label}. `clm models` lists them.")
-        return ModelVersion.model_validate(rows[0])
+            raise _no_version(model_id, label)
+        return _version(rows[0])
 
     def versions(
         self,
@@ -183,10 +205,16 @@ class Ledger:
             "training_job_id": training_job_id,
             "mlflow_version": mlflow_version,
         }
-        return [ModelVersion.model_validate(row) for row in self._select(_VERSIONS, wanted, limit)]
+        return [_version(row) for row in self._select(_VERSIONS, wanted, limit)]
 
     def set_version_status(
-        self, model_id: str, label: str, status: ModelStatus, lease: Lease | None = None
+        self,
+        model_id: str,
+        label: str,
+        status: ModelStatus,
+        now: datetime,
+        lease: Lease | None = None,
+        by: Actor = SYSTEM,
     ) -> ModelVersion:
         """Give a version another status; one that has FAILED keeps that for ever.
 
@@ -196,26 +224,16 @@ class Ledger:
             IllegalTransition: the version has failed, serves, or would.
             NotFound: the model has no such version.
         """
-        moved = (
-            update(_VERSIONS)
-            .where(_VERSIONS.c.model_id == model_id, _VERSIONS.c.version == label)
-            .where(or_(_VERSIONS.c.status != ModelStatus.FAILED, literal(status is ModelStatus.FAILED)))
-            .where(
-                _VERSIONS.c.status != ModelStatus.PRODUCTION, literal(status is not ModelStatus.PRODUCTION)
-            )
-            .values(status=status)
-            .returning(*_VERSIONS.c)
-        )
         with self._engine.begin() as connection:
             leases.require(connection, _job_of(model_id, label), lease)
-            row = connection.execute(moved).mappings().one_or_none()
-        if row is None:
-            found = self.version(model_id, label)
-            raise IllegalTransition(
-                f"{model_id} {label} is {found.status} and can't become {status}: "
-                "retrain for another, or see `clm promote` and `clm rollback` for what serves."
-            )
-        return ModelVersion.model_validate(row)
+            before = _locked_version(connection, model_id, label)
+            _require_move(before, status)
+            if before.status is status:
+                return before
+            moved = update(_VERSIONS).where(_is(model_id, label)).values(status=status)
+            after = _version(connection.execute(moved.returning(*_VERSIONS.c)).mappings().one())
+            _audit_status(connection, after, before.status, now, by)
+        return after
 
     def add_evaluation(
         self,
@@ -239,7 +257,16 @@ class Ledger:
         what = f"Evaluation {result.id} of {result.model_id} {result.version}"
         with self._recording(what) as connection:
             leases.require(connection, _job_of(result.model_id, result.version), lease)
+            version = _locked_version(connection, result.model_id, result.version)
             connection.execute(insert(_EVALUATIONS).values(row))
+            told = {
+                "evaluation": result.id,
+                "decision": verdict.decision,
+                "score": verdict.score,
+                "sharpe_ratio": result.sharpe_ratio,
+                "bundle_digest": bundle_digest,
+            }
+            _audit_version(connection, Action.VERSION_JUDGED, version, result.created_at, told)
         return result
 
     def evaluation(self, model_id: str, label: str) -> tuple[EvaluationResult, Verdict]:
@@ -265,11 +292,6 @@ class Ledger:
                 forced=changes.forced,
                 promotion_rate=connection.scalar(_PROMOTION_RATE),
             )
-
-    def _end(self, connection: Connection, lease: Lease, status: JobStatus, **values: Any) -> TrainingJob:
-        leases.give_back(connection, lease)
-        ended = update(_JOBS).where(_JOBS.c.id == lease.job_id).values(status=status, **values)
-        return _job(connection.execute(ended.returning(*_JOBS.c)).mappings().one())
 
     @contextlib.contextmanager
     def _recording(self, what: str) -> Iterator[Connection]:
@@ -298,13 +320,77 @@ class Ledger:
             return [dict(row) for row in connection.execute(query.limit(limit)).mappings()]
 
 
+def _end(connection: Connection, lease: Lease, status: JobStatus, **values: Any) -> TrainingJob:
+    leases.give_back(connection, lease)
+    ended = update(_JOBS).where(_JOBS.c.id == lease.job_id).values(status=status, **values)
+    return _job(connection.execute(ended.returning(*_JOBS.c)).mappings().one())
+
+
 def _job(row: Mapping[Any, Any]) -> TrainingJob:
     return TrainingJob.model_validate({name: row[name] for name in TrainingJob.model_fields})
 
 
+def _version(row: Mapping[Any, Any]) -> ModelVersion:
+    return ModelVersion.model_validate({name: row[name] for name in ModelVersion.model_fields})
+
+
+def _is(model_id: str, label: str) -> ColumnElement[bool]:
+    return and_(_VERSIONS.c.model_id == model_id, _VERSIONS.c.version == label)
+
+
 def _job_of(model_id: str, label: str) -> ScalarSelect[UUID]:
-    return (
-        select(_VERSIONS.c.training_job_id)
-        .where(_VERSIONS.c.model_id == model_id, _VERSIONS.c.version == label)
-        .scalar_subquery()
-    )
+    return select(_VERSIONS.c.training_job_id).where(_is(model_id, label)).scalar_subquery()
+
+
+def _locked_version(connection: Connection, model_id: str, label: str) -> ModelVersion:
+    """As it is, and stays until the transaction ends."""
+    found = select(*_VERSIONS.c).where(_is(model_id, label)).with_for_update(key_share=True)
+    row = connection.execute(found).mappings().one_or_none()
+    if row is None:
+        raise _no_version(model_id, label)
+    return _version(row)
+
+
+def _no_version(model_id: str, label: str) -> NotFound:
+    return NotFound(f"{model_id} has no version {label}. `clm models` lists them.")
+
+
+def _require_move(version: ModelVersion, status: ModelStatus) -> None:
+    serves = ModelStatus.PRODUCTION in (version.status, status)
+    if serves or (version.status is ModelStatus.FAILED and status is not ModelStatus.FAILED):
+        raise IllegalTransition(
+            f"{version.model_id} {version.version} is {version.status} and can't become {status}: "
+            "retrain for another, or see `clm promote` and `clm rollback` for what serves."
+        )
+
+
+def _audit_job(
+    connection: Connection,
+    action: Action,
+    job: TrainingJob,
+    at: datetime,
+    details: Mapping[str, Any],
+    by: Actor = SYSTEM,
+) -> None:
+    told = {"model_id": job.model_id, **details}
+    audit.append(connection, AuditEntry(at=at, actor=by, action=action, subject=str(job.id), details=told))
+
+
+def _audit_version(
+    connection: Connection,
+    action: Action,
+    version: ModelVersion,
+    at: datetime,
+    details: Mapping[str, Any],
+    by: Actor = SYSTEM,
+) -> None:
+    told = {"version": version.version, **details}
+    entry = AuditEntry(at=at, actor=by, action=action, subject=version.model_id, details=told)
+    audit.append(connection, entry)
+
+
+def _audit_status(
+    connection: Connection, version: ModelVersion, before: ModelStatus, now: datetime, by: Actor
+) -> None:
+    told = {"from": before, "to": version.status}
+    _audit_version(connection, Action.VERSION_STATUS_CHANGED, version, now, told, by)

@@ -18,7 +18,8 @@ from clm_core.domain.errors import LeaseLost
 from clm_core.domain.jobs import Lease, RetrainRequest, TrainingJob
 from clm_core.domain.versions import ModelVersion
 from clm_core.domain.vocabulary import JobStatus, ModelStatus, ModelType
-from clm_core.services import Services
+from clm_core.ledger.audit import anchor_folder, entries, read_anchors, verify
+from clm_core.services import Services, open_ledger
 
 pytestmark = pytest.mark.xdist_group("servers")
 
@@ -166,6 +167,10 @@ def test_after_kill_9_the_command_ends_the_job_and_what_it_left_open_in_mlflow(
     answer = CliRunner().invoke(app, ["sweep", "--json"], catch_exceptions=False)
     [ended] = json.loads(answer.stdout)
     assert (ended["id"], ended["failure_cause"]) == (str(job.id), "lost its lease")
+    with open_ledger(services.database) as engine:
+        assert verify(engine, read_anchors(anchor_folder(services.settings.home))).problems == ()
+        found = [entry.action for entry in entries(engine, limit=1000) if entry.subject == str(job.id)]
+    assert found == ["job_failed", "job_started", "job_created"]
     assert services.ledger.jobs(status=JobStatus.IN_PROGRESS) == []
     assert mlflow_statuses(services, job) == {"run": {"FAILED"}, "version": set()}
     assert not (services.work / str(job.id)).exists()

@@ -16,8 +16,9 @@ from clm_core.domain.actors import Actor, Role
 from clm_core.domain.errors import InvalidTrainingParams, UnknownSeries
 from clm_core.domain.jobs import RetrainRequest
 from clm_core.domain.vocabulary import JobStatus, ModelStatus, ModelType
+from clm_core.ledger.audit import entries
 from clm_core.runner import load_flow
-from clm_core.services import Services
+from clm_core.services import Services, open_ledger
 
 pytestmark = pytest.mark.xdist_group("servers")
 
@@ -52,6 +53,23 @@ def test_the_job_ends_completed_and_the_version_carries_the_verdict(
     assert verdict == outcome.verdict
     assert evaluation.sharpe_ratio == outcome.metrics.sharpe_ratio
     assert evaluation.trades == outcome.metrics.trades > 0
+
+
+def test_the_audit_has_one_entry_for_each_step_of_the_retrain(
+    outcome: retraining.Outcome, services: Services
+) -> None:
+    version = outcome.version
+    with open_ledger(services.database) as engine:
+        found = entries(engine, version.model_id, limit=1000)[::-1]
+    of_it = {str(version.training_job_id), version.version}
+    assert [entry.action for entry in found if of_it & {entry.subject, entry.details.get("version")}] == [
+        "job_created",
+        "job_started",
+        "version_registered",
+        "version_judged",
+        "version_status_changed",
+        "job_completed",
+    ]
 
 
 def test_the_report_is_one_file_beside_the_version_in_mlflow(

@@ -96,7 +96,7 @@ WRITES: list[Callable[[Ledger, ModelVersion, Lease | None], Any]] = [
     ),
     evaluate,
     lambda ledger, version, lease: ledger.set_version_status(
-        version.model_id, version.version, ModelStatus.CANDIDATE, lease
+        version.model_id, version.version, ModelStatus.CANDIDATE, NOW, lease
     ),
 ]
 each_write = pytest.mark.parametrize("write", WRITES, ids=["add version", "add evaluation", "set status"])

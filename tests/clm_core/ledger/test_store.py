@@ -136,7 +136,7 @@ def test_a_failed_job_takes_along_the_versions_that_nobody_has_judged(ledger: Le
     judged, unjudged = (
         ledger.add_version(a_version(job, NOW + timedelta(seconds=s)), lease) for s in range(2)
     )
-    ledger.set_version_status(judged.model_id, judged.version, ModelStatus.CANDIDATE, lease)
+    ledger.set_version_status(judged.model_id, judged.version, ModelStatus.CANDIDATE, NOW, lease)
     ledger.fail_job(lease, "cause", NOW)
     found = {version.version: version.status for version in ledger.versions()}
     assert found == {judged.version: ModelStatus.CANDIDATE, unjudged.version: ModelStatus.FAILED}
@@ -211,7 +211,7 @@ def test_what_is_unknown_is_named_with_where_to_look(ledger: Ledger) -> None:
         (lambda: ledger.job(unknown), f"no job {unknown}. `clm jobs`"),
         (lambda: start(ledger, a_job(id=unknown)), f"no job {unknown}"),
         (lambda: ledger.version("xgboost_btcusd_1h", "v1"), "no version v1. `clm models`"),
-        (lambda: ledger.set_version_status("m", "v1", ModelStatus.SHADOW), "m has no version v1"),
+        (lambda: ledger.set_version_status("m", "v1", ModelStatus.SHADOW, NOW), "m has no version v1"),
         (lambda: ledger.evaluation("m", "v1"), "m v1 has not been evaluated"),
         (lambda: ledger.add_version(version), f"training_job_id.*{version.training_job_id}"),
         (
@@ -248,16 +248,16 @@ def test_versions_come_newest_first_and_can_be_narrowed(ledger: Ledger) -> None:
     assert ledger.versions(limit=1) == [second]
     assert ledger.versions(training_job_id=first.training_job_id) == [first]
     assert ledger.versions(model_id="lightgbm_btcusd_1h") == []
-    candidate = ledger.set_version_status(first.model_id, first.version, ModelStatus.CANDIDATE)
+    candidate = ledger.set_version_status(first.model_id, first.version, ModelStatus.CANDIDATE, NOW)
     assert ledger.versions(status=ModelStatus.CANDIDATE) == [candidate]
 
 
 def test_a_version_that_has_failed_stays_failed(ledger: Ledger) -> None:
     version = recorded_version(ledger)
-    failed = ledger.set_version_status(version.model_id, version.version, ModelStatus.FAILED)
-    assert ledger.set_version_status(version.model_id, version.version, ModelStatus.FAILED) == failed
+    failed = ledger.set_version_status(version.model_id, version.version, ModelStatus.FAILED, NOW)
+    assert ledger.set_version_status(version.model_id, version.version, ModelStatus.FAILED, NOW) == failed
     with pytest.raises(IllegalTransition, match="is failed and can't become candidate"):
-        ledger.set_version_status(version.model_id, version.version, ModelStatus.CANDIDATE)
+        ledger.set_version_status(version.model_id, version.version, ModelStatus.CANDIDATE, NOW)
     assert ledger.version(version.model_id, version.version) == failed
 
 
@@ -357,7 +357,7 @@ def test_counts_say_how_much_there_is_of_what(ledger: Ledger) -> None:
     assert ledger.counts() == Counts(models=0, versions={}, jobs={}, **unpromoted)
     version = recorded_version(ledger)
     recorded_version(ledger, created_at=NOW + timedelta(seconds=1))
-    ledger.set_version_status(version.model_id, version.version, ModelStatus.CANDIDATE)
+    ledger.set_version_status(version.model_id, version.version, ModelStatus.CANDIDATE, NOW)
     assert ledger.counts() == Counts(
         models=1,
         versions={ModelStatus.TRAINING: 1, ModelStatus.CANDIDATE: 1},

@@ -47,6 +47,8 @@ CHANGED = {
     "production_lost",
 }
 """What the audit calls a change of what serves."""
+MADE = ["version_registered", "version_judged", "version_status_changed"]
+"""What the audit calls the making of a version."""
 
 
 @dataclass(frozen=True)
@@ -159,7 +161,7 @@ def _judge(services: Services, lease: Lease, version: ModelVersion, sharpe: floa
     )
     services.ledger.add_evaluation(result, verdict, CRITERIA, version.bundle_digest, lease)
     status = ModelStatus.CANDIDATE if verdict.passed else ModelStatus.FAILED
-    return services.ledger.set_version_status(version.model_id, version.version, status, lease)
+    return services.ledger.set_version_status(version.model_id, version.version, status, NOW, lease)
 
 
 @pytest.fixture(scope="session")
@@ -171,12 +173,14 @@ def ledger_engine(services: Services) -> Iterator[Engine]:
 
 @pytest.fixture(scope="session")
 def audited(ledger_engine: Engine) -> Callable[[str], list[str]]:
-    """What the audit says was done to a model, oldest first."""
+    """What the audit says was done to what a model serves, oldest first."""
 
     def actions(model_id: str) -> list[str]:
-        query = text("SELECT action FROM audit_log WHERE subject = :id ORDER BY seq")
+        query = text(
+            "SELECT action FROM audit_log WHERE subject = :id AND action <> ALL (:made) ORDER BY seq"
+        )
         with ledger_engine.begin() as connection:
-            return list(connection.scalars(query, {"id": model_id}))
+            return list(connection.scalars(query, {"id": model_id, "made": MADE}))
 
     return actions
 

@@ -274,9 +274,9 @@ def test_what_serves_cannot_be_retired_nor_get_another_status(
     with pytest.raises(IllegalTransition, match="is production"):
         services.promotions.retire(model_id, serving.version, OPERATOR, "tested", NOW)
     with pytest.raises(IllegalTransition, match="is production"):
-        services.ledger.set_version_status(model_id, serving.version, ModelStatus.FAILED)
+        services.ledger.set_version_status(model_id, serving.version, ModelStatus.FAILED, NOW)
     with pytest.raises(IllegalTransition, match="can't become production"):
-        services.ledger.set_version_status(model_id, other.version, ModelStatus.PRODUCTION)
+        services.ledger.set_version_status(model_id, other.version, ModelStatus.PRODUCTION, NOW)
     for _ in range(2):
         retired = services.promotions.retire(model_id, other.version, OPERATOR, "tested", NOW)
         assert retired.status is ModelStatus.RETIRED

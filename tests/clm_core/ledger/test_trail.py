@@ -1,0 +1,250 @@
+"""What the ledger's changes leave in the audit: an entry each, and none of what was refused."""
+
+import threading
+import uuid
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from sqlalchemy import Engine, create_engine, text
+from sqlalchemy.exc import DBAPIError
+
+from clm_core.domain.actors import Actor, Role
+from clm_core.domain.errors import AlreadyExists, CLMError, IllegalTransition, LeaseLost, NotFound
+from clm_core.domain.evaluations import Decision, EvaluationResult, Verdict
+from clm_core.domain.jobs import Lease, TrainingJob
+from clm_core.domain.versions import ModelVersion
+from clm_core.domain.vocabulary import ModelStatus, ModelType, TriggerReason
+from clm_core.ledger.audit import entries, verify
+from clm_core.ledger.chain import Recorded
+from clm_core.ledger.migrations import upgrade
+from clm_core.ledger.store import Ledger
+from clm_core.promotion.criteria import PromotionCriteria
+
+pytestmark = pytest.mark.xdist_group("ledger")
+
+NOW = datetime(2025, 12, 4, 14, 30, 22, tzinfo=UTC)
+MINUTE = timedelta(minutes=1)
+MODEL, LABEL = "xgboost_btcusd_1h", "v20251204_143022"
+FAILED = Verdict(decision=Decision.FAIL, score=40.0, legs=(), reasons=("too little",))
+
+
+@pytest.fixture
+def engine(empty_database: Callable[[], str]) -> Iterator[Engine]:
+    """Of a ledger whose audit has no entry yet."""
+    url = empty_database()
+    upgrade(url)
+    engine = create_engine(url)
+    yield engine
+    engine.dispose()
+
+
+@pytest.fixture
+def ledger(engine: Engine) -> Ledger:
+    return Ledger(engine)
+
+
+def a_job() -> TrainingJob:
+    return TrainingJob(
+        id=uuid.uuid4(),
+        model_type=ModelType.XGBOOST,
+        symbol="BTCUSD",
+        timeframe="1h",
+        dataset_span_days=365,
+        data_snapshot="5a" * 32,
+        trigger_reason=TriggerReason.MANUAL,
+        training_params={"max_depth": 5},
+        seed=2**60,
+        requested_by="ada",
+        created_at=NOW,
+    )
+
+
+def a_version(job: TrainingJob, label: str = LABEL) -> ModelVersion:
+    return ModelVersion(
+        model_id=job.model_id,
+        version=label,
+        model_type=job.model_type,
+        symbol=job.symbol,
+        timeframe=job.timeframe,
+        status=ModelStatus.TRAINING,
+        training_job_id=job.id,
+        model_path=f"models:/{job.model_id}@{label}",
+        mlflow_version=1,
+        mlflow_run_id="run",
+        bundle_digest="b" * 64,
+        data_hash="d" * 64,
+        code_version="0.1.0",
+        seed=job.seed,
+        created_at=NOW,
+    )
+
+
+def judge(ledger: Ledger, version: ModelVersion, lease: Lease | None, sharpe_ratio: float = 0.5) -> None:
+    evaluation = EvaluationResult(
+        id=uuid.uuid4(),
+        model_id=version.model_id,
+        version=version.version,
+        sharpe_ratio=sharpe_ratio,
+        sortino_ratio=0.5,
+        calmar_ratio=0.5,
+        win_rate=0.5,
+        profit_factor=1.1,
+        max_drawdown=-0.2,
+        total_pnl=0.1,
+        trades=60,
+        period_start=NOW,
+        period_end=NOW,
+        fee_bps=5.0,
+        slippage_bps=2.0,
+        passed=False,
+        promotion_score=40.0,
+        created_at=NOW,
+    )
+    ledger.add_evaluation(evaluation, FAILED, PromotionCriteria(), version.bundle_digest, lease)
+
+
+def trail(engine: Engine) -> list[Recorded]:
+    """All entries, oldest first, of a chain that holds."""
+    report = verify(engine, [])
+    assert report.problems == ()
+    found = entries(engine, limit=10_000)[::-1]
+    assert len(found) == report.entries
+    return found
+
+
+def actions(engine: Engine) -> list[str]:
+    return [entry.action for entry in trail(engine)]
+
+
+def started(ledger: Ledger) -> tuple[TrainingJob, Lease]:
+    job = ledger.create_job(a_job())
+    return job, ledger.start_job(job.id, "trainer-3:4711", NOW, MINUTE)
+
+
+def test_a_whole_retrain_leaves_one_entry_a_change(ledger: Ledger, engine: Engine) -> None:
+    job, lease = started(ledger)
+    version = ledger.add_version(a_version(job), lease)
+    judge(ledger, version, lease, sharpe_ratio=float("nan"))
+    ledger.set_version_status(MODEL, LABEL, ModelStatus.FAILED, NOW, lease)
+    ledger.complete_job(lease, NOW + MINUTE)
+    found = trail(engine)
+    assert [(entry.action, entry.subject, entry.actor) for entry in found] == [
+        ("job_created", str(job.id), "ada"),
+        ("job_started", str(job.id), "clm"),
+        ("version_registered", MODEL, "clm"),
+        ("version_judged", MODEL, "clm"),
+        ("version_status_changed", MODEL, "clm"),
+        ("job_completed", str(job.id), "clm"),
+    ]
+    asked, ran, registered, judged, moved, done = (entry.details for entry in found)
+    assert asked == {
+        "model_id": MODEL,
+        "trigger_reason": "manual",
+        "dataset_span_days": 365,
+        "data_snapshot": "5a" * 32,
+        "training_params": {"max_depth": 5},
+        "seed": str(2**60),
+    }
+    assert ran == done == {"model_id": MODEL, "holder": "trainer-3:4711"}
+    assert registered == {
+        "version": LABEL,
+        "training_job_id": str(job.id),
+        "parent_version": None,
+        "bundle_digest": "b" * 64,
+        "data_hash": "d" * 64,
+        "code_version": "0.1.0",
+    }
+    assert judged == {
+        "version": LABEL,
+        "evaluation": judged["evaluation"],
+        "decision": "fail",
+        "score": 40,
+        "sharpe_ratio": "nan",
+        "bundle_digest": "b" * 64,
+    }
+    assert moved == {"version": LABEL, "from": "training", "to": "failed"}
+
+
+def test_a_job_whose_lease_ran_out_is_told_to_have_failed_with_the_versions_it_takes_along(
+    ledger: Ledger, engine: Engine
+) -> None:
+    job, lease = started(ledger)
+    for label in (LABEL, "v20251204_143023"):
+        ledger.add_version(a_version(job, label), lease)
+    [taken] = ledger.take_over_expired("sweeper:1", NOW + MINUTE, MINUTE)
+    ledger.fail_job(taken, "lost its lease", NOW + MINUTE)
+    told = [(entry.action, entry.details) for entry in trail(engine)][-3:]
+    assert told[0] == ("job_failed", {"model_id": MODEL, "holder": "sweeper:1", "cause": "lost its lease"})
+    assert sorted(details["version"] for _, details in told[1:]) == [LABEL, "v20251204_143023"]
+    assert {(action, details["from"], details["to"]) for action, details in told[1:]} == {
+        ("version_status_changed", "training", "failed")
+    }
+
+
+def test_whoever_changes_a_status_stands_in_the_entry(ledger: Ledger, engine: Engine) -> None:
+    version = ledger.add_version(a_version(ledger.create_job(a_job())))
+    eve = Actor(name="eve", role=Role.ADMIN)
+    ledger.set_version_status(MODEL, version.version, ModelStatus.SHADOW, NOW, by=eve)
+    last = trail(engine)[-1]
+    assert (last.actor, last.role, last.details["to"]) == ("eve", "admin", "shadow")
+
+
+def test_what_changes_nothing_leaves_no_entry(ledger: Ledger, engine: Engine) -> None:
+    version = ledger.add_version(a_version(ledger.create_job(a_job())))
+    before = actions(engine)
+    ledger.set_version_status(MODEL, version.version, ModelStatus.TRAINING, NOW)
+    assert actions(engine) == before
+
+
+def test_what_was_refused_leaves_no_entry(ledger: Ledger, engine: Engine) -> None:
+    job, lost = started(ledger)
+    version = ledger.add_version(a_version(job), lost)
+    [lease] = ledger.take_over_expired("sweeper:1", NOW + MINUTE, MINUTE)
+    before = actions(engine)
+    refused: list[tuple[type[CLMError], Callable[[], object]]] = [
+        (AlreadyExists, lambda: ledger.create_job(job)),
+        (IllegalTransition, lambda: ledger.start_job(job.id, "another", NOW, MINUTE)),
+        (LeaseLost, lambda: ledger.complete_job(lost, NOW)),
+        (LeaseLost, lambda: ledger.fail_job(lost, "cause", NOW)),
+        (LeaseLost, lambda: ledger.add_version(a_version(job, "v20251204_143023"), lost)),
+        (AlreadyExists, lambda: ledger.add_version(version, lease)),
+        (NotFound, lambda: ledger.add_version(a_version(a_job(), "v1"))),
+        (LeaseLost, lambda: judge(ledger, version, lost)),
+        (IllegalTransition, lambda: judge(ledger, version, None)),
+        (
+            IllegalTransition,
+            lambda: ledger.set_version_status(MODEL, LABEL, ModelStatus.PRODUCTION, NOW, lease),
+        ),
+        (NotFound, lambda: ledger.set_version_status(MODEL, "v1", ModelStatus.SHADOW, NOW)),
+    ]
+    for error, write in refused:
+        with pytest.raises(error):
+            write()
+    assert actions(engine) == before
+
+
+def test_eight_that_run_jobs_at_once_leave_a_chain_that_holds(ledger: Ledger, engine: Engine) -> None:
+    together = threading.Barrier(8)
+
+    def run_jobs() -> None:
+        together.wait()
+        for _ in range(5):
+            _, lease = started(ledger)
+            ledger.complete_job(lease, NOW)
+
+    threads = [threading.Thread(target=run_jobs) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    told = ["job_completed", "job_created", "job_started"]
+    assert sorted(actions(engine)) == [action for action in told for _ in range(40)]
+
+
+def test_a_change_whose_entry_cannot_be_written_does_not_happen(ledger: Ledger, engine: Engine) -> None:
+    with engine.begin() as connection:
+        connection.execute(text("ALTER TABLE audit_log ADD CHECK (action <> 'job_created')"))
+    with pytest.raises(DBAPIError, match="violates check constraint"):
+        ledger.create_job(a_job())
+    assert (ledger.jobs(), actions(engine)) == ([], [])
