@@ -83,10 +83,8 @@ class Outcome:
     report: Report
 
 
-def open_job(services: Services, request: RetrainRequest) -> TrainingJob:
-    """Record the request; bad parameters are refused here, before anything is loaded or recorded.
-
-    Jobs that died are ended first: no retrain finds one in progress that nobody runs.
+def new_job(services: Services, request: RetrainRequest) -> TrainingJob:
+    """What the request would become; bad parameters are refused before anything is loaded.
 
     Raises:
         InvalidTrainingParams: a parameter is unknown or out of range.
@@ -99,7 +97,15 @@ def open_job(services: Services, request: RetrainRequest) -> TrainingJob:
         "timeframe": known.timeframe.value,
         "data_snapshot": known.content_hash,
     }
-    job = TrainingJob(id=uuid.uuid4(), created_at=services.clock(), **asked)
+    return TrainingJob(id=uuid.uuid4(), created_at=services.clock(), **asked)
+
+
+def open_job(services: Services, request: RetrainRequest) -> TrainingJob:
+    """Record a job past the door.
+
+    Jobs that died are ended first: no retrain finds one in progress that nobody runs.
+    """
+    job = new_job(services, request)
     sweep(services)
     services.ledger.create_job(job)
     return job

@@ -22,6 +22,7 @@ from clm_core.backtest.walk_forward import WalkForwardPlan
 from clm_core.domain.errors import SettingsError
 from clm_core.faults import Fault
 from clm_core.promotion.criteria import PromotionCriteria
+from clm_core.triggers.policy import TriggerPolicy
 
 CONFIG_VARIABLE = "CLM_CONFIG"
 DEFAULT_FILE = Path("clm.toml")
@@ -45,6 +46,7 @@ class Settings(BaseSettings):
     execution: Execution = Execution()
     criteria: PromotionCriteria = PromotionCriteria()
     walk_forward: WalkForwardPlan = WalkForwardPlan()
+    triggers: TriggerPolicy = TriggerPolicy()
     lease_seconds: float = Field(default=60.0, ge=1, le=3600)
     """How long a job may go without a sign of life before it is ended as failed; 1..3600."""
     fault: Fault | None = None

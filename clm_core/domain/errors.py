@@ -21,7 +21,7 @@ CLMError
 ├── AuditBroken                 the audit, an export of it or its anchors are not as they were written
 ├── ServerUnavailable           a server of ours (Prefect) did not become ready
 ├── NotFound                    no such job, version or report
-├── AlreadyExists               a job or version of that name is recorded already
+├── AlreadyExists               a job, version or message of that name is recorded already
 ├── IllegalTransition           a job or version cannot go from its present status to the wanted one
 ├── NotAllowed                  the role of whoever asks does not permit it
 ├── PromotionRefused            a version may not serve; carries the reasons

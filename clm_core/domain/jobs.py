@@ -20,13 +20,14 @@ class RetrainRequest(BaseModel):
     dataset_span_days: int = Field(
         default=365,
         gt=0,
+        le=36_500,
         description="Days of bars, counted back from the newest, that the training may see.",
     )
     trigger_reason: TriggerReason = Field(default=TriggerReason.MANUAL, description="Why it is retrained.")
     training_params: dict[str, Any] = Field(
         default_factory=dict, description="Parameters that differ from the model type's defaults."
     )
-    seed: int = Field(default=0, ge=0, description="Seed of everything random in the training.")
+    seed: int = Field(default=0, ge=0, lt=2**32, description="Seed of everything random in the training.")
     requested_by: str = Field(default="unknown", min_length=1, description="Who asks.")
 
 

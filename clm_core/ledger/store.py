@@ -33,12 +33,13 @@ from clm_core.domain.vocabulary import JobStatus, ModelStatus
 from clm_core.ledger import alerts, audit, leases
 from clm_core.ledger.promotions import PromotionBook
 from clm_core.ledger.tables import Base, EvaluationRow, JobRow, VersionRow, storable
+from clm_core.ledger.triggers import TriggerBook
 from clm_core.promotion.criteria import PromotionCriteria
 
 _JOBS, _VERSIONS, _EVALUATIONS = (
     Base.metadata.tables[row.__tablename__] for row in (JobRow, VersionRow, EvaluationRow)
 )
-_ASKED = {"trigger_reason", "dataset_span_days", "data_snapshot", "training_params", "seed"}
+_ASKED = {"requested_by", "trigger_reason", "dataset_span_days", "data_snapshot", "training_params", "seed"}
 """What the audit says of a job."""
 _LINEAGE = {"training_job_id", "parent_version", "bundle_digest", "data_hash", "code_version"}
 """What the audit says of a version."""
@@ -86,6 +87,7 @@ class Ledger:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self.promotions = PromotionBook(engine)
+        self.triggers = TriggerBook(engine)
 
     def create_job(self, job: TrainingJob) -> TrainingJob:
         """Record a job that waits to be started.
@@ -93,13 +95,8 @@ class Ledger:
         Raises:
             AlreadyExists: a job of that id is recorded.
         """
-        if job.status is not JobStatus.PENDING:
-            raise IllegalTransition(f"Job {job.id} is {job.status}: a new job has to be pending.")
         with self._recording(f"Job {job.id}") as connection:
-            connection.execute(insert(_JOBS).values(job.model_dump() | {"model_id": job.model_id}))
-            asked = job.model_dump(include=_ASKED)
-            by = Actor(name=job.requested_by, role=Role.OPERATOR)
-            _audit_job(connection, Action.JOB_CREATED, job, job.created_at, asked, by)
+            record_job(connection, job, Actor(name=job.requested_by, role=Role.OPERATOR))
         return job
 
     def start_job(self, job_id: UUID, holder: str, now: datetime, lease_for: timedelta) -> Lease:
@@ -318,6 +315,14 @@ class Ledger:
                 query = query.where(table.c[column] == value)
         with self._engine.begin() as connection:
             return [dict(row) for row in connection.execute(query.limit(limit)).mappings()]
+
+
+def record_job(connection: Connection, job: TrainingJob, by: Actor) -> None:
+    """Record a job that waits to be started, in the caller's transaction."""
+    if job.status is not JobStatus.PENDING:
+        raise IllegalTransition(f"Job {job.id} is {job.status}: a new job has to be pending.")
+    connection.execute(insert(_JOBS).values(job.model_dump() | {"model_id": job.model_id}))
+    _audit_job(connection, Action.JOB_CREATED, job, job.created_at, job.model_dump(include=_ASKED), by)
 
 
 def _end(connection: Connection, lease: Lease, status: JobStatus, **values: Any) -> TrainingJob:

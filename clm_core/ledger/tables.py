@@ -16,9 +16,11 @@ from sqlalchemy import (
     ForeignKeyConstraint,
     Identity,
     Index,
+    LargeBinary,
     MetaData,
     Text,
     TypeDecorator,
+    UniqueConstraint,
     text,
 )
 from sqlalchemy.dialects.postgresql import JSONB
@@ -27,6 +29,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from clm_core.domain.actors import Role
 from clm_core.domain.events import EventType
 from clm_core.domain.promotions import PromotionKind, PromotionState
+from clm_core.domain.triggers import Reply
 from clm_core.domain.vocabulary import JobStatus, ModelStatus, ModelType, TriggerReason
 
 
@@ -84,6 +87,7 @@ class Base(DeclarativeBase):
     metadata = MetaData(
         naming_convention={
             "pk": "pk_%(table_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
             "fk": "fk_%(table_name)s_%(column_0_N_name)s",
             "ix": "ix_%(table_name)s_%(column_0_N_name)s",
             "ck": "ck_%(table_name)s_%(constraint_name)s",
@@ -342,3 +346,68 @@ class ReceiverRow(Base):
     retry_at: Mapped[datetime | None]
     """Not before then; None: at once."""
     last_error: Mapped[str | None]
+
+
+class InboxRow(Base):
+    """A `Message` that was delivered to us, kept to know it again."""
+
+    __tablename__ = "inbox"
+    __table_args__ = (
+        UniqueConstraint("source", "message_id"),
+        CheckConstraint("error IS NULL OR processed_at IS NOT NULL", name="error"),
+        Index("ix_inbox_waiting", "number", postgresql_where=text("processed_at IS NULL")),
+        Index(None, "processed_at"),
+    )
+
+    number: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
+    source: Mapped[str]
+    message_id: Mapped[str]
+    body: Mapped[bytes] = mapped_column(LargeBinary)
+    body_hash: Mapped[str]
+    """SHA-256 of the body, hexadecimal."""
+    received_at: Mapped[datetime]
+    processed_at: Mapped[datetime | None]
+    error: Mapped[str | None]
+
+
+class TriggerRow(Base):
+    """An `Answer`: every request to retrain, granted or not."""
+
+    __tablename__ = "trigger_requests"
+    __table_args__ = (
+        _one_of(TriggerReason, "trigger_reason"),
+        _one_of(Reply, "reply"),
+        CheckConstraint("(job_id IS NULL) = (reply = 'rejected')", name="job"),
+        Index(None, "model_id", "at"),
+        Index(None, "at"),
+        Index(None, "key"),
+        Index(
+            "ix_trigger_requests_accepted", "job_id", unique=True, postgresql_where=text("reply = 'accepted'")
+        ),
+    )
+
+    number: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
+    model_id: Mapped[str]
+    trigger_reason: Mapped[str]
+    key: Mapped[str | None]
+    request: Mapped[dict[str, Any]] = mapped_column(JSONB)
+    """The whole `TriggerRequest`; what is searched for stands beside it."""
+    at: Mapped[datetime]
+    reply: Mapped[str]
+    because: Mapped[str]
+    job_id: Mapped[UUID | None] = mapped_column(ForeignKey("training_jobs.id"))
+    waits_for: Mapped[UUID | None] = mapped_column(ForeignKey("training_jobs.id"))
+    inbox_number: Mapped[int | None] = mapped_column(ForeignKey("inbox.number", ondelete="SET NULL"))
+    """The message it came in; None: another way."""
+
+
+class StartRow(Base):
+    """The Prefect run that was started for a job, or has the job of its own."""
+
+    __tablename__ = "job_runs"
+
+    job_id: Mapped[UUID] = mapped_column(ForeignKey("training_jobs.id"), primary_key=True)
+    run_id: Mapped[UUID]
+    at: Mapped[datetime]
+    expires_at: Mapped[datetime | None]
+    """A run that made the job for itself has to start it by then; None: Prefect knows how the run is."""

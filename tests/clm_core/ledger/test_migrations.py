@@ -44,12 +44,15 @@ def test_up_down_and_up_again_leave_the_newest_tables(empty_database: Callable[[
             "alerts",
             "audit_log",
             "evaluations",
+            "inbox",
             "job_leases",
+            "job_runs",
             "model_versions",
             "outbox",
             "promotions",
             "receivers",
             "training_jobs",
+            "trigger_requests",
         ]
         assert current_revision(connection) == HEAD
 

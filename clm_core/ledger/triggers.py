@@ -1,0 +1,193 @@
+"""What was asked of the door and answered, what lies in the inbox, and which run a job was given.
+
+Only one request at a time is answered: the budget of all models together is counted under the lock.
+"""
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Connection, Engine, Select, case, delete, func, insert, select, update
+from sqlalchemy.dialects.postgresql import insert as upsert
+
+from clm_core.domain.triggers import Answer, Decision, History, Message, Reply, TriggerRequest
+from clm_core.domain.vocabulary import JobStatus, TriggerReason
+from clm_core.ledger.tables import Base, InboxRow, JobRow, StartRow, TriggerRow, storable
+
+_REQUESTS, _INBOX, _RUNS, _JOBS = (
+    Base.metadata.tables[row.__tablename__] for row in (TriggerRow, InboxRow, StartRow, JobRow)
+)
+DOOR_LOCK = 0x434C4D04
+"""Advisory lock of whoever answers a request."""
+DAY = timedelta(hours=24)
+
+
+class TriggerBook:
+    """Every method is a transaction; the functions of this module take part in their caller's."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[Connection]:
+        """For an answer together with what it follows from, all of it or nothing."""
+        with self._engine.begin() as connection:
+            yield connection
+
+    def answers(
+        self,
+        model_id: str | None = None,
+        reply: Reply | None = None,
+        message: tuple[str, str] | None = None,
+        before: int | None = None,
+        limit: int = 50,
+    ) -> list[Answer]:
+        """Newest first.
+
+        Args:
+            message: source and id of the message they came in.
+            before: only those with a smaller number: the last of the page before.
+        """
+        query = select(_REQUESTS).order_by(_REQUESTS.c.number.desc()).limit(limit)
+        if model_id is not None:
+            query = query.where(_REQUESTS.c.model_id == model_id)
+        if reply is not None:
+            query = query.where(_REQUESTS.c.reply == reply)
+        if message is not None:
+            query = query.where(_REQUESTS.c.inbox_number == _number_of(*message).scalar_subquery())
+        if before is not None:
+            query = query.where(_REQUESTS.c.number < before)
+        with self._engine.begin() as connection:
+            return [_answer(row) for row in connection.execute(query).mappings()]
+
+    def receive(
+        self, source: str, message_id: str, body: bytes, body_hash: str, now: datetime
+    ) -> tuple[bool, datetime, str]:
+        """Keep a message; whether it is new, when it was first received, and the hash it had then."""
+        row = {
+            "source": source,
+            "message_id": message_id,
+            "body": body,
+            "body_hash": body_hash,
+            "received_at": now,
+        }
+        stored = upsert(_INBOX).values(row).on_conflict_do_nothing().returning(_INBOX.c.number)
+        with self._engine.begin() as connection:
+            is_new = connection.execute(stored).one_or_none() is not None
+            known = select(_INBOX.c.received_at, _INBOX.c.body_hash).where(
+                _INBOX.c.number == _number_of(source, message_id).scalar_subquery()
+            )
+            found = connection.execute(known).one()
+        return is_new, found.received_at, found.body_hash
+
+    def messages(self, set_aside: bool = False, limit: int = 50) -> list[Message]:
+        """The newest; only those that were set aside, or all."""
+        query = select(_INBOX).order_by(_INBOX.c.number.desc()).limit(limit)
+        if set_aside:
+            query = query.where(_INBOX.c.error.is_not(None))
+        with self._engine.begin() as connection:
+            return [_message(row) for row in connection.execute(query).mappings()]
+
+    def forget(self, before: datetime) -> int:
+        """Delete the messages that were processed before then; returns how many."""
+        with self._engine.begin() as connection:
+            return connection.execute(delete(_INBOX).where(_INBOX.c.processed_at < before)).rowcount
+
+
+def lock(connection: Connection) -> None:
+    """Nobody else answers a request until the transaction ends."""
+    connection.execute(select(func.pg_advisory_xact_lock(DOOR_LOCK)))
+
+
+def history(connection: Connection, model_id: str, key: str | None, now: datetime) -> History:
+    of_model = _REQUESTS.c.model_id == model_id
+    accepted = select(
+        _REQUESTS.c.trigger_reason,
+        func.max(_REQUESTS.c.at).label("last"),
+        func.count(case((_REQUESTS.c.at > now - DAY, 1))).label("within_a_day"),
+    ).where(of_model, _REQUESTS.c.reply == Reply.ACCEPTED)
+    rows = connection.execute(accepted.group_by(_REQUESTS.c.trigger_reason)).all()
+    in_all = select(func.count()).where(_REQUESTS.c.reply == Reply.ACCEPTED, _REQUESTS.c.at > now - DAY)
+    return History(
+        running=_job_of(connection, model_id, JobStatus.IN_PROGRESS),
+        pending=_job_of(connection, model_id, JobStatus.PENDING),
+        last_accepted={TriggerReason(row.trigger_reason): row.last for row in rows},
+        accepted={TriggerReason(row.trigger_reason): row.within_a_day for row in rows},
+        accepted_in_all=connection.execute(in_all).scalar_one(),
+        same_key=None if key is None else _job_with_key(connection, key),
+    )
+
+
+def record(
+    connection: Connection,
+    request: TriggerRequest,
+    model_id: str,
+    decision: Decision,
+    job_id: UUID | None,
+    waits_for: UUID | None,
+    inbox_number: int | None,
+    now: datetime,
+) -> Answer:
+    row = {
+        "model_id": model_id,
+        "trigger_reason": request.training.trigger_reason,
+        "key": request.key,
+        "request": request.model_dump(mode="json"),
+        "at": now,
+        "reply": decision.reply,
+        "because": decision.because,
+        "job_id": job_id,
+        "waits_for": waits_for,
+        "inbox_number": inbox_number,
+    }
+    written = insert(_REQUESTS).values(row).returning(*_REQUESTS.c)
+    return _answer(connection.execute(written).mappings().one())
+
+
+def next_message(connection: Connection, now: datetime) -> Message | None:
+    """The oldest that waits and that nobody else has taken; ours until the transaction ends."""
+    waiting = select(_INBOX).where(_INBOX.c.processed_at.is_(None)).order_by(_INBOX.c.number).limit(1)
+    row = connection.execute(waiting.with_for_update(skip_locked=True)).mappings().one_or_none()
+    return None if row is None else _message(row)
+
+
+def processed(connection: Connection, number: int, error: str | None, now: datetime) -> None:
+    values = {"processed_at": now, "error": None if error is None else storable(error)}
+    connection.execute(update(_INBOX).where(_INBOX.c.number == number).values(values))
+
+
+def _number_of(source: str, message_id: str) -> Select[Any]:
+    return select(_INBOX.c.number).where(_INBOX.c.source == source, _INBOX.c.message_id == message_id)
+
+
+def _job_of(connection: Connection, model_id: str, status: JobStatus) -> UUID | None:
+    """The oldest."""
+    found = (
+        select(_JOBS.c.id)
+        .where(_JOBS.c.model_id == model_id, _JOBS.c.status == status)
+        .order_by(_JOBS.c.created_at, _JOBS.c.id)
+        .limit(1)
+    )
+    job_id: UUID | None = connection.scalar(found)
+    return job_id
+
+
+def _job_with_key(connection: Connection, key: str) -> UUID | None:
+    found = (
+        select(_REQUESTS.c.job_id)
+        .where(_REQUESTS.c.key == key, _REQUESTS.c.job_id.is_not(None))
+        .order_by(_REQUESTS.c.number)
+        .limit(1)
+    )
+    job_id: UUID | None = connection.scalar(found)
+    return job_id
+
+
+def _answer(row: Mapping[Any, Any]) -> Answer:
+    return Answer.model_validate({name: row[name] for name in Answer.model_fields})
+
+
+def _message(row: Mapping[Any, Any]) -> Message:
+    return Message.model_validate({name: row[name] for name in Message.model_fields})
