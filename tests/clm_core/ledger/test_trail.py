@@ -140,6 +140,7 @@ def test_a_whole_retrain_leaves_one_entry_a_change(ledger: Ledger, engine: Engin
     asked, ran, registered, judged, moved, done = (entry.details for entry in found)
     assert asked == {
         "model_id": MODEL,
+        "requested_by": "ada",
         "trigger_reason": "manual",
         "dataset_span_days": 365,
         "data_snapshot": "5a" * 32,
