@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from clm_core.database import Database, open_database
 from clm_core.ledger.alerts import AlertBook
 from clm_core.ledger.audit import anchor, anchor_folder
+from clm_core.ledger.receivers import ReceiverBook
 from clm_core.ledger.store import Ledger
 from clm_core.market.sources import MarketData
 from clm_core.registry.mlflow_registry import MLflowRegistry
@@ -33,6 +34,7 @@ class Services:
     registry: MLflowRegistry
     promotions: Promotions
     alerts: AlertBook
+    receivers: ReceiverBook
     market: MarketData
     clock: Callable[[], datetime]
     announce: Announce
@@ -103,6 +105,7 @@ def _connect(settings: Settings, database: Database, announce: Announce) -> Iter
             registry=registry,
             promotions=Promotions(ledger, registry, settings.fault),
             alerts=AlertBook(engine),
+            receivers=ReceiverBook(engine),
             market=MarketData(settings.home),
             clock=lambda: datetime.now(UTC),
             announce=announce,

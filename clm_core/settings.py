@@ -3,12 +3,14 @@
 import os
 import re
 import tomllib
+from base64 import b64decode
 from collections.abc import Iterator, Mapping, Sequence
 from difflib import get_close_matches
+from enum import StrEnum
 from pathlib import Path
-from typing import Any, get_args
+from typing import Annotated, Any, get_args
 
-from pydantic import BaseModel, Field, SecretStr, ValidationError, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 from pydantic_core import ErrorDetails
 from pydantic_settings import (
     BaseSettings,
@@ -31,6 +33,59 @@ Key = tuple[str, ...]
 """Where a setting stands: ("costs", "fee_bps") is fee_bps under [costs], or CLM_COSTS__FEE_BPS."""
 
 
+def _with_scheme(url: SecretStr) -> SecretStr:
+    if not re.match(r"[a-z][a-z0-9+.-]*://.", url.get_secret_value()):
+        raise ValueError("must look like slack://... or json://host/path")
+    return url
+
+
+class AlertSettings(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    urls: tuple[Annotated[SecretStr, AfterValidator(_with_scheme)], ...] = ()
+    """Where alerts go, in the words of apprise: `slack://...`, `pagerduty://...`, `json://host/path`."""
+
+
+class Subscriber(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    url: str = Field(pattern=r"^https?://[^/]")
+    secret: SecretStr
+    """What its deliveries are signed with: 24 to 64 random bytes in base64, after `whsec_`."""
+
+    @field_validator("secret")
+    @classmethod
+    def _base64(cls, secret: SecretStr) -> SecretStr:
+        try:
+            raw = b64decode(secret.get_secret_value().removeprefix("whsec_"), validate=True)
+        except ValueError as error:
+            raise ValueError("must be base64, after whsec_") from error
+        if not 24 <= len(raw) <= 64:
+            raise ValueError("must be 24 to 64 bytes long")
+        return secret
+
+
+class EventSettings(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    subscribers: tuple[Subscriber, ...] = ()
+    """Who is told of every event by a signed HTTP request."""
+
+
+class OnExpiry(StrEnum):
+    ASK = "ask"
+    """Alert an admin, who confirms or replaces it; it goes on serving meanwhile."""
+    ROLL_BACK = "roll_back"
+    """Let the version before serve again."""
+
+
+class GuardSettings(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    on_expiry: OnExpiry = OnExpiry.ASK
+    """What becomes of a forced promotion whose time is over."""
+
+
 class Settings(BaseSettings):
     """Everything that can be set."""
 
@@ -49,6 +104,11 @@ class Settings(BaseSettings):
     triggers: TriggerPolicy = TriggerPolicy()
     lease_seconds: float = Field(default=60.0, ge=1, le=3600)
     """How long a job may go without a sign of life before it is ended as failed; 1..3600."""
+    alerts: AlertSettings = AlertSettings()
+    events: EventSettings = EventSettings()
+    guard: GuardSettings = GuardSettings()
+    max_version_mib: int = Field(default=256, ge=1)
+    """Most that a version may hold in MLflow to be fetched, MiB."""
     fault: Fault | None = None
     """For tests of crashes only: the process kills itself at this point."""
 
@@ -138,16 +198,23 @@ def _unknown_variables(environment: Mapping[str, str]) -> Iterator[str]:
 
 def _problem(details: ErrorDetails) -> str:
     key = tuple(map(str, details["loc"]))
+    setting = next((known for known, _ in _fields(Settings) if key[: len(known)] == known), key)
     if details["type"] == "extra_forbidden":
         valid = [".".join(key) for key, _ in _fields(Settings)]
         return f"{'.'.join(key)} in {_file()} is not a setting: {_hint('.'.join(key), valid)}"
-    value = "(hidden)" if key in _secrets() else repr(details["input"])
+    value = "(hidden)" if setting in _secrets() else repr(details["input"])
     reason = details["msg"].removeprefix("Value error, ")
-    return f"{'.'.join(key)} = {value}, set by {_origin(key)}, is not allowed: {reason}."
+    return f"{'.'.join(key)} = {value}, set by {_origin(setting)}, is not allowed: {reason}."
 
 
 def _secrets() -> list[Key]:
-    return [key for key, annotation in _fields(Settings) if SecretStr in (annotation, *get_args(annotation))]
+    return [key for key, annotation in _fields(Settings) if _holds_secret(annotation)]
+
+
+def _holds_secret(annotation: Any) -> bool:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return any(_holds_secret(field.annotation) for field in annotation.model_fields.values())
+    return annotation is SecretStr or any(map(_holds_secret, get_args(annotation)))
 
 
 def _origin(key: Key) -> str:

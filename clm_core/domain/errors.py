@@ -27,7 +27,8 @@ CLMError
 ├── PromotionRefused            a version may not serve; carries the reasons
 ├── ConflictError               what serves was changed by somebody else meanwhile
 ├── RegistryUnavailable         MLflow did not answer, or could not do what it was asked
-└── LeaseLost                   a job is no longer run by who writes about it
+├── LeaseLost                   a job is no longer run by who writes about it
+└── DeliveryFailed              a receiver of events or alerts did not take one
 """
 
 from collections.abc import Sequence
@@ -168,4 +169,8 @@ class RegistryUnavailable(CLMError):
 
 
 class LeaseLost(CLMError):
+    pass
+
+
+class DeliveryFailed(CLMError):
     pass

@@ -117,6 +117,40 @@ def test_a_secret_shows_in_no_message_and_no_print_out(monkeypatch: pytest.Monke
     assert "s3cret" not in f"{effective(settings)} {settings!r}"
 
 
+@pytest.mark.parametrize(
+    ("file", "message"),
+    [
+        ("[alerts]\nurls = ['s3cret']", r"alerts.urls.0 = \(hidden\), set by clm.toml, .* slack://"),
+        (
+            "[[events.subscribers]]\nurl = 'ftp://x'\nsecret = 's3cret'",
+            r"events.subscribers.0.secret = \(hidden\), set by clm.toml, is not allowed: must be base64",
+        ),
+        (
+            "[[events.subscribers]]\nurl = 'http://x'\nsecret = 's3cretsecret'",
+            "must be 24 to 64 bytes long",
+        ),
+    ],
+    ids=["alert url", "no base64", "short secret"],
+)
+def test_a_secret_in_a_list_shows_in_no_message(file: str, message: str, folder: Path) -> None:
+    (folder / "clm.toml").write_text(file)
+    with pytest.raises(SettingsError, match=message) as refused:
+        load_settings()
+    assert "s3cret" not in "".join(traceback.format_exception(refused.value))
+
+
+def test_receivers_can_be_set_by_variables_and_are_printed_as_stars(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CLM_ALERTS__URLS", '["json://host/s3cret"]')
+    secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+    monkeypatch.setenv("CLM_EVENTS__SUBSCRIBERS", f'[{{"url": "http://x/y", "secret": "{secret}"}}]')
+    settings = load_settings()
+    assert settings.alerts.urls[0].get_secret_value() == "json://host/s3cret"
+    assert effective(settings)["alerts"] == {"urls": ["**********"]}
+    shown = f"{effective(settings)} {settings!r}"
+    assert "s3cret" not in shown
+    assert secret not in shown
+
+
 def test_settings_cannot_be_changed() -> None:
     with pytest.raises(ValidationError, match="frozen"):
         load_settings().home = Path("/elsewhere")  # type: ignore[misc]

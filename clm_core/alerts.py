@@ -1,0 +1,30 @@
+"""Sends an alert by apprise: Slack, PagerDuty, mail, plain JSON and a hundred others, each named by a URL."""
+
+from clm_core.domain.alerts import HAPPENINGS, RaisedAlert
+from clm_core.domain.errors import DeliveryFailed, SettingsError
+
+
+def send(url: str, alert: RaisedAlert) -> None:
+    """Hand an alert to whoever the URL names; it waits a few seconds for the answer, not longer.
+
+    Raises:
+        SettingsError: apprise does not know what the URL means.
+        DeliveryFailed: it was not taken.
+    """
+    import apprise
+
+    receiver = apprise.Apprise(asset=apprise.AppriseAsset(app_id="CLM", http_redirects=False))
+    if not receiver.add(url):
+        raise SettingsError(
+            "A URL under [alerts] urls is none that apprise understands: "
+            "see https://github.com/caronc/apprise/wiki for how each service is written."
+        )
+    harmless = alert.kind in HAPPENINGS
+    taken = receiver.notify(
+        title=f"CLM #{alert.seq}: {alert.kind.replace('_', ' ')}, {alert.subject}",
+        body=f"{alert.message}\n{alert.at:%Y-%m-%d %H:%M:%S} UTC",
+        notify_type=apprise.NotifyType.WARNING if harmless else apprise.NotifyType.FAILURE,
+        body_format=apprise.NotifyFormat.TEXT,
+    )
+    if not taken:
+        raise DeliveryFailed("it did not take the alert: it is down, or its URL has a wrong host or token")

@@ -1,0 +1,202 @@
+"""Tells others what happened: events to Prefect and to subscribers, alerts to people.
+
+What is to be told was recorded with what it is about; here it is sent, in order and at least once, to each
+receiver at its own pace. A receiver that is down holds up nobody else: it is tried again after a wait that
+doubles, and after a while that is an alert itself. One process at a time tells a receiver something, by the
+lock of its row; killed before it could record that, the next one tells it again, under the same id.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Sequence, Set
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, Generic
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, ConfigDict
+
+from clm_core import alerts
+from clm_core.domain.alerts import Alert, AlertKind
+from clm_core.domain.errors import DeliveryFailed, SettingsError
+from clm_core.ledger.receivers import ALERTS, EVENTS, OutgoingEvent, Stream, T
+from clm_core.services import Services
+from clm_core.settings import Subscriber
+
+ALERT_AFTER = timedelta(minutes=10)
+"""How long a receiver may fail before somebody is told."""
+ANSWER_WITHIN_SECONDS = 10.0
+AT_ONCE = 8
+"""Receivers that are told something at the same time."""
+PREFECT = "prefect"
+
+
+class Delivery(BaseModel):
+    """What one receiver was told just now, and how it stands."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    receiver: str
+    sent: int
+    waiting: int
+    """Recorded, and not yet taken."""
+    failing_since: datetime | None
+    retry_at: datetime | None
+    last_error: str | None
+
+
+@dataclass(frozen=True)
+class Receiver(Generic[T]):
+    name: str
+    """For people and for its row; without anything secret."""
+    stream: Stream[T]
+    send: Callable[[T], None]
+
+
+def deliver(services: Services) -> list[Delivery]:
+    """Send what is waiting; events before alerts, so that somebody hears of a receiver that fails."""
+    settings = services.settings
+    to_programs = [_subscriber(each) for each in settings.events.subscribers]
+    if api := os.environ.get("PREFECT_API_URL"):
+        to_programs.append(Receiver(PREFECT, EVENTS, lambda event: _to_prefect(api, event)))
+    to_people = [_person(url.get_secret_value()) for url in settings.alerts.urls]
+    told = [*_tell_all(services, to_programs), *_tell_all(services, to_people)]
+    _forget_removed(services, {PREFECT, *(each.receiver for each in told)})
+    return told
+
+
+def _tell_all(services: Services, receivers: Sequence[Receiver[T]]) -> list[Delivery]:
+    with ThreadPoolExecutor(max_workers=AT_ONCE) as pool:
+        return list(pool.map(lambda receiver: _tell(services, receiver), receivers))
+
+
+def _tell(services: Services, receiver: Receiver[T]) -> Delivery:
+    sent = 0
+    while _tell_next(services, receiver):
+        sent += 1
+    state = services.receivers.state(receiver.name)
+    _raise_or_end_alert(services, receiver.name, state.failing_since, state.last_error)
+    return Delivery(
+        receiver=receiver.name,
+        sent=sent,
+        waiting=services.receivers.waiting(receiver.stream, state.position),
+        failing_since=state.failing_since,
+        retry_at=state.retry_at,
+        last_error=state.last_error,
+    )
+
+
+def _tell_next(services: Services, receiver: Receiver[T]) -> bool:
+    """Whether it took another one."""
+    with services.receivers.turn(receiver.name, receiver.stream, services.clock()) as turn:
+        if turn is None or turn.next is None:
+            return False
+        try:
+            receiver.send(turn.next)
+        except (DeliveryFailed, SettingsError) as error:
+            turn.failed(str(error), services.clock())
+            return False
+        turn.took(turn.next)
+        return True
+
+
+def _raise_or_end_alert(services: Services, name: str, since: datetime | None, error: str | None) -> None:
+    now = services.clock()
+    if since is None:
+        services.alerts.end(AlertKind.DELIVERY_FAILING, name, now)
+    elif now - since >= ALERT_AFTER:
+        message = (
+            f"It has taken nothing since {since:%Y-%m-%d %H:%M} UTC: {error}. Nothing is lost, it is tried "
+            "again and again. Repair it, or take it out of the settings."
+        )
+        alert = Alert(kind=AlertKind.DELIVERY_FAILING, subject=name, message=message, at=now)
+        services.alerts.record(alert)
+
+
+def _forget_removed(services: Services, receivers: Set[str]) -> None:
+    """What is no longer in the settings fails nobody."""
+    for alert in services.alerts.lasting(AlertKind.DELIVERY_FAILING):
+        if alert.subject not in receivers:
+            services.alerts.end(alert.kind, alert.subject, services.clock())
+
+
+def _subscriber(subscriber: Subscriber) -> Receiver[OutgoingEvent]:
+    name = f"subscriber {_shown(subscriber.url)}"
+    return Receiver(name, EVENTS, lambda event: _to_subscriber(subscriber, event))
+
+
+def _person(url: str) -> Receiver[Any]:
+    name = f"alerts {url.partition(':')[0]} {_fingerprint(url)}"
+    return Receiver(name, ALERTS, lambda alert: alerts.send(url, alert))
+
+
+def _to_subscriber(subscriber: Subscriber, event: OutgoingEvent) -> None:
+    """As standardwebhooks.com says: a signature over id, time and body."""
+    from standardwebhooks import Webhook
+
+    told = {"type": event.type, "timestamp": event.at.isoformat(), "data": event.payload}
+    body = json.dumps(told, separators=(",", ":"), sort_keys=True)
+    # of this attempt: receivers refuse what is older than minutes
+    now = datetime.now(UTC)
+    signature = Webhook(subscriber.secret.get_secret_value()).sign(str(event.id), now, body)
+    headers = {
+        "content-type": "application/json",
+        "webhook-id": str(event.id),
+        "webhook-timestamp": str(int(now.timestamp())),
+        "webhook-signature": signature,
+    }
+    _post(subscriber.url, body, headers)
+
+
+def _to_prefect(api: str, event: OutgoingEvent) -> None:
+    """An event of Prefect's own, for its automations; unlike `emit_event`, this hears of a failure."""
+    subject = f"model.{event.payload['model_id']}" if "model_id" in event.payload else event.type
+    told = {
+        "id": str(event.id),
+        "occurred": event.at.isoformat(),
+        "event": event.type,
+        "resource": {"prefect.resource.id": f"clm.{subject}"},
+        "payload": event.payload,
+    }
+    _post(f"{api}/events", json.dumps([told]), {"content-type": "application/json"})
+
+
+def _post(url: str, body: str, headers: dict[str, str]) -> None:
+    """
+    Raises:
+        DeliveryFailed: no answer, or any but one of success; a redirect is none.
+    """
+    import httpx
+    import stamina
+
+    try:
+        for attempt in stamina.retry_context(on=httpx.ConnectError, attempts=3, wait_initial=0.2):
+            # what it says beyond its status is not read
+            with (
+                attempt,
+                httpx.stream(
+                    "POST",
+                    url,
+                    content=body,
+                    headers=headers,
+                    timeout=ANSWER_WITHIN_SECONDS,
+                    follow_redirects=False,
+                ) as answer,
+            ):
+                status, success = answer.status_code, answer.is_success
+    except httpx.HTTPError as error:
+        raise DeliveryFailed(f"no answer ({type(error).__name__}: {error})") from error
+    if not success:
+        raise DeliveryFailed(f"it answered with status {status}")
+
+
+def _shown(url: str) -> str:
+    """Without user, password and query, which may be secrets."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path} {_fingerprint(url)}"
+
+
+def _fingerprint(url: str) -> str:
+    return hashlib.sha256(url.encode()).hexdigest()[:8]
