@@ -100,6 +100,17 @@ def open_database(settings: Settings) -> Iterator[Database]:
         yield Database(url)
 
 
+def revive(settings: Settings) -> bool:
+    """Start our own server again if it died under its users, who find it where it was; True if it had."""
+    if settings.database_url is not None:
+        return False
+    with _gate(settings.home), _opened(settings.home / "postgres.alive") as alive:
+        if not _lock(alive, wait=False):
+            return False
+        _start(settings.home, alive)
+        return True
+
+
 def _database(name: Name) -> str:
     return f"clm_{name}"
 

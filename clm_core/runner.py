@@ -11,11 +11,12 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from clm_core.domain.errors import ServerUnavailable
+from clm_core.stack import prefect_auth, running
 
 if TYPE_CHECKING:
     from clm_core.database import Database
@@ -27,7 +28,7 @@ READY_WITHIN_SECONDS = 60.0
 def prefect_server(database: "Database", home: Path) -> Iterator[Callable[[], None]]:
     """A Prefect server on 127.0.0.1 with its data in our database, known to this process as its API.
 
-    A server named by PREFECT_API_URL is used instead, and left running.
+    A server named by PREFECT_API_URL, or else that of `clm up`, is used instead, and left running.
 
     Yields:
         A function that waits until the server answers; it raises ServerUnavailable, naming the server's
@@ -35,7 +36,11 @@ def prefect_server(database: "Database", home: Path) -> Iterator[Callable[[], No
         the server starts.
     """
     if url := os.environ.get("PREFECT_API_URL"):
-        with _client_settings(url):
+        with _client_settings(url, os.environ.get("PREFECT_API_AUTH_STRING")):
+            yield lambda: None
+        return
+    if stack := running(home):
+        with _client_settings(stack.prefect_api_url, prefect_auth(home)):
             yield lambda: None
         return
     folder = home / "prefect"
@@ -50,12 +55,12 @@ def prefect_server(database: "Database", home: Path) -> Iterator[Callable[[], No
             stdin=subprocess.PIPE,
             stdout=output,
             stderr=subprocess.STDOUT,
-            env=os.environ | _server_environment(database, folder, url),
+            env=os.environ | server_environment(database, folder, url),
             start_new_session=True,
         ) as server,
     ):
         try:
-            with _client_settings(url):
+            with _client_settings(url, None):
                 yield lambda: _wait_until_ready(server, url, log)
         finally:
             server.terminate()
@@ -79,7 +84,46 @@ def load_flow(entrypoint: str) -> Callable[..., Any]:
     return load_flow_from_entrypoint(entrypoint)
 
 
-def _server_environment(database: "Database", folder: Path, url: str) -> dict[str, str]:
+def is_answering(url: str) -> bool:
+    """Whether a server says so at its address for health checks."""
+    import httpx
+
+    try:
+        return httpx.get(url, timeout=2).status_code == httpx.codes.OK
+    except httpx.TransportError:
+        return False
+
+
+def workers_online(environment: Mapping[str, str], work_pool: str) -> list[str]:
+    """Names of the workers that gave a sign of life lately; none when the server does not answer."""
+    try:
+        answer = ask(environment, "POST", f"/work_pools/{work_pool}/workers/filter", {})
+    except ServerUnavailable:
+        return []
+    return [worker["name"] for worker in answer if worker["status"] == "ONLINE"]
+
+
+def ask(environment: Mapping[str, str], method: str, path: str, body: Any = None) -> Any:
+    """What the Prefect server named in an environment answers; importing its client takes a second.
+
+    Raises:
+        ServerUnavailable: it does not answer, or with an error.
+    """
+    import httpx
+
+    user, _, password = environment.get("PREFECT_API_AUTH_STRING", "").partition(":")
+    url = f"{environment['PREFECT_API_URL']}{path}"
+    try:
+        answer = httpx.request(method, url, json=body, auth=(user, password), timeout=10).raise_for_status()
+    except httpx.HTTPError as error:
+        raise ServerUnavailable(
+            f"Prefect did not do what it was asked ({error}): see `clm status`."
+        ) from error
+    return answer.json()
+
+
+def server_environment(database: "Database", folder: Path, url: str) -> dict[str, str]:
+    """What a Prefect server of ours is told: `url` is that of its API."""
     return {
         "PREFECT_UI_API_URL": url,
         "PREFECT_API_DATABASE_CONNECTION_URL": database.url("prefect", driver="asyncpg"),
@@ -91,15 +135,21 @@ def _server_environment(database: "Database", folder: Path, url: str) -> dict[st
 
 
 @contextlib.contextmanager
-def _client_settings(url: str) -> Iterator[None]:
+def _client_settings(url: str, auth: str | None) -> Iterator[None]:
     """What flows in this process need to know; the heartbeat thread would cost a second a flow."""
     from prefect.settings import (
+        PREFECT_API_AUTH_STRING,
         PREFECT_API_URL,
         PREFECT_FLOWS_HEARTBEAT_FREQUENCY,
         temporary_settings,
     )
 
-    with temporary_settings({PREFECT_API_URL: url, PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
+    known = {
+        PREFECT_API_URL: url,
+        PREFECT_API_AUTH_STRING: auth,
+        PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None,
+    }
+    with temporary_settings(known):
         try:
             yield
         finally:
@@ -116,15 +166,12 @@ def _deliver_what_is_queued() -> None:
 
 
 def _wait_until_ready(server: subprocess.Popen[bytes], url: str, log: Path) -> None:
-    import httpx
-
     deadline = time.monotonic() + READY_WITHIN_SECONDS
     while time.monotonic() < deadline:
         if server.poll() is not None:
             raise ServerUnavailable(f"The Prefect server ended with code {server.returncode}; see {log}.")
-        with contextlib.suppress(httpx.TransportError):
-            if httpx.get(f"{url}/health", timeout=2).status_code == httpx.codes.OK:
-                return
+        if is_answering(f"{url}/health"):
+            return
         time.sleep(0.1)
     raise ServerUnavailable(f"The Prefect server did not answer in {READY_WITHIN_SECONDS:.0f} s; see {log}.")
 

@@ -4,6 +4,7 @@ import os
 import re
 import tomllib
 from base64 import b64decode
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from enum import StrEnum
@@ -22,6 +23,7 @@ from pydantic_settings import (
 from clm_core.backtest.results import Costs, Execution
 from clm_core.backtest.walk_forward import WalkForwardPlan
 from clm_core.domain.errors import SettingsError
+from clm_core.domain.universe import Market
 from clm_core.faults import Fault
 from clm_core.promotion.criteria import PromotionCriteria
 from clm_core.triggers.policy import TriggerPolicy
@@ -86,6 +88,37 @@ class GuardSettings(BaseModel):
     """What becomes of a forced promotion whose time is over."""
 
 
+Port = Annotated[int, Field(ge=1024, le=65535)]
+
+
+class StackSettings(BaseModel):
+    """What `clm up` runs."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    prefect_port: Port | None = None
+    """None, as with the other ports: 4200 or the next free one, the same every time."""
+    mlflow_port: Port | None = None
+    """None: 5000 or the next free one."""
+    api_port: Port | None = None
+    """None: 8000 or the next free one."""
+    concurrent_runs: int = Field(default=2, ge=1)
+    """How many flows the worker runs at once."""
+
+
+class DeploySettings(BaseModel):
+    """Where deployed flows run: process, docker and kubernetes pools differ in these alone."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    work_pool: str = "clm"
+    """Name of Prefect's work pool; made by `clm deploy` where it is missing."""
+    work_pool_type: str = "process"
+    """`process`, `docker` or `kubernetes`."""
+    job_variables: dict[str, Any] = {}
+    """Handed to the pool for every run: the image, resources, environment."""
+
+
 class Settings(BaseSettings):
     """Everything that can be set."""
 
@@ -109,6 +142,10 @@ class Settings(BaseSettings):
     guard: GuardSettings = GuardSettings()
     max_version_mib: int = Field(default=256, ge=1)
     """Most that a version may hold in MLflow to be fetched, MiB."""
+    universe: tuple[Market, ...] = (Market(symbol="BTCUSD"),)
+    """What is retrained on a schedule: `[[universe]]` in the file."""
+    stack: StackSettings = StackSettings()
+    deploy: DeploySettings = DeploySettings()
     fault: Fault | None = None
     """For tests of crashes only: the process kills itself at this point."""
 
@@ -124,6 +161,14 @@ class Settings(BaseSettings):
             raise ValueError("must look like postgresql://user:password@host:5432/database")
         return url
 
+    @field_validator("universe")
+    @classmethod
+    def _each_model_once(cls, universe: tuple[Market, ...]) -> tuple[Market, ...]:
+        series = Counter((market.symbol.upper(), market.timeframe) for market in universe)
+        if twice := [" ".join(key) for key, count in series.items() if count > 1]:
+            raise ValueError(f"{', '.join(twice)} is listed twice: list each symbol and timeframe once")
+        return universe
+
     @classmethod
     def settings_customise_sources(
         cls,
@@ -133,7 +178,7 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        return init_settings, env_settings, InitSettingsSource(settings_cls, _read(_file()))
+        return init_settings, env_settings, InitSettingsSource(settings_cls, _read(settings_file()))
 
 
 def load_settings() -> Settings:
@@ -157,7 +202,8 @@ def effective(settings: Settings) -> dict[str, Any]:
     return settings.model_dump(mode="json")
 
 
-def _file() -> Path | None:
+def settings_file() -> Path | None:
+    """Where settings are read from beside the variables; None when there is no such file."""
     named = os.environ.get(CONFIG_VARIABLE)
     if named is not None:
         return Path(named)
@@ -201,7 +247,7 @@ def _problem(details: ErrorDetails) -> str:
     setting = next((known for known, _ in _fields(Settings) if key[: len(known)] == known), key)
     if details["type"] == "extra_forbidden":
         valid = [".".join(key) for key, _ in _fields(Settings)]
-        return f"{'.'.join(key)} in {_file()} is not a setting: {_hint('.'.join(key), valid)}"
+        return f"{'.'.join(key)} in {settings_file()} is not a setting: {_hint('.'.join(key), valid)}"
     value = "(hidden)" if setting in _secrets() else repr(details["input"])
     reason = details["msg"].removeprefix("Value error, ")
     return f"{'.'.join(key)} = {value}, set by {_origin(setting)}, is not allowed: {reason}."
@@ -219,7 +265,7 @@ def _holds_secret(annotation: Any) -> bool:
 
 def _origin(key: Key) -> str:
     variables = {name.upper(): name for name in os.environ}
-    return variables.get(_variable(key), str(_file()))
+    return variables.get(_variable(key), str(settings_file()))
 
 
 def _hint(name: str, valid: Sequence[str]) -> str:

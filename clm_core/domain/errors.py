@@ -20,6 +20,8 @@ CLMError
 ├── DatabaseUnavailable         PostgreSQL cannot be started or reached
 ├── AuditBroken                 the audit, an export of it or its anchors are not as they were written
 ├── ServerUnavailable           a server of ours (Prefect) did not become ready
+├── StackRunning                `clm up` runs for this home already
+├── PortTaken                   a port that a server of ours is to have is in use
 ├── NotFound                    no such job, version or report
 ├── AlreadyExists               a job, version or message of that name is recorded already
 ├── IllegalTransition           a job or version cannot go from its present status to the wanted one
@@ -135,6 +137,14 @@ class AuditBroken(CLMError):
 
 
 class ServerUnavailable(CLMError):
+    pass
+
+
+class StackRunning(CLMError):
+    pass
+
+
+class PortTaken(CLMError):
     pass
 
 

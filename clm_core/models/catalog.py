@@ -34,6 +34,12 @@ def recipe(model_type: ModelType, params: Mapping[str, Any]) -> Recipe:
     return implementation(model_type).recipe(params)
 
 
+def is_installed(model_type: ModelType) -> bool:
+    """Whether models of this type can be trained here."""
+    found = IMPLEMENTATIONS.get(model_type)
+    return found is not None and find_spec(found.library) is not None
+
+
 def implementation(model_type: ModelType) -> Implementation:
     found = IMPLEMENTATIONS.get(model_type)
     if found is None:

@@ -1,0 +1,211 @@
+"""The servers of a home while `clm up` runs them: where they listen, and how they are.
+
+What `clm up` keeps in the home folder, under stack/:
+
+    lock            locked for as long as it runs; the kernel frees it, however it ends
+    state.json      where its parts listen and how each one is
+    ports.json      the ports that were free the first time, so that bookmarks last
+    prefect.auth    name and password of Prefect's pages and API; for the owner's eyes
+    logs/           what each part prints
+"""
+
+import contextlib
+import json
+import os
+import secrets
+import socket
+import time
+from collections.abc import Container, Iterable, Iterator, Mapping
+from datetime import datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import IO
+
+from pydantic import BaseModel, ConfigDict
+
+from clm_core.domain.errors import PortTaken, StackRunning
+
+PREFECT_USER = "clm"
+PORTS_TRIED = 100
+
+
+class PartStatus(StrEnum):
+    STARTING = "starting"
+    READY = "ready"
+    RESTARTING = "restarting"
+    STOPPED = "stopped"
+
+
+class PartState(BaseModel):
+    """One server or worker, as whoever supervises it sees it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    status: PartStatus
+    pid: int | None = None
+    """Its process, which leads a process group of its own; None while it is down."""
+    restarts: int = 0
+    """How often it died and was started again."""
+    last_exit: str | None = None
+    """How it ended the last time: `code 1`, `SIGKILL`."""
+    log: Path
+
+
+class StackState(BaseModel):
+    """What `clm up` runs at this moment."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    pid: int
+    """The supervisor's process; the one to send SIGTERM."""
+    started_at: datetime
+    ready: bool = False
+    """Whether all parts have answered; stays so when one is restarted."""
+    prefect_url: str
+    """Of its pages; its API is below `/api`."""
+    mlflow_url: str
+    api_url: str | None = None
+    """None where this installation has no API."""
+    parts: tuple[PartState, ...] = ()
+
+    @property
+    def prefect_api_url(self) -> str:
+        return f"{self.prefect_url}/api"
+
+    @property
+    def healthy(self) -> bool:
+        return self.ready and all(part.status is PartStatus.READY for part in self.parts)
+
+
+def folder(home: Path) -> Path:
+    return home / "stack"
+
+
+def running(home: Path) -> StackState | None:
+    """What `clm up` runs for this home; None when nothing does, whatever a killed one left behind."""
+    if not _locked(home):
+        return None
+    try:
+        return StackState.model_validate_json((folder(home) / "state.json").read_bytes())
+    except FileNotFoundError:
+        return None
+
+
+def refuse_if_running(home: Path) -> None:
+    """
+    Raises:
+        StackRunning: `clm up` runs for this home.
+    """
+    if _locked(home):
+        raise _already_running(home)
+
+
+def write_state(home: Path, state: StackState) -> None:
+    fresh = folder(home) / "state.new"
+    fresh.write_text(state.model_dump_json(indent=2))
+    # whoever reads at this moment finds the old or the new one, whole
+    fresh.replace(folder(home) / "state.json")
+
+
+@contextlib.contextmanager
+def only_one(home: Path) -> Iterator[None]:
+    """Run the stack of this home, which nobody else does meanwhile.
+
+    Raises:
+        StackRunning: somebody does.
+    """
+    folder(home).mkdir(parents=True, exist_ok=True)
+    with (folder(home) / "lock").open("ab") as lock:
+        if not _lock(lock):
+            raise _already_running(home)
+        (folder(home) / "state.json").unlink(missing_ok=True)
+        yield
+
+
+def prefect_environment(home: Path, state: StackState) -> dict[str, str]:
+    """What a program needs to talk to the Prefect server of `clm up`."""
+    return {
+        "PREFECT_API_URL": state.prefect_api_url,
+        "PREFECT_API_AUTH_STRING": prefect_auth(home),
+    }
+
+
+def prefect_auth(home: Path) -> str:
+    """`name:password` of the home's Prefect server, made up at the first call."""
+    file = folder(home) / "prefect.auth"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with contextlib.suppress(FileExistsError):
+        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "w") as fresh:
+            fresh.write(f"{PREFECT_USER}:{secrets.token_urlsafe(32)}")
+    return file.read_text()
+
+
+def choose_ports(home: Path, preferred: Mapping[str, int], fixed: Mapping[str, int]) -> dict[str, int]:
+    """A port for each name: the fixed one, else that of last time, the preferred one or the next free above.
+
+    Raises:
+        PortTaken: a fixed port is in use.
+    """
+    file = folder(home) / "ports.json"
+    kept: dict[str, int] = json.loads(file.read_text()) if file.exists() else {}
+    chosen = dict(fixed)
+    for name, port in fixed.items():
+        if not _is_free(port):
+            raise PortTaken(f"Port {port}, set for {name}, is in use: set another, or end what uses it.")
+    for name, port in preferred.items():
+        if name not in fixed:
+            candidates = [*([kept[name]] if name in kept else []), *range(port, port + PORTS_TRIED)]
+            chosen[name] = _first_free(candidates, set(chosen.values()))
+    file.write_text(json.dumps(chosen))
+    return chosen
+
+
+def _already_running(home: Path) -> StackRunning:
+    return StackRunning(
+        f"`clm up` already runs for {home}: `clm status` shows how it is, `clm down` ends it."
+    )
+
+
+def _first_free(candidates: Iterable[int], taken: Container[int]) -> int:
+    for port in candidates:
+        if port not in taken and _is_free(port):
+            return port
+    raise PortTaken("A hundred ports in a row are in use: set the ports under [stack] in clm.toml.")
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        # as a server does: what closed a moment ago does not count
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+        return True
+
+
+def _locked(home: Path) -> bool:
+    try:
+        lock = (folder(home) / "lock").open("rb")
+    except FileNotFoundError:
+        return False
+    with lock:
+        return not _lock(lock, shared=True, patience=0)
+
+
+def _lock(lock: IO[bytes], *, shared: bool = False, patience: float = 1.0) -> bool:
+    import fcntl
+
+    kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+    deadline = time.monotonic() + patience
+    while True:
+        try:
+            fcntl.flock(lock, kind | fcntl.LOCK_NB)
+            return True
+        except BlockingIOError:
+            # it may only be somebody looking
+            if time.monotonic() >= deadline:
+                return False
+            time.sleep(0.05)

@@ -1,0 +1,352 @@
+"""What runs on a schedule: one deployment a model and market of the universe, and the upkeep.
+
+Run as a module it makes Prefect's deployments those of the settings: `python -m deployments.deployments`.
+"""
+
+import hashlib
+import json
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime, timedelta
+from functools import cache
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import yaml  # type: ignore[import-untyped]
+
+from clm_core.domain.errors import CLMError, ServerUnavailable
+from clm_core.domain.jobs import RetrainRequest, model_id
+from clm_core.domain.universe import Market
+from clm_core.domain.vocabulary import ModelType, TriggerReason
+from clm_core.models import catalog
+from clm_core.settings import Settings, load_settings
+
+if TYPE_CHECKING:
+    from prefect import Flow
+    from prefect.client.orchestration import SyncPrefectClient
+    from prefect.client.schemas.responses import DeploymentResponse
+
+RETRAIN_EVERY = {
+    ModelType.XGBOOST: timedelta(hours=168),
+    ModelType.LIGHTGBM: timedelta(hours=168),
+    ModelType.NHITS: timedelta(hours=336),
+    ModelType.PATCHTST: timedelta(hours=336),
+    ModelType.RL_V3: timedelta(hours=24),
+}
+UPKEEP_EVERY = timedelta(minutes=1)
+FIRST_ANCHOR = datetime(2024, 1, 1, tzinfo=UTC)
+TAG = "clm"
+"""Deployments with this tag are ours to change and to pause."""
+REMOVED = "removed"
+"""The version of a deployment that is no longer wanted."""
+COMMAND = "python -m prefect.engine"
+"""What a worker starts for a run: the code is installed there, nothing has to be fetched or prepared."""
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """A flow, with what it is given and when it runs."""
+
+    entrypoint: str
+    """Module and function: `flows.retrain.retrain`."""
+    name: str
+    description: str
+    every: timedelta | None
+    """None: on demand."""
+    parameters: dict[str, Any] = field(default_factory=dict)
+    """What the launch form starts with."""
+    scheduled_parameters: dict[str, Any] = field(default_factory=dict)
+    """What a run on schedule is given instead."""
+    tags: tuple[str, ...] = ()
+    collision_strategy: str = "ENQUEUE"
+    """What happens to a run while another one of this deployment runs: `ENQUEUE` or `CANCEL_NEW`."""
+
+    @property
+    def anchor(self) -> datetime:
+        """When its schedule begins: always the same, or an interval would begin anew at every deploy, and
+        spread over the interval, so that not everything runs at once."""
+        assert self.every is not None
+        digest = int.from_bytes(hashlib.sha256(self.name.encode()).digest()[:8])
+        minutes = int(self.every / timedelta(minutes=1))
+        return FIRST_ANCHOR + timedelta(minutes=digest % minutes)
+
+    def definition(self) -> dict[str, Any]:
+        """As `prefect.yaml` spells it."""
+        schedule = self.every and {
+            "interval": int(self.every.total_seconds()),
+            "anchor_date": self.anchor.isoformat(),
+            "timezone": "UTC",
+            "slug": "periodic",
+            **({"parameters": self.scheduled_parameters} if self.scheduled_parameters else {}),
+        }
+        return {
+            "name": self.name,
+            "entrypoint": self.entrypoint,
+            "description": self.description,
+            "tags": [TAG, *self.tags],
+            "parameters": self.parameters,
+            "schedules": [schedule] if schedule else [],
+            "concurrency_limit": {"limit": 1, "collision_strategy": self.collision_strategy},
+            "pull": [],
+        }
+
+
+@dataclass(frozen=True)
+class Deployed:
+    """What a deploy changed."""
+
+    created: tuple[str, ...]
+    updated: tuple[str, ...]
+    unchanged: tuple[str, ...]
+    paused: tuple[str, ...]
+    """No longer wanted."""
+
+
+def wanted(settings: Settings) -> list[Deployment]:
+    """All deployments of an installation with these settings.
+
+    Raises:
+        ModelError: the universe names a kind of model that cannot be trained here.
+    """
+    retrains = [
+        _retrain(market, model_type) for market in settings.universe for model_type in _model_types(market)
+    ]
+    return [*retrains, *_upkeep()]
+
+
+def prefect_yaml(settings: Settings) -> dict[str, Any]:
+    """For `prefect deploy --all`, which takes the work pool from PREFECT_DEFAULT_WORK_POOL_NAME."""
+    return {
+        "name": "clm",
+        "deployments": [
+            each.definition() | {"work_pool": {"job_variables": {"command": COMMAND}}}
+            for each in wanted(settings)
+        ],
+    }
+
+
+def deploy(settings: Settings) -> Deployed:
+    """Make the deployments of the Prefect server in the environment those that are wanted.
+
+    One that is as it should be is left alone, and with it its scheduled runs, and whether somebody paused it.
+
+    Raises:
+        ServerUnavailable: Prefect does not answer.
+    """
+    from prefect.client.orchestration import get_client
+
+    try:
+        with get_client(sync_client=True) as client:
+            _ensure_work_pool(client, settings)
+            _ensure_heartbeat_automation(client)
+            return _deploy_all(client, settings)
+    except httpx.TransportError as error:
+        raise ServerUnavailable(
+            f"Prefect does not answer at {client.api_url}: start it with `clm up`, or set PREFECT_API_URL."
+        ) from error
+
+
+def _retrain(market: Market, model_type: ModelType) -> Deployment:
+    name = model_id(model_type, market.symbol, market.timeframe)
+    every = RETRAIN_EVERY.get(model_type)
+    request = RetrainRequest(
+        model_type=model_type,
+        symbol=market.symbol,
+        timeframe=market.timeframe,
+        dataset_span_days=market.dataset_span_days,
+        requested_by="Prefect",
+    )
+    scheduled = request.model_copy(
+        update={"trigger_reason": TriggerReason.PERIODIC, "requested_by": "schedule"}
+    )
+    return Deployment(
+        entrypoint="flows.retrain.retrain",
+        name=name,
+        description=f"Retrain {model_type.value} on {market.symbol} {market.timeframe}, and judge it.",
+        every=every,
+        parameters={"request": request.model_dump(mode="json")},
+        scheduled_parameters={"request": scheduled.model_dump(mode="json")},
+        tags=(name, model_type.value),
+    )
+
+
+def _upkeep() -> Iterator[Deployment]:
+    if find_spec("flows.upkeep"):
+        yield Deployment(
+            entrypoint="flows.upkeep.upkeep",
+            name="upkeep",
+            description="End what crashed half done, and look after what serves.",
+            every=UPKEEP_EVERY,
+            collision_strategy="CANCEL_NEW",
+        )
+
+
+def _model_types(market: Market) -> list[ModelType]:
+    if market.model_types is None:
+        return [each for each in RETRAIN_EVERY if catalog.is_installed(each)]
+    for each in market.model_types:
+        catalog.implementation(each)
+    return list(market.model_types)
+
+
+def _ensure_work_pool(client: "SyncPrefectClient", settings: Settings) -> None:
+    from prefect.client.schemas.actions import WorkPoolCreate
+    from prefect.exceptions import ObjectAlreadyExists
+
+    wanted_pool = WorkPoolCreate(name=settings.deploy.work_pool, type=settings.deploy.work_pool_type)
+    try:
+        client.create_work_pool(wanted_pool)
+    except ObjectAlreadyExists:
+        return
+
+
+def _deploy_all(client: "SyncPrefectClient", settings: Settings) -> Deployed:
+    present = {deployment.name: deployment for deployment in _ours(client)}
+    changes: dict[str, list[str]] = {"created": [], "updated": [], "unchanged": [], "paused": []}
+    for deployment in (all_wanted := wanted(settings)):
+        found = present.get(deployment.name)
+        version = _version(deployment, settings)
+        if found is not None and found.version == version:
+            changes["unchanged"].append(deployment.name)
+        else:
+            _write(
+                client, deployment, settings, version, removed_before=bool(found and found.version == REMOVED)
+            )
+            changes["updated" if found else "created"].append(deployment.name)
+    for name in sorted(present.keys() - {deployment.name for deployment in all_wanted}):
+        if present[name].version != REMOVED:
+            _pause(client, present[name])
+            changes["paused"].append(name)
+    return Deployed(**{change: tuple(names) for change, names in changes.items()})
+
+
+def _ours(client: "SyncPrefectClient") -> "list[DeploymentResponse]":
+    from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterTags
+
+    ours = DeploymentFilter(tags=DeploymentFilterTags(all_=[TAG]))
+    return client.read_deployments(deployment_filter=ours, limit=200)
+
+
+def _version(deployment: Deployment, settings: Settings) -> str:
+    """Changes with everything that a deploy writes."""
+    schema = _flow(deployment.entrypoint)[1]
+    facts = [deployment.definition(), schema, settings.deploy.model_dump(mode="json"), COMMAND]
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+@cache
+def _flow(entrypoint: str) -> "tuple[Flow[..., Any], dict[str, Any]]":
+    """The flow, and the JSON schema of what it takes."""
+    from prefect.flows import load_flow_from_entrypoint
+    from prefect.utilities.callables import parameter_schema
+
+    found: Flow[..., Any] = load_flow_from_entrypoint(entrypoint)
+    return found, parameter_schema(found.fn).model_dump(mode="json", exclude_unset=True)
+
+
+def _write(
+    client: "SyncPrefectClient",
+    deployment: Deployment,
+    settings: Settings,
+    version: str,
+    *,
+    removed_before: bool,
+) -> None:
+    from prefect.client.schemas.objects import ConcurrencyLimitStrategy, ConcurrencyOptions
+
+    flow, schema = _flow(deployment.entrypoint)
+    client.create_deployment(
+        flow_id=client.create_flow_from_name(flow.name),
+        name=deployment.name,
+        version=version,
+        description=deployment.description,
+        tags=[TAG, *deployment.tags],
+        parameters=deployment.parameters,
+        parameter_openapi_schema=schema,
+        enforce_parameter_schema=True,
+        schedules=_schedules(deployment),
+        concurrency_limit=1,
+        concurrency_options=ConcurrencyOptions(
+            collision_strategy=ConcurrencyLimitStrategy(deployment.collision_strategy)
+        ),
+        entrypoint=deployment.entrypoint,
+        pull_steps=[],
+        work_pool_name=settings.deploy.work_pool,
+        job_variables={"command": COMMAND} | settings.deploy.job_variables,
+        paused=False if removed_before else None,
+    )
+
+
+def _schedules(deployment: Deployment) -> list[Any]:
+    from prefect.client.schemas.actions import DeploymentScheduleCreate
+    from prefect.client.schemas.schedules import IntervalSchedule
+
+    if deployment.every is None:
+        return []
+    schedule = IntervalSchedule(interval=deployment.every, anchor_date=deployment.anchor, timezone="UTC")
+    return [
+        DeploymentScheduleCreate(
+            schedule=schedule, slug="periodic", parameters=deployment.scheduled_parameters, active=True
+        )
+    ]
+
+
+def _pause(client: "SyncPrefectClient", deployment: "DeploymentResponse") -> None:
+    from prefect.client.schemas.actions import DeploymentUpdate
+
+    client.update_deployment(deployment.id, DeploymentUpdate(paused=True, version=REMOVED))
+
+
+def _ensure_heartbeat_automation(client: "SyncPrefectClient") -> None:
+    """A run whose process and worker were both killed is RUNNING for ever, unless somebody ends it."""
+    name = "CLM: end runs that give no sign of life"
+    if client.read_automations_by_name(name):
+        return
+    client.create_automation(_heartbeat_automation(name))
+
+
+def _heartbeat_automation(name: str) -> Any:
+    from prefect.client.schemas.objects import StateType
+    from prefect.events.actions import ChangeFlowRunState
+    from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
+    from prefect.events.schemas.events import ResourceSpecification
+
+    ends = {f"prefect.flow-run.{state}" for state in ("Completed", "Failed", "Cancelled", "Crashed")}
+    return AutomationCore(
+        name=name,
+        trigger=EventTrigger(
+            after={"prefect.flow-run.heartbeat"},
+            expect={"prefect.flow-run.heartbeat", *ends},
+            match=ResourceSpecification({"prefect.resource.id": ["prefect.flow-run.*"]}),
+            for_each={"prefect.resource.id"},
+            posture=Posture.Proactive,
+            threshold=1,
+            within=timedelta(seconds=75),
+        ),
+        actions=[
+            ChangeFlowRunState(
+                name="Crashed", state=StateType.CRASHED, message="It gave no sign of life for 75 s."
+            )
+        ],
+    )
+
+
+def main(arguments: list[str]) -> int:
+    settings = load_settings()
+    try:
+        if "--yaml" in arguments:
+            print(yaml.safe_dump(prefect_yaml(settings), sort_keys=False, width=110), end="")
+        else:
+            for change, names in asdict(deploy(settings)).items():
+                if names:
+                    print(f"{change}: {', '.join(names)}")
+    except CLMError as error:
+        print(f"Error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,233 @@
+"""`clm up`: every server and a worker on this machine, for one home, in one supervised group of processes.
+
+Run as a module it is the supervisor: `python -m deployments.stack`.
+"""
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from importlib.util import find_spec
+from pathlib import Path
+
+from rich.console import Console
+
+from clm_core import stack
+from clm_core.cli.stack import print_summary
+from clm_core.database import Database, open_database, revive
+from clm_core.domain.errors import CLMError, ServerUnavailable
+from clm_core.runner import is_answering, server_environment, workers_online
+from clm_core.services import open_ledger
+from clm_core.settings import CONFIG_VARIABLE, Settings, load_settings, settings_file
+from clm_core.stack import PartState, PartStatus, StackState
+from deployments.supervisor import Part, Stopped, Supervisor, stoppable
+
+PREFERRED_PORTS = {"prefect": 4200, "mlflow": 5000, "api": 8000}
+READY_WITHIN_SECONDS = 120.0
+WORKER = "clm-up"
+
+
+def main() -> int:
+    console = Console(stderr=True, highlight=False)
+    try:
+        with stoppable():
+            run(load_settings(), console)
+    except Stopped as stopped:
+        console.print(f"Stopped ({stopped}).")
+    except CLMError as error:
+        console.print("[red]Error:[/]", str(error), markup=True, soft_wrap=True)
+        return 1
+    return 0
+
+
+def run(settings: Settings, console: Console) -> None:
+    """Until Stopped is raised."""
+    with ExitStack() as running:
+        running.enter_context(stack.only_one(settings.home))
+        plan = _Plan(settings, _ports(settings))
+        database = running.enter_context(open_database(settings))
+        watch = _Watch(settings.home, plan.state, console)
+        supervisor = running.enter_context(Supervisor(stack.folder(settings.home) / "logs", watch.changed))
+        watch.supervisor = supervisor
+        supervisor.start(plan.prefect(database))
+        supervisor.start(plan.mlflow(database))
+        with open_ledger(database):
+            # its migrations, while the servers start on the other core
+            pass
+        _wait(supervisor, ["prefect"])
+        deploying = _deploy(settings, plan.environment)
+        running.callback(deploying.terminate)
+        supervisor.start(plan.worker())
+        if plan.state.api_url is not None:
+            supervisor.start(plan.api())
+        _wait(supervisor, [part.name for part in supervisor.states])
+        _finish(deploying, settings.home)
+        print_summary(settings, watch.all_ready())
+        while True:
+            supervisor.look_after()
+            if revive(settings):
+                console.print("database: died, started again")
+
+
+class _Plan:
+    """What runs, with which command and environment."""
+
+    def __init__(self, settings: Settings, ports: Mapping[str, int]) -> None:
+        self._settings = settings
+        self._ports = ports
+        self.state = StackState(
+            pid=os.getpid(),
+            started_at=datetime.now(UTC),
+            prefect_url=_local(ports["prefect"]),
+            mlflow_url=_local(ports["mlflow"]),
+            api_url=_local(ports["api"]) if "api" in ports else None,
+        )
+        self.environment = _environment(settings, self.state)
+
+    def prefect(self, database: Database) -> Part:
+        home, url = self._settings.home, self.state.prefect_api_url
+        return Part(
+            name="prefect",
+            command=(sys.executable, "-m", "clm_core.runner", str(self._ports["prefect"])),
+            environment=self.environment
+            | server_environment(database, home / "prefect", url)
+            | {"PREFECT_SERVER_API_AUTH_STRING": stack.prefect_auth(home)},
+            answers=lambda: is_answering(f"{url}/health"),
+        )
+
+    def mlflow(self, database: Database) -> Part:
+        port = self._ports["mlflow"]
+        return Part(
+            name="mlflow",
+            command=(sys.executable, "-m", "clm_core.registry.server", str(port)),
+            environment=self.environment
+            | {
+                # not on the command line, where everybody on this machine could read a password in it
+                "MLFLOW_BACKEND_STORE_URI": database.url("mlflow", driver="psycopg"),
+                "MLFLOW_DEFAULT_ARTIFACT_ROOT": str(self._settings.home / "mlflow" / "artifacts"),
+                "MLFLOW_SERVER_ALLOWED_HOSTS": f"127.0.0.1:{port},localhost:{port}",
+                "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+                "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
+                "MLFLOW_DISABLE_TELEMETRY": "true",
+            },
+            answers=lambda: is_answering(f"{self.state.mlflow_url}/health"),
+        )
+
+    def worker(self) -> Part:
+        deploy = self._settings.deploy
+        return Part(
+            name="worker",
+            command=(
+                *(sys.executable, "-m", "prefect", "worker", "start"),
+                *("--pool", deploy.work_pool, "--type", deploy.work_pool_type, "--name", WORKER),
+                *("--limit", str(self._settings.stack.concurrent_runs), "--install-policy", "never"),
+            ),
+            environment=self.environment,
+            answers=lambda: WORKER in workers_online(self.environment, deploy.work_pool),
+        )
+
+    def api(self) -> Part:
+        return Part(
+            name="api",
+            command=(sys.executable, "-m", "clm_core.api", str(self._ports["api"])),
+            environment=self.environment,
+            answers=lambda: is_answering(f"{self.state.api_url}/health"),
+        )
+
+
+class _Watch:
+    """Writes down how the parts are, and tells the terminal what somebody should know."""
+
+    def __init__(self, home: Path, state: StackState, console: Console) -> None:
+        self._home = home
+        self._state = state
+        self._console = console
+        self.supervisor: Supervisor | None = None
+
+    def changed(self, part: PartState) -> None:
+        if part.status is PartStatus.RESTARTING:
+            self._console.print(f"{part.name}: ended ({part.last_exit}), is started again; see {part.log}")
+        elif part.status is PartStatus.READY:
+            self._console.print(f"{part.name}: ready")
+        self._write()
+
+    def all_ready(self) -> StackState:
+        self._state = self._state.model_copy(update={"ready": True})
+        self._write()
+        return self._state
+
+    def _write(self) -> None:
+        parts = () if self.supervisor is None else self.supervisor.states
+        stack.write_state(self._home, self._state.model_copy(update={"parts": parts}))
+
+
+def _environment(settings: Settings, state: StackState) -> dict[str, str]:
+    """Common to all parts and to the flows that the worker runs: the same settings in whatever folder."""
+    file = settings_file()
+    return {
+        "CLM_HOME": str(settings.home),
+        **({CONFIG_VARIABLE: str(file.absolute())} if file else {}),
+        **stack.prefect_environment(settings.home, state),
+        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]),
+        "PYTHONSAFEPATH": "1",
+        "PREFECT_HOME": str(settings.home / "prefect"),
+        "PREFECT_WORKER_QUERY_SECONDS": "2",
+        "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
+        "PREFECT_LOGGING_SERVER_LEVEL": "WARNING",
+        "DO_NOT_TRACK": "1",
+    }
+
+
+def _ports(settings: Settings) -> dict[str, int]:
+    wanted = settings.stack
+    fixed = {"prefect": wanted.prefect_port, "mlflow": wanted.mlflow_port, "api": wanted.api_port}
+    names = [name for name in PREFERRED_PORTS if name != "api" or _has_api()]
+    return stack.choose_ports(
+        settings.home,
+        preferred={name: PREFERRED_PORTS[name] for name in names},
+        fixed={name: port for name in names if (port := fixed[name]) is not None},
+    )
+
+
+def _has_api() -> bool:
+    return find_spec("clm_core.api") is not None and find_spec("clm_core.api.__main__") is not None
+
+
+def _wait(supervisor: Supervisor, names: list[str]) -> None:
+    if missing := supervisor.wait_until_ready(names, READY_WITHIN_SECONDS):
+        logs = ", ".join(str(part.log) for part in supervisor.states if part.name in missing)
+        raise ServerUnavailable(
+            f"{', '.join(missing)} did not become ready in {READY_WITHIN_SECONDS:.0f} s: see {logs}."
+        )
+
+
+def _deploy(settings: Settings, environment: Mapping[str, str]) -> "subprocess.Popen[bytes]":
+    with _deploy_log(settings.home).open("wb") as output:
+        return subprocess.Popen(
+            [sys.executable, "-m", "deployments.deployments"],
+            env=os.environ | environment,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+
+
+def _finish(deploying: "subprocess.Popen[bytes]", home: Path) -> None:
+    if deploying.wait() != 0:
+        raise ServerUnavailable(
+            f"The deployments could not be made: see {_deploy_log(home)}, and try `clm deploy`."
+        )
+
+
+def _deploy_log(home: Path) -> Path:
+    return stack.folder(home) / "logs" / "deploy.log"
+
+
+def _local(port: int) -> str:
+    return f"http://127.0.0.1:{port}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,207 @@
+"""Keeps a handful of processes running: starts them in order, restarts what dies, leaves nothing behind.
+
+Each part leads a process group, so that what it starts ends with it. A janitor ends the groups when the
+supervisor itself is killed.
+"""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from clm_core.stack import PartState, PartStatus
+from deployments import janitor
+
+PAUSE_SECONDS = 0.1
+LEFTOVER_SECONDS = 3.0
+"""How long what a dead part had started may take to end by itself."""
+FIRST_DELAY_SECONDS = 1.0
+LONGEST_DELAY_SECONDS = 60.0
+STABLE_SECONDS = 60.0
+"""A part that ran this long starts over with the first delay when it dies."""
+STOP_SECONDS = 15.0
+
+Report = Callable[[PartState], None]
+"""Told whenever a part's state changes."""
+
+
+@dataclass(frozen=True)
+class Part:
+    name: str
+    command: Sequence[str]
+    environment: Mapping[str, str]
+    """Beside that of this process."""
+    answers: Callable[[], bool]
+    """Whether it does its work by now; asked again and again, so quick to answer."""
+
+
+class Stopped(BaseException):
+    """Somebody asked us to end."""
+
+
+@contextlib.contextmanager
+def stoppable() -> Iterator[None]:
+    """SIGTERM, SIGHUP and Ctrl-C raise Stopped inside the block, once; further ones are ignored."""
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+    def stop(number: int, _: FrameType | None) -> None:
+        for each in numbers:
+            signal.signal(each, signal.SIG_IGN)
+        raise Stopped(signal.Signals(number).name)
+
+    before = [(number, signal.signal(number, stop)) for number in numbers]
+    try:
+        yield
+    finally:
+        for number, handler in before:
+            signal.signal(number, handler)
+
+
+class Supervisor:
+    """Parts that are kept running for as long as the block lasts."""
+
+    def __init__(self, logs: Path, report: Report) -> None:
+        self._logs = logs
+        self._report = report
+        self._parts: list[_Running] = []
+
+    def __enter__(self) -> "Supervisor":
+        self._logs.mkdir(parents=True, exist_ok=True)
+        self._janitor = subprocess.Popen(
+            [sys.executable, "-m", "deployments.janitor"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=(self._logs / "janitor.log").open("w"),
+            start_new_session=True,
+            text=True,
+        )
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        # the last one started may need those before it to end well
+        for part in reversed(self._parts):
+            part.stop()
+        self._tell_janitor("done")
+        self._janitor.communicate()
+
+    def start(self, part: Part) -> None:
+        self._parts.append(_Running(part, self._logs / f"{part.name}.log", self._report, self._tell_janitor))
+
+    def wait_until_ready(self, names: Sequence[str], seconds: float) -> list[str]:
+        """Names of the parts that are not, if the time runs out."""
+        deadline = time.monotonic() + seconds
+        while missing := [part.name for part in self._parts if part.name in names and not part.ready]:
+            if time.monotonic() > deadline:
+                return missing
+            self.look_after()
+        return []
+
+    def look_after(self) -> None:
+        """Restart what has died; call it again and again."""
+        for part in self._parts:
+            part.look_after()
+        time.sleep(PAUSE_SECONDS)
+
+    @property
+    def states(self) -> tuple[PartState, ...]:
+        return tuple(part.state for part in self._parts)
+
+    def _tell_janitor(self, line: str) -> None:
+        assert self._janitor.stdin is not None
+        # without a janitor all is well until somebody kills us
+        with contextlib.suppress(BrokenPipeError):
+            self._janitor.stdin.write(f"{line}\n")
+            self._janitor.stdin.flush()
+
+
+class _Running:
+    """One part and its process of the moment."""
+
+    def __init__(self, part: Part, log: Path, report: Report, tell_janitor: Callable[[str], None]) -> None:
+        self._part = part
+        self._report = report
+        self._tell_janitor = tell_janitor
+        self._delay = FIRST_DELAY_SECONDS
+        self.state = PartState(name=part.name, status=PartStatus.STARTING, log=log)
+        log.unlink(missing_ok=True)
+        self._launch()
+
+    @property
+    def name(self) -> str:
+        return self._part.name
+
+    @property
+    def ready(self) -> bool:
+        return self.state.status is PartStatus.READY
+
+    def look_after(self) -> None:
+        if self.state.status is PartStatus.RESTARTING:
+            self._restart_when_due()
+        elif self._process.poll() is not None:
+            self._bury()
+        elif not self.ready and self._part.answers():
+            self._change(status=PartStatus.READY)
+
+    def stop(self) -> None:
+        self._signal(signal.SIGTERM)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(STOP_SECONDS)
+        janitor.end({self._process.pid}, LEFTOVER_SECONDS)
+        self._process.wait()
+        self._tell_janitor(f"-{self._process.pid}")
+        self._change(status=PartStatus.STOPPED, pid=None)
+
+    def _launch(self, restarts: int = 0) -> None:
+        with self.state.log.open("ab") as output:
+            self._process = subprocess.Popen(
+                self._part.command,
+                env=os.environ | self._part.environment,
+                # some of ours end when this pipe closes
+                stdin=subprocess.PIPE,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        self._started = time.monotonic()
+        self._tell_janitor(f"+{self._process.pid}")
+        self._change(status=PartStatus.STARTING, pid=self._process.pid, restarts=restarts)
+
+    def _bury(self) -> None:
+        """It is dead: what it had started ends as well, before the next one takes its place."""
+        now = time.monotonic()
+        if now - self._started > STABLE_SECONDS:
+            self._delay = FIRST_DELAY_SECONDS
+        self._due = now + self._delay
+        self._patience_ends = max(self._due, now + LEFTOVER_SECONDS)
+        self._delay = min(2 * self._delay, LONGEST_DELAY_SECONDS)
+        self._signal(signal.SIGTERM)
+        self._change(
+            status=PartStatus.RESTARTING, pid=None, last_exit=_exit_in_words(self._process.returncode)
+        )
+
+    def _restart_when_due(self) -> None:
+        now = time.monotonic()
+        if now < self._due or (janitor.alive(self._process.pid) and now < self._patience_ends):
+            return
+        janitor.end({self._process.pid}, grace_seconds=0)
+        self._tell_janitor(f"-{self._process.pid}")
+        self._launch(restarts=self.state.restarts + 1)
+
+    def _signal(self, number: signal.Signals) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, number)
+
+    def _change(self, **changes: Any) -> None:
+        self.state = self.state.model_copy(update=changes)
+        self._report(self.state)
+
+
+def _exit_in_words(returncode: int) -> str:
+    return f"code {returncode}" if returncode >= 0 else signal.Signals(-returncode).name

@@ -1,0 +1,186 @@
+"""Deployments as a real Prefect server knows them."""
+
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import yaml
+
+from clm_core.domain.errors import MissingExtra, ModelError
+from clm_core.domain.universe import Market
+from clm_core.domain.vocabulary import ModelType
+from clm_core.settings import Settings
+from deployments.deployments import FIRST_ANCHOR, Deployment, deploy, prefect_yaml, wanted
+
+pytestmark = pytest.mark.xdist_group("servers")
+
+ROOT = Path(__file__).parents[2]
+MARKETS = (Market(symbol="BTCUSD"), Market(symbol="EURUSD", dataset_span_days=200))
+MODELS = {f"{kind}_{symbol}_1h" for kind in ("xgboost", "lightgbm") for symbol in ("btcusd", "eurusd")}
+
+
+@pytest.fixture(scope="module")
+def settings(home: Path) -> Settings:
+    return Settings(home=home, universe=MARKETS)
+
+
+@pytest.fixture(scope="module")
+def deployed(settings: Settings, prefect_url: str) -> Iterator[str]:
+    deploy(settings)
+    yield prefect_url
+    # other tests of this session start runs of their own
+    for each in ask(prefect_url, "/deployments/filter"):
+        httpx.delete(f"{prefect_url}/deployments/{each['id']}").raise_for_status()
+
+
+def ask(url: str, path: str, body: dict[str, Any] | None = None) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = httpx.post(f"{url}{path}", json=body or {}).raise_for_status().json()
+    return found
+
+
+def deployments(url: str) -> dict[str, dict[str, Any]]:
+    return {each["name"]: each for each in ask(url, "/deployments/filter")}
+
+
+def scheduled(url: str, deployment: dict[str, Any]) -> dict[str, str]:
+    """Ids by time of the runs its schedule has made."""
+    body = {"deployments": {"id": {"any_": [deployment["id"]]}}}
+    return {run["expected_start_time"]: run["id"] for run in ask(url, "/flow_runs/filter", body)}
+
+
+def wait_for_scheduled_runs(url: str, name: str) -> dict[str, str]:
+    deadline = time.monotonic() + 90
+    while not (found := scheduled(url, deployments(url)[name])):
+        assert time.monotonic() < deadline, "Prefect's scheduler makes no runs"
+        time.sleep(0.5)
+    return found
+
+
+def test_there_is_one_deployment_for_each_model_and_market(deployed: str) -> None:
+    assert deployments(deployed).keys() >= MODELS
+
+
+def test_scheduled_runs_really_appear_and_are_periodic_ones(deployed: str) -> None:
+    found = wait_for_scheduled_runs(deployed, "xgboost_btcusd_1h")
+    [first, second, *_] = sorted(map(datetime.fromisoformat, found))
+    assert second - first == timedelta(hours=168)
+    run = httpx.get(f"{deployed}/flow_runs/{next(iter(found.values()))}").json()
+    assert run["parameters"]["request"]["trigger_reason"] == "periodic"
+
+
+def test_the_launch_form_starts_with_the_market_asked_for_by_hand(deployed: str) -> None:
+    request = deployments(deployed)["lightgbm_eurusd_1h"]["parameters"]["request"]
+    assert (request["model_type"], request["symbol"], request["dataset_span_days"]) == (
+        "lightgbm",
+        "EURUSD",
+        200,
+    )
+    assert request["trigger_reason"] == "manual"
+
+
+def test_only_one_run_of_a_deployment_at_a_time_the_next_waits(deployed: str) -> None:
+    found = deployments(deployed)["xgboost_btcusd_1h"]
+    assert found["global_concurrency_limit"]["limit"] == 1
+    assert found["concurrency_options"]["collision_strategy"] == "ENQUEUE"
+
+
+def test_deploying_again_changes_nothing_and_keeps_the_scheduled_runs(
+    deployed: str, settings: Settings
+) -> None:
+    before = wait_for_scheduled_runs(deployed, "xgboost_btcusd_1h")
+    again = deploy(settings)
+    assert (again.created, again.updated, again.paused) == ((), (), ())
+    assert before.items() <= scheduled(deployed, deployments(deployed)["xgboost_btcusd_1h"]).items()
+
+
+def test_what_somebody_paused_by_hand_stays_paused(deployed: str, settings: Settings) -> None:
+    by_hand = deployments(deployed)["lightgbm_btcusd_1h"]
+    httpx.patch(f"{deployed}/deployments/{by_hand['id']}", json={"paused": True}).raise_for_status()
+    deploy(settings)
+    assert deployments(deployed)["lightgbm_btcusd_1h"]["paused"]
+
+
+def test_a_changed_schedule_leaves_no_run_of_the_old_one(deployed: str, settings: Settings) -> None:
+    wait_for_scheduled_runs(deployed, "xgboost_eurusd_1h")
+    longer = (MARKETS[0], MARKETS[1].model_copy(update={"dataset_span_days": 300}))
+    changed = deploy(settings.model_copy(update={"universe": longer}))
+    assert set(changed.updated) == {"xgboost_eurusd_1h", "lightgbm_eurusd_1h"}
+    for run in wait_for_scheduled_runs(deployed, "xgboost_eurusd_1h").values():
+        request = httpx.get(f"{deployed}/flow_runs/{run}").json()["parameters"]["request"]
+        assert request["dataset_span_days"] == 300
+
+
+def test_a_market_that_left_is_paused_and_runs_again_when_it_is_back(
+    deployed: str, settings: Settings
+) -> None:
+    left = deploy(settings.model_copy(update={"universe": MARKETS[:1]}))
+    assert set(left.paused) == {"xgboost_eurusd_1h", "lightgbm_eurusd_1h"}
+    assert deployments(deployed)["xgboost_eurusd_1h"]["paused"]
+    assert deploy(settings.model_copy(update={"universe": MARKETS[:1]})).paused == ()
+    assert set(deploy(settings).updated) == {"xgboost_eurusd_1h", "lightgbm_eurusd_1h"}
+    assert not deployments(deployed)["xgboost_eurusd_1h"]["paused"]
+
+
+def test_prefect_deploy_makes_the_same_deployments_from_the_checkout(
+    deployed: str, settings: Settings, tmp_path: Path
+) -> None:
+    before = deployments(deployed)["xgboost_btcusd_1h"]
+    done = subprocess.run(
+        [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--name", "xgboost_btcusd_1h"],
+        cwd=ROOT,
+        env={
+            "PATH": "/usr/bin:/bin",
+            "PREFECT_API_URL": deployed,
+            "PREFECT_HOME": str(tmp_path),
+            "PREFECT_DEFAULT_WORK_POOL_NAME": settings.deploy.work_pool,
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    after = deployments(deployed)["xgboost_btcusd_1h"]
+    same = ("id", "entrypoint", "parameters", "tags", "pull_steps", "job_variables", "work_pool_name")
+    assert {name: after[name] for name in same} == {name: before[name] for name in same}
+    [then], [now] = before["schedules"], after["schedules"]
+    assert [now["schedule"], now["slug"], now["parameters"]] == [
+        then["schedule"],
+        then["slug"],
+        then["parameters"],
+    ]
+
+
+def test_prefect_yaml_is_what_the_default_settings_make_without_extras() -> None:
+    base = Market(symbol="BTCUSD", model_types=(ModelType.XGBOOST, ModelType.LIGHTGBM))
+    written = yaml.safe_load((ROOT / "prefect.yaml").read_text())
+    assert written == prefect_yaml(Settings(home=ROOT / ".clm", universe=(base,)))
+
+
+def test_schedules_are_anchored_in_the_past_and_spread_over_the_interval() -> None:
+    week = timedelta(hours=168)
+    anchors = {
+        Deployment("flows.retrain.retrain", f"model_{number}", "", week).anchor for number in range(100)
+    }
+    assert len(anchors) > 95
+    assert all(FIRST_ANCHOR <= anchor < FIRST_ANCHOR + week for anchor in anchors)
+    assert max(anchors) < datetime(2024, 1, 9, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("model_types", "error"),
+    [((ModelType.OTHER,), ModelError), ((ModelType.NHITS,), (ModelError, MissingExtra))],
+    ids=["no such implementation", "library not installed"],
+)
+def test_a_universe_that_cannot_be_trained_here_is_refused(
+    model_types: tuple[ModelType, ...], error: type[Exception], tmp_path: Path
+) -> None:
+    universe = (Market(symbol="BTCUSD", model_types=model_types),)
+    with pytest.raises(error, match=re.escape(model_types[0].value)):
+        wanted(Settings(home=tmp_path, universe=universe))

@@ -1,0 +1,150 @@
+"""Parts that die, linger or are killed, as real processes."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from clm_core.stack import PartState, PartStatus
+from deployments import janitor
+from deployments.supervisor import Part, Supervisor
+
+SLEEP = "import time; time.sleep(600)"
+# a server with a child of its own, which does not go by itself
+WITH_CHILD = f"""
+import subprocess, sys
+child = subprocess.Popen([sys.executable, "-c", {SLEEP!r}])
+print(child.pid, flush=True)
+child.wait()
+"""
+STUBBORN = f"import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True); {SLEEP}"
+
+
+@pytest.fixture
+def reports() -> list[PartState]:
+    return []
+
+
+@pytest.fixture
+def supervisor(tmp_path: Path, reports: list[PartState]) -> Iterator[Supervisor]:
+    with Supervisor(tmp_path, reports.append) as supervisor:
+        yield supervisor
+
+
+def part(script: str = SLEEP, answers: Callable[[], bool] = lambda: True) -> Part:
+    return Part("server", [sys.executable, "-c", script], {}, answers)
+
+
+def look_until(supervisor: Supervisor, done: Callable[[], bool], seconds: float = 20.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not done():
+        assert time.monotonic() < deadline, supervisor.states
+        supervisor.look_after()
+
+
+def exists(pid: int) -> bool:
+    """Zombies don't count: some containers have nobody to bury them."""
+    status = Path(f"/proc/{pid}/stat")
+    return status.exists() and status.read_text().rpartition(")")[2].split()[0] != "Z"
+
+
+def wait_until(done: Callable[[], bool], seconds: float = 20.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not done():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_a_part_is_ready_when_it_answers(supervisor: Supervisor) -> None:
+    answers = iter([False, False, True])
+    supervisor.start(part(answers=lambda: next(answers)))
+    assert supervisor.wait_until_ready(["server"], seconds=20) == []
+
+
+def test_a_part_that_never_answers_is_named(supervisor: Supervisor) -> None:
+    supervisor.start(part(answers=lambda: False))
+    assert supervisor.wait_until_ready(["server"], seconds=0.3) == ["server"]
+
+
+def test_a_part_that_died_is_started_again_and_reported(
+    supervisor: Supervisor, reports: list[PartState]
+) -> None:
+    supervisor.start(part())
+    supervisor.wait_until_ready(["server"], seconds=20)
+    [before] = supervisor.states
+    assert before.pid is not None
+    os.kill(before.pid, signal.SIGKILL)
+    look_until(supervisor, lambda: supervisor.states[0].restarts == 1)
+    supervisor.wait_until_ready(["server"], seconds=20)
+    [after] = supervisor.states
+    assert after.pid != before.pid
+    assert [(each.status, each.last_exit) for each in reports if each.status is PartStatus.RESTARTING] == [
+        (PartStatus.RESTARTING, "SIGKILL")
+    ]
+
+
+def test_one_that_keeps_dying_is_started_ever_more_rarely(supervisor: Supervisor) -> None:
+    supervisor.start(part("raise SystemExit(3)"))
+    look_until(supervisor, lambda: supervisor.states[0].restarts == 2)
+    started = time.monotonic()
+    look_until(supervisor, lambda: supervisor.states[0].restarts == 3)
+    assert time.monotonic() - started > 3.5
+    assert supervisor.states[0].last_exit == "code 3"
+
+
+def test_what_a_dead_part_had_started_ends_before_the_next_takes_its_place(
+    supervisor: Supervisor, tmp_path: Path
+) -> None:
+    supervisor.start(part(WITH_CHILD))
+    log = tmp_path / "server.log"
+    look_until(supervisor, lambda: log.read_text().strip() != "")
+    child, [state] = int(log.read_text()), supervisor.states
+    assert state.pid is not None
+    os.kill(state.pid, signal.SIGKILL)
+    look_until(supervisor, lambda: supervisor.states[0].restarts == 1)
+    assert not exists(child)
+
+
+def test_leaving_ends_everything_also_what_ignores_the_request(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("deployments.supervisor.STOP_SECONDS", 0.5)
+    with Supervisor(tmp_path, lambda state: None) as supervisor:
+        supervisor.start(part(STUBBORN))
+        look_until(supervisor, lambda: "up" in (tmp_path / "server.log").read_text())
+        [state] = supervisor.states
+    assert state.pid is not None
+    assert not exists(state.pid)
+
+
+def test_a_killed_supervisor_leaves_nothing_behind(tmp_path: Path) -> None:
+    script = f"""
+import sys
+from pathlib import Path
+from deployments.supervisor import Part, Supervisor
+with Supervisor(Path({str(tmp_path)!r}), lambda state: None) as supervisor:
+    supervisor.start(Part("server", [sys.executable, "-c", {WITH_CHILD!r}], {{}}, lambda: True))
+    while True:
+        supervisor.look_after()
+"""
+    # the janitor looks for a database of this home, and finds that there is none to stop
+    environment = os.environ | {"CLM_HOME": str(tmp_path / "home"), "CLM_DATABASE_URL": "postgresql://no/no"}
+    log = tmp_path / "server.log"
+    with subprocess.Popen([sys.executable, "-c", script], env=environment) as supervisor:
+        wait_until(lambda: log.exists() and log.read_text().strip() != "")
+        child = int(log.read_text())
+        supervisor.kill()
+    wait_until(lambda: not exists(child))
+
+
+def test_the_janitor_does_nothing_when_all_ended_well() -> None:
+    with subprocess.Popen([sys.executable, "-c", SLEEP], start_new_session=True) as bystander:
+        told = f"+{bystander.pid}\n-{bystander.pid}\ndone\n"
+        subprocess.run([sys.executable, "-m", janitor.__name__], input=told, text=True, check=True)
+        assert bystander.poll() is None
+        bystander.kill()
