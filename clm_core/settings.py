@@ -19,6 +19,7 @@ from pydantic_settings import (
     PydanticBaseSettingsSource,
     SettingsConfigDict,
 )
+from pydantic_settings import SettingsError as UnreadableVariable
 
 from clm_core.backtest.results import Costs, Execution
 from clm_core.backtest.walk_forward import WalkForwardPlan
@@ -33,6 +34,30 @@ DEFAULT_FILE = Path("clm.toml")
 
 Key = tuple[str, ...]
 """Where a setting stands: ("costs", "fee_bps") is fee_bps under [costs], or CLM_COSTS__FEE_BPS."""
+
+
+def signing_key(secret: SecretStr) -> bytes:
+    """The bytes that a webhook's secret stands for.
+
+    Raises:
+        ValueError: it stands for none, or for too few to be safe.
+    """
+    try:
+        key = b64decode(secret.get_secret_value().removeprefix("whsec_"), validate=True)
+    except ValueError as error:
+        raise ValueError("must be base64, after whsec_") from error
+    if not 24 <= len(key) <= 64:
+        raise ValueError("must be 24 to 64 bytes long")
+    return key
+
+
+def _usable(secret: SecretStr) -> SecretStr:
+    signing_key(secret)
+    return secret
+
+
+WebhookSecret = Annotated[SecretStr, AfterValidator(_usable)]
+"""24 to 64 random bytes in base64, after `whsec_`."""
 
 
 def _with_scheme(url: SecretStr) -> SecretStr:
@@ -52,19 +77,8 @@ class Subscriber(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     url: str = Field(pattern=r"^https?://[^/]")
-    secret: SecretStr
-    """What its deliveries are signed with: 24 to 64 random bytes in base64, after `whsec_`."""
-
-    @field_validator("secret")
-    @classmethod
-    def _base64(cls, secret: SecretStr) -> SecretStr:
-        try:
-            raw = b64decode(secret.get_secret_value().removeprefix("whsec_"), validate=True)
-        except ValueError as error:
-            raise ValueError("must be base64, after whsec_") from error
-        if not 24 <= len(raw) <= 64:
-            raise ValueError("must be 24 to 64 bytes long")
-        return secret
+    secret: WebhookSecret
+    """What its deliveries are signed with."""
 
 
 class EventSettings(BaseModel):
@@ -119,6 +133,35 @@ class DeploySettings(BaseModel):
     """Handed to the pool for every run: the image, resources, environment."""
 
 
+class ApiSettings(BaseModel):
+    """The REST API."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    hosts: tuple[str, ...] = ("127.0.0.1", "localhost", "[::1]")
+    """Names it may be asked by, without port; a request for any other is refused."""
+    trusted_proxies: tuple[str, ...] = ()
+    """Addresses whose word on where a request came from (X-Forwarded-For) is believed."""
+    max_body_bytes: int = Field(default=1_048_576, ge=1024, le=16_777_216)
+    body_seconds: float = Field(default=5.0, gt=0, le=60)
+    """How long a request's body may take to arrive."""
+    failed_logins_per_minute: int = Field(default=10, ge=1)
+    """Wrong tokens, from one address."""
+    writes_per_minute: int = Field(default=60, ge=1)
+    """Of one token."""
+    max_event_streams: int = Field(default=50, ge=1)
+    """Subscribers to GET /clm/events at a time."""
+
+
+class WebhookSource(BaseModel):
+    """Somebody who may post webhooks."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    secrets: tuple[WebhookSecret, ...] = Field(min_length=1)
+    """Shared with the sender; several while one replaces another: what any of them signed is believed."""
+
+
 class Settings(BaseSettings):
     """Everything that can be set."""
 
@@ -146,6 +189,9 @@ class Settings(BaseSettings):
     """What is retrained on a schedule: `[[universe]]` in the file."""
     stack: StackSettings = StackSettings()
     deploy: DeploySettings = DeploySettings()
+    api: ApiSettings = ApiSettings()
+    webhooks: dict[Annotated[str, Field(pattern=r"^[a-z0-9_-]{1,40}$")], WebhookSource] = {}
+    """Who may post webhooks, by the name in the URL: [webhooks.monitor] is POST /clm/webhooks/monitor."""
     fault: Fault | None = None
     """For tests of crashes only: the process kills itself at this point."""
 
@@ -193,6 +239,8 @@ def load_settings() -> Settings:
             return Settings()
         except ValidationError as error:
             problems = [_problem(details) for details in error.errors()]
+        except UnreadableVariable as error:
+            problems = [f"{error}: lists and tables are written as JSON in a variable."]
     # Raised outside the handler: the validation error would carry a secret into the traceback.
     raise SettingsError("\n".join(problems))
 
@@ -264,8 +312,10 @@ def _holds_secret(annotation: Any) -> bool:
 
 
 def _origin(key: Key) -> str:
+    """A variable sets a setting, or the table it stands in; else it was the file."""
     variables = {name.upper(): name for name in os.environ}
-    return variables.get(_variable(key), str(settings_file()))
+    named = (_variable(key[:length]) for length in range(len(key), 0, -1))
+    return next((variables[name] for name in named if name in variables), str(settings_file()))
 
 
 def _hint(name: str, valid: Sequence[str]) -> str:

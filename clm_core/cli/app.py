@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from clm_core.cli import audit, data, promotion, stack
+from clm_core.cli import audit, data, promotion, stack, tokens
 from clm_core.domain.errors import CLMError, NotFound
 from clm_core.domain.vocabulary import JobStatus, ModelType
 
@@ -36,6 +36,7 @@ app = typer.Typer(
 )
 app.add_typer(data.app, name="data")
 app.add_typer(audit.app, name="audit")
+app.add_typer(tokens.app, name="tokens")
 app.add_typer(promotion.app)
 app.add_typer(stack.app)
 

@@ -36,7 +36,7 @@ def promote(
     model_id, label = _parts(version)
     with open_services(load_settings()) as services:
         done = services.promotions.promote(
-            model_id, label, _actor(), reason, services.clock(), _expected(expect), force
+            model_id, label, this_user(), reason, services.clock(), _expected(expect), force
         )
     _print([done], as_json)
 
@@ -58,7 +58,7 @@ def rollback(
 
     with open_services(load_settings()) as services:
         done = services.promotions.rollback(
-            model, _actor(), reason, services.clock(), to, _expected(expect), force
+            model, this_user(), reason, services.clock(), to, _expected(expect), force
         )
     _print([done], as_json)
 
@@ -71,7 +71,7 @@ def retire(version: Named, reason: Reason = "") -> None:
 
     model_id, label = _parts(version)
     with open_services(load_settings()) as services:
-        services.promotions.retire(model_id, label, _actor(), reason, services.clock())
+        services.promotions.retire(model_id, label, this_user(), reason, services.clock())
     typer.echo(f"{model_id} {label} is retired.")
 
 
@@ -96,7 +96,9 @@ def reconcile(
         done = [
             change
             for model_id in ([model] if model else services.ledger.promotions.models())
-            for change in services.promotions.reconcile(model_id, _actor(), services.clock(), adopt, reason)
+            for change in services.promotions.reconcile(
+                model_id, this_user(), services.clock(), adopt, reason
+            )
         ]
     _print(done, as_json)
 
@@ -108,7 +110,7 @@ def _parts(version: str) -> tuple[str, str]:
     return model_id, label
 
 
-def _actor() -> "Actor":
+def this_user() -> "Actor":
     """Whoever can open the database and the files under the home folder owns this installation."""
     import getpass
 

@@ -13,6 +13,11 @@ class Role(StrEnum):
     ADMIN = "admin"
     """Also forces what the rules refuse."""
 
+    def includes(self, other: "Role") -> bool:
+        """Whether it may do all that the other one may."""
+        ranks = list(Role)
+        return ranks.index(self) >= ranks.index(other)
+
 
 class Actor(BaseModel):
     """A person or a part of the system, as it stands in the audit."""

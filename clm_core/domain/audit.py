@@ -30,6 +30,8 @@ class Action(StrEnum):
     """The serving version was deleted in MLflow."""
     BUNDLE_REFUSED = "bundle_refused"
     """A stored bundle is not the one that was judged."""
+    TOKEN_CREATED = "token_created"
+    TOKEN_REVOKED = "token_revoked"
 
 
 class AuditEntry(BaseModel):

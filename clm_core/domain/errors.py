@@ -25,9 +25,12 @@ CLMError
 ├── NotFound                    no such job, version or report
 ├── AlreadyExists               a job, version or message of that name is recorded already
 ├── IllegalTransition           a job or version cannot go from its present status to the wanted one
+├── NotAuthenticated            nobody knows who asks: no token, or none that opens anything
 ├── NotAllowed                  the role of whoever asks does not permit it
 ├── PromotionRefused            a version may not serve; carries the reasons
 ├── ConflictError               what serves was changed by somebody else meanwhile
+├── TooManyRequests             more than is allowed in a minute; says when to come back
+├── KeyReused                   an idempotency key came with another request before
 ├── RegistryUnavailable         MLflow did not answer, or could not do what it was asked
 ├── LeaseLost                   a job is no longer run by who writes about it
 └── DeliveryFailed              a receiver of events or alerts did not take one
@@ -160,6 +163,10 @@ class IllegalTransition(CLMError):
     pass
 
 
+class NotAuthenticated(CLMError):
+    pass
+
+
 class NotAllowed(CLMError):
     pass
 
@@ -171,6 +178,16 @@ class PromotionRefused(CLMError):
 
 
 class ConflictError(CLMError):
+    pass
+
+
+class TooManyRequests(CLMError):
+    def __init__(self, what: str, wait_seconds: int) -> None:
+        self.wait_seconds = wait_seconds
+        super().__init__(f"{what}: try again in {wait_seconds} s.")
+
+
+class KeyReused(CLMError):
     pass
 
 

@@ -63,6 +63,8 @@ class Change(BaseModel):
     expires_at: datetime | None = None
     """When somebody has to look at a forced one again."""
     at: datetime
+    said_by: str | None = None
+    """Who wanted it in the caller's own words; who the caller is, `actor` says."""
 
     @property
     def by(self) -> Actor:

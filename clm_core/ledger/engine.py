@@ -7,7 +7,8 @@ from sqlalchemy import Engine, create_engine, event
 
 def open_engine(url: str) -> Engine:
     """Connects at the first use; the ledger's tables have to be there by then."""
-    engine = create_engine(url)
+    # a server that was restarted closed the pooled connections: found out before they are used
+    engine = create_engine(url, pool_pre_ping=True)
     event.listen(engine, "connect", _become_the_application)
     return engine
 

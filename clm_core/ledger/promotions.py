@@ -270,7 +270,7 @@ def _set_statuses(connection: Connection, model_id: str, champion: str | None) -
 def _audit(connection: Connection, change: Promotion, action: Action, now: datetime, **details: str) -> None:
     told = change.model_dump(
         mode="json", include={"id", "from_version", "to_version", "reason", "expires_at"}
-    )
+    ) | ({"said_by": change.said_by} if change.said_by else {})
     entry = AuditEntry(
         at=now, actor=change.by, action=action, subject=change.model_id, details=told | details
     )

@@ -131,6 +131,17 @@ class ReceiverBook:
         with self._engine.begin() as connection:
             return connection.scalar(later) or 0
 
+    def following(self, stream: Stream[T], position: int, limit: int) -> list[T]:
+        """What comes after a position, oldest first; for those who remember theirs by themselves."""
+        with self._engine.begin() as connection:
+            rows = connection.execute(_after(stream, position).limit(limit)).mappings()
+            return [stream.read(row) for row in rows]
+
+    def newest(self, stream: Stream[T]) -> int:
+        """The position of who has heard everything."""
+        with self._engine.begin() as connection:
+            return connection.scalar(select(func.max(stream.table.c.seq))) or 0
+
     def _know(self, name: str, stream: Stream[T], now: datetime) -> None:
         older = select(func.coalesce(func.max(stream.table.c.seq), 0)).where(
             stream.table.c.at < now - FIRST_HEARS_OF

@@ -31,8 +31,11 @@ from clm_core.domain.jobs import Lease, TrainingJob
 from clm_core.domain.versions import ModelVersion
 from clm_core.domain.vocabulary import JobStatus, ModelStatus
 from clm_core.ledger import alerts, audit, leases
+from clm_core.ledger.chain import Recorded
 from clm_core.ledger.promotions import PromotionBook
+from clm_core.ledger.replies import ReplyBook
 from clm_core.ledger.tables import Base, EvaluationRow, JobRow, VersionRow, storable
+from clm_core.ledger.tokens import TokenBook
 from clm_core.ledger.triggers import TriggerBook
 from clm_core.promotion.criteria import PromotionCriteria
 
@@ -88,6 +91,17 @@ class Ledger:
         self._engine = engine
         self.promotions = PromotionBook(engine)
         self.triggers = TriggerBook(engine)
+        self.tokens = TokenBook(engine)
+        self.replies = ReplyBook(engine)
+
+    def require_reachable(self) -> None:
+        """Raises whatever the database says when it does not answer."""
+        with self._engine.connect() as connection:
+            connection.execute(text("SELECT 1"))
+
+    def audit_after(self, seq: int, limit: int) -> list[Recorded]:
+        """Oldest first."""
+        return audit.following(self._engine, seq, limit)
 
     def create_job(self, job: TrainingJob) -> TrainingJob:
         """Record a job that waits to be started.

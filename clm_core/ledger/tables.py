@@ -294,6 +294,7 @@ class PromotionRow(Base):
     confirmations: Mapped[int] = mapped_column(server_default=text("0"))
     at: Mapped[datetime]
     finished_at: Mapped[datetime | None]
+    said_by: Mapped[str | None]
 
 
 class OutboxRow(Base):
@@ -411,3 +412,38 @@ class StartRow(Base):
     at: Mapped[datetime]
     expires_at: Mapped[datetime | None]
     """A run that made the job for itself has to start it by then; None: Prefect knows how the run is."""
+
+
+class TokenRow(Base):
+    """A `Token`, and the SHA-256 of its secret."""
+
+    __tablename__ = "api_tokens"
+    __table_args__ = (
+        _one_of(Role, "role"),
+        CheckConstraint("expires_at > created_at", name="expiry"),
+    )
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    digest: Mapped[str]
+    name: Mapped[str]
+    role: Mapped[str]
+    created_by: Mapped[str]
+    created_at: Mapped[datetime]
+    expires_at: Mapped[datetime]
+    revoked_at: Mapped[datetime | None]
+    last_used_at: Mapped[datetime | None]
+
+
+class ReplyRow(Base):
+    """A `KeptReply` that is given again to the same request; kept for a day."""
+
+    __tablename__ = "api_replies"
+    __table_args__ = (Index(None, "at"),)
+
+    caller: Mapped[str] = mapped_column(primary_key=True)
+    key: Mapped[str] = mapped_column(primary_key=True)
+    request_hash: Mapped[str]
+    status: Mapped[int]
+    media_type: Mapped[str]
+    body: Mapped[str]
+    at: Mapped[datetime]

@@ -84,6 +84,15 @@ class MLflowRegistry:
         """Import MLflow and bring its store up to date now rather than at the first use: seconds, once."""
         self._experiment()
 
+    def require_reachable(self) -> None:
+        """Ask MLflow's store for nothing much.
+
+        Raises:
+            RegistryUnavailable: it does not answer.
+        """
+        with _answering("be asked how it is"):
+            self._client.search_registered_models(max_results=1)
+
     def register(
         self,
         job: TrainingJob,

@@ -48,6 +48,7 @@ class Order:
     actor: Actor
     reason: str
     at: datetime
+    said_by: str | None = None
 
     def change(
         self, model_id: str, kind: PromotionKind, before: str | None, after: str | None, forced: bool = False
@@ -63,6 +64,7 @@ class Order:
             forced=forced,
             expires_at=self.at + FORCED_FOR if forced else None,
             at=self.at,
+            said_by=self.said_by,
         )
 
 
@@ -83,12 +85,14 @@ class Promotions:
         now: datetime,
         expected_champion: Expected = UNSET,
         force: bool = False,
+        said_by: str | None = None,
     ) -> Promotion:
         """Let a version serve that passed its gate; the one it replaces is retired.
 
         Args:
             expected_champion: label the caller saw serving, None if none did; UNSET: it does not say.
             force: an admin overrules the gate; what was judged must still be what would serve.
+            said_by: who wants it in the caller's own words; recorded beside the actor.
 
         Raises:
             NotAllowed: the actor's role does not permit it.
@@ -98,7 +102,7 @@ class Promotions:
             RegistryUnavailable: MLflow failed on the way; `reconcile` ends what was begun.
         """
         authorise(actor, force, reason)
-        order = Order(actor, reason, now)
+        order = Order(actor, reason, now, said_by)
         with self._locked(model_id, order) as require_lock:
             champion = self._champion(model_id, expected_champion)
             target = self.ledger.version(model_id, label)
@@ -115,6 +119,7 @@ class Promotions:
         to: str | None = None,
         expected_champion: Expected = UNSET,
         force: bool = False,
+        said_by: str | None = None,
     ) -> Promotion:
         """Let the version serve again that served before the current one, or a named earlier one.
 
@@ -123,7 +128,7 @@ class Promotions:
             NotAllowed, ConflictError, PromotionRefused, BundleCorrupt, RegistryUnavailable: as for `promote`.
         """
         authorise(actor, force, reason)
-        order = Order(actor, reason, now)
+        order = Order(actor, reason, now, said_by)
         with self._locked(model_id, order) as require_lock:
             champion = self._champion(model_id, expected_champion)
             label = _rollback_label(model_id, self._book.committed(model_id), to)

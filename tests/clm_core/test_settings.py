@@ -85,6 +85,13 @@ def test_home_is_absolute_and_understands_the_tilde(monkeypatch: pytest.MonkeyPa
             {"CLM_CONFIG": "gone.toml"}, "", r"gone.toml cannot be read \(No such file", id="no-such-file"
         ),
         pytest.param({"CLM_DATABASE_URL": ""}, "", "must look like postgresql://", id="empty-database-url"),
+        pytest.param(
+            {"CLM_WEBHOOKS": '{"monitor": {"secrets": ["whsec_c2hvcnQ="]}}'},
+            "",
+            r"webhooks.monitor.secrets = \(hidden\), set by CLM_WEBHOOKS, .* 24 to 64 bytes",
+            id="short-webhook-secret",
+        ),
+        pytest.param({"CLM_WEBHOOKS": "monitor"}, "", "written as JSON in a variable", id="no-json"),
     ],
 )
 def test_what_is_unknown_or_not_allowed_is_refused_in_one_message(

@@ -42,6 +42,8 @@ def test_up_down_and_up_again_leave_the_newest_tables(empty_database: Callable[[
         assert tables(connection) == [
             "alembic_version",
             "alerts",
+            "api_replies",
+            "api_tokens",
             "audit_log",
             "evaluations",
             "inbox",

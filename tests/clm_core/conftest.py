@@ -85,10 +85,15 @@ def make_version(services: Services, bundle: Stored) -> MakeVersion:
     """Registers, judges and records one version, as a completed retrain would have."""
 
     def make(
-        model_id: str, *, sharpe: float = 2.0, judged: bool = True, completed: bool = True
+        model_id: str,
+        *,
+        sharpe: float = 2.0,
+        judged: bool = True,
+        completed: bool = True,
+        now: datetime = NOW,
     ) -> ModelVersion:
         job, lease = _job(services, model_id)
-        placed = services.registry.register(job, bundle.folder, bundle.digest, bundle.bars, {}, {}, NOW)
+        placed = services.registry.register(job, bundle.folder, bundle.digest, bundle.bars, {}, {}, now)
         version = services.ledger.add_version(
             ModelVersion(
                 model_id=job.model_id,
@@ -105,7 +110,7 @@ def make_version(services: Services, bundle: Stored) -> MakeVersion:
                 data_hash=bundle.bars.content_hash,
                 code_version="0.1.0",
                 seed=1,
-                created_at=NOW,
+                created_at=now,
             ),
             lease,
         )

@@ -1,0 +1,60 @@
+"""`python -m clm_core.api [PORT]`: the REST API on 127.0.0.1, in one process.
+
+With a pipe as its standard input it ends when that closes: whoever started it may die in any way.
+"""
+
+import logging
+import os
+import stat
+import sys
+import threading
+
+import uvicorn
+
+from clm_core.api.app import create_app
+from clm_core.domain.errors import CLMError
+from clm_core.services import open_services
+from clm_core.settings import ApiSettings, load_settings
+
+DEFAULT_PORT = 8000
+
+
+def main(port: int) -> None:
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    with open_services(load_settings()) as services:
+        # seconds, and better now than in somebody's first request
+        services.registry.connect()
+        server = uvicorn.Server(configuration(create_app(services), services.settings.api, port))
+        if stat.S_ISFIFO(os.fstat(sys.stdin.fileno()).st_mode):
+            threading.Thread(target=_stop_when_orphaned, args=[server], daemon=True).start()
+        server.run()
+
+
+def configuration(app: object, settings: ApiSettings, port: int) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,  # type: ignore[arg-type]
+        host="127.0.0.1",
+        port=port,
+        log_level="warning",
+        # ours has no paths and no secrets
+        access_log=False,
+        server_header=False,
+        ws="none",
+        proxy_headers=bool(settings.trusted_proxies),
+        forwarded_allow_ips=list(settings.trusted_proxies),
+        # event streams never end by themselves
+        timeout_graceful_shutdown=3,
+        limit_concurrency=500,
+    )
+
+
+def _stop_when_orphaned(server: uvicorn.Server) -> None:
+    sys.stdin.buffer.read()
+    server.should_exit = True
+
+
+if __name__ == "__main__":
+    try:
+        main(int(sys.argv[1]) if len(sys.argv) > 1 else DEFAULT_PORT)
+    except CLMError as error:
+        sys.exit(f"Error: {error}")

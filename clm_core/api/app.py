@@ -1,0 +1,103 @@
+"""The REST API. It holds no rule: it authenticates, asks the core, and writes down the answer."""
+
+from http import HTTPStatus
+from importlib.metadata import version
+from typing import Any
+
+from fastapi import FastAPI
+from pydantic import BaseModel, Field
+
+from clm_core.api import errors
+from clm_core.api.auth import Open, guards
+from clm_core.api.bodies import BodyLimits, StrictRoute
+from clm_core.api.envelope import Envelope
+from clm_core.api.limits import Limits
+from clm_core.api.table import ROUTES, Route
+from clm_core.services import Services
+
+
+class Problem(BaseModel):
+    """RFC 9457."""
+
+    type: str = Field(examples=["urn:clm:problem:conflict-error"])
+    title: str
+    status: int
+    detail: str
+    """What is wrong, and what to do about it."""
+
+
+def create_app(services: Services) -> FastAPI:
+    """The application over open services; it keeps them open no longer than its caller does.
+
+    Raises:
+        RuntimeError: an address is there that the table does not know, so nobody has said to whom it is open.
+    """
+    settings = services.settings.api
+    app = FastAPI(
+        title="CLM",
+        description="Retrains, judges and promotes trading models. Tokens: `clm tokens create`.",
+        version=version("continuous-learning-manager"),
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=None,
+        redirect_slashes=False,
+        exception_handlers=errors.HANDLERS,
+    )
+    app.state.services = services
+    app.state.limits = Limits(settings)
+    app.state.streams = 0
+    app.router.route_class = StrictRoute
+    for route in ROUTES:
+        _add(app, route)
+    require_policies(app)
+    app.add_middleware(BodyLimits, max_bytes=settings.max_body_bytes, seconds=settings.body_seconds)
+    # added last, it goes around the other
+    app.add_middleware(Envelope, hosts=settings.hosts)
+    return app
+
+
+def require_policies(app: FastAPI) -> None:
+    """Refuse an application with an address or method that is not in the table."""
+    known = {(route.method, route.path) for route in ROUTES}
+    served = {
+        (method, getattr(route, "path", ""))
+        for route in app.routes
+        for method in getattr(route, "methods", None) or {"any"}
+    }
+    if strangers := served - known:
+        raise RuntimeError(f"{sorted(strangers)} are not in clm_core.api.table: say there who may use them")
+
+
+def _add(app: FastAPI, route: Route) -> None:
+    more: dict[str, Any] = {} if route.answer is None else {"response_model": route.answer}
+    if route.kind is not None:
+        more["response_class"] = route.kind
+    app.add_api_route(
+        route.path,
+        route.endpoint,
+        methods=[route.method],
+        status_code=route.status,
+        dependencies=guards(route.open_to, route.writes),
+        responses=_problems(route),
+        include_in_schema=route.documented,
+        summary=(route.endpoint.__doc__ or "").partition(".")[0],
+        **more,
+    )
+
+
+def _problems(route: Route) -> dict[int | str, dict[str, Any]]:
+    """What may go wrong at every address, in the OpenAPI description."""
+    codes = {400, 404, 422, 500, 503}
+    if route.open_to is not Open.EVERYBODY:
+        codes |= {401, 403, 429}
+    if route.writes:
+        codes |= {408, 409, 413, 415}
+    schema = {"$ref": "#/components/schemas/Problem"}
+    return {
+        code: {
+            "description": HTTPStatus(code).phrase,
+            "content": {errors.MEDIA_TYPE: {"schema": schema}},
+            "model": Problem,
+        }
+        for code in sorted(codes)
+    }

@@ -1,0 +1,94 @@
+"""What goes around every request: its id, its line in the log, the hosts that may be asked, safe headers, and
+an answer even when ours is the fault."""
+
+import logging
+import time
+import uuid
+from collections.abc import Sequence
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from clm_core.api.errors import ADVICE, problem
+
+log = logging.getLogger("clm.api")
+
+SAFE_HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cache-Control": "no-store",
+}
+"""Unless a route says otherwise."""
+
+
+class Envelope:
+    def __init__(self, app: ASGIApp, hosts: Sequence[str]) -> None:
+        self._app = app
+        self._hosts = {host.lower() for host in hosts}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        request_id, began, status = uuid.uuid4().hex, time.monotonic(), 0
+        scope.setdefault("state", {})
+
+        async def send_safely(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                headers = MutableHeaders(scope=message)
+                for name, value in SAFE_HEADERS.items():
+                    headers.setdefault(name, value)
+                headers["X-Request-ID"] = request_id
+            await send(message)
+
+        try:
+            await self._answer(scope, receive, send_safely)
+        except Exception:
+            log.exception("request %s failed", request_id)
+            if status:
+                raise
+            instance = f"urn:clm:request:{request_id}"
+            await problem(500, ADVICE[500], instance=instance)(scope, receive, send_safely)
+        finally:
+            _note(scope, status, time.monotonic() - began, request_id)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self._is_ours(Headers(scope=scope)):
+            await self._app(scope, receive, send)
+            return
+        refused = problem(
+            400,
+            "This host is none of ours: whoever runs us adds it to [api] hosts.",
+            "urn:clm:problem:bad-host",
+        )
+        await refused(scope, receive, send)
+
+    def _is_ours(self, headers: Headers) -> bool:
+        """Exactly one Host, and a known one; a page elsewhere that points its own name here finds nothing."""
+        named = headers.getlist("host")
+        if len(named) != 1:
+            return False
+        host, colon, port = named[0].lower().rpartition(":")
+        if not colon or not port.isdecimal():
+            host = named[0].lower()
+        return host in self._hosts
+
+
+def _note(scope: Scope, status: int, seconds: float, request_id: str) -> None:
+    """The route and not the path, the token's id and not the token: nothing secret can be in the line."""
+    route = getattr(scope.get("route"), "path", "(no route)")
+    log.info(
+        "%s %s %d %.0f ms from %s token %s request %s",
+        scope["method"] if scope["method"].isalpha() else "(odd method)",
+        route,
+        status,
+        seconds * 1000,
+        (scope.get("client") or ("-",))[0],
+        scope["state"].get("token_id", "-"),
+        request_id,
+    )

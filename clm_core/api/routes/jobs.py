@@ -1,0 +1,49 @@
+"""Training jobs."""
+
+from typing import Annotated
+from uuid import UUID
+
+from fastapi import Query, Response
+
+from clm_core.api.auth import Caller
+from clm_core.api.context import Connected
+from clm_core.api.errors import problem
+from clm_core.api.once import DoneOnce, written
+from clm_core.api.parameters import MODEL_ID, Limit
+from clm_core.domain.actors import Actor
+from clm_core.domain.jobs import RetrainRequest, TrainingJob
+from clm_core.domain.triggers import Answer, Reply, TriggerRequest
+from clm_core.domain.vocabulary import JobStatus
+from clm_core.triggers import door
+
+
+def list_jobs(
+    clm: Connected,
+    status: JobStatus | None = None,
+    model_id: Annotated[str | None, Query(pattern=MODEL_ID)] = None,
+    limit: Limit = 50,
+) -> list[TrainingJob]:
+    """Training jobs, newest first."""
+    return clm.ledger.jobs(status=status, model_id=model_id, limit=limit)
+
+
+def one_job(job_id: UUID, clm: Connected) -> TrainingJob:
+    """One training job."""
+    return clm.ledger.job(job_id)
+
+
+def train(asked: RetrainRequest, actor: Caller, clm: Connected, once: DoneOnce) -> Response:
+    """Ask for a retrain: accepted with a job of its own, coalesced with one that waits, or rejected."""
+    said = asked if "requested_by" in asked.model_fields_set else _in_the_name_of(actor, asked)
+    request = TriggerRequest(training=said, actor=actor, source="api", key=once.key)
+    return once(asked, lambda: _answered(door.ask(clm, request)))
+
+
+def _in_the_name_of(actor: Actor, asked: RetrainRequest) -> RetrainRequest:
+    return asked.model_copy(update={"requested_by": actor.name})
+
+
+def _answered(answer: Answer) -> Response:
+    if answer.reply is Reply.REJECTED:
+        return problem(409, f"Rejected: {answer.because}.", "urn:clm:problem:retrain-rejected")
+    return written(answer, status=202)

@@ -1,0 +1,95 @@
+"""Versions: what there is, how each came about, and what was thought of it."""
+
+from typing import Annotated
+
+from fastapi import Query
+from fastapi.responses import FileResponse
+from pydantic import BaseModel
+
+from clm_core.api.context import Connected
+from clm_core.api.parameters import MODEL_ID, LabelInPath, Limit, ModelIdInPath
+from clm_core.domain.errors import NotFound
+from clm_core.domain.evaluations import EvaluationResult, Verdict
+from clm_core.domain.jobs import TrainingJob
+from clm_core.domain.versions import ModelVersion
+from clm_core.domain.vocabulary import ModelStatus
+from clm_core.services import Services
+
+REPORT_POLICY = (
+    "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:; "
+    "font-src data:; sandbox allow-scripts allow-downloads; frame-ancestors 'none'"
+)
+"""A tear sheet holds everything it needs, runs apart from all other pages and reaches nothing."""
+
+
+class VersionDetails(BaseModel):
+    version: ModelVersion
+    job: TrainingJob
+    """What it was trained for, with which parameters and on which bars."""
+    ancestors: list[str]
+    """The versions that served when it and its parents were trained, the nearest first; at most 20."""
+    evaluation: EvaluationResult | None
+    """The newest; null: it was never judged."""
+    verdict: Verdict | None
+
+
+def list_models(
+    clm: Connected,
+    model_id: Annotated[str | None, Query(pattern=MODEL_ID)] = None,
+    status: ModelStatus | None = None,
+    limit: Limit = 50,
+) -> list[ModelVersion]:
+    """Versions of models, newest first."""
+    return clm.ledger.versions(model_id=model_id, status=status, limit=limit)
+
+
+def one_version(model_id: ModelIdInPath, version: LabelInPath, clm: Connected) -> VersionDetails:
+    """One version: where it comes from, how it did, why it passed or not."""
+    found = clm.ledger.version(model_id, version)
+    evaluation, verdict = _judged(clm, found)
+    return VersionDetails(
+        version=found,
+        job=clm.ledger.job(found.training_job_id),
+        ancestors=_ancestors(clm, found),
+        evaluation=evaluation,
+        verdict=verdict,
+    )
+
+
+def report(model_id: ModelIdInPath, version: LabelInPath, clm: Connected) -> FileResponse:
+    """The version's tear sheet, a page."""
+    found = clm.ledger.version(model_id, version)
+    page = clm.reports / found.model_id / f"{found.version}.html"
+    if not page.exists():
+        page.parent.mkdir(parents=True, exist_ok=True)
+        _fetch_report(clm, found)
+    return FileResponse(
+        page, media_type="text/html; charset=utf-8", headers={"Content-Security-Policy": REPORT_POLICY}
+    )
+
+
+def _judged(clm: Services, version: ModelVersion) -> tuple[EvaluationResult | None, Verdict | None]:
+    try:
+        return clm.ledger.evaluation(version.model_id, version.version)
+    except NotFound:
+        return None, None
+
+
+def _ancestors(clm: Services, version: ModelVersion, most: int = 20) -> list[str]:
+    line: list[str] = []
+    while version.parent_version is not None and len(line) < most:
+        line.append(version.parent_version)
+        version = clm.ledger.version(version.model_id, version.parent_version)
+    return line
+
+
+def _fetch_report(clm: Services, version: ModelVersion) -> None:
+    try:
+        clm.registry.download(
+            version.mlflow_run_id, f"report/{version.version}.html", clm.reports / version.model_id
+        )
+    except NotFound as error:
+        # MLflow's own words tell of files and servers
+        raise NotFound(
+            f"{version.model_id} {version.version} has no report: it is written when a retrain ends."
+        ) from error

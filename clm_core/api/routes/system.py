@@ -1,0 +1,92 @@
+"""How everything is."""
+
+import os
+from collections.abc import Callable, Mapping
+from enum import StrEnum
+
+from fastapi import Response
+from pydantic import BaseModel
+from sqlalchemy.exc import SQLAlchemyError
+
+from clm_core.api.context import Connected
+from clm_core.domain.errors import CLMError, ServerUnavailable
+from clm_core.domain.promotions import Promotion
+from clm_core.domain.vocabulary import JobStatus, ModelStatus
+from clm_core.services import Services
+
+PREFECT_ANSWERS_WITHIN_SECONDS = 2.0
+
+
+class Condition(StrEnum):
+    OK = "ok"
+    DOWN = "down"
+
+
+class Health(BaseModel):
+    status: Condition
+    """Down: the database is, and nothing works. Retrains need the other parts as well."""
+    parts: Mapping[str, Condition]
+
+
+class Status(BaseModel):
+    models: int
+    versions: Mapping[ModelStatus, int]
+    jobs: Mapping[JobStatus, int]
+    promotions: int
+    rollbacks: int
+    forced: int
+    promotion_rate: float | None
+    """Share of the judged versions that ever served, 0..1; null while nothing is judged."""
+    production: list[Promotion]
+    """What serves: the last change of each model."""
+
+
+def health(clm: Connected, response: Response) -> Health:
+    """Whether each part answers; 503 when the database does not."""
+    parts = {name: _condition(ask) for name, ask in _parts(clm).items()}
+    if parts["database"] is Condition.DOWN:
+        response.status_code = 503
+    return Health(status=parts["database"], parts=parts)
+
+
+def status(clm: Connected) -> Status:
+    """Counts, and what serves."""
+    counts = clm.ledger.counts()
+    book = clm.ledger.promotions
+    committed = [book.committed(model_id) for model_id in book.models()]
+    return Status(
+        models=counts.models,
+        versions=counts.versions,
+        jobs=counts.jobs,
+        promotions=counts.promotions,
+        rollbacks=counts.rollbacks,
+        forced=counts.forced,
+        promotion_rate=counts.promotion_rate,
+        production=[changes[-1] for changes in committed if changes and changes[-1].to_version],
+    )
+
+
+def _parts(clm: Services) -> dict[str, Callable[[], None]]:
+    parts = {"database": clm.ledger.require_reachable, "mlflow": clm.registry.require_reachable}
+    if url := os.environ.get("PREFECT_API_URL"):
+        parts["prefect"] = lambda: _require_prefect(url)
+    return parts
+
+
+def _condition(ask: Callable[[], None]) -> Condition:
+    try:
+        ask()
+    except (CLMError, SQLAlchemyError):
+        return Condition.DOWN
+    return Condition.OK
+
+
+def _require_prefect(url: str) -> None:
+    import httpx
+
+    try:
+        answer = httpx.get(f"{url}/health", timeout=PREFECT_ANSWERS_WITHIN_SECONDS)
+    except httpx.HTTPError as error:
+        raise ServerUnavailable(f"Prefect does not answer at {url}: see `clm status`.") from error
+    if answer.is_server_error:
+        raise ServerUnavailable(f"Prefect answers {answer.status_code} at {url}: see `clm status`.")

@@ -1,0 +1,76 @@
+"""Every address of the API, what answers there, and to whom it is open. There is no other way to add one."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from fastapi.responses import HTMLResponse
+from fastapi.sse import EventSourceResponse
+from pydantic import BaseModel
+
+from clm_core.api.auth import Access, Open
+from clm_core.api.routes import (
+    audit,
+    documentation,
+    events,
+    jobs,
+    models,
+    promotion,
+    system,
+    tokens,
+    webhooks,
+)
+from clm_core.domain.actors import Role
+from clm_core.domain.promotions import Promotion
+from clm_core.domain.triggers import Answer
+
+
+@dataclass(frozen=True)
+class Route:
+    method: str
+    path: str
+    endpoint: Callable[..., Any]
+    open_to: Access
+    status: int = 200
+    answer: type[BaseModel] | None = None
+    """What the endpoint's own response holds; None: what it returns."""
+    kind: type[Any] | None = None
+    """The class of responses that are no JSON."""
+    documented: bool = True
+
+    @property
+    def writes(self) -> bool:
+        return self.method != "GET"
+
+
+ROUTES = (
+    Route("GET", "/health", system.health, Open.EVERYBODY),
+    Route("GET", "/clm/status", system.status, Role.VIEWER),
+    Route("GET", "/clm/jobs", jobs.list_jobs, Role.VIEWER),
+    Route("GET", "/clm/jobs/{job_id}", jobs.one_job, Role.VIEWER),
+    Route("GET", "/clm/models", models.list_models, Role.VIEWER),
+    Route("GET", "/clm/models/{model_id}/versions/{version}", models.one_version, Role.VIEWER),
+    Route(
+        "GET",
+        "/clm/models/{model_id}/versions/{version}/report",
+        models.report,
+        Role.VIEWER,
+        kind=HTMLResponse,
+    ),
+    Route("GET", "/clm/events", events.events, Role.VIEWER, kind=EventSourceResponse),
+    Route("POST", "/clm/train", jobs.train, Role.OPERATOR, status=202, answer=Answer),
+    # forcing one takes an admin: that is a rule of promotion, not of this address
+    Route("POST", "/clm/promote", promotion.promote, Role.OPERATOR, answer=Promotion),
+    Route("POST", "/clm/rollback", promotion.rollback, Role.OPERATOR, answer=Promotion),
+    Route("GET", "/clm/audit", audit.export_audit, Role.ADMIN),
+    Route("GET", "/clm/tokens", tokens.list_tokens, Role.ADMIN),
+    Route("POST", "/clm/tokens", tokens.create_token, Role.ADMIN, status=201),
+    Route("DELETE", "/clm/tokens/{token_id}", tokens.revoke_token, Role.ADMIN),
+    Route("POST", "/clm/webhooks/{source}", webhooks.receive, Open.SIGNER, status=202),
+    # the description holds no secret, and a browser has no token to show
+    Route("GET", "/docs", documentation.page, Open.EVERYBODY, documented=False),
+    Route("GET", "/docs/swagger-ui.js", documentation.script, Open.EVERYBODY, documented=False),
+    Route("GET", "/docs/swagger-ui.css", documentation.style, Open.EVERYBODY, documented=False),
+    Route("GET", "/docs/favicon.png", documentation.icon, Open.EVERYBODY, documented=False),
+    Route("GET", "/openapi.json", documentation.openapi, Open.EVERYBODY, documented=False),
+)

@@ -1,0 +1,87 @@
+"""`clm tokens …`: who may use the REST API, in which role, and until when."""
+
+import json
+from typing import Annotated
+
+import typer
+from rich.box import SIMPLE_HEAVY
+from rich.console import Console
+from rich.table import Table
+
+from clm_core.domain.actors import Role
+
+app = typer.Typer(help="Tokens for the REST API: create, list and revoke them.", no_args_is_help=True)
+console = Console(markup=False, highlight=False)
+if not console.is_terminal:
+    console.width = 160  # a file or pipe has no width: nothing should be cut for it
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a script.")]
+
+
+@app.command()
+def create(
+    name: Annotated[str, typer.Argument(help="Whose it is: stands in the audit as who acted.")],
+    role: Annotated[Role, typer.Option(help="viewer reads, operator retrains and promotes, admin forces.")],
+    days: Annotated[int, typer.Option(min=1, max=3650, help="How long it lasts.")] = 90,
+    as_json: AsJson = False,
+) -> None:
+    """Make a token and print its secret, this once: only a hash of it is kept."""
+    import secrets
+    from datetime import timedelta
+
+    from pydantic import ValidationError
+
+    from clm_core.cli.promotion import this_user
+    from clm_core.domain.tokens import Secret, new_token
+    from clm_core.services import open_services
+    from clm_core.settings import load_settings
+
+    with open_services(load_settings()) as services:
+        actor, secret = this_user(), Secret.draw(secrets.token_bytes)
+        try:
+            token = new_token(secret, name, role, actor, services.clock(), timedelta(days=days))
+        except ValidationError as error:
+            raise typer.BadParameter(f"{name!r} is no name: letters, digits and . _ @ + - only") from error
+        services.ledger.tokens.issue(token, secret, actor)
+    if as_json:
+        typer.echo(json.dumps({"token": token.model_dump(mode="json"), "secret": secret.text}, indent=2))
+        return
+    typer.echo(secret.text)
+    typer.echo(
+        f"Token {token.id} of {token.name}, {token.role}, until {token.expires_at:%Y-%m-%d %H:%M} UTC. "
+        "Keep it now: it is not shown again.",
+        err=True,
+    )
+
+
+@app.command(name="list")
+def list_(as_json: AsJson = False) -> None:
+    """All tokens there ever were, newest first."""
+    from clm_core.services import open_services
+    from clm_core.settings import load_settings
+
+    with open_services(load_settings()) as services:
+        tokens, now = services.ledger.tokens.tokens(), services.clock()
+    if as_json:
+        typer.echo(json.dumps([token.model_dump(mode="json") for token in tokens], indent=2))
+        return
+    table = Table(box=SIMPLE_HEAVY)
+    for column in ("token", "name", "role", "created (UTC)", "by", "last used (UTC)", "state"):
+        table.add_column(column, no_wrap=True)
+    for token in tokens:
+        used = f"{token.last_used_at:%Y-%m-%d %H:%M}" if token.last_used_at else "never"
+        state = token.refusal(now) or f"until {token.expires_at:%Y-%m-%d %H:%M}"
+        created = f"{token.created_at:%Y-%m-%d %H:%M}"
+        table.add_row(token.id, token.name, token.role, created, token.created_by, used, state)
+    console.print(table if tokens else "No tokens yet: `clm tokens create NAME --role viewer` makes one.")
+
+
+@app.command()
+def revoke(token: Annotated[str, typer.Argument(help="As `clm tokens list` names it.")]) -> None:
+    """From now on it opens nothing."""
+    from clm_core.cli.promotion import this_user
+    from clm_core.services import open_services
+    from clm_core.settings import load_settings
+
+    with open_services(load_settings()) as services:
+        revoked = services.ledger.tokens.revoke(token, this_user(), services.clock())
+    typer.echo(f"Token {revoked.id} of {revoked.name} {revoked.refusal(services.clock())}.")

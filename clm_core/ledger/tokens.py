@@ -1,0 +1,97 @@
+"""The tokens of the REST API: of their secrets only the hashes are kept."""
+
+import hmac
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import Connection, Engine, insert, or_, select, update
+
+from clm_core.domain.actors import Actor
+from clm_core.domain.audit import Action, AuditEntry
+from clm_core.domain.errors import NotAuthenticated, NotFound
+from clm_core.domain.tokens import Secret, Token
+from clm_core.ledger import audit
+from clm_core.ledger.tables import Base, TokenRow
+
+_TOKENS = Base.metadata.tables[TokenRow.__tablename__]
+_USE_NOTED_EVERY = timedelta(minutes=1)
+_ASK = "ask an admin for another one (`clm tokens create`)"
+
+
+class TokenBook:
+    """Every method is a transaction; what changes a token is in the audit with it."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def issue(self, token: Token, secret: Secret, actor: Actor) -> Token:
+        with self._engine.begin() as connection:
+            connection.execute(insert(_TOKENS).values(token.model_dump() | {"digest": secret.digest}))
+            _audit(connection, Action.TOKEN_CREATED, token, actor, token.created_at)
+        return token
+
+    def authenticate(self, shown: str, now: datetime) -> Token:
+        """The token whose secret this is.
+
+        Raises:
+            NotAuthenticated: nobody's, expired or revoked; which of them only its holder is told.
+        """
+        secret = Secret.parse(shown)
+        if secret is None:
+            raise NotAuthenticated(f"That is no token of ours: check that it was copied whole, or {_ASK}.")
+        found = select(_TOKENS).where(_TOKENS.c.id == secret.token_id)
+        with self._engine.begin() as connection:
+            row = connection.execute(found).mappings().one_or_none()
+            if row is None or not hmac.compare_digest(row["digest"], secret.digest):
+                raise NotAuthenticated(f"Nobody has that token: {_ASK}.")
+            token = _token(row)
+            if refusal := token.refusal(now):
+                raise NotAuthenticated(f"The token {token.id} {refusal}: {_ASK}.")
+            _note_use(connection, token, now)
+        return token
+
+    def tokens(self) -> list[Token]:
+        """All there ever were, newest first."""
+        with self._engine.begin() as connection:
+            query = select(_TOKENS).order_by(_TOKENS.c.created_at.desc(), _TOKENS.c.id)
+            return [_token(row) for row in connection.execute(query).mappings()]
+
+    def revoke(self, token_id: str, actor: Actor, now: datetime) -> Token:
+        """It opens nothing from now on; revoked again, nothing changes.
+
+        Raises:
+            NotFound: there is no such token.
+        """
+        revoked = (
+            update(_TOKENS)
+            .where(_TOKENS.c.id == token_id, _TOKENS.c.revoked_at.is_(None))
+            .values(revoked_at=now)
+            .returning(*_TOKENS.c)
+        )
+        with self._engine.begin() as connection:
+            row = connection.execute(revoked).mappings().one_or_none()
+            if row is not None:
+                _audit(connection, Action.TOKEN_REVOKED, _token(row), actor, now)
+                return _token(row)
+            row = connection.execute(select(_TOKENS).where(_TOKENS.c.id == token_id)).mappings().one_or_none()
+        if row is None:
+            raise NotFound(f"There is no token {token_id}. `clm tokens list` shows them.")
+        return _token(row)
+
+
+def _token(row: Mapping[Any, Any]) -> Token:
+    return Token.model_validate({name: row[name] for name in Token.model_fields})
+
+
+def _note_use(connection: Connection, token: Token, now: datetime) -> None:
+    """Not at every request: reading shall not cost a write."""
+    stale = or_(_TOKENS.c.last_used_at.is_(None), _TOKENS.c.last_used_at <= now - _USE_NOTED_EVERY)
+    if token.last_used_at is None or token.last_used_at <= now - _USE_NOTED_EVERY:
+        connection.execute(update(_TOKENS).where(_TOKENS.c.id == token.id, stale).values(last_used_at=now))
+
+
+def _audit(connection: Connection, action: Action, token: Token, actor: Actor, now: datetime) -> None:
+    details = token.model_dump(mode="json", include={"name", "role", "expires_at"})
+    entry = AuditEntry(at=now, actor=actor, action=action, subject=f"token {token.id}", details=details)
+    audit.append(connection, entry)

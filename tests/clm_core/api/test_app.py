@@ -1,0 +1,159 @@
+"""Every address and role, and every way around them."""
+
+import uuid
+from collections.abc import Callable
+
+import pytest
+from fastapi.testclient import TestClient
+
+from clm_core.api.app import create_app, require_policies
+from clm_core.api.auth import Open
+from clm_core.api.table import ROUTES, Route
+from clm_core.domain.actors import Role
+from clm_core.services import Services
+
+pytestmark = pytest.mark.xdist_group("servers")
+
+Client = Callable[[Role | None], TestClient]
+
+EXAMPLES = {
+    "job_id": str(uuid.UUID(int=1)),
+    "model_id": "xgboost_nosuchthing_1h",
+    "version": "v20200101_000000",
+    "token_id": "0" * 12,
+    "source": "nobody",
+}
+BODIES = {
+    "/clm/train": {"model_type": "xgboost", "symbol": "NOSUCHTHING"},
+    "/clm/promote": {"model_id": EXAMPLES["model_id"], "version": EXAMPLES["version"]},
+    "/clm/rollback": {"model_id": EXAMPLES["model_id"]},
+    "/clm/tokens": {"name": "matrix", "role": "viewer"},
+    "/clm/webhooks/{source}": {},
+}
+MATRIX = [
+    pytest.param(route, role, id=f"{route.method} {route.path} {role or 'nobody'}")
+    for route in ROUTES
+    for role in (*Role, None)
+    if route.path != "/clm/events"  # it never ends; `test_events` asks it
+]
+
+
+def refused(route: Route, role: Role | None) -> int | None:
+    """The status with which the table says that the role is kept out; None: it is let in."""
+    match route.open_to, role:
+        case Open.EVERYBODY, _:
+            return None
+        case Open.SIGNER, _:
+            return 401
+        case _, None:
+            return 401
+        case Role() as least, Role() as has:
+            return None if has.includes(least) else 403
+    raise AssertionError(route)
+
+
+@pytest.mark.parametrize(("route", "role"), MATRIX)
+def test_each_address_lets_in_whom_the_table_names(route: Route, role: Role | None, client: Client) -> None:
+    path = route.path.format(**EXAMPLES)
+    status = client(role).request(route.method, path, json=BODIES.get(route.path)).status_code
+    assert (status in {401, 403}, status if status in {401, 403} else None) == (
+        refused(route, role) is not None,
+        refused(route, role),
+    )
+    assert status < 500
+
+
+@pytest.mark.parametrize(
+    "spelling",
+    [
+        "//clm/tokens",
+        "/clm//tokens",
+        "/clm/tokens/",
+        "/clm/./tokens",
+        "/clm/x/../tokens",
+        "/clm/%2e/tokens",
+        "/clm/x/%2e%2e/tokens",
+        "/clm%2ftokens",
+        "/CLM/tokens",
+        "/clm/tokens%00",
+        "/clm/tokens;x=1",
+        "/health/../clm/tokens",
+        "/health%2f..%2fclm/tokens",
+        "/clm/tokens?role=admin",
+    ],
+)
+@pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS", "PUT", "TRACE", "get"])
+def test_no_spelling_of_an_address_or_method_gets_past_its_role(
+    spelling: str, method: str, client: Client
+) -> None:
+    answer = client(Role.OPERATOR).request(method, spelling)
+    assert answer.status_code in {403, 404, 405}
+    assert "digest" not in answer.text
+
+
+@pytest.mark.parametrize("header", ["X-HTTP-Method-Override", "X-Original-URL", "X-Rewrite-URL"])
+def test_no_header_changes_what_is_asked(header: str, client: Client) -> None:
+    assert client(None).get("/health", headers={header: "/clm/tokens"}).json()["status"] == "ok"
+
+
+def test_an_address_outside_the_table_is_refused_when_the_application_is_made(wired: Services) -> None:
+    app = create_app(wired)
+
+    @app.get("/clm/backdoor")
+    def backdoor() -> None: ...
+
+    with pytest.raises(RuntimeError, match="/clm/backdoor"):
+        require_policies(app)
+
+
+def test_a_further_method_of_a_known_address_is_refused_as_well(wired: Services) -> None:
+    app = create_app(wired)
+
+    @app.put("/clm/tokens")
+    def backdoor() -> None: ...
+
+    with pytest.raises(RuntimeError, match=r"'PUT', '/clm/tokens'"):
+        require_policies(app)
+
+
+def test_everything_that_writes_asks_for_more_than_a_viewer() -> None:
+    assert all(
+        route.open_to is Open.SIGNER or (isinstance(route.open_to, Role) and route.open_to is not Role.VIEWER)
+        for route in ROUTES
+        if route.writes
+    )
+
+
+@pytest.mark.parametrize(
+    "host", ["evil.example", "testserver.evil.example", "testserver@evil.example", "", "testserver:80:80"]
+)
+def test_a_forged_host_is_refused(host: str, client: Client) -> None:
+    answer = client(Role.ADMIN).get("/clm/status", headers={"Host": host})
+    assert (answer.status_code, answer.json()["type"]) == (400, "urn:clm:problem:bad-host")
+
+
+@pytest.mark.parametrize("path", ["/health", "/clm/status", "/nothing", "/docs"])
+def test_every_answer_carries_the_safe_headers(path: str, client: Client) -> None:
+    headers = client(None).get(path, headers={"Origin": "https://evil.example"}).headers
+    assert headers["x-content-type-options"] == "nosniff"
+    assert headers["x-frame-options"] == "DENY"
+    assert headers["cache-control"] == "no-store"
+    assert headers["referrer-policy"] == "no-referrer"
+    assert "default-src 'none'" in headers["content-security-policy"]
+    assert len(headers["x-request-id"]) == 32
+    assert not [name for name in headers if name.startswith("access-control")]
+
+
+def test_the_description_names_every_documented_address(client: Client) -> None:
+    described = client(None).get("/openapi.json").json()["paths"]
+    assert {(method.upper(), path) for path, methods in described.items() for method in methods} == {
+        (route.method, route.path) for route in ROUTES if route.documented
+    }
+
+
+def test_the_page_of_the_description_needs_nothing_from_elsewhere(client: Client) -> None:
+    page = client(None).get("/docs")
+    assert "http" not in page.text.replace("http-equiv", "")
+    assert "sha256-" in page.headers["content-security-policy"]
+    for name in ("swagger-ui.js", "swagger-ui.css", "favicon.png"):
+        assert client(None).get(f"/docs/{name}").status_code == 200
