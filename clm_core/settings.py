@@ -158,7 +158,7 @@ class WebhookSource(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    secrets: tuple[WebhookSecret, ...] = Field(min_length=1)
+    secrets: tuple[WebhookSecret, ...]
     """Shared with the sender; several while one replaces another: what any of them signed is believed."""
 
 
@@ -312,10 +312,8 @@ def _holds_secret(annotation: Any) -> bool:
 
 
 def _origin(key: Key) -> str:
-    """A variable sets a setting, or the table it stands in; else it was the file."""
     variables = {name.upper(): name for name in os.environ}
-    named = (_variable(key[:length]) for length in range(len(key), 0, -1))
-    return next((variables[name] for name in named if name in variables), str(settings_file()))
+    return variables.get(_variable(key), str(settings_file()))
 
 
 def _hint(name: str, valid: Sequence[str]) -> str:

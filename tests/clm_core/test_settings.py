@@ -88,7 +88,7 @@ def test_home_is_absolute_and_understands_the_tilde(monkeypatch: pytest.MonkeyPa
         pytest.param(
             {"CLM_WEBHOOKS": '{"monitor": {"secrets": ["whsec_c2hvcnQ="]}}'},
             "",
-            r"webhooks.monitor.secrets = \(hidden\), set by CLM_WEBHOOKS, .* 24 to 64 bytes",
+            r"webhooks.monitor.secrets.0 = \(hidden\), set by CLM_WEBHOOKS, .* 24 to 64 bytes",
             id="short-webhook-secret",
         ),
         pytest.param({"CLM_WEBHOOKS": "monitor"}, "", "written as JSON in a variable", id="no-json"),
