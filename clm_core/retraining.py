@@ -24,18 +24,25 @@ from clm_core.backtest.results import Backtest, Metrics
 from clm_core.backtest.tearsheet import TearSheet, equity_png, render
 from clm_core.backtest.walk_forward import OutOfSample, walk_forward
 from clm_core.domain.errors import LeaseLost
-from clm_core.domain.evaluations import EvaluationResult, Verdict
+from clm_core.domain.evaluations import Decision, EvaluationResult, Verdict
 from clm_core.domain.jobs import Lease, RetrainRequest, TrainingJob
 from clm_core.domain.versions import ModelVersion
 from clm_core.domain.vocabulary import ModelStatus
+from clm_core.judging import case_of, count_trial
 from clm_core.ledger.leases import heartbeat
-from clm_core.market.bars import Bars
+from clm_core.market.bars import Bars, Floats
 from clm_core.models import catalog
 from clm_core.models.bundle import save_bundle
 from clm_core.promotion import gate
 from clm_core.registry.mlflow_registry import BUNDLE
 from clm_core.services import Services
 
+STATUSES = {
+    Decision.PASS: ModelStatus.CANDIDATE,
+    Decision.INCONCLUSIVE: ModelStatus.SHADOW,
+    Decision.FAIL: ModelStatus.FAILED,
+}
+"""What a version becomes when it is judged."""
 LOST = "lost its lease"
 """Why a job failed whose process gave no sign of life."""
 
@@ -58,6 +65,8 @@ class Tested:
     """A backtest over the out-of-sample bars, after costs, beside holding the market over the same bars."""
 
     bars: Bars
+    positions: Floats
+    """Wanted after each of the bars, shape (n_bars,)."""
     result: Backtest
     metrics: Metrics
     buy_and_hold: Backtest
@@ -208,14 +217,19 @@ def register(
     return version
 
 
-def test_out_of_sample(services: Services, bars: Bars, trained: Trained) -> Tested:
+def test_out_of_sample(
+    services: Services, lease: Lease, job: TrainingJob, bars: Bars, trained: Trained
+) -> Tested:
+    """Look at the unseen bars, which is a trial and counted as one whatever comes of it."""
     rows = trained.out_of_sample.rows
-    unseen = bars[rows]
+    unseen, positions = bars[rows], trained.out_of_sample.positions[rows]
     costs, execution = services.settings.costs, services.settings.execution
-    result = backtest(unseen, trained.out_of_sample.positions[rows], costs, execution)
+    result = backtest(unseen, positions, costs, execution)
+    count_trial(services, lease, job, unseen, result)
     held = backtest(unseen, np.ones(len(unseen)), costs, execution)
     return Tested(
         bars=unseen,
+        positions=positions,
         result=result,
         metrics=summarise(result, bars.periods_per_year),
         buy_and_hold=held,
@@ -224,18 +238,20 @@ def test_out_of_sample(services: Services, bars: Bars, trained: Trained) -> Test
 
 
 def judge(services: Services, lease: Lease, version: ModelVersion, tested: Tested) -> Verdict:
-    """Judge and record; a version that passed becomes a CANDIDATE, one that didn't FAILED."""
-    criteria = services.settings.criteria
-    verdict = gate.judge(tested.metrics, criteria)
+    """Judge and record; a version that passed becomes a CANDIDATE, one that failed FAILED, and one of which
+    nobody can tell yet goes into SHADOW."""
+    policy = services.policy(version.model_id, version.symbol)
+    case = case_of(services, version, tested.bars, tested.positions, tested.result, tested.metrics, policy)
+    verdict = gate.judge(case, policy)
     services.ledger.add_evaluation(
-        _evaluation(services, version, tested, verdict), verdict, criteria, version.bundle_digest, lease
+        _evaluation(services, version, tested, verdict), verdict, policy, version.bundle_digest, lease
     )
     services.registry.log_results(
         version.mlflow_run_id,
         {**_numbers(tested.metrics), "promotion_score": verdict.score},
         {"equity": tested.result.equity},
     )
-    status = ModelStatus.CANDIDATE if verdict.passed else ModelStatus.FAILED
+    status = STATUSES[verdict.decision]
     services.ledger.set_version_status(version.model_id, version.version, status, services.clock(), lease)
     services.registry.set_status(version.model_id, version.mlflow_version, status, verdict.reasons)
     return verdict
@@ -284,16 +300,16 @@ def summary_page(version: ModelVersion, verdict: Verdict, report: Report) -> str
     """Markdown for a run's page: the verdict in words, the criteria, the equity curve."""
     met = {True: "yes", False: "**no**"}
     rows = [
-        f"| {leg.label} | {leg.value:.4g} | {leg.comparison} {leg.limit:g} | {met[leg.passed]} |"
+        f"| {leg.label} | {leg.value:.4g} | {leg.comparison} {leg.limit:,.6g} | {met[leg.passed]} |"
         for leg in verdict.legs
     ]
     return "\n".join(
         [
             f"# {version.model_id} {version.version}: {verdict.decision.value.upper()}",
             "",
-            f"Score {verdict.score:.1f} of 100, out of sample, after costs.",
+            f"Score {verdict.score:.1f} of 100, out of sample, after costs, by the policy {verdict.policy}.",
             "",
-            *(f"- {reason}" for reason in verdict.reasons),
+            *(f"- {reason}" for reason in (*verdict.reasons, *verdict.warnings)),
             "",
             "| criterion | measured | required | met |",
             "| --- | --- | --- | --- |",

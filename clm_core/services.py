@@ -15,6 +15,14 @@ from clm_core.ledger.audit import anchor, anchor_folder
 from clm_core.ledger.receivers import ReceiverBook
 from clm_core.ledger.store import Ledger
 from clm_core.market.sources import MarketData
+from clm_core.promotion.policy import (
+    GatePolicy,
+    PolicyDocument,
+    PolicyStore,
+    load_document,
+    load_store,
+    with_store,
+)
 from clm_core.registry.mlflow_registry import MLflowRegistry
 from clm_core.registry.promotion import Promotions
 from clm_core.settings import Settings, load_settings
@@ -36,6 +44,8 @@ class Services:
     alerts: AlertBook
     receivers: ReceiverBook
     market: MarketData
+    policies: PolicyDocument
+    policy_store: PolicyStore | None
     clock: Callable[[], datetime]
     announce: Announce
 
@@ -47,6 +57,15 @@ class Services:
     @property
     def reports(self) -> Path:
         return self.settings.home / "reports"
+
+    def policy(self, model_id: str, symbol: str) -> GatePolicy:
+        """The levels a version of this model is judged by at this moment.
+
+        Raises:
+            PolicyError: the policy store answered something that is no limit.
+        """
+        policy = self.policies.policy(model_id, symbol)
+        return policy if self.policy_store is None else with_store(policy, self.policy_store)
 
 
 _lock = threading.Lock()
@@ -93,6 +112,9 @@ def open_ledger(database: Database) -> Iterator["Engine"]:
 
 @contextlib.contextmanager
 def _connect(settings: Settings, database: Database, announce: Announce) -> Iterator[Services]:
+    # before anything is opened: what is wrong with it needs no server to tell
+    policies = load_document(settings.policy.file, settings.policy.preset)
+    store = None if settings.policy.store is None else load_store(settings.policy.store)
     with open_ledger(database) as engine:
         ledger = Ledger(engine)
         registry = MLflowRegistry(
@@ -107,6 +129,8 @@ def _connect(settings: Settings, database: Database, announce: Announce) -> Iter
             alerts=AlertBook(engine),
             receivers=ReceiverBook(engine),
             market=MarketData(settings.home),
+            policies=policies,
+            policy_store=store,
             clock=lambda: datetime.now(UTC),
             announce=announce,
         )

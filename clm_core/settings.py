@@ -26,7 +26,6 @@ from clm_core.backtest.walk_forward import WalkForwardPlan
 from clm_core.domain.errors import SettingsError
 from clm_core.domain.universe import Market
 from clm_core.faults import Fault
-from clm_core.promotion.criteria import PromotionCriteria
 from clm_core.triggers.policy import TriggerPolicy
 
 CONFIG_VARIABLE = "CLM_CONFIG"
@@ -162,6 +161,20 @@ class WebhookSource(BaseModel):
     """Shared with the sender; several while one replaces another: what any of them signed is believed."""
 
 
+class PolicySource(BaseModel):
+    """Where the levels come from that a version is judged by."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    file: Path | None = None
+    """A policy document (TOML); None: the one that comes with the package."""
+    preset: str | None = None
+    """In place of the one the document chooses: "strict", "thresholds-only" or one of its own."""
+    store: str | None = Field(default=None, pattern=r"^[\w.]+:\w+$")
+    """A policy store whose limits replace the five criteria, as `package.module:name`: an object with
+    `get(key, default)`, or a function without arguments that makes one."""
+
+
 class Settings(BaseSettings):
     """Everything that can be set."""
 
@@ -175,7 +188,7 @@ class Settings(BaseSettings):
     """A PostgreSQL server, `postgresql://user:password@host:5432/database`; None: our own, under home."""
     costs: Costs = Costs()
     execution: Execution = Execution()
-    criteria: PromotionCriteria = PromotionCriteria()
+    policy: PolicySource = PolicySource()
     walk_forward: WalkForwardPlan = WalkForwardPlan()
     triggers: TriggerPolicy = TriggerPolicy()
     lease_seconds: float = Field(default=60.0, ge=1, le=3600)

@@ -23,7 +23,7 @@ def retrain(request: RetrainRequest) -> retraining.Outcome:
         bars = fetch_bars(job)
         trained = train(job, bars)
         version = register(lease, job, bars, trained)
-        tested = backtest(bars, trained)
+        tested = backtest(lease, job, bars, trained)
         verdict = judge(lease, version, tested)
         report = explain(job, version, bars, trained, tested, verdict)
         show(version, verdict, report)

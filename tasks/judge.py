@@ -10,5 +10,5 @@ from clm_core.services import services
 
 @task(cache_policy=NO_CACHE, task_run_name="judge {version.model_id} {version.version}")
 def judge(lease: Lease, version: ModelVersion, tested: retraining.Tested) -> Verdict:
-    """Never cached: the criteria are those of the moment."""
+    """Never cached: the policy, the trials and the champion are those of the moment."""
     return retraining.judge(services(), lease, version, tested)

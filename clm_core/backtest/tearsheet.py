@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from clm_core.backtest.results import Backtest, Costs, Execution, ExitReason, Metrics, Trades
 from clm_core.backtest.walk_forward import FoldResult
-from clm_core.domain.evaluations import Leg, Verdict
+from clm_core.domain.evaluations import Decision, Leg, Verdict
 from clm_core.domain.vocabulary import TriggerReason
 from clm_core.market.bars import Bars, Floats
 
@@ -86,7 +86,7 @@ ratio = _finite(lambda value: f"{value:,.2f}")
 count = _finite(lambda value: f"{value:,.0f}")
 number = _finite(lambda value: f"{value:,.6g}")
 
-READINGS = {
+FIGURES = {
     "total_return": Reading("Total return", percent, "Final equity over starting capital, minus one."),
     "cagr": Reading("CAGR", percent, "The constant yearly growth that gives the same total return."),
     "volatility": Reading("Volatility", percent, "Standard deviation of the returns per bar, annualised."),
@@ -112,6 +112,14 @@ READINGS = {
         "Turnover", ratio, "Traded value over equity a year: 2 is one full position in and out."
     ),
 }
+CONDITIONS = {
+    "share_of_one_side": Reading("Bars on one side", percent, "Short, flat or long, whichever it mostly is."),
+    "position_deviation": Reading("Deviation of positions", number, ""),
+    "deflated_sharpe_ratio": Reading("Deflated Sharpe ratio", ratio, "Probability that it is not luck."),
+    "track_record_bars": Reading("Track record, bars", count, "Required: at this rate, to rule out luck."),
+    "lead_over_champion_bps": Reading("Lead over champion, at best", number, "Basis points a bar."),
+}
+TONES = {Decision.PASS: "good", Decision.INCONCLUSIVE: "open", Decision.FAIL: "bad"}
 
 
 def render(sheet: TearSheet) -> str:
@@ -137,7 +145,7 @@ def render(sheet: TearSheet) -> str:
         verdict=_verdict(sheet.verdict),
         legs=[_leg(leg) for leg in sheet.verdict.legs],
         tiles=[_compared(sheet, name) for name in ("total_return", "sharpe_ratio", "max_drawdown", "trades")],
-        metrics=[_compared(sheet, name) for name in READINGS],
+        metrics=[_compared(sheet, name) for name in FIGURES],
         month_names=MONTHS,
         years=_years(sheet),
         trades=_trades(sheet),
@@ -399,7 +407,7 @@ def _verdict(verdict: Verdict) -> dict[str, str]:
     headline = f"{missed} of {asked} conditions missed" if missed else f"{asked} of {asked} conditions met"
     return {
         "badge": verdict.decision.value.upper(),
-        "tone": "good" if verdict.passed else "bad",
+        "tone": TONES[verdict.decision],
         "headline": headline,
         "score": _finite(lambda value: f"{value:.1f}")(verdict.score),
         "score_width": f"{np.nan_to_num(verdict.score):.1f}",
@@ -407,7 +415,7 @@ def _verdict(verdict: Verdict) -> dict[str, str]:
 
 
 def _leg(leg: Leg) -> dict[str, str]:
-    label, write, _ = READINGS.get(leg.name, Reading(leg.name.replace("_", " ").capitalize(), number, ""))
+    label, write, _ = (FIGURES | CONDITIONS)[leg.name]
     comparison = {">=": "≥", "<=": "≤"}[leg.comparison]
     return {
         "label": label,
@@ -420,7 +428,7 @@ def _leg(leg: Leg) -> dict[str, str]:
 
 
 def _compared(sheet: TearSheet, name: str) -> dict[str, str]:
-    label, write, definition = READINGS[name]
+    label, write, definition = FIGURES[name]
     ours, hold = getattr(sheet.metrics, name), getattr(sheet.buy_and_hold_metrics, name)
     return {"label": label, "definition": definition, "ours": write(ours), "hold": write(hold)}
 

@@ -210,9 +210,10 @@ def show(version: VersionName, as_json: AsJson = False) -> None:
     )
     legs = Table("criterion", "measured", "required", box=SIMPLE_HEAVY)
     for leg in verdict.legs:
-        limit = f"{leg.comparison} {_shown(leg.name, leg.limit)}"
-        legs.add_row(leg.label, _measured(leg), limit)
+        legs.add_row(leg.label, _measured(leg), _limit(leg))
     console.print(legs)
+    for reason in (*verdict.reasons, *verdict.warnings):
+        console.print(f"  - {reason}", highlight=False)
 
 
 @app.command()
@@ -373,7 +374,9 @@ def _parsed_params(pairs: list[str]) -> dict[str, Any]:
     return parsed
 
 
-PERCENT = {"win_rate", "max_drawdown"}
+PERCENT = {"win_rate", "max_drawdown", "share_of_one_side"}
+COUNTED = {"trades", "track_record_bars"}
+TONES = {"pass": "green", "inconclusive": "yellow", "fail": "red"}
 
 
 def _show_outcomes(outcomes: list["Outcome"]) -> None:
@@ -383,9 +386,14 @@ def _show_outcomes(outcomes: list["Outcome"]) -> None:
     table.add_column("required", justify="right")
     for outcome in outcomes:
         table.add_column(outcome.version.model_id, justify="right")
-    for legs in zip(*(outcome.verdict.legs for outcome in outcomes), strict=True):
-        limit = f"{legs[0].comparison} {_shown(legs[0].name, legs[0].limit)}"
-        table.add_row(legs[0].label, limit, *(_measured(leg) for leg in legs))
+    measured = [{leg.name: leg for leg in outcome.verdict.legs} for outcome in outcomes]
+    # of the one that was asked most: a model without a champion is not compared with one
+    for asked in max(measured, key=len).values():
+        legs = [found.get(asked.name) for found in measured]
+        limits = dict.fromkeys(_limit(leg) for leg in legs if leg is not None)
+        table.add_row(
+            asked.label, " / ".join(limits), *("" if leg is None else _measured(leg) for leg in legs)
+        )
     table.add_section()
     table.add_row("net return", "", *(f"{outcome.metrics.total_return:+.1%}  " for outcome in outcomes))
     table.add_row(
@@ -404,7 +412,7 @@ def _show_outcome(outcome: "Outcome") -> None:
     console.print(
         f"[bold]{version.model_id}[/] {version.version}: {_decision(outcome.verdict)}", highlight=False
     )
-    for reason in outcome.verdict.reasons:
+    for reason in (*outcome.verdict.reasons, *outcome.verdict.warnings):
         console.print(f"  - {reason}", highlight=False)
     console.print(f"  load it:  {version.model_path}", highlight=False, soft_wrap=True)
     console.print(f"  report:   {outcome.report.html}", highlight=False, soft_wrap=True)
@@ -412,7 +420,11 @@ def _show_outcome(outcome: "Outcome") -> None:
 
 
 def _decision(verdict: "Verdict") -> str:
-    return f"[{'green' if verdict.passed else 'red'}]{verdict.decision.value.upper()}[/]"
+    return f"[{TONES[verdict.decision.value]}]{verdict.decision.value.upper()}[/]"
+
+
+def _limit(leg: "Leg") -> str:
+    return f"{leg.comparison} {_shown(leg.name, leg.limit)}"
 
 
 def _measured(leg: "Leg") -> str:
@@ -420,8 +432,8 @@ def _measured(leg: "Leg") -> str:
 
 
 def _shown(criterion: str, value: float) -> str:
-    if criterion == "trades":
-        return f"{value:.0f}"
+    if criterion in COUNTED:
+        return f"{value:,.0f}"
     return f"{value:.1%}" if criterion in PERCENT else f"{value:.2f}"
 
 

@@ -2,6 +2,7 @@
 
 CLMError
 ├── SettingsError               a setting is unknown, missing or out of range
+│   └── PolicyError             a policy document cannot be read, or holds a level that is not allowed
 ├── MissingExtra                a library is not installed; names the extra that brings it
 ├── DataError
 │   ├── InvalidBars             bars broke a rule; carries the findings with their rows
@@ -45,6 +46,10 @@ class CLMError(Exception):
 
 
 class SettingsError(CLMError):
+    pass
+
+
+class PolicyError(SettingsError):
     pass
 
 

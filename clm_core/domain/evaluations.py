@@ -41,6 +41,18 @@ class EvaluationResult(BaseModel):
 class Decision(StrEnum):
     PASS = "pass"
     FAIL = "fail"
+    """A threshold is missed, the model has collapsed, or the evidence is against it."""
+    INCONCLUSIVE = "inconclusive"
+    """Nothing is against it, but proof is missing: in shadow it gathers more."""
+
+
+class LegKind(StrEnum):
+    SOUNDNESS = "soundness"
+    """Whether it decides anything at all; missed: FAIL."""
+    THRESHOLD = "threshold"
+    """How good it looks; missed: FAIL."""
+    EVIDENCE = "evidence"
+    """How sure we are; missed: INCONCLUSIVE, unless the evidence is against it."""
 
 
 class Leg(BaseModel):
@@ -49,6 +61,7 @@ class Leg(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     name: str
+    kind: LegKind = LegKind.THRESHOLD
     value: float
     limit: float
     comparison: str
@@ -60,7 +73,22 @@ class Leg(BaseModel):
     @property
     def label(self) -> str:
         """The name as people write it: "Sharpe ratio"."""
-        return self.name.replace("_", " ").replace("sharpe", "Sharpe")
+        return self.name.removesuffix("_bps").replace("_", " ").replace("sharpe", "Sharpe")
+
+
+class Luck(BaseModel):
+    """What the best of all trials would show without any edge, for a record as long as the judged one."""
+
+    model_config = ConfigDict(frozen=True)
+
+    trials: int
+    """Counted for the market and timeframe, this one included."""
+    effective_trials: float
+    """Independent ones that would be as lucky, and no fewer than the policy presumes."""
+    variance: float
+    """Of the trials' Sharpe ratios of a bar, at least what chance gives one record."""
+    sharpe_ratio: float
+    """Annualised Sharpe ratio expected of the luckiest."""
 
 
 class Verdict(BaseModel):
@@ -73,7 +101,17 @@ class Verdict(BaseModel):
     """Promotion score, 0..100; for ranking only, it decides nothing."""
     legs: tuple[Leg, ...]
     reasons: tuple[str, ...]
-    """Why the version was refused, one sentence a missed condition; empty when it passed."""
+    """Why the version did not pass, one sentence a missed condition; empty when it passed."""
+    policy: str = ""
+    """Name of the policy it was judged by."""
+    policy_hash: str = ""
+    """SHA-256 of that policy's every level, hexadecimal."""
+    luck: Luck | None = None
+    """None where the policy asks for no evidence, or there is none."""
+    more_bars: float | None = None
+    """Bars to come, if they go on as those so far, until the decision; inf: it won't. None unless
+    INCONCLUSIVE."""
+    warnings: tuple[str, ...] = ()
 
     @property
     def passed(self) -> bool:

@@ -34,13 +34,14 @@ from clm_core.ledger import alerts, audit, leases
 from clm_core.ledger.chain import Recorded
 from clm_core.ledger.promotions import PromotionBook
 from clm_core.ledger.replies import ReplyBook
-from clm_core.ledger.tables import Base, EvaluationRow, JobRow, VersionRow, storable
+from clm_core.ledger.tables import Base, EvaluationRow, JobRow, TrialRow, VersionRow, storable
 from clm_core.ledger.tokens import TokenBook
+from clm_core.ledger.trials import TrialBook
 from clm_core.ledger.triggers import TriggerBook
-from clm_core.promotion.criteria import PromotionCriteria
+from clm_core.promotion.policy import GatePolicy
 
-_JOBS, _VERSIONS, _EVALUATIONS = (
-    Base.metadata.tables[row.__tablename__] for row in (JobRow, VersionRow, EvaluationRow)
+_JOBS, _VERSIONS, _EVALUATIONS, _TRIALS = (
+    Base.metadata.tables[row.__tablename__] for row in (JobRow, VersionRow, EvaluationRow, TrialRow)
 )
 _ASKED = {"requested_by", "trigger_reason", "dataset_span_days", "data_snapshot", "training_params", "seed"}
 """What the audit says of a job."""
@@ -91,6 +92,7 @@ class Ledger:
         self._engine = engine
         self.promotions = PromotionBook(engine)
         self.triggers = TriggerBook(engine)
+        self.trials = TrialBook(engine)
         self.tokens = TokenBook(engine)
         self.replies = ReplyBook(engine)
 
@@ -250,24 +252,26 @@ class Ledger:
         self,
         result: EvaluationResult,
         verdict: Verdict,
-        criteria: PromotionCriteria,
+        policy: GatePolicy,
         bundle_digest: str,
         lease: Lease | None = None,
     ) -> EvaluationResult:
-        """Record what was measured and decided, by which criteria, about which very bundle.
+        """Record what was measured and decided, by which policy, about which very bundle.
 
         Raises:
             AlreadyExists: an evaluation of that id is recorded.
-            NotFound: its version is not in the ledger.
+            NotFound: its version is not in the ledger, or no trial of its job, see `TrialBook.count`.
         """
+        job = _job_of(result.model_id, result.version)
         row = result.model_dump() | {
             "verdict": verdict.model_dump(),
-            "criteria": criteria.model_dump(),
+            "policy": policy.model_dump(),
             "bundle_digest": bundle_digest,
+            "trial_id": _trial_of(job),
         }
         what = f"Evaluation {result.id} of {result.model_id} {result.version}"
         with self._recording(what) as connection:
-            leases.require(connection, _job_of(result.model_id, result.version), lease)
+            leases.require(connection, job, lease)
             version = _locked_version(connection, result.model_id, result.version)
             connection.execute(insert(_EVALUATIONS).values(row))
             told = {
@@ -306,7 +310,7 @@ class Ledger:
 
     @contextlib.contextmanager
     def _recording(self, what: str) -> Iterator[Connection]:
-        from psycopg.errors import ForeignKeyViolation, UniqueViolation
+        from psycopg.errors import ForeignKeyViolation, NotNullViolation, UniqueViolation
 
         try:
             with self._engine.begin() as connection:
@@ -317,6 +321,10 @@ class Ledger:
             if isinstance(error.orig, ForeignKeyViolation):
                 raise NotFound(
                     f"{what} belongs to something unrecorded: {error.orig.diag.message_detail}"
+                ) from error
+            if isinstance(error.orig, NotNullViolation) and error.orig.diag.column_name == "trial_id":
+                raise NotFound(
+                    f"{what}: no trial of its version's job was counted. Count it first."
                 ) from error
             raise
 
@@ -359,6 +367,12 @@ def _is(model_id: str, label: str) -> ColumnElement[bool]:
 
 def _job_of(model_id: str, label: str) -> ScalarSelect[UUID]:
     return select(_VERSIONS.c.training_job_id).where(_is(model_id, label)).scalar_subquery()
+
+
+def _trial_of(job: ScalarSelect[UUID]) -> ScalarSelect[UUID]:
+    """The newest; NULL, which no evaluation may have, where none was counted."""
+    newest = select(_TRIALS.c.id).where(_TRIALS.c.job_id == job).order_by(_TRIALS.c.at.desc())
+    return newest.limit(1).scalar_subquery()
 
 
 def _locked_version(connection: Connection, model_id: str, label: str) -> ModelVersion:

@@ -29,6 +29,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from clm_core.domain.actors import Role
 from clm_core.domain.events import EventType
 from clm_core.domain.promotions import PromotionKind, PromotionState
+from clm_core.domain.trials import TrialSource
 from clm_core.domain.triggers import Reply
 from clm_core.domain.vocabulary import JobStatus, ModelStatus, ModelType, TriggerReason
 
@@ -191,8 +192,40 @@ class VersionRow(Base):
     created_at: Mapped[datetime]
 
 
+class TrialRow(Base):
+    """A `Trial` with its daily returns. Append-only: what was tried once counts for ever."""
+
+    __tablename__ = "trials"
+    __table_args__ = (
+        _one_of(TrialSource, "source"),
+        CheckConstraint("bars >= 0", name="bars"),
+        Index(None, "symbol", "timeframe", "at"),
+        Index(None, "job_id"),
+    )
+
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+    source: Mapped[str]
+    model_id: Mapped[str]
+    symbol: Mapped[str]
+    timeframe: Mapped[str]
+    job_id: Mapped[UUID | None] = mapped_column(ForeignKey("training_jobs.id"))
+    params: Mapped[dict[str, Any]] = mapped_column(JSONB)
+    seed: Mapped[int] = mapped_column(BigInteger)
+    sharpe: Mapped[float]
+    bars: Mapped[int]
+    effective_bars: Mapped[float]
+    period_start: Mapped[datetime]
+    period_end: Mapped[datetime]
+    first_day: Mapped[int]
+    """Days since 1970-01-01 UTC."""
+    daily_returns: Mapped[bytes]
+    """Of every day from the first on, float32, little endian."""
+    at: Mapped[datetime]
+
+
 class EvaluationRow(Base):
-    """An `EvaluationResult` with the verdict, the criteria and the bundle it was reached on."""
+    """An `EvaluationResult` with the verdict, the policy and the bundle it was reached on, and the trial that
+    was counted for it."""
 
     __tablename__ = "evaluations"
     __table_args__ = (
@@ -203,6 +236,7 @@ class EvaluationRow(Base):
         CheckConstraint("passed = (verdict ->> 'decision' = 'pass')", name="verdict"),
         Index(None, "model_id", "version", "created_at"),
         Index(None, "created_at"),
+        Index(None, "trial_id"),
     )
 
     id: Mapped[UUID] = mapped_column(primary_key=True)
@@ -226,8 +260,9 @@ class EvaluationRow(Base):
     promotion_score: Mapped[float]
     failure_reason: Mapped[str | None]
     verdict: Mapped[dict[str, Any]] = mapped_column(Measured)
-    criteria: Mapped[dict[str, Any]] = mapped_column(JSONB)
+    policy: Mapped[dict[str, Any]] = mapped_column(JSONB)
     created_at: Mapped[datetime]
+    trial_id: Mapped[UUID] = mapped_column(ForeignKey("trials.id"))
 
 
 class AuditRow(Base):

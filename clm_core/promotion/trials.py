@@ -5,11 +5,128 @@ counts as one more.
 """
 
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from clm_core.market.bars import Floats
-from clm_core.promotion.evidence import FEWEST_BARS
+from clm_core.promotion.evidence import (
+    FEWEST_BARS,
+    TrackRecord,
+    expected_maximum_sharpe,
+    probabilistic_sharpe_ratio,
+)
+
+DAY = 86_400_000_000_000
+"""In nanoseconds."""
+DAYS_A_TRIAL = 4
+"""Days of returns for each trial whose correlations are counted together: with fewer, independent trials
+begin to look alike."""
+FOR_EVER = 2**40
+"""Bars that nobody will see."""
+
+
+@dataclass(frozen=True, eq=False)
+class TrialRecord:
+    """What is kept of a trial for the count of all."""
+
+    sharpe: float
+    """Of a bar; NaN where it could not be measured: a trial that never traded."""
+    first_day: int
+    """Days since 1970-01-01 UTC of the first one it was tested on."""
+    daily: Floats
+    """Sum of the returns of each day, from the first to the last, shape (n_days,); NaN where it has none."""
+
+
+@dataclass(frozen=True)
+class TrialCount:
+    """How many trials were made for a market and timeframe, and how far apart they are."""
+
+    trials: int
+    effective: float
+    """Independent trials that would throw up a best one as lucky."""
+    among: float
+    """Variance (n - 1) of their Sharpe ratios of a bar; 0.0 for less than two."""
+
+    def variance(self, effective_bars: float) -> float:
+        """As `sharpe_variance`, for a record of so many independent bars."""
+        return _variance(self.among, effective_bars)
+
+    def luck(self, effective_bars: float) -> float:
+        """Sharpe ratio of a bar that the best of them would show without an edge, see
+        `evidence.expected_maximum_sharpe`."""
+        return expected_maximum_sharpe(self.variance(effective_bars), self.effective)
+
+
+def trial_record(times: NDArray[np.int64], returns: Floats, record: TrackRecord) -> TrialRecord:
+    """Keep a day's returns as one: what trials have in common shows as well, in a hundredth of the space.
+
+    Args:
+        times: bar-open times, nanoseconds since 1970-01-01 UTC, ascending, shape (n_bars,), at least one.
+        returns: out of sample, after costs, as fractions, shape (n_bars,).
+    """
+    days = times // DAY
+    first = int(days[0])
+    daily = np.full(int(days[-1]) - first + 1, np.nan)
+    traded, starts = np.unique(days, return_index=True)
+    daily[traded - first] = np.add.reduceat(returns, starts)
+    return TrialRecord(record.sharpe, first, daily)
+
+
+def count_trials(records: Sequence[TrialRecord], fewest: float = 1.0) -> TrialCount:
+    """How many independent trials these are worth.
+
+    Every `DAYS_A_TRIAL`-th part of the days at a time, in the order given, and added up: what trials of
+    different parts share is not seen, which only ever counts too many. A trial whose Sharpe ratio could not
+    be measured counts, but tells nothing of how far apart trials are.
+
+    Args:
+        records: all of the market and timeframe, the one under judgement among them.
+        fewest: independent trials to presume at least.
+    """
+    returns = _aligned(records)
+    size = max(1, len(returns) // DAYS_A_TRIAL)
+    parts = [returns[:, first : first + size] for first in range(0, len(records), size)]
+    effective = sum(effective_trials(trial_correlations(part)) for part in parts)
+    sharpes = np.array([record.sharpe for record in records if math.isfinite(record.sharpe)])
+    among = float(np.var(sharpes, ddof=1)) if len(sharpes) > 1 else 0.0
+    return TrialCount(len(records), max(effective, fewest), among)
+
+
+def bars_to_pass(record: TrackRecord, trials: TrialCount, confidence: float) -> float:
+    """Bars, those so far included, after which the deflated Sharpe ratio reaches `confidence` if they go on
+    as they did; inf if it never will, NaN where nothing was measured.
+
+    The minimum track record length (Bailey & Lopez de Prado 2012) against the luck of the trials, which grows
+    smaller as the record grows longer.
+    """
+    if not record.measured or not math.isfinite(trials.effective):
+        return math.nan
+
+    def passes(bars: int) -> bool:
+        longer = replace(record, bars=bars, effective_bars=record.effective_bars / record.bars * bars)
+        return probabilistic_sharpe_ratio(longer, trials.luck(longer.effective_bars)) >= confidence
+
+    few, many = 1, FOR_EVER
+    if not passes(many):
+        return math.inf
+    while many - few > 1:
+        middle = (few + many) // 2
+        few, many = (few, middle) if passes(middle) else (middle, many)
+    return float(many)
+
+
+def _aligned(records: Sequence[TrialRecord]) -> Floats:
+    """On one axis of days, shape (n_days, n_trials); NaN where a trial was not tested."""
+    first = min(record.first_day for record in records)
+    last = max(record.first_day + len(record.daily) for record in records)
+    returns = np.full((last - first, len(records)), np.nan)
+    for column, record in enumerate(records):
+        start = record.first_day - first
+        returns[start : start + len(record.daily), column] = record.daily
+    return returns
 
 
 def trial_correlations(returns: Floats) -> Floats:
@@ -24,7 +141,7 @@ def trial_correlations(returns: Floats) -> Floats:
     if np.isinf(returns).any():
         raise ValueError("infinite returns do not correlate: mark bars a trial was not tested on with NaN")
     tested = ~np.isnan(returns)
-    centred = returns - np.nanmean(returns, axis=0, where=tested)
+    centred = returns - np.nansum(returns, axis=0) / np.maximum(tested.sum(axis=0), 1)
     values = np.where(tested, centred, 0.0)
     held = tested.astype(np.float64)
     shared = held.T @ held
@@ -71,7 +188,11 @@ def sharpe_variance(sharpes: Floats, effective_bars: float) -> float:
         sharpes: one a trial, per bar, shape (n_trials,).
         effective_bars: of the record under judgement.
     """
-    if not len(sharpes) or not np.isfinite(sharpes).all() or not effective_bars > 1.0:
+    if not len(sharpes) or not np.isfinite(sharpes).all():
         return math.nan
     among = float(np.var(sharpes, ddof=1)) if len(sharpes) > 1 else 0.0
-    return max(1.0 / (effective_bars - 1.0), among)
+    return _variance(among, effective_bars)
+
+
+def _variance(among: float, effective_bars: float) -> float:
+    return max(1.0 / (effective_bars - 1.0), among) if effective_bars > 1.0 else math.nan

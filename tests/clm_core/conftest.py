@@ -7,11 +7,13 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import numpy as np
 import pytest
 from sqlalchemy import Engine, create_engine, text
+from trials import count_trial_of
 
 from clm_core.backtest.results import Metrics
-from clm_core.domain.evaluations import EvaluationResult
+from clm_core.domain.evaluations import EvaluationResult, Verdict
 from clm_core.domain.jobs import Lease, TrainingJob
 from clm_core.domain.promotions import PromotionKind
 from clm_core.domain.versions import ModelVersion
@@ -20,7 +22,10 @@ from clm_core.market.bars import Bars
 from clm_core.models import catalog
 from clm_core.models.bundle import save_bundle
 from clm_core.promotion import gate
-from clm_core.promotion.criteria import PromotionCriteria
+from clm_core.promotion.evidence import track_record
+from clm_core.promotion.policy import GatePolicy
+from clm_core.promotion.soundness import Activity
+from clm_core.promotion.trials import TrialCount
 from clm_core.services import Services
 
 NOW = datetime(2026, 3, 4, 12, tzinfo=UTC)
@@ -38,7 +43,6 @@ GOOD = Metrics(
     exposure=0.5,
     turnover=30.0,
 )
-CRITERIA = PromotionCriteria()
 CHANGED = {
     "promotion_committed",
     "forced_promotion",
@@ -140,9 +144,19 @@ def _job(services: Services, model_id: str) -> tuple[TrainingJob, Lease]:
     return job, services.ledger.start_job(job.id, "tests", NOW, timedelta(minutes=1))
 
 
+POLICY = GatePolicy(name="thresholds-only", evidence=None)
+
+
+def _verdict(metrics: Metrics) -> Verdict:
+    nothing = track_record(np.zeros(1))
+    case = gate.Case(metrics, Activity("long", 0.5, 0.5), nothing, TrialCount(1, 1.0, 0.0), 8760.0, None)
+    return gate.judge(case, POLICY)
+
+
 def _judge(services: Services, lease: Lease, version: ModelVersion, sharpe: float) -> ModelVersion:
     metrics = replace(GOOD, sharpe_ratio=sharpe)
-    verdict = gate.judge(metrics, CRITERIA)
+    verdict = _verdict(metrics)
+    count_trial_of(services.ledger, version, lease)
     result = EvaluationResult(
         id=uuid.uuid4(),
         model_id=version.model_id,
@@ -164,7 +178,7 @@ def _judge(services: Services, lease: Lease, version: ModelVersion, sharpe: floa
         failure_reason="; ".join(verdict.reasons) or None,
         created_at=NOW,
     )
-    services.ledger.add_evaluation(result, verdict, CRITERIA, version.bundle_digest, lease)
+    services.ledger.add_evaluation(result, verdict, POLICY, version.bundle_digest, lease)
     status = ModelStatus.CANDIDATE if verdict.passed else ModelStatus.FAILED
     return services.ledger.set_version_status(version.model_id, version.version, status, NOW, lease)
 

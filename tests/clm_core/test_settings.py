@@ -24,7 +24,7 @@ def test_without_file_and_variables_the_defaults_hold(folder: Path) -> None:
     settings = load_settings()
     assert settings.home == folder / ".clm"
     assert settings.database_url is None
-    assert settings.criteria.min_trades == 50
+    assert settings.policy.file is None
 
 
 def test_a_variable_beats_the_file_and_the_file_beats_the_default(
@@ -75,8 +75,8 @@ def test_home_is_absolute_and_understands_the_tilde(monkeypatch: pytest.MonkeyPa
         ),
         pytest.param(
             {},
-            "[criteria]\nmin_sharpe_ratio = nan",
-            r"criteria.min_sharpe_ratio = nan, set by clm.toml, .* finite",
+            "[costs]\nfee_bps = nan",
+            r"costs.fee_bps = nan, set by clm.toml, .* finite",
             id="nan-in-file",
         ),
         pytest.param({}, "costs = 5", "costs = 5, set by clm.toml, is not allowed", id="group-as-value"),

@@ -23,7 +23,7 @@ from clm_core.backtest.metrics import summarise
 from clm_core.backtest.results import Costs, Execution, Metrics
 from clm_core.backtest.tearsheet import (
     EMBEDDED_TRADES,
-    READINGS,
+    FIGURES,
     TearSheet,
     drawdown,
     equity_png,
@@ -246,14 +246,14 @@ def test_a_pass_says_that_all_conditions_are_met() -> None:
 
 
 def test_every_metric_has_a_reading() -> None:
-    assert list(READINGS) == [field.name for field in fields(Metrics)]
+    assert list(FIGURES) == [field.name for field in fields(Metrics)]
 
 
 def test_every_metric_is_shown_beside_buy_and_hold(page: Page, sheet: TearSheet) -> None:
     words = " ".join(page.text.split())
     hold = asdict(sheet.buy_and_hold_metrics)
     for name, value in asdict(sheet.metrics).items():
-        label, write, definition = READINGS[name]
+        label, write, definition = FIGURES[name]
         assert f"{label} {definition} {write(value)} {write(hold[name])}" in words
 
 

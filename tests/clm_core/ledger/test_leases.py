@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import Engine, create_engine
+from trials import count_trial_of
 
 from clm_core.domain.errors import IllegalTransition, LeaseLost
 from clm_core.domain.evaluations import Decision, EvaluationResult, Verdict
@@ -17,7 +18,7 @@ from clm_core.domain.vocabulary import JobStatus, ModelStatus, ModelType, Trigge
 from clm_core.ledger.leases import heartbeat
 from clm_core.ledger.migrations import alembic_config, upgrade
 from clm_core.ledger.store import Ledger
-from clm_core.promotion.criteria import PromotionCriteria
+from clm_core.promotion.policy import GatePolicy
 
 pytestmark = pytest.mark.xdist_group("ledger")
 
@@ -87,7 +88,8 @@ def evaluate(ledger: Ledger, version: ModelVersion, lease: Lease | None) -> None
         created_at=NOW,
     )
     verdict = Verdict(decision=Decision.FAIL, score=40.0, legs=(), reasons=("too little",))
-    ledger.add_evaluation(result, verdict, PromotionCriteria(), version.bundle_digest, lease)
+    count_trial_of(ledger, version, lease)
+    ledger.add_evaluation(result, verdict, GatePolicy(name="strict"), version.bundle_digest, lease)
 
 
 WRITES: list[Callable[[Ledger, ModelVersion, Lease | None], Any]] = [

@@ -54,6 +54,7 @@ def test_up_down_and_up_again_leave_the_newest_tables(empty_database: Callable[[
             "promotions",
             "receivers",
             "training_jobs",
+            "trials",
             "trigger_requests",
         ]
         assert current_revision(connection) == HEAD

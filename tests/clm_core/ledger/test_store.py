@@ -9,6 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import DBAPIError, StatementError
+from trials import count_trial_of
 
 from clm_core.domain.errors import AlreadyExists, IllegalTransition, LeaseLost, NotFound
 from clm_core.domain.evaluations import Decision, EvaluationResult, Leg, Verdict
@@ -17,10 +18,12 @@ from clm_core.domain.versions import ModelVersion, version_label
 from clm_core.domain.vocabulary import JobStatus, ModelStatus, ModelType, TriggerReason
 from clm_core.ledger.store import Counts, Ledger
 from clm_core.promotion.criteria import PromotionCriteria
+from clm_core.promotion.policy import GatePolicy
 
 pytestmark = pytest.mark.xdist_group("ledger")
 
 NOW = datetime(2025, 12, 4, 14, 30, 22, 123456, tzinfo=UTC)
+POLICY = GatePolicy(name="strict")
 METRICS = (
     "sharpe_ratio",
     "sortino_ratio",
@@ -99,7 +102,9 @@ def start(ledger: Ledger, job: TrainingJob, now: datetime = NOW) -> Lease:
 
 
 def recorded_version(ledger: Ledger, **changes: Any) -> ModelVersion:
-    return ledger.add_version(a_version(ledger.create_job(a_job()), **changes))
+    version = ledger.add_version(a_version(ledger.create_job(a_job()), **changes))
+    count_trial_of(ledger, version)
+    return version
 
 
 def test_a_job_is_read_back_as_it_was_written(ledger: Ledger) -> None:
@@ -215,7 +220,7 @@ def test_what_is_unknown_is_named_with_where_to_look(ledger: Ledger) -> None:
         (lambda: ledger.evaluation("m", "v1"), "m v1 has not been evaluated"),
         (lambda: ledger.add_version(version), f"training_job_id.*{version.training_job_id}"),
         (
-            lambda: ledger.add_evaluation(an_evaluation(version), a_verdict(), PromotionCriteria(), "b"),
+            lambda: ledger.add_evaluation(an_evaluation(version), a_verdict(), POLICY, "b"),
             "version",
         ),
     ):
@@ -226,13 +231,14 @@ def test_what_is_unknown_is_named_with_where_to_look(ledger: Ledger) -> None:
 def test_nothing_is_recorded_twice(ledger: Ledger) -> None:
     job = ledger.create_job(a_job())
     version = ledger.add_version(a_version(job))
-    result = ledger.add_evaluation(an_evaluation(version), a_verdict(), PromotionCriteria(), "b")
+    count_trial_of(ledger, version)
+    result = ledger.add_evaluation(an_evaluation(version), a_verdict(), POLICY, "b")
     with pytest.raises(AlreadyExists, match=f"Job {job.id}"):
         ledger.create_job(job)
     with pytest.raises(AlreadyExists, match=f"Version {version.version} of {version.model_id}"):
         ledger.add_version(version)
     with pytest.raises(AlreadyExists, match=f"Evaluation {result.id}"):
-        ledger.add_evaluation(result, a_verdict(), PromotionCriteria(), "b")
+        ledger.add_evaluation(result, a_verdict(), POLICY, "b")
 
 
 def test_a_job_that_is_not_pending_cannot_be_created(ledger: Ledger) -> None:
@@ -275,8 +281,9 @@ def test_every_metric_comes_back_as_it_was_measured_nan_and_infinity_included(
 ) -> None:
     job = ledger.create_job(a_job(symbol=uuid.uuid4().hex))
     version = ledger.add_version(a_version(job, train_metrics={"loss": measured}))
+    count_trial_of(ledger, version)
     result = an_evaluation(version, **dict(zip(METRICS, values, strict=True)))
-    ledger.add_evaluation(result, a_verdict(measured), PromotionCriteria(), version.bundle_digest)
+    ledger.add_evaluation(result, a_verdict(measured), POLICY, version.bundle_digest)
     read, verdict = ledger.evaluation(version.model_id, version.version)
     assert all(same(getattr(read, name), getattr(result, name)) for name in METRICS)
     assert read.model_dump(exclude={*METRICS}) == result.model_dump(exclude={*METRICS})
@@ -288,19 +295,27 @@ def test_of_several_evaluations_the_newest_counts(ledger: Ledger) -> None:
     version = recorded_version(ledger)
     newest = an_evaluation(version, created_at=NOW + timedelta(hours=1))
     for result in (newest, an_evaluation(version)):
-        ledger.add_evaluation(result, a_verdict(), PromotionCriteria(), version.bundle_digest)
+        ledger.add_evaluation(result, a_verdict(), POLICY, version.bundle_digest)
     assert ledger.evaluation(version.model_id, version.version) == (newest, a_verdict())
 
 
-def test_an_evaluation_keeps_the_criteria_and_the_bundle_it_was_made_with(
+def test_an_evaluation_keeps_the_policy_the_bundle_and_the_trial_it_was_made_with(
     ledger: Ledger, engine: Engine
 ) -> None:
     version = recorded_version(ledger)
-    criteria = PromotionCriteria(min_trades=7)
-    ledger.add_evaluation(an_evaluation(version), a_verdict(), criteria, "c" * 64)
+    policy = GatePolicy(name="own", criteria=PromotionCriteria(min_trades=7))
+    ledger.add_evaluation(an_evaluation(version), a_verdict(), policy, "c" * 64)
     with engine.begin() as connection:
-        row = connection.execute(text("SELECT criteria, bundle_digest FROM evaluations")).one()
-    assert (PromotionCriteria.model_validate(row.criteria), row.bundle_digest) == (criteria, "c" * 64)
+        row = connection.execute(text("SELECT policy, bundle_digest, trial_id FROM evaluations")).one()
+    [trial] = ledger.trials.of_job(version.training_job_id)
+    assert (GatePolicy.model_validate(row.policy), row.bundle_digest) == (policy, "c" * 64)
+    assert row.trial_id == trial.id
+
+
+def test_what_was_not_counted_as_a_trial_cannot_be_judged(ledger: Ledger) -> None:
+    version = ledger.add_version(a_version(ledger.create_job(a_job())))
+    with pytest.raises(NotFound, match="no trial of its version's job was counted"):
+        ledger.add_evaluation(an_evaluation(version), a_verdict(), POLICY, "b")
 
 
 @pytest.mark.parametrize(
@@ -315,7 +330,7 @@ def test_the_database_refuses_an_evaluation_that_contradicts_itself(
 ) -> None:
     result = an_evaluation(recorded_version(ledger), **changes)
     with pytest.raises(DBAPIError, match="violates check constraint"):
-        ledger.add_evaluation(result, a_verdict(), PromotionCriteria(), "b")
+        ledger.add_evaluation(result, a_verdict(), POLICY, "b")
 
 
 @pytest.mark.parametrize(

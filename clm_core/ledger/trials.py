@@ -1,0 +1,71 @@
+"""The trial ledger: nothing is judged that was not counted, and nothing counted is ever taken back."""
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import numpy as np
+from sqlalchemy import Engine, insert, select
+
+from clm_core.domain.jobs import Lease
+from clm_core.domain.trials import Trial
+from clm_core.ledger import leases
+from clm_core.ledger.tables import Base, TrialRow
+from clm_core.promotion.trials import TrialRecord
+
+_TRIALS = Base.metadata.tables[TrialRow.__tablename__]
+STORED = np.dtype("<f4")
+"""Of a day's return: seven digits are plenty for a correlation."""
+
+
+class TrialBook:
+    """Every method is a transaction."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def count(self, trial: Trial, record: TrialRecord, lease: Lease | None = None) -> Trial:
+        """Record a trial; of a job in progress only who holds its lease does.
+
+        Raises:
+            LeaseLost: the lease is no longer the job's.
+        """
+        row = trial.model_dump() | {
+            "first_day": record.first_day,
+            "daily_returns": record.daily.astype(STORED).tobytes(),
+        }
+        with self._engine.begin() as connection:
+            if trial.job_id is not None:
+                leases.require(connection, trial.job_id, lease)
+            connection.execute(insert(_TRIALS).values(row))
+        return trial
+
+    def records(self, symbol: str, timeframe: str, until: datetime | None = None) -> list[TrialRecord]:
+        """What was tried for a market and timeframe, oldest first.
+
+        Args:
+            until: leave out what was tried later: the count as it stood then.
+        """
+        query = select(_TRIALS.c.sharpe, _TRIALS.c.first_day, _TRIALS.c.daily_returns).where(
+            _TRIALS.c.symbol == symbol, _TRIALS.c.timeframe == timeframe
+        )
+        if until is not None:
+            query = query.where(_TRIALS.c.at <= until)
+        with self._engine.begin() as connection:
+            rows = connection.execute(query.order_by(_TRIALS.c.at, _TRIALS.c.id))
+            return [TrialRecord(sharpe, day, _read(days)) for sharpe, day, days in rows]
+
+    def of_job(self, job_id: UUID) -> list[Trial]:
+        """Oldest first."""
+        query = select(*_TRIALS.c).where(_TRIALS.c.job_id == job_id).order_by(_TRIALS.c.at, _TRIALS.c.id)
+        with self._engine.begin() as connection:
+            return [_trial(row) for row in connection.execute(query).mappings()]
+
+
+def _read(stored: bytes) -> "np.ndarray[Any, np.dtype[np.float64]]":
+    return np.frombuffer(stored, STORED).astype(np.float64)
+
+
+def _trial(row: Mapping[Any, Any]) -> Trial:
+    return Trial.model_validate({name: row[name] for name in Trial.model_fields})

@@ -1,0 +1,31 @@
+"""Counting a trial in tests that are about what comes after it."""
+
+import uuid
+
+import numpy as np
+
+from clm_core.domain.jobs import Lease
+from clm_core.domain.trials import Trial, TrialSource
+from clm_core.domain.versions import ModelVersion
+from clm_core.ledger.store import Ledger
+from clm_core.promotion.trials import TrialRecord
+
+
+def count_trial_of(ledger: Ledger, version: ModelVersion, lease: Lease | None = None) -> Trial:
+    trial = Trial(
+        id=uuid.uuid4(),
+        source=TrialSource.RETRAIN,
+        model_id=version.model_id,
+        symbol=version.symbol,
+        timeframe=version.timeframe,
+        job_id=version.training_job_id,
+        params={},
+        seed=version.seed,
+        sharpe=0.1,
+        bars=60,
+        effective_bars=60.0,
+        period_start=version.created_at,
+        period_end=version.created_at,
+        at=version.created_at,
+    )
+    return ledger.trials.count(trial, TrialRecord(trial.sharpe, 20_000, np.array([0.01, -0.01])), lease)
