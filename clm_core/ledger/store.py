@@ -280,6 +280,8 @@ class Ledger:
                 "score": verdict.score,
                 "sharpe_ratio": result.sharpe_ratio,
                 "bundle_digest": bundle_digest,
+                "policy": policy.name,
+                "policy_hash": policy.digest,
             }
             _audit_version(connection, Action.VERSION_JUDGED, version, result.created_at, told)
         return result

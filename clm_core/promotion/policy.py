@@ -188,6 +188,7 @@ def load_document(file: Path | None = None, preset: str | None = None) -> Policy
 
 def _check_all(document: PolicyDocument) -> None:
     """Before anything is judged by it: an error must not wait for the one model it concerns."""
+    document.policy("any model", "any market")
     for name in document.presets:
         document.model_copy(update={"preset": name, "markets": {}, "models": {}}).policy(name, name)
     for symbol in document.markets:

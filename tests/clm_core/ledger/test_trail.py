@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from sqlalchemy import Engine, create_engine, text
 from sqlalchemy.exc import DBAPIError
+from trials import count_trial_of
 
 from clm_core.domain.actors import Actor, Role
 from clm_core.domain.errors import AlreadyExists, CLMError, IllegalTransition, LeaseLost, NotFound
@@ -19,7 +20,7 @@ from clm_core.ledger.audit import entries, verify
 from clm_core.ledger.chain import Recorded
 from clm_core.ledger.migrations import upgrade
 from clm_core.ledger.store import Ledger
-from clm_core.promotion.criteria import PromotionCriteria
+from clm_core.promotion.policy import GatePolicy
 
 pytestmark = pytest.mark.xdist_group("ledger")
 
@@ -101,7 +102,8 @@ def judge(ledger: Ledger, version: ModelVersion, lease: Lease | None, sharpe_rat
         promotion_score=40.0,
         created_at=NOW,
     )
-    ledger.add_evaluation(evaluation, FAILED, PromotionCriteria(), version.bundle_digest, lease)
+    count_trial_of(ledger, version, lease)
+    ledger.add_evaluation(evaluation, FAILED, GatePolicy(name="strict"), version.bundle_digest, lease)
 
 
 def trail(engine: Engine) -> list[Recorded]:
@@ -163,6 +165,8 @@ def test_a_whole_retrain_leaves_one_entry_a_change(ledger: Ledger, engine: Engin
         "score": 40,
         "sharpe_ratio": "nan",
         "bundle_digest": "b" * 64,
+        "policy": "strict",
+        "policy_hash": GatePolicy(name="strict").digest,
     }
     assert moved == {"version": LABEL, "from": "training", "to": "failed"}
 
