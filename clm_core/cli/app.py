@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from clm_core.cli import audit, data, promotion, stack, tokens
+from clm_core.cli import audit, data, promotion, stack, tokens, upkeep
 from clm_core.domain.errors import CLMError, NotFound
 from clm_core.domain.vocabulary import JobStatus, ModelType
 
@@ -39,6 +39,7 @@ app.add_typer(audit.app, name="audit")
 app.add_typer(tokens.app, name="tokens")
 app.add_typer(promotion.app)
 app.add_typer(stack.app)
+app.add_typer(upkeep.app)
 
 console = Console()
 if not console.is_terminal:

@@ -64,6 +64,22 @@ def rollback(
 
 
 @app.command()
+def confirm(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="The model id.")],
+    reason: Annotated[str, typer.Option(help="Why it may stand; kept for ever.")],
+    days: Annotated[int, typer.Option(min=1, max=90, help="For how long from now.")] = 7,
+    as_json: AsJson = False,
+) -> None:
+    """Let a forced promotion stand for longer."""
+    from clm_core.services import open_services
+    from clm_core.settings import load_settings
+
+    with open_services(load_settings()) as services:
+        done = services.promotions.confirm(model, days, this_user(), reason, services.clock())
+    _print([done], as_json)
+
+
+@app.command()
 def retire(version: Named, reason: Reason = "") -> None:
     """Take a version out of the running that does not serve."""
     from clm_core.services import open_services

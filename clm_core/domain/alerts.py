@@ -16,6 +16,8 @@ class AlertKind(StrEnum):
     """What MLflow holds of a version is not what was registered."""
     FORCED_EXPIRED = "forced_expired"
     """A forced promotion still serves although its time is over."""
+    FORCED_ROLLED_BACK = "forced_rolled_back"
+    """The guard ended one, as it was told to."""
     DELIVERY_FAILING = "delivery_failing"
     """A receiver of events or alerts has not taken any for a while."""
     AUDIT_BROKEN = "audit_broken"
@@ -24,7 +26,7 @@ class AlertKind(StrEnum):
     """A part of the upkeep could not do its work."""
 
 
-HAPPENINGS = frozenset({AlertKind.JOB_FAILED, AlertKind.DRIFT_DETECTED})
+HAPPENINGS = frozenset({AlertKind.JOB_FAILED, AlertKind.DRIFT_DETECTED, AlertKind.FORCED_ROLLED_BACK})
 """Each is told of. All others are conditions: told of when they begin, not again until they have ended."""
 
 

@@ -34,7 +34,8 @@ CLMError
 ├── KeyReused                   an idempotency key came with another request before
 ├── RegistryUnavailable         MLflow did not answer, or could not do what it was asked
 ├── LeaseLost                   a job is no longer run by who writes about it
-└── DeliveryFailed              a receiver of events or alerts did not take one
+├── DeliveryFailed              a receiver of events or alerts did not take one
+└── UpkeepIncomplete            a part of the upkeep could not do its work; all others were tried
 """
 
 from collections.abc import Sequence
@@ -205,4 +206,8 @@ class LeaseLost(CLMError):
 
 
 class DeliveryFailed(CLMError):
+    pass
+
+
+class UpkeepIncomplete(CLMError):
     pass

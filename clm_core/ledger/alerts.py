@@ -33,6 +33,16 @@ def record(connection: Connection, alert: Alert) -> bool:
     return connection.scalar(recorded) is not None
 
 
+def end(connection: Connection, kind: AlertKind, subject: str, now: datetime) -> bool:
+    """The condition is over: should it come back, it is told of again. False: it was not recorded."""
+    ended = (
+        update(_ALERTS)
+        .where(_ALERTS.c.kind == kind, _ALERTS.c.subject == subject, _ALERTS.c.ended_at.is_(None))
+        .values(ended_at=now)
+    )
+    return connection.execute(ended).rowcount > 0
+
+
 class AlertBook:
     """What was alerted. Every method is a transaction."""
 
@@ -45,14 +55,8 @@ class AlertBook:
             return record(connection, alert)
 
     def end(self, kind: AlertKind, subject: str, now: datetime) -> bool:
-        """The condition is over: should it come back, it is told of again. False: it was not recorded."""
-        ended = (
-            update(_ALERTS)
-            .where(_ALERTS.c.kind == kind, _ALERTS.c.subject == subject, _ALERTS.c.ended_at.is_(None))
-            .values(ended_at=now)
-        )
         with self._engine.begin() as connection:
-            return connection.execute(ended).rowcount > 0
+            return end(connection, kind, subject, now)
 
     def lasting(self, kind: AlertKind | None = None) -> list[RaisedAlert]:
         """Conditions that have not ended, oldest first."""

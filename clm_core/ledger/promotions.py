@@ -125,6 +125,69 @@ class PromotionBook:
         )
         return self._promotions(_PROMOTIONS.c.id.in_(newest), _PROMOTIONS.c.expires_at <= now)
 
+    def expire(self, forced: Promotion, actor: Actor, now: datetime) -> bool:
+        """Ask an admin, once, to look at a forced promotion again whose time is over."""
+        message = (
+            f"{forced.to_version} was forced by {forced.actor} ({forced.reason}) until "
+            f"{forced.expires_at:%Y-%m-%d %H:%M} UTC and still serves. Let it stand with "
+            f"`clm confirm {forced.model_id} --reason ...`, or promote another, or roll back."
+        )
+        with self._engine.begin() as connection:
+            first = _alert(connection, AlertKind.FORCED_EXPIRED, forced, message, now)
+            if first:
+                _audit(connection, forced, Action.FORCED_EXPIRED, now, by=actor)
+        return first
+
+    def confirm(
+        self, forced: Promotion, expires_at: datetime, actor: Actor, reason: str, now: datetime
+    ) -> Promotion:
+        """A forced promotion may stand until then.
+
+        Raises:
+            ConflictError: it was confirmed by somebody else meanwhile.
+        """
+        confirmed = (
+            update(_PROMOTIONS)
+            .where(_PROMOTIONS.c.id == forced.id, _PROMOTIONS.c.expires_at == forced.expires_at)
+            .values(expires_at=expires_at, confirmations=_PROMOTIONS.c.confirmations + 1)
+            .returning(*_PROMOTIONS.c)
+        )
+        with self._engine.begin() as connection:
+            row = connection.execute(confirmed).mappings().one_or_none()
+            if row is None:
+                raise _ended_meanwhile(forced)
+            done = _promotion(row)
+            _audit(connection, done, Action.FORCED_CONFIRMED, now, by=actor, confirmed_because=reason)
+            alerts.end(connection, AlertKind.FORCED_EXPIRED, done.model_id, now)
+        return done
+
+    def refuse_bundle(
+        self, version: ModelVersion, actor: Actor, finding: str, now: datetime, once: bool
+    ) -> None:
+        """MLflow holds something else of a version than was registered.
+
+        Args:
+            once: by who looks again and again: recorded when it is found, not every time.
+        """
+        named = f"{version.model_id}@{version.version}"
+        message = f"{finding}. Nobody may load it; roll back if it serves, and see who can write there."
+        alert = Alert(kind=AlertKind.BUNDLE_REFUSED, subject=named, message=message, at=now)
+        entry = AuditEntry(
+            at=now,
+            actor=actor,
+            action=Action.BUNDLE_REFUSED,
+            subject=version.model_id,
+            details={"version": version.version, "status": version.status, "finding": finding},
+        )
+        with self._engine.begin() as connection:
+            if alerts.record(connection, alert) or not once:
+                audit.append(connection, entry)
+
+    def trust_bundle(self, version: ModelVersion, now: datetime) -> None:
+        """It is as it was registered, again or still."""
+        with self._engine.begin() as connection:
+            alerts.end(connection, AlertKind.BUNDLE_REFUSED, f"{version.model_id}@{version.version}", now)
+
     def intend(self, change: Change) -> Promotion:
         """Record what is about to be done; `commit` or `abort` says what became of it."""
         with self._engine.begin() as connection:
@@ -157,7 +220,7 @@ class PromotionBook:
                 f"{drift.reason}, and no promotion put it there: it is put back. "
                 "Ask who has access to MLflow; `clm reconcile MODEL --adopt` would let such a change stand."
             )
-            _alert(connection, AlertKind.DRIFT_DETECTED, found, message)
+            _alert(connection, AlertKind.DRIFT_DETECTED, found, message, found.at)
         return found
 
     def restore(self, drift: Promotion, now: datetime) -> Promotion:
@@ -237,11 +300,15 @@ def _finish(connection: Connection, change: Promotion, state: PromotionState, no
     )
     row = connection.execute(finished).mappings().one_or_none()
     if row is None:
-        raise ConflictError(
-            f"Change {change.id} of {change.model_id} was ended by somebody else meanwhile: "
-            "run `clm reconcile`, then see `clm models` for what serves."
-        )
+        raise _ended_meanwhile(change)
     return _promotion(row)
+
+
+def _ended_meanwhile(change: Promotion) -> ConflictError:
+    return ConflictError(
+        f"Change {change.id} of {change.model_id} was ended by somebody else meanwhile: "
+        "run `clm reconcile`, then see `clm models` for what serves."
+    )
 
 
 def _tell(connection: Connection, done: Promotion, now: datetime) -> None:
@@ -249,12 +316,16 @@ def _tell(connection: Connection, done: Promotion, now: datetime) -> None:
     _set_statuses(connection, done.model_id, done.to_version)
     forced = done.forced and done.kind is PromotionKind.PROMOTION
     _audit(connection, done, Action.FORCED_PROMOTION if forced else ACTION_OF[done.kind], now)
+    # of what served before
+    alerts.end(connection, AlertKind.FORCED_EXPIRED, done.model_id, now)
+    if done.to_version is not None:
+        alerts.end(connection, AlertKind.PRODUCTION_LOST, done.model_id, now)
     if done.kind is PromotionKind.LOSS:
         message = (
             f"{done.from_version} was deleted in MLflow and nothing serves: bring the one before back with "
             f"`clm rollback {done.model_id}`, or promote another."
         )
-        _alert(connection, AlertKind.PRODUCTION_LOST, done, message)
+        _alert(connection, AlertKind.PRODUCTION_LOST, done, message, now)
     if done.kind in EVENT_OF:
         _announce(connection, done, now)
 
@@ -267,18 +338,25 @@ def _set_statuses(connection: Connection, model_id: str, champion: str | None) -
     connection.execute(of_model.where(_VERSIONS.c.version == champion).values(status=ModelStatus.PRODUCTION))
 
 
-def _audit(connection: Connection, change: Promotion, action: Action, now: datetime, **details: str) -> None:
+def _audit(
+    connection: Connection,
+    change: Promotion,
+    action: Action,
+    now: datetime,
+    by: Actor | None = None,
+    **details: str,
+) -> None:
     told = change.model_dump(
         mode="json", include={"id", "from_version", "to_version", "reason", "expires_at"}
     ) | ({"said_by": change.said_by} if change.said_by else {})
     entry = AuditEntry(
-        at=now, actor=change.by, action=action, subject=change.model_id, details=told | details
+        at=now, actor=by or change.by, action=action, subject=change.model_id, details=told | details
     )
     audit.append(connection, entry)
 
 
-def _alert(connection: Connection, kind: AlertKind, change: Promotion, message: str) -> None:
-    alerts.record(connection, Alert(kind=kind, subject=change.model_id, message=message, at=change.at))
+def _alert(connection: Connection, kind: AlertKind, change: Promotion, message: str, now: datetime) -> bool:
+    return alerts.record(connection, Alert(kind=kind, subject=change.model_id, message=message, at=now))
 
 
 def _announce(connection: Connection, done: Promotion, now: datetime) -> None:

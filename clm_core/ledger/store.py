@@ -4,6 +4,7 @@ import contextlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -31,7 +32,7 @@ from clm_core.domain.jobs import Lease, TrainingJob
 from clm_core.domain.versions import ModelVersion
 from clm_core.domain.vocabulary import JobStatus, ModelStatus
 from clm_core.ledger import alerts, audit, leases
-from clm_core.ledger.chain import Recorded
+from clm_core.ledger.chain import Anchor, Recorded
 from clm_core.ledger.promotions import PromotionBook
 from clm_core.ledger.replies import ReplyBook
 from clm_core.ledger.tables import Base, EvaluationRow, JobRow, TrialRow, VersionRow, storable
@@ -50,7 +51,8 @@ _LINEAGE = {"training_job_id", "parent_version", "bundle_digest", "data_hash", "
 _CHANGES = text("""
 SELECT count(*) FILTER (WHERE kind IN ('promotion', 'adoption')) AS promotions,
        count(*) FILTER (WHERE kind = 'rollback') AS rollbacks,
-       count(*) FILTER (WHERE forced) AS forced
+       count(*) FILTER (WHERE forced) AS forced,
+       coalesce(sum(confirmations), 0) AS confirmations
 FROM promotions WHERE state = 'committed'
 """)
 _PROMOTION_RATE = text("""
@@ -75,6 +77,8 @@ class Counts:
     rollbacks: int
     forced: int
     """Promotions, adoptions and rollbacks for which an admin overruled the gate."""
+    confirmations: int
+    """How often an admin let one of these stand for longer."""
     promotion_rate: float | None
     """Share of the judged versions that ever served, 0..1; None while nothing is judged."""
 
@@ -294,6 +298,14 @@ class Ledger:
         result = {name: rows[0][name] for name in EvaluationResult.model_fields}
         return EvaluationResult.model_validate(result), Verdict.model_validate(rows[0]["verdict"])
 
+    def anchor(self, folder: Path, now: datetime) -> Anchor | None:
+        """Write the audit's newest entry down outside the database; None: it is there already.
+
+        Raises:
+            AuditBroken: the entry of the newest anchor is not in the log as it was.
+        """
+        return audit.anchor(self._engine, folder, now)
+
     def counts(self) -> Counts:
         with self._engine.begin() as connection:
             models = connection.scalar(select(func.count(_VERSIONS.c.model_id.distinct())))
@@ -307,6 +319,7 @@ class Ledger:
                 promotions=changes.promotions,
                 rollbacks=changes.rollbacks,
                 forced=changes.forced,
+                confirmations=int(changes.confirmations),
                 promotion_rate=connection.scalar(_PROMOTION_RATE),
             )
 

@@ -11,10 +11,10 @@ meant, the alias whether it happened, and `reconcile` draws the conclusion; ever
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from clm_core.domain.actors import Actor
-from clm_core.domain.errors import ConflictError, NotFound, PromotionRefused
+from clm_core.domain.errors import BundleCorrupt, ConflictError, NotFound, PromotionRefused
 from clm_core.domain.promotions import (
     FORCED_FOR,
     UNSET,
@@ -106,7 +106,7 @@ class Promotions:
         with self._locked(model_id, order) as require_lock:
             champion = self._champion(model_id, expected_champion)
             target = self.ledger.version(model_id, label)
-            forced = self._check(target, champion, PROMOTABLE, force)
+            forced = self._check(target, champion, PROMOTABLE, force, order)
             change = order.change(model_id, PromotionKind.PROMOTION, champion, label, forced)
             return self._carry_out(change, target, expected_champion, require_lock)
 
@@ -130,12 +130,36 @@ class Promotions:
         authorise(actor, force, reason)
         order = Order(actor, reason, now, said_by)
         with self._locked(model_id, order) as require_lock:
-            champion = self._champion(model_id, expected_champion)
-            label = _rollback_label(model_id, self._book.committed(model_id), to)
-            target = self.ledger.version(model_id, label)
-            forced = self._check(target, champion, (ModelStatus.RETIRED,), force)
-            change = order.change(model_id, PromotionKind.ROLLBACK, champion, label, forced)
-            return self._carry_out(change, target, expected_champion, require_lock)
+            return self._roll_back(model_id, order, to, expected_champion, force, require_lock)
+
+    def end_expired(self, model_id: str, actor: Actor, now: datetime) -> Promotion | None:
+        """Roll back a forced promotion whose time is over; None: none of this model's is, by now.
+
+        Raises:
+            NotFound, NotAllowed, PromotionRefused, BundleCorrupt, RegistryUnavailable: as for `rollback`.
+        """
+        authorise(actor, False, "")
+        reason = f"a forced promotion's time is over since {now:%Y-%m-%d %H:%M} UTC at the latest"
+        order = Order(actor, reason, now)
+        with self._locked(model_id, order) as require_lock:
+            # it may have been confirmed or replaced while we waited for the lock
+            if all(forced.model_id != model_id for forced in self._book.expired_forced(now)):
+                return None
+            return self._roll_back(model_id, order, None, UNSET, False, require_lock)
+
+    def confirm(self, model_id: str, days: int, actor: Actor, reason: str, now: datetime) -> Promotion:
+        """Let a forced promotion stand for some days from now; it goes on being counted as forced.
+
+        Raises:
+            NotAllowed: only an admin may, and has to say why.
+            NotFound: what serves was not forced.
+        """
+        authorise(actor, True, reason)
+        with self._locked(model_id, Order(actor, reason, now)):
+            history = self._book.committed(model_id)
+            if not history or not history[-1].forced:
+                raise NotFound(f"What serves {model_id} was not forced: there is nothing to confirm.")
+            return self._book.confirm(history[-1], now + timedelta(days=days), actor, reason, now)
 
     def retire(self, model_id: str, label: str, actor: Actor, reason: str, now: datetime) -> ModelVersion:
         """Take a version out of the running that does not serve.
@@ -190,8 +214,30 @@ class Promotions:
             )
         return champion
 
+    def verify(self, version: ModelVersion, actor: Actor, now: datetime, once: bool = False) -> None:
+        """Compare what MLflow holds of a version with what was registered; a difference is put on record.
+
+        Args:
+            once: by who looks again and again: recorded when it is found, not every time.
+
+        Raises:
+            BundleCorrupt: it is something else.
+            RegistryUnavailable: it cannot be read.
+        """
+        try:
+            self.registry.verify(version.model_id, version.mlflow_version, version.bundle_digest)
+        except BundleCorrupt as error:
+            self._book.refuse_bundle(version, actor, str(error), now, once)
+            raise
+        self._book.trust_bundle(version, now)
+
     def _check(
-        self, target: ModelVersion, champion: str | None, allowed: Sequence[ModelStatus], force: bool
+        self,
+        target: ModelVersion,
+        champion: str | None,
+        allowed: Sequence[ModelStatus],
+        force: bool,
+        order: Order,
     ) -> bool:
         """Whether the gate is overruled; what may not serve is refused."""
         model_id, label = target.model_id, target.version
@@ -204,8 +250,24 @@ class Promotions:
         if refusals and not force:
             advice = "Retrain, or have an admin force it and say why."
             raise PromotionRefused(model_id, label, refusals, advice)
-        self.registry.verify(model_id, target.mlflow_version, target.bundle_digest)
+        self.verify(target, order.actor, order.at)
         return bool(refusals)
+
+    def _roll_back(
+        self,
+        model_id: str,
+        order: Order,
+        to: str | None,
+        expected: Expected,
+        force: bool,
+        require_lock: Callable[[], None],
+    ) -> Promotion:
+        champion = self._champion(model_id, expected)
+        label = _rollback_label(model_id, self._book.committed(model_id), to)
+        target = self.ledger.version(model_id, label)
+        forced = self._check(target, champion, (ModelStatus.RETIRED,), force, order)
+        change = order.change(model_id, PromotionKind.ROLLBACK, champion, label, forced)
+        return self._carry_out(change, target, expected, require_lock)
 
     def _carry_out(
         self, change: Change, target: ModelVersion, expected: Expected, require_lock: Callable[[], None]
@@ -301,7 +363,7 @@ class Promotions:
                 reasons,
                 "Put it back with `clm reconcile`, then promote a version.",
             )
-        forced = self._check(found, champion, (*PROMOTABLE, ModelStatus.RETIRED), force=True)
+        forced = self._check(found, champion, (*PROMOTABLE, ModelStatus.RETIRED), True, order)
         change = order.change(model_id, PromotionKind.ADOPTION, champion, found.version, forced)
         self._display(change)
         return self._book.accept(drift, change, order.at)

@@ -368,7 +368,8 @@ def test_a_parameter_that_is_not_a_number_is_refused(ledger: Ledger) -> None:
 
 
 def test_counts_say_how_much_there_is_of_what(ledger: Ledger) -> None:
-    unpromoted: dict[str, Any] = {"promotions": 0, "rollbacks": 0, "forced": 0, "promotion_rate": None}
+    none = dict.fromkeys(("promotions", "rollbacks", "forced", "confirmations"), 0)
+    unpromoted: dict[str, Any] = {**none, "promotion_rate": None}
     assert ledger.counts() == Counts(models=0, versions={}, jobs={}, **unpromoted)
     version = recorded_version(ledger)
     recorded_version(ledger, created_at=NOW + timedelta(seconds=1))

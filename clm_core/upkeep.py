@@ -1,0 +1,202 @@
+"""What keeps the registry right while nobody looks: one pass over everything that may have gone wrong.
+
+A part that fails keeps none of the others from its work, and a model none of the other models: the report
+says which failed, and an alert says so once until it works again.
+"""
+
+from collections.abc import Callable, Iterable
+from datetime import datetime
+from enum import StrEnum
+from functools import partial
+from typing import TypeVar
+
+from pydantic import BaseModel, ConfigDict
+
+from clm_core import retraining
+from clm_core.delivery import Delivery, deliver
+from clm_core.domain.actors import SYSTEM
+from clm_core.domain.alerts import Alert, AlertKind, RaisedAlert
+from clm_core.domain.errors import AuditBroken, CLMError
+from clm_core.domain.promotions import Promotion
+from clm_core.domain.versions import ModelVersion
+from clm_core.domain.vocabulary import ModelStatus
+from clm_core.ledger.audit import anchor_folder
+from clm_core.ledger.tables import storable
+from clm_core.services import Services
+from clm_core.settings import OnExpiry
+
+
+class Part(StrEnum):
+    SWEEP = "sweep"
+    """Jobs whose process died are ended."""
+    RECONCILE = "reconcile"
+    """What a crash left half done is ended, an alias moved by hand put back."""
+    GUARD = "guard"
+    """Forced promotions whose time is over are asked about, or rolled back."""
+    VERIFY = "verify"
+    """What MLflow would serve is compared with what was registered."""
+    AUDIT = "audit"
+    """The newest entry is written down outside the database."""
+    DELIVER = "deliver"
+    """Events and alerts are sent."""
+
+
+class PartReport(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    part: Part
+    done: tuple[str, ...]
+    """What was changed or found, a sentence each; empty: there was nothing to do."""
+    problems: tuple[str, ...]
+    """What could not be done, and for which model, job or receiver."""
+
+
+class UpkeepReport(BaseModel):
+    """What one pass did, and what it could not do."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    at: datetime
+    parts: tuple[PartReport, ...]
+    deliveries: tuple[Delivery, ...]
+    conditions: tuple[RaisedAlert, ...]
+    """What is not as it should be and was alerted, oldest first."""
+
+    @property
+    def failed(self) -> tuple[Part, ...]:
+        return tuple(report.part for report in self.parts if report.problems)
+
+
+Step = tuple[str, Callable[[], Iterable[str]]]
+"""Whom or what it is about, and what to do: says what was done."""
+R = TypeVar("R")
+
+
+def run(services: Services) -> UpkeepReport:
+    """Sweep, reconcile, guard, verify, anchor, and at last tell everybody what came of it."""
+    parts = [_run_part(services, part, steps) for part, steps in PARTS.items()]
+    deliveries, problem = _attempt("events and alerts", partial(deliver, services))
+    told = deliveries or []
+    failing = [f"{each.receiver}: {each.last_error}" for each in told if each.last_error]
+    parts.append(
+        PartReport(
+            part=Part.DELIVER,
+            done=tuple(f"{each.receiver} was told {each.sent}" for each in told if each.sent),
+            problems=(*problem, *failing),
+        )
+    )
+    return UpkeepReport(
+        at=services.clock(),
+        parts=tuple(parts),
+        deliveries=tuple(told),
+        conditions=tuple(services.alerts.lasting()),
+    )
+
+
+def _run_part(services: Services, part: Part, steps: Callable[[Services], Iterable[Step]]) -> PartReport:
+    found, problems = _attempt(part, lambda: list(steps(services)))
+    done = list[str]()
+    for subject, step in found or []:
+        sentences, problem = _attempt(subject, step)
+        done += sentences or []
+        problems += problem
+    _raise_or_end_alert(services, part, problems)
+    return PartReport(part=part, done=tuple(done), problems=tuple(problems))
+
+
+def _attempt(subject: str, step: Callable[[], R]) -> tuple[R | None, list[str]]:
+    try:
+        return step(), []
+    except Exception as error:  # noqa: BLE001 - whatever it is, the rest has to be kept right all the same
+        said = str(error) if isinstance(error, CLMError) else f"{type(error).__name__}: {error}"
+        return None, [storable(f"{subject}: {said}")]
+
+
+def _raise_or_end_alert(services: Services, part: Part, problems: list[str]) -> None:
+    now = services.clock()
+    if not problems:
+        services.alerts.end(AlertKind.UPKEEP_FAILING, part, now)
+        return
+    message = "\n".join([*problems, "See `clm upkeep`; every pass tries it again."])
+    alert = Alert(kind=AlertKind.UPKEEP_FAILING, subject=part, message=message, at=now)
+    services.alerts.record(alert)
+
+
+def _sweep(services: Services) -> Iterable[Step]:
+    yield "jobs", lambda: [f"job {job.id} {job.failure_cause}" for job in retraining.sweep(services)]
+
+
+def _reconcile(services: Services) -> Iterable[Step]:
+    for model_id in services.ledger.promotions.models():
+        yield model_id, partial(_reconcile_model, services, model_id)
+
+
+def _reconcile_model(services: Services, model_id: str) -> list[str]:
+    ended = services.promotions.reconcile(model_id, SYSTEM, services.clock())
+    return [f"{model_id}: {change.kind} {change.id} is {change.state}" for change in ended]
+
+
+def _guard(services: Services) -> Iterable[Step]:
+    answer = {OnExpiry.ASK: _ask_again, OnExpiry.ROLL_BACK: _roll_back}[services.settings.guard.on_expiry]
+    for forced in services.ledger.promotions.expired_forced(services.clock()):
+        yield forced.model_id, partial(answer, services, forced)
+
+
+def _ask_again(services: Services, forced: Promotion) -> list[str]:
+    services.ledger.promotions.expire(forced, SYSTEM, services.clock())
+    return [
+        f"{forced.model_id}: {forced.to_version} was forced until {forced.expires_at:%Y-%m-%d %H:%M} UTC and "
+        f"still serves: `clm confirm {forced.model_id} --reason ...`, or promote another"
+    ]
+
+
+def _roll_back(services: Services, forced: Promotion) -> list[str]:
+    now = services.clock()
+    try:
+        done = services.promotions.end_expired(forced.model_id, SYSTEM, now)
+    except CLMError:
+        # there may be nothing to go back to: somebody has to decide
+        services.ledger.promotions.expire(forced, SYSTEM, now)
+        raise
+    if done is None:
+        return []
+    said = f"{forced.to_version}, forced by {forced.actor}, was rolled back to {done.to_version}"
+    kind = AlertKind.FORCED_ROLLED_BACK
+    services.alerts.record(Alert(kind=kind, subject=forced.model_id, message=said, at=now))
+    return [f"{forced.model_id}: {said}"]
+
+
+def _verify(services: Services) -> Iterable[Step]:
+    for model_id in services.ledger.promotions.models():
+        for version in services.ledger.versions(model_id=model_id, status=ModelStatus.PRODUCTION):
+            yield f"{model_id}@{version.version}", partial(_verify_version, services, version)
+
+
+def _verify_version(services: Services, version: ModelVersion) -> list[str]:
+    services.promotions.verify(version, SYSTEM, services.clock(), once=True)
+    return []
+
+
+def _anchor(services: Services) -> Iterable[Step]:
+    yield "audit", partial(_anchor_newest, services)
+
+
+def _anchor_newest(services: Services) -> list[str]:
+    now = services.clock()
+    try:
+        written = services.ledger.anchor(anchor_folder(services.settings.home), now)
+    except AuditBroken as error:
+        alert = Alert(kind=AlertKind.AUDIT_BROKEN, subject="audit", message=str(error), at=now)
+        services.alerts.record(alert)
+        raise
+    services.alerts.end(AlertKind.AUDIT_BROKEN, "audit", now)
+    return [] if written is None else [f"entry {written.seq} is anchored"]
+
+
+PARTS = {
+    Part.SWEEP: _sweep,
+    Part.RECONCILE: _reconcile,
+    Part.GUARD: _guard,
+    Part.VERIFY: _verify,
+    Part.AUDIT: _anchor,
+}

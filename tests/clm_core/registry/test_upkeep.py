@@ -1,0 +1,251 @@
+"""One pass finds what went wrong, puts right what it may, and says the rest once."""
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Engine, text
+from typer.testing import CliRunner
+
+from clm_core import upkeep
+from clm_core.cli.app import app
+from clm_core.domain.actors import Actor, Role
+from clm_core.domain.alerts import AlertKind, RaisedAlert
+from clm_core.domain.errors import BundleCorrupt, NotAllowed, NotFound, UpkeepIncomplete
+from clm_core.domain.versions import ModelVersion
+from clm_core.runner import load_flow
+from clm_core.services import Services
+from clm_core.settings import GuardSettings, OnExpiry
+from clm_core.upkeep import Part, UpkeepReport
+
+pytestmark = pytest.mark.xdist_group("servers")
+
+NOW = datetime(2026, 3, 4, 12, tzinfo=UTC)
+WEEK = timedelta(days=7)
+ADMIN, OPERATOR = Actor(name="ada", role=Role.ADMIN), Actor(name="otto", role=Role.OPERATOR)
+MakeVersion = Callable[..., ModelVersion]
+Audited = Callable[[str], list[str]]
+
+
+@pytest.fixture(autouse=True)
+def nobody_to_tell(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PREFECT_API_URL", raising=False)
+
+
+def promote(services: Services, version: ModelVersion, force: bool = False) -> None:
+    services.promotions.promote(version.model_id, version.version, ADMIN, "tested", NOW, force=force)
+
+
+def at(services: Services, moment: datetime, on_expiry: OnExpiry = OnExpiry.ASK) -> Services:
+    settings = services.settings.model_copy(update={"guard": GuardSettings(on_expiry=on_expiry)})
+    return replace(services, settings=settings, clock=lambda: moment)
+
+
+def about(subject: str, report: UpkeepReport, part: Part) -> tuple[list[str], list[str]]:
+    """What a part did and could not do for a model."""
+    [found] = [each for each in report.parts if each.part is part]
+    return [said for said in found.done if subject in said], [
+        said for said in found.problems if subject in said
+    ]
+
+
+def alerted(services: Services, subject: str) -> list[RaisedAlert]:
+    return [alert for alert in services.alerts.newest(500) if alert.subject == subject]
+
+
+@pytest.fixture
+def trees(services: Services) -> Iterator[Callable[[ModelVersion], Path]]:
+    """Finds the stored trees of a version; what a test made of them is undone."""
+    before = dict[Path, bytes]()
+
+    def find(version: ModelVersion) -> Path:
+        client = services.registry._client
+        source = client.get_model_version(version.model_id, str(version.mlflow_version)).source
+        [path] = Path(services.settings.home, "mlflow").rglob(
+            f"*{source.removeprefix('models:/')}*/**/trees.txt"
+        )
+        before[path] = path.read_bytes()
+        return path
+
+    yield find
+    for path, content in before.items():
+        path.write_bytes(content)
+
+
+def test_a_hand_moved_alias_is_put_back_and_alerted(
+    services: Services, make_version: MakeVersion, model_id: str
+) -> None:
+    serving, other = make_version(model_id), make_version(model_id)
+    promote(services, serving)
+    services.registry.point(model_id, "production", other.mlflow_version)
+    done, problems = about(model_id, upkeep.run(services), Part.RECONCILE)
+    assert len(done) == 1
+    assert problems == []
+    assert services.registry.aliased(model_id, "production") == serving.mlflow_version
+    assert [alert.kind for alert in alerted(services, model_id)] == [AlertKind.DRIFT_DETECTED]
+
+
+def test_an_expired_force_is_asked_about_once_and_said_at_every_pass(
+    services: Services, make_version: MakeVersion, model_id: str, audited: Audited
+) -> None:
+    forced = make_version(model_id, sharpe=0.2)
+    promote(services, forced, force=True)
+    early, late = at(services, NOW + WEEK - timedelta(seconds=1)), at(services, NOW + WEEK)
+    assert about(model_id, upkeep.run(early), Part.GUARD) == ([], [])
+    for _ in range(2):
+        done, problems = about(model_id, upkeep.run(late), Part.GUARD)
+        assert [f"clm confirm {model_id}" in said for said in done] == [True]
+        assert problems == []
+    assert [alert.kind for alert in alerted(services, model_id)] == [AlertKind.FORCED_EXPIRED]
+    assert audited(model_id)[-1] == "forced_expired"
+    assert audited(model_id).count("forced_expired") == 1
+
+
+def test_an_admin_confirms_a_force_for_some_days_and_is_asked_again_after_them(
+    services: Services, make_version: MakeVersion, model_id: str, audited: Audited
+) -> None:
+    promote(services, make_version(model_id, sharpe=0.2), force=True)
+    upkeep.run(at(services, NOW + WEEK))
+    before, confirm = services.ledger.counts(), services.promotions.confirm
+    with pytest.raises(NotAllowed, match="only an admin"):
+        confirm(model_id, 3, OPERATOR, "still needed", NOW + WEEK)
+    with pytest.raises(NotAllowed, match="needs a reason"):
+        confirm(model_id, 3, ADMIN, " ", NOW + WEEK)
+    done = confirm(model_id, 3, ADMIN, "still needed", NOW + WEEK)
+    assert (done.expires_at, done.confirmations) == (NOW + WEEK + timedelta(days=3), 1)
+    assert services.ledger.counts().confirmations == before.confirmations + 1
+    assert services.ledger.counts().forced == before.forced
+    assert [alert.ended_at for alert in alerted(services, model_id)] == [NOW + WEEK]
+    assert about(model_id, upkeep.run(at(services, NOW + WEEK)), Part.GUARD) == ([], [])
+    upkeep.run(at(services, NOW + WEEK + timedelta(days=3)))
+    assert len(alerted(services, model_id)) == 2
+    assert audited(model_id)[-3:] == ["forced_expired", "forced_confirmed", "forced_expired"]
+
+
+def test_what_was_not_forced_has_nothing_to_confirm(
+    services: Services, make_version: MakeVersion, model_id: str
+) -> None:
+    promote(services, make_version(model_id))
+    with pytest.raises(NotFound, match="was not forced"):
+        services.promotions.confirm(model_id, 3, ADMIN, "because", NOW)
+
+
+def test_where_told_so_an_expired_force_is_rolled_back(
+    services: Services,
+    make_version: MakeVersion,
+    model_id: str,
+    check: Callable[[str], None],
+    audited: Audited,
+) -> None:
+    good, forced = make_version(model_id), make_version(model_id, sharpe=0.2)
+    promote(services, good)
+    promote(services, forced, force=True)
+    done, problems = about(model_id, upkeep.run(at(services, NOW + WEEK, OnExpiry.ROLL_BACK)), Part.GUARD)
+    assert len(done) == 1
+    assert problems == []
+    assert services.ledger.promotions.champion(model_id) == good.version
+    check(model_id)
+    assert audited(model_id)[-1] == "rollback_committed"
+    assert [alert.kind for alert in alerted(services, model_id)] == [AlertKind.FORCED_ROLLED_BACK]
+
+
+def test_where_there_is_nothing_to_roll_back_to_somebody_is_asked(
+    services: Services, make_version: MakeVersion, model_id: str
+) -> None:
+    forced = make_version(model_id, sharpe=0.2)
+    promote(services, forced, force=True)
+    done, problems = about(model_id, upkeep.run(at(services, NOW + WEEK, OnExpiry.ROLL_BACK)), Part.GUARD)
+    assert done == []
+    assert ["nothing to roll back to" in said for said in problems] == [True]
+    assert services.ledger.promotions.champion(model_id) == forced.version
+    assert [alert.kind for alert in alerted(services, model_id)] == [AlertKind.FORCED_EXPIRED]
+    services.promotions.confirm(model_id, 90, ADMIN, "for the other tests", datetime.now(UTC))
+
+
+def test_a_changed_bundle_in_production_is_found_recorded_once_and_the_rest_is_kept_right(
+    services: Services,
+    make_version: MakeVersion,
+    model_id: str,
+    audited: Audited,
+    trees: Callable[[ModelVersion], Path],
+) -> None:
+    broken, moved = make_version(model_id), make_version(other := f"{model_id}x".replace("_1hx", "x_1h"))
+    promote(services, broken)
+    promote(services, moved)
+    stored = trees(broken)
+    original = stored.read_bytes()
+    stored.write_bytes(original + b"\n")
+    services.registry.point(other, "production", None)
+    for _ in range(2):
+        report = upkeep.run(services)
+        _, problems = about(model_id, report, Part.VERIFY)
+        assert ["trees.txt was changed" in said for said in problems] == [True]
+        assert Part.VERIFY in report.failed
+    assert services.registry.aliased(other, "production") == moved.mlflow_version
+    named = f"{model_id}@{broken.version}"
+    assert [alert.kind for alert in alerted(services, named)] == [AlertKind.BUNDLE_REFUSED]
+    assert audited(model_id)[1:] == ["bundle_refused"]
+    stored.write_bytes(original)
+    upkeep.run(services)
+    assert [alert.kind for alert in services.alerts.lasting() if alert.subject == named] == []
+
+
+def test_every_refused_promotion_of_changed_bytes_is_in_the_audit_with_the_file(
+    services: Services,
+    make_version: MakeVersion,
+    model_id: str,
+    ledger_engine: Engine,
+    trees: Callable[[ModelVersion], Path],
+) -> None:
+    version = make_version(model_id)
+    stored = trees(version)
+    stored.write_bytes(stored.read_bytes() + b"\n")
+    for _ in range(2):
+        with pytest.raises(BundleCorrupt):
+            promote(services, version)
+    query = text("SELECT actor, action, details FROM audit_log WHERE subject = :id ORDER BY seq DESC LIMIT 2")
+    with ledger_engine.begin() as connection:
+        entries = connection.execute(query, {"id": model_id}).all()
+    assert [(entry.actor, entry.action) for entry in entries] == [("ada", "bundle_refused")] * 2
+    assert "trees.txt was changed" in entries[0].details["finding"]
+    assert entries[0].details["version"] == version.version
+
+
+def test_the_command_says_what_failed_and_exits_with_1(
+    services: Services,
+    make_version: MakeVersion,
+    model_id: str,
+    trees: Callable[[ModelVersion], Path],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("CLM_HOME", str(services.settings.home))
+    version = make_version(model_id)
+    promote(services, version)
+    stored = trees(version)
+    stored.unlink()
+    answer = CliRunner().invoke(app, ["upkeep", "--json"])
+    report = UpkeepReport.model_validate_json(answer.stdout)
+    assert answer.exit_code == 1
+    assert Part.VERIFY in report.failed
+    assert ["trees.txt is missing" in said for said in about(model_id, report, Part.VERIFY)[1]] == [True]
+    shown = CliRunner().invoke(app, ["alerts", "--lasting", "--json"])
+    assert f"{model_id}@{version.version}" in [alert["subject"] for alert in json.loads(shown.stdout)]
+
+
+def test_the_flow_fails_when_a_part_did_and_only_then(
+    services: Services,
+    make_version: MakeVersion,
+    model_id: str,
+    trees: Callable[[ModelVersion], Path],
+    prefect_url: str,
+) -> None:
+    version = make_version(model_id)
+    promote(services, version)
+    flow = load_flow("flows.upkeep.upkeep")
+    assert flow().failed == ()
+    trees(version).write_bytes(b"")
+    with pytest.raises(UpkeepIncomplete, match=r"trees\.txt was changed"):
+        flow()
