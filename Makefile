@@ -18,8 +18,9 @@ demo: $(VENV)/.base   ## retrain, backtest and judge two models on real bars
 test: $(VENV)/.dev    ## the whole test suite
 	$(BIN)/python -m pytest -n 2 --dist loadgroup
 
-chaos: $(VENV)/.dev   ## kill promotions at every point, 20 times each, and race 200 pairs
-	CHAOS_REPETITIONS=20 $(BIN)/python -m pytest tests/clm_core/registry/test_promotion_crashes.py
+chaos: $(VENV)/.dev   ## kill retrains and promotions at every point 20 times each, race 200 pairs
+	CHAOS_REPETITIONS=20 $(BIN)/python -m pytest --hypothesis-profile=search \
+	  tests/clm_core/registry tests/clm_core/test_retraining_crashes.py
 
 lint: $(VENV)/.dev    ## ruff, strict mypy, import contracts
 	$(BIN)/ruff check .

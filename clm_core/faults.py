@@ -6,7 +6,7 @@ from enum import StrEnum
 
 
 class Fault(StrEnum):
-    """Where a process can be told to kill itself, by `settings.fault`."""
+    """Where a process can be told to kill itself, by `settings.fault`: first those of a promotion."""
 
     AFTER_INTENT = "after_intent"
     """A promotion's intent is recorded, the alias not moved."""
@@ -23,6 +23,32 @@ class Fault(StrEnum):
     """An alias moved by hand is recorded, not yet put back."""
     AFTER_RESTORE = "after_restore"
     """It is put back, and that is not yet recorded."""
+
+    JOB_RECORDED = "job_recorded"
+    """Of a retrain, from here on. The job waits to be started."""
+    JOB_STARTED = "job_started"
+    BARS_FETCHED = "bars_fetched"
+    TRAINED = "trained"
+    """The bundle lies in the job's work folder, and nowhere else."""
+    RUN_OPENED = "run_opened"
+    """MLflow has an open run with nothing in it."""
+    BUNDLE_STORED = "bundle_stored"
+    """MLflow has the files, and no version that they belong to."""
+    VERSION_MADE = "version_made"
+    """MLflow has the version, without its label."""
+    VERSION_STORED = "version_stored"
+    """MLflow has all of the version, the ledger nothing."""
+    VERSION_RECORDED = "version_recorded"
+    TESTED = "tested"
+    EVALUATION_RECORDED = "evaluation_recorded"
+    """The verdict is in the ledger, the version's status is not yet what it says."""
+    STATUS_RECORDED = "status_recorded"
+    """The ledger has the status, MLflow shows the one before."""
+    JUDGED = "judged"
+    EXPLAINED = "explained"
+    FOLDER_REMOVED = "folder_removed"
+    """Everything is done, and the job's work folder gone; the ledger does not know it."""
+    COMPLETED = "completed"
 
 
 def strike(point: Fault, armed: Fault | None) -> None:

@@ -23,11 +23,12 @@ from clm_core.backtest.metrics import summarise
 from clm_core.backtest.results import Backtest, Metrics
 from clm_core.backtest.tearsheet import TearSheet, equity_png, render
 from clm_core.backtest.walk_forward import OutOfSample, walk_forward
-from clm_core.domain.errors import LeaseLost
+from clm_core.domain.errors import LeaseLost, NotFound, RegistryUnavailable
 from clm_core.domain.evaluations import Decision, EvaluationResult, Verdict
 from clm_core.domain.jobs import Lease, RetrainRequest, TrainingJob
 from clm_core.domain.versions import ModelVersion
-from clm_core.domain.vocabulary import ModelStatus
+from clm_core.domain.vocabulary import JobStatus, ModelStatus
+from clm_core.faults import Fault, strike
 from clm_core.judging import case_of, count_trial
 from clm_core.ledger.leases import heartbeat
 from clm_core.market.bars import Bars, Floats
@@ -117,6 +118,7 @@ def open_job(services: Services, request: RetrainRequest) -> TrainingJob:
     job = new_job(services, request)
     sweep(services)
     services.ledger.create_job(job)
+    _strike(services, Fault.JOB_RECORDED)
     return job
 
 
@@ -129,9 +131,13 @@ def running(services: Services, job: TrainingJob) -> Iterator[Lease]:
     """
     length = _lease_length(services)
     lease = services.ledger.start_job(job.id, _process(), services.clock(), length)
+    _strike(services, Fault.JOB_STARTED)
     with heartbeat(lambda: services.ledger.renew_lease(lease, services.clock(), length), length / 3):
         try:
-            yield lease
+            try:
+                yield lease
+            finally:
+                _clear(services, job.id)
         except LeaseLost:
             # what it has stored in MLflow since then is in nobody's ledger
             services.registry.abandon(job.id, LOST)
@@ -140,23 +146,30 @@ def running(services: Services, job: TrainingJob) -> Iterator[Lease]:
             _fail(services, lease, error)
             raise
         else:
+            _strike(services, Fault.FOLDER_REMOVED)
             services.ledger.complete_job(lease, services.clock())
-        finally:
-            shutil.rmtree(_workspace(services, job.id), ignore_errors=True)
+            _strike(services, Fault.COMPLETED)
 
 
 def sweep(services: Services) -> list[TrainingJob]:
     """End the jobs whose lease ran out as failed; returns them.
 
     Whoever ran one is dead, or will find itself refused. A sweep that dies on the way is made good by the
-    next: the lease it has taken over runs out as well.
+    next: the lease it has taken over runs out as well. What a failed job could not close in MLflow, because
+    that was away too, is closed now.
     """
     taken = services.ledger.take_over_expired(_process(), services.clock(), _lease_length(services))
-    return [_end_lost(services, lease) for lease in taken]
+    ended = [_end_lost(services, lease) for lease in taken]
+    for job_id in services.registry.left_open():
+        if _has_failed(services, job_id):
+            services.registry.abandon(job_id, "its job failed")
+    return ended
 
 
 def fetch_bars(services: Services, job: TrainingJob) -> Bars:
-    return services.market.bars(job.symbol, job.timeframe, job.dataset_span_days, job.data_snapshot)
+    bars = services.market.bars(job.symbol, job.timeframe, job.dataset_span_days, job.data_snapshot)
+    _strike(services, Fault.BARS_FETCHED)
+    return bars
 
 
 def train(services: Services, job: TrainingJob, bars: Bars) -> Trained:
@@ -172,6 +185,7 @@ def train(services: Services, job: TrainingJob, bars: Bars) -> Trained:
     )
     bundle = _workspace(services, job.id) / BUNDLE
     digest = save_bundle(model, recipe, bundle, bars)
+    _strike(services, Fault.TRAINED)
     return Trained(
         bundle=bundle,
         bundle_digest=digest,
@@ -191,6 +205,7 @@ def register(
     placed = services.registry.register(
         job, trained.bundle, trained.bundle_digest, bars, trained.params, trained.train_metrics, now
     )
+    _strike(services, Fault.VERSION_STORED)
     version = ModelVersion(
         model_id=job.model_id,
         version=placed.label,
@@ -211,6 +226,7 @@ def register(
         created_at=now,
     )
     services.ledger.add_version(version, lease)
+    _strike(services, Fault.VERSION_RECORDED)
     services.registry.log_results(
         placed.run_id, {}, {"train.validation_loss": np.asarray(trained.learning_curve)}
     )
@@ -227,6 +243,7 @@ def test_out_of_sample(
     result = backtest(unseen, positions, costs, execution)
     count_trial(services, lease, job, unseen, result)
     held = backtest(unseen, np.ones(len(unseen)), costs, execution)
+    _strike(services, Fault.TESTED)
     return Tested(
         bars=unseen,
         positions=positions,
@@ -246,6 +263,7 @@ def judge(services: Services, lease: Lease, version: ModelVersion, tested: Teste
     services.ledger.add_evaluation(
         _evaluation(services, version, tested, verdict), verdict, policy, version.bundle_digest, lease
     )
+    _strike(services, Fault.EVALUATION_RECORDED)
     services.registry.log_results(
         version.mlflow_run_id,
         {**_numbers(tested.metrics), "promotion_score": verdict.score},
@@ -253,7 +271,9 @@ def judge(services: Services, lease: Lease, version: ModelVersion, tested: Teste
     )
     status = STATUSES[verdict.decision]
     services.ledger.set_version_status(version.model_id, version.version, status, services.clock(), lease)
+    _strike(services, Fault.STATUS_RECORDED)
     services.registry.set_status(version.model_id, version.mlflow_version, status, verdict.reasons)
+    _strike(services, Fault.JUDGED)
     return verdict
 
 
@@ -293,6 +313,7 @@ def explain(
     html.write_text(render(sheet), encoding="utf-8")
     picture.write_bytes(equity_png(sheet))
     services.registry.attach(version.mlflow_run_id, [html, picture], "report")
+    _strike(services, Fault.EXPLAINED)
     return Report(html, picture.read_bytes())
 
 
@@ -347,22 +368,24 @@ def _commit() -> str:
 
 
 def _fail(services: Services, lease: Lease, error: BaseException) -> None:
-    cause, now = f"{type(error).__name__}: {error}", services.clock()
-    versions = services.ledger.versions(training_job_id=lease.job_id)
-    for version in versions:
-        services.ledger.set_version_status(version.model_id, version.version, ModelStatus.FAILED, now, lease)
-    services.ledger.fail_job(lease, cause, now)
-    # last: when it is MLflow that failed, the ledger has to know
-    for version in versions:
-        services.registry.set_status(
-            version.model_id, version.mlflow_version, ModelStatus.FAILED, (f"its job failed: {cause}",)
-        )
+    cause = f"{type(error).__name__}: {error}"
+    services.ledger.fail_job(lease, cause, services.clock())
+    # last, and whether it works or not: MLflow may be what failed; then a later sweep does it
+    with contextlib.suppress(RegistryUnavailable):
+        services.registry.abandon(lease.job_id, f"its job failed: {cause}")
 
 
 def _end_lost(services: Services, lease: Lease) -> TrainingJob:
     services.registry.abandon(lease.job_id, LOST)
-    shutil.rmtree(_workspace(services, lease.job_id), ignore_errors=True)
+    _clear(services, lease.job_id)
     return services.ledger.fail_job(lease, LOST, services.clock())
+
+
+def _has_failed(services: Services, job_id: UUID) -> bool:
+    with contextlib.suppress(NotFound):
+        return services.ledger.job(job_id).status is JobStatus.FAILED
+    # another installation's, with the same MLflow
+    return False
 
 
 def _lease_length(services: Services) -> timedelta:
@@ -375,6 +398,15 @@ def _process() -> str:
 
 def _workspace(services: Services, job_id: UUID) -> Path:
     return services.work / str(job_id)
+
+
+def _clear(services: Services, job_id: UUID) -> None:
+    """First of all at a job's end: nobody looks for the files of one that has ended."""
+    shutil.rmtree(_workspace(services, job_id), ignore_errors=True)
+
+
+def _strike(services: Services, point: Fault) -> None:
+    strike(point, services.settings.fault)
 
 
 def _evaluation(

@@ -118,7 +118,7 @@ def _connect(settings: Settings, database: Database, announce: Announce) -> Iter
     with open_ledger(database) as engine:
         ledger = Ledger(engine)
         registry = MLflowRegistry(
-            database.url("mlflow", driver="psycopg"), settings.home / "mlflow" / "artifacts"
+            database.url("mlflow", driver="psycopg"), settings.home / "mlflow" / "artifacts", settings.fault
         )
         opened = Services(
             settings=settings,

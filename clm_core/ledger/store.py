@@ -154,23 +154,15 @@ class Ledger:
         return done
 
     def fail_job(self, lease: Lease, cause: str, now: datetime) -> TrainingJob:
-        """End a job as failed, and with it those of its versions that nobody has judged."""
-        unjudged = (
-            update(_VERSIONS)
-            .where(_VERSIONS.c.training_job_id == lease.job_id, _VERSIONS.c.status == ModelStatus.TRAINING)
-            .values(status=ModelStatus.FAILED)
-            .returning(*_VERSIONS.c)
-        )
+        """End a job as failed, and with it its versions: none of them serves before its job is completed."""
+        cause = storable(cause)
         with self._engine.begin() as connection:
-            failed = _end(connection, lease, JobStatus.FAILED, finished_at=now, failure_cause=storable(cause))
-            taken_along = [_version(row) for row in connection.execute(unjudged).mappings()]
-            message = f"{failed.model_id}: {failed.failure_cause}. See `clm jobs`, then retrain."
+            failed = _end(connection, lease, JobStatus.FAILED, finished_at=now, failure_cause=cause)
+            message = f"{failed.model_id}: {cause}. See `clm jobs`, then retrain."
             alert = Alert(kind=AlertKind.JOB_FAILED, subject=str(failed.id), message=message, at=now)
             alerts.record(connection, alert)
-            how = {"holder": lease.holder, "cause": cause}
-            _audit_job(connection, Action.JOB_FAILED, failed, now, how)
-            for version in taken_along:
-                _audit_status(connection, version, ModelStatus.TRAINING, now, SYSTEM)
+            _audit_job(connection, Action.JOB_FAILED, failed, now, {"holder": lease.holder, "cause": cause})
+            _fail_versions(connection, lease.job_id, now)
         return failed
 
     def job(self, job_id: UUID) -> TrainingJob:
@@ -397,6 +389,15 @@ def _locked_version(connection: Connection, model_id: str, label: str) -> ModelV
     if row is None:
         raise _no_version(model_id, label)
     return _version(row)
+
+
+def _fail_versions(connection: Connection, job_id: UUID, now: datetime) -> None:
+    left = (_VERSIONS.c.training_job_id == job_id, _VERSIONS.c.status != ModelStatus.FAILED)
+    before = connection.execute(select(*_VERSIONS.c).where(*left).with_for_update()).mappings().all()
+    changed = update(_VERSIONS).where(*left).values(status=ModelStatus.FAILED).returning(*_VERSIONS.c)
+    after = {row["version"]: _version(row) for row in connection.execute(changed).mappings()}
+    for row in before:
+        _audit_status(connection, after[row["version"]], ModelStatus(row["status"]), now, SYSTEM)
 
 
 def _no_version(model_id: str, label: str) -> NotFound:

@@ -20,6 +20,7 @@ from clm_core.domain.errors import NotFound, RegistryUnavailable
 from clm_core.domain.jobs import TrainingJob
 from clm_core.domain.versions import version_label
 from clm_core.domain.vocabulary import ModelStatus
+from clm_core.faults import Fault, strike
 from clm_core.market.bars import Bars, Floats
 from clm_core.models.bundle import load_bundle, verify_bundle
 from clm_core.models.contract import Model
@@ -35,6 +36,9 @@ BUNDLE = "bundle"
 BATCH = 1000
 """Most metrics MLflow takes at once."""
 DIGEST_TAG = "clm.bundle_digest"
+JOB_TAG = "clm.job_id"
+STATUS_TAG = "clm.status"
+RUNNING = "attributes.status = 'RUNNING'"
 CURVE_POINTS = 500
 """Points logged of a curve: enough for a chart in the MLflow UI, few enough for one batch."""
 
@@ -53,9 +57,10 @@ class Registered:
 class MLflowRegistry:
     """MLflow reached through one tracking URI: a server's, or its database directly."""
 
-    def __init__(self, tracking_uri: str, artifacts: Path) -> None:
+    def __init__(self, tracking_uri: str, artifacts: Path, fault: Fault | None = None) -> None:
         self._uri = tracking_uri
         self._artifacts = artifacts
+        self._fault = fault
 
     @cached_property
     def _mlflow(self) -> ModuleType:
@@ -65,6 +70,9 @@ class MLflowRegistry:
         os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
         # a bundle is a handful of small files: its bars would only break through ours
         os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"
+        # seconds until a dead server is called dead, not 20 minutes: who asks may hold a model's lock
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "5")
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
         import mlflow
 
         # its INFO lines tell of migrations and aliases, which are none of a user's business
@@ -106,35 +114,21 @@ class MLflowRegistry:
         """Store a trained bundle as a new version of its model, with its parameters and data.
 
         The version carries its label as an alias from the start.
+
+        Raises:
+            RegistryUnavailable: MLflow does not answer, or has no room; its run and its version have failed.
         """
         mlflow = self._mlflow
-        label = self._free_label(job.model_id, now)
-        with mlflow.start_run(
-            experiment_id=self._experiment(),
-            run_name=f"{job.model_id} {label}",
-            tags={
-                "clm.job_id": str(job.id),
-                "clm.model_id": job.model_id,
-                "clm.trigger_reason": job.trigger_reason.value,
-            },
-        ) as run:
-            mlflow.log_params({"seed": job.seed, "dataset_span_days": job.dataset_span_days, **params})
-            mlflow.log_metrics({f"train.{name}": value for name, value in metrics.items()})
-            self._client.log_inputs(run.info.run_id, [_dataset(bars)])
-            info = mlflow.pyfunc.log_model(
-                name=job.model_id,
-                python_model=SERVING_CODE,
-                artifacts={BUNDLE: str(bundle)},
-                model_config={
-                    "bundle_digest": bundle_digest,
-                    "symbol": bars.symbol,
-                    "timeframe": bars.timeframe.value,
-                    "calendar": bars.calendar.value,
-                },
-                pip_requirements=[_own_requirement()],
-            )
-            version = self._create_version(job, label, info.model_uri, run.info.run_id, bundle_digest, bars)
-        return Registered(label, version, run.info.run_id, f"models:/{job.model_id}@{label}")
+        with _answering(f"store a version of {job.model_id}"):
+            label = self._free_label(job.model_id, now)
+            with self._run(job, label) as run_id:
+                mlflow.log_params({"seed": job.seed, "dataset_span_days": job.dataset_span_days, **params})
+                mlflow.log_metrics({f"train.{name}": value for name, value in metrics.items()})
+                self._client.log_inputs(run_id, [_dataset(bars)])
+                source = self._store(job.model_id, bundle, bundle_digest, bars)
+                strike(Fault.BUNDLE_STORED, self._fault)
+                version = self._create_version(job, label, source, run_id, bundle_digest, bars)
+        return Registered(label, version, run_id, f"models:/{job.model_id}@{label}")
 
     def log_results(self, run_id: str, metrics: Mapping[str, float], curves: Mapping[str, Floats]) -> None:
         """Add figures and curves, a value a step, to a version's run; what is not finite stays out."""
@@ -144,13 +138,15 @@ class MLflowRegistry:
         for name, curve in curves.items():
             rows = np.unique(np.linspace(0, len(curve) - 1, min(CURVE_POINTS, len(curve))).astype(int))
             batch += [Metric(name, float(curve[row]), 0, int(row)) for row in rows]
-        for start in range(0, len(batch), BATCH):
-            self._client.log_batch(run_id, metrics=batch[start : start + BATCH])
+        with _answering(f"store the figures of run {run_id}"):
+            for start in range(0, len(batch), BATCH):
+                self._client.log_batch(run_id, metrics=batch[start : start + BATCH])
 
     def attach(self, run_id: str, files: Sequence[Path], folder: str) -> None:
         """Store files beside the version's run, where the MLflow UI shows them."""
-        for file in files:
-            self._client.log_artifact(run_id, str(file), folder)
+        with _answering(f"store the {folder} of run {run_id}"):
+            for file in files:
+                self._client.log_artifact(run_id, str(file), folder)
 
     def set_status(
         self, model_id: str, mlflow_version: int, status: ModelStatus, reasons: Sequence[str]
@@ -158,21 +154,32 @@ class MLflowRegistry:
         """Show a status to people reading the MLflow UI; the ledger stays the truth."""
         number = str(mlflow_version)
         with _answering(f"show the status of {model_id} {number}"):
-            self._client.set_model_version_tag(model_id, number, "clm.status", status.value)
+            self._client.set_model_version_tag(model_id, number, STATUS_TAG, status.value)
             self._client.update_model_version(model_id, number, description="; ".join(reasons))
 
     def abandon(self, job_id: UUID, reason: str) -> None:
-        """Close what a dead job left open: its run, a model half stored, a version that was never judged."""
-        experiment, of_job = self._experiment(), f"tags.`clm.job_id` = '{job_id}'"
-        for run in self._client.search_runs([experiment], f"{of_job} AND attributes.status = 'RUNNING'"):
-            run_id = run.info.run_id
-            for model in self._client.search_logged_models([experiment], f"source_run_id = '{run_id}'"):
-                if model.status == "PENDING":
-                    self._client.finalize_logged_model(model.model_id, "FAILED")
-            self._client.set_terminated(run_id, "FAILED")
-        for version in self._client.search_model_versions(of_job):
-            if version.tags["clm.status"] == ModelStatus.TRAINING:
-                self.set_status(version.name, int(version.version), ModelStatus.FAILED, [reason])
+        """Close what a failed job left open: its run, a model half stored, a version that nobody may use."""
+        of_job = f"tags.`{JOB_TAG}` = '{job_id}'"
+        with _answering(f"close what job {job_id} left open"):
+            experiment = self._experiment()
+            for run in self._client.search_runs([experiment], f"{of_job} AND {RUNNING}"):
+                run_id = run.info.run_id
+                for model in self._client.search_logged_models([experiment], f"source_run_id = '{run_id}'"):
+                    if model.status == "PENDING":
+                        self._client.finalize_logged_model(model.model_id, "FAILED")
+                self._client.set_terminated(run_id, "FAILED")
+            for version in self._client.search_model_versions(of_job):
+                if version.tags[STATUS_TAG] != ModelStatus.FAILED:
+                    self.set_status(version.name, int(version.version), ModelStatus.FAILED, [reason])
+
+    def left_open(self) -> set[UUID]:
+        """The jobs of which MLflow has a run still open or a version unjudged."""
+        unjudged = f"tags.`{STATUS_TAG}` = '{ModelStatus.TRAINING}'"
+        with _answering("list what is open"):
+            runs = self._client.search_runs([self._experiment()], RUNNING)
+            versions = self._client.search_model_versions(unjudged)
+        tags = [run.data.tags for run in runs] + [version.tags for version in versions]
+        return {UUID(found[JOB_TAG]) for found in tags if JOB_TAG in found}
 
     def download(self, run_id: str, path: str, into: Path) -> Path:
         """A local copy of a stored artifact.
@@ -262,6 +269,35 @@ class MLflowRegistry:
         self._artifacts.mkdir(parents=True, exist_ok=True)
         return str(self._client.create_experiment(EXPERIMENT, artifact_location=self._artifacts.as_uri()))
 
+    @contextlib.contextmanager
+    def _run(self, job: TrainingJob, label: str) -> Iterator[str]:
+        tags = {
+            JOB_TAG: str(job.id),
+            "clm.model_id": job.model_id,
+            "clm.trigger_reason": job.trigger_reason.value,
+        }
+        name = f"{job.model_id} {label}"
+        with self._mlflow.start_run(experiment_id=self._experiment(), run_name=name, tags=tags) as run:
+            strike(Fault.RUN_OPENED, self._fault)
+            yield run.info.run_id
+
+    def _store(self, name: str, bundle: Path, bundle_digest: str, bars: Bars) -> str:
+        """The files, with what MLflow needs to serve them; returns where they are."""
+        stored = self._mlflow.pyfunc.log_model(
+            name=name,
+            python_model=SERVING_CODE,
+            artifacts={BUNDLE: str(bundle)},
+            model_config={
+                "bundle_digest": bundle_digest,
+                "symbol": bars.symbol,
+                "timeframe": bars.timeframe.value,
+                "calendar": bars.calendar.value,
+            },
+            pip_requirements=[_own_requirement()],
+        )
+        uri: str = stored.model_uri
+        return uri
+
     def _free_label(self, model_id: str, now: datetime) -> str:
         """The label of this second, or of the next one that no version has."""
         taken = self._labels(model_id)
@@ -291,13 +327,14 @@ class MLflowRegistry:
             run_id,
             tags={
                 "clm.version": label,
-                "clm.status": ModelStatus.TRAINING.value,
-                "clm.job_id": str(job.id),
+                STATUS_TAG: ModelStatus.TRAINING.value,
+                JOB_TAG: str(job.id),
                 DIGEST_TAG: bundle_digest,
                 "clm.data_hash": bars.content_hash,
             },
             model_id=source.removeprefix("models:/"),
         )
+        strike(Fault.VERSION_MADE, self._fault)
         self._client.set_registered_model_alias(job.model_id, label, version.version)
         return int(version.version)
 
@@ -311,7 +348,7 @@ def _answering(what: str) -> Iterator[None]:
     except (MlflowException, OSError) as error:
         raise RegistryUnavailable(
             f"MLflow could not {what}: {error}. "
-            "Look at the database it keeps its tables in; `clm reconcile` ends a promotion that was begun."
+            "Look at its server, its database and its disk; `clm reconcile` ends a promotion that was begun."
         ) from error
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from processes import Parent, parent_of
 from sqlalchemy import Engine, create_engine, text
 from trials import count_trial_of
 
@@ -18,6 +19,7 @@ from clm_core.domain.jobs import Lease, TrainingJob
 from clm_core.domain.promotions import PromotionKind
 from clm_core.domain.versions import ModelVersion
 from clm_core.domain.vocabulary import ModelStatus, ModelType, TriggerReason
+from clm_core.ledger import audit
 from clm_core.market.bars import Bars
 from clm_core.models import catalog
 from clm_core.models.bundle import save_bundle
@@ -242,3 +244,27 @@ def check(
             return list(connection.scalars(query, {"id": model_id}))
 
     return holds
+
+
+@pytest.fixture(scope="session")
+def parent(services: Services) -> Iterator[Parent]:
+    """Of processes that can be killed."""
+    with parent_of(services) as ready:
+        yield ready
+
+
+@pytest.fixture(scope="session")
+def verify_audit(services: Services) -> Callable[[], None]:
+    """Holds the audit to its chain and to its anchors, the newest entry's included."""
+    engine, folder = (
+        create_engine(services.database.url("ledger")),
+        audit.anchor_folder(services.settings.home),
+    )
+
+    def verify() -> None:
+        audit.anchor(engine, folder, services.clock())
+        report = audit.verify(engine, audit.read_anchors(folder))
+        assert report.problems == ()
+        assert report.anchored == report.entries
+
+    return verify

@@ -1,0 +1,125 @@
+"""Processes that can be killed."""
+
+import contextlib
+import multiprocessing
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from multiprocessing.connection import Connection
+from typing import Any
+
+from clm_core.domain.jobs import RetrainRequest, TrainingJob
+from clm_core.domain.vocabulary import ModelType
+from clm_core.faults import Fault
+from clm_core.services import Services
+from clm_core.settings import PolicySource
+
+REQUEST = RetrainRequest(
+    model_type=ModelType.LIGHTGBM,
+    symbol="BTCUSD",
+    dataset_span_days=60,
+    training_params={"rounds": 2, "threshold": 0},
+    requested_by="tests",
+)
+ANYTHING_PASSES = """
+version = 1
+preset = "thresholds-only"
+[models.lightgbm_btcusd_1h.criteria]
+min_sharpe_ratio = -1e9
+min_win_rate = 0.0
+min_profit_factor = 0.0
+max_drawdown = 1.0
+min_trades = 0
+"""
+RETRAIN = """
+from clm_core import retraining
+from clm_core.services import open_services
+with open_services(settings) as services:
+    job = retraining.open_job(services, request)
+    with retraining.running(services, job) as lease:
+        bars = retraining.fetch_bars(services, job)
+        trained = retraining.train(services, job, bars)
+        version = retraining.register(services, lease, job, bars, trained)
+        tested = retraining.test_out_of_sample(services, lease, job, bars, trained)
+        verdict = retraining.judge(services, lease, version, tested)
+        retraining.explain(services, job, version, bars, trained, tested, verdict)
+"""
+PARENT = """
+import gc, multiprocessing, os
+from sqlalchemy import Engine
+# a child could not use the threads of a pool that its parent has used
+os.environ["OMP_NUM_THREADS"] = "1"
+exec(retrain, {"settings": settings, "request": request})
+# nor its connections
+for engine in [found for found in gc.get_objects() if type(found) is Engine]:
+    engine.dispose()
+fork, children = multiprocessing.get_context("fork"), {}
+pipe.send("ready")
+while order := pipe.recv():
+    if isinstance(order, int):
+        children[order].join(60)
+        pipe.send(children.pop(order).exitcode)
+    else:
+        child = fork.Process(target=exec, args=order)
+        child.start()
+        children[child.pid] = child
+        pipe.send(child.pid)
+"""
+
+
+@dataclass(frozen=True)
+class Parent:
+    """A process that has imported, compiled and connected everything once: its children start at once."""
+
+    services: Services
+    pipe: Connection
+
+    def start(self, script: str, fault: Fault | None = None, **names: Any) -> int:
+        """Run a script in a new process, with a fault armed; returns the process's number."""
+        settings = self.services.settings.model_copy(update={"fault": fault})
+        self.pipe.send((script, {"settings": settings} | names))
+        return int(answer(self.pipe))
+
+    def wait(self, child: int) -> int | None:
+        """How a process ended; None: it hasn't, after a minute."""
+        self.pipe.send(child)
+        ended: int | None = answer(self.pipe)
+        return ended
+
+    def run(self, script: str, fault: Fault | None = None, **names: Any) -> int | None:
+        return self.wait(self.start(script, fault, **names))
+
+    def retrain(self, fault: Fault | None = None) -> tuple[TrainingJob, int | None]:
+        """A whole retrain; its job, and how the process ended."""
+        request = REQUEST.model_copy(update={"requested_by": str(uuid.uuid4())})
+        ended = self.run(RETRAIN, fault, request=request)
+        [job] = [
+            job for job in self.services.ledger.jobs(limit=5) if job.requested_by == request.requested_by
+        ]
+        return job, ended
+
+
+def answer(pipe: Connection) -> Any:
+    assert pipe.poll(300), "the other process has not answered"
+    return pipe.recv()
+
+
+@contextlib.contextmanager
+def parent_of(services: Services) -> Iterator[Parent]:
+    """A parent whose children's retrains pass the gate."""
+    policy = services.settings.home / "anything-passes.toml"
+    policy.write_text(ANYTHING_PASSES)
+    settings = services.settings.model_copy(update={"policy": PolicySource(file=policy)})
+    spawn = multiprocessing.get_context("spawn")
+    mine, theirs = spawn.Pipe()
+    names = {"pipe": theirs, "settings": settings, "request": REQUEST, "retrain": RETRAIN}
+    process = spawn.Process(target=exec, args=(PARENT, names))
+    process.start()
+    theirs.close()
+    try:
+        assert answer(mine) == "ready"
+        yield Parent(replace(services, settings=settings), mine)
+        mine.send(None)
+        process.join(60)
+    finally:
+        process.kill()
