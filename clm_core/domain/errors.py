@@ -26,6 +26,7 @@ CLMError
 ├── NotFound                    no such job, version or report
 ├── AlreadyExists               a job, version or message of that name is recorded already
 ├── IllegalTransition           a job or version cannot go from its present status to the wanted one
+├── InvalidCursor               a page was asked for that does not belong to the list
 ├── NotAuthenticated            nobody knows who asks: no token, or none that opens anything
 ├── NotAllowed                  the role of whoever asks does not permit it
 ├── PromotionRefused            a version may not serve; carries the reasons
@@ -170,6 +171,10 @@ class IllegalTransition(CLMError):
 
 
 class NotAuthenticated(CLMError):
+    pass
+
+
+class InvalidCursor(CLMError):
     pass
 
 

@@ -6,10 +6,62 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict
 
+from clm_core.domain.candidates import StrategyCandidate
+from clm_core.domain.evaluations import Decision
+from clm_core.domain.vocabulary import ModelType, TriggerReason
+
 
 class EventType(StrEnum):
+    TRAINING_JOB_CREATED = "clm.training_job_created"
+    MODEL_TRAINED = "clm.model_trained"
+    MODEL_EVALUATED = "clm.model_evaluated"
     MODEL_PROMOTED = "clm.model_promoted"
     MODEL_ROLLBACK = "clm.model_rollback"
+    STRATEGY_CANDIDATE_CREATED = "clm.strategy_candidate_created"
+
+
+class TrainingJobCreated(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    job_id: UUID
+    model_id: str
+    model_type: ModelType
+    symbol: str
+    timeframe: str
+    trigger_reason: TriggerReason
+    requested_by: str
+
+
+class ModelTrained(BaseModel):
+    """A version is registered; nobody has judged it yet."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    job_id: UUID
+    model_id: str
+    version: str
+    parent_version: str | None
+    model_path: str
+    bundle_digest: str
+
+
+class ModelEvaluated(BaseModel):
+    """What was measured of a version and decided; NaN and infinity travel as "nan", "inf" and "-inf"."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=True)
+
+    evaluation_id: UUID
+    model_id: str
+    version: str
+    bundle_digest: str
+    decision: Decision
+    reasons: tuple[str, ...]
+    promotion_score: float
+    sharpe_ratio: float
+    win_rate: float
+    profit_factor: float
+    max_drawdown: float
+    trades: int
 
 
 class ProductionChanged(BaseModel):
@@ -30,6 +82,9 @@ class ProductionChanged(BaseModel):
     forced: bool
 
 
+Happening = TrainingJobCreated | ModelTrained | ModelEvaluated | ProductionChanged | StrategyCandidate
+
+
 class Event(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -37,4 +92,4 @@ class Event(BaseModel):
     """Of the happening: delivered twice, it is the same one."""
     type: EventType
     at: datetime
-    payload: ProductionChanged
+    payload: Happening

@@ -1,6 +1,7 @@
 """What comes out of training: versions of a model."""
 
 from datetime import UTC, datetime
+from typing import Any
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -37,6 +38,10 @@ class ModelVersion(BaseModel):
     code_version: str
     """Release of this software, with the git commit where there is one."""
     seed: int
+    params: dict[str, Any] = Field(default_factory=dict)
+    """Every training parameter with its effective value; none: an earlier release registered it."""
+    environment: dict[str, str] = Field(default_factory=dict)
+    """Versions of Python and of the libraries it was trained with, by name; none: an earlier release."""
     train_metrics: dict[str, float] = Field(default_factory=dict)
     validation_metrics: dict[str, float] = Field(default_factory=dict)
     created_at: datetime

@@ -32,6 +32,14 @@ class TriggerReason(StrEnum):
     STRATEGY_EVOLUTION = "strategy_evolution"
 
 
+class CandidateOrigin(StrEnum):
+    MANUAL = "manual"
+    MUTATION = "mutation"
+    CROSSOVER = "crossover"
+    RANDOM = "random"
+    REGIME_ADAPTATION = "regime_adaptation"
+
+
 class JobStatus(StrEnum):
     PENDING = "pending"
     IN_PROGRESS = "in_progress"

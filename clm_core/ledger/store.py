@@ -19,19 +19,22 @@ from sqlalchemy import (
     insert,
     select,
     text,
+    true,
     update,
 )
 from sqlalchemy.exc import IntegrityError
 
 from clm_core.domain.actors import SYSTEM, Actor, Role
 from clm_core.domain.alerts import Alert, AlertKind
-from clm_core.domain.audit import Action, AuditEntry
 from clm_core.domain.errors import AlreadyExists, IllegalTransition, NotFound
 from clm_core.domain.evaluations import EvaluationResult, Verdict
+from clm_core.domain.events import EventType, ModelEvaluated, ModelTrained, TrainingJobCreated
 from clm_core.domain.jobs import Lease, TrainingJob
+from clm_core.domain.listings import JobQuery, ListedVersion, Page, VersionOrder, VersionQuery
 from clm_core.domain.versions import ModelVersion
 from clm_core.domain.vocabulary import JobStatus, ModelStatus
-from clm_core.ledger import alerts, audit, leases
+from clm_core.ledger import alerts, audit, events, leases, paging, trail
+from clm_core.ledger.candidates import CandidateBook
 from clm_core.ledger.chain import Anchor, Recorded
 from clm_core.ledger.promotions import PromotionBook
 from clm_core.ledger.replies import ReplyBook
@@ -44,10 +47,22 @@ from clm_core.promotion.policy import GatePolicy
 _JOBS, _VERSIONS, _EVALUATIONS, _TRIALS = (
     Base.metadata.tables[row.__tablename__] for row in (JobRow, VersionRow, EvaluationRow, TrialRow)
 )
-_ASKED = {"requested_by", "trigger_reason", "dataset_span_days", "data_snapshot", "training_params", "seed"}
-"""What the audit says of a job."""
-_LINEAGE = {"training_job_id", "parent_version", "bundle_digest", "data_hash", "code_version"}
-"""What the audit says of a version."""
+_RANKS = {
+    VersionOrder.CREATED_AT: _VERSIONS.c.created_at,
+    VersionOrder.SHARPE_RATIO: _VERSIONS.c.sharpe_rank,
+    VersionOrder.PROMOTION_SCORE: _VERSIONS.c.score_rank,
+}
+# one that is added late need not be the newest
+_RANK = text("""
+UPDATE model_versions SET
+    sharpe_rank = CASE newest.sharpe_ratio WHEN 'NaN' THEN '-Infinity' ELSE newest.sharpe_ratio END,
+    score_rank = newest.promotion_score
+FROM (
+    SELECT sharpe_ratio, promotion_score FROM evaluations WHERE model_id = :model_id AND version = :version
+    ORDER BY created_at DESC, id DESC LIMIT 1
+) newest
+WHERE model_id = :model_id AND version = :version
+""")
 _CHANGES = text("""
 SELECT count(*) FILTER (WHERE kind IN ('promotion', 'adoption')) AS promotions,
        count(*) FILTER (WHERE kind = 'rollback') AS rollbacks,
@@ -96,6 +111,7 @@ class Ledger:
         self._engine = engine
         self.promotions = PromotionBook(engine)
         self.triggers = TriggerBook(engine)
+        self.candidates = CandidateBook(engine)
         self.trials = TrialBook(engine)
         self.tokens = TokenBook(engine)
         self.replies = ReplyBook(engine)
@@ -131,7 +147,7 @@ class Ledger:
             row = connection.execute(started).mappings().one_or_none()
             if row is not None:
                 lease = leases.take(connection, job_id, holder, now, lease_for)
-                _audit_job(connection, Action.JOB_STARTED, _job(row), now, {"holder": holder})
+                trail.started(connection, _job(row), lease, now)
                 return lease
         found = self.job(job_id)
         raise IllegalTransition(
@@ -150,7 +166,7 @@ class Ledger:
     def complete_job(self, lease: Lease, now: datetime) -> TrainingJob:
         with self._engine.begin() as connection:
             done = _end(connection, lease, JobStatus.COMPLETED, finished_at=now)
-            _audit_job(connection, Action.JOB_COMPLETED, done, now, {"holder": lease.holder})
+            trail.completed(connection, done, lease, now)
         return done
 
     def fail_job(self, lease: Lease, cause: str, now: datetime) -> TrainingJob:
@@ -161,7 +177,7 @@ class Ledger:
             message = f"{failed.model_id}: {cause}. See `clm jobs`, then retrain."
             alert = Alert(kind=AlertKind.JOB_FAILED, subject=str(failed.id), message=message, at=now)
             alerts.record(connection, alert)
-            _audit_job(connection, Action.JOB_FAILED, failed, now, {"holder": lease.holder, "cause": cause})
+            trail.failed(connection, failed, lease, now)
             _fail_versions(connection, lease.job_id, now)
         return failed
 
@@ -177,6 +193,18 @@ class Ledger:
         """Newest first."""
         return [_job(row) for row in self._select(_JOBS, {"status": status, "model_id": model_id}, limit)]
 
+    def find_jobs(self, query: JobQuery) -> Page[TrainingJob]:
+        """
+        Raises:
+            InvalidCursor: the cursor is none, or another list's.
+        """
+        wanted = [_JOBS.c[name] == value for name, value in paging.filters(query, "model_id", "status")]
+        rows = select(*_JOBS.c).where(*wanted, *paging.created(query, _JOBS.c.created_at))
+        keys = (_JOBS.c.created_at, _JOBS.c.id)
+        with self._engine.begin() as connection:
+            found = connection.execute(paging.seek(rows, keys, query)).mappings().all()
+        return paging.page(found, keys, query, _job)
+
     def add_version(self, version: ModelVersion, lease: Lease | None = None) -> ModelVersion:
         """Record a version of a recorded job.
 
@@ -187,8 +215,8 @@ class Ledger:
         with self._recording(f"Version {version.version} of {version.model_id}") as connection:
             leases.require(connection, version.training_job_id, lease)
             connection.execute(insert(_VERSIONS).values(version.model_dump()))
-            told = version.model_dump(include=_LINEAGE)
-            _audit_version(connection, Action.VERSION_REGISTERED, version, version.created_at, told)
+            events.record(connection, EventType.MODEL_TRAINED, _trained(version), version.created_at)
+            trail.registered(connection, version)
         return version
 
     def version(self, model_id: str, label: str) -> ModelVersion:
@@ -216,6 +244,27 @@ class Ledger:
         }
         return [_version(row) for row in self._select(_VERSIONS, wanted, limit)]
 
+    def find_versions(self, query: VersionQuery) -> Page[ListedVersion]:
+        """
+        Raises:
+            InvalidCursor: the cursor is none, or another list's.
+            InvalidSymbol: nothing can have that symbol.
+        """
+        keys = (_RANKS[query.order], _VERSIONS.c.model_id, _VERSIONS.c.version)
+        listed = paging.seek(select(*_VERSIONS.c).where(*_wanted(query)), keys, query).subquery()
+        newest = (
+            select(*(column.label(f"measured_{column.name}") for column in _EVALUATIONS.c))
+            .where(_EVALUATIONS.c.model_id == listed.c.model_id, _EVALUATIONS.c.version == listed.c.version)
+            .order_by(_EVALUATIONS.c.created_at.desc(), _EVALUATIONS.c.id.desc())
+            .limit(1)
+            .lateral()
+        )
+        order = paging.ordered([listed.c[key.name] for key in keys], query)
+        rows = select(listed, newest).join(newest, true(), isouter=True).order_by(*order)
+        with self._engine.begin() as connection:
+            found = connection.execute(rows).mappings().all()
+        return paging.page(found, keys, query, _listed)
+
     def set_version_status(
         self,
         model_id: str,
@@ -241,7 +290,7 @@ class Ledger:
                 return before
             moved = update(_VERSIONS).where(_is(model_id, label)).values(status=status)
             after = _version(connection.execute(moved.returning(*_VERSIONS.c)).mappings().one())
-            _audit_status(connection, after, before.status, now, by)
+            trail.moved(connection, after, before.status, now, by)
         return after
 
     def add_evaluation(
@@ -270,16 +319,10 @@ class Ledger:
             leases.require(connection, job, lease)
             version = _locked_version(connection, result.model_id, result.version)
             connection.execute(insert(_EVALUATIONS).values(row))
-            told = {
-                "evaluation": result.id,
-                "decision": verdict.decision,
-                "score": verdict.score,
-                "sharpe_ratio": result.sharpe_ratio,
-                "bundle_digest": bundle_digest,
-                "policy": policy.name,
-                "policy_hash": policy.digest,
-            }
-            _audit_version(connection, Action.VERSION_JUDGED, version, result.created_at, told)
+            connection.execute(_RANK, {"model_id": result.model_id, "version": result.version})
+            told = _evaluated(result, verdict, bundle_digest)
+            events.record(connection, EventType.MODEL_EVALUATED, told, result.created_at)
+            trail.judged(connection, version, result, verdict, policy, bundle_digest)
         return result
 
     def evaluation(self, model_id: str, label: str) -> tuple[EvaluationResult, Verdict]:
@@ -351,7 +394,8 @@ def record_job(connection: Connection, job: TrainingJob, by: Actor) -> None:
     if job.status is not JobStatus.PENDING:
         raise IllegalTransition(f"Job {job.id} is {job.status}: a new job has to be pending.")
     connection.execute(insert(_JOBS).values(job.model_dump() | {"model_id": job.model_id}))
-    _audit_job(connection, Action.JOB_CREATED, job, job.created_at, job.model_dump(include=_ASKED), by)
+    events.record(connection, EventType.TRAINING_JOB_CREATED, _asked(job), job.created_at)
+    trail.created(connection, job, by)
 
 
 def _end(connection: Connection, lease: Lease, status: JobStatus, **values: Any) -> TrainingJob:
@@ -366,6 +410,42 @@ def _job(row: Mapping[Any, Any]) -> TrainingJob:
 
 def _version(row: Mapping[Any, Any]) -> ModelVersion:
     return ModelVersion.model_validate({name: row[name] for name in ModelVersion.model_fields})
+
+
+def _listed(row: Mapping[Any, Any]) -> ListedVersion:
+    if row["measured_id"] is None:
+        return ListedVersion(version=_version(row), evaluation=None)
+    measured = {name: row[f"measured_{name}"] for name in EvaluationResult.model_fields}
+    return ListedVersion(version=_version(row), evaluation=EvaluationResult.model_validate(measured))
+
+
+def _wanted(query: VersionQuery) -> list[ColumnElement[bool]]:
+    equal = paging.filters(query, "model_id", "model_type", "symbol", "timeframe", "status")
+    wanted = [_VERSIONS.c[name] == value for name, value in equal]
+    if query.min_sharpe is not None:
+        wanted.append(_VERSIONS.c.sharpe_rank >= query.min_sharpe)
+    return wanted + paging.created(query, _VERSIONS.c.created_at)
+
+
+def _asked(job: TrainingJob) -> TrainingJobCreated:
+    told = TrainingJobCreated.model_fields.keys() - {"job_id", "model_id"}
+    return TrainingJobCreated(job_id=job.id, model_id=job.model_id, **job.model_dump(include=told))
+
+
+def _trained(version: ModelVersion) -> ModelTrained:
+    told = ModelTrained.model_fields.keys() - {"job_id"}
+    return ModelTrained(job_id=version.training_job_id, **version.model_dump(include=told))
+
+
+def _evaluated(result: EvaluationResult, verdict: Verdict, bundle_digest: str) -> ModelEvaluated:
+    measured = ModelEvaluated.model_fields.keys() & EvaluationResult.model_fields.keys()
+    return ModelEvaluated(
+        evaluation_id=result.id,
+        bundle_digest=bundle_digest,
+        decision=verdict.decision,
+        reasons=verdict.reasons,
+        **result.model_dump(include=measured),
+    )
 
 
 def _is(model_id: str, label: str) -> ColumnElement[bool]:
@@ -397,7 +477,7 @@ def _fail_versions(connection: Connection, job_id: UUID, now: datetime) -> None:
     changed = update(_VERSIONS).where(*left).values(status=ModelStatus.FAILED).returning(*_VERSIONS.c)
     after = {row["version"]: _version(row) for row in connection.execute(changed).mappings()}
     for row in before:
-        _audit_status(connection, after[row["version"]], ModelStatus(row["status"]), now, SYSTEM)
+        trail.moved(connection, after[row["version"]], ModelStatus(row["status"]), now)
 
 
 def _no_version(model_id: str, label: str) -> NotFound:
@@ -411,35 +491,3 @@ def _require_move(version: ModelVersion, status: ModelStatus) -> None:
             f"{version.model_id} {version.version} is {version.status} and can't become {status}: "
             "retrain for another, or see `clm promote` and `clm rollback` for what serves."
         )
-
-
-def _audit_job(
-    connection: Connection,
-    action: Action,
-    job: TrainingJob,
-    at: datetime,
-    details: Mapping[str, Any],
-    by: Actor = SYSTEM,
-) -> None:
-    told = {"model_id": job.model_id, **details}
-    audit.append(connection, AuditEntry(at=at, actor=by, action=action, subject=str(job.id), details=told))
-
-
-def _audit_version(
-    connection: Connection,
-    action: Action,
-    version: ModelVersion,
-    at: datetime,
-    details: Mapping[str, Any],
-    by: Actor = SYSTEM,
-) -> None:
-    told = {"version": version.version, **details}
-    entry = AuditEntry(at=at, actor=by, action=action, subject=version.model_id, details=told)
-    audit.append(connection, entry)
-
-
-def _audit_status(
-    connection: Connection, version: ModelVersion, before: ModelStatus, now: datetime, by: Actor
-) -> None:
-    told = {"from": before, "to": version.status}
-    _audit_version(connection, Action.VERSION_STATUS_CHANGED, version, now, told, by)

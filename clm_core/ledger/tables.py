@@ -9,6 +9,7 @@ from uuid import UUID
 from sqlalchemy import (
     BigInteger,
     CheckConstraint,
+    Computed,
     DateTime,
     Dialect,
     Double,
@@ -21,9 +22,10 @@ from sqlalchemy import (
     Text,
     TypeDecorator,
     UniqueConstraint,
+    Uuid,
     text,
 )
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from clm_core.domain.actors import Role
@@ -31,7 +33,7 @@ from clm_core.domain.events import EventType
 from clm_core.domain.promotions import PromotionKind, PromotionState
 from clm_core.domain.trials import TrialSource
 from clm_core.domain.triggers import Reply
-from clm_core.domain.vocabulary import JobStatus, ModelStatus, ModelType, TriggerReason
+from clm_core.domain.vocabulary import CandidateOrigin, JobStatus, ModelStatus, ModelType, TriggerReason
 
 
 class Moment(TypeDecorator[datetime]):
@@ -39,6 +41,10 @@ class Moment(TypeDecorator[datetime]):
 
     impl = DateTime(timezone=True)
     cache_ok = True
+
+    @property
+    def python_type(self) -> type[datetime]:
+        return datetime
 
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
         if value is not None and value.tzinfo is None:
@@ -115,7 +121,7 @@ class JobRow(Base):
         CheckConstraint("(failure_cause IS NOT NULL) = (status = 'failed')", name="cause"),
         Index(None, "model_id", "created_at"),
         Index(None, "status"),
-        Index(None, "created_at"),
+        Index(None, "created_at", "id"),
     )
 
     id: Mapped[UUID] = mapped_column(primary_key=True)
@@ -150,7 +156,7 @@ class LeaseRow(Base):
 
 
 class VersionRow(Base):
-    """A `ModelVersion`."""
+    """A `ModelVersion`, and its places in lists by what its newest evaluation measured."""
 
     __tablename__ = "model_versions"
     __table_args__ = (
@@ -159,9 +165,13 @@ class VersionRow(Base):
         ForeignKeyConstraint(
             ["model_id", "parent_version"], ["model_versions.model_id", "model_versions.version"]
         ),
+        # NaN is greater than every number here: it would be the best
+        CheckConstraint("sharpe_rank <> 'NaN' AND score_rank <> 'NaN'", name="ranks"),
         Index(None, "model_id", "created_at"),
         Index(None, "status"),
-        Index(None, "created_at"),
+        Index(None, "created_at", "model_id", "version"),
+        Index(None, "sharpe_rank", "model_id", "version"),
+        Index(None, "score_rank", "model_id", "version"),
         Index(None, "training_job_id"),
         Index(
             "ix_model_versions_production",
@@ -187,9 +197,15 @@ class VersionRow(Base):
     data_hash: Mapped[str]
     code_version: Mapped[str]
     seed: Mapped[int] = mapped_column(BigInteger)
+    params: Mapped[dict[str, Any]] = mapped_column(JSONB)
+    environment: Mapped[dict[str, str]] = mapped_column(JSONB)
     train_metrics: Mapped[dict[str, float]] = mapped_column(Measured)
     validation_metrics: Mapped[dict[str, float]] = mapped_column(Measured)
     created_at: Mapped[datetime]
+    sharpe_rank: Mapped[float] = mapped_column(server_default=text("'-Infinity'"))
+    """Sharpe ratio of its newest evaluation; -infinity where that is none, or NaN."""
+    score_rank: Mapped[float] = mapped_column(server_default=text("'-Infinity'"))
+    """Promotion score of its newest evaluation; -infinity where there is none."""
 
 
 class TrialRow(Base):
@@ -348,8 +364,37 @@ class OutboxRow(Base):
     id: Mapped[UUID] = mapped_column(primary_key=True)
     seq: Mapped[int] = mapped_column(BigInteger, Identity(always=True))
     type: Mapped[str]
-    payload: Mapped[dict[str, Any]] = mapped_column(JSONB)
+    payload: Mapped[dict[str, Any]] = mapped_column(Measured)
     at: Mapped[datetime]
+
+
+class CandidateRow(Base):
+    """A `StrategyCandidate`."""
+
+    __tablename__ = "strategy_candidates"
+    __table_args__ = (
+        _one_of(ModelType, "model_type"),
+        _one_of(CandidateOrigin, "origin"),
+        CheckConstraint("fitness_rank <> 'NaN'", name="rank"),
+        Index(None, "created_at", "id"),
+        Index(None, "fitness_rank", "id"),
+        Index(None, "base_strategy"),
+    )
+
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+    base_strategy: Mapped[str]
+    model_type: Mapped[str]
+    symbol: Mapped[str]
+    timeframe: Mapped[str]
+    params: Mapped[dict[str, Any]] = mapped_column(JSONB)
+    origin: Mapped[str]
+    parents: Mapped[list[UUID]] = mapped_column(ARRAY(Uuid))
+    """Candidates of this table; no foreign key can say so of a list."""
+    fitness_score: Mapped[float | None]
+    fitness_rank: Mapped[float] = mapped_column(
+        Computed("coalesce(fitness_score, '-Infinity')", persisted=True)
+    )
+    created_at: Mapped[datetime]
 
 
 class AlertRow(Base):

@@ -238,7 +238,8 @@ def check(
 
     def events(model_id: str) -> list[int]:
         query = text(
-            "SELECT (payload->>'promotion_id')::int FROM outbox WHERE payload->>'model_id' = :id ORDER BY seq"
+            "SELECT (payload->>'promotion_id')::int FROM outbox "
+            "WHERE payload->>'model_id' = :id AND payload ? 'promotion_id' ORDER BY seq"
         )
         with ledger_engine.begin() as connection:
             return list(connection.scalars(query, {"id": model_id}))

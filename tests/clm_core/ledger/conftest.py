@@ -49,4 +49,4 @@ def engine(empty_database: Callable[[], str]) -> Iterator[Engine]:
 def ledger(engine: Engine) -> Iterator[Ledger]:
     yield Ledger(engine)
     with engine.begin() as connection:
-        connection.execute(text("TRUNCATE training_jobs CASCADE"))
+        connection.execute(text("TRUNCATE training_jobs, strategy_candidates CASCADE"))

@@ -3,7 +3,7 @@
 from alembic import op
 
 revision = "0006"
-down_revision = "0004"
+down_revision = "0005"
 
 # 0x434C4D41 is the lock of whoever appends to the audit: with one lock there is no order to get wrong.
 # Statement triggers fire before a row gets its number.

@@ -1,0 +1,93 @@
+"""What the audit says of jobs and versions; call it last in the transaction of the change."""
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection
+
+from clm_core.domain.actors import SYSTEM, Actor
+from clm_core.domain.audit import Action, AuditEntry
+from clm_core.domain.evaluations import EvaluationResult, Verdict
+from clm_core.domain.jobs import Lease, TrainingJob
+from clm_core.domain.versions import ModelVersion
+from clm_core.domain.vocabulary import ModelStatus
+from clm_core.ledger import audit
+from clm_core.promotion.policy import GatePolicy
+
+_ASKED = {"requested_by", "trigger_reason", "dataset_span_days", "data_snapshot", "training_params", "seed"}
+_LINEAGE = {"training_job_id", "parent_version", "bundle_digest", "data_hash", "code_version"}
+
+
+def created(connection: Connection, job: TrainingJob, by: Actor) -> None:
+    _job(connection, Action.JOB_CREATED, job, job.created_at, job.model_dump(include=_ASKED), by)
+
+
+def started(connection: Connection, job: TrainingJob, lease: Lease, now: datetime) -> None:
+    _job(connection, Action.JOB_STARTED, job, now, {"holder": lease.holder})
+
+
+def completed(connection: Connection, job: TrainingJob, lease: Lease, now: datetime) -> None:
+    _job(connection, Action.JOB_COMPLETED, job, now, {"holder": lease.holder})
+
+
+def failed(connection: Connection, job: TrainingJob, lease: Lease, now: datetime) -> None:
+    told = {"holder": lease.holder, "cause": job.failure_cause}
+    _job(connection, Action.JOB_FAILED, job, now, told)
+
+
+def registered(connection: Connection, version: ModelVersion) -> None:
+    told = version.model_dump(include=_LINEAGE)
+    _version(connection, Action.VERSION_REGISTERED, version, version.created_at, told)
+
+
+def judged(
+    connection: Connection,
+    version: ModelVersion,
+    result: EvaluationResult,
+    verdict: Verdict,
+    policy: GatePolicy,
+    bundle_digest: str,
+) -> None:
+    told = {
+        "evaluation": result.id,
+        "decision": verdict.decision,
+        "score": verdict.score,
+        "sharpe_ratio": result.sharpe_ratio,
+        "bundle_digest": bundle_digest,
+        "policy": policy.name,
+        "policy_hash": policy.digest,
+    }
+    _version(connection, Action.VERSION_JUDGED, version, result.created_at, told)
+
+
+def moved(
+    connection: Connection, version: ModelVersion, before: ModelStatus, now: datetime, by: Actor = SYSTEM
+) -> None:
+    told = {"from": before, "to": version.status}
+    _version(connection, Action.VERSION_STATUS_CHANGED, version, now, told, by)
+
+
+def _job(
+    connection: Connection,
+    action: Action,
+    job: TrainingJob,
+    at: datetime,
+    details: Mapping[str, Any],
+    by: Actor = SYSTEM,
+) -> None:
+    told = {"model_id": job.model_id, **details}
+    audit.append(connection, AuditEntry(at=at, actor=by, action=action, subject=str(job.id), details=told))
+
+
+def _version(
+    connection: Connection,
+    action: Action,
+    version: ModelVersion,
+    at: datetime,
+    details: Mapping[str, Any],
+    by: Actor = SYSTEM,
+) -> None:
+    told = {"version": version.version, **details}
+    entry = AuditEntry(at=at, actor=by, action=action, subject=version.model_id, details=told)
+    audit.append(connection, entry)
