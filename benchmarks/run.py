@@ -17,7 +17,7 @@ from rich.table import Table
 
 from benchmarks.table import HEADINGS, Row, markdown
 
-SECTIONS = ("engine", "features", "overhead", "evidence", "audit")
+SECTIONS = ("engine", "features", "overhead", "evidence", "audit", "registry")
 PACKAGES = (
     "numpy",
     "numba",

@@ -135,7 +135,7 @@ def test_a_failed_job_keeps_its_cause(cause: str, kept: str, ledger: Ledger) -> 
     assert ledger.job(job.id).status is JobStatus.FAILED
 
 
-def test_a_failed_job_takes_along_the_versions_that_nobody_has_judged(ledger: Ledger) -> None:
+def test_a_failed_job_takes_along_its_versions_judged_or_not(ledger: Ledger) -> None:
     job = ledger.create_job(a_job())
     lease = start(ledger, job)
     judged, unjudged = (
@@ -144,7 +144,7 @@ def test_a_failed_job_takes_along_the_versions_that_nobody_has_judged(ledger: Le
     ledger.set_version_status(judged.model_id, judged.version, ModelStatus.CANDIDATE, NOW, lease)
     ledger.fail_job(lease, "cause", NOW)
     found = {version.version: version.status for version in ledger.versions()}
-    assert found == {judged.version: ModelStatus.CANDIDATE, unjudged.version: ModelStatus.FAILED}
+    assert found == {judged.version: ModelStatus.FAILED, unjudged.version: ModelStatus.FAILED}
 
 
 def end(ledger: Ledger, lease: Lease, status: JobStatus) -> TrainingJob:
