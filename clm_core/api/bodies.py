@@ -41,6 +41,9 @@ class BodyLimits:
     async def _read(self, headers: Headers, receive: Receive) -> bytes:
         if headers.get("content-encoding") is not None:
             raise HTTPException(415, "Send the body as it is, without Content-Encoding.")
+        if "content-length" in headers and "transfer-encoding" in headers:
+            # a proxy before us might believe the other one
+            raise HTTPException(400, "Send Content-Length or Transfer-Encoding, not both.")
         announced = headers.get("content-length", "0")
         # digits that go on for ever are a large number too
         if announced.isdecimal() and (len(announced) > 18 or int(announced) > self._max_bytes):
@@ -105,7 +108,7 @@ def parse_json(body: bytes) -> Any:
             parse_float=_number,
             parse_constant=_number,
         )
-        _require_shallow(parsed)
+        _require_plain(parsed)
     except RecursionError:
         raise _bad(f"it is nested deeper than {DEEPEST}") from None
     except UnicodeError:
@@ -135,21 +138,20 @@ def _number(text: str) -> float:
     return number
 
 
-def _require_shallow(parsed: Any) -> None:
-    level = [parsed]
-    for _ in range(DEEPEST + 1):
-        for text in _texts(level):
-            text.encode()
-        level = [item for found in level for item in _inside(found)]
-        if not level:
-            return
-    raise ValueError(f"it is nested deeper than {DEEPEST}")
+def _require_plain(parsed: Any) -> None:
+    level, depth = [parsed], 0
+    while level:
+        if depth >= DEEPEST and any(isinstance(found, dict | list) for found in level):
+            raise ValueError(f"it is nested deeper than {DEEPEST}")
+        _require_text(level)
+        level, depth = [item for found in level for item in _inside(found)], depth + 1
 
 
-def _texts(level: list[Any]) -> list[str]:
+def _require_text(level: list[Any]) -> None:
     """Also of keys; a lone surrogate in one, written as \\ud800, is no text."""
     keys = [key for found in level if isinstance(found, dict) for key in found]
-    return [*keys, *(found for found in level if isinstance(found, str))]
+    for text in [*keys, *(found for found in level if isinstance(found, str))]:
+        text.encode()
 
 
 def _inside(found: Any) -> list[Any]:

@@ -1,16 +1,22 @@
 """The API over real services: called in this process, or served on a port."""
 
+import contextlib
 import itertools
 import secrets
-from collections.abc import Callable
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
+import uvicorn
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from pydantic import SecretStr
 
+from clm_core.api.__main__ import configuration
 from clm_core.api.app import create_app
 from clm_core.domain.actors import Actor, Role
 from clm_core.domain.tokens import Secret, new_token
@@ -76,3 +82,44 @@ _numbers = itertools.count(1)
 def fresh_id() -> str:
     """Like no other in this run."""
     return f"test-{next(_numbers)}"
+
+
+class Server:
+    """The API on a port, spoken to in bytes."""
+
+    def __init__(self, port: int) -> None:
+        self.port = port
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def send(self, *parts: bytes, pause: float = 0.0) -> tuple[int, bytes, float]:
+        """Status, everything that came back, and seconds until it was there."""
+        began = time.monotonic()
+        with socket.create_connection(("127.0.0.1", self.port), timeout=10) as connection:
+            with contextlib.suppress(ConnectionError):
+                for number, part in enumerate(parts):
+                    time.sleep(pause if number else 0)
+                    connection.sendall(part)
+            answer = bytearray()
+            with contextlib.suppress(ConnectionError):
+                while received := connection.recv(65536):
+                    answer += received
+        seconds = time.monotonic() - began
+        return int(answer.split(b" ", 2)[1]) if answer else 0, bytes(answer), seconds
+
+
+@pytest.fixture(scope="session")
+def server(api: FastAPI, wired: Services) -> Iterator[Server]:
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        port = listening.getsockname()[1]
+        running = uvicorn.Server(configuration(api, wired.settings.api, port))
+        thread = threading.Thread(target=running.run, kwargs={"sockets": [listening]})
+        thread.start()
+        while not running.started:
+            time.sleep(0.01)
+        yield Server(port)
+        running.should_exit = True
+        thread.join()

@@ -1,0 +1,81 @@
+import json
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import httpx
+import pytest
+from fastapi.testclient import TestClient
+
+from clm_core.api.app import create_app
+from clm_core.domain.actors import Actor, Role
+from clm_core.domain.versions import ModelVersion
+from clm_core.services import Services
+
+pytestmark = pytest.mark.xdist_group("servers")
+
+MakeToken = Callable[..., str]
+MakeVersion = Callable[..., ModelVersion]
+OPERATOR = Actor(name="ada", role=Role.OPERATOR)
+
+
+def follow(url: str, token: str, **headers: str) -> Iterator[dict[str, Any]]:
+    """Events as a subscriber sees them, until it has seen enough."""
+    asked = {"Authorization": f"Bearer {token}", "Host": "testserver"} | headers
+    with httpx.stream("GET", f"{url}/clm/events", headers=asked, timeout=20) as answer:
+        assert answer.headers["content-type"].startswith("text/event-stream")
+        event: dict[str, Any] = {}
+        for line in answer.iter_lines():
+            name, _, value = line.partition(": ")
+            if not line and "data" in event:
+                yield event | {"data": json.loads(event["data"])}
+                event = {}
+            elif name:
+                event[name] = value
+
+
+def promote(services: Services, version: ModelVersion) -> None:
+    services.promotions.promote(version.model_id, version.version, OPERATOR, "", services.clock())
+
+
+def test_a_subscriber_hears_of_a_promotion_and_resumes_after_the_last_it_has(
+    server: Any, make_token: MakeToken, make_version: MakeVersion, model_id: str, services: Services
+) -> None:
+    versions = [make_version(model_id) for _ in range(3)]
+    token = make_token(Role.VIEWER)
+    promote(services, versions[0])
+    later = threading.Timer(1.0, lambda: [promote(services, version) for version in versions[1:]])
+    later.start()
+    live = follow(server.url, token)
+    first = next(event for event in live if event["data"]["payload"]["model_id"] == model_id)
+    live.close()
+    later.join()
+    assert (first["event"], first["data"]["payload"]["version"]) == (
+        "clm.model_promoted",
+        versions[1].version,
+    )
+    resumed = follow(server.url, token, **{"Last-Event-ID": first["id"]})
+    second = next(event for event in resumed if event["data"]["payload"]["model_id"] == model_id)
+    resumed.close()
+    assert second["data"]["payload"]["version"] == versions[2].version
+    assert int(second["id"]) > int(first["id"])
+
+
+def test_there_is_room_for_so_many_subscribers_and_no_more(wired: Services, make_token: MakeToken) -> None:
+    api = wired.settings.api.model_copy(update={"max_event_streams": 1})
+    app = create_app(replace(wired, settings=wired.settings.model_copy(update={"api": api})))
+    app.state.streams = 1
+    headers = {"Authorization": f"Bearer {make_token(Role.VIEWER)}"}
+    refused = TestClient(app).get("/clm/events", headers=headers)
+    assert (refused.status_code, refused.headers["retry-after"]) == (429, "10")
+
+
+@pytest.mark.parametrize("bad", ["-1", "x", "1e3", str(2**70)])
+def test_a_last_event_that_is_no_number_is_refused(bad: str, wired: Services, make_token: MakeToken) -> None:
+    headers = {"Authorization": f"Bearer {make_token(Role.VIEWER)}", "Last-Event-ID": bad}
+    assert TestClient(create_app(wired)).get("/clm/events", headers=headers).status_code == 422
+
+
+def test_nobody_hears_without_a_token(wired: Services) -> None:
+    assert TestClient(create_app(wired)).get("/clm/events").status_code == 401

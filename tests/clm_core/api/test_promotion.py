@@ -1,0 +1,119 @@
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+import pytest
+from fastapi.testclient import TestClient
+
+from clm_core.domain.actors import Role
+from clm_core.domain.versions import ModelVersion
+from clm_core.services import Services
+
+pytestmark = pytest.mark.xdist_group("servers")
+
+Client = Callable[[Role | None], TestClient]
+MakeVersion = Callable[..., ModelVersion]
+
+
+def test_the_promotion_of_the_interface_s_description_works_as_it_stands(
+    client: Client, make_version: MakeVersion, services: Services
+) -> None:
+    make_version("xgboost_btcusdt_1h", now=datetime(2025, 12, 4, 14, 30, 22, tzinfo=UTC))
+    body = {
+        "model_id": "xgboost_btcusdt_1h",
+        "version": "v20251204_143022",
+        "promoted_by": "admin@quantum.io",
+        "reason": "Passed shadow testing with 1.8 Sharpe",
+    }
+    answer = client(Role.OPERATOR).post("/clm/promote", json=body)
+    assert answer.status_code == 200
+    done = answer.json()
+    assert (done["actor"], done["role"], done["said_by"]) == ("operator", "operator", "admin@quantum.io")
+    assert (done["state"], done["to_version"], done["reason"]) == (
+        "committed",
+        body["version"],
+        body["reason"],
+    )
+    [entry] = [
+        found
+        for found in services.ledger.audit_after(0, 10**6)
+        if (found.action, found.subject) == ("promotion_committed", body["model_id"])
+    ]
+    assert (entry.actor, entry.details["said_by"]) == ("operator", "admin@quantum.io")
+    serving = client(Role.VIEWER).get("/clm/status").json()["production"]
+    assert [each["to_version"] for each in serving if each["model_id"] == body["model_id"]] == [
+        body["version"]
+    ]
+
+
+def test_a_rollback_leads_to_the_version_before(
+    client: Client, make_version: MakeVersion, model_id: str
+) -> None:
+    first, second = (make_version(model_id).version for _ in range(2))
+    for version in (first, second):
+        body = {"model_id": model_id, "version": version}
+        assert client(Role.OPERATOR).post("/clm/promote", json=body).status_code == 200
+    back = {"model_id": model_id, "expected_champion": second, "reason": "drawdown"}
+    assert client(Role.OPERATOR).post("/clm/rollback", json=back).json()["to_version"] == first
+    # the champion it expects is gone
+    stale = client(Role.OPERATOR).post("/clm/rollback", json=back)
+    assert (stale.status_code, stale.json()["type"]) == (409, "urn:clm:problem:conflict-error")
+
+
+def test_null_expects_that_nothing_serves_and_silence_expects_nothing(
+    client: Client, make_version: MakeVersion, model_id: str
+) -> None:
+    first, second = (make_version(model_id).version for _ in range(2))
+    answers = [
+        client(Role.OPERATOR).post("/clm/promote", json={"model_id": model_id, "version": version} | expected)
+        for version, expected in (
+            (first, {"expected_champion": None}),
+            (second, {"expected_champion": None}),
+            (second, {}),
+        )
+    ]
+    assert [answer.status_code for answer in answers] == [200, 409, 200]
+
+
+def test_what_failed_its_gate_is_refused_with_reasons_and_only_an_admin_can_force_it(
+    client: Client, make_version: MakeVersion, model_id: str
+) -> None:
+    body = {"model_id": model_id, "version": make_version(model_id, sharpe=0.1).version}
+    refused = client(Role.OPERATOR).post("/clm/promote", json=body)
+    assert (refused.status_code, refused.json()["type"]) == (409, "urn:clm:problem:promotion-refused")
+    assert refused.json()["reasons"] == ["it is failed, not candidate or shadow", "it did not pass the gate"]
+    forced = body | {"force": True, "reason": "the desk wants it"}
+    assert client(Role.OPERATOR).post("/clm/promote", json=forced).status_code == 403
+    assert client(Role.ADMIN).post("/clm/promote", json=body | {"force": True}).status_code == 403
+    done = client(Role.ADMIN).post("/clm/promote", json=forced).json()
+    assert (done["forced"], done["actor"]) == (True, "admin")
+
+
+def test_a_version_tells_where_it_comes_from_and_how_it_did(
+    client: Client, make_version: MakeVersion, model_id: str, services: Services
+) -> None:
+    version = make_version(model_id)
+    address = f"/clm/models/{model_id}/versions/{version.version}"
+    details = client(Role.VIEWER).get(address).json()
+    assert details["version"]["bundle_digest"] == version.bundle_digest
+    assert details["job"]["id"] == str(version.training_job_id)
+    assert (details["verdict"]["decision"], details["evaluation"]["trades"]) == ("pass", 120)
+    assert client(Role.VIEWER).get(f"{address}/report").status_code == 404
+    page = services.reports / model_id / f"{version.version}.html"
+    page.parent.mkdir(parents=True, exist_ok=True)
+    page.write_text("<h1>tear sheet</h1>")
+    report = client(Role.VIEWER).get(f"{address}/report")
+    assert (report.status_code, report.text) == (200, "<h1>tear sheet</h1>")
+    assert "sandbox allow-scripts" in report.headers["content-security-policy"]
+    assert "connect-src" not in report.headers["content-security-policy"]
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "..%2f..%2fetc/versions/v20200101_000000/report",
+        "x/versions/..%2f..%2fpasswd/report",
+        "%2e%2e/versions/x",
+    ],
+)
+def test_no_address_leaves_the_folder_of_reports(address: str, client: Client) -> None:
+    assert client(Role.VIEWER).get(f"/clm/models/{address}").status_code in {404, 422}

@@ -1,0 +1,243 @@
+"""Who may deliver webhooks, and what is refused of it."""
+
+import base64
+import json
+import random
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import SecretStr
+from sqlalchemy import Engine, text
+from standardwebhooks import Webhook
+
+from clm_core.api.app import create_app
+from clm_core.api.signatures import Signed, sign
+from clm_core.domain.actors import Role
+from clm_core.services import Services
+from clm_core.settings import signing_key
+
+pytestmark = pytest.mark.xdist_group("servers")
+
+Client = Callable[[Role | None], TestClient]
+NOW = datetime(2026, 3, 4, 12, 0, 0, tzinfo=UTC)
+BODY = b'{"type": "model.drift_detected", "data": {"model_id": "xgboost_btcusd_1h"}}'
+FUZZED = 2000
+SPELT = (b"+%s", b" %s.0", b"0x%s", b"%s000", b"-%s", b"%se0", b"nan", b"", b"\xd9\xa3")
+
+
+@pytest.fixture(scope="module")
+def secrets_of(wired: Services) -> tuple[str, ...]:
+    return tuple(secret.get_secret_value() for secret in wired.settings.webhooks["monitor"].secrets)
+
+
+@pytest.fixture(scope="module")
+def receiver(wired: Services) -> TestClient:
+    """At noon."""
+    return TestClient(create_app(replace(wired, clock=lambda: NOW)), raise_server_exceptions=False)
+
+
+def signed(secret: str, message_id: str, at: datetime = NOW, body: bytes = BODY) -> dict[str, str]:
+    """As the reference library signs it."""
+    return {
+        "webhook-id": message_id,
+        "webhook-timestamp": str(int(at.timestamp())),
+        "webhook-signature": Webhook(secret).sign(message_id, at, body.decode()),
+        "Content-Type": "application/json",
+    }
+
+
+def test_the_published_example_is_signed_as_published() -> None:
+    # https://docs.svix.com/receiving/verifying-payloads/how-manual
+    key = signing_key(SecretStr("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"))
+    signature = sign(key, "msg_p5jXN8AQM9LWM0D4loKWxJek", "1614265330", b'{"test": 2432232314}')
+    assert signature == "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="
+
+
+@pytest.mark.parametrize("number", [0, 1], ids=["old-secret", "new-secret"])
+def test_what_either_secret_signed_is_kept_once(
+    number: int, receiver: TestClient, secrets_of: tuple[str, ...], fresh_id: str, ledger_engine: Engine
+) -> None:
+    headers = signed(secrets_of[number], fresh_id)
+    first, again = (receiver.post("/clm/webhooks/monitor", content=BODY, headers=headers) for _ in range(2))
+    assert (first.status_code, first.json()["delivery"]) == (202, "new")
+    assert (again.status_code, again.json()["delivery"]) == (202, "known")
+    with ledger_engine.connect() as connection:
+        kept = connection.execute(
+            text("SELECT source, body FROM inbox WHERE message_id = :id"), {"id": fresh_id}
+        ).all()
+    assert [(row.source, bytes(row.body)) for row in kept] == [("monitor", BODY)]
+
+
+def test_another_body_under_a_known_id_is_refused(
+    receiver: TestClient, secrets_of: tuple[str, ...], fresh_id: str
+) -> None:
+    statuses = [
+        receiver.post(
+            "/clm/webhooks/monitor", content=body, headers=signed(secrets_of[0], fresh_id, body=body)
+        ).status_code
+        for body in (b"{}", b"[]")
+    ]
+    assert statuses == [202, 409]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "status"),
+    [(-301, 401), (-300, 202), (-299, 202), (0, 202), (299, 202), (300, 202), (301, 401)],
+)
+def test_a_message_may_be_five_minutes_old_or_early_and_not_more(
+    seconds: int, status: int, receiver: TestClient, secrets_of: tuple[str, ...], fresh_id: str
+) -> None:
+    headers = signed(secrets_of[0], fresh_id, NOW + timedelta(seconds=seconds))
+    answer = receiver.post("/clm/webhooks/monitor", content=BODY, headers=headers)
+    assert answer.status_code == status
+
+
+def fuzz(  # noqa: PLR0912 - a branch for each way to forge
+    good: dict[str, str], rng: random.Random
+) -> Iterator[tuple[str, list[tuple[bytes, bytes]], bytes]]:
+    """Source, headers and body of what nobody has signed."""
+    while True:
+        headers = {name: value.encode() for name, value in good.items()}
+        body, source, extra = BODY, "monitor", []
+        match rng.randrange(12):
+            case 0:
+                headers.pop(rng.choice(["webhook-id", "webhook-timestamp", "webhook-signature"]))
+            case 1:
+                body = _with_a_byte_changed(body, rng)
+            case 2:
+                body += bytes([rng.randrange(256)])
+            case 3:
+                raw = bytearray(base64.b64decode(headers["webhook-signature"][3:]))
+                raw[rng.randrange(32)] ^= 1 << rng.randrange(8)
+                headers["webhook-signature"] = b"v1," + base64.b64encode(raw)
+            case 4:
+                cut = rng.randrange(len(headers["webhook-signature"]))
+                headers["webhook-signature"] = headers["webhook-signature"][:cut]
+            case 5:
+                version = rng.choice([b"v0,", b"v2,", b"V1,", b"", b"v1a,", b"v1"])
+                headers["webhook-signature"] = version + headers["webhook-signature"][3:]
+            case 6:
+                moved = int(headers["webhook-timestamp"]) + rng.choice([-1, 1]) * rng.randrange(1, 10**6)
+                headers["webhook-timestamp"] = str(moved).encode()
+            case 7:
+                spelt = rng.choice(
+                    [b"+%s", b" %s.0", b"0x%s", b"%s000", b"-%s", b"%se0", b"nan", b"", b"\xd9\xa3"]
+                )
+                headers["webhook-timestamp"] = spelt.replace(b"%s", headers["webhook-timestamp"])
+            case 8:
+                headers["webhook-id"] += bytes([rng.randrange(33, 127)])
+            case 9:
+                source = rng.choice(["nobody", "MONITOR", "monitor ", "%00", "%f0%28", "a" * 5000])
+            case 10:
+                extra = [(b"webhook-signature", bytes(rng.randrange(32, 256) for _ in range(40)))]
+            case 11:
+                headers["webhook-signature"] = bytes(rng.randrange(32, 256) for _ in range(rng.randrange(99)))
+        yield source, [*((name.encode(), value) for name, value in headers.items()), *extra], body
+
+
+def _with_a_byte_changed(body: bytes, rng: random.Random) -> bytes:
+    at = rng.randrange(len(body))
+    return body[:at] + bytes([body[at] ^ (1 << rng.randrange(8))]) + body[at + 1 :]
+
+
+def test_two_thousand_forgeries_are_all_refused_in_the_same_words(
+    receiver: TestClient, secrets_of: tuple[str, ...]
+) -> None:
+    forged = fuzz(signed(secrets_of[0], "fuzzed"), random.Random(4))
+    answers = []
+    for _ in range(FUZZED):
+        source, headers, body = next(forged)
+        answers.append(receiver.post(f"/clm/webhooks/{source}", content=body, headers=headers))
+    assert {answer.status_code for answer in answers} == {401}
+    assert len({answer.text for answer in answers}) == 1
+
+
+@given(
+    st.binary(max_size=50),
+    st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=1, max_size=20),
+    st.lists(st.binary(min_size=24, max_size=64), min_size=1, max_size=3),
+)
+def test_only_the_keys_it_was_signed_with_recognise_a_message(
+    body: bytes, message_id: str, keys: list[bytes]
+) -> None:
+    message = Signed(message_id, "1", body, tuple(sign(key, message_id, "1", body) for key in keys))
+    assert message.is_signed_with(keys[:1])
+    assert not message.is_signed_with([keys[0] + b"0"])
+    assert not message.is_signed_with([])
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        pytest.param(b'{"a": 1, "a": 2}', id="key-twice"),
+        pytest.param(b'{"a": NaN}', id="nan"),
+        pytest.param(b'{"a": -Infinity}', id="infinity"),
+        pytest.param(b'{"a": 1e999}', id="float-too-large"),
+        pytest.param(b'{"a": 9007199254740993}', id="beyond-2^53"),
+        pytest.param(b"1" * 5000, id="huge-integer"),
+        pytest.param(b"[" * 10_000 + b"]" * 10_000, id="10,000-deep"),
+        pytest.param(b"[" * 33 + b"]" * 33, id="33-deep"),
+        pytest.param(b'{"a":' * 10_000 + b"1" + b"}" * 10_000, id="10,000-objects-deep"),
+        pytest.param(b'{"a": "\\ud800"}', id="lone-surrogate"),
+        pytest.param(b'{"\\udfff": 1}', id="lone-surrogate-as-key"),
+        pytest.param(b"\xff\xfe{\x00}\x00", id="utf-16"),
+        pytest.param(b"\xef\xbb\xbf{}", id="byte-order-mark"),
+        pytest.param(b'{"a": 1', id="cut"),
+        pytest.param(b"{} {}", id="two"),
+        pytest.param(b"", id="nothing"),
+    ],
+)
+def test_json_that_not_everybody_reads_alike_is_refused_whoever_sends_it(
+    body: bytes, receiver: TestClient, client: Client, secrets_of: tuple[str, ...], fresh_id: str
+) -> None:
+    key = signing_key(SecretStr(secrets_of[0]))
+    stamp = str(int(NOW.timestamp()))
+    headers = {
+        "webhook-id": fresh_id,
+        "webhook-timestamp": stamp,
+        "webhook-signature": sign(key, fresh_id, stamp, body),
+        "Content-Type": "application/json",
+    }
+    began = time.monotonic()
+    webhook = receiver.post("/clm/webhooks/monitor", content=body, headers=headers)
+    assert webhook.status_code == 400
+    order = client(Role.OPERATOR).post(
+        "/clm/train", content=body, headers={"Content-Type": "application/json"}
+    )
+    assert order.status_code == (422 if body == b"" else 400)
+    assert time.monotonic() - began < 0.5
+
+
+def test_json_32_deep_and_numbers_up_to_2_to_the_53_are_taken(
+    receiver: TestClient, secrets_of: tuple[str, ...], fresh_id: str
+) -> None:
+    body = b"[" * 32 + b"9007199254740992" + b"]" * 32
+    answer = receiver.post(
+        "/clm/webhooks/monitor", content=body, headers=signed(secrets_of[0], fresh_id, body=body)
+    )
+    assert answer.status_code == 202
+
+
+def test_a_sender_hears_nothing_of_our_inside(
+    wired: Services, secrets_of: tuple[str, ...], fresh_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from sqlalchemy.exc import OperationalError
+
+    def fail(*_: Any) -> None:
+        raise OperationalError("INSERT INTO inbox", {}, Exception("10.0.0.1"))
+
+    monkeypatch.setattr(type(wired.ledger.triggers), "receive", fail)
+    app = create_app(replace(wired, clock=lambda: NOW))
+    answer = TestClient(app, raise_server_exceptions=False).post(
+        "/clm/webhooks/monitor", content=BODY, headers=signed(secrets_of[0], fresh_id)
+    )
+    assert answer.status_code == 503
+    assert "inbox" not in answer.text
+    assert "10.0.0.1" not in json.dumps(answer.json())
