@@ -152,6 +152,8 @@ def _require_text(level: list[Any]) -> None:
     keys = [key for found in level if isinstance(found, dict) for key in found]
     for text in [*keys, *(found for found in level if isinstance(found, str))]:
         text.encode()
+        if "\0" in text:
+            raise ValueError("a text in it holds the character NUL, which cannot be stored")
 
 
 def _inside(found: Any) -> list[Any]:

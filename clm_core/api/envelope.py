@@ -58,6 +58,9 @@ class Envelope:
             _note(scope, status, time.monotonic() - began, request_id)
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if b"%00" in scope["query_string"] or "\0" in scope["path"]:
+            await problem(400, "Leave the character NUL out of the address.")(scope, receive, send)
+            return
         if self._is_ours(Headers(scope=scope)):
             await self._app(scope, receive, send)
             return

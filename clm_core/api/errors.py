@@ -8,7 +8,7 @@ from typing import Any
 
 from fastapi import Request, Response
 from fastapi.exceptions import RequestValidationError
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolExhausted
 from starlette.exceptions import HTTPException
 
@@ -111,7 +111,8 @@ HANDLERS: dict[int | type[Exception], Any] = {
     CLMError: handle_ours,
     HTTPException: handle_http,
     RequestValidationError: handle_invalid,
-    DBAPIError: handle_database,
+    OperationalError: handle_database,
+    InterfaceError: handle_database,
     PoolExhausted: handle_database,
 }
 

@@ -134,7 +134,7 @@ def fuzz(  # noqa: PLR0912 - a branch for each way to forge
             case 8:
                 headers["webhook-id"] += bytes([rng.randrange(33, 127)])
             case 9:
-                source = rng.choice(["nobody", "MONITOR", "monitor ", "%00", "%f0%28", "a" * 5000])
+                source = rng.choice(["nobody", "MONITOR", "monitor ", "%f0%28", "a" * 5000])
             case 10:
                 extra = [(b"webhook-signature", bytes(rng.randrange(32, 256) for _ in range(40)))]
             case 11:
@@ -186,6 +186,7 @@ def test_only_the_keys_it_was_signed_with_recognise_a_message(
         pytest.param(b"[" * 33 + b"]" * 33, id="33-deep"),
         pytest.param(b'{"a":' * 10_000 + b"1" + b"}" * 10_000, id="10,000-objects-deep"),
         pytest.param(b'{"a": "\\ud800"}', id="lone-surrogate"),
+        pytest.param(b'{"a": "\\u0000"}', id="nul"),
         pytest.param(b'{"\\udfff": 1}', id="lone-surrogate-as-key"),
         pytest.param(b"\xff\xfe{\x00}\x00", id="utf-16"),
         pytest.param(b"\xef\xbb\xbf{}", id="byte-order-mark"),
