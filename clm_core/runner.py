@@ -1,4 +1,4 @@
-"""The one place that starts Prefect: a private server for the time of a command.
+"""The one place that starts Prefect, a private server for the time of a command, and its runs.
 
 Run as a module it is that server: `python -m clm_core.runner PORT` serves until its standard input
 closes, so that it ends with the process that started it, however that one dies.
@@ -11,17 +11,24 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 from clm_core.domain.errors import ServerUnavailable
 from clm_core.stack import prefect_auth, running
 
 if TYPE_CHECKING:
+    import httpx
+
     from clm_core.database import Database
 
 READY_WITHIN_SECONDS = 60.0
+PAGE = 200
+"""Most that Prefect lists at once."""
 
 
 @contextlib.contextmanager
@@ -120,6 +127,92 @@ def ask(environment: Mapping[str, str], method: str, path: str, body: Any = None
             f"Prefect did not do what it was asked ({error}): see `clm status`."
         ) from error
     return answer.json()
+
+
+class RunState(StrEnum):
+    """How a run is that was to start a job."""
+
+    UNDER_WAY = "under_way"
+    """Scheduled, queued or running."""
+    ENDED = "ended"
+    MISSING = "missing"
+    """Prefect knows of no such run."""
+
+
+@dataclass(frozen=True)
+class Run:
+    state: RunState
+    told: str
+    """Prefect's name of the state, with its message: `Crashed: Process exited with -9`."""
+
+
+@dataclass(frozen=True)
+class Runs:
+    """Runs of flows that workers do, through Prefect's API; asks once, where Prefect's own client would ask
+    again for minutes while nobody answers."""
+
+    client: "httpx.Client"
+
+    def deployments(self, flow: str) -> dict[str, UUID]:
+        """Ids of a flow's deployments, by name."""
+        found = dict[str, UUID]()
+        wanted = {"flows": {"name": {"any_": [flow]}}, "limit": PAGE}
+        while page := self._post("/deployments/filter", wanted | {"offset": len(found)}):
+            found |= {deployment["name"]: UUID(deployment["id"]) for deployment in page}
+        return found
+
+    def create(self, deployment: UUID, parameters: Mapping[str, Any], key: str, tags: Sequence[str]) -> UUID:
+        """Have a worker run it; once for a key, however often it is asked."""
+        wanted = {"parameters": parameters, "idempotency_key": key, "tags": list(tags)}
+        return UUID(self._post(f"/deployments/{deployment}/create_flow_run", wanted)["id"])
+
+    def read(self, run_ids: Collection[UUID]) -> dict[UUID, Run]:
+        """How they are."""
+        runs, ids = dict.fromkeys(run_ids, Run(RunState.MISSING, "its run was deleted")), sorted(run_ids)
+        for start in range(0, len(ids), PAGE):
+            some = [str(run_id) for run_id in ids[start : start + PAGE]]
+            for found in self._post("/flow_runs/filter", {"flow_runs": {"id": {"any_": some}}}):
+                runs[UUID(found["id"])] = _run(found["state"])
+        return runs
+
+    def _post(self, path: str, wanted: Mapping[str, Any]) -> Any:
+        return self.client.post(path, json=wanted).raise_for_status().json()
+
+
+@contextlib.contextmanager
+def prefect_runs(home: Path) -> Iterator[Runs]:
+    """Of the server that this process knows as its API, or else that of `clm up`.
+
+    Raises:
+        ServerUnavailable: there is none, it does not answer, or refuses; ask again later.
+    """
+    import httpx
+
+    url, auth = _known_api(home)
+    user, _, password = auth.partition(":")
+    try:
+        with httpx.Client(base_url=url, auth=(user, password) if user else None, timeout=10) as client:
+            yield Runs(client)
+    except httpx.HTTPError as error:
+        raise ServerUnavailable(f"Prefect did not do what it was asked: {error}") from error
+
+
+def _known_api(home: Path) -> tuple[str, str]:
+    """Address, and name and password."""
+    from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL
+
+    if url := PREFECT_API_URL.value():
+        auth = PREFECT_API_AUTH_STRING.value()
+        return url, auth.get_secret_value() if auth else ""
+    if stack := running(home):
+        return stack.prefect_api_url, prefect_auth(home)
+    raise ServerUnavailable("no Prefect server is known: start `clm up`, or set PREFECT_API_URL")
+
+
+def _run(state: Mapping[str, Any]) -> Run:
+    ended = state["type"] in {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
+    told = ": ".join(part for part in (state["name"], state["message"]) if part)
+    return Run(RunState.ENDED if ended else RunState.UNDER_WAY, told)
 
 
 def server_environment(database: "Database", folder: Path, url: str) -> dict[str, str]:

@@ -1,9 +1,13 @@
 """The main job: bars in, a judged version out."""
 
-from prefect import flow
+from uuid import UUID
+
+from prefect import State, flow
+from prefect.states import Completed
 
 from clm_core import retraining
 from clm_core.domain.jobs import RetrainRequest
+from clm_core.domain.triggers import Answer
 from clm_core.services import services
 from tasks.backtest import backtest
 from tasks.explain import explain
@@ -16,9 +20,16 @@ from tasks.train import train
 
 
 @flow(name="retrain", flow_run_name="{request.model_type.value} {request.symbol} {request.timeframe}")
-def retrain(request: RetrainRequest) -> retraining.Outcome:
-    """Retrain a model on the newest bars, backtest it out of sample and judge it."""
-    job = open_job(request)
+def retrain(request: RetrainRequest, job_id: UUID | None = None) -> retraining.Outcome | State[Answer]:
+    """Retrain a model on the newest bars, backtest it out of sample and judge it.
+
+    Args:
+        request: What is to be retrained.
+        job_id: Leave it empty: the job that was made for an accepted request, which is to be run now.
+    """
+    job = open_job(request, job_id)
+    if isinstance(job, Answer):
+        return Completed(message=job.sentence, data=job)
     with retraining.running(services(), job) as lease:
         bars = fetch_bars(job)
         trained = train(job, bars)

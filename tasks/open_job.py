@@ -1,11 +1,19 @@
+from uuid import UUID
+
 from prefect import task
 from prefect.cache_policies import NO_CACHE
+from prefect.runtime import deployment, flow_run
 
-from clm_core import retraining
 from clm_core.domain.jobs import RetrainRequest, TrainingJob
+from clm_core.domain.triggers import Answer
 from clm_core.services import services
+from clm_core.triggers import door
 
 
 @task(cache_policy=NO_CACHE, task_run_name="open job")
-def open_job(request: RetrainRequest) -> TrainingJob:
-    return retraining.open_job(services(), request)
+def open_job(request: RetrainRequest, job_id: UUID | None) -> TrainingJob | Answer:
+    """The job this run has to do; or, when the door gives it none, its answer."""
+    if job_id is not None:
+        return services().ledger.job(job_id)
+    source = f"deployment/{deployment.name}" if deployment.name else "terminal"
+    return door.enter(services(), request, source, UUID(flow_run.id))

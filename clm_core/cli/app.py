@@ -15,12 +15,13 @@ from rich.table import Table
 from rich.text import Text
 
 from clm_core.cli import audit, data, promotion, stack, tokens, upkeep
-from clm_core.domain.errors import CLMError, NotFound
+from clm_core.domain.errors import CLMError, NotFound, NotRetrained
 from clm_core.domain.vocabulary import JobStatus, ModelType
 
 if TYPE_CHECKING:
     from clm_core.domain.evaluations import EvaluationResult, Leg, Verdict
     from clm_core.domain.jobs import RetrainRequest
+    from clm_core.domain.triggers import Answer
     from clm_core.domain.versions import ModelVersion
     from clm_core.reproduce import Reproduction
     from clm_core.retraining import Outcome
@@ -328,11 +329,19 @@ def _retrain(requests: list["RetrainRequest"]) -> list["Outcome"]:
             for request in requests:
                 title = f"{request.model_type.value} {request.symbol} {request.timeframe}"
                 announce("Loading bars", 0.0)
-                outcomes.append(flow(request))
+                outcomes.append(_granted(flow(request)))
                 announce("Done", 1.0)
                 bar = progress.add_task("", total=None)
             progress.remove_task(bar)
     return outcomes
+
+
+def _granted(result: "Outcome | Answer") -> "Outcome":
+    from clm_core.domain.triggers import Answer
+
+    if isinstance(result, Answer):
+        raise NotRetrained(f"{result.model_id} was not retrained, the request was {result.sentence}.")
+    return result
 
 
 def _refuse_bad_params(request: "RetrainRequest") -> None:

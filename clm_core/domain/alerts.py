@@ -20,13 +20,22 @@ class AlertKind(StrEnum):
     """The guard ended one, as it was told to."""
     DELIVERY_FAILING = "delivery_failing"
     """A receiver of events or alerts has not taken any for a while."""
+    MESSAGE_SET_ASIDE = "message_set_aside"
+    """A message that came in could not be understood, or asks for what cannot be trained."""
     AUDIT_BROKEN = "audit_broken"
     """The audit is not as it was written."""
     UPKEEP_FAILING = "upkeep_failing"
     """A part of the upkeep could not do its work."""
 
 
-HAPPENINGS = frozenset({AlertKind.JOB_FAILED, AlertKind.DRIFT_DETECTED, AlertKind.FORCED_ROLLED_BACK})
+HAPPENINGS = frozenset(
+    {
+        AlertKind.JOB_FAILED,
+        AlertKind.DRIFT_DETECTED,
+        AlertKind.FORCED_ROLLED_BACK,
+        AlertKind.MESSAGE_SET_ASIDE,
+    }
+)
 """Each is told of. All others are conditions: told of when they begin, not again until they have ended."""
 
 

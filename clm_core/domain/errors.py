@@ -18,6 +18,7 @@ CLMError
 │   ├── FeatureMismatch         the bars or features are not those the model was trained on
 │   ├── BundleCorrupt           a bundle's files are not those its manifest lists
 │   └── PreflightFailed         a model does not answer as it did when it was saved, or always the same
+├── InvalidMessage              a message from outside is none of the events we know; it is set aside
 ├── DatabaseUnavailable         PostgreSQL cannot be started or reached
 ├── AuditBroken                 the audit, an export of it or its anchors are not as they were written
 ├── ServerUnavailable           a server of ours (Prefect) did not become ready
@@ -29,6 +30,7 @@ CLMError
 ├── InvalidCursor               a page was asked for that does not belong to the list
 ├── NotAuthenticated            nobody knows who asks: no token, or none that opens anything
 ├── NotAllowed                  the role of whoever asks does not permit it
+├── NotRetrained                a request to retrain was not granted, or another job serves it
 ├── PromotionRefused            a version may not serve; carries the reasons
 ├── ConflictError               what serves was changed by somebody else meanwhile
 ├── TooManyRequests             more than is allowed in a minute; says when to come back
@@ -138,6 +140,10 @@ class PreflightFailed(ModelError):
     pass
 
 
+class InvalidMessage(CLMError):
+    pass
+
+
 class DatabaseUnavailable(CLMError):
     pass
 
@@ -179,6 +185,10 @@ class InvalidCursor(CLMError):
 
 
 class NotAllowed(CLMError):
+    pass
+
+
+class NotRetrained(CLMError):
     pass
 
 

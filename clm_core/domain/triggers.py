@@ -49,8 +49,8 @@ class TriggerRequest(BaseModel):
     """Who asks, as authenticated."""
     source: Line
     """The way it came: terminal, api, deployment/NAME, webhook/NAME."""
-    key: Line | None = None
-    """Requests with the same key are one, whenever they come; None: like no other."""
+    key: str | None = Field(default=None, min_length=1, max_length=500)
+    """Requests for a model with the same key are one, whenever they come; None: like no other."""
     observed: Observation = Observation()
 
 
@@ -69,7 +69,7 @@ class History:
     accepted_in_all: int
     """Requests accepted for any model in the last 24 hours."""
     same_key: UUID | None
-    """The job that serves an earlier request with the same key."""
+    """The job that serves an earlier request for the model with the same key."""
 
 
 @dataclass(frozen=True)

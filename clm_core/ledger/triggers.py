@@ -9,15 +9,18 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, Engine, Select, case, delete, func, insert, select, update
+from sqlalchemy import Connection, Engine, Select, case, delete, exists, func, insert, or_, select, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 
+from clm_core.domain.alerts import Alert, AlertKind
+from clm_core.domain.jobs import TrainingJob
 from clm_core.domain.triggers import Answer, Decision, History, Message, Reply, TriggerRequest
-from clm_core.domain.vocabulary import JobStatus, TriggerReason
-from clm_core.ledger.tables import Base, InboxRow, JobRow, StartRow, TriggerRow, storable
+from clm_core.domain.vocabulary import JobStatus, ModelType, TriggerReason
+from clm_core.ledger import alerts
+from clm_core.ledger.tables import Base, InboxRow, JobRow, StartRow, TriggerRow, VersionRow, storable
 
-_REQUESTS, _INBOX, _RUNS, _JOBS = (
-    Base.metadata.tables[row.__tablename__] for row in (TriggerRow, InboxRow, StartRow, JobRow)
+_REQUESTS, _INBOX, _RUNS, _JOBS, _VERSIONS = (
+    Base.metadata.tables[row.__tablename__] for row in (TriggerRow, InboxRow, StartRow, JobRow, VersionRow)
 )
 DOOR_LOCK = 0x434C4D04
 """Advisory lock of whoever answers a request."""
@@ -90,6 +93,52 @@ class TriggerBook:
         with self._engine.begin() as connection:
             return [_message(row) for row in connection.execute(query).mappings()]
 
+    def startable(self, now: datetime) -> list[TrainingJob]:
+        """Jobs that wait, have no run, and whose model has no job in progress; oldest first."""
+        running = _JOBS.alias()
+        under_way = exists().where(
+            running.c.model_id == _JOBS.c.model_id, running.c.status == JobStatus.IN_PROGRESS
+        )
+        has_run = exists().where(
+            _RUNS.c.job_id == _JOBS.c.id, or_(_RUNS.c.expires_at.is_(None), _RUNS.c.expires_at > now)
+        )
+        waiting = select(_JOBS).where(_JOBS.c.status == JobStatus.PENDING, ~under_way, ~has_run)
+        with self._engine.begin() as connection:
+            rows = connection.execute(waiting.order_by(_JOBS.c.created_at, _JOBS.c.id)).mappings()
+            return [
+                TrainingJob.model_validate({name: row[name] for name in TrainingJob.model_fields})
+                for row in rows
+            ]
+
+    def unstarted_runs(self) -> dict[UUID, UUID]:
+        """The Prefect runs whose jobs still wait, by job."""
+        waiting = (
+            select(_RUNS.c.job_id, _RUNS.c.run_id)
+            .join(_JOBS, _JOBS.c.id == _RUNS.c.job_id)
+            .where(_JOBS.c.status == JobStatus.PENDING, _RUNS.c.expires_at.is_(None))
+        )
+        with self._engine.begin() as connection:
+            return {row.job_id: row.run_id for row in connection.execute(waiting)}
+
+    def set_run(self, job_id: UUID, run_id: UUID, now: datetime) -> None:
+        """Remember which Prefect run was created for a job."""
+        with self._engine.begin() as connection:
+            give_to_run(connection, job_id, run_id, now, expires_at=None)
+
+    def forget_run(self, job_id: UUID) -> None:
+        with self._engine.begin() as connection:
+            connection.execute(delete(_RUNS).where(_RUNS.c.job_id == job_id))
+
+    def model_types(self, symbol: str, timeframe: str) -> list[ModelType]:
+        """Kinds of model that have a version on a market."""
+        kinds = (
+            select(_VERSIONS.c.model_type.distinct())
+            .where(_VERSIONS.c.symbol == symbol, _VERSIONS.c.timeframe == timeframe)
+            .order_by("model_type")
+        )
+        with self._engine.begin() as connection:
+            return [ModelType(kind) for kind in connection.scalars(kinds)]
+
     def forget(self, before: datetime) -> int:
         """Delete the messages that were processed before then; returns how many."""
         with self._engine.begin() as connection:
@@ -99,6 +148,15 @@ class TriggerBook:
 def lock(connection: Connection) -> None:
     """Nobody else answers a request until the transaction ends."""
     connection.execute(select(func.pg_advisory_xact_lock(DOOR_LOCK)))
+
+
+def give_to_run(
+    connection: Connection, job_id: UUID, run_id: UUID, now: datetime, expires_at: datetime | None
+) -> None:
+    """The job is that run's to start; only its, until `expires_at`."""
+    row = {"run_id": run_id, "at": now, "expires_at": expires_at}
+    given = upsert(_RUNS).values(row | {"job_id": job_id})
+    connection.execute(given.on_conflict_do_update(index_elements=["job_id"], set_=row))
 
 
 def history(connection: Connection, model_id: str, key: str | None, now: datetime) -> History:
@@ -116,7 +174,7 @@ def history(connection: Connection, model_id: str, key: str | None, now: datetim
         last_accepted={TriggerReason(row.trigger_reason): row.last for row in rows},
         accepted={TriggerReason(row.trigger_reason): row.within_a_day for row in rows},
         accepted_in_all=connection.execute(in_all).scalar_one(),
-        same_key=None if key is None else _job_with_key(connection, key),
+        same_key=None if key is None else _job_with_key(connection, model_id, key),
     )
 
 
@@ -146,16 +204,28 @@ def record(
     return _answer(connection.execute(written).mappings().one())
 
 
-def next_message(connection: Connection, now: datetime) -> Message | None:
+def next_message(connection: Connection) -> Message | None:
     """The oldest that waits and that nobody else has taken; ours until the transaction ends."""
     waiting = select(_INBOX).where(_INBOX.c.processed_at.is_(None)).order_by(_INBOX.c.number).limit(1)
     row = connection.execute(waiting.with_for_update(skip_locked=True)).mappings().one_or_none()
     return None if row is None else _message(row)
 
 
-def processed(connection: Connection, number: int, error: str | None, now: datetime) -> None:
-    values = {"processed_at": now, "error": None if error is None else storable(error)}
-    connection.execute(update(_INBOX).where(_INBOX.c.number == number).values(values))
+def processed(connection: Connection, message: Message, now: datetime) -> None:
+    """It has been answered."""
+    done = update(_INBOX).where(_INBOX.c.number == message.number)
+    connection.execute(done.values(processed_at=now))
+
+
+def set_aside(connection: Connection, message: Message, error: str, now: datetime) -> None:
+    """It cannot be answered; somebody is told."""
+    done = update(_INBOX).where(_INBOX.c.number == message.number)
+    connection.execute(done.values(processed_at=now, error=storable(error)))
+    subject = storable(f"{message.source}/{message.message_id}")
+    told = (
+        f"A message from {message.source} was set aside: {storable(error)}. See `clm triggers --set-aside`."
+    )
+    alerts.record(connection, Alert(kind=AlertKind.MESSAGE_SET_ASIDE, subject=subject, message=told, at=now))
 
 
 def _number_of(source: str, message_id: str) -> Select[Any]:
@@ -174,10 +244,10 @@ def _job_of(connection: Connection, model_id: str, status: JobStatus) -> UUID | 
     return job_id
 
 
-def _job_with_key(connection: Connection, key: str) -> UUID | None:
+def _job_with_key(connection: Connection, model_id: str, key: str) -> UUID | None:
     found = (
         select(_REQUESTS.c.job_id)
-        .where(_REQUESTS.c.key == key, _REQUESTS.c.job_id.is_not(None))
+        .where(_REQUESTS.c.model_id == model_id, _REQUESTS.c.key == key, _REQUESTS.c.job_id.is_not(None))
         .order_by(_REQUESTS.c.number)
         .limit(1)
     )
@@ -187,6 +257,10 @@ def _job_with_key(connection: Connection, key: str) -> UUID | None:
 
 def _answer(row: Mapping[Any, Any]) -> Answer:
     return Answer.model_validate({name: row[name] for name in Answer.model_fields})
+
+
+def _job(row: Mapping[Any, Any]) -> TrainingJob:
+    return TrainingJob.model_validate({name: row[name] for name in TrainingJob.model_fields})
 
 
 def _message(row: Mapping[Any, Any]) -> Message:

@@ -1,9 +1,13 @@
 """The one door: every request to retrain is answered and recorded here, wherever it comes from."""
 
+from datetime import timedelta
+from uuid import UUID
+
 from sqlalchemy import Connection
 
 from clm_core import retraining
-from clm_core.domain.jobs import TrainingJob
+from clm_core.domain.actors import Actor, Role
+from clm_core.domain.jobs import RetrainRequest, TrainingJob
 from clm_core.domain.triggers import Answer, Reply, TriggerRequest
 from clm_core.ledger import triggers
 from clm_core.ledger.store import record_job
@@ -11,8 +15,12 @@ from clm_core.services import Services
 from clm_core.triggers.policy import decide
 
 
-def ask(services: Services, request: TriggerRequest) -> Answer:
+def ask(services: Services, request: TriggerRequest, run_id: UUID | None = None) -> Answer:
     """Answer a request and record it; when it is accepted, with a job that waits to be started.
+
+    Args:
+        run_id: the Prefect run that asks and would run the job itself, at once. The job is its to start, for
+            as long as a lease lasts; unless another one of the model is in progress: then nobody has it yet.
 
     Raises:
         InvalidTrainingParams: a parameter is unknown or out of range; nothing is recorded.
@@ -20,7 +28,20 @@ def ask(services: Services, request: TriggerRequest) -> Answer:
     """
     job = retraining.new_job(services, request.training)
     with services.ledger.triggers.transaction() as connection:
-        return answer(services, connection, request, job)
+        return answer(services, connection, request, job, run_id)
+
+
+def enter(services: Services, training: RetrainRequest, source: str, run_id: UUID) -> TrainingJob | Answer:
+    """Ask for a run that would do the work itself; the job it has to do, or why it has none.
+
+    Jobs that died are ended first: no request waits for one that nobody runs.
+    """
+    retraining.sweep(services)
+    actor = Actor(name=training.requested_by, role=Role.OPERATOR)
+    given = ask(services, TriggerRequest(training=training, actor=actor, source=source), run_id)
+    if given.reply is Reply.ACCEPTED and given.job_id is not None and given.waits_for is None:
+        return services.ledger.job(given.job_id)
+    return given
 
 
 def answer(
@@ -28,6 +49,7 @@ def answer(
     connection: Connection,
     request: TriggerRequest,
     job: TrainingJob,
+    run_id: UUID | None = None,
     inbox_number: int | None = None,
 ) -> Answer:
     """`ask` in the caller's transaction, until whose end every other request waits.
@@ -43,4 +65,7 @@ def answer(
     if decision.reply is Reply.ACCEPTED:
         record_job(connection, job, request.actor)
         job_id, waits_for = job.id, history.running
+        if run_id is not None and waits_for is None:
+            expires_at = now + timedelta(seconds=services.settings.lease_seconds)
+            triggers.give_to_run(connection, job.id, run_id, now, expires_at)
     return triggers.record(connection, request, job.model_id, decision, job_id, waits_for, inbox_number, now)

@@ -1,15 +1,32 @@
 """Messages from outside: kept first, answered later, each of them once."""
 
 import hashlib
-from datetime import datetime
+from collections.abc import Iterator
+from datetime import datetime, timedelta
 
-from clm_core.domain.errors import AlreadyExists
-from clm_core.domain.triggers import Delivery, Receipt
+from pydantic import ValidationError
+from sqlalchemy import Connection
+from sqlalchemy.exc import DataError
+
+from clm_core import retraining
+from clm_core.domain.actors import Actor, Role
+from clm_core.domain.errors import AlreadyExists, CLMError, NotFound
+from clm_core.domain.jobs import RetrainRequest, model_id
+from clm_core.domain.triggers import Answer, Delivery, Message, Receipt, TriggerRequest
+from clm_core.domain.vocabulary import ModelType
+from clm_core.ledger import triggers
+from clm_core.market.validation import normalise_symbol
 from clm_core.services import Services
+from clm_core.triggers import door
+from clm_core.triggers.messages import REASON_OF, Data, TrainingRequested, parse
+
+KEPT = timedelta(days=90)
+"""How long a message is known again after it was answered."""
+_RECIPE = {"dataset_span_days", "training_params"}
 
 
 def receive(services: Services, source: str, message_id: str, body: bytes, now: datetime) -> Receipt:
-    """Keep a message whose sender has been verified, for `drain` to answer.
+    """Keep a message whose sender has been verified, for `answer_next` to answer.
 
     Delivered again, however much later, it is known and nothing more comes of it.
 
@@ -30,4 +47,78 @@ def receive(services: Services, source: str, message_id: str, body: bytes, now: 
         source=source,
         message_id=message_id,
         received_at=received_at,
+    )
+
+
+def answer_next(services: Services) -> tuple[Message, list[Answer]] | None:
+    """Take the oldest waiting message to the door; None: none waits.
+
+    Its answers and that it is processed are one transaction: killed in between, it waits as before. One that
+    cannot be understood, or asks for what cannot be trained, is set aside with the reason.
+    """
+    with services.ledger.triggers.transaction() as connection:
+        message = triggers.next_message(connection)
+        if message is None:
+            return None
+        answers = list[Answer]()
+        try:
+            with connection.begin_nested():
+                answers = _answers(services, connection, message)
+        except (CLMError, ValidationError, DataError) as error:
+            triggers.set_aside(connection, message, str(error), services.clock())
+        else:
+            triggers.processed(connection, message, services.clock())
+    return message, answers
+
+
+def forget_old(services: Services) -> int:
+    """Delete the messages that were answered long ago."""
+    return services.ledger.triggers.forget(services.clock() - KEPT)
+
+
+def _answers(services: Services, connection: Connection, message: Message) -> list[Answer]:
+    requests = list(_requests(services, message))
+    jobs = [retraining.new_job(services, request.training) for request in requests]
+    return [
+        door.answer(services, connection, request, job, inbox_number=message.number)
+        for request, job in zip(requests, jobs, strict=True)
+    ]
+
+
+def _requests(services: Services, message: Message) -> Iterator[TriggerRequest]:
+    """One for each model that the message concerns."""
+    data, source = parse(message.body), f"inbox/{message.source}"
+    for model_type in data.model_types or _known_on(services, data):
+        yield TriggerRequest(
+            training=_training(services, model_type, data, source),
+            actor=Actor(name=source, role=Role.OPERATOR),
+            source=source,
+            key=f"{source}/cause/{data.cause}" if data.cause else f"{source}/{message.message_id}",
+            observed=data.observed,
+        )
+
+
+def _known_on(services: Services, data: Data) -> list[ModelType]:
+    symbol = normalise_symbol(data.symbol)
+    found = services.ledger.triggers.model_types(symbol, data.timeframe)
+    if not found:
+        raise NotFound(
+            f"no model of {symbol} {data.timeframe} has a version: name the model types it concerns"
+        )
+    return found
+
+
+def _training(services: Services, model_type: ModelType, data: Data, source: str) -> RetrainRequest:
+    """What the event says; where it says nothing, as the version that serves was trained."""
+    name = model_id(model_type, normalise_symbol(data.symbol), data.timeframe)
+    served = services.ledger.promotions.champion(name)
+    before = None if served is None else services.ledger.version(name, served).training_job_id
+    as_before = {} if before is None else services.ledger.job(before).model_dump(include=_RECIPE)
+    said = data.model_dump(include=_RECIPE | {"symbol", "timeframe"}, exclude_none=True)
+    return RetrainRequest(
+        model_type=model_type,
+        trigger_reason=REASON_OF[type(data)],
+        requested_by=data.requested_by if isinstance(data, TrainingRequested) else source,
+        seed=data.seed if isinstance(data, TrainingRequested) else 0,
+        **(as_before | said),
     )

@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 import psycopg
 import pytest
 from psycopg.sql import SQL
-from sqlalchemy import text
+from sqlalchemy import Engine, NullPool, create_engine, text
 
 from clm_core.ledger.engine import open_engine
 from clm_core.ledger.migrations import upgrade
@@ -18,21 +18,24 @@ DATABASE = "clm_ledger_of_triggers"
 
 
 @pytest.fixture(scope="session")
-def own_services(services: Services) -> Iterator[Services]:
+def ledger_url(services: Services) -> str:
     with psycopg.connect(services.database.server, autocommit=True) as connection:
         connection.execute(SQL(f"CREATE DATABASE {DATABASE}"))
     url = urlsplit(services.database.url("ledger"))._replace(path=f"/{DATABASE}").geturl()
     upgrade(url)
-    engine = open_engine(url)
-    yield replace(services, ledger=Ledger(engine))
-    engine.dispose()
+    return url
+
+
+@pytest.fixture(scope="session")
+def engine(ledger_url: str) -> Iterator[Engine]:
+    opened = open_engine(ledger_url)
+    yield opened
+    opened.dispose()
 
 
 @pytest.fixture
-def clm(own_services: Services) -> Services:
+def clm(services: Services, ledger_url: str, engine: Engine) -> Services:
     """Services on an empty ledger."""
-    with own_services.ledger.triggers.transaction() as connection:
-        connection.execute(text("RESET ROLE"))
+    with create_engine(ledger_url, poolclass=NullPool).begin() as connection:
         connection.execute(text("TRUNCATE training_jobs, inbox CASCADE"))
-        connection.execute(text("SET ROLE clm_app"))
-    return own_services
+    return replace(services, ledger=Ledger(engine))

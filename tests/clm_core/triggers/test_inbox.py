@@ -1,19 +1,49 @@
 """Messages from outside, on a real ledger."""
 
+import json
+import signal
+import subprocess
+import sys
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
+from sqlalchemy import Engine
 
+from clm_core import retraining
+from clm_core.domain.actors import Role
+from clm_core.domain.alerts import AlertKind
 from clm_core.domain.errors import AlreadyExists
-from clm_core.domain.triggers import Delivery
+from clm_core.domain.jobs import RetrainRequest
+from clm_core.domain.promotions import Change, PromotionKind
+from clm_core.domain.triggers import Answer, Delivery, Reply
+from clm_core.domain.versions import ModelVersion
+from clm_core.domain.vocabulary import ModelStatus, ModelType, TriggerReason
+from clm_core.ledger.alerts import AlertBook
 from clm_core.services import Services
 from clm_core.triggers import inbox
 
 pytestmark = pytest.mark.xdist_group("servers")
 
+MARKET = {"symbol": "BTCUSD"}
+MODEL = MARKET | {"model_type": "lightgbm"}
+DRIFT = MODEL | {"detector": "psi"}
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
+
+
+def deliver(clm: Services, message_id: str, event: str, **data: Any) -> None:
+    body = json.dumps({"type": event, "data": data}).encode()
+    inbox.receive(clm, "monitor", message_id, body, clm.clock())
+
+
+def answer_all(clm: Services) -> list[Answer]:
+    answers = list[Answer]()
+    while (answered := inbox.answer_next(clm)) is not None:
+        answers += answered[1]
+    return answers
 
 
 @pytest.mark.parametrize("after", [timedelta(minutes=6), timedelta(hours=24), timedelta(hours=76)], ids=str)
@@ -41,3 +71,168 @@ def test_1000_deliveries_of_one_message_over_32_threads_are_one(clm: Services) -
         receipts = list(pool.map(lambda _: inbox.receive(clm, "monitor", "evt_1", b"{}", NOW), range(1000)))
     assert Counter(receipt.delivery for receipt in receipts) == {Delivery.NEW: 1, Delivery.KNOWN: 999}
     assert len(clm.ledger.triggers.messages()) == 1
+
+
+def test_each_event_comes_to_the_door_with_its_reason_and_what_was_observed(clm: Services) -> None:
+    deliver(clm, "1", "model.drift_detected", **DRIFT)
+    deliver(clm, "2", "performance.degraded", **MODEL, sharpe_ratio=0.7)
+    deliver(clm, "3", "manual.training_requested", **MODEL, dataset_span_days=90, requested_by="ada")
+    deliver(clm, "4", "market.regime_changed", **MARKET, current="calm", model_types=["xgboost"])
+    answers = answer_all(clm)
+    assert [(each.request.training.trigger_reason, each.reply) for each in answers] == [
+        (TriggerReason.DRIFT_DETECTED, Reply.ACCEPTED),
+        (TriggerReason.PERFORMANCE_DEGRADED, Reply.REJECTED),
+        (TriggerReason.MANUAL, Reply.COALESCED),
+        (TriggerReason.REGIME_CHANGE, Reply.ACCEPTED),
+    ]
+    assert answers[1].because == "Sharpe ratio 0.70 is not below 0.5"
+    asked = answers[2].request
+    assert (asked.training.requested_by, asked.training.dataset_span_days, asked.source) == (
+        "ada",
+        90,
+        "inbox/monitor",
+    )
+    assert clm.ledger.triggers.answers(message=("monitor", "2")) == [answers[1]]
+    assert answer_all(clm) == []
+
+
+def serve(clm: Services, request: RetrainRequest) -> ModelVersion:
+    """As if it had been trained and promoted."""
+    job = retraining.open_job(clm, request)
+    version = ModelVersion(
+        **job.model_dump(include={"model_type", "symbol", "timeframe", "seed"}),
+        model_id=job.model_id,
+        version="v20260301_120000",
+        status=ModelStatus.CANDIDATE,
+        training_job_id=job.id,
+        model_path="models:/x@y",
+        mlflow_version=1,
+        mlflow_run_id="0",
+        bundle_digest="0",
+        data_hash="0",
+        code_version="0",
+        created_at=NOW,
+    )
+    lease = clm.ledger.start_job(job.id, "tests", clm.clock(), timedelta(minutes=1))
+    clm.ledger.add_version(version, lease)
+    clm.ledger.complete_job(lease, clm.clock())
+    change = Change(
+        model_id=job.model_id,
+        kind=PromotionKind.PROMOTION,
+        from_version=None,
+        to_version=version.version,
+        actor="ada",
+        role=Role.ADMIN,
+        reason="tests",
+        at=NOW,
+    )
+    clm.ledger.promotions.commit(clm.ledger.promotions.intend(change), NOW, None)
+    return version
+
+
+def test_a_retrain_that_an_event_speaks_for_is_like_that_of_the_version_that_serves(clm: Services) -> None:
+    request = RetrainRequest(
+        model_type=ModelType.LIGHTGBM,
+        symbol="BTCUSD",
+        dataset_span_days=60,
+        training_params={"rounds": 2},
+    )
+    version = serve(clm, request)
+    deliver(clm, "1", "market.regime_changed", **MARKET, current="calm")
+    [answer] = answer_all(clm)
+    assert answer.model_id == version.model_id
+    assert answer.request.training.training_params == {"rounds": 2}
+    assert answer.request.training.dataset_span_days == 60
+
+
+@pytest.mark.parametrize(
+    ("event", "data", "error"),
+    [
+        ("model.promoted", DRIFT, "type: 'model.promoted' is no event we know"),
+        ("model.drift_detected", DRIFT | {"symbol": "DOGEUSD"}, "there is no series DOGEUSD"),
+        ("model.drift_detected", DRIFT | {"symbol": "../etc"}, "etc"),
+        ("model.drift_detected", DRIFT | {"training_params": {"max_dpeth": 5}}, "max_dpeth"),
+        ("model.drift_detected", DRIFT | {"model_type": "other"}, "has no implementation"),
+        ("market.regime_changed", {"symbol": "EURUSD", "current": "calm"}, "no model of EURUSD 1h has a"),
+    ],
+    ids=["no event of ours", "no such market", "no market at all", "bad parameter", "bad type", "nobody's"],
+)
+def test_a_poisonous_message_is_set_aside_and_the_next_is_answered(
+    event: str, data: dict[str, Any], error: str, clm: Services, engine: Engine
+) -> None:
+    deliver(clm, "bad", event, **data)
+    deliver(clm, "good", "model.drift_detected", **DRIFT)
+    [answer] = answer_all(clm)
+    assert answer.request.key == "inbox/monitor/good"
+    [aside] = clm.ledger.triggers.messages(set_aside=True)
+    assert (aside.message_id, aside.body) == ("bad", json.dumps({"type": event, "data": data}).encode())
+    assert error in str(aside.error)
+    [alert] = AlertBook(engine).newest(limit=1)
+    assert (alert.kind, alert.subject) == (AlertKind.MESSAGE_SET_ASIDE, "monitor/bad")
+
+
+def test_events_with_the_same_cause_lead_to_one_retrain_of_a_model_even_after_it_has_ended(
+    clm: Services,
+) -> None:
+    deliver(clm, "1", "model.drift_detected", **DRIFT, cause="halving")
+    [first] = answer_all(clm)
+    assert first.job_id is not None
+    lease = clm.ledger.start_job(first.job_id, "tests", clm.clock(), timedelta(minutes=1))
+    clm.ledger.complete_job(lease, clm.clock())
+    deliver(
+        clm, "2", "market.regime_changed", **MARKET, model_types=["lightgbm"], current="calm", cause="halving"
+    )
+    [again] = answer_all(clm)
+    assert (again.reply, again.job_id) == (Reply.COALESCED, first.job_id)
+
+
+def test_two_drains_at_once_answer_every_message_once(clm: Services) -> None:
+    for number in range(40):
+        deliver(clm, str(number), "model.drift_detected", **DRIFT)
+    with ThreadPoolExecutor(4) as pool:
+        answers = [answer for batch in pool.map(lambda _: answer_all(clm), range(4)) for answer in batch]
+    assert Counter(answer.reply for answer in answers) == {Reply.ACCEPTED: 1, Reply.COALESCED: 39}
+    assert len(clm.ledger.triggers.answers(limit=100)) == 40
+
+
+KILLED_BEFORE_THE_COMMIT = """
+import os, signal
+from clm_core.ledger import triggers
+from clm_core.ledger.engine import open_engine
+from clm_core.ledger.store import Ledger
+from clm_core.services import open_services
+from clm_core.settings import Settings
+from clm_core.triggers import inbox
+from dataclasses import replace
+import sys
+
+def killed(*_):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+triggers.processed = killed
+with open_services(Settings()) as services:
+    inbox.answer_next(replace(services, ledger=Ledger(open_engine(sys.argv[1]))))
+"""
+
+
+def test_a_drain_killed_between_the_answer_and_the_message_leaves_neither(
+    clm: Services, ledger_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CLM_HOME", str(clm.settings.home))
+    deliver(clm, "1", "model.drift_detected", **DRIFT)
+    script = [sys.executable, "-c", KILLED_BEFORE_THE_COMMIT, ledger_url]
+    assert subprocess.run(script, check=False).returncode == -signal.SIGKILL
+    assert clm.ledger.triggers.answers() == []
+    assert clm.ledger.jobs() == []
+    assert [answer.reply for answer in answer_all(clm)] == [Reply.ACCEPTED]
+
+
+def test_messages_answered_long_ago_are_forgotten_and_those_that_wait_never(clm: Services) -> None:
+    deliver(clm, "1", "model.drift_detected", **DRIFT)
+    answer_all(clm)
+    deliver(clm, "2", "model.drift_detected", **DRIFT)
+    late = replace(clm, clock=lambda: clm.clock() + timedelta(days=91))
+    assert inbox.forget_old(clm) == 0
+    assert inbox.forget_old(late) == 1
+    assert [message.message_id for message in clm.ledger.triggers.messages()] == ["2"]
+    assert len(clm.ledger.triggers.answers()) == 1
