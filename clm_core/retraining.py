@@ -219,6 +219,7 @@ def register(
         mlflow_version=placed.mlflow_version,
         mlflow_run_id=placed.run_id,
         bundle_digest=trained.bundle_digest,
+        package_digest=services.registry.package_digest(job.model_id, placed.mlflow_version),
         data_hash=bars.content_hash,
         code_version=code_version(),
         seed=job.seed,

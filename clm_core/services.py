@@ -118,7 +118,10 @@ def _connect(settings: Settings, database: Database, announce: Announce) -> Iter
     with open_ledger(database) as engine:
         ledger = Ledger(engine)
         registry = MLflowRegistry(
-            database.url("mlflow", driver="psycopg"), settings.home / "mlflow" / "artifacts", settings.fault
+            database.url("mlflow", driver="psycopg"),
+            settings.home / "mlflow" / "artifacts",
+            settings.fault,
+            most_bytes=settings.max_version_mib * 2**20,
         )
         opened = Services(
             settings=settings,

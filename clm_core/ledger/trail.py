@@ -16,7 +16,14 @@ from clm_core.ledger import audit
 from clm_core.promotion.policy import GatePolicy
 
 _ASKED = {"requested_by", "trigger_reason", "dataset_span_days", "data_snapshot", "training_params", "seed"}
-_LINEAGE = {"training_job_id", "parent_version", "bundle_digest", "data_hash", "code_version"}
+_LINEAGE = {
+    "training_job_id",
+    "parent_version",
+    "bundle_digest",
+    "package_digest",
+    "data_hash",
+    "code_version",
+}
 
 
 def created(connection: Connection, job: TrainingJob, by: Actor) -> None:

@@ -9,14 +9,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cached_property
-from pathlib import Path
+from itertools import islice
+from pathlib import Path, PurePosixPath
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 import numpy as np
 
-from clm_core.domain.errors import NotFound, RegistryUnavailable
+from clm_core.domain.errors import BundleCorrupt, NotFound, RegistryUnavailable
 from clm_core.domain.jobs import TrainingJob
 from clm_core.domain.versions import version_label
 from clm_core.domain.vocabulary import ModelStatus
@@ -24,10 +25,12 @@ from clm_core.faults import Fault, strike
 from clm_core.market.bars import Bars, Floats
 from clm_core.models.bundle import load_bundle, verify_bundle
 from clm_core.models.contract import Model
+from clm_core.registry import integrity
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities.model_registry import ModelVersion as MLflowVersion
+    from mlflow.store.artifact.artifact_repo import ArtifactRepository
 
 EXPERIMENT = "clm"
 SERVING_CODE = Path(__file__).parent / "serving.py"
@@ -39,6 +42,10 @@ DIGEST_TAG = "clm.bundle_digest"
 JOB_TAG = "clm.job_id"
 STATUS_TAG = "clm.status"
 RUNNING = "attributes.status = 'RUNNING'"
+PACKAGE_TAG = "clm.package"
+"""Every file beside the bundle with its SHA-256; see `integrity`."""
+MOST_FILES, DEEPEST = 1000, 8
+"""Of what a version may hold."""
 CURVE_POINTS = 500
 """Points logged of a curve: enough for a chart in the MLflow UI, few enough for one batch."""
 
@@ -57,10 +64,17 @@ class Registered:
 class MLflowRegistry:
     """MLflow reached through one tracking URI: a server's, or its database directly."""
 
-    def __init__(self, tracking_uri: str, artifacts: Path, fault: Fault | None = None) -> None:
+    def __init__(
+        self,
+        tracking_uri: str,
+        artifacts: Path,
+        fault: Fault | None = None,
+        most_bytes: int = 256 * 2**20,
+    ) -> None:
         self._uri = tracking_uri
         self._artifacts = artifacts
         self._fault = fault
+        self._most_bytes = most_bytes
 
     @cached_property
     def _mlflow(self) -> ModuleType:
@@ -199,15 +213,37 @@ class MLflowRegistry:
         with self.fetched(uri) as bundle:
             return load_bundle(bundle, bundle_digest)
 
-    def verify(self, model_id: str, mlflow_version: int, bundle_digest: str) -> None:
-        """Compare what MLflow would serve as this version with the bundle that was judged.
+    def verify(
+        self, model_id: str, mlflow_version: int, bundle_digest: str, package_digest: str | None
+    ) -> None:
+        """Compare what MLflow would serve as this version with what was registered, to the last file.
 
         Raises:
-            BundleCorrupt: it is another one.
+            BundleCorrupt: it is something else.
             RegistryUnavailable: it cannot be read.
         """
-        with self.fetched(f"models:/{model_id}/{mlflow_version}") as bundle:
+        with self.verified(model_id, mlflow_version, package_digest) as bundle:
             verify_bundle(bundle, bundle_digest)
+
+    @contextlib.contextmanager
+    def verified(self, model_id: str, mlflow_version: int, package_digest: str | None) -> Iterator[Path]:
+        """A private copy of a version's bundle, unverified, after all that stands beside it was verified.
+
+        Args:
+            package_digest: as the ledger has it; None: MLflow's own tag has to do.
+
+        Raises:
+            BundleCorrupt: a file beside it is not as it was, or there is too much to fetch.
+            RegistryUnavailable: it cannot be read.
+        """
+        listed = self._tags(model_id, mlflow_version).get(PACKAGE_TAG)
+        with self._package(f"models:/{model_id}/{mlflow_version}") as package:
+            integrity.verify_package(package, listed, package_digest)
+            yield package / integrity.BUNDLE
+
+    def package_digest(self, model_id: str, mlflow_version: int) -> str:
+        """Of the listing taken when the version was registered a moment ago: for the ledger."""
+        return integrity.digest(self._tags(model_id, mlflow_version)[PACKAGE_TAG])
 
     @contextlib.contextmanager
     def fetched(self, uri: str) -> Iterator[Path]:
@@ -216,12 +252,8 @@ class MLflowRegistry:
         Raises:
             RegistryUnavailable: MLflow has no such version, its files are gone, or they cannot be read.
         """
-        with tempfile.TemporaryDirectory() as folder:
-            with _answering(f"read the bundle of {uri}"):
-                bundle = self._mlflow.artifacts.download_artifacts(
-                    f"{uri}/artifacts/{BUNDLE}", dst_path=folder
-                )
-            yield Path(bundle)
+        with self._package(uri) as package:
+            yield package / integrity.BUNDLE
 
     def tagged_digest(self, model_id: str, mlflow_version: int) -> str:
         """The bundle's digest as MLflow has it: whoever may write there may have changed it.
@@ -229,12 +261,15 @@ class MLflowRegistry:
         Raises:
             NotFound: the version was not registered by us.
         """
-        with _answering(f"read {model_id} {mlflow_version}"):
-            tags = self._client.get_model_version(model_id, str(mlflow_version)).tags
+        tags = self._tags(model_id, mlflow_version)
         if DIGEST_TAG not in tags:
             raise NotFound(f"MLflow's version {mlflow_version} of {model_id} is none of ours: promote one.")
         digest: str = tags[DIGEST_TAG]
         return digest
+
+    def tagged_status(self, model_id: str, mlflow_version: int) -> ModelStatus:
+        """The status as MLflow shows it: it follows the ledger's a moment later."""
+        return ModelStatus(self._tags(model_id, mlflow_version)[STATUS_TAG])
 
     def aliased(self, model_id: str, alias: str) -> int | None:
         """MLflow's number of the version an alias points at; None: there is no such alias, or model."""
@@ -261,6 +296,44 @@ class MLflowRegistry:
                 lambda: self._client.get_model_version(model_id, str(mlflow_version)),
             )
         return found is not None
+
+    @contextlib.contextmanager
+    def _package(self, uri: str) -> Iterator[Path]:
+        """A private copy of everything MLflow holds of a version."""
+        with tempfile.TemporaryDirectory() as folder:
+            with _answering(f"read the bundle of {uri}"):
+                store = self._store_of(uri)
+                self._refuse_too_much(uri, store)
+                package = Path(store.download_artifacts("", folder))  # type: ignore[no-untyped-call]
+            if not (package / integrity.BUNDLE).is_dir():
+                raise RegistryUnavailable(
+                    f"MLflow could not read the bundle of {uri}: it is gone. Restore it from a backup."
+                )
+            yield package
+
+    def _store_of(self, uri: str) -> "ArtifactRepository":
+        assert self._mlflow
+        from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+        return get_artifact_repository(uri)
+
+    def _refuse_too_much(self, uri: str, store: "ArtifactRepository") -> None:
+        """By what MLflow says of it, before anything is fetched."""
+        sizes = list(islice(_sizes(uri, store), MOST_FILES + 1))
+        if len(sizes) > MOST_FILES or sum(sizes) > self._most_bytes:
+            raise BundleCorrupt(
+                f"{uri} holds more than {MOST_FILES} files or {self._most_bytes / 2**20:g} MiB: if it may, "
+                "raise max_version_mib"
+            )
+
+    def _listing(self, uri: str) -> str:
+        with self._package(uri) as package:
+            return integrity.listing(package)
+
+    def _tags(self, model_id: str, mlflow_version: int) -> dict[str, str]:
+        with _answering(f"read {model_id} {mlflow_version}"):
+            tags: dict[str, str] = self._client.get_model_version(model_id, str(mlflow_version)).tags
+        return tags
 
     def _experiment(self) -> str:
         found = self._client.get_experiment_by_name(EXPERIMENT)
@@ -330,6 +403,7 @@ class MLflowRegistry:
                 STATUS_TAG: ModelStatus.TRAINING.value,
                 JOB_TAG: str(job.id),
                 DIGEST_TAG: bundle_digest,
+                PACKAGE_TAG: self._listing(source),
                 "clm.data_hash": bars.content_hash,
             },
             model_id=source.removeprefix("models:/"),
@@ -337,6 +411,18 @@ class MLflowRegistry:
         strike(Fault.VERSION_MADE, self._fault)
         self._client.set_registered_model_alias(job.model_id, label, version.version)
         return int(version.version)
+
+
+def _sizes(uri: str, store: "ArtifactRepository", folder: str | None = None, depth: int = 0) -> Iterator[int]:
+    """Of every file a version holds, bytes; depth first, so that a loop of links ends."""
+    for found in store.list_artifacts(folder):
+        place = PurePosixPath(found.path)
+        if place.is_absolute() or ".." in place.parts or depth > DEEPEST:
+            raise BundleCorrupt(f"{uri} wants to be fetched to {found.path}: nothing was fetched")
+        if found.is_dir:
+            yield from _sizes(uri, store, found.path, depth + 1)
+        else:
+            yield found.file_size or 0
 
 
 @contextlib.contextmanager

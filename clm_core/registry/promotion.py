@@ -225,7 +225,9 @@ class Promotions:
             RegistryUnavailable: it cannot be read.
         """
         try:
-            self.registry.verify(version.model_id, version.mlflow_version, version.bundle_digest)
+            self.registry.verify(
+                version.model_id, version.mlflow_version, version.bundle_digest, version.package_digest
+            )
         except BundleCorrupt as error:
             self._book.refuse_bundle(version, actor, str(error), now, once)
             raise

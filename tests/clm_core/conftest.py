@@ -113,6 +113,7 @@ def make_version(services: Services, bundle: Stored) -> MakeVersion:
                 mlflow_version=placed.mlflow_version,
                 mlflow_run_id=placed.run_id,
                 bundle_digest=bundle.digest,
+                package_digest=services.registry.package_digest(job.model_id, placed.mlflow_version),
                 data_hash=bundle.bars.content_hash,
                 code_version="0.1.0",
                 seed=1,

@@ -10,6 +10,7 @@ import shutil
 import sys
 import zipfile
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -18,21 +19,33 @@ import joblib
 import mlflow
 import numpy as np
 import pytest
+from sqlalchemy import create_engine, text
 
 from clm_core import retraining
-from clm_core.domain.errors import BundleCorrupt, NotFound, PreflightFailed, RegistryUnavailable
+from clm_core.domain.actors import Actor, Role
+from clm_core.domain.alerts import AlertKind
+from clm_core.domain.errors import (
+    BundleCorrupt,
+    ConflictError,
+    NotFound,
+    PreflightFailed,
+    RegistryUnavailable,
+)
 from clm_core.domain.jobs import RetrainRequest
 from clm_core.domain.versions import ModelVersion
-from clm_core.domain.vocabulary import ModelType
+from clm_core.domain.vocabulary import ModelStatus, ModelType
 from clm_core.market.bars import Bars
 from clm_core.models.bundle import MANIFEST
 from clm_core.models.golden import FILE as GOLDEN
+from clm_core.registry.integrity import listing
+from clm_core.registry.mlflow_registry import MLflowRegistry
 from clm_core.services import Services
 from clm_core.serving import Served, load
 
 pytestmark = pytest.mark.xdist_group("servers")
 
 MODEL = "lightgbm_eurusd_1h"
+ADMIN = Actor(name="ada", role=Role.ADMIN)
 TREES = "trees.txt"
 LOADER = "mlflow.pyfunc.loaders.code_model"
 
@@ -67,6 +80,10 @@ def version(older: ModelVersion, services: Services) -> ModelVersion:
 
 
 def name_production(services: Services, version: ModelVersion) -> None:
+    """Also one that nobody judged; and whatever a test made of the alias."""
+    if services.ledger.promotions.champion(MODEL) != version.version:
+        now = services.clock()
+        services.promotions.promote(MODEL, version.version, ADMIN, "to be loaded", now, force=True)
     services.registry.point(MODEL, "production", version.mlflow_version)
 
 
@@ -131,6 +148,7 @@ def test_a_trader_keeps_its_version_and_hears_that_production_has_changed(
     assert served.changed()
     assert np.array_equal(served.positions(bars), before)
     assert with_ledger(services).mlflow_version == older.mlflow_version
+    name_production(services, version)
     services.registry.point(MODEL, "production", None)
     assert served.changed()
     with pytest.raises(NotFound, match=f"No version of {MODEL} is production"):
@@ -288,14 +306,18 @@ def own_serving_code(files: Path, hostile: str) -> None:
 
 
 @either_way
-@pytest.mark.parametrize("edit", [own_loader, own_serving_code])
-def test_what_stands_beside_the_bundle_is_never_run(
+@pytest.mark.parametrize(
+    ("edit", "finding"),
+    [(own_loader, "MLmodel was changed"), (own_serving_code, r"serving\.py was changed")],
+    ids=["a loader", "serving code"],
+)
+def test_what_stands_beside_the_bundle_is_never_run_and_refused_once_edited(
     edit: Callable[[Path, str], None],
+    finding: str,
     loaded: Callable[[Services], Served],
     version: ModelVersion,
     files: Path,
     services: Services,
-    bars: Bars,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -306,8 +328,92 @@ def test_what_stands_beside_the_bundle_is_never_run(
     monkeypatch.delitem(sys.modules, "hostile", raising=False)
     mlflow.pyfunc.load_model(version.model_path)
     mark.rmdir()
-    assert np.any(loaded(services).positions(bars))
+    with pytest.raises(BundleCorrupt, match=finding):
+        loaded(services)
     assert not mark.exists()
+
+
+@either_way
+@pytest.mark.parametrize(
+    ("name", "finding"),
+    [
+        ("hook.py", r"hook\.py does not belong to it"),
+        ("artifacts/model.pkl", r"artifacts/model\.pkl does not belong to it"),
+        ("requirements.txt", r"requirements\.txt was changed"),
+        ("python_env.yaml", r"python_env\.yaml was changed"),
+    ],
+)
+def test_no_file_beside_the_bundle_may_come_or_change(
+    name: str, finding: str, loaded: Callable[[Services], Served], files: Path, services: Services
+) -> None:
+    (files / name).write_bytes(b"another")
+    with pytest.raises(BundleCorrupt, match=finding):
+        loaded(services)
+
+
+def test_what_a_trader_is_refused_is_put_on_record_once_and_alerted(
+    version: ModelVersion, files: Path, services: Services
+) -> None:
+    services.ledger.promotions.trust_bundle(version, services.clock())
+    (files / "requirements.txt").unlink()
+    before = refusals(services)
+    for _ in range(2):
+        with pytest.raises(BundleCorrupt, match=r"requirements\.txt is missing"):
+            with_ledger(services)
+    assert refusals(services) == before + 1
+    subjects = [alert.subject for alert in services.alerts.lasting(AlertKind.BUNDLE_REFUSED)]
+    assert f"{MODEL}@{version.version}" in subjects
+    services.ledger.promotions.trust_bundle(version, services.clock())
+
+
+def refusals(services: Services) -> int:
+    with create_engine(services.database.url("ledger")).begin() as connection:
+        query = text("SELECT count(*) FROM audit_log WHERE action = 'bundle_refused' AND subject = :id")
+        return connection.scalars(query, {"id": MODEL}).one()
+
+
+def test_a_listing_made_anew_is_refused_only_by_the_ledger(
+    version: ModelVersion, files: Path, services: Services
+) -> None:
+    (files / "hook.py").write_text("")
+    number = str(version.mlflow_version)
+    before = services.registry._tags(MODEL, version.mlflow_version)["clm.package"]
+    services.registry._client.set_model_version_tag(MODEL, number, "clm.package", listing(files))
+    without_ledger(services)
+    with pytest.raises(BundleCorrupt, match=r"the tag clm\.package was changed"):
+        with_ledger(services)
+    services.registry._client.set_model_version_tag(MODEL, number, "clm.package", before)
+
+
+@pytest.mark.parametrize(("most_bytes", "refused"), [(10_000, True), (10_000_000, False)])
+def test_more_than_may_be_fetched_is_not_fetched(
+    most_bytes: int, refused: bool, version: ModelVersion, services: Services
+) -> None:
+    registry = MLflowRegistry(services.database.url("mlflow"), services.settings.home, most_bytes=most_bytes)
+    expected = pytest.raises(BundleCorrupt, match="max_version_mib") if refused else nullcontext()
+    with expected:
+        load(MODEL, registry=registry, ledger=None)
+
+
+def test_an_alias_moved_by_hand_is_not_what_serves(
+    version: ModelVersion, older: ModelVersion, files: Path, services: Services
+) -> None:
+    services.registry.point(MODEL, "production", older.mlflow_version)
+    with pytest.raises(ConflictError, match="was moved to it by hand"):
+        with_ledger(services)
+    assert without_ledger(services).mlflow_version == older.mlflow_version
+
+
+@either_way
+def test_a_retired_version_is_loaded_by_its_label_with_a_warning(
+    loaded: Callable[..., Served], version: ModelVersion, older: ModelVersion, services: Services
+) -> None:
+    name_production(services, older)
+    name_production(services, version)
+    ledger = services.ledger if loaded is with_ledger else None
+    with pytest.warns(UserWarning, match=f"{older.version} is retired: do not trade it"):
+        served = load(MODEL, older.version, registry=services.registry, ledger=ledger)
+    assert (served.status, served.mlflow_version) == (ModelStatus.RETIRED, older.mlflow_version)
 
 
 @either_way

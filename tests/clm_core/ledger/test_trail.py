@@ -146,6 +146,7 @@ def test_a_whole_retrain_leaves_one_entry_a_change(ledger: Ledger, trail: Trail)
         "training_job_id": str(job.id),
         "parent_version": None,
         "bundle_digest": "b" * 64,
+        "package_digest": None,
         "data_hash": "d" * 64,
         "code_version": "0.1.0",
     }
