@@ -18,7 +18,7 @@ demo: $(VENV)/.base   ## retrain, backtest and judge two models on real bars
 test: $(VENV)/.dev    ## the whole test suite
 	$(BIN)/python -m pytest -n 2 --dist loadgroup
 
-chaos: $(VENV)/.dev   ## kill retrains and promotions at every point 20 times each, race 200 pairs
+chaos: $(VENV)/.dev   ## kill retrains, promotions and servers again and again; an hour or so
 	CHAOS_REPETITIONS=20 $(BIN)/python -m pytest --hypothesis-profile=search \
 	  tests/clm_core/registry tests/clm_core/test_retraining_crashes.py
 

@@ -1,9 +1,13 @@
 """Killed at any step, a retrain leaves nothing half done that a sweep, or the next retrain, does not end."""
 
 import os
+import shutil
 import signal
+import subprocess
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -44,6 +48,38 @@ def test_a_retrain_after_all_the_killed_ones_completes(services: Services, paren
     job, ended = parent.retrain()
     assert (job.status, ended) == (JobStatus.COMPLETED, 0)
     assert_nothing_is_half_done(services, job)
+
+
+@pytest.fixture
+def full_disk(services: Services) -> Iterator[Path]:
+    """Where MLflow keeps its files; there is room for half a version."""
+    folder = services.settings.home / "mlflow" / "artifacts"
+    folder.mkdir(parents=True, exist_ok=True)
+    mount = ["mount", "-t", "tmpfs", "-o", "size=32k", "clm-tests", str(folder)]
+    if shutil.which("mount") is None:
+        pytest.skip("there is no mount here to make a small disk with")
+    if (mounted := run(mount)).returncode:
+        pytest.skip(f"a small disk cannot be mounted here: {mounted.stderr.strip()}")
+    yield folder
+    assert run(["umount", str(folder)]).returncode == 0
+
+
+def test_a_full_disk_fails_the_job_and_once_there_is_room_the_next_completes(
+    services: Services, parent: Any, full_disk: Path
+) -> None:
+    failed, ended = parent.retrain()
+    assert (failed.status, ended) == (JobStatus.FAILED, 1)
+    assert "No space left on device" in str(failed.failure_cause)
+    assert_nothing_is_half_done(services, failed)
+    assert services.ledger.versions(training_job_id=failed.id) == []
+    assert run(["mount", "-o", "remount,size=64m", str(full_disk)]).returncode == 0
+    completed, ended = parent.retrain()
+    assert (completed.status, ended) == (JobStatus.COMPLETED, 0)
+    assert_nothing_is_half_done(services, completed)
+
+
+def run(command: Sequence[str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
 def assert_nothing_is_half_done(services: Services, job: TrainingJob) -> None:

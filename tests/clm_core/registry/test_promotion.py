@@ -1,12 +1,14 @@
 """What serves changes once, by somebody who may, on evidence about those very bytes."""
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import create_engine, text
+from sqlalchemy import Engine, create_engine, text
+from sqlalchemy.exc import IntegrityError
 
 from clm_core.domain.actors import Actor, Role
 from clm_core.domain.alerts import AlertKind
@@ -486,3 +488,54 @@ def test_what_was_moved_or_deleted_by_hand_is_alerted(
     services.promotions.reconcile(model_id, OPERATOR, NOW)
     told = [alert.kind for alert in services.alerts.newest() if alert.subject == model_id]
     assert told == [AlertKind.PRODUCTION_LOST, AlertKind.DRIFT_DETECTED, AlertKind.DRIFT_DETECTED]
+
+
+TWO_OF = {
+    "ix_model_versions_production": "UPDATE model_versions SET status = 'production' WHERE model_id = :id",
+    "ix_promotions_under_way": (
+        "INSERT INTO promotions "
+        "(model_id, kind, state, to_version, expected, actor, role, reason, forced, at) "
+        "SELECT model_id, 'promotion', 'intent', version, false, 'ada', 'operator', '', false, now() "
+        "FROM model_versions WHERE model_id = :id"
+    ),
+}
+
+
+@pytest.mark.parametrize("attempt", TWO_OF.values(), ids=["serve", "be promoted at a time"])
+def test_the_database_itself_lets_one_version_of_a_model(
+    attempt: str, ledger_engine: Engine, make_version: MakeVersion, model_id: str
+) -> None:
+    make_version(model_id)
+    make_version(model_id)
+    # rolled back in any case: nothing commits it
+    with ledger_engine.connect() as connection, pytest.raises(IntegrityError, match="duplicate key"):
+        connection.execute(text(attempt), {"id": model_id})
+
+
+@pytest.mark.parametrize(("index", "attempt"), TWO_OF.items(), ids=TWO_OF)
+def test_that_is_missed_in_a_ledger_without(
+    index: str, attempt: str, ledger_engine: Engine, make_version: MakeVersion, model_id: str
+) -> None:
+    refused = test_the_database_itself_lets_one_version_of_a_model
+    with dropped(index, ledger_engine), pytest.raises(pytest.fail.Exception, match="DID NOT RAISE"):
+        refused(attempt, ledger_engine, make_version, model_id)
+
+
+def test_changed_bytes_are_missed_by_a_build_that_compares_no_digest(
+    services: Services, make_version: MakeVersion, model_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("clm_core.registry.mlflow_registry.verify_bundle", lambda folder, digest: None)
+    with pytest.raises(pytest.fail.Exception, match="DID NOT RAISE"):
+        test_a_version_whose_bytes_changed_is_not_promoted_even_by_force(services, make_version, model_id)
+
+
+@contextlib.contextmanager
+def dropped(index: str, engine: Engine) -> Iterator[None]:
+    with engine.begin() as connection:
+        definition = connection.scalar(text(f"SELECT pg_get_indexdef('{index}'::regclass)"))
+        connection.execute(text(f"DROP INDEX {index}"))
+    try:
+        yield
+    finally:
+        with engine.begin() as connection:
+            connection.execute(text(str(definition)))

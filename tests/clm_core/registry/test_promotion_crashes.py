@@ -6,6 +6,7 @@ import signal
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from multiprocessing.connection import Connection, Listener
 from typing import Any
 
@@ -42,16 +43,26 @@ with open_services(settings) as services:
 """
 MANY_TIMES = """
 from multiprocessing.connection import Client
-from clm_core.domain.errors import ConflictError, NotFound, PromotionRefused
 from clm_core.services import open_services
 with open_services(settings) as services, Client(address) as pipe:
     while order := pipe.recv():
         try:
             done = services.promotions.rollback(**order)
             pipe.send((done.from_version, done.to_version))
-        except (ConflictError, NotFound, PromotionRefused) as error:
+        except Exception as error:
             pipe.send(type(error).__name__)
 """
+BROKEN = {
+    "no lock": """
+from contextlib import nullcontext
+from clm_core.ledger.promotions import PromotionBook
+PromotionBook.lock = lambda self, model_id: nullcontext(lambda: None)
+""",
+    "no comparison with the champion that was seen": """
+from clm_core.registry.promotion import Promotions
+Promotions._champion = lambda self, model_id, expected: self.ledger.promotions.champion(model_id)
+""",
+}
 
 
 @pytest.fixture(scope="module")
@@ -160,7 +171,7 @@ def test_putting_an_alias_back_survives_a_kill_and_is_recorded_once(
     assert [change.kind for change in book.history(model_id)[recorded:]] == [PromotionKind.DRIFT]
 
 
-Rivals = Callable[[int], list[Connection]]
+Rivals = Callable[..., list[Connection]]
 
 
 @pytest.fixture
@@ -168,10 +179,10 @@ def rivals(parent: Any) -> Iterator[Rivals]:
     """Processes that carry out what they are sent."""
     pipes, started = list[Connection](), list[int]()
 
-    def start(count: int) -> list[Connection]:
+    def start(count: int, broken: str = "") -> list[Connection]:
         with Listener() as door:
             for _ in range(count):
-                started.append(parent.start(MANY_TIMES, address=door.address))
+                started.append(parent.start(broken + MANY_TIMES, address=door.address))
                 pipes.append(door.accept())
         return pipes
 
@@ -215,3 +226,14 @@ def test_processes_that_do_not_look_still_make_one_unbroken_line(
         assert Counter(committed[recorded:]) == Counter(moves)
         recorded = len(committed)
     check(model_id)
+
+
+@pytest.mark.parametrize("broken", BROKEN.values(), ids=BROKEN)
+def test_the_race_is_lost_by_a_build_without(
+    broken: str, services: Services, served: Sequence[ModelVersion], rivals: Rivals, check: Check
+) -> None:
+    race = test_of_two_processes_that_saw_the_same_champion_one_wins_and_one_is_told
+    with pytest.raises(AssertionError):
+        race(services, served, partial(rivals, broken=broken), check)
+    services.promotions.reconcile(served[0].model_id, ADA, NOW)
+    check(served[0].model_id)

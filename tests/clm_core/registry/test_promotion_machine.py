@@ -1,0 +1,462 @@
+"""Whatever is done in whatever order, by us or by hand, crashes included: one page says where it ends."""
+
+import itertools
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import hypothesis
+import hypothesis.strategies as st
+import pytest
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
+from sqlalchemy import Engine, create_engine, text
+
+from clm_core.domain.actors import Actor, Role
+from clm_core.domain.errors import CLMError
+from clm_core.domain.promotions import UNSET, Promotion, rollback_target
+from clm_core.domain.versions import ModelVersion
+from clm_core.faults import Fault
+from clm_core.registry.promotion import Promotions
+from clm_core.services import Services
+
+pytestmark = pytest.mark.xdist_group("servers")
+
+SEQUENCES = 1000 if "CHAOS_REPETITIONS" in os.environ else 4
+STEPS = 50
+START = datetime(2026, 3, 4, 12, tzinfo=UTC)
+ADMIN = Actor(name="ada", role=Role.ADMIN)
+PROMOTABLE, SERVED = {"candidate"}, {"retired"}
+FAULTS = list(Fault)[: list(Fault).index(Fault.JOB_RECORDED)]
+
+crashes = st.none() | st.none() | st.sampled_from(FAULTS)
+numbers = st.integers(0, 4)
+"""Of a version; the last one failed its gate."""
+sights = st.sampled_from(["nothing said", "nothing said", "the champion", "another"])
+
+
+NUMBERS = itertools.count()
+
+
+class Crash(BaseException):
+    """Nobody handles it, as nobody handles SIGKILL."""
+
+
+class Refusal(Exception):
+    """Its message is the name of the error that the real one raises."""
+
+
+@dataclass
+class Expected:
+    """What must be true of one model; versions are numbers."""
+
+    status: list[str]
+    alias: int | None = None
+    committed: list[tuple[str, int | None]] = field(default_factory=list)
+    """Kind, and what serves since."""
+    line: list[int] = field(default_factory=list)
+    """What a rollback goes back through, the champion last unless it was lost."""
+    audited: list[str] = field(default_factory=list)
+    intent: tuple[str, int, bool] | None = None
+    drift: bool = False
+    expires: datetime | None = None
+    gone: set[int] = field(default_factory=set)
+    now: datetime = START
+    armed: Fault | None = None
+
+    @property
+    def champion(self) -> int | None:
+        return self.committed[-1][1] if self.committed else None
+
+    @property
+    def target(self) -> int | None:
+        before = self.line[:-1] if self.champion is not None else self.line
+        return before[-1] if before else None
+
+    def promote(self, version: int, saw: str, force: bool) -> None:
+        self.settle()
+        self.compare(saw)
+        self.carry_out("promotion", version, self.overruled(version, PROMOTABLE, force))
+
+    def rollback(self, version: int | None, saw: str, force: bool) -> None:
+        self.settle()
+        self.compare(saw)
+        to = self.target if version is None else version
+        if to is None or to not in [served for _, served in self.committed]:
+            raise Refusal("NotFound")
+        self.carry_out("rollback", to, self.overruled(to, SERVED, force))
+
+    @property
+    def overdue(self) -> bool:
+        return self.expires is not None and self.expires <= self.now
+
+    def end_expired(self) -> None:
+        self.settle()
+        if self.overdue:
+            self.rollback(None, "nothing said", False)
+
+    def confirm(self, days: int) -> None:
+        self.settle()
+        if self.expires is None:
+            raise Refusal("NotFound")
+        self.expires = self.now + timedelta(days=days)
+        self.audited.append("forced_confirmed")
+
+    def retire(self, version: int) -> None:
+        self.settle()
+        if self.status[version] in {"production", "failed"}:
+            raise Refusal("IllegalTransition")
+        if self.status[version] == "candidate":
+            self.status[version] = "retired"
+            self.audited.append("version_retired")
+
+    def settle(self, adopt: bool = False) -> None:
+        if self.intent is not None and self.alias == self.intent[1]:
+            self.finish(*self.intent)
+        elif self.intent is not None:
+            self.intent = None
+            self.audited.append("promotion_aborted")
+        if self.alias == self.champion:
+            self.restored()
+            return
+        if not self.drift:
+            self.drift = True
+            self.audited.append("drift_detected")
+            self.strike(Fault.AFTER_DRIFT)
+        if adopt:
+            self.adopt()
+        elif self.champion in self.gone:
+            self.alias = None
+            self.commit("loss", None, False)
+        else:
+            self.alias = self.champion
+            self.strike(Fault.AFTER_RESTORE)
+            self.restored()
+
+    def adopt(self) -> None:
+        if self.alias is None:
+            raise Refusal("PromotionRefused")
+        forced = self.overruled(self.alias, PROMOTABLE | SERVED, force=True)
+        self.strike(Fault.AFTER_PREVIOUS)
+        self.strike(Fault.AFTER_TAGS)
+        self.commit("adoption", self.alias, forced)
+
+    def restored(self) -> None:
+        if self.drift:
+            self.drift = False
+            self.audited.append("drift_restored")
+
+    def compare(self, saw: str) -> None:
+        if saw == "another":
+            raise Refusal("ConflictError")
+
+    def overruled(self, version: int, allowed: set[str], force: bool) -> bool:
+        if version == self.champion:
+            raise Refusal("PromotionRefused")
+        refused = self.status[version] not in allowed or version == 4
+        if refused and not force:
+            raise Refusal("PromotionRefused")
+        if version in self.gone:
+            raise Refusal("RegistryUnavailable")
+        return refused
+
+    def carry_out(self, kind: str, to: int, forced: bool) -> None:
+        self.intent = (kind, to, forced)
+        self.strike(Fault.AFTER_INTENT)
+        self.alias = to
+        self.strike(Fault.AFTER_ALIAS)
+        self.finish(kind, to, forced)
+
+    def finish(self, kind: str, to: int, forced: bool) -> None:
+        for point in (Fault.AFTER_PREVIOUS, Fault.AFTER_TAGS, Fault.IN_COMMIT):
+            self.strike(point)
+        self.commit(kind, to, forced)
+        self.strike(Fault.AFTER_COMMIT)
+
+    def commit(self, kind: str, to: int | None, forced: bool) -> None:
+        self.intent, self.drift = None, False
+        self.status = ["retired" if status == "production" else status for status in self.status]
+        self.committed.append((kind, to))
+        words = {"loss": "production_lost", "adoption": "drift_adopted", "rollback": "rollback_committed"}
+        promoted = "forced_promotion" if forced else "promotion_committed"
+        self.audited.append(words.get(kind, promoted))
+        self.expires = self.now + timedelta(days=7) if forced else None
+        if to is None:
+            self.line.pop()
+            return
+        self.status[to] = "production"
+        if kind == "rollback" and to in self.line:
+            del self.line[len(self.line) - self.line[::-1].index(to) :]
+        else:
+            self.line.append(to)
+
+    def strike(self, point: Fault) -> None:
+        if point is self.armed:
+            raise Crash
+
+
+@dataclass(frozen=True)
+class World:
+    """Where models are made: copies of one that has five versions, none of which ever served."""
+
+    services: Services
+    ledger: Engine
+    mlflow: Engine
+    versions: tuple[ModelVersion, ...]
+    audited: Callable[[str], list[str]]
+
+    def copy(self, model_id: str) -> list[ModelVersion]:
+        original = self.versions[0].model_id
+        for engine, table, column in (
+            (self.ledger, "model_versions", "model_id"),
+            (self.mlflow, "registered_models", "name"),
+            (self.mlflow, "model_versions", "name"),
+        ):
+            row = f"jsonb_populate_record(t, jsonb_build_object('{column}', cast(:copy AS text)))"
+            rows = f"INSERT INTO {table} SELECT ({row}).* FROM {table} AS t WHERE {column} = :original"
+            with engine.begin() as connection:
+                connection.execute(text(rows), {"copy": model_id, "original": original})
+        changed = "jsonb_build_object('model_id', cast(:copy AS text), 'id', gen_random_uuid())"
+        row = f"jsonb_populate_record(t, {changed})"
+        rows = f"INSERT INTO evaluations SELECT ({row}).* FROM evaluations AS t WHERE model_id = :original"
+        with self.ledger.begin() as connection:
+            connection.execute(text(rows), {"copy": model_id, "original": original})
+        return [version.model_copy(update={"model_id": model_id}) for version in self.versions]
+
+
+@pytest.fixture(scope="module")
+def world(
+    services: Services,
+    make_version: Callable[..., ModelVersion],
+    ledger_engine: Engine,
+    audited: Callable[[str], list[str]],
+) -> Iterator[World]:
+    original = "lightgbm_machineusd_1h"
+    versions = [make_version(original, sharpe=sharpe) for sharpe in (2.0, 2.0, 2.0, 2.0, 0.2)]
+    mlflow = create_engine(services.database.url("mlflow"))
+    # no server dies here, and waiting for the disk would take most of the time
+    tune(ledger_engine, "SET synchronous_commit = off")
+    yield World(services, ledger_engine, mlflow, tuple(versions), audited)
+    tune(ledger_engine, "RESET synchronous_commit")
+    mlflow.dispose()
+
+
+def tune(engine: Engine, change: str) -> None:
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.execute(text(f"ALTER SYSTEM {change}"))
+        connection.execute(text("SELECT pg_reload_conf()"))
+
+
+class Machine(RuleBasedStateMachine):
+    """Does everything twice: to the real one and to what is expected of it."""
+
+    def __init__(self, world: World, model_id: str) -> None:
+        super().__init__()
+        self.world, self.model_id = world, model_id
+        self.versions = world.copy(model_id)
+        self.labels = [version.version for version in self.versions]
+        self.expected = Expected([str(version.status) for version in self.versions])
+
+    @rule(version=numbers, saw=sights, force=st.booleans(), crash=crashes)
+    def promote(self, version: int, saw: str, force: bool, crash: Fault | None) -> None:
+        self.both(
+            crash,
+            lambda real: real.promote(
+                self.model_id,
+                self.labels[version],
+                ADMIN,
+                "tested",
+                self.expected.now,
+                self.sight(saw),
+                force,
+            ),
+            lambda expected: expected.promote(version, saw, force),
+        )
+
+    @rule(version=st.none() | numbers, saw=sights, force=st.booleans(), crash=crashes)
+    def rollback(self, version: int | None, saw: str, force: bool, crash: Fault | None) -> None:
+        to, now = None if version is None else self.labels[version], self.expected.now
+        self.both(
+            crash,
+            lambda real: real.rollback(
+                self.model_id, ADMIN, "tested", now, to, expected_champion=self.sight(saw), force=force
+            ),
+            lambda expected: expected.rollback(version, saw, force),
+        )
+
+    @rule(version=numbers)
+    def retire(self, version: int) -> None:
+        self.both(
+            None,
+            lambda real: real.retire(self.model_id, self.labels[version], ADMIN, "tested", self.expected.now),
+            lambda expected: expected.retire(version),
+        )
+
+    @rule(adopt=st.booleans(), crash=crashes)
+    def reconcile(self, adopt: bool, crash: Fault | None) -> None:
+        self.both(
+            crash,
+            lambda real: real.reconcile(self.model_id, ADMIN, self.expected.now, adopt, "tested"),
+            lambda expected: expected.settle(adopt),
+        )
+
+    @rule(crash=crashes)
+    def end_expired(self, crash: Fault | None) -> None:
+        self.both(
+            crash,
+            lambda real: real.end_expired(self.model_id, ADMIN, self.expected.now),
+            lambda expected: expected.end_expired(),
+        )
+
+    @rule(days=st.integers(1, 10))
+    def confirm(self, days: int) -> None:
+        self.both(
+            None,
+            lambda real: real.confirm(self.model_id, days, ADMIN, "tested", self.expected.now),
+            lambda expected: expected.confirm(days),
+        )
+
+    @rule(version=st.none() | numbers)
+    def move_the_alias_by_hand(self, version: int | None) -> None:
+        if version in self.expected.gone or version == self.expected.alias:
+            return
+        number = None if version is None else self.versions[version].mlflow_version
+        self.world.services.registry.point(self.model_id, "production", number)
+        self.expected.alias = version
+
+    @rule(version=numbers)
+    def delete_by_hand(self, version: int) -> None:
+        # some have to be left to do something with
+        if version in self.expected.gone or len(self.expected.gone) == 2:
+            return
+        number = str(self.versions[version].mlflow_version)
+        self.world.services.registry._client.delete_model_version(self.model_id, number)
+        self.expected.gone.add(version)
+        if self.expected.alias == version:
+            self.expected.alias = None
+
+    @rule(days=st.integers(1, 5))
+    def let_time_pass(self, days: int) -> None:
+        self.expected.now += timedelta(days=days)
+
+    @invariant()
+    def agree(self) -> None:
+        services, expected = self.world.services, self.expected
+        book = services.ledger.promotions
+        aliased = services.registry.aliased(self.model_id, "production")
+        assert aliased == (None if expected.alias is None else self.versions[expected.alias].mlflow_version)
+        status = {version.version: version.status for version in services.ledger.versions(self.model_id)}
+        assert [status[label] for label in self.labels] == expected.status
+        committed = book.committed(self.model_id)
+        assert [(change.kind, change.to_version) for change in committed] == [
+            (kind, self.label(to)) for kind, to in expected.committed
+        ]
+        assert [change.from_version for change in committed] == [
+            None,
+            *(change.to_version for change in committed),
+        ][:-1]
+        assert rollback_target(committed) == self.label(expected.target)
+        assert self.world.audited(self.model_id) == expected.audited
+        overdue = [change.model_id for change in book.expired_forced(expected.now)]
+        assert (self.model_id in overdue) == expected.overdue
+
+    def both(
+        self,
+        crash: Fault | None,
+        real: Callable[[Promotions], object],
+        expected: Callable[[Expected], object],
+    ) -> None:
+        self.expected.armed = crash
+        promotions = replace(self.world.services.promotions, fault=crash)
+        assert outcome(lambda: real(promotions)) == outcome(lambda: expected(self.expected))
+
+    def sight(self, saw: str) -> Any:
+        """What the caller says it saw; a reconciliation comes before it is compared."""
+        if saw == "nothing said":
+            return UNSET
+        settled = self.settled()
+        champion = settled.champion
+        return self.label(champion) if saw == "the champion" else "v19700101_000000"
+
+    def settled(self) -> Expected:
+        settled = replace(
+            self.expected,
+            committed=list(self.expected.committed),
+            line=list(self.expected.line),
+            audited=list(self.expected.audited),
+            armed=None,
+        )
+        settled.settle()
+        return settled
+
+    def label(self, number: int | None) -> str | None:
+        return None if number is None else self.labels[number]
+
+
+def outcome(deed: Callable[[], object]) -> str | None:
+    try:
+        deed()
+    except Crash:
+        return "crash"
+    except CLMError as error:
+        return type(error).__name__
+    except Refusal as refusal:
+        return str(refusal)
+    return None
+
+
+Play = Callable[[hypothesis.settings], int]
+
+
+@pytest.fixture
+def play(world: World, monkeypatch: pytest.MonkeyPatch) -> Play:
+    """Plays sequences of deeds, each with a model of its own; answers with how many."""
+
+    def strike(point: Fault, armed: Fault | None) -> None:
+        if point is armed:
+            raise Crash
+
+    def run(how: hypothesis.settings) -> int:
+        played = list[Machine]()
+
+        def machine() -> Machine:
+            played.append(Machine(world, f"lightgbm_m{next(NUMBERS)}usd_1h"))
+            return played[-1]
+
+        run_state_machine_as_test(machine, settings=how)
+        return len(played)
+
+    monkeypatch.setattr("clm_core.registry.promotion.strike", strike)
+    monkeypatch.setattr("clm_core.ledger.promotions.strike", strike)
+    return run
+
+
+def test_any_sequence_of_deeds_and_accidents_ends_where_the_model_says(
+    play: Play, verify_audit: Callable[[], None]
+) -> None:
+    how = hypothesis.settings(max_examples=SEQUENCES, stateful_step_count=STEPS)
+    assert play(how) >= SEQUENCES
+    verify_audit()
+
+
+def previous_alias(history: Sequence[Promotion]) -> str | None:
+    return history[-1].from_version if history else None
+
+
+def last_but_one(history: Sequence[Promotion]) -> str | None:
+    served = [change.to_version for change in history]
+    return served[-2] if len(served) > 1 else None
+
+
+@pytest.mark.skipif("CHAOS_REPETITIONS" not in os.environ, reason="takes a minute: `make chaos` runs it")
+@pytest.mark.parametrize("wrong", [previous_alias, last_but_one], ids=lambda wrong: wrong.__name__)
+def test_a_rollback_that_goes_elsewhere_is_noticed(
+    wrong: Callable[[Sequence[Promotion]], str | None], play: Play, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("clm_core.registry.promotion.rollback_target", wrong)
+    how = hypothesis.settings(
+        max_examples=1000, stateful_step_count=STEPS, phases=[hypothesis.Phase.generate]
+    )
+    with pytest.raises(AssertionError):
+        play(how)

@@ -1,0 +1,251 @@
+"""An MLflow server that dies, stops, fails or breaks off while it is told to move the alias."""
+
+import contextlib
+import http.client
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from datetime import UTC, datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
+
+from clm_core.domain.actors import Actor, Role
+from clm_core.domain.errors import RegistryUnavailable
+from clm_core.domain.versions import ModelVersion
+from clm_core.registry.mlflow_registry import MLflowRegistry
+from clm_core.registry.promotion import Promotions
+from clm_core.services import Services
+
+pytestmark = pytest.mark.xdist_group("servers")
+
+NOW = datetime(2026, 3, 4, 12, tzinfo=UTC)
+ADA = Actor(name="ada", role=Role.OPERATOR)
+REPETITIONS = int(os.environ.get("CHAOS_REPETITIONS", "1"))
+CONVERGED_WITHIN_SECONDS = 60
+
+
+class Server:
+    """MLflow's own, as `clm up` starts it."""
+
+    def __init__(self, services: Services) -> None:
+        self.port = free_port()
+        self._environment = os.environ | {
+            "MLFLOW_BACKEND_STORE_URI": services.database.url("mlflow"),
+            "MLFLOW_DEFAULT_ARTIFACT_ROOT": str(services.settings.home / "mlflow" / "artifacts"),
+            "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        }
+        self.start()
+
+    def start(self) -> None:
+        command = [sys.executable, "-m", "clm_core.registry.server", str(self.port)]
+        self._process = subprocess.Popen(command, env=self._environment)
+        wait_until(self.answers, 120)
+
+    def answers(self) -> bool:
+        with contextlib.suppress(OSError):
+            return self.ask("GET", "/health", b"", {}, timeout=2)[0] == 200
+        return False
+
+    def ask(
+        self, method: str, path: str, body: bytes, headers: dict[str, str], timeout: float = 120
+    ) -> tuple[int, bytes]:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
+        with contextlib.closing(connection):
+            connection.request(method, path, body, headers)
+            answer = connection.getresponse()
+            return answer.status, answer.read()
+
+    def signal(self, number: signal.Signals) -> None:
+        self._process.send_signal(number)
+
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.wait()
+
+
+class Proxy(ThreadingHTTPServer):
+    """Between us and the server; from the moment the alias `production` is to be moved, `accident` rules."""
+
+    daemon_threads = True
+
+    def __init__(self, server: Server) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.behind = server
+        self.accident: str | None = None
+        self.happened = threading.Event()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}"
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Breaking off is what it is for."""
+
+    def arm(self, accident: str) -> None:
+        self.accident = accident
+        self.happened.clear()
+
+    def end(self) -> None:
+        """The server is back."""
+        match self.accident:
+            case "killed":
+                self.behind.start()
+            case "stopped":
+                self.behind.signal(signal.SIGCONT)
+        self.accident = None
+
+
+class Handler(BaseHTTPRequestHandler):
+    server: Proxy
+
+    def forward(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        proxy = self.server
+        if "registered-models/alias" in self.path and b'"production"' in body and proxy.accident:
+            if not proxy.happened.is_set():
+                STRIKES.get(proxy.accident, lambda server: None)(proxy.behind)
+            proxy.happened.set()
+        fails = proxy.happened.is_set()
+        if fails and proxy.accident == "answers 500":
+            return self.send_error(500)
+        status, answer = proxy.behind.ask(self.command, self.path, body, dict(self.headers))
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(answer)))
+        self.end_headers()
+        self.wfile.write(answer[: len(answer) // 2] if fails and proxy.accident == "cut short" else answer)
+        return None
+
+    # http.server looks for these names
+    do_GET = do_POST = do_PATCH = do_DELETE = forward  # noqa: N815
+
+    def log_message(self, format: str, *arguments: Any) -> None:
+        """Not into the tests' output."""
+
+
+STRIKES: dict[str, Callable[[Server], None]] = {
+    "killed": Server.kill,
+    "stopped": lambda server: server.signal(signal.SIGSTOP),
+}
+
+
+@pytest.fixture(scope="module")
+def server(services: Services) -> Iterator[Server]:
+    started = Server(services)
+    yield started
+    started.kill()
+
+
+@pytest.fixture
+def proxy(server: Server, services: Services, monkeypatch: pytest.MonkeyPatch) -> Iterator[Proxy]:
+    import mlflow
+
+    services.registry.connect()
+    used = mlflow.get_tracking_uri()
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "2")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+    with Proxy(server) as opened:
+        threading.Thread(target=opened.serve_forever, daemon=True).start()
+        yield opened
+        opened.shutdown()
+    mlflow.set_tracking_uri(used)
+    mlflow.set_registry_uri(used)
+
+
+@pytest.mark.parametrize("repetition", range(REPETITIONS))
+@pytest.mark.parametrize("accident", ["answers 500", "cut short", "stopped", "killed"])
+def test_a_server_lost_between_intent_and_alias_leaves_the_old_or_the_new_version_serving(
+    accident: str,
+    repetition: int,
+    services: Services,
+    proxy: Proxy,
+    make_version: Callable[..., ModelVersion],
+    model_id: str,
+    check: Callable[[str], None],
+) -> None:
+    old, new = make_version(model_id), make_version(model_id)
+    services.promotions.promote(model_id, old.version, ADA, "", NOW)
+    through = MLflowRegistry(proxy.url, services.settings.home / "mlflow" / "artifacts")
+    promotions = Promotions(services.ledger, through)
+    through.connect()
+    either = {old.mlflow_version, new.mlflow_version}
+    with watched(services, model_id) as seen:
+        proxy.arm(accident)
+        began = time.monotonic()
+        with pytest.raises(RegistryUnavailable, match="clm reconcile"):
+            promotions.promote(model_id, new.version, ADA, "", NOW)
+        assert time.monotonic() - began < 30
+        assert proxy.happened.is_set()
+        # a trader who asks the server itself hears of the outage, never of no version
+        with contextlib.suppress(RegistryUnavailable):
+            assert through.aliased(model_id, "production") in either
+        proxy.end()
+        wait_until(lambda: converged(promotions, model_id, check), CONVERGED_WITHIN_SECONDS)
+    assert seen
+    assert seen <= either
+    assert through.aliased(model_id, "production") in either
+
+
+def test_a_promotion_through_a_server_is_like_any_other(
+    services: Services,
+    proxy: Proxy,
+    make_version: Callable[..., ModelVersion],
+    model_id: str,
+    check: Callable[[str], None],
+) -> None:
+    through = MLflowRegistry(proxy.url, services.settings.home / "mlflow" / "artifacts")
+    promotions = replace(services.promotions, registry=through)
+    for version in (make_version(model_id), make_version(model_id)):
+        promotions.promote(model_id, version.version, ADA, "", NOW)
+    promotions.rollback(model_id, ADA, "", NOW)
+    check(model_id)
+
+
+def converged(promotions: Promotions, model_id: str, check: Callable[[str], None]) -> bool:
+    """A request that the server took before it stopped may still be carried out: that is put back too."""
+    try:
+        promotions.reconcile(model_id, ADA, NOW)
+        check(model_id)
+    except (RegistryUnavailable, AssertionError):
+        return False
+    return True
+
+
+@contextlib.contextmanager
+def watched(services: Services, model_id: str) -> Iterator[set[int | None]]:
+    """What a trader sees who looks all the time."""
+    seen, over = set[int | None](), threading.Event()
+
+    def look() -> None:
+        while not over.wait(0.05):
+            seen.add(services.registry.aliased(model_id, "production"))
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    try:
+        yield seen
+    finally:
+        over.set()
+        thread.join()
+
+
+def wait_until(done: Callable[[], bool], seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while not done():
+        assert time.monotonic() < deadline, f"not within {seconds} s"
+        time.sleep(0.2)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
