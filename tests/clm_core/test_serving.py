@@ -19,6 +19,7 @@ import joblib
 import mlflow
 import numpy as np
 import pytest
+import skops.io
 from sqlalchemy import create_engine, text
 
 from clm_core import retraining
@@ -257,9 +258,54 @@ def with_joblib(mark: Path) -> bytes:
 def as_torch_does(mark: Path) -> bytes:
     """A checkpoint's layout: a zip whose `data.pkl` is unpickled; one member wants out of the folder."""
     with zipfile.ZipFile(file := io.BytesIO(), "w") as archive:
-        archive.writestr("archive/data.pkl", pickled(mark))
+        archive.writestr("archive/data.pkl", pickle.dumps(Payload(mark), protocol=2))
+        archive.writestr("archive/byteorder", "little")
+        archive.writestr("archive/version", "3\n")
+        archive.writestr("archive/data/0", bytes(4))
         archive.writestr("../../../../escaped", "x")
     return file.getvalue()
+
+
+OLD_TORCH = (
+    0x1950A86A20F9469CFC6C,
+    1001,
+    {"protocol_version": 1001, "little_endian": True, "type_sizes": {"short": 2, "int": 4, "long": 4}},
+)
+"""What torch wrote before a model until 1.6, and still reads: its magic number, version and machine."""
+
+
+def as_torch_did(mark: Path) -> bytes:
+    """Pickles, one after the other; the last two are the model and the names of its tensors."""
+    file = io.BytesIO()
+    for part in (*OLD_TORCH, Payload(mark), []):
+        pickle.dump(part, file, protocol=2)
+    return file.getvalue()
+
+
+def unpickled_one_by_one(raw: bytes) -> list[object]:
+    file = io.BytesIO(raw)
+    return [pickle.load(file) for _ in range(len(OLD_TORCH) + 2)]
+
+
+class Restored:
+    """Restored by skops, it leaves a mark."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __getstate__(self) -> dict[str, object]:
+        return {"mark": str(self.mark)}
+
+    def __setstate__(self, state: dict[str, str]) -> None:
+        os.mkdir(state["mark"])
+
+
+def with_skops(mark: Path) -> bytes:
+    return skops.io.dumps(Restored(mark))
+
+
+def trusting_its_own_list(raw: bytes) -> object:
+    return skops.io.loads(raw, trusted=skops.io.get_untrusted_types(data=raw))
 
 
 HOSTILE: list[tuple[Callable[[Path], bytes], Callable[[bytes], object]]] = [
@@ -267,6 +313,8 @@ HOSTILE: list[tuple[Callable[[Path], bytes], Callable[[bytes], object]]] = [
     (gzipped, lambda raw: pickle.loads(gzip.decompress(raw))),
     (with_joblib, lambda raw: joblib.load(io.BytesIO(raw))),
     (as_torch_does, lambda raw: pickle.loads(zipfile.ZipFile(io.BytesIO(raw)).read("archive/data.pkl"))),
+    (as_torch_did, unpickled_one_by_one),
+    (with_skops, trusting_its_own_list),
 ]
 
 
