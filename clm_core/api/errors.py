@@ -23,6 +23,7 @@ STATUS: Mapping[type[CLMError], HTTPStatus] = {
     errors.SourceUnavailable: HTTPStatus.SERVICE_UNAVAILABLE,
     errors.ModelError: HTTPStatus.UNPROCESSABLE_ENTITY,
     errors.BundleCorrupt: HTTPStatus.CONFLICT,
+    errors.InvalidCursor: HTTPStatus.UNPROCESSABLE_ENTITY,
     errors.DatabaseUnavailable: HTTPStatus.SERVICE_UNAVAILABLE,
     errors.ServerUnavailable: HTTPStatus.SERVICE_UNAVAILABLE,
     errors.RegistryUnavailable: HTTPStatus.SERVICE_UNAVAILABLE,

@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from fastapi import Path, Query
+from fastapi import Path
 from pydantic import StringConstraints
 
 MODEL_ID = r"^[a-z0-9][a-z0-9_-]{0,99}$"
@@ -15,4 +15,3 @@ Text = Annotated[str, StringConstraints(max_length=2000, pattern=r"^[^\x00]*$")]
 
 ModelIdInPath = Annotated[str, Path(pattern=MODEL_ID, examples=["xgboost_btcusdt_1h"])]
 LabelInPath = Annotated[str, Path(pattern=LABEL, examples=["v20251204_143022"])]
-Limit = Annotated[int, Query(ge=1, le=500, description="How many at most.")]

@@ -57,6 +57,7 @@ ROUTES = (
         Role.VIEWER,
         kind=HTMLResponse,
     ),
+    Route("GET", "/clm/candidates", models.list_candidates, Role.VIEWER),
     Route("GET", "/clm/events", events.events, Role.VIEWER, kind=EventSourceResponse),
     Route("POST", "/clm/train", jobs.train, Role.OPERATOR, status=202, answer=Answer),
     # forcing one takes an admin: that is a rule of promotion, not of this address

@@ -9,22 +9,16 @@ from clm_core.api.auth import Caller
 from clm_core.api.context import Connected
 from clm_core.api.errors import problem
 from clm_core.api.once import DoneOnce, written
-from clm_core.api.parameters import MODEL_ID, Limit
 from clm_core.domain.actors import Actor
 from clm_core.domain.jobs import RetrainRequest, TrainingJob
+from clm_core.domain.listings import JobQuery, Page
 from clm_core.domain.triggers import Answer, Reply, TriggerRequest
-from clm_core.domain.vocabulary import JobStatus
 from clm_core.triggers import door
 
 
-def list_jobs(
-    clm: Connected,
-    status: JobStatus | None = None,
-    model_id: Annotated[str | None, Query(pattern=MODEL_ID)] = None,
-    limit: Limit = 50,
-) -> list[TrainingJob]:
+def list_jobs(clm: Connected, query: Annotated[JobQuery, Query()]) -> Page[TrainingJob]:
     """Training jobs, newest first."""
-    return clm.ledger.jobs(status=status, model_id=model_id, limit=limit)
+    return clm.ledger.find_jobs(query)
 
 
 def one_job(job_id: UUID, clm: Connected) -> TrainingJob:

@@ -7,12 +7,13 @@ from fastapi.responses import FileResponse
 from pydantic import BaseModel
 
 from clm_core.api.context import Connected
-from clm_core.api.parameters import MODEL_ID, LabelInPath, Limit, ModelIdInPath
+from clm_core.api.parameters import LabelInPath, ModelIdInPath
+from clm_core.domain.candidates import StrategyCandidate
 from clm_core.domain.errors import NotFound
 from clm_core.domain.evaluations import EvaluationResult, Verdict
 from clm_core.domain.jobs import TrainingJob
+from clm_core.domain.listings import CandidateQuery, ListedVersion, Page, VersionQuery
 from clm_core.domain.versions import ModelVersion
-from clm_core.domain.vocabulary import ModelStatus
 from clm_core.services import Services
 
 REPORT_POLICY = (
@@ -33,14 +34,14 @@ class VersionDetails(BaseModel):
     verdict: Verdict | None
 
 
-def list_models(
-    clm: Connected,
-    model_id: Annotated[str | None, Query(pattern=MODEL_ID)] = None,
-    status: ModelStatus | None = None,
-    limit: Limit = 50,
-) -> list[ModelVersion]:
-    """Versions of models, newest first."""
-    return clm.ledger.versions(model_id=model_id, status=status, limit=limit)
+def list_models(clm: Connected, query: Annotated[VersionQuery, Query()]) -> Page[ListedVersion]:
+    """Versions of models, each with what its newest evaluation measured."""
+    return clm.ledger.find_versions(query)
+
+
+def list_candidates(clm: Connected, query: Annotated[CandidateQuery, Query()]) -> Page[StrategyCandidate]:
+    """Strategies that evolution, or somebody, proposes to train."""
+    return clm.ledger.candidates.find(query)
 
 
 def one_version(model_id: ModelIdInPath, version: LabelInPath, clm: Connected) -> VersionDetails:

@@ -31,11 +31,14 @@ Client = Callable[[Role | None], TestClient]
 
 @pytest.fixture(scope="session")
 def wired(services: Services) -> Services:
-    """With a webhook source in the middle of replacing its secret, and room for many writes."""
+    """With a webhook source in the middle of replacing its secret, and room for many requests."""
     settings = services.settings.model_copy(
         update={
             "api": ApiSettings(
-                hosts=("testserver", "127.0.0.1"), writes_per_minute=100_000, body_seconds=0.5
+                hosts=("testserver", "127.0.0.1"),
+                writes_per_minute=100_000,
+                failed_logins_per_minute=100_000,
+                body_seconds=0.5,
             ),
             "webhooks": {"monitor": WebhookSource(secrets=(SecretStr(OLD), SecretStr(NEW)))},
         }

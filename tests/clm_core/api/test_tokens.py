@@ -68,18 +68,11 @@ def test_making_and_revoking_are_in_the_audit_with_who_did_it(client: Client, se
     ],
 )
 def test_a_token_changed_in_any_way_opens_nothing(
-    change: Callable[[str], str], api_without_limits: TestClient, make_token: MakeToken
+    change: Callable[[str], str], client: Client, make_token: MakeToken
 ) -> None:
     shown = change(make_token(Role.ADMIN)).encode()
     headers = {b"Authorization": b"Bearer " + shown}
-    assert api_without_limits.get("/clm/jobs", headers=headers).status_code == 401
-
-
-@pytest.fixture(scope="module")
-def api_without_limits(wired: Services) -> TestClient:
-    api = wired.settings.api.model_copy(update={"failed_logins_per_minute": 10**6})
-    settings = wired.settings.model_copy(update={"api": api})
-    return TestClient(create_app(replace(wired, settings=settings)), raise_server_exceptions=False)
+    assert client(None).get("/clm/jobs", headers=headers).status_code == 401
 
 
 def test_a_token_opens_nothing_from_the_moment_it_expires(wired: Services, make_token: MakeToken) -> None:
@@ -145,4 +138,4 @@ def limited() -> ApiSettings:
     ids=json.dumps,
 )
 def test_a_token_that_cannot_be_is_refused(body: dict[str, object], client: Client) -> None:
-    assert client(Role.ADMIN).post("/clm/tokens", json=body).status_code == 422
+    assert client(Role.ADMIN).post("/clm/tokens", json=body).status_code in {400, 422}

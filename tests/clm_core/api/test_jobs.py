@@ -1,0 +1,97 @@
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from fastapi.testclient import TestClient
+
+from clm_core.domain.actors import Role
+from clm_core.domain.versions import ModelVersion
+from clm_core.services import Services
+
+pytestmark = pytest.mark.xdist_group("servers")
+
+Client = Callable[[Role | None], TestClient]
+MakeVersion = Callable[..., ModelVersion]
+
+
+@pytest.fixture(scope="module")
+def btcusdt(services: Services, tmp_path_factory: pytest.TempPathFactory) -> None:
+    file = tmp_path_factory.mktemp("bars") / "btcusdt.csv"
+    services.market.bars("BTCUSD", "1h", days=100).to_frame().to_csv(file, index_label="timestamp")
+    services.market.import_file(Path(file), "BTCUSDT", "1h", now=services.clock())
+
+
+def test_the_training_of_the_interface_s_description_works_as_it_stands(
+    btcusdt: None, client: Client, services: Services
+) -> None:
+    body = {
+        "model_type": "xgboost",
+        "symbol": "BTCUSDT",
+        "timeframe": "1h",
+        "dataset_span_days": 90,
+        "training_params": {"max_depth": 5},
+    }
+    answer = client(Role.OPERATOR).post("/clm/train", json=body)
+    assert (answer.status_code, answer.json()["reply"]) == (202, "accepted")
+    assert answer.json()["request"]["actor"] == {"name": "operator", "role": "operator"}
+    job = client(Role.VIEWER).get(f"/clm/jobs/{answer.json()['job_id']}").json()
+    assert (job["status"], job["requested_by"], job["training_params"]) == (
+        "pending",
+        "operator",
+        {"max_depth": 5},
+    )
+    again = client(Role.OPERATOR).post("/clm/train", json=body | {"requested_by": "the desk"})
+    assert (again.status_code, again.json()["reply"]) == (202, "coalesced")
+    assert again.json()["request"]["training"]["requested_by"] == "the desk"
+    entry = next(
+        found
+        for found in reversed(services.ledger.audit_after(0, 10**6))
+        if (found.action, found.subject) == ("job_created", job["id"])
+    )
+    assert (entry.actor, entry.role) == ("operator", "operator")
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        pytest.param({"symbol": "NOSUCHTHING"}, "there is no series NOSUCHTHING", id="unknown-series"),
+        pytest.param({"training_params": {"max_dept": 5}}, "max_depth", id="misspelt-parameter"),
+        pytest.param({"model_type": "prophet"}, "body.model_type", id="unknown-type"),
+        pytest.param({"dataset_span_days": 0}, "body.dataset_span_days", id="no-days"),
+        pytest.param({"dataset_span_day": 90}, "body.dataset_span_day", id="misspelt-field"),
+    ],
+)
+def test_a_training_that_cannot_be_is_refused_in_words(
+    change: dict[str, object], words: str, client: Client
+) -> None:
+    body = {"model_type": "xgboost", "symbol": "BTCUSD"} | change
+    answer = client(Role.OPERATOR).post("/clm/train", json=body)
+    assert answer.status_code == 422
+    assert words in answer.json()["detail"]
+
+
+def test_versions_are_filtered_ordered_and_read_page_by_page(
+    client: Client, make_version: MakeVersion, model_id: str
+) -> None:
+    day = datetime(2026, 1, 1, tzinfo=UTC)
+    for number, sharpe in enumerate((1.5, 3.0, 0.2)):
+        make_version(model_id, sharpe=sharpe, now=day + timedelta(days=number))
+    asked = {"model_id": model_id, "min_sharpe": "1", "order": "sharpe_ratio", "limit": "1"}
+    first = client(Role.VIEWER).get("/clm/models", params=asked).json()
+    second = client(Role.VIEWER).get("/clm/models", params=asked | {"after": first["next"]}).json()
+    listed = [*first["items"], *second["items"]]
+    assert [each["evaluation"]["sharpe_ratio"] for each in listed] == [3.0, 1.5]
+    assert second["next"] is None
+    other_list = client(Role.VIEWER).get("/clm/models", params={"after": first["next"]})
+    assert (other_list.status_code, other_list.json()["type"]) == (422, "urn:clm:problem:invalid-cursor")
+    since = {"model_id": model_id, "since": "2026-01-02T00:00:00Z", "until": "2026-01-03T00:00:00Z"}
+    found = client(Role.VIEWER).get("/clm/models", params=since).json()["items"]
+    assert [each["version"]["version"] for each in found] == ["v20260102_000000"]
+
+
+@pytest.mark.parametrize(
+    "question", ["min_sharpe=nan", "sharpe=1", "since=2026-01-01T00:00:00", "limit=1001"]
+)
+def test_a_question_that_means_nothing_is_refused(question: str, client: Client) -> None:
+    assert client(Role.VIEWER).get(f"/clm/models?{question}").status_code == 422

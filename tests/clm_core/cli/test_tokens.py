@@ -1,0 +1,42 @@
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from clm_core.cli.app import app
+from clm_core.domain.errors import NotFound
+from clm_core.services import Services
+
+pytestmark = pytest.mark.xdist_group("servers")
+
+Clm = Callable[..., str]
+
+
+@pytest.fixture
+def clm(home: Path, services: Services, monkeypatch: pytest.MonkeyPatch) -> Clm:
+    """In this process; an error is raised, as it is for `main`, which prints it."""
+    monkeypatch.setenv("CLM_HOME", str(home))
+
+    def run(*words: object) -> str:
+        return CliRunner().invoke(app, ["tokens", *map(str, words)], catch_exceptions=False).stdout
+
+    return run
+
+
+def test_a_secret_is_printed_alone_once_and_opens_until_it_is_revoked(clm: Clm, services: Services) -> None:
+    secret = clm("create", "airflow", "--role", "operator", "--days", 30).strip()
+    token = services.ledger.tokens.authenticate(secret, services.clock())
+    assert (token.name, token.role, (token.expires_at - token.created_at).days) == ("airflow", "operator", 30)
+    listed = clm("list")
+    assert "airflow" in listed
+    assert secret not in listed
+    assert "was revoked at" in clm("revoke", token.id)
+    [found] = [each for each in json.loads(clm("list", "--json")) if each["id"] == token.id]
+    assert found["revoked_at"] is not None
+
+
+def test_a_token_that_is_not_there_cannot_be_revoked(clm: Clm) -> None:
+    with pytest.raises(NotFound, match="`clm tokens list` shows them"):
+        clm("revoke", "0" * 12)
