@@ -1,0 +1,39 @@
+"""The commands of the user guide's chapter work as they are printed there."""
+
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from clm_core.domain.actors import Role
+
+pytestmark = [
+    pytest.mark.xdist_group("servers"),
+    pytest.mark.skipif(shutil.which("curl") is None, reason="no curl on this machine"),
+]
+
+GUIDE = Path(__file__).parents[3] / "docs" / "user-guide.md"
+CHAPTER = GUIDE.read_text(encoding="utf-8").partition("## The REST API")[2].partition("\n## ")[0]
+COMMANDS = re.findall(r"^curl .*$", CHAPTER, re.MULTILINE)
+
+
+def test_the_chapter_has_commands() -> None:
+    assert len(COMMANDS) >= 7
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_command_of_the_guide_succeeds(command: str, server: Any, make_token: Callable[..., str]) -> None:
+    environment = os.environ | {"CLM": server.url, "TOKEN": make_token(Role.ADMIN)}
+    answer = subprocess.run(
+        ["sh", "-c", command.replace("curl", "curl --silent --fail-with-body --noproxy '*'", 1)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert answer.returncode == 0, answer.stdout
