@@ -66,7 +66,7 @@ def plain_calls(services: Services) -> None:
         tested = retraining.test_out_of_sample(services, bars, trained)
         verdict = retraining.judge(services, lease, version, tested)
         report = retraining.explain(services, job, version, bars, trained, tested, verdict)
-        retraining.summary_page(version, verdict, report)
+        retraining.summary_page(services, version, verdict, report)
 
 
 def _timed(work: Callable[[], object]) -> float:

@@ -18,6 +18,7 @@ from uuid import UUID
 
 import numpy as np
 
+from clm_core import stack
 from clm_core.backtest.engine import backtest
 from clm_core.backtest.metrics import summarise
 from clm_core.backtest.results import Backtest, Metrics
@@ -318,8 +319,8 @@ def explain(
     return Report(html, picture.read_bytes())
 
 
-def summary_page(version: ModelVersion, verdict: Verdict, report: Report) -> str:
-    """Markdown for a run's page: the verdict in words, the criteria, the equity curve."""
+def summary_page(services: Services, version: ModelVersion, verdict: Verdict, report: Report) -> str:
+    """Markdown for a run's page: verdict, criteria, equity curve, and where to look further."""
     met = {True: "yes", False: "**no**"}
     rows = [
         f"| {leg.label} | {leg.value:.4g} | {leg.comparison} {leg.limit:,.6g} | {met[leg.passed]} |"
@@ -339,10 +340,52 @@ def summary_page(version: ModelVersion, verdict: Verdict, report: Report) -> str
             "",
             f"![equity curve](data:image/png;base64,{b64encode(report.equity_png).decode()})",
             "",
+            *_links(services, version, report),
+        ]
+    )
+
+
+def beside_champion(services: Services, version: ModelVersion, verdict: Verdict) -> list[dict[str, str]]:
+    """A row a condition: what was measured of the version, and of the one that serves when it was judged."""
+    champion = services.ledger.promotions.champion(version.model_id)
+    theirs = _measured(services, version.model_id, champion)
+    return [
+        {
+            "criterion": leg.label,
+            f"{version.version} (challenger)": f"{leg.value:.4g}",
+            f"{champion or 'nothing'} (serves)": theirs.get(leg.name, "-"),
+            "required": f"{leg.comparison} {leg.limit:,.6g}",
+        }
+        for leg in verdict.legs
+    ]
+
+
+def _measured(services: Services, model_id: str, version: str | None) -> dict[str, str]:
+    if version is None:
+        return {}
+    try:
+        _, verdict = services.ledger.evaluation(model_id, version)
+    except NotFound:
+        # it came to serve by hand
+        return {}
+    return {leg.name: f"{leg.value:.4g}" for leg in verdict.legs}
+
+
+def _links(services: Services, version: ModelVersion, report: Report) -> list[str]:
+    """Into MLflow's pages while `clm up` serves them, otherwise to files of this machine."""
+    state = stack.running(services.settings.home)
+    if state is None:
+        return [
             f"MLflow: `{version.model_path}`  ",
             f"[Tear sheet]({report.html.as_uri()}) at `{report.html}`",
         ]
-    )
+    model = f"{state.mlflow_url}/#/models/{version.model_id}"
+    sheet = f"get-artifact?path=report/{report.html.name}&run_uuid={version.mlflow_run_id}"
+    return [
+        f"[This version in MLflow]({model}/versions/{version.mlflow_version}), `{version.model_path}`  ",
+        f"[All versions, and which one serves]({model})  ",
+        f"[Tear sheet]({state.mlflow_url}/{sheet}) to download, also at `{report.html}`",
+    ]
 
 
 def code_version() -> str:

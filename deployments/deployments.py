@@ -60,6 +60,8 @@ class Deployment:
     scheduled_parameters: dict[str, Any] = field(default_factory=dict)
     """What a run on schedule is given instead."""
     tags: tuple[str, ...] = ()
+    at_once: int | None = 1
+    """How many of its runs may run at the same time; None: as many as the worker takes."""
     collision_strategy: str = "ENQUEUE"
     """What happens to a run while another one of this deployment runs: `ENQUEUE` or `CANCEL_NEW`."""
 
@@ -88,9 +90,19 @@ class Deployment:
             "tags": [TAG, *self.tags],
             "parameters": self.parameters,
             "schedules": [schedule] if schedule else [],
-            "concurrency_limit": {"limit": 1, "collision_strategy": self.collision_strategy},
+            "concurrency_limit": self.at_once
+            and {"limit": self.at_once, "collision_strategy": self.collision_strategy},
             "pull": [],
         }
+
+
+_ON_DEMAND = Deployment(
+    entrypoint="flows.retrain.retrain",
+    name="on-demand",
+    description="Retrain any model on any market, also one that has no schedule.",
+    every=None,
+    at_once=None,
+)
 
 
 @dataclass(frozen=True)
@@ -113,7 +125,7 @@ def wanted(settings: Settings) -> list[Deployment]:
     retrains = [
         _retrain(market, model_type) for market in settings.universe for model_type in _model_types(market)
     ]
-    return [*retrains, *_upkeep()]
+    return [*retrains, _ON_DEMAND, *_upkeep()]
 
 
 def prefect_yaml(settings: Settings) -> dict[str, Any]:
@@ -267,7 +279,7 @@ def _write(
         parameter_openapi_schema=schema,
         enforce_parameter_schema=True,
         schedules=_schedules(deployment),
-        concurrency_limit=1,
+        concurrency_limit=deployment.at_once,
         concurrency_options=ConcurrencyOptions(
             collision_strategy=ConcurrencyLimitStrategy(deployment.collision_strategy)
         ),

@@ -16,10 +16,11 @@ from tasks.judge import judge
 from tasks.open_job import open_job
 from tasks.register import register
 from tasks.show import show
+from tasks.tag_run import tag_run
 from tasks.train import train
 
 
-@flow(name="retrain", flow_run_name="{request.model_type.value} {request.symbol} {request.timeframe}")
+@flow(name="retrain", flow_run_name="{request.model_id} {request.trigger_reason.value}")
 def retrain(request: RetrainRequest, job_id: UUID | None = None) -> retraining.Outcome | State[Answer]:
     """Retrain a model on the newest bars, backtest it out of sample and judge it.
 
@@ -27,6 +28,7 @@ def retrain(request: RetrainRequest, job_id: UUID | None = None) -> retraining.O
         request: What is to be retrained.
         job_id: Leave it empty: the job that was made for an accepted request, which is to be run now.
     """
+    tag_run(request)
     job = open_job(request, job_id)
     if isinstance(job, Answer):
         return Completed(message=job.sentence, data=job)

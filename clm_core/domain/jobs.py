@@ -8,27 +8,47 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from clm_core.domain.vocabulary import JobStatus, ModelType, TriggerReason
 
+TIMEFRAMES = ("1m", "5m", "15m", "30m", "1h", "4h", "1d")
+"""Offered in the launch form; the market data know them as `Timeframe`."""
+
+
+def _in_order(schema: dict[str, Any]) -> None:
+    """The launch form sorts fields by position; PostgreSQL's JSON keeps no order of its own."""
+    for position, field in enumerate(schema["properties"].values()):
+        field["position"] = position
+
 
 class RetrainRequest(BaseModel):
-    """What somebody, or something, asks to have retrained; also the launch form in the Prefect UI."""
+    """Which model to retrain, on what, and why."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", json_schema_extra=_in_order)
 
-    model_type: ModelType = Field(description="The kind of model to train.")
-    symbol: str = Field(description="The market, as `clm data list` names it: BTCUSD.")
-    timeframe: str = Field(default="1h", description="Length of a bar: 1m, 5m, 15m, 30m, 1h, 4h or 1d.")
+    model_type: ModelType = Field(title="Model type", description="The kind of model to train.")
+    symbol: str = Field(description="The market, as clm data list names it: BTCUSD.")
+    timeframe: str = Field(
+        default="1h", description="Length of a bar.", json_schema_extra={"enum": list(TIMEFRAMES)}
+    )
     dataset_span_days: int = Field(
         default=365,
         gt=0,
-        le=36_500,
+        title="Span of the data (days)",
         description="Days of bars, counted back from the newest, that the training may see.",
     )
-    trigger_reason: TriggerReason = Field(default=TriggerReason.MANUAL, description="Why it is retrained.")
-    training_params: dict[str, Any] = Field(
-        default_factory=dict, description="Parameters that differ from the model type's defaults."
+    trigger_reason: TriggerReason = Field(
+        default=TriggerReason.MANUAL, title="Reason", description="Why it is retrained."
     )
-    seed: int = Field(default=0, ge=0, lt=2**32, description="Seed of everything random in the training.")
-    requested_by: str = Field(default="unknown", min_length=1, description="Who asks.")
+    training_params: dict[str, Any] = Field(
+        default_factory=dict,
+        title="Training parameters",
+        description='Those that differ from the model type\'s defaults, as JSON: {"max_depth": 5}. '
+        "One that is unknown or out of range is refused, with the valid ones named.",
+    )
+    seed: int = Field(default=0, ge=0, description="Seed of everything random in the training.")
+    requested_by: str = Field(default="unknown", title="Asked by", description="Your name, for the record.")
+
+    @property
+    def model_id(self) -> str:
+        return model_id(self.model_type, self.symbol, self.timeframe)
 
 
 class TrainingJob(BaseModel):
