@@ -160,7 +160,10 @@ def _to_prefect(api: str, event: OutgoingEvent) -> None:
         "resource": {"prefect.resource.id": f"clm.{subject}"},
         "payload": event.payload,
     }
-    _post(f"{api}/events", json.dumps([told]), {"content-type": "application/json"})
+    headers = {"content-type": "application/json"}
+    if auth := os.environ.get("PREFECT_API_AUTH_STRING"):
+        headers["authorization"] = f"Basic {b64encode(auth.encode()).decode()}"
+    _post(f"{api}/events", json.dumps([told]), headers)
 
 
 def _post(url: str, body: str, headers: dict[str, str]) -> None:

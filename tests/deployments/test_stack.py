@@ -3,22 +3,27 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
 
 from clm_core import stack
 
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
+
 pytestmark = pytest.mark.xdist_group("servers")
 
 CLM = Path(sys.executable).with_name("clm")
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 NOT_UP = 3
 
 
@@ -118,20 +123,94 @@ def test_no_secret_is_on_a_command_line(up: Installation) -> None:
         assert secret not in Path(f"/proc/{process}/cmdline").read_bytes()
 
 
-def test_a_retrain_launched_in_prefect_runs_on_the_worker_and_is_judged(up: Installation) -> None:
+@pytest.fixture(scope="module")
+def page(up: Installation) -> Iterator["Page"]:
+    """A browser, signed in to Prefect."""
+    if CHROMIUM is None:
+        pytest.skip("there is no chromium on PATH to open the pages with")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+        page = browser.new_page(viewport={"width": 1200, "height": 1000})
+        page.set_default_timeout(30_000)
+        page.goto(f"{up.state.prefect_url}/v2/login")
+        page.locator("input").first.fill(stack.prefect_auth(up.home))
+        page.keyboard.press("Enter")
+        page.wait_for_url("**/dashboard**")
+        yield page
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def run(up: Installation, page: "Page") -> dict[str, Any]:
+    """Launched from the form, run by the worker, ended."""
     deployment = up.prefect("GET", "/deployments/name/retrain/lightgbm_btcusd_1h")
-    request = deployment["parameters"]["request"] | {
-        "dataset_span_days": 150,
-        "training_params": {"rounds": 5},
+    page.goto(f"{up.state.prefect_url}/v2/deployments/deployment/{deployment['id']}/run")
+    form = page.locator("form")
+    form.locator("input[type=number]").first.fill("150")
+    form.locator(".cm-content").first.fill('{"rounds": 5}')
+    page.get_by_role("button", name="Submit").click()
+    by_hand = {
+        "deployments": {"id": {"any_": [deployment["id"]]}},
+        "flow_runs": {"state": {"type": {"not_any_": ["SCHEDULED"]}}},
     }
-    body = {"parameters": {"request": request}}
-    run = up.prefect("POST", f"/deployments/{deployment['id']}/create_flow_run", body)
     ended = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
-    wait_until(lambda: up.prefect("GET", f"/flow_runs/{run['id']}")["state_type"] in ended, seconds=120)
-    state = up.prefect("GET", f"/flow_runs/{run['id']}")["state"]
-    assert state["type"] == "COMPLETED", state
+    runs = list[dict[str, Any]]()
+
+    def has_ended() -> bool:
+        runs[:] = up.prefect("POST", "/flow_runs/filter", by_hand)
+        return bool(runs) and runs[0]["state_type"] in ended
+
+    wait_until(has_ended, seconds=150)
+    return runs[0]
+
+
+def test_a_retrain_launched_from_the_form_is_run_and_judged(up: Installation, run: dict[str, Any]) -> None:
+    assert run["state_type"] == "COMPLETED", run["state"]
+    assert run["name"] == "lightgbm_btcusd_1h manual"
+    assert set(run["tags"]) >= {"lightgbm_btcusd_1h", "lightgbm", "manual"}
+    request = run["parameters"]["request"]
+    assert (request["dataset_span_days"], request["training_params"]) == (150, {"rounds": 5})
     [version] = json.loads(up.clm("models", "--json").stdout)
     assert version["model_id"] == "lightgbm_btcusd_1h"
+
+
+@pytest.mark.parametrize("ui", ["/v2/artifacts/artifact", "/artifacts/artifact"], ids=["v2", "v1"])
+def test_the_page_of_a_run_shows_verdict_equity_curve_and_the_way_into_mlflow(
+    ui: str, up: Installation, run: dict[str, Any], page: "Page"
+) -> None:
+    artifact = artifacts(up, run)["lightgbm-btcusd-1h-verdict"]
+    page.goto(f"{up.state.prefect_url}{ui}/{artifact['id']}")
+    picture = page.locator("img[src^='data:image/png']")
+    picture.wait_for()
+    assert picture.evaluate("image => image.naturalWidth") > 400
+    assert page.get_by_role("heading", name=re.compile(r"lightgbm_btcusd_1h v\d+_\d+: [A-Z]+")).count() == 1
+    assert page.get_by_text("Sharpe ratio").count() > 0
+    link = page.get_by_role("link", name="This version in MLflow").get_attribute("href")
+    assert link == f"{up.state.mlflow_url}/#/models/lightgbm_btcusd_1h/versions/1"
+
+
+def test_the_link_into_mlflow_opens_the_version(up: Installation, run: dict[str, Any], page: "Page") -> None:
+    page.goto(f"{up.state.mlflow_url}/#/models/lightgbm_btcusd_1h/versions/1")
+    page.get_by_text("Source Run").first.wait_for()
+    [version] = json.loads(up.clm("models", "--json").stdout)
+    assert page.get_by_text(version["version"]).count() > 0
+
+
+def test_the_run_shows_its_progress_and_the_champion_beside_the_challenger(
+    up: Installation, run: dict[str, Any]
+) -> None:
+    found = artifacts(up, run)
+    assert float(found["lightgbm-btcusd-1h-progress"]["data"]) == 100
+    [first, *_] = json.loads(found["lightgbm-btcusd-1h-champion"]["data"])
+    assert first["criterion"] == "Sharpe ratio"
+    assert first["nothing (serves)"] == "-"
+
+
+def artifacts(up: Installation, run: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    wanted = {"flow_runs": {"id": {"any_": [run["id"]]}}}
+    return {each["key"]: each for each in up.prefect("POST", "/artifacts/filter", wanted)}
 
 
 def test_a_server_that_is_killed_comes_back_and_is_reported(up: Installation) -> None:
