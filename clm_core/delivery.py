@@ -9,6 +9,7 @@ lock of its row; killed before it could record that, the next one tells it again
 import hashlib
 import json
 import os
+from base64 import b64encode
 from collections.abc import Callable, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass

@@ -6,11 +6,9 @@ Run as a module it makes Prefect's deployments those of the settings: `python -m
 import hashlib
 import json
 import sys
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import cache
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -35,7 +33,6 @@ RETRAIN_EVERY = {
     ModelType.PATCHTST: timedelta(hours=336),
     ModelType.RL_V3: timedelta(hours=24),
 }
-UPKEEP_EVERY = timedelta(minutes=1)
 FIRST_ANCHOR = datetime(2024, 1, 1, tzinfo=UTC)
 TAG = "clm"
 """Deployments with this tag are ours to change and to pause."""
@@ -105,6 +102,15 @@ _ON_DEMAND = Deployment(
 )
 
 
+_UPKEEP = Deployment(
+    entrypoint="flows.upkeep.upkeep",
+    name="upkeep",
+    description="End what crashed half done, look after what serves, deliver what happened.",
+    every=timedelta(minutes=1),
+    collision_strategy="CANCEL_NEW",
+)
+
+
 @dataclass(frozen=True)
 class Deployed:
     """What a deploy changed."""
@@ -125,7 +131,7 @@ def wanted(settings: Settings) -> list[Deployment]:
     retrains = [
         _retrain(market, model_type) for market in settings.universe for model_type in _model_types(market)
     ]
-    return [*retrains, _ON_DEMAND, *_upkeep()]
+    return [*retrains, _ON_DEMAND, _UPKEEP]
 
 
 def prefect_yaml(settings: Settings) -> dict[str, Any]:
@@ -182,17 +188,6 @@ def _retrain(market: Market, model_type: ModelType) -> Deployment:
         scheduled_parameters={"request": scheduled.model_dump(mode="json")},
         tags=(name, model_type.value),
     )
-
-
-def _upkeep() -> Iterator[Deployment]:
-    if find_spec("flows.upkeep"):
-        yield Deployment(
-            entrypoint="flows.upkeep.upkeep",
-            name="upkeep",
-            description="End what crashed half done, and look after what serves.",
-            every=UPKEEP_EVERY,
-            collision_strategy="CANCEL_NEW",
-        )
 
 
 def _model_types(market: Market) -> list[ModelType]:
