@@ -3,10 +3,12 @@
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from contextvars import copy_context
 from dataclasses import replace
 from uuid import UUID
 
+from httpx import HTTPError
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
 
 from clm_core.services import Services
@@ -20,7 +22,8 @@ def shown(services: Services, key: str) -> Iterator[Services]:
     """The services, whose announcements also move a bar; it is full when the block ends well."""
     artifact = create_progress_artifact(0.0, key=key, description="Starting")
     assert isinstance(artifact, UUID)
-    lock = threading.Lock()
+    # a thread of a training library knows neither this run nor its server
+    context, lock = copy_context(), threading.Lock()
     last = time.monotonic()
 
     def announce(step: str, share: float) -> None:
@@ -30,7 +33,9 @@ def shown(services: Services, key: str) -> Iterator[Services]:
             if time.monotonic() - last < PAUSE_SECONDS:
                 return
             last = time.monotonic()
-            update_progress_artifact(artifact, progress=100 * share, description=step)
+            # a bar that stands still is no reason to lose a training
+            with suppress(HTTPError):
+                context.run(update_progress_artifact, artifact, progress=100 * share, description=step)
 
     yield replace(services, announce=announce)
     update_progress_artifact(artifact, progress=100.0, description="Done")
