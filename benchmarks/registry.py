@@ -12,8 +12,8 @@ from sqlalchemy import Engine, text
 
 from benchmarks.table import Row, faster, seconds
 from clm_core.database import open_database
-from clm_core.domain.listings import VersionOrder, VersionQuery
-from clm_core.domain.vocabulary import ModelStatus, ModelType
+from clm_core.domain.listings import VersionQuery
+from clm_core.domain.vocabulary import ModelStatus, ModelType, VersionOrder
 from clm_core.ledger.store import Ledger
 from clm_core.services import open_ledger
 from clm_core.settings import Settings
@@ -51,6 +51,13 @@ SELECT gen_random_uuid(), :model_id, :model_type, :symbol, :timeframe, 365, '', 
     'completed', :at, :at, :at
 RETURNING id
 """)
+TRIED = text("""
+INSERT INTO trials (id, source, model_id, symbol, timeframe, job_id, params, seed, sharpe, bars,
+    effective_bars, period_start, period_end, first_day, daily_returns, at)
+SELECT gen_random_uuid(), 'retrain', :model_id, :symbol, :timeframe, :job_id, '{}', 0, 0.1, 60, 60, :at, :at,
+    20000, '', :at
+RETURNING id
+""")
 MADE = text("""
 INSERT INTO model_versions (model_id, version, model_type, symbol, timeframe, status, training_job_id,
     model_path, mlflow_version, mlflow_run_id, bundle_digest, data_hash, code_version, seed, params,
@@ -61,9 +68,9 @@ VALUES (:model_id, :version, :model_type, :symbol, :timeframe, :status, :job_id,
 JUDGED = text("""
 INSERT INTO evaluations (id, model_id, version, bundle_digest, sharpe_ratio, sortino_ratio, calmar_ratio,
     win_rate, profit_factor, max_drawdown, total_pnl, trades, period_start, period_end, fee_bps,
-    slippage_bps, passed, promotion_score, verdict, criteria, created_at)
+    slippage_bps, passed, promotion_score, verdict, policy, trial_id, created_at)
 VALUES (gen_random_uuid(), :model_id, :version, '', :sharpe, 1, 1, 0.5, 1, -0.1, 0.1, 60, :at, :at, 5, 2,
-    false, :score, '{"decision": "fail"}', '{}', :at)
+    false, :score, '{"decision": "fail"}', '{}', :trial_id, :at)
 """)
 
 
@@ -115,6 +122,7 @@ def _fill(engine: Engine) -> None:
             places = version if judged else version | {"sharpe": -math.inf, "score": -math.inf}
             connection.execute(MADE, places)
             if judged:
+                version["trial_id"] = connection.scalar(TRIED, version)
                 connection.execute(JUDGED, version)
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         connection.execute(text("SET ROLE NONE"))

@@ -71,6 +71,8 @@ class Database:
 
     server: str = field(repr=False)
     """`postgresql://…` with the password in it; its path is a database that exists already."""
+    embedded: bool = False
+    """Whether it is a server of our own, which nobody shares."""
 
     def url(self, name: Name, driver: Driver = "psycopg") -> str:
         """SQLAlchemy's URL of one database; it contains the password, so don't print it."""
@@ -97,7 +99,7 @@ def open_database(settings: Settings) -> Iterator[Database]:
         server = contextlib.nullcontext(_named_server(settings.database_url.get_secret_value()))
     with server as url:
         _create_missing(url)
-        yield Database(url)
+        yield Database(url, embedded=settings.database_url is None)
 
 
 def revive(settings: Settings) -> bool:

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import platform
 import shutil
 import socket
 import subprocess
@@ -34,7 +35,7 @@ from clm_core.judging import case_of, count_trial
 from clm_core.ledger.leases import heartbeat
 from clm_core.market.bars import Bars, Floats
 from clm_core.models import catalog
-from clm_core.models.bundle import save_bundle
+from clm_core.models.bundle import read_card, save_bundle
 from clm_core.promotion import gate
 from clm_core.registry.mlflow_registry import BUNDLE
 from clm_core.services import Services
@@ -224,6 +225,8 @@ def register(
         data_hash=bars.content_hash,
         code_version=code_version(),
         seed=job.seed,
+        params=trained.params,
+        environment={"Python": platform.python_version(), **read_card(trained.bundle).libraries},
         train_metrics=trained.train_metrics,
         created_at=now,
     )

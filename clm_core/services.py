@@ -97,12 +97,22 @@ def services() -> Services:
 
 @contextlib.contextmanager
 def open_ledger(database: Database) -> Iterator["Engine"]:
-    """The ledger's database, brought up to what this release expects."""
+    """The ledger's database, with the tables that this release expects.
+
+    On a server of our own they are upgraded. On one that others share, which may still run an older release,
+    they are only made where there are none; `clm db upgrade` does the rest.
+
+    Raises:
+        DatabaseUnavailable: the tables are another release's.
+    """
     from clm_core.ledger.engine import open_engine
-    from clm_core.ledger.migrations import upgrade
+    from clm_core.ledger.migrations import create_or_require, upgrade
 
     url = database.url("ledger", driver="psycopg")
-    upgrade(url)
+    if database.embedded:
+        upgrade(url)
+    else:
+        create_or_require(url)
     engine = open_engine(url)
     try:
         yield engine

@@ -1,9 +1,9 @@
 """`clm …`: heavy libraries are imported inside the commands, so that `clm --help` answers at once."""
 
-import json
 import os
 import shutil
 import sys
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,15 +14,16 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from clm_core.cli import audit, data, promotion, stack, tokens, upkeep
+from clm_core.cli import audit, data, db, promotion, registry, stack, tokens, upkeep
+from clm_core.cli.output import AsJson, console, print_json
 from clm_core.domain.errors import CLMError, NotFound, NotRetrained
-from clm_core.domain.vocabulary import JobStatus, ModelType
+from clm_core.domain.vocabulary import ModelType
 
 if TYPE_CHECKING:
     from clm_core.domain.evaluations import EvaluationResult, Leg, Verdict
     from clm_core.domain.jobs import RetrainRequest
     from clm_core.domain.triggers import Answer
-    from clm_core.domain.versions import ModelVersion
+    from clm_core.domain.versions import Lineage, ModelVersion
     from clm_core.reproduce import Reproduction
     from clm_core.retraining import Outcome
     from clm_core.services import Announce, Services
@@ -37,15 +38,13 @@ app = typer.Typer(
 )
 app.add_typer(data.app, name="data")
 app.add_typer(audit.app, name="audit")
+app.add_typer(db.app, name="db")
 app.add_typer(tokens.app, name="tokens")
+app.add_typer(registry.app)
 app.add_typer(promotion.app)
 app.add_typer(stack.app)
 app.add_typer(upkeep.app)
 
-console = Console()
-if not console.is_terminal:
-    console = Console(width=160)  # a file or pipe has no width: nothing should be cut for it
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a script instead of a table.")]
 VersionName = Annotated[
     str,
     typer.Argument(metavar="VERSION", help="xgboost_btcusd_1h@v20251204_143022, its label, or a model id."),
@@ -102,71 +101,9 @@ def retrain(
     )
     outcomes = _retrain([request])
     if as_json:
-        _print_json([_outcome_json(outcome) for outcome in outcomes])
+        print_json([_outcome_json(outcome) for outcome in outcomes])
     else:
         _show_outcomes(outcomes)
-
-
-@app.command()
-def models(
-    model_id: Annotated[str | None, typer.Option(help="Only this model's versions.")] = None,
-    limit: Annotated[int, typer.Option(min=1, help="How many, newest first.")] = 20,
-    as_json: AsJson = False,
-) -> None:
-    """The registered versions, newest first."""
-    with _services() as services:
-        versions = services.ledger.versions(model_id=model_id, limit=limit)
-        judged = [_judged(services, version) for version in versions]
-    if as_json:
-        _print_json([version.model_dump(mode="json") for version in versions])
-        return
-    table = _listing("model", "version", "status", "Sharpe", "trades", "score", "registered (UTC)")
-    for version, found in zip(versions, judged, strict=True):
-        figures = (
-            (f"{found[0].sharpe_ratio:.2f}", str(found[0].trades), f"{found[0].promotion_score:.1f}")
-            if found
-            else ("-", "-", "-")
-        )
-        table.add_row(
-            version.model_id,
-            version.version,
-            version.status.value,
-            *figures,
-            f"{version.created_at:%Y-%m-%d %H:%M}",
-        )
-    _print_table(table, "No versions yet: `clm demo` or `clm retrain` makes one.")
-
-
-@app.command()
-def jobs(
-    status: Annotated[JobStatus | None, typer.Option(help="Only jobs in this state.")] = None,
-    limit: Annotated[int, typer.Option(min=1, help="How many, newest first.")] = 20,
-    as_json: AsJson = False,
-) -> None:
-    """The training jobs, newest first."""
-    with _services() as services:
-        found = services.ledger.jobs(status=status, limit=limit)
-    if as_json:
-        _print_json([job.model_dump(mode="json") for job in found])
-        return
-    table = _listing("job", "model", "reason", "status", "asked (UTC)", "seconds")
-    table.add_column("cause of failure", overflow="fold")
-    for job in found:
-        took = (
-            f"{(job.finished_at - job.started_at).total_seconds():.1f}"
-            if job.finished_at and job.started_at
-            else "-"
-        )
-        table.add_row(
-            str(job.id),
-            job.model_id,
-            job.trigger_reason.value,
-            job.status.value,
-            f"{job.created_at:%Y-%m-%d %H:%M}",
-            took,
-            job.failure_cause or "",
-        )
-    _print_table(table, "No jobs yet: `clm retrain` starts one.")
 
 
 @app.command()
@@ -177,7 +114,7 @@ def sweep(as_json: AsJson = False) -> None:
     with _services() as services:
         ended = retraining.sweep(services)
     if as_json:
-        _print_json([job.model_dump(mode="json") for job in ended])
+        print_json([job.model_dump(mode="json") for job in ended])
         return
     for job in ended:
         console.print(f"{job.id} {job.model_id}: {job.status.value}, {job.failure_cause}", highlight=False)
@@ -190,17 +127,19 @@ def show(version: VersionName, as_json: AsJson = False) -> None:
     with _services() as services:
         found = _find_version(services, version)
         judged = _judged(services, found)
+        lineage = services.ledger.lineage(found.model_id, found.version)
     if as_json:
         evaluation, verdict = judged or (None, None)
-        _print_json(
+        print_json(
             {
                 "version": found.model_dump(mode="json"),
                 "evaluation": evaluation.model_dump(mode="json") if evaluation else None,
                 "verdict": verdict.model_dump(mode="json") if verdict else None,
+                "lineage": lineage.model_dump(mode="json"),
             }
         )
         return
-    console.print(_facts_table(found))
+    console.print(_facts_table(found, lineage))
     if judged is None:
         console.print("Not judged yet.")
         return
@@ -226,7 +165,7 @@ def reproduce(version: VersionName, as_json: AsJson = False) -> None:
     with _services() as services:
         found = train_again(services, _find_version(services, version))
     if as_json:
-        _print_json(found.to_json())
+        print_json(found.to_json())
     else:
         _show_reproduction(found)
     if not found.reproduced:
@@ -254,7 +193,7 @@ def config() -> None:
     """The effective settings as JSON, secrets hidden."""
     from clm_core.settings import effective, load_settings
 
-    _print_json(effective(load_settings()))
+    print_json(effective(load_settings()))
 
 
 @app.command(name="exec", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
@@ -455,7 +394,7 @@ def _outcome_json(outcome: "Outcome") -> dict[str, Any]:
     }
 
 
-def _facts_table(version: "ModelVersion") -> Table:
+def _facts_table(version: "ModelVersion", lineage: "Lineage") -> Table:
     table = Table(
         show_header=False,
         box=SIMPLE_HEAVY,
@@ -466,14 +405,22 @@ def _facts_table(version: "ModelVersion") -> Table:
         ("status", version.status.value),
         ("load it with", version.model_path),
         ("registered", f"{version.created_at:%Y-%m-%d %H:%M:%S} UTC"),
-        ("training job", str(version.training_job_id)),
+        ("served before it", version.parent_version or "none"),
+        ("training job", f"{lineage.job.id}, {lineage.job.trigger_reason}, by {lineage.job.requested_by}"),
         ("trained on", f"{version.symbol} {version.timeframe}, hash {version.data_hash}"),
+        ("of the series", f"hash {lineage.data_snapshot}"),
         ("seed", str(version.seed)),
+        ("parameters", _pairs(version.params)),
         ("code", version.code_version),
+        ("libraries", _pairs(version.environment)),
         ("bundle digest", version.bundle_digest),
     ):
         table.add_row(name, value)
     return table
+
+
+def _pairs(values: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in values.items()) or "not recorded"
 
 
 def _show_reproduction(found: "Reproduction") -> None:
@@ -491,22 +438,6 @@ def _show_reproduction(found: "Reproduction") -> None:
             f"first at {positions.first:%Y-%m-%d %H:%M} UTC, by up to {positions.largest:.4g}.",
             highlight=False,
         )
-
-
-def _listing(*columns: str) -> Table:
-    """Names to copy are never cut: a narrow terminal cuts the last column instead."""
-    table = Table(box=SIMPLE_HEAVY)
-    for column in columns:
-        table.add_column(column, no_wrap=True)
-    return table
-
-
-def _print_table(table: Table, when_empty: str) -> None:
-    console.print(table if table.row_count else when_empty)
-
-
-def _print_json(value: Any) -> None:
-    typer.echo(json.dumps(value, indent=2, default=str))
 
 
 def _user() -> str:

@@ -1,14 +1,20 @@
 """Lists that are read page by page, and what can be asked of them."""
 
 import hashlib
-from enum import StrEnum
 from typing import Generic, TypeVar
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from clm_core.domain.evaluations import EvaluationResult
 from clm_core.domain.versions import ModelVersion
-from clm_core.domain.vocabulary import CandidateOrigin, JobStatus, ModelStatus, ModelType
+from clm_core.domain.vocabulary import (
+    CandidateOrder,
+    CandidateOrigin,
+    JobStatus,
+    ModelStatus,
+    ModelType,
+    VersionOrder,
+)
 
 Item = TypeVar("Item")
 MOST_ITEMS = 1000
@@ -54,12 +60,6 @@ class JobQuery(Listing):
     status: JobStatus | None = None
 
 
-class VersionOrder(StrEnum):
-    CREATED_AT = "created_at"
-    SHARPE_RATIO = "sharpe_ratio"
-    PROMOTION_SCORE = "promotion_score"
-
-
 class VersionQuery(Listing):
     """Versions; figures are those of the newest evaluation, and lowest is what has none or a NaN."""
 
@@ -82,11 +82,6 @@ class ListedVersion(BaseModel):
     version: ModelVersion
     evaluation: EvaluationResult | None
     """None: it was never judged."""
-
-
-class CandidateOrder(StrEnum):
-    CREATED_AT = "created_at"
-    FITNESS_SCORE = "fitness_score"
 
 
 class CandidateQuery(Listing):

@@ -6,6 +6,7 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from clm_core.domain.jobs import TrainingJob
 from clm_core.domain.vocabulary import ModelStatus, ModelType
 
 
@@ -45,6 +46,36 @@ class ModelVersion(BaseModel):
     train_metrics: dict[str, float] = Field(default_factory=dict)
     validation_metrics: dict[str, float] = Field(default_factory=dict)
     created_at: datetime
+
+
+class Lineage(BaseModel):
+    """All that a version was made of: enough to make it again."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model_id: str
+    version: str
+    parent_version: str | None
+    """The version that served when this one was trained."""
+    job: TrainingJob
+    """Who asked for it, why, and for what."""
+    data_hash: str
+    """Of the very bars it was trained on."""
+    data_snapshot: str
+    """Of the whole series as it stood then; the bars can be read back by it."""
+    code_version: str
+    params: dict[str, Any]
+    """Every training parameter with its effective value; none: see the version's run in MLflow."""
+    seed: int
+    environment: dict[str, str]
+    """Versions of Python and of the libraries; none: see the card in the version's bundle."""
+    mlflow_run_id: str
+    bundle_digest: str
+
+    @classmethod
+    def of(cls, version: ModelVersion, job: TrainingJob) -> "Lineage":
+        own = version.model_dump(include=cls.model_fields.keys() & ModelVersion.model_fields.keys())
+        return cls(**own, job=job, data_snapshot=job.data_snapshot)
 
 
 def version_label(moment: datetime) -> str:

@@ -32,6 +32,17 @@ class TriggerReason(StrEnum):
     STRATEGY_EVOLUTION = "strategy_evolution"
 
 
+class VersionOrder(StrEnum):
+    CREATED_AT = "created_at"
+    SHARPE_RATIO = "sharpe_ratio"
+    PROMOTION_SCORE = "promotion_score"
+
+
+class CandidateOrder(StrEnum):
+    CREATED_AT = "created_at"
+    FITNESS_SCORE = "fitness_score"
+
+
 class CandidateOrigin(StrEnum):
     MANUAL = "manual"
     MUTATION = "mutation"

@@ -9,7 +9,8 @@ from sqlalchemy.exc import IntegrityError
 from clm_core.domain.candidates import StrategyCandidate
 from clm_core.domain.errors import AlreadyExists, NotFound
 from clm_core.domain.events import EventType
-from clm_core.domain.listings import CandidateOrder, CandidateQuery, Page
+from clm_core.domain.listings import CandidateQuery, Page
+from clm_core.domain.vocabulary import CandidateOrder
 from clm_core.ledger import events, paging
 from clm_core.ledger.tables import Base, CandidateRow
 

@@ -30,9 +30,9 @@ from clm_core.domain.errors import AlreadyExists, IllegalTransition, NotFound
 from clm_core.domain.evaluations import EvaluationResult, Verdict
 from clm_core.domain.events import EventType, ModelEvaluated, ModelTrained, TrainingJobCreated
 from clm_core.domain.jobs import Lease, TrainingJob
-from clm_core.domain.listings import JobQuery, ListedVersion, Page, VersionOrder, VersionQuery
-from clm_core.domain.versions import ModelVersion
-from clm_core.domain.vocabulary import JobStatus, ModelStatus
+from clm_core.domain.listings import JobQuery, ListedVersion, Page, VersionQuery
+from clm_core.domain.versions import Lineage, ModelVersion
+from clm_core.domain.vocabulary import JobStatus, ModelStatus, ModelType, VersionOrder
 from clm_core.ledger import alerts, audit, events, leases, paging, trail
 from clm_core.ledger.candidates import CandidateBook
 from clm_core.ledger.chain import Anchor, Recorded
@@ -85,6 +85,8 @@ class Counts:
 
     models: int
     """Model ids with at least one version."""
+    types: Mapping[ModelType, int]
+    """The same by kind of model."""
     versions: Mapping[ModelStatus, int]
     jobs: Mapping[JobStatus, int]
     promotions: int
@@ -225,6 +227,14 @@ class Ledger:
             raise _no_version(model_id, label)
         return _version(rows[0])
 
+    def lineage(self, model_id: str, label: str) -> Lineage:
+        """
+        Raises:
+            NotFound: the model has no such version.
+        """
+        version = self.version(model_id, label)
+        return Lineage.of(version, self.job(version.training_job_id))
+
     def versions(
         self,
         model_id: str | None = None,
@@ -343,12 +353,14 @@ class Ledger:
 
     def counts(self) -> Counts:
         with self._engine.begin() as connection:
-            models = connection.scalar(select(func.count(_VERSIONS.c.model_id.distinct())))
+            distinct = func.count(_VERSIONS.c.model_id.distinct())
+            types = connection.execute(select(_VERSIONS.c.model_type, distinct).group_by("model_type")).all()
             versions = connection.execute(select(_VERSIONS.c.status, func.count()).group_by("status"))
             jobs = connection.execute(select(_JOBS.c.status, func.count()).group_by("status"))
             changes = connection.execute(_CHANGES).one()
             return Counts(
-                models=models or 0,
+                models=sum(count for _, count in types),
+                types={ModelType(kind): count for kind, count in types},
                 versions={ModelStatus(status): count for status, count in versions},
                 jobs={JobStatus(status): count for status, count in jobs},
                 promotions=changes.promotions,

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from importlib.metadata import version as installed_version
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,10 @@ from clm_core import retraining
 from clm_core.domain.actors import Actor, Role
 from clm_core.domain.errors import InvalidTrainingParams, UnknownSeries
 from clm_core.domain.jobs import RetrainRequest
+from clm_core.domain.versions import ModelVersion
 from clm_core.domain.vocabulary import JobStatus, ModelStatus, ModelType
 from clm_core.ledger.audit import entries
+from clm_core.models.bundle import read_card
 from clm_core.runner import load_flow
 from clm_core.services import Services, open_ledger
 
@@ -70,6 +73,28 @@ def test_the_audit_has_one_entry_for_each_step_of_the_retrain(
         "version_status_changed",
         "job_completed",
     ]
+
+
+def test_the_lineage_says_all_that_the_version_was_made_of(
+    outcome: retraining.Outcome, services: Services
+) -> None:
+    version = outcome.version
+    found = services.ledger.lineage(version.model_id, version.version)
+    assert found.job == services.ledger.job(version.training_job_id)
+    assert found.data_snapshot == found.job.data_snapshot
+    assert found.params["rounds"] == 30
+    assert found.params == read_params(services, version)
+    library = str(version.model_type)
+    assert {"Python", "numpy", "TA-Lib", library, "continuous-learning-manager"} <= found.environment.keys()
+    assert found.environment[library] == installed_version(library)
+    asked = {"parent_version", "data_hash", "code_version", "seed", "mlflow_run_id", "bundle_digest"}
+    assert found.model_dump(include=asked) == version.model_dump(include=asked)
+
+
+def read_params(services: Services, version: ModelVersion) -> dict[str, Any]:
+    """What the bundle's own card says."""
+    with services.registry.fetched(version.model_path) as bundle:
+        return read_card(bundle).params
 
 
 def test_the_report_is_one_file_beside_the_version_in_mlflow(

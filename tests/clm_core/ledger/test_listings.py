@@ -16,16 +16,17 @@ from clm_core.domain.candidates import StrategyCandidate
 from clm_core.domain.errors import AlreadyExists, InvalidCursor, InvalidSymbol, NotFound
 from clm_core.domain.evaluations import Decision, EvaluationResult, Verdict
 from clm_core.domain.jobs import TrainingJob
-from clm_core.domain.listings import (
-    CandidateOrder,
-    CandidateQuery,
-    JobQuery,
-    ListedVersion,
-    VersionOrder,
-    VersionQuery,
-)
+from clm_core.domain.listings import CandidateQuery, JobQuery, ListedVersion, VersionQuery
 from clm_core.domain.versions import ModelVersion
-from clm_core.domain.vocabulary import CandidateOrigin, JobStatus, ModelStatus, ModelType, TriggerReason
+from clm_core.domain.vocabulary import (
+    CandidateOrder,
+    CandidateOrigin,
+    JobStatus,
+    ModelStatus,
+    ModelType,
+    TriggerReason,
+    VersionOrder,
+)
 from clm_core.ledger.store import Ledger
 from clm_core.promotion.policy import GatePolicy
 

@@ -370,12 +370,13 @@ def test_a_parameter_that_is_not_a_number_is_refused(ledger: Ledger) -> None:
 def test_counts_say_how_much_there_is_of_what(ledger: Ledger) -> None:
     none = dict.fromkeys(("promotions", "rollbacks", "forced", "confirmations"), 0)
     unpromoted: dict[str, Any] = {**none, "promotion_rate": None}
-    assert ledger.counts() == Counts(models=0, versions={}, jobs={}, **unpromoted)
+    assert ledger.counts() == Counts(models=0, types={}, versions={}, jobs={}, **unpromoted)
     version = recorded_version(ledger)
     recorded_version(ledger, created_at=NOW + timedelta(seconds=1))
     ledger.set_version_status(version.model_id, version.version, ModelStatus.CANDIDATE, NOW)
     assert ledger.counts() == Counts(
         models=1,
+        types={ModelType.XGBOOST: 1},
         versions={ModelStatus.TRAINING: 1, ModelStatus.CANDIDATE: 1},
         jobs={JobStatus.PENDING: 2},
         **unpromoted,

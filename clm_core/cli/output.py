@@ -1,0 +1,30 @@
+"""How the commands print: tables for people, JSON for scripts."""
+
+import json
+from typing import Annotated, Any
+
+import typer
+from rich.box import SIMPLE_HEAVY
+from rich.console import Console
+from rich.table import Table
+
+console = Console()
+if not console.is_terminal:
+    console = Console(width=160)  # a file or pipe has no width: nothing should be cut for it
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a script instead of a table.")]
+
+
+def listing(*columns: str) -> Table:
+    """Names to copy are never cut: a narrow terminal cuts the last column instead."""
+    table = Table(box=SIMPLE_HEAVY)
+    for column in columns:
+        table.add_column(column, no_wrap=True)
+    return table
+
+
+def print_table(table: Table, when_empty: str) -> None:
+    console.print(table if table.row_count else when_empty)
+
+
+def print_json(value: Any) -> None:
+    typer.echo(json.dumps(value, indent=2, default=str))

@@ -1,0 +1,211 @@
+"""`clm models`, `clm jobs`, `clm stats`: what is registered, and how it came to be."""
+
+import math
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from clm_core.cli.output import AsJson, console, listing, print_json, print_table
+from clm_core.domain.vocabulary import JobStatus, ModelStatus, ModelType, VersionOrder
+
+if TYPE_CHECKING:
+    from clm_core.domain.evaluations import EvaluationResult
+    from clm_core.domain.jobs import TrainingJob
+    from clm_core.domain.listings import ListedVersion, Page
+    from clm_core.ledger.store import Counts
+
+app = typer.Typer(rich_markup_mode=None)
+
+MOMENTS = ["%Y-%m-%d", "%Y-%m-%d %H:%M", "%Y-%m-%dT%H:%M:%S"]
+ModelId = Annotated[str | None, typer.Option(help="Only this model: xgboost_btcusd_1h.")]
+Since = Annotated[
+    datetime | None, typer.Option(formats=MOMENTS, help="Only what was created then (UTC) or later.")
+]
+Until = Annotated[datetime | None, typer.Option(formats=MOMENTS, help="Only what was created before (UTC).")]
+Ascending = Annotated[bool, typer.Option("--ascending", help="Lowest, or oldest, first.")]
+Limit = Annotated[int, typer.Option(min=1, max=1000, help="How many.")]
+After = Annotated[
+    str | None,
+    typer.Option(metavar="CURSOR", help="Go on after a page that was printed with the same options."),
+]
+
+
+@app.command()
+def models(
+    model_id: ModelId = None,
+    model_type: Annotated[ModelType | None, typer.Option(help="Only models of this kind.")] = None,
+    symbol: Annotated[str | None, typer.Option(help="Only models of this market.")] = None,
+    timeframe: Annotated[str | None, typer.Option(help="Only models of this length of bars.")] = None,
+    status: Annotated[ModelStatus | None, typer.Option(help="Only versions in this state.")] = None,
+    min_sharpe: Annotated[float | None, typer.Option(help="Only judged ones that reach it.")] = None,
+    since: Since = None,
+    until: Until = None,
+    order: Annotated[VersionOrder, typer.Option(help="By what.")] = VersionOrder.CREATED_AT,
+    ascending: Ascending = False,
+    limit: Limit = 20,
+    after: After = None,
+    as_json: AsJson = False,
+) -> None:
+    """The registered versions with what their newest evaluation measured, newest first."""
+    from clm_core.domain.listings import VersionQuery
+    from clm_core.services import open_services
+    from clm_core.settings import load_settings
+
+    if min_sharpe is not None and not math.isfinite(min_sharpe):
+        raise typer.BadParameter("--min-sharpe takes a finite number, for example 1.5")
+    query = VersionQuery(
+        model_id=model_id,
+        model_type=model_type,
+        symbol=symbol,
+        timeframe=timeframe,
+        status=status,
+        min_sharpe=min_sharpe,
+        since=_utc(since),
+        until=_utc(until),
+        order=order,
+        descending=not ascending,
+        limit=limit,
+        after=after,
+    )
+    with open_services(load_settings()) as services:
+        page = services.ledger.find_versions(query)
+    if as_json:
+        print_json([_version_json(each) for each in page.items])
+    else:
+        _show_versions(page, filtered=query != VersionQuery(limit=limit))
+    _tell_next(page.next)
+
+
+@app.command()
+def jobs(
+    status: Annotated[JobStatus | None, typer.Option(help="Only jobs in this state.")] = None,
+    model_id: ModelId = None,
+    since: Since = None,
+    until: Until = None,
+    ascending: Ascending = False,
+    limit: Limit = 20,
+    after: After = None,
+    as_json: AsJson = False,
+) -> None:
+    """The training jobs, newest first."""
+    from clm_core.domain.listings import JobQuery
+    from clm_core.services import open_services
+    from clm_core.settings import load_settings
+
+    query = JobQuery(
+        status=status,
+        model_id=model_id,
+        since=_utc(since),
+        until=_utc(until),
+        descending=not ascending,
+        limit=limit,
+        after=after,
+    )
+    with open_services(load_settings()) as services:
+        page = services.ledger.find_jobs(query)
+    if as_json:
+        print_json([job.model_dump(mode="json") for job in page.items])
+    else:
+        _show_jobs(page, filtered=query != JobQuery(limit=limit))
+    _tell_next(page.next)
+
+
+@app.command()
+def stats(as_json: AsJson = False) -> None:
+    """How much there is: models, versions and jobs by status, promotions and rollbacks."""
+    from dataclasses import asdict
+
+    from clm_core.services import open_services
+    from clm_core.settings import load_settings
+
+    with open_services(load_settings()) as services:
+        counts = services.ledger.counts()
+    if as_json:
+        print_json(asdict(counts))
+    else:
+        _show_counts(counts)
+
+
+def _utc(moment: datetime | None) -> datetime | None:
+    return None if moment is None else moment.replace(tzinfo=UTC)
+
+
+def _tell_next(cursor: str | None) -> None:
+    """Beside the list, not in it: whoever reads the list as JSON gets the list."""
+    if cursor is not None:
+        typer.echo(f"There are more: repeat the command with --after {cursor}", err=True)
+
+
+def _version_json(each: "ListedVersion") -> dict[str, Any]:
+    evaluation = each.evaluation and each.evaluation.model_dump(mode="json")
+    return each.version.model_dump(mode="json") | {"evaluation": evaluation}
+
+
+def _show_versions(page: "Page[ListedVersion]", filtered: bool) -> None:
+    table = listing("model", "version", "status", "Sharpe", "trades", "score", "registered (UTC)")
+    for each in page.items:
+        version = each.version
+        table.add_row(
+            version.model_id,
+            version.version,
+            version.status.value,
+            *_figures(each.evaluation),
+            f"{version.created_at:%Y-%m-%d %H:%M}",
+        )
+    print_table(
+        table, "No such version." if filtered else "No versions yet: `clm demo` or `clm retrain` makes one."
+    )
+
+
+def _figures(evaluation: "EvaluationResult | None") -> tuple[str, str, str]:
+    if evaluation is None:
+        return "-", "-", "-"
+    return (
+        f"{evaluation.sharpe_ratio:.2f}",
+        str(evaluation.trades),
+        f"{evaluation.promotion_score:.1f}",
+    )
+
+
+def _show_jobs(page: "Page[TrainingJob]", filtered: bool) -> None:
+    table = listing("job", "model", "reason", "status", "asked (UTC)", "seconds")
+    table.add_column("cause of failure", overflow="fold")
+    for job in page.items:
+        table.add_row(
+            str(job.id),
+            job.model_id,
+            job.trigger_reason.value,
+            job.status.value,
+            f"{job.created_at:%Y-%m-%d %H:%M}",
+            _took(job),
+            job.failure_cause or "",
+        )
+    print_table(table, "No such job." if filtered else "No jobs yet: `clm retrain` starts one.")
+
+
+def _took(job: "TrainingJob") -> str:
+    if job.started_at is None or job.finished_at is None:
+        return "-"
+    return f"{(job.finished_at - job.started_at).total_seconds():.1f}"
+
+
+def _show_counts(counts: "Counts") -> None:
+    table = listing("what", "how many")
+    table.columns[1].justify = "right"
+    for what, number in (
+        ("models", counts.models),
+        *((f"  {kind}", number) for kind, number in counts.types.items()),
+        ("versions", sum(counts.versions.values())),
+        *((f"  {status}", number) for status, number in counts.versions.items()),
+        ("jobs", sum(counts.jobs.values())),
+        *((f"  {status}", number) for status, number in counts.jobs.items()),
+        ("promotions", counts.promotions),
+        ("rollbacks", counts.rollbacks),
+        ("forced by an admin", counts.forced),
+        ("  let stand for longer", counts.confirmations),
+    ):
+        table.add_row(what, f"{number:,}")
+    rate = "-" if counts.promotion_rate is None else f"{counts.promotion_rate:.1%}"
+    table.add_row("judged versions that ever served", rate)
+    console.print(table)

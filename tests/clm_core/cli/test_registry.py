@@ -1,0 +1,184 @@
+"""`clm models | jobs | stats | db`, as somebody types them, over a ledger with a few versions."""
+
+import json
+import re
+import uuid
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import Result
+from sqlalchemy import create_engine, text
+from typer.testing import CliRunner
+
+from clm_core.cli.app import app
+from clm_core.database import open_database
+from clm_core.domain.errors import InvalidCursor, InvalidSymbol
+from clm_core.domain.jobs import TrainingJob
+from clm_core.domain.versions import ModelVersion
+from clm_core.domain.vocabulary import ModelStatus, ModelType, TriggerReason
+from clm_core.services import open_services
+from clm_core.settings import Settings
+
+pytestmark = pytest.mark.xdist_group("servers")
+
+NOW = datetime(2025, 12, 4, 14, 30, 22, tzinfo=UTC)
+Clm = Callable[..., Result]
+
+
+def a_job(model_type: ModelType) -> TrainingJob:
+    return TrainingJob(
+        id=uuid.uuid4(),
+        model_type=model_type,
+        symbol="BTCUSD",
+        timeframe="1h",
+        dataset_span_days=365,
+        data_snapshot="5a" * 32,
+        trigger_reason=TriggerReason.MANUAL,
+        requested_by="ada",
+        created_at=NOW,
+    )
+
+
+def a_version(job: TrainingJob, hour: int) -> ModelVersion:
+    return ModelVersion(
+        model_id=job.model_id,
+        version=f"v{hour}",
+        model_type=job.model_type,
+        symbol=job.symbol,
+        timeframe=job.timeframe,
+        status=ModelStatus.TRAINING,
+        training_job_id=job.id,
+        model_path=f"models:/{job.model_id}@v{hour}",
+        mlflow_version=hour,
+        mlflow_run_id="run",
+        bundle_digest="b" * 64,
+        data_hash="d" * 64,
+        code_version="0.1.0",
+        seed=job.seed,
+        params={"max_depth": 5},
+        environment={"xgboost": "3.1.0"},
+        created_at=NOW + timedelta(hours=hour),
+    )
+
+
+@pytest.fixture(scope="module")
+def filled(home: Path) -> Path:
+    """A home of its own with four versions: v0 and v2 of XGBoost, v1 and v3 of LightGBM."""
+    folder = home / "registered"
+    with open_services(Settings(home=folder, database_url=None)) as services:
+        jobs = [services.ledger.create_job(a_job(each)) for each in (ModelType.XGBOOST, ModelType.LIGHTGBM)]
+        for hour in range(4):
+            services.ledger.add_version(a_version(jobs[hour % 2], hour))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def server(filled: Path) -> Any:
+    """Kept up, so that not every command starts it."""
+    with open_database(Settings(home=filled, database_url=None)) as database:
+        yield database
+
+
+@pytest.fixture
+def clm(filled: Path, server: object, monkeypatch: pytest.MonkeyPatch) -> Clm:
+    """In this process; an error is raised, as it is for `main`, which prints it."""
+    monkeypatch.setenv("CLM_HOME", str(filled))
+    return lambda *words: CliRunner().invoke(app, [str(word) for word in words], catch_exceptions=False)
+
+
+def labels(answer: Result) -> list[str]:
+    return [each["version"] for each in json.loads(answer.stdout)]
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ((), ["v3", "v2", "v1", "v0"]),
+        (("--ascending",), ["v0", "v1", "v2", "v3"]),
+        (("--model-type", "xgboost"), ["v2", "v0"]),
+        (("--model-id", "lightgbm_btcusd_1h"), ["v3", "v1"]),
+        (("--symbol", "btc/usd", "--timeframe", "1h", "--status", "training"), ["v3", "v2", "v1", "v0"]),
+        (("--status", "failed"), []),
+        (("--min-sharpe", "-100"), []),
+        (("--since", "2025-12-04 17:00"), ["v3"]),
+        (("--until", "2025-12-04T15:30:22"), ["v0"]),
+        (("--order", "sharpe_ratio"), ["v2", "v0", "v3", "v1"]),
+    ],
+    ids=lambda value: "-".join(value) or "nothing",
+)
+def test_models_lists_what_was_asked_for(options: tuple[str, ...], expected: list[str], clm: Clm) -> None:
+    assert labels(clm("models", "--json", *options)) == expected
+
+
+def test_a_list_is_gone_through_page_by_page(clm: Clm) -> None:
+    first = clm("models", "--json", "--limit", 3)
+    [cursor] = re.findall(r"--after (\S+)", first.stderr)
+    second = clm("models", "--json", "--limit", 3, "--after", cursor)
+    assert (labels(first), labels(second), second.stderr) == (["v3", "v2", "v1"], ["v0"], "")
+    table = clm("models", "--limit", 3)
+    assert (table.stdout.count("training"), "There are more" in table.stderr) == (3, True)
+    jobs = clm("jobs", "--limit", 1, "--json")
+    [cursor] = re.findall(r"--after (\S+)", jobs.stderr)
+    others = clm("jobs", "--limit", 1, "--json", "--after", cursor)
+    found = {json.loads(page.stdout)[0]["model_type"] for page in (jobs, others)}
+    assert found == {"xgboost", "lightgbm"}
+
+
+@pytest.mark.parametrize(
+    ("words", "error"),
+    [
+        (("models", "--after", "nonsense"), InvalidCursor),
+        (("jobs", "--after", "nonsense"), InvalidCursor),
+        (("models", "--symbol", "../.."), InvalidSymbol),
+    ],
+    ids=["models", "jobs", "symbol"],
+)
+def test_a_mistake_is_an_error_of_ours(words: tuple[str, ...], error: type[Exception], clm: Clm) -> None:
+    with pytest.raises(error):
+        clm(*words)
+
+
+@pytest.mark.parametrize("options", [("--min-sharpe", "nan"), ("--limit", "0"), ("--order", "luck")])
+def test_an_option_that_means_nothing_is_a_mistake_in_typing(options: tuple[str, ...], clm: Clm) -> None:
+    assert clm("models", *options).exit_code == 2
+
+
+def test_stats_count_what_there_is(clm: Clm) -> None:
+    assert json.loads(clm("stats", "--json").stdout) == {
+        "models": 2,
+        "types": {"xgboost": 1, "lightgbm": 1},
+        "versions": {"training": 4},
+        "jobs": {"pending": 2},
+        "promotions": 0,
+        "rollbacks": 0,
+        "forced": 0,
+        "confirmations": 0,
+        "promotion_rate": None,
+    }
+    table = clm("stats").stdout
+    for shown in (r"versions\s+4", r"training\s+4", r"ever served\s+-"):
+        assert re.search(shown, table)
+
+
+def test_show_has_the_lineage(clm: Clm) -> None:
+    shown = clm("show", "xgboost_btcusd_1h@v2").stdout
+    assert "max_depth 5" in shown
+    assert "xgboost 3.1.0" in shown
+    lineage = json.loads(clm("show", "xgboost_btcusd_1h@v2", "--json").stdout)["lineage"]
+    assert lineage["job"]["requested_by"] == "ada"
+    assert (lineage["data_snapshot"], lineage["data_hash"]) == ("5a" * 32, "d" * 64)
+
+
+def test_db_check_passes_until_somebody_changes_the_tables(clm: Clm, server: Any) -> None:
+    assert clm("db", "check").exit_code == 0
+    assert "Nothing to do" in clm("db", "upgrade").stdout
+    with create_engine(server.url("ledger")).begin() as connection:
+        connection.execute(text("GRANT DELETE ON audit_log TO clm_app"))
+    answer = clm("db", "check", "--json")
+    assert answer.exit_code == 1
+    [problem] = json.loads(answer.stdout)["problems"]
+    assert "REVOKE DELETE on audit_log" in problem
+    assert "REVOKE DELETE on audit_log" in clm("db", "check").stdout

@@ -1,0 +1,104 @@
+"""What is found where a ledger's tables are not those of this release, on a real PostgreSQL."""
+
+from collections.abc import Callable, Iterator
+
+import pytest
+from alembic import command
+from sqlalchemy import Connection, create_engine, text
+
+from clm_core.domain.errors import DatabaseUnavailable
+from clm_core.ledger.migrations import HEAD, REVISIONS, alembic_config, create_or_require, upgrade
+from clm_core.ledger.schema import examine
+
+pytestmark = pytest.mark.xdist_group("ledger")
+
+
+@pytest.fixture(scope="module")
+def url(empty_database: Callable[[], str]) -> str:
+    made = empty_database()
+    assert upgrade(made) == REVISIONS
+    return made
+
+
+@pytest.fixture
+def by_hand(url: str) -> Iterator[Connection]:
+    """Somebody with a superuser's rights."""
+    with create_engine(url).connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        yield connection
+
+
+def test_what_upgrade_made_is_as_it_should_be(url: str) -> None:
+    found = examine(url)
+    assert (found.revision, found.newest, found.problems) == (HEAD, HEAD, ())
+    assert upgrade(url) == ()
+
+
+@pytest.mark.parametrize(
+    ("change", "back", "problem"),
+    [
+        pytest.param(
+            "ALTER TABLE model_versions DROP COLUMN environment",
+            "ALTER TABLE model_versions ADD environment jsonb NOT NULL",
+            "model_versions.environment is missing: somebody changed the tables by hand",
+            id="column missing",
+        ),
+        pytest.param(
+            "ALTER TABLE training_jobs ALTER seed DROP NOT NULL",
+            "ALTER TABLE training_jobs ALTER seed SET NOT NULL",
+            "training_jobs.seed is otherwise (nullable): ",
+            id="column changed",
+        ),
+        pytest.param(
+            "DROP INDEX ix_evaluations_created_at",
+            "CREATE INDEX ix_evaluations_created_at ON evaluations (created_at)",
+            "evaluations.ix_evaluations_created_at is missing",
+            id="index missing",
+        ),
+        pytest.param(
+            "CREATE TABLE notes ()", "DROP TABLE notes", "notes does not belong there", id="table too many"
+        ),
+        pytest.param(
+            "GRANT UPDATE ON audit_log TO clm_app",
+            "REVOKE UPDATE ON audit_log FROM clm_app",
+            "the application has UPDATE on audit_log: as the tables' owner, REVOKE UPDATE on audit_log FROM",
+            id="right too many",
+        ),
+        pytest.param(
+            "GRANT DELETE ON trials TO PUBLIC",
+            "REVOKE DELETE ON trials FROM PUBLIC",
+            "the application has DELETE on trials",
+            id="right of everybody",
+        ),
+        pytest.param(
+            "ALTER TABLE audit_log DISABLE TRIGGER audit_log_append_only",
+            "ALTER TABLE audit_log ENABLE ALWAYS TRIGGER audit_log_append_only",
+            "the audit's trigger is off: ALTER TABLE audit_log ENABLE ALWAYS TRIGGER",
+            id="trigger off",
+        ),
+    ],
+)
+def test_what_was_changed_by_hand_is_named_with_what_to_do(
+    change: str, back: str, problem: str, url: str, by_hand: Connection
+) -> None:
+    by_hand.execute(text(change))
+    try:
+        [found] = examine(url).problems
+        assert found.startswith(problem)
+    finally:
+        by_hand.execute(text(back))
+    assert examine(url).problems == ()
+
+
+def test_a_ledger_that_shares_its_server_is_made_but_not_changed(empty_database: Callable[[], str]) -> None:
+    url = empty_database()
+    assert examine(url).problems == (f"{', '.join(REVISIONS)} not applied yet: run `clm db upgrade`.",)
+    create_or_require(url)
+    create_or_require(url)
+    with create_engine(url).begin() as connection:
+        command.downgrade(alembic_config(connection), REVISIONS[-2])
+    assert examine(url).pending == (HEAD,)
+    with pytest.raises(DatabaseUnavailable, match=rf"needs {HEAD}: stop what runs .* `clm db upgrade`"):
+        create_or_require(url)
+    assert examine(url).revision == REVISIONS[-2]
+    assert upgrade(url) == (HEAD,)
+    create_or_require(url)
