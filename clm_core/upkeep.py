@@ -16,7 +16,7 @@ from clm_core import retraining
 from clm_core.delivery import Delivery, deliver
 from clm_core.domain.actors import SYSTEM
 from clm_core.domain.alerts import Alert, AlertKind, RaisedAlert
-from clm_core.domain.errors import AuditBroken, CLMError
+from clm_core.domain.errors import AuditBroken, CLMError, ServerUnavailable
 from clm_core.domain.promotions import Promotion
 from clm_core.domain.versions import ModelVersion
 from clm_core.domain.vocabulary import ModelStatus
@@ -24,11 +24,14 @@ from clm_core.ledger.audit import anchor_folder
 from clm_core.ledger.tables import storable
 from clm_core.services import Services
 from clm_core.settings import OnExpiry
+from clm_core.triggers.drain import answer_all, start_pending
 
 
 class Part(StrEnum):
     SWEEP = "sweep"
     """Jobs whose process died are ended."""
+    DRAIN = "drain"
+    """Messages that wait are answered, jobs that wait are started."""
     RECONCILE = "reconcile"
     """What a crash left half done is ended, an alias moved by hand put back."""
     GUARD = "guard"
@@ -73,7 +76,7 @@ R = TypeVar("R")
 
 
 def run(services: Services) -> UpkeepReport:
-    """Sweep, reconcile, guard, verify, anchor, and at last tell everybody what came of it."""
+    """Sweep, drain, reconcile, guard, verify, anchor, and at last tell everybody what came of it."""
     parts = [_run_part(services, part, steps) for part, steps in PARTS.items()]
     deliveries, problem = _attempt("events and alerts", partial(deliver, services))
     told = deliveries or []
@@ -124,6 +127,25 @@ def _raise_or_end_alert(services: Services, part: Part, problems: list[str]) -> 
 
 def _sweep(services: Services) -> Iterable[Step]:
     yield "jobs", lambda: [f"job {job.id} {job.failure_cause}" for job in retraining.sweep(services)]
+
+
+def _drain(services: Services) -> Iterable[Step]:
+    yield "messages", partial(_answer_messages, services)
+    yield "jobs", partial(_start_jobs, services)
+
+
+def _answer_messages(services: Services) -> list[str]:
+    answers, set_aside = answer_all(services)
+    aside = [f"{set_aside} messages were set aside"] if set_aside else []
+    return [*(f"{answer.model_id}: {answer.sentence}" for answer in answers), *aside]
+
+
+def _start_jobs(services: Services) -> list[str]:
+    started = start_pending(services)
+    if started.problem is not None:
+        raise ServerUnavailable(f"{len(started.waiting)} jobs wait to be started: {started.problem}")
+    begun = [f"job {job_id} is run {run_id}" for job_id, run_id in started.runs.items()]
+    return [*begun, *(f"job {job_id} failed before it began" for job_id in started.failed)]
 
 
 def _reconcile(services: Services) -> Iterable[Step]:
@@ -195,6 +217,7 @@ def _anchor_newest(services: Services) -> list[str]:
 
 PARTS = {
     Part.SWEEP: _sweep,
+    Part.DRAIN: _drain,
     Part.RECONCILE: _reconcile,
     Part.GUARD: _guard,
     Part.VERIFY: _verify,

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from clm_core.cli import audit, data, db, promotion, registry, stack, tokens, upkeep
+from clm_core.cli import audit, data, db, promotion, registry, stack, tokens, triggers, upkeep
 from clm_core.cli.output import AsJson, console, print_json
 from clm_core.domain.errors import CLMError, NotFound, NotRetrained
 from clm_core.domain.vocabulary import ModelType
@@ -42,6 +42,7 @@ app.add_typer(db.app, name="db")
 app.add_typer(tokens.app, name="tokens")
 app.add_typer(registry.app)
 app.add_typer(promotion.app)
+app.add_typer(triggers.app)
 app.add_typer(stack.app)
 app.add_typer(upkeep.app)
 

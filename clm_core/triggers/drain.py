@@ -44,12 +44,18 @@ def drain(services: Services) -> Drained:
     """Answer all messages that wait, then have every job started that may. Safe to be killed, and to be run
     by several at once; Prefect may be down.
     """
+    answers, set_aside = answer_all(services)
+    return Drained(tuple(answers), set_aside, start_pending(services))
+
+
+def answer_all(services: Services) -> tuple[list[Answer], int]:
+    """Take every message that waits to the door; the answers, and how many messages were set aside."""
     answers, set_aside = list[Answer](), 0
     while (answered := inbox.answer_next(services)) is not None:
         answers += answered[1]
         set_aside += not answered[1]
     inbox.forget_old(services)
-    return Drained(tuple(answers), set_aside, start_pending(services))
+    return answers, set_aside
 
 
 def start_pending(services: Services) -> Started:
@@ -93,7 +99,7 @@ def _create_run(prefect: Runs, deployment: UUID, job: TrainingJob) -> UUID:
 def _no_deployment(job: TrainingJob) -> str:
     return (
         f"Prefect has no deployment {FLOW}/{job.model_id} or {FLOW}/{ON_DEMAND} for {job.model_id}: "
-        "add its market to the universe, then `clm deploy`."
+        "add its market to the universe, then `clm deploy`"
     )
 
 

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from datetime import timedelta
 from importlib.metadata import version as installed_version
 from pathlib import Path
 from typing import Any
@@ -14,14 +15,16 @@ import pytest
 
 from clm_core import retraining
 from clm_core.domain.actors import Actor, Role
-from clm_core.domain.errors import InvalidTrainingParams, UnknownSeries
+from clm_core.domain.errors import IllegalTransition, InvalidTrainingParams, UnknownSeries
 from clm_core.domain.jobs import RetrainRequest
+from clm_core.domain.triggers import Answer, TriggerRequest
 from clm_core.domain.versions import ModelVersion
 from clm_core.domain.vocabulary import JobStatus, ModelStatus, ModelType
 from clm_core.ledger.audit import entries
 from clm_core.models.bundle import read_card
 from clm_core.runner import load_flow
 from clm_core.services import Services, open_ledger
+from clm_core.triggers import door
 
 pytestmark = pytest.mark.xdist_group("servers")
 
@@ -193,3 +196,33 @@ def test_a_version_names_the_one_that_served_when_it_was_trained(
     )
     assert first.parent_version is None
     assert retrain(request).version.parent_version == first.version
+
+
+def ask(services: Services, **changes: Any) -> Answer:
+    training = request_for(ModelType.LIGHTGBM, training_params={"rounds": 2}, **changes)
+    actor = Actor(name="ada", role=Role.OPERATOR)
+    return door.ask(services, TriggerRequest(training=training, actor=actor, source="tests"))
+
+
+def test_a_run_of_an_accepted_request_does_its_job_and_no_run_does_it_twice(
+    services: Services, prefect_url: str
+) -> None:
+    retrain = load_flow("flows.retrain.retrain")
+    asked = ask(services, symbol="EURUSD")
+    version = retrain(asked.request.training, asked.job_id).version
+    assert version.training_job_id == asked.job_id
+    with pytest.raises(IllegalTransition, match="only a pending job can be started"):
+        retrain(asked.request.training, asked.job_id)
+
+
+def test_a_run_whose_request_is_not_granted_ends_completed_with_the_answer(
+    services: Services, prefect_url: str
+) -> None:
+    waiting = ask(services, symbol="EURUSD")
+    request = request_for(ModelType.LIGHTGBM, symbol="EURUSD", training_params={"rounds": 2})
+    state = load_flow("flows.retrain.retrain")(request, return_state=True)
+    assert state.is_completed()
+    assert state.message.startswith(f"coalesced with job {waiting.job_id}: that job waits to be started")
+    assert services.ledger.triggers.answers(limit=1)[0].request.source == "terminal"
+    lease = services.ledger.start_job(waiting.job_id, "tests", services.clock(), timedelta(minutes=1))
+    services.ledger.complete_job(lease, services.clock())

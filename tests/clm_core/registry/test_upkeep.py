@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from prefect.settings import PREFECT_API_URL, temporary_settings
 from sqlalchemy import Engine, text
 from typer.testing import CliRunner
 
@@ -16,9 +17,11 @@ from clm_core.domain.actors import Actor, Role
 from clm_core.domain.alerts import AlertKind, RaisedAlert
 from clm_core.domain.errors import BundleCorrupt, NotAllowed, NotFound, UpkeepIncomplete
 from clm_core.domain.versions import ModelVersion
+from clm_core.domain.vocabulary import JobStatus
 from clm_core.runner import load_flow
 from clm_core.services import Services
 from clm_core.settings import GuardSettings, OnExpiry
+from clm_core.triggers import inbox
 from clm_core.upkeep import Part, UpkeepReport
 
 pytestmark = pytest.mark.xdist_group("servers")
@@ -33,6 +36,13 @@ Audited = Callable[[str], list[str]]
 @pytest.fixture(autouse=True)
 def nobody_to_tell(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("PREFECT_API_URL", raising=False)
+
+
+@pytest.fixture(autouse=True)
+def no_job_waits(services: Services) -> None:
+    for job in services.ledger.jobs(status=JobStatus.PENDING, limit=1000):
+        lease = services.ledger.start_job(job.id, "tests", services.clock(), timedelta(minutes=1))
+        services.ledger.fail_job(lease, "another test's", services.clock())
 
 
 def promote(services: Services, version: ModelVersion, force: bool = False) -> None:
@@ -249,3 +259,15 @@ def test_the_flow_fails_when_a_part_did_and_only_then(
     trees(version).write_bytes(b"")
     with pytest.raises(UpkeepIncomplete, match=r"trees\.txt was changed"):
         flow()
+
+
+def test_a_message_is_answered_and_a_job_that_cannot_be_started_is_said_to_wait(services: Services) -> None:
+    data = {"model_type": "lightgbm", "symbol": "EURUSD", "detector": "psi"}
+    body = json.dumps({"type": "model.drift_detected", "data": data}).encode()
+    inbox.receive(services, "monitor", "for the upkeep", body, NOW)
+    with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:9/api"}):
+        report = upkeep.run(services)
+    done, _ = about("lightgbm_eurusd_1h", report, Part.DRAIN)
+    assert [said.split(" as job ")[0] for said in done] == ["lightgbm_eurusd_1h: accepted"]
+    _, problems = about("1 jobs wait to be started", report, Part.DRAIN)
+    assert len(problems) == 1

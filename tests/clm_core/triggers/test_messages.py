@@ -2,6 +2,8 @@
 
 import contextlib
 import json
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -68,6 +70,13 @@ def test_the_four_events_are_understood_in_both_envelopes(event: str, data: Any,
     cloud_event = {"specversion": "1.0", "id": "1", "source": "/monitor", "type": event, "data": data}
     assert parse(body(event, **data)) == expected
     assert parse(json.dumps(cloud_event | {"traceparent": "00-1"}).encode()) == expected
+
+
+def test_the_examples_in_the_guide_are_the_four_events() -> None:
+    guide = (Path(__file__).parents[3] / "docs" / "user-guide.md").read_text()
+    examples = re.findall(r'```json\n(\{"(?:type|specversion)".*?)```', guide, flags=re.DOTALL)
+    found = [type(parse(example.encode())) for example in examples]
+    assert found == [DriftDetected, PerformanceDegraded, TrainingRequested, RegimeChanged]
 
 
 DEGRADED = "performance.degraded"

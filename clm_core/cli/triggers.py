@@ -1,0 +1,241 @@
+"""`clm trigger`, `clm triggers`, `clm drain`: what is asked of the door, and what it answers."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.box import SIMPLE_HEAVY
+from rich.console import Console
+from rich.table import Table
+
+from clm_core.domain.vocabulary import ModelType, TriggerReason
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+    from clm_core.domain.triggers import Answer, Message, TriggerRequest
+    from clm_core.triggers.drain import Drained
+
+app = typer.Typer(rich_markup_mode=None)
+# what others wrote is shown as it is
+console = Console(markup=False, highlight=False)
+if not console.is_terminal:
+    console.width = 160  # a file or pipe has no width: nothing should be cut for it
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a script instead of sentences.")]
+
+
+@app.command()
+def trigger(
+    event: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="EVENT.json",
+            help="A message as webhooks bring it; or use --model.",
+            exists=True,
+        ),
+    ] = None,
+    model: Annotated[ModelType | None, typer.Option(help="The kind of model to retrain.")] = None,
+    symbol: Annotated[str | None, typer.Option(help="The market, as `clm data list` names it.")] = None,
+    timeframe: Annotated[str, typer.Option(help="Length of a bar.")] = "1h",
+    days: Annotated[int, typer.Option(min=1, help="Days of bars the training may see.")] = 365,
+    reason: Annotated[TriggerReason, typer.Option(help="Why.")] = TriggerReason.MANUAL,
+    sharpe: Annotated[float | None, typer.Option(help="Observed Sharpe ratio, annualised.")] = None,
+    samples: Annotated[int | None, typer.Option(min=0, help="New bars since the training.")] = None,
+    age: Annotated[float | None, typer.Option(min=0, help="Age of the serving version, days.")] = None,
+    key: Annotated[str | None, typer.Option(help="Requests with the same key are one.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Ask for a retrain that a worker does; the answer says whether it is granted, and why."""
+    if (event is None) == (model is None or symbol is None):
+        raise typer.BadParameter("give EVENT.json, or --model and --symbol")
+    if event is not None:
+        _print(_bring(event), as_json)
+        return
+    training = {
+        "model_type": model,
+        "symbol": symbol,
+        "timeframe": timeframe,
+        "dataset_span_days": days,
+        "trigger_reason": reason,
+    }
+    observed = {"sharpe_ratio": sharpe, "new_samples": samples, "age_days": age}
+    _print([_ask(_request(training, observed, key))], as_json)
+
+
+@app.command()
+def triggers(
+    model: Annotated[str | None, typer.Option(metavar="MODEL", help="Only this model id.")] = None,
+    before: Annotated[
+        int | None,
+        typer.Option(metavar="NUMBER", help="Only older ones than this, as a next page."),
+    ] = None,
+    limit: Annotated[int, typer.Option(min=1, help="How many, newest first.")] = 20,
+    set_aside: Annotated[
+        bool, typer.Option("--set-aside", help="Instead, the messages that could not be answered.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """What was asked for and answered, newest first."""
+    from clm_core.services import open_services
+    from clm_core.settings import load_settings
+
+    with open_services(load_settings()) as services:
+        book = services.ledger.triggers
+        if set_aside:
+            messages = book.messages(set_aside=True, limit=limit)
+        else:
+            answers = book.answers(model_id=model, before=before, limit=limit)
+    if set_aside:
+        _print_messages(messages, as_json)
+    else:
+        _print_listing(answers, as_json)
+
+
+@app.command()
+def drain(as_json: AsJson = False) -> None:
+    """Answer the messages that wait and start the jobs that wait; `clm up` does so every minute."""
+    from clm_core.services import open_services
+    from clm_core.settings import load_settings
+
+    with Console(stderr=True).status("Opening the database"), open_services(load_settings()) as services:
+        from clm_core.triggers.drain import drain as drain_all
+
+        drained = drain_all(services)
+    if as_json:
+        started = drained.started
+        _print_json(
+            {
+                "answers": _plain(drained.answers),
+                "set_aside": drained.set_aside,
+                "runs": {str(job): str(run) for job, run in started.runs.items()},
+                "failed": [str(job) for job in started.failed],
+                "waiting": [str(job) for job in started.waiting],
+                "problem": started.problem,
+            }
+        )
+    else:
+        _show(drained)
+
+
+def _request(training: dict[str, Any], observed: dict[str, Any], key: str | None) -> "TriggerRequest":
+    import getpass
+
+    from pydantic import ValidationError
+
+    from clm_core.domain.triggers import TriggerRequest
+
+    user = getpass.getuser()
+    asked = {
+        "training": training | {"requested_by": user},
+        "actor": {"name": user, "role": "admin"},
+        "source": "terminal",
+        "key": key,
+        "observed": observed,
+    }
+    try:
+        return TriggerRequest.model_validate(asked)
+    except ValidationError as error:
+        found = error.errors()[0]
+        raise typer.BadParameter(f"{found['loc'][-1]}: {found['msg']}") from None
+
+
+def _ask(request: "TriggerRequest") -> "Answer":
+    from clm_core.services import open_services
+    from clm_core.settings import load_settings
+
+    with open_services(load_settings()) as services:
+        from clm_core.triggers import door
+
+        return door.ask(services, request)
+
+
+def _bring(event: Path) -> "list[Answer]":
+    """The message's own answers; whatever else waits is answered on the way, in its turn."""
+    import uuid
+
+    from clm_core.services import open_services
+    from clm_core.settings import load_settings
+
+    with open_services(load_settings()) as services:
+        from clm_core.triggers import drain, inbox, messages
+
+        body = event.read_bytes()
+        messages.parse(body)
+        message_id = str(uuid.uuid4())
+        inbox.receive(services, "terminal", message_id, body, services.clock())
+        drain.answer_all(services)
+        return services.ledger.triggers.answers(message=("terminal", message_id))
+
+
+def _print(answers: "Sequence[Answer]", as_json: bool) -> None:
+    if as_json:
+        _print_json(_plain(answers))
+        return
+    for answer in answers:
+        console.print(_sentence(answer), soft_wrap=True)
+    if not answers:
+        console.print("The message was set aside, see `clm triggers --set-aside`.")
+
+
+def _sentence(answer: "Answer") -> str:
+    return f"{answer.model_id}: {answer.sentence}."
+
+
+def _print_listing(answers: "Sequence[Answer]", as_json: bool) -> None:
+    if as_json:
+        _print_json(_plain(answers))
+        return
+    table = Table(box=SIMPLE_HEAVY)
+    for column in ("number", "asked (UTC)", "model", "reason", "by", "through", "answer"):
+        table.add_column(column, no_wrap=True)
+    table.add_column("because", overflow="fold")
+    for answer in answers:
+        training = answer.request.training
+        table.add_row(
+            str(answer.number),
+            f"{answer.at:%Y-%m-%d %H:%M}",
+            answer.model_id,
+            training.trigger_reason.value,
+            training.requested_by,
+            answer.request.source,
+            answer.reply.value,
+            answer.because,
+        )
+    console.print(table if answers else "Nothing was asked for yet.")
+
+
+def _print_messages(messages: "Sequence[Message]", as_json: bool) -> None:
+    if as_json:
+        _print_json([message.model_dump(mode="json", exclude={"body"}) for message in messages])
+        return
+    for message in messages:
+        console.print(f"{message.source}/{message.message_id}, {message.received_at:%Y-%m-%d %H:%M} UTC")
+        console.print(f"    {message.error}", soft_wrap=True)
+    if not messages:
+        console.print("No message was set aside.")
+
+
+def _show(drained: "Drained") -> None:
+    for answer in drained.answers:
+        console.print(_sentence(answer), soft_wrap=True)
+    started = drained.started
+    for job_id, run_id in started.runs.items():
+        console.print(f"Job {job_id} is run {run_id} now.")
+    for job_id in started.failed:
+        console.print(f"Job {job_id} failed: its run ended before it began.")
+    console.print(
+        f"{len(drained.answers)} requests answered, {drained.set_aside} messages set aside, "
+        f"{len(started.runs)} jobs started, {len(started.waiting)} wait."
+    )
+    if started.problem:
+        console.print(f"They wait because {started.problem}.", soft_wrap=True)
+
+
+def _plain(values: "Sequence[BaseModel]") -> list[Any]:
+    return [value.model_dump(mode="json") for value in values]
+
+
+def _print_json(value: Any) -> None:
+    typer.echo(json.dumps(value, indent=2))

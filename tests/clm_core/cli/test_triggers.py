@@ -1,0 +1,82 @@
+"""The commands of the door, typed as their user would, in a home of their own."""
+
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prefect.settings import PREFECT_API_URL, temporary_settings
+from typer.testing import CliRunner
+
+from clm_core.cli.app import app
+
+pytestmark = pytest.mark.xdist_group("servers")
+
+MODEL = ["--model", "lightgbm", "--symbol", "BTCUSD"]
+
+
+@pytest.fixture(scope="module")
+def own_home() -> Iterator[Path]:
+    folder = Path(tempfile.mkdtemp(prefix="clm-door-"))
+    folder.chmod(0o755)
+    yield folder
+    shutil.rmtree(folder)
+
+
+@pytest.fixture(autouse=True)
+def environment(own_home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("CLM_HOME", str(own_home))
+    monkeypatch.delenv("CLM_DATABASE_URL", raising=False)
+    # other tests of this session have a server
+    with temporary_settings({PREFECT_API_URL: None}):
+        yield
+
+
+def clm(*arguments: str) -> str:
+    return CliRunner().invoke(app, list(arguments), catch_exceptions=False).output
+
+
+def listed(*arguments: str) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads(clm("triggers", "--json", *arguments))
+    return found
+
+
+def test_what_is_asked_by_hand_and_by_a_file_is_answered_and_listed(tmp_path: Path) -> None:
+    assert clm("trigger", *MODEL).startswith("lightgbm_btcusd_1h: accepted as job ")
+    event = tmp_path / "event.json"
+    data = {"model_type": "lightgbm", "symbol": "BTCUSD", "sharpe_ratio": 0.7}
+    event.write_text(json.dumps({"type": "performance.degraded", "data": data}))
+    assert clm("trigger", str(event)) == (
+        "lightgbm_btcusd_1h: rejected: Sharpe ratio 0.70 is not below 0.5.\n"
+    )
+    newest, oldest = listed()
+    assert (newest["reply"], oldest["reply"]) == ("rejected", "accepted")
+    assert (newest["request"]["source"], oldest["request"]["source"]) == ("inbox/terminal", "terminal")
+    assert listed("--before", str(newest["number"])) == [oldest]
+    assert listed("--model", "xgboost_btcusd_1h") == []
+    assert "1 wait.\nThey wait because no Prefect server is known: start `clm up`" in clm("drain")
+
+
+def test_a_file_that_is_no_event_is_refused_and_a_market_that_is_not_there_is_set_aside(
+    tmp_path: Path,
+) -> None:
+    event = tmp_path / "event.json"
+    event.write_text("{")
+    result = CliRunner().invoke(app, ["trigger", str(event)])
+    assert "the body is not valid JSON" in str(result.exception)
+    data = {"model_type": "lightgbm", "symbol": "DOGEUSD", "detector": "psi"}
+    event.write_text(json.dumps({"type": "model.drift_detected", "data": data}))
+    assert "set aside" in clm("trigger", str(event))
+    assert "there is no series DOGEUSD 1h" in clm("triggers", "--set-aside")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [[], ["--model", "lightgbm"], [*MODEL, "--sharpe", "nan"], [*MODEL, "--days", "1000000"]],
+    ids=["nothing", "no market", "NaN", "a span of 2,700 years"],
+)
+def test_what_cannot_be_asked_is_a_usage_error(arguments: list[str]) -> None:
+    assert CliRunner().invoke(app, ["trigger", *arguments]).exit_code == 2
