@@ -12,6 +12,7 @@ import threading
 import uvicorn
 
 from clm_core.api.app import create_app
+from clm_core.api.envelope import log
 from clm_core.domain.errors import CLMError
 from clm_core.services import open_services
 from clm_core.settings import ApiSettings, load_settings
@@ -20,7 +21,8 @@ DEFAULT_PORT = 8000
 
 
 def main(port: int) -> None:
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    log.setLevel(logging.INFO)
     with open_services(load_settings()) as services:
         # seconds, and better now than in somebody's first request
         services.registry.connect()

@@ -12,9 +12,8 @@ from clm_core.api.context import Connected
 from clm_core.domain.errors import CLMError, ServerUnavailable
 from clm_core.domain.promotions import Promotion
 from clm_core.domain.vocabulary import JobStatus, ModelStatus
+from clm_core.runner import is_answering
 from clm_core.services import Services
-
-PREFECT_ANSWERS_WITHIN_SECONDS = 2.0
 
 
 class Condition(StrEnum):
@@ -82,11 +81,5 @@ def _condition(ask: Callable[[], None]) -> Condition:
 
 
 def _require_prefect(url: str) -> None:
-    import httpx
-
-    try:
-        answer = httpx.get(f"{url}/health", timeout=PREFECT_ANSWERS_WITHIN_SECONDS)
-    except httpx.HTTPError as error:
-        raise ServerUnavailable(f"Prefect does not answer at {url}: see `clm status`.") from error
-    if answer.is_server_error:
-        raise ServerUnavailable(f"Prefect answers {answer.status_code} at {url}: see `clm status`.")
+    if not is_answering(f"{url}/health"):
+        raise ServerUnavailable(f"Prefect does not answer at {url}: see `clm status`.")
