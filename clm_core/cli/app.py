@@ -199,14 +199,17 @@ def config() -> None:
 
 @app.command(name="exec", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def exec_(context: typer.Context) -> None:
-    """Run a command with the database up and MLFLOW_TRACKING_URI set: `clm exec -- mlflow server`."""
+    """Run a command that finds our database and servers: `clm exec -- mlflow server`."""
     import subprocess
 
     from clm_core.database import open_database
+    from clm_core.stack import prefect_environment, running
 
     if not context.args:
         raise typer.BadParameter("name a command: clm exec -- python trader.py")
-    with open_database(_settings()) as database:
+    settings = _settings()
+    with open_database(settings) as database:
+        state = running(settings.home)
         uri = database.url("mlflow", driver="psycopg")
         own_programs = str(Path(sys.executable).parent)
         environment = os.environ | {
@@ -215,6 +218,8 @@ def exec_(context: typer.Context) -> None:
             "MLFLOW_BACKEND_STORE_URI": uri,
             "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
             "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+            "PREFECT_DEFAULT_WORK_POOL_NAME": settings.deploy.work_pool,
+            **(prefect_environment(settings.home, state) if state else {}),
         }
         program = shutil.which(context.args[0], path=environment["PATH"])
         if program is None:
