@@ -24,8 +24,8 @@ def main(port: int) -> None:
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s %(message)s")
     log.setLevel(logging.INFO)
     with open_services(load_settings()) as services:
-        # seconds, and better now than in somebody's first request
-        services.registry.connect()
+        # seconds, and better spent now, beside everything else, than in somebody's first request
+        threading.Thread(target=services.registry.connect, daemon=True).start()
         server = uvicorn.Server(configuration(create_app(services), services.settings.api, port))
         if stat.S_ISFIFO(os.fstat(sys.stdin.fileno()).st_mode):
             threading.Thread(target=_stop_when_orphaned, args=[server], daemon=True).start()
