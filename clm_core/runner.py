@@ -202,8 +202,7 @@ def _known_api(home: Path) -> tuple[str, str]:
     from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL
 
     if url := PREFECT_API_URL.value():
-        auth = PREFECT_API_AUTH_STRING.value()
-        return url, auth.get_secret_value() if auth else ""
+        return url, PREFECT_API_AUTH_STRING.value() or ""
     if stack := running(home):
         return stack.prefect_api_url, prefect_auth(home)
     raise ServerUnavailable("no Prefect server is known: start `clm up`, or set PREFECT_API_URL")

@@ -1,6 +1,5 @@
 """`clm trigger`, `clm triggers`, `clm drain`: what is asked of the door, and what it answers."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,6 +9,7 @@ from rich.box import SIMPLE_HEAVY
 from rich.console import Console
 from rich.table import Table
 
+from clm_core.cli.output import print_json
 from clm_core.domain.vocabulary import ModelType, TriggerReason
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ def drain(as_json: AsJson = False) -> None:
         drained = drain_all(services)
     if as_json:
         started = drained.started
-        _print_json(
+        print_json(
             {
                 "answers": _plain(drained.answers),
                 "set_aside": drained.set_aside,
@@ -171,7 +171,7 @@ def _bring(event: Path) -> "list[Answer]":
 
 def _print(answers: "Sequence[Answer]", as_json: bool) -> None:
     if as_json:
-        _print_json(_plain(answers))
+        print_json(_plain(answers))
         return
     for answer in answers:
         console.print(_sentence(answer), soft_wrap=True)
@@ -185,7 +185,7 @@ def _sentence(answer: "Answer") -> str:
 
 def _print_listing(answers: "Sequence[Answer]", as_json: bool) -> None:
     if as_json:
-        _print_json(_plain(answers))
+        print_json(_plain(answers))
         return
     table = Table(box=SIMPLE_HEAVY)
     for column in ("number", "asked (UTC)", "model", "reason", "by", "through", "answer"):
@@ -208,7 +208,7 @@ def _print_listing(answers: "Sequence[Answer]", as_json: bool) -> None:
 
 def _print_messages(messages: "Sequence[Message]", as_json: bool) -> None:
     if as_json:
-        _print_json([message.model_dump(mode="json", exclude={"body"}) for message in messages])
+        print_json([message.model_dump(mode="json", exclude={"body"}) for message in messages])
         return
     for message in messages:
         console.print(f"{message.source}/{message.message_id}, {message.received_at:%Y-%m-%d %H:%M} UTC")
@@ -235,7 +235,3 @@ def _show(drained: "Drained") -> None:
 
 def _plain(values: "Sequence[BaseModel]") -> list[Any]:
     return [value.model_dump(mode="json") for value in values]
-
-
-def _print_json(value: Any) -> None:
-    typer.echo(json.dumps(value, indent=2))

@@ -3,17 +3,21 @@
 import contextvars
 import json
 import os
+import threading
+from base64 import b64encode
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import timedelta
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 import httpx
 import pytest
-from prefect.settings import PREFECT_API_URL, temporary_settings
+from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
 
 from clm_core.domain.actors import Actor, Role
 from clm_core.domain.jobs import RetrainRequest
@@ -74,6 +78,24 @@ def test_a_job_that_waits_is_given_one_run_with_its_request(clm: Services, prefe
     asked = RetrainRequest.model_validate(run["parameters"]["request"])
     assert (asked.dataset_span_days, asked.training_params) == (90, {"rounds": 2})
     assert set(run["tags"]) >= {"lightgbm_btcusd_1h", "manual"}
+
+
+def test_a_server_with_a_password_is_told_it(clm: Services) -> None:
+    told = list[str | None]()
+
+    class Prefect(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            told.append(self.headers["Authorization"])
+            self.send_error(HTTPStatus.UNAUTHORIZED)
+
+    ask(clm)
+    with HTTPServer(("127.0.0.1", 0), Prefect) as server:
+        threading.Thread(target=server.handle_request, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}/api"
+        with temporary_settings({PREFECT_API_URL: url, PREFECT_API_AUTH_STRING: "clm:secret"}):
+            started = start_pending(clm)
+    assert told == [f"Basic {b64encode(b'clm:secret').decode()}"]
+    assert "401" in str(started.problem)
 
 
 def test_a_drain_that_died_before_it_noted_the_run_starts_no_second_one(
