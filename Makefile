@@ -30,6 +30,7 @@ lint: $(VENV)/.dev    ## ruff, strict mypy, import contracts
 
 bench: .venv-bench/.ready ## measure against peers, write benchmarks/RESULTS.md
 	.venv-bench/bin/python -m benchmarks.run
+	.venv-bench/bin/python -m benchmarks.gate
 
 lock: $(VENV)/.uv     ## resolve constraints.txt anew
 	$(BIN)/uv pip compile --quiet --python-version 3.11 --all-extras --no-header --no-annotate \

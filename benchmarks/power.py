@@ -22,7 +22,7 @@ from clm_core.promotion.evidence import (
 )
 from clm_core.promotion.paired import PairedRecord, Standing, stand, update
 from clm_core.promotion.streams import Shape, draw
-from clm_core.promotion.trials import effective_trials, sharpe_variance, trial_correlations
+from clm_core.promotion.trials import dispersion, effective_trials, sharpe_variance, trial_correlations
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "decisions" / "0001-evidence.md"
 MARK = "<!-- below: python -m benchmarks.power -->\n"
@@ -165,8 +165,9 @@ def lucky_year(
     records = [track_record(x) for x in returns.T]
     count = effective_trials(trial_correlations(returns))
     sharpes = np.array([record.sharpe for record in records])
+    apart = dispersion(sharpes, np.array([record.effective_bars for record in records]))
     deflated = [
-        deflated_sharpe_ratio(record, sharpe_variance(sharpes, record.effective_bars), count)
+        deflated_sharpe_ratio(record, sharpe_variance(apart, record.effective_bars), count)
         for record in records
     ]
     plain = [probabilistic_sharpe_ratio(record) for record in records]

@@ -7,12 +7,14 @@ import pandas as pd
 
 from clm_core.backtest.engine import backtest
 from clm_core.backtest.results import Backtest, Metrics
+from clm_core.domain.evaluations import Verdict
 from clm_core.domain.jobs import Lease, TrainingJob
 from clm_core.domain.trials import Trial, TrialSource
 from clm_core.domain.versions import ModelVersion
 from clm_core.market.bars import Bars, Floats
 from clm_core.promotion import paired
-from clm_core.promotion.evidence import track_record
+from clm_core.promotion.evidence import TrackRecord, track_record
+from clm_core.promotion.explanation import Proof
 from clm_core.promotion.gate import Case, Comparison
 from clm_core.promotion.policy import GatePolicy
 from clm_core.promotion.soundness import activity
@@ -33,6 +35,8 @@ def count_trial(services: Services, lease: Lease, job: TrainingJob, bars: Bars, 
         params=job.training_params,
         seed=job.seed,
         sharpe=record.sharpe,
+        skewness=record.skewness,
+        kurtosis=record.kurtosis,
         bars=record.bars,
         effective_bars=record.effective_bars,
         period_start=bars.start.to_pydatetime(),
@@ -88,3 +92,14 @@ def against_champion(
     ours = backtest(common, positions[new:], costs, execution)
     theirs = backtest(common, champion.positions(bars)[new:], costs, execution)
     return Comparison(label, paired.extend(paired.PairedRecord(), ours.returns, theirs.returns))
+
+
+def proof_of(services: Services, version: ModelVersion, verdict: Verdict) -> Proof | None:
+    """The evidence a verdict rests on, as it was; None where its policy asked for none."""
+    levels = services.ledger.policy_of(version.model_id, version.version).evidence
+    trials = services.ledger.trials.of_job(version.training_job_id)
+    if verdict.luck is None or levels is None or not trials:
+        return None
+    judged = trials[-1]
+    record = TrackRecord(judged.sharpe, judged.skewness, judged.kurtosis, judged.bars, judged.effective_bars)
+    return Proof(record, verdict.luck, levels)

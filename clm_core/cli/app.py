@@ -1,5 +1,6 @@
 """`clm …`: heavy libraries are imported inside the commands, so that `clm --help` answers at once."""
 
+import math
 import os
 import shutil
 import sys
@@ -14,7 +15,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from clm_core.cli import audit, data, db, promotion, registry, stack, tokens, triggers, upkeep
+from clm_core.cli import audit, data, db, gate, promotion, registry, stack, tokens, triggers, upkeep
+from clm_core.cli.naming import VersionName, find_version
 from clm_core.cli.output import AsJson, console, print_json
 from clm_core.domain.errors import CLMError, NotFound, NotRetrained
 from clm_core.domain.vocabulary import ModelType
@@ -39,6 +41,7 @@ app = typer.Typer(
 app.add_typer(data.app, name="data")
 app.add_typer(audit.app, name="audit")
 app.add_typer(db.app, name="db")
+app.add_typer(gate.app, name="gate")
 app.add_typer(tokens.app, name="tokens")
 app.add_typer(registry.app)
 app.add_typer(promotion.app)
@@ -46,10 +49,6 @@ app.add_typer(triggers.app)
 app.add_typer(stack.app)
 app.add_typer(upkeep.app)
 
-VersionName = Annotated[
-    str,
-    typer.Argument(metavar="VERSION", help="xgboost_btcusd_1h@v20251204_143022, its label, or a model id."),
-]
 DEMO_DAYS = 840
 
 
@@ -126,7 +125,7 @@ def sweep(as_json: AsJson = False) -> None:
 def show(version: VersionName, as_json: AsJson = False) -> None:
     """One version: what it was trained on, how it did, and why it passed or not."""
     with _services() as services:
-        found = _find_version(services, version)
+        found = find_version(services, version)
         judged = _judged(services, found)
         lineage = services.ledger.lineage(found.model_id, found.version)
     if as_json:
@@ -164,7 +163,7 @@ def reproduce(version: VersionName, as_json: AsJson = False) -> None:
     from clm_core.reproduce import reproduce as train_again
 
     with _services() as services:
-        found = train_again(services, _find_version(services, version))
+        found = train_again(services, find_version(services, version))
     if as_json:
         print_json(found.to_json())
     else:
@@ -180,7 +179,7 @@ def report(
 ) -> None:
     """Print the path of a version's tear sheet."""
     with _services() as services:
-        found = _find_version(services, version)
+        found = find_version(services, version)
         path = services.reports / found.model_id / f"{found.version}.html"
         if not path.exists():
             services.registry.download(found.mlflow_run_id, f"report/{found.version}.html", path.parent)
@@ -296,20 +295,6 @@ def _refuse_bad_params(request: "RetrainRequest") -> None:
     catalog.recipe(request.model_type, request.training_params)
 
 
-def _find_version(services: "Services", name: str) -> "ModelVersion":
-    """`model_id@label`, a label that only one model has, or a model id for its newest version."""
-    model_id, separator, label = name.rpartition("@")
-    if separator:
-        return services.ledger.version(model_id, label)
-    found = services.ledger.versions(label=name) or services.ledger.versions(model_id=name, limit=1)
-    if not found:
-        raise NotFound(f"There is no version or model {name}. `clm models` lists them.")
-    if len(found) > 1:
-        names = ", ".join(f"{version.model_id}@{version.version}" for version in found)
-        raise NotFound(f"{name} could be any of {names}: say which.")
-    return found[0]
-
-
 def _judged(services: "Services", version: "ModelVersion") -> "tuple[EvaluationResult, Verdict] | None":
     try:
         return services.ledger.evaluation(version.model_id, version.version)
@@ -388,7 +373,7 @@ def _measured(leg: "Leg") -> str:
 
 def _shown(criterion: str, value: float) -> str:
     if criterion in COUNTED:
-        return f"{value:,.0f}"
+        return f"{value:,.0f}" if math.isfinite(value) else "never"
     return f"{value:.1%}" if criterion in PERCENT else f"{value:.2f}"
 
 

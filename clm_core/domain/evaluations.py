@@ -85,10 +85,12 @@ class Luck(BaseModel):
     """Counted for the market and timeframe, this one included."""
     effective_trials: float
     """Independent ones that would be as lucky, and no fewer than the policy presumes."""
-    variance: float
-    """Of the trials' Sharpe ratios of a bar, at least what chance gives one record."""
+    deviation: float
+    """Standard deviation of the annualised Sharpe ratio that one trial without an edge shows."""
     sharpe_ratio: float
     """Annualised Sharpe ratio expected of the luckiest."""
+    bars_per_year: float
+    """What the ratios are annualised by."""
 
 
 class Verdict(BaseModel):

@@ -29,10 +29,13 @@ class Trial(BaseModel):
     params: dict[str, Any]
     seed: int
     sharpe: float
-    """Of a bar, not annualised; NaN where it could not be measured."""
+    """Of a bar, not annualised; NaN, like what follows, where it could not be measured."""
+    skewness: float
+    kurtosis: float
+    """Pearson's: 3 for a normal distribution."""
     bars: int = Field(ge=0)
     effective_bars: float
-    """Independent bars that would tell as much; NaN like `sharpe`."""
+    """Independent bars that would tell as much."""
     period_start: datetime
     """Open time of the first out-of-sample bar."""
     period_end: datetime

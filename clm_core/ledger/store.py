@@ -351,6 +351,13 @@ class Ledger:
         """
         return audit.anchor(self._engine, folder, now)
 
+    def policy_of(self, model_id: str, label: str) -> GatePolicy:
+        """The levels that the newest verdict on a version was reached by."""
+        rows = self._select(_EVALUATIONS, {"model_id": model_id, "version": label}, limit=1)
+        if not rows:
+            raise NotFound(f"{model_id} {label} has not been evaluated. `clm models` lists what there is.")
+        return GatePolicy.model_validate(rows[0]["policy"])
+
     def counts(self) -> Counts:
         with self._engine.begin() as connection:
             distinct = func.count(_VERSIONS.c.model_id.distinct())

@@ -228,6 +228,8 @@ class TrialRow(Base):
     params: Mapped[dict[str, Any]] = mapped_column(JSONB)
     seed: Mapped[int] = mapped_column(BigInteger)
     sharpe: Mapped[float]
+    skewness: Mapped[float]
+    kurtosis: Mapped[float]
     bars: Mapped[int]
     effective_bars: Mapped[float]
     period_start: Mapped[datetime]

@@ -47,14 +47,15 @@ class TrialBook:
         Args:
             until: leave out what was tried later: the count as it stood then.
         """
-        query = select(_TRIALS.c.sharpe, _TRIALS.c.first_day, _TRIALS.c.daily_returns).where(
+        wanted = ("sharpe", "effective_bars", "first_day", "daily_returns")
+        query = select(*(_TRIALS.c[name] for name in wanted)).where(
             _TRIALS.c.symbol == symbol, _TRIALS.c.timeframe == timeframe
         )
         if until is not None:
             query = query.where(_TRIALS.c.at <= until)
         with self._engine.begin() as connection:
             rows = connection.execute(query.order_by(_TRIALS.c.at, _TRIALS.c.id))
-            return [TrialRecord(sharpe, day, _read(days)) for sharpe, day, days in rows]
+            return [TrialRecord(sharpe, bars, day, _read(returns)) for sharpe, bars, day, returns in rows]
 
     def of_job(self, job_id: UUID) -> list[Trial]:
         """Oldest first."""

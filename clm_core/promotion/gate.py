@@ -165,12 +165,13 @@ def _against_champion(against: Comparison, levels: EvidenceLevels) -> Reasoned:
 
 
 def _luck(case: Case) -> Luck:
-    bars = case.record.effective_bars
+    bars, yearly = case.record.effective_bars, math.sqrt(case.periods_per_year)
     return Luck(
         trials=case.trials.trials,
         effective_trials=case.trials.effective,
-        variance=case.trials.variance(bars),
-        sharpe_ratio=case.trials.luck(bars) * math.sqrt(case.periods_per_year),
+        deviation=math.sqrt(case.trials.variance(bars)) * yearly,
+        sharpe_ratio=case.trials.luck(bars) * yearly,
+        bars_per_year=case.periods_per_year,
     )
 
 

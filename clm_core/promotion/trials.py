@@ -34,6 +34,8 @@ class TrialRecord:
 
     sharpe: float
     """Of a bar; NaN where it could not be measured: a trial that never traded."""
+    effective_bars: float
+    """Independent bars that would tell as much; NaN like `sharpe`."""
     first_day: int
     """Days since 1970-01-01 UTC of the first one it was tested on."""
     daily: Floats
@@ -47,12 +49,12 @@ class TrialCount:
     trials: int
     effective: float
     """Independent trials that would throw up a best one as lucky."""
-    among: float
-    """Variance (n - 1) of their Sharpe ratios of a bar; 0.0 for less than two."""
+    apart: float
+    """`dispersion` of their Sharpe ratios of a bar."""
 
     def variance(self, effective_bars: float) -> float:
         """As `sharpe_variance`, for a record of so many independent bars."""
-        return _variance(self.among, effective_bars)
+        return sharpe_variance(self.apart, effective_bars)
 
     def luck(self, effective_bars: float) -> float:
         """Sharpe ratio of a bar that the best of them would show without an edge, see
@@ -72,7 +74,7 @@ def trial_record(times: NDArray[np.int64], returns: Floats, record: TrackRecord)
     daily = np.full(int(days[-1]) - first + 1, np.nan)
     traded, starts = np.unique(days, return_index=True)
     daily[traded - first] = np.add.reduceat(returns, starts)
-    return TrialRecord(record.sharpe, first, daily)
+    return TrialRecord(record.sharpe, record.effective_bars, first, daily)
 
 
 def count_trials(records: Sequence[TrialRecord], fewest: float = 1.0) -> TrialCount:
@@ -90,9 +92,12 @@ def count_trials(records: Sequence[TrialRecord], fewest: float = 1.0) -> TrialCo
     size = max(1, len(returns) // DAYS_A_TRIAL)
     parts = [returns[:, first : first + size] for first in range(0, len(records), size)]
     effective = sum(effective_trials(trial_correlations(part)) for part in parts)
-    sharpes = np.array([record.sharpe for record in records if math.isfinite(record.sharpe)])
-    among = float(np.var(sharpes, ddof=1)) if len(sharpes) > 1 else 0.0
-    return TrialCount(len(records), max(effective, fewest), among)
+    measured = [record for record in records if math.isfinite(record.sharpe)]
+    apart = dispersion(
+        np.array([record.sharpe for record in measured]),
+        np.array([record.effective_bars for record in measured]),
+    )
+    return TrialCount(len(records), max(effective, fewest), apart)
 
 
 def bars_to_pass(record: TrackRecord, trials: TrialCount, confidence: float) -> float:
@@ -176,23 +181,32 @@ def effective_trials(correlations: Floats) -> float:
     return float(np.sqrt(eigenvalues).sum() ** 2 / eigenvalues.sum())
 
 
-def sharpe_variance(sharpes: Floats, effective_bars: float) -> float:
-    """Variance of a bar's Sharpe ratio among trials without an edge, for `evidence.deflated_sharpe_ratio`.
+def dispersion(sharpes: Floats, effective_bars: Floats) -> float:
+    """Variance (n - 1) of trials' Sharpe ratios of a bar beyond what chance gives records of their lengths.
 
-    The trials' own variance (n - 1), but at least what chance alone gives a record, 1 / (effective_bars - 1):
-    trials that resemble each other stay close to each other, which `effective_trials` has counted already.
-
-    NaN without a trial, or where one of them, or the record, could not be measured.
+    Chance gives 1 / (effective_bars - 1) each, on average what it explains (DerSimonian & Laird 1986,
+    "Meta-analysis in clinical trials", Controlled Clinical Trials 7(3), with equal weights); 0.0 where that
+    is all there is: trials that resemble each other stay close together, which `effective_trials` has counted
+    already. 0.0 for less than two trials; NaN where one of them could not be measured.
 
     Args:
-        sharpes: one a trial, per bar, shape (n_trials,).
+        sharpes: one a trial, shape (n_trials,).
+        effective_bars: of each trial's record, above 1, shape (n_trials,).
+    """
+    if len(sharpes) < 2:
+        return 0.0
+    by_chance = np.mean(1.0 / (effective_bars - 1.0))
+    return float(np.maximum(np.var(sharpes, ddof=1) - by_chance, 0.0))
+
+
+def sharpe_variance(apart: float, effective_bars: float) -> float:
+    """Variance of a bar's Sharpe ratio among trials without an edge, for `evidence.deflated_sharpe_ratio`:
+    what chance alone gives a record, 1 / (effective_bars - 1), and what sets the trials apart.
+
+    NaN where the record could not be measured.
+
+    Args:
+        apart: `dispersion` of the trials.
         effective_bars: of the record under judgement.
     """
-    if not len(sharpes) or not np.isfinite(sharpes).all():
-        return math.nan
-    among = float(np.var(sharpes, ddof=1)) if len(sharpes) > 1 else 0.0
-    return _variance(among, effective_bars)
-
-
-def _variance(among: float, effective_bars: float) -> float:
-    return max(1.0 / (effective_bars - 1.0), among) if effective_bars > 1.0 else math.nan
+    return 1.0 / (effective_bars - 1.0) + apart if effective_bars > 1.0 else math.nan

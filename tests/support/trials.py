@@ -22,10 +22,14 @@ def count_trial_of(ledger: Ledger, version: ModelVersion, lease: Lease | None = 
         params={},
         seed=version.seed,
         sharpe=0.1,
+        skewness=0.0,
+        kurtosis=3.0,
         bars=60,
         effective_bars=60.0,
         period_start=version.created_at,
         period_end=version.created_at,
         at=version.created_at,
     )
-    return ledger.trials.count(trial, TrialRecord(trial.sharpe, 20_000, np.array([0.01, -0.01])), lease)
+    return ledger.trials.count(
+        trial, TrialRecord(trial.sharpe, trial.effective_bars, 20_000, np.array([0.01, -0.01])), lease
+    )

@@ -16,6 +16,8 @@ CREATE TABLE trials (
     params jsonb NOT NULL,
     seed bigint NOT NULL,
     sharpe double precision NOT NULL,
+    skewness double precision NOT NULL,
+    kurtosis double precision NOT NULL,
     bars integer NOT NULL CONSTRAINT ck_trials_bars CHECK (bars >= 0),
     effective_bars double precision NOT NULL,
     period_start timestamptz NOT NULL,
@@ -30,7 +32,7 @@ CREATE INDEX ix_trials_job_id ON trials (job_id);
 -- what was judged before anything was counted is a trial too; its returns are not known
 INSERT INTO trials
 SELECT e.id, 'retrain', v.model_id, v.symbol, v.timeframe, v.training_job_id, j.training_params, v.seed,
-       'NaN', 0, 'NaN', e.period_start, e.period_end,
+       'NaN', 'NaN', 'NaN', 0, 'NaN', e.period_start, e.period_end,
        floor(extract(epoch FROM e.period_start) / 86400)::integer, '', e.created_at
 FROM evaluations e JOIN model_versions v USING (model_id, version)
     JOIN training_jobs j ON j.id = v.training_job_id;

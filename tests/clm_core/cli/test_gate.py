@@ -1,0 +1,45 @@
+"""`clm gate`, as it is typed."""
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from clm_core.cli.app import app
+
+runner = CliRunner()
+
+
+@pytest.fixture(autouse=True)
+def own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CLM_HOME", str(tmp_path))
+
+
+def test_the_levels_in_force_are_printed_with_their_hash() -> None:
+    told = json.loads(runner.invoke(app, ["gate", "policy", "xgboost_btcusd_1h", "--json"]).output)
+    assert told["name"] == "strict"
+    assert told["evidence"]["min_deflated_sharpe"] == 0.95
+    assert len(told["hash"]) == 64
+
+
+def test_thresholds_alone_come_with_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CLM_POLICY__PRESET", "thresholds-only")
+    assert "almost surely" in runner.invoke(app, ["gate", "policy"]).output.replace("\n", " ")
+
+
+def test_a_simulation_prints_luck_and_edges_of_each_policy_and_draws_them(tmp_path: Path) -> None:
+    picture = tmp_path / "gate.png"
+    asked = ["--edge", "0", "--edge", "3", "--streams", "10", "--retrains", "12", "--horizon", "1"]
+    result = runner.invoke(app, ["gate", "simulate", *asked, "--picture", str(picture)])
+    assert result.exit_code == 0, result.output
+    assert "0: years that promote luck" in result.output
+    assert "3: promoted within 1 years" in result.output
+    assert "thresholds-only" in result.output
+    assert picture.exists()
+
+
+def test_a_shape_that_is_none_is_refused_with_those_there_are() -> None:
+    result = runner.invoke(app, ["gate", "simulate", "--shape", "cauchy"])
+    assert result.exit_code == 2
+    assert "student-t(3)" in result.output
