@@ -6,8 +6,9 @@ from pathlib import Path
 
 from benchmarks.table import Row, faster, seconds
 from clm_core.database import open_database
-from clm_core.domain.actors import Actor, Role
+from clm_core.domain.actors import Actor
 from clm_core.domain.audit import Action, AuditEntry
+from clm_core.domain.vocabulary import Role
 from clm_core.ledger.audit import anchor, append, read_anchors, verify
 from clm_core.services import open_ledger
 from clm_core.settings import Settings

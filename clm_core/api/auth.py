@@ -9,9 +9,10 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from clm_core.api.context import Connected, Counted
 from clm_core.api.signatures import verified
-from clm_core.domain.actors import Actor, Role
+from clm_core.domain.actors import Actor
 from clm_core.domain.errors import NotAllowed, NotAuthenticated
 from clm_core.domain.tokens import Token
+from clm_core.domain.vocabulary import Role
 
 
 class Open(StrEnum):

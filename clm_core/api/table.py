@@ -20,9 +20,9 @@ from clm_core.api.routes import (
     tokens,
     webhooks,
 )
-from clm_core.domain.actors import Role
 from clm_core.domain.promotions import Promotion
 from clm_core.domain.triggers import Answer
+from clm_core.domain.vocabulary import Role
 
 
 @dataclass(frozen=True)

@@ -130,7 +130,8 @@ def this_user() -> "Actor":
     """Whoever can open the database and the files under the home folder owns this installation."""
     import getpass
 
-    from clm_core.domain.actors import Actor, Role
+    from clm_core.domain.actors import Actor
+    from clm_core.domain.vocabulary import Role
 
     return Actor(name=getpass.getuser(), role=Role.ADMIN)
 

@@ -8,7 +8,7 @@ from rich.box import SIMPLE_HEAVY
 from rich.console import Console
 from rich.table import Table
 
-from clm_core.domain.actors import Role
+from clm_core.domain.vocabulary import Role
 
 app = typer.Typer(help="Tokens for the REST API: create, list and revoke them.", no_args_is_help=True)
 console = Console(markup=False, highlight=False)

@@ -1,22 +1,8 @@
 """Who acts, and with what rights."""
 
-from enum import StrEnum
-
 from pydantic import BaseModel, ConfigDict, Field
 
-
-class Role(StrEnum):
-    VIEWER = "viewer"
-    """Reads."""
-    OPERATOR = "operator"
-    """Retrains, promotes what passed its gate, rolls back."""
-    ADMIN = "admin"
-    """Also forces what the rules refuse."""
-
-    def includes(self, other: "Role") -> bool:
-        """Whether it may do all that the other one may."""
-        ranks = list(Role)
-        return ranks.index(self) >= ranks.index(other)
+from clm_core.domain.vocabulary import Role
 
 
 class Actor(BaseModel):

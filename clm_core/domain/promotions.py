@@ -6,10 +6,10 @@ from enum import Enum, StrEnum
 
 from pydantic import BaseModel, ConfigDict
 
-from clm_core.domain.actors import Actor, Role
+from clm_core.domain.actors import Actor
 from clm_core.domain.errors import NotAllowed
 from clm_core.domain.versions import ModelVersion
-from clm_core.domain.vocabulary import JobStatus, ModelStatus
+from clm_core.domain.vocabulary import JobStatus, ModelStatus, Role
 
 FORCED_FOR = timedelta(days=7)
 """How long a forced promotion may stand before somebody has to look at it again."""

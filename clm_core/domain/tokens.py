@@ -9,7 +9,8 @@ from typing import Annotated, Self
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, StringConstraints
 
-from clm_core.domain.actors import Actor, Role
+from clm_core.domain.actors import Actor
+from clm_core.domain.vocabulary import Role
 
 Name = Annotated[str, StringConstraints(max_length=100, pattern=r"^[\w.@+-]([\w.@+ -]*[\w.@+-])?$")]
 """Of a person or a program: `ada`, `ada@quantum.io`, `airflow`."""

@@ -56,3 +56,17 @@ class JobStatus(StrEnum):
     IN_PROGRESS = "in_progress"
     COMPLETED = "completed"
     FAILED = "failed"
+
+
+class Role(StrEnum):
+    VIEWER = "viewer"
+    """Reads."""
+    OPERATOR = "operator"
+    """Retrains, promotes what passed its gate, rolls back."""
+    ADMIN = "admin"
+    """Also forces what the rules refuse."""
+
+    def includes(self, other: "Role") -> bool:
+        """Whether it may do all that the other one may."""
+        ranks = list(Role)
+        return ranks.index(self) >= ranks.index(other)

@@ -24,7 +24,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import IntegrityError
 
-from clm_core.domain.actors import SYSTEM, Actor, Role
+from clm_core.domain.actors import SYSTEM, Actor
 from clm_core.domain.alerts import Alert, AlertKind
 from clm_core.domain.errors import AlreadyExists, IllegalTransition, NotFound
 from clm_core.domain.evaluations import EvaluationResult, Verdict
@@ -32,7 +32,7 @@ from clm_core.domain.events import EventType, ModelEvaluated, ModelTrained, Trai
 from clm_core.domain.jobs import Lease, TrainingJob
 from clm_core.domain.listings import JobQuery, ListedVersion, Page, VersionQuery
 from clm_core.domain.versions import Lineage, ModelVersion
-from clm_core.domain.vocabulary import JobStatus, ModelStatus, ModelType, VersionOrder
+from clm_core.domain.vocabulary import JobStatus, ModelStatus, ModelType, Role, VersionOrder
 from clm_core.ledger import alerts, audit, events, leases, paging, trail
 from clm_core.ledger.candidates import CandidateBook
 from clm_core.ledger.chain import Anchor, Recorded

@@ -28,12 +28,11 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from clm_core.domain.actors import Role
 from clm_core.domain.events import EventType
 from clm_core.domain.promotions import PromotionKind, PromotionState
 from clm_core.domain.trials import TrialSource
 from clm_core.domain.triggers import Reply
-from clm_core.domain.vocabulary import CandidateOrigin, JobStatus, ModelStatus, ModelType, TriggerReason
+from clm_core.domain.vocabulary import CandidateOrigin, JobStatus, ModelStatus, ModelType, Role, TriggerReason
 
 
 class Moment(TypeDecorator[datetime]):

@@ -6,9 +6,10 @@ from uuid import UUID
 from sqlalchemy import Connection
 
 from clm_core import retraining
-from clm_core.domain.actors import Actor, Role
+from clm_core.domain.actors import Actor
 from clm_core.domain.jobs import RetrainRequest, TrainingJob
 from clm_core.domain.triggers import Answer, Reply, TriggerRequest
+from clm_core.domain.vocabulary import Role
 from clm_core.ledger import triggers
 from clm_core.ledger.store import record_job
 from clm_core.services import Services

@@ -9,11 +9,11 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import DataError
 
 from clm_core import retraining
-from clm_core.domain.actors import Actor, Role
+from clm_core.domain.actors import Actor
 from clm_core.domain.errors import AlreadyExists, CLMError, NotFound
 from clm_core.domain.jobs import RetrainRequest, model_id
 from clm_core.domain.triggers import Answer, Delivery, Message, Receipt, TriggerRequest
-from clm_core.domain.vocabulary import ModelType
+from clm_core.domain.vocabulary import ModelType, Role
 from clm_core.ledger import triggers
 from clm_core.market.validation import normalise_symbol
 from clm_core.services import Services

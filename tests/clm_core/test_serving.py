@@ -23,7 +23,7 @@ import skops.io
 from sqlalchemy import create_engine, text
 
 from clm_core import retraining
-from clm_core.domain.actors import Actor, Role
+from clm_core.domain.actors import Actor
 from clm_core.domain.alerts import AlertKind
 from clm_core.domain.errors import (
     BundleCorrupt,
@@ -34,7 +34,7 @@ from clm_core.domain.errors import (
 )
 from clm_core.domain.jobs import RetrainRequest
 from clm_core.domain.versions import ModelVersion
-from clm_core.domain.vocabulary import ModelStatus, ModelType
+from clm_core.domain.vocabulary import ModelStatus, ModelType, Role
 from clm_core.market.bars import Bars
 from clm_core.models.bundle import MANIFEST
 from clm_core.models.golden import FILE as GOLDEN

@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 
 from clm_core import retraining
-from clm_core.domain.actors import Actor, Role
+from clm_core.domain.actors import Actor
 from clm_core.domain.errors import IllegalTransition, InvalidTrainingParams, UnknownSeries
 from clm_core.domain.jobs import RetrainRequest
 from clm_core.domain.triggers import Answer, TriggerRequest
 from clm_core.domain.versions import ModelVersion
-from clm_core.domain.vocabulary import JobStatus, ModelStatus, ModelType
+from clm_core.domain.vocabulary import JobStatus, ModelStatus, ModelType, Role
 from clm_core.ledger.audit import entries
 from clm_core.models.bundle import read_card
 from clm_core.runner import load_flow

@@ -9,8 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from clm_core.api.auth import Caller
 from clm_core.api.context import Connected
-from clm_core.domain.actors import Role
 from clm_core.domain.tokens import Name, Secret, Token, new_token
+from clm_core.domain.vocabulary import Role
 
 
 class TokenRequest(BaseModel):

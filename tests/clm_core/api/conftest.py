@@ -18,8 +18,9 @@ from pydantic import SecretStr
 
 from clm_core.api.__main__ import configuration
 from clm_core.api.app import create_app
-from clm_core.domain.actors import Actor, Role
+from clm_core.domain.actors import Actor
 from clm_core.domain.tokens import Secret, new_token
+from clm_core.domain.vocabulary import Role
 from clm_core.services import Services
 from clm_core.settings import ApiSettings, WebhookSource
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from fastapi.testclient import TestClient
 
-from clm_core.domain.actors import Role
+from clm_core.domain.vocabulary import Role
 from clm_core.ledger.audit import verify_export
 
 pytestmark = pytest.mark.xdist_group("servers")

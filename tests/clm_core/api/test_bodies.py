@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
-from clm_core.domain.actors import Role
+from clm_core.domain.vocabulary import Role
 
 pytestmark = pytest.mark.xdist_group("servers")
 

@@ -13,7 +13,7 @@ from schemathesis import GenerationMode
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 
 from clm_core.api.table import ROUTES, Route
-from clm_core.domain.actors import Role
+from clm_core.domain.vocabulary import Role
 
 pytestmark = pytest.mark.xdist_group("servers")
 

@@ -8,8 +8,8 @@ from sqlalchemy.exc import OperationalError
 from clm_core.api.app import create_app
 from clm_core.api.errors import of_ours, status_of
 from clm_core.domain import errors
-from clm_core.domain.actors import Role
 from clm_core.domain.errors import CLMError
+from clm_core.domain.vocabulary import Role
 from clm_core.services import Services
 
 pytestmark = pytest.mark.xdist_group("servers")

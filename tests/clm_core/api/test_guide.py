@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from clm_core.domain.actors import Role
+from clm_core.domain.vocabulary import Role
 
 pytestmark = [
     pytest.mark.xdist_group("servers"),

@@ -8,7 +8,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from clm_core.api.app import create_app
-from clm_core.domain.actors import Role
+from clm_core.domain.vocabulary import Role
 from clm_core.services import Services
 
 pytestmark = pytest.mark.xdist_group("servers")

@@ -4,8 +4,8 @@ from datetime import UTC, datetime
 import pytest
 from fastapi.testclient import TestClient
 
-from clm_core.domain.actors import Role
 from clm_core.domain.versions import ModelVersion
+from clm_core.domain.vocabulary import Role
 from clm_core.services import Services
 
 pytestmark = pytest.mark.xdist_group("servers")

@@ -19,7 +19,7 @@ from standardwebhooks import Webhook
 
 from clm_core.api.app import create_app
 from clm_core.api.signatures import Signed, sign
-from clm_core.domain.actors import Role
+from clm_core.domain.vocabulary import Role
 from clm_core.services import Services
 from clm_core.settings import signing_key
 

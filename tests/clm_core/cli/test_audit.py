@@ -14,8 +14,9 @@ from typer.testing import CliRunner
 
 from clm_core.cli.audit import app
 from clm_core.database import Database, open_database
-from clm_core.domain.actors import Actor, Role
+from clm_core.domain.actors import Actor
 from clm_core.domain.audit import Action, AuditEntry
+from clm_core.domain.vocabulary import Role
 from clm_core.ledger.audit import anchor_folder, append, read_anchors
 from clm_core.services import open_ledger, open_services
 from clm_core.settings import Settings

@@ -19,9 +19,10 @@ from sqlalchemy import Engine, create_engine, text
 from sqlalchemy.exc import IntegrityError, ProgrammingError
 
 from clm_core.database import Database
-from clm_core.domain.actors import Actor, Role
+from clm_core.domain.actors import Actor
 from clm_core.domain.audit import Action, AuditEntry
 from clm_core.domain.errors import AuditBroken, DatabaseUnavailable
+from clm_core.domain.vocabulary import Role
 from clm_core.ledger.audit import anchor, append, entries, export, read_anchors, verify, verify_export
 from clm_core.ledger.chain import GENESIS, Problem, Tampering
 from clm_core.ledger.engine import open_engine
@@ -193,7 +194,8 @@ WRITER = """
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
-from clm_core.domain.actors import Actor, Role
+from clm_core.domain.actors import Actor
+from clm_core.domain.vocabulary import Role
 from clm_core.domain.audit import Action, AuditEntry
 from clm_core.ledger.audit import append
 from clm_core.ledger.engine import open_engine

@@ -10,12 +10,12 @@ from sqlalchemy import Engine, text
 from sqlalchemy.exc import DBAPIError
 from trials import count_trial_of
 
-from clm_core.domain.actors import Actor, Role
+from clm_core.domain.actors import Actor
 from clm_core.domain.errors import AlreadyExists, CLMError, IllegalTransition, LeaseLost, NotFound
 from clm_core.domain.evaluations import Decision, EvaluationResult, Verdict
 from clm_core.domain.jobs import Lease, TrainingJob
 from clm_core.domain.versions import ModelVersion
-from clm_core.domain.vocabulary import ModelStatus, ModelType, TriggerReason
+from clm_core.domain.vocabulary import ModelStatus, ModelType, Role, TriggerReason
 from clm_core.ledger.audit import entries, verify
 from clm_core.ledger.chain import Recorded
 from clm_core.ledger.store import Ledger

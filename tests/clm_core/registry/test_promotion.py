@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import Engine, create_engine, text
 from sqlalchemy.exc import IntegrityError
 
-from clm_core.domain.actors import Actor, Role
+from clm_core.domain.actors import Actor
 from clm_core.domain.alerts import AlertKind
 from clm_core.domain.errors import (
     BundleCorrupt,
@@ -30,7 +30,7 @@ from clm_core.domain.promotions import (
     rollback_target,
 )
 from clm_core.domain.versions import ModelVersion
-from clm_core.domain.vocabulary import ModelStatus
+from clm_core.domain.vocabulary import ModelStatus, Role
 from clm_core.services import Services
 
 pytestmark = pytest.mark.xdist_group("servers")

@@ -12,9 +12,10 @@ from typing import Any
 
 import pytest
 
-from clm_core.domain.actors import Actor, Role
+from clm_core.domain.actors import Actor
 from clm_core.domain.promotions import PromotionKind, PromotionState
 from clm_core.domain.versions import ModelVersion
+from clm_core.domain.vocabulary import Role
 from clm_core.faults import Fault
 from clm_core.services import Services
 

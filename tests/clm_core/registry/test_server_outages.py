@@ -17,9 +17,10 @@ from typing import Any
 
 import pytest
 
-from clm_core.domain.actors import Actor, Role
+from clm_core.domain.actors import Actor
 from clm_core.domain.errors import RegistryUnavailable
 from clm_core.domain.versions import ModelVersion
+from clm_core.domain.vocabulary import Role
 from clm_core.registry.mlflow_registry import MLflowRegistry
 from clm_core.registry.promotion import Promotions
 from clm_core.services import Services

@@ -13,11 +13,11 @@ from typer.testing import CliRunner
 
 from clm_core import upkeep
 from clm_core.cli.app import app
-from clm_core.domain.actors import Actor, Role
+from clm_core.domain.actors import Actor
 from clm_core.domain.alerts import AlertKind, RaisedAlert
 from clm_core.domain.errors import BundleCorrupt, NotAllowed, NotFound, UpkeepIncomplete
 from clm_core.domain.versions import ModelVersion
-from clm_core.domain.vocabulary import JobStatus
+from clm_core.domain.vocabulary import JobStatus, Role
 from clm_core.runner import load_flow
 from clm_core.services import Services
 from clm_core.settings import GuardSettings, OnExpiry

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from clm_core.domain.actors import Actor, Role
+from clm_core.domain.actors import Actor
 from clm_core.domain.errors import InvalidTrainingParams, UnknownSeries
 from clm_core.domain.jobs import RetrainRequest, model_id
 from clm_core.domain.triggers import Reply, TriggerRequest
-from clm_core.domain.vocabulary import JobStatus, ModelType, TriggerReason
+from clm_core.domain.vocabulary import JobStatus, ModelType, Role, TriggerReason
 from clm_core.services import Services
 from clm_core.triggers import door
 from clm_core.triggers.policy import TriggerPolicy

@@ -19,10 +19,10 @@ import httpx
 import pytest
 from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
 
-from clm_core.domain.actors import Actor, Role
+from clm_core.domain.actors import Actor
 from clm_core.domain.jobs import RetrainRequest
 from clm_core.domain.triggers import Answer, Reply, TriggerRequest
-from clm_core.domain.vocabulary import JobStatus, ModelType
+from clm_core.domain.vocabulary import JobStatus, ModelType, Role
 from clm_core.market.bars import Bars
 from clm_core.market.sources import MarketData
 from clm_core.market.store import SeriesStore

@@ -4,10 +4,10 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from clm_core.domain.actors import Actor, Role
+from clm_core.domain.actors import Actor
 from clm_core.domain.jobs import RetrainRequest
 from clm_core.domain.triggers import History, Reply, TriggerRequest
-from clm_core.domain.vocabulary import ModelType, TriggerReason
+from clm_core.domain.vocabulary import ModelType, Role, TriggerReason
 from clm_core.triggers.freshness import Serving, due
 from clm_core.triggers.policy import TriggerPolicy, decide
 

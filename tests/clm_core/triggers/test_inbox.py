@@ -14,14 +14,13 @@ import pytest
 from sqlalchemy import Engine
 
 from clm_core import retraining
-from clm_core.domain.actors import Role
 from clm_core.domain.alerts import AlertKind
 from clm_core.domain.errors import AlreadyExists
 from clm_core.domain.jobs import RetrainRequest
 from clm_core.domain.promotions import Change, PromotionKind
 from clm_core.domain.triggers import Answer, Delivery, Reply
 from clm_core.domain.versions import ModelVersion
-from clm_core.domain.vocabulary import ModelStatus, ModelType, TriggerReason
+from clm_core.domain.vocabulary import ModelStatus, ModelType, Role, TriggerReason
 from clm_core.ledger.alerts import AlertBook
 from clm_core.services import Services
 from clm_core.triggers import inbox

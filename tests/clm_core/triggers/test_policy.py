@@ -13,10 +13,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clm_core.domain.actors import Actor, Role
+from clm_core.domain.actors import Actor
 from clm_core.domain.jobs import RetrainRequest
 from clm_core.domain.triggers import Decision, History, Observation, Reply, TriggerRequest
-from clm_core.domain.vocabulary import ModelType, TriggerReason
+from clm_core.domain.vocabulary import ModelType, Role, TriggerReason
 from clm_core.triggers.policy import ReasonRules, TriggerPolicy, decide
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
