@@ -223,6 +223,8 @@ def server_environment(database: "Database", folder: Path, url: str) -> dict[str
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_MEMOIZE_BLOCK_AUTO_REGISTRATION": "true",
         "PREFECT_LOGGING_SERVER_LEVEL": "WARNING",
+        # in memory, as by default, a restart would forget who holds a deployment's slot: nobody gives it back
+        "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
     }
 
 

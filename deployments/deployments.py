@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from prefect import Flow
     from prefect.client.orchestration import SyncPrefectClient
     from prefect.client.schemas.responses import DeploymentResponse
+    from prefect.events.schemas.automations import AutomationCore
 
 RETRAIN_EVERY = {
     ModelType.XGBOOST: timedelta(hours=168),
@@ -61,6 +62,8 @@ class Deployment:
     """How many of its runs may run at the same time; None: as many as the worker takes."""
     collision_strategy: str = "ENQUEUE"
     """What happens to a run while another one of this deployment runs: `ENQUEUE` or `CANCEL_NEW`."""
+    starts_within_seconds: int = 300
+    """A run that a worker took and never started, for it was killed, makes way for the next after this."""
 
     @property
     def anchor(self) -> datetime:
@@ -88,7 +91,11 @@ class Deployment:
             "parameters": self.parameters,
             "schedules": [schedule] if schedule else [],
             "concurrency_limit": self.at_once
-            and {"limit": self.at_once, "collision_strategy": self.collision_strategy},
+            and {
+                "limit": self.at_once,
+                "collision_strategy": self.collision_strategy,
+                "grace_period_seconds": self.starts_within_seconds,
+            },
             "pull": [],
         }
 
@@ -108,6 +115,7 @@ _UPKEEP = Deployment(
     description="End what crashed half done, look after what serves, deliver what happened.",
     every=timedelta(minutes=1),
     collision_strategy="CANCEL_NEW",
+    starts_within_seconds=60,
 )
 
 
@@ -158,7 +166,7 @@ def deploy(settings: Settings) -> Deployed:
     try:
         with get_client(sync_client=True) as client:
             _ensure_work_pool(client, settings)
-            _ensure_heartbeat_automation(client)
+            _ensure_automations(client)
             return _deploy_all(client, settings)
     except httpx.TransportError as error:
         raise ServerUnavailable(
@@ -276,7 +284,8 @@ def _write(
         schedules=_schedules(deployment),
         concurrency_limit=deployment.at_once,
         concurrency_options=ConcurrencyOptions(
-            collision_strategy=ConcurrencyLimitStrategy(deployment.collision_strategy)
+            collision_strategy=ConcurrencyLimitStrategy(deployment.collision_strategy),
+            grace_period_seconds=deployment.starts_within_seconds,
         ),
         entrypoint=deployment.entrypoint,
         pull_steps=[],
@@ -306,37 +315,48 @@ def _pause(client: "SyncPrefectClient", deployment: "DeploymentResponse") -> Non
     client.update_deployment(deployment.id, DeploymentUpdate(paused=True, version=REMOVED))
 
 
-def _ensure_heartbeat_automation(client: "SyncPrefectClient") -> None:
-    """A run whose process and worker were both killed is RUNNING for ever, unless somebody ends it."""
-    name = "CLM: end runs that give no sign of life"
-    if client.read_automations_by_name(name):
-        return
-    client.create_automation(_heartbeat_automation(name))
+def _ensure_automations(client: "SyncPrefectClient") -> None:
+    """Prefect does not notice by itself that a worker was killed: its runs would be as they are for ever."""
+    ends = {"Completed", "Failed", "Cancelled", "Crashed"}
+    for automation in (
+        _crash_runs(
+            "CLM: end runs that give no sign of life",
+            after="heartbeat",
+            expect={"heartbeat", *ends},
+            within=timedelta(seconds=75),
+            message="It gave no sign of life for 75 s.",
+        ),
+        _crash_runs(
+            "CLM: end runs that were taken and never started",
+            after="Pending",
+            expect={"Running", "Scheduled", "AwaitingRetry", *ends},
+            within=timedelta(minutes=10),
+            message="A worker took it and did not start it within 10 minutes.",
+        ),
+    ):
+        if not client.read_automations_by_name(automation.name):
+            client.create_automation(automation)
 
 
-def _heartbeat_automation(name: str) -> Any:
+def _crash_runs(name: str, after: str, expect: set[str], within: timedelta, message: str) -> "AutomationCore":
+    """A run of which `after` was heard, and then nothing of `expect` for so long, has crashed."""
     from prefect.client.schemas.objects import StateType
     from prefect.events.actions import ChangeFlowRunState
     from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
     from prefect.events.schemas.events import ResourceSpecification
 
-    ends = {f"prefect.flow-run.{state}" for state in ("Completed", "Failed", "Cancelled", "Crashed")}
     return AutomationCore(
         name=name,
         trigger=EventTrigger(
-            after={"prefect.flow-run.heartbeat"},
-            expect={"prefect.flow-run.heartbeat", *ends},
+            after={f"prefect.flow-run.{after}"},
+            expect={f"prefect.flow-run.{event}" for event in expect},
             match=ResourceSpecification({"prefect.resource.id": ["prefect.flow-run.*"]}),
             for_each={"prefect.resource.id"},
             posture=Posture.Proactive,
             threshold=1,
-            within=timedelta(seconds=75),
+            within=within,
         ),
-        actions=[
-            ChangeFlowRunState(
-                name="Crashed", state=StateType.CRASHED, message="It gave no sign of life for 75 s."
-            )
-        ],
+        actions=[ChangeFlowRunState(name="Crashed", state=StateType.CRASHED, message=message)],
     )
 
 

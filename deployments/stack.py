@@ -56,12 +56,14 @@ def run(settings: Settings, console: Console) -> None:
         with open_ledger(database):
             # its migrations, while the servers start on the other core
             pass
-        if plan.state.api_url is not None:
-            supervisor.start(plan.api())
         _wait(supervisor, ["prefect"])
         deploying = _deploy(settings, plan.environment)
         running.callback(deploying.terminate)
         supervisor.start(plan.worker())
+        # both bring MLflow's database up to date, and two at once would collide
+        _wait(supervisor, ["mlflow"])
+        if plan.state.api_url is not None:
+            supervisor.start(plan.api())
         _wait(supervisor, [part.name for part in supervisor.states])
         _finish(deploying, settings.home)
         print_summary(settings, watch.all_ready())

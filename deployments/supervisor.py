@@ -20,8 +20,8 @@ from clm_core.stack import PartState, PartStatus
 from deployments import janitor
 
 PAUSE_SECONDS = 0.1
-LEFTOVER_SECONDS = 3.0
-"""How long what a dead part had started may take to end by itself."""
+LEFTOVER_SECONDS = 10.0
+"""How long what a dead part had started may take to end by itself: a run reports that it was ended."""
 FIRST_DELAY_SECONDS = 1.0
 LONGEST_DELAY_SECONDS = 60.0
 STABLE_SECONDS = 60.0

@@ -91,6 +91,17 @@ def test_only_one_run_of_a_deployment_at_a_time_the_next_waits(deployed: str) ->
     assert found["concurrency_options"]["collision_strategy"] == "ENQUEUE"
 
 
+def test_automations_end_what_a_killed_worker_left_and_there_is_one_of_each(
+    deployed: str, settings: Settings
+) -> None:
+    deploy(settings)
+    names = [each["name"] for each in ask(deployed, "/automations/filter") if each["name"].startswith("CLM")]
+    assert sorted(names) == [
+        "CLM: end runs that give no sign of life",
+        "CLM: end runs that were taken and never started",
+    ]
+
+
 def test_deploying_again_changes_nothing_and_keeps_the_scheduled_runs(
     deployed: str, settings: Settings
 ) -> None:
