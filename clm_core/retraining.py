@@ -20,6 +20,7 @@ from uuid import UUID
 import numpy as np
 
 from clm_core import stack
+from clm_core.backtest import sentinel
 from clm_core.backtest.engine import backtest
 from clm_core.backtest.metrics import summarise
 from clm_core.backtest.results import Backtest, Metrics
@@ -175,16 +176,23 @@ def fetch_bars(services: Services, job: TrainingJob) -> Bars:
 
 
 def train(services: Services, job: TrainingJob, bars: Bars) -> Trained:
-    """Walk forward for honest results, then fit on everything for the model that would serve."""
+    """Walk forward for honest results, fit on everything for the model that would serve, and prove that
+    nothing of it knows the future.
+
+    Raises:
+        LookAhead: names the feature, or what else does.
+    """
     recipe = catalog.recipe(job.model_type, job.training_params)
     plan = services.settings.walk_forward
-    share = plan.folds / (plan.folds + 1)
+    share = plan.folds / (plan.folds + 2)
     out_of_sample = walk_forward(
         recipe, bars, plan, job.seed, lambda done: services.announce("Walk-forward", done * share)
     )
     model = recipe.fit(
-        bars, job.seed, lambda done: services.announce("Final fit", share + done * (1 - share))
+        bars, job.seed, lambda done: services.announce("Final fit", share + done * (1 - share) / 2)
     )
+    services.announce("Looking for leaks", (1 + share) / 2)
+    sentinel.examine(recipe, model, bars, job.seed)
     bundle = _workspace(services, job.id) / BUNDLE
     digest = save_bundle(model, recipe, bundle, bars)
     _strike(services, Fault.TRAINED)

@@ -1,0 +1,114 @@
+"""What knows the future is caught and named; what doesn't is left alone."""
+
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from clm_core.backtest import sentinel
+from clm_core.domain.errors import LookAhead
+from clm_core.domain.vocabulary import ModelType
+from clm_core.market.bars import Bars, Floats
+from clm_core.market.features import FEATURES
+from clm_core.market.sources import MarketData
+from clm_core.market.validation import validate
+from clm_core.models import catalog
+
+
+@pytest.fixture(scope="module")
+def market() -> Bars:
+    with tempfile.TemporaryDirectory() as home:
+        return MarketData(Path(home)).bars("BTCUSD", "1h", days=70)
+
+
+@dataclass(frozen=True)
+class Answering:
+    """A model that is one function of the bars, and the recipe for it."""
+
+    positions: Callable[[Bars], Floats]
+
+    def fit(self, bars: Bars, seed: int, progress: Any = None) -> "Answering":
+        return self
+
+
+def momentum(bars: Bars) -> Floats:
+    return np.sign(np.append(0.0, np.diff(bars.close)))
+
+
+def clairvoyant(bars: Bars) -> Floats:
+    """Executed at the next open, it is in time for the bar after."""
+    return np.sign(np.append(bars.close[2:] - bars.open[1:-1], [0.0, 0.0]) if len(bars) > 2 else bars.close)
+
+
+def by_the_end(bars: Bars) -> Floats:
+    """A level taken from all of the bars: the leak of a scaler that was fitted on everything."""
+    return np.where(bars.close > bars.close.mean(), 1.0, -1.0)
+
+
+@pytest.mark.parametrize("model_type", [ModelType.XGBOOST, ModelType.LIGHTGBM], ids=str)
+def test_a_recipe_that_knows_no_later_bar_passes(model_type: ModelType, market: Bars) -> None:
+    recipe = catalog.recipe(model_type, {"rounds": 20})
+    sentinel.examine(recipe, recipe.fit(market, 3), market, 3)
+
+
+def test_every_feature_there_is_is_examined() -> None:
+    assert set(sentinel.FEATURE_COLUMNS) == set(FEATURES)
+
+
+@pytest.mark.parametrize("row", [300, 1500])
+def test_a_feature_that_knows_the_next_bar_is_caught_by_name(row: int, market: Bars) -> None:
+    columns = {"honest": momentum, "peeking": sentinel.next_return}
+    with pytest.raises(LookAhead, match="the feature peeking sees the future: value"):
+        sentinel.examine_features(columns, market, [row])
+
+
+def test_an_experiment_that_misses_the_canary_proves_nothing(
+    market: Bars, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sentinel, "first_leak", lambda *_: None)
+    with pytest.raises(LookAhead, match=r"canary.*proves nothing"):
+        sentinel.examine_features({}, market, [300])
+
+
+@pytest.mark.parametrize("peeking", [clairvoyant, by_the_end], ids=lambda model: model.__name__)
+def test_positions_that_move_with_the_future_are_caught(
+    peeking: Callable[[Bars], Floats], market: Bars
+) -> None:
+    model = Answering(peeking)
+    with pytest.raises(LookAhead, match="the model's positions sees the future"):
+        sentinel.examine(model, model, market, 0)  # type: ignore[arg-type]
+
+
+def test_who_still_earns_on_shuffled_bars_is_caught(market: Bars) -> None:
+    with pytest.raises(LookAhead, match="the recipe sees the future: it earns"):
+        sentinel.examine_learning(Answering(clairvoyant), market, 0)  # type: ignore[arg-type]
+
+
+def test_shuffled_bars_are_valid_bars_without_drift_or_memory(market: Bars) -> None:
+    shuffled = sentinel.shuffle(market, np.random.default_rng(1))
+    validate(
+        shuffled.to_frame().reset_index(),
+        symbol=shuffled.symbol,
+        timeframe=shuffled.timeframe,
+        calendar=shuffled.calendar,
+        now=shuffled.end.to_pydatetime() + timedelta(hours=2),
+        origin="shuffled",
+    )
+    assert shuffled.close[-1] == pytest.approx(shuffled.open[0], rel=0.02)
+    np.testing.assert_allclose(np.sort(shuffled.volume), np.sort(market.volume))
+    returns = np.diff(np.log(shuffled.close))
+    assert abs(np.corrcoef(returns[1:], returns[:-1])[0, 1]) < 4 / np.sqrt(len(returns))
+
+
+def test_the_same_seed_shuffles_the_same_way(market: Bars) -> None:
+    one, other, another = (sentinel.shuffle(market, np.random.default_rng(seed)) for seed in (1, 1, 2))
+    assert one.content_hash == other.content_hash != another.content_hash
+
+
+def test_positions_that_never_trade_earn_nothing(market: Bars) -> None:
+    assert sentinel.earned(market, np.zeros(len(market))) == 0.0
