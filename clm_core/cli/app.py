@@ -364,6 +364,8 @@ def _decision(verdict: "Verdict") -> str:
 
 
 def _limit(leg: "Leg") -> str:
+    if math.isinf(leg.limit):
+        return "never"
     return f"{leg.comparison} {_shown(leg.name, leg.limit)}"
 
 
@@ -373,7 +375,7 @@ def _measured(leg: "Leg") -> str:
 
 def _shown(criterion: str, value: float) -> str:
     if criterion in COUNTED:
-        return f"{value:,.0f}" if math.isfinite(value) else "never"
+        return f"{value:,.0f}"
     return f"{value:.1%}" if criterion in PERCENT else f"{value:.2f}"
 
 
