@@ -31,6 +31,7 @@ class RetrainRequest(BaseModel):
     dataset_span_days: int = Field(
         default=365,
         gt=0,
+        le=36_500,
         title="Span of the data (days)",
         description="Days of bars, counted back from the newest, that the training may see.",
     )

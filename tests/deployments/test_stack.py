@@ -149,7 +149,10 @@ def run(up: Installation, page: "Page") -> dict[str, Any]:
     page.goto(f"{up.state.prefect_url}/v2/deployments/deployment/{deployment['id']}/run")
     form = page.locator("form")
     form.locator("input[type=number]").first.fill("150")
-    form.locator(".cm-content").first.fill('{"rounds": 5}')
+    form.locator(".cm-content").first.click()
+    page.keyboard.press("Control+A")
+    # pasted whole: typed, the editor adds brackets of its own
+    page.keyboard.insert_text('{"rounds": 5}')
     page.get_by_role("button", name="Submit").click()
     by_hand = {
         "deployments": {"id": {"any_": [deployment["id"]]}},
