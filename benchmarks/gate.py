@@ -8,6 +8,7 @@ import os
 import sys
 from concurrent.futures import ProcessPoolExecutor
 from itertools import product
+from math import isfinite
 from pathlib import Path
 
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # a process a core, and small matrices
@@ -103,7 +104,7 @@ def cells(found: Outlook) -> list[str]:
 def waits_table(waits: dict[str, Outlook]) -> str:
     rows = [
         f"| {edge:g} | {policy} | {wait.promoted} | {wait.median_years:.2f} | {wait.minimum_years:.2f} "
-        f"| {wait.in_time} |"
+        f"| {wait.in_time if isfinite(wait.in_time.value) else 'not before the end'} |"
         for edge in EDGES
         for policy, wait in ((policy, waits[policy].edges[edge]) for policy in POLICIES)
     ]
@@ -112,8 +113,8 @@ def waits_table(waits: dict[str, Outlook]) -> str:
             "### How long a true edge waits",
             "",
             f"{STREAMS} streams each, normal returns, 203 trades a year, retrained and judged every week "
-            f"from the first trade on for {HORIZON:g} years; correlation of retrains 0.9. inf and "
-            "nan: not before the end.",
+            f"from the first trade on for {HORIZON:g} years; correlation of retrains 0.9. inf: not "
+            "before the end.",
             "",
             "| true annual Sharpe | policy | promoted | median years | minimum track record, years "
             "| promoted within twice that |",

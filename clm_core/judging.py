@@ -1,6 +1,8 @@
 """What the gate is shown of a version: its results counted as a trial, beside all others and the champion."""
 
 import uuid
+from collections.abc import Sequence
+from datetime import timedelta
 
 import numpy as np
 import pandas as pd
@@ -22,28 +24,41 @@ from clm_core.promotion.trials import count_trials, trial_record
 from clm_core.services import Services
 
 
-def count_trial(services: Services, lease: Lease, job: TrainingJob, bars: Bars, result: Backtest) -> Trial:
-    """Record that these out-of-sample bars were looked at, before anybody reads what came of it."""
-    record = track_record(result.returns)
-    trial = Trial(
-        id=uuid.uuid4(),
-        source=TrialSource.RETRAIN,
-        model_id=job.model_id,
-        symbol=job.symbol,
-        timeframe=job.timeframe,
-        job_id=job.id,
-        params=job.training_params,
-        seed=job.seed,
-        sharpe=record.sharpe,
-        skewness=record.skewness,
-        kurtosis=record.kurtosis,
-        bars=record.bars,
-        effective_bars=record.effective_bars,
-        period_start=bars.start.to_pydatetime(),
-        period_end=bars.end.to_pydatetime(),
-        at=services.clock(),
-    )
-    return services.ledger.trials.count(trial, trial_record(bars.time, result.returns, record), lease)
+def count_trials_of(
+    services: Services,
+    lease: Lease,
+    job: TrainingJob,
+    bars: Bars,
+    looks: Sequence[tuple[int, Backtest]],
+) -> None:
+    """Record that these out-of-sample bars were looked at, before anybody reads what came of it.
+
+    Args:
+        looks: by how much the seed differs from the job's, and what came of it; the judged one last.
+    """
+    now = services.clock()
+    for number, (seed, result) in enumerate(looks):
+        record = track_record(result.returns)
+        trial = Trial(
+            id=uuid.uuid4(),
+            source=TrialSource.RETRAIN,
+            model_id=job.model_id,
+            symbol=job.symbol,
+            timeframe=job.timeframe,
+            job_id=job.id,
+            params=job.training_params,
+            seed=job.seed + seed,
+            sharpe=record.sharpe,
+            skewness=record.skewness,
+            kurtosis=record.kurtosis,
+            bars=record.bars,
+            effective_bars=record.effective_bars,
+            period_start=bars.start.to_pydatetime(),
+            period_end=bars.end.to_pydatetime(),
+            # in the order given, however coarse the clock is
+            at=now + timedelta(microseconds=number),
+        )
+        services.ledger.trials.count(trial, trial_record(bars.time, result.returns, record), lease)
 
 
 def case_of(

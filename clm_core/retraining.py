@@ -1,6 +1,7 @@
 """The steps of a retrain, one function each; the flow runs them as tasks, a test as plain calls."""
 
 import contextlib
+import math
 import os
 import platform
 import shutil
@@ -11,7 +12,7 @@ from base64 import b64encode
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from datetime import timedelta
-from functools import cache
+from functools import cache, partial
 from importlib.metadata import version as installed_version
 from pathlib import Path
 from typing import Any
@@ -32,11 +33,12 @@ from clm_core.domain.jobs import Lease, RetrainRequest, TrainingJob
 from clm_core.domain.versions import ModelVersion
 from clm_core.domain.vocabulary import JobStatus, ModelStatus
 from clm_core.faults import Fault, strike
-from clm_core.judging import case_of, count_trial
+from clm_core.judging import case_of, count_trials_of
 from clm_core.ledger.leases import heartbeat
 from clm_core.market.bars import Bars, Floats
 from clm_core.models import catalog
 from clm_core.models.bundle import read_card, save_bundle
+from clm_core.models.contract import Progress, Recipe
 from clm_core.promotion import gate
 from clm_core.registry.mlflow_registry import BUNDLE
 from clm_core.services import Services
@@ -61,7 +63,8 @@ class Trained:
     train_metrics: dict[str, float]
     learning_curve: tuple[float, ...]
     importances: dict[str, float]
-    out_of_sample: OutOfSample
+    out_of_sample: tuple[OutOfSample, ...]
+    """One a seed."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +74,10 @@ class Tested:
     bars: Bars
     positions: Floats
     """Wanted after each of the bars, shape (n_bars,)."""
+    judged: int
+    """Which seed's results these are, from 0."""
+    seed_sharpes: tuple[float, ...]
+    """Annualised Sharpe ratio with each seed, ascending."""
     result: Backtest
     metrics: Metrics
     buy_and_hold: Backtest
@@ -185,8 +192,8 @@ def train(services: Services, job: TrainingJob, bars: Bars) -> Trained:
     recipe = catalog.recipe(job.model_type, job.training_params)
     plan = services.settings.walk_forward
     share = plan.folds / (plan.folds + 2)
-    out_of_sample = walk_forward(
-        recipe, bars, plan, job.seed, lambda done: services.announce("Walk-forward", done * share)
+    out_of_sample = _walk_forward(
+        services, job, recipe, bars, lambda done: services.announce("Walk-forward", done * share)
     )
     model = recipe.fit(
         bars, job.seed, lambda done: services.announce("Final fit", share + done * (1 - share) / 2)
@@ -249,19 +256,28 @@ def register(
 def test_out_of_sample(
     services: Services, lease: Lease, job: TrainingJob, bars: Bars, trained: Trained
 ) -> Tested:
-    """Look at the unseen bars, which is a trial and counted as one whatever comes of it."""
-    rows = trained.out_of_sample.rows
-    unseen, positions = bars[rows], trained.out_of_sample.positions[rows]
+    """Look at the unseen bars with every seed; each look is a trial, and counted whatever comes of it."""
+    rows = trained.out_of_sample[0].rows
+    unseen = bars[rows]
+    positions = [tried.positions[rows] for tried in trained.out_of_sample]
     costs, execution = services.settings.costs, services.settings.execution
-    result = backtest(unseen, positions, costs, execution)
-    count_trial(services, lease, job, unseen, result)
+    results = [backtest(unseen, wanted, costs, execution) for wanted in positions]
+    metrics = [summarise(result, bars.periods_per_year) for result in results]
+    quantile = services.policy(job.model_id, job.symbol).criteria.seed_quantile
+    ranking = sorted(range(len(metrics)), key=lambda seed: _or_worst(metrics[seed].sharpe_ratio))
+    judged = ranking[int(quantile * (len(ranking) - 1))]
+    # the judged one last: a verdict is about the newest trial of its job
+    looks = sorted(enumerate(results), key=lambda look: look[0] == judged)
+    count_trials_of(services, lease, job, unseen, looks)
     held = backtest(unseen, np.ones(len(unseen)), costs, execution)
     _strike(services, Fault.TESTED)
     return Tested(
         bars=unseen,
-        positions=positions,
-        result=result,
-        metrics=summarise(result, bars.periods_per_year),
+        positions=positions[judged],
+        judged=judged,
+        seed_sharpes=tuple(metrics[seed].sharpe_ratio for seed in ranking),
+        result=results[judged],
+        metrics=metrics[judged],
         buy_and_hold=held,
         buy_and_hold_metrics=summarise(held, bars.periods_per_year),
     )
@@ -273,6 +289,8 @@ def judge(services: Services, lease: Lease, version: ModelVersion, tested: Teste
     policy = services.policy(version.model_id, version.symbol)
     case = case_of(services, version, tested.bars, tested.positions, tested.result, tested.metrics, policy)
     verdict = gate.judge(case, policy)
+    if len(tested.seed_sharpes) > 1:
+        verdict = verdict.model_copy(update={"seed_sharpes": tested.seed_sharpes})
     services.ledger.add_evaluation(
         _evaluation(services, version, tested, verdict), verdict, policy, version.bundle_digest, lease
     )
@@ -318,7 +336,7 @@ def explain(
         params=trained.params,
         importances=trained.importances,
         data_facts=_data_facts(bars),
-        folds=trained.out_of_sample.folds,
+        folds=trained.out_of_sample[tested.judged].folds,
     )
     folder = services.reports / version.model_id
     folder.mkdir(parents=True, exist_ok=True)
@@ -343,7 +361,7 @@ def summary_page(services: Services, version: ModelVersion, verdict: Verdict, re
             "",
             f"Score {verdict.score:.1f} of 100, out of sample, after costs, by the policy {verdict.policy}.",
             "",
-            *(f"- {reason}" for reason in (*verdict.reasons, *verdict.warnings)),
+            *(f"- {reason}" for reason in (*verdict.reasons, *verdict.warnings, *spread(verdict))),
             "",
             "| criterion | measured | required | met |",
             "| --- | --- | --- | --- |",
@@ -397,6 +415,16 @@ def _links(services: Services, version: ModelVersion, report: Report) -> list[st
         f"[All versions, and which one serves]({model})  ",
         f"[Tear sheet]({state.mlflow_url}/{sheet}) to download, also at `{report.html}`",
     ]
+
+
+def spread(verdict: Verdict) -> tuple[str, ...]:
+    """How much the seed decides, in words; nothing where there was one."""
+    if not verdict.seed_sharpes:
+        return ()
+    low, high = verdict.seed_sharpes[0], verdict.seed_sharpes[-1]
+    judged = next(leg.value for leg in verdict.legs if leg.name == "sharpe_ratio")
+    count = len(verdict.seed_sharpes)
+    return (f"with {count} seeds the Sharpe ratio is {low:.2f} to {high:.2f}; judged is {judged:.2f}",)
 
 
 def code_version() -> str:
@@ -462,6 +490,25 @@ def _clear(services: Services, job_id: UUID) -> None:
 
 def _strike(services: Services, point: Fault) -> None:
     strike(point, services.settings.fault)
+
+
+def _walk_forward(
+    services: Services, job: TrainingJob, recipe: Recipe, bars: Bars, progress: Progress
+) -> tuple[OutOfSample, ...]:
+    """One for each seed, the job's first."""
+    plan = services.settings.walk_forward
+    seeds = plan.seeds or catalog.implementation(job.model_type).seeds
+
+    def part(number: int, done: float) -> None:
+        progress((number + done) / seeds)
+
+    return tuple(
+        walk_forward(recipe, bars, plan, job.seed + number, partial(part, number)) for number in range(seeds)
+    )
+
+
+def _or_worst(ratio: float) -> float:
+    return ratio if math.isfinite(ratio) else -math.inf
 
 
 def _evaluation(

@@ -30,6 +30,8 @@ class WalkForwardPlan(BaseModel):
     """Share of the bars before the first test row."""
     embargo_bars: int = Field(default=24, ge=0)
     """Bars left out between training and test: a live model, too, starts some time after its data ended."""
+    seeds: int | None = Field(default=None, ge=1, le=50)
+    """How often all of it is done, each time with another seed; None: as often as the kind of model needs."""
     train_bars: int | None = Field(default=None, ge=1)
     """Bars each model is trained on, the newest before the embargo; None: all of them (expanding)."""
 

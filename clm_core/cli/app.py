@@ -352,7 +352,9 @@ def _show_outcome(outcome: "Outcome") -> None:
     console.print(
         f"[bold]{version.model_id}[/] {version.version}: {_decision(outcome.verdict)}", highlight=False
     )
-    for reason in (*outcome.verdict.reasons, *outcome.verdict.warnings):
+    from clm_core.retraining import spread
+
+    for reason in (*outcome.verdict.reasons, *outcome.verdict.warnings, *spread(outcome.verdict)):
         console.print(f"  - {reason}", highlight=False)
     console.print(f"  load it:  {version.model_path}", highlight=False, soft_wrap=True)
     console.print(f"  report:   {outcome.report.html}", highlight=False, soft_wrap=True)

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from clm_core.cli.naming import VersionName, find_version
-from clm_core.cli.output import AsJson, console, print_json
+from clm_core.cli.output import AsJson, console, listing, print_json
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -86,6 +86,44 @@ def explain(
         for change in changes:
             console.print(f"  - {change}", highlight=False)
     console.print(f"Page: {file}", highlight=False, soft_wrap=True)
+
+
+@app.command()
+def compete(
+    model_id: Annotated[str, typer.Argument(help="Whose candidates and shadows, e.g. xgboost_btcusd_1h.")],
+    size: Annotated[float, typer.Option(min=0.001, max=0.499, help="Chance to call one better.")] = 0.05,
+    seed: Annotated[int, typer.Option(min=0, help="Of the resampling.")] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """A model's candidates and shadows against what serves: is the best of them better, luck allowed for?"""
+    from dataclasses import asdict
+
+    from clm_core.domain.errors import NotFound
+    from clm_core.domain.vocabulary import ModelStatus
+    from clm_core.promotion import competition
+    from clm_core.services import open_services
+    from clm_core.settings import load_settings
+
+    with open_services(load_settings()) as services:
+        found = services.ledger.trials.competing(model_id)
+    serving = {label: trial for label, status, trial in found if status is ModelStatus.PRODUCTION}
+    wanting = {label: trial for label, _, trial in found if label not in serving}
+    if not wanting:
+        raise NotFound(f"{model_id} has no candidate and no shadow. `clm models` lists what there is.")
+    result = competition.compete(wanting, next(iter(serving.values()), None), size, seed)
+    if as_json:
+        print_json({**asdict(result), "benchmark": next(iter(serving), None)})
+        return
+    table = listing("version", "Sharpe of a day", "better")
+    for label, sharpe in result.sharpes.items():
+        table.add_row(label, f"{sharpe:.3f}", "[green]yes[/]" if label in result.superior else "not shown")
+    console.print(table)
+    benchmark = next(iter(serving), "no position")
+    console.print(
+        f"Against {benchmark} over {result.days} common days: p = {result.p_value:.3f} that the best is this "
+        f"much better by luck; those called better are wrong at most {size:.1%} of the time.",
+        highlight=False,
+    )
 
 
 @app.command()

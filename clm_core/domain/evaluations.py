@@ -113,6 +113,9 @@ class Verdict(BaseModel):
     more_bars: float | None = None
     """Bars to come, if they go on as those so far, until the decision; inf: it won't. None unless
     INCONCLUSIVE."""
+    seed_sharpes: tuple[float, ...] = ()
+    """Annualised Sharpe ratio of the recipe with each seed, ascending; the judged one is among them. Empty
+    where there was one."""
     warnings: tuple[str, ...] = ()
 
     @property

@@ -6,15 +6,19 @@ from typing import Any
 from uuid import UUID
 
 import numpy as np
-from sqlalchemy import Engine, insert, select
+from sqlalchemy import Engine, and_, insert, select
 
 from clm_core.domain.jobs import Lease
 from clm_core.domain.trials import Trial
+from clm_core.domain.vocabulary import ModelStatus
 from clm_core.ledger import leases
-from clm_core.ledger.tables import Base, TrialRow
+from clm_core.ledger.tables import Base, EvaluationRow, TrialRow, VersionRow
 from clm_core.promotion.trials import TrialRecord
 
-_TRIALS = Base.metadata.tables[TrialRow.__tablename__]
+_TRIALS, _EVALUATIONS, _VERSIONS = (
+    Base.metadata.tables[row.__tablename__] for row in (TrialRow, EvaluationRow, VersionRow)
+)
+_RECORD = tuple(_TRIALS.c[name] for name in ("sharpe", "effective_bars", "first_day", "daily_returns"))
 STORED = np.dtype("<f4")
 """Of a day's return: seven digits are plenty for a correlation."""
 
@@ -47,15 +51,28 @@ class TrialBook:
         Args:
             until: leave out what was tried later: the count as it stood then.
         """
-        wanted = ("sharpe", "effective_bars", "first_day", "daily_returns")
-        query = select(*(_TRIALS.c[name] for name in wanted)).where(
-            _TRIALS.c.symbol == symbol, _TRIALS.c.timeframe == timeframe
-        )
+        query = select(*_RECORD).where(_TRIALS.c.symbol == symbol, _TRIALS.c.timeframe == timeframe)
         if until is not None:
             query = query.where(_TRIALS.c.at <= until)
         with self._engine.begin() as connection:
             rows = connection.execute(query.order_by(_TRIALS.c.at, _TRIALS.c.id))
-            return [TrialRecord(sharpe, bars, day, _read(returns)) for sharpe, bars, day, returns in rows]
+            return [_record(*row) for row in rows]
+
+    def competing(self, model_id: str) -> list[tuple[str, ModelStatus, TrialRecord]]:
+        """Label, status and judged trial of a model's versions that serve, or may come to; oldest first."""
+        alive = (ModelStatus.PRODUCTION, ModelStatus.CANDIDATE, ModelStatus.SHADOW)
+        same = and_(*(_EVALUATIONS.c[name] == _VERSIONS.c[name] for name in ("model_id", "version")))
+        query = (
+            select(_VERSIONS.c.version, _VERSIONS.c.status, *_RECORD)
+            .distinct(_VERSIONS.c.version)
+            .join(_EVALUATIONS, same)
+            .join(_TRIALS, _TRIALS.c.id == _EVALUATIONS.c.trial_id)
+            .where(_VERSIONS.c.model_id == model_id, _VERSIONS.c.status.in_(alive))
+            .order_by(_VERSIONS.c.version, _EVALUATIONS.c.created_at.desc(), _EVALUATIONS.c.id.desc())
+        )
+        with self._engine.begin() as connection:
+            rows = connection.execute(query).all()
+        return [(label, ModelStatus(status), _record(*record)) for label, status, *record in rows]
 
     def of_job(self, job_id: UUID) -> list[Trial]:
         """Oldest first."""
@@ -64,8 +81,8 @@ class TrialBook:
             return [_trial(row) for row in connection.execute(query).mappings()]
 
 
-def _read(stored: bytes) -> "np.ndarray[Any, np.dtype[np.float64]]":
-    return np.frombuffer(stored, STORED).astype(np.float64)
+def _record(sharpe: float, effective_bars: float, first_day: int, stored: bytes) -> TrialRecord:
+    return TrialRecord(sharpe, effective_bars, first_day, np.frombuffer(stored, STORED).astype(np.float64))
 
 
 def _trial(row: Mapping[Any, Any]) -> Trial:

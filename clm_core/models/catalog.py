@@ -21,6 +21,8 @@ class Implementation:
     """Name it is imported by, and distributed under."""
     extra: str | None
     """The optional extra that installs the library; None where the base does."""
+    seeds: int = 1
+    """Walk-forwards it takes to tell the model from its seed."""
 
 
 def recipe(model_type: ModelType, params: Mapping[str, Any]) -> Recipe:

@@ -18,3 +18,5 @@ class PromotionCriteria(BaseModel):
     """Deepest tolerated fall of equity below its running peak, as a positive fraction."""
     min_trades: int = Field(default=50, ge=0)
     """Closed trades; fewer are too thin to judge by."""
+    seed_quantile: float = Field(default=0.25, ge=0, le=1)
+    """Of a recipe tried with several seeds, the try that is judged, by Sharpe ratio: 0 is the worst."""

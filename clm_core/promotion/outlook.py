@@ -74,13 +74,8 @@ def draw(outlooks: Sequence[Outlook], file: Path) -> None:
         if found.luck is not None:
             share = found.luck.promoted
             left.bar(place, 100 * share.value, yerr=196 * share.error, color=colour, width=0.6, capsize=4)
-            left.annotate(
-                f"{share.value:.1%}",
-                (place, 100 * share.value),
-                (0, 8),
-                textcoords="offset points",
-                ha="center",
-            )
+            height = 100 * share.value + 196 * share.error + 2
+            left.text(place, height, f"{share.value:.1%}", ha="center")
         for style, (edge, wait) in zip(_styles(len(found.edges)), found.edges.items(), strict=True):
             years = [0.0, *(year for year in wait.years if math.isfinite(year)), found.horizon_years]
             passed = np.arange(len(years)) / len(wait.years) * 100
@@ -99,7 +94,7 @@ def draw(outlooks: Sequence[Outlook], file: Path) -> None:
     right.set_xlabel("years of track record")
     right.set_ylabel("promoted, %")
     right.set_ylim(0, 104)
-    right.legend(frameon=False, fontsize=7, ncols=2)
+    figure.legend(*right.get_legend_handles_labels(), loc="outside lower center", frameon=False, ncols=3)
     for axes in (left, right):
         axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(file)

@@ -41,6 +41,7 @@ STORE_KEYS = {
     "min_profit_factor": "clm_v3.min_profit_factor",
     "max_drawdown": "clm_v3.max_dd",
     "min_trades": "clm_v3.min_trades",
+    "seed_quantile": "clm_v3.seed_quantile",
 }
 """Under which name a policy store keeps each criterion."""
 

@@ -88,7 +88,7 @@ def count_trials(records: Sequence[TrialRecord], fewest: float = 1.0) -> TrialCo
         records: all of the market and timeframe, the one under judgement among them.
         fewest: independent trials to presume at least.
     """
-    returns = _aligned(records)
+    returns = aligned(records)
     size = max(1, len(returns) // DAYS_A_TRIAL)
     parts = [returns[:, first : first + size] for first in range(0, len(records), size)]
     effective = sum(effective_trials(trial_correlations(part)) for part in parts)
@@ -123,7 +123,7 @@ def bars_to_pass(record: TrackRecord, trials: TrialCount, confidence: float) -> 
     return float(many)
 
 
-def _aligned(records: Sequence[TrialRecord]) -> Floats:
+def aligned(records: Sequence[TrialRecord]) -> Floats:
     """On one axis of days, shape (n_days, n_trials); NaN where a trial was not tested."""
     first = min(record.first_day for record in records)
     last = max(record.first_day + len(record.daily) for record in records)

@@ -39,6 +39,11 @@ def test_a_simulation_prints_luck_and_edges_of_each_policy_and_draws_them(tmp_pa
     assert picture.exists()
 
 
+def test_where_nothing_competes_it_says_so() -> None:
+    result = runner.invoke(app, ["gate", "compete", "xgboost_btcusd_1h"])
+    assert "has no candidate and no shadow" in str(result.exception)
+
+
 def test_a_shape_that_is_none_is_refused_with_those_there_are() -> None:
     result = runner.invoke(app, ["gate", "simulate", "--shape", "cauchy"])
     assert result.exit_code == 2
