@@ -13,8 +13,6 @@ import pytest
 ROOT = Path(__file__).parents[1]
 CLM = Path(sys.executable).with_name("clm")
 
-pytestmark = pytest.mark.xdist_group("servers")
-
 
 @pytest.fixture(scope="module")
 def demo_after_a_killed_one(home: Path) -> str:

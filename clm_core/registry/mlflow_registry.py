@@ -93,9 +93,14 @@ class MLflowRegistry:
         logging.getLogger("mlflow").setLevel(logging.WARNING)
         # it misses a signature; its signatures refuse times with a zone, our validation those without one
         logging.getLogger("mlflow.pyfunc").setLevel(logging.ERROR)
-        mlflow.set_tracking_uri(self._uri)
-        mlflow.set_registry_uri(self._uri)
         return mlflow
+
+    @property
+    def _fluent(self) -> ModuleType:
+        """MLflow's own functions, pointed at our store: a process that opened another home has moved them."""
+        self._mlflow.set_tracking_uri(self._uri)
+        self._mlflow.set_registry_uri(self._uri)
+        return self._mlflow
 
     @cached_property
     def _client(self) -> "MlflowClient":
@@ -312,7 +317,7 @@ class MLflowRegistry:
             yield package
 
     def _store_of(self, uri: str) -> "ArtifactRepository":
-        assert self._mlflow
+        assert self._fluent
         from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
         return get_artifact_repository(uri)
@@ -350,7 +355,7 @@ class MLflowRegistry:
             "clm.trigger_reason": job.trigger_reason.value,
         }
         name = f"{job.model_id} {label}"
-        with self._mlflow.start_run(experiment_id=self._experiment(), run_name=name, tags=tags) as run:
+        with self._fluent.start_run(experiment_id=self._experiment(), run_name=name, tags=tags) as run:
             strike(Fault.RUN_OPENED, self._fault)
             yield run.info.run_id
 

@@ -26,8 +26,6 @@ from clm_core.database import Database, Driver, open_database
 from clm_core.domain.errors import DatabaseUnavailable
 from clm_core.settings import Settings
 
-pytestmark = pytest.mark.xdist_group("database")
-
 # the modules are loaded already: a forked process is there at once
 FORK = multiprocessing.get_context("fork")
 PR_SET_CHILD_SUBREAPER = 36

@@ -32,8 +32,6 @@ from clm_core.ledger.receivers import ReceiverBook
 from clm_core.services import Services
 from clm_core.settings import AlertSettings, EventSettings, Subscriber
 
-pytestmark = pytest.mark.xdist_group("servers")
-
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 DAY = timedelta(days=1)
 

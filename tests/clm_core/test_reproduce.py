@@ -17,8 +17,6 @@ from clm_core.domain.vocabulary import ModelType
 from clm_core.reproduce import Difference, reproduce
 from clm_core.services import Services
 
-pytestmark = pytest.mark.xdist_group("servers")
-
 TREES = [ModelType.XGBOOST, ModelType.LIGHTGBM]
 
 

@@ -20,8 +20,6 @@ from clm_core.faults import Fault
 from clm_core.ledger import audit
 from clm_core.services import Services
 
-pytestmark = pytest.mark.xdist_group("servers")
-
 REPETITIONS = int(os.environ.get("CHAOS_REPETITIONS", "1"))
 STEPS = list(Fault)[list(Fault).index(Fault.JOB_RECORDED) :]
 ENDS_AS = {Fault.JOB_RECORDED: JobStatus.PENDING, Fault.COMPLETED: JobStatus.COMPLETED}

@@ -6,15 +6,11 @@ from contextlib import contextmanager
 from dataclasses import replace
 from uuid import uuid4
 
-import pytest
-
 from clm_core import retraining
 from clm_core.backtest.walk_forward import WalkForwardPlan
 from clm_core.domain.jobs import Lease, RetrainRequest, TrainingJob
 from clm_core.domain.vocabulary import ModelType
 from clm_core.services import Services
-
-pytestmark = pytest.mark.xdist_group("servers")
 
 
 @contextmanager

@@ -3,10 +3,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
-pytestmark = pytest.mark.xdist_group("servers")
-
 
 def test_a_process_that_never_closes_its_services_stops_its_server_at_its_end(home: Path) -> None:
     mine = {name: value for name, value in os.environ.items() if not name.startswith("CLM_")}

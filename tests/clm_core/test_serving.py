@@ -43,8 +43,6 @@ from clm_core.registry.mlflow_registry import MLflowRegistry
 from clm_core.services import Services
 from clm_core.serving import Served, load
 
-pytestmark = pytest.mark.xdist_group("servers")
-
 MODEL = "lightgbm_eurusd_1h"
 ADMIN = Actor(name="ada", role=Role.ADMIN)
 TREES = "trees.txt"

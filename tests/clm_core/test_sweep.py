@@ -21,8 +21,6 @@ from clm_core.domain.vocabulary import JobStatus, ModelStatus, ModelType
 from clm_core.ledger.audit import anchor_folder, entries, read_anchors, verify
 from clm_core.services import Services, open_ledger
 
-pytestmark = pytest.mark.xdist_group("servers")
-
 REQUEST = RetrainRequest(
     model_type=ModelType.LIGHTGBM,
     symbol="BTCUSD",

@@ -19,8 +19,6 @@ from clm_core.domain.vocabulary import ModelType
 from clm_core.settings import Settings
 from deployments.deployments import FIRST_ANCHOR, Deployment, deploy, prefect_yaml, wanted
 
-pytestmark = pytest.mark.xdist_group("servers")
-
 ROOT = Path(__file__).parents[2]
 MARKETS = (Market(symbol="BTCUSD"), Market(symbol="EURUSD", dataset_span_days=200))
 MODELS = {f"{kind}_{symbol}_1h" for kind in ("xgboost", "lightgbm") for symbol in ("btcusd", "eurusd")}

@@ -20,8 +20,6 @@ from clm_core import stack
 if TYPE_CHECKING:
     from playwright.sync_api import Page
 
-pytestmark = pytest.mark.xdist_group("servers")
-
 CLM = Path(sys.executable).with_name("clm")
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 NOT_UP = 3

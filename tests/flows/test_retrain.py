@@ -26,8 +26,6 @@ from clm_core.runner import load_flow
 from clm_core.services import Services, open_ledger
 from clm_core.triggers import door
 
-pytestmark = pytest.mark.xdist_group("servers")
-
 TREES = [ModelType.XGBOOST, ModelType.LIGHTGBM]
 
 

@@ -12,8 +12,6 @@ from clm_core.api.table import ROUTES, Route
 from clm_core.domain.vocabulary import Role
 from clm_core.services import Services
 
-pytestmark = pytest.mark.xdist_group("servers")
-
 Client = Callable[[Role | None], TestClient]
 
 EXAMPLES = {

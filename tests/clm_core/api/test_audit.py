@@ -2,13 +2,10 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-import pytest
 from fastapi.testclient import TestClient
 
 from clm_core.domain.vocabulary import Role
 from clm_core.ledger.audit import verify_export
-
-pytestmark = pytest.mark.xdist_group("servers")
 
 Client = Callable[[Role | None], TestClient]
 

@@ -7,8 +7,6 @@ import pytest
 
 from clm_core.domain.vocabulary import Role
 
-pytestmark = pytest.mark.xdist_group("servers")
-
 Send = Callable[..., tuple[int, bytes, float]]
 MakeToken = Callable[..., str]
 QUICKLY = 0.25

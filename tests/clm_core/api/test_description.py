@@ -15,8 +15,6 @@ from schemathesis.specs.openapi.checks import positive_data_acceptance
 from clm_core.api.table import ROUTES, Route
 from clm_core.domain.vocabulary import Role
 
-pytestmark = pytest.mark.xdist_group("servers")
-
 Client = Callable[[Role | None], TestClient]
 
 

@@ -14,8 +14,6 @@ from clm_core.domain.versions import ModelVersion
 from clm_core.domain.vocabulary import Role
 from clm_core.services import Services
 
-pytestmark = pytest.mark.xdist_group("servers")
-
 MakeToken = Callable[..., str]
 MakeVersion = Callable[..., ModelVersion]
 OPERATOR = Actor(name="ada", role=Role.OPERATOR)

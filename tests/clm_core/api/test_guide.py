@@ -13,7 +13,6 @@ import pytest
 from clm_core.domain.vocabulary import Role
 
 pytestmark = [
-    pytest.mark.xdist_group("servers"),
     pytest.mark.skipif(shutil.which("curl") is None, reason="no curl on this machine"),
 ]
 

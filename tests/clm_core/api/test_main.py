@@ -6,9 +6,6 @@ import time
 from pathlib import Path
 
 import httpx
-import pytest
-
-pytestmark = pytest.mark.xdist_group("servers")
 
 
 def test_the_process_serves_until_whoever_started_it_is_gone(home: Path, services: object) -> None:

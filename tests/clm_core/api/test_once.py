@@ -11,8 +11,6 @@ from clm_core.api.app import create_app
 from clm_core.domain.vocabulary import Role
 from clm_core.services import Services
 
-pytestmark = pytest.mark.xdist_group("servers")
-
 Client = Callable[[Role | None], TestClient]
 MODEL = "lightgbm_btcusd_1h"
 

@@ -8,8 +8,6 @@ from clm_core.domain.versions import ModelVersion
 from clm_core.domain.vocabulary import Role
 from clm_core.services import Services
 
-pytestmark = pytest.mark.xdist_group("servers")
-
 Client = Callable[[Role | None], TestClient]
 MakeVersion = Callable[..., ModelVersion]
 

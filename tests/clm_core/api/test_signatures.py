@@ -23,8 +23,6 @@ from clm_core.domain.vocabulary import Role
 from clm_core.services import Services
 from clm_core.settings import signing_key
 
-pytestmark = pytest.mark.xdist_group("servers")
-
 Client = Callable[[Role | None], TestClient]
 NOW = datetime(2026, 3, 4, 12, 0, 0, tzinfo=UTC)
 BODY = b'{"type": "model.drift_detected", "data": {"model_id": "xgboost_btcusd_1h"}}'

@@ -13,8 +13,6 @@ from clm_core.domain.vocabulary import Role
 from clm_core.services import Services
 from clm_core.settings import ApiSettings
 
-pytestmark = pytest.mark.xdist_group("servers")
-
 Client = Callable[[Role | None], TestClient]
 MakeToken = Callable[..., str]
 

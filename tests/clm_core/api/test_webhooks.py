@@ -4,13 +4,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 import httpx
-import pytest
 from sqlalchemy import Engine, text
 from standardwebhooks import Webhook
 
 from clm_core.services import Services
-
-pytestmark = pytest.mark.xdist_group("servers")
 
 DELIVERIES, CONNECTIONS = 200, 16
 BODY = '{"type": "model.drift_detected"}'

@@ -10,8 +10,6 @@ import pytest
 
 CLM = Path(sys.executable).with_name("clm")
 
-pytestmark = pytest.mark.xdist_group("servers")
-
 
 @pytest.fixture(scope="module")
 def environment(home: Path) -> dict[str, str]:

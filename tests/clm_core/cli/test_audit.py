@@ -23,8 +23,6 @@ from clm_core.settings import Settings
 
 MODELS = ("xgboost_btcusd_1h", "lightgbm_btcusd_1h", "xgboost_btcusd_1h")
 
-pytestmark = pytest.mark.xdist_group("servers")
-
 Clm = Callable[..., str]
 
 

@@ -12,8 +12,8 @@ runner = CliRunner()
 
 
 @pytest.fixture(autouse=True)
-def own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CLM_HOME", str(tmp_path))
+def own_home(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CLM_HOME", str(home / "commands"))
 
 
 def test_the_levels_in_force_are_printed_with_their_hash() -> None:

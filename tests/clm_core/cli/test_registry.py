@@ -22,8 +22,6 @@ from clm_core.domain.vocabulary import ModelStatus, ModelType, TriggerReason
 from clm_core.services import open_services
 from clm_core.settings import Settings
 
-pytestmark = pytest.mark.xdist_group("servers")
-
 NOW = datetime(2025, 12, 4, 14, 30, 22, tzinfo=UTC)
 Clm = Callable[..., Result]
 

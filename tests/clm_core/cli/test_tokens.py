@@ -9,8 +9,6 @@ from clm_core.cli.app import app
 from clm_core.domain.errors import NotFound
 from clm_core.services import Services
 
-pytestmark = pytest.mark.xdist_group("servers")
-
 Clm = Callable[..., str]
 
 

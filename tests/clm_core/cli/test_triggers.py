@@ -13,8 +13,6 @@ from typer.testing import CliRunner
 
 from clm_core.cli.app import app
 
-pytestmark = pytest.mark.xdist_group("servers")
-
 MODEL = ["--model", "lightgbm", "--symbol", "BTCUSD"]
 
 

@@ -10,8 +10,6 @@ from sqlalchemy.exc import IntegrityError
 from clm_core.domain.alerts import Alert, AlertKind
 from clm_core.ledger.alerts import AlertBook, record
 
-pytestmark = pytest.mark.xdist_group("ledger")
-
 NOW = datetime(2026, 3, 4, 12, tzinfo=UTC)
 
 

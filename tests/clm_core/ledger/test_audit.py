@@ -28,8 +28,6 @@ from clm_core.ledger.chain import GENESIS, Problem, Tampering
 from clm_core.ledger.engine import open_engine
 from clm_core.ledger.migrations import upgrade
 
-pytestmark = pytest.mark.xdist_group("ledger")
-
 NOW = datetime(2025, 12, 4, 14, 30, 22, 123456, tzinfo=UTC)
 ADA = Actor(name="ada", role=Role.OPERATOR)
 

@@ -20,8 +20,6 @@ from clm_core.ledger.migrations import alembic_config, upgrade
 from clm_core.ledger.store import Ledger
 from clm_core.promotion.policy import GatePolicy
 
-pytestmark = pytest.mark.xdist_group("ledger")
-
 NOW = datetime(2025, 12, 4, 14, 30, 22, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
 

@@ -30,8 +30,6 @@ from clm_core.domain.vocabulary import (
 from clm_core.ledger.store import Ledger
 from clm_core.promotion.policy import GatePolicy
 
-pytestmark = pytest.mark.xdist_group("ledger")
-
 NOW = datetime(2025, 12, 4, 14, 30, 22, 123456, tzinfo=UTC)
 HOUR = timedelta(hours=1)
 SHARPES = (None, 1.5, -0.2, math.nan, 1.5, 0.1 + 0.2, math.inf)

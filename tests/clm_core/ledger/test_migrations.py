@@ -13,8 +13,6 @@ from clm_core.domain.errors import DatabaseUnavailable
 from clm_core.ledger.migrations import HEAD, alembic_config, current_revision, upgrade
 from clm_core.ledger.tables import Base
 
-pytestmark = pytest.mark.xdist_group("ledger")
-
 CONSTRAINTS = text(
     "SELECT conrelid::regclass::text, conname, pg_get_constraintdef(oid) FROM pg_constraint "
     "WHERE connamespace = 'public'::regnamespace AND conrelid <> 'alembic_version'::regclass ORDER BY 1, 2"

@@ -10,8 +10,6 @@ from clm_core.domain.errors import DatabaseUnavailable
 from clm_core.ledger.migrations import HEAD, REVISIONS, alembic_config, create_or_require, upgrade
 from clm_core.ledger.schema import examine
 
-pytestmark = pytest.mark.xdist_group("ledger")
-
 
 @pytest.fixture(scope="module")
 def url(empty_database: Callable[[], str]) -> str:

@@ -20,8 +20,6 @@ from clm_core.ledger.store import Counts, Ledger
 from clm_core.promotion.criteria import PromotionCriteria
 from clm_core.promotion.policy import GatePolicy
 
-pytestmark = pytest.mark.xdist_group("ledger")
-
 NOW = datetime(2025, 12, 4, 14, 30, 22, 123456, tzinfo=UTC)
 POLICY = GatePolicy(name="strict")
 METRICS = (

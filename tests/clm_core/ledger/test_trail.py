@@ -21,8 +21,6 @@ from clm_core.ledger.chain import Recorded
 from clm_core.ledger.store import Ledger
 from clm_core.promotion.policy import GatePolicy
 
-pytestmark = pytest.mark.xdist_group("ledger")
-
 NOW = datetime(2025, 12, 4, 14, 30, 22, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
 MODEL, LABEL = "xgboost_btcusd_1h", "v20251204_143022"

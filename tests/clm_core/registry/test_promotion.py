@@ -33,8 +33,6 @@ from clm_core.domain.versions import ModelVersion
 from clm_core.domain.vocabulary import ModelStatus, Role
 from clm_core.services import Services
 
-pytestmark = pytest.mark.xdist_group("servers")
-
 NOW = datetime(2026, 3, 4, 12, tzinfo=UTC)
 VIEWER, OPERATOR, ADMIN = (Actor(name=f"a {role}", role=role) for role in Role)
 MakeVersion = Callable[..., ModelVersion]

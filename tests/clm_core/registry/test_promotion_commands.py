@@ -12,8 +12,6 @@ from clm_core.domain.errors import ConflictError, PromotionRefused
 from clm_core.domain.versions import ModelVersion
 from clm_core.services import Services
 
-pytestmark = pytest.mark.xdist_group("servers")
-
 MakeVersion = Callable[..., ModelVersion]
 Type = Callable[..., Result]
 

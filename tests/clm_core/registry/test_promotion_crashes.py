@@ -19,8 +19,6 @@ from clm_core.domain.vocabulary import Role
 from clm_core.faults import Fault
 from clm_core.services import Services
 
-pytestmark = pytest.mark.xdist_group("servers")
-
 NOW = datetime(2026, 3, 4, 12, tzinfo=UTC)
 ADA = Actor(name="ada", role=Role.OPERATOR)
 REPETITIONS = int(os.environ.get("CHAOS_REPETITIONS", "1"))

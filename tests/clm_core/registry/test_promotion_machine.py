@@ -28,8 +28,6 @@ from clm_core.faults import Fault
 from clm_core.registry.promotion import Promotions
 from clm_core.services import Services
 
-pytestmark = pytest.mark.xdist_group("servers")
-
 SEQUENCES = 1000 if "CHAOS_REPETITIONS" in os.environ else 4
 STEPS = 50
 START = datetime(2026, 3, 4, 12, tzinfo=UTC)

@@ -25,8 +25,6 @@ from clm_core.registry.mlflow_registry import MLflowRegistry
 from clm_core.registry.promotion import Promotions
 from clm_core.services import Services
 
-pytestmark = pytest.mark.xdist_group("servers")
-
 NOW = datetime(2026, 3, 4, 12, tzinfo=UTC)
 ADA = Actor(name="ada", role=Role.OPERATOR)
 # a server takes a while to come back

@@ -24,8 +24,6 @@ from clm_core.settings import GuardSettings, OnExpiry
 from clm_core.triggers import inbox
 from clm_core.upkeep import Part, UpkeepReport
 
-pytestmark = pytest.mark.xdist_group("servers")
-
 NOW = datetime(2026, 3, 4, 12, tzinfo=UTC)
 WEEK = timedelta(days=7)
 ADMIN, OPERATOR = Actor(name="ada", role=Role.ADMIN), Actor(name="otto", role=Role.OPERATOR)

@@ -17,8 +17,6 @@ from clm_core.services import Services
 from clm_core.triggers import door
 from clm_core.triggers.policy import TriggerPolicy
 
-pytestmark = pytest.mark.xdist_group("servers")
-
 ADA = Actor(name="ada", role=Role.OPERATOR)
 
 

@@ -30,8 +30,6 @@ from clm_core.services import Services
 from clm_core.triggers import door, inbox
 from clm_core.triggers.drain import drain, start_pending
 
-pytestmark = pytest.mark.xdist_group("servers")
-
 NOWHERE = "http://127.0.0.1:9/api"
 MODEL = {"model_type": "lightgbm", "symbol": "BTCUSD"}
 

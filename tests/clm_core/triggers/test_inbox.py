@@ -25,8 +25,6 @@ from clm_core.ledger.alerts import AlertBook
 from clm_core.services import Services
 from clm_core.triggers import inbox
 
-pytestmark = pytest.mark.xdist_group("servers")
-
 MARKET = {"symbol": "BTCUSD"}
 MODEL = MARKET | {"model_type": "lightgbm"}
 DRIFT = MODEL | {"detector": "psi"}
