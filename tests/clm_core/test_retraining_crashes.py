@@ -20,7 +20,7 @@ from clm_core.faults import Fault
 from clm_core.ledger import audit
 from clm_core.services import Services
 
-REPETITIONS = int(os.environ.get("CHAOS_REPETITIONS", "1"))
+REPETITIONS = int(os.environ.get("CHAOS_REPETITIONS", "2"))
 STEPS = list(Fault)[list(Fault).index(Fault.JOB_RECORDED) :]
 ENDS_AS = {Fault.JOB_RECORDED: JobStatus.PENDING, Fault.COMPLETED: JobStatus.COMPLETED}
 """Everything else ends failed."""

@@ -21,7 +21,7 @@ from clm_core.services import Services
 
 NOW = datetime(2026, 3, 4, 12, tzinfo=UTC)
 ADA = Actor(name="ada", role=Role.OPERATOR)
-REPETITIONS = int(os.environ.get("CHAOS_REPETITIONS", "1"))
+REPETITIONS = int(os.environ.get("CHAOS_REPETITIONS", "2"))
 PAIRS = 10 * REPETITIONS
 OF_A_PROMOTION = [
     Fault.AFTER_INTENT,
