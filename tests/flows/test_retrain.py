@@ -12,6 +12,7 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+from jobs import end_all_jobs
 
 from clm_core import retraining
 from clm_core.domain.actors import Actor
@@ -42,8 +43,14 @@ def request_for(model_type: ModelType = ModelType.XGBOOST, **changes: Any) -> Re
 
 @pytest.fixture(scope="module", params=TREES, ids=str)
 def outcome(request: pytest.FixtureRequest, services: Services, prefect_url: str) -> retraining.Outcome:
+    end_all_jobs(services)
     result: retraining.Outcome = load_flow("flows.retrain.retrain")(request_for(request.param))
     return result
+
+
+@pytest.fixture(autouse=True)
+def nothing_under_way(services: Services) -> None:
+    end_all_jobs(services)
 
 
 def test_the_job_ends_completed_and_the_version_carries_the_verdict(

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from jobs import end_all_jobs
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from sqlalchemy import Engine, text
 from typer.testing import CliRunner
@@ -17,7 +18,7 @@ from clm_core.domain.actors import Actor
 from clm_core.domain.alerts import AlertKind, RaisedAlert
 from clm_core.domain.errors import BundleCorrupt, NotAllowed, NotFound, UpkeepIncomplete
 from clm_core.domain.versions import ModelVersion
-from clm_core.domain.vocabulary import JobStatus, Role
+from clm_core.domain.vocabulary import Role
 from clm_core.ledger.promotions import PromotionBook
 from clm_core.runner import load_flow
 from clm_core.services import Services
@@ -39,9 +40,7 @@ def nobody_to_tell(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(autouse=True)
 def no_job_waits(services: Services) -> None:
-    for job in services.ledger.jobs(status=JobStatus.PENDING, limit=1000):
-        lease = services.ledger.start_job(job.id, "tests", services.clock(), timedelta(minutes=1))
-        services.ledger.fail_job(lease, "another test's", services.clock())
+    end_all_jobs(services)
 
 
 def promote(services: Services, version: ModelVersion, force: bool = False) -> None:
