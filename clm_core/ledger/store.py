@@ -337,11 +337,9 @@ class Ledger:
 
     def evaluation(self, model_id: str, label: str) -> tuple[EvaluationResult, Verdict]:
         """The newest of the version."""
-        rows = self._select(_EVALUATIONS, {"model_id": model_id, "version": label}, limit=1)
-        if not rows:
-            raise NotFound(f"{model_id} {label} has not been evaluated. `clm models` lists what there is.")
-        result = {name: rows[0][name] for name in EvaluationResult.model_fields}
-        return EvaluationResult.model_validate(result), Verdict.model_validate(rows[0]["verdict"])
+        newest = self._newest_evaluation(model_id, label)
+        result = {name: newest[name] for name in EvaluationResult.model_fields}
+        return EvaluationResult.model_validate(result), Verdict.model_validate(newest["verdict"])
 
     def anchor(self, folder: Path, now: datetime) -> Anchor | None:
         """Write the audit's newest entry down outside the database; None: it is there already.
@@ -353,10 +351,7 @@ class Ledger:
 
     def policy_of(self, model_id: str, label: str) -> GatePolicy:
         """The levels that the newest verdict on a version was reached by."""
-        rows = self._select(_EVALUATIONS, {"model_id": model_id, "version": label}, limit=1)
-        if not rows:
-            raise NotFound(f"{model_id} {label} has not been evaluated. `clm models` lists what there is.")
-        return GatePolicy.model_validate(rows[0]["policy"])
+        return GatePolicy.model_validate(self._newest_evaluation(model_id, label)["policy"])
 
     def counts(self) -> Counts:
         with self._engine.begin() as connection:
@@ -396,6 +391,12 @@ class Ledger:
                     f"{what}: no trial of its version's job was counted. Count it first."
                 ) from error
             raise
+
+    def _newest_evaluation(self, model_id: str, label: str) -> dict[str, Any]:
+        rows = self._select(_EVALUATIONS, {"model_id": model_id, "version": label}, limit=1)
+        if not rows:
+            raise NotFound(f"{model_id} {label} has not been evaluated. `clm models` lists what there is.")
+        return rows[0]
 
     def _select(self, table: Table, wanted: Mapping[str, Any], limit: int) -> list[dict[str, Any]]:
         query = select(*table.c).order_by(

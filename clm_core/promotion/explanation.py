@@ -5,6 +5,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -13,6 +14,10 @@ from clm_core.market.bars import Floats
 from clm_core.promotion.evidence import NORMAL, TrackRecord, probabilistic_sharpe_ratio
 from clm_core.promotion.policy import EvidenceLevels
 from clm_core.promotion.trials import TrialCount, bars_to_pass
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 LARGEST_SHARPE = 100.0
 """Annualised; nobody need show more."""
@@ -184,7 +189,7 @@ def length_svg(proof: Proof) -> str:
     return _svg(figure, axes, y_label="deflated Sharpe ratio")
 
 
-def _svg(figure, axes, y_label: str) -> str:  # type: ignore[no-untyped-def]  # Figure and Axes load slowly
+def _svg(figure: "Figure", axes: "Axes", y_label: str) -> str:
     axes.set_ylabel(y_label)
     axes.legend(frameon=False, fontsize=9)
     axes.spines[["top", "right"]].set_visible(False)

@@ -1,7 +1,6 @@
 """Versions made cheaply: one small model is trained, every version holds its bundle."""
 
 import itertools
-import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -9,16 +8,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import records
 from processes import Parent, parent_of
 from sqlalchemy import Engine, create_engine, text
 from trials import count_trial_of
 
 from clm_core.backtest.results import Metrics
-from clm_core.domain.evaluations import EvaluationResult, Verdict
+from clm_core.domain.evaluations import Verdict
 from clm_core.domain.jobs import Lease, TrainingJob
 from clm_core.domain.promotions import PromotionKind
 from clm_core.domain.versions import ModelVersion
-from clm_core.domain.vocabulary import ModelStatus, ModelType, TriggerReason
+from clm_core.domain.vocabulary import ModelStatus, ModelType
 from clm_core.ledger import audit
 from clm_core.market.bars import Bars
 from clm_core.models import catalog
@@ -101,22 +101,15 @@ def make_version(services: Services, bundle: Stored) -> MakeVersion:
         job, lease = _job(services, model_id)
         placed = services.registry.register(job, bundle.folder, bundle.digest, bundle.bars, {}, {}, now)
         version = services.ledger.add_version(
-            ModelVersion(
-                model_id=job.model_id,
-                version=placed.label,
-                model_type=job.model_type,
-                symbol=job.symbol,
-                timeframe=job.timeframe,
-                status=ModelStatus.TRAINING,
-                training_job_id=job.id,
+            records.a_version(
+                job,
+                placed.label,
                 model_path=placed.uri,
                 mlflow_version=placed.mlflow_version,
                 mlflow_run_id=placed.run_id,
                 bundle_digest=bundle.digest,
                 package_digest=services.registry.package_digest(job.model_id, placed.mlflow_version),
                 data_hash=bundle.bars.content_hash,
-                code_version="0.1.0",
-                seed=1,
                 created_at=now,
             ),
             lease,
@@ -132,15 +125,13 @@ def make_version(services: Services, bundle: Stored) -> MakeVersion:
 
 def _job(services: Services, model_id: str) -> tuple[TrainingJob, Lease]:
     model_type, symbol, timeframe = model_id.split("_")
-    job = TrainingJob(
-        id=uuid.uuid4(),
+    job = records.a_job(
         model_type=ModelType(model_type),
         symbol=symbol.upper(),
         timeframe=timeframe,
         dataset_span_days=60,
-        data_snapshot="5a" * 32,
-        trigger_reason=TriggerReason.MANUAL,
         requested_by="tests",
+        seed=1,
         created_at=NOW,
     )
     services.ledger.create_job(job)
@@ -160,10 +151,9 @@ def _judge(services: Services, lease: Lease, version: ModelVersion, sharpe: floa
     metrics = replace(GOOD, sharpe_ratio=sharpe)
     verdict = _verdict(metrics)
     count_trial_of(services.ledger, version, lease)
-    result = EvaluationResult(
-        id=uuid.uuid4(),
-        model_id=version.model_id,
-        version=version.version,
+    result = records.an_evaluation(
+        version.model_id,
+        version.version,
         sharpe_ratio=metrics.sharpe_ratio,
         sortino_ratio=metrics.sortino_ratio,
         calmar_ratio=metrics.calmar_ratio,
@@ -174,8 +164,6 @@ def _judge(services: Services, lease: Lease, version: ModelVersion, sharpe: floa
         trades=metrics.trades,
         period_start=NOW,
         period_end=NOW,
-        fee_bps=5.0,
-        slippage_bps=2.0,
         passed=verdict.passed,
         promotion_score=verdict.score,
         failure_reason="; ".join(verdict.reasons) or None,

@@ -2,13 +2,13 @@
 
 import json
 import re
-import uuid
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+import records
 from click.testing import Result
 from sqlalchemy import create_engine, text
 from typer.testing import CliRunner
@@ -18,7 +18,7 @@ from clm_core.database import open_database
 from clm_core.domain.errors import InvalidCursor, InvalidSymbol
 from clm_core.domain.jobs import TrainingJob
 from clm_core.domain.versions import ModelVersion
-from clm_core.domain.vocabulary import ModelStatus, ModelType, TriggerReason
+from clm_core.domain.vocabulary import ModelType
 from clm_core.services import open_services
 from clm_core.settings import Settings
 
@@ -26,36 +26,11 @@ NOW = datetime(2025, 12, 4, 14, 30, 22, tzinfo=UTC)
 Clm = Callable[..., Result]
 
 
-def a_job(model_type: ModelType) -> TrainingJob:
-    return TrainingJob(
-        id=uuid.uuid4(),
-        model_type=model_type,
-        symbol="BTCUSD",
-        timeframe="1h",
-        dataset_span_days=365,
-        data_snapshot="5a" * 32,
-        trigger_reason=TriggerReason.MANUAL,
-        requested_by="ada",
-        created_at=NOW,
-    )
-
-
 def a_version(job: TrainingJob, hour: int) -> ModelVersion:
-    return ModelVersion(
-        model_id=job.model_id,
-        version=f"v{hour}",
-        model_type=job.model_type,
-        symbol=job.symbol,
-        timeframe=job.timeframe,
-        status=ModelStatus.TRAINING,
-        training_job_id=job.id,
-        model_path=f"models:/{job.model_id}@v{hour}",
+    return records.a_version(
+        job,
+        f"v{hour}",
         mlflow_version=hour,
-        mlflow_run_id="run",
-        bundle_digest="b" * 64,
-        data_hash="d" * 64,
-        code_version="0.1.0",
-        seed=job.seed,
         params={"max_depth": 5},
         environment={"xgboost": "3.1.0"},
         created_at=NOW + timedelta(hours=hour),
@@ -67,7 +42,10 @@ def filled(home: Path) -> Path:
     """A home of its own with four versions: v0 and v2 of XGBoost, v1 and v3 of LightGBM."""
     folder = home / "registered"
     with open_services(Settings(home=folder, database_url=None)) as services:
-        jobs = [services.ledger.create_job(a_job(each)) for each in (ModelType.XGBOOST, ModelType.LIGHTGBM)]
+        jobs = [
+            services.ledger.create_job(records.a_job(model_type=each))
+            for each in (ModelType.XGBOOST, ModelType.LIGHTGBM)
+        ]
         for hour in range(4):
             services.ledger.add_version(a_version(jobs[hour % 2], hour))
     return folder

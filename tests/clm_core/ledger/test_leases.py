@@ -7,14 +7,15 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from records import a_job, a_version, an_evaluation
 from sqlalchemy import Engine, create_engine
 from trials import count_trial_of
 
 from clm_core.domain.errors import IllegalTransition, LeaseLost
-from clm_core.domain.evaluations import Decision, EvaluationResult, Verdict
+from clm_core.domain.evaluations import Decision, Verdict
 from clm_core.domain.jobs import Lease, TrainingJob
 from clm_core.domain.versions import ModelVersion
-from clm_core.domain.vocabulary import JobStatus, ModelStatus, ModelType, TriggerReason
+from clm_core.domain.vocabulary import JobStatus, ModelStatus
 from clm_core.ledger.leases import heartbeat
 from clm_core.ledger.migrations import alembic_config, upgrade
 from clm_core.ledger.store import Ledger
@@ -26,19 +27,7 @@ MINUTE = timedelta(minutes=1)
 
 @pytest.fixture
 def job(ledger: Ledger) -> TrainingJob:
-    return ledger.create_job(
-        TrainingJob(
-            id=uuid.uuid4(),
-            model_type=ModelType.XGBOOST,
-            symbol="BTCUSD",
-            timeframe="1h",
-            dataset_span_days=365,
-            data_snapshot="5a" * 32,
-            trigger_reason=TriggerReason.MANUAL,
-            requested_by="ada",
-            created_at=NOW,
-        )
-    )
+    return ledger.create_job(a_job())
 
 
 @pytest.fixture
@@ -46,45 +35,8 @@ def lease(ledger: Ledger, job: TrainingJob) -> Lease:
     return ledger.start_job(job.id, "trainer-3:4711", NOW, MINUTE)
 
 
-def a_version(job: TrainingJob, label: str = "v20251204_143022") -> ModelVersion:
-    return ModelVersion(
-        model_id=job.model_id,
-        version=label,
-        model_type=job.model_type,
-        symbol=job.symbol,
-        timeframe=job.timeframe,
-        status=ModelStatus.TRAINING,
-        training_job_id=job.id,
-        model_path=f"models:/{job.model_id}@{label}",
-        mlflow_version=1,
-        mlflow_run_id="run",
-        bundle_digest="b" * 64,
-        data_hash="d" * 64,
-        code_version="0.1.0",
-        seed=job.seed,
-        created_at=NOW,
-    )
-
-
 def evaluate(ledger: Ledger, version: ModelVersion, lease: Lease | None) -> None:
-    measured = dict.fromkeys(
-        ("sharpe_ratio", "sortino_ratio", "calmar_ratio", "win_rate", "profit_factor", "max_drawdown"), 0.5
-    )
-    result = EvaluationResult(
-        id=uuid.uuid4(),
-        model_id=version.model_id,
-        version=version.version,
-        **measured,
-        total_pnl=0.1,
-        trades=60,
-        period_start=NOW,
-        period_end=NOW,
-        fee_bps=5.0,
-        slippage_bps=2.0,
-        passed=False,
-        promotion_score=40.0,
-        created_at=NOW,
-    )
+    result = an_evaluation(version.model_id, version.version)
     verdict = Verdict(decision=Decision.FAIL, score=40.0, legs=(), reasons=("too little",))
     count_trial_of(ledger, version, lease)
     ledger.add_evaluation(result, verdict, GatePolicy(name="strict"), version.bundle_digest, lease)

@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+import records
 from pydantic import ValidationError
 from trials import count_trial_of
 
@@ -24,7 +25,6 @@ from clm_core.domain.vocabulary import (
     JobStatus,
     ModelStatus,
     ModelType,
-    TriggerReason,
     VersionOrder,
 )
 from clm_core.ledger.store import Ledger
@@ -37,61 +37,19 @@ SHARPES = (None, 1.5, -0.2, math.nan, 1.5, 0.1 + 0.2, math.inf)
 
 
 def a_job(**changes: Any) -> TrainingJob:
-    values: dict[str, Any] = {
-        "id": uuid.uuid4(),
-        "model_type": ModelType.XGBOOST,
-        "symbol": "BTCUSD",
-        "timeframe": "1h",
-        "dataset_span_days": 365,
-        "data_snapshot": "5a" * 32,
-        "trigger_reason": TriggerReason.MANUAL,
-        "requested_by": "ada",
-        "created_at": NOW,
-    }
-    return TrainingJob(**values | changes)
+    return records.a_job(**{"created_at": NOW} | changes)
 
 
 def a_version(job: TrainingJob, number: int, status: ModelStatus = ModelStatus.CANDIDATE) -> ModelVersion:
-    return ModelVersion(
-        model_id=job.model_id,
-        version=f"v{number}",
-        model_type=job.model_type,
-        symbol=job.symbol,
-        timeframe=job.timeframe,
-        status=status,
-        training_job_id=job.id,
-        model_path=f"models:/{job.model_id}@v{number}",
-        mlflow_version=number,
-        mlflow_run_id="run",
-        bundle_digest="b" * 64,
-        data_hash="d" * 64,
-        code_version="0.1.0",
-        seed=job.seed,
-        created_at=NOW + number * HOUR,
+    return records.a_version(
+        job, f"v{number}", status=status, mlflow_version=number, created_at=NOW + number * HOUR
     )
 
 
 def judge(ledger: Ledger, version: ModelVersion, sharpe: float, at: datetime = NOW) -> EvaluationResult:
     score = 40.0 if math.isnan(sharpe) else min(max(sharpe * 50, 0.0), 100.0)
-    result = EvaluationResult(
-        id=uuid.uuid4(),
-        model_id=version.model_id,
-        version=version.version,
-        sharpe_ratio=sharpe,
-        sortino_ratio=0.5,
-        calmar_ratio=0.5,
-        win_rate=0.5,
-        profit_factor=1.1,
-        max_drawdown=-0.2,
-        total_pnl=0.1,
-        trades=60,
-        period_start=NOW,
-        period_end=NOW,
-        fee_bps=5.0,
-        slippage_bps=2.0,
-        passed=False,
-        promotion_score=score,
-        created_at=at,
+    result = records.an_evaluation(
+        version.model_id, version.version, sharpe_ratio=sharpe, promotion_score=score, created_at=at
     )
     verdict = Verdict(decision=Decision.FAIL, score=score, legs=(), reasons=("too little",))
     count_trial_of(ledger, version)

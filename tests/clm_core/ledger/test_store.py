@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 import pytest
+import records
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import Engine, text
@@ -15,7 +16,7 @@ from clm_core.domain.errors import AlreadyExists, IllegalTransition, LeaseLost, 
 from clm_core.domain.evaluations import Decision, EvaluationResult, Leg, Verdict
 from clm_core.domain.jobs import Lease, TrainingJob
 from clm_core.domain.versions import ModelVersion, version_label
-from clm_core.domain.vocabulary import JobStatus, ModelStatus, ModelType, TriggerReason
+from clm_core.domain.vocabulary import JobStatus, ModelStatus, ModelType
 from clm_core.ledger.store import Counts, Ledger
 from clm_core.promotion.criteria import PromotionCriteria
 from clm_core.promotion.policy import GatePolicy
@@ -34,60 +35,28 @@ METRICS = (
 
 
 def a_job(**changes: Any) -> TrainingJob:
-    values: dict[str, Any] = {
-        "id": uuid.uuid4(),
-        "model_type": ModelType.XGBOOST,
-        "symbol": "BTCUSD",
-        "timeframe": "1h",
-        "data_snapshot": "5a" * 32,
-        "dataset_span_days": 365,
-        "trigger_reason": TriggerReason.MANUAL,
+    values = {
         "training_params": {"max_depth": 5, "eta": 0.1, "rounds": None},
         "seed": 2**40,
-        "requested_by": "ada",
         "created_at": NOW,
     }
-    return TrainingJob(**values | changes)
+    return records.a_job(**values | changes)
 
 
 def a_version(job: TrainingJob, created_at: datetime = NOW, **changes: Any) -> ModelVersion:
-    values: dict[str, Any] = {
-        "model_id": job.model_id,
-        "version": version_label(created_at),
-        "model_type": job.model_type,
-        "symbol": job.symbol,
-        "timeframe": job.timeframe,
-        "status": ModelStatus.TRAINING,
-        "training_job_id": job.id,
-        "model_path": f"models:/{job.model_id}@{version_label(created_at)}",
-        "mlflow_version": 1,
-        "mlflow_run_id": "run",
-        "bundle_digest": "b" * 64,
-        "data_hash": "d" * 64,
-        "code_version": "0.1.0",
-        "seed": job.seed,
-        "train_metrics": {"logloss": 0.693},
-        "created_at": created_at,
-    }
-    return ModelVersion(**values | changes)
+    values = {"train_metrics": {"logloss": 0.693}, "created_at": created_at}
+    return records.a_version(job, version_label(created_at), **values | changes)
 
 
 def an_evaluation(version: ModelVersion, **changes: Any) -> EvaluationResult:
-    values: dict[str, Any] = dict.fromkeys(METRICS, 1.5) | {
-        "id": uuid.uuid4(),
-        "model_id": version.model_id,
-        "version": version.version,
-        "trades": 60,
+    values = dict.fromkeys(METRICS, 1.5) | {
         "period_start": NOW - timedelta(days=300),
         "period_end": NOW,
-        "fee_bps": 5.0,
-        "slippage_bps": 2.0,
-        "passed": False,
         "promotion_score": 47.55,
         "failure_reason": "Sharpe 0.50 below 1.00",
         "created_at": NOW,
     }
-    return EvaluationResult(**values | changes)
+    return records.an_evaluation(version.model_id, version.version, **values | changes)
 
 
 def a_verdict(value: float = 0.5, decision: Decision = Decision.FAIL) -> Verdict:

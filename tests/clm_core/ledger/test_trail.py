@@ -1,21 +1,21 @@
 """What the ledger's changes leave in the audit: an entry each, and none of what was refused."""
 
 import threading
-import uuid
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 
 import pytest
+import records
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import DBAPIError
 from trials import count_trial_of
 
 from clm_core.domain.actors import Actor
 from clm_core.domain.errors import AlreadyExists, CLMError, IllegalTransition, LeaseLost, NotFound
-from clm_core.domain.evaluations import Decision, EvaluationResult, Verdict
+from clm_core.domain.evaluations import Decision, Verdict
 from clm_core.domain.jobs import Lease, TrainingJob
 from clm_core.domain.versions import ModelVersion
-from clm_core.domain.vocabulary import ModelStatus, ModelType, Role, TriggerReason
+from clm_core.domain.vocabulary import ModelStatus, Role
 from clm_core.ledger.audit import entries, verify
 from clm_core.ledger.chain import Recorded
 from clm_core.ledger.store import Ledger
@@ -44,62 +44,11 @@ def trail(engine: Engine) -> Trail:
 
 
 def a_job() -> TrainingJob:
-    return TrainingJob(
-        id=uuid.uuid4(),
-        model_type=ModelType.XGBOOST,
-        symbol="BTCUSD",
-        timeframe="1h",
-        dataset_span_days=365,
-        data_snapshot="5a" * 32,
-        trigger_reason=TriggerReason.MANUAL,
-        training_params={"max_depth": 5},
-        seed=2**60,
-        requested_by="ada",
-        created_at=NOW,
-    )
-
-
-def a_version(job: TrainingJob, label: str = LABEL) -> ModelVersion:
-    return ModelVersion(
-        model_id=job.model_id,
-        version=label,
-        model_type=job.model_type,
-        symbol=job.symbol,
-        timeframe=job.timeframe,
-        status=ModelStatus.TRAINING,
-        training_job_id=job.id,
-        model_path=f"models:/{job.model_id}@{label}",
-        mlflow_version=1,
-        mlflow_run_id="run",
-        bundle_digest="b" * 64,
-        data_hash="d" * 64,
-        code_version="0.1.0",
-        seed=job.seed,
-        created_at=NOW,
-    )
+    return records.a_job(training_params={"max_depth": 5}, seed=2**60)
 
 
 def judge(ledger: Ledger, version: ModelVersion, lease: Lease | None, sharpe_ratio: float = 0.5) -> None:
-    evaluation = EvaluationResult(
-        id=uuid.uuid4(),
-        model_id=version.model_id,
-        version=version.version,
-        sharpe_ratio=sharpe_ratio,
-        sortino_ratio=0.5,
-        calmar_ratio=0.5,
-        win_rate=0.5,
-        profit_factor=1.1,
-        max_drawdown=-0.2,
-        total_pnl=0.1,
-        trades=60,
-        period_start=NOW,
-        period_end=NOW,
-        fee_bps=5.0,
-        slippage_bps=2.0,
-        passed=False,
-        promotion_score=40.0,
-        created_at=NOW,
-    )
+    evaluation = records.an_evaluation(version.model_id, version.version, sharpe_ratio=sharpe_ratio)
     count_trial_of(ledger, version, lease)
     ledger.add_evaluation(evaluation, FAILED, GatePolicy(name="strict"), version.bundle_digest, lease)
 
@@ -115,7 +64,7 @@ def started(ledger: Ledger) -> tuple[TrainingJob, Lease]:
 
 def test_a_whole_retrain_leaves_one_entry_a_change(ledger: Ledger, trail: Trail) -> None:
     job, lease = started(ledger)
-    version = ledger.add_version(a_version(job), lease)
+    version = ledger.add_version(records.a_version(job), lease)
     judge(ledger, version, lease, sharpe_ratio=float("nan"))
     ledger.set_version_status(MODEL, LABEL, ModelStatus.FAILED, NOW, lease)
     ledger.complete_job(lease, NOW + MINUTE)
@@ -166,7 +115,7 @@ def test_a_job_whose_lease_ran_out_is_told_to_have_failed_with_the_versions_it_t
 ) -> None:
     job, lease = started(ledger)
     for label in (LABEL, "v20251204_143023"):
-        ledger.add_version(a_version(job, label), lease)
+        ledger.add_version(records.a_version(job, label), lease)
     [taken] = ledger.take_over_expired("sweeper:1", NOW + MINUTE, MINUTE)
     ledger.fail_job(taken, "lost its lease", NOW + MINUTE)
     told = [(entry.action, entry.details) for entry in trail()][-3:]
@@ -178,7 +127,7 @@ def test_a_job_whose_lease_ran_out_is_told_to_have_failed_with_the_versions_it_t
 
 
 def test_whoever_changes_a_status_stands_in_the_entry(ledger: Ledger, trail: Trail) -> None:
-    version = ledger.add_version(a_version(ledger.create_job(a_job())))
+    version = ledger.add_version(records.a_version(ledger.create_job(a_job())))
     eve = Actor(name="eve", role=Role.ADMIN)
     ledger.set_version_status(MODEL, version.version, ModelStatus.SHADOW, NOW, by=eve)
     last = trail()[-1]
@@ -186,7 +135,7 @@ def test_whoever_changes_a_status_stands_in_the_entry(ledger: Ledger, trail: Tra
 
 
 def test_what_changes_nothing_leaves_no_entry(ledger: Ledger, trail: Trail) -> None:
-    version = ledger.add_version(a_version(ledger.create_job(a_job())))
+    version = ledger.add_version(records.a_version(ledger.create_job(a_job())))
     before = actions(trail)
     ledger.set_version_status(MODEL, version.version, ModelStatus.TRAINING, NOW)
     assert actions(trail) == before
@@ -194,7 +143,7 @@ def test_what_changes_nothing_leaves_no_entry(ledger: Ledger, trail: Trail) -> N
 
 def test_what_was_refused_leaves_no_entry(ledger: Ledger, trail: Trail) -> None:
     job, lost = started(ledger)
-    version = ledger.add_version(a_version(job), lost)
+    version = ledger.add_version(records.a_version(job), lost)
     [lease] = ledger.take_over_expired("sweeper:1", NOW + MINUTE, MINUTE)
     before = actions(trail)
     refused: list[tuple[type[CLMError], Callable[[], object]]] = [
@@ -202,9 +151,9 @@ def test_what_was_refused_leaves_no_entry(ledger: Ledger, trail: Trail) -> None:
         (IllegalTransition, lambda: ledger.start_job(job.id, "another", NOW, MINUTE)),
         (LeaseLost, lambda: ledger.complete_job(lost, NOW)),
         (LeaseLost, lambda: ledger.fail_job(lost, "cause", NOW)),
-        (LeaseLost, lambda: ledger.add_version(a_version(job, "v20251204_143023"), lost)),
+        (LeaseLost, lambda: ledger.add_version(records.a_version(job, "v20251204_143023"), lost)),
         (AlreadyExists, lambda: ledger.add_version(version, lease)),
-        (NotFound, lambda: ledger.add_version(a_version(a_job(), "v1"))),
+        (NotFound, lambda: ledger.add_version(records.a_version(a_job(), "v1"))),
         (LeaseLost, lambda: judge(ledger, version, lost)),
         (IllegalTransition, lambda: judge(ledger, version, None)),
         (

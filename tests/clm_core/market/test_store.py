@@ -126,7 +126,8 @@ def _add_parts(root: Path, bars: Bars, offset: int) -> None:
 
 
 def test_two_processes_lose_nothing_of_each_other(store, walk):
-    context = multiprocessing.get_context("fork")
+    # a forked child of a process that has used numba's threads is ended by them
+    context = multiprocessing.get_context("spawn")
     both = [context.Process(target=_add_parts, args=(store.root, walk, offset)) for offset in (0, 75)]
     for process in both:
         process.start()

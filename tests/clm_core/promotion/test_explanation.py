@@ -2,11 +2,11 @@
 
 import re
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
-from uuid import uuid4
+from datetime import timedelta
 
 import numpy as np
 import pytest
+from records import an_evaluation
 
 from clm_core.backtest.results import Metrics
 from clm_core.domain.evaluations import Decision, EvaluationResult, Verdict
@@ -39,26 +39,12 @@ def proof_of(record: TrackRecord, verdict: Verdict) -> Proof:
 
 
 def evaluation(verdict: Verdict) -> EvaluationResult:
-    moment = datetime(2026, 1, 2, tzinfo=UTC)
-    return EvaluationResult(
-        id=uuid4(),
-        model_id="xgboost_btcusd_1h",
-        version="v20260102_000000",
+    return an_evaluation(
+        "xgboost_btcusd_1h",
+        "v20260102_000000",
         sharpe_ratio=1.5,
-        sortino_ratio=2.0,
-        calmar_ratio=3.0,
-        win_rate=0.58,
-        profit_factor=1.65,
-        max_drawdown=-0.1,
-        total_pnl=0.4,
-        trades=120,
-        period_start=moment,
-        period_end=moment,
-        fee_bps=5.0,
-        slippage_bps=2.0,
         passed=verdict.passed,
         promotion_score=verdict.score,
-        created_at=moment,
     )
 
 
