@@ -110,7 +110,7 @@ def new_job(services: Services, request: RetrainRequest) -> TrainingJob:
         InvalidTrainingParams: a parameter is unknown or out of range.
         UnknownSeries: no source has these bars.
     """
-    catalog.recipe(request.model_type, request.training_params)
+    catalog.recipe(request.model_type, request.training_params, services.settings.costs)
     known = services.market.bars(request.symbol, request.timeframe)
     asked = request.model_dump() | {
         "symbol": known.symbol,
@@ -189,7 +189,7 @@ def train(services: Services, job: TrainingJob, bars: Bars) -> Trained:
     Raises:
         LookAhead: names the feature, or what else does.
     """
-    recipe = catalog.recipe(job.model_type, job.training_params)
+    recipe = catalog.recipe(job.model_type, job.training_params, services.settings.costs)
     plan = services.settings.walk_forward
     share = plan.folds / (plan.folds + 2)
     out_of_sample = _walk_forward(

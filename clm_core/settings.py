@@ -21,8 +21,9 @@ from pydantic_settings import (
 )
 from pydantic_settings import SettingsError as UnreadableVariable
 
-from clm_core.backtest.results import Costs, Execution
+from clm_core.backtest.results import Execution
 from clm_core.backtest.walk_forward import WalkForwardPlan
+from clm_core.domain.costs import Costs
 from clm_core.domain.errors import SettingsError
 from clm_core.domain.universe import Market
 from clm_core.faults import Fault

@@ -1,4 +1,4 @@
-"""What a backtest is asked and what it answers: costs, execution rules, equity and trades."""
+"""What a backtest is asked and what it answers: execution rules, equity and trades."""
 
 from dataclasses import dataclass, fields
 from enum import IntEnum
@@ -8,17 +8,6 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from clm_core.market.bars import Floats
-
-
-class Costs(BaseModel):
-    """What trading costs, in basis points (1/10,000) of the traded value, on each side of a trade."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    fee_bps: float = Field(default=5.0, ge=0, lt=10_000, allow_inf_nan=False)
-    """Exchange fee."""
-    slippage_bps: float = Field(default=2.0, ge=0, lt=10_000, allow_inf_nan=False)
-    """How much worse than its price (the bar's open, or the level of a stop) an order fills."""
 
 
 class Execution(BaseModel):

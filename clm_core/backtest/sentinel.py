@@ -13,7 +13,8 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from clm_core.backtest.engine import backtest
-from clm_core.backtest.results import Costs, Execution
+from clm_core.backtest.results import Execution
+from clm_core.domain.costs import Costs
 from clm_core.domain.errors import LookAhead
 from clm_core.market.bars import FIELDS, Bars, Floats
 from clm_core.market.features import FEATURES, compute_features

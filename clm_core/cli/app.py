@@ -246,12 +246,14 @@ def _retrain(requests: list["RetrainRequest"]) -> list["Outcome"]:
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
     from clm_core.database import open_database
+    from clm_core.models import catalog
     from clm_core.runner import load_flow, prefect_server, prepare_environment
 
     settings = _settings()
     prepare_environment(settings.home)
     for request in requests:
-        _refuse_bad_params(request)
+        # before anything is started: a typo must not cost ten seconds
+        catalog.recipe(request.model_type, request.training_params, settings.costs)
     with Progress(
         TextColumn("{task.description:<44}"), BarColumn(), TimeElapsedColumn(), console=Console(stderr=True)
     ) as progress:
@@ -286,13 +288,6 @@ def _granted(result: "Outcome | Answer") -> "Outcome":
     if isinstance(result, Answer):
         raise NotRetrained(f"{result.model_id} was not retrained, the request was {result.sentence}.")
     return result
-
-
-def _refuse_bad_params(request: "RetrainRequest") -> None:
-    """Before anything is started: a typo must not cost ten seconds."""
-    from clm_core.models import catalog
-
-    catalog.recipe(request.model_type, request.training_params)
 
 
 def _judged(services: "Services", version: "ModelVersion") -> "tuple[EvaluationResult, Verdict] | None":

@@ -11,19 +11,17 @@ from p by one rule:
   (up to the tolerance the features state for theirs).
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Protocol, Self
+from typing import Annotated, Any, ClassVar, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BeforeValidator, Field, field_validator
 
 from clm_core.domain.errors import (
     BundleCorrupt,
     FeatureMismatch,
-    InvalidTrainingParams,
     NotEnoughBars,
     UnknownFeature,
 )
@@ -33,6 +31,7 @@ from clm_core.market.features import FEATURES, compute_features, select_features
 from clm_core.market.labels import direction
 from clm_core.market.splits import purged_tail
 from clm_core.models.contract import ModelCard, Progress, TrainedOn
+from clm_core.models.params import TrainingParams, split_commas
 
 MIN_ROWS = 200
 """Fewest labelled rows to fit on, and to stop early on a quarter of it: below, trees learn the noise."""
@@ -40,15 +39,8 @@ MAX_BINS = 63
 """Histogram bins a feature: finer splits than a 63rd of the rows say nothing about noisy returns."""
 
 
-def _split_commas(value: object) -> object:
-    return [name.strip() for name in value.split(",")] if isinstance(value, str) else value
-
-
-class BoostingParams(BaseModel):
-    """Training parameters both libraries share. Text is accepted for every value: "5", "0.1", "true"."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-    model_type: ClassVar[ModelType]
+class BoostingParams(TrainingParams):
+    """Training parameters both libraries share."""
 
     horizon: int = Field(default=24, ge=1, le=500)
     """Bars over which the price is predicted and each signal is held; 1..500."""
@@ -56,7 +48,7 @@ class BoostingParams(BaseModel):
     """Distance of the probability from 1/2 from which a signal is given; 0..0.5."""
     long_only: bool = False
     """Whether falling prices are sat out instead of sold short."""
-    features: Annotated[tuple[str, ...], BeforeValidator(_split_commas)] = Field(
+    features: Annotated[tuple[str, ...], BeforeValidator(split_commas)] = Field(
         default_factory=lambda: tuple(FEATURES), min_length=1
     )
     """Names of the features used (as text: separated by commas); default all."""
@@ -84,21 +76,6 @@ class BoostingParams(BaseModel):
             return tuple(feature.name for feature in select_features(names))
         except UnknownFeature as error:
             raise ValueError(str(error)) from error
-
-    @classmethod
-    def parse(cls, params: Mapping[str, Any]) -> Self:
-        """
-        Raises:
-            InvalidTrainingParams: a parameter is unknown or out of range.
-        """
-        try:
-            return cls.model_validate(dict(params))
-        except ValidationError as error:
-            problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-            raise InvalidTrainingParams(
-                f"{cls.model_type.value} cannot be trained with these parameters: {problems}. "
-                f"Valid parameters: {', '.join(cls.model_fields)}"
-            ) from error
 
 
 class XGBoostParams(BoostingParams):

@@ -24,7 +24,7 @@ from clm_core.models.contract import Model, ModelCard, Recipe
 
 MANIFEST = "manifest.json"
 CARD = "model.json"
-SAFE_SUFFIXES = frozenset({".json", ".ubj", ".txt"})
+SAFE_SUFFIXES = frozenset({".json", ".ubj", ".txt", ".safetensors"})
 LIBRARIES = ("continuous-learning-manager", "numpy", "TA-Lib")
 """Distributions every fit depends on, besides the model's own library."""
 

@@ -6,6 +6,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from clm_core.domain.costs import Costs
 from clm_core.domain.errors import MissingExtra, ModelError
 from clm_core.domain.vocabulary import ModelType
 from clm_core.models.contract import Model, ModelCard, Recipe
@@ -13,7 +14,7 @@ from clm_core.models.contract import Model, ModelCard, Recipe
 
 @dataclass(frozen=True)
 class Implementation:
-    recipe: Callable[[Mapping[str, Any]], Recipe]
+    recipe: Callable[[Mapping[str, Any], Costs], Recipe]
     """Validates training parameters."""
     load: Callable[[Path, ModelCard], Model]
     """Reads the model's own files from a verified bundle."""
@@ -23,17 +24,22 @@ class Implementation:
     """The optional extra that installs the library; None where the base does."""
     seeds: int = 1
     """Walk-forwards it takes to tell the model from its seed."""
+    tolerance: float = 0.0
+    """How far an answer may lie from what the same bundle answered on another machine; 0.0: not at all."""
 
 
-def recipe(model_type: ModelType, params: Mapping[str, Any]) -> Recipe:
+def recipe(model_type: ModelType, params: Mapping[str, Any], costs: Costs) -> Recipe:
     """Validated training parameters of a model type, defaults filled in; loads no data.
+
+    Args:
+        costs: what the trades will cost, for the kinds of model that weigh it.
 
     Raises:
         InvalidTrainingParams: a parameter is unknown or out of range.
         MissingExtra: the model's library is not installed.
         ModelError: the model type has no implementation.
     """
-    return implementation(model_type).recipe(params)
+    return implementation(model_type).recipe(params, costs)
 
 
 def is_installed(model_type: ModelType) -> bool:
@@ -53,13 +59,13 @@ def implementation(model_type: ModelType) -> Implementation:
     return found
 
 
-def _xgboost(params: Mapping[str, Any]) -> Recipe:
+def _xgboost(params: Mapping[str, Any], costs: Costs) -> Recipe:
     from clm_core.models.boosting import BoostingRecipe, XGBoostParams
 
     return BoostingRecipe(XGBoostParams.parse(params))
 
 
-def _lightgbm(params: Mapping[str, Any]) -> Recipe:
+def _lightgbm(params: Mapping[str, Any], costs: Costs) -> Recipe:
     from clm_core.models.boosting import BoostingRecipe, LightGBMParams
 
     return BoostingRecipe(LightGBMParams.parse(params))

@@ -111,7 +111,7 @@ class Model(Protocol):
     def forecast(self, bars: Bars) -> Floats:
         """Probability, 0..1, that the price rises over the model's horizon, shape (n_bars,).
 
-        NaN where there is no full look-back.
+        NaN where there is no full look-back, and everywhere for a model that makes no forecasts.
         """
         ...
 

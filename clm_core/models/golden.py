@@ -1,18 +1,20 @@
 """Golden rows: what a model answered when it was saved, for whoever loads it to ask again.
 
 The last bars it was fitted on and its answers to exactly those, as JSON beside the model in its bundle. JSON
-as Python writes it keeps every bit of a float64, so trees have to give the very same answers.
+as Python writes it keeps every bit of a float64, so trees have to give the very same answers; a
+network's may differ by its kind's `Implementation.tolerance`: sums come out otherwise on other processors.
 """
 
 from pathlib import Path
 from typing import Self
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from clm_core.domain.errors import BundleCorrupt, PreflightFailed
 from clm_core.market.bars import FIELDS, Bars, Floats
+from clm_core.models.catalog import implementation
 from clm_core.models.contract import Model, TrainedOn
 
 FILE = "golden.json"
@@ -71,7 +73,8 @@ def preflight(model: Model, folder: Path) -> None:
     bars = golden.bars(model.trained_on)
     positions, forecast = model.positions(bars), model.forecast(bars)
     recorded = np.array(golden.forecast, dtype=np.float64)
-    differs = (positions != golden.positions) | ~_same(forecast, recorded)
+    tolerance = implementation(model.model_type).tolerance
+    differs = ~(_same(positions, golden.positions, tolerance) & _same(forecast, recorded, tolerance))
     if differs.any():
         raise PreflightFailed(
             f"the model gives other answers here than when it was saved, on {np.count_nonzero(differs)} of "
@@ -95,8 +98,8 @@ def _read(path: Path) -> GoldenRows:
         raise BundleCorrupt(f"{path} cannot be read as golden rows: train the model again") from error
 
 
-def _same(one: Floats, other: Floats) -> NDArray[np.bool_]:
-    return np.asarray((one == other) | (np.isnan(one) & np.isnan(other)))
+def _same(one: Floats, other: ArrayLike, tolerance: float) -> NDArray[np.bool_]:
+    return np.isclose(one, other, rtol=0.0, atol=tolerance, equal_nan=True)
 
 
 def _constant(answers: Floats) -> bool:

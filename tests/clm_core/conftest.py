@@ -14,6 +14,7 @@ from sqlalchemy import Engine, create_engine, text
 from trials import count_trial_of
 
 from clm_core.backtest.results import Metrics
+from clm_core.domain.costs import Costs
 from clm_core.domain.evaluations import Verdict
 from clm_core.domain.jobs import Lease, TrainingJob
 from clm_core.domain.promotions import PromotionKind
@@ -69,7 +70,7 @@ class Stored:
 @pytest.fixture(scope="session")
 def bundle(services: Services, tmp_path_factory: pytest.TempPathFactory) -> Stored:
     bars = services.market.bars("BTCUSD", "1h", days=60)
-    recipe = catalog.recipe(ModelType.LIGHTGBM, {"rounds": 2})
+    recipe = catalog.recipe(ModelType.LIGHTGBM, {"rounds": 2}, Costs())
     folder = tmp_path_factory.mktemp("trained") / "bundle"
     return Stored(folder, save_bundle(recipe.fit(bars, seed=1), recipe, folder, bars), bars)
 

@@ -5,7 +5,8 @@ import pytest
 
 from clm_core.backtest.engine import backtest, score_threshold, sma_crossover, sweep
 from clm_core.backtest.metrics import summarise
-from clm_core.backtest.results import Backtest, Costs, Execution, ExitReason
+from clm_core.backtest.results import Backtest, Execution, ExitReason
+from clm_core.domain.costs import Costs
 from clm_core.domain.errors import InvalidPositions, InvalidTrainingParams, NotEnoughBars
 
 FREE = Costs(fee_bps=0, slippage_bps=0)

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clm_core.backtest.engine import backtest
-from clm_core.backtest.results import Backtest, Costs, Execution, ExitReason
+from clm_core.backtest.results import Backtest, Execution, ExitReason
+from clm_core.domain.costs import Costs
 from clm_core.market.bars import Floats
 
 

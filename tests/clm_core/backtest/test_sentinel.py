@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from clm_core.backtest import sentinel
+from clm_core.domain.costs import Costs
 from clm_core.domain.errors import LookAhead
 from clm_core.domain.vocabulary import ModelType
 from clm_core.market.bars import Bars, Floats
@@ -52,7 +53,7 @@ def by_the_end(bars: Bars) -> Floats:
 
 @pytest.mark.parametrize("model_type", [ModelType.XGBOOST, ModelType.LIGHTGBM], ids=str)
 def test_a_recipe_that_knows_no_later_bar_passes(model_type: ModelType, market: Bars) -> None:
-    recipe = catalog.recipe(model_type, {"rounds": 20})
+    recipe = catalog.recipe(model_type, {"rounds": 20}, Costs())
     sentinel.examine(recipe, recipe.fit(market, 3), market, 3)
 
 

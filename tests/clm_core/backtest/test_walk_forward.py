@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from clm_core.backtest.walk_forward import OutOfSample, WalkForwardPlan, split, walk_forward
+from clm_core.domain.costs import Costs
 from clm_core.domain.errors import NotEnoughBars
 from clm_core.domain.vocabulary import ModelType
 from clm_core.market.bars import Bars, Floats
@@ -88,20 +89,20 @@ def hits(found: OutOfSample, bars: Bars) -> float:
 def test_a_planted_pattern_is_found_out_of_sample(model_type: ModelType):
     bars = series(momentum=0.5)
     # knowing the rule, sign(last return), is right with probability 1/2 + asin(0.5) / pi = 2/3
-    assert hits(walk_forward(recipe(model_type, FAST), bars, PLAN, SEED), bars) > 0.6
+    assert hits(walk_forward(recipe(model_type, FAST, Costs()), bars, PLAN, SEED), bars) > 0.6
 
 
 @pytest.mark.parametrize("model_type", BOOSTED)
 def test_where_there_is_no_pattern_none_is_found(model_type: ModelType):
     bars = series(momentum=0.0)
     # 1,800 forecasts: three standard errors are 0.035
-    assert abs(hits(walk_forward(recipe(model_type, FAST), bars, PLAN, SEED), bars) - 0.5) < 0.035
+    assert abs(hits(walk_forward(recipe(model_type, FAST, Costs()), bars, PLAN, SEED), bars) - 0.5) < 0.035
 
 
 @pytest.mark.parametrize("model_type", BOOSTED)
 def test_positions_do_not_depend_on_how_many_folds_are_fitted_at_the_same_time(model_type: ModelType):
     bars = series(momentum=0.3, n=1500)
-    fast = recipe(model_type, {**FAST, "rounds": 10})
+    fast = recipe(model_type, {**FAST, "rounds": 10}, Costs())
     alone, together = (walk_forward(fast, bars, PLAN, SEED, workers=workers) for workers in (1, 3))
     assert np.array_equal(alone.positions, together.positions)
     assert np.array_equal(alone.forecast, together.forecast, equal_nan=True)
@@ -110,7 +111,7 @@ def test_positions_do_not_depend_on_how_many_folds_are_fitted_at_the_same_time(m
 
 def test_no_test_row_uses_a_later_bar_not_even_through_the_training_of_its_model():
     bars = series(momentum=0.3, n=1500)
-    fast = recipe(ModelType.LIGHTGBM, {**FAST, "rounds": 5})
+    fast = recipe(ModelType.LIGHTGBM, {**FAST, "rounds": 5}, Costs())
 
     def positions(changed: Bars) -> Floats:
         # the cuts stay where they were: only the bars after them differ
@@ -210,7 +211,7 @@ def test_too_few_bars_for_the_plan_are_refused(n_bars: int, plan: WalkForwardPla
 
 def test_a_fold_with_too_few_rows_to_fit_is_refused_by_the_recipe():
     with pytest.raises(NotEnoughBars, match="rows to fit on"):
-        walk_forward(recipe(ModelType.XGBOOST, FAST), series(0.0, n=800), PLAN, SEED)
+        walk_forward(recipe(ModelType.XGBOOST, FAST, Costs()), series(0.0, n=800), PLAN, SEED)
 
 
 @pytest.mark.parametrize(

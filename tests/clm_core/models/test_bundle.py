@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from clm_core.domain.costs import Costs
 from clm_core.domain.errors import BundleCorrupt, FeatureMismatch, ModelError
 from clm_core.domain.vocabulary import ModelType
 from clm_core.market.bars import Bars
@@ -16,7 +17,7 @@ from clm_core.models.catalog import recipe
 
 @pytest.fixture(scope="module")
 def saved(bars: Bars, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, bytes], str]:
-    wanted = recipe(ModelType.XGBOOST, {"rounds": 5})
+    wanted = recipe(ModelType.XGBOOST, {"rounds": 5}, Costs())
     folder = tmp_path_factory.mktemp("bundle")
     digest = save_bundle(wanted.fit(bars, seed=1), wanted, folder, bars)
     return {path.name: path.read_bytes() for path in folder.iterdir()}, digest
@@ -209,6 +210,6 @@ def test_the_card_tells_parameters_provenance_and_library_versions(folder: Path,
 
 
 def test_a_bundle_does_not_mix_with_other_files(folder: Path, bars: Bars):
-    wanted = recipe(ModelType.XGBOOST, {"rounds": 5})
+    wanted = recipe(ModelType.XGBOOST, {"rounds": 5}, Costs())
     with pytest.raises(ModelError, match="not empty"):
         save_bundle(wanted.fit(bars, seed=1), wanted, folder, bars)

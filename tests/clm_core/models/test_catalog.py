@@ -1,5 +1,6 @@
 import pytest
 
+from clm_core.domain.costs import Costs
 from clm_core.domain.errors import InvalidTrainingParams, MissingExtra, ModelError
 from clm_core.domain.vocabulary import ModelType
 from clm_core.models import catalog
@@ -8,22 +9,22 @@ from clm_core.models.catalog import recipe
 
 @pytest.mark.parametrize("model_type", list(catalog.IMPLEMENTATIONS))
 def test_a_recipe_is_of_the_type_that_was_asked_for(model_type: ModelType):
-    assert recipe(model_type, {"rounds": "7"}).model_type is model_type
-    assert recipe(model_type, {"rounds": "7"}).describe()["rounds"] == 7
+    assert recipe(model_type, {"rounds": "7"}, Costs()).model_type is model_type
+    assert recipe(model_type, {"rounds": "7"}, Costs()).describe()["rounds"] == 7
 
 
 @pytest.mark.parametrize("model_type", list(catalog.IMPLEMENTATIONS))
 def test_a_wrong_parameter_is_refused_without_bars(model_type: ModelType):
     with pytest.raises(InvalidTrainingParams, match="speed"):
-        recipe(model_type, {"speed": 9})
+        recipe(model_type, {"speed": 9}, Costs())
 
 
 def test_a_type_without_an_implementation_names_those_that_have_one():
     with pytest.raises(ModelError, match="other has no implementation yet; choose one of xgboost, lightgbm"):
-        recipe(ModelType.OTHER, {})
+        recipe(ModelType.OTHER, {}, Costs())
 
 
 def test_a_missing_library_is_named_with_how_to_install_it(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(catalog, "find_spec", lambda library: None)
     with pytest.raises(MissingExtra, match=r"xgboost is not installed\. Install it with: pip install"):
-        recipe(ModelType.XGBOOST, {})
+        recipe(ModelType.XGBOOST, {}, Costs())

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from clm_core.domain.costs import Costs
 from clm_core.domain.errors import BundleCorrupt, PreflightFailed
 from clm_core.domain.vocabulary import ModelType
 from clm_core.market.bars import Bars, Floats
@@ -20,7 +21,7 @@ from clm_core.models.contract import Model, TrainedOn
 
 @pytest.fixture(scope="module")
 def model(bars: Bars) -> Model:
-    return recipe(ModelType.LIGHTGBM, {"rounds": 5}).fit(bars, seed=1)
+    return recipe(ModelType.LIGHTGBM, {"rounds": 5}, Costs()).fit(bars, seed=1)
 
 
 @pytest.fixture
@@ -85,6 +86,7 @@ def test_a_bundle_without_golden_rows_is_refused(model: Model, tmp_path: Path):
 class Stubborn:
     """A model that answers the same to everything; what else a model has is not asked for here."""
 
+    model_type = ModelType.LIGHTGBM
     trained_on: TrainedOn
     position: float
     probability: float
