@@ -218,6 +218,17 @@ def register(
     services: Services, lease: Lease, job: TrainingJob, bars: Bars, trained: Trained
 ) -> ModelVersion:
     """Store the bundle as a new version; it stays TRAINING until it is judged."""
+    # two that end in the same second would take the same label
+    with services.ledger.promotions.lock(job.model_id):
+        version = _stored(services, lease, job, bars, trained)
+    services.registry.log_results(
+        version.mlflow_run_id, {}, {"train.validation_loss": np.asarray(trained.learning_curve)}
+    )
+    return version
+
+
+def _stored(services: Services, lease: Lease, job: TrainingJob, bars: Bars, trained: Trained) -> ModelVersion:
+    """In MLflow, then in the ledger."""
     now = services.clock()
     placed = services.registry.register(
         job, trained.bundle, trained.bundle_digest, bars, trained.params, trained.train_metrics, now
@@ -247,9 +258,6 @@ def register(
     )
     services.ledger.add_version(version, lease)
     _strike(services, Fault.VERSION_RECORDED)
-    services.registry.log_results(
-        placed.run_id, {}, {"train.validation_loss": np.asarray(trained.learning_curve)}
-    )
     return version
 
 

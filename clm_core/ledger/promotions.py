@@ -52,7 +52,7 @@ class PromotionBook:
 
     @contextlib.contextmanager
     def lock(self, model_id: str) -> Iterator[Callable[[], None]]:
-        """Nobody else changes what serves for this model inside the block; freed if we die in it.
+        """Nobody else registers or promotes a version of this model inside the block; freed if we die in it.
 
         Yields:
             A function that raises ConflictError when the lock was lost with its connection.
@@ -68,7 +68,7 @@ class PromotionBook:
                 )
             except OperationalError as error:
                 raise ConflictError(
-                    f"Another change of what serves {model_id} has been under way for {LOCK_WAIT_SECONDS} s: "
+                    f"Another change of {model_id} has been under way for {LOCK_WAIT_SECONDS} s: "
                     "see `clm models`, then try again."
                 ) from error
             yield lambda: _require_answer(connection, model_id)
