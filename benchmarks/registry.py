@@ -52,10 +52,10 @@ SELECT gen_random_uuid(), :model_id, :model_type, :symbol, :timeframe, 365, '', 
 RETURNING id
 """)
 TRIED = text("""
-INSERT INTO trials (id, source, model_id, symbol, timeframe, job_id, params, seed, sharpe, skewness, kurtosis, bars,
-    effective_bars, period_start, period_end, first_day, daily_returns, at)
-SELECT gen_random_uuid(), 'retrain', :model_id, :symbol, :timeframe, :job_id, '{}', 0, 0.1, 0, 3, 60, 60, :at, :at,
-    20000, '', :at
+INSERT INTO trials (id, source, model_id, symbol, timeframe, job_id, params, seed, sharpe, skewness,
+    kurtosis, bars, effective_bars, period_start, period_end, first_day, daily_returns, at)
+SELECT gen_random_uuid(), 'retrain', :model_id, :symbol, :timeframe, :job_id, '{}', 0, 0.1, 0,
+    3, 60, 60, :at, :at, 20000, '', :at
 RETURNING id
 """)
 MADE = text("""
