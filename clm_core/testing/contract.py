@@ -1,0 +1,219 @@
+"""What every model promises, as tests that an author of models runs on his own.
+
+class TestRidge(ModelContract):
+    cases = {"ridge": {"horizon": 6}}
+"""
+
+import json
+import pickle
+import subprocess
+import sys
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+
+from clm_core.domain.costs import Costs
+from clm_core.domain.errors import FeatureMismatch, NotEnoughBars
+from clm_core.domain.vocabulary import ModelType
+from clm_core.market.bars import FIELDS, Bars
+from clm_core.market.look_ahead import first_leak
+from clm_core.market.sources import MarketData
+from clm_core.market.timeframes import Calendar, Timeframe
+from clm_core.models import golden
+from clm_core.models.bundle import load_bundle, save_bundle
+from clm_core.models.catalog import recipe
+from clm_core.models.contract import Model, Recipe
+
+SEED = 7
+FIT_AND_SAVE = """
+import json, sys
+from pathlib import Path
+import numpy as np
+from clm_core.market.bars import Bars
+from clm_core.market.timeframes import Calendar, Timeframe
+from clm_core.models.bundle import save_bundle
+from clm_core.testing.contract import recipe_of
+
+folder, cases, seed = Path(sys.argv[1]), json.loads(sys.argv[2]), int(sys.argv[3])
+bars = Bars("BTCUSD", Timeframe.H1, Calendar.ALWAYS, **np.load(folder / "bars.npz"))
+for kind, params in cases.items():
+    wanted = recipe_of(kind, params)
+    save_bundle(wanted.fit(bars, seed), wanted, folder / kind, bars)
+"""
+
+
+@dataclass(frozen=True)
+class Fitted:
+    kind: str
+    recipe: Recipe
+    params: Mapping[str, Any]
+    model: Model
+    progress: list[float]
+
+
+def recipe_of(kind: str, params: Mapping[str, Any]) -> Recipe:
+    return recipe(ModelType(kind), params, Costs())
+
+
+class ModelContract:
+    """Inherit from it in a class that pytest collects, and say which models are to be tried."""
+
+    cases: ClassVar[Mapping[str, Mapping[str, Any]]]
+    """By kind of model: training parameters with which it is fitted on 3,000 bars within seconds."""
+    without_forecast: ClassVar[frozenset[str]] = frozenset()
+    """Kinds that only take positions."""
+
+    def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
+        if "fitted" in metafunc.fixturenames:
+            metafunc.parametrize("fitted", list(self.cases), indirect=True, scope="class")
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def bars(cls, tmp_path_factory: pytest.TempPathFactory) -> Bars:
+        """3,000 bundled hourly bars of BTCUSD less 30 that make an outage, before row 1500."""
+        whole = MarketData(tmp_path_factory.mktemp("home")).bars("BTCUSD", "1h")
+        keep = np.r_[0:1500, 1530:3000]
+        return replace(whole, **{name: getattr(whole, name)[keep] for name in ("time", *FIELDS)})
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def fitted(cls, request: pytest.FixtureRequest, bars: Bars) -> Fitted:
+        kind, progress = request.param, list[float]()
+        wanted = recipe_of(kind, cls.cases[kind])
+        return Fitted(kind, wanted, cls.cases[kind], wanted.fit(bars, SEED, progress.append), progress)
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def elsewhere(cls, bars: Bars, tmp_path_factory: pytest.TempPathFactory) -> Path:
+        """Bundles of the same models, fitted by another process."""
+        folder = tmp_path_factory.mktemp("elsewhere")
+        np.savez(folder / "bars.npz", **{name: getattr(bars, name) for name in ("time", *FIELDS)})
+        cases = json.dumps(dict(cls.cases))
+        subprocess.run([sys.executable, "-c", FIT_AND_SAVE, folder, cases, str(SEED)], check=True)
+        return folder
+
+    @pytest.fixture
+    def bundle(self, fitted: Fitted, bars: Bars, tmp_path: Path) -> tuple[Path, str]:
+        folder = tmp_path / "bundle"
+        return folder, save_bundle(fitted.model, fitted.recipe, folder, bars)
+
+    @pytest.mark.parametrize(
+        "rows", [[900], [1498, 1501], [2600]], ids=["early", "around the outage", "late"]
+    )
+    def test_no_position_and_no_forecast_uses_a_later_bar(
+        self, fitted: Fitted, bars: Bars, rows: list[int]
+    ) -> None:
+        assert first_leak(fitted.model.positions, bars, rows) is None
+        assert first_leak(fitted.model.forecast, bars, rows) is None
+
+    def test_positions_are_one_finite_value_a_bar_from_minus_one_to_one_and_not_all_the_same(
+        self, fitted: Fitted, bars: Bars
+    ) -> None:
+        positions = fitted.model.positions(bars)
+        assert positions.shape == (len(bars),)
+        assert positions.dtype == np.float64
+        assert np.all(np.abs(positions) <= 1)
+        assert len(np.unique(positions)) > 1
+
+    def test_a_forecast_is_a_probability_and_without_one_there_is_no_position_to_take(
+        self, fitted: Fitted, bars: Bars
+    ) -> None:
+        forecast, positions = fitted.model.forecast(bars), fitted.model.positions(bars)
+        known = ~np.isnan(forecast)
+        assert forecast.shape == (len(bars),)
+        assert np.all((forecast[known] >= 0) & (forecast[known] <= 1))
+        for first in (0, 1500):
+            assert not known[first]
+            assert positions[first] == 0
+        if fitted.kind not in self.without_forecast:
+            assert known.any()
+            assert np.all(positions[~known] == 0)
+
+    def test_bars_too_few_for_any_look_back_give_no_position(self, fitted: Fitted, bars: Bars) -> None:
+        for few in (0, 1, 20):
+            assert np.array_equal(fitted.model.positions(bars[:few]), np.zeros(few))
+
+    def test_the_same_bars_and_seed_give_the_same_positions(self, fitted: Fitted, bars: Bars) -> None:
+        again = fitted.recipe.fit(bars, SEED)
+        assert np.array_equal(again.positions(bars), fitted.model.positions(bars))
+
+    def test_another_process_fits_the_same_model(self, fitted: Fitted, bars: Bars, elsewhere: Path) -> None:
+        other = load_bundle(elsewhere / fitted.kind)
+        assert np.array_equal(other.positions(bars), fitted.model.positions(bars))
+
+    def test_threads_may_share_a_model(self, fitted: Fitted, bars: Bars) -> None:
+        alone = fitted.model.positions(bars)
+        with ThreadPoolExecutor(4) as pool:
+            assert all(
+                np.array_equal(shared, alone) for shared in pool.map(fitted.model.positions, [bars] * 8)
+            )
+
+    def test_a_saved_model_comes_back_the_same_without_pickle(
+        self, fitted: Fitted, bars: Bars, bundle: tuple[Path, str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def refuse(*args: object, **kwargs: object) -> None:
+            raise AssertionError("loading a bundle reached for pickle")
+
+        for name in ("load", "loads", "Unpickler", "_Unpickler"):
+            monkeypatch.setattr(pickle, name, refuse)
+        loaded = load_bundle(*bundle)
+        assert np.array_equal(loaded.positions(bars), fitted.model.positions(bars))
+        assert np.array_equal(loaded.forecast(bars), fitted.model.forecast(bars), equal_nan=True)
+        assert loaded.model_type is fitted.model.model_type
+        assert loaded.trained_on == fitted.model.trained_on
+        assert loaded.train_metrics == fitted.model.train_metrics
+        assert loaded.importances() == fitted.model.importances()
+
+    def test_a_loaded_model_saves_as_the_same_bundle(
+        self, fitted: Fitted, bars: Bars, bundle: tuple[Path, str], tmp_path: Path
+    ) -> None:
+        folder, digest = bundle
+        assert save_bundle(load_bundle(folder), fitted.recipe, tmp_path / "again", bars) == digest
+
+    def test_a_model_answers_its_golden_rows_as_it_did_when_it_was_saved(
+        self, bundle: tuple[Path, str]
+    ) -> None:
+        golden.preflight(load_bundle(*bundle), bundle[0])
+
+    @pytest.mark.parametrize(
+        "other",
+        [{"symbol": "ETHUSD"}, {"timeframe": Timeframe.H4}, {"calendar": Calendar.WEEKDAYS}],
+        ids=["symbol", "timeframe", "calendar"],
+    )
+    def test_bars_of_another_series_are_refused(
+        self, fitted: Fitted, bars: Bars, other: dict[str, Any]
+    ) -> None:
+        foreign = replace(bars, **other)
+        with pytest.raises(FeatureMismatch, match="BTCUSD 1h 24x7"):
+            fitted.model.positions(foreign)
+        with pytest.raises(FeatureMismatch, match="BTCUSD 1h 24x7"):
+            fitted.model.forecast(foreign)
+
+    @pytest.mark.parametrize("count", [1, 100, 300])
+    def test_too_few_bars_are_refused_before_training(self, fitted: Fitted, bars: Bars, count: int) -> None:
+        with pytest.raises(NotEnoughBars):
+            fitted.recipe.fit(bars[:count], SEED)
+
+    def test_progress_only_rises_and_ends_at_one(self, fitted: Fitted) -> None:
+        assert fitted.progress == sorted(fitted.progress)
+        assert fitted.progress[-1] == 1.0
+
+    def test_importances_are_shares_of_one_whole(self, fitted: Fitted) -> None:
+        importances = fitted.model.importances()
+        assert not importances or sum(importances.values()) == pytest.approx(1)
+        assert all(share > 0 for share in importances.values())
+
+    def test_what_a_model_was_trained_on_is_what_it_was_given(self, fitted: Fitted, bars: Bars) -> None:
+        trained_on = fitted.model.trained_on
+        assert trained_on.data_hash == bars.content_hash
+        assert (trained_on.bars, trained_on.seed) == (len(bars), SEED)
+
+    def test_every_parameter_is_described_and_describes_the_same_recipe(self, fitted: Fitted) -> None:
+        described = json.loads(json.dumps(fitted.recipe.describe()))
+        assert fitted.params.items() <= described.items()
+        assert recipe_of(fitted.kind, described) == fitted.recipe
