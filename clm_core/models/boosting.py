@@ -31,7 +31,7 @@ from clm_core.market.features import FEATURES, compute_features, select_features
 from clm_core.market.labels import direction
 from clm_core.market.splits import purged_tail
 from clm_core.models.contract import ModelCard, Progress, TrainedOn
-from clm_core.models.params import TrainingParams, split_commas
+from clm_core.models.params import Between, TrainingParams, split_commas
 
 MIN_ROWS = 200
 """Fewest labelled rows to fit on, and to stop early on a quarter of it: below, trees learn the noise."""
@@ -42,9 +42,9 @@ MAX_BINS = 63
 class BoostingParams(TrainingParams):
     """Training parameters both libraries share."""
 
-    horizon: int = Field(default=24, ge=1, le=500)
+    horizon: Annotated[int, Between(6, 72, log=True)] = Field(default=24, ge=1, le=500)
     """Bars over which the price is predicted and each signal is held; 1..500."""
-    threshold: float = Field(default=0.02, ge=0, lt=0.5)
+    threshold: Annotated[float, Between(0.0, 0.06)] = Field(default=0.02, ge=0, lt=0.5)
     """Distance of the probability from 1/2 from which a signal is given; 0..0.5."""
     long_only: bool = False
     """Whether falling prices are sat out instead of sold short."""
@@ -58,15 +58,15 @@ class BoostingParams(TrainingParams):
     """Most trees; 1..10,000."""
     early_stopping_rounds: int = Field(default=100, ge=1, le=10_000)
     """Trees without a better validation loss after which boosting stops; 1..10,000."""
-    learning_rate: float = Field(default=0.02, gt=0, le=1)
+    learning_rate: Annotated[float, Between(0.005, 0.1, log=True)] = Field(default=0.02, gt=0, le=1)
     """Share of each tree's answer that is added; 0..1."""
-    min_child_weight: float = Field(default=50.0, ge=0)
+    min_child_weight: Annotated[float, Between(5.0, 200.0, log=True)] = Field(default=50.0, ge=0)
     """Least sum of hessians in a leaf; a row weighs at most 1/4, so 50 asks for 200 rows."""
-    subsample: float = Field(default=0.5, gt=0, le=1)
+    subsample: Annotated[float, Between(0.3, 1.0)] = Field(default=0.5, gt=0, le=1)
     """Share of the rows each tree sees; 0..1."""
-    colsample: float = Field(default=0.5, gt=0, le=1)
+    colsample: Annotated[float, Between(0.3, 1.0)] = Field(default=0.5, gt=0, le=1)
     """Share of the features each tree sees; 0..1."""
-    reg_lambda: float = Field(default=10.0, ge=0)
+    reg_lambda: Annotated[float, Between(0.1, 100.0, log=True)] = Field(default=10.0, ge=0)
     """L2 penalty on leaf values, in units of summed hessians."""
 
     @field_validator("features")
@@ -81,14 +81,14 @@ class BoostingParams(TrainingParams):
 class XGBoostParams(BoostingParams):
     model_type: ClassVar[ModelType] = ModelType.XGBOOST
 
-    max_depth: int = Field(default=3, ge=1, le=12)
+    max_depth: Annotated[int, Between(2, 6)] = Field(default=3, ge=1, le=12)
     """Splits between root and leaf; 1..12."""
 
 
 class LightGBMParams(BoostingParams):
     model_type: ClassVar[ModelType] = ModelType.LIGHTGBM
 
-    num_leaves: int = Field(default=8, ge=2, le=1024)
+    num_leaves: Annotated[int, Between(4, 64, log=True)] = Field(default=8, ge=2, le=1024)
     """Leaves of a tree; 2..1024."""
 
 

@@ -10,6 +10,7 @@ from clm_core.domain.costs import Costs
 from clm_core.domain.errors import MissingExtra, ModelError
 from clm_core.domain.vocabulary import ModelType
 from clm_core.models.contract import Model, ModelCard, Recipe
+from clm_core.models.params import SearchSpace
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,8 @@ class Implementation:
     """Walk-forwards it takes to tell the model from its seed."""
     tolerance: float = 0.0
     """How far an answer may lie from what the same bundle answered on another machine; 0.0: not at all."""
+    space: Callable[[], SearchSpace] = dict
+    """What a tuning tries; nothing: it cannot be tuned."""
 
 
 def recipe(model_type: ModelType, params: Mapping[str, Any], costs: Costs) -> Recipe:
@@ -40,6 +43,21 @@ def recipe(model_type: ModelType, params: Mapping[str, Any], costs: Costs) -> Re
         ModelError: the model type has no implementation.
     """
     return implementation(model_type).recipe(params, costs)
+
+
+def search_space(model_type: ModelType) -> SearchSpace:
+    """What a tuning of this kind of model tries.
+
+    Raises:
+        MissingExtra: the model's library is not installed.
+        ModelError: the model type has no implementation, or nothing to tune.
+    """
+    if not (space := implementation(model_type).space()):
+        raise ModelError(
+            f"{model_type.value} names no parameter to tune: mark those worth it in its training parameters, "
+            "as `Annotated[int, Between(2, 6)]`"
+        )
+    return space
 
 
 def is_installed(model_type: ModelType) -> bool:
@@ -71,6 +89,18 @@ def _lightgbm(params: Mapping[str, Any], costs: Costs) -> Recipe:
     return BoostingRecipe(LightGBMParams.parse(params))
 
 
+def _xgboost_space() -> SearchSpace:
+    from clm_core.models.boosting import XGBoostParams
+
+    return XGBoostParams.search_space()
+
+
+def _lightgbm_space() -> SearchSpace:
+    from clm_core.models.boosting import LightGBMParams
+
+    return LightGBMParams.search_space()
+
+
 def _load_trees(folder: Path, card: ModelCard) -> Model:
     from clm_core.models.boosting import load
 
@@ -78,6 +108,6 @@ def _load_trees(folder: Path, card: ModelCard) -> Model:
 
 
 IMPLEMENTATIONS: dict[ModelType, Implementation] = {
-    ModelType.XGBOOST: Implementation(_xgboost, _load_trees, "xgboost", extra=None),
-    ModelType.LIGHTGBM: Implementation(_lightgbm, _load_trees, "lightgbm", extra=None),
+    ModelType.XGBOOST: Implementation(_xgboost, _load_trees, "xgboost", extra=None, space=_xgboost_space),
+    ModelType.LIGHTGBM: Implementation(_lightgbm, _load_trees, "lightgbm", extra=None, space=_lightgbm_space),
 }

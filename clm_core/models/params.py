@@ -1,6 +1,7 @@
 """Training parameters: validated before any data is loaded."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -8,9 +9,46 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from clm_core.domain.errors import InvalidTrainingParams
 from clm_core.domain.vocabulary import ModelType
 
+Choice = str | int | float | bool
+
+
+@dataclass(frozen=True)
+class Between:
+    """A tuning tries numbers from `low` to `high`, both included; whole ones where the parameter is whole."""
+
+    low: float
+    high: float
+    log: bool = False
+    """Whether factors count rather than steps: 0.01 to 0.1 is tried as often as 0.1 to 1."""
+
+
+@dataclass(frozen=True)
+class OneOf:
+    """A tuning tries these values."""
+
+    choices: tuple[Choice, ...]
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """What a tuning tries of one parameter."""
+
+    values: Between | OneOf
+    whole: bool
+    default: Choice
+
+
+SearchSpace = Mapping[str, Tuned]
+"""By name of the parameter."""
+
 
 class TrainingParams(BaseModel):
-    """Parameters of one kind of model. Text is accepted for every value: "5", "0.1", "true"."""
+    """Parameters of one kind of model. Text is accepted for every value: "5", "0.1", "true".
+
+    A parameter that is worth tuning says so in its annotation:
+
+        max_depth: Annotated[int, Between(2, 6)] = Field(default=3, ge=1, le=12)
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
     model_type: ClassVar[ModelType]
@@ -29,6 +67,16 @@ class TrainingParams(BaseModel):
                 f"{cls.model_type.value} cannot be trained with these parameters: {problems}. "
                 f"Valid parameters: {', '.join(cls.model_fields)}"
             ) from error
+
+    @classmethod
+    def search_space(cls) -> SearchSpace:
+        """The parameters that a tuning tries, in order."""
+        return {
+            name: Tuned(values, field.annotation is int, field.default)
+            for name, field in cls.model_fields.items()
+            for values in field.metadata
+            if isinstance(values, Between | OneOf)
+        }
 
 
 def split_commas(value: object) -> object:

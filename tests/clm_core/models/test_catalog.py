@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 
 from clm_core.domain.costs import Costs
@@ -5,6 +7,7 @@ from clm_core.domain.errors import InvalidTrainingParams, MissingExtra, ModelErr
 from clm_core.domain.vocabulary import ModelType
 from clm_core.models import catalog
 from clm_core.models.catalog import recipe
+from clm_core.models.params import Between, Tuned
 
 
 @pytest.mark.parametrize("model_type", list(catalog.IMPLEMENTATIONS))
@@ -28,3 +31,29 @@ def test_a_missing_library_is_named_with_how_to_install_it(monkeypatch: pytest.M
     monkeypatch.setattr(catalog, "find_spec", lambda library: None)
     with pytest.raises(MissingExtra, match=r"xgboost is not installed\. Install it with: pip install"):
         recipe(ModelType.XGBOOST, {}, Costs())
+
+
+def tried(tuned: Tuned) -> list[object]:
+    """The outermost values."""
+    if isinstance(tuned.values, Between):
+        bounds = (tuned.values.low, tuned.values.high)
+        return [int(bound) if tuned.whole else bound for bound in bounds]
+    return list(tuned.values.choices)
+
+
+@pytest.mark.parametrize("model_type", list(catalog.IMPLEMENTATIONS))
+def test_what_a_tuning_tries_can_be_trained_and_the_default_is_among_it(model_type: ModelType):
+    for name, tuned in catalog.search_space(model_type).items():
+        for value in tried(tuned):
+            assert recipe(model_type, {name: value}, Costs()).describe()[name] == value
+        if isinstance(tuned.values, Between):
+            assert tuned.values.low <= tuned.default <= tuned.values.high
+        else:
+            assert tuned.default in tuned.values.choices
+
+
+def test_a_kind_of_model_without_anything_to_tune_says_how_to_change_that(monkeypatch: pytest.MonkeyPatch):
+    plain = replace(catalog.IMPLEMENTATIONS[ModelType.XGBOOST], space=dict)
+    monkeypatch.setitem(catalog.IMPLEMENTATIONS, ModelType.XGBOOST, plain)
+    with pytest.raises(ModelError, match="xgboost names no parameter to tune"):
+        catalog.search_space(ModelType.XGBOOST)
