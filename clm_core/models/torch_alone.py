@@ -1,0 +1,47 @@
+"""torch to oneself: its generators and NumPy's, which its libraries draw from, belong to the whole process.
+
+Folds are fitted on threads at the same time, and fits that shared generators would each depend on the
+others. So one fit at a time has them; what it found is put back. On a processor torch gains nothing from more
+than one thread at our sizes, and sums would come out otherwise with another number of them.
+"""
+
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from threading import Lock
+from typing import Literal
+
+import numpy as np
+
+Device = Literal["auto", "cpu", "cuda"]
+"""Where to train; "auto" is a GPU where there is one."""
+
+_TAKEN = Lock()
+
+
+@contextmanager
+def torch_alone(seed: int) -> Iterator[None]:
+    """Wait until nobody else trains with torch, then seed every generator and keep to one thread."""
+    import torch
+
+    with _TAKEN:
+        found = random.getstate(), np.random.get_state(), torch.get_rng_state(), torch.get_num_threads()
+        random.seed(seed)
+        np.random.seed(seed % 2**32)
+        torch.manual_seed(seed)
+        torch.set_num_threads(1)
+        try:
+            yield
+        finally:
+            random.setstate(found[0])
+            np.random.set_state(found[1])
+            torch.set_rng_state(found[2])
+            torch.set_num_threads(found[3])
+
+
+def found_device(wanted: Device) -> str:
+    import torch
+
+    if wanted == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    return wanted

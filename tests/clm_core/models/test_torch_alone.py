@@ -1,0 +1,41 @@
+import random
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import torch
+
+from clm_core.models.torch_alone import found_device, torch_alone
+
+
+def draws(seed: int) -> list[float]:
+    """One of each generator, several times, slowly enough for another thread to step in."""
+    drawn = []
+    with torch_alone(seed):
+        for _ in range(20):
+            drawn += [random.random(), float(np.random.rand()), float(torch.rand(1))]
+            time.sleep(0.001)
+    return drawn
+
+
+def test_what_a_fit_draws_does_not_depend_on_fits_at_the_same_time():
+    alone = [draws(seed) for seed in (1, 2)]
+    assert alone[0] != alone[1]
+    with ThreadPoolExecutor(2) as pool:
+        assert list(pool.map(draws, (1, 2))) == alone
+
+
+def test_generators_and_threads_are_left_as_they_were_found():
+    threads = torch.get_num_threads()
+    states = [random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()]
+    with torch_alone(5):
+        assert torch.get_num_threads() == 1
+        for draw in (random.random, np.random.rand, lambda: torch.rand(1)):
+            draw()
+    assert [random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()] == states
+    assert torch.get_num_threads() == threads
+
+
+def test_a_device_that_is_asked_for_is_taken_and_otherwise_a_gpu_where_there_is_one():
+    assert found_device("cpu") == "cpu"
+    assert found_device("auto") == ("cuda" if torch.cuda.is_available() else "cpu")
