@@ -12,21 +12,18 @@ from base64 import b64encode
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from datetime import timedelta
-from functools import cache, partial
+from functools import cache
 from importlib.metadata import version as installed_version
 from pathlib import Path
-from typing import Any
 from uuid import UUID
 
 import numpy as np
 
-from clm_core import stack
-from clm_core.backtest import sentinel
+from clm_core import stack, training
 from clm_core.backtest.engine import backtest
 from clm_core.backtest.metrics import summarise
 from clm_core.backtest.results import Backtest, Metrics
 from clm_core.backtest.tearsheet import TearSheet, equity_png, render
-from clm_core.backtest.walk_forward import OutOfSample, walk_forward
 from clm_core.domain.errors import LeaseLost, NotFound, RegistryUnavailable
 from clm_core.domain.evaluations import Decision, EvaluationResult, Verdict
 from clm_core.domain.jobs import Lease, RetrainRequest, TrainingJob
@@ -37,11 +34,10 @@ from clm_core.judging import case_of, count_trials_of
 from clm_core.ledger.leases import heartbeat
 from clm_core.market.bars import Bars, Floats
 from clm_core.models import catalog
-from clm_core.models.bundle import read_card, save_bundle
-from clm_core.models.contract import Progress, Recipe
+from clm_core.models.bundle import read_card
 from clm_core.promotion import gate
-from clm_core.registry.mlflow_registry import BUNDLE
 from clm_core.services import Services
+from clm_core.training import Order, Trained
 
 STATUSES = {
     Decision.PASS: ModelStatus.CANDIDATE,
@@ -49,22 +45,10 @@ STATUSES = {
     Decision.FAIL: ModelStatus.FAILED,
 }
 """What a version becomes when it is judged."""
+KEY = "key"
+"""File beside the results of a training: what they depend on."""
 LOST = "lost its lease"
 """Why a job failed whose process gave no sign of life."""
-
-
-@dataclass(frozen=True)
-class Trained:
-    """A model fitted on all the bars, and what its recipe did out of sample on the way there."""
-
-    bundle: Path
-    bundle_digest: str
-    params: dict[str, Any]
-    train_metrics: dict[str, float]
-    learning_curve: tuple[float, ...]
-    importances: dict[str, float]
-    out_of_sample: tuple[OutOfSample, ...]
-    """One a seed."""
 
 
 @dataclass(frozen=True)
@@ -146,8 +130,10 @@ def running(services: Services, job: TrainingJob) -> Iterator[Lease]:
         try:
             try:
                 yield lease
-            finally:
-                _clear(services, job.id)
+            except BaseException:
+                _put_by(services, job)
+                raise
+            _clear(services, job.id)
         except LeaseLost:
             # what it has stored in MLflow since then is in nobody's ledger
             services.registry.abandon(job.id, LOST)
@@ -183,35 +169,25 @@ def fetch_bars(services: Services, job: TrainingJob) -> Bars:
 
 
 def train(services: Services, job: TrainingJob, bars: Bars) -> Trained:
-    """Walk forward for honest results, fit on everything for the model that would serve, and prove that
-    nothing of it knows the future.
+    """Walk forward, fit and prove that nothing knows the future; not again when an earlier job of this model
+    did the very same before it failed.
 
     Raises:
         LookAhead: names the feature, or what else does.
+        TrainingFailed: it took too long, or its process died.
     """
-    recipe = catalog.recipe(job.model_type, job.training_params, services.settings.costs)
-    plan = services.settings.walk_forward
-    share = plan.folds / (plan.folds + 2)
-    out_of_sample = _walk_forward(
-        services, job, recipe, bars, lambda done: services.announce("Walk-forward", done * share)
-    )
-    model = recipe.fit(
-        bars, job.seed, lambda done: services.announce("Final fit", share + done * (1 - share) / 2)
-    )
-    services.announce("Looking for leaks", (1 + share) / 2)
-    sentinel.examine(recipe, model, bars, job.seed)
-    bundle = _workspace(services, job.id) / BUNDLE
-    digest = save_bundle(model, recipe, bundle, bars)
+    order, folder = _order(services, job), _workspace(services, job.id)
+    key = training.order_key(order, bars.content_hash)
+    if not _resumed(services, job, key):
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / KEY).write_text(key)
+        settings = services.settings.training
+        if settings.apart:
+            training.train_apart(order, bars, folder, services.announce, settings.limit_seconds)
+        else:
+            training.train(order, bars, folder, services.announce)
     _strike(services, Fault.TRAINED)
-    return Trained(
-        bundle=bundle,
-        bundle_digest=digest,
-        params=recipe.describe(),
-        train_metrics=model.train_metrics,
-        learning_curve=model.learning_curve,
-        importances=model.importances(),
-        out_of_sample=out_of_sample,
-    )
+    return training.read(folder, bars)
 
 
 def register(
@@ -468,7 +444,7 @@ def _fail(services: Services, lease: Lease, error: BaseException) -> None:
 
 def _end_lost(services: Services, lease: Lease) -> TrainingJob:
     services.registry.abandon(lease.job_id, LOST)
-    _clear(services, lease.job_id)
+    _put_by(services, services.ledger.job(lease.job_id))
     return services.ledger.fail_job(lease, LOST, services.clock())
 
 
@@ -496,22 +472,49 @@ def _clear(services: Services, job_id: UUID) -> None:
     shutil.rmtree(_workspace(services, job_id), ignore_errors=True)
 
 
+def _kept(services: Services, model_id: str) -> Path:
+    """Where the training of this model's last job that failed after it lies."""
+    return services.work / "trained" / model_id
+
+
+def _put_by(services: Services, job: TrainingJob) -> None:
+    """What a failing job has trained, for the next that is asked for the same."""
+    folder, kept = _workspace(services, job.id), _kept(services, job.model_id)
+    if training.is_complete(folder):
+        shutil.rmtree(kept, ignore_errors=True)
+        kept.parent.mkdir(exist_ok=True)
+        # another job of this model may have put its own there in between: one of them is enough
+        with contextlib.suppress(OSError):
+            folder.rename(kept)
+    _clear(services, job.id)
+
+
+def _resumed(services: Services, job: TrainingJob, key: str) -> bool:
+    """Whether the job has taken over what an earlier one had trained."""
+    folder, kept = _workspace(services, job.id), _kept(services, job.model_id)
+    # moved before it is looked at: of two jobs one gets it
+    with contextlib.suppress(OSError):
+        kept.rename(folder)
+        if (folder / KEY).read_text() == key and training.is_complete(folder):
+            services.announce("Trained before", 1.0)
+            return True
+    _clear(services, job.id)
+    return False
+
+
 def _strike(services: Services, point: Fault) -> None:
     strike(point, services.settings.fault)
 
 
-def _walk_forward(
-    services: Services, job: TrainingJob, recipe: Recipe, bars: Bars, progress: Progress
-) -> tuple[OutOfSample, ...]:
-    """One for each seed, the job's first."""
+def _order(services: Services, job: TrainingJob) -> Order:
     plan = services.settings.walk_forward
-    seeds = plan.seeds or catalog.implementation(job.model_type).seeds
-
-    def part(number: int, done: float) -> None:
-        progress((number + done) / seeds)
-
-    return tuple(
-        walk_forward(recipe, bars, plan, job.seed + number, partial(part, number)) for number in range(seeds)
+    return Order(
+        model_type=job.model_type,
+        params=job.training_params,
+        costs=services.settings.costs,
+        seed=job.seed,
+        seeds=plan.seeds or catalog.implementation(job.model_type).seeds,
+        plan=plan,
     )
 
 

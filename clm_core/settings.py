@@ -66,6 +66,15 @@ def _with_scheme(url: SecretStr) -> SecretStr:
     return url
 
 
+class TrainingSettings(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    apart: bool = True
+    """Whether a model is trained in a process of its own, which a time limit or a cancellation does end."""
+    limit_seconds: float = Field(default=21_600.0, gt=0)
+    """How long a training in a process of its own may take: six hours."""
+
+
 class AlertSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -191,6 +200,7 @@ class Settings(BaseSettings):
     execution: Execution = Execution()
     policy: PolicySource = PolicySource()
     walk_forward: WalkForwardPlan = WalkForwardPlan()
+    training: TrainingSettings = TrainingSettings()
     triggers: TriggerPolicy = TriggerPolicy()
     lease_seconds: float = Field(default=60.0, ge=1, le=3600)
     """How long a job may go without a sign of life before it is ended as failed; 1..3600."""

@@ -5,8 +5,9 @@ from clm_core import retraining
 from clm_core.domain.jobs import Lease, TrainingJob
 from clm_core.market.bars import Bars
 from clm_core.services import services
+from clm_core.training import Trained
 
 
 @task(cache_policy=NO_CACHE, task_run_name="backtest out of sample")
-def backtest(lease: Lease, job: TrainingJob, bars: Bars, trained: retraining.Trained) -> retraining.Tested:
+def backtest(lease: Lease, job: TrainingJob, bars: Bars, trained: Trained) -> retraining.Tested:
     return retraining.test_out_of_sample(services(), lease, job, bars, trained)

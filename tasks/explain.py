@@ -7,6 +7,7 @@ from clm_core.domain.jobs import TrainingJob
 from clm_core.domain.versions import ModelVersion
 from clm_core.market.bars import Bars
 from clm_core.services import services
+from clm_core.training import Trained
 
 
 @task(cache_policy=NO_CACHE, task_run_name="explain {version.model_id} {version.version}")
@@ -14,7 +15,7 @@ def explain(
     job: TrainingJob,
     version: ModelVersion,
     bars: Bars,
-    trained: retraining.Trained,
+    trained: Trained,
     tested: retraining.Tested,
     verdict: Verdict,
 ) -> retraining.Report:

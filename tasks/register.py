@@ -6,8 +6,9 @@ from clm_core.domain.jobs import Lease, TrainingJob
 from clm_core.domain.versions import ModelVersion
 from clm_core.market.bars import Bars
 from clm_core.services import services
+from clm_core.training import Trained
 
 
 @task(cache_policy=NO_CACHE, task_run_name="register {job.model_id}")
-def register(lease: Lease, job: TrainingJob, bars: Bars, trained: retraining.Trained) -> ModelVersion:
+def register(lease: Lease, job: TrainingJob, bars: Bars, trained: Trained) -> ModelVersion:
     return retraining.register(services(), lease, job, bars, trained)

@@ -10,7 +10,7 @@ from hypothesis import settings as hypothesis
 
 from clm_core.runner import prefect_server, prepare_environment
 from clm_core.services import Services, open_services
-from clm_core.settings import Settings
+from clm_core.settings import Settings, TrainingSettings
 
 # the same cases in every run, so that a change is never refused for what it did not touch;
 # `make chaos` searches anew each time
@@ -31,7 +31,9 @@ def home() -> Iterator[Path]:
 @pytest.fixture(scope="session")
 def services(home: Path) -> Iterator[Services]:
     prepare_environment(home)
-    with open_services(Settings(home=home, database_url=None)) as opened:
+    with open_services(
+        Settings(home=home, database_url=None, training=TrainingSettings(apart=False))
+    ) as opened:
         yield opened
 
 

@@ -102,7 +102,9 @@ def walk_forward(
         forecast[test] = model.forecast(known)[test]
     for array in (positions, forecast):
         array.setflags(write=False)
-    results = (_result(bars, fold, model) for fold, model in zip(folds, models, strict=True))
+    results = (
+        fold_result(bars, *fold, model.train_metrics) for fold, model in zip(folds, models, strict=True)
+    )
     return OutOfSample(positions, forecast, slice(folds[0][1].start, len(bars)), tuple(results))
 
 
@@ -143,7 +145,6 @@ class _Shares:
             self._progress(sum(self._done) / len(self._done))
 
 
-def _result(bars: Bars, fold: tuple[slice, slice], model: Model) -> FoldResult:
-    train, test = fold
+def fold_result(bars: Bars, train: slice, test: slice, train_metrics: dict[str, float]) -> FoldResult:
     fitted, tested = bars[train], bars[test]
-    return FoldResult(train, test, fitted.start, fitted.end, tested.start, tested.end, model.train_metrics)
+    return FoldResult(train, test, fitted.start, fitted.end, tested.start, tested.end, train_metrics)

@@ -15,6 +15,7 @@ CLMError
 ├── ModelError
 │   ├── InvalidTrainingParams   a training parameter is unknown or out of range; names the valid ones
 │   ├── InvalidPositions        positions are not one finite value in [-1, 1] for every bar
+│   ├── TrainingFailed          a training took too long, or its process died
 │   ├── LookAhead               a feature or model knows later bars; names it
 │   ├── FeatureMismatch         the bars or features are not those the model was trained on
 │   ├── BundleCorrupt           a bundle's files are not those its manifest lists
@@ -129,9 +130,12 @@ class InvalidPositions(ModelError):
     pass
 
 
+class TrainingFailed(ModelError):
+    pass
+
+
 class LookAhead(ModelError):
     def __init__(self, culprit: str, seen: str) -> None:
-        self.culprit = culprit
         super().__init__(f"{culprit} sees the future: {seen}. Nothing was registered; mend it, then retrain.")
 
 

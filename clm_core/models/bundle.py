@@ -17,6 +17,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from clm_core.domain.errors import BundleCorrupt, ModelError
+from clm_core.domain.vocabulary import ModelType
 from clm_core.market.bars import Bars
 from clm_core.models import golden
 from clm_core.models.catalog import implementation
@@ -123,14 +124,18 @@ def verify_bundle(folder: Path, digest: str | None = None) -> None:
 
 
 def card_of(model: Model, recipe: Recipe) -> ModelCard:
-    library = implementation(model.model_type).library
     return ModelCard(
         model_type=model.model_type,
         params=recipe.describe(),
         trained_on=model.trained_on,
         train_metrics=model.train_metrics,
-        libraries={name: version(name) for name in (*LIBRARIES, library)},
+        libraries=installed_libraries(model.model_type),
     )
+
+
+def installed_libraries(model_type: ModelType) -> dict[str, str]:
+    """Versions of what a fit of this type depends on, by distribution name."""
+    return {name: version(name) for name in (*LIBRARIES, implementation(model_type).library)}
 
 
 def _regular_files(folder: Path) -> set[str]:
