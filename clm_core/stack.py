@@ -14,6 +14,7 @@ import json
 import os
 import secrets
 import socket
+import tempfile
 import time
 from collections.abc import Container, Iterable, Iterator, Mapping
 from datetime import datetime
@@ -142,8 +143,13 @@ def prefect_auth(home: Path) -> str:
     return file.read_text()
 
 
-def choose_ports(home: Path, preferred: Mapping[str, int], fixed: Mapping[str, int]) -> dict[str, int]:
+@contextlib.contextmanager
+def reserved_ports(
+    home: Path, preferred: Mapping[str, int], fixed: Mapping[str, int]
+) -> Iterator[dict[str, int]]:
     """A port for each name: the fixed one, else that of last time, the preferred one or the next free above.
+
+    No other `clm up` on this machine chooses one of them while the block lasts.
 
     Raises:
         PortTaken: a fixed port is in use.
@@ -151,15 +157,16 @@ def choose_ports(home: Path, preferred: Mapping[str, int], fixed: Mapping[str, i
     file = folder(home) / "ports.json"
     kept: dict[str, int] = json.loads(file.read_text()) if file.exists() else {}
     chosen = dict(fixed)
-    for name, port in fixed.items():
-        if not _is_free(port):
-            raise PortTaken(f"Port {port}, set for {name}, is in use: set another, or end what uses it.")
-    for name, port in preferred.items():
-        if name not in fixed:
-            candidates = [*([kept[name]] if name in kept else []), *range(port, port + PORTS_TRIED)]
-            chosen[name] = _first_free(candidates, set(chosen.values()))
-    file.write_text(json.dumps(chosen))
-    return chosen
+    with contextlib.ExitStack() as held:
+        for name, port in fixed.items():
+            if not _reserve(port, held):
+                raise PortTaken(f"Port {port}, set for {name}, is in use: set another, or end what uses it.")
+        for name, port in preferred.items():
+            if name not in fixed:
+                candidates = [*([kept[name]] if name in kept else []), *range(port, port + PORTS_TRIED)]
+                chosen[name] = _first_free(candidates, set(chosen.values()), held)
+        file.write_text(json.dumps(chosen))
+        yield chosen
 
 
 def _already_running(home: Path) -> StackRunning:
@@ -168,11 +175,22 @@ def _already_running(home: Path) -> StackRunning:
     )
 
 
-def _first_free(candidates: Iterable[int], taken: Container[int]) -> int:
+def _first_free(candidates: Iterable[int], taken: Container[int], held: contextlib.ExitStack) -> int:
     for port in candidates:
-        if port not in taken and _is_free(port):
+        if port not in taken and _reserve(port, held):
             return port
     raise PortTaken("A hundred ports in a row are in use: set the ports under [stack] in clm.toml.")
+
+
+def _reserve(port: int, held: contextlib.ExitStack) -> bool:
+    """Whether nobody uses the port, nor is about to: between choosing and listening lie seconds."""
+    place = Path(tempfile.gettempdir()) / f"clm-port-{port}.lock"
+    try:
+        lock = held.enter_context(place.open("ab"))
+    except PermissionError:
+        # another user's
+        return False
+    return _lock(lock, patience=0) and _is_free(port)
 
 
 def _is_free(port: int) -> bool:

@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from datetime import UTC, datetime
 from importlib.util import find_spec
 from pathlib import Path
@@ -46,7 +46,7 @@ def run(settings: Settings, console: Console) -> None:
     """Until Stopped is raised."""
     with ExitStack() as running:
         running.enter_context(stack.only_one(settings.home))
-        plan = _Plan(settings, _ports(settings))
+        plan = _Plan(settings, running.enter_context(_ports(settings)))
         database = running.enter_context(open_database(settings))
         watch = _Watch(settings.home, plan.state, console)
         supervisor = running.enter_context(Supervisor(stack.folder(settings.home) / "logs", watch.changed))
@@ -182,11 +182,11 @@ def _environment(settings: Settings, state: StackState) -> dict[str, str]:
     }
 
 
-def _ports(settings: Settings) -> dict[str, int]:
+def _ports(settings: Settings) -> AbstractContextManager[dict[str, int]]:
     wanted = settings.stack
     fixed = {"prefect": wanted.prefect_port, "mlflow": wanted.mlflow_port, "api": wanted.api_port}
     names = [name for name in PREFERRED_PORTS if name != "api" or _has_api()]
-    return stack.choose_ports(
+    return stack.reserved_ports(
         settings.home,
         preferred={name: PREFERRED_PORTS[name] for name in names},
         fixed={name: port for name in names if (port := fixed[name]) is not None},

@@ -68,22 +68,36 @@ def test_somebody_who_only_looks_keeps_nobody_from_starting(tmp_path: Path) -> N
         looking.join()
 
 
+def chosen(home: Path, preferred: dict[str, int], fixed: dict[str, int] | None = None) -> dict[str, int]:
+    stack.folder(home).mkdir(exist_ok=True)
+    with stack.reserved_ports(home, preferred, fixed or {}) as ports:
+        return ports
+
+
 def test_ports_stay_the_same_across_restarts(tmp_path: Path) -> None:
-    stack.folder(tmp_path).mkdir()
-    first = stack.choose_ports(tmp_path, {"prefect": 24200, "mlflow": 24200}, {})
+    first = chosen(tmp_path, {"prefect": 24200, "mlflow": 24200})
     assert len(set(first.values())) == 2
-    assert stack.choose_ports(tmp_path, {"prefect": 25000, "mlflow": 25000}, {}) == first
+    assert chosen(tmp_path, {"prefect": 25000, "mlflow": 25000}) == first
 
 
 def test_a_port_in_use_is_passed_over(tmp_path: Path, taken: int) -> None:
-    stack.folder(tmp_path).mkdir()
-    assert stack.choose_ports(tmp_path, {"prefect": taken}, {})["prefect"] > taken
+    assert chosen(tmp_path, {"prefect": taken})["prefect"] > taken
+
+
+def test_two_that_start_at_once_choose_ports_of_their_own(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        stack.folder(tmp_path / name).mkdir(parents=True)
+    with stack.reserved_ports(tmp_path / "one", {"prefect": 24300}, {}) as first:
+        # nobody listens there yet
+        assert chosen(tmp_path / "two", {"prefect": 24300}) != first
+        with pytest.raises(PortTaken):
+            chosen(tmp_path / "two", {}, {"prefect": first["prefect"]})
+    assert chosen(tmp_path / "two", {}, {"prefect": first["prefect"]}) == first
 
 
 def test_a_port_that_was_asked_for_is_never_another_one(tmp_path: Path, taken: int) -> None:
-    stack.folder(tmp_path).mkdir()
     with pytest.raises(PortTaken, match=str(taken)):
-        stack.choose_ports(tmp_path, {"prefect": 24200}, {"prefect": taken})
+        chosen(tmp_path, {"prefect": 24200}, {"prefect": taken})
     assert not (stack.folder(tmp_path) / "ports.json").exists()
 
 
