@@ -101,6 +101,36 @@ def _lightgbm_space() -> SearchSpace:
     return LightGBMParams.search_space()
 
 
+def _rl_v2(params: Mapping[str, Any], costs: Costs) -> Recipe:
+    from clm_core.models.reinforcement import recipe
+
+    return recipe(ModelType.RL_V2, params, costs)
+
+
+def _rl_v3(params: Mapping[str, Any], costs: Costs) -> Recipe:
+    from clm_core.models.reinforcement import recipe
+
+    return recipe(ModelType.RL_V3, params, costs)
+
+
+def _rl_v2_space() -> SearchSpace:
+    from clm_core.models.reinforcement import DQNParams
+
+    return DQNParams.search_space()
+
+
+def _rl_v3_space() -> SearchSpace:
+    from clm_core.models.reinforcement import PPOParams
+
+    return PPOParams.search_space()
+
+
+def _load_policy(folder: Path, card: ModelCard) -> Model:
+    from clm_core.models.reinforcement import load
+
+    return load(folder, card)
+
+
 def _load_trees(folder: Path, card: ModelCard) -> Model:
     from clm_core.models.boosting import load
 
@@ -110,4 +140,10 @@ def _load_trees(folder: Path, card: ModelCard) -> Model:
 IMPLEMENTATIONS: dict[ModelType, Implementation] = {
     ModelType.XGBOOST: Implementation(_xgboost, _load_trees, "xgboost", extra=None, space=_xgboost_space),
     ModelType.LIGHTGBM: Implementation(_lightgbm, _load_trees, "lightgbm", extra=None, space=_lightgbm_space),
+    ModelType.RL_V2: Implementation(
+        _rl_v2, _load_policy, "stable_baselines3", "rl", seeds=5, tolerance=1e-5, space=_rl_v2_space
+    ),
+    ModelType.RL_V3: Implementation(
+        _rl_v3, _load_policy, "stable_baselines3", "rl", seeds=5, tolerance=1e-5, space=_rl_v3_space
+    ),
 }

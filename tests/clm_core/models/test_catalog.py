@@ -9,11 +9,19 @@ from clm_core.models import catalog
 from clm_core.models.catalog import recipe
 from clm_core.models.params import Between, Tuned
 
+A_WHOLE_NUMBER = {
+    ModelType.XGBOOST: "rounds",
+    ModelType.LIGHTGBM: "rounds",
+    ModelType.RL_V2: "hidden",
+    ModelType.RL_V3: "hidden",
+}
+
 
 @pytest.mark.parametrize("model_type", list(catalog.IMPLEMENTATIONS))
 def test_a_recipe_is_of_the_type_that_was_asked_for(model_type: ModelType):
-    assert recipe(model_type, {"rounds": "7"}, Costs()).model_type is model_type
-    assert recipe(model_type, {"rounds": "7"}, Costs()).describe()["rounds"] == 7
+    name = A_WHOLE_NUMBER[model_type]
+    assert recipe(model_type, {name: "7"}, Costs()).model_type is model_type
+    assert recipe(model_type, {name: "7"}, Costs()).describe()[name] == 7
 
 
 @pytest.mark.parametrize("model_type", list(catalog.IMPLEMENTATIONS))
