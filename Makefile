@@ -5,6 +5,7 @@ BIN    := $(VENV)/bin
 # uv installs in seconds what pip installs in minutes; it does not read pip's own link folders, so they are passed on.
 export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
 # xgboost's wheel asks for NCCL (300 MB), which only training on several GPUs at once uses.
+EXAMPLE := examples/clm-ridge
 INSTALL = $(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --override overrides.txt
 
 .PHONY: demo test chaos lint bench lock clean help
@@ -53,8 +54,8 @@ $(VENV)/.base: $(VENV)/.uv pyproject.toml constraints.txt overrides.txt
 	@$(INSTALL) --editable .
 	@touch $@
 
-$(VENV)/.dev: $(VENV)/.base
-	@$(INSTALL) --editable '.[dev]'
+$(VENV)/.dev: $(VENV)/.base $(EXAMPLE)/pyproject.toml
+	@$(INSTALL) --editable '.[dev]' --editable $(EXAMPLE)
 	@touch $@
 
 # The peers stay out of $(VENV): nothing of ours may come to lean on them.

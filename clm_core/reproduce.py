@@ -67,7 +67,7 @@ def reproduce(services: Services, version: ModelVersion) -> Reproduction:
     job = services.ledger.job(version.training_job_id)
     bars = fetch_bars(services, job)
     stored, card = _stored(services, version)
-    recipe = catalog.recipe(job.model_type, job.training_params, services.settings.costs)
+    recipe = catalog.recipe(job.model_type, job.training_params, services.settings.costs, job.plugin)
     again = recipe.fit(bars, job.seed, lambda done: services.announce("Training again", done))
     differences = [
         *_differences({"data": version.data_hash}, {"data": bars.content_hash}),

@@ -94,7 +94,7 @@ def new_job(services: Services, request: RetrainRequest) -> TrainingJob:
         InvalidTrainingParams: a parameter is unknown or out of range.
         UnknownSeries: no source has these bars.
     """
-    catalog.recipe(request.model_type, request.training_params, services.settings.costs)
+    catalog.recipe(request.model_type, request.training_params, services.settings.costs, request.plugin)
     known = services.market.bars(request.symbol, request.timeframe)
     asked = request.model_dump() | {
         "symbol": known.symbol,
@@ -214,6 +214,7 @@ def _stored(services: Services, lease: Lease, job: TrainingJob, bars: Bars, trai
         model_id=job.model_id,
         version=placed.label,
         model_type=job.model_type,
+        plugin=job.plugin,
         symbol=job.symbol,
         timeframe=job.timeframe,
         status=ModelStatus.TRAINING,
@@ -508,12 +509,14 @@ def _strike(services: Services, point: Fault) -> None:
 
 def _order(services: Services, job: TrainingJob) -> Order:
     plan = services.settings.walk_forward
+    recipe = catalog.recipe(job.model_type, job.training_params, services.settings.costs, job.plugin)
     return Order(
         model_type=job.model_type,
+        plugin=job.plugin,
         params=job.training_params,
         costs=services.settings.costs,
         seed=job.seed,
-        seeds=plan.seeds or catalog.implementation(job.model_type).seeds,
+        seeds=plan.seeds or catalog.seeds(recipe),
         plan=plan,
     )
 

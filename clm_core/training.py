@@ -66,6 +66,7 @@ class Order(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     model_type: ModelType
+    plugin: str | None = None
     params: dict[str, Any]
     costs: Costs
     seed: int
@@ -74,7 +75,7 @@ class Order(BaseModel):
     plan: WalkForwardPlan
 
     def recipe(self) -> Recipe:
-        return catalog.recipe(self.model_type, self.params, self.costs)
+        return catalog.recipe(self.model_type, self.params, self.costs, self.plugin)
 
 
 @dataclass(frozen=True)
@@ -93,11 +94,13 @@ class Trained:
 
 def order_key(order: Order, data_hash: str) -> str:
     """Of the parameters, the data, this code and the libraries: equal keys, equal results."""
+    recipe = order.recipe()
     named = {
         "order": order.model_dump(mode="json"),
         "data": data_hash,
         "code": _code_digest(),
-        "libraries": installed_libraries(order.model_type),
+        "libraries": installed_libraries(recipe),
+        "plugins": catalog.plugin_code(recipe),
     }
     return hashlib.sha256(json.dumps(named, sort_keys=True).encode()).hexdigest()
 

@@ -16,6 +16,7 @@ import yaml  # type: ignore[import-untyped]
 
 from clm_core.domain.errors import CLMError, ServerUnavailable
 from clm_core.domain.jobs import RetrainRequest, model_id
+from clm_core.domain.kinds import Kind
 from clm_core.domain.universe import Market
 from clm_core.domain.vocabulary import ModelType, TriggerReason
 from clm_core.models import catalog
@@ -33,6 +34,7 @@ RETRAIN_EVERY = {
     ModelType.NHITS: timedelta(hours=336),
     ModelType.PATCHTST: timedelta(hours=336),
     ModelType.RL_V3: timedelta(hours=24),
+    ModelType.OTHER: timedelta(hours=168),
 }
 FIRST_ANCHOR = datetime(2024, 1, 1, tzinfo=UTC)
 TAG = "clm"
@@ -136,9 +138,7 @@ def wanted(settings: Settings) -> list[Deployment]:
     Raises:
         ModelError: the universe names a kind of model that cannot be trained here.
     """
-    retrains = [
-        _retrain(market, model_type) for market in settings.universe for model_type in _model_types(market)
-    ]
+    retrains = [_retrain(market, kind) for market in settings.universe for kind in _kinds(market)]
     return [*retrains, _ON_DEMAND, _UPKEEP]
 
 
@@ -174,11 +174,12 @@ def deploy(settings: Settings) -> Deployed:
         ) from error
 
 
-def _retrain(market: Market, model_type: ModelType) -> Deployment:
-    name = model_id(model_type, market.symbol, market.timeframe)
-    every = RETRAIN_EVERY.get(model_type)
+def _retrain(market: Market, kind: Kind) -> Deployment:
+    name = model_id(kind, market.symbol, market.timeframe)
+    every = RETRAIN_EVERY.get(kind.model_type)
     request = RetrainRequest(
-        model_type=model_type,
+        model_type=kind.model_type,
+        plugin=kind.plugin,
         symbol=market.symbol,
         timeframe=market.timeframe,
         dataset_span_days=market.dataset_span_days,
@@ -190,20 +191,22 @@ def _retrain(market: Market, model_type: ModelType) -> Deployment:
     return Deployment(
         entrypoint="flows.retrain.retrain",
         name=name,
-        description=f"Retrain {model_type.value} on {market.symbol} {market.timeframe}, and judge it.",
+        description=f"Retrain {kind} on {market.symbol} {market.timeframe}, and judge it.",
         every=every,
         parameters={"request": request.model_dump(mode="json")},
         scheduled_parameters={"request": scheduled.model_dump(mode="json")},
-        tags=(name, model_type.value),
+        tags=(name, str(kind)),
     )
 
 
-def _model_types(market: Market) -> list[ModelType]:
+def _kinds(market: Market) -> list[Kind]:
+    plugins = [Kind(ModelType.OTHER, name) for name in market.plugins]
     if market.model_types is None:
-        return [each for each in RETRAIN_EVERY if catalog.is_installed(each)]
-    for each in market.model_types:
-        catalog.implementation(each)
-    return list(market.model_types)
+        return [*(Kind(each) for each in RETRAIN_EVERY if catalog.is_installed(each)), *plugins]
+    wanted = [*map(Kind, market.model_types), *plugins]
+    for kind in wanted:
+        catalog.implementation(*kind)
+    return wanted
 
 
 def _ensure_work_pool(client: "SyncPrefectClient", settings: Settings) -> None:

@@ -17,7 +17,7 @@ from rich.text import Text
 
 from clm_core.cli import audit, data, db, gate, promotion, registry, stack, tokens, triggers, upkeep
 from clm_core.cli.naming import VersionName, find_version
-from clm_core.cli.output import AsJson, console, print_json
+from clm_core.cli.output import AsJson, console, print_json, problem
 from clm_core.domain.errors import CLMError, NotFound, NotRetrained
 from clm_core.domain.vocabulary import ModelType
 
@@ -79,6 +79,7 @@ def demo() -> None:
 def retrain(
     model: Annotated[ModelType, typer.Option(help="The kind of model to train.")],
     symbol: Annotated[str, typer.Option(help="The market, as `clm data list` names it.")],
+    plugin: Annotated[str | None, typer.Option(help="With --model other: which plug-in.")] = None,
     timeframe: Annotated[str, typer.Option(help="Length of a bar.")] = "1h",
     days: Annotated[int, typer.Option(min=1, help="Days of bars the training may see.")] = 365,
     param: Annotated[
@@ -88,17 +89,23 @@ def retrain(
     as_json: AsJson = False,
 ) -> None:
     """Retrain one model on the newest bars, backtest it out of sample and judge it."""
+    from pydantic import ValidationError
+
     from clm_core.domain.jobs import RetrainRequest
 
-    request = RetrainRequest(
-        model_type=model,
-        symbol=symbol,
-        timeframe=timeframe,
-        dataset_span_days=days,
-        training_params=_parsed_params(param or []),
-        seed=seed,
-        requested_by=_user(),
-    )
+    try:
+        request = RetrainRequest(
+            model_type=model,
+            plugin=plugin,
+            symbol=symbol,
+            timeframe=timeframe,
+            dataset_span_days=days,
+            training_params=_parsed_params(param or []),
+            seed=seed,
+            requested_by=_user(),
+        )
+    except ValidationError as error:
+        raise typer.BadParameter(problem(error)) from None
     outcomes = _retrain([request])
     if as_json:
         print_json([_outcome_json(outcome) for outcome in outcomes])
@@ -253,7 +260,7 @@ def _retrain(requests: list["RetrainRequest"]) -> list["Outcome"]:
     prepare_environment(settings.home)
     for request in requests:
         # before anything is started: a typo must not cost ten seconds
-        catalog.recipe(request.model_type, request.training_params, settings.costs)
+        catalog.recipe(request.model_type, request.training_params, settings.costs, request.plugin)
     with Progress(
         TextColumn("{task.description:<44}"), BarColumn(), TimeElapsedColumn(), console=Console(stderr=True)
     ) as progress:
@@ -273,7 +280,7 @@ def _retrain(requests: list["RetrainRequest"]) -> list["Outcome"]:
             services.registry.connect()
             wait_until_ready()
             for request in requests:
-                title = f"{request.model_type.value} {request.symbol} {request.timeframe}"
+                title = f"{request.kind} {request.symbol} {request.timeframe}"
                 announce("Loading bars", 0.0)
                 outcomes.append(_granted(flow(request)))
                 announce("Done", 1.0)

@@ -1,12 +1,15 @@
 """How the commands print: tables for people, JSON for scripts."""
 
 import json
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.box import SIMPLE_HEAVY
 from rich.console import Console
 from rich.table import Table
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
 
 console = Console()
 if not console.is_terminal:
@@ -24,6 +27,12 @@ def listing(*columns: str) -> Table:
 
 def print_table(table: Table, when_empty: str) -> None:
     console.print(table if table.row_count else when_empty)
+
+
+def problem(error: "ValidationError") -> str:
+    """The first thing that is wrong, in words."""
+    found = error.errors()[0]
+    return ": ".join([*map(str, found["loc"][-1:]), found["msg"].removeprefix("Value error, ")])
 
 
 def print_json(value: Any) -> None:

@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.markup import escape
 
 from clm_core.cli.output import AsJson, console, listing, print_json, print_table
 from clm_core.domain.vocabulary import JobStatus, ModelStatus, ModelType, VersionOrder
@@ -14,8 +15,11 @@ if TYPE_CHECKING:
     from clm_core.domain.jobs import TrainingJob
     from clm_core.domain.listings import ListedVersion, Page
     from clm_core.ledger.store import Counts
+    from clm_core.models.offer import Offer
 
 app = typer.Typer(rich_markup_mode=None)
+models_app = typer.Typer(rich_markup_mode=None, invoke_without_command=True)
+app.add_typer(models_app, name="models")
 
 MOMENTS = ["%Y-%m-%d", "%Y-%m-%d %H:%M", "%Y-%m-%dT%H:%M:%S"]
 ModelId = Annotated[str | None, typer.Option(help="Only this model: xgboost_btcusd_1h.")]
@@ -31,10 +35,12 @@ After = Annotated[
 ]
 
 
-@app.command()
+@models_app.callback()
 def models(
+    context: typer.Context,
     model_id: ModelId = None,
     model_type: Annotated[ModelType | None, typer.Option(help="Only models of this kind.")] = None,
+    plugin: Annotated[str | None, typer.Option(help="Only models of this plug-in.")] = None,
     symbol: Annotated[str | None, typer.Option(help="Only models of this market.")] = None,
     timeframe: Annotated[str | None, typer.Option(help="Only models of this length of bars.")] = None,
     status: Annotated[ModelStatus | None, typer.Option(help="Only versions in this state.")] = None,
@@ -48,6 +54,8 @@ def models(
     as_json: AsJson = False,
 ) -> None:
     """The registered versions with what their newest evaluation measured, newest first."""
+    if context.invoked_subcommand is not None:
+        return
     from clm_core.domain.listings import VersionQuery
     from clm_core.services import open_services
     from clm_core.settings import load_settings
@@ -57,6 +65,7 @@ def models(
     query = VersionQuery(
         model_id=model_id,
         model_type=model_type,
+        plugin=plugin,
         symbol=symbol,
         timeframe=timeframe,
         status=status,
@@ -75,6 +84,18 @@ def models(
     else:
         _show_versions(page, filtered=query != VersionQuery(limit=limit))
     _tell_next(page.next)
+
+
+@models_app.command()
+def list_types(as_json: AsJson = False) -> None:
+    """Every kind of model, where it comes from, and what is missing to train it here."""
+    from clm_core.models.offer import offers
+
+    found = offers()
+    if as_json:
+        print_json([_offer_json(offer) for offer in found])
+    else:
+        _show_offers(found)
 
 
 @app.command()
@@ -140,6 +161,28 @@ def _tell_next(cursor: str | None) -> None:
 def _version_json(each: "ListedVersion") -> dict[str, Any]:
     evaluation = each.evaluation and each.evaluation.model_dump(mode="json")
     return each.version.model_dump(mode="json") | {"evaluation": evaluation}
+
+
+def _offer_json(offer: "Offer") -> dict[str, Any]:
+    from dataclasses import asdict
+
+    return asdict(offer) | {"kind": str(offer.kind), **offer.kind._asdict(), "usable": offer.usable}
+
+
+def _show_offers(offers: "list[Offer]") -> None:
+    table = listing("kind", "--model", "--plugin", "from", "library", "seeds")
+    table.add_column("here", overflow="fold")
+    for offer in offers:
+        table.add_row(
+            str(offer.kind),
+            offer.kind.model_type.value,
+            offer.kind.plugin or "",
+            "built in" if offer.kind.plugin is None else f"{offer.distribution} {offer.release or ''}",
+            " ".join(filter(None, (offer.library, offer.library_version))) or "-",
+            "-" if offer.seeds is None else str(offer.seeds),
+            "ready" if offer.usable else escape(offer.command or offer.problem or ""),
+        )
+    console.print(table)
 
 
 def _show_versions(page: "Page[ListedVersion]", filtered: bool) -> None:

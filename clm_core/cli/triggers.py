@@ -9,7 +9,7 @@ from rich.box import SIMPLE_HEAVY
 from rich.console import Console
 from rich.table import Table
 
-from clm_core.cli.output import print_json
+from clm_core.cli.output import print_json, problem
 from clm_core.domain.vocabulary import ModelType, TriggerReason
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ def trigger(
         ),
     ] = None,
     model: Annotated[ModelType | None, typer.Option(help="The kind of model to retrain.")] = None,
+    plugin: Annotated[str | None, typer.Option(help="With --model other: which plug-in.")] = None,
     symbol: Annotated[str | None, typer.Option(help="The market, as `clm data list` names it.")] = None,
     timeframe: Annotated[str, typer.Option(help="Length of a bar.")] = "1h",
     days: Annotated[int, typer.Option(min=1, help="Days of bars the training may see.")] = 365,
@@ -55,6 +56,7 @@ def trigger(
         return
     training = {
         "model_type": model,
+        "plugin": plugin,
         "symbol": symbol,
         "timeframe": timeframe,
         "dataset_span_days": days,
@@ -137,8 +139,7 @@ def _request(training: dict[str, Any], observed: dict[str, Any], key: str | None
     try:
         return TriggerRequest.model_validate(asked)
     except ValidationError as error:
-        found = error.errors()[0]
-        raise typer.BadParameter(f"{found['loc'][-1]}: {found['msg']}") from None
+        raise typer.BadParameter(problem(error)) from None
 
 
 def _ask(request: "TriggerRequest") -> "Answer":

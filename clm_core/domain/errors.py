@@ -19,7 +19,9 @@ CLMError
 │   ├── LookAhead               a feature or model knows later bars; names it
 │   ├── FeatureMismatch         the bars or features are not those the model was trained on
 │   ├── BundleCorrupt           a bundle's files are not those its manifest lists
-│   └── PreflightFailed         a model does not answer as it did when it was saved, or always the same
+│   ├── PreflightFailed         a model does not answer as it did when it was saved, or always the same
+│   ├── PluginMissing           a plug-in is not installed here; says what to install where that is known
+│   └── PluginFailed            a plug-in cannot be imported, is not as it should be, or raised an error
 ├── InvalidMessage              a message from outside is none of the events we know; it is set aside
 ├── DatabaseUnavailable         PostgreSQL cannot be started or reached
 ├── AuditBroken                 the audit, an export of it or its anchors are not as they were written
@@ -62,7 +64,8 @@ class PolicyError(SettingsError):
 class MissingExtra(CLMError):
     def __init__(self, library: str, extra: str | None) -> None:
         wanted = f"continuous-learning-manager[{extra}]" if extra else "continuous-learning-manager"
-        super().__init__(f"{library} is not installed. Install it with: pip install '{wanted}'")
+        self.command = f"pip install '{wanted}'"
+        super().__init__(f"{library} is not installed. Install it with: {self.command}")
 
 
 class DataError(CLMError):
@@ -148,6 +151,14 @@ class BundleCorrupt(ModelError):
 
 
 class PreflightFailed(ModelError):
+    pass
+
+
+class PluginMissing(ModelError):
+    pass
+
+
+class PluginFailed(ModelError):
     pass
 
 

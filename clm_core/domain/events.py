@@ -26,6 +26,7 @@ class TrainingJobCreated(BaseModel):
     job_id: UUID
     model_id: str
     model_type: ModelType
+    plugin: str | None
     symbol: str
     timeframe: str
     trigger_reason: TriggerReason

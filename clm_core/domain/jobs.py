@@ -4,8 +4,9 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from clm_core.domain.kinds import Kind, PluginName, name_plugin
 from clm_core.domain.vocabulary import JobStatus, ModelType, TriggerReason
 
 TIMEFRAMES = ("1m", "5m", "15m", "30m", "1h", "4h", "1d")
@@ -24,6 +25,11 @@ class RetrainRequest(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", json_schema_extra=_in_order)
 
     model_type: ModelType = Field(title="Model type", description="The kind of model to train.")
+    plugin: PluginName | None = Field(
+        default=None,
+        title="Plug-in",
+        description="For the type other: which plug-in, as clm models list-types names it. Otherwise empty.",
+    )
     symbol: str = Field(description="The market, as clm data list names it: BTCUSD.")
     timeframe: str = Field(
         default="1h", description="Length of a bar.", json_schema_extra={"enum": list(TIMEFRAMES)}
@@ -47,9 +53,15 @@ class RetrainRequest(BaseModel):
     seed: int = Field(default=0, ge=0, description="Seed of everything random in the training.")
     requested_by: str = Field(default="unknown", title="Asked by", description="Your name, for the record.")
 
+    _plugin = model_validator(mode="after")(name_plugin)
+
+    @property
+    def kind(self) -> Kind:
+        return Kind(self.model_type, self.plugin)
+
     @property
     def model_id(self) -> str:
-        return model_id(self.model_type, self.symbol, self.timeframe)
+        return model_id(self.kind, self.symbol, self.timeframe)
 
 
 class TrainingJob(BaseModel):
@@ -59,6 +71,8 @@ class TrainingJob(BaseModel):
 
     id: UUID
     model_type: ModelType
+    plugin: PluginName | None = None
+    """Name of the plug-in; None unless the type is OTHER."""
     symbol: str
     timeframe: str
     dataset_span_days: int = Field(gt=0)
@@ -76,9 +90,15 @@ class TrainingJob(BaseModel):
     failure_cause: str | None = None
     """The error that ended the job; None unless it failed."""
 
+    _plugin = model_validator(mode="after")(name_plugin)
+
+    @property
+    def kind(self) -> Kind:
+        return Kind(self.model_type, self.plugin)
+
     @property
     def model_id(self) -> str:
-        return model_id(self.model_type, self.symbol, self.timeframe)
+        return model_id(self.kind, self.symbol, self.timeframe)
 
 
 class Lease(BaseModel):
@@ -94,6 +114,6 @@ class Lease(BaseModel):
     expires_at: datetime
 
 
-def model_id(model_type: ModelType, symbol: str, timeframe: str) -> str:
-    """The name a model is registered and served under: `xgboost_btcusdt_1h`."""
-    return f"{model_type.value}_{symbol}_{timeframe}".lower()
+def model_id(kind: Kind, symbol: str, timeframe: str) -> str:
+    """The name a model is registered and served under: `xgboost_btcusdt_1h`, `ridge_btcusdt_1h`."""
+    return f"{kind}_{symbol}_{timeframe}".lower()

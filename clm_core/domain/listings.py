@@ -65,6 +65,7 @@ class VersionQuery(Listing):
 
     model_id: str | None = None
     model_type: ModelType | None = None
+    plugin: str | None = None
     symbol: str | None = None
     """As somebody types it: BTC/USD is BTCUSD."""
     timeframe: str | None = None

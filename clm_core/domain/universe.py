@@ -1,7 +1,8 @@
 """The markets that are retrained on a schedule."""
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from clm_core.domain.kinds import PluginName
 from clm_core.domain.vocabulary import ModelType
 
 
@@ -15,5 +16,16 @@ class Market(BaseModel):
     timeframe: str = "1h"
     model_types: tuple[ModelType, ...] | None = None
     """None: every scheduled kind this installation can train."""
+    plugins: tuple[PluginName, ...] = ()
+    """Names of the plug-ins kept fresh as well; each is trained as often as the trees are."""
     dataset_span_days: int = Field(default=365, gt=0)
     """Days of bars, counted back from the newest, that a training may see."""
+
+    @field_validator("model_types")
+    @classmethod
+    def _on_schedule(cls, types: tuple[ModelType, ...] | None) -> tuple[ModelType, ...] | None:
+        if types is not None and ModelType.OTHER in types:
+            raise ValueError("an other is a plug-in's: name it in plugins")
+        if types is not None and ModelType.ENSEMBLE in types:
+            raise ValueError("an ensemble has no schedule: its members are named when it is asked for")
+        return types

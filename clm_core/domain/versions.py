@@ -4,9 +4,10 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from clm_core.domain.jobs import TrainingJob
+from clm_core.domain.kinds import Kind, PluginName, name_plugin
 from clm_core.domain.vocabulary import ModelStatus, ModelType
 
 
@@ -19,6 +20,8 @@ class ModelVersion(BaseModel):
     version: str
     """Label of the UTC second it was registered, `v20251204_143022`; also its alias in MLflow."""
     model_type: ModelType
+    plugin: PluginName | None = None
+    """Name of the plug-in; None unless the type is OTHER."""
     symbol: str
     timeframe: str
     status: ModelStatus
@@ -46,6 +49,12 @@ class ModelVersion(BaseModel):
     train_metrics: dict[str, float] = Field(default_factory=dict)
     validation_metrics: dict[str, float] = Field(default_factory=dict)
     created_at: datetime
+
+    _plugin = model_validator(mode="after")(name_plugin)
+
+    @property
+    def kind(self) -> Kind:
+        return Kind(self.model_type, self.plugin)
 
 
 class Lineage(BaseModel):

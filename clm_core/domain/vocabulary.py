@@ -10,7 +10,10 @@ class ModelType(StrEnum):
     PATCHTST = "patchtst"
     RL_V2 = "rl_v2"
     RL_V3 = "rl_v3"
+    ENSEMBLE = "ensemble"
+    """Versions of other models, combined."""
     OTHER = "other"
+    """A plug-in's; its name says which."""
 
 
 class ModelStatus(StrEnum):

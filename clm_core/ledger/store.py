@@ -440,7 +440,7 @@ def _listed(row: Mapping[Any, Any]) -> ListedVersion:
 
 
 def _wanted(query: VersionQuery) -> list[ColumnElement[bool]]:
-    equal = paging.filters(query, "model_id", "model_type", "symbol", "timeframe", "status")
+    equal = paging.filters(query, "model_id", "model_type", "plugin", "symbol", "timeframe", "status")
     wanted = [_VERSIONS.c[name] == value for name, value in equal]
     if query.min_sharpe is not None:
         wanted.append(_VERSIONS.c.sharpe_rank >= query.min_sharpe)

@@ -89,6 +89,10 @@ def _one_of(values: type[StrEnum], column: str) -> CheckConstraint:
     return CheckConstraint(f"{column} IN ({listed})", name=column)
 
 
+def _named_plugin() -> CheckConstraint:
+    return CheckConstraint("(plugin IS NOT NULL) = (model_type = 'other')", name="plugin")
+
+
 class Base(DeclarativeBase):
     metadata = MetaData(
         naming_convention={
@@ -114,6 +118,7 @@ class JobRow(Base):
         _one_of(ModelType, "model_type"),
         _one_of(TriggerReason, "trigger_reason"),
         _one_of(JobStatus, "status"),
+        _named_plugin(),
         CheckConstraint("dataset_span_days > 0", name="span"),
         CheckConstraint("(started_at IS NULL) = (status = 'pending')", name="started"),
         CheckConstraint("(finished_at IS NOT NULL) = (status IN ('completed', 'failed'))", name="finished"),
@@ -125,8 +130,9 @@ class JobRow(Base):
 
     id: Mapped[UUID] = mapped_column(primary_key=True)
     model_id: Mapped[str]
-    """What the job's type, symbol and timeframe make; stored to be searched for."""
+    """What the job's kind, symbol and timeframe make; stored to be searched for."""
     model_type: Mapped[str]
+    plugin: Mapped[str | None]
     symbol: Mapped[str]
     timeframe: Mapped[str]
     dataset_span_days: Mapped[int]
@@ -160,6 +166,7 @@ class VersionRow(Base):
     __tablename__ = "model_versions"
     __table_args__ = (
         _one_of(ModelType, "model_type"),
+        _named_plugin(),
         _one_of(ModelStatus, "status"),
         ForeignKeyConstraint(
             ["model_id", "parent_version"], ["model_versions.model_id", "model_versions.version"]
@@ -183,6 +190,7 @@ class VersionRow(Base):
     model_id: Mapped[str] = mapped_column(primary_key=True)
     version: Mapped[str] = mapped_column(primary_key=True)
     model_type: Mapped[str]
+    plugin: Mapped[str | None]
     symbol: Mapped[str]
     timeframe: Mapped[str]
     status: Mapped[str]

@@ -14,6 +14,7 @@ from sqlalchemy.dialects.postgresql import insert as upsert
 
 from clm_core.domain.alerts import Alert, AlertKind
 from clm_core.domain.jobs import TrainingJob
+from clm_core.domain.kinds import Kind
 from clm_core.domain.triggers import Answer, Decision, History, Message, Reply, TriggerRequest
 from clm_core.domain.vocabulary import JobStatus, ModelType, TriggerReason
 from clm_core.ledger import alerts
@@ -129,15 +130,16 @@ class TriggerBook:
         with self._engine.begin() as connection:
             connection.execute(delete(_RUNS).where(_RUNS.c.job_id == job_id))
 
-    def model_types(self, symbol: str, timeframe: str) -> list[ModelType]:
+    def kinds(self, symbol: str, timeframe: str) -> list[Kind]:
         """Kinds of model that have a version on a market."""
         kinds = (
-            select(_VERSIONS.c.model_type.distinct())
+            select(_VERSIONS.c.model_type, _VERSIONS.c.plugin)
+            .distinct()
             .where(_VERSIONS.c.symbol == symbol, _VERSIONS.c.timeframe == timeframe)
-            .order_by("model_type")
+            .order_by("model_type", "plugin")
         )
         with self._engine.begin() as connection:
-            return [ModelType(kind) for kind in connection.scalars(kinds)]
+            return [Kind(ModelType(row.model_type), row.plugin) for row in connection.execute(kinds)]
 
     def forget(self, before: datetime) -> int:
         """Delete the messages that were processed before then; returns how many."""

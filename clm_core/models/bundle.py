@@ -17,10 +17,8 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from clm_core.domain.errors import BundleCorrupt, ModelError
-from clm_core.domain.vocabulary import ModelType
 from clm_core.market.bars import Bars
-from clm_core.models import golden
-from clm_core.models.catalog import implementation
+from clm_core.models import catalog, golden
 from clm_core.models.contract import Model, ModelCard, Recipe
 
 MANIFEST = "manifest.json"
@@ -60,11 +58,15 @@ def save_bundle(model: Model, recipe: Recipe, folder: Path, bars: Bars) -> str:
 
     Returns:
         The bundle's digest.
+
+    Raises:
+        ModelError: the folder is not empty, or the model writes what no bundle may hold.
     """
     folder.mkdir(parents=True, exist_ok=True)
     if any(folder.iterdir()):
         raise ModelError(f"{folder} is not empty: a bundle needs a folder of its own")
     model.save(folder)
+    _require_storable(folder)
     golden.record(model, bars, folder)
     (folder / CARD).write_text(card_of(model, recipe).model_dump_json(indent=2))
     files = {path.name: _entry(path) for path in folder.iterdir()}
@@ -82,10 +84,11 @@ def load_bundle(folder: Path, digest: str | None = None) -> Model:
     Raises:
         BundleCorrupt: a file is missing, added, changed or of no format a bundle may hold.
         FeatureMismatch: the model needs features this release does not compute.
+        PluginMissing: the plug-in it was made by is not installed here; says what to install.
     """
     verify_bundle(folder, digest)
     card = read_card(folder)
-    return implementation(card.model_type).load(folder, card)
+    return catalog.load(folder, card)
 
 
 def read_card(folder: Path) -> ModelCard:
@@ -126,16 +129,29 @@ def verify_bundle(folder: Path, digest: str | None = None) -> None:
 def card_of(model: Model, recipe: Recipe) -> ModelCard:
     return ModelCard(
         model_type=model.model_type,
+        plugin=catalog.origin(model),
         params=recipe.describe(),
         trained_on=model.trained_on,
         train_metrics=model.train_metrics,
-        libraries=installed_libraries(model.model_type),
+        libraries=installed_libraries(model),
     )
 
 
-def installed_libraries(model_type: ModelType) -> dict[str, str]:
-    """Versions of what a fit of this type depends on, by distribution name."""
-    return {name: version(name) for name in (*LIBRARIES, implementation(model_type).library)}
+def installed_libraries(of: Model | Recipe) -> dict[str, str]:
+    """Versions of what a fit depends on, by distribution name."""
+    return {name: version(name) for name in (*LIBRARIES, *catalog.distributions(of))}
+
+
+def _require_storable(folder: Path) -> None:
+    """A model that nobody could load again is not kept at all."""
+    for path in sorted(folder.iterdir()):
+        if path.name in (MANIFEST, CARD, golden.FILE) or path.suffix not in SAFE_SUFFIXES:
+            raise ModelError(
+                f"the model wrote {path.name}, which no bundle may hold: a file needs a name of its own that "
+                f"ends in one of {', '.join(sorted(SAFE_SUFFIXES))}"
+            )
+        if not stat.S_ISREG(path.lstat().st_mode):
+            raise ModelError(f"the model wrote {path.name}, which is not a regular file: a bundle is flat")
 
 
 def _regular_files(folder: Path) -> set[str]:

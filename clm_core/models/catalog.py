@@ -8,8 +8,10 @@ from typing import Any
 
 from clm_core.domain.costs import Costs
 from clm_core.domain.errors import MissingExtra, ModelError
+from clm_core.domain.kinds import Kind
 from clm_core.domain.vocabulary import ModelType
-from clm_core.models.contract import Model, ModelCard, Recipe
+from clm_core.models import plugins
+from clm_core.models.contract import Model, ModelCard, PluginOrigin, Recipe
 from clm_core.models.params import SearchSpace
 
 
@@ -31,31 +33,46 @@ class Implementation:
     """What a tuning tries; nothing: it cannot be tuned."""
 
 
-def recipe(model_type: ModelType, params: Mapping[str, Any], costs: Costs) -> Recipe:
+def recipe(
+    model_type: ModelType, params: Mapping[str, Any], costs: Costs, plugin: str | None = None
+) -> Recipe:
     """Validated training parameters of a model type, defaults filled in; loads no data.
 
     Args:
         costs: what the trades will cost, for the kinds of model that weigh it.
+        plugin: its name, where the type is OTHER.
 
     Raises:
         InvalidTrainingParams: a parameter is unknown or out of range.
         MissingExtra: the model's library is not installed.
-        ModelError: the model type has no implementation.
+        ModelError: the model type has no implementation, or the plug-in cannot be used.
     """
-    return implementation(model_type).recipe(params, costs)
+    return implementation(model_type, plugin).recipe(params, costs)
 
 
-def search_space(model_type: ModelType) -> SearchSpace:
+def load(folder: Path, card: ModelCard) -> Model:
+    """The model of a verified bundle.
+
+    Raises:
+        FeatureMismatch: the model needs features this release does not compute.
+        PluginMissing: the plug-in it was made by is not installed here; says what to install.
+    """
+    if card.plugin is not None:
+        return plugins.required(card.plugin).load(folder, card)
+    return implementation(card.model_type).load(folder, card)
+
+
+def search_space(model_type: ModelType, plugin: str | None = None) -> SearchSpace:
     """What a tuning of this kind of model tries.
 
     Raises:
         MissingExtra: the model's library is not installed.
         ModelError: the model type has no implementation, or nothing to tune.
     """
-    if not (space := implementation(model_type).space()):
+    if not (space := implementation(model_type, plugin).space()):
         raise ModelError(
-            f"{model_type.value} names no parameter to tune: mark those worth it in its training parameters, "
-            "as `Annotated[int, Between(2, 6)]`"
+            f"{Kind(model_type, plugin)} names no parameter to tune: mark those worth it in its training "
+            "parameters, as `Annotated[int, Between(2, 6)]`"
         )
     return space
 
@@ -66,7 +83,14 @@ def is_installed(model_type: ModelType) -> bool:
     return found is not None and find_spec(found.library) is not None
 
 
-def implementation(model_type: ModelType) -> Implementation:
+def implementation(model_type: ModelType, plugin: str | None = None) -> Implementation:
+    """
+    Raises:
+        MissingExtra: the library is not installed.
+        ModelError: the model type has no implementation, or the plug-in cannot be used.
+    """
+    if plugin is not None:
+        return _of_plugin(plugins.find(plugin))
     found = IMPLEMENTATIONS.get(model_type)
     if found is None:
         raise ModelError(
@@ -75,6 +99,55 @@ def implementation(model_type: ModelType) -> Implementation:
     if find_spec(found.library) is None:
         raise MissingExtra(found.library, found.extra)
     return found
+
+
+def origin(of: Model | Recipe) -> PluginOrigin | None:
+    """The plug-in that made it; None for what is ours."""
+    return of.origin if isinstance(of, plugins.PluginModel | plugins.PluginRecipe) else None
+
+
+def seeds(recipe: Recipe) -> int:
+    """Walk-forwards it takes to tell its models from their seeds."""
+    return _behind(recipe).seeds
+
+
+def tolerance(model: Model) -> float:
+    """How far an answer may lie from what the same bundle answered on another machine; 0.0: not at all."""
+    return _behind(model).tolerance
+
+
+def distributions(of: Model | Recipe) -> tuple[str, ...]:
+    """What has to be installed to fit or load it, besides us."""
+    made_by = origin(of)
+    return (_behind(of).library, *((made_by.distribution,) if made_by else ()))
+
+
+def plugin_code(of: Model | Recipe) -> dict[str, str]:
+    """Digest of the source of each plug-in it takes, by name: a version does not tell of every change."""
+    made_by = origin(of)
+    return {made_by.name: plugins.code_digest(made_by.name)} if made_by else {}
+
+
+def _behind(of: Model | Recipe) -> Implementation:
+    made_by = origin(of)
+    return implementation(of.model_type, made_by.name if made_by else None)
+
+
+def _of_plugin(found: plugins.Installed) -> Implementation:
+    plugin = found.plugin
+
+    def recipe(params: Mapping[str, Any], costs: Costs) -> Recipe:
+        return found.recipe(plugin.params.parse(params, kind=found.origin.name), costs)
+
+    return Implementation(
+        recipe=recipe,
+        load=found.load,
+        library=plugin.library,
+        extra=None,
+        seeds=plugin.seeds,
+        tolerance=plugin.tolerance,
+        space=plugin.params.search_space,
+    )
 
 
 def _xgboost(params: Mapping[str, Any], costs: Costs) -> Recipe:

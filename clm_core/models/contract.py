@@ -63,6 +63,20 @@ class TrainedOn(BaseModel):
             )
 
 
+class PluginOrigin(BaseModel):
+    """A plug-in, and the distribution it comes from."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    distribution: str
+    """Name in lower case, with hyphens."""
+    version: str
+
+    def __str__(self) -> str:
+        return f"the plug-in {self.name} of {self.distribution} {self.version}"
+
+
 class ModelCard(BaseModel):
     """What a bundle says about its model (`model.json`): enough to load it and to fit it again."""
 
@@ -70,6 +84,8 @@ class ModelCard(BaseModel):
 
     schema_version: Literal[1] = 1
     model_type: ModelType
+    plugin: PluginOrigin | None = None
+    """Who fitted and loads it; None unless the type is OTHER."""
     params: dict[str, Any]
     """`Recipe.describe()`: every training parameter with its effective value."""
     trained_on: TrainedOn

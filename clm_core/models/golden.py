@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from clm_core.domain.errors import BundleCorrupt, PreflightFailed
 from clm_core.market.bars import FIELDS, Bars, Floats
-from clm_core.models.catalog import implementation
+from clm_core.models import catalog
 from clm_core.models.contract import Model, TrainedOn
 
 FILE = "golden.json"
@@ -73,7 +73,7 @@ def preflight(model: Model, folder: Path) -> None:
     bars = golden.bars(model.trained_on)
     positions, forecast = model.positions(bars), model.forecast(bars)
     recorded = np.array(golden.forecast, dtype=np.float64)
-    tolerance = implementation(model.model_type).tolerance
+    tolerance = catalog.tolerance(model)
     differs = ~(_same(positions, golden.positions, tolerance) & _same(forecast, recorded, tolerance))
     if differs.any():
         raise PreflightFailed(

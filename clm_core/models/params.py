@@ -54,8 +54,11 @@ class TrainingParams(BaseModel):
     model_type: ClassVar[ModelType]
 
     @classmethod
-    def parse(cls, params: Mapping[str, Any]) -> Self:
+    def parse(cls, params: Mapping[str, Any], kind: str | None = None) -> Self:
         """
+        Args:
+            kind: what is to be trained, for people; None: the model type says it.
+
         Raises:
             InvalidTrainingParams: a parameter is unknown or out of range.
         """
@@ -64,7 +67,7 @@ class TrainingParams(BaseModel):
         except ValidationError as error:
             problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
             raise InvalidTrainingParams(
-                f"{cls.model_type.value} cannot be trained with these parameters: {problems}. "
+                f"{kind or cls.model_type.value} cannot be trained with these parameters: {problems}. "
                 f"Valid parameters: {', '.join(cls.model_fields)}"
             ) from error
 

@@ -57,14 +57,16 @@ class Fitted:
 
 
 def recipe_of(kind: str, params: Mapping[str, Any]) -> Recipe:
-    return recipe(ModelType(kind), params, Costs())
+    if kind in list(ModelType):
+        return recipe(ModelType(kind), params, Costs())
+    return recipe(ModelType.OTHER, params, Costs(), plugin=kind)
 
 
 class ModelContract:
     """Inherit from it in a class that pytest collects, and say which models are to be tried."""
 
     cases: ClassVar[Mapping[str, Mapping[str, Any]]]
-    """By kind of model: training parameters with which it is fitted on 3,000 bars within seconds."""
+    """By model type, or name of a plug-in: training parameters to fit it with on 3,000 bars, in seconds."""
     without_forecast: ClassVar[frozenset[str]] = frozenset()
     """Kinds that only take positions."""
 

@@ -12,8 +12,9 @@ from clm_core import retraining
 from clm_core.domain.actors import Actor
 from clm_core.domain.errors import AlreadyExists, CLMError, NotFound
 from clm_core.domain.jobs import RetrainRequest, model_id
+from clm_core.domain.kinds import Kind
 from clm_core.domain.triggers import Answer, Delivery, Message, Receipt, TriggerRequest
-from clm_core.domain.vocabulary import ModelType, Role
+from clm_core.domain.vocabulary import Role
 from clm_core.ledger import triggers
 from clm_core.market.validation import normalise_symbol
 from clm_core.services import Services
@@ -88,9 +89,9 @@ def _answers(services: Services, connection: Connection, message: Message) -> li
 def _requests(services: Services, message: Message) -> Iterator[TriggerRequest]:
     """One for each model that the message concerns."""
     data, source = parse(message.body), f"inbox/{message.source}"
-    for model_type in data.model_types or _known_on(services, data):
+    for kind in data.kinds or _known_on(services, data):
         yield TriggerRequest(
-            training=_training(services, model_type, data, source),
+            training=_training(services, kind, data, source),
             actor=Actor(name=source, role=Role.OPERATOR),
             source=source,
             key=f"{source}/cause/{data.cause}" if data.cause else f"{source}/{message.message_id}",
@@ -98,9 +99,9 @@ def _requests(services: Services, message: Message) -> Iterator[TriggerRequest]:
         )
 
 
-def _known_on(services: Services, data: Data) -> list[ModelType]:
+def _known_on(services: Services, data: Data) -> list[Kind]:
     symbol = normalise_symbol(data.symbol)
-    found = services.ledger.triggers.model_types(symbol, data.timeframe)
+    found = services.ledger.triggers.kinds(symbol, data.timeframe)
     if not found:
         raise NotFound(
             f"no model of {symbol} {data.timeframe} has a version: name the model types it concerns"
@@ -108,15 +109,16 @@ def _known_on(services: Services, data: Data) -> list[ModelType]:
     return found
 
 
-def _training(services: Services, model_type: ModelType, data: Data, source: str) -> RetrainRequest:
+def _training(services: Services, kind: Kind, data: Data, source: str) -> RetrainRequest:
     """What the event says; where it says nothing, as the version that serves was trained."""
-    name = model_id(model_type, normalise_symbol(data.symbol), data.timeframe)
+    name = model_id(kind, normalise_symbol(data.symbol), data.timeframe)
     served = services.ledger.promotions.champion(name)
     before = None if served is None else services.ledger.version(name, served).training_job_id
     as_before = {} if before is None else services.ledger.job(before).model_dump(include=_RECIPE)
     said = data.model_dump(include=_RECIPE | {"symbol", "timeframe"}, exclude_none=True)
     return RetrainRequest(
-        model_type=model_type,
+        model_type=kind.model_type,
+        plugin=kind.plugin,
         trigger_reason=REASON_OF[type(data)],
         requested_by=data.requested_by if isinstance(data, TrainingRequested) else source,
         seed=data.seed if isinstance(data, TrainingRequested) else 0,

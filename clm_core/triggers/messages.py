@@ -12,9 +12,18 @@ from collections.abc import Sequence
 from enum import StrEnum
 from typing import Any, Literal, Never
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    AwareDatetime,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from clm_core.domain.errors import InvalidMessage
+from clm_core.domain.kinds import Kind, PluginName, name_plugin
 from clm_core.domain.triggers import Line, Observation
 from clm_core.domain.vocabulary import ModelType, TriggerReason
 
@@ -50,10 +59,14 @@ class _Data(_Strict):
 
 class _OfModel(_Data):
     model_type: ModelType
+    plugin: PluginName | None = None
+    """Which plug-in, where the type is OTHER."""
+
+    _plugin = model_validator(mode="after")(name_plugin)
 
     @property
-    def model_types(self) -> tuple[ModelType, ...] | None:
-        return (self.model_type,)
+    def kinds(self) -> tuple[Kind, ...]:
+        return (Kind(self.model_type, self.plugin),)
 
 
 class DriftDetected(_OfModel):
@@ -101,10 +114,25 @@ class RegimeChanged(_Data):
     """The market behaves differently from before."""
 
     model_types: tuple[ModelType, ...] | None = Field(default=None, min_length=1)
-    """Whom it concerns; None: every model with a version on this market."""
+    """Whom it concerns; None, and no plug-ins either: every model with a version on this market."""
+    plugins: tuple[PluginName, ...] | None = Field(default=None, min_length=1)
+    """Whom it concerns of the plug-ins."""
     previous: Line | None = None
     current: Line
     """Name of the regime: `high_volatility`."""
+
+    @field_validator("model_types")
+    @classmethod
+    def _no_other(cls, types: tuple[ModelType, ...] | None) -> tuple[ModelType, ...] | None:
+        if types is not None and ModelType.OTHER in types:
+            raise ValueError("an OTHER is a plug-in's: name it in plugins")
+        return types
+
+    @property
+    def kinds(self) -> tuple[Kind, ...]:
+        """Empty: every model with a version on this market."""
+        plugins = (Kind(ModelType.OTHER, plugin) for plugin in self.plugins or ())
+        return (*map(Kind, self.model_types or ()), *plugins)
 
     @property
     def observed(self) -> Observation:

@@ -1,6 +1,5 @@
 """Deployments as a real Prefect server knows them."""
 
-import re
 import subprocess
 import sys
 import time
@@ -13,7 +12,7 @@ import httpx
 import pytest
 import yaml
 
-from clm_core.domain.errors import MissingExtra, ModelError
+from clm_core.domain.errors import MissingExtra, ModelError, PluginMissing
 from clm_core.domain.universe import Market
 from clm_core.domain.vocabulary import ModelType
 from clm_core.settings import Settings
@@ -183,13 +182,26 @@ def test_schedules_are_anchored_in_the_past_and_spread_over_the_interval() -> No
 
 
 @pytest.mark.parametrize(
-    ("model_types", "error"),
-    [((ModelType.OTHER,), ModelError), ((ModelType.NHITS,), (ModelError, MissingExtra))],
-    ids=["no such implementation", "library not installed"],
+    ("kinds", "error"),
+    [
+        ({"plugins": ("lasso",), "model_types": ()}, PluginMissing),
+        ({"model_types": (ModelType.NHITS,)}, (ModelError, MissingExtra)),
+    ],
+    ids=["lasso", "nhits"],
 )
 def test_a_universe_that_cannot_be_trained_here_is_refused(
-    model_types: tuple[ModelType, ...], error: type[Exception], tmp_path: Path
+    kinds: dict[str, Any],
+    error: type[Exception],
+    tmp_path: Path,
+    request: pytest.FixtureRequest,
 ) -> None:
-    universe = (Market(symbol="BTCUSD", model_types=model_types),)
-    with pytest.raises(error, match=re.escape(model_types[0].value)):
+    universe = (Market(symbol="BTCUSD", **kinds),)
+    with pytest.raises(error, match=request.node.callspec.id):
         wanted(Settings(home=tmp_path, universe=universe))
+
+
+def test_a_plug_in_of_the_universe_is_retrained_on_schedule(tmp_path: Path) -> None:
+    universe = (Market(symbol="BTCUSD", model_types=(), plugins=("ridge",)),)
+    [ridge, *_] = wanted(Settings(home=tmp_path, universe=universe))
+    assert (ridge.name, ridge.every) == ("ridge_btcusd_1h", timedelta(hours=168))
+    assert ridge.scheduled_parameters["request"]["plugin"] == "ridge"

@@ -142,7 +142,7 @@ def test_a_tampered_bundle_is_refused_by_name_before_anything_is_parsed(
         raise AssertionError("parsed before it was verified")
 
     monkeypatch.setattr(bundles.ModelCard, "model_validate_json", parsed)
-    monkeypatch.setattr(bundles, "implementation", parsed)
+    monkeypatch.setattr(bundles.catalog, "load", parsed)
     tamper(folder)
     with pytest.raises(BundleCorrupt, match=finding):
         load_bundle(folder)

@@ -97,7 +97,7 @@ def serve(clm: Services, request: RetrainRequest) -> ModelVersion:
     """As if it had been trained and promoted."""
     job = retraining.open_job(clm, request)
     version = ModelVersion(
-        **job.model_dump(include={"model_type", "symbol", "timeframe", "seed"}),
+        **job.model_dump(include={"model_type", "plugin", "symbol", "timeframe", "seed"}),
         model_id=job.model_id,
         version="v20260301_120000",
         status=ModelStatus.CANDIDATE,
@@ -142,6 +142,24 @@ def test_a_retrain_that_an_event_speaks_for_is_like_that_of_the_version_that_ser
     assert answer.request.training.dataset_span_days == 60
 
 
+def test_a_change_of_the_market_concerns_each_plug_in_on_it(clm: Services) -> None:
+    ours, theirs = (
+        RetrainRequest(**kind, symbol="EURUSD", dataset_span_days=60, requested_by="tests")
+        for kind in ({"model_type": "lightgbm"}, {"model_type": "other", "plugin": "ridge"})
+    )
+    for request in (ours, theirs):
+        serve(clm, request)
+    deliver(clm, "all", "market.regime_changed", symbol="EURUSD", current="calm")
+    deliver(clm, "one", "market.regime_changed", symbol="EURUSD", current="wild", plugins=["ridge"])
+    answers = answer_all(clm)
+    assert [answer.model_id for answer in answers] == [
+        "lightgbm_eurusd_1h",
+        "ridge_eurusd_1h",
+        "ridge_eurusd_1h",
+    ]
+    assert {answer.request.training.plugin for answer in answers[1:]} == {"ridge"}
+
+
 @pytest.mark.parametrize(
     ("event", "data", "error"),
     [
@@ -149,7 +167,7 @@ def test_a_retrain_that_an_event_speaks_for_is_like_that_of_the_version_that_ser
         ("model.drift_detected", DRIFT | {"symbol": "DOGEUSD"}, "there is no series DOGEUSD"),
         ("model.drift_detected", DRIFT | {"symbol": "../etc"}, "etc"),
         ("model.drift_detected", DRIFT | {"training_params": {"max_dpeth": 5}}, "max_dpeth"),
-        ("model.drift_detected", DRIFT | {"model_type": "other"}, "has no implementation"),
+        ("model.drift_detected", DRIFT | {"model_type": "other"}, "an OTHER is a plug-in's: name it"),
         ("market.regime_changed", {"symbol": "EURUSD", "current": "calm"}, "no model of EURUSD 1h has a"),
     ],
     ids=["no event of ours", "no such market", "no market at all", "bad parameter", "bad type", "nobody's"],
