@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 READY_WITHIN_SECONDS = 60.0
 PAGE = 200
 """Most that Prefect lists at once."""
+EVENTS = 50
+"""Most events that it does."""
 
 
 @contextlib.contextmanager
@@ -175,6 +178,15 @@ class Runs:
                 runs[UUID(found["id"])] = _run(found["state"])
         return runs
 
+    def failed_actions(self, since: datetime) -> dict[str, str]:
+        """Why automations could not do what they are for, the newest reason of each, by its name."""
+        wanted = {
+            "event": {"name": ["prefect.automation.action.failed"]},
+            "occurred": {"since": since.isoformat()},
+        }
+        newest_first = self._post("/events/filter", {"filter": wanted, "limit": EVENTS})["events"]
+        return {_automation(event): str(event["payload"]["reason"]) for event in reversed(newest_first)}
+
     def _post(self, path: str, wanted: Mapping[str, Any]) -> Any:
         return self.client.post(path, json=wanted).raise_for_status().json()
 
@@ -197,6 +209,13 @@ def prefect_runs(home: Path) -> Iterator[Runs]:
         raise ServerUnavailable(f"Prefect did not do what it was asked: {error}") from error
 
 
+def knows_prefect(home: Path) -> bool:
+    """Whether there is a Prefect server to ask: one this process knows as its API, or that of `clm up`."""
+    from prefect.settings import PREFECT_API_URL
+
+    return bool(PREFECT_API_URL.value()) or running(home) is not None
+
+
 def _known_api(home: Path) -> tuple[str, str]:
     """Address, and name and password."""
     from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL
@@ -206,6 +225,10 @@ def _known_api(home: Path) -> tuple[str, str]:
     if stack := running(home):
         return stack.prefect_api_url, prefect_auth(home)
     raise ServerUnavailable("no Prefect server is known: start `clm up`, or set PREFECT_API_URL")
+
+
+def _automation(event: Mapping[str, Any]) -> str:
+    return str(event["resource"]["prefect.resource.name"])
 
 
 def _run(state: Mapping[str, Any]) -> Run:

@@ -5,7 +5,7 @@ says which failed, and an alert says so once until it works again.
 """
 
 from collections.abc import Callable, Iterable
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from functools import partial
 from typing import TypeVar
@@ -22,6 +22,7 @@ from clm_core.domain.versions import ModelVersion
 from clm_core.domain.vocabulary import ModelStatus
 from clm_core.ledger.audit import anchor_folder
 from clm_core.ledger.tables import storable
+from clm_core.runner import knows_prefect, prefect_runs
 from clm_core.services import Services
 from clm_core.settings import OnExpiry
 from clm_core.triggers.drain import answer_all, start_pending
@@ -38,6 +39,8 @@ class Part(StrEnum):
     """Forced promotions whose time is over are asked about, or rolled back."""
     VERIFY = "verify"
     """What MLflow would serve is compared with what was registered."""
+    AUTOMATIONS = "automations"
+    """Actions of Prefect's automations that failed are alerted: Prefect itself tells nobody."""
     AUDIT = "audit"
     """The newest entry is written down outside the database."""
     DELIVER = "deliver"
@@ -70,13 +73,16 @@ class UpkeepReport(BaseModel):
         return tuple(report.part for report in self.parts if report.problems)
 
 
+REMEMBERED = timedelta(hours=1)
+"""An automation is well again when none of its actions has failed for so long."""
+MEND = "Mend its action on the page Automations of the Prefect UI: what it should have started was not."
 Step = tuple[str, Callable[[], Iterable[str]]]
 """Whom or what it is about, and what to do: says what was done."""
 R = TypeVar("R")
 
 
 def run(services: Services) -> UpkeepReport:
-    """Sweep, drain, reconcile, guard, verify, anchor, and at last tell everybody what came of it."""
+    """Every part in turn, and at last tell everybody what came of it."""
     parts = [_run_part(services, part, steps) for part, steps in PARTS.items()]
     deliveries, problem = _attempt("events and alerts", partial(deliver, services))
     told = deliveries or []
@@ -199,6 +205,26 @@ def _verify_version(services: Services, version: ModelVersion) -> list[str]:
     return []
 
 
+def _automations(services: Services) -> Iterable[Step]:
+    yield "automations", partial(_alert_failed_actions, services)
+
+
+def _alert_failed_actions(services: Services) -> list[str]:
+    now, kind = services.clock(), AlertKind.AUTOMATION_FAILING
+    if not knows_prefect(services.settings.home):
+        return []
+    with prefect_runs(services.settings.home) as prefect:
+        failed = prefect.failed_actions(now - REMEMBERED)
+    for alert in services.alerts.lasting(kind):
+        if alert.subject not in failed:
+            services.alerts.end(kind, alert.subject, now)
+    told = [
+        services.alerts.record(Alert(kind=kind, subject=name, message=f"{reason} {MEND}", at=now))
+        for name, reason in failed.items()
+    ]
+    return [f"{name}: {reason}" for (name, reason), new in zip(failed.items(), told, strict=True) if new]
+
+
 def _anchor(services: Services) -> Iterable[Step]:
     yield "audit", partial(_anchor_newest, services)
 
@@ -221,5 +247,6 @@ PARTS = {
     Part.RECONCILE: _reconcile,
     Part.GUARD: _guard,
     Part.VERIFY: _verify,
+    Part.AUTOMATIONS: _automations,
     Part.AUDIT: _anchor,
 }

@@ -9,7 +9,7 @@ from tasks.upkeep import keep_up
 
 @flow(name="upkeep")
 def upkeep() -> UpkeepReport:
-    """Sweep, drain, reconcile, guard, verify, anchor, deliver; fails if a part did, after all were tried."""
+    """Put right what went wrong and tell of the rest; fails if a part did, after all were tried."""
     report = keep_up()
     if report.failed:
         raise UpkeepIncomplete("\n".join(problem for part in report.parts for problem in part.problems))

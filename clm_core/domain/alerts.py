@@ -24,6 +24,8 @@ class AlertKind(StrEnum):
     """A message that came in could not be understood, or asks for what cannot be trained."""
     AUDIT_BROKEN = "audit_broken"
     """The audit is not as it was written."""
+    AUTOMATION_FAILING = "automation_failing"
+    """An automation of Prefect could not do what it is for: a run that it should start does not exist."""
     UPKEEP_FAILING = "upkeep_failing"
     """A part of the upkeep could not do its work."""
 

@@ -1,11 +1,14 @@
 """One pass finds what went wrong, puts right what it may, and says the rest once."""
 
 import json
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from uuid import uuid4
 
+import httpx
 import pytest
 from jobs import end_all_jobs
 from prefect.settings import PREFECT_API_URL, temporary_settings
@@ -272,3 +275,60 @@ def test_a_message_is_answered_and_a_job_that_cannot_be_started_is_said_to_wait(
     assert [said.split(" as job ")[0] for said in done] == ["lightgbm_eurusd_1h: accepted"]
     _, problems = about("1 jobs wait to be started", report, Part.DRAIN)
     assert len(problems) == 1
+
+
+def test_an_automation_that_cannot_start_its_run_is_alerted_until_it_can(
+    services: Services, prefect_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = f"start what is not there {uuid4()}"
+    with httpx.Client(base_url=prefect_url) as prefect:
+        prefect.post("/automations/", json=start_a_missing_deployment(name)).raise_for_status()
+        prefect.post("/events", json=[an_event("tests.happened")]).raise_for_status()
+        wait_until(lambda: failed_actions(prefect, name), "the action has not failed")
+    with temporary_settings({PREFECT_API_URL: prefect_url}):
+        first, again = upkeep.run(services), upkeep.run(services)
+        [said] = about(name, first, Part.AUTOMATIONS)[0]
+        assert said.startswith(f"{name}: ")
+        assert about(name, again, Part.AUTOMATIONS) == ([], [])
+        [alert] = alerted(services, name)
+        assert "Mend its action" in alert.message
+        assert alert.ended_at is None
+        later = replace(services, clock=lambda: services.clock() + timedelta(hours=2))
+        upkeep.run(later)
+    assert alerted(services, name)[0].ended_at is not None
+
+
+def start_a_missing_deployment(name: str) -> dict[str, object]:
+    return {
+        "name": name,
+        "trigger": {
+            "type": "event",
+            "posture": "Reactive",
+            "expect": ["tests.happened"],
+            "threshold": 1,
+            "within": 0,
+        },
+        "actions": [{"type": "run-deployment", "source": "inferred", "parameters": None}],
+    }
+
+
+def an_event(name: str) -> dict[str, object]:
+    return {
+        "id": str(uuid4()),
+        "event": name,
+        "occurred": datetime.now(UTC).isoformat(),
+        "resource": {"prefect.resource.id": "tests.thing"},
+    }
+
+
+def failed_actions(prefect: httpx.Client, name: str) -> bool:
+    wanted = {"event": {"name": ["prefect.automation.action.failed"]}}
+    found = prefect.post("/events/filter", json={"filter": wanted}).json()["events"]
+    return any(event["resource"]["prefect.resource.name"] == name for event in found)
+
+
+def wait_until(is_so: Callable[[], bool], otherwise: str) -> None:
+    deadline = time.monotonic() + 60
+    while not is_so():
+        assert time.monotonic() < deadline, otherwise
+        time.sleep(0.2)
