@@ -124,7 +124,7 @@ def _forget_removed(services: Services, receivers: Set[str]) -> None:
 
 
 def _subscriber(subscriber: Subscriber) -> Receiver[OutgoingEvent]:
-    name = f"subscriber {_shown(subscriber.url)}"
+    name = f"subscriber {_shown(subscriber.url.get_secret_value())}"
     return Receiver(name, EVENTS, lambda event: _to_subscriber(subscriber, event))
 
 
@@ -148,7 +148,7 @@ def _to_subscriber(subscriber: Subscriber, event: OutgoingEvent) -> None:
         "webhook-timestamp": str(int(now.timestamp())),
         "webhook-signature": signature,
     }
-    _post(subscriber.url, body, headers)
+    _post(subscriber.url.get_secret_value(), body, headers)
 
 
 def _to_prefect(api: str, event: OutgoingEvent) -> None:
@@ -197,9 +197,9 @@ def _post(url: str, body: str, headers: dict[str, str]) -> None:
 
 
 def _shown(url: str) -> str:
-    """Without user, password and query, which may be secrets."""
+    """Without user, password, path and query, which may be secrets."""
     parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path} {_fingerprint(url)}"
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]} {_fingerprint(url)}"
 
 
 def _fingerprint(url: str) -> str:

@@ -66,6 +66,12 @@ def _with_scheme(url: SecretStr) -> SecretStr:
     return url
 
 
+def _of_http(url: SecretStr) -> SecretStr:
+    if not re.match(r"https?://[^/]", url.get_secret_value()):
+        raise ValueError("must look like https://host/path")
+    return url
+
+
 class TrainingSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -85,7 +91,8 @@ class AlertSettings(BaseModel):
 class Subscriber(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    url: str = Field(pattern=r"^https?://[^/]")
+    url: Annotated[SecretStr, AfterValidator(_of_http)]
+    """`https://host/path`; shown nowhere, for many a service is opened by nothing but its path."""
     secret: WebhookSecret
     """What its deliveries are signed with."""
 

@@ -5,76 +5,23 @@ import os
 import re
 import shutil
 import signal
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
+from installations import Installation, wait_until
 
 from clm_core import stack
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
 
-CLM = Path(sys.executable).with_name("clm")
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 NOT_UP = 3
-
-
-class Installation:
-    """A home of its own with the commands on it."""
-
-    def __init__(self, home: Path) -> None:
-        self.home = home
-        mine = {
-            name: value for name, value in os.environ.items() if not name.startswith(("CLM_", "PREFECT_"))
-        }
-        self.environment = mine | {"CLM_HOME": str(home)}
-
-    def clm(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [CLM, *arguments],
-            env=self.environment,
-            capture_output=True,
-            text=True,
-            timeout=200,
-            check=False,
-        )
-
-    @property
-    def state(self) -> stack.StackState:
-        found = stack.running(self.home)
-        assert found is not None
-        return found
-
-    def prefect(self, method: str, path: str, body: Any = None) -> Any:
-        user, _, password = stack.prefect_auth(self.home).partition(":")
-        url = f"{self.state.prefect_api_url}{path}"
-        answer = httpx.request(method, url, json=body, auth=(user, password), timeout=20)
-        return answer.raise_for_status().json()
-
-    def processes(self) -> list[int]:
-        """Of this home, whoever started them; found by their environment."""
-        mark = f"CLM_HOME={self.home}\0".encode()
-        found = []
-        for folder in Path("/proc").glob("[0-9]*"):
-            try:
-                if mark in (folder / "environ").read_bytes():
-                    found.append(int(folder.name))
-            except OSError:
-                continue
-        return found
-
-
-def wait_until(done: Callable[[], bool], seconds: float = 60.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not done():
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
+ENDLESS = {"rounds": 10_000, "learning_rate": 1e-6, "early_stopping_rounds": 10_000, "max_depth": 12}
 
 
 @pytest.fixture(scope="module")
@@ -211,6 +158,34 @@ def test_the_run_shows_its_progress_and_the_champion_beside_the_challenger(
 def artifacts(up: Installation, run: dict[str, Any]) -> dict[str, dict[str, Any]]:
     wanted = {"flow_runs": {"id": {"any_": [run["id"]]}}}
     return {each["key"]: each for each in up.prefect("POST", "/artifacts/filter", wanted)}
+
+
+def test_a_run_that_is_cancelled_ends_its_training_too(up: Installation) -> None:
+    deployment = up.prefect("GET", "/deployments/name/retrain/on-demand")
+    request = {"model_type": "xgboost", "symbol": "BTCUSD", "training_params": ENDLESS}
+    body = {"parameters": {"request": request}}
+    run = up.prefect("POST", f"/deployments/{deployment['id']}/create_flow_run", body)
+    wait_until(lambda: trainings(up) != [], seconds=120)
+    cancelling = {"state": {"type": "CANCELLING", "name": "Cancelling"}}
+    up.prefect("POST", f"/flow_runs/{run['id']}/set_state", cancelling)
+
+    def has_ended() -> bool:
+        return bool(up.prefect("GET", f"/flow_runs/{run['id']}")["state_type"] == "CANCELLED")
+
+    wait_until(has_ended, seconds=90)
+    wait_until(lambda: trainings(up) == [], seconds=10)
+    [job] = json.loads(up.clm("jobs", "--model-id", "xgboost_btcusd_1h", "--json").stdout)
+    assert job["status"] in {"failed", "in_progress"}  # in progress until its lease has run out
+
+
+def trainings(up: Installation) -> list[int]:
+    """Processes that train for this home."""
+    found = []
+    for process in up.processes():
+        with suppress(OSError):
+            if b"clm_core.training" in Path(f"/proc/{process}/cmdline").read_bytes():
+                found.append(process)
+    return found
 
 
 def test_a_server_that_is_killed_comes_back_and_is_reported(up: Installation) -> None:

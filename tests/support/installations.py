@@ -1,0 +1,67 @@
+"""Homes of their own, with the commands on them."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from clm_core import stack
+
+CLM = Path(sys.executable).with_name("clm")
+
+
+class Installation:
+    """One home."""
+
+    def __init__(self, home: Path, **variables: str) -> None:
+        self.home = home
+        mine = {
+            name: value for name, value in os.environ.items() if not name.startswith(("CLM_", "PREFECT_"))
+        }
+        self.environment = mine | {"CLM_HOME": str(home)} | variables
+
+    def clm(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [CLM, *arguments],
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=200,
+            check=False,
+        )
+
+    @property
+    def state(self) -> stack.StackState:
+        found = stack.running(self.home)
+        assert found is not None
+        return found
+
+    def prefect(self, method: str, path: str, body: Any = None) -> Any:
+        user, _, password = stack.prefect_auth(self.home).partition(":")
+        url = f"{self.state.prefect_api_url}{path}"
+        answer = httpx.request(method, url, json=body, auth=(user, password), timeout=20)
+        return answer.raise_for_status().json()
+
+    def processes(self) -> list[int]:
+        """Of this home, whoever started them; found by their environment."""
+        mark = f"CLM_HOME={self.home}\0".encode()
+        found = []
+        for folder in Path("/proc").glob("[0-9]*"):
+            try:
+                if mark in (folder / "environ").read_bytes():
+                    found.append(int(folder.name))
+            except OSError:
+                continue
+        return found
+
+
+def wait_until(done: Callable[[], bool], seconds: float = 60.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not done():
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
