@@ -64,7 +64,8 @@ class Expected:
     line: list[int] = field(default_factory=list)
     """What a rollback goes back through, the champion last unless it was lost."""
     audited: list[str] = field(default_factory=list)
-    intent: tuple[str, int, bool] | None = None
+    intent: tuple[str, int, datetime | None] | None = None
+    """Kind, version, and until when it is forced: from when it was asked for, whenever a crash is mended."""
     drift: bool = False
     expires: datetime | None = None
     gone: set[int] = field(default_factory=set)
@@ -134,7 +135,7 @@ class Expected:
             self.adopt()
         elif self.champion in self.gone:
             self.alias = None
-            self.commit("loss", None, False)
+            self.commit("loss", None, None)
         else:
             self.alias = self.champion
             self.strike(Fault.AFTER_RESTORE)
@@ -143,10 +144,10 @@ class Expected:
     def adopt(self) -> None:
         if self.alias is None:
             raise Refusal("PromotionRefused")
-        forced = self.overruled(self.alias, PROMOTABLE | SERVED, force=True)
+        until = self.overruled(self.alias, PROMOTABLE | SERVED, force=True)
         self.strike(Fault.AFTER_PREVIOUS)
         self.strike(Fault.AFTER_TAGS)
-        self.commit("adoption", self.alias, forced)
+        self.commit("adoption", self.alias, until)
 
     def restored(self) -> None:
         if self.drift:
@@ -157,7 +158,8 @@ class Expected:
         if saw == "another":
             raise Refusal("ConflictError")
 
-    def overruled(self, version: int, allowed: set[str], force: bool) -> bool:
+    def overruled(self, version: int, allowed: set[str], force: bool) -> datetime | None:
+        """Until when, if a rule is."""
         if version == self.champion:
             raise Refusal("PromotionRefused")
         refused = self.status[version] not in allowed or version == 4
@@ -165,29 +167,29 @@ class Expected:
             raise Refusal("PromotionRefused")
         if version in self.gone:
             raise Refusal("RegistryUnavailable")
-        return refused
+        return self.now + timedelta(days=7) if refused else None
 
-    def carry_out(self, kind: str, to: int, forced: bool) -> None:
-        self.intent = (kind, to, forced)
+    def carry_out(self, kind: str, to: int, until: datetime | None) -> None:
+        self.intent = (kind, to, until)
         self.strike(Fault.AFTER_INTENT)
         self.alias = to
         self.strike(Fault.AFTER_ALIAS)
-        self.finish(kind, to, forced)
+        self.finish(kind, to, until)
 
-    def finish(self, kind: str, to: int, forced: bool) -> None:
+    def finish(self, kind: str, to: int, until: datetime | None) -> None:
         for point in (Fault.AFTER_PREVIOUS, Fault.AFTER_TAGS, Fault.IN_COMMIT):
             self.strike(point)
-        self.commit(kind, to, forced)
+        self.commit(kind, to, until)
         self.strike(Fault.AFTER_COMMIT)
 
-    def commit(self, kind: str, to: int | None, forced: bool) -> None:
+    def commit(self, kind: str, to: int | None, until: datetime | None) -> None:
         self.intent, self.drift = None, False
         self.status = ["retired" if status == "production" else status for status in self.status]
         self.committed.append((kind, to))
         words = {"loss": "production_lost", "adoption": "drift_adopted", "rollback": "rollback_committed"}
-        promoted = "forced_promotion" if forced else "promotion_committed"
+        promoted = "forced_promotion" if until else "promotion_committed"
         self.audited.append(words.get(kind, promoted))
-        self.expires = self.now + timedelta(days=7) if forced else None
+        self.expires = until
         if to is None:
             self.line.pop()
             return
