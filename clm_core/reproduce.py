@@ -11,6 +11,7 @@ from clm_core.market.bars import Bars, Floats
 from clm_core.models import catalog
 from clm_core.models.bundle import card_of, load_bundle, read_card
 from clm_core.models.contract import Model, ModelCard
+from clm_core.models.ensemble import readable, with_members_of
 from clm_core.retraining import code_version, fetch_bars
 from clm_core.services import Services
 
@@ -67,7 +68,9 @@ def reproduce(services: Services, version: ModelVersion) -> Reproduction:
     job = services.ledger.job(version.training_job_id)
     bars = fetch_bars(services, job)
     stored, card = _stored(services, version)
-    recipe = catalog.recipe(job.model_type, job.training_params, services.settings.costs, job.plugin)
+    asked = catalog.recipe(job.model_type, job.training_params, services.settings.costs, job.plugin)
+    # the members of an ensemble are kept: each of them is a version to be reproduced itself
+    recipe = with_members_of(asked, stored)
     again = recipe.fit(bars, job.seed, lambda done: services.announce("Training again", done))
     differences = [
         *_differences({"data": version.data_hash}, {"data": bars.content_hash}),
@@ -99,7 +102,7 @@ def _facts(card: ModelCard) -> dict[str, object]:
     libraries = {f"library {name}": number for name, number in card.libraries.items()}
     libraries.pop("library continuous-learning-manager")
     return {
-        **{f"parameter {name}": value for name, value in card.params.items()},
+        **{f"parameter {name}": value for name, value in readable(card.model_type, card.params).items()},
         "seed": card.trained_on.seed,
         **libraries,
     }

@@ -29,12 +29,14 @@ from clm_core.domain.evaluations import Decision, EvaluationResult, Verdict
 from clm_core.domain.jobs import Lease, RetrainRequest, TrainingJob
 from clm_core.domain.versions import ModelVersion
 from clm_core.domain.vocabulary import JobStatus, ModelStatus
+from clm_core.ensembles import fetch_members, resolved
 from clm_core.faults import Fault, strike
 from clm_core.judging import case_of, count_trials_of
 from clm_core.ledger.leases import heartbeat
 from clm_core.market.bars import Bars, Floats
 from clm_core.models import catalog
 from clm_core.models.bundle import read_card
+from clm_core.models.ensemble import readable
 from clm_core.promotion import gate
 from clm_core.services import Services
 from clm_core.training import Order, Trained
@@ -93,14 +95,12 @@ def new_job(services: Services, request: RetrainRequest) -> TrainingJob:
     Raises:
         InvalidTrainingParams: a parameter is unknown or out of range.
         UnknownSeries: no source has these bars.
+        NotFound: a member of an ensemble does not exist.
     """
     catalog.recipe(request.model_type, request.training_params, services.settings.costs, request.plugin)
     known = services.market.bars(request.symbol, request.timeframe)
-    asked = request.model_dump() | {
-        "symbol": known.symbol,
-        "timeframe": known.timeframe.value,
-        "data_snapshot": known.content_hash,
-    }
+    named = request.model_copy(update={"symbol": known.symbol, "timeframe": known.timeframe.value})
+    asked = resolved(services, named).model_dump() | {"data_snapshot": known.content_hash}
     return TrainingJob(id=uuid.uuid4(), created_at=services.clock(), **asked)
 
 
@@ -181,6 +181,7 @@ def train(services: Services, job: TrainingJob, bars: Bars) -> Trained:
     if not _resumed(services, job, key):
         folder.mkdir(parents=True, exist_ok=True)
         (folder / KEY).write_text(key)
+        fetch_members(services, order.recipe(), folder / training.MEMBERS)
         settings = services.settings.training
         if settings.apart:
             training.train_apart(order, bars, folder, services.announce, settings.limit_seconds)
@@ -206,8 +207,9 @@ def register(
 def _stored(services: Services, lease: Lease, job: TrainingJob, bars: Bars, trained: Trained) -> ModelVersion:
     """In MLflow, then in the ledger."""
     now = services.clock()
+    shown = readable(job.model_type, trained.params)
     placed = services.registry.register(
-        job, trained.bundle, trained.bundle_digest, bars, trained.params, trained.train_metrics, now
+        job, trained.bundle, trained.bundle_digest, bars, shown, trained.train_metrics, now
     )
     _strike(services, Fault.VERSION_STORED)
     version = ModelVersion(
@@ -318,7 +320,7 @@ def explain(
         verdict=verdict,
         costs=settings.costs,
         execution=settings.execution,
-        params=trained.params,
+        params=readable(job.model_type, trained.params),
         importances=trained.importances,
         data_facts=_data_facts(bars),
         folds=trained.out_of_sample[tested.judged].folds,

@@ -2,7 +2,7 @@
 
 A folder holds what goes in and what comes out, as JSON, numpy arrays and a bundle:
 
-order.json  bars.npz                            what is to be trained, on what
+order.json  bars.npz  members/                  what is to be trained, on what; of an ensemble, the members
 bundle/  out_of_sample.npz  trained.json        the results; the last of them is written last
 
 `order_key` names the results by all that they depend on, so that a retrain which failed later on finds them.
@@ -42,6 +42,7 @@ from clm_core.market.timeframes import Calendar, Timeframe
 from clm_core.models import catalog
 from clm_core.models.bundle import installed_libraries, save_bundle, verify_bundle
 from clm_core.models.contract import Recipe
+from clm_core.models.ensemble import with_members
 
 Announce = Callable[[str, float], None]
 """Told the name of the step under way and its finished share, 0..1; may be called from any thread."""
@@ -54,6 +55,8 @@ ORDER, BARS, BUNDLE, OUT_OF_SAMPLE, RESULTS = (
     "trained.json",
 )
 LOG = "training.log"
+MEMBERS = "members"
+"""Where the bundles of an ensemble's members lie before it is trained."""
 PAUSE_SECONDS = 0.1
 """No line for every tree."""
 LOG_TAIL = 2000
@@ -114,7 +117,8 @@ def train(order: Order, bars: Bars, folder: Path, announce: Announce) -> None:
     """
     recipe, share = order.recipe(), order.plan.folds / (order.plan.folds + 2)
     walks = [_walk(order, recipe, bars, number, share, announce) for number in range(order.seeds)]
-    model = recipe.fit(bars, order.seed, lambda done: announce("Final fit", share + done * (1 - share) / 2))
+    serving = with_members(recipe, folder / MEMBERS)
+    model = serving.fit(bars, order.seed, lambda done: announce("Final fit", share + done * (1 - share) / 2))
     announce("Looking for leaks", (1 + share) / 2)
     sentinel.examine(recipe, model, bars, order.seed)
     digest = save_bundle(model, recipe, folder / BUNDLE, bars)

@@ -392,6 +392,8 @@ def _outcome_json(outcome: "Outcome") -> dict[str, Any]:
 
 
 def _facts_table(version: "ModelVersion", lineage: "Lineage") -> Table:
+    from clm_core.models.ensemble import readable
+
     table = Table(
         show_header=False,
         box=SIMPLE_HEAVY,
@@ -407,13 +409,28 @@ def _facts_table(version: "ModelVersion", lineage: "Lineage") -> Table:
         ("trained on", f"{version.symbol} {version.timeframe}, hash {version.data_hash}"),
         ("of the series", f"hash {lineage.data_snapshot}"),
         ("seed", str(version.seed)),
-        ("parameters", _pairs(version.params)),
+        ("parameters", _pairs(readable(version.model_type, version.params))),
+        *(("member", member) for member in _members(version)),
         ("code", version.code_version),
         ("libraries", _pairs(version.environment)),
         ("bundle digest", version.bundle_digest),
     ):
         table.add_row(name, value)
     return table
+
+
+def _members(version: "ModelVersion") -> list[str]:
+    """Of an ensemble: each version with its weight, and what it was asked for as."""
+    if version.model_type is not ModelType.ENSEMBLE:
+        return []
+    from clm_core.models.ensemble import EnsembleParams, Member
+
+    measured = version.train_metrics
+    return [
+        f"{each.name}, weight {measured[f'weight.{each.model_id}.{each.version}']:.3f}, was {each.asked}"
+        for each in EnsembleParams.parse(version.params).members
+        if isinstance(each, Member)
+    ]
 
 
 def _pairs(values: Mapping[str, Any]) -> str:

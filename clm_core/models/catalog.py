@@ -108,29 +108,39 @@ def origin(of: Model | Recipe) -> PluginOrigin | None:
 
 def seeds(recipe: Recipe) -> int:
     """Walk-forwards it takes to tell its models from their seeds."""
-    return _behind(recipe).seeds
+    return max(found.seeds for found in _behind(recipe))
 
 
 def tolerance(model: Model) -> float:
     """How far an answer may lie from what the same bundle answered on another machine; 0.0: not at all."""
-    return _behind(model).tolerance
+    return max(found.tolerance for found in _behind(model))
 
 
 def distributions(of: Model | Recipe) -> tuple[str, ...]:
     """What has to be installed to fit or load it, besides us."""
-    made_by = origin(of)
-    return (_behind(of).library, *((made_by.distribution,) if made_by else ()))
+    brought = [made_by.distribution for part in _parts(of) if (made_by := origin(part))]
+    return tuple(dict.fromkeys([*(found.library for found in _behind(of)), *brought]))
 
 
 def plugin_code(of: Model | Recipe) -> dict[str, str]:
     """Digest of the source of each plug-in it takes, by name: a version does not tell of every change."""
-    made_by = origin(of)
-    return {made_by.name: plugins.code_digest(made_by.name)} if made_by else {}
+    names = [made_by.name for part in _parts(of) if (made_by := origin(part))]
+    return {name: plugins.code_digest(name) for name in names}
 
 
-def _behind(of: Model | Recipe) -> Implementation:
-    made_by = origin(of)
-    return implementation(of.model_type, made_by.name if made_by else None)
+def _parts(of: Model | Recipe) -> tuple[Model | Recipe, ...]:
+    """Itself, and the members of an ensemble."""
+    from clm_core.models.ensemble import EnsembleModel, EnsembleRecipe
+
+    return (of, *of.parts) if isinstance(of, EnsembleModel | EnsembleRecipe) else (of,)
+
+
+def _behind(of: Model | Recipe) -> list[Implementation]:
+    """What made it, and its members."""
+    return [
+        implementation(part.model_type, made_by.name if (made_by := origin(part)) else None)
+        for part in _parts(of)
+    ]
 
 
 def _of_plugin(found: plugins.Installed) -> Implementation:
@@ -204,6 +214,18 @@ def _load_policy(folder: Path, card: ModelCard) -> Model:
     return load(folder, card)
 
 
+def _ensemble(params: Mapping[str, Any], costs: Costs) -> Recipe:
+    from clm_core.models.ensemble import EnsembleParams, EnsembleRecipe
+
+    return EnsembleRecipe.of(EnsembleParams.parse(params), costs)
+
+
+def _load_ensemble(folder: Path, card: ModelCard) -> Model:
+    from clm_core.models.ensemble import load
+
+    return load(folder, card)
+
+
 def _load_trees(folder: Path, card: ModelCard) -> Model:
     from clm_core.models.boosting import load
 
@@ -219,4 +241,5 @@ IMPLEMENTATIONS: dict[ModelType, Implementation] = {
     ModelType.RL_V3: Implementation(
         _rl_v3, _load_policy, "stable_baselines3", "rl", seeds=5, tolerance=1e-5, space=_rl_v3_space
     ),
+    ModelType.ENSEMBLE: Implementation(_ensemble, _load_ensemble, "scipy", extra=None),
 }

@@ -14,7 +14,8 @@ from clm_core.domain.errors import AlreadyExists, CLMError, NotFound
 from clm_core.domain.jobs import RetrainRequest, model_id
 from clm_core.domain.kinds import Kind
 from clm_core.domain.triggers import Answer, Delivery, Message, Receipt, TriggerRequest
-from clm_core.domain.vocabulary import Role
+from clm_core.domain.versions import ModelVersion
+from clm_core.domain.vocabulary import ModelType, Role
 from clm_core.ledger import triggers
 from clm_core.market.validation import normalise_symbol
 from clm_core.services import Services
@@ -110,11 +111,14 @@ def _known_on(services: Services, data: Data) -> list[Kind]:
 
 
 def _training(services: Services, kind: Kind, data: Data, source: str) -> RetrainRequest:
-    """What the event says; where it says nothing, as the version that serves was trained."""
+    """What the event says; where it says nothing, as the version that serves was trained.
+
+    Nobody can guess the members of an ensemble: where none serves, they are those of the newest one.
+    """
     name = model_id(kind, normalise_symbol(data.symbol), data.timeframe)
-    served = services.ledger.promotions.champion(name)
-    before = None if served is None else services.ledger.version(name, served).training_job_id
-    as_before = {} if before is None else services.ledger.job(before).model_dump(include=_RECIPE)
+    before = _model_for(services, kind, name)
+    job = None if before is None else services.ledger.job(before.training_job_id)
+    as_before = {} if job is None else job.model_dump(include=_RECIPE)
     said = data.model_dump(include=_RECIPE | {"symbol", "timeframe"}, exclude_none=True)
     return RetrainRequest(
         model_type=kind.model_type,
@@ -124,3 +128,11 @@ def _training(services: Services, kind: Kind, data: Data, source: str) -> Retrai
         seed=data.seed if isinstance(data, TrainingRequested) else 0,
         **(as_before | said),
     )
+
+
+def _model_for(services: Services, kind: Kind, name: str) -> ModelVersion | None:
+    served = services.ledger.promotions.champion(name)
+    if served is not None:
+        return services.ledger.version(name, served)
+    newest = services.ledger.versions(model_id=name, limit=1)
+    return newest[0] if newest and kind.model_type is ModelType.ENSEMBLE else None

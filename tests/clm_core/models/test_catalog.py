@@ -17,7 +17,7 @@ A_WHOLE_NUMBER = {
 }
 
 
-@pytest.mark.parametrize("model_type", list(catalog.IMPLEMENTATIONS))
+@pytest.mark.parametrize("model_type", A_WHOLE_NUMBER)
 def test_a_recipe_is_of_the_type_that_was_asked_for(model_type: ModelType):
     name = A_WHOLE_NUMBER[model_type]
     assert recipe(model_type, {name: "7"}, Costs()).model_type is model_type
@@ -50,7 +50,7 @@ def tried(tuned: Tuned) -> list[object]:
     return list(tuned.values.choices)
 
 
-@pytest.mark.parametrize("model_type", list(catalog.IMPLEMENTATIONS))
+@pytest.mark.parametrize("model_type", A_WHOLE_NUMBER)
 def test_what_a_tuning_tries_can_be_trained_and_the_default_is_among_it(model_type: ModelType):
     for name, tuned in catalog.search_space(model_type).items():
         for value in tried(tuned):

@@ -1,7 +1,24 @@
 """What every model promises. A new model joins by adding one line to `CASES`."""
 
+from typing import Any
+
 from clm_core.domain.vocabulary import ModelType
 from clm_core.testing.contract import ModelContract
+
+
+def member(model_type: ModelType) -> dict[str, Any]:
+    """As a job would have resolved it."""
+    model_id, label = f"{model_type}_btcusd_1h", "v20251204_143022"
+    return {
+        "asked": f"{model_id}@production",
+        "model_id": model_id,
+        "version": label,
+        "model_type": model_type.value,
+        "plugin": None,
+        "params": {"rounds": 20, "horizon": 6, "threshold": 0.01},
+        "bundle_digest": "b" * 64,
+    }
+
 
 CASES = {
     ModelType.XGBOOST: {"rounds": 40, "horizon": 6, "threshold": 0.01},
@@ -9,6 +26,11 @@ CASES = {
     # without costs, for one that has hardly learnt would rather not trade at all
     ModelType.RL_V2: {"bars_played": 6_000, "checks": 2, "fee_bps": 0, "slippage_bps": 0},
     ModelType.RL_V3: {"bars_played": 20_000, "checks": 4, "fee_bps": 0, "slippage_bps": 0},
+    ModelType.ENSEMBLE: {
+        "combine": "stack",
+        "folds": 2,
+        "members": [member(ModelType.XGBOOST), member(ModelType.LIGHTGBM)],
+    },
 }
 
 

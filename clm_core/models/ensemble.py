@@ -1,0 +1,445 @@
+"""Ensembles: versions of other models, whose positions are added up by weight.
+
+The weights are at least 0 and sum to 1; or all are 0, where no member deserves any:
+
+- `vote`: as given, or in proportion to the members' out-of-fold Sharpe ratios, one below 0 counting as 0.
+- `stack`: of all such weights, those whose mix of the members' returns has the highest out-of-fold Sharpe
+  ratio: the regression of 1 on the returns without an intercept (Britten-Jones 1999, Journal of Finance 54)
+  by non-negative least squares (Lawson & Hanson 1974), with a ridge, for members are much alike.
+
+Out of fold means: within the bars given, every member's recipe is fitted anew on older bars and speaks on the
+bars after them. So a fold of a walk-forward, which is given older bars only, has fitted members and weights
+on nothing else, and what is judged is the recipe: these kinds, with these parameters, combined in this way.
+
+What serves in the end are the very members: `holding` makes a recipe whose model has their bundles in its
+own, whatever becomes of these versions later. Its weights come from all out-of-fold positions.
+"""
+
+import math
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal, Self
+
+import numpy as np
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    model_validator,
+)
+
+from clm_core.domain.costs import Costs
+from clm_core.domain.errors import BundleCorrupt, InvalidTrainingParams, NotEnoughBars
+from clm_core.domain.kinds import PluginName, name_plugin
+from clm_core.domain.vocabulary import ModelType
+from clm_core.market.bars import Bars, Floats
+from clm_core.models import catalog
+from clm_core.models.bundle import load_bundle, save_bundle
+from clm_core.models.contract import Model, ModelCard, Progress, Recipe, TrainedOn
+from clm_core.models.params import TrainingParams, split_commas
+
+FILE = "ensemble.json"
+FIRST_FRACTION = 0.4
+"""Share of the bars before the first that is out of fold, as in a walk-forward."""
+
+Reference = Annotated[str, StringConstraints(pattern=r"^[a-z0-9_]+@[a-z0-9_]+$", max_length=200)]
+"""A version as somebody names it: `xgboost_btcusd_1h@v20251204_143022`, `xgboost_btcusd_1h@production`."""
+
+
+class Member(BaseModel):
+    """The very version that a reference named when the job was opened, and all it takes to fit it anew."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    asked: Reference
+    """What it was asked for as."""
+    model_id: str
+    version: str
+    model_type: ModelType
+    plugin: PluginName | None = None
+    params: dict[str, Any]
+    """Every training parameter with its effective value."""
+    bundle_digest: str
+
+    _plugin = model_validator(mode="after")(name_plugin)
+
+    @model_validator(mode="after")
+    def _not_nested(self) -> Self:
+        if self.model_type is ModelType.ENSEMBLE:
+            raise ValueError(f"{self.name} is an ensemble itself: name its members instead")
+        return self
+
+    @property
+    def name(self) -> str:
+        return f"{self.model_id}@{self.version}"
+
+
+class EnsembleParams(TrainingParams):
+    model_type: ClassVar[ModelType] = ModelType.ENSEMBLE
+
+    members: Annotated[tuple[Reference | Member, ...], BeforeValidator(split_commas)] = Field(
+        min_length=2, max_length=20
+    )
+    """Versions of this market (as text: separated by commas), each `MODEL@LABEL` or `MODEL@production`."""
+    combine: Literal["vote", "stack"] = "vote"
+    """How their positions become one."""
+    weights: Annotated[tuple[float, ...] | None, BeforeValidator(split_commas)] = None
+    """For a vote: one a member, in their order; None: by what they earned out of fold."""
+    folds: int = Field(default=3, ge=2, le=20)
+    """How often each member is fitted to find the weights, inside every training; 2..20."""
+    ridge: float = Field(default=0.1, ge=0, le=100)
+    """For stacking: added to each member's mean squared return, as a share of it; 0..100."""
+    allow_failed: bool = False
+    """Whether versions that failed their gate may be members."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        names = [each if isinstance(each, str) else each.name for each in self.members]
+        if len(set(names)) < len(names):
+            raise ValueError("a version is named twice: give it more weight instead")
+        if self.weights is not None:
+            self._check(self.weights)
+        return self
+
+    def _check(self, weights: tuple[float, ...]) -> None:
+        if self.combine != "vote":
+            raise ValueError("stacking finds the weights itself: leave them out, or combine by vote")
+        if len(weights) != len(self.members):
+            raise ValueError(f"{len(weights)} weights for {len(self.members)} members")
+        if min(weights) < 0 or sum(weights) == 0:
+            raise ValueError("weights are at least 0, and not all of them 0")
+
+
+def readable(model_type: ModelType, params: Mapping[str, Any]) -> dict[str, Any]:
+    """Training parameters of any kind for people: members by their names."""
+    shown = dict(params)
+    if model_type is ModelType.ENSEMBLE:
+        members = EnsembleParams.parse(params).members
+        shown["members"] = ", ".join(each if isinstance(each, str) else each.name for each in members)
+    return shown
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """A member's model, with the files of its bundle."""
+
+    name: str
+    digest: str
+    model: Model = field(repr=False)
+    files: Mapping[str, bytes] = field(repr=False)
+
+    @classmethod
+    def read(cls, name: str, bundle: Path, digest: str) -> "Part":
+        """
+        Raises:
+            BundleCorrupt: it is not the bundle of that digest.
+        """
+        model = load_bundle(bundle, digest)
+        return cls(name, digest, model, {path.name: path.read_bytes() for path in bundle.iterdir()})
+
+
+@dataclass(frozen=True)
+class EnsembleRecipe:
+    params: EnsembleParams
+    costs: Costs
+    parts: tuple[Recipe, ...]
+    """The members' own; none while the members are not resolved."""
+    held: tuple[Part, ...] = ()
+    """What is to serve instead of members fitted anew."""
+
+    @classmethod
+    def of(cls, params: EnsembleParams, costs: Costs) -> "EnsembleRecipe":
+        members = [each for each in params.members if isinstance(each, Member)]
+        if len(members) < len(params.members):
+            return cls(params, costs, ())
+        parts = (catalog.recipe(each.model_type, each.params, costs, each.plugin) for each in members)
+        return cls(params, costs, tuple(parts))
+
+    @property
+    def model_type(self) -> ModelType:
+        return ModelType.ENSEMBLE
+
+    @property
+    def members(self) -> tuple[Member, ...]:
+        return tuple(each for each in self.params.members if isinstance(each, Member))
+
+    def describe(self) -> dict[str, Any]:
+        return self.params.model_dump(mode="json")
+
+    def holding(self, parts: Sequence[Part]) -> "EnsembleRecipe":
+        return replace(self, held=tuple(parts))
+
+    def fit(self, bars: Bars, seed: int, progress: Progress | None = None) -> "EnsembleModel":
+        """Measures of itself: weights, and Sharpe ratios out of fold (annualised, after costs), by member."""
+        if not self.parts:
+            raise InvalidTrainingParams(
+                "the members are not resolved: a job does so when it is opened, ask for one with clm retrain"
+            )
+        rounds = (not self.held) + (self.params.folds if self._is_fitted else 0)
+        report = _Report(progress, len(self.parts) * rounds)
+        parts = self.held or self._fitted(bars, seed, report)
+        self._require_older(parts, bars)
+        metrics, weights = dict[str, float](), np.asarray(self.params.weights or ())
+        if self._is_fitted:
+            returns = self._out_of_fold(bars, seed, report)
+            ratios = sharpe_ratios(returns) * math.sqrt(bars.periods_per_year)
+            metrics = _named("out_of_fold_sharpe", parts, ratios)
+            by_stacking = self.params.combine == "stack"
+            weights = stacked(returns, self.params.ridge) if by_stacking else np.maximum(ratios, 0.0)
+        shares = _shares(weights)
+        report.end()
+        metrics |= _named("weight", parts, shares)
+        return EnsembleModel(parts, tuple(shares.tolist()), TrainedOn.of(bars, seed), metrics)
+
+    @property
+    def _is_fitted(self) -> bool:
+        return self.params.weights is None
+
+    def _fitted(self, bars: Bars, seed: int, report: "_Report") -> tuple[Part, ...]:
+        return tuple(
+            _kept(member.name, part.fit(bars, seed, report.next()), part, bars)
+            for member, part in zip(self.members, self.parts, strict=True)
+        )
+
+    def _out_of_fold(self, bars: Bars, seed: int, report: "_Report") -> Floats:
+        """Each member's net return of every bar out of fold, shape (n_rows, n_members)."""
+        first = int(len(bars) * FIRST_FRACTION)
+        edges = np.linspace(first, len(bars), self.params.folds + 1).astype(int).tolist()
+        positions = np.zeros((len(bars), len(self.parts)))
+        for start, stop in pairwise(edges):
+            for column, part in enumerate(self.parts):
+                model = part.fit(bars[:start], seed, report.next())
+                positions[start:stop, column] = model.positions(bars[:stop])[start:stop]
+        return net_returns(bars[first:], positions[first:], self.costs)
+
+    def _require_older(self, parts: Sequence[Part], bars: Bars) -> None:
+        for part in parts:
+            part.model.trained_on.require_same_series(bars)
+            if part.model.trained_on.end > bars.end.to_pydatetime():
+                raise NotEnoughBars(
+                    f"{part.name} was trained on bars up to {part.model.trained_on.end:%Y-%m-%d %H:%M}, "
+                    "after the last of these: bring the series up to date, or choose an older version"
+                )
+
+
+@dataclass(frozen=True, eq=False)
+class EnsembleModel:
+    """Members as they serve, each with its share in the position."""
+
+    held: tuple[Part, ...]
+    weights: tuple[float, ...]
+    trained_on: TrainedOn
+    """What the weights were fitted on; every member has been trained on its own bars."""
+    train_metrics: dict[str, float]
+    learning_curve: tuple[float, ...] = ()
+
+    @property
+    def model_type(self) -> ModelType:
+        return ModelType.ENSEMBLE
+
+    @property
+    def parts(self) -> tuple[Model, ...]:
+        return tuple(part.model for part in self.held)
+
+    def positions(self, bars: Bars) -> Floats:
+        self.trained_on.require_same_series(bars)
+        total = np.zeros(len(bars))
+        for weight, model in zip(self.weights, self.parts, strict=True):
+            total += weight * model.positions(bars)
+        # shares may add up to a last bit more than 1
+        return np.clip(total, -1.0, 1.0)
+
+    def forecast(self, bars: Bars) -> Floats:
+        """Weighted mean of the forecasts that there are of a bar; NaN where there are none of any weight."""
+        self.trained_on.require_same_series(bars)
+        total, known = np.zeros(len(bars)), np.zeros(len(bars))
+        for weight, model in zip(self.weights, self.parts, strict=True):
+            answers = model.forecast(bars)
+            given = ~np.isnan(answers)
+            total[given] += weight * answers[given]
+            known[given] += weight
+        mean = np.full(len(bars), np.nan)
+        np.divide(total, known, out=mean, where=known > 0)
+        return np.asarray(np.clip(mean, 0.0, 1.0))
+
+    def importances(self) -> dict[str, float]:
+        """By weight, of the members that have any."""
+        summed = dict[str, float]()
+        for weight, model in zip(self.weights, self.parts, strict=True):
+            for name, share in model.importances().items():
+                summed[name] = summed.get(name, 0.0) + weight * share
+        total = sum(summed.values())
+        return {name: share / total for name, share in summed.items() if share > 0}
+
+    def save(self, folder: Path) -> None:
+        """Members' files lie beside each other, each begins with its member's number."""
+        for number, part in enumerate(self.held):
+            for name, content in part.files.items():
+                (folder / f"member{number}.{name}").write_bytes(content)
+        stored = Stored(
+            weights=list(self.weights),
+            members=[StoredMember(name=part.name, bundle_digest=part.digest) for part in self.held],
+        )
+        (folder / FILE).write_text(stored.model_dump_json())
+
+
+class StoredMember(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    name: str
+    bundle_digest: str
+
+
+class Stored(BaseModel):
+    """Weights and members of an ensemble: a file in its bundle."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+    weights: list[Annotated[float, Field(ge=0, le=1)]] = Field(min_length=2)
+    members: list[StoredMember]
+
+    @model_validator(mode="after")
+    def _one_weight_a_member(self) -> Self:
+        if len(self.weights) != len(self.members):
+            raise ValueError(f"{len(self.weights)} weights for {len(self.members)} members")
+        return self
+
+
+def with_members(recipe: Recipe, folder: Path) -> Recipe:
+    """An ensemble's recipe with the members whose bundles lie in numbered folders; any other one as it is.
+
+    Raises:
+        BundleCorrupt: a bundle is not the one that was registered.
+    """
+    if not isinstance(recipe, EnsembleRecipe):
+        return recipe
+    return recipe.holding(
+        [
+            Part.read(member.name, folder / str(number), member.bundle_digest)
+            for number, member in enumerate(recipe.members)
+        ]
+    )
+
+
+def with_members_of(recipe: Recipe, model: Model) -> Recipe:
+    """An ensemble's recipe with the members that the model holds; any other one as it is."""
+    if isinstance(recipe, EnsembleRecipe) and isinstance(model, EnsembleModel):
+        return recipe.holding(model.held)
+    return recipe
+
+
+def load(folder: Path, card: ModelCard) -> EnsembleModel:
+    """The ensemble of a verified bundle; its members' bundles are verified once more, each by its digest."""
+    try:
+        stored = Stored.model_validate_json((folder / FILE).read_bytes())
+    except ValidationError as error:
+        raise BundleCorrupt(f"{FILE} holds no ensemble: train the model again") from error
+    held = tuple(_unpacked(folder, number, member) for number, member in enumerate(stored.members))
+    return EnsembleModel(held, tuple(stored.weights), card.trained_on, card.train_metrics)
+
+
+def net_returns(bars: Bars, positions: Floats, costs: Costs) -> Floats:
+    """What each member would have earned a bar, as a fraction, starting flat.
+
+    A position of bar t is traded at the open of t + 1 and earns what the price moves until the open of t + 2,
+    less fee and slippage of what is traded. So the last two bars have no return.
+
+    Args:
+        positions: shape (n_bars, n_members).
+
+    Returns:
+        Shape (n_bars - 2, n_members).
+    """
+    moved = bars.open[2:] / bars.open[1:-1] - 1.0
+    traded = np.abs(np.diff(positions, axis=0, prepend=0.0))
+    rate = (costs.fee_bps + costs.slippage_bps) / 10_000
+    return np.asarray(positions[:-2] * moved[:, None] - traded[:-2] * rate)
+
+
+def sharpe_ratios(returns: Floats) -> Floats:
+    """Mean over standard deviation of each column, per bar; 0.0 for one that never varies."""
+    deviations = returns.std(axis=0)
+    ratios = np.zeros(returns.shape[1])
+    np.divide(returns.mean(axis=0), deviations, out=ratios, where=deviations > 0)
+    return ratios
+
+
+def stacked(returns: Floats, ridge: float) -> Floats:
+    """Weights >= 0, up to a factor, of the mix of columns with the highest ratio of mean to root mean square.
+
+    All 0 where no mix has earned anything. The ridge is a share of each column's own mean square: a member
+    that never traded gets no weight.
+
+    Args:
+        returns: shape (n_rows, n_members).
+    """
+    from scipy.optimize import nnls
+
+    rows = len(returns)
+    sizes = np.sqrt((returns**2).mean(axis=0))
+    traded = np.flatnonzero(sizes > 0)
+    weights = np.zeros(returns.shape[1])
+    if not len(traded):
+        return weights
+    scaled = returns[:, traded] / sizes[traded]
+    penalised = np.vstack([scaled, math.sqrt(ridge * rows) * np.eye(len(traded))])
+    found, _ = nnls(penalised, np.concatenate([np.ones(rows), np.zeros(len(traded))]))
+    weights[traded] = found / sizes[traded]
+    return weights
+
+
+class _Report:
+    """Adds up the progress of fits that follow one another."""
+
+    def __init__(self, progress: Progress | None, fits: int) -> None:
+        self._progress = progress
+        self._fits = fits
+        self._begun = 0
+
+    def next(self) -> Progress:
+        number = self._begun
+        self._begun += 1
+
+        def report(done: float) -> None:
+            # the last word is said once the weights are known
+            if self._progress is not None:
+                self._progress(min((number + done) / self._fits, 0.999))
+
+        return report
+
+    def end(self) -> None:
+        if self._progress is not None:
+            self._progress(1.0)
+
+
+def _kept(name: str, model: Model, recipe: Recipe, bars: Bars) -> Part:
+    with tempfile.TemporaryDirectory(prefix="clm-") as folder:
+        bundle = Path(folder, "bundle")
+        digest = save_bundle(model, recipe, bundle, bars)
+        return Part(name, digest, model, {path.name: path.read_bytes() for path in bundle.iterdir()})
+
+
+def _unpacked(folder: Path, number: int, member: StoredMember) -> Part:
+    with tempfile.TemporaryDirectory(prefix="clm-") as empty:
+        for path in folder.glob(f"member{number}.*"):
+            Path(empty, path.name.removeprefix(f"member{number}.")).write_bytes(path.read_bytes())
+        return Part.read(member.name, Path(empty), member.bundle_digest)
+
+
+def _shares(weights: Floats) -> Floats:
+    total = weights.sum()
+    return weights / total if total > 0 else np.zeros(len(weights))
+
+
+def _named(what: str, parts: Sequence[Part], values: Floats) -> dict[str, float]:
+    """By member; MLflow allows no @ in the name of a measure."""
+    return {
+        f"{what}.{part.name.replace('@', '.')}": float(value)
+        for part, value in zip(parts, values, strict=True)
+    }
