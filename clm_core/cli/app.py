@@ -427,7 +427,8 @@ def _members(version: "ModelVersion") -> list[str]:
 
     measured = version.train_metrics
     return [
-        f"{each.name}, weight {measured[f'weight.{each.model_id}.{each.version}']:.3f}, was {each.asked}"
+        f"{each.name}, weight {measured[f'weight.{each.model_id}.{each.version}']:.3f}"
+        + (f", asked for as {each.asked}" if each.asked != each.name else "")
         for each in EnsembleParams.parse(version.params).members
         if isinstance(each, Member)
     ]

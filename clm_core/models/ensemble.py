@@ -16,6 +16,7 @@ own, whatever becomes of these versions later. Its weights come from all out-of-
 """
 
 import math
+import re
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -25,11 +26,11 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
     Field,
-    StringConstraints,
     ValidationError,
     model_validator,
 )
@@ -48,7 +49,14 @@ FILE = "ensemble.json"
 FIRST_FRACTION = 0.4
 """Share of the bars before the first that is out of fold, as in a walk-forward."""
 
-Reference = Annotated[str, StringConstraints(pattern=r"^[a-z0-9_]+@[a-z0-9_]+$", max_length=200)]
+
+def _version_name(text: str) -> str:
+    if not re.fullmatch(r"[a-z0-9_]{1,150}@[a-z0-9_]{1,50}", text):
+        raise ValueError(f"{text!r} names no version: write MODEL@LABEL, or MODEL@production")
+    return text
+
+
+Reference = Annotated[str, AfterValidator(_version_name)]
 """A version as somebody names it: `xgboost_btcusd_1h@v20251204_143022`, `xgboost_btcusd_1h@production`."""
 
 
@@ -80,10 +88,25 @@ class Member(BaseModel):
         return f"{self.model_id}@{self.version}"
 
 
+def _parsed(members: object) -> object:
+    """Each as what it is: a union would tell all that is wrong with it, taken as either."""
+    listed = split_commas(members)
+    return [_member(each) for each in listed] if isinstance(listed, list | tuple) else listed
+
+
+def _member(each: object) -> Member | str:
+    match each:
+        case Member():
+            return each
+        case str():
+            return _version_name(each)
+    return Member.model_validate(each)
+
+
 class EnsembleParams(TrainingParams):
     model_type: ClassVar[ModelType] = ModelType.ENSEMBLE
 
-    members: Annotated[tuple[Reference | Member, ...], BeforeValidator(split_commas)] = Field(
+    members: Annotated[tuple[Member | str, ...], BeforeValidator(_parsed)] = Field(
         min_length=2, max_length=20
     )
     """Versions of this market (as text: separated by commas), each `MODEL@LABEL` or `MODEL@production`."""

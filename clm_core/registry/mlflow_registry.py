@@ -23,7 +23,7 @@ from clm_core.domain.versions import version_label
 from clm_core.domain.vocabulary import ModelStatus
 from clm_core.faults import Fault, strike
 from clm_core.market.bars import Bars, Floats
-from clm_core.models.bundle import load_bundle, verify_bundle
+from clm_core.models.bundle import load_bundle, read_card, verify_bundle
 from clm_core.models.contract import Model
 from clm_core.registry import integrity
 
@@ -371,7 +371,7 @@ class MLflowRegistry:
                 "timeframe": bars.timeframe.value,
                 "calendar": bars.calendar.value,
             },
-            pip_requirements=[_own_requirement()],
+            pip_requirements=_requirements(bundle),
         )
         uri: str = stored.model_uri
         return uri
@@ -469,7 +469,6 @@ def _dataset(bars: Bars) -> Any:
     return DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])
 
 
-def _own_requirement() -> str:
-    from importlib.metadata import version
-
-    return f"continuous-learning-manager=={version('continuous-learning-manager')}"
+def _requirements(bundle: Path) -> list[str]:
+    """What the model was fitted with, plug-ins included."""
+    return [f"{name}=={number}" for name, number in read_card(bundle).libraries.items()]

@@ -1,0 +1,300 @@
+"""Weights by hand and by search; members that are only as much of a model as an ensemble asks for."""
+
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from clm_core.domain.costs import Costs
+from clm_core.domain.errors import BundleCorrupt, InvalidTrainingParams, NotEnoughBars
+from clm_core.domain.vocabulary import ModelType
+from clm_core.market.bars import Bars, Floats
+from clm_core.market.timeframes import Calendar, Timeframe
+from clm_core.models import catalog
+from clm_core.models.bundle import load_bundle, read_card, save_bundle
+from clm_core.models.contract import Progress, TrainedOn
+from clm_core.models.ensemble import (
+    EnsembleModel,
+    EnsembleParams,
+    EnsembleRecipe,
+    Member,
+    Part,
+    net_returns,
+    readable,
+    sharpe_ratios,
+    stacked,
+)
+
+FREE = Costs(fee_bps=0, slippage_bps=0)
+NAMES = ("xgboost_btcusd_1h@v1", "lightgbm_btcusd_1h@v2")
+
+
+def waves(n: int = 600) -> Bars:
+    """A price that swings with a period of 40 bars: what rises goes on rising for a while."""
+    price = 100 * np.exp(0.05 * np.sin(np.arange(n) * 2 * np.pi / 40))
+    start = np.datetime64("2025-01-01", "ns").astype(np.int64)
+    time = start + np.arange(n) * Timeframe.H1.nanoseconds
+    columns = dict.fromkeys(("open", "high", "low", "close"), price)
+    return Bars("BTCUSD", Timeframe.H1, Calendar.ALWAYS, time, **columns, volume=np.ones(n))
+
+
+@dataclass(frozen=True, eq=False)
+class Says:
+    """A model that takes the positions of a rule."""
+
+    rule: Any
+    trained_on: TrainedOn
+    train_metrics: dict[str, float] = field(default_factory=dict)
+    learning_curve: tuple[float, ...] = ()
+    model_type: ModelType = ModelType.XGBOOST
+    forecasts: Any = None
+
+    def positions(self, bars: Bars) -> Floats:
+        return np.asarray(self.rule(bars), dtype=np.float64)
+
+    def forecast(self, bars: Bars) -> Floats:
+        return np.full(len(bars), np.nan) if self.forecasts is None else np.array(self.forecasts)
+
+    def importances(self) -> dict[str, float]:
+        return {}
+
+    def save(self, folder: Path) -> None:
+        (folder / "rule.txt").write_text("")
+
+
+@dataclass(frozen=True)
+class Fits:
+    """`make` gets the training bars and gives the rule."""
+
+    make: Any
+    model_type: ModelType = ModelType.XGBOOST
+
+    def describe(self) -> dict[str, Any]:
+        return {}
+
+    def fit(self, bars: Bars, seed: int, progress: Progress | None = None) -> Says:
+        return Says(self.make(bars), TrainedOn.of(bars, seed))
+
+
+def follower(trained: Bars) -> Any:
+    """Holds the sign of the last bar's move."""
+    return lambda bars: np.sign(np.diff(bars.close, prepend=bars.close[:1]))
+
+
+def rememberer(trained: Bars) -> Any:
+    """Knows the future of every bar it was trained on, and of no other one."""
+    moves = np.sign(np.append(trained.open[2:] / trained.open[1:-1] - 1, [0, 0]))
+    known = dict(zip(trained.time.tolist(), moves.tolist(), strict=True))
+
+    def rule(bars: Bars) -> list[float]:
+        return [known.get(time, (-1.0) ** row) for row, time in enumerate(bars.time.tolist())]
+
+    return rule
+
+
+def sleeper(trained: Bars) -> Any:
+    return lambda bars: np.zeros(len(bars))
+
+
+def contrarian(trained: Bars) -> Any:
+    return lambda bars: -follower(trained)(bars)
+
+
+def ensemble(*makes: Any, costs: Costs = FREE, **params: Any) -> EnsembleRecipe:
+    members = [
+        Member(asked=name, model_id=name.split("@")[0], version=name.split("@")[1], **rest)
+        for name, rest in zip(
+            [f"m{number}_btcusd_1h@v1" for number in range(len(makes))],
+            [{"model_type": "xgboost", "params": {}, "bundle_digest": "0" * 64}] * len(makes),
+            strict=True,
+        )
+    ]
+    asked = EnsembleParams.parse({"members": members, **params})
+    return EnsembleRecipe(asked, costs, tuple(map(Fits, makes)))
+
+
+@pytest.mark.parametrize("combine", ["vote", "stack"])
+def test_weight_goes_to_what_earns_out_of_fold_and_not_to_what_remembers(combine: str) -> None:
+    model = ensemble(rememberer, follower, combine=combine).fit(waves(), seed=0)
+    assert model.weights[1] > 0.9
+    measured = model.train_metrics
+    assert measured["out_of_fold_sharpe.m1_btcusd_1h.v1"] > 10
+    assert measured["weight.m1_btcusd_1h.v1"] == model.weights[1]
+
+
+@pytest.mark.parametrize("combine", ["vote", "stack"])
+def test_where_nothing_earns_anything_nothing_is_held(combine: str) -> None:
+    model = ensemble(contrarian, sleeper, combine=combine).fit(waves(), seed=0)
+    assert model.weights == (0.0, 0.0)
+    assert not model.positions(waves()).any()
+    assert np.isnan(model.forecast(waves())).all()
+
+
+def test_costs_are_part_of_what_a_member_earns() -> None:
+    dear = Costs(fee_bps=500, slippage_bps=0)
+    assert ensemble(follower, sleeper, costs=FREE).fit(waves(), seed=0).weights == (1.0, 0.0)
+    assert ensemble(follower, sleeper, costs=dear).fit(waves(), seed=0).weights == (0.0, 0.0)
+
+
+def test_given_weights_are_shares_of_one_whole_and_nobody_is_fitted_twice() -> None:
+    fitted = []
+
+    def counted(trained: Bars) -> Any:
+        fitted.append(len(trained))
+        return follower(trained)
+
+    model = ensemble(counted, sleeper, weights="1,3").fit(waves(), seed=0)
+    assert model.weights == (0.25, 0.75)
+    assert fitted == [600]
+    assert np.array_equal(model.positions(waves()), 0.25 * follower(waves())(waves()))
+
+
+def test_members_see_no_bar_that_they_are_weighed_on() -> None:
+    seen = []
+
+    def watched(trained: Bars) -> Any:
+        def rule(bars: Bars) -> Floats:
+            seen.append((len(trained), len(bars)))
+            return np.zeros(len(bars))
+
+        return rule
+
+    ensemble(watched, sleeper, folds=3).fit(waves(600), seed=0)
+    # the model itself is asked for its golden rows; then fold by fold
+    assert seen[1:] == [(240, 360), (360, 480), (480, 600)]
+
+
+def test_the_best_mix_of_two_is_that_of_the_tangency_portfolio() -> None:
+    rng = np.random.default_rng(1)
+    covariance = np.array([[1.0, 0.3], [0.3, 2.0]]) * 1e-4
+    means = np.array([0.0010, 0.0015])
+    returns = rng.multivariate_normal(means, covariance, size=200_000)
+    tangency = np.linalg.solve(covariance, means)
+    found = stacked(returns, ridge=0.0)
+    assert found / found.sum() == pytest.approx(tangency / tangency.sum(), abs=0.02)
+
+
+@given(
+    returns=arrays(np.float64, (50, 3), elements=st.floats(-0.125, 0.125)),
+    other=arrays(np.float64, 3, elements=st.floats(0, 1)),
+)
+def test_no_other_weights_have_a_better_ratio(returns: Floats, other: Floats) -> None:
+    def ratio(weights: Floats) -> float:
+        mixed = returns @ weights
+        size = float(np.sqrt(np.mean(mixed**2)))
+        return float(mixed.mean()) / size if size > 1e-9 else 0.0
+
+    assert ratio(stacked(returns, ridge=0.0)) >= ratio(other) - 1e-6
+
+
+def test_a_ridge_draws_twins_together() -> None:
+    rng = np.random.default_rng(2)
+    one = rng.normal(0.001, 0.01, 2_000)
+    returns = np.column_stack([one, one + rng.normal(0, 0.0005, 2_000)])
+    bare, drawn = (stacked(returns, ridge) for ridge in (0.0, 1.0))
+    assert abs(drawn[0] / drawn.sum() - 0.5) < 0.05 < abs(bare[0] / bare.sum() - 0.5)
+
+
+def test_a_return_is_what_follows_the_next_open_less_the_costs_of_getting_there() -> None:
+    bars = waves(5)
+    prices = np.array([100.0, 100.0, 110.0, 99.0, 99.0])
+    bars = Bars(bars.symbol, bars.timeframe, bars.calendar, bars.time, *([prices] * 4), volume=bars.volume)
+    positions = np.array([[1.0, 0.0], [-1.0, 0.5], [0.0, 0.0], [0.0, 0.0], [0.0, 0.0]])
+    found = net_returns(bars, positions, Costs(fee_bps=6, slippage_bps=4))
+    assert found == pytest.approx(
+        np.array([[0.1 - 0.001, 0.0], [0.1 - 0.002, -0.05 - 0.0005], [-0.001, -0.0005]])
+    )
+
+
+def test_a_flat_member_has_a_ratio_of_nothing() -> None:
+    assert sharpe_ratios(np.zeros((5, 2))).tolist() == [0.0, 0.0]
+
+
+def part(name: str, forecasts: list[float], position: float) -> Part:
+    trained = TrainedOn.of(waves(4), 0)
+    model = Says(lambda bars: np.full(len(bars), position), trained, forecasts=forecasts)
+    return Part(name, "0" * 64, model, {})
+
+
+def test_a_forecast_is_the_weighted_mean_of_those_there_are() -> None:
+    nan = float("nan")
+    held = (part("a", [0.2, nan, 0.4, nan], 1.0), part("b", [0.6, 0.6, nan, nan], -1.0))
+    model = EnsembleModel(held, (0.25, 0.75), TrainedOn.of(waves(4), 0), {})
+    assert model.forecast(waves(4)) == pytest.approx([0.5, 0.6, 0.4, nan], nan_ok=True)
+    assert model.positions(waves(4)).tolist() == [-0.5] * 4
+
+
+def test_a_member_that_knows_later_bars_than_the_ensemble_is_refused() -> None:
+    recipe = ensemble(follower, sleeper, weights="1,1")
+    later = Part("m0_btcusd_1h@v1", "0" * 64, Says(sleeper, TrainedOn.of(waves(600), 0)), {})
+    with pytest.raises(NotEnoughBars, match="m0_btcusd_1h@v1 was trained on bars up to 2025-01-25 23:00"):
+        recipe.holding([later, later]).fit(waves(500), seed=0)
+
+
+@pytest.mark.parametrize(
+    ("params", "problem"),
+    [
+        pytest.param({}, "members: Field required", id="none"),
+        pytest.param({"members": "a@b"}, "at least 2 items", id="one"),
+        pytest.param({"members": "a,c@d"}, "'a' names no version: write MODEL@LABEL", id="no label"),
+        pytest.param({"members": "a@b,../c@d"}, "names no version", id="a path"),
+        pytest.param({"members": "a@b,a@b"}, "named twice", id="twice"),
+        pytest.param({"members": "a@b,c@d", "combine": "mix"}, "'vote' or 'stack'", id="no such way"),
+        pytest.param({"members": "a@b,c@d", "weights": "1,2,3"}, "3 weights for 2 members", id="count"),
+        pytest.param({"members": "a@b,c@d", "weights": "1,-2"}, "at least 0", id="negative"),
+        pytest.param({"members": "a@b,c@d", "weights": "0,0"}, "not all of them 0", id="nothing"),
+        pytest.param({"members": "a@b,c@d", "weights": "1,nan"}, "finite number", id="NaN"),
+        pytest.param({"members": "a@b,c@d", "weights": "1,2", "combine": "stack"}, "itself", id="both"),
+    ],
+)
+def test_parameters_are_refused_by_name(params: dict[str, Any], problem: str) -> None:
+    with pytest.raises(InvalidTrainingParams, match=problem):
+        catalog.recipe(ModelType.ENSEMBLE, params, Costs())
+
+
+def test_an_ensemble_of_ensembles_is_refused() -> None:
+    nested = ensemble(follower, sleeper).describe()["members"][0] | {"model_type": "ensemble"}
+    with pytest.raises(InvalidTrainingParams, match="m0_btcusd_1h@v1 is an ensemble itself"):
+        catalog.recipe(ModelType.ENSEMBLE, {"members": [nested, "a@b"]}, Costs())
+
+
+def test_names_alone_cannot_be_fitted() -> None:
+    recipe = catalog.recipe(ModelType.ENSEMBLE, {"members": "a@b,c@d"}, Costs())
+    with pytest.raises(InvalidTrainingParams, match="a job does so when it is opened"):
+        recipe.fit(waves(), seed=0)
+
+
+def test_people_are_shown_the_names_of_the_members() -> None:
+    shown = readable(ModelType.ENSEMBLE, ensemble(follower, sleeper).describe())
+    assert shown["members"] == "m0_btcusd_1h@v1, m1_btcusd_1h@v1"
+    assert readable(ModelType.OTHER, {"members": 3}) == {"members": 3}
+
+
+def test_a_member_of_another_digest_than_the_ensembles_is_refused(bars: Bars, tmp_path: Path) -> None:
+    member = {"model_type": "lightgbm", "params": {"rounds": 3}, "bundle_digest": "0" * 64}
+    parts = [name.split("@") for name in NAMES]
+    members = [
+        {"asked": name, "model_id": model_id, "version": label, **member}
+        for name, (model_id, label) in zip(NAMES, parts, strict=True)
+    ]
+    recipe = catalog.recipe(ModelType.ENSEMBLE, {"members": members, "weights": [1, 1]}, Costs())
+    digest = save_bundle(recipe.fit(bars, seed=0), recipe, tmp_path / "bundle", bars)
+    held = load_bundle(tmp_path / "bundle", digest)
+    assert isinstance(held, EnsembleModel)
+    (tmp_path / "bundle" / "member1.trees.txt").write_text("tree\n")
+    with pytest.raises(BundleCorrupt, match=r"member1\.trees\.txt was changed"):
+        load_bundle(tmp_path / "bundle", digest)
+    with pytest.raises(BundleCorrupt, match=r"trees\.txt was changed"):
+        catalog.load(tmp_path / "bundle", read_card(tmp_path / "bundle"))
+
+
+def test_moments_of_training_are_those_of_the_weights() -> None:
+    model = ensemble(follower, sleeper, weights="1,1").fit(waves(), seed=4)
+    assert model.trained_on.seed == 4
+    assert model.trained_on.end == datetime(2025, 1, 25, 23, tzinfo=UTC)
