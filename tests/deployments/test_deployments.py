@@ -19,7 +19,11 @@ from clm_core.settings import Settings
 from deployments.deployments import FIRST_ANCHOR, Deployment, deploy, prefect_yaml, wanted
 
 ROOT = Path(__file__).parents[2]
-MARKETS = (Market(symbol="BTCUSD"), Market(symbol="EURUSD", dataset_span_days=200))
+TREES = (ModelType.XGBOOST, ModelType.LIGHTGBM)
+MARKETS = (
+    Market(symbol="BTCUSD", model_types=TREES),
+    Market(symbol="EURUSD", model_types=TREES, dataset_span_days=200),
+)
 MODELS = {f"{kind}_{symbol}_1h" for kind in ("xgboost", "lightgbm") for symbol in ("btcusd", "eurusd")}
 
 
