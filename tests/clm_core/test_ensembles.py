@@ -8,6 +8,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from jobs import end_all_jobs
 from typer.testing import CliRunner
 
 from clm_core import retraining
@@ -21,6 +22,7 @@ from clm_core.models.ensemble import EnsembleModel
 from clm_core.reproduce import reproduce
 from clm_core.services import Services
 from clm_core.serving import load
+from clm_core.triggers import drain, inbox
 
 TREES = {"rounds": 3, "threshold": 0.0, "learning_rate": 0.2, "min_child_weight": 1}
 PREDICT = """
@@ -192,6 +194,20 @@ def test_asked_for_again_its_members_are_looked_up_again(quick: Services, ensemb
     forged["members"][0]["bundle_digest"] = "f" * 64
     again = retraining.new_job(quick, asked("ensemble", training_params=forged))
     assert again.training_params == before
+
+
+def test_a_message_that_names_no_members_means_those_of_the_newest(
+    quick: Services, ensemble: ModelVersion
+) -> None:
+    data = {"symbol": "EURUSD", "model_type": "ensemble", "detector": "psi"}
+    body = json.dumps({"type": "model.drift_detected", "data": data}).encode()
+    inbox.receive(quick, "tests", "ensemble", body, quick.clock())
+    drain.answer_all(quick)
+    [answer] = quick.ledger.triggers.answers(message=("tests", "ensemble"))
+    assert answer.job_id is not None
+    before = quick.ledger.job(ensemble.training_job_id)
+    assert quick.ledger.job(answer.job_id).training_params == before.training_params
+    end_all_jobs(quick)
 
 
 def test_members_may_vanish_without_harm_to_it(

@@ -1,0 +1,60 @@
+"""What can be trained here, as somebody asks for it."""
+
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+from clm_core.cli.app import app
+from clm_core.domain.vocabulary import ModelType
+from clm_core.models import catalog
+
+
+def test_every_kind_is_listed_with_where_it_comes_from() -> None:
+    listed = {each["kind"]: each for each in json.loads(clm("models", "list-types", "--json"))}
+    assert {ModelType(name) for name in listed if name != "ridge"} == set(ModelType) - {ModelType.OTHER}
+    assert listed["ridge"] | {"library_version": None} == {
+        "kind": "ridge",
+        "model_type": "other",
+        "plugin": "ridge",
+        "distribution": "clm-ridge",
+        "release": "0.1.0",
+        "library": "scikit-learn",
+        "library_version": None,
+        "seeds": 1,
+        "command": None,
+        "problem": None,
+        "usable": True,
+    }
+    assert listed["xgboost"]["distribution"] == "continuous-learning-manager"
+
+
+def test_a_kind_whose_library_is_missing_says_what_to_type(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(catalog, "find_spec", lambda library: None if library == "stable_baselines3" else 1)
+    listed = {each["kind"]: each for each in json.loads(clm("models", "list-types", "--json"))}
+    assert listed["rl_v3"]["command"] == "pip install 'continuous-learning-manager[rl]'"
+    assert not listed["rl_v3"]["usable"]
+    assert "pip install 'continuous-learning-manager[rl]'" in clm("models", "list-types")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        pytest.param(("--model", "other"), "an OTHER is a plug-in's: name it", id="nameless"),
+        pytest.param(("--model", "nhits", "--plugin", "ridge"), "leave ridge out", id="not a plug-in"),
+        pytest.param(("--model", "other", "--plugin", "xgboost"), "is a type of ours", id="a name of ours"),
+    ],
+)
+@pytest.mark.parametrize("command", ["retrain", "trigger"])
+def test_a_kind_that_is_named_wrongly_is_refused_before_anything_is_started(
+    command: str, arguments: tuple[str, ...], problem: str
+) -> None:
+    answer = CliRunner().invoke(app, [command, *arguments, "--symbol", "BTCUSD"])
+    assert answer.exit_code == 2
+    assert problem in " ".join(answer.output.split())
+
+
+def clm(*arguments: str) -> str:
+    answer = CliRunner().invoke(app, list(arguments))
+    assert answer.exit_code == 0, answer.output
+    return answer.stdout
