@@ -5,6 +5,7 @@ then: a label that would need a later bar is undefined in that slice, so no labe
 """
 
 import os
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
@@ -16,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from clm_core.domain.errors import NotEnoughBars
 from clm_core.market.bars import Bars, Floats
-from clm_core.models.contract import Model, Progress, Recipe
+from clm_core.models.contract import Model, Progress, Recipe, WarmStarting
 
 
 class WalkForwardPlan(BaseModel):
@@ -78,7 +79,8 @@ def walk_forward(
     """Fit one model a fold and let each speak on the rows after its own training rows only.
 
     Positions of test rows are computed with the history before them, as a live trader would have it. The
-    answer does not depend on `workers`.
+    answer does not depend on `workers`. Folds that start warm are fitted one after the other, each continuing
+    the model of the one before, which has seen older bars only.
 
     Args:
         workers: folds fitted at the same time, on threads; None: one a processor.
@@ -93,8 +95,18 @@ def walk_forward(
         train, _ = folds[number]
         return recipe.fit(bars[train], seed, lambda done: shares.report(number, done))
 
-    with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
-        models = list(pool.map(fit, range(len(folds))))
+    def fit_after(older: Model | None, number: int) -> Model:
+        if older is None:
+            return fit(number)
+        assert isinstance(recipe, WarmStarting)
+        train, _ = folds[number]
+        return recipe.fit_after(older, bars[train], seed, lambda done: shares.report(number, done))
+
+    if isinstance(recipe, WarmStarting) and recipe.warm_start:
+        models = _one_after_another(fit_after, len(folds))
+    else:
+        with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
+            models = list(pool.map(fit, range(len(folds))))
     positions, forecast = np.zeros(len(bars)), np.full(len(bars), np.nan)
     for model, (_, test) in zip(models, folds, strict=True):
         known = bars[: test.stop]
@@ -106,6 +118,13 @@ def walk_forward(
         fold_result(bars, *fold, model.train_metrics) for fold, model in zip(folds, models, strict=True)
     )
     return OutOfSample(positions, forecast, slice(folds[0][1].start, len(bars)), tuple(results))
+
+
+def _one_after_another(fit_after: Callable[[Model | None, int], Model], folds: int) -> list[Model]:
+    models: list[Model] = []
+    for number in range(folds):
+        models.append(fit_after(models[-1] if models else None, number))
+    return models
 
 
 def split(n_bars: int, plan: WalkForwardPlan) -> list[tuple[slice, slice]]:

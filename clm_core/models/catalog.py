@@ -226,8 +226,38 @@ def _load_ensemble(folder: Path, card: ModelCard) -> Model:
     return load(folder, card)
 
 
+def _nhits(params: Mapping[str, Any], costs: Costs) -> Recipe:
+    from clm_core.models.forecasting import NHITSParams, recipe_of
+
+    return recipe_of(NHITSParams, params, costs)
+
+
+def _patchtst(params: Mapping[str, Any], costs: Costs) -> Recipe:
+    from clm_core.models.forecasting import PatchTSTParams, recipe_of
+
+    return recipe_of(PatchTSTParams, params, costs)
+
+
+def _nhits_space() -> SearchSpace:
+    from clm_core.models.forecasting import NHITSParams
+
+    return NHITSParams.search_space()
+
+
+def _patchtst_space() -> SearchSpace:
+    from clm_core.models.forecasting import PatchTSTParams
+
+    return PatchTSTParams.search_space()
+
+
 def _load_trees(folder: Path, card: ModelCard) -> Model:
     from clm_core.models.boosting import load
+
+    return load(folder, card)
+
+
+def _load_forecaster(folder: Path, card: ModelCard) -> Model:
+    from clm_core.models.forecasting import load
 
     return load(folder, card)
 
@@ -242,4 +272,16 @@ IMPLEMENTATIONS: dict[ModelType, Implementation] = {
         _rl_v3, _load_policy, "stable_baselines3", "rl", seeds=5, tolerance=1e-5, space=_rl_v3_space
     ),
     ModelType.ENSEMBLE: Implementation(_ensemble, _load_ensemble, "scipy", extra=None),
+    ModelType.NHITS: Implementation(
+        _nhits, _load_forecaster, "neuralforecast", "forecast", seeds=3, tolerance=1e-5, space=_nhits_space
+    ),
+    ModelType.PATCHTST: Implementation(
+        _patchtst,
+        _load_forecaster,
+        "neuralforecast",
+        "forecast",
+        seeds=3,
+        tolerance=1e-5,
+        space=_patchtst_space,
+    ),
 }

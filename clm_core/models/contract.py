@@ -10,7 +10,7 @@ A trees model, a forecaster and an RL policy look alike to backtest, shadow and 
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from pydantic import BaseModel, ConfigDict
 
@@ -156,4 +156,18 @@ class Recipe(Protocol):
         Raises:
             NotEnoughBars: too few rows with features and labels to train on.
         """
+        ...
+
+
+@runtime_checkable
+class WarmStarting(Recipe, Protocol):
+    """A recipe whose models may begin where an older one ended."""
+
+    @property
+    def warm_start(self) -> bool:
+        """Whether the folds of a walk-forward shall: they are fitted one after the other then."""
+        ...
+
+    def fit_after(self, older: Model, bars: Bars, seed: int, progress: Progress | None = None) -> Model:
+        """Continue a model of the same recipe that was fitted on older bars, and on none after `bars`."""
         ...

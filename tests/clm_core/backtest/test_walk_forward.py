@@ -16,7 +16,7 @@ from clm_core.domain.errors import NotEnoughBars
 from clm_core.domain.vocabulary import ModelType
 from clm_core.market.bars import Bars, Floats
 from clm_core.market.labels import direction
-from clm_core.market.look_ahead import first_leak
+from clm_core.market.look_ahead import first_leak, other_futures
 from clm_core.market.timeframes import Calendar, Timeframe
 from clm_core.models.catalog import recipe
 from clm_core.models.contract import Progress, TrainedOn
@@ -25,6 +25,11 @@ SEED = 3
 PLAN = WalkForwardPlan(folds=3, embargo_bars=10)
 BOOSTED = [ModelType.XGBOOST, ModelType.LIGHTGBM]
 FAST = {"rounds": 30, "learning_rate": 0.1, "horizon": 1, "threshold": 0.0}
+LEARNERS = {
+    **dict.fromkeys(BOOSTED, FAST),
+    ModelType.NHITS: {"horizon": 1, "learning_rate": 2e-3},
+    ModelType.PATCHTST: {"horizon": 1, "input_size": 24, "patch_len": 8, "learning_rate": 2e-3},
+}
 
 
 def series(momentum: float, n: int = 3000, seed: int = 11) -> Bars:
@@ -85,24 +90,25 @@ def hits(found: OutOfSample, bars: Bars) -> float:
     return float(np.mean((found.forecast[known] > 0.5) == (rises[known] > 0.5)))
 
 
-@pytest.mark.parametrize("model_type", BOOSTED)
+@pytest.mark.parametrize("model_type", LEARNERS)
 def test_a_planted_pattern_is_found_out_of_sample(model_type: ModelType):
-    bars = series(momentum=0.5)
+    bars, learner = series(momentum=0.5), recipe(model_type, LEARNERS[model_type], Costs())
     # knowing the rule, sign(last return), is right with probability 1/2 + asin(0.5) / pi = 2/3
-    assert hits(walk_forward(recipe(model_type, FAST, Costs()), bars, PLAN, SEED), bars) > 0.6
+    assert hits(walk_forward(learner, bars, PLAN, SEED), bars) > 0.6
 
 
-@pytest.mark.parametrize("model_type", BOOSTED)
+@pytest.mark.parametrize("model_type", LEARNERS)
 def test_where_there_is_no_pattern_none_is_found(model_type: ModelType):
-    bars = series(momentum=0.0)
+    bars, learner = series(momentum=0.0), recipe(model_type, LEARNERS[model_type], Costs())
     # 1,800 forecasts: three standard errors are 0.035
-    assert abs(hits(walk_forward(recipe(model_type, FAST, Costs()), bars, PLAN, SEED), bars) - 0.5) < 0.035
+    assert abs(hits(walk_forward(learner, bars, PLAN, SEED), bars) - 0.5) < 0.035
 
 
-@pytest.mark.parametrize("model_type", BOOSTED)
+@pytest.mark.parametrize("model_type", LEARNERS)
 def test_positions_do_not_depend_on_how_many_folds_are_fitted_at_the_same_time(model_type: ModelType):
     bars = series(momentum=0.3, n=1500)
-    fast = recipe(model_type, {**FAST, "rounds": 10}, Costs())
+    length = {"rounds": 10} if model_type in BOOSTED else {"steps": 10}
+    fast = recipe(model_type, {**LEARNERS[model_type], **length}, Costs())
     alone, together = (walk_forward(fast, bars, PLAN, SEED, workers=workers) for workers in (1, 3))
     assert np.array_equal(alone.positions, together.positions)
     assert np.array_equal(alone.forecast, together.forecast, equal_nan=True)
@@ -123,6 +129,20 @@ def test_no_test_row_uses_a_later_bar_not_even_through_the_training_of_its_model
 
     assert np.array_equal(positions(bars), walk_forward(fast, bars, PLAN, SEED).positions)
     assert first_leak(positions, bars, [899, 1199]) is None
+
+
+def test_folds_that_start_warm_continue_the_one_before_and_see_no_later_bar():
+    bars = series(momentum=0.3, n=1500)
+    params = {**LEARNERS[ModelType.NHITS], "steps": 6, "warm_start_steps": 3}
+    warm = recipe(ModelType.NHITS, params, Costs())
+    found = walk_forward(warm, bars, PLAN, SEED)
+    (first, test), (second, later), _ = split(len(bars), PLAN)
+    older = warm.fit(bars[first], SEED)
+    newer = warm.fit_after(older, bars[second], SEED)
+    assert np.array_equal(found.positions[test], older.positions(bars[: test.stop])[test])
+    assert np.array_equal(found.forecast[later], newer.forecast(bars[: later.stop])[later])
+    changed = next(other for what, other in other_futures(bars, test.stop - 1) if what == "reversed")
+    assert np.array_equal(walk_forward(warm, changed, PLAN, SEED).positions[test], found.positions[test])
 
 
 @given(

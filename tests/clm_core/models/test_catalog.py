@@ -12,6 +12,8 @@ from clm_core.models.params import Between, Tuned
 A_WHOLE_NUMBER = {
     ModelType.XGBOOST: "rounds",
     ModelType.LIGHTGBM: "rounds",
+    ModelType.NHITS: "steps",
+    ModelType.PATCHTST: "steps",
     ModelType.RL_V2: "hidden",
     ModelType.RL_V3: "hidden",
 }

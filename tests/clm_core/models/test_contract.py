@@ -31,6 +31,14 @@ CASES = {
         "folds": 2,
         "members": [member(ModelType.XGBOOST), member(ModelType.LIGHTGBM)],
     },
+    ModelType.NHITS: {"steps": 20, "horizon": 6, "hidden_size": 16, "round_trip_bps": 1.0, "shrink": False},
+    ModelType.PATCHTST: {
+        "steps": 20,
+        "horizon": 6,
+        "hidden_size": 16,
+        "round_trip_bps": 1.0,
+        "shrink": False,
+    },
 }
 
 

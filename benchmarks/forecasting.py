@@ -1,0 +1,103 @@
+"""What training a forecasting network through Lightning costs: our fit against a bare torch loop.
+
+The loop is what one would write by hand: the same network and quantile loss of neuralforecast, windows cut
+beforehand, as many steps on as many windows, as many looks at the validation loss, one thread. Ours
+besides computes features, cuts the windows, reports progress and measures the outcome.
+"""
+
+import tempfile
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.table import Row, overhead, side_by_side
+from clm_core.domain.costs import Costs
+from clm_core.domain.vocabulary import ModelType
+from clm_core.market.bars import Bars
+from clm_core.market.sources import MarketData
+from clm_core.models.catalog import recipe
+
+BARS = 8760
+PARAMS = {"steps": 200, "patience": 200}
+LARGEST_OVERHEADS = {ModelType.NHITS: 30.0, ModelType.PATCHTST: 20.0}
+"""Percent."""
+ROUNDS = 3
+
+
+def rows() -> list[Row]:
+    with tempfile.TemporaryDirectory() as folder:
+        bars = MarketData(Path(folder)).bars("BTCUSD", "1h")[-BARS:]
+    return [_fit_against_loop(model_type, bars) for model_type in LARGEST_OVERHEADS]
+
+
+def _fit_against_loop(model_type: ModelType, bars: Bars) -> Row:
+    wanted = recipe(model_type, PARAMS, Costs())
+    ours_s, peer_s = side_by_side(lambda: wanted.fit(bars, seed=0), bare_loop(model_type, bars), ROUNDS)
+    return overhead(
+        f"fit of {model_type.value}, {PARAMS['steps']} steps on {BARS:,} bars",
+        ours_s,
+        f"bare loop (torch {version('torch')}, neuralforecast {version('neuralforecast')})",
+        peer_s,
+        LARGEST_OVERHEADS[model_type],
+    )
+
+
+def bare_loop(model_type: ModelType, bars: Bars) -> Callable[[], object]:
+    """A loop over windows of the bars, which are cut before it is timed."""
+    import torch
+    from neuralforecast.losses.pytorch import MQLoss
+
+    from clm_core.models import forecasting
+
+    params = forecasting.PARAMS[model_type].parse(PARAMS)
+    material = forecasting._learn(bars, params)
+    windows, length = material.windows, params.input_size
+    make = forecasting._nhits if model_type is ModelType.NHITS else forecasting._patchtst
+
+    def cut(chosen: np.ndarray) -> tuple[torch.Tensor, ...]:
+        at = chosen[:, None] + np.arange(1 - length, 1)
+        shown = windows.returns[at] / windows.volatility[chosen][:, None]
+        parts = shown[:, :, None], windows.features[at], material.futures[chosen][:, :, None]
+        return tuple(torch.from_numpy(part.astype(np.float32)) for part in parts)
+
+    fit, validation = cut(material.fit), cut(material.validation)
+
+    def loop() -> None:
+        found = torch.get_num_threads()
+        torch.set_num_threads(1)
+        loss_of = MQLoss(quantiles=forecasting.LEVELS.tolist())
+        network = make(params, 0)(loss_of)
+        optimizer = torch.optim.AdamW(
+            [weight for weight in network.parameters() if weight.requires_grad], lr=params.learning_rate
+        )
+
+        def loss(sample: tuple[torch.Tensor, ...]) -> torch.Tensor:
+            returns, features, futures = sample
+            inputs = {
+                "insample_y": returns,
+                "insample_mask": torch.ones_like(returns),
+                "hist_exog": features if features.shape[2] else None,
+                "futr_exog": None,
+                "stat_exog": None,
+            }
+            return loss_of(y=futures, y_hat=network(inputs)[:, :, None])
+
+        step = 0
+        while step < params.steps:
+            for chosen in torch.randperm(len(fit[0])).split(params.batch_size)[:-1]:
+                optimizer.zero_grad()
+                loss(tuple(part[chosen] for part in fit)).backward()
+                optimizer.step()
+                step += 1
+                if step % params.check_steps == 0:
+                    network.eval()
+                    with torch.no_grad():
+                        float(loss(validation))
+                    network.train()
+                if step == params.steps:
+                    break
+        torch.set_num_threads(found)
+
+    return loop
