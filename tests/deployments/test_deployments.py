@@ -12,9 +12,10 @@ import httpx
 import pytest
 import yaml
 
-from clm_core.domain.errors import MissingExtra, ModelError, PluginMissing
+from clm_core.domain.errors import MissingExtra, PluginMissing
 from clm_core.domain.universe import Market
 from clm_core.domain.vocabulary import ModelType
+from clm_core.models import catalog
 from clm_core.settings import Settings
 from deployments.deployments import FIRST_ANCHOR, Deployment, deploy, prefect_yaml, wanted
 
@@ -189,16 +190,18 @@ def test_schedules_are_anchored_in_the_past_and_spread_over_the_interval() -> No
     ("kinds", "error"),
     [
         ({"plugins": ("lasso",), "model_types": ()}, PluginMissing),
-        ({"model_types": (ModelType.NHITS,)}, (ModelError, MissingExtra)),
+        ({"model_types": (ModelType.NHITS,)}, MissingExtra),
     ],
-    ids=["lasso", "nhits"],
+    ids=["lasso", "neuralforecast"],
 )
 def test_a_universe_that_cannot_be_trained_here_is_refused(
     kinds: dict[str, Any],
     error: type[Exception],
     tmp_path: Path,
     request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(catalog, "find_spec", lambda library: None)
     universe = (Market(symbol="BTCUSD", **kinds),)
     with pytest.raises(error, match=request.node.callspec.id):
         wanted(Settings(home=tmp_path, universe=universe))
