@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 from pydantic_core import ErrorDetails
@@ -26,6 +26,7 @@ from clm_core.backtest.walk_forward import WalkForwardPlan
 from clm_core.domain.costs import Costs
 from clm_core.domain.errors import SettingsError
 from clm_core.domain.universe import Market
+from clm_core.domain.vocabulary import Role
 from clm_core.faults import Fault
 from clm_core.triggers.policy import TriggerPolicy
 
@@ -149,6 +150,33 @@ class DeploySettings(BaseModel):
     """Handed to the pool for every run: the image, resources, environment."""
 
 
+Algorithm = Literal["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"]
+"""Of signatures that only the holder of a private key can make."""
+
+
+class OIDCSettings(BaseModel):
+    """An identity provider whose JWTs open the REST API, beside our own tokens."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    issuer: Annotated[str, Field(pattern=r"^https?://[^/]")]
+    """As its JWTs name it in `iss`, to the letter."""
+    audience: str = Field(min_length=1)
+    """What its JWTs must name in `aud`: one made for somebody else opens nothing here."""
+    jwks_url: str | None = None
+    """Where its keys are; None: where its `/.well-known/openid-configuration` says."""
+    algorithms: tuple[Algorithm, ...] = Field(default=("RS256",), min_length=1)
+    """No other is believed, whatever a JWT says of itself."""
+    role_claim: str = "roles"
+    """The claim that names groups or roles, a word or a list of them."""
+    roles: dict[str, Role] = Field(min_length=1)
+    """What each word of that claim allows: `{ quants = "operator", leads = "admin" }`."""
+    name_claim: str = "email"
+    """The claim the audit names people by; `sub` where it is missing."""
+    leeway_seconds: int = Field(default=30, ge=0, le=300)
+    """How far the provider's clock and ours may differ."""
+
+
 class ApiSettings(BaseModel):
     """The REST API."""
 
@@ -165,6 +193,7 @@ class ApiSettings(BaseModel):
     """Wrong tokens, from one address."""
     writes_per_minute: int = Field(default=60, ge=1)
     """Of one token."""
+    oidc: OIDCSettings | None = None
     max_event_streams: int = Field(default=50, ge=1)
     """Subscribers to GET /clm/events at a time."""
 

@@ -8,6 +8,7 @@ from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from clm_core.api.context import Connected, Counted
+from clm_core.api.oidc import Provider, looks_like_jwt
 from clm_core.api.signatures import verified
 from clm_core.domain.actors import Actor
 from clm_core.domain.errors import NotAllowed, NotAuthenticated
@@ -38,8 +39,12 @@ def authenticated(request: Request, shown: Credentials, clm: Connected, limits: 
         raise NotAuthenticated(
             "Send a token, as Authorization: Bearer clm_...; an admin makes one with `clm tokens create`."
         )
+    provider: Provider | None = request.app.state.provider
     try:
-        token = clm.ledger.tokens.authenticate(shown.credentials, clm.clock())
+        if provider is not None and looks_like_jwt(shown.credentials):
+            token = provider.authenticate(shown.credentials)
+        else:
+            token = clm.ledger.tokens.authenticate(shown.credentials, clm.clock())
     except NotAuthenticated:
         limits.count_failed_login(request.client.host if request.client else "unknown")
         raise
