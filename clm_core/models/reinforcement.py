@@ -70,8 +70,8 @@ class ReinforcementParams(TrainingParams):
     """Of AdamW."""
     players: int = Field(default=64, ge=1, le=4096)
     """Episodes played at the same time; 1..4,096."""
-    bars_played: int = Field(default=200_000, ge=1, le=1_000_000_000)
-    """Bars played in training by all players together."""
+    bars_played: int = Field(ge=1, le=1_000_000_000)
+    """Most bars played in training, by all players together."""
     checks: int = Field(default=20, ge=1, le=10_000)
     """How often the policy is tried on the validation bars."""
     patience: int = Field(default=10, ge=1, le=10_000)
@@ -93,6 +93,7 @@ class ReinforcementParams(TrainingParams):
 class PPOParams(ReinforcementParams):
     model_type: ClassVar[ModelType] = ModelType.RL_V3
 
+    bars_played: int = Field(default=200_000, ge=1, le=1_000_000_000)
     step: float = Field(default=0.25, gt=0, le=1)
     """Wanted positions are rounded to whole multiples of this; 0..1."""
     rollout: int = Field(default=64, ge=2, le=10_000)
@@ -110,6 +111,7 @@ class PPOParams(ReinforcementParams):
 class DQNParams(ReinforcementParams):
     model_type: ClassVar[ModelType] = ModelType.RL_V2
 
+    bars_played: int = Field(default=64_000, ge=1, le=1_000_000_000)
     batch_size: int = Field(default=512, ge=2)
     """Bars an update learns from."""
     buffer: int = Field(default=100_000, ge=100)
@@ -118,6 +120,9 @@ class DQNParams(ReinforcementParams):
     """Updates after every bar of all players."""
     target_interval: int = Field(default=8_000, ge=1)
     """Bars played after which the network that judges what comes next is brought up to date."""
+    margin: Annotated[float, Between(0.0, 1.0)] = Field(default=0.15, ge=0, le=100)
+    """By how much another position must be worth more than the one held, in standard deviations of a bar's
+    return: what a network thinks of three positions is noisy, and each change of mind costs."""
     explored: float = Field(default=0.5, gt=0, le=1)
     """Share of the training over which random actions become rare."""
 
@@ -212,6 +217,7 @@ def play_of(params: Params, sight: Sight, drawdown_penalty: float = 0.0, reward_
         slippage=params.slippage_bps / 10_000,
         step=params.step if isinstance(params, PPOParams) else 1.0,
         unit=sight.volatility * math.sqrt(params.memory),
+        margin=params.margin if isinstance(params, DQNParams) else 0.0,
         drawdown_penalty=drawdown_penalty,
         reward_unit=reward_unit,
     )

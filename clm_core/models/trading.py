@@ -58,6 +58,8 @@ class Play(NamedTuple):
     """Wanted positions are rounded to whole multiples of this."""
     unit: float
     """Unrealised return that is seen as 1."""
+    margin: float = 0.0
+    """By how much more another of three positions must be worth than the one held."""
     drawdown_penalty: float = 0.0
     """Times the deepest drawdown of the log equity of an episode, taken off its rewards where it deepens."""
     reward_unit: float = 1.0
@@ -201,9 +203,13 @@ def _rectify(values: Floats) -> None:
 
 
 @_inlined
-def _chosen(answers: Floats) -> float:
-    """The position a network's answers mean: one answer is the position, three are values of -1, 0 and 1."""
-    return float(answers[0]) if len(answers) == 1 else float(np.argmax(answers) - 1)
+def _chosen(answers: Floats, held: float, margin: float) -> float:
+    """The position a network's answers mean: one is the position itself, three are the values of holding -1,
+    0 and 1, and what is held is kept unless another is worth more by the margin."""
+    if len(answers) == 1:
+        return float(answers[0])
+    best, own = int(np.argmax(answers)), int(held) + 1
+    return float((best if answers[best] > answers[own] + margin else own) - 1)
 
 
 @_compiled
@@ -242,5 +248,5 @@ def roll_out(
         _layer(hidden_2, hidden_1, net.weight_2, net.bias_2)
         _rectify(hidden_2)
         _layer(answers, hidden_2, net.weight_3, net.bias_3)
-        positions[bar] = _rounded(_chosen(answers), play.step)
+        positions[bar] = _rounded(_chosen(answers, book[TARGET], play.margin), play.step)
     return positions, earned

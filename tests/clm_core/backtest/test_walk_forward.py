@@ -10,6 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from clm_core.backtest.engine import backtest
+from clm_core.backtest.results import Execution
 from clm_core.backtest.walk_forward import OutOfSample, WalkForwardPlan, split, walk_forward
 from clm_core.domain.costs import Costs
 from clm_core.domain.errors import NotEnoughBars
@@ -23,12 +25,19 @@ from clm_core.models.contract import Progress, TrainedOn
 
 SEED = 3
 PLAN = WalkForwardPlan(folds=3, embargo_bars=10)
+ONE_FOLD = WalkForwardPlan(folds=1, first_train_fraction=0.6, embargo_bars=10)
 BOOSTED = [ModelType.XGBOOST, ModelType.LIGHTGBM]
+LEARNT_BY_TRADING = [ModelType.RL_V2, ModelType.RL_V3]
 FAST = {"rounds": 30, "learning_rate": 0.1, "horizon": 1, "threshold": 0.0}
 LEARNERS = {
     **dict.fromkeys(BOOSTED, FAST),
     ModelType.NHITS: {"horizon": 1, "learning_rate": 2e-3},
     ModelType.PATCHTST: {"horizon": 1, "input_size": 24, "patch_len": 8, "learning_rate": 2e-3},
+}
+SMALL: dict[ModelType, dict[str, Any]] = {
+    **{kind: {**params, "rounds" if kind in BOOSTED else "steps": 10} for kind, params in LEARNERS.items()},
+    ModelType.RL_V2: {"bars_played": 3_000, "memory": 24},
+    ModelType.RL_V3: {"bars_played": 10_000, "memory": 24},
 }
 
 
@@ -90,6 +99,12 @@ def hits(found: OutOfSample, bars: Bars) -> float:
     return float(np.mean((found.forecast[known] > 0.5) == (rises[known] > 0.5)))
 
 
+def earned(found: OutOfSample, bars: Bars, costs: Costs) -> float:
+    """Mean log return of an out-of-sample bar."""
+    result = backtest(bars[found.rows], found.positions[found.rows], costs, Execution(initial_cash=1.0))
+    return float(np.log(result.equity[-1])) / len(result.equity)
+
+
 @pytest.mark.parametrize("model_type", LEARNERS)
 def test_a_planted_pattern_is_found_out_of_sample(model_type: ModelType):
     bars, learner = series(momentum=0.5), recipe(model_type, LEARNERS[model_type], Costs())
@@ -104,11 +119,29 @@ def test_where_there_is_no_pattern_none_is_found(model_type: ModelType):
     assert abs(hits(walk_forward(learner, bars, PLAN, SEED), bars) - 0.5) < 0.035
 
 
-@pytest.mark.parametrize("model_type", LEARNERS)
+@pytest.mark.parametrize("model_type", LEARNT_BY_TRADING)
+def test_a_planted_pattern_is_traded_at_a_profit_out_of_sample_and_after_costs(model_type: ModelType):
+    bars = series(momentum=0.5)
+    found = walk_forward(recipe(model_type, {}, Costs()), bars, ONE_FOLD, SEED)
+    # who knows the rule and trades each sign of it would earn some 15 bps a bar after costs
+    assert 10_000 * earned(found, bars, Costs()) > 8
+
+
+@pytest.mark.parametrize("model_type", LEARNT_BY_TRADING)
+def test_a_policy_that_cannot_learn_anything_earns_nothing_before_costs_and_trades_little(
+    model_type: ModelType,
+):
+    bars = series(momentum=0.0)
+    found = walk_forward(recipe(model_type, {}, Costs()), bars, ONE_FOLD, SEED)
+    # 1,200 bars of 50 bps: three standard errors are 4.3 bps for whoever is always in the market
+    assert abs(10_000 * earned(found, bars, Costs(fee_bps=0, slippage_bps=0))) < 4.3
+    assert np.abs(np.diff(found.positions[found.rows])).mean() < 0.35
+
+
+@pytest.mark.parametrize("model_type", list(SMALL))
 def test_positions_do_not_depend_on_how_many_folds_are_fitted_at_the_same_time(model_type: ModelType):
     bars = series(momentum=0.3, n=1500)
-    length = {"rounds": 10} if model_type in BOOSTED else {"steps": 10}
-    fast = recipe(model_type, {**LEARNERS[model_type], **length}, Costs())
+    fast = recipe(model_type, SMALL[model_type], Costs())
     alone, together = (walk_forward(fast, bars, PLAN, SEED, workers=workers) for workers in (1, 3))
     assert np.array_equal(alone.positions, together.positions)
     assert np.array_equal(alone.forecast, together.forecast, equal_nan=True)
