@@ -62,7 +62,7 @@ class ReinforcementParams(TrainingParams):
     """Times an episode's deepest drawdown (log) that is taken off its reward: 0 asks for growth alone."""
     discount: Annotated[float, Between(0.8, 0.99)] = Field(default=0.95, ge=0, lt=1)
     """Worth of the next bar's reward beside this one's; 0..1."""
-    hidden: Annotated[int, Between(8, 128, log=True)] = Field(default=32, ge=1, le=512)
+    hidden: Annotated[int, Between(8, 128, log=True)] = Field(default=16, ge=1, le=512)
     """Units in each of the two hidden layers; 1..512."""
     learning_rate: Annotated[float, Between(1e-4, 1e-2, log=True)] = Field(default=1e-3, gt=0, le=1)
     """Of Adam; 0..1."""
@@ -93,7 +93,7 @@ class ReinforcementParams(TrainingParams):
 class PPOParams(ReinforcementParams):
     model_type: ClassVar[ModelType] = ModelType.RL_V3
 
-    bars_played: int = Field(default=200_000, ge=1, le=1_000_000_000)
+    bars_played: int = Field(default=100_000, ge=1, le=1_000_000_000)
     step: float = Field(default=0.25, gt=0, le=1)
     """Wanted positions are rounded to whole multiples of this; 0..1."""
     rollout: int = Field(default=64, ge=2, le=10_000)
@@ -120,7 +120,7 @@ class DQNParams(ReinforcementParams):
     """Updates after every bar of all players."""
     target_interval: int = Field(default=8_000, ge=1)
     """Bars played after which the network that judges what comes next is brought up to date."""
-    margin: Annotated[float, Between(0.0, 1.0)] = Field(default=0.15, ge=0, le=100)
+    margin: Annotated[float, Between(0.0, 1.0)] = Field(default=0.3, ge=0, le=100)
     """By how much another position must be worth more than the one held, in standard deviations of a bar's
     return: what a network thinks of three positions is noisy, and each change of mind costs."""
     explored: float = Field(default=0.5, gt=0, le=1)
