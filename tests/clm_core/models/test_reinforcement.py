@@ -22,7 +22,7 @@ from clm_core.market.timeframes import Calendar, Timeframe
 from clm_core.models.bundle import card_of
 from clm_core.models.catalog import recipe
 from clm_core.models.reinforcement import FILE, PolicyModel, load, play_of, spans
-from clm_core.models.trading import Market
+from clm_core.models.trading import Market, Net, Play, roll_out
 from clm_core.models.trading_env import Arena, TradingEnv
 
 KINDS = [ModelType.RL_V2, ModelType.RL_V3]
@@ -30,7 +30,7 @@ FREE = {"fee_bps": 0, "slippage_bps": 0}
 SHORT_SIGHTED = {"features": ("log_return_1", "body", "range"), "memory": 24}
 """Features that remember no more than a bar."""
 FAST: dict[ModelType, dict[str, Any]] = {
-    ModelType.RL_V2: {"bars_played": 5_000, "checks": 2, **FREE, **SHORT_SIGHTED},
+    ModelType.RL_V2: {"bars_played": 5_000, "margin": 0, "checks": 2, **FREE, **SHORT_SIGHTED},
     ModelType.RL_V3: {"bars_played": 20_000, "checks": 2, **FREE, **SHORT_SIGHTED},
 }
 HOUR = Timeframe.H1.nanoseconds
@@ -129,6 +129,23 @@ def answered(model: PolicyModel, seen: Floats) -> Floats:
     for weight, bias in ((net.weight_1, net.bias_1), (net.weight_2, net.bias_2)):
         values = np.maximum(values @ weight + bias, 0)
     return np.asarray(values @ net.weight_3 + net.bias_3)
+
+
+@pytest.mark.parametrize(
+    ("margin", "positions"), [(0.0, [1, -1, -1, 1]), (0.5, [0, -1, -1, 1]), (9.0, [0, 0, 0, 0])]
+)
+def test_what_is_held_is_kept_unless_another_position_is_worth_more_by_the_margin(
+    margin: float, positions: list[int]
+):
+    """The one feature is what long is worth, less of it what short is worth; flat is worth nothing."""
+    worth = np.array([[0.4], [-0.6], [0.0], [0.6]], dtype=np.float32)
+    market = Market(*(np.ones(4) for _ in range(3)))
+    play = Play(fee=0.0, slippage=0.0, step=1.0, unit=1.0, margin=margin)
+    split = np.array([[1.0, -1.0], [0.0, 0.0], [0.0, 0.0]])
+    joined = np.array([[-1.0, 0.0, 1.0], [1.0, 0.0, -1.0]])
+    net = Net(split, np.zeros(2), np.eye(2), np.zeros(2), joined, np.zeros(3))
+    always = np.ones(4, np.bool_)
+    assert roll_out(worth, always & False, always, market, play, net)[0].tolist() == positions
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=str)
