@@ -178,6 +178,11 @@ class Runs:
                 runs[UUID(found["id"])] = _run(found["state"])
         return runs
 
+    def crash(self, run_id: UUID, told: str) -> None:
+        """Show a run as crashed that would be shown as running for ever."""
+        crashed = {"type": "CRASHED", "name": "Crashed", "message": told}
+        self._post(f"/flow_runs/{run_id}/set_state", {"state": crashed, "force": True})
+
     def failed_actions(self, since: datetime) -> dict[str, str]:
         """Why automations could not do what they are for, the newest reason of each, by its name."""
         wanted = {

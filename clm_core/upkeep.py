@@ -22,7 +22,7 @@ from clm_core.domain.versions import ModelVersion
 from clm_core.domain.vocabulary import ModelStatus
 from clm_core.ledger.audit import anchor_folder
 from clm_core.ledger.tables import storable
-from clm_core.runner import knows_prefect, prefect_runs
+from clm_core.runner import RunState, knows_prefect, prefect_runs
 from clm_core.services import Services
 from clm_core.settings import OnExpiry
 from clm_core.triggers.drain import answer_all, start_pending
@@ -30,7 +30,7 @@ from clm_core.triggers.drain import answer_all, start_pending
 
 class Part(StrEnum):
     SWEEP = "sweep"
-    """Jobs whose process died are ended."""
+    """Jobs whose process died are ended, and their runs."""
     DRAIN = "drain"
     """Messages that wait are answered, jobs that wait are started."""
     RECONCILE = "reconcile"
@@ -73,6 +73,8 @@ class UpkeepReport(BaseModel):
         return tuple(report.part for report in self.parts if report.problems)
 
 
+LOOKED_BACK = timedelta(days=1)
+"""A run whose job failed longer ago is left as it is."""
 REMEMBERED = timedelta(hours=1)
 """An automation is well again when none of its actions has failed for so long."""
 MEND = "Mend its action on the page Automations of the Prefect UI: what it should have started was not."
@@ -133,6 +135,23 @@ def _raise_or_end_alert(services: Services, part: Part, problems: list[str]) -> 
 
 def _sweep(services: Services) -> Iterable[Step]:
     yield "jobs", lambda: [f"job {job.id} {job.failure_cause}" for job in retraining.sweep(services)]
+    yield "runs", partial(_crash_lost_runs, services)
+
+
+def _crash_lost_runs(services: Services) -> list[str]:
+    """Also those of jobs swept while Prefect was away."""
+    book, since = services.ledger.triggers, services.clock() - LOOKED_BACK
+    lost = book.runs_of_failed(retraining.LOST, since)
+    if not lost or not knows_prefect(services.settings.home):
+        return []
+    told = list[str]()
+    with prefect_runs(services.settings.home) as prefect:
+        runs = prefect.read(lost.values())
+        for job_id, run_id in lost.items():
+            if runs[run_id].state is RunState.UNDER_WAY:
+                prefect.crash(run_id, f"Job {job_id} {retraining.LOST}: its process gave no sign of life.")
+                told.append(f"run {run_id} of job {job_id} has crashed")
+    return told
 
 
 def _drain(services: Services) -> Iterable[Step]:

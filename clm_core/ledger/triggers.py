@@ -121,6 +121,16 @@ class TriggerBook:
         with self._engine.begin() as connection:
             return {row.job_id: row.run_id for row in connection.execute(waiting)}
 
+    def runs_of_failed(self, cause: str, since: datetime) -> dict[UUID, UUID]:
+        """The Prefect runs of jobs that failed for a cause since then, by job."""
+        failed = (
+            select(_RUNS.c.job_id, _RUNS.c.run_id)
+            .join(_JOBS, _JOBS.c.id == _RUNS.c.job_id)
+            .where(_JOBS.c.failure_cause == cause, _JOBS.c.finished_at >= since)
+        )
+        with self._engine.begin() as connection:
+            return {row.job_id: row.run_id for row in connection.execute(failed)}
+
     def set_run(self, job_id: UUID, run_id: UUID, now: datetime) -> None:
         """Remember which Prefect run was created for a job."""
         with self._engine.begin() as connection:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import httpx
 import pytest
@@ -15,13 +15,14 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from sqlalchemy import Engine, text
 from typer.testing import CliRunner
 
-from clm_core import upkeep
+from clm_core import retraining, upkeep
 from clm_core.cli.app import app
 from clm_core.domain.actors import Actor
 from clm_core.domain.alerts import AlertKind, RaisedAlert
 from clm_core.domain.errors import BundleCorrupt, NotAllowed, NotFound, UpkeepIncomplete
+from clm_core.domain.jobs import RetrainRequest
 from clm_core.domain.versions import ModelVersion
-from clm_core.domain.vocabulary import Role
+from clm_core.domain.vocabulary import ModelType, Role
 from clm_core.ledger.promotions import PromotionBook
 from clm_core.runner import load_flow
 from clm_core.services import Services
@@ -31,6 +32,9 @@ from clm_core.upkeep import Part, UpkeepReport
 
 NOW = datetime(2026, 3, 4, 12, tzinfo=UTC)
 WEEK = timedelta(days=7)
+REQUEST = RetrainRequest(
+    model_type=ModelType.LIGHTGBM, symbol="BTCUSD", dataset_span_days=60, requested_by="tests"
+)
 ADMIN, OPERATOR = Actor(name="ada", role=Role.ADMIN), Actor(name="otto", role=Role.OPERATOR)
 MakeVersion = Callable[..., ModelVersion]
 Audited = Callable[[str], list[str]]
@@ -278,13 +282,18 @@ def test_a_message_is_answered_and_a_job_that_cannot_be_started_is_said_to_wait(
 
 
 def test_an_automation_that_cannot_start_its_run_is_alerted_until_it_can(
-    services: Services, prefect_url: str, monkeypatch: pytest.MonkeyPatch
+    services: Services, prefect_url: str
 ) -> None:
     name = f"start what is not there {uuid4()}"
     with httpx.Client(base_url=prefect_url) as prefect:
         prefect.post("/automations/", json=start_a_missing_deployment(name)).raise_for_status()
-        prefect.post("/events", json=[an_event("tests.happened")]).raise_for_status()
-        wait_until(lambda: failed_actions(prefect, name), "the action has not failed")
+
+        def has_failed() -> bool:
+            # again and again: the server takes a moment to know the automation
+            prefect.post("/events", json=[an_event("tests.happened")]).raise_for_status()
+            return failed_actions(prefect, name)
+
+        wait_until(has_failed, "the action has not failed")
     with temporary_settings({PREFECT_API_URL: prefect_url}):
         first, again = upkeep.run(services), upkeep.run(services)
         [said] = about(name, first, Part.AUTOMATIONS)[0]
@@ -331,4 +340,19 @@ def wait_until(is_so: Callable[[], bool], otherwise: str) -> None:
     deadline = time.monotonic() + 60
     while not is_so():
         assert time.monotonic() < deadline, otherwise
-        time.sleep(0.2)
+        time.sleep(1)
+
+
+def test_a_run_whose_job_was_swept_is_shown_as_crashed(services: Services, prefect_url: str) -> None:
+    with httpx.Client(base_url=prefect_url) as prefect:
+        flow = prefect.post("/flows/", json={"name": "tests"}).json()["id"]
+        running = {"type": "RUNNING", "name": "Running"}
+        run_id = prefect.post("/flow_runs/", json={"flow_id": flow, "state": running}).json()["id"]
+        job = retraining.open_job(services, REQUEST)
+        services.ledger.triggers.set_run(job.id, UUID(run_id), services.clock())
+        services.ledger.start_job(job.id, "a process that dies", services.clock(), timedelta(seconds=1))
+        later = replace(services, clock=lambda: services.clock() + timedelta(minutes=5))
+        with temporary_settings({PREFECT_API_URL: prefect_url}):
+            report = upkeep.run(later)
+        assert about(run_id, report, Part.SWEEP)[0] == [f"run {run_id} of job {job.id} has crashed"]
+        assert prefect.get(f"/flow_runs/{run_id}").json()["state_type"] == "CRASHED"
