@@ -34,7 +34,7 @@ from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 from clm_core.domain.errors import DatabaseUnavailable
 from clm_core.settings import Settings
 
-Name = Literal["ledger", "mlflow", "prefect"]
+Name = Literal["ledger", "mlflow", "prefect", "optuna"]
 Driver = Literal["psycopg", "asyncpg"]
 
 SERVER_USER = "embedded_postgres"
@@ -67,7 +67,7 @@ _OPTIONS = {
 
 @dataclass(frozen=True)
 class Database:
-    """A reachable server that has our three databases."""
+    """A reachable server that has our databases."""
 
     server: str = field(repr=False)
     """`postgresql://…` with the password in it; its path is a database that exists already."""

@@ -110,6 +110,13 @@ _ON_DEMAND = Deployment(
     at_once=None,
 )
 
+_TUNE = Deployment(
+    entrypoint="flows.tune.tune",
+    name="tune",
+    description="Search for better training parameters of a model; asks for the extra evolve.",
+    every=None,
+    at_once=1,
+)
 
 _UPKEEP = Deployment(
     entrypoint="flows.upkeep.upkeep",
@@ -139,7 +146,7 @@ def wanted(settings: Settings) -> list[Deployment]:
         ModelError: the universe names a kind of model that cannot be trained here.
     """
     retrains = [_retrain(market, kind) for market in settings.universe for kind in _kinds(market)]
-    return [*retrains, _ON_DEMAND, _UPKEEP]
+    return [*retrains, _ON_DEMAND, _TUNE, _UPKEEP]
 
 
 def prefect_yaml(settings: Settings) -> dict[str, Any]:

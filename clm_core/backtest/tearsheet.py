@@ -153,8 +153,8 @@ def render(sheet: TearSheet) -> str:
         importances=_importances(sheet.importances),
         folds=_folds(sheet.folds),
         lists=_lists(sheet),
-        figures=_script_safe(figures),
-        plotly=_packed_plotly(),
+        figures=script_safe(figures),
+        plotly=packed_plotly(),
     )
 
 
@@ -365,13 +365,13 @@ def _binary(values: Floats) -> dict[str, str]:
     return {"dtype": "f8", "bdata": base64.b64encode(values.astype("<f8").tobytes()).decode()}
 
 
-def _script_safe(value: Any) -> str:
+def script_safe(value: Any) -> str:
     """JSON that cannot end the script element it stands in."""
     return json.dumps(value, allow_nan=False).replace("<", "\\u003c")
 
 
 @cache
-def _packed_plotly() -> str:
+def packed_plotly() -> str:
     """Plotly.js, compressed: the page is 2 MB instead of 5, and a report is kept for every version."""
     from plotly.offline import get_plotlyjs
 

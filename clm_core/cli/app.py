@@ -15,9 +15,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from clm_core.cli import audit, data, db, gate, promotion, registry, stack, tokens, triggers, upkeep
+from clm_core.cli import audit, data, db, gate, promotion, registry, stack, tokens, triggers, tune, upkeep
 from clm_core.cli.naming import VersionName, find_version
-from clm_core.cli.output import AsJson, console, print_json, problem
+from clm_core.cli.output import AsJson, console, parsed_params, print_json, problem, user
+from clm_core.cli.running import flow_of
 from clm_core.domain.errors import CLMError, NotFound, NotRetrained
 from clm_core.domain.vocabulary import ModelType
 
@@ -46,6 +47,7 @@ app.add_typer(tokens.app, name="tokens")
 app.add_typer(registry.app)
 app.add_typer(promotion.app)
 app.add_typer(triggers.app)
+app.add_typer(tune.app)
 app.add_typer(stack.app)
 app.add_typer(upkeep.app)
 
@@ -68,7 +70,7 @@ def demo() -> None:
 
     requests = [
         RetrainRequest(
-            model_type=model_type, symbol="BTCUSD", dataset_span_days=DEMO_DAYS, requested_by=_user()
+            model_type=model_type, symbol="BTCUSD", dataset_span_days=DEMO_DAYS, requested_by=user()
         )
         for model_type in (ModelType.XGBOOST, ModelType.LIGHTGBM)
     ]
@@ -85,6 +87,10 @@ def retrain(
     param: Annotated[
         list[str] | None, typer.Option(metavar="NAME=VALUE", help="Training parameter; may be repeated.")
     ] = None,
+    params_from: Annotated[
+        str | None,
+        typer.Option(metavar="STUDY", help="The best parameters of a tuning; --param still wins."),
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of everything random.")] = 0,
     as_json: AsJson = False,
 ) -> None:
@@ -100,9 +106,9 @@ def retrain(
             symbol=symbol,
             timeframe=timeframe,
             dataset_span_days=days,
-            training_params=_parsed_params(param or []),
+            training_params=tune.best_params(params_from, model, plugin) | parsed_params(param or []),
             seed=seed,
-            requested_by=_user(),
+            requested_by=user(),
         )
     except ValidationError as error:
         raise typer.BadParameter(problem(error)) from None
@@ -250,43 +256,17 @@ def _services(
 
 def _retrain(requests: list["RetrainRequest"]) -> list["Outcome"]:
     """Run the flow for each request under one Prefect server, with progress on the terminal."""
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-
-    from clm_core.database import open_database
     from clm_core.models import catalog
-    from clm_core.runner import load_flow, prefect_server, prepare_environment
 
     settings = _settings()
-    prepare_environment(settings.home)
     for request in requests:
         # before anything is started: a typo must not cost ten seconds
         catalog.recipe(request.model_type, request.training_params, settings.costs, request.plugin)
-    with Progress(
-        TextColumn("{task.description:<44}"), BarColumn(), TimeElapsedColumn(), console=Console(stderr=True)
-    ) as progress:
-        bar = progress.add_task("Starting database and Prefect server", total=None)
-
-        def announce(step: str, share: float) -> None:
-            progress.update(bar, description=f"{title}: {step}", completed=share, total=1.0)
-
-        title, outcomes = "", []
-        with (
-            open_database(settings) as database,
-            prefect_server(database, settings.home) as wait_until_ready,
-            _services(settings, announce) as services,
-        ):
-            # the slow imports and MLflow's migrations, while the server starts on another core
-            flow = load_flow("flows.retrain.retrain")
-            services.registry.connect()
-            wait_until_ready()
-            for request in requests:
-                title = f"{request.kind} {request.symbol} {request.timeframe}"
-                announce("Loading bars", 0.0)
-                outcomes.append(_granted(flow(request)))
-                announce("Done", 1.0)
-                bar = progress.add_task("", total=None)
-            progress.remove_task(bar)
-    return outcomes
+    with flow_of("flows.retrain.retrain", settings, lambda services: services.registry.connect()) as (_, run):
+        return [
+            _granted(run(f"{request.kind} {request.symbol} {request.timeframe}", request))
+            for request in requests
+        ]
 
 
 def _granted(result: "Outcome | Answer") -> "Outcome":
@@ -302,18 +282,6 @@ def _judged(services: "Services", version: "ModelVersion") -> "tuple[EvaluationR
         return services.ledger.evaluation(version.model_id, version.version)
     except NotFound:
         return None
-
-
-def _parsed_params(pairs: list[str]) -> dict[str, Any]:
-    parsed = {}
-    for pair in pairs:
-        name, separator, value = pair.partition("=")
-        if not (separator and name and value):
-            raise typer.BadParameter(f"{pair!r} is not NAME=VALUE, for example --param max_depth=5")
-        if name in parsed:
-            raise typer.BadParameter(f"{name} is given twice")
-        parsed[name] = value
-    return parsed
 
 
 PERCENT = {"win_rate", "max_drawdown", "share_of_one_side"}
@@ -453,9 +421,3 @@ def _show_reproduction(found: "Reproduction") -> None:
             f"first at {positions.first:%Y-%m-%d %H:%M} UTC, by up to {positions.largest:.4g}.",
             highlight=False,
         )
-
-
-def _user() -> str:
-    import getpass
-
-    return getpass.getuser()

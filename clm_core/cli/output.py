@@ -1,4 +1,4 @@
-"""How the commands print: tables for people, JSON for scripts."""
+"""How the commands are told things and print: tables for people, JSON for scripts."""
 
 import json
 from typing import TYPE_CHECKING, Annotated, Any
@@ -37,3 +37,22 @@ def problem(error: "ValidationError") -> str:
 
 def print_json(value: Any) -> None:
     typer.echo(json.dumps(value, indent=2, default=str))
+
+
+def parsed_params(pairs: list[str]) -> dict[str, Any]:
+    """Training parameters as they are typed: NAME=VALUE."""
+    parsed = {}
+    for pair in pairs:
+        name, separator, value = pair.partition("=")
+        if not (separator and name and value):
+            raise typer.BadParameter(f"{pair!r} is not NAME=VALUE, for example --param max_depth=5")
+        if name in parsed:
+            raise typer.BadParameter(f"{name} is given twice")
+        parsed[name] = value
+    return parsed
+
+
+def user() -> str:
+    import getpass
+
+    return getpass.getuser()

@@ -36,6 +36,9 @@ class Action(StrEnum):
     """A stored bundle is not the one that was judged."""
     TOKEN_CREATED = "token_created"
     TOKEN_REVOKED = "token_revoked"
+    TUNING_STARTED = "tuning_started"
+    """Begun or continued: each command that works on a study has one of these."""
+    TUNING_ENDED = "tuning_ended"
 
 
 class AuditEntry(BaseModel):

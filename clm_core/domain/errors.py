@@ -21,7 +21,8 @@ CLMError
 │   ├── BundleCorrupt           a bundle's files are not those its manifest lists
 │   ├── PreflightFailed         a model does not answer as it did when it was saved, or always the same
 │   ├── PluginMissing           a plug-in is not installed here; says what to install where that is known
-│   └── PluginFailed            a plug-in cannot be imported, is not as it should be, or raised an error
+│   ├── PluginFailed            a plug-in cannot be imported, is not as it should be, or raised an error
+│   └── NothingTuned            not one trial of a study could be measured, or it has none yet
 ├── InvalidMessage              a message from outside is none of the events we know; it is set aside
 ├── DatabaseUnavailable         PostgreSQL cannot be started or reached
 ├── AuditBroken                 the audit, an export of it or its anchors are not as they were written
@@ -30,6 +31,7 @@ CLMError
 ├── PortTaken                   a port that a server of ours is to have is in use
 ├── NotFound                    no such job, version or report
 ├── AlreadyExists               a job, version or message of that name is recorded already
+├── StudyDiffers                a study would go on with other bars, parameters or costs than it began with
 ├── IllegalTransition           a job or version cannot go from its present status to the wanted one
 ├── InvalidCursor               a page was asked for that does not belong to the list
 ├── NotAuthenticated            nobody knows who asks: no token, or none that opens anything
@@ -162,6 +164,10 @@ class PluginFailed(ModelError):
     pass
 
 
+class NothingTuned(ModelError):
+    pass
+
+
 class InvalidMessage(CLMError):
     pass
 
@@ -191,6 +197,10 @@ class NotFound(CLMError):
 
 
 class AlreadyExists(CLMError):
+    pass
+
+
+class StudyDiffers(CLMError):
     pass
 
 

@@ -13,7 +13,7 @@ TIMEFRAMES = ("1m", "5m", "15m", "30m", "1h", "4h", "1d")
 """Offered in the launch form; the market data know them as `Timeframe`."""
 
 
-def _in_order(schema: dict[str, Any]) -> None:
+def in_order(schema: dict[str, Any]) -> None:
     """The launch form sorts fields by position; PostgreSQL's JSON keeps no order of its own."""
     for position, field in enumerate(schema["properties"].values()):
         field["position"] = position
@@ -22,7 +22,7 @@ def _in_order(schema: dict[str, Any]) -> None:
 class RetrainRequest(BaseModel):
     """Which model to retrain, on what, and why."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", json_schema_extra=_in_order)
+    model_config = ConfigDict(frozen=True, extra="forbid", json_schema_extra=in_order)
 
     model_type: ModelType = Field(title="Model type", description="The kind of model to train.")
     plugin: PluginName | None = Field(

@@ -42,6 +42,7 @@ from clm_core.ledger.tables import Base, EvaluationRow, JobRow, TrialRow, Versio
 from clm_core.ledger.tokens import TokenBook
 from clm_core.ledger.trials import TrialBook
 from clm_core.ledger.triggers import TriggerBook
+from clm_core.ledger.tunings import TuningBook
 from clm_core.promotion.policy import GatePolicy
 
 _JOBS, _VERSIONS, _EVALUATIONS, _TRIALS = (
@@ -115,6 +116,7 @@ class Ledger:
         self.triggers = TriggerBook(engine)
         self.candidates = CandidateBook(engine)
         self.trials = TrialBook(engine)
+        self.tunings = TuningBook(engine)
         self.tokens = TokenBook(engine)
         self.replies = ReplyBook(engine)
 

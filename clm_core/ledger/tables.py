@@ -248,6 +248,34 @@ class TrialRow(Base):
     at: Mapped[datetime]
 
 
+class BegunTrialRow(Base):
+    """A trial from the moment it is begun: until it is counted, it counts as one whose returns are not known.
+    Append-only like `trials`, and under the same id."""
+
+    __tablename__ = "begun_trials"
+    __table_args__ = (Index(None, "symbol", "timeframe", "at"),)
+
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+    symbol: Mapped[str]
+    timeframe: Mapped[str]
+    first_day: Mapped[int]
+    """Days since 1970-01-01 UTC of the first bar it is tested on."""
+    at: Mapped[datetime]
+
+
+class TuningRow(Base):
+    """A `Tuning`. Append-only: a study goes on as it began, or not at all."""
+
+    __tablename__ = "tunings"
+    __table_args__ = (Index(None, "model_id", "created_at"),)
+
+    name: Mapped[str] = mapped_column(primary_key=True)
+    model_id: Mapped[str]
+    definition: Mapped[dict[str, Any]] = mapped_column(JSONB)
+    """The whole of it; what is searched for stands beside it."""
+    created_at: Mapped[datetime]
+
+
 class EvaluationRow(Base):
     """An `EvaluationResult` with the verdict, the policy and the bundle it was reached on, and the trial that
     was counted for it."""

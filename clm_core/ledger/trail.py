@@ -1,4 +1,4 @@
-"""What the audit says of jobs and versions; call it last in the transaction of the change."""
+"""What the audit says of jobs, versions and tunings; call it last in the transaction of the change."""
 
 from collections.abc import Mapping
 from datetime import datetime
@@ -6,16 +6,19 @@ from typing import Any
 
 from sqlalchemy import Connection
 
+from clm_core.backtest.search import Tuning
 from clm_core.domain.actors import SYSTEM, Actor
 from clm_core.domain.audit import Action, AuditEntry
 from clm_core.domain.evaluations import EvaluationResult, Verdict
 from clm_core.domain.jobs import Lease, TrainingJob
+from clm_core.domain.tuning import TrialState, TuneResult
 from clm_core.domain.versions import ModelVersion
 from clm_core.domain.vocabulary import ModelStatus
 from clm_core.ledger import audit
 from clm_core.promotion.policy import GatePolicy
 
 _ASKED = {"requested_by", "trigger_reason", "dataset_span_days", "data_snapshot", "training_params", "seed"}
+_TUNED = {"requested_by", "dataset_span_days", "data_snapshot", "holdout", "fixed", "seed"}
 _LINEAGE = {
     "training_job_id",
     "parent_version",
@@ -73,6 +76,36 @@ def moved(
 ) -> None:
     told = {"from": before, "to": version.status}
     _version(connection, Action.VERSION_STATUS_CHANGED, version, now, told, by)
+
+
+def tuning_started(
+    connection: Connection, tuning: Tuning, trials: int, continued: bool, by: Actor, now: datetime
+) -> None:
+    told = tuning.model_dump(include=_TUNED) | {"trials": trials, "continued": continued}
+    _tuning(connection, Action.TUNING_STARTED, tuning, now, told, by)
+
+
+def tuning_ended(connection: Connection, tuning: Tuning, result: TuneResult, now: datetime) -> None:
+    told = {
+        "ended": result.ended,
+        **{state.value: result.count(state) for state in TrialState},
+        "best": result.best,
+        "unseen": result.unseen,
+    }
+    _tuning(connection, Action.TUNING_ENDED, tuning, now, told)
+
+
+def _tuning(
+    connection: Connection,
+    action: Action,
+    tuning: Tuning,
+    at: datetime,
+    details: Mapping[str, Any],
+    by: Actor = SYSTEM,
+) -> None:
+    told = {"study": tuning.name, **details}
+    entry = AuditEntry(at=at, actor=by, action=action, subject=tuning.model_id, details=told)
+    audit.append(connection, entry)
 
 
 def _job(

@@ -1,22 +1,28 @@
-"""The trial ledger: nothing is judged that was not counted, and nothing counted is ever taken back."""
+"""The trial ledger: nothing is judged that was not counted, and nothing counted is ever taken back.
 
+A retrain's trial is counted before anybody reads what came of it. A tuning reads on the way, to give up
+early: its trial is begun first, and counts from then on as one of which nothing is known, whatever is killed.
+"""
+
+import math
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
 import numpy as np
-from sqlalchemy import Engine, and_, insert, select
+from sqlalchemy import Engine, LargeBinary, and_, literal, select, union_all
+from sqlalchemy.dialects.postgresql import insert as insert_once
 
 from clm_core.domain.jobs import Lease
 from clm_core.domain.trials import Trial
 from clm_core.domain.vocabulary import ModelStatus
 from clm_core.ledger import leases
-from clm_core.ledger.tables import Base, EvaluationRow, TrialRow, VersionRow
+from clm_core.ledger.tables import Base, BegunTrialRow, EvaluationRow, TrialRow, VersionRow
 from clm_core.promotion.trials import TrialRecord
 
-_TRIALS, _EVALUATIONS, _VERSIONS = (
-    Base.metadata.tables[row.__tablename__] for row in (TrialRow, EvaluationRow, VersionRow)
+_TRIALS, _BEGUN, _EVALUATIONS, _VERSIONS = (
+    Base.metadata.tables[row.__tablename__] for row in (TrialRow, BegunTrialRow, EvaluationRow, VersionRow)
 )
 _RECORD = tuple(_TRIALS.c[name] for name in ("sharpe", "effective_bars", "first_day", "daily_returns"))
 STORED = np.dtype("<f4")
@@ -29,8 +35,18 @@ class TrialBook:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
+    def begin(self, trial_id: UUID, symbol: str, timeframe: str, first_day: int, now: datetime) -> None:
+        """From now on it counts, under this id once.
+
+        Args:
+            first_day: days since 1970-01-01 UTC of the first bar it is tested on.
+        """
+        row = {"id": trial_id, "symbol": symbol, "timeframe": timeframe, "first_day": first_day, "at": now}
+        with self._engine.begin() as connection:
+            connection.execute(insert_once(_BEGUN).values(row).on_conflict_do_nothing())
+
     def count(self, trial: Trial, record: TrialRecord, lease: Lease | None = None) -> Trial:
-        """Record a trial; of a job in progress only who holds its lease does.
+        """Record a trial, under its id once; of a job in progress only who holds its lease does.
 
         Raises:
             LeaseLost: the lease is no longer the job's.
@@ -42,21 +58,28 @@ class TrialBook:
         with self._engine.begin() as connection:
             if trial.job_id is not None:
                 leases.require(connection, trial.job_id, lease)
-            connection.execute(insert(_TRIALS).values(row))
+            connection.execute(insert_once(_TRIALS).values(row).on_conflict_do_nothing())
         return trial
 
     def records(self, symbol: str, timeframe: str, until: datetime | None = None) -> list[TrialRecord]:
-        """What was tried for a market and timeframe, oldest first.
+        """What was tried for a market and timeframe, oldest first; what was only begun without its returns.
 
         Args:
             until: leave out what was tried later: the count as it stood then.
         """
-        query = select(*_RECORD).where(_TRIALS.c.symbol == symbol, _TRIALS.c.timeframe == timeframe)
-        if until is not None:
-            query = query.where(_TRIALS.c.at <= until)
+        of_market = [
+            [table.c.symbol == symbol, table.c.timeframe == timeframe]
+            + ([] if until is None else [table.c.at <= until])
+            for table in (_TRIALS, _BEGUN)
+        ]
+        counted = select(*_RECORD, _TRIALS.c.at, _TRIALS.c.id).where(*of_market[0])
+        unknown = literal(math.nan)
+        begun = select(
+            *(unknown, unknown, _BEGUN.c.first_day, literal(b"", LargeBinary), _BEGUN.c.at, _BEGUN.c.id)
+        ).where(*of_market[1], ~counted.where(_TRIALS.c.id == _BEGUN.c.id).exists())
         with self._engine.begin() as connection:
-            rows = connection.execute(query.order_by(_TRIALS.c.at, _TRIALS.c.id))
-            return [_record(*row) for row in rows]
+            rows = connection.execute(union_all(counted, begun).order_by("at", "id"))
+            return [_record(*row[:4]) for row in rows]
 
     def competing(self, model_id: str) -> list[tuple[str, ModelStatus, TrialRecord]]:
         """Label, status and judged trial of a model's versions that serve, or may come to; oldest first."""

@@ -387,7 +387,8 @@ def test_on_a_named_server_a_user_who_may_not_create_databases_is_told_which_are
         ask(own, "DROP DATABASE clm_prefect", "postgres")
         with (
             pytest.raises(
-                DatabaseUnavailable, match=r"may not create .* clm_ledger, clm_mlflow, clm_prefect"
+                DatabaseUnavailable,
+                match=r"may not create .* clm_ledger, .*, clm_optuna",
             ),
             open_database(at(guest)),
         ):

@@ -43,6 +43,7 @@ def test_up_down_and_up_again_leave_the_newest_tables(empty_database: Callable[[
             "api_replies",
             "api_tokens",
             "audit_log",
+            "begun_trials",
             "evaluations",
             "inbox",
             "job_leases",
@@ -55,6 +56,7 @@ def test_up_down_and_up_again_leave_the_newest_tables(empty_database: Callable[[
             "training_jobs",
             "trials",
             "trigger_requests",
+            "tunings",
         ]
         assert current_revision(connection) == HEAD
 

@@ -1,0 +1,134 @@
+"""How a set of parameters is tried: walked forward fold by fold, so that a hopeless one is given up early."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict
+
+from clm_core.backtest.engine import backtest
+from clm_core.backtest.results import Backtest, Execution
+from clm_core.backtest.walk_forward import WalkForwardPlan, split
+from clm_core.domain.costs import Costs
+from clm_core.domain.jobs import model_id
+from clm_core.domain.kinds import Kind
+from clm_core.domain.vocabulary import ModelType
+from clm_core.market.bars import Bars, Floats
+from clm_core.models import catalog
+from clm_core.models.params import Tuned
+
+
+class Tuning(BaseModel):
+    """A study as it began: what it searches, on which bars, by which rules. It never changes."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    model_type: ModelType
+    plugin: str | None = None
+    """Name of the plug-in; None unless the type is OTHER."""
+    symbol: str
+    timeframe: str
+    dataset_span_days: int
+    data_snapshot: str
+    """Content hash of the series as it stood when the study began; its bars can be read back by it."""
+    holdout: float
+    """Share of the bars, the newest, that the search does not see; 0..0.5."""
+    fixed: dict[str, Any]
+    """Training parameters that are not searched."""
+    space: dict[str, Tuned]
+    """Those that are."""
+    seed: int
+    plan: WalkForwardPlan
+    costs: Costs
+    execution: Execution
+    trials: int
+    """How many were asked for when it began."""
+    requested_by: str
+    created_at: datetime
+
+    @property
+    def kind(self) -> Kind:
+        return Kind(self.model_type, self.plugin)
+
+    @property
+    def model_id(self) -> str:
+        return model_id(self.kind, self.symbol, self.timeframe)
+
+    def changes(self, other: "Tuning") -> dict[str, tuple[Any, Any]]:
+        """What makes another study of it: by name, its own value and the other's."""
+        told = {"name", "trials", "requested_by", "created_at"}
+        mine, theirs = (each.model_dump(mode="json", exclude=told) for each in (self, other))
+        return {name: (mine[name], theirs[name]) for name in mine if mine[name] != theirs[name]}
+
+
+@dataclass(frozen=True, eq=False)
+class Work:
+    """What all the folds of a study share."""
+
+    kind: Kind
+    costs: Costs
+    seed: int
+    bars: Bars
+
+
+@dataclass(frozen=True)
+class Fold:
+    """A set of parameters to fit and to test on some rows of the bars."""
+
+    params: Mapping[str, Any]
+    train: slice
+    test: slice
+
+
+@dataclass(frozen=True)
+class Course:
+    """The folds, in order, that a set of parameters is tried on."""
+
+    folds: tuple[tuple[slice, slice], ...]
+    """Training and test rows."""
+
+    @property
+    def first(self) -> int:
+        """First row that is tested."""
+        row: int = self.folds[0][1].start
+        return row
+
+
+def run_fold(work: Work, fold: Fold) -> Floats:
+    """Positions on the test rows, of a model that was fitted on the training rows only."""
+    recipe = catalog.recipe(work.kind.model_type, fold.params, work.costs, work.kind.plugin)
+    model = recipe.fit(work.bars[fold.train], work.seed)
+    return model.positions(work.bars[: fold.test.stop])[fold.test]
+
+
+def seen_course(n_bars: int, tuning: Tuning) -> Course:
+    """The walk-forward that trials are compared on: as a retrain's, on the bars before those held out.
+
+    Raises:
+        NotEnoughBars: a fold would have no rows to train or to test on.
+    """
+    return Course(tuple(split(n_bars - held_out(n_bars, tuning), tuning.plan)))
+
+
+def unseen_course(n_bars: int, tuning: Tuning) -> Course:
+    """The bars held out, in folds about as long as those of the search."""
+    held, plan = held_out(n_bars, tuning), tuning.plan
+    seen = n_bars - held
+    length = seen * (1 - plan.first_train_fraction) / plan.folds
+    folds = min(max(1, round(held / length)), held)
+    # half a bar more, so that rounding never gives a bar that the search has seen
+    rest = plan.model_copy(update={"folds": folds, "first_train_fraction": (seen + 0.5) / n_bars})
+    return Course(tuple(split(n_bars, rest)))
+
+
+def held_out(n_bars: int, tuning: Tuning) -> int:
+    return int(n_bars * tuning.holdout)
+
+
+def results(bars: Bars, first: int, positions: list[Floats], tuning: Tuning) -> Backtest:
+    """Of the positions from row `first` on, fold after fold, after costs."""
+    wanted = np.concatenate(positions)
+    return backtest(bars[first : first + len(wanted)], wanted, tuning.costs, tuning.execution)

@@ -1,0 +1,61 @@
+"""How a command runs flows: under one Prefect server, with progress on the terminal."""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+
+if TYPE_CHECKING:
+    from clm_core.services import Services
+    from clm_core.settings import Settings
+
+Run = Callable[..., Any]
+"""Takes a title for the bar and what the flow takes, runs it and answers with what it returns."""
+
+
+@contextlib.contextmanager
+def flow_of(
+    entrypoint: str, settings: "Settings", meanwhile: "Callable[[Services], Any]"
+) -> "Iterator[tuple[Services, Run]]":
+    """The services, and the flow ready to be run.
+
+    Args:
+        entrypoint: module and function: "flows.retrain.retrain".
+        meanwhile: slow things that the flow needs, done while the server starts on another core.
+    """
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    from clm_core.database import open_database
+    from clm_core.runner import load_flow, prefect_server, prepare_environment
+    from clm_core.services import open_services
+
+    prepare_environment(settings.home)
+    with Progress(
+        TextColumn("{task.description:<44}"), BarColumn(), TimeElapsedColumn(), console=Console(stderr=True)
+    ) as progress:
+        title, bar = "", progress.add_task("Starting database and Prefect server", total=None)
+
+        def announce(step: str, share: float) -> None:
+            progress.update(bar, description=f"{title}: {step}", completed=share, total=1.0)
+
+        with (
+            open_database(settings) as database,
+            prefect_server(database, settings.home) as wait_until_ready,
+            open_services(settings, announce) as services,
+        ):
+            flow = load_flow(entrypoint)
+            meanwhile(services)
+            wait_until_ready()
+
+            def run(name: str, *given: Any) -> Any:
+                nonlocal title, bar
+                title = name
+                announce("Loading bars", 0.0)
+                result = flow(*given)
+                announce("Done", 1.0)
+                bar = progress.add_task("", total=None)
+                return result
+
+            yield services, run
+            progress.remove_task(bar)

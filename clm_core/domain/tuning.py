@@ -1,0 +1,175 @@
+"""What is asked of a tuning, and what comes of it."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from clm_core.domain.jobs import TIMEFRAMES, in_order, model_id
+from clm_core.domain.kinds import Kind, PluginName, name_plugin
+from clm_core.domain.vocabulary import ModelType
+
+
+class Engine(StrEnum):
+    """Where trials are computed."""
+
+    LOCAL = "local"
+    """In processes of this machine."""
+    RAY = "ray"
+    """On the machines of a Ray cluster."""
+
+
+class TuneRequest(BaseModel):
+    """Which model to tune, on what, and for how long."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", json_schema_extra=in_order)
+
+    model_type: ModelType = Field(title="Model type", description="The kind of model to tune.")
+    plugin: PluginName | None = Field(
+        default=None,
+        title="Plug-in",
+        description="For the type other: which plug-in, as clm models list-types names it. Otherwise empty.",
+    )
+    symbol: str = Field(description="The market, as clm data list names it: BTCUSD.")
+    timeframe: str = Field(
+        default="1h", description="Length of a bar.", json_schema_extra={"enum": list(TIMEFRAMES)}
+    )
+    dataset_span_days: int = Field(
+        default=365,
+        gt=0,
+        le=36_500,
+        title="Span of the data (days)",
+        description="Days of bars, counted back from the newest.",
+    )
+    trials: int = Field(
+        default=50,
+        ge=1,
+        le=10_000,
+        description="Sets of parameters to try, those of a continued study included.",
+    )
+    holdout: float = Field(
+        default=0.2,
+        ge=0,
+        le=0.5,
+        title="Held out",
+        description="Share of the bars, the newest, that the search does not see; the best parameters and "
+        "the defaults are tried on them once, at the end. 0: none.",
+    )
+    training_params: dict[str, Any] = Field(
+        default_factory=dict,
+        title="Fixed parameters",
+        description='Training parameters that are not searched, as JSON: {"horizon": 24}.',
+    )
+    seed: int = Field(default=0, ge=0, description="Seed of the search and of everything random in a trial.")
+    study: str | None = Field(
+        default=None,
+        pattern=r"^[\w.-]{1,100}$",
+        description="Name of the study; one that exists is continued. Empty: a new one.",
+    )
+    workers: int | None = Field(
+        default=None,
+        ge=1,
+        le=1024,
+        description="Trials computed at the same time. Empty: one a processor.",
+    )
+    timeout_minutes: float | None = Field(
+        default=None,
+        gt=0,
+        title="Time limit (minutes)",
+        description="After that it stops, to be continued. Empty: none.",
+    )
+    on: Engine = Field(default=Engine.LOCAL, description="Where the trials are computed.")
+    ray_address: str | None = Field(
+        default=None,
+        title="Address of Ray",
+        description="Of the cluster, as host:6379. Empty: RAY_ADDRESS, or else one on this machine.",
+    )
+    requested_by: str = Field(default="unknown", title="Asked by", description="Your name, for the record.")
+
+    _plugin = model_validator(mode="after")(name_plugin)
+
+    @property
+    def kind(self) -> Kind:
+        return Kind(self.model_type, self.plugin)
+
+    @property
+    def model_id(self) -> str:
+        return model_id(self.kind, self.symbol, self.timeframe)
+
+
+class Ended(StrEnum):
+    """Why a command stopped working on its study."""
+
+    ALL_TRIALS = "all_trials"
+    """Every trial that was asked for has ended."""
+    TIME_LIMIT = "time_limit"
+    INTERRUPTED = "interrupted"
+    """By Ctrl-C."""
+
+
+class TrialState(StrEnum):
+    COMPLETE = "complete"
+    PRUNED = "pruned"
+    """Given up after some folds: most others had done better by then."""
+    FAILED = "failed"
+
+
+class Tried(BaseModel):
+    """One set of parameters, and what came of it out of sample."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    number: int = Field(ge=0)
+    """0: the defaults."""
+    state: TrialState
+    params: dict[str, Any]
+    """Those fixed and those tried; all others have their defaults."""
+    sharpe_ratio: float | None
+    """Annualised, after costs; over the folds it had when it was pruned; None: none was measured."""
+    trades: int | None
+    cause: str | None = None
+    """Why it failed."""
+
+
+class Unseen(BaseModel):
+    """Annualised Sharpe ratios on the bars that the search has not seen."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    bars: int
+    best: float | None
+    """None, as with the next: it could not be measured."""
+    defaults: float | None
+
+
+class TuneResult(BaseModel):
+    """What a study has found so far."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    study: str
+    model_type: ModelType
+    plugin: PluginName | None
+    symbol: str
+    timeframe: str
+    dataset_span_days: int
+    ended: Ended
+    trials: tuple[Tried, ...]
+    """All that have ended, in order."""
+    best: Tried | None
+    """None: none was completed."""
+    unseen: Unseen | None
+    """None: nothing is held out, or not all trials have ended."""
+    report: Path | None = None
+
+    @property
+    def model_id(self) -> str:
+        return model_id(Kind(self.model_type, self.plugin), self.symbol, self.timeframe)
+
+    @property
+    def defaults(self) -> Tried | None:
+        return next((tried for tried in self.trials if tried.number == 0), None)
+
+    def count(self, state: TrialState) -> int:
+        return sum(tried.state is state for tried in self.trials)

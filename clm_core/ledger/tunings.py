@@ -1,0 +1,80 @@
+"""The record of studies of hyper-parameters."""
+
+from datetime import datetime
+
+from sqlalchemy import Connection, Engine, select
+from sqlalchemy.dialects.postgresql import insert
+
+from clm_core.backtest.search import Tuning
+from clm_core.domain.actors import Actor
+from clm_core.domain.errors import NotFound, StudyDiffers
+from clm_core.domain.tuning import TuneResult
+from clm_core.ledger import trail
+from clm_core.ledger.tables import Base, TuningRow
+
+_TUNINGS = Base.metadata.tables[TuningRow.__tablename__]
+NAMED = 5
+"""Studies that are suggested where one is not found."""
+
+
+class TuningBook:
+    """Every method is a transaction."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def open(self, tuning: Tuning, trials: int, by: Actor, now: datetime) -> Tuning:
+        """Record a study, or that it is continued; returns it as it began.
+
+        Raises:
+            StudyDiffers: one of that name began with something else.
+        """
+        row = {
+            "name": tuning.name,
+            "model_id": tuning.model_id,
+            "definition": tuning.model_dump(mode="json"),
+            "created_at": tuning.created_at,
+        }
+        with self._engine.begin() as connection:
+            made = connection.execute(insert(_TUNINGS).values(row).on_conflict_do_nothing()).rowcount == 1
+            began = _tuning(connection, tuning.name)
+            _require_same(began, tuning)
+            trail.tuning_started(connection, began, trials, not made, by, now)
+        return began
+
+    def end(self, tuning: Tuning, result: TuneResult, now: datetime) -> None:
+        """Tell what a command has found, and why it stopped."""
+        with self._engine.begin() as connection:
+            trail.tuning_ended(connection, tuning, result, now)
+
+    def find(self, name: str) -> Tuning:
+        """
+        Raises:
+            NotFound: there is no such study; names the newest ones.
+        """
+        with self._engine.begin() as connection:
+            return _tuning(connection, name)
+
+    def exists(self, name: str) -> bool:
+        with self._engine.begin() as connection:
+            return connection.scalar(select(_TUNINGS.c.name).where(_TUNINGS.c.name == name)) is not None
+
+
+def _tuning(connection: Connection, name: str) -> Tuning:
+    found = connection.scalar(select(_TUNINGS.c.definition).where(_TUNINGS.c.name == name))
+    if found is None:
+        newest = select(_TUNINGS.c.name).order_by(_TUNINGS.c.created_at.desc()).limit(NAMED)
+        there = ", ".join(connection.scalars(newest))
+        have = f"the newest are {there}" if there else "there is none yet: `clm tune` makes one"
+        raise NotFound(f"There is no study {name}; {have}.")
+    return Tuning.model_validate(found)
+
+
+def _require_same(began: Tuning, asked: Tuning) -> None:
+    if not (changes := began.changes(asked)):
+        return
+    told = "; ".join(f"{name} was {then}, now {now}" for name, (then, now) in changes.items())
+    raise StudyDiffers(
+        f"The study {began.name} cannot go on, its trials would not be comparable: {told}. "
+        "Put that back as it was, or begin another study under another name."
+    )

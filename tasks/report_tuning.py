@@ -1,0 +1,12 @@
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from clm_core.backtest.search import Tuning
+from clm_core.domain.tuning import TuneResult
+from clm_core.services import services
+from clm_core.tuning.report import write_report
+
+
+@task(cache_policy=NO_CACHE, task_run_name="report {tuning.name}")
+def report_tuning(tuning: Tuning, found: TuneResult) -> TuneResult:
+    return write_report(services(), tuning, found)

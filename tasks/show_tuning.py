@@ -1,0 +1,17 @@
+"""What a person sees of a tuning on the run's page in the Prefect UI."""
+
+from prefect import task
+from prefect.artifacts import create_markdown_artifact
+from prefect.cache_policies import NO_CACHE
+
+from clm_core.domain.tuning import TuneResult
+from clm_core.tuning.report import headline, summary_page
+
+
+@task(cache_policy=NO_CACHE, task_run_name="show {found.study}")
+def show_tuning(found: TuneResult) -> None:
+    create_markdown_artifact(
+        summary_page(found),
+        key=f"{found.model_id.replace('_', '-')}-tuning",
+        description=headline(found),
+    )

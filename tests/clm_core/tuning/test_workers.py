@@ -1,0 +1,108 @@
+"""Processes that compute folds: one that is killed is replaced, and none outlives whoever started it."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from concurrent.futures import wait
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from clm_core.backtest.search import Fold, Work, run_fold
+from clm_core.domain.costs import Costs
+from clm_core.domain.kinds import Kind
+from clm_core.domain.vocabulary import ModelType
+from clm_core.market.sources import MarketData
+from clm_core.tuning.workers import Failure, LocalWorkers, local_workers
+
+FOLD = Fold({"rounds": 5, "threshold": 0.0}, slice(0, 800), slice(810, 1000))
+ORPHANS = """
+import sys, time
+from concurrent.futures import wait
+from test_workers import FOLD, work
+from clm_core.tuning.workers import local_workers
+if __name__ == "__main__":
+    with local_workers(2, work()) as workers:
+        futures = [workers.submit(FOLD) for _ in range(2)]
+        wait(futures)
+        print(*[process for future in futures for process in workers._busy[future]._processes], flush=True)
+        time.sleep(600)
+"""
+
+
+def work() -> Work:
+    bars = MarketData(Path("/nonexistent")).bars("BTCUSD", "1h", days=60)
+    return Work(Kind(ModelType.LIGHTGBM), Costs(), 0, bars)
+
+
+def processes(workers: LocalWorkers) -> list[int]:
+    pools = [*workers._free, *workers._busy.values()]
+    return [number for pool in pools for number in pool._processes or ()]
+
+
+def is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    return Path(f"/proc/{process}/stat").read_text().split()[2] != "Z"
+
+
+def assert_ended(started: list[int]) -> None:
+    deadline = time.monotonic() + 30
+    while any(map(is_alive, started)):
+        assert time.monotonic() < deadline, "processes live on"
+        time.sleep(0.05)
+
+
+def test_a_worker_that_is_killed_is_lost_and_the_next_one_computes_what_this_process_would() -> None:
+    given = work()
+    with local_workers(1, given) as workers:
+        killed = workers.submit(FOLD)
+        [process] = processes(workers)
+        os.kill(process, signal.SIGKILL)
+        wait([killed])
+        lost = workers.result(killed)
+        assert isinstance(lost, Failure)
+        assert lost.lost
+        again = workers.submit(FOLD)
+        wait([again])
+        assert np.array_equal(workers.result(again), run_fold(given, FOLD))
+        failing = workers.submit(Fold({"speed": 9}, FOLD.train, FOLD.test))
+        wait([failing])
+        failure = workers.result(failing)
+        assert isinstance(failure, Failure)
+        assert not failure.lost
+        assert failure.cause.startswith("InvalidTrainingParams: lightgbm cannot be trained")
+        [idle] = processes(workers)
+        os.kill(idle, signal.SIGKILL)
+        assert_ended([idle])
+        after = workers.submit(FOLD)
+        wait([after])
+        assert np.array_equal(workers.result(after), run_fold(given, FOLD))
+        left = processes(workers)
+    assert_ended(left)
+
+
+def test_workers_end_with_a_process_that_is_killed() -> None:
+    here = Path(__file__).parent
+    script = subprocess.Popen(
+        [sys.executable, "-c", ORPHANS], cwd=here, stdout=subprocess.PIPE, text=True, env=os.environ
+    )
+    assert script.stdout is not None
+    started = [int(number) for number in script.stdout.readline().split()]
+    script.kill()
+    script.wait()
+    script.stdout.close()
+    assert len(started) == 2
+    assert_ended(started)
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_there_are_as_many_workers_as_were_asked_for_and_none_starts_before_it_is_needed(count: int) -> None:
+    with local_workers(count, work()) as workers:
+        assert workers.count == count
+        assert processes(workers) == []

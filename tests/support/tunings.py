@@ -1,0 +1,61 @@
+"""Studies small enough for tests, and workers that need no process to start."""
+
+import uuid
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
+from typing import Any
+
+from clm_core.backtest.search import Fold, Tuning, Work, run_fold
+from clm_core.backtest.walk_forward import WalkForwardPlan
+from clm_core.domain.tuning import TuneRequest, TuneResult
+from clm_core.domain.vocabulary import ModelType
+from clm_core.market.bars import Floats
+from clm_core.services import Services
+from clm_core.tuning import search
+from clm_core.tuning.workers import Failure, told
+
+
+def a_request(**changes: Any) -> TuneRequest:
+    values: dict[str, Any] = {
+        "model_type": ModelType.LIGHTGBM,
+        "symbol": "BTCUSD",
+        "dataset_span_days": 90,
+        "trials": 3,
+        "training_params": {"rounds": 10, "threshold": 0.0, "learning_rate": 0.1, "min_child_weight": 5.0},
+        "study": f"s-{uuid.uuid4().hex}",
+        "requested_by": "ada",
+    }
+    return TuneRequest.model_validate(values | changes)
+
+
+def quick(services: Services) -> Services:
+    """Three folds a trial."""
+    plan = WalkForwardPlan(folds=3)
+    return replace(services, settings=services.settings.model_copy(update={"walk_forward": plan}))
+
+
+class Threads:
+    """Workers that are threads of this process."""
+
+    def __init__(self, work: Work, count: int = 1) -> None:
+        self.count, self.folds = count, list[Fold]()
+        self._work, self._pool = work, ThreadPoolExecutor(count)
+
+    def submit(self, fold: Fold) -> Future[Floats]:
+        self.folds.append(fold)
+        return self._pool.submit(run_fold, self._work, fold)
+
+    def result(self, future: Future[Floats]) -> Floats | Failure:
+        error = future.exception()
+        return future.result() if error is None else Failure(told(error), lost=False)
+
+
+def threads(services: Services, tuning: Tuning, kind: type[Threads] = Threads, count: int = 1) -> Threads:
+    bars = search.bars_of(services, tuning)
+    return kind(Work(tuning.kind, tuning.costs, tuning.seed, bars), count)
+
+
+def tune(services: Services, request: TuneRequest, kind: type[Threads] = Threads) -> TuneResult:
+    tuning = search.open_tuning(services, request)
+    workers = threads(services, tuning, kind)
+    return search.search_with(workers, services, tuning, request, search.bars_of(services, tuning))
