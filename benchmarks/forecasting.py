@@ -18,6 +18,7 @@ from clm_core.domain.vocabulary import ModelType
 from clm_core.market.bars import Bars
 from clm_core.market.sources import MarketData
 from clm_core.models.catalog import recipe
+from clm_core.models.forecast_params import PARAMS as FORECASTERS
 
 BARS = 8760
 PARAMS = {"steps": 200, "patience": 200}
@@ -49,12 +50,12 @@ def bare_loop(model_type: ModelType, bars: Bars) -> Callable[[], object]:
     import torch
     from neuralforecast.losses.pytorch import MQLoss
 
-    from clm_core.models import forecasting
+    from clm_core.models.forecasting import LEVELS, material_of
+    from clm_core.models.networks import network_of
 
-    params = forecasting.PARAMS[model_type].parse(PARAMS)
-    material = forecasting._learn(bars, params)
+    params = FORECASTERS[model_type].parse(PARAMS)
+    material = material_of(bars, params)
     windows, length = material.windows, params.input_size
-    make = forecasting._nhits if model_type is ModelType.NHITS else forecasting._patchtst
 
     def cut(chosen: np.ndarray) -> tuple[torch.Tensor, ...]:
         at = chosen[:, None] + np.arange(1 - length, 1)
@@ -67,8 +68,8 @@ def bare_loop(model_type: ModelType, bars: Bars) -> Callable[[], object]:
     def loop() -> None:
         found = torch.get_num_threads()
         torch.set_num_threads(1)
-        loss_of = MQLoss(quantiles=forecasting.LEVELS.tolist())
-        network = make(params, 0)(loss_of)
+        loss_of = MQLoss(quantiles=LEVELS.tolist())
+        network = network_of(params, loss_of, 0)
         optimizer = torch.optim.AdamW(
             [weight for weight in network.parameters() if weight.requires_grad], lr=params.learning_rate
         )

@@ -17,7 +17,7 @@ from rich.table import Table
 
 from benchmarks.table import HEADINGS, Row, markdown
 
-SECTIONS = ("engine", "features", "overhead", "evidence", "audit", "registry")
+SECTIONS = ("engine", "features", "overhead", "evidence", "audit", "registry", "forecasting")
 PACKAGES = (
     "numpy",
     "numba",
@@ -29,6 +29,8 @@ PACKAGES = (
     "prefect",
     "mlflow",
     "xgboost",
+    "torch",
+    "neuralforecast",
 )
 RESULTS = Path(__file__).with_name("RESULTS.md")
 

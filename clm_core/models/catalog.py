@@ -227,25 +227,27 @@ def _load_ensemble(folder: Path, card: ModelCard) -> Model:
 
 
 def _nhits(params: Mapping[str, Any], costs: Costs) -> Recipe:
-    from clm_core.models.forecasting import NHITSParams, recipe_of
+    from clm_core.models.forecast_params import NHITSParams
+    from clm_core.models.forecasting import recipe_of
 
-    return recipe_of(NHITSParams, params, costs)
+    return recipe_of(NHITSParams.parse(params), costs)
 
 
 def _patchtst(params: Mapping[str, Any], costs: Costs) -> Recipe:
-    from clm_core.models.forecasting import PatchTSTParams, recipe_of
+    from clm_core.models.forecast_params import PatchTSTParams
+    from clm_core.models.forecasting import recipe_of
 
-    return recipe_of(PatchTSTParams, params, costs)
+    return recipe_of(PatchTSTParams.parse(params), costs)
 
 
 def _nhits_space() -> SearchSpace:
-    from clm_core.models.forecasting import NHITSParams
+    from clm_core.models.forecast_params import NHITSParams
 
     return NHITSParams.search_space()
 
 
 def _patchtst_space() -> SearchSpace:
-    from clm_core.models.forecasting import PatchTSTParams
+    from clm_core.models.forecast_params import PatchTSTParams
 
     return PatchTSTParams.search_space()
 

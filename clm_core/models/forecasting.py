@@ -18,28 +18,26 @@ the distribution over the whole horizon, in units of u = v * sqrt(horizon):
 """
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
-from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from clm_core.domain.costs import Costs
-from clm_core.domain.errors import FeatureMismatch, InvalidTrainingParams, NotEnoughBars, UnknownFeature
+from clm_core.domain.errors import FeatureMismatch, InvalidTrainingParams, NotEnoughBars
 from clm_core.domain.vocabulary import ModelType
 from clm_core.market.bars import Bars, Floats
-from clm_core.market.features import FEATURES, select_features
+from clm_core.market.features import FEATURES
 from clm_core.market.splits import purged_tail
 from clm_core.models.contract import Model, ModelCard, Progress, TrainedOn
-from clm_core.models.params import Between, OneOf, TrainingParams, split_commas
-from clm_core.models.torch_alone import Device, found_device
-from clm_core.models.windows import Windows, futures_of, windows_of
+from clm_core.models.forecast_params import PARAMS, ForecastParams, NetworkParams
+from clm_core.models.torch_alone import found_device
+from clm_core.models.windows import Material, Windows, futures_of, windows_of
 
 if TYPE_CHECKING:
-    from clm_core.models.networks import Build, Forecaster, Material, Training
+    from clm_core.models.networks import Forecaster
 
 FILE = "weights.safetensors"
 MIN_ROWS = 200
@@ -48,120 +46,13 @@ LEVELS: Floats = (np.arange(9) + 0.5) / 9
 """Quantiles forecast: the middles of nine equal parts, so that their mean is that of the distribution."""
 SHARES: Floats = np.linspace(0, 1, 21)
 """Of a forecast, that are tried on the validation windows."""
-SHOWN = ("mean_gap_96", "volatility_ratio_12_96", "volume_z_24", "hour_sin", "hour_cos")
-"""Features NHITS sees by default. Each is another input for every bar of the window: with many, what the
-returns say drowns in them."""
-
-
-class ForecastParams(TrainingParams):
-    """Training parameters both networks share."""
-
-    horizon: Annotated[int, Between(6, 72, log=True)] = Field(default=24, ge=1, le=500)
-    """Bars forecast, and for which each signal is held; 1..500."""
-    input_size: Annotated[int, Between(8, 96, log=True)] = Field(default=24, ge=4, le=1000)
-    """Bars seen; 4..1000."""
-    steps: int = Field(default=300, ge=1, le=100_000)
-    """Most training steps; 1..100,000."""
-    check_steps: int = Field(default=20, ge=1, le=10_000)
-    """Steps between two looks at the validation loss; 1..10,000."""
-    patience: int = Field(default=5, ge=1, le=10_000)
-    """Looks without a better loss after which training ends; 1..10,000."""
-    batch_size: int = Field(default=256, ge=1, le=65_536)
-    """Windows a step; 1..65,536."""
-    learning_rate: Annotated[float, Between(1e-4, 1e-2, log=True)] = Field(default=1e-3, gt=0, le=1)
-    """Of AdamW; 0..1."""
-    weight_decay: Annotated[float, Between(1e-3, 1.0, log=True)] = Field(default=0.01, ge=0, le=10)
-    """Of AdamW; 0..10."""
-    dropout: Annotated[float, Between(0.0, 0.6)] = Field(default=0.1, ge=0, lt=1)
-    """Share of activations left out at random in each step; 0..1."""
-    validation_fraction: float = Field(default=0.2, gt=0, le=0.5)
-    """Share of the windows, the newest, that decides when training stops; 0..0.5."""
-    shrink: bool = True
-    """Whether only the share of each forecast is kept that helped on the validation windows."""
-    warm_start_steps: int = Field(default=0, ge=0, le=100_000)
-    """Steps for which a fold of a walk-forward continues the model of the one before; 0: each begins anew."""
-    full_edge: Annotated[float, Between(0.02, 0.5, log=True)] = Field(default=0.1, gt=0, le=10)
-    """Edge, in standard deviations of the horizon's return, from which the position is whole; 0..10."""
-    round_trip_bps: float | None = Field(default=None, ge=0, lt=10_000)
-    """Cost of going in and out that a forecast has to beat, in basis points; default: by the settings."""
-    long_only: bool = False
-    """Whether falling prices are sat out instead of sold short."""
-    device: Device = "auto"
-    """Where to train: auto is a GPU where there is one. Answers are always computed on the processor."""
-
-    @property
-    def shown(self) -> tuple[str, ...]:
-        """Names of the features in a window."""
-        return ()
-
-    def priced(self, costs: Costs) -> Self:
-        """With the cost of a round trip filled in."""
-        if self.round_trip_bps is not None:
-            return self
-        return self.model_copy(update={"round_trip_bps": 2 * (costs.fee_bps + costs.slippage_bps)})
-
-
-class NHITSParams(ForecastParams):
-    model_type: ClassVar[ModelType] = ModelType.NHITS
-
-    dropout: Annotated[float, Between(0.0, 0.6)] = Field(default=0.3, ge=0, lt=1)
-    """Share of activations left out at random in each step; 0..1."""
-    hidden_size: Annotated[int, Between(8, 256, log=True)] = Field(default=64, ge=1, le=4096)
-    """Units of both layers of each of the three blocks; 1..4096."""
-    features: Annotated[tuple[str, ...], BeforeValidator(split_commas)] = SHOWN
-    """Names of the features seen besides returns (as text: separated by commas); may be none."""
-
-    @property
-    def shown(self) -> tuple[str, ...]:
-        return self.features
-
-    @field_validator("features")
-    @classmethod
-    def _known(cls, names: tuple[str, ...]) -> tuple[str, ...]:
-        try:
-            return tuple(feature.name for feature in select_features([name for name in names if name]))
-        except UnknownFeature as error:
-            raise ValueError(str(error)) from error
-
-
-class PatchTSTParams(ForecastParams):
-    model_type: ClassVar[ModelType] = ModelType.PATCHTST
-
-    input_size: Annotated[int, Between(24, 240, log=True)] = Field(default=96, ge=4, le=1000)
-    """Bars seen; 4..1000."""
-    batch_size: int = Field(default=128, ge=1, le=65_536)
-    """Windows a step; 1..65,536."""
-    patch_len: int = Field(default=16, ge=1, le=1000)
-    """Bars in a patch, at most `input_size`; 1..1000."""
-    stride: int = Field(default=8, ge=1, le=1000)
-    """Bars from one patch to the next; 1..1000."""
-    hidden_size: Annotated[int, OneOf((16, 32, 64))] = Field(default=32, ge=1, le=1024)
-    """Width of the encoder, a multiple of `heads`; 1..1024."""
-    heads: int = Field(default=4, ge=1, le=64)
-    """Of the attention; 1..64."""
-    layers: int = Field(default=2, ge=1, le=16)
-    """Of the encoder; 1..16."""
-
-    @model_validator(mode="after")
-    def _fits(self) -> Self:
-        if self.patch_len > self.input_size:
-            raise ValueError(f"patch_len {self.patch_len} is longer than input_size {self.input_size}")
-        if self.hidden_size % self.heads:
-            raise ValueError(f"hidden_size {self.hidden_size} is no multiple of heads {self.heads}")
-        return self
-
-
-PARAMS: dict[ModelType, type[NHITSParams] | type[PatchTSTParams]] = {
-    ModelType.NHITS: NHITSParams,
-    ModelType.PATCHTST: PatchTSTParams,
-}
 
 
 @dataclass(frozen=True, eq=False)
 class ForecastModel:
     """A fitted network; see the module's docstring for its positions."""
 
-    params: NHITSParams | PatchTSTParams
+    params: NetworkParams
     trained_on: TrainedOn
     train_metrics: dict[str, float]
     forecaster: "Forecaster"
@@ -235,7 +126,7 @@ def probability_of_rise(quantiles: Floats) -> Floats:
 
 @dataclass(frozen=True)
 class ForecastRecipe:
-    params: NHITSParams | PatchTSTParams
+    params: NetworkParams
 
     @property
     def model_type(self) -> ModelType:
@@ -257,7 +148,7 @@ class ForecastRecipe:
         returns' quantiles, the share of validation windows whose direction it foresaw, and whether a GPU
         trained it.
         """
-        learn = _learn(bars, self.params)
+        learn = material_of(bars, self.params)
         return self._train(bars, learn, self._begin(learn, seed), self.params.steps, seed, progress)
 
     def fit_after(
@@ -265,16 +156,20 @@ class ForecastRecipe:
     ) -> ForecastModel:
         """Continue, for `warm_start_steps`, a model that was fitted on the start of these bars. It keeps the
         scales it began with."""
+        from clm_core.models import networks
+
         assert isinstance(older, ForecastModel)
-        learn = _learn(bars, self.params)
-        forecaster = _untrained(self.params, seed)
+        learn = material_of(bars, self.params)
+        forecaster = networks.untrained(self.params, LEVELS, seed)
         forecaster.load_state_dict(older.forecaster.state_dict())
         return self._train(bars, learn, forecaster, self.params.warm_start_steps, seed, progress)
 
-    def _begin(self, learn: "Material", seed: int) -> "Forecaster":
+    def _begin(self, learn: Material, seed: int) -> "Forecaster":
         import torch
 
-        forecaster = _untrained(self.params, seed)
+        from clm_core.models import networks
+
+        forecaster = networks.untrained(self.params, LEVELS, seed)
         futures, shown = learn.futures[learn.fit], learn.windows.features[learn.fit]
         # of the mirror images too: which way the market went while it was fitted is no forecast
         base = np.quantile(np.concatenate([futures, -futures]), LEVELS, axis=0).T
@@ -287,54 +182,36 @@ class ForecastRecipe:
     def _train(
         self,
         bars: Bars,
-        learn: "Material",
+        learn: Material,
         forecaster: "Forecaster",
         steps: int,
         seed: int,
         progress: Progress | None,
     ) -> ForecastModel:
-        from clm_core.models import networks
+        from clm_core.models.network_training import train
 
-        report = progress or (lambda done: None)
-        training = self._training(steps)
+        report, device = progress or (lambda done: None), _device(self.params)
         forecaster.trust.fill_(1.0)
-        losses = networks.train(forecaster, learn, training, seed, report)
+        losses = train(forecaster, learn, self.params, steps, device, seed, report)
         if self.params.shrink:
             forecaster.trust.fill_(_trust(forecaster, learn))
         measured = _metrics(forecaster, learn) | {
-            "steps": float(min((int(np.argmin(losses)) + 1) * training.check_steps, steps)),
+            "steps": float(min((int(np.argmin(losses)) + 1) * self.params.check_steps, steps)),
             "trust": float(forecaster.trust),
-            "gpu": float(training.device == "cuda"),
+            "gpu": float(device == "cuda"),
         }
         report(1.0)
         return ForecastModel(self.params, TrainedOn.of(bars, seed), measured, forecaster, losses)
 
-    def _training(self, steps: int) -> "Training":
-        from clm_core.models.networks import Training
 
-        params = self.params
-        return Training(
-            steps=steps,
-            check_steps=params.check_steps,
-            patience=params.patience,
-            batch_size=params.batch_size,
-            learning_rate=params.learning_rate,
-            weight_decay=params.weight_decay,
-            device=_device(params),
-        )
-
-
-def recipe_of(
-    params_type: type[NHITSParams] | type[PatchTSTParams], params: Mapping[str, Any], costs: Costs
-) -> ForecastRecipe:
+def recipe_of(params: NetworkParams, costs: Costs) -> ForecastRecipe:
     """
     Raises:
-        InvalidTrainingParams: a parameter is unknown or out of range, or there is no such device here.
+        InvalidTrainingParams: there is no such device here.
     """
-    wanted = params_type.parse(params).priced(costs)
-    if wanted.device == "cuda":
-        _device(wanted)
-    return ForecastRecipe(wanted)
+    if params.device == "cuda":
+        _device(params)
+    return ForecastRecipe(params.priced(costs))
 
 
 def load(folder: Path, card: ModelCard) -> ForecastModel:
@@ -354,15 +231,13 @@ def load(folder: Path, card: ModelCard) -> ForecastModel:
             "Retrain it, or run the release it was trained with"
         )
     params = PARAMS[card.model_type].parse(card.params)
-    forecaster = _untrained(params, card.trained_on.seed)
+    forecaster = networks.untrained(params, LEVELS, card.trained_on.seed)
     networks.restore(forecaster, folder / FILE)
     return ForecastModel(params, card.trained_on, card.train_metrics, forecaster)
 
 
-def _learn(bars: Bars, params: NHITSParams | PatchTSTParams) -> "Material":
+def material_of(bars: Bars, params: NetworkParams) -> Material:
     """Windows to fit on and, purged by the end of what they forecast, newer ones to stop early on."""
-    from clm_core.models.networks import Material
-
     windows = windows_of(bars, params.input_size, params.shown)
     futures, end = futures_of(bars, windows.volatility, params.horizon)
     label_end = np.full(len(bars), -1)
@@ -377,7 +252,7 @@ def _learn(bars: Bars, params: NHITSParams | PatchTSTParams) -> "Material":
     return Material(windows, futures, tail.fit, tail.validation)
 
 
-def _trust(forecaster: "Forecaster", learn: "Material") -> float:
+def _trust(forecaster: "Forecaster", learn: Material) -> float:
     """The share of what the network says beyond the base with the least loss on the validation windows."""
     from clm_core.models import networks
 
@@ -387,7 +262,7 @@ def _trust(forecaster: "Forecaster", learn: "Material") -> float:
     return float(SHARES[int(np.argmin(losses))])
 
 
-def _metrics(forecaster: "Forecaster", learn: "Material") -> dict[str, float]:
+def _metrics(forecaster: "Forecaster", learn: Material) -> dict[str, float]:
     from clm_core.models import networks
 
     rows = learn.validation
@@ -408,60 +283,6 @@ def _quantile_loss(quantiles: Floats, happened: Floats) -> float:
     """Mean over levels and rows of max(level * miss, (level - 1) * miss), miss = happened - quantile."""
     miss = happened[:, None] - quantiles
     return float(np.mean(np.maximum(LEVELS * miss, (LEVELS - 1) * miss)))
-
-
-def _untrained(params: NHITSParams | PatchTSTParams, seed: int) -> "Forecaster":
-    from clm_core.models import networks
-
-    # neuralforecast holds its seeds in 32 bits
-    native_seed = seed % 2**31
-    make = _nhits(params, native_seed) if isinstance(params, NHITSParams) else _patchtst(params, native_seed)
-    return networks.build(make, LEVELS, params.horizon, len(params.shown), native_seed)
-
-
-def _nhits(params: NHITSParams, seed: int) -> "Build":
-    def make(loss: Any) -> Any:
-        from neuralforecast.models.nhits import NHITS
-
-        return NHITS(
-            h=params.horizon,
-            input_size=params.input_size,
-            hist_exog_list=list(params.features),
-            mlp_units=3 * [[params.hidden_size, params.hidden_size]],
-            # from the coarse to the fine: returns of 8, of 4 and of single bars
-            n_pool_kernel_size=[8, 4, 1],
-            n_freq_downsample=[12, 4, 1],
-            # of returns a mean says how far the price went, a maximum does not
-            pooling_mode="AvgPool1d",
-            dropout_prob_theta=params.dropout,
-            loss=loss,
-            random_seed=seed,
-        )
-
-    return make
-
-
-def _patchtst(params: PatchTSTParams, seed: int) -> "Build":
-    def make(loss: Any) -> Any:
-        from neuralforecast.models.patchtst import PatchTST
-
-        return PatchTST(
-            h=params.horizon,
-            input_size=params.input_size,
-            encoder_layers=params.layers,
-            n_heads=params.heads,
-            hidden_size=params.hidden_size,
-            linear_hidden_size=2 * params.hidden_size,
-            patch_len=params.patch_len,
-            stride=params.stride,
-            dropout=params.dropout,
-            # returns over their volatility are of one scale already
-            revin=False,
-            loss=loss,
-            random_seed=seed,
-        )
-
-    return make
 
 
 def _device(params: ForecastParams) -> str:

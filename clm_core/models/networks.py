@@ -1,31 +1,27 @@
-"""NHITS and PatchTST of neuralforecast, trained by Lightning on our windows; import it inside functions only.
+"""NHITS and PatchTST of neuralforecast, as torch modules; import it inside functions only.
 
-neuralforecast gives the architectures and the quantile loss. Its own fit seeds the generators of the whole
-process and cuts every window anew at each step, so the windows, their order and the dropout are ours: fits
-can run side by side, and a fit depends on its seed alone.
+neuralforecast gives the architectures. Its own fit and predict seed the generators of the whole process and
+cut every window anew at each step, so the windows, their order and the dropout are ours: fits can run side
+by side, and a fit depends on its seed alone.
 """
 
-import logging
-import signal
 import warnings
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytorch_lightning as pl
 import torch
-from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from neuralforecast.losses.pytorch import MQLoss
-from numpy.typing import NDArray
+from neuralforecast.models.nhits import NHITS
+from neuralforecast.models.patchtst import PatchTST
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 from torch import Tensor, nn
 
-from clm_core.domain.errors import BundleCorrupt, ModelError
+from clm_core.domain.errors import BundleCorrupt
 from clm_core.market.bars import Floats
-from clm_core.models.contract import Progress
+from clm_core.models.forecast_params import NetworkParams, NHITSParams, PatchTSTParams
 from clm_core.models.threads import one_thread
 from clm_core.models.torch_alone import torch_alone
 from clm_core.models.windows import Windows
@@ -35,42 +31,8 @@ CHUNK = 256
 OUTLIER = 10.0
 """Standard deviations at which inputs are cut off."""
 
-Build = Callable[[MQLoss], nn.Module]
-Batch = tuple[dict[str, Tensor | None], Tensor]
-Rows = NDArray[np.int64]
-
-for _talkative in ("pytorch_lightning", "lightning_fabric"):
-    logging.getLogger(_talkative).setLevel(logging.WARNING)
 # Lightning calls a function of torch by its old name
 warnings.filterwarnings("ignore", message=".*isinstance\\(treespec, LeafSpec\\)")
-
-
-@dataclass(frozen=True)
-class Training:
-    """How a network is trained."""
-
-    steps: int
-    check_steps: int
-    """Steps between two looks at the validation loss."""
-    patience: int
-    """Looks without a better one after which training ends."""
-    batch_size: int
-    """Windows a step."""
-    learning_rate: float
-    weight_decay: float
-    device: str
-    """"cpu" or "cuda"."""
-
-
-@dataclass(frozen=True, eq=False)
-class Material:
-    """What a network learns from."""
-
-    windows: Windows
-    futures: Floats
-    """Standardised returns that followed, shape (n_bars, horizon)."""
-    fit: Rows
-    validation: Rows
 
 
 class Dropout(nn.Module):
@@ -116,6 +78,11 @@ class Forecaster(nn.Module):
         # NHITS continues the last value seen: right for prices, nothing to go by for returns
         self._continues = hasattr(network, "blocks")
 
+    @property
+    def loss(self) -> MQLoss:
+        """Of quantiles, summed over the levels."""
+        return self.network.loss
+
     def forward(self, inputs: Mapping[str, Tensor | None]) -> Tensor:
         answer: Tensor = self.network(inputs) + self.base
         shown = inputs["insample_y"]
@@ -151,51 +118,55 @@ class Views:
         }
 
 
-def build(make: Build, levels: Floats, horizon: int, features: int, seed: int) -> Forecaster:
-    """An untrained forecaster; leaves every generator of the process as it was."""
-    # neuralforecast seeds Python's, NumPy's and torch's generators
-    with one_thread(), torch_alone(seed):
-        network = make(MQLoss(quantiles=levels.tolist()))
-    _own_dropout(network, seed)
+def untrained(params: NetworkParams, levels: Floats, seed: int) -> Forecaster:
+    """A forecaster that has learnt nothing; leaves every generator of the process as it was."""
+    # neuralforecast holds its seeds in 32 bits
+    native_seed = seed % 2**31
+    with one_thread(), torch_alone(native_seed):
+        network = network_of(params, MQLoss(quantiles=levels.tolist()), native_seed)
+    _own_dropout(network, native_seed)
     _begin_silent(network)
-    return Forecaster(network, horizon, len(levels), features)
+    return Forecaster(network, params.horizon, len(levels), len(params.shown))
 
 
-def train(
-    forecaster: Forecaster, material: Material, training: Training, seed: int, progress: Progress
-) -> tuple[float, ...]:
-    """Fit on `material.fit` until the loss on `material.validation` stops falling; keeps the best weights.
+def network_of(params: NetworkParams, loss: MQLoss, seed: int) -> NHITS | PatchTST:
+    """As neuralforecast makes it, which seeds the generators of the whole process."""
+    return _nhits(params, loss, seed) if isinstance(params, NHITSParams) else _patchtst(params, loss, seed)
 
-    Returns:
-        The validation loss after each `check_steps` steps.
 
-    Raises:
-        ModelError: the loss is no number any more.
-        KeyboardInterrupt: as it came; Lightning would end the process.
-    """
-    with one_thread():
-        forecaster.to(training.device)
-        lesson = _Lesson(forecaster, material, training, seed)
-        watch = _Watch(lesson, training, progress)
-        trainer = pl.Trainer(
-            accelerator="gpu" if training.device == "cuda" else "cpu",
-            devices=1,
-            max_steps=training.steps,
-            max_epochs=-1,
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            num_sanity_val_steps=0,
-            use_distributed_sampler=False,
-            callbacks=[watch],
-            # whatever variables of SLURM or torchrun there are: one process trains alone
-            plugins=[LightningEnvironment()],
-        )
-        _run(trainer, lesson, watch)
-        forecaster.load_state_dict(watch.best)
-        forecaster.to("cpu").eval().requires_grad_(False)
-    return tuple(watch.losses)
+def _nhits(params: NHITSParams, loss: MQLoss, seed: int) -> NHITS:
+    return NHITS(
+        h=params.horizon,
+        input_size=params.input_size,
+        hist_exog_list=list(params.features),
+        mlp_units=3 * [[params.hidden_size, params.hidden_size]],
+        # from the coarse to the fine: returns of 8, of 4 and of single bars
+        n_pool_kernel_size=[8, 4, 1],
+        n_freq_downsample=[12, 4, 1],
+        # of returns a mean says how far the price went, a maximum does not
+        pooling_mode="AvgPool1d",
+        dropout_prob_theta=params.dropout,
+        loss=loss,
+        random_seed=seed,
+    )
+
+
+def _patchtst(params: PatchTSTParams, loss: MQLoss, seed: int) -> PatchTST:
+    return PatchTST(
+        h=params.horizon,
+        input_size=params.input_size,
+        encoder_layers=params.layers,
+        n_heads=params.heads,
+        hidden_size=params.hidden_size,
+        linear_hidden_size=2 * params.hidden_size,
+        patch_len=params.patch_len,
+        stride=params.stride,
+        dropout=params.dropout,
+        # returns over their volatility are of one scale already
+        revin=False,
+        loss=loss,
+        random_seed=seed,
+    )
 
 
 def quantiles(forecaster: Forecaster, windows: Windows) -> Floats:
@@ -235,100 +206,6 @@ def restore(forecaster: Forecaster, path: Path) -> None:
     forecaster.eval().requires_grad_(False)
 
 
-class _Lesson(pl.LightningModule):
-    def __init__(self, forecaster: Forecaster, material: Material, training: Training, seed: int) -> None:
-        super().__init__()
-        self.forecaster = forecaster
-        self._loss = MQLoss(quantiles=_levels(forecaster)).to(training.device)
-        self._training = training
-        self._views = Views(material.windows, forecaster, training.device)
-        futures = np.clip(np.nan_to_num(material.futures), -OUTLIER, OUTLIER).astype(np.float32)
-        self._futures = torch.from_numpy(futures).to(training.device)[:, :, None]
-        self._fit, self._validation = (
-            torch.from_numpy(rows).to(training.device) for rows in (material.fit, material.validation)
-        )
-        self._order = torch.Generator().manual_seed(seed)
-
-    def batches(self) -> Iterator[Batch]:
-        """Without end: each window once before any comes again."""
-        size = min(self._training.batch_size, len(self._fit))
-        while True:
-            order = torch.randperm(len(self._fit), generator=self._order).to(self._fit.device)
-            for chosen in torch.split(order, size):
-                if len(chosen) == size:
-                    yield self._batch(self._fit[chosen])
-
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        return self._loss_of(batch)
-
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        learnt = [weight for weight in self.forecaster.parameters() if weight.requires_grad]
-        return torch.optim.AdamW(
-            learnt, lr=self._training.learning_rate, weight_decay=self._training.weight_decay
-        )
-
-    def validation_loss(self) -> float:
-        self.forecaster.eval()
-        with torch.no_grad():
-            losses = [
-                self._loss_of(self._batch(rows)) * len(rows)
-                for rows in torch.split(self._validation, 4 * CHUNK)
-            ]
-        self.forecaster.train()
-        return float(torch.stack(losses).sum()) / len(self._validation)
-
-    def _batch(self, rows: Tensor) -> Batch:
-        return self._views.at(rows), self._futures[rows]
-
-    def _loss_of(self, batch: Batch) -> Tensor:
-        inputs, futures = batch
-        # neuralforecast sums over the levels
-        loss: Tensor = self._loss(y=futures, y_hat=self.forecaster(inputs)[:, :, None])
-        return loss / self.forecaster.base.shape[1]
-
-
-class _Watch(pl.Callback):
-    """Progress, early stopping, and what became of an interruption."""
-
-    def __init__(self, lesson: _Lesson, training: Training, progress: Progress) -> None:
-        self._lesson, self._training, self._progress = lesson, training, progress
-        self.losses: list[float] = []
-        self.best: dict[str, Tensor] = {}
-        self.interrupted = False
-
-    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
-        step = trainer.global_step
-        self._progress(step / self._training.steps)
-        if step % self._training.check_steps == 0 or step == self._training.steps:
-            self._look(trainer)
-
-    def on_exception(self, trainer: pl.Trainer, _: pl.LightningModule, error: BaseException) -> None:
-        self.interrupted = isinstance(error, KeyboardInterrupt)
-
-    def _look(self, trainer: pl.Trainer) -> None:
-        loss = self._lesson.validation_loss()
-        if not np.isfinite(loss):
-            raise ModelError("the training diverged, its loss is no number any more: lower learning_rate")
-        self.losses.append(loss)
-        if loss <= min(self.losses):
-            state = self._lesson.forecaster.state_dict()
-            self.best = {name: value.clone() for name, value in state.items()}
-        since_best = len(self.losses) - 1 - int(np.argmin(self.losses))
-        trainer.should_stop = since_best >= self._training.patience
-
-
-def _run(trainer: pl.Trainer, lesson: _Lesson, watch: _Watch) -> None:
-    handler = signal.getsignal(signal.SIGINT)
-    try:
-        trainer.fit(lesson, train_dataloaders=lesson.batches())
-    except SystemExit:
-        # Lightning makes an exit of Ctrl+C, and has the next one ignored
-        if watch.interrupted:
-            signal.signal(signal.SIGINT, handler)
-            raise KeyboardInterrupt from None
-        raise
-
-
 def _own_dropout(network: nn.Module, seed: int) -> None:
     for number, (name, module) in enumerate(list(network.named_modules())):
         if isinstance(module, nn.Dropout):
@@ -342,9 +219,3 @@ def _begin_silent(network: Any) -> None:
     for layer in last:
         nn.init.zeros_(layer.weight)
         nn.init.zeros_(layer.bias)
-
-
-def _levels(forecaster: Forecaster) -> list[float]:
-    network: Any = forecaster.network
-    levels: list[float] = network.loss.quantiles.tolist()
-    return levels

@@ -30,6 +30,19 @@ class Windows:
     """Rows, ascending, whose window lies within one unbroken stretch and is complete."""
 
 
+@dataclass(frozen=True, eq=False)
+class Material:
+    """What a network learns from."""
+
+    windows: Windows
+    futures: Floats
+    """Standardised returns that followed, shape (n_bars, horizon)."""
+    fit: NDArray[np.int64]
+    """Rows whose windows are learnt from."""
+    validation: NDArray[np.int64]
+    """Newer rows, which tell when to stop."""
+
+
 def windows_of(bars: Bars, length: int, features: Sequence[str]) -> Windows:
     """Args:
     features: names of what a window shows besides returns; may be empty.

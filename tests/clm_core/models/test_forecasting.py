@@ -19,13 +19,12 @@ from clm_core.domain.errors import BundleCorrupt, FeatureMismatch, InvalidTraini
 from clm_core.domain.evaluations import Decision
 from clm_core.market.bars import Bars, Floats
 from clm_core.models.bundle import read_card, save_bundle
+from clm_core.models.forecast_params import NHITSParams, PatchTSTParams
 from clm_core.models.forecasting import (
     FILE,
     LEVELS,
     ForecastModel,
     ForecastRecipe,
-    NHITSParams,
-    PatchTSTParams,
     load,
     probability_of_rise,
     recipe_of,
@@ -44,7 +43,7 @@ ROUND_TRIP = 14.0
 
 
 def quick(network: Params, **changes: object) -> ForecastRecipe:
-    return recipe_of(network, {**QUICK, **changes}, Costs())
+    return recipe_of(network.parse({**QUICK, **changes}), Costs())
 
 
 @pytest.fixture(scope="module")
@@ -71,19 +70,19 @@ def test_bad_parameters_are_named_together_with_the_valid_ones(
     network: Params, params: dict[str, object], complaint: str
 ):
     with pytest.raises(InvalidTrainingParams, match=complaint):
-        recipe_of(network, params, Costs())
+        network.parse(params)
 
 
 def test_a_gpu_that_is_not_there_is_refused_before_bars_are_loaded(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     with pytest.raises(InvalidTrainingParams, match=r"torch finds no GPU here\. Use device=auto"):
-        recipe_of(NHITSParams, {"device": "cuda"}, Costs())
+        recipe_of(NHITSParams(device="cuda"), Costs())
 
 
 def test_a_forecast_has_to_beat_the_round_trip_of_the_settings_unless_another_is_given():
-    assert recipe_of(NHITSParams, {}, Costs()).params.round_trip_bps == ROUND_TRIP
-    assert recipe_of(NHITSParams, {}, Costs(fee_bps=1, slippage_bps=0.5)).params.round_trip_bps == 3
-    assert recipe_of(NHITSParams, {"round_trip_bps": "7"}, Costs()).params.round_trip_bps == 7
+    assert recipe_of(NHITSParams(), Costs()).params.round_trip_bps == ROUND_TRIP
+    assert recipe_of(NHITSParams(), Costs(fee_bps=1, slippage_bps=0.5)).params.round_trip_bps == 3
+    assert recipe_of(NHITSParams.parse({"round_trip_bps": "7"}), Costs()).params.round_trip_bps == 7
 
 
 @pytest.mark.parametrize(
