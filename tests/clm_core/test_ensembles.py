@@ -154,8 +154,8 @@ def test_members_that_cannot_be_combined_are_refused_when_the_job_is_opened(
 
 @pytest.mark.parametrize("label", ["production", "v20200101_000000"])
 def test_a_member_that_does_not_exist_is_refused(quick: Services, ridge: ModelVersion, label: str) -> None:
-    params = {"members": f"{name(ridge)},xgboost_eurusd_1h@{label}"}
-    with pytest.raises(NotFound, match="xgboost_eurusd_1h"):
+    params = {"members": f"{name(ridge)},patchtst_eurusd_1h@{label}"}
+    with pytest.raises(NotFound, match="patchtst_eurusd_1h"):
         retraining.new_job(quick, asked("ensemble", training_params=params))
 
 
