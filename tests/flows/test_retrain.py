@@ -194,12 +194,13 @@ def test_a_version_names_the_one_that_served_when_it_was_trained(
 ) -> None:
     retrain = load_flow("flows.retrain.retrain")
     request = request_for(ModelType.LIGHTGBM, symbol="EURUSD", training_params={"rounds": 2})
+    served = services.ledger.promotions.champion("lightgbm_eurusd_1h")
     first = retrain(request).version
     admin = Actor(name="ada", role=Role.ADMIN)
     services.promotions.promote(
         first.model_id, first.version, admin, "a parent for the next", services.clock(), force=True
     )
-    assert first.parent_version is None
+    assert first.parent_version == served
     assert retrain(request).version.parent_version == first.version
 
 
