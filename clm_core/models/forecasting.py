@@ -193,13 +193,11 @@ class ForecastRecipe:
         report, device = progress or (lambda done: None), _device(self.params)
         forecaster.trust.fill_(1.0)
         losses = train(forecaster, learn, self.params, steps, device, seed, report)
-        if self.params.shrink:
-            forecaster.trust.fill_(_trust(forecaster, learn))
-        measured = _metrics(forecaster, learn) | {
+        measured = _measure(forecaster, learn, self.params.shrink) | {
             "steps": float(min((int(np.argmin(losses)) + 1) * self.params.check_steps, steps)),
-            "trust": float(forecaster.trust),
             "gpu": float(device == "cuda"),
         }
+        forecaster.trust.fill_(measured["trust"])
         report(1.0)
         return ForecastModel(self.params, TrainedOn.of(bars, seed), measured, forecaster, losses)
 
@@ -252,30 +250,23 @@ def material_of(bars: Bars, params: NetworkParams) -> Material:
     return Material(windows, futures, tail.fit, tail.validation)
 
 
-def _trust(forecaster: "Forecaster", learn: Material) -> float:
-    """The share of what the network says beyond the base with the least loss on the validation windows."""
+def _measure(forecaster: "Forecaster", learn: Material, shrink: bool) -> dict[str, float]:
+    """What it is worth on the validation windows, with the share of its forecasts kept that is worth most."""
     from clm_core.models import networks
 
     said = networks.quantiles(forecaster, replace(learn.windows, rows=learn.validation))
     happened, base = learn.futures[learn.validation, -1], forecaster.base[-1].double().numpy()
-    losses = [_quantile_loss(base + share * (said - base), happened) for share in SHARES]
-    return float(SHARES[int(np.argmin(losses))])
-
-
-def _metrics(forecaster: "Forecaster", learn: Material) -> dict[str, float]:
-    from clm_core.models import networks
-
-    rows = learn.validation
-    quantiles = networks.quantiles(forecaster, replace(learn.windows, rows=rows))
-    happened = learn.futures[rows, -1]
-    constant = forecaster.base[-1].double().numpy()
-    foreseen = (probability_of_rise(quantiles) > 0.5) == (happened > 0)
+    tried = SHARES if shrink else SHARES[-1:]
+    losses = [_quantile_loss(base + share * (said - base), happened) for share in tried]
+    best = int(np.argmin(losses))
+    foreseen = (probability_of_rise(said) > 0.5) == (happened > 0)
     return {
         "fit_rows": float(len(learn.fit)),
-        "validation_rows": float(len(rows)),
-        "validation_quantile_loss": _quantile_loss(quantiles, happened),
-        "validation_quantile_loss_of_constant": _quantile_loss(constant[None], happened),
+        "validation_rows": float(len(learn.validation)),
+        "validation_quantile_loss": losses[best],
+        "validation_quantile_loss_of_constant": _quantile_loss(base[None], happened),
         "validation_accuracy": float(np.mean(foreseen)),
+        "trust": float(tried[best]),
     }
 
 

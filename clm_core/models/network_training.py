@@ -1,7 +1,6 @@
 """How a network learns: Lightning takes the steps, what it learns from and when it ends are ours; import it
 inside functions only."""
 
-import logging
 import signal
 from collections.abc import Iterator
 from typing import Any
@@ -20,9 +19,6 @@ from clm_core.models.threads import one_thread
 from clm_core.models.windows import Material
 
 Batch = tuple[dict[str, Tensor | None], Tensor]
-
-for _talkative in ("pytorch_lightning", "lightning_fabric"):
-    logging.getLogger(_talkative).setLevel(logging.WARNING)
 
 
 def train(

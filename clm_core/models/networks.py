@@ -5,6 +5,7 @@ cut every window anew at each step, so the windows, their order and the dropout 
 by side, and a fit depends on its seed alone.
 """
 
+import logging
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -31,25 +32,34 @@ CHUNK = 256
 OUTLIER = 10.0
 """Standard deviations at which inputs are cut off."""
 
+for _talkative in ("pytorch_lightning", "lightning_fabric"):
+    logging.getLogger(_talkative).setLevel(logging.WARNING)
 # Lightning calls a function of torch by its old name
 warnings.filterwarnings("ignore", message=".*isinstance\\(treespec, LeafSpec\\)")
 
 
 class Dropout(nn.Module):
-    """Dropout that draws from a generator of its own: nn.Dropout shares the process's."""
+    """Dropout that draws from a generator of its own, a byte a value: nn.Dropout shares the process's.
+
+    The share left out is a multiple of 1/256.
+    """
 
     def __init__(self, share: float, seed: int) -> None:
         super().__init__()
-        self.share, self._seed = share, seed
+        self._left_out, self._seed = round(share * 256), seed
         self._generator: torch.Generator | None = None
 
     def forward(self, values: Tensor) -> Tensor:
-        if not self.training or self.share == 0.0:
+        if not self.training or self._left_out == 0:
             return values
-        if self._generator is None or self._generator.device != values.device:
-            self._generator = torch.Generator(values.device).manual_seed(self._seed)
-        kept = torch.empty_like(values).bernoulli_(1.0 - self.share, generator=self._generator)
-        return values * kept.div_(1.0 - self.share)
+        kept = self._bytes(values.numel(), values.device) >= self._left_out
+        return values * kept.view(values.shape).to(values.dtype).mul_(256 / (256 - self._left_out))
+
+    def _bytes(self, count: int, device: torch.device) -> Tensor:
+        if self._generator is None or self._generator.device != device:
+            self._generator = torch.Generator(device).manual_seed(self._seed)
+        words = torch.empty(-(-count // 8), dtype=torch.int64, device=device)
+        return words.random_(-(2**63), None, generator=self._generator).view(torch.uint8)[:count]
 
 
 class Forecaster(nn.Module):

@@ -31,8 +31,18 @@ LEARNT_BY_TRADING = [ModelType.RL_V2, ModelType.RL_V3]
 FAST = {"rounds": 30, "learning_rate": 0.1, "horizon": 1, "threshold": 0.0}
 LEARNERS = {
     **dict.fromkeys(BOOSTED, FAST),
-    ModelType.NHITS: {"horizon": 1, "learning_rate": 2e-3},
-    ModelType.PATCHTST: {"horizon": 1, "input_size": 24, "patch_len": 8, "learning_rate": 2e-3},
+    ModelType.NHITS: {"horizon": 1, "learning_rate": 2e-3, "steps": 120, "patience": 3},
+    ModelType.PATCHTST: {
+        "horizon": 1,
+        "learning_rate": 2e-3,
+        "steps": 120,
+        "patience": 3,
+        "input_size": 24,
+        "patch_len": 8,
+        "hidden_size": 16,
+        "heads": 2,
+        "layers": 1,
+    },
 }
 SMALL: dict[ModelType, dict[str, Any]] = {
     **{kind: {**params, "rounds" if kind in BOOSTED else "steps": 10} for kind, params in LEARNERS.items()},

@@ -1,0 +1,71 @@
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from threading import Barrier
+
+import numpy as np
+import pytest
+import torch
+
+from clm_core.market.bars import Bars
+from clm_core.models.forecast_params import NHITSParams, PatchTSTParams
+from clm_core.models.forecasting import LEVELS
+from clm_core.models.networks import CHUNK, Dropout, quantiles, untrained
+from clm_core.models.threads import one_thread
+from clm_core.models.windows import windows_of
+
+
+def test_dropout_leaves_out_its_share_keeps_the_mean_and_draws_anew_each_time():
+    dropout, ones = Dropout(0.3, seed=1), torch.ones(1000, 1001)
+    first, second = dropout(ones), dropout(ones)
+    # a million values: five standard errors are 0.0023
+    assert float((first == 0).float().mean()) == pytest.approx(77 / 256, abs=0.0023)
+    assert float(first.mean()) == pytest.approx(1, abs=0.004)
+    assert not torch.equal(first, second)
+    assert torch.equal(Dropout(0.3, seed=1)(ones), first)
+    assert not torch.equal(Dropout(0.3, seed=2)(ones), first)
+
+
+def test_nothing_is_left_out_of_an_answer():
+    ones = torch.ones(100)
+    assert Dropout(0.5, seed=1).eval()(ones) is ones
+
+
+@pytest.mark.parametrize("params", [NHITSParams(), PatchTSTParams()], ids=["nhits", "patchtst"])
+def test_an_answer_does_not_depend_on_how_many_others_are_asked_for(
+    params: NHITSParams | PatchTSTParams, bars: Bars
+):
+    forecaster = untrained(params, LEVELS, seed=3).eval()
+    with torch.no_grad():
+        for weight in forecaster.network.parameters():
+            if weight.requires_grad:
+                weight.copy_(torch.from_numpy(np.random.default_rng(1).normal(0, 0.1, weight.shape)))
+    windows = windows_of(bars, params.input_size, params.shown)
+    whole = quantiles(forecaster, windows)
+    assert len(np.unique(whole)) > len(whole)
+    for count in (1, CHUNK - 1, CHUNK, CHUNK + 1, len(whole)):
+        assert np.array_equal(
+            quantiles(forecaster, replace(windows, rows=windows.rows[:count])), whole[:count]
+        )
+
+
+def test_threads_are_given_back_by_the_last_who_leaves():
+    found, both_inside, one_left = torch.get_num_threads(), Barrier(2), Barrier(2)
+
+    def first() -> int:
+        with one_thread():
+            both_inside.wait()
+        one_left.wait()
+        return 0
+
+    def last() -> int:
+        with one_thread():
+            both_inside.wait()
+            one_left.wait()
+            return torch.get_num_threads()
+
+    with ThreadPoolExecutor(2) as pool:
+        inside = [pool.submit(work) for work in (first, last)][1].result()
+        assert inside == 1
+    assert torch.get_num_threads() == found
+    with ThreadPoolExecutor(1) as fresh:
+        assert fresh.submit(torch.get_num_threads).result() == found
