@@ -13,6 +13,7 @@ from clm_core.domain.vocabulary import ModelType
 
 if TYPE_CHECKING:
     from clm_core.domain.tuning import TuneRequest, TuneResult
+    from clm_core.settings import Settings
 
 app = typer.Typer(rich_markup_mode=None)
 INTERRUPTED = 130
@@ -66,7 +67,7 @@ def tune(
         "on": on,
         "ray_address": ray_address,
         "requested_by": user(),
-        **({"trials": trials} if trials else {}),
+        **({} if trials is None else {"trials": trials}),
     }
     asked = {
         "model_type": model,
@@ -113,16 +114,23 @@ def best_params(study: str | None, model_type: ModelType, plugin: str | None) ->
 
 def _tune(resume: str | None, asked: dict[str, Any], running: dict[str, Any]) -> "TuneResult":
     from clm_core.settings import load_settings
-    from clm_core.tuning.search import check, continued
+    from clm_core.tuning.search import check
 
     settings = load_settings()
-    if resume is None:
-        # before anything is started: a typo must not cost ten seconds
-        check(_request(asked | running), settings.costs)
-    with flow_of("flows.tune.tune", settings, lambda services: __import__("optuna")) as (services, run):
-        request = continued(services, resume, **running) if resume else _request(asked | running)
+    request = _request(asked | running) if resume is None else _continued(settings, resume, running)
+    # before anything is started: a typo must not cost ten seconds
+    check(request, settings.costs)
+    with flow_of("flows.tune.tune", settings, lambda services: __import__("optuna")) as (_, run):
         result: TuneResult = run(f"{request.kind} {request.symbol}", request)
     return result
+
+
+def _continued(settings: "Settings", study: str, running: dict[str, Any]) -> "TuneRequest":
+    from clm_core.services import open_services
+    from clm_core.tuning.search import continued
+
+    with open_services(settings) as services:
+        return continued(services, study, **running)
 
 
 def _request(asked: dict[str, Any]) -> "TuneRequest":

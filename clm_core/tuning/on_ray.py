@@ -2,6 +2,10 @@
 
 import contextlib
 import logging
+import os
+import signal
+import socket
+import threading
 from collections.abc import Iterator
 from concurrent.futures import Future
 from typing import Any
@@ -12,7 +16,8 @@ from clm_core.market.bars import Floats
 from clm_core.tuning.workers import Failure, told
 
 AUTO = "auto"
-"""What RAY_ADDRESS says, or else the cluster that was started last on this machine."""
+"""The cluster that was started last on this machine."""
+ANSWERS_WITHIN_SECONDS = 10
 
 
 @contextlib.contextmanager
@@ -29,19 +34,37 @@ def ray_workers(address: str | None, count: int | None, work: Work) -> Iterator[
     except ImportError as error:
         raise MissingExtra("ray", "ray") from error
 
+    wanted = address or os.environ.get("RAY_ADDRESS") or AUTO
+    ended = signal.getsignal(signal.SIGTERM)
     try:
-        ray.init(address or AUTO, log_to_driver=False, logging_level=logging.ERROR)
-    except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+        _require_listening(wanted)
+        ray.init(wanted, log_to_driver=False, logging_level=logging.ERROR)
+    except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
         raise ServerUnavailable(
-            f"Ray does not let us in at {address or 'RAY_ADDRESS or on this machine'}: start it with "
-            "`ray start --head`, name it with --ray-address, or give the cluster's token in RAY_AUTH_TOKEN "
-            f"with RAY_AUTH_MODE=token ({error})"
+            f"Ray does not let us in at {wanted}: start it with `ray start --head`, name it with "
+            "--ray-address, or give the cluster's token in RAY_AUTH_TOKEN with RAY_AUTH_MODE=token. "
+            f"It says: {error}"
         ) from error
+    finally:
+        _restore(ended)
     try:
         resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
         yield RayWorkers(count or int(resources["CPU"]), work)
     finally:
         ray.shutdown()
+
+
+def _require_listening(address: str) -> None:
+    """Ray itself would try for minutes."""
+    host, separator, port = address.rpartition(":")
+    if separator and "://" not in address:
+        socket.create_connection((host.strip("[]"), int(port)), ANSWERS_WITHIN_SECONDS).close()
+
+
+def _restore(handler: Any) -> None:
+    """Ray ends a process on SIGTERM without telling anybody; only the main thread may have let it."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, handler)
 
 
 class RayWorkers:

@@ -87,6 +87,19 @@ def test_the_launch_form_starts_with_the_market_asked_for_by_hand(deployed: str)
     assert request["trigger_reason"] == "manual"
 
 
+def test_a_tuning_has_a_form_whose_fields_stand_in_order_and_no_schedule(deployed: str) -> None:
+    found = deployments(deployed)["tune"]
+    assert found["schedules"] == []
+    [form] = [
+        part
+        for name, part in found["parameter_openapi_schema"]["definitions"].items()
+        if name == "TuneRequest"
+    ]
+    fields = sorted(form["properties"], key=lambda name: form["properties"][name]["position"])
+    assert fields[:3] == ["model_type", "plugin", "symbol"]
+    assert {"trials", "holdout", "timeout_minutes", "on"} < set(fields)
+
+
 def test_only_one_run_of_a_deployment_at_a_time_the_next_waits(deployed: str) -> None:
     found = deployments(deployed)["xgboost_btcusd_1h"]
     assert found["global_concurrency_limit"]["limit"] == 1

@@ -1,17 +1,26 @@
 """One tuning as a flow, and as it is typed."""
 
+import json
+import os
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 import httpx
 import pytest
+from processes import assert_ended, children
 from tunings import a_request
+from typer.testing import CliRunner
 
+from clm_core.cli.app import app
 from clm_core.domain.tuning import Ended, TuneResult
 from clm_core.runner import load_flow
 from clm_core.services import Services
+from clm_core.tuning.study import open_study
 
 CLM = Path(sys.executable).with_name("clm")
+runner = CliRunner()
 
 
 @pytest.fixture(scope="module")
@@ -40,3 +49,88 @@ def test_the_run_page_shows_the_best_parameters_and_a_picture(result: TuneResult
     assert "data:image/png;base64," in artifact["data"]
     progress = httpx.get(f"{prefect_url}/artifacts/{key}-tuning-progress/latest").json()
     assert progress["data"] == 100.0
+
+
+@pytest.fixture
+def environment(services: Services, prefect_url: str, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """Commands use the servers of the session."""
+    own = {"CLM_HOME": str(services.settings.home), "PREFECT_API_URL": prefect_url}
+    for name, value in own.items():
+        monkeypatch.setenv(name, value)
+    return os.environ | own
+
+
+def test_a_command_that_is_killed_is_continued_and_has_exactly_the_trials_that_were_asked_for(
+    services: Services, environment: dict[str, str]
+) -> None:
+    before = len(services.ledger.trials.records("BTCUSD", "1h"))
+    asked = ["--model", "lightgbm", "--symbol", "BTCUSD", "--days", "90", "--trials", "5", "--workers", "2"]
+    fixed = ["--param", "rounds=10", "--param", "threshold=0", "--holdout", "0"]
+    killed = subprocess.Popen([CLM, "tune", *asked, *fixed, "--study", "killed"], env=environment)
+    wait_for_a_trial(services)
+    started = children(killed.pid)
+    killed.kill()
+    killed.wait()
+    assert len(started) >= 2
+    assert_ended(started)
+    resumed = subprocess.run(
+        [CLM, "tune", "--resume", "killed", "--workers", "1", "--json"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert resumed.returncode == 0, resumed.stderr
+    result = json.loads(resumed.stdout)
+    assert [tried["number"] for tried in result["trials"]] == list(range(5))
+    assert result["ended"] == "all_trials"
+    records = services.ledger.trials.records("BTCUSD", "1h")
+    assert len(records) == before + 5
+    assert all(len(record.daily) for record in records)
+
+
+def wait_for_a_trial(services: Services) -> None:
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        time.sleep(0.2)
+        if services.ledger.tunings.exists("killed"):
+            with open_study(services.database, services.ledger.tunings.find("killed")) as study:
+                if study.trials():
+                    return
+    pytest.fail("no trial has ended")
+
+
+def test_a_retrain_takes_the_best_parameters_of_a_study_of_its_kind(
+    result: TuneResult, environment: dict[str, str]
+) -> None:
+    from clm_core.cli import tune
+    from clm_core.domain.errors import InvalidTrainingParams
+    from clm_core.domain.vocabulary import ModelType
+
+    assert result.best is not None
+    assert tune.best_params(result.study, ModelType.LIGHTGBM, None) == result.best.params
+    with pytest.raises(InvalidTrainingParams, match=r"tuned lightgbm, its parameters are none of xgboost"):
+        tune.best_params(result.study, ModelType.XGBOOST, None)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--model", "abacus", "--symbol", "BTCUSD"], "'abacus' is not one of"),
+        (["--model", "xgboost", "--symbol", "BTCUSD", "--trials", "0"], "Invalid value for '--trials'"),
+        (["--model", "xgboost", "--symbol", "BTCUSD", "--on", "mars"], "'local' or 'ray'"),
+        (["--model", "xgboost", "--symbol", "BTCUSD", "--timeout", "-1"], "greater than 0"),
+        (["--model", "xgboost", "--symbol", "BTCUSD", "--param", "sped=1"], "Valid parameters: horizon"),
+        (["--model", "ensemble", "--symbol", "BTCUSD"], "ensemble"),
+        (["--model", "xgboost"], "give --model and --symbol, or --resume STUDY"),
+        (["--resume", "nothing"], "There is no study nothing"),
+    ],
+    ids=["model", "trials", "engine", "time limit", "parameter", "nothing to tune", "no market", "study"],
+)
+def test_a_mistake_is_told_before_anything_is_started(
+    arguments: list[str], expected: str, environment: dict[str, str]
+) -> None:
+    answer = runner.invoke(app, ["tune", *arguments])
+    assert answer.exit_code != 0
+    told = " ".join((answer.output + str(answer.exception)).replace("│", " ").split())
+    assert expected in told

@@ -2,10 +2,12 @@
 
 import contextlib
 import multiprocessing
+import time
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
 
 from clm_core.domain.jobs import RetrainRequest, TrainingJob
@@ -97,6 +99,26 @@ class Parent:
             job for job in self.services.ledger.jobs(limit=5) if job.requested_by == request.requested_by
         ]
         return job, ended
+
+
+def children(process: int) -> list[int]:
+    """Those it has started that live."""
+    return [int(child) for child in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
+
+
+def assert_ended(processes: list[int]) -> None:
+    """Within half a minute."""
+    deadline = time.monotonic() + 30
+    while any(map(_is_alive, processes)):
+        assert time.monotonic() < deadline, "processes live on"
+        time.sleep(0.05)
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
 
 
 def answer(pipe: Connection) -> Any:

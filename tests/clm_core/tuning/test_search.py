@@ -1,6 +1,8 @@
 """Studies on a real PostgreSQL: what is tried, counted, continued and refused."""
 
 import math
+import os
+import signal
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -44,6 +46,27 @@ def clm(services: Services, tmp_path: Path) -> Services:
     store = SeriesStore(tmp_path / "data")
     store.add(replace(bars, symbol=f"T{uuid.uuid4().hex[:8]}".upper()), "tests", services.clock())
     return quick(replace(services, market=MarketData(tmp_path)))
+
+
+@pytest.fixture
+def planted(clm: Services, tmp_path: Path) -> Services:
+    """A market whose returns follow each other for hours, and where trading costs nothing."""
+    steps = np.random.default_rng(3).normal(0, 0.005, 2160)
+    for t in range(1, len(steps)):
+        steps[t] += 0.85 * steps[t - 1]
+    close = 1000 * np.exp(np.cumsum(steps - steps.mean()))
+    opened = np.append(close[:1], close[:-1])
+    bars = replace(
+        clm.market.bars("BTCUSD", "1h")[-len(steps) :],
+        symbol="PLANTED",
+        open=opened,
+        high=np.maximum(opened, close),
+        low=np.minimum(opened, close),
+        close=close,
+    )
+    SeriesStore(tmp_path / "planted" / "data").add(bars, "tests", clm.clock())
+    free = clm.settings.model_copy(update={"costs": Costs(fee_bps=0.0, slippage_bps=0.0)})
+    return replace(clm, settings=free, market=MarketData(tmp_path / "planted"))
 
 
 def asked(clm: Services, **changes: Any) -> TuneRequest:
@@ -93,6 +116,17 @@ def test_a_study_has_as_many_trials_as_were_asked_for_each_counted_and_the_best_
     assert unknown(counted(clm, request)) == []
 
 
+def test_where_a_pattern_is_planted_the_best_finds_it_and_keeps_it_on_bars_the_search_has_not_seen(
+    planted: Services,
+) -> None:
+    result = tune(planted, asked(planted, trials=6))
+    assert result.best is not None
+    assert result.defaults is not None
+    assert (result.best.sharpe_ratio or 0.0) > max(2.0, result.defaults.sharpe_ratio or 0.0)
+    assert result.unseen is not None
+    assert (result.unseen.best or 0.0) > 2.0
+
+
 def test_what_is_counted_is_what_a_walk_forward_of_these_parameters_earns(clm: Services) -> None:
     from clm_core.backtest.engine import backtest
     from clm_core.backtest.metrics import sharpe_ratio
@@ -132,7 +166,10 @@ def test_the_search_does_not_see_the_bars_held_out(clm: Services) -> None:
 
 
 def test_the_same_seed_tries_the_same_and_another_something_else(clm: Services) -> None:
-    tried = [[each.params for each in tune(clm, asked(clm, seed=seed)).trials] for seed in (1, 1, 2)]
+    tried = [
+        [each.params for each in tune(clm, asked(clm, seed=seed, trials=2, holdout=0.0)).trials]
+        for seed in (1, 1, 2)
+    ]
     assert tried[0] == tried[1]
     assert tried[0] != tried[2]
 
@@ -220,7 +257,7 @@ class Fragile(Threads):
 
 
 def test_a_fold_whose_worker_died_is_computed_again(clm: Services) -> None:
-    sturdy, fragile = tune(clm, asked(clm)), tune(clm, asked(clm), Fragile)
+    sturdy, fragile = (tune(clm, asked(clm, trials=2, holdout=0.0), kind) for kind in (Threads, Fragile))
     assert fragile.trials == sturdy.trials
 
 
@@ -248,6 +285,21 @@ def test_when_the_time_is_over_what_was_under_way_is_left_to_be_tried_again(clm:
     after = tune(clm, search.continued(clm, request.study or "", trials=more))
     assert after.ended is Ended.ALL_TRIALS
     assert [tried.number for tried in after.trials] == list(range(more))
+
+
+def test_ctrl_c_keeps_what_is_done_and_the_study_can_go_on(clm: Services) -> None:
+    def announce(step: str, share: float) -> None:
+        if step.startswith("2 of"):
+            os.kill(os.getpid(), signal.SIGINT)
+
+    request = asked(clm, trials=4)
+    stopped = tune(replace(clm, announce=announce), request)
+    assert stopped.ended is Ended.INTERRUPTED
+    assert len(stopped.trials) == 2
+    assert stopped.best is not None
+    after = tune(clm, search.continued(clm, request.study or ""))
+    assert after.trials[:2] == stopped.trials
+    assert [tried.number for tried in after.trials] == list(range(4))
 
 
 @pytest.mark.parametrize(

@@ -1,15 +1,13 @@
-"""Processes that compute folds: one that is killed is replaced, and none outlives whoever started it."""
+"""Processes that compute folds: one that is killed is replaced, and none outlives its use."""
 
 import os
 import signal
-import subprocess
-import sys
-import time
 from concurrent.futures import wait
 from pathlib import Path
 
 import numpy as np
 import pytest
+from processes import assert_ended
 
 from clm_core.backtest.search import Fold, Work, run_fold
 from clm_core.domain.costs import Costs
@@ -19,18 +17,6 @@ from clm_core.market.sources import MarketData
 from clm_core.tuning.workers import Failure, LocalWorkers, local_workers
 
 FOLD = Fold({"rounds": 5, "threshold": 0.0}, slice(0, 800), slice(810, 1000))
-ORPHANS = """
-import sys, time
-from concurrent.futures import wait
-from test_workers import FOLD, work
-from clm_core.tuning.workers import local_workers
-if __name__ == "__main__":
-    with local_workers(2, work()) as workers:
-        futures = [workers.submit(FOLD) for _ in range(2)]
-        wait(futures)
-        print(*[process for future in futures for process in workers._busy[future]._processes], flush=True)
-        time.sleep(600)
-"""
 
 
 def work() -> Work:
@@ -41,21 +27,6 @@ def work() -> Work:
 def processes(workers: LocalWorkers) -> list[int]:
     pools = [*workers._free, *workers._busy.values()]
     return [number for pool in pools for number in pool._processes or ()]
-
-
-def is_alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    return Path(f"/proc/{process}/stat").read_text().split()[2] != "Z"
-
-
-def assert_ended(started: list[int]) -> None:
-    deadline = time.monotonic() + 30
-    while any(map(is_alive, started)):
-        assert time.monotonic() < deadline, "processes live on"
-        time.sleep(0.05)
 
 
 def test_a_worker_that_is_killed_is_lost_and_the_next_one_computes_what_this_process_would() -> None:
@@ -85,20 +56,6 @@ def test_a_worker_that_is_killed_is_lost_and_the_next_one_computes_what_this_pro
         assert np.array_equal(workers.result(after), run_fold(given, FOLD))
         left = processes(workers)
     assert_ended(left)
-
-
-def test_workers_end_with_a_process_that_is_killed() -> None:
-    here = Path(__file__).parent
-    script = subprocess.Popen(
-        [sys.executable, "-c", ORPHANS], cwd=here, stdout=subprocess.PIPE, text=True, env=os.environ
-    )
-    assert script.stdout is not None
-    started = [int(number) for number in script.stdout.readline().split()]
-    script.kill()
-    script.wait()
-    script.stdout.close()
-    assert len(started) == 2
-    assert_ended(started)
 
 
 @pytest.mark.parametrize("count", [1, 3])
