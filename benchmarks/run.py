@@ -17,7 +17,16 @@ from rich.table import Table
 
 from benchmarks.table import HEADINGS, Row, markdown
 
-SECTIONS = ("engine", "features", "overhead", "evidence", "audit", "registry", "forecasting")
+SECTIONS = (
+    "engine",
+    "features",
+    "overhead",
+    "evidence",
+    "audit",
+    "registry",
+    "forecasting",
+    "reinforcement",
+)
 PACKAGES = (
     "numpy",
     "numba",
@@ -31,6 +40,7 @@ PACKAGES = (
     "xgboost",
     "torch",
     "neuralforecast",
+    "stable-baselines3",
 )
 RESULTS = Path(__file__).with_name("RESULTS.md")
 

@@ -40,7 +40,7 @@ def ppo(params: PPOParams, env: VectorTradingEnv, device: str) -> PPO:
     return PPO(
         "MlpPolicy",
         env,
-        learning_rate=params.learning_rate,
+        learning_rate=_falling(params),
         n_steps=params.rollout,
         batch_size=params.batch_size,
         n_epochs=params.epochs,
@@ -56,7 +56,7 @@ def dqn(params: DQNParams, env: VectorTradingEnv, device: str, rng: np.random.Ge
         "MlpPolicy",
         env,
         rng=rng,
-        learning_rate=params.learning_rate,
+        learning_rate=_falling(params),
         buffer_size=params.buffer,
         learning_starts=params.batch_size,
         batch_size=params.batch_size,
@@ -68,6 +68,11 @@ def dqn(params: DQNParams, env: VectorTradingEnv, device: str, rng: np.random.Ge
         policy_kwargs=_layers(params),
         device=device,
     )
+
+
+def _falling(params: Params) -> Callable[[float], float]:
+    """The learning rate, by the share of the training that is left."""
+    return lambda left: params.learning_rate * left
 
 
 def _layers(params: Params) -> dict[str, Any]:

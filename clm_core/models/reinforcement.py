@@ -62,12 +62,12 @@ class ReinforcementParams(TrainingParams):
     """Times an episode's deepest drawdown (log) that is taken off its reward: 0 asks for growth alone."""
     discount: Annotated[float, Between(0.8, 0.99)] = Field(default=0.95, ge=0, lt=1)
     """Worth of the next bar's reward beside this one's; 0..1."""
-    hidden: Annotated[int, Between(8, 128, log=True)] = Field(default=16, ge=1, le=512)
+    hidden: Annotated[int, Between(8, 128, log=True)] = Field(default=32, ge=1, le=512)
     """Units in each of the two hidden layers; 1..512."""
     learning_rate: Annotated[float, Between(1e-4, 1e-2, log=True)] = Field(default=1e-3, gt=0, le=1)
-    """Of Adam; 0..1."""
-    weight_decay: Annotated[float, Between(0.0, 0.1)] = Field(default=0.0, ge=0, le=1)
-    """Of AdamW."""
+    """Of AdamW, at first; falls evenly to 0. 0..1."""
+    weight_decay: Annotated[float, Between(0.1, 20.0, log=True)] = Field(default=5.0, ge=0, le=1000)
+    """Share of the weights, times the learning rate, taken off at each update (AdamW): much, for noise."""
     players: int = Field(default=64, ge=1, le=4096)
     """Episodes played at the same time; 1..4,096."""
     bars_played: int = Field(ge=1, le=1_000_000_000)
@@ -93,25 +93,26 @@ class ReinforcementParams(TrainingParams):
 class PPOParams(ReinforcementParams):
     model_type: ClassVar[ModelType] = ModelType.RL_V3
 
-    bars_played: int = Field(default=100_000, ge=1, le=1_000_000_000)
+    bars_played: int = Field(default=65_536, ge=1, le=1_000_000_000)
     step: float = Field(default=0.25, gt=0, le=1)
     """Wanted positions are rounded to whole multiples of this; 0..1."""
-    rollout: int = Field(default=64, ge=2, le=10_000)
+    rollout: int = Field(default=16, ge=2, le=10_000)
     """Bars each player plays between two updates."""
-    batch_size: int = Field(default=1024, ge=2)
+    batch_size: int = Field(default=512, ge=2)
     """Bars an update learns from at a time."""
     epochs: int = Field(default=4, ge=1, le=100)
     """Times an update learns from each bar."""
     entropy: Annotated[float, Between(0.0, 0.03)] = Field(default=0.0, ge=0, le=1)
     """Worth of staying undecided."""
-    deviation: Annotated[float, Between(0.3, 1.0)] = Field(default=0.6, gt=0, le=10)
+    deviation: Annotated[float, Between(0.3, 1.5)] = Field(default=1.0, gt=0, le=10)
     """Standard deviation of the positions tried at the beginning."""
 
 
 class DQNParams(ReinforcementParams):
     model_type: ClassVar[ModelType] = ModelType.RL_V2
 
-    bars_played: int = Field(default=64_000, ge=1, le=1_000_000_000)
+    hidden: Annotated[int, Between(8, 128, log=True)] = Field(default=16, ge=1, le=512)
+    bars_played: int = Field(default=65_536, ge=1, le=1_000_000_000)
     batch_size: int = Field(default=512, ge=2)
     """Bars an update learns from."""
     buffer: int = Field(default=100_000, ge=100)
@@ -240,27 +241,27 @@ class ReinforcementRecipe:
         Measures of itself: rows played and held back, mean log return of a bar in basis points after costs on
         both, and whether a GPU was used.
         """
-        lesson = _lesson(bars, self.params)
+        taught = lesson(bars, self.params)
         report = progress or (lambda done: None)
         device = found_device(self.params.device)
-        trials = _Trials(self.params, lesson, report)
+        trials = _Trials(self.params, taught, report)
         with torch_alone(seed):
             from clm_core.models.policy_training import train
 
-            train(self.params, lesson.arena, seed, device, trials.attend)
+            train(self.params, taught.arena, seed, device, trials.attend)
         report(1.0)
         return PolicyModel(
             self.params,
             TrainedOn.of(bars, seed),
             trials.metrics | {"gpu": float(device != "cpu")},
-            lesson.sight,
+            taught.sight,
             trials.best,
             tuple(trials.losses),
         )
 
 
 @dataclass(frozen=True, eq=False)
-class _Lesson:
+class Lesson:
     """A training window: what is played, and what is held back."""
 
     sight: Sight
@@ -276,7 +277,7 @@ class _Lesson:
 class _Trials:
     """Tries policies on the bars held back, and keeps the best."""
 
-    def __init__(self, params: Params, lesson: _Lesson, report: Progress) -> None:
+    def __init__(self, params: Params, lesson: Lesson, report: Progress) -> None:
         self.params, self.lesson, self.report = params, lesson, report
         self.losses: list[float] = []
         self.best: Net
@@ -292,19 +293,18 @@ class _Trials:
 
     @property
     def metrics(self) -> dict[str, float]:
-        lesson = self.lesson
         return {
-            "fit_rows": float(lesson.played.sum()),
-            "validation_rows": float(lesson.held_back.sum()),
-            "fit_bps_a_bar": self._earned(self.best, lesson.played),
+            "fit_rows": float(self.lesson.played.sum()),
+            "validation_rows": float(self.lesson.held_back.sum()),
+            "fit_bps_a_bar": self._earned(self.best, self.lesson.played),
             "validation_bps_a_bar": -min(self.losses),
         }
 
     def _earned(self, net: Net, rows: Flags) -> float:
         """Mean log return of a bar, in basis points, of episodes one after the other."""
-        lesson = self.lesson
-        begins = rows & (lesson.fresh | (np.cumsum(rows) % self.params.memory == 1))
-        earned = follow(self.params, lesson.sight, net, lesson.table, lesson.market, begins, rows)[1]
+        seen = self.lesson
+        begins = rows & (seen.fresh | (np.cumsum(rows) % self.params.memory == 1))
+        earned = follow(self.params, seen.sight, net, seen.table, seen.market, begins, rows)[1]
         return float(earned[rows].mean()) * 10_000
 
 
@@ -369,7 +369,7 @@ def _parsed(raw: bytes, params: Params) -> tuple[Sight, Net]:
     return sight, Net(*(tensors[name] for name in Net._fields))
 
 
-def _lesson(bars: Bars, params: Params) -> _Lesson:
+def lesson(bars: Bars, params: Params) -> Lesson:
     from clm_core.models.trading_env import Arena, episode_starts
 
     table = compute_features(bars, params.features)
@@ -386,7 +386,7 @@ def _lesson(bars: Bars, params: Params) -> _Lesson:
     discrete = isinstance(params, DQNParams)
     arena = Arena(sight.seen(table.values), market, starts, params.memory, play, discrete)
     fresh = np.diff(bars.segments, prepend=-1) != 0
-    return _Lesson(sight, arena, table, market, played, held_back, fresh)
+    return Lesson(sight, arena, table, market, played, held_back, fresh)
 
 
 def _cut(complete: Flags, fraction: float) -> tuple[Flags, Flags]:

@@ -1,0 +1,155 @@
+"""The trading environment against stable-baselines3's way of vectorising it, and our PPO, end to end, against
+stable-baselines3's with its defaults.
+
+Both learners play the same number of bars of the same training window, where returns follow each other and
+the costs are the default ones; both see the same features in the same units and are rewarded alike. The peer
+is PPO("MlpPolicy") on a DummyVecEnv of the plain gymnasium environment; ours is the whole recipe: features,
+many episodes at once, checks on bars held back, without stopping early. What counts as the reward is the mean
+log return, after costs, of bars that neither has seen, by the policy each ends with, over 5 seeds.
+"""
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from statistics import mean, median
+from time import perf_counter
+
+import numpy as np
+from stable_baselines3 import PPO
+from stable_baselines3.common.vec_env import DummyVecEnv
+
+from benchmarks.table import Row, faster, side_by_side
+from clm_core.domain.costs import Costs
+from clm_core.market.bars import Bars, Floats
+from clm_core.market.features import compute_features
+from clm_core.market.timeframes import Calendar, Timeframe
+from clm_core.models.reinforcement import PPOParams, ReinforcementRecipe, lesson
+from clm_core.models.trading import Market, Singles
+from clm_core.models.trading_env import Arena, TradingEnv, VectorTradingEnv, episode_starts
+
+N_BARS, N_SEEN = 3_000, 2_000
+MOMENTUM = 0.5
+PLAYED = 65_536
+SEEDS = range(5)
+PLAYERS = 64
+PARAMS = PPOParams(
+    fee_bps=Costs().fee_bps,
+    slippage_bps=Costs().slippage_bps,
+    players=PLAYERS,
+    bars_played=PLAYED,
+    patience=10_000,
+    device="cpu",
+)
+ROUNDS = 20
+TIMES_THE_REWARD = "times the reward"
+PEER = f"stable-baselines3 {version('stable-baselines3')}"
+
+
+def series() -> Bars:
+    """Hourly bars whose one-bar log returns follow each other."""
+    rng = np.random.default_rng(11)
+    steps = rng.normal(0, 0.005, N_BARS)
+    for t in range(1, N_BARS):
+        steps[t] += MOMENTUM * steps[t - 1]
+    close = 1000 * np.exp(np.cumsum(steps))
+    open_ = np.concatenate([close[:1], close[:-1]])
+    wick = 1 + rng.exponential(0.001, N_BARS)
+    time = np.arange(N_BARS, dtype=np.int64) * Timeframe.H1.nanoseconds
+    high, low = np.maximum(open_, close) * wick, np.minimum(open_, close) / wick
+    volume = rng.lognormal(3, 1, N_BARS)
+    return Bars("WALK", Timeframe.H1, Calendar.ALWAYS, time, open_, high, low, close, volume)
+
+
+@dataclass(frozen=True)
+class Learnt:
+    seconds: float
+    """Of one training."""
+    reward: float
+    """Mean log return of a bar that was not seen, in basis points."""
+
+
+Decide = Callable[[Singles], Floats]
+"""From an observation to the position."""
+
+
+def rows() -> list[Row]:
+    # the environment's bounds are infinite, as returns are
+    warnings.filterwarnings("ignore", category=UserWarning, module="gymnasium")
+    return [environment(), *learners()]
+
+
+def environment() -> Row:
+    arena = lesson(series(), PARAMS).arena
+    ours = VectorTradingEnv(arena, PLAYERS, np.random.default_rng(0))
+    peer = DummyVecEnv([lambda: TradingEnv(arena) for _ in range(PLAYERS)])
+    actions = np.random.default_rng(1).uniform(-1, 1, (PLAYERS, 1)).astype(np.float32)
+    ours.reset(), peer.reset()
+    times = side_by_side(lambda: ours.step(actions), lambda: peer.step(actions), ROUNDS)
+    name = f"a bar of {PLAYERS} trading environments"
+    return faster(name, times[0], f"{PEER}, DummyVecEnv of the plain environment", times[1], 20.0)
+
+
+def learners() -> list[Row]:
+    bars = series()
+    # compiles and imports
+    ours(bars, 0)
+    pairs = [(ours(bars, seed), peers(bars, seed)) for seed in SEEDS]
+    our_s, peer_s = (median(pair[side].seconds for pair in pairs) for side in (0, 1))
+    our_bps, peer_bps = (mean(pair[side].reward for pair in pairs) for side in (0, 1))
+    what = f"PPO, {PLAYED:,} bars played, end to end"
+    peer = f"{PEER}, its defaults"
+    earned = f"what it earns unseen: {our_bps:.1f} bps a bar against {peer_bps:.1f}, {len(SEEDS)} seeds"
+    return [
+        faster(what, our_s, peer, peer_s, 8.0),
+        Row(earned, our_s, peer, peer_s, our_bps / peer_bps, 1.0, TIMES_THE_REWARD),
+    ]
+
+
+def ours(bars: Bars, seed: int) -> Learnt:
+    start = perf_counter()
+    model = ReinforcementRecipe(PARAMS).fit(bars[:N_SEEN], seed)
+    seconds = perf_counter() - start
+    net = model.net
+
+    def decide(seen: Singles) -> Floats:
+        hidden = np.maximum(seen @ net.weight_1 + net.bias_1, 0)
+        return np.maximum(hidden @ net.weight_2 + net.bias_2, 0) @ net.weight_3 + net.bias_3
+
+    return Learnt(seconds, unseen_reward(arena_of(bars), decide))
+
+
+def peers(bars: Bars, seed: int) -> Learnt:
+    """On the whole training window: it holds nothing back."""
+    arena = arena_of(bars)
+    start = perf_counter()
+    learner = PPO("MlpPolicy", DummyVecEnv([lambda: TradingEnv(arena)]), seed=seed, device="cpu")
+    learner.learn(PLAYED)
+    seconds = perf_counter() - start
+
+    def decide(seen: Singles) -> Floats:
+        return np.asarray(learner.predict(seen, deterministic=True)[0])
+
+    return Learnt(seconds, unseen_reward(arena, decide))
+
+
+def arena_of(bars: Bars) -> Arena:
+    """Episodes from all of the training window, with the bars after it to play on later."""
+    taught = lesson(bars[:N_SEEN], PARAMS)
+    table = compute_features(bars)
+    starts = episode_starts(bars[:N_SEEN], table.complete[:N_SEEN], PARAMS.memory)
+    return replace(
+        taught.arena, features=taught.sight.seen(table.values), market=Market.of(bars), starts=starts
+    )
+
+
+def unseen_reward(arena: Arena, decide: Decide) -> float:
+    """Of episodes one after the other, by the plain environment."""
+    env, earned = TradingEnv(arena), 0.0
+    begins = range(N_SEEN, N_BARS - PARAMS.memory, PARAMS.memory)
+    for row in begins:
+        seen, _ = env.reset(options={"row": row})
+        for _ in range(PARAMS.memory):
+            seen, reward, *_ = env.step(decide(seen))
+            earned += reward * arena.play.reward_unit
+    return 10_000 * earned / (len(begins) * PARAMS.memory)
