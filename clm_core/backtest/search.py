@@ -17,6 +17,7 @@ from clm_core.domain.kinds import Kind
 from clm_core.domain.vocabulary import ModelType
 from clm_core.market.bars import Bars, Floats
 from clm_core.models import catalog
+from clm_core.models.contract import WarmStarting
 from clm_core.models.params import Tuned
 
 
@@ -81,6 +82,8 @@ class Fold:
     params: Mapping[str, Any]
     train: slice
     test: slice
+    before: tuple[slice, ...] = ()
+    """Training rows of the folds before it, whose models a warm start begins with."""
 
 
 @dataclass(frozen=True)
@@ -96,11 +99,24 @@ class Course:
         row: int = self.folds[0][1].start
         return row
 
+    def fold(self, number: int, params: Mapping[str, Any]) -> Fold:
+        train, test = self.folds[number]
+        return Fold(params, train, test, tuple(train for train, _ in self.folds[:number]))
+
 
 def run_fold(work: Work, fold: Fold) -> Floats:
-    """Positions on the test rows, of a model that was fitted on the training rows only."""
+    """Positions on the test rows, of a model that was fitted on the training rows only: those a walk-forward
+    gives them.
+
+    A fold that starts warm fits those before it again: whoever computes it need not have computed them.
+    """
     recipe = catalog.recipe(work.kind.model_type, fold.params, work.costs, work.kind.plugin)
-    model = recipe.fit(work.bars[fold.train], work.seed)
+    if isinstance(recipe, WarmStarting) and recipe.warm_start and fold.before:
+        model = recipe.fit(work.bars[fold.before[0]], work.seed)
+        for train in (*fold.before[1:], fold.train):
+            model = recipe.fit_after(model, work.bars[train], work.seed)
+    else:
+        model = recipe.fit(work.bars[fold.train], work.seed)
     return model.positions(work.bars[: fold.test.stop])[fold.test]
 
 

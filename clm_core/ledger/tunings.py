@@ -36,10 +36,11 @@ class TuningBook:
             "created_at": tuning.created_at,
         }
         with self._engine.begin() as connection:
-            made = connection.execute(insert(_TUNINGS).values(row).on_conflict_do_nothing()).rowcount == 1
+            new = insert(_TUNINGS).values(row).on_conflict_do_nothing().returning(_TUNINGS.c.name)
+            continued = connection.scalar(new) is None
             began = _tuning(connection, tuning.name)
             _require_same(began, tuning)
-            trail.tuning_started(connection, began, trials, not made, by, now)
+            trail.tuning_started(connection, began, trials, continued, by, now)
         return began
 
     def end(self, tuning: Tuning, result: TuneResult, now: datetime) -> None:

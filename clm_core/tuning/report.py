@@ -80,8 +80,8 @@ def warning(result: TuneResult) -> str | None:
     best, unseen = result.best, result.unseen
     if best is None:
         return None
-    if not best.trades:
-        return "The best never traded: nothing was found that earns more than staying out of the market."
+    if not best.trades or not (best.sharpe_ratio or 0.0) > 0:
+        return "Nothing was found that earns more than staying out of the market."
     if unseen is not None and (unseen.best is None or (unseen.defaults or 0.0) >= unseen.best):
         return "On the unseen bars the best did no better than the defaults: what it gained may be luck."
     return None

@@ -19,7 +19,6 @@ from clm_core.backtest.metrics import sharpe_ratio
 from clm_core.backtest.results import Backtest
 from clm_core.backtest.search import (
     Course,
-    Fold,
     Tuning,
     Work,
     held_out,
@@ -339,8 +338,8 @@ class _Search:
         return found
 
     def _submit(self, walk: _Walk, course: Course) -> None:
-        train, test = course.folds[len(walk.positions)]
-        self._under_way[self._workers.submit(Fold(walk.params, train, test))] = walk
+        fold = course.fold(len(walk.positions), walk.params)
+        self._under_way[self._workers.submit(fold)] = walk
 
     def _tested(self, walk: _Walk, course: Course) -> Backtest:
         return results(self._bars, course.first, walk.positions, self._study.tuning)

@@ -14,9 +14,10 @@ from tunings import a_request
 from typer.testing import CliRunner
 
 from clm_core.cli.app import app
-from clm_core.domain.tuning import Ended, TuneResult
+from clm_core.domain.tuning import Ended, TuneResult, Unseen
 from clm_core.runner import load_flow
 from clm_core.services import Services
+from clm_core.tuning.report import warning
 from clm_core.tuning.study import open_study
 
 CLM = Path(sys.executable).with_name("clm")
@@ -40,6 +41,26 @@ def test_the_flow_answers_with_the_best_parameters_and_a_page_that_needs_no_netw
     for place in ("history", "parallel", "slice"):
         assert f'<div id="{place}"' in page
     assert f"--params-from {result.study}" in page
+
+
+@pytest.mark.parametrize(
+    ("sharpe", "unseen", "told"),
+    [
+        (-0.1, 1.0, "Nothing was found"),
+        (1.0, 0.4, "what it gained may be luck"),
+        (1.0, None, "what it gained may be luck"),
+        (1.0, 0.6, None),
+    ],
+    ids=["it loses", "no better than the defaults", "not measured", "better"],
+)
+def test_whoever_sees_the_best_is_told_what_it_is_worth(
+    sharpe: float, unseen: float | None, told: str | None, result: TuneResult
+) -> None:
+    assert result.best is not None
+    best = result.best.model_copy(update={"sharpe_ratio": sharpe, "trades": 9})
+    looked = Unseen(bars=10, best=unseen, defaults=0.5)
+    advice = warning(result.model_copy(update={"best": best, "unseen": looked}))
+    assert advice is told is None or told in str(advice)
 
 
 def test_the_run_page_shows_the_best_parameters_and_a_picture(result: TuneResult, prefect_url: str) -> None:

@@ -376,9 +376,11 @@ def test_a_missing_library_is_named_with_its_extra(
 def test_the_audit_tells_who_asked_for_what_and_what_came_of_it(clm: Services) -> None:
     request = asked(clm, trials=2)
     result = tune(clm, request)
+    search.open_tuning(clm, request)
     with open_ledger(clm.database) as engine:
-        ended, started = entries(engine, request.model_id, limit=2)
+        again, ended, started = entries(engine, request.model_id, limit=3)
     assert (started.action, started.actor, started.details["trials"]) == ("tuning_started", "ada", 2)
+    assert (started.details["continued"], again.details["continued"]) == (False, True)
     assert (ended.action, ended.details["complete"]) == ("tuning_ended", 2)
     assert result.best is not None
     assert ended.details["best"]["number"] == result.best.number
