@@ -1,4 +1,5 @@
-"""What training a forecasting network through Lightning costs: our fit against a bare torch loop.
+"""What training a forecasting network through Lightning costs, our fit against a bare torch loop; and what
+answering many bars at once is worth.
 
 The loop is what one would write by hand: the same network and quantile loss of neuralforecast, windows cut
 beforehand, as many steps on as many windows, as many looks at the validation loss, one thread. Ours
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.table import Row, overhead, side_by_side
+from benchmarks.table import Row, faster, overhead, side_by_side
 from clm_core.domain.costs import Costs
 from clm_core.domain.vocabulary import ModelType
 from clm_core.market.bars import Bars
@@ -24,13 +25,18 @@ BARS = 8760
 PARAMS = {"steps": 200, "patience": 200}
 LARGEST_OVERHEADS = {ModelType.NHITS: 30.0, ModelType.PATCHTST: 20.0}
 """Percent."""
+ANSWERED = 1000
+LEAST_GAIN = 5.0
 ROUNDS = 3
 
 
 def rows() -> list[Row]:
     with tempfile.TemporaryDirectory() as folder:
         bars = MarketData(Path(folder)).bars("BTCUSD", "1h")[-BARS:]
-    return [_fit_against_loop(model_type, bars) for model_type in LARGEST_OVERHEADS]
+    return [
+        *(_fit_against_loop(model_type, bars) for model_type in LARGEST_OVERHEADS),
+        *(_answers_against_one_by_one(model_type, bars[-ANSWERED:]) for model_type in LARGEST_OVERHEADS),
+    ]
 
 
 def _fit_against_loop(model_type: ModelType, bars: Bars) -> Row:
@@ -45,6 +51,34 @@ def _fit_against_loop(model_type: ModelType, bars: Bars) -> Row:
     )
 
 
+def _answers_against_one_by_one(model_type: ModelType, bars: Bars) -> Row:
+    import torch
+
+    from clm_core.models.forecasting import ForecastRecipe
+    from clm_core.models.networks import Views
+    from clm_core.models.threads import one_thread
+    from clm_core.models.windows import windows_of
+
+    params = FORECASTERS[model_type].parse({"steps": 1}).priced(Costs())
+    model = ForecastRecipe(params).fit(bars, seed=0)
+    windows = windows_of(bars, params.input_size, params.shown)
+
+    def one_by_one() -> None:
+        with one_thread(), torch.inference_mode():
+            views = Views(windows, model.forecaster, "cpu")
+            for row in torch.from_numpy(windows.rows):
+                model.forecaster(views.at(row[None]))
+
+    ours_s, peer_s = side_by_side(lambda: model.positions(bars), one_by_one, ROUNDS)
+    return faster(
+        f"positions of {model_type.value} on {ANSWERED:,} bars",
+        ours_s,
+        "the same network, a bar at a time",
+        peer_s,
+        LEAST_GAIN,
+    )
+
+
 def bare_loop(model_type: ModelType, bars: Bars) -> Callable[[], object]:
     """A loop over windows of the bars, which are cut before it is timed."""
     import torch
@@ -52,6 +86,7 @@ def bare_loop(model_type: ModelType, bars: Bars) -> Callable[[], object]:
 
     from clm_core.models.forecasting import LEVELS, material_of
     from clm_core.models.networks import network_of
+    from clm_core.models.threads import one_thread
 
     params = FORECASTERS[model_type].parse(PARAMS)
     material = material_of(bars, params)
@@ -66,8 +101,6 @@ def bare_loop(model_type: ModelType, bars: Bars) -> Callable[[], object]:
     fit, validation = cut(material.fit), cut(material.validation)
 
     def loop() -> None:
-        found = torch.get_num_threads()
-        torch.set_num_threads(1)
         loss_of = MQLoss(quantiles=LEVELS.tolist())
         network = network_of(params, loss_of, 0)
         optimizer = torch.optim.AdamW(
@@ -99,6 +132,9 @@ def bare_loop(model_type: ModelType, bars: Bars) -> Callable[[], object]:
                     network.train()
                 if step == params.steps:
                     break
-        torch.set_num_threads(found)
 
-    return loop
+    def alone() -> None:
+        with one_thread():
+            loop()
+
+    return alone

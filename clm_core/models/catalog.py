@@ -31,6 +31,8 @@ class Implementation:
     """How far an answer may lie from what the same bundle answered on another machine; 0.0: not at all."""
     space: Callable[[], SearchSpace] = dict
     """What a tuning tries; nothing: it cannot be tuned."""
+    beside: tuple[str, ...] = ()
+    """Distributions that its answers depend on besides the library."""
 
 
 def recipe(
@@ -119,7 +121,8 @@ def tolerance(model: Model) -> float:
 def distributions(of: Model | Recipe) -> tuple[str, ...]:
     """What has to be installed to fit or load it, besides us."""
     brought = [made_by.distribution for part in _parts(of) if (made_by := origin(part))]
-    return tuple(dict.fromkeys([*(found.library for found in _behind(of)), *brought]))
+    ours = [name for found in _behind(of) for name in (found.library, *found.beside)]
+    return tuple(dict.fromkeys([*ours, *brought]))
 
 
 def plugin_code(of: Model | Recipe) -> dict[str, str]:
@@ -275,7 +278,14 @@ IMPLEMENTATIONS: dict[ModelType, Implementation] = {
     ),
     ModelType.ENSEMBLE: Implementation(_ensemble, _load_ensemble, "scipy", extra=None),
     ModelType.NHITS: Implementation(
-        _nhits, _load_forecaster, "neuralforecast", "forecast", seeds=3, tolerance=1e-5, space=_nhits_space
+        _nhits,
+        _load_forecaster,
+        "neuralforecast",
+        "forecast",
+        seeds=3,
+        tolerance=1e-5,
+        space=_nhits_space,
+        beside=("torch",),
     ),
     ModelType.PATCHTST: Implementation(
         _patchtst,
@@ -285,5 +295,6 @@ IMPLEMENTATIONS: dict[ModelType, Implementation] = {
         seeds=3,
         tolerance=1e-5,
         space=_patchtst_space,
+        beside=("torch",),
     ),
 }

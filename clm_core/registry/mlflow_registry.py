@@ -471,4 +471,6 @@ def _dataset(bars: Bars) -> Any:
 
 def _requirements(bundle: Path) -> list[str]:
     """What the model was fitted with, plug-ins included."""
-    return [f"{name}=={number}" for name, number in read_card(bundle).libraries.items()]
+    # torch 2.13.0+cpu is what one index offers, 2.13.0 what all do
+    libraries = read_card(bundle).libraries.items()
+    return [f"{name}=={number.partition('+')[0]}" for name, number in libraries]

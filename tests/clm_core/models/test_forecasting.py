@@ -2,6 +2,7 @@ import os
 import random
 import signal
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -244,6 +245,12 @@ def test_damaged_weights_are_refused_with_what_to_do(
     damage(tmp_path / FILE)
     with pytest.raises(BundleCorrupt, match=r"weights\.safetensors.*: train the model again"):
         load(tmp_path, read_card(tmp_path))
+
+
+def test_a_card_names_the_torch_it_was_trained_with(model: ForecastModel, bars: Bars, tmp_path: Path):
+    save_bundle(model, quick(NHITSParams), tmp_path, bars)
+    libraries = read_card(tmp_path).libraries
+    assert (libraries["neuralforecast"], libraries["torch"]) == (version("neuralforecast"), version("torch"))
 
 
 def test_features_that_this_release_does_not_compute_are_named(
