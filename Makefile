@@ -62,5 +62,5 @@ $(VENV)/.dev: $(VENV)/.base $(EXAMPLE)/pyproject.toml
 .venv-bench/.ready: $(VENV)/.uv pyproject.toml constraints.txt overrides.txt benchmarks/peers-requirements.txt
 	@$(BIN)/uv venv --quiet --clear --python $(BIN)/python .venv-bench
 	@$(BIN)/uv pip install --quiet --python .venv-bench/bin/python --constraint constraints.txt \
-	  --override overrides.txt --editable '.[bench,rl]' --requirement benchmarks/peers-requirements.txt
+	  --override overrides.txt --editable '.[bench]' --requirement benchmarks/peers-requirements.txt
 	@touch $@

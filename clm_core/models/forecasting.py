@@ -26,13 +26,13 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
 from clm_core.domain.costs import Costs
-from clm_core.domain.errors import FeatureMismatch, InvalidTrainingParams, NotEnoughBars
+from clm_core.domain.errors import FeatureMismatch, NotEnoughBars
 from clm_core.domain.vocabulary import ModelType
 from clm_core.market.bars import Bars, Floats
 from clm_core.market.features import FEATURES
 from clm_core.market.splits import purged_tail
 from clm_core.models.contract import Model, ModelCard, Progress, TrainedOn
-from clm_core.models.forecast_params import PARAMS, ForecastParams, NetworkParams
+from clm_core.models.forecast_params import PARAMS, NetworkParams
 from clm_core.models.torch_alone import found_device
 from clm_core.models.windows import Material, Windows, futures_of, windows_of
 
@@ -190,7 +190,7 @@ class ForecastRecipe:
     ) -> ForecastModel:
         from clm_core.models.network_training import train
 
-        report, device = progress or (lambda done: None), _device(self.params)
+        report, device = progress or (lambda done: None), found_device(self.params.device)
         forecaster.trust.fill_(1.0)
         losses = train(forecaster, learn, self.params, steps, device, seed, report)
         measured = _measure(forecaster, learn, self.params.shrink) | {
@@ -205,10 +205,10 @@ class ForecastRecipe:
 def recipe_of(params: NetworkParams, costs: Costs) -> ForecastRecipe:
     """
     Raises:
-        InvalidTrainingParams: there is no such device here.
+        InvalidTrainingParams: a GPU is asked for and there is none.
     """
     if params.device == "cuda":
-        _device(params)
+        found_device(params.device)
     return ForecastRecipe(params.priced(costs))
 
 
@@ -274,11 +274,3 @@ def _quantile_loss(quantiles: Floats, happened: Floats) -> float:
     """Mean over levels and rows of max(level * miss, (level - 1) * miss), miss = happened - quantile."""
     miss = happened[:, None] - quantiles
     return float(np.mean(np.maximum(LEVELS * miss, (LEVELS - 1) * miss)))
-
-
-def _device(params: ForecastParams) -> str:
-    import torch
-
-    if params.device == "cuda" and not torch.cuda.is_available():
-        raise InvalidTrainingParams("device=cuda: torch finds no GPU here. Use device=auto or device=cpu")
-    return found_device(params.device)

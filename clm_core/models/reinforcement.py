@@ -253,7 +253,7 @@ class ReinforcementRecipe:
         return PolicyModel(
             self.params,
             TrainedOn.of(bars, seed),
-            trials.metrics | {"gpu": float(device != "cpu")},
+            trials.metrics | {"gpu": float(device == "cuda")},
             taught.sight,
             trials.best,
             tuple(trials.losses),
@@ -407,4 +407,7 @@ def recipe(model_type: ModelType, params: Mapping[str, Any], costs: Costs) -> Re
     Raises:
         InvalidTrainingParams: a parameter is unknown, out of range, or asks for a GPU that is not there.
     """
-    return ReinforcementRecipe(PARAMS[model_type].parse(costs.model_dump() | dict(params)))
+    parsed = PARAMS[model_type].parse(costs.model_dump() | dict(params))
+    if parsed.device == "cuda":
+        found_device(parsed.device)
+    return ReinforcementRecipe(parsed)

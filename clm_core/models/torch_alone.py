@@ -13,6 +13,8 @@ from typing import Literal
 
 import numpy as np
 
+from clm_core.domain.errors import InvalidTrainingParams
+
 Device = Literal["auto", "cpu", "cuda"]
 """Where to train; "auto" is a GPU where there is one."""
 
@@ -40,8 +42,13 @@ def torch_alone(seed: int) -> Iterator[None]:
 
 
 def found_device(wanted: Device) -> str:
+    """
+    Raises:
+        InvalidTrainingParams: a GPU is asked for and there is none.
+    """
     import torch
 
-    if wanted == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    return wanted
+    there = torch.cuda.is_available()
+    if wanted == "cuda" and not there:
+        raise InvalidTrainingParams("device=cuda: torch finds no GPU here. Use device=auto or device=cpu")
+    return "cuda" if there and wanted != "cpu" else "cpu"

@@ -4,6 +4,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +15,24 @@ from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 
 from clm_core.domain.costs import Costs
-from clm_core.domain.errors import BundleCorrupt, FeatureMismatch, InvalidTrainingParams, NotEnoughBars
+from clm_core.domain.errors import (
+    BundleCorrupt,
+    FeatureMismatch,
+    InvalidTrainingParams,
+    NotEnoughBars,
+    PreflightFailed,
+)
 from clm_core.domain.vocabulary import ModelType
 from clm_core.market.bars import FIELDS, Bars, Floats
 from clm_core.market.features import LOOK_BACK, compute_features
 from clm_core.market.timeframes import Calendar, Timeframe
+from clm_core.models import golden
 from clm_core.models.bundle import card_of
 from clm_core.models.catalog import recipe
 from clm_core.models.reinforcement import FILE, PolicyModel, load, play_of, spans
 from clm_core.models.trading import Market, Net, Play, roll_out
 from clm_core.models.trading_env import Arena, TradingEnv
+from clm_core.promotion.soundness import activity
 
 KINDS = [ModelType.RL_V2, ModelType.RL_V3]
 FREE = {"fee_bps": 0, "slippage_bps": 0}
@@ -175,6 +184,20 @@ def test_thousands_of_bars_are_answered_in_well_under_a_second(model: PolicyMode
     start = time.perf_counter()
     model.positions(bars)
     assert time.perf_counter() - start < 0.5
+
+
+def test_a_policy_that_never_trades_has_collapsed_and_will_not_be_loaded_to_trade(
+    model: PolicyModel, bars: Bars, tmp_path: Path
+):
+    net = Net(*(np.zeros_like(weights) for weights in model.net))
+    if model.model_type is ModelType.RL_V2:
+        net.bias_3[1] = 1.0
+    flat = replace(model, net=net)
+    found = activity(flat.positions(bars))
+    assert (found.commonest_side, found.share) == ("flat", 1.0)
+    golden.record(flat, bars, tmp_path)
+    with pytest.raises(PreflightFailed, match="learned nothing"):
+        golden.preflight(flat, tmp_path)
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=str)

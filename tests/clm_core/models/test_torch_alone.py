@@ -3,8 +3,13 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+import pytest
 import torch
 
+from clm_core.domain.costs import Costs
+from clm_core.domain.errors import InvalidTrainingParams
+from clm_core.domain.vocabulary import ModelType
+from clm_core.models.catalog import recipe
 from clm_core.models.torch_alone import found_device, torch_alone
 
 
@@ -34,6 +39,13 @@ def test_generators_and_threads_are_left_as_they_were_found():
             draw()
     assert [random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()] == states
     assert torch.get_num_threads() == threads
+
+
+def test_a_gpu_that_is_not_there_is_refused_before_anything_is_loaded(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    for kind in (ModelType.NHITS, ModelType.PATCHTST, ModelType.RL_V2, ModelType.RL_V3):
+        with pytest.raises(InvalidTrainingParams, match="device=auto or device=cpu"):
+            recipe(kind, {"device": "cuda"}, Costs())
 
 
 def test_a_device_that_is_asked_for_is_taken_and_otherwise_a_gpu_where_there_is_one():
