@@ -17,21 +17,20 @@ from typing import Annotated, Any, ClassVar, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BeforeValidator, Field, field_validator
+from pydantic import Field
 
 from clm_core.domain.errors import (
     BundleCorrupt,
     FeatureMismatch,
     NotEnoughBars,
-    UnknownFeature,
 )
 from clm_core.domain.vocabulary import ModelType
 from clm_core.market.bars import Bars, Floats
-from clm_core.market.features import FEATURES, compute_features, select_features
+from clm_core.market.features import FEATURES, compute_features
 from clm_core.market.labels import direction
 from clm_core.market.splits import purged_tail
 from clm_core.models.contract import ModelCard, Progress, TrainedOn
-from clm_core.models.params import Between, TrainingParams, split_commas
+from clm_core.models.params import Between, FeatureNames, TrainingParams, require_features
 
 MIN_ROWS = 200
 """Fewest labelled rows to fit on, and to stop early on a quarter of it: below, trees learn the noise."""
@@ -48,9 +47,7 @@ class BoostingParams(TrainingParams):
     """Distance of the probability from 1/2 from which a signal is given; 0..0.5."""
     long_only: bool = False
     """Whether falling prices are sat out instead of sold short."""
-    features: Annotated[tuple[str, ...], BeforeValidator(split_commas)] = Field(
-        default_factory=lambda: tuple(FEATURES), min_length=1
-    )
+    features: FeatureNames = Field(default_factory=lambda: tuple(FEATURES), min_length=1)
     """Names of the features used (as text: separated by commas); default all."""
     validation_fraction: float = Field(default=0.2, gt=0, le=0.5)
     """Share of the labelled rows, the newest, that decides when boosting stops; 0..0.5."""
@@ -68,14 +65,6 @@ class BoostingParams(TrainingParams):
     """Share of the features each tree sees; 0..1."""
     reg_lambda: Annotated[float, Between(0.1, 100.0, log=True)] = Field(default=10.0, ge=0)
     """L2 penalty on leaf values, in units of summed hessians."""
-
-    @field_validator("features")
-    @classmethod
-    def _known(cls, names: tuple[str, ...]) -> tuple[str, ...]:
-        try:
-            return tuple(feature.name for feature in select_features(names))
-        except UnknownFeature as error:
-            raise ValueError(str(error)) from error
 
 
 class XGBoostParams(BoostingParams):
@@ -270,12 +259,7 @@ def load(folder: Path, card: ModelCard) -> BoostedModel:
     Raises:
         FeatureMismatch: its trees were fitted on features that this release does not compute.
     """
-    missing = [name for name in card.params["features"] if name not in FEATURES]
-    if missing:
-        raise FeatureMismatch(
-            f"the model needs features this release does not have: {', '.join(missing)}. "
-            "Retrain it, or run the release it was trained with"
-        )
+    require_features(card.params["features"])
     params = (XGBoostParams if card.model_type is ModelType.XGBOOST else LightGBMParams).parse(card.params)
     trees_type = TREES[card.model_type]
     raw = (folder / trees_type.FILE).read_bytes()

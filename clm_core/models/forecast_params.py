@@ -2,13 +2,16 @@
 
 from typing import Annotated, ClassVar, Self
 
-from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
 from clm_core.domain.costs import Costs
-from clm_core.domain.errors import UnknownFeature
 from clm_core.domain.vocabulary import ModelType
-from clm_core.market.features import select_features
-from clm_core.models.params import Between, OneOf, TrainingParams, split_commas
+from clm_core.models.params import (
+    Between,
+    FeatureNames,
+    OneOf,
+    TrainingParams,
+)
 from clm_core.models.torch_alone import Device
 
 SHOWN = ("mean_gap_96", "volatility_ratio_12_96", "volume_z_24", "hour_sin", "hour_cos")
@@ -71,20 +74,12 @@ class NHITSParams(ForecastParams):
     """Share of activations left out at random in each step; 0..1."""
     hidden_size: Annotated[int, Between(8, 256, log=True)] = Field(default=64, ge=1, le=4096)
     """Units of both layers of each of the three blocks; 1..4096."""
-    features: Annotated[tuple[str, ...], BeforeValidator(split_commas)] = SHOWN
+    features: FeatureNames = SHOWN
     """Names of the features seen besides returns (as text: separated by commas); may be none."""
 
     @property
     def shown(self) -> tuple[str, ...]:
         return self.features
-
-    @field_validator("features")
-    @classmethod
-    def _known(cls, names: tuple[str, ...]) -> tuple[str, ...]:
-        try:
-            return tuple(feature.name for feature in select_features([name for name in names if name]))
-        except UnknownFeature as error:
-            raise ValueError(str(error)) from error
 
 
 class PatchTSTParams(ForecastParams):

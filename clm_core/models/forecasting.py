@@ -26,13 +26,13 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
 from clm_core.domain.costs import Costs
-from clm_core.domain.errors import FeatureMismatch, NotEnoughBars
+from clm_core.domain.errors import NotEnoughBars
 from clm_core.domain.vocabulary import ModelType
 from clm_core.market.bars import Bars, Floats
-from clm_core.market.features import FEATURES
 from clm_core.market.splits import purged_tail
 from clm_core.models.contract import Model, ModelCard, Progress, TrainedOn
 from clm_core.models.forecast_params import PARAMS, NetworkParams
+from clm_core.models.params import require_features
 from clm_core.models.torch_alone import found_device
 from clm_core.models.windows import Material, Windows, futures_of, windows_of
 
@@ -222,12 +222,7 @@ def load(folder: Path, card: ModelCard) -> ForecastModel:
     from clm_core.models import networks
 
     shown = card.params["features"] if card.model_type is ModelType.NHITS else []
-    missing = [name for name in shown if name not in FEATURES]
-    if missing:
-        raise FeatureMismatch(
-            f"the model needs features this release does not have: {', '.join(missing)}. "
-            "Retrain it, or run the release it was trained with"
-        )
+    require_features(shown)
     params = PARAMS[card.model_type].parse(card.params)
     forecaster = networks.untrained(params, LEVELS, card.trained_on.seed)
     networks.restore(forecaster, folder / FILE)

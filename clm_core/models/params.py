@@ -1,13 +1,14 @@
 """Training parameters: validated before any data is loaded."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, ValidationError
 
-from clm_core.domain.errors import InvalidTrainingParams
+from clm_core.domain.errors import FeatureMismatch, InvalidTrainingParams, UnknownFeature
 from clm_core.domain.vocabulary import ModelType
+from clm_core.market.features import FEATURES, select_features
 
 Choice = str | int | float | bool
 
@@ -84,4 +85,30 @@ class TrainingParams(BaseModel):
 
 def split_commas(value: object) -> object:
     """The names in a text, for a parameter that is a list of them."""
-    return [name.strip() for name in value.split(",")] if isinstance(value, str) else value
+    if not isinstance(value, str):
+        return value
+    return [name.strip() for name in value.split(",")] if value.strip() else []
+
+
+def _known(names: tuple[str, ...]) -> tuple[str, ...]:
+    try:
+        return tuple(feature.name for feature in select_features(names))
+    except UnknownFeature as error:
+        raise ValueError(str(error)) from error
+
+
+FeatureNames = Annotated[tuple[str, ...], BeforeValidator(split_commas), AfterValidator(_known)]
+"""Names of features that a model sees (as text: separated by commas)."""
+
+
+def require_features(names: Iterable[str]) -> None:
+    """
+    Raises:
+        FeatureMismatch: a model that was saved sees features that this release does not compute.
+    """
+    missing = [name for name in names if name not in FEATURES]
+    if missing:
+        raise FeatureMismatch(
+            f"the model needs features this release does not have: {', '.join(missing)}. "
+            "Retrain it, or run the release it was trained with"
+        )

@@ -23,15 +23,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import numpy as np
-from pydantic import BeforeValidator, Field, field_validator
+from pydantic import Field
 
 from clm_core.domain.costs import Costs
-from clm_core.domain.errors import BundleCorrupt, FeatureMismatch, NotEnoughBars, UnknownFeature
+from clm_core.domain.errors import BundleCorrupt, NotEnoughBars
 from clm_core.domain.vocabulary import ModelType
 from clm_core.market.bars import Bars, Floats
-from clm_core.market.features import FEATURES, MONDAY, FeatureTable, compute_features, select_features
+from clm_core.market.features import FEATURES, MONDAY, FeatureTable, compute_features
 from clm_core.models.contract import ModelCard, Progress, TrainedOn
-from clm_core.models.params import Between, TrainingParams, split_commas
+from clm_core.models.params import Between, FeatureNames, TrainingParams, require_features
 from clm_core.models.torch_alone import Device, found_device, torch_alone
 from clm_core.models.trading import OWN, Flags, Market, Net, Play, Singles, roll_out
 
@@ -48,9 +48,7 @@ LARGEST_SCORE = 5.0
 class ReinforcementParams(TrainingParams):
     """Training parameters both kinds share."""
 
-    features: Annotated[tuple[str, ...], BeforeValidator(split_commas)] = Field(
-        default_factory=lambda: tuple(FEATURES), min_length=1
-    )
+    features: FeatureNames = Field(default_factory=lambda: tuple(FEATURES), min_length=1)
     """Names of the features seen (as text: separated by commas); default all."""
     fee_bps: float = Field(ge=0, lt=10_000)
     """Fee it is trained for; default that of the settings."""
@@ -80,14 +78,6 @@ class ReinforcementParams(TrainingParams):
     """Share of the bars with features, the newest, that decides which policy is kept; 0..0.5."""
     device: Device = "auto"
     """Where it is trained: "cpu", "cuda", or "auto", a GPU where there is one."""
-
-    @field_validator("features")
-    @classmethod
-    def _known(cls, names: tuple[str, ...]) -> tuple[str, ...]:
-        try:
-            return tuple(feature.name for feature in select_features(names))
-        except UnknownFeature as error:
-            raise ValueError(str(error)) from error
 
 
 class PPOParams(ReinforcementParams):
@@ -315,12 +305,7 @@ def load(folder: Path, card: ModelCard) -> PolicyModel:
         FeatureMismatch: its policy sees features that this release does not compute.
         BundleCorrupt: the file holds no such policy.
     """
-    missing = [name for name in card.params["features"] if name not in FEATURES]
-    if missing:
-        raise FeatureMismatch(
-            f"the model needs features this release does not have: {', '.join(missing)}. "
-            "Retrain it, or run the release it was trained with"
-        )
+    require_features(card.params["features"])
     params = PARAMS[card.model_type].parse(card.params)
     sight, net = _parsed((folder / FILE).read_bytes(), params)
     return PolicyModel(params, card.trained_on, card.train_metrics, sight, net)

@@ -10,17 +10,17 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
 import numpy as np
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from clm_core.domain.costs import Costs
-from clm_core.domain.errors import BundleCorrupt, NotEnoughBars, UnknownFeature
+from clm_core.domain.errors import BundleCorrupt, NotEnoughBars
 from clm_core.domain.vocabulary import ModelType
 from clm_core.market.bars import Bars, Floats
-from clm_core.market.features import FEATURES, compute_features, select_features
+from clm_core.market.features import FEATURES, compute_features
 from clm_core.market.labels import direction
 from clm_core.models.boosting import held
 from clm_core.models.contract import ModelCard, Progress, TrainedOn
-from clm_core.models.params import Between, TrainingParams, split_commas
+from clm_core.models.params import Between, FeatureNames, TrainingParams
 from clm_core.models.plugins import Plugin
 
 FILE = "ridge.json"
@@ -34,18 +34,8 @@ class RidgeParams(TrainingParams):
     """Distance of the probability from 1/2 from which a signal is given; 0..0.5."""
     alpha: Annotated[float, Between(1.0, 10_000.0, log=True)] = Field(default=100.0, gt=0)
     """L2 penalty on the coefficients of standardised features."""
-    features: Annotated[tuple[str, ...], BeforeValidator(split_commas)] = Field(
-        default_factory=lambda: tuple(FEATURES), min_length=1
-    )
+    features: FeatureNames = Field(default_factory=lambda: tuple(FEATURES), min_length=1)
     """Names of the features used (as text: separated by commas); default all."""
-
-    @field_validator("features")
-    @classmethod
-    def _known(cls, names: tuple[str, ...]) -> tuple[str, ...]:
-        try:
-            return tuple(feature.name for feature in select_features(names))
-        except UnknownFeature as error:
-            raise ValueError(str(error)) from error
 
 
 class Fitted(BaseModel):
