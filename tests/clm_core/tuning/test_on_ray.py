@@ -33,7 +33,10 @@ class Cluster:
 
 @pytest.fixture
 def cluster(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Cluster]:
-    """A head that computes nothing, and two machines with a processor each, all on this one."""
+    """A head that computes nothing, and two machines with a processor each, all on this one.
+
+    On its own address, for nothing finds a cluster on 127.0.0.1: Ray takes that for the address.
+    """
     token = tmp_path / "token"
     token.write_text(uuid.uuid4().hex)
     monkeypatch.setenv("RAY_AUTH_MODE", "token")
