@@ -3,6 +3,7 @@ inside functions only."""
 
 import signal
 from collections.abc import Iterator
+from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from clm_core.models.contract import Progress
 from clm_core.models.forecast_params import NetworkParams
 from clm_core.models.networks import CHUNK, OUTLIER, Forecaster, Views
 from clm_core.models.threads import one_thread
+from clm_core.models.torch_alone import torch_alone
 from clm_core.models.windows import Material
 
 Batch = tuple[dict[str, Tensor | None], Tensor]
@@ -62,7 +64,7 @@ def train(
             # whatever variables of SLURM or torchrun there are: one process trains alone
             plugins=[LightningEnvironment()],
         )
-        _run(trainer, lesson, watch)
+        _run(trainer, lesson, watch, seed)
         forecaster.load_state_dict(watch.best)
         forecaster.to("cpu").eval().requires_grad_(False)
     return tuple(watch.losses)
@@ -130,6 +132,11 @@ class _Watch(pl.Callback):
         self.losses: list[float] = []
         self.best: dict[str, Tensor] = {}
         self.interrupted = False
+        self.begun = ExitStack()
+        """Closed when the first step is about to be taken."""
+
+    def on_train_start(self, *_: Any) -> None:
+        self.begun.close()
 
     def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
         step = trainer.global_step
@@ -152,10 +159,14 @@ class _Watch(pl.Callback):
         trainer.should_stop = since_best >= self._params.patience
 
 
-def _run(trainer: pl.Trainer, lesson: _Lesson, watch: _Watch) -> None:
+def _run(trainer: pl.Trainer, lesson: _Lesson, watch: _Watch, seed: int) -> None:
     handler = signal.getsignal(signal.SIGINT)
     try:
-        trainer.fit(lesson, train_dataloaders=lesson.batches())
+        # Lightning begins by putting the process's generators back to where it found them a moment ago, of
+        # which a network that is being made beside it would get its weights
+        with watch.begun:
+            watch.begun.enter_context(torch_alone(seed))
+            trainer.fit(lesson, train_dataloaders=lesson.batches())
     except SystemExit:
         # Lightning makes an exit of Ctrl+C, and has the next one ignored
         if watch.interrupted:

@@ -1,4 +1,4 @@
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import replace
 from threading import Barrier
 
@@ -8,9 +8,11 @@ import torch
 
 from clm_core.market.bars import Bars
 from clm_core.models.forecast_params import NHITSParams, PatchTSTParams
-from clm_core.models.forecasting import LEVELS
+from clm_core.models.forecasting import LEVELS, material_of
+from clm_core.models.network_training import train
 from clm_core.models.networks import CHUNK, Dropout, quantiles, untrained
 from clm_core.models.threads import one_thread
+from clm_core.models.torch_alone import torch_alone
 from clm_core.models.windows import windows_of
 
 
@@ -46,6 +48,20 @@ def test_an_answer_does_not_depend_on_how_many_others_are_asked_for(
         assert np.array_equal(
             quantiles(forecaster, replace(windows, rows=windows.rows[:count])), whole[:count]
         )
+
+
+def test_no_training_begins_while_a_network_is_being_made(bars: Bars):
+    params, told = NHITSParams(), []
+    material, forecaster = material_of(bars[:1000], params), untrained(params, LEVELS, seed=0)
+    with ThreadPoolExecutor(1) as pool:
+        with torch_alone(seed=1):
+            training = pool.submit(train, forecaster, material, params, 2, "cpu", 0, told.append)
+            # two steps take a tenth of it
+            finished, _ = wait([training], timeout=2)
+            assert not finished
+            assert not told
+        training.result()
+    assert told == [0.5, 1.0]
 
 
 def test_threads_are_given_back_by_the_last_who_leaves():
