@@ -11,6 +11,7 @@ from p by one rule:
   (up to the tolerance the features state for theirs).
 """
 
+import ctypes
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Protocol
@@ -22,6 +23,7 @@ from pydantic import Field
 from clm_core.domain.errors import (
     BundleCorrupt,
     FeatureMismatch,
+    InvalidTrainingParams,
     NotEnoughBars,
 )
 from clm_core.domain.vocabulary import ModelType
@@ -30,7 +32,7 @@ from clm_core.market.features import FEATURES, compute_features
 from clm_core.market.labels import direction
 from clm_core.market.splits import purged_tail
 from clm_core.models.contract import ModelCard, Progress, TrainedOn
-from clm_core.models.params import Between, FeatureNames, TrainingParams, require_features
+from clm_core.models.params import Between, Device, FeatureNames, TrainingParams, require_features
 
 MIN_ROWS = 200
 """Fewest labelled rows to fit on, and to stop early on a quarter of it: below, trees learn the noise."""
@@ -72,6 +74,8 @@ class XGBoostParams(BoostingParams):
 
     max_depth: Annotated[int, Between(2, 6)] = Field(default=3, ge=1, le=12)
     """Splits between root and leaf; 1..12."""
+    device: Device = "auto"
+    """Where it is trained: "cpu", "cuda", or "auto", a GPU where there is one."""
 
 
 class LightGBMParams(BoostingParams):
@@ -241,16 +245,18 @@ class BoostingRecipe:
         """Boost on the older rows until the newest, purged `validation_fraction` of them stops improving.
 
         Measures of itself: rows and log loss of both parts, validation accuracy, and the validation log
-        loss of always answering with the fitted rows' share of rises, which useful trees stay below.
+        loss of always answering with the fitted rows' share of rises, which useful trees stay below; of
+        XGBoost also whether a GPU was used.
         """
         fit, validation = _samples(bars, self.params)
         report = progress or (lambda done: None)
         raw, losses = _boost(self.params, fit, validation, seed, report)
         trees = TREES[self.model_type](raw)
         report(1.0)
-        return BoostedModel(
-            self.params, TrainedOn.of(bars, seed), _metrics(trees, fit, validation), raw, trees, tuple(losses)
-        )
+        measured = _metrics(trees, fit, validation)
+        if isinstance(self.params, XGBoostParams):
+            measured["gpu"] = float(found_device(self.params.device) == "cuda")
+        return BoostedModel(self.params, TrainedOn.of(bars, seed), measured, raw, trees, tuple(losses))
 
 
 def load(folder: Path, card: ModelCard) -> BoostedModel:
@@ -316,17 +322,15 @@ def _boost_xgboost(
             progress((epoch + 1) / params.rounds)
             return False
 
-    names = list(params.features)
-    train = xgboost.QuantileDMatrix(fit.values, fit.rises, feature_names=names, max_bin=MAX_BINS, nthread=1)
-    tail = xgboost.QuantileDMatrix(
-        validation.values, validation.rises, feature_names=names, max_bin=MAX_BINS, nthread=1, ref=train
-    )
+    names, device = list(params.features), found_device(params.device)
+    train, tail = _matrices(names, fit, validation, device)
     history: dict[str, dict[str, list[float]]] = {}
     booster = xgboost.train(
         {
             "objective": "binary:logistic",
             "eval_metric": "logloss",
             "tree_method": "hist",
+            "device": device,
             "max_bin": MAX_BINS,
             "nthread": 1,
             "seed": seed,
@@ -393,6 +397,47 @@ def _boost_lightgbm(
     )
     text: str = booster.model_to_string(num_iteration=booster.best_iteration)
     return text.encode(), history["validation"]["binary_logloss"]
+
+
+def _matrices(names: list[str], fit: Sample, validation: Sample, device: str) -> tuple[Any, Any]:
+    """What is fitted on, and what decides when to stop; on a GPU the library bins the rows itself."""
+    import xgboost
+
+    if device == "cuda":
+        train, tail = (
+            xgboost.DMatrix(sample.values, sample.rises, feature_names=names, nthread=1)
+            for sample in (fit, validation)
+        )
+        return train, tail
+    train = xgboost.QuantileDMatrix(fit.values, fit.rises, feature_names=names, max_bin=MAX_BINS, nthread=1)
+    tail = xgboost.QuantileDMatrix(
+        validation.values, validation.rises, feature_names=names, max_bin=MAX_BINS, nthread=1, ref=train
+    )
+    return train, tail
+
+
+def found_device(wanted: Device) -> str:
+    """
+    Raises:
+        InvalidTrainingParams: a GPU is asked for, and there is none or XGBoost was built without.
+    """
+    import xgboost
+
+    there = bool(xgboost.build_info()["USE_CUDA"]) and _gpus() > 0
+    if wanted == "cuda" and not there:
+        raise InvalidTrainingParams("device=cuda: XGBoost finds no GPU here. Use device=auto or device=cpu")
+    return "cuda" if there and wanted != "cpu" else "cpu"
+
+
+def _gpus() -> int:
+    """As NVIDIA's driver counts them; the base install has no torch to ask."""
+    count = ctypes.c_int(0)
+    try:
+        driver = ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return 0
+    failed = driver.cuInit(0) or driver.cuDeviceGetCount(ctypes.byref(count))
+    return 0 if failed else count.value
 
 
 def _metrics(trees: Trees, fit: Sample, validation: Sample) -> dict[str, float]:

@@ -164,9 +164,12 @@ def _of_plugin(found: plugins.Installed) -> Implementation:
 
 
 def _xgboost(params: Mapping[str, Any], costs: Costs) -> Recipe:
-    from clm_core.models.boosting import BoostingRecipe, XGBoostParams
+    from clm_core.models.boosting import BoostingRecipe, XGBoostParams, found_device
 
-    return BoostingRecipe(XGBoostParams.parse(params))
+    parsed = XGBoostParams.parse(params)
+    if parsed.device == "cuda":
+        found_device(parsed.device)
+    return BoostingRecipe(parsed)
 
 
 def _lightgbm(params: Mapping[str, Any], costs: Costs) -> Recipe:

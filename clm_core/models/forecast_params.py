@@ -8,11 +8,11 @@ from clm_core.domain.costs import Costs
 from clm_core.domain.vocabulary import ModelType
 from clm_core.models.params import (
     Between,
+    Device,
     FeatureNames,
     OneOf,
     TrainingParams,
 )
-from clm_core.models.torch_alone import Device
 
 SHOWN = ("mean_gap_96", "volatility_ratio_12_96", "volume_z_24", "hour_sin", "hour_cos")
 """Features NHITS sees by default. Each is another input for every bar of the window: with many, what the

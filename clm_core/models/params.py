@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, ValidationError
 
@@ -10,6 +10,8 @@ from clm_core.domain.errors import FeatureMismatch, InvalidTrainingParams, Unkno
 from clm_core.domain.vocabulary import ModelType
 from clm_core.market.features import FEATURES, select_features
 
+Device = Literal["auto", "cpu", "cuda"]
+"""Where to train; "auto" is a GPU where there is one."""
 Choice = str | int | float | bool
 
 

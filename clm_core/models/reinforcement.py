@@ -31,8 +31,8 @@ from clm_core.domain.vocabulary import ModelType
 from clm_core.market.bars import Bars, Floats
 from clm_core.market.features import FEATURES, MONDAY, FeatureTable, compute_features
 from clm_core.models.contract import ModelCard, Progress, TrainedOn
-from clm_core.models.params import Between, FeatureNames, TrainingParams, require_features
-from clm_core.models.torch_alone import Device, found_device, torch_alone
+from clm_core.models.params import Between, Device, FeatureNames, TrainingParams, require_features
+from clm_core.models.torch_alone import found_device, torch_alone
 from clm_core.models.trading import OWN, Flags, Market, Net, Play, Singles, roll_out
 
 if TYPE_CHECKING:

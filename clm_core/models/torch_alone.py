@@ -9,14 +9,11 @@ import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 from threading import Lock
-from typing import Literal
 
 import numpy as np
 
 from clm_core.domain.errors import InvalidTrainingParams
-
-Device = Literal["auto", "cpu", "cuda"]
-"""Where to train; "auto" is a GPU where there is one."""
+from clm_core.models.params import Device
 
 _TAKEN = Lock()
 

@@ -43,7 +43,8 @@ def test_generators_and_threads_are_left_as_they_were_found():
 
 def test_a_gpu_that_is_not_there_is_refused_before_anything_is_loaded(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    for kind in (ModelType.NHITS, ModelType.PATCHTST, ModelType.RL_V2, ModelType.RL_V3):
+    monkeypatch.setattr("clm_core.models.boosting._gpus", lambda: 0)
+    for kind in (ModelType.XGBOOST, ModelType.NHITS, ModelType.PATCHTST, ModelType.RL_V2, ModelType.RL_V3):
         with pytest.raises(InvalidTrainingParams, match="device=auto or device=cpu"):
             recipe(kind, {"device": "cuda"}, Costs())
 
