@@ -132,7 +132,7 @@ def untrained(params: NetworkParams, levels: Floats, seed: int) -> Forecaster:
     """A forecaster that has learnt nothing; leaves every generator of the process as it was."""
     # neuralforecast holds its seeds in 32 bits
     native_seed = seed % 2**31
-    with one_thread(), torch_alone(native_seed):
+    with torch_alone(native_seed):
         network = network_of(params, MQLoss(quantiles=levels.tolist()), native_seed)
     _own_dropout(network, native_seed)
     _begin_silent(network)

@@ -8,7 +8,8 @@ from threading import Lock
 
 @dataclass
 class _Users:
-    """torch's setting belongs to the process, and folds come and go: the last to leave puts it back."""
+    """torch's setting belongs to the process, and folds come and go: the last to leave puts it back. A thread
+    that leaves before stays with one."""
 
     count: int = 0
     found: int = 0

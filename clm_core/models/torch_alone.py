@@ -14,6 +14,7 @@ import numpy as np
 
 from clm_core.domain.errors import InvalidTrainingParams
 from clm_core.models.params import Device
+from clm_core.models.threads import one_thread
 
 _TAKEN = Lock()
 
@@ -23,19 +24,17 @@ def torch_alone(seed: int) -> Iterator[None]:
     """Wait until nobody else trains with torch, then seed every generator and keep to one thread."""
     import torch
 
-    with _TAKEN:
-        found = random.getstate(), np.random.get_state(), torch.get_rng_state(), torch.get_num_threads()
+    with _TAKEN, one_thread():
+        found = random.getstate(), np.random.get_state(), torch.get_rng_state()
         random.seed(seed)
         np.random.seed(seed % 2**32)
         torch.manual_seed(seed)
-        torch.set_num_threads(1)
         try:
             yield
         finally:
             random.setstate(found[0])
             np.random.set_state(found[1])
             torch.set_rng_state(found[2])
-            torch.set_num_threads(found[3])
 
 
 def found_device(wanted: Device) -> str:

@@ -1,6 +1,6 @@
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import replace
-from threading import Barrier
+from threading import Barrier, Event
 
 import numpy as np
 import pytest
@@ -53,14 +53,24 @@ def test_an_answer_does_not_depend_on_how_many_others_are_asked_for(
 def test_no_training_begins_while_a_network_is_being_made(bars: Bars):
     params, told = NHITSParams(), []
     material, forecaster = material_of(bars[:1000], params), untrained(params, LEVELS, seed=0)
-    with ThreadPoolExecutor(1) as pool:
+    made, being_made = Event(), Event()
+
+    def make() -> None:
         with torch_alone(seed=1):
-            training = pool.submit(train, forecaster, material, params, 2, "cpu", 0, told.append)
-            # two steps take a tenth of it
-            finished, _ = wait([training], timeout=2)
-            assert not finished
-            assert not told
+            being_made.set()
+            made.wait()
+
+    with ThreadPoolExecutor(2) as pool:
+        making = pool.submit(make)
+        being_made.wait()
+        training = pool.submit(train, forecaster, material, params, 2, "cpu", 0, told.append)
+        # two steps take a tenth of it
+        finished, _ = wait([training], timeout=2)
+        begun = bool(finished or told)
+        made.set()
+        making.result()
         training.result()
+    assert not begun
     assert told == [0.5, 1.0]
 
 
