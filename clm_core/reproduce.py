@@ -31,6 +31,7 @@ class Positions:
 
     bars: int
     differing: int
+    """Bars on which they lie further apart than their kind's `Implementation.tolerance`."""
     largest: float
     """Greatest distance between two positions of one bar."""
     first: datetime | None
@@ -81,9 +82,9 @@ def reproduce(services: Services, version: ModelVersion) -> Reproduction:
 
 
 def compare(stored: Model, again: Model, bars: Bars) -> Positions:
-    """Trees have to give the very same positions, so no distance is small enough to be overlooked."""
+    """Trees have to give the very same positions, networks those within the tolerance of their kind."""
     distance: Floats = np.abs(stored.positions(bars) - again.positions(bars))
-    rows = np.flatnonzero(distance)
+    rows = np.flatnonzero(distance > catalog.tolerance(stored))
     return Positions(
         bars=len(bars),
         differing=len(rows),

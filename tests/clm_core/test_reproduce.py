@@ -2,8 +2,10 @@
 
 import json
 from collections.abc import Iterator
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, cast
 
+import numpy as np
 import pytest
 from sqlalchemy import create_engine, text
 from typer.testing import CliRunner
@@ -14,6 +16,8 @@ from clm_core.cli.app import app
 from clm_core.domain.jobs import RetrainRequest
 from clm_core.domain.versions import ModelVersion
 from clm_core.domain.vocabulary import ModelType
+from clm_core.market.bars import Bars, Floats
+from clm_core.models.contract import Model
 from clm_core.reproduce import Difference, reproduce
 from clm_core.services import Services
 
@@ -34,6 +38,37 @@ def version(request: pytest.FixtureRequest, services: Services) -> ModelVersion:
     with retraining.running(services, job) as lease:
         bars = retraining.fetch_bars(services, job)
         return retraining.register(services, lease, job, bars, retraining.train(services, job, bars))
+
+
+@dataclass(frozen=True)
+class Answers:
+    """A model that answers one position to everything; what else a model has is not asked for here."""
+
+    model_type: ModelType
+    position: float
+
+    def positions(self, bars: Bars) -> Floats:
+        return np.full(len(bars), self.position)
+
+
+@pytest.mark.parametrize(
+    ("kind", "apart", "differing"),
+    [
+        (ModelType.LIGHTGBM, 1e-15, True),
+        (ModelType.NHITS, 9e-6, False),
+        (ModelType.NHITS, 2e-5, True),
+        (ModelType.RL_V3, 9e-6, False),
+    ],
+    ids=["trees are exact", "a network within its tolerance", "a network beyond it", "a policy within its"],
+)
+def test_how_far_apart_positions_may_be_depends_on_the_kind(
+    kind: ModelType, apart: float, differing: bool, services: Services
+) -> None:
+    bars = services.market.bars("EURUSD", "1h", days=5)
+    one, other = Answers(kind, 0.0), Answers(kind, apart)
+    found = reproducing.compare(cast(Model, one), cast(Model, other), bars)
+    assert (found.differing == len(bars)) is differing
+    assert found.largest == apart
 
 
 @pytest.fixture
