@@ -23,7 +23,6 @@ from pydantic import Field
 from clm_core.domain.errors import (
     BundleCorrupt,
     FeatureMismatch,
-    InvalidTrainingParams,
     NotEnoughBars,
 )
 from clm_core.domain.vocabulary import ModelType
@@ -32,7 +31,14 @@ from clm_core.market.features import FEATURES, compute_features
 from clm_core.market.labels import direction
 from clm_core.market.splits import purged_tail
 from clm_core.models.contract import ModelCard, Progress, TrainedOn
-from clm_core.models.params import Between, Device, FeatureNames, TrainingParams, require_features
+from clm_core.models.params import (
+    Between,
+    Device,
+    FeatureNames,
+    TrainingParams,
+    choose_device,
+    require_features,
+)
 
 MIN_ROWS = 200
 """Fewest labelled rows to fit on, and to stop early on a quarter of it: below, trees learn the noise."""
@@ -424,9 +430,7 @@ def found_device(wanted: Device) -> str:
     import xgboost
 
     there = bool(xgboost.build_info()["USE_CUDA"]) and _gpus() > 0
-    if wanted == "cuda" and not there:
-        raise InvalidTrainingParams("device=cuda: XGBoost finds no GPU here. Use device=auto or device=cpu")
-    return "cuda" if there and wanted != "cpu" else "cpu"
+    return choose_device(wanted, there, "XGBoost")
 
 
 def _gpus() -> int:

@@ -85,6 +85,21 @@ class TrainingParams(BaseModel):
         }
 
 
+def choose_device(wanted: Device, gpu: bool, library: str) -> Literal["cpu", "cuda"]:
+    """
+    Args:
+        gpu: whether the library finds one here.
+
+    Raises:
+        InvalidTrainingParams: a GPU is asked for and there is none.
+    """
+    if wanted == "cuda" and not gpu:
+        raise InvalidTrainingParams(
+            f"device=cuda: {library} finds no GPU here. Use device=auto or device=cpu"
+        )
+    return "cuda" if gpu and wanted != "cpu" else "cpu"
+
+
 def split_commas(value: object) -> object:
     """The names in a text, for a parameter that is a list of them."""
     if not isinstance(value, str):

@@ -12,8 +12,7 @@ from threading import Lock
 
 import numpy as np
 
-from clm_core.domain.errors import InvalidTrainingParams
-from clm_core.models.params import Device
+from clm_core.models.params import Device, choose_device
 from clm_core.models.threads import one_thread
 
 _TAKEN = Lock()
@@ -44,7 +43,4 @@ def found_device(wanted: Device) -> str:
     """
     import torch
 
-    there = torch.cuda.is_available()
-    if wanted == "cuda" and not there:
-        raise InvalidTrainingParams("device=cuda: torch finds no GPU here. Use device=auto or device=cpu")
-    return "cuda" if there and wanted != "cpu" else "cpu"
+    return choose_device(wanted, torch.cuda.is_available(), "torch")

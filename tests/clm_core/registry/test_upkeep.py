@@ -1,7 +1,6 @@
 """One pass finds what went wrong, puts right what it may, and says the rest once."""
 
 import json
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -10,6 +9,7 @@ from uuid import UUID, uuid4
 
 import httpx
 import pytest
+from installations import wait_until
 from jobs import end_all_jobs
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from sqlalchemy import Engine, text
@@ -293,7 +293,7 @@ def test_an_automation_that_cannot_start_its_run_is_alerted_until_it_can(
             prefect.post("/events", json=[an_event("tests.happened")]).raise_for_status()
             return failed_actions(prefect, name)
 
-        wait_until(has_failed, "the action has not failed")
+        wait_until(has_failed)
     with temporary_settings({PREFECT_API_URL: prefect_url}):
         first, again = upkeep.run(services), upkeep.run(services)
         [said] = about(name, first, Part.AUTOMATIONS)[0]
@@ -334,13 +334,6 @@ def failed_actions(prefect: httpx.Client, name: str) -> bool:
     wanted = {"event": {"name": ["prefect.automation.action.failed"]}}
     found = prefect.post("/events/filter", json={"filter": wanted}).json()["events"]
     return any(event["resource"]["prefect.resource.name"] == name for event in found)
-
-
-def wait_until(is_so: Callable[[], bool], otherwise: str) -> None:
-    deadline = time.monotonic() + 60
-    while not is_so():
-        assert time.monotonic() < deadline, otherwise
-        time.sleep(1)
 
 
 def test_a_run_whose_job_was_swept_is_shown_as_crashed(services: Services, prefect_url: str) -> None:
