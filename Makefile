@@ -4,6 +4,8 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 # uv installs in seconds what pip installs in minutes; it does not read pip's own link folders, so they are passed on.
 export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
+# Without kept bytecode every process would compile torch, MLflow and Prefect anew: seconds each.
+unexport PYTHONDONTWRITEBYTECODE
 # xgboost's wheel asks for NCCL (300 MB), which only training on several GPUs at once uses.
 EXAMPLE := examples/clm-ridge
 INSTALL = $(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --override overrides.txt
