@@ -373,8 +373,20 @@ class MLflowRegistry:
             },
             pip_requirements=_requirements(bundle),
         )
+        self._keep_bytecode_out(stored.model_id)
         uri: str = stored.model_uri
         return uri
+
+    def _keep_bytecode_out(self, logged_model: str) -> None:
+        """A file where Python would make the folder of the serving code's bytecode.
+
+        Who loads a version in place would write there what belongs to no version, and what somebody else has
+        put there would be run instead of the code.
+        """
+        with tempfile.TemporaryDirectory() as folder:
+            occupied = Path(folder, "__pycache__")
+            occupied.touch()
+            self._client.log_model_artifact(logged_model, str(occupied))
 
     def _free_label(self, model_id: str, now: datetime) -> str:
         """The label of this second, or of the next one that no version has."""

@@ -6,7 +6,9 @@ import io
 import json
 import os
 import pickle
+import py_compile
 import shutil
+import subprocess
 import sys
 import zipfile
 from collections.abc import Callable, Iterator
@@ -394,6 +396,25 @@ def test_no_file_beside_the_bundle_may_come_or_change(
 ) -> None:
     (files / name).write_bytes(b"another")
     with pytest.raises(BundleCorrupt, match=finding):
+        loaded(services)
+
+
+def test_a_trader_who_loads_it_in_place_leaves_nothing_there(version: ModelVersion, files: Path) -> None:
+    keeps_bytecode = {name: value for name, value in os.environ.items() if "BYTECODE" not in name}
+    before = listing(files)
+    script = f"import mlflow; mlflow.pyfunc.load_model({str(files)!r})"
+    subprocess.run([sys.executable, "-c", script], env=keeps_bytecode, check=True)
+    assert listing(files) == before
+
+
+@either_way
+def test_bytecode_in_place_of_the_serving_code_is_refused(
+    loaded: Callable[[Services], Served], files: Path, services: Services
+) -> None:
+    (files / "__pycache__").unlink()
+    (files / "__pycache__").mkdir()
+    py_compile.compile(str(files / "serving.py"))
+    with pytest.raises(BundleCorrupt, match="__pycache__ is missing"):
         loaded(services)
 
 
