@@ -8,10 +8,12 @@ from sqlalchemy import Connection
 from clm_core import retraining
 from clm_core.domain.actors import Actor
 from clm_core.domain.jobs import RetrainRequest, TrainingJob
-from clm_core.domain.triggers import Answer, Reply, TriggerRequest
+from clm_core.domain.triggers import Answer, Decision, Reply, TriggerRequest
 from clm_core.domain.vocabulary import Role
 from clm_core.ledger import triggers
 from clm_core.ledger.store import record_job
+from clm_core.ledger.tables import storable
+from clm_core.market.validation import normalise_symbol
 from clm_core.services import Services
 from clm_core.triggers.policy import decide
 
@@ -70,3 +72,16 @@ def answer(
             expires_at = now + timedelta(seconds=services.settings.lease_seconds)
             triggers.give_to_run(connection, job.id, run_id, now, expires_at)
     return triggers.record(connection, request, job.model_id, decision, job_id, waits_for, inbox_number, now)
+
+
+def refuse(
+    services: Services, connection: Connection, request: TriggerRequest, because: str, inbox_number: int
+) -> Answer:
+    """Reject, in the caller's transaction, what cannot be trained here: the policy is not asked."""
+    triggers.lock(connection)
+    symbol = normalise_symbol(request.training.symbol)
+    model_id = request.training.model_copy(update={"symbol": symbol}).model_id
+    decision = Decision(Reply.REJECTED, storable(because))
+    return triggers.record(
+        connection, request, model_id, decision, None, None, inbox_number, services.clock()
+    )

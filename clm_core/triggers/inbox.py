@@ -11,7 +11,7 @@ from sqlalchemy.exc import DataError
 from clm_core import retraining
 from clm_core.domain.actors import Actor
 from clm_core.domain.errors import AlreadyExists, CLMError, NotFound
-from clm_core.domain.jobs import RetrainRequest, model_id
+from clm_core.domain.jobs import RetrainRequest, TrainingJob, model_id
 from clm_core.domain.kinds import Kind
 from clm_core.domain.triggers import Answer, Delivery, Message, Receipt, TriggerRequest
 from clm_core.domain.versions import ModelVersion
@@ -56,7 +56,7 @@ def answer_next(services: Services) -> tuple[Message, list[Answer]] | None:
     """Take the oldest waiting message to the door; None: none waits.
 
     Its answers and that it is processed are one transaction: killed in between, it waits as before. One that
-    cannot be understood, or asks for what cannot be trained, is set aside with the reason.
+    cannot be understood, or asks for nothing that can be trained, is set aside with the reason.
     """
     with services.ledger.triggers.transaction() as connection:
         message = triggers.next_message(connection)
@@ -79,12 +79,26 @@ def forget_old(services: Services) -> int:
 
 
 def _answers(services: Services, connection: Connection, message: Message) -> list[Answer]:
+    """One for each model that the message concerns; one that cannot be trained keeps none of the others."""
     requests = list(_requests(services, message))
-    jobs = [retraining.new_job(services, request.training) for request in requests]
+    jobs = [_job(services, request) for request in requests]
+    errors = [job for job in jobs if isinstance(job, CLMError)]
+    if len(errors) == len(jobs):
+        raise errors[0]
     return [
-        door.answer(services, connection, request, job, inbox_number=message.number)
+        door.refuse(services, connection, request, str(job), message.number)
+        if isinstance(job, CLMError)
+        else door.answer(services, connection, request, job, inbox_number=message.number)
         for request, job in zip(requests, jobs, strict=True)
     ]
+
+
+def _job(services: Services, request: TriggerRequest) -> TrainingJob | CLMError:
+    """What the request would become, or why it cannot be trained here."""
+    try:
+        return retraining.new_job(services, request.training)
+    except CLMError as error:
+        return error
 
 
 def _requests(services: Services, message: Message) -> Iterator[TriggerRequest]:

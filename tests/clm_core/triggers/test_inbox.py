@@ -8,6 +8,7 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from importlib.util import find_spec
 from typing import Any
 
 import pytest
@@ -22,12 +23,14 @@ from clm_core.domain.triggers import Answer, Delivery, Reply
 from clm_core.domain.versions import ModelVersion
 from clm_core.domain.vocabulary import ModelStatus, ModelType, Role, TriggerReason
 from clm_core.ledger.alerts import AlertBook
+from clm_core.models import catalog
 from clm_core.services import Services
 from clm_core.triggers import inbox
 
 MARKET = {"symbol": "BTCUSD"}
 MODEL = MARKET | {"model_type": "lightgbm"}
 DRIFT = MODEL | {"detector": "psi"}
+NOBODYS = {"symbol": "DOGEUSD", "current": "calm", "model_types": ["xgboost", "lightgbm"]}
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
 
@@ -160,6 +163,34 @@ def test_a_change_of_the_market_concerns_each_plug_in_on_it(clm: Services) -> No
     assert {answer.request.training.plugin for answer in answers[1:]} == {"ridge"}
 
 
+def test_a_change_of_the_market_is_answered_for_each_model_also_for_those_that_cannot_be_trained(
+    clm: Services, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kinds = (
+        {"model_type": "lightgbm"},
+        {"model_type": "other", "plugin": "ridge"},
+        {"model_type": "xgboost"},
+    )
+    for kind in kinds:
+        serve(clm, RetrainRequest(**kind, symbol="EURUSD", dataset_span_days=60, requested_by="tests"))
+    known = AlertBook(engine).newest(limit=1)
+    monkeypatch.setattr(
+        catalog, "find_spec", lambda library: None if library == "xgboost" else find_spec(library)
+    )
+    deliver(clm, "1", "market.regime_changed", symbol="eur/usd", current="calm")
+    answers = answer_all(clm)
+    assert {answer.model_id: answer.reply for answer in answers} == {
+        "lightgbm_eurusd_1h": Reply.ACCEPTED,
+        "ridge_eurusd_1h": Reply.ACCEPTED,
+        "xgboost_eurusd_1h": Reply.REJECTED,
+    }
+    [refused] = [answer for answer in answers if answer.reply is Reply.REJECTED]
+    assert refused.because.startswith("xgboost is not installed")
+    assert clm.ledger.triggers.answers(message=("monitor", "1"), reply=Reply.REJECTED) == [refused]
+    assert clm.ledger.triggers.messages(set_aside=True) == []
+    assert AlertBook(engine).newest(limit=1) == known
+
+
 @pytest.mark.parametrize(
     ("event", "data", "error"),
     [
@@ -169,8 +200,17 @@ def test_a_change_of_the_market_concerns_each_plug_in_on_it(clm: Services) -> No
         ("model.drift_detected", DRIFT | {"training_params": {"max_dpeth": 5}}, "max_dpeth"),
         ("model.drift_detected", DRIFT | {"model_type": "other"}, "an OTHER is a plug-in's: name it"),
         ("market.regime_changed", {"symbol": "EURUSD", "current": "calm"}, "no model of EURUSD 1h has a"),
+        ("market.regime_changed", NOBODYS, "there is no series DOGEUSD"),
     ],
-    ids=["no event of ours", "no such market", "no market at all", "bad parameter", "bad type", "nobody's"],
+    ids=[
+        "no event of ours",
+        "no such market",
+        "no market at all",
+        "bad parameter",
+        "bad type",
+        "nobody's",
+        "none can be trained",
+    ],
 )
 def test_a_poisonous_message_is_set_aside_and_the_next_is_answered(
     event: str, data: dict[str, Any], error: str, clm: Services, engine: Engine
