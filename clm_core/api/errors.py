@@ -16,6 +16,8 @@ from clm_core.domain import errors
 from clm_core.domain.errors import CLMError
 
 MEDIA_TYPE = "application/problem+json"
+RETRY_AFTER = {"Retry-After": "5"}
+"""Seconds; with every 503. The supervisor has a part that died back by then, as a rule."""
 
 STATUS: Mapping[type[CLMError], HTTPStatus] = {
     errors.DataError: HTTPStatus.UNPROCESSABLE_ENTITY,
@@ -57,8 +59,9 @@ def problem(
 ) -> Response:
     """A problem document. Its type is `about:blank` where the status says it all."""
     said = {"type": kind, "title": HTTPStatus(status).phrase, "status": status, "detail": detail} | more
+    told = (RETRY_AFTER if status == HTTPStatus.SERVICE_UNAVAILABLE else {}) | dict(headers or {})
     # escaped to ASCII: what a caller sent may be no text that UTF-8 can write
-    return Response(json.dumps(said), status, headers, MEDIA_TYPE)
+    return Response(json.dumps(said), status, told, MEDIA_TYPE)
 
 
 def status_of(error: CLMError) -> HTTPStatus:

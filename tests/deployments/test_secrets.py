@@ -15,7 +15,7 @@ import httpx
 import pytest
 from installations import Installation, wait_until
 from sqlalchemy import make_url
-from standardwebhooks import Webhook
+from webhooks import signed
 
 from clm_core.database import Database, open_database
 from clm_core.settings import Settings
@@ -164,7 +164,8 @@ def use_everything(installation: Installation, canaries: Canaries) -> bytes:
             (canaries.former_webhook_key, 202),
             (canaries.senders_wrong_key, 401),
         ):
-            posted = ask("POST", "/clm/webhooks/monitor", None, content=MESSAGE, headers=signed(signer))
+            headers = signed(signer, secrets.token_hex(8), MESSAGE, datetime.now(UTC))
+            posted = ask("POST", "/clm/webhooks/monitor", None, content=MESSAGE, headers=headers)
             assert posted.status_code == status
         job = ask("POST", "/clm/train", canaries.api_token, json=TRAIN).json()["job_id"]
 
@@ -184,16 +185,6 @@ def use_everything(installation: Installation, canaries: Canaries) -> bytes:
 
 def api_job(api: httpx.Client, job: str, token: str) -> Any:
     return api.get(f"/clm/jobs/{job}", headers={"Authorization": f"Bearer {token}"}).json()
-
-
-def signed(signer: str) -> dict[str, str]:
-    message, now = secrets.token_hex(8), datetime.now(UTC)
-    return {
-        "webhook-id": message,
-        "webhook-timestamp": str(int(now.timestamp())),
-        "webhook-signature": Webhook(signer).sign(message, now, MESSAGE),
-        "Content-Type": "application/json",
-    }
 
 
 def commands(installation: Installation) -> dict[str, bytes]:

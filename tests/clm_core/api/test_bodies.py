@@ -1,13 +1,17 @@
 """Bodies over a real connection: too large, too slow, packed; and addresses as no client would write them."""
 
+import asyncio
 import gzip
+import time
 from collections.abc import Callable
 
 import pytest
+from starlette.types import Message, Receive, Scope, Send
 
+from clm_core.api.bodies import BodyLimits
 from clm_core.domain.vocabulary import Role
 
-Send = Callable[..., tuple[int, bytes, float]]
+SendBytes = Callable[..., tuple[int, bytes, float]]
 MakeToken = Callable[..., str]
 QUICKLY = 0.25
 LIMIT = 1_048_576
@@ -59,7 +63,7 @@ BOMB = gzip.compress(b" " * 10_000_000)
 def test_a_body_that_cannot_be_is_refused_at_once(
     headers: list[bytes], body: list[bytes], status: int, server: object, head: Callable[..., bytes]
 ) -> None:
-    send: Send = server.send  # type: ignore[attr-defined]
+    send: SendBytes = server.send  # type: ignore[attr-defined]
     got, answer, seconds = send(head(*headers), *body)
     assert got == status
     assert answer.count(b"HTTP/1.1 ") == 1
@@ -67,7 +71,7 @@ def test_a_body_that_cannot_be_is_refused_at_once(
 
 
 def test_a_slow_body_is_ended_when_its_time_is_over(server: object, head: Callable[..., bytes]) -> None:
-    send: Send = server.send  # type: ignore[attr-defined]
+    send: SendBytes = server.send  # type: ignore[attr-defined]
     status, answer, seconds = send(head(b"Content-Length: 100"), *[b" "] * 20, pause=0.1)
     assert status == 408
     assert b"application/problem+json" in answer
@@ -75,11 +79,41 @@ def test_a_slow_body_is_ended_when_its_time_is_over(server: object, head: Callab
     assert seconds < 20 * 0.1 + 1
 
 
+def test_a_body_that_came_while_we_were_too_busy_to_look_is_not_late() -> None:
+    told = asyncio.run(told_after(busy_for=0.2, allowed=0.1))
+    assert told == b"{}"
+
+
+async def told_after(busy_for: float, allowed: float) -> bytes:
+    """What the application is given when the body arrives while the loop does something else."""
+    loop, here, given = asyncio.get_running_loop(), asyncio.Event(), list[bytes]()
+
+    async def receive() -> Message:
+        await here.wait()
+        return {"type": "http.request", "body": b"{}", "more_body": False}
+
+    async def application(_: Scope, receive: Receive, __: Send) -> None:
+        given.append((await receive())["body"])
+
+    async def send(message: Message) -> None:
+        given.append(str(message).encode())
+
+    def be_busy() -> None:
+        time.sleep(busy_for)
+        # the loop comes to it together with the end of the time
+        loop.call_soon(here.set)
+
+    loop.call_soon(be_busy)
+    scope = {"type": "http", "method": "POST", "headers": [(b"content-type", b"application/json")]}
+    await BodyLimits(application, max_bytes=1024, seconds=allowed)(scope, receive, send)
+    return b"".join(given)
+
+
 @pytest.mark.parametrize("kind", [b"text/plain", b"multipart/form-data", b"application/x-www-form"])
 def test_what_a_page_elsewhere_could_post_is_no_json(
     kind: bytes, server: object, head: Callable[..., bytes]
 ) -> None:
-    send: Send = server.send  # type: ignore[attr-defined]
+    send: SendBytes = server.send  # type: ignore[attr-defined]
     request = head(b"Content-Length: 2").replace(b"application/json", kind) + b"{}"
     assert send(request)[0] == 415
 
@@ -105,7 +139,7 @@ def test_what_a_page_elsewhere_could_post_is_no_json(
 def test_no_target_gets_an_operator_to_the_tokens(
     target: bytes, method: bytes, server: object, head: Callable[..., bytes]
 ) -> None:
-    send: Send = server.send  # type: ignore[attr-defined]
+    send: SendBytes = server.send  # type: ignore[attr-defined]
     status, answer, _ = send(head(line=b"%s %s HTTP/1.1" % (method, target)))
     assert status in {400, 403, 404, 405, 422}
     assert b"created_by" not in answer
@@ -117,13 +151,13 @@ def test_no_target_gets_an_operator_to_the_tokens(
 def test_a_forged_host_is_refused_on_the_wire(
     host: bytes, server: object, head: Callable[..., bytes]
 ) -> None:
-    send: Send = server.send  # type: ignore[attr-defined]
+    send: SendBytes = server.send  # type: ignore[attr-defined]
     request = head(line=b"GET /clm/jobs HTTP/1.1").replace(b"Host: testserver", b"Host: " + host)
     assert send(request)[0] == 400
 
 
 def test_the_server_does_not_say_what_it_is(server: object, head: Callable[..., bytes]) -> None:
-    send: Send = server.send  # type: ignore[attr-defined]
+    send: SendBytes = server.send  # type: ignore[attr-defined]
     status, answer, _ = send(head(line=b"GET /health HTTP/1.1"))
     assert status == 200
     assert b"\r\nserver:" not in answer.lower()
@@ -133,7 +167,7 @@ def test_the_server_does_not_say_what_it_is(server: object, head: Callable[..., 
 def test_a_token_is_in_no_line_of_the_log(
     server: object, head: Callable[..., bytes], operator: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
-    send: Send = server.send  # type: ignore[attr-defined]
+    send: SendBytes = server.send  # type: ignore[attr-defined]
     with caplog.at_level("INFO"):
         send(head(line=b"GET /clm/jobs?token=" + operator + b" HTTP/1.1"))
         send(head(line=b"GET /" + operator + b" HTTP/1.1"))

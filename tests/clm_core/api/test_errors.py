@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 import pytest
 from fastapi.testclient import TestClient
 from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import TimeoutError as PoolExhausted
 
 from clm_core.api.app import create_app
 from clm_core.api.errors import of_ours, status_of
@@ -82,6 +83,8 @@ def test_only_what_tells_of_our_insides_is_hidden(kind: type[CLMError]) -> None:
     [
         pytest.param(ZeroDivisionError("s3cret"), 500, id="bug"),
         pytest.param(OperationalError("SELECT s3cret", {}, Exception("s3cret")), 503, id="database"),
+        pytest.param(PoolExhausted("s3cret"), 503, id="all connections in use"),
+        pytest.param(errors.DatabaseUnavailable("s3cret"), 503, id="no database"),
     ],
 )
 def test_a_failure_of_ours_tells_nothing_of_the_inside(
@@ -102,6 +105,7 @@ def test_a_failure_of_ours_tells_nothing_of_the_inside(
     assert answer.status_code == status
     assert "s3cret" not in answer.text
     assert answer.headers["x-content-type-options"] == "nosniff"
+    assert ("retry-after" in answer.headers) is (status == 503)
     if status == 500:
         assert answer.headers["x-request-id"] in answer.json()["instance"]
         assert answer.headers["x-request-id"] in caplog.text
