@@ -119,6 +119,13 @@ class GuardSettings(BaseModel):
     """What becomes of a forced promotion whose time is over."""
 
 
+class UpkeepSettings(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    verify_minutes: float = Field(default=60.0, ge=0, le=10_080)
+    """How often the scheduled upkeep reads every file of what serves; 0: at every pass."""
+
+
 Port = Annotated[int, Field(ge=1024, le=65535)]
 
 
@@ -243,6 +250,7 @@ class Settings(BaseSettings):
     alerts: AlertSettings = AlertSettings()
     events: EventSettings = EventSettings()
     guard: GuardSettings = GuardSettings()
+    upkeep: UpkeepSettings = UpkeepSettings()
     max_version_mib: int = Field(default=256, ge=1)
     """Most that a version may hold in MLflow to be fetched, MiB."""
     universe: tuple[Market, ...] = (Market(symbol="BTCUSD"),)

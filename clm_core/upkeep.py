@@ -4,7 +4,7 @@ A part that fails keeps none of the others from its work, and a model none of th
 says which failed, and an alert says so once until it works again.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime, timedelta
 from enum import StrEnum
 from functools import partial
@@ -22,6 +22,7 @@ from clm_core.domain.versions import ModelVersion
 from clm_core.domain.vocabulary import ModelStatus
 from clm_core.ledger.audit import anchor_folder
 from clm_core.ledger.tables import storable
+from clm_core.registry.rounds import Rounds
 from clm_core.runner import RunState, knows_prefect, prefect_runs
 from clm_core.services import Services
 from clm_core.settings import OnExpiry
@@ -38,7 +39,7 @@ class Part(StrEnum):
     GUARD = "guard"
     """Forced promotions whose time is over are asked about, or rolled back."""
     VERIFY = "verify"
-    """What MLflow would serve is compared with what was registered."""
+    """What MLflow would serve is compared with what was registered; every file once an hour."""
     AUTOMATIONS = "automations"
     """Actions of Prefect's automations that failed are alerted: Prefect itself tells nobody."""
     AUDIT = "audit"
@@ -83,9 +84,14 @@ Step = tuple[str, Callable[[], Iterable[str]]]
 R = TypeVar("R")
 
 
-def run(services: Services) -> UpkeepReport:
-    """Every part in turn, and at last tell everybody what came of it."""
-    parts = [_run_part(services, part, steps) for part, steps in PARTS.items()]
+def run(services: Services, in_full: bool = True) -> UpkeepReport:
+    """Every part in turn, and at last tell everybody what came of it.
+
+    Args:
+        in_full: read every file of all that serves, not only of what is due for it.
+    """
+    wanted = PARTS | ({} if in_full else {Part.VERIFY: _verify_in_rounds})
+    parts = [_run_part(services, part, steps) for part, steps in wanted.items()]
     deliveries, problem = _attempt("events and alerts", partial(deliver, services))
     told = deliveries or []
     failing = [f"{each.receiver}: {each.last_error}" for each in told if each.last_error]
@@ -214,13 +220,41 @@ def _roll_back(services: Services, forced: Promotion) -> list[str]:
 
 
 def _verify(services: Services) -> Iterable[Step]:
+    for version in _serving(services):
+        yield _named(version), partial(_verify_files, services, version)
+
+
+def _verify_in_rounds(services: Services) -> Iterable[Step]:
+    """To the last file what is due for it, or was refused and may be mended; of the rest what MLflow says."""
+    refused = {alert.subject for alert in services.alerts.lasting(AlertKind.BUNDLE_REFUSED)}
+    rounds, now = _rounds(services), services.clock()
+    for version in _serving(services):
+        in_full = _named(version) in refused or rounds.is_due(version, now)
+        yield _named(version), partial(_verify_files if in_full else _verify_listing, services, version)
+
+
+def _serving(services: Services) -> Iterator[ModelVersion]:
     for model_id in services.ledger.promotions.models():
-        for version in services.ledger.versions(model_id=model_id, status=ModelStatus.PRODUCTION):
-            yield f"{model_id}@{version.version}", partial(_verify_version, services, version)
+        yield from services.ledger.versions(model_id=model_id, status=ModelStatus.PRODUCTION)
 
 
-def _verify_version(services: Services, version: ModelVersion) -> list[str]:
+def _named(version: ModelVersion) -> str:
+    return f"{version.model_id}@{version.version}"
+
+
+def _rounds(services: Services) -> Rounds:
+    every = timedelta(minutes=services.settings.upkeep.verify_minutes)
+    return Rounds(services.settings.home / "upkeep" / "verified.json", every)
+
+
+def _verify_files(services: Services, version: ModelVersion) -> list[str]:
     services.promotions.verify(version, SYSTEM, services.clock(), once=True)
+    _rounds(services).note(version, services.clock())
+    return []
+
+
+def _verify_listing(services: Services, version: ModelVersion) -> list[str]:
+    services.promotions.verify_listing(version, SYSTEM, services.clock())
     return []
 
 

@@ -7,4 +7,4 @@ from clm_core.services import services
 
 @task(cache_policy=NO_CACHE)
 def keep_up() -> upkeep.UpkeepReport:
-    return upkeep.run(services())
+    return upkeep.run(services(), in_full=False)

@@ -230,6 +230,16 @@ class MLflowRegistry:
         with self.verified(model_id, mlflow_version, package_digest) as bundle:
             verify_bundle(bundle, bundle_digest)
 
+    def verify_listing(self, model_id: str, mlflow_version: int, package_digest: str | None) -> None:
+        """`verify` as far as it goes without reading a file: MLflow has the version, with its listing.
+
+        Raises:
+            BundleCorrupt: the listing was changed.
+            RegistryUnavailable: it cannot be read.
+        """
+        listed = self._tags(model_id, mlflow_version).get(PACKAGE_TAG)
+        integrity.verify_listing(listed, package_digest)
+
     @contextlib.contextmanager
     def verified(self, model_id: str, mlflow_version: int, package_digest: str | None) -> Iterator[Path]:
         """A private copy of a version's bundle, unverified, after all that stands beside it was verified.

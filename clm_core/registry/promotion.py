@@ -224,14 +224,28 @@ class Promotions:
             BundleCorrupt: it is something else.
             RegistryUnavailable: it cannot be read.
         """
-        try:
+        with self._on_record(version, actor, now, once):
             self.registry.verify(
                 version.model_id, version.mlflow_version, version.bundle_digest, version.package_digest
             )
+        self._book.trust_bundle(version, now)
+
+    def verify_listing(self, version: ModelVersion, actor: Actor, now: datetime) -> None:
+        """`verify` as far as it goes without reading a file, for who looks again and again.
+
+        Raises:
+            BundleCorrupt, RegistryUnavailable: as for `verify`.
+        """
+        with self._on_record(version, actor, now, once=True):
+            self.registry.verify_listing(version.model_id, version.mlflow_version, version.package_digest)
+
+    @contextlib.contextmanager
+    def _on_record(self, version: ModelVersion, actor: Actor, now: datetime, once: bool) -> Iterator[None]:
+        try:
+            yield
         except BundleCorrupt as error:
             self._book.refuse_bundle(version, actor, str(error), now, once)
             raise
-        self._book.trust_bundle(version, now)
 
     def _check(
         self,

@@ -208,6 +208,51 @@ def test_a_changed_bundle_in_production_is_found_recorded_once_and_the_rest_is_k
     assert [alert.kind for alert in services.alerts.lasting() if alert.subject == named] == []
 
 
+def test_the_scheduled_upkeep_reads_the_files_once_in_a_round_and_those_it_refused_until_they_are_mended(
+    services: Services, make_version: MakeVersion, model_id: str, trees: Callable[[ModelVersion], Path]
+) -> None:
+    serving = make_version(model_id)
+    promote(services, serving)
+
+    def found(after: timedelta, in_full: bool = False) -> list[str]:
+        return about(model_id, upkeep.run(at(services, NOW + after), in_full), Part.VERIFY)[1]
+
+    none, hour = timedelta(), timedelta(hours=1)
+    assert found(none) == []
+    stored = trees(serving)
+    original = stored.read_bytes()
+    stored.write_bytes(original + b"\n")
+    assert found(none) == []
+    assert len(found(hour)) == 1
+    stored.write_bytes(original)
+    assert found(hour) == []
+    stored.write_bytes(original + b"\n")
+    assert found(hour) == []
+    assert len(found(hour, in_full=True)) == 1
+
+
+def test_the_scheduled_upkeep_verifies_at_once_what_serves_anew_and_always_what_mlflow_says(
+    services: Services, make_version: MakeVersion, model_id: str, trees: Callable[[ModelVersion], Path]
+) -> None:
+    before, after = make_version(model_id), make_version(model_id)
+    clm = at(services, NOW)
+    promote(services, before)
+    assert about(model_id, upkeep.run(clm, in_full=False), Part.VERIFY)[1] == []
+    promote(services, after)
+    stored = trees(after)
+    original = stored.read_bytes()
+    stored.write_bytes(b"")
+    [said] = about(model_id, upkeep.run(clm, in_full=False), Part.VERIFY)[1]
+    assert "trees.txt was changed" in said
+    stored.write_bytes(original)
+    assert about(model_id, upkeep.run(clm, in_full=False), Part.VERIFY)[1] == []
+    number, listed = str(after.mlflow_version), services.registry._tags(model_id, after.mlflow_version)
+    services.registry._client.set_model_version_tag(model_id, number, "clm.package", "{}")
+    [said] = about(model_id, upkeep.run(clm, in_full=False), Part.VERIFY)[1]
+    assert "the tag clm.package was changed" in said
+    services.registry._client.set_model_version_tag(model_id, number, "clm.package", listed["clm.package"])
+
+
 def test_every_refused_promotion_of_changed_bytes_is_in_the_audit_with_the_file(
     services: Services,
     make_version: MakeVersion,
@@ -260,11 +305,12 @@ def test_the_flow_fails_when_a_part_did_and_only_then(
 ) -> None:
     # of all models: what other tests left in production is damaged on purpose
     monkeypatch.setattr(PromotionBook, "models", lambda _: [model_id])
-    version = make_version(model_id)
-    promote(services, version)
+    good, broken = make_version(model_id), make_version(model_id)
+    promote(services, good)
     flow = load_flow("flows.upkeep.upkeep")
     assert flow().failed == ()
-    trees(version).write_bytes(b"")
+    promote(services, broken)
+    trees(broken).write_bytes(b"")
     with pytest.raises(UpkeepIncomplete, match=r"trees\.txt was changed"):
         flow()
 

@@ -1,0 +1,60 @@
+"""When each version that serves was last verified to the last file: not every pass has to read them all.
+
+What is kept lies in a file of the home folder. Lost or damaged it only has everything verified again.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, TypeAdapter, ValidationError
+
+from clm_core.domain.versions import ModelVersion
+
+
+class Verified(BaseModel):
+    """Of one model."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    version: str
+    """Its label."""
+    at: AwareDatetime
+
+
+_KEPT = TypeAdapter(dict[str, Verified])
+
+
+@dataclass(frozen=True)
+class Rounds:
+    file: Path
+    every: timedelta
+    """Length of a round: each version is due once in it, every model at a moment of its own."""
+
+    def is_due(self, version: ModelVersion, now: datetime) -> bool:
+        """Also when another version was verified the last time."""
+        last = self._read().get(version.model_id)
+        if last is None or last.version != version.version or not self.every:
+            return True
+        return self._round(version.model_id, now) != self._round(version.model_id, last.at)
+
+    def note(self, version: ModelVersion, now: datetime) -> None:
+        """It was verified."""
+        kept = self._read() | {version.model_id: Verified(version=version.version, at=now)}
+        self.file.parent.mkdir(parents=True, exist_ok=True)
+        fresh = self.file.with_suffix(".new")
+        fresh.write_bytes(_KEPT.dump_json(kept))
+        # whoever reads at this moment finds the old or the new one, whole
+        fresh.replace(self.file)
+
+    def _read(self) -> dict[str, Verified]:
+        try:
+            return _KEPT.validate_json(self.file.read_bytes())
+        except (FileNotFoundError, ValidationError):
+            return {}
+
+    def _round(self, model_id: str, moment: datetime) -> int:
+        """Its number; where it begins is drawn from the name, or all would fall due in one pass."""
+        digest = int.from_bytes(hashlib.sha256(model_id.encode()).digest()[:4])
+        return int((moment.timestamp() + digest % self.every.total_seconds()) // self.every.total_seconds())
