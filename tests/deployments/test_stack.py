@@ -1,32 +1,55 @@
 """`clm up` as somebody types it: everything it runs, and that nothing of it stays."""
 
+import contextlib
+import itertools
 import json
 import os
 import re
 import shutil
 import signal
-from collections.abc import Iterator
-from contextlib import suppress
+import time
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import httpx
+import psycopg
 import pytest
 from installations import Installation, wait_until
+from markets import add_markets
+from webhooks import signed
 
 from clm_core import stack
+from clm_core.database import open_database
+from clm_core.settings import Settings
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 NOT_UP = 3
+SECRET = "whsec_plJ3nmyCDGBKInavdOK15jsl8nUjcLkM"
+SETTINGS = f"""
+[webhooks.monitor]
+secrets = ["{SECRET}"]
+"""
+WHOLE = "CHAOS_REPETITIONS" in os.environ
+MARKETS, OUTAGE_SECONDS = (100, 120.0) if WHOLE else (10, 5.0)
+"""Two models each."""
+DRAINED_WITHIN_SECONDS = 60.0
+DELIVERIES, CONNECTIONS = 1000, 32
 ENDLESS = {"rounds": 10_000, "learning_rate": 1e-6, "early_stopping_rounds": 10_000, "max_depth": 12}
 
 
 @pytest.fixture(scope="module")
 def up(home: Path) -> Iterator[Installation]:
-    installation = Installation(home / "up")
+    file = home / "up.toml"
+    file.write_text(SETTINGS)
+    installation = Installation(home / "up", CLM_CONFIG=str(file))
+    add_markets(installation.home, MARKETS + 1)
     started = installation.clm("up", "--detach")
     assert started.returncode == 0, started.stderr
     assert "http://127.0.0.1:" in started.stdout
@@ -182,7 +205,7 @@ def trainings(up: Installation) -> list[int]:
     """Processes that train for this home."""
     found = []
     for process in up.processes():
-        with suppress(OSError):
+        with contextlib.suppress(OSError):
             if b"clm_core.training" in Path(f"/proc/{process}/cmdline").read_bytes():
                 found.append(process)
     return found
@@ -194,6 +217,107 @@ def test_a_server_that_is_killed_comes_back_and_is_reported(up: Installation) ->
     os.kill(before.pid, signal.SIGKILL)
     wait_until(lambda: up.state.healthy and "mlflow" in {p.name for p in up.state.parts if p.restarts == 1})
     assert "mlflow: ended (SIGKILL)" in (stack.folder(up.home) / "logs" / "up.log").read_text()
+
+
+@pytest.fixture(scope="module")
+def nobody_trains(up: Installation) -> None:
+    """Runs of models without a deployment of their own stay scheduled; the upkeep goes on."""
+    up.prefect("POST", "/work_pools/clm/queues", {"name": "nobody", "is_paused": True})
+    deployment = up.prefect("GET", "/deployments/name/retrain/on-demand")
+    queue = {"work_pool_name": "clm", "work_queue_name": "nobody"}
+    up.prefect("PATCH", f"/deployments/{deployment['id']}", queue)
+
+
+@pytest.fixture(scope="module")
+def ledger(up: Installation) -> Iterator[psycopg.Connection[Any]]:
+    with open_database(Settings(home=up.home, database_url=None)) as database:
+        url = database.url("ledger").replace("+psycopg", "")
+        with psycopg.connect(url, autocommit=True) as connection:
+            yield connection
+
+
+@contextlib.contextmanager
+def sender(up: Installation) -> Iterator[Callable[[str, str], int]]:
+    """Posts a message with an id and a body; the status of the answer."""
+    limits = httpx.Limits(max_connections=CONNECTIONS)
+    with httpx.Client(base_url=up.state.api_url or "", limits=limits, timeout=30) as client:
+
+        def post(message_id: str, body: str) -> int:
+            headers = signed(SECRET, message_id, body, datetime.now(UTC))
+            return client.post("/clm/webhooks/monitor", content=body, headers=headers).status_code
+
+        yield post
+
+
+def training_of(model_type: str, symbol: str) -> str:
+    data = {"model_type": model_type, "symbol": symbol, "requested_by": "ada"}
+    return json.dumps({"type": "manual.training_requested", "data": data})
+
+
+def server(up: Installation) -> int:
+    """The process of Prefect's server."""
+    [part] = [part for part in up.state.parts if part.name == "prefect"]
+    assert part.pid is not None
+    return part.pid
+
+
+def runs_of(up: Installation, models: Collection[str]) -> Counter[str]:
+    """How many runs Prefect has of each model."""
+    found, tags = list[dict[str, Any]](), {"flow_runs": {"tags": {"any_": sorted(models)}}}
+    while page := up.prefect("POST", "/flow_runs/filter", tags | {"offset": len(found), "limit": 200}):
+        found += page
+    return Counter(tag for run in found for tag in run["tags"] if tag in models)
+
+
+def wait_until_drained(up: Installation, models: Collection[str]) -> float:
+    """Seconds from now until each has a run; asked to drain, unless there is time to wait for the upkeep."""
+    began = time.monotonic()
+    if not WHOLE:
+        assert up.clm("drain").returncode == 0
+    wait_until(lambda: runs_of(up, models).keys() == set(models), seconds=3 * DRAINED_WITHIN_SECONDS)
+    return time.monotonic() - began
+
+
+@pytest.mark.usefixtures("nobody_trains")
+def test_1000_deliveries_of_one_message_while_prefect_is_killed_become_one_run(
+    up: Installation, ledger: psycopg.Connection[Any]
+) -> None:
+    body, killed = training_of("xgboost", "M000USD"), server(up)
+    with sender(up) as post, ThreadPoolExecutor(CONNECTIONS) as pool:
+        answers = pool.map(lambda _: post("evt_1000", body), range(DELIVERIES))
+        some = list(itertools.islice(answers, DELIVERIES // 3))
+        os.kill(killed, signal.SIGKILL)
+        assert Counter([*some, *answers]) == {202: DELIVERIES}
+    [kept] = ledger.execute("SELECT count(*) FROM inbox WHERE message_id = 'evt_1000'").fetchall()
+    assert kept == (1,)
+    wait_until(lambda: up.state.healthy and server(up) != killed)
+    wait_until_drained(up, {"xgboost_m000usd_1h"})
+    assert runs_of(up, {"xgboost_m000usd_1h"}) == {"xgboost_m000usd_1h": 1}
+    jobs = "SELECT count(*) FROM training_jobs WHERE model_id = 'xgboost_m000usd_1h'"
+    assert ledger.execute(jobs).fetchall() == [(1,)]
+
+
+@pytest.mark.usefixtures("nobody_trains")
+def test_webhooks_of_an_outage_of_prefect_are_accepted_and_become_one_run_each_after_it(
+    up: Installation,
+) -> None:
+    """It hangs, so that whoever asks it waits in vain, and is killed at last."""
+    asked = {
+        f"{model_type}_m{number:03}usd_1h": training_of(model_type, f"M{number:03}USD")
+        for number in range(1, MARKETS + 1)
+        for model_type in ("xgboost", "lightgbm")
+    }
+    hanging = server(up)
+    os.kill(hanging, signal.SIGSTOP)
+    ends = time.monotonic() + OUTAGE_SECONDS
+    with sender(up) as post, ThreadPoolExecutor(CONNECTIONS) as pool:
+        assert Counter(pool.map(post, asked.keys(), asked.values())) == {202: len(asked)}
+    time.sleep(max(0.0, ends - time.monotonic()))
+    os.kill(hanging, signal.SIGKILL)
+    wait_until(lambda: up.state.healthy and server(up) != hanging)
+    seconds = wait_until_drained(up, asked)
+    assert runs_of(up, asked) == dict.fromkeys(asked, 1)
+    assert seconds <= DRAINED_WITHIN_SECONDS
 
 
 def test_when_nothing_is_up_status_says_so_and_still_shows_what_is_known(home: Path) -> None:

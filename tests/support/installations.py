@@ -44,8 +44,8 @@ class Installation:
     def prefect(self, method: str, path: str, body: Any = None) -> Any:
         user, _, password = stack.prefect_auth(self.home).partition(":")
         url = f"{self.state.prefect_api_url}{path}"
-        answer = httpx.request(method, url, json=body, auth=(user, password), timeout=20)
-        return answer.raise_for_status().json()
+        answer = httpx.request(method, url, json=body, auth=(user, password), timeout=20).raise_for_status()
+        return answer.json() if answer.content else None
 
     def processes(self) -> list[int]:
         """Of this home, whoever started them; found by their environment."""

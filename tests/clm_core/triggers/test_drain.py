@@ -17,15 +17,14 @@ from uuid import UUID
 
 import httpx
 import pytest
+from markets import add_markets
 from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
 
 from clm_core.domain.actors import Actor
 from clm_core.domain.jobs import RetrainRequest
 from clm_core.domain.triggers import Answer, Reply, TriggerRequest
 from clm_core.domain.vocabulary import JobStatus, ModelType, Role
-from clm_core.market.bars import Bars
 from clm_core.market.sources import MarketData
-from clm_core.market.store import SeriesStore
 from clm_core.services import Services
 from clm_core.triggers import door, inbox
 from clm_core.triggers.drain import drain, start_pending
@@ -207,19 +206,9 @@ MARKETS = 100 if "CHAOS_REPETITIONS" in os.environ else 20
 
 
 @pytest.fixture(scope="module")
-def many_markets(services: Services, tmp_path_factory: pytest.TempPathFactory) -> MarketData:
-    """The same 100 bars under many names."""
+def many_markets(tmp_path_factory: pytest.TempPathFactory) -> MarketData:
     home: Path = tmp_path_factory.mktemp("markets")
-    bars = services.market.bars("EURUSD", "1h")[:100]
-    store = SeriesStore(home / "data")
-    for number in range(MARKETS):
-        copy = Bars(
-            f"M{number:03}USD",
-            bars.timeframe,
-            bars.calendar,
-            *(getattr(bars, name) for name in ("time", "open", "high", "low", "close", "volume")),
-        )
-        store.add(copy, "tests", services.clock())
+    add_markets(home, MARKETS)
     return MarketData(home)
 
 

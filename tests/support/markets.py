@@ -1,0 +1,20 @@
+"""Markets in any number."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+from clm_core.market.bars import Bars
+from clm_core.market.sources import MarketData
+from clm_core.market.store import SeriesStore
+
+IMPORTED = datetime(2026, 3, 1, tzinfo=UTC)
+
+
+def add_markets(home: Path, count: int) -> list[str]:
+    """Import the same 100 bars under so many symbols, which are returned."""
+    bars = MarketData(home).bars("EURUSD", "1h")[:100]
+    store, symbols = SeriesStore(home / "data"), [f"M{number:03}USD" for number in range(count)]
+    columns = [getattr(bars, name) for name in ("time", "open", "high", "low", "close", "volume")]
+    for symbol in symbols:
+        store.add(Bars(symbol, bars.timeframe, bars.calendar, *columns), "tests", IMPORTED)
+    return symbols
