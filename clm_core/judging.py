@@ -4,9 +4,6 @@ import uuid
 from collections.abc import Sequence
 from datetime import timedelta
 
-import numpy as np
-import pandas as pd
-
 from clm_core.backtest.engine import backtest
 from clm_core.backtest.results import Backtest, Metrics
 from clm_core.domain.evaluations import Verdict
@@ -99,7 +96,7 @@ def against_champion(
         return None
     served = services.ledger.version(version.model_id, label)
     champion = services.registry.load(served.model_path, served.bundle_digest)
-    new = int(np.searchsorted(bars.time, pd.Timestamp(champion.trained_on.end).value, side="right"))
+    new = bars.row_after(champion.trained_on.end)
     if new == len(bars):
         return Comparison(label, paired.PairedRecord())
     costs, execution = services.settings.costs, services.settings.execution

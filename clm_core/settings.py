@@ -28,6 +28,7 @@ from clm_core.domain.errors import SettingsError
 from clm_core.domain.universe import Market
 from clm_core.domain.vocabulary import Role
 from clm_core.faults import Fault
+from clm_core.triggers.performance import WatchRules
 from clm_core.triggers.policy import TriggerPolicy
 
 CONFIG_VARIABLE = "CLM_CONFIG"
@@ -245,6 +246,7 @@ class Settings(BaseSettings):
     walk_forward: WalkForwardPlan = WalkForwardPlan()
     training: TrainingSettings = TrainingSettings()
     triggers: TriggerPolicy = TriggerPolicy()
+    watch: WatchRules = WatchRules()
     lease_seconds: float = Field(default=60.0, ge=1, le=3600)
     """How long a job may go without a sign of life before it is ended as failed; 1..3600."""
     alerts: AlertSettings = AlertSettings()

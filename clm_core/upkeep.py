@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime, timedelta
 from enum import StrEnum
 from functools import partial
-from typing import TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
 from clm_core import retraining
+from clm_core.attempts import attempt, tell
 from clm_core.delivery import Delivery, deliver
 from clm_core.domain.actors import SYSTEM
 from clm_core.domain.alerts import Alert, AlertKind, RaisedAlert
@@ -21,7 +21,6 @@ from clm_core.domain.promotions import Promotion
 from clm_core.domain.versions import ModelVersion
 from clm_core.domain.vocabulary import ModelStatus
 from clm_core.ledger.audit import anchor_folder
-from clm_core.ledger.tables import storable
 from clm_core.registry.rounds import Rounds
 from clm_core.runner import RunState, knows_prefect, prefect_runs
 from clm_core.services import Services
@@ -81,7 +80,6 @@ REMEMBERED = timedelta(hours=1)
 MEND = "Mend its action on the page Automations of the Prefect UI: what it should have started was not."
 Step = tuple[str, Callable[[], Iterable[str]]]
 """Whom or what it is about, and what to do: says what was done."""
-R = TypeVar("R")
 
 
 def run(services: Services, in_full: bool = True) -> UpkeepReport:
@@ -92,7 +90,7 @@ def run(services: Services, in_full: bool = True) -> UpkeepReport:
     """
     wanted = PARTS | ({} if in_full else {Part.VERIFY: _verify_in_rounds})
     parts = [_run_part(services, part, steps) for part, steps in wanted.items()]
-    deliveries, problem = _attempt("events and alerts", partial(deliver, services))
+    deliveries, problem = attempt("events and alerts", partial(deliver, services))
     told = deliveries or []
     failing = [f"{each.receiver}: {each.last_error}" for each in told if each.last_error]
     parts.append(
@@ -111,32 +109,14 @@ def run(services: Services, in_full: bool = True) -> UpkeepReport:
 
 
 def _run_part(services: Services, part: Part, steps: Callable[[Services], Iterable[Step]]) -> PartReport:
-    found, problems = _attempt(part, lambda: list(steps(services)))
+    found, problems = attempt(part, lambda: list(steps(services)))
     done = list[str]()
     for subject, step in found or []:
-        sentences, problem = _attempt(subject, step)
+        sentences, problem = attempt(subject, step)
         done += sentences or []
         problems += problem
-    _raise_or_end_alert(services, part, problems)
+    tell(services, part, "clm upkeep", problems)
     return PartReport(part=part, done=tuple(done), problems=tuple(problems))
-
-
-def _attempt(subject: str, step: Callable[[], R]) -> tuple[R | None, list[str]]:
-    try:
-        return step(), []
-    except Exception as error:  # noqa: BLE001 - whatever it is, the rest has to be kept right all the same
-        said = str(error) if isinstance(error, CLMError) else f"{type(error).__name__}: {error}"
-        return None, [storable(f"{subject}: {said}")]
-
-
-def _raise_or_end_alert(services: Services, part: Part, problems: list[str]) -> None:
-    now = services.clock()
-    if not problems:
-        services.alerts.end(AlertKind.UPKEEP_FAILING, part, now)
-        return
-    message = "\n".join([*problems, "See `clm upkeep`; every pass tries it again."])
-    alert = Alert(kind=AlertKind.UPKEEP_FAILING, subject=part, message=message, at=now)
-    services.alerts.record(alert)
 
 
 def _sweep(services: Services) -> Iterable[Step]:

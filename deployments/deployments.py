@@ -1,4 +1,4 @@
-"""What runs on a schedule: one deployment a model and market of the universe, and the upkeep.
+"""What runs on a schedule: one deployment a model and market of the universe, the upkeep and the watch.
 
 Run as a module it makes Prefect's deployments those of the settings: `python -m deployments.deployments`.
 """
@@ -127,6 +127,15 @@ _UPKEEP = Deployment(
     starts_within_seconds=60,
 )
 
+_WATCH = Deployment(
+    entrypoint="flows.watch.watch",
+    name="watch",
+    description="Look at what serves on the newest bars; ask to retrain what is stale or earns too little.",
+    every=timedelta(hours=1),
+    collision_strategy="CANCEL_NEW",
+    starts_within_seconds=60,
+)
+
 
 @dataclass(frozen=True)
 class Deployed:
@@ -146,7 +155,7 @@ def wanted(settings: Settings) -> list[Deployment]:
         ModelError: the universe names a kind of model that cannot be trained here.
     """
     retrains = [_retrain(market, kind) for market in settings.universe for kind in _kinds(market)]
-    return [*retrains, _ON_DEMAND, _TUNE, _UPKEEP]
+    return [*retrains, _ON_DEMAND, _TUNE, _UPKEEP, _WATCH]
 
 
 def prefect_yaml(settings: Settings) -> dict[str, Any]:

@@ -15,7 +15,20 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from clm_core.cli import audit, data, db, gate, promotion, registry, stack, tokens, triggers, tune, upkeep
+from clm_core.cli import (
+    audit,
+    data,
+    db,
+    gate,
+    promotion,
+    registry,
+    stack,
+    tokens,
+    triggers,
+    tune,
+    upkeep,
+    watch,
+)
 from clm_core.cli.naming import VersionName, find_version
 from clm_core.cli.output import AsJson, console, parsed_params, print_json, problem, user
 from clm_core.cli.running import flow_of
@@ -50,6 +63,7 @@ app.add_typer(triggers.app)
 app.add_typer(tune.app)
 app.add_typer(stack.app)
 app.add_typer(upkeep.app)
+app.add_typer(watch.app)
 
 DEMO_DAYS = 840
 

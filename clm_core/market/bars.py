@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from functools import cached_property
 from itertools import pairwise
 
@@ -130,6 +131,10 @@ class Bars:
         bounds = [0, *edges.tolist(), len(self)] if len(self) else []
         for first, last in pairwise(bounds):
             yield slice(first, last)
+
+    def row_after(self, moment: datetime) -> int:
+        """The first row whose bar opens after a moment; the number of rows where none does."""
+        return int(np.searchsorted(self.time, pd.Timestamp(moment).value, side="right"))
 
     def last_days(self, days: int) -> "Bars":
         """The newest `days` x 24 h of bars."""

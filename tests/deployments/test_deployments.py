@@ -106,6 +106,15 @@ def test_only_one_run_of_a_deployment_at_a_time_the_next_waits(deployed: str) ->
     assert found["concurrency_options"]["collision_strategy"] == "ENQUEUE"
 
 
+@pytest.mark.parametrize(("name", "every"), [("upkeep", 60), ("watch", 3600)], ids=["upkeep", "watch"])
+def test_what_looks_after_the_rest_is_left_out_while_it_runs(name: str, every: int, deployed: str) -> None:
+    found = deployments(deployed)[name]
+    [schedule] = found["schedules"]
+    assert schedule["schedule"]["interval"] == every
+    assert found["global_concurrency_limit"]["limit"] == 1
+    assert found["concurrency_options"]["collision_strategy"] == "CANCEL_NEW"
+
+
 def test_automations_end_what_a_killed_worker_left_and_there_is_one_of_each(
     deployed: str, settings: Settings
 ) -> None:
