@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -141,6 +142,21 @@ def test_a_retrain_takes_the_best_parameters_of_a_study_of_its_kind(
     assert tune.best_params(result.study, ModelType.LIGHTGBM, None) == result.best.params
     with pytest.raises(InvalidTrainingParams, match=r"tuned lightgbm, its parameters are none of xgboost"):
         tune.best_params(result.study, ModelType.XGBOOST, None)
+
+
+def test_a_plugin_is_tuned_as_it_is_typed_and_a_retrain_takes_what_was_found(
+    environment: dict[str, str],
+) -> None:
+    from clm_core.cli import tune
+    from clm_core.domain.vocabulary import ModelType
+
+    asked = ["--model", "other", "--plugin", "ridge", "--symbol", "BTCUSD", "--days", "90", "--workers", "1"]
+    answer = runner.invoke(app, ["tune", *asked, "--trials", "2", "--param", "threshold=0"])
+    assert answer.exit_code == 0, answer.output
+    [study] = re.findall(r"^(ridge_btcusd_1h_\w+): 2 trials: 2 complete", answer.output, re.MULTILINE)
+    assert "clm retrain --model other --plugin ridge --symbol BTCUSD" in answer.output
+    found = tune.best_params(study, ModelType.OTHER, "ridge")
+    assert found.keys() == {"threshold", "horizon", "alpha"}
 
 
 @pytest.mark.parametrize(

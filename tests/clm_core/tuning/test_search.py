@@ -116,6 +116,30 @@ def test_a_study_has_as_many_trials_as_were_asked_for_each_counted_and_the_best_
     assert unknown(counted(clm, request)) == []
 
 
+@pytest.mark.parametrize(
+    ("kind", "params"),
+    [
+        ({"model_type": "other", "plugin": "ridge"}, {"threshold": 0.0}),
+        ({"model_type": "nhits"}, {"steps": 2, "horizon": 6}),
+        ({"model_type": "patchtst"}, {"steps": 2, "horizon": 6}),
+        ({"model_type": "rl_v2"}, {"bars_played": 2_000, "checks": 1, "memory": 24}),
+        ({"model_type": "rl_v3"}, {"bars_played": 2_000, "checks": 1, "memory": 24}),
+    ],
+    ids=["a plug-in", "nhits", "patchtst", "rl_v2", "rl_v3"],
+)
+def test_every_kind_is_tuned_over_what_its_training_parameters_name(
+    kind: dict[str, str], params: dict[str, Any], clm: Services
+) -> None:
+    request = asked(clm, trials=2, holdout=0.0, training_params=params, **kind)
+    result = tune(clm, request)
+    assert [tried.state for tried in result.trials] == 2 * [TrialState.COMPLETE]
+    searched = catalog.search_space(request.model_type, request.plugin).keys() - params.keys()
+    assert all(tried.params.keys() == searched | params.keys() for tried in result.trials)
+    assert all(result.trials[0].params[name] != result.trials[1].params[name] for name in searched)
+    assert len(counted(clm, request)) == 2
+    assert unknown(counted(clm, request)) == []
+
+
 def test_where_a_pattern_is_planted_the_best_finds_it_and_keeps_it_on_bars_the_search_has_not_seen(
     planted: Services,
 ) -> None:
