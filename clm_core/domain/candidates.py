@@ -4,13 +4,14 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from clm_core.domain.kinds import Kind, PluginName, name_plugin
 from clm_core.domain.vocabulary import CandidateOrigin, ModelType
 
 
 class StrategyCandidate(BaseModel):
-    """One proposal: a model type with parameters for a market."""
+    """One proposal: a kind of model with parameters for a market."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -18,14 +19,22 @@ class StrategyCandidate(BaseModel):
     base_strategy: str = Field(min_length=1)
     """What it is a variant of: the name of a strategy, or a model id."""
     model_type: ModelType
+    plugin: PluginName | None = None
+    """Name of the plug-in; None unless the type is OTHER."""
     symbol: str
     """The market, as `clm data list` names it."""
     timeframe: str
     params: dict[str, Any] = Field(default_factory=dict)
-    """Training parameters that differ from the model type's defaults."""
+    """Training parameters that differ from the kind's defaults."""
     origin: CandidateOrigin
     parents: tuple[UUID, ...] = ()
     """Candidates it was made from: none, one that mutated, or two that were crossed."""
     fitness_score: float | None = None
     """What the search measured, greater is better; None: nobody has measured it yet."""
     created_at: datetime
+
+    _plugin = model_validator(mode="after")(name_plugin)
+
+    @property
+    def kind(self) -> Kind:
+        return Kind(self.model_type, self.plugin)

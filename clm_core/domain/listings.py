@@ -90,6 +90,7 @@ class CandidateQuery(Listing):
 
     base_strategy: str | None = None
     model_type: ModelType | None = None
+    plugin: str | None = None
     symbol: str | None = None
     """As somebody types it: BTC/USD is BTCUSD."""
     timeframe: str | None = None

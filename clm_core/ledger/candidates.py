@@ -57,8 +57,8 @@ class CandidateBook:
             InvalidCursor: the cursor is none, or another list's.
             InvalidSymbol: nothing can have that symbol.
         """
-        equal = paging.filters(query, "base_strategy", "model_type", "symbol", "timeframe", "origin")
-        wanted = [_CANDIDATES.c[name] == value for name, value in equal]
+        names = ("base_strategy", "model_type", "plugin", "symbol", "timeframe", "origin")
+        wanted = [_CANDIDATES.c[name] == value for name, value in paging.filters(query, *names)]
         if query.min_fitness is not None:
             wanted.append(_CANDIDATES.c.fitness_rank >= query.min_fitness)
         rows = select(*_CANDIDATES.c).where(*wanted, *paging.created(query, _CANDIDATES.c.created_at))

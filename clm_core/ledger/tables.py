@@ -411,6 +411,7 @@ class CandidateRow(Base):
     __tablename__ = "strategy_candidates"
     __table_args__ = (
         _one_of(ModelType, "model_type"),
+        _named_plugin(),
         _one_of(CandidateOrigin, "origin"),
         CheckConstraint("fitness_rank <> 'NaN'", name="rank"),
         Index(None, "created_at", "id"),
@@ -421,6 +422,7 @@ class CandidateRow(Base):
     id: Mapped[UUID] = mapped_column(primary_key=True)
     base_strategy: Mapped[str]
     model_type: Mapped[str]
+    plugin: Mapped[str | None]
     symbol: Mapped[str]
     timeframe: Mapped[str]
     params: Mapped[dict[str, Any]] = mapped_column(JSONB)

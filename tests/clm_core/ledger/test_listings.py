@@ -250,6 +250,30 @@ def test_candidates_come_back_as_they_were_added_best_first_or_newest_first(ledg
     assert found(symbol="eurusd") == []
 
 
+def test_candidates_of_a_plugin_are_told_from_those_of_another(ledger: Ledger) -> None:
+    ridge, _ = (
+        ledger.candidates.add(a_candidate(model_type=ModelType.OTHER, plugin=name))
+        for name in ("ridge", "lasso")
+    )
+    ledger.candidates.add(a_candidate())
+    assert ledger.candidates.find(CandidateQuery(plugin="ridge")).items == (ridge,)
+    both = ledger.candidates.find(CandidateQuery(model_type=ModelType.OTHER)).items
+    assert {candidate.plugin for candidate in both} == {"ridge", "lasso"}
+
+
+@pytest.mark.parametrize(
+    ("kind", "problem"),
+    [
+        ({"model_type": ModelType.OTHER}, "an OTHER is a plug-in's: name it"),
+        ({"model_type": ModelType.XGBOOST, "plugin": "ridge"}, "xgboost is no plug-in"),
+    ],
+    ids=["unnamed", "no plug-in"],
+)
+def test_a_candidate_names_its_plugin_exactly_where_it_is_one(kind: dict[str, Any], problem: str) -> None:
+    with pytest.raises(ValidationError, match=problem):
+        a_candidate(**kind)
+
+
 def test_a_candidate_is_refused_twice_and_without_its_parents(ledger: Ledger) -> None:
     candidate = ledger.candidates.add(a_candidate())
     with pytest.raises(AlreadyExists, match=f"Candidate {candidate.id}"):
