@@ -102,7 +102,9 @@ def _facts(card: ModelCard) -> dict[str, object]:
     """What a card says that may change the outcome; a release's own number is part of the code's."""
     libraries = {f"library {name}": number for name, number in card.libraries.items()}
     libraries.pop("library continuous-learning-manager")
+    measured = card.train_metrics
     return {
+        **({"device": "GPU" if measured["gpu"] else "processor"} if "gpu" in measured else {}),
         **{f"parameter {name}": value for name, value in readable(card.model_type, card.params).items()},
         "seed": card.trained_on.seed,
         **libraries,

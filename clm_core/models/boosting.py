@@ -14,7 +14,7 @@ from p by one rule:
 import ctypes
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Protocol
+from typing import Annotated, Any, ClassVar, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -125,7 +125,9 @@ class XGBoostTrees:
         if not raw.startswith(b"{"):
             raise BundleCorrupt(f"{self.FILE} holds no trees of XGBoost: train the model again")
         try:
-            self._booster: Any = xgboost.Booster({"nthread": 1}, model_file=bytearray(raw))
+            # answers are computed on the processor, wherever the trees have grown
+            native = {"nthread": 1, "device": "cpu"}
+            self._booster: Any = xgboost.Booster(native, model_file=bytearray(raw))
         except xgboost.core.XGBoostError as error:
             raise BundleCorrupt(f"{self.FILE} cannot be read: train the model again ({error})") from error
 
@@ -256,13 +258,13 @@ class BoostingRecipe:
         """
         fit, validation = _samples(bars, self.params)
         report = progress or (lambda done: None)
-        raw, losses = _boost(self.params, fit, validation, seed, report)
-        trees = TREES[self.model_type](raw)
+        grown = _boost(self.params, fit, validation, seed, report)
+        trees = TREES[self.model_type](grown.raw)
         report(1.0)
-        measured = _metrics(trees, fit, validation)
-        if isinstance(self.params, XGBoostParams):
-            measured["gpu"] = float(found_device(self.params.device) == "cuda")
-        return BoostedModel(self.params, TrainedOn.of(bars, seed), measured, raw, trees, tuple(losses))
+        measured = _metrics(trees, fit, validation) | grown.measured
+        return BoostedModel(
+            self.params, TrainedOn.of(bars, seed), measured, grown.raw, trees, tuple(grown.losses)
+        )
 
 
 def load(folder: Path, card: ModelCard) -> BoostedModel:
@@ -306,10 +308,16 @@ def _samples(bars: Bars, params: BoostingParams) -> tuple[Sample, Sample]:
     return Sample(values[fit], labels.values[fit]), Sample(values[validation], labels.values[validation])
 
 
-def _boost(
-    params: BoostingParams, fit: Sample, validation: Sample, seed: int, progress: Progress
-) -> tuple[bytes, list[float]]:
-    """The trees, and the validation log loss after each of the rounds tried."""
+class Grown(NamedTuple):
+    raw: bytes
+    """The trees as the library writes them."""
+    losses: list[float]
+    """Validation log loss after each of the rounds tried."""
+    measured: dict[str, float]
+    """What only the library could tell."""
+
+
+def _boost(params: BoostingParams, fit: Sample, validation: Sample, seed: int, progress: Progress) -> Grown:
     # the libraries hold their seeds in 31 bits
     native_seed = seed % 2**31
     if isinstance(params, XGBoostParams):
@@ -320,7 +328,7 @@ def _boost(
 
 def _boost_xgboost(
     params: XGBoostParams, fit: Sample, validation: Sample, seed: int, progress: Progress
-) -> tuple[bytes, list[float]]:
+) -> Grown:
     import xgboost
 
     class Report(xgboost.callback.TrainingCallback):
@@ -357,12 +365,13 @@ def _boost_xgboost(
         ],
         verbose_eval=False,
     )
-    return bytes(booster.save_raw("ubj")), history["validation"]["logloss"]
+    used_gpu = {"gpu": float(device == "cuda")}
+    return Grown(bytes(booster.save_raw("ubj")), history["validation"]["logloss"], used_gpu)
 
 
 def _boost_lightgbm(
     params: LightGBMParams, fit: Sample, validation: Sample, seed: int, progress: Progress
-) -> tuple[bytes, list[float]]:
+) -> Grown:
     import lightgbm
 
     def report(state: Any) -> None:
@@ -402,7 +411,7 @@ def _boost_lightgbm(
         ],
     )
     text: str = booster.model_to_string(num_iteration=booster.best_iteration)
-    return text.encode(), history["validation"]["binary_logloss"]
+    return Grown(text.encode(), history["validation"]["binary_logloss"], {})
 
 
 def _matrices(names: list[str], fit: Sample, validation: Sample, device: str) -> tuple[Any, Any]:

@@ -274,10 +274,24 @@ IMPLEMENTATIONS: dict[ModelType, Implementation] = {
     ModelType.XGBOOST: Implementation(_xgboost, _load_trees, "xgboost", extra=None, space=_xgboost_space),
     ModelType.LIGHTGBM: Implementation(_lightgbm, _load_trees, "lightgbm", extra=None, space=_lightgbm_space),
     ModelType.RL_V2: Implementation(
-        _rl_v2, _load_policy, "stable_baselines3", "rl", seeds=5, tolerance=1e-5, space=_rl_v2_space
+        _rl_v2,
+        _load_policy,
+        "stable_baselines3",
+        "rl",
+        seeds=5,
+        tolerance=1e-5,
+        space=_rl_v2_space,
+        beside=("torch",),
     ),
     ModelType.RL_V3: Implementation(
-        _rl_v3, _load_policy, "stable_baselines3", "rl", seeds=5, tolerance=1e-5, space=_rl_v3_space
+        _rl_v3,
+        _load_policy,
+        "stable_baselines3",
+        "rl",
+        seeds=5,
+        tolerance=1e-5,
+        space=_rl_v3_space,
+        beside=("torch",),
     ),
     ModelType.ENSEMBLE: Implementation(_ensemble, _load_ensemble, "scipy", extra=None),
     ModelType.NHITS: Implementation(

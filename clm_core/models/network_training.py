@@ -47,7 +47,7 @@ def train(
     """
     with one_thread():
         forecaster.to(device)
-        lesson = _Lesson(forecaster, material, params, device, seed)
+        lesson = Lesson(forecaster, material, params, device, seed)
         watch = _Watch(lesson, params, steps, progress)
         trainer = pl.Trainer(
             accelerator="gpu" if device == "cuda" else "cpu",
@@ -70,7 +70,9 @@ def train(
     return tuple(watch.losses)
 
 
-class _Lesson(pl.LightningModule):
+class Lesson(pl.LightningModule):
+    """What Lightning is given to train: forecaster and windows, on one device."""
+
     def __init__(
         self, forecaster: Forecaster, material: Material, params: NetworkParams, device: str, seed: int
     ) -> None:
@@ -127,7 +129,7 @@ class _Lesson(pl.LightningModule):
 class _Watch(pl.Callback):
     """Progress, early stopping, and what became of an interruption."""
 
-    def __init__(self, lesson: _Lesson, params: NetworkParams, steps: int, progress: Progress) -> None:
+    def __init__(self, lesson: Lesson, params: NetworkParams, steps: int, progress: Progress) -> None:
         self._lesson, self._params, self._steps, self._progress = lesson, params, steps, progress
         self.losses: list[float] = []
         self.best: dict[str, Tensor] = {}
@@ -159,7 +161,7 @@ class _Watch(pl.Callback):
         trainer.should_stop = since_best >= self._params.patience
 
 
-def _run(trainer: pl.Trainer, lesson: _Lesson, watch: _Watch, seed: int) -> None:
+def _run(trainer: pl.Trainer, lesson: Lesson, watch: _Watch, seed: int) -> None:
     handler = signal.getsignal(signal.SIGINT)
     try:
         # Lightning begins by putting the process's generators back to where it found them a moment ago, of

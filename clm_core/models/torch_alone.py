@@ -25,6 +25,8 @@ def torch_alone(seed: int) -> Iterator[None]:
 
     with _TAKEN, one_thread():
         found = random.getstate(), np.random.get_state(), torch.get_rng_state()
+        # a GPU's generators come into being with its first use
+        on_gpus = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
         random.seed(seed)
         np.random.seed(seed % 2**32)
         torch.manual_seed(seed)
@@ -34,6 +36,7 @@ def torch_alone(seed: int) -> Iterator[None]:
             random.setstate(found[0])
             np.random.set_state(found[1])
             torch.set_rng_state(found[2])
+            torch.cuda.set_rng_state_all(on_gpus)
 
 
 def found_device(wanted: Device) -> str:

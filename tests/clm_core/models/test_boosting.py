@@ -164,13 +164,19 @@ def test_prices_that_only_rise_leave_nothing_to_tell_apart(bars: Bars):
         BoostingRecipe(XGBoostParams()).fit(rising, seed=0)
 
 
+def test_the_file_of_trees_does_not_tell_where_they_have_grown(bars: Bars):
+    model = fitted(XGBoostParams, bars, {"rounds": 2, "device": "cpu"})
+    assert b"max_depth" not in model.raw
+    assert b"device" not in model.raw
+
+
 def test_importing_the_module_imports_neither_library():
     code = "import sys, clm_core.models.boosting; print({'xgboost', 'lightgbm', 'mlflow'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert done.stdout.strip() == "set()"
 
 
-def fitted(library: Params, bars: Bars, params: dict[str, float]) -> BoostedModel:
+def fitted(library: Params, bars: Bars, params: dict[str, float | str]) -> BoostedModel:
     return BoostingRecipe(library.parse(params)).fit(bars, seed=0)
 
 

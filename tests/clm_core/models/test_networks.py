@@ -1,15 +1,19 @@
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import replace
 from threading import Barrier, Event
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from clm_core.market.bars import Bars
 from clm_core.models.forecast_params import NHITSParams, PatchTSTParams
 from clm_core.models.forecasting import LEVELS, material_of
-from clm_core.models.network_training import train
+from clm_core.models.network_training import Lesson, train
 from clm_core.models.networks import CHUNK, Dropout, quantiles, untrained
 from clm_core.models.threads import one_thread
 from clm_core.models.torch_alone import torch_alone
@@ -72,6 +76,59 @@ def test_no_training_begins_while_a_network_is_being_made(bars: Bars):
         training.result()
     assert not begun
     assert told == [0.5, 1.0]
+
+
+class OneDevice(TorchDispatchMode):
+    """Refuses whatever takes tensors of several devices, but a copy from one to another."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        given = tree_leaves((args, kwargs))
+        devices = {value.device for value in given if isinstance(value, torch.Tensor)}
+        copies = func in (torch.ops.aten._to_copy.default, torch.ops.aten.copy_.default)
+        if len(devices) > 1 and not copies:
+            raise AssertionError(f"{func} takes tensors of {devices}")
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.fixture
+def abroad(bars: Bars, monkeypatch: pytest.MonkeyPatch) -> Callable[[NHITSParams | PatchTSTParams], Lesson]:
+    """What is taught on a device that is neither the processor nor computes anything."""
+    # torch has no generators for it; which one draws changes nothing where nothing is drawn
+    generator = torch.Generator
+    monkeypatch.setattr(torch, "Generator", lambda device="cpu": generator())
+
+    def lesson(params: NHITSParams | PatchTSTParams) -> Lesson:
+        forecaster = untrained(params, LEVELS, seed=0).to("meta")
+        return Lesson(forecaster, material_of(bars[:1000], params), params, "meta", seed=0)
+
+    return lesson
+
+
+NETWORKS = pytest.mark.parametrize("params", [NHITSParams(), PatchTSTParams()], ids=["nhits", "patchtst"])
+
+
+@NETWORKS
+def test_a_step_and_a_look_at_the_loss_take_nothing_from_another_device_than_the_networks(
+    params: NHITSParams | PatchTSTParams, abroad: Callable[[NHITSParams | PatchTSTParams], Lesson]
+):
+    lesson = abroad(params)
+    with OneDevice():
+        loss = lesson.training_step(next(lesson.batches()), 0)
+        loss.backward()
+        # all but its number, which nothing has computed
+        with pytest.raises(RuntimeError, match="meta tensors"):
+            lesson.validation_loss()
+    assert loss.device.type == "meta"
+
+
+@NETWORKS
+def test_a_tensor_that_was_left_behind_is_noticed(
+    params: NHITSParams | PatchTSTParams, abroad: Callable[[NHITSParams | PatchTSTParams], Lesson]
+):
+    lesson = abroad(params)
+    lesson._views._volatility = torch.ones(1000, 1)
+    with pytest.raises(AssertionError, match="takes tensors of"), OneDevice():
+        next(lesson.batches())
 
 
 def test_threads_are_given_back_by_the_last_who_leaves():
