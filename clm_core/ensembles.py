@@ -7,13 +7,14 @@ from clm_core.domain.errors import InvalidTrainingParams, NotFound
 from clm_core.domain.jobs import RetrainRequest
 from clm_core.domain.versions import ModelVersion
 from clm_core.domain.vocabulary import ModelStatus, ModelType
+from clm_core.ledger.store import Ledger
 from clm_core.models.contract import Recipe
 from clm_core.models.ensemble import EnsembleParams, EnsembleRecipe, Member
 from clm_core.registry.promotion import PRODUCTION
 from clm_core.services import Services
 
 
-def resolved(services: Services, request: RetrainRequest) -> RetrainRequest:
+def resolved(ledger: Ledger, request: RetrainRequest) -> RetrainRequest:
     """The request with the very versions that its members are at this moment; any other one as it is.
 
     Members of an earlier job, which are resolved already, are so again, from what was asked for then.
@@ -27,7 +28,7 @@ def resolved(services: Services, request: RetrainRequest) -> RetrainRequest:
         return request
     asked = EnsembleParams.parse(request.training_params)
     names = [each if isinstance(each, str) else each.asked for each in asked.members]
-    members = [_member(services, request, name, asked.allow_failed).model_dump() for name in names]
+    members = [_member(ledger, request, name, asked.allow_failed).model_dump() for name in names]
     params = request.training_params | {"members": members}
     # two names may be of the same version
     EnsembleParams.parse(params)
@@ -49,8 +50,8 @@ def fetch_members(services: Services, recipe: Recipe, folder: Path) -> None:
             shutil.copytree(bundle, folder / str(number), symlinks=True)
 
 
-def _member(services: Services, request: RetrainRequest, name: str, allow_failed: bool) -> Member:
-    version = _version(services, name)
+def _member(ledger: Ledger, request: RetrainRequest, name: str, allow_failed: bool) -> Member:
+    version = _version(ledger, name)
     if (version.symbol, version.timeframe) != (request.symbol, request.timeframe):
         raise InvalidTrainingParams(
             f"{name} is a model of {version.symbol} {version.timeframe}, not of {request.symbol} "
@@ -79,11 +80,11 @@ def _member(services: Services, request: RetrainRequest, name: str, allow_failed
     )
 
 
-def _version(services: Services, name: str) -> ModelVersion:
+def _version(ledger: Ledger, name: str) -> ModelVersion:
     model_id, _, label = name.partition("@")
     if label != PRODUCTION:
-        return services.ledger.version(model_id, label)
-    serves = services.ledger.promotions.champion(model_id)
+        return ledger.version(model_id, label)
+    serves = ledger.promotions.champion(model_id)
     if serves is None:
         raise NotFound(f"No version of {model_id} is {PRODUCTION}: name one by its label, see `clm models`.")
-    return services.ledger.version(model_id, serves)
+    return ledger.version(model_id, serves)

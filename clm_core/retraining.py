@@ -100,7 +100,7 @@ def new_job(services: Services, request: RetrainRequest) -> TrainingJob:
     catalog.recipe(request.model_type, request.training_params, services.settings.costs, request.plugin)
     known = services.market.bars(request.symbol, request.timeframe)
     named = request.model_copy(update={"symbol": known.symbol, "timeframe": known.timeframe.value})
-    asked = resolved(services, named).model_dump() | {"data_snapshot": known.content_hash}
+    asked = resolved(services.ledger, named).model_dump() | {"data_snapshot": known.content_hash}
     return TrainingJob(id=uuid.uuid4(), created_at=services.clock(), **asked)
 
 

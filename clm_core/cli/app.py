@@ -36,6 +36,7 @@ from clm_core.domain.errors import CLMError, NotFound, NotRetrained
 from clm_core.domain.vocabulary import ModelType
 
 if TYPE_CHECKING:
+    from clm_core.database import Database
     from clm_core.domain.evaluations import EvaluationResult, Leg, Verdict
     from clm_core.domain.jobs import RetrainRequest
     from clm_core.domain.triggers import Answer
@@ -270,17 +271,51 @@ def _services(
 
 def _retrain(requests: list["RetrainRequest"]) -> list["Outcome"]:
     """Run the flow for each request under one Prefect server, with progress on the terminal."""
-    from clm_core.models import catalog
+    from clm_core.database import open_database
 
     settings = _settings()
     for request in requests:
         # before anything is started: a typo must not cost ten seconds
-        catalog.recipe(request.model_type, request.training_params, settings.costs, request.plugin)
-    with flow_of("flows.retrain.retrain", settings, lambda services: services.registry.connect()) as (_, run):
-        return [
-            _granted(run(f"{request.kind} {request.symbol} {request.timeframe}", request))
-            for request in requests
-        ]
+        _require_valid(settings, request)
+    with open_database(settings) as database:
+        for request in requests:
+            _require_members(settings, database, request)
+        with flow_of("flows.retrain.retrain", settings, lambda clm: clm.registry.connect()) as (_, run):
+            return [
+                _granted(run(f"{request.kind} {request.symbol} {request.timeframe}", request))
+                for request in requests
+            ]
+
+
+def _require_valid(settings: "Settings", request: "RetrainRequest") -> None:
+    """
+    Raises:
+        CLMError: there are no such bars, or it cannot be trained with these parameters.
+    """
+    from clm_core.market.sources import MarketData
+    from clm_core.models import catalog
+
+    catalog.recipe(request.model_type, request.training_params, settings.costs, request.plugin)
+    MarketData(settings.home).bars(request.symbol, request.timeframe)
+
+
+def _require_members(settings: "Settings", database: "Database", request: "RetrainRequest") -> None:
+    """The ledger alone knows an ensemble's members.
+
+    Raises:
+        CLMError: one cannot be a member.
+    """
+    if request.model_type is not ModelType.ENSEMBLE:
+        return
+    from clm_core.ensembles import resolved
+    from clm_core.ledger.store import Ledger
+    from clm_core.market.sources import MarketData
+    from clm_core.services import open_ledger
+
+    bars = MarketData(settings.home).bars(request.symbol, request.timeframe)
+    named = request.model_copy(update={"symbol": bars.symbol, "timeframe": bars.timeframe.value})
+    with open_ledger(database) as engine:
+        resolved(Ledger(engine), named)
 
 
 def _granted(result: "Outcome | Answer") -> "Outcome":

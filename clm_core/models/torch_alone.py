@@ -26,7 +26,8 @@ def torch_alone(seed: int) -> Iterator[None]:
     with _TAKEN, one_thread():
         found = random.getstate(), np.random.get_state(), torch.get_rng_state()
         # a GPU's generators come into being with its first use
-        on_gpus = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
+        used = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+        on_gpus = torch.cuda.get_rng_state_all() if used else []
         random.seed(seed)
         np.random.seed(seed % 2**32)
         torch.manual_seed(seed)

@@ -160,7 +160,7 @@ def test_a_member_that_does_not_exist_is_refused(quick: Services, ridge: ModelVe
 
 
 def test_a_version_that_failed_is_a_member_only_where_that_is_said(
-    quick: Services, ridge: ModelVersion
+    quick: Services, ridge: ModelVersion, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = retraining.open_job(quick, asked("lightgbm", training_params=TREES | {"rounds": 2}))
     lease = quick.ledger.start_job(job.id, "tests", quick.clock(), timedelta(minutes=1))
@@ -182,8 +182,15 @@ def test_a_version_that_failed_is_a_member_only_where_that_is_said(
     with pytest.raises(InvalidTrainingParams, match="is not judged yet"):
         retraining.new_job(quick, asked("ensemble", training_params=params))
     quick.ledger.fail_job(lease, "tests", quick.clock())
-    with pytest.raises(InvalidTrainingParams, match="failed its gate: choose another version, or say"):
+    refusal = "failed its gate: choose another version, or say"
+    with pytest.raises(InvalidTrainingParams, match=refusal):
         retraining.new_job(quick, asked("ensemble", training_params=params))
+    # where nobody answers: the command asks the ledger before it asks for a server
+    monkeypatch.setenv("CLM_HOME", str(quick.settings.home))
+    monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:9/api")
+    typed = ["--model", "ensemble", "--symbol", "EUR/USD", "--param", f"members={params['members']}"]
+    with pytest.raises(InvalidTrainingParams, match=refusal):
+        CliRunner().invoke(app, ["retrain", *typed], catch_exceptions=False)
     allowed = asked("ensemble", training_params=params | {"allow_failed": "true"})
     assert retraining.new_job(quick, allowed).training_params["members"][0]["version"] == failed.version
 

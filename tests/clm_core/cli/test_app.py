@@ -87,10 +87,18 @@ def test_the_job_is_listed_with_who_asked_and_how_it_ended(
         (("retrain", "--model", "xgboost", "--symbol", "BTCUSD", "--param", "max_dpeth=3"), "max_depth"),
         (("retrain", "--model", "xgboost", "--symbol", "BTCUSD", "--param", "max_depth"), "NAME=VALUE"),
         (("retrain", "--model", "nhits", "--symbol", "BTCUSD", "--param", "patch_len=8"), "input_size"),
+        (("retrain", "--model", "xgboost", "--symbol", "DOGEUSD"), "there is no series DOGEUSD"),
         (("show", "nothing"), "clm models"),
         (("exec", "--", "no-such-program"), "no-such-program"),
     ],
-    ids=["unknown parameter", "not a pair", "another type's parameter", "unknown version", "unknown program"],
+    ids=[
+        "unknown parameter",
+        "not a pair",
+        "another type's parameter",
+        "unknown market",
+        "unknown version",
+        "unknown program",
+    ],
 )
 def test_a_mistake_gets_a_message_and_no_traceback(
     environment: dict[str, str], arguments: tuple[str, ...], expected: str
