@@ -6,6 +6,7 @@ Run as a module it makes Prefect's deployments those of the settings: `python -m
 import hashlib
 import json
 import sys
+import time
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import cache
@@ -25,6 +26,7 @@ from clm_core.settings import Settings, load_settings
 if TYPE_CHECKING:
     from prefect import Flow
     from prefect.client.orchestration import SyncPrefectClient
+    from prefect.client.schemas.objects import FlowRun
     from prefect.client.schemas.responses import DeploymentResponse
     from prefect.events.schemas.automations import AutomationCore
 
@@ -41,6 +43,8 @@ TAG = "clm"
 """Deployments with this tag are ours to change and to pause."""
 REMOVED = "removed"
 """The version of a deployment that is no longer wanted."""
+SETTLED_SECONDS = 1.0
+"""By then Prefect's scheduler has put down what it was about to when a deployment was written."""
 COMMAND = "python -m prefect.engine"
 """What a worker starts for a run: the code is installed there, nothing has to be fetched or prepared."""
 
@@ -253,6 +257,7 @@ def _deploy_all(client: "SyncPrefectClient", settings: Settings) -> Deployed:
         if present[name].version != REMOVED:
             _pause(client, present[name])
             changes["paused"].append(name)
+    _drop_outdated_runs(client, {*changes["updated"], *changes["paused"]})
     return Deployed(**{change: tuple(names) for change, names in changes.items()})
 
 
@@ -332,6 +337,49 @@ def _pause(client: "SyncPrefectClient", deployment: "DeploymentResponse") -> Non
     from prefect.client.schemas.actions import DeploymentUpdate
 
     client.update_deployment(deployment.id, DeploymentUpdate(paused=True, version=REMOVED))
+
+
+def _drop_outdated_runs(client: "SyncPrefectClient", changed: set[str]) -> None:
+    """Prefect drops the future runs of a deployment that is written. Its scheduler, at work at that moment,
+    may put some down again: a slot would fire twice, or a model of a market that is gone.
+    """
+    if not changed:
+        return
+    time.sleep(SETTLED_SECONDS)
+    for deployment in _ours(client):
+        if deployment.name in changed:
+            for run in _scheduled_runs(client, deployment):
+                if _is_outdated(run, deployment):
+                    client.delete_flow_run(run.id)
+
+
+def _scheduled_runs(client: "SyncPrefectClient", deployment: "DeploymentResponse") -> "list[FlowRun]":
+    from prefect.client.schemas.filters import (
+        DeploymentFilter,
+        DeploymentFilterId,
+        FlowRunFilter,
+        FlowRunFilterState,
+        FlowRunFilterStateType,
+    )
+    from prefect.client.schemas.objects import StateType
+
+    scheduled = FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.SCHEDULED]))
+    return client.read_flow_runs(
+        deployment_filter=DeploymentFilter(id=DeploymentFilterId(any_=[deployment.id])),
+        flow_run_filter=FlowRunFilter(state=scheduled),
+        limit=200,
+    )
+
+
+def _is_outdated(run: "FlowRun", deployment: "DeploymentResponse") -> bool:
+    """What was due before the deployment was written is to run all the same."""
+    schedules = {schedule.id for schedule in deployment.schedules}
+    if not run.auto_scheduled or run.created_by is None or run.expected_start_time is None:
+        return False
+    if deployment.version == REMOVED:
+        return True
+    assert deployment.updated is not None
+    return run.created_by.id not in schedules and run.expected_start_time > deployment.updated
 
 
 def _ensure_automations(client: "SyncPrefectClient") -> None:

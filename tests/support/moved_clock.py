@@ -1,0 +1,77 @@
+"""A Prefect server that believes whatever time it is told.
+
+Run as a module of its own it is that server: `python moved_clock.py PORT MOMENT`; each line on its standard
+input is another moment, its end ends it.
+"""
+
+import contextlib
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from installations import wait_until
+
+from clm_core.runner import is_answering
+
+
+@dataclass(frozen=True)
+class MovedServer:
+    url: str
+    """Of its API."""
+    process: "subprocess.Popen[str]"
+
+    def move_to(self, moment: datetime) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write(f"{moment.isoformat()}\n")
+        self.process.stdin.flush()
+
+
+@contextlib.contextmanager
+def server_at(
+    moment: datetime, port: int, environment: Mapping[str, str], log: Path
+) -> Iterator[MovedServer]:
+    """Running, and its clock with it, from that moment on."""
+    with (
+        log.open("a") as output,
+        subprocess.Popen(
+            [sys.executable, __file__, str(port), moment.isoformat()],
+            stdin=subprocess.PIPE,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env=os.environ | environment,
+            text=True,
+        ) as process,
+    ):
+        url = f"http://127.0.0.1:{port}/api"
+        try:
+            wait_until(lambda: process.poll() is not None or is_answering(f"{url}/health"))
+            yield MovedServer(url, process)
+        finally:
+            process.kill()
+
+
+def _serve(port: int, moment: datetime) -> None:
+    import time_machine
+
+    with time_machine.travel(moment) as clock:
+        import uvicorn
+        from prefect.server.api.server import create_app
+
+        server = uvicorn.Server(uvicorn.Config(create_app(), port=port, log_level="warning"))
+
+        def move() -> None:
+            for line in sys.stdin:
+                clock.move_to(datetime.fromisoformat(line.strip()))
+            server.should_exit = True
+
+        threading.Thread(target=move, daemon=True).start()
+        server.run()
+
+
+if __name__ == "__main__":
+    _serve(int(sys.argv[1]), datetime.fromisoformat(sys.argv[2]))
