@@ -26,6 +26,7 @@ SECTIONS = (
     "registry",
     "forecasting",
     "reinforcement",
+    "operations",
 )
 PACKAGES = (
     "numpy",

@@ -6,7 +6,9 @@ from statistics import median
 from time import perf_counter
 
 TIMES_FASTER = "times faster"
+TIMES_LESS = "times less"
 OVERHEAD = "% overhead"
+MILLISECONDS, SECONDS, MIB = "ms", "s", "MiB"
 WARM_S = 0.02
 
 
@@ -14,18 +16,20 @@ WARM_S = 0.02
 class Row:
     name: str
     """What was done, with its size."""
-    ours_s: float
-    """Median seconds."""
+    ours: float
+    """Median seconds; MiB where `shown_in` says so."""
     peer: str
     """Whom we are compared with, and its version."""
-    peer_s: float
-    """Median seconds for the same work, in the same run."""
+    peers: float
+    """The same for the same work, in the same run."""
     ratio: float
     """In `unit`."""
     target: float | None
     """What the ratio should reach, or as an overhead not exceed; None when it is only reported."""
     unit: str
-    """TIMES_FASTER or OVERHEAD."""
+    """TIMES_FASTER, TIMES_LESS or OVERHEAD."""
+    shown_in: str = MILLISECONDS
+    """MILLISECONDS, SECONDS or MIB."""
 
     @property
     def met(self) -> bool:
@@ -37,13 +41,16 @@ class Row:
         limit = "at most" if self.unit == OVERHEAD else "at least"
         return (
             self.name,
-            f"{self.ours_s * 1e3:,.2f} ms",
+            self._show(self.ours),
             self.peer,
-            f"{self.peer_s * 1e3:,.2f} ms",
+            self._show(self.peers),
             f"{self.ratio:,.1f} {self.unit}",
             "" if self.target is None else f"{limit} {self.target:g}",
             "yes" if self.met else "NO",
         )
+
+    def _show(self, value: float) -> str:
+        return f"{value * (1e3 if self.shown_in == MILLISECONDS else 1):,.2f} {self.shown_in}"
 
 
 HEADINGS = ("what", "ours", "peer", "peer's", "ratio", "wanted", "met")
@@ -56,6 +63,12 @@ def faster(name: str, ours_s: float, peer: str, peer_s: float, target: float | N
 def overhead(name: str, ours_s: float, peer: str, peer_s: float, target: float | None) -> Row:
     """How much longer than `peer_s` ours takes."""
     return Row(name, ours_s, peer, peer_s, (ours_s / peer_s - 1) * 100, target, OVERHEAD)
+
+
+def within(name: str, measured: float, allowed: float, shown_in: str = MILLISECONDS) -> Row:
+    """Against what was allowed, in the same unit."""
+    unit = TIMES_LESS if shown_in == MIB else TIMES_FASTER
+    return Row(name, measured, "what was allowed", allowed, allowed / measured, 1.0, unit, shown_in)
 
 
 def seconds(work: Callable[[], object], repeats: int) -> float:

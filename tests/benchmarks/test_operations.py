@@ -1,0 +1,43 @@
+import os
+import subprocess
+import sys
+
+import pytest
+
+from benchmarks import operations
+from benchmarks.table import MIB, within
+
+CHILD = "import subprocess, sys; subprocess.run([sys.executable, '-c', 'print(1, flush=True); input()'])"
+
+
+def test_what_a_process_has_started_is_counted_with_it() -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", CHILD], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as child:
+        assert child.stdout is not None
+        assert child.stdout.readline() == "1\n"
+        found = operations.with_descendants({os.getpid()})
+        assert {os.getpid(), child.pid} < found
+        assert len(operations.with_descendants({child.pid})) == 2
+        assert 5 < operations.pss_mib(child.pid) < 100
+        child.communicate("\n")
+    assert operations.pss_mib(child.pid) == 0
+
+
+def test_a_latency_is_told_with_its_median_and_its_worst() -> None:
+    row = operations.latency("Prefect up", [0.1] * 99 + [3.0])
+    assert row.ours == pytest.approx(0.1)
+    assert row.met
+    assert "(p50 100 ms, worst 3000 ms)" in row.name
+
+
+def test_more_memory_than_was_allowed_is_told_in_its_unit() -> None:
+    row = within("at rest", 3000.0, 1500.0, MIB)
+    assert row.cells()[1:] == (
+        "3,000.00 MiB",
+        "what was allowed",
+        "1,500.00 MiB",
+        "0.5 times less",
+        "at least 1",
+        "NO",
+    )
