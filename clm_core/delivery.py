@@ -2,8 +2,9 @@
 
 What is to be told was recorded with what it is about; here it is sent, in order and at least once, to each
 receiver at its own pace. A receiver that is down holds up nobody else: it is tried again after a wait that
-doubles, and after a while that is an alert itself. One process at a time tells a receiver something, by the
-lock of its row; killed before it could record that, the next one tells it again, under the same id.
+doubles, and after a while that is an alert itself. What it has not taken after three days becomes a dead
+letter, and it is told the next. One process at a time tells a receiver something, by the lock of its row;
+killed before it could record that, the next one tells it again, under the same id.
 """
 
 import hashlib
@@ -17,12 +18,11 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Generic
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict
-
 from clm_core import alerts
 from clm_core.domain.alerts import Alert, AlertKind
+from clm_core.domain.deliveries import ReceiverState
 from clm_core.domain.errors import DeliveryFailed, SettingsError
-from clm_core.ledger.receivers import ALERTS, EVENTS, OutgoingEvent, Stream, T
+from clm_core.ledger.receivers import ALERTS, EVENTS, GIVEN_UP_AFTER, OutgoingEvent, Stream, T
 from clm_core.services import Services
 from clm_core.settings import Subscriber
 
@@ -34,18 +34,10 @@ AT_ONCE = 8
 PREFECT = "prefect"
 
 
-class Delivery(BaseModel):
-    """What one receiver was told just now, and how it stands."""
+class Delivery(ReceiverState):
+    """How a receiver stands after it was told something just now."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    receiver: str
     sent: int
-    waiting: int
-    """Recorded, and not yet taken."""
-    failing_since: datetime | None
-    retry_at: datetime | None
-    last_error: str | None
 
 
 @dataclass(frozen=True)
@@ -64,7 +56,7 @@ def deliver(services: Services) -> list[Delivery]:
         to_programs.append(Receiver(PREFECT, EVENTS, lambda event: _to_prefect(api, event)))
     to_people = [_person(url.get_secret_value()) for url in settings.alerts.urls]
     told = [*_tell_all(services, to_programs), *_tell_all(services, to_people)]
-    _forget_removed(services, {PREFECT, *(each.receiver for each in told)})
+    _forget_removed(services, {PREFECT, *(each.name for each in told)})
     return told
 
 
@@ -75,52 +67,75 @@ def _tell_all(services: Services, receivers: Sequence[Receiver[T]]) -> list[Deli
 
 def _tell(services: Services, receiver: Receiver[T]) -> Delivery:
     sent = 0
-    while _tell_next(services, receiver):
+    while (took := _tell_next(services, receiver)) is not None:
+        sent += took
+    while _tell_again(services, receiver):
         sent += 1
     state = services.receivers.state(receiver.name)
-    _raise_or_end_alert(services, receiver.name, state.failing_since, state.last_error)
-    return Delivery(
-        receiver=receiver.name,
-        sent=sent,
-        waiting=services.receivers.waiting(receiver.stream, state.position),
-        failing_since=state.failing_since,
-        retry_at=state.retry_at,
-        last_error=state.last_error,
-    )
+    _alert_failing(services, state)
+    _alert_given_up(services, state)
+    return Delivery(sent=sent, **dict(state))
 
 
-def _tell_next(services: Services, receiver: Receiver[T]) -> bool:
-    """Whether it took another one."""
+def _tell_next(services: Services, receiver: Receiver[T]) -> bool | None:
+    """Whether it took another one, or that was given up; None: there is none for it now."""
     with services.receivers.turn(receiver.name, receiver.stream, services.clock()) as turn:
-        if turn is None or turn.next is None:
-            return False
+        if turn is None:
+            return None
         try:
             receiver.send(turn.next)
         except (DeliveryFailed, SettingsError) as error:
-            turn.failed(str(error), services.clock())
-            return False
-        turn.took(turn.next)
+            return False if turn.failed(str(error), services.clock()) else None
+        turn.took()
         return True
 
 
-def _raise_or_end_alert(services: Services, name: str, since: datetime | None, error: str | None) -> None:
-    now = services.clock()
+def _tell_again(services: Services, receiver: Receiver[T]) -> bool:
+    """Whether it took another dead letter that somebody wants sent again."""
+    with services.receivers.retry(receiver.name, receiver.stream) as retry:
+        if retry is None:
+            return False
+        try:
+            receiver.send(retry.told)
+        except (DeliveryFailed, SettingsError) as error:
+            retry.failed(str(error), services.clock())
+            return False
+        retry.took()
+        return True
+
+
+def _alert_failing(services: Services, state: ReceiverState) -> None:
+    now, since = services.clock(), state.failing_since
     if since is None:
-        services.alerts.end(AlertKind.DELIVERY_FAILING, name, now)
+        services.alerts.end(AlertKind.DELIVERY_FAILING, state.name, now)
     elif now - since >= ALERT_AFTER:
         message = (
-            f"It has taken nothing since {since:%Y-%m-%d %H:%M} UTC: {error}. Nothing is lost, it is tried "
-            "again and again. Repair it, or take it out of the settings."
+            f"It has taken nothing since {since:%Y-%m-%d %H:%M} UTC: {state.last_error}. Each thing is tried "
+            f"again for {GIVEN_UP_AFTER.days} days. Repair it, or take it out of the settings."
         )
-        alert = Alert(kind=AlertKind.DELIVERY_FAILING, subject=name, message=message, at=now)
+        alert = Alert(kind=AlertKind.DELIVERY_FAILING, subject=state.name, message=message, at=now)
         services.alerts.record(alert)
+
+
+def _alert_given_up(services: Services, state: ReceiverState) -> None:
+    now = services.clock()
+    if not state.given_up:
+        services.alerts.end(AlertKind.DELIVERY_GIVEN_UP, state.name, now)
+        return
+    message = (
+        "Something was not taken for days and is not sent by itself any more. `clm deliveries show` lists "
+        "it; once the receiver is repaired, `clm deliveries retry` sends it again."
+    )
+    alert = Alert(kind=AlertKind.DELIVERY_GIVEN_UP, subject=state.name, message=message, at=now)
+    services.alerts.record(alert)
 
 
 def _forget_removed(services: Services, receivers: Set[str]) -> None:
     """What is no longer in the settings fails nobody."""
-    for alert in services.alerts.lasting(AlertKind.DELIVERY_FAILING):
-        if alert.subject not in receivers:
-            services.alerts.end(alert.kind, alert.subject, services.clock())
+    for kind in (AlertKind.DELIVERY_FAILING, AlertKind.DELIVERY_GIVEN_UP):
+        for alert in services.alerts.lasting(kind):
+            if alert.subject not in receivers:
+                services.alerts.end(kind, alert.subject, services.clock())
 
 
 def _subscriber(subscriber: Subscriber) -> Receiver[OutgoingEvent]:
@@ -153,7 +168,7 @@ def _to_subscriber(subscriber: Subscriber, event: OutgoingEvent) -> None:
 
 def _to_prefect(api: str, event: OutgoingEvent) -> None:
     """An event of Prefect's own, for its automations; unlike `emit_event`, this hears of a failure."""
-    subject = f"model.{event.payload['model_id']}" if "model_id" in event.payload else event.type
+    subject = f"model.{event.subject}" if event.subject else event.type
     told = {
         "id": str(event.id),
         "occurred": event.at.isoformat(),

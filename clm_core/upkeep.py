@@ -92,11 +92,11 @@ def run(services: Services, in_full: bool = True) -> UpkeepReport:
     parts = [_run_part(services, part, steps) for part, steps in wanted.items()]
     deliveries, problem = attempt("events and alerts", partial(deliver, services))
     told = deliveries or []
-    failing = [f"{each.receiver}: {each.last_error}" for each in told if each.last_error]
+    failing = [f"{each.name}: {each.last_error}" for each in told if each.last_error]
     parts.append(
         PartReport(
             part=Part.DELIVER,
-            done=tuple(f"{each.receiver} was told {each.sent}" for each in told if each.sent),
+            done=tuple(f"{each.name} was told {each.sent}" for each in told if each.sent),
             problems=(*problem, *failing),
         )
     )

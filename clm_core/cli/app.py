@@ -19,6 +19,7 @@ from clm_core.cli import (
     audit,
     data,
     db,
+    deliveries,
     gate,
     promotion,
     registry,
@@ -56,6 +57,7 @@ app = typer.Typer(
 app.add_typer(data.app, name="data")
 app.add_typer(audit.app, name="audit")
 app.add_typer(db.app, name="db")
+app.add_typer(deliveries.app, name="deliveries")
 app.add_typer(gate.app, name="gate")
 app.add_typer(tokens.app, name="tokens")
 app.add_typer(registry.app)

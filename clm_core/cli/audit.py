@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.box import SIMPLE_HEAVY
-from rich.console import Console
 from rich.table import Table
+
+from clm_core.cli.output import AsJson, plain
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
@@ -18,10 +19,6 @@ if TYPE_CHECKING:
     from clm_core.ledger.chain import Report
 
 app = typer.Typer(help="The audit: show, verify and export who did what and when.", no_args_is_help=True)
-# what others wrote is shown as it is, colour codes and all
-console = Console(markup=False, highlight=False)
-if not console.is_terminal:
-    console.width = 160  # a file or pipe has no width: nothing should be cut for it
 SHOWN_PROBLEMS = 20
 
 
@@ -29,9 +26,7 @@ SHOWN_PROBLEMS = 20
 def show(
     model: Annotated[str | None, typer.Option(help="Only entries about this model id, or this job.")] = None,
     limit: Annotated[int, typer.Option(min=1, help="How many, newest first.")] = 20,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print JSON for a script instead of a table.")
-    ] = False,
+    as_json: AsJson = False,
 ) -> None:
     """The newest entries."""
     from clm_core.ledger.audit import entries
@@ -54,7 +49,7 @@ def show(
             entry.subject,
             json.dumps(entry.details) if entry.details else "",
         )
-    console.print(table if found else "No entries yet.")
+    plain.print(table if found else "No entries yet.")
 
 
 @app.command()

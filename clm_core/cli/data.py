@@ -12,6 +12,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from clm_core.cli.output import AsJson
+
 if TYPE_CHECKING:
     from clm_core.market.bars import Bars
     from clm_core.market.sources import MarketData, SeriesInfo
@@ -19,7 +21,6 @@ if TYPE_CHECKING:
 app = typer.Typer(help="Market data: list, draw, import and fetch bars.", no_args_is_help=True)
 console = Console()
 
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a script instead of a table.")]
 Symbol = Annotated[str, typer.Argument(help="BTCUSDT, or BTC/USDT.")]
 Step = Annotated[
     str, typer.Argument(metavar="TIMEFRAME", help="Length of a bar: 1m, 5m, 15m, 30m, 1h, 4h, 1d.")

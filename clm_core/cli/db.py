@@ -3,12 +3,12 @@
 import contextlib
 import sys
 from collections.abc import Iterator
-from typing import Annotated
 
 import typer
 
+from clm_core.cli.output import AsJson
+
 app = typer.Typer(help="The ledger's tables: check them, bring them up to date.", no_args_is_help=True)
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a script instead of sentences.")]
 
 
 @app.command()

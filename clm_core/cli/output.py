@@ -11,10 +11,18 @@ from rich.table import Table
 if TYPE_CHECKING:
     from pydantic import ValidationError
 
-console = Console()
-if not console.is_terminal:
-    console = Console(width=160)  # a file or pipe has no width: nothing should be cut for it
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a script instead of a table.")]
+
+def _console(**options: Any) -> Console:
+    made = Console(**options)
+    if not made.is_terminal:
+        made.width = 160  # a file or pipe has no width: nothing should be cut for it
+    return made
+
+
+console = _console()
+plain = _console(markup=False, highlight=False)
+"""Shows what others wrote as it is, colour codes and all."""
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a script.")]
 
 
 def listing(*columns: str) -> Table:

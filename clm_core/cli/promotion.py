@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from clm_core.cli.output import AsJson
+
 if TYPE_CHECKING:
     from clm_core.domain.actors import Actor
     from clm_core.domain.promotions import Expected, Promotion
@@ -13,7 +15,6 @@ if TYPE_CHECKING:
 app = typer.Typer(rich_markup_mode=None)
 
 NOTHING = "nothing"
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a script instead of sentences.")]
 Named = Annotated[
     str, typer.Argument(metavar="MODEL@VERSION", help="As `clm models` lists them: model id, @, version.")
 ]

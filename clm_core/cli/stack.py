@@ -13,6 +13,8 @@ from rich.box import SIMPLE_HEAVY
 from rich.console import Console
 from rich.table import Table
 
+from clm_core.cli.output import AsJson
+
 if TYPE_CHECKING:
     from clm_core.settings import Settings
     from clm_core.stack import StackState
@@ -23,7 +25,6 @@ console = Console(highlight=False)
 if not console.is_terminal:
     console.width = 160  # a file or pipe has no width: nothing should be cut for it
 
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a script instead of tables.")]
 STARTED_WITHIN_SECONDS = 180.0
 STOPPED_WITHIN_SECONDS = 90.0
 NOT_UP = 3

@@ -5,16 +5,12 @@ from typing import Annotated
 
 import typer
 from rich.box import SIMPLE_HEAVY
-from rich.console import Console
 from rich.table import Table
 
+from clm_core.cli.output import AsJson, plain
 from clm_core.domain.vocabulary import Role
 
 app = typer.Typer(help="Tokens for the REST API: create, list and revoke them.", no_args_is_help=True)
-console = Console(markup=False, highlight=False)
-if not console.is_terminal:
-    console.width = 160  # a file or pipe has no width: nothing should be cut for it
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a script.")]
 
 
 @app.command()
@@ -72,7 +68,7 @@ def list_(as_json: AsJson = False) -> None:
         state = token.refusal(now) or f"until {token.expires_at:%Y-%m-%d %H:%M}"
         created = f"{token.created_at:%Y-%m-%d %H:%M}"
         table.add_row(token.id, token.name, token.role, created, token.created_by, used, state)
-    console.print(table if tokens else "No tokens yet: `clm tokens create NAME --role viewer` makes one.")
+    plain.print(table if tokens else "No tokens yet: `clm tokens create NAME --role viewer` makes one.")
 
 
 @app.command()

@@ -9,7 +9,7 @@ from rich.box import SIMPLE_HEAVY
 from rich.console import Console
 from rich.table import Table
 
-from clm_core.cli.output import print_json, problem
+from clm_core.cli.output import AsJson, plain, print_json, problem
 from clm_core.domain.vocabulary import ModelType, TriggerReason
 
 if TYPE_CHECKING:
@@ -19,11 +19,6 @@ if TYPE_CHECKING:
     from clm_core.triggers.drain import Drained
 
 app = typer.Typer(rich_markup_mode=None)
-# what others wrote is shown as it is
-console = Console(markup=False, highlight=False)
-if not console.is_terminal:
-    console.width = 160  # a file or pipe has no width: nothing should be cut for it
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a script instead of sentences.")]
 
 
 @app.command()
@@ -175,9 +170,9 @@ def _print(answers: "Sequence[Answer]", as_json: bool) -> None:
         print_json(_plain(answers))
         return
     for answer in answers:
-        console.print(_sentence(answer), soft_wrap=True)
+        plain.print(_sentence(answer), soft_wrap=True)
     if not answers:
-        console.print("The message was set aside, see `clm triggers --set-aside`.")
+        plain.print("The message was set aside, see `clm triggers --set-aside`.")
 
 
 def _sentence(answer: "Answer") -> str:
@@ -204,7 +199,7 @@ def _print_listing(answers: "Sequence[Answer]", as_json: bool) -> None:
             answer.reply.value,
             answer.because,
         )
-    console.print(table if answers else "Nothing was asked for yet.")
+    plain.print(table if answers else "Nothing was asked for yet.")
 
 
 def _print_messages(messages: "Sequence[Message]", as_json: bool) -> None:
@@ -212,26 +207,26 @@ def _print_messages(messages: "Sequence[Message]", as_json: bool) -> None:
         print_json([message.model_dump(mode="json", exclude={"body"}) for message in messages])
         return
     for message in messages:
-        console.print(f"{message.source}/{message.message_id}, {message.received_at:%Y-%m-%d %H:%M} UTC")
-        console.print(f"    {message.error}", soft_wrap=True)
+        plain.print(f"{message.source}/{message.message_id}, {message.received_at:%Y-%m-%d %H:%M} UTC")
+        plain.print(f"    {message.error}", soft_wrap=True)
     if not messages:
-        console.print("No message was set aside.")
+        plain.print("No message was set aside.")
 
 
 def _show(drained: "Drained") -> None:
     for answer in drained.answers:
-        console.print(_sentence(answer), soft_wrap=True)
+        plain.print(_sentence(answer), soft_wrap=True)
     started = drained.started
     for job_id, run_id in started.runs.items():
-        console.print(f"Job {job_id} is run {run_id} now.")
+        plain.print(f"Job {job_id} is run {run_id} now.")
     for job_id in started.failed:
-        console.print(f"Job {job_id} failed: its run ended before it began.")
-    console.print(
+        plain.print(f"Job {job_id} failed: its run ended before it began.")
+    plain.print(
         f"{len(drained.answers)} requests answered, {drained.set_aside} messages set aside, "
         f"{len(started.runs)} jobs started, {len(started.waiting)} wait."
     )
     if started.problem:
-        console.print(f"They wait because {started.problem}.", soft_wrap=True)
+        plain.print(f"They wait because {started.problem}.", soft_wrap=True)
 
 
 def _plain(values: "Sequence[BaseModel]") -> list[Any]:

@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
+from clm_core.cli.output import AsJson
+
 if TYPE_CHECKING:
     from clm_core.upkeep import UpkeepReport
 
 app = typer.Typer(rich_markup_mode=None)
 # what others wrote is shown as it is
 console = Console(markup=False, highlight=False, soft_wrap=True)
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a script instead of sentences.")]
 
 
 @app.command()

@@ -20,6 +20,8 @@ class AlertKind(StrEnum):
     """The guard ended one, as it was told to."""
     DELIVERY_FAILING = "delivery_failing"
     """A receiver of events or alerts has not taken any for a while."""
+    DELIVERY_GIVEN_UP = "delivery_given_up"
+    """Something was offered to a receiver for days and not taken: it is not sent by itself any more."""
     MESSAGE_SET_ASIDE = "message_set_aside"
     """A message that came in could not be understood, or asks for what cannot be trained."""
     AUDIT_BROKEN = "audit_broken"

@@ -39,6 +39,9 @@ class Action(StrEnum):
     TUNING_STARTED = "tuning_started"
     """Begun or continued: each command that works on a study has one of these."""
     TUNING_ENDED = "tuning_ended"
+    DELIVERY_SKIPPED = "delivery_skipped"
+    """What a receiver was to be told next was given up by hand."""
+    DEAD_LETTERS_FORGOTTEN = "dead_letters_forgotten"
 
 
 class AuditEntry(BaseModel):

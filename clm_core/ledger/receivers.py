@@ -8,27 +8,39 @@ from typing import Any, Generic, Protocol, TypeVar
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict
-from sqlalchemy import Connection, Engine, Table, func, or_, select, update
+from sqlalchemy import Connection, Engine, Table, delete, func, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 
+from clm_core.domain.actors import Actor
 from clm_core.domain.alerts import RaisedAlert
-from clm_core.ledger.tables import AlertRow, Base, OutboxRow, ReceiverRow, storable
+from clm_core.domain.audit import Action, AuditEntry
+from clm_core.domain.deliveries import DeadLetter, ReceiverState, StreamName
+from clm_core.domain.errors import NotFound
+from clm_core.ledger import audit
+from clm_core.ledger.tables import AlertRow, Base, DeadLetterRow, OutboxRow, ReceiverRow, storable
 
-_OUTBOX, _ALERTS, _RECEIVERS = (
-    Base.metadata.tables[row.__tablename__] for row in (OutboxRow, AlertRow, ReceiverRow)
+_OUTBOX, _ALERTS, _RECEIVERS, _DEAD = (
+    Base.metadata.tables[row.__tablename__] for row in (OutboxRow, AlertRow, ReceiverRow, DeadLetterRow)
 )
 FIRST_HEARS_OF = timedelta(days=1)
 """A new receiver is told what happened this long before it was first seen."""
 FIRST_WAIT = timedelta(seconds=10)
 LONGEST_WAIT = timedelta(minutes=15)
+GIVEN_UP_AFTER = timedelta(days=3)
+"""What happened longer ago, and was not taken in `FEWEST_ATTEMPTS`, becomes a dead letter."""
+FEWEST_ATTEMPTS = 5
+_HEALTHY = {"failures": 0, "failing_since": None, "retry_at": None, "last_error": None}
 
 
-class Numbered(Protocol):
+class Told(Protocol):
     @property
     def seq(self) -> int: ...
 
+    @property
+    def at(self) -> datetime: ...
 
-T = TypeVar("T", bound=Numbered)
+
+T = TypeVar("T", bound=Told)
 
 
 class OutgoingEvent(BaseModel):
@@ -42,29 +54,36 @@ class OutgoingEvent(BaseModel):
     at: datetime
     payload: dict[str, Any]
 
+    @property
+    def subject(self) -> str | None:
+        """The model it is about; None: it is about none."""
+        return self.payload["model_id"] if "model_id" in self.payload else None  # noqa: SIM401
+
 
 @dataclass(frozen=True)
 class Stream(Generic[T]):
     """What is told, in the order of its numbers."""
 
+    name: StreamName
     table: Table
     read: Callable[[Mapping[Any, Any]], T]
+    about: Callable[[T], str]
+    """What one of it is about, in a few words."""
 
 
-EVENTS = Stream(_OUTBOX, lambda row: OutgoingEvent.model_validate(dict(row)))
-ALERTS = Stream(_ALERTS, lambda row: RaisedAlert.model_validate(dict(row)))
-
-
-class ReceiverState(BaseModel):
-    """How a receiver stands."""
-
-    model_config = ConfigDict(frozen=True)
-
-    position: int
-    failures: int
-    failing_since: datetime | None
-    retry_at: datetime | None
-    last_error: str | None
+EVENTS = Stream(
+    StreamName.EVENTS,
+    _OUTBOX,
+    lambda row: OutgoingEvent.model_validate(dict(row)),
+    lambda event: " ".join([event.type, *([event.subject] if event.subject else [])]),
+)
+ALERTS = Stream(
+    StreamName.ALERTS,
+    _ALERTS,
+    lambda row: RaisedAlert.model_validate(dict(row)),
+    lambda alert: f"{alert.kind} {alert.subject}",
+)
+_STREAMS: dict[StreamName, Stream[Any]] = {stream.name: stream for stream in (EVENTS, ALERTS)}
 
 
 @dataclass(frozen=True)
@@ -72,31 +91,55 @@ class Turn(Generic[T]):
     """Ours to tell a receiver its next; dies with our connection."""
 
     name: str
-    next: T | None
-    """None: it has heard everything."""
+    stream: Stream[T]
+    next: T
     failures: int
     failing_since: datetime | None
     connection: Connection
 
-    def took(self, told: T) -> None:
-        healthy = {"failures": 0, "failing_since": None, "retry_at": None, "last_error": None}
-        self._set(position=told.seq, **healthy)
+    def took(self) -> None:
+        self._set(position=self.next.seq, **_HEALTHY)
 
-    def failed(self, error: str, now: datetime) -> None:
-        """Each failure in a row doubles the wait for the next attempt."""
+    def failed(self, error: str, now: datetime) -> bool:
+        """Each failure in a row doubles the wait for the next attempt; True: it was given up instead, and
+        the receiver's next may be told.
+        """
+        attempts = self.failures + 1
+        failing: dict[str, Any] = {
+            "failing_since": self.failing_since or now,
+            "last_error": storable(error),
+        }
+        if now - self.next.at >= GIVEN_UP_AFTER and attempts >= FEWEST_ATTEMPTS:
+            _give_up(self.connection, self.name, self.stream, self.next, attempts, error, now)
+            self._set(position=self.next.seq, failures=0, retry_at=None, **failing)
+            return True
         wait = min(FIRST_WAIT * 2 ** min(self.failures, 20), LONGEST_WAIT)
-        self._set(
-            failures=self.failures + 1,
-            failing_since=self.failing_since or now,
-            retry_at=now + wait,
-            last_error=storable(error),
-        )
+        self._set(failures=attempts, retry_at=now + wait, **failing)
+        return False
 
     def _set(self, **values: Any) -> None:
-        self.connection.execute(update(_RECEIVERS).where(_RECEIVERS.c.name == self.name).values(values))
+        _set(self.connection, self.name, **values)
+
+
+@dataclass(frozen=True)
+class Retry(Generic[T]):
+    """Ours to send a dead letter once more; dies with our connection."""
+
+    letter: DeadLetter
+    told: T
+    connection: Connection
+
+    def took(self) -> None:
+        self.connection.execute(delete(_DEAD).where(*_this(self.letter)))
+
+    def failed(self, error: str, now: datetime) -> None:
+        again = {"attempts": self.letter.attempts + 1, "error": storable(error), "given_up_at": now}
+        self.connection.execute(update(_DEAD).where(*_this(self.letter)).values(retry_asked=False, **again))
 
 
 class ReceiverBook:
+    """Who is told what. Every method is a transaction."""
+
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
@@ -105,31 +148,101 @@ class ReceiverBook:
         """Tell one receiver one thing; what the turn records holds once the block ends.
 
         Yields:
-            None when somebody else is telling it something, or its next attempt is not due yet.
+            None when it has heard everything, somebody else is telling it something, or its next attempt is
+            not due yet.
         """
         self._know(name, stream, now)
         due = or_(_RECEIVERS.c.retry_at.is_(None), _RECEIVERS.c.retry_at <= now)
         mine = select(_RECEIVERS).where(_RECEIVERS.c.name == name, due).with_for_update(skip_locked=True)
         with self._engine.begin() as connection:
             found = connection.execute(mine).one_or_none()
-            if found is None:
+            following = None if found is None else _next(connection, stream, found.position)
+            if found is None or following is None:
+                yield None
+            else:
+                yield Turn(name, stream, following, found.failures, found.failing_since, connection)
+
+    @contextlib.contextmanager
+    def retry(self, name: str, stream: Stream[T]) -> Iterator[Retry[T] | None]:
+        """Send one of a receiver's dead letters again, the oldest that somebody asked for.
+
+        Yields:
+            None when there is none, or somebody else is sending it.
+        """
+        asked = _dead(_DEAD.c.receiver == name, _DEAD.c.retry_asked).limit(1)
+        with self._engine.begin() as connection:
+            row = connection.execute(asked.with_for_update(skip_locked=True)).mappings().one_or_none()
+            if row is None:
                 yield None
                 return
-            after = _after(stream, found.position).limit(1)
-            row = connection.execute(after).mappings().one_or_none()
-            following = None if row is None else stream.read(row)
-            yield Turn(name, following, found.failures, found.failing_since, connection)
+            letter = DeadLetter.model_validate(dict(row))
+            told = _next(connection, stream, letter.seq - 1)
+            assert told is not None  # nothing that happened is ever forgotten
+            yield Retry(letter, told, connection)
 
     def state(self, name: str) -> ReceiverState:
         with self._engine.begin() as connection:
-            found = connection.execute(select(_RECEIVERS).where(_RECEIVERS.c.name == name))
-            return ReceiverState.model_validate(dict(found.mappings().one()))
+            row = connection.execute(select(_RECEIVERS).where(_RECEIVERS.c.name == name)).mappings().one()
+            return _state(connection, row)
 
-    def waiting(self, stream: Stream[T], position: int) -> int:
-        """How much comes after a position."""
-        later = select(func.count()).select_from(_after(stream, position).subquery())
+    def states(self) -> list[ReceiverState]:
+        """Of all receivers there ever were, by name."""
         with self._engine.begin() as connection:
-            return connection.scalar(later) or 0
+            rows = connection.execute(select(_RECEIVERS).order_by(_RECEIVERS.c.name)).mappings().all()
+            return [_state(connection, row) for row in rows]
+
+    def named(self, part: str) -> str:
+        """The receiver whose name holds this.
+
+        Raises:
+            NotFound: none does, or several do.
+        """
+        names = [state.name for state in self.states()]
+        found = [part] if part in names else [name for name in names if part in name]
+        if len(found) != 1:
+            raise NotFound(f"{part!r} names {len(found)} receivers; there are: {', '.join(names) or 'none'}.")
+        return found[0]
+
+    def dead(self, limit: int = 100) -> list[DeadLetter]:
+        """Dead letters, oldest first."""
+        with self._engine.begin() as connection:
+            rows = connection.execute(_dead().limit(limit)).mappings().all()
+            return [DeadLetter.model_validate(dict(row)) for row in rows]
+
+    def ask_retry(self, name: str) -> int:
+        """Have a receiver's dead letters sent once more by the next delivery; how many there are."""
+        with self._engine.begin() as connection:
+            asked = update(_DEAD).where(_DEAD.c.receiver == name).values(retry_asked=True)
+            return connection.execute(asked).rowcount
+
+    def skip(self, name: str, reason: str, actor: Actor, now: datetime) -> DeadLetter:
+        """Give up at once what a receiver was to take next.
+
+        Raises:
+            NotFound: it has heard everything.
+        """
+        locked = select(_RECEIVERS).where(_RECEIVERS.c.name == name).with_for_update()
+        with self._engine.begin() as connection:
+            row = connection.execute(locked).one()
+            stream = _STREAMS[StreamName(row.stream)]
+            following = _next(connection, stream, row.position)
+            if following is None:
+                raise NotFound(f"{name} has heard everything: there is nothing to skip.")
+            said = f"skipped by {actor.name}: {reason}"
+            letter = _give_up(connection, name, stream, following, row.failures, said, now)
+            _set(connection, name, position=following.seq, **_HEALTHY)
+            told = {"seq": letter.seq, "about": letter.about, "reason": reason}
+            _audit(connection, Action.DELIVERY_SKIPPED, name, told, actor, now)
+        return letter
+
+    def forget(self, name: str, actor: Actor, now: datetime) -> int:
+        """Delete a receiver's dead letters; how many there were."""
+        with self._engine.begin() as connection:
+            gone = delete(_DEAD).where(_DEAD.c.receiver == name).returning(_DEAD.c.seq)
+            numbers = sorted(connection.scalars(gone))
+            if numbers:
+                _audit(connection, Action.DEAD_LETTERS_FORGOTTEN, name, {"seq": numbers}, actor, now)
+        return len(numbers)
 
     def following(self, stream: Stream[T], position: int, limit: int) -> list[T]:
         """What comes after a position, oldest first; for those who remember theirs by themselves."""
@@ -146,10 +259,58 @@ class ReceiverBook:
         older = select(func.coalesce(func.max(stream.table.c.seq), 0)).where(
             stream.table.c.at < now - FIRST_HEARS_OF
         )
-        row = {"name": name, "position": older.scalar_subquery(), "failures": 0}
+        row = {"name": name, "stream": stream.name, "position": older.scalar_subquery(), "failures": 0}
         with self._engine.begin() as connection:
             connection.execute(insert(_RECEIVERS).values(row).on_conflict_do_nothing())
 
 
 def _after(stream: Stream[T], position: int) -> Any:
     return select(stream.table).where(stream.table.c.seq > position).order_by(stream.table.c.seq)
+
+
+def _next(connection: Connection, stream: Stream[T], position: int) -> T | None:
+    row = connection.execute(_after(stream, position).limit(1)).mappings().one_or_none()
+    return None if row is None else stream.read(row)
+
+
+def _dead(*which: Any) -> Any:
+    return select(_DEAD).where(*which).order_by(_DEAD.c.given_up_at, _DEAD.c.receiver, _DEAD.c.seq)
+
+
+def _this(letter: DeadLetter) -> tuple[Any, Any]:
+    return _DEAD.c.receiver == letter.receiver, _DEAD.c.seq == letter.seq
+
+
+def _set(connection: Connection, name: str, **values: Any) -> None:
+    connection.execute(update(_RECEIVERS).where(_RECEIVERS.c.name == name).values(values))
+
+
+def _give_up(
+    connection: Connection, name: str, stream: Stream[T], told: T, attempts: int, error: str, now: datetime
+) -> DeadLetter:
+    letter = DeadLetter(
+        receiver=name,
+        seq=told.seq,
+        about=stream.about(told),
+        happened_at=told.at,
+        attempts=attempts,
+        error=storable(error),
+        given_up_at=now,
+        retry_asked=False,
+    )
+    connection.execute(insert(_DEAD).values(letter.model_dump()))
+    return letter
+
+
+def _state(connection: Connection, row: Mapping[Any, Any]) -> ReceiverState:
+    later = _after(_STREAMS[StreamName(row["stream"])], row["position"]).subquery()
+    dead = select(func.count()).select_from(_DEAD).where(_DEAD.c.receiver == row["name"])
+    waiting = connection.scalar(select(func.count()).select_from(later))
+    return ReceiverState.model_validate(dict(row) | {"waiting": waiting, "given_up": connection.scalar(dead)})
+
+
+def _audit(
+    connection: Connection, action: Action, name: str, told: Mapping[str, Any], actor: Actor, now: datetime
+) -> None:
+    entry = AuditEntry(at=now, actor=actor, action=action, subject=name, details=told)
+    audit.append(connection, entry)

@@ -28,6 +28,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
+from clm_core.domain.deliveries import StreamName
 from clm_core.domain.events import EventType
 from clm_core.domain.promotions import PromotionKind, PromotionState
 from clm_core.domain.trials import TrialSource
@@ -456,16 +457,33 @@ class ReceiverRow(Base):
     """How far one receiver of events or alerts has been told; whoever tells it holds the row's lock."""
 
     __tablename__ = "receivers"
+    __table_args__ = (_one_of(StreamName, "stream"),)
 
     name: Mapped[str] = mapped_column(primary_key=True)
+    stream: Mapped[str]
     position: Mapped[int] = mapped_column(BigInteger)
-    """`seq` of the last that it took."""
+    """`seq` of the last that it took, or that was given up."""
     failures: Mapped[int]
     """In a row; 0 after a success."""
     failing_since: Mapped[datetime | None]
     retry_at: Mapped[datetime | None]
     """Not before then; None: at once."""
     last_error: Mapped[str | None]
+
+
+class DeadLetterRow(Base):
+    """A `DeadLetter`; gone once it was taken after all, or somebody wants it no more."""
+
+    __tablename__ = "dead_letters"
+
+    receiver: Mapped[str] = mapped_column(ForeignKey("receivers.name"), primary_key=True)
+    seq: Mapped[int] = mapped_column(BigInteger, primary_key=True)
+    about: Mapped[str]
+    happened_at: Mapped[datetime]
+    attempts: Mapped[int]
+    error: Mapped[str]
+    given_up_at: Mapped[datetime]
+    retry_asked: Mapped[bool]
 
 
 class InboxRow(Base):

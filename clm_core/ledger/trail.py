@@ -81,31 +81,20 @@ def moved(
 def tuning_started(
     connection: Connection, tuning: Tuning, trials: int, continued: bool, by: Actor, now: datetime
 ) -> None:
-    told = tuning.model_dump(include=_TUNED) | {"trials": trials, "continued": continued}
-    _tuning(connection, Action.TUNING_STARTED, tuning, now, told, by)
+    asked = tuning.model_dump(include=_TUNED)
+    told = {"study": tuning.name, **asked, "trials": trials, "continued": continued}
+    _append(connection, Action.TUNING_STARTED, tuning.model_id, now, told, by)
 
 
 def tuning_ended(connection: Connection, tuning: Tuning, result: TuneResult, now: datetime) -> None:
     told = {
+        "study": tuning.name,
         "ended": result.ended,
         **{state.value: result.count(state) for state in TrialState},
         "best": result.best,
         "unseen": result.unseen,
     }
-    _tuning(connection, Action.TUNING_ENDED, tuning, now, told)
-
-
-def _tuning(
-    connection: Connection,
-    action: Action,
-    tuning: Tuning,
-    at: datetime,
-    details: Mapping[str, Any],
-    by: Actor = SYSTEM,
-) -> None:
-    told = {"study": tuning.name, **details}
-    entry = AuditEntry(at=at, actor=by, action=action, subject=tuning.model_id, details=told)
-    audit.append(connection, entry)
+    _append(connection, Action.TUNING_ENDED, tuning.model_id, now, told, SYSTEM)
 
 
 def _job(
@@ -116,8 +105,7 @@ def _job(
     details: Mapping[str, Any],
     by: Actor = SYSTEM,
 ) -> None:
-    told = {"model_id": job.model_id, **details}
-    audit.append(connection, AuditEntry(at=at, actor=by, action=action, subject=str(job.id), details=told))
+    _append(connection, action, str(job.id), at, {"model_id": job.model_id, **details}, by)
 
 
 def _version(
@@ -128,6 +116,11 @@ def _version(
     details: Mapping[str, Any],
     by: Actor = SYSTEM,
 ) -> None:
-    told = {"version": version.version, **details}
-    entry = AuditEntry(at=at, actor=by, action=action, subject=version.model_id, details=told)
+    _append(connection, action, version.model_id, at, {"version": version.version, **details}, by)
+
+
+def _append(
+    connection: Connection, action: Action, subject: str, at: datetime, details: Mapping[str, Any], by: Actor
+) -> None:
+    entry = AuditEntry(at=at, actor=by, action=action, subject=subject, details=details)
     audit.append(connection, entry)

@@ -25,8 +25,12 @@ from standardwebhooks import Webhook
 
 from clm_core import delivery
 from clm_core.delivery import Delivery, deliver
+from clm_core.domain.actors import Actor
 from clm_core.domain.alerts import Alert, AlertKind
+from clm_core.domain.errors import NotFound
+from clm_core.domain.vocabulary import Role
 from clm_core.ledger.alerts import AlertBook
+from clm_core.ledger.audit import entries
 from clm_core.ledger.migrations import upgrade
 from clm_core.ledger.receivers import ReceiverBook
 from clm_core.services import Services
@@ -34,6 +38,7 @@ from clm_core.settings import AlertSettings, EventSettings, Subscriber
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 DAY = timedelta(days=1)
+ADMIN = Actor(name="ada", role=Role.ADMIN)
 
 
 @dataclass
@@ -188,6 +193,92 @@ def test_the_wait_doubles_with_every_failure_up_to_a_quarter_of_an_hour(
     assert waits == [10, 20, 40, 80, 160, 320, 640, 900, 900]
 
 
+def deliver_every(pause: timedelta, services: Services, listener: Listener, end: datetime) -> Delivery:
+    now = services.clock()
+    while now < end:
+        [told] = deliver(replace(telling(services, [listener]), clock=functools.partial(moment, now)))
+        now += pause
+    return told
+
+
+def test_what_is_not_taken_for_three_days_is_a_dead_letter_and_the_next_is_told(
+    clm: Services, engine: Engine, listen: Callable[[], Listener]
+) -> None:
+    listener, now = listen(), clm.clock()
+    listener.status = 400
+    first, second = happen(engine, 1, now)[0], happen(engine, 1, now + 2 * DAY)[0]
+    told = deliver_every(DAY / 4, clm, listener, now + 2.9 * DAY)
+    assert (told.given_up, told.waiting, set(listener.ids)) == (0, 2, {first})
+    told = deliver_every(DAY / 10, after(clm, 2.9 * DAY), listener, now + 3.1 * DAY)
+    assert (told.given_up, told.waiting, set(listener.ids)) == (1, 1, {first, second})
+    [letter] = clm.receivers.dead()
+    assert (letter.about, letter.error) == ("clm.model_promoted a_model_1h", "it answered with status 400")
+    assert letter.attempts == listener.ids.count(first)
+    kinds = {AlertKind.DELIVERY_FAILING, AlertKind.DELIVERY_GIVEN_UP}
+    assert {alert.kind for alert in clm.alerts.lasting()} == kinds
+
+
+def test_old_news_is_tried_a_few_times_before_it_is_given_up(
+    clm: Services, engine: Engine, listen: Callable[[], Listener]
+) -> None:
+    listener, now = listen(), clm.clock()
+    happen(engine, 1, now)
+    deliver(telling(clm, [listener]))
+    [old] = happen(engine, 1, now)
+    listener.status = 500
+    deliver_every(timedelta(minutes=15), after(clm, 10 * DAY), listener, now + 10.1 * DAY)
+    assert (listener.ids.count(old), len(clm.receivers.dead())) == (5, 1)
+
+
+def test_a_dead_letter_that_somebody_asks_for_is_sent_once_more(
+    clm: Services, engine: Engine, listen: Callable[[], Listener]
+) -> None:
+    listener = listen()
+    listener.status = 500
+    ids = happen(engine, 2, clm.clock())
+    one = telling(clm, [listener])
+    [name] = [told.name for told in deliver(one)]
+    for _ in ids:
+        clm.receivers.skip(name, "it cannot be read", ADMIN, clm.clock())
+    assert [told.given_up for told in deliver(one)] == [2]
+    assert clm.receivers.ask_retry(clm.receivers.named("127.0.0.1")) == 2
+    deliver(one)
+    assert [letter.retry_asked for letter in clm.receivers.dead()] == [True, False]
+    clm.receivers.ask_retry(name)
+    listener.status = 200
+    [told] = deliver(one)
+    assert (told.sent, told.given_up, sorted(listener.ids[-2:])) == (2, 0, sorted(ids))
+    assert clm.alerts.lasting(AlertKind.DELIVERY_GIVEN_UP) == []
+
+
+def test_who_skips_and_who_forgets_is_in_the_audit(
+    clm: Services, engine: Engine, listen: Callable[[], Listener]
+) -> None:
+    listener = listen()
+    listener.status = 500
+    happen(engine, 1, clm.clock())
+    [told] = deliver(telling(clm, [listener]))
+    letter = clm.receivers.skip(told.name, "nobody needs it", ADMIN, clm.clock())
+    with pytest.raises(NotFound, match="nothing to skip"):
+        clm.receivers.skip(told.name, "nor this", ADMIN, clm.clock())
+    assert clm.receivers.forget(told.name, ADMIN, clm.clock()) == 1
+    assert clm.receivers.forget(told.name, ADMIN, clm.clock()) == 0
+    skipped, forgotten = entries(engine, told.name)[::-1]
+    assert (skipped.action, skipped.actor) == ("delivery_skipped", "ada")
+    assert skipped.details == {"seq": letter.seq, "about": letter.about, "reason": "nobody needs it"}
+    assert (forgotten.action, forgotten.details) == ("dead_letters_forgotten", {"seq": [letter.seq]})
+
+
+def test_a_receiver_is_named_by_what_only_it_has(
+    clm: Services, engine: Engine, listen: Callable[[], Listener]
+) -> None:
+    both = telling(clm, [listen(), listen()])
+    names = [told.name for told in deliver(both)]
+    assert clm.receivers.named(names[1].split()[-1]) == names[1]
+    with pytest.raises(NotFound, match="names 2 receivers"):
+        clm.receivers.named("subscriber")
+
+
 def test_a_redirect_is_a_failure_and_is_not_followed(
     clm: Services, engine: Engine, listen: Callable[[], Listener]
 ) -> None:
@@ -273,6 +364,7 @@ from types import SimpleNamespace
 from sqlalchemy import create_engine
 from clm_core.delivery import deliver
 from clm_core.ledger.alerts import AlertBook
+from clm_core.ledger.audit import entries
 from clm_core.ledger.receivers import ReceiverBook
 from clm_core.settings import load_settings
 
@@ -336,7 +428,7 @@ def test_an_alert_that_cannot_be_sent_waits_and_says_why(url: str, error: str, c
     assert (told.sent, told.waiting) == (0, 1)
     assert told.last_error is not None
     assert error in told.last_error
-    assert "token" not in told.receiver
+    assert "token" not in told.name
 
 
 def test_prefect_hears_of_an_event_by_our_id_about_the_model(
@@ -345,7 +437,7 @@ def test_prefect_hears_of_an_event_by_our_id_about_the_model(
     monkeypatch.setenv("PREFECT_API_URL", prefect_url)
     [event] = happen(engine, 1, clm.clock(), model_id=(model_id := f"m{uuid.uuid4().hex}"))
     [told] = deliver(clm)
-    assert (told.receiver, told.sent, told.last_error) == ("prefect", 1, None)
+    assert (told.name, told.sent, told.last_error) == ("prefect", 1, None)
     wanted = {"filter": {"id": {"id": [event]}}}
     for _ in range(50):
         found = httpx.post(f"{prefect_url}/events/filter", json=wanted).json()["events"]

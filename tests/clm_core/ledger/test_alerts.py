@@ -54,7 +54,7 @@ def test_an_alert_about_what_never_was_is_not_recorded(engine: Engine, book: Ale
 def record_and_fail(engine: Engine) -> None:
     with engine.begin() as connection:
         record(connection, alert())
-        connection.execute(text("INSERT INTO receivers VALUES (NULL, 0, 0)"))
+        connection.execute(text("INSERT INTO receivers (position, failures) VALUES (0, 0)"))
 
 
 def test_what_no_database_can_store_is_told_all_the_same(book: AlertBook) -> None:

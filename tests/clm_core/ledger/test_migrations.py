@@ -44,6 +44,7 @@ def test_up_down_and_up_again_leave_the_newest_tables(empty_database: Callable[[
             "api_tokens",
             "audit_log",
             "begun_trials",
+            "dead_letters",
             "evaluations",
             "inbox",
             "job_leases",
