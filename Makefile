@@ -19,7 +19,7 @@ demo: $(VENV)/.base   ## retrain, backtest and judge two models on real bars
 	@$(BIN)/clm demo
 
 test: $(VENV)/.dev    ## the whole test suite
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 chaos: $(VENV)/.dev   ## kill retrains, promotions and servers again and again; an hour or so
 	CHAOS_REPETITIONS=20 $(BIN)/python -m pytest -n 2 --dist loadfile --hypothesis-profile=search \

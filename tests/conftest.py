@@ -19,6 +19,11 @@ hypothesis.register_profile("search", deadline=None, max_examples=1000)
 hypothesis.load_profile("suite")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What takes minutes is begun first: at the end it would keep one processor waiting for the other."""
+    items.sort(key=lambda item: item.path.parent.name not in {"deployments", "cli"})
+
+
 @pytest.fixture(scope="session")
 def home() -> Iterator[Path]:
     folder = Path(tempfile.mkdtemp(prefix="clm-tests-"))
