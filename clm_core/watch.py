@@ -90,27 +90,46 @@ def run(services: Services) -> WatchReport:
 
 
 def rows(report: WatchReport) -> list[dict[str, str]]:
-    """A row a model, for people."""
+    """A row a model, for people; its version's label says when it was trained."""
     return [
         {
             "model": each.model_id,
             "version": each.version,
-            "trained (UTC)": f"{each.trained_at:%Y-%m-%d %H:%M}",
             "age": f"{each.age_days:.1f} d",
-            "newest bar": f"{each.newest_bar:%Y-%m-%d %H:%M}",
             "new bars": f"{each.new_bars:,}",
             "trades": str(each.performance.trades),
             "Sharpe since": _shown(each.performance.sharpe_ratio, ".2f"),
             "drawdown": _shown(each.performance.max_drawdown, ".1%"),
-            "finding": f"{each.finding}: {each.because}",
-            "asked, and answered": "; ".join(map(_exchange, each.asked)) or "nothing",
+            "finding": each.finding.replace("_", " "),
+            "newest bar (UTC)": f"{each.newest_bar:%Y-%m-%d %H:%M}",
         }
         for each in report.models
     ]
 
 
-def _exchange(answer: Answer) -> str:
-    return f"{answer.request.training.trigger_reason}: {answer.sentence}"
+def said(report: WatchReport) -> list[str]:
+    """What was found of each model and what was asked for and answered, then what could not be looked at."""
+    return [*(f"{each.model_id}: {'. '.join(_sentences(each))}." for each in report.models), *report.problems]
+
+
+def summary_page(report: WatchReport) -> str:
+    """Markdown for a run's page: Prefect's own tables cut off what is long."""
+    table = rows(report)
+    lines = [" | ".join(row.values()) for row in table]
+    head = [" | ".join(table[0]), " | ".join("---" for _ in table[0])] if table else []
+    return "\n".join(
+        [
+            *(f"| {line} |" for line in (*head, *lines)),
+            "",
+            *(f"- {sentence}" for sentence in said(report)),
+        ]
+    )
+
+
+def _sentences(watched: Watched) -> Iterator[str]:
+    yield watched.because
+    for answer in watched.asked:
+        yield f"{answer.request.training.trigger_reason} was {answer.sentence}"
 
 
 def _shown(value: float | None, style: str) -> str:

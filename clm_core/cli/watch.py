@@ -42,18 +42,13 @@ def _run() -> "WatchReport":
 
 
 def _show(report: "WatchReport") -> None:
-    from clm_core.watch import rows
+    from clm_core.watch import rows, said
 
-    table = listing()
-    for row in rows(report):
-        if not table.columns:
-            for name in row:
-                table.add_column(
-                    name, no_wrap=name not in {"finding", "asked, and answered"}, overflow="fold"
-                )
-        table.add_row(*row.values())
-    if report.models:
-        console.print(table)
-    for problem in report.problems:
-        console.print(problem, markup=False, highlight=False, soft_wrap=True)
-    console.print(report.headline, markup=False, highlight=False, soft_wrap=True)
+    table = rows(report)
+    listed = listing(*(table[0] if table else ()))
+    for row in table:
+        listed.add_row(*row.values())
+    if table:
+        console.print(listed)
+    for sentence in (*said(report), report.headline):
+        console.print(sentence, markup=False, highlight=False, soft_wrap=True)

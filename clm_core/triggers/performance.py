@@ -25,7 +25,7 @@ class WatchRules(BaseModel):
     """Of the bars that are new to a version, the newest so many days are looked at."""
     min_bars: int = Field(default=240, ge=FEWEST_BARS)
     """With fewer new bars it is too early to say."""
-    min_trades: int = Field(default=20, ge=1)
+    min_trades: int = Field(default=10, ge=1)
     """With fewer closed trades on them it is too early to say."""
     confidence: float = Field(default=0.9, ge=0.5, lt=1)
     """How probable it must be that the true Sharpe ratio is below `triggers.max_sharpe_ratio`, 0.5 up to, not
@@ -62,7 +62,7 @@ def judge(seen: Performance, rules: WatchRules, limit: float) -> tuple[Finding, 
     """What that is worth, and why in words; what could not be measured is neither bad nor good."""
     if not (seen.bars >= rules.min_bars and seen.trades >= rules.min_trades):
         return Finding.TOO_EARLY, (
-            f"too early to say: {seen.bars} new bars and {seen.trades} closed trades, "
+            f"{seen.bars:,} new bars and {seen.trades} closed trades say too little, "
             f"{rules.min_bars} and {rules.min_trades} are needed"
         )
     if seen.sharpe_ratio is None or seen.confidence is None:

@@ -14,7 +14,7 @@ from clm_core.triggers.performance import Finding, Performance, WatchRules, due,
 RULES, LIMIT = WatchRules(), 0.5
 BAD: dict[str, Any] = {
     "bars": 240,
-    "trades": 20,
+    "trades": 10,
     "sharpe_ratio": -3.0,
     "max_drawdown": -0.2,
     "confidence": 0.95,
@@ -31,7 +31,7 @@ BAD: dict[str, Any] = {
         ({"sharpe_ratio": 0.5}, Finding.HOLDS),
         ({"sharpe_ratio": 4.0, "confidence": 0.01}, Finding.HOLDS),
         ({"bars": 239}, Finding.TOO_EARLY),
-        ({"trades": 19}, Finding.TOO_EARLY),
+        ({"trades": 9}, Finding.TOO_EARLY),
         ({"bars": 0, "trades": 0, "sharpe_ratio": None, "confidence": None}, Finding.TOO_EARLY),
         ({"sharpe_ratio": None}, Finding.UNMEASURABLE),
         ({"confidence": None}, Finding.UNMEASURABLE),
