@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 COMPLETE, PRUNED, MUTED = "#2f6fed", "#9a6700", "#8a94a6"
 LISTED = 200
 """Trials the page lists, the best."""
+FEWEST_FOR_IMPORTANCE = 10
+"""Trials, completed, below which nothing can be said of which parameters matter."""
+NUMBERED = 12
+"""Trials, at most, each of which has its number on the axis."""
 WHY = {
     Ended.ALL_TRIALS: "All trials have ended.",
     Ended.TIME_LIMIT: "The time was over.",
@@ -32,7 +36,7 @@ def write_report(services: Services, tuning: Tuning, result: TuneResult) -> Tune
     folder.mkdir(parents=True, exist_ok=True)
     page = folder / f"{tuning.name}.html"
     with open_study(services.database, tuning) as study:
-        figures = _figures(study.optuna) if is_tuned(result.trials) else {}
+        figures = _figures(study.optuna, result) if is_tuned(result.trials) else {}
     page.write_text(_render(tuning, result, figures), encoding="utf-8")
     return result.model_copy(update={"report": page})
 
@@ -82,6 +86,8 @@ def warning(result: TuneResult) -> str | None:
         return None
     if not best.trades or not (best.sharpe_ratio or 0.0) > 0:
         return "Nothing was found that earns more than staying out of the market."
+    if best.number == 0:
+        return "Nothing that was tried did better than the defaults."
     if unseen is not None and (unseen.best is None or (unseen.defaults or 0.0) >= unseen.best):
         return "On the unseen bars the best did no better than the defaults: what it gained may be luck."
     return None
@@ -150,7 +156,7 @@ def _records(result: TuneResult) -> tuple[list[int], list[float]]:
     return [*numbers, result.trials[-1].number], [*values, values[-1]]
 
 
-def _figures(study: "optuna.Study") -> dict[str, Any]:
+def _figures(study: "optuna.Study", result: TuneResult) -> dict[str, Any]:
     from optuna import visualization
 
     drawn = {
@@ -158,10 +164,13 @@ def _figures(study: "optuna.Study") -> dict[str, Any]:
         "parallel": visualization.plot_parallel_coordinate(study, target_name="Sharpe ratio"),
         "slice": visualization.plot_slice(study, target_name="Sharpe ratio"),
     }
-    # of one trial, or of trials that all did the same, nothing can be told apart
-    with contextlib.suppress(ValueError, RuntimeError):
-        drawn["importances"] = visualization.plot_param_importances(study, target_name="Sharpe ratio")
-        drawn["importances"].update_yaxes(title=None)
+    if len(result.trials) <= NUMBERED:
+        drawn["history"].update_xaxes(dtick=1)
+    if result.count(TrialState.COMPLETE) >= FEWEST_FOR_IMPORTANCE:
+        # of trials that all did the same nothing can be told apart
+        with contextlib.suppress(ValueError, RuntimeError):
+            drawn["importances"] = visualization.plot_param_importances(study, target_name="Sharpe ratio")
+            drawn["importances"].update_yaxes(title=None)
     return {name: _plain(figure) for name, figure in drawn.items()}
 
 

@@ -42,23 +42,26 @@ def test_the_flow_answers_with_the_best_parameters_and_a_page_that_needs_no_netw
     for place in ("history", "parallel", "slice"):
         assert f'<div id="{place}"' in page
     assert f"--params-from {result.study}" in page
+    # three trials cannot tell
+    assert "Which parameters matter" not in page
 
 
 @pytest.mark.parametrize(
-    ("sharpe", "unseen", "told"),
+    ("number", "sharpe", "unseen", "told"),
     [
-        (-0.1, 1.0, "Nothing was found"),
-        (1.0, 0.4, "what it gained may be luck"),
-        (1.0, None, "what it gained may be luck"),
-        (1.0, 0.6, None),
+        (2, -0.1, 1.0, "Nothing was found"),
+        (2, 1.0, 0.4, "what it gained may be luck"),
+        (2, 1.0, None, "what it gained may be luck"),
+        (2, 1.0, 0.6, None),
+        (0, 1.0, 0.5, "Nothing that was tried did better than the defaults"),
     ],
-    ids=["it loses", "no better than the defaults", "not measured", "better"],
+    ids=["it loses", "no better than the defaults", "not measured", "better", "the defaults"],
 )
 def test_whoever_sees_the_best_is_told_what_it_is_worth(
-    sharpe: float, unseen: float | None, told: str | None, result: TuneResult
+    number: int, sharpe: float, unseen: float | None, told: str | None, result: TuneResult
 ) -> None:
     assert result.best is not None
-    best = result.best.model_copy(update={"sharpe_ratio": sharpe, "trades": 9})
+    best = result.best.model_copy(update={"number": number, "sharpe_ratio": sharpe, "trades": 9})
     looked = Unseen(bars=10, best=unseen, defaults=0.5)
     advice = warning(result.model_copy(update={"best": best, "unseen": looked}))
     assert (advice is None) == (told is None)
