@@ -42,6 +42,9 @@ class Tuning(BaseModel):
     space: dict[str, Tuned]
     """Those that are."""
     seed: int
+    """Of the search, and the first of each trial's."""
+    seeds: int = 1
+    """How often a set of parameters is tried, with `seed` and the next ones."""
     plan: WalkForwardPlan
     costs: Costs
     execution: Execution
@@ -71,7 +74,6 @@ class Work:
 
     kind: Kind
     costs: Costs
-    seed: int
     bars: Bars
 
 
@@ -80,6 +82,7 @@ class Fold:
     """A set of parameters to fit and to test on some rows of the bars."""
 
     params: Mapping[str, Any]
+    seed: int
     train: slice
     test: slice
     before: tuple[slice, ...] = ()
@@ -99,9 +102,9 @@ class Course:
         row: int = self.folds[0][1].start
         return row
 
-    def fold(self, number: int, params: Mapping[str, Any]) -> Fold:
+    def fold(self, number: int, params: Mapping[str, Any], seed: int) -> Fold:
         train, test = self.folds[number]
-        return Fold(params, train, test, tuple(train for train, _ in self.folds[:number]))
+        return Fold(params, seed, train, test, tuple(train for train, _ in self.folds[:number]))
 
 
 def run_fold(work: Work, fold: Fold) -> Floats:
@@ -112,11 +115,11 @@ def run_fold(work: Work, fold: Fold) -> Floats:
     """
     recipe = catalog.recipe(work.kind.model_type, fold.params, work.costs, work.kind.plugin)
     if isinstance(recipe, WarmStarting) and recipe.warm_start and fold.before:
-        model = recipe.fit(work.bars[fold.before[0]], work.seed)
+        model = recipe.fit(work.bars[fold.before[0]], fold.seed)
         for train in (*fold.before[1:], fold.train):
-            model = recipe.fit_after(model, work.bars[train], work.seed)
+            model = recipe.fit_after(model, work.bars[train], fold.seed)
     else:
-        model = recipe.fit(work.bars[fold.train], work.seed)
+        model = recipe.fit(work.bars[fold.train], fold.seed)
     return model.positions(work.bars[: fold.test.stop])[fold.test]
 
 

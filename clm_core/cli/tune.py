@@ -37,7 +37,13 @@ def tune(
         list[str] | None,
         typer.Option(metavar="NAME=VALUE", help="Training parameter that is not searched; may be repeated."),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the search and of each trial.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the search, and first of each trial.")] = 0,
+    seeds: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Seeds each set of parameters is tried with.", show_default="as a retrain of its kind"
+        ),
+    ] = None,
     study: Annotated[
         str | None, typer.Option(help="Its name; one that exists is continued, if asked the same.")
     ] = None,
@@ -78,6 +84,7 @@ def tune(
         "holdout": holdout,
         "training_params": parsed_params(param or []),
         "seed": seed,
+        "seeds": seeds,
         "study": study,
     }
     result = _tune(resume, asked, running)

@@ -62,6 +62,14 @@ class TuneRequest(BaseModel):
         description='Training parameters that are not searched, as JSON: {"horizon": 24}.',
     )
     seed: int = Field(default=0, ge=0, description="Seed of the search and of everything random in a trial.")
+    seeds: int | None = Field(
+        default=None,
+        ge=1,
+        le=20,
+        title="Seeds a trial",
+        description="How often each set of parameters is tried, each time with another seed. Empty: as often "
+        "as a retrain of this kind is walked forward.",
+    )
     study: str | None = Field(
         default=None,
         pattern=r"^[\w.-]{1,100}$",
@@ -126,14 +134,18 @@ class Tried(BaseModel):
     params: dict[str, Any]
     """Those fixed and those tried; all others have their defaults."""
     sharpe_ratio: float | None
-    """Annualised, after costs; over the folds it had when it was pruned; None: none was measured."""
+    """Annualised, after costs, the mean of all seeds; over the folds it had when it was pruned; None: it was
+    not measured."""
     trades: int | None
+    """The mean of all seeds."""
+    seed_sharpes: tuple[float, ...] = ()
+    """Sharpe ratio with each seed; empty where nothing was measured, or an earlier release did."""
     cause: str | None = None
     """Why it failed."""
 
 
 class Unseen(BaseModel):
-    """Annualised Sharpe ratios on the bars that the search has not seen."""
+    """Annualised Sharpe ratios on the bars that the search has not seen, each the mean of all seeds."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

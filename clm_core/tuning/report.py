@@ -234,6 +234,7 @@ def _row(tried: Tried) -> dict[str, Any]:
         "number": tried.number,
         "state": tried.state.value if tried.cause is None else f"{tried.state.value}: {tried.cause}",
         "sharpe": "" if tried.sharpe_ratio is None else f"{tried.sharpe_ratio:.2f}",
+        "by_seed": ", ".join(f"{each:.2f}" for each in tried.seed_sharpes),
         "trades": "" if tried.trades is None else f"{tried.trades:,}",
         "params": {name: written(value) for name, value in tried.params.items()},
     }
@@ -256,6 +257,6 @@ def _facts(tuning: Tuning) -> dict[str, str]:
         "costs": f"{costs.fee_bps:g} bps fee and {costs.slippage_bps:g} bps slippage on each side",
         "fixed parameters": ", ".join(f"{name} {written(value)}" for name, value in tuning.fixed.items())
         or "none",
-        "seed": str(tuning.seed),
+        "seeds": ", ".join(str(tuning.seed + number) for number in range(tuning.seeds)),
         "begun": f"{tuning.created_at:%Y-%m-%d %H:%M} UTC, by {tuning.requested_by}",
     }

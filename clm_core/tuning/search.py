@@ -7,7 +7,6 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, wait
-from dataclasses import dataclass, field
 from datetime import timedelta
 from importlib.util import find_spec
 from typing import Any
@@ -15,31 +14,19 @@ from uuid import UUID
 
 import numpy as np
 
-from clm_core.backtest.metrics import sharpe_ratio
-from clm_core.backtest.results import Backtest
-from clm_core.backtest.search import (
-    Course,
-    Tuning,
-    Work,
-    held_out,
-    results,
-    seen_course,
-    unseen_course,
-)
+from clm_core.backtest.search import Course, Tuning, Work, held_out, seen_course, unseen_course
 from clm_core.domain.actors import Actor
 from clm_core.domain.costs import Costs
 from clm_core.domain.errors import InvalidTrainingParams, MissingExtra
-from clm_core.domain.trials import Trial, TrialSource
 from clm_core.domain.tuning import Ended, Engine, TuneRequest, TuneResult, Unseen
 from clm_core.domain.vocabulary import Role
 from clm_core.market.bars import Bars, Floats
 from clm_core.models import catalog
 from clm_core.models.params import Tuned
-from clm_core.promotion.evidence import TrackRecord, track_record
-from clm_core.promotion.trials import DAY, TrialRecord, trial_record
 from clm_core.services import Services
 from clm_core.tuning.study import HEARTBEAT_SECONDS, Attempt, Study, best, is_tuned, open_study
-from clm_core.tuning.workers import Failure, Workers, open_workers
+from clm_core.tuning.walks import Counting, Walk
+from clm_core.tuning.workers import Failure, Workers, open_workers, told
 
 MOST_TRIES = 3
 """Workers that may die over one fold; then it is taken to be its own fault."""
@@ -97,6 +84,7 @@ def open_tuning(services: Services, request: TuneRequest) -> Tuning:
         fixed=fixed,
         space=space,
         seed=request.seed,
+        seeds=request.seeds or catalog.implementation(*request.kind).seeds,
         plan=settings.walk_forward,
         costs=settings.costs,
         execution=settings.execution,
@@ -126,6 +114,7 @@ def continued(services: Services, name: str, **changes: Any) -> TuneRequest:
         "holdout": tuning.holdout,
         "training_params": tuning.fixed,
         "seed": tuning.seed,
+        "seeds": tuning.seeds,
         "study": name,
         "trials": tuning.trials,
     }
@@ -145,7 +134,7 @@ def search(services: Services, tuning: Tuning, request: TuneRequest) -> TuneResu
         NothingTuned: all trials have ended, and none was completed.
     """
     bars = bars_of(services, tuning)
-    with open_workers(request, Work(tuning.kind, tuning.costs, tuning.seed, bars)) as workers:
+    with open_workers(request, Work(tuning.kind, tuning.costs, bars)) as workers:
         return search_with(workers, services, tuning, request, bars)
 
 
@@ -191,19 +180,6 @@ def _result(study: Study, ended: Ended, unseen: Unseen | None) -> TuneResult:
     )
 
 
-@dataclass
-class _Walk:
-    """A set of parameters on its way through a course."""
-
-    params: Mapping[str, Any]
-    attempt: Attempt | None = None
-    """None: it is not a trial of the study, but a look at the bars held out."""
-    positions: list[Floats] = field(default_factory=list)
-    """Of each fold so far."""
-    tries: int = 1
-    """Of the present fold."""
-
-
 class _Search:
     """What one command has under way."""
 
@@ -219,9 +195,10 @@ class _Search:
         self._services, self._study, self._workers, self._bars = services, study, workers, bars
         self._wanted, self._interrupted = request.trials, interrupted
         self._course = seen_course(len(bars), study.tuning)
+        self._counting = Counting(services, study.tuning, bars)
         limit = request.timeout_minutes
         self._deadline = None if limit is None else services.clock() + timedelta(minutes=limit)
-        self._under_way: dict[Future[Floats], _Walk] = {}
+        self._under_way: dict[Future[Floats], Walk] = {}
         self._beat_at = 0.0
 
     def run(self) -> Ended:
@@ -236,7 +213,7 @@ class _Search:
         return ended
 
     def look_at_unseen(self) -> Unseen | None:
-        """Try the best parameters and the defaults on the bars held out, once, each counted as a trial."""
+        """Try the best parameters and the defaults on the bars held out, once, each counted as trials."""
         trials, held = self._study.trials(), held_out(len(self._bars), self._study.tuning)
         if not held or not is_tuned(trials):
             return None
@@ -263,10 +240,24 @@ class _Search:
         while len(self._under_way) < self._workers.count:
             if (attempt := self._study.next(self._wanted)) is None:
                 return
-            self._count_from_now_on(self._study.id_of(attempt.number), self._course)
-            self._submit(_Walk(attempt.params, attempt), self._course)
+            if (problem := self._contradiction(attempt.params)) is not None:
+                # nothing is looked at, so there is nothing to count
+                self._study.fail(attempt, problem)
+                continue
+            walk = self._walk(self._study.ids_of(attempt.number), attempt.params, self._course, attempt)
+            self._counting.begin(walk)
+            self._submit(walk)
 
-    def _outcomes(self) -> Iterator[tuple[_Walk, Floats | Failure]]:
+    def _contradiction(self, params: Mapping[str, Any]) -> str | None:
+        """Why parameters that are each in their range cannot go together; None: they can."""
+        tuning = self._study.tuning
+        try:
+            catalog.recipe(tuning.model_type, params, tuning.costs, tuning.plugin)
+        except InvalidTrainingParams as error:
+            return told(error)
+        return None
+
+    def _outcomes(self) -> Iterator[tuple[Walk, Floats | Failure]]:
         """What is done; waits for it a moment, and gives signs of life."""
         if time.monotonic() - self._beat_at > HEARTBEAT_SECONDS:
             self._beat_at = time.monotonic()
@@ -278,7 +269,7 @@ class _Search:
         for future in done:
             yield self._under_way.pop(future), self._workers.result(future)
 
-    def _advance(self, walk: _Walk, outcome: Floats | Failure) -> None:
+    def _advance(self, walk: Walk, outcome: Floats | Failure) -> None:
         attempt = walk.attempt
         assert attempt is not None
         if not self._study.is_ours(attempt):
@@ -286,104 +277,68 @@ class _Search:
         if isinstance(outcome, Failure):
             if outcome.lost and walk.tries < MOST_TRIES:
                 walk.tries += 1
-                self._submit(walk, self._course)
+                self._submit(walk)
             else:
-                self._count(self._study.id_of(attempt.number), walk, self._course)
+                self._counting.count(walk)
                 self._study.fail(attempt, outcome.cause)
             return
-        walk.positions.append(outcome)
-        walk.tries = 1
-        self._judge(walk, attempt)
+        walk.add(outcome)
+        if walk.has_even:
+            self._judge(walk, attempt)
+        else:
+            self._submit(walk)
 
-    def _judge(self, walk: _Walk, attempt: Attempt) -> None:
+    def _judge(self, walk: Walk, attempt: Attempt) -> None:
         """Go on, give up, or be done."""
-        result = self._tested(walk, self._course)
-        ratio = sharpe_ratio(result.returns, self._bars.periods_per_year)
-        done = len(walk.positions) == len(self._course.folds)
-        hopeless = not done and self._study.is_hopeless(attempt, len(walk.positions), ratio)
-        if not done and not hopeless:
-            self._submit(walk, self._course)
+        tested = self._counting.tested(walk)
+        ratios = self._counting.sharpe_ratios(tested)
+        ratio = float(np.mean(ratios))
+        hopeless = not walk.is_done and self._study.is_hopeless(attempt, walk.folds, ratio)
+        if not walk.is_done and not hopeless:
+            self._submit(walk)
             return
-        self._count(self._study.id_of(attempt.number), walk, self._course)
+        self._counting.count(walk)
+        if math.isfinite(ratio):
+            self._study.note(attempt, ratios, round(np.mean([len(each.trades) for each in tested])))
         if not math.isfinite(ratio):
             self._study.fail(attempt, "its returns could not be measured")
         elif hopeless:
-            self._study.prune(attempt, len(result.trades))
+            self._study.prune(attempt)
         else:
-            self._study.complete(attempt, ratio, len(result.trades))
+            self._study.complete(attempt, ratio)
         self._announce()
 
     def _look(self, number: int, params: Mapping[str, Any]) -> float | None:
         """Annualised Sharpe ratio on the bars held out; None where it could not be measured."""
         course = unseen_course(len(self._bars), self._study.tuning)
-        trial_id, walk = self._study.id_of_unseen(number), _Walk(params)
-        self._count_from_now_on(trial_id, course)
-        while len(walk.positions) < len(course.folds) and walk.tries <= MOST_TRIES:
-            self._submit(walk, course)
+        walk = self._walk(self._study.ids_of_unseen(number), params, course)
+        self._counting.begin(walk)
+        while not walk.is_done and walk.tries <= MOST_TRIES:
+            self._submit(walk)
             [outcome] = [outcome for _, outcome in self._awaited()]
             if isinstance(outcome, Failure):
                 walk.tries = walk.tries + 1 if outcome.lost else MOST_TRIES + 1
             else:
-                walk.positions.append(outcome)
-        self._count(trial_id, walk, course)
-        if len(walk.positions) < len(course.folds):
+                walk.add(outcome)
+        self._counting.count(walk)
+        if not walk.is_done:
             return None
-        ratio = sharpe_ratio(self._tested(walk, course).returns, self._bars.periods_per_year)
+        ratio = float(np.mean(self._counting.sharpe_ratios(self._counting.tested(walk))))
         return ratio if math.isfinite(ratio) else None
 
-    def _awaited(self) -> list[tuple[_Walk, Floats | Failure]]:
+    def _awaited(self) -> list[tuple[Walk, Floats | Failure]]:
         while not (found := list(self._outcomes())):
             if self._interrupted.is_set():
                 raise KeyboardInterrupt
         return found
 
-    def _submit(self, walk: _Walk, course: Course) -> None:
-        fold = course.fold(len(walk.positions), walk.params)
-        self._under_way[self._workers.submit(fold)] = walk
+    def _walk(
+        self, ids: tuple[UUID, ...], params: Mapping[str, Any], course: Course, attempt: Attempt | None = None
+    ) -> Walk:
+        return Walk(params, course, self._study.tuning.seed, ids, attempt)
 
-    def _tested(self, walk: _Walk, course: Course) -> Backtest:
-        return results(self._bars, course.first, walk.positions, self._study.tuning)
-
-    def _count_from_now_on(self, trial_id: UUID, course: Course) -> None:
-        tuning = self._study.tuning
-        self._services.ledger.trials.begin(
-            trial_id, tuning.symbol, tuning.timeframe, self._first_day(course), self._services.clock()
-        )
-
-    def _count(self, trial_id: UUID, walk: _Walk, course: Course) -> None:
-        """With what was seen of it, before anything is learnt from that."""
-        tuning = self._study.tuning
-        if walk.positions:
-            returns = self._tested(walk, course).returns
-            seen = self._bars[course.first : course.first + len(returns)]
-            record = track_record(returns)
-            kept = trial_record(seen.time, returns, record)
-        else:
-            seen = self._bars[course.first : course.first + 1]
-            record = TrackRecord(math.nan, math.nan, math.nan, 0, math.nan)
-            kept = TrialRecord(math.nan, math.nan, self._first_day(course), np.empty(0))
-        trial = Trial(
-            id=trial_id,
-            source=TrialSource.TUNING,
-            model_id=tuning.model_id,
-            symbol=tuning.symbol,
-            timeframe=tuning.timeframe,
-            job_id=None,
-            params=dict(walk.params),
-            seed=tuning.seed,
-            sharpe=record.sharpe,
-            skewness=record.skewness,
-            kurtosis=record.kurtosis,
-            bars=record.bars,
-            effective_bars=record.effective_bars,
-            period_start=seen.start.to_pydatetime(),
-            period_end=seen.end.to_pydatetime(),
-            at=self._services.clock(),
-        )
-        self._services.ledger.trials.count(trial, kept)
-
-    def _first_day(self, course: Course) -> int:
-        return int(self._bars.time[course.first] // DAY)
+    def _submit(self, walk: Walk) -> None:
+        self._under_way[self._workers.submit(walk.next())] = walk
 
     def _announce(self) -> None:
         trials = self._study.trials()

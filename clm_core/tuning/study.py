@@ -34,7 +34,7 @@ STARTUP_TRIALS = 10
 FOLDS_BEFORE_PRUNING = 2
 TURN_LOCK = 0x434C4D03
 """First half of the advisory lock of whoever decides what is tried next in a study."""
-NUMBER, TRADES, CAUSE, UNSEEN = "number", "trades", "cause", "unseen"
+NUMBER, TRADES, SEEDS, CAUSE, UNSEEN = "number", "trades", "seeds", "cause", "unseen"
 """What is noted with a trial, or with the study, in Optuna's storage."""
 SILENT = text("""
 SELECT trial_id FROM trials
@@ -100,14 +100,17 @@ class Study:
         attempt.handle.report(sharpe_ratio, folds)
         return attempt.number != 0 and bool(attempt.handle.should_prune())
 
-    def complete(self, attempt: Attempt, sharpe_ratio: float, trades: int) -> None:
+    def note(self, attempt: Attempt, seed_sharpes: Sequence[float], trades: int) -> None:
+        """What it has done by now, for the report."""
+        attempt.handle.set_user_attr(SEEDS, list(seed_sharpes))
         attempt.handle.set_user_attr(TRADES, trades)
+
+    def complete(self, attempt: Attempt, sharpe_ratio: float) -> None:
         self._study.tell(attempt.handle, sharpe_ratio)
 
-    def prune(self, attempt: Attempt, trades: int) -> None:
+    def prune(self, attempt: Attempt) -> None:
         from optuna.trial import TrialState as State
 
-        attempt.handle.set_user_attr(TRADES, trades)
         self._study.tell(attempt.handle, state=State.PRUNED)
 
     def fail(self, attempt: Attempt, cause: str) -> None:
@@ -136,13 +139,17 @@ class Study:
     def note_unseen(self, number: int, measured: Mapping[str, float | None]) -> None:
         self._study.set_user_attr(UNSEEN, {str(number): dict(measured)})
 
-    def id_of(self, number: int) -> UUID:
-        """Under which a trial is counted: the same however often it is tried again."""
-        return uuid5(NAMESPACE, f"{self.tuning.name}/{number}")
+    def ids_of(self, number: int) -> tuple[UUID, ...]:
+        """Under which a trial is counted, one a seed: the same however often it is tried again."""
+        return self._ids(f"{self.tuning.name}/{number}")
 
-    def id_of_unseen(self, number: int) -> UUID:
+    def ids_of_unseen(self, number: int) -> tuple[UUID, ...]:
         """Under which the look at the bars held out is counted."""
-        return uuid5(NAMESPACE, f"{self.tuning.name}/{number}/unseen")
+        return self._ids(f"{self.tuning.name}/{number}/unseen")
+
+    def _ids(self, what: str) -> tuple[UUID, ...]:
+        more = (f"{what}/seed{number}" for number in range(1, self.tuning.seeds))
+        return tuple(uuid5(NAMESPACE, name) for name in (what, *more))
 
     @property
     def optuna(self) -> "optuna.Study":
@@ -309,12 +316,13 @@ def _tried(trial: "optuna.trial.FrozenTrial", tuning: Tuning) -> Tried:
         State.FAIL: TrialState.FAILED,
     }
     value = trial.value if trial.value is not None and math.isfinite(trial.value) else None
-    noted = {TRADES: None, CAUSE: None} | trial.user_attrs
+    noted = {TRADES: None, SEEDS: (), CAUSE: None} | trial.user_attrs
     return Tried(
         number=noted[NUMBER],
         state=states[trial.state],
         params=tuning.fixed | trial.params,
         sharpe_ratio=value,
         trades=noted[TRADES],
+        seed_sharpes=noted[SEEDS],
         cause=noted[CAUSE],
     )

@@ -52,7 +52,7 @@ class Threads:
 
 def threads(services: Services, tuning: Tuning, kind: type[Threads] = Threads, count: int = 1) -> Threads:
     bars = search.bars_of(services, tuning)
-    return kind(Work(tuning.kind, tuning.costs, tuning.seed, bars), count)
+    return kind(Work(tuning.kind, tuning.costs, bars), count)
 
 
 def tune(services: Services, request: TuneRequest, kind: type[Threads] = Threads) -> TuneResult:

@@ -54,8 +54,8 @@ def test_fold_by_fold_a_model_takes_the_positions_of_a_walk_forward(
 ) -> None:
     bars = MarketData(tmp_path).bars("BTCUSD", "1h", days=70)
     tuning = a_tuning(model_type=model_type, holdout=0.0)
-    course, work = seen_course(len(bars), tuning), Work(Kind(model_type), Costs(), 0, bars)
-    apart = [run_fold(work, course.fold(number, params)) for number in range(3)]
+    course, work = seen_course(len(bars), tuning), Work(Kind(model_type), Costs(), bars)
+    apart = [run_fold(work, course.fold(number, params, seed=0)) for number in range(3)]
     whole = walk_forward(catalog.recipe(model_type, params, Costs()), bars, tuning.plan, seed=0)
     assert np.array_equal(np.concatenate(apart), whole.positions[whole.rows])
 

@@ -27,6 +27,7 @@ from clm_core.domain.errors import (
     StudyDiffers,
 )
 from clm_core.domain.tuning import Ended, TrialState, TuneRequest
+from clm_core.domain.vocabulary import ModelType
 from clm_core.ledger.audit import entries
 from clm_core.market.bars import Floats
 from clm_core.market.sources import MarketData
@@ -130,7 +131,7 @@ def test_a_study_has_as_many_trials_as_were_asked_for_each_counted_and_the_best_
 def test_every_kind_is_tuned_over_what_its_training_parameters_name(
     kind: dict[str, str], params: dict[str, Any], clm: Services
 ) -> None:
-    request = asked(clm, trials=2, holdout=0.0, training_params=params, **kind)
+    request = asked(clm, trials=2, holdout=0.0, training_params=params, seeds=1, **kind)
     result = tune(clm, request)
     assert [tried.state for tried in result.trials] == 2 * [TrialState.COMPLETE]
     searched = catalog.search_space(request.model_type, request.plugin).keys() - params.keys()
@@ -167,6 +168,48 @@ def test_what_is_counted_is_what_a_walk_forward_of_these_parameters_earns(clm: S
     assert tried.sharpe_ratio == sharpe_ratio(earned.returns, bars.periods_per_year)
     [record] = counted(clm, request)
     assert np.nansum(record.daily) == pytest.approx(float(earned.returns.sum()), abs=1e-5)
+
+
+def test_each_seed_is_a_trial_of_its_own_and_their_mean_is_what_the_search_learns_from(clm: Services) -> None:
+    alone = [tune(clm, asked(clm, trials=1, seed=seed)).trials[0] for seed in (4, 5, 6)]
+    request = asked(clm, trials=2, seed=4, seeds=3)
+    before = len(counted(clm, request))
+    result = tune(clm, request)
+    assert result.defaults is not None
+    assert result.defaults.seed_sharpes == tuple(each.sharpe_ratio for each in alone)
+    assert result.defaults.sharpe_ratio == pytest.approx(np.mean(result.defaults.seed_sharpes))
+    looks = {0, result.best.number if result.best else None}
+    assert len(counted(clm, request)) == before + 3 * (2 + len(looks))
+    assert unknown(counted(clm, request)) == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "seeds"),
+    [({"model_type": "lightgbm"}, 1), ({"model_type": "nhits"}, 3), ({"model_type": "rl_v3"}, 5)],
+    ids=["trees", "networks", "policies"],
+)
+def test_a_kind_that_depends_on_its_seed_is_tried_with_as_many_as_a_retrain(
+    kind: dict[str, str], seeds: int, clm: Services
+) -> None:
+    request = asked(clm, training_params={}, **kind)
+    assert search.open_tuning(clm, request).seeds == seeds
+    assert search.continued(clm, request.study or "").seeds == seeds
+    other = request.model_copy(update={"seeds": seeds + 1})
+    with pytest.raises(StudyDiffers, match=f"seeds was {seeds}, now {seeds + 1}"):
+        search.open_tuning(clm, other)
+
+
+@pytest.mark.usefixtures("soon_stale")
+def test_a_trial_killed_between_two_seeds_comes_out_as_one_that_was_not(clm: Services) -> None:
+    whole = tune(clm, asked(clm, trials=2, seeds=2, holdout=0.0))
+    request = asked(clm, trials=2, seeds=2, holdout=0.0)
+    before = len(counted(clm, request))
+    with pytest.raises(Killed):
+        tune(clm, request, Dying)
+    assert len(unknown(counted(clm, request))) == 2
+    assert tune(clm, search.continued(clm, request.study or "")).trials == whole.trials
+    assert len(counted(clm, request)) == before + 4
+    assert unknown(counted(clm, request)) == []
 
 
 def test_the_search_does_not_see_the_bars_held_out(clm: Services) -> None:
@@ -266,6 +309,18 @@ def test_a_trial_that_fails_says_why_is_counted_and_the_others_go_on(clm: Servic
     ]
     assert str(result.trials[1].cause).startswith("InvalidTrainingParams: lightgbm cannot be trained")
     assert len(counted(clm, request)) == 3
+
+
+def test_parameters_that_contradict_each_other_fail_without_a_look_at_the_bars(clm: Services) -> None:
+    every = catalog.search_space(ModelType.PATCHTST)
+    fixed = {name: tuned.default for name, tuned in every.items() if name != "input_size"}
+    fixed |= {"patch_len": 96, "steps": 2, "hidden_size": 16, "horizon": 6}
+    request = asked(clm, model_type="patchtst", trials=2, holdout=0.0, seeds=1, seed=3, training_params=fixed)
+    _, second = tune(clm, request).trials
+    assert second.params["input_size"] < 96
+    assert second.state is TrialState.FAILED
+    assert "is longer than input_size" in str(second.cause)
+    assert len(counted(clm, request)) == 1
 
 
 class Fragile(Threads):
