@@ -114,16 +114,29 @@ class Server:
         return int(answer.split(b" ", 2)[1]) if answer else 0, bytes(answer), seconds
 
 
+Serve = Callable[[Services], contextlib.AbstractContextManager[Server]]
+
+
 @pytest.fixture(scope="session")
-def server(api: FastAPI, wired: Services) -> Iterator[Server]:
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        port = listening.getsockname()[1]
-        running = uvicorn.Server(configuration(api, wired.settings.api, port))
-        thread = threading.Thread(target=running.run, kwargs={"sockets": [listening]})
-        thread.start()
-        while not running.started:
-            time.sleep(0.01)
-        yield Server(port)
-        running.should_exit = True
-        thread.join()
+def serve() -> Serve:
+    @contextlib.contextmanager
+    def serve_on_a_port(clm: Services) -> Iterator[Server]:
+        with socket.socket() as listening:
+            listening.bind(("127.0.0.1", 0))
+            port = listening.getsockname()[1]
+            running = uvicorn.Server(configuration(create_app(clm), clm.settings.api, port))
+            thread = threading.Thread(target=running.run, kwargs={"sockets": [listening]})
+            thread.start()
+            while not running.started:
+                time.sleep(0.01)
+            yield Server(port)
+            running.should_exit = True
+            thread.join()
+
+    return serve_on_a_port
+
+
+@pytest.fixture(scope="session")
+def server(serve: Serve, wired: Services) -> Iterator[Server]:
+    with serve(wired) as running:
+        yield running

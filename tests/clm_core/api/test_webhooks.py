@@ -1,27 +1,42 @@
 import uuid
 from collections import Counter
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
 import httpx
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine, create_engine, text
 from webhooks import signed
 
+from clm_core.ledger.store import Ledger
 from clm_core.services import Services
 
 DELIVERIES, CONNECTIONS = 200, 16
 BODY = '{"type": "model.drift_detected"}'
+Serve = Callable[[Services], AbstractContextManager[Any]]
+
+
+def headers(clm: Services, message_id: str) -> dict[str, str]:
+    secret = clm.settings.webhooks["monitor"].secrets[0].get_secret_value()
+    return signed(secret, message_id, BODY, datetime.now(UTC))
 
 
 def test_a_message_delivered_200_times_over_16_connections_is_one_message(
-    server: Any, wired: Services, ledger_engine: Engine
+    serve: Serve, wired: Services, ledger_engine: Engine
 ) -> None:
-    message_id, now = uuid.uuid4().hex, datetime.now(UTC)
-    secret = wired.settings.webhooks["monitor"].secrets[0].get_secret_value()
-    headers = signed(secret, message_id, BODY, now)
-    limits = httpx.Limits(max_connections=CONNECTIONS)
-    with httpx.Client(base_url=server.url, headers=headers, limits=limits, timeout=30) as sender:
+    # its senders share this process: on a busy machine half a second is soon over
+    patient = wired.settings.api.model_copy(update={"body_seconds": 20.0})
+    clm = replace(wired, settings=wired.settings.model_copy(update={"api": patient}))
+    message_id, limits = uuid.uuid4().hex, httpx.Limits(max_connections=CONNECTIONS)
+    with (
+        serve(clm) as server,
+        httpx.Client(
+            base_url=server.url, headers=headers(clm, message_id), limits=limits, timeout=30
+        ) as sender,
+    ):
 
         def deliver(_: int) -> Any:
             answer = sender.post("/clm/webhooks/monitor", content=BODY)
@@ -34,3 +49,24 @@ def test_a_message_delivered_200_times_over_16_connections_is_one_message(
     with ledger_engine.connect() as connection:
         kept = text("SELECT count(*) FROM inbox WHERE message_id = :id")
         assert connection.scalar(kept, {"id": message_id}) == 1
+
+
+def test_while_every_connection_to_the_database_is_in_use_a_sender_is_told_when_to_come_again(
+    serve: Serve, wired: Services
+) -> None:
+    url = wired.database.url("ledger")
+    engine = create_engine(url, pool_size=1, max_overflow=0, pool_timeout=0.1)
+    clm = replace(wired, ledger=Ledger(engine))
+    with serve(clm) as server, httpx.Client(base_url=server.url, timeout=30) as sender:
+
+        def deliver() -> httpx.Response:
+            named = headers(clm, uuid.uuid4().hex)
+            return sender.post("/clm/webhooks/monitor", content=BODY, headers=named)
+
+        with engine.connect():
+            refused = deliver()
+        assert deliver().status_code == 202
+    engine.dispose()
+    assert refused.status_code == 503
+    assert int(refused.headers["retry-after"]) > 0
+    assert refused.json()["type"] == "urn:clm:problem:database-unavailable"
