@@ -25,11 +25,10 @@ from clm_core.domain.versions import ModelVersion
 from clm_core.domain.vocabulary import ModelStatus, Role
 from clm_core.market.bars import Bars, Floats
 from clm_core.models.contract import Model
-from clm_core.promotion.evidence import probabilistic_sharpe_ratio, track_record
 from clm_core.services import Services
 from clm_core.triggers import door, freshness, performance
 from clm_core.triggers.freshness import Due, Serving
-from clm_core.triggers.performance import Finding, Performance, judge
+from clm_core.triggers.performance import Finding, Performance, confidence_below, judge
 
 WATCH = Actor(name="watch", role=Role.OPERATOR)
 MOST_MODELS = 1000
@@ -185,13 +184,12 @@ def measure(bars: Bars, positions: Floats, costs: Costs, execution: Execution, l
         return Performance()
     result = backtest(bars, positions, costs, execution)
     metrics = summarise(result, bars.periods_per_year)
-    above = probabilistic_sharpe_ratio(track_record(result.returns), limit / math.sqrt(bars.periods_per_year))
     return Performance(
         bars=len(bars),
         trades=int(np.count_nonzero(result.trades.reason != ExitReason.END_OF_DATA)),
         sharpe_ratio=_measured(metrics.sharpe_ratio),
         max_drawdown=_measured(metrics.max_drawdown),
-        confidence=_measured(1.0 - above),
+        confidence=_measured(confidence_below(result.returns, limit, bars.periods_per_year)),
     )
 
 

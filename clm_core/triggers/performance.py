@@ -5,6 +5,7 @@ however many bars that makes. So it is asked how probable it is that the true on
 there are bars and trades enough to ask at all.
 """
 
+import math
 from collections.abc import Iterator
 from enum import StrEnum
 
@@ -12,7 +13,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from clm_core.domain.triggers import Observation
 from clm_core.domain.vocabulary import TriggerReason
-from clm_core.promotion.evidence import FEWEST_BARS
+from clm_core.market.bars import Floats
+from clm_core.promotion.evidence import FEWEST_BARS, probabilistic_sharpe_ratio, track_record
 from clm_core.triggers.freshness import Due
 
 
@@ -56,6 +58,16 @@ class Finding(StrEnum):
     """Below the limit, and luck may explain it."""
     TOO_EARLY = "too_early"
     UNMEASURABLE = "unmeasurable"
+
+
+def confidence_below(returns: Floats, limit: float, periods_per_year: float) -> float:
+    """Probability, 0..1, that the true Sharpe ratio is below an annualised limit; NaN: not to be measured.
+
+    Args:
+        returns: simple returns per bar, shape (n_bars,), as fractions.
+        periods_per_year: bars in a year.
+    """
+    return 1.0 - probabilistic_sharpe_ratio(track_record(returns), limit / math.sqrt(periods_per_year))
 
 
 def judge(seen: Performance, rules: WatchRules, limit: float) -> tuple[Finding, str]:

@@ -3,15 +3,18 @@
 import math
 from typing import Any
 
+import numpy as np
 import pytest
 from pydantic import ValidationError
 
 from clm_core.domain.triggers import Observation
 from clm_core.domain.vocabulary import TriggerReason
 from clm_core.triggers.freshness import Due
-from clm_core.triggers.performance import Finding, Performance, WatchRules, due, judge
+from clm_core.triggers.performance import Finding, Performance, WatchRules, confidence_below, due, judge
 
 RULES, LIMIT = WatchRules(), 0.5
+YEAR = 8760.0
+"""Hours."""
 BAD: dict[str, Any] = {
     "bars": 240,
     "trades": 10,
@@ -78,3 +81,25 @@ def test_where_half_a_chance_is_enough_the_observed_ratio_alone_decides() -> Non
 def test_a_ratio_that_is_no_number_never_gets_as_far_as_a_finding(value: float) -> None:
     with pytest.raises(ValidationError, match="finite"):
         Performance(**BAD | {"sharpe_ratio": value})
+
+
+@pytest.mark.parametrize(
+    ("worth", "confidence", "fewest", "most"),
+    [(1.0, 0.9, 0.1, 0.4), (1.0, 0.5, 0.6, 1.0), (-3.0, 0.9, 0.6, 1.0)],
+    ids=["a good model", "a good model, by the observed ratio alone", "a bad model"],
+)
+def test_90_daily_looks_find_what_is_bad_more_often_than_what_is_good(
+    worth: float, confidence: float, fewest: float, most: float
+) -> None:
+    found = [day is not None for day in (first_found(worth, confidence, seed) for seed in range(40))]
+    assert fewest <= np.mean(found) <= most
+
+
+def first_found(worth: float, confidence: float, seed: int) -> int | None:
+    """The day on which hourly returns of this Sharpe ratio, with fat tails, are first called degraded."""
+    noise = np.random.default_rng(seed).standard_t(4, size=90 * 24) / math.sqrt(2)
+    returns = 0.005 * (noise + worth / math.sqrt(YEAR))
+    days = (RULES.min_bars // 24 + day for day in range(81))
+    return next(
+        (day for day in days if confidence_below(returns[: day * 24], LIMIT, YEAR) >= confidence), None
+    )
