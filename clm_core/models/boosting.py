@@ -39,6 +39,7 @@ from clm_core.models.params import (
     choose_device,
     require_features,
 )
+from clm_core.models.threads import gpu_alone
 
 MIN_ROWS = 200
 """Fewest labelled rows to fit on, and to stop early on a quarter of it: below, trees learn the noise."""
@@ -339,32 +340,34 @@ def _boost_xgboost(
     names, device = list(params.features), found_device(params.device)
     train, tail = _matrices(names, fit, validation, device)
     history: dict[str, dict[str, list[float]]] = {}
-    booster = xgboost.train(
-        {
-            "objective": "binary:logistic",
-            "eval_metric": "logloss",
-            "tree_method": "hist",
-            "device": device,
-            "max_bin": MAX_BINS,
-            "nthread": 1,
-            "seed": seed,
-            "learning_rate": params.learning_rate,
-            "max_depth": params.max_depth,
-            "min_child_weight": params.min_child_weight,
-            "subsample": params.subsample,
-            "colsample_bytree": params.colsample,
-            "reg_lambda": params.reg_lambda,
-        },
-        train,
-        num_boost_round=params.rounds,
-        evals=[(tail, "validation")],
-        evals_result=history,
-        callbacks=[
-            xgboost.callback.EarlyStopping(rounds=params.early_stopping_rounds, save_best=True),
-            Report(),
-        ],
-        verbose_eval=False,
-    )
+    native = {
+        "objective": "binary:logistic",
+        "eval_metric": "logloss",
+        "tree_method": "hist",
+        "device": device,
+        "max_bin": MAX_BINS,
+        "nthread": 1,
+        "seed": seed,
+        "learning_rate": params.learning_rate,
+        "max_depth": params.max_depth,
+        "min_child_weight": params.min_child_weight,
+        "subsample": params.subsample,
+        "colsample_bytree": params.colsample,
+        "reg_lambda": params.reg_lambda,
+    }
+    with gpu_alone(device):
+        booster = xgboost.train(
+            native,
+            train,
+            num_boost_round=params.rounds,
+            evals=[(tail, "validation")],
+            evals_result=history,
+            callbacks=[
+                xgboost.callback.EarlyStopping(rounds=params.early_stopping_rounds, save_best=True),
+                Report(),
+            ],
+            verbose_eval=False,
+        )
     used_gpu = {"gpu": float(device == "cuda")}
     return Grown(bytes(booster.save_raw("ubj")), history["validation"]["logloss"], used_gpu)
 

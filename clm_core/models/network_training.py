@@ -16,7 +16,7 @@ from clm_core.domain.errors import ModelError
 from clm_core.models.contract import Progress
 from clm_core.models.forecast_params import NetworkParams
 from clm_core.models.networks import CHUNK, OUTLIER, Forecaster, Views
-from clm_core.models.threads import one_thread
+from clm_core.models.threads import gpu_alone, one_thread
 from clm_core.models.torch_alone import torch_alone
 from clm_core.models.windows import Material
 
@@ -45,7 +45,7 @@ def train(
         ModelError: the loss is no number any more.
         KeyboardInterrupt: as it came; Lightning would end the process.
     """
-    with one_thread():
+    with gpu_alone(device), one_thread():
         forecaster.to(device)
         lesson = Lesson(forecaster, material, params, device, seed)
         watch = _Watch(lesson, params, steps, progress)

@@ -1,6 +1,7 @@
 """PPO and DQN by stable-baselines3, and a bare network out of either."""
 
 import math
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -19,6 +20,9 @@ from clm_core.models.trading_env import Arena, VectorTradingEnv
 
 NEVER = 2**62
 """Updates or episodes between two lines of stable-baselines3's own log."""
+
+# whoever has a GPU wants it used; `device` says otherwise
+warnings.filterwarnings("ignore", message="You are trying to run PPO on the GPU")
 
 Tried = Callable[[Net, float], bool]
 """Called with the policy as it is by now, and the finished share of the training, 0..1; answers whether to go

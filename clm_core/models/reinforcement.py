@@ -32,6 +32,7 @@ from clm_core.market.bars import Bars, Floats
 from clm_core.market.features import FEATURES, MONDAY, FeatureTable, compute_features
 from clm_core.models.contract import ModelCard, Progress, TrainedOn
 from clm_core.models.params import Between, Device, FeatureNames, TrainingParams, require_features
+from clm_core.models.threads import gpu_alone
 from clm_core.models.torch_alone import found_device, torch_alone
 from clm_core.models.trading import OWN, Flags, Market, Net, Play, Singles, roll_out
 
@@ -235,7 +236,7 @@ class ReinforcementRecipe:
         report = progress or (lambda done: None)
         device = found_device(self.params.device)
         trials = _Trials(self.params, taught, report)
-        with torch_alone(seed):
+        with gpu_alone(device), torch_alone(seed):
             from clm_core.models.policy_training import train
 
             train(self.params, taught.arena, seed, device, trials.attend)

@@ -1,7 +1,8 @@
-"""One thread for torch: folds are fitted side by side, and sums split among threads come out otherwise."""
+"""Who computes beside whom. torch keeps to one thread: folds are fitted side by side, and sums split among
+threads come out otherwise. A GPU is one fit's at a time."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from threading import Lock
 
@@ -15,7 +16,7 @@ class _Users:
     found: int = 0
 
 
-_USERS, _LOCK = _Users(), Lock()
+_USERS, _LOCK, _GPU = _Users(), Lock(), Lock()
 
 
 @contextmanager
@@ -36,3 +37,17 @@ def one_thread() -> Iterator[None]:
             _USERS.count -= 1
             if _USERS.count == 0:
                 torch.set_num_threads(_USERS.found)
+
+
+@contextmanager
+def gpu_alone(device: str) -> Iterator[None]:
+    """Wait, where it is a GPU, until nobody else trains on one. Enter it before `torch_alone`.
+
+    Lightning, when it has done, frees memory that torch computes with in every thread; and fits of our size
+    gain nothing from sharing.
+
+    Args:
+        device: "cpu" or "cuda".
+    """
+    with _GPU if device == "cuda" else nullcontext():
+        yield

@@ -1,6 +1,7 @@
 import random
 import time
 from concurrent.futures import ThreadPoolExecutor
+from threading import Lock
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from clm_core.domain.costs import Costs
 from clm_core.domain.errors import InvalidTrainingParams
 from clm_core.domain.vocabulary import ModelType
 from clm_core.models.catalog import recipe
+from clm_core.models.threads import gpu_alone
 from clm_core.models.torch_alone import found_device, torch_alone
 
 
@@ -39,6 +41,29 @@ def test_generators_and_threads_are_left_as_they_were_found():
             draw()
     assert [random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()] == states
     assert torch.get_num_threads() == threads
+
+
+def most_at_once(device: str) -> int:
+    inside, most, counting = 0, 0, Lock()
+
+    def train(_: int) -> None:
+        nonlocal inside, most
+        with gpu_alone(device):
+            with counting:
+                inside += 1
+                most = max(most, inside)
+            time.sleep(0.02)
+            with counting:
+                inside -= 1
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(train, range(4)))
+    return most
+
+
+def test_one_at_a_time_trains_on_a_gpu_and_any_number_on_the_processor():
+    assert most_at_once("cuda") == 1
+    assert most_at_once("cpu") > 1
 
 
 def test_a_gpu_that_is_not_there_is_refused_before_anything_is_loaded(monkeypatch: pytest.MonkeyPatch):
