@@ -73,12 +73,17 @@ def reproduce(services: Services, version: ModelVersion) -> Reproduction:
     # the members of an ensemble are kept: each of them is a version to be reproduced itself
     recipe = with_members_of(asked, stored)
     again = recipe.fit(bars, job.seed, lambda done: services.announce("Training again", done))
-    differences = [
+    found = [
         *_differences({"data": version.data_hash}, {"data": bars.content_hash}),
         *_differences({"code": version.code_version}, {"code": code_version()}),
-        *_differences(_facts(card), _facts(card_of(again, recipe))),
+        *differences(card, card_of(again, recipe)),
     ]
-    return Reproduction(version, tuple(differences), compare(stored, again, bars))
+    return Reproduction(version, tuple(found), compare(stored, again, bars))
+
+
+def differences(then: ModelCard, now: ModelCard) -> list[Difference]:
+    """In what two cards say that may change the outcome."""
+    return _differences(_facts(then), _facts(now))
 
 
 def compare(stored: Model, again: Model, bars: Bars) -> Positions:

@@ -120,6 +120,7 @@ def best_params(study: str | None, model_type: ModelType, plugin: str | None) ->
 
 
 def _tune(resume: str | None, asked: dict[str, Any], running: dict[str, Any]) -> "TuneResult":
+    from clm_core.market.sources import MarketData
     from clm_core.settings import load_settings
     from clm_core.tuning.search import check
 
@@ -127,6 +128,7 @@ def _tune(resume: str | None, asked: dict[str, Any], running: dict[str, Any]) ->
     request = _request(asked | running) if resume is None else _continued(settings, resume, running)
     # before anything is started: a typo must not cost ten seconds
     check(request, settings.costs)
+    MarketData(settings.home).bars(request.symbol, request.timeframe)
     with flow_of("flows.tune.tune", settings, lambda services: __import__("optuna")) as (_, run):
         result: TuneResult = run(f"{request.kind} {request.symbol}", request)
     return result

@@ -17,7 +17,7 @@ from clm_core.domain.jobs import RetrainRequest
 from clm_core.domain.versions import ModelVersion
 from clm_core.domain.vocabulary import ModelType
 from clm_core.market.bars import Bars, Floats
-from clm_core.models.contract import Model
+from clm_core.models.contract import Model, ModelCard, TrainedOn
 from clm_core.reproduce import Difference, reproduce
 from clm_core.services import Services
 
@@ -69,6 +69,22 @@ def test_how_far_apart_positions_may_be_depends_on_the_kind(
     found = reproducing.compare(cast(Model, one), cast(Model, other), bars)
     assert (found.differing == len(bars)) is differing
     assert found.largest == apart
+
+
+def test_a_training_on_a_gpu_is_told_from_one_on_the_processor(services: Services) -> None:
+    bars = services.market.bars("EURUSD", "1h", days=5)
+    on_gpu, on_processor = (
+        ModelCard(
+            model_type=ModelType.NHITS,
+            params={"device": "auto"},
+            trained_on=TrainedOn.of(bars, seed=0),
+            train_metrics={"gpu": gpu, "trust": gpu / 2},
+            libraries={"continuous-learning-manager": "1.0"},
+        )
+        for gpu in (1.0, 0.0)
+    )
+    found = reproducing.differences(on_gpu, on_processor)
+    assert found == [Difference("device", "GPU", "processor")]
 
 
 @pytest.fixture

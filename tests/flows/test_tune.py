@@ -166,6 +166,7 @@ def test_a_plugin_is_tuned_as_it_is_typed_and_a_retrain_takes_what_was_found(
     ("arguments", "expected"),
     [
         (["--model", "abacus", "--symbol", "BTCUSD"], "'abacus' is not one of"),
+        (["--model", "xgboost", "--symbol", "DOGEUSD"], "there is no series DOGEUSD"),
         (["--model", "xgboost", "--symbol", "BTCUSD", "--trials", "0"], "Invalid value for '--trials'"),
         (["--model", "xgboost", "--symbol", "BTCUSD", "--on", "mars"], "'local' or 'ray'"),
         (["--model", "xgboost", "--symbol", "BTCUSD", "--timeout", "-1"], "greater than 0"),
@@ -174,11 +175,23 @@ def test_a_plugin_is_tuned_as_it_is_typed_and_a_retrain_takes_what_was_found(
         (["--model", "xgboost"], "give --model and --symbol, or --resume STUDY"),
         (["--resume", "nothing"], "There is no study nothing"),
     ],
-    ids=["model", "trials", "engine", "time limit", "parameter", "nothing to tune", "no market", "study"],
+    ids=[
+        "model",
+        "market",
+        "trials",
+        "engine",
+        "time limit",
+        "parameter",
+        "nothing to tune",
+        "no market",
+        "study",
+    ],
 )
 def test_a_mistake_is_told_before_anything_is_started(
-    arguments: list[str], expected: str, environment: dict[str, str]
+    arguments: list[str], expected: str, environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # where nobody answers
+    monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:9/api")
     answer = runner.invoke(app, ["tune", *arguments])
     assert answer.exit_code != 0
     told = " ".join((answer.output + str(answer.exception)).replace("│", " ").split())
