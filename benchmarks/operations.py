@@ -92,7 +92,7 @@ class Stack:
             "Content-Type": "application/json",
         }
         began = time.perf_counter()
-        answer = client.post("/clm/webhooks/bench", content=body, headers=headers)
+        answer = client.post("/webhooks/bench", content=body, headers=headers)
         taken = time.perf_counter() - began
         assert answer.status_code == httpx.codes.ACCEPTED, answer.text
         return taken

@@ -11,7 +11,16 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 from pydantic_core import ErrorDetails
 from pydantic_settings import (
     BaseSettings,
@@ -34,27 +43,52 @@ from clm_core.triggers.policy import TriggerPolicy
 CONFIG_VARIABLE = "CLM_CONFIG"
 DEFAULT_FILE = Path("clm.toml")
 
+FEWEST_BYTES = 24
+"""Of a secret that signs."""
+
 Key = tuple[str, ...]
 """Where a setting stands: ("costs", "fee_bps") is fee_bps under [costs], or CLM_COSTS__FEE_BPS."""
 
 
-def signing_key(secret: SecretStr) -> bytes:
-    """The bytes that a webhook's secret stands for.
+class SigningStyle(StrEnum):
+    """How a sender of webhooks signs them: an HMAC-SHA-256 always, over what and in which headers differs."""
+
+    STANDARD_WEBHOOKS = "standard-webhooks"
+    GITHUB = "github"
+    """The body alone, in X-Hub-Signature-256."""
+    MLFLOW = "mlflow"
+    """Id, time and body, in headers X-MLflow-…"""
+
+
+def signing_key(secret: SecretStr, style: SigningStyle = SigningStyle.STANDARD_WEBHOOKS) -> bytes:
+    """The bytes that a webhook's secret stands for: of Standard Webhooks in base64, else as it is.
 
     Raises:
         ValueError: it stands for none, or for too few to be safe.
     """
+    if style is not SigningStyle.STANDARD_WEBHOOKS:
+        key = secret.get_secret_value().encode()
+        if len(key) < FEWEST_BYTES:
+            raise ValueError(f"must be at least {FEWEST_BYTES} characters long")
+        return key
     try:
         key = b64decode(secret.get_secret_value().removeprefix("whsec_"), validate=True)
     except ValueError as error:
         raise ValueError("must be base64, after whsec_") from error
-    if not 24 <= len(key) <= 64:
+    if not FEWEST_BYTES <= len(key) <= 64:
         raise ValueError("must be 24 to 64 bytes long")
     return key
 
 
 def _usable(secret: SecretStr) -> SecretStr:
     signing_key(secret)
+    return secret
+
+
+def _usable_in_style(secret: SecretStr, info: ValidationInfo) -> SecretStr:
+    # it is not there when it was refused itself
+    if "style" in info.data:
+        signing_key(secret, info.data["style"])
     return secret
 
 
@@ -211,8 +245,14 @@ class WebhookSource(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    secrets: tuple[WebhookSecret, ...]
-    """Shared with the sender; several while one replaces another: what any of them signed is believed."""
+    style: SigningStyle = SigningStyle.STANDARD_WEBHOOKS
+    secrets: tuple[Annotated[SecretStr, AfterValidator(_usable_in_style)], ...]
+    """Shared with the sender; several while one replaces another: what any of them signed is believed.
+    24 to 64 bytes in base64; for GitHub and MLflow a text of at least 24 characters."""
+
+    @property
+    def keys(self) -> list[bytes]:
+        return [signing_key(secret, self.style) for secret in self.secrets]
 
 
 class PolicySource(BaseModel):
@@ -261,7 +301,7 @@ class Settings(BaseSettings):
     deploy: DeploySettings = DeploySettings()
     api: ApiSettings = ApiSettings()
     webhooks: dict[Annotated[str, Field(pattern=r"^[a-z0-9_-]{1,40}$")], WebhookSource] = {}
-    """Who may post webhooks, by the name in the URL: [webhooks.monitor] is POST /clm/webhooks/monitor."""
+    """Who may post webhooks, by the name in the URL: [webhooks.monitor] is POST /webhooks/monitor."""
     fault: Fault | None = None
     """For tests of crashes only: the process kills itself at this point."""
 

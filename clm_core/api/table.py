@@ -67,7 +67,7 @@ ROUTES = (
     Route("GET", "/clm/tokens", tokens.list_tokens, Role.ADMIN),
     Route("POST", "/clm/tokens", tokens.create_token, Role.ADMIN, status=201),
     Route("DELETE", "/clm/tokens/{token_id}", tokens.revoke_token, Role.ADMIN),
-    Route("POST", "/clm/webhooks/{source}", webhooks.receive, Open.SIGNER, status=202),
+    Route("POST", "/webhooks/{source}", webhooks.receive, Open.SIGNER, status=202),
     # the description holds no secret, and a browser has no token to show
     Route("GET", "/docs", documentation.page, Open.EVERYBODY, documented=False),
     Route("GET", "/docs/swagger-ui.js", documentation.script, Open.EVERYBODY, documented=False),

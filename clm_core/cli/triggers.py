@@ -172,7 +172,7 @@ def _print(answers: "Sequence[Answer]", as_json: bool) -> None:
     for answer in answers:
         plain.print(_sentence(answer), soft_wrap=True)
     if not answers:
-        plain.print("The message was set aside, see `clm triggers --set-aside`.")
+        plain.print("Nothing came of it; if it was set aside, `clm triggers --set-aside` says why.")
 
 
 def _sentence(answer: "Answer") -> str:

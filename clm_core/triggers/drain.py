@@ -52,8 +52,8 @@ def answer_all(services: Services) -> tuple[list[Answer], int]:
     """Take every message that waits to the door; the answers, and how many messages were set aside."""
     answers, set_aside = list[Answer](), 0
     while (answered := inbox.answer_next(services)) is not None:
-        answers += answered[1]
-        set_aside += not answered[1]
+        answers += answered[1] or []
+        set_aside += answered[1] is None
     inbox.forget_old(services)
     return answers, set_aside
 

@@ -20,7 +20,7 @@ from clm_core.ledger import triggers
 from clm_core.market.validation import normalise_symbol
 from clm_core.services import Services
 from clm_core.triggers import door
-from clm_core.triggers.messages import REASON_OF, Data, TrainingRequested, parse
+from clm_core.triggers.messages import REASON_OF, Data, RetrainTagged, TrainingRequested, parse
 
 KEPT = timedelta(days=90)
 """How long a message is known again after it was answered."""
@@ -52,17 +52,20 @@ def receive(services: Services, source: str, message_id: str, body: bytes, now: 
     )
 
 
-def answer_next(services: Services) -> tuple[Message, list[Answer]] | None:
+def answer_next(services: Services) -> tuple[Message, list[Answer] | None] | None:
     """Take the oldest waiting message to the door; None: none waits.
 
     Its answers and that it is processed are one transaction: killed in between, it waits as before. One that
     cannot be understood, or asks for nothing that can be trained, is set aside with the reason.
+
+    Returns:
+        The message with its answers: none where it asks for nothing, None where it was set aside.
     """
     with services.ledger.triggers.transaction() as connection:
         message = triggers.next_message(connection)
         if message is None:
             return None
-        answers = list[Answer]()
+        answers: list[Answer] | None = None
         try:
             with connection.begin_nested():
                 answers = _answers(services, connection, message)
@@ -83,7 +86,7 @@ def _answers(services: Services, connection: Connection, message: Message) -> li
     requests = list(_requests(services, message))
     jobs = [_job(services, request) for request in requests]
     errors = [job for job in jobs if isinstance(job, CLMError)]
-    if len(errors) == len(jobs):
+    if errors and len(errors) == len(jobs):
         raise errors[0]
     return [
         door.refuse(services, connection, request, str(job), message.number)
@@ -103,7 +106,10 @@ def _job(services: Services, request: TriggerRequest) -> TrainingJob | CLMError:
 
 def _requests(services: Services, message: Message) -> Iterator[TriggerRequest]:
     """One for each model that the message concerns."""
-    data, source = parse(message.body), f"inbox/{message.source}"
+    told, source = parse(message.body), f"inbox/{message.source}"
+    if told is None:
+        return
+    data = _asked_for(services, told) if isinstance(told, RetrainTagged) else told
     for kind in data.kinds or _known_on(services, data):
         yield TriggerRequest(
             training=_training(services, kind, data, source),
@@ -112,6 +118,14 @@ def _requests(services: Services, message: Message) -> Iterator[TriggerRequest]:
             key=f"{source}/cause/{data.cause}" if data.cause else f"{source}/{message.message_id}",
             observed=data.observed,
         )
+
+
+def _asked_for(services: Services, tagged: RetrainTagged) -> TrainingRequested:
+    newest = services.ledger.versions(model_id=tagged.name, limit=1)
+    if not newest:
+        raise NotFound(f"{tagged.name} has no version here: tag a version of a model that `clm models` lists")
+    of_model = newest[0].model_dump(include={"model_type", "plugin", "symbol", "timeframe"})
+    return TrainingRequested(**of_model, requested_by="MLflow")
 
 
 def _known_on(services: Services, data: Data) -> list[Kind]:

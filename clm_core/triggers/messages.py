@@ -1,9 +1,12 @@
 """What others may tell us: events that speak for retraining, read strictly from a message's body.
 
-A body is JSON in one of two envelopes, a CloudEvent or the payload of Standard Webhooks:
+A body is JSON in one of three envelopes, a CloudEvent, the payload of Standard Webhooks, or what GitHub makes
+of a `repository_dispatch`; or it is MLflow's word of a tag that asks for a retrain:
 
     {"specversion": "1.0", "id": "…", "source": "…", "type": "model.drift_detected", "data": {…}}
     {"type": "model.drift_detected", "timestamp": "2026-03-01T12:00:00Z", "data": {…}}
+    {"action": "model.drift_detected", "client_payload": {…}, …}
+    {"entity": "model_version_tag", "action": "set", "data": {"name": "…", "key": "clm.retrain", …}, …}
 """
 
 import json
@@ -30,6 +33,7 @@ from clm_core.domain.vocabulary import ModelType, TriggerReason
 LONGEST_NUMBER = 300
 """Digits; more only make work."""
 MOST_PARAMS = 100
+RETRAIN_TAG = "clm.retrain"
 
 
 class IncomingType(StrEnum):
@@ -176,8 +180,38 @@ class _Webhook(BaseModel):
     data: Any
 
 
-def parse(body: bytes) -> Data:
-    """The event in a message.
+class _Dispatch(BaseModel):
+    """What somebody had GitHub's API pass on."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    action: str
+    client_payload: Any
+
+
+class _RegistryChange(BaseModel):
+    """What MLflow tells of its registry."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    entity: str
+    action: str
+    data: dict[str, Any]
+
+
+class RetrainTagged(BaseModel):
+    """Somebody set the tag `clm.retrain` on a version in MLflow."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", strict=True)
+
+    name: Line
+    """Of the registered model: its model id."""
+    version: Line
+    """MLflow's number."""
+
+
+def parse(body: bytes) -> Data | RetrainTagged | None:
+    """The event in a message; None: GitHub or MLflow tell of something that asks for nothing.
 
     Raises:
         InvalidMessage: it is not JSON, is ambiguous (a name twice, NaN), or not one of our events.
@@ -186,10 +220,34 @@ def parse(body: bytes) -> Data:
     if not isinstance(content, dict):
         raise InvalidMessage('the body is no JSON object: send {"type": …, "data": {…}}')
     try:
-        envelope = (_CloudEvent if "specversion" in content else _Webhook).model_validate(content)
-        return _kind(envelope.type).model_validate_json(json.dumps(envelope.data))
+        return _told(content)
     except ValidationError as error:
         raise InvalidMessage("; ".join(_problems(error))) from None
+
+
+def _told(content: dict[str, Any]) -> Data | RetrainTagged | None:
+    if "zen" in content:
+        # GitHub greets a new webhook
+        return None
+    if "entity" in content:
+        return _of_registry(_RegistryChange.model_validate(content))
+    if "client_payload" in content:
+        dispatch = _Dispatch.model_validate(content)
+        return _event(dispatch.action, dispatch.client_payload)
+    envelope = (_CloudEvent if "specversion" in content else _Webhook).model_validate(content)
+    return _event(envelope.type, envelope.data)
+
+
+def _event(kind: str, data: Any) -> Data:
+    return _kind(kind).model_validate_json(json.dumps(data))
+
+
+def _of_registry(change: _RegistryChange) -> RetrainTagged | None:
+    """Everything else that changes there is looked after by the upkeep."""
+    is_tag = (change.entity, change.action) == ("model_version_tag", "set")
+    if not is_tag or "key" not in change.data or change.data["key"] != RETRAIN_TAG:
+        return None
+    return RetrainTagged.model_validate(change.data)
 
 
 def _kind(name: str) -> type[Data]:

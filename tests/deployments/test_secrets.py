@@ -165,7 +165,7 @@ def use_everything(installation: Installation, canaries: Canaries) -> bytes:
             (canaries.senders_wrong_key, 401),
         ):
             headers = signed(signer, secrets.token_hex(8), MESSAGE, datetime.now(UTC))
-            posted = ask("POST", "/clm/webhooks/monitor", None, content=MESSAGE, headers=headers)
+            posted = ask("POST", "/webhooks/monitor", None, content=MESSAGE, headers=headers)
             assert posted.status_code == status
         job = ask("POST", "/clm/train", canaries.api_token, json=TRAIN).json()["job_id"]
 

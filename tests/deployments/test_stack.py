@@ -244,7 +244,7 @@ def sender(up: Installation) -> Iterator[Callable[[str, str], int]]:
 
         def post(message_id: str, body: str) -> int:
             headers = signed(SECRET, message_id, body, datetime.now(UTC))
-            return client.post("/clm/webhooks/monitor", content=body, headers=headers).status_code
+            return client.post("/webhooks/monitor", content=body, headers=headers).status_code
 
         yield post
 

@@ -22,9 +22,10 @@ from clm_core.domain.actors import Actor
 from clm_core.domain.tokens import Secret, new_token
 from clm_core.domain.vocabulary import Role
 from clm_core.services import Services
-from clm_core.settings import ApiSettings, WebhookSource
+from clm_core.settings import ApiSettings, SigningStyle, WebhookSource
 
 OLD, NEW = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "whsec_plJ3nmyCDGBKInavdOK15jsl8nUjcLkM"
+GITHUB, MLFLOW = "It's a Secret to Everybody", "nobody knows the trouble I have seen"
 ADMIN = Actor(name="root", role=Role.ADMIN)
 
 Client = Callable[[Role | None], TestClient]
@@ -41,7 +42,11 @@ def wired(services: Services) -> Services:
                 failed_logins_per_minute=100_000,
                 body_seconds=0.5,
             ),
-            "webhooks": {"monitor": WebhookSource(secrets=(SecretStr(OLD), SecretStr(NEW)))},
+            "webhooks": {
+                "monitor": WebhookSource(secrets=(SecretStr(OLD), SecretStr(NEW))),
+                "github": WebhookSource(style=SigningStyle.GITHUB, secrets=(SecretStr(GITHUB),)),
+                "mlflow": WebhookSource(style=SigningStyle.MLFLOW, secrets=(SecretStr(MLFLOW),)),
+            },
         }
     )
     return replace(services, settings=settings)

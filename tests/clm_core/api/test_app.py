@@ -26,7 +26,7 @@ BODIES = {
     "/clm/promote": {"model_id": EXAMPLES["model_id"], "version": EXAMPLES["version"]},
     "/clm/rollback": {"model_id": EXAMPLES["model_id"]},
     "/clm/tokens": {"name": "matrix", "role": "viewer"},
-    "/clm/webhooks/{source}": {},
+    "/webhooks/{source}": {},
 }
 MATRIX = [
     pytest.param(route, role, id=f"{route.method} {route.path} {role or 'nobody'}")

@@ -1,6 +1,9 @@
 """Who may deliver webhooks, and what is refused of it."""
 
 import base64
+import hashlib
+import hmac
+import itertools
 import json
 import random
 import time
@@ -10,15 +13,22 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from fastapi import Request
 from fastapi.testclient import TestClient
 from hypothesis import given
 from hypothesis import strategies as st
+from mlflow.webhooks.constants import (
+    WEBHOOK_DELIVERY_ID_HEADER,
+    WEBHOOK_SIGNATURE_HEADER,
+    WEBHOOK_TIMESTAMP_HEADER,
+)
+from mlflow.webhooks.delivery import _generate_hmac_signature
 from pydantic import SecretStr
 from sqlalchemy import Engine, text
 from standardwebhooks import Webhook
 
 from clm_core.api.app import create_app
-from clm_core.api.signatures import Signed, sign
+from clm_core.api.signatures import github, sign, whole
 from clm_core.domain.vocabulary import Role
 from clm_core.services import Services
 from clm_core.settings import signing_key
@@ -63,7 +73,7 @@ def test_what_either_secret_signed_is_kept_once(
     number: int, receiver: TestClient, secrets_of: tuple[str, ...], fresh_id: str, ledger_engine: Engine
 ) -> None:
     headers = signed(secrets_of[number], fresh_id)
-    first, again = (receiver.post("/clm/webhooks/monitor", content=BODY, headers=headers) for _ in range(2))
+    first, again = (receiver.post("/webhooks/monitor", content=BODY, headers=headers) for _ in range(2))
     assert (first.status_code, first.json()["delivery"]) == (202, "new")
     assert (again.status_code, again.json()["delivery"]) == (202, "known")
     with ledger_engine.connect() as connection:
@@ -78,7 +88,7 @@ def test_another_body_under_a_known_id_is_refused(
 ) -> None:
     statuses = [
         receiver.post(
-            "/clm/webhooks/monitor", content=body, headers=signed(secrets_of[0], fresh_id, body=body)
+            "/webhooks/monitor", content=body, headers=signed(secrets_of[0], fresh_id, body=body)
         ).status_code
         for body in (b"{}", b"[]")
     ]
@@ -93,8 +103,75 @@ def test_a_message_may_be_five_minutes_old_or_early_and_not_more(
     seconds: int, status: int, receiver: TestClient, secrets_of: tuple[str, ...], fresh_id: str
 ) -> None:
     headers = signed(secrets_of[0], fresh_id, NOW + timedelta(seconds=seconds))
-    answer = receiver.post("/clm/webhooks/monitor", content=BODY, headers=headers)
+    answer = receiver.post("/webhooks/monitor", content=BODY, headers=headers)
     assert answer.status_code == status
+
+
+def as_github(secret: str, body: bytes, delivery: str = "1") -> dict[str, str]:
+    signature = hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()
+    told = {"X-GitHub-Delivery": delivery, "X-Hub-Signature-256": f"sha256={signature}"}
+    return told | {"Content-Type": "application/json"}
+
+
+def as_mlflow(secret: str, message_id: str, at: datetime, body: bytes) -> dict[str, str]:
+    stamp = str(int(at.timestamp()))
+    return {
+        WEBHOOK_DELIVERY_ID_HEADER: message_id,
+        WEBHOOK_TIMESTAMP_HEADER: stamp,
+        WEBHOOK_SIGNATURE_HEADER: _generate_hmac_signature(secret, message_id, stamp, body.decode()),
+        "Content-Type": "application/json",
+    }
+
+
+def test_githubs_published_example_is_signed_as_published() -> None:
+    # https://docs.github.com/en/webhooks/using-webhooks/validating-webhook-deliveries
+    published = "757107ea0eb2509fc211221cce984b8a37570b6d7586c22c46f4379c8b043e17"
+    request = Request({"type": "http", "headers": [(b"x-hub-signature-256", f"sha256={published}".encode())]})
+    message = github(request, b"Hello, World!")
+    assert message is not None
+    assert message.is_signed_with([b"It's a Secret to Everybody"])
+    assert not message.is_signed_with([b"it's a Secret to Everybody"])
+
+
+def test_what_github_signed_is_one_message_whatever_its_delivery_is_called(
+    receiver: TestClient, wired: Services, fresh_id: str
+) -> None:
+    [secret] = wired.settings.webhooks["github"].secrets
+    body = json.dumps({"zen": "Keep it logically awesome.", "hook_id": fresh_id}).encode()
+    answers = [
+        receiver.post(
+            "/webhooks/github", content=body, headers=as_github(secret.get_secret_value(), body, number)
+        )
+        for number in ("1", "2")
+    ]
+    assert [(each.status_code, each.json()["delivery"]) for each in answers] == [(202, "new"), (202, "known")]
+    forged = as_github(secret.get_secret_value(), body + b" ")
+    assert receiver.post("/webhooks/github", content=body, headers=forged).status_code == 401
+
+
+@pytest.mark.parametrize(("seconds", "status"), [(-301, 401), (-299, 202), (301, 401)])
+def test_what_mlflow_signed_is_kept_while_it_is_fresh(
+    seconds: int, status: int, receiver: TestClient, wired: Services, fresh_id: str
+) -> None:
+    [secret] = wired.settings.webhooks["mlflow"].secrets
+    at = NOW + timedelta(seconds=seconds)
+    headers = as_mlflow(secret.get_secret_value(), fresh_id, at, BODY)
+    assert receiver.post("/webhooks/mlflow", content=BODY, headers=headers).status_code == status
+    assert receiver.post("/webhooks/mlflow", content=BODY + b" ", headers=headers).status_code == 401
+
+
+def test_each_source_is_believed_in_its_own_style_alone(
+    receiver: TestClient, wired: Services, secrets_of: tuple[str, ...], fresh_id: str
+) -> None:
+    sources = {name: source.secrets[0].get_secret_value() for name, source in wired.settings.webhooks.items()}
+    styles = {
+        "monitor": signed(secrets_of[0], fresh_id),
+        "github": as_github(sources["github"], BODY),
+        "mlflow": as_mlflow(sources["mlflow"], fresh_id, NOW, BODY),
+    }
+    for source, style in itertools.permutations(styles, 2):
+        answer = receiver.post(f"/webhooks/{source}", content=BODY, headers=styles[style])
+        assert answer.status_code == 401
 
 
 def fuzz(  # noqa: PLR0912 - a branch for each way to forge
@@ -152,7 +229,7 @@ def test_two_thousand_forgeries_are_all_refused_in_the_same_words(
     answers = []
     for _ in range(FUZZED):
         source, headers, body = next(forged)
-        answers.append(receiver.post(f"/clm/webhooks/{source}", content=body, headers=headers))
+        answers.append(receiver.post(f"/webhooks/{source}", content=body, headers=headers))
     assert {answer.status_code for answer in answers} == {401}
     assert len({answer.text for answer in answers}) == 1
 
@@ -165,7 +242,7 @@ def test_two_thousand_forgeries_are_all_refused_in_the_same_words(
 def test_only_the_keys_it_was_signed_with_recognise_a_message(
     body: bytes, message_id: str, keys: list[bytes]
 ) -> None:
-    message = Signed(message_id, "1", body, tuple(sign(key, message_id, "1", body) for key in keys))
+    message = whole(message_id, "1", body, tuple(sign(key, message_id, "1", body) for key in keys))
     assert message.is_signed_with(keys[:1])
     assert not message.is_signed_with([keys[0] + b"0"])
     assert not message.is_signed_with([])
@@ -205,7 +282,7 @@ def test_json_that_not_everybody_reads_alike_is_refused_whoever_sends_it(
         "Content-Type": "application/json",
     }
     began = time.monotonic()
-    webhook = receiver.post("/clm/webhooks/monitor", content=body, headers=headers)
+    webhook = receiver.post("/webhooks/monitor", content=body, headers=headers)
     assert webhook.status_code == 400
     order = client(Role.OPERATOR).post(
         "/clm/train", content=body, headers={"Content-Type": "application/json"}
@@ -219,7 +296,7 @@ def test_json_32_deep_and_numbers_up_to_2_to_the_53_are_taken(
 ) -> None:
     body = b"[" * 32 + b"9007199254740992" + b"]" * 32
     answer = receiver.post(
-        "/clm/webhooks/monitor", content=body, headers=signed(secrets_of[0], fresh_id, body=body)
+        "/webhooks/monitor", content=body, headers=signed(secrets_of[0], fresh_id, body=body)
     )
     assert answer.status_code == 202
 
@@ -235,7 +312,7 @@ def test_a_sender_hears_nothing_of_our_inside(
     monkeypatch.setattr(type(wired.ledger.triggers), "receive", fail)
     app = create_app(replace(wired, clock=lambda: NOW))
     answer = TestClient(app, raise_server_exceptions=False).post(
-        "/clm/webhooks/monitor", content=BODY, headers=signed(secrets_of[0], fresh_id)
+        "/webhooks/monitor", content=BODY, headers=signed(secrets_of[0], fresh_id)
     )
     assert answer.status_code == 503
     assert "inbox" not in answer.text

@@ -39,7 +39,7 @@ def test_a_message_delivered_200_times_over_16_connections_is_one_message(
     ):
 
         def deliver(_: int) -> Any:
-            answer = sender.post("/clm/webhooks/monitor", content=BODY)
+            answer = sender.post("/webhooks/monitor", content=BODY)
             assert answer.status_code == 202, answer.text
             return answer.json()["delivery"]
 

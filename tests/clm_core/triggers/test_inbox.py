@@ -42,7 +42,7 @@ def deliver(clm: Services, message_id: str, event: str, **data: Any) -> None:
 def answer_all(clm: Services) -> list[Answer]:
     answers = list[Answer]()
     while (answered := inbox.answer_next(clm)) is not None:
-        answers += answered[1]
+        answers += answered[1] or []
     return answers
 
 
@@ -189,6 +189,28 @@ def test_a_change_of_the_market_is_answered_for_each_model_also_for_those_that_c
     assert clm.ledger.triggers.answers(message=("monitor", "1"), reply=Reply.REJECTED) == [refused]
     assert clm.ledger.triggers.messages(set_aside=True) == []
     assert AlertBook(engine).newest(limit=1) == known
+
+
+def test_who_tags_a_version_in_mlflow_has_its_model_retrained_and_other_changes_there_lead_to_nothing(
+    clm: Services,
+) -> None:
+    request = RetrainRequest(
+        model_type="lightgbm", symbol="EURUSD", dataset_span_days=60, requested_by="tests"
+    )
+    serve(clm, request)
+    for number, (name, key) in enumerate(
+        [("lightgbm_eurusd_1h", "clm.retrain"), ("nobodys", "clm.retrain"), ("lightgbm_eurusd_1h", "note")]
+    ):
+        data = {"name": name, "version": "1", "key": key, "value": ""}
+        told = {"entity": "model_version_tag", "action": "set", "data": data}
+        inbox.receive(clm, "mlflow", str(number), json.dumps(told).encode(), clm.clock())
+    [answer] = answer_all(clm)
+    assert (answer.reply, answer.model_id) == (Reply.ACCEPTED, "lightgbm_eurusd_1h")
+    assert answer.job_id is not None
+    job = clm.ledger.job(answer.job_id)
+    assert (job.requested_by, job.dataset_span_days) == ("MLflow", 60)
+    [aside] = clm.ledger.triggers.messages(set_aside=True)
+    assert "nobodys has no version here" in (aside.error or "")
 
 
 @pytest.mark.parametrize(

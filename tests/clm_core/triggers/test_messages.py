@@ -16,6 +16,7 @@ from clm_core.triggers.messages import (
     DriftDetected,
     PerformanceDegraded,
     RegimeChanged,
+    RetrainTagged,
     TrainingRequested,
     parse,
 )
@@ -26,6 +27,38 @@ MODEL = MARKET | {"model_type": "xgboost"}
 
 def body(event: str, **data: Any) -> bytes:
     return json.dumps({"type": event, "data": data}).encode()
+
+
+def test_what_somebody_had_github_pass_on_is_an_event() -> None:
+    told = {"requested_by": "ada", **MODEL}
+    passed_on = {"action": "manual.training_requested", "client_payload": told, "sender": {"login": "ada"}}
+    expected = TrainingRequested(symbol="BTCUSD", model_type=ModelType.XGBOOST, requested_by="ada")
+    assert parse(json.dumps(passed_on).encode()) == expected
+
+
+TAG = {"name": "xgboost_btcusd_1h", "version": "3", "key": "clm.retrain", "value": "yes"}
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({}, RetrainTagged(name="xgboost_btcusd_1h", version="3")),
+        ({"data": TAG | {"key": "note"}}, None),
+        ({"action": "deleted"}, None),
+        ({"entity": "model_version_alias", "action": "created", "data": {"alias": "production"}}, None),
+        ({"entity": "registered_model", "action": "created", "data": {"name": "x"}}, None),
+    ],
+    ids=["our tag", "another tag", "taken away", "an alias", "a model"],
+)
+def test_of_what_mlflow_tells_only_our_tag_asks_for_anything(
+    change: dict[str, Any], expected: RetrainTagged | None
+) -> None:
+    told = {"entity": "model_version_tag", "action": "set", "timestamp": "2026-03-01T12:00:00Z", "data": TAG}
+    assert parse(json.dumps(told | change).encode()) == expected
+
+
+def test_a_greeting_of_github_asks_for_nothing() -> None:
+    assert parse(b'{"zen": "Design for failure.", "hook_id": 1, "hook": {}}') is None
 
 
 @pytest.mark.parametrize(
