@@ -16,8 +16,8 @@ import httpx
 import yaml  # type: ignore[import-untyped]
 
 from clm_core.domain.errors import CLMError, ServerUnavailable
-from clm_core.domain.jobs import RetrainRequest, model_id
-from clm_core.domain.kinds import Kind
+from clm_core.domain.jobs import RetrainRequest
+from clm_core.domain.kinds import Kind, model_id
 from clm_core.domain.universe import Market
 from clm_core.domain.vocabulary import ModelType, TriggerReason
 from clm_core.models import catalog

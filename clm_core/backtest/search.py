@@ -6,14 +6,13 @@ from datetime import datetime
 from typing import Any
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
+from pydantic import ConfigDict
 
 from clm_core.backtest.engine import backtest
 from clm_core.backtest.results import Backtest, Execution
 from clm_core.backtest.walk_forward import WalkForwardPlan, split
 from clm_core.domain.costs import Costs
-from clm_core.domain.jobs import model_id
-from clm_core.domain.kinds import Kind
+from clm_core.domain.kinds import Kind, OfModel
 from clm_core.domain.vocabulary import ModelType
 from clm_core.market.bars import Bars, Floats
 from clm_core.models import catalog
@@ -21,7 +20,7 @@ from clm_core.models.contract import WarmStarting
 from clm_core.models.params import Tuned
 
 
-class Tuning(BaseModel):
+class Tuning(OfModel):
     """A study as it began: what it searches, on which bars, by which rules. It never changes."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -52,14 +51,6 @@ class Tuning(BaseModel):
     """How many were asked for when it began."""
     requested_by: str
     created_at: datetime
-
-    @property
-    def kind(self) -> Kind:
-        return Kind(self.model_type, self.plugin)
-
-    @property
-    def model_id(self) -> str:
-        return model_id(self.kind, self.symbol, self.timeframe)
 
     def changes(self, other: "Tuning") -> dict[str, tuple[Any, Any]]:
         """What makes another study of it: by name, its own value and the other's."""

@@ -4,13 +4,13 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field
 
-from clm_core.domain.kinds import Kind, PluginName, name_plugin
+from clm_core.domain.kinds import OfKind, PluginName
 from clm_core.domain.vocabulary import CandidateOrigin, ModelType
 
 
-class StrategyCandidate(BaseModel):
+class StrategyCandidate(OfKind):
     """One proposal: a kind of model with parameters for a market."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -32,9 +32,3 @@ class StrategyCandidate(BaseModel):
     fitness_score: float | None = None
     """What the search measured, greater is better; None: nobody has measured it yet."""
     created_at: datetime
-
-    _plugin = model_validator(mode="after")(name_plugin)
-
-    @property
-    def kind(self) -> Kind:
-        return Kind(self.model_type, self.plugin)

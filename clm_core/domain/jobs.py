@@ -4,9 +4,9 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field
 
-from clm_core.domain.kinds import Kind, PluginName, name_plugin
+from clm_core.domain.kinds import OfModel, PluginName
 from clm_core.domain.vocabulary import JobStatus, ModelType, TriggerReason
 
 TIMEFRAMES = ("1m", "5m", "15m", "30m", "1h", "4h", "1d")
@@ -19,7 +19,7 @@ def in_order(schema: dict[str, Any]) -> None:
         field["position"] = position
 
 
-class RetrainRequest(BaseModel):
+class RetrainRequest(OfModel):
     """Which model to retrain, on what, and why."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", json_schema_extra=in_order)
@@ -53,18 +53,8 @@ class RetrainRequest(BaseModel):
     seed: int = Field(default=0, ge=0, description="Seed of everything random in the training.")
     requested_by: str = Field(default="unknown", title="Asked by", description="Your name, for the record.")
 
-    _plugin = model_validator(mode="after")(name_plugin)
 
-    @property
-    def kind(self) -> Kind:
-        return Kind(self.model_type, self.plugin)
-
-    @property
-    def model_id(self) -> str:
-        return model_id(self.kind, self.symbol, self.timeframe)
-
-
-class TrainingJob(BaseModel):
+class TrainingJob(OfModel):
     """One request to retrain a model, from asking to its end."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -90,16 +80,6 @@ class TrainingJob(BaseModel):
     failure_cause: str | None = None
     """The error that ended the job; None unless it failed."""
 
-    _plugin = model_validator(mode="after")(name_plugin)
-
-    @property
-    def kind(self) -> Kind:
-        return Kind(self.model_type, self.plugin)
-
-    @property
-    def model_id(self) -> str:
-        return model_id(self.kind, self.symbol, self.timeframe)
-
 
 class Lease(BaseModel):
     """The right to write about a job in progress; whoever runs the job holds and renews it."""
@@ -112,8 +92,3 @@ class Lease(BaseModel):
     token: int
     """Every lease has a greater one than those before it; what is written with a replaced one is refused."""
     expires_at: datetime
-
-
-def model_id(kind: Kind, symbol: str, timeframe: str) -> str:
-    """The name a model is registered and served under: `xgboost_btcusdt_1h`, `ridge_btcusdt_1h`."""
-    return f"{kind}_{symbol}_{timeframe}".lower()

@@ -1,8 +1,8 @@
 """Kinds of model: a type of ours, or the plug-in of somebody else that an OTHER is."""
 
-from typing import Annotated, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, Annotated, NamedTuple, Self
 
-from pydantic import AfterValidator, StringConstraints
+from pydantic import AfterValidator, BaseModel, StringConstraints, model_validator
 
 from clm_core.domain.vocabulary import ModelType
 
@@ -26,24 +26,40 @@ def _not_ours(name: str) -> str:
 PluginName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,39}$"), AfterValidator(_not_ours)]
 
 
-class OfKind(Protocol):
-    @property
-    def model_type(self) -> ModelType: ...
+class OfKind(BaseModel):
+    """Whatever says of which kind it is, by fields that stand among its own where it wants them."""
+
+    if TYPE_CHECKING:
+        model_type: ModelType
+        plugin: PluginName | None
+
+    @model_validator(mode="after")
+    def _names_its_plugin(self) -> Self:
+        """The plug-in is named exactly where the type is OTHER."""
+        is_other = self.model_type is ModelType.OTHER
+        if is_other and self.plugin is None:
+            raise ValueError("an OTHER is a plug-in's: name it, as `clm models list-types` does")
+        if self.plugin is not None and not is_other:
+            raise ValueError(f"{self.model_type.value} is no plug-in: leave {self.plugin} out, or say other")
+        return self
 
     @property
-    def plugin(self) -> str | None: ...
+    def kind(self) -> Kind:
+        return Kind(self.model_type, self.plugin)
 
 
-Named = TypeVar("Named", bound=OfKind)
+class OfModel(OfKind):
+    """… and about which model: of that kind, on a market."""
+
+    if TYPE_CHECKING:
+        symbol: str
+        timeframe: str
+
+    @property
+    def model_id(self) -> str:
+        return model_id(self.kind, self.symbol, self.timeframe)
 
 
-def name_plugin(of_kind: Named) -> Named:
-    """For a validator: the plug-in is named exactly where the type is OTHER."""
-    is_other = of_kind.model_type is ModelType.OTHER
-    if is_other and of_kind.plugin is None:
-        raise ValueError("an OTHER is a plug-in's: name it, as `clm models list-types` does")
-    if of_kind.plugin is not None and not is_other:
-        raise ValueError(
-            f"{of_kind.model_type.value} is no plug-in: leave {of_kind.plugin} out, or say other"
-        )
-    return of_kind
+def model_id(kind: Kind, symbol: str, timeframe: str) -> str:
+    """The name a model is registered and served under: `xgboost_btcusdt_1h`, `ridge_btcusdt_1h`."""
+    return f"{kind}_{symbol}_{timeframe}".lower()

@@ -4,10 +4,10 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field
 
-from clm_core.domain.jobs import TIMEFRAMES, in_order, model_id
-from clm_core.domain.kinds import Kind, PluginName, name_plugin
+from clm_core.domain.jobs import TIMEFRAMES, in_order
+from clm_core.domain.kinds import OfModel, PluginName
 from clm_core.domain.vocabulary import ModelType
 
 
@@ -20,7 +20,7 @@ class Engine(StrEnum):
     """On the machines of a Ray cluster."""
 
 
-class TuneRequest(BaseModel):
+class TuneRequest(OfModel):
     """Which model to tune, on what, and for how long."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", json_schema_extra=in_order)
@@ -95,16 +95,6 @@ class TuneRequest(BaseModel):
     )
     requested_by: str = Field(default="unknown", title="Asked by", description="Your name, for the record.")
 
-    _plugin = model_validator(mode="after")(name_plugin)
-
-    @property
-    def kind(self) -> Kind:
-        return Kind(self.model_type, self.plugin)
-
-    @property
-    def model_id(self) -> str:
-        return model_id(self.kind, self.symbol, self.timeframe)
-
 
 class Ended(StrEnum):
     """Why a command stopped working on its study."""
@@ -155,7 +145,7 @@ class Unseen(BaseModel):
     defaults: float | None
 
 
-class TuneResult(BaseModel):
+class TuneResult(OfModel):
     """What a study has found so far."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -174,10 +164,6 @@ class TuneResult(BaseModel):
     unseen: Unseen | None
     """None: nothing is held out, or not all trials have ended."""
     report: Path | None = None
-
-    @property
-    def model_id(self) -> str:
-        return model_id(Kind(self.model_type, self.plugin), self.symbol, self.timeframe)
 
     @property
     def defaults(self) -> Tried | None:

@@ -4,14 +4,14 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field
 
 from clm_core.domain.jobs import TrainingJob
-from clm_core.domain.kinds import Kind, PluginName, name_plugin
+from clm_core.domain.kinds import OfKind, PluginName
 from clm_core.domain.vocabulary import ModelStatus, ModelType
 
 
-class ModelVersion(BaseModel):
+class ModelVersion(OfKind):
     """One trained, stored and judged model."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -49,12 +49,6 @@ class ModelVersion(BaseModel):
     train_metrics: dict[str, float] = Field(default_factory=dict)
     validation_metrics: dict[str, float] = Field(default_factory=dict)
     created_at: datetime
-
-    _plugin = model_validator(mode="after")(name_plugin)
-
-    @property
-    def kind(self) -> Kind:
-        return Kind(self.model_type, self.plugin)
 
 
 class Lineage(BaseModel):

@@ -37,7 +37,7 @@ from pydantic import (
 
 from clm_core.domain.costs import Costs
 from clm_core.domain.errors import BundleCorrupt, InvalidTrainingParams, NotEnoughBars
-from clm_core.domain.kinds import PluginName, name_plugin
+from clm_core.domain.kinds import OfKind, PluginName
 from clm_core.domain.vocabulary import ModelType
 from clm_core.market.bars import Bars, Floats
 from clm_core.models import catalog
@@ -60,7 +60,7 @@ Reference = Annotated[str, AfterValidator(_version_name)]
 """A version as somebody names it: `xgboost_btcusd_1h@v20251204_143022`, `xgboost_btcusd_1h@production`."""
 
 
-class Member(BaseModel):
+class Member(OfKind):
     """The very version that a reference named when the job was opened, and all it takes to fit it anew."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -74,8 +74,6 @@ class Member(BaseModel):
     params: dict[str, Any]
     """Every training parameter with its effective value."""
     bundle_digest: str
-
-    _plugin = model_validator(mode="after")(name_plugin)
 
     @model_validator(mode="after")
     def _not_nested(self) -> Self:

@@ -11,8 +11,8 @@ from sqlalchemy.exc import DataError
 from clm_core import retraining
 from clm_core.domain.actors import Actor
 from clm_core.domain.errors import AlreadyExists, CLMError, NotFound
-from clm_core.domain.jobs import RetrainRequest, TrainingJob, model_id
-from clm_core.domain.kinds import Kind
+from clm_core.domain.jobs import RetrainRequest, TrainingJob
+from clm_core.domain.kinds import Kind, model_id
 from clm_core.domain.triggers import Answer, Delivery, Message, Receipt, TriggerRequest
 from clm_core.domain.versions import ModelVersion
 from clm_core.domain.vocabulary import ModelType, Role

@@ -22,11 +22,10 @@ from pydantic import (
     Field,
     ValidationError,
     field_validator,
-    model_validator,
 )
 
 from clm_core.domain.errors import InvalidMessage
-from clm_core.domain.kinds import Kind, PluginName, name_plugin
+from clm_core.domain.kinds import Kind, OfKind, PluginName
 from clm_core.domain.triggers import Line, Observation
 from clm_core.domain.vocabulary import ModelType, TriggerReason
 
@@ -61,16 +60,14 @@ class _Data(_Strict):
     """Name of what made the sender speak: events with the same cause lead to one retrain of a model."""
 
 
-class _OfModel(_Data):
+class _OfModel(_Data, OfKind):
     model_type: ModelType
     plugin: PluginName | None = None
     """Which plug-in, where the type is OTHER."""
 
-    _plugin = model_validator(mode="after")(name_plugin)
-
     @property
     def kinds(self) -> tuple[Kind, ...]:
-        return (Kind(self.model_type, self.plugin),)
+        return (self.kind,)
 
 
 class DriftDetected(_OfModel):

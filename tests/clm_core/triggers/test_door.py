@@ -10,7 +10,8 @@ import pytest
 
 from clm_core.domain.actors import Actor
 from clm_core.domain.errors import InvalidTrainingParams, UnknownSeries
-from clm_core.domain.jobs import RetrainRequest, model_id
+from clm_core.domain.jobs import RetrainRequest
+from clm_core.domain.kinds import model_id
 from clm_core.domain.triggers import Reply, TriggerRequest
 from clm_core.domain.vocabulary import JobStatus, ModelType, Role, TriggerReason
 from clm_core.services import Services
