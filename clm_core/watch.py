@@ -24,6 +24,8 @@ from clm_core.domain.triggers import Answer, TriggerRequest
 from clm_core.domain.versions import ModelVersion
 from clm_core.domain.vocabulary import ModelStatus, Role
 from clm_core.market.bars import Bars, Floats
+from clm_core.market.drift import CALENDAR, Drift, drift
+from clm_core.market.features import FEATURES, compute_features
 from clm_core.models.contract import Model
 from clm_core.services import Services
 from clm_core.triggers import door, freshness, performance
@@ -51,6 +53,8 @@ class Watched(BaseModel):
     finding: Finding
     because: str
     """The finding in words."""
+    drift: Drift | None
+    """Of the features of its newest bars; None: there are too few, of them or of its training."""
     asked: tuple[Answer, ...]
     """What was asked of the door, and what it answered."""
 
@@ -99,6 +103,7 @@ def rows(report: WatchReport) -> list[dict[str, str]]:
             "trades": str(each.performance.trades),
             "Sharpe since": _shown(each.performance.sharpe_ratio, ".2f"),
             "drawdown": _shown(each.performance.max_drawdown, ".1%"),
+            "drift": _shown(None if each.drift is None else each.drift.score, ".2f"),
             "finding": each.finding.replace("_", " "),
             "newest bar (UTC)": f"{each.newest_bar:%Y-%m-%d %H:%M}",
         }
@@ -127,12 +132,17 @@ def summary_page(report: WatchReport) -> str:
 
 def _sentences(watched: Watched) -> Iterator[str]:
     yield watched.because
+    if watched.drift is not None and watched.drift.features:
+        yield (
+            f"drift {watched.drift.score:.2f}: further from its training than any of that's "
+            f"{watched.drift.stretches} stretches are {', '.join(watched.drift.features)}"
+        )
     for answer in watched.asked:
         yield f"{answer.request.training.trigger_reason} was {answer.sentence}"
 
 
 def _shown(value: float | None, style: str) -> str:
-    return "not measurable" if value is None else format(value, style)
+    return "-" if value is None else format(value, style)
 
 
 def _watch(services: Services, version: ModelVersion) -> Watched:
@@ -157,6 +167,7 @@ def _look(services: Services, version: ModelVersion) -> Watched:
         performance=seen,
         finding=finding,
         because=because,
+        drift=_drift(version, model, bars, new, settings.watch.drift_days),
         asked=(),
     )
 
@@ -170,6 +181,19 @@ def _performance(services: Services, model: Model, bars: Bars, new: int) -> Perf
     positions = model.positions(bars[known:])[first - known :]
     limit = settings.triggers.max_sharpe_ratio
     return measure(bars[first:], positions, settings.costs, settings.execution, limit)
+
+
+def _drift(version: ModelVersion, model: Model, bars: Bars, new: int, days: int) -> Drift | None:
+    """Of the features it sees, or where it does not say which, of all."""
+    first = len(bars) - len(bars.last_days(days))
+    if first < new:
+        return None
+    begin = max(0, new - model.trained_on.bars)
+    seen = version.params.get("features") or FEATURES
+    table = compute_features(bars[begin:], [name for name in seen if name not in CALENDAR])
+    trained, newest = slice(0, new - begin), slice(first - begin, None)
+    values, complete = table.values, table.complete
+    return drift(values[trained][complete[trained]], values[newest][complete[newest]], table.names)
 
 
 def measure(bars: Bars, positions: Floats, costs: Costs, execution: Execution, limit: float) -> Performance:
@@ -203,8 +227,10 @@ def _ask(services: Services, version: ModelVersion, looked: Watched) -> Iterator
     # further bars make it another request: a retrain on the same ones would end as the last did
     facts = looked.new_bars // policy.min_new_samples
     serving = Serving(looked.model_id, looked.trained_at, looked.new_bars)
-    degraded = performance.due(looked.model_id, looked.performance, looked.finding)
-    for due in (*degraded, *freshness.due([serving], policy, services.clock())):
+    doing = performance.due(
+        looked.model_id, looked.performance, looked.finding, looked.drift, services.settings.watch
+    )
+    for due in (*doing, *freshness.due([serving], policy, services.clock())):
         key = f"watch/{version.version}/{due.reason}/{facts}"
         yield door.ask(services, _request(job, due, key))
 

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from clm_core.domain.triggers import Observation
 from clm_core.domain.vocabulary import TriggerReason
 from clm_core.market.bars import Floats
+from clm_core.market.drift import Drift
 from clm_core.promotion.evidence import FEWEST_BARS, probabilistic_sharpe_ratio, track_record
 from clm_core.triggers.freshness import Due
 
@@ -32,6 +33,10 @@ class WatchRules(BaseModel):
     confidence: float = Field(default=0.9, ge=0.5, lt=1)
     """How probable it must be that the true Sharpe ratio is below `triggers.max_sharpe_ratio`, 0.5 up to, not
     including, 1; with 0.5 the observed one alone decides."""
+    drift_days: int = Field(default=14, ge=1, le=3650)
+    """The newest bars, all of them new to the version, whose features are compared with its training."""
+    drift_score: float = Field(default=1.25, gt=0)
+    """They have drifted above it; at 1 they lie as far from the training as its own furthest stretch does."""
 
 
 class Performance(BaseModel):
@@ -91,8 +96,12 @@ def judge(seen: Performance, rules: WatchRules, limit: float) -> tuple[Finding, 
     return Finding.DEGRADED, sure
 
 
-def due(model_id: str, seen: Performance, finding: Finding) -> Iterator[Due]:
+def due(
+    model_id: str, seen: Performance, finding: Finding, drift: Drift | None, rules: WatchRules
+) -> Iterator[Due]:
     """What to ask the door for."""
     if finding is Finding.DEGRADED:
         observed = Observation(sharpe_ratio=seen.sharpe_ratio)
         yield Due(model_id, TriggerReason.PERFORMANCE_DEGRADED, observed)
+    if drift is not None and drift.score > rules.drift_score:
+        yield Due(model_id, TriggerReason.DRIFT_DETECTED, Observation())

@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from clm_core.domain.triggers import Observation
 from clm_core.domain.vocabulary import TriggerReason
+from clm_core.market.drift import Drift
 from clm_core.triggers.freshness import Due
 from clm_core.triggers.performance import Finding, Performance, WatchRules, confidence_below, due, judge
 
@@ -61,13 +62,26 @@ def test_only_what_is_bad_beyond_doubt_is_asked_to_be_retrained(
     assert found is finding
     assert because
     wanted = Observation(sharpe_ratio=seen.sharpe_ratio) if finding is Finding.DEGRADED else None
-    assert [each.observed for each in due("a_model", seen, found)] == ([wanted] if wanted else [])
+    assert [each.observed for each in due("a_model", seen, found, None, RULES)] == (
+        [wanted] if wanted else []
+    )
 
 
 def test_the_door_is_told_the_reason_and_the_observed_sharpe_ratio() -> None:
     seen = Performance(**BAD)
     expected = Due("a_model", TriggerReason.PERFORMANCE_DEGRADED, Observation(sharpe_ratio=-3.0))
-    assert list(due("a_model", seen, Finding.DEGRADED)) == [expected]
+    assert list(due("a_model", seen, Finding.DEGRADED, None, RULES)) == [expected]
+
+
+@pytest.mark.parametrize(
+    ("drift", "asked"),
+    [(None, False), (1.25, False), (1.26, True)],
+    ids=["not measured", "at the limit", "above it"],
+)
+def test_drift_above_its_limit_is_asked_to_be_retrained(drift: float | None, asked: bool) -> None:
+    found = None if drift is None else Drift(score=drift, features=("atr_14",), stretches=26)
+    expected = [Due("a_model", TriggerReason.DRIFT_DETECTED, Observation())] if asked else []
+    assert list(due("a_model", Performance(), Finding.TOO_EARLY, found, RULES)) == expected
 
 
 def test_where_half_a_chance_is_enough_the_observed_ratio_alone_decides() -> None:

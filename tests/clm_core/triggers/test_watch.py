@@ -24,20 +24,23 @@ from clm_core.domain.versions import ModelVersion
 from clm_core.domain.vocabulary import ModelType, Role, TriggerReason
 from clm_core.ledger.alerts import AlertBook
 from clm_core.market.bars import Bars
+from clm_core.market.drift import CALENDAR
+from clm_core.market.features import FEATURES, LOOK_BACK
 from clm_core.market.sources import MarketData
 from clm_core.market.store import SeriesStore
 from clm_core.registry.promotion import Promotions
 from clm_core.runner import load_flow
 from clm_core.services import Services
-from clm_core.triggers.performance import Finding
+from clm_core.triggers.performance import Finding, WatchRules
 from clm_core.triggers.policy import TriggerPolicy
 from clm_core.watch import Watched, WatchReport
 
 ADMIN = Actor(name="ada", role=Role.ADMIN)
 NEW = 950
 """Bars that come after the training."""
-DEGRADED, NEW_BARS, STALE = (
+DEGRADED, DRIFTED, NEW_BARS, STALE = (
     TriggerReason.PERFORMANCE_DEGRADED,
+    TriggerReason.DRIFT_DETECTED,
     TriggerReason.DATA_THRESHOLD,
     TriggerReason.PERIODIC,
 )
@@ -169,6 +172,20 @@ def test_further_bars_make_it_another_request_and_the_cooldown_is_the_doors(
     assert answers(look(own)) == [(DEGRADED, Reply.REJECTED), (NEW_BARS, Reply.ACCEPTED)]
     end_all_jobs(own)
     assert answers(look(later(own, days=1.1))) == [(DEGRADED, Reply.ACCEPTED), (NEW_BARS, Reply.COALESCED)]
+
+
+def test_drift_is_looked_for_in_the_features_the_model_sees(own: Services, market: Market) -> None:
+    serve(own)
+    market.lack(0)
+    assert look(own).drift is None, "60 days hold too few fortnights to compare with"
+    end_all_jobs(own)
+    rules = WatchRules(drift_days=2, drift_score=1e-3, min_trades=10_000)
+    quick = replace(own, settings=own.settings.model_copy(update={"watch": rules}))
+    found = look(quick)
+    assert found.drift is not None
+    assert found.drift.stretches == (60 * 24 - LOOK_BACK) // 48
+    assert set(found.drift.features) <= set(FEATURES) - CALENDAR
+    assert answers(found) == [(DRIFTED, Reply.ACCEPTED), (NEW_BARS, Reply.COALESCED)]
 
 
 def test_a_model_that_cannot_be_looked_at_keeps_no_other_from_it_and_is_told_of_until_it_can(

@@ -1,0 +1,125 @@
+"""Drift that was planted is found, and none is found where there is none."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from clm_core.market.bars import FIELDS, Bars, Floats
+from clm_core.market.drift import CALENDAR, FEWEST_STRETCHES, drift
+from clm_core.market.features import FEATURES, LOOK_BACK, FeatureTable, compute_features
+from clm_core.market.sources import MarketData
+
+NAMES = ("wandering", "still", "calm")
+LENGTH, STRETCHES, YEAR = 336, 26, 8760
+"""Bars."""
+
+
+def market(seed: int, stretches: int = STRETCHES + 1) -> Floats:
+    """Features of a market that stays as it is: each a process whose neighbours resemble each other."""
+    noise = np.random.default_rng(seed).normal(size=(stretches * LENGTH, 3))
+    values = np.zeros_like(noise)
+    for row in range(1, len(noise)):
+        values[row] = [0.98, 0.0, 0.7] * values[row - 1] + noise[row]
+    return values
+
+
+def split(values: Floats) -> tuple[Floats, Floats]:
+    return values[:-LENGTH], values[-LENGTH:].copy()
+
+
+@pytest.fixture(scope="module")
+def btc() -> tuple[Bars, FeatureTable]:
+    bars = MarketData(Path("nothing stored")).bars("BTCUSD", "1h")[LOOK_BACK:]
+    return bars, compute_features(bars, [name for name in FEATURES if name not in CALENDAR])
+
+
+def fortnights(table: FeatureTable) -> Iterator[int]:
+    """The rows at which one begins that has a year before it."""
+    return iter(range(LOOK_BACK + YEAR, len(table.values) - LENGTH, LENGTH))
+
+
+def test_of_real_fortnights_few_are_unlike_the_year_before_them(btc: tuple[Bars, FeatureTable]) -> None:
+    values, names = btc[1].values, btc[1].names
+    scores = list[float]()
+    for first in fortnights(btc[1]):
+        found = drift(values[first - YEAR : first], values[first : first + LENGTH], names)
+        assert found is not None
+        scores.append(found.score)
+    assert np.mean(np.array(scores) > 1.25) <= 0.05
+
+
+@pytest.mark.parametrize(("times", "found_at_least"), [(3.0, 0.4), (5.0, 0.8)], ids=["3 times", "5 times"])
+def test_a_market_that_moves_more_than_it_ever_did_is_found(
+    times: float, found_at_least: float, btc: tuple[Bars, FeatureTable]
+) -> None:
+    bars, table = btc
+    scores = list[float]()
+    for first in fortnights(table):
+        moved = wilder(bars[first - LOOK_BACK : first + LENGTH], times)
+        newest = compute_features(moved, table.names).values[LOOK_BACK:]
+        found = drift(table.values[first - YEAR : first], newest, table.names)
+        assert found is not None
+        scores.append(found.score)
+    assert np.mean(np.array(scores) > 1.25) >= found_at_least
+
+
+def wilder(bars: Bars, times: float) -> Bars:
+    """The same bars with every move so many times as large, on a logarithmic scale."""
+    prices = {name: bars.open[0] * (getattr(bars, name) / bars.open[0]) ** times for name in FIELDS[:4]}
+    return replace(bars, **prices)
+
+
+def test_what_only_wanders_is_seldom_called_drift() -> None:
+    scores = [found.score for seed in range(60) if (found := drift(*split(market(seed)), NAMES)) is not None]
+    assert len(scores) == 60
+    assert np.mean(np.array(scores) > 1.0) <= 0.1
+    assert np.mean(np.array(scores) > 1.25) <= 0.05
+
+
+@pytest.mark.parametrize(
+    ("column", "change"),
+    [(0, lambda x: x + 12.0), (1, lambda x: x * 3.0), (2, lambda x: x + 1.5), (1, lambda x: x * 0.0)],
+    ids=["level of what wanders", "spread", "level", "it stands still"],
+)
+def test_what_was_planted_is_found_by_its_name(column: int, change: "np.ufunc") -> None:
+    for seed in range(10):
+        reference, newest = split(market(seed))
+        newest[:, column] = change(newest[:, column])
+        found = drift(reference, newest, NAMES)
+        assert found is not None
+        assert found.score > 1.25
+        assert found.features[0] == NAMES[column]
+        assert found.stretches == STRETCHES
+
+
+def test_the_score_does_not_depend_on_units() -> None:
+    reference, newest = split(market(1))
+    scale = np.array([1e-6, 1.0, 1e9])
+    plain, scaled = drift(reference, newest, NAMES), drift(reference * scale, newest * scale, NAMES)
+    assert plain is not None
+    assert scaled is not None
+    assert scaled.score == pytest.approx(plain.score)
+
+
+@pytest.mark.parametrize(
+    ("reference", "newest"),
+    [
+        (market(0, FEWEST_STRETCHES)[1:], market(1, 1)),
+        (market(0), market(0)[:0]),
+        (np.ones((STRETCHES * LENGTH, 3)), np.ones((LENGTH, 3))),
+    ],
+    ids=["a short training", "no new bars", "nothing varies"],
+)
+def test_where_there_is_nothing_to_compare_with_nothing_is_said(reference: Floats, newest: Floats) -> None:
+    assert drift(reference, newest, NAMES) is None
+
+
+def test_a_feature_that_never_varied_is_left_out() -> None:
+    reference, newest = split(market(2))
+    reference[:, 1] = 0.5
+    found = drift(reference, newest, NAMES)
+    assert found is not None
+    assert "still" not in found.features
