@@ -27,6 +27,10 @@ from pydantic import BaseModel, ConfigDict
 from clm_core.domain.errors import PortTaken, StackRunning
 
 PREFECT_USER = "clm"
+WORKER, UPKEEP_WORKER = "clm-up", "clm-up-upkeep"
+"""Names that the workers of `clm up` have in Prefect."""
+UPKEEP_QUEUE = "upkeep"
+"""Work queue of what keeps an installation right; trainings wait in another."""
 PORTS_TRIED = 100
 
 

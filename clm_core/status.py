@@ -95,11 +95,13 @@ def urls(state: StackState) -> dict[str, str]:
 
 def _parts(settings: Settings, state: StackState) -> tuple[PartHealth, ...]:
     environment = stack.prefect_environment(settings.home, state)
+    workers = workers_online(environment, settings.deploy.work_pool)
     probes: Mapping[str, Callable[[], bool]] = {
         "prefect": lambda: is_answering(f"{state.prefect_api_url}/health"),
         "mlflow": lambda: is_answering(f"{state.mlflow_url}/health"),
         "api": lambda: is_answering(f"{state.api_url}/health"),
-        "worker": lambda: bool(workers_online(environment, settings.deploy.work_pool)),
+        "worker": lambda: stack.WORKER in workers,
+        "upkeep": lambda: stack.UPKEEP_WORKER in workers,
     }
     return tuple(
         PartHealth(

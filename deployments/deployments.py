@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import yaml  # type: ignore[import-untyped]
 
+from clm_core import stack
 from clm_core.domain.errors import CLMError, ServerUnavailable
 from clm_core.domain.jobs import RetrainRequest
 from clm_core.domain.kinds import Kind, model_id
@@ -68,6 +69,8 @@ class Deployment:
     """How many of its runs may run at the same time; None: as many as the worker takes."""
     collision_strategy: str = "ENQUEUE"
     """What happens to a run while another one of this deployment runs: `ENQUEUE` or `CANCEL_NEW`."""
+    work_queue: str = "default"
+    """Of the work pool; under `clm up` each has a worker of its own."""
     starts_within_seconds: int = 300
     """A run that a worker took and never started, for it was killed, makes way for the next after this."""
 
@@ -102,6 +105,7 @@ class Deployment:
                 "collision_strategy": self.collision_strategy,
                 "grace_period_seconds": self.starts_within_seconds,
             },
+            "work_pool": {"work_queue_name": self.work_queue, "job_variables": {"command": COMMAND}},
             "pull": [],
         }
 
@@ -128,6 +132,7 @@ _UPKEEP = Deployment(
     description="End what crashed half done, look after what serves, deliver what happened.",
     every=timedelta(minutes=1),
     collision_strategy="CANCEL_NEW",
+    work_queue=stack.UPKEEP_QUEUE,
     starts_within_seconds=60,
 )
 
@@ -137,6 +142,7 @@ _WATCH = Deployment(
     description="Look at what serves on the newest bars; ask to retrain what is stale or earns too little.",
     every=timedelta(hours=1),
     collision_strategy="CANCEL_NEW",
+    work_queue=stack.UPKEEP_QUEUE,
     starts_within_seconds=60,
 )
 
@@ -166,10 +172,7 @@ def prefect_yaml(settings: Settings) -> dict[str, Any]:
     """For `prefect deploy --all`, which takes the work pool from PREFECT_DEFAULT_WORK_POOL_NAME."""
     return {
         "name": "clm",
-        "deployments": [
-            each.definition() | {"work_pool": {"job_variables": {"command": COMMAND}}}
-            for each in wanted(settings)
-        ],
+        "deployments": [each.definition() for each in wanted(settings)],
     }
 
 
@@ -271,7 +274,7 @@ def _ours(client: "SyncPrefectClient") -> "list[DeploymentResponse]":
 def _version(deployment: Deployment, settings: Settings) -> str:
     """Changes with everything that a deploy writes."""
     schema = _flow(deployment.entrypoint)[1]
-    facts = [deployment.definition(), schema, settings.deploy.model_dump(mode="json"), COMMAND]
+    facts = [deployment.definition(), schema, settings.deploy.model_dump(mode="json")]
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -314,6 +317,7 @@ def _write(
         entrypoint=deployment.entrypoint,
         pull_steps=[],
         work_pool_name=settings.deploy.work_pool,
+        work_queue_name=deployment.work_queue,
         job_variables={"command": COMMAND} | settings.deploy.job_variables,
         paused=False if removed_before else None,
     )

@@ -26,7 +26,8 @@ from deployments.supervisor import Part, Stopped, Supervisor, stoppable
 
 PREFERRED_PORTS = {"prefect": 4200, "mlflow": 5000, "api": 8000}
 READY_WITHIN_SECONDS = 120.0
-WORKER = "clm-up"
+UPKEEP_RUNS = 2
+"""The upkeep and the watch may run at once."""
 
 
 def main() -> int:
@@ -60,6 +61,7 @@ def run(settings: Settings, console: Console) -> None:
         deploying = _deploy(settings, plan.environment)
         running.callback(deploying.terminate)
         supervisor.start(plan.worker())
+        supervisor.start(plan.upkeep())
         # both bring MLflow's database up to date, and two at once would collide
         _wait(supervisor, ["mlflow"])
         if plan.state.api_url is not None:
@@ -118,16 +120,23 @@ class _Plan:
         )
 
     def worker(self) -> Part:
-        deploy = self._settings.deploy
+        return self._worker("worker", stack.WORKER, "default", self._settings.stack.concurrent_runs)
+
+    def upkeep(self) -> Part:
+        """Trainings take every place there is for hours; the upkeep must not wait for one."""
+        return self._worker("upkeep", stack.UPKEEP_WORKER, stack.UPKEEP_QUEUE, UPKEEP_RUNS)
+
+    def _worker(self, name: str, known_as: str, queue: str, at_once: int) -> Part:
+        pool, kind = self._settings.deploy.work_pool, self._settings.deploy.work_pool_type
         return Part(
-            name="worker",
+            name=name,
             command=(
-                *(sys.executable, "-m", "prefect", "worker", "start"),
-                *("--pool", deploy.work_pool, "--type", deploy.work_pool_type, "--name", WORKER),
-                *("--limit", str(self._settings.stack.concurrent_runs), "--install-policy", "never"),
+                *(sys.executable, "-m", "prefect", "worker", "start", "--name", known_as),
+                *("--pool", pool, "--type", kind, "--work-queue", queue),
+                *("--limit", str(at_once), "--install-policy", "never"),
             ),
             environment=self.environment,
-            answers=lambda: WORKER in workers_online(self.environment, deploy.work_pool),
+            answers=lambda: known_as in workers_online(self.environment, pool),
         )
 
     def api(self) -> Part:

@@ -33,6 +33,8 @@ CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 NOT_UP = 3
 SECRET = "whsec_plJ3nmyCDGBKInavdOK15jsl8nUjcLkM"
 SETTINGS = f"""
+[stack]
+concurrent_runs = 1
 [webhooks.monitor]
 secrets = ["{SECRET}"]
 """
@@ -67,6 +69,7 @@ def test_status_tells_that_each_part_answers_and_what_runs_next(up: Installation
         "prefect": True,
         "mlflow": True,
         "worker": True,
+        "upkeep": True,
     }.items()
     assert {run["deployment"] for run in status["next_runs"]} >= {"xgboost_btcusd_1h", "lightgbm_btcusd_1h"}
 
@@ -183,12 +186,13 @@ def artifacts(up: Installation, run: dict[str, Any]) -> dict[str, dict[str, Any]
     return {each["key"]: each for each in up.prefect("POST", "/artifacts/filter", wanted)}
 
 
-def test_a_run_that_is_cancelled_ends_its_training_too(up: Installation) -> None:
+def test_a_training_does_not_hold_up_the_upkeep_and_ends_when_its_run_is_cancelled(up: Installation) -> None:
     deployment = up.prefect("GET", "/deployments/name/retrain/on-demand")
     request = {"model_type": "xgboost", "symbol": "BTCUSD", "training_params": ENDLESS}
     body = {"parameters": {"request": request}}
     run = up.prefect("POST", f"/deployments/{deployment['id']}/create_flow_run", body)
     wait_until(lambda: trainings(up) != [], seconds=120)
+    assert_upkeep_is_begun(up)
     cancelling = {"state": {"type": "CANCELLING", "name": "Cancelling"}}
     up.prefect("POST", f"/flow_runs/{run['id']}/set_state", cancelling)
 
@@ -199,6 +203,15 @@ def test_a_run_that_is_cancelled_ends_its_training_too(up: Installation) -> None
     wait_until(lambda: trainings(up) == [], seconds=10)
     [job] = json.loads(up.clm("jobs", "--model-id", "xgboost_btcusd_1h", "--json").stdout)
     assert job["status"] in {"failed", "in_progress"}  # in progress until its lease has run out
+
+
+def assert_upkeep_is_begun(up: Installation) -> None:
+    """Soon, although the one place for trainings is taken."""
+    deployment = up.prefect("GET", "/deployments/name/upkeep/upkeep")
+    run = up.prefect("POST", f"/deployments/{deployment['id']}/create_flow_run", {})
+    # cancelled it is when the scheduled one runs
+    begun = {"RUNNING", "COMPLETED", "FAILED", "CANCELLED"}
+    wait_until(lambda: up.prefect("GET", f"/flow_runs/{run['id']}")["state_type"] in begun, seconds=40)
 
 
 def trainings(up: Installation) -> list[int]:
