@@ -23,12 +23,12 @@ from clm_core.runner import load_flow
 from clm_core.services import Services, open_services
 
 FREE = {"fee_bps": 0, "slippage_bps": 0}
-NETWORK = {"steps": 20, "horizon": 6, "hidden_size": 16, "round_trip_bps": 0.0, "shrink": False}
+NETWORK = {"steps": 6, "horizon": 6, "hidden_size": 16, "round_trip_bps": 0.0, "shrink": False}
 PARAMS: dict[Kind, dict[str, Any]] = {
     Kind(ModelType.NHITS): NETWORK,
     Kind(ModelType.PATCHTST): NETWORK,
-    Kind(ModelType.RL_V2): {"bars_played": 6_000, "checks": 2, "margin": 0, **FREE},
-    Kind(ModelType.RL_V3): {"bars_played": 20_000, "checks": 2, **FREE},
+    Kind(ModelType.RL_V2): {"bars_played": 3_000, "checks": 1, "margin": 0, **FREE},
+    Kind(ModelType.RL_V3): {"bars_played": 5_000, "checks": 1, **FREE},
     Kind(ModelType.OTHER, "ridge"): {"horizon": 6, "threshold": 0.0},
 }
 """Small, and what hardly learnt anything is to trade all the same."""
@@ -74,7 +74,7 @@ def retrained(kind: Kind, params: dict[str, Any]) -> retraining.Outcome:
         model_type=kind.model_type,
         plugin=kind.plugin,
         symbol="EURUSD",
-        dataset_span_days=150,
+        dataset_span_days=120,
         training_params=params,
         requested_by="tests",
     )

@@ -22,6 +22,7 @@ from clm_core.market.look_ahead import first_leak, other_futures
 from clm_core.market.timeframes import Calendar, Timeframe
 from clm_core.models.catalog import recipe
 from clm_core.models.contract import Progress, TrainedOn
+from clm_core.testing.contract import recipe_of
 
 SEED = 3
 PLAN = WalkForwardPlan(folds=3, embargo_bars=10)
@@ -43,6 +44,22 @@ LEARNERS = {
         "heads": 2,
         "layers": 1,
     },
+}
+MEMBERS = [
+    {
+        "asked": f"{kind}_test_1h@v1",
+        "model_id": f"{kind}_test_1h",
+        "version": "v1",
+        "model_type": kind.value,
+        "params": FAST,
+        "bundle_digest": "0" * 64,
+    }
+    for kind in BOOSTED
+]
+EVERY_LEARNER: dict[str, dict[str, Any]] = {
+    **LEARNERS,
+    "ridge": {"horizon": 1, "threshold": 0.0},
+    ModelType.ENSEMBLE: {"members": MEMBERS, "folds": 2},
 }
 SMALL: dict[ModelType, dict[str, Any]] = {
     **{kind: {**params, "rounds" if kind in BOOSTED else "steps": 10} for kind, params in LEARNERS.items()},
@@ -115,16 +132,16 @@ def earned(found: OutOfSample, bars: Bars, costs: Costs) -> float:
     return float(np.log(result.equity[-1])) / len(result.equity)
 
 
-@pytest.mark.parametrize("model_type", LEARNERS)
-def test_a_planted_pattern_is_found_out_of_sample(model_type: ModelType):
-    bars, learner = series(momentum=0.5), recipe(model_type, LEARNERS[model_type], Costs())
+@pytest.mark.parametrize("kind", EVERY_LEARNER)
+def test_a_planted_pattern_is_found_out_of_sample(kind: str):
+    bars, learner = series(momentum=0.5), recipe_of(kind, EVERY_LEARNER[kind])
     # knowing the rule, sign(last return), is right with probability 1/2 + asin(0.5) / pi = 2/3
     assert hits(walk_forward(learner, bars, PLAN, SEED), bars) > 0.6
 
 
-@pytest.mark.parametrize("model_type", LEARNERS)
-def test_where_there_is_no_pattern_none_is_found(model_type: ModelType):
-    bars, learner = series(momentum=0.0), recipe(model_type, LEARNERS[model_type], Costs())
+@pytest.mark.parametrize("kind", [*LEARNERS, "ridge"])
+def test_where_there_is_no_pattern_none_is_found(kind: str):
+    bars, learner = series(momentum=0.0), recipe_of(kind, EVERY_LEARNER[kind])
     # 1,800 forecasts: three standard errors are 0.035
     assert abs(hits(walk_forward(learner, bars, PLAN, SEED), bars) - 0.5) < 0.035
 

@@ -68,3 +68,10 @@ def test_a_kind_of_model_without_anything_to_tune_says_how_to_change_that(monkey
     monkeypatch.setitem(catalog.IMPLEMENTATIONS, ModelType.XGBOOST, plain)
     with pytest.raises(ModelError, match="xgboost names no parameter to tune"):
         catalog.search_space(ModelType.XGBOOST)
+
+
+@pytest.mark.parametrize(
+    "model_type", [ModelType.NHITS, ModelType.PATCHTST, ModelType.RL_V2, ModelType.RL_V3]
+)
+def test_what_torch_has_trained_says_which_torch(model_type: ModelType):
+    assert "torch" in catalog.distributions(recipe(model_type, {}, Costs()))

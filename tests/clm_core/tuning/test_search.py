@@ -121,14 +121,12 @@ def test_a_study_has_as_many_trials_as_were_asked_for_each_counted_and_the_best_
     ("kind", "params"),
     [
         ({"model_type": "other", "plugin": "ridge"}, {"threshold": 0.0}),
-        ({"model_type": "nhits"}, {"steps": 2, "horizon": 6}),
         ({"model_type": "patchtst"}, {"steps": 2, "horizon": 6}),
-        ({"model_type": "rl_v2"}, {"bars_played": 2_000, "checks": 1, "memory": 24}),
         ({"model_type": "rl_v3"}, {"bars_played": 2_000, "checks": 1, "memory": 24}),
     ],
-    ids=["a plug-in", "nhits", "patchtst", "rl_v2", "rl_v3"],
+    ids=["a plug-in", "a network", "a policy"],
 )
-def test_every_kind_is_tuned_over_what_its_training_parameters_name(
+def test_a_kind_is_tuned_over_what_its_training_parameters_name(
     kind: dict[str, str], params: dict[str, Any], clm: Services
 ) -> None:
     request = asked(clm, trials=2, holdout=0.0, training_params=params, seeds=1, **kind)
