@@ -17,6 +17,7 @@ from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 from uuid import UUID
 
 from clm_core.domain.errors import ServerUnavailable
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
     from clm_core.database import Database
 
+DEPLOYMENTS_TAG = "clm"
+"""Deployments with this tag are ours to change and to pause."""
 READY_WITHIN_SECONDS = 60.0
 PAGE = 200
 """Most that Prefect lists at once."""
@@ -150,6 +153,15 @@ class Run:
 
 
 @dataclass(frozen=True)
+class BusEvent:
+    """Of Prefect's own events."""
+
+    id: str
+    name: str
+    payload: dict[str, Any]
+
+
+@dataclass(frozen=True)
 class Runs:
     """Runs of flows that workers do, through Prefect's API; asks once, where Prefect's own client would ask
     again for minutes while nobody answers."""
@@ -191,6 +203,33 @@ class Runs:
         }
         newest_first = self._post("/events/filter", {"filter": wanted, "limit": EVENTS})["events"]
         return {_automation(event): str(event["payload"]["reason"]) for event in reversed(newest_first)}
+
+    def failed_runs(self, since: datetime) -> dict[UUID, tuple[str, str]]:
+        """Runs of our deployments that ended badly: the deployment of each, and why, newest first."""
+        wanted = {
+            "flow_runs": {
+                "state": {"type": {"any_": ["FAILED", "CRASHED"]}},
+                "end_time": {"after_": since.isoformat()},
+            },
+            "deployments": {"tags": {"all_": [DEPLOYMENTS_TAG]}},
+        }
+        runs = self._post("/flow_runs/filter", wanted | {"sort": "END_TIME_DESC", "limit": PAGE})
+        ids = sorted({run["deployment_id"] for run in runs})
+        found = self._post("/deployments/filter", {"deployments": {"id": {"any_": ids}}})
+        names = {deployment["id"]: deployment["name"] for deployment in found}
+        return {UUID(run["id"]): (names[run["deployment_id"]], _run(run["state"]).told) for run in runs}
+
+    def events(self, names: Sequence[str], since: datetime) -> list[BusEvent]:
+        """Everything of these names, oldest first."""
+        wanted = {"event": {"name": list(names)}, "occurred": {"since": since.isoformat()}, "order": "ASC"}
+        page = self._post("/events/filter", {"filter": wanted, "limit": EVENTS})
+        found = list(page["events"])
+        while next_page := page["next_page"]:
+            # the server need not be known to us by the name it gives itself
+            query = urlsplit(next_page).query
+            page = self.client.get(f"/events/filter/next?{query}").raise_for_status().json()
+            found += page["events"]
+        return [BusEvent(event["id"], event["event"], event["payload"]) for event in found]
 
     def _post(self, path: str, wanted: Mapping[str, Any]) -> Any:
         return self.client.post(path, json=wanted).raise_for_status().json()

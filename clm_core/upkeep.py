@@ -25,6 +25,7 @@ from clm_core.registry.rounds import Rounds
 from clm_core.runner import RunState, knows_prefect, prefect_runs
 from clm_core.services import Services
 from clm_core.settings import OnExpiry
+from clm_core.triggers import bus
 from clm_core.triggers.drain import answer_all, start_pending
 
 
@@ -40,7 +41,7 @@ class Part(StrEnum):
     VERIFY = "verify"
     """What MLflow would serve is compared with what was registered; every file once an hour."""
     AUTOMATIONS = "automations"
-    """Actions of Prefect's automations that failed are alerted: Prefect itself tells nobody."""
+    """Runs and actions of automations that failed are alerted: Prefect itself tells nobody."""
     AUDIT = "audit"
     """The newest entry is written down outside the database."""
     DELIVER = "deliver"
@@ -75,6 +76,11 @@ class UpkeepReport(BaseModel):
 
 LOOKED_BACK = timedelta(days=1)
 """A run whose job failed longer ago is left as it is."""
+NOT_WELL_AGAIN = timedelta(hours=3)
+"""A deployment is well again when none of its runs has failed for so long."""
+ITSELF = "upkeep"
+"""The deployment whose runs do this."""
+LOOK = "Its page in the Prefect UI has the log."
 REMEMBERED = timedelta(hours=1)
 """An automation is well again when none of its actions has failed for so long."""
 MEND = "Mend its action on the page Automations of the Prefect UI: what it should have started was not."
@@ -141,8 +147,14 @@ def _crash_lost_runs(services: Services) -> list[str]:
 
 
 def _drain(services: Services) -> Iterable[Step]:
+    yield "events", partial(_collect_events, services)
     yield "messages", partial(_answer_messages, services)
     yield "jobs", partial(_start_jobs, services)
+
+
+def _collect_events(services: Services) -> list[str]:
+    new = bus.collect(services)
+    return [f"{new} events came by Prefect"] if new else []
 
 
 def _answer_messages(services: Services) -> list[str]:
@@ -240,6 +252,7 @@ def _verify_listing(services: Services, version: ModelVersion) -> list[str]:
 
 def _automations(services: Services) -> Iterable[Step]:
     yield "automations", partial(_alert_failed_actions, services)
+    yield "runs", partial(_alert_failed_runs, services)
 
 
 def _alert_failed_actions(services: Services) -> list[str]:
@@ -256,6 +269,26 @@ def _alert_failed_actions(services: Services) -> list[str]:
         for name, reason in failed.items()
     ]
     return [f"{name}: {reason}" for (name, reason), new in zip(failed.items(), told, strict=True) if new]
+
+
+def _alert_failed_runs(services: Services) -> list[str]:
+    """Of a failed job its own alert tells, of a failed upkeep those of its parts."""
+    now, kind = services.clock(), AlertKind.RUN_FAILED
+    if not knows_prefect(services.settings.home):
+        return []
+    with prefect_runs(services.settings.home) as prefect:
+        runs = prefect.failed_runs(now - NOT_WELL_AGAIN)
+    jobs = services.ledger.triggers.with_jobs(runs)
+    others = [(run_id, *runs[run_id]) for run_id in runs if run_id not in jobs and runs[run_id][0] != ITSELF]
+    newest = {name: f"Its run {run_id} ended as {why}. {LOOK}" for run_id, name, why in reversed(others)}
+    for alert in services.alerts.lasting(kind):
+        if alert.subject not in newest:
+            services.alerts.end(kind, alert.subject, now)
+    told = {
+        name: services.alerts.record(Alert(kind=kind, subject=name, message=message, at=now))
+        for name, message in newest.items()
+    }
+    return [f"{name}: {newest[name]}" for name, is_new in told.items() if is_new]
 
 
 def _anchor(services: Services) -> Iterable[Step]:

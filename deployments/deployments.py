@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 import httpx
 import yaml  # type: ignore[import-untyped]
@@ -22,7 +23,9 @@ from clm_core.domain.kinds import Kind, model_id
 from clm_core.domain.universe import Market
 from clm_core.domain.vocabulary import ModelType, TriggerReason
 from clm_core.models import catalog
+from clm_core.runner import DEPLOYMENTS_TAG
 from clm_core.settings import Settings, load_settings
+from clm_core.triggers.messages import IncomingType
 
 if TYPE_CHECKING:
     from prefect import Flow
@@ -40,8 +43,6 @@ RETRAIN_EVERY = {
     ModelType.OTHER: timedelta(hours=168),
 }
 FIRST_ANCHOR = datetime(2024, 1, 1, tzinfo=UTC)
-TAG = "clm"
-"""Deployments with this tag are ours to change and to pause."""
 REMOVED = "removed"
 """The version of a deployment that is no longer wanted."""
 SETTLED_SECONDS = 1.0
@@ -71,6 +72,8 @@ class Deployment:
     """What happens to a run while another one of this deployment runs: `ENQUEUE` or `CANCEL_NEW`."""
     work_queue: str = "default"
     """Of the work pool; under `clm up` each has a worker of its own."""
+    events: tuple[str, ...] = ()
+    """Names of events on Prefect's bus that start it."""
     starts_within_seconds: int = 300
     """A run that a worker took and never started, for it was killed, makes way for the next after this."""
 
@@ -96,7 +99,7 @@ class Deployment:
             "name": self.name,
             "entrypoint": self.entrypoint,
             "description": self.description,
-            "tags": [TAG, *self.tags],
+            "tags": [DEPLOYMENTS_TAG, *self.tags],
             "parameters": self.parameters,
             "schedules": [schedule] if schedule else [],
             "concurrency_limit": self.at_once
@@ -107,6 +110,17 @@ class Deployment:
             },
             "work_pool": {"work_queue_name": self.work_queue, "job_variables": {"command": COMMAND}},
             "pull": [],
+            **({"triggers": [self.trigger()]} if self.events else {}),
+        }
+
+    def trigger(self) -> dict[str, Any]:
+        return {
+            "type": "event",
+            "name": f"CLM: {self.name} at once",
+            "expect": sorted(self.events),
+            "posture": "Reactive",
+            "threshold": 1,
+            "within": 0,
         }
 
 
@@ -124,6 +138,18 @@ _TUNE = Deployment(
     description="Search for better training parameters of a model; asks for the extra evolve.",
     every=None,
     at_once=1,
+)
+
+_DRAIN = Deployment(
+    entrypoint="flows.drain.drain",
+    name="drain",
+    description="Answer what waits at once: what others emit on Prefect's bus starts it.",
+    every=None,
+    # one that comes while another runs is answered by the next upkeep
+    collision_strategy="CANCEL_NEW",
+    events=tuple(each.value for each in IncomingType),
+    work_queue=stack.UPKEEP_QUEUE,
+    starts_within_seconds=60,
 )
 
 _UPKEEP = Deployment(
@@ -165,7 +191,7 @@ def wanted(settings: Settings) -> list[Deployment]:
         ModelError: the universe names a kind of model that cannot be trained here.
     """
     retrains = [_retrain(market, kind) for market in settings.universe for kind in _kinds(market)]
-    return [*retrains, _ON_DEMAND, _TUNE, _UPKEEP, _WATCH]
+    return [*retrains, _ON_DEMAND, _TUNE, _DRAIN, _UPKEEP, _WATCH]
 
 
 def prefect_yaml(settings: Settings) -> dict[str, Any]:
@@ -267,7 +293,7 @@ def _deploy_all(client: "SyncPrefectClient", settings: Settings) -> Deployed:
 def _ours(client: "SyncPrefectClient") -> "list[DeploymentResponse]":
     from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterTags
 
-    ours = DeploymentFilter(tags=DeploymentFilterTags(all_=[TAG]))
+    ours = DeploymentFilter(tags=DeploymentFilterTags(all_=[DEPLOYMENTS_TAG]))
     return client.read_deployments(deployment_filter=ours, limit=200)
 
 
@@ -299,12 +325,12 @@ def _write(
     from prefect.client.schemas.objects import ConcurrencyLimitStrategy, ConcurrencyOptions
 
     flow, schema = _flow(deployment.entrypoint)
-    client.create_deployment(
+    deployment_id = client.create_deployment(
         flow_id=client.create_flow_from_name(flow.name),
         name=deployment.name,
         version=version,
         description=deployment.description,
-        tags=[TAG, *deployment.tags],
+        tags=[DEPLOYMENTS_TAG, *deployment.tags],
         parameters=deployment.parameters,
         parameter_openapi_schema=schema,
         enforce_parameter_schema=True,
@@ -321,6 +347,17 @@ def _write(
         job_variables={"command": COMMAND} | settings.deploy.job_variables,
         paused=False if removed_before else None,
     )
+    if deployment.events:
+        _start_on_events(client, deployment, deployment_id)
+
+
+def _start_on_events(client: "SyncPrefectClient", deployment: Deployment, deployment_id: UUID) -> None:
+    from prefect.events.schemas.deployment_triggers import DeploymentEventTrigger
+
+    client.delete_resource_owned_automations(f"prefect.deployment.{deployment_id}")
+    trigger = DeploymentEventTrigger.model_validate(deployment.trigger())
+    trigger.set_deployment_id(deployment_id)
+    client.create_automation(trigger.as_automation())
 
 
 def _schedules(deployment: Deployment) -> list[Any]:

@@ -28,6 +28,8 @@ class AlertKind(StrEnum):
     """The audit is not as it was written."""
     AUTOMATION_FAILING = "automation_failing"
     """An automation of Prefect could not do what it is for: a run that it should start does not exist."""
+    RUN_FAILED = "run_failed"
+    """A run of a deployment failed or crashed, and no job tells why."""
     UPKEEP_FAILING = "upkeep_failing"
     """A part of the upkeep could not do its work."""
 

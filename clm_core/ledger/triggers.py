@@ -4,7 +4,7 @@ Only one request at a time is answered: the budget of all models together is cou
 """
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -93,6 +93,19 @@ class TriggerBook:
             query = query.where(_INBOX.c.error.is_not(None))
         with self._engine.begin() as connection:
             return [_message(row) for row in connection.execute(query).mappings()]
+
+    def last_received(self, source: str) -> datetime | None:
+        """When the newest message of a source came; None: none did."""
+        newest = select(func.max(_INBOX.c.received_at)).where(_INBOX.c.source == source)
+        with self._engine.begin() as connection:
+            found: datetime | None = connection.scalar(newest)
+        return found
+
+    def with_jobs(self, run_ids: Collection[UUID]) -> set[UUID]:
+        """Those of the runs that a job was given to."""
+        known = select(_RUNS.c.run_id).where(_RUNS.c.run_id.in_(run_ids))
+        with self._engine.begin() as connection:
+            return set(connection.scalars(known))
 
     def startable(self, now: datetime) -> list[TrainingJob]:
         """Jobs that wait, have no run, and whose model has no job in progress; oldest first."""

@@ -1,5 +1,6 @@
 """What waits is moved on: messages to the door, jobs to Prefect."""
 
+import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
@@ -11,7 +12,7 @@ from clm_core.domain.jobs import RetrainRequest, TrainingJob
 from clm_core.domain.triggers import Answer
 from clm_core.runner import Runs, RunState, prefect_runs
 from clm_core.services import Services
-from clm_core.triggers import inbox
+from clm_core.triggers import bus, inbox
 
 FLOW = "retrain"
 ON_DEMAND = "on-demand"
@@ -41,9 +42,13 @@ class Drained:
 
 
 def drain(services: Services) -> Drained:
-    """Answer all messages that wait, then have every job started that may. Safe to be killed, and to be run
-    by several at once; Prefect may be down.
+    """Answer all messages that wait, events on Prefect's bus too, then have every job started that may.
+
+    Safe to be killed, and to be run by several at once; Prefect may be down.
     """
+    with contextlib.suppress(ServerUnavailable):
+        # what it is too ill to tell waits there; that it is, `start_pending` says
+        bus.collect(services)
     answers, set_aside = answer_all(services)
     return Drained(tuple(answers), set_aside, start_pending(services))
 

@@ -7,10 +7,12 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import httpx
 import pytest
 import yaml
+from installations import wait_until
 
 from clm_core.domain.errors import MissingExtra, PluginMissing
 from clm_core.domain.universe import Market
@@ -121,9 +123,28 @@ def test_automations_end_what_a_killed_worker_left_and_there_is_one_of_each(
     deploy(settings)
     names = [each["name"] for each in ask(deployed, "/automations/filter") if each["name"].startswith("CLM")]
     assert sorted(names) == [
+        "CLM: drain at once",
         "CLM: end runs that give no sign of life",
         "CLM: end runs that were taken and never started",
     ]
+
+
+def test_an_event_on_the_bus_has_what_waits_answered_at_once(deployed: str) -> None:
+    drains = {"deployments": {"name": {"any_": ["drain"]}}}
+    before = {run["id"] for run in ask(deployed, "/flow_runs/filter", drains)}
+
+    def has_started() -> bool:
+        # again and again: the server takes a moment to know the trigger
+        event = {
+            "id": str(uuid4()),
+            "event": "model.drift_detected",
+            "occurred": datetime.now(UTC).isoformat(),
+            "resource": {"prefect.resource.id": "tests.monitor"},
+        }
+        httpx.post(f"{deployed}/events", json=[event]).raise_for_status()
+        return {run["id"] for run in ask(deployed, "/flow_runs/filter", drains)} > before
+
+    wait_until(has_started)
 
 
 def test_deploying_again_changes_nothing_and_keeps_the_scheduled_runs(

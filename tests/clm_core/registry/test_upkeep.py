@@ -24,7 +24,7 @@ from clm_core.domain.jobs import RetrainRequest
 from clm_core.domain.versions import ModelVersion
 from clm_core.domain.vocabulary import ModelType, Role
 from clm_core.ledger.promotions import PromotionBook
-from clm_core.runner import load_flow
+from clm_core.runner import DEPLOYMENTS_TAG, load_flow
 from clm_core.services import Services
 from clm_core.settings import GuardSettings, OnExpiry
 from clm_core.triggers import inbox
@@ -380,6 +380,32 @@ def failed_actions(prefect: httpx.Client, name: str) -> bool:
     wanted = {"event": {"name": ["prefect.automation.action.failed"]}}
     found = prefect.post("/events/filter", json={"filter": wanted}).json()["events"]
     return any(event["resource"]["prefect.resource.name"] == name for event in found)
+
+
+def test_a_run_that_failed_before_it_had_a_job_is_alerted_once_until_the_deployment_is_well(
+    services: Services, prefect_url: str
+) -> None:
+    name = f"imports what is not there {uuid4()}"
+    with httpx.Client(base_url=prefect_url) as prefect:
+        flow = prefect.post("/flows/", json={"name": "tests"}).json()["id"]
+        made = {"name": name, "flow_id": flow, "tags": [DEPLOYMENTS_TAG]}
+        deployment = prefect.post("/deployments/", json=made).json()["id"]
+        for state in ("FAILED", "CRASHED"):
+            run = prefect.post(f"/deployments/{deployment}/create_flow_run", json={}).json()["id"]
+            told = {"type": state, "name": state.title(), "message": "ModuleNotFoundError: talib"}
+            forced = {"state": told, "force": True}
+            prefect.post(f"/flow_runs/{run}/set_state", json=forced).raise_for_status()
+        with temporary_settings({PREFECT_API_URL: prefect_url}):
+            first, again = upkeep.run(services), upkeep.run(services)
+            later = replace(services, clock=lambda: services.clock() + timedelta(hours=4))
+            [alert] = alerted(services, name)
+            upkeep.run(later)
+        prefect.delete(f"/deployments/{deployment}").raise_for_status()
+    [said] = about(name, first, Part.AUTOMATIONS)[0]
+    assert f"Its run {run} ended as Crashed: ModuleNotFoundError: talib" in said
+    assert about(name, again, Part.AUTOMATIONS) == ([], [])
+    assert (alert.kind, alert.ended_at) == (AlertKind.RUN_FAILED, None)
+    assert alerted(services, name)[0].ended_at is not None
 
 
 def test_a_run_whose_job_was_swept_is_shown_as_crashed(services: Services, prefect_url: str) -> None:

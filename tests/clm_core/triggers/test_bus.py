@@ -1,0 +1,72 @@
+"""What others emit on the bus of a real Prefect server comes to the door, once."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import uuid4
+
+import httpx
+import pytest
+from installations import wait_until
+from prefect.settings import PREFECT_API_URL, temporary_settings
+
+from clm_core.domain.triggers import Reply
+from clm_core.runner import EVENTS
+from clm_core.services import Services
+from clm_core.triggers import bus
+from clm_core.triggers.drain import answer_all, drain
+
+DRIFT = {"model_type": "lightgbm", "symbol": "BTCUSD", "detector": "psi"}
+
+
+@pytest.fixture
+def prefect(prefect_url: str) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=prefect_url) as client, temporary_settings({PREFECT_API_URL: prefect_url}):
+        yield client
+
+
+def emit(
+    prefect: httpx.Client, name: str, *payloads: dict[str, Any], at: datetime | None = None
+) -> list[str]:
+    """Their ids, once the server has stored them all."""
+    occurred = (at or datetime.now(UTC)).isoformat()
+    resource = {"prefect.resource.id": "tests.monitor"}
+    events = [
+        {"id": str(uuid4()), "event": name, "occurred": occurred, "resource": resource, "payload": payload}
+        for payload in payloads
+    ]
+    ids = [event["id"] for event in events]
+    prefect.post("/events", json=events).raise_for_status()
+    wanted = {"filter": {"id": {"id": ids}}, "limit": 1}
+    wait_until(lambda: prefect.post("/events/filter", json=wanted).json()["total"] == len(ids))
+    return [str(each) for each in ids]
+
+
+def kept(clm: Services) -> set[str]:
+    found = clm.ledger.triggers.messages(limit=1000)
+    return {message.message_id for message in found if message.source == bus.SOURCE}
+
+
+def test_an_event_comes_to_the_door_once(clm: Services, prefect: httpx.Client) -> None:
+    [event] = emit(prefect, "model.drift_detected", DRIFT)
+    drain(clm)
+    [answer] = clm.ledger.triggers.answers(message=(bus.SOURCE, event))
+    assert answer.reply in {Reply.ACCEPTED, Reply.COALESCED}
+    assert drain(clm).answers == ()
+
+
+def test_all_are_found_however_many_and_however_late(clm: Services, prefect: httpx.Client) -> None:
+    now = datetime.now(UTC)
+    many = emit(prefect, "performance.degraded", *[DRIFT] * (EVENTS + 10), at=now - timedelta(minutes=1))
+    bus.collect(clm)
+    late = emit(prefect, "market.regime_changed", DRIFT, at=now - timedelta(minutes=50))
+    assert bus.collect(clm) == 1
+    assert kept(clm) >= {*many, *late}
+    answer_all(clm)
+
+
+def test_what_is_no_event_of_ours_is_left_where_it_is(clm: Services, prefect: httpx.Client) -> None:
+    [event] = emit(prefect, "model.liked", DRIFT)
+    bus.collect(clm)
+    assert event not in kept(clm)
+    answer_all(clm)
