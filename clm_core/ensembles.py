@@ -69,13 +69,20 @@ def _member(ledger: Ledger, request: RetrainRequest, name: str, allow_failed: bo
         raise InvalidTrainingParams(
             f"{name} was registered by a release that did not record parameters: retrain it first"
         )
+    return member_of(version, name)
+
+
+def member_of(version: ModelVersion, asked: str) -> Member:
+    """All it takes to fit the version anew, on any machine: one that asked for a GPU takes what there is."""
+    ours = version.model_type is not ModelType.OTHER
+    anywhere = {"device": "auto"} if ours and "device" in version.params else {}
     return Member(
-        asked=name,
+        asked=asked,
         model_id=version.model_id,
         version=version.version,
         model_type=version.model_type,
         plugin=version.plugin,
-        params=version.params,
+        params=version.params | anywhere,
         bundle_digest=version.bundle_digest,
     )
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from jobs import end_all_jobs
+from records import a_job, a_version
 from typer.testing import CliRunner
 
 from clm_core import retraining
@@ -18,6 +19,7 @@ from clm_core.domain.errors import InvalidTrainingParams, NotFound
 from clm_core.domain.jobs import RetrainRequest
 from clm_core.domain.versions import ModelVersion
 from clm_core.domain.vocabulary import ModelStatus
+from clm_core.ensembles import member_of
 from clm_core.models.ensemble import EnsembleModel
 from clm_core.reproduce import reproduce
 from clm_core.services import Services
@@ -193,6 +195,18 @@ def test_a_version_that_failed_is_a_member_only_where_that_is_said(
         CliRunner().invoke(app, ["retrain", *typed], catch_exceptions=False)
     allowed = asked("ensemble", training_params=params | {"allow_failed": "true"})
     assert retraining.new_job(quick, allowed).training_params["members"][0]["version"] == failed.version
+
+
+@pytest.mark.parametrize(
+    ("kind", "device"),
+    [({"model_type": "nhits"}, "auto"), ({"model_type": "other", "plugin": "ridge"}, "cuda")],
+    ids=["ours", "a plug-in's own business"],
+)
+def test_a_member_that_asked_for_a_gpu_is_fitted_anew_where_there_is_none(
+    kind: dict[str, Any], device: str
+) -> None:
+    version = a_version(a_job(**kind), plugin=kind.get("plugin"), params={"device": "cuda", "horizon": 6})
+    assert member_of(version, "nhits_btcusd_1h@production").params == {"device": device, "horizon": 6}
 
 
 def test_asked_for_again_its_members_are_looked_up_again(quick: Services, ensemble: ModelVersion) -> None:

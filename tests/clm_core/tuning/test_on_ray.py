@@ -45,6 +45,9 @@ def cluster(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Cluster
     from ray.cluster_utils import Cluster as RayCluster
 
     folder = tempfile.mkdtemp(prefix="ray-")
+    # there it says which cluster was started last, wherever a cluster keeps the rest
+    monkeypatch.setenv("RAY_TMPDIR", folder)
+    Path(folder, "ray").mkdir()
     shared: dict[str, Any] = {"include_dashboard": False, "object_store_memory": STORE_BYTES}
     head = {**shared, "num_cpus": 0, "temp_dir": folder, "_system_config": QUICKLY}
     machines = RayCluster(initialize_head=True, head_node_args=head)
