@@ -174,6 +174,30 @@ def test_further_bars_make_it_another_request_and_the_cooldown_is_the_doors(
     assert answers(look(later(own, days=1.1))) == [(DEGRADED, Reply.ACCEPTED), (NEW_BARS, Reply.COALESCED)]
 
 
+def test_only_bars_after_its_training_count_and_trading_on_them_starts_flat(
+    own: Services, market: Market
+) -> None:
+    version = serve(own)
+    market.lack(0)
+    model = own.registry.load(version.model_path, version.bundle_digest)
+    bars = market.data.bars("BTCUSD", "1h")
+    wanted = model.positions(bars)
+    new = np.flatnonzero(bars.index > model.trained_on.end)
+    assert len(new) == NEW
+    expected = watch.measure(
+        bars[-NEW:], wanted[new], own.settings.costs, own.settings.execution, STRICT.max_sharpe_ratio
+    )
+    assert look(own).performance == expected
+
+    end_all_jobs(own)
+    short = own.settings.model_copy(update={"watch": WatchRules(window_days=10)})
+    seen = look(replace(own, settings=short))
+    assert (seen.new_bars, seen.performance.bars) == (NEW, 240)
+    assert seen.performance == watch.measure(
+        bars[-240:], wanted[-240:], own.settings.costs, own.settings.execution, STRICT.max_sharpe_ratio
+    )
+
+
 def test_drift_is_looked_for_in_the_features_the_model_sees(own: Services, market: Market) -> None:
     serve(own)
     market.lack(0)
