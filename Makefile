@@ -24,7 +24,7 @@ test: $(VENV)/.dev    ## the whole test suite
 chaos: $(VENV)/.dev   ## kill retrains, promotions and servers again and again; an hour or so
 	CHAOS_REPETITIONS=20 $(BIN)/python -m pytest -n 2 --dist loadfile --hypothesis-profile=search \
 	  tests/clm_core/registry tests/clm_core/test_retraining_crashes.py tests/clm_core/triggers \
-	  tests/clm_core/tuning
+	  tests/clm_core/tuning tests/deployments/test_stack.py
 
 lint: $(VENV)/.dev    ## ruff, strict mypy, import contracts
 	$(BIN)/ruff check .

@@ -45,7 +45,7 @@ RETRAIN_EVERY = {
 FIRST_ANCHOR = datetime(2024, 1, 1, tzinfo=UTC)
 REMOVED = "removed"
 """The version of a deployment that is no longer wanted."""
-SETTLED_SECONDS = 1.0
+SETTLED_SECONDS = 2.0
 """By then Prefect's scheduler has put down what it was about to when a deployment was written."""
 COMMAND = "python -m prefect.engine"
 """What a worker starts for a run: the code is installed there, nothing has to be fetched or prepared."""
