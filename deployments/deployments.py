@@ -7,6 +7,7 @@ import hashlib
 import json
 import sys
 import time
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import cache
@@ -22,6 +23,7 @@ from clm_core.domain.jobs import RetrainRequest
 from clm_core.domain.kinds import Kind, model_id
 from clm_core.domain.universe import Market
 from clm_core.domain.vocabulary import ModelType, TriggerReason
+from clm_core.market.timeframes import Timeframe
 from clm_core.models import catalog
 from clm_core.runner import DEPLOYMENTS_TAG
 from clm_core.settings import Settings, load_settings
@@ -61,6 +63,8 @@ class Deployment:
     description: str
     every: timedelta | None
     """None: on demand."""
+    offset: timedelta | None = None
+    """When in its interval it runs; None: its name decides, so that not everything runs at once."""
     parameters: dict[str, Any] = field(default_factory=dict)
     """What the launch form starts with."""
     scheduled_parameters: dict[str, Any] = field(default_factory=dict)
@@ -79,9 +83,10 @@ class Deployment:
 
     @property
     def anchor(self) -> datetime:
-        """When its schedule begins: always the same, or an interval would begin anew at every deploy, and
-        spread over the interval, so that not everything runs at once."""
+        """When its schedule begins: always the same, or an interval would begin anew at every deploy."""
         assert self.every is not None
+        if self.offset is not None:
+            return FIRST_ANCHOR + self.offset
         digest = int.from_bytes(hashlib.sha256(self.name.encode()).digest()[:8])
         minutes = int(self.every / timedelta(minutes=1))
         return FIRST_ANCHOR + timedelta(minutes=digest % minutes)
@@ -152,6 +157,26 @@ _DRAIN = Deployment(
     starts_within_seconds=60,
 )
 
+AFTER_A_BAR = timedelta(seconds=20)
+"""So long after a bar has closed its exchange is asked for it."""
+
+
+def _fetch(universe: Sequence[Market]) -> Iterator[Deployment]:
+    """One for all markets that name an exchange, as often as the shortest of their bars closes."""
+    lengths = [Timeframe(market.timeframe).seconds for market in universe if market.exchange]
+    if lengths:
+        yield Deployment(
+            entrypoint="flows.fetch.fetch",
+            name="fetch",
+            description="Fetch the closed bars of every market of the universe that names an exchange.",
+            every=timedelta(seconds=min(lengths)),
+            offset=AFTER_A_BAR,
+            collision_strategy="CANCEL_NEW",
+            work_queue=stack.UPKEEP_QUEUE,
+            starts_within_seconds=60,
+        )
+
+
 _UPKEEP = Deployment(
     entrypoint="flows.upkeep.upkeep",
     name="upkeep",
@@ -191,7 +216,7 @@ def wanted(settings: Settings) -> list[Deployment]:
         ModelError: the universe names a kind of model that cannot be trained here.
     """
     retrains = [_retrain(market, kind) for market in settings.universe for kind in _kinds(market)]
-    return [*retrains, _ON_DEMAND, _TUNE, _DRAIN, _UPKEEP, _WATCH]
+    return [*retrains, _ON_DEMAND, _TUNE, _DRAIN, *_fetch(settings.universe), _UPKEEP, _WATCH]
 
 
 def prefect_yaml(settings: Settings) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import sys
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,7 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from clm_core.cli.output import AsJson
+from clm_core.cli.output import AsJson, listing, plain
 
 if TYPE_CHECKING:
     from clm_core.market.bars import Bars
@@ -143,6 +144,37 @@ def fetch(
             progress=lambda share: progress.update(task, completed=share),
         )
     _print([info], as_json=False)
+
+
+@app.command()
+def update(as_json: AsJson = False) -> None:
+    """Fetch what closed since the last time, of every market of the universe that names an exchange."""
+    from clm_core.services import open_services
+    from clm_core.settings import load_settings
+
+    logging.getLogger("stamina").setLevel(logging.ERROR)
+    with Console(stderr=True).status("Opening the database") as status:
+
+        def announce(step: str, share: float) -> None:
+            status.update(f"{step}: {share:.0%}")
+
+        with open_services(load_settings(), announce) as services:
+            from clm_core import feed
+
+            report = feed.run(services)
+    if as_json:
+        typer.echo(report.model_dump_json(indent=2))
+    else:
+        rows = feed.rows(report)
+        table = listing(*(rows[0] if rows else ()))
+        for row in rows:
+            table.add_row(*row.values())
+        if rows:
+            plain.print(table)
+        for sentence in (*report.problems, report.headline):
+            plain.print(sentence, soft_wrap=True)
+    if report.problems:
+        sys.exit(1)
 
 
 def _market() -> "MarketData":

@@ -11,15 +11,19 @@ class Market(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    symbol: str
+    symbol: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,31}$")
     """As `clm data list` names it: BTCUSD."""
     timeframe: str = "1h"
     model_types: tuple[ModelType, ...] | None = None
     """None: every scheduled kind this installation can train."""
     plugins: tuple[PluginName, ...] = ()
     """Names of the plug-ins kept fresh as well; each is trained as often as the trees are."""
+    exchange: str | None = Field(default=None, pattern=r"^[a-z0-9]+$")
+    """As ccxt names it: each bar is fetched from there once it has closed. None: they are brought by hand."""
+    exchange_url: str | None = None
+    """Another address of the exchange's API, such as a proxy."""
     dataset_span_days: int = Field(default=365, gt=0)
-    """Days of bars, counted back from the newest, that a training may see."""
+    """Days of bars, counted back from the newest, that a training may see; and that are fetched at first."""
 
     @field_validator("model_types")
     @classmethod

@@ -53,6 +53,11 @@ class MarketData:
         newest = {(manifest.symbol, manifest.timeframe): manifest for manifest in manifests}
         return [_info(newest[key]) for key in sorted(newest)]
 
+    def stored(self, symbol: str, timeframe: str) -> SeriesInfo | None:
+        """The series as it is stored here, bundled ones not counted; None: nothing of it is."""
+        manifest = self._store.manifest(normalise_symbol(symbol), _timeframe(timeframe))
+        return None if manifest is None else _info(manifest)
+
     def bars(
         self, symbol: str, timeframe: str, days: int | None = None, content_hash: str | None = None
     ) -> Bars:

@@ -250,6 +250,20 @@ def test_a_universe_that_cannot_be_trained_here_is_refused(
         wanted(Settings(home=tmp_path, universe=universe))
 
 
+def test_bars_are_fetched_shortly_after_the_shortest_of_them_has_closed(tmp_path: Path) -> None:
+    by_hand = Market(symbol="BTCUSD", timeframe="1m", model_types=())
+    fetched = [
+        Market(symbol=symbol, timeframe=timeframe, exchange="binance", model_types=())
+        for symbol, timeframe in (("BTCUSDT", "4h"), ("ETHUSDT", "15m"))
+    ]
+    names = [each.name for each in wanted(Settings(home=tmp_path, universe=(by_hand,)))]
+    assert "fetch" not in names
+    [fetch] = [
+        each for each in wanted(Settings(home=tmp_path, universe=(by_hand, *fetched))) if each.name == "fetch"
+    ]
+    assert (fetch.every, fetch.anchor - FIRST_ANCHOR) == (timedelta(minutes=15), timedelta(seconds=20))
+
+
 def test_a_plug_in_of_the_universe_is_retrained_on_schedule(tmp_path: Path) -> None:
     universe = (Market(symbol="BTCUSD", model_types=(), plugins=("ridge",)),)
     [ridge, *_] = wanted(Settings(home=tmp_path, universe=universe))

@@ -3,85 +3,16 @@
 import json
 import time
 from collections.abc import Iterator
-from contextlib import suppress
-from datetime import UTC, datetime, timedelta
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from datetime import timedelta
 from pathlib import Path
-from threading import Thread
-from urllib.parse import parse_qs, urlsplit
 
 import pytest
+from exchanges import HOUR_MS, NOW, START, SWIFT, Binance, failure, json_answer, kline, serving
 
 from clm_core.domain.errors import InvalidBars, SourceUnavailable, UnknownSeries
 from clm_core.market import exchange
 from clm_core.market.exchange import Patience
 from clm_core.market.sources import MarketData
-
-START = datetime(2024, 1, 1, tzinfo=UTC)
-NOW = START + timedelta(hours=25, minutes=30)
-HOUR_MS = 3_600_000
-SWIFT = Patience(request_s=0.3, deadline_s=10.0, attempts=3, first_wait_s=0.01)
-
-Answer = tuple[int, dict[str, str], bytes]
-
-
-def kline(opens: int) -> list[object]:
-    price = 40_000 + opens // HOUR_MS % 100
-    prices = [f"{price + offset}.00000000" for offset in (0, 10, -10, 5)]
-    return [opens, *prices, "12.50000000", opens + HOUR_MS - 1, "500000.0", 300, "6.0", "250000.0", "0"]
-
-
-class Binance:
-    """What the server knows, what it answers next instead, and what it was asked."""
-
-    def __init__(self) -> None:
-        first = int(START.timestamp() * 1000)
-        self.bars = {opens: kline(opens) for opens in range(first, first + 26 * HOUR_MS, HOUR_MS)}
-        self.page = 10
-        self.instead: list[Answer | float] = []
-        self.asked: list[int] = []
-
-    def answer(self, path: str, query: dict[str, list[str]]) -> Answer:
-        if path.endswith("/exchangeInfo"):
-            return json_answer({"symbols": [MARKET]})
-        since = int(query["startTime"][0])
-        self.asked.append(since)
-        if self.instead:
-            other = self.instead.pop(0)
-            if not isinstance(other, float):
-                return other
-            time.sleep(other)
-        limit = min(self.page, int(query["limit"][0]))
-        return json_answer([self.bars[opens] for opens in sorted(self.bars) if opens >= since][:limit])
-
-
-MARKET = {
-    "symbol": "BTCUSDT",
-    "status": "TRADING",
-    "baseAsset": "BTC",
-    "baseAssetPrecision": 8,
-    "quoteAsset": "USDT",
-    "quotePrecision": 8,
-    "quoteAssetPrecision": 8,
-    "orderTypes": ["LIMIT", "MARKET"],
-    "isSpotTradingAllowed": True,
-    "isMarginTradingAllowed": True,
-    "filters": [
-        {"filterType": "PRICE_FILTER", "minPrice": "0.01", "maxPrice": "1000000.0", "tickSize": "0.01"},
-        {"filterType": "LOT_SIZE", "minQty": "0.00001", "maxQty": "9000.0", "stepSize": "0.00001"},
-    ],
-    "permissions": ["SPOT", "MARGIN"],
-}
-
-
-def json_answer(body: object, status: int = 200, **headers: str) -> Answer:
-    return status, {"Content-Type": "application/json", **headers}, json.dumps(body).encode()
-
-
-def failure(status: int, code: int, message: str, **headers: str) -> Answer:
-    named = {name.replace("_", "-"): value for name, value in headers.items()}
-    return json_answer({"code": code, "msg": message}, status, **named)
-
 
 TOO_MANY = failure(429, -1003, "Too many requests.", Retry_After="0.2")
 BANNED = failure(418, -1003, "Way too many requests; IP banned.", Retry_After="0.2")
@@ -102,26 +33,8 @@ def binance() -> Binance:
 
 @pytest.fixture
 def address(binance: Binance) -> Iterator[str]:
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            url = urlsplit(self.path)
-            status, headers, body = binance.answer(url.path, parse_qs(url.query))
-            self.send_response(status)
-            for name, value in {"Content-Length": str(len(body)), **headers}.items():
-                self.send_header(name, value)
-            with suppress(ConnectionError):  # a client that timed out has hung up
-                self.end_headers()
-                self.wfile.write(body)
-
-        def log_message(self, format: str, *args: object) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_address[1]}"
-        server.shutdown()
-        thread.join()
+    with serving(binance) as url:
+        yield url
 
 
 @pytest.fixture
