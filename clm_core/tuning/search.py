@@ -275,18 +275,23 @@ class _Search:
         if not self._study.is_ours(attempt):
             return
         if isinstance(outcome, Failure):
-            if outcome.lost and walk.tries < MOST_TRIES:
-                walk.tries += 1
-                self._submit(walk)
-            else:
-                self._counting.count(walk)
-                self._study.fail(attempt, outcome.cause)
-            return
-        walk.add(outcome)
-        if walk.has_even:
-            self._judge(walk, attempt)
+            self._try_again(walk, attempt, outcome)
         else:
+            walk.add(outcome)
+            if walk.has_even:
+                self._judge(walk, attempt)
+            else:
+                self._submit(walk)
+        self._announce()
+
+    def _try_again(self, walk: Walk, attempt: Attempt, failure: Failure) -> None:
+        """If it was its worker that died, and not too often."""
+        if failure.lost and walk.tries < MOST_TRIES:
+            walk.tries += 1
             self._submit(walk)
+        else:
+            self._counting.count(walk)
+            self._study.fail(attempt, failure.cause)
 
     def _judge(self, walk: Walk, attempt: Attempt) -> None:
         """Go on, give up, or be done."""
@@ -306,7 +311,6 @@ class _Search:
             self._study.prune(attempt)
         else:
             self._study.complete(attempt, ratio)
-        self._announce()
 
     def _look(self, number: int, params: Mapping[str, Any]) -> float | None:
         """Annualised Sharpe ratio on the bars held out; None where it could not be measured."""
@@ -343,8 +347,9 @@ class _Search:
     def _announce(self) -> None:
         trials = self._study.trials()
         so_far = f", best Sharpe {best(trials).sharpe_ratio:.2f}" if is_tuned(trials) else ""
+        done = len(trials) + sum(walk.share for walk in self._under_way.values())
         self._services.announce(
-            f"{len(trials)} of {self._wanted} trials{so_far}", min(1.0, len(trials) / self._wanted)
+            f"{len(trials)} of {self._wanted} trials{so_far}", min(1.0, done / self._wanted)
         )
 
 

@@ -53,6 +53,11 @@ class Walk:
     def is_done(self) -> bool:
         return self.folds == len(self.course.folds)
 
+    @property
+    def share(self) -> float:
+        """Of its way that it has come, 0..1."""
+        return len(self.positions) / (len(self.course.folds) * len(self.ids))
+
     def add(self, positions: Floats) -> None:
         self.positions.append(positions)
         self.tries = 1

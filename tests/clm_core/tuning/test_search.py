@@ -210,6 +210,15 @@ def test_a_trial_killed_between_two_seeds_comes_out_as_one_that_was_not(clm: Ser
     assert unknown(counted(clm, request)) == []
 
 
+def test_whoever_waits_is_told_of_every_fold(clm: Services) -> None:
+    told = list[tuple[str, float]]()
+    watched = replace(clm, announce=lambda step, share: told.append((step[:9], share)))
+    tune(watched, asked(clm, trials=2, seeds=2, holdout=0.0))
+    shares = [share for _, share in told]
+    assert shares == pytest.approx([number / 12 for number in range(13)])
+    assert [step for step, _ in told] == 6 * ["0 of 2 tr"] + 6 * ["1 of 2 tr"] + ["2 of 2 tr"]
+
+
 def test_the_search_does_not_see_the_bars_held_out(clm: Services) -> None:
     seen = list[Fold]()
 
