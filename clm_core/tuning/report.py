@@ -71,6 +71,9 @@ def comparison(result: TuneResult) -> list[tuple[str, str, str]]:
             ratio(best.sharpe_ratio),
         )
     )
+    if len(best.seed_sharpes) > 1:
+        name = f"from the lowest to the highest of {len(best.seed_sharpes)} seeds"
+        rows.append((name, _spread(defaults), _spread(best)))
     if result.unseen is not None:
         unseen = result.unseen
         rows.append(
@@ -143,6 +146,12 @@ def written(value: Any) -> str:
 
 def ratio(value: float | None) -> str:
     return "not measured" if value is None else f"{value:.2f}"
+
+
+def _spread(tried: Tried | None) -> str:
+    if tried is None or not tried.seed_sharpes:
+        return "not measured"
+    return f"{min(tried.seed_sharpes):.2f} to {max(tried.seed_sharpes):.2f}"
 
 
 def _records(result: TuneResult) -> tuple[list[int], list[float]]:

@@ -18,7 +18,7 @@ from clm_core.cli.app import app
 from clm_core.domain.tuning import Ended, TuneResult, Unseen
 from clm_core.runner import load_flow
 from clm_core.services import Services
-from clm_core.tuning.report import warning
+from clm_core.tuning.report import comparison, warning
 from clm_core.tuning.study import open_study
 
 CLM = Path(sys.executable).with_name("clm")
@@ -66,6 +66,19 @@ def test_whoever_sees_the_best_is_told_what_it_is_worth(
     advice = warning(result.model_copy(update={"best": best, "unseen": looked}))
     assert (advice is None) == (told is None)
     assert (told or "") in (advice or "")
+
+
+def test_whoever_sees_a_mean_of_seeds_is_told_how_far_they_lie_apart(result: TuneResult) -> None:
+    assert result.best is not None
+    best, alone = (
+        result.best.model_copy(update={"number": 2, "seed_sharpes": seeds})
+        for seeds in ((1.5, -0.25, 0.5), (1.5,))
+    )
+    rows = comparison(result.model_copy(update={"best": best, "trials": (best,)}))
+    assert ("from the lowest to the highest of 3 seeds", "not measured", "-0.25 to 1.50") in rows
+    assert not [
+        name for name, _, _ in comparison(result.model_copy(update={"best": alone})) if "seeds" in name
+    ]
 
 
 def test_the_run_page_shows_the_best_parameters_and_a_picture(result: TuneResult, prefect_url: str) -> None:
