@@ -61,7 +61,7 @@ def test_while_every_connection_to_the_database_is_in_use_a_sender_is_told_when_
 
         def deliver() -> httpx.Response:
             named = headers(clm, uuid.uuid4().hex)
-            return sender.post("/clm/webhooks/monitor", content=BODY, headers=named)
+            return sender.post("/webhooks/monitor", content=BODY, headers=named)
 
         with engine.connect():
             refused = deliver()
