@@ -99,6 +99,7 @@ class _Plan:
             | server_environment(database, home / "prefect", url)
             | {"PREFECT_SERVER_API_AUTH_STRING": stack.prefect_auth(home)},
             answers=lambda: is_answering(f"{url}/health"),
+            lives=lambda: is_answering(f"{url}/health"),
         )
 
     def mlflow(self, database: Database) -> Part:
@@ -117,6 +118,7 @@ class _Plan:
                 "MLFLOW_DISABLE_TELEMETRY": "true",
             },
             answers=lambda: is_answering(f"{self.state.mlflow_url}/health"),
+            lives=lambda: is_answering(f"{self.state.mlflow_url}/health"),
         )
 
     def worker(self) -> Part:
@@ -145,6 +147,8 @@ class _Plan:
             command=(sys.executable, "-m", "clm_core.api", str(self._ports["api"])),
             environment=self.environment,
             answers=lambda: is_answering(f"{self.state.api_url}/health"),
+            # it is to say so itself when the database is away
+            lives=lambda: is_answering(f"{self.state.api_url}/docs"),
         )
 
 

@@ -27,6 +27,10 @@ LONGEST_DELAY_SECONDS = 60.0
 STABLE_SECONDS = 60.0
 """A part that ran this long starts over with the first delay when it dies."""
 STOP_SECONDS = 15.0
+PROBE_SECONDS = 15.0
+"""How often a part that is ready is asked whether it still lives."""
+SILENT_SECONDS = 180.0
+"""A part that leaves everything unanswered for so long hangs, and is ended."""
 
 Report = Callable[[PartState], None]
 """Told whenever a part's state changes."""
@@ -40,6 +44,8 @@ class Part:
     """Beside that of this process."""
     answers: Callable[[], bool]
     """Whether it does its work by now; asked again and again, so quick to answer."""
+    lives: Callable[[], bool] | None = None
+    """Whether it answers anything at all, once it was ready; None: nobody asks."""
 
 
 class Stopped(BaseException):
@@ -146,8 +152,12 @@ class _Running:
             self._restart_when_due()
         elif self._process.poll() is not None:
             self._bury()
-        elif not self.ready and self._part.answers():
-            self._change(status=PartStatus.READY)
+        elif not self.ready:
+            if self._part.answers():
+                self._change(status=PartStatus.READY)
+        elif self._hangs():
+            # asked to end it would not hear that either
+            self._signal(signal.SIGKILL)
 
     def stop(self) -> None:
         self._signal(signal.SIGTERM)
@@ -169,7 +179,8 @@ class _Running:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
-        self._started = time.monotonic()
+        self._started = self._asked = time.monotonic()
+        self._unanswered = 0
         self._tell_janitor(f"+{self._process.pid}")
         self._change(status=PartStatus.STARTING, pid=self._process.pid, restarts=restarts)
 
@@ -182,9 +193,22 @@ class _Running:
         self._patience_ends = max(self._due, now + LEFTOVER_SECONDS)
         self._delay = min(2 * self._delay, LONGEST_DELAY_SECONDS)
         self._signal(signal.SIGTERM)
-        self._change(
-            status=PartStatus.RESTARTING, pid=None, last_exit=_exit_in_words(self._process.returncode)
-        )
+        hung = self._silent_seconds >= SILENT_SECONDS
+        cause = f"no answer for {SILENT_SECONDS:g} s" if hung else _exit_in_words(self._process.returncode)
+        self._change(status=PartStatus.RESTARTING, pid=None, last_exit=cause)
+
+    def _hangs(self) -> bool:
+        """Counted in questions, not by the clock: while we were stopped ourselves nobody asked."""
+        now = time.monotonic()
+        if self._part.lives is None or now < self._asked + PROBE_SECONDS:
+            return False
+        self._unanswered = 0 if self._part.lives() else self._unanswered + 1
+        self._asked = time.monotonic()
+        return self._silent_seconds >= SILENT_SECONDS
+
+    @property
+    def _silent_seconds(self) -> float:
+        return self._unanswered * PROBE_SECONDS
 
     def _restart_when_due(self) -> None:
         now = time.monotonic()

@@ -97,6 +97,31 @@ def test_one_that_keeps_dying_is_started_ever_more_rarely(supervisor: Supervisor
     assert supervisor.states[0].last_exit == "code 3"
 
 
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("deployments.supervisor.PROBE_SECONDS", 0.2)
+    monkeypatch.setattr("deployments.supervisor.SILENT_SECONDS", 0.6)
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_part_that_hangs_is_ended_and_started_again(supervisor: Supervisor) -> None:
+    answers = iter([True, False, False])
+    supervisor.start(
+        Part("server", [sys.executable, "-c", STUBBORN], {}, lambda: True, lambda: next(answers, False))
+    )
+    look_until(supervisor, lambda: supervisor.states[0].restarts == 1)
+    assert supervisor.states[0].last_exit == "no answer for 0.6 s"
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_part_that_answers_now_and_then_lives_on(supervisor: Supervisor) -> None:
+    answers = [False, False, True] * 4
+    supervisor.start(Part("server", [sys.executable, "-c", SLEEP], {}, lambda: True, answers.pop))
+    look_until(supervisor, lambda: answers == [False])
+    assert supervisor.states[0].restarts == 0
+    assert supervisor.states[0].status is PartStatus.READY
+
+
 def test_what_a_dead_part_had_started_ends_before_the_next_takes_its_place(
     supervisor: Supervisor, tmp_path: Path
 ) -> None:
