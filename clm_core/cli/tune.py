@@ -16,12 +16,26 @@ if TYPE_CHECKING:
     from clm_core.settings import Settings
 
 app = typer.Typer(rich_markup_mode=None)
+ASKED = (
+    "model",
+    "plugin",
+    "symbol",
+    "timeframe",
+    "days",
+    "holdout",
+    "param",
+    "seed",
+    "seeds",
+    "study",
+)
+"""Options that make a study what it is."""
 INTERRUPTED = 130
 """What a command ends with that Ctrl-C has stopped."""
 
 
 @app.command()
 def tune(
+    context: typer.Context,
     model: Annotated[ModelType | None, typer.Option(help="The kind of model to tune.")] = None,
     plugin: Annotated[str | None, typer.Option(help="With --model other: which plug-in.")] = None,
     symbol: Annotated[str | None, typer.Option(help="The market, as `clm data list` names it.")] = None,
@@ -67,6 +81,8 @@ def tune(
     """
     if (resume is None) == (model is None or symbol is None):
         raise typer.BadParameter("give --model and --symbol, or --resume STUDY")
+    if resume is not None:
+        _require_as_it_began(context)
     running: dict[str, Any] = {
         "workers": workers,
         "timeout_minutes": timeout,
@@ -94,6 +110,14 @@ def tune(
         _show(result)
     if result.ended == "interrupted":
         sys.exit(INTERRUPTED)
+
+
+def _require_as_it_began(context: typer.Context) -> None:
+    """A study that is continued keeps what it was asked for."""
+    sources = {name: context.get_parameter_source(name) for name in ASKED}
+    if told := [name for name, source in sources.items() if source and source.name == "COMMANDLINE"]:
+        others = ", ".join(f"--{name}" for name in told)
+        raise typer.BadParameter(f"--resume goes on with a study as it began: leave out {others}")
 
 
 def best_params(study: str | None, model_type: ModelType, plugin: str | None) -> dict[str, Any]:

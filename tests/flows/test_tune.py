@@ -187,6 +187,7 @@ def test_a_plugin_is_tuned_as_it_is_typed_and_a_retrain_takes_what_was_found(
         (["--model", "ensemble", "--symbol", "BTCUSD"], "ensemble"),
         (["--model", "xgboost"], "give --model and --symbol, or --resume STUDY"),
         (["--resume", "nothing"], "There is no study nothing"),
+        (["--resume", "nothing", "--days", "365", "--seeds", "2"], "as it began: leave out --days, --seeds"),
     ],
     ids=[
         "model",
@@ -198,6 +199,7 @@ def test_a_plugin_is_tuned_as_it_is_typed_and_a_retrain_takes_what_was_found(
         "nothing to tune",
         "no market",
         "study",
+        "another study",
     ],
 )
 def test_a_mistake_is_told_before_anything_is_started(
