@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.box import SIMPLE_HEAVY
@@ -64,6 +64,10 @@ def trigger(
 @app.command()
 def triggers(
     model: Annotated[str | None, typer.Option(metavar="MODEL", help="Only this model id.")] = None,
+    reply: Annotated[
+        Literal["accepted", "coalesced", "rejected"] | None,
+        typer.Option(help="Only requests that were answered so."),
+    ] = None,
     before: Annotated[
         int | None,
         typer.Option(metavar="NUMBER", help="Only older ones than this, as a next page."),
@@ -75,15 +79,17 @@ def triggers(
     as_json: AsJson = False,
 ) -> None:
     """What was asked for and answered, newest first."""
+    from clm_core.domain.triggers import Reply
     from clm_core.services import open_services
     from clm_core.settings import load_settings
 
+    wanted = None if reply is None else Reply(reply)
     with open_services(load_settings()) as services:
         book = services.ledger.triggers
         if set_aside:
             messages = book.messages(set_aside=True, limit=limit)
         else:
-            answers = book.answers(model_id=model, before=before, limit=limit)
+            answers = book.answers(model_id=model, reply=wanted, before=before, limit=limit)
     if set_aside:
         _print_messages(messages, as_json)
     else:

@@ -55,6 +55,7 @@ def test_what_is_asked_by_hand_and_by_a_file_is_answered_and_listed(tmp_path: Pa
     assert (newest["request"]["source"], oldest["request"]["source"]) == ("inbox/terminal", "terminal")
     assert listed("--before", str(newest["number"])) == [oldest]
     assert listed("--model", "xgboost_btcusd_1h") == []
+    assert listed("--reply", "accepted") == [oldest]
     assert "1 wait.\nThey wait because no Prefect server is known: start `clm up`" in clm("drain")
 
 
