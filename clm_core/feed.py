@@ -11,6 +11,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict
 from clm_core.attempts import attempt, tell
 from clm_core.domain.universe import Market
 from clm_core.market.exchange import Patience
+from clm_core.pages import Row
 from clm_core.services import Services
 
 PATIENCE = Patience(deadline_s=300.0)
@@ -64,7 +65,7 @@ def run(services: Services) -> FeedReport:
     return FeedReport(at=services.clock(), markets=tuple(fetched), problems=tuple(problems))
 
 
-def rows(report: FeedReport) -> list[dict[str, str]]:
+def rows(report: FeedReport) -> list[Row]:
     """A row a market, for people."""
     return [
         {

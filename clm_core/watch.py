@@ -10,13 +10,12 @@ from collections.abc import Iterator
 from datetime import timedelta
 from functools import partial
 
-import numpy as np
 from pydantic import AwareDatetime, BaseModel, ConfigDict
 
 from clm_core.attempts import attempt, tell
 from clm_core.backtest.engine import backtest
 from clm_core.backtest.metrics import summarise
-from clm_core.backtest.results import Execution, ExitReason
+from clm_core.backtest.results import Execution
 from clm_core.domain.actors import Actor
 from clm_core.domain.costs import Costs
 from clm_core.domain.jobs import RetrainRequest, TrainingJob
@@ -27,6 +26,7 @@ from clm_core.market.bars import Bars, Floats
 from clm_core.market.drift import CALENDAR, Drift, drift
 from clm_core.market.features import FEATURES, compute_features
 from clm_core.models.contract import Model
+from clm_core.pages import Row, page, shown
 from clm_core.services import Services
 from clm_core.triggers import door, freshness, performance
 from clm_core.triggers.freshness import Due, Serving
@@ -92,7 +92,7 @@ def run(services: Services) -> WatchReport:
     return WatchReport(at=services.clock(), models=tuple(models), problems=tuple(problems))
 
 
-def rows(report: WatchReport) -> list[dict[str, str]]:
+def rows(report: WatchReport) -> list[Row]:
     """A row a model, for people; its version's label says when it was trained."""
     return [
         {
@@ -101,9 +101,9 @@ def rows(report: WatchReport) -> list[dict[str, str]]:
             "age": f"{each.age_days:.1f} d",
             "new bars": f"{each.new_bars:,}",
             "trades": str(each.performance.trades),
-            "Sharpe since": _shown(each.performance.sharpe_ratio, ".2f"),
-            "drawdown": _shown(each.performance.max_drawdown, ".1%"),
-            "drift": _shown(None if each.drift is None else each.drift.score, ".2f"),
+            "Sharpe since": shown(each.performance.sharpe_ratio, ".2f"),
+            "drawdown": shown(each.performance.max_drawdown, ".1%"),
+            "drift": shown(None if each.drift is None else each.drift.score, ".2f"),
             "finding": each.finding.replace("_", " "),
             "newest bar (UTC)": f"{each.newest_bar:%Y-%m-%d %H:%M}",
         }
@@ -117,17 +117,8 @@ def said(report: WatchReport) -> list[str]:
 
 
 def summary_page(report: WatchReport) -> str:
-    """Markdown for a run's page: Prefect's own tables cut off what is long."""
-    table = rows(report)
-    lines = [" | ".join(row.values()) for row in table]
-    head = [" | ".join(table[0]), " | ".join("---" for _ in table[0])] if table else []
-    return "\n".join(
-        [
-            *(f"| {line} |" for line in (*head, *lines)),
-            "",
-            *(f"- {sentence}" for sentence in said(report)),
-        ]
-    )
+    """Markdown for a run's page."""
+    return page(rows(report), said(report))
 
 
 def _sentences(watched: Watched) -> Iterator[str]:
@@ -139,10 +130,6 @@ def _sentences(watched: Watched) -> Iterator[str]:
         )
     for answer in watched.asked:
         yield f"{answer.request.training.trigger_reason} was {answer.sentence}"
-
-
-def _shown(value: float | None, style: str) -> str:
-    return "-" if value is None else format(value, style)
 
 
 def _watch(services: Services, version: ModelVersion) -> Watched:
@@ -210,7 +197,7 @@ def measure(bars: Bars, positions: Floats, costs: Costs, execution: Execution, l
     metrics = summarise(result, bars.periods_per_year)
     return Performance(
         bars=len(bars),
-        trades=int(np.count_nonzero(result.trades.reason != ExitReason.END_OF_DATA)),
+        trades=result.trades.ended,
         sharpe_ratio=_measured(metrics.sharpe_ratio),
         max_drawdown=_measured(metrics.max_drawdown),
         confidence=_measured(confidence_below(result.returns, limit, bars.periods_per_year)),

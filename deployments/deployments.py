@@ -1,4 +1,5 @@
-"""What runs on a schedule: one deployment a model and market of the universe, the upkeep and the watch.
+"""What runs on a schedule: one deployment a model and market of the universe, the upkeep, the watch and the
+shadows.
 
 Run as a module it makes Prefect's deployments those of the settings: `python -m deployments.deployments`.
 """
@@ -159,6 +160,8 @@ _DRAIN = Deployment(
 
 AFTER_A_BAR = timedelta(seconds=20)
 """So long after a bar has closed its exchange is asked for it."""
+AFTER_A_FETCH = timedelta(minutes=2)
+"""So long after a bar has closed it is stored, unless its exchange is slow."""
 
 
 def _fetch(universe: Sequence[Market]) -> Iterator[Deployment]:
@@ -198,6 +201,24 @@ _WATCH = Deployment(
 )
 
 
+def _shadows(universe: Sequence[Market]) -> Iterator[Deployment]:
+    """One for each timeframe, after its bars have closed and were fetched."""
+    wanted_ones = {market.timeframe for market in universe}
+    for timeframe in (each for each in Timeframe if each in wanted_ones):
+        every = timedelta(seconds=timeframe.seconds)
+        yield Deployment(
+            entrypoint="flows.shadow.shadow",
+            name=f"shadow-{timeframe}",
+            description=f"Write down what versions that wait to serve want after each bar of {timeframe}.",
+            every=every,
+            offset=min(AFTER_A_FETCH, every * 3 / 4),
+            parameters={"timeframe": timeframe.value},
+            collision_strategy="CANCEL_NEW",
+            work_queue=stack.UPKEEP_QUEUE,
+            starts_within_seconds=60,
+        )
+
+
 @dataclass(frozen=True)
 class Deployed:
     """What a deploy changed."""
@@ -216,7 +237,8 @@ def wanted(settings: Settings) -> list[Deployment]:
         ModelError: the universe names a kind of model that cannot be trained here.
     """
     retrains = [_retrain(market, kind) for market in settings.universe for kind in _kinds(market)]
-    return [*retrains, _ON_DEMAND, _TUNE, _DRAIN, *_fetch(settings.universe), _UPKEEP, _WATCH]
+    fetch, shadows = _fetch(settings.universe), _shadows(settings.universe)
+    return [*retrains, _ON_DEMAND, _TUNE, _DRAIN, *fetch, _UPKEEP, _WATCH, *shadows]
 
 
 def prefect_yaml(settings: Settings) -> dict[str, Any]:

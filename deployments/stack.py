@@ -26,8 +26,8 @@ from deployments.supervisor import Part, Stopped, Supervisor, stoppable
 
 PREFERRED_PORTS = {"prefect": 4200, "mlflow": 5000, "api": 8000}
 READY_WITHIN_SECONDS = 120.0
-UPKEEP_RUNS = 4
-"""Upkeep, fetch, drain and watch: each runs once at a time, and none has to wait for another."""
+UPKEEP_RUNS = 5
+"""Upkeep, fetch, drain, watch and a shadow: each runs once at a time, and none has to wait for another."""
 
 
 def main() -> int:

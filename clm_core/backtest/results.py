@@ -60,6 +60,11 @@ class Trades:
     def __len__(self) -> int:
         return len(self.pnl)
 
+    @property
+    def ended(self) -> int:
+        """Those that a signal, a stop or a target ended: not what merely was open after the last bar."""
+        return int(np.count_nonzero(self.reason != ExitReason.END_OF_DATA))
+
     def __post_init__(self) -> None:
         for field in fields(self):
             getattr(self, field.name).setflags(write=False)

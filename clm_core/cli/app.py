@@ -23,6 +23,7 @@ from clm_core.cli import (
     gate,
     promotion,
     registry,
+    shadow,
     stack,
     tokens,
     triggers,
@@ -67,6 +68,7 @@ app.add_typer(tune.app)
 app.add_typer(stack.app)
 app.add_typer(upkeep.app)
 app.add_typer(watch.app)
+app.add_typer(shadow.app)
 
 DEMO_DAYS = 840
 

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from clm_core.cli.output import AsJson, listing, plain
+from clm_core.cli.output import AsJson, print_pass
 
 if TYPE_CHECKING:
     from clm_core.market.bars import Bars
@@ -165,14 +165,7 @@ def update(as_json: AsJson = False) -> None:
     if as_json:
         typer.echo(report.model_dump_json(indent=2))
     else:
-        rows = feed.rows(report)
-        table = listing(*(rows[0] if rows else ()))
-        for row in rows:
-            table.add_row(*row.values())
-        if rows:
-            plain.print(table)
-        for sentence in (*report.problems, report.headline):
-            plain.print(sentence, soft_wrap=True)
+        print_pass(feed.rows(report), (*report.problems, report.headline))
     if report.problems:
         sys.exit(1)
 

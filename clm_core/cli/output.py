@@ -1,6 +1,7 @@
 """How the commands are told things and print: tables for people, JSON for scripts."""
 
 import json
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -35,6 +36,17 @@ def listing(*columns: str) -> Table:
 
 def print_table(table: Table, when_empty: str) -> None:
     console.print(table if table.row_count else when_empty)
+
+
+def print_pass(rows: Sequence[Mapping[str, str]], sentences: Iterable[str]) -> None:
+    """A row a model, then what there is to say."""
+    table = listing(*(rows[0] if rows else ()))
+    for row in rows:
+        table.add_row(*row.values())
+    if rows:
+        plain.print(table)
+    for sentence in sentences:
+        plain.print(sentence, soft_wrap=True)
 
 
 def problem(error: "ValidationError") -> str:

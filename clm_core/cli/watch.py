@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import typer
 from rich.console import Console
 
-from clm_core.cli.output import AsJson, console, listing
+from clm_core.cli.output import AsJson, print_pass
 
 if TYPE_CHECKING:
     from clm_core.watch import WatchReport
@@ -44,11 +44,4 @@ def _run() -> "WatchReport":
 def _show(report: "WatchReport") -> None:
     from clm_core.watch import rows, said
 
-    table = rows(report)
-    listed = listing(*(table[0] if table else ()))
-    for row in table:
-        listed.add_row(*row.values())
-    if table:
-        console.print(listed)
-    for sentence in (*said(report), report.headline):
-        console.print(sentence, markup=False, highlight=False, soft_wrap=True)
+    print_pass(rows(report), (*said(report), report.headline))

@@ -44,7 +44,7 @@ CLMError
 ├── RegistryUnavailable         MLflow did not answer, or could not do what it was asked
 ├── LeaseLost                   a job is no longer run by who writes about it
 ├── DeliveryFailed              a receiver of events or alerts did not take one
-└── UpkeepIncomplete            a part of the upkeep, or the watch of a model, failed; all others were tried
+└── UpkeepIncomplete            a part of the upkeep, or of a watch or shadow, failed; all others were tried
 """
 
 from collections.abc import Sequence

@@ -8,7 +8,7 @@ from sqlalchemy import Connection, NullPool, create_engine, text
 from clm_core.ledger.migrations import HEAD, current_revision, pending
 from clm_core.ledger.tables import Base
 
-APPEND_ONLY = ("audit_log", "trials", "begun_trials", "tunings")
+APPEND_ONLY = ("audit_log", "trials", "begun_trials", "tunings", "shadow_positions")
 _RIGHTS = text("""
 SELECT what || ' on ' || relname FROM pg_class, unnest(ARRAY['UPDATE', 'DELETE', 'TRUNCATE']) what
 WHERE relname = ANY (:tables) AND relnamespace = 'public'::regnamespace
@@ -35,7 +35,7 @@ class Schema(BaseModel):
     differences: tuple[str, ...]
     """What the tables have or lack, as alembic says it; not looked for while revisions are pending."""
     rights: tuple[str, ...]
-    """Rights of the application that it must not have: the audit and the trials are only added to."""
+    """Rights of the application that it must not have: audit, trials and shadows are only added to."""
     guarded: bool
     """Whether the trigger is on that refuses anybody a change of the audit."""
 

@@ -38,6 +38,7 @@ from clm_core.ledger.candidates import CandidateBook
 from clm_core.ledger.chain import Anchor, Recorded
 from clm_core.ledger.promotions import PromotionBook
 from clm_core.ledger.replies import ReplyBook
+from clm_core.ledger.shadows import ShadowBook
 from clm_core.ledger.tables import Base, EvaluationRow, JobRow, TrialRow, VersionRow, storable
 from clm_core.ledger.tokens import TokenBook
 from clm_core.ledger.trials import TrialBook
@@ -117,6 +118,7 @@ class Ledger:
         self.candidates = CandidateBook(engine)
         self.trials = TrialBook(engine)
         self.tunings = TuningBook(engine)
+        self.shadows = ShadowBook(engine)
         self.tokens = TokenBook(engine)
         self.replies = ReplyBook(engine)
 

@@ -319,6 +319,25 @@ class EvaluationRow(Base):
     trial_id: Mapped[UUID] = mapped_column(ForeignKey("trials.id"))
 
 
+class ShadowPositionRow(Base):
+    """What a version wanted to hold after a bar, as it was written down then. Append-only: what can be chosen
+    afterwards proves nothing."""
+
+    __tablename__ = "shadow_positions"
+    __table_args__ = (
+        ForeignKeyConstraint(["model_id", "version"], ["model_versions.model_id", "model_versions.version"]),
+        # NaN is greater than every number here, so it is refused too
+        CheckConstraint("position BETWEEN -1 AND 1", name="position"),
+    )
+
+    model_id: Mapped[str] = mapped_column(primary_key=True)
+    version: Mapped[str] = mapped_column(primary_key=True)
+    bar_time: Mapped[datetime] = mapped_column(primary_key=True)
+    """Open time of the bar after which it was wanted."""
+    position: Mapped[float]
+    recorded_at: Mapped[datetime]
+
+
 class AuditRow(Base):
     """One entry of the audit: an `AuditEntry` with its place in the chain. Append-only."""
 

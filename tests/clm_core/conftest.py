@@ -98,9 +98,10 @@ def make_version(services: Services, bundle: Stored) -> MakeVersion:
         judged: bool = True,
         completed: bool = True,
         now: datetime = NOW,
+        stored: Stored = bundle,
     ) -> ModelVersion:
         job, lease = _job(services, model_id)
-        placed = services.registry.register(job, bundle.folder, bundle.digest, bundle.bars, {}, {}, now)
+        placed = services.registry.register(job, stored.folder, stored.digest, stored.bars, {}, {}, now)
         version = services.ledger.add_version(
             records.a_version(
                 job,
@@ -108,9 +109,9 @@ def make_version(services: Services, bundle: Stored) -> MakeVersion:
                 model_path=placed.uri,
                 mlflow_version=placed.mlflow_version,
                 mlflow_run_id=placed.run_id,
-                bundle_digest=bundle.digest,
+                bundle_digest=stored.digest,
                 package_digest=services.registry.package_digest(job.model_id, placed.mlflow_version),
-                data_hash=bundle.bars.content_hash,
+                data_hash=stored.bars.content_hash,
                 created_at=now,
             ),
             lease,

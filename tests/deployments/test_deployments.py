@@ -17,6 +17,7 @@ from installations import wait_until
 from clm_core.domain.errors import MissingExtra, PluginMissing
 from clm_core.domain.universe import Market
 from clm_core.domain.vocabulary import ModelType
+from clm_core.market.timeframes import Timeframe
 from clm_core.models import catalog
 from clm_core.settings import Settings
 from deployments.deployments import FIRST_ANCHOR, Deployment, deploy, prefect_yaml, wanted
@@ -108,13 +109,36 @@ def test_only_one_run_of_a_deployment_at_a_time_the_next_waits(deployed: str) ->
     assert found["concurrency_options"]["collision_strategy"] == "ENQUEUE"
 
 
-@pytest.mark.parametrize(("name", "every"), [("upkeep", 60), ("watch", 3600)], ids=["upkeep", "watch"])
+@pytest.mark.parametrize(
+    ("name", "every"),
+    [("upkeep", 60), ("watch", 3600), ("shadow-1h", 3600)],
+    ids=["upkeep", "watch", "shadow"],
+)
 def test_what_looks_after_the_rest_is_left_out_while_it_runs(name: str, every: int, deployed: str) -> None:
     found = deployments(deployed)[name]
     [schedule] = found["schedules"]
     assert schedule["schedule"]["interval"] == every
     assert found["global_concurrency_limit"]["limit"] == 1
     assert found["concurrency_options"]["collision_strategy"] == "CANCEL_NEW"
+
+
+@pytest.mark.parametrize(
+    ("timeframe", "runs_at"),
+    [
+        pytest.param("1m", "00:00:45", id="three quarters of a short bar"),
+        pytest.param("1h", "00:02:00", id="hours"),
+        pytest.param("1d", "00:02:00", id="days"),
+    ],
+)
+def test_what_waits_is_followed_soon_after_each_bar_of_the_universe(
+    timeframe: str, runs_at: str, tmp_path: Path
+) -> None:
+    universe = tuple(Market(symbol=symbol, timeframe=timeframe) for symbol in ("BTCUSD", "EURUSD"))
+    made = wanted(Settings(home=tmp_path, universe=universe))
+    [shadow] = [each for each in made if each.name.startswith("shadow")]
+    assert shadow.parameters == {"timeframe": timeframe}
+    assert shadow.every == timedelta(seconds=Timeframe(timeframe).seconds)
+    assert f"{shadow.anchor:%H:%M:%S}" == runs_at
 
 
 def test_automations_end_what_a_killed_worker_left_and_there_is_one_of_each(

@@ -1,0 +1,66 @@
+"""What shadowed versions wanted to hold: written down once, never changed, never taken back."""
+
+from datetime import datetime
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from sqlalchemy import Engine, select
+from sqlalchemy.dialects.postgresql import insert as insert_once
+
+from clm_core.ledger.tables import Base, ShadowPositionRow
+from clm_core.market.bars import Floats
+from clm_core.promotion.shadowing import Written
+
+_POSITIONS = Base.metadata.tables[ShadowPositionRow.__tablename__]
+
+
+class ShadowBook:
+    """Every method is a transaction."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def write_down(
+        self, model_id: str, version: str, time: NDArray[np.int64], positions: Floats, now: datetime
+    ) -> None:
+        """What a version wants after each of these bars; what is there already stays as it is.
+
+        Args:
+            time: open times of the bars, nanoseconds since 1970-01-01 UTC, shape (n_bars,).
+            positions: in [-1, 1], shape (n_bars,).
+        """
+        rows = [
+            {
+                "model_id": model_id,
+                "version": version,
+                "bar_time": moment.to_pydatetime(),
+                "position": position,
+                "recorded_at": now,
+            }
+            for moment, position in zip(pd.to_datetime(time, utc=True), positions.tolist(), strict=True)
+        ]
+        if rows:
+            with self._engine.begin() as connection:
+                connection.execute(insert_once(_POSITIONS).on_conflict_do_nothing(), rows)
+
+    def written(self, model_id: str, version: str, first: datetime) -> Written:
+        """From the bar on that opened at this moment."""
+        query = (
+            select(_POSITIONS.c.bar_time, _POSITIONS.c.position, _POSITIONS.c.recorded_at)
+            .where(
+                _POSITIONS.c.model_id == model_id,
+                _POSITIONS.c.version == version,
+                _POSITIONS.c.bar_time >= first,
+            )
+            .order_by(_POSITIONS.c.bar_time)
+        )
+        with self._engine.begin() as connection:
+            rows = connection.execute(query).all()
+        time, position, recorded = zip(*rows, strict=True) if rows else ((), (), ())
+        return Written(_nanoseconds(time), np.array(position, dtype=np.float64), _nanoseconds(recorded))
+
+
+def _nanoseconds(moments: tuple[datetime, ...]) -> NDArray[np.int64]:
+    index = pd.DatetimeIndex(moments, tz="UTC")
+    return np.asarray(index.as_unit("ns").asi8, dtype=np.int64)

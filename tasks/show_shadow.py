@@ -1,0 +1,12 @@
+"""What a person sees of a pass over the shadows on the run's page in the Prefect UI."""
+
+from prefect import task
+from prefect.artifacts import create_markdown_artifact
+from prefect.cache_policies import NO_CACHE
+
+from clm_core.shadow import ShadowReport, summary_page
+
+
+@task(cache_policy=NO_CACHE, task_run_name="show what was followed")
+def show_shadow(report: ShadowReport) -> None:
+    create_markdown_artifact(summary_page(report), key="shadow", description=report.headline)
