@@ -12,6 +12,7 @@ from clm_core.api.auth import Open, guards
 from clm_core.api.bodies import BodyLimits, StrictRoute
 from clm_core.api.envelope import Envelope
 from clm_core.api.limits import Limits
+from clm_core.api.nudge import Nudge
 from clm_core.api.oidc import Provider
 from clm_core.api.table import ROUTES, Route
 from clm_core.services import Services
@@ -47,6 +48,7 @@ def create_app(services: Services) -> FastAPI:
     app.state.services = services
     app.state.limits = Limits(settings)
     app.state.provider = Provider(settings.oidc) if settings.oidc else None
+    app.state.nudge = Nudge(services.settings.home)
     app.state.streams = 0
     app.router.route_class = StrictRoute
     for route in ROUTES:

@@ -5,6 +5,7 @@ from typing import Annotated
 from fastapi import Depends, Request
 
 from clm_core.api.limits import Limits
+from clm_core.api.nudge import Nudge
 from clm_core.services import Services
 
 
@@ -18,5 +19,12 @@ def _limits(request: Request) -> Limits:
     return limits
 
 
+def _nudge(request: Request) -> Nudge:
+    nudge: Nudge = request.app.state.nudge
+    return nudge
+
+
 Connected = Annotated[Services, Depends(_services)]
 Counted = Annotated[Limits, Depends(_limits)]
+Drain = Annotated[Nudge, Depends(_nudge)]
+"""Have what waits answered and started soon."""

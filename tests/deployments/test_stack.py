@@ -292,6 +292,16 @@ def wait_until_drained(up: Installation, models: Collection[str]) -> float:
 
 
 @pytest.mark.usefixtures("nobody_trains")
+def test_a_webhook_is_not_left_waiting_for_the_next_upkeep(up: Installation) -> None:
+    drains = {"deployments": {"name": {"any_": ["drain"]}}}
+    assert up.prefect("POST", "/flow_runs/filter", drains) == []
+    with sender(up) as post:
+        assert post("evt_soon", training_of("lightgbm", "M000USD")) == 202
+    wait_until(lambda: up.prefect("POST", "/flow_runs/filter", drains) != [])
+    wait_until(lambda: runs_of(up, {"lightgbm_m000usd_1h"}) == {"lightgbm_m000usd_1h": 1})
+
+
+@pytest.mark.usefixtures("nobody_trains")
 def test_1000_deliveries_of_one_message_while_prefect_is_killed_become_one_run(
     up: Installation, ledger: psycopg.Connection[Any]
 ) -> None:

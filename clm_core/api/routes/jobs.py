@@ -6,7 +6,7 @@ from uuid import UUID
 from fastapi import Query, Response
 
 from clm_core.api.auth import Caller
-from clm_core.api.context import Connected
+from clm_core.api.context import Connected, Drain
 from clm_core.api.errors import problem
 from clm_core.api.once import DoneOnce, written
 from clm_core.domain.actors import Actor
@@ -26,11 +26,13 @@ def one_job(job_id: UUID, clm: Connected) -> TrainingJob:
     return clm.ledger.job(job_id)
 
 
-def train(asked: RetrainRequest, actor: Caller, clm: Connected, once: DoneOnce) -> Response:
+def train(asked: RetrainRequest, actor: Caller, clm: Connected, once: DoneOnce, drain: Drain) -> Response:
     """Ask for a retrain: accepted with a job of its own, coalesced with one that waits, or rejected."""
     said = asked if "requested_by" in asked.model_fields_set else _in_the_name_of(actor, asked)
     request = TriggerRequest(training=said, actor=actor, source="api", key=once.key)
-    return once(asked, lambda: _answered(door.ask(clm, request)))
+    answer = once(asked, lambda: _answered(door.ask(clm, request)))
+    drain()
+    return answer
 
 
 def _in_the_name_of(actor: Actor, asked: RetrainRequest) -> RetrainRequest:
