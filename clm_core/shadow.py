@@ -136,11 +136,10 @@ def rows(report: ShadowReport) -> list[Row]:
             "late": f"{each.late:,}",
             "trades": f"{each.figures.trades} of {WANTED_TRADES}",
             "return": shown(each.figures.total_return, "+.1%"),
-            "Sharpe": shown(each.figures.sharpe_ratio, ".2f"),
             "drawdown": shown(each.figures.max_drawdown, ".1%"),
-            "champion's Sharpe": _sharpe_of_champion(each.against),
+            "Sharpe": shown(each.figures.sharpe_ratio, ".2f"),
+            "champion's": _sharpe_of_champion(each.against),
             "lead": _lead(each.against),
-            "newest bar (UTC)": "-" if each.newest_bar is None else f"{each.newest_bar:%Y-%m-%d %H:%M}",
         }
         for each in report.versions
     ]
@@ -168,11 +167,11 @@ def _lead(against: Against | None) -> str:
 
 
 def _parts(shadowed: Shadowed) -> Iterator[str]:
-    if not shadowed.figures.bars:
+    if shadowed.newest_bar is None:
         yield f"no bar has closed since it was registered at {shadowed.registered_at:%Y-%m-%d %H:%M} UTC"
         return
-    if shadowed.late:
-        yield f"{shadowed.late:,} of {shadowed.figures.bars:,} recorded late"
+    counted = f"{shadowed.late:,} of {shadowed.figures.bars:,} recorded late"
+    yield f"{counted}, newest bar {shadowed.newest_bar:%Y-%m-%d %H:%M} UTC"
     if shadowed.against is None:
         yield "there is none that serves to compare it with"
     else:
@@ -275,8 +274,8 @@ def _require_stored(written: Written, bars: Bars) -> None:
     gone = written.time[~np.isin(written.time, bars.time)]
     if len(gone):
         raise StoreCorrupt(
-            f"{len(gone)} bars that a position was written down after are no longer stored, the first that "
-            f"of {_moment(gone[0])}: restore the data folder from a backup"
+            f"positions were written down after bars that are no longer stored, {len(gone)} of them, the "
+            f"first that of {_moment(gone[0])}: restore the data folder from a backup"
         )
 
 

@@ -21,7 +21,7 @@ def shadow(timeframe: Timeframe | None = None) -> ShadowReport:
     after all others were followed.
     """
     report = follow(timeframe)
-    show_shadow(report)
+    show_shadow(report, timeframe)
     if report.problems:
         raise UpkeepIncomplete("\n".join(report.problems))
     return report

@@ -4,9 +4,11 @@ from prefect import task
 from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 
+from clm_core.market.timeframes import Timeframe
 from clm_core.shadow import ShadowReport, summary_page
 
 
 @task(cache_policy=NO_CACHE, task_run_name="show what was followed")
-def show_shadow(report: ShadowReport) -> None:
-    create_markdown_artifact(summary_page(report), key="shadow", description=report.headline)
+def show_shadow(report: ShadowReport, timeframe: Timeframe | None) -> None:
+    key = f"shadow-{timeframe or 'all'}"
+    create_markdown_artifact(summary_page(report), key=key, description=report.headline)

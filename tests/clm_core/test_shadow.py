@@ -151,6 +151,19 @@ def test_another_position_than_was_written_down_is_a_problem_that_names_the_bar_
     assert world.written(version).position[4] == other
 
 
+def test_a_bar_that_is_no_longer_stored_is_missed(world: World) -> None:
+    version = world.register()
+    world.run(2)
+    gone = world.bars.time[TRAINED + 2] + 10**9
+    world.services(3).ledger.shadows.write_down(
+        version.model_id, version.version, np.array([gone]), np.array([0.0]), world.when(3)
+    )
+    report = world.run(4)
+    assert report.versions == ()
+    [problem] = report.problems
+    assert "after bars that are no longer stored, 1 of them, the first that of 2019-" in problem
+
+
 def test_what_serves_is_followed_beside_what_waits_on_the_bars_of_both(world: World) -> None:
     champion, early, late = world.register(seed=1), world.register(10, seed=2), world.register(20, seed=3)
     alone = world.run(20)
@@ -232,7 +245,7 @@ def test_the_run_shows_a_page_and_fails_where_something_went_wrong_and_an_alert_
     services.ledger.set_version_status(version.model_id, version.version, ModelStatus.SHADOW, world.when(3))
     flow(timeframe="1d")
     assert "shadow-1d" not in [alert.subject for alert in services.alerts.lasting()]
-    page = httpx.get(f"{prefect_url}/artifacts/shadow/latest").json()["data"]
+    page = httpx.get(f"{prefect_url}/artifacts/shadow-1d/latest").json()["data"]
     assert f"| {version.model_id} | {version.version} | 3 | 2 |" in page
 
 
