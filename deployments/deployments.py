@@ -146,6 +146,14 @@ _TUNE = Deployment(
     at_once=1,
 )
 
+_EVOLVE = Deployment(
+    entrypoint="flows.evolve.evolve",
+    name="evolve",
+    description="Breed better training parameters of a model; proposes, and trains nothing.",
+    every=None,
+    at_once=1,
+)
+
 _DRAIN = Deployment(
     entrypoint="flows.drain.drain",
     name="drain",
@@ -238,7 +246,7 @@ def wanted(settings: Settings) -> list[Deployment]:
     """
     retrains = [_retrain(market, kind) for market in settings.universe for kind in _kinds(market)]
     fetch, shadows = _fetch(settings.universe), _shadows(settings.universe)
-    return [*retrains, _ON_DEMAND, _TUNE, _DRAIN, *fetch, _UPKEEP, _WATCH, *shadows]
+    return [*retrains, _ON_DEMAND, _TUNE, _EVOLVE, _DRAIN, *fetch, _UPKEEP, _WATCH, *shadows]
 
 
 def prefect_yaml(settings: Settings) -> dict[str, Any]:

@@ -300,7 +300,7 @@ def backtest(bars: Bars, positions: Floats, costs: Costs, execution: Execution) 
         InvalidPositions: not one finite value in [-1, 1] for every bar.
         NotEnoughBars: there are no bars.
     """
-    wanted = _checked(bars, positions)
+    wanted = checked(bars, positions)
     record = _blank_record(len(bars))
     n_trades, costs_paid = _run(GIVEN, wanted, wanted[:0], _rules(costs, execution), _market(bars), record)
     made = record.trades[:n_trades]
@@ -398,7 +398,12 @@ def _parameter_sets(*columns: ArrayLike) -> Floats:
     return np.column_stack(np.broadcast_arrays(*(np.atleast_1d(column) for column in columns))).astype(float)
 
 
-def _checked(bars: Bars, positions: Floats) -> Floats:
+def checked(bars: Bars, positions: Floats) -> Floats:
+    """Positions that these bars can be traded with.
+
+    Raises:
+        InvalidPositions: not one a bar, or one that is outside [-1, 1] or NaN.
+    """
     wanted = np.ascontiguousarray(positions, dtype=np.float64)
     if wanted.shape != (len(bars),):
         raise InvalidPositions(

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from pydantic import ConfigDict
 
-from clm_core.backtest.engine import backtest
+from clm_core.backtest.engine import backtest, checked
 from clm_core.backtest.results import Backtest, Execution
 from clm_core.backtest.walk_forward import WalkForwardPlan, split
 from clm_core.domain.costs import Costs
@@ -20,8 +20,8 @@ from clm_core.models.contract import WarmStarting
 from clm_core.models.params import Tuned
 
 
-class Tuning(OfModel):
-    """A study as it began: what it searches, on which bars, by which rules. It never changes."""
+class Search(OfModel):
+    """What is searched, on which bars, by which rules. It never changes."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -33,7 +33,7 @@ class Tuning(OfModel):
     timeframe: str
     dataset_span_days: int
     data_snapshot: str
-    """Content hash of the series as it stood when the study began; its bars can be read back by it."""
+    """Content hash of the series as it stood when the search began; its bars can be read back by it."""
     holdout: float
     """Share of the bars, the newest, that the search does not see; 0..0.5."""
     fixed: dict[str, Any]
@@ -47,10 +47,15 @@ class Tuning(OfModel):
     plan: WalkForwardPlan
     costs: Costs
     execution: Execution
-    trials: int
-    """How many were asked for when it began."""
     requested_by: str
     created_at: datetime
+
+
+class Tuning(Search):
+    """A study as it began."""
+
+    trials: int
+    """How many were asked for when it began."""
 
     def changes(self, other: "Tuning") -> dict[str, tuple[Any, Any]]:
         """What makes another study of it: by name, its own value and the other's."""
@@ -61,7 +66,7 @@ class Tuning(OfModel):
 
 @dataclass(frozen=True, eq=False)
 class Work:
-    """What all the folds of a study share."""
+    """What all the folds of a search share."""
 
     kind: Kind
     costs: Costs
@@ -103,6 +108,9 @@ def run_fold(work: Work, fold: Fold) -> Floats:
     gives them.
 
     A fold that starts warm fits those before it again: whoever computes it need not have computed them.
+
+    Raises:
+        InvalidPositions: the model gave some that cannot be traded.
     """
     recipe = catalog.recipe(work.kind.model_type, fold.params, work.costs, work.kind.plugin)
     if isinstance(recipe, WarmStarting) and recipe.warm_start and fold.before:
@@ -111,21 +119,21 @@ def run_fold(work: Work, fold: Fold) -> Floats:
             model = recipe.fit_after(model, work.bars[train], fold.seed)
     else:
         model = recipe.fit(work.bars[fold.train], fold.seed)
-    return model.positions(work.bars[: fold.test.stop])[fold.test]
+    return checked(work.bars[fold.test], model.positions(work.bars[: fold.test.stop])[fold.test])
 
 
-def seen_course(n_bars: int, tuning: Tuning) -> Course:
-    """The walk-forward that trials are compared on: as a retrain's, on the bars before those held out.
+def seen_course(n_bars: int, search: Search) -> Course:
+    """The walk-forward parameters are compared on: as a retrain's, on the bars before those held out.
 
     Raises:
         NotEnoughBars: a fold would have no rows to train or to test on.
     """
-    return Course(tuple(split(n_bars - held_out(n_bars, tuning), tuning.plan)))
+    return Course(tuple(split(n_bars - held_out(n_bars, search), search.plan)))
 
 
-def unseen_course(n_bars: int, tuning: Tuning) -> Course:
+def unseen_course(n_bars: int, search: Search) -> Course:
     """The bars held out, in folds about as long as those of the search."""
-    held, plan = held_out(n_bars, tuning), tuning.plan
+    held, plan = held_out(n_bars, search), search.plan
     seen = n_bars - held
     length = seen * (1 - plan.first_train_fraction) / plan.folds
     folds = min(max(1, round(held / length)), held)
@@ -134,11 +142,11 @@ def unseen_course(n_bars: int, tuning: Tuning) -> Course:
     return Course(tuple(split(n_bars, rest)))
 
 
-def held_out(n_bars: int, tuning: Tuning) -> int:
-    return int(n_bars * tuning.holdout)
+def held_out(n_bars: int, search: Search) -> int:
+    return int(n_bars * search.holdout)
 
 
-def results(bars: Bars, first: int, positions: list[Floats], tuning: Tuning) -> Backtest:
+def results(bars: Bars, first: int, positions: list[Floats], search: Search) -> Backtest:
     """Of the positions from row `first` on, fold after fold, after costs."""
     wanted = np.concatenate(positions)
-    return backtest(bars[first : first + len(wanted)], wanted, tuning.costs, tuning.execution)
+    return backtest(bars[first : first + len(wanted)], wanted, search.costs, search.execution)

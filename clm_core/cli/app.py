@@ -20,6 +20,7 @@ from clm_core.cli import (
     data,
     db,
     deliveries,
+    evolve,
     gate,
     promotion,
     registry,
@@ -65,6 +66,7 @@ app.add_typer(registry.app)
 app.add_typer(promotion.app)
 app.add_typer(triggers.app)
 app.add_typer(tune.app)
+app.add_typer(evolve.app)
 app.add_typer(stack.app)
 app.add_typer(upkeep.app)
 app.add_typer(watch.app)
@@ -108,7 +110,10 @@ def retrain(
     ] = None,
     params_from: Annotated[
         str | None,
-        typer.Option(metavar="STUDY", help="The best parameters of a tuning; --param still wins."),
+        typer.Option(
+            metavar="STUDY|CANDIDATE",
+            help="The best parameters of a tuning, or a candidate's; --param still wins.",
+        ),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of everything random.")] = 0,
     as_json: AsJson = False,

@@ -2,6 +2,7 @@
 
 import sys
 from typing import TYPE_CHECKING, Annotated, Any
+from uuid import UUID
 
 import typer
 from rich.box import SIMPLE_HEAVY
@@ -12,7 +13,9 @@ from clm_core.cli.running import flow_of
 from clm_core.domain.vocabulary import ModelType
 
 if TYPE_CHECKING:
+    from clm_core.domain.kinds import Kind
     from clm_core.domain.tuning import TuneRequest, TuneResult
+    from clm_core.services import Services
     from clm_core.settings import Settings
 
 app = typer.Typer(rich_markup_mode=None)
@@ -120,27 +123,37 @@ def _require_as_it_began(context: typer.Context) -> None:
         raise typer.BadParameter(f"--resume goes on with a study as it began: leave out {others}")
 
 
-def best_params(study: str | None, model_type: ModelType, plugin: str | None) -> dict[str, Any]:
-    """What a study has found for this kind of model; nothing where none is named.
+def best_params(source: str | None, model_type: ModelType, plugin: str | None) -> dict[str, Any]:
+    """What a study has found, or a candidate proposes, for this kind of model; nothing where none is named.
 
     Raises:
         InvalidTrainingParams: it was about another kind of model.
     """
-    if study is None:
+    if source is None:
         return {}
     from clm_core.domain.errors import InvalidTrainingParams
     from clm_core.domain.kinds import Kind
     from clm_core.services import open_services
     from clm_core.settings import load_settings
-    from clm_core.tuning import search
 
     with open_services(load_settings()) as services:
-        tuning, params = search.best_params(services, study)
-    if tuning.kind != (asked := Kind(model_type, plugin)):
+        kind, params = _found(services, source)
+    if kind != (asked := Kind(model_type, plugin)):
         raise InvalidTrainingParams(
-            f"the study {study} tuned {tuning.kind}, its parameters are none of {asked}: name a study of that"
+            f"{source} is about {kind}, its parameters are none of {asked}: name another"
         )
     return params
+
+
+def _found(services: "Services", source: str) -> "tuple[Kind, dict[str, Any]]":
+    from clm_core.tuning import search
+
+    try:
+        candidate = services.ledger.candidates.get(UUID(source))
+    except ValueError:
+        tuning, params = search.best_params(services, source)
+        return tuning.kind, params
+    return candidate.kind, candidate.params
 
 
 def _tune(resume: str | None, asked: dict[str, Any], running: dict[str, Any]) -> "TuneResult":

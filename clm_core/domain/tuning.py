@@ -20,12 +20,14 @@ class Engine(StrEnum):
     """On the machines of a Ray cluster."""
 
 
-class TuneRequest(OfModel):
-    """Which model to tune, on what, and for how long."""
+class SearchRequest(OfModel):
+    """For which model parameters are searched, and on what."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", json_schema_extra=in_order)
 
-    model_type: ModelType = Field(title="Model type", description="The kind of model to tune.")
+    model_type: ModelType = Field(
+        title="Model type", description="The kind of model to search parameters for."
+    )
     plugin: PluginName | None = Field(
         default=None,
         title="Plug-in",
@@ -42,12 +44,6 @@ class TuneRequest(OfModel):
         title="Span of the data (days)",
         description="Days of bars, counted back from the newest.",
     )
-    trials: int = Field(
-        default=50,
-        ge=1,
-        le=10_000,
-        description="Sets of parameters to try, those of a continued study included.",
-    )
     holdout: float = Field(
         default=0.2,
         ge=0,
@@ -61,25 +57,37 @@ class TuneRequest(OfModel):
         title="Fixed parameters",
         description='Training parameters that are not searched, as JSON: {"horizon": 24}.',
     )
-    seed: int = Field(default=0, ge=0, description="Seed of the search and of everything random in a trial.")
+    seed: int = Field(default=0, ge=0, description="Of the search, and of everything random in a training.")
     seeds: int | None = Field(
         default=None,
         ge=1,
         le=20,
-        title="Seeds a trial",
+        title="Seeds",
         description="How often each set of parameters is tried, each time with another seed. Empty: as often "
         "as a retrain of this kind is walked forward.",
-    )
-    study: str | None = Field(
-        default=None,
-        pattern=r"^[\w.-]{1,100}$",
-        description="Name of the study; one that exists is continued. Empty: a new one.",
     )
     workers: int | None = Field(
         default=None,
         ge=1,
         le=1024,
-        description="Trials computed at the same time. Empty: one a processor.",
+        description="Sets of parameters computed at the same time. Empty: one a processor.",
+    )
+    requested_by: str = Field(default="unknown", title="Asked by", description="Your name, for the record.")
+
+
+class TuneRequest(SearchRequest):
+    """Which model to tune, on what, and for how long."""
+
+    trials: int = Field(
+        default=50,
+        ge=1,
+        le=10_000,
+        description="Sets of parameters to try, those of a continued study included.",
+    )
+    study: str | None = Field(
+        default=None,
+        pattern=r"^[\w.-]{1,100}$",
+        description="Name of the study; one that exists is continued. Empty: a new one.",
     )
     timeout_minutes: float | None = Field(
         default=None,
@@ -93,7 +101,6 @@ class TuneRequest(OfModel):
         title="Address of Ray",
         description="Of the cluster, as host:6379. Empty: RAY_ADDRESS, or else one on this machine.",
     )
-    requested_by: str = Field(default="unknown", title="Asked by", description="Your name, for the record.")
 
 
 class Ended(StrEnum):

@@ -1,7 +1,8 @@
 """The record of proposed strategies."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
+from uuid import UUID
 
 from sqlalchemy import Connection, Engine, insert, select
 from sqlalchemy.exc import IntegrityError
@@ -50,6 +51,23 @@ class CandidateBook:
                 ) from error
             raise
         return candidate
+
+    def get(self, candidate_id: UUID) -> StrategyCandidate:
+        """
+        Raises:
+            NotFound: there is no such candidate.
+        """
+        if candidate_id not in (found := self.known([candidate_id])):
+            raise NotFound(
+                f"There is no candidate {candidate_id}: GET /clm/candidates lists those there are."
+            )
+        return found[candidate_id]
+
+    def known(self, ids: Collection[UUID]) -> dict[UUID, StrategyCandidate]:
+        """Of these ids, the candidates that are recorded."""
+        rows = select(*_CANDIDATES.c).where(_CANDIDATES.c.id.in_(ids))
+        with self._engine.begin() as connection:
+            return {row["id"]: _candidate(row) for row in connection.execute(rows).mappings()}
 
     def find(self, query: CandidateQuery) -> Page[StrategyCandidate]:
         """

@@ -14,11 +14,12 @@ from uuid import UUID
 
 import numpy as np
 
-from clm_core.backtest.search import Course, Tuning, Work, held_out, seen_course, unseen_course
+from clm_core.backtest.search import Course, Search, Tuning, Work, held_out, seen_course, unseen_course
 from clm_core.domain.actors import Actor
 from clm_core.domain.costs import Costs
 from clm_core.domain.errors import InvalidTrainingParams, MissingExtra
-from clm_core.domain.tuning import Ended, Engine, TuneRequest, TuneResult, Unseen
+from clm_core.domain.trials import TrialSource
+from clm_core.domain.tuning import Ended, Engine, SearchRequest, TuneRequest, TuneResult, Unseen
 from clm_core.domain.vocabulary import Role
 from clm_core.market.bars import Bars, Floats
 from clm_core.models import catalog
@@ -41,6 +42,24 @@ def check(request: TuneRequest, costs: Costs) -> tuple[dict[str, Any], dict[str,
         MissingExtra: Optuna, Ray or the model's library is not installed.
         ModelError: this kind of model has no implementation, or nothing to tune.
     """
+    fixed, space = open_space(request, costs)
+    for library, extra, needed in (
+        ("optuna", "evolve", True),
+        ("ray", "ray", request.on is Engine.RAY),
+    ):
+        if needed and find_spec(library) is None:
+            raise MissingExtra(library, extra)
+    return fixed, space
+
+
+def open_space(request: SearchRequest, costs: Costs) -> tuple[dict[str, Any], dict[str, Tuned]]:
+    """The parameters that are fixed and those that are searched.
+
+    Raises:
+        InvalidTrainingParams: a fixed one is unknown or out of range, or nothing is left to search.
+        MissingExtra: the model's library is not installed.
+        ModelError: this kind of model has no implementation, or nothing to tune.
+    """
     described = catalog.recipe(request.model_type, request.training_params, costs, request.plugin).describe()
     fixed = {name: described[name] for name in request.training_params}
     every = catalog.search_space(request.model_type, request.plugin)
@@ -49,12 +68,6 @@ def check(request: TuneRequest, costs: Costs) -> tuple[dict[str, Any], dict[str,
         raise InvalidTrainingParams(
             f"every parameter of {request.kind} is fixed: leave one of {', '.join(every)} open"
         )
-    for library, extra, needed in (
-        ("optuna", "evolve", True),
-        ("ray", "ray", request.on is Engine.RAY),
-    ):
-        if needed and find_spec(library) is None:
-            raise MissingExtra(library, extra)
     return fixed, space
 
 
@@ -66,36 +79,43 @@ def open_tuning(services: Services, request: TuneRequest) -> Tuning:
         NotEnoughBars: too few for the walk-forward of a trial.
         UnknownSeries: no source has these bars, or no longer.
     """
-    now, settings = services.clock(), services.settings
-    fixed, space = check(request, settings.costs)
+    now, book = services.clock(), services.ledger.tunings
+    fixed, space = check(request, services.settings.costs)
     name = request.study or f"{request.model_id}_{now:%Y%m%d_%H%M%S}"
-    series = services.market.bars(request.symbol, request.timeframe)
-    book = services.ledger.tunings
-    tuning = Tuning(
-        name=name,
-        model_type=request.model_type,
-        plugin=request.plugin,
-        symbol=series.symbol,
-        timeframe=series.timeframe.value,
-        dataset_span_days=request.dataset_span_days,
+    asked = definition(services, request) | {"name": name, "fixed": fixed, "space": space}
+    if book.exists(name):
         # newer bars are no other bars: a study keeps those it began with
-        data_snapshot=book.find(name).data_snapshot if book.exists(name) else series.content_hash,
-        holdout=request.holdout,
-        fixed=fixed,
-        space=space,
-        seed=request.seed,
-        seeds=request.seeds or catalog.implementation(*request.kind).seeds,
-        plan=settings.walk_forward,
-        costs=settings.costs,
-        execution=settings.execution,
-        trials=request.trials,
-        requested_by=request.requested_by,
-        created_at=now,
-    )
+        asked["data_snapshot"] = book.find(name).data_snapshot
+    tuning = Tuning(**asked, trials=request.trials, created_at=now)
     bars = bars_of(services, tuning)
     seen_course(len(bars), tuning)
     actor = Actor(name=request.requested_by, role=Role.OPERATOR)
     return book.open(tuning, request.trials, actor, now)
+
+
+def definition(services: Services, request: SearchRequest) -> dict[str, Any]:
+    """What a `Search` has of its request, the settings and the bars there are.
+
+    Raises:
+        UnknownSeries: no source has these bars.
+    """
+    settings = services.settings
+    series = services.market.bars(request.symbol, request.timeframe)
+    return {
+        "model_type": request.model_type,
+        "plugin": request.plugin,
+        "symbol": series.symbol,
+        "timeframe": series.timeframe.value,
+        "dataset_span_days": request.dataset_span_days,
+        "data_snapshot": series.content_hash,
+        "holdout": request.holdout,
+        "seed": request.seed,
+        "seeds": request.seeds or catalog.implementation(*request.kind).seeds,
+        "plan": settings.walk_forward,
+        "costs": settings.costs,
+        "execution": settings.execution,
+        "requested_by": request.requested_by,
+    }
 
 
 def continued(services: Services, name: str, **changes: Any) -> TuneRequest:
@@ -121,10 +141,19 @@ def continued(services: Services, name: str, **changes: Any) -> TuneRequest:
     return TuneRequest.model_validate(asked | changes)
 
 
-def bars_of(services: Services, tuning: Tuning) -> Bars:
+def bars_of(services: Services, search: Search) -> Bars:
     return services.market.bars(
-        tuning.symbol, tuning.timeframe, tuning.dataset_span_days, tuning.data_snapshot
+        search.symbol, search.timeframe, search.dataset_span_days, search.data_snapshot
     )
+
+
+def contradiction(search: Search, params: Mapping[str, Any]) -> str | None:
+    """Why parameters that are each in their range cannot go together; None: they can."""
+    try:
+        catalog.recipe(search.model_type, params, search.costs, search.plugin)
+    except InvalidTrainingParams as error:
+        return told(error)
+    return None
 
 
 def search(services: Services, tuning: Tuning, request: TuneRequest) -> TuneResult:
@@ -142,7 +171,7 @@ def search_with(
     workers: Workers, services: Services, tuning: Tuning, request: TuneRequest, bars: Bars
 ) -> TuneResult:
     """As `search`, by these workers."""
-    with open_study(services.database, tuning) as study, _patient() as interrupted:
+    with open_study(services.database, tuning) as study, patient() as interrupted:
         trials = _Search(services, study, workers, bars, request, interrupted)
         ended = trials.run()
         result = _result(study, ended, trials.look_at_unseen() if ended is Ended.ALL_TRIALS else None)
@@ -195,7 +224,7 @@ class _Search:
         self._services, self._study, self._workers, self._bars = services, study, workers, bars
         self._wanted, self._interrupted = request.trials, interrupted
         self._course = seen_course(len(bars), study.tuning)
-        self._counting = Counting(services, study.tuning, bars)
+        self._counting = Counting(services, study.tuning, bars, TrialSource.TUNING)
         limit = request.timeout_minutes
         self._deadline = None if limit is None else services.clock() + timedelta(minutes=limit)
         self._under_way: dict[Future[Floats], Walk] = {}
@@ -240,22 +269,13 @@ class _Search:
         while len(self._under_way) < self._workers.count:
             if (attempt := self._study.next(self._wanted)) is None:
                 return
-            if (problem := self._contradiction(attempt.params)) is not None:
+            if (problem := contradiction(self._study.tuning, attempt.params)) is not None:
                 # nothing is looked at, so there is nothing to count
                 self._study.fail(attempt, problem)
                 continue
             walk = self._walk(self._study.ids_of(attempt.number), attempt.params, self._course, attempt)
             self._counting.begin(walk)
             self._submit(walk)
-
-    def _contradiction(self, params: Mapping[str, Any]) -> str | None:
-        """Why parameters that are each in their range cannot go together; None: they can."""
-        tuning = self._study.tuning
-        try:
-            catalog.recipe(tuning.model_type, params, tuning.costs, tuning.plugin)
-        except InvalidTrainingParams as error:
-            return told(error)
-        return None
 
     def _outcomes(self) -> Iterator[tuple[Walk, Floats | Failure]]:
         """What is done; waits for it a moment, and gives signs of life."""
@@ -354,7 +374,7 @@ class _Search:
 
 
 @contextlib.contextmanager
-def _patient() -> Iterator[threading.Event]:
+def patient() -> Iterator[threading.Event]:
     """Ctrl-C sets the event; a second one interrupts as usual. Only the main thread hears of it."""
     told = threading.Event()
     if threading.current_thread() is not threading.main_thread():

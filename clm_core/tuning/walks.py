@@ -10,7 +10,7 @@ import numpy as np
 
 from clm_core.backtest.metrics import sharpe_ratio
 from clm_core.backtest.results import Backtest
-from clm_core.backtest.search import Course, Fold, Tuning, results
+from clm_core.backtest.search import Course, Fold, Search, results
 from clm_core.domain.trials import Trial, TrialSource
 from clm_core.market.bars import Bars, Floats
 from clm_core.promotion.evidence import TrackRecord, track_record
@@ -67,22 +67,22 @@ class Walk:
 
 
 class Counting:
-    """The trial ledger as a study writes in it: a trial a seed, from before its first fold is computed."""
+    """The trial ledger as a search writes in it: a trial a seed, from before its first fold is computed."""
 
-    def __init__(self, services: Services, tuning: Tuning, bars: Bars) -> None:
-        self._services, self._tuning, self._bars = services, tuning, bars
+    def __init__(self, services: Services, search: Search, bars: Bars, source: TrialSource) -> None:
+        self._services, self._search, self._bars, self._source = services, search, bars, source
 
     def begin(self, walk: Walk) -> None:
-        tuning, now = self._tuning, self._services.clock()
+        search, now = self._search, self._services.clock()
         for trial_id in walk.ids:
             self._services.ledger.trials.begin(
-                trial_id, tuning.symbol, tuning.timeframe, self._first_day(walk), now
+                trial_id, search.symbol, search.timeframe, self._first_day(walk), now
             )
 
     def tested(self, walk: Walk) -> list[Backtest]:
         """Of the folds so far, a seed each; those that nothing is known of are left out."""
         done = filter(None, map(walk.of_seed, range(len(walk.ids))))
-        return [results(self._bars, walk.course.first, positions, self._tuning) for positions in done]
+        return [results(self._bars, walk.course.first, positions, self._search) for positions in done]
 
     def sharpe_ratios(self, tested: list[Backtest]) -> list[float]:
         """Annualised."""
@@ -99,7 +99,7 @@ class Counting:
     def _trial(
         self, walk: Walk, trial_id: UUID, seed: int, result: Backtest | None
     ) -> tuple[Trial, TrialRecord]:
-        first, tuning = walk.course.first, self._tuning
+        first, search = walk.course.first, self._search
         if result is not None:
             seen = self._bars[first : first + len(result.returns)]
             record = track_record(result.returns)
@@ -110,10 +110,10 @@ class Counting:
             kept = TrialRecord(math.nan, math.nan, self._first_day(walk), np.empty(0))
         trial = Trial(
             id=trial_id,
-            source=TrialSource.TUNING,
-            model_id=tuning.model_id,
-            symbol=tuning.symbol,
-            timeframe=tuning.timeframe,
+            source=self._source,
+            model_id=search.model_id,
+            symbol=search.symbol,
+            timeframe=search.timeframe,
             job_id=None,
             params=dict(walk.params),
             seed=seed,

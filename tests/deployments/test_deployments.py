@@ -103,6 +103,23 @@ def test_a_tuning_has_a_form_whose_fields_stand_in_order_and_no_schedule(deploye
     assert {"trials", "holdout", "timeout_minutes", "on"} < set(fields)
 
 
+def test_the_form_of_an_evolution_has_selects_bounds_and_a_word_on_every_field(deployed: str) -> None:
+    found = deployments(deployed)["evolve"]
+    assert found["schedules"] == []
+    assert found["global_concurrency_limit"]["limit"] == 1
+    parts = found["parameter_openapi_schema"]["definitions"]
+    form = parts["EvolveRequest"]["properties"]
+    assert all("description" in field for field in form.values())
+    assert {name: form[name]["maximum"] for name in ("population", "generations", "holdout")} == {
+        "population": 500,
+        "generations": 1000,
+        "holdout": 0.5,
+    }
+    assert parts["Selection"]["enum"] == ["tournament", "roulette"]
+    assert parts["Crossover"]["enum"] == ["uniform", "single-point"]
+    assert parts["Mutation"]["enum"] == ["gaussian", "uniform"]
+
+
 def test_only_one_run_of_a_deployment_at_a_time_the_next_waits(deployed: str) -> None:
     found = deployments(deployed)["xgboost_btcusd_1h"]
     assert found["global_concurrency_limit"]["limit"] == 1

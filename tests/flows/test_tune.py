@@ -156,7 +156,7 @@ def test_a_retrain_takes_the_best_parameters_of_a_study_of_its_kind(
 
     assert result.best is not None
     assert tune.best_params(result.study, ModelType.LIGHTGBM, None) == result.best.params
-    with pytest.raises(InvalidTrainingParams, match=r"tuned lightgbm, its parameters are none of xgboost"):
+    with pytest.raises(InvalidTrainingParams, match=r"is about lightgbm, its parameters are none of xgboost"):
         tune.best_params(result.study, ModelType.XGBOOST, None)
 
 

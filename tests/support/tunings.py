@@ -3,13 +3,16 @@
 import uuid
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
-from clm_core.backtest.search import Fold, Tuning, Work, run_fold
+from clm_core.backtest.search import Fold, Search, Work, run_fold
 from clm_core.backtest.walk_forward import WalkForwardPlan
 from clm_core.domain.tuning import TuneRequest, TuneResult
 from clm_core.domain.vocabulary import ModelType
 from clm_core.market.bars import Floats
+from clm_core.market.sources import MarketData
+from clm_core.market.store import SeriesStore
 from clm_core.services import Services
 from clm_core.tuning import search
 from clm_core.tuning.workers import Failure, told
@@ -34,6 +37,19 @@ def quick(services: Services) -> Services:
     return replace(services, settings=services.settings.model_copy(update={"walk_forward": plan}))
 
 
+def own_market(services: Services, folder: Path) -> Services:
+    """With a market of the test's own, so that its trials can be told from others'."""
+    bars = services.market.bars("BTCUSD", "1h", days=100)
+    symbol = f"T{uuid.uuid4().hex[:8]}".upper()
+    SeriesStore(folder / "data").add(replace(bars, symbol=symbol), "tests", services.clock())
+    return quick(replace(services, market=MarketData(folder)))
+
+
+def own_symbol(clm: Services) -> str:
+    [own] = [info.symbol for info in clm.market.series() if info.source == "tests"]
+    return own
+
+
 class Threads:
     """Workers that are threads of this process."""
 
@@ -50,9 +66,9 @@ class Threads:
         return future.result() if error is None else Failure(told(error), lost=False)
 
 
-def threads(services: Services, tuning: Tuning, kind: type[Threads] = Threads, count: int = 1) -> Threads:
-    bars = search.bars_of(services, tuning)
-    return kind(Work(tuning.kind, tuning.costs, bars), count)
+def threads(services: Services, asked: Search, kind: type[Threads] = Threads, count: int = 1) -> Threads:
+    bars = search.bars_of(services, asked)
+    return kind(Work(asked.kind, asked.costs, bars), count)
 
 
 def tune(services: Services, request: TuneRequest, kind: type[Threads] = Threads) -> TuneResult:

@@ -3,7 +3,6 @@
 import math
 import os
 import signal
-import uuid
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import timedelta
@@ -13,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from sqlalchemy import text
-from tunings import Threads, a_request, quick, tune
+from tunings import Threads, a_request, own_market, own_symbol, tune
 
 from clm_core.backtest.search import Fold
 from clm_core.domain.costs import Costs
@@ -42,11 +41,7 @@ from clm_core.tuning.workers import Failure
 
 @pytest.fixture
 def clm(services: Services, tmp_path: Path) -> Services:
-    """With a market of the test's own, so that its trials can be told from others'."""
-    bars = services.market.bars("BTCUSD", "1h", days=100)
-    store = SeriesStore(tmp_path / "data")
-    store.add(replace(bars, symbol=f"T{uuid.uuid4().hex[:8]}".upper()), "tests", services.clock())
-    return quick(replace(services, market=MarketData(tmp_path)))
+    return own_market(services, tmp_path)
 
 
 @pytest.fixture
@@ -71,8 +66,7 @@ def planted(clm: Services, tmp_path: Path) -> Services:
 
 
 def asked(clm: Services, **changes: Any) -> TuneRequest:
-    [own] = [info.symbol for info in clm.market.series() if info.source == "tests"]
-    return a_request(symbol=own, **changes)
+    return a_request(symbol=own_symbol(clm), **changes)
 
 
 def counted(clm: Services, request: TuneRequest) -> list[TrialRecord]:

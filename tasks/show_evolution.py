@@ -1,0 +1,17 @@
+"""What a person sees of an evolution on the run's page in the Prefect UI."""
+
+from prefect import task
+from prefect.artifacts import create_markdown_artifact
+from prefect.cache_policies import NO_CACHE
+
+from clm_core.domain.evolution import EvolveResult
+from clm_core.evolution.report import headline, summary_page
+
+
+@task(cache_policy=NO_CACHE, task_run_name="show {found.name}")
+def show_evolution(found: EvolveResult) -> None:
+    create_markdown_artifact(
+        summary_page(found),
+        key=f"{found.model_id.replace('_', '-')}-evolution",
+        description=headline(found),
+    )

@@ -1,0 +1,129 @@
+"""Evolution over planted landscapes: what is measured is a function of the genome."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import pytest
+
+from clm_core.domain.evolution import Crossover, Mutation, Selection
+from clm_core.domain.vocabulary import CandidateOrigin
+from clm_core.evolution.generations import Population, Proposal, Rules, evolve
+from clm_core.evolution.genome import Genome, default_genome, is_inside
+from clm_core.models.params import Between, OneOf, SearchSpace, Tuned
+
+SPACE: SearchSpace = {
+    "depth": Tuned(Between(2, 12), whole=True, default=3),
+    "rate": Tuned(Between(0.001, 1.0, log=True), whole=False, default=0.01),
+    "threshold": Tuned(Between(0.0, 1.0), whole=False, default=0.1),
+    "edge": Tuned(Between(-2.0, 2.0), whole=False, default=-1.0),
+    "size": Tuned(OneOf((16, 32, 64)), whole=True, default=16),
+}
+RULES = Rules(20, 10, Selection.TOURNAMENT, Crossover.UNIFORM, Mutation.GAUSSIAN, seed=0)
+
+
+def height(genome: Genome) -> float:
+    """A hill whose top, 0, lies at (9, 0.1, 0.7, 0.5, 64)."""
+    depth, rate, threshold, edge, size = map(float, genome)
+    away = ((depth - 9) / 10, math.log10(rate / 0.1) / 3, threshold - 0.7, (edge - 0.5) / 4)
+    return -sum(each**2 for each in away) - (0.0 if size == 64 else 0.1)
+
+
+@dataclass
+class Landscape:
+    """Measures by `height`, except what is below `sea`, and remembers what it was asked."""
+
+    sea: float = -math.inf
+    asked: list[tuple[int, Proposal]] = field(default_factory=list)
+
+    def __call__(self, number: int, proposals: Sequence[Proposal]) -> list[float | None]:
+        self.asked += [(number, proposal) for proposal in proposals]
+        heights = [height(proposal.genome) for proposal in proposals]
+        return [each if each >= self.sea else math.nan for each in heights]
+
+
+def bests(populations: Sequence[Population]) -> list[float]:
+    fitness = [population.members[0].fitness for population in populations]
+    return [-math.inf if each is None else each for each in fitness]
+
+
+@pytest.mark.parametrize("selection", Selection)
+@pytest.mark.parametrize("crossover", Crossover)
+@pytest.mark.parametrize("mutation", Mutation)
+def test_the_last_generation_is_better_than_the_first_by_far_in_nine_of_ten_seeds(
+    selection: Selection, crossover: Crossover, mutation: Mutation
+) -> None:
+    better = 0
+    for seed in range(10):
+        rules = replace(RULES, selection=selection, crossover=crossover, mutation=mutation, seed=seed)
+        found = bests(list(evolve(SPACE, rules, Landscape())))
+        assert found == sorted(found), "the best is kept"
+        better += found[-1] > found[0] / 2
+    assert better >= 9
+
+
+def test_generation_0_is_the_defaults_and_others_at_random_and_what_follows_has_parents() -> None:
+    landscape = Landscape()
+    populations = list(evolve(SPACE, RULES, landscape))
+    assert [population.number for population in populations] == list(range(11))
+    founders = [proposal for number, proposal in landscape.asked if number == 0]
+    assert founders[0] == Proposal(default_genome(SPACE), CandidateOrigin.MANUAL)
+    assert [each.origin for each in founders[1:]] == [CandidateOrigin.RANDOM] * 19
+    children = [proposal for number, proposal in landscape.asked if number > 0]
+    wanted = {CandidateOrigin.RANDOM: 0, CandidateOrigin.MUTATION: 1, CandidateOrigin.CROSSOVER: 2}
+    assert all(len(set(child.parents)) == wanted[child.origin] for child in children)
+    origins = [child.origin for child in children]
+    assert min(map(origins.count, (CandidateOrigin.MUTATION, CandidateOrigin.CROSSOVER))) > 50
+
+
+def test_a_parent_is_a_member_of_the_generation_before_and_nothing_is_measured_twice() -> None:
+    landscape = Landscape()
+    populations = list(evolve(SPACE, RULES, landscape))
+    genomes = [proposal.genome for _, proposal in landscape.asked]
+    assert len(genomes) == len(set(genomes)) == sum(population.new for population in populations)
+    assert all(is_inside(SPACE, genome) for genome in genomes)
+    for number, proposal in landscape.asked:
+        if proposal.parents:
+            assert set(proposal.parents) <= {member.genome for member in populations[number - 1].members}
+
+
+def test_what_cannot_be_measured_has_no_fitness_stands_last_and_has_no_children() -> None:
+    landscape = Landscape(sea=-0.4)
+    populations = list(evolve(SPACE, RULES, landscape))
+    sunk = {proposal.genome for _, proposal in landscape.asked if height(proposal.genome) < -0.4}
+    assert len(sunk) > 10
+    assert not any(sunk & set(proposal.parents) for _, proposal in landscape.asked)
+    for population in populations:
+        measured = [member.fitness is not None for member in population.members]
+        assert measured == sorted(measured, reverse=True)
+        assert all((member.fitness is None) == (member.genome in sunk) for member in population.members)
+
+
+def test_where_nothing_can_be_measured_others_are_drawn_at_random() -> None:
+    landscape = Landscape(sea=1.0)
+    populations = list(evolve(SPACE, RULES, landscape))
+    assert all(member.fitness is None for member in populations[-1].members)
+    assert {proposal.origin for number, proposal in landscape.asked if number} == {CandidateOrigin.RANDOM}
+
+
+def test_the_same_seed_breeds_the_same_and_another_one_something_else() -> None:
+    runs = [list(evolve(SPACE, replace(RULES, seed=seed), Landscape())) for seed in (5, 5, 6)]
+    assert runs[0] == runs[1]
+    assert runs[0] != runs[2]
+
+
+def test_more_generations_begin_with_the_same_ones() -> None:
+    few = list(evolve(SPACE, replace(RULES, generations=3), Landscape()))
+    many = list(evolve(SPACE, replace(RULES, generations=6), Landscape()))
+    assert many[:4] == few
+
+
+def test_a_space_that_is_exhausted_ends_well() -> None:
+    space: SearchSpace = {"size": SPACE["size"], "depth": Tuned(Between(2, 3), whole=True, default=2)}
+
+    def measured(number: int, proposals: Sequence[Proposal]) -> list[float | None]:
+        return [float(proposal.genome[0]) for proposal in proposals]
+
+    populations = list(evolve(space, RULES, measured))
+    assert sum(population.new for population in populations) <= 6
+    assert populations[-1].members[0].genome[0] == 64

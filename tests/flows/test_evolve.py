@@ -1,0 +1,140 @@
+"""One evolution as a flow, and as it is typed."""
+
+import json
+import re
+import uuid
+from typing import Any
+
+import httpx
+import pytest
+from typer.testing import CliRunner
+
+from clm_core.cli import tune
+from clm_core.cli.app import app
+from clm_core.domain.errors import NotFound
+from clm_core.domain.evolution import EvolveRequest, EvolveResult
+from clm_core.domain.tuning import Unseen
+from clm_core.domain.vocabulary import ModelType
+from clm_core.evolution.report import warning
+from clm_core.runner import load_flow
+from clm_core.services import Services
+
+runner = CliRunner()
+FIXED = {"rounds": 10, "threshold": 0.0, "learning_rate": 0.1}
+
+
+@pytest.fixture(scope="module")
+def result(services: Services, prefect_url: str) -> EvolveResult:
+    request = EvolveRequest(
+        model_type=ModelType.LIGHTGBM,
+        symbol="BTCUSD",
+        dataset_span_days=120,
+        population=4,
+        generations=2,
+        training_params=FIXED,
+        workers=1,
+    )
+    found: EvolveResult = load_flow("flows.evolve.evolve")(request)
+    return found
+
+
+@pytest.fixture
+def environment(services: Services, prefect_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commands use the servers of the session."""
+    monkeypatch.setenv("CLM_HOME", str(services.settings.home))
+    monkeypatch.setenv("PREFECT_API_URL", prefect_url)
+
+
+def test_the_run_page_shows_the_generations_the_best_candidate_and_a_picture(
+    result: EvolveResult, prefect_url: str
+) -> None:
+    key = result.model_id.replace("_", "-")
+    page = httpx.get(f"{prefect_url}/artifacts/{key}-evolution/latest").json()["data"]
+    assert result.best is not None
+    assert f"--params-from {result.best.id}" in page
+    assert re.findall(r"^\| (\d) \|", page, re.MULTILINE) == ["0", "1", "2"]
+    assert "data:image/png;base64," in page
+    progress = httpx.get(f"{prefect_url}/artifacts/{key}-evolution-progress/latest").json()
+    assert progress["data"] == 100.0
+
+
+def test_it_is_one_run_and_nothing_is_retrained(
+    result: EvolveResult, services: Services, prefect_url: str
+) -> None:
+    wanted = {"flow_runs": {"name": {"any_": [f"evolve {result.model_id}"]}}}
+    [run] = httpx.post(f"{prefect_url}/flow_runs/filter", json=wanted).json()
+    children = {"flow_runs": {"parent_flow_run_id": {"any_": [run["id"]]}}}
+    assert httpx.post(f"{prefect_url}/flow_runs/filter", json=children).json() == []
+    tasks = httpx.post(
+        f"{prefect_url}/task_runs/filter", json={"task_runs": {"flow_run_id": {"any_": [run["id"]]}}}
+    )
+    assert len(tasks.json()) == 3
+
+
+@pytest.mark.parametrize(
+    ("fitness", "unseen", "told"),
+    [
+        (-0.1, 1.0, "Nothing was found"),
+        (1.0, 0.4, "what it gained may be luck"),
+        (1.0, None, "what it gained may be luck"),
+        (1.0, 0.6, None),
+    ],
+    ids=["it loses", "no better than the defaults", "not measured", "better"],
+)
+def test_whoever_sees_the_best_is_told_what_it_is_worth(
+    fitness: float, unseen: float | None, told: str | None, result: EvolveResult
+) -> None:
+    assert result.best is not None
+    best = result.best.model_copy(update={"fitness_score": fitness, "id": uuid.uuid4()})
+    looked = Unseen(bars=10, best=unseen, defaults=0.5)
+    advice = warning(result.model_copy(update={"best": best, "unseen": looked}))
+    assert (advice is None) == (told is None)
+    assert (told or "") in (advice or "")
+
+
+@pytest.mark.usefixtures("environment")
+def test_a_retrain_takes_the_parameters_of_a_candidate_of_its_kind(result: EvolveResult) -> None:
+    assert result.best is not None
+    params = tune.best_params(str(result.best.id), ModelType.LIGHTGBM, None)
+    assert FIXED.items() <= params.items()
+    assert result.best_params.items() >= params.items()
+    with pytest.raises(NotFound, match="There is no candidate"):
+        tune.best_params(str(uuid.uuid4()), ModelType.LIGHTGBM, None)
+
+
+@pytest.mark.usefixtures("environment")
+def test_as_it_is_typed_it_shows_its_generations_and_goes_on_under_its_name() -> None:
+    name = f"e-{uuid.uuid4().hex}"
+    asked = ["evolve", "--model", "other", "--plugin", "ridge", "--symbol", "BTCUSD", "--days", "90"]
+    rules = ["--population", "4", "--generations", "1", "--workers", "1", "--selection", "roulette"]
+    first = runner.invoke(app, [*asked, *rules, "--name", name])
+    assert first.exit_code == 0, first.output
+    assert re.search(rf"^{name}: Generations 0 to 1: \d candidates\.$", first.output, re.MULTILINE)
+    assert "clm retrain --model other --plugin ridge --symbol BTCUSD" in first.output
+    again = runner.invoke(app, [*asked, *rules, "--name", name, "--json"])
+    found: dict[str, Any] = json.loads(again.stdout)
+    assert found["found"] == found["candidates"] > 4
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--symbol", "DOGEUSD"], "there is no series DOGEUSD"),
+        (["--symbol", "BTCUSD", "--population", "2"], "Invalid value for '--population'"),
+        (["--symbol", "BTCUSD", "--selection", "lottery"], "'tournament' or 'roulette'"),
+        (["--symbol", "BTCUSD", "--crossover", "twice"], "'uniform' or 'single-point'"),
+        (["--symbol", "BTCUSD", "--name", "a b"], "name"),
+        (["--symbol", "BTCUSD", "--param", "sped=1"], "Valid parameters: horizon"),
+    ],
+    ids=["market", "population", "selection", "crossover", "name", "parameter"],
+)
+@pytest.mark.usefixtures("environment")
+def test_a_mistake_is_told_before_anything_is_started(
+    arguments: list[str], expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # where nobody answers
+    monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:9/api")
+    answer = runner.invoke(app, ["evolve", "--model", "xgboost", *arguments])
+    assert answer.exit_code != 0
+    told = " ".join((answer.output + str(answer.exception)).replace("│", " ").split())
+    assert expected in told
