@@ -237,19 +237,24 @@ def _write_down(
     bars_since = bars[due(bars, since) :]
     if not len(bars_since):
         return _Followed(bars_since, NOTHING, 0)
-    book, first = services.ledger.shadows, bars_since.start.to_pydatetime()
-    before = book.written(version.model_id, version.version, first)
     positions = _positions(services, version, bars)[-len(bars_since) :]
-    missing = ~np.isin(bars_since.time, before.time)
-    book.write_down(
-        version.model_id, version.version, bars_since.time[missing], positions[missing], services.clock()
-    )
-    written = book.written(version.model_id, version.version, first)
-    _require_stored(written, bars_since)
+    written, new = _record(services, version, bars_since, positions)
     differing = otherwise(written, positions)
     if len(differing):
         now.problems[version.timeframe].append(_told(version, written, positions, differing))
-    return _Followed(bars_since, written, len(written.time) - len(before.time))
+    return _Followed(bars_since, written, new)
+
+
+def _record(services: Services, version: ModelVersion, bars: Bars, positions: Floats) -> tuple[Written, int]:
+    """All that is written down by now, and how much of it this pass did."""
+    book, first = services.ledger.shadows, bars.start.to_pydatetime()
+    before = book.written(version.model_id, version.version, first)
+    missing = ~np.isin(bars.time, before.time)
+    due_now, at = (bars.time[missing], positions[missing]), services.clock()
+    new = book.write_down(version.model_id, version.version, *due_now, at)
+    written = book.written(version.model_id, version.version, first)
+    _require_stored(written, bars)
+    return written, new
 
 
 def _positions(services: Services, version: ModelVersion, bars: Bars) -> Floats:

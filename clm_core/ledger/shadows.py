@@ -23,12 +23,15 @@ class ShadowBook:
 
     def write_down(
         self, model_id: str, version: str, time: NDArray[np.int64], positions: Floats, now: datetime
-    ) -> None:
+    ) -> int:
         """What a version wants after each of these bars; what is there already stays as it is.
 
         Args:
             time: open times of the bars, nanoseconds since 1970-01-01 UTC, shape (n_bars,).
             positions: in [-1, 1], shape (n_bars,).
+
+        Returns:
+            How many were not there yet.
         """
         rows = [
             {
@@ -40,9 +43,11 @@ class ShadowBook:
             }
             for moment, position in zip(pd.to_datetime(time, utc=True), positions.tolist(), strict=True)
         ]
-        if rows:
-            with self._engine.begin() as connection:
-                connection.execute(insert_once(_POSITIONS).on_conflict_do_nothing(), rows)
+        if not rows:
+            return 0
+        new = insert_once(_POSITIONS).on_conflict_do_nothing().returning(_POSITIONS.c.bar_time)
+        with self._engine.begin() as connection:
+            return len(connection.execute(new, rows).all())
 
     def written(self, model_id: str, version: str, first: datetime) -> Written:
         """From the bar on that opened at this moment."""

@@ -1,6 +1,7 @@
 """What waits to serve is followed bar by bar: real versions, ledger, registry and bars, a moved clock."""
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -130,6 +131,14 @@ def test_after_an_outage_the_missing_bars_are_caught_up_and_those_too_old_are_co
     assert only(world.run(14)).late == 11
     assert world.written(version).position.tolist() == world.wanted(version, 14).tolist()
     assert "11 of 14 recorded late" in " ".join(shadow.said(world.run(14)))
+
+
+def test_passes_at_once_write_each_position_down_once(world: World) -> None:
+    version = world.register()
+    with ThreadPoolExecutor() as threads:
+        seen = [only(report) for report in threads.map(world.run, [200] * 3)]
+    assert sum(each.new for each in seen) == 200
+    assert world.written(version).position.tolist() == world.wanted(version, 200).tolist()
 
 
 def test_another_position_than_was_written_down_is_a_problem_that_names_the_bar_and_changes_nothing(
