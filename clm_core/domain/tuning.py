@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from clm_core.domain.jobs import TIMEFRAMES, in_order
+from clm_core.domain.jobs import TIMEFRAMES
 from clm_core.domain.kinds import OfModel, PluginName
 from clm_core.domain.vocabulary import ModelType
 
@@ -20,10 +20,19 @@ class Engine(StrEnum):
     """On the machines of a Ray cluster."""
 
 
+def _own_after_the_span(schema: dict[str, Any]) -> None:
+    """In the form, what only one kind of search is asked stands after model, market and span."""
+    every, shared = schema["properties"], list(SearchRequest.model_fields)
+    own = [name for name in every if name not in shared]
+    place = shared.index("dataset_span_days") + 1
+    for position, name in enumerate([*shared[:place], *own, *shared[place:]]):
+        every[name]["position"] = position
+
+
 class SearchRequest(OfModel):
     """For which model parameters are searched, and on what."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", json_schema_extra=in_order)
+    model_config = ConfigDict(frozen=True, extra="forbid", json_schema_extra=_own_after_the_span)
 
     model_type: ModelType = Field(
         title="Model type", description="The kind of model to search parameters for."

@@ -86,7 +86,11 @@ def summary_page(result: EvolveResult) -> str:
             "",
         ]
     if result.generations:
+        first, last = result.generations[0], result.generations[-1]
         lines += [
+            f"Best Sharpe ratio of generation 0: {ratio(first.best)}, of generation {last.number}: "
+            f"{ratio(last.best)}; mean {ratio(first.mean)} and {ratio(last.mean)}.",
+            "",
             f"![generations](data:image/png;base64,{b64encode(generations_png(result)).decode()})",
             "",
             "| generation | new candidates | best Sharpe ratio | mean |",

@@ -54,6 +54,7 @@ def test_the_run_page_shows_the_generations_the_best_candidate_and_a_picture(
     assert f"--params-from {result.best.id}" in page
     assert re.findall(r"^\| (\d) \|", page, re.MULTILINE) == ["0", "1", "2"]
     assert "data:image/png;base64," in page
+    assert "Best Sharpe ratio of generation 0: " in page
     progress = httpx.get(f"{prefect_url}/artifacts/{key}-evolution-progress/latest").json()
     assert progress["data"] == 100.0
 
@@ -106,7 +107,7 @@ def test_a_retrain_takes_the_parameters_of_a_candidate_of_its_kind(result: Evolv
 def test_as_it_is_typed_it_shows_its_generations_and_goes_on_under_its_name() -> None:
     name = f"e-{uuid.uuid4().hex}"
     asked = ["evolve", "--model", "other", "--plugin", "ridge", "--symbol", "BTCUSD", "--days", "90"]
-    rules = ["--population", "4", "--generations", "1", "--workers", "1", "--selection", "roulette"]
+    rules = ["--population", "4", "--generations", "1", "--selection", "roulette", "--holdout", "0"]
     first = runner.invoke(app, [*asked, *rules, "--name", name])
     assert first.exit_code == 0, first.output
     assert re.search(rf"^{name}: Generations 0 to 1: \d candidates\.$", first.output, re.MULTILINE)

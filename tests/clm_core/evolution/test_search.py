@@ -199,7 +199,7 @@ def test_the_same_seed_finds_the_same_whichever_worker_ends_first_and_another_se
 
 
 def test_what_is_measured_of_the_defaults_is_what_a_tuning_measures(evolved: Evolved, clm: Services) -> None:
-    same = asked(clm).model_dump(include={"model_type", "plugin", "symbol"})
+    same = asked(clm).model_dump(include={"model_type", "plugin", "symbol", "dataset_span_days"})
     tuned = tune(clm, a_request(**same, trials=1, training_params={}, holdout=0.2))
     assert evolved.result.defaults is not None
     assert tuned.defaults is not None
@@ -212,7 +212,7 @@ def test_what_is_measured_of_the_defaults_is_what_a_tuning_measures(evolved: Evo
 def test_a_candidate_that_cannot_be_measured_is_recorded_without_fitness_and_has_no_children(
     clm: Services,
 ) -> None:
-    request = asked(clm, population=8)
+    request = asked(clm, population=6)
     result = evolve(clm, request, Blind)
     candidates = {candidate.id: candidate for candidate in recorded(clm, request)}
     blind = {each.id for each in candidates.values() if each.fitness_score is None}
