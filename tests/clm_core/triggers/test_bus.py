@@ -13,7 +13,7 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from clm_core.domain.triggers import Reply
 from clm_core.runner import EVENTS
 from clm_core.services import Services
-from clm_core.triggers import bus
+from clm_core.triggers import bus, inbox
 from clm_core.triggers.drain import answer_all, drain
 
 GOOD = {"model_type": "lightgbm", "symbol": "BTCUSD", "sharpe_ratio": 0.7}
@@ -63,6 +63,16 @@ def test_all_are_found_however_many_and_however_late(clm: Services, prefect: htt
     late = emit(prefect, "performance.degraded", GOOD, at=now - timedelta(minutes=50))
     assert bus.collect(clm) == 1
     assert kept(clm) >= {*many, *late}
+    answer_all(clm)
+
+
+def test_an_event_that_is_kept_in_other_words_holds_up_none_behind_it(
+    clm: Services, prefect: httpx.Client
+) -> None:
+    known, new = emit(prefect, "performance.degraded", GOOD, GOOD)
+    inbox.receive(clm, bus.SOURCE, known, b"{}", clm.clock())
+    bus.collect(clm)
+    assert new in kept(clm)
     answer_all(clm)
 
 
