@@ -14,6 +14,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from rich.table import Table
 
 from clm_core.cli.output import AsJson, print_pass
+from clm_core.cli.running import telling_steps
 
 if TYPE_CHECKING:
     from clm_core.market.bars import Bars
@@ -149,19 +150,11 @@ def fetch(
 @app.command()
 def update(as_json: AsJson = False) -> None:
     """Fetch what closed since the last time, of every market of the universe that names an exchange."""
-    from clm_core.services import open_services
-    from clm_core.settings import load_settings
-
     logging.getLogger("stamina").setLevel(logging.ERROR)
-    with Console(stderr=True).status("Opening the database") as status:
+    with telling_steps(lambda step, share: f"{step}: {share:.0%}") as services:
+        from clm_core import feed
 
-        def announce(step: str, share: float) -> None:
-            status.update(f"{step}: {share:.0%}")
-
-        with open_services(load_settings(), announce) as services:
-            from clm_core import feed
-
-            report = feed.run(services)
+        report = feed.run(services)
     if as_json:
         typer.echo(report.model_dump_json(indent=2))
     else:

@@ -15,6 +15,23 @@ Run = Callable[..., Any]
 
 
 @contextlib.contextmanager
+def telling_steps(says: Callable[[str, float], str] = lambda step, share: step) -> "Iterator[Services]":
+    """The services, whose steps are told on the terminal while they last.
+
+    Args:
+        says: what is told of a step and its finished share, 0..1.
+    """
+    from clm_core.services import open_services
+    from clm_core.settings import load_settings
+
+    with (
+        Console(stderr=True).status("Opening the database") as status,
+        open_services(load_settings(), lambda step, share: status.update(says(step, share))) as services,
+    ):
+        yield services
+
+
+@contextlib.contextmanager
 def flow_of(
     entrypoint: str, settings: "Settings", meanwhile: "Callable[[Services], Any]"
 ) -> "Iterator[tuple[Services, Run]]":

@@ -4,9 +4,9 @@ import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
 from clm_core.cli.output import AsJson, print_pass
+from clm_core.cli.running import telling_steps
 
 if TYPE_CHECKING:
     from clm_core.shadow import ShadowReport
@@ -30,18 +30,10 @@ def shadow(
 
 
 def _run(model: str | None) -> "ShadowReport":
-    from clm_core.services import open_services
-    from clm_core.settings import load_settings
+    with telling_steps() as services:
+        from clm_core import shadow
 
-    with Console(stderr=True).status("Opening the database") as status:
-
-        def announce(step: str, share: float) -> None:
-            status.update(step)
-
-        with open_services(load_settings(), announce) as services:
-            from clm_core import shadow
-
-            return shadow.run(services, model)
+        return shadow.run(services, model)
 
 
 def _show(report: "ShadowReport") -> None:

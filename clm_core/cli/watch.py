@@ -4,9 +4,9 @@ import sys
 from typing import TYPE_CHECKING
 
 import typer
-from rich.console import Console
 
 from clm_core.cli.output import AsJson, print_pass
+from clm_core.cli.running import telling_steps
 
 if TYPE_CHECKING:
     from clm_core.watch import WatchReport
@@ -27,18 +27,10 @@ def watch(as_json: AsJson = False) -> None:
 
 
 def _run() -> "WatchReport":
-    from clm_core.services import open_services
-    from clm_core.settings import load_settings
+    with telling_steps() as services:
+        from clm_core import watch
 
-    with Console(stderr=True).status("Opening the database") as status:
-
-        def announce(step: str, share: float) -> None:
-            status.update(step)
-
-        with open_services(load_settings(), announce) as services:
-            from clm_core import watch
-
-            return watch.run(services)
+        return watch.run(services)
 
 
 def _show(report: "WatchReport") -> None:
