@@ -5,13 +5,12 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from benchmarks.table import Row, faster, seconds
-from clm_core.database import open_database
 from clm_core.domain.actors import Actor
 from clm_core.domain.audit import Action, AuditEntry
 from clm_core.domain.vocabulary import Role
-from clm_core.ledger.audit import anchor, append, read_anchors, verify
+from clm_core.ledger.audit_log import anchor, append, read_anchors, verify
+from clm_core.platform.database import open_database
 from clm_core.services import open_ledger
-from clm_core.settings import Settings
 
 ENTRIES = 10_000
 ALLOWED_S = 2.0
@@ -23,7 +22,7 @@ def rows() -> list[Row]:
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         home = Path(folder)
         home.chmod(0o755)  # started by root, PostgreSQL runs as a user of its own
-        with open_database(Settings(home=home)) as database, open_ledger(database) as engine:
+        with open_database(home) as database, open_ledger(database) as engine:
             with engine.begin() as connection:
                 for number in range(ENTRIES):
                     append(connection, _entry(number))

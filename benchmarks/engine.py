@@ -20,8 +20,9 @@ import vectorbt as vbt
 from benchmarks.table import Row, faster, side_by_side
 from clm_core.backtest.engine import backtest, sma_crossover, sweep
 from clm_core.backtest.metrics import summarise
-from clm_core.backtest.results import Backtest, Execution
+from clm_core.backtest.results import Backtest
 from clm_core.domain.costs import Costs
+from clm_core.domain.execution import Execution
 from clm_core.market.bars import Bars, Floats
 from clm_core.market.sources import MarketData
 

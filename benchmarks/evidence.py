@@ -7,9 +7,9 @@ import numpy as np
 from arch.bootstrap import StationaryBootstrap
 
 from benchmarks.table import Row, faster, seconds
+from clm_core.decisions.return_streams import Shape, draw
+from clm_core.evidence.bootstrap import block_length, difference_draws, sharpe_draws
 from clm_core.market.bars import Floats
-from clm_core.promotion.bootstrap import block_length, difference_draws, sharpe_draws
-from clm_core.promotion.streams import Shape, draw
 
 N_BARS, RESAMPLES = 10_000, 2_000
 DAY = 24.0

@@ -19,7 +19,7 @@ from clm_core.domain.vocabulary import ModelType
 from clm_core.market.bars import Bars
 from clm_core.market.sources import MarketData
 from clm_core.models.catalog import recipe
-from clm_core.models.forecast_params import PARAMS as FORECASTERS
+from clm_core.models.networks.forecast_params import PARAMS as FORECASTERS
 
 BARS = 8760
 PARAMS = {"steps": 200, "patience": 200}
@@ -54,10 +54,10 @@ def _fit_against_loop(model_type: ModelType, bars: Bars) -> Row:
 def _answers_against_one_by_one(model_type: ModelType, bars: Bars) -> Row:
     import torch
 
-    from clm_core.models.forecasting import ForecastRecipe
-    from clm_core.models.networks import Views
+    from clm_core.models.networks.forecasting import ForecastRecipe
+    from clm_core.models.networks.networks import Views
+    from clm_core.models.networks.windows import windows_of
     from clm_core.models.threads import one_thread
-    from clm_core.models.windows import windows_of
 
     params = FORECASTERS[model_type].parse({"steps": 1}).priced(Costs())
     model = ForecastRecipe(params).fit(bars, seed=0)
@@ -84,8 +84,8 @@ def bare_loop(model_type: ModelType, bars: Bars) -> Callable[[], object]:
     import torch
     from neuralforecast.losses.pytorch import MQLoss
 
-    from clm_core.models.forecasting import LEVELS, material_of
-    from clm_core.models.networks import network_of
+    from clm_core.models.networks.forecasting import LEVELS, material_of
+    from clm_core.models.networks.networks import network_of
     from clm_core.models.threads import one_thread
 
     params = FORECASTERS[model_type].parse(PARAMS)

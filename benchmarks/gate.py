@@ -13,10 +13,10 @@ from pathlib import Path
 
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # a process a core, and small matrices
 
-from clm_core.promotion.outlook import Outlook, draw, outlook
-from clm_core.promotion.policy import GatePolicy, load_document
-from clm_core.promotion.simulation import World
-from clm_core.promotion.streams import Shape
+from clm_core.decisions.gate_policy import GatePolicy, load_document
+from clm_core.decisions.outlook import Outlook, draw, outlook
+from clm_core.decisions.return_streams import Shape
+from clm_core.decisions.simulation import World
 
 DOCS = Path(__file__).parents[1] / "docs"
 DOCUMENT = DOCS / "decisions" / "0002-gate.md"

@@ -27,11 +27,11 @@ from typing import Any
 import httpx
 
 from benchmarks.table import MIB, SECONDS, Row, within
-from clm_core import stack
 from clm_core.api.signatures import sign
 from clm_core.market.bars import Bars
 from clm_core.market.sources import MarketData
 from clm_core.market.store import SeriesStore
+from clm_core.platform import stack_state
 
 MARKETS = 100
 """Two models each."""
@@ -54,13 +54,13 @@ class Stack:
     """The sender signs with it."""
 
     @property
-    def state(self) -> stack.StackState:
-        found = stack.running(self.home)
+    def state(self) -> stack_state.StackState:
+        found = stack_state.running(self.home)
         assert found is not None, "clm up does not run any more"
         return found
 
     def prefect(self, method: str, path: str, body: Any) -> Any:
-        user, _, password = stack.prefect_auth(self.home).partition(":")
+        user, _, password = stack_state.prefect_auth(self.home).partition(":")
         url = f"{self.state.prefect_api_url}{path}"
         answer = httpx.request(method, url, json=body, auth=(user, password), timeout=30).raise_for_status()
         return answer.json() if answer.content else None

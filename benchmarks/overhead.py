@@ -8,10 +8,10 @@ from statistics import median
 from time import perf_counter
 
 from benchmarks.table import Row, overhead
-from clm_core import retraining
 from clm_core.domain.jobs import RetrainRequest
 from clm_core.domain.vocabulary import ModelType
-from clm_core.runner import load_flow, prefect_server, prepare_environment
+from clm_core.platform.prefect_runs import load_flow, prefect_server, prepare_environment
+from clm_core.retraining import steps
 from clm_core.services import Services, open_services
 from clm_core.settings import Settings
 
@@ -58,15 +58,15 @@ def _flow_against_plain_calls(services: Services) -> Row:
 
 
 def plain_calls(services: Services) -> None:
-    job = retraining.open_job(services, REQUEST)
-    with retraining.running(services, job) as lease:
-        bars = retraining.fetch_bars(services, job)
-        trained = retraining.train(services, job, bars)
-        version = retraining.register(services, lease, job, bars, trained)
-        tested = retraining.test_out_of_sample(services, bars, trained)
-        verdict = retraining.judge(services, lease, version, tested)
-        report = retraining.explain(services, job, version, bars, trained, tested, verdict)
-        retraining.summary_page(services, version, verdict, report)
+    job = steps.open_job(services, REQUEST)
+    with steps.running(services, job) as lease:
+        bars = steps.fetch_bars(services, job)
+        trained = steps.train(services, job, bars)
+        version = steps.register(services, lease, job, bars, trained)
+        tested = steps.test_out_of_sample(services, bars, trained)
+        verdict = steps.judge(services, lease, version, tested)
+        report = steps.explain(services, job, version, bars, trained, tested, verdict)
+        steps.summary_page(services, version, verdict, report)
 
 
 def _timed(work: Callable[[], object]) -> float:

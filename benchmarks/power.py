@@ -11,18 +11,18 @@ from pathlib import Path
 import numpy as np
 from scipy import stats
 
-from clm_core.market.bars import Floats
-from clm_core.promotion.bootstrap import difference_interval, sharpe_interval
-from clm_core.promotion.evidence import (
+from clm_core.decisions.return_streams import Shape, draw
+from clm_core.evidence.bootstrap import difference_interval, sharpe_interval
+from clm_core.evidence.paired import PairedRecord, Standing, stand, update
+from clm_core.evidence.track_record import (
     TrackRecord,
     deflated_sharpe_ratio,
     expected_maximum_sharpe,
     probabilistic_sharpe_ratio,
     track_record,
 )
-from clm_core.promotion.paired import PairedRecord, Standing, stand, update
-from clm_core.promotion.streams import Shape, draw
-from clm_core.promotion.trials import dispersion, effective_trials, sharpe_variance, trial_correlations
+from clm_core.evidence.trials import dispersion, effective_trials, sharpe_variance, trial_correlations
+from clm_core.market.bars import Floats
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "decisions" / "0001-evidence.md"
 MARK = "<!-- below: python -m benchmarks.power -->\n"

@@ -11,12 +11,11 @@ from typing import Any
 from sqlalchemy import Engine, text
 
 from benchmarks.table import Row, faster, seconds
-from clm_core.database import open_database
 from clm_core.domain.listings import VersionQuery
 from clm_core.domain.vocabulary import ModelStatus, ModelType, VersionOrder
 from clm_core.ledger.store import Ledger
+from clm_core.platform.database import open_database
 from clm_core.services import open_ledger
-from clm_core.settings import Settings
 
 VERSIONS = 10_000
 ALLOWED_S = 0.05
@@ -78,7 +77,7 @@ def rows() -> list[Row]:
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         home = Path(folder)
         home.chmod(0o755)  # started by root, PostgreSQL runs as a user of its own
-        with open_database(Settings(home=home)) as database, open_ledger(database) as engine:
+        with open_database(home) as database, open_ledger(database) as engine:
             _fill(engine)
             ledger = Ledger(engine)
             taken = {name: _page_s(ledger, query) for name, query in _queries(ledger)}

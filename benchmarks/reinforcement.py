@@ -24,10 +24,10 @@ from clm_core.domain.costs import Costs
 from clm_core.market.bars import Bars, Floats
 from clm_core.market.features import compute_features
 from clm_core.market.timeframes import Calendar, Timeframe
-from clm_core.models.reinforcement import PPOParams, ReinforcementRecipe, lesson
-from clm_core.models.torch_alone import torch_alone
-from clm_core.models.trading import Market, Singles
-from clm_core.models.trading_env import Arena, TradingEnv, VectorTradingEnv, episode_starts
+from clm_core.models.exclusive_torch import torch_alone
+from clm_core.models.policies.reinforcement import PPOParams, ReinforcementRecipe, lesson
+from clm_core.models.policies.trading import Market, Singles
+from clm_core.models.policies.trading_env import Arena, TradingEnv, VectorTradingEnv, episode_starts
 
 N_BARS, N_SEEN = 3_000, 2_000
 MOMENTUM = 0.5

@@ -13,14 +13,15 @@ import numpy as np
 from benchmarks.power import table
 from clm_core.backtest.engine import backtest
 from clm_core.backtest.metrics import sharpe_ratio
-from clm_core.backtest.results import Execution
-from clm_core.backtest.walk_forward import WalkForwardPlan, walk_forward
+from clm_core.backtest.walk_forward import walk_forward
 from clm_core.domain.costs import Costs
+from clm_core.domain.execution import Execution
+from clm_core.domain.search_space import Between, Tuned
 from clm_core.domain.vocabulary import ModelType
+from clm_core.domain.walk_forward import WalkForwardPlan
 from clm_core.market.bars import Bars, Floats
 from clm_core.market.sources import MarketData
 from clm_core.models import catalog
-from clm_core.models.params import Between, Tuned
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "decisions" / "0003-seeds.md"
 MARK = "<!-- below: python -m benchmarks.seeds -->\n"

@@ -9,13 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from clm_core.database import Database, open_database
-from clm_core.ledger.alerts import AlertBook
-from clm_core.ledger.audit import anchor, anchor_folder
-from clm_core.ledger.receivers import ReceiverBook
-from clm_core.ledger.store import Ledger
-from clm_core.market.sources import MarketData
-from clm_core.promotion.policy import (
+from clm_core.decisions.gate_policy import (
     GatePolicy,
     PolicyDocument,
     PolicyStore,
@@ -23,15 +17,19 @@ from clm_core.promotion.policy import (
     load_store,
     with_store,
 )
+from clm_core.domain.progress import Announce
+from clm_core.ledger.alerts import AlertBook
+from clm_core.ledger.audit_log import anchor, anchor_folder
+from clm_core.ledger.receivers import ReceiverBook
+from clm_core.ledger.store import Ledger
+from clm_core.market.sources import MarketData
+from clm_core.platform.database import Database, open_database
 from clm_core.registry.mlflow_registry import MLflowRegistry
 from clm_core.registry.promotion import Promotions
 from clm_core.settings import Settings, load_settings
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
-
-Announce = Callable[[str, float], None]
-"""Told the name of the step under way and its finished share, 0..1; may be called from any thread."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +76,10 @@ atexit.register(_at_exit.close)
 def open_services(settings: Settings, announce: Announce = lambda step, share: None) -> Iterator[Services]:
     """Everything connected, for as long as the block lasts; `services()` answers with it meanwhile."""
     global _current  # noqa: PLW0603 - Prefect gives a task no other way to reach what its process holds
-    with open_database(settings) as database, _connect(settings, database, announce) as opened:
+    with (
+        open_database(settings.home, settings.database_url) as database,
+        _connect(settings, database, announce) as opened,
+    ):
         before, _current = _current, opened
         try:
             yield opened

@@ -30,15 +30,15 @@ from pydantic_settings import (
 )
 from pydantic_settings import SettingsError as UnreadableVariable
 
-from clm_core.backtest.results import Execution
-from clm_core.backtest.walk_forward import WalkForwardPlan
+from clm_core.decisions.health import WatchRules
+from clm_core.decisions.retraining import TriggerPolicy
 from clm_core.domain.costs import Costs
 from clm_core.domain.errors import SettingsError
+from clm_core.domain.execution import Execution
+from clm_core.domain.faults import Fault
 from clm_core.domain.universe import Market
 from clm_core.domain.vocabulary import Role
-from clm_core.faults import Fault
-from clm_core.triggers.performance import WatchRules
-from clm_core.triggers.policy import TriggerPolicy
+from clm_core.domain.walk_forward import WalkForwardPlan
 
 CONFIG_VARIABLE = "CLM_CONFIG"
 DEFAULT_FILE = Path("clm.toml")

@@ -18,7 +18,6 @@ from uuid import UUID
 import httpx
 import yaml  # type: ignore[import-untyped]
 
-from clm_core import stack
 from clm_core.domain.errors import CLMError, ServerUnavailable
 from clm_core.domain.jobs import RetrainRequest
 from clm_core.domain.kinds import Kind, model_id
@@ -26,7 +25,8 @@ from clm_core.domain.universe import Market
 from clm_core.domain.vocabulary import ModelType, TriggerReason
 from clm_core.market.timeframes import Timeframe
 from clm_core.models import catalog
-from clm_core.runner import DEPLOYMENTS_TAG
+from clm_core.platform import stack_state
+from clm_core.platform.prefect_runs import DEPLOYMENTS_TAG
 from clm_core.settings import Settings, load_settings
 from clm_core.triggers.messages import IncomingType
 
@@ -162,7 +162,7 @@ _DRAIN = Deployment(
     # one that comes while another runs is answered by the next upkeep
     collision_strategy="CANCEL_NEW",
     events=tuple(each.value for each in IncomingType),
-    work_queue=stack.UPKEEP_QUEUE,
+    work_queue=stack_state.UPKEEP_QUEUE,
     starts_within_seconds=60,
 )
 
@@ -183,7 +183,7 @@ def _fetch(universe: Sequence[Market]) -> Iterator[Deployment]:
             every=timedelta(seconds=min(lengths)),
             offset=AFTER_A_BAR,
             collision_strategy="CANCEL_NEW",
-            work_queue=stack.UPKEEP_QUEUE,
+            work_queue=stack_state.UPKEEP_QUEUE,
             starts_within_seconds=60,
         )
 
@@ -194,7 +194,7 @@ _UPKEEP = Deployment(
     description="End what crashed half done, look after what serves, deliver what happened.",
     every=timedelta(minutes=1),
     collision_strategy="CANCEL_NEW",
-    work_queue=stack.UPKEEP_QUEUE,
+    work_queue=stack_state.UPKEEP_QUEUE,
     starts_within_seconds=60,
 )
 
@@ -204,7 +204,7 @@ _WATCH = Deployment(
     description="Look at what serves on the newest bars; ask to retrain what is stale or earns too little.",
     every=timedelta(hours=1),
     collision_strategy="CANCEL_NEW",
-    work_queue=stack.UPKEEP_QUEUE,
+    work_queue=stack_state.UPKEEP_QUEUE,
     starts_within_seconds=60,
 )
 
@@ -222,7 +222,7 @@ def _shadows(universe: Sequence[Market]) -> Iterator[Deployment]:
             offset=min(AFTER_A_FETCH, every * 3 / 4),
             parameters={"timeframe": timeframe.value},
             collision_strategy="CANCEL_NEW",
-            work_queue=stack.UPKEEP_QUEUE,
+            work_queue=stack_state.UPKEEP_QUEUE,
             starts_within_seconds=60,
         )
 

@@ -54,10 +54,11 @@ def _signal(groups: set[int], number: signal.Signals) -> None:
 
 def _stop_database() -> None:
     """Whoever leaves the embedded server last stops it: so come, and leave."""
-    from clm_core.database import open_database
+    from clm_core.platform.database import open_database
     from clm_core.settings import load_settings
 
-    with open_database(load_settings()):
+    settings = load_settings()
+    with open_database(settings.home, settings.database_url):
         pass
 
 

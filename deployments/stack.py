@@ -14,14 +14,14 @@ from pathlib import Path
 
 from rich.console import Console
 
-from clm_core import stack
 from clm_core.cli.stack import print_summary
-from clm_core.database import Database, open_database, revive
 from clm_core.domain.errors import CLMError, ServerUnavailable
-from clm_core.runner import is_answering, server_environment, workers_online
+from clm_core.platform import stack_state
+from clm_core.platform.database import Database, open_database, revive
+from clm_core.platform.prefect_runs import is_answering, server_environment, workers_online
+from clm_core.platform.stack_state import PartState, PartStatus, StackState
 from clm_core.services import open_ledger
 from clm_core.settings import CONFIG_VARIABLE, Settings, load_settings, settings_file
-from clm_core.stack import PartState, PartStatus, StackState
 from deployments.supervisor import Part, Stopped, Supervisor, stoppable
 
 PREFERRED_PORTS = {"prefect": 4200, "mlflow": 5000, "api": 8000}
@@ -46,11 +46,13 @@ def main() -> int:
 def run(settings: Settings, console: Console) -> None:
     """Until Stopped is raised."""
     with ExitStack() as running:
-        running.enter_context(stack.only_one(settings.home))
+        running.enter_context(stack_state.only_one(settings.home))
         plan = _Plan(settings, running.enter_context(_ports(settings)))
-        database = running.enter_context(open_database(settings))
+        database = running.enter_context(open_database(settings.home, settings.database_url))
         watch = _Watch(settings.home, plan.state, console)
-        supervisor = running.enter_context(Supervisor(stack.folder(settings.home) / "logs", watch.changed))
+        supervisor = running.enter_context(
+            Supervisor(stack_state.folder(settings.home) / "logs", watch.changed)
+        )
         watch.supervisor = supervisor
         supervisor.start(plan.prefect(database))
         supervisor.start(plan.mlflow(database))
@@ -71,7 +73,7 @@ def run(settings: Settings, console: Console) -> None:
         print_summary(settings, watch.all_ready())
         while True:
             supervisor.look_after()
-            if revive(settings):
+            if settings.database_url is None and revive(settings.home):
                 console.print("database: died, started again")
 
 
@@ -94,10 +96,10 @@ class _Plan:
         home, url = self._settings.home, self.state.prefect_api_url
         return Part(
             name="prefect",
-            command=(sys.executable, "-m", "clm_core.runner", str(self._ports["prefect"])),
+            command=(sys.executable, "-m", "clm_core.platform.prefect_runs", str(self._ports["prefect"])),
             environment=self.environment
             | server_environment(database, home / "prefect", url)
-            | {"PREFECT_SERVER_API_AUTH_STRING": stack.prefect_auth(home)},
+            | {"PREFECT_SERVER_API_AUTH_STRING": stack_state.prefect_auth(home)},
             answers=lambda: is_answering(f"{url}/health"),
             lives=lambda: is_answering(f"{url}/health"),
         )
@@ -122,11 +124,11 @@ class _Plan:
         )
 
     def worker(self) -> Part:
-        return self._worker("worker", stack.WORKER, "default", self._settings.stack.concurrent_runs)
+        return self._worker("worker", stack_state.WORKER, "default", self._settings.stack.concurrent_runs)
 
     def upkeep(self) -> Part:
         """Trainings take every place there is for hours; the upkeep must not wait for one."""
-        return self._worker("upkeep", stack.UPKEEP_WORKER, stack.UPKEEP_QUEUE, UPKEEP_RUNS)
+        return self._worker("upkeep", stack_state.UPKEEP_WORKER, stack_state.UPKEEP_QUEUE, UPKEEP_RUNS)
 
     def _worker(self, name: str, known_as: str, queue: str, at_once: int) -> Part:
         pool, kind = self._settings.deploy.work_pool, self._settings.deploy.work_pool_type
@@ -175,7 +177,7 @@ class _Watch:
 
     def _write(self) -> None:
         parts = () if self.supervisor is None else self.supervisor.states
-        stack.write_state(self._home, self._state.model_copy(update={"parts": parts}))
+        stack_state.write_state(self._home, self._state.model_copy(update={"parts": parts}))
 
 
 def _environment(settings: Settings, state: StackState) -> dict[str, str]:
@@ -184,7 +186,7 @@ def _environment(settings: Settings, state: StackState) -> dict[str, str]:
     return {
         "CLM_HOME": str(settings.home),
         **({CONFIG_VARIABLE: str(file.absolute())} if file else {}),
-        **stack.prefect_environment(settings.home, state),
+        **stack_state.prefect_environment(settings.home, state),
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]),
         "PYTHONSAFEPATH": "1",
         "PREFECT_HOME": str(settings.home / "prefect"),
@@ -199,7 +201,7 @@ def _ports(settings: Settings) -> AbstractContextManager[dict[str, int]]:
     wanted = settings.stack
     fixed = {"prefect": wanted.prefect_port, "mlflow": wanted.mlflow_port, "api": wanted.api_port}
     names = [name for name in PREFERRED_PORTS if name != "api" or _has_api()]
-    return stack.reserved_ports(
+    return stack_state.reserved_ports(
         settings.home,
         preferred={name: PREFERRED_PORTS[name] for name in names},
         fixed={name: port for name in names if (port := fixed[name]) is not None},
@@ -237,7 +239,7 @@ def _finish(deploying: "subprocess.Popen[bytes]", home: Path) -> None:
 
 
 def _deploy_log(home: Path) -> Path:
-    return stack.folder(home) / "logs" / "deploy.log"
+    return stack_state.folder(home) / "logs" / "deploy.log"
 
 
 def _local(port: int) -> str:

@@ -16,7 +16,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from clm_core.stack import PartState, PartStatus
+from clm_core.platform.stack_state import PartState, PartStatus
 from deployments import janitor
 
 PAUSE_SECONDS = 0.1

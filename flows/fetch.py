@@ -4,7 +4,7 @@ from prefect import flow
 from prefect.runtime import flow_run
 
 from clm_core.domain.errors import UpkeepIncomplete
-from clm_core.feed import FeedReport
+from clm_core.operations.ingest import FeedReport
 from tasks.fetch_markets import fetch_markets
 from tasks.show_fetched import show_fetched
 

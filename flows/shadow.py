@@ -4,8 +4,8 @@ from prefect import flow
 from prefect.runtime import flow_run
 
 from clm_core.domain.errors import UpkeepIncomplete
+from clm_core.lifecycle.shadow import ShadowReport
 from clm_core.market.timeframes import Timeframe
-from clm_core.shadow import ShadowReport
 from tasks.shadow import follow
 from tasks.show_shadow import show_shadow
 

@@ -5,8 +5,8 @@ from prefect import flow
 from clm_core.domain.tuning import TuneRequest, TuneResult
 from tasks.open_tuning import open_tuning
 from tasks.report_tuning import report_tuning
-from tasks.search import search
 from tasks.show_tuning import show_tuning
+from tasks.tune import search
 
 
 @flow(name="tune", flow_run_name="tune {request.model_id}")

@@ -4,7 +4,7 @@ from prefect import flow
 from prefect.runtime import flow_run
 
 from clm_core.domain.errors import UpkeepIncomplete
-from clm_core.watch import WatchReport
+from clm_core.lifecycle.watch import WatchReport
 from tasks.show_watch import show_watch
 from tasks.watch import look
 

@@ -1,13 +1,13 @@
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from clm_core import retraining
 from clm_core.domain.jobs import Lease, TrainingJob
 from clm_core.market.bars import Bars
+from clm_core.retraining import steps
+from clm_core.retraining.training import Trained
 from clm_core.services import services
-from clm_core.training import Trained
 
 
 @task(cache_policy=NO_CACHE, task_run_name="backtest out of sample")
-def backtest(lease: Lease, job: TrainingJob, bars: Bars, trained: Trained) -> retraining.Tested:
-    return retraining.test_out_of_sample(services(), lease, job, bars, trained)
+def backtest(lease: Lease, job: TrainingJob, bars: Bars, trained: Trained) -> steps.Tested:
+    return steps.test_out_of_sample(services(), lease, job, bars, trained)

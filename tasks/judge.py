@@ -1,14 +1,14 @@
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from clm_core import retraining
 from clm_core.domain.evaluations import Verdict
 from clm_core.domain.jobs import Lease
 from clm_core.domain.versions import ModelVersion
+from clm_core.retraining import steps
 from clm_core.services import services
 
 
 @task(cache_policy=NO_CACHE, task_run_name="judge {version.model_id} {version.version}")
-def judge(lease: Lease, version: ModelVersion, tested: retraining.Tested) -> Verdict:
+def judge(lease: Lease, version: ModelVersion, tested: steps.Tested) -> Verdict:
     """Never cached: the policy, the trials and the champion are those of the moment."""
-    return retraining.judge(services(), lease, version, tested)
+    return steps.judge(services(), lease, version, tested)

@@ -2,10 +2,10 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from clm_core.domain.evolution import EvolveRequest
-from clm_core.evolution import search
+from clm_core.search import evolution
 from clm_core.services import services
 
 
 @task(cache_policy=NO_CACHE, task_run_name="open evolution")
-def open_evolution(request: EvolveRequest) -> search.Evolution:
-    return search.open_evolution(services(), request)
+def open_evolution(request: EvolveRequest) -> evolution.Evolution:
+    return evolution.open_evolution(services(), request)

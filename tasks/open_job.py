@@ -7,7 +7,7 @@ from prefect.runtime import deployment, flow_run
 from clm_core.domain.jobs import RetrainRequest, TrainingJob
 from clm_core.domain.triggers import Answer
 from clm_core.services import services
-from clm_core.triggers import door
+from clm_core.triggers import intake
 
 
 @task(cache_policy=NO_CACHE, task_run_name="open job")
@@ -16,4 +16,4 @@ def open_job(request: RetrainRequest, job_id: UUID | None) -> TrainingJob | Answ
     if job_id is not None:
         return services().ledger.job(job_id)
     source = f"deployment/{deployment.name}" if deployment.name else "terminal"
-    return door.enter(services(), request, source, UUID(flow_run.id))
+    return intake.enter(services(), request, source, UUID(flow_run.id))

@@ -1,10 +1,10 @@
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from clm_core.backtest.search import Tuning
+from clm_core.domain.searches import Tuning
 from clm_core.domain.tuning import TuneResult
+from clm_core.search.tuning_report import write_report
 from clm_core.services import services
-from clm_core.tuning.report import write_report
 
 
 @task(cache_policy=NO_CACHE, task_run_name="report {tuning.name}")

@@ -1,7 +1,7 @@
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from clm_core import shadow
+from clm_core.lifecycle import shadow
 from clm_core.market.timeframes import Timeframe
 from clm_core.services import services
 

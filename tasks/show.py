@@ -4,22 +4,22 @@ from prefect import task
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
 
-from clm_core import retraining
 from clm_core.domain.evaluations import Verdict
 from clm_core.domain.versions import ModelVersion
+from clm_core.retraining import steps
 from clm_core.services import services
 
 
 @task(cache_policy=NO_CACHE, task_run_name="show {version.model_id} {version.version}")
-def show(version: ModelVersion, verdict: Verdict, report: retraining.Report) -> None:
+def show(version: ModelVersion, verdict: Verdict, report: steps.Report) -> None:
     key = version.model_id.replace("_", "-")
     create_markdown_artifact(
-        retraining.summary_page(services(), version, verdict, report),
+        steps.summary_page(services(), version, verdict, report),
         key=f"{key}-verdict",
         description=f"{verdict.decision.value.upper()}, score {verdict.score:.1f} of 100.",
     )
     create_table_artifact(
-        retraining.beside_champion(services(), version, verdict),
+        steps.beside_champion(services(), version, verdict),
         key=f"{key}-champion",
         description="The new version beside the one that serves.",
     )

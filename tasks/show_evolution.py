@@ -5,7 +5,7 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 
 from clm_core.domain.evolution import EvolveResult
-from clm_core.evolution.report import headline, summary_page
+from clm_core.search.evolution_report import headline, summary_page
 
 
 @task(cache_policy=NO_CACHE, task_run_name="show {found.name}")

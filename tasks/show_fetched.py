@@ -4,7 +4,7 @@ from prefect import task
 from prefect.artifacts import create_table_artifact
 from prefect.cache_policies import NO_CACHE
 
-from clm_core.feed import FeedReport, rows
+from clm_core.operations.ingest import FeedReport, rows
 
 
 @task(cache_policy=NO_CACHE, task_run_name="show what came in")

@@ -4,8 +4,8 @@ from prefect import task
 from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 
+from clm_core.lifecycle.shadow import ShadowReport, summary_page
 from clm_core.market.timeframes import Timeframe
-from clm_core.shadow import ShadowReport, summary_page
 
 
 @task(cache_policy=NO_CACHE, task_run_name="show what was followed")

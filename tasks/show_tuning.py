@@ -5,7 +5,7 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 
 from clm_core.domain.tuning import TuneResult
-from clm_core.tuning.report import headline, summary_page
+from clm_core.search.tuning_report import headline, summary_page
 
 
 @task(cache_policy=NO_CACHE, task_run_name="show {found.study}")

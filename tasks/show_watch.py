@@ -4,7 +4,7 @@ from prefect import task
 from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 
-from clm_core.watch import WatchReport, summary_page
+from clm_core.lifecycle.watch import WatchReport, summary_page
 
 
 @task(cache_policy=NO_CACHE, task_run_name="show what was seen")

@@ -1,7 +1,7 @@
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from clm_core import watch
+from clm_core.lifecycle import watch
 from clm_core.services import services
 
 

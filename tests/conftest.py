@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings as hypothesis
 
-from clm_core.runner import prefect_server, prepare_environment
+from clm_core.platform.prefect_runs import prefect_server, prepare_environment
 from clm_core.services import Services, open_services
 from clm_core.settings import Settings, TrainingSettings
 

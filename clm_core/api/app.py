@@ -10,9 +10,9 @@ from pydantic import BaseModel, Field
 from clm_core.api import errors
 from clm_core.api.auth import Open, guards
 from clm_core.api.bodies import BodyLimits, StrictRoute
+from clm_core.api.dispatch_soon import Nudge
 from clm_core.api.envelope import Envelope
 from clm_core.api.limits import Limits
-from clm_core.api.nudge import Nudge
 from clm_core.api.oidc import Provider
 from clm_core.api.table import ROUTES, Route
 from clm_core.services import Services

@@ -4,8 +4,8 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
+from clm_core.api.dispatch_soon import Nudge
 from clm_core.api.limits import Limits
-from clm_core.api.nudge import Nudge
 from clm_core.services import Services
 
 

@@ -29,9 +29,10 @@ from numba import njit
 from numpy.typing import ArrayLike, NDArray
 
 from clm_core.backtest.metrics import measure
-from clm_core.backtest.results import Backtest, Execution, ExitReason, Metrics, Trades
+from clm_core.backtest.results import Backtest, ExitReason, Metrics, Trades
 from clm_core.domain.costs import Costs
 from clm_core.domain.errors import InvalidPositions, InvalidTrainingParams, NotEnoughBars
+from clm_core.domain.execution import Execution
 from clm_core.market.bars import Bars, Floats
 
 SIGNAL, STOP_LOSS, TAKE_PROFIT, END_OF_DATA, RUIN = (int(reason) for reason in ExitReason)

@@ -13,9 +13,9 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from clm_core.backtest.engine import backtest
-from clm_core.backtest.results import Execution
 from clm_core.domain.costs import Costs
 from clm_core.domain.errors import LookAhead
+from clm_core.domain.execution import Execution
 from clm_core.market.bars import FIELDS, Bars, Floats
 from clm_core.market.features import FEATURES, compute_features
 from clm_core.market.look_ahead import first_leak

@@ -16,10 +16,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from clm_core.backtest.results import Backtest, Execution, ExitReason, Metrics, Trades
+from clm_core.backtest.results import Backtest, ExitReason, Metrics, Trades
 from clm_core.backtest.walk_forward import FoldResult
 from clm_core.domain.costs import Costs
 from clm_core.domain.evaluations import Decision, Leg, Verdict
+from clm_core.domain.execution import Execution
 from clm_core.domain.vocabulary import TriggerReason
 from clm_core.market.bars import Bars, Floats
 

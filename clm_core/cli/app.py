@@ -22,6 +22,7 @@ from clm_core.cli import (
     deliveries,
     evolve,
     gate,
+    maintenance,
     promotion,
     registry,
     shadow,
@@ -29,7 +30,6 @@ from clm_core.cli import (
     tokens,
     triggers,
     tune,
-    upkeep,
     watch,
 )
 from clm_core.cli.naming import VersionName, find_version
@@ -39,14 +39,15 @@ from clm_core.domain.errors import CLMError, NotFound, NotRetrained
 from clm_core.domain.vocabulary import ModelType
 
 if TYPE_CHECKING:
-    from clm_core.database import Database
     from clm_core.domain.evaluations import EvaluationResult, Leg, Verdict
     from clm_core.domain.jobs import RetrainRequest
+    from clm_core.domain.progress import Announce
     from clm_core.domain.triggers import Answer
     from clm_core.domain.versions import Lineage, ModelVersion
-    from clm_core.reproduce import Reproduction
-    from clm_core.retraining import Outcome
-    from clm_core.services import Announce, Services
+    from clm_core.platform.database import Database
+    from clm_core.retraining.reproduce import Reproduction
+    from clm_core.retraining.steps import Outcome
+    from clm_core.services import Services
     from clm_core.settings import Settings
 
 app = typer.Typer(
@@ -68,7 +69,7 @@ app.add_typer(triggers.app)
 app.add_typer(tune.app)
 app.add_typer(evolve.app)
 app.add_typer(stack.app)
-app.add_typer(upkeep.app)
+app.add_typer(maintenance.app)
 app.add_typer(watch.app)
 app.add_typer(shadow.app)
 
@@ -146,10 +147,10 @@ def retrain(
 @app.command()
 def sweep(as_json: AsJson = False) -> None:
     """End the jobs whose process gave no sign of life; every retrain does so first."""
-    from clm_core import retraining
+    from clm_core.retraining import steps
 
     with _services() as services:
-        ended = retraining.sweep(services)
+        ended = steps.sweep(services)
     if as_json:
         print_json([job.model_dump(mode="json") for job in ended])
         return
@@ -197,7 +198,7 @@ def show(version: VersionName, as_json: AsJson = False) -> None:
 @app.command()
 def reproduce(version: VersionName, as_json: AsJson = False) -> None:
     """Train a version again from what it was made of, and compare; exits with 1 when positions differ."""
-    from clm_core.reproduce import reproduce as train_again
+    from clm_core.retraining.reproduce import reproduce as train_again
 
     with _services() as services:
         found = train_again(services, find_version(services, version))
@@ -238,13 +239,13 @@ def exec_(context: typer.Context) -> None:
     """Run a command that finds our database and servers: `clm exec -- mlflow server`."""
     import subprocess
 
-    from clm_core.database import open_database
-    from clm_core.stack import prefect_environment, running
+    from clm_core.platform.database import open_database
+    from clm_core.platform.stack_state import prefect_environment, running
 
     if not context.args:
         raise typer.BadParameter("name a command: clm exec -- python trader.py")
     settings = _settings()
-    with open_database(settings) as database:
+    with open_database(settings.home, settings.database_url) as database:
         state = running(settings.home)
         uri = database.url("mlflow", driver="psycopg")
         own_programs = str(Path(sys.executable).parent)
@@ -280,13 +281,13 @@ def _services(
 
 def _retrain(requests: list["RetrainRequest"]) -> list["Outcome"]:
     """Run the flow for each request under one Prefect server, with progress on the terminal."""
-    from clm_core.database import open_database
+    from clm_core.platform.database import open_database
 
     settings = _settings()
     for request in requests:
         # before anything is started: a typo must not cost ten seconds
         _require_valid(settings, request)
-    with open_database(settings) as database:
+    with open_database(settings.home, settings.database_url) as database:
         for request in requests:
             _require_members(settings, database, request)
         with flow_of("flows.retrain.retrain", settings, lambda clm: clm.registry.connect()) as (_, run):
@@ -316,9 +317,9 @@ def _require_members(settings: "Settings", database: "Database", request: "Retra
     """
     if request.model_type is not ModelType.ENSEMBLE:
         return
-    from clm_core.ensembles import resolved
     from clm_core.ledger.store import Ledger
     from clm_core.market.sources import MarketData
+    from clm_core.retraining.ensembles import resolved
     from clm_core.services import open_ledger
 
     bars = MarketData(settings.home).bars(request.symbol, request.timeframe)
@@ -380,7 +381,7 @@ def _show_outcome(outcome: "Outcome") -> None:
     console.print(
         f"[bold]{version.model_id}[/] {version.version}: {_decision(outcome.verdict)}", highlight=False
     )
-    from clm_core.retraining import spread
+    from clm_core.retraining.steps import spread
 
     for reason in (*outcome.verdict.reasons, *outcome.verdict.warnings, *spread(outcome.verdict)):
         console.print(f"  - {reason}", highlight=False)

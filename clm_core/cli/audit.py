@@ -16,7 +16,7 @@ from clm_core.cli.output import AsJson, plain
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
-    from clm_core.ledger.chain import Report
+    from clm_core.ledger.hash_chain import Report
 
 app = typer.Typer(help="The audit: show, verify and export who did what and when.", no_args_is_help=True)
 SHOWN_PROBLEMS = 20
@@ -29,7 +29,7 @@ def show(
     as_json: AsJson = False,
 ) -> None:
     """The newest entries."""
-    from clm_core.ledger.audit import entries
+    from clm_core.ledger.audit_log import entries
 
     with _ledger() as engine:
         found = entries(engine, model, limit)
@@ -68,15 +68,15 @@ def verify(
 
     Without --anchors, the database is compared with those under CLM_HOME, an export with none.
     """
-    from clm_core.ledger import audit
+    from clm_core.ledger import audit_log
 
     if file is not None:
-        _tell(audit.verify_export(file, [] if anchors is None else audit.read_anchors(anchors)))
+        _tell(audit_log.verify_export(file, [] if anchors is None else audit_log.read_anchors(anchors)))
         return
-    folder = audit.anchor_folder(_home())
+    folder = audit_log.anchor_folder(_home())
     with _ledger() as engine:
-        report = audit.verify(engine, audit.read_anchors(anchors or folder))
-        anchored = None if report.problems else audit.anchor(engine, folder, datetime.now(UTC))
+        report = audit_log.verify(engine, audit_log.read_anchors(anchors or folder))
+        anchored = None if report.problems else audit_log.anchor(engine, folder, datetime.now(UTC))
     _tell(report)
     if anchored is not None:
         typer.echo(f"Entry {anchored.seq:,} is anchored now.")
@@ -85,10 +85,10 @@ def verify(
 @app.command()
 def export(file: Annotated[Path, typer.Argument(dir_okay=False, help="JSON lines, oldest first.")]) -> None:
     """Write all entries with their hashes to a file, which `clm audit verify --file` can check anywhere."""
-    from clm_core.ledger import audit
+    from clm_core.ledger import audit_log
 
     with _ledger() as engine:
-        count = audit.export(engine, file)
+        count = audit_log.export(engine, file)
     typer.echo(f"Wrote {count:,} entries to {file}.")
 
 
@@ -113,11 +113,15 @@ def _tell(report: "Report") -> None:
 
 @contextlib.contextmanager
 def _ledger() -> "Iterator[Engine]":
-    from clm_core.database import open_database
+    from clm_core.platform.database import open_database
     from clm_core.services import open_ledger
     from clm_core.settings import load_settings
 
-    with open_database(load_settings()) as database, open_ledger(database) as engine:
+    settings = load_settings()
+    with (
+        open_database(settings.home, settings.database_url) as database,
+        open_ledger(database) as engine,
+    ):
         yield engine
 
 

@@ -152,13 +152,13 @@ def update(as_json: AsJson = False) -> None:
     """Fetch what closed since the last time, of every market of the universe that names an exchange."""
     logging.getLogger("stamina").setLevel(logging.ERROR)
     with telling_steps(lambda step, share: f"{step}: {share:.0%}") as services:
-        from clm_core import feed
+        from clm_core.operations import ingest
 
-        report = feed.run(services)
+        report = ingest.run(services)
     if as_json:
         typer.echo(report.model_dump_json(indent=2))
     else:
-        print_pass(feed.rows(report), (*report.problems, report.headline))
+        print_pass(ingest.rows(report), (*report.problems, report.headline))
     if report.problems:
         sys.exit(1)
 

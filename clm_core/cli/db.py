@@ -46,8 +46,9 @@ def check(as_json: AsJson = False) -> None:
 
 @contextlib.contextmanager
 def _url() -> Iterator[str]:
-    from clm_core.database import open_database
+    from clm_core.platform.database import open_database
     from clm_core.settings import load_settings
 
-    with open_database(load_settings()) as database:
+    settings = load_settings()
+    with open_database(settings.home, settings.database_url) as database:
         yield database.url("ledger", driver="psycopg")

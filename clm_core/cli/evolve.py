@@ -95,8 +95,8 @@ def evolve(
 
 def _evolve(request: "EvolveRequest") -> "EvolveResult":
     from clm_core.market.sources import MarketData
+    from clm_core.search.tuning import open_space
     from clm_core.settings import load_settings
-    from clm_core.tuning.search import open_space
 
     settings = load_settings()
     # before anything is started: a typo must not cost ten seconds
@@ -122,7 +122,13 @@ def _request(asked: dict[str, Any]) -> "EvolveRequest":
 
 
 def _show(result: "EvolveResult") -> None:
-    from clm_core.evolution.report import comparison, generation_row, headline, retrain_command, warning
+    from clm_core.search.evolution_report import (
+        comparison,
+        generation_row,
+        headline,
+        retrain_command,
+        warning,
+    )
 
     console.print(f"{result.name}: {headline(result)}", highlight=False, soft_wrap=True)
     told = []

@@ -17,7 +17,7 @@ from clm_core.cli.output import AsJson, console, listing, print_json
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
-    from clm_core.promotion.outlook import Outlook
+    from clm_core.decisions.outlook import Outlook
 
 app = typer.Typer(help="The gate: its levels, its reasons and what it lets through.", no_args_is_help=True)
 EDGES = [0.0, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0]
@@ -30,7 +30,7 @@ def policy(
     as_json: AsJson = False,
 ) -> None:
     """The levels that a version is judged by."""
-    from clm_core.promotion.policy import load_document, load_store, with_store
+    from clm_core.decisions.gate_policy import load_document, load_store, with_store
     from clm_core.settings import load_settings
 
     source = load_settings().policy
@@ -46,7 +46,7 @@ def policy(
         table.add_row(name, f"{value:g}")
     console.print(table)
     if levels.evidence is None:
-        from clm_core.promotion.gate import THRESHOLDS_ALONE
+        from clm_core.decisions.gate import THRESHOLDS_ALONE
 
         console.print(f"[yellow]{THRESHOLDS_ALONE}[/]")
 
@@ -58,9 +58,9 @@ def explain(
     as_json: AsJson = False,
 ) -> None:
     """A verdict as a page: conditions, luck, trials, and what would change it."""
-    from clm_core.judging import proof_of
+    from clm_core.decisions.explanation import page, what_would_change_it
     from clm_core.market.timeframes import Timeframe
-    from clm_core.promotion.explanation import page, what_would_change_it
+    from clm_core.retraining.case import proof_of
     from clm_core.services import open_services
     from clm_core.settings import load_settings
 
@@ -100,7 +100,7 @@ def compete(
 
     from clm_core.domain.errors import NotFound
     from clm_core.domain.vocabulary import ModelStatus
-    from clm_core.promotion import competition
+    from clm_core.evidence import competition
     from clm_core.services import open_services
     from clm_core.settings import load_settings
 
@@ -152,10 +152,10 @@ def simulate(
     """How often luck is promoted and how long an edge waits: the gate itself, on streams of a known edge."""
     from rich.progress import Progress
 
-    from clm_core.promotion.outlook import draw, outlook
-    from clm_core.promotion.policy import load_document
-    from clm_core.promotion.simulation import World
-    from clm_core.promotion.streams import Shape
+    from clm_core.decisions.gate_policy import load_document
+    from clm_core.decisions.outlook import draw, outlook
+    from clm_core.decisions.return_streams import Shape
+    from clm_core.decisions.simulation import World
     from clm_core.settings import load_settings
 
     if shape not in list(Shape):

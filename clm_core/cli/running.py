@@ -43,8 +43,8 @@ def flow_of(
     """
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-    from clm_core.database import open_database
-    from clm_core.runner import load_flow, prefect_server, prepare_environment
+    from clm_core.platform.database import open_database
+    from clm_core.platform.prefect_runs import load_flow, prefect_server, prepare_environment
     from clm_core.services import open_services
 
     prepare_environment(settings.home)
@@ -57,7 +57,7 @@ def flow_of(
             progress.update(bar, description=f"{title}: {step}", completed=share, total=1.0)
 
         with (
-            open_database(settings) as database,
+            open_database(settings.home, settings.database_url) as database,
             prefect_server(database, settings.home) as wait_until_ready,
             open_services(settings, announce) as services,
         ):

@@ -9,7 +9,7 @@ from clm_core.cli.output import AsJson, print_pass
 from clm_core.cli.running import telling_steps
 
 if TYPE_CHECKING:
-    from clm_core.shadow import ShadowReport
+    from clm_core.lifecycle.shadow import ShadowReport
 
 app = typer.Typer(rich_markup_mode=None)
 
@@ -31,12 +31,12 @@ def shadow(
 
 def _run(model: str | None) -> "ShadowReport":
     with telling_steps() as services:
-        from clm_core import shadow
+        from clm_core.lifecycle import shadow
 
         return shadow.run(services, model)
 
 
 def _show(report: "ShadowReport") -> None:
-    from clm_core.shadow import rows, said
+    from clm_core.lifecycle.shadow import rows, said
 
     print_pass(rows(report), (*said(report), report.headline))

@@ -16,9 +16,9 @@ from rich.table import Table
 from clm_core.cli.output import AsJson
 
 if TYPE_CHECKING:
+    from clm_core.operations.status import Status
+    from clm_core.platform.stack_state import StackState
     from clm_core.settings import Settings
-    from clm_core.stack import StackState
-    from clm_core.status import Status
 
 app = typer.Typer(rich_markup_mode=None)
 console = Console(highlight=False)
@@ -41,7 +41,7 @@ def up(
     ] = False,
 ) -> None:
     """Start database, Prefect, MLflow, the API and a worker, until Ctrl-C; first-time set-up included."""
-    from clm_core.stack import refuse_if_running
+    from clm_core.platform.stack_state import refuse_if_running
 
     settings = _settings()
     refuse_if_running(settings.home)
@@ -54,7 +54,7 @@ def up(
 def down() -> None:
     """Stop what `clm up` started for this home; runs under way end as crashed, and can be retried."""
     from clm_core.domain.errors import ServerUnavailable
-    from clm_core.stack import running
+    from clm_core.platform.stack_state import running
 
     settings = _settings()
     state = running(settings.home)
@@ -76,7 +76,7 @@ def down() -> None:
 @app.command()
 def status(as_json: AsJson = False) -> None:
     """Health of each part, jobs, what serves, what runs next; exits with 3 when nothing is up, 1 when ill."""
-    from clm_core.status import read_status
+    from clm_core.operations.status import read_status
 
     settings = _settings()
     found = read_status(settings)
@@ -95,7 +95,7 @@ def deploy(
     ] = False,
 ) -> None:
     """Make Prefect's deployments those of the settings: schedules, limits, forms; again is harmless."""
-    from clm_core.stack import prefect_environment, running
+    from clm_core.platform.stack_state import prefect_environment, running
 
     settings = _settings()
     state = running(settings.home)
@@ -109,8 +109,8 @@ def deploy(
 
 def print_summary(settings: "Settings", state: "StackState") -> None:
     """Where everything is, once it is up."""
-    from clm_core.stack import folder
-    from clm_core.status import urls
+    from clm_core.operations.status import urls
+    from clm_core.platform.stack_state import folder
 
     table = Table(box=SIMPLE_HEAVY, show_header=False)
     for name, url in urls(state).items():
@@ -122,7 +122,7 @@ def print_summary(settings: "Settings", state: "StackState") -> None:
 
 def _start_detached(settings: "Settings") -> "StackState":
     from clm_core.domain.errors import ServerUnavailable
-    from clm_core.stack import folder, running
+    from clm_core.platform.stack_state import folder, running
 
     log = folder(settings.home) / "logs" / "up.log"
     log.parent.mkdir(parents=True, exist_ok=True)

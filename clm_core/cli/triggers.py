@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pydantic import BaseModel
 
     from clm_core.domain.triggers import Answer, Message, TriggerRequest
-    from clm_core.triggers.drain import Drained
+    from clm_core.triggers.dispatch import Drained
 
 app = typer.Typer(rich_markup_mode=None)
 
@@ -103,7 +103,7 @@ def drain(as_json: AsJson = False) -> None:
     from clm_core.settings import load_settings
 
     with Console(stderr=True).status("Opening the database"), open_services(load_settings()) as services:
-        from clm_core.triggers.drain import drain as drain_all
+        from clm_core.triggers.dispatch import drain as drain_all
 
         drained = drain_all(services)
     if as_json:
@@ -148,9 +148,9 @@ def _ask(request: "TriggerRequest") -> "Answer":
     from clm_core.settings import load_settings
 
     with open_services(load_settings()) as services:
-        from clm_core.triggers import door
+        from clm_core.triggers import intake
 
-        return door.ask(services, request)
+        return intake.ask(services, request)
 
 
 def _bring(event: Path) -> "list[Answer]":
@@ -161,13 +161,13 @@ def _bring(event: Path) -> "list[Answer]":
     from clm_core.settings import load_settings
 
     with open_services(load_settings()) as services:
-        from clm_core.triggers import drain, inbox, messages
+        from clm_core.triggers import dispatch, inbox, messages
 
         body = event.read_bytes()
         messages.parse(body)
         message_id = str(uuid.uuid4())
         inbox.receive(services, "terminal", message_id, body, services.clock())
-        drain.answer_all(services)
+        dispatch.answer_all(services)
         return services.ledger.triggers.answers(message=("terminal", message_id))
 
 

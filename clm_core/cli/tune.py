@@ -146,20 +146,20 @@ def best_params(source: str | None, model_type: ModelType, plugin: str | None) -
 
 
 def _found(services: "Services", source: str) -> "tuple[Kind, dict[str, Any]]":
-    from clm_core.tuning import search
+    from clm_core.search.tuning import best_params
 
     try:
         candidate = services.ledger.candidates.get(UUID(source))
     except ValueError:
-        tuning, params = search.best_params(services, source)
+        tuning, params = best_params(services, source)
         return tuning.kind, params
     return candidate.kind, candidate.params
 
 
 def _tune(resume: str | None, asked: dict[str, Any], running: dict[str, Any]) -> "TuneResult":
     from clm_core.market.sources import MarketData
+    from clm_core.search.tuning import check
     from clm_core.settings import load_settings
-    from clm_core.tuning.search import check
 
     settings = load_settings()
     request = _request(asked | running) if resume is None else _continued(settings, resume, running)
@@ -172,8 +172,8 @@ def _tune(resume: str | None, asked: dict[str, Any], running: dict[str, Any]) ->
 
 
 def _continued(settings: "Settings", study: str, running: dict[str, Any]) -> "TuneRequest":
+    from clm_core.search.tuning import continued
     from clm_core.services import open_services
-    from clm_core.tuning.search import continued
 
     with open_services(settings) as services:
         return continued(services, study, **running)
@@ -192,7 +192,7 @@ def _request(asked: dict[str, Any]) -> "TuneRequest":
 
 def _show(result: "TuneResult") -> None:
     from clm_core.domain.tuning import Ended
-    from clm_core.tuning.report import comparison, headline, retrain_command, warning
+    from clm_core.search.tuning_report import comparison, headline, retrain_command, warning
 
     console.print(f"{result.study}: {headline(result)}", highlight=False, soft_wrap=True)
     told = []

@@ -9,7 +9,7 @@ from clm_core.cli.output import AsJson, print_pass
 from clm_core.cli.running import telling_steps
 
 if TYPE_CHECKING:
-    from clm_core.watch import WatchReport
+    from clm_core.lifecycle.watch import WatchReport
 
 app = typer.Typer(rich_markup_mode=None)
 
@@ -28,12 +28,12 @@ def watch(as_json: AsJson = False) -> None:
 
 def _run() -> "WatchReport":
     with telling_steps() as services:
-        from clm_core import watch
+        from clm_core.lifecycle import watch
 
         return watch.run(services)
 
 
 def _show(report: "WatchReport") -> None:
-    from clm_core.watch import rows, said
+    from clm_core.lifecycle.watch import rows, said
 
     print_pass(rows(report), (*said(report), report.headline))

@@ -8,10 +8,10 @@ import numpy as np
 from numpy.random import Generator as Chance
 
 from clm_core.domain.evolution import Crossover, Mutation, Selection
+from clm_core.domain.search_space import SearchSpace
 from clm_core.domain.vocabulary import CandidateOrigin
 from clm_core.evolution.genome import Genome, default_genome, drawn
 from clm_core.evolution.operators import CROSSOVERS, MUTATIONS, SELECTIONS, elite
-from clm_core.models.params import SearchSpace
 
 CROSSED_SHARE = 0.5
 """Of the children; the others have one parent. All may mutate."""

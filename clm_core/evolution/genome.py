@@ -4,7 +4,7 @@ import math
 
 from numpy.random import Generator
 
-from clm_core.models.params import Between, Choice, SearchSpace, Tuned
+from clm_core.domain.search_space import Between, Choice, SearchSpace, Tuned
 
 Genome = tuple[Choice, ...]
 """A value of each parameter, in the order of its space."""

@@ -6,9 +6,9 @@ import numpy as np
 from numpy.random import Generator
 
 from clm_core.domain.evolution import Crossover, Mutation, Selection
+from clm_core.domain.search_space import Between, Choice, SearchSpace, Tuned
 from clm_core.evolution.genome import Genome, nearest, step
 from clm_core.market.bars import Floats
-from clm_core.models.params import Between, Choice, SearchSpace, Tuned
 
 CONTESTANTS = 3
 """In a tournament."""

@@ -14,11 +14,11 @@ from clm_core.domain.alerts import Alert, AlertKind
 from clm_core.domain.audit import Action, AuditEntry
 from clm_core.domain.errors import ConflictError, IllegalTransition
 from clm_core.domain.events import Event, EventType, ProductionChanged
+from clm_core.domain.faults import Fault, strike
 from clm_core.domain.promotions import Change, Evidence, Promotion, PromotionKind, PromotionState
 from clm_core.domain.versions import ModelVersion
 from clm_core.domain.vocabulary import JobStatus, ModelStatus
-from clm_core.faults import Fault, strike
-from clm_core.ledger import alerts, audit
+from clm_core.ledger import alerts, audit_log
 from clm_core.ledger.tables import Base, EvaluationRow, JobRow, OutboxRow, PromotionRow, VersionRow
 
 _PROMOTIONS, _OUTBOX, _VERSIONS, _JOBS, _EVALUATIONS = (
@@ -181,7 +181,7 @@ class PromotionBook:
         )
         with self._engine.begin() as connection:
             if alerts.record(connection, alert) or not once:
-                audit.append(connection, entry)
+                audit_log.append(connection, entry)
 
     def trust_bundle(self, version: ModelVersion, now: datetime) -> None:
         """It is as it was registered, again or still."""
@@ -265,7 +265,7 @@ class PromotionBook:
                 subject=version.model_id,
                 details=details,
             )
-            audit.append(connection, entry)
+            audit_log.append(connection, entry)
 
     def job_status(self, version: ModelVersion) -> JobStatus:
         with self._engine.begin() as connection:
@@ -352,7 +352,7 @@ def _audit(
     entry = AuditEntry(
         at=now, actor=by or change.by, action=action, subject=change.model_id, details=told | details
     )
-    audit.append(connection, entry)
+    audit_log.append(connection, entry)
 
 
 def _alert(connection: Connection, kind: AlertKind, change: Promotion, message: str, now: datetime) -> bool:

@@ -16,7 +16,7 @@ from clm_core.domain.alerts import RaisedAlert
 from clm_core.domain.audit import Action, AuditEntry
 from clm_core.domain.deliveries import DeadLetter, ReceiverState, StreamName
 from clm_core.domain.errors import NotFound
-from clm_core.ledger import audit
+from clm_core.ledger import audit_log
 from clm_core.ledger.tables import AlertRow, Base, DeadLetterRow, OutboxRow, ReceiverRow, storable
 
 _OUTBOX, _ALERTS, _RECEIVERS, _DEAD = (
@@ -313,4 +313,4 @@ def _audit(
     connection: Connection, action: Action, name: str, told: Mapping[str, Any], actor: Actor, now: datetime
 ) -> None:
     entry = AuditEntry(at=now, actor=actor, action=action, subject=name, details=told)
-    audit.append(connection, entry)
+    audit_log.append(connection, entry)

@@ -8,9 +8,9 @@ from numpy.typing import NDArray
 from sqlalchemy import Engine, select
 from sqlalchemy.dialects.postgresql import insert as insert_once
 
+from clm_core.domain.shadows import Written
 from clm_core.ledger.tables import Base, ShadowPositionRow
 from clm_core.market.bars import Floats
-from clm_core.promotion.shadowing import Written
 
 _POSITIONS = Base.metadata.tables[ShadowPositionRow.__tablename__]
 

@@ -24,6 +24,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import IntegrityError
 
+from clm_core.decisions.gate_policy import GatePolicy
 from clm_core.domain.actors import SYSTEM, Actor
 from clm_core.domain.alerts import Alert, AlertKind
 from clm_core.domain.errors import AlreadyExists, IllegalTransition, NotFound
@@ -33,9 +34,9 @@ from clm_core.domain.jobs import Lease, TrainingJob
 from clm_core.domain.listings import JobQuery, ListedVersion, Page, VersionQuery
 from clm_core.domain.versions import Lineage, ModelVersion
 from clm_core.domain.vocabulary import JobStatus, ModelStatus, ModelType, Role, VersionOrder
-from clm_core.ledger import alerts, audit, events, leases, paging, trail
+from clm_core.ledger import alerts, audit_log, audit_records, events, leases, paging
 from clm_core.ledger.candidates import CandidateBook
-from clm_core.ledger.chain import Anchor, Recorded
+from clm_core.ledger.hash_chain import Anchor, Recorded
 from clm_core.ledger.promotions import PromotionBook
 from clm_core.ledger.replies import ReplyBook
 from clm_core.ledger.shadows import ShadowBook
@@ -44,7 +45,6 @@ from clm_core.ledger.tokens import TokenBook
 from clm_core.ledger.trials import TrialBook
 from clm_core.ledger.triggers import TriggerBook
 from clm_core.ledger.tunings import TuningBook
-from clm_core.promotion.policy import GatePolicy
 
 _JOBS, _VERSIONS, _EVALUATIONS, _TRIALS = (
     Base.metadata.tables[row.__tablename__] for row in (JobRow, VersionRow, EvaluationRow, TrialRow)
@@ -129,7 +129,7 @@ class Ledger:
 
     def audit_after(self, seq: int, limit: int) -> list[Recorded]:
         """Oldest first."""
-        return audit.following(self._engine, seq, limit)
+        return audit_log.following(self._engine, seq, limit)
 
     def create_job(self, job: TrainingJob) -> TrainingJob:
         """Record a job that waits to be started.
@@ -153,7 +153,7 @@ class Ledger:
             row = connection.execute(started).mappings().one_or_none()
             if row is not None:
                 lease = leases.take(connection, job_id, holder, now, lease_for)
-                trail.started(connection, _job(row), lease, now)
+                audit_records.started(connection, _job(row), lease, now)
                 return lease
         found = self.job(job_id)
         raise IllegalTransition(
@@ -172,7 +172,7 @@ class Ledger:
     def complete_job(self, lease: Lease, now: datetime) -> TrainingJob:
         with self._engine.begin() as connection:
             done = _end(connection, lease, JobStatus.COMPLETED, finished_at=now)
-            trail.completed(connection, done, lease, now)
+            audit_records.completed(connection, done, lease, now)
         return done
 
     def fail_job(self, lease: Lease, cause: str, now: datetime) -> TrainingJob:
@@ -183,7 +183,7 @@ class Ledger:
             message = f"{failed.model_id}: {cause}. See `clm jobs`, then retrain."
             alert = Alert(kind=AlertKind.JOB_FAILED, subject=str(failed.id), message=message, at=now)
             alerts.record(connection, alert)
-            trail.failed(connection, failed, lease, now)
+            audit_records.failed(connection, failed, lease, now)
             _fail_versions(connection, lease.job_id, now)
         return failed
 
@@ -222,7 +222,7 @@ class Ledger:
             leases.require(connection, version.training_job_id, lease)
             connection.execute(insert(_VERSIONS).values(version.model_dump()))
             events.record(connection, EventType.MODEL_TRAINED, _trained(version), version.created_at)
-            trail.registered(connection, version)
+            audit_records.registered(connection, version)
         return version
 
     def version(self, model_id: str, label: str) -> ModelVersion:
@@ -304,7 +304,7 @@ class Ledger:
                 return before
             moved = update(_VERSIONS).where(_is(model_id, label)).values(status=status)
             after = _version(connection.execute(moved.returning(*_VERSIONS.c)).mappings().one())
-            trail.moved(connection, after, before.status, now, by)
+            audit_records.moved(connection, after, before.status, now, by)
         return after
 
     def add_evaluation(
@@ -336,7 +336,7 @@ class Ledger:
             connection.execute(_RANK, {"model_id": result.model_id, "version": result.version})
             told = _evaluated(result, verdict, bundle_digest)
             events.record(connection, EventType.MODEL_EVALUATED, told, result.created_at)
-            trail.judged(connection, version, result, verdict, policy, bundle_digest)
+            audit_records.judged(connection, version, result, verdict, policy, bundle_digest)
         return result
 
     def evaluation(self, model_id: str, label: str) -> tuple[EvaluationResult, Verdict]:
@@ -351,7 +351,7 @@ class Ledger:
         Raises:
             AuditBroken: the entry of the newest anchor is not in the log as it was.
         """
-        return audit.anchor(self._engine, folder, now)
+        return audit_log.anchor(self._engine, folder, now)
 
     def policy_of(self, model_id: str, label: str) -> GatePolicy:
         """The levels that the newest verdict on a version was reached by."""
@@ -419,7 +419,7 @@ def record_job(connection: Connection, job: TrainingJob, by: Actor) -> None:
         raise IllegalTransition(f"Job {job.id} is {job.status}: a new job has to be pending.")
     connection.execute(insert(_JOBS).values(job.model_dump() | {"model_id": job.model_id}))
     events.record(connection, EventType.TRAINING_JOB_CREATED, _asked(job), job.created_at)
-    trail.created(connection, job, by)
+    audit_records.created(connection, job, by)
 
 
 def _end(connection: Connection, lease: Lease, status: JobStatus, **values: Any) -> TrainingJob:
@@ -501,7 +501,7 @@ def _fail_versions(connection: Connection, job_id: UUID, now: datetime) -> None:
     changed = update(_VERSIONS).where(*left).values(status=ModelStatus.FAILED).returning(*_VERSIONS.c)
     after = {row["version"]: _version(row) for row in connection.execute(changed).mappings()}
     for row in before:
-        trail.moved(connection, after[row["version"]], ModelStatus(row["status"]), now)
+        audit_records.moved(connection, after[row["version"]], ModelStatus(row["status"]), now)
 
 
 def _no_version(model_id: str, label: str) -> NotFound:

@@ -17,9 +17,9 @@ from sqlalchemy.dialects.postgresql import insert as insert_once
 from clm_core.domain.jobs import Lease
 from clm_core.domain.trials import Trial
 from clm_core.domain.vocabulary import ModelStatus
+from clm_core.evidence.trials import TrialRecord
 from clm_core.ledger import leases
 from clm_core.ledger.tables import Base, BegunTrialRow, EvaluationRow, TrialRow, VersionRow
-from clm_core.promotion.trials import TrialRecord
 
 _TRIALS, _BEGUN, _EVALUATIONS, _VERSIONS = (
     Base.metadata.tables[row.__tablename__] for row in (TrialRow, BegunTrialRow, EvaluationRow, VersionRow)

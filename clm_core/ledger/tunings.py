@@ -5,11 +5,11 @@ from datetime import datetime
 from sqlalchemy import Connection, Engine, select
 from sqlalchemy.dialects.postgresql import insert
 
-from clm_core.backtest.search import Tuning
 from clm_core.domain.actors import Actor
 from clm_core.domain.errors import NotFound, StudyDiffers
+from clm_core.domain.searches import Tuning
 from clm_core.domain.tuning import TuneResult
-from clm_core.ledger import trail
+from clm_core.ledger import audit_records
 from clm_core.ledger.tables import Base, TuningRow
 
 _TUNINGS = Base.metadata.tables[TuningRow.__tablename__]
@@ -40,13 +40,13 @@ class TuningBook:
             continued = connection.scalar(new) is None
             began = _tuning(connection, tuning.name)
             _require_same(began, tuning)
-            trail.tuning_started(connection, began, trials, continued, by, now)
+            audit_records.tuning_started(connection, began, trials, continued, by, now)
         return began
 
     def end(self, tuning: Tuning, result: TuneResult, now: datetime) -> None:
         """Tell what a command has found, and why it stopped."""
         with self._engine.begin() as connection:
-            trail.tuning_ended(connection, tuning, result, now)
+            audit_records.tuning_ended(connection, tuning, result, now)
 
     def find(self, name: str) -> Tuning:
         """

@@ -9,10 +9,10 @@ from typing import Any
 from clm_core.domain.costs import Costs
 from clm_core.domain.errors import MissingExtra, ModelError
 from clm_core.domain.kinds import Kind
+from clm_core.domain.search_space import SearchSpace
 from clm_core.domain.vocabulary import ModelType
 from clm_core.models import plugins
 from clm_core.models.contract import Model, ModelCard, PluginOrigin, Recipe
-from clm_core.models.params import SearchSpace
 
 
 @dataclass(frozen=True)
@@ -164,7 +164,7 @@ def _of_plugin(found: plugins.Installed) -> Implementation:
 
 
 def _xgboost(params: Mapping[str, Any], costs: Costs) -> Recipe:
-    from clm_core.models.boosting import BoostingRecipe, XGBoostParams, found_device
+    from clm_core.models.trees.boosting import BoostingRecipe, XGBoostParams, found_device
 
     parsed = XGBoostParams.parse(params)
     if parsed.device == "cuda":
@@ -173,49 +173,49 @@ def _xgboost(params: Mapping[str, Any], costs: Costs) -> Recipe:
 
 
 def _lightgbm(params: Mapping[str, Any], costs: Costs) -> Recipe:
-    from clm_core.models.boosting import BoostingRecipe, LightGBMParams
+    from clm_core.models.trees.boosting import BoostingRecipe, LightGBMParams
 
     return BoostingRecipe(LightGBMParams.parse(params))
 
 
 def _xgboost_space() -> SearchSpace:
-    from clm_core.models.boosting import XGBoostParams
+    from clm_core.models.trees.boosting import XGBoostParams
 
     return XGBoostParams.search_space()
 
 
 def _lightgbm_space() -> SearchSpace:
-    from clm_core.models.boosting import LightGBMParams
+    from clm_core.models.trees.boosting import LightGBMParams
 
     return LightGBMParams.search_space()
 
 
 def _rl_v2(params: Mapping[str, Any], costs: Costs) -> Recipe:
-    from clm_core.models.reinforcement import recipe
+    from clm_core.models.policies.reinforcement import recipe
 
     return recipe(ModelType.RL_V2, params, costs)
 
 
 def _rl_v3(params: Mapping[str, Any], costs: Costs) -> Recipe:
-    from clm_core.models.reinforcement import recipe
+    from clm_core.models.policies.reinforcement import recipe
 
     return recipe(ModelType.RL_V3, params, costs)
 
 
 def _rl_v2_space() -> SearchSpace:
-    from clm_core.models.reinforcement import DQNParams
+    from clm_core.models.policies.reinforcement import DQNParams
 
     return DQNParams.search_space()
 
 
 def _rl_v3_space() -> SearchSpace:
-    from clm_core.models.reinforcement import PPOParams
+    from clm_core.models.policies.reinforcement import PPOParams
 
     return PPOParams.search_space()
 
 
 def _load_policy(folder: Path, card: ModelCard) -> Model:
-    from clm_core.models.reinforcement import load
+    from clm_core.models.policies.reinforcement import load
 
     return load(folder, card)
 
@@ -233,39 +233,39 @@ def _load_ensemble(folder: Path, card: ModelCard) -> Model:
 
 
 def _nhits(params: Mapping[str, Any], costs: Costs) -> Recipe:
-    from clm_core.models.forecast_params import NHITSParams
-    from clm_core.models.forecasting import recipe_of
+    from clm_core.models.networks.forecast_params import NHITSParams
+    from clm_core.models.networks.forecasting import recipe_of
 
     return recipe_of(NHITSParams.parse(params), costs)
 
 
 def _patchtst(params: Mapping[str, Any], costs: Costs) -> Recipe:
-    from clm_core.models.forecast_params import PatchTSTParams
-    from clm_core.models.forecasting import recipe_of
+    from clm_core.models.networks.forecast_params import PatchTSTParams
+    from clm_core.models.networks.forecasting import recipe_of
 
     return recipe_of(PatchTSTParams.parse(params), costs)
 
 
 def _nhits_space() -> SearchSpace:
-    from clm_core.models.forecast_params import NHITSParams
+    from clm_core.models.networks.forecast_params import NHITSParams
 
     return NHITSParams.search_space()
 
 
 def _patchtst_space() -> SearchSpace:
-    from clm_core.models.forecast_params import PatchTSTParams
+    from clm_core.models.networks.forecast_params import PatchTSTParams
 
     return PatchTSTParams.search_space()
 
 
 def _load_trees(folder: Path, card: ModelCard) -> Model:
-    from clm_core.models.boosting import load
+    from clm_core.models.trees.boosting import load
 
     return load(folder, card)
 
 
 def _load_forecaster(folder: Path, card: ModelCard) -> Model:
-    from clm_core.models.forecasting import load
+    from clm_core.models.networks.forecasting import load
 
     return load(folder, card)
 

@@ -1,48 +1,28 @@
 """Training parameters: validated before any data is loaded."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, ValidationError
 
 from clm_core.domain.errors import FeatureMismatch, InvalidTrainingParams, UnknownFeature
+from clm_core.domain.search_space import Between, OneOf, SearchSpace, Tuned
 from clm_core.domain.vocabulary import ModelType
 from clm_core.market.features import FEATURES, select_features
 
+__all__ = [
+    "Between",
+    "Device",
+    "FeatureNames",
+    "OneOf",
+    "TrainingParams",
+    "choose_device",
+    "require_features",
+    "split_commas",
+]
+
 Device = Literal["auto", "cpu", "cuda"]
 """Where to train; "auto" is a GPU where there is one."""
-Choice = str | int | float | bool
-
-
-@dataclass(frozen=True)
-class Between:
-    """A tuning tries numbers from `low` to `high`, both included; whole ones where the parameter is whole."""
-
-    low: float
-    high: float
-    log: bool = False
-    """Whether factors count rather than steps: 0.01 to 0.1 is tried as often as 0.1 to 1."""
-
-
-@dataclass(frozen=True)
-class OneOf:
-    """A tuning tries these values."""
-
-    choices: tuple[Choice, ...]
-
-
-@dataclass(frozen=True)
-class Tuned:
-    """What a tuning tries of one parameter."""
-
-    values: Between | OneOf
-    whole: bool
-    default: Choice
-
-
-SearchSpace = Mapping[str, Tuned]
-"""By name of the parameter."""
 
 
 class TrainingParams(BaseModel):

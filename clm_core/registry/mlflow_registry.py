@@ -18,10 +18,10 @@ from uuid import UUID
 import numpy as np
 
 from clm_core.domain.errors import BundleCorrupt, NotFound, RegistryUnavailable
+from clm_core.domain.faults import Fault, strike
 from clm_core.domain.jobs import TrainingJob
 from clm_core.domain.versions import version_label
 from clm_core.domain.vocabulary import ModelStatus
-from clm_core.faults import Fault, strike
 from clm_core.market.bars import Bars, Floats
 from clm_core.models.bundle import load_bundle, read_card, verify_bundle
 from clm_core.models.contract import Model

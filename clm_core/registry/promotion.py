@@ -15,6 +15,7 @@ from datetime import datetime, timedelta
 
 from clm_core.domain.actors import Actor
 from clm_core.domain.errors import BundleCorrupt, ConflictError, NotFound, PromotionRefused
+from clm_core.domain.faults import Fault, strike
 from clm_core.domain.promotions import (
     FORCED_FOR,
     UNSET,
@@ -30,7 +31,6 @@ from clm_core.domain.promotions import (
 )
 from clm_core.domain.versions import ModelVersion
 from clm_core.domain.vocabulary import ModelStatus
-from clm_core.faults import Fault, strike
 from clm_core.ledger.promotions import PromotionBook
 from clm_core.ledger.store import Ledger
 from clm_core.registry.mlflow_registry import MLflowRegistry

@@ -8,7 +8,6 @@ from pydantic import ValidationError
 from sqlalchemy import Connection
 from sqlalchemy.exc import DataError
 
-from clm_core import retraining
 from clm_core.domain.actors import Actor
 from clm_core.domain.errors import AlreadyExists, CLMError, NotFound
 from clm_core.domain.jobs import RetrainRequest, TrainingJob
@@ -18,8 +17,9 @@ from clm_core.domain.versions import ModelVersion
 from clm_core.domain.vocabulary import ModelType, Role
 from clm_core.ledger import triggers
 from clm_core.market.validation import normalise_symbol
+from clm_core.retraining import steps
 from clm_core.services import Services
-from clm_core.triggers import door
+from clm_core.triggers import intake
 from clm_core.triggers.messages import REASON_OF, Data, RetrainTagged, TrainingRequested, parse
 
 KEPT = timedelta(days=90)
@@ -89,9 +89,9 @@ def _answers(services: Services, connection: Connection, message: Message) -> li
     if errors and len(errors) == len(jobs):
         raise errors[0]
     return [
-        door.refuse(services, connection, request, str(job), message.number)
+        intake.refuse(services, connection, request, str(job), message.number)
         if isinstance(job, CLMError)
-        else door.answer(services, connection, request, job, inbox_number=message.number)
+        else intake.answer(services, connection, request, job, inbox_number=message.number)
         for request, job in zip(requests, jobs, strict=True)
     ]
 
@@ -99,7 +99,7 @@ def _answers(services: Services, connection: Connection, message: Message) -> li
 def _job(services: Services, request: TriggerRequest) -> TrainingJob | CLMError:
     """What the request would become, or why it cannot be trained here."""
     try:
-        return retraining.new_job(services, request.training)
+        return steps.new_job(services, request.training)
     except CLMError as error:
         return error
 

@@ -5,30 +5,36 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import numpy as np
+import psycopg
 import pytest
 import records
 from processes import Parent, parent_of
-from sqlalchemy import Engine, create_engine, text
+from psycopg.sql import SQL
+from sqlalchemy import Engine, NullPool, create_engine, text
 from trials import count_trial_of
 
 from clm_core.backtest.results import Metrics
+from clm_core.decisions import gate
+from clm_core.decisions.gate_policy import GatePolicy
 from clm_core.domain.costs import Costs
 from clm_core.domain.evaluations import Verdict
 from clm_core.domain.jobs import Lease, TrainingJob
 from clm_core.domain.promotions import PromotionKind
 from clm_core.domain.versions import ModelVersion
 from clm_core.domain.vocabulary import ModelStatus, ModelType
-from clm_core.ledger import audit
+from clm_core.evidence.soundness import Activity
+from clm_core.evidence.track_record import track_record
+from clm_core.evidence.trials import TrialCount
+from clm_core.ledger import audit_log
+from clm_core.ledger.engine import open_engine
+from clm_core.ledger.migrations import upgrade
+from clm_core.ledger.store import Ledger
 from clm_core.market.bars import Bars
 from clm_core.models import catalog
 from clm_core.models.bundle import save_bundle
-from clm_core.promotion import gate
-from clm_core.promotion.evidence import track_record
-from clm_core.promotion.policy import GatePolicy
-from clm_core.promotion.soundness import Activity
-from clm_core.promotion.trials import TrialCount
 from clm_core.services import Services
 
 NOW = datetime(2026, 3, 4, 12, tzinfo=UTC)
@@ -250,13 +256,40 @@ def verify_audit(services: Services) -> Callable[[], None]:
     """Holds the audit to its chain and to its anchors, the newest entry's included."""
     engine, folder = (
         create_engine(services.database.url("ledger")),
-        audit.anchor_folder(services.settings.home),
+        audit_log.anchor_folder(services.settings.home),
     )
 
     def verify() -> None:
-        audit.anchor(engine, folder, services.clock())
-        report = audit.verify(engine, audit.read_anchors(folder))
+        audit_log.anchor(engine, folder, services.clock())
+        report = audit_log.verify(engine, audit_log.read_anchors(folder))
         assert report.problems == ()
         assert report.anchored == report.entries
 
     return verify
+
+
+EMPTIED_DATABASE = "clm_ledger_of_triggers"
+
+
+@pytest.fixture(scope="session")
+def ledger_url(services: Services) -> str:
+    with psycopg.connect(services.database.server, autocommit=True) as connection:
+        connection.execute(SQL(f"CREATE EMPTIED_DATABASE {EMPTIED_DATABASE}"))
+    url = urlsplit(services.database.url("ledger"))._replace(path=f"/{EMPTIED_DATABASE}").geturl()
+    upgrade(url)
+    return url
+
+
+@pytest.fixture(scope="session")
+def engine(ledger_url: str) -> Iterator[Engine]:
+    opened = open_engine(ledger_url)
+    yield opened
+    opened.dispose()
+
+
+@pytest.fixture
+def clm(services: Services, ledger_url: str, engine: Engine) -> Services:
+    """Services on an empty ledger."""
+    with create_engine(ledger_url, poolclass=NullPool).begin() as connection:
+        connection.execute(text("TRUNCATE training_jobs, inbox CASCADE"))
+    return replace(services, ledger=Ledger(engine))

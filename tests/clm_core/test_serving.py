@@ -24,7 +24,6 @@ import pytest
 import skops.io
 from sqlalchemy import create_engine, text
 
-from clm_core import retraining
 from clm_core.domain.actors import Actor
 from clm_core.domain.alerts import AlertKind
 from clm_core.domain.errors import (
@@ -42,6 +41,7 @@ from clm_core.models.bundle import MANIFEST
 from clm_core.models.golden import FILE as GOLDEN
 from clm_core.registry.integrity import listing
 from clm_core.registry.mlflow_registry import MLflowRegistry
+from clm_core.retraining import steps
 from clm_core.services import Services
 from clm_core.serving import Served, load
 
@@ -60,10 +60,10 @@ def register(services: Services, seed: int) -> ModelVersion:
         seed=seed,
         requested_by="tests",
     )
-    job = retraining.open_job(services, request)
-    with retraining.running(services, job) as lease:
-        bars = retraining.fetch_bars(services, job)
-        return retraining.register(services, lease, job, bars, retraining.train(services, job, bars))
+    job = steps.open_job(services, request)
+    with steps.running(services, job) as lease:
+        bars = steps.fetch_bars(services, job)
+        return steps.register(services, lease, job, bars, steps.train(services, job, bars))
 
 
 @pytest.fixture(scope="module")

@@ -17,8 +17,7 @@ from installations import Installation, wait_until
 from sqlalchemy import make_url
 from webhooks import signed
 
-from clm_core.database import Database, open_database
-from clm_core.settings import Settings
+from clm_core.platform.database import Database, open_database
 
 MESSAGE = '{"type": "model.drift_detected", "data": {"model_id": "lightgbm_btcusd_1h"}}'
 TRAIN = {
@@ -71,7 +70,7 @@ class Canaries:
 
 @pytest.fixture(scope="module")
 def database(home: Path) -> Iterator[Database]:
-    with open_database(Settings(home=home / "theirs", database_url=None)) as server:
+    with open_database(home / "theirs") as server:
         yield server
 
 

@@ -22,9 +22,8 @@ from installations import Installation, wait_until
 from markets import add_markets
 from webhooks import signed
 
-from clm_core import stack
-from clm_core.database import open_database
-from clm_core.settings import Settings
+from clm_core.platform import stack_state
+from clm_core.platform.database import open_database
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -89,7 +88,7 @@ def test_only_this_machine_reaches_it_and_prefect_only_with_the_password(up: Ins
 
 
 def test_no_secret_is_on_a_command_line(up: Installation) -> None:
-    secret = stack.prefect_auth(up.home).encode()
+    secret = stack_state.prefect_auth(up.home).encode()
     for process in up.processes():
         assert secret not in Path(f"/proc/{process}/cmdline").read_bytes()
 
@@ -106,7 +105,7 @@ def page(up: Installation) -> Iterator["Page"]:
         page = browser.new_page(viewport={"width": 1200, "height": 1000})
         page.set_default_timeout(30_000)
         page.goto(f"{up.state.prefect_url}/v2/login")
-        page.locator("input").first.fill(stack.prefect_auth(up.home))
+        page.locator("input").first.fill(stack_state.prefect_auth(up.home))
         page.keyboard.press("Enter")
         page.wait_for_url("**/dashboard**")
         yield page
@@ -219,7 +218,7 @@ def trainings(up: Installation) -> list[int]:
     found = []
     for process in up.processes():
         with contextlib.suppress(OSError):
-            if b"clm_core.training" in Path(f"/proc/{process}/cmdline").read_bytes():
+            if b"clm_core.retraining.training" in Path(f"/proc/{process}/cmdline").read_bytes():
                 found.append(process)
     return found
 
@@ -229,7 +228,7 @@ def test_a_server_that_is_killed_comes_back_and_is_reported(up: Installation) ->
     assert before.pid is not None
     os.kill(before.pid, signal.SIGKILL)
     wait_until(lambda: up.state.healthy and "mlflow" in {p.name for p in up.state.parts if p.restarts == 1})
-    assert "mlflow: ended (SIGKILL)" in (stack.folder(up.home) / "logs" / "up.log").read_text()
+    assert "mlflow: ended (SIGKILL)" in (stack_state.folder(up.home) / "logs" / "up.log").read_text()
 
 
 @pytest.fixture(scope="module")
@@ -243,7 +242,7 @@ def nobody_trains(up: Installation) -> None:
 
 @pytest.fixture(scope="module")
 def ledger(up: Installation) -> Iterator[psycopg.Connection[Any]]:
-    with open_database(Settings(home=up.home, database_url=None)) as database:
+    with open_database(up.home) as database:
         url = database.url("ledger").replace("+psycopg", "")
         with psycopg.connect(url, autocommit=True) as connection:
             yield connection

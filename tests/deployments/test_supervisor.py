@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from clm_core.stack import PartState, PartStatus
+from clm_core.platform.stack_state import PartState, PartStatus
 from deployments import janitor
 from deployments.supervisor import Part, Supervisor
 

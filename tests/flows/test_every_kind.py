@@ -11,15 +11,15 @@ import numpy as np
 import pytest
 from jobs import end_all_jobs
 
-from clm_core import retraining
-from clm_core.backtest.walk_forward import WalkForwardPlan
 from clm_core.domain.jobs import RetrainRequest
 from clm_core.domain.kinds import Kind
 from clm_core.domain.vocabulary import JobStatus, ModelStatus, ModelType
+from clm_core.domain.walk_forward import WalkForwardPlan
 from clm_core.market.bars import FIELDS
 from clm_core.models import catalog, golden
 from clm_core.models.bundle import load_bundle
-from clm_core.runner import load_flow
+from clm_core.platform.prefect_runs import load_flow
+from clm_core.retraining import steps
 from clm_core.services import Services, open_services
 
 FREE = {"fee_bps": 0, "slippage_bps": 0}
@@ -58,7 +58,7 @@ def clm(services: Services, prefect_url: str) -> Iterator[Services]:
 
 
 @pytest.fixture(scope="module")
-def outcomes(clm: Services) -> dict[Kind, retraining.Outcome]:
+def outcomes(clm: Services) -> dict[Kind, steps.Outcome]:
     found = {kind: retrained(kind, params) for kind, params in PARAMS.items()}
     members = [found[Kind(ModelType.NHITS)].version, found[Kind(ModelType.RL_V3)].version]
     params = {
@@ -69,7 +69,7 @@ def outcomes(clm: Services) -> dict[Kind, retraining.Outcome]:
     return found | {Kind(ModelType.ENSEMBLE): retrained(Kind(ModelType.ENSEMBLE), params)}
 
 
-def retrained(kind: Kind, params: dict[str, Any]) -> retraining.Outcome:
+def retrained(kind: Kind, params: dict[str, Any]) -> steps.Outcome:
     request = RetrainRequest(
         model_type=kind.model_type,
         plugin=kind.plugin,
@@ -78,13 +78,13 @@ def retrained(kind: Kind, params: dict[str, Any]) -> retraining.Outcome:
         training_params=params,
         requested_by="tests",
     )
-    outcome: retraining.Outcome = load_flow("flows.retrain.retrain")(request)
+    outcome: steps.Outcome = load_flow("flows.retrain.retrain")(request)
     return outcome
 
 
 @pytest.fixture(scope="module")
 def recorded(
-    clm: Services, outcomes: dict[Kind, retraining.Outcome]
+    clm: Services, outcomes: dict[Kind, steps.Outcome]
 ) -> dict[str, tuple[golden.GoldenRows, float]]:
     """Golden rows of each version and the tolerance of its kind, by what MLflow calls the version."""
     found = {}
@@ -97,7 +97,7 @@ def recorded(
 
 
 def test_each_ends_in_a_completed_job_a_judged_version_and_a_report(
-    clm: Services, outcomes: dict[Kind, retraining.Outcome]
+    clm: Services, outcomes: dict[Kind, steps.Outcome]
 ) -> None:
     for kind, outcome in outcomes.items():
         version = clm.ledger.version(outcome.version.model_id, outcome.version.version)

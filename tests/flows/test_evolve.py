@@ -15,8 +15,8 @@ from clm_core.domain.errors import NotFound
 from clm_core.domain.evolution import EvolveRequest, EvolveResult
 from clm_core.domain.tuning import Unseen
 from clm_core.domain.vocabulary import ModelType
-from clm_core.evolution.report import warning
-from clm_core.runner import load_flow
+from clm_core.platform.prefect_runs import load_flow
+from clm_core.search.evolution_report import warning
 from clm_core.services import Services
 
 runner = CliRunner()

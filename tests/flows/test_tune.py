@@ -16,10 +16,10 @@ from typer.testing import CliRunner
 
 from clm_core.cli.app import app
 from clm_core.domain.tuning import Ended, TuneResult, Unseen
-from clm_core.runner import load_flow
+from clm_core.platform.prefect_runs import load_flow
+from clm_core.search.study import open_study
+from clm_core.search.tuning_report import comparison, warning
 from clm_core.services import Services
-from clm_core.tuning.report import comparison, warning
-from clm_core.tuning.study import open_study
 
 CLM = Path(sys.executable).with_name("clm")
 runner = CliRunner()

@@ -10,7 +10,7 @@ from typing import Any
 
 import httpx
 
-from clm_core import stack
+from clm_core.platform import stack_state
 
 CLM = Path(sys.executable).with_name("clm")
 
@@ -36,13 +36,13 @@ class Installation:
         )
 
     @property
-    def state(self) -> stack.StackState:
-        found = stack.running(self.home)
+    def state(self) -> stack_state.StackState:
+        found = stack_state.running(self.home)
         assert found is not None
         return found
 
     def prefect(self, method: str, path: str, body: Any = None) -> Any:
-        user, _, password = stack.prefect_auth(self.home).partition(":")
+        user, _, password = stack_state.prefect_auth(self.home).partition(":")
         url = f"{self.state.prefect_api_url}{path}"
         answer = httpx.request(method, url, json=body, auth=(user, password), timeout=20).raise_for_status()
         return answer.json() if answer.content else None

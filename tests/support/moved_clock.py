@@ -16,7 +16,7 @@ from pathlib import Path
 
 from installations import wait_until
 
-from clm_core.runner import is_answering
+from clm_core.platform.prefect_runs import is_answering
 
 
 @dataclass(frozen=True)

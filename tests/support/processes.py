@@ -10,9 +10,9 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+from clm_core.domain.faults import Fault
 from clm_core.domain.jobs import RetrainRequest, TrainingJob
 from clm_core.domain.vocabulary import ModelType
-from clm_core.faults import Fault
 from clm_core.services import Services
 from clm_core.settings import PolicySource
 

@@ -7,8 +7,8 @@ import numpy as np
 from clm_core.domain.jobs import Lease
 from clm_core.domain.trials import Trial, TrialSource
 from clm_core.domain.versions import ModelVersion
+from clm_core.evidence.trials import TrialRecord
 from clm_core.ledger.store import Ledger
-from clm_core.promotion.trials import TrialRecord
 
 
 def count_trial_of(ledger: Ledger, version: ModelVersion, lease: Lease | None = None) -> Trial:

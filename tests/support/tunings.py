@@ -6,16 +6,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from clm_core.backtest.search import Fold, Search, Work, run_fold
-from clm_core.backtest.walk_forward import WalkForwardPlan
+from clm_core.domain.searches import Search
 from clm_core.domain.tuning import TuneRequest, TuneResult
 from clm_core.domain.vocabulary import ModelType
+from clm_core.domain.walk_forward import WalkForwardPlan
 from clm_core.market.bars import Floats
 from clm_core.market.sources import MarketData
 from clm_core.market.store import SeriesStore
+from clm_core.search import tuning
+from clm_core.search.folds import Fold, Work, run_fold
+from clm_core.search.workers import Failure, told
 from clm_core.services import Services
-from clm_core.tuning import search
-from clm_core.tuning.workers import Failure, told
 
 
 def a_request(**changes: Any) -> TuneRequest:
@@ -67,11 +68,11 @@ class Threads:
 
 
 def threads(services: Services, asked: Search, kind: type[Threads] = Threads, count: int = 1) -> Threads:
-    bars = search.bars_of(services, asked)
+    bars = tuning.bars_of(services, asked)
     return kind(Work(asked.kind, asked.costs, bars), count)
 
 
 def tune(services: Services, request: TuneRequest, kind: type[Threads] = Threads) -> TuneResult:
-    tuning = search.open_tuning(services, request)
-    workers = threads(services, tuning, kind)
-    return search.search_with(workers, services, tuning, request, search.bars_of(services, tuning))
+    opened = tuning.open_tuning(services, request)
+    workers = threads(services, opened, kind)
+    return tuning.search_with(workers, services, opened, request, tuning.bars_of(services, opened))

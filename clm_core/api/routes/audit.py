@@ -6,7 +6,7 @@ from fastapi import Query
 from pydantic import BaseModel
 
 from clm_core.api.context import Connected
-from clm_core.ledger.chain import Recorded
+from clm_core.ledger.hash_chain import Recorded
 
 LONGEST_SEQ = 2**53
 

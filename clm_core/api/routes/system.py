@@ -12,7 +12,7 @@ from clm_core.api.context import Connected
 from clm_core.domain.errors import CLMError, ServerUnavailable
 from clm_core.domain.promotions import Promotion
 from clm_core.domain.vocabulary import JobStatus, ModelStatus
-from clm_core.runner import is_answering
+from clm_core.platform.prefect_runs import is_answering
 from clm_core.services import Services
 
 

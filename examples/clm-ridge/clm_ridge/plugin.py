@@ -18,10 +18,10 @@ from clm_core.domain.vocabulary import ModelType
 from clm_core.market.bars import Bars, Floats
 from clm_core.market.features import FEATURES, compute_features
 from clm_core.market.labels import direction
-from clm_core.models.boosting import held
 from clm_core.models.contract import ModelCard, Progress, TrainedOn
 from clm_core.models.params import Between, FeatureNames, TrainingParams
 from clm_core.models.plugins import Plugin
+from clm_core.models.trees.boosting import held
 
 FILE = "ridge.json"
 MIN_ROWS = 200

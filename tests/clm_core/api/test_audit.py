@@ -5,7 +5,7 @@ from pathlib import Path
 from fastapi.testclient import TestClient
 
 from clm_core.domain.vocabulary import Role
-from clm_core.ledger.audit import verify_export
+from clm_core.ledger.audit_log import verify_export
 
 Client = Callable[[Role | None], TestClient]
 

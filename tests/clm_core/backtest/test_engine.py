@@ -5,9 +5,10 @@ import pytest
 
 from clm_core.backtest.engine import backtest, score_threshold, sma_crossover, sweep
 from clm_core.backtest.metrics import summarise
-from clm_core.backtest.results import Backtest, Execution, ExitReason
+from clm_core.backtest.results import Backtest, ExitReason
 from clm_core.domain.costs import Costs
 from clm_core.domain.errors import InvalidPositions, InvalidTrainingParams, NotEnoughBars
+from clm_core.domain.execution import Execution
 
 FREE = Costs(fee_bps=0, slippage_bps=0)
 COSTLY = Costs(fee_bps=100, slippage_bps=200)

@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clm_core.backtest.engine import backtest
-from clm_core.backtest.results import Backtest, Execution, ExitReason
+from clm_core.backtest.results import Backtest, ExitReason
 from clm_core.domain.costs import Costs
+from clm_core.domain.execution import Execution
 from clm_core.market.bars import Floats
 
 

@@ -9,8 +9,9 @@ import pytest
 
 from clm_core.backtest.engine import backtest
 from clm_core.backtest.metrics import summarise
-from clm_core.backtest.results import Backtest, Execution
+from clm_core.backtest.results import Backtest
 from clm_core.domain.costs import Costs
+from clm_core.domain.execution import Execution
 from clm_core.market.bars import Bars, Floats
 from clm_core.market.timeframes import Calendar, Timeframe
 

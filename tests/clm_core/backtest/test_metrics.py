@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from clm_core.backtest import metrics
 from clm_core.backtest.engine import backtest
-from clm_core.backtest.results import Execution
 from clm_core.domain.costs import Costs
+from clm_core.domain.execution import Execution
 
 MIXED = np.array([1.0, 10.0, -4.0, 2.0, 3.0, 2.0, 1.0, -10.0]) / 100
 DAILY = 252.0

@@ -20,7 +20,7 @@ from plotly.offline import get_plotlyjs
 
 from clm_core.backtest.engine import backtest
 from clm_core.backtest.metrics import summarise
-from clm_core.backtest.results import Execution, Metrics
+from clm_core.backtest.results import Metrics
 from clm_core.backtest.tearsheet import (
     EMBEDDED_TRADES,
     FIGURES,
@@ -36,6 +36,7 @@ from clm_core.backtest.tearsheet import (
 from clm_core.backtest.walk_forward import FoldResult
 from clm_core.domain.costs import Costs
 from clm_core.domain.evaluations import Decision, Leg, Verdict
+from clm_core.domain.execution import Execution
 from clm_core.domain.vocabulary import TriggerReason
 from clm_core.market.bars import Bars, Floats
 from clm_core.market.timeframes import Calendar, Timeframe

@@ -11,11 +11,12 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from clm_core.backtest.engine import backtest
-from clm_core.backtest.results import Execution
-from clm_core.backtest.walk_forward import OutOfSample, WalkForwardPlan, split, walk_forward
+from clm_core.backtest.walk_forward import OutOfSample, split, walk_forward
 from clm_core.domain.costs import Costs
 from clm_core.domain.errors import NotEnoughBars
+from clm_core.domain.execution import Execution
 from clm_core.domain.vocabulary import ModelType
+from clm_core.domain.walk_forward import WalkForwardPlan
 from clm_core.market.bars import Bars, Floats
 from clm_core.market.labels import direction
 from clm_core.market.look_ahead import first_leak, other_futures

@@ -13,11 +13,11 @@ from sqlalchemy import create_engine, text
 from typer.testing import CliRunner
 
 from clm_core.cli.audit import app
-from clm_core.database import Database, open_database
 from clm_core.domain.actors import Actor
 from clm_core.domain.audit import Action, AuditEntry
 from clm_core.domain.vocabulary import Role
-from clm_core.ledger.audit import anchor_folder, append, read_anchors
+from clm_core.ledger.audit_log import anchor_folder, append, read_anchors
+from clm_core.platform.database import Database, open_database
 from clm_core.services import open_ledger, open_services
 from clm_core.settings import Settings
 
@@ -45,7 +45,7 @@ def audited(home: Path) -> Path:
 @pytest.fixture(scope="module")
 def database(audited: Path) -> Iterator[Database]:
     settings = Settings(home=audited, database_url=None)
-    with open_database(settings) as database:
+    with open_database(settings.home, settings.database_url) as database:
         with open_services(settings), open_ledger(database) as engine, engine.begin() as connection:
             for second, model_id in enumerate(MODELS):
                 append(connection, an_entry(second, model_id))

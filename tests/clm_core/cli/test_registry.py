@@ -14,11 +14,11 @@ from sqlalchemy import create_engine, text
 from typer.testing import CliRunner
 
 from clm_core.cli.app import app
-from clm_core.database import open_database
 from clm_core.domain.errors import InvalidCursor, InvalidSymbol
 from clm_core.domain.jobs import TrainingJob
 from clm_core.domain.versions import ModelVersion
 from clm_core.domain.vocabulary import ModelType
+from clm_core.platform.database import open_database
 from clm_core.services import open_services
 from clm_core.settings import Settings
 
@@ -54,7 +54,7 @@ def filled(home: Path) -> Path:
 @pytest.fixture(scope="module")
 def server(filled: Path) -> Any:
     """Kept up, so that not every command starts it."""
-    with open_database(Settings(home=filled, database_url=None)) as database:
+    with open_database(filled) as database:
         yield database
 
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field, replace
 import pytest
 
 from clm_core.domain.evolution import Crossover, Mutation, Selection
+from clm_core.domain.search_space import Between, OneOf, SearchSpace, Tuned
 from clm_core.domain.vocabulary import CandidateOrigin
 from clm_core.evolution.generations import Population, Proposal, Rules, evolve
 from clm_core.evolution.genome import Genome, default_genome, is_inside
-from clm_core.models.params import Between, OneOf, SearchSpace, Tuned
 
 SPACE: SearchSpace = {
     "depth": Tuned(Between(2, 12), whole=True, default=3),

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from clm_core.domain.search_space import Between, OneOf, SearchSpace, Tuned
 from clm_core.domain.vocabulary import ModelType
 from clm_core.evolution.genome import Genome, default_genome, drawn, is_inside, step
 from clm_core.evolution.operators import (
@@ -24,7 +25,6 @@ from clm_core.evolution.operators import (
     tournament,
 )
 from clm_core.models import catalog
-from clm_core.models.params import Between, OneOf, SearchSpace, Tuned
 
 SPACE: SearchSpace = {
     "depth": Tuned(Between(2, 6), whole=True, default=3),

@@ -10,15 +10,14 @@ import pytest
 from psycopg.sql import SQL, Identifier
 from sqlalchemy import Engine, create_engine, text
 
-from clm_core.database import Database, open_database
 from clm_core.ledger.migrations import upgrade
 from clm_core.ledger.store import Ledger
-from clm_core.settings import Settings
+from clm_core.platform.database import Database, open_database
 
 
 @pytest.fixture(scope="session")
 def database(home: Path) -> Iterator[Database]:
-    with open_database(Settings(home=home, database_url=None)) as opened:
+    with open_database(home) as opened:
         yield opened
 
 

@@ -11,6 +11,7 @@ from records import a_job, a_version, an_evaluation
 from sqlalchemy import Engine, create_engine
 from trials import count_trial_of
 
+from clm_core.decisions.gate_policy import GatePolicy
 from clm_core.domain.errors import IllegalTransition, LeaseLost
 from clm_core.domain.evaluations import Decision, Verdict
 from clm_core.domain.jobs import Lease, TrainingJob
@@ -19,7 +20,6 @@ from clm_core.domain.vocabulary import JobStatus, ModelStatus
 from clm_core.ledger.leases import heartbeat
 from clm_core.ledger.migrations import alembic_config, upgrade
 from clm_core.ledger.store import Ledger
-from clm_core.promotion.policy import GatePolicy
 
 NOW = datetime(2025, 12, 4, 14, 30, 22, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)

@@ -13,6 +13,7 @@ import records
 from pydantic import ValidationError
 from trials import count_trial_of
 
+from clm_core.decisions.gate_policy import GatePolicy
 from clm_core.domain.candidates import StrategyCandidate
 from clm_core.domain.errors import AlreadyExists, InvalidCursor, InvalidSymbol, NotFound
 from clm_core.domain.evaluations import Decision, EvaluationResult, Verdict
@@ -28,7 +29,6 @@ from clm_core.domain.vocabulary import (
     VersionOrder,
 )
 from clm_core.ledger.store import Ledger
-from clm_core.promotion.policy import GatePolicy
 
 NOW = datetime(2025, 12, 4, 14, 30, 22, 123456, tzinfo=UTC)
 HOUR = timedelta(hours=1)

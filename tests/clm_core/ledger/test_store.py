@@ -12,14 +12,14 @@ from sqlalchemy import Engine, text
 from sqlalchemy.exc import DBAPIError, StatementError
 from trials import count_trial_of
 
+from clm_core.decisions.criteria import PromotionCriteria
+from clm_core.decisions.gate_policy import GatePolicy
 from clm_core.domain.errors import AlreadyExists, IllegalTransition, LeaseLost, NotFound
 from clm_core.domain.evaluations import Decision, EvaluationResult, Leg, Verdict
 from clm_core.domain.jobs import Lease, TrainingJob
 from clm_core.domain.versions import ModelVersion, version_label
 from clm_core.domain.vocabulary import JobStatus, ModelStatus, ModelType
 from clm_core.ledger.store import Counts, Ledger
-from clm_core.promotion.criteria import PromotionCriteria
-from clm_core.promotion.policy import GatePolicy
 
 NOW = datetime(2025, 12, 4, 14, 30, 22, 123456, tzinfo=UTC)
 POLICY = GatePolicy(name="strict")

@@ -4,10 +4,10 @@ import pytest
 
 from clm_core.domain.costs import Costs
 from clm_core.domain.errors import InvalidTrainingParams, MissingExtra, ModelError
+from clm_core.domain.search_space import Between, Tuned
 from clm_core.domain.vocabulary import ModelType
 from clm_core.models import catalog
 from clm_core.models.catalog import recipe
-from clm_core.models.params import Between, Tuned
 
 A_WHOLE_NUMBER = {
     ModelType.XGBOOST: "rounds",

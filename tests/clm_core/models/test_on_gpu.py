@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from clm_core.backtest.walk_forward import WalkForwardPlan, walk_forward
+from clm_core.backtest.walk_forward import walk_forward
 from clm_core.domain.costs import Costs
 from clm_core.domain.errors import InvalidTrainingParams
 from clm_core.domain.vocabulary import ModelType
+from clm_core.domain.walk_forward import WalkForwardPlan
 from clm_core.market.bars import Bars
 from clm_core.models import catalog
 from clm_core.models.bundle import save_bundle

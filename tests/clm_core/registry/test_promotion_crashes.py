@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 
 from clm_core.domain.actors import Actor
+from clm_core.domain.faults import Fault
 from clm_core.domain.promotions import PromotionKind, PromotionState
 from clm_core.domain.versions import ModelVersion
 from clm_core.domain.vocabulary import Role
-from clm_core.faults import Fault
 from clm_core.services import Services
 
 NOW = datetime(2026, 3, 4, 12, tzinfo=UTC)

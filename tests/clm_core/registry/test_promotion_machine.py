@@ -21,10 +21,10 @@ from sqlalchemy import Engine, create_engine, text
 
 from clm_core.domain.actors import Actor
 from clm_core.domain.errors import CLMError
+from clm_core.domain.faults import Fault
 from clm_core.domain.promotions import UNSET, Promotion, rollback_target
 from clm_core.domain.versions import ModelVersion
 from clm_core.domain.vocabulary import Role
-from clm_core.faults import Fault
 from clm_core.registry.promotion import Promotions
 from clm_core.services import Services
 

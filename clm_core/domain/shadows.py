@@ -1,0 +1,20 @@
+"""Positions that the shadow pass recorded of one version."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, eq=False)
+class Written:
+    """What was written down of one version, in time order; every array has shape (n_bars,)."""
+
+    time: NDArray[np.int64]
+    """Open times of the bars after which it was wanted, nanoseconds since 1970-01-01 UTC."""
+    position: NDArray[np.float64]
+    recorded: NDArray[np.int64]
+    """When, nanoseconds since 1970-01-01 UTC."""
+
+
+NOTHING = Written(np.empty(0, dtype=np.int64), np.empty(0), np.empty(0, dtype=np.int64))

@@ -1,0 +1,141 @@
+"""How an installation is: its servers, its jobs, what serves, and what runs next."""
+
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict
+
+from clm_core.domain.errors import ServerUnavailable
+from clm_core.domain.vocabulary import JobStatus, ModelStatus
+from clm_core.ledger.store import Ledger
+from clm_core.platform import stack_state
+from clm_core.platform.database import open_database
+from clm_core.platform.prefect_runs import ask, is_answering, workers_online
+from clm_core.platform.stack_state import StackState
+from clm_core.services import open_ledger
+from clm_core.settings import Settings
+
+FROZEN = ConfigDict(frozen=True, extra="forbid")
+SCHEDULED_RUNS_READ = 200
+
+
+class PartHealth(BaseModel):
+    model_config = FROZEN
+
+    name: str
+    healthy: bool
+    """Whether it answered just now."""
+    pid: int | None
+    restarts: int
+    log: Path
+
+
+class Champion(BaseModel):
+    model_config = FROZEN
+
+    model_id: str
+    version: str
+
+
+class NextRun(BaseModel):
+    """The next run of a deployment that its schedule has made."""
+
+    model_config = FROZEN
+
+    deployment: str
+    at: datetime
+
+
+class Status(BaseModel):
+    model_config = FROZEN
+
+    up: bool
+    """Whether `clm up` runs."""
+    urls: dict[str, str]
+    parts: tuple[PartHealth, ...]
+    jobs: dict[JobStatus, int]
+    production: tuple[Champion, ...]
+    next_runs: tuple[NextRun, ...]
+    """Soonest first; empty while nothing is up to ask."""
+
+    @property
+    def healthy(self) -> bool:
+        return self.up and all(part.healthy for part in self.parts)
+
+
+def read_status(settings: Settings) -> Status:
+    """A snapshot; starts the embedded database for a moment where nothing runs."""
+    state = stack_state.running(settings.home)
+    with open_database(settings.home, settings.database_url) as database, open_ledger(database) as engine:
+        ledger = Ledger(engine)
+        jobs = dict(ledger.counts().jobs)
+        serving = ledger.versions(status=ModelStatus.PRODUCTION, limit=1000)
+    production = tuple(Champion(model_id=each.model_id, version=each.version) for each in serving)
+    if state is None:
+        return Status(up=False, urls={}, parts=(), jobs=jobs, production=production, next_runs=())
+    return Status(
+        up=True,
+        urls=urls(state),
+        parts=_parts(settings, state),
+        jobs=jobs,
+        production=production,
+        next_runs=_next_runs(stack_state.prefect_environment(settings.home, state)),
+    )
+
+
+def urls(state: StackState) -> dict[str, str]:
+    """What to open in a browser."""
+    return {
+        "prefect": state.prefect_url,
+        "mlflow": state.mlflow_url,
+        **({"api": f"{state.api_url}/docs"} if state.api_url else {}),
+    }
+
+
+def _parts(settings: Settings, state: StackState) -> tuple[PartHealth, ...]:
+    environment = stack_state.prefect_environment(settings.home, state)
+    workers = workers_online(environment, settings.deploy.work_pool)
+    probes: Mapping[str, Callable[[], bool]] = {
+        "prefect": lambda: is_answering(f"{state.prefect_api_url}/health"),
+        "mlflow": lambda: is_answering(f"{state.mlflow_url}/health"),
+        "api": lambda: is_answering(f"{state.api_url}/health"),
+        "worker": lambda: stack_state.WORKER in workers,
+        "upkeep": lambda: stack_state.UPKEEP_WORKER in workers,
+    }
+    return tuple(
+        PartHealth(
+            name=part.name,
+            healthy=part.pid is not None and probes[part.name](),
+            pid=part.pid,
+            restarts=part.restarts,
+            log=part.log,
+        )
+        for part in state.parts
+    )
+
+
+def _next_runs(environment: Mapping[str, str]) -> tuple[NextRun, ...]:
+    try:
+        deployments = ask(environment, "POST", "/deployments/filter", {"limit": SCHEDULED_RUNS_READ})
+        runs = [run for each in deployments for run in _scheduled(environment, each["id"])]
+    except ServerUnavailable:
+        return ()
+    names = {deployment["id"]: deployment["name"] for deployment in deployments}
+    found = [
+        NextRun(deployment=names[run["deployment_id"]], at=datetime.fromisoformat(run["expected_start_time"]))
+        for run in runs
+    ]
+    return tuple(sorted(found, key=lambda run: run.at.astimezone(UTC)))
+
+
+def _scheduled(environment: Mapping[str, str], deployment_id: str) -> list[dict[str, str]]:
+    """The next scheduled run of a deployment, if it has one."""
+    wanted = {
+        "deployments": {"id": {"any_": [deployment_id]}},
+        "flow_runs": {"state": {"type": {"any_": ["SCHEDULED"]}}},
+        "sort": "EXPECTED_START_TIME_ASC",
+        "limit": 1,
+    }
+    found: list[dict[str, str]] = ask(environment, "POST", "/flow_runs/filter", wanted)
+    return found

@@ -1,0 +1,428 @@
+"""PostgreSQL for ledger, MLflow and Prefect: a server of our own under the home folder, or the one that
+the settings name.
+
+What our own server keeps in the home folder:
+
+    postgres/         its data and its log; belongs to the user it runs as
+    postgres.gate     locked while somebody starts or stops it
+    postgres.users    locked, shared, by every process that uses it; who finds himself alone stops it
+    postgres.alive    locked by the server's own processes, which inherit the lock
+
+The kernel frees a lock when its last holder dies, however it dies. So a killed user leaves nothing to
+clean up, and neither a stale postmaster.pid, nor a zombie, nor a reused process number passes for a server.
+
+Linux and macOS: Windows has no such locks, there `database_url` must name a server.
+"""
+
+import contextlib
+import os
+import shlex
+import shutil
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cache
+from importlib.metadata import distribution
+from pathlib import Path
+from typing import IO, Literal, NamedTuple, get_args
+from urllib.parse import parse_qsl, quote, urlencode, urlsplit
+
+from pydantic import SecretStr
+
+from clm_core.domain.errors import DatabaseUnavailable
+
+Name = Literal["ledger", "mlflow", "prefect", "optuna"]
+Driver = Literal["psycopg", "asyncpg"]
+
+SERVER_USER = "embedded_postgres"
+"""Whom the server runs as when root starts it: PostgreSQL refuses to run as root."""
+READY_WITHIN_SECONDS = 120
+STOPPED_WITHIN_SECONDS = 120
+SOCKET_PATH_LIMIT = 103
+"""Longest path of a socket, in bytes: 103 on macOS, 107 on Linux."""
+CREATION_LOCK = 0x434C4D01
+"""Advisory lock of whoever creates the databases."""
+
+
+class _User(NamedTuple):
+    """Whom the server runs as, where that is not ourselves."""
+
+    uid: int
+    gid: int
+
+
+_OPTIONS = {
+    "listen_addresses": "",
+    "port": "5432",
+    "max_connections": "200",
+    # nobody replicates from this server: less to write, just as durable
+    "wal_level": "minimal",
+    "max_wal_senders": "0",
+    "log_checkpoints": "off",
+}
+
+
+@dataclass(frozen=True)
+class Database:
+    """A reachable server that has our databases."""
+
+    server: str = field(repr=False)
+    """`postgresql://…` with the password in it; its path is a database that exists already."""
+    embedded: bool = False
+    """Whether it is a server of our own, which nobody shares."""
+
+    def url(self, name: Name, driver: Driver = "psycopg") -> str:
+        """SQLAlchemy's URL of one database; it contains the password, so don't print it."""
+        parts = urlsplit(self.server)
+        query = dict(parse_qsl(parts.query))
+        if driver == "asyncpg" and "sslmode" in query:
+            query["ssl"] = query.pop("sslmode")
+        return parts._replace(
+            scheme=f"postgresql+{driver}", path=f"/{_database(name)}", query=urlencode(query, safe="/")
+        ).geturl()
+
+
+@contextlib.contextmanager
+def open_database(home: Path, database_url: SecretStr | None = None) -> Iterator[Database]:
+    """The server, running for as long as the block lasts, with our databases on it.
+
+    Raises:
+        DatabaseUnavailable: it cannot be started or reached, or lacks a database we may not create.
+    """
+    server: contextlib.AbstractContextManager[str]
+    if database_url is None:
+        server = _own_server(home)
+    else:
+        server = contextlib.nullcontext(_named_server(database_url.get_secret_value()))
+    with server as url:
+        _create_missing(url)
+        yield Database(url, embedded=database_url is None)
+
+
+def revive(home: Path) -> bool:
+    """Start our own server again if it died under its users, who find it where it was; True if it had."""
+    with _gate(home), _opened(home / "postgres.alive") as alive:
+        if not _lock(alive, wait=False):
+            return False
+        _start(home, alive)
+        return True
+
+
+def _database(name: Name) -> str:
+    return f"clm_{name}"
+
+
+def _named_server(url: str) -> str:
+    parts = urlsplit(url)
+    return parts._replace(scheme="postgresql", path=parts.path.rstrip("/") or "/postgres").geturl()
+
+
+def _create_missing(server: str) -> None:
+    import psycopg
+    from psycopg.sql import SQL, Identifier
+
+    wanted = [_database(name) for name in get_args(Name)]
+    try:
+        with psycopg.connect(server, autocommit=True, connect_timeout=10) as connection:
+            # two processes could both find one missing
+            connection.execute("SELECT pg_advisory_lock(%s)", [CREATION_LOCK])
+            present = {name for (name,) in connection.execute("SELECT datname FROM pg_database")}
+            for name in wanted:
+                if name not in present:
+                    connection.execute(SQL("CREATE DATABASE {}").format(Identifier(name)))
+    except psycopg.errors.InsufficientPrivilege as error:
+        raise DatabaseUnavailable(
+            f"The user of CLM_DATABASE_URL may not create databases. Give it the right, or have these "
+            f"created for it: {', '.join(wanted)}."
+        ) from error
+    except psycopg.Error as error:
+        raise DatabaseUnavailable(
+            f"PostgreSQL does not let us in; if CLM_DATABASE_URL is set, check it: {error}"
+        ) from error
+
+
+@contextlib.contextmanager
+def _own_server(home: Path) -> Iterator[str]:
+    if sys.platform == "win32":
+        raise DatabaseUnavailable("On Windows set CLM_DATABASE_URL to a PostgreSQL server.")
+    with _opened(home / "postgres.users") as users:
+        try:
+            with _gate(home):
+                _lock(users, shared=True)
+                sockets = _running(home)
+            yield _url(sockets)
+        finally:
+            with _gate(home):
+                if _lock(users, wait=False):
+                    _stop(home)
+
+
+def _url(sockets: Path) -> str:
+    return f"postgresql://postgres:@/postgres?host={quote(str(sockets))}&port={_OPTIONS['port']}"
+
+
+@contextlib.contextmanager
+def _gate(home: Path) -> Iterator[None]:
+    with _opened(home / "postgres.gate") as gate:
+        _lock(gate)
+        yield
+
+
+def _opened(file: Path) -> IO[bytes]:
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        return file.open("ab")
+    except OSError as error:
+        raise DatabaseUnavailable(
+            f"{file} cannot be written ({error.strerror}): set CLM_HOME to a folder of your own."
+        ) from error
+
+
+def _lock(file: IO[bytes], *, shared: bool = False, wait: bool = True) -> bool:
+    """Whether the lock is ours now; another one this file held is given up either way."""
+    import fcntl
+
+    kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+    try:
+        fcntl.flock(file, kind if wait else kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _running(home: Path) -> Path:
+    """Folder of the sockets of a server that answers, started if none is alive."""
+    deadline = time.monotonic() + READY_WITHIN_SECONDS
+    while time.monotonic() < deadline:
+        with _opened(home / "postgres.alive") as alive:
+            if _lock(alive, wait=False):
+                _start(home, alive)
+        sockets = _sockets_in_use(home)
+        if sockets is not None and _answers(sockets):
+            return sockets
+        time.sleep(0.05)
+    raise DatabaseUnavailable(
+        f"PostgreSQL under {home} lives but has not answered for {READY_WITHIN_SECONDS} s: see {_log(home)}, "
+        f"or end the processes that hold {home / 'postgres.alive'}."
+    )
+
+
+def _answers(sockets: Path) -> bool:
+    import psycopg
+
+    try:
+        psycopg.connect(_url(sockets), connect_timeout=2).close()
+    except psycopg.OperationalError:
+        return False
+    return True
+
+
+def _start(home: Path, alive: IO[bytes]) -> None:
+    """Only ever called with `postgres.alive` locked: no process of an earlier server is left."""
+    user = _server_user(home)
+    _check_access(user, _programs(), "a virtual environment")
+    _check_access(user, home, "CLM_HOME")
+    if not _data(home).exists():
+        _initialise(home, user, alive)
+    (_data(home) / "postmaster.pid").unlink(missing_ok=True)
+    sockets = _empty_sockets(home, user)
+    options = _OPTIONS | {"unix_socket_directories": f'"{sockets}"'}
+    started = _run(
+        *(str(_programs() / "pg_ctl"), "start", "-D", str(_data(home)), "-l", str(_log(home))),
+        *("-w", "-t", str(READY_WITHIN_SECONDS)),
+        *("-o", " ".join(f"-c {name}={shlex.quote(value)}" for name, value in options.items())),
+        user=user,
+        inherited=alive,
+    )
+    if started.returncode != 0:
+        raise DatabaseUnavailable(
+            f"PostgreSQL does not start:\n{started.stdout}{_end_of_log(home)}\nMore is in {_log(home)}."
+        )
+
+
+def _initialise(home: Path, user: _User | None, alive: IO[bytes]) -> None:
+    fresh = home / "postgres.new"
+    # what a killed attempt left
+    shutil.rmtree(fresh, ignore_errors=True)
+    _make_private(fresh, user)
+    made = _run(
+        *(str(_programs() / "initdb"), "-D", str(fresh), "--username=postgres", "--auth=trust"),
+        *("--encoding=UTF8", "--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8"),
+        user=user,
+        inherited=alive,
+    )
+    if made.returncode != 0:
+        raise DatabaseUnavailable(f"PostgreSQL cannot set up its data under {home}:\n{made.stdout}")
+    fresh.rename(_data(home))
+
+
+def _stop(home: Path) -> None:
+    with _opened(home / "postgres.alive") as alive:
+        sockets = _sockets_in_use(home)
+        # without sockets it was interrupted on the way up, and goes down by itself
+        if sockets is None or _lock(alive, wait=False):
+            return
+        _run(
+            *(str(_programs() / "pg_ctl"), "stop", "-D", str(_data(home)), "-m", "fast"),
+            *("-w", "-t", str(STOPPED_WITHIN_SECONDS)),
+            user=_server_user(home),
+        )
+        deadline = time.monotonic() + 5
+        while not _lock(alive, wait=False):
+            if time.monotonic() > deadline:
+                raise DatabaseUnavailable(f"PostgreSQL under {home} does not stop; see {_log(home)}.")
+            time.sleep(0.01)
+    shutil.rmtree(sockets, ignore_errors=True)
+
+
+def _data(home: Path) -> Path:
+    return home / "postgres"
+
+
+def _log(home: Path) -> Path:
+    return _data(home) / "server.log"
+
+
+def _end_of_log(home: Path) -> str:
+    if not _log(home).exists():
+        return ""
+    return "\n".join(_log(home).read_text(errors="replace").splitlines()[-5:])
+
+
+def _sockets_in_use(home: Path) -> Path | None:
+    """As the server noted it: who started it may have another folder for temporary files. None: not yet."""
+    noted = _data(home) / "postmaster.pid"
+    lines = noted.read_text().splitlines() if noted.exists() else []
+    return Path(lines[4]) if len(lines) > 4 and lines[4] else None
+
+
+def _empty_sockets(home: Path, user: _User | None) -> Path:
+    """A private, empty folder, named after the identity of the data folder, not its path: a home that was
+    removed and made anew does not meet the sockets of the server that ran on the old one."""
+    data = _data(home).stat()
+    folder = Path(tempfile.gettempdir(), f"clm-{data.st_dev:x}-{data.st_ino:x}")
+    if len(os.fsencode(folder / f".s.PGSQL.{_OPTIONS['port']}")) > SOCKET_PATH_LIMIT:
+        raise DatabaseUnavailable(f"{folder} is too long a path for sockets: set TMPDIR to a shorter one.")
+    _check_access(user, folder.parent, "TMPDIR")
+    if folder.is_dir() and not folder.is_symlink() and folder.stat().st_uid in (data.st_uid, os.geteuid()):
+        shutil.rmtree(folder)
+    _make_private(folder, user)
+    return folder
+
+
+def _make_private(folder: Path, user: _User | None) -> None:
+    try:
+        folder.mkdir(mode=0o700)
+    except OSError as error:
+        raise DatabaseUnavailable(
+            f"{folder} cannot be made ({error.strerror}); if it is somebody else's, remove it."
+        ) from error
+    if user is not None:
+        os.chown(folder, user.uid, user.gid)
+
+
+@cache
+def _programs() -> Path:
+    return Path(str(distribution("embedded-postgres").locate_file("embedded_postgres/pginstall/bin")))
+
+
+def _run(
+    *command: str, user: _User | None, inherited: IO[bytes] | None = None
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command,
+        user=None if user is None else user.uid,
+        group=None if user is None else user.gid,
+        extra_groups=None if user is None else [],
+        # initdb writes both into the server's configuration
+        env=os.environ | {"LC_ALL": "C", "TZ": "UTC"},
+        pass_fds=() if inherited is None else (inherited.fileno(),),
+        cwd="/",
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+
+
+def _server_user(home: Path) -> _User | None:
+    if os.geteuid() != 0:
+        return None
+    if _data(home).exists():
+        owner = _data(home).stat()
+        return _User(owner.st_uid, owner.st_gid)
+    return _added_user()
+
+
+def _added_user() -> _User:
+    import pwd
+
+    # several tries: another process may be adding it at this moment, and /etc/passwd is locked meanwhile
+    for _ in range(50):
+        with contextlib.suppress(KeyError):
+            known = pwd.getpwnam(SERVER_USER)
+            return _User(known.pw_uid, known.pw_gid)
+        with contextlib.suppress(FileNotFoundError):
+            _run("useradd", "--system", "--no-create-home", "--shell", "/bin/false", SERVER_USER, user=None)
+        time.sleep(0.1)
+    raise DatabaseUnavailable(
+        f"PostgreSQL does not run as root, and a user {SERVER_USER} for it cannot be added: "
+        "add one by hand, or start this as an ordinary user."
+    )
+
+
+def _check_access(user: _User | None, target: Path, instead: str) -> None:
+    """See to it that the server's user can reach a folder: a clone under /root is one it can't."""
+    if user is None:
+        return
+    way = [str(folder) for folder in reversed((target, *target.parents))]
+    script = 'for folder; do test -x "$folder" || { echo "$folder"; exit; }; done'
+    while closed := _run("/bin/sh", "-c", script, "sh", *way, user=user).stdout.strip():
+        if not _admit(Path(closed), user):
+            raise DatabaseUnavailable(
+                f"PostgreSQL does not run as root, and the user it runs as instead may not enter {closed}. "
+                f"Use {instead} in a folder that others may enter, or let them: chmod o+x {closed}"
+            )
+
+
+_ACL = "system.posix_acl_access"
+_OWNER, _USER, _GROUP, _MASK, _OTHER, _NOBODY = 0x01, 0x02, 0x04, 0x10, 0x20, 0xFFFFFFFF
+_SEARCH = 1
+
+
+def _admit(folder: Path, user: _User) -> bool:
+    """Let the server's user, and nobody else, pass through a folder, without seeing what it holds: an entry
+    in its access control list (format: acl(5), linux/posix_acl_xattr.h). False where that is of no use."""
+    if not hasattr(os, "setxattr"):
+        return False
+    entries = _acl(folder)
+    before = entries.get((_USER, user.uid), 0)
+    if before & _SEARCH:
+        return False
+    entries[_USER, user.uid] = before | _SEARCH
+    entries[_MASK, _NOBODY] = entries.get((_MASK, _NOBODY), entries[_GROUP, _NOBODY]) | _SEARCH
+    packed = [struct.pack("<HHI", tag, rights, who) for (tag, who), rights in sorted(entries.items())]
+    try:
+        os.setxattr(folder, _ACL, struct.pack("<I", 2) + b"".join(packed))
+    except OSError:
+        return False
+    return True
+
+
+def _acl(folder: Path) -> dict[tuple[int, int], int]:
+    """Rights by kind and id of whom they are for; what the mode says where there is no list."""
+    try:
+        listed = struct.iter_unpack("<HHI", os.getxattr(folder, _ACL)[4:])
+        return {(tag, who): rights for tag, rights, who in listed}
+    except OSError:
+        mode = folder.stat().st_mode
+        return {
+            (_OWNER, _NOBODY): mode >> 6 & 7,
+            (_GROUP, _NOBODY): mode >> 3 & 7,
+            (_OTHER, _NOBODY): mode & 7,
+        }

@@ -1,0 +1,16 @@
+"""One pass of what keeps the registry right; scheduled, so that it runs while nobody looks."""
+
+from prefect import flow
+
+from clm_core.domain.errors import UpkeepIncomplete
+from clm_core.operations.maintenance import UpkeepReport
+from tasks.maintenance import keep_up
+
+
+@flow(name="upkeep")
+def upkeep() -> UpkeepReport:
+    """Put right what went wrong and tell of the rest; fails if a part did, after all were tried."""
+    report = keep_up()
+    if report.failed:
+        raise UpkeepIncomplete("\n".join(problem for part in report.parts for problem in part.problems))
+    return report

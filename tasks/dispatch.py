@@ -1,0 +1,10 @@
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from clm_core.services import services
+from clm_core.triggers.dispatch import Drained, drain
+
+
+@task(cache_policy=NO_CACHE)
+def answer_what_waits() -> Drained:
+    return drain(services())

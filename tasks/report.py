@@ -1,0 +1,22 @@
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from clm_core.domain.evaluations import Verdict
+from clm_core.domain.jobs import TrainingJob
+from clm_core.domain.versions import ModelVersion
+from clm_core.market.bars import Bars
+from clm_core.retraining import steps
+from clm_core.retraining.training import Trained
+from clm_core.services import services
+
+
+@task(cache_policy=NO_CACHE, task_run_name="explain {version.model_id} {version.version}")
+def explain(
+    job: TrainingJob,
+    version: ModelVersion,
+    bars: Bars,
+    trained: Trained,
+    tested: steps.Tested,
+    verdict: Verdict,
+) -> steps.Report:
+    return steps.explain(services(), job, version, bars, trained, tested, verdict)

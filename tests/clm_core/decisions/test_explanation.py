@@ -1,0 +1,118 @@
+"""What would change a decision is what changes it."""
+
+import re
+from dataclasses import replace
+from datetime import timedelta
+
+import numpy as np
+import pytest
+from records import an_evaluation
+
+from clm_core.backtest.results import Metrics
+from clm_core.decisions import gate
+from clm_core.decisions.explanation import Proof, page, what_would_change_it
+from clm_core.decisions.gate_policy import EvidenceLevels, GatePolicy
+from clm_core.domain.evaluations import Decision, EvaluationResult, Verdict
+from clm_core.evidence.soundness import Activity
+from clm_core.evidence.track_record import TrackRecord, track_record
+from clm_core.evidence.trials import TrialCount
+
+HOUR = timedelta(hours=1)
+YEAR = 8760.0
+STRICT = GatePolicy(name="strict")
+METRICS = Metrics(0.4, 0.3, 0.2, 1.5, 2.0, 3.0, -0.1, 1.65, 0.58, 120, 0.5, 40.0)
+
+
+def record_of(sharpe: float, bars: int) -> TrackRecord:
+    swing = np.resize([1.0, -1.0], bars)
+    return track_record(0.01 * (swing / swing.std(ddof=1) + sharpe / np.sqrt(YEAR)))
+
+
+def judged(record: TrackRecord, trials: float = 20.0, metrics: Metrics = METRICS) -> Verdict:
+    count = TrialCount(int(trials), trials, 0.0)
+    return gate.judge(gate.Case(metrics, Activity("long", 0.5, 0.9), record, count, YEAR, None), STRICT)
+
+
+def proof_of(record: TrackRecord, verdict: Verdict) -> Proof:
+    assert verdict.luck is not None
+    return Proof(record, verdict.luck, EvidenceLevels())
+
+
+def evaluation(verdict: Verdict) -> EvaluationResult:
+    return an_evaluation(
+        "xgboost_btcusd_1h",
+        "v20260102_000000",
+        sharpe_ratio=1.5,
+        passed=verdict.passed,
+        promotion_score=verdict.score,
+    )
+
+
+@pytest.fixture
+def undecided() -> tuple[TrackRecord, Verdict]:
+    record = record_of(1.5, 9000)
+    verdict = judged(record)
+    assert verdict.decision is Decision.INCONCLUSIVE
+    return record, verdict
+
+
+def test_as_many_more_bars_as_it_says_would_pass(undecided: tuple[TrackRecord, Verdict]) -> None:
+    record, verdict = undecided
+    needed = int(proof_of(record, verdict).needed_bars)
+    assert [judged(record_of(1.5, needed + off)).passed for off in (-200, 200)] == [False, True]
+
+
+def test_as_high_a_sharpe_ratio_as_it_says_would_pass(undecided: tuple[TrackRecord, Verdict]) -> None:
+    record, verdict = undecided
+    needed = proof_of(record, verdict).needed_sharpe
+    assert [judged(record_of(needed + off, 9000)).passed for off in (-0.02, 0.02)] == [False, True]
+
+
+def test_as_few_trials_as_it_says_would_pass() -> None:
+    record = record_of(2.5, 9000)
+    most = proof_of(record, judged(record)).most_trials
+    assert [judged(record, most + off).passed for off in (-0.1, 0.1)] == [True, False]
+
+
+def test_what_is_missed_is_told_threshold_by_threshold_and_then_the_evidence() -> None:
+    record = record_of(1.5, 9000)
+    verdict = judged(record, metrics=replace(METRICS, win_rate=0.5, trades=20))
+    told = what_would_change_it(verdict, proof_of(record, verdict), HOUR)
+    assert told[:2] == ["win rate: >= 0.52 instead of 0.5", "trades: >= 50 instead of 20"]
+    assert "more bars at this rate" in told[2]
+
+
+def test_a_version_that_passed_lacks_nothing() -> None:
+    record = record_of(5.0, 9000)
+    verdict = judged(record)
+    assert verdict.passed
+    assert what_would_change_it(verdict, proof_of(record, verdict), HOUR) == []
+
+
+def test_a_loss_is_not_mended_by_waiting() -> None:
+    record = record_of(-1.0, 9000)
+    told = what_would_change_it(verdict := judged(record), proof_of(record, verdict), HOUR)
+    assert told[0] == "No number of bars at this rate would rule out luck"
+    assert len(told) == 2
+
+
+def test_the_page_shows_conditions_luck_and_what_would_change_it(
+    undecided: tuple[TrackRecord, Verdict],
+) -> None:
+    record, verdict = undecided
+    html = page("xgboost <v1>", verdict, evaluation(verdict), proof_of(record, verdict), HOUR)
+    assert "xgboost &lt;v1&gt;" in html
+    assert html.count("<svg") == 2
+    assert all(leg.label in html for leg in verdict.legs)
+    assert verdict.policy_hash[:12] in html
+    assert not re.search(r"(src|href)=.?https?:", html)
+
+
+def test_a_page_without_evidence_has_no_pictures() -> None:
+    case = gate.Case(
+        METRICS, Activity("long", 0.5, 0.9), record_of(1.5, 100), TrialCount(1, 1, 0), YEAR, None
+    )
+    verdict = gate.judge(case, GatePolicy(name="thresholds-only", evidence=None))
+    html = page("m v", verdict, evaluation(verdict), None, HOUR)
+    assert "<svg" not in html
+    assert gate.THRESHOLDS_ALONE in html

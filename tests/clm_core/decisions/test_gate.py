@@ -1,0 +1,277 @@
+"""The gate promotes only what it could measure, found good enough and could tell from luck."""
+
+import math
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from clm_core.backtest.results import Metrics
+from clm_core.decisions import gate
+from clm_core.decisions.gate_policy import EvidenceLevels, GatePolicy
+from clm_core.domain.evaluations import Decision, Verdict
+from clm_core.evidence import paired
+from clm_core.evidence.soundness import Activity, activity
+from clm_core.evidence.track_record import track_record
+from clm_core.evidence.trials import TrialCount
+from clm_core.market.bars import Floats
+
+GOOD = Metrics(
+    total_return=0.4,
+    cagr=0.3,
+    volatility=0.2,
+    sharpe_ratio=1.45,
+    sortino_ratio=2.0,
+    calmar_ratio=3.0,
+    max_drawdown=-0.10,
+    profit_factor=1.65,
+    win_rate=0.58,
+    trades=120,
+    exposure=0.5,
+    turnover=40.0,
+)
+THRESHOLDS = ("sharpe_ratio", "win_rate", "profit_factor", "max_drawdown", "trades")
+STRICT = GatePolicy(name="strict")
+ALONE = GatePolicy(name="thresholds-only", evidence=None)
+ALIVE = Activity("long", 0.5, 0.9)
+
+
+def returns_of(sharpe: float, bars: int) -> Floats:
+    """Two values in turn with exactly this Sharpe ratio of a bar (n - 1)."""
+    swing = np.resize([1.0, -1.0], bars)
+    return np.asarray(0.01 * (swing / swing.std(ddof=1) + sharpe))
+
+
+def case(
+    sharpe: float = 0.2, bars: int = 2000, trials: float = 10.0, against: gate.Comparison | None = None
+) -> gate.Case:
+    """Returns by the bar that leave no doubt unless asked otherwise."""
+    return gate.Case(
+        GOOD,
+        ALIVE,
+        track_record(returns_of(sharpe, bars)),
+        TrialCount(max(1, int(trials)), trials, 0.0),
+        365.0,
+        against,
+    )
+
+
+def judged(policy: GatePolicy = STRICT, **changes: Any) -> Verdict:
+    return gate.judge(replace(case(), metrics=replace(GOOD, **changes)), policy)
+
+
+def compared(lead: float, bars: int) -> gate.Comparison:
+    """With a champion whose returns are as good on the bar, a steady lead and noise apart."""
+    noise = np.resize([0.001, -0.001], bars)
+    record = paired.extend(paired.PairedRecord(), noise + lead, np.zeros(bars))
+    return gate.Comparison("v20250101_000000", record)
+
+
+def test_a_version_that_meets_every_condition_passes_without_reasons() -> None:
+    verdict = judged()
+    assert verdict.decision is Decision.PASS
+    assert verdict.reasons == verdict.warnings == ()
+    assert verdict.more_bars is None
+    assert [leg.name for leg in verdict.legs] == [
+        "share_of_one_side",
+        "position_deviation",
+        *THRESHOLDS,
+        "deflated_sharpe_ratio",
+        "track_record_bars",
+    ]
+
+
+def test_the_score_is_half_sharpe_three_tenths_win_rate_two_tenths_profit_factor() -> None:
+    assert judged().score == pytest.approx(47.55, abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("values", "score"),
+    [
+        ((2.0, 1.0, 3.0), 100.0),
+        ((9.0, 1.0, 99.0), 100.0),
+        ((-3.0, 0.1, 0.2), 0.0),
+        ((math.nan, math.inf, 2.0), 10.0),
+    ],
+    ids=["full", "clamped above", "clamped below", "what cannot be measured counts nothing"],
+)
+def test_the_score_is_clamped(values: tuple[float, float, float], score: float) -> None:
+    assert gate.promotion_score(*values) == pytest.approx(score)
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"sharpe_ratio": 0.99}, "Sharpe ratio 0.99 is below the required 1"),
+        ({"win_rate": 0.51}, "win rate 0.51 is below the required 0.52"),
+        ({"profit_factor": 1.2}, "profit factor 1.2 is below the required 1.3"),
+        ({"max_drawdown": -0.16}, "max drawdown 0.16 is above the allowed 0.15"),
+        ({"trades": 49}, "trades 49 is below the required 50"),
+        (
+            {"sharpe_ratio": math.nextafter(1.0, 0.0)},
+            "Sharpe ratio 0.9999999999999999 is below the required 1",
+        ),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("policy", [STRICT, ALONE], ids=lambda policy: policy.name)
+def test_a_missed_threshold_fails_whatever_the_evidence(
+    changes: dict[str, Any], reason: str, policy: GatePolicy
+) -> None:
+    verdict = judged(policy, **changes)
+    assert verdict.decision is Decision.FAIL
+    assert verdict.reasons == (reason,)
+
+
+def test_every_limit_is_met_at_its_very_value() -> None:
+    verdict = judged(sharpe_ratio=1.0, win_rate=0.52, profit_factor=1.3, max_drawdown=-0.15, trades=50)
+    assert verdict.passed
+    margins = [leg.margin for leg in verdict.legs if leg.name in THRESHOLDS]
+    assert margins == pytest.approx([0.0] * 5)
+
+
+@pytest.mark.parametrize("name", THRESHOLDS)
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, None, "1.5", True], ids=repr)
+def test_what_cannot_be_measured_never_passes(name: str, value: object) -> None:
+    verdict = judged(**{name: value})
+    assert verdict.decision is Decision.FAIL
+    assert any("could not be measured" in reason for reason in verdict.reasons)
+
+
+EDGES = [
+    near
+    for limit in (1.0, 0.52, 1.3, 0.15, -0.15)
+    for near in (limit, math.nextafter(limit, -9), math.nextafter(limit, 9))
+]
+ANYTHING: st.SearchStrategy[Any] = st.one_of(
+    st.sampled_from(EDGES), st.floats(), st.none(), st.text(max_size=3), st.booleans()
+)
+TRADES: st.SearchStrategy[Any] = st.one_of(st.sampled_from([49, 50, 51]), st.integers(), ANYTHING)
+
+
+@given(
+    st.fixed_dictionaries({name: TRADES if name == "trades" else ANYTHING for name in THRESHOLDS}),
+    st.sampled_from([STRICT, ALONE]),
+)
+def test_the_verdict_agrees_with_the_thresholds_read_literally(
+    values: dict[str, Any], policy: GatePolicy
+) -> None:
+    def number(value: Any) -> bool:
+        return type(value) in (int, float) and math.isfinite(value)
+
+    expected = (
+        all(map(number, values.values()))
+        and values["sharpe_ratio"] >= 1.0
+        and values["win_rate"] >= 0.52
+        and values["profit_factor"] >= 1.3
+        and abs(values["max_drawdown"]) <= 0.15
+        and values["trades"] >= 50
+    )
+    assert judged(policy, **values).passed == expected
+
+
+@pytest.mark.parametrize(
+    ("positions", "reason"),
+    [
+        (np.zeros(500), "100.0% of its positions are flat"),
+        (np.ones(500), "100.0% of its positions are long"),
+        (np.append(-np.ones(481), np.ones(19)), "96.2% of its positions are short"),
+        (np.resize([1e-6, -1e-6], 500), "vary by 1e-06, hardly at all"),
+        (np.append(np.resize([1.0, -1.0], 499), np.nan), "nan"),
+    ],
+    ids=["never trades", "always long", "one side", "too small to matter", "not finite"],
+)
+def test_a_collapsed_model_fails_by_name(positions: Floats, reason: str) -> None:
+    verdict = gate.judge(replace(case(), activity=activity(positions)), STRICT)
+    assert verdict.decision is Decision.FAIL
+    assert any("collapsed" in given and reason in given for given in verdict.reasons)
+
+
+def test_a_model_that_is_on_one_side_just_often_enough_has_not_collapsed() -> None:
+    positions = np.append(np.ones(475), -np.ones(25))
+    assert gate.judge(replace(case(), activity=activity(positions)), STRICT).passed
+
+
+def test_what_luck_could_have_shown_is_inconclusive_and_says_how_long_it_takes() -> None:
+    verdict = gate.judge(case(sharpe=0.1, bars=500), STRICT)
+    assert verdict.decision is Decision.INCONCLUSIVE
+    assert verdict.more_bars is not None
+    later = gate.judge(case(sharpe=0.1, bars=500 + int(verdict.more_bars) + 25), STRICT)
+    sooner = gate.judge(case(sharpe=0.1, bars=500 + int(verdict.more_bars) - 25), STRICT)
+    assert (later.decision, sooner.decision) == (Decision.PASS, Decision.INCONCLUSIVE)
+    assert any(f"{verdict.more_bars:,.0f} more at this rate" in reason for reason in verdict.reasons)
+
+
+def test_the_more_was_tried_the_more_a_version_must_show() -> None:
+    few, many = (gate.judge(case(sharpe=0.1, bars=1200, trials=count), STRICT) for count in (2.0, 2000.0))
+    assert (few.decision, many.decision) == (Decision.PASS, Decision.INCONCLUSIVE)
+    assert few.luck is not None
+    assert many.luck is not None
+    assert few.luck.sharpe_ratio < many.luck.sharpe_ratio
+
+
+def test_trials_far_apart_leave_what_is_within_their_reach_undecided_for_ever() -> None:
+    verdict = gate.judge(replace(case(), trials=TrialCount(50, 50.0, 0.2)), STRICT)
+    assert verdict.decision is Decision.INCONCLUSIVE
+    assert verdict.more_bars == math.inf
+    assert any("no number of bars" in reason for reason in verdict.reasons)
+
+
+@pytest.mark.parametrize(
+    "returns",
+    [np.zeros(2000), returns_of(0.2, 19), np.append(returns_of(0.2, 500), np.nan), np.full(500, np.inf)],
+    ids=["never vary", "too few", "nan", "infinite"],
+)
+def test_a_record_that_cannot_be_measured_proves_nothing(returns: Floats) -> None:
+    with np.errstate(all="ignore"):
+        verdict = gate.judge(replace(case(), record=track_record(returns)), STRICT)
+    assert verdict.decision is Decision.INCONCLUSIVE
+    assert verdict.more_bars == math.inf
+
+
+@pytest.mark.parametrize(
+    ("against", "decision", "reason"),
+    [
+        (compared(0.001, 400), Decision.PASS, ""),
+        (compared(0.0, 400), Decision.PASS, ""),
+        (compared(-0.0005, 400), Decision.FAIL, "it earns less than champion v20250101_000000: at best -"),
+        (compared(-0.0005, 30), Decision.INCONCLUSIVE, "only 30 bars are new to both"),
+        (compared(0.001, 0), Decision.INCONCLUSIVE, "only 0 bars are new to both"),
+        (
+            gate.Comparison(
+                "v20250101_000000", paired.extend(paired.PairedRecord(), np.zeros(60), np.zeros(60))
+            ),
+            Decision.PASS,
+            "",
+        ),
+    ],
+    ids=["better", "as good", "worse", "too few to tell", "no common bar", "the same on every bar"],
+)
+def test_a_challenger_must_not_be_worse_than_the_champion(
+    against: gate.Comparison, decision: Decision, reason: str
+) -> None:
+    verdict = gate.judge(case(against=against), STRICT)
+    assert verdict.decision is decision
+    assert any(reason in given for given in verdict.reasons) or not reason
+    assert verdict.legs[-1].name == gate.LEAD
+
+
+def test_too_few_common_bars_say_how_many_are_missing() -> None:
+    assert gate.judge(case(against=compared(0.0, 30)), STRICT).more_bars == 20
+
+
+def test_thresholds_alone_ask_for_no_evidence_and_warn() -> None:
+    verdict = gate.judge(case(sharpe=0.0, bars=20, against=compared(-0.01, 400)), ALONE)
+    assert verdict.decision is Decision.PASS
+    assert verdict.warnings == (gate.THRESHOLDS_ALONE,)
+    assert verdict.luck is None
+
+
+def test_a_verdict_names_the_policy_it_was_reached_by() -> None:
+    harder = GatePolicy(name="strict", evidence=EvidenceLevels(min_deflated_sharpe=0.99))
+    verdicts = [judged(policy) for policy in (STRICT, STRICT, harder, ALONE)]
+    assert verdicts[0].policy_hash == verdicts[1].policy_hash == STRICT.digest
+    assert len({verdict.policy_hash for verdict in verdicts}) == 3

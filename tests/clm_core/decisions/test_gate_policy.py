@@ -1,0 +1,156 @@
+"""What a version must show is data: read, put together by preset, market and model, and checked at once."""
+
+from pathlib import Path
+
+import pytest
+
+from clm_core.decisions.criteria import PromotionCriteria
+from clm_core.decisions.gate_policy import (
+    STORE_KEYS,
+    EvidenceLevels,
+    GatePolicy,
+    load_document,
+    load_store,
+    with_store,
+)
+from clm_core.domain.errors import PolicyError
+
+OWN = """
+version = 3
+preset = "strict"
+
+[markets.BTCUSDT.criteria]
+max_drawdown = 0.2
+
+[models.xgboost_btcusdt_1h]
+criteria.min_trades = 200
+evidence.min_deflated_sharpe = 0.99
+
+[models.nhits_btcusdt_1h]
+preset = "thresholds-only"
+
+[presets.cautious]
+criteria = { min_sharpe_ratio = 2.0 }
+evidence = {}
+"""
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Path:
+    file = tmp_path / "policy.toml"
+    file.write_text(OWN)
+    return file
+
+
+def test_what_comes_with_the_package_is_strict_with_the_defaults_of_every_level() -> None:
+    policy = load_document().policy("xgboost_btcusdt_1h", "BTCUSDT")
+    assert policy == GatePolicy(name="strict", criteria=PromotionCriteria(), evidence=EvidenceLevels())
+
+
+def test_thresholds_only_are_the_same_criteria_without_evidence() -> None:
+    policy = load_document(preset="thresholds-only").policy("xgboost_btcusdt_1h", "BTCUSDT")
+    assert policy == GatePolicy(name="thresholds-only", evidence=None)
+
+
+def test_a_model_overrides_its_market_which_overrides_the_preset(own: Path) -> None:
+    policy = load_document(own).policy("xgboost_btcusdt_1h", "BTCUSDT")
+    assert policy == GatePolicy(
+        name="strict + overrides",
+        criteria=PromotionCriteria(max_drawdown=0.2, min_trades=200),
+        evidence=EvidenceLevels(min_deflated_sharpe=0.99),
+    )
+
+
+def test_another_model_of_the_market_has_only_the_market_s_levels(own: Path) -> None:
+    policy = load_document(own).policy("lightgbm_btcusdt_1h", "BTCUSDT")
+    assert policy.criteria == PromotionCriteria(max_drawdown=0.2)
+    assert policy.evidence == EvidenceLevels()
+
+
+def test_a_model_may_have_a_preset_of_its_own(own: Path) -> None:
+    policy = load_document(own).policy("nhits_btcusdt_1h", "ETHUSDT")
+    assert policy == GatePolicy(name="thresholds-only", evidence=None)
+
+
+def test_a_preset_of_one_s_own_stands_beside_those_of_the_package(own: Path) -> None:
+    document = load_document(own, preset="cautious")
+    assert document.policy("lightgbm_ethusdt_1h", "ETHUSDT") == GatePolicy(
+        name="cautious", criteria=PromotionCriteria(min_sharpe_ratio=2.0)
+    )
+    assert {"strict", "thresholds-only", "cautious"} == set(document.presets)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("version = 1", "preset: Field required"),
+        ("preset = ", "not valid TOML"),
+        ('version = 1\npreset = "lax"', "no policy preset lax: choose from strict, thresholds-only"),
+        ('version = 1\npreset = "strict"\nmarket = {}', "market: Extra inputs"),
+        (
+            'version = 1\npreset = "strict"\n[models.m.criteria]\nmin_sharp = 1',
+            "policy of m is not allowed: criteria.min_sharp",
+        ),
+        (
+            'version = 1\npreset = "strict"\n[markets.B.criteria]\nmin_sharpe_ratio = nan',
+            "criteria.min_sharpe_ratio: .*finite",
+        ),
+        (
+            'version = 1\npreset = "strict"\n[models.m.evidence]\nmin_deflated_sharpe = 1.0',
+            "evidence.min_deflated_sharpe: .*less than 1",
+        ),
+        ('version = 1\npreset = "strict"\n[models.m]\npreset = "lax"', "no policy preset lax"),
+    ],
+    ids=[
+        "incomplete",
+        "broken",
+        "unknown preset",
+        "unknown key",
+        "unknown criterion",
+        "nan",
+        "out of range",
+        "model's preset",
+    ],
+)
+def test_what_cannot_be_a_policy_is_refused_when_it_is_read(text: str, message: str, tmp_path: Path) -> None:
+    file = tmp_path / "policy.toml"
+    file.write_text(text)
+    with pytest.raises(PolicyError, match=message):
+        load_document(file)
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(PolicyError, match=r"gone.toml cannot be read \(No such file"):
+        load_document(tmp_path / "gone.toml")
+
+
+class Store(dict[str, float]):
+    """A risk side's limits."""
+
+
+def test_the_policy_store_is_asked_for_every_criterion_and_keeps_the_rest() -> None:
+    policy = GatePolicy(name="strict")
+    asked = with_store(policy, Store({"clm_v3.min_sharpe": 1.5, "clm_v3.max_dd": 0.1}))
+    assert asked.criteria == PromotionCriteria(min_sharpe_ratio=1.5, max_drawdown=0.1)
+    assert asked.evidence == policy.evidence
+    assert asked.digest != policy.digest
+    assert set(STORE_KEYS) == set(PromotionCriteria.model_fields)
+
+
+def test_a_policy_store_cannot_turn_a_limit_off_with_nan() -> None:
+    with pytest.raises(PolicyError, match="policy store answered is not allowed: min_sharpe_ratio"):
+        with_store(GatePolicy(name="strict"), Store({"clm_v3.min_sharpe": float("nan")}))
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("no.such.module:store", "cannot be loaded"), ("math:nothing", "cannot be loaded")],
+)
+def test_a_policy_store_that_is_not_there_is_named(name: str, message: str) -> None:
+    with pytest.raises(PolicyError, match=message):
+        load_store(name)
+
+
+def test_a_policy_store_is_what_a_name_says_or_what_it_makes() -> None:
+    assert load_store("os:environ").get("no_such_limit", 1.0) == 1.0
+    assert load_store("builtins:dict").get("no_such_limit", 2.0) == 2.0

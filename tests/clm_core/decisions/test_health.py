@@ -1,0 +1,119 @@
+"""What a record on new bars is worth, at the limits."""
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from pydantic import ValidationError
+
+from clm_core.decisions.health import Finding, Performance, WatchRules, confidence_below, due, judge
+from clm_core.decisions.staleness import Due
+from clm_core.domain.triggers import Observation
+from clm_core.domain.vocabulary import TriggerReason
+from clm_core.market.drift import Drift
+
+RULES, LIMIT = WatchRules(), 0.5
+YEAR = 8760.0
+"""Hours."""
+BAD: dict[str, Any] = {
+    "bars": 240,
+    "trades": 10,
+    "sharpe_ratio": -3.0,
+    "max_drawdown": -0.2,
+    "confidence": 0.95,
+}
+
+
+@pytest.mark.parametrize(
+    ("changes", "finding"),
+    [
+        ({}, Finding.DEGRADED),
+        ({"confidence": 0.9}, Finding.DEGRADED),
+        ({"confidence": 0.899}, Finding.UNSURE),
+        ({"sharpe_ratio": 0.499}, Finding.DEGRADED),
+        ({"sharpe_ratio": 0.5}, Finding.HOLDS),
+        ({"sharpe_ratio": 4.0, "confidence": 0.01}, Finding.HOLDS),
+        ({"bars": 239}, Finding.TOO_EARLY),
+        ({"trades": 9}, Finding.TOO_EARLY),
+        ({"bars": 0, "trades": 0, "sharpe_ratio": None, "confidence": None}, Finding.TOO_EARLY),
+        ({"sharpe_ratio": None}, Finding.UNMEASURABLE),
+        ({"confidence": None}, Finding.UNMEASURABLE),
+    ],
+    ids=[
+        "bad beyond doubt",
+        "just sure enough",
+        "not quite sure",
+        "just below the limit",
+        "at the limit",
+        "good",
+        "a bar too few",
+        "a trade too few",
+        "no new bars",
+        "no Sharpe ratio",
+        "no confidence",
+    ],
+)
+def test_only_what_is_bad_beyond_doubt_is_asked_to_be_retrained(
+    changes: dict[str, Any], finding: Finding
+) -> None:
+    seen = Performance(**BAD | changes)
+    found, because = judge(seen, RULES, LIMIT)
+    assert found is finding
+    assert because
+    wanted = Observation(sharpe_ratio=seen.sharpe_ratio) if finding is Finding.DEGRADED else None
+    assert [each.observed for each in due("a_model", seen, found, None, RULES)] == (
+        [wanted] if wanted else []
+    )
+
+
+def test_the_door_is_told_the_reason_and_the_observed_sharpe_ratio() -> None:
+    seen = Performance(**BAD)
+    expected = Due("a_model", TriggerReason.PERFORMANCE_DEGRADED, Observation(sharpe_ratio=-3.0))
+    assert list(due("a_model", seen, Finding.DEGRADED, None, RULES)) == [expected]
+
+
+@pytest.mark.parametrize(
+    ("drift", "asked"),
+    [(None, False), (1.25, False), (1.26, True)],
+    ids=["not measured", "at the limit", "above it"],
+)
+def test_drift_above_its_limit_is_asked_to_be_retrained(drift: float | None, asked: bool) -> None:
+    found = None if drift is None else Drift(score=drift, features=("atr_14",), stretches=26)
+    expected = [Due("a_model", TriggerReason.DRIFT_DETECTED, Observation())] if asked else []
+    assert list(due("a_model", Performance(), Finding.TOO_EARLY, found, RULES)) == expected
+
+
+def test_where_half_a_chance_is_enough_the_observed_ratio_alone_decides() -> None:
+    rules = WatchRules(confidence=0.5)
+    assert judge(Performance(**BAD | {"sharpe_ratio": 0.4, "confidence": 0.51}), rules, LIMIT)[0] is (
+        Finding.DEGRADED
+    )
+
+
+@pytest.mark.parametrize("value", [math.nan, -math.inf])
+def test_a_ratio_that_is_no_number_never_gets_as_far_as_a_finding(value: float) -> None:
+    with pytest.raises(ValidationError, match="finite"):
+        Performance(**BAD | {"sharpe_ratio": value})
+
+
+@pytest.mark.parametrize(
+    ("worth", "confidence", "fewest", "most"),
+    [(1.0, 0.9, 0.1, 0.4), (1.0, 0.5, 0.6, 1.0), (-3.0, 0.9, 0.6, 1.0)],
+    ids=["a good model", "a good model, by the observed ratio alone", "a bad model"],
+)
+def test_90_daily_looks_find_what_is_bad_more_often_than_what_is_good(
+    worth: float, confidence: float, fewest: float, most: float
+) -> None:
+    found = [day is not None for day in (first_found(worth, confidence, seed) for seed in range(40))]
+    assert fewest <= np.mean(found) <= most
+
+
+def first_found(worth: float, confidence: float, seed: int) -> int | None:
+    """The day on which hourly returns of this Sharpe ratio, with fat tails, are first called degraded."""
+    noise = np.random.default_rng(seed).standard_t(4, size=90 * 24) / math.sqrt(2)
+    returns = 0.005 * (noise + worth / math.sqrt(YEAR))
+    days = (RULES.min_bars // 24 + day for day in range(81))
+    return next(
+        (day for day in days if confidence_below(returns[: day * 24], LIMIT, YEAR) >= confidence), None
+    )

@@ -1,0 +1,253 @@
+"""Which requests the door grants, as tables and as properties of long histories."""
+
+import uuid
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
+from typing import Any
+from uuid import UUID
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from clm_core.decisions.retraining import ReasonRules, TriggerPolicy, decide
+from clm_core.domain.actors import Actor
+from clm_core.domain.jobs import RetrainRequest
+from clm_core.domain.triggers import Decision, History, Observation, Reply, TriggerRequest
+from clm_core.domain.vocabulary import ModelType, Role, TriggerReason
+
+NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
+RUNNING, PENDING, EARLIER = (UUID(int=number) for number in (1, 2, 3))
+QUIET = History(running=None, pending=None, last_accepted={}, accepted={}, accepted_in_all=0, same_key=None)
+POLICY = TriggerPolicy()
+
+
+def asked(reason: TriggerReason, key: str | None = None, **observed: float) -> TriggerRequest:
+    training = RetrainRequest(model_type=ModelType.XGBOOST, symbol="BTCUSD", trigger_reason=reason)
+    return TriggerRequest(
+        training=training,
+        actor=Actor(name="ada", role=Role.OPERATOR),
+        source="tests",
+        key=key,
+        observed=Observation.model_validate(observed),
+    )
+
+
+OBSERVED = {
+    TriggerReason.PERFORMANCE_DEGRADED: {"sharpe_ratio": 0.4},
+    TriggerReason.DATA_THRESHOLD: {"new_samples": 100},
+}
+
+
+@pytest.mark.parametrize("reason", list(TriggerReason), ids=str)
+def test_every_reason_is_granted_when_nothing_speaks_against_it(reason: TriggerReason) -> None:
+    request = asked(reason, **OBSERVED.get(reason, {}))
+    assert decide(request, QUIET, POLICY, NOW) == Decision(Reply.ACCEPTED, "nothing speaks against it")
+
+
+@pytest.mark.parametrize("reason", list(TriggerReason), ids=str)
+def test_every_reason_has_rules_in_the_policy(reason: TriggerReason) -> None:
+    assert isinstance(POLICY.rules(reason), ReasonRules)
+
+
+@pytest.mark.parametrize(
+    ("reason", "observed", "reply", "because"),
+    [
+        ("performance_degraded", {"sharpe_ratio": 0.49}, "accepted", "nothing speaks against it"),
+        ("performance_degraded", {"sharpe_ratio": 0.5}, "rejected", "Sharpe ratio 0.50 is not below 0.5"),
+        ("performance_degraded", {"sharpe_ratio": -2}, "accepted", "nothing speaks against it"),
+        (
+            "performance_degraded",
+            {},
+            "rejected",
+            "performance_degraded needs the Sharpe ratio that was observed, and there is none",
+        ),
+        ("data_threshold", {"new_samples": 100}, "accepted", "nothing speaks against it"),
+        ("data_threshold", {"new_samples": 99}, "rejected", "99 new bars are fewer than 100"),
+        ("data_threshold", {}, "rejected", "data_threshold needs the number of new bars, and there is none"),
+        ("periodic", {"age_days": 30.5}, "accepted", "nothing speaks against it"),
+        ("periodic", {"age_days": 30}, "rejected", "the model is 30.0 days old, stale after 30"),
+    ],
+)
+def test_a_reason_needs_what_it_claims(
+    reason: str, observed: dict[str, float], reply: str, because: str
+) -> None:
+    decision = decide(asked(TriggerReason(reason), **observed), QUIET, POLICY, NOW)
+    assert (decision.reply, decision.because) == (reply, because)
+
+
+def test_a_sharpe_ratio_that_is_no_number_is_refused_twice() -> None:
+    with pytest.raises(ValueError, match="finite number"):
+        asked(TriggerReason.PERFORMANCE_DEGRADED, sharpe_ratio=float("nan"))
+    request = asked(TriggerReason.PERFORMANCE_DEGRADED)
+    slipped_through = Observation.model_construct(sharpe_ratio=float("nan"))
+    request = request.model_copy(update={"observed": slipped_through})
+    assert decide(request, QUIET, POLICY, NOW).reply is Reply.REJECTED
+
+
+DRIFT, MANUAL = TriggerReason.DRIFT_DETECTED, TriggerReason.MANUAL
+
+
+@pytest.mark.parametrize(
+    ("reason", "changes", "reply", "because"),
+    [
+        (
+            DRIFT,
+            {"same_key": EARLIER, "pending": PENDING},
+            "coalesced",
+            "it is the same request as an earlier",
+        ),
+        (DRIFT, {"pending": PENDING, "running": RUNNING}, "coalesced", "that job waits to be started"),
+        (
+            DRIFT,
+            {"running": RUNNING},
+            "accepted",
+            f"it starts when job {RUNNING} of the same model has ended",
+        ),
+        (
+            DRIFT,
+            {"last_accepted": {DRIFT: NOW - timedelta(hours=23)}},
+            "rejected",
+            "cooldown of drift_detected until 2026-03-01 13:00:00 UTC",
+        ),
+        (DRIFT, {"last_accepted": {DRIFT: NOW - timedelta(hours=24)}}, "accepted", "nothing"),
+        (DRIFT, {"last_accepted": {MANUAL: NOW}}, "accepted", "nothing"),
+        (MANUAL, {"last_accepted": {MANUAL: NOW}}, "accepted", "nothing"),
+        (DRIFT, {"accepted": {TriggerReason.PERIODIC: 4, DRIFT: 2}}, "rejected", "the budget of 6 retrains"),
+        (DRIFT, {"accepted": {MANUAL: 99, DRIFT: 5}}, "accepted", "nothing"),
+        (MANUAL, {"accepted": {DRIFT: 6, MANUAL: 99}}, "accepted", "nothing"),
+        (MANUAL, {"accepted": {MANUAL: 100}}, "rejected", "the budget of 100 manual retrains in 24 hours"),
+        (
+            MANUAL,
+            {"accepted_in_all": 500},
+            "rejected",
+            "the budget of 500 retrains in 24 hours is used up for all",
+        ),
+    ],
+    ids=[
+        "same key",
+        "one waits",
+        "one runs",
+        "in the cooldown",
+        "at the end of the cooldown",
+        "another reason's cooldown",
+        "manual has no cooldown",
+        "the model's budget is shared by the reasons",
+        "manual requests do not use it up",
+        "nor are they held up by it",
+        "manual has a budget of its own",
+        "the budget of all",
+    ],
+)
+def test_the_past_decides(reason: TriggerReason, changes: dict[str, Any], reply: str, because: str) -> None:
+    decision = decide(asked(reason), replace(QUIET, **changes), POLICY, NOW)
+    assert decision.reply == reply
+    assert decision.because.startswith(because)
+
+
+def test_a_reason_can_have_a_cooldown_and_a_budget_of_its_own() -> None:
+    rules = {"regime_change": {"cooldown_hours": 1, "daily_budget_per_model": 2}}
+    policy = TriggerPolicy.model_validate(rules)
+    reason = TriggerReason.REGIME_CHANGE
+    late = replace(QUIET, last_accepted={reason: NOW - timedelta(hours=1)}, accepted={reason: 1, DRIFT: 6})
+    assert decide(asked(reason), late, policy, NOW).reply is Reply.ACCEPTED
+    assert decide(asked(reason), replace(late, accepted={reason: 2}), policy, NOW).reply is Reply.REJECTED
+
+
+@dataclass(frozen=True)
+class Step:
+    """A request that comes some time after the one before, and what the workers did meanwhile."""
+
+    model: int
+    reason: TriggerReason
+    key: str | None
+    hours: float
+    worked: bool
+
+
+steps = st.builds(
+    Step,
+    model=st.integers(0, 2),
+    reason=st.sampled_from(TriggerReason),
+    key=st.none() | st.sampled_from("abc"),
+    hours=st.floats(0, 9),
+    worked=st.booleans(),
+)
+policies = st.builds(
+    TriggerPolicy,
+    cooldown_hours=st.floats(0, 48),
+    daily_budget_per_model=st.integers(0, 4),
+    daily_budget=st.integers(0, 6),
+)
+
+
+@dataclass(frozen=True)
+class Granted:
+    at: datetime
+    model: int
+    reason: TriggerReason
+    key: str | None
+    job_id: UUID
+
+
+class World:
+    """What the ledger would know, kept in lists."""
+
+    def __init__(self) -> None:
+        self.granted: list[Granted] = []
+        self.keys: dict[str, UUID] = {}
+        self.pending: dict[int, list[UUID]] = {}
+
+    def history(self, model: int, key: str | None, now: datetime) -> History:
+        of_model = [each for each in self.granted if each.model == model]
+        recent = [each for each in self.granted if each.at > now - timedelta(hours=24)]
+        waiting = self.pending.get(model, [])
+        return History(
+            running=None,
+            pending=waiting[0] if waiting else None,
+            last_accepted={each.reason: each.at for each in of_model},
+            accepted=Counter(each.reason for each in recent if each.model == model),
+            accepted_in_all=len(recent),
+            same_key=self.keys.get(f"{key}") if key else None,
+        )
+
+    def play(self, policy: TriggerPolicy, sequence: Sequence[Step]) -> list[Decision]:
+        now, answers = NOW, []
+        for step in sequence:
+            now += timedelta(hours=step.hours)
+            if step.worked:
+                self.pending = {}
+            request = asked(step.reason, step.key, **OBSERVED.get(step.reason, {}))
+            decision = decide(request, self.history(step.model, step.key, now), policy, now)
+            if decision.reply is Reply.ACCEPTED:
+                job_id = uuid.uuid4()
+                self.granted.append(Granted(now, step.model, step.reason, step.key, job_id))
+                self.pending.setdefault(step.model, []).append(job_id)
+                if step.key:
+                    self.keys[step.key] = job_id
+            answers.append(decision)
+        return answers
+
+
+@given(policies, st.lists(steps, max_size=60))
+def test_no_history_of_requests_gets_past_the_rules(policy: TriggerPolicy, sequence: list[Step]) -> None:
+    world = World()
+    answers = world.play(policy, sequence)
+    assert all(answer.because for answer in answers)
+    assert all((answer.job_id is not None) == (answer.reply is Reply.COALESCED) for answer in answers)
+    assert all(len(waiting) <= 1 for waiting in world.pending.values())
+    keys = [each.key for each in world.granted if each.key]
+    assert len(keys) == len(set(keys))
+    for each in world.granted:
+        in_a_day = [other for other in world.granted if each.at - timedelta(hours=24) < other.at <= each.at]
+        assert len(in_a_day) <= policy.daily_budget
+        own = Counter(other.reason for other in in_a_day if other.model == each.model)
+        manual = own.pop(MANUAL, 0)
+        assert manual <= (policy.manual.daily_budget_per_model or 0)
+        assert own.total() <= policy.daily_budget_per_model
+        same = [o.at for o in world.granted if (o.model, o.reason) == (each.model, each.reason)]
+        gaps = [later - earlier for earlier, later in pairwise(same)]
+        assert all(gap >= policy.cooldown(each.reason) for gap in gaps)

@@ -1,0 +1,121 @@
+"""What a shadow's record is worth."""
+
+from datetime import timedelta
+
+import numpy as np
+import pytest
+
+from clm_core.decisions.shadow import (
+    FEWEST_BARS,
+    Against,
+    Figures,
+    closed,
+    compare,
+    due,
+    late,
+    measure,
+    otherwise,
+)
+from clm_core.domain.costs import Costs
+from clm_core.domain.execution import Execution
+from clm_core.domain.shadows import NOTHING, Written
+from clm_core.evidence.paired import Standing
+from clm_core.market.bars import Bars
+from clm_core.market.timeframes import Timeframe
+from clm_core.services import Services
+
+FREE = Costs(fee_bps=0, slippage_bps=0)
+HOUR = Timeframe.H1.nanoseconds
+MINUTE = 60 * 10**9
+
+
+@pytest.fixture(scope="module")
+def bars(services: Services) -> Bars:
+    return services.market.bars("BTCUSD", "1h")[-600:]
+
+
+def written(positions: list[float], delays: list[int] | None = None) -> Written:
+    """Of hourly bars; delays in minutes after each has closed."""
+    time = np.arange(len(positions), dtype=np.int64) * HOUR
+    waited = np.array(delays or [2] * len(positions), dtype=np.int64) * MINUTE
+    return Written(time, np.array(positions), time + HOUR + waited)
+
+
+@pytest.mark.parametrize(
+    ("delays", "expected"),
+    [
+        pytest.param([2, 59, 60], 0, id="before the next bar had closed"),
+        pytest.param([2, 61, 60 * 24], 2, id="after it"),
+    ],
+)
+def test_what_is_written_down_more_than_a_bar_after_its_own_closed_is_late(
+    delays: list[int], expected: int
+) -> None:
+    assert late(written([0.0] * 3, delays), Timeframe.H1) == expected
+
+
+def test_nothing_written_down_is_not_late() -> None:
+    assert late(NOTHING, Timeframe.H1) == 0
+
+
+@pytest.mark.parametrize(
+    ("now", "rows"),
+    [
+        pytest.param([0.5, -1.0, 0.0], [], id="the same"),
+        pytest.param([0.5 + 1e-9, -1.0, 0.0], [], id="rounded otherwise"),
+        pytest.param([0.5, -1.0, 1.0], [2], id="another"),
+        pytest.param([np.nan, -1.0, 0.0], [0], id="none"),
+    ],
+)
+def test_a_position_is_another_one_beyond_rounding(now: list[float], rows: list[int]) -> None:
+    assert otherwise(written([0.5, -1.0, 0.0]), np.array(now)).tolist() == rows
+
+
+@pytest.mark.parametrize(
+    ("minutes", "rows"),
+    [
+        pytest.param(-1, 2, id="a minute before the second bar closes"),
+        pytest.param(0, 1, id="the moment it closes"),
+        pytest.param(1, 1, id="a minute after"),
+    ],
+)
+def test_what_closed_before_the_registration_does_not_count(minutes: int, rows: int, bars: Bars) -> None:
+    [*_, last] = bars[:3].index
+    registered = last.to_pydatetime() + timedelta(minutes=minutes)
+    assert len(bars[:3]) - due(bars[:3], registered) == rows
+    assert len(closed(bars[:3], registered)) == 3 - rows
+
+
+def test_where_no_bar_came_nothing_is_measured(bars: Bars) -> None:
+    assert measure(bars[:0], np.zeros(0), FREE, Execution()) == Figures()
+
+
+def beside(bars: Bars, ours: float, theirs: float) -> Against:
+    """A shadow that knows the next bar, times `ours`, and a champion that does so times `theirs`."""
+    foresight = np.sign(np.append(np.diff(bars.open)[1:], [0.0, 0.0]))
+    rng = np.random.default_rng(1)
+    return compare("v1", bars, ours * foresight, theirs * foresight, FREE, Execution(), rng)
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "lead"),
+    [
+        pytest.param(1.0, -1.0, Standing.BETTER, id="better"),
+        pytest.param(-1.0, 1.0, Standing.WORSE, id="worse"),
+        pytest.param(1.0, 1.0, Standing.UNDECIDED, id="the same"),
+    ],
+)
+def test_a_lead_is_found_where_there_is_one(ours: float, theirs: float, lead: Standing, bars: Bars) -> None:
+    seen = beside(bars, ours, theirs)
+    assert seen.lead is lead
+    assert seen.ours.bars == seen.theirs.bars == len(bars)
+    assert seen.difference is not None
+    low, high = seen.difference
+    assert low <= seen.ours.sharpe_ratio - seen.theirs.sharpe_ratio <= high  # type: ignore[operator]
+
+
+def test_with_few_bars_it_is_too_early_to_say_who_leads(bars: Bars) -> None:
+    early, enough = (beside(bars[:count], 1.0, -1.0) for count in (FEWEST_BARS - 1, FEWEST_BARS))
+    assert (early.lead, early.difference) == (None, None)
+    assert early.ours.sharpe_ratio is not None
+    assert enough.lead is Standing.BETTER

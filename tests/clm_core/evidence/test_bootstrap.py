@@ -1,0 +1,139 @@
+"""The oracle is arch's stationary bootstrap, and a resample strung together by hand."""
+
+import math
+
+import numpy as np
+import pytest
+from arch.bootstrap import StationaryBootstrap, optimal_block_length
+
+from clm_core.decisions.return_streams import Shape, draw
+from clm_core.evidence import bootstrap
+from clm_core.evidence.bootstrap import Interval
+from clm_core.evidence.track_record import track_record
+
+
+def rng(seed: int = 0) -> np.random.Generator:
+    return np.random.default_rng(seed)
+
+
+def drawn(shape: Shape, sharpe: float, bars: int, seed: int = 0) -> np.ndarray:
+    return draw(shape, sharpe, (bars, 1), rng(seed))[:, 0]
+
+
+def sharpe(returns: np.ndarray) -> float:
+    return float(returns.mean() / returns.std(ddof=1))
+
+
+CHAMPION = drawn(Shape.AUTOREGRESSIVE, 0.05, 400)
+CHALLENGER = 0.9 * CHAMPION + math.sqrt(1 - 0.9**2) * drawn(Shape.NORMAL, 0.1, 400, seed=1)
+
+
+@pytest.mark.parametrize("block", [1.0, 3.0, 40.0, 5000.0])
+def test_a_draw_is_the_sharpe_ratio_of_its_blocks_strung_together(block: float) -> None:
+    n, seed = len(CHAMPION), rng().integers(2**64, dtype=np.uint64)
+    starts, ends = np.empty(n, np.uint32), np.empty(n, np.uint32)
+    rate = -math.log1p(-1 / block) if block > 1 else math.inf
+    blocks, _ = bootstrap._draw_blocks(starts, ends, rate, bootstrap._lengths(rate), seed)
+    rows = np.concatenate([np.arange(starts[k], ends[k]) % n for k in range(blocks)])
+    assert len(rows) == n
+    assert bootstrap.sharpe_draws(CHAMPION, block, 3, rng())[0] == pytest.approx(
+        sharpe(CHAMPION[rows]), abs=1e-12
+    )
+    assert bootstrap.difference_draws(CHALLENGER, CHAMPION, block, 3, rng())[0] == pytest.approx(
+        sharpe(CHALLENGER[rows]) - sharpe(CHAMPION[rows]), abs=1e-12
+    )
+
+
+@pytest.mark.parametrize("block", [1.0, 4.0, 30.0])
+def test_blocks_start_anywhere_alike_and_their_lengths_are_geometric(block: float) -> None:
+    n = 200_000
+    starts, ends = np.empty(n, np.uint32), np.empty(n, np.uint32)
+    rate = -math.log1p(-1 / block) if block > 1 else math.inf
+    blocks, _ = bootstrap._draw_blocks(starts, ends, rate, bootstrap._lengths(rate), np.uint64(7))
+    lengths = (ends - starts)[: blocks - 1].astype(np.int64)
+    error = 4 / math.sqrt(len(lengths))
+    assert lengths.mean() == pytest.approx(block, rel=error)
+    assert (lengths == 1).mean() == pytest.approx(1 / block, abs=error)
+    assert lengths.std() == pytest.approx(math.sqrt(1 - 1 / block) * block, rel=2 * error)
+    assert starts[:blocks].mean() / n == pytest.approx(0.5, abs=error)
+
+
+@pytest.mark.parametrize("shape", Shape)
+def test_block_lengths_are_those_of_arch(shape: Shape) -> None:
+    values = drawn(shape, 0.0, 1000, seed=3)
+    theirs = float(optimal_block_length(values)["stationary"].iloc[0])
+    assert bootstrap.block_length(values) == pytest.approx(max(theirs, 1.0), rel=1e-9)
+
+
+def test_draws_are_distributed_as_those_of_arch() -> None:
+    theirs = StationaryBootstrap(12.0, CHALLENGER, CHAMPION, seed=rng(1)).apply(
+        lambda a, b: sharpe(a) - sharpe(b), 4000
+    )[:, 0]
+    ours = bootstrap.difference_draws(CHALLENGER, CHAMPION, 12.0, 4000, rng(2))
+    assert ours.std() == pytest.approx(theirs.std(), rel=0.05)
+    assert np.quantile(ours, [0.05, 0.5, 0.95]) == pytest.approx(
+        np.quantile(theirs, [0.05, 0.5, 0.95]), abs=0.08 * theirs.std()
+    )
+
+
+@pytest.mark.parametrize("shape", Shape)
+def test_nineteen_of_twenty_intervals_hold_the_true_sharpe_ratio(shape: Shape) -> None:
+    """Tables are in docs/decisions/0001-evidence.md; here 300 streams of 500 bars, three errors wide."""
+    streams = draw(shape, 0.1, (500, 300), rng(4))
+    intervals = [bootstrap.sharpe_interval(stream, 0.95, 300, rng(5)) for stream in streams.T]
+    held = np.mean([interval.low <= 0.1 <= interval.high for interval in intervals])
+    assert held >= 0.93 - 3 * math.sqrt(0.05 * 0.95 / 300)
+
+
+def test_what_moves_both_cancels_out_of_the_difference() -> None:
+    """Compared bar by bar, two series with correlation 0.9 are told apart three times as sharply."""
+    paired = bootstrap.difference_interval(CHALLENGER, CHAMPION, 0.95, 2000, rng())
+    apart = [bootstrap.sharpe_interval(series, 0.95, 2000, rng()) for series in (CHALLENGER, CHAMPION)]
+    unpaired = math.hypot(*(interval.high - interval.low for interval in apart))
+    assert paired.high - paired.low < 0.5 * unpaired
+
+
+def test_an_interval_holds_its_estimate_and_the_same_seed_gives_it_again() -> None:
+    interval = bootstrap.sharpe_interval(CHALLENGER, 0.95, 500, rng(9))
+    assert interval.estimate == pytest.approx(track_record(CHALLENGER).sharpe)
+    assert interval.low < interval.estimate < interval.high
+    assert interval == bootstrap.sharpe_interval(CHALLENGER, 0.95, 500, rng(9))
+
+
+def test_a_series_does_not_differ_from_itself() -> None:
+    assert bootstrap.difference_interval(CHAMPION, CHAMPION, 0.95, 100, rng()) == Interval(0.0, 0.0, 0.0)
+
+
+@pytest.mark.parametrize(
+    "returns",
+    [CHAMPION[:10], np.append(CHAMPION[1:], math.nan), np.zeros(400)],
+    ids=["thin", "nan", "flat"],
+)
+def test_what_cannot_be_measured_has_no_interval(returns: np.ndarray) -> None:
+    interval = bootstrap.sharpe_interval(returns, 0.95, 100, rng())
+    assert not interval.low > -math.inf
+    assert not bootstrap.difference_interval(returns, returns, 0.95, 100, rng()).low > -math.inf
+
+
+def test_a_resample_that_never_trades_has_earned_nothing() -> None:
+    once = np.append(np.zeros(60), 0.05)
+    draws = bootstrap.sharpe_draws(once, 1.0, 1000, rng())
+    assert np.mean(draws == 0.0) == pytest.approx((60 / 61) ** 61, abs=0.06)
+    assert np.isfinite(draws).all()
+
+
+def test_series_of_different_bars_are_not_compared() -> None:
+    with pytest.raises(ValueError, match="judge both on the same bars"):
+        bootstrap.difference_interval(CHALLENGER, CHAMPION[1:], 0.95, 100, rng())
+
+
+@pytest.mark.parametrize("block", [0.5, math.nan])
+def test_blocks_shorter_than_a_bar_are_refused(block: float) -> None:
+    with pytest.raises(ValueError, match="at least 1"):
+        bootstrap.sharpe_draws(CHAMPION, block, 100, rng())
+
+
+@pytest.mark.parametrize("confidence", [0.0, 1.0, math.nan])
+def test_a_confidence_that_makes_no_sense_is_refused(confidence: float) -> None:
+    with pytest.raises(ValueError, match="share between 0 and 1"):
+        bootstrap.sharpe_interval(CHAMPION, confidence, 100, rng())

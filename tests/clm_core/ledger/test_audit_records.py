@@ -1,0 +1,203 @@
+"""What the ledger's changes leave in the audit: an entry each, and none of what was refused."""
+
+import threading
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+
+import pytest
+import records
+from sqlalchemy import Engine, text
+from sqlalchemy.exc import DBAPIError
+from trials import count_trial_of
+
+from clm_core.decisions.gate_policy import GatePolicy
+from clm_core.domain.actors import Actor
+from clm_core.domain.errors import AlreadyExists, CLMError, IllegalTransition, LeaseLost, NotFound
+from clm_core.domain.evaluations import Decision, Verdict
+from clm_core.domain.jobs import Lease, TrainingJob
+from clm_core.domain.versions import ModelVersion
+from clm_core.domain.vocabulary import ModelStatus, Role
+from clm_core.ledger.audit_log import entries, verify
+from clm_core.ledger.hash_chain import Recorded
+from clm_core.ledger.store import Ledger
+
+NOW = datetime(2025, 12, 4, 14, 30, 22, tzinfo=UTC)
+MINUTE = timedelta(minutes=1)
+MODEL, LABEL = "xgboost_btcusd_1h", "v20251204_143022"
+FAILED = Verdict(decision=Decision.FAIL, score=40.0, legs=(), reasons=("too little",))
+
+
+Trail = Callable[[], list[Recorded]]
+
+
+@pytest.fixture
+def trail(engine: Engine) -> Trail:
+    """The test's own entries, oldest first, of a chain that holds."""
+    before = verify(engine, []).entries
+
+    def read() -> list[Recorded]:
+        report = verify(engine, [])
+        assert report.problems == ()
+        return entries(engine, limit=report.entries - before)[::-1] if report.entries > before else []
+
+    return read
+
+
+def a_job() -> TrainingJob:
+    return records.a_job(training_params={"max_depth": 5}, seed=2**60)
+
+
+def judge(ledger: Ledger, version: ModelVersion, lease: Lease | None, sharpe_ratio: float = 0.5) -> None:
+    evaluation = records.an_evaluation(version.model_id, version.version, sharpe_ratio=sharpe_ratio)
+    count_trial_of(ledger, version, lease)
+    ledger.add_evaluation(evaluation, FAILED, GatePolicy(name="strict"), version.bundle_digest, lease)
+
+
+def actions(trail: Trail) -> list[str]:
+    return [entry.action for entry in trail()]
+
+
+def started(ledger: Ledger) -> tuple[TrainingJob, Lease]:
+    job = ledger.create_job(a_job())
+    return job, ledger.start_job(job.id, "trainer-3:4711", NOW, MINUTE)
+
+
+def test_a_whole_retrain_leaves_one_entry_a_change(ledger: Ledger, trail: Trail) -> None:
+    job, lease = started(ledger)
+    version = ledger.add_version(records.a_version(job), lease)
+    judge(ledger, version, lease, sharpe_ratio=float("nan"))
+    ledger.set_version_status(MODEL, LABEL, ModelStatus.FAILED, NOW, lease)
+    ledger.complete_job(lease, NOW + MINUTE)
+    found = trail()
+    assert [(entry.action, entry.subject, entry.actor) for entry in found] == [
+        ("job_created", str(job.id), "ada"),
+        ("job_started", str(job.id), "clm"),
+        ("version_registered", MODEL, "clm"),
+        ("version_judged", MODEL, "clm"),
+        ("version_status_changed", MODEL, "clm"),
+        ("job_completed", str(job.id), "clm"),
+    ]
+    asked, ran, registered, judged, moved, done = (entry.details for entry in found)
+    assert asked == {
+        "model_id": MODEL,
+        "requested_by": "ada",
+        "trigger_reason": "manual",
+        "dataset_span_days": 365,
+        "data_snapshot": "5a" * 32,
+        "training_params": {"max_depth": 5},
+        "seed": str(2**60),
+    }
+    assert ran == done == {"model_id": MODEL, "holder": "trainer-3:4711"}
+    assert registered == {
+        "version": LABEL,
+        "training_job_id": str(job.id),
+        "parent_version": None,
+        "bundle_digest": "b" * 64,
+        "package_digest": None,
+        "data_hash": "d" * 64,
+        "code_version": "0.1.0",
+    }
+    assert judged == {
+        "version": LABEL,
+        "evaluation": judged["evaluation"],
+        "decision": "fail",
+        "score": 40,
+        "sharpe_ratio": "nan",
+        "bundle_digest": "b" * 64,
+        "policy": "strict",
+        "policy_hash": GatePolicy(name="strict").digest,
+    }
+    assert moved == {"version": LABEL, "from": "training", "to": "failed"}
+
+
+def test_a_job_whose_lease_ran_out_is_told_to_have_failed_with_the_versions_it_takes_along(
+    ledger: Ledger, trail: Trail
+) -> None:
+    job, lease = started(ledger)
+    for label in (LABEL, "v20251204_143023"):
+        ledger.add_version(records.a_version(job, label), lease)
+    [taken] = ledger.take_over_expired("sweeper:1", NOW + MINUTE, MINUTE)
+    ledger.fail_job(taken, "lost its lease", NOW + MINUTE)
+    told = [(entry.action, entry.details) for entry in trail()][-3:]
+    assert told[0] == ("job_failed", {"model_id": MODEL, "holder": "sweeper:1", "cause": "lost its lease"})
+    assert sorted(details["version"] for _, details in told[1:]) == [LABEL, "v20251204_143023"]
+    assert {(action, details["from"], details["to"]) for action, details in told[1:]} == {
+        ("version_status_changed", "training", "failed")
+    }
+
+
+def test_whoever_changes_a_status_stands_in_the_entry(ledger: Ledger, trail: Trail) -> None:
+    version = ledger.add_version(records.a_version(ledger.create_job(a_job())))
+    eve = Actor(name="eve", role=Role.ADMIN)
+    ledger.set_version_status(MODEL, version.version, ModelStatus.SHADOW, NOW, by=eve)
+    last = trail()[-1]
+    assert (last.actor, last.role, last.details["to"]) == ("eve", "admin", "shadow")
+
+
+def test_what_changes_nothing_leaves_no_entry(ledger: Ledger, trail: Trail) -> None:
+    version = ledger.add_version(records.a_version(ledger.create_job(a_job())))
+    before = actions(trail)
+    ledger.set_version_status(MODEL, version.version, ModelStatus.TRAINING, NOW)
+    assert actions(trail) == before
+
+
+def test_what_was_refused_leaves_no_entry(ledger: Ledger, trail: Trail) -> None:
+    job, lost = started(ledger)
+    version = ledger.add_version(records.a_version(job), lost)
+    [lease] = ledger.take_over_expired("sweeper:1", NOW + MINUTE, MINUTE)
+    before = actions(trail)
+    refused: list[tuple[type[CLMError], Callable[[], object]]] = [
+        (AlreadyExists, lambda: ledger.create_job(job)),
+        (IllegalTransition, lambda: ledger.start_job(job.id, "another", NOW, MINUTE)),
+        (LeaseLost, lambda: ledger.complete_job(lost, NOW)),
+        (LeaseLost, lambda: ledger.fail_job(lost, "cause", NOW)),
+        (LeaseLost, lambda: ledger.add_version(records.a_version(job, "v20251204_143023"), lost)),
+        (AlreadyExists, lambda: ledger.add_version(version, lease)),
+        (NotFound, lambda: ledger.add_version(records.a_version(a_job(), "v1"))),
+        (LeaseLost, lambda: judge(ledger, version, lost)),
+        (IllegalTransition, lambda: judge(ledger, version, None)),
+        (
+            IllegalTransition,
+            lambda: ledger.set_version_status(MODEL, LABEL, ModelStatus.PRODUCTION, NOW, lease),
+        ),
+        (NotFound, lambda: ledger.set_version_status(MODEL, "v1", ModelStatus.SHADOW, NOW)),
+    ]
+    for error, write in refused:
+        with pytest.raises(error):
+            write()
+    assert actions(trail) == before
+
+
+def test_eight_that_run_jobs_at_once_leave_a_chain_that_holds(ledger: Ledger, trail: Trail) -> None:
+    together = threading.Barrier(8)
+
+    def run_jobs() -> None:
+        together.wait()
+        for _ in range(5):
+            _, lease = started(ledger)
+            ledger.complete_job(lease, NOW)
+
+    threads = [threading.Thread(target=run_jobs) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    told = ["job_completed", "job_created", "job_started"]
+    assert sorted(actions(trail)) == [action for action in told for _ in range(40)]
+
+
+@pytest.fixture
+def closed_audit(engine: Engine) -> Iterator[None]:
+    """Takes no entry."""
+    with engine.begin() as connection:
+        connection.execute(text("ALTER TABLE audit_log ADD CONSTRAINT closed CHECK (false) NOT VALID"))
+    yield
+    with engine.begin() as connection:
+        connection.execute(text("ALTER TABLE audit_log DROP CONSTRAINT closed"))
+
+
+@pytest.mark.usefixtures("closed_audit")
+def test_a_change_whose_entry_cannot_be_written_does_not_happen(ledger: Ledger) -> None:
+    with pytest.raises(DBAPIError, match="violates check constraint"):
+        ledger.create_job(a_job())
+    assert ledger.jobs() == []

@@ -1,0 +1,291 @@
+"""What waits to serve is followed bar by bar: real versions, ledger, registry and bars, a moved clock."""
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from datetime import datetime, timedelta
+from pathlib import Path
+from types import SimpleNamespace
+
+import httpx
+import numpy as np
+import pytest
+from sqlalchemy import Engine, text
+from sqlalchemy.exc import IntegrityError
+from typer.testing import CliRunner
+
+from clm_core.cli.app import app
+from clm_core.domain.actors import Actor
+from clm_core.domain.costs import Costs
+from clm_core.domain.errors import NotFound, UpkeepIncomplete
+from clm_core.domain.shadows import Written
+from clm_core.domain.versions import ModelVersion
+from clm_core.domain.vocabulary import ModelStatus, ModelType, Role
+from clm_core.ledger.shadows import ShadowBook
+from clm_core.lifecycle import shadow
+from clm_core.lifecycle.shadow import Shadowed, ShadowReport
+from clm_core.market.bars import FIELDS, Bars, Floats
+from clm_core.market.sources import MarketData
+from clm_core.market.store import SeriesStore
+from clm_core.market.timeframes import Timeframe
+from clm_core.models import catalog
+from clm_core.models.bundle import save_bundle
+from clm_core.platform.prefect_runs import load_flow
+from clm_core.services import Services, open_ledger
+
+OPERATOR = Actor(name="ada", role=Role.OPERATOR)
+TRAINED, NEW = 1000, 300
+"""Bars of the training, and those that come after it."""
+MINUTE = timedelta(minutes=1)
+
+
+class World:
+    """A market of its own with a model on it, and versions of that registered at any time."""
+
+    def __init__(
+        self, services: Services, model_id: str, make_version: Callable[..., ModelVersion], folder: Path
+    ) -> None:
+        _, symbol, timeframe = model_id.split("_")
+        step = Timeframe(timeframe)
+        newest = services.market.bars("BTCUSD", "1h")[-TRAINED - NEW :]
+        time = (
+            newest.time[0] // step.nanoseconds * step.nanoseconds + np.arange(len(newest)) * step.nanoseconds
+        )
+        columns = [getattr(newest, name) for name in FIELDS]
+        self.bars, self.step = (
+            Bars(symbol.upper(), step, newest.calendar, time, *columns),
+            timedelta(seconds=step.seconds),
+        )
+        self.model_id, self._services, self._make, self._folder = model_id, services, make_version, folder
+        SeriesStore(folder / "data").add(self.bars, "tests", self.when(NEW))
+
+    def when(self, bars: int, after: timedelta = 2 * MINUTE) -> datetime:
+        """So many bars have closed since the training, the last of them this long ago."""
+        closed = self.bars.index[TRAINED + bars - 1].to_pydatetime() + self.step
+        return closed + after
+
+    def services(self, bars: int, after: timedelta = 2 * MINUTE) -> Services:
+        market, now = MarketData(self._folder), self.when(bars, after)
+        return replace(self._services, market=market, clock=lambda: now)
+
+    def register(self, bars: int = 0, seed: int = 1) -> ModelVersion:
+        """A candidate, ten minutes after so many bars have closed."""
+        recipe = catalog.recipe(ModelType.LIGHTGBM, {"rounds": 20, "threshold": 0.0}, Costs())
+        trained_on, folder = self.bars[:TRAINED], self._folder / str(seed) / "bundle"
+        digest = save_bundle(recipe.fit(trained_on, seed=seed), recipe, folder, trained_on)
+        stored = SimpleNamespace(folder=folder, digest=digest, bars=trained_on)
+        return self._make(self.model_id, stored=stored, now=self.when(bars, 10 * MINUTE))
+
+    def run(self, bars: int, after: timedelta = 2 * MINUTE) -> ShadowReport:
+        return shadow.run(self.services(bars, after), self.model_id)
+
+    def written(self, version: ModelVersion) -> Written:
+        book = self._services.ledger.shadows
+        return book.written(version.model_id, version.version, self.bars.start.to_pydatetime())
+
+    def wanted(self, version: ModelVersion, bars: int) -> Floats:
+        """What the version itself says after the first so many new bars."""
+        model = self._services.registry.load(version.model_path, version.bundle_digest)
+        return model.positions(self.bars)[TRAINED : TRAINED + bars]
+
+
+@pytest.fixture
+def world(
+    services: Services, model_id: str, make_version: Callable[..., ModelVersion], tmp_path: Path
+) -> World:
+    return World(services, model_id, make_version, tmp_path)
+
+
+def only(report: ShadowReport) -> Shadowed:
+    assert report.problems == ()
+    [found] = report.versions
+    return found
+
+
+def test_what_it_wants_is_written_down_once_after_each_bar_that_closed_since_it_was_registered(
+    world: World,
+) -> None:
+    version = world.register()
+    none = only(world.run(0, after=30 * MINUTE))
+    assert (none.figures.bars, none.newest_bar, none.new) == (0, None, 0)
+
+    for bars in (1, 2, 3):
+        seen = only(world.run(bars))
+        assert (seen.new, seen.figures.bars, seen.late) == (1, bars, 0)
+        assert seen.newest_bar == world.bars.index[TRAINED + bars - 1]
+    again = only(world.run(3, after=3 * MINUTE))
+    assert (again.new, again.figures.bars) == (0, 3)
+
+    written = world.written(version)
+    assert written.time.tolist() == world.bars.time[TRAINED : TRAINED + 3].tolist()
+    assert written.position.tolist() == world.wanted(version, 3).tolist()
+
+
+def test_after_an_outage_the_missing_bars_are_caught_up_and_those_too_old_are_counted_as_late(
+    world: World,
+) -> None:
+    version = world.register()
+    world.run(1)
+    seen = only(world.run(13))
+    assert (seen.new, seen.figures.bars, seen.late) == (12, 13, 11)
+    assert only(world.run(14)).late == 11
+    assert world.written(version).position.tolist() == world.wanted(version, 14).tolist()
+    assert "11 of 14 recorded late" in " ".join(shadow.said(world.run(14)))
+
+
+def test_passes_at_once_write_each_position_down_once(world: World) -> None:
+    version = world.register()
+    with ThreadPoolExecutor() as threads:
+        seen = [only(report) for report in threads.map(world.run, [200] * 3)]
+    assert sum(each.new for each in seen) == 200
+    assert world.written(version).position.tolist() == world.wanted(version, 200).tolist()
+
+
+def test_another_position_than_was_written_down_is_a_problem_that_names_the_bar_and_changes_nothing(
+    world: World,
+) -> None:
+    version = world.register()
+    world.run(4)
+    [moment] = world.bars.time[TRAINED + 4 : TRAINED + 5]
+    other = 0.25
+    world.services(5).ledger.shadows.write_down(
+        version.model_id, version.version, np.array([moment]), np.array([other]), world.when(5)
+    )
+    report = world.run(6)
+    [problem] = report.problems
+    assert problem.startswith(f"{version.model_id}@{version.version}: after 1 of 6 bars another position")
+    assert f"after that of {world.bars.index[TRAINED + 4]:%Y-%m-%d %H:%M} UTC: " in problem
+    assert "instead of 0.25" in problem
+    assert [each.figures.bars for each in report.versions] == [6]
+    assert world.written(version).position[4] == other
+
+
+def test_a_bar_that_is_no_longer_stored_is_missed(world: World) -> None:
+    version = world.register()
+    world.run(2)
+    gone = world.bars.time[TRAINED + 2] + 10**9
+    world.services(3).ledger.shadows.write_down(
+        version.model_id, version.version, np.array([gone]), np.array([0.0]), world.when(3)
+    )
+    report = world.run(4)
+    assert report.versions == ()
+    [problem] = report.problems
+    assert "after bars that are no longer stored, 1 of them, the first that of 2019-" in problem
+
+
+def test_what_serves_is_followed_beside_what_waits_on_the_bars_of_both(world: World) -> None:
+    champion, early, late = world.register(seed=1), world.register(10, seed=2), world.register(20, seed=3)
+    alone = world.run(20)
+    assert [each.version for each in alone.versions] == [each.version for each in (champion, early, late)]
+    world.services(20).promotions.promote(
+        champion.model_id, champion.version, OPERATOR, "tested", world.when(20)
+    )
+    few = world.run(100)
+    assert [(each.version, each.figures.bars) for each in few.versions] == [
+        (early.version, 90),
+        (late.version, 80),
+    ]
+    assert [each.against.ours.bars for each in few.versions if each.against] == [90, 80]
+    assert [each.against.lead for each in few.versions if each.against] == [None, None]
+    assert len(world.written(champion).time) == 100
+
+    many = world.run(NEW)
+    for each in many.versions:
+        assert each.against is not None
+        assert each.against.champion == champion.version
+        assert each.against.lead is not None
+        assert each.against.difference is not None
+        assert each.figures.sharpe_ratio == each.against.ours.sharpe_ratio
+    assert many == world.run(NEW).model_copy(update={"versions": many.versions})
+    assert ShadowReport.model_validate_json(many.model_dump_json()) == many
+    [row, _] = shadow.rows(many)
+    assert row["trades"] == f"{many.versions[0].figures.trades} of 100"
+
+
+def test_a_version_that_cannot_be_read_keeps_none_of_the_others_from_being_followed(
+    world: World, services: Services
+) -> None:
+    broken, well = world.register(seed=1), world.register(1, seed=2)
+    stored = trees(services, broken)
+    content = stored.read_bytes()
+    stored.write_bytes(content + b"\n")
+    report = world.run(5)
+    assert [each.version for each in report.versions] == [well.version]
+    [problem] = report.problems
+    assert problem.startswith(f"{broken.model_id}@{broken.version}: ")
+    stored.write_bytes(content)
+    assert [each.figures.bars for each in world.run(5).versions] == [5, 4]
+
+
+def trees(services: Services, version: ModelVersion) -> Path:
+    client = services.registry._client
+    source = client.get_model_version(version.model_id, str(version.mlflow_version)).source
+    [path] = Path(services.settings.home, "mlflow").rglob(f"*{source.removeprefix('models:/')}*/**/trees.txt")
+    return path
+
+
+def test_a_retired_version_is_no_longer_followed(world: World) -> None:
+    version = world.register()
+    world.run(2)
+    own = world.services(3)
+    own.promotions.retire(version.model_id, version.version, OPERATOR, "tested", own.clock())
+    assert world.run(3).versions == ()
+    assert len(world.written(version).time) == 2
+
+
+def test_the_run_shows_a_page_and_fails_where_something_went_wrong_and_an_alert_lasts_as_long(
+    services: Services,
+    make_version: Callable[..., ModelVersion],
+    tmp_path: Path,
+    prefect_url: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # a pass follows all models of a timeframe, and no other test has one of days
+    world = World(services, "lightgbm_dayusd_1d", make_version, tmp_path)
+    version = world.register()
+    flow, stored = load_flow("flows.shadow.shadow"), trees(services, version)
+    monkeypatch.setattr("clm_core.services._current", world.services(3))
+    content = stored.read_bytes()
+    stored.write_bytes(content + b"\n")
+    with pytest.raises(UpkeepIncomplete, match=rf"{version.version}: .*trees\.txt was changed"):
+        flow(timeframe="1d")
+    assert "shadow-1d" in [alert.subject for alert in services.alerts.lasting()]
+    stored.write_bytes(content)
+    services.ledger.set_version_status(version.model_id, version.version, ModelStatus.SHADOW, world.when(3))
+    flow(timeframe="1d")
+    assert "shadow-1d" not in [alert.subject for alert in services.alerts.lasting()]
+    page = httpx.get(f"{prefect_url}/artifacts/shadow-1d/latest").json()["data"]
+    assert f"| {version.model_id} | {version.version} | 3 | 2 |" in page
+
+
+def test_the_command_prints_a_table_or_json_and_says_where_there_is_no_such_model(
+    world: World, services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    version = world.register()
+    monkeypatch.setenv("CLM_HOME", str(services.settings.home))
+    answer = CliRunner().invoke(app, ["shadow", version.model_id, "--json"])
+    report = ShadowReport.model_validate_json(answer.stdout)
+    # the installation itself has no bars of that market
+    assert (answer.exit_code, len(report.problems)) == (1, 1)
+    assert report.headline in CliRunner().invoke(app, ["shadow", version.model_id]).stdout
+    with pytest.raises(NotFound, match="There is no model nobody_btcusd_1h"):
+        shadow.run(services, "nobody_btcusd_1h")
+
+
+def test_what_was_written_down_can_neither_be_changed_nor_taken_back(world: World) -> None:
+    version = world.register()
+    world.run(2)
+    with open_ledger(world.services(2).database) as engine:
+        for change in ("DELETE FROM shadow_positions", "UPDATE shadow_positions SET position = 1"):
+            with pytest.raises(Exception, match="permission denied"), engine.begin() as connection:
+                connection.execute(text(change))
+    assert len(world.written(version).time) == 2
+
+
+@pytest.mark.parametrize("position", [np.nan, 1.1, -1.1, np.inf])
+def test_what_is_no_position_is_refused(position: float, world: World, ledger_engine: Engine) -> None:
+    version = world.register()
+    with pytest.raises(IntegrityError, match="ck_shadow_positions_position"):
+        ShadowBook(ledger_engine).write_down(
+            version.model_id, version.version, world.bars.time[:1], np.array([position]), world.when(0)
+        )

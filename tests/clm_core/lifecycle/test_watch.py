@@ -1,0 +1,294 @@
+"""What serves is looked at on bars that came after its training, and the door is asked."""
+
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+from jobs import end_all_jobs
+from sqlalchemy import Engine
+from typer.testing import CliRunner
+
+from clm_core.cli.app import app
+from clm_core.decisions.health import Finding, WatchRules
+from clm_core.decisions.retraining import TriggerPolicy
+from clm_core.domain.actors import Actor
+from clm_core.domain.costs import Costs
+from clm_core.domain.errors import UpkeepIncomplete
+from clm_core.domain.execution import Execution
+from clm_core.domain.jobs import RetrainRequest
+from clm_core.domain.triggers import Reply
+from clm_core.domain.versions import ModelVersion
+from clm_core.domain.vocabulary import ModelType, Role, TriggerReason
+from clm_core.domain.walk_forward import WalkForwardPlan
+from clm_core.ledger.alerts import AlertBook
+from clm_core.lifecycle import watch
+from clm_core.lifecycle.watch import Watched, WatchReport
+from clm_core.market.bars import Bars
+from clm_core.market.drift import CALENDAR
+from clm_core.market.features import FEATURES, LOOK_BACK
+from clm_core.market.sources import MarketData
+from clm_core.market.store import SeriesStore
+from clm_core.platform.prefect_runs import load_flow
+from clm_core.registry.promotion import Promotions
+from clm_core.retraining import steps
+from clm_core.services import Services
+
+ADMIN = Actor(name="ada", role=Role.ADMIN)
+NEW = 950
+"""Bars that come after the training."""
+DEGRADED, DRIFTED, NEW_BARS, STALE = (
+    TriggerReason.PERFORMANCE_DEGRADED,
+    TriggerReason.DRIFT_DETECTED,
+    TriggerReason.DATA_THRESHOLD,
+    TriggerReason.PERIODIC,
+)
+STRICT = TriggerPolicy(max_sharpe_ratio=50)
+"""No model is good enough."""
+
+
+class Market:
+    """One whose bars come in as told."""
+
+    def __init__(self, bars: Bars, home: Path) -> None:
+        self._bars, self._store, self.data = bars, SeriesStore(home / "data"), MarketData(home)
+
+    def lack(self, bars: int) -> None:
+        """All but the newest so many have come."""
+        come = self._bars[: len(self._bars) - bars]
+        self._store.add(come, "tests", come.end.to_pydatetime() + timedelta(hours=1))
+
+
+@pytest.fixture
+def market(services: Services, tmp_path: Path) -> Market:
+    market = Market(services.market.bars("BTCUSD", "1h"), tmp_path)
+    market.lack(NEW)
+    return market
+
+
+@pytest.fixture
+def own(clm: Services, engine: Engine, market: Market) -> Services:
+    """Services on a ledger and a market of their own."""
+    return replace(
+        clm,
+        settings=clm.settings.model_copy(
+            update={"walk_forward": WalkForwardPlan(folds=2), "triggers": STRICT}
+        ),
+        promotions=Promotions(clm.ledger, clm.registry, None),
+        alerts=AlertBook(engine),
+        market=market.data,
+    )
+
+
+def serve(services: Services, model_type: ModelType = ModelType.LIGHTGBM) -> ModelVersion:
+    """A poor model that trades on every whim, promoted against the gate."""
+    request = RetrainRequest(
+        model_type=model_type,
+        symbol="BTCUSD",
+        dataset_span_days=60,
+        training_params={"rounds": 20, "threshold": 0, "learning_rate": 0.3, "min_child_weight": 1},
+        seed=3,
+        requested_by="tests",
+    )
+    job = steps.open_job(services, request)
+    with steps.running(services, job) as lease:
+        bars = steps.fetch_bars(services, job)
+        trained = steps.train(services, job, bars)
+        version = steps.register(services, lease, job, bars, trained)
+        tested = steps.test_out_of_sample(services, lease, job, bars, trained)
+        steps.judge(services, lease, version, tested)
+    now = services.clock()
+    services.promotions.promote(version.model_id, version.version, ADMIN, "tested", now, force=True)
+    return version
+
+
+def look(services: Services) -> Watched:
+    report = watch.run(services)
+    assert report.problems == ()
+    [found] = report.models
+    return found
+
+
+def answers(found: Watched) -> list[tuple[TriggerReason, Reply]]:
+    return [(each.request.training.trigger_reason, each.reply) for each in found.asked]
+
+
+def later(services: Services, days: float) -> Services:
+    return replace(services, clock=lambda: services.clock() + timedelta(days=days))
+
+
+def test_where_nothing_serves_it_says_so(clm: Services, engine: Engine) -> None:
+    report = watch.run(replace(clm, alerts=AlertBook(engine)))
+    assert (report.models, report.problems) == ((), ())
+    assert report.headline.startswith("No model serves")
+
+
+def test_what_is_found_on_new_bars_is_asked_for_once(own: Services, market: Market) -> None:
+    version = serve(own)
+    fresh = look(own)
+    assert (fresh.new_bars, fresh.finding, fresh.asked) == (0, Finding.TOO_EARLY, ())
+
+    market.lack(NEW - 99)
+    few = look(own)
+    assert (few.new_bars, few.performance.bars, few.finding, few.asked) == (99, 99, Finding.TOO_EARLY, ())
+
+    market.lack(0)
+    found = look(own)
+    assert (found.new_bars, found.performance.bars, found.finding) == (NEW, NEW, Finding.DEGRADED)
+    assert answers(found) == [(DEGRADED, Reply.ACCEPTED), (NEW_BARS, Reply.COALESCED)]
+    asked = found.asked[0]
+    [job] = [job for job in own.ledger.jobs() if job.id == asked.job_id]
+    as_it_was = own.ledger.job(version.training_job_id)
+    assert (job.training_params, job.seed, job.dataset_span_days) == (
+        as_it_was.training_params,
+        as_it_was.seed,
+        as_it_was.dataset_span_days,
+    )
+    assert job.data_snapshot == market.data.bars("BTCUSD", "1h").content_hash
+    assert asked.request.observed.sharpe_ratio == found.performance.sharpe_ratio
+    assert (asked.request.actor.name, asked.request.source, job.requested_by) == ("watch", "watch", "watch")
+
+    # the same facts, whatever time has passed and whatever became of the job
+    assert answers(look(own)) == [(DEGRADED, Reply.COALESCED), (NEW_BARS, Reply.COALESCED)]
+    end_all_jobs(own)
+    assert answers(look(later(own, days=29))) == [(DEGRADED, Reply.COALESCED), (NEW_BARS, Reply.COALESCED)]
+    assert len(own.ledger.jobs()) == 2
+
+    stale = later(own, days=31)
+    assert answers(look(stale)) == [(DEGRADED, Reply.COALESCED), (STALE, Reply.ACCEPTED)]
+    assert answers(look(stale)) == [(DEGRADED, Reply.COALESCED), (STALE, Reply.COALESCED)]
+    assert len(own.ledger.jobs()) == 3
+
+
+def test_further_bars_make_it_another_request_and_the_cooldown_is_the_doors(
+    own: Services, market: Market
+) -> None:
+    serve(own)
+    market.lack(100)
+    assert answers(look(own)) == [(DEGRADED, Reply.ACCEPTED), (NEW_BARS, Reply.COALESCED)]
+    end_all_jobs(own)
+    market.lack(0)
+    assert answers(look(own)) == [(DEGRADED, Reply.REJECTED), (NEW_BARS, Reply.ACCEPTED)]
+    end_all_jobs(own)
+    assert answers(look(later(own, days=1.1))) == [(DEGRADED, Reply.ACCEPTED), (NEW_BARS, Reply.COALESCED)]
+
+
+def test_only_bars_after_its_training_count_and_trading_on_them_starts_flat(
+    own: Services, market: Market
+) -> None:
+    version = serve(own)
+    market.lack(0)
+    model = own.registry.load(version.model_path, version.bundle_digest)
+    bars = market.data.bars("BTCUSD", "1h")
+    wanted = model.positions(bars)
+    new = np.flatnonzero(bars.index > model.trained_on.end)
+    assert len(new) == NEW
+    expected = watch.measure(
+        bars[-NEW:], wanted[new], own.settings.costs, own.settings.execution, STRICT.max_sharpe_ratio
+    )
+    assert look(own).performance == expected
+
+    end_all_jobs(own)
+    short = own.settings.model_copy(update={"watch": WatchRules(window_days=10)})
+    seen = look(replace(own, settings=short))
+    assert (seen.new_bars, seen.performance.bars) == (NEW, 240)
+    assert seen.performance == watch.measure(
+        bars[-240:], wanted[-240:], own.settings.costs, own.settings.execution, STRICT.max_sharpe_ratio
+    )
+
+
+def test_drift_is_looked_for_in_the_features_the_model_sees(own: Services, market: Market) -> None:
+    serve(own)
+    market.lack(0)
+    assert look(own).drift is None, "60 days hold too few fortnights to compare with"
+    end_all_jobs(own)
+    rules = WatchRules(drift_days=2, drift_score=1e-3, min_trades=10_000)
+    quick = replace(own, settings=own.settings.model_copy(update={"watch": rules}))
+    found = look(quick)
+    assert found.drift is not None
+    assert found.drift.stretches == (60 * 24 - LOOK_BACK) // 48
+    assert set(found.drift.features) <= set(FEATURES) - CALENDAR
+    assert answers(found) == [(DRIFTED, Reply.ACCEPTED), (NEW_BARS, Reply.COALESCED)]
+
+
+def test_a_model_that_cannot_be_looked_at_keeps_no_other_from_it_and_is_told_of_until_it_can(
+    own: Services,
+    market: Market,
+    prefect_url: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    broken, well = serve(own), serve(own, ModelType.XGBOOST)
+    market.lack(0)
+    monkeypatch.setattr("clm_core.services._current", own)
+    flow, stored = load_flow("flows.watch.watch"), trees(own, broken)
+    content = stored.read_bytes()
+    stored.write_bytes(content + b"\n")
+    with pytest.raises(
+        UpkeepIncomplete, match=rf"{broken.model_id}@{broken.version}: .*trees\.txt was changed"
+    ):
+        flow()
+    told = page(prefect_url)
+    assert f"| {well.model_id} | {well.version} |" in told
+    assert f"- {broken.model_id}@{broken.version}: " in told
+    assert " was accepted as job " in told
+    assert [alert.subject for alert in own.alerts.lasting()] == ["watch"]
+    stored.write_bytes(content)
+    report = flow()
+    assert [each.model_id for each in report.models] == [broken.model_id, well.model_id]
+    assert own.alerts.lasting() == []
+    assert f"| {broken.model_id} | {broken.version} |" in page(prefect_url)
+
+
+def trees(services: Services, version: ModelVersion) -> Path:
+    client = services.registry._client
+    source = client.get_model_version(version.model_id, str(version.mlflow_version)).source
+    [path] = Path(services.settings.home, "mlflow").rglob(f"*{source.removeprefix('models:/')}*/**/trees.txt")
+    return path
+
+
+def page(prefect_url: str) -> str:
+    told: str = httpx.get(f"{prefect_url}/artifacts/watch/latest").json()["data"]
+    return told
+
+
+def test_the_command_prints_a_table_or_json_and_exits_with_1_where_something_failed(
+    services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CLM_HOME", str(services.settings.home))
+    answer = CliRunner().invoke(app, ["watch", "--json"])
+    report = WatchReport.model_validate_json(answer.stdout)
+    assert answer.exit_code == (1 if report.problems else 0)
+    assert report.headline in CliRunner().invoke(app, ["watch"]).stdout.replace("\n", " ")
+
+
+def test_a_row_tells_a_person_what_was_seen(own: Services, market: Market) -> None:
+    version = serve(own)
+    market.lack(0)
+    report = watch.run(own)
+    assert WatchReport.model_validate_json(report.model_dump_json()) == report
+    [row] = watch.rows(report)
+    assert (row["model"], row["new bars"], row["age"]) == (version.model_id, "950", "0.0 d")
+    assert report.headline == "Models watched: 1. Retrains asked for: 1 accepted, 1 coalesced."
+
+
+@pytest.mark.parametrize(
+    ("position", "trades", "sharpe"),
+    [(0.0, 0, 0.0), (1.0, 0, None)],
+    ids=["never trades", "holds to the end"],
+)
+def test_what_is_only_open_at_the_end_is_no_closed_trade(
+    position: float, trades: int, sharpe: float | None, services: Services
+) -> None:
+    bars = services.market.bars("BTCUSD", "1h")[-500:]
+    seen = watch.measure(bars, np.full(500, position), Costs(), Execution(), 0.5)
+    assert (seen.bars, seen.trades) == (500, trades)
+    assert seen.sharpe_ratio is not None
+    if sharpe is not None:
+        assert (seen.sharpe_ratio, seen.confidence) == (sharpe, None)
+
+
+def test_without_new_bars_nothing_is_measured(services: Services) -> None:
+    bars = services.market.bars("BTCUSD", "1h")[:0]
+    assert watch.measure(bars, np.zeros(0), Costs(), Execution(), 0.5) == watch.Performance()

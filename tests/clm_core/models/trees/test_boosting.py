@@ -1,0 +1,190 @@
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from clm_core.domain.errors import InvalidTrainingParams, NotEnoughBars
+from clm_core.market.bars import Bars
+from clm_core.market.features import FEATURES, LOOK_BACK
+from clm_core.market.timeframes import Calendar, Timeframe
+from clm_core.models.trees.boosting import BoostedModel, BoostingRecipe, LightGBMParams, XGBoostParams, held
+
+LIBRARIES = [pytest.param(XGBoostParams, id="xgboost"), pytest.param(LightGBMParams, id="lightgbm")]
+Params = type[XGBoostParams] | type[LightGBMParams]
+HOUR = Timeframe.H1.nanoseconds
+
+
+def stretches_of(lengths: list[int]) -> Bars:
+    """Bars whose prices do not matter, with an outage between stretches."""
+    rows = np.concatenate([np.arange(length) + 1000 * k for k, length in enumerate(lengths)])
+    ones = [np.ones(len(rows)) for _ in range(5)]
+    return Bars("TEST", Timeframe.H1, Calendar.ALWAYS, rows.astype(np.int64) * HOUR, *ones)
+
+
+def slowly_held(signals: NDArray[np.int64], lengths: list[int], horizon: int) -> list[float]:
+    positions, start = [], 0
+    for length in lengths:
+        stretch = signals[start : start + length]
+        positions += [sum(stretch[max(0, t - horizon + 1) : t + 1]) / horizon for t in range(length)]
+        start += length
+    return positions
+
+
+@given(
+    lengths=st.lists(st.integers(1, 40), min_size=1, max_size=4),
+    horizon=st.integers(1, 30),
+    seed=st.integers(0, 1000),
+)
+def test_a_position_is_the_mean_of_the_last_signals_of_its_own_stretch(
+    lengths: list[int], horizon: int, seed: int
+):
+    signals = np.random.default_rng(seed).integers(-1, 2, sum(lengths))
+    positions = held(signals, stretches_of(lengths), horizon)
+    assert positions.tolist() == slowly_held(signals, lengths, horizon)
+
+
+def test_a_trader_who_loads_only_the_look_back_and_the_horizon_takes_the_same_positions(bars: Bars):
+    horizon = 12
+    model = BoostingRecipe(XGBoostParams(rounds=60, horizon=horizon, threshold=0.01)).fit(bars, seed=0)
+    full = model.positions(bars)
+    rows = range(1000, len(bars), 20)
+    live = np.array([model.positions(bars[t + 1 - LOOK_BACK - horizon : t + 1])[-1] for t in rows])
+    # averages begun later differ within the features' stated tolerance: now and then a signal flips
+    assert np.mean(live == full[rows]) > 0.95
+    assert np.max(np.abs(live - full[rows])) <= 1 / horizon
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_signals_follow_the_forecast_beyond_the_threshold(library: Params, bars: Bars):
+    model = BoostingRecipe(library(rounds=40, horizon=1, threshold=0.02)).fit(bars, seed=0)
+    forecast, positions = model.forecast(bars), model.positions(bars)
+    assert np.all(positions[forecast >= 0.52] == 1)
+    assert np.all(positions[forecast <= 0.48] == -1)
+    assert np.all(positions[np.abs(forecast - 0.5) < 0.02] == 0)
+    assert {-1.0, 0.0, 1.0} == set(positions)
+
+
+def test_long_only_sits_out_what_it_would_have_sold_short(bars: Bars):
+    both = BoostingRecipe(XGBoostParams(rounds=40, horizon=1)).fit(bars, seed=0)
+    long_only = BoostingRecipe(XGBoostParams(rounds=40, horizon=1, long_only=True)).fit(bars, seed=0)
+    assert np.array_equal(long_only.positions(bars), np.maximum(both.positions(bars), 0))
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_text_from_a_command_line_means_the_same_as_numbers(library: Params):
+    text = {"rounds": "5", "learning_rate": "0.1", "long_only": "true", "features": "rsi_14, log_return_1"}
+    typed = library(rounds=5, learning_rate=0.1, long_only=True, features=("log_return_1", "rsi_14"))
+    assert library.parse(text) == typed
+
+
+@pytest.mark.parametrize(
+    ("library", "params", "complaint"),
+    [
+        (XGBoostParams, {"max_dept": 5}, "max_dept.*Valid parameters: .*max_depth"),
+        (XGBoostParams, {"num_leaves": 5}, "num_leaves.*Valid parameters: .*max_depth"),
+        (LightGBMParams, {"max_depth": 5}, "max_depth.*Valid parameters: .*num_leaves"),
+        (XGBoostParams, {"max_depth": 0}, "max_depth.*greater than or equal to 1"),
+        (XGBoostParams, {"max_depth": "deep"}, "max_depth.*integer"),
+        (XGBoostParams, {"learning_rate": 0}, "learning_rate.*greater than 0"),
+        (XGBoostParams, {"learning_rate": float("nan")}, "learning_rate.*finite"),
+        (LightGBMParams, {"reg_lambda": float("inf")}, "reg_lambda.*finite"),
+        (LightGBMParams, {"threshold": 0.5}, "threshold.*less than 0.5"),
+        (LightGBMParams, {"validation_fraction": 0.9}, "validation_fraction"),
+        (LightGBMParams, {"features": "rsi_14,moon_phase"}, "features.*moon_phase.*log_return_1"),
+        (LightGBMParams, {"features": ""}, "features"),
+    ],
+)
+def test_bad_parameters_are_named_together_with_the_valid_ones(
+    library: Params, params: dict[str, object], complaint: str
+):
+    with pytest.raises(InvalidTrainingParams, match=complaint):
+        library.parse(params)
+
+
+def test_features_default_to_all_and_are_described_by_name():
+    assert BoostingRecipe(XGBoostParams()).describe()["features"] == list(FEATURES)
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_only_the_chosen_features_are_used(library: Params, bars: Bars):
+    chosen = ("volatility_24", "rsi_14")
+    model = BoostingRecipe(library(rounds=10, features=chosen)).fit(bars, seed=0)
+    assert set(model.importances()) <= set(chosen)
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_boosting_stops_where_the_validation_rows_stop_improving(library: Params, bars: Bars):
+    patient = {"learning_rate": 0.3, "min_child_weight": 1, "rounds": 200, "early_stopping_rounds": 200}
+    stopped = fitted(library, bars, {**patient, "early_stopping_rounds": 5})
+    assert stopped.train_metrics["rounds"] < 100
+    assert (
+        fitted(library, bars, patient).train_metrics["validation_log_loss"]
+        <= (stopped.train_metrics["validation_log_loss"])
+    )
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_the_seed_decides_which_rows_and_features_the_trees_see(library: Params, bars: Bars):
+    recipe = BoostingRecipe(library(rounds=10))
+    forecasts = [recipe.fit(bars, seed).forecast(bars) for seed in (0, 1, 2**40)]
+    assert not np.array_equal(forecasts[0], forecasts[1], equal_nan=True)
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_trees_that_cannot_split_forecast_the_share_of_rises_and_name_no_feature(library: Params, bars: Bars):
+    model = fitted(library, bars, {"rounds": 3, "min_child_weight": 1e9})
+    forecast = model.forecast(bars)
+    assert np.ptp(forecast[~np.isnan(forecast)]) == 0
+    assert model.importances() == {}
+
+
+def test_metrics_compare_the_trees_with_always_answering_the_same(bars: Bars):
+    metrics = fitted(XGBoostParams, bars, {"rounds": 20}).train_metrics
+    assert metrics["fit_rows"] > 4 * metrics["validation_rows"] * 0.9
+    assert metrics["fit_log_loss"] < np.log(2)
+    assert 0 < metrics["validation_log_loss_of_constant"] < 1
+
+
+def test_prices_that_only_rise_leave_nothing_to_tell_apart(bars: Bars):
+    prices = np.linspace(100, 200, len(bars))
+    rising = replace(
+        bars,
+        open=prices,
+        close=prices.copy(),
+        high=prices.copy(),
+        low=prices.copy(),
+        volume=np.ones(len(bars)),
+    )
+    with pytest.raises(NotEnoughBars, match="the same label"):
+        BoostingRecipe(XGBoostParams()).fit(rising, seed=0)
+
+
+def test_the_file_of_trees_does_not_tell_where_they_have_grown(bars: Bars):
+    model = fitted(XGBoostParams, bars, {"rounds": 2, "device": "cpu"})
+    assert b"max_depth" not in model.raw
+    assert b"device" not in model.raw
+
+
+def test_importing_the_module_imports_neither_library():
+    code = "import sys, clm_core.models.boosting; print({'xgboost', 'lightgbm', 'mlflow'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert done.stdout.strip() == "set()"
+
+
+def fitted(library: Params, bars: Bars, params: dict[str, float | str]) -> BoostedModel:
+    return BoostingRecipe(library.parse(params)).fit(bars, seed=0)
+
+
+@pytest.mark.parametrize("library", [XGBoostParams, LightGBMParams])
+def test_the_learning_curve_has_its_lowest_loss_at_the_last_round_kept(
+    library: type[XGBoostParams] | type[LightGBMParams], bars: Bars
+) -> None:
+    model = fitted(library, bars, {"rounds": 40, "early_stopping_rounds": 40})
+    assert len(model.learning_curve) == 40
+    assert np.argmin(model.learning_curve) + 1 == model.train_metrics["rounds"]
+    assert min(model.learning_curve) == pytest.approx(model.train_metrics["validation_log_loss"], rel=1e-5)

@@ -1,0 +1,69 @@
+"""Bars come in from an exchange on this machine, market by market, for as long as it answers."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from exchanges import NOW, START, Binance, serving
+
+from clm_core.domain.alerts import AlertKind
+from clm_core.domain.universe import Market
+from clm_core.market.sources import MarketData
+from clm_core.operations import ingest
+from clm_core.services import Services
+
+
+@pytest.fixture
+def binance() -> Binance:
+    return Binance()
+
+
+@pytest.fixture
+def clm(services: Services, binance: Binance, tmp_path: Path) -> Iterator[Services]:
+    """With a market that is fetched and one that is brought by hand; nothing is stored yet."""
+    with serving(binance) as url:
+        universe = (
+            Market(symbol="BTCUSDT", exchange="binance", exchange_url=url, dataset_span_days=1),
+            Market(symbol="EURUSD"),
+        )
+        settings = services.settings.model_copy(update={"universe": universe})
+        yield replace(services, settings=settings, market=MarketData(tmp_path), clock=lambda: NOW)
+
+
+def at(clm: Services, hours: float) -> Services:
+    return replace(clm, clock=lambda: START + timedelta(hours=hours))
+
+
+def test_a_market_is_filled_at_first_and_then_gets_what_closed_since(clm: Services) -> None:
+    [first] = ingest.run(at(clm, 12.5)).markets
+    assert (first.symbol, first.new_bars, first.newest_bar) == ("BTCUSDT", 12, START + timedelta(hours=11))
+    assert [market.new_bars for market in ingest.run(at(clm, 12.6)).markets] == [0]
+    report = ingest.run(at(clm, 25.5))
+    assert [(market.new_bars, market.bars) for market in report.markets] == [(13, 25)]
+    assert report.headline == "Markets up to date: 1, with 13 new bars."
+
+
+def test_a_market_that_cannot_be_fetched_is_alerted_and_keeps_no_other_from_it(
+    clm: Services, binance: Binance
+) -> None:
+    known, by_hand = clm.settings.universe
+    unknown = known.model_copy(update={"symbol": "NOSUCHCOIN"})
+    settings = clm.settings.model_copy(update={"universe": (unknown, known, by_hand)})
+    report = ingest.run(replace(clm, settings=settings))
+    assert [market.symbol for market in report.markets] == ["BTCUSDT"]
+    [problem] = report.problems
+    assert problem.startswith("NOSUCHCOIN 1h: ")
+    failing = [alert.subject for alert in clm.alerts.lasting(AlertKind.UPKEEP_FAILING)]
+    assert "fetch" in failing
+    ingest.run(clm)
+    failing = [alert.subject for alert in clm.alerts.lasting(AlertKind.UPKEEP_FAILING)]
+    assert "fetch" not in failing
+
+
+def test_where_no_market_names_an_exchange_it_says_how_to(clm: Services) -> None:
+    settings = clm.settings.model_copy(update={"universe": (Market(symbol="EURUSD"),)})
+    report = ingest.run(replace(clm, settings=settings))
+    assert (report.markets, report.problems) == ((), ())
+    assert 'exchange = "binance"' in report.headline

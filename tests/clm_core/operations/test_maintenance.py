@@ -1,0 +1,428 @@
+"""One pass finds what went wrong, puts right what it may, and says the rest once."""
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from uuid import UUID, uuid4
+
+import httpx
+import pytest
+from installations import wait_until
+from jobs import end_all_jobs
+from prefect.settings import PREFECT_API_URL, temporary_settings
+from sqlalchemy import Engine, text
+from typer.testing import CliRunner
+
+from clm_core.cli.app import app
+from clm_core.domain.actors import Actor
+from clm_core.domain.alerts import AlertKind, RaisedAlert
+from clm_core.domain.errors import BundleCorrupt, NotAllowed, NotFound, UpkeepIncomplete
+from clm_core.domain.jobs import RetrainRequest
+from clm_core.domain.versions import ModelVersion
+from clm_core.domain.vocabulary import ModelType, Role
+from clm_core.ledger.promotions import PromotionBook
+from clm_core.operations import maintenance
+from clm_core.operations.maintenance import Part, UpkeepReport
+from clm_core.platform.prefect_runs import DEPLOYMENTS_TAG, load_flow
+from clm_core.retraining import steps
+from clm_core.services import Services
+from clm_core.settings import GuardSettings, OnExpiry
+from clm_core.triggers import inbox
+
+NOW = datetime(2026, 3, 4, 12, tzinfo=UTC)
+WEEK = timedelta(days=7)
+REQUEST = RetrainRequest(
+    model_type=ModelType.LIGHTGBM, symbol="BTCUSD", dataset_span_days=60, requested_by="tests"
+)
+ADMIN, OPERATOR = Actor(name="ada", role=Role.ADMIN), Actor(name="otto", role=Role.OPERATOR)
+MakeVersion = Callable[..., ModelVersion]
+Audited = Callable[[str], list[str]]
+
+
+@pytest.fixture(autouse=True)
+def nobody_to_tell(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PREFECT_API_URL", raising=False)
+
+
+@pytest.fixture(autouse=True)
+def no_job_waits(services: Services) -> None:
+    end_all_jobs(services)
+
+
+def promote(services: Services, version: ModelVersion, force: bool = False) -> None:
+    services.promotions.promote(version.model_id, version.version, ADMIN, "tested", NOW, force=force)
+
+
+def at(services: Services, moment: datetime, on_expiry: OnExpiry = OnExpiry.ASK) -> Services:
+    settings = services.settings.model_copy(update={"guard": GuardSettings(on_expiry=on_expiry)})
+    return replace(services, settings=settings, clock=lambda: moment)
+
+
+def about(subject: str, report: UpkeepReport, part: Part) -> tuple[list[str], list[str]]:
+    """What a part did and could not do for a model."""
+    [found] = [each for each in report.parts if each.part is part]
+    return [said for said in found.done if subject in said], [
+        said for said in found.problems if subject in said
+    ]
+
+
+def alerted(services: Services, subject: str) -> list[RaisedAlert]:
+    return [alert for alert in services.alerts.newest(500) if alert.subject == subject]
+
+
+@pytest.fixture
+def trees(services: Services) -> Iterator[Callable[[ModelVersion], Path]]:
+    """Finds the stored trees of a version; what a test made of them is undone."""
+    before = dict[Path, bytes]()
+
+    def find(version: ModelVersion) -> Path:
+        client = services.registry._client
+        source = client.get_model_version(version.model_id, str(version.mlflow_version)).source
+        [path] = Path(services.settings.home, "mlflow").rglob(
+            f"*{source.removeprefix('models:/')}*/**/trees.txt"
+        )
+        before[path] = path.read_bytes()
+        return path
+
+    yield find
+    for path, content in before.items():
+        path.write_bytes(content)
+
+
+def test_a_hand_moved_alias_is_put_back_and_alerted(
+    services: Services, make_version: MakeVersion, model_id: str
+) -> None:
+    serving, other = make_version(model_id), make_version(model_id)
+    promote(services, serving)
+    services.registry.point(model_id, "production", other.mlflow_version)
+    done, problems = about(model_id, maintenance.run(services), Part.RECONCILE)
+    assert len(done) == 1
+    assert problems == []
+    assert services.registry.aliased(model_id, "production") == serving.mlflow_version
+    assert [alert.kind for alert in alerted(services, model_id)] == [AlertKind.DRIFT_DETECTED]
+
+
+def test_an_expired_force_is_asked_about_once_and_said_at_every_pass(
+    services: Services, make_version: MakeVersion, model_id: str, audited: Audited
+) -> None:
+    forced = make_version(model_id, sharpe=0.2)
+    promote(services, forced, force=True)
+    early, late = at(services, NOW + WEEK - timedelta(seconds=1)), at(services, NOW + WEEK)
+    assert about(model_id, maintenance.run(early), Part.GUARD) == ([], [])
+    for _ in range(2):
+        done, problems = about(model_id, maintenance.run(late), Part.GUARD)
+        assert [f"clm confirm {model_id}" in said for said in done] == [True]
+        assert problems == []
+    assert [alert.kind for alert in alerted(services, model_id)] == [AlertKind.FORCED_EXPIRED]
+    assert audited(model_id)[-1] == "forced_expired"
+    assert audited(model_id).count("forced_expired") == 1
+
+
+def test_an_admin_confirms_a_force_for_some_days_and_is_asked_again_after_them(
+    services: Services, make_version: MakeVersion, model_id: str, audited: Audited
+) -> None:
+    promote(services, make_version(model_id, sharpe=0.2), force=True)
+    maintenance.run(at(services, NOW + WEEK))
+    before, confirm = services.ledger.counts(), services.promotions.confirm
+    with pytest.raises(NotAllowed, match="only an admin"):
+        confirm(model_id, 3, OPERATOR, "still needed", NOW + WEEK)
+    with pytest.raises(NotAllowed, match="needs a reason"):
+        confirm(model_id, 3, ADMIN, " ", NOW + WEEK)
+    done = confirm(model_id, 3, ADMIN, "still needed", NOW + WEEK)
+    assert (done.expires_at, done.confirmations) == (NOW + WEEK + timedelta(days=3), 1)
+    assert services.ledger.counts().confirmations == before.confirmations + 1
+    assert services.ledger.counts().forced == before.forced
+    assert [alert.ended_at for alert in alerted(services, model_id)] == [NOW + WEEK]
+    assert about(model_id, maintenance.run(at(services, NOW + WEEK)), Part.GUARD) == ([], [])
+    maintenance.run(at(services, NOW + WEEK + timedelta(days=3)))
+    assert len(alerted(services, model_id)) == 2
+    assert audited(model_id)[-3:] == ["forced_expired", "forced_confirmed", "forced_expired"]
+
+
+def test_what_was_not_forced_has_nothing_to_confirm(
+    services: Services, make_version: MakeVersion, model_id: str
+) -> None:
+    promote(services, make_version(model_id))
+    with pytest.raises(NotFound, match="was not forced"):
+        services.promotions.confirm(model_id, 3, ADMIN, "because", NOW)
+
+
+def test_where_told_so_an_expired_force_is_rolled_back(
+    services: Services,
+    make_version: MakeVersion,
+    model_id: str,
+    check: Callable[[str], None],
+    audited: Audited,
+) -> None:
+    good, forced = make_version(model_id), make_version(model_id, sharpe=0.2)
+    promote(services, good)
+    promote(services, forced, force=True)
+    done, problems = about(
+        model_id, maintenance.run(at(services, NOW + WEEK, OnExpiry.ROLL_BACK)), Part.GUARD
+    )
+    assert len(done) == 1
+    assert problems == []
+    assert services.ledger.promotions.champion(model_id) == good.version
+    check(model_id)
+    assert audited(model_id)[-1] == "rollback_committed"
+    assert [alert.kind for alert in alerted(services, model_id)] == [AlertKind.FORCED_ROLLED_BACK]
+
+
+def test_where_there_is_nothing_to_roll_back_to_somebody_is_asked(
+    services: Services, make_version: MakeVersion, model_id: str
+) -> None:
+    forced = make_version(model_id, sharpe=0.2)
+    promote(services, forced, force=True)
+    done, problems = about(
+        model_id, maintenance.run(at(services, NOW + WEEK, OnExpiry.ROLL_BACK)), Part.GUARD
+    )
+    assert done == []
+    assert ["nothing to roll back to" in said for said in problems] == [True]
+    assert services.ledger.promotions.champion(model_id) == forced.version
+    assert [alert.kind for alert in alerted(services, model_id)] == [AlertKind.FORCED_EXPIRED]
+    services.promotions.confirm(model_id, 90, ADMIN, "for the other tests", datetime.now(UTC))
+
+
+def test_a_changed_bundle_in_production_is_found_recorded_once_and_the_rest_is_kept_right(
+    services: Services,
+    make_version: MakeVersion,
+    model_id: str,
+    audited: Audited,
+    trees: Callable[[ModelVersion], Path],
+) -> None:
+    broken, moved = make_version(model_id), make_version(other := f"{model_id}x".replace("_1hx", "x_1h"))
+    promote(services, broken)
+    promote(services, moved)
+    stored = trees(broken)
+    original = stored.read_bytes()
+    stored.write_bytes(original + b"\n")
+    services.registry.point(other, "production", None)
+    for _ in range(2):
+        report = maintenance.run(services)
+        _, problems = about(model_id, report, Part.VERIFY)
+        assert ["trees.txt was changed" in said for said in problems] == [True]
+        assert Part.VERIFY in report.failed
+    assert services.registry.aliased(other, "production") == moved.mlflow_version
+    named = f"{model_id}@{broken.version}"
+    assert [alert.kind for alert in alerted(services, named)] == [AlertKind.BUNDLE_REFUSED]
+    assert audited(model_id)[1:] == ["bundle_refused"]
+    stored.write_bytes(original)
+    maintenance.run(services)
+    assert [alert.kind for alert in services.alerts.lasting() if alert.subject == named] == []
+
+
+def test_the_scheduled_upkeep_reads_the_files_once_in_a_round_and_those_it_refused_until_they_are_mended(
+    services: Services, make_version: MakeVersion, model_id: str, trees: Callable[[ModelVersion], Path]
+) -> None:
+    serving = make_version(model_id)
+    promote(services, serving)
+
+    def found(after: timedelta, in_full: bool = False) -> list[str]:
+        return about(model_id, maintenance.run(at(services, NOW + after), in_full), Part.VERIFY)[1]
+
+    none, hour = timedelta(), timedelta(hours=1)
+    assert found(none) == []
+    stored = trees(serving)
+    original = stored.read_bytes()
+    stored.write_bytes(original + b"\n")
+    assert found(none) == []
+    assert len(found(hour)) == 1
+    stored.write_bytes(original)
+    assert found(hour) == []
+    stored.write_bytes(original + b"\n")
+    assert found(hour) == []
+    assert len(found(hour, in_full=True)) == 1
+
+
+def test_the_scheduled_upkeep_verifies_at_once_what_serves_anew_and_always_what_mlflow_says(
+    services: Services, make_version: MakeVersion, model_id: str, trees: Callable[[ModelVersion], Path]
+) -> None:
+    before, after = make_version(model_id), make_version(model_id)
+    clm = at(services, NOW)
+    promote(services, before)
+    assert about(model_id, maintenance.run(clm, in_full=False), Part.VERIFY)[1] == []
+    promote(services, after)
+    stored = trees(after)
+    original = stored.read_bytes()
+    stored.write_bytes(b"")
+    [said] = about(model_id, maintenance.run(clm, in_full=False), Part.VERIFY)[1]
+    assert "trees.txt was changed" in said
+    stored.write_bytes(original)
+    assert about(model_id, maintenance.run(clm, in_full=False), Part.VERIFY)[1] == []
+    number, listed = str(after.mlflow_version), services.registry._tags(model_id, after.mlflow_version)
+    services.registry._client.set_model_version_tag(model_id, number, "clm.package", "{}")
+    [said] = about(model_id, maintenance.run(clm, in_full=False), Part.VERIFY)[1]
+    assert "the tag clm.package was changed" in said
+    services.registry._client.set_model_version_tag(model_id, number, "clm.package", listed["clm.package"])
+
+
+def test_every_refused_promotion_of_changed_bytes_is_in_the_audit_with_the_file(
+    services: Services,
+    make_version: MakeVersion,
+    model_id: str,
+    ledger_engine: Engine,
+    trees: Callable[[ModelVersion], Path],
+) -> None:
+    version = make_version(model_id)
+    stored = trees(version)
+    stored.write_bytes(stored.read_bytes() + b"\n")
+    for _ in range(2):
+        with pytest.raises(BundleCorrupt):
+            promote(services, version)
+    query = text("SELECT actor, action, details FROM audit_log WHERE subject = :id ORDER BY seq DESC LIMIT 2")
+    with ledger_engine.begin() as connection:
+        entries = connection.execute(query, {"id": model_id}).all()
+    assert [(entry.actor, entry.action) for entry in entries] == [("ada", "bundle_refused")] * 2
+    assert "trees.txt was changed" in entries[0].details["finding"]
+    assert entries[0].details["version"] == version.version
+
+
+def test_the_command_says_what_failed_and_exits_with_1(
+    services: Services,
+    make_version: MakeVersion,
+    model_id: str,
+    trees: Callable[[ModelVersion], Path],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("CLM_HOME", str(services.settings.home))
+    version = make_version(model_id)
+    promote(services, version)
+    stored = trees(version)
+    stored.unlink()
+    answer = CliRunner().invoke(app, ["upkeep", "--json"])
+    report = UpkeepReport.model_validate_json(answer.stdout)
+    assert answer.exit_code == 1
+    assert Part.VERIFY in report.failed
+    assert ["trees.txt is missing" in said for said in about(model_id, report, Part.VERIFY)[1]] == [True]
+    shown = CliRunner().invoke(app, ["alerts", "--lasting", "--json"])
+    assert f"{model_id}@{version.version}" in [alert["subject"] for alert in json.loads(shown.stdout)]
+
+
+def test_the_flow_fails_when_a_part_did_and_only_then(
+    services: Services,
+    make_version: MakeVersion,
+    model_id: str,
+    trees: Callable[[ModelVersion], Path],
+    prefect_url: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # of all models: what other tests left in production is damaged on purpose
+    monkeypatch.setattr(PromotionBook, "models", lambda _: [model_id])
+    good, broken = make_version(model_id), make_version(model_id)
+    promote(services, good)
+    flow = load_flow("flows.upkeep.upkeep")
+    assert flow().failed == ()
+    promote(services, broken)
+    trees(broken).write_bytes(b"")
+    with pytest.raises(UpkeepIncomplete, match=r"trees\.txt was changed"):
+        flow()
+
+
+def test_a_message_is_answered_and_a_job_that_cannot_be_started_is_said_to_wait(services: Services) -> None:
+    data = {"model_type": "lightgbm", "symbol": "EURUSD", "detector": "psi"}
+    body = json.dumps({"type": "model.drift_detected", "data": data}).encode()
+    inbox.receive(services, "monitor", "for the upkeep", body, NOW)
+    with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:9/api"}):
+        report = maintenance.run(services)
+    done, _ = about("lightgbm_eurusd_1h", report, Part.DRAIN)
+    assert [said.split(" as job ")[0] for said in done] == ["lightgbm_eurusd_1h: accepted"]
+    _, problems = about("1 jobs wait to be started", report, Part.DRAIN)
+    assert len(problems) == 1
+
+
+def test_an_automation_that_cannot_start_its_run_is_alerted_until_it_can(
+    services: Services, prefect_url: str
+) -> None:
+    name = f"start what is not there {uuid4()}"
+    with httpx.Client(base_url=prefect_url) as prefect:
+        prefect.post("/automations/", json=start_a_missing_deployment(name)).raise_for_status()
+
+        def has_failed() -> bool:
+            # again and again: the server takes a moment to know the automation
+            prefect.post("/events", json=[an_event("tests.happened")]).raise_for_status()
+            return failed_actions(prefect, name)
+
+        wait_until(has_failed)
+    with temporary_settings({PREFECT_API_URL: prefect_url}):
+        first, again = maintenance.run(services), maintenance.run(services)
+        [said] = about(name, first, Part.AUTOMATIONS)[0]
+        assert said.startswith(f"{name}: ")
+        assert about(name, again, Part.AUTOMATIONS) == ([], [])
+        [alert] = alerted(services, name)
+        assert "Mend its action" in alert.message
+        assert alert.ended_at is None
+        later = replace(services, clock=lambda: services.clock() + timedelta(hours=2))
+        maintenance.run(later)
+    assert alerted(services, name)[0].ended_at is not None
+
+
+def start_a_missing_deployment(name: str) -> dict[str, object]:
+    return {
+        "name": name,
+        "trigger": {
+            "type": "event",
+            "posture": "Reactive",
+            "expect": ["tests.happened"],
+            "threshold": 1,
+            "within": 0,
+        },
+        "actions": [{"type": "run-deployment", "source": "inferred", "parameters": None}],
+    }
+
+
+def an_event(name: str) -> dict[str, object]:
+    return {
+        "id": str(uuid4()),
+        "event": name,
+        "occurred": datetime.now(UTC).isoformat(),
+        "resource": {"prefect.resource.id": "tests.thing"},
+    }
+
+
+def failed_actions(prefect: httpx.Client, name: str) -> bool:
+    wanted = {"event": {"name": ["prefect.automation.action.failed"]}}
+    found = prefect.post("/events/filter", json={"filter": wanted}).json()["events"]
+    return any(event["resource"]["prefect.resource.name"] == name for event in found)
+
+
+def test_a_run_that_failed_before_it_had_a_job_is_alerted_once_until_the_deployment_is_well(
+    services: Services, prefect_url: str
+) -> None:
+    name = f"imports what is not there {uuid4()}"
+    with httpx.Client(base_url=prefect_url) as prefect:
+        flow = prefect.post("/flows/", json={"name": "tests"}).json()["id"]
+        made = {"name": name, "flow_id": flow, "tags": [DEPLOYMENTS_TAG]}
+        deployment = prefect.post("/deployments/", json=made).json()["id"]
+        for state in ("FAILED", "CRASHED"):
+            run = prefect.post(f"/deployments/{deployment}/create_flow_run", json={}).json()["id"]
+            told = {"type": state, "name": state.title(), "message": "ModuleNotFoundError: talib"}
+            forced = {"state": told, "force": True}
+            prefect.post(f"/flow_runs/{run}/set_state", json=forced).raise_for_status()
+        with temporary_settings({PREFECT_API_URL: prefect_url}):
+            first, again = maintenance.run(services), maintenance.run(services)
+            later = replace(services, clock=lambda: services.clock() + timedelta(hours=4))
+            [alert] = alerted(services, name)
+            maintenance.run(later)
+        prefect.delete(f"/deployments/{deployment}").raise_for_status()
+    [said] = about(name, first, Part.AUTOMATIONS)[0]
+    assert f"Its run {run} ended as Crashed: ModuleNotFoundError: talib" in said
+    assert about(name, again, Part.AUTOMATIONS) == ([], [])
+    assert (alert.kind, alert.ended_at) == (AlertKind.RUN_FAILED, None)
+    assert alerted(services, name)[0].ended_at is not None
+
+
+def test_a_run_whose_job_was_swept_is_shown_as_crashed(services: Services, prefect_url: str) -> None:
+    with httpx.Client(base_url=prefect_url) as prefect:
+        flow = prefect.post("/flows/", json={"name": "tests"}).json()["id"]
+        running = {"type": "RUNNING", "name": "Running"}
+        run_id = prefect.post("/flow_runs/", json={"flow_id": flow, "state": running}).json()["id"]
+        job = steps.open_job(services, REQUEST)
+        services.ledger.triggers.set_run(job.id, UUID(run_id), services.clock())
+        services.ledger.start_job(job.id, "a process that dies", services.clock(), timedelta(seconds=1))
+        later = replace(services, clock=lambda: services.clock() + timedelta(minutes=5))
+        with temporary_settings({PREFECT_API_URL: prefect_url}):
+            report = maintenance.run(later)
+        assert about(run_id, report, Part.SWEEP)[0] == [f"run {run_id} of job {job.id} has crashed"]
+        assert prefect.get(f"/flow_runs/{run_id}").json()["state_type"] == "CRASHED"

@@ -1,0 +1,42 @@
+"""Two retrains of one model that end at the same moment."""
+
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from threading import Barrier
+
+from clm_core.domain.jobs import RetrainRequest
+from clm_core.domain.versions import ModelVersion
+from clm_core.domain.vocabulary import ModelType
+from clm_core.retraining import steps
+
+
+def test_versions_of_one_second_have_labels_of_their_own(services, tmp_path):
+    moment, together = services.clock(), Barrier(2)
+    stopped = replace(services, clock=lambda: moment)
+    request = RetrainRequest(
+        model_type=ModelType.LIGHTGBM,
+        symbol="BTCUSD",
+        dataset_span_days=60,
+        training_params={"rounds": 2},
+        requested_by="twins",
+    )
+    first = steps.open_job(services, request)
+    bars = steps.fetch_bars(services, first)
+    trained = steps.train(services, first, bars)
+    bundle = tmp_path / "bundle"  # the job's own goes with it
+    trained = replace(trained, bundle=Path(shutil.copytree(trained.bundle, bundle)))
+
+    def retrain(number: int) -> ModelVersion:
+        job = first if number == 0 else steps.open_job(services, request)
+        with steps.running(services, job) as lease:
+            together.wait()
+            return steps.register(stopped, lease, job, bars, trained)
+
+    with ThreadPoolExecutor(2) as pool:
+        versions = list(pool.map(retrain, range(2)))
+    assert versions[0].version != versions[1].version
+    for version in versions:
+        number = services.registry.aliased(version.model_id, version.version)
+        assert number == version.mlflow_version

@@ -1,0 +1,168 @@
+"""A version trained again from its lineage, on a real ledger and a real MLflow."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, cast
+
+import numpy as np
+import pytest
+from sqlalchemy import create_engine, text
+from typer.testing import CliRunner
+
+from clm_core.cli.app import app
+from clm_core.domain.jobs import RetrainRequest
+from clm_core.domain.versions import ModelVersion
+from clm_core.domain.vocabulary import ModelType
+from clm_core.market.bars import Bars, Floats
+from clm_core.models.contract import Model, ModelCard, TrainedOn
+from clm_core.retraining import reproduce as reproducing
+from clm_core.retraining import steps
+from clm_core.retraining.reproduce import Difference, reproduce
+from clm_core.services import Services
+
+TREES = [ModelType.XGBOOST, ModelType.LIGHTGBM]
+
+
+@pytest.fixture(scope="module", params=TREES, ids=str)
+def version(request: pytest.FixtureRequest, services: Services) -> ModelVersion:
+    asked = RetrainRequest(
+        model_type=request.param,
+        symbol="EURUSD",
+        dataset_span_days=90,
+        training_params={"rounds": 20},
+        seed=3,
+        requested_by="tests",
+    )
+    job = steps.open_job(services, asked)
+    with steps.running(services, job) as lease:
+        bars = steps.fetch_bars(services, job)
+        return steps.register(services, lease, job, bars, steps.train(services, job, bars))
+
+
+@dataclass(frozen=True)
+class Answers:
+    """A model that answers one position to everything; what else a model has is not asked for here."""
+
+    model_type: ModelType
+    position: float
+
+    def positions(self, bars: Bars) -> Floats:
+        return np.full(len(bars), self.position)
+
+
+@pytest.mark.parametrize(
+    ("kind", "apart", "differing"),
+    [
+        (ModelType.LIGHTGBM, 1e-15, True),
+        (ModelType.NHITS, 9e-6, False),
+        (ModelType.NHITS, 2e-5, True),
+        (ModelType.RL_V3, 9e-6, False),
+    ],
+    ids=["trees are exact", "a network within its tolerance", "a network beyond it", "a policy within its"],
+)
+def test_how_far_apart_positions_may_be_depends_on_the_kind(
+    kind: ModelType, apart: float, differing: bool, services: Services
+) -> None:
+    bars = services.market.bars("EURUSD", "1h", days=5)
+    one, other = Answers(kind, 0.0), Answers(kind, apart)
+    found = reproducing.compare(cast(Model, one), cast(Model, other), bars)
+    assert (found.differing == len(bars)) is differing
+    assert found.largest == apart
+
+
+def test_a_training_on_a_gpu_is_told_from_one_on_the_processor(services: Services) -> None:
+    bars = services.market.bars("EURUSD", "1h", days=5)
+    on_gpu, on_processor = (
+        ModelCard(
+            model_type=ModelType.NHITS,
+            params={"device": "auto"},
+            trained_on=TrainedOn.of(bars, seed=0),
+            train_metrics={"gpu": gpu, "trust": gpu / 2},
+            libraries={"continuous-learning-manager": "1.0"},
+        )
+        for gpu in (1.0, 0.0)
+    )
+    found = reproducing.differences(on_gpu, on_processor)
+    assert found == [Difference("device", "GPU", "processor")]
+
+
+@pytest.fixture
+def lineage(version: ModelVersion, services: Services) -> Iterator[Any]:
+    """Changes what the ledger says of the version's job; as it was again afterwards."""
+    before = services.ledger.job(version.training_job_id)
+    engine = create_engine(services.database.url("ledger"))
+
+    def change(**columns: object) -> None:
+        with engine.begin() as connection:
+            for name, value in columns.items():
+                connection.execute(
+                    text(f"UPDATE training_jobs SET {name} = :value WHERE id = :id"),
+                    {"value": value, "id": before.id},
+                )
+
+    yield change
+    change(seed=before.seed, training_params=json.dumps(before.training_params))
+    engine.dispose()
+
+
+def test_the_same_data_parameters_and_seed_give_the_same_position_on_every_bar(
+    version: ModelVersion, services: Services
+) -> None:
+    found = reproduce(services, version)
+    assert found.reproduced
+    assert found.differences == ()
+    assert (found.positions.bars, found.positions.differing, found.positions.first) == (1545, 0, None)
+
+
+@pytest.mark.parametrize(
+    ("columns", "difference"),
+    [
+        ({"seed": 4}, Difference("seed", "3", "4")),
+        (
+            {"training_params": '{"rounds": 21, "learning_rate": 0.1}'},
+            Difference("parameter rounds", "20", "21"),
+        ),
+    ],
+    ids=["seed", "parameters"],
+)
+def test_another_lineage_gives_other_positions_and_is_named(
+    columns: dict[str, object],
+    difference: Difference,
+    version: ModelVersion,
+    services: Services,
+    lineage: Any,
+) -> None:
+    lineage(**columns)
+    found = reproduce(services, version)
+    assert difference in found.differences
+    assert not found.reproduced
+    assert found.positions.differing > 0
+    assert found.positions.largest > 0
+
+
+def test_another_code_version_is_told_but_does_not_count_when_the_positions_are_the_same(
+    version: ModelVersion, services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reproducing, "code_version", lambda: "9.9.9")
+    found = reproduce(services, version)
+    assert found.differences == (Difference("code", version.code_version, "9.9.9"),)
+    assert found.reproduced
+
+
+def test_the_command_tells_people_and_scripts_and_exits_with_1_when_positions_differ(
+    version: ModelVersion, services: Services, lineage: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CLM_HOME", str(services.settings.home))
+    name = f"{version.model_id}@{version.version}"
+    same = CliRunner().invoke(app, ["reproduce", name])
+    assert (same.exit_code, same.output) == (0, "Reproduced: the same position on all 1,545 bars.\n")
+    lineage(seed=4)
+    other = CliRunner().invoke(app, ["reproduce", name])
+    assert other.exit_code == 1
+    assert "Not reproduced: other positions on" in other.output
+    answer = CliRunner().invoke(app, ["reproduce", name, "--json"])
+    assert answer.exit_code == 1
+    told = json.loads(answer.output)
+    assert told["reproduced"] is False
+    assert told["differences"] == [{"what": "seed", "then": "3", "now": "4"}]

@@ -1,0 +1,80 @@
+"""A retrain that failed after its training is done again without training."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from jobs import end_all_jobs
+
+from clm_core.domain.errors import RegistryUnavailable
+from clm_core.domain.jobs import RetrainRequest, TrainingJob
+from clm_core.domain.vocabulary import ModelType
+from clm_core.retraining import steps
+from clm_core.services import Services
+
+REQUEST = RetrainRequest(
+    model_type=ModelType.LIGHTGBM,
+    symbol="BTCUSD",
+    timeframe="1h",
+    dataset_span_days=61,
+    training_params={"rounds": 2},
+    requested_by="tests",
+)
+
+
+@pytest.fixture(autouse=True)
+def kept(services: Services) -> Iterator[Path]:
+    """Where a failed retrain's training lies."""
+    end_all_jobs(services)
+    yield services.work / "trained" / REQUEST.model_id
+    end_all_jobs(services)
+
+
+def steps_of(services: Services, request: RetrainRequest, *, fails: bool) -> set[str]:
+    """What a retrain announces; one that fails does so right after its training."""
+    announced = set[str]()
+    own = replace(services, announce=lambda step, share: announced.add(step))
+    job = steps.open_job(own, request)
+    try:
+        with steps.running(own, job):
+            steps.train(own, job, steps.fetch_bars(own, job))
+            if fails:
+                raise RegistryUnavailable("MLflow is away")
+    except RegistryUnavailable:
+        pass
+    return announced
+
+
+def test_the_same_retrain_takes_over_what_was_trained(services: Services, kept: Path) -> None:
+    assert "Final fit" in steps_of(services, REQUEST, fails=True)
+    assert kept.exists()
+    assert steps_of(services, REQUEST, fails=True) == {"Trained before"}
+    assert steps_of(services, REQUEST, fails=False) == {"Trained before"}
+    assert not kept.exists()
+
+
+def test_one_with_other_parameters_trains(services: Services) -> None:
+    steps_of(services, REQUEST, fails=True)
+    other = REQUEST.model_copy(update={"training_params": {"rounds": 3}})
+    assert "Final fit" in steps_of(services, other, fails=False)
+
+
+def test_what_was_damaged_meanwhile_is_trained_again(services: Services, kept: Path) -> None:
+    steps_of(services, REQUEST, fails=True)
+    (kept / "bundle" / "trees.txt").write_text("tree\n")
+    assert "Final fit" in steps_of(services, REQUEST, fails=False)
+
+
+def test_the_sweep_puts_by_what_a_killed_retrain_has_trained(services: Services, kept: Path) -> None:
+    job = steps.open_job(services, REQUEST)
+    _leave_in_the_middle(services, job)
+    steps.sweep(replace(services, clock=lambda: services.clock() + timedelta(hours=1)))
+    assert kept.exists()
+    assert steps_of(services, REQUEST, fails=False) == {"Trained before"}
+
+
+def _leave_in_the_middle(services: Services, job: TrainingJob) -> None:
+    services.ledger.start_job(job.id, "tests", services.clock(), timedelta(minutes=1))
+    steps.train(services, job, steps.fetch_bars(services, job))

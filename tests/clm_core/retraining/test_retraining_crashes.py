@@ -1,0 +1,120 @@
+"""Killed at any step, a retrain leaves nothing half done that a sweep, or the next retrain, does not end."""
+
+import os
+import shutil
+import signal
+import subprocess
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from processes import Parent
+
+from clm_core.domain.faults import Fault
+from clm_core.domain.jobs import TrainingJob
+from clm_core.domain.vocabulary import JobStatus, ModelStatus
+from clm_core.ledger import audit_log
+from clm_core.retraining import steps
+from clm_core.services import Services
+
+REPETITIONS = int(os.environ.get("CHAOS_REPETITIONS", "2"))
+STEPS = list(Fault)[list(Fault).index(Fault.JOB_RECORDED) :]
+ENDS_AS = {Fault.JOB_RECORDED: JobStatus.PENDING, Fault.COMPLETED: JobStatus.COMPLETED}
+"""Everything else ends failed."""
+
+
+@pytest.mark.parametrize("repetition", range(REPETITIONS))
+@pytest.mark.parametrize("fault", STEPS, ids=str)
+def test_a_retrain_killed_at_any_step_is_completed_or_failed_as_a_whole(
+    fault: Fault, repetition: int, services: Services, parent: Parent, verify_audit: Any
+) -> None:
+    job, ended = parent.retrain(fault)
+    assert ended == -signal.SIGKILL
+    # as somebody sees it who comes when its lease has run out
+    steps.sweep(replace(services, clock=lambda: services.clock() + timedelta(hours=1)))
+    job = services.ledger.job(job.id)
+    assert job.status is ENDS_AS.get(fault, JobStatus.FAILED)
+    assert_nothing_is_half_done(services, job)
+    assert_every_change_is_an_entry(services, job)
+    verify_audit()
+
+
+def test_a_retrain_after_all_the_killed_ones_completes(services: Services, parent: Parent) -> None:
+    job, ended = parent.retrain()
+    assert (job.status, ended) == (JobStatus.COMPLETED, 0)
+    assert_nothing_is_half_done(services, job)
+
+
+@pytest.fixture
+def full_disk(services: Services) -> Iterator[Path]:
+    """Where MLflow keeps its files; there is room for half a version."""
+    folder = services.settings.home / "mlflow" / "artifacts"
+    folder.mkdir(parents=True, exist_ok=True)
+    mount = ["mount", "-t", "tmpfs", "-o", "size=32k", "clm-tests", str(folder)]
+    if shutil.which("mount") is None:
+        pytest.skip("there is no mount here to make a small disk with")
+    if (mounted := run(mount)).returncode:
+        pytest.skip(f"a small disk cannot be mounted here: {mounted.stderr.strip()}")
+    yield folder
+    assert run(["umount", str(folder)]).returncode == 0
+
+
+def test_a_full_disk_fails_the_job_and_once_there_is_room_the_next_completes(
+    services: Services, parent: Any, full_disk: Path
+) -> None:
+    failed, ended = parent.retrain()
+    assert (failed.status, ended) == (JobStatus.FAILED, 1)
+    assert "No space left on device" in str(failed.failure_cause)
+    assert_nothing_is_half_done(services, failed)
+    assert services.ledger.versions(training_job_id=failed.id) == []
+    assert run(["mount", "-o", "remount,size=64m", str(full_disk)]).returncode == 0
+    completed, ended = parent.retrain()
+    assert (completed.status, ended) == (JobStatus.COMPLETED, 0)
+    assert_nothing_is_half_done(services, completed)
+
+
+def run(command: Sequence[str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def assert_nothing_is_half_done(services: Services, job: TrainingJob) -> None:
+    """Ledger and MLflow say the same of all that the job made, and it is what the job's end calls for."""
+    assert not (services.work / str(job.id)).exists()
+    client, of_job = services.registry._client, f"tags.`clm.job_id` = '{job.id}'"
+    runs = client.search_runs([services.registry._experiment()], of_job)
+    assert {run.info.status for run in runs} <= {"FINISHED", "FAILED"}
+    shown = {int(found.version): found.tags["clm.status"] for found in client.search_model_versions(of_job)}
+    recorded = {
+        version.mlflow_version: version.status.value
+        for version in services.ledger.versions(training_job_id=job.id)
+    }
+    if job.status is JobStatus.COMPLETED:
+        assert shown == recorded
+        assert list(shown.values()) == [ModelStatus.CANDIDATE.value]
+    else:
+        # what the ledger never heard of MLflow shows as failed
+        assert shown == dict.fromkeys(shown, ModelStatus.FAILED.value)
+        assert shown | recorded == shown
+
+
+def assert_every_change_is_an_entry(services: Services, job: TrainingJob) -> None:
+    """The audit tells how each status came about, step by step, and nothing else."""
+    told = audit_log.entries(services.ledger._engine, job.model_id, limit=1000)[::-1]
+    passed = {
+        JobStatus.PENDING: ["job_created"],
+        JobStatus.FAILED: ["job_created", "job_started", "job_failed"],
+        JobStatus.COMPLETED: ["job_created", "job_started", "job_completed"],
+    }
+    assert [entry.action for entry in told if entry.subject == str(job.id)] == passed[job.status]
+    for version in services.ledger.versions(training_job_id=job.id):
+        changes = [entry for entry in told if entry.details.get("version") == version.version]
+        path = ["training"]
+        for entry in changes:
+            if entry.action == "version_status_changed":
+                assert entry.details["from"] == path[-1]
+                path.append(str(entry.details["to"]))
+        assert path[-1] == version.status
+        assert [entry.action for entry in changes].count("version_registered") == 1

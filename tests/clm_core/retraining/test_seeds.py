@@ -1,0 +1,54 @@
+"""What depends on its seed is judged by more than one of them."""
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from uuid import uuid4
+
+from clm_core.domain.jobs import Lease, RetrainRequest, TrainingJob
+from clm_core.domain.vocabulary import ModelType
+from clm_core.domain.walk_forward import WalkForwardPlan
+from clm_core.retraining import steps
+from clm_core.services import Services
+
+
+@contextmanager
+def running(services: Services, seeds: int | None) -> Iterator[tuple[Services, TrainingJob, Lease]]:
+    plan = WalkForwardPlan(folds=2, seeds=seeds)
+    own = replace(services, settings=services.settings.model_copy(update={"walk_forward": plan}))
+    request = RetrainRequest(
+        model_type=ModelType.LIGHTGBM,
+        symbol="BTCUSD",
+        dataset_span_days=400,
+        training_params={"rounds": 20, "learning_rate": 0.2, "min_child_weight": 1, "threshold": 0.0},
+        seed=40,
+        requested_by="tests",
+    )
+    job = services.ledger.create_job(steps.new_job(own, request).model_copy(update={"id": uuid4()}))
+    with steps.running(own, job) as lease:
+        yield own, job, lease
+    shutil.rmtree(services.work / str(job.id), ignore_errors=True)
+
+
+def test_each_seed_is_a_trial_and_the_lower_quartile_is_judged(services: Services) -> None:
+    with running(services, seeds=5) as (own, job, lease):
+        bars = steps.fetch_bars(own, job)
+        trained = steps.train(own, job, bars)
+        tested = steps.test_out_of_sample(own, lease, job, bars, trained)
+    trials = services.ledger.trials.of_job(job.id)
+    assert sorted(trial.seed for trial in trials) == [40, 41, 42, 43, 44]
+    assert trials[-1].seed == 40 + tested.judged
+    assert len(set(tested.seed_sharpes)) > 1
+    assert tested.seed_sharpes == tuple(sorted(tested.seed_sharpes))
+    assert tested.metrics.sharpe_ratio == tested.seed_sharpes[1]
+
+
+def test_trees_are_tried_with_one_seed_unless_told_otherwise(services: Services) -> None:
+    with running(services, seeds=None) as (own, job, lease):
+        bars = steps.fetch_bars(own, job)
+        trained = steps.train(own, job, bars)
+        tested = steps.test_out_of_sample(own, lease, job, bars, trained)
+    assert len(services.ledger.trials.of_job(job.id)) == 1
+    assert tested.judged == 0
+    assert tested.seed_sharpes == (tested.metrics.sharpe_ratio,)

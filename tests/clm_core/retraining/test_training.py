@@ -1,0 +1,144 @@
+"""Training in a process of its own: what it answers, and what ends it."""
+
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from clm_core.domain.costs import Costs
+from clm_core.domain.errors import NotEnoughBars, TrainingFailed
+from clm_core.domain.vocabulary import ModelType
+from clm_core.domain.walk_forward import WalkForwardPlan
+from clm_core.market.bars import Bars
+from clm_core.models.bundle import verify_bundle
+from clm_core.retraining import training
+from clm_core.retraining.training import Order
+from clm_core.services import Services
+
+QUICK = {"rounds": 2}
+ENDLESS = {"rounds": 10_000, "learning_rate": 1e-6, "early_stopping_rounds": 10_000, "num_leaves": 1024}
+
+
+@pytest.fixture(scope="module")
+def bars(services: Services) -> Bars:
+    return services.market.bars("BTCUSD", "1h", days=60)
+
+
+def order(params: dict[str, float], seeds: int = 1) -> Order:
+    return Order(
+        model_type=ModelType.LIGHTGBM,
+        params=params,
+        costs=Costs(),
+        seed=3,
+        seeds=seeds,
+        plan=WalkForwardPlan(folds=2),
+    )
+
+
+def ignore(step: str, share: float) -> None:
+    pass
+
+
+def test_a_process_of_its_own_trains_the_same(bars: Bars, tmp_path: Path) -> None:
+    here, apart, steps = tmp_path / "here", tmp_path / "apart", []
+    here.mkdir()
+    training.train(order(QUICK, seeds=2), bars, here, ignore)
+    training.train_apart(order(QUICK, seeds=2), bars, apart, lambda *step: steps.append(step), 60)
+    own, other = training.read(here, bars), training.read(apart, bars)
+    assert other.bundle_digest == own.bundle_digest
+    assert len(other.out_of_sample) == 2
+    for one, another in zip(own.out_of_sample, other.out_of_sample, strict=True):
+        assert one.positions.tobytes() == another.positions.tobytes()
+        assert one.folds == another.folds
+        assert one.rows == another.rows
+    assert (other.params, other.importances) == (own.params, own.importances)
+    assert {name for name, _ in steps} == {"Walk-forward", "Final fit", "Looking for leaks"}
+    shares = [share for _, share in steps]
+    assert shares == sorted(shares)
+
+
+def test_what_the_training_refuses_is_the_callers_error(bars: Bars, tmp_path: Path) -> None:
+    with pytest.raises(NotEnoughBars, match="give more days of bars"):
+        training.train_apart(order(QUICK), bars[:50], tmp_path, ignore, 60)
+    assert not training.is_complete(tmp_path)
+
+
+def test_native_code_ends_when_its_time_is_over(bars: Bars, tmp_path: Path) -> None:
+    with pytest.raises(TrainingFailed, match=r"took longer than 4 s.*raise training\.limit_seconds"):
+        training.train_apart(order(ENDLESS), bars, tmp_path, ignore, 4)
+    assert trainers(tmp_path) == []
+
+
+def test_native_code_ends_with_an_interruption(bars: Bars, tmp_path: Path) -> None:
+    def interrupt() -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+
+    started = threading.Event()
+
+    def at_first(step: str, share: float) -> None:
+        if not started.is_set():
+            started.set()
+            threading.Timer(0.2, interrupt).start()
+
+    with pytest.raises(KeyboardInterrupt):
+        training.train_apart(order(ENDLESS), bars, tmp_path, at_first, 60)
+    assert trainers(tmp_path) == []
+
+
+def test_a_process_that_is_killed_is_named_with_its_signal(bars: Bars, tmp_path: Path) -> None:
+    def kill(step: str, share: float) -> None:
+        for process in trainers(tmp_path):
+            os.kill(process, signal.SIGKILL)
+
+    with pytest.raises(TrainingFailed, match="signal 9 ended it; the system does so when memory runs out"):
+        training.train_apart(order(ENDLESS), bars, tmp_path, kill, 60)
+
+
+def test_an_orphan_ends_by_itself(bars: Bars, tmp_path: Path) -> None:
+    training._write_order(order(ENDLESS), bars, tmp_path)
+    with (tmp_path / "log").open("wb") as log:
+        process = training._process(tmp_path, log)
+    assert process.stdout is not None
+    assert process.stdout.readline()
+    assert process.stdin is not None
+    process.stdin.close()
+    assert process.wait(10) == 1
+
+
+@pytest.mark.parametrize(
+    ("other", "same"),
+    [
+        pytest.param(order(QUICK), True, id="the same"),
+        pytest.param(order({"rounds": 3}), False, id="parameters"),
+        pytest.param(order(QUICK, seeds=2), False, id="seeds"),
+        pytest.param(order(QUICK).model_copy(update={"costs": Costs(fee_bps=9)}), False, id="costs"),
+    ],
+)
+def test_results_are_named_by_what_they_depend_on(other: Order, same: bool) -> None:
+    assert (training.order_key(other, "data") == training.order_key(order(QUICK), "data")) is same
+    assert training.order_key(other, "other data") != training.order_key(order(QUICK), "data")
+
+
+def test_results_whose_bundle_was_damaged_are_not_complete(bars: Bars, tmp_path: Path) -> None:
+    training.train(order(QUICK), bars, tmp_path, ignore)
+    assert training.is_complete(tmp_path)
+    verify_bundle(tmp_path / training.BUNDLE)
+    (tmp_path / training.BUNDLE / "trees.txt").write_text("tree\n")
+    assert not training.is_complete(tmp_path)
+
+
+def trainers(folder: Path) -> list[int]:
+    """Processes that train in a folder."""
+    time.sleep(0.1)
+    found = []
+    for line in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            words = line.read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if b"clm_core.retraining.training" in words and str(folder).encode() in words:
+            found.append(int(line.parent.name))
+    return found

@@ -1,0 +1,291 @@
+"""Evolutions on a real PostgreSQL: what is measured, counted, recorded and gone on with."""
+
+import os
+import signal
+import threading
+import uuid
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import text
+from tunings import Threads, a_request, own_market, own_symbol, threads, tune
+
+from clm_core.domain.candidates import StrategyCandidate
+from clm_core.domain.errors import InvalidTrainingParams, NotEnoughBars, NothingTuned
+from clm_core.domain.evolution import EvolveRequest, EvolveResult
+from clm_core.domain.listings import CandidateQuery
+from clm_core.domain.trials import TrialSource
+from clm_core.domain.vocabulary import CandidateOrigin
+from clm_core.domain.walk_forward import WalkForwardPlan
+from clm_core.evidence.trials import TrialRecord
+from clm_core.market.bars import Floats
+from clm_core.models import catalog
+from clm_core.search import evolution
+from clm_core.search.folds import Fold, run_fold
+from clm_core.search.tuning import bars_of
+from clm_core.search.workers import Failure
+from clm_core.services import Services, open_ledger
+
+FOLDS = 2
+
+
+def with_own_market(services: Services, folder: Path) -> Services:
+    plan = WalkForwardPlan(folds=FOLDS)
+    settings = services.settings.model_copy(update={"walk_forward": plan})
+    return replace(own_market(services, folder), settings=settings)
+
+
+@pytest.fixture
+def clm(services: Services, tmp_path: Path) -> Services:
+    return with_own_market(services, tmp_path)
+
+
+@dataclass(frozen=True)
+class Evolved:
+    """An evolution that nobody disturbed, the only one of its market."""
+
+    clm: Services
+    request: EvolveRequest
+    result: EvolveResult
+
+    @property
+    def found(self) -> Any:
+        return found(self.result)
+
+
+@pytest.fixture(scope="module")
+def evolved(services: Services, tmp_path_factory: pytest.TempPathFactory) -> Evolved:
+    clm = with_own_market(services, tmp_path_factory.mktemp("evolved"))
+    request = asked(clm)
+    return Evolved(clm, request, evolve(clm, request))
+
+
+def found(result: EvolveResult) -> Any:
+    """What does not depend on its market's name."""
+    return result.model_dump(include={"generations", "candidates", "best_params", "unseen"})
+
+
+def asked(clm: Services, **changes: Any) -> EvolveRequest:
+    values: dict[str, Any] = {
+        "model_type": "other",
+        "plugin": "ridge",
+        "symbol": own_symbol(clm),
+        "dataset_span_days": 90,
+        "population": 4,
+        "generations": 2,
+        "name": f"e-{uuid.uuid4().hex}",
+        "requested_by": "ada",
+    }
+    return EvolveRequest.model_validate(values | changes)
+
+
+def evolve(
+    clm: Services, request: EvolveRequest, kind: type[Threads] = Threads, count: int = 1
+) -> EvolveResult:
+    opened = evolution.open_evolution(clm, request)
+    workers = threads(clm, opened, kind, count)
+    return evolution.search_with(workers, clm, opened, bars_of(clm, opened))
+
+
+def recorded(clm: Services, request: EvolveRequest) -> list[StrategyCandidate]:
+    query = CandidateQuery(symbol=request.symbol, limit=100)
+    return list(clm.ledger.candidates.find(query).items)
+
+
+def counted(clm: Services, request: EvolveRequest) -> list[TrialRecord]:
+    return clm.ledger.trials.records(request.symbol, request.timeframe)
+
+
+def rows(clm: Services, query: str, **values: Any) -> list[Any]:
+    with open_ledger(clm.database) as engine, engine.begin() as connection:
+        return list(connection.execute(text(query), values).all())
+
+
+class Killed(Exception):
+    """Of the whole command, as far as one process can be killed and live on."""
+
+
+class Dying(Threads):
+    """The command is killed while the second fold of the seventh candidate is computed."""
+
+    def submit(self, fold: Fold) -> Any:
+        if len(self.folds) == 6 * FOLDS + 1:
+            raise Killed
+        return super().submit(fold)
+
+
+class Blind(Threads):
+    """A horizon under 24 bars cannot be computed."""
+
+    def submit(self, fold: Fold) -> Any:
+        future = super().submit(fold)
+        future.fold = fold
+        return future
+
+    def result(self, future: Any) -> Floats | Failure:
+        is_short = future.fold.params["horizon"] < 24
+        return Failure("ValueError: too short", lost=False) if is_short else super().result(future)
+
+
+class Failing(Threads):
+    def result(self, future: Any) -> Floats | Failure:
+        return Failure("ValueError: no luck", lost=False)
+
+
+class Late(Threads):
+    """What was begun first ends last."""
+
+    def submit(self, fold: Fold) -> Any:
+        self.folds.append(fold)
+        patience = 0.05 if len(self.folds) % 2 else 0.0
+        return self._pool.submit(self._after, patience, fold)
+
+    def _after(self, patience: float, fold: Fold) -> Floats:
+        threading.Event().wait(patience)
+        return run_fold(self._work, fold)
+
+
+def test_every_candidate_is_recorded_with_its_parents_and_an_event_and_counted_once(
+    evolved: Evolved,
+) -> None:
+    clm, request, result = evolved.clm, evolved.request, evolved.result
+    candidates = {candidate.id: candidate for candidate in recorded(clm, request)}
+    assert len(candidates) == result.candidates == sum(each.new for each in result.generations)
+    founders = [each for each in candidates.values() if not each.parents]
+    assert [each.params for each in founders if each.origin is CandidateOrigin.MANUAL] == [{}]
+    children = [each for each in candidates.values() if each.parents]
+    assert len(children) >= 4
+    assert all(candidates[parent].fitness_score is not None for each in children for parent in each.parents)
+    events = rows(
+        clm,
+        "SELECT count(*) FROM outbox WHERE payload ->> 'symbol' = :symbol AND type = :type",
+        symbol=request.symbol,
+        type="clm.strategy_candidate_created",
+    )
+    assert events == [(len(candidates),)]
+    assert result.best is not None
+    looks = {result.best.id, *(each.id for each in founders if each.origin is CandidateOrigin.MANUAL)}
+    trials = counted(clm, request)
+    assert len(trials) == len(candidates) + len(looks)
+    assert all(len(record.daily) for record in trials)
+    sources = rows(clm, "SELECT DISTINCT source FROM trials WHERE symbol = :symbol", symbol=request.symbol)
+    assert sources == [(TrialSource.EVOLUTION,)]
+
+
+def test_the_best_is_the_best_recorded_and_is_tried_with_the_defaults_on_unseen_bars(
+    evolved: Evolved,
+) -> None:
+    clm, request, result = evolved.clm, evolved.request, evolved.result
+    assert result.best is not None
+    assert result.defaults is not None
+    fitness = [each.fitness_score for each in recorded(clm, request)]
+    assert result.best.fitness_score == max(each for each in fitness if each is not None)
+    assert result.generations[-1].best == result.best.fitness_score
+    assert result.unseen is not None
+    assert result.unseen.bars == int(90 * 24 * 0.2)
+    assert result.defaults.params == {}
+    defaults = {name: tuned.default for name, tuned in catalog.search_space(*request.kind).items()}
+    assert result.default_params == defaults
+    assert result.best_params == defaults | result.best.params
+
+
+def test_the_same_seed_finds_the_same_whichever_worker_ends_first_and_another_seed_does_not(
+    evolved: Evolved, clm: Services
+) -> None:
+    assert found(evolve(clm, asked(clm), Late, count=3)) == evolved.found
+    assert found(evolve(clm, asked(clm, seed=1, generations=1))) != evolved.found
+
+
+def test_what_is_measured_of_the_defaults_is_what_a_tuning_measures(evolved: Evolved, clm: Services) -> None:
+    same = asked(clm).model_dump(include={"model_type", "plugin", "symbol", "dataset_span_days"})
+    tuned = tune(clm, a_request(**same, trials=1, training_params={}, holdout=0.2))
+    assert evolved.result.defaults is not None
+    assert tuned.defaults is not None
+    assert tuned.unseen is not None
+    assert evolved.result.defaults.fitness_score == tuned.defaults.sharpe_ratio
+    assert evolved.result.unseen is not None
+    assert evolved.result.unseen.defaults == tuned.unseen.defaults
+
+
+def test_a_candidate_that_cannot_be_measured_is_recorded_without_fitness_and_has_no_children(
+    clm: Services,
+) -> None:
+    request = asked(clm, population=6)
+    result = evolve(clm, request, Blind)
+    candidates = {candidate.id: candidate for candidate in recorded(clm, request)}
+    blind = {each.id for each in candidates.values() if each.fitness_score is None}
+    assert len(blind) == result.unmeasured > 0
+    assert all(candidates[each].params["horizon"] < 24 for each in blind)
+    assert not any(blind & set(each.parents) for each in candidates.values())
+    assert len(counted(clm, request)) >= len(candidates)
+
+
+def test_an_evolution_of_which_nothing_can_be_measured_says_why(clm: Services) -> None:
+    request = asked(clm, generations=1)
+    with pytest.raises(
+        NothingTuned, match=r"None of \d candidates .* the first failed of ValueError: no luck"
+    ):
+        evolve(clm, request, Failing)
+    assert {each.fitness_score for each in recorded(clm, request)} == {None}
+    assert len(counted(clm, request)) == len(recorded(clm, request))
+
+
+def test_killed_and_begun_again_under_its_name_it_ends_as_if_it_never_had_been(
+    evolved: Evolved, clm: Services
+) -> None:
+    request = asked(clm)
+    with pytest.raises(Killed):
+        evolve(clm, request, Dying)
+    assert len(recorded(clm, request)) == 6
+    result = evolve(clm, request)
+    assert result.found == 6
+    assert found(result) == evolved.found
+    trials = counted(clm, request)
+    assert len(trials) == len(counted(evolved.clm, evolved.request))
+    assert all(len(record.daily) for record in trials)
+
+
+def test_under_its_name_with_other_costs_nothing_is_taken_for_measured(clm: Services) -> None:
+    request = asked(clm, generations=1)
+    evolve(clm, request)
+    costs = clm.settings.costs.model_copy(update={"fee_bps": 99.0})
+    dearer = replace(clm, settings=clm.settings.model_copy(update={"costs": costs}))
+    assert evolve(dearer, request).found == 0
+    assert evolve(clm, request.model_copy(update={"generations": 2})).found > 4
+
+
+def test_ctrl_c_keeps_what_is_recorded_and_says_so(clm: Services) -> None:
+    class Interrupting(Threads):
+        def submit(self, fold: Fold) -> Any:
+            if len(self.folds) == 5 * FOLDS:
+                os.kill(os.getpid(), signal.SIGINT)
+            return super().submit(fold)
+
+    request = asked(clm)
+    result = evolve(clm, request, Interrupting)
+    assert result.interrupted
+    assert result.unseen is None
+    assert [each.number for each in result.generations] == [0]
+    assert len(recorded(clm, request)) == result.candidates == 5
+    assert evolve(clm, request).found == 5
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "told"),
+    [
+        ({"training_params": {"sped": 1}}, InvalidTrainingParams, "Valid parameters"),
+        (
+            {"training_params": {"horizon": 24, "threshold": 0, "alpha": 9}},
+            InvalidTrainingParams,
+            "every parameter of ridge is fixed",
+        ),
+        ({"dataset_span_days": 1}, NotEnoughBars, "bars"),
+    ],
+)
+def test_a_mistake_is_told_before_anything_is_computed(
+    changes: dict[str, Any], error: type[Exception], told: str, clm: Services
+) -> None:
+    with pytest.raises(error, match=told):
+        evolution.open_evolution(clm, asked(clm, **changes))

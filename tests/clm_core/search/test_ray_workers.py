@@ -1,0 +1,97 @@
+"""Folds on a Ray cluster that asks for a token, and that loses one of its two machines on the way."""
+
+import os
+import shutil
+import tempfile
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tunings import a_request, quick, tune
+
+from clm_core.domain.errors import ServerUnavailable
+from clm_core.domain.tuning import TrialState
+from clm_core.market.sources import MarketData
+from clm_core.market.store import SeriesStore
+from clm_core.search import tuning
+from clm_core.services import Services
+
+pytestmark = pytest.mark.skipif(find_spec("ray") is None, reason="Ray is an extra")
+QUICKLY = {"health_check_period_ms": 500, "health_check_failure_threshold": 2, "health_check_timeout_ms": 500}
+"""A machine that is lost is missed after a second instead of a minute."""
+STORE_BYTES = 80_000_000
+
+
+@dataclass(frozen=True)
+class Cluster:
+    address: str
+    lose_a_machine: Callable[[], None]
+
+
+@pytest.fixture
+def cluster(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Cluster]:
+    """A head that computes nothing, and two machines with a processor each, all on this one.
+
+    On its own address, for nothing finds a cluster on 127.0.0.1: Ray takes that for the address.
+    """
+    token = tmp_path / "token"
+    token.write_text(uuid.uuid4().hex)
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(token))
+    from ray.cluster_utils import Cluster as RayCluster
+
+    folder = tempfile.mkdtemp(prefix="ray-")
+    # there it says which cluster was started last, wherever a cluster keeps the rest
+    monkeypatch.setenv("RAY_TMPDIR", folder)
+    Path(folder, "ray").mkdir()
+    shared: dict[str, Any] = {"include_dashboard": False, "object_store_memory": STORE_BYTES}
+    head = {**shared, "num_cpus": 0, "temp_dir": folder, "_system_config": QUICKLY}
+    machines = RayCluster(initialize_head=True, head_node_args=head)
+    try:
+        _, second = (machines.add_node(**shared, num_cpus=1) for _ in range(2))
+        yield Cluster(machines.address, lambda: machines.remove_node(second, allow_graceful=False))
+    finally:
+        machines.shutdown()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def clm(services: Services, tmp_path: Path) -> Services:
+    bars = services.market.bars("BTCUSD", "1h", days=100)
+    SeriesStore(tmp_path / "data").add(replace(bars, symbol="RAYUSD"), "tests", services.clock())
+    return quick(replace(services, market=MarketData(tmp_path)))
+
+
+@pytest.mark.skipif("CHAOS_REPETITIONS" not in os.environ, reason="takes a minute: `make chaos` runs it")
+def test_a_machine_is_lost_and_every_trial_still_ends_once_as_it_would_have_here(
+    clm: Services, cluster: Cluster
+) -> None:
+    request = a_request(symbol="RAYUSD", trials=5, holdout=0.0, on="ray", ray_address=cluster.address)
+    lost = list[str]()
+
+    def announce(step: str, share: float) -> None:
+        if not lost and not step.startswith("0 of"):
+            lost.append(step)
+            cluster.lose_a_machine()
+
+    watching = replace(clm, announce=announce)
+    result = tuning.search(watching, tuning.open_tuning(clm, request), request)
+    assert lost
+    assert [tried.number for tried in result.trials] == list(range(5))
+    assert {tried.state for tried in result.trials} == {TrialState.COMPLETE}
+    records = clm.ledger.trials.records("RAYUSD", "1h")
+    assert len(records) == 5
+    assert all(len(record.daily) for record in records)
+    here = tune(clm, a_request(symbol="RAYUSD", trials=1, holdout=0.0))
+    assert here.trials[0].sharpe_ratio == result.trials[0].sharpe_ratio
+
+
+def test_a_cluster_that_is_not_there_is_named_with_what_to_do(clm: Services) -> None:
+    request = a_request(symbol="RAYUSD", on="ray", ray_address="127.0.0.1:1")
+    opened = tuning.open_tuning(clm, request)
+    with pytest.raises(ServerUnavailable, match=r"Ray does not let us in at 127.0.0.1:1: .* --ray-address"):
+        tuning.search(clm, opened, request)

@@ -1,0 +1,75 @@
+"""Processes that compute folds: one that is killed is replaced, and none outlives its use."""
+
+import os
+import signal
+from concurrent.futures import wait
+from pathlib import Path
+
+import numpy as np
+import pytest
+from processes import assert_ended
+
+from clm_core.domain.costs import Costs
+from clm_core.domain.kinds import Kind
+from clm_core.domain.vocabulary import ModelType
+from clm_core.market.bars import Floats
+from clm_core.market.sources import MarketData
+from clm_core.search.folds import Fold, Work, run_fold
+from clm_core.search.workers import Failure, LocalWorkers, local_workers
+
+FOLD = Fold({"rounds": 5, "threshold": 0.0}, 0, slice(0, 800), slice(810, 1000))
+
+
+def work() -> Work:
+    bars = MarketData(Path("/nonexistent")).bars("BTCUSD", "1h", days=60)
+    return Work(Kind(ModelType.LIGHTGBM), Costs(), bars)
+
+
+def processes(workers: LocalWorkers) -> list[int]:
+    pools = [*workers._free, *workers._busy.values()]
+    return [number for pool in pools for number in pool._processes or ()]
+
+
+def computed(workers: LocalWorkers) -> Floats:
+    """Asked again, as a search does, when the pool finds out only now that its process was killed."""
+    future = workers.submit(FOLD)
+    wait([future])
+    answer = workers.result(future)
+    if not isinstance(answer, Failure):
+        return answer
+    assert answer.lost
+    return computed(workers)
+
+
+def test_a_worker_that_is_killed_is_lost_and_the_next_one_computes_what_this_process_would() -> None:
+    given = work()
+    with local_workers(1, given) as workers:
+        killed = workers.submit(FOLD)
+        [process] = processes(workers)
+        os.kill(process, signal.SIGKILL)
+        wait([killed])
+        lost = workers.result(killed)
+        assert isinstance(lost, Failure)
+        assert lost.lost
+        again = workers.submit(FOLD)
+        wait([again])
+        assert np.array_equal(workers.result(again), run_fold(given, FOLD))
+        failing = workers.submit(Fold({"speed": 9}, 0, FOLD.train, FOLD.test))
+        wait([failing])
+        failure = workers.result(failing)
+        assert isinstance(failure, Failure)
+        assert not failure.lost
+        assert failure.cause.startswith("InvalidTrainingParams: lightgbm cannot be trained")
+        [idle] = processes(workers)
+        os.kill(idle, signal.SIGKILL)
+        assert_ended([idle])
+        assert np.array_equal(computed(workers), run_fold(given, FOLD))
+        left = processes(workers)
+    assert_ended(left)
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_there_are_as_many_workers_as_were_asked_for_and_none_starts_before_it_is_needed(count: int) -> None:
+    with local_workers(count, work()) as workers:
+        assert workers.count == count
+        assert processes(workers) == []

@@ -1,0 +1,237 @@
+"""What waits is started, once, through a real Prefect that is sometimes not there."""
+
+import contextvars
+import json
+import os
+import threading
+from base64 import b64encode
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from datetime import timedelta
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import httpx
+import pytest
+from markets import add_markets
+from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
+
+from clm_core.domain.actors import Actor
+from clm_core.domain.jobs import RetrainRequest
+from clm_core.domain.triggers import Answer, Reply, TriggerRequest
+from clm_core.domain.vocabulary import JobStatus, ModelType, Role
+from clm_core.market.sources import MarketData
+from clm_core.services import Services
+from clm_core.triggers import inbox, intake
+from clm_core.triggers.dispatch import drain, start_pending
+
+NOWHERE = "http://127.0.0.1:9/api"
+MODEL = {"model_type": "lightgbm", "symbol": "BTCUSD"}
+
+
+@pytest.fixture(scope="module")
+def prefect(prefect_url: str) -> Iterator[httpx.Client]:
+    """A server with a deployment that nobody works for, so that its runs stay scheduled."""
+    with httpx.Client(base_url=prefect_url) as client:
+        flow = client.post("/flows/", json={"name": "retrain"}).json()
+        made = client.post("/deployments/", json={"name": "on-demand", "flow_id": flow["id"]})
+        yield client
+        client.delete(f"/deployments/{made.json()['id']}")
+
+
+@pytest.fixture
+def nobody_answers() -> Iterator[None]:
+    with temporary_settings({PREFECT_API_URL: NOWHERE}):
+        yield
+
+
+def ask(clm: Services, **changes: Any) -> Answer:
+    training = RetrainRequest.model_validate(MODEL | changes)
+    actor = Actor(name="ada", role=Role.OPERATOR)
+    return intake.ask(clm, TriggerRequest(training=training, actor=actor, source="tests"))
+
+
+def runs_of(prefect: httpx.Client, *job_ids: UUID) -> list[dict[str, Any]]:
+    found = list[dict[str, Any]]()
+    keys = {str(job_id) for job_id in job_ids}
+    while page := prefect.post("/flow_runs/filter", json={"limit": 200, "offset": len(found)}).json():
+        found += page
+    return [run for run in found if run["idempotency_key"] in keys]
+
+
+def test_a_job_that_waits_is_given_one_run_with_its_request(clm: Services, prefect: httpx.Client) -> None:
+    job_id = ask(clm, dataset_span_days=90, training_params={"rounds": 2}).job_id
+    assert job_id is not None
+    started = start_pending(clm)
+    assert (list(started.runs), started.waiting, started.problem) == ([job_id], (), None)
+    assert start_pending(clm).runs == {}
+    [run] = runs_of(prefect, job_id)
+    assert run["id"] == str(started.runs[job_id])
+    assert run["parameters"]["job_id"] == str(job_id)
+    asked = RetrainRequest.model_validate(run["parameters"]["request"])
+    assert (asked.dataset_span_days, asked.training_params) == (90, {"rounds": 2})
+    assert set(run["tags"]) >= {"lightgbm_btcusd_1h", "manual"}
+
+
+def test_a_server_with_a_password_is_told_it(clm: Services) -> None:
+    told = list[str | None]()
+
+    class Prefect(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            told.append(self.headers["Authorization"])
+            self.send_error(HTTPStatus.UNAUTHORIZED)
+
+    ask(clm)
+    with HTTPServer(("127.0.0.1", 0), Prefect) as server:
+        threading.Thread(target=server.handle_request, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}/api"
+        with temporary_settings({PREFECT_API_URL: url, PREFECT_API_AUTH_STRING: "clm:secret"}):
+            started = start_pending(clm)
+    assert told == [f"Basic {b64encode(b'clm:secret').decode()}"]
+    assert "401" in str(started.problem)
+
+
+def test_a_drain_that_died_before_it_noted_the_run_starts_no_second_one(
+    clm: Services, prefect: httpx.Client
+) -> None:
+    job_id = ask(clm).job_id
+    assert job_id is not None
+    first = start_pending(clm).runs
+    clm.ledger.triggers.forget_run(job_id)
+    assert start_pending(clm).runs == first
+    assert len(runs_of(prefect, job_id)) == 1
+
+
+def test_four_drains_at_once_start_one_run(clm: Services, prefect: httpx.Client) -> None:
+    job_id = ask(clm).job_id
+    assert job_id is not None
+    with ThreadPoolExecutor(4) as pool:
+        # each thread has to know the server that the test talks to
+        known = [contextvars.copy_context() for _ in range(4)]
+        list(pool.map(lambda context: context.run(start_pending, clm), known))
+    assert len(runs_of(prefect, job_id)) == 1
+
+
+@pytest.mark.usefixtures("nobody_answers")
+def test_while_prefect_is_down_jobs_wait_and_the_drain_says_so(clm: Services) -> None:
+    job_id = ask(clm).job_id
+    started = start_pending(clm)
+    assert (started.runs, started.waiting) == ({}, (job_id,))
+    assert "Prefect did not do what it was asked" in str(started.problem)
+
+
+def test_without_a_deployment_a_job_waits_and_the_drain_says_what_to_do(
+    clm: Services, prefect: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job_id = ask(clm).job_id
+    monkeypatch.setattr("clm_core.triggers.dispatch.ON_DEMAND", "not deployed")
+    started = start_pending(clm)
+    assert started.waiting == (job_id,)
+    assert "clm deploy" in str(started.problem)
+
+
+def test_a_second_job_of_a_model_is_started_when_the_first_has_ended(
+    clm: Services, prefect: httpx.Client
+) -> None:
+    first = ask(clm).job_id
+    assert first is not None
+    start_pending(clm)
+    lease = clm.ledger.start_job(first, "worker", clm.clock(), timedelta(minutes=1))
+    second = ask(clm).job_id
+    assert start_pending(clm).runs == {}
+    clm.ledger.complete_job(lease, clm.clock())
+    assert list(start_pending(clm).runs) == [second]
+
+
+def test_a_job_whose_runner_died_does_not_hold_up_the_next(clm: Services, prefect: httpx.Client) -> None:
+    first = ask(clm).job_id
+    assert first is not None
+    clm.ledger.start_job(first, "worker", clm.clock(), timedelta(minutes=1))
+    second = ask(clm).job_id
+    late = replace(clm, clock=lambda: clm.clock() + timedelta(hours=1))
+    assert list(start_pending(late).runs) == [second]
+    assert clm.ledger.job(first).status is JobStatus.FAILED
+
+
+def test_a_job_whose_run_was_cancelled_before_it_began_fails_with_what_prefect_says(
+    clm: Services, prefect: httpx.Client
+) -> None:
+    job_id = ask(clm).job_id
+    assert job_id is not None
+    run_id = start_pending(clm).runs[job_id]
+    cancelled = {"state": {"type": "CANCELLED", "message": "not today"}, "force": True}
+    prefect.post(f"/flow_runs/{run_id}/set_state", json=cancelled).raise_for_status()
+    assert start_pending(clm).failed == (job_id,)
+    assert clm.ledger.job(job_id).failure_cause == "its run ended before it began: Cancelled: not today"
+
+
+def test_a_job_whose_run_was_deleted_gets_another(clm: Services, prefect: httpx.Client) -> None:
+    job_id = ask(clm).job_id
+    assert job_id is not None
+    first = start_pending(clm).runs[job_id]
+    prefect.delete(f"/flow_runs/{first}").raise_for_status()
+    assert start_pending(clm).runs[job_id] != first
+
+
+def test_a_run_that_asked_for_itself_has_its_job_alone_until_it_should_have_begun(
+    clm: Services, prefect: httpx.Client
+) -> None:
+    training = RetrainRequest.model_validate(MODEL)
+    job = intake.enter(clm, training, "terminal", UUID(int=1))
+    assert not isinstance(job, Answer)
+    assert start_pending(clm).runs == {}
+    late = replace(clm, clock=lambda: clm.clock() + timedelta(minutes=2))
+    assert list(start_pending(late).runs) == [job.id]
+
+
+def test_a_run_that_asks_while_another_runs_leaves_its_job_to_the_drain(
+    clm: Services, prefect: httpx.Client
+) -> None:
+    first = ask(clm).job_id
+    assert first is not None
+    lease = clm.ledger.start_job(first, "worker", clm.clock(), timedelta(minutes=1))
+    answer = intake.enter(clm, RetrainRequest.model_validate(MODEL), "terminal", UUID(int=1))
+    assert isinstance(answer, Answer)
+    assert answer.because == f"it starts when job {first} of the same model has ended"
+    clm.ledger.complete_job(lease, clm.clock())
+    assert list(start_pending(clm).runs) == [answer.job_id]
+
+
+MARKETS = 100 if "CHAOS_REPETITIONS" in os.environ else 20
+"""Two models each."""
+
+
+@pytest.fixture(scope="module")
+def many_markets(tmp_path_factory: pytest.TempPathFactory) -> MarketData:
+    home: Path = tmp_path_factory.mktemp("markets")
+    add_markets(home, MARKETS)
+    return MarketData(home)
+
+
+def test_messages_received_while_prefect_is_down_get_one_run_each_when_it_is_back(
+    clm: Services, prefect: httpx.Client, many_markets: MarketData
+) -> None:
+    clm = replace(clm, market=many_markets)
+    models = [
+        {"model_type": model_type.value, "symbol": f"M{number:03}USD", "requested_by": "ada"}
+        for number in range(MARKETS)
+        for model_type in (ModelType.XGBOOST, ModelType.LIGHTGBM)
+    ]
+    with temporary_settings({PREFECT_API_URL: NOWHERE}):
+        for _ in range(2):
+            for number, model in enumerate(models):
+                body = json.dumps({"type": "manual.training_requested", "data": model}).encode()
+                inbox.receive(clm, "desk", str(number), body, clm.clock())
+        outage = drain(clm)
+    assert len(outage.answers) == len(outage.started.waiting) == len(models)
+    assert {answer.reply for answer in outage.answers} == {Reply.ACCEPTED}
+    assert outage.started.runs == {}
+    back = drain(clm)
+    assert len(back.started.runs) == len(models)
+    assert back.started.waiting == ()
+    assert len(runs_of(prefect, *outage.started.waiting)) == len(models)
+    assert drain(clm).started.runs == {}

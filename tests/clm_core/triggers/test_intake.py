@@ -1,0 +1,151 @@
+"""Requests at the door, answered and recorded on a real ledger."""
+
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from clm_core.decisions.retraining import TriggerPolicy
+from clm_core.domain.actors import Actor
+from clm_core.domain.errors import InvalidTrainingParams, UnknownSeries
+from clm_core.domain.jobs import RetrainRequest
+from clm_core.domain.kinds import model_id
+from clm_core.domain.triggers import Reply, TriggerRequest
+from clm_core.domain.vocabulary import JobStatus, ModelType, Role, TriggerReason
+from clm_core.services import Services
+from clm_core.triggers import intake
+
+ADA = Actor(name="ada", role=Role.OPERATOR)
+
+
+def asked(
+    reason: TriggerReason = TriggerReason.MANUAL, key: str | None = None, **changes: Any
+) -> TriggerRequest:
+    training = {"model_type": ModelType.LIGHTGBM, "symbol": "BTCUSD", "requested_by": "bob"}
+    request = RetrainRequest.model_validate(training | {"trigger_reason": reason} | changes)
+    return TriggerRequest(training=request, actor=ADA, source="tests", key=key)
+
+
+def later(services: Services, **by: float) -> Services:
+    return replace(services, clock=lambda: services.clock() + timedelta(**by))
+
+
+def governed(services: Services, **policy: Any) -> Services:
+    settings = services.settings.model_copy(update={"triggers": TriggerPolicy.model_validate(policy)})
+    return replace(services, settings=settings)
+
+
+def end_all_jobs(services: Services) -> None:
+    for job in services.ledger.jobs(status=JobStatus.PENDING):
+        lease = services.ledger.start_job(job.id, "tests", services.clock(), timedelta(minutes=1))
+        services.ledger.complete_job(lease, services.clock())
+
+
+def test_an_accepted_request_has_a_job_that_waits(clm: Services) -> None:
+    answer = intake.ask(clm, asked())
+    assert answer.reply is Reply.ACCEPTED
+    [job] = clm.ledger.jobs()
+    assert (job.id, job.status, job.model_id, job.requested_by) == (
+        answer.job_id,
+        JobStatus.PENDING,
+        "lightgbm_btcusd_1h",
+        "bob",
+    )
+
+
+def test_every_request_is_recorded_with_its_answer(clm: Services) -> None:
+    answers = [
+        intake.ask(clm, asked()),
+        intake.ask(clm, asked()),
+        intake.ask(clm, asked(TriggerReason.PERFORMANCE_DEGRADED)),
+    ]
+    assert [answer.reply for answer in answers] == [Reply.ACCEPTED, Reply.COALESCED, Reply.REJECTED]
+    assert clm.ledger.triggers.answers() == answers[::-1]
+    assert clm.ledger.triggers.answers(reply=Reply.REJECTED) == [answers[2]]
+    assert clm.ledger.triggers.answers(before=answers[2].number, limit=1) == [answers[1]]
+    assert clm.ledger.triggers.answers(model_id=model_id(ModelType.XGBOOST, "BTCUSD", "1h")) == []
+    assert answers[1].job_id == answers[0].job_id
+
+
+def test_32_requests_at_once_make_one_job(clm: Services) -> None:
+    with ThreadPoolExecutor(32) as pool:
+        answers = list(pool.map(lambda _: intake.ask(clm, asked()), range(32)))
+    assert Counter(answer.reply for answer in answers) == {Reply.ACCEPTED: 1, Reply.COALESCED: 31}
+    assert len({answer.job_id for answer in answers}) == 1
+    assert len(clm.ledger.jobs()) == 1
+
+
+def test_requests_for_different_models_at_once_stay_within_the_budget_of_all(clm: Services) -> None:
+    strict = governed(clm, daily_budget=3)
+    markets = [
+        {"model_type": model_type, "symbol": symbol}
+        for model_type in (ModelType.XGBOOST, ModelType.LIGHTGBM)
+        for symbol in ("BTCUSD", "EURUSD")
+    ]
+    with ThreadPoolExecutor(4) as pool:
+        answers = list(pool.map(lambda market: intake.ask(strict, asked(**market)), markets))
+    assert Counter(answer.reply for answer in answers) == {Reply.ACCEPTED: 3, Reply.REJECTED: 1}
+
+
+def test_a_second_job_waits_for_the_one_that_runs_and_a_third_request_for_both(clm: Services) -> None:
+    first = intake.ask(clm, asked())
+    assert first.job_id is not None
+    clm.ledger.start_job(first.job_id, "tests", clm.clock(), timedelta(minutes=1))
+    second, third = intake.ask(clm, asked()), intake.ask(clm, asked())
+    assert (second.reply, second.waits_for) == (Reply.ACCEPTED, first.job_id)
+    assert (third.reply, third.job_id) == (Reply.COALESCED, second.job_id)
+
+
+def test_a_key_is_known_again_after_its_job_has_ended(clm: Services) -> None:
+    first = intake.ask(clm, asked(key="drift of 1 March"))
+    end_all_jobs(clm)
+    again = intake.ask(later(clm, days=40), asked(key="drift of 1 March"))
+    assert (again.reply, again.job_id) == (Reply.COALESCED, first.job_id)
+    assert len(clm.ledger.jobs()) == 1
+
+
+def test_the_cooldown_ends(clm: Services) -> None:
+    drift = asked(TriggerReason.DRIFT_DETECTED)
+    assert intake.ask(clm, drift).reply is Reply.ACCEPTED
+    end_all_jobs(clm)
+    refused = intake.ask(later(clm, hours=23), drift)
+    assert refused.reply is Reply.REJECTED
+    assert refused.sentence.startswith("rejected: cooldown of drift_detected until ")
+    assert intake.ask(later(clm, hours=25), drift).reply is Reply.ACCEPTED
+
+
+@pytest.mark.parametrize(
+    ("changes", "error"),
+    [
+        ({"training_params": {"max_dpeth": 5}}, InvalidTrainingParams),
+        ({"symbol": "DOGEUSD"}, UnknownSeries),
+    ],
+    ids=["unknown parameter", "unknown market"],
+)
+def test_what_cannot_be_trained_is_no_request(
+    changes: dict[str, Any], error: type[Exception], clm: Services
+) -> None:
+    with pytest.raises(error):
+        intake.ask(clm, asked(**changes))
+    assert clm.ledger.triggers.answers() == []
+
+
+def test_a_model_is_the_same_however_its_market_is_spelt(clm: Services) -> None:
+    first = intake.ask(clm, asked())
+    assert intake.ask(clm, asked(symbol="btcusd")).job_id == first.job_id
+
+
+def test_an_answer_and_its_job_are_recorded_together_or_not_at_all(
+    clm: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise OSError("disk full")
+
+    monkeypatch.setattr("clm_core.ledger.triggers.record", broken)
+    with pytest.raises(OSError, match="disk full"):
+        intake.ask(clm, asked())
+    assert clm.ledger.jobs() == []
+    assert clm.ledger.triggers.answers() == []

@@ -1,0 +1,83 @@
+"""What others emit on the bus of a real Prefect server comes to the door, once."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import uuid4
+
+import httpx
+import pytest
+from installations import wait_until
+from prefect.settings import PREFECT_API_URL, temporary_settings
+
+from clm_core.domain.triggers import Reply
+from clm_core.platform.prefect_runs import EVENTS
+from clm_core.services import Services
+from clm_core.triggers import inbox, prefect_events
+from clm_core.triggers.dispatch import answer_all, drain
+
+GOOD = {"model_type": "lightgbm", "symbol": "BTCUSD", "sharpe_ratio": 0.7}
+"""Nothing to retrain for: whoever else collects it from this session's server is left with no job."""
+
+
+@pytest.fixture
+def prefect(prefect_url: str) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=prefect_url) as client, temporary_settings({PREFECT_API_URL: prefect_url}):
+        yield client
+
+
+def emit(
+    prefect: httpx.Client, name: str, *payloads: dict[str, Any], at: datetime | None = None
+) -> list[str]:
+    """Their ids, once the server has stored them all."""
+    occurred = (at or datetime.now(UTC)).isoformat()
+    resource = {"prefect.resource.id": "tests.monitor"}
+    events = [
+        {"id": str(uuid4()), "event": name, "occurred": occurred, "resource": resource, "payload": payload}
+        for payload in payloads
+    ]
+    ids = [event["id"] for event in events]
+    prefect.post("/events", json=events).raise_for_status()
+    wanted = {"filter": {"id": {"id": ids}}, "limit": 1}
+    wait_until(lambda: prefect.post("/events/filter", json=wanted).json()["total"] == len(ids))
+    return [str(each) for each in ids]
+
+
+def kept(clm: Services) -> set[str]:
+    found = clm.ledger.triggers.messages(limit=1000)
+    return {message.message_id for message in found if message.source == prefect_events.SOURCE}
+
+
+def test_an_event_comes_to_the_door_once(clm: Services, prefect: httpx.Client) -> None:
+    [event] = emit(prefect, "performance.degraded", GOOD)
+    drain(clm)
+    [answer] = clm.ledger.triggers.answers(message=(prefect_events.SOURCE, event))
+    assert (answer.reply, answer.model_id) == (Reply.REJECTED, "lightgbm_btcusd_1h")
+    assert drain(clm).answers == ()
+
+
+def test_all_are_found_however_many_and_however_late(clm: Services, prefect: httpx.Client) -> None:
+    now = datetime.now(UTC)
+    many = emit(prefect, "performance.degraded", *[GOOD] * (EVENTS + 10), at=now - timedelta(minutes=1))
+    prefect_events.collect(clm)
+    late = emit(prefect, "performance.degraded", GOOD, at=now - timedelta(minutes=50))
+    assert prefect_events.collect(clm) == 1
+    assert kept(clm) >= {*many, *late}
+    answer_all(clm)
+
+
+def test_an_event_that_is_kept_in_other_words_holds_up_none_behind_it(
+    clm: Services, prefect: httpx.Client
+) -> None:
+    known, new = emit(prefect, "performance.degraded", GOOD, GOOD)
+    inbox.receive(clm, prefect_events.SOURCE, known, b"{}", clm.clock())
+    prefect_events.collect(clm)
+    assert new in kept(clm)
+    answer_all(clm)
+
+
+def test_what_is_no_event_of_ours_is_left_where_it_is(clm: Services, prefect: httpx.Client) -> None:
+    [event] = emit(prefect, "model.liked", GOOD)
+    prefect_events.collect(clm)
+    assert event not in kept(clm)
+    answer_all(clm)
