@@ -57,14 +57,14 @@ def _answers_against_one_by_one(model_type: ModelType, bars: Bars) -> Row:
     from clm_core.models.networks.forecasting import ForecastRecipe
     from clm_core.models.networks.networks import Views
     from clm_core.models.networks.windows import windows_of
-    from clm_core.models.threads import one_thread
+    from clm_core.models.threads import single_threaded_torch
 
     params = FORECASTERS[model_type].parse({"steps": 1}).priced(Costs())
     model = ForecastRecipe(params).fit(bars, seed=0)
     windows = windows_of(bars, params.input_size, params.shown)
 
     def one_by_one() -> None:
-        with one_thread(), torch.inference_mode():
+        with single_threaded_torch(), torch.inference_mode():
             views = Views(windows, model.forecaster, "cpu")
             for row in torch.from_numpy(windows.rows):
                 model.forecaster(views.at(row[None]))
@@ -86,7 +86,7 @@ def bare_loop(model_type: ModelType, bars: Bars) -> Callable[[], object]:
 
     from clm_core.models.networks.forecasting import LEVELS, material_of
     from clm_core.models.networks.networks import network_of
-    from clm_core.models.threads import one_thread
+    from clm_core.models.threads import single_threaded_torch
 
     params = FORECASTERS[model_type].parse(PARAMS)
     material = material_of(bars, params)
@@ -134,7 +134,7 @@ def bare_loop(model_type: ModelType, bars: Bars) -> Callable[[], object]:
                     break
 
     def alone() -> None:
-        with one_thread():
+        with single_threaded_torch():
             loop()
 
     return alone

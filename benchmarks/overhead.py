@@ -63,9 +63,9 @@ def plain_calls(services: Services) -> None:
         bars = steps.fetch_bars(services, job)
         trained = steps.train(services, job, bars)
         version = steps.register(services, lease, job, bars, trained)
-        tested = steps.test_out_of_sample(services, bars, trained)
+        tested = steps.evaluate_out_of_sample(services, bars, trained)
         verdict = steps.judge(services, lease, version, tested)
-        report = steps.explain(services, job, version, bars, trained, tested, verdict)
+        report = steps.report(services, job, version, bars, trained, tested, verdict)
         steps.summary_page(services, version, verdict, report)
 
 

@@ -24,10 +24,10 @@ from clm_core.domain.costs import Costs
 from clm_core.market.bars import Bars, Floats
 from clm_core.market.features import compute_features
 from clm_core.market.timeframes import Calendar, Timeframe
-from clm_core.models.exclusive_torch import torch_alone
+from clm_core.models.exclusive_torch import exclusive_torch
 from clm_core.models.policies.reinforcement import PPOParams, ReinforcementRecipe, lesson
-from clm_core.models.policies.trading import Market, Singles
-from clm_core.models.policies.trading_env import Arena, TradingEnv, VectorTradingEnv, episode_starts
+from clm_core.models.policies.trading import MarketArrays, Singles
+from clm_core.models.policies.trading_env import TradingEnv, TradingEpisodes, VectorTradingEnv, episode_starts
 
 N_BARS, N_SEEN = 3_000, 2_000
 MOMENTUM = 0.5
@@ -124,7 +124,7 @@ def peers(bars: Bars, seed: int) -> Learnt:
     """On the whole training window: it holds nothing back. One thread of torch is the faster for it, too."""
     arena = arena_of(bars)
     start = perf_counter()
-    with torch_alone(seed):
+    with exclusive_torch(seed):
         learner = PPO("MlpPolicy", DummyVecEnv([lambda: TradingEnv(arena)]), device="cpu")
         learner.learn(PLAYED)
     seconds = perf_counter() - start
@@ -135,17 +135,17 @@ def peers(bars: Bars, seed: int) -> Learnt:
     return Learnt(seconds, unseen_reward(arena, decide))
 
 
-def arena_of(bars: Bars) -> Arena:
+def arena_of(bars: Bars) -> TradingEpisodes:
     """Episodes from all of the training window, with the bars after it to play on later."""
     taught = lesson(bars[:N_SEEN], PARAMS)
     table = compute_features(bars)
     starts = episode_starts(bars[:N_SEEN], table.complete[:N_SEEN], PARAMS.memory)
     return replace(
-        taught.arena, features=taught.sight.seen(table.values), market=Market.of(bars), starts=starts
+        taught.arena, features=taught.sight.seen(table.values), market=MarketArrays.of(bars), starts=starts
     )
 
 
-def unseen_reward(arena: Arena, decide: Decide) -> float:
+def unseen_reward(arena: TradingEpisodes, decide: Decide) -> float:
     """Of episodes one after the other, by the plain environment."""
     env, earned = TradingEnv(arena), 0.0
     begins = range(N_SEEN, N_BARS - PARAMS.memory, PARAMS.memory)

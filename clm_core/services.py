@@ -18,9 +18,9 @@ from clm_core.decisions.gate_policy import (
     with_store,
 )
 from clm_core.domain.progress import Announce
-from clm_core.ledger.alerts import AlertBook
+from clm_core.ledger.alerts import AlertStore
 from clm_core.ledger.audit_log import anchor, anchor_folder
-from clm_core.ledger.receivers import ReceiverBook
+from clm_core.ledger.receivers import ReceiverStore
 from clm_core.ledger.store import Ledger
 from clm_core.market.sources import MarketData
 from clm_core.platform.database import Database, open_database
@@ -39,8 +39,8 @@ class Services:
     ledger: Ledger
     registry: MLflowRegistry
     promotions: Promotions
-    alerts: AlertBook
-    receivers: ReceiverBook
+    alerts: AlertStore
+    receivers: ReceiverStore
     market: MarketData
     policies: PolicyDocument
     policy_store: PolicyStore | None
@@ -140,8 +140,8 @@ def _connect(settings: Settings, database: Database, announce: Announce) -> Iter
             ledger=ledger,
             registry=registry,
             promotions=Promotions(ledger, registry, settings.fault),
-            alerts=AlertBook(engine),
-            receivers=ReceiverBook(engine),
+            alerts=AlertStore(engine),
+            receivers=ReceiverStore(engine),
             market=MarketData(settings.home),
             policies=policies,
             policy_store=store,

@@ -154,7 +154,7 @@ class GuardSettings(BaseModel):
     """What becomes of a forced promotion whose time is over."""
 
 
-class UpkeepSettings(BaseModel):
+class MaintenanceSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     verify_minutes: float = Field(default=60.0, ge=0, le=10_080)
@@ -292,7 +292,7 @@ class Settings(BaseSettings):
     alerts: AlertSettings = AlertSettings()
     events: EventSettings = EventSettings()
     guard: GuardSettings = GuardSettings()
-    upkeep: UpkeepSettings = UpkeepSettings()
+    upkeep: MaintenanceSettings = MaintenanceSettings()
     max_version_mib: int = Field(default=256, ge=1)
     """Most that a version may hold in MLflow to be fetched, MiB."""
     universe: tuple[Market, ...] = (Market(symbol="BTCUSD"),)

@@ -22,7 +22,7 @@ from clm_core.platform.prefect_runs import is_answering, server_environment, wor
 from clm_core.platform.stack_state import PartState, PartStatus, StackState
 from clm_core.services import open_ledger
 from clm_core.settings import CONFIG_VARIABLE, Settings, load_settings, settings_file
-from deployments.supervisor import Part, Stopped, Supervisor, stoppable
+from deployments.supervisor import StackPart, Stopped, Supervisor, stoppable
 
 PREFERRED_PORTS = {"prefect": 4200, "mlflow": 5000, "api": 8000}
 READY_WITHIN_SECONDS = 120.0
@@ -92,9 +92,9 @@ class _Plan:
         )
         self.environment = _environment(settings, self.state)
 
-    def prefect(self, database: Database) -> Part:
+    def prefect(self, database: Database) -> StackPart:
         home, url = self._settings.home, self.state.prefect_api_url
-        return Part(
+        return StackPart(
             name="prefect",
             command=(sys.executable, "-m", "clm_core.platform.prefect_runs", str(self._ports["prefect"])),
             environment=self.environment
@@ -104,9 +104,9 @@ class _Plan:
             lives=lambda: is_answering(f"{url}/health"),
         )
 
-    def mlflow(self, database: Database) -> Part:
+    def mlflow(self, database: Database) -> StackPart:
         port = self._ports["mlflow"]
-        return Part(
+        return StackPart(
             name="mlflow",
             command=(sys.executable, "-m", "clm_core.registry.server", str(port)),
             environment=self.environment
@@ -123,16 +123,16 @@ class _Plan:
             lives=lambda: is_answering(f"{self.state.mlflow_url}/health"),
         )
 
-    def worker(self) -> Part:
+    def worker(self) -> StackPart:
         return self._worker("worker", stack_state.WORKER, "default", self._settings.stack.concurrent_runs)
 
-    def upkeep(self) -> Part:
+    def upkeep(self) -> StackPart:
         """Trainings take every place there is for hours; the upkeep must not wait for one."""
         return self._worker("upkeep", stack_state.UPKEEP_WORKER, stack_state.UPKEEP_QUEUE, UPKEEP_RUNS)
 
-    def _worker(self, name: str, known_as: str, queue: str, at_once: int) -> Part:
+    def _worker(self, name: str, known_as: str, queue: str, at_once: int) -> StackPart:
         pool, kind = self._settings.deploy.work_pool, self._settings.deploy.work_pool_type
-        return Part(
+        return StackPart(
             name=name,
             command=(
                 *(sys.executable, "-m", "prefect", "worker", "start", "--name", known_as),
@@ -143,8 +143,8 @@ class _Plan:
             answers=lambda: known_as in workers_online(self.environment, pool),
         )
 
-    def api(self) -> Part:
-        return Part(
+    def api(self) -> StackPart:
+        return StackPart(
             name="api",
             command=(sys.executable, "-m", "clm_core.api", str(self._ports["api"])),
             environment=self.environment,

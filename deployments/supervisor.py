@@ -37,7 +37,7 @@ Report = Callable[[PartState], None]
 
 
 @dataclass(frozen=True)
-class Part:
+class StackPart:
     name: str
     command: Sequence[str]
     environment: Mapping[str, str]
@@ -97,7 +97,7 @@ class Supervisor:
         self._tell_janitor("done")
         self._janitor.communicate()
 
-    def start(self, part: Part) -> None:
+    def start(self, part: StackPart) -> None:
         self._parts.append(_Running(part, self._logs / f"{part.name}.log", self._report, self._tell_janitor))
 
     def wait_until_ready(self, names: Sequence[str], seconds: float) -> list[str]:
@@ -130,7 +130,9 @@ class Supervisor:
 class _Running:
     """One part and its process of the moment."""
 
-    def __init__(self, part: Part, log: Path, report: Report, tell_janitor: Callable[[str], None]) -> None:
+    def __init__(
+        self, part: StackPart, log: Path, report: Report, tell_janitor: Callable[[str], None]
+    ) -> None:
         self._part = part
         self._report = report
         self._tell_janitor = tell_janitor

@@ -3,7 +3,7 @@
 from prefect import flow
 from prefect.runtime import flow_run
 
-from clm_core.domain.errors import UpkeepIncomplete
+from clm_core.domain.errors import PassIncomplete
 from clm_core.operations.ingest import FeedReport
 from tasks.fetch_markets import fetch_markets
 from tasks.show_fetched import show_fetched
@@ -19,5 +19,5 @@ def fetch() -> FeedReport:
     report = fetch_markets()
     show_fetched(report)
     if report.problems:
-        raise UpkeepIncomplete("\n".join(report.problems))
+        raise PassIncomplete("\n".join(report.problems))
     return report

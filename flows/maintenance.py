@@ -2,15 +2,15 @@
 
 from prefect import flow
 
-from clm_core.domain.errors import UpkeepIncomplete
-from clm_core.operations.maintenance import UpkeepReport
+from clm_core.domain.errors import PassIncomplete
+from clm_core.operations.maintenance import MaintenanceReport
 from tasks.maintenance import keep_up
 
 
 @flow(name="upkeep")
-def upkeep() -> UpkeepReport:
+def upkeep() -> MaintenanceReport:
     """Put right what went wrong and tell of the rest; fails if a part did, after all were tried."""
     report = keep_up()
     if report.failed:
-        raise UpkeepIncomplete("\n".join(problem for part in report.parts for problem in part.problems))
+        raise PassIncomplete("\n".join(problem for part in report.parts for problem in part.problems))
     return report

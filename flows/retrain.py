@@ -21,7 +21,7 @@ from tasks.train import train
 
 
 @flow(name="retrain", flow_run_name="{request.model_id} {request.trigger_reason.value}")
-def retrain(request: RetrainRequest, job_id: UUID | None = None) -> steps.Outcome | State[Answer]:
+def retrain(request: RetrainRequest, job_id: UUID | None = None) -> steps.RetrainResult | State[Answer]:
     """Retrain a model on the newest bars, backtest it out of sample and judge it.
 
     Args:
@@ -40,4 +40,4 @@ def retrain(request: RetrainRequest, job_id: UUID | None = None) -> steps.Outcom
         verdict = judge(lease, version, tested)
         report = explain(job, version, bars, trained, tested, verdict)
         show(version, verdict, report)
-    return steps.Outcome(version, verdict, tested.metrics, tested.buy_and_hold_metrics, report)
+    return steps.RetrainResult(version, verdict, tested.metrics, tested.buy_and_hold_metrics, report)

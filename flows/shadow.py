@@ -3,7 +3,7 @@
 from prefect import flow
 from prefect.runtime import flow_run
 
-from clm_core.domain.errors import UpkeepIncomplete
+from clm_core.domain.errors import PassIncomplete
 from clm_core.lifecycle.shadow import ShadowReport
 from clm_core.market.timeframes import Timeframe
 from tasks.shadow import follow
@@ -23,5 +23,5 @@ def shadow(timeframe: Timeframe | None = None) -> ShadowReport:
     report = follow(timeframe)
     show_shadow(report, timeframe)
     if report.problems:
-        raise UpkeepIncomplete("\n".join(report.problems))
+        raise PassIncomplete("\n".join(report.problems))
     return report

@@ -3,7 +3,7 @@
 from prefect import flow
 from prefect.runtime import flow_run
 
-from clm_core.domain.errors import UpkeepIncomplete
+from clm_core.domain.errors import PassIncomplete
 from clm_core.lifecycle.watch import WatchReport
 from tasks.show_watch import show_watch
 from tasks.watch import look
@@ -19,5 +19,5 @@ def watch() -> WatchReport:
     report = look()
     show_watch(report)
     if report.problems:
-        raise UpkeepIncomplete("\n".join(report.problems))
+        raise PassIncomplete("\n".join(report.problems))
     return report

@@ -9,6 +9,6 @@ from clm_core.services import services
 
 
 @task(cache_policy=NO_CACHE, task_run_name="judge {version.model_id} {version.version}")
-def judge(lease: Lease, version: ModelVersion, tested: steps.Tested) -> Verdict:
+def judge(lease: Lease, version: ModelVersion, tested: steps.BacktestEvaluation) -> Verdict:
     """Never cached: the policy, the trials and the champion are those of the moment."""
     return steps.judge(services(), lease, version, tested)

@@ -16,4 +16,4 @@ def open_job(request: RetrainRequest, job_id: UUID | None) -> TrainingJob | Answ
     if job_id is not None:
         return services().ledger.job(job_id)
     source = f"deployment/{deployment.name}" if deployment.name else "terminal"
-    return intake.enter(services(), request, source, UUID(flow_run.id))
+    return intake.submit_and_claim(services(), request, source, UUID(flow_run.id))

@@ -6,7 +6,7 @@ from clm_core.domain.jobs import TrainingJob
 from clm_core.domain.versions import ModelVersion
 from clm_core.market.bars import Bars
 from clm_core.retraining import steps
-from clm_core.retraining.training import Trained
+from clm_core.retraining.training import TrainingResult
 from clm_core.services import services
 
 
@@ -15,8 +15,8 @@ def explain(
     job: TrainingJob,
     version: ModelVersion,
     bars: Bars,
-    trained: Trained,
-    tested: steps.Tested,
+    trained: TrainingResult,
+    tested: steps.BacktestEvaluation,
     verdict: Verdict,
-) -> steps.Report:
-    return steps.explain(services(), job, version, bars, trained, tested, verdict)
+) -> steps.TearSheetFiles:
+    return steps.report(services(), job, version, bars, trained, tested, verdict)

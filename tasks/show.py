@@ -11,7 +11,7 @@ from clm_core.services import services
 
 
 @task(cache_policy=NO_CACHE, task_run_name="show {version.model_id} {version.version}")
-def show(version: ModelVersion, verdict: Verdict, report: steps.Report) -> None:
+def show(version: ModelVersion, verdict: Verdict, report: steps.TearSheetFiles) -> None:
     key = version.model_id.replace("_", "-")
     create_markdown_artifact(
         steps.summary_page(services(), version, verdict, report),

@@ -4,12 +4,12 @@ from prefect.cache_policies import NO_CACHE
 from clm_core.domain.jobs import TrainingJob
 from clm_core.market.bars import Bars
 from clm_core.retraining import steps
-from clm_core.retraining.training import Trained
+from clm_core.retraining.training import TrainingResult
 from clm_core.services import services
 from tasks.progress import shown
 
 
 @task(cache_policy=NO_CACHE, task_run_name="train {job.model_id} walk-forward")
-def train(job: TrainingJob, bars: Bars) -> Trained:
+def train(job: TrainingJob, bars: Bars) -> TrainingResult:
     with shown(services(), f"{job.model_id.replace('_', '-')}-progress") as telling:
         return steps.train(telling, job, bars)

@@ -18,7 +18,7 @@ from clm_core.api.table import ROUTES, Route
 from clm_core.services import Services
 
 
-class Problem(BaseModel):
+class ProblemDetails(BaseModel):
     """RFC 9457."""
 
     type: str = Field(examples=["urn:clm:problem:conflict-error"])
@@ -96,12 +96,12 @@ def _problems(route: Route) -> dict[int | str, dict[str, Any]]:
         codes |= {401, 403, 429}
     if route.writes:
         codes |= {408, 409, 413, 415}
-    schema = {"$ref": "#/components/schemas/Problem"}
+    schema = {"$ref": "#/components/schemas/ProblemDetails"}
     return {
         code: {
             "description": HTTPStatus(code).phrase,
             "content": {errors.MEDIA_TYPE: {"schema": schema}},
-            "model": Problem,
+            "model": ProblemDetails,
         }
         for code in sorted(codes)
     }

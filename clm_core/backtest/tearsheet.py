@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from clm_core.backtest.results import Backtest, ExitReason, Metrics, Trades
 from clm_core.backtest.walk_forward import FoldResult
 from clm_core.domain.costs import Costs
-from clm_core.domain.evaluations import Decision, Leg, Verdict
+from clm_core.domain.evaluations import Check, Decision, Verdict
 from clm_core.domain.execution import Execution
 from clm_core.domain.vocabulary import TriggerReason
 from clm_core.market.bars import Bars, Floats
@@ -145,7 +145,7 @@ def render(sheet: TearSheet) -> str:
         honesty=_honesty(sheet.costs),
         drawn=_drawn(len(rows), len(sheet.bars)),
         verdict=_verdict(sheet.verdict),
-        legs=[_leg(leg) for leg in sheet.verdict.legs],
+        checks=[_leg(leg) for leg in sheet.verdict.checks],
         tiles=[_compared(sheet, name) for name in ("total_return", "sharpe_ratio", "max_drawdown", "trades")],
         metrics=[_compared(sheet, name) for name in FIGURES],
         month_names=MONTHS,
@@ -404,8 +404,8 @@ def _drawn(rows: int, bars: int) -> str:
 
 
 def _verdict(verdict: Verdict) -> dict[str, str]:
-    asked = len(verdict.legs)
-    missed = sum(not leg.passed for leg in verdict.legs)
+    asked = len(verdict.checks)
+    missed = sum(not leg.passed for leg in verdict.checks)
     headline = f"{missed} of {asked} conditions missed" if missed else f"{asked} of {asked} conditions met"
     return {
         "badge": verdict.decision.value.upper(),
@@ -416,7 +416,7 @@ def _verdict(verdict: Verdict) -> dict[str, str]:
     }
 
 
-def _leg(leg: Leg) -> dict[str, str]:
+def _leg(leg: Check) -> dict[str, str]:
     label, write, _ = (FIGURES | CONDITIONS)[leg.name]
     comparison = {">=": "≥", "<=": "≤"}[leg.comparison]
     return {

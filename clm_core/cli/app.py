@@ -39,14 +39,14 @@ from clm_core.domain.errors import CLMError, NotFound, NotRetrained
 from clm_core.domain.vocabulary import ModelType
 
 if TYPE_CHECKING:
-    from clm_core.domain.evaluations import EvaluationResult, Leg, Verdict
+    from clm_core.domain.evaluations import Check, EvaluationResult, Verdict
     from clm_core.domain.jobs import RetrainRequest
     from clm_core.domain.progress import Announce
     from clm_core.domain.triggers import Answer
     from clm_core.domain.versions import Lineage, ModelVersion
     from clm_core.platform.database import Database
     from clm_core.retraining.reproduce import Reproduction
-    from clm_core.retraining.steps import Outcome
+    from clm_core.retraining.steps import RetrainResult
     from clm_core.services import Services
     from clm_core.settings import Settings
 
@@ -150,7 +150,7 @@ def sweep(as_json: AsJson = False) -> None:
     from clm_core.retraining import steps
 
     with _services() as services:
-        ended = steps.sweep(services)
+        ended = steps.reap_dead_jobs(services)
     if as_json:
         print_json([job.model_dump(mode="json") for job in ended])
         return
@@ -188,7 +188,7 @@ def show(version: VersionName, as_json: AsJson = False) -> None:
         f"{evaluation.fee_bps:g} bps fee and {evaluation.slippage_bps:g} bps slippage"
     )
     legs = Table("criterion", "measured", "required", box=SIMPLE_HEAVY)
-    for leg in verdict.legs:
+    for leg in verdict.checks:
         legs.add_row(leg.label, _measured(leg), _limit(leg))
     console.print(legs)
     for reason in (*verdict.reasons, *verdict.warnings):
@@ -279,7 +279,7 @@ def _services(
     return open_services(settings or _settings(), announce)
 
 
-def _retrain(requests: list["RetrainRequest"]) -> list["Outcome"]:
+def _retrain(requests: list["RetrainRequest"]) -> list["RetrainResult"]:
     """Run the flow for each request under one Prefect server, with progress on the terminal."""
     from clm_core.platform.database import open_database
 
@@ -328,7 +328,7 @@ def _require_members(settings: "Settings", database: "Database", request: "Retra
         resolved(Ledger(engine), named)
 
 
-def _granted(result: "Outcome | Answer") -> "Outcome":
+def _granted(result: "RetrainResult | Answer") -> "RetrainResult":
     from clm_core.domain.triggers import Answer
 
     if isinstance(result, Answer):
@@ -348,14 +348,14 @@ COUNTED = {"trades", "track_record_bars"}
 TONES = {"pass": "green", "inconclusive": "yellow", "fail": "red"}
 
 
-def _show_outcomes(outcomes: list["Outcome"]) -> None:
+def _show_outcomes(outcomes: list["RetrainResult"]) -> None:
     """A column a model, a row a criterion; the facts that decide nothing stand below."""
     table = Table(box=SIMPLE_HEAVY)
     table.add_column("out of sample, after costs")
     table.add_column("required", justify="right")
     for outcome in outcomes:
         table.add_column(outcome.version.model_id, justify="right")
-    measured = [{leg.name: leg for leg in outcome.verdict.legs} for outcome in outcomes]
+    measured = [{leg.name: leg for leg in outcome.verdict.checks} for outcome in outcomes]
     # of the one that was asked most: a model without a champion is not compared with one
     for asked in max(measured, key=len).values():
         legs = [found.get(asked.name) for found in measured]
@@ -376,7 +376,7 @@ def _show_outcomes(outcomes: list["Outcome"]) -> None:
         _show_outcome(outcome)
 
 
-def _show_outcome(outcome: "Outcome") -> None:
+def _show_outcome(outcome: "RetrainResult") -> None:
     version = outcome.version
     console.print(
         f"[bold]{version.model_id}[/] {version.version}: {_decision(outcome.verdict)}", highlight=False
@@ -394,13 +394,13 @@ def _decision(verdict: "Verdict") -> str:
     return f"[{TONES[verdict.decision.value]}]{verdict.decision.value.upper()}[/]"
 
 
-def _limit(leg: "Leg") -> str:
+def _limit(leg: "Check") -> str:
     if math.isinf(leg.limit):
         return "never"
     return f"{leg.comparison} {_shown(leg.name, leg.limit)}"
 
 
-def _measured(leg: "Leg") -> str:
+def _measured(leg: "Check") -> str:
     return f"{_shown(leg.name, leg.value)} " + ("[green]✓[/]" if leg.passed else "[red]✗[/]")
 
 
@@ -410,7 +410,7 @@ def _shown(criterion: str, value: float) -> str:
     return f"{value:.1%}" if criterion in PERCENT else f"{value:.2f}"
 
 
-def _outcome_json(outcome: "Outcome") -> dict[str, Any]:
+def _outcome_json(outcome: "RetrainResult") -> dict[str, Any]:
     return {
         "version": outcome.version.model_dump(mode="json"),
         "verdict": outcome.verdict.model_dump(mode="json"),

@@ -16,7 +16,7 @@ from clm_core.cli.output import AsJson, plain
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
-    from clm_core.ledger.hash_chain import Report
+    from clm_core.ledger.hash_chain import ChainReport
 
 app = typer.Typer(help="The audit: show, verify and export who did what and when.", no_args_is_help=True)
 SHOWN_PROBLEMS = 20
@@ -92,7 +92,7 @@ def export(file: Annotated[Path, typer.Argument(dir_okay=False, help="JSON lines
     typer.echo(f"Wrote {count:,} entries to {file}.")
 
 
-def _tell(report: "Report") -> None:
+def _tell(report: "ChainReport") -> None:
     from clm_core.domain.errors import AuditBroken
 
     if report.problems:

@@ -10,7 +10,7 @@ from rich.console import Console
 from clm_core.cli.output import AsJson
 
 if TYPE_CHECKING:
-    from clm_core.operations.maintenance import UpkeepReport
+    from clm_core.operations.maintenance import MaintenanceReport
 
 app = typer.Typer(rich_markup_mode=None)
 # what others wrote is shown as it is
@@ -58,7 +58,7 @@ def alerts(
         console.print("Nothing was alerted.")
 
 
-def _show(report: "UpkeepReport") -> None:
+def _show(report: "MaintenanceReport") -> None:
     for part in report.parts:
         outcome = "FAILED" if part.problems else "done" if part.done else "nothing to do"
         console.print(f"{part.part:<10} {outcome}")

@@ -37,6 +37,6 @@ def _run(model: str | None) -> "ShadowReport":
 
 
 def _show(report: "ShadowReport") -> None:
-    from clm_core.lifecycle.shadow import rows, said
+    from clm_core.lifecycle.shadow import rows, summary_lines
 
-    print_pass(rows(report), (*said(report), report.headline))
+    print_pass(rows(report), (*summary_lines(report), report.headline))

@@ -16,7 +16,7 @@ from rich.table import Table
 from clm_core.cli.output import AsJson
 
 if TYPE_CHECKING:
-    from clm_core.operations.status import Status
+    from clm_core.operations.status import InstallationStatus
     from clm_core.platform.stack_state import StackState
     from clm_core.settings import Settings
 
@@ -143,7 +143,7 @@ def _start_detached(settings: "Settings") -> "StackState":
     )
 
 
-def _show(settings: "Settings", found: "Status") -> None:
+def _show(settings: "Settings", found: "InstallationStatus") -> None:
     if not found.up:
         console.print(f"Nothing is up for {settings.home}: `clm up` starts it.")
     for name, url in found.urls.items():
@@ -161,7 +161,7 @@ def _show(settings: "Settings", found: "Status") -> None:
         console.print(runs)
 
 
-def _parts_table(found: "Status") -> Table:
+def _parts_table(found: "InstallationStatus") -> Table:
     table = Table("part", "health", "process", "restarts", "log", box=SIMPLE_HEAVY)
     for part in found.parts:
         health = "[green]answers[/]" if part.healthy else "[red]down[/]"

@@ -150,7 +150,7 @@ def _ask(request: "TriggerRequest") -> "Answer":
     with open_services(load_settings()) as services:
         from clm_core.triggers import intake
 
-        return intake.ask(services, request)
+        return intake.submit(services, request)
 
 
 def _bring(event: Path) -> "list[Answer]":

@@ -34,6 +34,6 @@ def _run() -> "WatchReport":
 
 
 def _show(report: "WatchReport") -> None:
-    from clm_core.lifecycle.watch import rows, said
+    from clm_core.lifecycle.watch import rows, summary_lines
 
-    print_pass(rows(report), (*said(report), report.headline))
+    print_pass(rows(report), (*summary_lines(report), report.headline))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from clm_core.decisions.gate_policy import EvidenceLevels
-from clm_core.domain.evaluations import EvaluationResult, Luck, Verdict
+from clm_core.domain.evaluations import EvaluationResult, TrialLuck, Verdict
 from clm_core.evidence.track_record import NORMAL, TrackRecord, probabilistic_sharpe_ratio
 from clm_core.evidence.trials import TrialCount, bars_to_pass
 from clm_core.market.bars import Floats
@@ -30,7 +30,7 @@ class Proof:
 
     record: TrackRecord
     """Of the trial that was judged."""
-    luck: Luck
+    luck: TrialLuck
     levels: EvidenceLevels
 
     @property
@@ -90,7 +90,7 @@ def what_would_change_it(verdict: Verdict, proof: Proof | None, bar: timedelta) 
     Args:
         bar: length of a bar.
     """
-    missed = [leg for leg in verdict.legs if not leg.passed and leg.kind != "evidence"]
+    missed = [leg for leg in verdict.checks if not leg.passed and leg.kind != "evidence"]
     sentences = [
         f"{leg.label}: {leg.comparison} {leg.limit:,.6g} instead of {leg.value:,.4g}"
         for leg in missed

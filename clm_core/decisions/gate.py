@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from clm_core.backtest.results import Metrics
 from clm_core.decisions.criteria import PromotionCriteria
 from clm_core.decisions.gate_policy import EvidenceLevels, GatePolicy
-from clm_core.domain.evaluations import Decision, Leg, LegKind, Luck, Verdict
+from clm_core.domain.evaluations import Check, Decision, LegKind, TrialLuck, Verdict
 from clm_core.evidence import paired
 from clm_core.evidence.soundness import LARGEST_SHARE_OF_ONE_SIDE, SMALLEST_DEVIATION, Activity
 from clm_core.evidence.track_record import TrackRecord, probabilistic_sharpe_ratio
@@ -71,7 +71,7 @@ def judge(case: Case, policy: GatePolicy) -> Verdict:
     return Verdict(
         decision=_decision(refusals, missing),
         score=promotion_score(metrics.sharpe_ratio, metrics.win_rate, metrics.profit_factor),
-        legs=legs,
+        checks=legs,
         reasons=refusals or missing,
         policy=policy.name,
         policy_hash=policy.digest,
@@ -87,14 +87,14 @@ def _decision(refusals: tuple[str, ...], missing: tuple[str, ...]) -> Decision:
     return Decision.INCONCLUSIVE if missing else Decision.PASS
 
 
-def _refuses(leg: Leg) -> bool:
+def _refuses(leg: Check) -> bool:
     """Whether it is missed in a way that more evidence would not mend."""
     if leg.kind is LegKind.EVIDENCE and not (leg.name == LEAD and math.isfinite(leg.value)):
         return False
     return not leg.passed
 
 
-Reasoned = tuple[Leg, str]
+Reasoned = tuple[Check, str]
 """A condition, and why the version does not meet it if it doesn't."""
 
 
@@ -164,9 +164,9 @@ def _against_champion(against: Comparison, levels: EvidenceLevels) -> Reasoned:
     )
 
 
-def _luck(case: Case) -> Luck:
+def _luck(case: Case) -> TrialLuck:
     bars, yearly = case.record.effective_bars, math.sqrt(case.periods_per_year)
-    return Luck(
+    return TrialLuck(
         trials=case.trials.trials,
         effective_trials=case.trials.effective,
         deviation=math.sqrt(case.trials.variance(bars)) * yearly,
@@ -199,11 +199,11 @@ def _part(value: float, zero: float, full: float) -> float:
     return min(max((value - zero) / (full - zero), 0.0), 1.0) * 100.0
 
 
-def _at_least(name: str, value: float, limit: float, kind: LegKind = LegKind.THRESHOLD) -> Leg:
+def _at_least(name: str, value: float, limit: float, kind: LegKind = LegKind.THRESHOLD) -> Check:
     return _leg(kind, name, value, limit, ">=", lambda v: v >= limit, lambda v: v - limit)
 
 
-def _at_most(name: str, value: float, limit: float, kind: LegKind = LegKind.THRESHOLD) -> Leg:
+def _at_most(name: str, value: float, limit: float, kind: LegKind = LegKind.THRESHOLD) -> Check:
     return _leg(kind, name, value, limit, "<=", lambda v: v <= limit, lambda v: limit - v)
 
 
@@ -215,9 +215,9 @@ def _leg(
     comparison: str,
     holds: Callable[[float], bool],
     margin: Callable[[float], float],
-) -> Leg:
+) -> Check:
     usable = _is_finite_number(value)
-    return Leg(
+    return Check(
         name=name,
         kind=kind,
         value=float(value) if _is_number(value) else math.nan,
@@ -237,7 +237,7 @@ def _is_finite_number(value: float) -> bool:
     return _is_number(value) and math.isfinite(value)
 
 
-def _refusal(leg: Leg) -> str:
+def _refusal(leg: Check) -> str:
     if not math.isfinite(leg.value):
         return f"{leg.label} could not be measured"
     asked = "below the required" if leg.comparison == ">=" else "above the allowed"

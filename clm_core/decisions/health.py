@@ -56,7 +56,7 @@ class Performance(BaseModel):
     """Probability, 0..1, that the true Sharpe ratio is below the limit."""
 
 
-class Finding(StrEnum):
+class HealthFinding(StrEnum):
     DEGRADED = "degraded"
     HOLDS = "holds"
     UNSURE = "unsure"
@@ -75,32 +75,32 @@ def confidence_below(returns: Floats, limit: float, periods_per_year: float) -> 
     return 1.0 - probabilistic_sharpe_ratio(track_record(returns), limit / math.sqrt(periods_per_year))
 
 
-def judge(seen: Performance, rules: WatchRules, limit: float) -> tuple[Finding, str]:
+def judge(seen: Performance, rules: WatchRules, limit: float) -> tuple[HealthFinding, str]:
     """What that is worth, and why in words; what could not be measured is neither bad nor good."""
     if not (seen.bars >= rules.min_bars and seen.trades >= rules.min_trades):
-        return Finding.TOO_EARLY, (
+        return HealthFinding.TOO_EARLY, (
             f"{seen.bars:,} new bars and {seen.trades} closed trades say too little, "
             f"{rules.min_bars} and {rules.min_trades} are needed"
         )
     if seen.sharpe_ratio is None or seen.confidence is None:
         return (
-            Finding.UNMEASURABLE,
+            HealthFinding.UNMEASURABLE,
             "its Sharpe ratio cannot be measured: its returns never vary, or are none",
         )
     observed = f"Sharpe ratio {seen.sharpe_ratio:.2f}"
     if seen.sharpe_ratio >= limit:
-        return Finding.HOLDS, f"{observed} is not below {limit:g}"
+        return HealthFinding.HOLDS, f"{observed} is not below {limit:g}"
     sure = f"{observed} is below {limit:g}, and the true one with a probability of {seen.confidence:.0%}"
     if not seen.confidence >= rules.confidence:
-        return Finding.UNSURE, f"{sure}: luck may explain it, {rules.confidence:.0%} are needed"
-    return Finding.DEGRADED, sure
+        return HealthFinding.UNSURE, f"{sure}: luck may explain it, {rules.confidence:.0%} are needed"
+    return HealthFinding.DEGRADED, sure
 
 
 def due(
-    model_id: str, seen: Performance, finding: Finding, drift: Drift | None, rules: WatchRules
+    model_id: str, seen: Performance, finding: HealthFinding, drift: Drift | None, rules: WatchRules
 ) -> Iterator[Due]:
     """What to ask the door for."""
-    if finding is Finding.DEGRADED:
+    if finding is HealthFinding.DEGRADED:
         observed = Observation(sharpe_ratio=seen.sharpe_ratio)
         yield Due(model_id, TriggerReason.PERFORMANCE_DEGRADED, observed)
     if drift is not None and drift.score > rules.drift_score:

@@ -6,7 +6,7 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from clm_core.domain.triggers import Decision, History, Observation, Reply, TriggerRequest
+from clm_core.domain.triggers import History, Observation, Reply, TriggerDecision, TriggerRequest
 from clm_core.domain.vocabulary import TriggerReason
 
 
@@ -65,7 +65,9 @@ class TriggerPolicy(BaseModel):
         return timedelta(hours=self.cooldown_hours if own is None else own)
 
 
-def decide(request: TriggerRequest, history: History, policy: TriggerPolicy, now: datetime) -> Decision:
+def decide(
+    request: TriggerRequest, history: History, policy: TriggerPolicy, now: datetime
+) -> TriggerDecision:
     """Accept, coalesce or reject; always with the reason in words.
 
     What is served by a job already is coalesced with it, before anything else is asked: a repeated message
@@ -75,18 +77,20 @@ def decide(request: TriggerRequest, history: History, policy: TriggerPolicy, now
         return _coalesced(history.same_key, "it is the same request as an earlier one")
     reason = request.training.trigger_reason
     if refused := next(_lacking(reason, request.observed, policy), None):
-        return Decision(Reply.REJECTED, refused)
+        return TriggerDecision(Reply.REJECTED, refused)
     if history.pending is not None:
         return _coalesced(history.pending, "that job waits to be started, and is trained as it was asked for")
     if refused := next(_exhausted(reason, history, policy, now), None):
-        return Decision(Reply.REJECTED, refused)
+        return TriggerDecision(Reply.REJECTED, refused)
     if history.running is not None:
-        return Decision(Reply.ACCEPTED, f"it starts when job {history.running} of the same model has ended")
-    return Decision(Reply.ACCEPTED, "nothing speaks against it")
+        return TriggerDecision(
+            Reply.ACCEPTED, f"it starts when job {history.running} of the same model has ended"
+        )
+    return TriggerDecision(Reply.ACCEPTED, "nothing speaks against it")
 
 
-def _coalesced(job_id: UUID, because: str) -> Decision:
-    return Decision(Reply.COALESCED, because, job_id)
+def _coalesced(job_id: UUID, because: str) -> TriggerDecision:
+    return TriggerDecision(Reply.COALESCED, because, job_id)
 
 
 def _lacking(reason: TriggerReason, observed: Observation, policy: TriggerPolicy) -> Iterator[str]:

@@ -17,7 +17,7 @@ from clm_core.backtest.metrics import summarise
 from clm_core.backtest.results import Backtest
 from clm_core.domain.costs import Costs
 from clm_core.domain.execution import Execution
-from clm_core.domain.shadows import Written
+from clm_core.domain.shadows import ShadowRecord
 from clm_core.evidence import paired
 from clm_core.evidence.bootstrap import difference_interval
 from clm_core.evidence.paired import Standing
@@ -72,13 +72,13 @@ class Against(BaseModel):
     """Whether it earns more a bar than the champion, beyond doubt, however often one has looked."""
 
 
-def late(written: Written, timeframe: Timeframe) -> int:
+def count_late(written: ShadowRecord, timeframe: Timeframe) -> int:
     """How many were written down more than one bar after their bar had closed."""
-    closed = written.time + timeframe.nanoseconds
-    return int(np.count_nonzero(written.recorded - closed > timeframe.nanoseconds))
+    closed_bars = written.time + timeframe.nanoseconds
+    return int(np.count_nonzero(written.recorded - closed_bars > timeframe.nanoseconds))
 
 
-def otherwise(written: Written, positions: Floats) -> Rows:
+def differing_rows(written: ShadowRecord, positions: Floats) -> Rows:
     """Rows after which another position is wanted now than was written down.
 
     Args:
@@ -88,16 +88,16 @@ def otherwise(written: Written, positions: Floats) -> Rows:
     return np.flatnonzero(~(np.abs(positions - written.position) <= SAME))
 
 
-def due(bars: Bars, since: datetime) -> int:
+def first_row_closed_after(bars: Bars, since: datetime) -> int:
     """The first row whose bar closed after a moment; the number of rows where none did."""
     return int(
         np.searchsorted(bars.time + bars.timeframe.nanoseconds, pd.Timestamp(since).value, side="right")
     )
 
 
-def closed(bars: Bars, now: datetime) -> Bars:
+def closed_bars(bars: Bars, now: datetime) -> Bars:
     """Those that have closed by now."""
-    return bars[: due(bars, now)]
+    return bars[: first_row_closed_after(bars, now)]
 
 
 def measure(bars: Bars, positions: Floats, costs: Costs, execution: Execution) -> Figures:

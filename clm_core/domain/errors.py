@@ -256,5 +256,5 @@ class DeliveryFailed(CLMError):
     pass
 
 
-class UpkeepIncomplete(CLMError):
+class PassIncomplete(CLMError):
     pass

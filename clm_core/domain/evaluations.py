@@ -55,7 +55,7 @@ class LegKind(StrEnum):
     """How sure we are; missed: INCONCLUSIVE, unless the evidence is against it."""
 
 
-class Leg(BaseModel):
+class Check(BaseModel):
     """One condition of a verdict: what was measured, what was asked, by how much it was met."""
 
     model_config = ConfigDict(frozen=True)
@@ -76,7 +76,7 @@ class Leg(BaseModel):
         return self.name.removesuffix("_bps").replace("_", " ").replace("sharpe", "Sharpe")
 
 
-class Luck(BaseModel):
+class TrialLuck(BaseModel):
     """What the best of all trials would show without any edge, for a record as long as the judged one."""
 
     model_config = ConfigDict(frozen=True)
@@ -101,14 +101,14 @@ class Verdict(BaseModel):
     decision: Decision
     score: float
     """Promotion score, 0..100; for ranking only, it decides nothing."""
-    legs: tuple[Leg, ...]
+    checks: tuple[Check, ...]
     reasons: tuple[str, ...]
     """Why the version did not pass, one sentence a missed condition; empty when it passed."""
     policy: str = ""
     """Name of the policy it was judged by."""
     policy_hash: str = ""
     """SHA-256 of that policy's every level, hexadecimal."""
-    luck: Luck | None = None
+    luck: TrialLuck | None = None
     """None where the policy asks for no evidence, or there is none."""
     more_bars: float | None = None
     """Bars to come, if they go on as those so far, until the decision; inf: it won't. None unless

@@ -51,7 +51,7 @@ class Fault(StrEnum):
     COMPLETED = "completed"
 
 
-def strike(point: Fault, armed: Fault | None) -> None:
+def crash_at(point: Fault, armed: Fault | None) -> None:
     """Die as by `kill -9` when this point is the armed one."""
     if point is armed:
         os.kill(os.getpid(), signal.SIGKILL)

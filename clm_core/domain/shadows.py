@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 
 @dataclass(frozen=True, eq=False)
-class Written:
+class ShadowRecord:
     """What was written down of one version, in time order; every array has shape (n_bars,)."""
 
     time: NDArray[np.int64]
@@ -17,4 +17,4 @@ class Written:
     """When, nanoseconds since 1970-01-01 UTC."""
 
 
-NOTHING = Written(np.empty(0, dtype=np.int64), np.empty(0), np.empty(0, dtype=np.int64))
+EMPTY = ShadowRecord(np.empty(0, dtype=np.int64), np.empty(0), np.empty(0, dtype=np.int64))

@@ -73,7 +73,7 @@ class History:
 
 
 @dataclass(frozen=True)
-class Decision:
+class TriggerDecision:
     reply: Reply
     because: str
     """The reason in words, for people."""
@@ -106,7 +106,7 @@ class Answer(BaseModel):
         return f"{self.reply}{job.get(self.reply, '')}: {self.because}"
 
 
-class Delivery(StrEnum):
+class MessageDelivery(StrEnum):
     NEW = "new"
     KNOWN = "known"
     """The message was received before, and nothing more comes of it."""
@@ -117,7 +117,7 @@ class Receipt(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    delivery: Delivery
+    delivery: MessageDelivery
     source: str
     message_id: str
     received_at: AwareDatetime

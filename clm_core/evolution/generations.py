@@ -40,7 +40,7 @@ class Proposal:
 
 
 @dataclass(frozen=True)
-class Member:
+class Individual:
     genome: Genome
     fitness: float | None
     """None: it could not be measured, and has no children."""
@@ -53,7 +53,7 @@ class Population:
     number: int
     new: int
     """Of its members, those that were measured in it."""
-    members: tuple[Member, ...]
+    members: tuple[Individual, ...]
     """The best first, what could not be measured last."""
 
 
@@ -78,7 +78,7 @@ def evolve(space: SearchSpace, rules: Rules, objective: Objective) -> Iterator[P
         values = map(_finite, objective(number, new))
         measured |= dict(zip((proposal.genome for proposal in new), values, strict=True))
         genomes = dict.fromkeys([*kept, *(proposal.genome for proposal in proposals)])
-        members = sorted((Member(genome, measured[genome]) for genome in genomes), key=_place)
+        members = sorted((Individual(genome, measured[genome]) for genome in genomes), key=_place)
         population = Population(number, len(new), tuple(members))
         yield population
 
@@ -149,5 +149,5 @@ def _finite(fitness: float | None) -> float | None:
     return fitness if fitness is not None and math.isfinite(fitness) else None
 
 
-def _place(member: Member) -> float:
+def _place(member: Individual) -> float:
     return math.inf if member.fitness is None else -member.fitness

@@ -43,7 +43,7 @@ def end(connection: Connection, kind: AlertKind, subject: str, now: datetime) ->
     return connection.execute(ended).rowcount > 0
 
 
-class AlertBook:
+class AlertStore:
     """What was alerted. Every method is a transaction."""
 
     def __init__(self, engine: Engine) -> None:

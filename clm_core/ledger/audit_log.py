@@ -42,7 +42,7 @@ from sqlalchemy import Connection, Engine, Select, Text, cast, func, insert, or_
 
 from clm_core.domain.audit import AuditEntry
 from clm_core.domain.errors import AuditBroken
-from clm_core.ledger.hash_chain import GENESIS, Anchor, Recorded, Report, check, digest, parse
+from clm_core.ledger.hash_chain import GENESIS, Anchor, ChainReport, Recorded, check, digest, parse
 from clm_core.ledger.tables import AuditRow, Base, storable
 
 AUDIT_LOCK = 0x434C4D41
@@ -100,7 +100,7 @@ def following(engine: Engine, seq: int, limit: int) -> list[Recorded]:
         return [_recorded(row) for row in connection.execute(wanted).mappings()]
 
 
-def verify(engine: Engine, anchors: Iterable[Anchor]) -> Report:
+def verify(engine: Engine, anchors: Iterable[Anchor]) -> ChainReport:
     """Check every entry, the order of them all, and that they are those that were anchored."""
     # it may be read twice, and somebody may append meanwhile
     with engine.connect().execution_options(isolation_level="REPEATABLE READ") as connection:
@@ -119,7 +119,7 @@ def export(engine: Engine, file: Path) -> int:
     return count
 
 
-def verify_export(file: Path, anchors: Iterable[Anchor]) -> Report:
+def verify_export(file: Path, anchors: Iterable[Anchor]) -> ChainReport:
     """`verify` for a file that `export` wrote; no database is needed.
 
     Raises:

@@ -22,7 +22,7 @@ _RANKS = {
 }
 
 
-class CandidateBook:
+class CandidateStore:
     """Strategy candidates. Every method is a transaction."""
 
     def __init__(self, engine: Engine) -> None:

@@ -73,7 +73,7 @@ class Tampering(StrEnum):
 
 
 @dataclass(frozen=True)
-class Problem:
+class ChainProblem:
     kind: Tampering
     first: int
     """Number of the first entry concerned."""
@@ -82,14 +82,14 @@ class Problem:
 
 
 @dataclass(frozen=True)
-class Report:
+class ChainReport:
     entries: int
     head: str
     """Hash of the newest entry; GENESIS when there is none."""
     anchors: int
     anchored: int
     """How many entries, counted from the first, a matching anchor vouches for."""
-    problems: tuple[Problem, ...]
+    problems: tuple[ChainProblem, ...]
 
 
 def digest(content: Mapping[str, Any]) -> str:
@@ -103,7 +103,7 @@ def parse(text: str) -> Any:
     return json.loads(text, parse_int=_whole, parse_float=_exact)
 
 
-def check(read: Callable[[], Iterable[Recorded]], anchors: Sequence[Anchor]) -> Report:
+def check(read: Callable[[], Iterable[Recorded]], anchors: Sequence[Anchor]) -> ChainReport:
     """Go through the whole chain once; only if its order is broken once more, to say where.
 
     Args:
@@ -128,7 +128,7 @@ def check(read: Callable[[], Iterable[Recorded]], anchors: Sequence[Anchor]) -> 
         counts = {places[anchor.hash]: anchor.count for anchor in anchors if anchor.hash in places}
         problems += _disorder(links, edited, counts)
     problems += _against_anchors(anchors, places, newest, problems)
-    return Report(
+    return ChainReport(
         entries=count,
         head=head,
         anchors=len(anchors),
@@ -148,7 +148,7 @@ class _Link(NamedTuple):
 _START = _Link(0, "", GENESIS)
 
 
-def _disorder(links: Sequence[_Link], edited: Set[int], counts: Mapping[int, int]) -> Iterator[Problem]:
+def _disorder(links: Sequence[_Link], edited: Set[int], counts: Mapping[int, int]) -> Iterator[ChainProblem]:
     """Why entries don't follow one from another.
 
     Args:
@@ -171,7 +171,7 @@ def _disorder(links: Sequence[_Link], edited: Set[int], counts: Mapping[int, int
 
 def _breaks(
     links: Sequence[_Link], strands: Sequence[Sequence[int]], edited: Set[int], counts: Mapping[int, int]
-) -> Iterator[Problem]:
+) -> Iterator[ChainProblem]:
     """Why one strand ends and the next begins."""
     end = -1
     for strand in strands:
@@ -182,7 +182,7 @@ def _breaks(
         end = strand[-1]
 
 
-def _break(before: int, taken_out: int | None) -> Problem:
+def _break(before: int, taken_out: int | None) -> ChainProblem:
     if taken_out or not before:
         return _problem(Tampering.MISSING, before + 1, before + (taken_out or 1), ", those after renumbered")
     unsure = "" if taken_out == 0 else "; or entries after it were taken out and the rest renumbered"
@@ -248,14 +248,14 @@ _MESSAGES = {
 }
 
 
-def _problem(kind: Tampering, first: int, last: int, note: str = "") -> Problem:
+def _problem(kind: Tampering, first: int, last: int, note: str = "") -> ChainProblem:
     which = f"entry {first}" if first == last else f"entries {first} to {last}"
-    return Problem(kind, first, last, _MESSAGES[kind].format(which) + note)
+    return ChainProblem(kind, first, last, _MESSAGES[kind].format(which) + note)
 
 
 def _against_anchors(
-    anchors: Sequence[Anchor], places: Mapping[str, int], newest: int, known: Sequence[Problem]
-) -> Iterator[Problem]:
+    anchors: Sequence[Anchor], places: Mapping[str, int], newest: int, known: Sequence[ChainProblem]
+) -> Iterator[ChainProblem]:
     """The first anchor whose entry is gone, unless something found already explains it."""
     held = 0
     for anchor in anchors:

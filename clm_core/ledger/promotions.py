@@ -14,7 +14,7 @@ from clm_core.domain.alerts import Alert, AlertKind
 from clm_core.domain.audit import Action, AuditEntry
 from clm_core.domain.errors import ConflictError, IllegalTransition
 from clm_core.domain.events import Event, EventType, ProductionChanged
-from clm_core.domain.faults import Fault, strike
+from clm_core.domain.faults import Fault, crash_at
 from clm_core.domain.promotions import Change, Evidence, Promotion, PromotionKind, PromotionState
 from clm_core.domain.versions import ModelVersion
 from clm_core.domain.vocabulary import JobStatus, ModelStatus
@@ -42,7 +42,7 @@ ACTION_OF = {
 }
 
 
-class PromotionBook:
+class PromotionStore:
     """Rows about what serves. Every method but `lock` is a transaction."""
 
     def __init__(self, engine: Engine) -> None:
@@ -201,7 +201,7 @@ class PromotionBook:
         """
         with self._engine.begin() as connection:
             done = _finish(connection, intent, PromotionState.COMMITTED, now)
-            strike(Fault.IN_COMMIT, fault)
+            crash_at(Fault.IN_COMMIT, fault)
             _tell(connection, done, now)
         return done
 

@@ -137,7 +137,7 @@ class Retry(Generic[T]):
         self.connection.execute(update(_DEAD).where(*_this(self.letter)).values(retry_asked=False, **again))
 
 
-class ReceiverBook:
+class ReceiverStore:
     """Who is told what. Every method is a transaction."""
 
     def __init__(self, engine: Engine) -> None:

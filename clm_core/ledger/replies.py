@@ -35,7 +35,7 @@ class KeptReply(BaseModel):
     at: datetime
 
 
-class ReplyBook:
+class ReplyStore:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         # a connection of its own: those who wait for a lock must not use up the pool its holder needs

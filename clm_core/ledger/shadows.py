@@ -8,14 +8,14 @@ from numpy.typing import NDArray
 from sqlalchemy import Engine, select
 from sqlalchemy.dialects.postgresql import insert as insert_once
 
-from clm_core.domain.shadows import Written
+from clm_core.domain.shadows import ShadowRecord
 from clm_core.ledger.tables import Base, ShadowPositionRow
 from clm_core.market.bars import Floats
 
 _POSITIONS = Base.metadata.tables[ShadowPositionRow.__tablename__]
 
 
-class ShadowBook:
+class ShadowStore:
     """Every method is a transaction."""
 
     def __init__(self, engine: Engine) -> None:
@@ -49,7 +49,7 @@ class ShadowBook:
         with self._engine.begin() as connection:
             return len(connection.execute(new, rows).all())
 
-    def written(self, model_id: str, version: str, first: datetime) -> Written:
+    def written(self, model_id: str, version: str, first: datetime) -> ShadowRecord:
         """From the bar on that opened at this moment."""
         query = (
             select(_POSITIONS.c.bar_time, _POSITIONS.c.position, _POSITIONS.c.recorded_at)
@@ -63,7 +63,7 @@ class ShadowBook:
         with self._engine.begin() as connection:
             rows = connection.execute(query).all()
         time, position, recorded = zip(*rows, strict=True) if rows else ((), (), ())
-        return Written(_nanoseconds(time), np.array(position, dtype=np.float64), _nanoseconds(recorded))
+        return ShadowRecord(_nanoseconds(time), np.array(position, dtype=np.float64), _nanoseconds(recorded))
 
 
 def _nanoseconds(moments: tuple[datetime, ...]) -> NDArray[np.int64]:

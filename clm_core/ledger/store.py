@@ -35,16 +35,16 @@ from clm_core.domain.listings import JobQuery, ListedVersion, Page, VersionQuery
 from clm_core.domain.versions import Lineage, ModelVersion
 from clm_core.domain.vocabulary import JobStatus, ModelStatus, ModelType, Role, VersionOrder
 from clm_core.ledger import alerts, audit_log, audit_records, events, leases, paging
-from clm_core.ledger.candidates import CandidateBook
+from clm_core.ledger.candidates import CandidateStore
 from clm_core.ledger.hash_chain import Anchor, Recorded
-from clm_core.ledger.promotions import PromotionBook
-from clm_core.ledger.replies import ReplyBook
-from clm_core.ledger.shadows import ShadowBook
+from clm_core.ledger.promotions import PromotionStore
+from clm_core.ledger.replies import ReplyStore
+from clm_core.ledger.shadows import ShadowStore
 from clm_core.ledger.tables import Base, EvaluationRow, JobRow, TrialRow, VersionRow, storable
-from clm_core.ledger.tokens import TokenBook
-from clm_core.ledger.trials import TrialBook
-from clm_core.ledger.triggers import TriggerBook
-from clm_core.ledger.tunings import TuningBook
+from clm_core.ledger.tokens import TokenStore
+from clm_core.ledger.trials import TrialStore
+from clm_core.ledger.triggers import TriggerStore
+from clm_core.ledger.tunings import TuningStore
 
 _JOBS, _VERSIONS, _EVALUATIONS, _TRIALS = (
     Base.metadata.tables[row.__tablename__] for row in (JobRow, VersionRow, EvaluationRow, TrialRow)
@@ -113,14 +113,14 @@ class Ledger:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self.promotions = PromotionBook(engine)
-        self.triggers = TriggerBook(engine)
-        self.candidates = CandidateBook(engine)
-        self.trials = TrialBook(engine)
-        self.tunings = TuningBook(engine)
-        self.shadows = ShadowBook(engine)
-        self.tokens = TokenBook(engine)
-        self.replies = ReplyBook(engine)
+        self.promotions = PromotionStore(engine)
+        self.triggers = TriggerStore(engine)
+        self.candidates = CandidateStore(engine)
+        self.trials = TrialStore(engine)
+        self.tunings = TuningStore(engine)
+        self.shadows = ShadowStore(engine)
+        self.tokens = TokenStore(engine)
+        self.replies = ReplyStore(engine)
 
     def require_reachable(self) -> None:
         """Raises whatever the database says when it does not answer."""
@@ -319,7 +319,7 @@ class Ledger:
 
         Raises:
             AlreadyExists: an evaluation of that id is recorded.
-            NotFound: its version is not in the ledger, or no trial of its job, see `TrialBook.count`.
+            NotFound: its version is not in the ledger, or no trial of its job, see `TrialStore.count`.
         """
         job = _job_of(result.model_id, result.version)
         row = result.model_dump() | {

@@ -19,7 +19,7 @@ _USE_NOTED_EVERY = timedelta(minutes=1)
 _ASK = "ask an admin for another one (`clm tokens create`)"
 
 
-class TokenBook:
+class TokenStore:
     """Every method is a transaction; what changes a token is in the audit with it."""
 
     def __init__(self, engine: Engine) -> None:

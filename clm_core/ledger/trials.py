@@ -29,7 +29,7 @@ STORED = np.dtype("<f4")
 """Of a day's return: seven digits are plenty for a correlation."""
 
 
-class TrialBook:
+class TrialStore:
     """Every method is a transaction."""
 
     def __init__(self, engine: Engine) -> None:

@@ -15,7 +15,7 @@ from sqlalchemy.dialects.postgresql import insert as upsert
 from clm_core.domain.alerts import Alert, AlertKind
 from clm_core.domain.jobs import TrainingJob
 from clm_core.domain.kinds import Kind
-from clm_core.domain.triggers import Answer, Decision, History, Message, Reply, TriggerRequest
+from clm_core.domain.triggers import Answer, History, Message, Reply, TriggerDecision, TriggerRequest
 from clm_core.domain.vocabulary import JobStatus, ModelType, TriggerReason
 from clm_core.ledger import alerts
 from clm_core.ledger.tables import Base, InboxRow, JobRow, StartRow, TriggerRow, VersionRow, storable
@@ -23,12 +23,12 @@ from clm_core.ledger.tables import Base, InboxRow, JobRow, StartRow, TriggerRow,
 _REQUESTS, _INBOX, _RUNS, _JOBS, _VERSIONS = (
     Base.metadata.tables[row.__tablename__] for row in (TriggerRow, InboxRow, StartRow, JobRow, VersionRow)
 )
-DOOR_LOCK = 0x434C4D04
+INTAKE_LOCK = 0x434C4D04
 """Advisory lock of whoever answers a request."""
 DAY = timedelta(hours=24)
 
 
-class TriggerBook:
+class TriggerStore:
     """Every method is a transaction; the functions of this module take part in their caller's."""
 
     def __init__(self, engine: Engine) -> None:
@@ -172,7 +172,7 @@ class TriggerBook:
 
 def lock(connection: Connection) -> None:
     """Nobody else answers a request until the transaction ends."""
-    connection.execute(select(func.pg_advisory_xact_lock(DOOR_LOCK)))
+    connection.execute(select(func.pg_advisory_xact_lock(INTAKE_LOCK)))
 
 
 def give_to_run(
@@ -207,7 +207,7 @@ def record(
     connection: Connection,
     request: TriggerRequest,
     model_id: str,
-    decision: Decision,
+    decision: TriggerDecision,
     job_id: UUID | None,
     waits_for: UUID | None,
     inbox_number: int | None,

@@ -17,7 +17,7 @@ NAMED = 5
 """Studies that are suggested where one is not found."""
 
 
-class TuningBook:
+class TuningStore:
     """Every method is a transaction."""
 
     def __init__(self, engine: Engine) -> None:

@@ -23,21 +23,21 @@ from clm_core.decisions.shadow import (
     Against,
     Figures,
     Rows,
-    closed,
+    closed_bars,
     compare,
-    due,
-    late,
+    count_late,
+    differing_rows,
+    first_row_closed_after,
     measure,
-    otherwise,
 )
 from clm_core.domain.errors import InvalidPositions, NotFound, StoreCorrupt
-from clm_core.domain.shadows import NOTHING, Written
+from clm_core.domain.shadows import EMPTY, ShadowRecord
 from clm_core.domain.versions import ModelVersion
 from clm_core.domain.vocabulary import ModelStatus
 from clm_core.market.bars import Bars, Floats
 from clm_core.market.timeframes import Timeframe
-from clm_core.operations.attempts import attempt, tell
-from clm_core.operations.pages import Row, page, shown
+from clm_core.operations.attempts import attempt, report_problems
+from clm_core.operations.pages import Row, formatted, page
 from clm_core.services import Services
 
 R = TypeVar("R")
@@ -90,7 +90,7 @@ class _Followed:
     """What a version wanted after each of these bars, as it was written down."""
 
     bars: Bars
-    written: Written
+    written: ShadowRecord
     new: int
     """Positions that this pass wrote down."""
 
@@ -120,7 +120,7 @@ def run(services: Services, model_id: str | None = None, timeframe: Timeframe | 
         _follow(services, versions, now)
     if model_id is None:
         for each in Timeframe if timeframe is None else (timeframe,):
-            tell(services, f"shadow-{each}", "clm shadow", now.problems[each])
+            report_problems(services, f"shadow-{each}", "clm shadow", now.problems[each])
     told = tuple(problem for problems in now.problems.values() for problem in problems)
     return ShadowReport(at=services.clock(), versions=tuple(now.seen), problems=told)
 
@@ -134,9 +134,9 @@ def rows(report: ShadowReport) -> list[Row]:
             "bars": f"{each.figures.bars:,}",
             "late": f"{each.late:,}",
             "trades": f"{each.figures.trades} of {WANTED_TRADES}",
-            "return": shown(each.figures.total_return, "+.1%"),
-            "drawdown": shown(each.figures.max_drawdown, ".1%"),
-            "Sharpe": shown(each.figures.sharpe_ratio, ".2f"),
+            "return": formatted(each.figures.total_return, "+.1%"),
+            "drawdown": formatted(each.figures.max_drawdown, ".1%"),
+            "Sharpe": formatted(each.figures.sharpe_ratio, ".2f"),
             "champion's": _sharpe_of_champion(each.against),
             "lead": _lead(each.against),
         }
@@ -144,7 +144,7 @@ def rows(report: ShadowReport) -> list[Row]:
     ]
 
 
-def said(report: ShadowReport) -> list[str]:
+def summary_lines(report: ShadowReport) -> list[str]:
     """What the figures of each version are worth, then what went wrong."""
     sentences = (f"{each.model_id} {each.version}: {'; '.join(_parts(each))}." for each in report.versions)
     return [*sentences, *report.problems]
@@ -152,11 +152,11 @@ def said(report: ShadowReport) -> list[str]:
 
 def summary_page(report: ShadowReport) -> str:
     """Markdown for a run's page."""
-    return page(rows(report), said(report))
+    return page(rows(report), summary_lines(report))
 
 
 def _sharpe_of_champion(against: Against | None) -> str:
-    return shown(None if against is None else against.theirs.sharpe_ratio, ".2f")
+    return formatted(None if against is None else against.theirs.sharpe_ratio, ".2f")
 
 
 def _lead(against: Against | None) -> str:
@@ -180,8 +180,8 @@ def _parts(shadowed: Shadowed) -> Iterator[str]:
 def _beside(against: Against) -> Iterator[str]:
     ours, theirs = against.ours, against.theirs
     yield (
-        f"on the {ours.bars:,} bars of both Sharpe ratio {shown(ours.sharpe_ratio, '.2f')}, champion "
-        f"{against.champion} {shown(theirs.sharpe_ratio, '.2f')}"
+        f"on the {ours.bars:,} bars of both Sharpe ratio {formatted(ours.sharpe_ratio, '.2f')}, champion "
+        f"{against.champion} {formatted(theirs.sharpe_ratio, '.2f')}"
     )
     if against.lead is None:
         yield f"too early to say more, {FEWEST_BARS} are needed"
@@ -226,25 +226,27 @@ def _follow(services: Services, versions: Sequence[ModelVersion], now: _Pass) ->
 
 
 def _closed(services: Services, version: ModelVersion) -> Bars:
-    return closed(services.market.bars(version.symbol, version.timeframe), services.clock())
+    return closed_bars(services.market.bars(version.symbol, version.timeframe), services.clock())
 
 
 def _write_down(
     services: Services, version: ModelVersion, bars: Bars, since: datetime, now: _Pass
 ) -> _Followed:
     """What is missing of the bars that closed after a moment; what is there already is compared."""
-    bars_since = bars[due(bars, since) :]
+    bars_since = bars[first_row_closed_after(bars, since) :]
     if not len(bars_since):
-        return _Followed(bars_since, NOTHING, 0)
+        return _Followed(bars_since, EMPTY, 0)
     positions = _positions(services, version, bars)[-len(bars_since) :]
     written, new = _record(services, version, bars_since, positions)
-    differing = otherwise(written, positions)
+    differing = differing_rows(written, positions)
     if len(differing):
         now.problems[version.timeframe].append(_told(version, written, positions, differing))
     return _Followed(bars_since, written, new)
 
 
-def _record(services: Services, version: ModelVersion, bars: Bars, positions: Floats) -> tuple[Written, int]:
+def _record(
+    services: Services, version: ModelVersion, bars: Bars, positions: Floats
+) -> tuple[ShadowRecord, int]:
     """All that is written down by now, and how much of it this pass did."""
     book, first = services.ledger.shadows, bars.start.to_pydatetime()
     before = book.written(version.model_id, version.version, first)
@@ -274,7 +276,7 @@ def _positions(services: Services, version: ModelVersion, bars: Bars) -> Floats:
     return np.concatenate([np.zeros(first), positions])
 
 
-def _require_stored(written: Written, bars: Bars) -> None:
+def _require_stored(written: ShadowRecord, bars: Bars) -> None:
     gone = written.time[~np.isin(written.time, bars.time)]
     if len(gone):
         raise StoreCorrupt(
@@ -283,7 +285,7 @@ def _require_stored(written: Written, bars: Bars) -> None:
         )
 
 
-def _told(version: ModelVersion, written: Written, positions: Floats, rows: Rows) -> str:
+def _told(version: ModelVersion, written: ShadowRecord, positions: Floats, rows: Rows) -> str:
     first = rows[0]
     return (
         f"{_named(version)}: after {len(rows)} of {len(positions)} bars another position is wanted now than "
@@ -307,7 +309,7 @@ def _shadowed(
         registered_at=version.created_at,
         newest_bar=bars.end.to_pydatetime() if len(bars) else None,
         new=followed.new,
-        late=late(written, bars.timeframe),
+        late=count_late(written, bars.timeframe),
         figures=measure(bars, written.position, settings.costs, settings.execution),
         against=None if champion is None else _against(services, version, followed, *champion),
     )

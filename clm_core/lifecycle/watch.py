@@ -15,7 +15,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict
 from clm_core.backtest.engine import backtest
 from clm_core.backtest.metrics import summarise
 from clm_core.decisions import health, staleness
-from clm_core.decisions.health import Finding, Performance, confidence_below, judge
+from clm_core.decisions.health import HealthFinding, Performance, confidence_below, judge
 from clm_core.decisions.staleness import Due, Serving
 from clm_core.domain.actors import Actor
 from clm_core.domain.costs import Costs
@@ -28,8 +28,8 @@ from clm_core.market.bars import Bars, Floats
 from clm_core.market.drift import CALENDAR, Drift, drift
 from clm_core.market.features import FEATURES, compute_features
 from clm_core.models.contract import Model
-from clm_core.operations.attempts import attempt, tell
-from clm_core.operations.pages import Row, page, shown
+from clm_core.operations.attempts import attempt, report_problems
+from clm_core.operations.pages import Row, formatted, page
 from clm_core.services import Services
 from clm_core.triggers import intake
 
@@ -51,7 +51,7 @@ class Watched(BaseModel):
     new_bars: int
     """Bars after the last one it was trained on."""
     performance: Performance
-    finding: Finding
+    finding: HealthFinding
     because: str
     """The finding in words."""
     drift: Drift | None
@@ -89,7 +89,7 @@ def run(services: Services) -> WatchReport:
         seen, problem = attempt(f"{version.model_id}@{version.version}", partial(_watch, services, version))
         models += [] if seen is None else [seen]
         problems += problem
-    tell(services, "watch", "clm watch", problems)
+    report_problems(services, "watch", "clm watch", problems)
     return WatchReport(at=services.clock(), models=tuple(models), problems=tuple(problems))
 
 
@@ -102,9 +102,9 @@ def rows(report: WatchReport) -> list[Row]:
             "age": f"{each.age_days:.1f} d",
             "new bars": f"{each.new_bars:,}",
             "trades": str(each.performance.trades),
-            "Sharpe since": shown(each.performance.sharpe_ratio, ".2f"),
-            "drawdown": shown(each.performance.max_drawdown, ".1%"),
-            "drift": shown(None if each.drift is None else each.drift.score, ".2f"),
+            "Sharpe since": formatted(each.performance.sharpe_ratio, ".2f"),
+            "drawdown": formatted(each.performance.max_drawdown, ".1%"),
+            "drift": formatted(None if each.drift is None else each.drift.score, ".2f"),
             "finding": each.finding.replace("_", " "),
             "newest bar (UTC)": f"{each.newest_bar:%Y-%m-%d %H:%M}",
         }
@@ -112,14 +112,14 @@ def rows(report: WatchReport) -> list[Row]:
     ]
 
 
-def said(report: WatchReport) -> list[str]:
+def summary_lines(report: WatchReport) -> list[str]:
     """What was found of each model and what was asked for and answered, then what could not be looked at."""
     return [*(f"{each.model_id}: {'. '.join(_sentences(each))}." for each in report.models), *report.problems]
 
 
 def summary_page(report: WatchReport) -> str:
     """Markdown for a run's page."""
-    return page(rows(report), said(report))
+    return page(rows(report), summary_lines(report))
 
 
 def _sentences(watched: Watched) -> Iterator[str]:
@@ -220,7 +220,7 @@ def _ask(services: Services, version: ModelVersion, looked: Watched) -> Iterator
     )
     for due in (*doing, *staleness.due([serving], policy, services.clock())):
         key = f"watch/{version.version}/{due.reason}/{facts}"
-        yield intake.ask(services, _request(job, due, key))
+        yield intake.submit(services, _request(job, due, key))
 
 
 def _request(job: TrainingJob, due: Due, key: str) -> TriggerRequest:

@@ -13,7 +13,7 @@ from clm_core.market import quarantine
 from clm_core.market.bars import Bars
 from clm_core.market.exchange import ExchangeSeries, Patience
 from clm_core.market.reading import Layout, read_bars
-from clm_core.market.store import Manifest, SeriesStore
+from clm_core.market.store import SeriesManifest, SeriesStore
 from clm_core.market.timeframes import Calendar, Timeframe
 from clm_core.market.validation import normalise_symbol, validate
 
@@ -196,7 +196,7 @@ Span = tuple[int, int]
 """From and up to, milliseconds since 1970-01-01 UTC."""
 
 
-def _spans(manifest: Manifest | None, since: datetime | None, now: datetime) -> list[Span]:
+def _spans(manifest: SeriesManifest | None, since: datetime | None, now: datetime) -> list[Span]:
     """What to ask for: what lies before the stored bars, if wanted, and what follows them."""
     if manifest is None:
         if since is None:
@@ -226,12 +226,12 @@ def _timeframe(name: str) -> Timeframe:
     return Timeframe(name)
 
 
-def _has(manifest: Manifest, content_hash: str | None) -> bool:
+def _has(manifest: SeriesManifest, content_hash: str | None) -> bool:
     wanted = content_hash or ""
     return any(snapshot.content_hash.startswith(wanted) for snapshot in manifest.snapshots)
 
 
-def _info(manifest: Manifest) -> SeriesInfo:
+def _info(manifest: SeriesManifest) -> SeriesInfo:
     newest = manifest.snapshots[-1]
     return SeriesInfo(
         symbol=manifest.symbol,

@@ -48,7 +48,7 @@ class Snapshot(BaseModel):
     written_at: datetime
 
 
-class Manifest(BaseModel):
+class SeriesManifest(BaseModel):
     """A series and all its snapshots."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -66,14 +66,14 @@ class SeriesStore:
     def __init__(self, root: Path) -> None:
         self.root = root
 
-    def manifests(self) -> list[Manifest]:
+    def manifests(self) -> list[SeriesManifest]:
         return [_read_manifest(path) for path in sorted(self.root.glob("*/*/manifest.json"))]
 
-    def manifest(self, symbol: str, timeframe: Timeframe) -> Manifest | None:
+    def manifest(self, symbol: str, timeframe: Timeframe) -> SeriesManifest | None:
         path = self._folder(symbol, timeframe) / "manifest.json"
         return _read_manifest(path) if path.exists() else None
 
-    def read(self, manifest: Manifest, content_hash: str | None = None) -> Bars:
+    def read(self, manifest: SeriesManifest, content_hash: str | None = None) -> Bars:
         """The newest snapshot, or the one whose hash begins with `content_hash`.
 
         Raises:
@@ -90,7 +90,7 @@ class SeriesStore:
         path = self._folder(manifest.symbol, manifest.timeframe) / f"{found[0].content_hash}.parquet"
         return _load(path, manifest, found[0])
 
-    def add(self, bars: Bars, source: str, now: datetime) -> Manifest:
+    def add(self, bars: Bars, source: str, now: datetime) -> SeriesManifest:
         """Merge bars with what is stored; bars already there must be there with the same values.
 
         Raises:
@@ -140,7 +140,7 @@ def _contradiction(stored: Bars, new: Bars, there: Any, here: Any) -> Finding:
 
 def write_snapshot(
     folder: Path, bars: Bars, source: str, now: datetime, earlier: tuple[Snapshot, ...] = ()
-) -> Manifest:
+) -> SeriesManifest:
     """Write the bars as the newest snapshot of the series in `folder`; the caller holds its lock."""
     content = _parquet(bars)
     snapshot = Snapshot(
@@ -154,7 +154,7 @@ def write_snapshot(
         missing_bars=sum(gap.missing for gap in bars.gaps),
         written_at=now,
     )
-    manifest = Manifest(
+    manifest = SeriesManifest(
         symbol=bars.symbol,
         timeframe=bars.timeframe,
         calendar=bars.calendar,
@@ -189,9 +189,9 @@ def _locked(path: Path) -> Iterator[None]:
         yield
 
 
-def _read_manifest(path: Path) -> Manifest:
+def _read_manifest(path: Path) -> SeriesManifest:
     try:
-        return Manifest.model_validate_json(path.read_bytes())
+        return SeriesManifest.model_validate_json(path.read_bytes())
     except ValueError as error:
         raise StoreCorrupt(f"{path} is damaged: restore it from a backup, or delete its folder") from error
 
@@ -207,7 +207,7 @@ def _parquet(bars: Bars) -> bytes:
     return sink.getvalue()
 
 
-def _load(path: Path, manifest: Manifest, snapshot: Snapshot) -> Bars:
+def _load(path: Path, manifest: SeriesManifest, snapshot: Snapshot) -> Bars:
     import pyarrow.parquet as pq
 
     damaged = f"{path} is missing or damaged: restore it from a backup, or delete its folder and import again"

@@ -38,7 +38,7 @@ class Entry(BaseModel):
     """Bytes."""
 
 
-class Manifest(BaseModel):
+class BundleManifest(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     schema_version: int = Field(default=1, ge=1, le=1)
@@ -70,7 +70,7 @@ def save_bundle(model: Model, recipe: Recipe, folder: Path, bars: Bars) -> str:
     golden.record(model, bars, folder)
     (folder / CARD).write_text(card_of(model, recipe).model_dump_json(indent=2))
     files = {path.name: _entry(path) for path in folder.iterdir()}
-    manifest = Manifest(files=files).canonical()
+    manifest = BundleManifest(files=files).canonical()
     (folder / MANIFEST).write_bytes(manifest)
     return hashlib.sha256(manifest).hexdigest()
 
@@ -164,7 +164,7 @@ def _regular_files(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir()}
 
 
-def _manifest(folder: Path, digest: str | None) -> Manifest:
+def _manifest(folder: Path, digest: str | None) -> BundleManifest:
     path = folder / MANIFEST
     if not path.exists():
         raise _corrupt(folder, MANIFEST, "is missing")
@@ -172,7 +172,7 @@ def _manifest(folder: Path, digest: str | None) -> Manifest:
     if digest is not None and hashlib.sha256(raw).hexdigest() != digest:
         raise _corrupt(folder, MANIFEST, f"was changed: its SHA-256 is not {digest}")
     try:
-        manifest = Manifest.model_validate_json(raw)
+        manifest = BundleManifest.model_validate_json(raw)
     except ValidationError as error:
         raise _corrupt(folder, MANIFEST, "cannot be read as a manifest") from error
     if manifest.canonical() != raw:

@@ -13,17 +13,17 @@ from threading import Lock
 import numpy as np
 
 from clm_core.models.params import Device, choose_device
-from clm_core.models.threads import one_thread
+from clm_core.models.threads import single_threaded_torch
 
 _TAKEN = Lock()
 
 
 @contextmanager
-def torch_alone(seed: int) -> Iterator[None]:
+def exclusive_torch(seed: int) -> Iterator[None]:
     """Wait until nobody else trains with torch, then seed every generator and keep to one thread."""
     import torch
 
-    with _TAKEN, one_thread():
+    with _TAKEN, single_threaded_torch():
         found = random.getstate(), np.random.get_state(), torch.get_rng_state()
         # a GPU's generators come into being with its first use
         used = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]

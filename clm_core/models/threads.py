@@ -20,7 +20,7 @@ _USERS, _LOCK, _GPU = _Users(), Lock(), Lock()
 
 
 @contextmanager
-def one_thread() -> Iterator[None]:
+def single_threaded_torch() -> Iterator[None]:
     """Inside the block torch computes on the calling thread alone."""
     import torch
 
@@ -40,7 +40,7 @@ def one_thread() -> Iterator[None]:
 
 
 @contextmanager
-def gpu_alone(device: str) -> Iterator[None]:
+def exclusive_gpu(device: str) -> Iterator[None]:
     """Wait, where it is a GPU, until nobody else trains on one. Enter it before `torch_alone`.
 
     Lightning, when it has done, frees memory that torch computes with in every thread; and fits of our size

@@ -20,7 +20,7 @@ def attempt(subject: str, step: Callable[[], R]) -> tuple[R | None, list[str]]:
         return None, [storable(f"{subject}: {said}")]
 
 
-def tell(services: Services, part: str, command: str, problems: Sequence[str]) -> None:
+def report_problems(services: Services, part: str, command: str, problems: Sequence[str]) -> None:
     """Alert that a part fails, once; and that it no longer does.
 
     Args:

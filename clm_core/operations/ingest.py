@@ -10,7 +10,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict
 
 from clm_core.domain.universe import Market
 from clm_core.market.exchange import Patience
-from clm_core.operations.attempts import attempt, tell
+from clm_core.operations.attempts import attempt, report_problems
 from clm_core.operations.pages import Row
 from clm_core.services import Services
 
@@ -61,7 +61,7 @@ def run(services: Services) -> FeedReport:
             found, problem = attempt(f"{market.symbol} {market.timeframe}", step)
             fetched += [] if found is None else [found]
             problems += problem
-    tell(services, "fetch", "clm data update", problems)
+    report_problems(services, "fetch", "clm data update", problems)
     return FeedReport(at=services.clock(), markets=tuple(fetched), problems=tuple(problems))
 
 

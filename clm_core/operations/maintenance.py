@@ -18,10 +18,10 @@ from clm_core.domain.promotions import Promotion
 from clm_core.domain.versions import ModelVersion
 from clm_core.domain.vocabulary import ModelStatus
 from clm_core.ledger.audit_log import anchor_folder
-from clm_core.operations.attempts import attempt, tell
+from clm_core.operations.attempts import attempt, report_problems
 from clm_core.operations.delivery import Delivery, deliver
 from clm_core.platform.prefect_runs import RunState, knows_prefect, prefect_runs
-from clm_core.registry.due_verifications import Rounds
+from clm_core.registry.due_verifications import DueVerifications
 from clm_core.retraining import steps
 from clm_core.services import Services
 from clm_core.settings import OnExpiry
@@ -29,7 +29,7 @@ from clm_core.triggers import prefect_events
 from clm_core.triggers.dispatch import answer_all, start_pending
 
 
-class Part(StrEnum):
+class MaintenancePart(StrEnum):
     SWEEP = "sweep"
     """Jobs whose process died are ended, and their runs."""
     DRAIN = "drain"
@@ -48,29 +48,29 @@ class Part(StrEnum):
     """Events and alerts are sent."""
 
 
-class PartReport(BaseModel):
+class MaintenancePartReport(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    part: Part
+    part: MaintenancePart
     done: tuple[str, ...]
     """What was changed or found, a sentence each; empty: there was nothing to do."""
     problems: tuple[str, ...]
     """What could not be done, and for which model, job or receiver."""
 
 
-class UpkeepReport(BaseModel):
+class MaintenanceReport(BaseModel):
     """What one pass did, and what it could not do."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     at: datetime
-    parts: tuple[PartReport, ...]
+    parts: tuple[MaintenancePartReport, ...]
     deliveries: tuple[Delivery, ...]
     conditions: tuple[RaisedAlert, ...]
     """What is not as it should be and was alerted, oldest first."""
 
     @property
-    def failed(self) -> tuple[Part, ...]:
+    def failed(self) -> tuple[MaintenancePart, ...]:
         return tuple(report.part for report in self.parts if report.problems)
 
 
@@ -88,25 +88,25 @@ Step = tuple[str, Callable[[], Iterable[str]]]
 """Whom or what it is about, and what to do: says what was done."""
 
 
-def run(services: Services, in_full: bool = True) -> UpkeepReport:
+def run(services: Services, in_full: bool = True) -> MaintenanceReport:
     """Every part in turn, and at last tell everybody what came of it.
 
     Args:
         in_full: read every file of all that serves, not only of what is due for it.
     """
-    wanted = PARTS | ({} if in_full else {Part.VERIFY: _verify_in_rounds})
+    wanted = PARTS | ({} if in_full else {MaintenancePart.VERIFY: _verify_in_rounds})
     parts = [_run_part(services, part, steps) for part, steps in wanted.items()]
     deliveries, problem = attempt("events and alerts", partial(deliver, services))
     told = deliveries or []
     failing = [f"{each.name}: {each.last_error}" for each in told if each.last_error]
     parts.append(
-        PartReport(
-            part=Part.DELIVER,
+        MaintenancePartReport(
+            part=MaintenancePart.DELIVER,
             done=tuple(f"{each.name} was told {each.sent}" for each in told if each.sent),
             problems=(*problem, *failing),
         )
     )
-    return UpkeepReport(
+    return MaintenanceReport(
         at=services.clock(),
         parts=tuple(parts),
         deliveries=tuple(told),
@@ -114,19 +114,21 @@ def run(services: Services, in_full: bool = True) -> UpkeepReport:
     )
 
 
-def _run_part(services: Services, part: Part, steps: Callable[[Services], Iterable[Step]]) -> PartReport:
+def _run_part(
+    services: Services, part: MaintenancePart, steps: Callable[[Services], Iterable[Step]]
+) -> MaintenancePartReport:
     found, problems = attempt(part, lambda: list(steps(services)))
     done = list[str]()
     for subject, step in found or []:
         sentences, problem = attempt(subject, step)
         done += sentences or []
         problems += problem
-    tell(services, part, "clm upkeep", problems)
-    return PartReport(part=part, done=tuple(done), problems=tuple(problems))
+    report_problems(services, part, "clm upkeep", problems)
+    return MaintenancePartReport(part=part, done=tuple(done), problems=tuple(problems))
 
 
 def _sweep(services: Services) -> Iterable[Step]:
-    yield "jobs", lambda: [f"job {job.id} {job.failure_cause}" for job in steps.sweep(services)]
+    yield "jobs", lambda: [f"job {job.id} {job.failure_cause}" for job in steps.reap_dead_jobs(services)]
     yield "runs", partial(_crash_lost_runs, services)
 
 
@@ -234,9 +236,9 @@ def _named(version: ModelVersion) -> str:
     return f"{version.model_id}@{version.version}"
 
 
-def _rounds(services: Services) -> Rounds:
+def _rounds(services: Services) -> DueVerifications:
     every = timedelta(minutes=services.settings.upkeep.verify_minutes)
-    return Rounds(services.settings.home / "upkeep" / "verified.json", every)
+    return DueVerifications(services.settings.home / "upkeep" / "verified.json", every)
 
 
 def _verify_files(services: Services, version: ModelVersion) -> list[str]:
@@ -308,11 +310,11 @@ def _anchor_newest(services: Services) -> list[str]:
 
 
 PARTS = {
-    Part.SWEEP: _sweep,
-    Part.DRAIN: _drain,
-    Part.RECONCILE: _reconcile,
-    Part.GUARD: _guard,
-    Part.VERIFY: _verify,
-    Part.AUTOMATIONS: _automations,
-    Part.AUDIT: _anchor,
+    MaintenancePart.SWEEP: _sweep,
+    MaintenancePart.DRAIN: _drain,
+    MaintenancePart.RECONCILE: _reconcile,
+    MaintenancePart.GUARD: _guard,
+    MaintenancePart.VERIFY: _verify,
+    MaintenancePart.AUTOMATIONS: _automations,
+    MaintenancePart.AUDIT: _anchor,
 }

@@ -12,5 +12,5 @@ def page(rows: Sequence[Row], sentences: Iterable[str]) -> str:
     return "\n".join([*(f"| {line} |" for line in (*head, *lines)), "", *(f"- {each}" for each in sentences)])
 
 
-def shown(value: float | None, style: str) -> str:
+def formatted(value: float | None, style: str) -> str:
     return "-" if value is None else format(value, style)

@@ -47,7 +47,7 @@ class NextRun(BaseModel):
     at: datetime
 
 
-class Status(BaseModel):
+class InstallationStatus(BaseModel):
     model_config = FROZEN
 
     up: bool
@@ -64,7 +64,7 @@ class Status(BaseModel):
         return self.up and all(part.healthy for part in self.parts)
 
 
-def read_status(settings: Settings) -> Status:
+def read_status(settings: Settings) -> InstallationStatus:
     """A snapshot; starts the embedded database for a moment where nothing runs."""
     state = stack_state.running(settings.home)
     with open_database(settings.home, settings.database_url) as database, open_ledger(database) as engine:
@@ -73,8 +73,8 @@ def read_status(settings: Settings) -> Status:
         serving = ledger.versions(status=ModelStatus.PRODUCTION, limit=1000)
     production = tuple(Champion(model_id=each.model_id, version=each.version) for each in serving)
     if state is None:
-        return Status(up=False, urls={}, parts=(), jobs=jobs, production=production, next_runs=())
-    return Status(
+        return InstallationStatus(up=False, urls={}, parts=(), jobs=jobs, production=production, next_runs=())
+    return InstallationStatus(
         up=True,
         urls=urls(state),
         parts=_parts(settings, state),

@@ -27,7 +27,7 @@ _KEPT = TypeAdapter(dict[str, Verified])
 
 
 @dataclass(frozen=True)
-class Rounds:
+class DueVerifications:
     file: Path
     every: timedelta
     """Length of a round: each version is due once in it, every model at a moment of its own."""

@@ -18,7 +18,7 @@ from uuid import UUID
 import numpy as np
 
 from clm_core.domain.errors import BundleCorrupt, NotFound, RegistryUnavailable
-from clm_core.domain.faults import Fault, strike
+from clm_core.domain.faults import Fault, crash_at
 from clm_core.domain.jobs import TrainingJob
 from clm_core.domain.versions import version_label
 from clm_core.domain.vocabulary import ModelStatus
@@ -145,7 +145,7 @@ class MLflowRegistry:
                 mlflow.log_metrics({f"train.{name}": value for name, value in metrics.items()})
                 self._client.log_inputs(run_id, [_dataset(bars)])
                 source = self._store(job.model_id, bundle, bundle_digest, bars)
-                strike(Fault.BUNDLE_STORED, self._fault)
+                crash_at(Fault.BUNDLE_STORED, self._fault)
                 version = self._create_version(job, label, source, run_id, bundle_digest, bars)
         return Registered(label, version, run_id, f"models:/{job.model_id}@{label}")
 
@@ -366,7 +366,7 @@ class MLflowRegistry:
         }
         name = f"{job.model_id} {label}"
         with self._fluent.start_run(experiment_id=self._experiment(), run_name=name, tags=tags) as run:
-            strike(Fault.RUN_OPENED, self._fault)
+            crash_at(Fault.RUN_OPENED, self._fault)
             yield run.info.run_id
 
     def _store(self, name: str, bundle: Path, bundle_digest: str, bars: Bars) -> str:
@@ -435,7 +435,7 @@ class MLflowRegistry:
             },
             model_id=source.removeprefix("models:/"),
         )
-        strike(Fault.VERSION_MADE, self._fault)
+        crash_at(Fault.VERSION_MADE, self._fault)
         self._client.set_registered_model_alias(job.model_id, label, version.version)
         return int(version.version)
 

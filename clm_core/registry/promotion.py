@@ -15,7 +15,7 @@ from datetime import datetime, timedelta
 
 from clm_core.domain.actors import Actor
 from clm_core.domain.errors import BundleCorrupt, ConflictError, NotFound, PromotionRefused
-from clm_core.domain.faults import Fault, strike
+from clm_core.domain.faults import Fault, crash_at
 from clm_core.domain.promotions import (
     FORCED_FOR,
     UNSET,
@@ -31,7 +31,7 @@ from clm_core.domain.promotions import (
 )
 from clm_core.domain.versions import ModelVersion
 from clm_core.domain.vocabulary import ModelStatus
-from clm_core.ledger.promotions import PromotionBook
+from clm_core.ledger.promotions import PromotionStore
 from clm_core.ledger.store import Ledger
 from clm_core.registry.mlflow_registry import MLflowRegistry
 
@@ -42,7 +42,7 @@ PROMOTABLE = (ModelStatus.CANDIDATE, ModelStatus.SHADOW)
 
 
 @dataclass(frozen=True)
-class Order:
+class ChangeRequest:
     """Who wants something done, why, and when."""
 
     actor: Actor
@@ -102,7 +102,7 @@ class Promotions:
             RegistryUnavailable: MLflow failed on the way; `reconcile` ends what was begun.
         """
         authorise(actor, force, reason)
-        order = Order(actor, reason, now, said_by)
+        order = ChangeRequest(actor, reason, now, said_by)
         with self._locked(model_id, order) as require_lock:
             champion = self._champion(model_id, expected_champion)
             target = self.ledger.version(model_id, label)
@@ -128,7 +128,7 @@ class Promotions:
             NotAllowed, ConflictError, PromotionRefused, BundleCorrupt, RegistryUnavailable: as for `promote`.
         """
         authorise(actor, force, reason)
-        order = Order(actor, reason, now, said_by)
+        order = ChangeRequest(actor, reason, now, said_by)
         with self._locked(model_id, order) as require_lock:
             return self._roll_back(model_id, order, to, expected_champion, force, require_lock)
 
@@ -140,7 +140,7 @@ class Promotions:
         """
         authorise(actor, False, "")
         reason = f"a forced promotion's time is over since {now:%Y-%m-%d %H:%M} UTC at the latest"
-        order = Order(actor, reason, now)
+        order = ChangeRequest(actor, reason, now)
         with self._locked(model_id, order) as require_lock:
             # it may have been confirmed or replaced while we waited for the lock
             if all(forced.model_id != model_id for forced in self._book.expired_forced(now)):
@@ -155,7 +155,7 @@ class Promotions:
             NotFound: what serves was not forced.
         """
         authorise(actor, True, reason)
-        with self._locked(model_id, Order(actor, reason, now)):
+        with self._locked(model_id, ChangeRequest(actor, reason, now)):
             history = self._book.committed(model_id)
             if not history or not history[-1].forced:
                 raise NotFound(f"What serves {model_id} was not forced: there is nothing to confirm.")
@@ -169,7 +169,7 @@ class Promotions:
             IllegalTransition: it serves, failed, or was never judged.
         """
         authorise(actor, False, reason)
-        with self._locked(model_id, Order(actor, reason, now)):
+        with self._locked(model_id, ChangeRequest(actor, reason, now)):
             version = self.ledger.version(model_id, label)
             if version.status is not ModelStatus.RETIRED:
                 self._book.retire(version, actor, reason, now)
@@ -193,14 +193,14 @@ class Promotions:
         """
         authorise(actor, adopt, reason)
         with self._book.lock(model_id):
-            return self._reconcile(model_id, Order(actor, reason, now), adopt)
+            return self._reconcile(model_id, ChangeRequest(actor, reason, now), adopt)
 
     @property
-    def _book(self) -> PromotionBook:
+    def _book(self) -> PromotionStore:
         return self.ledger.promotions
 
     @contextlib.contextmanager
-    def _locked(self, model_id: str, order: Order) -> Iterator[Callable[[], None]]:
+    def _locked(self, model_id: str, order: ChangeRequest) -> Iterator[Callable[[], None]]:
         with self._book.lock(model_id) as require_lock:
             self._reconcile(model_id, order, adopt=False)
             yield require_lock
@@ -253,7 +253,7 @@ class Promotions:
         champion: str | None,
         allowed: Sequence[ModelStatus],
         force: bool,
-        order: Order,
+        order: ChangeRequest,
     ) -> bool:
         """Whether the gate is overruled; what may not serve is refused."""
         model_id, label = target.model_id, target.version
@@ -272,7 +272,7 @@ class Promotions:
     def _roll_back(
         self,
         model_id: str,
-        order: Order,
+        order: ChangeRequest,
         to: str | None,
         expected: Expected,
         force: bool,
@@ -290,18 +290,18 @@ class Promotions:
     ) -> Promotion:
         named = change.model_copy(update={"expected": expected is not UNSET})
         intent = self._book.intend(named)
-        strike(Fault.AFTER_INTENT, self.fault)
+        crash_at(Fault.AFTER_INTENT, self.fault)
         # without the lock somebody else may be changing it at this moment
         require_lock()
         self.registry.point(change.model_id, PRODUCTION, target.mlflow_version)
-        strike(Fault.AFTER_ALIAS, self.fault)
+        crash_at(Fault.AFTER_ALIAS, self.fault)
         return self._finish(intent, change.at)
 
     def _finish(self, intent: Promotion, now: datetime) -> Promotion:
         """Everything after the alias has moved."""
         self._display(intent)
         done = self._book.commit(intent, now, self.fault)
-        strike(Fault.AFTER_COMMIT, self.fault)
+        crash_at(Fault.AFTER_COMMIT, self.fault)
         return done
 
     def _display(self, change: Change) -> None:
@@ -309,11 +309,11 @@ class Promotions:
         before = self._named(change.model_id, change.from_version)
         if before is not None and self.registry.holds(before.model_id, before.mlflow_version):
             self.registry.point(change.model_id, PREVIOUS, before.mlflow_version)
-        strike(Fault.AFTER_PREVIOUS, self.fault)
+        crash_at(Fault.AFTER_PREVIOUS, self.fault)
         self._show(before, ModelStatus.RETIRED, f"replaced by {change.to_version}")
         after = self._named(change.model_id, change.to_version)
         self._show(after, ModelStatus.PRODUCTION, f"{change.kind} by {change.actor}: {change.reason}")
-        strike(Fault.AFTER_TAGS, self.fault)
+        crash_at(Fault.AFTER_TAGS, self.fault)
 
     def _show(self, version: ModelVersion | None, status: ModelStatus, why: str) -> None:
         if version is not None and self.registry.holds(version.model_id, version.mlflow_version):
@@ -322,7 +322,7 @@ class Promotions:
     def _named(self, model_id: str, label: str | None) -> ModelVersion | None:
         return None if label is None else self.ledger.version(model_id, label)
 
-    def _reconcile(self, model_id: str, order: Order, adopt: bool) -> list[Promotion]:
+    def _reconcile(self, model_id: str, order: ChangeRequest, adopt: bool) -> list[Promotion]:
         serving = self.registry.aliased(model_id, PRODUCTION)
         change = self._book.under_way(model_id)
         if change is None or change.state is PromotionState.DRIFT:
@@ -344,7 +344,7 @@ class Promotions:
         return aborted
 
     def _answer_drift(
-        self, model_id: str, drift: Promotion | None, serving: int | None, order: Order, adopt: bool
+        self, model_id: str, drift: Promotion | None, serving: int | None, order: ChangeRequest, adopt: bool
     ) -> list[Promotion]:
         """Nothing when the alias is where the record says; otherwise put it back, or let it stand."""
         champion = self._named(model_id, self._book.champion(model_id))
@@ -354,13 +354,13 @@ class Promotions:
         found = self._numbered(model_id, serving)
         if drift is None:
             drift = self._book.find_drift(_drift(model_id, champion, found, serving, order))
-            strike(Fault.AFTER_DRIFT, self.fault)
+            crash_at(Fault.AFTER_DRIFT, self.fault)
         if adopt:
             return [self._adopt(drift, found, order)]
         if champion is not None and not self.registry.holds(model_id, champion.mlflow_version):
             return [self._lose(drift, champion, serving, order)]
         self.registry.point(model_id, PRODUCTION, belongs)
-        strike(Fault.AFTER_RESTORE, self.fault)
+        crash_at(Fault.AFTER_RESTORE, self.fault)
         return [self._book.restore(drift, order.at)]
 
     def _numbered(self, model_id: str, number: int | None) -> ModelVersion | None:
@@ -369,7 +369,7 @@ class Promotions:
         found = self.ledger.versions(model_id=model_id, mlflow_version=number)
         return found[0] if found else None
 
-    def _adopt(self, drift: Promotion, found: ModelVersion | None, order: Order) -> Promotion:
+    def _adopt(self, drift: Promotion, found: ModelVersion | None, order: ChangeRequest) -> Promotion:
         model_id, champion = drift.model_id, self._book.champion(drift.model_id)
         if found is None:
             reasons = ["the ledger does not know it"]
@@ -384,7 +384,9 @@ class Promotions:
         self._display(change)
         return self._book.accept(drift, change, order.at)
 
-    def _lose(self, drift: Promotion, champion: ModelVersion, serving: int | None, order: Order) -> Promotion:
+    def _lose(
+        self, drift: Promotion, champion: ModelVersion, serving: int | None, order: ChangeRequest
+    ) -> Promotion:
         """What served was deleted: nothing serves until somebody decides what shall."""
         if serving is not None:
             self.registry.point(drift.model_id, PRODUCTION, None)
@@ -409,10 +411,10 @@ def _drift(
     champion: ModelVersion | None,
     found: ModelVersion | None,
     serving: int | None,
-    order: Order,
+    order: ChangeRequest,
 ) -> Change:
     where = "was removed" if serving is None else f"pointed at MLflow version {serving}"
-    return Order(order.actor, f"the alias {PRODUCTION} {where}", order.at).change(
+    return ChangeRequest(order.actor, f"the alias {PRODUCTION} {where}", order.at).change(
         model_id,
         PromotionKind.DRIFT,
         champion.version if champion else None,

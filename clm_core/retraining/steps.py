@@ -26,7 +26,7 @@ from clm_core.backtest.tearsheet import TearSheet, equity_png, render
 from clm_core.decisions import gate
 from clm_core.domain.errors import LeaseLost, NotFound, RegistryUnavailable
 from clm_core.domain.evaluations import Decision, EvaluationResult, Verdict
-from clm_core.domain.faults import Fault, strike
+from clm_core.domain.faults import Fault, crash_at
 from clm_core.domain.jobs import Lease, RetrainRequest, TrainingJob
 from clm_core.domain.versions import ModelVersion
 from clm_core.domain.vocabulary import JobStatus, ModelStatus
@@ -39,7 +39,7 @@ from clm_core.platform import stack_state
 from clm_core.retraining import training
 from clm_core.retraining.case import case_of, count_trials_of
 from clm_core.retraining.ensembles import fetch_members, resolved
-from clm_core.retraining.training import Order, Trained
+from clm_core.retraining.training import TrainingResult, TrainingSpec
 from clm_core.services import Services
 
 STATUSES = {
@@ -55,7 +55,7 @@ LOST = "lost its lease"
 
 
 @dataclass(frozen=True)
-class Tested:
+class BacktestEvaluation:
     """A backtest over the out-of-sample bars, after costs, beside holding the market over the same bars."""
 
     bars: Bars
@@ -72,7 +72,7 @@ class Tested:
 
 
 @dataclass(frozen=True)
-class Report:
+class TearSheetFiles:
     """The tear sheet and its gist as a picture."""
 
     html: Path
@@ -80,14 +80,14 @@ class Report:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class RetrainResult:
     """What a retrain ends with."""
 
     version: ModelVersion
     verdict: Verdict
     metrics: Metrics
     buy_and_hold: Metrics
-    report: Report
+    report: TearSheetFiles
 
 
 def new_job(services: Services, request: RetrainRequest) -> TrainingJob:
@@ -111,7 +111,7 @@ def open_job(services: Services, request: RetrainRequest) -> TrainingJob:
     Jobs that died are ended first: no retrain finds one in progress that nobody runs.
     """
     job = new_job(services, request)
-    sweep(services)
+    reap_dead_jobs(services)
     services.ledger.create_job(job)
     _strike(services, Fault.JOB_RECORDED)
     return job
@@ -148,7 +148,7 @@ def running(services: Services, job: TrainingJob) -> Iterator[Lease]:
             _strike(services, Fault.COMPLETED)
 
 
-def sweep(services: Services) -> list[TrainingJob]:
+def reap_dead_jobs(services: Services) -> list[TrainingJob]:
     """End the jobs whose lease ran out as failed; returns them.
 
     Whoever ran one is dead, or will find itself refused. A sweep that dies on the way is made good by the
@@ -169,7 +169,7 @@ def fetch_bars(services: Services, job: TrainingJob) -> Bars:
     return bars
 
 
-def train(services: Services, job: TrainingJob, bars: Bars) -> Trained:
+def train(services: Services, job: TrainingJob, bars: Bars) -> TrainingResult:
     """Walk forward, fit and prove that nothing knows the future; not again when an earlier job of this model
     did the very same before it failed.
 
@@ -185,7 +185,7 @@ def train(services: Services, job: TrainingJob, bars: Bars) -> Trained:
         fetch_members(services, order.recipe(), folder / training.MEMBERS)
         settings = services.settings.training
         if settings.apart:
-            training.train_apart(order, bars, folder, services.announce, settings.limit_seconds)
+            training.train_in_subprocess(order, bars, folder, services.announce, settings.limit_seconds)
         else:
             training.train(order, bars, folder, services.announce)
     _strike(services, Fault.TRAINED)
@@ -193,7 +193,7 @@ def train(services: Services, job: TrainingJob, bars: Bars) -> Trained:
 
 
 def register(
-    services: Services, lease: Lease, job: TrainingJob, bars: Bars, trained: Trained
+    services: Services, lease: Lease, job: TrainingJob, bars: Bars, trained: TrainingResult
 ) -> ModelVersion:
     """Store the bundle as a new version; it stays TRAINING until it is judged."""
     # two that end in the same second would take the same label
@@ -205,7 +205,9 @@ def register(
     return version
 
 
-def _stored(services: Services, lease: Lease, job: TrainingJob, bars: Bars, trained: Trained) -> ModelVersion:
+def _stored(
+    services: Services, lease: Lease, job: TrainingJob, bars: Bars, trained: TrainingResult
+) -> ModelVersion:
     """In MLflow, then in the ledger."""
     now = services.clock()
     shown = readable(job.model_type, trained.params)
@@ -241,9 +243,9 @@ def _stored(services: Services, lease: Lease, job: TrainingJob, bars: Bars, trai
     return version
 
 
-def test_out_of_sample(
-    services: Services, lease: Lease, job: TrainingJob, bars: Bars, trained: Trained
-) -> Tested:
+def evaluate_out_of_sample(
+    services: Services, lease: Lease, job: TrainingJob, bars: Bars, trained: TrainingResult
+) -> BacktestEvaluation:
     """Look at the unseen bars with every seed; each look is a trial, and counted whatever comes of it."""
     rows = trained.out_of_sample[0].rows
     unseen = bars[rows]
@@ -259,7 +261,7 @@ def test_out_of_sample(
     count_trials_of(services, lease, job, unseen, looks)
     held = backtest(unseen, np.ones(len(unseen)), costs, execution)
     _strike(services, Fault.TESTED)
-    return Tested(
+    return BacktestEvaluation(
         bars=unseen,
         positions=positions[judged],
         judged=judged,
@@ -271,7 +273,7 @@ def test_out_of_sample(
     )
 
 
-def judge(services: Services, lease: Lease, version: ModelVersion, tested: Tested) -> Verdict:
+def judge(services: Services, lease: Lease, version: ModelVersion, tested: BacktestEvaluation) -> Verdict:
     """Judge and record; a version that passed becomes a CANDIDATE, one that failed FAILED, and one of which
     nobody can tell yet goes into SHADOW."""
     policy = services.policy(version.model_id, version.symbol)
@@ -296,15 +298,15 @@ def judge(services: Services, lease: Lease, version: ModelVersion, tested: Teste
     return verdict
 
 
-def explain(
+def report(
     services: Services,
     job: TrainingJob,
     version: ModelVersion,
     bars: Bars,
-    trained: Trained,
-    tested: Tested,
+    trained: TrainingResult,
+    tested: BacktestEvaluation,
     verdict: Verdict,
-) -> Report:
+) -> TearSheetFiles:
     """Write the tear sheet under the home folder and beside the version's run in MLflow."""
     settings = services.settings
     sheet = TearSheet(
@@ -333,15 +335,15 @@ def explain(
     picture.write_bytes(equity_png(sheet))
     services.registry.attach(version.mlflow_run_id, [html, picture], "report")
     _strike(services, Fault.EXPLAINED)
-    return Report(html, picture.read_bytes())
+    return TearSheetFiles(html, picture.read_bytes())
 
 
-def summary_page(services: Services, version: ModelVersion, verdict: Verdict, report: Report) -> str:
+def summary_page(services: Services, version: ModelVersion, verdict: Verdict, report: TearSheetFiles) -> str:
     """Markdown for a run's page: verdict, criteria, equity curve, and where to look further."""
     met = {True: "yes", False: "**no**"}
     rows = [
         f"| {leg.label} | {leg.value:.4g} | {leg.comparison} {leg.limit:,.6g} | {met[leg.passed]} |"
-        for leg in verdict.legs
+        for leg in verdict.checks
     ]
     return "\n".join(
         [
@@ -373,7 +375,7 @@ def beside_champion(services: Services, version: ModelVersion, verdict: Verdict)
             f"{champion or 'nothing'} (serves)": theirs.get(leg.name, "-"),
             "required": f"{leg.comparison} {leg.limit:,.6g}",
         }
-        for leg in verdict.legs
+        for leg in verdict.checks
     ]
 
 
@@ -385,10 +387,10 @@ def _measured(services: Services, model_id: str, version: str | None) -> dict[st
     except NotFound:
         # it came to serve by hand
         return {}
-    return {leg.name: f"{leg.value:.4g}" for leg in verdict.legs}
+    return {leg.name: f"{leg.value:.4g}" for leg in verdict.checks}
 
 
-def _links(services: Services, version: ModelVersion, report: Report) -> list[str]:
+def _links(services: Services, version: ModelVersion, report: TearSheetFiles) -> list[str]:
     """Into MLflow's pages while `clm up` serves them, otherwise to files of this machine."""
     state = stack_state.running(services.settings.home)
     if state is None:
@@ -410,7 +412,7 @@ def spread(verdict: Verdict) -> tuple[str, ...]:
     if not verdict.seed_sharpes:
         return ()
     low, high = verdict.seed_sharpes[0], verdict.seed_sharpes[-1]
-    judged = next(leg.value for leg in verdict.legs if leg.name == "sharpe_ratio")
+    judged = next(leg.value for leg in verdict.checks if leg.name == "sharpe_ratio")
     count = len(verdict.seed_sharpes)
     return (f"with {count} seeds the Sharpe ratio is {low:.2f} to {high:.2f}; judged is {judged:.2f}",)
 
@@ -507,13 +509,13 @@ def _resumed(services: Services, job: TrainingJob, key: str) -> bool:
 
 
 def _strike(services: Services, point: Fault) -> None:
-    strike(point, services.settings.fault)
+    crash_at(point, services.settings.fault)
 
 
-def _order(services: Services, job: TrainingJob) -> Order:
+def _order(services: Services, job: TrainingJob) -> TrainingSpec:
     plan = services.settings.walk_forward
     recipe = catalog.recipe(job.model_type, job.training_params, services.settings.costs, job.plugin)
-    return Order(
+    return TrainingSpec(
         model_type=job.model_type,
         plugin=job.plugin,
         params=job.training_params,
@@ -529,7 +531,7 @@ def _or_worst(ratio: float) -> float:
 
 
 def _evaluation(
-    services: Services, version: ModelVersion, tested: Tested, verdict: Verdict
+    services: Services, version: ModelVersion, tested: BacktestEvaluation, verdict: Verdict
 ) -> EvaluationResult:
     metrics, costs = tested.metrics, services.settings.costs
     return EvaluationResult(

@@ -56,7 +56,7 @@ LOG_TAIL = 2000
 """Characters of the log that an error quotes."""
 
 
-class Order(BaseModel):
+class TrainingSpec(BaseModel):
     """What is to be trained; on what is said apart."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -75,7 +75,7 @@ class Order(BaseModel):
 
 
 @dataclass(frozen=True)
-class Trained:
+class TrainingResult:
     """A model fitted on all the bars, and what its recipe did out of sample on the way there."""
 
     bundle: Path
@@ -88,7 +88,7 @@ class Trained:
     """One a seed."""
 
 
-def order_key(order: Order, data_hash: str) -> str:
+def order_key(order: TrainingSpec, data_hash: str) -> str:
     """Of the parameters, the data, this code and the libraries: equal keys, equal results."""
     recipe = order.recipe()
     named = {
@@ -101,7 +101,7 @@ def order_key(order: Order, data_hash: str) -> str:
     return hashlib.sha256(json.dumps(named, sort_keys=True).encode()).hexdigest()
 
 
-def train(order: Order, bars: Bars, folder: Path, announce: Announce) -> None:
+def train(order: TrainingSpec, bars: Bars, folder: Path, announce: Announce) -> None:
     """Walk forward for honest results, fit on everything for the model that would serve, and prove that
     nothing of it knows the future; the results lie in the folder then.
 
@@ -131,7 +131,9 @@ def train(order: Order, bars: Bars, folder: Path, announce: Announce) -> None:
     unfinished.replace(folder / RESULTS)
 
 
-def train_apart(order: Order, bars: Bars, folder: Path, announce: Announce, limit_seconds: float) -> None:
+def train_in_subprocess(
+    order: TrainingSpec, bars: Bars, folder: Path, announce: Announce, limit_seconds: float
+) -> None:
     """`train`, in a process that ends when the time is over, when the caller is interrupted, or dies.
 
     Raises:
@@ -158,7 +160,7 @@ def train_apart(order: Order, bars: Bars, folder: Path, announce: Announce, limi
         raise _cause_of_death(process.returncode, folder / LOG, limit_seconds if too_long.is_set() else None)
 
 
-def read(folder: Path, bars: Bars) -> Trained:
+def read(folder: Path, bars: Bars) -> TrainingResult:
     """The results of a training on these bars."""
     results = json.loads((folder / RESULTS).read_text())
     with np.load(folder / OUT_OF_SAMPLE, allow_pickle=False) as arrays:
@@ -166,7 +168,7 @@ def read(folder: Path, bars: Bars) -> Trained:
             _read_walk(bars, folds, arrays[f"positions{number}"], arrays[f"forecast{number}"])
             for number, folds in enumerate(results["folds"])
         )
-    return Trained(
+    return TrainingResult(
         bundle=folder / BUNDLE,
         bundle_digest=results["bundle_digest"],
         params=results["params"],
@@ -188,7 +190,7 @@ def is_complete(folder: Path) -> bool:
 
 
 def _walk(
-    order: Order, recipe: Recipe, bars: Bars, number: int, share: float, announce: Announce
+    order: TrainingSpec, recipe: Recipe, bars: Bars, number: int, share: float, announce: Announce
 ) -> OutOfSample:
     def report(done: float) -> None:
         announce("Walk-forward", (number + done) / order.seeds * share)
@@ -222,7 +224,7 @@ def _code_digest() -> str:
     return digest.hexdigest()
 
 
-def _write_order(order: Order, bars: Bars, folder: Path) -> None:
+def _write_order(order: TrainingSpec, bars: Bars, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / ORDER).write_text(order.model_dump_json())
     np.savez(
@@ -235,11 +237,11 @@ def _write_order(order: Order, bars: Bars, folder: Path) -> None:
     )
 
 
-def _read_order(folder: Path) -> tuple[Order, Bars]:
+def _read_order(folder: Path) -> tuple[TrainingSpec, Bars]:
     with np.load(folder / BARS, allow_pickle=False) as kept:
         series = str(kept["symbol"]), Timeframe(str(kept["timeframe"])), Calendar(str(kept["calendar"]))
         bars = Bars(*series, **{name: kept[name] for name in ("time", *FIELDS)})
-    return Order.model_validate_json((folder / ORDER).read_bytes()), bars
+    return TrainingSpec.model_validate_json((folder / ORDER).read_bytes()), bars
 
 
 def _process(folder: Path, log: IO[bytes]) -> subprocess.Popen[bytes]:

@@ -15,17 +15,17 @@ from clm_core.domain.trials import Trial, TrialSource
 from clm_core.evidence.track_record import TrackRecord, track_record
 from clm_core.evidence.trials import DAY, TrialRecord, trial_record
 from clm_core.market.bars import Bars, Floats
-from clm_core.search.folds import Course, Fold, results
+from clm_core.search.folds import FoldPlan, FoldTask, results
 from clm_core.search.study import Attempt
 from clm_core.services import Services
 
 
 @dataclass
-class Walk:
+class TrialRun:
     """A set of parameters on a course: each fold with every seed, then the next fold."""
 
     params: Mapping[str, Any]
-    course: Course
+    course: FoldPlan
     first_seed: int
     ids: tuple[UUID, ...]
     """Under which it is counted, one a seed."""
@@ -36,7 +36,7 @@ class Walk:
     tries: int = 1
     """Of what is computed now."""
 
-    def next(self) -> Fold:
+    def next(self) -> FoldTask:
         number, seed = divmod(len(self.positions), len(self.ids))
         return self.course.fold(number, self.params, self.first_seed + seed)
 
@@ -73,14 +73,14 @@ class Counting:
     def __init__(self, services: Services, search: Search, bars: Bars, source: TrialSource) -> None:
         self._services, self._search, self._bars, self._source = services, search, bars, source
 
-    def begin(self, walk: Walk) -> None:
+    def begin(self, walk: TrialRun) -> None:
         search, now = self._search, self._services.clock()
         for trial_id in walk.ids:
             self._services.ledger.trials.begin(
                 trial_id, search.symbol, search.timeframe, self._first_day(walk), now
             )
 
-    def tested(self, walk: Walk) -> list[Backtest]:
+    def tested(self, walk: TrialRun) -> list[Backtest]:
         """Of the folds so far, a seed each; those that nothing is known of are left out."""
         done = filter(None, map(walk.of_seed, range(len(walk.ids))))
         return [results(self._bars, walk.course.first, positions, self._search) for positions in done]
@@ -89,7 +89,7 @@ class Counting:
         """Annualised."""
         return [float(sharpe_ratio(each.returns, self._bars.periods_per_year)) for each in tested]
 
-    def count(self, walk: Walk) -> None:
+    def count(self, walk: TrialRun) -> None:
         """With what was seen of it, before anything is learnt from that."""
         tested = self.tested(walk)
         for number, trial_id in enumerate(walk.ids):
@@ -98,7 +98,7 @@ class Counting:
             self._services.ledger.trials.count(trial, record)
 
     def _trial(
-        self, walk: Walk, trial_id: UUID, seed: int, result: Backtest | None
+        self, walk: TrialRun, trial_id: UUID, seed: int, result: Backtest | None
     ) -> tuple[Trial, TrialRecord]:
         first, search = walk.course.first, self._search
         if result is not None:
@@ -129,5 +129,5 @@ class Counting:
         )
         return trial, kept
 
-    def _first_day(self, walk: Walk) -> int:
+    def _first_day(self, walk: TrialRun) -> int:
         return int(self._bars.time[walk.course.first] // DAY)

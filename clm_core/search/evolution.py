@@ -22,16 +22,16 @@ from clm_core.domain.tuning import Unseen
 from clm_core.evolution.generations import Population, Proposal, Rules, evolve
 from clm_core.evolution.genome import Genome, default_genome, params_of
 from clm_core.market.bars import Bars, Floats
-from clm_core.search.evaluator import Counting, Walk
-from clm_core.search.folds import Course, Work, held_out, seen_course, unseen_course
+from clm_core.search.evaluator import Counting, TrialRun
+from clm_core.search.folds import FoldPlan, SharedInputs, held_out, seen_folds, unseen_folds
 from clm_core.search.tuning import (
     MOST_TRIES,
     PAUSE_SECONDS,
     bars_of,
     contradiction,
+    deferred_interrupt,
     definition,
     open_space,
-    patient,
 )
 from clm_core.search.workers import Failure, Workers, local_workers
 from clm_core.services import Services
@@ -111,7 +111,7 @@ def open_evolution(services: Services, request: EvolveRequest) -> Evolution:
         mutation=request.mutation,
         created_at=now,
     )
-    seen_course(len(bars_of(services, evolution)), evolution)
+    seen_folds(len(bars_of(services, evolution)), evolution)
     return evolution
 
 
@@ -122,7 +122,7 @@ def search(services: Services, evolution: Evolution, workers: int | None) -> Evo
         NothingTuned: not one candidate could be measured.
     """
     bars = bars_of(services, evolution)
-    work = Work(evolution.kind, evolution.costs, bars)
+    work = SharedInputs(evolution.kind, evolution.costs, bars)
     with local_workers(workers or os.cpu_count() or 1, work) as processes:
         return search_with(processes, services, evolution, bars)
 
@@ -130,7 +130,7 @@ def search(services: Services, evolution: Evolution, workers: int | None) -> Evo
 def search_with(workers: Workers, services: Services, evolution: Evolution, bars: Bars) -> EvolveResult:
     """As `search`, by these workers."""
     populations, unseen, interrupted = list[Population](), None, False
-    with patient() as stopped:
+    with deferred_interrupt() as stopped:
         measuring = _Measuring(services, evolution, workers, bars, stopped)
         try:
             for population in evolve(evolution.space, evolution.rules, measuring):
@@ -151,7 +151,7 @@ class _Measuring:
         self._services, self._evolution, self._workers, self._bars = services, evolution, workers, bars
         self._stopped, self._so_far = stopped, ""
         self._counting = Counting(services, evolution, bars, TrialSource.EVOLUTION)
-        self._course = seen_course(len(bars), evolution)
+        self._course = seen_folds(len(bars), evolution)
         self.candidates = dict[Genome, StrategyCandidate]()
         self.found = 0
         """Candidates that were recorded already, by the evolution that goes on."""
@@ -180,7 +180,7 @@ class _Measuring:
             return None
         self._services.announce("Looking at the unseen bars", 1.0)
         course, defaults = (
-            unseen_course(len(self._bars), self._evolution),
+            unseen_folds(len(self._bars), self._evolution),
             default_genome(self._evolution.space),
         )
         walks = {genome: self._walk(genome, course, "unseen/") for genome in (best, defaults)}
@@ -203,12 +203,12 @@ class _Measuring:
             self._record(proposal, None)
         return problem is None
 
-    def _walk(self, genome: Genome, course: Course, what: str = "") -> Walk:
+    def _walk(self, genome: Genome, course: FoldPlan, what: str = "") -> TrialRun:
         of = self._evolution.id_of(genome)
         ids = tuple(uuid5(of, f"{what}seed{number}") for number in range(self._evolution.seeds))
-        return Walk(self._evolution.params(genome), course, self._evolution.seed, ids)
+        return TrialRun(self._evolution.params(genome), course, self._evolution.seed, ids)
 
-    def _walked(self, walks: Mapping[Key, Walk]) -> Iterator[tuple[Key, Walk]]:
+    def _walked(self, walks: Mapping[Key, TrialRun]) -> Iterator[tuple[Key, TrialRun]]:
         """Each as it ends, counted; one that is not done has failed.
 
         Raises:
@@ -230,7 +230,7 @@ class _Measuring:
             if self._stopped.is_set():
                 raise Interrupted
 
-    def _has_ended(self, walk: Walk, outcome: Floats | Failure) -> bool:
+    def _has_ended(self, walk: TrialRun, outcome: Floats | Failure) -> bool:
         if not isinstance(outcome, Failure):
             walk.add(outcome)
             return walk.is_done
@@ -240,7 +240,7 @@ class _Measuring:
         self.failed.append(outcome.cause)
         return True
 
-    def _fitness(self, walk: Walk) -> float | None:
+    def _fitness(self, walk: TrialRun) -> float | None:
         """Annualised Sharpe ratio, the mean of all seeds; None: it could not be measured."""
         if not walk.is_done:
             return None

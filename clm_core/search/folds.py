@@ -18,7 +18,7 @@ from clm_core.models.contract import WarmStarting
 
 
 @dataclass(frozen=True, eq=False)
-class Work:
+class SharedInputs:
     """What all the folds of a search share."""
 
     kind: Kind
@@ -27,7 +27,7 @@ class Work:
 
 
 @dataclass(frozen=True)
-class Fold:
+class FoldTask:
     """A set of parameters to fit and to test on some rows of the bars."""
 
     params: Mapping[str, Any]
@@ -39,7 +39,7 @@ class Fold:
 
 
 @dataclass(frozen=True)
-class Course:
+class FoldPlan:
     """The folds, in order, that a set of parameters is tried on."""
 
     folds: tuple[tuple[slice, slice], ...]
@@ -51,12 +51,12 @@ class Course:
         row: int = self.folds[0][1].start
         return row
 
-    def fold(self, number: int, params: Mapping[str, Any], seed: int) -> Fold:
+    def fold(self, number: int, params: Mapping[str, Any], seed: int) -> FoldTask:
         train, test = self.folds[number]
-        return Fold(params, seed, train, test, tuple(train for train, _ in self.folds[:number]))
+        return FoldTask(params, seed, train, test, tuple(train for train, _ in self.folds[:number]))
 
 
-def run_fold(work: Work, fold: Fold) -> Floats:
+def run_fold(work: SharedInputs, fold: FoldTask) -> Floats:
     """Positions on the test rows, of a model that was fitted on the training rows only: those a walk-forward
     gives them.
 
@@ -75,16 +75,16 @@ def run_fold(work: Work, fold: Fold) -> Floats:
     return checked(work.bars[fold.test], model.positions(work.bars[: fold.test.stop])[fold.test])
 
 
-def seen_course(n_bars: int, search: Search) -> Course:
+def seen_folds(n_bars: int, search: Search) -> FoldPlan:
     """The walk-forward parameters are compared on: as a retrain's, on the bars before those held out.
 
     Raises:
         NotEnoughBars: a fold would have no rows to train or to test on.
     """
-    return Course(tuple(split(n_bars - held_out(n_bars, search), search.plan)))
+    return FoldPlan(tuple(split(n_bars - held_out(n_bars, search), search.plan)))
 
 
-def unseen_course(n_bars: int, search: Search) -> Course:
+def unseen_folds(n_bars: int, search: Search) -> FoldPlan:
     """The bars held out, in folds about as long as those of the search."""
     held, plan = held_out(n_bars, search), search.plan
     seen = n_bars - held
@@ -92,7 +92,7 @@ def unseen_course(n_bars: int, search: Search) -> Course:
     folds = min(max(1, round(held / length)), held)
     # half a bar more, so that rounding never gives a bar that the search has seen
     rest = plan.model_copy(update={"folds": folds, "first_train_fraction": (seen + 0.5) / n_bars})
-    return Course(tuple(split(n_bars, rest)))
+    return FoldPlan(tuple(split(n_bars, rest)))
 
 
 def held_out(n_bars: int, search: Search) -> int:

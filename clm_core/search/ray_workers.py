@@ -12,7 +12,7 @@ from typing import Any
 
 from clm_core.domain.errors import MissingExtra, ServerUnavailable
 from clm_core.market.bars import Floats
-from clm_core.search.folds import Fold, Work, run_fold
+from clm_core.search.folds import FoldTask, SharedInputs, run_fold
 from clm_core.search.workers import Failure, told
 
 AUTO = "auto"
@@ -21,7 +21,7 @@ ANSWERS_WITHIN_SECONDS = 10
 
 
 @contextlib.contextmanager
-def ray_workers(address: str | None, count: int | None, work: Work) -> Iterator["RayWorkers"]:
+def ray_workers(address: str | None, count: int | None, work: SharedInputs) -> Iterator["RayWorkers"]:
     """A connection to a cluster that runs; with RAY_AUTH_MODE=token it is opened with the token of
     RAY_AUTH_TOKEN, of the file RAY_AUTH_TOKEN_PATH, or of ~/.ray/auth_token.
 
@@ -70,7 +70,7 @@ def _restore(handler: Any) -> None:
 class RayWorkers:
     """Every fold is a task of its own; the bars are sent to a machine once."""
 
-    def __init__(self, count: int, work: Work) -> None:
+    def __init__(self, count: int, work: SharedInputs) -> None:
         import ray
 
         self.count = count
@@ -78,7 +78,7 @@ class RayWorkers:
         self._run: Any = ray.remote(num_cpus=1, max_retries=0)(run_fold)
         self._work = ray.put(work)
 
-    def submit(self, fold: Fold) -> Future[Floats]:
+    def submit(self, fold: FoldTask) -> Future[Floats]:
         future: Future[Floats] = self._run.remote(self._work, fold).future()
         return future
 

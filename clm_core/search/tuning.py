@@ -24,8 +24,8 @@ from clm_core.domain.tuning import Ended, Engine, SearchRequest, TuneRequest, Tu
 from clm_core.domain.vocabulary import Role
 from clm_core.market.bars import Bars, Floats
 from clm_core.models import catalog
-from clm_core.search.evaluator import Counting, Walk
-from clm_core.search.folds import Course, Work, held_out, seen_course, unseen_course
+from clm_core.search.evaluator import Counting, TrialRun
+from clm_core.search.folds import FoldPlan, SharedInputs, held_out, seen_folds, unseen_folds
 from clm_core.search.study import HEARTBEAT_SECONDS, Attempt, Study, best, is_tuned, open_study
 from clm_core.search.workers import Failure, Workers, open_workers, told
 from clm_core.services import Services
@@ -89,7 +89,7 @@ def open_tuning(services: Services, request: TuneRequest) -> Tuning:
         asked["data_snapshot"] = book.find(name).data_snapshot
     tuning = Tuning(**asked, trials=request.trials, created_at=now)
     bars = bars_of(services, tuning)
-    seen_course(len(bars), tuning)
+    seen_folds(len(bars), tuning)
     actor = Actor(name=request.requested_by, role=Role.OPERATOR)
     return book.open(tuning, request.trials, actor, now)
 
@@ -164,7 +164,7 @@ def search(services: Services, tuning: Tuning, request: TuneRequest) -> TuneResu
         NothingTuned: all trials have ended, and none was completed.
     """
     bars = bars_of(services, tuning)
-    with open_workers(request, Work(tuning.kind, tuning.costs, bars)) as workers:
+    with open_workers(request, SharedInputs(tuning.kind, tuning.costs, bars)) as workers:
         return search_with(workers, services, tuning, request, bars)
 
 
@@ -172,7 +172,7 @@ def search_with(
     workers: Workers, services: Services, tuning: Tuning, request: TuneRequest, bars: Bars
 ) -> TuneResult:
     """As `search`, by these workers."""
-    with open_study(services.database, tuning) as study, patient() as interrupted:
+    with open_study(services.database, tuning) as study, deferred_interrupt() as interrupted:
         trials = _Search(services, study, workers, bars, request, interrupted)
         ended = trials.run()
         result = _result(study, ended, trials.look_at_unseen() if ended is Ended.ALL_TRIALS else None)
@@ -224,11 +224,11 @@ class _Search:
     ) -> None:
         self._services, self._study, self._workers, self._bars = services, study, workers, bars
         self._wanted, self._interrupted = request.trials, interrupted
-        self._course = seen_course(len(bars), study.tuning)
+        self._course = seen_folds(len(bars), study.tuning)
         self._counting = Counting(services, study.tuning, bars, TrialSource.TUNING)
         limit = request.timeout_minutes
         self._deadline = None if limit is None else services.clock() + timedelta(minutes=limit)
-        self._under_way: dict[Future[Floats], Walk] = {}
+        self._under_way: dict[Future[Floats], TrialRun] = {}
         self._beat_at = 0.0
 
     def run(self) -> Ended:
@@ -278,7 +278,7 @@ class _Search:
             self._counting.begin(walk)
             self._submit(walk)
 
-    def _outcomes(self) -> Iterator[tuple[Walk, Floats | Failure]]:
+    def _outcomes(self) -> Iterator[tuple[TrialRun, Floats | Failure]]:
         """What is done; waits for it a moment, and gives signs of life."""
         if time.monotonic() - self._beat_at > HEARTBEAT_SECONDS:
             self._beat_at = time.monotonic()
@@ -290,7 +290,7 @@ class _Search:
         for future in done:
             yield self._under_way.pop(future), self._workers.result(future)
 
-    def _advance(self, walk: Walk, outcome: Floats | Failure) -> None:
+    def _advance(self, walk: TrialRun, outcome: Floats | Failure) -> None:
         attempt = walk.attempt
         assert attempt is not None
         if not self._study.is_ours(attempt):
@@ -305,7 +305,7 @@ class _Search:
                 self._submit(walk)
         self._announce()
 
-    def _try_again(self, walk: Walk, attempt: Attempt, failure: Failure) -> None:
+    def _try_again(self, walk: TrialRun, attempt: Attempt, failure: Failure) -> None:
         """If it was its worker that died, and not too often."""
         if failure.lost and walk.tries < MOST_TRIES:
             walk.tries += 1
@@ -314,7 +314,7 @@ class _Search:
             self._counting.count(walk)
             self._study.fail(attempt, failure.cause)
 
-    def _judge(self, walk: Walk, attempt: Attempt) -> None:
+    def _judge(self, walk: TrialRun, attempt: Attempt) -> None:
         """Go on, give up, or be done."""
         tested = self._counting.tested(walk)
         ratios = self._counting.sharpe_ratios(tested)
@@ -335,7 +335,7 @@ class _Search:
 
     def _look(self, number: int, params: Mapping[str, Any]) -> float | None:
         """Annualised Sharpe ratio on the bars held out; None where it could not be measured."""
-        course = unseen_course(len(self._bars), self._study.tuning)
+        course = unseen_folds(len(self._bars), self._study.tuning)
         walk = self._walk(self._study.ids_of_unseen(number), params, course)
         self._counting.begin(walk)
         while not walk.is_done and walk.tries <= MOST_TRIES:
@@ -351,18 +351,22 @@ class _Search:
         ratio = float(np.mean(self._counting.sharpe_ratios(self._counting.tested(walk))))
         return ratio if math.isfinite(ratio) else None
 
-    def _awaited(self) -> list[tuple[Walk, Floats | Failure]]:
+    def _awaited(self) -> list[tuple[TrialRun, Floats | Failure]]:
         while not (found := list(self._outcomes())):
             if self._interrupted.is_set():
                 raise KeyboardInterrupt
         return found
 
     def _walk(
-        self, ids: tuple[UUID, ...], params: Mapping[str, Any], course: Course, attempt: Attempt | None = None
-    ) -> Walk:
-        return Walk(params, course, self._study.tuning.seed, ids, attempt)
+        self,
+        ids: tuple[UUID, ...],
+        params: Mapping[str, Any],
+        course: FoldPlan,
+        attempt: Attempt | None = None,
+    ) -> TrialRun:
+        return TrialRun(params, course, self._study.tuning.seed, ids, attempt)
 
-    def _submit(self, walk: Walk) -> None:
+    def _submit(self, walk: TrialRun) -> None:
         self._under_way[self._workers.submit(walk.next())] = walk
 
     def _announce(self) -> None:
@@ -375,7 +379,7 @@ class _Search:
 
 
 @contextlib.contextmanager
-def patient() -> Iterator[threading.Event]:
+def deferred_interrupt() -> Iterator[threading.Event]:
     """Ctrl-C sets the event; a second one interrupts as usual. Only the main thread hears of it."""
     told = threading.Event()
     if threading.current_thread() is not threading.main_thread():

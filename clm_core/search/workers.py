@@ -18,7 +18,7 @@ from typing import Protocol
 
 from clm_core.domain.tuning import Engine, TuneRequest
 from clm_core.market.bars import Floats
-from clm_core.search.folds import Fold, Work, run_fold
+from clm_core.search.folds import FoldTask, SharedInputs, run_fold
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Workers(Protocol):
     @property
     def count(self) -> int: ...
 
-    def submit(self, fold: Fold) -> Future[Floats]: ...
+    def submit(self, fold: FoldTask) -> Future[Floats]: ...
 
     def result(self, future: Future[Floats]) -> Floats | Failure:
         """Of a future that is done; its worker is free again."""
@@ -44,7 +44,7 @@ class Workers(Protocol):
 
 
 @contextlib.contextmanager
-def open_workers(request: TuneRequest, work: Work) -> Iterator[Workers]:
+def open_workers(request: TuneRequest, work: SharedInputs) -> Iterator[Workers]:
     """Ready to work for as long as the block lasts; what they do at its end is thrown away.
 
     Raises:
@@ -62,7 +62,7 @@ def open_workers(request: TuneRequest, work: Work) -> Iterator[Workers]:
 
 
 @contextlib.contextmanager
-def local_workers(count: int, work: Work) -> Iterator["LocalWorkers"]:
+def local_workers(count: int, work: SharedInputs) -> Iterator["LocalWorkers"]:
     """Processes that end with this one, however it ends."""
     spawn = multiprocessing.get_context("spawn")
     leash, ours = spawn.Pipe(duplex=False)
@@ -76,13 +76,13 @@ def local_workers(count: int, work: Work) -> Iterator["LocalWorkers"]:
 class LocalWorkers:
     """A pool for each worker: one that is killed takes no other's fold along."""
 
-    def __init__(self, count: int, work: Work, leash: Connection) -> None:
+    def __init__(self, count: int, work: SharedInputs, leash: Connection) -> None:
         self.count = count
         self._work, self._leash = work, leash
         self._free = [self._hired() for _ in range(count)]
         self._busy: dict[Future[Floats], ProcessPoolExecutor] = {}
 
-    def submit(self, fold: Fold) -> Future[Floats]:
+    def submit(self, fold: FoldTask) -> Future[Floats]:
         worker = self._free.pop()
         try:
             future = worker.submit(_run, fold)
@@ -112,10 +112,10 @@ def told(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}"
 
 
-_given: Work | None = None
+_given: SharedInputs | None = None
 
 
-def _begin(work: Work, leash: Connection) -> None:
+def _begin(work: SharedInputs, leash: Connection) -> None:
     global _given  # noqa: PLW0603 - what a pool's process is started with it can keep nowhere else
     _given = work
     # Ctrl-C reaches all processes of a terminal: the one that started this one decides
@@ -130,6 +130,6 @@ def _end_with(leash: Connection) -> None:
     os._exit(1)
 
 
-def _run(fold: Fold) -> Floats:
+def _run(fold: FoldTask) -> Floats:
     assert _given is not None
     return run_fold(_given, fold)

@@ -68,7 +68,7 @@ def start_pending(services: Services) -> Started:
 
     Asked twice, Prefect makes one run for a job; when it does not answer, the jobs wait for the next time.
     """
-    steps.sweep(services)
+    steps.reap_dead_jobs(services)
     runs, failed, problem = dict[UUID, UUID](), list[UUID](), None
     try:
         with prefect_runs(services.settings.home) as prefect:

@@ -12,7 +12,7 @@ from clm_core.domain.actors import Actor
 from clm_core.domain.errors import AlreadyExists, CLMError, NotFound
 from clm_core.domain.jobs import RetrainRequest, TrainingJob
 from clm_core.domain.kinds import Kind, model_id
-from clm_core.domain.triggers import Answer, Delivery, Message, Receipt, TriggerRequest
+from clm_core.domain.triggers import Answer, Message, MessageDelivery, Receipt, TriggerRequest
 from clm_core.domain.versions import ModelVersion
 from clm_core.domain.vocabulary import ModelType, Role
 from clm_core.ledger import triggers
@@ -45,7 +45,7 @@ def receive(services: Services, source: str, message_id: str, body: bytes, now: 
             f"{received_at:%Y-%m-%d %H:%M:%S} UTC: send this one under an id of its own."
         )
     return Receipt(
-        delivery=Delivery.NEW if is_new else Delivery.KNOWN,
+        delivery=MessageDelivery.NEW if is_new else MessageDelivery.KNOWN,
         source=source,
         message_id=message_id,
         received_at=received_at,
@@ -91,7 +91,7 @@ def _answers(services: Services, connection: Connection, message: Message) -> li
     return [
         intake.refuse(services, connection, request, str(job), message.number)
         if isinstance(job, CLMError)
-        else intake.answer(services, connection, request, job, inbox_number=message.number)
+        else intake.decide_in(services, connection, request, job, inbox_number=message.number)
         for request, job in zip(requests, jobs, strict=True)
     ]
 

@@ -8,7 +8,7 @@ from sqlalchemy import Connection
 from clm_core.decisions.retraining import decide
 from clm_core.domain.actors import Actor
 from clm_core.domain.jobs import RetrainRequest, TrainingJob
-from clm_core.domain.triggers import Answer, Decision, Reply, TriggerRequest
+from clm_core.domain.triggers import Answer, Reply, TriggerDecision, TriggerRequest
 from clm_core.domain.vocabulary import Role
 from clm_core.ledger import triggers
 from clm_core.ledger.store import record_job
@@ -18,7 +18,7 @@ from clm_core.retraining import steps
 from clm_core.services import Services
 
 
-def ask(services: Services, request: TriggerRequest, run_id: UUID | None = None) -> Answer:
+def submit(services: Services, request: TriggerRequest, run_id: UUID | None = None) -> Answer:
     """Answer a request and record it; when it is accepted, with a job that waits to be started.
 
     Args:
@@ -31,23 +31,25 @@ def ask(services: Services, request: TriggerRequest, run_id: UUID | None = None)
     """
     job = steps.new_job(services, request.training)
     with services.ledger.triggers.transaction() as connection:
-        return answer(services, connection, request, job, run_id)
+        return decide_in(services, connection, request, job, run_id)
 
 
-def enter(services: Services, training: RetrainRequest, source: str, run_id: UUID) -> TrainingJob | Answer:
+def submit_and_claim(
+    services: Services, training: RetrainRequest, source: str, run_id: UUID
+) -> TrainingJob | Answer:
     """Ask for a run that would do the work itself; the job it has to do, or why it has none.
 
     Jobs that died are ended first: no request waits for one that nobody runs.
     """
-    steps.sweep(services)
+    steps.reap_dead_jobs(services)
     actor = Actor(name=training.requested_by, role=Role.OPERATOR)
-    given = ask(services, TriggerRequest(training=training, actor=actor, source=source), run_id)
+    given = submit(services, TriggerRequest(training=training, actor=actor, source=source), run_id)
     if given.reply is Reply.ACCEPTED and given.job_id is not None and given.waits_for is None:
         return services.ledger.job(given.job_id)
     return given
 
 
-def answer(
+def decide_in(
     services: Services,
     connection: Connection,
     request: TriggerRequest,
@@ -55,7 +57,7 @@ def answer(
     run_id: UUID | None = None,
     inbox_number: int | None = None,
 ) -> Answer:
-    """`ask` in the caller's transaction, until whose end every other request waits.
+    """`submit` in the caller's transaction, until whose end every other request waits.
 
     Args:
         job: what the request would become.
@@ -81,7 +83,7 @@ def refuse(
     triggers.lock(connection)
     symbol = normalise_symbol(request.training.symbol)
     model_id = request.training.model_copy(update={"symbol": symbol}).model_id
-    decision = Decision(Reply.REJECTED, storable(because))
+    decision = TriggerDecision(Reply.REJECTED, storable(because))
     return triggers.record(
         connection, request, model_id, decision, None, None, inbox_number, services.clock()
     )

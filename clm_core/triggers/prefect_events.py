@@ -4,7 +4,7 @@ import json
 from datetime import datetime, timedelta
 
 from clm_core.domain.errors import AlreadyExists
-from clm_core.domain.triggers import Delivery
+from clm_core.domain.triggers import MessageDelivery
 from clm_core.platform.prefect_runs import BusEvent, knows_prefect, prefect_runs
 from clm_core.services import Services
 from clm_core.triggers import inbox
@@ -36,7 +36,7 @@ def _keep(services: Services, event: BusEvent, now: datetime) -> bool:
     """Whether it is new."""
     body = json.dumps({"type": event.name, "data": event.payload}, sort_keys=True).encode()
     try:
-        return inbox.receive(services, SOURCE, event.id, body, now).delivery is Delivery.NEW
+        return inbox.receive(services, SOURCE, event.id, body, now).delivery is MessageDelivery.NEW
     except AlreadyExists:
         # another release wrote it down in other words; those behind it must not wait for that
         return False

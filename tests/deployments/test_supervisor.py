@@ -12,7 +12,7 @@ import pytest
 
 from clm_core.platform.stack_state import PartState, PartStatus
 from deployments import janitor
-from deployments.supervisor import Part, Supervisor
+from deployments.supervisor import StackPart, Supervisor
 
 SLEEP = "import time; time.sleep(600)"
 # a server with a child of its own, which does not go by itself
@@ -36,8 +36,8 @@ def supervisor(tmp_path: Path, reports: list[PartState]) -> Iterator[Supervisor]
         yield supervisor
 
 
-def part(script: str = SLEEP, answers: Callable[[], bool] = lambda: True) -> Part:
-    return Part("server", [sys.executable, "-c", script], {}, answers)
+def part(script: str = SLEEP, answers: Callable[[], bool] = lambda: True) -> StackPart:
+    return StackPart("server", [sys.executable, "-c", script], {}, answers)
 
 
 def look_until(supervisor: Supervisor, done: Callable[[], bool], seconds: float = 20.0) -> None:
@@ -107,7 +107,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_part_that_hangs_is_ended_and_started_again(supervisor: Supervisor) -> None:
     answers = iter([True, False, False])
     supervisor.start(
-        Part("server", [sys.executable, "-c", STUBBORN], {}, lambda: True, lambda: next(answers, False))
+        StackPart("server", [sys.executable, "-c", STUBBORN], {}, lambda: True, lambda: next(answers, False))
     )
     look_until(supervisor, lambda: supervisor.states[0].restarts == 1)
     assert supervisor.states[0].last_exit == "no answer for 0.6 s"
@@ -116,7 +116,7 @@ def test_a_part_that_hangs_is_ended_and_started_again(supervisor: Supervisor) ->
 @pytest.mark.usefixtures("impatient")
 def test_a_part_that_answers_now_and_then_lives_on(supervisor: Supervisor) -> None:
     answers = [False, False, True] * 4
-    supervisor.start(Part("server", [sys.executable, "-c", SLEEP], {}, lambda: True, answers.pop))
+    supervisor.start(StackPart("server", [sys.executable, "-c", SLEEP], {}, lambda: True, answers.pop))
     look_until(supervisor, lambda: answers == [False])
     assert supervisor.states[0].restarts == 0
     assert supervisor.states[0].status is PartStatus.READY

@@ -58,7 +58,7 @@ def clm(services: Services, prefect_url: str) -> Iterator[Services]:
 
 
 @pytest.fixture(scope="module")
-def outcomes(clm: Services) -> dict[Kind, steps.Outcome]:
+def outcomes(clm: Services) -> dict[Kind, steps.RetrainResult]:
     found = {kind: retrained(kind, params) for kind, params in PARAMS.items()}
     members = [found[Kind(ModelType.NHITS)].version, found[Kind(ModelType.RL_V3)].version]
     params = {
@@ -69,7 +69,7 @@ def outcomes(clm: Services) -> dict[Kind, steps.Outcome]:
     return found | {Kind(ModelType.ENSEMBLE): retrained(Kind(ModelType.ENSEMBLE), params)}
 
 
-def retrained(kind: Kind, params: dict[str, Any]) -> steps.Outcome:
+def retrained(kind: Kind, params: dict[str, Any]) -> steps.RetrainResult:
     request = RetrainRequest(
         model_type=kind.model_type,
         plugin=kind.plugin,
@@ -78,13 +78,13 @@ def retrained(kind: Kind, params: dict[str, Any]) -> steps.Outcome:
         training_params=params,
         requested_by="tests",
     )
-    outcome: steps.Outcome = load_flow("flows.retrain.retrain")(request)
+    outcome: steps.RetrainResult = load_flow("flows.retrain.retrain")(request)
     return outcome
 
 
 @pytest.fixture(scope="module")
 def recorded(
-    clm: Services, outcomes: dict[Kind, steps.Outcome]
+    clm: Services, outcomes: dict[Kind, steps.RetrainResult]
 ) -> dict[str, tuple[golden.GoldenRows, float]]:
     """Golden rows of each version and the tolerance of its kind, by what MLflow calls the version."""
     found = {}
@@ -97,7 +97,7 @@ def recorded(
 
 
 def test_each_ends_in_a_completed_job_a_judged_version_and_a_report(
-    clm: Services, outcomes: dict[Kind, steps.Outcome]
+    clm: Services, outcomes: dict[Kind, steps.RetrainResult]
 ) -> None:
     for kind, outcome in outcomes.items():
         version = clm.ledger.version(outcome.version.model_id, outcome.version.version)

@@ -42,9 +42,9 @@ def request_for(model_type: ModelType = ModelType.XGBOOST, **changes: Any) -> Re
 
 
 @pytest.fixture(scope="module", params=TREES, ids=str)
-def outcome(request: pytest.FixtureRequest, services: Services, prefect_url: str) -> steps.Outcome:
+def outcome(request: pytest.FixtureRequest, services: Services, prefect_url: str) -> steps.RetrainResult:
     end_all_jobs(services)
-    result: steps.Outcome = load_flow("flows.retrain.retrain")(request_for(request.param))
+    result: steps.RetrainResult = load_flow("flows.retrain.retrain")(request_for(request.param))
     return result
 
 
@@ -54,7 +54,7 @@ def nothing_under_way(services: Services) -> None:
 
 
 def test_the_job_ends_completed_and_the_version_carries_the_verdict(
-    outcome: steps.Outcome, services: Services
+    outcome: steps.RetrainResult, services: Services
 ) -> None:
     version = services.ledger.version(outcome.version.model_id, outcome.version.version)
     job = services.ledger.job(version.training_job_id)
@@ -67,7 +67,7 @@ def test_the_job_ends_completed_and_the_version_carries_the_verdict(
 
 
 def test_the_audit_has_one_entry_for_each_step_of_the_retrain(
-    outcome: steps.Outcome, services: Services
+    outcome: steps.RetrainResult, services: Services
 ) -> None:
     version = outcome.version
     with open_ledger(services.database) as engine:
@@ -84,7 +84,7 @@ def test_the_audit_has_one_entry_for_each_step_of_the_retrain(
 
 
 def test_the_lineage_says_all_that_the_version_was_made_of(
-    outcome: steps.Outcome, services: Services
+    outcome: steps.RetrainResult, services: Services
 ) -> None:
     version = outcome.version
     found = services.ledger.lineage(version.model_id, version.version)
@@ -106,7 +106,7 @@ def read_params(services: Services, version: ModelVersion) -> dict[str, Any]:
 
 
 def test_the_report_is_one_file_beside_the_version_in_mlflow(
-    outcome: steps.Outcome, services: Services, tmp_path: Path
+    outcome: steps.RetrainResult, services: Services, tmp_path: Path
 ) -> None:
     stored = services.registry.download(
         outcome.version.mlflow_run_id, f"report/{outcome.version.version}.html", tmp_path
@@ -115,7 +115,7 @@ def test_the_report_is_one_file_beside_the_version_in_mlflow(
 
 
 def test_the_run_page_shows_the_verdict_and_the_equity_curve(
-    outcome: steps.Outcome, prefect_url: str
+    outcome: steps.RetrainResult, prefect_url: str
 ) -> None:
     key = outcome.version.model_id.replace("_", "-")
     artifact = httpx.get(f"{prefect_url}/artifacts/{key}-verdict/latest").json()
@@ -126,7 +126,7 @@ def test_the_run_page_shows_the_verdict_and_the_equity_curve(
 
 
 def test_a_trader_loads_the_version_in_a_fresh_process_and_gets_the_same_positions(
-    outcome: steps.Outcome, services: Services
+    outcome: steps.RetrainResult, services: Services
 ) -> None:
     version = outcome.version
     bars = services.market.bars("BTCUSD", "1h", days=60)
@@ -207,7 +207,7 @@ def test_a_version_names_the_one_that_served_when_it_was_trained(
 def ask(services: Services, **changes: Any) -> Answer:
     training = request_for(ModelType.LIGHTGBM, training_params={"rounds": 2}, **changes)
     actor = Actor(name="ada", role=Role.OPERATOR)
-    return intake.ask(services, TriggerRequest(training=training, actor=actor, source="tests"))
+    return intake.submit(services, TriggerRequest(training=training, actor=actor, source="tests"))
 
 
 def test_a_run_of_an_accepted_request_does_its_job_and_no_run_does_it_twice(

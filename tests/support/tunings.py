@@ -14,7 +14,7 @@ from clm_core.market.bars import Floats
 from clm_core.market.sources import MarketData
 from clm_core.market.store import SeriesStore
 from clm_core.search import tuning
-from clm_core.search.folds import Fold, Work, run_fold
+from clm_core.search.folds import FoldTask, SharedInputs, run_fold
 from clm_core.search.workers import Failure, told
 from clm_core.services import Services
 
@@ -54,11 +54,11 @@ def own_symbol(clm: Services) -> str:
 class Threads:
     """Workers that are threads of this process."""
 
-    def __init__(self, work: Work, count: int = 1) -> None:
-        self.count, self.folds = count, list[Fold]()
+    def __init__(self, work: SharedInputs, count: int = 1) -> None:
+        self.count, self.folds = count, list[FoldTask]()
         self._work, self._pool = work, ThreadPoolExecutor(count)
 
-    def submit(self, fold: Fold) -> Future[Floats]:
+    def submit(self, fold: FoldTask) -> Future[Floats]:
         self.folds.append(fold)
         return self._pool.submit(run_fold, self._work, fold)
 
@@ -69,7 +69,7 @@ class Threads:
 
 def threads(services: Services, asked: Search, kind: type[Threads] = Threads, count: int = 1) -> Threads:
     bars = tuning.bars_of(services, asked)
-    return kind(Work(asked.kind, asked.costs, bars), count)
+    return kind(SharedInputs(asked.kind, asked.costs, bars), count)
 
 
 def tune(services: Services, request: TuneRequest, kind: type[Threads] = Threads) -> TuneResult:

@@ -30,7 +30,7 @@ def train(asked: RetrainRequest, actor: Caller, clm: Connected, once: DoneOnce, 
     """Ask for a retrain: accepted with a job of its own, coalesced with one that waits, or rejected."""
     said = asked if "requested_by" in asked.model_fields_set else _in_the_name_of(actor, asked)
     request = TriggerRequest(training=said, actor=actor, source="api", key=once.key)
-    answer = once(asked, lambda: _answered(intake.ask(clm, request)))
+    answer = once(asked, lambda: _answered(intake.submit(clm, request)))
     drain()
     return answer
 

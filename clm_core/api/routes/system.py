@@ -27,7 +27,7 @@ class Health(BaseModel):
     parts: Mapping[str, Condition]
 
 
-class Status(BaseModel):
+class SystemStatus(BaseModel):
     models: int
     versions: Mapping[ModelStatus, int]
     jobs: Mapping[JobStatus, int]
@@ -48,12 +48,12 @@ def health(clm: Connected, response: Response) -> Health:
     return Health(status=parts["database"], parts=parts)
 
 
-def status(clm: Connected) -> Status:
+def status(clm: Connected) -> SystemStatus:
     """Counts, and what serves."""
     counts = clm.ledger.counts()
     book = clm.ledger.promotions
     committed = [book.committed(model_id) for model_id in book.models()]
-    return Status(
+    return SystemStatus(
         models=counts.models,
         versions=counts.versions,
         jobs=counts.jobs,

@@ -14,11 +14,11 @@ from torch import Tensor
 
 from clm_core.domain.errors import ModelError
 from clm_core.models.contract import Progress
-from clm_core.models.exclusive_torch import torch_alone
+from clm_core.models.exclusive_torch import exclusive_torch
 from clm_core.models.networks.forecast_params import NetworkParams
 from clm_core.models.networks.networks import CHUNK, OUTLIER, Forecaster, Views
 from clm_core.models.networks.windows import Material
-from clm_core.models.threads import gpu_alone, one_thread
+from clm_core.models.threads import exclusive_gpu, single_threaded_torch
 
 Batch = tuple[dict[str, Tensor | None], Tensor]
 
@@ -45,9 +45,9 @@ def train(
         ModelError: the loss is no number any more.
         KeyboardInterrupt: as it came; Lightning would end the process.
     """
-    with gpu_alone(device), one_thread():
+    with exclusive_gpu(device), single_threaded_torch():
         forecaster.to(device)
-        lesson = Lesson(forecaster, material, params, device, seed)
+        lesson = WindowSet(forecaster, material, params, device, seed)
         watch = _Watch(lesson, params, steps, progress)
         trainer = pl.Trainer(
             accelerator="gpu" if device == "cuda" else "cpu",
@@ -70,7 +70,7 @@ def train(
     return tuple(watch.losses)
 
 
-class Lesson(pl.LightningModule):
+class WindowSet(pl.LightningModule):
     """What Lightning is given to train: forecaster and windows, on one device."""
 
     def __init__(
@@ -129,7 +129,7 @@ class Lesson(pl.LightningModule):
 class _Watch(pl.Callback):
     """Progress, early stopping, and what became of an interruption."""
 
-    def __init__(self, lesson: Lesson, params: NetworkParams, steps: int, progress: Progress) -> None:
+    def __init__(self, lesson: WindowSet, params: NetworkParams, steps: int, progress: Progress) -> None:
         self._lesson, self._params, self._steps, self._progress = lesson, params, steps, progress
         self.losses: list[float] = []
         self.best: dict[str, Tensor] = {}
@@ -161,13 +161,13 @@ class _Watch(pl.Callback):
         trainer.should_stop = since_best >= self._params.patience
 
 
-def _run(trainer: pl.Trainer, lesson: Lesson, watch: _Watch, seed: int) -> None:
+def _run(trainer: pl.Trainer, lesson: WindowSet, watch: _Watch, seed: int) -> None:
     handler = signal.getsignal(signal.SIGINT)
     try:
         # Lightning begins by putting the process's generators back to where it found them a moment ago, of
         # which a network that is being made beside it would get its weights
         with watch.begun:
-            watch.begun.enter_context(torch_alone(seed))
+            watch.begun.enter_context(exclusive_torch(seed))
             trainer.fit(lesson, train_dataloaders=lesson.batches())
     except SystemExit:
         # Lightning makes an exit of Ctrl+C, and has the next one ignored

@@ -22,10 +22,10 @@ from torch import Tensor, nn
 
 from clm_core.domain.errors import BundleCorrupt
 from clm_core.market.bars import Floats
-from clm_core.models.exclusive_torch import torch_alone
+from clm_core.models.exclusive_torch import exclusive_torch
 from clm_core.models.networks.forecast_params import NetworkParams, NHITSParams, PatchTSTParams
 from clm_core.models.networks.windows import Windows
-from clm_core.models.threads import one_thread
+from clm_core.models.threads import single_threaded_torch
 
 CHUNK = 256
 """Windows answered at once; always as many, so that no answer depends on how many others are wanted."""
@@ -132,7 +132,7 @@ def untrained(params: NetworkParams, levels: Floats, seed: int) -> Forecaster:
     """A forecaster that has learnt nothing; leaves every generator of the process as it was."""
     # neuralforecast holds its seeds in 32 bits
     native_seed = seed % 2**31
-    with torch_alone(native_seed):
+    with exclusive_torch(native_seed):
         network = network_of(params, MQLoss(quantiles=levels.tolist()), native_seed)
     _own_dropout(network, native_seed)
     _begin_silent(network)
@@ -185,7 +185,7 @@ def quantiles(forecaster: Forecaster, windows: Windows) -> Floats:
     if not count:
         return np.empty((0, forecaster.base.shape[1]))
     padded = np.pad(windows.rows, (0, -count % CHUNK), mode="edge")
-    with one_thread(), torch.inference_mode():
+    with single_threaded_torch(), torch.inference_mode():
         views = Views(windows, forecaster, "cpu")
         answers = [forecaster(views.at(rows))[:, -1] for rows in torch.split(torch.from_numpy(padded), CHUNK)]
         # quantiles may cross while each is learnt for itself: in order they are no worse (Chernozhukov 2010)

@@ -16,7 +16,7 @@ from torch import nn
 from clm_core.market.bars import Floats
 from clm_core.models.policies.reinforcement import DQNParams, Params, PPOParams
 from clm_core.models.policies.trading import Net
-from clm_core.models.policies.trading_env import Arena, VectorTradingEnv
+from clm_core.models.policies.trading_env import TradingEpisodes, VectorTradingEnv
 
 NEVER = 2**62
 """Updates or episodes between two lines of stable-baselines3's own log."""
@@ -29,7 +29,7 @@ Tried = Callable[[Net, float], bool]
 on."""
 
 
-def train(params: Params, arena: Arena, seed: int, device: str, tried: Tried) -> None:
+def train(params: Params, arena: TradingEpisodes, seed: int, device: str, tried: Tried) -> None:
     """Learn to trade in the arena; to be called within `torch_alone`."""
     rng = np.random.default_rng(seed)
     env = VectorTradingEnv(arena, params.players, rng)

@@ -32,13 +32,13 @@ from clm_core.domain.vocabulary import ModelType
 from clm_core.market.bars import Bars, Floats
 from clm_core.market.features import FEATURES, MONDAY, FeatureTable, compute_features
 from clm_core.models.contract import ModelCard, Progress, TrainedOn
-from clm_core.models.exclusive_torch import found_device, torch_alone
+from clm_core.models.exclusive_torch import exclusive_torch, found_device
 from clm_core.models.params import Device, FeatureNames, TrainingParams, require_features
-from clm_core.models.policies.trading import OWN, Flags, Market, Net, Play, Singles, roll_out
-from clm_core.models.threads import gpu_alone
+from clm_core.models.policies.trading import OWN, Flags, MarketArrays, Net, Play, Singles, roll_out
+from clm_core.models.threads import exclusive_gpu
 
 if TYPE_CHECKING:
-    from clm_core.models.policies.trading_env import Arena
+    from clm_core.models.policies.trading_env import TradingEpisodes
 
 FILE = "policy.safetensors"
 MIN_STARTS = 200
@@ -124,7 +124,7 @@ Params = PPOParams | DQNParams
 
 
 @dataclass(frozen=True, eq=False)
-class Sight:
+class Normaliser:
     """How a policy sees: what it was shown in training, measured there."""
 
     mean: Floats
@@ -146,7 +146,7 @@ class PolicyModel:
     params: Params
     trained_on: TrainedOn
     train_metrics: dict[str, float]
-    sight: Sight
+    sight: Normaliser
     net: Net
     learning_curve: tuple[float, ...] = ()
 
@@ -158,7 +158,7 @@ class PolicyModel:
         self.trained_on.require_same_series(bars)
         table = compute_features(bars, self.params.features)
         begins, plays = spans(bars, table.complete, self.params.memory)
-        return follow(self.params, self.sight, self.net, table, Market.of(bars), begins, plays)[0]
+        return follow(self.params, self.sight, self.net, table, MarketArrays.of(bars), begins, plays)[0]
 
     def forecast(self, bars: Bars) -> Floats:
         """A policy names positions, not probabilities: NaN everywhere."""
@@ -193,10 +193,10 @@ def spans(bars: Bars, complete: Flags, memory: int) -> tuple[Flags, Flags]:
 
 def follow(
     params: Params,
-    sight: Sight,
+    sight: Normaliser,
     net: Net,
     table: FeatureTable,
-    market: Market,
+    market: MarketArrays,
     begins: Flags,
     plays: Flags,
 ) -> tuple[Floats, Floats]:
@@ -204,7 +204,9 @@ def follow(
     return roll_out(sight.seen(table.values), begins, plays, market, play_of(params, sight), net)
 
 
-def play_of(params: Params, sight: Sight, drawdown_penalty: float = 0.0, reward_unit: float = 1.0) -> Play:
+def play_of(
+    params: Params, sight: Normaliser, drawdown_penalty: float = 0.0, reward_unit: float = 1.0
+) -> Play:
     return Play(
         fee=params.fee_bps / 10_000,
         slippage=params.slippage_bps / 10_000,
@@ -237,7 +239,7 @@ class ReinforcementRecipe:
         report = progress or (lambda done: None)
         device = found_device(self.params.device)
         trials = _Trials(self.params, taught, report)
-        with gpu_alone(device), torch_alone(seed):
+        with exclusive_gpu(device), exclusive_torch(seed):
             from clm_core.models.policies.policy_training import train
 
             train(self.params, taught.arena, seed, device, trials.attend)
@@ -253,13 +255,13 @@ class ReinforcementRecipe:
 
 
 @dataclass(frozen=True, eq=False)
-class Lesson:
+class TrainingSet:
     """A training window: what is played, and what is held back."""
 
-    sight: Sight
-    arena: "Arena"
+    sight: Normaliser
+    arena: "TradingEpisodes"
     table: FeatureTable
-    market: Market
+    market: MarketArrays
     played: Flags
     held_back: Flags
     fresh: Flags
@@ -269,7 +271,7 @@ class Lesson:
 class _Trials:
     """Tries policies on the bars held back, and keeps the best."""
 
-    def __init__(self, params: Params, lesson: Lesson, report: Progress) -> None:
+    def __init__(self, params: Params, lesson: TrainingSet, report: Progress) -> None:
         self.params, self.lesson, self.report = params, lesson, report
         self.losses: list[float] = []
         self.best: Net
@@ -319,7 +321,7 @@ PARAMS: dict[ModelType, type[PPOParams] | type[DQNParams]] = {
 }
 
 
-def _tensors(sight: Sight, net: Net) -> dict[str, Floats]:
+def _tensors(sight: Normaliser, net: Net) -> dict[str, Floats]:
     own = {"mean": sight.mean, "deviation": sight.deviation, "volatility": np.array([sight.volatility])}
     return own | net._asdict()
 
@@ -340,7 +342,7 @@ def _shapes(params: Params) -> dict[str, tuple[int, ...]]:
     }
 
 
-def _parsed(raw: bytes, params: Params) -> tuple[Sight, Net]:
+def _parsed(raw: bytes, params: Params) -> tuple[Normaliser, Net]:
     from safetensors import SafetensorError
     from safetensors.numpy import load as parse
 
@@ -352,12 +354,12 @@ def _parsed(raw: bytes, params: Params) -> tuple[Sight, Net]:
     sound = all(values.dtype == np.float64 and np.isfinite(values).all() for values in tensors.values())
     if found != _shapes(params) or not sound:
         raise BundleCorrupt(f"{FILE} is not the policy the model's card describes: train the model again")
-    sight = Sight(tensors["mean"], tensors["deviation"], float(tensors["volatility"][0]))
+    sight = Normaliser(tensors["mean"], tensors["deviation"], float(tensors["volatility"][0]))
     return sight, Net(*(tensors[name] for name in Net._fields))
 
 
-def lesson(bars: Bars, params: Params) -> Lesson:
-    from clm_core.models.policies.trading_env import Arena, episode_starts
+def lesson(bars: Bars, params: Params) -> TrainingSet:
+    from clm_core.models.policies.trading_env import TradingEpisodes, episode_starts
 
     table = compute_features(bars, params.features)
     played, held_back = _cut(table.complete, params.validation_fraction)
@@ -368,12 +370,12 @@ def lesson(bars: Bars, params: Params) -> Lesson:
             f"{params.memory} may begin; {MIN_STARTS} are needed. Give more days of bars, a shorter "
             "memory or fewer folds"
         )
-    sight, market = _sight(bars, table, played), Market.of(bars)
+    sight, market = _sight(bars, table, played), MarketArrays.of(bars)
     play = play_of(params, sight, params.drawdown_penalty, sight.volatility)
     discrete = isinstance(params, DQNParams)
-    arena = Arena(sight.seen(table.values), market, starts, params.memory, play, discrete)
+    arena = TradingEpisodes(sight.seen(table.values), market, starts, params.memory, play, discrete)
     fresh = np.diff(bars.segments, prepend=-1) != 0
-    return Lesson(sight, arena, table, market, played, held_back, fresh)
+    return TrainingSet(sight, arena, table, market, played, held_back, fresh)
 
 
 def _cut(complete: Flags, fraction: float) -> tuple[Flags, Flags]:
@@ -382,11 +384,11 @@ def _cut(complete: Flags, fraction: float) -> tuple[Flags, Flags]:
     return complete & ~newer, complete & newer
 
 
-def _sight(bars: Bars, table: FeatureTable, rows: Flags) -> Sight:
+def _sight(bars: Bars, table: FeatureTable, rows: Flags) -> Normaliser:
     values = table.values[rows]
     deviation = values.std(axis=0)
     steps = np.diff(np.log(bars.close))[rows[1:]]
-    return Sight(values.mean(axis=0), np.where(deviation > 0, deviation, 1.0), float(steps.std()) or 1.0)
+    return Normaliser(values.mean(axis=0), np.where(deviation > 0, deviation, 1.0), float(steps.std()) or 1.0)
 
 
 def recipe(model_type: ModelType, params: Mapping[str, Any], costs: Costs) -> ReinforcementRecipe:

@@ -37,13 +37,13 @@ shares of the first equity."""
 BLANK = np.array([1.0, 0.0, 0.0, 0.0, 1.0, 1.0, 0.0])
 
 
-class Market(NamedTuple):
+class MarketArrays(NamedTuple):
     open: Floats
     high: Floats
     close: Floats
 
     @classmethod
-    def of(cls, bars: Bars) -> "Market":
+    def of(cls, bars: Bars) -> "MarketArrays":
         return cls(*(np.ascontiguousarray(prices) for prices in (bars.open, bars.high, bars.close)))
 
 
@@ -115,7 +115,7 @@ def _ruined(book: Floats, price: float, play: Play) -> bool:
 
 
 @_inlined
-def _trade(book: Floats, wanted: float, bar: int, last: bool, market: Market, play: Play) -> None:
+def _trade(book: Floats, wanted: float, bar: int, last: bool, market: MarketArrays, play: Play) -> None:
     """Play one bar, to its close; after the last one nothing is open."""
     ruined = _ruined(book, market.open[bar], play)
     if not ruined:
@@ -153,7 +153,7 @@ def _unrealised(book: Floats, close: float, play: Play) -> float:
 
 
 @_inlined
-def _look(seen: Singles, features: Singles, bar: int, book: Floats, market: Market, play: Play) -> None:
+def _look(seen: Singles, features: Singles, bar: int, book: Floats, market: MarketArrays, play: Play) -> None:
     """Write what a policy sees at the close of a bar."""
     own = features.shape[1]
     seen[:own] = features[bar]
@@ -162,7 +162,9 @@ def _look(seen: Singles, features: Singles, bar: int, book: Floats, market: Mark
 
 
 @_compiled
-def look(seen: Singles, features: Singles, rows: Rows, books: Floats, market: Market, play: Play) -> None:
+def look(
+    seen: Singles, features: Singles, rows: Rows, books: Floats, market: MarketArrays, play: Play
+) -> None:
     """Write what each of n players sees, into shape (n, n_features + OWN)."""
     for player in range(len(rows)):
         _look(seen[player], features, rows[player], books[player], market, play)
@@ -170,7 +172,7 @@ def look(seen: Singles, features: Singles, rows: Rows, books: Floats, market: Ma
 
 @_compiled
 def play_bar(
-    actions: Floats, rows: Rows, last: Flags, books: Floats, market: Market, play: Play, rewards: Floats
+    actions: Floats, rows: Rows, last: Flags, books: Floats, market: MarketArrays, play: Play, rewards: Floats
 ) -> None:
     """Let each of n players trade the bar after its row, and write what it earned.
 
@@ -214,7 +216,7 @@ def _chosen(answers: Floats, held: float, margin: float) -> float:
 
 @_compiled
 def roll_out(
-    features: Singles, begins: Flags, plays: Flags, market: Market, play: Play, net: Net
+    features: Singles, begins: Flags, plays: Flags, market: MarketArrays, play: Play, net: Net
 ) -> tuple[Floats, Floats]:
     """Positions wanted after each bar, and the log return of each bar for whoever follows them.
 

@@ -26,7 +26,7 @@ from clm_core.models.policies.trading import (
     LEAST,
     OWN,
     Flags,
-    Market,
+    MarketArrays,
     Play,
     Rows,
     Singles,
@@ -36,12 +36,12 @@ from clm_core.models.policies.trading import (
 
 
 @dataclass(frozen=True, eq=False)
-class Arena:
+class TradingEpisodes:
     """What episodes are cut from."""
 
     features: Singles
     """Shape (n_bars, n_features); finite in every row that an episode can reach."""
-    market: Market
+    market: MarketArrays
     starts: Rows
     """Rows an episode may begin at."""
     length: int
@@ -82,7 +82,7 @@ class VectorTradingEnv(VecEnv):
 
     render_mode = None
 
-    def __init__(self, arena: Arena, players: int, rng: np.random.Generator) -> None:
+    def __init__(self, arena: TradingEpisodes, players: int, rng: np.random.Generator) -> None:
         super().__init__(players, arena.observation_space, arena.action_space)
         self.arena, self._rng = arena, rng
         self._rows, self._ends = np.zeros(players, np.int64), np.zeros(players, np.int64)
@@ -146,7 +146,7 @@ class TradingEnv(gymnasium.Env[Singles, Any]):
 
     render_mode = None
 
-    def __init__(self, arena: Arena) -> None:
+    def __init__(self, arena: TradingEpisodes) -> None:
         self.arena = arena
         self.observation_space, self.action_space = arena.observation_space, arena.action_space
         self._row, self._end = np.zeros(1, np.int64), 0

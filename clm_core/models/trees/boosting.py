@@ -33,7 +33,7 @@ from clm_core.market.labels import direction
 from clm_core.market.splits import purged_tail
 from clm_core.models.contract import ModelCard, Progress, TrainedOn
 from clm_core.models.params import Device, FeatureNames, TrainingParams, choose_device, require_features
-from clm_core.models.threads import gpu_alone
+from clm_core.models.threads import exclusive_gpu
 
 MIN_ROWS = 200
 """Fewest labelled rows to fit on, and to stop early on a quarter of it: below, trees learn the noise."""
@@ -349,7 +349,7 @@ def _boost_xgboost(
         "colsample_bytree": params.colsample,
         "reg_lambda": params.reg_lambda,
     }
-    with gpu_alone(device):
+    with exclusive_gpu(device):
         booster = xgboost.train(
             native,
             train,

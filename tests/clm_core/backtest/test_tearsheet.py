@@ -35,7 +35,7 @@ from clm_core.backtest.tearsheet import (
 )
 from clm_core.backtest.walk_forward import FoldResult
 from clm_core.domain.costs import Costs
-from clm_core.domain.evaluations import Decision, Leg, Verdict
+from clm_core.domain.evaluations import Check, Decision, Verdict
 from clm_core.domain.execution import Execution
 from clm_core.domain.vocabulary import TriggerReason
 from clm_core.market.bars import Bars, Floats
@@ -72,8 +72,8 @@ def sheet_of(close: Floats, positions: Floats, **changes: Any) -> TearSheet:
         verdict=Verdict(
             decision=Decision.FAIL,
             score=34.1,
-            legs=(
-                Leg(
+            checks=(
+                Check(
                     name="win_rate",
                     value=math.nan,
                     limit=0.52,
@@ -81,7 +81,7 @@ def sheet_of(close: Floats, positions: Floats, **changes: Any) -> TearSheet:
                     passed=False,
                     margin=math.nan,
                 ),
-                Leg(name="max_drawdown", value=0.1, limit=0.15, comparison="<=", passed=True, margin=0.05),
+                Check(name="max_drawdown", value=0.1, limit=0.15, comparison="<=", passed=True, margin=0.05),
             ),
             reasons=("win rate could not be measured",),
         ),
@@ -222,7 +222,7 @@ HOSTILE = '</script><script>alert("1")</script><img src=x onerror=alert(1)>&amp;
         {"importances": {HOSTILE: 1.0}},
         {"data_facts": {HOSTILE: "x"}},
         {"data_facts": {"source": HOSTILE}},
-        {"verdict": Verdict(decision=Decision.FAIL, score=0, legs=(), reasons=(HOSTILE,))},
+        {"verdict": Verdict(decision=Decision.FAIL, score=0, checks=(), reasons=(HOSTILE,))},
     ],
     ids=lambda changes: next(iter(changes)),
 )
@@ -240,8 +240,8 @@ def test_the_verdict_stands_on_the_page_with_reasons_and_margins(page: Page) -> 
 
 
 def test_a_pass_says_that_all_conditions_are_met() -> None:
-    leg = Leg(name="trades", value=60, limit=50, comparison=">=", passed=True, margin=10)
-    verdict = Verdict(decision=Decision.PASS, score=80, legs=(leg,), reasons=())
+    leg = Check(name="trades", value=60, limit=50, comparison=">=", passed=True, margin=10)
+    verdict = Verdict(decision=Decision.PASS, score=80, checks=(leg,), reasons=())
     words = " ".join(Page(render(sheet_of(walk(40), flips(40, 9), verdict=verdict))).text.split())
     assert "PASS 1 of 1 conditions met Promotion score 80.0 / 100" in words
     assert "Trades 60 ≥ 50 +10 ✓" in words

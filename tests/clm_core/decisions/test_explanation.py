@@ -103,7 +103,7 @@ def test_the_page_shows_conditions_luck_and_what_would_change_it(
     html = page("xgboost <v1>", verdict, evaluation(verdict), proof_of(record, verdict), HOUR)
     assert "xgboost &lt;v1&gt;" in html
     assert html.count("<svg") == 2
-    assert all(leg.label in html for leg in verdict.legs)
+    assert all(leg.label in html for leg in verdict.checks)
     assert verdict.policy_hash[:12] in html
     assert not re.search(r"(src|href)=.?https?:", html)
 

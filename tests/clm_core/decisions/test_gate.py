@@ -75,7 +75,7 @@ def test_a_version_that_meets_every_condition_passes_without_reasons() -> None:
     assert verdict.decision is Decision.PASS
     assert verdict.reasons == verdict.warnings == ()
     assert verdict.more_bars is None
-    assert [leg.name for leg in verdict.legs] == [
+    assert [leg.name for leg in verdict.checks] == [
         "share_of_one_side",
         "position_deviation",
         *THRESHOLDS,
@@ -129,7 +129,7 @@ def test_a_missed_threshold_fails_whatever_the_evidence(
 def test_every_limit_is_met_at_its_very_value() -> None:
     verdict = judged(sharpe_ratio=1.0, win_rate=0.52, profit_factor=1.3, max_drawdown=-0.15, trades=50)
     assert verdict.passed
-    margins = [leg.margin for leg in verdict.legs if leg.name in THRESHOLDS]
+    margins = [leg.margin for leg in verdict.checks if leg.name in THRESHOLDS]
     assert margins == pytest.approx([0.0] * 5)
 
 
@@ -256,7 +256,7 @@ def test_a_challenger_must_not_be_worse_than_the_champion(
     verdict = gate.judge(case(against=against), STRICT)
     assert verdict.decision is decision
     assert any(reason in given for given in verdict.reasons) or not reason
-    assert verdict.legs[-1].name == gate.LEAD
+    assert verdict.checks[-1].name == gate.LEAD
 
 
 def test_too_few_common_bars_say_how_many_are_missing() -> None:

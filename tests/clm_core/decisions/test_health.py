@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from clm_core.decisions.health import Finding, Performance, WatchRules, confidence_below, due, judge
+from clm_core.decisions.health import HealthFinding, Performance, WatchRules, confidence_below, due, judge
 from clm_core.decisions.staleness import Due
 from clm_core.domain.triggers import Observation
 from clm_core.domain.vocabulary import TriggerReason
@@ -28,17 +28,17 @@ BAD: dict[str, Any] = {
 @pytest.mark.parametrize(
     ("changes", "finding"),
     [
-        ({}, Finding.DEGRADED),
-        ({"confidence": 0.9}, Finding.DEGRADED),
-        ({"confidence": 0.899}, Finding.UNSURE),
-        ({"sharpe_ratio": 0.499}, Finding.DEGRADED),
-        ({"sharpe_ratio": 0.5}, Finding.HOLDS),
-        ({"sharpe_ratio": 4.0, "confidence": 0.01}, Finding.HOLDS),
-        ({"bars": 239}, Finding.TOO_EARLY),
-        ({"trades": 9}, Finding.TOO_EARLY),
-        ({"bars": 0, "trades": 0, "sharpe_ratio": None, "confidence": None}, Finding.TOO_EARLY),
-        ({"sharpe_ratio": None}, Finding.UNMEASURABLE),
-        ({"confidence": None}, Finding.UNMEASURABLE),
+        ({}, HealthFinding.DEGRADED),
+        ({"confidence": 0.9}, HealthFinding.DEGRADED),
+        ({"confidence": 0.899}, HealthFinding.UNSURE),
+        ({"sharpe_ratio": 0.499}, HealthFinding.DEGRADED),
+        ({"sharpe_ratio": 0.5}, HealthFinding.HOLDS),
+        ({"sharpe_ratio": 4.0, "confidence": 0.01}, HealthFinding.HOLDS),
+        ({"bars": 239}, HealthFinding.TOO_EARLY),
+        ({"trades": 9}, HealthFinding.TOO_EARLY),
+        ({"bars": 0, "trades": 0, "sharpe_ratio": None, "confidence": None}, HealthFinding.TOO_EARLY),
+        ({"sharpe_ratio": None}, HealthFinding.UNMEASURABLE),
+        ({"confidence": None}, HealthFinding.UNMEASURABLE),
     ],
     ids=[
         "bad beyond doubt",
@@ -55,13 +55,13 @@ BAD: dict[str, Any] = {
     ],
 )
 def test_only_what_is_bad_beyond_doubt_is_asked_to_be_retrained(
-    changes: dict[str, Any], finding: Finding
+    changes: dict[str, Any], finding: HealthFinding
 ) -> None:
     seen = Performance(**BAD | changes)
     found, because = judge(seen, RULES, LIMIT)
     assert found is finding
     assert because
-    wanted = Observation(sharpe_ratio=seen.sharpe_ratio) if finding is Finding.DEGRADED else None
+    wanted = Observation(sharpe_ratio=seen.sharpe_ratio) if finding is HealthFinding.DEGRADED else None
     assert [each.observed for each in due("a_model", seen, found, None, RULES)] == (
         [wanted] if wanted else []
     )
@@ -70,7 +70,7 @@ def test_only_what_is_bad_beyond_doubt_is_asked_to_be_retrained(
 def test_the_door_is_told_the_reason_and_the_observed_sharpe_ratio() -> None:
     seen = Performance(**BAD)
     expected = Due("a_model", TriggerReason.PERFORMANCE_DEGRADED, Observation(sharpe_ratio=-3.0))
-    assert list(due("a_model", seen, Finding.DEGRADED, None, RULES)) == [expected]
+    assert list(due("a_model", seen, HealthFinding.DEGRADED, None, RULES)) == [expected]
 
 
 @pytest.mark.parametrize(
@@ -81,13 +81,13 @@ def test_the_door_is_told_the_reason_and_the_observed_sharpe_ratio() -> None:
 def test_drift_above_its_limit_is_asked_to_be_retrained(drift: float | None, asked: bool) -> None:
     found = None if drift is None else Drift(score=drift, features=("atr_14",), stretches=26)
     expected = [Due("a_model", TriggerReason.DRIFT_DETECTED, Observation())] if asked else []
-    assert list(due("a_model", Performance(), Finding.TOO_EARLY, found, RULES)) == expected
+    assert list(due("a_model", Performance(), HealthFinding.TOO_EARLY, found, RULES)) == expected
 
 
 def test_where_half_a_chance_is_enough_the_observed_ratio_alone_decides() -> None:
     rules = WatchRules(confidence=0.5)
     assert judge(Performance(**BAD | {"sharpe_ratio": 0.4, "confidence": 0.51}), rules, LIMIT)[0] is (
-        Finding.DEGRADED
+        HealthFinding.DEGRADED
     )
 
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from clm_core.decisions.retraining import ReasonRules, TriggerPolicy, decide
 from clm_core.domain.actors import Actor
 from clm_core.domain.jobs import RetrainRequest
-from clm_core.domain.triggers import Decision, History, Observation, Reply, TriggerRequest
+from clm_core.domain.triggers import History, Observation, Reply, TriggerDecision, TriggerRequest
 from clm_core.domain.vocabulary import ModelType, Role, TriggerReason
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -45,7 +45,7 @@ OBSERVED = {
 @pytest.mark.parametrize("reason", list(TriggerReason), ids=str)
 def test_every_reason_is_granted_when_nothing_speaks_against_it(reason: TriggerReason) -> None:
     request = asked(reason, **OBSERVED.get(reason, {}))
-    assert decide(request, QUIET, POLICY, NOW) == Decision(Reply.ACCEPTED, "nothing speaks against it")
+    assert decide(request, QUIET, POLICY, NOW) == TriggerDecision(Reply.ACCEPTED, "nothing speaks against it")
 
 
 @pytest.mark.parametrize("reason", list(TriggerReason), ids=str)
@@ -214,7 +214,7 @@ class World:
             same_key=self.keys.get(f"{key}") if key else None,
         )
 
-    def play(self, policy: TriggerPolicy, sequence: Sequence[Step]) -> list[Decision]:
+    def play(self, policy: TriggerPolicy, sequence: Sequence[Step]) -> list[TriggerDecision]:
         now, answers = NOW, []
         for step in sequence:
             now += timedelta(hours=step.hours)

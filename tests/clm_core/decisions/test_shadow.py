@@ -9,16 +9,16 @@ from clm_core.decisions.shadow import (
     FEWEST_BARS,
     Against,
     Figures,
-    closed,
+    closed_bars,
     compare,
-    due,
-    late,
+    count_late,
+    differing_rows,
+    first_row_closed_after,
     measure,
-    otherwise,
 )
 from clm_core.domain.costs import Costs
 from clm_core.domain.execution import Execution
-from clm_core.domain.shadows import NOTHING, Written
+from clm_core.domain.shadows import EMPTY, ShadowRecord
 from clm_core.evidence.paired import Standing
 from clm_core.market.bars import Bars
 from clm_core.market.timeframes import Timeframe
@@ -34,11 +34,11 @@ def bars(services: Services) -> Bars:
     return services.market.bars("BTCUSD", "1h")[-600:]
 
 
-def written(positions: list[float], delays: list[int] | None = None) -> Written:
+def written(positions: list[float], delays: list[int] | None = None) -> ShadowRecord:
     """Of hourly bars; delays in minutes after each has closed."""
     time = np.arange(len(positions), dtype=np.int64) * HOUR
     waited = np.array(delays or [2] * len(positions), dtype=np.int64) * MINUTE
-    return Written(time, np.array(positions), time + HOUR + waited)
+    return ShadowRecord(time, np.array(positions), time + HOUR + waited)
 
 
 @pytest.mark.parametrize(
@@ -51,11 +51,11 @@ def written(positions: list[float], delays: list[int] | None = None) -> Written:
 def test_what_is_written_down_more_than_a_bar_after_its_own_closed_is_late(
     delays: list[int], expected: int
 ) -> None:
-    assert late(written([0.0] * 3, delays), Timeframe.H1) == expected
+    assert count_late(written([0.0] * 3, delays), Timeframe.H1) == expected
 
 
 def test_nothing_written_down_is_not_late() -> None:
-    assert late(NOTHING, Timeframe.H1) == 0
+    assert count_late(EMPTY, Timeframe.H1) == 0
 
 
 @pytest.mark.parametrize(
@@ -68,7 +68,7 @@ def test_nothing_written_down_is_not_late() -> None:
     ],
 )
 def test_a_position_is_another_one_beyond_rounding(now: list[float], rows: list[int]) -> None:
-    assert otherwise(written([0.5, -1.0, 0.0]), np.array(now)).tolist() == rows
+    assert differing_rows(written([0.5, -1.0, 0.0]), np.array(now)).tolist() == rows
 
 
 @pytest.mark.parametrize(
@@ -82,8 +82,8 @@ def test_a_position_is_another_one_beyond_rounding(now: list[float], rows: list[
 def test_what_closed_before_the_registration_does_not_count(minutes: int, rows: int, bars: Bars) -> None:
     [*_, last] = bars[:3].index
     registered = last.to_pydatetime() + timedelta(minutes=minutes)
-    assert len(bars[:3]) - due(bars[:3], registered) == rows
-    assert len(closed(bars[:3], registered)) == 3 - rows
+    assert len(bars[:3]) - first_row_closed_after(bars[:3], registered) == rows
+    assert len(closed_bars(bars[:3], registered)) == 3 - rows
 
 
 def test_where_no_bar_came_nothing_is_measured(bars: Bars) -> None:

@@ -8,23 +8,23 @@ from sqlalchemy import Engine, text
 from sqlalchemy.exc import IntegrityError
 
 from clm_core.domain.alerts import Alert, AlertKind
-from clm_core.ledger.alerts import AlertBook, record
+from clm_core.ledger.alerts import AlertStore, record
 
 NOW = datetime(2026, 3, 4, 12, tzinfo=UTC)
 
 
 @pytest.fixture
-def book(engine: Engine) -> AlertBook:
+def book(engine: Engine) -> AlertStore:
     with engine.begin() as connection:
         connection.execute(text("TRUNCATE alerts"))
-    return AlertBook(engine)
+    return AlertStore(engine)
 
 
 def alert(kind: AlertKind = AlertKind.AUDIT_BROKEN, subject: str = "audit", message: str = "look") -> Alert:
     return Alert(kind=kind, subject=subject, message=message, at=NOW)
 
 
-def test_a_condition_is_told_of_once_until_it_has_ended(book: AlertBook) -> None:
+def test_a_condition_is_told_of_once_until_it_has_ended(book: AlertStore) -> None:
     assert book.record(alert())
     assert not book.record(alert(message="still"))
     assert book.record(alert(subject="another"))
@@ -38,14 +38,14 @@ def test_a_condition_is_told_of_once_until_it_has_ended(book: AlertBook) -> None
     assert [each.message for each in book.newest()] == ["again", "look", "look"]
 
 
-def test_every_happening_is_told_of_and_none_lasts(book: AlertBook) -> None:
+def test_every_happening_is_told_of_and_none_lasts(book: AlertStore) -> None:
     for _ in range(2):
         assert book.record(alert(AlertKind.DRIFT_DETECTED, "a_model"))
     assert book.lasting() == []
     assert len(book.newest()) == 2
 
 
-def test_an_alert_about_what_never_was_is_not_recorded(engine: Engine, book: AlertBook) -> None:
+def test_an_alert_about_what_never_was_is_not_recorded(engine: Engine, book: AlertStore) -> None:
     with pytest.raises(IntegrityError):
         record_and_fail(engine)
     assert book.newest() == []
@@ -57,12 +57,12 @@ def record_and_fail(engine: Engine) -> None:
         connection.execute(text("INSERT INTO receivers (position, failures) VALUES (0, 0)"))
 
 
-def test_what_no_database_can_store_is_told_all_the_same(book: AlertBook) -> None:
+def test_what_no_database_can_store_is_told_all_the_same(book: AlertStore) -> None:
     book.record(alert(message="a \0"))
     assert [each.message for each in book.newest()] == [r"a \0"]
 
 
-def test_the_numbers_of_alerts_appear_in_their_order(engine: Engine, book: AlertBook) -> None:
+def test_the_numbers_of_alerts_appear_in_their_order(engine: Engine, book: AlertStore) -> None:
     """Who reads up to a number must never find a smaller one later."""
     with engine.connect() as first, first.begin() as begun:
         record(first, alert(subject="first"))

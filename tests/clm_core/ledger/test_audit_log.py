@@ -24,7 +24,7 @@ from clm_core.domain.errors import AuditBroken, DatabaseUnavailable
 from clm_core.domain.vocabulary import Role
 from clm_core.ledger.audit_log import anchor, append, entries, export, read_anchors, verify, verify_export
 from clm_core.ledger.engine import open_engine
-from clm_core.ledger.hash_chain import GENESIS, Problem, Tampering
+from clm_core.ledger.hash_chain import GENESIS, ChainProblem, Tampering
 from clm_core.ledger.migrations import upgrade
 from clm_core.platform.database import Database
 
@@ -47,7 +47,7 @@ def appended(engine: Engine, *new: AuditEntry) -> list[int]:
         return [append(connection, entry) for entry in new]
 
 
-def found(engine: Engine, folder: Path) -> list[Problem]:
+def found(engine: Engine, folder: Path) -> list[ChainProblem]:
     return list(verify(engine, read_anchors(folder)).problems)
 
 

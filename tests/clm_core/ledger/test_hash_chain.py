@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clm_core.ledger.hash_chain import GENESIS, Anchor, Recorded, Report, Tampering, check, digest, parse
+from clm_core.ledger.hash_chain import GENESIS, Anchor, ChainReport, Recorded, Tampering, check, digest, parse
 
 NOW = datetime(2025, 12, 4, tzinfo=UTC)
 EDITED, REPLACED, MISSING, INSERTED, SWAPPED, REWRITTEN, TRUNCATED = Tampering
@@ -48,7 +48,7 @@ def anchored(log: Log, *places: int) -> list[Anchor]:
     return [Anchor(at=NOW, seq=n, hash=log[n - 1].hash, count=n) for n in places]
 
 
-def checked(log: Log, anchors: list[Anchor]) -> Report:
+def checked(log: Log, anchors: list[Anchor]) -> ChainReport:
     return check(lambda: sorted(log, key=lambda entry: entry.seq), anchors)
 
 
@@ -159,7 +159,7 @@ def test_the_report_says_how_far_anchors_vouch() -> None:
     log = a_log()
     report = checked(log, anchored(log, 5, 10))
     assert (report.entries, report.head, report.anchors, report.anchored) == (12, log[-1].hash, 2, 10)
-    assert checked([], []) == Report(entries=0, head=GENESIS, anchors=0, anchored=0, problems=())
+    assert checked([], []) == ChainReport(entries=0, head=GENESIS, anchors=0, anchored=0, problems=())
 
 
 FIELDS = [name for name in Recorded.model_fields if name != "seq"]

@@ -37,7 +37,7 @@ def lease(ledger: Ledger, job: TrainingJob) -> Lease:
 
 def evaluate(ledger: Ledger, version: ModelVersion, lease: Lease | None) -> None:
     result = an_evaluation(version.model_id, version.version)
-    verdict = Verdict(decision=Decision.FAIL, score=40.0, legs=(), reasons=("too little",))
+    verdict = Verdict(decision=Decision.FAIL, score=40.0, checks=(), reasons=("too little",))
     count_trial_of(ledger, version, lease)
     ledger.add_evaluation(result, verdict, GatePolicy(name="strict"), version.bundle_digest, lease)
 

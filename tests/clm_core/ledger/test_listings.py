@@ -51,7 +51,7 @@ def judge(ledger: Ledger, version: ModelVersion, sharpe: float, at: datetime = N
     result = records.an_evaluation(
         version.model_id, version.version, sharpe_ratio=sharpe, promotion_score=score, created_at=at
     )
-    verdict = Verdict(decision=Decision.FAIL, score=score, legs=(), reasons=("too little",))
+    verdict = Verdict(decision=Decision.FAIL, score=score, checks=(), reasons=("too little",))
     count_trial_of(ledger, version)
     return ledger.add_evaluation(result, verdict, GatePolicy(name="strict"), version.bundle_digest)
 

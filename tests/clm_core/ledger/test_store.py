@@ -15,7 +15,7 @@ from trials import count_trial_of
 from clm_core.decisions.criteria import PromotionCriteria
 from clm_core.decisions.gate_policy import GatePolicy
 from clm_core.domain.errors import AlreadyExists, IllegalTransition, LeaseLost, NotFound
-from clm_core.domain.evaluations import Decision, EvaluationResult, Leg, Verdict
+from clm_core.domain.evaluations import Check, Decision, EvaluationResult, Verdict
 from clm_core.domain.jobs import Lease, TrainingJob
 from clm_core.domain.versions import ModelVersion, version_label
 from clm_core.domain.vocabulary import JobStatus, ModelStatus, ModelType
@@ -60,8 +60,10 @@ def an_evaluation(version: ModelVersion, **changes: Any) -> EvaluationResult:
 
 
 def a_verdict(value: float = 0.5, decision: Decision = Decision.FAIL) -> Verdict:
-    leg = Leg(name="sharpe_ratio", value=value, limit=1.0, comparison=">=", passed=False, margin=value - 1.0)
-    return Verdict(decision=decision, score=47.55, legs=(leg,), reasons=("Sharpe 0.50 below 1.00",))
+    leg = Check(
+        name="sharpe_ratio", value=value, limit=1.0, comparison=">=", passed=False, margin=value - 1.0
+    )
+    return Verdict(decision=decision, score=47.55, checks=(leg,), reasons=("Sharpe 0.50 below 1.00",))
 
 
 def start(ledger: Ledger, job: TrainingJob, now: datetime = NOW) -> Lease:
@@ -254,7 +256,7 @@ def test_every_metric_comes_back_as_it_was_measured_nan_and_infinity_included(
     read, verdict = ledger.evaluation(version.model_id, version.version)
     assert all(same(getattr(read, name), getattr(result, name)) for name in METRICS)
     assert read.model_dump(exclude={*METRICS}) == result.model_dump(exclude={*METRICS})
-    assert same(verdict.legs[0].value, measured)
+    assert same(verdict.checks[0].value, measured)
     assert same(ledger.version(version.model_id, version.version).train_metrics["loss"], measured)
 
 

@@ -17,11 +17,11 @@ from typer.testing import CliRunner
 from clm_core.cli.app import app
 from clm_core.domain.actors import Actor
 from clm_core.domain.costs import Costs
-from clm_core.domain.errors import NotFound, UpkeepIncomplete
-from clm_core.domain.shadows import Written
+from clm_core.domain.errors import NotFound, PassIncomplete
+from clm_core.domain.shadows import ShadowRecord
 from clm_core.domain.versions import ModelVersion
 from clm_core.domain.vocabulary import ModelStatus, ModelType, Role
-from clm_core.ledger.shadows import ShadowBook
+from clm_core.ledger.shadows import ShadowStore
 from clm_core.lifecycle import shadow
 from clm_core.lifecycle.shadow import Shadowed, ShadowReport
 from clm_core.market.bars import FIELDS, Bars, Floats
@@ -79,7 +79,7 @@ class World:
     def run(self, bars: int, after: timedelta = 2 * MINUTE) -> ShadowReport:
         return shadow.run(self.services(bars, after), self.model_id)
 
-    def written(self, version: ModelVersion) -> Written:
+    def written(self, version: ModelVersion) -> ShadowRecord:
         book = self._services.ledger.shadows
         return book.written(version.model_id, version.version, self.bars.start.to_pydatetime())
 
@@ -130,7 +130,7 @@ def test_after_an_outage_the_missing_bars_are_caught_up_and_those_too_old_are_co
     assert (seen.new, seen.figures.bars, seen.late) == (12, 13, 11)
     assert only(world.run(14)).late == 11
     assert world.written(version).position.tolist() == world.wanted(version, 14).tolist()
-    assert "11 of 14 recorded late" in " ".join(shadow.said(world.run(14)))
+    assert "11 of 14 recorded late" in " ".join(shadow.summary_lines(world.run(14)))
 
 
 def test_passes_at_once_write_each_position_down_once(world: World) -> None:
@@ -247,7 +247,7 @@ def test_the_run_shows_a_page_and_fails_where_something_went_wrong_and_an_alert_
     monkeypatch.setattr("clm_core.services._current", world.services(3))
     content = stored.read_bytes()
     stored.write_bytes(content + b"\n")
-    with pytest.raises(UpkeepIncomplete, match=rf"{version.version}: .*trees\.txt was changed"):
+    with pytest.raises(PassIncomplete, match=rf"{version.version}: .*trees\.txt was changed"):
         flow(timeframe="1d")
     assert "shadow-1d" in [alert.subject for alert in services.alerts.lasting()]
     stored.write_bytes(content)
@@ -286,6 +286,6 @@ def test_what_was_written_down_can_neither_be_changed_nor_taken_back(world: Worl
 def test_what_is_no_position_is_refused(position: float, world: World, ledger_engine: Engine) -> None:
     version = world.register()
     with pytest.raises(IntegrityError, match="ck_shadow_positions_position"):
-        ShadowBook(ledger_engine).write_down(
+        ShadowStore(ledger_engine).write_down(
             version.model_id, version.version, world.bars.time[:1], np.array([position]), world.when(0)
         )

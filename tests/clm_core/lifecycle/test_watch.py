@@ -12,18 +12,18 @@ from sqlalchemy import Engine
 from typer.testing import CliRunner
 
 from clm_core.cli.app import app
-from clm_core.decisions.health import Finding, WatchRules
+from clm_core.decisions.health import HealthFinding, WatchRules
 from clm_core.decisions.retraining import TriggerPolicy
 from clm_core.domain.actors import Actor
 from clm_core.domain.costs import Costs
-from clm_core.domain.errors import UpkeepIncomplete
+from clm_core.domain.errors import PassIncomplete
 from clm_core.domain.execution import Execution
 from clm_core.domain.jobs import RetrainRequest
 from clm_core.domain.triggers import Reply
 from clm_core.domain.versions import ModelVersion
 from clm_core.domain.vocabulary import ModelType, Role, TriggerReason
 from clm_core.domain.walk_forward import WalkForwardPlan
-from clm_core.ledger.alerts import AlertBook
+from clm_core.ledger.alerts import AlertStore
 from clm_core.lifecycle import watch
 from clm_core.lifecycle.watch import Watched, WatchReport
 from clm_core.market.bars import Bars
@@ -77,7 +77,7 @@ def own(clm: Services, engine: Engine, market: Market) -> Services:
             update={"walk_forward": WalkForwardPlan(folds=2), "triggers": STRICT}
         ),
         promotions=Promotions(clm.ledger, clm.registry, None),
-        alerts=AlertBook(engine),
+        alerts=AlertStore(engine),
         market=market.data,
     )
 
@@ -97,7 +97,7 @@ def serve(services: Services, model_type: ModelType = ModelType.LIGHTGBM) -> Mod
         bars = steps.fetch_bars(services, job)
         trained = steps.train(services, job, bars)
         version = steps.register(services, lease, job, bars, trained)
-        tested = steps.test_out_of_sample(services, lease, job, bars, trained)
+        tested = steps.evaluate_out_of_sample(services, lease, job, bars, trained)
         steps.judge(services, lease, version, tested)
     now = services.clock()
     services.promotions.promote(version.model_id, version.version, ADMIN, "tested", now, force=True)
@@ -120,7 +120,7 @@ def later(services: Services, days: float) -> Services:
 
 
 def test_where_nothing_serves_it_says_so(clm: Services, engine: Engine) -> None:
-    report = watch.run(replace(clm, alerts=AlertBook(engine)))
+    report = watch.run(replace(clm, alerts=AlertStore(engine)))
     assert (report.models, report.problems) == ((), ())
     assert report.headline.startswith("No model serves")
 
@@ -128,15 +128,20 @@ def test_where_nothing_serves_it_says_so(clm: Services, engine: Engine) -> None:
 def test_what_is_found_on_new_bars_is_asked_for_once(own: Services, market: Market) -> None:
     version = serve(own)
     fresh = look(own)
-    assert (fresh.new_bars, fresh.finding, fresh.asked) == (0, Finding.TOO_EARLY, ())
+    assert (fresh.new_bars, fresh.finding, fresh.asked) == (0, HealthFinding.TOO_EARLY, ())
 
     market.lack(NEW - 99)
     few = look(own)
-    assert (few.new_bars, few.performance.bars, few.finding, few.asked) == (99, 99, Finding.TOO_EARLY, ())
+    assert (few.new_bars, few.performance.bars, few.finding, few.asked) == (
+        99,
+        99,
+        HealthFinding.TOO_EARLY,
+        (),
+    )
 
     market.lack(0)
     found = look(own)
-    assert (found.new_bars, found.performance.bars, found.finding) == (NEW, NEW, Finding.DEGRADED)
+    assert (found.new_bars, found.performance.bars, found.finding) == (NEW, NEW, HealthFinding.DEGRADED)
     assert answers(found) == [(DEGRADED, Reply.ACCEPTED), (NEW_BARS, Reply.COALESCED)]
     asked = found.asked[0]
     [job] = [job for job in own.ledger.jobs() if job.id == asked.job_id]
@@ -226,7 +231,7 @@ def test_a_model_that_cannot_be_looked_at_keeps_no_other_from_it_and_is_told_of_
     content = stored.read_bytes()
     stored.write_bytes(content + b"\n")
     with pytest.raises(
-        UpkeepIncomplete, match=rf"{broken.model_id}@{broken.version}: .*trees\.txt was changed"
+        PassIncomplete, match=rf"{broken.model_id}@{broken.version}: .*trees\.txt was changed"
     ):
         flow()
     told = page(prefect_url)

@@ -6,7 +6,7 @@ import pytest
 
 from clm_core.domain.errors import DataError, InvalidBars, StoreCorrupt, UnknownSeries
 from clm_core.market.bars import FIELDS, Bars
-from clm_core.market.store import Manifest, SeriesStore
+from clm_core.market.store import SeriesManifest, SeriesStore
 from clm_core.market.timeframes import Calendar
 
 NOW = datetime(2024, 1, 1, tzinfo=UTC)
@@ -21,7 +21,7 @@ def newest(store: SeriesStore, bars: Bars) -> Bars:
     return store.read(manifest_of(store, bars))
 
 
-def manifest_of(store: SeriesStore, bars: Bars) -> Manifest:
+def manifest_of(store: SeriesStore, bars: Bars) -> SeriesManifest:
     manifest = store.manifest(bars.symbol, bars.timeframe)
     assert manifest is not None
     return manifest

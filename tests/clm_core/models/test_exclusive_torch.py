@@ -11,14 +11,14 @@ from clm_core.domain.costs import Costs
 from clm_core.domain.errors import InvalidTrainingParams
 from clm_core.domain.vocabulary import ModelType
 from clm_core.models.catalog import recipe
-from clm_core.models.exclusive_torch import found_device, torch_alone
-from clm_core.models.threads import gpu_alone
+from clm_core.models.exclusive_torch import exclusive_torch, found_device
+from clm_core.models.threads import exclusive_gpu
 
 
 def draws(seed: int) -> list[float]:
     """One of each generator, several times, slowly enough for another thread to step in."""
     drawn = []
-    with torch_alone(seed):
+    with exclusive_torch(seed):
         for _ in range(20):
             drawn += [random.random(), float(np.random.rand()), float(torch.rand(1))]
             time.sleep(0.001)
@@ -35,7 +35,7 @@ def test_what_a_fit_draws_does_not_depend_on_fits_at_the_same_time():
 def test_generators_and_threads_are_left_as_they_were_found():
     threads = torch.get_num_threads()
     states = [random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()]
-    with torch_alone(5):
+    with exclusive_torch(5):
         assert torch.get_num_threads() == 1
         for draw in (random.random, np.random.rand, lambda: torch.rand(1)):
             draw()
@@ -48,7 +48,7 @@ def most_at_once(device: str) -> int:
 
     def train(_: int) -> None:
         nonlocal inside, most
-        with gpu_alone(device):
+        with exclusive_gpu(device):
             with counting:
                 inside += 1
                 most = max(most, inside)

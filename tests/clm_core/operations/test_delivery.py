@@ -27,10 +27,10 @@ from clm_core.domain.actors import Actor
 from clm_core.domain.alerts import Alert, AlertKind
 from clm_core.domain.errors import NotFound
 from clm_core.domain.vocabulary import Role
-from clm_core.ledger.alerts import AlertBook
+from clm_core.ledger.alerts import AlertStore
 from clm_core.ledger.audit_log import entries
 from clm_core.ledger.migrations import upgrade
-from clm_core.ledger.receivers import ReceiverBook
+from clm_core.ledger.receivers import ReceiverStore
 from clm_core.operations import delivery
 from clm_core.operations.delivery import Delivery, deliver
 from clm_core.services import Services
@@ -112,7 +112,7 @@ def engine(services: Services) -> Iterator[Engine]:
 @pytest.fixture
 def clm(services: Services, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> Services:
     monkeypatch.delenv("PREFECT_API_URL", raising=False)
-    return replace(services, alerts=AlertBook(engine), receivers=ReceiverBook(engine))
+    return replace(services, alerts=AlertStore(engine), receivers=ReceiverStore(engine))
 
 
 def telling(

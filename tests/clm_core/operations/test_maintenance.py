@@ -18,13 +18,13 @@ from typer.testing import CliRunner
 from clm_core.cli.app import app
 from clm_core.domain.actors import Actor
 from clm_core.domain.alerts import AlertKind, RaisedAlert
-from clm_core.domain.errors import BundleCorrupt, NotAllowed, NotFound, UpkeepIncomplete
+from clm_core.domain.errors import BundleCorrupt, NotAllowed, NotFound, PassIncomplete
 from clm_core.domain.jobs import RetrainRequest
 from clm_core.domain.versions import ModelVersion
 from clm_core.domain.vocabulary import ModelType, Role
-from clm_core.ledger.promotions import PromotionBook
+from clm_core.ledger.promotions import PromotionStore
 from clm_core.operations import maintenance
-from clm_core.operations.maintenance import Part, UpkeepReport
+from clm_core.operations.maintenance import MaintenancePart, MaintenanceReport
 from clm_core.platform.prefect_runs import DEPLOYMENTS_TAG, load_flow
 from clm_core.retraining import steps
 from clm_core.services import Services
@@ -60,7 +60,7 @@ def at(services: Services, moment: datetime, on_expiry: OnExpiry = OnExpiry.ASK)
     return replace(services, settings=settings, clock=lambda: moment)
 
 
-def about(subject: str, report: UpkeepReport, part: Part) -> tuple[list[str], list[str]]:
+def about(subject: str, report: MaintenanceReport, part: MaintenancePart) -> tuple[list[str], list[str]]:
     """What a part did and could not do for a model."""
     [found] = [each for each in report.parts if each.part is part]
     return [said for said in found.done if subject in said], [
@@ -97,7 +97,7 @@ def test_a_hand_moved_alias_is_put_back_and_alerted(
     serving, other = make_version(model_id), make_version(model_id)
     promote(services, serving)
     services.registry.point(model_id, "production", other.mlflow_version)
-    done, problems = about(model_id, maintenance.run(services), Part.RECONCILE)
+    done, problems = about(model_id, maintenance.run(services), MaintenancePart.RECONCILE)
     assert len(done) == 1
     assert problems == []
     assert services.registry.aliased(model_id, "production") == serving.mlflow_version
@@ -110,9 +110,9 @@ def test_an_expired_force_is_asked_about_once_and_said_at_every_pass(
     forced = make_version(model_id, sharpe=0.2)
     promote(services, forced, force=True)
     early, late = at(services, NOW + WEEK - timedelta(seconds=1)), at(services, NOW + WEEK)
-    assert about(model_id, maintenance.run(early), Part.GUARD) == ([], [])
+    assert about(model_id, maintenance.run(early), MaintenancePart.GUARD) == ([], [])
     for _ in range(2):
-        done, problems = about(model_id, maintenance.run(late), Part.GUARD)
+        done, problems = about(model_id, maintenance.run(late), MaintenancePart.GUARD)
         assert [f"clm confirm {model_id}" in said for said in done] == [True]
         assert problems == []
     assert [alert.kind for alert in alerted(services, model_id)] == [AlertKind.FORCED_EXPIRED]
@@ -135,7 +135,7 @@ def test_an_admin_confirms_a_force_for_some_days_and_is_asked_again_after_them(
     assert services.ledger.counts().confirmations == before.confirmations + 1
     assert services.ledger.counts().forced == before.forced
     assert [alert.ended_at for alert in alerted(services, model_id)] == [NOW + WEEK]
-    assert about(model_id, maintenance.run(at(services, NOW + WEEK)), Part.GUARD) == ([], [])
+    assert about(model_id, maintenance.run(at(services, NOW + WEEK)), MaintenancePart.GUARD) == ([], [])
     maintenance.run(at(services, NOW + WEEK + timedelta(days=3)))
     assert len(alerted(services, model_id)) == 2
     assert audited(model_id)[-3:] == ["forced_expired", "forced_confirmed", "forced_expired"]
@@ -160,7 +160,7 @@ def test_where_told_so_an_expired_force_is_rolled_back(
     promote(services, good)
     promote(services, forced, force=True)
     done, problems = about(
-        model_id, maintenance.run(at(services, NOW + WEEK, OnExpiry.ROLL_BACK)), Part.GUARD
+        model_id, maintenance.run(at(services, NOW + WEEK, OnExpiry.ROLL_BACK)), MaintenancePart.GUARD
     )
     assert len(done) == 1
     assert problems == []
@@ -176,7 +176,7 @@ def test_where_there_is_nothing_to_roll_back_to_somebody_is_asked(
     forced = make_version(model_id, sharpe=0.2)
     promote(services, forced, force=True)
     done, problems = about(
-        model_id, maintenance.run(at(services, NOW + WEEK, OnExpiry.ROLL_BACK)), Part.GUARD
+        model_id, maintenance.run(at(services, NOW + WEEK, OnExpiry.ROLL_BACK)), MaintenancePart.GUARD
     )
     assert done == []
     assert ["nothing to roll back to" in said for said in problems] == [True]
@@ -201,9 +201,9 @@ def test_a_changed_bundle_in_production_is_found_recorded_once_and_the_rest_is_k
     services.registry.point(other, "production", None)
     for _ in range(2):
         report = maintenance.run(services)
-        _, problems = about(model_id, report, Part.VERIFY)
+        _, problems = about(model_id, report, MaintenancePart.VERIFY)
         assert ["trees.txt was changed" in said for said in problems] == [True]
-        assert Part.VERIFY in report.failed
+        assert MaintenancePart.VERIFY in report.failed
     assert services.registry.aliased(other, "production") == moved.mlflow_version
     named = f"{model_id}@{broken.version}"
     assert [alert.kind for alert in alerted(services, named)] == [AlertKind.BUNDLE_REFUSED]
@@ -220,7 +220,7 @@ def test_the_scheduled_upkeep_reads_the_files_once_in_a_round_and_those_it_refus
     promote(services, serving)
 
     def found(after: timedelta, in_full: bool = False) -> list[str]:
-        return about(model_id, maintenance.run(at(services, NOW + after), in_full), Part.VERIFY)[1]
+        return about(model_id, maintenance.run(at(services, NOW + after), in_full), MaintenancePart.VERIFY)[1]
 
     none, hour = timedelta(), timedelta(hours=1)
     assert found(none) == []
@@ -242,18 +242,18 @@ def test_the_scheduled_upkeep_verifies_at_once_what_serves_anew_and_always_what_
     before, after = make_version(model_id), make_version(model_id)
     clm = at(services, NOW)
     promote(services, before)
-    assert about(model_id, maintenance.run(clm, in_full=False), Part.VERIFY)[1] == []
+    assert about(model_id, maintenance.run(clm, in_full=False), MaintenancePart.VERIFY)[1] == []
     promote(services, after)
     stored = trees(after)
     original = stored.read_bytes()
     stored.write_bytes(b"")
-    [said] = about(model_id, maintenance.run(clm, in_full=False), Part.VERIFY)[1]
+    [said] = about(model_id, maintenance.run(clm, in_full=False), MaintenancePart.VERIFY)[1]
     assert "trees.txt was changed" in said
     stored.write_bytes(original)
-    assert about(model_id, maintenance.run(clm, in_full=False), Part.VERIFY)[1] == []
+    assert about(model_id, maintenance.run(clm, in_full=False), MaintenancePart.VERIFY)[1] == []
     number, listed = str(after.mlflow_version), services.registry._tags(model_id, after.mlflow_version)
     services.registry._client.set_model_version_tag(model_id, number, "clm.package", "{}")
-    [said] = about(model_id, maintenance.run(clm, in_full=False), Part.VERIFY)[1]
+    [said] = about(model_id, maintenance.run(clm, in_full=False), MaintenancePart.VERIFY)[1]
     assert "the tag clm.package was changed" in said
     services.registry._client.set_model_version_tag(model_id, number, "clm.package", listed["clm.package"])
 
@@ -292,10 +292,12 @@ def test_the_command_says_what_failed_and_exits_with_1(
     stored = trees(version)
     stored.unlink()
     answer = CliRunner().invoke(app, ["upkeep", "--json"])
-    report = UpkeepReport.model_validate_json(answer.stdout)
+    report = MaintenanceReport.model_validate_json(answer.stdout)
     assert answer.exit_code == 1
-    assert Part.VERIFY in report.failed
-    assert ["trees.txt is missing" in said for said in about(model_id, report, Part.VERIFY)[1]] == [True]
+    assert MaintenancePart.VERIFY in report.failed
+    assert [
+        "trees.txt is missing" in said for said in about(model_id, report, MaintenancePart.VERIFY)[1]
+    ] == [True]
     shown = CliRunner().invoke(app, ["alerts", "--lasting", "--json"])
     assert f"{model_id}@{version.version}" in [alert["subject"] for alert in json.loads(shown.stdout)]
 
@@ -309,14 +311,14 @@ def test_the_flow_fails_when_a_part_did_and_only_then(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     # of all models: what other tests left in production is damaged on purpose
-    monkeypatch.setattr(PromotionBook, "models", lambda _: [model_id])
+    monkeypatch.setattr(PromotionStore, "models", lambda _: [model_id])
     good, broken = make_version(model_id), make_version(model_id)
     promote(services, good)
     flow = load_flow("flows.upkeep.upkeep")
     assert flow().failed == ()
     promote(services, broken)
     trees(broken).write_bytes(b"")
-    with pytest.raises(UpkeepIncomplete, match=r"trees\.txt was changed"):
+    with pytest.raises(PassIncomplete, match=r"trees\.txt was changed"):
         flow()
 
 
@@ -326,9 +328,9 @@ def test_a_message_is_answered_and_a_job_that_cannot_be_started_is_said_to_wait(
     inbox.receive(services, "monitor", "for the upkeep", body, NOW)
     with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:9/api"}):
         report = maintenance.run(services)
-    done, _ = about("lightgbm_eurusd_1h", report, Part.DRAIN)
+    done, _ = about("lightgbm_eurusd_1h", report, MaintenancePart.DRAIN)
     assert [said.split(" as job ")[0] for said in done] == ["lightgbm_eurusd_1h: accepted"]
-    _, problems = about("1 jobs wait to be started", report, Part.DRAIN)
+    _, problems = about("1 jobs wait to be started", report, MaintenancePart.DRAIN)
     assert len(problems) == 1
 
 
@@ -347,9 +349,9 @@ def test_an_automation_that_cannot_start_its_run_is_alerted_until_it_can(
         wait_until(has_failed)
     with temporary_settings({PREFECT_API_URL: prefect_url}):
         first, again = maintenance.run(services), maintenance.run(services)
-        [said] = about(name, first, Part.AUTOMATIONS)[0]
+        [said] = about(name, first, MaintenancePart.AUTOMATIONS)[0]
         assert said.startswith(f"{name}: ")
-        assert about(name, again, Part.AUTOMATIONS) == ([], [])
+        assert about(name, again, MaintenancePart.AUTOMATIONS) == ([], [])
         [alert] = alerted(services, name)
         assert "Mend its action" in alert.message
         assert alert.ended_at is None
@@ -406,9 +408,9 @@ def test_a_run_that_failed_before_it_had_a_job_is_alerted_once_until_the_deploym
             [alert] = alerted(services, name)
             maintenance.run(later)
         prefect.delete(f"/deployments/{deployment}").raise_for_status()
-    [said] = about(name, first, Part.AUTOMATIONS)[0]
+    [said] = about(name, first, MaintenancePart.AUTOMATIONS)[0]
     assert f"Its run {run} ended as Crashed: ModuleNotFoundError: talib" in said
-    assert about(name, again, Part.AUTOMATIONS) == ([], [])
+    assert about(name, again, MaintenancePart.AUTOMATIONS) == ([], [])
     assert (alert.kind, alert.ended_at) == (AlertKind.RUN_FAILED, None)
     assert alerted(services, name)[0].ended_at is not None
 
@@ -424,5 +426,7 @@ def test_a_run_whose_job_was_swept_is_shown_as_crashed(services: Services, prefe
         later = replace(services, clock=lambda: services.clock() + timedelta(minutes=5))
         with temporary_settings({PREFECT_API_URL: prefect_url}):
             report = maintenance.run(later)
-        assert about(run_id, report, Part.SWEEP)[0] == [f"run {run_id} of job {job.id} has crashed"]
+        assert about(run_id, report, MaintenancePart.SWEEP)[0] == [
+            f"run {run_id} of job {job.id} has crashed"
+        ]
         assert prefect.get(f"/flow_runs/{run_id}").json()["state_type"] == "CRASHED"

@@ -7,15 +7,15 @@ import pytest
 from records import a_job, a_version
 
 from clm_core.domain.versions import ModelVersion
-from clm_core.registry.due_verifications import Rounds
+from clm_core.registry.due_verifications import DueVerifications
 
 NOW = datetime(2026, 3, 4, 12, tzinfo=UTC)
 HOUR, MINUTE = timedelta(hours=1), timedelta(minutes=1)
 
 
 @pytest.fixture
-def rounds(tmp_path: Path) -> Rounds:
-    return Rounds(tmp_path / "upkeep" / "verified.json", HOUR)
+def rounds(tmp_path: Path) -> DueVerifications:
+    return DueVerifications(tmp_path / "upkeep" / "verified.json", HOUR)
 
 
 def serving(symbol: str, label: str = "v20251204_143022") -> ModelVersion:
@@ -23,7 +23,7 @@ def serving(symbol: str, label: str = "v20251204_143022") -> ModelVersion:
 
 
 def test_a_hundred_models_verified_at_once_fall_due_once_an_hour_and_never_all_at_once(
-    rounds: Rounds,
+    rounds: DueVerifications,
 ) -> None:
     models = [serving(f"M{number}USD") for number in range(100)]
     for version in models:
@@ -40,14 +40,14 @@ def test_a_hundred_models_verified_at_once_fall_due_once_an_hour_and_never_all_a
     assert most < 10
 
 
-def test_another_version_is_due_at_once(rounds: Rounds) -> None:
+def test_another_version_is_due_at_once(rounds: DueVerifications) -> None:
     rounds.note(serving("A"), NOW)
     assert not rounds.is_due(serving("A"), NOW)
     assert rounds.is_due(serving("A", "v20260101_000000"), NOW)
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b'{"xgboost_a_1h": {"version": 1}}'], ids=repr)
-def test_what_was_noted_and_damaged_is_as_if_never_noted(rounds: Rounds, content: bytes) -> None:
+def test_what_was_noted_and_damaged_is_as_if_never_noted(rounds: DueVerifications, content: bytes) -> None:
     rounds.note(serving("A"), NOW)
     rounds.file.write_bytes(content)
     assert rounds.is_due(serving("A"), NOW)
@@ -56,6 +56,6 @@ def test_what_was_noted_and_damaged_is_as_if_never_noted(rounds: Rounds, content
 
 
 def test_without_a_length_everything_is_always_due(tmp_path: Path) -> None:
-    rounds = Rounds(tmp_path / "verified.json", timedelta())
+    rounds = DueVerifications(tmp_path / "verified.json", timedelta())
     rounds.note(serving("A"), NOW)
     assert rounds.is_due(serving("A"), NOW)

@@ -53,7 +53,7 @@ def train_and_register(services: Services, lease: Lease, job: TrainingJob) -> Mo
 
 def test_a_job_that_is_being_run_is_left_alone(services: Services, job: TrainingJob) -> None:
     with steps.running(services, job):
-        assert steps.sweep(services) == []
+        assert steps.reap_dead_jobs(services) == []
     assert services.ledger.job(job.id).status is JobStatus.COMPLETED
 
 
@@ -62,7 +62,7 @@ def test_a_lease_is_renewed_for_as_long_as_the_job_runs(services: Services, job:
     with steps.running(brief, job):
         for _ in range(4):
             time.sleep(0.4)
-            assert steps.sweep(brief) == []
+            assert steps.reap_dead_jobs(brief) == []
     assert services.ledger.job(job.id).status is JobStatus.COMPLETED
 
 
@@ -72,7 +72,7 @@ def test_a_zombie_finds_its_job_ended_and_leaves_no_version_behind(
     ended = list[TrainingJob]()
 
     def wake_up_late(lease: Lease) -> None:
-        ended.extend(steps.sweep(later))
+        ended.extend(steps.reap_dead_jobs(later))
         train_and_register(services, lease, job)
 
     with pytest.raises(LeaseLost):
@@ -89,7 +89,7 @@ def test_an_error_after_the_lease_was_lost_does_not_hide_that_it_was(
     services: Services, later: Services, job: TrainingJob
 ) -> None:
     def break_late(lease: Lease) -> None:
-        steps.sweep(later)
+        steps.reap_dead_jobs(later)
         raise OSError("disk full")
 
     with pytest.raises(LeaseLost) as lost:
@@ -103,7 +103,7 @@ def test_a_version_that_nobody_will_judge_fails_with_its_job(
 ) -> None:
     def sleep_before_the_verdict(lease: Lease) -> None:
         train_and_register(services, lease, job)
-        steps.sweep(later)
+        steps.reap_dead_jobs(later)
 
     with pytest.raises(LeaseLost):
         run(services, job, sleep_before_the_verdict)
@@ -122,11 +122,11 @@ def test_a_sweep_that_died_on_the_way_is_made_good_by_the_next(
     with monkeypatch.context() as patch:
         patch.setattr(type(services.registry), "abandon", unreachable)
         with pytest.raises(ConnectionError):
-            steps.sweep(later)
+            steps.reap_dead_jobs(later)
     assert services.ledger.job(job.id).status is JobStatus.IN_PROGRESS
-    assert steps.sweep(later) == []
+    assert steps.reap_dead_jobs(later) == []
     much_later = replace(services, clock=lambda: later.clock() + timedelta(hours=1))
-    assert [ended.id for ended in steps.sweep(much_later)] == [job.id]
+    assert [ended.id for ended in steps.reap_dead_jobs(much_later)] == [job.id]
 
 
 KILLED_WHILE_STORING = """

@@ -70,7 +70,7 @@ def test_what_was_damaged_meanwhile_is_trained_again(services: Services, kept: P
 def test_the_sweep_puts_by_what_a_killed_retrain_has_trained(services: Services, kept: Path) -> None:
     job = steps.open_job(services, REQUEST)
     _leave_in_the_middle(services, job)
-    steps.sweep(replace(services, clock=lambda: services.clock() + timedelta(hours=1)))
+    steps.reap_dead_jobs(replace(services, clock=lambda: services.clock() + timedelta(hours=1)))
     assert kept.exists()
     assert steps_of(services, REQUEST, fails=False) == {"Trained before"}
 

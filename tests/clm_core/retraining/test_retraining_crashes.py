@@ -34,7 +34,7 @@ def test_a_retrain_killed_at_any_step_is_completed_or_failed_as_a_whole(
     job, ended = parent.retrain(fault)
     assert ended == -signal.SIGKILL
     # as somebody sees it who comes when its lease has run out
-    steps.sweep(replace(services, clock=lambda: services.clock() + timedelta(hours=1)))
+    steps.reap_dead_jobs(replace(services, clock=lambda: services.clock() + timedelta(hours=1)))
     job = services.ledger.job(job.id)
     assert job.status is ENDS_AS.get(fault, JobStatus.FAILED)
     assert_nothing_is_half_done(services, job)

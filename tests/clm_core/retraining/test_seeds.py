@@ -35,7 +35,7 @@ def test_each_seed_is_a_trial_and_the_lower_quartile_is_judged(services: Service
     with running(services, seeds=5) as (own, job, lease):
         bars = steps.fetch_bars(own, job)
         trained = steps.train(own, job, bars)
-        tested = steps.test_out_of_sample(own, lease, job, bars, trained)
+        tested = steps.evaluate_out_of_sample(own, lease, job, bars, trained)
     trials = services.ledger.trials.of_job(job.id)
     assert sorted(trial.seed for trial in trials) == [40, 41, 42, 43, 44]
     assert trials[-1].seed == 40 + tested.judged
@@ -48,7 +48,7 @@ def test_trees_are_tried_with_one_seed_unless_told_otherwise(services: Services)
     with running(services, seeds=None) as (own, job, lease):
         bars = steps.fetch_bars(own, job)
         trained = steps.train(own, job, bars)
-        tested = steps.test_out_of_sample(own, lease, job, bars, trained)
+        tested = steps.evaluate_out_of_sample(own, lease, job, bars, trained)
     assert len(services.ledger.trials.of_job(job.id)) == 1
     assert tested.judged == 0
     assert tested.seed_sharpes == (tested.metrics.sharpe_ratio,)

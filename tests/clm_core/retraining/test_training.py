@@ -15,7 +15,7 @@ from clm_core.domain.walk_forward import WalkForwardPlan
 from clm_core.market.bars import Bars
 from clm_core.models.bundle import verify_bundle
 from clm_core.retraining import training
-from clm_core.retraining.training import Order
+from clm_core.retraining.training import TrainingSpec
 from clm_core.services import Services
 
 QUICK = {"rounds": 2}
@@ -27,8 +27,8 @@ def bars(services: Services) -> Bars:
     return services.market.bars("BTCUSD", "1h", days=60)
 
 
-def order(params: dict[str, float], seeds: int = 1) -> Order:
-    return Order(
+def order(params: dict[str, float], seeds: int = 1) -> TrainingSpec:
+    return TrainingSpec(
         model_type=ModelType.LIGHTGBM,
         params=params,
         costs=Costs(),
@@ -46,7 +46,7 @@ def test_a_process_of_its_own_trains_the_same(bars: Bars, tmp_path: Path) -> Non
     here, apart, steps = tmp_path / "here", tmp_path / "apart", []
     here.mkdir()
     training.train(order(QUICK, seeds=2), bars, here, ignore)
-    training.train_apart(order(QUICK, seeds=2), bars, apart, lambda *step: steps.append(step), 60)
+    training.train_in_subprocess(order(QUICK, seeds=2), bars, apart, lambda *step: steps.append(step), 60)
     own, other = training.read(here, bars), training.read(apart, bars)
     assert other.bundle_digest == own.bundle_digest
     assert len(other.out_of_sample) == 2
@@ -62,13 +62,13 @@ def test_a_process_of_its_own_trains_the_same(bars: Bars, tmp_path: Path) -> Non
 
 def test_what_the_training_refuses_is_the_callers_error(bars: Bars, tmp_path: Path) -> None:
     with pytest.raises(NotEnoughBars, match="give more days of bars"):
-        training.train_apart(order(QUICK), bars[:50], tmp_path, ignore, 60)
+        training.train_in_subprocess(order(QUICK), bars[:50], tmp_path, ignore, 60)
     assert not training.is_complete(tmp_path)
 
 
 def test_native_code_ends_when_its_time_is_over(bars: Bars, tmp_path: Path) -> None:
     with pytest.raises(TrainingFailed, match=r"took longer than 4 s.*raise training\.limit_seconds"):
-        training.train_apart(order(ENDLESS), bars, tmp_path, ignore, 4)
+        training.train_in_subprocess(order(ENDLESS), bars, tmp_path, ignore, 4)
     assert trainers(tmp_path) == []
 
 
@@ -84,7 +84,7 @@ def test_native_code_ends_with_an_interruption(bars: Bars, tmp_path: Path) -> No
             threading.Timer(0.2, interrupt).start()
 
     with pytest.raises(KeyboardInterrupt):
-        training.train_apart(order(ENDLESS), bars, tmp_path, at_first, 60)
+        training.train_in_subprocess(order(ENDLESS), bars, tmp_path, at_first, 60)
     assert trainers(tmp_path) == []
 
 
@@ -94,7 +94,7 @@ def test_a_process_that_is_killed_is_named_with_its_signal(bars: Bars, tmp_path:
             os.kill(process, signal.SIGKILL)
 
     with pytest.raises(TrainingFailed, match="signal 9 ended it; the system does so when memory runs out"):
-        training.train_apart(order(ENDLESS), bars, tmp_path, kill, 60)
+        training.train_in_subprocess(order(ENDLESS), bars, tmp_path, kill, 60)
 
 
 def test_an_orphan_ends_by_itself(bars: Bars, tmp_path: Path) -> None:
@@ -117,7 +117,7 @@ def test_an_orphan_ends_by_itself(bars: Bars, tmp_path: Path) -> None:
         pytest.param(order(QUICK).model_copy(update={"costs": Costs(fee_bps=9)}), False, id="costs"),
     ],
 )
-def test_results_are_named_by_what_they_depend_on(other: Order, same: bool) -> None:
+def test_results_are_named_by_what_they_depend_on(other: TrainingSpec, same: bool) -> None:
     assert (training.order_key(other, "data") == training.order_key(order(QUICK), "data")) is same
     assert training.order_key(other, "other data") != training.order_key(order(QUICK), "data")
 

@@ -23,7 +23,7 @@ from clm_core.evidence.trials import TrialRecord
 from clm_core.market.bars import Floats
 from clm_core.models import catalog
 from clm_core.search import evolution
-from clm_core.search.folds import Fold, run_fold
+from clm_core.search.folds import FoldTask, run_fold
 from clm_core.search.tuning import bars_of
 from clm_core.search.workers import Failure
 from clm_core.services import Services, open_ledger
@@ -110,7 +110,7 @@ class Killed(Exception):
 class Dying(Threads):
     """The command is killed while the second fold of the seventh candidate is computed."""
 
-    def submit(self, fold: Fold) -> Any:
+    def submit(self, fold: FoldTask) -> Any:
         if len(self.folds) == 6 * FOLDS + 1:
             raise Killed
         return super().submit(fold)
@@ -119,7 +119,7 @@ class Dying(Threads):
 class Blind(Threads):
     """A horizon under 24 bars cannot be computed."""
 
-    def submit(self, fold: Fold) -> Any:
+    def submit(self, fold: FoldTask) -> Any:
         future = super().submit(fold)
         future.fold = fold
         return future
@@ -137,12 +137,12 @@ class Failing(Threads):
 class Late(Threads):
     """What was begun first ends last."""
 
-    def submit(self, fold: Fold) -> Any:
+    def submit(self, fold: FoldTask) -> Any:
         self.folds.append(fold)
         patience = 0.05 if len(self.folds) % 2 else 0.0
         return self._pool.submit(self._after, patience, fold)
 
-    def _after(self, patience: float, fold: Fold) -> Floats:
+    def _after(self, patience: float, fold: FoldTask) -> Floats:
         threading.Event().wait(patience)
         return run_fold(self._work, fold)
 
@@ -258,7 +258,7 @@ def test_under_its_name_with_other_costs_nothing_is_taken_for_measured(clm: Serv
 
 def test_ctrl_c_keeps_what_is_recorded_and_says_so(clm: Services) -> None:
     class Interrupting(Threads):
-        def submit(self, fold: Fold) -> Any:
+        def submit(self, fold: FoldTask) -> Any:
             if len(self.folds) == 5 * FOLDS:
                 os.kill(os.getpid(), signal.SIGINT)
             return super().submit(fold)

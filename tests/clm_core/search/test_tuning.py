@@ -34,7 +34,7 @@ from clm_core.market.store import SeriesStore
 from clm_core.models import catalog
 from clm_core.search import study as studies
 from clm_core.search import tuning
-from clm_core.search.folds import Fold
+from clm_core.search.folds import FoldTask
 from clm_core.search.workers import Failure
 from clm_core.services import Services, open_ledger
 
@@ -84,7 +84,7 @@ class Killed(Exception):
 class Dying(Threads):
     """The command is killed while the fifth fold is computed."""
 
-    def submit(self, fold: Fold) -> Any:
+    def submit(self, fold: FoldTask) -> Any:
         if len(self.folds) == 4:
             raise Killed
         return super().submit(fold)
@@ -214,10 +214,10 @@ def test_whoever_waits_is_told_of_every_fold(clm: Services) -> None:
 
 
 def test_the_search_does_not_see_the_bars_held_out(clm: Services) -> None:
-    seen = list[Fold]()
+    seen = list[FoldTask]()
 
     class Watched(Threads):
-        def submit(self, fold: Fold) -> Any:
+        def submit(self, fold: FoldTask) -> Any:
             seen.append(fold)
             return super().submit(fold)
 
@@ -294,7 +294,7 @@ def test_a_hopeless_trial_is_given_up_and_counted_with_what_was_seen_of_it(clm: 
 class Failing(Threads):
     """No fold of the second trial can be computed."""
 
-    def submit(self, fold: Fold) -> Any:
+    def submit(self, fold: FoldTask) -> Any:
         if len(self.folds) == 3:
             fold = replace(fold, params={"nonsense": 1})
         return super().submit(fold)

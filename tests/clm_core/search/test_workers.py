@@ -14,15 +14,15 @@ from clm_core.domain.kinds import Kind
 from clm_core.domain.vocabulary import ModelType
 from clm_core.market.bars import Floats
 from clm_core.market.sources import MarketData
-from clm_core.search.folds import Fold, Work, run_fold
+from clm_core.search.folds import FoldTask, SharedInputs, run_fold
 from clm_core.search.workers import Failure, LocalWorkers, local_workers
 
-FOLD = Fold({"rounds": 5, "threshold": 0.0}, 0, slice(0, 800), slice(810, 1000))
+FOLD = FoldTask({"rounds": 5, "threshold": 0.0}, 0, slice(0, 800), slice(810, 1000))
 
 
-def work() -> Work:
+def work() -> SharedInputs:
     bars = MarketData(Path("/nonexistent")).bars("BTCUSD", "1h", days=60)
-    return Work(Kind(ModelType.LIGHTGBM), Costs(), bars)
+    return SharedInputs(Kind(ModelType.LIGHTGBM), Costs(), bars)
 
 
 def processes(workers: LocalWorkers) -> list[int]:
@@ -54,7 +54,7 @@ def test_a_worker_that_is_killed_is_lost_and_the_next_one_computes_what_this_pro
         again = workers.submit(FOLD)
         wait([again])
         assert np.array_equal(workers.result(again), run_fold(given, FOLD))
-        failing = workers.submit(Fold({"speed": 9}, 0, FOLD.train, FOLD.test))
+        failing = workers.submit(FoldTask({"speed": 9}, 0, FOLD.train, FOLD.test))
         wait([failing])
         failure = workers.result(failing)
         assert isinstance(failure, Failure)

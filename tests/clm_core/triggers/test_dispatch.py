@@ -52,7 +52,7 @@ def nobody_answers() -> Iterator[None]:
 def ask(clm: Services, **changes: Any) -> Answer:
     training = RetrainRequest.model_validate(MODEL | changes)
     actor = Actor(name="ada", role=Role.OPERATOR)
-    return intake.ask(clm, TriggerRequest(training=training, actor=actor, source="tests"))
+    return intake.submit(clm, TriggerRequest(training=training, actor=actor, source="tests"))
 
 
 def runs_of(prefect: httpx.Client, *job_ids: UUID) -> list[dict[str, Any]]:
@@ -181,7 +181,7 @@ def test_a_run_that_asked_for_itself_has_its_job_alone_until_it_should_have_begu
     clm: Services, prefect: httpx.Client
 ) -> None:
     training = RetrainRequest.model_validate(MODEL)
-    job = intake.enter(clm, training, "terminal", UUID(int=1))
+    job = intake.submit_and_claim(clm, training, "terminal", UUID(int=1))
     assert not isinstance(job, Answer)
     assert start_pending(clm).runs == {}
     late = replace(clm, clock=lambda: clm.clock() + timedelta(minutes=2))
@@ -194,7 +194,7 @@ def test_a_run_that_asks_while_another_runs_leaves_its_job_to_the_drain(
     first = ask(clm).job_id
     assert first is not None
     lease = clm.ledger.start_job(first, "worker", clm.clock(), timedelta(minutes=1))
-    answer = intake.enter(clm, RetrainRequest.model_validate(MODEL), "terminal", UUID(int=1))
+    answer = intake.submit_and_claim(clm, RetrainRequest.model_validate(MODEL), "terminal", UUID(int=1))
     assert isinstance(answer, Answer)
     assert answer.because == f"it starts when job {first} of the same model has ended"
     clm.ledger.complete_job(lease, clm.clock())

@@ -18,10 +18,10 @@ from clm_core.domain.alerts import AlertKind
 from clm_core.domain.errors import AlreadyExists
 from clm_core.domain.jobs import RetrainRequest
 from clm_core.domain.promotions import Change, PromotionKind
-from clm_core.domain.triggers import Answer, Delivery, Reply
+from clm_core.domain.triggers import Answer, MessageDelivery, Reply
 from clm_core.domain.versions import ModelVersion
 from clm_core.domain.vocabulary import ModelStatus, ModelType, Role, TriggerReason
-from clm_core.ledger.alerts import AlertBook
+from clm_core.ledger.alerts import AlertStore
 from clm_core.models import catalog
 from clm_core.retraining import steps
 from clm_core.services import Services
@@ -50,13 +50,13 @@ def answer_all(clm: Services) -> list[Answer]:
 def test_a_message_is_known_again_however_late_it_comes(after: timedelta, clm: Services) -> None:
     first = inbox.receive(clm, "monitor", "evt_1", b"{}", NOW)
     again = inbox.receive(clm, "monitor", "evt_1", b"{}", NOW + after)
-    assert (first.delivery, again.delivery) == (Delivery.NEW, Delivery.KNOWN)
+    assert (first.delivery, again.delivery) == (MessageDelivery.NEW, MessageDelivery.KNOWN)
     assert first.received_at == again.received_at == NOW
 
 
 def test_the_same_id_from_another_source_is_another_message(clm: Services) -> None:
     inbox.receive(clm, "monitor", "evt_1", b"{}", NOW)
-    assert inbox.receive(clm, "risk", "evt_1", b"{}", NOW).delivery is Delivery.NEW
+    assert inbox.receive(clm, "risk", "evt_1", b"{}", NOW).delivery is MessageDelivery.NEW
 
 
 def test_the_same_id_with_another_body_is_refused_and_the_first_is_kept(clm: Services) -> None:
@@ -69,7 +69,10 @@ def test_the_same_id_with_another_body_is_refused_and_the_first_is_kept(clm: Ser
 def test_1000_deliveries_of_one_message_over_32_threads_are_one(clm: Services) -> None:
     with ThreadPoolExecutor(32) as pool:
         receipts = list(pool.map(lambda _: inbox.receive(clm, "monitor", "evt_1", b"{}", NOW), range(1000)))
-    assert Counter(receipt.delivery for receipt in receipts) == {Delivery.NEW: 1, Delivery.KNOWN: 999}
+    assert Counter(receipt.delivery for receipt in receipts) == {
+        MessageDelivery.NEW: 1,
+        MessageDelivery.KNOWN: 999,
+    }
     assert len(clm.ledger.triggers.messages()) == 1
 
 
@@ -173,7 +176,7 @@ def test_a_change_of_the_market_is_answered_for_each_model_also_for_those_that_c
     )
     for kind in kinds:
         serve(clm, RetrainRequest(**kind, symbol="EURUSD", dataset_span_days=60, requested_by="tests"))
-    known = AlertBook(engine).newest(limit=1)
+    known = AlertStore(engine).newest(limit=1)
     monkeypatch.setattr(
         catalog, "find_spec", lambda library: None if library == "xgboost" else find_spec(library)
     )
@@ -188,7 +191,7 @@ def test_a_change_of_the_market_is_answered_for_each_model_also_for_those_that_c
     assert refused.because.startswith("xgboost is not installed")
     assert clm.ledger.triggers.answers(message=("monitor", "1"), reply=Reply.REJECTED) == [refused]
     assert clm.ledger.triggers.messages(set_aside=True) == []
-    assert AlertBook(engine).newest(limit=1) == known
+    assert AlertStore(engine).newest(limit=1) == known
 
 
 def test_who_tags_a_version_in_mlflow_has_its_model_retrained_and_other_changes_there_lead_to_nothing(
@@ -244,7 +247,7 @@ def test_a_poisonous_message_is_set_aside_and_the_next_is_answered(
     [aside] = clm.ledger.triggers.messages(set_aside=True)
     assert (aside.message_id, aside.body) == ("bad", json.dumps({"type": event, "data": data}).encode())
     assert error in str(aside.error)
-    [alert] = AlertBook(engine).newest(limit=1)
+    [alert] = AlertStore(engine).newest(limit=1)
     assert (alert.kind, alert.subject) == (AlertKind.MESSAGE_SET_ASIDE, "monitor/bad")
 
 

@@ -11,13 +11,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from clm_core.market.bars import Bars
-from clm_core.models.exclusive_torch import torch_alone
+from clm_core.models.exclusive_torch import exclusive_torch
 from clm_core.models.networks.forecast_params import NHITSParams, PatchTSTParams
 from clm_core.models.networks.forecasting import LEVELS, material_of
-from clm_core.models.networks.network_training import Lesson, train
+from clm_core.models.networks.network_training import WindowSet, train
 from clm_core.models.networks.networks import CHUNK, Dropout, quantiles, untrained
 from clm_core.models.networks.windows import windows_of
-from clm_core.models.threads import one_thread
+from clm_core.models.threads import single_threaded_torch
 
 
 def test_dropout_leaves_out_its_share_keeps_the_mean_and_draws_anew_each_time():
@@ -60,7 +60,7 @@ def test_no_training_begins_while_a_network_is_being_made(bars: Bars):
     made, being_made = Event(), Event()
 
     def make() -> None:
-        with torch_alone(seed=1):
+        with exclusive_torch(seed=1):
             being_made.set()
             made.wait()
 
@@ -91,15 +91,17 @@ class OneDevice(TorchDispatchMode):
 
 
 @pytest.fixture
-def abroad(bars: Bars, monkeypatch: pytest.MonkeyPatch) -> Callable[[NHITSParams | PatchTSTParams], Lesson]:
+def abroad(
+    bars: Bars, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[NHITSParams | PatchTSTParams], WindowSet]:
     """What is taught on a device that is neither the processor nor computes anything."""
     # torch has no generators for it; which one draws changes nothing where nothing is drawn
     generator = torch.Generator
     monkeypatch.setattr(torch, "Generator", lambda device="cpu": generator())
 
-    def lesson(params: NHITSParams | PatchTSTParams) -> Lesson:
+    def lesson(params: NHITSParams | PatchTSTParams) -> WindowSet:
         forecaster = untrained(params, LEVELS, seed=0).to("meta")
-        return Lesson(forecaster, material_of(bars[:1000], params), params, "meta", seed=0)
+        return WindowSet(forecaster, material_of(bars[:1000], params), params, "meta", seed=0)
 
     return lesson
 
@@ -109,7 +111,7 @@ NETWORKS = pytest.mark.parametrize("params", [NHITSParams(), PatchTSTParams()], 
 
 @NETWORKS
 def test_a_step_and_a_look_at_the_loss_take_nothing_from_another_device_than_the_networks(
-    params: NHITSParams | PatchTSTParams, abroad: Callable[[NHITSParams | PatchTSTParams], Lesson]
+    params: NHITSParams | PatchTSTParams, abroad: Callable[[NHITSParams | PatchTSTParams], WindowSet]
 ):
     lesson = abroad(params)
     with OneDevice():
@@ -123,7 +125,7 @@ def test_a_step_and_a_look_at_the_loss_take_nothing_from_another_device_than_the
 
 @NETWORKS
 def test_a_tensor_that_was_left_behind_is_noticed(
-    params: NHITSParams | PatchTSTParams, abroad: Callable[[NHITSParams | PatchTSTParams], Lesson]
+    params: NHITSParams | PatchTSTParams, abroad: Callable[[NHITSParams | PatchTSTParams], WindowSet]
 ):
     lesson = abroad(params)
     lesson._views._volatility = torch.ones(1000, 1)
@@ -135,13 +137,13 @@ def test_threads_are_given_back_by_the_last_who_leaves():
     found, both_inside, one_left = torch.get_num_threads(), Barrier(2), Barrier(2)
 
     def first() -> int:
-        with one_thread():
+        with single_threaded_torch():
             both_inside.wait()
         one_left.wait()
         return 0
 
     def last() -> int:
-        with one_thread():
+        with single_threaded_torch():
             both_inside.wait()
             one_left.wait()
             return torch.get_num_threads()

@@ -31,8 +31,8 @@ from clm_core.models import golden
 from clm_core.models.bundle import card_of
 from clm_core.models.catalog import recipe
 from clm_core.models.policies.reinforcement import FILE, PolicyModel, load, play_of, spans
-from clm_core.models.policies.trading import Market, Net, Play, roll_out
-from clm_core.models.policies.trading_env import Arena, TradingEnv
+from clm_core.models.policies.trading import MarketArrays, Net, Play, roll_out
+from clm_core.models.policies.trading_env import TradingEnv, TradingEpisodes
 
 KINDS = [ModelType.RL_V2, ModelType.RL_V3]
 FREE = {"fee_bps": 0, "slippage_bps": 0}
@@ -119,8 +119,13 @@ def test_a_policy_serves_as_it_was_trained(model: PolicyModel, bars: Bars):
     table = compute_features(bars, model.params.features)
     discrete = model.model_type is ModelType.RL_V2
     play = play_of(model.params, model.sight)
-    arena = Arena(
-        model.sight.seen(table.values), Market.of(bars), np.arange(1), model.params.memory, play, discrete
+    arena = TradingEpisodes(
+        model.sight.seen(table.values),
+        MarketArrays.of(bars),
+        np.arange(1),
+        model.params.memory,
+        play,
+        discrete,
     )
     env, positions = TradingEnv(arena), model.positions(bars)
     begins, _ = spans(bars, table.complete, model.params.memory)
@@ -148,7 +153,7 @@ def test_what_is_held_is_kept_unless_another_position_is_worth_more_by_the_margi
 ):
     """The one feature is what long is worth, less of it what short is worth; flat is worth nothing."""
     worth = np.array([[0.4], [-0.6], [0.0], [0.6]], dtype=np.float32)
-    market = Market(*(np.ones(4) for _ in range(3)))
+    market = MarketArrays(*(np.ones(4) for _ in range(3)))
     play = Play(fee=0.0, slippage=0.0, step=1.0, unit=1.0, margin=margin)
     split = np.array([[1.0, -1.0], [0.0, 0.0], [0.0, 0.0]])
     joined = np.array([[-1.0, 0.0, 1.0], [1.0, 0.0, -1.0]])

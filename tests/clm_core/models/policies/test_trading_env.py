@@ -16,20 +16,20 @@ from clm_core.domain.execution import Execution
 from clm_core.market.bars import Bars, Floats
 from clm_core.market.features import compute_features
 from clm_core.market.timeframes import Calendar, Timeframe
-from clm_core.models.policies.trading import LARGEST, LEAST, Market, Play
-from clm_core.models.policies.trading_env import Arena, TradingEnv, VectorTradingEnv, episode_starts
+from clm_core.models.policies.trading import LARGEST, LEAST, MarketArrays, Play
+from clm_core.models.policies.trading_env import TradingEnv, TradingEpisodes, VectorTradingEnv, episode_starts
 
 FINE = 1 / 64
 """A power of two: positions that are multiples of it are not moved by rounding."""
 
 
-def arena_of(bars: Bars, costs: Costs, discrete: bool = False, **play: float) -> Arena:
+def arena_of(bars: Bars, costs: Costs, discrete: bool = False, **play: float) -> TradingEpisodes:
     """One feature, the bar's number; one episode, all of the bars."""
     features = np.arange(len(bars), dtype=np.float32)[:, None]
     length = len(bars) - 1
     starts = np.zeros(1, dtype=np.int64)
     terms = Play.at(costs, **{"step": FINE, "unit": 0.01} | play)
-    return Arena(features, Market.of(bars), starts, length, terms, discrete)
+    return TradingEpisodes(features, MarketArrays.of(bars), starts, length, terms, discrete)
 
 
 def made_bars(prices: Floats) -> Bars:
