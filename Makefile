@@ -31,6 +31,7 @@ lint: $(VENV)/.dev    ## ruff, strict mypy, import contracts
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python scripts/prose.py
 
 bench: .venv-bench/.ready ## measure against peers, write benchmarks/RESULTS.md
 	.venv-bench/bin/python -m benchmarks.run
