@@ -145,21 +145,6 @@ def retrain(
 
 
 @app.command()
-def sweep(as_json: AsJson = False) -> None:
-    """End the jobs whose process gave no sign of life; every retrain does so first."""
-    from clm_core.retraining import steps
-
-    with _services() as services:
-        ended = steps.reap_dead_jobs(services)
-    if as_json:
-        print_json([job.model_dump(mode="json") for job in ended])
-        return
-    for job in ended:
-        console.print(f"{job.id} {job.model_id}: {job.status.value}, {job.failure_cause}", highlight=False)
-    console.print(f"{len(ended)} jobs had lost their lease.", highlight=False)
-
-
-@app.command()
 def show(version: VersionName, as_json: AsJson = False) -> None:
     """One version: what it was trained on, how it did, and why it passed or not."""
     with _services() as services:

@@ -8,6 +8,7 @@ import typer
 from rich.markup import escape
 
 from clm_core.cli.output import AsJson, console, listing, print_json, print_table
+from clm_core.cli.renamed import keep_old_name
 from clm_core.domain.vocabulary import JobStatus, ModelStatus, ModelType, VersionOrder
 
 if TYPE_CHECKING:
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 app = typer.Typer(rich_markup_mode=None)
 models_app = typer.Typer(rich_markup_mode=None, invoke_without_command=True)
 app.add_typer(models_app, name="models")
+jobs_app = typer.Typer(rich_markup_mode=None, invoke_without_command=True)
+app.add_typer(jobs_app, name="jobs")
 
 MOMENTS = ["%Y-%m-%d", "%Y-%m-%d %H:%M", "%Y-%m-%dT%H:%M:%S"]
 ModelId = Annotated[str | None, typer.Option(help="Only this model: xgboost_btcusd_1h.")]
@@ -98,8 +101,9 @@ def list_types(as_json: AsJson = False) -> None:
         _show_offers(found)
 
 
-@app.command()
+@jobs_app.callback()
 def jobs(
+    context: typer.Context,
     status: Annotated[JobStatus | None, typer.Option(help="Only jobs in this state.")] = None,
     model_id: ModelId = None,
     since: Since = None,
@@ -110,6 +114,8 @@ def jobs(
     as_json: AsJson = False,
 ) -> None:
     """The training jobs, newest first."""
+    if context.invoked_subcommand is not None:
+        return
     from clm_core.domain.listings import JobQuery
     from clm_core.services import open_services
     from clm_core.settings import load_settings
@@ -130,6 +136,26 @@ def jobs(
     else:
         _show_jobs(page, filtered=query != JobQuery(limit=limit))
     _tell_next(page.next)
+
+
+@jobs_app.command()
+def reap(as_json: AsJson = False) -> None:
+    """End the jobs whose process stopped sending heartbeats; every retrain does so first."""
+    from clm_core.retraining import steps
+    from clm_core.services import open_services
+    from clm_core.settings import load_settings
+
+    with open_services(load_settings()) as services:
+        ended = steps.reap_dead_jobs(services)
+    if as_json:
+        print_json([job.model_dump(mode="json") for job in ended])
+        return
+    for job in ended:
+        console.print(f"{job.id} {job.model_id}: {job.status.value}, {job.failure_cause}", highlight=False)
+    console.print(f"{len(ended)} jobs had lost their lease.", highlight=False)
+
+
+keep_old_name(app, "sweep", "jobs reap", reap)
 
 
 @app.command()

@@ -1,4 +1,4 @@
-"""`clm trigger`, `clm triggers`, `clm drain`: what is asked of the door, and what it answers."""
+"""`clm trigger`, `clm triggers`, `clm dispatch`: requests to retrain, their answers and their jobs."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,13 +10,14 @@ from rich.console import Console
 from rich.table import Table
 
 from clm_core.cli.output import AsJson, plain, print_json, problem
+from clm_core.cli.renamed import keep_old_name
 from clm_core.domain.vocabulary import ModelType, TriggerReason
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
     from clm_core.domain.triggers import Answer, Message, TriggerRequest
-    from clm_core.triggers.dispatch import Drained
+    from clm_core.triggers.dispatch import DispatchResult
 
 app = typer.Typer(rich_markup_mode=None)
 
@@ -97,21 +98,21 @@ def triggers(
 
 
 @app.command()
-def drain(as_json: AsJson = False) -> None:
-    """Answer the messages that wait and start the jobs that wait; `clm up` does so every minute."""
+def dispatch(as_json: AsJson = False) -> None:
+    """Answer the pending messages and start the pending jobs; `clm up` does so every minute."""
     from clm_core.services import open_services
     from clm_core.settings import load_settings
 
     with Console(stderr=True).status("Opening the database"), open_services(load_settings()) as services:
-        from clm_core.triggers.dispatch import drain as drain_all
+        from clm_core.triggers.dispatch import dispatch_pending
 
-        drained = drain_all(services)
+        result = dispatch_pending(services)
     if as_json:
-        started = drained.started
+        started = result.started
         print_json(
             {
-                "answers": _plain(drained.answers),
-                "set_aside": drained.set_aside,
+                "answers": _plain(result.answers),
+                "set_aside": result.set_aside,
                 "runs": {str(job): str(run) for job, run in started.runs.items()},
                 "failed": [str(job) for job in started.failed],
                 "waiting": [str(job) for job in started.waiting],
@@ -119,7 +120,10 @@ def drain(as_json: AsJson = False) -> None:
             }
         )
     else:
-        _show(drained)
+        _show(result)
+
+
+keep_old_name(app, "drain", "dispatch", dispatch)
 
 
 def _request(training: dict[str, Any], observed: dict[str, Any], key: str | None) -> "TriggerRequest":
@@ -219,16 +223,16 @@ def _print_messages(messages: "Sequence[Message]", as_json: bool) -> None:
         plain.print("No message was set aside.")
 
 
-def _show(drained: "Drained") -> None:
-    for answer in drained.answers:
+def _show(result: "DispatchResult") -> None:
+    for answer in result.answers:
         plain.print(_sentence(answer), soft_wrap=True)
-    started = drained.started
+    started = result.started
     for job_id, run_id in started.runs.items():
         plain.print(f"Job {job_id} is run {run_id} now.")
     for job_id in started.failed:
         plain.print(f"Job {job_id} failed: its run ended before it began.")
     plain.print(
-        f"{len(drained.answers)} requests answered, {drained.set_aside} messages set aside, "
+        f"{len(result.answers)} requests answered, {result.set_aside} messages set aside, "
         f"{len(started.runs)} jobs started, {len(started.waiting)} wait."
     )
     if started.problem:

@@ -20,7 +20,7 @@ ON_DEMAND = "on-demand"
 
 
 @dataclass(frozen=True)
-class Started:
+class StartedJobs:
     """What became of the jobs that wait."""
 
     runs: dict[UUID, UUID]
@@ -34,14 +34,14 @@ class Started:
 
 
 @dataclass(frozen=True)
-class Drained:
+class DispatchResult:
     answers: tuple[Answer, ...]
     set_aside: int
     """Messages that could not be answered."""
-    started: Started
+    started: StartedJobs
 
 
-def drain(services: Services) -> Drained:
+def dispatch_pending(services: Services) -> DispatchResult:
     """Answer all messages that wait, events on Prefect's bus too, then have every job started that may.
 
     Safe to be killed, and to be run by several at once; Prefect may be down.
@@ -50,7 +50,7 @@ def drain(services: Services) -> Drained:
         # what it is too ill to tell waits there; that it is, `start_pending` says
         prefect_events.collect(services)
     answers, set_aside = answer_all(services)
-    return Drained(tuple(answers), set_aside, start_pending(services))
+    return DispatchResult(tuple(answers), set_aside, start_pending(services))
 
 
 def answer_all(services: Services) -> tuple[list[Answer], int]:
@@ -63,7 +63,7 @@ def answer_all(services: Services) -> tuple[list[Answer], int]:
     return answers, set_aside
 
 
-def start_pending(services: Services) -> Started:
+def start_pending(services: Services) -> StartedJobs:
     """Create a Prefect run for every job that waits without one and whose model has no job in progress.
 
     Asked twice, Prefect makes one run for a job; when it does not answer, the jobs wait for the next time.
@@ -81,7 +81,7 @@ def start_pending(services: Services) -> Started:
     except ServerUnavailable as error:
         problem = str(error)
     waiting = services.ledger.triggers.startable(services.clock())
-    return Started(runs, tuple(failed), tuple(job.id for job in waiting), problem if waiting else None)
+    return StartedJobs(runs, tuple(failed), tuple(job.id for job in waiting), problem if waiting else None)
 
 
 def _create_runs(services: Services, prefect: Runs) -> Iterator[tuple[TrainingJob, UUID | None]]:

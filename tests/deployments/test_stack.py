@@ -285,7 +285,7 @@ def wait_until_drained(up: Installation, models: Collection[str]) -> float:
     """Seconds from now until each has a run; asked to drain, unless there is time to wait for the upkeep."""
     began = time.monotonic()
     if not WHOLE:
-        assert up.clm("drain").returncode == 0
+        assert up.clm("dispatch").returncode == 0
     wait_until(lambda: runs_of(up, models).keys() == set(models), seconds=3 * DRAINED_WITHIN_SECONDS)
     return time.monotonic() - began
 

@@ -56,7 +56,7 @@ def test_what_is_asked_by_hand_and_by_a_file_is_answered_and_listed(tmp_path: Pa
     assert listed("--before", str(newest["number"])) == [oldest]
     assert listed("--model", "xgboost_btcusd_1h") == []
     assert listed("--reply", "accepted") == [oldest]
-    assert "1 wait.\nThey wait because no Prefect server is known: start `clm up`" in clm("drain")
+    assert "1 wait.\nThey wait because no Prefect server is known: start `clm up`" in clm("dispatch")
 
 
 def test_a_file_that_is_no_event_is_refused_and_a_market_that_is_not_there_is_set_aside(

@@ -162,7 +162,7 @@ def test_after_kill_9_the_command_ends_the_job_and_what_it_left_open_in_mlflow(
     assert services.ledger.jobs(status=JobStatus.IN_PROGRESS) == [services.ledger.job(job.id)]
     assert mlflow_statuses(services, job) == {"run": {"RUNNING"}, "version": set()}
     time.sleep(1)
-    answer = CliRunner().invoke(app, ["sweep", "--json"], catch_exceptions=False)
+    answer = CliRunner().invoke(app, ["jobs", "reap", "--json"], catch_exceptions=False)
     [ended] = json.loads(answer.stdout)
     assert (ended["id"], ended["failure_cause"]) == (str(job.id), "lost its lease")
     with open_ledger(services.database) as engine:

@@ -27,7 +27,7 @@ from clm_core.domain.vocabulary import JobStatus, ModelType, Role
 from clm_core.market.sources import MarketData
 from clm_core.services import Services
 from clm_core.triggers import inbox, intake
-from clm_core.triggers.dispatch import drain, start_pending
+from clm_core.triggers.dispatch import dispatch_pending, start_pending
 
 NOWHERE = "http://127.0.0.1:9/api"
 MODEL = {"model_type": "lightgbm", "symbol": "BTCUSD"}
@@ -226,12 +226,12 @@ def test_messages_received_while_prefect_is_down_get_one_run_each_when_it_is_bac
             for number, model in enumerate(models):
                 body = json.dumps({"type": "manual.training_requested", "data": model}).encode()
                 inbox.receive(clm, "desk", str(number), body, clm.clock())
-        outage = drain(clm)
+        outage = dispatch_pending(clm)
     assert len(outage.answers) == len(outage.started.waiting) == len(models)
     assert {answer.reply for answer in outage.answers} == {Reply.ACCEPTED}
     assert outage.started.runs == {}
-    back = drain(clm)
+    back = dispatch_pending(clm)
     assert len(back.started.runs) == len(models)
     assert back.started.waiting == ()
     assert len(runs_of(prefect, *outage.started.waiting)) == len(models)
-    assert drain(clm).started.runs == {}
+    assert dispatch_pending(clm).started.runs == {}

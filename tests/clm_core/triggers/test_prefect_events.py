@@ -14,7 +14,7 @@ from clm_core.domain.triggers import Reply
 from clm_core.platform.prefect_runs import EVENTS
 from clm_core.services import Services
 from clm_core.triggers import inbox, prefect_events
-from clm_core.triggers.dispatch import answer_all, drain
+from clm_core.triggers.dispatch import answer_all, dispatch_pending
 
 GOOD = {"model_type": "lightgbm", "symbol": "BTCUSD", "sharpe_ratio": 0.7}
 """Nothing to retrain for: whoever else collects it from this session's server is left with no job."""
@@ -50,10 +50,10 @@ def kept(clm: Services) -> set[str]:
 
 def test_an_event_comes_to_the_door_once(clm: Services, prefect: httpx.Client) -> None:
     [event] = emit(prefect, "performance.degraded", GOOD)
-    drain(clm)
+    dispatch_pending(clm)
     [answer] = clm.ledger.triggers.answers(message=(prefect_events.SOURCE, event))
     assert (answer.reply, answer.model_id) == (Reply.REJECTED, "lightgbm_btcusd_1h")
-    assert drain(clm).answers == ()
+    assert dispatch_pending(clm).answers == ()
 
 
 def test_all_are_found_however_many_and_however_late(clm: Services, prefect: httpx.Client) -> None:
