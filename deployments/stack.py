@@ -26,8 +26,8 @@ from deployments.supervisor import StackPart, Stopped, Supervisor, stoppable
 
 PREFERRED_PORTS = {"prefect": 4200, "mlflow": 5000, "api": 8000}
 READY_WITHIN_SECONDS = 120.0
-UPKEEP_RUNS = 5
-"""Upkeep, fetch, drain, watch and a shadow: each runs once at a time, and none has to wait for another."""
+MAINTENANCE_RUNS = 5
+"""Runs at a time of the scheduled passes: one each of maintenance, fetch, dispatch, watch and shadow."""
 
 
 def main() -> int:
@@ -63,7 +63,7 @@ def run(settings: Settings, console: Console) -> None:
         deploying = _deploy(settings, plan.environment)
         running.callback(deploying.terminate)
         supervisor.start(plan.worker())
-        supervisor.start(plan.upkeep())
+        supervisor.start(plan.maintenance())
         # both bring MLflow's database up to date, and two at once would collide
         _wait(supervisor, ["mlflow"])
         if plan.state.api_url is not None:
@@ -126,9 +126,11 @@ class _Plan:
     def worker(self) -> StackPart:
         return self._worker("worker", stack_state.WORKER, "default", self._settings.stack.concurrent_runs)
 
-    def upkeep(self) -> StackPart:
-        """Trainings take every place there is for hours; the upkeep must not wait for one."""
-        return self._worker("upkeep", stack_state.UPKEEP_WORKER, stack_state.UPKEEP_QUEUE, UPKEEP_RUNS)
+    def maintenance(self) -> StackPart:
+        """Worker of the scheduled passes, which must not wait for trainings of several hours."""
+        return self._worker(
+            "maintenance", stack_state.MAINTENANCE_WORKER, stack_state.MAINTENANCE_QUEUE, MAINTENANCE_RUNS
+        )
 
     def _worker(self, name: str, known_as: str, queue: str, at_once: int) -> StackPart:
         pool, kind = self._settings.deploy.work_pool, self._settings.deploy.work_pool_type
@@ -223,7 +225,7 @@ def _wait(supervisor: Supervisor, names: list[str]) -> None:
 def _deploy(settings: Settings, environment: Mapping[str, str]) -> "subprocess.Popen[bytes]":
     with _deploy_log(settings.home).open("wb") as output:
         return subprocess.Popen(
-            [sys.executable, "-m", "deployments.deployments"],
+            [sys.executable, "-m", "deployments.definitions"],
             env=os.environ | environment,
             stdin=subprocess.DEVNULL,
             stdout=output,

@@ -1,11 +1,11 @@
-"""What waits is answered now rather than by the next upkeep: an event on Prefect's bus starts this."""
+"""Dispatch of waiting messages and jobs, started by an event on Prefect's bus."""
 
 from prefect import flow
 
-from tasks.dispatch import answer_what_waits
+from tasks.dispatch import dispatch as dispatch_waiting
 
 
-@flow(name="drain")
-def drain() -> None:
-    """Take events and messages that wait to the door, and start the jobs that wait."""
-    answer_what_waits()
+@flow(name="dispatch")
+def dispatch() -> None:
+    """Answer waiting events and messages, and start the jobs that wait."""
+    dispatch_waiting()

@@ -7,8 +7,8 @@ from clm_core.operations.maintenance import MaintenanceReport
 from tasks.maintenance import keep_up
 
 
-@flow(name="upkeep")
-def upkeep() -> MaintenanceReport:
+@flow(name="maintenance")
+def maintenance() -> MaintenanceReport:
     """Put right what went wrong and tell of the rest; fails if a part did, after all were tried."""
     report = keep_up()
     if report.failed:

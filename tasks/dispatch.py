@@ -6,5 +6,5 @@ from clm_core.triggers.dispatch import DispatchResult, dispatch_pending
 
 
 @task(cache_policy=NO_CACHE)
-def answer_what_waits() -> DispatchResult:
+def dispatch() -> DispatchResult:
     return dispatch_pending(services())

@@ -9,7 +9,7 @@ from pathlib import Path
 from clm_core.domain.errors import ServerUnavailable
 from clm_core.platform.prefect_runs import prefect_runs
 
-DRAIN = "drain"
+DISPATCH = "dispatch"
 """The flow, and its deployment."""
 PAUSE_SECONDS = 15.0
 """What comes within it is mostly answered by the same run: a process takes its time to start."""
@@ -32,6 +32,6 @@ class Nudge:
     def _ask(self) -> None:
         # whoever is away is told by the upkeep
         with contextlib.suppress(ServerUnavailable), prefect_runs(self._home) as prefect:
-            deployments = prefect.deployments(DRAIN)
-            if DRAIN in deployments:
-                prefect.create(deployments[DRAIN], {}, str(uuid.uuid4()), [])
+            deployments = prefect.deployments(DISPATCH)
+            if DISPATCH in deployments:
+                prefect.create(deployments[DISPATCH], {}, str(uuid.uuid4()), [])

@@ -31,7 +31,7 @@ NOT_UP = 3
 """Exit code of `clm status` when nothing runs."""
 # -P: a folder flows/ or deployments/ in the current folder must not take the place of ours
 SUPERVISOR = (sys.executable, "-P", "-m", "deployments.stack")
-DEPLOY = (sys.executable, "-P", "-m", "deployments.deployments")
+DEPLOY = (sys.executable, "-P", "-m", "deployments.definitions")
 
 
 @app.command()

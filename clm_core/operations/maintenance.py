@@ -78,8 +78,8 @@ LOOKED_BACK = timedelta(days=1)
 """A run whose job failed longer ago is left as it is."""
 NOT_WELL_AGAIN = timedelta(hours=3)
 """A deployment is well again when none of its runs has failed for so long."""
-ITSELF = "upkeep"
-"""The deployment whose runs do this."""
+ITSELF = {"maintenance", "upkeep"}
+"""Deployment whose runs are maintenance passes, by its name and the one in the release before."""
 LOOK = "Its page in the Prefect UI has the log."
 REMEMBERED = timedelta(hours=1)
 """An automation is well again when none of its actions has failed for so long."""
@@ -281,7 +281,9 @@ def _alert_failed_runs(services: Services) -> list[str]:
     with prefect_runs(services.settings.home) as prefect:
         runs = prefect.failed_runs(now - NOT_WELL_AGAIN)
     jobs = services.ledger.triggers.with_jobs(runs)
-    others = [(run_id, *runs[run_id]) for run_id in runs if run_id not in jobs and runs[run_id][0] != ITSELF]
+    others = [
+        (run_id, *runs[run_id]) for run_id in runs if run_id not in jobs and runs[run_id][0] not in ITSELF
+    ]
     newest = {name: f"Its run {run_id} ended as {why}. {LOOK}" for run_id, name, why in reversed(others)}
     for alert in services.alerts.lasting(kind):
         if alert.subject not in newest:

@@ -101,7 +101,9 @@ def _parts(settings: Settings, state: StackState) -> tuple[PartHealth, ...]:
         "mlflow": lambda: is_answering(f"{state.mlflow_url}/health"),
         "api": lambda: is_answering(f"{state.api_url}/health"),
         "worker": lambda: stack_state.WORKER in workers,
-        "upkeep": lambda: stack_state.UPKEEP_WORKER in workers,
+        "maintenance": lambda: stack_state.MAINTENANCE_WORKER in workers,
+        # name in the release before, whose `clm up` may still run
+        "upkeep": lambda: "clm-up-upkeep" in workers,
     }
     return tuple(
         PartHealth(

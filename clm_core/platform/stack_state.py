@@ -27,10 +27,12 @@ from pydantic import BaseModel, ConfigDict
 from clm_core.domain.errors import PortTaken, StackRunning
 
 PREFECT_USER = "clm"
-WORKER, UPKEEP_WORKER = "clm-up", "clm-up-upkeep"
-"""Names that the workers of `clm up` have in Prefect."""
-UPKEEP_QUEUE = "upkeep"
-"""Work queue of what keeps an installation right; trainings wait in another."""
+WORKER = "clm-up"
+"""Name in Prefect of the `clm up` worker that trains."""
+MAINTENANCE_WORKER = "clm-up-maintenance"
+"""Name in Prefect of the `clm up` worker of the scheduled passes."""
+MAINTENANCE_QUEUE = "maintenance"
+"""Work queue of the scheduled passes, separate from the queue of the trainings."""
 PORTS_TRIED = 100
 
 

@@ -4,6 +4,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -13,14 +14,16 @@ import httpx
 import pytest
 import yaml
 from installations import wait_until
+from prefect.client.orchestration import get_client
 
 from clm_core.domain.errors import MissingExtra, PluginMissing
 from clm_core.domain.universe import Market
 from clm_core.domain.vocabulary import ModelType
 from clm_core.market.timeframes import Timeframe
 from clm_core.models import catalog
+from clm_core.platform.prefect_runs import load_flow
 from clm_core.settings import Settings
-from deployments.deployments import FIRST_ANCHOR, Deployment, deploy, prefect_yaml, wanted
+from deployments.definitions import FIRST_ANCHOR, Deployment, _write, deploy, prefect_yaml, wanted
 
 ROOT = Path(__file__).parents[2]
 TREES = (ModelType.XGBOOST, ModelType.LIGHTGBM)
@@ -131,8 +134,8 @@ def test_only_one_run_of_a_deployment_at_a_time_the_next_waits(deployed: str) ->
 
 @pytest.mark.parametrize(
     ("name", "every"),
-    [("upkeep", 60), ("watch", 3600), ("shadow-1h", 3600)],
-    ids=["upkeep", "watch", "shadow"],
+    [("maintenance", 60), ("watch", 3600), ("shadow-1h", 3600)],
+    ids=["maintenance", "watch", "shadow"],
 )
 def test_what_looks_after_the_rest_is_left_out_while_it_runs(name: str, every: int, deployed: str) -> None:
     found = deployments(deployed)[name]
@@ -167,14 +170,14 @@ def test_automations_end_what_a_killed_worker_left_and_there_is_one_of_each(
     deploy(settings)
     names = [each["name"] for each in ask(deployed, "/automations/filter") if each["name"].startswith("CLM")]
     assert sorted(names) == [
-        "CLM: drain at once",
+        "CLM: dispatch at once",
         "CLM: end runs that give no sign of life",
         "CLM: end runs that were taken and never started",
     ]
 
 
 def test_an_event_on_the_bus_has_what_waits_answered_at_once(deployed: str) -> None:
-    drains = {"deployments": {"name": {"any_": ["drain"]}}}
+    drains = {"deployments": {"name": {"any_": ["dispatch"]}}}
     before = {run["id"] for run in ask(deployed, "/flow_runs/filter", drains)}
 
     def has_started() -> bool:
@@ -226,6 +229,48 @@ def test_a_market_that_left_is_paused_and_runs_again_when_it_is_back(
     assert deploy(settings.model_copy(update={"universe": MARKETS[:1]})).paused == ()
     assert set(deploy(settings).updated) == {"xgboost_eurusd_1h", "lightgbm_eurusd_1h"}
     assert not deployments(deployed)["xgboost_eurusd_1h"]["paused"]
+
+
+def test_deploying_over_the_release_before_leaves_no_schedule_or_automation_of_its_names(
+    deployed: str, settings: Settings
+) -> None:
+    names = {"upkeep", "drain"}
+    new = {each.name: each for each in wanted(settings)}
+    before = [
+        replace(new["maintenance"], name="upkeep", entrypoint="flows.upkeep.upkeep", work_queue="upkeep"),
+        replace(new["dispatch"], name="drain", entrypoint="flows.drain.drain", work_queue="upkeep"),
+    ]
+    with get_client(sync_client=True) as client:
+        for old in before:
+            _write(client, old, settings, "of the release before", removed_before=False)
+    assert "CLM: drain at once" in automations(deployed)
+    wait_for_scheduled_runs(deployed, "upkeep")
+
+    changed = deploy(settings)
+    assert (set(changed.paused), changed.created, changed.updated) == (names, (), ())
+    found = deployments(deployed)
+    assert {name: found[name]["paused"] for name in names} == dict.fromkeys(names, True)
+    assert not found["maintenance"]["paused"]
+    assert automations(deployed).isdisjoint({"CLM: drain at once"})
+    assert "CLM: dispatch at once" in automations(deployed)
+    assert scheduled(deployed, found["upkeep"]) == {}
+    assert deploy(settings).paused == ()
+
+
+def automations(url: str) -> set[str]:
+    return {each["name"] for each in ask(url, "/automations/filter")}
+
+
+@pytest.mark.parametrize(
+    ("before", "now"),
+    [
+        ("flows.upkeep.upkeep", "flows.maintenance.maintenance"),
+        ("flows.drain.drain", "flows.dispatch.dispatch"),
+    ],
+    ids=["upkeep", "drain"],
+)
+def test_a_run_scheduled_by_the_release_before_runs_the_renamed_flow(before: str, now: str) -> None:
+    assert load_flow(before) is load_flow(now)
 
 
 def test_prefect_deploy_makes_the_same_deployments_from_the_checkout(

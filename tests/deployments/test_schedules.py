@@ -25,7 +25,7 @@ from clm_core.domain.vocabulary import ModelType
 from clm_core.platform.prefect_runs import server_environment
 from clm_core.services import Services
 from clm_core.settings import Settings
-from deployments.deployments import Deployed, Deployment, deploy, wanted
+from deployments.definitions import Deployed, Deployment, deploy, wanted
 
 DATABASE = "clm_prefect_of_schedules"
 BEGIN = datetime(2026, 1, 7, 9, 30, tzinfo=UTC)
@@ -160,7 +160,7 @@ def test_each_schedule_fires_once_a_slot_whatever_is_restarted_and_deployed_agai
     names = list(schedules)
     with servers.at(world.now) as server:
         assert set(world.deploy().created) > set(names)
-        world.pause("upkeep", paused=True)
+        world.pause("maintenance", paused=True)
         world.settle(names)
         for _ in range(2):
             world.go_on(server, 3 * DAY, names)
@@ -185,12 +185,12 @@ def test_each_schedule_fires_once_a_slot_whatever_is_restarted_and_deployed_agai
             expected = set(grid(schedule, BEGIN, world.now)) - set(passed[AHEAD:])
             assert world.slots(name) == dict.fromkeys(expected, 1), name
             assert world.slots(name, "COMPLETED") == dict.fromkeys(expected, 1), name
-        world.pause("upkeep", paused=False)
+        world.pause("maintenance", paused=False)
         resumed = world.now
         for _ in range(2):
-            world.wait_for_runs_ahead(["upkeep"], 60)
+            world.wait_for_runs_ahead(["maintenance"], 60)
             world.now += timedelta(minutes=45)
             server.move_to(world.now)
         minutes = [resumed + minute * MINUTE for minute in range(1, 91)]
-        slots = world.slots("upkeep")
+        slots = world.slots("maintenance")
         assert [slots[minute] for minute in minutes] == [1] * len(minutes)

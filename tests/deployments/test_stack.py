@@ -68,7 +68,7 @@ def test_status_tells_that_each_part_answers_and_what_runs_next(up: Installation
         "prefect": True,
         "mlflow": True,
         "worker": True,
-        "upkeep": True,
+        "maintenance": True,
     }.items()
     assert {run["deployment"] for run in status["next_runs"]} >= {"xgboost_btcusd_1h", "lightgbm_btcusd_1h"}
 
@@ -206,7 +206,7 @@ def test_a_training_does_not_hold_up_the_upkeep_and_ends_when_its_run_is_cancell
 
 def assert_upkeep_is_begun(up: Installation) -> None:
     """Soon, although the one place for trainings is taken."""
-    deployment = up.prefect("GET", "/deployments/name/upkeep/upkeep")
+    deployment = up.prefect("GET", "/deployments/name/maintenance/maintenance")
     run = up.prefect("POST", f"/deployments/{deployment['id']}/create_flow_run", {})
     # cancelled it is when the scheduled one runs
     begun = {"RUNNING", "COMPLETED", "FAILED", "CANCELLED"}
@@ -292,7 +292,7 @@ def wait_until_drained(up: Installation, models: Collection[str]) -> float:
 
 @pytest.mark.usefixtures("nobody_trains")
 def test_a_webhook_is_not_left_waiting_for_the_next_upkeep(up: Installation) -> None:
-    drains = {"deployments": {"name": {"any_": ["drain"]}}}
+    drains = {"deployments": {"name": {"any_": ["dispatch"]}}}
     assert up.prefect("POST", "/flow_runs/filter", drains) == []
     with sender(up) as post:
         assert post("evt_soon", training_of("lightgbm", "M000USD")) == 202

@@ -314,7 +314,7 @@ def test_the_flow_fails_when_a_part_did_and_only_then(
     monkeypatch.setattr(PromotionStore, "models", lambda _: [model_id])
     good, broken = make_version(model_id), make_version(model_id)
     promote(services, good)
-    flow = load_flow("flows.upkeep.upkeep")
+    flow = load_flow("flows.maintenance.maintenance")
     assert flow().failed == ()
     promote(services, broken)
     trees(broken).write_bytes(b"")

@@ -1,7 +1,7 @@
 """What runs on a schedule: one deployment a model and market of the universe, the upkeep, the watch and the
 shadows.
 
-Run as a module it makes Prefect's deployments those of the settings: `python -m deployments.deployments`.
+Run as a module it makes Prefect's deployments those of the settings: `python -m deployments.definitions`.
 """
 
 import hashlib
@@ -154,15 +154,15 @@ _EVOLVE = Deployment(
     at_once=1,
 )
 
-_DRAIN = Deployment(
-    entrypoint="flows.drain.drain",
-    name="drain",
-    description="Answer what waits at once: what others emit on Prefect's bus starts it.",
+_DISPATCH = Deployment(
+    entrypoint="flows.dispatch.dispatch",
+    name="dispatch",
+    description="Answer waiting messages and start waiting jobs; events on Prefect's bus start a run.",
     every=None,
-    # one that comes while another runs is answered by the next upkeep
+    # an event that arrives during a run is answered by the next maintenance pass
     collision_strategy="CANCEL_NEW",
     events=tuple(each.value for each in IncomingType),
-    work_queue=stack_state.UPKEEP_QUEUE,
+    work_queue=stack_state.MAINTENANCE_QUEUE,
     starts_within_seconds=60,
 )
 
@@ -183,18 +183,18 @@ def _fetch(universe: Sequence[Market]) -> Iterator[Deployment]:
             every=timedelta(seconds=min(lengths)),
             offset=AFTER_A_BAR,
             collision_strategy="CANCEL_NEW",
-            work_queue=stack_state.UPKEEP_QUEUE,
+            work_queue=stack_state.MAINTENANCE_QUEUE,
             starts_within_seconds=60,
         )
 
 
-_UPKEEP = Deployment(
-    entrypoint="flows.upkeep.upkeep",
-    name="upkeep",
-    description="End what crashed half done, look after what serves, deliver what happened.",
+_MAINTENANCE = Deployment(
+    entrypoint="flows.maintenance.maintenance",
+    name="maintenance",
+    description="Repair unfinished changes, verify production versions, deliver events and alerts.",
     every=timedelta(minutes=1),
     collision_strategy="CANCEL_NEW",
-    work_queue=stack_state.UPKEEP_QUEUE,
+    work_queue=stack_state.MAINTENANCE_QUEUE,
     starts_within_seconds=60,
 )
 
@@ -204,7 +204,7 @@ _WATCH = Deployment(
     description="Look at what serves on the newest bars; ask to retrain what is stale or earns too little.",
     every=timedelta(hours=1),
     collision_strategy="CANCEL_NEW",
-    work_queue=stack_state.UPKEEP_QUEUE,
+    work_queue=stack_state.MAINTENANCE_QUEUE,
     starts_within_seconds=60,
 )
 
@@ -222,7 +222,7 @@ def _shadows(universe: Sequence[Market]) -> Iterator[Deployment]:
             offset=min(AFTER_A_FETCH, every * 3 / 4),
             parameters={"timeframe": timeframe.value},
             collision_strategy="CANCEL_NEW",
-            work_queue=stack_state.UPKEEP_QUEUE,
+            work_queue=stack_state.MAINTENANCE_QUEUE,
             starts_within_seconds=60,
         )
 
@@ -246,7 +246,7 @@ def wanted(settings: Settings) -> list[Deployment]:
     """
     retrains = [_retrain(market, kind) for market in settings.universe for kind in _kinds(market)]
     fetch, shadows = _fetch(settings.universe), _shadows(settings.universe)
-    return [*retrains, _ON_DEMAND, _TUNE, _EVOLVE, _DRAIN, *fetch, _UPKEEP, _WATCH, *shadows]
+    return [*retrains, _ON_DEMAND, _TUNE, _EVOLVE, _DISPATCH, *fetch, _MAINTENANCE, _WATCH, *shadows]
 
 
 def prefect_yaml(settings: Settings) -> dict[str, Any]:
@@ -327,7 +327,13 @@ def _ensure_work_pool(client: "SyncPrefectClient", settings: Settings) -> None:
 def _deploy_all(client: "SyncPrefectClient", settings: Settings) -> Deployed:
     present = {deployment.name: deployment for deployment in _ours(client)}
     changes: dict[str, list[str]] = {"created": [], "updated": [], "unchanged": [], "paused": []}
-    for deployment in (all_wanted := wanted(settings)):
+    all_wanted = wanted(settings)
+    # removed deployments are paused first: a pass that got another name must not run twice in a slot
+    for name in sorted(present.keys() - {deployment.name for deployment in all_wanted}):
+        if present[name].version != REMOVED:
+            _pause(client, present[name])
+            changes["paused"].append(name)
+    for deployment in all_wanted:
         found = present.get(deployment.name)
         version = _version(deployment, settings)
         if found is not None and found.version == version:
@@ -337,10 +343,6 @@ def _deploy_all(client: "SyncPrefectClient", settings: Settings) -> Deployed:
                 client, deployment, settings, version, removed_before=bool(found and found.version == REMOVED)
             )
             changes["updated" if found else "created"].append(deployment.name)
-    for name in sorted(present.keys() - {deployment.name for deployment in all_wanted}):
-        if present[name].version != REMOVED:
-            _pause(client, present[name])
-            changes["paused"].append(name)
     _drop_outdated_runs(client, {*changes["updated"], *changes["paused"]})
     return Deployed(**{change: tuple(names) for change, names in changes.items()})
 
@@ -430,8 +432,10 @@ def _schedules(deployment: Deployment) -> list[Any]:
 
 
 def _pause(client: "SyncPrefectClient", deployment: "DeploymentResponse") -> None:
+    """Pause a deployment and delete the automation that starts its runs on events."""
     from prefect.client.schemas.actions import DeploymentUpdate
 
+    client.delete_resource_owned_automations(f"prefect.deployment.{deployment.id}")
     client.update_deployment(deployment.id, DeploymentUpdate(paused=True, version=REMOVED))
 
 
