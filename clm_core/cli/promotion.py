@@ -161,7 +161,7 @@ def _sentence(change: "Promotion") -> str:
     model_id, before, after = change.model_id, change.from_version or "nothing", change.to_version
     if change.state is PromotionState.ABORTED:
         return f"{model_id}: the {change.kind} to {after} was interrupted and is undone, {before} serves."
-    if change.kind is PromotionKind.DRIFT:
+    if change.kind is PromotionKind.ALIAS_MOVED:
         return f"{model_id}: {change.reason}; it is put back, {before} serves."
     if change.kind is PromotionKind.LOSS:
         return (

@@ -86,11 +86,11 @@ def triggers(
 
     wanted = None if reply is None else Reply(reply)
     with open_services(load_settings()) as services:
-        book = services.ledger.triggers
+        store = services.ledger.triggers
         if set_aside:
-            messages = book.messages(set_aside=True, limit=limit)
+            messages = store.messages(set_aside=True, limit=limit)
         else:
-            answers = book.answers(model_id=model, reply=wanted, before=before, limit=limit)
+            answers = store.answers(model_id=model, reply=wanted, before=before, limit=limit)
     if set_aside:
         _print_messages(messages, as_json)
     else:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from clm_core.backtest.results import Metrics
 from clm_core.decisions.criteria import PromotionCriteria
 from clm_core.decisions.gate_policy import EvidenceLevels, GatePolicy
-from clm_core.domain.evaluations import Check, Decision, LegKind, TrialLuck, Verdict
+from clm_core.domain.evaluations import Check, CheckKind, Decision, TrialLuck, Verdict
 from clm_core.evidence import paired
 from clm_core.evidence.soundness import LARGEST_SHARE_OF_ONE_SIDE, SMALLEST_DEVIATION, Activity
 from clm_core.evidence.track_record import TrackRecord, probabilistic_sharpe_ratio
@@ -89,7 +89,7 @@ def _decision(refusals: tuple[str, ...], missing: tuple[str, ...]) -> Decision:
 
 def _refuses(leg: Check) -> bool:
     """Whether it is missed in a way that more evidence would not mend."""
-    if leg.kind is LegKind.EVIDENCE and not (leg.name == LEAD and math.isfinite(leg.value)):
+    if leg.kind is CheckKind.EVIDENCE and not (leg.name == LEAD and math.isfinite(leg.value)):
         return False
     return not leg.passed
 
@@ -99,8 +99,8 @@ Reasoned = tuple[Check, str]
 
 
 def _soundness(activity: Activity) -> tuple[Reasoned, ...]:
-    share = _at_most("share_of_one_side", activity.share, LARGEST_SHARE_OF_ONE_SIDE, LegKind.SOUNDNESS)
-    deviation = _at_least("position_deviation", activity.deviation, SMALLEST_DEVIATION, LegKind.SOUNDNESS)
+    share = _at_most("share_of_one_side", activity.share, LARGEST_SHARE_OF_ONE_SIDE, CheckKind.SOUNDNESS)
+    deviation = _at_least("position_deviation", activity.deviation, SMALLEST_DEVIATION, CheckKind.SOUNDNESS)
     return (
         (share, f"collapsed: {activity.share:.1%} of its positions are {activity.commonest_side}"),
         (deviation, f"collapsed: its positions vary by {activity.deviation:.2g}, hardly at all"),
@@ -123,9 +123,9 @@ def _evidence(case: Case, levels: EvidenceLevels) -> tuple[Reasoned, ...]:
     luck = case.trials.luck(case.record.effective_bars)
     deflated = probabilistic_sharpe_ratio(case.record, luck)
     needed = bars_to_pass(case.record, case.trials, levels.min_deflated_sharpe)
-    beyond_luck = _at_least("deflated_sharpe_ratio", deflated, levels.min_deflated_sharpe, LegKind.EVIDENCE)
+    beyond_luck = _at_least("deflated_sharpe_ratio", deflated, levels.min_deflated_sharpe, CheckKind.EVIDENCE)
     # a limit of inf is none that a length could meet; NaN neither
-    long_enough = _at_least("track_record_bars", case.record.bars, needed, LegKind.EVIDENCE)
+    long_enough = _at_least("track_record_bars", case.record.bars, needed, CheckKind.EVIDENCE)
     legs = [
         (beyond_luck, f"{_refusal(beyond_luck)}: {_luckiest(case, luck)}"),
         (long_enough, _too_short(case.record.bars, needed)),
@@ -152,7 +152,7 @@ def _too_short(bars: int, needed: float) -> str:
 def _against_champion(against: Comparison, levels: EvidenceLevels) -> Reasoned:
     """By the upper bound of the lead: below zero it is worse; unknown, nobody has shown that it isn't."""
     bars, most = against.record.n, against.most(levels) * 1e4
-    leg = _at_least(LEAD, most, 0.0, LegKind.EVIDENCE)
+    leg = _at_least(LEAD, most, 0.0, CheckKind.EVIDENCE)
     if not math.isfinite(most):
         return leg, (
             f"only {bars} bars are new to both it and champion {against.champion}: "
@@ -199,16 +199,16 @@ def _part(value: float, zero: float, full: float) -> float:
     return min(max((value - zero) / (full - zero), 0.0), 1.0) * 100.0
 
 
-def _at_least(name: str, value: float, limit: float, kind: LegKind = LegKind.THRESHOLD) -> Check:
+def _at_least(name: str, value: float, limit: float, kind: CheckKind = CheckKind.THRESHOLD) -> Check:
     return _leg(kind, name, value, limit, ">=", lambda v: v >= limit, lambda v: v - limit)
 
 
-def _at_most(name: str, value: float, limit: float, kind: LegKind = LegKind.THRESHOLD) -> Check:
+def _at_most(name: str, value: float, limit: float, kind: CheckKind = CheckKind.THRESHOLD) -> Check:
     return _leg(kind, name, value, limit, "<=", lambda v: v <= limit, lambda v: limit - v)
 
 
 def _leg(
-    kind: LegKind,
+    kind: CheckKind,
     name: str,
     value: float,
     limit: float,

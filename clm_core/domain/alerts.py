@@ -2,13 +2,17 @@
 
 from datetime import datetime
 from enum import StrEnum
+from typing import Self
 
 from pydantic import BaseModel, ConfigDict, Field
+
+OLD_KINDS = {"drift_detected": "alias_moved", "upkeep_failing": "maintenance_failing"}
+"""Kinds renamed by ledger revision 0015, by their old value; the old values are accepted for one release."""
 
 
 class AlertKind(StrEnum):
     JOB_FAILED = "job_failed"
-    DRIFT_DETECTED = "drift_detected"
+    ALIAS_MOVED = "alias_moved"
     """The production alias was moved by hand."""
     PRODUCTION_LOST = "production_lost"
     """The serving version was deleted in MLflow: nothing serves."""
@@ -30,14 +34,18 @@ class AlertKind(StrEnum):
     """An automation of Prefect could not do what it is for: a run that it should start does not exist."""
     RUN_FAILED = "run_failed"
     """A run of a deployment failed or crashed, and no job tells why."""
-    UPKEEP_FAILING = "upkeep_failing"
-    """A part of the upkeep could not do its work."""
+    MAINTENANCE_FAILING = "maintenance_failing"
+    """A step of the maintenance, a watch, a shadow pass or a data update failed."""
+
+    @classmethod
+    def _missing_(cls, value: object) -> Self | None:
+        return cls(OLD_KINDS[value]) if isinstance(value, str) and value in OLD_KINDS else None
 
 
 HAPPENINGS = frozenset(
     {
         AlertKind.JOB_FAILED,
-        AlertKind.DRIFT_DETECTED,
+        AlertKind.ALIAS_MOVED,
         AlertKind.FORCED_ROLLED_BACK,
         AlertKind.MESSAGE_SET_ASIDE,
     }

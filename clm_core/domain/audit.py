@@ -1,11 +1,18 @@
 """What is remembered for ever: who did what to what, and when."""
 
 from enum import StrEnum
-from typing import Any
+from typing import Any, Self
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from clm_core.domain.actors import Actor
+
+OLD_ACTIONS = {
+    "drift_detected": "alias_moved",
+    "drift_restored": "alias_move_restored",
+    "drift_adopted": "alias_move_adopted",
+}
+"""Renamed actions by the word of older entries. The log is append-only: older entries keep the old word."""
 
 
 class Action(StrEnum):
@@ -26,10 +33,10 @@ class Action(StrEnum):
     FORCED_CONFIRMED = "forced_confirmed"
     """An admin lets it stand for longer."""
     ROLLBACK_COMMITTED = "rollback_committed"
-    DRIFT_DETECTED = "drift_detected"
-    """The production alias points where no promotion of ours put it."""
-    DRIFT_RESTORED = "drift_restored"
-    DRIFT_ADOPTED = "drift_adopted"
+    ALIAS_MOVED = "alias_moved"
+    """The production alias points at a version that no promotion put there."""
+    ALIAS_MOVE_RESTORED = "alias_move_restored"
+    ALIAS_MOVE_ADOPTED = "alias_move_adopted"
     PRODUCTION_LOST = "production_lost"
     """The serving version was deleted in MLflow."""
     BUNDLE_REFUSED = "bundle_refused"
@@ -42,6 +49,10 @@ class Action(StrEnum):
     DELIVERY_SKIPPED = "delivery_skipped"
     """What a receiver was to be told next was given up by hand."""
     DEAD_LETTERS_FORGOTTEN = "dead_letters_forgotten"
+
+    @classmethod
+    def _missing_(cls, value: object) -> Self | None:
+        return cls(OLD_ACTIONS[value]) if isinstance(value, str) and value in OLD_ACTIONS else None
 
 
 class AuditEntry(BaseModel):

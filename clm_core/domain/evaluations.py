@@ -4,7 +4,7 @@ from datetime import datetime
 from enum import StrEnum
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, computed_field
 
 
 class EvaluationResult(BaseModel):
@@ -46,7 +46,7 @@ class Decision(StrEnum):
     """Nothing is against it, but proof is missing: in shadow it gathers more."""
 
 
-class LegKind(StrEnum):
+class CheckKind(StrEnum):
     SOUNDNESS = "soundness"
     """Whether it decides anything at all; missed: FAIL."""
     THRESHOLD = "threshold"
@@ -61,7 +61,7 @@ class Check(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     name: str
-    kind: LegKind = LegKind.THRESHOLD
+    kind: CheckKind = CheckKind.THRESHOLD
     value: float
     limit: float
     comparison: str
@@ -101,7 +101,7 @@ class Verdict(BaseModel):
     decision: Decision
     score: float
     """Promotion score, 0..100; for ranking only, it decides nothing."""
-    checks: tuple[Check, ...]
+    checks: tuple[Check, ...] = Field(validation_alias=AliasChoices("checks", "legs"))
     reasons: tuple[str, ...]
     """Why the version did not pass, one sentence a missed condition; empty when it passed."""
     policy: str = ""
@@ -121,3 +121,9 @@ class Verdict(BaseModel):
     @property
     def passed(self) -> bool:
         return self.decision is Decision.PASS
+
+    @computed_field(json_schema_extra={"deprecated": True})  # type: ignore[prop-decorator]
+    @property
+    def legs(self) -> tuple[Check, ...]:
+        """Former name of `checks`, repeated for one release."""
+        return self.checks

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from enum import Enum, StrEnum
+from typing import Self
 
 from pydantic import BaseModel, ConfigDict
 
@@ -13,6 +14,9 @@ from clm_core.domain.vocabulary import JobStatus, ModelStatus, Role
 
 FORCED_FOR = timedelta(days=7)
 """How long a forced promotion may stand before somebody has to look at it again."""
+
+OLD_ALIAS_MOVED = "drift"
+"""Value of `ALIAS_MOVED` up to ledger revision 0014; still accepted for one release."""
 
 
 class Unset(Enum):
@@ -31,15 +35,23 @@ class PromotionKind(StrEnum):
     """An alias moved by hand that an admin let stand."""
     LOSS = "loss"
     """The serving version was deleted in MLflow: nothing serves until the next promotion or rollback."""
-    DRIFT = "drift"
-    """An alias moved by hand, found: `to_version` is where it pointed."""
+    ALIAS_MOVED = "alias_moved"
+    """The alias was moved by hand: `to_version` is the version found at the alias."""
+
+    @classmethod
+    def _missing_(cls, value: object) -> Self | None:
+        return cls.ALIAS_MOVED if value == OLD_ALIAS_MOVED else None
 
 
 class PromotionState(StrEnum):
     INTENT = "intent"
     COMMITTED = "committed"
     ABORTED = "aborted"
-    DRIFT = "drift"
+    ALIAS_MOVED = "alias_moved"
+
+    @classmethod
+    def _missing_(cls, value: object) -> Self | None:
+        return cls.ALIAS_MOVED if value == OLD_ALIAS_MOVED else None
 
 
 class Change(BaseModel):

@@ -36,7 +36,7 @@ EVENT_OF = {
 }
 ACTION_OF = {
     PromotionKind.PROMOTION: Action.PROMOTION_COMMITTED,
-    PromotionKind.ADOPTION: Action.DRIFT_ADOPTED,
+    PromotionKind.ADOPTION: Action.ALIAS_MOVE_ADOPTED,
     PromotionKind.ROLLBACK: Action.ROLLBACK_COMMITTED,
     PromotionKind.LOSS: Action.PRODUCTION_LOST,
 }
@@ -211,29 +211,29 @@ class PromotionStore:
             _audit(connection, done, Action.PROMOTION_ABORTED, now, cause=cause)
         return done
 
-    def find_drift(self, drift: Change) -> Promotion:
+    def record_alias_move(self, alias_move: Change) -> Promotion:
         """Record that the alias was moved by hand; it stays under way until restored, adopted or lost."""
         with self._engine.begin() as connection:
-            found = _insert(connection, drift, PromotionState.DRIFT)
-            _audit(connection, found, Action.DRIFT_DETECTED, found.at)
+            found = _insert(connection, alias_move, PromotionState.ALIAS_MOVED)
+            _audit(connection, found, Action.ALIAS_MOVED, found.at)
             message = (
-                f"{drift.reason}, and no promotion put it there: it is put back. "
+                f"{alias_move.reason}, and no promotion put it there: it is put back. "
                 "Ask who has access to MLflow; `clm reconcile MODEL --adopt` would let such a change stand."
             )
-            _alert(connection, AlertKind.DRIFT_DETECTED, found, message, found.at)
+            _alert(connection, AlertKind.ALIAS_MOVED, found, message, found.at)
         return found
 
-    def restore(self, drift: Promotion, now: datetime) -> Promotion:
+    def restore(self, alias_move: Promotion, now: datetime) -> Promotion:
         """The alias is back where it belongs."""
         with self._engine.begin() as connection:
-            done = _finish(connection, drift, PromotionState.DRIFT, now)
-            _audit(connection, done, Action.DRIFT_RESTORED, now)
+            done = _finish(connection, alias_move, PromotionState.ALIAS_MOVED, now)
+            _audit(connection, done, Action.ALIAS_MOVE_RESTORED, now)
         return done
 
-    def accept(self, drift: Promotion, change: Change, now: datetime) -> Promotion:
+    def accept(self, alias_move: Promotion, change: Change, now: datetime) -> Promotion:
         """What the hand did stands: as an admin's adoption, or as the loss of what was deleted."""
         with self._engine.begin() as connection:
-            _finish(connection, drift, PromotionState.DRIFT, now)
+            _finish(connection, alias_move, PromotionState.ALIAS_MOVED, now)
             done = _insert(connection, change, PromotionState.COMMITTED, finished_at=now)
             _tell(connection, done, now)
         return done

@@ -323,7 +323,7 @@ class Ledger:
         """
         job = _job_of(result.model_id, result.version)
         row = result.model_dump() | {
-            "verdict": verdict.model_dump(),
+            "verdict": verdict.model_dump(exclude={"legs"}),
             "policy": policy.model_dump(),
             "bundle_digest": bundle_digest,
             "trial_id": _trial_of(job),

@@ -364,9 +364,9 @@ class PromotionRow(Base):
         _one_of(PromotionKind, "kind"),
         _one_of(PromotionState, "state"),
         _one_of(Role, "role"),
-        CheckConstraint("(kind = 'drift') = (state = 'drift')", name="drift"),
+        CheckConstraint("(kind = 'alias_moved') = (state = 'alias_moved')", name="alias_moved"),
         CheckConstraint(
-            "to_version IS NOT NULL AND kind <> 'loss' OR kind = 'drift' OR "
+            "to_version IS NOT NULL AND kind <> 'loss' OR kind = 'alias_moved' OR "
             "to_version IS NULL AND kind = 'loss'",
             name="target",
         ),
@@ -374,7 +374,9 @@ class PromotionRow(Base):
             "forced = (expires_at IS NOT NULL) AND (NOT forced OR role = 'admin' AND reason <> '')",
             name="forced",
         ),
-        CheckConstraint("state = 'drift' OR (finished_at IS NULL) = (state = 'intent')", name="finished"),
+        CheckConstraint(
+            "state = 'alias_moved' OR (finished_at IS NULL) = (state = 'intent')", name="finished"
+        ),
         ForeignKeyConstraint(
             ["model_id", "from_version"], ["model_versions.model_id", "model_versions.version"]
         ),

@@ -248,12 +248,12 @@ def _record(
     services: Services, version: ModelVersion, bars: Bars, positions: Floats
 ) -> tuple[ShadowRecord, int]:
     """All that is written down by now, and how much of it this pass did."""
-    book, first = services.ledger.shadows, bars.start.to_pydatetime()
-    before = book.written(version.model_id, version.version, first)
+    store, first = services.ledger.shadows, bars.start.to_pydatetime()
+    before = store.written(version.model_id, version.version, first)
     missing = ~np.isin(bars.time, before.time)
     due_now, at = (bars.time[missing], positions[missing]), services.clock()
-    new = book.write_down(version.model_id, version.version, *due_now, at)
-    written = book.written(version.model_id, version.version, first)
+    new = store.write_down(version.model_id, version.version, *due_now, at)
+    written = store.written(version.model_id, version.version, first)
     _require_stored(written, bars)
     return written, new
 

@@ -28,7 +28,7 @@ def report_problems(services: Services, part: str, command: str, problems: Seque
     """
     now = services.clock()
     if not problems:
-        services.alerts.end(AlertKind.UPKEEP_FAILING, part, now)
+        services.alerts.end(AlertKind.MAINTENANCE_FAILING, part, now)
         return
     message = "\n".join([*problems, f"See `{command}`; every pass tries it again."])
-    services.alerts.record(Alert(kind=AlertKind.UPKEEP_FAILING, subject=part, message=message, at=now))
+    services.alerts.record(Alert(kind=AlertKind.MAINTENANCE_FAILING, subject=part, message=message, at=now))

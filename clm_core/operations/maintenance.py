@@ -134,8 +134,8 @@ def _sweep(services: Services) -> Iterable[Step]:
 
 def _crash_lost_runs(services: Services) -> list[str]:
     """Also those of jobs swept while Prefect was away."""
-    book, since = services.ledger.triggers, services.clock() - LOOKED_BACK
-    lost = book.runs_of_failed(steps.LOST, since)
+    store, since = services.ledger.triggers, services.clock() - LOOKED_BACK
+    lost = store.runs_of_failed(steps.LOST, since)
     if not lost or not knows_prefect(services.settings.home):
         return []
     told = list[str]()

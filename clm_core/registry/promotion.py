@@ -143,7 +143,7 @@ class Promotions:
         order = ChangeRequest(actor, reason, now)
         with self._locked(model_id, order) as require_lock:
             # it may have been confirmed or replaced while we waited for the lock
-            if all(forced.model_id != model_id for forced in self._book.expired_forced(now)):
+            if all(forced.model_id != model_id for forced in self._store.expired_forced(now)):
                 return None
             return self._roll_back(model_id, order, None, UNSET, False, require_lock)
 
@@ -156,10 +156,10 @@ class Promotions:
         """
         authorise(actor, True, reason)
         with self._locked(model_id, ChangeRequest(actor, reason, now)):
-            history = self._book.committed(model_id)
+            history = self._store.committed(model_id)
             if not history or not history[-1].forced:
                 raise NotFound(f"What serves {model_id} was not forced: there is nothing to confirm.")
-            return self._book.confirm(history[-1], now + timedelta(days=days), actor, reason, now)
+            return self._store.confirm(history[-1], now + timedelta(days=days), actor, reason, now)
 
     def retire(self, model_id: str, label: str, actor: Actor, reason: str, now: datetime) -> ModelVersion:
         """Take a version out of the running that does not serve.
@@ -172,7 +172,7 @@ class Promotions:
         with self._locked(model_id, ChangeRequest(actor, reason, now)):
             version = self.ledger.version(model_id, label)
             if version.status is not ModelStatus.RETIRED:
-                self._book.retire(version, actor, reason, now)
+                self._store.retire(version, actor, reason, now)
             self._show(version, ModelStatus.RETIRED, f"retired by {actor.name}: {reason}")
             return self.ledger.version(model_id, label)
 
@@ -192,21 +192,21 @@ class Promotions:
             PromotionRefused: what the hand put there cannot be adopted.
         """
         authorise(actor, adopt, reason)
-        with self._book.lock(model_id):
+        with self._store.lock(model_id):
             return self._reconcile(model_id, ChangeRequest(actor, reason, now), adopt)
 
     @property
-    def _book(self) -> PromotionStore:
+    def _store(self) -> PromotionStore:
         return self.ledger.promotions
 
     @contextlib.contextmanager
     def _locked(self, model_id: str, order: ChangeRequest) -> Iterator[Callable[[], None]]:
-        with self._book.lock(model_id) as require_lock:
+        with self._store.lock(model_id) as require_lock:
             self._reconcile(model_id, order, adopt=False)
             yield require_lock
 
     def _champion(self, model_id: str, expected: Expected) -> str | None:
-        champion = self._book.champion(model_id)
+        champion = self._store.champion(model_id)
         if expected is not UNSET and expected != champion:
             raise ConflictError(
                 f"{champion or 'Nothing'} serves {model_id} now, not {expected or 'nothing'} as you saw: "
@@ -228,7 +228,7 @@ class Promotions:
             self.registry.verify(
                 version.model_id, version.mlflow_version, version.bundle_digest, version.package_digest
             )
-        self._book.trust_bundle(version, now)
+        self._store.trust_bundle(version, now)
 
     def verify_listing(self, version: ModelVersion, actor: Actor, now: datetime) -> None:
         """`verify` as far as it goes without reading a file, for who looks again and again.
@@ -244,7 +244,7 @@ class Promotions:
         try:
             yield
         except BundleCorrupt as error:
-            self._book.refuse_bundle(version, actor, str(error), now, once)
+            self._store.refuse_bundle(version, actor, str(error), now, once)
             raise
 
     def _check(
@@ -259,10 +259,10 @@ class Promotions:
         model_id, label = target.model_id, target.version
         if label == champion:
             raise PromotionRefused(model_id, label, ["it serves already"], "Nothing is left to do.")
-        never = integrity_refusals(self._book.job_status(target))
+        never = integrity_refusals(self._store.job_status(target))
         if never:
             raise PromotionRefused(model_id, label, never, "Wait for the job to complete, or retrain.")
-        refusals = gate_refusals(target, self._book.evidence(model_id, label), allowed)
+        refusals = gate_refusals(target, self._store.evidence(model_id, label), allowed)
         if refusals and not force:
             advice = "Retrain, or have an admin force it and say why."
             raise PromotionRefused(model_id, label, refusals, advice)
@@ -279,7 +279,7 @@ class Promotions:
         require_lock: Callable[[], None],
     ) -> Promotion:
         champion = self._champion(model_id, expected)
-        label = _rollback_label(model_id, self._book.committed(model_id), to)
+        label = _rollback_label(model_id, self._store.committed(model_id), to)
         target = self.ledger.version(model_id, label)
         forced = self._check(target, champion, (ModelStatus.RETIRED,), force, order)
         change = order.change(model_id, PromotionKind.ROLLBACK, champion, label, forced)
@@ -289,7 +289,7 @@ class Promotions:
         self, change: Change, target: ModelVersion, expected: Expected, require_lock: Callable[[], None]
     ) -> Promotion:
         named = change.model_copy(update={"expected": expected is not UNSET})
-        intent = self._book.intend(named)
+        intent = self._store.intend(named)
         crash_at(Fault.AFTER_INTENT, self.fault)
         # without the lock somebody else may be changing it at this moment
         require_lock()
@@ -300,7 +300,7 @@ class Promotions:
     def _finish(self, intent: Promotion, now: datetime) -> Promotion:
         """Everything after the alias has moved."""
         self._display(intent)
-        done = self._book.commit(intent, now, self.fault)
+        done = self._store.commit(intent, now, self.fault)
         crash_at(Fault.AFTER_COMMIT, self.fault)
         return done
 
@@ -324,18 +324,18 @@ class Promotions:
 
     def _reconcile(self, model_id: str, order: ChangeRequest, adopt: bool) -> list[Promotion]:
         serving = self.registry.aliased(model_id, PRODUCTION)
-        change = self._book.under_way(model_id)
-        if change is None or change.state is PromotionState.DRIFT:
-            return self._answer_drift(model_id, change, serving, order, adopt)
+        change = self._store.under_way(model_id)
+        if change is None or change.state is PromotionState.ALIAS_MOVED:
+            return self._answer_alias_move(model_id, change, serving, order, adopt)
         ended = self._end(change, serving, order.at)
-        return [ended, *self._answer_drift(model_id, None, serving, order, adopt)]
+        return [ended, *self._answer_alias_move(model_id, None, serving, order, adopt)]
 
     def _end(self, intent: Promotion, serving: int | None, now: datetime) -> Promotion:
         """Finish what was interrupted if the alias had moved, else abort it."""
         target = self._named(intent.model_id, intent.to_version)
         if target is not None and serving == target.mlflow_version:
             return self._finish(intent, now)
-        aborted = self._book.abort(intent, "interrupted before the alias moved", now)
+        aborted = self._store.abort(intent, "interrupted before the alias moved", now)
         # a hand may have moved the alias back after the tags were set
         for label in (intent.from_version, intent.to_version):
             version = self._named(intent.model_id, label)
@@ -343,25 +343,30 @@ class Promotions:
                 self._show(version, version.status, f"{intent.kind} {intent.id} was aborted")
         return aborted
 
-    def _answer_drift(
-        self, model_id: str, drift: Promotion | None, serving: int | None, order: ChangeRequest, adopt: bool
+    def _answer_alias_move(
+        self,
+        model_id: str,
+        alias_move: Promotion | None,
+        serving: int | None,
+        order: ChangeRequest,
+        adopt: bool,
     ) -> list[Promotion]:
         """Nothing when the alias is where the record says; otherwise put it back, or let it stand."""
-        champion = self._named(model_id, self._book.champion(model_id))
+        champion = self._named(model_id, self._store.champion(model_id))
         belongs = None if champion is None else champion.mlflow_version
         if serving == belongs:
-            return [] if drift is None else [self._book.restore(drift, order.at)]
+            return [] if alias_move is None else [self._store.restore(alias_move, order.at)]
         found = self._numbered(model_id, serving)
-        if drift is None:
-            drift = self._book.find_drift(_drift(model_id, champion, found, serving, order))
-            crash_at(Fault.AFTER_DRIFT, self.fault)
+        if alias_move is None:
+            alias_move = self._store.record_alias_move(_alias_move(model_id, champion, found, serving, order))
+            crash_at(Fault.AFTER_ALIAS_MOVED, self.fault)
         if adopt:
-            return [self._adopt(drift, found, order)]
+            return [self._adopt(alias_move, found, order)]
         if champion is not None and not self.registry.holds(model_id, champion.mlflow_version):
-            return [self._lose(drift, champion, serving, order)]
+            return [self._lose(alias_move, champion, serving, order)]
         self.registry.point(model_id, PRODUCTION, belongs)
         crash_at(Fault.AFTER_RESTORE, self.fault)
-        return [self._book.restore(drift, order.at)]
+        return [self._store.restore(alias_move, order.at)]
 
     def _numbered(self, model_id: str, number: int | None) -> ModelVersion | None:
         if number is None:
@@ -369,8 +374,8 @@ class Promotions:
         found = self.ledger.versions(model_id=model_id, mlflow_version=number)
         return found[0] if found else None
 
-    def _adopt(self, drift: Promotion, found: ModelVersion | None, order: ChangeRequest) -> Promotion:
-        model_id, champion = drift.model_id, self._book.champion(drift.model_id)
+    def _adopt(self, alias_move: Promotion, found: ModelVersion | None, order: ChangeRequest) -> Promotion:
+        model_id, champion = alias_move.model_id, self._store.champion(alias_move.model_id)
         if found is None:
             reasons = ["the ledger does not know it"]
             raise PromotionRefused(
@@ -382,16 +387,16 @@ class Promotions:
         forced = self._check(found, champion, (*PROMOTABLE, ModelStatus.RETIRED), True, order)
         change = order.change(model_id, PromotionKind.ADOPTION, champion, found.version, forced)
         self._display(change)
-        return self._book.accept(drift, change, order.at)
+        return self._store.accept(alias_move, change, order.at)
 
     def _lose(
-        self, drift: Promotion, champion: ModelVersion, serving: int | None, order: ChangeRequest
+        self, alias_move: Promotion, champion: ModelVersion, serving: int | None, order: ChangeRequest
     ) -> Promotion:
         """What served was deleted: nothing serves until somebody decides what shall."""
         if serving is not None:
-            self.registry.point(drift.model_id, PRODUCTION, None)
-        change = order.change(drift.model_id, PromotionKind.LOSS, champion.version, None)
-        return self._book.accept(drift, change, order.at)
+            self.registry.point(alias_move.model_id, PRODUCTION, None)
+        change = order.change(alias_move.model_id, PromotionKind.LOSS, champion.version, None)
+        return self._store.accept(alias_move, change, order.at)
 
 
 def _rollback_label(model_id: str, history: Sequence[Promotion], to: str | None) -> str:
@@ -406,7 +411,7 @@ def _rollback_label(model_id: str, history: Sequence[Promotion], to: str | None)
     return to
 
 
-def _drift(
+def _alias_move(
     model_id: str,
     champion: ModelVersion | None,
     found: ModelVersion | None,
@@ -416,7 +421,7 @@ def _drift(
     where = "was removed" if serving is None else f"pointed at MLflow version {serving}"
     return ChangeRequest(order.actor, f"the alias {PRODUCTION} {where}", order.at).change(
         model_id,
-        PromotionKind.DRIFT,
+        PromotionKind.ALIAS_MOVED,
         champion.version if champion else None,
         found.version if found else None,
     )

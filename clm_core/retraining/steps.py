@@ -260,7 +260,7 @@ def evaluate_out_of_sample(
     looks = sorted(enumerate(results), key=lambda look: look[0] == judged)
     count_trials_of(services, lease, job, unseen, looks)
     held = backtest(unseen, np.ones(len(unseen)), costs, execution)
-    _strike(services, Fault.TESTED)
+    _strike(services, Fault.EVALUATED)
     return BacktestEvaluation(
         bars=unseen,
         positions=positions[judged],
@@ -334,7 +334,7 @@ def report(
     html.write_text(render(sheet), encoding="utf-8")
     picture.write_bytes(equity_png(sheet))
     services.registry.attach(version.mlflow_run_id, [html, picture], "report")
-    _strike(services, Fault.EXPLAINED)
+    _strike(services, Fault.REPORTED)
     return TearSheetFiles(html, picture.read_bytes())
 
 

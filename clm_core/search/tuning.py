@@ -80,18 +80,18 @@ def open_tuning(services: Services, request: TuneRequest) -> Tuning:
         NotEnoughBars: too few for the walk-forward of a trial.
         UnknownSeries: no source has these bars, or no longer.
     """
-    now, book = services.clock(), services.ledger.tunings
+    now, store = services.clock(), services.ledger.tunings
     fixed, space = check(request, services.settings.costs)
     name = request.study or f"{request.model_id}_{now:%Y%m%d_%H%M%S}"
     asked = definition(services, request) | {"name": name, "fixed": fixed, "space": space}
-    if book.exists(name):
+    if store.exists(name):
         # newer bars are no other bars: a study keeps those it began with
-        asked["data_snapshot"] = book.find(name).data_snapshot
+        asked["data_snapshot"] = store.find(name).data_snapshot
     tuning = Tuning(**asked, trials=request.trials, created_at=now)
     bars = bars_of(services, tuning)
     seen_folds(len(bars), tuning)
     actor = Actor(name=request.requested_by, role=Role.OPERATOR)
-    return book.open(tuning, request.trials, actor, now)
+    return store.open(tuning, request.trials, actor, now)
 
 
 def definition(services: Services, request: SearchRequest) -> dict[str, Any]:

@@ -110,12 +110,12 @@ def _no_deployment(job: TrainingJob) -> str:
 
 def _end_abandoned(services: Services, prefect: Runs) -> list[UUID]:
     """End the jobs whose run ended without starting them; a run that was deleted is replaced."""
-    book, ended = services.ledger.triggers, list[UUID]()
-    given = book.unstarted_runs()
+    store, ended = services.ledger.triggers, list[UUID]()
+    given = store.unstarted_runs()
     runs = prefect.read(set(given.values()))
     for job_id, run_id in given.items():
         if runs[run_id].state is RunState.MISSING:
-            book.forget_run(job_id)
+            store.forget_run(job_id)
         elif runs[run_id].state is RunState.ENDED and _fail(services, job_id, runs[run_id].told):
             ended.append(job_id)
     return ended

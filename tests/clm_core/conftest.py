@@ -56,7 +56,7 @@ CHANGED = {
     "promotion_committed",
     "forced_promotion",
     "rollback_committed",
-    "drift_adopted",
+    "alias_move_adopted",
     "production_lost",
 }
 """What the audit calls a change of what serves."""
@@ -210,9 +210,9 @@ def check(
     """Holds a model to everything that must be true whenever nobody is changing what serves."""
 
     def holds(model_id: str) -> None:
-        book = services.ledger.promotions
-        committed, champion = book.committed(model_id), book.champion(model_id)
-        assert book.under_way(model_id) is None
+        store = services.ledger.promotions
+        committed, champion = store.committed(model_id), store.champion(model_id)
+        assert store.under_way(model_id) is None
         serving = services.ledger.versions(model_id=model_id, status=ModelStatus.PRODUCTION)
         assert [version.version for version in serving] == ([] if champion is None else [champion])
         numbers = [version.mlflow_version for version in serving]

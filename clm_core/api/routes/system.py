@@ -51,8 +51,8 @@ def health(clm: Connected, response: Response) -> Health:
 def status(clm: Connected) -> SystemStatus:
     """Counts, and what serves."""
     counts = clm.ledger.counts()
-    book = clm.ledger.promotions
-    committed = [book.committed(model_id) for model_id in book.models()]
+    store = clm.ledger.promotions
+    committed = [store.committed(model_id) for model_id in store.models()]
     return SystemStatus(
         models=counts.models,
         versions=counts.versions,

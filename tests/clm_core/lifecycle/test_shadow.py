@@ -80,8 +80,8 @@ class World:
         return shadow.run(self.services(bars, after), self.model_id)
 
     def written(self, version: ModelVersion) -> ShadowRecord:
-        book = self._services.ledger.shadows
-        return book.written(version.model_id, version.version, self.bars.start.to_pydatetime())
+        store = self._services.ledger.shadows
+        return store.written(version.model_id, version.version, self.bars.start.to_pydatetime())
 
     def wanted(self, version: ModelVersion, bars: int) -> Floats:
         """What the version itself says after the first so many new bars."""

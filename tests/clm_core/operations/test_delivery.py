@@ -363,14 +363,14 @@ from datetime import UTC, datetime
 from types import SimpleNamespace
 from sqlalchemy import create_engine
 from clm_core.operations.delivery import deliver
-from clm_core.ledger.alerts import AlertBook
+from clm_core.ledger.alerts import AlertStore
 from clm_core.ledger.audit_log import entries
-from clm_core.ledger.receivers import ReceiverBook
+from clm_core.ledger.receivers import ReceiverStore
 from clm_core.settings import load_settings
 
 engine = create_engine(sys.argv[1])
 deliver(SimpleNamespace(
-    settings=load_settings(), alerts=AlertBook(engine), receivers=ReceiverBook(engine),
+    settings=load_settings(), alerts=AlertStore(engine), receivers=ReceiverStore(engine),
     clock=lambda: datetime.now(UTC),
 ))
 """

@@ -55,10 +55,10 @@ def test_a_market_that_cannot_be_fetched_is_alerted_and_keeps_no_other_from_it(
     assert [market.symbol for market in report.markets] == ["BTCUSDT"]
     [problem] = report.problems
     assert problem.startswith("NOSUCHCOIN 1h: ")
-    failing = [alert.subject for alert in clm.alerts.lasting(AlertKind.UPKEEP_FAILING)]
+    failing = [alert.subject for alert in clm.alerts.lasting(AlertKind.MAINTENANCE_FAILING)]
     assert "fetch" in failing
     ingest.run(clm)
-    failing = [alert.subject for alert in clm.alerts.lasting(AlertKind.UPKEEP_FAILING)]
+    failing = [alert.subject for alert in clm.alerts.lasting(AlertKind.MAINTENANCE_FAILING)]
     assert "fetch" not in failing
 
 

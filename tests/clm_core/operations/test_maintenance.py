@@ -101,7 +101,7 @@ def test_a_hand_moved_alias_is_put_back_and_alerted(
     assert len(done) == 1
     assert problems == []
     assert services.registry.aliased(model_id, "production") == serving.mlflow_version
-    assert [alert.kind for alert in alerted(services, model_id)] == [AlertKind.DRIFT_DETECTED]
+    assert [alert.kind for alert in alerted(services, model_id)] == [AlertKind.ALIAS_MOVED]
 
 
 def test_an_expired_force_is_asked_about_once_and_said_at_every_pass(

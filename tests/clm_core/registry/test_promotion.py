@@ -228,7 +228,7 @@ def test_a_forced_promotion_is_an_admins_with_a_reason_and_expires(
     audited: Callable[[str], list[str]],
 ) -> None:
     failed, good = make_version(model_id, sharpe=0.2), make_version(model_id)
-    promotions, book = services.promotions, services.ledger.promotions
+    promotions, store = services.promotions, services.ledger.promotions
     with pytest.raises(NotAllowed, match="only an admin may overrule"):
         promote(services, failed, OPERATOR, force=True)
     with pytest.raises(NotAllowed, match="needs a reason"):
@@ -239,10 +239,10 @@ def test_a_forced_promotion_is_an_admins_with_a_reason_and_expires(
     assert forced.expires_at == NOW + timedelta(days=7)
     assert audited(model_id) == ["forced_promotion"]
     assert services.ledger.counts().forced == before.forced + 1
-    assert forced not in book.expired_forced(NOW + timedelta(days=6))
-    assert forced in book.expired_forced(NOW + timedelta(days=7))
+    assert forced not in store.expired_forced(NOW + timedelta(days=6))
+    assert forced in store.expired_forced(NOW + timedelta(days=7))
     promote(services, good)
-    assert forced not in book.expired_forced(NOW + timedelta(days=7))
+    assert forced not in store.expired_forced(NOW + timedelta(days=7))
     with pytest.raises(PromotionRefused, match="did not pass the gate"):
         rollback(services, model_id)
 
@@ -298,15 +298,19 @@ def test_an_alias_moved_by_hand_is_recorded_and_put_back(
     serving, other = make_version(model_id), make_version(model_id)
     promote(services, serving)
     services.registry.point(model_id, "production", other.mlflow_version)
-    [drift] = services.promotions.reconcile(model_id, OPERATOR, NOW)
-    assert (drift.state, drift.from_version, drift.to_version) == ("drift", serving.version, other.version)
+    [alias_move] = services.promotions.reconcile(model_id, OPERATOR, NOW)
+    assert (alias_move.state, alias_move.from_version, alias_move.to_version) == (
+        "alias_moved",
+        serving.version,
+        other.version,
+    )
     check(model_id)
     services.registry.point(model_id, "production", None)
-    [drift] = services.promotions.reconcile(model_id, OPERATOR, NOW)
-    assert drift.reason == "the alias production was removed"
+    [alias_move] = services.promotions.reconcile(model_id, OPERATOR, NOW)
+    assert alias_move.reason == "the alias production was removed"
     check(model_id)
     assert services.promotions.reconcile(model_id, OPERATOR, NOW) == []
-    assert audited(model_id) == ["promotion_committed", *["drift_detected", "drift_restored"] * 2]
+    assert audited(model_id) == ["promotion_committed", *["alias_moved", "alias_move_restored"] * 2]
 
 
 def test_an_alias_set_by_hand_before_anything_served_is_removed(
@@ -326,7 +330,7 @@ def test_a_promotion_finds_a_hand_moved_alias_too(
     services.registry.point(model_id, "production", other.mlflow_version)
     assert promote(services, other, expected_champion=serving.version).from_version == serving.version
     kinds = [change.kind for change in services.ledger.promotions.history(model_id)]
-    assert kinds == [PromotionKind.PROMOTION, PromotionKind.DRIFT, PromotionKind.PROMOTION]
+    assert kinds == [PromotionKind.PROMOTION, PromotionKind.ALIAS_MOVED, PromotionKind.PROMOTION]
     check(model_id)
 
 
@@ -383,7 +387,7 @@ def test_a_production_version_deleted_in_mlflow_is_reported_and_rolled_back_from
         rollback(services, model_id, to=lost.version)
     assert rollback(services, model_id, expected_champion=None).to_version == before.version
     check(model_id)
-    assert audited(model_id)[2:] == ["drift_detected", "production_lost", "rollback_committed"]
+    assert audited(model_id)[2:] == ["alias_moved", "production_lost", "rollback_committed"]
 
 
 def test_mlflow_failing_after_the_intent_leaves_what_served(
@@ -485,7 +489,7 @@ def test_what_was_moved_or_deleted_by_hand_is_alerted(
     client.delete_model_version(model_id, str(serving.mlflow_version))
     services.promotions.reconcile(model_id, OPERATOR, NOW)
     told = [alert.kind for alert in services.alerts.newest() if alert.subject == model_id]
-    assert told == [AlertKind.PRODUCTION_LOST, AlertKind.DRIFT_DETECTED, AlertKind.DRIFT_DETECTED]
+    assert told == [AlertKind.PRODUCTION_LOST, AlertKind.ALIAS_MOVED, AlertKind.ALIAS_MOVED]
 
 
 TWO_OF = {

@@ -95,14 +95,14 @@ def test_a_promotion_killed_at_any_point_is_finished_or_never_was(
     parent: Any,
     check: Check,
 ) -> None:
-    model_id, book = served[0].model_id, services.ledger.promotions
-    before = book.champion(model_id)
+    model_id, store = served[0].model_id, services.ledger.promotions
+    before = store.champion(model_id)
     to = next(version.version for version in served if version.version != before)
     assert killed(parent, fault, "rollback", **order(model_id, to=to))
     ended = services.promotions.reconcile(model_id, ADA, NOW)
     check(model_id)
     undone = fault is Fault.AFTER_INTENT
-    assert book.champion(model_id) == (before if undone else to)
+    assert store.champion(model_id) == (before if undone else to)
     expected = PromotionState.ABORTED if undone else PromotionState.COMMITTED
     assert [change.state for change in ended] == ([] if fault is Fault.AFTER_COMMIT else [expected])
     assert services.promotions.reconcile(model_id, ADA, NOW) == []
@@ -153,7 +153,7 @@ def test_a_reconciliation_killed_as_well_is_reconciled(
 
 
 @pytest.mark.parametrize("repetition", range(REPETITIONS))
-@pytest.mark.parametrize("fault", [Fault.AFTER_DRIFT, Fault.AFTER_RESTORE], ids=str)
+@pytest.mark.parametrize("fault", [Fault.AFTER_ALIAS_MOVED, Fault.AFTER_RESTORE], ids=str)
 def test_putting_an_alias_back_survives_a_kill_and_is_recorded_once(
     fault: Fault,
     repetition: int,
@@ -162,16 +162,16 @@ def test_putting_an_alias_back_survives_a_kill_and_is_recorded_once(
     parent: Any,
     check: Check,
 ) -> None:
-    model_id, book = served[0].model_id, services.ledger.promotions
-    champion, recorded = book.champion(model_id), len(book.history(model_id))
+    model_id, store = served[0].model_id, services.ledger.promotions
+    champion, recorded = store.champion(model_id), len(store.history(model_id))
     other = next(version for version in served if version.version != champion)
     services.registry.point(model_id, "production", other.mlflow_version)
     how = {"model_id": model_id, "actor": ADA, "now": NOW}
     assert killed(parent, fault, "reconcile", **how)
     services.promotions.reconcile(model_id, ADA, NOW)
     check(model_id)
-    assert book.champion(model_id) == champion
-    assert [change.kind for change in book.history(model_id)[recorded:]] == [PromotionKind.DRIFT]
+    assert store.champion(model_id) == champion
+    assert [change.kind for change in store.history(model_id)[recorded:]] == [PromotionKind.ALIAS_MOVED]
 
 
 Rivals = Callable[..., list[Connection]]
@@ -203,15 +203,15 @@ def answer(pipe: Connection) -> Any:
 def test_of_two_processes_that_saw_the_same_champion_one_wins_and_one_is_told(
     services: Services, served: Sequence[ModelVersion], rivals: Rivals, check: Check
 ) -> None:
-    model_id, book = served[0].model_id, services.ledger.promotions
+    model_id, store = served[0].model_id, services.ledger.promotions
     labels, pipes = [version.version for version in served], rivals(2)
     for _ in range(PAIRS):
-        champion = book.champion(model_id)
+        champion = store.champion(model_id)
         wanted = [label for label in labels if label != champion]
         for pipe, label in zip(pipes, wanted, strict=True):
             pipe.send(order(model_id, to=label, expected_champion=champion))
         answers = [answer(pipe) for pipe in pipes]
-        assert Counter(answers) == {"ConflictError": 1, (champion, book.champion(model_id)): 1}
+        assert Counter(answers) == {"ConflictError": 1, (champion, store.champion(model_id)): 1}
     check(model_id)
 
 
@@ -219,13 +219,13 @@ def test_processes_that_do_not_look_still_make_one_unbroken_line(
     services: Services, served: Sequence[ModelVersion], rivals: Rivals, check: Check
 ) -> None:
     """Four of them with 15 moves each: back to the one before, or to any that has served."""
-    model_id, book, pipes = served[0].model_id, services.ledger.promotions, rivals(4)
-    recorded, draw = len(book.committed(model_id)), random.Random(1)
+    model_id, store, pipes = served[0].model_id, services.ledger.promotions, rivals(4)
+    recorded, draw = len(store.committed(model_id)), random.Random(1)
     for _ in range(15):
         for pipe in pipes:
             pipe.send(order(model_id, to=draw.choice([None, *(version.version for version in served)])))
         moves = [move for move in map(answer, pipes) if move not in {"NotFound", "PromotionRefused"}]
-        committed = [(change.from_version, change.to_version) for change in book.committed(model_id)]
+        committed = [(change.from_version, change.to_version) for change in store.committed(model_id)]
         assert Counter(committed[recorded:]) == Counter(moves)
         recorded = len(committed)
     check(model_id)

@@ -66,7 +66,7 @@ class Expected:
     audited: list[str] = field(default_factory=list)
     intent: tuple[str, int, datetime | None] | None = None
     """Kind, version, and until when it is forced: from when it was asked for, whenever a crash is mended."""
-    drift: bool = False
+    alias_moved: bool = False
     expires: datetime | None = None
     gone: set[int] = field(default_factory=set)
     now: datetime = START
@@ -127,10 +127,10 @@ class Expected:
         if self.alias == self.champion:
             self.restored()
             return
-        if not self.drift:
-            self.drift = True
-            self.audited.append("drift_detected")
-            self.strike(Fault.AFTER_DRIFT)
+        if not self.alias_moved:
+            self.alias_moved = True
+            self.audited.append("alias_moved")
+            self.strike(Fault.AFTER_ALIAS_MOVED)
         if adopt:
             self.adopt()
         elif self.champion in self.gone:
@@ -150,9 +150,9 @@ class Expected:
         self.commit("adoption", self.alias, until)
 
     def restored(self) -> None:
-        if self.drift:
-            self.drift = False
-            self.audited.append("drift_restored")
+        if self.alias_moved:
+            self.alias_moved = False
+            self.audited.append("alias_move_restored")
 
     def compare(self, saw: str) -> None:
         if saw == "another":
@@ -183,10 +183,14 @@ class Expected:
         self.strike(Fault.AFTER_COMMIT)
 
     def commit(self, kind: str, to: int | None, until: datetime | None) -> None:
-        self.intent, self.drift = None, False
+        self.intent, self.alias_moved = None, False
         self.status = ["retired" if status == "production" else status for status in self.status]
         self.committed.append((kind, to))
-        words = {"loss": "production_lost", "adoption": "drift_adopted", "rollback": "rollback_committed"}
+        words = {
+            "loss": "production_lost",
+            "adoption": "alias_move_adopted",
+            "rollback": "rollback_committed",
+        }
         promoted = "forced_promotion" if until else "promotion_committed"
         self.audited.append(words.get(kind, promoted))
         self.expires = until
@@ -360,12 +364,12 @@ class Machine(RuleBasedStateMachine):
     @invariant()
     def agree(self) -> None:
         services, expected = self.world.services, self.expected
-        book = services.ledger.promotions
+        store = services.ledger.promotions
         aliased = None if expected.alias is None else self.versions[expected.alias].mlflow_version
         assert self.world.aliased(self.model_id) == aliased
         status = {version.version: version.status for version in services.ledger.versions(self.model_id)}
         assert [status[label] for label in self.labels] == expected.status
-        committed = book.committed(self.model_id)
+        committed = store.committed(self.model_id)
         assert [(change.kind, change.to_version) for change in committed] == [
             (kind, self.label(to)) for kind, to in expected.committed
         ]
@@ -375,7 +379,7 @@ class Machine(RuleBasedStateMachine):
         ][:-1]
         assert rollback_target(committed) == self.label(expected.target)
         assert self.world.audited(self.model_id) == expected.audited
-        overdue = [change.model_id for change in book.expired_forced(expected.now)]
+        overdue = [change.model_id for change in store.expired_forced(expected.now)]
         assert (self.model_id in overdue) == expected.overdue
 
     def both(
