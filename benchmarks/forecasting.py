@@ -8,6 +8,7 @@ besides computes features, cuts the windows, reports progress and measures the o
 
 import tempfile
 from collections.abc import Callable
+from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
@@ -32,7 +33,7 @@ ROUNDS = 3
 
 def rows() -> list[Row]:
     with tempfile.TemporaryDirectory() as folder:
-        bars = MarketData(Path(folder)).bars("BTCUSD", "1h")[-BARS:]
+        bars = MarketData(Path(folder)).bars("BTCUSD", "1h", closed_by=datetime.now(UTC))[-BARS:]
     return [
         *(_fit_against_loop(model_type, bars) for model_type in LARGEST_OVERHEADS),
         *(_answers_against_one_by_one(model_type, bars[-ANSWERED:]) for model_type in LARGEST_OVERHEADS),

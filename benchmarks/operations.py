@@ -181,7 +181,7 @@ def running(home: Path) -> Iterator[tuple[Stack, float]]:
 
 def add_markets(home: Path) -> list[str]:
     """The same 100 bars under many symbols; `xgboost_M001USD` and so on, the first one to spare."""
-    bars = MarketData(home).bars("EURUSD", "1h")[:100]
+    bars = MarketData(home).bars("EURUSD", "1h", closed_by=datetime.now(UTC))[:100]
     store, symbols = SeriesStore(home / "data"), [f"M{number:03}USD" for number in range(MARKETS + 1)]
     columns = [getattr(bars, name) for name in ("time", "open", "high", "low", "close", "volume")]
     for symbol in symbols:

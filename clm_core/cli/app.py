@@ -6,6 +6,7 @@ import shutil
 import sys
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -291,7 +292,7 @@ def _require_valid(settings: "Settings", request: "RetrainRequest") -> None:
     from clm_core.models import catalog
 
     catalog.recipe(request.model_type, request.training_params, settings.costs, request.plugin)
-    MarketData(settings.home).bars(request.symbol, request.timeframe)
+    MarketData(settings.home).bars(request.symbol, request.timeframe, closed_by=datetime.now(UTC))
 
 
 def _require_members(settings: "Settings", database: "Database", request: "RetrainRequest") -> None:
@@ -307,7 +308,7 @@ def _require_members(settings: "Settings", database: "Database", request: "Retra
     from clm_core.retraining.ensembles import resolved
     from clm_core.services import open_ledger
 
-    bars = MarketData(settings.home).bars(request.symbol, request.timeframe)
+    bars = MarketData(settings.home).bars(request.symbol, request.timeframe, closed_by=datetime.now(UTC))
     named = request.model_copy(update={"symbol": bars.symbol, "timeframe": bars.timeframe.value})
     with open_ledger(database) as engine:
         resolved(Ledger(engine), named)

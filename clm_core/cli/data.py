@@ -53,7 +53,7 @@ def show(
     """Draw one series and say what it covers, its outages and its hash."""
     from clm_core.cli import charts
 
-    bars = _market().bars(symbol, timeframe, days, content_hash)
+    bars = _market().bars(symbol, timeframe, days, content_hash, closed_by=datetime.now(UTC))
     if html is not None:
         charts.write_page(bars, html)
         console.print(f"Wrote {html}", highlight=False, soft_wrap=True)

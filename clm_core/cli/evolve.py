@@ -101,7 +101,7 @@ def _evolve(request: "EvolveRequest") -> "EvolveResult":
     settings = load_settings()
     # before anything is started: a typo must not cost ten seconds
     open_space(request, settings.costs)
-    MarketData(settings.home).bars(request.symbol, request.timeframe)
+    MarketData(settings.home).bars(request.symbol, request.timeframe, closed_by=datetime.now(UTC))
     with flow_of("flows.evolve.evolve", settings, lambda services: None) as (_, run):
         result: EvolveResult = run(request.name, request)
     return result

@@ -1,6 +1,7 @@
 """`clm tune`: search for better training parameters."""
 
 import sys
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any
 from uuid import UUID
 
@@ -165,7 +166,7 @@ def _tune(resume: str | None, asked: dict[str, Any], running: dict[str, Any]) ->
     request = _request(asked | running) if resume is None else _continued(settings, resume, running)
     # before anything is started: a typo must not cost ten seconds
     check(request, settings.costs)
-    MarketData(settings.home).bars(request.symbol, request.timeframe)
+    MarketData(settings.home).bars(request.symbol, request.timeframe, closed_by=datetime.now(UTC))
     with flow_of("flows.tune.tune", settings, lambda services: __import__("optuna")) as (_, run):
         result: TuneResult = run(f"{request.kind} {request.symbol}", request)
     return result

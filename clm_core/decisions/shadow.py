@@ -5,10 +5,8 @@ proves something: nobody could know yet how it would end. What was written later
 """
 
 import math
-from datetime import datetime
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
@@ -86,18 +84,6 @@ def differing_rows(written: ShadowRecord, positions: Floats) -> Rows:
     """
     # Written as `not (<=)` so that a NaN differs from everything.
     return np.flatnonzero(~(np.abs(positions - written.position) <= SAME))
-
-
-def first_row_closed_after(bars: Bars, since: datetime) -> int:
-    """The first row whose bar closed after a moment; the number of rows where none did."""
-    return int(
-        np.searchsorted(bars.time + bars.timeframe.nanoseconds, pd.Timestamp(since).value, side="right")
-    )
-
-
-def closed_bars(bars: Bars, now: datetime) -> Bars:
-    """Those that have closed by now."""
-    return bars[: first_row_closed_after(bars, now)]
 
 
 def measure(bars: Bars, positions: Floats, costs: Costs, execution: Execution) -> Figures:

@@ -23,11 +23,9 @@ from clm_core.decisions.shadow import (
     Against,
     Figures,
     Rows,
-    closed_bars,
     compare,
     count_late,
     differing_rows,
-    first_row_closed_after,
     measure,
 )
 from clm_core.domain.errors import InvalidPositions, NotFound, StoreCorrupt
@@ -226,14 +224,14 @@ def _follow(services: Services, versions: Sequence[ModelVersion], now: _Pass) ->
 
 
 def _closed(services: Services, version: ModelVersion) -> Bars:
-    return closed_bars(services.market.bars(version.symbol, version.timeframe), services.clock())
+    return services.market.bars(version.symbol, version.timeframe, closed_by=services.clock())
 
 
 def _write_down(
     services: Services, version: ModelVersion, bars: Bars, since: datetime, now: _Pass
 ) -> _Followed:
     """What is missing of the bars that closed after a moment; what is there already is compared."""
-    bars_since = bars[first_row_closed_after(bars, since) :]
+    bars_since = bars[bars.row_closed_after(since) :]
     if not len(bars_since):
         return _Followed(bars_since, EMPTY, 0)
     positions = _positions(services, version, bars)[-len(bars_since) :]

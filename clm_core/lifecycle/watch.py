@@ -140,7 +140,7 @@ def _watch(services: Services, version: ModelVersion) -> Watched:
 
 def _look(services: Services, version: ModelVersion) -> Watched:
     now, settings = services.clock(), services.settings
-    bars = services.market.bars(version.symbol, version.timeframe)
+    bars = services.market.bars(version.symbol, version.timeframe, closed_by=now)
     model = services.registry.load(version.model_path, version.bundle_digest)
     new = bars.row_after(model.trained_on.end)
     seen = _performance(services, model, bars, new)

@@ -136,6 +136,15 @@ class Bars:
         """The first row whose bar opens after a moment; the number of rows where none does."""
         return int(np.searchsorted(self.time, pd.Timestamp(moment).value, side="right"))
 
+    def row_closed_after(self, moment: datetime) -> int:
+        """First row whose bar closes after a moment, or the number of rows if every bar has closed."""
+        closes = self.time + self.timeframe.nanoseconds
+        return int(np.searchsorted(closes, pd.Timestamp(moment).value, side="right"))
+
+    def closed_by(self, moment: datetime) -> "Bars":
+        """The bars that have closed by a moment: open time + timeframe <= moment."""
+        return self[: self.row_closed_after(moment)]
+
     def last_days(self, days: int) -> "Bars":
         """The newest `days` x 24 h of bars."""
         first = np.searchsorted(self.time, self.time[-1] - days * 86_400_000_000_000, side="right")

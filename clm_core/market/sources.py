@@ -1,5 +1,6 @@
 """Where bars come from: what was imported or fetched, and the series that ship with the package."""
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
@@ -17,6 +18,7 @@ from clm_core.market.store import SeriesManifest, SeriesStore
 from clm_core.market.timeframes import Calendar, Timeframe
 from clm_core.market.validation import normalise_symbol, validate
 
+UNBOUNDED = "pass closed_by=<moment> to MarketData.bars: the next release requires the bound"
 BUNDLED = Path(__file__).parent / "bundled"
 
 
@@ -58,28 +60,66 @@ class MarketData:
         manifest = self._store.manifest(normalise_symbol(symbol), _timeframe(timeframe))
         return None if manifest is None else _info(manifest)
 
-    def bars(
-        self, symbol: str, timeframe: str, days: int | None = None, content_hash: str | None = None
-    ) -> Bars:
-        """The newest `days` of a series, or all of it; `content_hash` picks an earlier state of the whole.
+    def newest(self, symbol: str, timeframe: str) -> SeriesInfo:
+        """The newest state of a series: the stored one, or the bundled one if nothing is stored.
 
         Raises:
-            UnknownSeries: there is no such series or state; the message lists what there is.
-            StoreCorrupt: the stored file is not the one that was written.
+            UnknownSeries: the series does not exist; the message lists the available series.
         """
+        _, manifest = self._sources(symbol, timeframe)[0]
+        return _info(manifest)
+
+    def bars(
+        self,
+        symbol: str,
+        timeframe: str,
+        days: int | None = None,
+        content_hash: str | None = None,
+        *,
+        closed_by: datetime | None = None,
+    ) -> Bars:
+        """The bars of a series that have closed by a moment.
+
+        Args:
+            days: only the newest `days` x 24 h of the closed bars; by default all of them.
+            content_hash: first digits of the hash of an earlier state of the whole series; by default
+                the newest state. The bound applies to any state: the same hash and the same moment
+                always give the same bars.
+            closed_by: upper bound of the close times (open time + timeframe), inclusive: the present,
+                or the moment that is replayed. Required from the next release on; without a bound
+                every stored bar is given, with a DeprecationWarning.
+
+        Raises:
+            UnknownSeries: no such series or state (the message lists those available), or no closed bar.
+            StoreCorrupt: the stored file differs from the one that was written.
+        """
+        sources = self._sources(symbol, timeframe)
+        store, manifest = next((pair for pair in sources if _has(pair[1], content_hash)), sources[0])
+        bars = store.read(manifest, content_hash)
+        if closed_by is None:
+            warnings.warn(UNBOUNDED, DeprecationWarning, stacklevel=2)
+        else:
+            bars = bars.closed_by(closed_by)
+            if not len(bars):
+                until = f"{closed_by:%Y-%m-%d %H:%M}"
+                raise UnknownSeries(
+                    f"{manifest.symbol} {manifest.timeframe} has no bar that closed by {until}"
+                )
+        return bars if days is None else bars.last_days(days)
+
+    def _sources(self, symbol: str, timeframe: str) -> list[tuple[SeriesStore, SeriesManifest]]:
+        """Stores that have the series, the user's before the bundled one; at least one."""
         name = normalise_symbol(symbol)
         step = _timeframe(timeframe)
         stores = [self._store, self._bundled]
-        found = [(store, manifest) for store in stores if (manifest := store.manifest(name, step))]
-        if not found:
+        sources = [(store, manifest) for store in stores if (manifest := store.manifest(name, step))]
+        if not sources:
             have = ", ".join(f"{info.symbol} {info.timeframe}" for info in self.series())
             raise UnknownSeries(
                 f"there is no series {name} {step}; there is {have}. "
                 "Add it with `clm data import` or `clm data fetch`"
             )
-        store, manifest = next((pair for pair in found if _has(pair[1], content_hash)), found[0])
-        bars = store.read(manifest, content_hash)
-        return bars if days is None else bars.last_days(days)
+        return sources
 
     def import_file(
         self,

@@ -99,10 +99,13 @@ def new_job(services: Services, request: RetrainRequest) -> TrainingJob:
         NotFound: a member of an ensemble does not exist.
     """
     catalog.recipe(request.model_type, request.training_params, services.settings.costs, request.plugin)
-    known = services.market.bars(request.symbol, request.timeframe)
+    now = services.clock()
+    known = services.market.newest(request.symbol, request.timeframe)
+    # read once already: a damaged file, or a series without a closed bar, is refused before there is a job
+    services.market.bars(known.symbol, known.timeframe, content_hash=known.content_hash, closed_by=now)
     named = request.model_copy(update={"symbol": known.symbol, "timeframe": known.timeframe.value})
     asked = resolved(services.ledger, named).model_dump() | {"data_snapshot": known.content_hash}
-    return TrainingJob(id=uuid.uuid4(), created_at=services.clock(), **asked)
+    return TrainingJob(id=uuid.uuid4(), created_at=now, **asked)
 
 
 def open_job(services: Services, request: RetrainRequest) -> TrainingJob:
@@ -164,7 +167,10 @@ def reap_dead_jobs(services: Services) -> list[TrainingJob]:
 
 
 def fetch_bars(services: Services, job: TrainingJob) -> Bars:
-    bars = services.market.bars(job.symbol, job.timeframe, job.dataset_span_days, job.data_snapshot)
+    """The bars that had closed when the job was created, also when it is resumed or reproduced later."""
+    bars = services.market.bars(
+        job.symbol, job.timeframe, job.dataset_span_days, job.data_snapshot, closed_by=job.created_at
+    )
     _strike(services, Fault.BARS_FETCHED)
     return bars
 

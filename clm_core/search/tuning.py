@@ -101,7 +101,7 @@ def definition(services: Services, request: SearchRequest) -> dict[str, Any]:
         UnknownSeries: no source has these bars.
     """
     settings = services.settings
-    series = services.market.bars(request.symbol, request.timeframe)
+    series = services.market.newest(request.symbol, request.timeframe)
     return {
         "model_type": request.model_type,
         "plugin": request.plugin,
@@ -143,8 +143,13 @@ def continued(services: Services, name: str, **changes: Any) -> TuneRequest:
 
 
 def bars_of(services: Services, search: Search) -> Bars:
+    """The bars that had closed when the search began, also when it is continued later."""
     return services.market.bars(
-        search.symbol, search.timeframe, search.dataset_span_days, search.data_snapshot
+        search.symbol,
+        search.timeframe,
+        search.dataset_span_days,
+        search.data_snapshot,
+        closed_by=search.created_at,
     )
 
 

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -78,7 +79,7 @@ class ModelContract:
     @classmethod
     def bars(cls, tmp_path_factory: pytest.TempPathFactory) -> Bars:
         """3,000 bundled hourly bars of BTCUSD less 30 that make an outage, before row 1500."""
-        whole = MarketData(tmp_path_factory.mktemp("home")).bars("BTCUSD", "1h")
+        whole = MarketData(tmp_path_factory.mktemp("home")).bars("BTCUSD", "1h", closed_by=datetime.now(UTC))
         keep = np.r_[0:1500, 1530:3000]
         return replace(whole, **{name: getattr(whole, name)[keep] for name in ("time", *FIELDS)})
 

@@ -75,7 +75,7 @@ class Stored:
 
 @pytest.fixture(scope="session")
 def bundle(services: Services, tmp_path_factory: pytest.TempPathFactory) -> Stored:
-    bars = services.market.bars("BTCUSD", "1h", days=60)
+    bars = services.market.bars("BTCUSD", "1h", days=60, closed_by=services.clock())
     recipe = catalog.recipe(ModelType.LIGHTGBM, {"rounds": 2}, Costs())
     folder = tmp_path_factory.mktemp("trained") / "bundle"
     return Stored(folder, save_bundle(recipe.fit(bars, seed=1), recipe, folder, bars), bars)

@@ -90,7 +90,7 @@ def name_production(services: Services, version: ModelVersion) -> None:
 
 @pytest.fixture
 def bars(services: Services) -> Bars:
-    return services.market.bars("EURUSD", "1h", days=60)
+    return services.market.bars("EURUSD", "1h", days=60, closed_by=services.clock())
 
 
 @pytest.fixture

@@ -40,7 +40,7 @@ def quick(services: Services) -> Services:
 
 def own_market(services: Services, folder: Path) -> Services:
     """With a market of the test's own, so that its trials can be told from others'."""
-    bars = services.market.bars("BTCUSD", "1h", days=100)
+    bars = services.market.bars("BTCUSD", "1h", days=100, closed_by=services.clock())
     symbol = f"T{uuid.uuid4().hex[:8]}".upper()
     SeriesStore(folder / "data").add(replace(bars, symbol=symbol), "tests", services.clock())
     return quick(replace(services, market=MarketData(folder)))

@@ -16,7 +16,9 @@ MakeVersion = Callable[..., ModelVersion]
 @pytest.fixture(scope="module")
 def btcusdt(services: Services, tmp_path_factory: pytest.TempPathFactory) -> None:
     file = tmp_path_factory.mktemp("bars") / "btcusdt.csv"
-    services.market.bars("BTCUSD", "1h", days=100).to_frame().to_csv(file, index_label="timestamp")
+    services.market.bars("BTCUSD", "1h", days=100, closed_by=services.clock()).to_frame().to_csv(
+        file, index_label="timestamp"
+    )
     services.market.import_file(Path(file), "BTCUSDT", "1h", now=services.clock())
 
 

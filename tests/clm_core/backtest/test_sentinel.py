@@ -3,7 +3,7 @@
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from clm_core.models import catalog
 @pytest.fixture(scope="module")
 def market() -> Bars:
     with tempfile.TemporaryDirectory() as home:
-        return MarketData(Path(home)).bars("BTCUSD", "1h", days=70)
+        return MarketData(Path(home)).bars("BTCUSD", "1h", days=70, closed_by=datetime.now(UTC))
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,9 @@ from clm_core.decisions.shadow import (
     FEWEST_BARS,
     Against,
     Figures,
-    closed_bars,
     compare,
     count_late,
     differing_rows,
-    first_row_closed_after,
     measure,
 )
 from clm_core.domain.costs import Costs
@@ -31,7 +29,7 @@ MINUTE = 60 * 10**9
 
 @pytest.fixture(scope="module")
 def bars(services: Services) -> Bars:
-    return services.market.bars("BTCUSD", "1h")[-600:]
+    return services.market.bars("BTCUSD", "1h", closed_by=services.clock())[-600:]
 
 
 def written(positions: list[float], delays: list[int] | None = None) -> ShadowRecord:
@@ -82,8 +80,8 @@ def test_a_position_is_another_one_beyond_rounding(now: list[float], rows: list[
 def test_what_closed_before_the_registration_does_not_count(minutes: int, rows: int, bars: Bars) -> None:
     [*_, last] = bars[:3].index
     registered = last.to_pydatetime() + timedelta(minutes=minutes)
-    assert len(bars[:3]) - first_row_closed_after(bars[:3], registered) == rows
-    assert len(closed_bars(bars[:3], registered)) == 3 - rows
+    assert len(bars[:3]) - bars[:3].row_closed_after(registered) == rows
+    assert len(bars[:3].closed_by(registered)) == 3 - rows
 
 
 def test_where_no_bar_came_nothing_is_measured(bars: Bars) -> None:

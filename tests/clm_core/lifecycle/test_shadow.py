@@ -47,7 +47,7 @@ class World:
     ) -> None:
         _, symbol, timeframe = model_id.split("_")
         step = Timeframe(timeframe)
-        newest = services.market.bars("BTCUSD", "1h")[-TRAINED - NEW :]
+        newest = services.market.bars("BTCUSD", "1h", closed_by=services.clock())[-TRAINED - NEW :]
         time = (
             newest.time[0] // step.nanoseconds * step.nanoseconds + np.arange(len(newest)) * step.nanoseconds
         )

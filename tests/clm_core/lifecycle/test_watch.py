@@ -1,7 +1,7 @@
 """What serves is looked at on bars that came after its training, and the door is asked."""
 
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import httpx
@@ -63,7 +63,7 @@ class Market:
 
 @pytest.fixture
 def market(services: Services, tmp_path: Path) -> Market:
-    market = Market(services.market.bars("BTCUSD", "1h"), tmp_path)
+    market = Market(services.market.bars("BTCUSD", "1h", closed_by=services.clock()), tmp_path)
     market.lack(NEW)
     return market
 
@@ -151,7 +151,7 @@ def test_what_is_found_on_new_bars_is_asked_for_once(own: Services, market: Mark
         as_it_was.seed,
         as_it_was.dataset_span_days,
     )
-    assert job.data_snapshot == market.data.bars("BTCUSD", "1h").content_hash
+    assert job.data_snapshot == market.data.bars("BTCUSD", "1h", closed_by=datetime.now(UTC)).content_hash
     assert asked.request.observed.sharpe_ratio == found.performance.sharpe_ratio
     assert (asked.request.actor.name, asked.request.source, job.requested_by) == ("watch", "watch", "watch")
 
@@ -186,7 +186,7 @@ def test_only_bars_after_its_training_count_and_trading_on_them_starts_flat(
     version = serve(own)
     market.lack(0)
     model = own.registry.load(version.model_path, version.bundle_digest)
-    bars = market.data.bars("BTCUSD", "1h")
+    bars = market.data.bars("BTCUSD", "1h", closed_by=datetime.now(UTC))
     wanted = model.positions(bars)
     new = np.flatnonzero(bars.index > model.trained_on.end)
     assert len(new) == NEW
@@ -286,7 +286,7 @@ def test_a_row_tells_a_person_what_was_seen(own: Services, market: Market) -> No
 def test_what_is_only_open_at_the_end_is_no_closed_trade(
     position: float, trades: int, sharpe: float | None, services: Services
 ) -> None:
-    bars = services.market.bars("BTCUSD", "1h")[-500:]
+    bars = services.market.bars("BTCUSD", "1h", closed_by=services.clock())[-500:]
     seen = watch.measure(bars, np.full(500, position), Costs(), Execution(), 0.5)
     assert (seen.bars, seen.trades) == (500, trades)
     assert seen.sharpe_ratio is not None
@@ -295,5 +295,5 @@ def test_what_is_only_open_at_the_end_is_no_closed_trade(
 
 
 def test_without_new_bars_nothing_is_measured(services: Services) -> None:
-    bars = services.market.bars("BTCUSD", "1h")[:0]
+    bars = services.market.bars("BTCUSD", "1h", closed_by=services.clock())[:0]
     assert watch.measure(bars, np.zeros(0), Costs(), Execution(), 0.5) == watch.Performance()

@@ -50,6 +50,16 @@ def test_a_weekend_is_a_closure_and_no_gap():
     assert (bars.gaps, bars.closures) == ((), 1)
 
 
+@pytest.mark.parametrize(
+    ("moment", "closed"),
+    [("2024-01-01 01:59", 1), ("2024-01-01 02:00", 2), ("2024-01-01 04:59", 2), ("2024-01-01 05:00", 3)],
+)
+def test_a_bar_is_closed_from_its_open_time_plus_its_timeframe_on(moment, closed):
+    bars = bars_at("2024-01-01 00:00", "2024-01-01 01:00", "2024-01-01 04:00")
+    assert len(bars.closed_by(pd.Timestamp(moment, tz="UTC"))) == closed
+    assert bars.row_closed_after(pd.Timestamp(moment, tz="UTC")) == closed
+
+
 @given(
     first=st.integers(400_000, 500_000),
     hours=st.integers(1, 900),

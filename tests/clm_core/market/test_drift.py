@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +33,7 @@ def split(values: Floats) -> tuple[Floats, Floats]:
 
 @pytest.fixture(scope="module")
 def btc() -> tuple[Bars, FeatureTable]:
-    bars = MarketData(Path("nothing stored")).bars("BTCUSD", "1h")[LOOK_BACK:]
+    bars = MarketData(Path("nothing stored")).bars("BTCUSD", "1h", closed_by=datetime.now(UTC))[LOOK_BACK:]
     return bars, compute_features(bars, [name for name in FEATURES if name not in CALENDAR])
 
 

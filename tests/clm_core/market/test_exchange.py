@@ -59,7 +59,7 @@ def test_all_pages_are_fetched_and_the_open_candle_is_left_out(fetch, binance, m
     info = fetch()
     assert (info.bars, info.gaps, info.start, info.end) == (25, 0, START, START + timedelta(hours=24))
     assert hours(binance.asked) == [0, 10, 20]
-    assert market.bars("BTCUSDT", "1h").volume.tolist() == [12.5] * 25
+    assert market.bars("BTCUSDT", "1h", closed_by=NOW).volume.tolist() == [12.5] * 25
 
 
 def test_a_second_fetch_goes_on_from_the_last_stored_bar(fetch, binance):
@@ -92,7 +92,7 @@ def test_an_outage_of_the_exchange_is_a_gap_and_not_filled(fetch, binance, marke
     for hour in range(9, 13):
         del binance.bars[int((START + timedelta(hours=hour)).timestamp() * 1000)]
     assert fetch().gaps == 1
-    assert [gap.missing for gap in market.bars("BTCUSDT", "1h").gaps] == [4]
+    assert [gap.missing for gap in market.bars("BTCUSDT", "1h", closed_by=NOW).gaps] == [4]
 
 
 def test_an_exchange_that_gives_the_newest_bars_of_a_page_is_asked_for_the_rest(fetch, binance, monkeypatch):

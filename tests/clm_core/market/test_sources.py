@@ -1,3 +1,4 @@
+import ast
 import json
 import time
 from datetime import UTC, datetime
@@ -13,6 +14,7 @@ from clm_core.market.sources import BUNDLED, MarketData
 from clm_core.market.store import SeriesStore
 from clm_core.market.timeframes import Calendar, Timeframe
 
+ROOT = Path(__file__).parents[3]
 NOW = datetime(2024, 1, 1, tzinfo=UTC)
 
 
@@ -55,7 +57,7 @@ def files_below(folder: Path) -> list[str]:
     ],
 )
 def test_the_bundled_series_are_the_published_ones(market, symbol, bars, first, last, gaps, content_hash):
-    series = market.bars(symbol, "1h")
+    series = market.bars(symbol, "1h", closed_by=NOW)
     found = (len(series), f"{series.start:%Y-%m-%d %H:%M}", f"{series.end:%Y-%m-%d %H:%M}", len(series.gaps))
     assert found == (bars, first, last, gaps)
     assert series.content_hash == content_hash
@@ -63,18 +65,19 @@ def test_the_bundled_series_are_the_published_ones(market, symbol, bars, first, 
 
 def test_known_bars_of_the_bundled_bitcoin_series_stand_where_the_source_has_them(market):
     """First and last line of Coinbase_BTCUSD_1h.csv; the volume is in bitcoin, not in dollars."""
-    frame = market.bars("BTCUSD", "1h").to_frame()
+    frame = market.bars("BTCUSD", "1h", closed_by=NOW).to_frame()
     assert frame.loc["2017-07-01 11:00"].tolist() == [2505.56, 2513.38, 2495.12, 2509.17, 114.6]
     assert frame.loc["2019-10-17 09:00"].tolist() == [8051.0, 8056.83, 8021.23, 8035.88, 61.25]
 
 
 def test_the_five_hours_the_bitcoin_source_repeats_are_known(market):
-    values = market.bars("BTCUSD", "1h").to_frame().loc["2017-11-11 23:00":"2017-11-12 08:00"].to_numpy()
+    frame = market.bars("BTCUSD", "1h", closed_by=NOW).to_frame()
+    values = frame.loc["2017-11-11 23:00":"2017-11-12 08:00"].to_numpy()
     assert np.array_equal(values[:5], values[5:])
 
 
 def test_the_bundled_euro_pauses_at_every_weekend_of_its_year_and_fails_at_christmas(market):
-    euro = market.bars("EURUSD", "1h")
+    euro = market.bars("EURUSD", "1h", closed_by=NOW)
     assert (euro.calendar, euro.closures) == (Calendar.WEEKDAYS, 51)
     assert [(f"{gap.after:%m-%d %H}", gap.missing) for gap in euro.gaps] == [
         ("12-22 21", 1),
@@ -97,15 +100,71 @@ def test_a_damaged_bundled_file_is_not_read(tmp_path):
 
 
 def test_twenty_thousand_bars_are_there_in_a_tenth_of_a_second(market):
-    market.bars("BTCUSD", "1h")
+    market.bars("BTCUSD", "1h", closed_by=NOW)
     started = time.perf_counter()
-    market.bars("BTCUSD", "1h", days=365)
+    market.bars("BTCUSD", "1h", days=365, closed_by=NOW)
     assert time.perf_counter() - started < 0.1
 
 
 def test_the_newest_days_are_a_part_of_the_series(market):
-    part = market.bars("BTCUSD", "1h", days=30)
-    assert (len(part), part.end) == (720, market.bars("BTCUSD", "1h").end)
+    part = market.bars("BTCUSD", "1h", days=30, closed_by=NOW)
+    assert (len(part), part.end) == (720, market.bars("BTCUSD", "1h", closed_by=NOW).end)
+
+
+@pytest.mark.parametrize(
+    ("moment", "last"),
+    [
+        pytest.param("2019-10-10 12:00:00.000000", "2019-10-10 11:00", id="a bar closes at the moment"),
+        pytest.param("2019-10-10 11:59:59.999999", "2019-10-10 10:00", id="a bar closes a microsecond later"),
+        pytest.param("2019-10-17 09:59:59.999999", "2019-10-17 08:00", id="the last bar is open"),
+        pytest.param("2019-10-17 10:00:00.000000", "2019-10-17 09:00", id="the last bar closes"),
+        pytest.param("2024-01-01 00:00:00.000000", "2019-10-17 09:00", id="long after the last bar"),
+    ],
+)
+@pytest.mark.parametrize("days", [None, 1])
+def test_a_bar_that_closes_after_the_moment_is_never_given(market, moment, last, days):
+    closed_by = datetime.fromisoformat(moment).replace(tzinfo=UTC)
+    bars = market.bars("BTCUSD", "1h", days, closed_by=closed_by)
+    assert f"{bars.end:%Y-%m-%d %H:%M}" == last
+    assert len(bars) == 24 if days else bars.start == market.newest("BTCUSD", "1h").start
+
+
+def test_the_bound_applies_to_an_earlier_state_too(market, tmp_path, walk):
+    store = SeriesStore(tmp_path / "home" / "data")
+    store.add(walk[:500], "tests", NOW)
+    store.add(walk, "tests", NOW)
+    early = walk[:500].content_hash
+    closed_by = walk.index[100].to_pydatetime()
+    bars = market.bars("TEST", "1h", content_hash=early, closed_by=closed_by)
+    assert bars.content_hash == walk[:100].content_hash
+    assert market.bars("TEST", "1h", content_hash=early, closed_by=NOW).content_hash == early
+
+
+def test_a_series_without_a_closed_bar_is_refused(market):
+    with pytest.raises(UnknownSeries, match="BTCUSD 1h has no bar that closed by 2017-07-01 11:59"):
+        market.bars("BTCUSD", "1h", closed_by=datetime(2017, 7, 1, 11, 59, tzinfo=UTC))
+
+
+def test_a_read_without_a_bound_still_works_for_one_release_and_warns(market):
+    with pytest.warns(DeprecationWarning, match="closed_by"):
+        bars = market.bars("BTCUSD", "1h", days=1)
+    assert len(bars) == 24
+
+
+@pytest.mark.parametrize("room", ["clm_core", "tasks", "flows", "deployments", "benchmarks"])
+def test_product_code_reads_no_bars_without_a_bound(room):
+    """Calls of `<...>.market.bars(...)` and `MarketData(...).bars(...)` without `closed_by`."""
+    unbounded = [
+        f"{path.relative_to(ROOT)}:{call.lineno}"
+        for path in sorted((ROOT / room).rglob("*.py"))
+        for call in ast.walk(ast.parse(path.read_text()))
+        if isinstance(call, ast.Call)
+        and isinstance(call.func, ast.Attribute)
+        and call.func.attr == "bars"
+        and "market" in ast.unparse(call.func.value).lower()
+        and not any(keyword.arg == "closed_by" for keyword in call.keywords)
+    ]
+    assert unbounded == []
 
 
 @pytest.mark.parametrize(
@@ -118,12 +177,12 @@ def test_the_newest_days_are_a_part_of_the_series(market):
 )
 def test_an_unknown_series_lists_what_there_is(market, symbol, timeframe, message):
     with pytest.raises(UnknownSeries, match=message):
-        market.bars(symbol, timeframe)
+        market.bars(symbol, timeframe, closed_by=NOW)
 
 
 def test_no_symbol_leads_out_of_the_store(market):
     with pytest.raises(InvalidSymbol):
-        market.bars("../../secret", "1h")
+        market.bars("../../secret", "1h", closed_by=NOW)
 
 
 def test_an_imported_series_is_listed_and_read(market, file, walk):
@@ -134,16 +193,16 @@ def test_an_imported_series_is_listed_and_read(market, file, walk):
         ("EURUSD", "bundled (gym-anytrading 2.0.0)"),
     ]
     assert (info.bars, info.gaps, info.missing_bars) == (900, 2, 4)
-    bars = market.bars("ETHUSD", "1h")
+    bars = market.bars("ETHUSD", "1h", closed_by=NOW)
     assert bars.content_hash == info.content_hash
     assert all(np.array_equal(getattr(bars, name), getattr(walk, name)) for name in ("time", *FIELDS))
 
 
 def test_an_imported_series_stands_before_the_bundled_one_which_stays_readable(market, file):
-    bundled = market.bars("BTCUSD", "1h").content_hash
+    bundled = market.bars("BTCUSD", "1h", closed_by=NOW).content_hash
     imported = market.import_file(file, "BTCUSD", "1h", now=NOW).content_hash
-    assert market.bars("BTCUSD", "1h").content_hash == imported
-    assert market.bars("BTCUSD", "1h", content_hash=bundled).content_hash == bundled
+    assert market.bars("BTCUSD", "1h", closed_by=NOW).content_hash == imported
+    assert market.bars("BTCUSD", "1h", content_hash=bundled, closed_by=NOW).content_hash == bundled
 
 
 def test_a_refused_file_is_kept_with_its_report_and_nothing_of_it_is_stored(market, file, tmp_path):
@@ -160,7 +219,7 @@ def test_a_refused_file_is_kept_with_its_report_and_nothing_of_it_is_stored(mark
     ]
     assert next(home.rglob("walk.csv")).read_bytes() == file.read_bytes()
     with pytest.raises(UnknownSeries):
-        market.bars("ETHUSD", "1h")
+        market.bars("ETHUSD", "1h", closed_by=NOW)
 
 
 def test_a_newest_first_file_is_imported_only_knowingly(market, tmp_path, walk):

@@ -29,12 +29,13 @@ from clm_core.triggers import dispatch, inbox
 TREES = {"rounds": 3, "threshold": 0.0, "learning_rate": 0.2, "min_child_weight": 1}
 PREDICT = """
 import sys
+from datetime import UTC, datetime
 import mlflow
 from clm_core.market.sources import MarketData
 from pathlib import Path
 mlflow.set_tracking_uri(sys.argv[2])
 served = mlflow.pyfunc.load_model(sys.argv[3])
-bars = MarketData(Path(sys.argv[1])).bars("EURUSD", "1h", days=60)
+bars = MarketData(Path(sys.argv[1])).bars("EURUSD", "1h", days=60, closed_by=datetime.now(UTC))
 frame = bars.to_frame().reset_index(names="timestamp")
 print(served.predict(frame)["position"].abs().sum())
 """
@@ -92,7 +93,7 @@ def test_it_serves_the_very_members_by_their_weights(
     served = load("ensemble_eurusd_1h", ensemble.version, registry=quick.registry, ledger=quick.ledger)
     assert isinstance(served.model, EnsembleModel)
     assert [part.digest for part in served.model.held] == [trees.bundle_digest, ridge.bundle_digest]
-    bars = quick.market.bars("EURUSD", "1h", days=60)
+    bars = quick.market.bars("EURUSD", "1h", days=60, closed_by=quick.clock())
     own = [
         quick.registry.load(each.model_path, each.bundle_digest).positions(bars) for each in (trees, ridge)
     ]
@@ -240,5 +241,5 @@ def test_members_may_vanish_without_harm_to_it(
     client = MlflowClient(quick.database.url("mlflow", driver="psycopg"))
     client.delete_model_version(trees.model_id, str(trees.mlflow_version))
     served = load("ensemble_eurusd_1h", ensemble.version, registry=quick.registry, ledger=quick.ledger)
-    assert served.positions(quick.market.bars("EURUSD", "1h", days=60)).any()
+    assert served.positions(quick.market.bars("EURUSD", "1h", days=60, closed_by=quick.clock())).any()
     assert reproduce(quick, ensemble).reproduced

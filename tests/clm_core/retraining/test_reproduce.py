@@ -2,7 +2,9 @@
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -15,6 +17,8 @@ from clm_core.domain.jobs import RetrainRequest
 from clm_core.domain.versions import ModelVersion
 from clm_core.domain.vocabulary import ModelType
 from clm_core.market.bars import Bars, Floats
+from clm_core.market.sources import MarketData
+from clm_core.market.store import SeriesStore
 from clm_core.models.contract import Model, ModelCard, TrainedOn
 from clm_core.retraining import reproduce as reproducing
 from clm_core.retraining import steps
@@ -38,6 +42,37 @@ def version(request: pytest.FixtureRequest, services: Services) -> ModelVersion:
     with steps.running(services, job) as lease:
         bars = steps.fetch_bars(services, job)
         return steps.register(services, lease, job, bars, steps.train(services, job, bars))
+
+
+@pytest.mark.parametrize("span", [5, 10_000], ids=["the newest days", "the whole series"])
+def test_a_job_reads_the_same_bars_after_newer_bars_arrived(
+    services: Services, tmp_path: Path, span: int
+) -> None:
+    whole = services.market.bars("EURUSD", "1h", closed_by=services.clock())
+    store = SeriesStore(tmp_path / "data")
+    store.add(whole[:-24], "tests", services.clock())
+    own = replace(services, market=MarketData(tmp_path))
+    request = RetrainRequest(
+        model_type=ModelType.LIGHTGBM, symbol="EURUSD", dataset_span_days=span, requested_by="tests"
+    )
+    job = steps.new_job(own, request)
+    before = steps.fetch_bars(own, job)
+    store.add(whole, "tests", services.clock())
+    after = steps.fetch_bars(replace(own, clock=lambda: services.clock() + timedelta(days=1)), job)
+    assert after.content_hash == before.content_hash
+    assert before.end == whole[:-24].end
+
+
+def test_a_job_created_at_a_past_moment_uses_no_bar_that_closed_later(services: Services) -> None:
+    moment = datetime(2017, 6, 1, 12, 30, tzinfo=UTC)
+    replayed = replace(services, clock=lambda: moment)
+    request = RetrainRequest(
+        model_type=ModelType.LIGHTGBM, symbol="EURUSD", dataset_span_days=30, requested_by="tests"
+    )
+    job = steps.new_job(replayed, request)
+    bars = steps.fetch_bars(services, job)
+    assert f"{bars.end:%Y-%m-%d %H:%M}" == "2017-06-01 11:00"
+    assert job.data_snapshot == services.market.newest("EURUSD", "1h").content_hash
 
 
 @dataclass(frozen=True)
@@ -64,7 +99,7 @@ class Answers:
 def test_how_far_apart_positions_may_be_depends_on_the_kind(
     kind: ModelType, apart: float, differing: bool, services: Services
 ) -> None:
-    bars = services.market.bars("EURUSD", "1h", days=5)
+    bars = services.market.bars("EURUSD", "1h", days=5, closed_by=services.clock())
     one, other = Answers(kind, 0.0), Answers(kind, apart)
     found = reproducing.compare(cast(Model, one), cast(Model, other), bars)
     assert (found.differing == len(bars)) is differing
@@ -72,7 +107,7 @@ def test_how_far_apart_positions_may_be_depends_on_the_kind(
 
 
 def test_a_training_on_a_gpu_is_told_from_one_on_the_processor(services: Services) -> None:
-    bars = services.market.bars("EURUSD", "1h", days=5)
+    bars = services.market.bars("EURUSD", "1h", days=5, closed_by=services.clock())
     on_gpu, on_processor = (
         ModelCard(
             model_type=ModelType.NHITS,

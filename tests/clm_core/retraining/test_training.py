@@ -24,7 +24,7 @@ ENDLESS = {"rounds": 10_000, "learning_rate": 1e-6, "early_stopping_rounds": 10_
 
 @pytest.fixture(scope="module")
 def bars(services: Services) -> Bars:
-    return services.market.bars("BTCUSD", "1h", days=60)
+    return services.market.bars("BTCUSD", "1h", days=60, closed_by=services.clock())
 
 
 def order(params: dict[str, float], seeds: int = 1) -> TrainingSpec:

@@ -54,7 +54,7 @@ def a_tuning(**changes: Any) -> Tuning:
 def test_fold_by_fold_a_model_takes_the_positions_of_a_walk_forward(
     model_type: ModelType, params: dict[str, Any], tmp_path: Path
 ) -> None:
-    bars = MarketData(tmp_path).bars("BTCUSD", "1h", days=70)
+    bars = MarketData(tmp_path).bars("BTCUSD", "1h", days=70, closed_by=datetime.now(UTC))
     tuning = a_tuning(model_type=model_type, holdout=0.0)
     course, work = seen_folds(len(bars), tuning), SharedInputs(Kind(model_type), Costs(), bars)
     apart = [run_fold(work, course.fold(number, params, seed=0)) for number in range(3)]

@@ -61,7 +61,7 @@ def cluster(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Cluster
 
 @pytest.fixture
 def clm(services: Services, tmp_path: Path) -> Services:
-    bars = services.market.bars("BTCUSD", "1h", days=100)
+    bars = services.market.bars("BTCUSD", "1h", days=100, closed_by=services.clock())
     SeriesStore(tmp_path / "data").add(replace(bars, symbol="RAYUSD"), "tests", services.clock())
     return quick(replace(services, market=MarketData(tmp_path)))
 

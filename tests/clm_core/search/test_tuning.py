@@ -53,7 +53,7 @@ def planted(clm: Services, tmp_path: Path) -> Services:
     close = 1000 * np.exp(np.cumsum(steps - steps.mean()))
     opened = np.append(close[:1], close[:-1])
     bars = replace(
-        clm.market.bars("BTCUSD", "1h")[-len(steps) :],
+        clm.market.bars("BTCUSD", "1h", closed_by=clm.clock())[-len(steps) :],
         symbol="PLANTED",
         open=opened,
         high=np.maximum(opened, close),
@@ -151,7 +151,7 @@ def test_what_is_counted_is_what_a_walk_forward_of_these_parameters_earns(clm: S
 
     request = asked(clm, trials=1, holdout=0.0)
     [tried] = tune(clm, request).trials
-    bars = clm.market.bars(request.symbol, "1h", days=90)
+    bars = clm.market.bars(request.symbol, "1h", days=90, closed_by=clm.clock())
     recipe = catalog.recipe(request.model_type, tried.params, Costs())
     found = walk_forward(recipe, bars, clm.settings.walk_forward, seed=0)
     earned = backtest(
@@ -223,7 +223,7 @@ def test_the_search_does_not_see_the_bars_held_out(clm: Services) -> None:
 
     request = asked(clm, trials=2, holdout=0.25)
     result = tune(clm, request, Watched)
-    bars = clm.market.bars(request.symbol, "1h", days=90)
+    bars = clm.market.bars(request.symbol, "1h", days=90, closed_by=clm.clock())
     last = len(bars) - int(len(bars) * 0.25)
     trials = [fold for fold in seen if fold.test.stop <= last]
     looks = [fold for fold in seen if fold.test.stop > last]
@@ -435,10 +435,10 @@ def test_a_study_does_not_go_on_as_another_one(
 def test_a_study_keeps_the_bars_it_began_with_when_newer_ones_arrive(clm: Services, tmp_path: Path) -> None:
     request = asked(clm)
     began = tuning.open_tuning(clm, request)
-    bars = clm.market.bars(request.symbol, "1h")
+    bars = clm.market.bars(request.symbol, "1h", closed_by=clm.clock())
     one = replace(bars[-1:], time=bars.time[-1:] + bars.timeframe.nanoseconds)
     SeriesStore(tmp_path / "data").add(one, "tests", clm.clock())
-    assert clm.market.bars(request.symbol, "1h").content_hash != began.data_snapshot
+    assert clm.market.bars(request.symbol, "1h", closed_by=clm.clock()).content_hash != began.data_snapshot
     assert tuning.open_tuning(clm, request) == began
     assert tuning.bars_of(clm, began).end == bars.end
 

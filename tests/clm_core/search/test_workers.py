@@ -3,6 +3,7 @@
 import os
 import signal
 from concurrent.futures import wait
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ FOLD = FoldTask({"rounds": 5, "threshold": 0.0}, 0, slice(0, 800), slice(810, 10
 
 
 def work() -> SharedInputs:
-    bars = MarketData(Path("/nonexistent")).bars("BTCUSD", "1h", days=60)
+    bars = MarketData(Path("/nonexistent")).bars("BTCUSD", "1h", days=60, closed_by=datetime.now(UTC))
     return SharedInputs(Kind(ModelType.LIGHTGBM), Costs(), bars)
 
 
