@@ -1,11 +1,12 @@
-"""Settings: CLM_ variables over a TOML file over defaults; whatever is unknown or out of range is refused."""
+"""Settings: CLM_ variables over a TOML file over defaults; unknown names and bad values are refused."""
 
 import os
 import re
 import tomllib
+import warnings
 from base64 import b64decode
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from enum import StrEnum
 from pathlib import Path
@@ -17,6 +18,7 @@ from pydantic import (
     ConfigDict,
     Field,
     SecretStr,
+    TypeAdapter,
     ValidationError,
     ValidationInfo,
     field_validator,
@@ -33,7 +35,7 @@ from pydantic_settings import SettingsError as UnreadableVariable
 from clm_core.decisions.health import WatchRules
 from clm_core.decisions.retraining import TriggerPolicy
 from clm_core.domain.costs import Costs
-from clm_core.domain.errors import SettingsError
+from clm_core.domain.errors import DeprecatedSetting, SettingsError
 from clm_core.domain.execution import Execution
 from clm_core.domain.faults import Fault
 from clm_core.domain.universe import Market
@@ -43,40 +45,47 @@ from clm_core.domain.walk_forward import WalkForwardPlan
 CONFIG_VARIABLE = "CLM_CONFIG"
 DEFAULT_FILE = Path("clm.toml")
 
-FEWEST_BYTES = 24
-"""Of a secret that signs."""
+MIN_SECRET_BYTES = 24
+"""Minimum length of a secret for signing."""
+MAX_SECRET_BYTES = 64
 
 Key = tuple[str, ...]
-"""Where a setting stands: ("costs", "fee_bps") is fee_bps under [costs], or CLM_COSTS__FEE_BPS."""
+"""Path of a setting: ("costs", "fee_bps") is fee_bps under [costs], or CLM_COSTS__FEE_BPS."""
+
+RENAMED: Mapping[Key, Key] = {
+    ("upkeep", "verify_minutes"): ("maintenance", "verify_minutes"),
+    ("training", "apart"): ("training", "isolated"),
+}
+"""Former names of settings and the names to use now; the former names are accepted for one release."""
 
 
 class SigningStyle(StrEnum):
-    """How a sender of webhooks signs them: an HMAC-SHA-256 always, over what and in which headers differs."""
+    """Signature scheme of a webhook sender: always HMAC-SHA-256; signed content and headers differ."""
 
     STANDARD_WEBHOOKS = "standard-webhooks"
     GITHUB = "github"
-    """The body alone, in X-Hub-Signature-256."""
+    """Signs the body alone, in X-Hub-Signature-256."""
     MLFLOW = "mlflow"
-    """Id, time and body, in headers X-MLflow-…"""
+    """Signs id, time and body, in headers X-MLflow-…"""
 
 
 def signing_key(secret: SecretStr, style: SigningStyle = SigningStyle.STANDARD_WEBHOOKS) -> bytes:
-    """The bytes that a webhook's secret stands for: of Standard Webhooks in base64, else as it is.
+    """Key bytes of a webhook secret: decoded from base64 for Standard Webhooks, else the text itself.
 
     Raises:
-        ValueError: it stands for none, or for too few to be safe.
+        ValueError: the secret is not base64, or too short to be safe.
     """
     if style is not SigningStyle.STANDARD_WEBHOOKS:
         key = secret.get_secret_value().encode()
-        if len(key) < FEWEST_BYTES:
-            raise ValueError(f"must be at least {FEWEST_BYTES} characters long")
+        if len(key) < MIN_SECRET_BYTES:
+            raise ValueError(f"must be at least {MIN_SECRET_BYTES} characters long")
         return key
     try:
         key = b64decode(secret.get_secret_value().removeprefix("whsec_"), validate=True)
     except ValueError as error:
         raise ValueError("must be base64, after whsec_") from error
-    if not FEWEST_BYTES <= len(key) <= 64:
-        raise ValueError("must be 24 to 64 bytes long")
+    if not MIN_SECRET_BYTES <= len(key) <= MAX_SECRET_BYTES:
+        raise ValueError(f"must be {MIN_SECRET_BYTES} to {MAX_SECRET_BYTES} bytes long")
     return key
 
 
@@ -86,7 +95,7 @@ def _usable(secret: SecretStr) -> SecretStr:
 
 
 def _usable_in_style(secret: SecretStr, info: ValidationInfo) -> SecretStr:
-    # it is not there when it was refused itself
+    # a style that was refused itself is missing from the data
     if "style" in info.data:
         signing_key(secret, info.data["style"])
     return secret
@@ -111,143 +120,143 @@ def _of_http(url: SecretStr) -> SecretStr:
 class TrainingSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    apart: bool = True
-    """Whether a model is trained in a process of its own, which a time limit or a cancellation does end."""
+    isolated: bool = True
+    """True trains in a subprocess, which a time limit or cancellation ends; false in the run's process."""
     limit_seconds: float = Field(default=21_600.0, gt=0)
-    """How long a training in a process of its own may take: six hours."""
+    """Time limit of a training in a subprocess, seconds."""
 
 
 class AlertSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     urls: tuple[Annotated[SecretStr, AfterValidator(_with_scheme)], ...] = ()
-    """Where alerts go, in the words of apprise: `slack://...`, `pagerduty://...`, `json://host/path`."""
+    """Receivers of alerts as apprise URLs: `slack://...`, `pagerduty://...`, `json://host/path`."""
 
 
 class Subscriber(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     url: Annotated[SecretStr, AfterValidator(_of_http)]
-    """`https://host/path`; shown nowhere, for many a service is opened by nothing but its path."""
+    """`https://host/path`; treated as a secret, because the path alone grants access to many services."""
     secret: WebhookSecret
-    """What its deliveries are signed with."""
+    """Secret that signs the deliveries to the subscriber."""
 
 
 class EventSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     subscribers: tuple[Subscriber, ...] = ()
-    """Who is told of every event by a signed HTTP request."""
+    """Receivers of every event, each by a signed HTTP request."""
 
 
 class OnExpiry(StrEnum):
     ASK = "ask"
-    """Alert an admin, who confirms or replaces it; it goes on serving meanwhile."""
+    """Alert an admin, who confirms or replaces the version; production stays unchanged meanwhile."""
     ROLL_BACK = "roll_back"
-    """Let the version before serve again."""
+    """Roll back to the version before."""
 
 
 class GuardSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     on_expiry: OnExpiry = OnExpiry.ASK
-    """What becomes of a forced promotion whose time is over."""
+    """Action taken when a forced promotion expires."""
 
 
 class MaintenanceSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     verify_minutes: float = Field(default=60.0, ge=0, le=10_080)
-    """How often the scheduled upkeep reads every file of what serves; 0: at every pass."""
+    """Minutes between full reads of production files by scheduled maintenance; 0 reads at every pass."""
 
 
 Port = Annotated[int, Field(ge=1024, le=65535)]
 
 
 class StackSettings(BaseModel):
-    """What `clm up` runs."""
+    """Servers and worker started by `clm up`."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     prefect_port: Port | None = None
-    """None, as with the other ports: 4200 or the next free one, the same every time."""
+    """Port of the Prefect server; by default 4200 or the next free port, kept from then on."""
     mlflow_port: Port | None = None
-    """None: 5000 or the next free one."""
+    """Port of the MLflow server; by default 5000 or the next free port."""
     api_port: Port | None = None
-    """None: 8000 or the next free one."""
+    """Port of the REST API; by default 8000 or the next free port."""
     concurrent_runs: int = Field(default=2, ge=1)
-    """How many flows the worker runs at once."""
+    """Maximum number of flow runs of the worker at a time."""
 
 
 class DeploySettings(BaseModel):
-    """Where deployed flows run: process, docker and kubernetes pools differ in these alone."""
+    """Work pool of the deployed flows: process, docker and kubernetes differ in these settings alone."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     work_pool: str = "clm"
-    """Name of Prefect's work pool; made by `clm deploy` where it is missing."""
+    """Name of the Prefect work pool; `clm deploy` creates a missing pool."""
     work_pool_type: str = "process"
     """`process`, `docker` or `kubernetes`."""
     job_variables: dict[str, Any] = {}
-    """Handed to the pool for every run: the image, resources, environment."""
+    """Job variables of every run: image, resources, environment."""
 
 
 Algorithm = Literal["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"]
-"""Of signatures that only the holder of a private key can make."""
+"""Asymmetric signature algorithms of JWTs (RFC 7518): only the holder of the private key can sign."""
 
 
 class OIDCSettings(BaseModel):
-    """An identity provider whose JWTs open the REST API, beside our own tokens."""
+    """OpenID Connect provider whose JWTs the REST API accepts beside its own tokens."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     issuer: Annotated[str, Field(pattern=r"^https?://[^/]")]
-    """As its JWTs name it in `iss`, to the letter."""
+    """Issuer, exactly as in the `iss` claim of the JWTs."""
     audience: str = Field(min_length=1)
-    """What its JWTs must name in `aud`: one made for somebody else opens nothing here."""
+    """Required `aud` claim: a JWT for another audience is refused."""
     jwks_url: str | None = None
-    """Where its keys are; None: where its `/.well-known/openid-configuration` says."""
+    """URL of the JSON Web Key Set; by default read from `/.well-known/openid-configuration` of the issuer."""
     algorithms: tuple[Algorithm, ...] = Field(default=("RS256",), min_length=1)
-    """No other is believed, whatever a JWT says of itself."""
+    """Accepted algorithms; a JWT signed with any other is refused."""
     role_claim: str = "roles"
-    """The claim that names groups or roles, a word or a list of them."""
+    """Claim with groups or roles, a string or a list of strings."""
     roles: dict[str, Role] = Field(min_length=1)
-    """What each word of that claim allows: `{ quants = "operator", leads = "admin" }`."""
+    """Role granted for each value of the role claim: `{ quants = "operator", leads = "admin" }`."""
     name_claim: str = "email"
-    """The claim the audit names people by; `sub` where it is missing."""
+    """Claim used as the name in the audit log; `sub` where missing."""
     leeway_seconds: int = Field(default=30, ge=0, le=300)
-    """How far the provider's clock and ours may differ."""
+    """Tolerated clock difference between the provider and the API, seconds."""
 
 
 class ApiSettings(BaseModel):
-    """The REST API."""
+    """REST API."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     hosts: tuple[str, ...] = ("127.0.0.1", "localhost", "[::1]")
-    """Names it may be asked by, without port; a request for any other is refused."""
+    """Accepted values of the Host header, without port; a request for any other host is refused."""
     trusted_proxies: tuple[str, ...] = ()
-    """Addresses whose word on where a request came from (X-Forwarded-For) is believed."""
+    """Addresses of reverse proxies whose X-Forwarded-For header is trusted."""
     max_body_bytes: int = Field(default=1_048_576, ge=1024, le=16_777_216)
     body_seconds: float = Field(default=5.0, gt=0, le=60)
-    """How long a request's body may take to arrive."""
+    """Maximum time for the body of a request to arrive, seconds."""
     failed_logins_per_minute: int = Field(default=10, ge=1)
-    """Wrong tokens, from one address."""
+    """Maximum number of wrong tokens from an address in a minute."""
     writes_per_minute: int = Field(default=60, ge=1)
-    """Of one token."""
+    """Maximum number of writes of a token in a minute."""
     oidc: OIDCSettings | None = None
     max_event_streams: int = Field(default=50, ge=1)
-    """Subscribers to GET /clm/events at a time."""
+    """Maximum number of simultaneous subscribers to GET /clm/events."""
 
 
 class WebhookSource(BaseModel):
-    """Somebody who may post webhooks."""
+    """Authorised sender of webhooks."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     style: SigningStyle = SigningStyle.STANDARD_WEBHOOKS
     secrets: tuple[Annotated[SecretStr, AfterValidator(_usable_in_style)], ...]
-    """Shared with the sender; several while one replaces another: what any of them signed is believed.
+    """Secrets shared with the sender; several during a rotation: a signature by any of them is valid.
     24 to 64 bytes in base64; for GitHub and MLflow a text of at least 24 characters."""
 
     @property
@@ -256,30 +265,30 @@ class WebhookSource(BaseModel):
 
 
 class PolicySource(BaseModel):
-    """Where the levels come from that a version is judged by."""
+    """Source of the gate's limits."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     file: Path | None = None
-    """A policy document (TOML); None: the one that comes with the package."""
+    """Policy document (TOML); by default the document included in the package."""
     preset: str | None = None
-    """In place of the one the document chooses: "strict", "thresholds-only" or one of its own."""
+    """Preset overriding the document's choice: "strict", "thresholds-only" or a preset of the document."""
     store: str | None = Field(default=None, pattern=r"^[\w.]+:\w+$")
-    """A policy store whose limits replace the five criteria, as `package.module:name`: an object with
-    `get(key, default)`, or a function without arguments that makes one."""
+    """Policy store whose limits replace the five criteria, as `package.module:name`: an object with
+    `get(key, default)`, or a function without arguments that returns such an object."""
 
 
 class Settings(BaseSettings):
-    """Everything that can be set."""
+    """All settings of an installation."""
 
     model_config = SettingsConfigDict(
         env_prefix="CLM_", env_nested_delimiter="__", extra="forbid", frozen=True, hide_input_in_errors=True
     )
 
     home: Path = Path(".clm")
-    """Folder of all state; a relative one is taken from the folder the program is started in."""
+    """Folder of all state; a relative path starts at the current folder of the program."""
     database_url: SecretStr | None = None
-    """A PostgreSQL server, `postgresql://user:password@host:5432/database`; None: our own, under home."""
+    """PostgreSQL, `postgresql://user:password@host:5432/database`; by default embedded, under home."""
     costs: Costs = Costs()
     execution: Execution = Execution()
     policy: PolicySource = PolicySource()
@@ -288,22 +297,22 @@ class Settings(BaseSettings):
     triggers: TriggerPolicy = TriggerPolicy()
     watch: WatchRules = WatchRules()
     lease_seconds: float = Field(default=60.0, ge=1, le=3600)
-    """How long a job may go without a sign of life before it is ended as failed; 1..3600."""
+    """Time without a heartbeat after which a job is ended as failed, seconds, 1..3600."""
     alerts: AlertSettings = AlertSettings()
     events: EventSettings = EventSettings()
     guard: GuardSettings = GuardSettings()
-    upkeep: MaintenanceSettings = MaintenanceSettings()
+    maintenance: MaintenanceSettings = MaintenanceSettings()
     max_version_mib: int = Field(default=256, ge=1)
-    """Most that a version may hold in MLflow to be fetched, MiB."""
+    """Maximum size of a version fetched from MLflow, MiB."""
     universe: tuple[Market, ...] = (Market(symbol="BTCUSD"),)
-    """What is retrained on a schedule: `[[universe]]` in the file."""
+    """Markets retrained on a schedule: `[[universe]]` in the file."""
     stack: StackSettings = StackSettings()
     deploy: DeploySettings = DeploySettings()
     api: ApiSettings = ApiSettings()
     webhooks: dict[Annotated[str, Field(pattern=r"^[a-z0-9_-]{1,40}$")], WebhookSource] = {}
-    """Who may post webhooks, by the name in the URL: [webhooks.monitor] is POST /webhooks/monitor."""
+    """Authorised webhook senders by the name in the URL: [webhooks.monitor] is POST /webhooks/monitor."""
     fault: Fault | None = None
-    """For tests of crashes only: the process kills itself at this point."""
+    """Point at which the process kills itself; for crash tests only."""
 
     @field_validator("home")
     @classmethod
@@ -334,14 +343,20 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        return init_settings, env_settings, InitSettingsSource(settings_cls, _read(settings_file()))
+        by_variable, by_file = env_settings(), _read(settings_file())
+        _accept_old_names(by_variable, by_file)
+        return (
+            init_settings,
+            InitSettingsSource(settings_cls, by_variable),
+            InitSettingsSource(settings_cls, by_file),
+        )
 
 
 def load_settings() -> Settings:
-    """The settings of this process.
+    """Settings from the variables, the file and the defaults.
 
     Raises:
-        SettingsError: a variable or key is unknown, or a value is not allowed; names all of them.
+        SettingsError: a variable or key is unknown, or a value is not allowed; the message names all of them.
     """
     problems = list(_unknown_variables(os.environ))
     if not problems:
@@ -356,12 +371,12 @@ def load_settings() -> Settings:
 
 
 def effective(settings: Settings) -> dict[str, Any]:
-    """The settings in force, ready to print: secrets are stars."""
+    """Settings in force as JSON values, secrets masked."""
     return settings.model_dump(mode="json")
 
 
 def settings_file() -> Path | None:
-    """Where settings are read from beside the variables; None when there is no such file."""
+    """Settings file: CLM_CONFIG, else clm.toml in the current folder, if present."""
     named = os.environ.get(CONFIG_VARIABLE)
     if named is not None:
         return Path(named)
@@ -389,6 +404,68 @@ def _fields(group: type[BaseModel], above: Key = ()) -> Iterator[tuple[Key, Any]
             yield (*above, name), field.annotation
 
 
+def _accept_old_names(by_variable: dict[str, Any], by_file: dict[str, Any]) -> None:
+    """Moves values given under a former name to the new name, with a warning.
+
+    Raises:
+        SettingsError: the former and the new name have different values.
+    """
+    for old, new in RENAMED.items():
+        given = {
+            label: (values, value)
+            for label, values, value in (
+                (_variable(old), by_variable, _take_variable(by_variable, old)),
+                (f"{'.'.join(old)} in {settings_file()}", by_file, _take(by_file, old)),
+            )
+            if value is not None
+        }
+        stated = [value for values in (by_variable, by_file) if (value := _value(values, new)) is not None]
+        for label, (values, value) in given.items():
+            name = _variable(new) if values is by_variable else ".".join(new)
+            if not all(_equal(new, value, other) for other in stated):
+                raise SettingsError(
+                    f"{label} is a former name of {name} and has another value: keep {name} only."
+                )
+            warnings.warn(
+                f"{label} is now {name}: rename it, the former name is accepted in this release only.",
+                DeprecatedSetting,
+                stacklevel=2,
+            )
+            group = values.setdefault(new[0], {})
+            if isinstance(group, dict):
+                group[new[1]] = value
+
+
+def _take_variable(by_variable: dict[str, Any], key: Key) -> str | None:
+    _take(by_variable, key)
+    return next((value for name, value in os.environ.items() if name.upper() == _variable(key)), None)
+
+
+def _take(values: dict[str, Any], key: Key) -> Any:
+    """Removes a value, and the group left empty by the removal."""
+    group, name = key
+    if not isinstance(values.get(group), dict):
+        return None
+    value = values[group].pop(name, None)
+    if not values[group]:
+        del values[group]
+    return value
+
+
+def _value(values: Mapping[str, Any], key: Key) -> Any:
+    group, name = key
+    return values[group].get(name) if isinstance(values.get(group), dict) else None
+
+
+def _equal(key: Key, one: Any, other: Any) -> bool:
+    """Equality of two values of a setting as parsed: the variable "5" equals 5.0 in the file."""
+    parse = TypeAdapter[Any](dict(_fields(Settings))[key]).validate_python
+    try:
+        return bool(parse(one) == parse(other))
+    except ValidationError:
+        return bool(one == other)
+
+
 def _variable(key: Key) -> str:
     return "CLM_" + "__".join(key).upper()
 
@@ -396,8 +473,8 @@ def _variable(key: Key) -> str:
 def _unknown_variables(environment: Mapping[str, str]) -> Iterator[str]:
     valid = [CONFIG_VARIABLE, *(_variable(key) for key, _ in _fields(Settings))]
     for name in sorted(environment):
-        if name.upper().startswith("CLM_") and name.upper() not in valid:
-            yield f"{name} is not a setting: {_hint(name.upper(), valid)}"
+        if name.upper().startswith("CLM_") and name.upper() not in {*valid, *map(_variable, RENAMED)}:
+            yield f"{name} is not a setting: {_hint(name.upper(), valid, _variable)}"
 
 
 def _problem(details: ErrorDetails) -> str:
@@ -405,7 +482,9 @@ def _problem(details: ErrorDetails) -> str:
     setting = next((known for known, _ in _fields(Settings) if key[: len(known)] == known), key)
     if details["type"] == "extra_forbidden":
         valid = [".".join(key) for key, _ in _fields(Settings)]
-        return f"{'.'.join(key)} in {settings_file()} is not a setting: {_hint('.'.join(key), valid)}"
+        return (
+            f"{'.'.join(key)} in {settings_file()} is not a setting: {_hint('.'.join(key), valid, '.'.join)}"
+        )
     value = "(hidden)" if setting in _secrets() else repr(details["input"])
     reason = details["msg"].removeprefix("Value error, ")
     return f"{'.'.join(key)} = {value}, set by {_origin(setting)}, is not allowed: {reason}."
@@ -423,9 +502,13 @@ def _holds_secret(annotation: Any) -> bool:
 
 def _origin(key: Key) -> str:
     variables = {name.upper(): name for name in os.environ}
-    return variables.get(_variable(key), str(settings_file()))
+    names = [key, *(old for old, new in RENAMED.items() if new == key)]
+    given = (variables[_variable(name)] for name in names if _variable(name) in variables)
+    return next(given, str(settings_file()))
 
 
-def _hint(name: str, valid: Sequence[str]) -> str:
-    [closest] = get_close_matches(name, valid, n=1, cutoff=0.0)
+def _hint(name: str, valid: Sequence[str], written: Callable[[Key], str]) -> str:
+    renamed = {written(old): written(new) for old, new in RENAMED.items()}
+    [match] = get_close_matches(name, [*valid, *renamed], n=1, cutoff=0.0)
+    closest = renamed.get(match, match)
     return f"did you mean {closest}? Valid are {', '.join(sorted(valid))}."

@@ -37,7 +37,7 @@ def home() -> Iterator[Path]:
 def services(home: Path) -> Iterator[Services]:
     prepare_environment(home)
     with open_services(
-        Settings(home=home, database_url=None, training=TrainingSettings(apart=False))
+        Settings(home=home, database_url=None, training=TrainingSettings(isolated=False))
     ) as opened:
         yield opened
 

@@ -23,6 +23,7 @@ DEFAULT_PORT = 8000
 def main(port: int) -> None:
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s %(message)s")
     log.setLevel(logging.INFO)
+    logging.captureWarnings(True)
     with open_services(load_settings()) as services:
         # seconds, and better spent now, beside everything else, than in somebody's first request
         threading.Thread(target=services.registry.connect, daemon=True).start()

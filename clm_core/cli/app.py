@@ -35,6 +35,7 @@ from clm_core.cli import (
 )
 from clm_core.cli.naming import VersionName, find_version
 from clm_core.cli.output import AsJson, console, parsed_params, print_json, problem, user
+from clm_core.cli.renamed import show_deprecations
 from clm_core.cli.running import flow_of
 from clm_core.domain.errors import CLMError, NotFound, NotRetrained
 from clm_core.domain.vocabulary import ModelType
@@ -78,7 +79,8 @@ DEMO_DAYS = 840
 
 
 def main() -> None:
-    """Errors of ours are messages, not tracebacks."""
+    """Entry point of `clm`: prints errors and warnings of CLM as messages without tracebacks."""
+    show_deprecations()
     try:
         app()
     except CLMError as error:

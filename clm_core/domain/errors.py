@@ -59,6 +59,10 @@ class SettingsError(CLMError):
     pass
 
 
+class DeprecatedSetting(FutureWarning):
+    """A setting is given under a former name, accepted for one release; the message has the new name."""
+
+
 class PolicyError(SettingsError):
     pass
 

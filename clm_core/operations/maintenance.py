@@ -237,7 +237,7 @@ def _named(version: ModelVersion) -> str:
 
 
 def _rounds(services: Services) -> DueVerifications:
-    every = timedelta(minutes=services.settings.upkeep.verify_minutes)
+    every = timedelta(minutes=services.settings.maintenance.verify_minutes)
     return DueVerifications(services.settings.home / "upkeep" / "verified.json", every)
 
 

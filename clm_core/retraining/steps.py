@@ -190,7 +190,7 @@ def train(services: Services, job: TrainingJob, bars: Bars) -> TrainingResult:
         (folder / KEY).write_text(key)
         fetch_members(services, order.recipe(), folder / training.MEMBERS)
         settings = services.settings.training
-        if settings.apart:
+        if settings.isolated:
             training.train_in_subprocess(order, bars, folder, services.announce, settings.limit_seconds)
         else:
             training.train(order, bars, folder, services.announce)

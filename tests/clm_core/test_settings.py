@@ -1,18 +1,19 @@
 import os
 import re
 import traceback
+import warnings
 from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
 
-from clm_core.domain.errors import SettingsError
+from clm_core.domain.errors import DeprecatedSetting, SettingsError
 from clm_core.settings import Settings, effective, load_settings
 
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty working folder, and no variables of the developer's own."""
+    """Empty current folder, without the developer's own variables."""
     for name in list(os.environ):
         if name.upper().startswith("CLM_"):
             monkeypatch.delenv(name)
@@ -94,7 +95,7 @@ def test_home_is_absolute_and_understands_the_tilde(monkeypatch: pytest.MonkeyPa
         pytest.param({"CLM_WEBHOOKS": "monitor"}, "", "written as JSON in a variable", id="no-json"),
     ],
 )
-def test_what_is_unknown_or_not_allowed_is_refused_in_one_message(
+def test_unknown_names_and_values_out_of_range_are_refused_in_a_message(
     variables: dict[str, str], file: str, message: str, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if file:
@@ -102,6 +103,100 @@ def test_what_is_unknown_or_not_allowed_is_refused_in_one_message(
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(SettingsError, match=message):
+        load_settings()
+
+
+@pytest.mark.parametrize(
+    ("variables", "file", "warning"),
+    [
+        (
+            {"CLM_UPKEEP__VERIFY_MINUTES": "5", "CLM_TRAINING__APART": "false"},
+            "",
+            r"CLM_UPKEEP__VERIFY_MINUTES is now CLM_MAINTENANCE__VERIFY_MINUTES: rename it",
+        ),
+        (
+            {},
+            "[upkeep]\nverify_minutes = 5\n[training]\napart = false\n",
+            r"upkeep.verify_minutes in clm.toml is now maintenance.verify_minutes: rename it",
+        ),
+        (
+            {"CLM_UPKEEP__VERIFY_MINUTES": "5", "CLM_TRAINING__APART": "0"},
+            "[maintenance]\nverify_minutes = 5.0\n[training]\nisolated = false\n",
+            r"CLM_TRAINING__APART is now CLM_TRAINING__ISOLATED: rename it",
+        ),
+        (
+            {"CLM_UPKEEP__VERIFY_MINUTES": "5"},
+            "[upkeep]\nverify_minutes = 30\n[training]\napart = false\n",
+            r"training.apart in clm.toml is now training.isolated: rename it",
+        ),
+    ],
+    ids=["variables", "file", "both with one value", "variable over file"],
+)
+def test_former_names_are_accepted_with_a_warning_that_has_the_new_name(
+    variables: dict[str, str], file: str, warning: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "clm.toml").write_text(file)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    with pytest.warns(DeprecatedSetting, match=warning):
+        settings = load_settings()
+    assert settings.maintenance.verify_minutes == 5.0
+    assert settings.training.isolated is False
+    assert "upkeep" not in effective(settings)
+    assert "apart" not in effective(settings)["training"]
+
+
+def test_new_names_give_no_warning(folder: Path) -> None:
+    (folder / "clm.toml").write_text("[maintenance]\nverify_minutes = 5\n[training]\nisolated = false\n")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        settings = load_settings()
+    assert (settings.maintenance.verify_minutes, settings.training.isolated) == (5.0, False)
+
+
+@pytest.mark.parametrize(
+    ("variables", "file", "message"),
+    [
+        (
+            {},
+            "[upkeep]\nverify_minutes = 5\n[maintenance]\nverify_minutes = 6\n",
+            r"upkeep.verify_minutes in clm.toml is a former name of maintenance.verify_minutes and has",
+        ),
+        (
+            {"CLM_TRAINING__APART": "true", "CLM_TRAINING__ISOLATED": "false"},
+            "",
+            r"CLM_TRAINING__APART is a former name of CLM_TRAINING__ISOLATED and has another value",
+        ),
+        (
+            {"CLM_TRAINING__APART": "true"},
+            "[training]\nisolated = false",
+            r"CLM_TRAINING__APART is a former name of CLM_TRAINING__ISOLATED and has another value",
+        ),
+        (
+            {"CLM_UPKEEP__VERIFY": "1"},
+            "",
+            r"CLM_UPKEEP__VERIFY is not .* did you mean CLM_MAINTENANCE__VERIFY_MINUTES\?",
+        ),
+        ({}, "[upkeep]\nverify = 1", r"upkeep in clm.toml .* did you mean maintenance.verify_minutes\?"),
+    ],
+    ids=["file", "variables", "variable and file", "misspelt variable", "misspelt key"],
+)
+def test_a_former_name_beside_another_value_or_misspelt_is_refused(
+    variables: dict[str, str], file: str, message: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "clm.toml").write_text(file)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(SettingsError, match=message):
+        load_settings()
+
+
+@pytest.mark.filterwarnings("ignore::clm_core.domain.errors.DeprecatedSetting")
+def test_a_bad_value_of_a_former_variable_is_refused_with_the_variable_named(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("CLM_UPKEEP__VERIFY_MINUTES", "-1")
+    with pytest.raises(SettingsError, match="= '-1', set by CLM_UPKEEP__VERIFY_MINUTES, is not allowed"):
         load_settings()
 
 
@@ -163,7 +258,7 @@ def test_settings_cannot_be_changed() -> None:
         load_settings().home = Path("/elsewhere")  # type: ignore[misc]
 
 
-def test_what_effective_prints_loads_again(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_printed_settings_load_again(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CLM_EXECUTION__LOT_SIZE", "0.001")
     shown = effective(load_settings())
     monkeypatch.delenv("CLM_EXECUTION__LOT_SIZE")

@@ -114,3 +114,12 @@ def test_config_prints_what_is_in_force_and_hides_secrets(environment: dict[str,
     answer = clm(environment | secret, "config")
     assert json.loads(answer.stdout)["costs"]["fee_bps"] == 10
     assert "hunter2" not in answer.stdout
+
+
+def test_a_former_name_of_a_setting_is_named_in_a_line_on_stderr(environment: dict[str, str]) -> None:
+    answer = clm(environment | {"CLM_TRAINING__APART": "false"}, "config")
+    assert json.loads(answer.stdout)["training"]["isolated"] is False
+    assert answer.stderr.splitlines() == [
+        "Warning: CLM_TRAINING__APART is now CLM_TRAINING__ISOLATED: "
+        "rename it, the former name is accepted in this release only."
+    ]

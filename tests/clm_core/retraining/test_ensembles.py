@@ -45,7 +45,7 @@ print(served.predict(frame)["position"].abs().sum())
 def quick(services: Services) -> Services:
     changed = {
         "walk_forward": WalkForwardPlan(folds=2),
-        "training": services.settings.training.model_copy(update={"apart": False}),
+        "training": services.settings.training.model_copy(update={"isolated": False}),
     }
     return replace(services, settings=services.settings.model_copy(update=changed))
 
