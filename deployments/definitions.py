@@ -37,14 +37,6 @@ if TYPE_CHECKING:
     from prefect.client.schemas.responses import DeploymentResponse
     from prefect.events.schemas.automations import AutomationCore
 
-RETRAIN_EVERY = {
-    ModelType.XGBOOST: timedelta(hours=168),
-    ModelType.LIGHTGBM: timedelta(hours=168),
-    ModelType.NHITS: timedelta(hours=336),
-    ModelType.PATCHTST: timedelta(hours=336),
-    ModelType.RL_V3: timedelta(hours=24),
-    ModelType.OTHER: timedelta(hours=168),
-}
 FIRST_ANCHOR = datetime(2024, 1, 1, tzinfo=UTC)
 REMOVED = "removed"
 """The version of a deployment that is no longer wanted."""
@@ -280,7 +272,6 @@ def deploy(settings: Settings) -> Deployed:
 
 def _retrain(market: Market, kind: Kind) -> Deployment:
     name = model_id(kind, market.symbol, market.timeframe)
-    every = RETRAIN_EVERY.get(kind.model_type)
     request = RetrainRequest(
         model_type=kind.model_type,
         plugin=kind.plugin,
@@ -296,7 +287,7 @@ def _retrain(market: Market, kind: Kind) -> Deployment:
         entrypoint="flows.retrain.retrain",
         name=name,
         description=f"Retrain {kind} on {market.symbol} {market.timeframe}, and judge it.",
-        every=every,
+        every=catalog.find_kind(*kind).retrain_every,
         parameters={"request": request.model_dump(mode="json")},
         scheduled_parameters={"request": scheduled.model_dump(mode="json")},
         tags=(name, str(kind)),
@@ -305,12 +296,15 @@ def _retrain(market: Market, kind: Kind) -> Deployment:
 
 def _kinds(market: Market) -> list[Kind]:
     plugins = [Kind(ModelType.OTHER, name) for name in market.plugins]
-    if market.model_types is None:
-        return [*(Kind(each) for each in RETRAIN_EVERY if catalog.is_installed(each)), *plugins]
-    wanted = [*map(Kind, market.model_types), *plugins]
-    for kind in wanted:
-        catalog.implementation(*kind)
-    return wanted
+    if market.model_types is not None:
+        return [*map(Kind, market.model_types), *plugins]
+    scheduled = [each for each in catalog.kinds() if catalog.is_installed(each) and _is_scheduled(each)]
+    return [*map(Kind, scheduled), *plugins]
+
+
+def _is_scheduled(model_type: ModelType) -> bool:
+    kind = catalog.declared(model_type)
+    return kind is not None and kind.retrain_every is not None
 
 
 def _ensure_work_pool(client: "SyncPrefectClient", settings: Settings) -> None:

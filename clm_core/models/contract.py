@@ -171,3 +171,13 @@ class WarmStarting(Recipe, Protocol):
     def fit_after(self, older: Model, bars: Bars, seed: int, progress: Progress | None = None) -> Model:
         """Continue a model of the same recipe that was fitted on older bars, and on none after `bars`."""
         ...
+
+
+@runtime_checkable
+class Composite(Protocol):
+    """A model or recipe that combines others, as an ensemble does."""
+
+    @property
+    def parts(self) -> "tuple[Model, ...] | tuple[Recipe, ...]":
+        """Models or recipes combined; parts are not composites themselves."""
+        ...

@@ -43,6 +43,7 @@ from clm_core.market.bars import Bars, Floats
 from clm_core.models import catalog
 from clm_core.models.bundle import load_bundle, save_bundle
 from clm_core.models.contract import Model, ModelCard, Progress, Recipe, TrainedOn
+from clm_core.models.kind import ModelKind
 from clm_core.models.params import TrainingParams, split_commas
 
 FILE = "ensemble.json"
@@ -147,7 +148,7 @@ def readable(model_type: ModelType, params: Mapping[str, Any]) -> dict[str, Any]
 
 
 @dataclass(frozen=True, eq=False)
-class Part:
+class BundledMember:
     """A member's model, with the files of its bundle."""
 
     name: str
@@ -156,7 +157,7 @@ class Part:
     files: Mapping[str, bytes] = field(repr=False)
 
     @classmethod
-    def read(cls, name: str, bundle: Path, digest: str) -> "Part":
+    def read(cls, name: str, bundle: Path, digest: str) -> "BundledMember":
         """
         Raises:
             BundleCorrupt: it is not the bundle of that digest.
@@ -171,7 +172,7 @@ class EnsembleRecipe:
     costs: Costs
     parts: tuple[Recipe, ...]
     """The members' own; none while the members are not resolved."""
-    held: tuple[Part, ...] = ()
+    held: tuple[BundledMember, ...] = ()
     """What is to serve instead of members fitted anew."""
 
     @classmethod
@@ -193,7 +194,7 @@ class EnsembleRecipe:
     def describe(self) -> dict[str, Any]:
         return self.params.model_dump(mode="json")
 
-    def holding(self, parts: Sequence[Part]) -> "EnsembleRecipe":
+    def holding(self, parts: Sequence[BundledMember]) -> "EnsembleRecipe":
         return replace(self, held=tuple(parts))
 
     def fit(self, bars: Bars, seed: int, progress: Progress | None = None) -> "EnsembleModel":
@@ -222,7 +223,7 @@ class EnsembleRecipe:
     def _is_fitted(self) -> bool:
         return self.params.weights is None
 
-    def _fitted(self, bars: Bars, seed: int, report: "_Report") -> tuple[Part, ...]:
+    def _fitted(self, bars: Bars, seed: int, report: "_Report") -> tuple[BundledMember, ...]:
         return tuple(
             _kept(member.name, part.fit(bars, seed, report.next()), part, bars)
             for member, part in zip(self.members, self.parts, strict=True)
@@ -239,7 +240,7 @@ class EnsembleRecipe:
                 positions[start:stop, column] = model.positions(bars[:stop])[start:stop]
         return net_returns(bars[first:], positions[first:], self.costs)
 
-    def _require_older(self, parts: Sequence[Part], bars: Bars) -> None:
+    def _require_older(self, parts: Sequence[BundledMember], bars: Bars) -> None:
         for part in parts:
             part.model.trained_on.require_same_series(bars)
             if part.model.trained_on.end > bars.end.to_pydatetime():
@@ -253,7 +254,7 @@ class EnsembleRecipe:
 class EnsembleModel:
     """Members as they serve, each with its share in the position."""
 
-    held: tuple[Part, ...]
+    held: tuple[BundledMember, ...]
     weights: tuple[float, ...]
     trained_on: TrainedOn
     """What the weights were fitted on; every member has been trained on its own bars."""
@@ -342,7 +343,7 @@ def with_members(recipe: Recipe, folder: Path) -> Recipe:
         return recipe
     return recipe.holding(
         [
-            Part.read(member.name, folder / str(number), member.bundle_digest)
+            BundledMember.read(member.name, folder / str(number), member.bundle_digest)
             for number, member in enumerate(recipe.members)
         ]
     )
@@ -439,18 +440,18 @@ class _Report:
             self._progress(1.0)
 
 
-def _kept(name: str, model: Model, recipe: Recipe, bars: Bars) -> Part:
+def _kept(name: str, model: Model, recipe: Recipe, bars: Bars) -> BundledMember:
     with tempfile.TemporaryDirectory(prefix="clm-") as folder:
         bundle = Path(folder, "bundle")
         digest = save_bundle(model, recipe, bundle, bars)
-        return Part(name, digest, model, {path.name: path.read_bytes() for path in bundle.iterdir()})
+        return BundledMember(name, digest, model, {path.name: path.read_bytes() for path in bundle.iterdir()})
 
 
-def _unpacked(folder: Path, number: int, member: StoredMember) -> Part:
+def _unpacked(folder: Path, number: int, member: StoredMember) -> BundledMember:
     with tempfile.TemporaryDirectory(prefix="clm-") as empty:
         for path in folder.glob(f"member{number}.*"):
             Path(empty, path.name.removeprefix(f"member{number}.")).write_bytes(path.read_bytes())
-        return Part.read(member.name, Path(empty), member.bundle_digest)
+        return BundledMember.read(member.name, Path(empty), member.bundle_digest)
 
 
 def _shares(weights: Floats) -> Floats:
@@ -458,9 +459,20 @@ def _shares(weights: Floats) -> Floats:
     return weights / total if total > 0 else np.zeros(len(weights))
 
 
-def _named(what: str, parts: Sequence[Part], values: Floats) -> dict[str, float]:
+def _named(what: str, parts: Sequence[BundledMember], values: Floats) -> dict[str, float]:
     """By member; MLflow allows no @ in the name of a measure."""
     return {
         f"{what}.{part.name.replace('@', '.')}": float(value)
         for part, value in zip(parts, values, strict=True)
     }
+
+
+def recipe(params: Mapping[str, Any], costs: Costs) -> EnsembleRecipe:
+    """
+    Raises:
+        InvalidTrainingParams: a parameter is unknown or out of range.
+    """
+    return EnsembleRecipe.of(EnsembleParams.parse(params), costs)
+
+
+KIND = ModelKind(recipe=recipe, load=load, library="scipy")

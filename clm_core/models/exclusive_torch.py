@@ -40,7 +40,7 @@ def exclusive_torch(seed: int) -> Iterator[None]:
             torch.cuda.set_rng_state_all(on_gpus)
 
 
-def found_device(wanted: Device) -> str:
+def torch_device(wanted: Device) -> str:
     """
     Raises:
         InvalidTrainingParams: a GPU is asked for and there is none.

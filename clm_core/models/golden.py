@@ -2,7 +2,7 @@
 
 The last bars it was fitted on and its answers to exactly those, as JSON beside the model in its bundle. JSON
 as Python writes it keeps every bit of a float64, so trees have to give the very same answers; a
-network's may differ by its kind's `Implementation.tolerance`: sums come out otherwise on other processors.
+network's may differ by its kind's `ModelKind.tolerance`: sums come out otherwise on other processors.
 """
 
 from pathlib import Path

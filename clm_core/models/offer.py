@@ -39,9 +39,11 @@ def offers() -> list[Offer]:
 
 
 def _of_ours(model_type: ModelType) -> Offer:
-    found, problem, command = catalog.IMPLEMENTATIONS.get(model_type), None, None
+    kind = catalog.declared(model_type)
+    problem = None
+    command = None
     try:
-        catalog.implementation(model_type)
+        catalog.find_kind(model_type)
     except MissingExtra as error:
         problem, command = str(error), error.command
     except ModelError as error:
@@ -50,9 +52,9 @@ def _of_ours(model_type: ModelType) -> Offer:
         kind=Kind(model_type),
         distribution="continuous-learning-manager",
         release=version("continuous-learning-manager"),
-        library=found.library if found else None,
-        library_version=_version(found.library) if found else None,
-        seeds=found.seeds if found else None,
+        library=kind.library if kind else None,
+        library_version=_version(kind.library) if kind else None,
+        seeds=kind.seeds if kind else None,
         command=command,
         problem=problem,
     )

@@ -15,6 +15,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import timedelta
 from importlib.metadata import EntryPoint, PackageNotFoundError, entry_points, version
 from pathlib import Path
 from typing import Any, ClassVar
@@ -43,7 +44,9 @@ class Plugin(ABC):
     seeds: ClassVar[int] = 1
     """Walk-forwards it takes to tell a model from its seed."""
     tolerance: ClassVar[float] = 0.0
-    """How far an answer may lie from what the same bundle answered on another machine; 0.0: not at all."""
+    """Largest accepted difference between answers of one bundle on two machines; 0.0 demands equality."""
+    retrain_every: ClassVar[timedelta | None] = timedelta(hours=168)
+    """Interval of scheduled retraining; None for a kind that is retrained on demand only."""
 
     @abstractmethod
     def recipe(self, params: Any, costs: Costs) -> Recipe:

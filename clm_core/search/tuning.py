@@ -111,7 +111,7 @@ def definition(services: Services, request: SearchRequest) -> dict[str, Any]:
         "data_snapshot": series.content_hash,
         "holdout": request.holdout,
         "seed": request.seed,
-        "seeds": request.seeds or catalog.implementation(*request.kind).seeds,
+        "seeds": request.seeds or catalog.find_kind(*request.kind).seeds,
         "plan": settings.walk_forward,
         "costs": settings.costs,
         "execution": settings.execution,

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from jobs import end_all_jobs
+from kind_cases import CASES
 
 from clm_core.domain.jobs import RetrainRequest
 from clm_core.domain.kinds import Kind
@@ -22,16 +23,11 @@ from clm_core.platform.prefect_runs import load_flow
 from clm_core.retraining import steps
 from clm_core.services import Services, open_services
 
-FREE = {"fee_bps": 0, "slippage_bps": 0}
-NETWORK = {"steps": 6, "horizon": 6, "hidden_size": 16, "round_trip_bps": 0.0, "shrink": False}
+TREES = (ModelType.XGBOOST, ModelType.LIGHTGBM)
+"""Retrained through the same flow by `test_retrain`."""
 PARAMS: dict[Kind, dict[str, Any]] = {
-    Kind(ModelType.NHITS): NETWORK,
-    Kind(ModelType.PATCHTST): NETWORK,
-    Kind(ModelType.RL_V2): {"bars_played": 3_000, "checks": 1, "margin": 0, **FREE},
-    Kind(ModelType.RL_V3): {"bars_played": 5_000, "checks": 1, **FREE},
-    Kind(ModelType.OTHER, "ridge"): {"horizon": 6, "threshold": 0.0},
-}
-"""Small, and what hardly learnt anything is to trade all the same."""
+    Kind(each): CASES[each].quick for each in catalog.kinds() if each not in (*TREES, ModelType.ENSEMBLE)
+} | {Kind(ModelType.OTHER, "ridge"): {"horizon": 6, "threshold": 0.0}}
 LOADED = """
 import json, sys
 import mlflow
@@ -63,8 +59,7 @@ def outcomes(clm: Services) -> dict[Kind, steps.RetrainResult]:
     members = [found[Kind(ModelType.NHITS)].version, found[Kind(ModelType.RL_V3)].version]
     params = {
         "members": ",".join(f"{each.model_id}@{each.version}" for each in members),
-        "weights": "2,1",
-        "allow_failed": True,
+        **CASES[ModelType.ENSEMBLE].quick,
     }
     return found | {Kind(ModelType.ENSEMBLE): retrained(Kind(ModelType.ENSEMBLE), params)}
 

@@ -31,7 +31,7 @@ from clm_core.domain.vocabulary import ModelType
 from clm_core.market.bars import Bars, Floats
 from clm_core.market.splits import purged_tail
 from clm_core.models.contract import Model, ModelCard, Progress, TrainedOn
-from clm_core.models.exclusive_torch import found_device
+from clm_core.models.exclusive_torch import torch_device
 from clm_core.models.networks.forecast_params import PARAMS, NetworkParams
 from clm_core.models.networks.windows import Material, Windows, futures_of, windows_of
 from clm_core.models.params import require_features
@@ -190,7 +190,7 @@ class ForecastRecipe:
     ) -> ForecastModel:
         from clm_core.models.networks.network_training import train
 
-        report, device = progress or (lambda done: None), found_device(self.params.device)
+        report, device = progress or (lambda done: None), torch_device(self.params.device)
         forecaster.trust.fill_(1.0)
         losses = train(forecaster, learn, self.params, steps, device, seed, report)
         measured = _measure(forecaster, learn, self.params.shrink) | {
@@ -208,7 +208,7 @@ def recipe_of(params: NetworkParams, costs: Costs) -> ForecastRecipe:
         InvalidTrainingParams: a GPU is asked for and there is none.
     """
     if params.device == "cuda":
-        found_device(params.device)
+        torch_device(params.device)
     return ForecastRecipe(params.priced(costs))
 
 

@@ -32,7 +32,7 @@ from clm_core.domain.vocabulary import ModelType
 from clm_core.market.bars import Bars, Floats
 from clm_core.market.features import FEATURES, MONDAY, FeatureTable, compute_features
 from clm_core.models.contract import ModelCard, Progress, TrainedOn
-from clm_core.models.exclusive_torch import exclusive_torch, found_device
+from clm_core.models.exclusive_torch import exclusive_torch, torch_device
 from clm_core.models.params import Device, FeatureNames, TrainingParams, require_features
 from clm_core.models.policies.trading import OWN, Flags, MarketArrays, Net, Play, Singles, roll_out
 from clm_core.models.threads import exclusive_gpu
@@ -237,7 +237,7 @@ class ReinforcementRecipe:
         """
         taught = lesson(bars, self.params)
         report = progress or (lambda done: None)
-        device = found_device(self.params.device)
+        device = torch_device(self.params.device)
         trials = _Trials(self.params, taught, report)
         with exclusive_gpu(device), exclusive_torch(seed):
             from clm_core.models.policies.policy_training import train
@@ -398,5 +398,5 @@ def recipe(model_type: ModelType, params: Mapping[str, Any], costs: Costs) -> Re
     """
     parsed = PARAMS[model_type].parse(costs.model_dump() | dict(params))
     if parsed.device == "cuda":
-        found_device(parsed.device)
+        torch_device(parsed.device)
     return ReinforcementRecipe(parsed)

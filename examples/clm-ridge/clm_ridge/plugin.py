@@ -18,10 +18,10 @@ from clm_core.domain.vocabulary import ModelType
 from clm_core.market.bars import Bars, Floats
 from clm_core.market.features import FEATURES, compute_features
 from clm_core.market.labels import direction
+from clm_core.market.signals import hold_signals
 from clm_core.models.contract import ModelCard, Progress, TrainedOn
 from clm_core.models.params import Between, FeatureNames, TrainingParams
 from clm_core.models.plugins import Plugin
-from clm_core.models.trees.boosting import held
 
 FILE = "ridge.json"
 MIN_ROWS = 200
@@ -63,7 +63,7 @@ class RidgeModel:
         edge = self.forecast(bars) - 0.5
         # NaN compares false: a row without a forecast gives no signal
         signals = np.where(np.abs(edge) >= self.params.threshold, np.sign(edge), 0.0)
-        return held(signals.astype(np.int64), bars, self.params.horizon)
+        return hold_signals(signals.astype(np.int64), bars, self.params.horizon)
 
     def forecast(self, bars: Bars) -> Floats:
         self.trained_on.require_same_series(bars)

@@ -1,6 +1,7 @@
 from dataclasses import replace
 
 import pytest
+from kind_cases import CASES
 
 from clm_core.domain.costs import Costs
 from clm_core.domain.errors import InvalidTrainingParams, MissingExtra, ModelError
@@ -8,32 +9,27 @@ from clm_core.domain.search_space import Between, Tuned
 from clm_core.domain.vocabulary import ModelType
 from clm_core.models import catalog
 from clm_core.models.catalog import recipe
+from clm_core.models.trees import xgboost
 
-A_WHOLE_NUMBER = {
-    ModelType.XGBOOST: "rounds",
-    ModelType.LIGHTGBM: "rounds",
-    ModelType.NHITS: "steps",
-    ModelType.PATCHTST: "steps",
-    ModelType.RL_V2: "hidden",
-    ModelType.RL_V3: "hidden",
-}
+TUNABLE = [kind for kind in catalog.kinds() if kind is not ModelType.ENSEMBLE]
 
 
-@pytest.mark.parametrize("model_type", A_WHOLE_NUMBER)
-def test_a_recipe_is_of_the_type_that_was_asked_for(model_type: ModelType):
-    name = A_WHOLE_NUMBER[model_type]
-    assert recipe(model_type, {name: "7"}, Costs()).model_type is model_type
-    assert recipe(model_type, {name: "7"}, Costs()).describe()[name] == 7
+@pytest.mark.parametrize("model_type", catalog.kinds())
+def test_a_recipe_is_of_the_requested_type_and_takes_numbers_as_text(model_type: ModelType):
+    params = CASES[model_type].params
+    found = recipe(model_type, {name: str(v) if type(v) is int else v for name, v in params.items()}, Costs())
+    assert found.model_type is model_type
+    assert params.items() <= found.describe().items()
 
 
-@pytest.mark.parametrize("model_type", list(catalog.IMPLEMENTATIONS))
+@pytest.mark.parametrize("model_type", catalog.kinds())
 def test_a_wrong_parameter_is_refused_without_bars(model_type: ModelType):
     with pytest.raises(InvalidTrainingParams, match="speed"):
         recipe(model_type, {"speed": 9}, Costs())
 
 
 def test_a_type_without_an_implementation_names_those_that_have_one(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.delitem(catalog.IMPLEMENTATIONS, ModelType.LIGHTGBM)
+    monkeypatch.setattr(catalog, "_modules", lambda: {ModelType.XGBOOST: "clm_core.models.trees.xgboost"})
     with pytest.raises(ModelError, match="lightgbm has no implementation yet; choose one of xgboost"):
         recipe(ModelType.LIGHTGBM, {}, Costs())
 
@@ -52,7 +48,7 @@ def tried(tuned: Tuned) -> list[object]:
     return list(tuned.values.choices)
 
 
-@pytest.mark.parametrize("model_type", A_WHOLE_NUMBER)
+@pytest.mark.parametrize("model_type", TUNABLE)
 def test_what_a_tuning_tries_can_be_trained_and_the_default_is_among_it(model_type: ModelType):
     for name, tuned in catalog.search_space(model_type).items():
         for value in tried(tuned):
@@ -64,8 +60,7 @@ def test_what_a_tuning_tries_can_be_trained_and_the_default_is_among_it(model_ty
 
 
 def test_a_kind_of_model_without_anything_to_tune_says_how_to_change_that(monkeypatch: pytest.MonkeyPatch):
-    plain = replace(catalog.IMPLEMENTATIONS[ModelType.XGBOOST], space=dict)
-    monkeypatch.setitem(catalog.IMPLEMENTATIONS, ModelType.XGBOOST, plain)
+    monkeypatch.setattr(xgboost, "KIND", replace(xgboost.KIND, search_space=dict))
     with pytest.raises(ModelError, match="xgboost names no parameter to tune"):
         catalog.search_space(ModelType.XGBOOST)
 

@@ -20,11 +20,11 @@ from clm_core.models import catalog
 from clm_core.models.bundle import load_bundle, read_card, save_bundle
 from clm_core.models.contract import Progress, TrainedOn
 from clm_core.models.ensemble import (
+    BundledMember,
     EnsembleModel,
     EnsembleParams,
     EnsembleRecipe,
     Member,
-    Part,
     net_returns,
     readable,
     sharpe_ratios,
@@ -216,10 +216,10 @@ def test_a_flat_member_has_a_ratio_of_nothing() -> None:
     assert sharpe_ratios(np.zeros((5, 2))).tolist() == [0.0, 0.0]
 
 
-def part(name: str, forecasts: list[float], position: float) -> Part:
+def part(name: str, forecasts: list[float], position: float) -> BundledMember:
     trained = TrainedOn.of(waves(4), 0)
     model = Says(lambda bars: np.full(len(bars), position), trained, forecasts=forecasts)
-    return Part(name, "0" * 64, model, {})
+    return BundledMember(name, "0" * 64, model, {})
 
 
 def test_a_forecast_is_the_weighted_mean_of_those_there_are() -> None:
@@ -232,7 +232,7 @@ def test_a_forecast_is_the_weighted_mean_of_those_there_are() -> None:
 
 def test_a_member_that_knows_later_bars_than_the_ensemble_is_refused() -> None:
     recipe = ensemble(follower, sleeper, weights="1,1")
-    later = Part("m0_btcusd_1h@v1", "0" * 64, Says(sleeper, TrainedOn.of(waves(600), 0)), {})
+    later = BundledMember("m0_btcusd_1h@v1", "0" * 64, Says(sleeper, TrainedOn.of(waves(600), 0)), {})
     with pytest.raises(NotEnoughBars, match="m0_btcusd_1h@v1 was trained on bars up to 2025-01-25 23:00"):
         recipe.holding([later, later]).fit(waves(500), seed=0)
 

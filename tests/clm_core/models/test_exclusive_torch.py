@@ -11,7 +11,7 @@ from clm_core.domain.costs import Costs
 from clm_core.domain.errors import InvalidTrainingParams
 from clm_core.domain.vocabulary import ModelType
 from clm_core.models.catalog import recipe
-from clm_core.models.exclusive_torch import exclusive_torch, found_device
+from clm_core.models.exclusive_torch import exclusive_torch, torch_device
 from clm_core.models.threads import exclusive_gpu
 
 
@@ -68,12 +68,12 @@ def test_one_at_a_time_trains_on_a_gpu_and_any_number_on_the_processor():
 
 def test_a_gpu_that_is_not_there_is_refused_before_anything_is_loaded(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr("clm_core.models.trees.boosting._gpus", lambda: 0)
+    monkeypatch.setattr("clm_core.models.trees.xgboost.count_gpus", lambda: 0)
     for kind in (ModelType.XGBOOST, ModelType.NHITS, ModelType.PATCHTST, ModelType.RL_V2, ModelType.RL_V3):
         with pytest.raises(InvalidTrainingParams, match="device=auto or device=cpu"):
             recipe(kind, {"device": "cuda"}, Costs())
 
 
 def test_a_device_that_is_asked_for_is_taken_and_otherwise_a_gpu_where_there_is_one():
-    assert found_device("cpu") == "cpu"
-    assert found_device("auto") == ("cuda" if torch.cuda.is_available() else "cpu")
+    assert torch_device("cpu") == "cpu"
+    assert torch_device("auto") == ("cuda" if torch.cuda.is_available() else "cpu")

@@ -11,12 +11,19 @@ from numpy.typing import NDArray
 from clm_core.domain.errors import InvalidTrainingParams, NotEnoughBars
 from clm_core.market.bars import Bars
 from clm_core.market.features import FEATURES, LOOK_BACK
+from clm_core.market.signals import hold_signals
 from clm_core.market.timeframes import Calendar, Timeframe
-from clm_core.models.trees.boosting import BoostedModel, BoostingRecipe, LightGBMParams, XGBoostParams, held
+from clm_core.models.trees.boosting import BoostedModel, BoostingRecipe
+from clm_core.models.trees.lightgbm import LightGBMParams, LightGBMRecipe
+from clm_core.models.trees.xgboost import XGBoostParams, XGBoostRecipe
 
 LIBRARIES = [pytest.param(XGBoostParams, id="xgboost"), pytest.param(LightGBMParams, id="lightgbm")]
 Params = type[XGBoostParams] | type[LightGBMParams]
 HOUR = Timeframe.H1.nanoseconds
+
+
+def recipe_of(params: XGBoostParams | LightGBMParams) -> BoostingRecipe:
+    return XGBoostRecipe(params) if isinstance(params, XGBoostParams) else LightGBMRecipe(params)
 
 
 def stretches_of(lengths: list[int]) -> Bars:
@@ -44,13 +51,13 @@ def test_a_position_is_the_mean_of_the_last_signals_of_its_own_stretch(
     lengths: list[int], horizon: int, seed: int
 ):
     signals = np.random.default_rng(seed).integers(-1, 2, sum(lengths))
-    positions = held(signals, stretches_of(lengths), horizon)
+    positions = hold_signals(signals, stretches_of(lengths), horizon)
     assert positions.tolist() == slowly_held(signals, lengths, horizon)
 
 
 def test_a_trader_who_loads_only_the_look_back_and_the_horizon_takes_the_same_positions(bars: Bars):
     horizon = 12
-    model = BoostingRecipe(XGBoostParams(rounds=60, horizon=horizon, threshold=0.01)).fit(bars, seed=0)
+    model = XGBoostRecipe(XGBoostParams(rounds=60, horizon=horizon, threshold=0.01)).fit(bars, seed=0)
     full = model.positions(bars)
     rows = range(1000, len(bars), 20)
     live = np.array([model.positions(bars[t + 1 - LOOK_BACK - horizon : t + 1])[-1] for t in rows])
@@ -61,7 +68,7 @@ def test_a_trader_who_loads_only_the_look_back_and_the_horizon_takes_the_same_po
 
 @pytest.mark.parametrize("library", LIBRARIES)
 def test_signals_follow_the_forecast_beyond_the_threshold(library: Params, bars: Bars):
-    model = BoostingRecipe(library(rounds=40, horizon=1, threshold=0.02)).fit(bars, seed=0)
+    model = recipe_of(library(rounds=40, horizon=1, threshold=0.02)).fit(bars, seed=0)
     forecast, positions = model.forecast(bars), model.positions(bars)
     assert np.all(positions[forecast >= 0.52] == 1)
     assert np.all(positions[forecast <= 0.48] == -1)
@@ -70,8 +77,8 @@ def test_signals_follow_the_forecast_beyond_the_threshold(library: Params, bars:
 
 
 def test_long_only_sits_out_what_it_would_have_sold_short(bars: Bars):
-    both = BoostingRecipe(XGBoostParams(rounds=40, horizon=1)).fit(bars, seed=0)
-    long_only = BoostingRecipe(XGBoostParams(rounds=40, horizon=1, long_only=True)).fit(bars, seed=0)
+    both = XGBoostRecipe(XGBoostParams(rounds=40, horizon=1)).fit(bars, seed=0)
+    long_only = XGBoostRecipe(XGBoostParams(rounds=40, horizon=1, long_only=True)).fit(bars, seed=0)
     assert np.array_equal(long_only.positions(bars), np.maximum(both.positions(bars), 0))
 
 
@@ -107,13 +114,13 @@ def test_bad_parameters_are_named_together_with_the_valid_ones(
 
 
 def test_features_default_to_all_and_are_described_by_name():
-    assert BoostingRecipe(XGBoostParams()).describe()["features"] == list(FEATURES)
+    assert XGBoostRecipe(XGBoostParams()).describe()["features"] == list(FEATURES)
 
 
 @pytest.mark.parametrize("library", LIBRARIES)
 def test_only_the_chosen_features_are_used(library: Params, bars: Bars):
     chosen = ("volatility_24", "rsi_14")
-    model = BoostingRecipe(library(rounds=10, features=chosen)).fit(bars, seed=0)
+    model = recipe_of(library(rounds=10, features=chosen)).fit(bars, seed=0)
     assert set(model.importances()) <= set(chosen)
 
 
@@ -130,7 +137,7 @@ def test_boosting_stops_where_the_validation_rows_stop_improving(library: Params
 
 @pytest.mark.parametrize("library", LIBRARIES)
 def test_the_seed_decides_which_rows_and_features_the_trees_see(library: Params, bars: Bars):
-    recipe = BoostingRecipe(library(rounds=10))
+    recipe = recipe_of(library(rounds=10))
     forecasts = [recipe.fit(bars, seed).forecast(bars) for seed in (0, 1, 2**40)]
     assert not np.array_equal(forecasts[0], forecasts[1], equal_nan=True)
 
@@ -161,7 +168,7 @@ def test_prices_that_only_rise_leave_nothing_to_tell_apart(bars: Bars):
         volume=np.ones(len(bars)),
     )
     with pytest.raises(NotEnoughBars, match="the same label"):
-        BoostingRecipe(XGBoostParams()).fit(rising, seed=0)
+        XGBoostRecipe(XGBoostParams()).fit(rising, seed=0)
 
 
 def test_the_file_of_trees_does_not_tell_where_they_have_grown(bars: Bars):
@@ -170,14 +177,20 @@ def test_the_file_of_trees_does_not_tell_where_they_have_grown(bars: Bars):
     assert b"device" not in model.raw
 
 
-def test_importing_the_module_imports_neither_library():
-    code = "import sys, clm_core.models.boosting; print({'xgboost', 'lightgbm', 'mlflow'} & set(sys.modules))"
+def test_importing_a_kind_imports_no_heavy_library():
+    code = (
+        "import sys\n"
+        "from clm_core.models import catalog\n"
+        "declared = [catalog.declared(kind) for kind in catalog.kinds()]\n"
+        "heavy = {'xgboost', 'lightgbm', 'torch', 'neuralforecast', 'stable_baselines3', 'mlflow'}\n"
+        "print(all(declared), heavy & set(sys.modules))"
+    )
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
-    assert done.stdout.strip() == "set()"
+    assert done.stdout.strip() == "True set()"
 
 
 def fitted(library: Params, bars: Bars, params: dict[str, float | str]) -> BoostedModel:
-    return BoostingRecipe(library.parse(params)).fit(bars, seed=0)
+    return recipe_of(library.parse(params)).fit(bars, seed=0)
 
 
 @pytest.mark.parametrize("library", [XGBoostParams, LightGBMParams])

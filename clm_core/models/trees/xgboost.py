@@ -1,0 +1,186 @@
+"""XGBoost: parameters, trees and training, on a processor or a GPU."""
+
+import ctypes
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Any, ClassVar
+
+import numpy as np
+from pydantic import Field
+
+from clm_core.domain.costs import Costs
+from clm_core.domain.errors import BundleCorrupt
+from clm_core.domain.search_space import Between
+from clm_core.domain.vocabulary import ModelType
+from clm_core.market.bars import Floats
+from clm_core.models.contract import Model, ModelCard, Progress
+from clm_core.models.kind import ModelKind
+from clm_core.models.params import Device, choose_device
+from clm_core.models.threads import exclusive_gpu
+from clm_core.models.trees.boosting import (
+    MAX_BINS,
+    Boosted,
+    BoostingParams,
+    BoostingRecipe,
+    Sample,
+    load_trees,
+)
+
+
+class XGBoostParams(BoostingParams):
+    model_type: ClassVar[ModelType] = ModelType.XGBOOST
+
+    max_depth: Annotated[int, Between(2, 6)] = Field(default=3, ge=1, le=12)
+    """Splits between root and leaf; 1..12."""
+    device: Device = "auto"
+    """Training device: "cpu", "cuda", or "auto" for a GPU where available."""
+
+
+class XGBoostTrees:
+    FILE: ClassVar[str] = "trees.ubj"
+
+    def __init__(self, raw: bytes) -> None:
+        import xgboost
+
+        # XGBoost ends the process on some inputs that are not a UBJSON object
+        if not raw.startswith(b"{"):
+            raise BundleCorrupt(f"{self.FILE} holds no trees of XGBoost: train the model again")
+        try:
+            # predictions are computed on the processor, also for trees grown on a GPU
+            native = {"nthread": 1, "device": "cpu"}
+            self._booster: Any = xgboost.Booster(native, model_file=bytearray(raw))
+        except xgboost.core.XGBoostError as error:
+            raise BundleCorrupt(f"{self.FILE} cannot be read: train the model again ({error})") from error
+
+    @property
+    def features(self) -> tuple[str, ...]:
+        return tuple(self._booster.feature_names or ())
+
+    @property
+    def rounds(self) -> int:
+        return int(self._booster.num_boosted_rounds())
+
+    def probability(self, values: Floats) -> Floats:
+        return np.asarray(self._booster.inplace_predict(values), dtype=np.float64)
+
+    def gains(self) -> dict[str, float]:
+        return {
+            name: float(gain) for name, gain in self._booster.get_score(importance_type="total_gain").items()
+        }
+
+
+@dataclass(frozen=True)
+class XGBoostRecipe(BoostingRecipe):
+    trees = XGBoostTrees
+    params: XGBoostParams
+
+    def boost(self, fit: Sample, validation: Sample, seed: int, progress: Progress) -> Boosted:
+        import xgboost
+
+        rounds = self.params.rounds
+
+        class ReportRounds(xgboost.callback.TrainingCallback):
+            def after_iteration(self, model: Any, epoch: int, evals_log: Any) -> bool:
+                progress((epoch + 1) / rounds)
+                return False
+
+        names = list(self.params.features)
+        device = xgboost_device(self.params.device)
+        train, tail = _matrices(names, fit, validation, device)
+        history: dict[str, dict[str, list[float]]] = {}
+        native = {
+            "objective": "binary:logistic",
+            "eval_metric": "logloss",
+            "tree_method": "hist",
+            "device": device,
+            "max_bin": MAX_BINS,
+            "nthread": 1,
+            "seed": seed,
+            "learning_rate": self.params.learning_rate,
+            "max_depth": self.params.max_depth,
+            "min_child_weight": self.params.min_child_weight,
+            "subsample": self.params.subsample,
+            "colsample_bytree": self.params.colsample,
+            "reg_lambda": self.params.reg_lambda,
+        }
+        with exclusive_gpu(device):
+            booster = xgboost.train(
+                native,
+                train,
+                num_boost_round=self.params.rounds,
+                evals=[(tail, "validation")],
+                evals_result=history,
+                callbacks=[
+                    xgboost.callback.EarlyStopping(rounds=self.params.early_stopping_rounds, save_best=True),
+                    ReportRounds(),
+                ],
+                verbose_eval=False,
+            )
+        used_gpu = {"gpu": float(device == "cuda")}
+        return Boosted(bytes(booster.save_raw("ubj")), history["validation"]["logloss"], used_gpu)
+
+
+def recipe(params: Mapping[str, Any], costs: Costs) -> XGBoostRecipe:
+    """
+    Raises:
+        InvalidTrainingParams: a parameter is unknown or out of range, or no GPU is available for device=cuda.
+    """
+    parsed = XGBoostParams.parse(params)
+    if parsed.device == "cuda":
+        xgboost_device(parsed.device)
+    return XGBoostRecipe(parsed)
+
+
+def load(folder: Path, card: ModelCard) -> Model:
+    return load_trees(folder, card, XGBoostParams, XGBoostTrees)
+
+
+def xgboost_device(requested: Device) -> str:
+    """Device to train on: "cpu" or "cuda".
+
+    Raises:
+        InvalidTrainingParams: a GPU is requested, and none is found or XGBoost was built without CUDA.
+    """
+    import xgboost
+
+    available = bool(xgboost.build_info()["USE_CUDA"]) and count_gpus() > 0
+    return choose_device(requested, available, "XGBoost")
+
+
+def count_gpus() -> int:
+    """Number of GPUs according to NVIDIA's driver; the base installation has no torch to query."""
+    count = ctypes.c_int(0)
+    try:
+        driver = ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return 0
+    failed = driver.cuInit(0) or driver.cuDeviceGetCount(ctypes.byref(count))
+    return 0 if failed else count.value
+
+
+def _matrices(names: list[str], fit: Sample, validation: Sample, device: str) -> tuple[Any, Any]:
+    """Training and validation data in XGBoost's format; on a GPU the library bins the rows itself."""
+    import xgboost
+
+    if device == "cuda":
+        train, tail = (
+            xgboost.DMatrix(sample.values, sample.rises, feature_names=names, nthread=1)
+            for sample in (fit, validation)
+        )
+        return train, tail
+    train = xgboost.QuantileDMatrix(fit.values, fit.rises, feature_names=names, max_bin=MAX_BINS, nthread=1)
+    tail = xgboost.QuantileDMatrix(
+        validation.values, validation.rises, feature_names=names, max_bin=MAX_BINS, nthread=1, ref=train
+    )
+    return train, tail
+
+
+KIND = ModelKind(
+    recipe=recipe,
+    load=load,
+    library="xgboost",
+    search_space=XGBoostParams.search_space,
+    retrain_every=timedelta(hours=168),
+)

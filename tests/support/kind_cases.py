@@ -1,0 +1,76 @@
+"""Training parameters to try every kind of model with: the fixture that a new kind adds."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from clm_core.domain.vocabulary import ModelType
+
+
+@dataclass(frozen=True)
+class KindCase:
+    """Training parameters of a kind, small enough to fit in seconds."""
+
+    params: dict[str, Any]
+    """For the contract tests: enough training on 3,000 bars for positions that vary."""
+    quick: dict[str, Any]
+    """For a whole retraining, fitted several times: as little training as still trades."""
+    without_forecast: bool = False
+    """True for a kind that takes positions without forecasting."""
+
+
+def member(model_type: ModelType, **params: Any) -> dict[str, Any]:
+    """Member of an ensemble as a job resolves the name of a version."""
+    model_id, label = f"{model_type}_btcusd_1h", "v20251204_143022"
+    return {
+        "asked": f"{model_id}@production",
+        "model_id": model_id,
+        "version": label,
+        "model_type": model_type.value,
+        "plugin": None,
+        "params": params,
+        "bundle_digest": "b" * 64,
+    }
+
+
+FREE = {"fee_bps": 0, "slippage_bps": 0}
+"""Trading without costs: a policy that has hardly learnt would rather not trade at all."""
+TREES = KindCase(
+    params={"rounds": 40, "horizon": 6, "threshold": 0.01},
+    quick={"rounds": 20, "horizon": 6, "threshold": 0.01},
+)
+NETWORK = KindCase(
+    params={"steps": 20, "horizon": 6, "hidden_size": 16, "round_trip_bps": 1.0, "shrink": False},
+    quick={"steps": 6, "horizon": 6, "hidden_size": 16, "round_trip_bps": 0.0, "shrink": False},
+)
+CASES = {
+    ModelType.XGBOOST: TREES,
+    ModelType.LIGHTGBM: TREES,
+    ModelType.NHITS: NETWORK,
+    ModelType.PATCHTST: NETWORK,
+    ModelType.RL_V2: KindCase(
+        params={"bars_played": 6_000, "checks": 2, "margin": 0, **FREE},
+        quick={"bars_played": 3_000, "checks": 1, "margin": 0, **FREE},
+        without_forecast=True,
+    ),
+    ModelType.RL_V3: KindCase(
+        params={"bars_played": 20_000, "checks": 4, **FREE},
+        quick={"bars_played": 5_000, "checks": 1, **FREE},
+        without_forecast=True,
+    ),
+    ModelType.ENSEMBLE: KindCase(
+        params={
+            # weights by the members' results: every member has a share here
+            "combine": "vote",
+            "folds": 2,
+            "members": [
+                member(ModelType.LIGHTGBM, rounds=20, horizon=6, threshold=0.01),
+                member(ModelType.NHITS, steps=4, horizon=6, round_trip_bps=0.0, shrink=False),
+                member(ModelType.RL_V3, bars_played=3_000, checks=1, **FREE),
+            ],
+        },
+        # names of registered versions, added by the test that registers members
+        quick={"weights": "2,1", "allow_failed": True},
+        # a member of the ensemble takes positions without a forecast
+        without_forecast=True,
+    ),
+}
