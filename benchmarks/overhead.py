@@ -11,7 +11,7 @@ from benchmarks.table import Row, overhead
 from clm_core.domain.jobs import RetrainRequest
 from clm_core.domain.vocabulary import ModelType
 from clm_core.platform.prefect_runs import load_flow, prefect_server, prepare_environment
-from clm_core.retraining import steps
+from clm_core.retraining import jobs, pages, steps
 from clm_core.services import Services, open_services
 from clm_core.settings import Settings
 
@@ -58,15 +58,15 @@ def _flow_against_plain_calls(services: Services) -> Row:
 
 
 def plain_calls(services: Services) -> None:
-    job = steps.open_job(services, REQUEST)
-    with steps.running(services, job) as lease:
+    job = jobs.open_job(services, REQUEST)
+    with jobs.running(services, job) as lease:
         bars = steps.fetch_bars(services, job)
         trained = steps.train(services, job, bars)
         version = steps.register(services, lease, job, bars, trained)
-        tested = steps.evaluate_out_of_sample(services, bars, trained)
-        verdict = steps.judge(services, lease, version, tested)
-        report = steps.report(services, job, version, bars, trained, tested, verdict)
-        steps.summary_page(services, version, verdict, report)
+        evaluation = steps.evaluate_out_of_sample(services, lease, job, bars, trained)
+        verdict = steps.judge(services, lease, version, evaluation)
+        report = steps.report(services, job, version, bars, trained, evaluation, verdict)
+        pages.summary_page(services.settings.home, version, verdict, report)
 
 
 def _timed(work: Callable[[], object]) -> float:

@@ -1,4 +1,4 @@
-"""The main job: bars in, a judged version out."""
+"""Retrain flow: bars in, a judged version out."""
 
 from uuid import UUID
 
@@ -7,37 +7,38 @@ from prefect.states import Completed
 
 from clm_core.domain.jobs import RetrainRequest
 from clm_core.domain.triggers import Answer
-from clm_core.retraining import steps
+from clm_core.retraining import jobs
+from clm_core.retraining.results import RetrainResult
 from clm_core.services import services
 from tasks.backtest import backtest
 from tasks.fetch_bars import fetch_bars
 from tasks.judge import judge
 from tasks.open_job import open_job
 from tasks.register import register
-from tasks.report import explain
+from tasks.report import report
 from tasks.show import show
 from tasks.tag_run import tag_run
 from tasks.train import train
 
 
 @flow(name="retrain", flow_run_name="{request.model_id} {request.trigger_reason.value}")
-def retrain(request: RetrainRequest, job_id: UUID | None = None) -> steps.RetrainResult | State[Answer]:
+def retrain(request: RetrainRequest, job_id: UUID | None = None) -> RetrainResult | State[Answer]:
     """Retrain a model on the newest bars, backtest it out of sample and judge it.
 
     Args:
-        request: What is to be retrained.
-        job_id: Leave it empty: the job that was made for an accepted request, which is to be run now.
+        request: The model to retrain, the data and the parameters.
+        job_id: Leave empty. Set by the intake: the job of an accepted request.
     """
     tag_run(request)
     job = open_job(request, job_id)
     if isinstance(job, Answer):
         return Completed(message=job.sentence, data=job)
-    with steps.running(services(), job) as lease:
+    with jobs.running(services(), job) as lease:
         bars = fetch_bars(job)
         trained = train(job, bars)
         version = register(lease, job, bars, trained)
-        tested = backtest(lease, job, bars, trained)
-        verdict = judge(lease, version, tested)
-        report = explain(job, version, bars, trained, tested, verdict)
-        show(version, verdict, report)
-    return steps.RetrainResult(version, verdict, tested.metrics, tested.buy_and_hold_metrics, report)
+        evaluation = backtest(lease, job, bars, trained)
+        verdict = judge(lease, version, evaluation)
+        files = report(job, version, bars, trained, evaluation, verdict)
+        show(version, verdict, files)
+    return RetrainResult(version, verdict, evaluation.metrics, evaluation.buy_and_hold_metrics, files)

@@ -5,10 +5,11 @@ from clm_core.domain.evaluations import Verdict
 from clm_core.domain.jobs import Lease
 from clm_core.domain.versions import ModelVersion
 from clm_core.retraining import steps
+from clm_core.retraining.results import BacktestEvaluation
 from clm_core.services import services
 
 
 @task(cache_policy=NO_CACHE, task_run_name="judge {version.model_id} {version.version}")
-def judge(lease: Lease, version: ModelVersion, tested: steps.BacktestEvaluation) -> Verdict:
-    """Never cached: the policy, the trials and the champion are those of the moment."""
-    return steps.judge(services(), lease, version, tested)
+def judge(lease: Lease, version: ModelVersion, evaluation: BacktestEvaluation) -> Verdict:
+    """Never cached: policy, trials and champion are read at the moment of the verdict."""
+    return steps.judge(services(), lease, version, evaluation)

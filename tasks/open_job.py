@@ -12,7 +12,7 @@ from clm_core.triggers import intake
 
 @task(cache_policy=NO_CACHE, task_run_name="open job")
 def open_job(request: RetrainRequest, job_id: UUID | None) -> TrainingJob | Answer:
-    """The job this run has to do; or, when the door gives it none, its answer."""
+    """The job for this run, or the answer of the intake if the request gets no job."""
     if job_id is not None:
         return services().ledger.job(job_id)
     source = f"deployment/{deployment.name}" if deployment.name else "terminal"

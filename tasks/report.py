@@ -6,17 +6,18 @@ from clm_core.domain.jobs import TrainingJob
 from clm_core.domain.versions import ModelVersion
 from clm_core.market.bars import Bars
 from clm_core.retraining import steps
+from clm_core.retraining.results import BacktestEvaluation, TearSheetFiles
 from clm_core.retraining.training import TrainingResult
 from clm_core.services import services
 
 
-@task(cache_policy=NO_CACHE, task_run_name="explain {version.model_id} {version.version}")
-def explain(
+@task(cache_policy=NO_CACHE, task_run_name="report {version.model_id} {version.version}")
+def report(
     job: TrainingJob,
     version: ModelVersion,
     bars: Bars,
     trained: TrainingResult,
-    tested: steps.BacktestEvaluation,
+    evaluation: BacktestEvaluation,
     verdict: Verdict,
-) -> steps.TearSheetFiles:
-    return steps.report(services(), job, version, bars, trained, tested, verdict)
+) -> TearSheetFiles:
+    return steps.report(services(), job, version, bars, trained, evaluation, verdict)

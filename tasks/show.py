@@ -1,4 +1,4 @@
-"""What a person sees on the run's page in the Prefect UI."""
+"""Artifacts of a retrain on the run's page in the Prefect UI."""
 
 from prefect import task
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
@@ -6,20 +6,21 @@ from prefect.cache_policies import NO_CACHE
 
 from clm_core.domain.evaluations import Verdict
 from clm_core.domain.versions import ModelVersion
-from clm_core.retraining import steps
+from clm_core.retraining import pages
+from clm_core.retraining.results import TearSheetFiles
 from clm_core.services import services
 
 
 @task(cache_policy=NO_CACHE, task_run_name="show {version.model_id} {version.version}")
-def show(version: ModelVersion, verdict: Verdict, report: steps.TearSheetFiles) -> None:
+def show(version: ModelVersion, verdict: Verdict, report: TearSheetFiles) -> None:
     key = version.model_id.replace("_", "-")
     create_markdown_artifact(
-        steps.summary_page(services(), version, verdict, report),
+        pages.summary_page(services().settings.home, version, verdict, report),
         key=f"{key}-verdict",
         description=f"{verdict.decision.value.upper()}, score {verdict.score:.1f} of 100.",
     )
     create_table_artifact(
-        steps.beside_champion(services(), version, verdict),
+        pages.beside_champion(services().ledger, version, verdict),
         key=f"{key}-champion",
-        description="The new version beside the one that serves.",
+        description="The new version beside the production version.",
     )

@@ -1,4 +1,4 @@
-"""Tags by which a run is found in the Prefect UI."""
+"""Tags of a run, to search by in the Prefect UI."""
 
 from prefect import get_client, task
 from prefect.cache_policies import NO_CACHE

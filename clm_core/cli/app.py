@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from clm_core.domain.versions import Lineage, ModelVersion
     from clm_core.platform.database import Database
     from clm_core.retraining.reproduce import Reproduction
-    from clm_core.retraining.steps import RetrainResult
+    from clm_core.retraining.results import RetrainResult
     from clm_core.services import Services
     from clm_core.settings import Settings
 
@@ -307,13 +307,13 @@ def _require_members(settings: "Settings", database: "Database", request: "Retra
         return
     from clm_core.ledger.store import Ledger
     from clm_core.market.sources import MarketData
-    from clm_core.retraining.ensembles import resolved
+    from clm_core.retraining.ensembles import resolve_members
     from clm_core.services import open_ledger
 
     bars = MarketData(settings.home).bars(request.symbol, request.timeframe, closed_by=datetime.now(UTC))
     named = request.model_copy(update={"symbol": bars.symbol, "timeframe": bars.timeframe.value})
     with open_ledger(database) as engine:
-        resolved(Ledger(engine), named)
+        resolve_members(Ledger(engine), named)
 
 
 def _granted(result: "RetrainResult | Answer") -> "RetrainResult":
@@ -369,7 +369,7 @@ def _show_outcome(outcome: "RetrainResult") -> None:
     console.print(
         f"[bold]{version.model_id}[/] {version.version}: {_decision(outcome.verdict)}", highlight=False
     )
-    from clm_core.retraining.steps import spread
+    from clm_core.retraining.pages import spread
 
     for reason in (*outcome.verdict.reasons, *outcome.verdict.warnings, *spread(outcome.verdict)):
         console.print(f"  - {reason}", highlight=False)

@@ -67,7 +67,7 @@ def explain(
     with open_services(load_settings()) as services:
         found = find_version(services, version)
         evaluation, verdict = services.ledger.evaluation(found.model_id, found.version)
-        proof = proof_of(services, found, verdict)
+        proof = proof_of(services.ledger, found, verdict)
         bar = timedelta(seconds=Timeframe(found.timeframe).seconds)
         changes = what_would_change_it(verdict, proof, bar)
         file = out or services.reports / found.model_id / f"{found.version}-verdict.html"

@@ -141,12 +141,12 @@ def jobs(
 @jobs_app.command()
 def reap(as_json: AsJson = False) -> None:
     """End the jobs whose process stopped sending heartbeats; every retrain does so first."""
-    from clm_core.retraining import steps
+    from clm_core.retraining import jobs
     from clm_core.services import open_services
     from clm_core.settings import load_settings
 
     with open_services(load_settings()) as services:
-        ended = steps.reap_dead_jobs(services)
+        ended = jobs.reap_dead_jobs(services)
     if as_json:
         print_json([job.model_dump(mode="json") for job in ended])
         return

@@ -22,7 +22,7 @@ from clm_core.operations.attempts import attempt, report_problems
 from clm_core.operations.delivery import Delivery, deliver
 from clm_core.platform.prefect_runs import RunState, knows_prefect, prefect_runs
 from clm_core.registry.due_verifications import DueVerifications
-from clm_core.retraining import steps
+from clm_core.retraining.jobs import LEASE_LOST_CAUSE, reap_dead_jobs
 from clm_core.services import Services
 from clm_core.settings import OnExpiry
 from clm_core.triggers import prefect_events
@@ -128,14 +128,14 @@ def _run_part(
 
 
 def _sweep(services: Services) -> Iterable[Step]:
-    yield "jobs", lambda: [f"job {job.id} {job.failure_cause}" for job in steps.reap_dead_jobs(services)]
+    yield "jobs", lambda: [f"job {job.id} {job.failure_cause}" for job in reap_dead_jobs(services)]
     yield "runs", partial(_crash_lost_runs, services)
 
 
 def _crash_lost_runs(services: Services) -> list[str]:
     """Also those of jobs swept while Prefect was away."""
     store, since = services.ledger.triggers, services.clock() - LOOKED_BACK
-    lost = store.runs_of_failed(steps.LOST, since)
+    lost = store.runs_of_failed(LEASE_LOST_CAUSE, since)
     if not lost or not knows_prefect(services.settings.home):
         return []
     told = list[str]()
@@ -143,7 +143,7 @@ def _crash_lost_runs(services: Services) -> list[str]:
         runs = prefect.read(lost.values())
         for job_id, run_id in lost.items():
             if runs[run_id].state is RunState.UNDER_WAY:
-                prefect.crash(run_id, f"Job {job_id} {steps.LOST}: its process gave no sign of life.")
+                prefect.crash(run_id, f"Job {job_id} {LEASE_LOST_CAUSE}: its process gave no sign of life.")
                 told.append(f"run {run_id} of job {job_id} has crashed")
     return told
 

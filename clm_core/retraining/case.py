@@ -1,40 +1,45 @@
-"""What the gate is shown of a version: its results counted as a trial, beside all others and the champion."""
+"""Case of a version before the gate: out-of-sample results, trials counted, comparison with the champion."""
 
 import uuid
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from clm_core.backtest.engine import backtest
-from clm_core.backtest.results import Backtest, Metrics
+from clm_core.backtest.results import Backtest
 from clm_core.decisions.explanation import Proof
 from clm_core.decisions.gate import Case, Comparison
 from clm_core.decisions.gate_policy import GatePolicy
+from clm_core.domain.costs import Costs
 from clm_core.domain.evaluations import Verdict
+from clm_core.domain.execution import Execution
 from clm_core.domain.jobs import Lease, TrainingJob
 from clm_core.domain.trials import Trial, TrialSource
 from clm_core.domain.versions import ModelVersion
 from clm_core.evidence import paired
 from clm_core.evidence.soundness import activity
 from clm_core.evidence.track_record import TrackRecord, track_record
-from clm_core.evidence.trials import count_trials, trial_record
-from clm_core.market.bars import Bars, Floats
-from clm_core.services import Services
+from clm_core.evidence.trials import TrialRecord, count_trials, trial_record
+from clm_core.ledger.store import Ledger
+from clm_core.market.bars import Bars
+from clm_core.registry.mlflow_registry import MLflowRegistry
+from clm_core.retraining.results import BacktestEvaluation
 
 
-def count_trials_of(
-    services: Services,
+def record_trials(
+    ledger: Ledger,
     lease: Lease,
     job: TrainingJob,
     bars: Bars,
-    looks: Sequence[tuple[int, Backtest]],
+    backtests: Sequence[tuple[int, Backtest]],
+    now: datetime,
 ) -> None:
-    """Record that these out-of-sample bars were looked at, before anybody reads what came of it.
+    """Record a trial per seed on the out-of-sample bars, before any result is read.
 
     Args:
-        looks: by how much the seed differs from the job's, and what came of it; the judged one last.
+        bars: out-of-sample bars.
+        backtests: difference from the job's seed, and the backtest with that seed; the judged seed last.
     """
-    now = services.clock()
-    for number, (seed, result) in enumerate(looks):
+    for number, (seed, result) in enumerate(backtests):
         record = track_record(result.returns)
         trial = Trial(
             id=uuid.uuid4(),
@@ -52,64 +57,68 @@ def count_trials_of(
             effective_bars=record.effective_bars,
             period_start=bars.start.to_pydatetime(),
             period_end=bars.end.to_pydatetime(),
-            # in the order given, however coarse the clock is
+            # keeps the order given, however coarse the clock
             at=now + timedelta(microseconds=number),
         )
-        services.ledger.trials.count(trial, trial_record(bars.time, result.returns, record), lease)
+        ledger.trials.count(trial, trial_record(bars.time, result.returns, record), lease)
 
 
-def case_of(
-    services: Services,
-    version: ModelVersion,
-    bars: Bars,
-    positions: Floats,
-    result: Backtest,
-    metrics: Metrics,
+def build_case(
+    evaluation: BacktestEvaluation,
+    trials: Sequence[TrialRecord],
+    against: Comparison | None,
     policy: GatePolicy,
 ) -> Case:
-    """
+    """The evidence about a version as the gate reads it.
+
     Args:
-        bars: out of sample.
-        positions: the challenger's on them, shape (n_bars,).
-        result: of those positions after costs.
+        trials: every trial recorded for the version's market and timeframe.
+        against: the comparison with the champion, if any.
     """
     fewest = policy.evidence.fewest_trials if policy.evidence else 1.0
     return Case(
-        metrics=metrics,
-        activity=activity(positions),
-        record=track_record(result.returns),
-        trials=count_trials(services.ledger.trials.records(version.symbol, version.timeframe), fewest),
-        periods_per_year=bars.periods_per_year,
-        against=against_champion(services, version, bars, positions),
+        metrics=evaluation.metrics,
+        activity=activity(evaluation.positions),
+        record=track_record(evaluation.result.returns),
+        trials=count_trials(trials, fewest),
+        periods_per_year=evaluation.bars.periods_per_year,
+        against=against,
     )
 
 
-def against_champion(
-    services: Services, version: ModelVersion, bars: Bars, positions: Floats
+def compare_with_champion(
+    ledger: Ledger,
+    registry: MLflowRegistry,
+    version: ModelVersion,
+    evaluation: BacktestEvaluation,
+    costs: Costs,
+    execution: Execution,
 ) -> Comparison | None:
-    """The model that serves and the challenger on the bars that are new to both; None where none serves.
+    """Champion and challenger on the bars new to both; None without another version in production.
 
     Both start flat on the first common bar and pay the same costs.
     """
-    label = services.ledger.promotions.champion(version.model_id)
+    label = ledger.promotions.champion(version.model_id)
     if label is None or label == version.version:
         return None
-    served = services.ledger.version(version.model_id, label)
-    champion = services.registry.load(served.model_path, served.bundle_digest)
-    new = bars.row_after(champion.trained_on.end)
-    if new == len(bars):
+    production = ledger.version(version.model_id, label)
+    champion = registry.load(production.model_path, production.bundle_digest)
+    first_new = evaluation.bars.row_after(champion.trained_on.end)
+    if first_new == len(evaluation.bars):
         return Comparison(label, paired.PairedRecord())
-    costs, execution = services.settings.costs, services.settings.execution
-    common = bars[new:]
-    ours = backtest(common, positions[new:], costs, execution)
-    theirs = backtest(common, champion.positions(bars)[new:], costs, execution)
-    return Comparison(label, paired.extend(paired.PairedRecord(), ours.returns, theirs.returns))
+    common = evaluation.bars[first_new:]
+    champion_positions = champion.positions(evaluation.bars)[first_new:]
+    challenger_result = backtest(common, evaluation.positions[first_new:], costs, execution)
+    champion_result = backtest(common, champion_positions, costs, execution)
+    return Comparison(
+        label, paired.extend(paired.PairedRecord(), challenger_result.returns, champion_result.returns)
+    )
 
 
-def proof_of(services: Services, version: ModelVersion, verdict: Verdict) -> Proof | None:
-    """The evidence a verdict rests on, as it was; None where its policy asked for none."""
-    levels = services.ledger.policy_of(version.model_id, version.version).evidence
-    trials = services.ledger.trials.of_job(version.training_job_id)
+def proof_of(ledger: Ledger, version: ModelVersion, verdict: Verdict) -> Proof | None:
+    """The evidence behind a stored verdict, as it was then; None if the policy asked for no evidence."""
+    levels = ledger.policy_of(version.model_id, version.version).evidence
+    trials = ledger.trials.of_job(version.training_job_id)
     if verdict.luck is None or levels is None or not trials:
         return None
     judged = trials[-1]

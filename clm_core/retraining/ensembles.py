@@ -1,4 +1,4 @@
-"""From the versions that somebody names to the members of an ensemble, and their bundles."""
+"""Members of an ensemble: from the names in a request to versions and bundles."""
 
 import shutil
 from pathlib import Path
@@ -10,43 +10,43 @@ from clm_core.domain.vocabulary import ModelStatus, ModelType
 from clm_core.ledger.store import Ledger
 from clm_core.models.contract import Recipe
 from clm_core.models.ensemble import EnsembleParams, EnsembleRecipe, Member
+from clm_core.registry.mlflow_registry import MLflowRegistry
 from clm_core.registry.promotion import PRODUCTION
-from clm_core.services import Services
 
 
-def resolved(ledger: Ledger, request: RetrainRequest) -> RetrainRequest:
-    """The request with the very versions that its members are at this moment; any other one as it is.
+def resolve_members(ledger: Ledger, request: RetrainRequest) -> RetrainRequest:
+    """An ensemble's request with each member resolved to a version; any other request unchanged.
 
-    Members of an earlier job, which are resolved already, are so again, from what was asked for then.
+    Members copied from an earlier job are resolved again, from the name requested then.
 
     Raises:
-        InvalidTrainingParams: a member is of another market, is an ensemble itself, has failed its gate, is
-            still in training, or is too old to be fitted anew.
-        NotFound: there is no such version.
+        InvalidTrainingParams: a member belongs to another market, is an ensemble, has failed the gate, is not
+            judged yet, or was registered without parameters by an old release.
+        NotFound: a member does not exist.
     """
     if request.model_type is not ModelType.ENSEMBLE:
         return request
-    asked = EnsembleParams.parse(request.training_params)
-    names = [each if isinstance(each, str) else each.asked for each in asked.members]
-    members = [_member(ledger, request, name, asked.allow_failed).model_dump() for name in names]
+    requested = EnsembleParams.parse(request.training_params)
+    names = [member if isinstance(member, str) else member.asked for member in requested.members]
+    members = [_member(ledger, request, name, requested.allow_failed).model_dump() for name in names]
     params = request.training_params | {"members": members}
-    # two names may be of the same version
+    # parsed again to refuse two names of the same version
     EnsembleParams.parse(params)
     return request.model_copy(update={"training_params": params})
 
 
-def fetch_members(services: Services, recipe: Recipe, folder: Path) -> None:
-    """Put the bundles of an ensemble's members into numbered folders; nothing for any other recipe.
+def fetch_members(ledger: Ledger, registry: MLflowRegistry, recipe: Recipe, folder: Path) -> None:
+    """Copy the bundles of an ensemble's members into numbered folders; no effect for any other recipe.
 
     Raises:
-        RegistryUnavailable: MLflow does not answer, or has lost one of them.
+        RegistryUnavailable: MLflow does not answer, or has lost a bundle.
     """
     if not isinstance(recipe, EnsembleRecipe):
         return
     shutil.rmtree(folder, ignore_errors=True)
     for number, member in enumerate(recipe.members):
-        version = services.ledger.version(member.model_id, member.version)
-        with services.registry.fetched(version.model_path) as bundle:
+        version = ledger.version(member.model_id, member.version)
+        with registry.fetched(version.model_path) as bundle:
             shutil.copytree(bundle, folder / str(number), symlinks=True)
 
 
@@ -55,15 +55,15 @@ def _member(ledger: Ledger, request: RetrainRequest, name: str, allow_failed: bo
     if (version.symbol, version.timeframe) != (request.symbol, request.timeframe):
         raise InvalidTrainingParams(
             f"{name} is a model of {version.symbol} {version.timeframe}, not of {request.symbol} "
-            f"{request.timeframe}: the members of an ensemble are all of its own market"
+            f"{request.timeframe}: all members of an ensemble belong to the ensemble's market"
         )
     if version.model_type is ModelType.ENSEMBLE:
-        raise InvalidTrainingParams(f"{name} is an ensemble itself: name its members instead")
+        raise InvalidTrainingParams(f"{name} is an ensemble: name its members instead")
     if version.status is ModelStatus.TRAINING:
         raise InvalidTrainingParams(f"{name} is not judged yet: wait until its retrain has ended")
     if version.status is ModelStatus.FAILED and not allow_failed:
         raise InvalidTrainingParams(
-            f"{name} failed its gate: choose another version, or say allow_failed=true"
+            f"{name} failed its gate: choose another version, or set allow_failed=true"
         )
     if not version.params:
         raise InvalidTrainingParams(
@@ -72,17 +72,20 @@ def _member(ledger: Ledger, request: RetrainRequest, name: str, allow_failed: bo
     return member_of(version, name)
 
 
-def member_of(version: ModelVersion, asked: str) -> Member:
-    """All it takes to fit the version anew, on any machine: one that asked for a GPU takes what there is."""
-    ours = version.model_type is not ModelType.OTHER
-    anywhere = {"device": "auto"} if ours and "device" in version.params else {}
+def member_of(version: ModelVersion, name: str) -> Member:
+    """The version as a member, with everything needed to fit its recipe again on any machine.
+
+    A built-in model trained on a GPU is fitted on the device available; a plug-in's `device` is left alone.
+    """
+    built_in = version.model_type is not ModelType.OTHER
+    any_device = {"device": "auto"} if built_in and "device" in version.params else {}
     return Member(
-        asked=asked,
+        asked=name,
         model_id=version.model_id,
         version=version.version,
         model_type=version.model_type,
         plugin=version.plugin,
-        params=version.params | anywhere,
+        params=version.params | any_device,
         bundle_digest=version.bundle_digest,
     )
 
@@ -91,7 +94,7 @@ def _version(ledger: Ledger, name: str) -> ModelVersion:
     model_id, _, label = name.partition("@")
     if label != PRODUCTION:
         return ledger.version(model_id, label)
-    serves = ledger.promotions.champion(model_id)
-    if serves is None:
+    champion = ledger.promotions.champion(model_id)
+    if champion is None:
         raise NotFound(f"No version of {model_id} is {PRODUCTION}: name one by its label, see `clm models`.")
-    return ledger.version(model_id, serves)
+    return ledger.version(model_id, champion)

@@ -1,4 +1,4 @@
-"""A version trained again from its lineage, and what differs."""
+"""Reproduction: a version trained again from its lineage, and the differences found."""
 
 from dataclasses import asdict, dataclass
 from datetime import datetime
@@ -12,37 +12,39 @@ from clm_core.models import catalog
 from clm_core.models.bundle import card_of, load_bundle, read_card
 from clm_core.models.contract import Model, ModelCard
 from clm_core.models.ensemble import readable, with_members_of
-from clm_core.retraining.steps import code_version, fetch_bars
+from clm_core.retraining.code_version import code_version
+from clm_core.retraining.steps import fetch_bars
 from clm_core.services import Services
 
 
 @dataclass(frozen=True)
 class Difference:
-    """One thing that was otherwise when the version was made."""
+    """A property of data, code, parameters or libraries with another value at the version's training."""
 
     what: str
+    """Name of the property."""
     then: str
     now: str
 
 
 @dataclass(frozen=True)
 class Positions:
-    """Two models' positions on the same bars."""
+    """Comparison of two models' positions on the same bars."""
 
     bars: int
     differing: int
-    """Bars on which they lie further apart than their kind's `Implementation.tolerance`."""
+    """Number of bars with positions further apart than the tolerance of the kind of model."""
     largest: float
-    """Greatest distance between two positions of one bar."""
+    """Greatest distance between the two positions of a bar."""
     first: datetime | None
-    """Open time of the first bar on which they differ."""
+    """Open time of the first differing bar, if any."""
 
 
 @dataclass(frozen=True)
 class Reproduction:
     version: ModelVersion
     differences: tuple[Difference, ...]
-    """In data, code, parameters or libraries; they may explain other positions, or may not have mattered."""
+    """Differences in data, code, parameters or libraries; possible causes of differing positions."""
     positions: Positions
 
     @property
@@ -60,34 +62,34 @@ class Reproduction:
 
 
 def reproduce(services: Services, version: ModelVersion) -> Reproduction:
-    """Train the version again as its job asked for it, and compare it with what is stored.
+    """Train the version again as its job requested, and compare the result with the stored bundle.
 
     Raises:
-        UnknownSeries: the data it was trained on is no longer there.
-        BundleCorrupt: the stored bundle is not the one that was registered.
+        UnknownSeries: the training data no longer exists.
+        BundleCorrupt: the stored bundle differs from the bundle registered.
     """
     job = services.ledger.job(version.training_job_id)
     bars = fetch_bars(services, job)
     stored, card = _stored(services, version)
-    asked = catalog.recipe(job.model_type, job.training_params, services.settings.costs, job.plugin)
-    # the members of an ensemble are kept: each of them is a version to be reproduced itself
-    recipe = with_members_of(asked, stored)
+    requested = catalog.recipe(job.model_type, job.training_params, services.settings.costs, job.plugin)
+    # members of an ensemble stay as stored: each member is a version to be reproduced by itself
+    recipe = with_members_of(requested, stored)
     again = recipe.fit(bars, job.seed, lambda done: services.announce("Training again", done))
-    found = [
+    different = [
         *_differences({"data": version.data_hash}, {"data": bars.content_hash}),
         *_differences({"code": version.code_version}, {"code": code_version()}),
         *differences(card, card_of(again, recipe)),
     ]
-    return Reproduction(version, tuple(found), compare(stored, again, bars))
+    return Reproduction(version, tuple(different), compare(stored, again, bars))
 
 
 def differences(then: ModelCard, now: ModelCard) -> list[Difference]:
-    """In what two cards say that may change the outcome."""
+    """Differences between two cards in facts that may change the positions."""
     return _differences(_facts(then), _facts(now))
 
 
 def compare(stored: Model, again: Model, bars: Bars) -> Positions:
-    """Trees have to give the very same positions, networks those within the tolerance of their kind."""
+    """Compare positions bar by bar, within the tolerance of the kind of model; trees allow none."""
     distance: Floats = np.abs(stored.positions(bars) - again.positions(bars))
     rows = np.flatnonzero(distance > catalog.tolerance(stored))
     return Positions(
@@ -104,7 +106,7 @@ def _stored(services: Services, version: ModelVersion) -> tuple[Model, ModelCard
 
 
 def _facts(card: ModelCard) -> dict[str, object]:
-    """What a card says that may change the outcome; a release's own number is part of the code's."""
+    """Facts of a card that may change the positions, by name; the release itself counts as code."""
     libraries = {f"library {name}": number for name, number in card.libraries.items()}
     libraries.pop("library continuous-learning-manager")
     measured = card.train_metrics

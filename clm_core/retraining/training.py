@@ -1,11 +1,12 @@
-"""Training, in a process of its own that can be ended: native code hears of no time limit, no cancellation.
+"""Training, inline or in a subprocess; native code ignores time limits and interrupts, a killed process ends.
 
-A folder holds what goes in and what comes out, as JSON, numpy arrays and a bundle:
+The folder of a training holds input and results as JSON, numpy arrays and a bundle:
 
-order.json  bars.npz  members/                  what is to be trained, on what; of an ensemble, the members
-bundle/  out_of_sample.npz  trained.json        the results; the last of them is written last
+spec.json  bars.npz  members/                   input: the spec, the bars and, for an ensemble, the members
+bundle/  out_of_sample.npz  trained.json        results; `trained.json` is written last
 
-`order_key` names the results by all that they depend on, so that a retrain which failed later on finds them.
+`results_key` names the results by everything they depend on, so that the next retrain can take over the
+training of a failed job.
 """
 
 import contextlib
@@ -18,7 +19,6 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import IO, Any
 
@@ -39,25 +39,24 @@ from clm_core.models import catalog
 from clm_core.models.bundle import installed_libraries, save_bundle, verify_bundle
 from clm_core.models.contract import Recipe
 from clm_core.models.ensemble import with_members
+from clm_core.retraining.code_version import code_digest
 
-ORDER, BARS, BUNDLE, OUT_OF_SAMPLE, RESULTS = (
-    "order.json",
-    "bars.npz",
-    "bundle",
-    "out_of_sample.npz",
-    "trained.json",
-)
+SPEC = "spec.json"
+BARS = "bars.npz"
+BUNDLE = "bundle"
+OUT_OF_SAMPLE = "out_of_sample.npz"
+RESULTS = "trained.json"
 LOG = "training.log"
 MEMBERS = "members"
-"""Where the bundles of an ensemble's members lie before it is trained."""
+"""Folder for the bundles of an ensemble's members, filled before the training."""
 PAUSE_SECONDS = 0.1
-"""No line for every tree."""
+"""Minimum time between two progress messages of the same step."""
 LOG_TAIL = 2000
-"""Characters of the log that an error quotes."""
+"""Number of characters quoted from the end of the log in an error."""
 
 
 class TrainingSpec(BaseModel):
-    """What is to be trained; on what is said apart."""
+    """Specification of a training; the bars are passed separately."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -67,7 +66,7 @@ class TrainingSpec(BaseModel):
     costs: Costs
     seed: int
     seeds: int
-    """How often it is walked forward: with `seed`, and the next ones."""
+    """Number of walk-forward runs, with consecutive seeds from `seed`."""
     plan: WalkForwardPlan
 
     def recipe(self) -> Recipe:
@@ -76,7 +75,7 @@ class TrainingSpec(BaseModel):
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """A model fitted on all the bars, and what its recipe did out of sample on the way there."""
+    """A model fitted on all bars, and the out-of-sample results of the same recipe from walk-forward."""
 
     bundle: Path
     bundle_digest: str
@@ -85,38 +84,42 @@ class TrainingResult:
     learning_curve: tuple[float, ...]
     importances: dict[str, float]
     out_of_sample: tuple[OutOfSample, ...]
-    """One a seed."""
+    """Walk-forward results, one item per seed."""
 
 
-def order_key(order: TrainingSpec, data_hash: str) -> str:
-    """Of the parameters, the data, this code and the libraries: equal keys, equal results."""
-    recipe = order.recipe()
-    named = {
-        "order": order.model_dump(mode="json"),
+def results_key(spec: TrainingSpec, data_hash: str) -> str:
+    """SHA-256 over spec, data, code and libraries, hexadecimal: equal keys mean equal results."""
+    recipe = spec.recipe()
+    inputs = {
+        "spec": spec.model_dump(mode="json"),
         "data": data_hash,
-        "code": _code_digest(),
+        "code": code_digest(),
         "libraries": installed_libraries(recipe),
         "plugins": catalog.plugin_code(recipe),
     }
-    return hashlib.sha256(json.dumps(named, sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
 
 
-def train(order: TrainingSpec, bars: Bars, folder: Path, announce: Announce) -> None:
-    """Walk forward for honest results, fit on everything for the model that would serve, and prove that
-    nothing of it knows the future; the results lie in the folder then.
+def train(spec: TrainingSpec, bars: Bars, folder: Path, announce: Announce) -> None:
+    """Walk forward with every seed, fit the final model on all bars, test for leaks and write the results.
 
     Raises:
-        LookAhead: names the feature, or what else does.
+        LookAhead: a feature or the model uses future bars; the message names the culprit.
     """
-    recipe, share = order.recipe(), order.plan.folds / (order.plan.folds + 2)
-    walks = [_walk(order, recipe, bars, number, share, announce) for number in range(order.seeds)]
-    serving = with_members(recipe, folder / MEMBERS)
-    model = serving.fit(bars, order.seed, lambda done: announce("Final fit", share + done * (1 - share) / 2))
+    recipe = spec.recipe()
+    share = spec.plan.folds / (spec.plan.folds + 2)
+    runs = [_walk(spec, recipe, bars, number, share, announce) for number in range(spec.seeds)]
+    final_recipe = with_members(recipe, folder / MEMBERS)
+
+    def report_fit(done: float) -> None:
+        announce("Final fit", share + done * (1 - share) / 2)
+
+    model = final_recipe.fit(bars, spec.seed, report_fit)
     announce("Looking for leaks", (1 + share) / 2)
-    sentinel.examine(recipe, model, bars, order.seed)
+    sentinel.examine(recipe, model, bars, spec.seed)
     digest = save_bundle(model, recipe, folder / BUNDLE, bars)
-    arrays = {f"positions{number}": walk.positions for number, walk in enumerate(walks)}
-    arrays |= {f"forecast{number}": walk.forecast for number, walk in enumerate(walks)}
+    arrays = {f"positions{number}": run.positions for number, run in enumerate(runs)}
+    arrays |= {f"forecast{number}": run.forecast for number, run in enumerate(runs)}
     np.savez(folder / OUT_OF_SAMPLE, allow_pickle=False, **arrays)
     results = {
         "bundle_digest": digest,
@@ -124,7 +127,7 @@ def train(order: TrainingSpec, bars: Bars, folder: Path, announce: Announce) -> 
         "train_metrics": model.train_metrics,
         "learning_curve": model.learning_curve,
         "importances": model.importances(),
-        "folds": [[_fold_json(fold) for fold in walk.folds] for walk in walks],
+        "folds": [[_fold_json(fold) for fold in run.folds] for run in runs],
     }
     unfinished = folder / f"{RESULTS}.part"
     unfinished.write_text(json.dumps(results, default=float))
@@ -132,39 +135,40 @@ def train(order: TrainingSpec, bars: Bars, folder: Path, announce: Announce) -> 
 
 
 def train_in_subprocess(
-    order: TrainingSpec, bars: Bars, folder: Path, announce: Announce, limit_seconds: float
+    spec: TrainingSpec, bars: Bars, folder: Path, announce: Announce, limit_seconds: float
 ) -> None:
-    """`train`, in a process that ends when the time is over, when the caller is interrupted, or dies.
+    """`train` in a subprocess, which ends at the time limit, or when the caller is interrupted or dies.
 
     Raises:
-        TrainingFailed: it was ended, or died; carries the end of its log.
-        CLMError: what the training raised.
+        TrainingFailed: the subprocess exceeded the limit, or died; carries the end of the subprocess's log.
+        CLMError: the error raised by the training.
     """
-    _write_order(order, bars, folder)
+    _write_input(spec, bars, folder)
     with (folder / LOG).open("wb") as log, _process(folder, log) as process:
-        too_long = threading.Event()
+        timed_out = threading.Event()
 
-        def end() -> None:
-            too_long.set()
+        def end_at_limit() -> None:
+            timed_out.set()
             process.kill()
 
-        limit = threading.Timer(limit_seconds, end)
+        limit = threading.Timer(limit_seconds, end_at_limit)
         limit.start()
         try:
             assert process.stdout is not None
-            done = any(_heard(json.loads(line), announce) for line in process.stdout)
+            done = any(_is_done(json.loads(line), announce) for line in process.stdout)
         finally:
             limit.cancel()
             process.kill()
     if not done:
-        raise _cause_of_death(process.returncode, folder / LOG, limit_seconds if too_long.is_set() else None)
+        exceeded = limit_seconds if timed_out.is_set() else None
+        raise _training_failed(process.returncode, folder / LOG, exceeded)
 
 
 def read(folder: Path, bars: Bars) -> TrainingResult:
-    """The results of a training on these bars."""
+    """Read the results of a training on the bars."""
     results = json.loads((folder / RESULTS).read_text())
     with np.load(folder / OUT_OF_SAMPLE, allow_pickle=False) as arrays:
-        walks = tuple(
+        runs = tuple(
             _read_walk(bars, folds, arrays[f"positions{number}"], arrays[f"forecast{number}"])
             for number, folds in enumerate(results["folds"])
         )
@@ -175,12 +179,12 @@ def read(folder: Path, bars: Bars) -> TrainingResult:
         train_metrics=results["train_metrics"],
         learning_curve=tuple(results["learning_curve"]),
         importances=results["importances"],
-        out_of_sample=walks,
+        out_of_sample=runs,
     )
 
 
 def is_complete(folder: Path) -> bool:
-    """Whether the folder holds all the results of a training, and its bundle as it was saved."""
+    """True if the folder holds all results of a training, with the bundle unchanged since saving."""
     if not (folder / RESULTS).exists():
         return False
     with contextlib.suppress(BundleCorrupt):
@@ -190,12 +194,12 @@ def is_complete(folder: Path) -> bool:
 
 
 def _walk(
-    order: TrainingSpec, recipe: Recipe, bars: Bars, number: int, share: float, announce: Announce
+    spec: TrainingSpec, recipe: Recipe, bars: Bars, number: int, share: float, announce: Announce
 ) -> OutOfSample:
     def report(done: float) -> None:
-        announce("Walk-forward", (number + done) / order.seeds * share)
+        announce("Walk-forward", (number + done) / spec.seeds * share)
 
-    return walk_forward(recipe, bars, order.plan, order.seed + number, report)
+    return walk_forward(recipe, bars, spec.plan, spec.seed + number, report)
 
 
 def _fold_json(fold: FoldResult) -> dict[str, Any]:
@@ -215,18 +219,9 @@ def _read_walk(
     return OutOfSample(positions, forecast, slice(results[0].test.start, len(bars)), results)
 
 
-@cache
-def _code_digest() -> str:
-    """Of every source file: a commit does not tell of changes that are in none."""
-    digest, root = hashlib.sha256(), Path(__file__).parents[1]
-    for source in sorted(root.rglob("*.py")):
-        digest.update(str(source.relative_to(root)).encode() + source.read_bytes())
-    return digest.hexdigest()
-
-
-def _write_order(order: TrainingSpec, bars: Bars, folder: Path) -> None:
+def _write_input(spec: TrainingSpec, bars: Bars, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / ORDER).write_text(order.model_dump_json())
+    (folder / SPEC).write_text(spec.model_dump_json())
     np.savez(
         folder / BARS,
         allow_pickle=False,
@@ -237,15 +232,15 @@ def _write_order(order: TrainingSpec, bars: Bars, folder: Path) -> None:
     )
 
 
-def _read_order(folder: Path) -> tuple[TrainingSpec, Bars]:
+def _read_input(folder: Path) -> tuple[TrainingSpec, Bars]:
     with np.load(folder / BARS, allow_pickle=False) as kept:
         series = str(kept["symbol"]), Timeframe(str(kept["timeframe"])), Calendar(str(kept["calendar"]))
         bars = Bars(*series, **{name: kept[name] for name in ("time", *FIELDS)})
-    return TrainingSpec.model_validate_json((folder / ORDER).read_bytes()), bars
+    return TrainingSpec.model_validate_json((folder / SPEC).read_bytes()), bars
 
 
 def _process(folder: Path, log: IO[bytes]) -> subprocess.Popen[bytes]:
-    """In a session of its own: Ctrl-C in a terminal is the caller's to answer."""
+    """A training subprocess, in its own session: Ctrl-C in a terminal reaches the caller only."""
     return subprocess.Popen(
         [sys.executable, "-m", "clm_core.retraining.training", str(folder)],
         stdin=subprocess.PIPE,
@@ -255,8 +250,12 @@ def _process(folder: Path, log: IO[bytes]) -> subprocess.Popen[bytes]:
     )
 
 
-def _heard(message: dict[str, Any], announce: Announce) -> bool:
-    """What the process said; whether it was the last word."""
+def _is_done(message: dict[str, Any], announce: Announce) -> bool:
+    """Act on a message of the subprocess; true for the message that ends the training.
+
+    Raises:
+        CLMError: the error in the message.
+    """
     match message:
         case {"step": step, "share": share}:
             announce(step, share)
@@ -268,54 +267,57 @@ def _heard(message: dict[str, Any], announce: Announce) -> bool:
     return "done" in message
 
 
-def _cause_of_death(code: int, log: Path, limit_seconds: float | None) -> TrainingFailed:
+def _training_failed(code: int, log: Path, limit_seconds: float | None) -> TrainingFailed:
     if limit_seconds is not None:
         return TrainingFailed(
-            f"the training took longer than {limit_seconds:g} s and was ended: give it fewer bars or smaller "
+            f"the training took longer than {limit_seconds:g} s and was stopped: use fewer bars or smaller "
             "parameters, or raise training.limit_seconds"
         )
     written = log.read_text(errors="replace")
     last = written.strip().splitlines()[-1:]
     if code < 0 and not last:
-        told = f"signal {-code} ended it; the system does so when memory runs out"
+        cause = f"killed by signal {-code}; the system sends it when memory runs out"
     else:
-        told = f"it ended with code {code}: {' '.join(last)}"
-    error = TrainingFailed(f"the training's process died: {told}")
+        cause = f"exit code {code}: {' '.join(last)}"
+    error = TrainingFailed(f"the training process died: {cause}")
     error.add_note(written[-LOG_TAIL:])
     return error
 
 
 def _main(folder: Path) -> None:
-    """What the process does: train, and tell how far it is on what was its standard output."""
-    # libraries print what they like
-    heard = os.fdopen(os.dup(1), "w", buffering=1)
+    """Entry point of the subprocess: train, and send progress messages to the original standard output."""
+    # print() of a library must not mix with the messages: standard output goes to the log from here on
+    messages = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
     lock = threading.Lock()
     threading.Thread(target=_end_when_orphaned, daemon=True).start()
 
-    def tell(**message: Any) -> None:
+    def send(**message: Any) -> None:
         with lock:
-            heard.write(json.dumps(message) + "\n")
+            messages.write(json.dumps(message) + "\n")
 
-    told = ("", 0.0)
+    last_step = ""
+    last_sent = 0.0
 
     def announce(step: str, share: float) -> None:
-        nonlocal told
+        nonlocal last_step, last_sent
         now = time.monotonic()
-        if step != told[0] or now - told[1] > PAUSE_SECONDS:
-            told = (step, now)
-            tell(step=step, share=share)
+        if step != last_step or now - last_sent > PAUSE_SECONDS:
+            last_step = step
+            last_sent = now
+            send(step=step, share=share)
 
-    order, bars = _read_order(folder)
+    spec, bars = _read_input(folder)
     try:
-        train(order, bars, folder, announce)
+        train(spec, bars, folder, announce)
     except CLMError as error:
-        tell(error=type(error).__name__, message=str(error))
+        send(error=type(error).__name__, message=str(error))
     else:
-        tell(done=True)
+        send(done=True)
 
 
 def _end_when_orphaned() -> None:
+    """Exit when standard input closes, as happens at the death of the parent process."""
     sys.stdin.buffer.read()
     os._exit(1)
 

@@ -10,7 +10,7 @@ from clm_core.domain.errors import IllegalTransition, ServerUnavailable
 from clm_core.domain.jobs import RetrainRequest, TrainingJob
 from clm_core.domain.triggers import Answer
 from clm_core.platform.prefect_runs import Runs, RunState, prefect_runs
-from clm_core.retraining import steps
+from clm_core.retraining.jobs import reap_dead_jobs
 from clm_core.services import Services
 from clm_core.triggers import inbox, prefect_events
 
@@ -68,7 +68,7 @@ def start_pending(services: Services) -> StartedJobs:
 
     Asked twice, Prefect makes one run for a job; when it does not answer, the jobs wait for the next time.
     """
-    steps.reap_dead_jobs(services)
+    reap_dead_jobs(services)
     runs, failed, problem = dict[UUID, UUID](), list[UUID](), None
     try:
         with prefect_runs(services.settings.home) as prefect:

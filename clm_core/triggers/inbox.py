@@ -17,7 +17,7 @@ from clm_core.domain.versions import ModelVersion
 from clm_core.domain.vocabulary import ModelType, Role
 from clm_core.ledger import triggers
 from clm_core.market.validation import normalise_symbol
-from clm_core.retraining import steps
+from clm_core.retraining.jobs import new_job
 from clm_core.services import Services
 from clm_core.triggers import intake
 from clm_core.triggers.messages import REASON_OF, Data, RetrainTagged, TrainingRequested, parse
@@ -99,7 +99,7 @@ def _answers(services: Services, connection: Connection, message: Message) -> li
 def _job(services: Services, request: TriggerRequest) -> TrainingJob | CLMError:
     """What the request would become, or why it cannot be trained here."""
     try:
-        return steps.new_job(services, request.training)
+        return new_job(services, request.training)
     except CLMError as error:
         return error
 

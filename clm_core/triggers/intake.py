@@ -14,7 +14,7 @@ from clm_core.ledger import triggers
 from clm_core.ledger.store import record_job
 from clm_core.ledger.tables import storable
 from clm_core.market.validation import normalise_symbol
-from clm_core.retraining import steps
+from clm_core.retraining.jobs import new_job, reap_dead_jobs
 from clm_core.services import Services
 
 
@@ -29,7 +29,7 @@ def submit(services: Services, request: TriggerRequest, run_id: UUID | None = No
         InvalidTrainingParams: a parameter is unknown or out of range; nothing is recorded.
         UnknownSeries: no source has these bars; nothing is recorded.
     """
-    job = steps.new_job(services, request.training)
+    job = new_job(services, request.training)
     with services.ledger.triggers.transaction() as connection:
         return decide_in(services, connection, request, job, run_id)
 
@@ -41,7 +41,7 @@ def submit_and_claim(
 
     Jobs that died are ended first: no request waits for one that nobody runs.
     """
-    steps.reap_dead_jobs(services)
+    reap_dead_jobs(services)
     actor = Actor(name=training.requested_by, role=Role.OPERATOR)
     given = submit(services, TriggerRequest(training=training, actor=actor, source=source), run_id)
     if given.reply is Reply.ACCEPTED and given.job_id is not None and given.waits_for is None:

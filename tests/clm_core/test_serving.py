@@ -41,7 +41,7 @@ from clm_core.models.bundle import MANIFEST
 from clm_core.models.golden import FILE as GOLDEN
 from clm_core.registry.integrity import listing
 from clm_core.registry.mlflow_registry import MLflowRegistry
-from clm_core.retraining import steps
+from clm_core.retraining import jobs, steps
 from clm_core.services import Services
 from clm_core.serving import Served, load
 
@@ -60,8 +60,8 @@ def register(services: Services, seed: int) -> ModelVersion:
         seed=seed,
         requested_by="tests",
     )
-    job = steps.open_job(services, request)
-    with steps.running(services, job) as lease:
+    job = jobs.open_job(services, request)
+    with jobs.running(services, job) as lease:
         bars = steps.fetch_bars(services, job)
         return steps.register(services, lease, job, bars, steps.train(services, job, bars))
 

@@ -177,7 +177,7 @@ def test_the_run_shows_its_progress_and_the_champion_beside_the_challenger(
     found = artifacts(up, run)
     assert float(found["lightgbm-btcusd-1h-progress"]["data"]) == 100
     rows = json.loads(found["lightgbm-btcusd-1h-champion"]["data"])
-    assert {row["criterion"]: row["nothing (serves)"] for row in rows}["Sharpe ratio"] == "-"
+    assert {row["check"]: row["no champion"] for row in rows}["Sharpe ratio"] == "-"
 
 
 def artifacts(up: Installation, run: dict[str, Any]) -> dict[str, dict[str, Any]]:

@@ -20,7 +20,7 @@ from clm_core.market.bars import FIELDS
 from clm_core.models import catalog, golden
 from clm_core.models.bundle import load_bundle
 from clm_core.platform.prefect_runs import load_flow
-from clm_core.retraining import steps
+from clm_core.retraining.results import RetrainResult
 from clm_core.services import Services, open_services
 
 TREES = (ModelType.XGBOOST, ModelType.LIGHTGBM)
@@ -54,7 +54,7 @@ def clm(services: Services, prefect_url: str) -> Iterator[Services]:
 
 
 @pytest.fixture(scope="module")
-def outcomes(clm: Services) -> dict[Kind, steps.RetrainResult]:
+def outcomes(clm: Services) -> dict[Kind, RetrainResult]:
     found = {kind: retrained(kind, params) for kind, params in PARAMS.items()}
     members = [found[Kind(ModelType.NHITS)].version, found[Kind(ModelType.RL_V3)].version]
     params = {
@@ -64,7 +64,7 @@ def outcomes(clm: Services) -> dict[Kind, steps.RetrainResult]:
     return found | {Kind(ModelType.ENSEMBLE): retrained(Kind(ModelType.ENSEMBLE), params)}
 
 
-def retrained(kind: Kind, params: dict[str, Any]) -> steps.RetrainResult:
+def retrained(kind: Kind, params: dict[str, Any]) -> RetrainResult:
     request = RetrainRequest(
         model_type=kind.model_type,
         plugin=kind.plugin,
@@ -73,13 +73,13 @@ def retrained(kind: Kind, params: dict[str, Any]) -> steps.RetrainResult:
         training_params=params,
         requested_by="tests",
     )
-    outcome: steps.RetrainResult = load_flow("flows.retrain.retrain")(request)
+    outcome: RetrainResult = load_flow("flows.retrain.retrain")(request)
     return outcome
 
 
 @pytest.fixture(scope="module")
 def recorded(
-    clm: Services, outcomes: dict[Kind, steps.RetrainResult]
+    clm: Services, outcomes: dict[Kind, RetrainResult]
 ) -> dict[str, tuple[golden.GoldenRows, float]]:
     """Golden rows of each version and the tolerance of its kind, by what MLflow calls the version."""
     found = {}
@@ -92,7 +92,7 @@ def recorded(
 
 
 def test_each_ends_in_a_completed_job_a_judged_version_and_a_report(
-    clm: Services, outcomes: dict[Kind, steps.RetrainResult]
+    clm: Services, outcomes: dict[Kind, RetrainResult]
 ) -> None:
     for kind, outcome in outcomes.items():
         version = clm.ledger.version(outcome.version.model_id, outcome.version.version)

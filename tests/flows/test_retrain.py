@@ -7,6 +7,7 @@ import sys
 from datetime import timedelta
 from importlib.metadata import version as installed_version
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import httpx
@@ -23,7 +24,8 @@ from clm_core.domain.vocabulary import JobStatus, ModelStatus, ModelType, Role
 from clm_core.ledger.audit_log import entries
 from clm_core.models.bundle import read_card
 from clm_core.platform.prefect_runs import load_flow
-from clm_core.retraining import steps
+from clm_core.retraining import jobs, pages, steps
+from clm_core.retraining.results import RetrainResult
 from clm_core.services import Services, open_ledger
 from clm_core.triggers import intake
 
@@ -42,9 +44,9 @@ def request_for(model_type: ModelType = ModelType.XGBOOST, **changes: Any) -> Re
 
 
 @pytest.fixture(scope="module", params=TREES, ids=str)
-def outcome(request: pytest.FixtureRequest, services: Services, prefect_url: str) -> steps.RetrainResult:
+def outcome(request: pytest.FixtureRequest, services: Services, prefect_url: str) -> RetrainResult:
     end_all_jobs(services)
-    result: steps.RetrainResult = load_flow("flows.retrain.retrain")(request_for(request.param))
+    result: RetrainResult = load_flow("flows.retrain.retrain")(request_for(request.param))
     return result
 
 
@@ -54,7 +56,7 @@ def nothing_under_way(services: Services) -> None:
 
 
 def test_the_job_ends_completed_and_the_version_carries_the_verdict(
-    outcome: steps.RetrainResult, services: Services
+    outcome: RetrainResult, services: Services
 ) -> None:
     version = services.ledger.version(outcome.version.model_id, outcome.version.version)
     job = services.ledger.job(version.training_job_id)
@@ -67,7 +69,7 @@ def test_the_job_ends_completed_and_the_version_carries_the_verdict(
 
 
 def test_the_audit_has_one_entry_for_each_step_of_the_retrain(
-    outcome: steps.RetrainResult, services: Services
+    outcome: RetrainResult, services: Services
 ) -> None:
     version = outcome.version
     with open_ledger(services.database) as engine:
@@ -84,7 +86,7 @@ def test_the_audit_has_one_entry_for_each_step_of_the_retrain(
 
 
 def test_the_lineage_says_all_that_the_version_was_made_of(
-    outcome: steps.RetrainResult, services: Services
+    outcome: RetrainResult, services: Services
 ) -> None:
     version = outcome.version
     found = services.ledger.lineage(version.model_id, version.version)
@@ -106,7 +108,7 @@ def read_params(services: Services, version: ModelVersion) -> dict[str, Any]:
 
 
 def test_the_report_is_one_file_beside_the_version_in_mlflow(
-    outcome: steps.RetrainResult, services: Services, tmp_path: Path
+    outcome: RetrainResult, services: Services, tmp_path: Path
 ) -> None:
     stored = services.registry.download(
         outcome.version.mlflow_run_id, f"report/{outcome.version.version}.html", tmp_path
@@ -115,7 +117,7 @@ def test_the_report_is_one_file_beside_the_version_in_mlflow(
 
 
 def test_the_run_page_shows_the_verdict_and_the_equity_curve(
-    outcome: steps.RetrainResult, prefect_url: str
+    outcome: RetrainResult, prefect_url: str
 ) -> None:
     key = outcome.version.model_id.replace("_", "-")
     artifact = httpx.get(f"{prefect_url}/artifacts/{key}-verdict/latest").json()
@@ -126,7 +128,7 @@ def test_the_run_page_shows_the_verdict_and_the_equity_curve(
 
 
 def test_a_trader_loads_the_version_in_a_fresh_process_and_gets_the_same_positions(
-    outcome: steps.RetrainResult, services: Services
+    outcome: RetrainResult, services: Services
 ) -> None:
     version = outcome.version
     bars = services.market.bars("BTCUSD", "1h", days=60, closed_by=services.clock())
@@ -134,6 +136,7 @@ def test_a_trader_loads_the_version_in_a_fresh_process_and_gets_the_same_positio
 import json, sys, mlflow
 from datetime import UTC, datetime
 from pathlib import Path
+from types import ModuleType
 from clm_core.market.sources import MarketData
 bars = MarketData(Path(sys.argv[2])).bars("BTCUSD", "1h", days=60, closed_by=datetime.now(UTC))
 served = mlflow.pyfunc.load_model(sys.argv[1]).predict(bars.to_frame().reset_index())
@@ -153,15 +156,25 @@ print(json.dumps([served["position"].tolist(), served["forecast"].dropna().tolis
 
 
 @pytest.mark.parametrize(
-    "step", ["fetch_bars", "train", "register", "test_out_of_sample", "judge", "explain", "summary_page"]
+    ("module", "step"),
+    [
+        (steps, "fetch_bars"),
+        (steps, "train"),
+        (steps, "register"),
+        (steps, "evaluate_out_of_sample"),
+        (steps, "judge"),
+        (steps, "report"),
+        (pages, "summary_page"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_an_error_in_any_step_ends_the_job_failed_with_its_cause_and_serves_nothing(
-    step: str, services: Services, prefect_url: str, monkeypatch: pytest.MonkeyPatch
+def test_an_error_in_any_step_fails_the_job_with_the_error_as_cause_and_its_version(
+    module: ModuleType, step: str, services: Services, prefect_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(*_: object) -> None:
         raise OSError(f"disk full in {step}")
 
-    monkeypatch.setattr(steps, step, broken)
+    monkeypatch.setattr(module, step, broken)
     before = {job.id for job in services.ledger.jobs(limit=1000)}
     with pytest.raises(OSError, match="disk full"):
         load_flow("flows.retrain.retrain")(request_for(training_params={"rounds": 2}))
@@ -186,7 +199,7 @@ def test_a_request_that_cannot_work_is_refused_before_a_job_exists(
 ) -> None:
     before = services.ledger.jobs(limit=1000)
     with pytest.raises(error):
-        steps.open_job(services, request_for(**changes))
+        jobs.open_job(services, request_for(**changes))
     assert services.ledger.jobs(limit=1000) == before
 
 

@@ -33,7 +33,7 @@ from clm_core.market.sources import MarketData
 from clm_core.market.store import SeriesStore
 from clm_core.platform.prefect_runs import load_flow
 from clm_core.registry.promotion import Promotions
-from clm_core.retraining import steps
+from clm_core.retraining import jobs, steps
 from clm_core.services import Services
 
 ADMIN = Actor(name="ada", role=Role.ADMIN)
@@ -92,8 +92,8 @@ def serve(services: Services, model_type: ModelType = ModelType.LIGHTGBM) -> Mod
         seed=3,
         requested_by="tests",
     )
-    job = steps.open_job(services, request)
-    with steps.running(services, job) as lease:
+    job = jobs.open_job(services, request)
+    with jobs.running(services, job) as lease:
         bars = steps.fetch_bars(services, job)
         trained = steps.train(services, job, bars)
         version = steps.register(services, lease, job, bars, trained)

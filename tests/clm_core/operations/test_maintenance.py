@@ -26,7 +26,7 @@ from clm_core.ledger.promotions import PromotionStore
 from clm_core.operations import maintenance
 from clm_core.operations.maintenance import MaintenancePart, MaintenanceReport
 from clm_core.platform.prefect_runs import DEPLOYMENTS_TAG, load_flow
-from clm_core.retraining import steps
+from clm_core.retraining import jobs
 from clm_core.services import Services
 from clm_core.settings import GuardSettings, OnExpiry
 from clm_core.triggers import inbox
@@ -420,7 +420,7 @@ def test_a_run_whose_job_was_swept_is_shown_as_crashed(services: Services, prefe
         flow = prefect.post("/flows/", json={"name": "tests"}).json()["id"]
         running = {"type": "RUNNING", "name": "Running"}
         run_id = prefect.post("/flow_runs/", json={"flow_id": flow, "state": running}).json()["id"]
-        job = steps.open_job(services, REQUEST)
+        job = jobs.open_job(services, REQUEST)
         services.ledger.triggers.set_run(job.id, UUID(run_id), services.clock())
         services.ledger.start_job(job.id, "a process that dies", services.clock(), timedelta(seconds=1))
         later = replace(services, clock=lambda: services.clock() + timedelta(minutes=5))

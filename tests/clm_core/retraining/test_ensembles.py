@@ -19,7 +19,7 @@ from clm_core.domain.versions import ModelVersion
 from clm_core.domain.vocabulary import ModelStatus
 from clm_core.domain.walk_forward import WalkForwardPlan
 from clm_core.models.ensemble import EnsembleModel
-from clm_core.retraining import steps
+from clm_core.retraining import jobs, steps
 from clm_core.retraining.ensembles import member_of
 from clm_core.retraining.reproduce import reproduce
 from clm_core.services import Services
@@ -56,8 +56,8 @@ def asked(model_type: str, **changes: Any) -> RetrainRequest:
 
 
 def retrain(services: Services, request: RetrainRequest) -> ModelVersion:
-    job = steps.open_job(services, request)
-    with steps.running(services, job) as lease:
+    job = jobs.open_job(services, request)
+    with jobs.running(services, job) as lease:
         bars = steps.fetch_bars(services, job)
         trained = steps.train(services, job, bars)
         version = steps.register(services, lease, job, bars, trained)
@@ -136,7 +136,7 @@ def test_mlflow_serves_it_in_another_process(quick: Services, ensemble: ModelVer
     ("members", "market", "problem"),
     [
         ("{trees},{ridge}", "BTCUSD", "is a model of EURUSD 1h, not of BTCUSD 1h"),
-        ("{trees},{ensemble}", "EURUSD", "is an ensemble itself: name its members instead"),
+        ("{trees},{ensemble}", "EURUSD", "is an ensemble: name its members instead"),
         ("{trees},{trees}", "EURUSD", "a version is named twice"),
     ],
     ids=["another market", "nested", "twice"],
@@ -152,20 +152,20 @@ def test_members_that_cannot_be_combined_are_refused_when_the_job_is_opened(
 ) -> None:
     names = members.format(trees=name(trees), ridge=name(ridge), ensemble=name(ensemble))
     with pytest.raises(InvalidTrainingParams, match=problem):
-        steps.new_job(quick, asked("ensemble", symbol=market, training_params={"members": names}))
+        jobs.new_job(quick, asked("ensemble", symbol=market, training_params={"members": names}))
 
 
 @pytest.mark.parametrize("label", ["production", "v20200101_000000"])
 def test_a_member_that_does_not_exist_is_refused(quick: Services, ridge: ModelVersion, label: str) -> None:
     params = {"members": f"{name(ridge)},patchtst_eurusd_1h@{label}"}
     with pytest.raises(NotFound, match="patchtst_eurusd_1h"):
-        steps.new_job(quick, asked("ensemble", training_params=params))
+        jobs.new_job(quick, asked("ensemble", training_params=params))
 
 
 def test_a_version_that_failed_is_a_member_only_where_that_is_said(
     quick: Services, ridge: ModelVersion, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    job = steps.open_job(quick, asked("lightgbm", training_params=TREES | {"rounds": 2}))
+    job = jobs.open_job(quick, asked("lightgbm", training_params=TREES | {"rounds": 2}))
     lease = quick.ledger.start_job(job.id, "tests", quick.clock(), timedelta(minutes=1))
     failed = quick.ledger.add_version(
         ridge.model_copy(
@@ -183,11 +183,11 @@ def test_a_version_that_failed_is_a_member_only_where_that_is_said(
     )
     params: dict[str, Any] = {"members": f"{name(failed)},{name(ridge)}"}
     with pytest.raises(InvalidTrainingParams, match="is not judged yet"):
-        steps.new_job(quick, asked("ensemble", training_params=params))
+        jobs.new_job(quick, asked("ensemble", training_params=params))
     quick.ledger.fail_job(lease, "tests", quick.clock())
-    refusal = "failed its gate: choose another version, or say"
+    refusal = "failed its gate: choose another version, or set"
     with pytest.raises(InvalidTrainingParams, match=refusal):
-        steps.new_job(quick, asked("ensemble", training_params=params))
+        jobs.new_job(quick, asked("ensemble", training_params=params))
     # where nobody answers: the command asks the ledger before it asks for a server
     monkeypatch.setenv("CLM_HOME", str(quick.settings.home))
     monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:9/api")
@@ -195,7 +195,7 @@ def test_a_version_that_failed_is_a_member_only_where_that_is_said(
     with pytest.raises(InvalidTrainingParams, match=refusal):
         CliRunner().invoke(app, ["retrain", *typed], catch_exceptions=False)
     allowed = asked("ensemble", training_params=params | {"allow_failed": "true"})
-    assert steps.new_job(quick, allowed).training_params["members"][0]["version"] == failed.version
+    assert jobs.new_job(quick, allowed).training_params["members"][0]["version"] == failed.version
 
 
 @pytest.mark.parametrize(
@@ -214,7 +214,7 @@ def test_asked_for_again_its_members_are_looked_up_again(quick: Services, ensemb
     before = quick.ledger.job(ensemble.training_job_id).training_params
     forged = json.loads(json.dumps(before))
     forged["members"][0]["bundle_digest"] = "f" * 64
-    again = steps.new_job(quick, asked("ensemble", training_params=forged))
+    again = jobs.new_job(quick, asked("ensemble", training_params=forged))
     assert again.training_params == before
 
 

@@ -18,7 +18,7 @@ from clm_core.domain.jobs import Lease, RetrainRequest, TrainingJob
 from clm_core.domain.versions import ModelVersion
 from clm_core.domain.vocabulary import JobStatus, ModelStatus, ModelType
 from clm_core.ledger.audit_log import anchor_folder, entries, read_anchors, verify
-from clm_core.retraining import steps
+from clm_core.retraining import jobs, steps
 from clm_core.services import Services, open_ledger
 
 REQUEST = RetrainRequest(
@@ -32,7 +32,7 @@ REQUEST = RetrainRequest(
 
 @pytest.fixture
 def job(services: Services) -> TrainingJob:
-    return steps.open_job(services, REQUEST)
+    return jobs.open_job(services, REQUEST)
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def later(services: Services) -> Services:
 
 
 def run(services: Services, job: TrainingJob, work: Callable[[Lease], object]) -> None:
-    with steps.running(services, job) as lease:
+    with jobs.running(services, job) as lease:
         work(lease)
 
 
@@ -52,17 +52,17 @@ def train_and_register(services: Services, lease: Lease, job: TrainingJob) -> Mo
 
 
 def test_a_job_that_is_being_run_is_left_alone(services: Services, job: TrainingJob) -> None:
-    with steps.running(services, job):
-        assert steps.reap_dead_jobs(services) == []
+    with jobs.running(services, job):
+        assert jobs.reap_dead_jobs(services) == []
     assert services.ledger.job(job.id).status is JobStatus.COMPLETED
 
 
 def test_a_lease_is_renewed_for_as_long_as_the_job_runs(services: Services, job: TrainingJob) -> None:
     brief = replace(services, settings=services.settings.model_copy(update={"lease_seconds": 0.6}))
-    with steps.running(brief, job):
+    with jobs.running(brief, job):
         for _ in range(4):
             time.sleep(0.4)
-            assert steps.reap_dead_jobs(brief) == []
+            assert jobs.reap_dead_jobs(brief) == []
     assert services.ledger.job(job.id).status is JobStatus.COMPLETED
 
 
@@ -72,7 +72,7 @@ def test_a_zombie_finds_its_job_ended_and_leaves_no_version_behind(
     ended = list[TrainingJob]()
 
     def wake_up_late(lease: Lease) -> None:
-        ended.extend(steps.reap_dead_jobs(later))
+        ended.extend(jobs.reap_dead_jobs(later))
         train_and_register(services, lease, job)
 
     with pytest.raises(LeaseLost):
@@ -89,7 +89,7 @@ def test_an_error_after_the_lease_was_lost_does_not_hide_that_it_was(
     services: Services, later: Services, job: TrainingJob
 ) -> None:
     def break_late(lease: Lease) -> None:
-        steps.reap_dead_jobs(later)
+        jobs.reap_dead_jobs(later)
         raise OSError("disk full")
 
     with pytest.raises(LeaseLost) as lost:
@@ -103,7 +103,7 @@ def test_a_version_that_nobody_will_judge_fails_with_its_job(
 ) -> None:
     def sleep_before_the_verdict(lease: Lease) -> None:
         train_and_register(services, lease, job)
-        steps.reap_dead_jobs(later)
+        jobs.reap_dead_jobs(later)
 
     with pytest.raises(LeaseLost):
         run(services, job, sleep_before_the_verdict)
@@ -122,18 +122,18 @@ def test_a_sweep_that_died_on_the_way_is_made_good_by_the_next(
     with monkeypatch.context() as patch:
         patch.setattr(type(services.registry), "abandon", unreachable)
         with pytest.raises(ConnectionError):
-            steps.reap_dead_jobs(later)
+            jobs.reap_dead_jobs(later)
     assert services.ledger.job(job.id).status is JobStatus.IN_PROGRESS
-    assert steps.reap_dead_jobs(later) == []
+    assert jobs.reap_dead_jobs(later) == []
     much_later = replace(services, clock=lambda: later.clock() + timedelta(hours=1))
-    assert [ended.id for ended in steps.reap_dead_jobs(much_later)] == [job.id]
+    assert [ended.id for ended in jobs.reap_dead_jobs(much_later)] == [job.id]
 
 
 KILLED_WHILE_STORING = """
 import os, signal, sys
 from pathlib import Path
 from uuid import UUID
-from clm_core import retraining
+from clm_core.retraining import jobs, steps
 from clm_core.registry.mlflow_registry import MLflowRegistry
 from clm_core.services import open_services
 from clm_core.settings import Settings
@@ -144,8 +144,8 @@ def killed(*_):
 MLflowRegistry._create_version = killed
 with open_services(Settings(lease_seconds=1)) as services:
     job = services.ledger.job(UUID(sys.argv[1]))
-    with retraining.running(services, job) as lease:
-        bars = retraining.fetch_bars(services, job)
+    with jobs.running(services, job) as lease:
+        bars = steps.fetch_bars(services, job)
         bundle = Path(sys.argv[2])
         services.registry.register(job, bundle, sys.argv[3], bars, {}, {}, services.clock())
 """
@@ -178,7 +178,7 @@ def test_the_next_retrain_ends_the_dead_job_by_itself(
     services: Services, later: Services, job: TrainingJob
 ) -> None:
     services.ledger.start_job(job.id, "dead", services.clock(), timedelta(seconds=60))
-    steps.open_job(later, REQUEST)
+    jobs.open_job(later, REQUEST)
     assert services.ledger.job(job.id).status is JobStatus.FAILED
 
 

@@ -9,7 +9,7 @@ from threading import Barrier
 from clm_core.domain.jobs import RetrainRequest
 from clm_core.domain.versions import ModelVersion
 from clm_core.domain.vocabulary import ModelType
-from clm_core.retraining import steps
+from clm_core.retraining import jobs, steps
 
 
 def test_versions_of_one_second_have_labels_of_their_own(services, tmp_path):
@@ -22,15 +22,15 @@ def test_versions_of_one_second_have_labels_of_their_own(services, tmp_path):
         training_params={"rounds": 2},
         requested_by="twins",
     )
-    first = steps.open_job(services, request)
+    first = jobs.open_job(services, request)
     bars = steps.fetch_bars(services, first)
     trained = steps.train(services, first, bars)
     bundle = tmp_path / "bundle"  # the job's own goes with it
     trained = replace(trained, bundle=Path(shutil.copytree(trained.bundle, bundle)))
 
     def retrain(number: int) -> ModelVersion:
-        job = first if number == 0 else steps.open_job(services, request)
-        with steps.running(services, job) as lease:
+        job = first if number == 0 else jobs.open_job(services, request)
+        with jobs.running(services, job) as lease:
             together.wait()
             return steps.register(stopped, lease, job, bars, trained)
 

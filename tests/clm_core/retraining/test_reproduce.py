@@ -20,8 +20,8 @@ from clm_core.market.bars import Bars, Floats
 from clm_core.market.sources import MarketData
 from clm_core.market.store import SeriesStore
 from clm_core.models.contract import Model, ModelCard, TrainedOn
+from clm_core.retraining import jobs, steps
 from clm_core.retraining import reproduce as reproducing
-from clm_core.retraining import steps
 from clm_core.retraining.reproduce import Difference, reproduce
 from clm_core.services import Services
 
@@ -38,8 +38,8 @@ def version(request: pytest.FixtureRequest, services: Services) -> ModelVersion:
         seed=3,
         requested_by="tests",
     )
-    job = steps.open_job(services, asked)
-    with steps.running(services, job) as lease:
+    job = jobs.open_job(services, asked)
+    with jobs.running(services, job) as lease:
         bars = steps.fetch_bars(services, job)
         return steps.register(services, lease, job, bars, steps.train(services, job, bars))
 
@@ -55,7 +55,7 @@ def test_a_job_reads_the_same_bars_after_newer_bars_arrived(
     request = RetrainRequest(
         model_type=ModelType.LIGHTGBM, symbol="EURUSD", dataset_span_days=span, requested_by="tests"
     )
-    job = steps.new_job(own, request)
+    job = jobs.new_job(own, request)
     before = steps.fetch_bars(own, job)
     store.add(whole, "tests", services.clock())
     after = steps.fetch_bars(replace(own, clock=lambda: services.clock() + timedelta(days=1)), job)
@@ -69,7 +69,7 @@ def test_a_job_created_at_a_past_moment_uses_no_bar_that_closed_later(services: 
     request = RetrainRequest(
         model_type=ModelType.LIGHTGBM, symbol="EURUSD", dataset_span_days=30, requested_by="tests"
     )
-    job = steps.new_job(replayed, request)
+    job = jobs.new_job(replayed, request)
     bars = steps.fetch_bars(services, job)
     assert f"{bars.end:%Y-%m-%d %H:%M}" == "2017-06-01 11:00"
     assert job.data_snapshot == services.market.newest("EURUSD", "1h").content_hash

@@ -11,7 +11,7 @@ from jobs import end_all_jobs
 from clm_core.domain.errors import RegistryUnavailable
 from clm_core.domain.jobs import RetrainRequest, TrainingJob
 from clm_core.domain.vocabulary import ModelType
-from clm_core.retraining import steps
+from clm_core.retraining import jobs, steps
 from clm_core.services import Services
 
 REQUEST = RetrainRequest(
@@ -36,9 +36,9 @@ def steps_of(services: Services, request: RetrainRequest, *, fails: bool) -> set
     """What a retrain announces; one that fails does so right after its training."""
     announced = set[str]()
     own = replace(services, announce=lambda step, share: announced.add(step))
-    job = steps.open_job(own, request)
+    job = jobs.open_job(own, request)
     try:
-        with steps.running(own, job):
+        with jobs.running(own, job):
             steps.train(own, job, steps.fetch_bars(own, job))
             if fails:
                 raise RegistryUnavailable("MLflow is away")
@@ -50,8 +50,8 @@ def steps_of(services: Services, request: RetrainRequest, *, fails: bool) -> set
 def test_the_same_retrain_takes_over_what_was_trained(services: Services, kept: Path) -> None:
     assert "Final fit" in steps_of(services, REQUEST, fails=True)
     assert kept.exists()
-    assert steps_of(services, REQUEST, fails=True) == {"Trained before"}
-    assert steps_of(services, REQUEST, fails=False) == {"Trained before"}
+    assert steps_of(services, REQUEST, fails=True) == {"Reusing the earlier training"}
+    assert steps_of(services, REQUEST, fails=False) == {"Reusing the earlier training"}
     assert not kept.exists()
 
 
@@ -68,11 +68,11 @@ def test_what_was_damaged_meanwhile_is_trained_again(services: Services, kept: P
 
 
 def test_the_sweep_puts_by_what_a_killed_retrain_has_trained(services: Services, kept: Path) -> None:
-    job = steps.open_job(services, REQUEST)
+    job = jobs.open_job(services, REQUEST)
     _leave_in_the_middle(services, job)
-    steps.reap_dead_jobs(replace(services, clock=lambda: services.clock() + timedelta(hours=1)))
+    jobs.reap_dead_jobs(replace(services, clock=lambda: services.clock() + timedelta(hours=1)))
     assert kept.exists()
-    assert steps_of(services, REQUEST, fails=False) == {"Trained before"}
+    assert steps_of(services, REQUEST, fails=False) == {"Reusing the earlier training"}
 
 
 def _leave_in_the_middle(services: Services, job: TrainingJob) -> None:

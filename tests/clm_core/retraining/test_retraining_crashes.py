@@ -17,7 +17,7 @@ from clm_core.domain.faults import Fault
 from clm_core.domain.jobs import TrainingJob
 from clm_core.domain.vocabulary import JobStatus, ModelStatus
 from clm_core.ledger import audit_log
-from clm_core.retraining import steps
+from clm_core.retraining import jobs
 from clm_core.services import Services
 
 REPETITIONS = int(os.environ.get("CHAOS_REPETITIONS", "2"))
@@ -34,7 +34,7 @@ def test_a_retrain_killed_at_any_step_is_completed_or_failed_as_a_whole(
     job, ended = parent.retrain(fault)
     assert ended == -signal.SIGKILL
     # as somebody sees it who comes when its lease has run out
-    steps.reap_dead_jobs(replace(services, clock=lambda: services.clock() + timedelta(hours=1)))
+    jobs.reap_dead_jobs(replace(services, clock=lambda: services.clock() + timedelta(hours=1)))
     job = services.ledger.job(job.id)
     assert job.status is ENDS_AS.get(fault, JobStatus.FAILED)
     assert_nothing_is_half_done(services, job)

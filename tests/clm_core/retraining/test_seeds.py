@@ -9,7 +9,7 @@ from uuid import uuid4
 from clm_core.domain.jobs import Lease, RetrainRequest, TrainingJob
 from clm_core.domain.vocabulary import ModelType
 from clm_core.domain.walk_forward import WalkForwardPlan
-from clm_core.retraining import steps
+from clm_core.retraining import jobs, steps
 from clm_core.services import Services
 
 
@@ -25,8 +25,8 @@ def running(services: Services, seeds: int | None) -> Iterator[tuple[Services, T
         seed=40,
         requested_by="tests",
     )
-    job = services.ledger.create_job(steps.new_job(own, request).model_copy(update={"id": uuid4()}))
-    with steps.running(own, job) as lease:
+    job = services.ledger.create_job(jobs.new_job(own, request).model_copy(update={"id": uuid4()}))
+    with jobs.running(own, job) as lease:
         yield own, job, lease
     shutil.rmtree(services.work / str(job.id), ignore_errors=True)
 
@@ -35,20 +35,20 @@ def test_each_seed_is_a_trial_and_the_lower_quartile_is_judged(services: Service
     with running(services, seeds=5) as (own, job, lease):
         bars = steps.fetch_bars(own, job)
         trained = steps.train(own, job, bars)
-        tested = steps.evaluate_out_of_sample(own, lease, job, bars, trained)
+        evaluation = steps.evaluate_out_of_sample(own, lease, job, bars, trained)
     trials = services.ledger.trials.of_job(job.id)
     assert sorted(trial.seed for trial in trials) == [40, 41, 42, 43, 44]
-    assert trials[-1].seed == 40 + tested.judged
-    assert len(set(tested.seed_sharpes)) > 1
-    assert tested.seed_sharpes == tuple(sorted(tested.seed_sharpes))
-    assert tested.metrics.sharpe_ratio == tested.seed_sharpes[1]
+    assert trials[-1].seed == 40 + evaluation.judged_seed
+    assert len(set(evaluation.seed_sharpes)) > 1
+    assert evaluation.seed_sharpes == tuple(sorted(evaluation.seed_sharpes))
+    assert evaluation.metrics.sharpe_ratio == evaluation.seed_sharpes[1]
 
 
 def test_trees_are_tried_with_one_seed_unless_told_otherwise(services: Services) -> None:
     with running(services, seeds=None) as (own, job, lease):
         bars = steps.fetch_bars(own, job)
         trained = steps.train(own, job, bars)
-        tested = steps.evaluate_out_of_sample(own, lease, job, bars, trained)
+        evaluation = steps.evaluate_out_of_sample(own, lease, job, bars, trained)
     assert len(services.ledger.trials.of_job(job.id)) == 1
-    assert tested.judged == 0
-    assert tested.seed_sharpes == (tested.metrics.sharpe_ratio,)
+    assert evaluation.judged_seed == 0
+    assert evaluation.seed_sharpes == (evaluation.metrics.sharpe_ratio,)

@@ -27,7 +27,7 @@ def bars(services: Services) -> Bars:
     return services.market.bars("BTCUSD", "1h", days=60, closed_by=services.clock())
 
 
-def order(params: dict[str, float], seeds: int = 1) -> TrainingSpec:
+def spec(params: dict[str, float], seeds: int = 1) -> TrainingSpec:
     return TrainingSpec(
         model_type=ModelType.LIGHTGBM,
         params=params,
@@ -45,8 +45,8 @@ def ignore(step: str, share: float) -> None:
 def test_a_process_of_its_own_trains_the_same(bars: Bars, tmp_path: Path) -> None:
     here, apart, steps = tmp_path / "here", tmp_path / "apart", []
     here.mkdir()
-    training.train(order(QUICK, seeds=2), bars, here, ignore)
-    training.train_in_subprocess(order(QUICK, seeds=2), bars, apart, lambda *step: steps.append(step), 60)
+    training.train(spec(QUICK, seeds=2), bars, here, ignore)
+    training.train_in_subprocess(spec(QUICK, seeds=2), bars, apart, lambda *step: steps.append(step), 60)
     own, other = training.read(here, bars), training.read(apart, bars)
     assert other.bundle_digest == own.bundle_digest
     assert len(other.out_of_sample) == 2
@@ -62,13 +62,13 @@ def test_a_process_of_its_own_trains_the_same(bars: Bars, tmp_path: Path) -> Non
 
 def test_what_the_training_refuses_is_the_callers_error(bars: Bars, tmp_path: Path) -> None:
     with pytest.raises(NotEnoughBars, match="give more days of bars"):
-        training.train_in_subprocess(order(QUICK), bars[:50], tmp_path, ignore, 60)
+        training.train_in_subprocess(spec(QUICK), bars[:50], tmp_path, ignore, 60)
     assert not training.is_complete(tmp_path)
 
 
 def test_native_code_ends_when_its_time_is_over(bars: Bars, tmp_path: Path) -> None:
     with pytest.raises(TrainingFailed, match=r"took longer than 4 s.*raise training\.limit_seconds"):
-        training.train_in_subprocess(order(ENDLESS), bars, tmp_path, ignore, 4)
+        training.train_in_subprocess(spec(ENDLESS), bars, tmp_path, ignore, 4)
     assert trainers(tmp_path) == []
 
 
@@ -84,7 +84,7 @@ def test_native_code_ends_with_an_interruption(bars: Bars, tmp_path: Path) -> No
             threading.Timer(0.2, interrupt).start()
 
     with pytest.raises(KeyboardInterrupt):
-        training.train_in_subprocess(order(ENDLESS), bars, tmp_path, at_first, 60)
+        training.train_in_subprocess(spec(ENDLESS), bars, tmp_path, at_first, 60)
     assert trainers(tmp_path) == []
 
 
@@ -93,12 +93,12 @@ def test_a_process_that_is_killed_is_named_with_its_signal(bars: Bars, tmp_path:
         for process in trainers(tmp_path):
             os.kill(process, signal.SIGKILL)
 
-    with pytest.raises(TrainingFailed, match="signal 9 ended it; the system does so when memory runs out"):
-        training.train_in_subprocess(order(ENDLESS), bars, tmp_path, kill, 60)
+    with pytest.raises(TrainingFailed, match="killed by signal 9; the system sends it when memory runs out"):
+        training.train_in_subprocess(spec(ENDLESS), bars, tmp_path, kill, 60)
 
 
 def test_an_orphan_ends_by_itself(bars: Bars, tmp_path: Path) -> None:
-    training._write_order(order(ENDLESS), bars, tmp_path)
+    training._write_input(spec(ENDLESS), bars, tmp_path)
     with (tmp_path / "log").open("wb") as log:
         process = training._process(tmp_path, log)
     assert process.stdout is not None
@@ -111,19 +111,19 @@ def test_an_orphan_ends_by_itself(bars: Bars, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("other", "same"),
     [
-        pytest.param(order(QUICK), True, id="the same"),
-        pytest.param(order({"rounds": 3}), False, id="parameters"),
-        pytest.param(order(QUICK, seeds=2), False, id="seeds"),
-        pytest.param(order(QUICK).model_copy(update={"costs": Costs(fee_bps=9)}), False, id="costs"),
+        pytest.param(spec(QUICK), True, id="the same"),
+        pytest.param(spec({"rounds": 3}), False, id="parameters"),
+        pytest.param(spec(QUICK, seeds=2), False, id="seeds"),
+        pytest.param(spec(QUICK).model_copy(update={"costs": Costs(fee_bps=9)}), False, id="costs"),
     ],
 )
 def test_results_are_named_by_what_they_depend_on(other: TrainingSpec, same: bool) -> None:
-    assert (training.order_key(other, "data") == training.order_key(order(QUICK), "data")) is same
-    assert training.order_key(other, "other data") != training.order_key(order(QUICK), "data")
+    assert (training.results_key(other, "data") == training.results_key(spec(QUICK), "data")) is same
+    assert training.results_key(other, "other data") != training.results_key(spec(QUICK), "data")
 
 
 def test_results_whose_bundle_was_damaged_are_not_complete(bars: Bars, tmp_path: Path) -> None:
-    training.train(order(QUICK), bars, tmp_path, ignore)
+    training.train(spec(QUICK), bars, tmp_path, ignore)
     assert training.is_complete(tmp_path)
     verify_bundle(tmp_path / training.BUNDLE)
     (tmp_path / training.BUNDLE / "trees.txt").write_text("tree\n")

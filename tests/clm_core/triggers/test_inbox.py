@@ -23,7 +23,7 @@ from clm_core.domain.versions import ModelVersion
 from clm_core.domain.vocabulary import ModelStatus, ModelType, Role, TriggerReason
 from clm_core.ledger.alerts import AlertStore
 from clm_core.models import catalog
-from clm_core.retraining import steps
+from clm_core.retraining import jobs
 from clm_core.services import Services
 from clm_core.triggers import inbox
 
@@ -101,7 +101,7 @@ def test_each_event_comes_to_the_door_with_its_reason_and_what_was_observed(clm:
 
 def serve(clm: Services, request: RetrainRequest) -> ModelVersion:
     """As if it had been trained and promoted."""
-    job = steps.open_job(clm, request)
+    job = jobs.open_job(clm, request)
     version = ModelVersion(
         **job.model_dump(include={"model_type", "plugin", "symbol", "timeframe", "seed"}),
         model_id=job.model_id,

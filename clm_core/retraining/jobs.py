@@ -1,0 +1,127 @@
+"""Life of a retraining job: opening, running under a lease, completing, failing, and reaping dead jobs."""
+
+import contextlib
+import os
+import socket
+import uuid
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from clm_core.domain.errors import LeaseLost, NotFound, RegistryUnavailable
+from clm_core.domain.faults import Fault, crash_at
+from clm_core.domain.jobs import Lease, RetrainRequest, TrainingJob
+from clm_core.domain.vocabulary import JobStatus
+from clm_core.ledger.leases import heartbeat
+from clm_core.ledger.store import Ledger
+from clm_core.models import catalog
+from clm_core.registry.mlflow_registry import MLflowRegistry
+from clm_core.retraining import resume
+from clm_core.retraining.ensembles import resolve_members
+from clm_core.services import Services
+
+LEASE_LOST_CAUSE = "lost its lease"
+"""Failure cause of a job whose process stopped renewing the lease."""
+
+
+def new_job(services: Services, request: RetrainRequest) -> TrainingJob:
+    """The job for a request, not yet recorded; bad parameters are refused before any data is loaded.
+
+    Raises:
+        InvalidTrainingParams: a parameter is unknown or out of range.
+        UnknownSeries: no source has the requested bars.
+        NotFound: a member of an ensemble does not exist.
+    """
+    catalog.recipe(request.model_type, request.training_params, services.settings.costs, request.plugin)
+    now = services.clock()
+    series = services.market.newest(request.symbol, request.timeframe)
+    # read here already, so that a damaged file or a series without a closed bar is refused without a job
+    services.market.bars(series.symbol, series.timeframe, content_hash=series.content_hash, closed_by=now)
+    normalised = request.model_copy(update={"symbol": series.symbol, "timeframe": series.timeframe.value})
+    fields = resolve_members(services.ledger, normalised).model_dump()
+    return TrainingJob(id=uuid.uuid4(), created_at=now, **fields | {"data_snapshot": series.content_hash})
+
+
+def open_job(services: Services, request: RetrainRequest) -> TrainingJob:
+    """Record a job directly, without asking the intake.
+
+    Dead jobs are reaped first, so that no retrain waits for a job without a process.
+    """
+    job = new_job(services, request)
+    reap_dead_jobs(services)
+    services.ledger.create_job(job)
+    crash_at(Fault.JOB_RECORDED, services.settings.fault)
+    return job
+
+
+@contextlib.contextmanager
+def running(services: Services, job: TrainingJob) -> Iterator[Lease]:
+    """Run a job: in progress inside the block, completed after it, or failed with the error as its cause.
+
+    The block writes with the lease, which a heartbeat renews until the block ends. A block whose lease was
+    taken over raises LeaseLost at the next write and changes nothing any more.
+    """
+    length = timedelta(seconds=services.settings.lease_seconds)
+    lease = services.ledger.start_job(job.id, _process_name(), services.clock(), length)
+    crash_at(Fault.JOB_STARTED, services.settings.fault)
+    with heartbeat(lambda: services.ledger.renew_lease(lease, services.clock(), length), length / 3):
+        try:
+            try:
+                yield lease
+            except BaseException:
+                resume.keep_training(services.work, job)
+                raise
+            # before the job is completed: the folder of a completed job would never be deleted
+            resume.clear_workspace(services.work, job.id)
+        except LeaseLost:
+            # no ledger knows the runs and versions stored in MLflow after the lease was lost
+            services.registry.abandon(job.id, LEASE_LOST_CAUSE)
+            raise
+        except BaseException as error:
+            _fail(services.ledger, services.registry, lease, error, services.clock())
+            raise
+        else:
+            crash_at(Fault.FOLDER_REMOVED, services.settings.fault)
+            services.ledger.complete_job(lease, services.clock())
+            crash_at(Fault.COMPLETED, services.settings.fault)
+
+
+def reap_dead_jobs(services: Services) -> list[TrainingJob]:
+    """End every job with an expired lease as failed, and return the jobs ended.
+
+    The process of a dead job has died, or is refused at its next write. When the reaper itself dies halfway,
+    the lease it took over expires too, and the next pass ends the job. Runs and versions in MLflow of jobs
+    that failed while MLflow was unavailable are closed as well.
+    """
+    length = timedelta(seconds=services.settings.lease_seconds)
+    ended = list[TrainingJob]()
+    for lease in services.ledger.take_over_expired(_process_name(), services.clock(), length):
+        services.registry.abandon(lease.job_id, LEASE_LOST_CAUSE)
+        resume.keep_training(services.work, services.ledger.job(lease.job_id))
+        ended.append(services.ledger.fail_job(lease, LEASE_LOST_CAUSE, services.clock()))
+    for job_id in services.registry.left_open():
+        if _has_failed(services.ledger, job_id):
+            services.registry.abandon(job_id, "its job failed")
+    return ended
+
+
+def _fail(
+    ledger: Ledger, registry: MLflowRegistry, lease: Lease, error: BaseException, now: datetime
+) -> None:
+    cause = f"{type(error).__name__}: {error}"
+    ledger.fail_job(lease, cause, now)
+    # last, because MLflow may be the cause of the failure; the next reaping tries again
+    with contextlib.suppress(RegistryUnavailable):
+        registry.abandon(lease.job_id, f"its job failed: {cause}")
+
+
+def _has_failed(ledger: Ledger, job_id: UUID) -> bool:
+    with contextlib.suppress(NotFound):
+        return ledger.job(job_id).status is JobStatus.FAILED
+    # the job belongs to another installation on the same MLflow
+    return False
+
+
+def _process_name() -> str:
+    """Machine and process as the holder of a lease: `trainer-3:4711`."""
+    return f"{socket.gethostname()}:{os.getpid()}"

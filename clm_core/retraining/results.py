@@ -1,0 +1,48 @@
+"""Results of the steps of a retrain."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from clm_core.backtest.results import Backtest, Metrics
+from clm_core.domain.evaluations import Verdict
+from clm_core.domain.versions import ModelVersion
+from clm_core.market.bars import Bars, Floats
+
+
+@dataclass(frozen=True)
+class BacktestEvaluation:
+    """Backtest over the out-of-sample bars, after costs, beside buy-and-hold over the same bars."""
+
+    bars: Bars
+    """Out-of-sample bars."""
+    positions: Floats
+    """Target position after each bar, shape (n_bars,)."""
+    judged_seed: int
+    """Index of the seed judged: 0 is the job's own seed."""
+    seed_sharpes: tuple[float, ...]
+    """Annualised Sharpe ratio with each seed, ascending."""
+    result: Backtest
+    """Backtest with the judged seed."""
+    metrics: Metrics
+    """Metrics with the judged seed."""
+    buy_and_hold: Backtest
+    buy_and_hold_metrics: Metrics
+
+
+@dataclass(frozen=True)
+class TearSheetFiles:
+    """Tear sheet as an HTML file, and its equity curve as a PNG picture."""
+
+    html: Path
+    equity_png: bytes
+
+
+@dataclass(frozen=True)
+class RetrainResult:
+    """Result of a retrain: the new version, the verdict and the metrics behind the verdict."""
+
+    version: ModelVersion
+    verdict: Verdict
+    metrics: Metrics
+    buy_and_hold: Metrics
+    report: TearSheetFiles
