@@ -44,9 +44,7 @@ from clm_core.domain.audit import AuditEntry
 from clm_core.domain.errors import AuditBroken
 from clm_core.ledger.hash_chain import GENESIS, Anchor, ChainReport, Recorded, check, digest, parse
 from clm_core.ledger.tables import AuditRow, Base, storable
-
-AUDIT_LOCK = 0x434C4D41
-"""Advisory lock of whoever appends."""
+from clm_core.platform.locks import AdvisoryLock
 
 _LOG = Base.metadata.tables[AuditRow.__tablename__]
 # times as text: an altered one may be none that Python can hold
@@ -66,7 +64,7 @@ def append(connection: Connection, entry: AuditEntry) -> int:
     READ COMMITTED, as it is by default; a stricter one may not see the newest entry, and is refused then.
     """
     # two at once would follow the same entry
-    connection.execute(select(func.pg_advisory_xact_lock(AUDIT_LOCK)))
+    connection.execute(select(func.pg_advisory_xact_lock(AdvisoryLock.AUDIT)))
     newest = connection.execute(_NEWEST).one_or_none()
     seq, prev_hash = (1, GENESIS) if newest is None else (newest.seq + 1, newest.hash)
     said = {

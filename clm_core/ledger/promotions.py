@@ -20,13 +20,12 @@ from clm_core.domain.versions import ModelVersion
 from clm_core.domain.vocabulary import JobStatus, ModelStatus
 from clm_core.ledger import alerts, audit_log
 from clm_core.ledger.tables import Base, EvaluationRow, JobRow, OutboxRow, PromotionRow, VersionRow
+from clm_core.platform.locks import AdvisoryLock
 
 _PROMOTIONS, _OUTBOX, _VERSIONS, _JOBS, _EVALUATIONS = (
     Base.metadata.tables[row.__tablename__]
     for row in (PromotionRow, OutboxRow, VersionRow, JobRow, EvaluationRow)
 )
-PROMOTION_LOCK = 0x434C4D03
-"""First half of the advisory lock of a model; the second is a hash of its id."""
 LOCK_WAIT_SECONDS = 30
 
 EVENT_OF = {
@@ -64,7 +63,7 @@ class PromotionStore:
             connection.execute(text(f"SET LOCAL lock_timeout = '{LOCK_WAIT_SECONDS}s'"))
             try:
                 connection.execute(
-                    select(func.pg_advisory_xact_lock(PROMOTION_LOCK, func.hashtext(model_id)))
+                    select(func.pg_advisory_xact_lock(AdvisoryLock.PROMOTION, func.hashtext(model_id)))
                 )
             except OperationalError as error:
                 raise ConflictError(

@@ -11,10 +11,9 @@ from sqlalchemy.exc import OperationalError
 
 from clm_core.domain.errors import ConflictError, KeyReused
 from clm_core.ledger.tables import Base, ReplyRow
+from clm_core.platform.locks import AdvisoryLock
 
 _REPLIES = Base.metadata.tables[ReplyRow.__tablename__]
-REPLY_LOCK = 0x434C4D08
-"""First half of the advisory lock of a key; the second is a hash of it."""
 LOCK_WAIT_SECONDS = 60
 KEPT_FOR = timedelta(hours=24)
 
@@ -52,7 +51,7 @@ class ReplyStore:
             connection.execute(text(f"SET LOCAL lock_timeout = '{LOCK_WAIT_SECONDS}s'"))
             try:
                 named = func.hashtext(f"{caller} {key}")
-                connection.execute(select(func.pg_advisory_xact_lock(REPLY_LOCK, named)))
+                connection.execute(select(func.pg_advisory_xact_lock(AdvisoryLock.REPLY, named)))
             except OperationalError as error:
                 raise ConflictError(
                     "A request with this Idempotency-Key is still under way: ask again later."

@@ -19,12 +19,11 @@ from clm_core.domain.triggers import Answer, History, Message, Reply, TriggerDec
 from clm_core.domain.vocabulary import JobStatus, ModelType, TriggerReason
 from clm_core.ledger import alerts
 from clm_core.ledger.tables import Base, InboxRow, JobRow, StartRow, TriggerRow, VersionRow, storable
+from clm_core.platform.locks import AdvisoryLock
 
 _REQUESTS, _INBOX, _RUNS, _JOBS, _VERSIONS = (
     Base.metadata.tables[row.__tablename__] for row in (TriggerRow, InboxRow, StartRow, JobRow, VersionRow)
 )
-INTAKE_LOCK = 0x434C4D04
-"""Advisory lock of whoever answers a request."""
 DAY = timedelta(hours=24)
 
 
@@ -172,7 +171,7 @@ class TriggerStore:
 
 def lock(connection: Connection) -> None:
     """Nobody else answers a request until the transaction ends."""
-    connection.execute(select(func.pg_advisory_xact_lock(INTAKE_LOCK)))
+    connection.execute(select(func.pg_advisory_xact_lock(AdvisoryLock.INTAKE)))
 
 
 def give_to_run(

@@ -34,6 +34,7 @@ from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 from pydantic import SecretStr
 
 from clm_core.domain.errors import DatabaseUnavailable
+from clm_core.platform.locks import AdvisoryLock
 
 Name = Literal["ledger", "mlflow", "prefect", "optuna"]
 Driver = Literal["psycopg", "asyncpg"]
@@ -44,8 +45,6 @@ READY_WITHIN_SECONDS = 120
 STOPPED_WITHIN_SECONDS = 120
 SOCKET_PATH_LIMIT = 103
 """Longest path of a socket, in bytes: 103 on macOS, 107 on Linux."""
-CREATION_LOCK = 0x434C4D01
-"""Advisory lock of whoever creates the databases."""
 
 
 class _User(NamedTuple):
@@ -129,7 +128,7 @@ def _create_missing(server: str) -> None:
     try:
         with psycopg.connect(server, autocommit=True, connect_timeout=10) as connection:
             # two processes could both find one missing
-            connection.execute("SELECT pg_advisory_lock(%s)", [CREATION_LOCK])
+            connection.execute("SELECT pg_advisory_lock(%s)", [AdvisoryLock.DATABASE_CREATION])
             present = {name for (name,) in connection.execute("SELECT datname FROM pg_database")}
             for name in wanted:
                 if name not in present:

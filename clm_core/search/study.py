@@ -22,6 +22,7 @@ from clm_core.domain.search_space import Between, Choice, Tuned
 from clm_core.domain.searches import Tuning
 from clm_core.domain.tuning import TrialState, Tried
 from clm_core.platform.database import Database
+from clm_core.platform.locks import AdvisoryLock
 
 if TYPE_CHECKING:
     import optuna
@@ -32,8 +33,6 @@ STALE_AFTER_SECONDS = 15
 STARTUP_TRIALS = 10
 """Tried at random before any result is learnt from."""
 FOLDS_BEFORE_PRUNING = 2
-TURN_LOCK = 0x434C4D03
-"""First half of the advisory lock of whoever decides what is tried next in a study."""
 NUMBER, TRADES, SEEDS, CAUSE, UNSEEN = "number", "trades", "seeds", "cause", "unseen"
 """What is noted with a trial, or with the study, in Optuna's storage."""
 SILENT = text("""
@@ -163,7 +162,7 @@ class Study:
     def _turn(self) -> Iterator[None]:
         """One command at a time decides: two would both see one trial left to try."""
         with self._storage.engine.begin() as connection:
-            lock = {"first": TURN_LOCK, "second": self.tuning.name}
+            lock = {"first": AdvisoryLock.STUDY, "second": self.tuning.name}
             connection.execute(text("SELECT pg_advisory_xact_lock(:first, hashtext(:second))"), lock)
             yield
 
@@ -268,7 +267,7 @@ def _creation(url: str) -> Iterator[None]:
     from sqlalchemy import NullPool, create_engine
 
     with create_engine(url, poolclass=NullPool).begin() as connection:
-        connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": TURN_LOCK})
+        connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": AdvisoryLock.STUDY})
         yield
 
 

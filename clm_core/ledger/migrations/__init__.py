@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy import Connection, NullPool, create_engine, text
 
 from clm_core.domain.errors import DatabaseUnavailable
+from clm_core.platform.locks import AdvisoryLock
 
 if TYPE_CHECKING:
     from alembic.config import Config
@@ -15,7 +16,6 @@ REVISIONS = tuple(sorted(file.stem[1:5] for file in FOLDER.glob("versions/v[0-9]
 HEAD = REVISIONS[-1]
 """Newest revision; they are numbered in order and never branch. Found without alembic, whose import costs
 more than everything else an unneeded upgrade does."""
-MIGRATION_LOCK = 0x434C4D02
 
 
 def upgrade(url: str) -> tuple[str, ...]:
@@ -31,7 +31,7 @@ def upgrade(url: str) -> tuple[str, ...]:
         if current_revision(connection) == HEAD:
             return ()
         # two processes would create the same tables; the second one finds them done
-        connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": MIGRATION_LOCK})
+        connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": AdvisoryLock.MIGRATION})
         missing = pending(current_revision(connection))
         from alembic import command
 

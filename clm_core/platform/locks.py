@@ -1,0 +1,26 @@
+"""PostgreSQL advisory locks of this software: one number each, so that no two uses block each other."""
+
+from enum import IntEnum
+
+
+class AdvisoryLock(IntEnum):
+    """Lock numbers; the first three bytes are `CLM` in ASCII.
+
+    PostgreSQL keeps the locks of each database apart, and locks with one number apart from locks with two.
+    """
+
+    DATABASE_CREATION = 0x434C4D01
+    """Creation of the ledger's, MLflow's and Prefect's database."""
+    MIGRATION = 0x434C4D02
+    """Upgrade of the ledger's tables."""
+    PROMOTION = 0x434C4D03
+    """A change of a model's production version; the second number is a hash of the model id."""
+    INTAKE = 0x434C4D04
+    """Decision on a request to retrain."""
+    STUDY = 0x434C4D05
+    """Creation of Optuna's tables; with the hash of a study's name, the choice of the study's next trial."""
+    REPLY = 0x434C4D08
+    """A request to the REST API with an `Idempotency-Key`; the second number is a hash of caller and key."""
+    AUDIT = 0x434C4D41
+    """Appending to the audit, the outbox or the alerts. A trigger of ledger revision 0006 takes the lock by
+    the same number, which must never change."""
