@@ -274,7 +274,7 @@ EMPTIED_DATABASE = "clm_ledger_of_triggers"
 @pytest.fixture(scope="session")
 def ledger_url(services: Services) -> str:
     with psycopg.connect(services.database.server, autocommit=True) as connection:
-        connection.execute(SQL(f"CREATE EMPTIED_DATABASE {EMPTIED_DATABASE}"))
+        connection.execute(SQL(f"CREATE DATABASE {EMPTIED_DATABASE}"))
     url = urlsplit(services.database.url("ledger"))._replace(path=f"/{EMPTIED_DATABASE}").geturl()
     upgrade(url)
     return url
