@@ -1,1 +1,1 @@
-"""Everything that runs it: schedules, triggers, the stack on a laptop and on a cluster."""
+"""Deployments: schedules and triggers of the flows, and the supervised stack of `clm up`."""

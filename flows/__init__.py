@@ -1,0 +1,1 @@
+"""Flows: one Prefect flow a file, which reads as a sentence."""

@@ -1,0 +1,1 @@
+"""Backtest engine, metrics, walk-forward, leak sentinel and tear sheet."""

@@ -1,0 +1,1 @@
+"""Statistics of a track record: Sharpe ratio tests, trials, pairs, bootstrap, overfitting, soundness."""

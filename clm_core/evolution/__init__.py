@@ -1,1 +1,1 @@
-"""Generations of training parameters: the better ones have children, and what comes out is only proposed."""
+"""Genetic search: genome, operators and generations."""

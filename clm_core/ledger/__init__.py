@@ -1,0 +1,1 @@
+"""PostgreSQL stores: jobs, versions, evaluations, trials, promotions, audit, inbox, outbox, migrations."""

@@ -1,0 +1,1 @@
+"""Life after the gate: watch and shadow passes."""

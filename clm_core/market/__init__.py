@@ -1,0 +1,1 @@
+"""Bars, their validation and sources; features, labels, splits, drift."""

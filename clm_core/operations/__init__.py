@@ -1,0 +1,1 @@
+"""Scheduled work of an installation: maintenance, delivery, data ingest, status."""

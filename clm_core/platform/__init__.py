@@ -1,0 +1,1 @@
+"""Infrastructure: PostgreSQL server, Prefect client, stack state, notifications, locks."""

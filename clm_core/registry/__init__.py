@@ -1,0 +1,1 @@
+"""MLflow: versions, integrity and the promotion protocol."""

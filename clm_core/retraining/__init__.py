@@ -1,0 +1,1 @@
+"""The retrain: jobs, steps, training process, gate case, pages, ensembles, reproduction."""

@@ -1,0 +1,1 @@
+"""Tuning and evolution of training parameters: trial evaluator, Optuna study, workers, reports."""

@@ -1,4 +1,4 @@
-"""What a model of your own is tested with."""
+"""Contract tests for authors of plug-ins."""
 
 import pytest
 

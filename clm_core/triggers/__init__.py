@@ -1,1 +1,1 @@
-"""How a retrain comes about: what is asked for, what is answered, and when it is started."""
+"""Requests to retrain: intake, inbox, messages, Prefect events, dispatch."""

@@ -16,7 +16,7 @@ pytestmark = [
     pytest.mark.skipif(shutil.which("curl") is None, reason="no curl on this machine"),
 ]
 
-GUIDE = Path(__file__).parents[3] / "docs" / "user-guide.md"
+GUIDE = Path(__file__).parents[3] / "docs" / "reference" / "rest-api.md"
 CHAPTER = GUIDE.read_text(encoding="utf-8").partition("## The REST API")[2].partition("\n## ")[0]
 COMMANDS = re.findall(r"^curl .*$", CHAPTER, re.MULTILINE)
 

@@ -268,7 +268,7 @@ def test_an_unknown_name_is_refused_with_the_known_ones(walk: Bars) -> None:
 
 
 def test_the_documentation_lists_every_feature_with_its_warm_up() -> None:
-    page = (Path(__file__).parents[3] / "docs" / "features.md").read_text()
+    page = (Path(__file__).parents[3] / "docs" / "reference" / "features.md").read_text()
     rows = re.findall(r"^\| `(\w+)` \| (.*) \| (\d+) \|$", page, re.MULTILINE)
 
     assert rows == [(f.name, f.description, str(f.warm_up)) for f in FEATURES.values()]
