@@ -1,1 +1,1 @@
-"""The model contract and every kind of model: trees, networks, policies, plug-ins, ensembles; bundles on disk."""
+"""The model contract and every kind of model: trees, networks, policies, plug-ins, ensembles; bundles."""

@@ -1,0 +1,60 @@
+"""The code keeps to its map: storeys, arrows, names."""
+
+import ast
+import sys
+from collections import defaultdict
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT / "scripts"))
+
+import architecture  # noqa: E402 - a script, found by its folder
+import grimp  # noqa: E402
+
+PACKAGES = ("clm_core", "flows", "tasks", "deployments")
+
+
+@pytest.fixture(scope="module")
+def graph() -> grimp.ImportGraph:
+    return architecture.import_graph()
+
+
+def test_the_map_in_the_documentation_is_the_import_graph(graph: grimp.ImportGraph) -> None:
+    page = architecture.PAGE.read_text(encoding="utf-8")
+    assert architecture.drawn(graph) in page, "run `python scripts/architecture.py --write`"
+
+
+def test_every_module_belongs_to_a_room_of_the_map(graph: grimp.ImportGraph) -> None:
+    homeless = {module for module in graph.modules if architecture.room_of(module) is None}
+    assert homeless <= {"clm_core"}
+
+
+def test_no_arrow_between_rooms_turns_back(graph: grimp.ImportGraph) -> None:
+    below = defaultdict[str, set[str]](set)
+    for upper, lower in architecture.arrows(graph):
+        below[upper].add(lower)
+    try:
+        TopologicalSorter(below).prepare()
+    except CycleError as error:
+        pytest.fail(f"rooms import each other: {' -> '.join(error.args[1])}")
+
+
+def test_no_import_makes_a_circle_between_modules_not_even_a_lazy_import(graph: grimp.ImportGraph) -> None:
+    imports = {module: graph.find_modules_directly_imported_by(module) for module in graph.modules}
+    try:
+        TopologicalSorter(imports).prepare()
+    except CycleError as error:
+        pytest.fail(f"modules import each other: {' -> '.join(error.args[1])}")
+
+
+def test_no_public_class_name_is_used_twice() -> None:
+    places = defaultdict[str, list[str]](list)
+    for package in PACKAGES:
+        for file in (ROOT / package).rglob("*.py"):
+            for node in ast.parse(file.read_text(encoding="utf-8")).body:
+                if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                    places[node.name].append(str(file.relative_to(ROOT)))
+    assert {name: files for name, files in places.items() if len(files) > 1} == {}
