@@ -1,0 +1,57 @@
+"""Compatibility with a version registered by release 0.1.0, before models moved into wings.
+
+`tests/data/registered_by_0_1_0` is the registered directory as MLflow stored it (an XGBoost model of BTCUSD,
+20 rounds); only the absolute paths noted in `MLmodel`, which nothing reads, were replaced.
+"""
+
+import hashlib
+import sys
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+
+from clm_core.domain.vocabulary import ModelType
+from clm_core.market.bars import FIELDS
+from clm_core.models import golden
+from clm_core.models.bundle import load_bundle
+
+REGISTERED = Path(__file__).parents[2] / "data" / "registered_by_0_1_0"
+BUNDLE = REGISTERED / "artifacts" / "bundle"
+SERVING_CODE = "e80ae58b83d9e81e5802d0a7659db979c3b1fbe528d67399737953bb81c6c7cb"
+"""SHA-256 of the serving code that the release stored beside the version."""
+
+
+@pytest.fixture(scope="module")
+def flavor() -> dict[str, Any]:
+    mlmodel = yaml.safe_load((REGISTERED / "MLmodel").read_text())
+    found: dict[str, Any] = mlmodel["flavors"]["python_function"]
+    return found
+
+
+def test_the_bundle_loads_by_its_digest_and_gives_its_golden_answers(flavor: dict[str, Any]) -> None:
+    model = load_bundle(BUNDLE, digest=flavor["config"]["bundle_digest"])
+    assert model.model_type is ModelType.XGBOOST
+    golden.preflight(model, BUNDLE)
+
+
+def test_mlflow_runs_the_stored_serving_code_and_predicts_the_golden_positions(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert hashlib.sha256((REGISTERED / "serving.py").read_bytes()).hexdigest() == SERVING_CODE
+    # MLflow writes a database where it is started unless told otherwise
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    rows = golden.GoldenRows.model_validate_json((BUNDLE / golden.FILE).read_bytes())
+    bars = pd.DataFrame(rows.model_dump(include=set(FIELDS)))
+    bars["timestamp"] = pd.to_datetime(rows.time, utc=True)
+    served = mlflow.pyfunc.load_model(str(REGISTERED))
+    code = sys.modules[type(served.unwrap_python_model()).__module__].__file__
+    assert code is not None
+    assert Path(code).resolve().is_relative_to(REGISTERED)
+    predicted = served.predict(bars)
+    assert predicted["position"].tolist() == rows.positions
+    np.testing.assert_array_equal(predicted["forecast"], np.array(rows.forecast, dtype=np.float64))
