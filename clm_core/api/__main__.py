@@ -1,6 +1,6 @@
 """`python -m clm_core.api [PORT]`: the REST API on 127.0.0.1, in one process.
 
-With a pipe as its standard input it ends when that closes: whoever started it may die in any way.
+With a pipe as standard input the server ends when the pipe closes, however its parent process died.
 """
 
 import logging
@@ -25,7 +25,7 @@ def main(port: int) -> None:
     log.setLevel(logging.INFO)
     logging.captureWarnings(True)
     with open_services(load_settings()) as services:
-        # seconds, and better spent now, beside everything else, than in somebody's first request
+        # takes seconds: connect beside the start-up, not during the first request
         threading.Thread(target=services.registry.connect, daemon=True).start()
         server = uvicorn.Server(configuration(create_app(services), services.settings.api, port))
         if stat.S_ISFIFO(os.fstat(sys.stdin.fileno()).st_mode):
@@ -39,13 +39,13 @@ def configuration(app: object, settings: ApiSettings, port: int) -> uvicorn.Conf
         host="127.0.0.1",
         port=port,
         log_level="warning",
-        # ours has no paths and no secrets
+        # the log of the envelope has no paths and no secrets
         access_log=False,
         server_header=False,
         ws="none",
         proxy_headers=bool(settings.trusted_proxies),
         forwarded_allow_ips=list(settings.trusted_proxies),
-        # event streams never end by themselves
+        # event streams do not end by themselves
         timeout_graceful_shutdown=3,
         limit_concurrency=500,
     )

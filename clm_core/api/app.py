@@ -1,4 +1,4 @@
-"""The REST API. It holds no rule: it authenticates, asks the core, and writes down the answer."""
+"""REST API without rules of its own: authenticates, calls the core and returns the answer."""
 
 from http import HTTPStatus
 from importlib.metadata import version
@@ -10,34 +10,34 @@ from pydantic import BaseModel, Field
 from clm_core.api import errors
 from clm_core.api.auth import Open, guards
 from clm_core.api.bodies import BodyLimits, StrictRoute
-from clm_core.api.dispatch_soon import Nudge
+from clm_core.api.dispatch_soon import DispatchSoon
 from clm_core.api.envelope import Envelope
-from clm_core.api.limits import Limits
 from clm_core.api.oidc import Provider
-from clm_core.api.table import ROUTES, Route
+from clm_core.api.rate_limits import RateLimits
+from clm_core.api.route_table import ROUTES, Route
 from clm_core.services import Services
 
 
 class ProblemDetails(BaseModel):
-    """RFC 9457."""
+    """Problem document (RFC 9457)."""
 
     type: str = Field(examples=["urn:clm:problem:conflict-error"])
     title: str
     status: int
     detail: str
-    """What is wrong, and what to do about it."""
+    """Explanation of the problem, and the next step."""
 
 
 def create_app(services: Services) -> FastAPI:
-    """The application over open services; it keeps them open no longer than its caller does.
+    """Application over open services, which the caller closes.
 
     Raises:
-        RuntimeError: an address is there that the table does not know, so nobody has said to whom it is open.
+        RuntimeError: a route is missing from the route table, so no access is declared.
     """
     settings = services.settings.api
     app = FastAPI(
         title="CLM",
-        description="Retrains, judges and promotes trading models. Tokens: `clm tokens create`.",
+        description="Retrains, judges and promotes trading models. Create a token with `clm tokens create`.",
         version=version("continuous-learning-manager"),
         docs_url=None,
         redoc_url=None,
@@ -46,30 +46,30 @@ def create_app(services: Services) -> FastAPI:
         exception_handlers=errors.HANDLERS,
     )
     app.state.services = services
-    app.state.limits = Limits(settings)
+    app.state.limits = RateLimits(settings)
     app.state.provider = Provider(settings.oidc) if settings.oidc else None
-    app.state.nudge = Nudge(services.settings.home)
+    app.state.dispatch_soon = DispatchSoon(services.settings.home)
     app.state.streams = 0
     app.router.route_class = StrictRoute
     for route in ROUTES:
         _add(app, route)
     require_policies(app)
     app.add_middleware(BodyLimits, max_bytes=settings.max_body_bytes, seconds=settings.body_seconds)
-    # added last, it goes around the other
+    # added last: wraps the body limits
     app.add_middleware(Envelope, hosts=settings.hosts)
     return app
 
 
 def require_policies(app: FastAPI) -> None:
-    """Refuse an application with an address or method that is not in the table."""
+    """Refuses an application with a path or method that is missing from the route table."""
     known = {(route.method, route.path) for route in ROUTES}
     served = {
         (method, getattr(route, "path", ""))
         for route in app.routes
         for method in getattr(route, "methods", None) or {"any"}
     }
-    if strangers := served - known:
-        raise RuntimeError(f"{sorted(strangers)} are not in clm_core.api.table: say there who may use them")
+    if undeclared := served - known:
+        raise RuntimeError(f"{sorted(undeclared)} are not in clm_core.api.route_table: declare access there")
 
 
 def _add(app: FastAPI, route: Route) -> None:
@@ -90,7 +90,7 @@ def _add(app: FastAPI, route: Route) -> None:
 
 
 def _problems(route: Route) -> dict[int | str, dict[str, Any]]:
-    """What may go wrong at every address, in the OpenAPI description."""
+    """Problem responses of a route in the OpenAPI description."""
     codes = {400, 404, 422, 500, 503}
     if route.open_to is not Open.EVERYBODY:
         codes |= {401, 403, 429}

@@ -1,4 +1,4 @@
-"""Who asks, and whether the route is open to them: dependencies, so that no spelling of a path gets past."""
+"""Authentication and authorisation as dependencies of routes, so that no spelling of a path bypasses them."""
 
 from collections.abc import Callable
 from enum import StrEnum
@@ -17,34 +17,36 @@ from clm_core.domain.vocabulary import Role
 
 
 class Open(StrEnum):
-    """To whom a route is open that asks for no token."""
+    """Access to a route without a token."""
 
     EVERYBODY = "everybody"
     SIGNER = "signer"
-    """Who signs the body with the secret of a webhook source."""
+    """Any sender who signs the body with the secret of a webhook source."""
 
 
 Access = Role | Open
-"""The least role a route asks for, or how it is open without one."""
+"""Minimum role of the caller, or access without a token."""
 
 _bearer = HTTPBearer(
-    auto_error=False, scheme_name="token", description="A token: `clm tokens create` makes one."
+    auto_error=False,
+    scheme_name="token",
+    description="Token from `clm tokens create`, or a JWT of the identity provider.",
 )
 Credentials = Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
 
 
-def authenticated(request: Request, shown: Credentials, clm: Connected, limits: Counted) -> Token:
-    """The token of whoever asks."""
-    if shown is None:
+def authenticated(request: Request, credentials: Credentials, clm: Connected, limits: Counted) -> Token:
+    """Token of the caller."""
+    if credentials is None:
         raise NotAuthenticated(
-            "Send a token, as Authorization: Bearer clm_...; an admin makes one with `clm tokens create`."
+            "Send a token as Authorization: Bearer clm_...; an admin creates one with `clm tokens create`."
         )
     provider: Provider | None = request.app.state.provider
     try:
-        if provider is not None and looks_like_jwt(shown.credentials):
-            token = provider.authenticate(shown.credentials)
+        if provider is not None and looks_like_jwt(credentials.credentials):
+            token = provider.authenticate(credentials.credentials)
         else:
-            token = clm.ledger.tokens.authenticate(shown.credentials, clm.clock())
+            token = clm.ledger.tokens.authenticate(credentials.credentials, clm.clock())
     except NotAuthenticated:
         limits.count_failed_login(request.client.host if request.client else "unknown")
         raise
@@ -63,7 +65,7 @@ Caller = Annotated[Actor, Depends(_actor)]
 
 
 def guards(access: Access, writes: bool) -> list[Any]:
-    """The dependencies that let only those in whom a route is open to."""
+    """Dependencies that enforce the access of a route."""
     if access is Open.EVERYBODY:
         return []
     if access is Open.SIGNER:
@@ -75,7 +77,9 @@ def guards(access: Access, writes: bool) -> list[Any]:
 def _requires(role: Role) -> Callable[[Token], None]:
     def require(token: Authenticated) -> None:
         if not token.role.includes(role):
-            raise NotAllowed(f"{token.name} is a {token.role}, this takes an {role}: ask one.")
+            raise NotAllowed(
+                f"{token.name} has the role {token.role}; this takes the role {role}: ask an {role}."
+            )
 
     return require
 

@@ -1,5 +1,4 @@
-"""Bodies as they come over the wire: limited in size, time and coding before anything reads them, then
-parsed as JSON that means the same to everybody."""
+"""Request bodies: limited in size, time and encoding before parsing, then parsed as unambiguous JSON."""
 
 import asyncio
 import json
@@ -15,16 +14,18 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from clm_core.api.errors import problem
 
-DEEPEST = 32
-LARGEST = 2**53
-"""Beyond it, not every reader of JSON gets the same number."""
+MAX_DEPTH = 32
+MAX_INTEGER = 2**53
+"""Largest integer that every JSON parser reads exactly (RFC 8259, section 6)."""
 
 
 class BodyLimits:
-    """Reads a body whole before the application is called, or refuses it."""
+    """Middleware that reads the whole body before the application is called, or refuses the request."""
 
     def __init__(self, app: ASGIApp, max_bytes: int, seconds: float) -> None:
-        self._app, self._max_bytes, self._seconds = app, max_bytes, seconds
+        self._app = app
+        self._max_bytes = max_bytes
+        self._seconds = seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["method"] in {"GET", "HEAD"}:
@@ -42,10 +43,10 @@ class BodyLimits:
         if headers.get("content-encoding") is not None:
             raise HTTPException(415, "Send the body as it is, without Content-Encoding.")
         if "content-length" in headers and "transfer-encoding" in headers:
-            # a proxy before us might believe the other one
+            # a reverse proxy might trust the other header (request smuggling)
             raise HTTPException(400, "Send Content-Length or Transfer-Encoding, not both.")
         announced = headers.get("content-length", "0")
-        # digits that go on for ever are a large number too
+        # an endless row of digits is a large number too
         if announced.isdecimal() and (len(announced) > 18 or int(announced) > self._max_bytes):
             raise self._too_large()
         body = await self._collect(receive)
@@ -55,7 +56,8 @@ class BodyLimits:
         return body
 
     async def _collect(self, receive: Receive) -> bytes:
-        body, more = bytearray(), True
+        body = bytearray()
+        more = True
         deadline = asyncio.get_running_loop().time() + self._seconds
         while more:
             message = await self._next(receive, deadline)
@@ -75,7 +77,7 @@ class BodyLimits:
             return await self._arrived(receive)
 
     async def _arrived(self, receive: Receive) -> Message:
-        """What lies here by now: when we were too busy to look, the sender was not too slow."""
+        """Message received by now: a busy server must not count as a slow sender."""
         try:
             async with asyncio.timeout(0):
                 return await receive()
@@ -89,7 +91,7 @@ class BodyLimits:
 
 
 class StrictRoute(APIRoute):
-    """A route whose JSON has one meaning only."""
+    """Route that accepts unambiguous JSON only."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handle = super().get_route_handler()
@@ -106,11 +108,11 @@ class _StrictRequest(Request):
 
 
 def parse_json(body: bytes) -> Any:
-    """JSON in UTF-8 that every reader understands alike.
+    """JSON in UTF-8 that every parser reads alike.
 
     Raises:
-        HTTPException: it is none, names a key twice, holds NaN or infinity, a whole number beyond 2^53, text
-            that is no Unicode, or lists and objects nested deeper than 32.
+        HTTPException: the body is not JSON, has a key twice, NaN or infinity, an integer beyond 2^53, text
+            that is not Unicode, or lists and objects nested deeper than 32.
     """
     try:
         parsed = json.loads(
@@ -122,9 +124,9 @@ def parse_json(body: bytes) -> Any:
         )
         _require_plain(parsed)
     except RecursionError:
-        raise _bad(f"it is nested deeper than {DEEPEST}") from None
+        raise _bad(f"nested deeper than {MAX_DEPTH}") from None
     except UnicodeError:
-        raise _bad("it is not UTF-8") from None
+        raise _bad("not UTF-8") from None
     except ValueError as error:
         raise _bad(str(error)) from None
     return parsed
@@ -133,49 +135,51 @@ def parse_json(body: bytes) -> Any:
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
-        raise ValueError("it names a key twice")
+        raise ValueError("a key is there twice")
     return found
 
 
 def _integer(digits: str) -> int:
-    if len(digits) > 17 or abs(int(digits)) > LARGEST:
-        raise ValueError("a whole number in it is beyond 2^53")
+    if len(digits) > 17 or abs(int(digits)) > MAX_INTEGER:
+        raise ValueError("a whole number is beyond 2^53")
     return int(digits)
 
 
 def _number(text: str) -> float:
     number = float(text)
     if not math.isfinite(number):
-        raise ValueError("a number in it is not finite")
+        raise ValueError("a number is not finite")
     return number
 
 
 def _require_plain(parsed: Any) -> None:
-    level, depth = [parsed], 0
+    level = [parsed]
+    depth = 0
     while level:
-        if depth >= DEEPEST and any(isinstance(found, dict | list) for found in level):
-            raise ValueError(f"it is nested deeper than {DEEPEST}")
+        if depth >= MAX_DEPTH and any(isinstance(value, dict | list) for value in level):
+            raise ValueError(f"nested deeper than {MAX_DEPTH}")
         _require_text(level)
-        level, depth = [item for found in level for item in _inside(found)], depth + 1
+        level = [item for value in level for item in _inside(value)]
+        depth += 1
 
 
 def _require_text(level: list[Any]) -> None:
-    """Also of keys; a lone surrogate in one, written as \\ud800, is no text."""
-    keys = [key for found in level if isinstance(found, dict) for key in found]
-    for text in [*keys, *(found for found in level if isinstance(found, str))]:
+    """Refuses a lone surrogate, written as \\ud800, in texts and keys."""
+    keys = [key for value in level if isinstance(value, dict) for key in value]
+    for text in [*keys, *(value for value in level if isinstance(value, str))]:
         text.encode()
         if "\0" in text:
             raise ValueError("a text in it holds the character NUL, which cannot be stored")
 
 
-def _inside(found: Any) -> list[Any]:
-    if isinstance(found, dict):
-        return list(found.values())
-    return found if isinstance(found, list) else []
+def _inside(value: Any) -> list[Any]:
+    if isinstance(value, dict):
+        return list(value.values())
+    return value if isinstance(value, list) else []
 
 
 def _bad(why: str) -> HTTPException:
-    return HTTPException(400, f"The body is no JSON that can be used, {why}: correct it and send it again.")
+    return HTTPException(400, f"The body is not valid JSON ({why}): correct it and send it again.")
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:

@@ -1,11 +1,11 @@
-"""What a route may ask for besides its parameters."""
+"""Dependencies available to every route."""
 
 from typing import Annotated
 
 from fastapi import Depends, Request
 
-from clm_core.api.dispatch_soon import Nudge
-from clm_core.api.limits import Limits
+from clm_core.api.dispatch_soon import DispatchSoon
+from clm_core.api.rate_limits import RateLimits
 from clm_core.services import Services
 
 
@@ -14,17 +14,17 @@ def _services(request: Request) -> Services:
     return connected
 
 
-def _limits(request: Request) -> Limits:
-    limits: Limits = request.app.state.limits
+def _limits(request: Request) -> RateLimits:
+    limits: RateLimits = request.app.state.limits
     return limits
 
 
-def _nudge(request: Request) -> Nudge:
-    nudge: Nudge = request.app.state.nudge
-    return nudge
+def _dispatch_soon(request: Request) -> DispatchSoon:
+    dispatch_soon: DispatchSoon = request.app.state.dispatch_soon
+    return dispatch_soon
 
 
 Connected = Annotated[Services, Depends(_services)]
-Counted = Annotated[Limits, Depends(_limits)]
-Drain = Annotated[Nudge, Depends(_nudge)]
-"""Have what waits answered and started soon."""
+Counted = Annotated[RateLimits, Depends(_limits)]
+Dispatch = Annotated[DispatchSoon, Depends(_dispatch_soon)]
+"""Requests a dispatch of pending messages and jobs."""

@@ -1,4 +1,4 @@
-"""Has a worker answer at once what came in; what that misses, the next upkeep answers."""
+"""Immediate dispatch of new messages and jobs by a worker; the next maintenance run answers the rest."""
 
 import contextlib
 import threading
@@ -10,16 +10,18 @@ from clm_core.domain.errors import ServerUnavailable
 from clm_core.platform.prefect_runs import prefect_runs
 
 DISPATCH = "dispatch"
-"""The flow, and its deployment."""
+"""Name of the flow and of its deployment."""
 PAUSE_SECONDS = 15.0
-"""What comes within it is mostly answered by the same run: a process takes its time to start."""
+"""Minimum time between two requests: a run still starting answers later messages too."""
 
 
-class Nudge:
-    """Asks Prefect for a drain, in a thread of its own: no answer ever waits for Prefect."""
+class DispatchSoon:
+    """Requests a dispatch run from Prefect in a thread, so that no response waits for Prefect."""
 
     def __init__(self, home: Path) -> None:
-        self._home, self._lock, self._free_at = home, threading.Lock(), 0.0
+        self._home = home
+        self._lock = threading.Lock()
+        self._free_at = 0.0
 
     def __call__(self) -> None:
         with self._lock:
@@ -27,10 +29,10 @@ class Nudge:
             if now < self._free_at:
                 return
             self._free_at = now + PAUSE_SECONDS
-        threading.Thread(target=self._ask, name="nudge", daemon=True).start()
+        threading.Thread(target=self._ask, name="dispatch-soon", daemon=True).start()
 
     def _ask(self) -> None:
-        # whoever is away is told by the upkeep
+        # maintenance alerts about a server that is down
         with contextlib.suppress(ServerUnavailable), prefect_runs(self._home) as prefect:
             deployments = prefect.deployments(DISPATCH)
             if DISPATCH in deployments:

@@ -1,5 +1,5 @@
-"""What goes around every request: its id, its line in the log, the hosts that may be asked, safe headers, and
-an answer even when ours is the fault."""
+"""Middleware around every request: request id, log line, Host check, security headers, and a problem
+document for unexpected errors."""
 
 import logging
 import time
@@ -13,7 +13,7 @@ from clm_core.api.errors import ADVICE, problem
 
 log = logging.getLogger("clm.api")
 
-SAFE_HEADERS = {
+SECURITY_HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
     "X-Frame-Options": "DENY",
@@ -21,7 +21,7 @@ SAFE_HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "Cache-Control": "no-store",
 }
-"""Unless a route says otherwise."""
+"""Default headers; a route may override them."""
 
 
 class Envelope:
@@ -33,7 +33,9 @@ class Envelope:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        request_id, began, status = uuid.uuid4().hex, time.monotonic(), 0
+        request_id = uuid.uuid4().hex
+        began = time.monotonic()
+        status = 0
         scope.setdefault("state", {})
 
         async def send_safely(message: Message) -> None:
@@ -41,7 +43,7 @@ class Envelope:
             if message["type"] == "http.response.start":
                 status = message["status"]
                 headers = MutableHeaders(scope=message)
-                for name, value in SAFE_HEADERS.items():
+                for name, value in SECURITY_HEADERS.items():
                     headers.setdefault(name, value)
                 headers["X-Request-ID"] = request_id
             await send(message)
@@ -55,35 +57,35 @@ class Envelope:
             instance = f"urn:clm:request:{request_id}"
             await problem(500, ADVICE[500], instance=instance)(scope, receive, send_safely)
         finally:
-            _note(scope, status, time.monotonic() - began, request_id)
+            _log_request(scope, status, time.monotonic() - began, request_id)
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         if b"%00" in scope["query_string"] or "\0" in scope["path"]:
             await problem(400, "Leave the character NUL out of the address.")(scope, receive, send)
             return
-        if self._is_ours(Headers(scope=scope)):
+        if self._is_known_host(Headers(scope=scope)):
             await self._app(scope, receive, send)
             return
         refused = problem(
             400,
-            "This host is none of ours: whoever runs us adds it to [api] hosts.",
+            "Unknown host: an operator adds accepted hosts to [api] hosts.",
             "urn:clm:problem:bad-host",
         )
         await refused(scope, receive, send)
 
-    def _is_ours(self, headers: Headers) -> bool:
-        """Exactly one Host, and a known one; a page elsewhere that points its own name here finds nothing."""
-        named = headers.getlist("host")
-        if len(named) != 1:
+    def _is_known_host(self, headers: Headers) -> bool:
+        """True for exactly one Host header with a known name: protects against DNS rebinding."""
+        values = headers.getlist("host")
+        if len(values) != 1:
             return False
-        host, colon, port = named[0].lower().rpartition(":")
+        host, colon, port = values[0].lower().rpartition(":")
         if not colon or not port.isdecimal():
-            host = named[0].lower()
+            host = values[0].lower()
         return host in self._hosts
 
 
-def _note(scope: Scope, status: int, seconds: float, request_id: str) -> None:
-    """The route and not the path, the token's id and not the token: nothing secret can be in the line."""
+def _log_request(scope: Scope, status: int, seconds: float, request_id: str) -> None:
+    """Logs the route instead of the path and the token id instead of the token: no secret reaches the log."""
     route = getattr(scope.get("route"), "path", "(no route)")
     log.info(
         "%s %s %d %.0f ms from %s token %s request %s",

@@ -1,4 +1,4 @@
-"""Every refusal and failure as RFC 9457 says it: what is wrong, and what to do about it."""
+"""Errors as problem documents (RFC 9457), each with the next step."""
 
 import json
 import re
@@ -17,7 +17,7 @@ from clm_core.domain.errors import CLMError
 
 MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER = {"Retry-After": "5"}
-"""Seconds; with every 503. The supervisor has a part that died back by then, as a rule."""
+"""Header of every 503, seconds: the supervisor usually restarts a dead server within the time."""
 
 STATUS: Mapping[type[CLMError], HTTPStatus] = {
     errors.DataError: HTTPStatus.UNPROCESSABLE_ENTITY,
@@ -40,13 +40,13 @@ STATUS: Mapping[type[CLMError], HTTPStatus] = {
     errors.KeyReused: HTTPStatus.UNPROCESSABLE_ENTITY,
     errors.LeaseLost: HTTPStatus.CONFLICT,
 }
-"""The nearest ancestor decides; what has none here is our fault and a 500."""
+"""Status of each error class; the nearest ancestor decides, without any the status is 500."""
 
 ADVICE: Mapping[int, str] = {
-    404: "Nothing is at this address: /docs lists what there is.",
-    405: "This address doesn't take this method: the header Allow names those it takes, /docs explains them.",
-    500: "That is our fault, not yours: tell an operator the request id in `instance`; the log has the rest.",
-    503: "Something this needs is down: GET /health says what. Try again later.",
+    404: "Not found: /docs lists the paths of the API.",
+    405: "Method not supported: the header Allow lists the methods of the path, /docs explains them.",
+    500: "Internal error: give an operator the request id in `instance`; the log has the details.",
+    503: "A required server is down: GET /health names the server. Try again later.",
 }
 
 
@@ -57,11 +57,11 @@ def problem(
     headers: Mapping[str, str] | None = None,
     **more: Any,
 ) -> Response:
-    """A problem document. Its type is `about:blank` where the status says it all."""
-    said = {"type": kind, "title": HTTPStatus(status).phrase, "status": status, "detail": detail} | more
-    told = (RETRY_AFTER if status == HTTPStatus.SERVICE_UNAVAILABLE else {}) | dict(headers or {})
-    # escaped to ASCII: what a caller sent may be no text that UTF-8 can write
-    return Response(json.dumps(said), status, told, MEDIA_TYPE)
+    """Problem document; the type is `about:blank` where the status says all."""
+    document = {"type": kind, "title": HTTPStatus(status).phrase, "status": status, "detail": detail} | more
+    all_headers = (RETRY_AFTER if status == HTTPStatus.SERVICE_UNAVAILABLE else {}) | dict(headers or {})
+    # escaped to ASCII: text sent by a caller may not be encodable as UTF-8
+    return Response(json.dumps(document), status, all_headers, MEDIA_TYPE)
 
 
 def status_of(error: CLMError) -> HTTPStatus:
@@ -71,8 +71,8 @@ def status_of(error: CLMError) -> HTTPStatus:
     return HTTPStatus.INTERNAL_SERVER_ERROR
 
 
-def of_ours(error: CLMError) -> Response:
-    """Our messages are for callers, except where they tell of our own insides."""
+def problem_of(error: CLMError) -> Response:
+    """Problem document with the message of the error; internals stay hidden from a status of 500 on."""
     status, kind = status_of(error), f"urn:clm:problem:{_kebab(type(error).__name__)}"
     match error:
         case errors.NotAuthenticated():
@@ -84,27 +84,27 @@ def of_ours(error: CLMError) -> Response:
     return problem(status, ADVICE[status] if status >= 500 else str(error), kind)
 
 
-def handle_ours(_: Request, error: Exception) -> Response:
+def handle_clm_error(_: Request, error: Exception) -> Response:
     assert isinstance(error, CLMError)
-    return of_ours(error)
+    return problem_of(error)
 
 
-def handle_http(_: Request, error: Exception) -> Response:
-    """What the framework refuses by itself: no such address, no such method."""
+def handle_http_error(_: Request, error: Exception) -> Response:
+    """Problem document for a refusal of the framework: unknown path or method."""
     assert isinstance(error, HTTPException)
     detail = ADVICE[error.status_code] if error.status_code in ADVICE else str(error.detail)
     return problem(error.status_code, detail, headers=error.headers)
 
 
-def handle_invalid(_: Request, error: Exception) -> Response:
-    """Every field that is wrong; never its value, which may be a secret in the wrong place."""
+def handle_invalid_request(_: Request, error: Exception) -> Response:
+    """Problem document with every invalid field, without values: a value may be a misplaced secret."""
     assert isinstance(error, RequestValidationError)
-    found = [
+    problems = [
         {"field": ".".join(map(str, details["loc"])), "message": details["msg"]} for details in error.errors()
     ]
-    named = "; ".join(f"{each['field']}: {each['message']}" for each in found)
-    detail = f"Correct these and send it again: {named}."
-    return problem(422, detail, "urn:clm:problem:invalid-request", errors=found)
+    listed = "; ".join(f"{each['field']}: {each['message']}" for each in problems)
+    detail = f"Correct these and send it again: {listed}."
+    return problem(422, detail, "urn:clm:problem:invalid-request", errors=problems)
 
 
 def handle_database(_: Request, __: Exception) -> Response:
@@ -112,9 +112,9 @@ def handle_database(_: Request, __: Exception) -> Response:
 
 
 HANDLERS: dict[int | type[Exception], Any] = {
-    CLMError: handle_ours,
-    HTTPException: handle_http,
-    RequestValidationError: handle_invalid,
+    CLMError: handle_clm_error,
+    HTTPException: handle_http_error,
+    RequestValidationError: handle_invalid_request,
     OperationalError: handle_database,
     InterfaceError: handle_database,
     PoolExhausted: handle_database,

@@ -1,7 +1,7 @@
-"""Tokens of an identity provider (OpenID Connect): JWTs, beside our own tokens.
+"""JWTs of an OpenID Connect provider, accepted beside the tokens of CLM.
 
-The algorithms are pinned in the settings and asymmetric, so neither `none` nor a public key used as an HMAC
-secret signs anything; issuer, audience and the times are checked, and a claim names the role.
+The algorithms are pinned in the settings and asymmetric, so that neither `none` nor a public key used as an
+HMAC secret is a valid signature. Issuer, audience and times are verified, and a claim gives the role.
 """
 
 import hashlib
@@ -18,40 +18,40 @@ from clm_core.domain.tokens import Token
 from clm_core.domain.vocabulary import Role
 from clm_core.settings import OIDCSettings
 
-REQUIRED = ["exp", "iat", "iss", "aud", "sub"]
+REQUIRED_CLAIMS = ["exp", "iat", "iss", "aud", "sub"]
 ANSWER_WITHIN_SECONDS = 5
 KEYS_LAST_SECONDS = 300
 
 
 class Provider:
-    """Vouches for people by what it has signed."""
+    """OpenID Connect provider whose signing keys verify JWTs."""
 
     def __init__(self, settings: OIDCSettings) -> None:
         self._settings = settings
 
-    def authenticate(self, shown: str) -> Token:
-        """Whom the JWT speaks of, for as long as it lasts.
+    def authenticate(self, encoded: str) -> Token:
+        """Subject and role of a JWT, valid until the JWT expires.
 
         Raises:
-            NotAuthenticated: it is not the provider's, not for us, not of this hour, or gives no role.
-            ServerUnavailable: the provider does not tell its keys.
+            NotAuthenticated: signature, issuer, audience or times are invalid, or no role is granted.
+            ServerUnavailable: the provider's keys cannot be fetched.
         """
         try:
-            key = self._keys.get_signing_key_from_jwt(shown)
+            key = self._keys.get_signing_key_from_jwt(encoded)
             claims = jwt.decode(
-                shown,
+                encoded,
                 key.key,
                 algorithms=list(self._settings.algorithms),
                 audience=self._settings.audience,
                 issuer=self._settings.issuer,
                 leeway=self._settings.leeway_seconds,
-                options={"require": REQUIRED, "enforce_minimum_key_length": True},
+                options={"require": REQUIRED_CLAIMS, "enforce_minimum_key_length": True},
             )
         except jwt.PyJWKClientConnectionError as error:
             raise _unavailable(error) from error
         except jwt.PyJWTError as error:
             raise NotAuthenticated(
-                f"The JWT opens nothing ({error}): sign in again, or ask an admin for a token."
+                f"The JWT is not valid ({error}): sign in again, or ask an admin for a token."
             ) from error
         return self._token(claims)
 
@@ -68,20 +68,20 @@ class Provider:
             )
         except ValidationError as error:
             raise NotAuthenticated(
-                f"The JWT's claim {self._settings.name_claim} is no name we can write into the audit."
+                f"The JWT's claim {self._settings.name_claim} is not a valid name for the audit log."
             ) from error
 
     def _role(self, claims: dict[str, Any]) -> Role:
-        """The greatest that the claim, a word or a list of them, gives."""
-        said = claims.get(self._settings.role_claim, [])
-        words = [said] if isinstance(said, str) else said if isinstance(said, list) else []
-        given = [self._settings.roles[word] for word in words if word in self._settings.roles]
-        if not given:
+        """Highest role granted by the claim, a string or a list of strings."""
+        claim = claims.get(self._settings.role_claim, [])
+        groups = [claim] if isinstance(claim, str) else claim if isinstance(claim, list) else []
+        granted = [self._settings.roles[group] for group in groups if group in self._settings.roles]
+        if not granted:
             raise NotAuthenticated(
-                f"The JWT's claim {self._settings.role_claim} gives no role here: an admin maps its words to "
+                f"The JWT's claim {self._settings.role_claim} grants no role: an admin maps its values to "
                 "roles under [api.oidc] roles."
             )
-        return max(given, key=list(Role).index)
+        return max(granted, key=list(Role).index)
 
     @cached_property
     def _keys(self) -> jwt.PyJWKClient:
@@ -92,23 +92,23 @@ class Provider:
         )
 
 
-def looks_like_jwt(shown: str) -> bool:
-    return shown.count(".") == 2
+def looks_like_jwt(credentials: str) -> bool:
+    return credentials.count(".") == 2
 
 
 def _discovered(issuer: str) -> str:
-    """Where the provider says its keys are (OpenID Connect Discovery 1.0, section 4)."""
+    """URL of the provider's JSON Web Key Set (OpenID Connect Discovery 1.0, section 4)."""
     address = f"{issuer.rstrip('/')}/.well-known/openid-configuration"
     try:
-        said = httpx.get(address, timeout=ANSWER_WITHIN_SECONDS).raise_for_status().json()
+        metadata = httpx.get(address, timeout=ANSWER_WITHIN_SECONDS).raise_for_status().json()
     except (httpx.HTTPError, ValueError) as error:
         raise _unavailable(error) from error
-    if said.get("issuer") != issuer:
-        raise ServerUnavailable(f"{address} speaks for another issuer: correct [api.oidc] issuer.")
-    return str(said["jwks_uri"])
+    if metadata.get("issuer") != issuer:
+        raise ServerUnavailable(f"{address} has another issuer: correct [api.oidc] issuer.")
+    return str(metadata["jwks_uri"])
 
 
 def _unavailable(error: Exception) -> ServerUnavailable:
     return ServerUnavailable(
-        f"The identity provider does not tell its keys ({error}): try again, or use a token of ours."
+        f"The keys of the identity provider cannot be fetched ({error}): try again, or use a token of CLM."
     )

@@ -1,4 +1,4 @@
-"""Parameters that several routes take; what doesn't look right never reaches the ledger."""
+"""Parameters shared by several routes, validated before the ledger is called."""
 
 from typing import Annotated
 
@@ -11,7 +11,7 @@ LABEL = r"^v\d{8}_\d{6}$"
 ModelId = Annotated[str, StringConstraints(pattern=MODEL_ID)]
 Label = Annotated[str, StringConstraints(pattern=LABEL)]
 Text = Annotated[str, StringConstraints(max_length=2000, pattern=r"^[^\x00]*$")]
-"""What PostgreSQL can store."""
+"""Text without NUL, as PostgreSQL can store."""
 
 ModelIdInPath = Annotated[str, Path(pattern=MODEL_ID, examples=["xgboost_btcusdt_1h"])]
 LabelInPath = Annotated[str, Path(pattern=LABEL, examples=["v20251204_143022"])]

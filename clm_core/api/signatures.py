@@ -1,4 +1,4 @@
-"""Who shares a secret with us signs what it sends: as Standard Webhooks says, or as GitHub or MLflow does.
+"""Signatures of webhooks: Standard Webhooks, GitHub and MLflow.
 
 https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md
 https://docs.github.com/en/webhooks/using-webhooks/validating-webhook-deliveries
@@ -21,20 +21,20 @@ from clm_core.domain.errors import NotAuthenticated
 from clm_core.settings import SigningStyle
 
 TOLERANCE = timedelta(seconds=300)
-"""How far the sender's clock may be from ours, and how long a message may be under way."""
+"""Maximum age of a message, and maximum clock difference to the sender."""
 
 
 @dataclass(frozen=True)
-class Signed:
-    """A message as its sender signed it."""
+class SignedMessage:
+    """Message with the signatures of its sender."""
 
     id: str
     timestamp: str | None
-    """Seconds since 1970, in digits; None: this style signs no time."""
+    """Unix time in digits; None where the style signs no time."""
     body: bytes
     signatures: tuple[str, ...]
     sign: Callable[[bytes], str]
-    """What a key's signature would be."""
+    """Signature of the message with a key."""
 
     def is_fresh(self, now: datetime) -> bool:
         if self.timestamp is None:
@@ -45,18 +45,22 @@ class Signed:
 
     def is_signed_with(self, keys: Sequence[bytes]) -> bool:
         expected = [self.sign(key) for key in keys]
-        # all of them, so that the time taken tells nothing
-        agreeing = [
+        # compare all of them: the time taken reveals nothing
+        matches = [
             hmac.compare_digest(own.encode(), given.encode(errors="replace"))
             for own in expected
             for given in self.signatures
         ]
-        return any(agreeing)
+        return any(matches)
 
 
-def whole(message_id: str, timestamp: str, body: bytes, signatures: tuple[str, ...]) -> Signed:
-    """Signed with id and time."""
-    return Signed(message_id, timestamp, body, signatures, lambda key: sign(key, message_id, timestamp, body))
+def signed_with_time(
+    message_id: str, timestamp: str, body: bytes, signatures: tuple[str, ...]
+) -> SignedMessage:
+    """Message signed over id, time and body."""
+    return SignedMessage(
+        message_id, timestamp, body, signatures, lambda key: sign(key, message_id, timestamp, body)
+    )
 
 
 def sign(key: bytes, message_id: str, timestamp: str, body: bytes) -> str:
@@ -69,62 +73,68 @@ async def _raw(request: Request) -> bytes:
     return await request.body()
 
 
-def verified(source: str, request: Request, body: Annotated[bytes, Depends(_raw)], clm: Connected) -> Signed:
-    """The message, from whom it claims to be.
+def verified(
+    source: str, request: Request, body: Annotated[bytes, Depends(_raw)], clm: Connected
+) -> SignedMessage:
+    """Message with a valid signature of the source.
 
     Raises:
-        NotAuthenticated: it isn't; what is wrong with it is not told.
+        NotAuthenticated: the signature is not valid; the reason is not revealed.
     """
-    known = clm.settings.webhooks.get(source)
-    message = known and READERS[known.style](request, body)
-    if not (known and message and message.is_fresh(clm.clock()) and message.is_signed_with(known.keys)):
+    sender = clm.settings.webhooks.get(source)
+    message = sender and READERS[sender.style](request, body)
+    if not (sender and message and message.is_fresh(clm.clock()) and message.is_signed_with(sender.keys)):
         raise NotAuthenticated(
             "The signature is not valid: sign webhook-id, webhook-timestamp (now, within 300 s) and the body "
-            "as Standard Webhooks says, with the secret of this source, in webhook-signature; or as GitHub "
-            "or MLflow does, where the settings say that this source does."
+            "with the secret of the source in webhook-signature, as in Standard Webhooks; or as GitHub or "
+            "MLflow do, where the settings give the source that style."
         )
     return message
 
 
-Verified = Annotated[Signed, Depends(verified)]
+Verified = Annotated[SignedMessage, Depends(verified)]
 
 
-def standard_webhooks(request: Request, body: bytes) -> Signed | None:
-    """None, here and below: a header is missing, is there twice, or is no id at all."""
-    named = _once(request, "webhook-id", "webhook-timestamp", "webhook-signature")
-    if named is None or not _is_id(named[0]):
+def standard_webhooks(request: Request, body: bytes) -> SignedMessage | None:
+    """Message of a sender in the style; None, as below, for a missing, repeated or invalid header."""
+    headers = _single_headers(request, "webhook-id", "webhook-timestamp", "webhook-signature")
+    if headers is None or not _is_id(headers[0]):
         return None
-    message_id, timestamp, signatures = named
-    return whole(message_id, timestamp, body, tuple(signatures.split(" ")))
+    message_id, timestamp, signatures = headers
+    return signed_with_time(message_id, timestamp, body, tuple(signatures.split(" ")))
 
 
-def mlflow(request: Request, body: bytes) -> Signed | None:
-    named = _once(request, "x-mlflow-delivery-id", "x-mlflow-timestamp", "x-mlflow-signature")
-    if named is None or not _is_id(named[0]):
+def mlflow(request: Request, body: bytes) -> SignedMessage | None:
+    headers = _single_headers(request, "x-mlflow-delivery-id", "x-mlflow-timestamp", "x-mlflow-signature")
+    if headers is None or not _is_id(headers[0]):
         return None
-    message_id, timestamp, signature = named
-    return whole(message_id, timestamp, body, (signature,))
+    message_id, timestamp, signature = headers
+    return signed_with_time(message_id, timestamp, body, (signature,))
 
 
-def github(request: Request, body: bytes) -> Signed | None:
-    """The id of a delivery and its time are not signed: whoever overheard a message could send it for ever
-    under new ones. So its id is what its body says, and the same body is the same message.
+def github(request: Request, body: bytes) -> SignedMessage | None:
+    """Message with the hash of the body as id.
+
+    GitHub signs neither delivery id nor time: an intercepted message could be replayed under new ids, so
+    the same body counts as the same message.
     """
-    named = _once(request, "x-hub-signature-256")
-    if named is None:
+    headers = _single_headers(request, "x-hub-signature-256")
+    if headers is None:
         return None
     message_id = hashlib.sha256(body).hexdigest()
-    return Signed(message_id, None, body, tuple(named), lambda key: f"sha256={_mac(key, body).hex()}")
+    return SignedMessage(
+        message_id, None, body, tuple(headers), lambda key: f"sha256={_mac(key, body).hex()}"
+    )
 
 
-READERS: dict[SigningStyle, Callable[[Request, bytes], Signed | None]] = {
+READERS: dict[SigningStyle, Callable[[Request, bytes], SignedMessage | None]] = {
     SigningStyle.STANDARD_WEBHOOKS: standard_webhooks,
     SigningStyle.GITHUB: github,
     SigningStyle.MLFLOW: mlflow,
 }
 
 
-def _once(request: Request, *names: str) -> list[str] | None:
+def _single_headers(request: Request, *names: str) -> list[str] | None:
     values = [request.headers.getlist(name) for name in names]
     return [value for [value] in values] if all(len(each) == 1 for each in values) else None
 

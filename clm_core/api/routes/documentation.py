@@ -1,4 +1,4 @@
-"""/docs: Swagger UI from files of this installation, so that it works without the internet."""
+"""/docs: Swagger UI from files of the installation, without the internet."""
 
 import base64
 import hashlib
@@ -45,7 +45,7 @@ def _files() -> Path:
 
 
 def _policy(html: str) -> str:
-    """The page's own script, and no other that stands in a page."""
+    """Content security policy that allows the script of the page and no other inline script."""
     [inline] = re.findall(r"<script>(.*?)</script>", html, re.DOTALL)
     own = base64.b64encode(hashlib.sha256(inline.encode()).digest()).decode()
     return (

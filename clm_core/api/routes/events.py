@@ -1,4 +1,4 @@
-"""What happens, as it happens."""
+"""Server-sent events: the outbox as a live stream."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -14,10 +14,10 @@ from clm_core.api.context import Connected
 from clm_core.domain.errors import TooManyRequests
 from clm_core.ledger.receivers import EVENTS, OutgoingEvent
 
-LOOKS_EVERY_SECONDS = 1.0
-LASTS = timedelta(minutes=5)
-"""A stream ends then and the subscriber comes back, so that a token that was revoked opens it no longer."""
-AT_A_TIME = 100
+POLL_SECONDS = 1.0
+MAX_DURATION = timedelta(minutes=5)
+"""Maximum duration of a stream; on reconnection the token is checked again, as it may be revoked."""
+BATCH_SIZE = 100
 
 LastEventId = Annotated[
     int | None,
@@ -25,12 +25,12 @@ LastEventId = Annotated[
         alias="Last-Event-ID",
         ge=0,
         le=2**53,
-        description="The last event you have; without it, only what happens from now on.",
+        description="Id of the last event received; without it, the stream starts with the next event.",
     ),
 ]
 
 
-async def _place(request: Request, clm: Connected) -> AsyncIterator[None]:
+async def _slot(request: Request, clm: Connected) -> AsyncIterator[None]:
     state = request.app.state
     if state.streams >= clm.settings.api.max_event_streams:
         raise TooManyRequests("Too many subscribers", wait_seconds=10)
@@ -44,22 +44,22 @@ async def _place(request: Request, clm: Connected) -> AsyncIterator[None]:
 async def events(
     clm: Connected,
     token: Authenticated,
-    _: Annotated[None, Depends(_place)],
+    _: Annotated[None, Depends(_slot)],
     last_event_id: LastEventId = None,
 ) -> AsyncIterator[ServerSentEvent]:
-    """Server-sent events: what was promoted, rolled back, trained, judged. Reconnect with Last-Event-ID."""
-    told = clm.receivers
-    ends = min(clm.clock() + LASTS, token.expires_at)
-    seen = await run_in_threadpool(told.newest, EVENTS) if last_event_id is None else last_event_id
+    """Promotions, rollbacks, retrains and verdicts as server-sent events. Reconnect with Last-Event-ID."""
+    outbox = clm.receivers
+    ends = min(clm.clock() + MAX_DURATION, token.expires_at)
+    last = await run_in_threadpool(outbox.newest, EVENTS) if last_event_id is None else last_event_id
     yield ServerSentEvent(comment="connected", retry=2000)
     while clm.clock() < ends:
-        found = await run_in_threadpool(told.following, EVENTS, seen, AT_A_TIME)
-        for event in found:
-            seen = event.seq
-            yield _told(event)
-        if not found:
-            await asyncio.sleep(LOOKS_EVERY_SECONDS)
+        batch = await run_in_threadpool(outbox.following, EVENTS, last, BATCH_SIZE)
+        for event in batch:
+            last = event.seq
+            yield _server_sent(event)
+        if not batch:
+            await asyncio.sleep(POLL_SECONDS)
 
 
-def _told(event: OutgoingEvent) -> ServerSentEvent:
+def _server_sent(event: OutgoingEvent) -> ServerSentEvent:
     return ServerSentEvent(id=str(event.seq), event=event.type, data=event)

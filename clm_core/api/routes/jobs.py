@@ -6,9 +6,9 @@ from uuid import UUID
 from fastapi import Query, Response
 
 from clm_core.api.auth import Caller
-from clm_core.api.context import Connected, Drain
+from clm_core.api.context import Connected, Dispatch
 from clm_core.api.errors import problem
-from clm_core.api.once import DoneOnce, written
+from clm_core.api.idempotency import Idempotent, json_response
 from clm_core.domain.actors import Actor
 from clm_core.domain.jobs import RetrainRequest, TrainingJob
 from clm_core.domain.listings import JobQuery, Page
@@ -26,20 +26,22 @@ def one_job(job_id: UUID, clm: Connected) -> TrainingJob:
     return clm.ledger.job(job_id)
 
 
-def train(asked: RetrainRequest, actor: Caller, clm: Connected, once: DoneOnce, drain: Drain) -> Response:
-    """Ask for a retrain: accepted with a job of its own, coalesced with one that waits, or rejected."""
-    said = asked if "requested_by" in asked.model_fields_set else _in_the_name_of(actor, asked)
-    request = TriggerRequest(training=said, actor=actor, source="api", key=once.key)
-    answer = once(asked, lambda: _answered(intake.submit(clm, request)))
-    drain()
-    return answer
+def train(
+    body: RetrainRequest, actor: Caller, clm: Connected, idempotent: Idempotent, dispatch: Dispatch
+) -> Response:
+    """Request a retrain: accepted with a job, coalesced with a pending job, or rejected."""
+    training = body if "requested_by" in body.model_fields_set else _requested_by(actor, body)
+    request = TriggerRequest(training=training, actor=actor, source="api", key=idempotent.key)
+    response = idempotent(body, lambda: _response(intake.submit(clm, request)))
+    dispatch()
+    return response
 
 
-def _in_the_name_of(actor: Actor, asked: RetrainRequest) -> RetrainRequest:
-    return asked.model_copy(update={"requested_by": actor.name})
+def _requested_by(actor: Actor, request: RetrainRequest) -> RetrainRequest:
+    return request.model_copy(update={"requested_by": actor.name})
 
 
-def _answered(answer: Answer) -> Response:
+def _response(answer: Answer) -> Response:
     if answer.reply is Reply.REJECTED:
         return problem(409, f"Rejected: {answer.because}.", "urn:clm:problem:retrain-rejected")
-    return written(answer, status=202)
+    return json_response(answer, status=202)

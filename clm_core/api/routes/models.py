@@ -1,4 +1,4 @@
-"""Versions: what there is, how each came about, and what was thought of it."""
+"""Versions of models with lineage, evaluation, verdict and report."""
 
 from typing import Annotated
 
@@ -20,32 +20,32 @@ REPORT_POLICY = (
     "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:; "
     "font-src data:; sandbox allow-scripts allow-downloads; frame-ancestors 'none'"
 )
-"""A tear sheet holds everything it needs, runs apart from all other pages and reaches nothing."""
+"""Content security policy of a tear sheet: self-contained, sandboxed, without network access."""
 
 
 class VersionDetails(BaseModel):
     version: ModelVersion
     job: TrainingJob
-    """What it was trained for, with which parameters and on which bars."""
+    """Training job with parameters and bars."""
     ancestors: list[str]
-    """The versions that served when it and its parents were trained, the nearest first; at most 20."""
+    """Production versions at the training of the version and of its parents, nearest first; at most 20."""
     evaluation: EvaluationResult | None
-    """The newest; null: it was never judged."""
+    """Newest evaluation; null for a version never judged."""
     verdict: Verdict | None
 
 
 def list_models(clm: Connected, query: Annotated[VersionQuery, Query()]) -> Page[ListedVersion]:
-    """Versions of models, each with what its newest evaluation measured."""
+    """Versions of models, each with the newest evaluation."""
     return clm.ledger.find_versions(query)
 
 
 def list_candidates(clm: Connected, query: Annotated[CandidateQuery, Query()]) -> Page[StrategyCandidate]:
-    """Strategies that evolution, or somebody, proposes to train."""
+    """Strategies proposed for training by evolution or by a person."""
     return clm.ledger.candidates.find(query)
 
 
 def one_version(model_id: ModelIdInPath, version: LabelInPath, clm: Connected) -> VersionDetails:
-    """One version: where it comes from, how it did, why it passed or not."""
+    """Version with training job, ancestors, evaluation and verdict."""
     found = clm.ledger.version(model_id, version)
     evaluation, verdict = _judged(clm, found)
     return VersionDetails(
@@ -58,7 +58,7 @@ def one_version(model_id: ModelIdInPath, version: LabelInPath, clm: Connected) -
 
 
 def report(model_id: ModelIdInPath, version: LabelInPath, clm: Connected) -> FileResponse:
-    """The version's tear sheet, a page."""
+    """Tear sheet of the version as an HTML page."""
     found = clm.ledger.version(model_id, version)
     page = clm.reports / found.model_id / f"{found.version}.html"
     if not page.exists():
@@ -76,9 +76,9 @@ def _judged(clm: Services, version: ModelVersion) -> tuple[EvaluationResult | No
         return None, None
 
 
-def _ancestors(clm: Services, version: ModelVersion, most: int = 20) -> list[str]:
+def _ancestors(clm: Services, version: ModelVersion, max_count: int = 20) -> list[str]:
     line: list[str] = []
-    while version.parent_version is not None and len(line) < most:
+    while version.parent_version is not None and len(line) < max_count:
         line.append(version.parent_version)
         version = clm.ledger.version(version.model_id, version.parent_version)
     return line
@@ -90,7 +90,7 @@ def _fetch_report(clm: Services, version: ModelVersion) -> None:
             version.mlflow_run_id, f"report/{version.version}.html", clm.reports / version.model_id
         )
     except NotFound as error:
-        # MLflow's own words tell of files and servers
+        # MLflow's message reveals files and servers
         raise NotFound(
-            f"{version.model_id} {version.version} has no report: it is written when a retrain ends."
+            f"{version.model_id} {version.version} has no report: the end of a retrain writes the report."
         ) from error

@@ -1,11 +1,11 @@
-"""What serves, and how that changes."""
+"""Promotion and rollback of the production version."""
 
 from fastapi import Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from clm_core.api.auth import Caller
 from clm_core.api.context import Connected
-from clm_core.api.once import DoneOnce, written
+from clm_core.api.idempotency import Idempotent, json_response
 from clm_core.api.parameters import Label, ModelId, Text
 from clm_core.domain.promotions import UNSET, Expected
 
@@ -15,14 +15,15 @@ class _Change(BaseModel):
 
     model_id: ModelId = Field(examples=["xgboost_btcusdt_1h"])
     promoted_by: Text | None = Field(
-        default=None, description="Who wants it, as you say; recorded beside whose token it is."
+        default=None,
+        description="Requester in the caller's own words; recorded beside the owner of the token.",
     )
-    reason: Text = Field(default="", description="Why; kept for ever. Forcing needs one.")
+    reason: Text = Field(default="", description="Reason for the audit log; required to force.")
     expected_champion: Label | None = Field(
         default=None,
-        description="Only if this version serves now; null: only if none does. Left out, it doesn't matter.",
+        description="Production version required at the moment; null requires none. Omit to skip the check.",
     )
-    force: bool = Field(default=False, description="An admin overrules the gate for 7 days.")
+    force: bool = Field(default=False, description="Overrule the gate for 7 days; takes the role admin.")
 
     @property
     def expected(self) -> Expected:
@@ -34,42 +35,44 @@ class PromoteRequest(_Change):
 
 
 class RollbackRequest(_Change):
-    to: Label | None = Field(default=None, description="An earlier one than the one that served before.")
+    to: Label | None = Field(
+        default=None, description="Version to go back to; by default the production version before."
+    )
 
 
-def promote(asked: PromoteRequest, actor: Caller, clm: Connected, once: DoneOnce) -> Response:
-    """Let a version serve that passed its gate; forcing one that didn't is an admin's."""
+def promote(body: PromoteRequest, actor: Caller, clm: Connected, idempotent: Idempotent) -> Response:
+    """Promote a version that passed its gate to production; forcing another version takes an admin."""
 
-    def work() -> Response:
+    def change() -> Response:
         done = clm.promotions.promote(
-            asked.model_id,
-            asked.version,
+            body.model_id,
+            body.version,
             actor,
-            asked.reason,
+            body.reason,
             clm.clock(),
-            expected_champion=asked.expected,
-            force=asked.force,
-            said_by=asked.promoted_by,
+            expected_champion=body.expected,
+            force=body.force,
+            said_by=body.promoted_by,
         )
-        return written(done)
+        return json_response(done)
 
-    return once(asked, work)
+    return idempotent(body, change)
 
 
-def rollback(asked: RollbackRequest, actor: Caller, clm: Connected, once: DoneOnce) -> Response:
-    """Let the version serve again that served before, or a named earlier one."""
+def rollback(body: RollbackRequest, actor: Caller, clm: Connected, idempotent: Idempotent) -> Response:
+    """Roll back to the production version before, or to a named earlier version."""
 
-    def work() -> Response:
+    def change() -> Response:
         done = clm.promotions.rollback(
-            asked.model_id,
+            body.model_id,
             actor,
-            asked.reason,
+            body.reason,
             clm.clock(),
-            to=asked.to,
-            expected_champion=asked.expected,
-            force=asked.force,
-            said_by=asked.promoted_by,
+            to=body.to,
+            expected_champion=body.expected,
+            force=body.force,
+            said_by=body.promoted_by,
         )
-        return written(done)
+        return json_response(done)
 
-    return once(asked, work)
+    return idempotent(body, change)

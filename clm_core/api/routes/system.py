@@ -1,4 +1,4 @@
-"""How everything is."""
+"""Health and status of the installation."""
 
 import os
 from collections.abc import Callable, Mapping
@@ -23,7 +23,7 @@ class Condition(StrEnum):
 
 class Health(BaseModel):
     status: Condition
-    """Down: the database is, and nothing works. Retrains need the other parts as well."""
+    """Condition of the database, without which nothing works. Retrains need the other parts as well."""
     parts: Mapping[str, Condition]
 
 
@@ -35,21 +35,21 @@ class SystemStatus(BaseModel):
     rollbacks: int
     forced: int
     promotion_rate: float | None
-    """Share of the judged versions that ever served, 0..1; null while nothing is judged."""
+    """Share of the judged versions promoted to production, 0..1; null while nothing is judged."""
     production: list[Promotion]
-    """What serves: the last change of each model."""
+    """Production versions: the last change of each model."""
 
 
 def health(clm: Connected, response: Response) -> Health:
-    """Whether each part answers; 503 when the database does not."""
-    parts = {name: _condition(ask) for name, ask in _parts(clm).items()}
+    """Health of each part; 503 when the database does not answer."""
+    parts = {name: _condition(check) for name, check in _parts(clm).items()}
     if parts["database"] is Condition.DOWN:
         response.status_code = 503
     return Health(status=parts["database"], parts=parts)
 
 
 def status(clm: Connected) -> SystemStatus:
-    """Counts, and what serves."""
+    """Counts, and the production versions."""
     counts = clm.ledger.counts()
     store = clm.ledger.promotions
     committed = [store.committed(model_id) for model_id in store.models()]
@@ -72,9 +72,9 @@ def _parts(clm: Services) -> dict[str, Callable[[], None]]:
     return parts
 
 
-def _condition(ask: Callable[[], None]) -> Condition:
+def _condition(check: Callable[[], None]) -> Condition:
     try:
-        ask()
+        check()
     except (CLMError, SQLAlchemyError):
         return Condition.DOWN
     return Condition.OK

@@ -1,4 +1,4 @@
-"""Tokens: an admin's."""
+"""Administration of tokens."""
 
 import secrets
 from datetime import timedelta
@@ -16,28 +16,28 @@ from clm_core.domain.vocabulary import Role
 class TokenRequest(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    name: Name = Field(description="Whose it is; stands in the audit as who acted.")
+    name: Name = Field(description="Owner of the token; the name of the actor in the audit log.")
     role: Role
-    days: int = Field(default=90, ge=1, le=3650, description="How long it lasts.")
+    days: int = Field(default=90, ge=1, le=3650, description="Validity, days.")
 
 
 class CreatedToken(BaseModel):
     token: Token
     secret: str
-    """Shown this once; only its hash is kept."""
+    """Secret of the token, shown once; only a hash is stored."""
 
 
 def list_tokens(clm: Connected) -> list[Token]:
-    """All tokens there ever were, newest first; never their secrets."""
+    """All tokens, expired and revoked included, newest first, without secrets."""
     return clm.ledger.tokens.tokens()
 
 
-def create_token(asked: TokenRequest, actor: Caller, clm: Connected) -> CreatedToken:
-    """A new token. Its secret is in the answer and nowhere else; an Idempotency-Key has no effect here."""
+def create_token(body: TokenRequest, actor: Caller, clm: Connected) -> CreatedToken:
+    """Create a token. The secret is in the response only; an Idempotency-Key has no effect here."""
     secret = Secret.draw(secrets.token_bytes)
-    lasts = timedelta(days=asked.days)
+    lasts = timedelta(days=body.days)
     token = clm.ledger.tokens.issue(
-        new_token(secret, asked.name, asked.role, actor, clm.clock(), lasts), secret, actor
+        new_token(secret, body.name, body.role, actor, clm.clock(), lasts), secret, actor
     )
     return CreatedToken(token=token, secret=secret.text)
 
@@ -45,5 +45,5 @@ def create_token(asked: TokenRequest, actor: Caller, clm: Connected) -> CreatedT
 def revoke_token(
     token_id: Annotated[str, Path(pattern=r"^[0-9a-f]{12}$")], actor: Caller, clm: Connected
 ) -> Token:
-    """It opens nothing from now on."""
+    """Revoke a token at once."""
     return clm.ledger.tokens.revoke(token_id, actor, clm.clock())

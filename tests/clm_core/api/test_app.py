@@ -8,7 +8,7 @@ from fastapi.testclient import TestClient
 
 from clm_core.api.app import create_app, require_policies
 from clm_core.api.auth import Open
-from clm_core.api.table import ROUTES, Route
+from clm_core.api.route_table import ROUTES, Route
 from clm_core.domain.vocabulary import Role
 from clm_core.services import Services
 

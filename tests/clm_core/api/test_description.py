@@ -12,7 +12,7 @@ from hypothesis.errors import Unsatisfiable
 from schemathesis import GenerationMode
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 
-from clm_core.api.table import ROUTES, Route
+from clm_core.api.route_table import ROUTES, Route
 from clm_core.domain.vocabulary import Role
 
 Client = Callable[[Role | None], TestClient]

@@ -7,7 +7,7 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.exc import TimeoutError as PoolExhausted
 
 from clm_core.api.app import create_app
-from clm_core.api.errors import of_ours, status_of
+from clm_core.api.errors import problem_of, status_of
 from clm_core.domain import errors
 from clm_core.domain.errors import CLMError
 from clm_core.domain.vocabulary import Role
@@ -74,7 +74,7 @@ def test_only_what_tells_of_our_insides_is_hidden(kind: type[CLMError]) -> None:
     Exception.__init__(told, "postgres at 10.0.0.1: do this")
     if isinstance(told, errors.TooManyRequests | errors.PromotionRefused):
         told.__dict__.update(wait_seconds=1, reasons=())
-    body = bytes(of_ours(told).body).decode()
+    body = bytes(problem_of(told).body).decode()
     assert ("10.0.0.1" in body) is (status_of(told) < 500)
 
 

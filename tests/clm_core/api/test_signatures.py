@@ -28,7 +28,7 @@ from sqlalchemy import Engine, text
 from standardwebhooks import Webhook
 
 from clm_core.api.app import create_app
-from clm_core.api.signatures import github, sign, whole
+from clm_core.api.signatures import github, sign, signed_with_time
 from clm_core.domain.vocabulary import Role
 from clm_core.services import Services
 from clm_core.settings import signing_key
@@ -242,7 +242,7 @@ def test_two_thousand_forgeries_are_all_refused_in_the_same_words(
 def test_only_the_keys_it_was_signed_with_recognise_a_message(
     body: bytes, message_id: str, keys: list[bytes]
 ) -> None:
-    message = whole(message_id, "1", body, tuple(sign(key, message_id, "1", body) for key in keys))
+    message = signed_with_time(message_id, "1", body, tuple(sign(key, message_id, "1", body) for key in keys))
     assert message.is_signed_with(keys[:1])
     assert not message.is_signed_with([keys[0] + b"0"])
     assert not message.is_signed_with([])

@@ -1,4 +1,4 @@
-"""How often in a minute; counted in the memory of this process, so with several of them each counts alone."""
+"""Rate limits per minute, counted in the memory of each process."""
 
 import math
 import time
@@ -11,27 +11,28 @@ from clm_core.domain.errors import TooManyRequests
 from clm_core.settings import ApiSettings
 
 
-class Limits:
+class RateLimits:
     def __init__(self, settings: ApiSettings) -> None:
         self._counter = MovingWindowRateLimiter(MemoryStorage())
         self._failed_logins = RateLimitItemPerMinute(settings.failed_logins_per_minute)
         self._writes = RateLimitItemPerMinute(settings.writes_per_minute)
 
     def count_failed_login(self, address: str) -> None:
-        """Only wrong tokens are counted and kept waiting: who shares an address with a guesser gets in.
+        """Counts a wrong token; valid tokens from the same address stay accepted.
 
         Raises:
-            TooManyRequests: there were as many as are allowed already.
+            TooManyRequests: the limit of the address is reached.
         """
         self._count(self._failed_logins, "login", address, "Too many wrong tokens from your address")
 
     def count_write(self, token_id: str) -> None:
-        """Raises:
-        TooManyRequests: there were as many as are allowed already.
+        """
+        Raises:
+            TooManyRequests: the limit of the token is reached.
         """
         self._count(self._writes, "write", token_id, "Too many writes with your token")
 
-    def _count(self, allowed: RateLimitItem, what: str, whose: str, refusal: str) -> None:
-        if not self._counter.hit(allowed, what, whose):
-            free_at = self._counter.get_window_stats(allowed, what, whose).reset_time
+    def _count(self, allowed: RateLimitItem, kind: str, key: str, refusal: str) -> None:
+        if not self._counter.hit(allowed, kind, key):
+            free_at = self._counter.get_window_stats(allowed, kind, key).reset_time
             raise TooManyRequests(refusal, max(1, math.ceil(free_at - time.time())))

@@ -1,4 +1,4 @@
-"""Every address of the API, what answers there, and to whom it is open. There is no other way to add one."""
+"""Table of all routes of the API with endpoints and access; a route outside the table is refused."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -33,9 +33,9 @@ class Route:
     open_to: Access
     status: int = 200
     answer: type[BaseModel] | None = None
-    """What the endpoint's own response holds; None: what it returns."""
+    """Model of the response body where the endpoint returns a Response; None: the annotated return type."""
     kind: type[Any] | None = None
-    """The class of responses that are no JSON."""
+    """Response class other than JSON."""
     documented: bool = True
 
     @property
@@ -60,7 +60,7 @@ ROUTES = (
     Route("GET", "/clm/candidates", models.list_candidates, Role.VIEWER),
     Route("GET", "/clm/events", events.events, Role.VIEWER, kind=EventSourceResponse),
     Route("POST", "/clm/train", jobs.train, Role.OPERATOR, status=202, answer=Answer),
-    # forcing one takes an admin: that is a rule of promotion, not of this address
+    # forcing takes an admin: a rule of promotion, checked there
     Route("POST", "/clm/promote", promotion.promote, Role.OPERATOR, answer=Promotion),
     Route("POST", "/clm/rollback", promotion.rollback, Role.OPERATOR, answer=Promotion),
     Route("GET", "/clm/audit", audit.export_audit, Role.ADMIN),
@@ -68,7 +68,7 @@ ROUTES = (
     Route("POST", "/clm/tokens", tokens.create_token, Role.ADMIN, status=201),
     Route("DELETE", "/clm/tokens/{token_id}", tokens.revoke_token, Role.ADMIN),
     Route("POST", "/webhooks/{source}", webhooks.receive, Open.SIGNER, status=202),
-    # the description holds no secret, and a browser has no token to show
+    # the description holds no secret, and a browser sends no token
     Route("GET", "/docs", documentation.page, Open.EVERYBODY, documented=False),
     Route("GET", "/docs/swagger-ui.js", documentation.script, Open.EVERYBODY, documented=False),
     Route("GET", "/docs/swagger-ui.css", documentation.style, Open.EVERYBODY, documented=False),
