@@ -25,7 +25,7 @@ def descendants(kind: type[CLMError]) -> Iterator[type[CLMError]]:
 @pytest.mark.parametrize(
     ("method", "path", "body", "status", "words"),
     [
-        pytest.param("GET", "/nothing", None, 404, "/docs lists what there is", id="404"),
+        pytest.param("GET", "/nothing", None, 404, "/docs lists the paths", id="404"),
         pytest.param("PATCH", "/clm/jobs", None, 405, "the header Allow", id="405"),
         pytest.param("GET", "/clm/jobs?limit=0", None, 422, "query.limit", id="422-parameter"),
         pytest.param(
