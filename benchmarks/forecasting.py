@@ -20,8 +20,14 @@ from clm_core.domain.vocabulary import ModelType
 from clm_core.market.bars import Bars
 from clm_core.market.sources import MarketData
 from clm_core.models.catalog import recipe
-from clm_core.models.networks.forecast_params import PARAMS as FORECASTERS
+from clm_core.models.networks.forecast_params import ForecastParams
+from clm_core.models.networks.nhits import NHITSParams
+from clm_core.models.networks.patchtst import PatchTSTParams
 
+FORECASTERS: dict[ModelType, type[ForecastParams]] = {
+    ModelType.NHITS: NHITSParams,
+    ModelType.PATCHTST: PatchTSTParams,
+}
 BARS = 8760
 PARAMS = {"steps": 200, "patience": 200}
 LARGEST_OVERHEADS = {ModelType.NHITS: 30.0, ModelType.PATCHTST: 20.0}
@@ -55,20 +61,20 @@ def _fit_against_loop(model_type: ModelType, bars: Bars) -> Row:
 def _answers_against_one_by_one(model_type: ModelType, bars: Bars) -> Row:
     import torch
 
+    from clm_core.models.networks.architecture import WindowTensors
     from clm_core.models.networks.forecasting import ForecastRecipe
-    from clm_core.models.networks.networks import Views
     from clm_core.models.networks.windows import windows_of
     from clm_core.models.threads import single_threaded_torch
 
-    params = FORECASTERS[model_type].parse({"steps": 1}).priced(Costs())
+    params = FORECASTERS[model_type].parse({"steps": 1}).with_costs(Costs())
     model = ForecastRecipe(params).fit(bars, seed=0)
-    windows = windows_of(bars, params.input_size, params.shown)
+    windows = windows_of(bars, params.input_size, params.input_features)
 
     def one_by_one() -> None:
         with single_threaded_torch(), torch.inference_mode():
-            views = Views(windows, model.forecaster, "cpu")
+            tensors = WindowTensors(windows, model.forecaster, "cpu")
             for row in torch.from_numpy(windows.rows):
-                model.forecaster(views.at(row[None]))
+                model.forecaster(tensors.batch(row[None]))
 
     ours_s, peer_s = side_by_side(lambda: model.positions(bars), one_by_one, ROUNDS)
     return faster(
@@ -85,25 +91,24 @@ def bare_loop(model_type: ModelType, bars: Bars) -> Callable[[], object]:
     import torch
     from neuralforecast.losses.pytorch import MQLoss
 
-    from clm_core.models.networks.forecasting import LEVELS, material_of
-    from clm_core.models.networks.networks import network_of
+    from clm_core.models.networks.forecasting import LEVELS, training_windows
     from clm_core.models.threads import single_threaded_torch
 
     params = FORECASTERS[model_type].parse(PARAMS)
-    material = material_of(bars, params)
+    material = training_windows(bars, params)
     windows, length = material.windows, params.input_size
 
     def cut(chosen: np.ndarray) -> tuple[torch.Tensor, ...]:
         at = chosen[:, None] + np.arange(1 - length, 1)
         shown = windows.returns[at] / windows.volatility[chosen][:, None]
-        parts = shown[:, :, None], windows.features[at], material.futures[chosen][:, :, None]
+        parts = shown[:, :, None], windows.features[at], material.targets[chosen][:, :, None]
         return tuple(torch.from_numpy(part.astype(np.float32)) for part in parts)
 
     fit, validation = cut(material.fit), cut(material.validation)
 
     def loop() -> None:
         loss_of = MQLoss(quantiles=LEVELS.tolist())
-        network = network_of(params, loss_of, 0)
+        network = params.build(loss_of, 0)
         optimizer = torch.optim.AdamW(
             [weight for weight in network.parameters() if weight.requires_grad], lr=params.learning_rate
         )

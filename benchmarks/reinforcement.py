@@ -5,7 +5,7 @@ Both learners play the same number of bars of the same training window, where re
 the costs are the default ones; both see the same features in the same units and are rewarded alike. The peer
 is PPO("MlpPolicy") on a DummyVecEnv of the plain gymnasium environment; ours is the whole recipe: features,
 many episodes at once, checks on bars held back, without stopping early. What counts as the reward is the mean
-log return, after costs, of bars that neither has seen, by the policy each ends with, over 5 seeds.
+log return, after costs, of bars that neither has observation, by the policy each ends with, over 5 seeds.
 """
 
 import warnings
@@ -25,8 +25,9 @@ from clm_core.market.bars import Bars, Floats
 from clm_core.market.features import compute_features
 from clm_core.market.timeframes import Calendar, Timeframe
 from clm_core.models.exclusive_torch import exclusive_torch
-from clm_core.models.policies.reinforcement import PPOParams, ReinforcementRecipe, lesson
-from clm_core.models.policies.trading import MarketArrays, Singles
+from clm_core.models.policies.reinforcement import ReinforcementRecipe, training_set
+from clm_core.models.policies.rl_v3 import PPOParams
+from clm_core.models.policies.trading import Float32Array, MarketArrays
 from clm_core.models.policies.trading_env import TradingEnv, TradingEpisodes, VectorTradingEnv, episode_starts
 
 N_BARS, N_SEEN = 3_000, 2_000
@@ -67,10 +68,10 @@ class Learnt:
     seconds: float
     """Of one training."""
     reward: float
-    """Mean log return of a bar that was not seen, in basis points."""
+    """Mean log return of a bar that was not observation, in basis points."""
 
 
-Decide = Callable[[Singles], Floats]
+Decide = Callable[[Float32Array], Floats]
 """From an observation to the position."""
 
 
@@ -81,9 +82,9 @@ def rows() -> list[Row]:
 
 
 def environment() -> Row:
-    arena = lesson(series(), PARAMS).arena
-    ours = VectorTradingEnv(arena, PLAYERS, np.random.default_rng(0))
-    peer = DummyVecEnv([lambda: TradingEnv(arena) for _ in range(PLAYERS)])
+    episodes = training_set(series(), PARAMS).episodes
+    ours = VectorTradingEnv(episodes, PLAYERS, np.random.default_rng(0))
+    peer = DummyVecEnv([lambda: TradingEnv(episodes) for _ in range(PLAYERS)])
     actions = np.random.default_rng(1).uniform(-1, 1, (PLAYERS, 1)).astype(np.float32)
     ours.reset(), peer.reset()
     times = side_by_side(lambda: ours.step(actions), lambda: peer.step(actions), ROUNDS)
@@ -111,47 +112,50 @@ def ours(bars: Bars, seed: int) -> Learnt:
     start = perf_counter()
     model = ReinforcementRecipe(PARAMS).fit(bars[:N_SEEN], seed)
     seconds = perf_counter() - start
-    net = model.net
+    network = model.network
 
-    def decide(seen: Singles) -> Floats:
-        hidden = np.maximum(seen @ net.weight_1 + net.bias_1, 0)
-        return np.maximum(hidden @ net.weight_2 + net.bias_2, 0) @ net.weight_3 + net.bias_3
+    def decide(observation: Float32Array) -> Floats:
+        hidden = np.maximum(observation @ network.weight_1 + network.bias_1, 0)
+        return np.maximum(hidden @ network.weight_2 + network.bias_2, 0) @ network.weight_3 + network.bias_3
 
-    return Learnt(seconds, unseen_reward(arena_of(bars), decide))
+    return Learnt(seconds, unseen_reward(episodes_of(bars), decide))
 
 
 def peers(bars: Bars, seed: int) -> Learnt:
     """On the whole training window: it holds nothing back. One thread of torch is the faster for it, too."""
-    arena = arena_of(bars)
+    episodes = episodes_of(bars)
     start = perf_counter()
     with exclusive_torch(seed):
-        learner = PPO("MlpPolicy", DummyVecEnv([lambda: TradingEnv(arena)]), device="cpu")
+        learner = PPO("MlpPolicy", DummyVecEnv([lambda: TradingEnv(episodes)]), device="cpu")
         learner.learn(PLAYED)
     seconds = perf_counter() - start
 
-    def decide(seen: Singles) -> Floats:
-        return np.asarray(learner.predict(seen, deterministic=True)[0])
+    def decide(observation: Float32Array) -> Floats:
+        return np.asarray(learner.predict(observation, deterministic=True)[0])
 
-    return Learnt(seconds, unseen_reward(arena, decide))
+    return Learnt(seconds, unseen_reward(episodes, decide))
 
 
-def arena_of(bars: Bars) -> TradingEpisodes:
+def episodes_of(bars: Bars) -> TradingEpisodes:
     """Episodes from all of the training window, with the bars after it to play on later."""
-    taught = lesson(bars[:N_SEEN], PARAMS)
+    material = training_set(bars[:N_SEEN], PARAMS)
     table = compute_features(bars)
     starts = episode_starts(bars[:N_SEEN], table.complete[:N_SEEN], PARAMS.memory)
     return replace(
-        taught.arena, features=taught.sight.seen(table.values), market=MarketArrays.of(bars), starts=starts
+        material.episodes,
+        features=material.normaliser.scores(table.values),
+        market=MarketArrays.of(bars),
+        starts=starts,
     )
 
 
-def unseen_reward(arena: TradingEpisodes, decide: Decide) -> float:
+def unseen_reward(episodes: TradingEpisodes, decide: Decide) -> float:
     """Of episodes one after the other, by the plain environment."""
-    env, earned = TradingEnv(arena), 0.0
+    env, earned = TradingEnv(episodes), 0.0
     begins = range(N_SEEN, N_BARS - PARAMS.memory, PARAMS.memory)
     for row in begins:
-        seen, _ = env.reset(options={"row": row})
+        observation, _ = env.reset(options={"row": row})
         for _ in range(PARAMS.memory):
-            seen, reward, *_ = env.step(decide(seen))
-            earned += reward * arena.play.reward_unit
+            observation, reward, *_ = env.step(decide(observation))
+            earned += reward * episodes.rules.reward_unit
     return 10_000 * earned / (len(begins) * PARAMS.memory)

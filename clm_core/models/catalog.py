@@ -4,7 +4,6 @@ The modules of the wings are listed without being imported; a kind's module is i
 """
 
 from collections.abc import Mapping
-from datetime import timedelta
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -31,7 +30,7 @@ WINGS = (
 
 def kinds() -> tuple[ModelType, ...]:
     """Model types with an implementation, in the order of the vocabulary; plug-ins are not included."""
-    modules = _modules() | _undeclared()
+    modules = _modules()
     return tuple(each for each in ModelType if each in modules)
 
 
@@ -39,7 +38,7 @@ def declared(model_type: ModelType) -> ModelKind | None:
     """Declaration of a kind, also of a kind whose library is not installed; None without implementation."""
     module = _modules().get(model_type)
     if module is None:
-        return _undeclared().get(model_type)
+        return None
     kind: ModelKind = import_module(module).KIND
     return kind
 
@@ -179,43 +178,3 @@ def _plugin_kind(installed: plugins.Installed) -> ModelKind:
         search_space=plugin.params.search_space,
         retrain_every=plugin.retrain_every,
     )
-
-
-def _undeclared() -> dict[ModelType, ModelKind]:
-    """Kinds that have no file with a declaration yet."""
-    from clm_core.models.networks import forecasting
-    from clm_core.models.networks.forecast_params import NHITSParams, PatchTSTParams
-    from clm_core.models.policies import reinforcement
-
-    def network(params_type: Any) -> ModelKind:
-        return ModelKind(
-            recipe=lambda params, costs: forecasting.recipe_of(params_type.parse(params), costs),
-            load=forecasting.load,
-            library="neuralforecast",
-            extra="forecast",
-            seeds=3,
-            tolerance=1e-5,
-            search_space=params_type.search_space,
-            depends_on=("torch",),
-            retrain_every=timedelta(hours=336),
-        )
-
-    def policy(model_type: ModelType, params_type: Any, every: timedelta | None) -> ModelKind:
-        return ModelKind(
-            recipe=lambda params, costs: reinforcement.recipe(model_type, params, costs),
-            load=reinforcement.load,
-            library="stable_baselines3",
-            extra="rl",
-            seeds=5,
-            tolerance=1e-5,
-            search_space=params_type.search_space,
-            depends_on=("torch",),
-            retrain_every=every,
-        )
-
-    return {
-        ModelType.NHITS: network(NHITSParams),
-        ModelType.PATCHTST: network(PatchTSTParams),
-        ModelType.RL_V2: policy(ModelType.RL_V2, reinforcement.DQNParams, None),
-        ModelType.RL_V3: policy(ModelType.RL_V3, reinforcement.PPOParams, timedelta(hours=24)),
-    }

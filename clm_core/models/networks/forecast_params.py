@@ -1,112 +1,76 @@
-"""Training parameters of the forecasting networks; see `forecasting` for what they do."""
+"""Training parameters common to all forecasting networks."""
 
-from typing import Annotated, ClassVar, Self
+from abc import abstractmethod
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from clm_core.domain.costs import Costs
-from clm_core.domain.search_space import Between, OneOf
-from clm_core.domain.vocabulary import ModelType
-from clm_core.models.params import Device, FeatureNames, TrainingParams
+from clm_core.domain.search_space import Between
+from clm_core.models.params import Device, TrainingParams
 
-SHOWN = ("mean_gap_96", "volatility_ratio_12_96", "volume_z_24", "hour_sin", "hour_cos")
-"""Features NHITS sees by default. Each is another input for every bar of the window: with many, what the
-returns say drowns in them."""
+if TYPE_CHECKING:
+    from neuralforecast.losses.pytorch import MQLoss
+    from torch import nn
 
 
 class ForecastParams(TrainingParams):
-    """Training parameters both networks share."""
+    """Training parameters of a forecasting network, and the architecture built from the parameters.
+
+    Each kind of network is a subclass with a file for itself, such as `nhits`.
+    """
+
+    continues_last_value: ClassVar[bool] = False
+    """True if the architecture adds the last value of the window to every output."""
 
     horizon: Annotated[int, Between(6, 72, log=True)] = Field(default=24, ge=1, le=500)
-    """Bars forecast, and for which each signal is held; 1..500."""
+    """Bars forecast, and bars for which each signal is held; 1..500."""
     input_size: Annotated[int, Between(8, 96, log=True)] = Field(default=24, ge=4, le=1000)
-    """Bars seen; 4..1000."""
+    """Bars in a window; 4..1000."""
     steps: int = Field(default=300, ge=1, le=100_000)
-    """Most training steps; 1..100,000."""
+    """Maximum number of training steps; 1..100,000."""
     check_steps: int = Field(default=20, ge=1, le=10_000)
-    """Steps between two looks at the validation loss; 1..10,000."""
+    """Training steps between two measurements of the validation loss; 1..10,000."""
     patience: int = Field(default=5, ge=1, le=10_000)
-    """Looks without a better loss after which training ends; 1..10,000."""
+    """Measurements without a better validation loss after which training stops; 1..10,000."""
     batch_size: int = Field(default=256, ge=1, le=65_536)
-    """Windows a step; 1..65,536."""
+    """Windows per training step; 1..65,536."""
     learning_rate: Annotated[float, Between(1e-4, 1e-2, log=True)] = Field(default=1e-3, gt=0, le=1)
-    """Of AdamW; 0..1."""
+    """Learning rate of AdamW; 0..1."""
     weight_decay: Annotated[float, Between(1e-3, 1.0, log=True)] = Field(default=0.01, ge=0, le=10)
-    """Of AdamW; 0..10."""
+    """Weight decay of AdamW; 0..10."""
     dropout: Annotated[float, Between(0.0, 0.6)] = Field(default=0.1, ge=0, lt=1)
-    """Share of activations left out at random in each step; 0..1."""
+    """Fraction of activations left out at random in each step; 0..1."""
     validation_fraction: float = Field(default=0.2, gt=0, le=0.5)
-    """Share of the windows, the newest, that decides when training stops; 0..0.5."""
+    """Fraction of the windows, the newest, used for early stopping; 0..0.5."""
     shrink: bool = True
-    """Whether only the share of each forecast is kept that helped on the validation windows."""
+    """Keep only the fraction of each forecast with the least loss on the validation windows."""
     warm_start_steps: int = Field(default=0, ge=0, le=100_000)
-    """Steps for which a fold of a walk-forward continues the model of the one before; 0: each begins anew."""
+    """Steps for which a walk-forward fold continues the model of the fold before; 0 trains each fold anew."""
     full_edge: Annotated[float, Between(0.02, 0.5, log=True)] = Field(default=0.1, gt=0, le=10)
-    """Edge, in standard deviations of the horizon's return, from which the position is whole; 0..10."""
+    """Edge, in standard deviations of the horizon's return, from which the position is full; 0..10."""
     round_trip_bps: float | None = Field(default=None, ge=0, lt=10_000)
-    """Cost of going in and out that a forecast has to beat, in basis points; default: by the settings."""
+    """Cost of entry and exit that a forecast has to beat, in basis points; default: costs in the settings."""
     long_only: bool = False
-    """Whether falling prices are sat out instead of sold short."""
+    """Stay flat instead of going short when prices are expected to fall."""
     device: Device = "auto"
-    """Where to train: auto is a GPU where there is one. Answers are always computed on the processor."""
+    """Device used for training; auto is a GPU if available. Predictions always run on the CPU."""
 
     @property
-    def shown(self) -> tuple[str, ...]:
-        """Names of the features in a window."""
+    def input_features(self) -> tuple[str, ...]:
+        """Names of the features in a window besides returns."""
         return ()
 
-    def priced(self, costs: Costs) -> Self:
-        """With the cost of a round trip filled in."""
+    @abstractmethod
+    def build(self, loss: "MQLoss", seed: int) -> "nn.Module":
+        """Build the network as neuralforecast does; seeds the random generators of the whole process."""
+
+    @abstractmethod
+    def output_layers(self, network: Any) -> "list[nn.Linear]":
+        """Last linear layers of a network from `build`; their outputs sum to the forecast."""
+
+    def with_costs(self, costs: Costs) -> Self:
+        """Parameters with the cost of a round trip filled in."""
         if self.round_trip_bps is not None:
             return self
         return self.model_copy(update={"round_trip_bps": 2 * (costs.fee_bps + costs.slippage_bps)})
-
-
-class NHITSParams(ForecastParams):
-    model_type: ClassVar[ModelType] = ModelType.NHITS
-
-    dropout: Annotated[float, Between(0.0, 0.6)] = Field(default=0.3, ge=0, lt=1)
-    """Share of activations left out at random in each step; 0..1."""
-    hidden_size: Annotated[int, Between(8, 256, log=True)] = Field(default=64, ge=1, le=4096)
-    """Units of both layers of each of the three blocks; 1..4096."""
-    features: FeatureNames = SHOWN
-    """Names of the features seen besides returns (as text: separated by commas); may be none."""
-
-    @property
-    def shown(self) -> tuple[str, ...]:
-        return self.features
-
-
-class PatchTSTParams(ForecastParams):
-    model_type: ClassVar[ModelType] = ModelType.PATCHTST
-
-    input_size: Annotated[int, Between(24, 240, log=True)] = Field(default=96, ge=4, le=1000)
-    """Bars seen; 4..1000."""
-    batch_size: int = Field(default=128, ge=1, le=65_536)
-    """Windows a step; 1..65,536."""
-    patch_len: int = Field(default=16, ge=1, le=1000)
-    """Bars in a patch, at most `input_size`; 1..1000."""
-    stride: int = Field(default=8, ge=1, le=1000)
-    """Bars from one patch to the next; 1..1000."""
-    hidden_size: Annotated[int, OneOf((16, 32, 64))] = Field(default=32, ge=1, le=1024)
-    """Width of the encoder, a multiple of `heads`; 1..1024."""
-    heads: int = Field(default=4, ge=1, le=64)
-    """Of the attention; 1..64."""
-    layers: int = Field(default=2, ge=1, le=16)
-    """Of the encoder; 1..16."""
-
-    @model_validator(mode="after")
-    def _fits(self) -> Self:
-        if self.patch_len > self.input_size:
-            raise ValueError(f"patch_len {self.patch_len} is longer than input_size {self.input_size}")
-        if self.hidden_size % self.heads:
-            raise ValueError(f"hidden_size {self.hidden_size} is no multiple of heads {self.heads}")
-        return self
-
-
-NetworkParams = NHITSParams | PatchTSTParams
-
-PARAMS: dict[ModelType, type[NHITSParams] | type[PatchTSTParams]] = {
-    ModelType.NHITS: NHITSParams,
-    ModelType.PATCHTST: PatchTSTParams,
-}

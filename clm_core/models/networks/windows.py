@@ -1,4 +1,4 @@
-"""Bars as a network sees them: a window of standardised returns before a bar, and what followed it."""
+"""Input windows of a forecasting network, cut from bars, and the standardised returns to forecast."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,67 +11,74 @@ from clm_core.market.bars import Bars, Floats
 from clm_core.market.features import compute_features
 from clm_core.market.labels import forward_return
 
-RETURN, VOLATILITY = "log_return_1", "volatility_96"
+RETURN = "log_return_1"
+VOLATILITY = "volatility_96"
 
 
 @dataclass(frozen=True, eq=False)
 class Windows:
-    """What windows are cut from: that of row t is rows t - length + 1 to t."""
+    """Series from which windows are cut; the window of row t spans rows t - length + 1 to t."""
 
     length: int
     """Bars in a window."""
     returns: Floats
     """One-bar log returns, shape (n_bars,)."""
     features: Floats
-    """Shape (n_bars, n_features)."""
+    """Features of each bar, shape (n_bars, n_features)."""
     volatility: Floats
     """Standard deviation of one-bar log returns over the trailing 96 bars, shape (n_bars,)."""
     rows: NDArray[np.int64]
-    """Rows, ascending, whose window lies within one unbroken stretch and is complete."""
+    """Rows, ascending, with a complete window inside one unbroken stretch."""
 
 
 @dataclass(frozen=True, eq=False)
-class Material:
-    """What a network learns from."""
+class TrainingWindows:
+    """Windows and targets of a fit, split into a training and a validation part."""
 
     windows: Windows
-    futures: Floats
-    """Standardised returns that followed, shape (n_bars, horizon)."""
+    targets: Floats
+    """Standardised returns after each bar, shape (n_bars, horizon)."""
     fit: NDArray[np.int64]
-    """Rows whose windows are learnt from."""
+    """Rows of the windows to train on."""
     validation: NDArray[np.int64]
-    """Newer rows, which tell when to stop."""
+    """Newer rows, used for early stopping."""
 
 
 def windows_of(bars: Bars, length: int, features: Sequence[str]) -> Windows:
-    """Args:
-    features: names of what a window shows besides returns; may be empty.
+    """Cut the windows of a series.
+
+    Args:
+        length: bars in a window.
+        features: names of the features in a window besides returns; may be empty.
     """
     table = compute_features(bars, (RETURN, VOLATILITY, *features))
     columns = dict(zip(table.names, table.values.T, strict=True))
     volatility = columns[VOLATILITY]
     # NaN compares false
     usable = table.complete & (volatility > 0)
-    shown = [columns[name] for name in features]
+    feature_columns = [columns[name] for name in features]
     return Windows(
         length,
         columns[RETURN],
-        np.stack(shown, axis=1) if shown else np.empty((len(bars), 0)),
+        np.stack(feature_columns, axis=1) if feature_columns else np.empty((len(bars), 0)),
         volatility,
-        _whole(bars, usable, length),
+        _rows_with_complete_window(bars, usable, length),
     )
 
 
-def futures_of(bars: Bars, volatility: Floats, horizon: int) -> tuple[Floats, NDArray[np.int64]]:
-    """Log returns from the open of the next bar to the open k bars later, k = 1..horizon, each over
-    volatility * sqrt(k): of about unit deviation, whatever the market and the k.
+def targets_of(bars: Bars, volatility: Floats, horizon: int) -> tuple[Floats, NDArray[np.int64]]:
+    """Log returns from the open of the next bar to the open k bars later, k = 1..horizon.
+
+    Each return is divided by volatility * sqrt(k), for a standard deviation of about 1 in every market and
+    at every k.
 
     Returns:
         Values, shape (n_bars, horizon), NaN where a stretch ends before the horizon; and the row of the last
-        bar each row's values use, -1 where undefined.
+        bar used by the values of each row, -1 where undefined.
     """
     end = forward_return(bars, horizon).end
-    known, steps = np.flatnonzero(end >= 0), np.arange(1, horizon + 1)
+    known = np.flatnonzero(end >= 0)
+    steps = np.arange(1, horizon + 1)
     log_open = np.log(bars.open)
     moved = log_open[known[:, None] + 1 + steps] - log_open[known + 1][:, None]
     values = np.full((len(bars), horizon), np.nan)
@@ -80,10 +87,10 @@ def futures_of(bars: Bars, volatility: Floats, horizon: int) -> tuple[Floats, ND
     return values, end
 
 
-def _whole(bars: Bars, usable: NDArray[np.bool_], length: int) -> NDArray[np.int64]:
-    found = [np.empty(0, dtype=np.int64)]
+def _rows_with_complete_window(bars: Bars, usable: NDArray[np.bool_], length: int) -> NDArray[np.int64]:
+    complete = [np.empty(0, dtype=np.int64)]
     for rows in bars.stretches():
         if rows.stop - rows.start >= length:
             whole = sliding_window_view(usable[rows], length).all(axis=1)
-            found.append(np.flatnonzero(whole) + rows.start + length - 1)
-    return np.concatenate(found)
+            complete.append(np.flatnonzero(whole) + rows.start + length - 1)
+    return np.concatenate(complete)

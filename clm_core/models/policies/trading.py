@@ -1,13 +1,13 @@
-"""The rules by which a policy trades, bar by bar: compiled, the same while it learns and when it serves.
+"""Trading rules of a policy, bar by bar: compiled, the same in training and in production.
 
-They are those of `backtest.engine` without stops and lots: the position named at a close is traded at the
-next open, a target that stays does not rebalance, a flip closes first and is sized by what is left, every
-fill pays slippage and fee, and a short that would take all the cash to buy back is ruined. `models` may not
-lean on `backtest`, so the rules are written once more, without its record of trades; a test holds both to the
-same equity.
+The rules are those of `backtest.engine` without stops and lots: the position chosen at a close is traded at
+the next open, an unchanged target does not rebalance, a flip first closes the open position and is sized by
+the remaining cash, every fill pays slippage and fee, and a short that would take all the cash to buy back is
+ruined. `models` must not import `backtest`, so the rules are repeated here without the record of trades; a
+test holds both to the same equity.
 
-A policy sees, as float32, the features of a bar, the position it wanted last (-1..1), and the return of its
-open trade since the average entry, in units of `Play.unit` and cut at LARGEST.
+An observation is float32: the features of a bar, the last target position (-1..1), and the return of the open
+trade since the average entry, in units of `TradingRules.unit` and clipped at MAX_UNREALISED.
 """
 
 from typing import NamedTuple
@@ -19,25 +19,27 @@ from numpy.typing import NDArray
 from clm_core.domain.costs import Costs
 from clm_core.market.bars import Bars, Floats
 
-Singles = NDArray[np.float32]
-Rows = NDArray[np.int64]
-Flags = NDArray[np.bool_]
+Float32Array = NDArray[np.float32]
+RowIndices = NDArray[np.int64]
+BoolArray = NDArray[np.bool_]
 
-LEAST = 1e-9
-"""Share of the equity it began with that is counted as nothing: below, an account is ruined."""
-LARGEST = 5.0
-"""Largest unrealised return that is seen, in units."""
-OWN = 2
-"""Values a policy sees of itself: its position and its unrealised return."""
+MIN_EQUITY = 1e-9
+"""Fraction of the initial equity at or below which an account is ruined."""
+MAX_UNREALISED = 5.0
+"""Largest unrealised return in an observation, in units."""
+ACCOUNT_INPUTS = 2
+"""Values about the account in an observation: target position and unrealised return."""
 
 CASH, UNITS, TARGET, ENTRY, EQUITY, PEAK, WORST = range(7)
-"""Columns of a book: cash, units held, the position wanted last, the average price paid for what is open, the
-equity, the highest equity so far, and the deepest log equity below its peak so far. Cash and equity are
-shares of the first equity."""
-BLANK = np.array([1.0, 0.0, 0.0, 0.0, 1.0, 1.0, 0.0])
+"""Columns of an account: cash, units held, last target position, average price paid for the open trade,
+equity, highest equity so far, and deepest log equity below the peak so far. Cash and equity are fractions of
+the initial equity."""
+NEW_ACCOUNT = np.array([1.0, 0.0, 0.0, 0.0, 1.0, 1.0, 0.0])
 
 
 class MarketArrays(NamedTuple):
+    """Prices of the bars, each of shape (n_bars,)."""
+
     open: Floats
     high: Floats
     close: Floats
@@ -47,31 +49,32 @@ class MarketArrays(NamedTuple):
         return cls(*(np.ascontiguousarray(prices) for prices in (bars.open, bars.high, bars.close)))
 
 
-class Play(NamedTuple):
-    """How it is traded and scored."""
+class TradingRules(NamedTuple):
+    """Costs, rounding and rewards."""
 
     fee: float
     """Fraction of the traded value."""
     slippage: float
     """Fraction of the price."""
     step: float
-    """Wanted positions are rounded to whole multiples of this."""
+    """Step to whose whole multiples target positions are rounded."""
     unit: float
-    """Unrealised return that is seen as 1."""
+    """Unrealised return that an observation shows as 1."""
     margin: float = 0.0
-    """By how much more another of three positions must be worth than the one held."""
+    """Extra value required of another of three positions to replace the current position."""
     drawdown_penalty: float = 0.0
-    """Times the deepest drawdown of the log equity of an episode, taken off its rewards where it deepens."""
+    """Multiple of the deepest drawdown of an episode's log equity, subtracted from rewards where the drawdown
+    deepens."""
     reward_unit: float = 1.0
-    """Log return that is rewarded with 1."""
+    """Log return with a reward of 1."""
 
     @classmethod
-    def at(cls, costs: Costs, **other: float) -> "Play":
+    def at(cls, costs: Costs, **other: float) -> "TradingRules":
         return cls(fee=costs.fee_bps / 10_000, slippage=costs.slippage_bps / 10_000, **other)
 
 
-class Net(NamedTuple):
-    """Two hidden layers of rectified units, fully connected; matrices of shape (inputs, outputs)."""
+class PolicyNetwork(NamedTuple):
+    """Two fully connected hidden layers of rectified units; matrices of shape (inputs, outputs)."""
 
     weight_1: Floats
     bias_1: Floats
@@ -86,116 +89,140 @@ _compiled = njit(cache=True, nogil=True, error_model="numpy")
 
 
 @_inlined
-def _fill(book: Floats, quantity: float, price: float, play: Play) -> None:
-    """Buy, or sell if negative, that many units."""
-    paid = price * (1.0 + np.sign(quantity) * play.slippage)
-    held, after = abs(book[UNITS]), abs(book[UNITS] + quantity)
-    if after > held:
-        book[ENTRY] = (book[ENTRY] * held + paid * abs(quantity)) / after
-    book[CASH] -= quantity * paid + abs(quantity) * paid * play.fee
-    book[UNITS] += quantity
+def _fill(account: Floats, quantity: float, price: float, rules: TradingRules) -> None:
+    """Buy a number of units, or sell units if negative."""
+    paid = price * (1.0 + np.sign(quantity) * rules.slippage)
+    before = abs(account[UNITS])
+    after = abs(account[UNITS] + quantity)
+    if after > before:
+        account[ENTRY] = (account[ENTRY] * before + paid * abs(quantity)) / after
+    account[CASH] -= quantity * paid + abs(quantity) * paid * rules.fee
+    account[UNITS] += quantity
 
 
 @_inlined
-def _rebalance(book: Floats, wanted: float, price: float, play: Play) -> None:
-    book[TARGET] = wanted
-    if book[UNITS] * wanted < 0.0:
-        _fill(book, -book[UNITS], price, play)
-    equity = book[CASH] + book[UNITS] * price
-    units = wanted * equity / (price * (1.0 + play.slippage) * (1.0 + play.fee))
-    if units != book[UNITS]:
-        _fill(book, units - book[UNITS], price, play)
+def _rebalance(account: Floats, target: float, price: float, rules: TradingRules) -> None:
+    account[TARGET] = target
+    if account[UNITS] * target < 0.0:
+        _fill(account, -account[UNITS], price, rules)
+    equity = account[CASH] + account[UNITS] * price
+    units = target * equity / (price * (1.0 + rules.slippage) * (1.0 + rules.fee))
+    if units != account[UNITS]:
+        _fill(account, units - account[UNITS], price, rules)
 
 
 @_inlined
-def _ruined(book: Floats, price: float, play: Play) -> bool:
-    """Whether buying a short back at this price takes all the cash."""
-    cost = (1.0 + play.slippage) * (1.0 + play.fee)
-    return bool(book[UNITS] < 0.0 and price >= book[CASH] / (-book[UNITS] * cost))
+def _ruined(account: Floats, price: float, rules: TradingRules) -> bool:
+    """True if buying a short back at the price takes all the cash."""
+    cost = (1.0 + rules.slippage) * (1.0 + rules.fee)
+    return bool(account[UNITS] < 0.0 and price >= account[CASH] / (-account[UNITS] * cost))
 
 
 @_inlined
-def _trade(book: Floats, wanted: float, bar: int, last: bool, market: MarketArrays, play: Play) -> None:
-    """Play one bar, to its close; after the last one nothing is open."""
-    ruined = _ruined(book, market.open[bar], play)
+def _trade(
+    account: Floats, target: float, bar: int, last: bool, market: MarketArrays, rules: TradingRules
+) -> None:
+    """Trade a bar up to its close; the last bar closes any open position."""
+    ruined = _ruined(account, market.open[bar], rules)
     if not ruined:
-        if wanted != book[TARGET]:
-            _rebalance(book, wanted, market.open[bar], play)
-        ruined = _ruined(book, market.high[bar], play)
+        if target != account[TARGET]:
+            _rebalance(account, target, market.open[bar], rules)
+        ruined = _ruined(account, market.high[bar], rules)
     if ruined:
-        book[CASH] = book[UNITS] = book[TARGET] = 0.0
-    if last and book[UNITS] != 0.0:
-        _fill(book, -book[UNITS], market.close[bar], play)
-        book[TARGET] = 0.0
-    book[EQUITY] = max(book[CASH] + book[UNITS] * market.close[bar], LEAST)
+        account[CASH] = account[UNITS] = account[TARGET] = 0.0
+    if last and account[UNITS] != 0.0:
+        _fill(account, -account[UNITS], market.close[bar], rules)
+        account[TARGET] = 0.0
+    account[EQUITY] = max(account[CASH] + account[UNITS] * market.close[bar], MIN_EQUITY)
 
 
 @_inlined
-def _reward(book: Floats, before: float, play: Play) -> float:
-    book[PEAK] = max(book[PEAK], book[EQUITY])
-    deepened = max(0.0, np.log(book[PEAK] / book[EQUITY]) - book[WORST])
-    book[WORST] += deepened
-    return float((np.log(book[EQUITY] / before) - play.drawdown_penalty * deepened) / play.reward_unit)
+def _reward(account: Floats, equity_before: float, rules: TradingRules) -> float:
+    account[PEAK] = max(account[PEAK], account[EQUITY])
+    deepened = max(0.0, np.log(account[PEAK] / account[EQUITY]) - account[WORST])
+    account[WORST] += deepened
+    log_return = np.log(account[EQUITY] / equity_before)
+    return float((log_return - rules.drawdown_penalty * deepened) / rules.reward_unit)
 
 
 @_inlined
-def _rounded(action: float, step: float) -> float:
+def _rounded(target: float, step: float) -> float:
     # adding 0.0 turns -0.0 into 0.0
-    return float(min(1.0, max(-1.0, np.rint(action / step) * step)) + 0.0)
+    return float(min(1.0, max(-1.0, np.rint(target / step) * step)) + 0.0)
 
 
 @_inlined
-def _unrealised(book: Floats, close: float, play: Play) -> float:
-    if book[UNITS] == 0.0:
+def _unrealised(account: Floats, close: float, rules: TradingRules) -> float:
+    if account[UNITS] == 0.0:
         return 0.0
-    gain = np.sign(book[UNITS]) * (close / book[ENTRY] - 1.0) / play.unit
-    return float(min(LARGEST, max(-LARGEST, gain)))
+    gain = np.sign(account[UNITS]) * (close / account[ENTRY] - 1.0) / rules.unit
+    return float(min(MAX_UNREALISED, max(-MAX_UNREALISED, gain)))
 
 
 @_inlined
-def _look(seen: Singles, features: Singles, bar: int, book: Floats, market: MarketArrays, play: Play) -> None:
-    """Write what a policy sees at the close of a bar."""
-    own = features.shape[1]
-    seen[:own] = features[bar]
-    seen[own] = book[TARGET]
-    seen[own + 1] = _unrealised(book, market.close[bar], play)
+def _observe(
+    observation: Float32Array,
+    features: Float32Array,
+    bar: int,
+    account: Floats,
+    market: MarketArrays,
+    rules: TradingRules,
+) -> None:
+    """Write the observation at the close of a bar."""
+    n_features = features.shape[1]
+    observation[:n_features] = features[bar]
+    observation[n_features] = account[TARGET]
+    observation[n_features + 1] = _unrealised(account, market.close[bar], rules)
 
 
 @_compiled
-def look(
-    seen: Singles, features: Singles, rows: Rows, books: Floats, market: MarketArrays, play: Play
+def observe(
+    observations: Float32Array,
+    features: Float32Array,
+    rows: RowIndices,
+    accounts: Floats,
+    market: MarketArrays,
+    rules: TradingRules,
 ) -> None:
-    """Write what each of n players sees, into shape (n, n_features + OWN)."""
-    for player in range(len(rows)):
-        _look(seen[player], features, rows[player], books[player], market, play)
+    """Write the observations of n episodes, shape (n, n_features + ACCOUNT_INPUTS)."""
+    for episode in range(len(rows)):
+        _observe(observations[episode], features, rows[episode], accounts[episode], market, rules)
 
 
 @_compiled
-def play_bar(
-    actions: Floats, rows: Rows, last: Flags, books: Floats, market: MarketArrays, play: Play, rewards: Floats
+def trade_bar(
+    targets: Floats,
+    rows: RowIndices,
+    last: BoolArray,
+    accounts: Floats,
+    market: MarketArrays,
+    rules: TradingRules,
+    rewards: Floats,
 ) -> None:
-    """Let each of n players trade the bar after its row, and write what it earned.
+    """Trade the next bar of n episodes, and write the rewards.
 
     Args:
-        actions: wanted positions, not yet rounded, shape (n,).
-        rows: the bar each has just seen close; one further afterwards.
-        last: whether the bar ends the episode.
-        books: one a player, shape (n, 7); changed.
+        targets: target positions, not yet rounded, shape (n,).
+        rows: bar at whose close each episode stands; advanced by a bar.
+        last: True where the next bar ends the episode.
+        accounts: account of each episode, shape (n, 7); changed.
+        rewards: rewards of the bar, shape (n,); written.
     """
-    for player in range(len(rows)):
-        book = books[player]
-        before = book[EQUITY]
-        rows[player] += 1
-        _trade(book, _rounded(actions[player], play.step), rows[player], last[player], market, play)
-        rewards[player] = _reward(book, before, play)
+    for episode in range(len(rows)):
+        account = accounts[episode]
+        equity_before = account[EQUITY]
+        rows[episode] += 1
+        target = _rounded(targets[episode], rules.step)
+        _trade(account, target, rows[episode], last[episode], market, rules)
+        rewards[episode] = _reward(account, equity_before, rules)
 
 
 @_inlined
-def _layer(into: Floats, inputs: Floats, weight: Floats, bias: Floats) -> None:
-    into[:] = bias
+def _layer(outputs: Floats, inputs: Floats, weight: Floats, bias: Floats) -> None:
+    outputs[:] = bias
     for i in range(len(inputs)):
-        for j in range(len(into)):
-            into[j] += inputs[i] * weight[i, j]
+        for j in range(len(outputs)):
+            outputs[j] += inputs[i] * weight[i, j]
 
 
 @_inlined
@@ -205,50 +232,62 @@ def _rectify(values: Floats) -> None:
 
 
 @_inlined
-def _chosen(answers: Floats, held: float, margin: float) -> float:
-    """The position a network's answers mean: one is the position itself, three are the values of holding -1,
-    0 and 1, and what is held is kept unless another is worth more by the margin."""
-    if len(answers) == 1:
-        return float(answers[0])
-    best, own = int(np.argmax(answers)), int(held) + 1
-    return float((best if answers[best] > answers[own] + margin else own) - 1)
+def _target(outputs: Floats, current: float, margin: float) -> float:
+    """Target position of a network's outputs, not yet rounded.
+
+    A single output is the position itself. Three outputs are the values of the positions -1, 0 and 1; the
+    current position stays unless another position is worth more by the margin.
+    """
+    if len(outputs) == 1:
+        return float(outputs[0])
+    best = int(np.argmax(outputs))
+    own = int(current) + 1
+    return float((best if outputs[best] > outputs[own] + margin else own) - 1)
 
 
 @_compiled
 def roll_out(
-    features: Singles, begins: Flags, plays: Flags, market: MarketArrays, play: Play, net: Net
+    features: Float32Array,
+    starts: BoolArray,
+    active: BoolArray,
+    market: MarketArrays,
+    rules: TradingRules,
+    network: PolicyNetwork,
 ) -> tuple[Floats, Floats]:
-    """Positions wanted after each bar, and the log return of each bar for whoever follows them.
+    """Target position after each bar, and the log return per bar of following the targets.
 
     Args:
-        features: shape (n_bars, n_features).
-        begins: rows before which the policy forgets: it holds nothing there as far as it knows.
-        plays: rows on which it has a view; 0 elsewhere, where it forgets too.
+        features: normalised features, shape (n_bars, n_features).
+        starts: rows with a new account, from which the policy has no position and no memory.
+        active: rows in which the policy chooses a position; in other rows the position is 0 and the account
+            starts anew.
     """
     n = len(features)
-    positions, earned = np.zeros(n), np.zeros(n)
-    book = BLANK.copy()
-    seen = np.empty(features.shape[1] + OWN, np.float32)
-    inputs = np.empty(len(seen))
-    hidden_1, hidden_2 = np.empty(len(net.bias_1)), np.empty(len(net.bias_2))
-    answers = np.empty(len(net.bias_3))
+    positions = np.zeros(n)
+    log_returns = np.zeros(n)
+    account = NEW_ACCOUNT.copy()
+    observation = np.empty(features.shape[1] + ACCOUNT_INPUTS, np.float32)
+    inputs = np.empty(len(observation))
+    hidden_1 = np.empty(len(network.bias_1))
+    hidden_2 = np.empty(len(network.bias_2))
+    outputs = np.empty(len(network.bias_3))
     for bar in range(n):
-        if bar > 0 and plays[bar - 1]:
-            before = book[EQUITY]
-            # an episode's end closes what is open, as it did in training
-            last = begins[bar] or not plays[bar]
-            _trade(book, positions[bar - 1], bar, last, market, play)
-            earned[bar] = np.log(book[EQUITY] / before)
-        if begins[bar] or not plays[bar] or book[EQUITY] <= LEAST:
-            book[:] = BLANK
-        if not plays[bar]:
+        if bar > 0 and active[bar - 1]:
+            equity_before = account[EQUITY]
+            # the end of an episode closes the open position, as in training
+            last = starts[bar] or not active[bar]
+            _trade(account, positions[bar - 1], bar, last, market, rules)
+            log_returns[bar] = np.log(account[EQUITY] / equity_before)
+        if starts[bar] or not active[bar] or account[EQUITY] <= MIN_EQUITY:
+            account[:] = NEW_ACCOUNT
+        if not active[bar]:
             continue
-        _look(seen, features, bar, book, market, play)
-        inputs[:] = seen
-        _layer(hidden_1, inputs, net.weight_1, net.bias_1)
+        _observe(observation, features, bar, account, market, rules)
+        inputs[:] = observation
+        _layer(hidden_1, inputs, network.weight_1, network.bias_1)
         _rectify(hidden_1)
-        _layer(hidden_2, hidden_1, net.weight_2, net.bias_2)
+        _layer(hidden_2, hidden_1, network.weight_2, network.bias_2)
         _rectify(hidden_2)
-        _layer(answers, hidden_2, net.weight_3, net.bias_3)
-        positions[bar] = _rounded(_chosen(answers, book[TARGET], play.margin), play.step)
-    return positions, earned
+        _layer(outputs, hidden_2, network.weight_3, network.bias_3)
+        positions[bar] = _rounded(_target(outputs, account[TARGET], rules.margin), rules.step)
+    return positions, log_returns

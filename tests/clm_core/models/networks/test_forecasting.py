@@ -25,16 +25,16 @@ from clm_core.evidence.track_record import track_record
 from clm_core.evidence.trials import TrialCount
 from clm_core.market.bars import Bars, Floats
 from clm_core.models.bundle import read_card, save_bundle
-from clm_core.models.networks.forecast_params import NHITSParams, PatchTSTParams
 from clm_core.models.networks.forecasting import (
     FILE,
     LEVELS,
     ForecastModel,
     ForecastRecipe,
-    load,
     probability_of_rise,
     recipe_of,
 )
+from clm_core.models.networks.nhits import KIND, NHITSParams
+from clm_core.models.networks.patchtst import PatchTSTParams
 
 NETWORKS = [pytest.param(NHITSParams, id="nhits"), pytest.param(PatchTSTParams, id="patchtst")]
 Params = type[NHITSParams] | type[PatchTSTParams]
@@ -244,7 +244,7 @@ def test_damaged_weights_are_refused_with_what_to_do(
     save_bundle(model, quick(NHITSParams), tmp_path, bars)
     damage(tmp_path / FILE)
     with pytest.raises(BundleCorrupt, match=r"weights\.safetensors.*: train the model again"):
-        load(tmp_path, read_card(tmp_path))
+        KIND.load(tmp_path, read_card(tmp_path))
 
 
 def test_a_card_names_the_torch_it_was_trained_with(model: ForecastModel, bars: Bars, tmp_path: Path):
@@ -260,7 +260,7 @@ def test_features_that_this_release_does_not_compute_are_named(
     card = read_card(tmp_path)
     older = card.model_copy(update={"params": {**card.params, "features": ["moon_phase"]}})
     with pytest.raises(FeatureMismatch, match="moon_phase"):
-        load(tmp_path, older)
+        KIND.load(tmp_path, older)
 
 
 def test_a_warm_start_goes_on_from_the_older_model_and_keeps_its_scales(bars: Bars):

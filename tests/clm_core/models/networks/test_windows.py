@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from clm_core.market.bars import FIELDS, Bars
-from clm_core.models.networks.windows import futures_of, windows_of
+from clm_core.models.networks.windows import targets_of, windows_of
 
 
 @pytest.mark.parametrize(
@@ -32,18 +32,18 @@ def test_a_market_that_stood_still_has_no_unit_and_no_window(bars: Bars):
 
 def test_what_followed_is_counted_from_the_next_open_in_units_of_volatility(bars: Bars):
     volatility = windows_of(bars, 20, ()).volatility
-    futures, end = futures_of(bars, volatility, 6)
+    targets, end = targets_of(bars, volatility, 6)
     row = 700
     for k in range(1, 7):
         moved = np.log(bars.open[row + 1 + k] / bars.open[row + 1])
-        assert futures[row, k - 1] == pytest.approx(moved / (volatility[row] * np.sqrt(k)))
+        assert targets[row, k - 1] == pytest.approx(moved / (volatility[row] * np.sqrt(k)))
     assert end[row] == row + 7
-    assert futures[200:1400].std() == pytest.approx(1, abs=0.25)
+    assert targets[200:1400].std() == pytest.approx(1, abs=0.25)
 
 
 def test_what_would_follow_after_an_outage_is_unknown(bars: Bars):
-    futures, end = futures_of(bars, np.ones(len(bars)), 6)
+    targets, end = targets_of(bars, np.ones(len(bars)), 6)
     for undefined in (slice(1493, 1500), slice(len(bars) - 7, len(bars))):
-        assert np.isnan(futures[undefined]).all()
+        assert np.isnan(targets[undefined]).all()
         assert np.all(end[undefined] == -1)
-    assert np.isfinite(futures[1492]).all()
+    assert np.isfinite(targets[1492]).all()

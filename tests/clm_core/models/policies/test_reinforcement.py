@@ -27,11 +27,11 @@ from clm_core.evidence.soundness import activity
 from clm_core.market.bars import FIELDS, Bars, Floats
 from clm_core.market.features import LOOK_BACK, compute_features
 from clm_core.market.timeframes import Calendar, Timeframe
-from clm_core.models import golden
+from clm_core.models import catalog, golden
 from clm_core.models.bundle import card_of
 from clm_core.models.catalog import recipe
-from clm_core.models.policies.reinforcement import FILE, PolicyModel, load, play_of, spans
-from clm_core.models.policies.trading import MarketArrays, Net, Play, roll_out
+from clm_core.models.policies.reinforcement import FILE, PolicyModel, rules_of, spans
+from clm_core.models.policies.trading import MarketArrays, PolicyNetwork, TradingRules, roll_out
 from clm_core.models.policies.trading_env import TradingEnv, TradingEpisodes
 
 KINDS = [ModelType.RL_V2, ModelType.RL_V3]
@@ -118,9 +118,9 @@ def test_a_policy_serves_as_it_was_trained(model: PolicyModel, bars: Bars):
     """Its positions over a span are those it takes in an episode that begins there."""
     table = compute_features(bars, model.params.features)
     discrete = model.model_type is ModelType.RL_V2
-    play = play_of(model.params, model.sight)
+    play = rules_of(model.params, model.normaliser)
     arena = TradingEpisodes(
-        model.sight.seen(table.values),
+        model.normaliser.scores(table.values),
         MarketArrays.of(bars),
         np.arange(1),
         model.params.memory,
@@ -139,7 +139,7 @@ def test_a_policy_serves_as_it_was_trained(model: PolicyModel, bars: Bars):
 
 
 def answered(model: PolicyModel, seen: Floats) -> Floats:
-    net, values = model.net, seen.astype(float)
+    net, values = model.network, seen.astype(float)
     for weight, bias in ((net.weight_1, net.bias_1), (net.weight_2, net.bias_2)):
         values = np.maximum(values @ weight + bias, 0)
     return np.asarray(values @ net.weight_3 + net.bias_3)
@@ -154,10 +154,10 @@ def test_what_is_held_is_kept_unless_another_position_is_worth_more_by_the_margi
     """The one feature is what long is worth, less of it what short is worth; flat is worth nothing."""
     worth = np.array([[0.4], [-0.6], [0.0], [0.6]], dtype=np.float32)
     market = MarketArrays(*(np.ones(4) for _ in range(3)))
-    play = Play(fee=0.0, slippage=0.0, step=1.0, unit=1.0, margin=margin)
+    play = TradingRules(fee=0.0, slippage=0.0, step=1.0, unit=1.0, margin=margin)
     split = np.array([[1.0, -1.0], [0.0, 0.0], [0.0, 0.0]])
     joined = np.array([[-1.0, 0.0, 1.0], [1.0, 0.0, -1.0]])
-    net = Net(split, np.zeros(2), np.eye(2), np.zeros(2), joined, np.zeros(3))
+    net = PolicyNetwork(split, np.zeros(2), np.eye(2), np.zeros(2), joined, np.zeros(3))
     always = np.ones(4, np.bool_)
     assert roll_out(worth, always & False, always, market, play, net)[0].tolist() == positions
 
@@ -194,10 +194,10 @@ def test_thousands_of_bars_are_answered_in_well_under_a_second(model: PolicyMode
 def test_a_policy_that_never_trades_has_collapsed_and_will_not_be_loaded_to_trade(
     model: PolicyModel, bars: Bars, tmp_path: Path
 ):
-    net = Net(*(np.zeros_like(weights) for weights in model.net))
+    net = PolicyNetwork(*(np.zeros_like(weights) for weights in model.network))
     if model.model_type is ModelType.RL_V2:
         net.bias_3[1] = 1.0
-    flat = replace(model, net=net)
+    flat = replace(model, network=net)
     found = activity(flat.positions(bars))
     assert (found.commonest_side, found.share) == ("flat", 1.0)
     golden.record(flat, bars, tmp_path)
@@ -250,7 +250,7 @@ def test_a_wrong_parameter_is_refused_and_the_valid_ones_are_named(kind: ModelTy
 
 @pytest.mark.parametrize("kind", KINDS, ids=str)
 def test_bars_with_too_few_beginnings_are_refused_with_what_to_change(kind: ModelType, bars: Bars):
-    with pytest.raises(NotEnoughBars, match=r"at which an episode of 24 may begin; 200 are needed"):
+    with pytest.raises(NotEnoughBars, match=r"rows at which an episode of 24 bars may start; 200 are needed"):
         fitted(kind, bars[:250])
 
 
@@ -267,10 +267,10 @@ import numpy as np
 from clm_core.market.bars import Bars
 from clm_core.market.timeframes import Calendar, Timeframe
 from clm_core.models.bundle import read_card
-from clm_core.models.policies.reinforcement import load
+from clm_core.models.policies.rl_v3 import KIND
 folder = Path({str(tmp_path)!r})
 bars = Bars("BTCUSD", Timeframe.H1, Calendar.ALWAYS, **np.load(folder / "bars.npz"))
-positions = load(folder, read_card(folder)).positions(bars)
+positions = KIND.load(folder, read_card(folder)).positions(bars)
 np.save(folder / "positions.npy", positions)
 assert not {{"torch", "stable_baselines3", "gymnasium"}} & set(sys.modules)
 """
@@ -309,10 +309,10 @@ def single(path: Path) -> None:
 def test_a_damaged_file_is_refused(model: PolicyModel, tmp_path: Path, damage: Any):
     model.save(tmp_path)
     card = card_of(model, recipe(model.model_type, FAST[model.model_type], Costs()))
-    load(tmp_path, card)
+    catalog.load(tmp_path, card)
     damage(tmp_path / FILE)
     with pytest.raises(BundleCorrupt, match="train the model again"):
-        load(tmp_path, card)
+        catalog.load(tmp_path, card)
 
 
 def test_a_policy_that_sees_a_feature_of_another_release_is_refused(model: PolicyModel, tmp_path: Path):
@@ -320,4 +320,4 @@ def test_a_policy_that_sees_a_feature_of_another_release_is_refused(model: Polic
     card = card_of(model, recipe(model.model_type, FAST[model.model_type], Costs()))
     card = card.model_copy(update={"params": card.params | {"features": ["rsi_15"]}})
     with pytest.raises(FeatureMismatch, match="rsi_15"):
-        load(tmp_path, card)
+        catalog.load(tmp_path, card)

@@ -16,19 +16,19 @@ from clm_core.domain.execution import Execution
 from clm_core.market.bars import Bars, Floats
 from clm_core.market.features import compute_features
 from clm_core.market.timeframes import Calendar, Timeframe
-from clm_core.models.policies.trading import LARGEST, LEAST, MarketArrays, Play
+from clm_core.models.policies.trading import MAX_UNREALISED, MIN_EQUITY, MarketArrays, TradingRules
 from clm_core.models.policies.trading_env import TradingEnv, TradingEpisodes, VectorTradingEnv, episode_starts
 
 FINE = 1 / 64
 """A power of two: positions that are multiples of it are not moved by rounding."""
 
 
-def arena_of(bars: Bars, costs: Costs, discrete: bool = False, **play: float) -> TradingEpisodes:
+def episodes_of(bars: Bars, costs: Costs, discrete: bool = False, **play: float) -> TradingEpisodes:
     """One feature, the bar's number; one episode, all of the bars."""
     features = np.arange(len(bars), dtype=np.float32)[:, None]
     length = len(bars) - 1
     starts = np.zeros(1, dtype=np.int64)
-    terms = Play.at(costs, **{"step": FINE, "unit": 0.01} | play)
+    terms = TradingRules.at(costs, **{"step": FINE, "unit": 0.01} | play)
     return TradingEpisodes(features, MarketArrays.of(bars), starts, length, terms, discrete)
 
 
@@ -69,9 +69,9 @@ def test_the_rewards_of_an_episode_sum_to_the_log_of_what_the_engine_makes_of_th
 ):
     bars, positions, costs = episode
     result = backtest(bars, positions, costs, Execution(initial_cash=1.0))
-    rewards = played(TradingEnv(arena_of(bars, costs)), positions)
-    assert sum(rewards) == pytest.approx(np.log(max(result.equity[-1], LEAST)), abs=1e-9)
-    known = np.log(np.maximum(result.equity, LEAST))[1 : len(rewards) + 1]
+    rewards = played(TradingEnv(episodes_of(bars, costs)), positions)
+    assert sum(rewards) == pytest.approx(np.log(max(result.equity[-1], MIN_EQUITY)), abs=1e-9)
+    known = np.log(np.maximum(result.equity, MIN_EQUITY))[1 : len(rewards) + 1]
     assert np.cumsum(rewards) == pytest.approx(known, abs=1e-9)
 
 
@@ -79,9 +79,9 @@ def test_ruin_ends_an_episode_with_as_good_as_nothing_left():
     wild = made_bars(np.array([[100.0, 100.0], [100.0, 150.0], [160.0, 230.0], [100.0, 90.0]]))
     short = np.full(4, -1.0)
     assert backtest(wild, short, Costs(), Execution(initial_cash=1.0)).equity[-1] == 0.0
-    rewards = played(TradingEnv(arena_of(wild, Costs())), short)
+    rewards = played(TradingEnv(episodes_of(wild, Costs())), short)
     assert len(rewards) == 2
-    assert sum(rewards) == pytest.approx(np.log(LEAST))
+    assert sum(rewards) == pytest.approx(np.log(MIN_EQUITY))
 
 
 @given(episode=episodes(), penalty=st.sampled_from([0.5, 2.0]))
@@ -89,9 +89,9 @@ def test_the_drawdown_penalty_takes_off_the_deepest_drawdown_of_the_episode_once
     episode: tuple[Bars, Floats, Costs], penalty: float
 ):
     bars, positions, costs = episode
-    plain = played(TradingEnv(arena_of(bars, costs)), positions)
+    plain = played(TradingEnv(episodes_of(bars, costs)), positions)
     penalised = played(
-        TradingEnv(arena_of(bars, costs, drawdown_penalty=penalty, reward_unit=0.1)), positions
+        TradingEnv(episodes_of(bars, costs, drawdown_penalty=penalty, reward_unit=0.1)), positions
     )
     wealth = np.concatenate([[0.0], np.cumsum(plain)])
     deepest = np.max(np.maximum.accumulate(wealth) - wealth)
@@ -101,15 +101,15 @@ def test_the_drawdown_penalty_takes_off_the_deepest_drawdown_of_the_episode_once
 @pytest.mark.parametrize("discrete", [False, True], ids=["any position", "short, flat, long"])
 def test_the_environment_is_what_gymnasium_and_stable_baselines_ask_for(discrete: bool):
     bars = made_bars(np.full((30, 2), 100.0))
-    check_env(TradingEnv(arena_of(bars, Costs(), discrete)))
-    check_gymnasium_env(TradingEnv(arena_of(bars, Costs(), discrete)), skip_render_check=True)
+    check_env(TradingEnv(episodes_of(bars, Costs(), discrete)))
+    check_gymnasium_env(TradingEnv(episodes_of(bars, Costs(), discrete)), skip_render_check=True)
 
 
 @pytest.mark.parametrize("discrete", [False, True], ids=["any position", "short, flat, long"])
 def test_many_players_at_once_play_as_each_would_alone(bars: Bars, discrete: bool):
     table = compute_features(bars)
     arena = replace(
-        arena_of(bars, Costs(), discrete, drawdown_penalty=0.3),
+        episodes_of(bars, Costs(), discrete, drawdown_penalty=0.3),
         features=table.values.astype(np.float32),
         starts=episode_starts(bars, table.complete, 24),
         length=24,
@@ -155,29 +155,29 @@ def test_an_observation_holds_features_the_position_and_the_return_of_the_open_t
     bars = made_bars(
         np.array([[100.0, 100.0], [100.0, 102.0], [102.0, 102.0], [102.0, 120.0], [120.0, 120.0]])
     )
-    env = TradingEnv(arena_of(bars, Costs(fee_bps=100, slippage_bps=0)))
+    env = TradingEnv(episodes_of(bars, Costs(fee_bps=100, slippage_bps=0)))
     seen, _ = env.reset()
     assert seen.tolist() == [0, 0, 0]
     assert env.step(np.array([0.5]))[0].tolist() == pytest.approx([1, 0.5, 2])
     assert env.step(np.array([0.0]))[0].tolist() == [2, 0, 0]
-    assert env.step(np.array([1.0]))[0].tolist() == pytest.approx([3, 1, LARGEST])
+    assert env.step(np.array([1.0]))[0].tolist() == pytest.approx([3, 1, MAX_UNREALISED])
     env.reset()
     env.step(np.array([-1.0]))
     assert env.step(np.array([-1.0]))[0].tolist() == pytest.approx([2, -1, -2])
-    assert env.step(np.array([-1.0]))[0].tolist() == [3, -1, -LARGEST]
+    assert env.step(np.array([-1.0]))[0].tolist() == [3, -1, -MAX_UNREALISED]
 
 
 @pytest.mark.parametrize(
     ("action", "held"), [([0.13], 0.25), ([-0.12], 0.0), ([7.0], 1.0), ([-0.9], -1.0)], ids=str
 )
 def test_a_wanted_position_is_rounded_to_the_step(action: list[float], held: float):
-    env = TradingEnv(arena_of(made_bars(np.full((9, 2), 100.0)), Costs(), step=0.25))
+    env = TradingEnv(episodes_of(made_bars(np.full((9, 2), 100.0)), Costs(), step=0.25))
     env.reset()
     assert env.step(np.array(action))[0][1] == held
 
 
 @pytest.mark.parametrize(("action", "held"), [(0, -1.0), (1, 0.0), (2, 1.0)])
 def test_discrete_actions_are_short_flat_and_long(action: Any, held: float):
-    env = TradingEnv(arena_of(made_bars(np.full((9, 2), 100.0)), Costs(), discrete=True))
+    env = TradingEnv(episodes_of(made_bars(np.full((9, 2), 100.0)), Costs(), discrete=True))
     env.reset()
     assert env.step(action)[0][1] == held

@@ -12,10 +12,11 @@ from torch.utils._pytree import tree_leaves
 
 from clm_core.market.bars import Bars
 from clm_core.models.exclusive_torch import exclusive_torch
-from clm_core.models.networks.forecast_params import NHITSParams, PatchTSTParams
-from clm_core.models.networks.forecasting import LEVELS, material_of
-from clm_core.models.networks.network_training import WindowSet, train
-from clm_core.models.networks.networks import CHUNK, Dropout, quantiles, untrained
+from clm_core.models.networks.architecture import CHUNK, Dropout, quantiles, untrained
+from clm_core.models.networks.forecasting import LEVELS, training_windows
+from clm_core.models.networks.nhits import NHITSParams
+from clm_core.models.networks.patchtst import PatchTSTParams
+from clm_core.models.networks.training import WindowSet, train
 from clm_core.models.networks.windows import windows_of
 from clm_core.models.threads import single_threaded_torch
 
@@ -45,7 +46,7 @@ def test_an_answer_does_not_depend_on_how_many_others_are_asked_for(
         for weight in forecaster.network.parameters():
             if weight.requires_grad:
                 weight.copy_(torch.from_numpy(np.random.default_rng(1).normal(0, 0.1, weight.shape)))
-    windows = windows_of(bars, params.input_size, params.shown)
+    windows = windows_of(bars, params.input_size, params.input_features)
     whole = quantiles(forecaster, windows)
     assert len(np.unique(whole)) > len(whole)
     for count in (1, CHUNK - 1, CHUNK, CHUNK + 1, len(whole)):
@@ -56,7 +57,7 @@ def test_an_answer_does_not_depend_on_how_many_others_are_asked_for(
 
 def test_no_training_begins_while_a_network_is_being_made(bars: Bars):
     params, told = NHITSParams(), []
-    material, forecaster = material_of(bars[:1000], params), untrained(params, LEVELS, seed=0)
+    material, forecaster = training_windows(bars[:1000], params), untrained(params, LEVELS, seed=0)
     made, being_made = Event(), Event()
 
     def make() -> None:
@@ -101,7 +102,7 @@ def abroad(
 
     def lesson(params: NHITSParams | PatchTSTParams) -> WindowSet:
         forecaster = untrained(params, LEVELS, seed=0).to("meta")
-        return WindowSet(forecaster, material_of(bars[:1000], params), params, "meta", seed=0)
+        return WindowSet(forecaster, training_windows(bars[:1000], params), params, "meta", seed=0)
 
     return lesson
 
@@ -128,7 +129,7 @@ def test_a_tensor_that_was_left_behind_is_noticed(
     params: NHITSParams | PatchTSTParams, abroad: Callable[[NHITSParams | PatchTSTParams], WindowSet]
 ):
     lesson = abroad(params)
-    lesson._views._volatility = torch.ones(1000, 1)
+    lesson._inputs._volatility = torch.ones(1000, 1)
     with pytest.raises(AssertionError, match="takes tensors of"), OneDevice():
         next(lesson.batches())
 

@@ -1,5 +1,7 @@
-"""How a network learns: Lightning takes the steps, what it learns from and when it ends are ours; import it
-inside functions only."""
+"""Training loop of the forecasting networks: PyTorch Lightning with early stopping.
+
+The module imports torch and Lightning; import the module inside functions only.
+"""
 
 import signal
 from collections.abc import Iterator
@@ -15,40 +17,41 @@ from torch import Tensor
 from clm_core.domain.errors import ModelError
 from clm_core.models.contract import Progress
 from clm_core.models.exclusive_torch import exclusive_torch
-from clm_core.models.networks.forecast_params import NetworkParams
-from clm_core.models.networks.networks import CHUNK, OUTLIER, Forecaster, Views
-from clm_core.models.networks.windows import Material
+from clm_core.models.networks.architecture import CHUNK, OUTLIER, Forecaster, WindowTensors
+from clm_core.models.networks.forecast_params import ForecastParams
+from clm_core.models.networks.windows import TrainingWindows
 from clm_core.models.threads import exclusive_gpu, single_threaded_torch
 
 Batch = tuple[dict[str, Tensor | None], Tensor]
+"""Inputs of the network and the targets, shape (n_windows, horizon, 1)."""
 
 
 def train(
     forecaster: Forecaster,
-    material: Material,
-    params: NetworkParams,
+    material: TrainingWindows,
+    params: ForecastParams,
     steps: int,
     device: str,
     seed: int,
     progress: Progress,
 ) -> tuple[float, ...]:
-    """Fit on `material.fit` until the loss on `material.validation` stops falling; keeps the best weights.
+    """Train on `material.fit` with early stopping on `material.validation`; the best weights are kept.
 
     Args:
-        steps: most of them, whatever the parameters say.
-        device: "cpu" or "cuda"; the forecaster is back on the processor afterwards.
+        steps: maximum number of steps; replaces the number in the parameters.
+        device: "cpu" or "cuda"; the forecaster is back on the CPU afterwards.
 
     Returns:
         The validation loss after each `check_steps` steps.
 
     Raises:
-        ModelError: the loss is no number any more.
-        KeyboardInterrupt: as it came; Lightning would end the process.
+        ModelError: the loss is no longer finite.
+        KeyboardInterrupt: passed on unchanged, where Lightning would exit the process.
     """
     with exclusive_gpu(device), single_threaded_torch():
         forecaster.to(device)
-        lesson = WindowSet(forecaster, material, params, device, seed)
-        watch = _Watch(lesson, params, steps, progress)
+        window_set = WindowSet(forecaster, material, params, device, seed)
+        monitor = _Monitor(window_set, params, steps, progress)
         trainer = pl.Trainer(
             accelerator="gpu" if device == "cuda" else "cpu",
             devices=1,
@@ -60,36 +63,40 @@ def train(
             enable_model_summary=False,
             num_sanity_val_steps=0,
             use_distributed_sampler=False,
-            callbacks=[watch],
-            # whatever variables of SLURM or torchrun there are: one process trains alone
+            callbacks=[monitor],
+            # a single process, whatever variables SLURM or torchrun have set
             plugins=[LightningEnvironment()],
         )
-        _run(trainer, lesson, watch, seed)
-        forecaster.load_state_dict(watch.best)
+        _run(trainer, window_set, monitor, seed)
+        forecaster.load_state_dict(monitor.best)
         forecaster.to("cpu").eval().requires_grad_(False)
-    return tuple(watch.losses)
+    return tuple(monitor.losses)
 
 
 class WindowSet(pl.LightningModule):
-    """What Lightning is given to train: forecaster and windows, on one device."""
+    """Lightning module of a fit: a forecaster and its windows, on one device."""
 
     def __init__(
-        self, forecaster: Forecaster, material: Material, params: NetworkParams, device: str, seed: int
+        self,
+        forecaster: Forecaster,
+        material: TrainingWindows,
+        params: ForecastParams,
+        device: str,
+        seed: int,
     ) -> None:
         super().__init__()
         self.forecaster = forecaster
         self._loss = forecaster.loss
         self._params = params
-        self._views = Views(material.windows, forecaster, device)
-        futures = np.clip(np.nan_to_num(material.futures), -OUTLIER, OUTLIER).astype(np.float32)
-        self._futures = torch.from_numpy(futures).to(device)[:, :, None]
-        self._fit, self._validation = (
-            torch.from_numpy(rows).to(device) for rows in (material.fit, material.validation)
-        )
+        self._inputs = WindowTensors(material.windows, forecaster, device)
+        targets = np.clip(np.nan_to_num(material.targets), -OUTLIER, OUTLIER).astype(np.float32)
+        self._targets = torch.from_numpy(targets).to(device)[:, :, None]
+        self._fit = torch.from_numpy(material.fit).to(device)
+        self._validation = torch.from_numpy(material.validation).to(device)
         self._order = torch.Generator().manual_seed(seed)
 
     def batches(self) -> Iterator[Batch]:
-        """Without end: each window once before any comes again."""
+        """Endless batches; no window repeats before the next shuffle of all windows."""
         size = min(self._params.batch_size, len(self._fit))
         while True:
             order = torch.randperm(len(self._fit), generator=self._order).to(self._fit.device)
@@ -101,9 +108,9 @@ class WindowSet(pl.LightningModule):
         return self._loss_of(batch)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        learnt = [weight for weight in self.forecaster.parameters() if weight.requires_grad]
+        trainable = [weight for weight in self.forecaster.parameters() if weight.requires_grad]
         return torch.optim.AdamW(
-            learnt, lr=self._params.learning_rate, weight_decay=self._params.weight_decay
+            trainable, lr=self._params.learning_rate, weight_decay=self._params.weight_decay
         )
 
     def validation_loss(self) -> float:
@@ -117,61 +124,64 @@ class WindowSet(pl.LightningModule):
         return float(torch.stack(losses).sum()) / len(self._validation)
 
     def _batch(self, rows: Tensor) -> Batch:
-        return self._views.at(rows), self._futures[rows]
+        return self._inputs.batch(rows), self._targets[rows]
 
     def _loss_of(self, batch: Batch) -> Tensor:
-        inputs, futures = batch
+        inputs, targets = batch
         # neuralforecast sums over the levels
-        loss: Tensor = self._loss(y=futures, y_hat=self.forecaster(inputs)[:, :, None])
+        loss: Tensor = self._loss(y=targets, y_hat=self.forecaster(inputs)[:, :, None])
         return loss / self.forecaster.base.shape[1]
 
 
-class _Watch(pl.Callback):
-    """Progress, early stopping, and what became of an interruption."""
+class _Monitor(pl.Callback):
+    """Lightning callback for progress, early stopping and interruptions."""
 
-    def __init__(self, lesson: WindowSet, params: NetworkParams, steps: int, progress: Progress) -> None:
-        self._lesson, self._params, self._steps, self._progress = lesson, params, steps, progress
+    def __init__(self, window_set: WindowSet, params: ForecastParams, steps: int, progress: Progress) -> None:
+        self._window_set = window_set
+        self._params = params
+        self._steps = steps
+        self._progress = progress
         self.losses: list[float] = []
         self.best: dict[str, Tensor] = {}
         self.interrupted = False
-        self.begun = ExitStack()
-        """Closed when the first step is about to be taken."""
+        self.until_first_step = ExitStack()
+        """Contexts to leave right before the first training step."""
 
     def on_train_start(self, *_: Any) -> None:
-        self.begun.close()
+        self.until_first_step.close()
 
     def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
         step = trainer.global_step
         self._progress(step / self._steps)
         if step % self._params.check_steps == 0 or step == self._steps:
-            self._look(trainer)
+            self._validate(trainer)
 
     def on_exception(self, trainer: pl.Trainer, _: pl.LightningModule, error: BaseException) -> None:
         self.interrupted = isinstance(error, KeyboardInterrupt)
 
-    def _look(self, trainer: pl.Trainer) -> None:
-        loss = self._lesson.validation_loss()
+    def _validate(self, trainer: pl.Trainer) -> None:
+        loss = self._window_set.validation_loss()
         if not np.isfinite(loss):
-            raise ModelError("the training diverged, its loss is no number any more: lower learning_rate")
+            raise ModelError("the training diverged, its loss is no longer finite: lower learning_rate")
         self.losses.append(loss)
         if loss <= min(self.losses):
-            state = self._lesson.forecaster.state_dict()
+            state = self._window_set.forecaster.state_dict()
             self.best = {name: value.clone() for name, value in state.items()}
         since_best = len(self.losses) - 1 - int(np.argmin(self.losses))
         trainer.should_stop = since_best >= self._params.patience
 
 
-def _run(trainer: pl.Trainer, lesson: WindowSet, watch: _Watch, seed: int) -> None:
+def _run(trainer: pl.Trainer, window_set: WindowSet, monitor: _Monitor, seed: int) -> None:
     handler = signal.getsignal(signal.SIGINT)
     try:
-        # Lightning begins by putting the process's generators back to where it found them a moment ago, of
-        # which a network that is being made beside it would get its weights
-        with watch.begun:
-            watch.begun.enter_context(exclusive_torch(seed))
-            trainer.fit(lesson, train_dataloaders=lesson.batches())
+        # Lightning starts by restoring an earlier state of the process's random generators; without the lock
+        # a network built in another thread meanwhile would draw its weights from that state
+        with monitor.until_first_step:
+            monitor.until_first_step.enter_context(exclusive_torch(seed))
+            trainer.fit(window_set, train_dataloaders=window_set.batches())
     except SystemExit:
-        # Lightning makes an exit of Ctrl+C, and has the next one ignored
-        if watch.interrupted:
+        # Lightning turns Ctrl+C into an exit, and has the next Ctrl+C ignored
+        if monitor.interrupted:
             signal.signal(signal.SIGINT, handler)
             raise KeyboardInterrupt from None
         raise
