@@ -1,4 +1,8 @@
+import sys
+from collections.abc import Iterator
 from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
 
 import pytest
 from kind_cases import CASES
@@ -6,10 +10,16 @@ from kind_cases import CASES
 from clm_core.domain.costs import Costs
 from clm_core.domain.errors import InvalidTrainingParams, MissingExtra, ModelError
 from clm_core.domain.search_space import Between, Tuned
+from clm_core.domain.universe import Market
 from clm_core.domain.vocabulary import ModelType
-from clm_core.models import catalog
+from clm_core.market.bars import Bars
+from clm_core.models import catalog, golden
+from clm_core.models.bundle import load_bundle, save_bundle
 from clm_core.models.catalog import recipe
+from clm_core.models.offer import offers
 from clm_core.models.trees import xgboost
+from clm_core.settings import Settings
+from deployments.definitions import wanted
 
 TUNABLE = [kind for kind in catalog.kinds() if kind is not ModelType.ENSEMBLE]
 
@@ -70,3 +80,102 @@ def test_a_kind_of_model_without_anything_to_tune_says_how_to_change_that(monkey
 )
 def test_what_torch_has_trained_says_which_torch(model_type: ModelType):
     assert "torch" in catalog.distributions(recipe(model_type, {}, Costs()))
+
+
+MOMENTUM = """
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Annotated, ClassVar
+
+import numpy as np
+from pydantic import Field
+
+from clm_core.domain.search_space import Between
+from clm_core.domain.vocabulary import ModelType
+from clm_core.models.contract import TrainedOn
+from clm_core.models.kind import ModelKind
+from clm_core.models.params import TrainingParams
+
+
+class MomentumParams(TrainingParams):
+    model_type: ClassVar[ModelType] = ModelType.PATCHTST
+
+    span: Annotated[int, Between(2, 50)] = Field(default=10, ge=1)
+
+
+@dataclass(frozen=True)
+class MomentumModel:
+    params: MomentumParams
+    trained_on: TrainedOn
+    model_type = ModelType.PATCHTST
+    train_metrics = {}
+
+    def positions(self, bars):
+        before = np.roll(bars.close, self.params.span)
+        before[: self.params.span] = bars.close[: self.params.span]
+        return np.sign(bars.close - before)
+
+    def forecast(self, bars):
+        return np.full(len(bars), np.nan)
+
+    def importances(self):
+        return {}
+
+    def save(self, folder):
+        pass
+
+
+@dataclass(frozen=True)
+class MomentumRecipe:
+    params: MomentumParams
+    model_type = ModelType.PATCHTST
+
+    def describe(self):
+        return self.params.model_dump(mode="json")
+
+    def fit(self, bars, seed, progress=None):
+        return MomentumModel(self.params, TrainedOn.of(bars, seed))
+
+
+KIND = ModelKind(
+    recipe=lambda params, costs: MomentumRecipe(MomentumParams.parse(params)),
+    load=lambda folder, card: MomentumModel(MomentumParams.parse(card.params), card.trained_on),
+    library="numpy",
+    seeds=2,
+    search_space=MomentumParams.search_space,
+    retrain_every=timedelta(hours=5),
+)
+"""
+
+
+@pytest.fixture
+def dropped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModelType]:
+    """A kind whose only file lies in a wing of its own."""
+    wing = tmp_path / "dropped_wing"
+    wing.mkdir()
+    (wing / "__init__.py").write_text("")
+    (wing / "patchtst.py").write_text(MOMENTUM)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(catalog, "WINGS", ("clm_core.models.trees", "dropped_wing"))
+    yield ModelType.PATCHTST
+    for name in ("dropped_wing", "dropped_wing.patchtst"):
+        sys.modules.pop(name, None)
+
+
+def test_a_file_dropped_into_a_wing_is_trained_saved_loaded_tuned_listed_and_scheduled(
+    dropped: ModelType, bars: Bars, tmp_path: Path
+):
+    assert catalog.kinds() == (ModelType.XGBOOST, ModelType.LIGHTGBM, dropped)
+    momentum = recipe(dropped, {"span": "3"}, Costs())
+    model = momentum.fit(bars, seed=0)
+    digest = save_bundle(model, momentum, tmp_path / "bundle", bars)
+    loaded = load_bundle(tmp_path / "bundle", digest)
+    golden.preflight(loaded, tmp_path / "bundle")
+    assert loaded.positions(bars).tolist() == model.positions(bars).tolist()
+    assert list(catalog.search_space(dropped)) == ["span"]
+    assert catalog.seeds(momentum) == 2
+    [offer] = [each for each in offers() if each.kind.model_type is dropped]
+    assert (offer.usable, offer.library) == (True, "numpy")
+    deployed = wanted(Settings(home=tmp_path, universe=(Market(symbol="BTCUSD"),)))
+    [retrain] = [each for each in deployed if each.name == "patchtst_btcusd_1h"]
+    assert retrain.every == timedelta(hours=5)
