@@ -156,6 +156,7 @@ def dropped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModelTy
     (wing / "__init__.py").write_text("")
     (wing / "patchtst.py").write_text(MOMENTUM)
     monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(catalog, "_undeclared", dict, raising=False)
     monkeypatch.setattr(catalog, "WINGS", ("clm_core.models.trees", "dropped_wing"))
     yield ModelType.PATCHTST
     for name in ("dropped_wing", "dropped_wing.patchtst"):

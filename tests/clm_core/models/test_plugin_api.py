@@ -11,6 +11,7 @@ ROOT = Path(__file__).parents[3]
 PAGE = (ROOT / "docs" / "reference" / "plugin-api.md").read_text()
 ROWS = re.findall(r"^\| `(clm_core\.[\w.]+)` \| (.*) \|$", PAGE, re.MULTILINE)
 MODULES = [module for module, _ in ROWS]
+EXAMPLE = sorted((ROOT / "examples" / "clm-ridge").rglob("*.py"))
 
 
 @pytest.mark.parametrize(("module", "contents"), ROWS, ids=MODULES)
