@@ -7,7 +7,7 @@ import numpy as np
 from arch.bootstrap import StationaryBootstrap
 
 from benchmarks.table import Row, faster, seconds
-from clm_core.decisions.return_streams import Shape, draw
+from clm_core.decisions.return_streams import Shape, draw_returns
 from clm_core.evidence.bootstrap import block_length, difference_draws, sharpe_draws
 from clm_core.market.bars import Floats
 
@@ -25,7 +25,7 @@ Draws = Callable[[], Floats]
 
 def rows() -> list[Row]:
     rng = np.random.default_rng(0)
-    challenger, champion = draw(Shape.AUTOREGRESSIVE, 0.03, (N_BARS, 2), rng).T.copy()
+    challenger, champion = draw_returns(Shape.AUTOREGRESSIVE, 0.03, (N_BARS, 2), rng).T.copy()
     automatic = block_length(challenger - champion)
     return [
         compared(

@@ -14,7 +14,7 @@ from pathlib import Path
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # a process a core, and small matrices
 
 from clm_core.decisions.gate_policy import GatePolicy, load_document
-from clm_core.decisions.outlook import Outlook, draw, outlook
+from clm_core.decisions.outlook import Outlook, draw_picture, outlook
 from clm_core.decisions.return_streams import Shape
 from clm_core.decisions.simulation import World
 
@@ -26,7 +26,7 @@ SEED = 20_251_204
 YEARS = {"strict": 2000, "thresholds-only": 500}
 STREAMS, HORIZON = 200, 4.0
 SHAPES = (Shape.NORMAL, Shape.STUDENT, Shape.AUTOREGRESSIVE, Shape.GARCH)
-KINSHIPS = (0.0, 0.9)
+CORRELATIONS = (0.0, 0.9)
 RECORDS = (90 / 365, 1.0)
 EDGES = (1.0, 2.0, 3.0)
 POLICIES = ("strict", "thresholds-only")
@@ -37,20 +37,20 @@ Luck = tuple[Shape, float, float, str]
 
 
 def main() -> int:
-    lucky = list(product(SHAPES, KINSHIPS, RECORDS, POLICIES))
+    lucky = list(product(SHAPES, CORRELATIONS, RECORDS, POLICIES))
     with ProcessPoolExecutor() as pool:
         luck = dict(zip(lucky, pool.map(years, lucky), strict=True))
         waits = dict(zip(POLICIES, pool.map(streams, POLICIES), strict=True))
     text = "\n".join([luck_table(luck), waits_table(waits)])
     print(text)
     DOCUMENT.write_text(DOCUMENT.read_text().split(MARK)[0] + MARK + "\n" + text)
-    draw([pictured(luck, waits, policy) for policy in POLICIES], PICTURE)
+    draw_picture([pictured(luck, waits, policy) for policy in POLICIES], PICTURE)
     return 0 if holds(luck, waits["strict"]) else 1
 
 
 def years(case: Luck) -> Outlook:
-    shape, kinship, record_years, policy = case
-    world = World(shape, kinship=kinship, record_years=record_years)
+    shape, correlation, record_years, policy = case
+    world = World(shape, retrain_correlation=correlation, record_years=record_years)
     return outlook(world, levels(policy), [0.0], YEARS[policy], HORIZON, SEED)
 
 
@@ -75,10 +75,10 @@ def holds(luck: dict[Luck, Outlook], strict: Outlook) -> bool:
 
 def luck_table(luck: dict[Luck, Outlook]) -> str:
     rows = [
-        f"| {shape} | {kinship:g} | {50 / 90 * 365 * record:.0f} | "
-        + " | ".join(cell for policy in POLICIES for cell in cells(luck[shape, kinship, record, policy]))
+        f"| {shape} | {correlation:g} | {50 / 90 * 365 * record:.0f} | "
+        + " | ".join(cell for policy in POLICIES for cell in cells(luck[shape, correlation, record, policy]))
         + " |"
-        for shape, kinship, record in product(SHAPES, KINSHIPS, RECORDS)
+        for shape, correlation, record in product(SHAPES, CORRELATIONS, RECORDS)
     ]
     return "\n".join(
         [

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from scipy import stats
 
-from clm_core.decisions.return_streams import Shape, draw
+from clm_core.decisions.return_streams import Shape, draw_returns
 from clm_core.evidence.bootstrap import difference_interval, sharpe_interval
 from clm_core.evidence.paired import PairedRecord, Standing, stand, update
 from clm_core.evidence.track_record import (
@@ -43,8 +43,8 @@ def size_and_power(rng: np.random.Generator) -> str:
     streams, rows = 3000, []
     for shape in Shape:
         for bars in (100, 250, 1000):
-            none = [track_record(x) for x in draw(shape, 0.0, (bars, streams), rng).T]
-            edge = [track_record(x) for x in draw(shape, 0.1, (bars, streams), rng).T]
+            none = [track_record(x) for x in draw_returns(shape, 0.0, (bars, streams), rng).T]
+            edge = [track_record(x) for x in draw_returns(shape, 0.1, (bars, streams), rng).T]
             every = [replace(record, effective_bars=float(bars)) for record in none]
             rows.append([shape, f"{bars:,}", passed(none), passed(every), passed(edge)])
     return table(
@@ -62,7 +62,7 @@ def passed(records: list[TrackRecord]) -> str:
 def coverage(rng: np.random.Generator) -> str:
     streams, bars, resamples, rows = 1000, 500, 500, []
     for shape in Shape:
-        champion, other = (draw(shape, 0.1, (bars, streams), rng).T for _ in range(2))
+        champion, other = (draw_returns(shape, 0.1, (bars, streams), rng).T for _ in range(2))
         challenger = 0.1 + 0.9 * (champion - 0.1) + sqrt(1 - 0.9**2) * (other - 0.1)
         alone = [sharpe_interval(x, 0.95, resamples, rng) for x in champion]
         apart = [
@@ -160,7 +160,7 @@ def retrained_years(rng: np.random.Generator) -> str:
 def lucky_year(
     shape: Shape, correlation: float, size: tuple[int, int], rng: np.random.Generator
 ) -> tuple[bool, bool]:
-    own, common = draw(shape, 0.0, size, rng), draw(shape, 0.0, (size[0], 1), rng)
+    own, common = draw_returns(shape, 0.0, size, rng), draw_returns(shape, 0.0, (size[0], 1), rng)
     returns = sqrt(correlation) * common + sqrt(1.0 - correlation) * own
     records = [track_record(x) for x in returns.T]
     count = effective_trials(trial_correlations(returns))
@@ -177,7 +177,7 @@ def lucky_year(
 def false_decisions(rng: np.random.Generator) -> str:
     streams, differences, rows = 1000, 1000, []
     for shape in Shape:
-        values = draw(shape, 0.0, (differences, streams), rng)
+        values = draw_returns(shape, 0.0, (differences, streams), rng)
         decisions = [decision(x, 100)[0] for x in values.T]
         rows.append(
             [

@@ -1,4 +1,4 @@
-"""A series to look at: as dots in the terminal, or as a page."""
+"""Charts of a series: braille dots in the terminal, or an HTML page."""
 
 from pathlib import Path
 
@@ -11,7 +11,8 @@ from clm_core.market.bars import Bars, Floats
 DOTS = np.array([[0x01, 0x08], [0x02, 0x10], [0x04, 0x20], [0x40, 0x80]])
 
 PAGE_BARS = 5_000
-"""More bars than this are drawn as a line of closes: candles would be thinner than a pixel."""
+"""Largest number of bars drawn as candles; beyond, candles would be thinner than a pixel and a line of closes
+is drawn."""
 
 
 def braille(bars: Bars, width: int, height: int = 12) -> str:
@@ -34,7 +35,7 @@ def braille(bars: Bars, width: int, height: int = 12) -> str:
 
 
 def _draw(cells: NDArray[np.int64], at: Floats, up: Floats) -> None:
-    """Join the points of one unbroken stretch: from column to column, every dot between low and high."""
+    """Connect the points of an unbroken stretch: every dot between the low and the high of each column."""
     height = len(cells)
     column = np.rint(at).astype(np.int64)
     for x in np.unique(column):
@@ -47,7 +48,7 @@ def _draw(cells: NDArray[np.int64], at: Floats, up: Floats) -> None:
 
 
 def write_page(bars: Bars, path: Path) -> None:
-    """One HTML file with plotly inside: candles, or closes where there are too many bars; zoomable."""
+    """Write a zoomable, self-contained HTML page with plotly: candles, or closes beyond `PAGE_BARS` bars."""
     import plotly.graph_objects as go
 
     at = bars.index

@@ -1,4 +1,4 @@
-"""`clm data …`: what bars there are, and how more come in."""
+"""`clm data …`: market data listed, drawn, imported and fetched."""
 
 import json
 import logging
@@ -28,13 +28,14 @@ Step = Annotated[
     str, typer.Argument(metavar="TIMEFRAME", help="Length of a bar: 1m, 5m, 15m, 30m, 1h, 4h, 1d.")
 ]
 Trading = Annotated[
-    Literal["24x7", "24x5"], typer.Option("--calendar", help="When it trades: always, or closed at weekends.")
+    Literal["24x7", "24x5"],
+    typer.Option("--calendar", help="Trading times: always, or closed at weekends."),
 ]
 
 
 @app.command("list")
 def list_series(as_json: AsJson = False) -> None:
-    """Every series there is: imported, fetched or bundled."""
+    """List every series: imported, fetched or bundled."""
     _print(_market().series(), as_json)
 
 
@@ -42,15 +43,15 @@ def list_series(as_json: AsJson = False) -> None:
 def show(
     symbol: Symbol,
     timeframe: Step,
-    days: Annotated[int | None, typer.Option(min=1, help="Only the newest days.")] = None,
+    days: Annotated[int | None, typer.Option(min=1, help="Only the newest days of the series.")] = None,
     content_hash: Annotated[
-        str | None, typer.Option("--hash", help="An earlier state, by the first digits of its hash.")
+        str | None, typer.Option("--hash", help="First digits of the hash of an earlier state.")
     ] = None,
     html: Annotated[
-        Path | None, typer.Option(help="Write a page with the bars instead of drawing them.")
+        Path | None, typer.Option(help="Write the bars to an HTML page instead of the terminal.")
     ] = None,
 ) -> None:
-    """Draw one series and say what it covers, its outages and its hash."""
+    """Draw one series, with the period covered, the outages and the content hash."""
     from clm_core.cli import charts
 
     bars = _market().bars(symbol, timeframe, days, content_hash, closed_by=datetime.now(UTC))
@@ -69,12 +70,12 @@ def import_file(
     symbol: Annotated[str, typer.Option(help="BTCUSDT, or BTC/USDT.")],
     timeframe: Annotated[str, typer.Option(help="Length of a bar: 1m, 5m, 15m, 30m, 1h, 4h, 1d.")],
     calendar: Trading = "24x7",
-    time_column: Annotated[str | None, typer.Option(help="Column with the times the bars open.")] = None,
+    time_column: Annotated[str | None, typer.Option(help="Column with the open times of the bars.")] = None,
     time_format: Annotated[
-        str | None, typer.Option(help="Of times that are not ISO 8601: '%d.%m.%Y %H:%M'.")
+        str | None, typer.Option(help="Format of times that are not ISO 8601, e.g. '%d.%m.%Y %H:%M'.")
     ] = None,
     timezone: Annotated[
-        str | None, typer.Option(help="Zone of times that carry none: UTC, Europe/Athens.")
+        str | None, typer.Option(help="Zone of times without a zone: UTC, Europe/Athens.")
     ] = None,
     volume_column: Annotated[
         str | None, typer.Option(help="Column with the volume in the base asset.")
@@ -83,14 +84,14 @@ def import_file(
         bool, typer.Option("--reverse", help="The file runs from the newest bar to the oldest.")
     ] = False,
     drop_open_bar: Annotated[
-        bool, typer.Option("--drop-open-bar", help="Leave out a last bar that is still open.")
+        bool, typer.Option("--drop-open-bar", help="Leave out a last bar still open.")
     ] = False,
     as_of: Annotated[
         datetime | None,
-        typer.Option(help="When the file was downloaded (UTC); tells a last bar that was open then."),
+        typer.Option(help="Download time of the file (UTC), to recognise a last bar still open at the time."),
     ] = None,
 ) -> None:
-    """Add a file's bars to the store: all of them, or none and a report of what is wrong."""
+    """Add the bars of a file to the store: all bars, or none and a report of the problems."""
     from clm_core.market.reading import Layout
     from clm_core.market.timeframes import Calendar
 
@@ -116,7 +117,7 @@ def fetch(
     exchange: Annotated[str, typer.Option(help="Name of the exchange in ccxt.")] = "binance",
     since: Annotated[
         datetime | None,
-        typer.Option(help="First day (UTC) to fetch; without it, what follows the stored bars."),
+        typer.Option(help="First day (UTC) to fetch; default: from the last stored bar on."),
     ] = None,
     calendar: Trading = "24x7",
     deadline: Annotated[float, typer.Option(min=1, help="Seconds after which to give up.")] = 900.0,
@@ -124,7 +125,7 @@ def fetch(
         str | None, typer.Option(help="Another address of the same API, such as a proxy.")
     ] = None,
 ) -> None:
-    """Fetch closed bars from an exchange; run again, it goes on from what is stored."""
+    """Fetch closed bars from an exchange; a repeated run continues after the stored bars."""
     from clm_core.market.exchange import Patience
     from clm_core.market.timeframes import Calendar
 
@@ -149,7 +150,7 @@ def fetch(
 
 @app.command()
 def update(as_json: AsJson = False) -> None:
-    """Fetch what closed since the last time, of every market of the universe that names an exchange."""
+    """Fetch the bars closed since the last update, for every market of the universe with an exchange."""
     logging.getLogger("stamina").setLevel(logging.ERROR)
     with telling_steps(lambda step, share: f"{step}: {share:.0%}") as services:
         from clm_core.operations import ingest

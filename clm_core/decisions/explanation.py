@@ -1,4 +1,4 @@
-"""A verdict as a page: what luck would have shown, how long a proof takes, what would change the decision."""
+"""Verdict explanation page: checks, trial luck, the track record still needed and changes to pass."""
 
 import io
 import math
@@ -19,26 +19,28 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-LARGEST_SHARPE = 100.0
-"""Annualised; nobody need show more."""
-LUCK, MEASURED, MUTED = "#9a6700", "#2f6fed", "#5d6878"
+MAX_SHARPE = 100.0
+"""Largest annualised Sharpe ratio considered."""
+LUCK = "#9a6700"
+MEASURED = "#2f6fed"
+MUTED = "#5d6878"
 
 
 @dataclass(frozen=True)
 class Proof:
-    """The evidence of a verdict, to ask it what if."""
+    """Evidence of a verdict, for the limits at which the decision would change."""
 
     record: TrackRecord
-    """Of the trial that was judged."""
+    """Track record of the judged trial."""
     luck: TrialLuck
     levels: EvidenceLevels
 
     @property
     def trials(self) -> TrialCount:
-        """As they stood when it was judged."""
+        """Count of the trials at the time of the verdict."""
         variance = self.luck.deviation**2 / self.luck.bars_per_year
-        apart = max(variance - 1.0 / (self.record.effective_bars - 1.0), 0.0)
-        return TrialCount(self.luck.trials, self.luck.effective_trials, apart)
+        dispersion = max(variance - 1.0 / (self.record.effective_bars - 1.0), 0.0)
+        return TrialCount(self.luck.trials, self.luck.effective_trials, dispersion)
 
     @property
     def needed_bars(self) -> float:
@@ -46,18 +48,19 @@ class Proof:
 
     @property
     def needed_sharpe(self) -> float:
-        """Annualised ratio that would have sufficed on as many bars; inf: none would."""
+        """Annualised Sharpe ratio sufficient on as many bars; inf if no ratio suffices."""
         yearly = math.sqrt(self.luck.bars_per_year)
 
         def passes(annual: float) -> bool:
             record = replace(self.record, sharpe=annual / yearly)
             return self._deflated(record, self.trials) >= self.levels.min_deflated_sharpe
 
-        return _first(passes, 0.0, LARGEST_SHARPE)
+        return _first(passes, 0.0, MAX_SHARPE)
 
     @property
-    def most_trials(self) -> float:
-        """Independent ones among which this very record would still have passed; 0: not even alone."""
+    def max_trials(self) -> float:
+        """Largest number of independent trials with which the same record passes; 0 if not even a single
+        trial does."""
 
         def fails(trials: float) -> bool:
             count = replace(self.trials, effective=trials)
@@ -66,16 +69,16 @@ class Proof:
         return 0.0 if fails(1.0) else _first(fails, 1.0, 1e9)
 
     def deflated(self, bars: float) -> float:
-        """Deflated Sharpe ratio if the record were so many bars long, at the same rate."""
+        """Deflated Sharpe ratio of a record of `bars` bars at the same rate."""
         effective = self.record.effective_bars / self.record.bars * bars
         return self._deflated(replace(self.record, bars=round(bars), effective_bars=effective), self.trials)
 
     def _deflated(self, record: TrackRecord, trials: TrialCount) -> float:
-        return probabilistic_sharpe_ratio(record, trials.luck(record.effective_bars))
+        return probabilistic_sharpe_ratio(record, trials.expected_maximum(record.effective_bars))
 
 
 def _first(holds: Callable[[float], bool], low: float, high: float) -> float:
-    """Where a condition that holds from some point on begins to; inf: beyond `high`."""
+    """Smallest value at which a monotone condition holds, by bisection; inf if beyond `high`."""
     if not holds(high):
         return math.inf
     for _ in range(60):
@@ -84,17 +87,17 @@ def _first(holds: Callable[[float], bool], low: float, high: float) -> float:
     return high
 
 
-def what_would_change_it(verdict: Verdict, proof: Proof | None, bar: timedelta) -> list[str]:
-    """One sentence for each thing that would make it pass.
+def changes_to_pass(verdict: Verdict, proof: Proof | None, bar: timedelta) -> list[str]:
+    """One sentence for each change that would let the version pass.
 
     Args:
         bar: length of a bar.
     """
-    missed = [leg for leg in verdict.checks if not leg.passed and leg.kind != "evidence"]
+    failed = [check for check in verdict.checks if not check.passed and check.kind != "evidence"]
     sentences = [
-        f"{leg.label}: {leg.comparison} {leg.limit:,.6g} instead of {leg.value:,.4g}"
-        for leg in missed
-        if math.isfinite(leg.value)
+        f"{check.label}: {check.comparison} {check.limit:,.6g} instead of {check.value:,.4g}"
+        for check in failed
+        if math.isfinite(check.value)
     ]
     if proof is None or not proof.record.measured:
         return sentences
@@ -102,10 +105,12 @@ def what_would_change_it(verdict: Verdict, proof: Proof | None, bar: timedelta) 
 
 
 def _evidence(proof: Proof, bar: timedelta) -> list[str]:
-    record, needed = proof.record, proof.needed_bars
+    record = proof.record
+    needed = proof.needed_bars
     if needed <= record.bars:
         return []
-    count, sharpe = proof.most_trials, proof.needed_sharpe
+    count = proof.max_trials
+    sharpe = proof.needed_sharpe
     longer = "No number of bars at this rate would rule out luck"
     if math.isfinite(needed):
         days = (needed - record.bars) * bar / timedelta(days=1)
@@ -113,8 +118,8 @@ def _evidence(proof: Proof, bar: timedelta) -> list[str]:
     higher = "no Sharpe ratio on so few bars would do"
     if math.isfinite(sharpe):
         higher = f"or a Sharpe ratio of {sharpe:.2f} on these {record.bars:,} bars"
-    worth = proof.luck.effective_trials
-    fewer = f"or this record as one of at most {count:.1f} independent trials, not {worth:.1f}"
+    trials = proof.luck.effective_trials
+    fewer = f"or the same record as one of at most {count:.1f} independent trials, not {trials:.1f}"
     return [longer, higher, *([fewer] if count else [])]
 
 
@@ -125,33 +130,39 @@ def page(
     proof: Proof | None,
     bar: timedelta,
 ) -> str:
-    """One HTML page that needs no network."""
+    """A self-contained HTML page, readable without a network."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     templates = Environment(
         loader=PackageLoader("clm_core.decisions"), autoescape=True, undefined=StrictUndefined
     )
-    drawn = proof is not None and proof.record.measured
+    pictures = (
+        [luck_svg(proof, evaluation), length_svg(proof)]
+        if proof is not None and proof.record.measured
+        else []
+    )
     return templates.get_template("explanation.html").render(
         title=title,
         verdict=verdict,
         evaluation=evaluation,
         luck=verdict.luck,
-        changes=what_would_change_it(verdict, proof, bar),
-        written=_written,
-        pictures=[luck_svg(proof, evaluation), length_svg(proof)] if proof is not None and drawn else [],
+        changes=changes_to_pass(verdict, proof, bar),
+        formatted=_formatted,
+        pictures=pictures,
     )
 
 
-def _written(value: float) -> str:
+def _formatted(value: float) -> str:
     return f"{value:,.6g}" if math.isfinite(value) else "none" if math.isnan(value) else "no length"
 
 
 def luck_svg(proof: Proof, evaluation: EvaluationResult) -> str:
-    """Annualised Sharpe ratios of one trial without an edge and of the luckiest of all; the measured one."""
+    """Densities of the annualised Sharpe ratio of a single trial without an edge and of the luckiest of all
+    trials, with the measured ratio marked."""
     from matplotlib.figure import Figure
 
-    luck, measured = proof.luck, evaluation.sharpe_ratio
+    luck = proof.luck
+    measured = evaluation.sharpe_ratio
     reach = max(4.5 * luck.deviation, 1.15 * abs(measured))
     ratios = np.linspace(-reach, reach, 500)
     figure = Figure(figsize=(6.4, 3.4), layout="constrained")
@@ -166,17 +177,26 @@ def luck_svg(proof: Proof, evaluation: EvaluationResult) -> str:
 
 
 def _densities(standard: Floats, trials: float) -> tuple[Floats, Floats]:
-    """Of a standard normal variable, and of the largest of `trials` independent ones."""
+    """Densities of a standard normal variable and of the maximum of `trials` independent normal variables.
+
+    Args:
+        standard: points, shape (n,).
+        trials: number of variables, at least 1; need not be whole.
+
+    Returns:
+        Two arrays of shape (n,).
+    """
     one = np.array([NORMAL.pdf(value) for value in standard])
     below = np.array([NORMAL.cdf(value) for value in standard])
     return one, trials * one * below ** (trials - 1.0)
 
 
 def length_svg(proof: Proof) -> str:
-    """How sure a record of this rate makes us as it grows."""
+    """Deflated Sharpe ratio over the length of the track record, at the measured rate."""
     from matplotlib.figure import Figure
 
-    now, needed = proof.record.bars, proof.needed_bars
+    now = proof.record.bars
+    needed = proof.needed_bars
     bars = np.linspace(now / 4.0, max(1.2 * needed if math.isfinite(needed) else 0.0, 2.0 * now), 200)
     figure = Figure(figsize=(6.4, 3.4), layout="constrained")
     axes = figure.subplots()
@@ -193,7 +213,7 @@ def _svg(figure: "Figure", axes: "Axes", y_label: str) -> str:
     axes.set_ylabel(y_label)
     axes.legend(frameon=False, fontsize=9)
     axes.spines[["top", "right"]].set_visible(False)
-    drawn = io.StringIO()
-    figure.savefig(drawn, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
-    text = drawn.getvalue()
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
+    text = buffer.getvalue()
     return text[text.index("<svg") :]

@@ -1,9 +1,9 @@
-"""What a version must show: levels from a policy document, by preset, market and model.
+"""Gate policy: the limits a version must meet, from a policy document, by preset, market and model.
 
 A policy document is TOML:
 
     version = 1
-    preset = "strict"                       # of every model that nothing below speaks of
+    preset = "strict"                       # the default for every model not named below
 
     [markets.BTCUSDT.criteria]              # on top of the preset, for every model of a symbol
     max_drawdown = 0.20
@@ -12,12 +12,12 @@ A policy document is TOML:
     preset = "strict"
     evidence.min_deflated_sharpe = 0.99
 
-    [presets.cautious.criteria]             # a preset of one's own
+    [presets.cautious.criteria]             # an additional preset
     min_trades = 200
     [presets.cautious.evidence]
 
-Its own presets stand beside those that come with the package, `strict` and `thresholds-only`. A level that is
-not named keeps its default; an unknown one is refused.
+Presets of the document are added to the shipped presets `strict` and `thresholds-only`. A level left out has
+its default; an unknown level is refused.
 """
 
 import hashlib
@@ -30,7 +30,6 @@ from typing import Any, Protocol, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from clm_core.decisions.criteria import PromotionCriteria
 from clm_core.domain.errors import PolicyError
 
 M = TypeVar("M", bound=BaseModel)
@@ -43,43 +42,64 @@ STORE_KEYS = {
     "min_trades": "clm_v3.min_trades",
     "seed_quantile": "clm_v3.seed_quantile",
 }
-"""Under which name a policy store keeps each criterion."""
+"""Key of each criterion in a policy store."""
+
+
+class PromotionCriteria(BaseModel):
+    """Thresholds on the out-of-sample results after costs; all must hold."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    min_sharpe_ratio: float = 1.0
+    """Minimum annualised Sharpe ratio."""
+    min_win_rate: float = Field(default=0.52, ge=0, le=1)
+    """Minimum share of closed trades with a positive net return."""
+    min_profit_factor: float = Field(default=1.3, ge=0)
+    """Minimum of the sum of winning over the sum of losing net trade returns."""
+    max_drawdown: float = Field(default=0.15, ge=0, le=1)
+    """Deepest allowed fall of equity below the running peak, as a positive fraction."""
+    min_trades: int = Field(default=50, ge=0)
+    """Minimum number of closed trades: results of fewer are too uncertain."""
+    seed_quantile: float = Field(default=0.25, ge=0, le=1)
+    """Quantile, by Sharpe ratio, of the seed that is judged when a recipe is trained with several seeds: 0 is
+    the worst seed."""
 
 
 class EvidenceLevels(BaseModel):
-    """How sure the gate must be."""
+    """Confidence the evidence must reach."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     min_deflated_sharpe: float = Field(default=0.95, ge=0.5, lt=1)
-    """Least probability that the true Sharpe ratio is above what the luckiest of all trials would show."""
+    """Minimum probability that the true Sharpe ratio exceeds the expected maximum of all trials without an
+    edge."""
     fewest_trials: float = Field(default=10.0, ge=1, le=1e9)
-    """Independent trials presumed at least: people tried things before anything was counted."""
+    """Minimum number of independent trials presumed, for trials made before trials were counted."""
     champion_alpha: float = Field(default=0.05, gt=0, lt=0.5)
-    """Chance that a challenger as good as the champion is ever called worse."""
+    """Probability that a challenger as good as the champion is ever called worse."""
     champion_bars: int = Field(default=500, ge=1)
-    """Common bars after which the comparison with the champion is sharpest."""
+    """Number of common bars at which the comparison with the champion is sharpest."""
 
 
 class GatePolicy(BaseModel):
-    """Every level one version is judged by."""
+    """Every level a version is judged by."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
-    """Of the preset; "+ overrides" where a market or the model has levels of its own."""
+    """Name of the preset, with "+ overrides" if the market or the model changes a level."""
     criteria: PromotionCriteria = PromotionCriteria()
     evidence: EvidenceLevels | None = EvidenceLevels()
-    """None: thresholds alone decide, which luck passes."""
+    """Levels of the evidence; None lets thresholds alone decide, which lucky versions pass."""
 
     @property
     def digest(self) -> str:
-        """SHA-256 over name and levels, hexadecimal: the same levels, the same digest."""
+        """SHA-256 over name and levels, hexadecimal."""
         return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
 
 
 class Levels(BaseModel):
-    """What a preset, a market or a model says; as read, checked once they are put together."""
+    """Levels of a preset, a market or a model, as read; checked after merging."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -89,35 +109,36 @@ class Levels(BaseModel):
 
 
 class PolicyDocument(BaseModel):
-    """All levels of an installation."""
+    """All levels of an installation: presets, and overrides by market and by model."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     version: int = Field(ge=1)
-    """Counted up by whoever edits it; for people."""
+    """Version number, for people; incremented by the editor."""
     preset: str
     presets: dict[str, Levels] = Field(default_factory=dict)
     markets: dict[str, Levels] = Field(default_factory=dict)
-    """By symbol."""
+    """Overrides by symbol."""
     models: dict[str, Levels] = Field(default_factory=dict)
-    """By model id."""
+    """Overrides by model id."""
 
     def policy(self, model_id: str, symbol: str) -> GatePolicy:
         """The levels for one model.
 
         Raises:
-            PolicyError: names the level that is unknown or out of range, or the preset there is none of.
+            PolicyError: a level is unknown or out of range, or the preset does not exist; the message names
+                the level or the preset.
         """
         overrides = [self.markets[symbol]] if symbol in self.markets else []
         overrides += [self.models[model_id]] if model_id in self.models else []
-        named = [self.preset, *(levels.preset for levels in overrides if levels.preset)][-1]
-        if named not in self.presets:
-            raise PolicyError(f"There is no policy preset {named}: choose from {', '.join(self.presets)}.")
-        layers = [self.presets[named], *overrides]
+        preset = [self.preset, *(levels.preset for levels in overrides if levels.preset)][-1]
+        if preset not in self.presets:
+            raise PolicyError(f"There is no policy preset {preset}: choose from {', '.join(self.presets)}.")
+        layers = [self.presets[preset], *overrides]
         changed = any(levels.criteria or levels.evidence for levels in overrides)
         evidence = [levels.evidence for levels in layers if levels.evidence is not None]
         merged = {
-            "name": f"{named} + overrides" if changed else named,
+            "name": f"{preset} + overrides" if changed else preset,
             "criteria": _merged([levels.criteria for levels in layers]),
             "evidence": _merged(evidence) if evidence else None,
         }
@@ -125,37 +146,38 @@ class PolicyDocument(BaseModel):
 
 
 class PolicyStore(Protocol):
-    """Where a risk side keeps its limits; asked anew for every verdict."""
+    """External store of limits, such as a risk department's; read anew for every verdict."""
 
     def get(self, key: str, default: float) -> float: ...
 
 
 def with_store(policy: GatePolicy, store: PolicyStore) -> GatePolicy:
-    """The policy with the criteria that the store holds, by `STORE_KEYS`, in place of its own.
+    """The policy with the criteria of the store, by `STORE_KEYS`, in place of the document's.
 
     Raises:
-        PolicyError: the store answered something that is no limit.
+        PolicyError: a value in the store is not a valid limit.
     """
-    own = policy.criteria.model_dump()
-    held = {name: store.get(key, own[name]) for name, key in STORE_KEYS.items()}
-    criteria = _validated(PromotionCriteria, held, "What the policy store answered")
+    defaults = policy.criteria.model_dump()
+    values = {name: store.get(key, defaults[name]) for name, key in STORE_KEYS.items()}
+    criteria = _validated(PromotionCriteria, values, "The answer of the policy store")
     return policy.model_copy(update={"criteria": criteria})
 
 
 def load_store(name: str) -> PolicyStore:
-    """The policy store that `package.module:name` names: an object with `get`, or what a function makes.
+    """The policy store named by `package.module:name`: an object with `get`, or a function returning such an
+    object.
 
     Raises:
-        PolicyError: there is none of that name, or it has no `get`.
+        PolicyError: the name cannot be imported, or the object has no `get`.
     """
     module, _, attribute = name.partition(":")
     try:
-        found = getattr(import_module(module), attribute)
+        target = getattr(import_module(module), attribute)
     except (ImportError, AttributeError) as error:
         raise PolicyError(
             f"The policy store {name} cannot be loaded ({error}): correct policy.store."
         ) from error
-    store = found() if callable(found) else found
+    store = target() if callable(target) else target
     if not hasattr(store, "get"):
         raise PolicyError(f"The policy store {name} has no get(key, default): correct policy.store.")
     checked: PolicyStore = store
@@ -163,16 +185,19 @@ def load_store(name: str) -> PolicyStore:
 
 
 def load_document(file: Path | None = None, preset: str | None = None) -> PolicyDocument:
-    """The document that comes with the package, or a file's, whose presets are added to it.
+    """The shipped document, or the document of a file together with the shipped presets.
 
     Args:
-        preset: in place of the one that the document chooses.
+        file: policy document in TOML; by default the shipped `policy.toml`.
+        preset: name of the preset to use in place of the document's choice.
 
     Raises:
-        PolicyError: the file cannot be read or holds what no policy can be; names it.
+        PolicyError: the file cannot be read, or a level or preset is invalid; the message names the problem.
     """
-    own = _read(files("clm_core.decisions").joinpath("policy.toml").read_text(encoding="utf-8"), "built in")
-    document = own
+    shipped = _read(
+        files("clm_core.decisions").joinpath("policy.toml").read_text(encoding="utf-8"), "built in"
+    )
+    document = shipped
     if file is not None:
         try:
             document = _read(file.read_text(encoding="utf-8"), str(file))
@@ -181,14 +206,14 @@ def load_document(file: Path | None = None, preset: str | None = None) -> Policy
                 f"The policy {file} cannot be read ({error.strerror}): correct policy.file."
             ) from error
     document = document.model_copy(
-        update={"presets": own.presets | document.presets, "preset": preset or document.preset}
+        update={"presets": shipped.presets | document.presets, "preset": preset or document.preset}
     )
     _check_all(document)
     return document
 
 
 def _check_all(document: PolicyDocument) -> None:
-    """Before anything is judged by it: an error must not wait for the one model it concerns."""
+    """Resolve every preset, market and model once, so that an error shows on loading, not at a verdict."""
     document.policy("any model", "any market")
     for name in document.presets:
         document.model_copy(update={"preset": name, "markets": {}, "models": {}}).policy(name, name)
@@ -209,9 +234,9 @@ def _merged(layers: list[dict[str, Any]]) -> dict[str, Any]:
     return {name: value for layer in layers for name, value in layer.items()}
 
 
-def _validated(model: type[M], values: Mapping[str, Any], what: str) -> M:
+def _validated(model: type[M], values: Mapping[str, Any], subject: str) -> M:
     try:
         return model.model_validate(values)
     except ValidationError as error:
         problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-        raise PolicyError(f"{what} is not allowed: {problems}.") from error
+        raise PolicyError(f"{subject} is not allowed: {problems}.") from error

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from clm_core.decisions.staleness import Due
 from clm_core.domain.triggers import Observation
 from clm_core.domain.vocabulary import TriggerReason
-from clm_core.evidence.track_record import FEWEST_BARS, probabilistic_sharpe_ratio, track_record
+from clm_core.evidence.track_record import MIN_BARS, probabilistic_sharpe_ratio, track_record
 from clm_core.market.bars import Floats
 from clm_core.market.drift import Drift
 
@@ -26,7 +26,7 @@ class WatchRules(BaseModel):
 
     window_days: int = Field(default=90, ge=1, le=3650)
     """Of the bars that are new to a version, the newest so many days are looked at."""
-    min_bars: int = Field(default=240, ge=FEWEST_BARS)
+    min_bars: int = Field(default=240, ge=MIN_BARS)
     """With fewer new bars it is too early to say."""
     min_trades: int = Field(default=10, ge=1)
     """With fewer closed trades on them it is too early to say."""

@@ -1,4 +1,4 @@
-"""What one policy promotes, luck and edges alike, as figures and as a picture."""
+"""Outlook of a gate policy: simulated promotions without and with an edge, as figures and as a picture."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -9,7 +9,13 @@ from typing import Any
 import numpy as np
 
 from clm_core.decisions.gate_policy import GatePolicy
-from clm_core.decisions.simulation import Wait, World, Year, simulate_waits, simulate_years
+from clm_core.decisions.simulation import (
+    SimulatedWaits,
+    SimulatedYears,
+    World,
+    simulate_waits,
+    simulate_years,
+)
 
 COLOURS = ("#2f6fed", "#c93a3a", "#9a6700", "#12805c")
 
@@ -18,17 +24,19 @@ COLOURS = ("#2f6fed", "#c93a3a", "#9a6700", "#12805c")
 class Outlook:
     policy: str
     world: World
-    """Of the years without an edge; the streams with one differ in that alone."""
+    """Simulated market without an edge; the streams with an edge differ in the Sharpe ratio alone."""
     streams: int
     horizon_years: float
-    luck: Year | None
-    """Years of retrains without an edge; None where that was not asked for."""
-    edges: dict[float, Wait]
-    """By true annual Sharpe ratio."""
+    luck: SimulatedYears | None
+    """Years of retrains without an edge; None unless edge 0 is among the requested edges."""
+    edges: dict[float, SimulatedWaits]
+    """Waiting times by true annual Sharpe ratio."""
 
     def to_json(self) -> dict[str, Any]:
-        told: dict[str, Any] = _finite(asdict(self))
-        return told
+        """JSON-ready dictionary; `kinship`, the former `retrain_correlation`, stays for one release."""
+        document: dict[str, Any] = _finite(asdict(self))
+        document["world"]["kinship"] = document["world"]["retrain_correlation"]
+        return document
 
 
 def outlook(
@@ -40,14 +48,17 @@ def outlook(
     seed: int,
     progress: Callable[[float], None] = lambda done: None,
 ) -> Outlook:
-    """Simulate what a policy lets through.
+    """Simulate the promotions a policy allows.
 
     Args:
-        edges: true annual Sharpe ratios; 0 asks for years without an edge.
-        streams: years without an edge, and streams of each other edge.
-        horizon_years: until which streams wait for a promotion.
+        edges: true annual Sharpe ratios; 0 stands for years without an edge.
+        streams: number of years without an edge, and of streams of each other edge.
+        horizon_years: longest wait for a promotion.
+        seed: same seed, same figures.
+        progress: called with the completed share, 0..1.
     """
-    luck, waits = None, {}
+    luck = None
+    waits = {}
     for number, edge in enumerate(edges):
         rng = np.random.default_rng([seed, number])
 
@@ -62,22 +73,22 @@ def outlook(
     return Outlook(policy.name, world, streams, horizon_years, luck, waits)
 
 
-def draw(outlooks: Sequence[Outlook], file: Path) -> None:
-    """Years in which luck is promoted, and how many of those with an edge are promoted by when; PNG or SVG by
-    the name of the file."""
+def draw_picture(outlooks: Sequence[Outlook], file: Path) -> None:
+    """Draw the share of years that promote luck, and the share of streams promoted over time by edge; PNG or
+    SVG by the file's suffix."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(10, 3.8), dpi=110, layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=(2, 3))
-    for place, found in enumerate(outlooks):
+    for place, each in enumerate(outlooks):
         colour = COLOURS[place % len(COLOURS)]
-        if found.luck is not None:
-            share = found.luck.promoted
+        if each.luck is not None:
+            share = each.luck.promoted
             left.bar(place, 100 * share.value, yerr=196 * share.error, color=colour, width=0.6, capsize=4)
             height = 100 * share.value + 196 * share.error + 2
             left.text(place, height, f"{share.value:.1%}", ha="center")
-        for style, (edge, wait) in zip(_styles(len(found.edges)), found.edges.items(), strict=True):
-            years = [0.0, *(year for year in wait.years if math.isfinite(year)), found.horizon_years]
+        for style, (edge, wait) in zip(_styles(len(each.edges)), each.edges.items(), strict=True):
+            years = [0.0, *(year for year in wait.years if math.isfinite(year)), each.horizon_years]
             passed = np.arange(len(years)) / len(wait.years) * 100
             passed[-1] = passed[-2]
             right.step(
@@ -86,9 +97,9 @@ def draw(outlooks: Sequence[Outlook], file: Path) -> None:
                 where="post",
                 color=colour,
                 alpha=style,
-                label=f"{found.policy}, Sharpe {edge:g}",
+                label=f"{each.policy}, Sharpe {edge:g}",
             )
-    left.set_xticks(range(len(outlooks)), [found.policy for found in outlooks])
+    left.set_xticks(range(len(outlooks)), [each.policy for each in outlooks])
     left.set_ylabel("years that promote luck, %")
     left.set_ylim(0, 110)
     right.set_xlabel("years of track record")
@@ -101,12 +112,12 @@ def draw(outlooks: Sequence[Outlook], file: Path) -> None:
 
 
 def _styles(count: int) -> list[float]:
-    """Opacities, the largest edge boldest."""
+    """Opacities in 0..1, rising with the edge."""
     return np.linspace(0.35, 1.0, count).tolist() if count > 1 else [1.0] * count
 
 
 def _finite(value: Any) -> Any:
-    """JSON has no word for what never happened: null."""
+    """The value with NaN and infinity as None, since JSON has neither."""
     match value:
         case float() if not math.isfinite(value):
             return None

@@ -1,4 +1,4 @@
-"""Returns drawn with a known edge, to measure how often a test is wrong."""
+"""Random returns with a known edge, to measure the error rates of tests."""
 
 from enum import StrEnum
 
@@ -8,21 +8,26 @@ from clm_core.market.bars import Floats
 
 
 class Shape(StrEnum):
-    """How returns are distributed; each has mean 0 and variance 1 before an edge is added."""
+    """Distribution of returns, each with mean 0 and variance 1 before an edge is added."""
 
     NORMAL = "normal"
     STUDENT = "student-t(3)"
-    """Independent, Student's t with 3 degrees of freedom: its kurtosis does not exist."""
+    """Independent, Student's t with 3 degrees of freedom, for which no kurtosis exists."""
     SKEWED = "skewed"
-    """Independent, one minus a standard exponential: many small gains, few large losses, skewness -2."""
+    """Independent, 1 minus a standard exponential: many small gains, few large losses, skewness -2."""
     AUTOREGRESSIVE = "AR(1) 0.2"
-    """Each return carries on a fifth of the one before it; normal innovations."""
+    """First-order autoregression with coefficient 0.2 and normal innovations."""
     GARCH = "GARCH(1,1)"
-    """Variance 0.05 + 0.10 of the last square + 0.85 of the last variance, started at its average of 1."""
+    """Variance 0.05 + 0.10 x last squared return + 0.85 x last variance, started at the average of 1."""
 
 
-def draw(shape: Shape, sharpe: float, size: tuple[int, int], rng: np.random.Generator) -> Floats:
-    """Returns with a Sharpe ratio of `sharpe` a bar and standard deviation 1; size is (bars, streams)."""
+def draw_returns(shape: Shape, sharpe: float, size: tuple[int, int], rng: np.random.Generator) -> Floats:
+    """Random returns of standard deviation 1.
+
+    Args:
+        sharpe: true Sharpe ratio of a bar, added as the mean.
+        size: (n_bars, n_streams), the shape of the result.
+    """
     normal = rng.standard_normal(size)
     match shape:
         case Shape.NORMAL:

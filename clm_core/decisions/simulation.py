@@ -1,9 +1,9 @@
-"""What a policy lets through: streams with a known edge, retrained and judged by the gate itself.
+"""Gate simulation: streams of returns with a known edge, retrained and judged by the gate.
 
-A bar of a stream is a trade. Every retrain of a market is tested on the trades up to its day; what two
-retrains make of the same trade correlates by `kinship`. The gate sees of each what it would see of a real
-one: metrics, positions, the track record and all trials so far. Nothing serves, so there is no champion to
-compare with.
+A bar of a stream is a trade. Every retrain of a market is tested on the trades up to the day of the retrain;
+the returns of two retrains on the same trade correlate by `World.retrain_correlation`. The gate receives the
+same inputs as for a real version: metrics, activity, track record and all trials so far. There is no
+production version, hence no comparison with a champion.
 """
 
 import math
@@ -16,7 +16,7 @@ import numpy as np
 from clm_core.backtest.metrics import measure
 from clm_core.decisions import gate
 from clm_core.decisions.gate_policy import GatePolicy
-from clm_core.decisions.return_streams import Shape, draw
+from clm_core.decisions.return_streams import Shape, draw_returns
 from clm_core.domain.evaluations import Decision
 from clm_core.evidence.soundness import Activity
 from clm_core.evidence.track_record import TrackRecord, track_record
@@ -26,32 +26,32 @@ from clm_core.market.splits import Rows
 
 ALIVE = Activity("long", 0.5, 1.0)
 VOLATILITY = 0.01
-"""Of a trade's return, as a fraction; only the drawdown depends on it."""
+"""Standard deviation of a trade's return, a fraction; only the drawdown depends on the value."""
 
 
 @dataclass(frozen=True)
 class World:
-    """How a market is traded and its model retrained."""
+    """A simulated market: distribution of returns, trading frequency and retrains."""
 
     shape: Shape = Shape.NORMAL
     annual_sharpe: float = 0.0
-    """True one of every retrain."""
+    """True annual Sharpe ratio of every retrain."""
     trades_per_year: float = 50 / 90 * 365
     retrains_per_year: int = 52
-    kinship: float = 0.9
-    """Correlation of what two retrains make of the same trade, 0..1."""
+    retrain_correlation: float = 0.9
+    """Correlation between the returns of two retrains on the same trade, 0..1."""
     record_years: float = 1.0
-    """Out-of-sample track record that every retrain is judged by."""
+    """Length of the out-of-sample track record of every retrain."""
 
     @property
     def sharpe(self) -> float:
-        """Of a trade."""
+        """True Sharpe ratio of a trade."""
         return self.annual_sharpe / math.sqrt(self.trades_per_year)
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A share or mean with its Monte-Carlo standard error."""
+    """A share or mean with the Monte-Carlo standard error."""
 
     value: float
     error: float
@@ -61,30 +61,30 @@ class Estimate:
 
 
 @dataclass(frozen=True)
-class Year:
+class SimulatedYears:
     """Simulated years of retrains."""
 
     promoted: Estimate
-    """Share of the years in which anything passed."""
+    """Share of the years with at least one pass."""
     promotions: float
-    """Mean number of versions a year that passed."""
+    """Mean number of passing versions a year."""
 
 
 @dataclass(frozen=True)
-class Wait:
-    """Simulated streams, judged at every retrain from their first trade on."""
+class SimulatedWaits:
+    """Simulated streams, judged at every retrain from the first trade on."""
 
     promoted: Estimate
-    """Share that passed before the end."""
+    """Share of the streams with a pass before the end."""
     median_years: float
-    """Until the first pass; inf where less than half of them did."""
+    """Median wait until the first pass; inf if less than half of the streams pass."""
     minimum_years: float
-    """Minimum track record length: when a record of exactly the true Sharpe ratio would pass; inf: not before
-    the end."""
+    """Minimum track record length: wait until a record of exactly the true Sharpe ratio passes; inf if not
+    before the end."""
     in_time: Estimate
-    """Share that passed within twice that; NaN where the streams end sooner."""
+    """Share of the streams with a pass within twice `minimum_years`; NaN if the streams are shorter."""
     years: tuple[float, ...]
-    """Each stream's wait, ascending; inf: it never passed."""
+    """Wait of each stream, ascending; inf without a pass."""
 
 
 Progress = Callable[[float], None]
@@ -92,14 +92,14 @@ Progress = Callable[[float], None]
 
 def simulate_years(
     world: World, policy: GatePolicy, years: int, rng: np.random.Generator, progress: Progress | None = None
-) -> Year:
-    """How often a year of retrains lets something through; counting of trials starts with each year."""
+) -> SimulatedYears:
+    """Promotions in years of retrains; the count of trials starts anew with each year."""
     passed = np.empty(years)
     for year in range(years):
         passed[year] = sum(decision is Decision.PASS for decision in _year(world, policy, rng))
         if progress:
             progress((year + 1) / years)
-    return Year(_share(passed > 0), float(passed.mean()))
+    return SimulatedYears(_share(passed > 0), float(passed.mean()))
 
 
 def simulate_waits(
@@ -109,8 +109,8 @@ def simulate_waits(
     longest_years: float,
     rng: np.random.Generator,
     progress: Progress | None = None,
-) -> Wait:
-    """How long a true edge waits: each stream is judged at every retrain until one passes."""
+) -> SimulatedWaits:
+    """Waiting times of streams with a true edge, each judged at every retrain until the first pass."""
     waited = np.empty(streams)
     needed = np.empty(streams)
     for stream in range(streams):
@@ -119,7 +119,7 @@ def simulate_waits(
             progress((stream + 1) / streams)
     minimum = float(np.median(needed))
     unknown = Estimate(math.nan, math.nan)
-    return Wait(
+    return SimulatedWaits(
         promoted=_share(np.isfinite(waited)),
         median_years=float(np.median(waited)),
         minimum_years=minimum,
@@ -138,7 +138,7 @@ def _year(world: World, policy: GatePolicy, rng: np.random.Generator) -> list[De
 def _wait(
     world: World, policy: GatePolicy, longest_years: float, rng: np.random.Generator
 ) -> tuple[float, float]:
-    """Years until the first pass, and until a record of exactly the true Sharpe ratio passes; inf: never."""
+    """Years until the first pass and until a record of exactly the true Sharpe ratio passes; inf if never."""
     ends = _retrain_trades(world, longest_years)
     market = _Market(world, policy, np.zeros_like(ends), ends, rng)
     retrains = range(len(ends))
@@ -151,28 +151,29 @@ def _wait(
 
 
 def _retrain_trades(world: World, years: float) -> Rows:
-    """Trades that were made by each retrain."""
+    """Number of trades made up to each retrain, shape (n_retrains,)."""
     count = round(years * world.retrains_per_year)
     return np.ceil(np.arange(1, count + 1) * world.trades_per_year / world.retrains_per_year).astype(np.int64)
 
 
-def _kin(world: World, size: tuple[int, int], rng: np.random.Generator) -> Floats:
-    """Returns of every retrain, shape (n_trades, n_retrains)."""
-    common = draw(world.shape, 0.0, (size[0], 1), rng)
-    own = draw(world.shape, 0.0, size, rng)
-    mixed = math.sqrt(world.kinship) * common + math.sqrt(1.0 - world.kinship) * own
+def _correlated_returns(world: World, size: tuple[int, int], rng: np.random.Generator) -> Floats:
+    """Returns of every retrain on every trade, as fractions, shape (n_trades, n_retrains)."""
+    common = draw_returns(world.shape, 0.0, (size[0], 1), rng)
+    own = draw_returns(world.shape, 0.0, size, rng)
+    mixed = math.sqrt(world.retrain_correlation) * common + math.sqrt(1.0 - world.retrain_correlation) * own
     return np.asarray(VOLATILITY * (mixed + world.sharpe))
 
 
 class _Market:
-    """Everything a market's retrains make of their trades, and the gate's word on each."""
+    """All retrains of a market with returns and records, and the gate's decision on each retrain."""
 
     def __init__(
         self, world: World, policy: GatePolicy, starts: Rows, ends: Rows, rng: np.random.Generator
     ) -> None:
-        """Retrain k is judged by its trades from starts[k] to ends[k], exclusive."""
-        self._world, self._policy = world, policy
-        returns = _kin(world, (int(ends[-1]), len(ends)), rng)
+        """Retrain k is judged by the trades from starts[k] up to, not including, ends[k]."""
+        self._world = world
+        self._policy = policy
+        returns = _correlated_returns(world, (int(ends[-1]), len(ends)), rng)
         self._returns = [
             returns[start:end, k] for k, (start, end) in enumerate(zip(starts, ends, strict=True))
         ]
@@ -183,36 +184,39 @@ class _Market:
         ]
 
     def judge(self, retrain: int) -> Decision:
-        # the count of trials is dear, and who does not pass with the fewest does not with more
-        least = self._decide(retrain, TrialCount(retrain + 1, self._fewest, 0.0))
-        if least is not Decision.PASS or self._policy.evidence is None:
-            return least
+        # counting trials is costly, and a retrain that fails with the minimum count fails with any other
+        lenient = self._decide(retrain, TrialCount(retrain + 1, self._min_trials, 0.0))
+        if lenient is not Decision.PASS or self._policy.evidence is None:
+            return lenient
         return self._decide(retrain, self._count(retrain))
 
     def would_pass(self, retrain: int) -> bool:
-        """Whether a record as long, of exactly the true Sharpe ratio, normal and independent, passes."""
-        bars, levels = len(self._returns[retrain]), self._policy.evidence
+        """True if a normal, independent record of the same length and the true Sharpe ratio passes."""
+        bars = len(self._returns[retrain])
+        levels = self._policy.evidence
         if bars < self._policy.criteria.min_trades or levels is None:
             return bars >= self._policy.criteria.min_trades
         ideal = TrackRecord(self._world.sharpe, 0.0, 3.0, bars, float(bars))
         return bars_to_pass(ideal, self._count(retrain), levels.min_deflated_sharpe) <= bars
 
     @property
-    def _fewest(self) -> float:
+    def _min_trials(self) -> float:
         return 1.0 if self._policy.evidence is None else self._policy.evidence.fewest_trials
 
     def _count(self, retrain: int) -> TrialCount:
-        return count_trials(self._trials[: retrain + 1], self._fewest)
+        return count_trials(self._trials[: retrain + 1], self._min_trials)
 
     def _decide(self, retrain: int, trials: TrialCount) -> Decision:
-        returns, nothing, yearly = self._returns[retrain], np.zeros(0), self._world.trades_per_year
+        returns = self._returns[retrain]
+        empty = np.zeros(0)
+        yearly = self._world.trades_per_year
         case = gate.Case(
-            metrics=measure(returns, nothing, nothing, returns, yearly),
+            metrics=measure(returns, empty, empty, returns, yearly),
             activity=ALIVE,
             record=self._records[retrain],
             trials=trials,
             periods_per_year=yearly,
-            against=None,
+            comparison=None,
         )
         return gate.judge(case, self._policy).decision
 

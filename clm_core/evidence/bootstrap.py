@@ -37,7 +37,7 @@ class Interval:
     """Of the series itself."""
 
 
-NOTHING = Interval(math.nan, math.nan, math.nan)
+NOT_MEASURED = Interval(math.nan, math.nan, math.nan)
 
 
 def sharpe_interval(returns: Floats, confidence: float, resamples: int, rng: np.random.Generator) -> Interval:
@@ -51,7 +51,7 @@ def sharpe_interval(returns: Floats, confidence: float, resamples: int, rng: np.
     """
     standard = standardised(returns)
     if standard is None:
-        return NOTHING
+        return NOT_MEASURED
     block = block_length(influence(*standard))
     return _percentiles(sharpe_draws(returns, block, resamples, rng), confidence, standard[1])
 
@@ -66,7 +66,7 @@ def difference_interval(
     _require_same_bars(challenger, champion)
     ours, theirs = standardised(challenger), standardised(champion)
     if ours is None or theirs is None:
-        return NOTHING
+        return NOT_MEASURED
     block = block_length(influence(*ours) - influence(*theirs))
     draws = difference_draws(challenger, champion, block, resamples, rng)
     return _percentiles(draws, confidence, ours[1] - theirs[1])

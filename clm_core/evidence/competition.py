@@ -1,4 +1,4 @@
-"""Several versions want one place: is the best of them better than what serves, luck allowed for?"""
+"""Competition of several versions against the production version, with multiple-testing control."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,48 +10,50 @@ from clm_core.domain.errors import MissingExtra, NotEnoughBars
 from clm_core.evidence.trials import TrialRecord, aligned
 from clm_core.market.bars import Floats
 
-FEWEST_DAYS = 60
+MIN_DAYS = 60
 RESAMPLES = 2000
 
 
 @dataclass(frozen=True)
 class Competition:
-    """The answer of two tests over the days that all of them traded out of sample."""
+    """Results of two tests over the days that all versions traded out of sample."""
 
     days: int
     p_value: float
-    """Chance of a best one this much better than the benchmark if none is better at all, 0..1."""
+    """Probability of a lead as large as the best version's if no version is better, 0..1."""
     superior: tuple[str, ...]
-    """Those that are better, all of them together wrong with probability `size` at most."""
+    """Names of the better versions; the family-wise error rate is at most `size`."""
     size: float
     sharpes: Mapping[str, float]
-    """Of a day."""
+    """Sharpe ratio of a day, by name."""
 
 
 def compete(
     candidates: Mapping[str, TrialRecord], champion: TrialRecord | None, size: float, seed: int
 ) -> Competition:
-    """Test for superior predictive ability (Hansen 2005, "A test for superior predictive ability", Journal of
-    Business & Economic Statistics 23(4); the consistent p-value) and stepwise multiple testing (Romano & Wolf
-    2005, "Stepwise multiple testing as formalized data snooping", Econometrica 73(4)), both by `arch`, on a
-    day's returns with a stationary bootstrap.
+    """Test candidates against the champion on daily returns with a stationary bootstrap, by `arch`.
+
+    The tests are the one for superior predictive ability (Hansen 2005, "A test for superior predictive
+    ability", Journal of Business & Economic Statistics 23(4); the consistent p-value) and stepwise multiple
+    testing (Romano & Wolf 2005, "Stepwise multiple testing as formalized data snooping", Econometrica 73(4)).
 
     Args:
-        candidates: by name, at least one.
-        champion: what serves; None: no position, which earns nothing.
-        size: chance to call any candidate better that isn't, 0..0.5 exclusive.
+        candidates: trial records by name, at least one.
+        champion: record of the production version; None compares with no position, which earns 0.
+        size: probability of calling any candidate better wrongly, 0..0.5 exclusive.
+        seed: seed of the bootstrap.
 
     Raises:
         MissingExtra: arch is not installed.
-        NotEnoughBars: less than `FEWEST_DAYS` days are common to all.
+        NotEnoughBars: fewer than `MIN_DAYS` days are common to all versions.
     """
     tests = _arch()
-    everyone = [*candidates.values(), *([] if champion is None else [champion])]
-    returns = _common(aligned(everyone))
-    if len(returns) < FEWEST_DAYS:
+    records = [*candidates.values(), *([] if champion is None else [champion])]
+    returns = _common(aligned(records))
+    if len(returns) < MIN_DAYS:
         raise NotEnoughBars(
-            f"{len(returns)} days are common to all {len(everyone)} versions, and {FEWEST_DAYS} are the "
-            "fewest to compare on: retrain those that were tested on other days"
+            f"{len(returns)} days are common to all {len(records)} versions, and a comparison needs at least "
+            f"{MIN_DAYS}: retrain the versions tested on other days"
         )
     losses = -returns[:, : len(candidates)]
     benchmark = np.zeros(len(returns)) if champion is None else -returns[:, -1]
@@ -71,7 +73,7 @@ def compete(
 
 
 def _common(returns: Floats) -> Floats:
-    """The days on which everyone traded; shape (n_days, n_versions)."""
+    """Returns of the days without a NaN in any column, shape (n_days, n_versions)."""
     return returns[np.isfinite(returns).all(axis=1)]
 
 

@@ -1,20 +1,20 @@
-"""Champion against challenger on the same bars: looked at after every bar, yet right as often as stated.
+"""Anytime-valid comparison of champion and challenger on the same bars.
 
-What is judged is the mean difference, challenger's return minus champion's, a bar or a trade at a time. Two
-bounds hold it: the lower one stays below the true mean for ever with probability 1 - alpha, and so does the
-upper one above it. One may look after every difference and stop at will: a challenger that is no better has a
-chance of at most alpha of ever being called better. The first decision counts; looking on after it is idle.
+The subject of the test is the mean difference, challenger's return minus champion's, of a bar or a trade. The
+lower bound stays below the true mean for ever with probability 1 - alpha, and the upper bound above the true
+mean likewise. Looking after every difference and stopping at will is therefore allowed: a challenger that is
+no better than the champion is ever called better with probability alpha at most. The first decision counts.
 
 The bounds are the one-sided asymptotic confidence sequence of Waudby-Smith, Arbour, Sinha, Kennedy & Ramdas
 (2024), "Time-uniform central limit theory and asymptotic confidence sequences", Annals of Statistics 52(6),
-with two things added. The variance is the long-run one that a first-order autoregression implies; and it
-grows, as in the probabilistic Sharpe ratio, where mean and skewness have opposite signs: many small gains
-look best before the rare large loss. Asymptotic means that the first `FEWEST` differences may not decide;
-docs/decisions/0001-evidence.md shows how often it errs after them.
+with two changes: the variance is the long-run variance of a first-order autoregression, and, as in the
+probabilistic Sharpe ratio, the variance grows where mean and skewness have opposite signs, since many small
+gains look best before the rare large loss. Because the sequence is asymptotic, the first `MIN_DIFFERENCES`
+differences do not decide; docs/decisions/0001-evidence.md has the error rates afterwards.
 
-Returns count as they are: to compare skill and not size, give both at the same volatility.
+Returns are not scaled: for a comparison of skill and not of size, pass returns of equal volatility.
 
-A `PairedRecord` is the whole state. Update it with every difference; it survives a restart as JSON:
+A `PairedRecord` is the whole state, updated with every difference and restored from JSON by
 `PairedRecord(**json.loads(json.dumps(asdict(record))))`.
 """
 
@@ -24,12 +24,13 @@ from enum import StrEnum
 
 from clm_core.market.bars import Floats
 
-FEWEST = 50
-"""Differences before the first look: variance and skewness from fewer are too uncertain."""
-LARGEST_AUTOREGRESSION = 0.9
-"""Of the differences; negative ones count as 0, so that bounce between two bars earns no credit."""
-FOR_EVER = 2**40
-"""Differences that nobody will see."""
+MIN_DIFFERENCES = 50
+"""Minimum number of differences: variance and skewness of fewer are too uncertain."""
+MAX_AUTOREGRESSION = 0.9
+"""Upper bound of the autocorrelation of the differences; a negative autocorrelation counts as 0, so that a
+bounce between two bars does not narrow the bounds."""
+MAX_DIFFERENCES = 2**40
+"""Upper limit of the search for the number of differences that decide."""
 
 
 class Standing(StrEnum):
@@ -40,35 +41,43 @@ class Standing(StrEnum):
 
 @dataclass(frozen=True)
 class PairedRecord:
-    """The differences so far; sums are of each less the first one, so that a constant sums to exactly 0."""
+    """Sums over the differences so far, each less the first, so that a constant sums to exactly 0."""
 
     n: int = 0
     first: float = 0.0
     """Challenger's return minus champion's on the first bar or trade, a fraction."""
     last: float = 0.0
-    """The same on the last one, less the first."""
+    """Last difference, less the first."""
     total: float = 0.0
     squares: float = 0.0
     cubes: float = 0.0
     products: float = 0.0
-    """Of neighbours."""
+    """Sum of the products of neighbouring differences."""
 
 
 @dataclass(frozen=True)
 class Bounds:
-    """Of the mean difference, as fractions; each alone holds for ever with probability 1 - alpha."""
+    """Bounds of the mean difference, as fractions; each bound holds for ever with probability 1 - alpha."""
 
     low: float
     mean: float
-    """So far; NaN, like both bounds, where nothing can be said yet."""
+    """Mean difference so far; NaN, like both bounds, for too few or constant differences."""
     high: float
 
 
-NOTHING = Bounds(math.nan, math.nan, math.nan)
+UNKNOWN = Bounds(math.nan, math.nan, math.nan)
 
 
 def update(record: PairedRecord, challenger: float, champion: float) -> PairedRecord:
-    """The record with one more bar or trade; returns of both on it, after the same costs, as fractions."""
+    """The record with one more bar or trade.
+
+    Args:
+        challenger: return after costs, a fraction.
+        champion: return on the same bar or trade after the same costs, a fraction.
+
+    Raises:
+        ValueError: a return is not finite.
+    """
     difference = challenger - champion
     if not math.isfinite(difference):
         raise ValueError(
@@ -88,7 +97,7 @@ def update(record: PairedRecord, challenger: float, champion: float) -> PairedRe
 
 
 def extend(record: PairedRecord, challenger: Floats, champion: Floats) -> PairedRecord:
-    """The record with many more, in time order, shape (n,) each."""
+    """The record with the returns of further bars or trades, in time order, shape (n,) each."""
     if challenger.shape != champion.shape:
         raise ValueError(
             f"challenger has {len(challenger)} returns, champion {len(champion)}: judge both on the same bars"
@@ -99,24 +108,24 @@ def extend(record: PairedRecord, challenger: Floats, champion: Floats) -> Paired
 
 
 def bounds(record: PairedRecord, alpha: float, tuned_for: int) -> Bounds:
-    """Where the mean difference lies; NaN for fewer than `FEWEST` differences or where they never vary.
+    """Bounds of the mean difference; NaN for fewer than `MIN_DIFFERENCES` or constant differences.
 
     Args:
-        record: of all differences so far.
-        alpha: chance of each bound to be wrong ever, 0..0.5 exclusive.
-        tuned_for: differences after which a decision is expected: the bounds are as tight as can be there,
-            valid everywhere.
+        record: record of all differences so far.
+        alpha: probability of each bound ever being wrong, 0..0.5 exclusive.
+        tuned_for: number of differences at which the bounds are tightest, such as the expected number at a
+            decision; the bounds are valid at any number.
     """
     moments = _moments(record)
     if moments is None:
-        return NOTHING
+        return UNKNOWN
     mean, deviation = moments
     radius = deviation * _radius(record.n, alpha, tuned_for)
     return Bounds(mean - radius, mean, mean + radius)
 
 
 def stand(record: PairedRecord, alpha: float, tuned_for: int) -> Standing:
-    """Whether the challenger earns more, or less, than the champion, or it cannot be told yet."""
+    """Standing of the challenger: BETTER or WORSE than the champion, or UNDECIDED so far."""
     now = bounds(record, alpha, tuned_for)
     if now.low > 0.0:
         return Standing.BETTER
@@ -124,15 +133,15 @@ def stand(record: PairedRecord, alpha: float, tuned_for: int) -> Standing:
 
 
 def differences_to_decide(record: PairedRecord, alpha: float, tuned_for: int) -> float:
-    """Differences, those so far included, that decide if they go on as they did; inf if they never will.
+    """Total number of differences at which a decision falls, if mean and variance stay; inf if never.
 
-    NaN where nothing can be said yet.
+    NaN for fewer than `MIN_DIFFERENCES` or constant differences.
     """
     moments = _moments(record)
     if moments is None:
         return math.nan
     mean, deviation = moments
-    few, many = record.n - 1, FOR_EVER
+    few, many = record.n - 1, MAX_DIFFERENCES
     if deviation * _radius(many, alpha, tuned_for) >= abs(mean):
         return math.inf
     while many - few > 1:
@@ -145,25 +154,26 @@ def differences_to_decide(record: PairedRecord, alpha: float, tuned_for: int) ->
 
 
 def _moments(record: PairedRecord) -> tuple[float, float] | None:
-    """Mean of the differences, and the root of n times the variance of that mean; None if not known yet."""
+    """Mean of the differences and the root of n times the variance of the mean; None if not measurable."""
     n = record.n
-    if n < FEWEST or record.squares == 0.0:
+    if n < MIN_DIFFERENCES or record.squares == 0.0:
         return None
     mean = record.total / n
     variance = record.squares / n - mean * mean
     third = record.cubes / n - 3.0 * mean * record.squares / n + 2.0 * mean * mean * mean
-    # the first difference, less itself, is 0
+    # the first entry of the sums, the first difference less the same value, is 0
     neighbours = record.products - mean * (2.0 * record.total - record.last) + (n - 1) * mean * mean
-    slope = min(max(neighbours / n / variance, 0.0), LARGEST_AUTOREGRESSION)
+    slope = min(max(neighbours / n / variance, 0.0), MAX_AUTOREGRESSION)
     tail = max(1.0 - third / variance * (record.first + mean) / variance, 1.0)
     spread = variance * n / (n - 1) * (1.0 + slope) / (1.0 - slope) * tail
     return (record.first + mean, math.sqrt(spread)) if 0.0 < spread < math.inf else None
 
 
 def _radius(n: int, alpha: float, tuned_for: int) -> float:
-    """Half the width for a long-run variance of 1 (Waudby-Smith et al. 2024, one-sided, in the appendix).
+    """Half-width for a long-run variance of 1 (Waudby-Smith et al. 2024, appendix, one-sided).
 
-    sqrt(2 (n r + 1) / (n ** 2 r) log(1 + sqrt(n r + 1) / (2 alpha))), with r least wide at `tuned_for`.
+    sqrt(2 (n r + 1) / (n ** 2 r) log(1 + sqrt(n r + 1) / (2 alpha))), with r minimising the width at
+    `tuned_for`.
     """
     if not 0.0 < alpha < 0.5 or tuned_for < 1:
         raise ValueError(f"alpha {alpha} must lie between 0 and 0.5, and tuned_for {tuned_for} be at least 1")

@@ -1,4 +1,4 @@
-"""Whether a model decides anything: one that always says the same has collapsed, whatever it earned."""
+"""Soundness of positions: a model with constant positions has collapsed, whatever the return."""
 
 from dataclasses import dataclass
 
@@ -6,26 +6,26 @@ import numpy as np
 
 from clm_core.market.bars import Floats
 
-LARGEST_SHARE_OF_ONE_SIDE = 0.95
-SMALLEST_DEVIATION = 0.01
+MAX_SHARE_OF_ONE_SIDE = 0.95
+MIN_POSITION_DEVIATION = 0.01
 FLAT = 1e-9
-"""Positions no larger than this are none."""
+"""Positions of at most this size count as flat."""
 
 
 @dataclass(frozen=True)
 class Activity:
-    """How much the positions of a model say."""
+    """Distribution of a model's positions over short, flat and long."""
 
     commonest_side: str
     """"short", "flat" or "long"."""
     share: float
-    """Of the bars on which the model took its commonest side, 0..1; NaN for positions that are not finite."""
+    """Share of the bars with the commonest side, 0..1; NaN for positions that are not finite."""
     deviation: float
-    """Standard deviation (n) of the positions."""
+    """Standard deviation (n) of the positions; NaN for positions that are not finite."""
 
 
 def activity(positions: Floats) -> Activity:
-    """Summarise positions in [-1, 1], shape (n_bars,), at least one bar."""
+    """Activity of positions in [-1, 1], shape (n_bars,); NaN for no bar or positions that are not finite."""
     if not len(positions) or not np.isfinite(positions).all():
         return Activity("flat", float("nan"), float("nan"))
     sides = np.where(np.abs(positions) <= FLAT, 0.0, np.sign(positions))

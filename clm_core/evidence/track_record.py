@@ -26,9 +26,9 @@ import numpy as np
 from clm_core.market.bars import Floats
 
 NORMAL = NormalDist()
-FEWEST_BARS = 20
+MIN_BARS = 20
 """Fewer returns say nothing of their own tails."""
-LARGEST_AUTOREGRESSION = 0.97
+MAX_AUTOREGRESSION = 0.97
 """Bound of the prewhitening filter (Andrews & Monahan 1992), which a unit root would make explode."""
 
 
@@ -55,7 +55,7 @@ class TrackRecord:
 def track_record(returns: Floats) -> TrackRecord:
     """Summarise returns, as fractions, shape (n_bars,).
 
-    Every estimate is NaN for fewer than `FEWEST_BARS` bars, values that are not finite, or returns that never
+    Every estimate is NaN for fewer than `MIN_BARS` bars, values that are not finite, or returns that never
     vary: a Sharpe ratio of rounding errors would be huge.
     """
     standard = standardised(returns)
@@ -76,7 +76,7 @@ def standardised(returns: Floats) -> tuple[Floats, float] | None:
 
     None where nothing can be measured, see `track_record`.
     """
-    if len(returns) < FEWEST_BARS or not np.isfinite(returns).all():
+    if len(returns) < MIN_BARS or not np.isfinite(returns).all():
         return None
     size = np.abs(returns).max()
     if size == 0.0:
@@ -119,7 +119,7 @@ def long_run_variance(values: Floats) -> float:
     """
     centred = values - values.mean()
     slope = float(centred[1:] @ centred[:-1] / (centred[:-1] @ centred[:-1]))
-    slope = min(max(slope, -LARGEST_AUTOREGRESSION), LARGEST_AUTOREGRESSION)
+    slope = min(max(slope, -MAX_AUTOREGRESSION), MAX_AUTOREGRESSION)
     residuals = centred[1:] - slope * centred[:-1]
     lags = _bandwidth(residuals)
     weights = 1.0 - np.arange(1, lags + 1) / (lags + 1.0)

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clm_core.evidence.track_record import (
-    FEWEST_BARS,
+    MIN_BARS,
     TrackRecord,
     expected_maximum_sharpe,
     probabilistic_sharpe_ratio,
@@ -21,10 +21,10 @@ from clm_core.market.bars import Floats
 
 DAY = 86_400_000_000_000
 """In nanoseconds."""
-DAYS_A_TRIAL = 4
+DAYS_PER_TRIAL = 4
 """Days of returns for each trial whose correlations are counted together: with fewer, independent trials
 begin to look alike."""
-FOR_EVER = 2**40
+MAX_BARS = 2**40
 """Bars that nobody will see."""
 
 
@@ -49,14 +49,14 @@ class TrialCount:
     trials: int
     effective: float
     """Independent trials that would throw up a best one as lucky."""
-    apart: float
+    dispersion: float
     """`dispersion` of their Sharpe ratios of a bar."""
 
     def variance(self, effective_bars: float) -> float:
         """As `sharpe_variance`, for a record of so many independent bars."""
-        return sharpe_variance(self.apart, effective_bars)
+        return sharpe_variance(self.dispersion, effective_bars)
 
-    def luck(self, effective_bars: float) -> float:
+    def expected_maximum(self, effective_bars: float) -> float:
         """Sharpe ratio of a bar that the best of them would show without an edge, see
         `evidence.expected_maximum_sharpe`."""
         return expected_maximum_sharpe(self.variance(effective_bars), self.effective)
@@ -77,19 +77,19 @@ def trial_record(times: NDArray[np.int64], returns: Floats, record: TrackRecord)
     return TrialRecord(record.sharpe, record.effective_bars, first, daily)
 
 
-def count_trials(records: Sequence[TrialRecord], fewest: float = 1.0) -> TrialCount:
+def count_trials(records: Sequence[TrialRecord], min_trials: float = 1.0) -> TrialCount:
     """How many independent trials these are worth.
 
-    Every `DAYS_A_TRIAL`-th part of the days at a time, in the order given, and added up: what trials of
+    Every `DAYS_PER_TRIAL`-th part of the days at a time, in the order given, and added up: what trials of
     different parts share is not seen, which only ever counts too many. A trial whose Sharpe ratio could not
     be measured counts, but tells nothing of how far apart trials are.
 
     Args:
         records: all of the market and timeframe, the one under judgement among them.
-        fewest: independent trials to presume at least.
+        min_trials: independent trials to presume at least.
     """
     returns = aligned(records)
-    size = max(1, len(returns) // DAYS_A_TRIAL)
+    size = max(1, len(returns) // DAYS_PER_TRIAL)
     parts = [returns[:, first : first + size] for first in range(0, len(records), size)]
     effective = sum(effective_trials(trial_correlations(part)) for part in parts)
     measured = [record for record in records if math.isfinite(record.sharpe)]
@@ -97,7 +97,7 @@ def count_trials(records: Sequence[TrialRecord], fewest: float = 1.0) -> TrialCo
         np.array([record.sharpe for record in measured]),
         np.array([record.effective_bars for record in measured]),
     )
-    return TrialCount(len(records), max(effective, fewest), apart)
+    return TrialCount(len(records), max(effective, min_trials), apart)
 
 
 def bars_to_pass(record: TrackRecord, trials: TrialCount, confidence: float) -> float:
@@ -112,9 +112,11 @@ def bars_to_pass(record: TrackRecord, trials: TrialCount, confidence: float) -> 
 
     def passes(bars: int) -> bool:
         longer = replace(record, bars=bars, effective_bars=record.effective_bars / record.bars * bars)
-        return probabilistic_sharpe_ratio(longer, trials.luck(longer.effective_bars)) >= confidence
+        return (
+            probabilistic_sharpe_ratio(longer, trials.expected_maximum(longer.effective_bars)) >= confidence
+        )
 
-    few, many = 1, FOR_EVER
+    few, many = 1, MAX_BARS
     if not passes(many):
         return math.inf
     while many - few > 1:
@@ -137,7 +139,7 @@ def aligned(records: Sequence[TrialRecord]) -> Floats:
 def trial_correlations(returns: Floats) -> Floats:
     """Correlation of every two trials over the bars both have, shape (n_trials, n_trials).
 
-    0, as if independent, for two that share fewer than `FEWEST_BARS` bars or of which one never varies there.
+    0, as if independent, for two that share fewer than `MIN_BARS` bars or of which one never varies there.
 
     Args:
         returns: out-of-sample returns as fractions on one time axis, shape (n_bars, n_trials); NaN where a
@@ -150,7 +152,7 @@ def trial_correlations(returns: Floats) -> Floats:
     values = np.where(tested, centred, 0.0)
     held = tested.astype(np.float64)
     shared = held.T @ held
-    enough = shared >= FEWEST_BARS
+    enough = shared >= MIN_BARS
     bars = np.where(enough, shared, 1.0)
     # row i, column j: of trial i over the bars that trial j was tested on too
     means = values.T @ held / bars

@@ -20,8 +20,10 @@ from clm_core.market.bars import Floats
 CALENDAR = frozenset({"hour_sin", "hour_cos", "weekday_sin", "weekday_cos"})
 """Features that no market moves."""
 LEVELS = np.linspace(0.025, 0.975, 20)
-FEWEST_STRETCHES = 10
-"""With fewer to compare with, the largest of them says little."""
+MIN_STRETCHES = 10
+"""Minimum number of training stretches: the largest distance among fewer says little."""
+FEWEST_STRETCHES = MIN_STRETCHES
+"""Former name of `MIN_STRETCHES`, kept for one release."""
 
 
 class Drift(BaseModel):
@@ -46,10 +48,10 @@ def drift(reference: Floats, newest: Floats, names: Sequence[str]) -> Drift | No
         names: of the features, n_features of them.
 
     Returns:
-        None where the reference is shorter than `FEWEST_STRETCHES` times the newest bars, or nothing varies.
+        None where the reference is shorter than `MIN_STRETCHES` times the newest bars, or nothing varies.
     """
     count = len(reference) // len(newest) if len(newest) else 0
-    if count < FEWEST_STRETCHES:
+    if count < MIN_STRETCHES:
         return None
     whole = reference[len(reference) - count * len(newest) :]
     quantiles = np.quantile(whole, LEVELS, axis=0)

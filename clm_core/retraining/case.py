@@ -82,7 +82,7 @@ def build_case(
         record=track_record(evaluation.result.returns),
         trials=count_trials(trials, fewest),
         periods_per_year=evaluation.bars.periods_per_year,
-        against=against,
+        comparison=against,
     )
 
 

@@ -39,7 +39,17 @@ def test_a_simulation_prints_luck_and_edges_of_each_policy_and_draws_them(tmp_pa
     assert picture.exists()
 
 
-def test_where_nothing_competes_it_says_so() -> None:
+@pytest.mark.parametrize("option", ["--retrain-correlation", "--kinship"])
+def test_the_former_name_of_the_retrain_correlation_works_for_one_release(option: str) -> None:
+    arguments = ["--edge", "0", "--streams", "10", "--retrains", "2", "--preset", "thresholds-only", "--json"]
+    result = runner.invoke(app, ["gate", "simulate", *arguments, option, "0.4"])
+    assert result.exit_code == 0, result.output
+    [simulated] = json.loads(result.stdout)
+    assert simulated["world"]["retrain_correlation"] == 0.4
+    assert simulated["world"]["kinship"] == 0.4
+
+
+def test_a_competition_without_candidates_is_refused() -> None:
     result = runner.invoke(app, ["gate", "compete", "xgboost_btcusd_1h"])
     assert "has no candidate and no shadow" in str(result.exception)
 

@@ -10,7 +10,7 @@ from records import an_evaluation
 
 from clm_core.backtest.results import Metrics
 from clm_core.decisions import gate
-from clm_core.decisions.explanation import Proof, page, what_would_change_it
+from clm_core.decisions.explanation import Proof, changes_to_pass, page
 from clm_core.decisions.gate_policy import EvidenceLevels, GatePolicy
 from clm_core.domain.evaluations import Decision, EvaluationResult, Verdict
 from clm_core.evidence.soundness import Activity
@@ -70,14 +70,14 @@ def test_as_high_a_sharpe_ratio_as_it_says_would_pass(undecided: tuple[TrackReco
 
 def test_as_few_trials_as_it_says_would_pass() -> None:
     record = record_of(2.5, 9000)
-    most = proof_of(record, judged(record)).most_trials
+    most = proof_of(record, judged(record)).max_trials
     assert [judged(record, most + off).passed for off in (-0.1, 0.1)] == [True, False]
 
 
 def test_what_is_missed_is_told_threshold_by_threshold_and_then_the_evidence() -> None:
     record = record_of(1.5, 9000)
     verdict = judged(record, metrics=replace(METRICS, win_rate=0.5, trades=20))
-    told = what_would_change_it(verdict, proof_of(record, verdict), HOUR)
+    told = changes_to_pass(verdict, proof_of(record, verdict), HOUR)
     assert told[:2] == ["win rate: >= 0.52 instead of 0.5", "trades: >= 50 instead of 20"]
     assert "more bars at this rate" in told[2]
 
@@ -86,12 +86,12 @@ def test_a_version_that_passed_lacks_nothing() -> None:
     record = record_of(5.0, 9000)
     verdict = judged(record)
     assert verdict.passed
-    assert what_would_change_it(verdict, proof_of(record, verdict), HOUR) == []
+    assert changes_to_pass(verdict, proof_of(record, verdict), HOUR) == []
 
 
 def test_a_loss_is_not_mended_by_waiting() -> None:
     record = record_of(-1.0, 9000)
-    told = what_would_change_it(verdict := judged(record), proof_of(record, verdict), HOUR)
+    told = changes_to_pass(verdict := judged(record), proof_of(record, verdict), HOUR)
     assert told[0] == "No number of bars at this rate would rule out luck"
     assert len(told) == 2
 

@@ -46,7 +46,7 @@ def returns_of(sharpe: float, bars: int) -> Floats:
 
 
 def case(
-    sharpe: float = 0.2, bars: int = 2000, trials: float = 10.0, against: gate.Comparison | None = None
+    sharpe: float = 0.2, bars: int = 2000, trials: float = 10.0, comparison: gate.Comparison | None = None
 ) -> gate.Case:
     """Returns by the bar that leave no doubt unless asked otherwise."""
     return gate.Case(
@@ -55,7 +55,7 @@ def case(
         track_record(returns_of(sharpe, bars)),
         TrialCount(max(1, int(trials)), trials, 0.0),
         365.0,
-        against,
+        comparison,
     )
 
 
@@ -233,11 +233,15 @@ def test_a_record_that_cannot_be_measured_proves_nothing(returns: Floats) -> Non
 
 
 @pytest.mark.parametrize(
-    ("against", "decision", "reason"),
+    ("comparison", "decision", "reason"),
     [
         (compared(0.001, 400), Decision.PASS, ""),
         (compared(0.0, 400), Decision.PASS, ""),
-        (compared(-0.0005, 400), Decision.FAIL, "it earns less than champion v20250101_000000: at best -"),
+        (
+            compared(-0.0005, 400),
+            Decision.FAIL,
+            "earns less than champion v20250101_000000: at best -",
+        ),
         (compared(-0.0005, 30), Decision.INCONCLUSIVE, "only 30 bars are new to both"),
         (compared(0.001, 0), Decision.INCONCLUSIVE, "only 0 bars are new to both"),
         (
@@ -251,20 +255,20 @@ def test_a_record_that_cannot_be_measured_proves_nothing(returns: Floats) -> Non
     ids=["better", "as good", "worse", "too few to tell", "no common bar", "the same on every bar"],
 )
 def test_a_challenger_must_not_be_worse_than_the_champion(
-    against: gate.Comparison, decision: Decision, reason: str
+    comparison: gate.Comparison, decision: Decision, reason: str
 ) -> None:
-    verdict = gate.judge(case(against=against), STRICT)
+    verdict = gate.judge(case(comparison=comparison), STRICT)
     assert verdict.decision is decision
     assert any(reason in given for given in verdict.reasons) or not reason
     assert verdict.checks[-1].name == gate.LEAD
 
 
 def test_too_few_common_bars_say_how_many_are_missing() -> None:
-    assert gate.judge(case(against=compared(0.0, 30)), STRICT).more_bars == 20
+    assert gate.judge(case(comparison=compared(0.0, 30)), STRICT).more_bars == 20
 
 
 def test_thresholds_alone_ask_for_no_evidence_and_warn() -> None:
-    verdict = gate.judge(case(sharpe=0.0, bars=20, against=compared(-0.01, 400)), ALONE)
+    verdict = gate.judge(case(sharpe=0.0, bars=20, comparison=compared(-0.01, 400)), ALONE)
     assert verdict.decision is Decision.PASS
     assert verdict.warnings == (gate.THRESHOLDS_ALONE,)
     assert verdict.luck is None

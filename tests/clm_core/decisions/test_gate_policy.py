@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from clm_core.decisions.criteria import PromotionCriteria
 from clm_core.decisions.gate_policy import (
     STORE_KEYS,
     EvidenceLevels,
     GatePolicy,
+    PromotionCriteria,
     load_document,
     load_store,
     with_store,
@@ -138,7 +138,7 @@ def test_the_policy_store_is_asked_for_every_criterion_and_keeps_the_rest() -> N
 
 
 def test_a_policy_store_cannot_turn_a_limit_off_with_nan() -> None:
-    with pytest.raises(PolicyError, match="policy store answered is not allowed: min_sharpe_ratio"):
+    with pytest.raises(PolicyError, match="answer of the policy store is not allowed: min_sharpe_ratio"):
         with_store(GatePolicy(name="strict"), Store({"clm_v3.min_sharpe": float("nan")}))
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from clm_core.decisions.gate_policy import EvidenceLevels, GatePolicy
-from clm_core.decisions.outlook import Outlook, draw, outlook
+from clm_core.decisions.outlook import Outlook, draw_picture, outlook
 from clm_core.decisions.simulation import World, simulate_waits, simulate_years
 
 STRICT = GatePolicy(name="strict")
@@ -33,7 +33,7 @@ def test_one_record_of_ninety_days_without_an_edge_passes_the_thresholds_as_ofte
 
 
 def test_unrelated_retrains_by_thresholds_alone_promote_luck_nearly_every_year() -> None:
-    world = World(kinship=0.0, record_years=90 / 365)
+    world = World(retrain_correlation=0.0, record_years=90 / 365)
     assert simulate_years(world, ALONE, 20, rng()).promoted.value == 1.0
 
 
@@ -85,5 +85,5 @@ def test_the_picture_is_drawn_into_the_file_that_is_named(
     outlooks: list[Outlook], suffix: str, tmp_path: Path
 ) -> None:
     file = tmp_path / f"outlook.{suffix}"
-    draw(outlooks, file)
+    draw_picture(outlooks, file)
     assert file.stat().st_size > 10_000

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from arch.bootstrap import StationaryBootstrap, optimal_block_length
 
-from clm_core.decisions.return_streams import Shape, draw
+from clm_core.decisions.return_streams import Shape, draw_returns
 from clm_core.evidence import bootstrap
 from clm_core.evidence.bootstrap import Interval
 from clm_core.evidence.track_record import track_record
@@ -17,7 +17,7 @@ def rng(seed: int = 0) -> np.random.Generator:
 
 
 def drawn(shape: Shape, sharpe: float, bars: int, seed: int = 0) -> np.ndarray:
-    return draw(shape, sharpe, (bars, 1), rng(seed))[:, 0]
+    return draw_returns(shape, sharpe, (bars, 1), rng(seed))[:, 0]
 
 
 def sharpe(returns: np.ndarray) -> float:
@@ -79,7 +79,7 @@ def test_draws_are_distributed_as_those_of_arch() -> None:
 @pytest.mark.parametrize("shape", Shape)
 def test_nineteen_of_twenty_intervals_hold_the_true_sharpe_ratio(shape: Shape) -> None:
     """Tables are in docs/decisions/0001-evidence.md; here 300 streams of 500 bars, three errors wide."""
-    streams = draw(shape, 0.1, (500, 300), rng(4))
+    streams = draw_returns(shape, 0.1, (500, 300), rng(4))
     intervals = [bootstrap.sharpe_interval(stream, 0.95, 300, rng(5)) for stream in streams.T]
     held = np.mean([interval.low <= 0.1 <= interval.high for interval in intervals])
     assert held >= 0.93 - 3 * math.sqrt(0.05 * 0.95 / 300)

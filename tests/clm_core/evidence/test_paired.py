@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from clm_core.decisions.return_streams import Shape, draw
+from clm_core.decisions.return_streams import Shape, draw_returns
 from clm_core.evidence import paired
 from clm_core.evidence.paired import PairedRecord, Standing
 
@@ -40,7 +40,7 @@ def decision(values: np.ndarray) -> tuple[Standing, int]:
 @pytest.mark.parametrize("lucky", [Standing.BETTER, Standing.WORSE])
 def test_equals_are_hardly_ever_told_apart_however_often_one_looks(shape: Shape, lucky: Standing) -> None:
     """Tables are in docs/decisions/0001-evidence.md; here 150 streams, three errors wide."""
-    streams = draw(shape, 0.0, (300, 150), np.random.default_rng(3))
+    streams = draw_returns(shape, 0.0, (300, 150), np.random.default_rng(3))
     wrong = np.mean([decision(stream)[0] is lucky for stream in streams.T])
     assert wrong <= ALPHA + 3 * math.sqrt(ALPHA * (1 - ALPHA) / 150)
 
@@ -61,7 +61,7 @@ def test_a_small_edge_is_seen_in_far_fewer_trades_than_the_unpaired_test_needs()
 
 
 def test_a_worse_challenger_is_found_out_as_soon() -> None:
-    values = draw(Shape.NORMAL, 0.4, (200, 1), np.random.default_rng(5))[:, 0]
+    values = draw_returns(Shape.NORMAL, 0.4, (200, 1), np.random.default_rng(5))[:, 0]
     assert decision(values)[0] is Standing.BETTER
     assert decision(-values) == (Standing.WORSE, decision(values)[1])
 
@@ -93,7 +93,7 @@ def test_a_restart_changes_nothing(values: np.ndarray, stop: int) -> None:
 
 
 def test_nothing_is_decided_before_the_first_look() -> None:
-    values = draw(Shape.NORMAL, 2.0, (paired.FEWEST, 1), np.random.default_rng(6))[:, 0]
+    values = draw_returns(Shape.NORMAL, 2.0, (paired.MIN_DIFFERENCES, 1), np.random.default_rng(6))[:, 0]
     assert paired.stand(record_of(values[:-1]), ALPHA, TUNED_FOR) is Standing.UNDECIDED
     assert math.isnan(paired.differences_to_decide(record_of(values[:-1]), ALPHA, TUNED_FOR))
     assert paired.stand(record_of(values), ALPHA, TUNED_FOR) is Standing.BETTER
@@ -134,7 +134,7 @@ def test_levels_that_make_no_sense_are_refused(alpha: float, tuned_for: int) -> 
 
 
 def test_the_forecast_is_the_first_number_of_differences_at_which_the_bounds_exclude_zero() -> None:
-    values = draw(Shape.NORMAL, 0.1, (60, 1), np.random.default_rng(9))[:, 0]
+    values = draw_returns(Shape.NORMAL, 0.1, (60, 1), np.random.default_rng(9))[:, 0]
     record = record_of(values)
     needed = paired.differences_to_decide(record, ALPHA, TUNED_FOR)
     mean, deviation = paired._moments(record) or (math.nan, math.nan)
@@ -144,6 +144,6 @@ def test_the_forecast_is_the_first_number_of_differences_at_which_the_bounds_exc
 
 
 def test_what_is_decided_already_needs_no_more_and_what_is_equal_is_never_decided() -> None:
-    decided = record_of(draw(Shape.NORMAL, 2.0, (60, 1), np.random.default_rng(6))[:, 0])
+    decided = record_of(draw_returns(Shape.NORMAL, 2.0, (60, 1), np.random.default_rng(6))[:, 0])
     assert paired.differences_to_decide(decided, ALPHA, TUNED_FOR) == decided.n
     assert paired.differences_to_decide(record_of(np.tile([1.0, -1.0], 40)), ALPHA, TUNED_FOR) == math.inf

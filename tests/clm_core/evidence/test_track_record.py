@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from clm_core.decisions.return_streams import Shape, draw
+from clm_core.decisions.return_streams import Shape, draw_returns
 from clm_core.evidence import track_record
 from clm_core.evidence.track_record import TrackRecord
 
@@ -27,7 +27,7 @@ finite_returns = st.lists(st.integers(-5000, 5000), min_size=20, max_size=80).ma
 
 
 def drawn(shape: Shape, sharpe: float, bars: int, seed: int = 0) -> np.ndarray:
-    return draw(shape, sharpe, (bars, 1), np.random.default_rng(seed))[:, 0]
+    return draw_returns(shape, sharpe, (bars, 1), np.random.default_rng(seed))[:, 0]
 
 
 def test_luck_of_a_hundred_trials_is_the_published_expected_maximum() -> None:
@@ -207,7 +207,7 @@ def test_long_run_variance_of_a_moving_average_is_the_square_of_its_summed_weigh
 @pytest.mark.parametrize("shape", Shape)
 def test_without_an_edge_a_five_percent_test_passes_about_five_percent(shape: Shape) -> None:
     """Tables are in docs/decisions/0001-evidence.md; here 1,000 streams of 250 bars, three errors wide."""
-    streams = draw(shape, 0.0, (250, 1000), np.random.default_rng(5))
+    streams = draw_returns(shape, 0.0, (250, 1000), np.random.default_rng(5))
     passed = [
         track_record.probabilistic_sharpe_ratio(track_record.track_record(stream)) >= 0.95
         for stream in streams.T
@@ -218,7 +218,7 @@ def test_without_an_edge_a_five_percent_test_passes_about_five_percent(shape: Sh
 @pytest.mark.parametrize("shape", Shape)
 def test_an_edge_is_seen(shape: Shape) -> None:
     """Sharpe ratio 0.2 a bar over 250: two effective standard errors and more above the quantile."""
-    streams = draw(shape, 0.2, (250, 300), np.random.default_rng(6))
+    streams = draw_returns(shape, 0.2, (250, 300), np.random.default_rng(6))
     passed = [
         track_record.probabilistic_sharpe_ratio(track_record.track_record(stream)) >= 0.95
         for stream in streams.T

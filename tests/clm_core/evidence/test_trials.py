@@ -167,7 +167,7 @@ def test_the_same_trial_again_counts_once() -> None:
 def test_unrelated_trials_count_each_and_never_less_than_is_presumed() -> None:
     unrelated = [daily(noise(seed, 2000)) for seed in range(12)]
     assert trials.count_trials(unrelated).effective == pytest.approx(12.0, rel=0.01)
-    assert trials.count_trials(unrelated, fewest=50.0).effective == 50.0
+    assert trials.count_trials(unrelated, min_trials=50.0).effective == 50.0
 
 
 def test_trials_of_days_that_do_not_meet_are_unrelated() -> None:
@@ -185,7 +185,7 @@ def test_a_trial_that_never_traded_counts_and_tells_nothing_of_the_others() -> N
     flat = daily(np.zeros(400))
     with_it, without = trials.count_trials([*traded, flat]), trials.count_trials(traded)
     assert with_it.effective == pytest.approx(without.effective + 1.0)
-    assert with_it.apart == without.apart
+    assert with_it.dispersion == without.dispersion
 
 
 def test_a_trial_whose_returns_are_not_known_counts() -> None:
@@ -201,7 +201,7 @@ def test_the_bars_that_pass_are_the_fewest_that_do() -> None:
     def passes(bars: int) -> bool:
         effective = record.effective_bars / record.bars * bars
         longer = replace(record, bars=bars, effective_bars=effective)
-        return probabilistic_sharpe_ratio(longer, count.luck(effective)) >= 0.95
+        return probabilistic_sharpe_ratio(longer, count.expected_maximum(effective)) >= 0.95
 
     assert passes(needed)
     assert not passes(needed - 1)

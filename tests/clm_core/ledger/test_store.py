@@ -12,8 +12,7 @@ from sqlalchemy import Engine, text
 from sqlalchemy.exc import DBAPIError, StatementError
 from trials import count_trial_of
 
-from clm_core.decisions.criteria import PromotionCriteria
-from clm_core.decisions.gate_policy import GatePolicy
+from clm_core.decisions.gate_policy import GatePolicy, PromotionCriteria
 from clm_core.domain.errors import AlreadyExists, IllegalTransition, LeaseLost, NotFound
 from clm_core.domain.evaluations import Check, Decision, EvaluationResult, Verdict
 from clm_core.domain.jobs import Lease, TrainingJob

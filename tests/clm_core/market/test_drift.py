@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from clm_core.market.bars import FIELDS, Bars, Floats
-from clm_core.market.drift import CALENDAR, FEWEST_STRETCHES, drift
+from clm_core.market.drift import CALENDAR, MIN_STRETCHES, drift
 from clm_core.market.features import FEATURES, LOOK_BACK, FeatureTable, compute_features
 from clm_core.market.sources import MarketData
 
@@ -108,7 +108,7 @@ def test_the_score_does_not_depend_on_units() -> None:
 @pytest.mark.parametrize(
     ("reference", "newest"),
     [
-        (market(0, FEWEST_STRETCHES)[1:], market(1, 1)),
+        (market(0, MIN_STRETCHES)[1:], market(1, 1)),
         (market(0), market(0)[:0]),
         (np.ones((STRETCHES * LENGTH, 3)), np.ones((LENGTH, 3))),
     ],
