@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from clm_core.domain.evaluations import EvaluationResult
     from clm_core.domain.jobs import TrainingJob
     from clm_core.domain.listings import ListedVersion, Page
-    from clm_core.ledger.store import Counts
+    from clm_core.ledger.counts import Counts
     from clm_core.models.offer import Offer
 
 app = typer.Typer(rich_markup_mode=None)

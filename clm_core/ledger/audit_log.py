@@ -91,7 +91,7 @@ def entries(engine: Engine, model_id: str | None = None, limit: int = 50) -> lis
         return [_recorded(row) for row in connection.execute(wanted).mappings()]
 
 
-def following(engine: Engine, seq: int, limit: int) -> list[Recorded]:
+def entries_after(engine: Engine, seq: int, limit: int) -> list[Recorded]:
     """The entries after that number, oldest first: page by page, the whole audit."""
     wanted = _RECORDED.where(_LOG.c.seq > seq).order_by(_LOG.c.seq).limit(limit)
     with engine.connect() as connection:

@@ -1,4 +1,7 @@
-"""What the audit says of jobs, versions and tunings; call it last in the transaction of the change."""
+"""Audit entries about jobs, versions, evaluations and tunings.
+
+Each function belongs last in the transaction of the change: see `audit_log.append`.
+"""
 
 from collections.abc import Mapping
 from datetime import datetime
@@ -17,8 +20,8 @@ from clm_core.domain.versions import ModelVersion
 from clm_core.domain.vocabulary import ModelStatus
 from clm_core.ledger import audit_log
 
-_ASKED = {"requested_by", "trigger_reason", "dataset_span_days", "data_snapshot", "training_params", "seed"}
-_TUNED = {"requested_by", "dataset_span_days", "data_snapshot", "holdout", "fixed", "seed"}
+_REQUEST = {"requested_by", "trigger_reason", "dataset_span_days", "data_snapshot", "training_params", "seed"}
+_STUDY = {"requested_by", "dataset_span_days", "data_snapshot", "holdout", "fixed", "seed"}
 _LINEAGE = {
     "training_job_id",
     "parent_version",
@@ -29,37 +32,53 @@ _LINEAGE = {
 }
 
 
-def created(connection: Connection, job: TrainingJob, by: Actor) -> None:
-    _job(connection, Action.JOB_CREATED, job, job.created_at, job.model_dump(include=_ASKED), by)
-
-
-def started(connection: Connection, job: TrainingJob, lease: Lease, now: datetime) -> None:
-    _job(connection, Action.JOB_STARTED, job, now, {"holder": lease.holder})
-
-
-def completed(connection: Connection, job: TrainingJob, lease: Lease, now: datetime) -> None:
-    _job(connection, Action.JOB_COMPLETED, job, now, {"holder": lease.holder})
-
-
-def failed(connection: Connection, job: TrainingJob, lease: Lease, now: datetime) -> None:
-    told = {"holder": lease.holder, "cause": job.failure_cause}
-    _job(connection, Action.JOB_FAILED, job, now, told)
-
-
-def registered(connection: Connection, version: ModelVersion) -> None:
-    told = version.model_dump(include=_LINEAGE)
-    _version(connection, Action.VERSION_REGISTERED, version, version.created_at, told)
-
-
-def judged(
+def record(
     connection: Connection,
-    version: ModelVersion,
+    action: Action,
+    subject: str,
+    at: datetime,
+    details: Mapping[str, Any],
+    by: Actor = SYSTEM,
+) -> None:
+    """Append an entry in the caller's transaction."""
+    entry = AuditEntry(at=at, actor=by, action=action, subject=subject, details=details)
+    audit_log.append(connection, entry)
+
+
+def job_created(connection: Connection, job: TrainingJob, by: Actor) -> None:
+    details = {"model_id": job.model_id, **job.model_dump(include=_REQUEST)}
+    record(connection, Action.JOB_CREATED, str(job.id), job.created_at, details, by)
+
+
+def job_started(connection: Connection, job: TrainingJob, lease: Lease, now: datetime) -> None:
+    details = {"model_id": job.model_id, "holder": lease.holder}
+    record(connection, Action.JOB_STARTED, str(job.id), now, details)
+
+
+def job_completed(connection: Connection, job: TrainingJob, lease: Lease, now: datetime) -> None:
+    details = {"model_id": job.model_id, "holder": lease.holder}
+    record(connection, Action.JOB_COMPLETED, str(job.id), now, details)
+
+
+def job_failed(connection: Connection, job: TrainingJob, lease: Lease, now: datetime) -> None:
+    details = {"model_id": job.model_id, "holder": lease.holder, "cause": job.failure_cause}
+    record(connection, Action.JOB_FAILED, str(job.id), now, details)
+
+
+def version_registered(connection: Connection, version: ModelVersion) -> None:
+    details = {"version": version.version, **version.model_dump(include=_LINEAGE)}
+    record(connection, Action.VERSION_REGISTERED, version.model_id, version.created_at, details)
+
+
+def version_judged(
+    connection: Connection,
     result: EvaluationResult,
     verdict: Verdict,
     policy: GatePolicy,
     bundle_digest: str,
 ) -> None:
-    told = {
+    details = {
+        "version": result.version,
         "evaluation": result.id,
         "decision": verdict.decision,
         "score": verdict.score,
@@ -68,59 +87,30 @@ def judged(
         "policy": policy.name,
         "policy_hash": policy.digest,
     }
-    _version(connection, Action.VERSION_JUDGED, version, result.created_at, told)
+    record(connection, Action.VERSION_JUDGED, result.model_id, result.created_at, details)
 
 
-def moved(
+def status_changed(
     connection: Connection, version: ModelVersion, before: ModelStatus, now: datetime, by: Actor = SYSTEM
 ) -> None:
-    told = {"from": before, "to": version.status}
-    _version(connection, Action.VERSION_STATUS_CHANGED, version, now, told, by)
+    details = {"version": version.version, "from": before, "to": version.status}
+    record(connection, Action.VERSION_STATUS_CHANGED, version.model_id, now, details, by)
 
 
 def tuning_started(
     connection: Connection, tuning: Tuning, trials: int, continued: bool, by: Actor, now: datetime
 ) -> None:
-    asked = tuning.model_dump(include=_TUNED)
-    told = {"study": tuning.name, **asked, "trials": trials, "continued": continued}
-    _append(connection, Action.TUNING_STARTED, tuning.model_id, now, told, by)
+    definition = tuning.model_dump(include=_STUDY)
+    details = {"study": tuning.name, **definition, "trials": trials, "continued": continued}
+    record(connection, Action.TUNING_STARTED, tuning.model_id, now, details, by)
 
 
 def tuning_ended(connection: Connection, tuning: Tuning, result: TuneResult, now: datetime) -> None:
-    told = {
+    details = {
         "study": tuning.name,
         "ended": result.ended,
         **{state.value: result.count(state) for state in TrialState},
         "best": result.best,
         "unseen": result.unseen,
     }
-    _append(connection, Action.TUNING_ENDED, tuning.model_id, now, told, SYSTEM)
-
-
-def _job(
-    connection: Connection,
-    action: Action,
-    job: TrainingJob,
-    at: datetime,
-    details: Mapping[str, Any],
-    by: Actor = SYSTEM,
-) -> None:
-    _append(connection, action, str(job.id), at, {"model_id": job.model_id, **details}, by)
-
-
-def _version(
-    connection: Connection,
-    action: Action,
-    version: ModelVersion,
-    at: datetime,
-    details: Mapping[str, Any],
-    by: Actor = SYSTEM,
-) -> None:
-    _append(connection, action, version.model_id, at, {"version": version.version, **details}, by)
-
-
-def _append(
-    connection: Connection, action: Action, subject: str, at: datetime, details: Mapping[str, Any], by: Actor
-) -> None:
-    entry = AuditEntry(at=at, actor=by, action=action, subject=subject, details=details)
-    audit_log.append(connection, entry)
+    record(connection, Action.TUNING_ENDED, tuning.model_id, now, details)

@@ -11,14 +11,14 @@ from sqlalchemy.exc import OperationalError
 
 from clm_core.domain.actors import Actor
 from clm_core.domain.alerts import Alert, AlertKind
-from clm_core.domain.audit import Action, AuditEntry
+from clm_core.domain.audit import Action
 from clm_core.domain.errors import ConflictError, IllegalTransition
 from clm_core.domain.events import Event, EventType, ProductionChanged
 from clm_core.domain.faults import Fault, crash_at
 from clm_core.domain.promotions import Change, Evidence, Promotion, PromotionKind, PromotionState
 from clm_core.domain.versions import ModelVersion
 from clm_core.domain.vocabulary import JobStatus, ModelStatus
-from clm_core.ledger import alerts, audit_log
+from clm_core.ledger import alerts, audit_records
 from clm_core.ledger.tables import Base, EvaluationRow, JobRow, OutboxRow, PromotionRow, VersionRow
 from clm_core.platform.locks import AdvisoryLock
 
@@ -171,16 +171,11 @@ class PromotionStore:
         named = f"{version.model_id}@{version.version}"
         message = f"{finding}. Nobody may load it; roll back if it serves, and see who can write there."
         alert = Alert(kind=AlertKind.BUNDLE_REFUSED, subject=named, message=message, at=now)
-        entry = AuditEntry(
-            at=now,
-            actor=actor,
-            action=Action.BUNDLE_REFUSED,
-            subject=version.model_id,
-            details={"version": version.version, "status": version.status, "finding": finding},
-        )
+        details = {"version": version.version, "status": version.status, "finding": finding}
         with self._engine.begin() as connection:
             if alerts.record(connection, alert) or not once:
-                audit_log.append(connection, entry)
+                action = Action.BUNDLE_REFUSED
+                audit_records.record(connection, action, version.model_id, now, details, actor)
 
     def trust_bundle(self, version: ModelVersion, now: datetime) -> None:
         """It is as it was registered, again or still."""
@@ -257,14 +252,8 @@ class PromotionStore:
                     f"{' or '.join(retirable)} can be retired. Promote or roll back to another one first."
                 )
             details = {"version": version.version, "reason": reason}
-            entry = AuditEntry(
-                at=now,
-                actor=actor,
-                action=Action.VERSION_RETIRED,
-                subject=version.model_id,
-                details=details,
-            )
-            audit_log.append(connection, entry)
+            action = Action.VERSION_RETIRED
+            audit_records.record(connection, action, version.model_id, now, details, actor)
 
     def job_status(self, version: ModelVersion) -> JobStatus:
         with self._engine.begin() as connection:
@@ -345,13 +334,11 @@ def _audit(
     by: Actor | None = None,
     **details: str,
 ) -> None:
-    told = change.model_dump(
-        mode="json", include={"id", "from_version", "to_version", "reason", "expires_at"}
-    ) | ({"said_by": change.said_by} if change.said_by else {})
-    entry = AuditEntry(
-        at=now, actor=by or change.by, action=action, subject=change.model_id, details=told | details
-    )
-    audit_log.append(connection, entry)
+    recorded = {"id", "from_version", "to_version", "reason", "expires_at"}
+    if change.said_by:
+        recorded.add("said_by")
+    own = change.model_dump(mode="json", include=recorded)
+    audit_records.record(connection, action, change.model_id, now, own | details, by or change.by)
 
 
 def _alert(connection: Connection, kind: AlertKind, change: Promotion, message: str, now: datetime) -> bool:

@@ -13,10 +13,10 @@ from sqlalchemy.dialects.postgresql import insert
 
 from clm_core.domain.actors import Actor
 from clm_core.domain.alerts import RaisedAlert
-from clm_core.domain.audit import Action, AuditEntry
+from clm_core.domain.audit import Action
 from clm_core.domain.deliveries import DeadLetter, ReceiverState, StreamName
 from clm_core.domain.errors import NotFound
-from clm_core.ledger import audit_log
+from clm_core.ledger import audit_records
 from clm_core.ledger.tables import AlertRow, Base, DeadLetterRow, OutboxRow, ReceiverRow, storable
 
 _OUTBOX, _ALERTS, _RECEIVERS, _DEAD = (
@@ -231,8 +231,8 @@ class ReceiverStore:
             said = f"skipped by {actor.name}: {reason}"
             letter = _give_up(connection, name, stream, following, row.failures, said, now)
             _set(connection, name, position=following.seq, **_HEALTHY)
-            told = {"seq": letter.seq, "about": letter.about, "reason": reason}
-            _audit(connection, Action.DELIVERY_SKIPPED, name, told, actor, now)
+            details = {"seq": letter.seq, "about": letter.about, "reason": reason}
+            audit_records.record(connection, Action.DELIVERY_SKIPPED, name, now, details, actor)
         return letter
 
     def forget(self, name: str, actor: Actor, now: datetime) -> int:
@@ -241,7 +241,8 @@ class ReceiverStore:
             gone = delete(_DEAD).where(_DEAD.c.receiver == name).returning(_DEAD.c.seq)
             numbers = sorted(connection.scalars(gone))
             if numbers:
-                _audit(connection, Action.DEAD_LETTERS_FORGOTTEN, name, {"seq": numbers}, actor, now)
+                action = Action.DEAD_LETTERS_FORGOTTEN
+                audit_records.record(connection, action, name, now, {"seq": numbers}, actor)
         return len(numbers)
 
     def following(self, stream: Stream[T], position: int, limit: int) -> list[T]:
@@ -307,10 +308,3 @@ def _state(connection: Connection, row: Mapping[Any, Any]) -> ReceiverState:
     dead = select(func.count()).select_from(_DEAD).where(_DEAD.c.receiver == row["name"])
     waiting = connection.scalar(select(func.count()).select_from(later))
     return ReceiverState.model_validate(dict(row) | {"waiting": waiting, "given_up": connection.scalar(dead)})
-
-
-def _audit(
-    connection: Connection, action: Action, name: str, told: Mapping[str, Any], actor: Actor, now: datetime
-) -> None:
-    entry = AuditEntry(at=now, actor=actor, action=action, subject=name, details=told)
-    audit_log.append(connection, entry)

@@ -8,10 +8,10 @@ from typing import Any
 from sqlalchemy import Connection, Engine, insert, or_, select, update
 
 from clm_core.domain.actors import Actor
-from clm_core.domain.audit import Action, AuditEntry
+from clm_core.domain.audit import Action
 from clm_core.domain.errors import NotAuthenticated, NotFound
 from clm_core.domain.tokens import Secret, Token
-from clm_core.ledger import audit_log
+from clm_core.ledger import audit_records
 from clm_core.ledger.tables import Base, TokenRow
 
 _TOKENS = Base.metadata.tables[TokenRow.__tablename__]
@@ -93,5 +93,4 @@ def _note_use(connection: Connection, token: Token, now: datetime) -> None:
 
 def _audit(connection: Connection, action: Action, token: Token, actor: Actor, now: datetime) -> None:
     details = token.model_dump(mode="json", include={"name", "role", "expires_at"})
-    entry = AuditEntry(at=now, actor=actor, action=action, subject=f"token {token.id}", details=details)
-    audit_log.append(connection, entry)
+    audit_records.record(connection, action, f"token {token.id}", now, details, actor)

@@ -18,6 +18,7 @@ from clm_core.domain.kinds import Kind
 from clm_core.domain.triggers import Answer, History, Message, Reply, TriggerDecision, TriggerRequest
 from clm_core.domain.vocabulary import JobStatus, ModelType, TriggerReason
 from clm_core.ledger import alerts
+from clm_core.ledger.jobs import read_job
 from clm_core.ledger.tables import Base, InboxRow, JobRow, StartRow, TriggerRow, VersionRow, storable
 from clm_core.platform.locks import AdvisoryLock
 
@@ -118,10 +119,7 @@ class TriggerStore:
         waiting = select(_JOBS).where(_JOBS.c.status == JobStatus.PENDING, ~under_way, ~has_run)
         with self._engine.begin() as connection:
             rows = connection.execute(waiting.order_by(_JOBS.c.created_at, _JOBS.c.id)).mappings()
-            return [
-                TrainingJob.model_validate({name: row[name] for name in TrainingJob.model_fields})
-                for row in rows
-            ]
+            return [read_job(row) for row in rows]
 
     def unstarted_runs(self) -> dict[UUID, UUID]:
         """The Prefect runs whose jobs still wait, by job."""
@@ -281,10 +279,6 @@ def _job_with_key(connection: Connection, model_id: str, key: str) -> UUID | Non
 
 def _answer(row: Mapping[Any, Any]) -> Answer:
     return Answer.model_validate({name: row[name] for name in Answer.model_fields})
-
-
-def _job(row: Mapping[Any, Any]) -> TrainingJob:
-    return TrainingJob.model_validate({name: row[name] for name in TrainingJob.model_fields})
 
 
 def _message(row: Mapping[Any, Any]) -> Message:

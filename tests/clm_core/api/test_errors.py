@@ -37,7 +37,7 @@ def descendants(kind: type[CLMError]) -> Iterator[type[CLMError]]:
             "/clm/models/xgboost_a_1h/versions/v20200101_000000",
             None,
             404,
-            "`clm models` lists them",
+            "`clm models` lists the versions",
             id="404-ours",
         ),
     ],

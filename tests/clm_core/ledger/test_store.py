@@ -18,7 +18,8 @@ from clm_core.domain.evaluations import Check, Decision, EvaluationResult, Verdi
 from clm_core.domain.jobs import Lease, TrainingJob
 from clm_core.domain.versions import ModelVersion, version_label
 from clm_core.domain.vocabulary import JobStatus, ModelStatus, ModelType
-from clm_core.ledger.store import Counts, Ledger
+from clm_core.ledger.counts import Counts
+from clm_core.ledger.store import Ledger
 
 NOW = datetime(2025, 12, 4, 14, 30, 22, 123456, tzinfo=UTC)
 POLICY = GatePolicy(name="strict")
@@ -282,7 +283,7 @@ def test_an_evaluation_keeps_the_policy_the_bundle_and_the_trial_it_was_made_wit
 
 def test_what_was_not_counted_as_a_trial_cannot_be_judged(ledger: Ledger) -> None:
     version = ledger.add_version(a_version(ledger.create_job(a_job())))
-    with pytest.raises(NotFound, match="no trial of its version's job was counted"):
+    with pytest.raises(NotFound, match="no trial of the version's job was counted"):
         ledger.add_evaluation(an_evaluation(version), a_verdict(), POLICY, "b")
 
 

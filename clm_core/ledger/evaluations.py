@@ -1,0 +1,110 @@
+"""Evaluations of versions: the measured results, the verdict, the policy and the judged bundle."""
+
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Engine, ScalarSelect, insert, select, text
+
+from clm_core.decisions.gate_policy import GatePolicy
+from clm_core.domain.errors import NotFound
+from clm_core.domain.evaluations import EvaluationResult, Verdict
+from clm_core.domain.events import EventType, ModelEvaluated
+from clm_core.domain.jobs import Lease
+from clm_core.ledger import audit_records, events, leases, rows, versions
+from clm_core.ledger.tables import Base, EvaluationRow, TrialRow
+
+_EVALUATIONS = Base.metadata.tables[EvaluationRow.__tablename__]
+_TRIALS = Base.metadata.tables[TrialRow.__tablename__]
+# an evaluation that is added late need not be the newest
+_RANK = text("""
+UPDATE model_versions SET
+    sharpe_rank = CASE newest.sharpe_ratio WHEN 'NaN' THEN '-Infinity' ELSE newest.sharpe_ratio END,
+    score_rank = newest.promotion_score
+FROM (
+    SELECT sharpe_ratio, promotion_score FROM evaluations WHERE model_id = :model_id AND version = :version
+    ORDER BY created_at DESC, id DESC LIMIT 1
+) newest
+WHERE model_id = :model_id AND version = :version
+""")
+
+
+class EvaluationStore:
+    """Evaluations of versions. Every method is a transaction."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def add_evaluation(
+        self,
+        result: EvaluationResult,
+        verdict: Verdict,
+        policy: GatePolicy,
+        bundle_digest: str,
+        lease: Lease | None = None,
+    ) -> EvaluationResult:
+        """Record measured results and the verdict, with the policy and the digest of the judged bundle.
+
+        Raises:
+            AlreadyExists: an evaluation with the same id is recorded.
+            NotFound: the version is not in the ledger, or no trial of the version's job was counted (see
+                `TrialStore.count`).
+        """
+        job = versions.job_of(result.model_id, result.version)
+        row = result.model_dump() | {
+            "verdict": verdict.model_dump(exclude={"legs"}),
+            "policy": policy.model_dump(),
+            "bundle_digest": bundle_digest,
+            "trial_id": _newest_trial(job),
+        }
+        subject = f"Evaluation {result.id} of {result.model_id} {result.version}"
+        with rows.recording(self._engine, subject) as connection:
+            leases.require(connection, job, lease)
+            versions.lock_version(connection, result.model_id, result.version)
+            connection.execute(insert(_EVALUATIONS).values(row))
+            connection.execute(_RANK, {"model_id": result.model_id, "version": result.version})
+            event = _evaluated_event(result, verdict, bundle_digest)
+            events.record(connection, EventType.MODEL_EVALUATED, event, result.created_at)
+            audit_records.version_judged(connection, result, verdict, policy, bundle_digest)
+        return result
+
+    def evaluation(self, model_id: str, label: str) -> tuple[EvaluationResult, Verdict]:
+        """Newest evaluation of a version.
+
+        Raises:
+            NotFound: the version has not been evaluated.
+        """
+        newest = self._newest_evaluation(model_id, label)
+        result = {name: newest[name] for name in EvaluationResult.model_fields}
+        return EvaluationResult.model_validate(result), Verdict.model_validate(newest["verdict"])
+
+    def policy_of(self, model_id: str, label: str) -> GatePolicy:
+        """Policy behind the newest verdict on a version.
+
+        Raises:
+            NotFound: the version has not been evaluated.
+        """
+        return GatePolicy.model_validate(self._newest_evaluation(model_id, label)["policy"])
+
+    def _newest_evaluation(self, model_id: str, label: str) -> dict[str, Any]:
+        equal = {"model_id": model_id, "version": label}
+        found = rows.newest_rows(self._engine, _EVALUATIONS, equal, limit=1)
+        if not found:
+            raise NotFound(f"{model_id} {label} has not been evaluated. `clm models` lists the versions.")
+        return found[0]
+
+
+def _newest_trial(job: ScalarSelect[UUID]) -> ScalarSelect[UUID]:
+    """Subquery for a job's newest trial; NULL, which no evaluation may have, where no trial was counted."""
+    newest = select(_TRIALS.c.id).where(_TRIALS.c.job_id == job).order_by(_TRIALS.c.at.desc())
+    return newest.limit(1).scalar_subquery()
+
+
+def _evaluated_event(result: EvaluationResult, verdict: Verdict, bundle_digest: str) -> ModelEvaluated:
+    measured = ModelEvaluated.model_fields.keys() & EvaluationResult.model_fields.keys()
+    return ModelEvaluated(
+        evaluation_id=result.id,
+        bundle_digest=bundle_digest,
+        decision=verdict.decision,
+        reasons=verdict.reasons,
+        **result.model_dump(include=measured),
+    )

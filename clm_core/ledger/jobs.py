@@ -1,0 +1,145 @@
+"""Training jobs: their life from the request to the end, under a lease while in progress."""
+
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Connection, Engine, insert, select, update
+
+from clm_core.domain.actors import Actor
+from clm_core.domain.alerts import Alert, AlertKind
+from clm_core.domain.errors import IllegalTransition, NotFound
+from clm_core.domain.events import EventType, TrainingJobCreated
+from clm_core.domain.jobs import Lease, TrainingJob
+from clm_core.domain.listings import JobQuery, Page
+from clm_core.domain.vocabulary import JobStatus, Role
+from clm_core.ledger import alerts, audit_records, events, leases, paging, rows, versions
+from clm_core.ledger.tables import Base, JobRow, storable
+
+_JOBS = Base.metadata.tables[JobRow.__tablename__]
+
+
+class JobStore:
+    """Training jobs. Every method is a transaction."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def create_job(self, job: TrainingJob) -> TrainingJob:
+        """Record a pending job.
+
+        Raises:
+            AlreadyExists: a job with the same id is recorded.
+        """
+        with rows.recording(self._engine, f"Job {job.id}") as connection:
+            record_job(connection, job, Actor(name=job.requested_by, role=Role.OPERATOR))
+        return job
+
+    def start_job(self, job_id: UUID, holder: str, now: datetime, lease_for: timedelta) -> Lease:
+        """Put a pending job in progress, run by the holder for as long as the lease is renewed.
+
+        Raises:
+            IllegalTransition: the job is not pending.
+            NotFound: the job does not exist.
+        """
+        started = (
+            update(_JOBS)
+            .where(_JOBS.c.id == job_id, _JOBS.c.status == JobStatus.PENDING)
+            .values(status=JobStatus.IN_PROGRESS, started_at=now)
+            .returning(*_JOBS.c)
+        )
+        with self._engine.begin() as connection:
+            row = connection.execute(started).mappings().one_or_none()
+            if row is not None:
+                lease = leases.take(connection, job_id, holder, now, lease_for)
+                audit_records.job_started(connection, read_job(row), lease, now)
+                return lease
+        job = self.job(job_id)
+        raise IllegalTransition(
+            f"Job {job_id} is {job.status}: only a pending job can be started. Ask for a new job instead."
+        )
+
+    def renew_lease(self, lease: Lease, now: datetime, lease_for: timedelta) -> None:
+        with self._engine.begin() as connection:
+            leases.renew(connection, lease, now, lease_for)
+
+    def take_over_expired(self, holder: str, now: datetime, lease_for: timedelta) -> list[Lease]:
+        """Hand the expired leases to the caller, under new tokens."""
+        with self._engine.begin() as connection:
+            return leases.take_over_expired(connection, holder, now, lease_for)
+
+    def complete_job(self, lease: Lease, now: datetime) -> TrainingJob:
+        with self._engine.begin() as connection:
+            job = _end(connection, lease, JobStatus.COMPLETED, finished_at=now)
+            audit_records.job_completed(connection, job, lease, now)
+        return job
+
+    def fail_job(self, lease: Lease, cause: str, now: datetime) -> TrainingJob:
+        """End a job as failed, together with its versions: no version serves before its job is completed."""
+        cause = storable(cause)
+        with self._engine.begin() as connection:
+            job = _end(connection, lease, JobStatus.FAILED, finished_at=now, failure_cause=cause)
+            message = f"{job.model_id}: {cause}. See `clm jobs`, then retrain."
+            alert = Alert(kind=AlertKind.JOB_FAILED, subject=str(job.id), message=message, at=now)
+            alerts.record(connection, alert)
+            audit_records.job_failed(connection, job, lease, now)
+            versions.fail_versions(connection, lease.job_id, now)
+        return job
+
+    def job(self, job_id: UUID) -> TrainingJob:
+        """
+        Raises:
+            NotFound: the job does not exist.
+        """
+        found = rows.newest_rows(self._engine, _JOBS, {"id": job_id}, limit=1)
+        if not found:
+            raise NotFound(f"There is no job {job_id}. `clm jobs` lists the jobs.")
+        return read_job(found[0])
+
+    def jobs(
+        self, status: JobStatus | None = None, model_id: str | None = None, limit: int = 50
+    ) -> list[TrainingJob]:
+        """Jobs, newest first."""
+        equal = {"status": status, "model_id": model_id}
+        return [read_job(row) for row in rows.newest_rows(self._engine, _JOBS, equal, limit)]
+
+    def find_jobs(self, query: JobQuery) -> Page[TrainingJob]:
+        """
+        Raises:
+            InvalidCursor: the cursor is malformed, or belongs to another list.
+        """
+        conditions = [_JOBS.c[name] == value for name, value in paging.filters(query, "model_id", "status")]
+        matching = select(*_JOBS.c).where(*conditions, *paging.created(query, _JOBS.c.created_at))
+        keys = (_JOBS.c.created_at, _JOBS.c.id)
+        with self._engine.begin() as connection:
+            found = connection.execute(paging.seek(matching, keys, query)).mappings().all()
+        return paging.page(found, keys, query, read_job)
+
+
+def record_job(connection: Connection, job: TrainingJob, by: Actor) -> None:
+    """Record a pending job in the caller's transaction.
+
+    Raises:
+        IllegalTransition: the job is not pending.
+    """
+    if job.status is not JobStatus.PENDING:
+        raise IllegalTransition(f"Job {job.id} is {job.status}: a new job has to be pending.")
+    connection.execute(insert(_JOBS).values(job.model_dump() | {"model_id": job.model_id}))
+    events.record(connection, EventType.TRAINING_JOB_CREATED, _created_event(job), job.created_at)
+    audit_records.job_created(connection, job, by)
+
+
+def read_job(row: Mapping[Any, Any]) -> TrainingJob:
+    return TrainingJob.model_validate({name: row[name] for name in TrainingJob.model_fields})
+
+
+def _end(connection: Connection, lease: Lease, status: JobStatus, **values: Any) -> TrainingJob:
+    leases.give_back(connection, lease)
+    ended = update(_JOBS).where(_JOBS.c.id == lease.job_id).values(status=status, **values)
+    return read_job(connection.execute(ended.returning(*_JOBS.c)).mappings().one())
+
+
+def _created_event(job: TrainingJob) -> TrainingJobCreated:
+    shared = TrainingJobCreated.model_fields.keys() - {"job_id", "model_id"}
+    return TrainingJobCreated(job_id=job.id, model_id=job.model_id, **job.model_dump(include=shared))

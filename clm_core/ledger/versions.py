@@ -1,0 +1,198 @@
+"""Versions of models: registration, lists, and every change of status but promotions."""
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import ColumnElement, Connection, Engine, ScalarSelect, and_, insert, select, true, update
+
+from clm_core.domain.actors import SYSTEM, Actor
+from clm_core.domain.errors import IllegalTransition, NotFound
+from clm_core.domain.evaluations import EvaluationResult
+from clm_core.domain.events import EventType, ModelTrained
+from clm_core.domain.jobs import Lease
+from clm_core.domain.listings import ListedVersion, Page, VersionQuery
+from clm_core.domain.versions import ModelVersion
+from clm_core.domain.vocabulary import ModelStatus, VersionOrder
+from clm_core.ledger import audit_records, events, leases, paging, rows
+from clm_core.ledger.tables import Base, EvaluationRow, VersionRow
+
+_VERSIONS = Base.metadata.tables[VersionRow.__tablename__]
+_EVALUATIONS = Base.metadata.tables[EvaluationRow.__tablename__]
+_RANKS = {
+    VersionOrder.CREATED_AT: _VERSIONS.c.created_at,
+    VersionOrder.SHARPE_RATIO: _VERSIONS.c.sharpe_rank,
+    VersionOrder.PROMOTION_SCORE: _VERSIONS.c.score_rank,
+}
+
+
+class VersionStore:
+    """Versions of models. Every method is a transaction."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def add_version(self, version: ModelVersion, lease: Lease | None = None) -> ModelVersion:
+        """Record a version of a recorded job.
+
+        Raises:
+            AlreadyExists: the model has a version with the same label, made in the same second.
+            NotFound: the version's job or parent is not in the ledger.
+        """
+        with rows.recording(self._engine, f"Version {version.version} of {version.model_id}") as connection:
+            leases.require(connection, version.training_job_id, lease)
+            connection.execute(insert(_VERSIONS).values(version.model_dump()))
+            events.record(connection, EventType.MODEL_TRAINED, _trained_event(version), version.created_at)
+            audit_records.version_registered(connection, version)
+        return version
+
+    def version(self, model_id: str, label: str) -> ModelVersion:
+        """
+        Raises:
+            NotFound: the model has no such version.
+        """
+        equal = {"model_id": model_id, "version": label}
+        found = rows.newest_rows(self._engine, _VERSIONS, equal, limit=1)
+        if not found:
+            raise _no_version(model_id, label)
+        return _version(found[0])
+
+    def versions(
+        self,
+        model_id: str | None = None,
+        label: str | None = None,
+        status: ModelStatus | None = None,
+        training_job_id: UUID | None = None,
+        mlflow_version: int | None = None,
+        limit: int = 50,
+    ) -> list[ModelVersion]:
+        """Versions, newest first."""
+        equal = {
+            "model_id": model_id,
+            "version": label,
+            "status": status,
+            "training_job_id": training_job_id,
+            "mlflow_version": mlflow_version,
+        }
+        return [_version(row) for row in rows.newest_rows(self._engine, _VERSIONS, equal, limit)]
+
+    def find_versions(self, query: VersionQuery) -> Page[ListedVersion]:
+        """
+        Raises:
+            InvalidCursor: the cursor is malformed, or belongs to another list.
+            InvalidSymbol: the symbol of the query is malformed.
+        """
+        keys = (_RANKS[query.order], _VERSIONS.c.model_id, _VERSIONS.c.version)
+        listed = paging.seek(select(*_VERSIONS.c).where(*_conditions(query)), keys, query).subquery()
+        newest = (
+            select(*(column.label(f"measured_{column.name}") for column in _EVALUATIONS.c))
+            .where(_EVALUATIONS.c.model_id == listed.c.model_id, _EVALUATIONS.c.version == listed.c.version)
+            .order_by(_EVALUATIONS.c.created_at.desc(), _EVALUATIONS.c.id.desc())
+            .limit(1)
+            .lateral()
+        )
+        order = paging.ordered([listed.c[key.name] for key in keys], query)
+        matching = select(listed, newest).join(newest, true(), isouter=True).order_by(*order)
+        with self._engine.begin() as connection:
+            found = connection.execute(matching).mappings().all()
+        return paging.page(found, keys, query, _listed)
+
+    def set_version_status(
+        self,
+        model_id: str,
+        label: str,
+        status: ModelStatus,
+        now: datetime,
+        lease: Lease | None = None,
+        by: Actor = SYSTEM,
+    ) -> ModelVersion:
+        """Give a version another status; FAILED is final.
+
+        The production version changes by promotion alone: no version enters or leaves PRODUCTION here.
+
+        Raises:
+            IllegalTransition: the version has failed, or is or would become the production version.
+            NotFound: the model has no such version.
+        """
+        with self._engine.begin() as connection:
+            leases.require(connection, job_of(model_id, label), lease)
+            before = lock_version(connection, model_id, label)
+            _require_move(before, status)
+            if before.status is status:
+                return before
+            moved = update(_VERSIONS).where(is_version(model_id, label)).values(status=status)
+            after = _version(connection.execute(moved.returning(*_VERSIONS.c)).mappings().one())
+            audit_records.status_changed(connection, after, before.status, now, by)
+        return after
+
+
+def is_version(model_id: str, label: str) -> ColumnElement[bool]:
+    """Condition that selects the row of a version."""
+    return and_(_VERSIONS.c.model_id == model_id, _VERSIONS.c.version == label)
+
+
+def job_of(model_id: str, label: str) -> ScalarSelect[UUID]:
+    """Subquery for the id of a version's training job."""
+    return select(_VERSIONS.c.training_job_id).where(is_version(model_id, label)).scalar_subquery()
+
+
+def lock_version(connection: Connection, model_id: str, label: str) -> ModelVersion:
+    """Lock a version's row until the transaction ends.
+
+    Raises:
+        NotFound: the model has no such version.
+    """
+    locked = select(*_VERSIONS.c).where(is_version(model_id, label)).with_for_update(key_share=True)
+    row = connection.execute(locked).mappings().one_or_none()
+    if row is None:
+        raise _no_version(model_id, label)
+    return _version(row)
+
+
+def fail_versions(connection: Connection, job_id: UUID, now: datetime) -> None:
+    """Give every version of a job the status FAILED."""
+    remaining = (_VERSIONS.c.training_job_id == job_id, _VERSIONS.c.status != ModelStatus.FAILED)
+    before = connection.execute(select(*_VERSIONS.c).where(*remaining).with_for_update()).mappings().all()
+    changed = update(_VERSIONS).where(*remaining).values(status=ModelStatus.FAILED).returning(*_VERSIONS.c)
+    after = {row["version"]: _version(row) for row in connection.execute(changed).mappings()}
+    for row in before:
+        audit_records.status_changed(connection, after[row["version"]], ModelStatus(row["status"]), now)
+
+
+def _version(row: Mapping[Any, Any]) -> ModelVersion:
+    return ModelVersion.model_validate({name: row[name] for name in ModelVersion.model_fields})
+
+
+def _listed(row: Mapping[Any, Any]) -> ListedVersion:
+    if row["measured_id"] is None:
+        return ListedVersion(version=_version(row), evaluation=None)
+    measured = {name: row[f"measured_{name}"] for name in EvaluationResult.model_fields}
+    return ListedVersion(version=_version(row), evaluation=EvaluationResult.model_validate(measured))
+
+
+def _conditions(query: VersionQuery) -> list[ColumnElement[bool]]:
+    equal = paging.filters(query, "model_id", "model_type", "plugin", "symbol", "timeframe", "status")
+    conditions = [_VERSIONS.c[name] == value for name, value in equal]
+    if query.min_sharpe is not None:
+        conditions.append(_VERSIONS.c.sharpe_rank >= query.min_sharpe)
+    return conditions + paging.created(query, _VERSIONS.c.created_at)
+
+
+def _trained_event(version: ModelVersion) -> ModelTrained:
+    shared = ModelTrained.model_fields.keys() - {"job_id"}
+    return ModelTrained(job_id=version.training_job_id, **version.model_dump(include=shared))
+
+
+def _no_version(model_id: str, label: str) -> NotFound:
+    return NotFound(f"{model_id} has no version {label}. `clm models` lists the versions.")
+
+
+def _require_move(version: ModelVersion, status: ModelStatus) -> None:
+    changes_production = ModelStatus.PRODUCTION in (version.status, status)
+    revives = version.status is ModelStatus.FAILED and status is not ModelStatus.FAILED
+    if changes_production or revives:
+        raise IllegalTransition(
+            f"{version.model_id} {version.version} is {version.status} and can't become {status}: "
+            "retrain for a new version; `clm promote` and `clm rollback` change the production version."
+        )
