@@ -1,8 +1,8 @@
-"""What a backtest's returns are worth: every number CLM judges by, defined once.
+"""Performance metrics of a backtest, defined here only.
 
-Returns are simple returns per bar as fractions (0.01 is 1 %), shape (n_bars,); `periods_per_year` is the
-number of bars in a year (8760 for hourly crypto, 252 for daily equities). A NaN among the returns, or no
-returns at all, gives NaN: nothing was measured, and no gate lets a NaN pass.
+`returns` are simple returns per bar, shape (n_bars,), as fractions (0.01 is 1 %); `periods_per_year` is the
+number of bars in a year: 8760 for hourly crypto, 252 for daily equities. A NaN among the returns, or an empty
+array, gives NaN: nothing was measured, and no gate lets a NaN pass.
 """
 
 import numpy as np
@@ -11,8 +11,8 @@ from numba import njit
 from clm_core.backtest.results import Backtest, Metrics
 from clm_core.market.bars import Floats
 
-# reassoc lets sums run in vector registers, which loops over indices (not over values) make use of; NaN and
-# infinity keep their meaning.
+# reassoc allows vectorised sums, but only in loops over indices (not over values); NaN and infinity keep
+# their meaning
 _compiled = njit(cache=True, nogil=True, error_model="numpy", fastmath={"reassoc", "nsz"})
 
 
@@ -24,20 +24,20 @@ def total_return(returns: Floats) -> float:
 def cagr(returns: Floats, periods_per_year: float) -> float:
     """Compound annual growth rate: growth ** (periods_per_year / n_bars) - 1, as a fraction.
 
-    A few good bars extrapolate to absurd or infinite values; read it only over long periods.
+    Over short periods, a few good bars extrapolate to absurd or infinite values.
     """
     return _cagr(_growth_and_drawdown(returns)[0], len(returns), periods_per_year)
 
 
 def volatility(returns: Floats, periods_per_year: float) -> float:
-    """Annualised standard deviation of the returns, with n - 1; NaN for fewer than two bars."""
+    """Annualised standard deviation of the returns (n - 1); NaN for fewer than two bars."""
     return _volatility(_deviation(returns), periods_per_year)
 
 
 def sharpe_ratio(returns: Floats, periods_per_year: float) -> float:
     """Annualised mean over standard deviation (n - 1), risk-free rate zero (Sharpe 1994).
 
-    0.0 when the returns never vary: a flat strategy has earned nothing. NaN for fewer than two bars.
+    0.0 for constant returns: a flat strategy has earned nothing. NaN for fewer than two bars.
     """
     return _sharpe(_mean(returns), _deviation(returns), periods_per_year)
 
@@ -45,14 +45,14 @@ def sharpe_ratio(returns: Floats, periods_per_year: float) -> float:
 def sortino_ratio(returns: Floats, periods_per_year: float) -> float:
     """Annualised mean over downside deviation, target zero (Sortino & Price 1994).
 
-    The downside deviation is the root of the mean, over all n bars, of the squared negative returns.
-    0.0 when the mean is zero, inf when no bar lost and some earned.
+    The downside deviation is the root of the mean, over all n bars, of the squared negative returns. The
+    ratio is 0.0 for a mean of zero, inf for gains without a losing bar.
     """
     return _sortino(_mean(returns), _downside(returns), periods_per_year)
 
 
 def max_drawdown(returns: Floats) -> float:
-    """Deepest fall of compounded equity below its running peak, as a negative fraction; 0.0 if it never fell.
+    """Deepest fall of compounded equity below the running peak, as a negative fraction; 0.0 without a fall.
 
     The starting capital is the first peak, so a loss in the first bar counts.
     """
@@ -62,7 +62,7 @@ def max_drawdown(returns: Floats) -> float:
 def calmar_ratio(returns: Floats, periods_per_year: float) -> float:
     """CAGR over the size of the maximum drawdown (Young 1991), over the whole period.
 
-    0.0 when nothing was earned or lost, inf when equity never fell and some was earned.
+    0.0 for an unchanged equity, inf for growth without a drawdown.
     """
     growth, drawdown = _growth_and_drawdown(returns)
     return _calmar(_cagr(growth, len(returns), periods_per_year), drawdown)
@@ -70,11 +70,13 @@ def calmar_ratio(returns: Floats, periods_per_year: float) -> float:
 
 @_compiled
 def profit_factor(trade_returns: Floats) -> float:
-    """Sum of the gains over the sum of the losses, shape (n_trades,).
+    """Sum of the gains over the sum of the losses; inf without losses, NaN without gains and losses.
 
-    inf when none lost and some gained; NaN without trades or when all ended at exactly zero.
+    Args:
+        trade_returns: net returns of the closed trades, shape (n_trades,), as fractions.
     """
-    gains, losses = 0.0, 0.0
+    gains = 0.0
+    losses = 0.0
     for value in trade_returns:
         if value > 0.0:
             gains += value
@@ -85,7 +87,11 @@ def profit_factor(trade_returns: Floats) -> float:
 
 @_compiled
 def win_rate(trade_returns: Floats) -> float:
-    """Share of trades that gained, 0..1; one that ended at exactly zero did not. NaN without trades."""
+    """Share of the trades with a gain, 0..1; a return of exactly zero is no gain. NaN without trades.
+
+    Args:
+        trade_returns: net returns of the closed trades, shape (n_trades,), as fractions.
+    """
     wins = 0.0
     for value in trade_returns:
         if value > 0.0:
@@ -97,7 +103,11 @@ def win_rate(trade_returns: Floats) -> float:
 
 @_compiled
 def mean_exposure(exposure: Floats) -> float:
-    """Mean size of the position over equity at the closes, long and short alike, as a fraction."""
+    """Mean absolute position value over equity at the closes, as a fraction.
+
+    Args:
+        exposure: signed position value over equity at each close, shape (n_bars,).
+    """
     total = 0.0
     for i in range(len(exposure)):
         total += abs(exposure[i])
@@ -105,12 +115,16 @@ def mean_exposure(exposure: Floats) -> float:
 
 
 def annual_turnover(turnover: Floats, periods_per_year: float) -> float:
-    """Traded value over equity a year: 2.0 is one full position bought and sold once a year."""
+    """Traded value over equity per year: 2.0 is a full position bought and sold once a year.
+
+    Args:
+        turnover: value traded in each bar over the equity before the bar, shape (n_bars,).
+    """
     return _mean(turnover) * periods_per_year
 
 
 def summarise(backtest: Backtest, periods_per_year: float) -> Metrics:
-    """All metrics of one backtest; profit factor and win rate are of its closed trades."""
+    """All metrics of a backtest; profit factor and win rate count the closed trades."""
     return measure(
         backtest.returns,
         backtest.exposure,
@@ -123,7 +137,7 @@ def summarise(backtest: Backtest, periods_per_year: float) -> Metrics:
 def measure(
     returns: Floats, exposure: Floats, turnover: Floats, trade_returns: Floats, periods_per_year: float
 ) -> Metrics:
-    """All metrics of the series of a backtest and the net returns of its trades."""
+    """All metrics, from the series of a backtest (n_bars,) and the net returns of its trades (n_trades,)."""
     return Metrics(
         *_measured(
             _read_only(returns),
@@ -136,8 +150,11 @@ def measure(
 
 
 def _read_only(values: Floats) -> Floats:
-    """numba compiles one version for arrays that may be written and another for those that may not, and the
-    two may add up in different orders: with one of them the same returns always give the same metrics."""
+    """A read-only view.
+
+    numba compiles separate versions for writable and read-only arrays, with possibly different orders of
+    summation; with read-only arrays throughout, equal returns always give equal metrics.
+    """
     view = values.view()
     view.setflags(write=False)
     return view
@@ -147,8 +164,9 @@ def _read_only(values: Floats) -> Floats:
 def _measured(
     returns: Floats, exposure: Floats, turnover: Floats, trade_returns: Floats, periods_per_year: float
 ) -> tuple[float, float, float, float, float, float, float, float, float, int, float, float]:
-    """In the order of `Metrics`: one compiled call, so that threads of a sweep seldom wait for the GIL."""
-    mean, deviation = _mean(returns), _deviation(returns)
+    """Values in the order of `Metrics`; a single compiled call, so that threads seldom wait for the GIL."""
+    mean = _mean(returns)
+    deviation = _deviation(returns)
     growth, drawdown = _growth_and_drawdown(returns)
     yearly = _cagr(growth, len(returns), periods_per_year)
     return (
@@ -177,7 +195,7 @@ def _mean(values: Floats) -> float:
 
 @_compiled
 def _deviation(values: Floats) -> float:
-    """Standard deviation with n - 1; exactly 0.0 for values that are all the same, NaN for fewer than two."""
+    """Standard deviation (n - 1); exactly 0.0 for constant values, NaN for fewer than two values."""
     total = 0.0
     for i in range(len(values)):
         total += values[i] - values[0]
@@ -186,7 +204,7 @@ def _deviation(values: Floats) -> float:
     for i in range(len(values)):
         squares += (values[i] - values[0] - centre) ** 2
     deviation = float(np.sqrt(squares / max(len(values) - 1, 0)))
-    # what is left of equal values when their sum is taken in another order
+    # rounding error of constant values, summed in another order
     return 0.0 if len(values) > 1 and deviation <= 1e-13 * abs(values[0]) else deviation
 
 
@@ -200,11 +218,13 @@ def _downside(values: Floats) -> float:
 
 @_compiled
 def _growth_and_drawdown(returns: Floats) -> tuple[float, float]:
-    equity, peak, lowest = 1.0, 1.0, 1.0
+    equity = 1.0
+    peak = 1.0
+    lowest = 1.0
     for i in range(len(returns)):
         equity *= 1.0 + returns[i]
         peak = max(peak, equity)
-        # Written as `not (>=)` so that a NaN is kept instead of being skipped.
+        # written as `not (>=)` so that a NaN is kept instead of being skipped
         if not equity >= lowest * peak:
             lowest = equity / peak
     return (equity, lowest - 1.0) if len(returns) > 0 else (np.nan, np.nan)

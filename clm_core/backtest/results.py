@@ -1,4 +1,4 @@
-"""What a backtest is asked and what it answers: execution rules, equity and trades."""
+"""Results of a backtest: equity, trades and metrics."""
 
 from dataclasses import dataclass, fields
 from enum import IntEnum
@@ -10,44 +10,49 @@ from clm_core.market.bars import Floats
 
 
 class ExitReason(IntEnum):
+    """Reason for the exit of a trade."""
+
     SIGNAL = 0
     STOP_LOSS = 1
     TAKE_PROFIT = 2
     END_OF_DATA = 3
     RUIN = 4
-    """Buying back a short would have taken all the cash: equity is 0 from that bar on."""
+    """Liquidation of a short: buying back would have taken all the cash. Equity is 0 from the bar on."""
 
 
 @dataclass(frozen=True, eq=False)
 class Trades:
-    """Closed trades, one row each, shape (n_trades,). A trade runs from leaving flat (or flipping) to
-    returning to flat (or flipping); changes of size in between belong to it."""
+    """Closed trades, arrays of shape (n_trades,).
+
+    A trade runs from leaving flat, or flipping, to returning to flat, or flipping; changes of size in between
+    belong to the trade.
+    """
 
     entry_bar: NDArray[np.int64]
-    """Row of the bar at whose open the trade began."""
+    """Row of the bar of the entry, at the open."""
     exit_bar: NDArray[np.int64]
-    """Row of the bar in which it ended."""
+    """Row of the bar of the exit."""
     direction: NDArray[np.int64]
     """1 long, -1 short."""
     entry_price: Floats
-    """Average fill price of everything bought into (or sold into) the trade."""
+    """Average fill price of the entries, weighted by quantity."""
     exit_price: Floats
-    """Average fill price of everything taken out of it."""
+    """Average fill price of the exits, weighted by quantity."""
     net_return: Floats
-    """Profit after costs over the largest value committed: units held x entry_price, at its peak."""
+    """Profit after costs over the largest value committed: the peak of units held x entry_price."""
     pnl: Floats
-    """Profit after costs in cash."""
+    """Profit after costs, in cash."""
     bars: NDArray[np.int64]
     """Bars held: exit_bar - entry_bar."""
     reason: NDArray[np.int64]
-    """An `ExitReason`."""
+    """`ExitReason` of each trade."""
 
     def __len__(self) -> int:
         return len(self.pnl)
 
     @property
     def ended(self) -> int:
-        """Those that a signal, a stop or a target ended: not what merely was open after the last bar."""
+        """Number of trades ended by a signal or a resting order, not by the end of the data."""
         return int(np.count_nonzero(self.reason != ExitReason.END_OF_DATA))
 
     def __post_init__(self) -> None:
@@ -57,18 +62,18 @@ class Trades:
 
 @dataclass(frozen=True, eq=False)
 class Backtest:
-    """Result of one run."""
+    """Result of a backtest."""
 
     equity: Floats
-    """Cash plus marked-to-close position after each bar, shape (n_bars,)."""
+    """Cash plus the position at the close of each bar, shape (n_bars,)."""
     returns: Floats
-    """Simple return of equity per bar as a fraction, the first against the initial cash, shape (n_bars,)."""
+    """Simple return of equity per bar, as a fraction, shape (n_bars,); the first against the initial cash."""
     exposure: Floats
     """Position value over equity at each close, signed, shape (n_bars,); 0.0 where equity is 0."""
     turnover: Floats
-    """Traded value in each bar over the equity before it, shape (n_bars,)."""
+    """Value traded in each bar over the equity before the bar, shape (n_bars,)."""
     costs_paid: float
-    """Fees and slippage in cash."""
+    """Fees and slippage, in cash."""
     trades: Trades
 
     def __post_init__(self) -> None:
@@ -78,7 +83,7 @@ class Backtest:
 
 @dataclass(frozen=True)
 class Metrics:
-    """Definitions are pinned in `backtest.metrics`; ratios are annualised."""
+    """Performance metrics, defined in `backtest.metrics`; ratios are annualised."""
 
     total_return: float
     cagr: float
@@ -87,13 +92,13 @@ class Metrics:
     sortino_ratio: float
     calmar_ratio: float
     max_drawdown: float
-    """Negative fraction, starting capital included."""
+    """Negative fraction, with the starting capital as the first peak."""
     profit_factor: float
-    """Of closed trades; inf when none lost, NaN when there are no trades."""
+    """Gains over losses of the closed trades; inf without losses, NaN without trades."""
     win_rate: float
-    """Of closed trades; NaN when there are none."""
+    """Share of the closed trades with a gain, 0..1; NaN without trades."""
     trades: int
     exposure: float
-    """Mean absolute exposure, fraction of equity."""
+    """Mean absolute exposure, as a fraction of equity."""
     turnover: float
-    """Mean traded value over equity a year."""
+    """Traded value over equity per year."""

@@ -1,10 +1,13 @@
-"""What every retrain proves before anything of it is registered: that nothing it uses knows the future.
+"""Leak test of every retrain, before the registration: features, positions and training use no future bars.
 
-Three experiments on the newest bars. The future after sampled bars is changed in every way that
-`market.look_ahead` knows: no feature and no position up to them may move. A canary, a feature that does know
-the next bar, must be caught by the same experiment, or it proves nothing. And the recipe is fitted on bars
-whose returns were shuffled, so that nothing is left to be learnt: whoever still earns there sees what it
-should not.
+Three experiments on the newest bars:
+
+1.  Features: the bars after sampled rows are changed in every way known to `market.look_ahead`; no feature
+    may move up to the sampled rows. A positive control, a feature with knowledge of the next bar, must be
+    flagged by the same experiment, otherwise the experiment proves nothing.
+2.  Positions: the same experiment on the fitted model's positions.
+3.  Training: the recipe is fitted on bars with shuffled returns, where nothing is left to learn. Earning
+    there means looking ahead.
 """
 
 import math
@@ -22,59 +25,71 @@ from clm_core.market.look_ahead import first_leak
 from clm_core.models.contract import Model, Recipe
 
 NEWEST = 3000
-"""Bars the experiments are made on."""
-CANARY = "canary: the next bar's return"
+"""Number of bars in the experiments."""
+POSITIVE_CONTROL = "the positive control (the next bar's return)"
 LARGEST_SCORE = 5.0
-"""Standard errors that shuffled bars may earn: luck goes beyond in one retrain of three million."""
+"""Maximum mean return on shuffled bars, in standard errors; chance exceeds 5 once in 3 million retrains."""
 
 Column = Callable[[Bars], Floats]
 
 
 def examine(recipe: Recipe, model: Model, bars: Bars, seed: int) -> None:
-    """Make the three experiments.
+    """Run the three experiments.
 
     Args:
-        model: what the recipe made of `bars`.
-        seed: of the sampled rows and the shuffle; the recipe is fitted with it too.
+        model: result of fitting the recipe on `bars`.
+        seed: seed of the sampled rows, of the shuffle and of the recipe's fit.
 
     Raises:
-        LookAhead: names what sees the future.
+        LookAhead: an experiment found a leak; the message names the culprit.
     """
-    newest, rng = bars[-NEWEST:], np.random.default_rng(seed)
+    newest = bars[-NEWEST:]
+    rng = np.random.default_rng(seed)
     rows = sorted(rng.integers(len(newest) // 2, len(newest) - 1, size=2).tolist())
     examine_features(FEATURE_COLUMNS, newest, rows)
-    seen = first_leak(model.positions, newest, rows[-1:])
-    if seen is not None:
-        raise LookAhead("the model's positions", seen)
+    leak = first_leak(model.positions, newest, rows[-1:])
+    if leak is not None:
+        raise LookAhead("the model's positions", leak)
     examine_learning(recipe, newest, seed)
 
 
 def examine_features(columns: Mapping[str, Column], bars: Bars, rows: list[int]) -> None:
-    """Each column must not move when the future does, and the canary must."""
+    """Features experiment: no column may move with the future, and the positive control must.
+
+    Raises:
+        LookAhead: a column uses future bars, or the experiment misses the positive control.
+    """
     if first_leak(next_return, bars, rows) is None:
-        raise LookAhead(CANARY, "the experiment does not notice it, so it proves nothing of the others")
+        raise LookAhead(POSITIVE_CONTROL, "the leak test missed the control and so proves nothing")
     for name, compute in columns.items():
-        seen = first_leak(compute, bars, rows)
-        if seen is not None:
-            raise LookAhead(f"the feature {name}", seen)
+        leak = first_leak(compute, bars, rows)
+        if leak is not None:
+            raise LookAhead(f"the feature {name}", leak)
 
 
 def examine_learning(recipe: Recipe, bars: Bars, seed: int) -> None:
-    """Two thirds of shuffled bars to learn from, a third to earn nothing on."""
+    """Training experiment: fit on the first two thirds of shuffled bars, and earn nothing on the last third.
+
+    Raises:
+        LookAhead: the model earns more than `LARGEST_SCORE` standard errors.
+    """
     shuffled = shuffle(bars, np.random.default_rng(seed))
     first = len(shuffled) * 2 // 3
     model = recipe.fit(shuffled[:first], seed)
     positions = model.positions(shuffled)[first:]
-    score = earned(shuffled[first:], positions)
+    score = return_score(shuffled[first:], positions)
     if score > LARGEST_SCORE:
         raise LookAhead(
-            "the recipe", f"it earns {score:.1f} standard errors on bars whose returns were shuffled"
+            "the recipe", f"a mean return of {score:.1f} standard errors on bars with shuffled returns"
         )
 
 
 def shuffle(bars: Bars, rng: np.random.Generator) -> Bars:
-    """The same bars in another order at the same times, each as far from the close before it as it was, with
-    the drift taken out; shape and costs of trading stay, what one bar says of the next is gone."""
+    """Shuffle the bars, with the times in place and the drift removed.
+
+    Each bar keeps its prices relative to the close before. Shapes of bars and costs of trading stay the same;
+    the information in a bar about the next bar is gone.
+    """
     before = np.concatenate([bars.open[:1], bars.close[:-1]])
     drift = math.exp(np.mean(np.log(bars.close / before)))
     order = rng.permutation(len(bars))
@@ -84,15 +99,15 @@ def shuffle(bars: Bars, rng: np.random.Generator) -> Bars:
     return Bars(bars.symbol, bars.timeframe, bars.calendar, bars.time, **prices, volume=bars.volume[order])
 
 
-def earned(bars: Bars, positions: Floats) -> float:
-    """Mean return of a bar, before costs, in standard errors; 0.0 for positions that never trade."""
+def return_score(bars: Bars, positions: Floats) -> float:
+    """Mean return per bar before costs, in standard errors; 0.0 for positions without trades."""
     returns = backtest(bars, positions, Costs(fee_bps=0.0, slippage_bps=0.0), Execution()).returns
     deviation = float(returns.std())
     return 0.0 if deviation == 0.0 else float(returns.mean()) / deviation * math.sqrt(len(returns))
 
 
 def next_return(bars: Bars) -> Floats:
-    """The canary: it knows what nobody can know."""
+    """Positive control: the next bar's return, taken from the future, which the leak test must flag."""
     return np.append(bars.close[1:] / bars.close[:-1] - 1.0, np.nan)
 
 

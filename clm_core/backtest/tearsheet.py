@@ -1,4 +1,4 @@
-"""The report of one version: a self-contained page for people, a small picture for other pages."""
+"""Tear sheet of a version: a self-contained HTML page, and the equity curve as a small picture."""
 
 import base64
 import gzip
@@ -28,18 +28,22 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-MODEL, HOLD, LOSS, GAIN, EXPOSURE = "#2f6fed", "#8a94a6", "#d64545", "#12966a", "#8b6fd8"
+MODEL = "#2f6fed"
+HOLD = "#8a94a6"
+LOSS = "#d64545"
+GAIN = "#12966a"
+EXPOSURE = "#8b6fd8"
 MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 
 BUCKETS = 250
-"""Stretches a long curve is cut into for drawing; see `rows_to_draw`."""
+"""Number of buckets a long curve is cut into for drawing; see `rows_to_draw`."""
 EMBEDDED_TRADES = 15_000
-"""Most trades a page carries for download: about 2.5 MB."""
+"""Maximum number of trades embedded in a page for download: about 2.5 MB."""
 
 
 @dataclass(frozen=True)
 class TearSheet:
-    """Everything the report of one version says."""
+    """Contents of a version's tear sheet."""
 
     model_id: str
     version: str
@@ -47,11 +51,11 @@ class TearSheet:
     trigger_reason: TriggerReason
     requested_by: str
     bars: Bars
-    """The out-of-sample bars; every array of the two backtests has one value for each."""
+    """Out-of-sample bars, n_bars long; the arrays of both backtests have the shape (n_bars,)."""
     backtest: Backtest
     metrics: Metrics
     buy_and_hold: Backtest
-    """Always fully long over the same bars, at the same costs."""
+    """Fully long over the same bars, at the same costs."""
     buy_and_hold_metrics: Metrics
     verdict: Verdict
     costs: Costs
@@ -59,27 +63,27 @@ class TearSheet:
     params: Mapping[str, Any]
     """Effective training parameters."""
     importances: Mapping[str, float]
-    """Share of each feature in the model's decisions, summing to 1; empty where the model has none."""
+    """Share of each feature in the model's decisions, summing to 1; empty for models without importances."""
     data_facts: Mapping[str, str]
-    """What is known of the data, ready to read: source, content hash, first and last bar, gaps."""
+    """Facts about the data, formatted: source, content hash, first and last bar, gaps."""
     folds: Sequence[FoldResult]
 
 
-class Reading(NamedTuple):
-    """How a metric is named, written and explained."""
+class Metric(NamedTuple):
+    """Label, format and definition of a metric on the page."""
 
     label: str
-    write: Callable[[float], str]
+    format: Callable[[float], str]
     definition: str
 
 
-def _finite(write: Callable[[float], str]) -> Callable[[float], str]:
-    def written(value: float) -> str:
+def _finite(format_number: Callable[[float], str]) -> Callable[[float], str]:
+    def formatted(value: float) -> str:
         if math.isfinite(value):
-            return write(value)
+            return format_number(value)
         return "n/a" if math.isnan(value) else "∞" if value > 0 else "-∞"
 
-    return written
+    return formatted
 
 
 percent = _finite(lambda value: f"{100 * value:,.1f}%")
@@ -88,44 +92,44 @@ ratio = _finite(lambda value: f"{value:,.2f}")
 count = _finite(lambda value: f"{value:,.0f}")
 number = _finite(lambda value: f"{value:,.6g}")
 
-FIGURES = {
-    "total_return": Reading("Total return", percent, "Final equity over starting capital, minus one."),
-    "cagr": Reading("CAGR", percent, "The constant yearly growth that gives the same total return."),
-    "volatility": Reading("Volatility", percent, "Standard deviation of the returns per bar, annualised."),
-    "sharpe_ratio": Reading(
+METRICS = {
+    "total_return": Metric("Total return", percent, "Final equity over starting capital, minus one."),
+    "cagr": Metric("CAGR", percent, "Constant yearly growth with the same total return."),
+    "volatility": Metric("Volatility", percent, "Standard deviation of the returns per bar, annualised."),
+    "sharpe_ratio": Metric(
         "Sharpe ratio", ratio, "Mean return over its standard deviation, annualised; risk-free rate zero."
     ),
-    "sortino_ratio": Reading(
+    "sortino_ratio": Metric(
         "Sortino ratio", ratio, "Mean return over the deviation of the losing bars only, annualised."
     ),
-    "calmar_ratio": Reading("Calmar ratio", ratio, "CAGR over the size of the maximum drawdown."),
-    "max_drawdown": Reading(
+    "calmar_ratio": Metric("Calmar ratio", ratio, "CAGR over the size of the maximum drawdown."),
+    "max_drawdown": Metric(
         "Maximum drawdown",
         percent,
         "Deepest fall below the highest equity so far, starting capital included.",
     ),
-    "profit_factor": Reading("Profit factor", ratio, "Sum of gaining over sum of losing net trade returns."),
-    "win_rate": Reading("Win rate", percent, "Share of closed trades that gained after costs."),
-    "trades": Reading(
+    "profit_factor": Metric("Profit factor", ratio, "Sum of gaining over sum of losing net trade returns."),
+    "win_rate": Metric("Win rate", percent, "Share of closed trades with a gain after costs."),
+    "trades": Metric(
         "Trades", count, "Closed trades, from leaving flat or flipping to returning or flipping."
     ),
-    "exposure": Reading("Exposure", percent, "Mean size of the position over equity, long and short alike."),
-    "turnover": Reading(
-        "Turnover", ratio, "Traded value over equity a year: 2 is one full position in and out."
+    "exposure": Metric("Exposure", percent, "Mean size of the position over equity, long and short alike."),
+    "turnover": Metric(
+        "Turnover", ratio, "Traded value over equity per year: 2 is a full position in and out."
     ),
 }
-CONDITIONS = {
-    "share_of_one_side": Reading("Bars on one side", percent, "Short, flat or long, whichever it mostly is."),
-    "position_deviation": Reading("Deviation of positions", number, ""),
-    "deflated_sharpe_ratio": Reading("Deflated Sharpe ratio", ratio, "Probability that it is not luck."),
-    "track_record_bars": Reading("Track record, bars", count, "Required: at this rate, to rule out luck."),
-    "lead_over_champion_bps": Reading("Lead over champion, at best", number, "Basis points a bar."),
+CHECKS = {
+    "share_of_one_side": Metric("Bars on one side", percent, "Largest share of bars short, flat or long."),
+    "position_deviation": Metric("Deviation of positions", number, ""),
+    "deflated_sharpe_ratio": Metric("Deflated Sharpe ratio", ratio, "Probability of a result beyond luck."),
+    "track_record_bars": Metric("Track record, bars", count, "Required: at this rate, to rule out luck."),
+    "lead_over_champion_bps": Metric("Lead over champion, at best", number, "Basis points per bar."),
 }
 TONES = {Decision.PASS: "good", Decision.INCONCLUSIVE: "open", Decision.FAIL: "bad"}
 
 
 def render(sheet: TearSheet) -> str:
-    """One HTML page that needs no network: charts, tables and the trades to download are inside."""
+    """The HTML page, which needs no network: charts, tables and the trades to download are embedded."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     templates = Environment(
@@ -142,12 +146,12 @@ def render(sheet: TearSheet) -> str:
     return templates.get_template("tearsheet.html").render(
         sheet=sheet,
         subtitle=_subtitle(sheet),
-        honesty=_honesty(sheet.costs),
-        drawn=_drawn(len(rows), len(sheet.bars)),
+        method_note=_method_note(sheet.costs),
+        points_note=_points_note(len(rows), len(sheet.bars)),
         verdict=_verdict(sheet.verdict),
-        checks=[_leg(leg) for leg in sheet.verdict.checks],
+        checks=[_check(check) for check in sheet.verdict.checks],
         tiles=[_compared(sheet, name) for name in ("total_return", "sharpe_ratio", "max_drawdown", "trades")],
-        metrics=[_compared(sheet, name) for name in FIGURES],
+        metrics=[_compared(sheet, name) for name in METRICS],
         month_names=MONTHS,
         years=_years(sheet),
         trades=_trades(sheet),
@@ -161,7 +165,7 @@ def render(sheet: TearSheet) -> str:
 
 def equity_png(sheet: TearSheet) -> bytes:
     """Equity against buy and hold over the drawdown, 900 x 420 pixels."""
-    # The object interface: pyplot keeps global state and is not safe on a worker's threads.
+    # the object interface, because pyplot keeps global state and is not thread-safe
     from matplotlib.figure import Figure
 
     curves = _curves(sheet)
@@ -183,17 +187,25 @@ def equity_png(sheet: TearSheet) -> bytes:
 
 
 def drawdown(equity: Floats, initial_cash: float) -> Floats:
-    """Fall of equity below its running peak at each bar, as a negative fraction; the starting capital is
-    the first peak.
+    """Fall of equity below the running peak at each bar, shape (n_bars,), as a negative fraction.
+
+    The starting capital is the first peak.
+
+    Args:
+        equity: equity after each bar, shape (n_bars,), in cash.
+        initial_cash: starting capital.
     """
     return equity / np.maximum(np.maximum.accumulate(equity), initial_cash) - 1.0
 
 
 def rows_to_draw(curves: Sequence[Floats], buckets: int = BUCKETS) -> NDArray[np.int64]:
-    """Rows that draw every curve without losing an extreme, ascending; all of them when there are few.
+    """Rows to draw so that no curve loses an extreme, ascending; all rows of short curves.
 
-    Kept are the first and last row and, in each of `buckets` stretches of equal length, the rows in which
-    any of the curves is lowest or highest. One set for all curves: they share their times when hovered over.
+    Kept are the first and the last row and, in each of `buckets` stretches of equal length, the rows of the
+    minimum and maximum of every curve. All curves share the rows, so that hovering shows the same times.
+
+    Args:
+        curves: arrays of shape (n_bars,).
     """
     n_bars = len(curves[0])
     if n_bars <= 2 * buckets * len(curves):
@@ -211,10 +223,13 @@ def rows_to_draw(curves: Sequence[Floats], buckets: int = BUCKETS) -> NDArray[np
 def period_returns(
     times: pd.DatetimeIndex, equity: Floats, initial_cash: float, period: str
 ) -> dict[str, float]:
-    """Return of each calendar period that has bars, as a fraction; NaN once there is no capital to lose.
+    """Return of each calendar period with bars, as a fraction; NaN for a period without starting capital.
 
     Args:
-        period: "M", giving keys like "2018-03", or "Y", giving "2018"; in UTC.
+        times: open time of each bar, shape (n_bars,).
+        equity: equity after each bar, shape (n_bars,), in cash.
+        initial_cash: starting capital.
+        period: "M" for months, with keys like "2018-03", or "Y" for years, with keys like "2018"; in UTC.
     """
     ends = pd.Series(equity).groupby(times.tz_localize(None).to_period(period)).last()
     starts = ends.shift(fill_value=initial_cash)
@@ -224,7 +239,8 @@ def period_returns(
 
 def _curves(sheet: TearSheet) -> dict[str, Floats]:
     cash = sheet.execution.initial_cash
-    model, hold = sheet.backtest.equity, sheet.buy_and_hold.equity
+    model = sheet.backtest.equity
+    hold = sheet.buy_and_hold.equity
     return {
         "model": model,
         "hold": hold,
@@ -235,12 +251,13 @@ def _curves(sheet: TearSheet) -> dict[str, Floats]:
 
 
 def _small_png(figure: "Figure") -> bytes:
-    """64 colours are enough for two lines and make the file a third of its size."""
+    """PNG of a figure with 64 colours: enough for two lines, at a third of the file size."""
     from PIL import Image
 
-    drawn, small = io.BytesIO(), io.BytesIO()
-    figure.savefig(drawn, format="png")
-    Image.open(drawn).convert("RGB").quantize(64).save(small, format="png", optimize=True)
+    full = io.BytesIO()
+    small = io.BytesIO()
+    figure.savefig(full, format="png")
+    Image.open(full).convert("RGB").quantize(64).save(small, format="png", optimize=True)
     return small.getvalue()
 
 
@@ -260,9 +277,9 @@ def _curves_figure(sheet: TearSheet, rows: NDArray[np.int64]) -> dict[str, Any]:
     curves = {name: curve[rows] for name, curve in _curves(sheet).items()}
     times = sheet.bars.time[rows] / 1e6  # plotly's dates are milliseconds
 
-    def trace(name: str, curve: str, axis: str, colour: str, shown: str, **style: Any) -> dict[str, Any]:
+    def trace(name: str, curve: str, axis: str, colour: str, digits: str, **style: Any) -> dict[str, Any]:
         line = {"color": colour, "width": 1.5, **style.pop("line", {})}
-        hover = f"%{{y:{shown}}}"
+        hover = f"%{{y:{digits}}}"
         values = {"x": _binary(times), "y": _binary(curves[curve])}
         return {"name": name, "yaxis": axis, "line": line, "hovertemplate": hover, **values, **style}
 
@@ -333,7 +350,7 @@ def _layout(own: dict[str, Any]) -> dict[str, Any]:
 
 
 def _returns_figure(trades: Trades) -> dict[str, Any]:
-    """A histogram counted here: the page carries forty numbers instead of every trade."""
+    """Histogram of net returns, counted here: the page carries forty numbers instead of every trade."""
     edges = _edges(trades.net_return)
     counts, _ = np.histogram(trades.net_return, edges)
     centres = (edges[:-1] + edges[1:]) / 2
@@ -355,25 +372,26 @@ def _returns_figure(trades: Trades) -> dict[str, Any]:
 
 
 def _edges(values: Floats) -> Floats:
-    """About forty equal bins with an edge at zero, so that no bin holds both gains and losses."""
-    low, high = min(values.min(), 0.0), max(values.max(), 0.0)
+    """Edges of about forty equal bins, with an edge at zero: no bin holds both gains and losses."""
+    low = min(values.min(), 0.0)
+    high = max(values.max(), 0.0)
     step = (high - low) / 40 or 0.001
     return np.arange(math.floor(low / step) - 1, math.ceil(high / step) + 2) * step
 
 
 def _binary(values: Floats) -> dict[str, str]:
-    """Plotly's typed arrays: exact, and a third of the size of decimals."""
+    """Plotly's typed array: exact, at a third of the size of decimals."""
     return {"dtype": "f8", "bdata": base64.b64encode(values.astype("<f8").tobytes()).decode()}
 
 
 def script_safe(value: Any) -> str:
-    """JSON that cannot end the script element it stands in."""
+    """JSON, escaped so that no value can close the surrounding script element."""
     return json.dumps(value, allow_nan=False).replace("<", "\\u003c")
 
 
 @cache
 def packed_plotly() -> str:
-    """Plotly.js, compressed: the page is 2 MB instead of 5, and a report is kept for every version."""
+    """Plotly.js, gzipped and base64-encoded: a page has 2 MB instead of 5, and every version keeps a page."""
     from plotly.offline import get_plotlyjs
 
     return base64.b64encode(gzip.compress(get_plotlyjs().encode(), compresslevel=6, mtime=0)).decode()
@@ -381,32 +399,33 @@ def packed_plotly() -> str:
 
 def _subtitle(sheet: TearSheet) -> str:
     bars = sheet.bars
-    made = sheet.created_at.astimezone(UTC)
-    why = sheet.trigger_reason.value.replace("_", " ")
+    created = sheet.created_at.astimezone(UTC)
+    reason = sheet.trigger_reason.value.replace("_", " ")
     return (
-        f"{bars.symbol} {bars.timeframe.value}, tested {bars.start:%Y-%m-%d} to {bars.end:%Y-%m-%d} "
-        f"({count(len(bars))} bars) · made {made:%Y-%m-%d %H:%M} UTC · {why}, asked by {sheet.requested_by}"
+        f"{bars.symbol} {bars.timeframe.value}, out of sample {bars.start:%Y-%m-%d} to {bars.end:%Y-%m-%d} "
+        f"({count(len(bars))} bars) · created {created:%Y-%m-%d %H:%M} UTC · {reason}, requested by "
+        f"{sheet.requested_by}"
     )
 
 
-def _honesty(costs: Costs) -> str:
+def _method_note(costs: Costs) -> str:
     return (
-        "Every figure on this page is out of sample and after costs: walk-forward, each stretch traded by a "
+        "Every figure on this page is out of sample and after costs: walk-forward, each fold traded by a "
         f"model fitted on older bars only, paying {costs.fee_bps:g} bps of fees and "
         f"{costs.slippage_bps:g} bps of slippage on each side."
     )
 
 
-def _drawn(rows: int, bars: int) -> str:
+def _points_note(rows: int, bars: int) -> str:
     if rows == bars:
-        return f"All {count(bars)} bars are drawn."
-    return f"{count(rows)} of {count(bars)} bars are drawn, every high and low among them."
+        return f"All {count(bars)} bars are shown."
+    return f"{count(rows)} of {count(bars)} bars are shown, including every high and low."
 
 
 def _verdict(verdict: Verdict) -> dict[str, str]:
-    asked = len(verdict.checks)
-    missed = sum(not leg.passed for leg in verdict.checks)
-    headline = f"{missed} of {asked} conditions missed" if missed else f"{asked} of {asked} conditions met"
+    total = len(verdict.checks)
+    failed = sum(not check.passed for check in verdict.checks)
+    headline = f"{failed} of {total} checks failed" if failed else f"{total} of {total} checks passed"
     return {
         "badge": verdict.decision.value.upper(),
         "tone": TONES[verdict.decision],
@@ -416,27 +435,29 @@ def _verdict(verdict: Verdict) -> dict[str, str]:
     }
 
 
-def _leg(leg: Check) -> dict[str, str]:
-    label, write, _ = (FIGURES | CONDITIONS)[leg.name]
-    comparison = {">=": "≥", "<=": "≤"}[leg.comparison]
+def _check(check: Check) -> dict[str, str]:
+    label, write, _ = (METRICS | CHECKS)[check.name]
+    comparison = {">=": "≥", "<=": "≤"}[check.comparison]
     return {
         "label": label,
-        "measured": write(leg.value),
-        "required": f"{comparison} {write(leg.limit)}",
-        "margin": ("+" if leg.margin >= 0 else "") + write(leg.margin),
-        "tone": "good" if leg.passed else "bad",
-        "mark": "✓" if leg.passed else "✗",
+        "measured": write(check.value),
+        "required": f"{comparison} {write(check.limit)}",
+        "margin": ("+" if check.margin >= 0 else "") + write(check.margin),
+        "tone": "good" if check.passed else "bad",
+        "mark": "✓" if check.passed else "✗",
     }
 
 
 def _compared(sheet: TearSheet, name: str) -> dict[str, str]:
-    label, write, definition = FIGURES[name]
-    ours, hold = getattr(sheet.metrics, name), getattr(sheet.buy_and_hold_metrics, name)
-    return {"label": label, "definition": definition, "ours": write(ours), "hold": write(hold)}
+    label, write, definition = METRICS[name]
+    model = getattr(sheet.metrics, name)
+    hold = getattr(sheet.buy_and_hold_metrics, name)
+    return {"label": label, "definition": definition, "model": write(model), "hold": write(hold)}
 
 
 def _years(sheet: TearSheet) -> list[dict[str, Any]]:
-    times, cash = sheet.bars.index, sheet.execution.initial_cash
+    times = sheet.bars.index
+    cash = sheet.execution.initial_cash
     months = period_returns(times, sheet.backtest.equity, cash, "M")
     totals = period_returns(times, sheet.backtest.equity, cash, "Y")
     hold = period_returns(times, sheet.buy_and_hold.equity, cash, "Y")
@@ -468,18 +489,19 @@ def _cell(value: float | None, largest: float) -> dict[str, str]:
 
 
 def _trades(sheet: TearSheet) -> dict[str, Any]:
-    trades, times = sheet.backtest.trades, sheet.bars.index
+    trades = sheet.backtest.trades
+    times = sheet.bars.index
     if not len(trades):
-        return {"rows": [], "summary": "No trade was made."}
-    shown = _notable(trades.net_return)
+        return {"rows": [], "summary": "No trades."}
+    listed = _notable(trades.net_return)
     table = _trade_table(trades, times)
     embedded = table.tail(EMBEDDED_TRADES)
     link = "Download all trades (CSV)"
     if len(embedded) < len(table):
         link = f"Download the newest {count(len(embedded))} trades (CSV)"
     return {
-        "rows": [_trade(int(row), trades, times, _price(sheet.bars)) for row in shown],
-        "heading": "Every trade" if len(shown) == len(trades) else "First, last, best and worst trades",
+        "rows": [_trade(int(row), trades, times, _price(sheet.bars)) for row in listed],
+        "heading": "All trades" if len(listed) == len(trades) else "First, last, best and worst trades",
         "summary": _trade_summary(trades),
         "file_name": f"{sheet.model_id}_{sheet.version}_trades.csv",
         "link": link,
@@ -498,10 +520,11 @@ def _trade_summary(trades: Trades) -> str:
     losses = trades.net_return[trades.net_return <= 0]
     reasons = [(reason, int((trades.reason == reason).sum())) for reason in ExitReason]
     parts = [
-        f"{count(len(gains))} gained" + (f", {fine_percent(gains.mean())} on average" if len(gains) else ""),
-        f"{count(len(losses))} did not"
+        f"{count(len(gains))} with a gain"
+        + (f", {fine_percent(gains.mean())} on average" if len(gains) else ""),
+        f"{count(len(losses))} without"
         + (f", {fine_percent(losses.mean())} on average" if len(losses) else ""),
-        f"half were held {count(float(np.median(trades.bars)))} bars or longer",
+        f"median holding time {count(float(np.median(trades.bars)))} bars",
         "closed by " + ", ".join(f"{_words(reason)} {count(number)}" for reason, number in reasons if number),
     ]
     return "; ".join(parts) + "."
@@ -512,7 +535,7 @@ def _words(reason: int) -> str:
 
 
 def _price(bars: Bars) -> Callable[[float], str]:
-    """Six digits for the lowest price of the series, and as many decimals for every other: they align."""
+    """Format of the prices: six digits for the lowest price, and the same decimals for all, to align."""
     decimals = max(5 - math.floor(math.log10(bars.close.min())), 0)
     return _finite(lambda value: f"{value:,.{decimals}f}")
 
@@ -561,7 +584,7 @@ def _data_uri(kind: str, content: bytes) -> str:
 
 def _importances(importances: Mapping[str, float], top: int = 15) -> dict[str, Any]:
     if not importances:
-        return {"rows": [], "note": "This model reports no importance of its features."}
+        return {"rows": [], "note": "The model reports no feature importances."}
     ranked = sorted(importances.items(), key=lambda item: -item[1])[:top]
     largest = ranked[0][1] or 1.0
     rows = [
@@ -603,8 +626,8 @@ def _lists(sheet: TearSheet) -> list[dict[str, Any]]:
 
 def _costs(costs: Costs, backtest: Backtest) -> list[tuple[str, str]]:
     return [
-        ("fee", f"{costs.fee_bps:g} bps a side"),
-        ("slippage", f"{costs.slippage_bps:g} bps a side"),
+        ("fee", f"{costs.fee_bps:g} bps per side"),
+        ("slippage", f"{costs.slippage_bps:g} bps per side"),
         ("costs paid", count(backtest.costs_paid)),
     ]
 

@@ -1,7 +1,7 @@
-"""Walk-forward: every position is given by a model that was fitted on older bars only.
+"""Walk-forward: every out-of-sample position comes from a model fitted on older bars only.
 
-Fold k's model is given `bars[:test_start - embargo]` and nothing else. Purging needs no rule of its own
-then: a label that would need a later bar is undefined in that slice, so no label reaches into the test rows.
+The model of fold k is fitted on `bars[:test_start - embargo]`. Purging needs no separate rule: a label in
+need of a later bar is undefined in the slice, so no label reaches into the test rows.
 """
 
 import os
@@ -22,31 +22,31 @@ from clm_core.models.contract import Model, Progress, Recipe, WarmStarting
 
 @dataclass(frozen=True)
 class FoldResult:
-    """One fold: what its model saw and where it was tested."""
+    """A fold: the training rows and the test rows of its model."""
 
     train: slice
-    """Rows the model was fitted on."""
+    """Training rows."""
     test: slice
-    """Rows whose positions it gave."""
+    """Test rows: the rows with positions from the fold's model."""
     train_start: datetime
     train_end: datetime
-    """Open time of the last bar trained on."""
+    """Open time of the last training bar."""
     test_start: datetime
     test_end: datetime
-    """Open time of the last bar tested on."""
+    """Open time of the last test bar."""
     train_metrics: dict[str, float]
 
 
 @dataclass(frozen=True, eq=False)
 class OutOfSample:
-    """What a recipe's models would have done on bars they had not seen."""
+    """Out-of-sample positions and forecasts of a recipe's models."""
 
     positions: Floats
-    """Wanted exposure after each bar, shape (n_bars,); 0 before the first test row."""
+    """Target position after each bar, shape (n_bars,), values in [-1, 1]; 0 before the first test row."""
     forecast: Floats
-    """Probability that the price rises, shape (n_bars,); NaN before the test rows or without look-back."""
+    """Probability of a price rise, shape (n_bars,); NaN before the test rows or without look-back."""
     rows: slice
-    """The out-of-sample rows: from the first test row to the end."""
+    """Out-of-sample rows: from the first test row to the end."""
     folds: tuple[FoldResult, ...]
 
 
@@ -59,20 +59,25 @@ def walk_forward(
     *,
     workers: int | None = None,
 ) -> OutOfSample:
-    """Fit one model a fold and let each speak on the rows after its own training rows only.
+    """Fit a model per fold, and collect the positions of each model on the fold's test rows.
 
-    Positions of test rows are computed with the history before them, as a live trader would have it. The
-    answer does not depend on `workers`. Folds that start warm are fitted one after the other, each continuing
-    the model of the one before, which has seen older bars only.
+    Positions on test rows are computed with the full history before the rows, as in live trading. The result
+    does not depend on `workers`. Folds with warm start are fitted in sequence, each continuing the model of
+    the fold before, fitted on older bars only.
 
     Args:
-        workers: folds fitted at the same time, on threads; None: one a processor.
+        recipe: recipe to fit on every fold.
+        bars: whole series, n_bars long.
+        plan: number of folds, embargo and training window.
+        seed: seed of every fit.
+        progress: called with the fraction of the work completed, 0..1.
+        workers: number of folds fitted in parallel threads; None for a thread per processor.
 
     Raises:
         NotEnoughBars: a fold would have no rows to train or to test on.
     """
     folds = split(len(bars), plan)
-    shares = _Shares(len(folds), progress)
+    shares = _ProgressSum(len(folds), progress)
 
     def fit(number: int) -> Model:
         train, _ = folds[number]
@@ -86,11 +91,12 @@ def walk_forward(
         return recipe.fit_after(older, bars[train], seed, lambda done: shares.report(number, done))
 
     if isinstance(recipe, WarmStarting) and recipe.warm_start:
-        models = _one_after_another(fit_after, len(folds))
+        models = _fit_in_sequence(fit_after, len(folds))
     else:
         with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
             models = list(pool.map(fit, range(len(folds))))
-    positions, forecast = np.zeros(len(bars)), np.full(len(bars), np.nan)
+    positions = np.zeros(len(bars))
+    forecast = np.full(len(bars), np.nan)
     for model, (_, test) in zip(models, folds, strict=True):
         known = bars[: test.stop]
         positions[test] = model.positions(known)[test]
@@ -103,7 +109,7 @@ def walk_forward(
     return OutOfSample(positions, forecast, slice(folds[0][1].start, len(bars)), tuple(results))
 
 
-def _one_after_another(fit_after: Callable[[Model | None, int], Model], folds: int) -> list[Model]:
+def _fit_in_sequence(fit_after: Callable[[Model | None, int], Model], folds: int) -> list[Model]:
     models: list[Model] = []
     for number in range(folds):
         models.append(fit_after(models[-1] if models else None, number))
@@ -111,7 +117,7 @@ def _one_after_another(fit_after: Callable[[Model | None, int], Model], folds: i
 
 
 def split(n_bars: int, plan: WalkForwardPlan) -> list[tuple[slice, slice]]:
-    """Training and test rows of each fold.
+    """Cut a series into folds: training and test rows of each fold.
 
     Raises:
         NotEnoughBars: a fold would have no rows to train or to test on.
@@ -131,8 +137,8 @@ def split(n_bars: int, plan: WalkForwardPlan) -> list[tuple[slice, slice]]:
     return folds
 
 
-class _Shares:
-    """Adds up the finished shares of folds that run at the same time."""
+class _ProgressSum:
+    """Mean progress of folds fitted in parallel."""
 
     def __init__(self, folds: int, progress: Progress | None) -> None:
         self._done = [0.0] * folds
@@ -148,5 +154,8 @@ class _Shares:
 
 
 def fold_result(bars: Bars, train: slice, test: slice, train_metrics: dict[str, float]) -> FoldResult:
-    fitted, tested = bars[train], bars[test]
-    return FoldResult(train, test, fitted.start, fitted.end, tested.start, tested.end, train_metrics)
+    train_bars = bars[train]
+    test_bars = bars[test]
+    return FoldResult(
+        train, test, train_bars.start, train_bars.end, test_bars.start, test_bars.end, train_metrics
+    )

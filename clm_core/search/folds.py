@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from clm_core.backtest.engine import backtest, checked
+from clm_core.backtest.engine import backtest, check_positions
 from clm_core.backtest.results import Backtest
 from clm_core.backtest.walk_forward import split
 from clm_core.domain.costs import Costs
@@ -72,7 +72,7 @@ def run_fold(work: SharedInputs, fold: FoldTask) -> Floats:
             model = recipe.fit_after(model, work.bars[train], fold.seed)
     else:
         model = recipe.fit(work.bars[fold.train], fold.seed)
-    return checked(work.bars[fold.test], model.positions(work.bars[: fold.test.stop])[fold.test])
+    return check_positions(work.bars[fold.test], model.positions(work.bars[: fold.test.stop])[fold.test])
 
 
 def seen_folds(n_bars: int, search: Search) -> FoldPlan:

@@ -29,7 +29,7 @@ async function draw() {
   for (const place of places) {
     const {data, layout} = figures[place.id];
     place.replaceChildren();
-    // a finger on a chart means to scroll the page
+    // a touch on a chart scrolls the page
     if (matchMedia("(pointer: coarse)").matches) layout.dragmode = false;
     const settings = {displayModeBar: false};
     await Plotly.newPlot(place, data, layout, settings);
@@ -47,5 +47,5 @@ for (const button of document.querySelectorAll("[data-scale]")) {
   });
 }
 draw().catch((error) => {
-  for (const place of places) place.textContent = "This chart could not be drawn: " + error;
+  for (const place of places) place.textContent = "The chart could not be drawn: " + error;
 });

@@ -11,7 +11,7 @@ MakeBars = Callable[..., Bars]
 
 @pytest.fixture(scope="session")
 def make_bars() -> MakeBars:
-    """Bars from rows of (open, high, low, close), or from closes alone, each opening at the last one."""
+    """Bars from rows of (open, high, low, close), or from closes, each bar opening at the close before."""
 
     def make(rows: Floats) -> Bars:
         prices = np.array(rows, dtype=float)

@@ -1,4 +1,4 @@
-"""Each rule of the engine by a case small enough to work out by hand."""
+"""Rules of the backtest engine, by cases small enough to work out by hand."""
 
 import numpy as np
 import pytest
@@ -33,7 +33,7 @@ def test_a_position_fills_at_the_next_open(make_bars) -> None:
     assert reasons(result) == [ExitReason.SIGNAL]
 
 
-def test_the_position_wanted_at_the_last_bar_is_never_filled(make_bars) -> None:
+def test_the_target_of_the_last_bar_is_never_filled(make_bars) -> None:
     result = backtest(make_bars([FLAT_BAR] * 3), np.array([0.0, 0.0, 1.0]), FREE, Execution())
     assert len(result.trades) == 0
     assert result.equity.tolist() == [10_000] * 3
@@ -102,9 +102,9 @@ def test_a_flip_ends_one_trade_and_starts_the_next_at_the_same_open(make_bars) -
 
 def test_lots_are_rounded_towards_zero(make_bars) -> None:
     bars = make_bars([(30, 30, 30, 30)] * 3)
-    for wanted in (1.0, -1.0):
-        result = backtest(bars, np.full(3, wanted), FREE, Execution(initial_cash=100, lot_size=1))
-        assert result.exposure[1] == pytest.approx(wanted * 0.9)
+    for target in (1.0, -1.0):
+        result = backtest(bars, np.full(3, target), FREE, Execution(initial_cash=100, lot_size=1))
+        assert result.exposure[1] == pytest.approx(target * 0.9)
 
 
 def test_less_than_one_lot_is_no_trade(make_bars) -> None:
@@ -113,12 +113,14 @@ def test_less_than_one_lot_is_no_trade(make_bars) -> None:
     assert len(result.trades) == 0
 
 
-LONG, SHORT = 1.0, -1.0
-STOP, TAKE = ExitReason.STOP_LOSS, ExitReason.TAKE_PROFIT
+LONG = 1.0
+SHORT = -1.0
+STOP = ExitReason.STOP_LOSS
+TAKE = ExitReason.TAKE_PROFIT
 
 
 @pytest.mark.parametrize(
-    ("wanted", "bar", "reason", "price"),
+    ("target", "bar", "reason", "price"),
     [
         (LONG, (100, 101, 89, 95), STOP, 90),
         (LONG, (85, 88, 80, 88), STOP, 85),
@@ -144,10 +146,10 @@ STOP, TAKE = ExitReason.STOP_LOSS, ExitReason.TAKE_PROFIT
         "short stop first when both could fill",
     ],
 )
-def test_stop_and_target_fill_inside_the_bar(make_bars, wanted, bar, reason, price) -> None:
+def test_stop_and_target_fill_inside_the_bar(make_bars, target, bar, reason, price) -> None:
     bars = make_bars([FLAT_BAR, FLAT_BAR, bar, FLAT_BAR])
     rules = Execution(stop_loss=0.1, take_profit=0.2)
-    result = backtest(bars, np.full(4, wanted), FREE, rules)
+    result = backtest(bars, np.full(4, target), FREE, rules)
     assert reasons(result) == [reason]
     assert result.trades.exit_bar[0] == 2
     assert result.trades.exit_price[0] == pytest.approx(price)
@@ -168,7 +170,7 @@ def test_a_stop_pays_slippage_and_fee_too(make_bars) -> None:
 @pytest.mark.parametrize(
     ("after", "entries"),
     [([1.0, 0.5, 1.0], [1]), ([0.0, 1.0, 1.0], [1, 4]), ([-1.0, -1.0, -1.0], [1, 3])],
-    ids=["same side stays shut", "zero opens it again", "the other side is free"],
+    ids=["same side stays blocked", "zero unblocks the side", "the other side is free"],
 )
 def test_after_a_stop_only_zero_or_the_other_sign_trades(make_bars, after, entries) -> None:
     bars = make_bars([FLAT_BAR, FLAT_BAR, (100, 100, 80, 100), FLAT_BAR, FLAT_BAR, FLAT_BAR])
@@ -176,7 +178,7 @@ def test_after_a_stop_only_zero_or_the_other_sign_trades(make_bars, after, entri
     assert result.trades.entry_bar.tolist() == entries
 
 
-def test_a_stop_resting_in_the_market_fills_before_a_signal_at_the_same_open(make_bars) -> None:
+def test_a_resting_stop_fills_before_a_signal_at_the_same_open(make_bars) -> None:
     bars = make_bars([FLAT_BAR, FLAT_BAR, (85, 85, 85, 85), FLAT_BAR])
     result = backtest(bars, np.array([0.5, 1.0, 1.0, 0.0]), FREE, Execution(stop_loss=0.1))
     assert reasons(result) == [ExitReason.STOP_LOSS]
@@ -200,12 +202,12 @@ def test_a_short_that_loses_everything_is_ruin_for_good(make_bars, bar) -> None:
     [[0.0, 0.0], [0.0, np.nan, 0.0], [0.0, 1.01, 0.0], [np.inf, 0.0, 0.0], [[0.0], [0.0], [0.0]]],
     ids=["too short", "nan", "above 1", "infinite", "two-dimensional"],
 )
-def test_positions_that_are_not_one_per_bar_in_range_are_refused(make_bars, positions) -> None:
+def test_positions_of_the_wrong_shape_or_out_of_range_are_refused(make_bars, positions) -> None:
     with pytest.raises(InvalidPositions):
         backtest(make_bars([FLAT_BAR] * 3), np.array(positions), FREE, Execution())
 
 
-def test_no_bars_is_refused(make_bars) -> None:
+def test_a_backtest_without_bars_is_refused(make_bars) -> None:
     with pytest.raises(NotEnoughBars):
         backtest(make_bars([FLAT_BAR])[:0], np.empty(0), FREE, Execution())
 
@@ -216,11 +218,11 @@ def walk(make_bars):
     return make_bars(100 * np.exp(np.cumsum(steps)))
 
 
-def test_a_sweep_of_crossovers_gives_what_backtests_one_by_one_give(walk) -> None:
+def test_a_sweep_of_crossovers_equals_separate_backtests(walk) -> None:
     fast, slow, below = np.array([2, 5, 10]), np.array([20, 30, 40]), np.array([0.0, -1.0, -0.5])
     rules = [Execution(stop_loss=stop) for stop in (None, 0.02, 0.05)]
-    swept = sweep(sma_crossover(walk, fast, slow, below), COSTLY, rules)
-    for i, metrics in enumerate(swept):
+    results = sweep(sma_crossover(walk, fast, slow, below), COSTLY, rules)
+    for i, metrics in enumerate(results):
         positions = np.zeros(len(walk))
         for t in range(slow[i] - 1, len(walk)):
             above = walk.close[t - fast[i] + 1 : t + 1].mean() > walk.close[t - slow[i] + 1 : t + 1].mean()
@@ -228,12 +230,12 @@ def test_a_sweep_of_crossovers_gives_what_backtests_one_by_one_give(walk) -> Non
         assert metrics == summarise(backtest(walk, positions, COSTLY, rules[i]), walk.periods_per_year)
 
 
-def test_a_sweep_of_thresholds_gives_what_backtests_one_by_one_give(walk) -> None:
+def test_a_sweep_of_thresholds_equals_separate_backtests(walk) -> None:
     score = np.random.default_rng(6).uniform(size=len(walk))
     score[:50] = np.nan
     long_above, short_below = np.array([0.6, 0.8, np.inf]), np.array([0.4, -np.inf, 0.3])
-    swept = sweep(score_threshold(walk, score, long_above, short_below), FREE, Execution())
-    for metrics, high, low in zip(swept, long_above, short_below, strict=True):
+    results = sweep(score_threshold(walk, score, long_above, short_below), FREE, Execution())
+    for metrics, high, low in zip(results, long_above, short_below, strict=True):
         positions = np.where(score > high, 1.0, np.where(score < low, -1.0, 0.0))
         assert metrics == summarise(backtest(walk, positions, FREE, Execution()), walk.periods_per_year)
 
@@ -259,6 +261,6 @@ def test_impossible_thresholds_are_refused(walk, long_above, short_below) -> Non
         score_threshold(walk, np.zeros(len(walk)), long_above, short_below)
 
 
-def test_a_sweep_wants_one_execution_or_one_a_set(walk) -> None:
+def test_a_sweep_takes_a_single_execution_or_an_execution_per_set(walk) -> None:
     with pytest.raises(InvalidTrainingParams):
         sweep(sma_crossover(walk, [2, 3, 4], 10), FREE, [Execution(), Execution()])

@@ -1,4 +1,4 @@
-"""What holds whatever the bars, positions, costs and rules; and a slow engine that must agree."""
+"""Properties of the backtest engine on random markets, and agreement with a slow reference engine."""
 
 from dataclasses import astuple, dataclass, field
 from itertools import pairwise
@@ -38,7 +38,7 @@ class Row(NamedTuple):
 
 @dataclass
 class SlowEngine:
-    """The engine's rules once more, by lists of fills and nothing clever."""
+    """Reference implementation of the engine's rules, by plain lists of fills."""
 
     costs: Costs
     rules: Execution
@@ -47,7 +47,7 @@ class SlowEngine:
     rows: list[Row] = field(default_factory=list)
     equity: list[float] = field(default_factory=list)
     target: float = 0.0
-    shut: float = 0.0
+    blocked_side: float = 0.0
 
     @property
     def units(self) -> float:
@@ -63,7 +63,7 @@ class SlowEngine:
 
     @property
     def per_unit(self) -> float:
-        """What one unit costs, for each unit of price."""
+        """Cost of a unit per unit of price, with slippage and fee."""
         return (1 + self.costs.slippage_bps / 1e4) * (1 + self.costs.fee_bps / 1e4)
 
     def fill(self, bar: int, quantity: float, price: float) -> None:
@@ -74,11 +74,15 @@ class SlowEngine:
 
     def basis(self) -> float:
         """Largest |units| x average entry price after any of the trade's entries."""
-        held, bought, paid, largest = 0.0, 0.0, 0.0, 0.0
+        held = 0.0
+        bought = 0.0
+        paid = 0.0
+        largest = 0.0
         for fill in self.fills:
             held += fill.quantity
             if fill.quantity * self.fills[0].quantity > 0:
-                bought, paid = bought + fill.quantity, paid + fill.quantity * fill.price
+                bought += fill.quantity
+                paid += fill.quantity * fill.price
                 largest = max(largest, abs(held) * paid / bought)
         return largest
 
@@ -114,18 +118,19 @@ class SlowEngine:
             price, reason = ruin, ExitReason.RUIN
         self.close(bar, price, reason)
         self.cash = 0.0 if reason is ExitReason.RUIN else self.cash
-        self.target, self.shut = 0.0, side
+        self.target = 0.0
+        self.blocked_side = side
 
-    def follow(self, bar: int, wanted: float, opened: float) -> None:
-        if self.shut and np.sign(wanted) == self.shut:
+    def follow(self, bar: int, target: float, opened: float) -> None:
+        if self.blocked_side and np.sign(target) == self.blocked_side:
             return
-        self.shut = 0.0
-        if wanted == self.target:
+        self.blocked_side = 0.0
+        if target == self.target:
             return
-        self.target = wanted
-        if self.fills and np.sign(wanted) == -np.sign(self.units):
+        self.target = target
+        if self.fills and np.sign(target) == -np.sign(self.units):
             self.close(bar, opened, ExitReason.SIGNAL)
-        units = wanted * (self.cash + self.units * opened) / (opened * self.per_unit)
+        units = target * (self.cash + self.units * opened) / (opened * self.per_unit)
         if self.rules.lot_size:
             units = np.trunc(units / self.rules.lot_size) * self.rules.lot_size
         if units == 0 and self.fills:
@@ -147,7 +152,7 @@ class SlowEngine:
 
 @st.composite
 def markets(draw: st.DrawFn) -> tuple[Floats, Floats]:
-    """Prices of (open, high, low, close) that jump by up to 40 %, and positions that often stay or return."""
+    """Prices (open, high, low, close) with jumps of up to 40 %, and positions that often stay or return."""
     n = draw(st.integers(2, 25))
     steps = draw(st.lists(st.tuples(*[st.floats(-0.4, 0.4)] * 4), min_size=n, max_size=n))
     rows, last = [], 100.0
@@ -176,7 +181,7 @@ def trade_rows(result: Backtest) -> Floats:
 
 @unhurried
 @given(markets(), costs, executions)
-def test_a_slow_engine_agrees_on_equity_and_trades(make_bars, market, costs, rules) -> None:
+def test_the_engine_agrees_with_the_slow_engine_on_equity_and_trades(make_bars, market, costs, rules) -> None:
     prices, positions = market
     slow = SlowEngine(costs, rules)
     slow.run(prices, positions)
@@ -206,8 +211,8 @@ def test_bars_after_t_change_nothing_up_to_t(make_bars, market, costs, rules, da
     shocked[t + 1 :] *= data.draw(st.sampled_from([0.1, 7.0]))
     turned[t:] = 1.0
     before, after = (
-        backtest(make_bars(rows), wanted, costs, rules)
-        for rows, wanted in ((prices, positions), (shocked, turned))
+        backtest(make_bars(rows), targets, costs, rules)
+        for rows, targets in ((prices, positions), (shocked, turned))
     )
     for name in ("equity", "returns", "exposure", "turnover"):
         assert (getattr(before, name)[: t + 1] == getattr(after, name)[: t + 1]).all()
@@ -215,7 +220,7 @@ def test_bars_after_t_change_nothing_up_to_t(make_bars, market, costs, rules, da
 
 @unhurried
 @given(markets())
-def test_buying_and_holding_for_nothing_earns_the_price_ratio(make_bars, market) -> None:
+def test_buy_and_hold_without_costs_earns_the_price_ratio(make_bars, market) -> None:
     prices, _ = market
     result = backtest(make_bars(prices), np.ones(len(prices)), Costs(fee_bps=0, slippage_bps=0), Execution())
     assert result.equity[-1] / 10_000 == pytest.approx(prices[-1, 3] / prices[1, 0])
@@ -223,8 +228,8 @@ def test_buying_and_holding_for_nothing_earns_the_price_ratio(make_bars, market)
 
 @unhurried
 @given(markets(), executions, st.floats(0, 200), st.floats(0, 200))
-def test_dearer_trading_never_earns_more(make_bars, market, rules, fee, slippage) -> None:
-    """Without lots, stops or shorts, the fills are the same and only their costs differ."""
+def test_higher_costs_never_earn_more(make_bars, market, rules, fee, slippage) -> None:
+    """Without lots, stops or shorts, fills are the same and only the costs differ."""
     prices, positions = market
     free_running = rules.model_copy(update={"stop_loss": None, "take_profit": None, "lot_size": None})
     equity = [
@@ -236,7 +241,7 @@ def test_dearer_trading_never_earns_more(make_bars, market, rules, fee, slippage
         ).equity[-1]
         for times in (0, 1, 2)
     ]
-    assert all(dearer <= cheaper * (1 + 1e-12) for cheaper, dearer in pairwise(equity))
+    assert all(high_cost <= low_cost * (1 + 1e-12) for low_cost, high_cost in pairwise(equity))
 
 
 @unhurried

@@ -1,4 +1,4 @@
-"""A whole backtest against a published one: the SMA 10/30 crossover of backtesting.py 0.6.6's test suite."""
+"""Backtest against a published result: the SMA 10/30 crossover in the test suite of backtesting.py 0.6.6."""
 
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,7 +17,7 @@ from clm_core.market.timeframes import Calendar, Timeframe
 
 
 def goog() -> Bars:
-    """Daily Google bars that the `backtesting` wheel carries; read without importing the package."""
+    """Daily Google bars from the `backtesting` wheel, read without importing the package."""
     package = Path(find_spec("backtesting").origin).parent
     frame = pd.read_csv(package / "test" / "GOOG.csv", index_col=0, parse_dates=True)
     columns = [frame[name].to_numpy(dtype=float) for name in ("Open", "High", "Low", "Close", "Volume")]
@@ -26,7 +26,7 @@ def goog() -> Bars:
 
 
 def crossovers(close: Floats) -> Floats:
-    """1 since the 10-day mean last crossed above the 30-day mean, -1 since it last crossed below."""
+    """1 since the latest crossing of the 10-day mean above the 30-day mean, -1 since the latest below."""
     fast, slow = (pd.Series(close).rolling(window).mean().to_numpy() for window in (10, 30))
     before, now = np.append(np.nan, (fast - slow)[:-1]), fast - slow
     crossed = np.where((before < 0) & (now > 0), 1.0, np.where((before > 0) & (now < 0), -1.0, np.nan))
@@ -42,12 +42,12 @@ def result() -> Backtest:
     return backtest(bars, positions, free, Execution(initial_cash=10_000, lot_size=1))
 
 
-def test_equity_equals_the_published_one(result: Backtest) -> None:
+def test_equity_equals_the_published_equity(result: Backtest) -> None:
     assert round(result.equity[-1], 2) == 51422.99
     assert round(result.equity.max(), 2) == 75787.44
 
 
-def test_metrics_equal_the_published_ones(result: Backtest) -> None:
+def test_metrics_equal_the_published_metrics(result: Backtest) -> None:
     metrics = summarise(result, 252.0)
     assert metrics.trades == 66
     assert metrics.max_drawdown * 100 == pytest.approx(-47.98012705, abs=5e-9)
@@ -55,7 +55,7 @@ def test_metrics_equal_the_published_ones(result: Backtest) -> None:
     assert metrics.total_return * 100 == pytest.approx(414.2299, abs=5e-5)
 
 
-def test_first_and_last_trades_equal_the_published_ones(result: Backtest) -> None:
+def test_first_and_last_trades_equal_the_published_trades(result: Backtest) -> None:
     trades = result.trades
     assert [(trades.entry_bar[i], trades.exit_bar[i]) for i in (0, 1, -1)] == [
         (70, 86),

@@ -1,4 +1,4 @@
-"""Known answers are those of empyrical-reloaded's test suite (tests/test_stats.py, `mixed_returns`)."""
+"""Metrics: known answers from the test suite of empyrical-reloaded (tests/test_stats.py, `mixed_returns`)."""
 
 import math
 from collections.abc import Callable
@@ -18,7 +18,7 @@ DAILY = 252.0
 YEARLY = [metrics.cagr, metrics.volatility, metrics.sharpe_ratio, metrics.sortino_ratio, metrics.calmar_ratio]
 PLAIN = [metrics.total_return, metrics.max_drawdown, metrics.profit_factor, metrics.win_rate]
 
-# to twelve decimals: squares of smaller returns vanish, and so would the deviation they are divided by
+# rounded to twelve decimals: the squares of smaller returns vanish, and with the squares the deviation
 returns_of_a_strategy = st.lists(
     st.floats(-0.5, 0.5).map(lambda value: round(value, 12)), min_size=2, max_size=60
 ).map(np.array)
@@ -39,8 +39,8 @@ def test_annualised_metrics_equal_the_published_answers(
     assert metric(MIXED, DAILY) == pytest.approx(expected, rel=1e-12)
 
 
-def test_calmar_equals_the_published_answer_which_counts_nine_bars() -> None:
-    """empyrical annualises over the leading NaN bar too: here a ninth bar, on which nothing happened."""
+def test_calmar_equals_the_published_answer_over_nine_bars() -> None:
+    """empyrical also annualises over the leading NaN bar: here a ninth bar, with a return of zero."""
     assert metrics.calmar_ratio(np.append(0.0, MIXED), DAILY) == pytest.approx(19.135925373194233, rel=1e-12)
 
 
@@ -50,7 +50,7 @@ def test_drawdown_profit_factor_and_win_rate_equal_the_published_answers() -> No
     assert metrics.win_rate(MIXED) == 0.75
 
 
-def test_total_return_and_growth_a_year_compound() -> None:
+def test_total_return_and_cagr_compound() -> None:
     assert metrics.total_return(np.array([0.5, 0.5])) == pytest.approx(1.25)
     assert metrics.cagr(np.array([0.5, 0.5]), 1.0) == pytest.approx(0.5)
 
@@ -65,7 +65,7 @@ def test_drawdown_is_measured_from_the_running_peak() -> None:
 
 @pytest.mark.parametrize("metric", YEARLY, ids=lambda metric: metric.__name__)
 @pytest.mark.parametrize("returns", [[], [0.1, math.nan, 0.2]], ids=["empty", "nan"])
-def test_an_annualised_metric_of_nothing_or_of_nan_is_nan(
+def test_an_annualised_metric_of_empty_or_nan_returns_is_nan(
     metric: Callable[..., float], returns: list[float]
 ) -> None:
     assert math.isnan(metric(np.array(returns, dtype=float), DAILY))
@@ -73,7 +73,7 @@ def test_an_annualised_metric_of_nothing_or_of_nan_is_nan(
 
 @pytest.mark.parametrize("metric", PLAIN, ids=lambda metric: metric.__name__)
 @pytest.mark.parametrize("returns", [[], [0.1, math.nan, 0.2], [math.nan]], ids=["empty", "nan", "only nan"])
-def test_a_plain_metric_of_nothing_or_of_nan_is_nan(
+def test_a_plain_metric_of_empty_or_nan_returns_is_nan(
     metric: Callable[..., float], returns: list[float]
 ) -> None:
     assert math.isnan(metric(np.array(returns, dtype=float)))
@@ -93,7 +93,7 @@ def test_a_plain_metric_of_nothing_or_of_nan_is_nan(
         (metrics.cagr, [-1.0, 0.0], -1.0),
     ],
 )
-def test_awkward_annualised_cases_answer_as_documented(
+def test_edge_cases_of_annualised_metrics_are_as_documented(
     metric: Callable[..., float], returns: list[float], expected: float
 ) -> None:
     assert metric(np.array(returns), DAILY) == pytest.approx(expected, nan_ok=True)
@@ -108,7 +108,7 @@ def test_awkward_annualised_cases_answer_as_documented(
         (metrics.win_rate, [0.0, 0.1], 0.5),
     ],
 )
-def test_awkward_trade_cases_answer_as_documented(
+def test_edge_cases_of_trade_metrics_are_as_documented(
     metric: Callable[..., float], trade_returns: list[float], expected: float
 ) -> None:
     assert metric(np.array(trade_returns)) == pytest.approx(expected, nan_ok=True)

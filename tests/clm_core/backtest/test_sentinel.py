@@ -1,4 +1,4 @@
-"""What knows the future is caught and named; what doesn't is left alone."""
+"""Leak test: features, positions and recipes with knowledge of the future are flagged by name."""
 
 import tempfile
 from collections.abc import Callable
@@ -28,12 +28,12 @@ def market() -> Bars:
 
 
 @dataclass(frozen=True)
-class Answering:
-    """A model that is one function of the bars, and the recipe for it."""
+class FunctionModel:
+    """A model made of a function of the bars, and its own recipe."""
 
     positions: Callable[[Bars], Floats]
 
-    def fit(self, bars: Bars, seed: int, progress: Any = None) -> "Answering":
+    def fit(self, bars: Bars, seed: int, progress: Any = None) -> "FunctionModel":
         return self
 
 
@@ -42,52 +42,52 @@ def momentum(bars: Bars) -> Floats:
 
 
 def clairvoyant(bars: Bars) -> Floats:
-    """Executed at the next open, it is in time for the bar after."""
+    """Sign of the move of the bar after the next open, at which the position is executed."""
     return np.sign(np.append(bars.close[2:] - bars.open[1:-1], [0.0, 0.0]) if len(bars) > 2 else bars.close)
 
 
 def by_the_end(bars: Bars) -> Floats:
-    """A level taken from all of the bars: the leak of a scaler that was fitted on everything."""
+    """A level taken from all bars: the leak of a scaler fitted on the whole series."""
     return np.where(bars.close > bars.close.mean(), 1.0, -1.0)
 
 
 @pytest.mark.parametrize("model_type", [ModelType.XGBOOST, ModelType.LIGHTGBM], ids=str)
-def test_a_recipe_that_knows_no_later_bar_passes(model_type: ModelType, market: Bars) -> None:
+def test_a_recipe_without_knowledge_of_later_bars_passes(model_type: ModelType, market: Bars) -> None:
     recipe = catalog.recipe(model_type, {"rounds": 20}, Costs())
     sentinel.examine(recipe, recipe.fit(market, 3), market, 3)
 
 
-def test_every_feature_there_is_is_examined() -> None:
+def test_every_feature_is_examined() -> None:
     assert set(sentinel.FEATURE_COLUMNS) == set(FEATURES)
 
 
 @pytest.mark.parametrize("row", [300, 1500])
-def test_a_feature_that_knows_the_next_bar_is_caught_by_name(row: int, market: Bars) -> None:
+def test_a_feature_with_knowledge_of_the_next_bar_is_flagged_by_name(row: int, market: Bars) -> None:
     columns = {"honest": momentum, "peeking": sentinel.next_return}
     with pytest.raises(LookAhead, match="the feature peeking sees the future: value"):
         sentinel.examine_features(columns, market, [row])
 
 
-def test_an_experiment_that_misses_the_canary_proves_nothing(
+def test_an_experiment_that_misses_the_positive_control_proves_nothing(
     market: Bars, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sentinel, "first_leak", lambda *_: None)
-    with pytest.raises(LookAhead, match=r"canary.*proves nothing"):
+    with pytest.raises(LookAhead, match=r"positive control.*proves nothing"):
         sentinel.examine_features({}, market, [300])
 
 
 @pytest.mark.parametrize("peeking", [clairvoyant, by_the_end], ids=lambda model: model.__name__)
-def test_positions_that_move_with_the_future_are_caught(
+def test_positions_that_move_with_the_future_are_flagged(
     peeking: Callable[[Bars], Floats], market: Bars
 ) -> None:
-    model = Answering(peeking)
+    model = FunctionModel(peeking)
     with pytest.raises(LookAhead, match="the model's positions sees the future"):
         sentinel.examine(model, model, market, 0)  # type: ignore[arg-type]
 
 
-def test_who_still_earns_on_shuffled_bars_is_caught(market: Bars) -> None:
-    with pytest.raises(LookAhead, match="the recipe sees the future: it earns"):
-        sentinel.examine_learning(Answering(clairvoyant), market, 0)  # type: ignore[arg-type]
+def test_a_recipe_that_earns_on_shuffled_bars_is_flagged(market: Bars) -> None:
+    with pytest.raises(LookAhead, match="the recipe sees the future: a mean return of"):
+        sentinel.examine_learning(FunctionModel(clairvoyant), market, 0)  # type: ignore[arg-type]
 
 
 def test_shuffled_bars_are_valid_bars_without_drift_or_memory(market: Bars) -> None:
@@ -112,4 +112,4 @@ def test_the_same_seed_shuffles_the_same_way(market: Bars) -> None:
 
 
 def test_positions_that_never_trade_earn_nothing(market: Bars) -> None:
-    assert sentinel.earned(market, np.zeros(len(market))) == 0.0
+    assert sentinel.return_score(market, np.zeros(len(market))) == 0.0

@@ -1,3 +1,5 @@
+"""Tear sheet: completeness, safety and the figures on the page."""
+
 import base64
 import gzip
 import io
@@ -23,7 +25,7 @@ from clm_core.backtest.metrics import summarise
 from clm_core.backtest.results import Metrics
 from clm_core.backtest.tearsheet import (
     EMBEDDED_TRADES,
-    FIGURES,
+    METRICS,
     TearSheet,
     drawdown,
     equity_png,
@@ -56,19 +58,19 @@ def bars_at(close: Floats) -> Bars:
 
 def sheet_of(close: Floats, positions: Floats, **changes: Any) -> TearSheet:
     bars, costs, execution = bars_at(close), Costs(), Execution()
-    ours = backtest(bars, positions, costs, execution)
-    held = backtest(bars, np.ones(len(bars)), costs, execution)
-    made = TearSheet(
+    model = backtest(bars, positions, costs, execution)
+    hold = backtest(bars, np.ones(len(bars)), costs, execution)
+    sheet = TearSheet(
         model_id="xgboost_btcusd_1h",
         version="v20251204_143022",
         created_at=datetime(2025, 12, 4, 14, 30, 22, tzinfo=UTC),
         trigger_reason=TriggerReason.DRIFT_DETECTED,
         requested_by="alice",
         bars=bars,
-        backtest=ours,
-        metrics=summarise(ours, bars.periods_per_year),
-        buy_and_hold=held,
-        buy_and_hold_metrics=summarise(held, bars.periods_per_year),
+        backtest=model,
+        metrics=summarise(model, bars.periods_per_year),
+        buy_and_hold=hold,
+        buy_and_hold_metrics=summarise(hold, bars.periods_per_year),
         verdict=Verdict(
             decision=Decision.FAIL,
             score=34.1,
@@ -92,17 +94,17 @@ def sheet_of(close: Floats, positions: Floats, **changes: Any) -> TearSheet:
         data_facts={"source": "bundled"},
         folds=(fold(),),
     )
-    return replace(made, **changes)
+    return replace(sheet, **changes)
 
 
 def fold() -> FoldResult:
-    start, trained, tested, end = (datetime(2017, 11, day, tzinfo=UTC) for day in (1, 20, 21, 28))
+    start, train_end, test_start, end = (datetime(2017, 11, day, tzinfo=UTC) for day in (1, 20, 21, 28))
     return FoldResult(
         train=slice(0, 20),
         test=slice(20, 28),
         train_start=start,
-        train_end=trained,
-        test_start=tested,
+        train_end=train_end,
+        test_start=test_start,
         test_end=end,
         train_metrics={},
     )
@@ -128,7 +130,7 @@ def page(sheet: TearSheet) -> "Page":
 
 
 class Page(HTMLParser):
-    """What a browser makes of the source: text to read, attributes, and what stands in scripts and styles."""
+    """The page as a browser reads it: visible text, attributes, and the contents of scripts and styles."""
 
     def __init__(self, source: str) -> None:
         super().__init__()
@@ -183,15 +185,15 @@ def test_every_kind_of_result_makes_a_page_and_a_picture(make: Any) -> None:
     sheet = make()
     page, picture = Page(render(sheet)), equity_png(sheet)
 
-    shown = page.text + " ".join(value for _, name, value in page.attributes if name != "href")
-    assert not re.search(r"\b([nN]a[nN]|inf|NaT|None)\b", shown)
+    visible = page.text + " ".join(value for _, name, value in page.attributes if name != "href")
+    assert not re.search(r"\b([nN]a[nN]|inf|NaT|None)\b", visible)
     assert len(page.source.encode()) <= 5_500_000
     assert np.isfinite(page.curve("curves", "Model")).all()
     assert len(picture) <= 60_000
     assert Image.open(io.BytesIO(picture)).size == (900, 420)
 
 
-def test_a_browser_would_fetch_nothing(page: Page) -> None:
+def test_the_page_fetches_nothing_from_the_network(page: Page) -> None:
     fetched = [
         value for _, name, value in page.attributes if name in {"src", "href", "srcset", "data", "poster"}
     ]
@@ -235,43 +237,43 @@ def test_text_from_outside_is_shown_and_never_run(changes: dict[str, Any]) -> No
 
 def test_the_verdict_stands_on_the_page_with_reasons_and_margins(page: Page) -> None:
     words = " ".join(page.text.split())
-    assert "FAIL 1 of 2 conditions missed win rate could not be measured Promotion score 34.1 / 100" in words
+    assert "FAIL 1 of 2 checks failed win rate could not be measured Promotion score 34.1 / 100" in words
     assert "Win rate n/a ≥ 52.0% n/a ✗ Maximum drawdown 10.0% ≤ 15.0% +5.0% ✓" in words
 
 
-def test_a_pass_says_that_all_conditions_are_met() -> None:
-    leg = Check(name="trades", value=60, limit=50, comparison=">=", passed=True, margin=10)
-    verdict = Verdict(decision=Decision.PASS, score=80, checks=(leg,), reasons=())
+def test_a_pass_says_that_all_checks_passed() -> None:
+    check = Check(name="trades", value=60, limit=50, comparison=">=", passed=True, margin=10)
+    verdict = Verdict(decision=Decision.PASS, score=80, checks=(check,), reasons=())
     words = " ".join(Page(render(sheet_of(walk(40), flips(40, 9), verdict=verdict))).text.split())
-    assert "PASS 1 of 1 conditions met Promotion score 80.0 / 100" in words
+    assert "PASS 1 of 1 checks passed Promotion score 80.0 / 100" in words
     assert "Trades 60 ≥ 50 +10 ✓" in words
 
 
-def test_every_metric_has_a_reading() -> None:
-    assert list(FIGURES) == [field.name for field in fields(Metrics)]
+def test_every_metric_has_a_label_a_format_and_a_definition() -> None:
+    assert list(METRICS) == [field.name for field in fields(Metrics)]
 
 
 def test_every_metric_is_shown_beside_buy_and_hold(page: Page, sheet: TearSheet) -> None:
     words = " ".join(page.text.split())
     hold = asdict(sheet.buy_and_hold_metrics)
     for name, value in asdict(sheet.metrics).items():
-        label, write, definition = FIGURES[name]
+        label, write, definition = METRICS[name]
         assert f"{label} {definition} {write(value)} {write(hold[name])}" in words
 
 
 @pytest.mark.parametrize(
-    ("value", "written"),
+    ("value", "text"),
     [(0.1234, "12.3%"), (-12.5, "-1,250.0%"), (math.nan, "n/a"), (math.inf, "∞"), (-math.inf, "-∞")],
 )
-def test_numbers_without_a_value_are_written_as_words_or_signs(value: float, written: str) -> None:
-    assert percent(value) == written
+def test_numbers_without_a_value_are_written_as_words_or_signs(value: float, text: str) -> None:
+    assert percent(value) == text
 
 
 def test_the_deepest_drawdown_and_the_last_equity_are_drawn(page: Page, sheet: TearSheet) -> None:
-    drawn = page.curve("curves", "Model")
-    assert len(drawn) < len(sheet.bars)
-    assert drawn[-1] == sheet.backtest.equity[-1]
-    assert (drawn.min(), drawn.max()) == (sheet.backtest.equity.min(), sheet.backtest.equity.max())
+    curve = page.curve("curves", "Model")
+    assert len(curve) < len(sheet.bars)
+    assert curve[-1] == sheet.backtest.equity[-1]
+    assert (curve.min(), curve.max()) == (sheet.backtest.equity.min(), sheet.backtest.equity.max())
     assert page.curve("curves", "Drawdown").min() == pytest.approx(sheet.metrics.max_drawdown, rel=1e-9)
 
 
@@ -328,7 +330,7 @@ def test_the_download_holds_every_trade(page: Page, sheet: TearSheet) -> None:
     assert set(table["side"]) == {"long", "short"}
 
 
-def test_more_trades_than_a_page_carries_are_cut_and_it_says_so() -> None:
+def test_a_page_with_too_many_trades_embeds_the_newest_and_says_so() -> None:
     page = Page(render(RESULTS["200,000 bars, flipping at each"]()))
     table = page.downloaded_trades()
     assert len(table) == EMBEDDED_TRADES
@@ -368,16 +370,16 @@ def test_folds_are_drawn_to_the_scale_of_the_whole_span(page: Page) -> None:
 
 
 @pytest.mark.parametrize(
-    "said",
+    "text",
     [
-        "drift detected, asked by alice",
+        "drift detected, requested by alice",
         "paying 5 bps of fees and 2 bps of slippage on each side",
         "Every figure on this page is out of sample and after costs",
-        "source bundled fee 5 bps a side slippage 2 bps a side costs paid",
+        "source bundled fee 5 bps per side slippage 2 bps per side costs paid",
         "starting capital 10,000 stop loss none take profit none lot size any quantity",
         "max_depth 5 labels horizon 12, barrier ∞ monotone none",
         "rsi_14 75.0% atr_14 25.0% 2 of 2 features, 100.0% of the decisions.",
     ],
 )
-def test_what_it_was_made_from_is_said(page: Page, said: str) -> None:
-    assert said in " ".join(page.text.split())
+def test_the_page_states_data_costs_rules_and_parameters(page: Page, text: str) -> None:
+    assert text in " ".join(page.text.split())

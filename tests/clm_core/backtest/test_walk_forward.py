@@ -1,4 +1,4 @@
-"""Folds, purging and honesty of a walk-forward, tried on series whose pattern is known."""
+"""Walk-forward: folds, purging and absence of leaks, on series with a known pattern."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -70,7 +70,7 @@ SMALL: dict[ModelType, dict[str, Any]] = {
 
 
 def series(momentum: float, n: int = 3000, seed: int = 11) -> Bars:
-    """Hourly bars whose one-bar log returns follow each other by `momentum` (0: not at all)."""
+    """Hourly bars with autoregressive one-bar log returns; `momentum` is the coefficient, 0 for none."""
     rng = np.random.default_rng(seed)
     steps = rng.normal(0, 0.005, n)
     for t in range(1, n):
@@ -84,8 +84,8 @@ def series(momentum: float, n: int = 3000, seed: int = 11) -> Bars:
 
 
 @dataclass(frozen=True)
-class Memory:
-    """Its positions tell how many bars it was fitted on, its forecasts how many it was then shown."""
+class RevealingModel:
+    """A model that reveals the number of training bars by its positions, of given bars by its forecasts."""
 
     trained_on: TrainedOn
     model_type: ModelType = ModelType.OTHER
@@ -105,19 +105,21 @@ class Memory:
 
 
 @dataclass(frozen=True)
-class Remember:
+class RecordingRecipe:
+    """A recipe that records the bars of every fit."""
+
     seen: list[Bars] = field(default_factory=list)
     model_type: ModelType = ModelType.OTHER
 
     def describe(self) -> dict[str, Any]:
         return {}
 
-    def fit(self, bars: Bars, seed: int, progress: Progress | None = None) -> Memory:
+    def fit(self, bars: Bars, seed: int, progress: Progress | None = None) -> RevealingModel:
         self.seen.append(bars)
         for done in (0.5, 1.0):
             if progress:
                 progress(done)
-        return Memory(TrainedOn.of(bars, seed))
+        return RevealingModel(TrainedOn.of(bars, seed))
 
 
 def hits(found: OutOfSample, bars: Bars) -> float:
@@ -127,8 +129,8 @@ def hits(found: OutOfSample, bars: Bars) -> float:
     return float(np.mean((found.forecast[known] > 0.5) == (rises[known] > 0.5)))
 
 
-def earned(found: OutOfSample, bars: Bars, costs: Costs) -> float:
-    """Mean log return of an out-of-sample bar."""
+def mean_log_return(found: OutOfSample, bars: Bars, costs: Costs) -> float:
+    """Mean log return per out-of-sample bar."""
     result = backtest(bars[found.rows], found.positions[found.rows], costs, Execution(initial_cash=1.0))
     return float(np.log(result.equity[-1])) / len(result.equity)
 
@@ -141,7 +143,7 @@ def test_a_planted_pattern_is_found_out_of_sample(kind: str):
 
 
 @pytest.mark.parametrize("kind", [*LEARNERS, "ridge"])
-def test_where_there_is_no_pattern_none_is_found(kind: str):
+def test_no_pattern_is_found_in_a_series_without_a_pattern(kind: str):
     bars, learner = series(momentum=0.0), recipe_of(kind, EVERY_LEARNER[kind])
     # 1,800 forecasts: three standard errors are 0.035
     assert abs(hits(walk_forward(learner, bars, PLAN, SEED), bars) - 0.5) < 0.035
@@ -151,29 +153,29 @@ def test_where_there_is_no_pattern_none_is_found(kind: str):
 def test_a_planted_pattern_is_traded_at_a_profit_out_of_sample_and_after_costs(model_type: ModelType):
     bars = series(momentum=0.5)
     found = walk_forward(recipe(model_type, {}, Costs()), bars, ONE_FOLD, SEED)
-    # who knows the rule and trades each sign of it would earn some 15 bps a bar after costs
-    assert 10_000 * earned(found, bars, Costs()) > 10
+    # trading each sign of the known rule earns some 15 bps per bar after costs
+    assert 10_000 * mean_log_return(found, bars, Costs()) > 10
 
 
 @pytest.mark.parametrize("model_type", LEARNT_BY_TRADING)
-def test_a_policy_that_cannot_learn_anything_earns_nothing_before_costs_and_trades_little(
+def test_a_policy_without_a_pattern_to_learn_earns_nothing_before_costs_and_trades_little(
     model_type: ModelType,
 ):
     bars = series(momentum=0.0)
     found = walk_forward(recipe(model_type, {}, Costs()), bars, ONE_FOLD, SEED)
-    # 1,200 bars of 50 bps: three standard errors are 4.3 bps for whoever is always in the market
-    assert abs(10_000 * earned(found, bars, Costs(fee_bps=0, slippage_bps=0))) < 4.3
+    # 1,200 bars of 50 bps: three standard errors are 4.3 bps for a policy always in the market
+    assert abs(10_000 * mean_log_return(found, bars, Costs(fee_bps=0, slippage_bps=0))) < 4.3
     assert np.abs(np.diff(found.positions[found.rows])).mean() < 0.15
 
 
 @pytest.mark.parametrize("model_type", list(SMALL))
-def test_positions_do_not_depend_on_how_many_folds_are_fitted_at_the_same_time(model_type: ModelType):
+def test_positions_do_not_depend_on_the_number_of_folds_fitted_in_parallel(model_type: ModelType):
     bars = series(momentum=0.3, n=1500)
     fast = recipe(model_type, SMALL[model_type], Costs())
-    alone, together = (walk_forward(fast, bars, PLAN, SEED, workers=workers) for workers in (1, 3))
-    assert np.array_equal(alone.positions, together.positions)
-    assert np.array_equal(alone.forecast, together.forecast, equal_nan=True)
-    assert alone.folds == together.folds
+    sequential, parallel = (walk_forward(fast, bars, PLAN, SEED, workers=workers) for workers in (1, 3))
+    assert np.array_equal(sequential.positions, parallel.positions)
+    assert np.array_equal(sequential.forecast, parallel.forecast, equal_nan=True)
+    assert sequential.folds == parallel.folds
 
 
 def test_no_test_row_uses_a_later_bar_not_even_through_the_training_of_its_model():
@@ -181,7 +183,7 @@ def test_no_test_row_uses_a_later_bar_not_even_through_the_training_of_its_model
     fast = recipe(ModelType.LIGHTGBM, {**FAST, "rounds": 5}, Costs())
 
     def positions(changed: Bars) -> Floats:
-        # the cuts stay where they were: only the bars after them differ
+        # the folds stay the same: only the bars after the cut differ
         padded = np.zeros(len(changed))
         for train, test in split(len(bars), PLAN):
             if test.stop <= len(changed):
@@ -192,7 +194,7 @@ def test_no_test_row_uses_a_later_bar_not_even_through_the_training_of_its_model
     assert first_leak(positions, bars, [899, 1199]) is None
 
 
-def test_folds_that_start_warm_continue_the_one_before_and_see_no_later_bar():
+def test_folds_with_warm_start_continue_the_fold_before_and_see_no_later_bar():
     bars = series(momentum=0.3, n=1500)
     params = {**LEARNERS[ModelType.NHITS], "steps": 6, "warm_start_steps": 3}
     warm = recipe(ModelType.NHITS, params, Costs())
@@ -202,7 +204,7 @@ def test_folds_that_start_warm_continue_the_one_before_and_see_no_later_bar():
     newer = warm.fit_after(older, bars[second], SEED)
     assert np.array_equal(found.positions[test], older.positions(bars[: test.stop])[test])
     assert np.array_equal(found.forecast[later], newer.forecast(bars[: later.stop])[later])
-    changed = next(other for what, other in other_futures(bars, test.stop - 1) if what == "reversed")
+    changed = next(other for kind, other in other_futures(bars, test.stop - 1) if kind == "reversed")
     assert np.array_equal(walk_forward(warm, changed, PLAN, SEED).positions[test], found.positions[test])
 
 
@@ -230,24 +232,24 @@ def test_folds_test_every_row_after_the_first_once_and_train_on_older_rows_only(
         assert train.start == 0 if train_bars is None else train.stop - train.start <= train_bars
 
 
-def test_each_model_is_given_its_own_training_rows_and_nothing_else():
-    bars, remember = series(0.0, n=1000), Remember()
-    found = walk_forward(remember, bars, PLAN, SEED, workers=1)
-    assert [(seen.start, seen.end) for seen in remember.seen] == [
+def test_each_model_is_fitted_on_the_training_rows_of_its_fold_only():
+    bars, recording = series(0.0, n=1000), RecordingRecipe()
+    found = walk_forward(recording, bars, PLAN, SEED, workers=1)
+    assert [(seen.start, seen.end) for seen in recording.seen] == [
         (fold.train_start, fold.train_end) for fold in found.folds
     ]
-    assert [len(seen) for seen in remember.seen] == [390, 590, 790]
+    assert [len(seen) for seen in recording.seen] == [390, 590, 790]
 
 
-def test_a_label_that_would_need_a_test_bar_is_undefined_in_the_training_rows():
+def test_a_label_in_need_of_a_test_bar_is_undefined_in_the_training_rows():
     bars, horizon = series(0.0, n=1000), 24
     for train, test in split(len(bars), WalkForwardPlan(folds=4, embargo_bars=0)):
         assert direction(bars[train], horizon).end.max() < test.start
 
 
-def test_rows_before_the_first_test_have_no_position_and_those_after_it_their_own_folds():
+def test_rows_before_the_first_test_row_have_no_position_and_later_rows_those_of_their_fold():
     bars = series(0.0, n=1000)
-    found = walk_forward(Remember(), bars, PLAN, SEED)
+    found = walk_forward(RecordingRecipe(), bars, PLAN, SEED)
     assert found.rows == slice(400, 1000)
     assert np.all(found.positions[:400] == 0)
     assert np.all(np.isnan(found.forecast[:400]))
@@ -265,15 +267,15 @@ def test_rows_before_the_first_test_have_no_position_and_those_after_it_their_ow
 
 
 def test_a_rolling_window_forgets_the_oldest_bars():
-    bars, remember = series(0.0, n=1000), Remember()
-    walk_forward(remember, bars, PLAN.model_copy(update={"train_bars": 300}), SEED, workers=1)
-    assert [len(seen) for seen in remember.seen] == [300, 300, 300]
+    bars, recording = series(0.0, n=1000), RecordingRecipe()
+    walk_forward(recording, bars, PLAN.model_copy(update={"train_bars": 300}), SEED, workers=1)
+    assert [len(seen) for seen in recording.seen] == [300, 300, 300]
 
 
 def test_progress_adds_up_over_folds_and_ends_at_one():
-    told: list[float] = []
-    walk_forward(Remember(), series(0.0, n=1000), PLAN, SEED, told.append)
-    assert told == pytest.approx([share / 6 for share in range(1, 7)])
+    reported: list[float] = []
+    walk_forward(RecordingRecipe(), series(0.0, n=1000), PLAN, SEED, reported.append)
+    assert reported == pytest.approx([share / 6 for share in range(1, 7)])
 
 
 @pytest.mark.parametrize(
@@ -300,6 +302,6 @@ def test_a_fold_with_too_few_rows_to_fit_is_refused_by_the_recipe():
     [{"folds": 0}, {"first_train_fraction": 1.0}, {"embargo_bars": -1}, {"train_bars": 0}, {"fold": 3}],
     ids=lambda wrong: next(iter(wrong)),
 )
-def test_a_senseless_plan_is_refused(wrong: dict[str, Any]):
+def test_an_invalid_plan_is_refused(wrong: dict[str, Any]):
     with pytest.raises(ValidationError):
         WalkForwardPlan(**wrong)
