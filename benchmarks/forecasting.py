@@ -1,9 +1,9 @@
-"""What training a forecasting network through Lightning costs, our fit against a bare torch loop; and what
-answering many bars at once is worth.
+"""Overhead of training a forecasting network through Lightning, against a bare torch loop; and the gain of
+predicting many bars in a batch.
 
-The loop is what one would write by hand: the same network and quantile loss of neuralforecast, windows cut
-beforehand, as many steps on as many windows, as many looks at the validation loss, one thread. Ours
-besides computes features, cuts the windows, reports progress and measures the outcome.
+The loop is plain torch: the same network and quantile loss of neuralforecast, windows cut beforehand, the
+same number of steps, windows and validations, and a single thread. The fit under test also computes features,
+cuts the windows, reports progress and measures the outcome.
 """
 
 import tempfile
@@ -30,10 +30,10 @@ FORECASTERS: dict[ModelType, type[ForecastParams]] = {
 }
 BARS = 8760
 PARAMS = {"steps": 200, "patience": 200}
-LARGEST_OVERHEADS = {ModelType.NHITS: 30.0, ModelType.PATCHTST: 20.0}
-"""Percent."""
-ANSWERED = 1000
-LEAST_GAIN = 5.0
+MAX_OVERHEADS = {ModelType.NHITS: 30.0, ModelType.PATCHTST: 20.0}
+"""Overhead of each kind, percent."""
+PREDICTED_BARS = 1000
+MIN_GAIN = 5.0
 ROUNDS = 3
 
 
@@ -41,24 +41,24 @@ def rows() -> list[Row]:
     with tempfile.TemporaryDirectory() as folder:
         bars = MarketData(Path(folder)).bars("BTCUSD", "1h", closed_by=datetime.now(UTC))[-BARS:]
     return [
-        *(_fit_against_loop(model_type, bars) for model_type in LARGEST_OVERHEADS),
-        *(_answers_against_one_by_one(model_type, bars[-ANSWERED:]) for model_type in LARGEST_OVERHEADS),
+        *(_fit_against_loop(model_type, bars) for model_type in MAX_OVERHEADS),
+        *(_batch_against_single_bars(model_type, bars[-PREDICTED_BARS:]) for model_type in MAX_OVERHEADS),
     ]
 
 
 def _fit_against_loop(model_type: ModelType, bars: Bars) -> Row:
-    wanted = recipe(model_type, PARAMS, Costs())
-    ours_s, peer_s = side_by_side(lambda: wanted.fit(bars, seed=0), bare_loop(model_type, bars), ROUNDS)
+    fitted = recipe(model_type, PARAMS, Costs())
+    ours_s, peer_s = side_by_side(lambda: fitted.fit(bars, seed=0), bare_loop(model_type, bars), ROUNDS)
     return overhead(
         f"fit of {model_type.value}, {PARAMS['steps']} steps on {BARS:,} bars",
         ours_s,
         f"bare loop (torch {version('torch')}, neuralforecast {version('neuralforecast')})",
         peer_s,
-        LARGEST_OVERHEADS[model_type],
+        MAX_OVERHEADS[model_type],
     )
 
 
-def _answers_against_one_by_one(model_type: ModelType, bars: Bars) -> Row:
+def _batch_against_single_bars(model_type: ModelType, bars: Bars) -> Row:
     import torch
 
     from clm_core.models.networks.architecture import WindowTensors
@@ -70,24 +70,24 @@ def _answers_against_one_by_one(model_type: ModelType, bars: Bars) -> Row:
     model = ForecastRecipe(params).fit(bars, seed=0)
     windows = windows_of(bars, params.input_size, params.input_features)
 
-    def one_by_one() -> None:
+    def single_bars() -> None:
         with single_threaded_torch(), torch.inference_mode():
             tensors = WindowTensors(windows, model.forecaster, "cpu")
             for row in torch.from_numpy(windows.rows):
                 model.forecaster(tensors.batch(row[None]))
 
-    ours_s, peer_s = side_by_side(lambda: model.positions(bars), one_by_one, ROUNDS)
+    ours_s, peer_s = side_by_side(lambda: model.positions(bars), single_bars, ROUNDS)
     return faster(
-        f"positions of {model_type.value} on {ANSWERED:,} bars",
+        f"positions of {model_type.value} on {PREDICTED_BARS:,} bars",
         ours_s,
         "the same network, a bar at a time",
         peer_s,
-        LEAST_GAIN,
+        MIN_GAIN,
     )
 
 
 def bare_loop(model_type: ModelType, bars: Bars) -> Callable[[], object]:
-    """A loop over windows of the bars, which are cut before it is timed."""
+    """Training loop over the windows of the bars; cutting the windows is not timed."""
     import torch
     from neuralforecast.losses.pytorch import MQLoss
 
@@ -96,15 +96,17 @@ def bare_loop(model_type: ModelType, bars: Bars) -> Callable[[], object]:
 
     params = FORECASTERS[model_type].parse(PARAMS)
     material = training_windows(bars, params)
-    windows, length = material.windows, params.input_size
+    windows = material.windows
+    length = params.input_size
 
     def cut(chosen: np.ndarray) -> tuple[torch.Tensor, ...]:
         at = chosen[:, None] + np.arange(1 - length, 1)
-        shown = windows.returns[at] / windows.volatility[chosen][:, None]
-        parts = shown[:, :, None], windows.features[at], material.targets[chosen][:, :, None]
+        returns = windows.returns[at] / windows.volatility[chosen][:, None]
+        parts = returns[:, :, None], windows.features[at], material.targets[chosen][:, :, None]
         return tuple(torch.from_numpy(part.astype(np.float32)) for part in parts)
 
-    fit, validation = cut(material.fit), cut(material.validation)
+    fit = cut(material.fit)
+    validation = cut(material.validation)
 
     def loop() -> None:
         loss_of = MQLoss(quantiles=LEVELS.tolist())
@@ -114,7 +116,7 @@ def bare_loop(model_type: ModelType, bars: Bars) -> Callable[[], object]:
         )
 
         def loss(sample: tuple[torch.Tensor, ...]) -> torch.Tensor:
-            returns, features, futures = sample
+            returns, features, targets = sample
             inputs = {
                 "insample_y": returns,
                 "insample_mask": torch.ones_like(returns),
@@ -122,7 +124,7 @@ def bare_loop(model_type: ModelType, bars: Bars) -> Callable[[], object]:
                 "futr_exog": None,
                 "stat_exog": None,
             }
-            return loss_of(y=futures, y_hat=network(inputs)[:, :, None])
+            return loss_of(y=targets, y_hat=network(inputs)[:, :, None])
 
         step = 0
         while step < params.steps:
@@ -139,8 +141,8 @@ def bare_loop(model_type: ModelType, bars: Bars) -> Callable[[], object]:
                 if step == params.steps:
                     break
 
-    def alone() -> None:
+    def on_single_thread() -> None:
         with single_threaded_torch():
             loop()
 
-    return alone
+    return on_single_thread

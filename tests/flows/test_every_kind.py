@@ -1,4 +1,4 @@
-"""Every kind of model through the same flow: retrained, registered, judged, drawn, and loaded elsewhere."""
+"""Every kind of model through the same flow: retrained, registered, judged, reported, loaded elsewhere."""
 
 import json
 import os
@@ -24,11 +24,11 @@ from clm_core.retraining.results import RetrainResult
 from clm_core.services import Services, open_services
 
 TREES = (ModelType.XGBOOST, ModelType.LIGHTGBM)
-"""Retrained through the same flow by `test_retrain`."""
+"""Kinds that `test_retrain` sends through the same flow."""
 PARAMS: dict[Kind, dict[str, Any]] = {
     Kind(each): CASES[each].quick for each in catalog.kinds() if each not in (*TREES, ModelType.ENSEMBLE)
 } | {Kind(ModelType.OTHER, "ridge"): {"horizon": 6, "threshold": 0.0}}
-LOADED = """
+SERVING_SCRIPT = """
 import json, sys
 import mlflow
 import pandas as pd
@@ -41,12 +41,12 @@ for uri, rows in json.load(sys.stdin).items():
     answers[uri] = {name: served[name].tolist() for name in ("position", "forecast")}
 print(json.dumps(answers))
 """
-"""What a trader runs who has MLflow alone."""
+"""Script of a trader with nothing but MLflow."""
 
 
 @pytest.fixture(scope="module")
 def clm(services: Services, prefect_url: str) -> Iterator[Services]:
-    """Two folds and one seed: what is asked here is whether it runs through, not what comes of it."""
+    """Services with two folds and a single seed: the tests check completion, not quality."""
     plan = WalkForwardPlan(folds=2, seeds=1)
     with open_services(services.settings.model_copy(update={"walk_forward": plan})) as opened:
         end_all_jobs(opened)
@@ -55,13 +55,13 @@ def clm(services: Services, prefect_url: str) -> Iterator[Services]:
 
 @pytest.fixture(scope="module")
 def outcomes(clm: Services) -> dict[Kind, RetrainResult]:
-    found = {kind: retrained(kind, params) for kind, params in PARAMS.items()}
-    members = [found[Kind(ModelType.NHITS)].version, found[Kind(ModelType.RL_V3)].version]
+    results = {kind: retrained(kind, params) for kind, params in PARAMS.items()}
+    members = [results[Kind(ModelType.NHITS)].version, results[Kind(ModelType.RL_V3)].version]
     params = {
         "members": ",".join(f"{each.model_id}@{each.version}" for each in members),
         **CASES[ModelType.ENSEMBLE].quick,
     }
-    return found | {Kind(ModelType.ENSEMBLE): retrained(Kind(ModelType.ENSEMBLE), params)}
+    return results | {Kind(ModelType.ENSEMBLE): retrained(Kind(ModelType.ENSEMBLE), params)}
 
 
 def retrained(kind: Kind, params: dict[str, Any]) -> RetrainResult:
@@ -81,17 +81,18 @@ def retrained(kind: Kind, params: dict[str, Any]) -> RetrainResult:
 def recorded(
     clm: Services, outcomes: dict[Kind, RetrainResult]
 ) -> dict[str, tuple[golden.GoldenRows, float]]:
-    """Golden rows of each version and the tolerance of its kind, by what MLflow calls the version."""
-    found = {}
+    """Golden rows of each version and the tolerance of the kind, by the version's MLflow URI."""
+    golden_rows = {}
     for outcome in outcomes.values():
         version = outcome.version
         with clm.registry.fetched(version.model_path) as bundle:
             rows = golden.GoldenRows.model_validate_json((bundle / golden.FILE).read_bytes())
-            found[version.model_path] = rows, catalog.tolerance(load_bundle(bundle, version.bundle_digest))
-    return found
+            tolerance = catalog.tolerance(load_bundle(bundle, version.bundle_digest))
+            golden_rows[version.model_path] = rows, tolerance
+    return golden_rows
 
 
-def test_each_ends_in_a_completed_job_a_judged_version_and_a_report(
+def test_each_kind_ends_in_a_completed_job_a_judged_version_and_a_report(
     clm: Services, outcomes: dict[Kind, RetrainResult]
 ) -> None:
     for kind, outcome in outcomes.items():
@@ -103,17 +104,17 @@ def test_each_ends_in_a_completed_job_a_judged_version_and_a_report(
         assert version.model_id in outcome.report.html.read_text()
 
 
-def test_a_fresh_process_without_pickle_answers_as_each_did_when_it_was_saved(
+def test_a_fresh_process_without_pickle_reproduces_the_golden_rows_of_each_kind(
     clm: Services, recorded: dict[str, tuple[golden.GoldenRows, float]]
 ) -> None:
-    asked = {uri: rows.model_dump(include={"time", *FIELDS}) for uri, (rows, _) in recorded.items()}
+    request = {uri: rows.model_dump(include={"time", *FIELDS}) for uri, (rows, _) in recorded.items()}
     environment = os.environ | {
         "MLFLOW_TRACKING_URI": clm.database.url("mlflow", driver="psycopg"),
         "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
     }
     ran = subprocess.run(
-        [sys.executable, "-c", LOADED],
-        input=json.dumps(asked),
+        [sys.executable, "-c", SERVING_SCRIPT],
+        input=json.dumps(request),
         env=environment,
         capture_output=True,
         text=True,
@@ -123,7 +124,8 @@ def test_a_fresh_process_without_pickle_answers_as_each_did_when_it_was_saved(
     answers = json.loads(ran.stdout.splitlines()[-1])
     for uri, (rows, tolerance) in recorded.items():
         assert "@v" in uri
-        for name, said in (("position", rows.positions), ("forecast", rows.forecast)):
-            found, expected = (np.array(each, dtype=np.float64) for each in (answers[uri][name], said))
-            assert np.allclose(found, expected, rtol=0.0, atol=tolerance, equal_nan=True), (uri, name)
+        for name, stored in (("position", rows.positions), ("forecast", rows.forecast)):
+            served = np.array(answers[uri][name], dtype=np.float64)
+            expected = np.array(stored, dtype=np.float64)
+            assert np.allclose(served, expected, rtol=0.0, atol=tolerance, equal_nan=True), (uri, name)
         assert np.ptp(rows.positions) > 0, uri

@@ -74,7 +74,7 @@ def train(
 
 
 class WindowSet(pl.LightningModule):
-    """Lightning module of a fit: a forecaster and its windows, on one device."""
+    """Lightning module of a fit: a forecaster and the windows, on a single device."""
 
     def __init__(
         self,

@@ -28,7 +28,7 @@ class Windows:
     volatility: Floats
     """Standard deviation of one-bar log returns over the trailing 96 bars, shape (n_bars,)."""
     rows: NDArray[np.int64]
-    """Rows, ascending, with a complete window inside one unbroken stretch."""
+    """Rows, ascending, with a complete window inside an unbroken stretch."""
 
 
 @dataclass(frozen=True, eq=False)

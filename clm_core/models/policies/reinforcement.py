@@ -108,7 +108,7 @@ class PolicyModel:
 
 
 def spans(bars: Bars, complete: BoolArray, memory: int) -> tuple[BoolArray, BoolArray]:
-    """Rows at which a span starts, and rows in which the policy is active, each of shape (n_bars,).
+    """Starting rows of spans, and rows in which the policy is active, each of shape (n_bars,).
 
     A span is played if the bar before the first bar of the span exists, so that no bar of the span can be
     missing, and the first bar has every feature.

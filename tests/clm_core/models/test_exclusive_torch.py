@@ -16,23 +16,23 @@ from clm_core.models.threads import exclusive_gpu
 
 
 def draws(seed: int) -> list[float]:
-    """One of each generator, several times, slowly enough for another thread to step in."""
-    drawn = []
+    """Draws from each generator in turn, slowly enough for another thread to interfere."""
+    values = []
     with exclusive_torch(seed):
         for _ in range(20):
-            drawn += [random.random(), float(np.random.rand()), float(torch.rand(1))]
+            values += [random.random(), float(np.random.rand()), float(torch.rand(1))]
             time.sleep(0.001)
-    return drawn
+    return values
 
 
-def test_what_a_fit_draws_does_not_depend_on_fits_at_the_same_time():
+def test_the_draws_of_a_fit_do_not_depend_on_concurrent_fits():
     alone = [draws(seed) for seed in (1, 2)]
     assert alone[0] != alone[1]
     with ThreadPoolExecutor(2) as pool:
         assert list(pool.map(draws, (1, 2))) == alone
 
 
-def test_generators_and_threads_are_left_as_they_were_found():
+def test_generators_and_threads_are_restored():
     threads = torch.get_num_threads()
     states = [random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()]
     with exclusive_torch(5):
@@ -43,30 +43,32 @@ def test_generators_and_threads_are_left_as_they_were_found():
     assert torch.get_num_threads() == threads
 
 
-def most_at_once(device: str) -> int:
-    inside, most, counting = 0, 0, Lock()
+def max_concurrency(device: str) -> int:
+    inside = 0
+    most_inside = 0
+    counting = Lock()
 
     def train(_: int) -> None:
-        nonlocal inside, most
+        nonlocal inside, most_inside
         with exclusive_gpu(device):
             with counting:
                 inside += 1
-                most = max(most, inside)
+                most_inside = max(most_inside, inside)
             time.sleep(0.02)
             with counting:
                 inside -= 1
 
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(train, range(4)))
-    return most
+    return most_inside
 
 
-def test_one_at_a_time_trains_on_a_gpu_and_any_number_on_the_processor():
-    assert most_at_once("cuda") == 1
-    assert most_at_once("cpu") > 1
+def test_a_gpu_trains_a_single_model_at_a_time_and_the_cpu_any_number():
+    assert max_concurrency("cuda") == 1
+    assert max_concurrency("cpu") > 1
 
 
-def test_a_gpu_that_is_not_there_is_refused_before_anything_is_loaded(monkeypatch: pytest.MonkeyPatch):
+def test_a_missing_gpu_is_refused_before_bars_are_loaded(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr("clm_core.models.trees.xgboost.count_gpus", lambda: 0)
     for kind in (ModelType.XGBOOST, ModelType.NHITS, ModelType.PATCHTST, ModelType.RL_V2, ModelType.RL_V3):
@@ -74,6 +76,6 @@ def test_a_gpu_that_is_not_there_is_refused_before_anything_is_loaded(monkeypatc
             recipe(kind, {"device": "cuda"}, Costs())
 
 
-def test_a_device_that_is_asked_for_is_taken_and_otherwise_a_gpu_where_there_is_one():
+def test_the_requested_device_is_used_and_auto_prefers_an_available_gpu():
     assert torch_device("cpu") == "cpu"
     assert torch_device("auto") == ("cuda" if torch.cuda.is_available() else "cpu")

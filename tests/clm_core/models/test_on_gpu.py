@@ -1,4 +1,4 @@
-"""What only a machine with a GPU can tell; skipped wherever the library that trains finds none."""
+"""Training on a GPU; skipped if the training library finds no GPU."""
 
 import os
 import subprocess
@@ -29,9 +29,9 @@ PARAMS: dict[ModelType, dict[str, Any]] = {
     ModelType.RL_V2: POLICY | {"margin": 0},
     ModelType.RL_V3: POLICY,
 }
-IN_ORDER = [kind for kind in PARAMS if kind is not ModelType.NHITS]
-"""Those whose gradients a GPU sums in the same order each time."""
-ASKED = """
+DETERMINISTIC = [kind for kind in PARAMS if kind is not ModelType.NHITS]
+"""Kinds with gradients summed in the same order at each run on a GPU."""
+PREFLIGHT_SCRIPT = """
 import sys
 from pathlib import Path
 from clm_core.models.bundle import load_bundle
@@ -50,7 +50,7 @@ def on_gpu(kind: ModelType) -> Recipe:
 
 
 @pytest.mark.parametrize("kind", PARAMS)
-def test_what_a_gpu_has_trained_says_so_and_answers_alike_where_there_is_none(
+def test_a_model_trained_on_a_gpu_records_the_gpu_and_passes_the_preflight_without_a_gpu(
     kind: ModelType, bars: Bars, tmp_path: Path
 ) -> None:
     recipe = on_gpu(kind)
@@ -58,15 +58,16 @@ def test_what_a_gpu_has_trained_says_so_and_answers_alike_where_there_is_none(
     assert model.train_metrics["gpu"] == 1.0
     digest = save_bundle(model, recipe, tmp_path / "bundle", bars)
     without = os.environ | {"CUDA_VISIBLE_DEVICES": ""}
-    arguments = [sys.executable, "-c", ASKED, str(tmp_path / "bundle"), digest]
+    arguments = [sys.executable, "-c", PREFLIGHT_SCRIPT, str(tmp_path / "bundle"), digest]
     ran = subprocess.run(arguments, env=without, capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stderr
 
 
-@pytest.mark.parametrize("kind", IN_ORDER)
-def test_folds_that_want_the_gpu_at_the_same_time_come_out_as_one_after_the_other(
+@pytest.mark.parametrize("kind", DETERMINISTIC)
+def test_concurrent_folds_on_a_gpu_give_the_same_positions_as_sequential_folds(
     kind: ModelType, bars: Bars
 ) -> None:
-    recipe, plan = on_gpu(kind), WalkForwardPlan(folds=3)
-    alone, together = (walk_forward(recipe, bars, plan, SEED, workers=workers) for workers in (1, 3))
-    assert np.abs(alone.positions - together.positions).max() <= 1e-5
+    recipe = on_gpu(kind)
+    plan = WalkForwardPlan(folds=3)
+    sequential, concurrent = (walk_forward(recipe, bars, plan, SEED, workers=workers) for workers in (1, 3))
+    assert np.abs(sequential.positions - concurrent.positions).max() <= 1e-5

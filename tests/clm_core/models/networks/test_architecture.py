@@ -21,9 +21,11 @@ from clm_core.models.networks.windows import windows_of
 from clm_core.models.threads import single_threaded_torch
 
 
-def test_dropout_leaves_out_its_share_keeps_the_mean_and_draws_anew_each_time():
-    dropout, ones = Dropout(0.3, seed=1), torch.ones(1000, 1001)
-    first, second = dropout(ones), dropout(ones)
+def test_dropout_leaves_out_its_fraction_keeps_the_mean_and_draws_anew_each_time():
+    dropout = Dropout(0.3, seed=1)
+    ones = torch.ones(1000, 1001)
+    first = dropout(ones)
+    second = dropout(ones)
     # a million values: five standard errors are 0.0023
     assert float((first == 0).float().mean()) == pytest.approx(77 / 256, abs=0.0023)
     assert float(first.mean()) == pytest.approx(1, abs=0.004)
@@ -32,13 +34,13 @@ def test_dropout_leaves_out_its_share_keeps_the_mean_and_draws_anew_each_time():
     assert not torch.equal(Dropout(0.3, seed=2)(ones), first)
 
 
-def test_nothing_is_left_out_of_an_answer():
+def test_dropout_is_inactive_in_evaluation_mode():
     ones = torch.ones(100)
     assert Dropout(0.5, seed=1).eval()(ones) is ones
 
 
 @pytest.mark.parametrize("params", [NHITSParams(), PatchTSTParams()], ids=["nhits", "patchtst"])
-def test_an_answer_does_not_depend_on_how_many_others_are_asked_for(
+def test_a_forecast_does_not_depend_on_the_number_of_forecasts_requested(
     params: NHITSParams | PatchTSTParams, bars: Bars
 ):
     forecaster = untrained(params, LEVELS, seed=3).eval()
@@ -55,32 +57,35 @@ def test_an_answer_does_not_depend_on_how_many_others_are_asked_for(
         )
 
 
-def test_no_training_begins_while_a_network_is_being_made(bars: Bars):
-    params, told = NHITSParams(), []
-    material, forecaster = training_windows(bars[:1000], params), untrained(params, LEVELS, seed=0)
-    made, being_made = Event(), Event()
+def test_no_training_starts_while_a_network_is_being_built(bars: Bars):
+    params = NHITSParams()
+    reports: list[float] = []
+    material = training_windows(bars[:1000], params)
+    forecaster = untrained(params, LEVELS, seed=0)
+    build_ends = Event()
+    build_started = Event()
 
-    def make() -> None:
+    def build() -> None:
         with exclusive_torch(seed=1):
-            being_made.set()
-            made.wait()
+            build_started.set()
+            build_ends.wait()
 
     with ThreadPoolExecutor(2) as pool:
-        making = pool.submit(make)
-        being_made.wait()
-        training = pool.submit(train, forecaster, material, params, 2, "cpu", 0, told.append)
+        building = pool.submit(build)
+        build_started.wait()
+        training = pool.submit(train, forecaster, material, params, 2, "cpu", 0, reports.append)
         # two steps take a tenth of it
         finished, _ = wait([training], timeout=2)
-        begun = bool(finished or told)
-        made.set()
-        making.result()
+        started = bool(finished or reports)
+        build_ends.set()
+        building.result()
         training.result()
-    assert not begun
-    assert told == [0.5, 1.0]
+    assert not started
+    assert reports == [0.5, 1.0]
 
 
 class OneDevice(TorchDispatchMode):
-    """Refuses whatever takes tensors of several devices, but a copy from one to another."""
+    """Dispatch mode that refuses every operation on tensors of several devices, except copies."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         given = tree_leaves((args, kwargs))
@@ -92,50 +97,52 @@ class OneDevice(TorchDispatchMode):
 
 
 @pytest.fixture
-def abroad(
+def on_meta_device(
     bars: Bars, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[[NHITSParams | PatchTSTParams], WindowSet]:
-    """What is taught on a device that is neither the processor nor computes anything."""
-    # torch has no generators for it; which one draws changes nothing where nothing is drawn
+    """Window set on the meta device, where tensors have shapes and no values."""
+    # torch has no generators for the meta device; without values the choice of generator changes nothing
     generator = torch.Generator
     monkeypatch.setattr(torch, "Generator", lambda device="cpu": generator())
 
-    def lesson(params: NHITSParams | PatchTSTParams) -> WindowSet:
+    def window_set(params: NHITSParams | PatchTSTParams) -> WindowSet:
         forecaster = untrained(params, LEVELS, seed=0).to("meta")
         return WindowSet(forecaster, training_windows(bars[:1000], params), params, "meta", seed=0)
 
-    return lesson
+    return window_set
 
 
 NETWORKS = pytest.mark.parametrize("params", [NHITSParams(), PatchTSTParams()], ids=["nhits", "patchtst"])
 
 
 @NETWORKS
-def test_a_step_and_a_look_at_the_loss_take_nothing_from_another_device_than_the_networks(
-    params: NHITSParams | PatchTSTParams, abroad: Callable[[NHITSParams | PatchTSTParams], WindowSet]
+def test_a_training_step_and_a_validation_use_tensors_of_the_networks_device_only(
+    params: NHITSParams | PatchTSTParams, on_meta_device: Callable[[NHITSParams | PatchTSTParams], WindowSet]
 ):
-    lesson = abroad(params)
+    window_set = on_meta_device(params)
     with OneDevice():
-        loss = lesson.training_step(next(lesson.batches()), 0)
+        loss = window_set.training_step(next(window_set.batches()), 0)
         loss.backward()
-        # all but its number, which nothing has computed
+        # computed up to the value of the loss, for the meta device has no values
         with pytest.raises(RuntimeError, match="meta tensors"):
-            lesson.validation_loss()
+            window_set.validation_loss()
     assert loss.device.type == "meta"
 
 
 @NETWORKS
-def test_a_tensor_that_was_left_behind_is_noticed(
-    params: NHITSParams | PatchTSTParams, abroad: Callable[[NHITSParams | PatchTSTParams], WindowSet]
+def test_a_tensor_left_on_another_device_is_refused(
+    params: NHITSParams | PatchTSTParams, on_meta_device: Callable[[NHITSParams | PatchTSTParams], WindowSet]
 ):
-    lesson = abroad(params)
-    lesson._inputs._volatility = torch.ones(1000, 1)
+    window_set = on_meta_device(params)
+    window_set._inputs._volatility = torch.ones(1000, 1)
     with pytest.raises(AssertionError, match="takes tensors of"), OneDevice():
-        next(lesson.batches())
+        next(window_set.batches())
 
 
-def test_threads_are_given_back_by_the_last_who_leaves():
-    found, both_inside, one_left = torch.get_num_threads(), Barrier(2), Barrier(2)
+def test_the_number_of_threads_is_restored_when_the_last_user_leaves():
+    before = torch.get_num_threads()
+    both_inside = Barrier(2)
+    one_left = Barrier(2)
 
     def first() -> int:
         with single_threaded_torch():
@@ -152,6 +159,6 @@ def test_threads_are_given_back_by_the_last_who_leaves():
     with ThreadPoolExecutor(2) as pool:
         inside = [pool.submit(work) for work in (first, last)][1].result()
         assert inside == 1
-    assert torch.get_num_threads() == found
+    assert torch.get_num_threads() == before
     with ThreadPoolExecutor(1) as fresh:
-        assert fresh.submit(torch.get_num_threads).result() == found
+        assert fresh.submit(torch.get_num_threads).result() == before

@@ -67,20 +67,20 @@ def model(bars: Bars) -> ForecastModel:
         (PatchTSTParams, {"hidden_size": 30}, "hidden_size 30 is no multiple of heads 4"),
     ],
 )
-def test_bad_parameters_are_named_together_with_the_valid_ones(
+def test_invalid_parameters_are_named_together_with_the_valid_parameters(
     network: Params, params: dict[str, object], complaint: str
 ):
     with pytest.raises(InvalidTrainingParams, match=complaint):
         network.parse(params)
 
 
-def test_a_gpu_that_is_not_there_is_refused_before_bars_are_loaded(monkeypatch: pytest.MonkeyPatch):
+def test_a_missing_gpu_is_refused_before_bars_are_loaded(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     with pytest.raises(InvalidTrainingParams, match=r"torch finds no GPU here\. Use device=auto"):
         recipe_of(NHITSParams(device="cuda"), Costs())
 
 
-def test_a_forecast_has_to_beat_the_round_trip_of_the_settings_unless_another_is_given():
+def test_a_forecast_has_to_beat_the_round_trip_of_the_settings_by_default():
     assert recipe_of(NHITSParams(), Costs()).params.round_trip_bps == ROUND_TRIP
     assert recipe_of(NHITSParams(), Costs(fee_bps=1, slippage_bps=0.5)).params.round_trip_bps == 3
     assert recipe_of(NHITSParams.parse({"round_trip_bps": "7"}), Costs()).params.round_trip_bps == 7
@@ -96,7 +96,7 @@ def test_a_forecast_has_to_beat_the_round_trip_of_the_settings_unless_another_is
         (np.zeros(9), 1 - LEVELS[-1]),
         (np.array([-8.0, -7, -6, -5, -1, 3, 6, 7, 8]), 1 - (0.5 + 0.25 / 9)),
     ],
-    ids=["even", "uniform", "all above", "all below", "nothing moves", "between two levels"],
+    ids=["even", "uniform", "all above", "all below", "all zero", "between two levels"],
 )
 def test_the_probability_of_a_rise_is_read_off_the_quantiles(quantiles: Floats, probability: float):
     assert probability_of_rise(quantiles[None])[0] == pytest.approx(probability, abs=1e-12)
@@ -106,20 +106,22 @@ def test_the_probability_of_a_rise_is_read_off_the_quantiles(quantiles: Floats, 
     quantiles=st.lists(st.floats(-3, 3), min_size=9, max_size=9).map(lambda q: np.sort(q) + LEVELS),
     shift=st.floats(-1e-5, 1e-5),
 )
-def test_a_little_other_quantiles_are_a_little_other_probability(quantiles: Floats, shift: float):
-    # neighbours are at least 1/9 apart, and 1/9 of probability lies between them
-    one, other = probability_of_rise(np.stack([quantiles, quantiles + shift]))
-    assert abs(one - other) <= abs(shift) + 1e-12
+def test_a_small_change_of_quantiles_is_a_small_change_of_probability(quantiles: Floats, shift: float):
+    # neighbouring quantiles are at least 1/9 apart, with a probability of 1/9 in between
+    before, after = probability_of_rise(np.stack([quantiles, quantiles + shift]))
+    assert abs(before - after) <= abs(shift) + 1e-12
 
 
-def test_an_edge_is_what_is_expected_beyond_the_cost_and_whole_from_full_edge_on(model: ForecastModel):
+def test_the_position_is_full_from_an_edge_beyond_cost_of_full_edge_on(
+    model: ForecastModel,
+):
     def signals(long_only: bool) -> list[float]:
         params = model.params.model_copy(
             update={"round_trip_bps": 100.0, "full_edge": 0.5, "long_only": long_only}
         )
-        one = ForecastModel(params, model.trained_on, {}, model.forecaster)
+        changed = ForecastModel(params, model.trained_on, {}, model.forecaster)
         # the cost is 0.5 of the unit
-        return one._signals(
+        return changed._signals(
             np.array([0.0, 0.4, -0.5, 0.75, -0.75, 1.0, 9.0, -9.0]), np.full(8, 0.02)
         ).tolist()
 
@@ -127,21 +129,23 @@ def test_an_edge_is_what_is_expected_beyond_the_cost_and_whole_from_full_edge_on
     assert signals(long_only=True) == pytest.approx([0, 0, 0, 0.5, 0, 1, 1, 0])
 
 
-def test_a_trader_who_loads_only_what_is_looked_at_takes_the_same_positions(bars: Bars):
+def test_the_bars_of_the_look_back_alone_give_the_same_position_as_the_whole_history(bars: Bars):
     recipe = quick(PatchTSTParams, input_size=24)
     model = recipe.fit(bars, seed=0)
-    full, needed = model.positions(bars), 96 + 24 + 6
+    full = model.positions(bars)
+    needed = 96 + 24 + 6
     for row in (700, 1400, 2500):
         live = model.positions(bars[row + 1 - needed : row + 1])[-1]
         assert live == pytest.approx(full[row], abs=1e-5)
 
 
 @pytest.mark.parametrize("network", NETWORKS)
-def test_who_has_learnt_nothing_forecasts_nothing_takes_no_position_and_fails_as_collapsed(
+def test_an_untrained_network_has_no_forecast_takes_no_position_and_fails_as_collapsed(
     network: Params, bars: Bars
 ):
     model = quick(network, learning_rate=1e-12, round_trip_bps=ROUND_TRIP).fit(bars, seed=0)
-    forecast, positions = model.forecast(bars), model.positions(bars)
+    forecast = model.forecast(bars)
+    positions = model.positions(bars)
     assert np.nanmax(np.abs(forecast - 0.5)) < 1e-6
     result = backtest(bars, positions, Costs(), Execution())
     verdict = gate.judge(
@@ -164,8 +168,12 @@ def test_a_fit_leaves_the_generators_and_threads_of_the_process_as_they_were(net
     import torch
 
     def state() -> tuple[object, ...]:
-        drawn = np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()
-        return random.getstate(), *drawn, torch.get_num_threads()
+        return (
+            random.getstate(),
+            np.random.get_state()[1].tolist(),
+            torch.get_rng_state().tolist(),
+            torch.get_num_threads(),
+        )
 
     before = state()
     quick(network).fit(bars[:1000], seed=5)
@@ -173,7 +181,7 @@ def test_a_fit_leaves_the_generators_and_threads_of_the_process_as_they_were(net
 
 
 @pytest.mark.parametrize("by", ["key", "signal"])
-def test_who_interrupts_a_training_gets_an_interruption_and_can_interrupt_again(by: str, bars: Bars):
+def test_an_interrupted_training_raises_and_restores_the_signal_handler(by: str, bars: Bars):
     def interrupt(done: float) -> None:
         if by == "signal":
             os.kill(os.getpid(), signal.SIGINT)
@@ -186,27 +194,27 @@ def test_who_interrupts_a_training_gets_an_interruption_and_can_interrupt_again(
     assert signal.getsignal(signal.SIGINT) is handler
 
 
-def test_a_request_to_end_ends_a_training(bars: Bars):
+def test_sigterm_ends_a_training(bars: Bars):
     with pytest.raises(SystemExit):
         quick(NHITSParams, steps=500).fit(bars, 0, lambda done: os.kill(os.getpid(), signal.SIGTERM))
 
 
-def test_a_training_that_diverges_is_an_error_that_says_what_to_change(bars: Bars):
+def test_a_diverging_training_raises_an_error_with_the_parameter_to_change(bars: Bars):
     with pytest.raises(ModelError, match="lower learning_rate"):
         quick(NHITSParams, learning_rate=1.0, weight_decay=10.0, steps=2000, patience=2000).fit(bars, 0)
 
 
-def test_what_was_learnt_from_noise_is_not_kept_and_what_helps_is(bars: Bars):
+def test_shrinkage_drops_forecasts_learnt_from_noise(bars: Bars):
     noise = shuffle(bars, np.random.default_rng(3))
     overfitted = {"steps": 200, "patience": 200, "check_steps": 200, "learning_rate": 0.01}
-    bold = quick(NHITSParams, **overfitted).fit(noise, seed=0).train_metrics
-    humble = quick(NHITSParams, **overfitted, shrink=True).fit(noise, seed=0).train_metrics
+    unshrunk = quick(NHITSParams, **overfitted).fit(noise, seed=0).train_metrics
+    shrunk = quick(NHITSParams, **overfitted, shrink=True).fit(noise, seed=0).train_metrics
     name = "validation_quantile_loss"
-    assert humble["trust"] <= 0.1 < bold["trust"] == 1.0
-    assert humble[name] <= humble[f"{name}_of_constant"] < bold[name]
+    assert shrunk["trust"] <= 0.1 < unshrunk["trust"] == 1.0
+    assert shrunk[name] <= shrunk[f"{name}_of_constant"] < unshrunk[name]
 
 
-def test_training_ends_when_the_loss_no_longer_falls_and_keeps_the_best(bars: Bars):
+def test_training_stops_when_the_loss_no_longer_falls_and_keeps_the_best_weights(bars: Bars):
     model = quick(NHITSParams, steps=400, patience=3, learning_rate=0.01).fit(bars, seed=0)
     best = int(np.argmin(model.learning_curve))
     assert len(model.learning_curve) == best + 1 + 3
@@ -221,24 +229,24 @@ def truncated(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-100])
 
 
-def without_numbers(path: Path) -> None:
+def with_nan(path: Path) -> None:
     tensors = load_file(path)
     save_file({**tensors, "base": np.full_like(tensors["base"], np.nan)}, path)
 
 
-def of_another_network(path: Path) -> None:
+def from_another_network(path: Path) -> None:
     tensors = load_file(path)
     save_file({**tensors, "base": tensors["base"][:3]}, path)
 
 
-def with_less(path: Path) -> None:
+def without_base(path: Path) -> None:
     tensors = load_file(path)
     del tensors["base"]
     save_file(tensors, path)
 
 
-@pytest.mark.parametrize("damage", [emptied, truncated, without_numbers, of_another_network, with_less])
-def test_damaged_weights_are_refused_with_what_to_do(
+@pytest.mark.parametrize("damage", [emptied, truncated, with_nan, from_another_network, without_base])
+def test_damaged_weights_are_refused_with_a_remedy(
     damage: Callable[[Path], None], model: ForecastModel, bars: Bars, tmp_path: Path
 ):
     save_bundle(model, quick(NHITSParams), tmp_path, bars)
@@ -247,13 +255,13 @@ def test_damaged_weights_are_refused_with_what_to_do(
         KIND.load(tmp_path, read_card(tmp_path))
 
 
-def test_a_card_names_the_torch_it_was_trained_with(model: ForecastModel, bars: Bars, tmp_path: Path):
+def test_a_card_names_the_torch_version_of_the_training(model: ForecastModel, bars: Bars, tmp_path: Path):
     save_bundle(model, quick(NHITSParams), tmp_path, bars)
     libraries = read_card(tmp_path).libraries
     assert (libraries["neuralforecast"], libraries["torch"]) == (version("neuralforecast"), version("torch"))
 
 
-def test_features_that_this_release_does_not_compute_are_named(
+def test_features_unknown_to_the_installed_release_are_named(
     model: ForecastModel, bars: Bars, tmp_path: Path
 ):
     save_bundle(model, quick(NHITSParams), tmp_path, bars)
@@ -263,7 +271,7 @@ def test_features_that_this_release_does_not_compute_are_named(
         KIND.load(tmp_path, older)
 
 
-def test_a_warm_start_goes_on_from_the_older_model_and_keeps_its_scales(bars: Bars):
+def test_a_warm_start_continues_the_older_model_and_keeps_the_feature_scales(bars: Bars):
     recipe = quick(NHITSParams, warm_start_steps=2, learning_rate=1e-12)
     older = recipe.fit(bars[:1400], seed=0)
     warm = recipe.fit_after(older, bars, seed=0)

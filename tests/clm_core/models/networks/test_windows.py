@@ -1,4 +1,4 @@
-"""What a network is shown of bars, and of what followed them."""
+"""Input windows of the forecasting networks, and the returns to forecast."""
 
 from dataclasses import replace
 
@@ -14,7 +14,7 @@ from clm_core.models.networks.windows import targets_of, windows_of
     [((), 96), (("volume_z_24",), 96), (("rsi_14",), 150)],
     ids=["none", "short", "long"],
 )
-def test_a_window_begins_after_the_warm_up_of_its_stretch_and_never_reaches_over_an_outage(
+def test_a_window_starts_after_the_warm_up_of_its_stretch_and_never_reaches_over_an_outage(
     bars: Bars, features: tuple[str, ...], warm_up: int
 ):
     rows = windows_of(bars, 20, features).rows
@@ -23,14 +23,14 @@ def test_a_window_begins_after_the_warm_up_of_its_stretch_and_never_reaches_over
     assert rows.tolist() == [*range(first, 1500), *range(1500 + first, len(bars))]
 
 
-def test_a_market_that_stood_still_has_no_unit_and_no_window(bars: Bars):
+def test_a_constant_price_has_no_volatility_and_no_window(bars: Bars):
     still = {name: np.where(np.arange(len(bars)) < 200, 1.0, getattr(bars, name)) for name in FIELDS}
     rows = windows_of(replace(bars, **still), 20, ()).rows
     # the first return that is not 0 stands in row 200
     assert rows[0] == 219
 
 
-def test_what_followed_is_counted_from_the_next_open_in_units_of_volatility(bars: Bars):
+def test_targets_are_counted_from_the_next_open_in_units_of_volatility(bars: Bars):
     volatility = windows_of(bars, 20, ()).volatility
     targets, end = targets_of(bars, volatility, 6)
     row = 700
@@ -41,7 +41,7 @@ def test_what_followed_is_counted_from_the_next_open_in_units_of_volatility(bars
     assert targets[200:1400].std() == pytest.approx(1, abs=0.25)
 
 
-def test_what_would_follow_after_an_outage_is_unknown(bars: Bars):
+def test_targets_that_reach_over_an_outage_are_undefined(bars: Bars):
     targets, end = targets_of(bars, np.ones(len(bars)), 6)
     for undefined in (slice(1493, 1500), slice(len(bars) - 7, len(bars))):
         assert np.isnan(targets[undefined]).all()

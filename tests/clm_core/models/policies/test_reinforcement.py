@@ -1,4 +1,4 @@
-"""What policies learn, what they remember, and what comes back from disk."""
+"""Policies: training, memory, and loading from a bundle."""
 
 import subprocess
 import sys
@@ -37,7 +37,7 @@ from clm_core.models.policies.trading_env import TradingEnv, TradingEpisodes
 KINDS = [ModelType.RL_V2, ModelType.RL_V3]
 FREE = {"fee_bps": 0, "slippage_bps": 0}
 SHORT_SIGHTED = {"features": ("log_return_1", "body", "range"), "memory": 24}
-"""Features that remember no more than a bar."""
+"""Features with a look-back of a single bar."""
 FAST: dict[ModelType, dict[str, Any]] = {
     ModelType.RL_V2: {"bars_played": 5_000, "margin": 0, "checks": 2, **FREE, **SHORT_SIGHTED},
     ModelType.RL_V3: {"bars_played": 20_000, "checks": 2, **FREE, **SHORT_SIGHTED},
@@ -57,7 +57,7 @@ def model(request: pytest.FixtureRequest, bars: Bars) -> PolicyModel:
 
 
 def stretches_of(starts: list[int], lengths: list[int]) -> Bars:
-    """Bars whose prices do not matter, by the hours they begin at."""
+    """Bars with constant prices, in stretches given by start hour and length."""
     hours = np.concatenate([start + np.arange(length) for start, length in zip(starts, lengths, strict=True)])
     ones = [np.ones(len(hours)) for _ in range(5)]
     return Bars("TEST", Timeframe.H1, Calendar.ALWAYS, hours.astype(np.int64) * HOUR, *ones)
@@ -69,26 +69,27 @@ def stretches_of(starts: list[int], lengths: list[int]) -> Bars:
     memory=st.integers(2, 30),
     warm_up=st.integers(0, 10),
 )
-def test_a_span_is_played_from_its_beginning_or_not_at_all(
+def test_a_span_is_played_from_its_start_or_not_at_all(
     start: int, lengths: list[int], memory: int, warm_up: int
 ):
     bars = stretches_of([start + 100 * k for k in range(len(lengths))], lengths)
     complete = np.concatenate([np.arange(length) >= warm_up for length in lengths])
-    begins, plays = spans(bars, complete, memory)
+    starts, active = spans(bars, complete, memory)
     # 1970 began on a Thursday, 72 hours after a Monday
     hours = (bars.time // HOUR + 72).tolist()
     known: dict[int, bool] = dict(zip(hours, complete.tolist(), strict=True))
-    for hour, begin, play in zip(hours, begins.tolist(), plays.tolist(), strict=True):
+    for hour, starting, playing in zip(hours, starts.tolist(), active.tolist(), strict=True):
         first = hour // memory * memory
         whole = all(each in known for each in range(first - 1, hour + 1)) and known[first]
-        assert play == whole
-        assert begin == (whole and hour == first)
+        assert playing == whole
+        assert starting == (whole and hour == first)
 
 
-def test_a_trader_who_loads_only_the_look_back_and_the_memory_takes_the_same_positions(
+def test_the_bars_of_look_back_and_memory_alone_give_the_same_position_as_the_whole_history(
     model: PolicyModel, bars: Bars
 ):
-    full, memory = model.positions(bars), model.params.memory
+    full = model.positions(bars)
+    memory = model.params.memory
     for last in range(1000, len(bars), 7):
         recent = bars[last - memory - 1 : last + 1]
         if recent.segments[-1] == 0:
@@ -97,73 +98,72 @@ def test_a_trader_who_loads_only_the_look_back_and_the_memory_takes_the_same_pos
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=str)
-def test_features_that_settle_slowly_hardly_ever_change_what_a_trader_with_little_history_holds(
-    kind: ModelType, bars: Bars
-):
+def test_slowly_settling_features_rarely_change_the_position_on_a_short_history(kind: ModelType, bars: Bars):
     model = fitted(kind, bars, features=("rsi_14", "macd", "log_return_4"))
-    full, enough = model.positions(bars), LOOK_BACK + model.params.memory
+    full = model.positions(bars)
+    enough = LOOK_BACK + model.params.memory
     rows = range(1000, 1500, 10)
     live = np.array([model.positions(bars[t + 1 - enough : t + 1])[-1] for t in rows])
     assert np.mean(live == full[rows]) > 0.95
 
 
-def test_no_position_is_taken_after_an_outage_before_a_span_begins(model: PolicyModel, bars: Bars):
-    positions, monday = model.positions(bars), 72
+def test_no_position_is_taken_after_an_outage_before_a_span_starts(model: PolicyModel, bars: Bars):
+    positions = model.positions(bars)
+    monday = 72
     first = next(row for row in range(1502, 1600) if (bars.time[row] // HOUR + monday) % 24 == 0)
     assert np.all(positions[1500:first] == 0)
     assert np.any(positions[first : first + 48] != 0)
 
 
-def test_a_policy_serves_as_it_was_trained(model: PolicyModel, bars: Bars):
-    """Its positions over a span are those it takes in an episode that begins there."""
+def test_a_span_is_traded_like_an_episode_from_the_start_of_the_span(model: PolicyModel, bars: Bars):
     table = compute_features(bars, model.params.features)
     discrete = model.model_type is ModelType.RL_V2
-    play = rules_of(model.params, model.normaliser)
-    arena = TradingEpisodes(
+    rules = rules_of(model.params, model.normaliser)
+    episodes = TradingEpisodes(
         model.normaliser.scores(table.values),
         MarketArrays.of(bars),
         np.arange(1),
         model.params.memory,
-        play,
+        rules,
         discrete,
     )
-    env, positions = TradingEnv(arena), model.positions(bars)
-    begins, _ = spans(bars, table.complete, model.params.memory)
-    for begin in np.flatnonzero(begins)[5:15].tolist():
-        seen, _ = env.reset(options={"row": begin})
-        for row in range(begin, begin + model.params.memory):
-            answers = answered(model, seen)
-            seen, *_ = env.step(int(answers.argmax()) if discrete else answers)
-            held = positions[row]
-            assert seen[-2] == held or row == begin + model.params.memory - 1
+    env = TradingEnv(episodes)
+    positions = model.positions(bars)
+    starts, _ = spans(bars, table.complete, model.params.memory)
+    for start in np.flatnonzero(starts)[5:15].tolist():
+        observation, _ = env.reset(options={"row": start})
+        for row in range(start, start + model.params.memory):
+            outputs = network_outputs(model, observation)
+            observation, *_ = env.step(int(outputs.argmax()) if discrete else outputs)
+            assert observation[-2] == positions[row] or row == start + model.params.memory - 1
 
 
-def answered(model: PolicyModel, seen: Floats) -> Floats:
-    net, values = model.network, seen.astype(float)
-    for weight, bias in ((net.weight_1, net.bias_1), (net.weight_2, net.bias_2)):
-        values = np.maximum(values @ weight + bias, 0)
-    return np.asarray(values @ net.weight_3 + net.bias_3)
+def network_outputs(model: PolicyModel, observation: Floats) -> Floats:
+    network = model.network
+    hidden_1 = np.maximum(observation.astype(float) @ network.weight_1 + network.bias_1, 0)
+    hidden_2 = np.maximum(hidden_1 @ network.weight_2 + network.bias_2, 0)
+    return np.asarray(hidden_2 @ network.weight_3 + network.bias_3)
 
 
 @pytest.mark.parametrize(
     ("margin", "positions"), [(0.0, [1, -1, -1, 1]), (0.5, [0, -1, -1, 1]), (9.0, [0, 0, 0, 0])]
 )
-def test_what_is_held_is_kept_unless_another_position_is_worth_more_by_the_margin(
+def test_the_position_is_kept_unless_another_position_is_worth_more_by_the_margin(
     margin: float, positions: list[int]
 ):
-    """The one feature is what long is worth, less of it what short is worth; flat is worth nothing."""
+    """The single feature is the value of long; the value of short is the negative, of flat 0."""
     worth = np.array([[0.4], [-0.6], [0.0], [0.6]], dtype=np.float32)
     market = MarketArrays(*(np.ones(4) for _ in range(3)))
-    play = TradingRules(fee=0.0, slippage=0.0, step=1.0, unit=1.0, margin=margin)
+    rules = TradingRules(fee=0.0, slippage=0.0, step=1.0, unit=1.0, margin=margin)
     split = np.array([[1.0, -1.0], [0.0, 0.0], [0.0, 0.0]])
     joined = np.array([[-1.0, 0.0, 1.0], [1.0, 0.0, -1.0]])
-    net = PolicyNetwork(split, np.zeros(2), np.eye(2), np.zeros(2), joined, np.zeros(3))
+    network = PolicyNetwork(split, np.zeros(2), np.eye(2), np.zeros(2), joined, np.zeros(3))
     always = np.ones(4, np.bool_)
-    assert roll_out(worth, always & False, always, market, play, net)[0].tolist() == positions
+    assert roll_out(worth, always & False, always, market, rules, network)[0].tolist() == positions
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=str)
-def test_fits_at_the_same_time_come_out_as_each_would_alone(kind: ModelType, bars: Bars):
+def test_concurrent_fits_give_the_same_policies_as_single_fits(kind: ModelType, bars: Bars):
     alone = [fitted(kind, bars, seed) for seed in (1, 2)]
     with ThreadPoolExecutor(2) as pool:
         together = list(pool.map(lambda seed: fitted(kind, bars, seed), (1, 2)))
@@ -174,32 +174,32 @@ def test_fits_at_the_same_time_come_out_as_each_would_alone(kind: ModelType, bar
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=str)
-def test_an_interrupted_training_leaves_torch_to_the_next_one(kind: ModelType, bars: Bars):
+def test_an_interrupted_training_leaves_torch_to_the_next_training(kind: ModelType, bars: Bars):
     def interrupt(done: float) -> None:
         raise KeyboardInterrupt
 
-    wanted = recipe(kind, FAST[kind], Costs())
+    interrupted = recipe(kind, FAST[kind], Costs())
     with pytest.raises(KeyboardInterrupt):
-        wanted.fit(bars, 0, interrupt)
-    assert np.array_equal(wanted.fit(bars, 0).positions(bars), fitted(kind, bars).positions(bars))
+        interrupted.fit(bars, 0, interrupt)
+    assert np.array_equal(interrupted.fit(bars, 0).positions(bars), fitted(kind, bars).positions(bars))
 
 
-def test_thousands_of_bars_are_answered_in_well_under_a_second(model: PolicyModel, bars: Bars):
+def test_positions_of_thousands_of_bars_take_well_under_a_second(model: PolicyModel, bars: Bars):
     model.positions(bars)
     start = time.perf_counter()
     model.positions(bars)
     assert time.perf_counter() - start < 0.5
 
 
-def test_a_policy_that_never_trades_has_collapsed_and_will_not_be_loaded_to_trade(
+def test_a_policy_without_trades_counts_as_collapsed_and_fails_the_preflight(
     model: PolicyModel, bars: Bars, tmp_path: Path
 ):
-    net = PolicyNetwork(*(np.zeros_like(weights) for weights in model.network))
+    network = PolicyNetwork(*(np.zeros_like(weights) for weights in model.network))
     if model.model_type is ModelType.RL_V2:
-        net.bias_3[1] = 1.0
-    flat = replace(model, network=net)
-    found = activity(flat.positions(bars))
-    assert (found.commonest_side, found.share) == ("flat", 1.0)
+        network.bias_3[1] = 1.0
+    flat = replace(model, network=network)
+    measured = activity(flat.positions(bars))
+    assert (measured.commonest_side, measured.share) == ("flat", 1.0)
     golden.record(flat, bars, tmp_path)
     with pytest.raises(PreflightFailed, match="learned nothing"):
         golden.preflight(flat, tmp_path)
@@ -207,18 +207,18 @@ def test_a_policy_that_never_trades_has_collapsed_and_will_not_be_loaded_to_trad
 
 @pytest.mark.parametrize("kind", KINDS, ids=str)
 def test_training_stops_when_the_policy_no_longer_gets_better(kind: ModelType, bars: Bars):
-    told: list[float] = []
+    reports: list[float] = []
     params = FAST[kind] | {"checks": 40, "patience": 2}
     params["bars_played"] *= 4
-    model = recipe(kind, params, Costs()).fit(bars, 0, told.append)
+    model = recipe(kind, params, Costs()).fit(bars, 0, reports.append)
     losses = list(model.learning_curve)
     assert len(losses) < 40
     assert len(losses) - 1 - losses.index(min(losses)) == 2
     assert model.train_metrics["validation_bps_a_bar"] == -min(losses)
-    assert told[-1] == 1.0
+    assert reports[-1] == 1.0
 
 
-def test_the_costs_it_was_trained_for_are_kept_with_its_parameters():
+def test_the_costs_of_the_training_are_kept_with_the_parameters():
     costs = Costs(fee_bps=7.5, slippage_bps=1.5)
     described = recipe(ModelType.RL_V3, {"hidden": "16"}, costs).describe()
     assert (described["fee_bps"], described["slippage_bps"], described["hidden"]) == (7.5, 1.5, 16)
@@ -241,7 +241,7 @@ def test_the_costs_it_was_trained_for_are_kept_with_its_parameters():
     ],
     ids=lambda wrong: next(iter(wrong)),
 )
-def test_a_wrong_parameter_is_refused_and_the_valid_ones_are_named(kind: ModelType, wrong: dict[str, Any]):
+def test_invalid_parameters_are_refused_with_the_valid_names(kind: ModelType, wrong: dict[str, Any]):
     with pytest.raises(
         InvalidTrainingParams, match=r"Valid parameters: features, fee_bps, slippage_bps, memory"
     ):
@@ -249,12 +249,12 @@ def test_a_wrong_parameter_is_refused_and_the_valid_ones_are_named(kind: ModelTy
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=str)
-def test_bars_with_too_few_beginnings_are_refused_with_what_to_change(kind: ModelType, bars: Bars):
+def test_bars_with_too_few_episode_starts_are_refused_with_a_remedy(kind: ModelType, bars: Bars):
     with pytest.raises(NotEnoughBars, match=r"rows at which an episode of 24 bars may start; 200 are needed"):
         fitted(kind, bars[:250])
 
 
-def test_a_policy_is_loaded_and_asked_without_torch(bars: Bars, tmp_path: Path):
+def test_loading_and_positions_of_a_policy_import_no_torch(bars: Bars, tmp_path: Path):
     model = fitted(ModelType.RL_V3, bars)
     model.save(tmp_path)
     card = card_of(model, recipe(ModelType.RL_V3, FAST[ModelType.RL_V3], Costs()))
@@ -306,7 +306,7 @@ def single(path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", [cut, pickled, narrower, unnamed, not_a_number, single])
-def test_a_damaged_file_is_refused(model: PolicyModel, tmp_path: Path, damage: Any):
+def test_a_damaged_policy_file_is_refused(model: PolicyModel, tmp_path: Path, damage: Any):
     model.save(tmp_path)
     card = card_of(model, recipe(model.model_type, FAST[model.model_type], Costs()))
     catalog.load(tmp_path, card)
@@ -315,7 +315,7 @@ def test_a_damaged_file_is_refused(model: PolicyModel, tmp_path: Path, damage: A
         catalog.load(tmp_path, card)
 
 
-def test_a_policy_that_sees_a_feature_of_another_release_is_refused(model: PolicyModel, tmp_path: Path):
+def test_a_policy_with_a_feature_of_another_release_is_refused(model: PolicyModel, tmp_path: Path):
     model.save(tmp_path)
     card = card_of(model, recipe(model.model_type, FAST[model.model_type], Costs()))
     card = card.model_copy(update={"params": card.params | {"features": ["rsi_15"]}})
