@@ -171,7 +171,7 @@ def _bring(event: Path) -> "list[Answer]":
         messages.parse(body)
         message_id = str(uuid.uuid4())
         inbox.receive(services, "terminal", message_id, body, services.clock())
-        dispatch.answer_all(services)
+        dispatch.answer_messages(services)
         return services.ledger.triggers.answers(message=("terminal", message_id))
 
 

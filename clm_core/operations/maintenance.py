@@ -26,7 +26,7 @@ from clm_core.retraining.jobs import LEASE_LOST_CAUSE, reap_dead_jobs
 from clm_core.services import Services
 from clm_core.settings import OnExpiry
 from clm_core.triggers import prefect_events
-from clm_core.triggers.dispatch import answer_all, start_pending
+from clm_core.triggers.dispatch import answer_messages, start_pending_jobs
 
 
 class MaintenancePart(StrEnum):
@@ -160,13 +160,13 @@ def _collect_events(services: Services) -> list[str]:
 
 
 def _answer_messages(services: Services) -> list[str]:
-    answers, set_aside = answer_all(services)
+    answers, set_aside = answer_messages(services)
     aside = [f"{set_aside} messages were set aside"] if set_aside else []
     return [*(f"{answer.model_id}: {answer.sentence}" for answer in answers), *aside]
 
 
 def _start_jobs(services: Services) -> list[str]:
-    started = start_pending(services)
+    started = start_pending_jobs(services)
     if started.problem is not None:
         raise ServerUnavailable(f"{len(started.waiting)} jobs wait to be started: {started.problem}")
     begun = [f"job {job_id} is run {run_id}" for job_id, run_id in started.runs.items()]

@@ -1,4 +1,4 @@
-"""What waits is moved on: messages to the door, jobs to Prefect."""
+"""Dispatch of pending work: messages to the intake, jobs to Prefect."""
 
 import contextlib
 from collections.abc import Iterator
@@ -16,46 +16,47 @@ from clm_core.triggers import inbox, prefect_events
 
 FLOW = "retrain"
 ON_DEMAND = "on-demand"
-"""Deployment of the flow that takes the jobs of models which have none of their own."""
+"""Deployment for the jobs of models without a deployment."""
 
 
 @dataclass(frozen=True)
 class StartedJobs:
-    """What became of the jobs that wait."""
+    """Result of starting the pending jobs."""
 
     runs: dict[UUID, UUID]
-    """The Prefect run created for a job."""
+    """Prefect run created for each job."""
     failed: tuple[UUID, ...]
-    """Jobs whose run ended before it started them."""
+    """Jobs whose run ended before the job was started."""
     waiting: tuple[UUID, ...]
-    """Jobs without a run still: the next drain tries again."""
+    """Jobs still without a run; the next dispatch tries again."""
     problem: str | None
-    """Why they wait; None when none does."""
+    """Reason why jobs wait; None when no job waits."""
 
 
 @dataclass(frozen=True)
 class DispatchResult:
     answers: tuple[Answer, ...]
     set_aside: int
-    """Messages that could not be answered."""
+    """Number of messages that could not be answered."""
     started: StartedJobs
 
 
 def dispatch_pending(services: Services) -> DispatchResult:
-    """Answer all messages that wait, events on Prefect's bus too, then have every job started that may.
+    """Answers all pending messages, Prefect's events included, then starts every job that may start.
 
-    Safe to be killed, and to be run by several at once; Prefect may be down.
+    Safe to kill and to run several times at once; Prefect may be down.
     """
     with contextlib.suppress(ServerUnavailable):
-        # what it is too ill to tell waits there; that it is, `start_pending` says
+        # the events wait in Prefect; `start_pending_jobs` reports that Prefect is down
         prefect_events.collect(services)
-    answers, set_aside = answer_all(services)
-    return DispatchResult(tuple(answers), set_aside, start_pending(services))
+    answers, set_aside = answer_messages(services)
+    return DispatchResult(tuple(answers), set_aside, start_pending_jobs(services))
 
 
-def answer_all(services: Services) -> tuple[list[Answer], int]:
-    """Take every message that waits to the door; the answers, and how many messages were set aside."""
-    answers, set_aside = list[Answer](), 0
+def answer_messages(services: Services) -> tuple[list[Answer], int]:
+    """Submits every pending message; the answers, and the number of messages set aside."""
+    answers = list[Answer]()
+    set_aside = 0
     while (answered := inbox.answer_next(services)) is not None:
         answers += answered[1] or []
         set_aside += answered[1] is None
@@ -63,13 +64,15 @@ def answer_all(services: Services) -> tuple[list[Answer], int]:
     return answers, set_aside
 
 
-def start_pending(services: Services) -> StartedJobs:
-    """Create a Prefect run for every job that waits without one and whose model has no job in progress.
+def start_pending_jobs(services: Services) -> StartedJobs:
+    """Creates a Prefect run for every pending job whose model has no job in progress.
 
-    Asked twice, Prefect makes one run for a job; when it does not answer, the jobs wait for the next time.
+    Prefect creates a single run for a job, however often requested. While Prefect is down, the jobs wait.
     """
     reap_dead_jobs(services)
-    runs, failed, problem = dict[UUID, UUID](), list[UUID](), None
+    runs = dict[UUID, UUID]()
+    failed = list[UUID]()
+    problem = None
     try:
         with prefect_runs(services.settings.home) as prefect:
             failed += _end_abandoned(services, prefect)
@@ -109,11 +112,12 @@ def _no_deployment(job: TrainingJob) -> str:
 
 
 def _end_abandoned(services: Services, prefect: Runs) -> list[UUID]:
-    """End the jobs whose run ended without starting them; a run that was deleted is replaced."""
-    store, ended = services.ledger.triggers, list[UUID]()
-    given = store.unstarted_runs()
-    runs = prefect.read(set(given.values()))
-    for job_id, run_id in given.items():
+    """Ends the jobs whose run ended without starting the job; deleted runs are replaced later."""
+    store = services.ledger.triggers
+    ended = list[UUID]()
+    unstarted = store.unstarted_runs()
+    runs = prefect.read(set(unstarted.values()))
+    for job_id, run_id in unstarted.items():
         if runs[run_id].state is RunState.MISSING:
             store.forget_run(job_id)
         elif runs[run_id].state is RunState.ENDED and _fail(services, job_id, runs[run_id].told):
@@ -121,11 +125,11 @@ def _end_abandoned(services: Services, prefect: Runs) -> list[UUID]:
     return ended
 
 
-def _fail(services: Services, job_id: UUID, told: str) -> bool:
-    """False: it was started after all, between our two looks."""
+def _fail(services: Services, job_id: UUID, state: str) -> bool:
+    """True if the job failed, False if the job was started in the meantime."""
     try:
-        lease = services.ledger.start_job(job_id, "drain", services.clock(), timedelta(minutes=1))
+        lease = services.ledger.start_job(job_id, "dispatch", services.clock(), timedelta(minutes=1))
     except IllegalTransition:
         return False
-    services.ledger.fail_job(lease, f"its run ended before it began: {told}", services.clock())
+    services.ledger.fail_job(lease, f"its run ended before it began: {state}", services.clock())
     return True

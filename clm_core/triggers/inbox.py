@@ -1,4 +1,4 @@
-"""Messages from outside: kept first, answered later, each of them once."""
+"""Inbox of external messages: stored first, answered later, each message once."""
 
 import hashlib
 from collections.abc import Iterator
@@ -20,20 +20,18 @@ from clm_core.market.validation import normalise_symbol
 from clm_core.retraining.jobs import new_job
 from clm_core.services import Services
 from clm_core.triggers import intake
-from clm_core.triggers.messages import REASON_OF, Data, RetrainTagged, TrainingRequested, parse
+from clm_core.triggers.messages import REASON_BY_DATA, EventData, RetrainTagged, TrainingRequested, parse
 
-KEPT = timedelta(days=90)
-"""How long a message is known again after it was answered."""
+RETENTION = timedelta(days=90)
+"""Time for which an answered message is stored to recognise duplicates."""
 _RECIPE = {"dataset_span_days", "training_params"}
 
 
 def receive(services: Services, source: str, message_id: str, body: bytes, now: datetime) -> Receipt:
-    """Keep a message whose sender has been verified, for `answer_next` to answer.
-
-    Delivered again, however much later, it is known and nothing more comes of it.
+    """Stores a message of a verified sender for `answer_next`; a repeated delivery has no effect.
 
     Raises:
-        AlreadyExists: the source has sent another body under this id.
+        AlreadyExists: the source sent another body under the same id.
     """
     body_hash = hashlib.sha256(body).hexdigest()
     is_new, received_at, known_hash = services.ledger.triggers.receive(
@@ -53,13 +51,15 @@ def receive(services: Services, source: str, message_id: str, body: bytes, now: 
 
 
 def answer_next(services: Services) -> tuple[Message, list[Answer] | None] | None:
-    """Take the oldest waiting message to the door; None: none waits.
+    """Submits the requests of the oldest pending message, if any.
 
-    Its answers and that it is processed are one transaction: killed in between, it waits as before. One that
-    cannot be understood, or asks for nothing that can be trained, is set aside with the reason.
+    Answers and the mark of the message as processed are written in a single transaction: killed in between,
+    the message stays pending. An invalid message, or a message without any trainable request, is set aside
+    with the reason.
 
     Returns:
-        The message with its answers: none where it asks for nothing, None where it was set aside.
+        The message with the answers (empty without a request, None where the message was set aside), or None
+        where no message is pending.
     """
     with services.ledger.triggers.transaction() as connection:
         message = triggers.next_message(connection)
@@ -77,12 +77,12 @@ def answer_next(services: Services) -> tuple[Message, list[Answer] | None] | Non
 
 
 def forget_old(services: Services) -> int:
-    """Delete the messages that were answered long ago."""
-    return services.ledger.triggers.forget(services.clock() - KEPT)
+    """Deletes the messages answered before the retention period."""
+    return services.ledger.triggers.forget(services.clock() - RETENTION)
 
 
 def _answers(services: Services, connection: Connection, message: Message) -> list[Answer]:
-    """One for each model that the message concerns; one that cannot be trained keeps none of the others."""
+    """An answer for each model of the message; an untrainable model does not affect the rest."""
     requests = list(_requests(services, message))
     jobs = [_job(services, request) for request in requests]
     errors = [job for job in jobs if isinstance(job, CLMError)]
@@ -97,7 +97,7 @@ def _answers(services: Services, connection: Connection, message: Message) -> li
 
 
 def _job(services: Services, request: TriggerRequest) -> TrainingJob | CLMError:
-    """What the request would become, or why it cannot be trained here."""
+    """Pending job of the request, or the error that prevents training."""
     try:
         return new_job(services, request.training)
     except CLMError as error:
@@ -105,12 +105,13 @@ def _job(services: Services, request: TriggerRequest) -> TrainingJob | CLMError:
 
 
 def _requests(services: Services, message: Message) -> Iterator[TriggerRequest]:
-    """One for each model that the message concerns."""
-    told, source = parse(message.body), f"inbox/{message.source}"
-    if told is None:
+    """A request for each model of the message."""
+    event = parse(message.body)
+    source = f"inbox/{message.source}"
+    if event is None:
         return
-    data = _asked_for(services, told) if isinstance(told, RetrainTagged) else told
-    for kind in data.kinds or _known_on(services, data):
+    data = _tagged_model(services, event) if isinstance(event, RetrainTagged) else event
+    for kind in data.kinds or _kinds_on_market(services, data):
         yield TriggerRequest(
             training=_training(services, kind, data, source),
             actor=Actor(name=source, role=Role.OPERATOR),
@@ -120,7 +121,7 @@ def _requests(services: Services, message: Message) -> Iterator[TriggerRequest]:
         )
 
 
-def _asked_for(services: Services, tagged: RetrainTagged) -> TrainingRequested:
+def _tagged_model(services: Services, tagged: RetrainTagged) -> TrainingRequested:
     newest = services.ledger.versions(model_id=tagged.name, limit=1)
     if not newest:
         raise NotFound(f"{tagged.name} has no version here: tag a version of a model that `clm models` lists")
@@ -128,39 +129,39 @@ def _asked_for(services: Services, tagged: RetrainTagged) -> TrainingRequested:
     return TrainingRequested(**of_model, requested_by="MLflow")
 
 
-def _known_on(services: Services, data: Data) -> list[Kind]:
+def _kinds_on_market(services: Services, data: EventData) -> list[Kind]:
     symbol = normalise_symbol(data.symbol)
-    found = services.ledger.triggers.kinds(symbol, data.timeframe)
-    if not found:
+    kinds = services.ledger.triggers.kinds(symbol, data.timeframe)
+    if not kinds:
         raise NotFound(
             f"no model of {symbol} {data.timeframe} has a version: name the model types it concerns"
         )
-    return found
+    return kinds
 
 
-def _training(services: Services, kind: Kind, data: Data, source: str) -> RetrainRequest:
-    """What the event says; where it says nothing, as the version that serves was trained.
+def _training(services: Services, kind: Kind, data: EventData, source: str) -> RetrainRequest:
+    """Training request of an event, with the recipe of the production version as default.
 
-    Nobody can guess the members of an ensemble: where none serves, they are those of the newest one.
+    Without a production version, an ensemble takes the members of its newest version.
     """
     name = model_id(kind, normalise_symbol(data.symbol), data.timeframe)
     before = _model_for(services, kind, name)
     job = None if before is None else services.ledger.job(before.training_job_id)
     as_before = {} if job is None else job.model_dump(include=_RECIPE)
-    said = data.model_dump(include=_RECIPE | {"symbol", "timeframe"}, exclude_none=True)
+    stated = data.model_dump(include=_RECIPE | {"symbol", "timeframe"}, exclude_none=True)
     return RetrainRequest(
         model_type=kind.model_type,
         plugin=kind.plugin,
-        trigger_reason=REASON_OF[type(data)],
+        trigger_reason=REASON_BY_DATA[type(data)],
         requested_by=data.requested_by if isinstance(data, TrainingRequested) else source,
         seed=data.seed if isinstance(data, TrainingRequested) else 0,
-        **(as_before | said),
+        **(as_before | stated),
     )
 
 
 def _model_for(services: Services, kind: Kind, name: str) -> ModelVersion | None:
-    served = services.ledger.promotions.champion(name)
-    if served is not None:
-        return services.ledger.version(name, served)
+    champion = services.ledger.promotions.champion(name)
+    if champion is not None:
+        return services.ledger.version(name, champion)
     newest = services.ledger.versions(model_id=name, limit=1)
     return newest[0] if newest and kind.model_type is ModelType.ENSEMBLE else None

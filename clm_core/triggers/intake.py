@@ -1,4 +1,4 @@
-"""The one door: every request to retrain is answered and recorded here, wherever it comes from."""
+"""Single intake of retraining requests from all sources: decides, records and creates jobs."""
 
 from datetime import timedelta
 from uuid import UUID
@@ -19,11 +19,11 @@ from clm_core.services import Services
 
 
 def submit(services: Services, request: TriggerRequest, run_id: UUID | None = None) -> Answer:
-    """Answer a request and record it; when it is accepted, with a job that waits to be started.
+    """Decides about a request and records the answer, with a pending job for an accepted request.
 
     Args:
-        run_id: the Prefect run that asks and would run the job itself, at once. The job is its to start, for
-            as long as a lease lasts; unless another one of the model is in progress: then nobody has it yet.
+        run_id: Prefect run that made the request and would run the job at once. The job is reserved for the
+            run for the duration of a lease, unless another job of the model is in progress.
 
     Raises:
         InvalidTrainingParams: a parameter is unknown or out of range; nothing is recorded.
@@ -37,16 +37,16 @@ def submit(services: Services, request: TriggerRequest, run_id: UUID | None = No
 def submit_and_claim(
     services: Services, training: RetrainRequest, source: str, run_id: UUID
 ) -> TrainingJob | Answer:
-    """Ask for a run that would do the work itself; the job it has to do, or why it has none.
+    """Submits the request of a run that would do the work; the job for the run, or the answer without a job.
 
-    Jobs that died are ended first: no request waits for one that nobody runs.
+    Dead jobs are ended first, so that no request waits for a dead job.
     """
     reap_dead_jobs(services)
     actor = Actor(name=training.requested_by, role=Role.OPERATOR)
-    given = submit(services, TriggerRequest(training=training, actor=actor, source=source), run_id)
-    if given.reply is Reply.ACCEPTED and given.job_id is not None and given.waits_for is None:
-        return services.ledger.job(given.job_id)
-    return given
+    answer = submit(services, TriggerRequest(training=training, actor=actor, source=source), run_id)
+    if answer.reply is Reply.ACCEPTED and answer.job_id is not None and answer.waits_for is None:
+        return services.ledger.job(answer.job_id)
+    return answer
 
 
 def decide_in(
@@ -57,19 +57,21 @@ def decide_in(
     run_id: UUID | None = None,
     inbox_number: int | None = None,
 ) -> Answer:
-    """`submit` in the caller's transaction, until whose end every other request waits.
+    """`submit` within the caller's transaction, which holds back all other requests.
 
     Args:
-        job: what the request would become.
+        job: pending job created if the request is accepted.
     """
     triggers.lock(connection)
     now = services.clock()
     history = triggers.history(connection, job.model_id, request.key, now)
     decision = decide(request, history, services.settings.triggers, now)
-    job_id, waits_for = decision.job_id, None
+    job_id = decision.job_id
+    waits_for = None
     if decision.reply is Reply.ACCEPTED:
         record_job(connection, job, request.actor)
-        job_id, waits_for = job.id, history.running
+        job_id = job.id
+        waits_for = history.running
         if run_id is not None and waits_for is None:
             expires_at = now + timedelta(seconds=services.settings.lease_seconds)
             triggers.give_to_run(connection, job.id, run_id, now, expires_at)
@@ -79,7 +81,7 @@ def decide_in(
 def refuse(
     services: Services, connection: Connection, request: TriggerRequest, because: str, inbox_number: int
 ) -> Answer:
-    """Reject, in the caller's transaction, what cannot be trained here: the policy is not asked."""
+    """Rejects a request that cannot be trained, in the caller's transaction, without asking the policy."""
     triggers.lock(connection)
     symbol = normalise_symbol(request.training.symbol)
     model_id = request.training.model_copy(update={"symbol": symbol}).model_id

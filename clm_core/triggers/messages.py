@@ -1,7 +1,7 @@
-"""What others may tell us: events that speak for retraining, read strictly from a message's body.
+"""External events that request retraining, parsed strictly from the body of a message.
 
-A body is JSON in one of three envelopes, a CloudEvent, the payload of Standard Webhooks, or what GitHub makes
-of a `repository_dispatch`; or it is MLflow's word of a tag that asks for a retrain:
+A body is JSON in an envelope of CloudEvents, Standard Webhooks or GitHub's `repository_dispatch`, or an
+MLflow webhook about a tag that requests a retrain:
 
     {"specversion": "1.0", "id": "…", "source": "…", "type": "model.drift_detected", "data": {…}}
     {"type": "model.drift_detected", "timestamp": "2026-03-01T12:00:00Z", "data": {…}}
@@ -29,9 +29,9 @@ from clm_core.domain.kinds import Kind, OfKind, PluginName
 from clm_core.domain.triggers import Line, Observation
 from clm_core.domain.vocabulary import ModelType, TriggerReason
 
-LONGEST_NUMBER = 300
-"""Digits; more only make work."""
-MOST_PARAMS = 100
+MAX_DIGITS = 300
+"""Maximum number of digits of a number."""
+MAX_PARAMS = 100
 RETRAIN_TAG = "clm.retrain"
 
 
@@ -47,23 +47,23 @@ class _Strict(BaseModel):
 
 
 class _Data(_Strict):
-    """What every event says about the training it speaks for."""
+    """Fields of every event about the requested training."""
 
     symbol: Line
-    """The market, as `clm data list` names it."""
+    """Market, as listed by `clm data list`."""
     timeframe: Line = "1h"
     dataset_span_days: int | None = Field(default=None, gt=0, le=36_500)
-    """Days of bars the training may see; None: as the version that serves was trained, else 365."""
-    training_params: dict[Line, Any] | None = Field(default=None, max_length=MOST_PARAMS)
-    """Parameters that differ from the defaults; None: those of the version that serves."""
+    """Days of bars for the training; by default as for the production version, else 365."""
+    training_params: dict[Line, Any] | None = Field(default=None, max_length=MAX_PARAMS)
+    """Parameters that differ from the defaults; by default as for the production version."""
     cause: Line | None = None
-    """Name of what made the sender speak: events with the same cause lead to one retrain of a model."""
+    """Cause of the event: events with the same cause lead to a single retrain of a model."""
 
 
 class _OfModel(_Data, OfKind):
     model_type: ModelType
     plugin: PluginName | None = None
-    """Which plug-in, where the type is OTHER."""
+    """Name of the plug-in, where the type is OTHER."""
 
     @property
     def kinds(self) -> tuple[Kind, ...]:
@@ -71,15 +71,15 @@ class _OfModel(_Data, OfKind):
 
 
 class DriftDetected(_OfModel):
-    """The features, or the model's answers, are no longer distributed as in training."""
+    """Data drift: features or predictions are no longer distributed as in training."""
 
     detector: Line
-    """What found it: `psi`, `ks`, `adwin`."""
+    """Drift detector: `psi`, `ks`, `adwin`."""
     score: float | None = None
-    """In the detector's own unit."""
+    """Drift score in the unit of the detector."""
     threshold: float | None = None
     features: tuple[Line, ...] = Field(default=(), max_length=200)
-    """Those that drifted."""
+    """Drifted features."""
 
     @property
     def observed(self) -> Observation:
@@ -87,12 +87,12 @@ class DriftDetected(_OfModel):
 
 
 class PerformanceDegraded(_OfModel):
-    """The version that serves earns less than it should."""
+    """Performance of the production version below expectations."""
 
     sharpe_ratio: float
-    """Annualised; the door grants a retrain below `triggers.max_sharpe_ratio`."""
+    """Annualised Sharpe ratio; a retrain is granted below `triggers.max_sharpe_ratio`."""
     trades: int | None = Field(default=None, ge=0)
-    """How many it was measured on."""
+    """Number of trades behind the Sharpe ratio."""
 
     @property
     def observed(self) -> Observation:
@@ -100,10 +100,10 @@ class PerformanceDegraded(_OfModel):
 
 
 class TrainingRequested(_OfModel):
-    """Somebody wants a model retrained."""
+    """Manual request to retrain a model."""
 
     seed: int = Field(default=0, ge=0, lt=2**32)
-    """Of everything random in the training."""
+    """Random seed of the training."""
     requested_by: Line
 
     @property
@@ -112,26 +112,26 @@ class TrainingRequested(_OfModel):
 
 
 class RegimeChanged(_Data):
-    """The market behaves differently from before."""
+    """Change of the market regime."""
 
     model_types: tuple[ModelType, ...] | None = Field(default=None, min_length=1)
-    """Whom it concerns; None, and no plug-ins either: every model with a version on this market."""
+    """Model types concerned; by default, without plug-ins too, every model with a version on the market."""
     plugins: tuple[PluginName, ...] | None = Field(default=None, min_length=1)
-    """Whom it concerns of the plug-ins."""
+    """Plug-ins concerned."""
     previous: Line | None = None
     current: Line
-    """Name of the regime: `high_volatility`."""
+    """Name of the new regime: `high_volatility`."""
 
     @field_validator("model_types")
     @classmethod
     def _no_other(cls, types: tuple[ModelType, ...] | None) -> tuple[ModelType, ...] | None:
         if types is not None and ModelType.OTHER in types:
-            raise ValueError("an OTHER is a plug-in's: name it in plugins")
+            raise ValueError("the type OTHER stands for plug-ins: name the plug-in in plugins")
         return types
 
     @property
     def kinds(self) -> tuple[Kind, ...]:
-        """Empty: every model with a version on this market."""
+        """Kinds concerned; empty for every model with a version on the market."""
         plugins = (Kind(ModelType.OTHER, plugin) for plugin in self.plugins or ())
         return (*map(Kind, self.model_types or ()), *plugins)
 
@@ -140,14 +140,14 @@ class RegimeChanged(_Data):
         return Observation()
 
 
-Data = DriftDetected | PerformanceDegraded | TrainingRequested | RegimeChanged
-DATA_OF: dict[IncomingType, type[Data]] = {
+EventData = DriftDetected | PerformanceDegraded | TrainingRequested | RegimeChanged
+DATA_BY_EVENT: dict[IncomingType, type[EventData]] = {
     IncomingType.DRIFT_DETECTED: DriftDetected,
     IncomingType.PERFORMANCE_DEGRADED: PerformanceDegraded,
     IncomingType.TRAINING_REQUESTED: TrainingRequested,
     IncomingType.REGIME_CHANGED: RegimeChanged,
 }
-REASON_OF = {
+REASON_BY_DATA = {
     DriftDetected: TriggerReason.DRIFT_DETECTED,
     PerformanceDegraded: TriggerReason.PERFORMANCE_DEGRADED,
     TrainingRequested: TriggerReason.MANUAL,
@@ -156,7 +156,7 @@ REASON_OF = {
 
 
 class _CloudEvent(BaseModel):
-    """CloudEvents 1.0 in JSON; extension attributes are allowed by its specification, and not used here."""
+    """CloudEvents 1.0 in JSON; extension attributes are allowed by the specification and ignored."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -178,7 +178,7 @@ class _Webhook(BaseModel):
 
 
 class _Dispatch(BaseModel):
-    """What somebody had GitHub's API pass on."""
+    """GitHub's `repository_dispatch` event."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -187,7 +187,7 @@ class _Dispatch(BaseModel):
 
 
 class _RegistryChange(BaseModel):
-    """What MLflow tells of its registry."""
+    """MLflow webhook about a change in the model registry."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -197,37 +197,37 @@ class _RegistryChange(BaseModel):
 
 
 class RetrainTagged(BaseModel):
-    """Somebody set the tag `clm.retrain` on a version in MLflow."""
+    """Tag `clm.retrain` set on a version in MLflow."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", strict=True)
 
     name: Line
-    """Of the registered model: its model id."""
+    """Name of the registered model, equal to the model id."""
     version: Line
-    """MLflow's number."""
+    """MLflow version number."""
 
 
-def parse(body: bytes) -> Data | RetrainTagged | None:
-    """The event in a message; None: GitHub or MLflow tell of something that asks for nothing.
+def parse(body: bytes) -> EventData | RetrainTagged | None:
+    """Event in a message; None for messages of GitHub and MLflow that request nothing.
 
     Raises:
-        InvalidMessage: it is not JSON, is ambiguous (a name twice, NaN), or not one of our events.
+        InvalidMessage: the body is not JSON, is ambiguous (a name twice, NaN), or not a known event.
     """
     content = _json(body)
     if not isinstance(content, dict):
-        raise InvalidMessage('the body is no JSON object: send {"type": …, "data": {…}}')
+        raise InvalidMessage('the body is not a JSON object: send {"type": …, "data": {…}}')
     try:
-        return _told(content)
+        return _parsed(content)
     except ValidationError as error:
         raise InvalidMessage("; ".join(_problems(error))) from None
 
 
-def _told(content: dict[str, Any]) -> Data | RetrainTagged | None:
+def _parsed(content: dict[str, Any]) -> EventData | RetrainTagged | None:
     if "zen" in content:
-        # GitHub greets a new webhook
+        # ping event of a new GitHub webhook
         return None
     if "entity" in content:
-        return _of_registry(_RegistryChange.model_validate(content))
+        return _retrain_tag(_RegistryChange.model_validate(content))
     if "client_payload" in content:
         dispatch = _Dispatch.model_validate(content)
         return _event(dispatch.action, dispatch.client_payload)
@@ -235,22 +235,22 @@ def _told(content: dict[str, Any]) -> Data | RetrainTagged | None:
     return _event(envelope.type, envelope.data)
 
 
-def _event(kind: str, data: Any) -> Data:
+def _event(kind: str, data: Any) -> EventData:
     return _kind(kind).model_validate_json(json.dumps(data))
 
 
-def _of_registry(change: _RegistryChange) -> RetrainTagged | None:
-    """Everything else that changes there is looked after by the upkeep."""
+def _retrain_tag(change: _RegistryChange) -> RetrainTagged | None:
+    """Retrain tag in a registry change; maintenance looks after all other changes."""
     is_tag = (change.entity, change.action) == ("model_version_tag", "set")
     if not is_tag or "key" not in change.data or change.data["key"] != RETRAIN_TAG:
         return None
     return RetrainTagged.model_validate(change.data)
 
 
-def _kind(name: str) -> type[Data]:
+def _kind(name: str) -> type[EventData]:
     if name not in list(IncomingType):
-        raise InvalidMessage(f"type: {name!r} is no event we know; those are {', '.join(IncomingType)}")
-    return DATA_OF[IncomingType(name)]
+        raise InvalidMessage(f"type: {name!r} is not a known event; the events are {', '.join(IncomingType)}")
+    return DATA_BY_EVENT[IncomingType(name)]
 
 
 def _json(body: bytes) -> Any:
@@ -269,14 +269,14 @@ def _json(body: bytes) -> Any:
 
 
 def _object(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        raise InvalidMessage("the body has a name twice in one object: nobody can say which value is meant")
-    return found
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        raise InvalidMessage("the body has a name twice in an object: send each name once")
+    return content
 
 
 def _constant(name: str) -> Never:
-    raise InvalidMessage(f"the body contains {name}, which is no finite number: leave the field out")
+    raise InvalidMessage(f"the body contains {name}, which is not a finite number: leave the field out")
 
 
 def _number(digits: str) -> float:
@@ -289,7 +289,7 @@ def _whole_number(digits: str) -> int:
 
 
 def _checked(digits: str) -> str:
-    if len(digits) > LONGEST_NUMBER:
+    if len(digits) > MAX_DIGITS:
         raise InvalidMessage(f"the body contains a number of {len(digits)} digits")
     return digits
 

@@ -1,4 +1,4 @@
-"""Events that others emit on Prefect's own bus: each comes into the inbox, under the id it has there."""
+"""Events emitted to Prefect by other systems, stored in the inbox under their Prefect ids."""
 
 import json
 from datetime import datetime, timedelta
@@ -11,32 +11,33 @@ from clm_core.triggers import inbox
 from clm_core.triggers.messages import IncomingType
 
 SOURCE = "prefect"
-LOOKS_BACK = timedelta(days=7)
-"""At first; Prefect keeps its events no longer."""
+FIRST_LOOKBACK = timedelta(days=7)
+"""Period of the first collection; Prefect stores events no longer."""
 OVERLAP = timedelta(hours=1)
-"""An event may come to the server long after it occurred: its emitter was cut off for a while."""
+"""Overlap of two collections: an event may reach the server late, after a network outage of the emitter."""
 
 
 def collect(services: Services) -> int:
-    """Keep what was emitted since the last look, for the drain to answer; how many were new.
+    """Stores the events since the last collection for dispatch; the number of new events.
 
     Raises:
-        ServerUnavailable: Prefect does not answer; its events stay there.
+        ServerUnavailable: Prefect does not answer; the events stay in Prefect.
     """
     if not knows_prefect(services.settings.home):
         return 0
-    newest, now = services.ledger.triggers.last_received(SOURCE), services.clock()
-    since = now - LOOKS_BACK if newest is None else newest - OVERLAP
+    newest = services.ledger.triggers.last_received(SOURCE)
+    now = services.clock()
+    since = now - FIRST_LOOKBACK if newest is None else newest - OVERLAP
     with prefect_runs(services.settings.home) as prefect:
         events = prefect.events([*IncomingType], since)
     return sum(_keep(services, event, now) for event in events)
 
 
 def _keep(services: Services, event: BusEvent, now: datetime) -> bool:
-    """Whether it is new."""
+    """True if the event is new."""
     body = json.dumps({"type": event.name, "data": event.payload}, sort_keys=True).encode()
     try:
         return inbox.receive(services, SOURCE, event.id, body, now).delivery is MessageDelivery.NEW
     except AlreadyExists:
-        # another release wrote it down in other words; those behind it must not wait for that
+        # stored by another release in another form; later events must not wait
         return False

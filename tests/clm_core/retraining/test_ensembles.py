@@ -224,7 +224,7 @@ def test_a_message_that_names_no_members_means_those_of_the_newest(
     data = {"symbol": "EURUSD", "model_type": "ensemble", "detector": "psi"}
     body = json.dumps({"type": "model.drift_detected", "data": data}).encode()
     inbox.receive(quick, "tests", "ensemble", body, quick.clock())
-    dispatch.answer_all(quick)
+    dispatch.answer_messages(quick)
     [answer] = quick.ledger.triggers.answers(message=("tests", "ensemble"))
     assert answer.job_id is not None
     before = quick.ledger.job(ensemble.training_job_id)

@@ -1,4 +1,4 @@
-"""What waits is started, once, through a real Prefect that is sometimes not there."""
+"""Pending jobs are started once, through a real Prefect server that is sometimes down."""
 
 import contextvars
 import json
@@ -27,7 +27,7 @@ from clm_core.domain.vocabulary import JobStatus, ModelType, Role
 from clm_core.market.sources import MarketData
 from clm_core.services import Services
 from clm_core.triggers import inbox, intake
-from clm_core.triggers.dispatch import dispatch_pending, start_pending
+from clm_core.triggers.dispatch import dispatch_pending, start_pending_jobs
 
 NOWHERE = "http://127.0.0.1:9/api"
 MODEL = {"model_type": "lightgbm", "symbol": "BTCUSD"}
@@ -35,7 +35,7 @@ MODEL = {"model_type": "lightgbm", "symbol": "BTCUSD"}
 
 @pytest.fixture(scope="module")
 def prefect(prefect_url: str) -> Iterator[httpx.Client]:
-    """A server with a deployment that nobody works for, so that its runs stay scheduled."""
+    """Server with a deployment without worker, so that runs stay scheduled."""
     with httpx.Client(base_url=prefect_url) as client:
         flow = client.post("/flows/", json={"name": "retrain"}).json()
         made = client.post("/deployments/", json={"name": "on-demand", "flow_id": flow["id"]})
@@ -44,7 +44,7 @@ def prefect(prefect_url: str) -> Iterator[httpx.Client]:
 
 
 @pytest.fixture
-def nobody_answers() -> Iterator[None]:
+def prefect_down() -> Iterator[None]:
     with temporary_settings({PREFECT_API_URL: NOWHERE}):
         yield
 
@@ -63,12 +63,12 @@ def runs_of(prefect: httpx.Client, *job_ids: UUID) -> list[dict[str, Any]]:
     return [run for run in found if run["idempotency_key"] in keys]
 
 
-def test_a_job_that_waits_is_given_one_run_with_its_request(clm: Services, prefect: httpx.Client) -> None:
+def test_a_pending_job_gets_one_run_with_its_request(clm: Services, prefect: httpx.Client) -> None:
     job_id = ask(clm, dataset_span_days=90, training_params={"rounds": 2}).job_id
     assert job_id is not None
-    started = start_pending(clm)
+    started = start_pending_jobs(clm)
     assert (list(started.runs), started.waiting, started.problem) == ([job_id], (), None)
-    assert start_pending(clm).runs == {}
+    assert start_pending_jobs(clm).runs == {}
     [run] = runs_of(prefect, job_id)
     assert run["id"] == str(started.runs[job_id])
     assert run["parameters"]["job_id"] == str(job_id)
@@ -77,12 +77,12 @@ def test_a_job_that_waits_is_given_one_run_with_its_request(clm: Services, prefe
     assert set(run["tags"]) >= {"lightgbm_btcusd_1h", "manual"}
 
 
-def test_a_server_with_a_password_is_told_it(clm: Services) -> None:
-    told = list[str | None]()
+def test_a_server_with_a_password_gets_the_password(clm: Services) -> None:
+    received = list[str | None]()
 
     class Prefect(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
-            told.append(self.headers["Authorization"])
+            received.append(self.headers["Authorization"])
             self.send_error(HTTPStatus.UNAUTHORIZED)
 
     ask(clm)
@@ -90,46 +90,46 @@ def test_a_server_with_a_password_is_told_it(clm: Services) -> None:
         threading.Thread(target=server.handle_request, daemon=True).start()
         url = f"http://127.0.0.1:{server.server_port}/api"
         with temporary_settings({PREFECT_API_URL: url, PREFECT_API_AUTH_STRING: "clm:secret"}):
-            started = start_pending(clm)
-    assert told == [f"Basic {b64encode(b'clm:secret').decode()}"]
+            started = start_pending_jobs(clm)
+    assert received == [f"Basic {b64encode(b'clm:secret').decode()}"]
     assert "401" in str(started.problem)
 
 
-def test_a_drain_that_died_before_it_noted_the_run_starts_no_second_one(
+def test_a_dispatch_killed_before_storing_the_run_starts_no_second_run(
     clm: Services, prefect: httpx.Client
 ) -> None:
     job_id = ask(clm).job_id
     assert job_id is not None
-    first = start_pending(clm).runs
+    first = start_pending_jobs(clm).runs
     clm.ledger.triggers.forget_run(job_id)
-    assert start_pending(clm).runs == first
+    assert start_pending_jobs(clm).runs == first
     assert len(runs_of(prefect, job_id)) == 1
 
 
-def test_four_drains_at_once_start_one_run(clm: Services, prefect: httpx.Client) -> None:
+def test_four_dispatches_at_once_start_one_run(clm: Services, prefect: httpx.Client) -> None:
     job_id = ask(clm).job_id
     assert job_id is not None
     with ThreadPoolExecutor(4) as pool:
         # each thread has to know the server that the test talks to
         known = [contextvars.copy_context() for _ in range(4)]
-        list(pool.map(lambda context: context.run(start_pending, clm), known))
+        list(pool.map(lambda context: context.run(start_pending_jobs, clm), known))
     assert len(runs_of(prefect, job_id)) == 1
 
 
-@pytest.mark.usefixtures("nobody_answers")
-def test_while_prefect_is_down_jobs_wait_and_the_drain_says_so(clm: Services) -> None:
+@pytest.mark.usefixtures("prefect_down")
+def test_while_prefect_is_down_jobs_wait_and_the_result_says_so(clm: Services) -> None:
     job_id = ask(clm).job_id
-    started = start_pending(clm)
+    started = start_pending_jobs(clm)
     assert (started.runs, started.waiting) == ({}, (job_id,))
     assert "Prefect did not do what it was asked" in str(started.problem)
 
 
-def test_without_a_deployment_a_job_waits_and_the_drain_says_what_to_do(
+def test_without_a_deployment_a_job_waits_and_the_result_has_the_next_step(
     clm: Services, prefect: httpx.Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job_id = ask(clm).job_id
     monkeypatch.setattr("clm_core.triggers.dispatch.ON_DEMAND", "not deployed")
-    started = start_pending(clm)
+    started = start_pending_jobs(clm)
     assert started.waiting == (job_id,)
     assert "clm deploy" in str(started.problem)
 
@@ -139,12 +139,12 @@ def test_a_second_job_of_a_model_is_started_when_the_first_has_ended(
 ) -> None:
     first = ask(clm).job_id
     assert first is not None
-    start_pending(clm)
+    start_pending_jobs(clm)
     lease = clm.ledger.start_job(first, "worker", clm.clock(), timedelta(minutes=1))
     second = ask(clm).job_id
-    assert start_pending(clm).runs == {}
+    assert start_pending_jobs(clm).runs == {}
     clm.ledger.complete_job(lease, clm.clock())
-    assert list(start_pending(clm).runs) == [second]
+    assert list(start_pending_jobs(clm).runs) == [second]
 
 
 def test_a_job_whose_runner_died_does_not_hold_up_the_next(clm: Services, prefect: httpx.Client) -> None:
@@ -153,42 +153,42 @@ def test_a_job_whose_runner_died_does_not_hold_up_the_next(clm: Services, prefec
     clm.ledger.start_job(first, "worker", clm.clock(), timedelta(minutes=1))
     second = ask(clm).job_id
     late = replace(clm, clock=lambda: clm.clock() + timedelta(hours=1))
-    assert list(start_pending(late).runs) == [second]
+    assert list(start_pending_jobs(late).runs) == [second]
     assert clm.ledger.job(first).status is JobStatus.FAILED
 
 
-def test_a_job_whose_run_was_cancelled_before_it_began_fails_with_what_prefect_says(
+def test_a_job_whose_run_was_cancelled_before_it_began_fails_with_the_message_of_prefect(
     clm: Services, prefect: httpx.Client
 ) -> None:
     job_id = ask(clm).job_id
     assert job_id is not None
-    run_id = start_pending(clm).runs[job_id]
+    run_id = start_pending_jobs(clm).runs[job_id]
     cancelled = {"state": {"type": "CANCELLED", "message": "not today"}, "force": True}
     prefect.post(f"/flow_runs/{run_id}/set_state", json=cancelled).raise_for_status()
-    assert start_pending(clm).failed == (job_id,)
+    assert start_pending_jobs(clm).failed == (job_id,)
     assert clm.ledger.job(job_id).failure_cause == "its run ended before it began: Cancelled: not today"
 
 
 def test_a_job_whose_run_was_deleted_gets_another(clm: Services, prefect: httpx.Client) -> None:
     job_id = ask(clm).job_id
     assert job_id is not None
-    first = start_pending(clm).runs[job_id]
+    first = start_pending_jobs(clm).runs[job_id]
     prefect.delete(f"/flow_runs/{first}").raise_for_status()
-    assert start_pending(clm).runs[job_id] != first
+    assert start_pending_jobs(clm).runs[job_id] != first
 
 
-def test_a_run_that_asked_for_itself_has_its_job_alone_until_it_should_have_begun(
+def test_a_job_is_reserved_for_the_run_that_requested_it_until_the_lease_expires(
     clm: Services, prefect: httpx.Client
 ) -> None:
     training = RetrainRequest.model_validate(MODEL)
     job = intake.submit_and_claim(clm, training, "terminal", UUID(int=1))
     assert not isinstance(job, Answer)
-    assert start_pending(clm).runs == {}
+    assert start_pending_jobs(clm).runs == {}
     late = replace(clm, clock=lambda: clm.clock() + timedelta(minutes=2))
-    assert list(start_pending(late).runs) == [job.id]
+    assert list(start_pending_jobs(late).runs) == [job.id]
 
 
-def test_a_run_that_asks_while_another_runs_leaves_its_job_to_the_drain(
+def test_a_run_that_requests_a_job_while_another_runs_leaves_the_job_to_dispatch(
     clm: Services, prefect: httpx.Client
 ) -> None:
     first = ask(clm).job_id
@@ -198,11 +198,11 @@ def test_a_run_that_asks_while_another_runs_leaves_its_job_to_the_drain(
     assert isinstance(answer, Answer)
     assert answer.because == f"it starts when job {first} of the same model has ended"
     clm.ledger.complete_job(lease, clm.clock())
-    assert list(start_pending(clm).runs) == [answer.job_id]
+    assert list(start_pending_jobs(clm).runs) == [answer.job_id]
 
 
 MARKETS = 100 if "CHAOS_REPETITIONS" in os.environ else 20
-"""Two models each."""
+"""Number of markets, with two models each."""
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""Messages from outside, on a real ledger."""
+"""External messages on a real ledger."""
 
 import json
 import signal
@@ -30,7 +30,7 @@ from clm_core.triggers import inbox
 MARKET = {"symbol": "BTCUSD"}
 MODEL = MARKET | {"model_type": "lightgbm"}
 DRIFT = MODEL | {"detector": "psi"}
-NOBODYS = {"symbol": "DOGEUSD", "current": "calm", "model_types": ["xgboost", "lightgbm"]}
+UNKNOWN_MARKET = {"symbol": "DOGEUSD", "current": "calm", "model_types": ["xgboost", "lightgbm"]}
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
 
@@ -76,7 +76,7 @@ def test_1000_deliveries_of_one_message_over_32_threads_are_one(clm: Services) -
     assert len(clm.ledger.triggers.messages()) == 1
 
 
-def test_each_event_comes_to_the_door_with_its_reason_and_what_was_observed(clm: Services) -> None:
+def test_each_event_is_submitted_with_its_reason_and_observation(clm: Services) -> None:
     deliver(clm, "1", "model.drift_detected", **DRIFT)
     deliver(clm, "2", "performance.degraded", **MODEL, sharpe_ratio=0.7)
     deliver(clm, "3", "manual.training_requested", **MODEL, dataset_span_days=90, requested_by="ada")
@@ -100,7 +100,7 @@ def test_each_event_comes_to_the_door_with_its_reason_and_what_was_observed(clm:
 
 
 def serve(clm: Services, request: RetrainRequest) -> ModelVersion:
-    """As if it had been trained and promoted."""
+    """Production version, recorded without training."""
     job = jobs.open_job(clm, request)
     version = ModelVersion(
         **job.model_dump(include={"model_type", "plugin", "symbol", "timeframe", "seed"}),
@@ -133,7 +133,7 @@ def serve(clm: Services, request: RetrainRequest) -> ModelVersion:
     return version
 
 
-def test_a_retrain_that_an_event_speaks_for_is_like_that_of_the_version_that_serves(clm: Services) -> None:
+def test_a_retrain_for_an_event_has_the_recipe_of_the_production_version(clm: Services) -> None:
     request = RetrainRequest(
         model_type=ModelType.LIGHTGBM,
         symbol="BTCUSD",
@@ -194,7 +194,7 @@ def test_a_change_of_the_market_is_answered_for_each_model_also_for_those_that_c
     assert AlertStore(engine).newest(limit=1) == known
 
 
-def test_who_tags_a_version_in_mlflow_has_its_model_retrained_and_other_changes_there_lead_to_nothing(
+def test_a_retrain_tag_in_mlflow_retrains_the_model_and_other_changes_do_nothing(
     clm: Services,
 ) -> None:
     request = RetrainRequest(
@@ -205,8 +205,8 @@ def test_who_tags_a_version_in_mlflow_has_its_model_retrained_and_other_changes_
         [("lightgbm_eurusd_1h", "clm.retrain"), ("nobodys", "clm.retrain"), ("lightgbm_eurusd_1h", "note")]
     ):
         data = {"name": name, "version": "1", "key": key, "value": ""}
-        told = {"entity": "model_version_tag", "action": "set", "data": data}
-        inbox.receive(clm, "mlflow", str(number), json.dumps(told).encode(), clm.clock())
+        webhook = {"entity": "model_version_tag", "action": "set", "data": data}
+        inbox.receive(clm, "mlflow", str(number), json.dumps(webhook).encode(), clm.clock())
     [answer] = answer_all(clm)
     assert (answer.reply, answer.model_id) == (Reply.ACCEPTED, "lightgbm_eurusd_1h")
     assert answer.job_id is not None
@@ -219,13 +219,13 @@ def test_who_tags_a_version_in_mlflow_has_its_model_retrained_and_other_changes_
 @pytest.mark.parametrize(
     ("event", "data", "error"),
     [
-        ("model.promoted", DRIFT, "type: 'model.promoted' is no event we know"),
+        ("model.promoted", DRIFT, "type: 'model.promoted' is not a known event"),
         ("model.drift_detected", DRIFT | {"symbol": "DOGEUSD"}, "there is no series DOGEUSD"),
         ("model.drift_detected", DRIFT | {"symbol": "../etc"}, "etc"),
         ("model.drift_detected", DRIFT | {"training_params": {"max_dpeth": 5}}, "max_dpeth"),
         ("model.drift_detected", DRIFT | {"model_type": "other"}, "an OTHER is a plug-in's: name it"),
         ("market.regime_changed", {"symbol": "EURUSD", "current": "calm"}, "no model of EURUSD 1h has a"),
-        ("market.regime_changed", NOBODYS, "there is no series DOGEUSD"),
+        ("market.regime_changed", UNKNOWN_MARKET, "there is no series DOGEUSD"),
     ],
     ids=[
         "no event of ours",
@@ -266,7 +266,7 @@ def test_events_with_the_same_cause_lead_to_one_retrain_of_a_model_even_after_it
     assert (again.reply, again.job_id) == (Reply.COALESCED, first.job_id)
 
 
-def test_two_drains_at_once_answer_every_message_once(clm: Services) -> None:
+def test_two_dispatches_at_once_answer_every_message_once(clm: Services) -> None:
     for number in range(40):
         deliver(clm, str(number), "model.drift_detected", **DRIFT)
     with ThreadPoolExecutor(4) as pool:
@@ -295,7 +295,7 @@ with open_services(Settings()) as services:
 """
 
 
-def test_a_drain_killed_between_the_answer_and_the_message_leaves_neither(
+def test_a_dispatch_killed_between_the_answer_and_the_message_leaves_neither(
     clm: Services, ledger_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CLM_HOME", str(clm.settings.home))

@@ -1,4 +1,4 @@
-"""Requests at the door, answered and recorded on a real ledger."""
+"""Requests to the intake, answered and recorded on a real ledger."""
 
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -21,7 +21,7 @@ from clm_core.triggers import intake
 ADA = Actor(name="ada", role=Role.OPERATOR)
 
 
-def asked(
+def a_request(
     reason: TriggerReason = TriggerReason.MANUAL, key: str | None = None, **changes: Any
 ) -> TriggerRequest:
     training = {"model_type": ModelType.LIGHTGBM, "symbol": "BTCUSD", "requested_by": "bob"}
@@ -44,8 +44,8 @@ def end_all_jobs(services: Services) -> None:
         services.ledger.complete_job(lease, services.clock())
 
 
-def test_an_accepted_request_has_a_job_that_waits(clm: Services) -> None:
-    answer = intake.submit(clm, asked())
+def test_an_accepted_request_has_a_pending_job(clm: Services) -> None:
+    answer = intake.submit(clm, a_request())
     assert answer.reply is Reply.ACCEPTED
     [job] = clm.ledger.jobs()
     assert (job.id, job.status, job.model_id, job.requested_by) == (
@@ -58,9 +58,9 @@ def test_an_accepted_request_has_a_job_that_waits(clm: Services) -> None:
 
 def test_every_request_is_recorded_with_its_answer(clm: Services) -> None:
     answers = [
-        intake.submit(clm, asked()),
-        intake.submit(clm, asked()),
-        intake.submit(clm, asked(TriggerReason.PERFORMANCE_DEGRADED)),
+        intake.submit(clm, a_request()),
+        intake.submit(clm, a_request()),
+        intake.submit(clm, a_request(TriggerReason.PERFORMANCE_DEGRADED)),
     ]
     assert [answer.reply for answer in answers] == [Reply.ACCEPTED, Reply.COALESCED, Reply.REJECTED]
     assert clm.ledger.triggers.answers() == answers[::-1]
@@ -72,7 +72,7 @@ def test_every_request_is_recorded_with_its_answer(clm: Services) -> None:
 
 def test_32_requests_at_once_make_one_job(clm: Services) -> None:
     with ThreadPoolExecutor(32) as pool:
-        answers = list(pool.map(lambda _: intake.submit(clm, asked()), range(32)))
+        answers = list(pool.map(lambda _: intake.submit(clm, a_request()), range(32)))
     assert Counter(answer.reply for answer in answers) == {Reply.ACCEPTED: 1, Reply.COALESCED: 31}
     assert len({answer.job_id for answer in answers}) == 1
     assert len(clm.ledger.jobs()) == 1
@@ -86,29 +86,29 @@ def test_requests_for_different_models_at_once_stay_within_the_budget_of_all(clm
         for symbol in ("BTCUSD", "EURUSD")
     ]
     with ThreadPoolExecutor(4) as pool:
-        answers = list(pool.map(lambda market: intake.submit(strict, asked(**market)), markets))
+        answers = list(pool.map(lambda market: intake.submit(strict, a_request(**market)), markets))
     assert Counter(answer.reply for answer in answers) == {Reply.ACCEPTED: 3, Reply.REJECTED: 1}
 
 
-def test_a_second_job_waits_for_the_one_that_runs_and_a_third_request_for_both(clm: Services) -> None:
-    first = intake.submit(clm, asked())
+def test_a_second_job_waits_for_the_running_job_and_a_third_request_is_coalesced(clm: Services) -> None:
+    first = intake.submit(clm, a_request())
     assert first.job_id is not None
     clm.ledger.start_job(first.job_id, "tests", clm.clock(), timedelta(minutes=1))
-    second, third = intake.submit(clm, asked()), intake.submit(clm, asked())
+    second, third = intake.submit(clm, a_request()), intake.submit(clm, a_request())
     assert (second.reply, second.waits_for) == (Reply.ACCEPTED, first.job_id)
     assert (third.reply, third.job_id) == (Reply.COALESCED, second.job_id)
 
 
-def test_a_key_is_known_again_after_its_job_has_ended(clm: Services) -> None:
-    first = intake.submit(clm, asked(key="drift of 1 March"))
+def test_a_key_is_recognised_after_its_job_has_ended(clm: Services) -> None:
+    first = intake.submit(clm, a_request(key="drift of 1 March"))
     end_all_jobs(clm)
-    again = intake.submit(later(clm, days=40), asked(key="drift of 1 March"))
+    again = intake.submit(later(clm, days=40), a_request(key="drift of 1 March"))
     assert (again.reply, again.job_id) == (Reply.COALESCED, first.job_id)
     assert len(clm.ledger.jobs()) == 1
 
 
 def test_the_cooldown_ends(clm: Services) -> None:
-    drift = asked(TriggerReason.DRIFT_DETECTED)
+    drift = a_request(TriggerReason.DRIFT_DETECTED)
     assert intake.submit(clm, drift).reply is Reply.ACCEPTED
     end_all_jobs(clm)
     refused = intake.submit(later(clm, hours=23), drift)
@@ -125,17 +125,17 @@ def test_the_cooldown_ends(clm: Services) -> None:
     ],
     ids=["unknown parameter", "unknown market"],
 )
-def test_what_cannot_be_trained_is_no_request(
+def test_an_untrainable_request_is_refused_and_not_recorded(
     changes: dict[str, Any], error: type[Exception], clm: Services
 ) -> None:
     with pytest.raises(error):
-        intake.submit(clm, asked(**changes))
+        intake.submit(clm, a_request(**changes))
     assert clm.ledger.triggers.answers() == []
 
 
 def test_a_model_is_the_same_however_its_market_is_spelt(clm: Services) -> None:
-    first = intake.submit(clm, asked())
-    assert intake.submit(clm, asked(symbol="btcusd")).job_id == first.job_id
+    first = intake.submit(clm, a_request())
+    assert intake.submit(clm, a_request(symbol="btcusd")).job_id == first.job_id
 
 
 def test_an_answer_and_its_job_are_recorded_together_or_not_at_all(
@@ -146,6 +146,6 @@ def test_an_answer_and_its_job_are_recorded_together_or_not_at_all(
 
     monkeypatch.setattr("clm_core.ledger.triggers.record", broken)
     with pytest.raises(OSError, match="disk full"):
-        intake.submit(clm, asked())
+        intake.submit(clm, a_request())
     assert clm.ledger.jobs() == []
     assert clm.ledger.triggers.answers() == []

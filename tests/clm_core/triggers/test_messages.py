@@ -1,4 +1,4 @@
-"""What a message may say, as a table and as a search for anything that is neither an event nor refused."""
+"""Accepted and refused messages, as a table and as a property test."""
 
 import contextlib
 import json
@@ -29,11 +29,11 @@ def body(event: str, **data: Any) -> bytes:
     return json.dumps({"type": event, "data": data}).encode()
 
 
-def test_what_somebody_had_github_pass_on_is_an_event() -> None:
-    told = {"requested_by": "ada", **MODEL}
-    passed_on = {"action": "manual.training_requested", "client_payload": told, "sender": {"login": "ada"}}
+def test_a_repository_dispatch_of_github_is_an_event() -> None:
+    data = {"requested_by": "ada", **MODEL}
+    dispatched = {"action": "manual.training_requested", "client_payload": data, "sender": {"login": "ada"}}
     expected = TrainingRequested(symbol="BTCUSD", model_type=ModelType.XGBOOST, requested_by="ada")
-    assert parse(json.dumps(passed_on).encode()) == expected
+    assert parse(json.dumps(dispatched).encode()) == expected
 
 
 TAG = {"name": "xgboost_btcusd_1h", "version": "3", "key": "clm.retrain", "value": "yes"}
@@ -50,14 +50,15 @@ TAG = {"name": "xgboost_btcusd_1h", "version": "3", "key": "clm.retrain", "value
     ],
     ids=["our tag", "another tag", "taken away", "an alias", "a model"],
 )
-def test_of_what_mlflow_tells_only_our_tag_asks_for_anything(
+def test_only_the_retrain_tag_of_mlflow_requests_a_retrain(
     change: dict[str, Any], expected: RetrainTagged | None
 ) -> None:
-    told = {"entity": "model_version_tag", "action": "set", "timestamp": "2026-03-01T12:00:00Z", "data": TAG}
-    assert parse(json.dumps(told | change).encode()) == expected
+    webhook = {"entity": "model_version_tag", "action": "set", "data": TAG}
+    stamped = webhook | {"timestamp": "2026-03-01T12:00:00Z"}
+    assert parse(json.dumps(stamped | change).encode()) == expected
 
 
-def test_a_greeting_of_github_asks_for_nothing() -> None:
+def test_a_ping_of_github_requests_nothing() -> None:
     assert parse(b'{"zen": "Design for failure.", "hook_id": 1, "hook": {}}') is None
 
 
@@ -120,15 +121,15 @@ DEGRADED = "performance.degraded"
     [
         (b"", "not valid JSON"),
         (b"\xff\xfe", "not valid JSON"),
-        (b"[]", "no JSON object"),
+        (b"[]", "not a JSON object"),
         (b'{"type": "model.promoted", "data": {}}', "type"),
         (b"{}", "type: Field required"),
         (body(DEGRADED, **MODEL), "sharpe_ratio: Field required"),
         (body(DEGRADED, **MODEL, sharpe_ratio="0.3"), "valid number"),
         (body(DEGRADED, **MODEL, sharpe_ratio=0.3, sharp=1), "Extra inputs are not permitted"),
-        (body(DEGRADED, **MODEL, sharpe_ratio=float("nan")), "NaN, which is no finite number"),
-        (body(DEGRADED, **MODEL, sharpe_ratio=float("-inf")), "-Infinity, which is no finite number"),
-        (body(DEGRADED, **MODEL, sharpe_ratio=0).replace(b"0}", b"1e999}"), "1e999, which is no finite"),
+        (body(DEGRADED, **MODEL, sharpe_ratio=float("nan")), "NaN, which is not a finite number"),
+        (body(DEGRADED, **MODEL, sharpe_ratio=float("-inf")), "-Infinity, which is not a finite number"),
+        (body(DEGRADED, **MODEL, sharpe_ratio=0).replace(b"0}", b"1e999}"), "1e999, which is not a finite"),
         (body(DEGRADED, **MODEL, sharpe_ratio=0).replace(b"0}", b"9" * 10_000 + b"}"), "10000 digits"),
         (body(DEGRADED, **MODEL, sharpe_ratio=0).replace(b"0}", b'0, "sharpe_ratio": 1}'), "name twice"),
         (b'{"type": "performance.degraded", "data": ' + b"[" * 10_000 + b"]" * 10_000 + b"}", "too deeply"),
@@ -162,7 +163,7 @@ DEGRADED = "performance.degraded"
         "an older CloudEvent",
     ],
 )
-def test_anything_else_is_refused_with_what_is_wrong(sent: bytes, complaint: str) -> None:
+def test_any_other_message_is_refused_with_the_reason(sent: bytes, complaint: str) -> None:
     with pytest.raises(InvalidMessage, match=complaint):
         parse(sent)
 
@@ -181,6 +182,6 @@ bodies = (
 
 @given(bodies)
 @example(b'{"type": "\\ud800", "data": {}}')
-def test_whatever_is_sent_is_an_event_or_an_invalid_message(sent: bytes) -> None:
+def test_every_body_is_an_event_or_an_invalid_message(sent: bytes) -> None:
     with contextlib.suppress(InvalidMessage):
         assert parse(sent).symbol

@@ -1,4 +1,4 @@
-"""What others emit on the bus of a real Prefect server comes to the door, once."""
+"""Events emitted to a real Prefect server are submitted once."""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -14,10 +14,10 @@ from clm_core.domain.triggers import Reply
 from clm_core.platform.prefect_runs import EVENTS
 from clm_core.services import Services
 from clm_core.triggers import inbox, prefect_events
-from clm_core.triggers.dispatch import answer_all, dispatch_pending
+from clm_core.triggers.dispatch import answer_messages, dispatch_pending
 
 GOOD = {"model_type": "lightgbm", "symbol": "BTCUSD", "sharpe_ratio": 0.7}
-"""Nothing to retrain for: whoever else collects it from this session's server is left with no job."""
+"""Event without need to retrain: other tests that collect the event get no job."""
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ def prefect(prefect_url: str) -> Iterator[httpx.Client]:
 def emit(
     prefect: httpx.Client, name: str, *payloads: dict[str, Any], at: datetime | None = None
 ) -> list[str]:
-    """Their ids, once the server has stored them all."""
+    """Ids of the events, once all are stored by the server."""
     occurred = (at or datetime.now(UTC)).isoformat()
     resource = {"prefect.resource.id": "tests.monitor"}
     events = [
@@ -38,8 +38,8 @@ def emit(
     ]
     ids = [event["id"] for event in events]
     prefect.post("/events", json=events).raise_for_status()
-    wanted = {"filter": {"id": {"id": ids}}, "limit": 1}
-    wait_until(lambda: prefect.post("/events/filter", json=wanted).json()["total"] == len(ids))
+    query = {"filter": {"id": {"id": ids}}, "limit": 1}
+    wait_until(lambda: prefect.post("/events/filter", json=query).json()["total"] == len(ids))
     return [str(each) for each in ids]
 
 
@@ -48,7 +48,7 @@ def kept(clm: Services) -> set[str]:
     return {message.message_id for message in found if message.source == prefect_events.SOURCE}
 
 
-def test_an_event_comes_to_the_door_once(clm: Services, prefect: httpx.Client) -> None:
+def test_an_event_is_submitted_once(clm: Services, prefect: httpx.Client) -> None:
     [event] = emit(prefect, "performance.degraded", GOOD)
     dispatch_pending(clm)
     [answer] = clm.ledger.triggers.answers(message=(prefect_events.SOURCE, event))
@@ -56,28 +56,28 @@ def test_an_event_comes_to_the_door_once(clm: Services, prefect: httpx.Client) -
     assert dispatch_pending(clm).answers == ()
 
 
-def test_all_are_found_however_many_and_however_late(clm: Services, prefect: httpx.Client) -> None:
+def test_all_events_are_collected_however_many_and_however_late(clm: Services, prefect: httpx.Client) -> None:
     now = datetime.now(UTC)
     many = emit(prefect, "performance.degraded", *[GOOD] * (EVENTS + 10), at=now - timedelta(minutes=1))
     prefect_events.collect(clm)
     late = emit(prefect, "performance.degraded", GOOD, at=now - timedelta(minutes=50))
     assert prefect_events.collect(clm) == 1
     assert kept(clm) >= {*many, *late}
-    answer_all(clm)
+    answer_messages(clm)
 
 
-def test_an_event_that_is_kept_in_other_words_holds_up_none_behind_it(
+def test_an_event_stored_in_another_form_holds_up_no_later_event(
     clm: Services, prefect: httpx.Client
 ) -> None:
     known, new = emit(prefect, "performance.degraded", GOOD, GOOD)
     inbox.receive(clm, prefect_events.SOURCE, known, b"{}", clm.clock())
     prefect_events.collect(clm)
     assert new in kept(clm)
-    answer_all(clm)
+    answer_messages(clm)
 
 
-def test_what_is_no_event_of_ours_is_left_where_it_is(clm: Services, prefect: httpx.Client) -> None:
+def test_an_unknown_event_stays_in_prefect(clm: Services, prefect: httpx.Client) -> None:
     [event] = emit(prefect, "model.liked", GOOD)
     prefect_events.collect(clm)
     assert event not in kept(clm)
-    answer_all(clm)
+    answer_messages(clm)
