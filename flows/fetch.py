@@ -1,23 +1,16 @@
-"""Bars come in, after each bar."""
+"""Fetch of the newest bars from the exchanges, after each bar."""
 
 from prefect import flow
-from prefect.runtime import flow_run
 
-from clm_core.domain.errors import PassIncomplete
-from clm_core.operations.ingest import FeedReport
+from clm_core.operations.ingest import IngestReport
+from clm_core.operations.passes import run_name
 from tasks.fetch_markets import fetch_markets
-from tasks.show_fetched import show_fetched
+from tasks.show_pass import show_pass
 
 
-def _name() -> str:
-    return f"fetch {flow_run.scheduled_start_time:%Y-%m-%d %H:%M} UTC"
-
-
-@flow(name="fetch", flow_run_name=_name)
-def fetch() -> FeedReport:
-    """Fetch what closed since the last time; fails if a market could not be, after all others were."""
+@flow(name="fetch", flow_run_name=run_name("fetch"))
+def fetch() -> IngestReport:
+    """Fetch the bars closed since the last pass; fails after the pass if a market could not be fetched."""
     report = fetch_markets()
-    show_fetched(report)
-    if report.problems:
-        raise PassIncomplete("\n".join(report.problems))
-    return report
+    show_pass(report, "fetch")
+    return report.complete()

@@ -1,23 +1,16 @@
-"""What serves is looked at, every hour: is it stale, does it earn what it should?"""
+"""Hourly check of the production versions for staleness, drift and poor performance."""
 
 from prefect import flow
-from prefect.runtime import flow_run
 
-from clm_core.domain.errors import PassIncomplete
 from clm_core.lifecycle.watch import WatchReport
-from tasks.show_watch import show_watch
-from tasks.watch import look
+from clm_core.operations.passes import run_name
+from tasks.show_pass import show_pass
+from tasks.watch import watch_production
 
 
-def _name() -> str:
-    return f"watch {flow_run.scheduled_start_time:%Y-%m-%d %H:%M} UTC"
-
-
-@flow(name="watch", flow_run_name=_name)
+@flow(name="watch", flow_run_name=run_name("watch"))
 def watch() -> WatchReport:
-    """Ask for a retrain of what needs one; fails if a model could not be looked at, after all others were."""
-    report = look()
-    show_watch(report)
-    if report.problems:
-        raise PassIncomplete("\n".join(report.problems))
-    return report
+    """Request retrains where due; fails after the pass if a model could not be checked."""
+    report = watch_production()
+    show_pass(report, "watch")
+    return report.complete()

@@ -6,5 +6,5 @@ from clm_core.services import services
 
 
 @task(cache_policy=NO_CACHE)
-def fetch_markets() -> ingest.FeedReport:
+def fetch_markets() -> ingest.IngestReport:
     return ingest.run(services())

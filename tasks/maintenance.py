@@ -6,5 +6,5 @@ from clm_core.services import services
 
 
 @task(cache_policy=NO_CACHE)
-def keep_up() -> maintenance.MaintenanceReport:
+def maintain() -> maintenance.MaintenanceReport:
     return maintenance.run(services(), in_full=False)

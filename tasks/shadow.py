@@ -6,6 +6,6 @@ from clm_core.market.timeframes import Timeframe
 from clm_core.services import services
 
 
-@task(cache_policy=NO_CACHE, task_run_name="follow what waits")
-def follow(timeframe: Timeframe | None) -> shadow.ShadowReport:
+@task(cache_policy=NO_CACHE, task_run_name="record shadow positions")
+def record_positions(timeframe: Timeframe | None) -> shadow.ShadowReport:
     return shadow.run(services(), timeframe=timeframe)

@@ -2,7 +2,6 @@
 
 import json
 import logging
-import sys
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,7 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from clm_core.cli.output import AsJson, print_pass
+from clm_core.cli.output import AsJson, print_report
 from clm_core.cli.running import telling_steps
 
 if TYPE_CHECKING:
@@ -156,12 +155,7 @@ def update(as_json: AsJson = False) -> None:
         from clm_core.operations import ingest
 
         report = ingest.run(services)
-    if as_json:
-        typer.echo(report.model_dump_json(indent=2))
-    else:
-        print_pass(ingest.rows(report), (*report.problems, report.headline))
-    if report.problems:
-        sys.exit(1)
+    print_report(report, as_json)
 
 
 def _market() -> "MarketData":

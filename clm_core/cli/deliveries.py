@@ -1,4 +1,4 @@
-"""`clm deliveries …`: who is told of events and alerts, and what was given up."""
+"""`clm deliveries …`: receivers of events and alerts, and dead letters."""
 
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,23 +10,24 @@ if TYPE_CHECKING:
     from clm_core.domain.deliveries import DeadLetter, ReceiverState
 
 app = typer.Typer(
-    help="Events and alerts on their way: how each receiver stands, and what it did not take.",
+    help="Delivery of events and alerts: the state of each receiver, and the dead letters.",
     no_args_is_help=True,
 )
-Receiver = Annotated[str, typer.Argument(help="A receiver's name, or a part that only it has.")]
+Receiver = Annotated[str, typer.Argument(help="Name of a receiver, or an unambiguous part of the name.")]
 
 
 @app.command()
 def show(
-    limit: Annotated[int, typer.Option(min=1, help="How many dead letters, oldest first.")] = 100,
+    limit: Annotated[int, typer.Option(min=1, help="Number of dead letters, oldest first.")] = 100,
     as_json: AsJson = False,
 ) -> None:
-    """Every receiver there ever was, and the dead letters: what nobody took for three days."""
+    """List all receivers, past ones included, and the dead letters: messages refused for three days."""
     from clm_core.services import open_services
     from clm_core.settings import load_settings
 
     with open_services(load_settings()) as services:
-        states, letters = services.receivers.states(), services.receivers.dead(limit)
+        states = services.receivers.states()
+        letters = services.receivers.dead(limit)
     if as_json:
         print_json(
             {
@@ -42,22 +43,22 @@ def show(
 
 @app.command()
 def retry(receiver: Receiver) -> None:
-    """Have its dead letters sent once more, by the next upkeep."""
+    """Mark the dead letters of a receiver for another attempt by the next maintenance pass."""
     from clm_core.services import open_services
     from clm_core.settings import load_settings
 
     with open_services(load_settings()) as services:
         name = services.receivers.named(receiver)
-        asked = services.receivers.ask_retry(name)
-    typer.echo(f"{name}: {asked} are sent once more by the next upkeep (`clm upkeep`).")
+        letters = services.receivers.ask_retry(name)
+    typer.echo(f"{name}: {letters} are sent once more by the next maintenance (`clm maintenance`).")
 
 
 @app.command()
 def skip(
     receiver: Receiver,
-    reason: Annotated[str, typer.Option(help="Why: stands in the audit.")],
+    reason: Annotated[str, typer.Option(help="Reason, recorded in the audit log.")],
 ) -> None:
-    """Give up what it is to take next, so that it hears of what came after; it becomes a dead letter."""
+    """Turn the next message of a receiver into a dead letter, so that delivery continues after it."""
     from clm_core.cli.promotion import this_user
     from clm_core.services import open_services
     from clm_core.settings import load_settings
@@ -70,32 +71,32 @@ def skip(
 
 @app.command()
 def forget(receiver: Receiver) -> None:
-    """Delete its dead letters; the audit keeps their numbers."""
+    """Delete the dead letters of a receiver; the audit log keeps the numbers."""
     from clm_core.cli.promotion import this_user
     from clm_core.services import open_services
     from clm_core.settings import load_settings
 
     with open_services(load_settings()) as services:
         name = services.receivers.named(receiver)
-        gone = services.receivers.forget(name, this_user(), services.clock())
-    typer.echo(f"{name}: {gone} dead letters are forgotten.")
+        deleted = services.receivers.forget(name, this_user(), services.clock())
+    typer.echo(f"{name}: {deleted} dead letters are forgotten.")
 
 
 def _print_receivers(states: "list[ReceiverState]") -> None:
-    table = listing("receiver", "is told", "waiting", "dead letters", "next attempt (UTC)", "last error")
+    table = listing("receiver", "stream", "waiting", "dead letters", "next attempt (UTC)", "last error")
     for state in states:
         due = f"{state.retry_at:%m-%d %H:%M:%S}" if state.retry_at else ""
         counts = str(state.waiting), str(state.given_up)
         table.add_row(state.name, state.stream.value, *counts, due, state.last_error or "")
-    plain.print(
-        table if states else "Nobody was told anything yet: see `events.subscribers` and `alerts.urls`."
-    )
+    plain.print(table if states else "No receiver yet: see `events.subscribers` and `alerts.urls`.")
 
 
 def _print_letters(letters: "list[DeadLetter]") -> None:
-    table = listing("to", "number", "about", "happened (UTC)", "attempts", "last answer")
+    table = listing("receiver", "number", "about", "happened (UTC)", "attempts", "last answer")
     for letter in letters:
         happened = f"{letter.happened_at:%Y-%m-%d %H:%M}"
-        answer = f"{letter.error} (sent once more by the next upkeep)" if letter.retry_asked else letter.error
+        answer = (
+            f"{letter.error} (sent once more by the next maintenance)" if letter.retry_asked else letter.error
+        )
         table.add_row(letter.receiver, str(letter.seq), letter.about, happened, str(letter.attempts), answer)
     plain.print(table)

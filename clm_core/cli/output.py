@@ -1,7 +1,7 @@
 """How the commands are told things and print: tables for people, JSON for scripts."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -11,6 +11,8 @@ from rich.table import Table
 
 if TYPE_CHECKING:
     from pydantic import ValidationError
+
+    from clm_core.operations.passes import PassReport
 
 
 def _console(**options: Any) -> Console:
@@ -38,15 +40,25 @@ def print_table(table: Table, when_empty: str) -> None:
     console.print(table if table.row_count else when_empty)
 
 
-def print_pass(rows: Sequence[Mapping[str, str]], sentences: Iterable[str]) -> None:
-    """A row a model, then what there is to say."""
-    table = listing(*(rows[0] if rows else ()))
+def print_report(report: "PassReport", as_json: bool) -> None:
+    """Print the report of a pass, as a table and sentences or as JSON; exit with 1 if a problem occurred."""
+    if as_json:
+        typer.echo(report.model_dump_json(indent=2))
+    else:
+        _print_rows(report.rows())
+        for line in (*report.summary_lines(), report.headline):
+            plain.print(line, soft_wrap=True)
+    if report.problems:
+        raise typer.Exit(1)
+
+
+def _print_rows(rows: Sequence[Mapping[str, str]]) -> None:
+    if not rows:
+        return
+    table = listing(*rows[0])
     for row in rows:
         table.add_row(*row.values())
-    if rows:
-        plain.print(table)
-    for sentence in sentences:
-        plain.print(sentence, soft_wrap=True)
+    plain.print(table)
 
 
 def problem(error: "ValidationError") -> str:

@@ -1,8 +1,8 @@
-"""Whether a version that serves still earns what it should, by the bars it was not trained on.
+"""Performance of a production version on bars newer than the training: degraded or not, with reasons.
 
-An observed Sharpe ratio below the limit is no proof: measured over 90 days it has a standard error of 2,
-however many bars that makes. So it is asked how probable it is that the true one is below, and only when
-there are bars and trades enough to ask at all.
+An observed Sharpe ratio below the limit is no proof: over 90 days the standard error is 2, whatever the
+number of bars. The decision therefore rests on the probability of a true Sharpe ratio below the limit, given
+enough bars and trades.
 """
 
 import math
@@ -11,7 +11,7 @@ from enum import StrEnum
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from clm_core.decisions.staleness import Due
+from clm_core.decisions.staleness import DueRetrain
 from clm_core.domain.triggers import Observation
 from clm_core.domain.vocabulary import TriggerReason
 from clm_core.evidence.track_record import MIN_BARS, probabilistic_sharpe_ratio, track_record
@@ -20,53 +20,52 @@ from clm_core.market.drift import Drift
 
 
 class WatchRules(BaseModel):
-    """When the models that serve are said to earn too little; `[watch]` in the settings."""
+    """Limits of degraded performance and of drift; `[watch]` in the settings."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     window_days: int = Field(default=90, ge=1, le=3650)
-    """Of the bars that are new to a version, the newest so many days are looked at."""
+    """Days of newest bars to measure, at most; only bars after the training count."""
     min_bars: int = Field(default=240, ge=MIN_BARS)
-    """With fewer new bars it is too early to say."""
+    """Minimum number of new bars for a decision."""
     min_trades: int = Field(default=10, ge=1)
-    """With fewer closed trades on them it is too early to say."""
+    """Minimum number of closed trades on the new bars for a decision."""
     confidence: float = Field(default=0.9, ge=0.5, lt=1)
-    """How probable it must be that the true Sharpe ratio is below `triggers.max_sharpe_ratio`, 0.5 up to, not
-    including, 1; with 0.5 the observed one alone decides."""
+    """Required probability of a true Sharpe ratio below `triggers.max_sharpe_ratio`, in [0.5, 1); at 0.5 the
+    observed ratio alone decides."""
     drift_days: int = Field(default=14, ge=1, le=3650)
-    """The newest bars, all of them new to the version, whose features are compared with its training."""
+    """Days of newest bars whose features are compared with the training; all must be after the training."""
     drift_score: float = Field(default=1.25, gt=0)
-    """They have drifted above it; at 1 they lie as far from the training as its own furthest stretch does."""
+    """Score above which features have drifted; 1 is the distance of the training's own furthest stretch."""
 
 
 class Performance(BaseModel):
-    """What a version's positions earned on bars that are new to it, after costs; None: not to be measured."""
+    """Performance on bars newer than the training, after costs; None where not measurable."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     bars: int = 0
-    """Looked at."""
     trades: int = 0
-    """Closed by the model, a stop or a target: not what merely is open at the end."""
+    """Trades closed by the model, a stop or a target; an open position at the end is no trade."""
     sharpe_ratio: float | None = None
     """Annualised."""
     max_drawdown: float | None = None
     """Negative fraction."""
     confidence: float | None = None
-    """Probability, 0..1, that the true Sharpe ratio is below the limit."""
+    """Probability of a true Sharpe ratio below the limit, 0..1."""
 
 
 class HealthFinding(StrEnum):
     DEGRADED = "degraded"
     HOLDS = "holds"
     UNSURE = "unsure"
-    """Below the limit, and luck may explain it."""
+    """Below the limit, but within the range of chance."""
     TOO_EARLY = "too_early"
     UNMEASURABLE = "unmeasurable"
 
 
 def confidence_below(returns: Floats, limit: float, periods_per_year: float) -> float:
-    """Probability, 0..1, that the true Sharpe ratio is below an annualised limit; NaN: not to be measured.
+    """Probability of a true Sharpe ratio below an annualised limit, 0..1; NaN where not measurable.
 
     Args:
         returns: simple returns per bar, shape (n_bars,), as fractions.
@@ -75,33 +74,38 @@ def confidence_below(returns: Floats, limit: float, periods_per_year: float) -> 
     return 1.0 - probabilistic_sharpe_ratio(track_record(returns), limit / math.sqrt(periods_per_year))
 
 
-def judge(seen: Performance, rules: WatchRules, limit: float) -> tuple[HealthFinding, str]:
-    """What that is worth, and why in words; what could not be measured is neither bad nor good."""
-    if not (seen.bars >= rules.min_bars and seen.trades >= rules.min_trades):
+def judge(performance: Performance, rules: WatchRules, limit: float) -> tuple[HealthFinding, str]:
+    """Finding and the reason in words; an unmeasurable performance is neither good nor bad."""
+    if not (performance.bars >= rules.min_bars and performance.trades >= rules.min_trades):
         return HealthFinding.TOO_EARLY, (
-            f"{seen.bars:,} new bars and {seen.trades} closed trades say too little, "
+            f"{performance.bars:,} new bars and {performance.trades} closed trades are too few: "
             f"{rules.min_bars} and {rules.min_trades} are needed"
         )
-    if seen.sharpe_ratio is None or seen.confidence is None:
+    if performance.sharpe_ratio is None or performance.confidence is None:
         return (
             HealthFinding.UNMEASURABLE,
-            "its Sharpe ratio cannot be measured: its returns never vary, or are none",
+            "the Sharpe ratio cannot be measured: the returns are empty or never vary",
         )
-    observed = f"Sharpe ratio {seen.sharpe_ratio:.2f}"
-    if seen.sharpe_ratio >= limit:
+    observed = f"Sharpe ratio {performance.sharpe_ratio:.2f}"
+    if performance.sharpe_ratio >= limit:
         return HealthFinding.HOLDS, f"{observed} is not below {limit:g}"
-    sure = f"{observed} is below {limit:g}, and the true one with a probability of {seen.confidence:.0%}"
-    if not seen.confidence >= rules.confidence:
-        return HealthFinding.UNSURE, f"{sure}: luck may explain it, {rules.confidence:.0%} are needed"
-    return HealthFinding.DEGRADED, sure
+    probability = f"{performance.confidence:.0%}"
+    below = f"{observed} is below {limit:g}, and the true ratio with a probability of {probability}"
+    if not performance.confidence >= rules.confidence:
+        return HealthFinding.UNSURE, f"{below}: {rules.confidence:.0%} are needed"
+    return HealthFinding.DEGRADED, below
 
 
-def due(
-    model_id: str, seen: Performance, finding: HealthFinding, drift: Drift | None, rules: WatchRules
-) -> Iterator[Due]:
-    """What to ask the door for."""
+def due_retrains(
+    model_id: str,
+    performance: Performance,
+    finding: HealthFinding,
+    drift: Drift | None,
+    rules: WatchRules,
+) -> Iterator[DueRetrain]:
+    """Retrains to request for degraded performance and for drift."""
     if finding is HealthFinding.DEGRADED:
-        observed = Observation(sharpe_ratio=seen.sharpe_ratio)
-        yield Due(model_id, TriggerReason.PERFORMANCE_DEGRADED, observed)
+        observed = Observation(sharpe_ratio=performance.sharpe_ratio)
+        yield DueRetrain(model_id, TriggerReason.PERFORMANCE_DEGRADED, observed)
     if drift is not None and drift.score > rules.drift_score:
-        yield Due(model_id, TriggerReason.DRIFT_DETECTED, Observation())
+        yield DueRetrain(model_id, TriggerReason.DRIFT_DETECTED, Observation())

@@ -1,7 +1,7 @@
-"""What a version would have earned that was followed at 0 % allocation, beside the one that serves.
+"""Performance of a version under shadow testing at 0 % allocation, beside the production version.
 
-It wants a position after each bar, and that is written down. What was written before the next bar had closed
-proves something: nobody could know yet how it would end. What was written later is counted as late.
+The position after each bar is recorded. A position recorded before the close of the next bar is evidence,
+because the return of that bar was still unknown; positions recorded later are counted as late.
 """
 
 import math
@@ -22,31 +22,31 @@ from clm_core.evidence.paired import Standing
 from clm_core.market.bars import Bars, Floats
 from clm_core.market.timeframes import Timeframe
 
-FEWEST_BARS = 240
-"""With fewer common bars it is too early to say who is better; ten days of hours."""
-WANTED_TRADES = 100
-"""Closed trades after which a shadow has shown what it does."""
+MIN_BARS = 240
+"""Minimum number of common bars for a comparison with the champion; ten days of hourly bars."""
+TARGET_TRADES = 100
+"""Number of closed trades for a meaningful shadow record."""
 CONFIDENCE = 0.95
-"""Share of such intervals that hold the true difference of the Sharpe ratios."""
+"""Coverage of the interval of the Sharpe difference."""
 RESAMPLES = 2000
 ALPHA = 0.05
-"""Chance that a shadow no better than the champion is ever said to lead, and that one no worse is ever said
-to trail."""
+"""Probability of ever reporting a lead of a version no better than the champion, and likewise of ever
+reporting a version no worse as trailing."""
 TUNED_FOR = 500
-"""Common bars after which a lead is found soonest."""
+"""Number of common bars at which the sequential test is most sensitive."""
 Rows = NDArray[np.int64]
-SAME = 1e-6
-"""Positions that differ by less, a millionth of the capital, are the same: processors round otherwise."""
+TOLERANCE = 1e-6
+"""Largest difference between equal positions, a millionth of the capital: processors round differently."""
 
 
-class Figures(BaseModel):
-    """What positions earned from flat, after costs; None: not to be measured."""
+class ShadowPerformance(BaseModel):
+    """Performance of recorded positions, traded from flat after costs; None where not measurable."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     bars: int = 0
     trades: int = 0
-    """Ended by a signal, a stop or a target."""
+    """Trades closed by a signal, a stop or a target."""
     total_return: float | None = None
     """Fraction."""
     sharpe_ratio: float | None = None
@@ -55,46 +55,47 @@ class Figures(BaseModel):
     """Negative fraction."""
 
 
-class Against(BaseModel):
-    """A shadow and the version that serves on the same bars, both from flat; None: too early to say."""
+class ChampionComparison(BaseModel):
+    """A shadowed version and the production version on the same bars, both traded from flat."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     champion: str
-    """Label of its version."""
-    ours: Figures
-    theirs: Figures
+    """Version label of the champion."""
+    ours: ShadowPerformance
+    theirs: ShadowPerformance
     difference: tuple[float, float] | None
-    """95 % interval of the Sharpe ratio less the champion's, annualised."""
+    """95 % interval of the annualised Sharpe ratio minus the champion's; None with too few bars."""
     lead: Standing | None
-    """Whether it earns more a bar than the champion, beyond doubt, however often one has looked."""
+    """Sequential test of the mean return per bar, valid at every look; None with too few bars."""
 
 
-def count_late(written: ShadowRecord, timeframe: Timeframe) -> int:
-    """How many were written down more than one bar after their bar had closed."""
-    closed_bars = written.time + timeframe.nanoseconds
-    return int(np.count_nonzero(written.recorded - closed_bars > timeframe.nanoseconds))
+def count_late(record: ShadowRecord, timeframe: Timeframe) -> int:
+    """Number of positions recorded more than one bar after the close of their bar."""
+    closes = record.time + timeframe.nanoseconds
+    return int(np.count_nonzero(record.recorded - closes > timeframe.nanoseconds))
 
 
-def differing_rows(written: ShadowRecord, positions: Floats) -> Rows:
-    """Rows after which another position is wanted now than was written down.
+def differing_rows(record: ShadowRecord, positions: Floats) -> Rows:
+    """Rows in which the recorded position differs from the position computed now.
 
     Args:
-        positions: as they are computed now, of the same bars, shape (n_bars,).
+        positions: positions computed now on the same bars, shape (n_bars,).
     """
     # Written as `not (<=)` so that a NaN differs from everything.
-    return np.flatnonzero(~(np.abs(positions - written.position) <= SAME))
+    return np.flatnonzero(~(np.abs(positions - record.position) <= TOLERANCE))
 
 
-def measure(bars: Bars, positions: Floats, costs: Costs, execution: Execution) -> Figures:
-    """
+def measure(bars: Bars, positions: Floats, costs: Costs, execution: Execution) -> ShadowPerformance:
+    """Backtest of recorded positions, starting flat.
+
     Args:
-        bars: traded from flat; there may be none.
-        positions: wanted after each, shape (n_bars,).
+        bars: bars to trade on; may be empty.
+        positions: position after each bar, shape (n_bars,).
     """
     if not len(bars):
-        return Figures()
-    return _figures(backtest(bars, positions, costs, execution), bars.periods_per_year)
+        return ShadowPerformance()
+    return _performance(backtest(bars, positions, costs, execution), bars.periods_per_year)
 
 
 def compare(
@@ -105,42 +106,52 @@ def compare(
     costs: Costs,
     execution: Execution,
     rng: np.random.Generator,
-) -> Against:
-    """
+) -> ChampionComparison:
+    """Comparison of a shadowed version with the production version.
+
     Args:
-        champion: label of the version that serves.
-        bars: common to both, at least one.
-        ours: the shadow's positions on them, shape (n_bars,).
-        theirs: the champion's.
-        rng: where the resamples come from.
+        champion: version label of the production version.
+        bars: bars common to both versions, at least one.
+        ours: positions of the shadowed version, shape (n_bars,).
+        theirs: positions of the production version, shape (n_bars,).
+        rng: random generator of the bootstrap.
     """
-    shadow, serving = (backtest(bars, positions, costs, execution) for positions in (ours, theirs))
-    mine, served = (_figures(result, bars.periods_per_year) for result in (shadow, serving))
-    if len(bars) < FEWEST_BARS:
-        return Against(champion=champion, ours=mine, theirs=served, difference=None, lead=None)
-    interval = difference_interval(shadow.returns, serving.returns, CONFIDENCE, RESAMPLES, rng)
-    differences = paired.extend(paired.PairedRecord(), shadow.returns, serving.returns)
+    shadow_result = backtest(bars, ours, costs, execution)
+    champion_result = backtest(bars, theirs, costs, execution)
+    shadow_performance = _performance(shadow_result, bars.periods_per_year)
+    champion_performance = _performance(champion_result, bars.periods_per_year)
+    if len(bars) < MIN_BARS:
+        return ChampionComparison(
+            champion=champion,
+            ours=shadow_performance,
+            theirs=champion_performance,
+            difference=None,
+            lead=None,
+        )
+    returns = (shadow_result.returns, champion_result.returns)
+    interval = difference_interval(*returns, CONFIDENCE, RESAMPLES, rng)
+    differences = paired.extend(paired.PairedRecord(), *returns)
     scale = math.sqrt(bars.periods_per_year)
-    known = math.isfinite(interval.low) and math.isfinite(interval.high)
-    return Against(
+    finite = math.isfinite(interval.low) and math.isfinite(interval.high)
+    return ChampionComparison(
         champion=champion,
-        ours=mine,
-        theirs=served,
-        difference=(interval.low * scale, interval.high * scale) if known else None,
+        ours=shadow_performance,
+        theirs=champion_performance,
+        difference=(interval.low * scale, interval.high * scale) if finite else None,
         lead=paired.stand(differences, ALPHA, TUNED_FOR),
     )
 
 
-def _figures(result: Backtest, periods_per_year: float) -> Figures:
+def _performance(result: Backtest, periods_per_year: float) -> ShadowPerformance:
     metrics = summarise(result, periods_per_year)
-    return Figures(
+    return ShadowPerformance(
         bars=len(result.returns),
         trades=result.trades.ended,
-        total_return=_measured(metrics.total_return),
-        sharpe_ratio=_measured(metrics.sharpe_ratio),
-        max_drawdown=_measured(metrics.max_drawdown),
+        total_return=_finite(metrics.total_return),
+        sharpe_ratio=_finite(metrics.sharpe_ratio),
+        max_drawdown=_finite(metrics.max_drawdown),
     )
 
 
-def _measured(value: float) -> float | None:
+def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None

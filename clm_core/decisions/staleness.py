@@ -1,4 +1,4 @@
-"""Which of the models that serve are due: trained too long ago, or with enough new bars since."""
+"""Retrains due by age or by the number of new bars."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -10,30 +10,30 @@ from clm_core.domain.vocabulary import TriggerReason
 
 
 @dataclass(frozen=True)
-class Serving:
-    """A version that serves, as far as its freshness goes."""
+class Freshness:
+    """Age of a production version, in time and in bars."""
 
     model_id: str
     trained_at: datetime
     new_bars: int
-    """Bars of its market that are newer than those it was trained on."""
+    """Number of bars of the market after the last bar of the training."""
 
 
 @dataclass(frozen=True)
-class Due:
-    """What to ask the door for."""
+class DueRetrain:
+    """A retrain to request from the intake."""
 
     model_id: str
     reason: TriggerReason
     observed: Observation
 
 
-def due(serving: Iterable[Serving], policy: TriggerPolicy, now: datetime) -> Iterator[Due]:
-    """One request a model at most: a stale one is retrained for that, whatever bars have come since."""
-    for each in serving:
+def due_retrains(versions: Iterable[Freshness], policy: TriggerPolicy, now: datetime) -> Iterator[DueRetrain]:
+    """At most one retrain per model: staleness takes precedence over new bars."""
+    for each in versions:
         age_days = (now - each.trained_at) / timedelta(days=1)
         if age_days > policy.max_age_days:
-            yield Due(each.model_id, TriggerReason.PERIODIC, Observation(age_days=age_days))
+            yield DueRetrain(each.model_id, TriggerReason.PERIODIC, Observation(age_days=age_days))
         elif each.new_bars >= policy.min_new_samples:
             observed = Observation(new_samples=each.new_bars)
-            yield Due(each.model_id, TriggerReason.DATA_THRESHOLD, observed)
+            yield DueRetrain(each.model_id, TriggerReason.DATA_THRESHOLD, observed)

@@ -8,13 +8,13 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True, eq=False)
 class ShadowRecord:
-    """What was written down of one version, in time order; every array has shape (n_bars,)."""
+    """Recorded positions of a version, in time order; every array has shape (n_bars,)."""
 
     time: NDArray[np.int64]
-    """Open times of the bars after which it was wanted, nanoseconds since 1970-01-01 UTC."""
+    """Open times of the bars followed by the positions, nanoseconds since 1970-01-01 UTC."""
     position: NDArray[np.float64]
     recorded: NDArray[np.int64]
-    """When, nanoseconds since 1970-01-01 UTC."""
+    """Times of recording, nanoseconds since 1970-01-01 UTC."""
 
 
 EMPTY = ShadowRecord(np.empty(0, dtype=np.int64), np.empty(0), np.empty(0, dtype=np.int64))

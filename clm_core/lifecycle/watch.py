@@ -1,12 +1,12 @@
-"""What serves is looked at on the newest bars: is it stale, and does it earn what it should?
+"""Watch over the production versions: staleness, drift and performance on bars newer than the training.
 
-Nothing is decided here: the door is asked, and what it answered is in the report. A model that cannot be
-looked at keeps none of the others from it.
+The watch requests retrains and the intake decides; the report holds both. A model that cannot be checked
+leaves the other models unaffected.
 """
 
 import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from functools import partial
 
@@ -16,7 +16,7 @@ from clm_core.backtest.engine import backtest
 from clm_core.backtest.metrics import summarise
 from clm_core.decisions import health, staleness
 from clm_core.decisions.health import HealthFinding, Performance, confidence_below, judge
-from clm_core.decisions.staleness import Due, Serving
+from clm_core.decisions.staleness import DueRetrain, Freshness
 from clm_core.domain.actors import Actor
 from clm_core.domain.costs import Costs
 from clm_core.domain.execution import Execution
@@ -28,17 +28,16 @@ from clm_core.market.bars import Bars, Floats
 from clm_core.market.drift import CALENDAR, Drift, drift
 from clm_core.market.features import FEATURES, compute_features
 from clm_core.models.contract import Model
-from clm_core.operations.attempts import attempt, report_problems
-from clm_core.operations.pages import Row, formatted, page
+from clm_core.operations.passes import PassReport, Row, formatted, report_problems, run_each
 from clm_core.services import Services
 from clm_core.triggers import intake
 
 WATCH = Actor(name="watch", role=Role.OPERATOR)
-MOST_MODELS = 1000
+MAX_MODELS = 1000
 
 
-class Watched(BaseModel):
-    """A version that serves, on the newest bars of its market."""
+class WatchedVersion(BaseModel):
+    """A production version, measured on the newest bars of the market."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -49,148 +48,140 @@ class Watched(BaseModel):
     newest_bar: AwareDatetime
     """Open time of the market's last bar."""
     new_bars: int
-    """Bars after the last one it was trained on."""
+    """Number of bars after the last bar of the training."""
     performance: Performance
     finding: HealthFinding
     because: str
-    """The finding in words."""
+    """Finding in words."""
     drift: Drift | None
-    """Of the features of its newest bars; None: there are too few, of them or of its training."""
+    """Drift of the features on the newest bars; None with too few bars, in the training or since."""
     asked: tuple[Answer, ...]
-    """What was asked of the door, and what it answered."""
+    """Answers of the intake to the requested retrains."""
 
 
-class WatchReport(BaseModel):
-    """What one pass saw and asked for."""
+class WatchReport(PassReport):
+    """Production versions checked in one pass, and the retrains requested."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    at: AwareDatetime
-    models: tuple[Watched, ...]
-    problems: tuple[str, ...]
-    """What could not be looked at, and why."""
+    models: tuple[WatchedVersion, ...]
 
     @property
     def headline(self) -> str:
         if not self.models and not self.problems:
-            return "No model serves: there is nothing to watch. `clm promote` lets one serve."
+            return "No model is in production: nothing to watch. `clm promote` puts a version in production."
         replies = Counter(answer.reply for each in self.models for answer in each.asked)
-        asked = ", ".join(f"{count} {reply}" for reply, count in replies.items())
-        failed = f"; {len(self.problems)} could not be looked at" if self.problems else ""
-        return f"Models watched: {len(self.models)}{failed}. Retrains asked for: {asked or 'none'}."
+        requested = ", ".join(f"{count} {reply}" for reply, count in replies.items())
+        failed = f"; {len(self.problems)} could not be checked" if self.problems else ""
+        return f"Models watched: {len(self.models)}{failed}. Retrains requested: {requested or 'none'}."
+
+    def rows(self) -> list[Row]:
+        return [
+            {
+                "model": each.model_id,
+                "version": each.version,
+                "age": f"{each.age_days:.1f} d",
+                "new bars": f"{each.new_bars:,}",
+                "trades": str(each.performance.trades),
+                "Sharpe since": formatted(each.performance.sharpe_ratio, ".2f"),
+                "drawdown": formatted(each.performance.max_drawdown, ".1%"),
+                "drift": formatted(None if each.drift is None else each.drift.score, ".2f"),
+                "finding": each.finding.replace("_", " "),
+                "newest bar (UTC)": f"{each.newest_bar:%Y-%m-%d %H:%M}",
+            }
+            for each in self.models
+        ]
+
+    def summary_lines(self) -> list[str]:
+        """Findings and requests of each model, then the problems."""
+        return [*(f"{each.model_id}: {'. '.join(_sentences(each))}." for each in self.models), *self.problems]
 
 
 def run(services: Services) -> WatchReport:
-    """Look at everything that serves, in turn."""
-    serving = services.ledger.versions(status=ModelStatus.PRODUCTION, limit=MOST_MODELS)
-    models, problems = list[Watched](), list[str]()
-    for number, version in enumerate(sorted(serving, key=lambda each: each.model_id)):
-        services.announce(f"Watching {version.model_id}", number / len(serving))
-        seen, problem = attempt(f"{version.model_id}@{version.version}", partial(_watch, services, version))
-        models += [] if seen is None else [seen]
-        problems += problem
+    """Check every production version in turn."""
+    models, problems = run_each(_steps(services))
     report_problems(services, "watch", "clm watch", problems)
     return WatchReport(at=services.clock(), models=tuple(models), problems=tuple(problems))
 
 
-def rows(report: WatchReport) -> list[Row]:
-    """A row a model, for people; its version's label says when it was trained."""
-    return [
-        {
-            "model": each.model_id,
-            "version": each.version,
-            "age": f"{each.age_days:.1f} d",
-            "new bars": f"{each.new_bars:,}",
-            "trades": str(each.performance.trades),
-            "Sharpe since": formatted(each.performance.sharpe_ratio, ".2f"),
-            "drawdown": formatted(each.performance.max_drawdown, ".1%"),
-            "drift": formatted(None if each.drift is None else each.drift.score, ".2f"),
-            "finding": each.finding.replace("_", " "),
-            "newest bar (UTC)": f"{each.newest_bar:%Y-%m-%d %H:%M}",
-        }
-        for each in report.models
-    ]
+def _steps(services: Services) -> Iterator[tuple[str, Callable[[], WatchedVersion]]]:
+    versions = services.ledger.versions(status=ModelStatus.PRODUCTION, limit=MAX_MODELS)
+    for number, version in enumerate(sorted(versions, key=lambda each: each.model_id)):
+        services.announce(f"Watching {version.model_id}", number / len(versions))
+        yield f"{version.model_id}@{version.version}", partial(_watch, services, version)
 
 
-def summary_lines(report: WatchReport) -> list[str]:
-    """What was found of each model and what was asked for and answered, then what could not be looked at."""
-    return [*(f"{each.model_id}: {'. '.join(_sentences(each))}." for each in report.models), *report.problems]
-
-
-def summary_page(report: WatchReport) -> str:
-    """Markdown for a run's page."""
-    return page(rows(report), summary_lines(report))
-
-
-def _sentences(watched: Watched) -> Iterator[str]:
+def _sentences(watched: WatchedVersion) -> Iterator[str]:
     yield watched.because
     if watched.drift is not None and watched.drift.features:
         yield (
-            f"drift {watched.drift.score:.2f}: further from its training than any of that's "
-            f"{watched.drift.stretches} stretches are {', '.join(watched.drift.features)}"
+            f"drift {watched.drift.score:.2f}: {', '.join(watched.drift.features)} lie further from the "
+            f"training than each of the {watched.drift.stretches} stretches of the training"
         )
     for answer in watched.asked:
         yield f"{answer.request.training.trigger_reason} was {answer.sentence}"
 
 
-def _watch(services: Services, version: ModelVersion) -> Watched:
-    looked = _look(services, version)
-    return looked.model_copy(update={"asked": tuple(_ask(services, version, looked))})
+def _watch(services: Services, version: ModelVersion) -> WatchedVersion:
+    measured = _measure_version(services, version)
+    answers = tuple(_request_retrains(services, version, measured))
+    return measured.model_copy(update={"asked": answers})
 
 
-def _look(services: Services, version: ModelVersion) -> Watched:
-    now, settings = services.clock(), services.settings
+def _measure_version(services: Services, version: ModelVersion) -> WatchedVersion:
+    now = services.clock()
+    settings = services.settings
     bars = services.market.bars(version.symbol, version.timeframe, closed_by=now)
     model = services.registry.load(version.model_path, version.bundle_digest)
-    new = bars.row_after(model.trained_on.end)
-    seen = _performance(services, model, bars, new)
-    finding, because = judge(seen, settings.watch, settings.triggers.max_sharpe_ratio)
-    return Watched(
+    first_new = bars.row_after(model.trained_on.end)
+    performance = _performance(services, model, bars, first_new)
+    finding, because = judge(performance, settings.watch, settings.triggers.max_sharpe_ratio)
+    return WatchedVersion(
         model_id=version.model_id,
         version=version.version,
         trained_at=version.created_at,
         age_days=(now - version.created_at) / timedelta(days=1),
         newest_bar=bars.end.to_pydatetime(),
-        new_bars=len(bars) - new,
-        performance=seen,
+        new_bars=len(bars) - first_new,
+        performance=performance,
         finding=finding,
         because=because,
-        drift=_drift(version, model, bars, new, settings.watch.drift_days),
+        drift=_drift(version, model, bars, first_new, settings.watch.drift_days),
         asked=(),
     )
 
 
-def _performance(services: Services, model: Model, bars: Bars, new: int) -> Performance:
-    """On the bars from row `new` on, as far as the window reaches back."""
+def _performance(services: Services, model: Model, bars: Bars, first_new: int) -> Performance:
+    """Performance on the bars from row `first_new` on, within the window of the settings."""
     settings = services.settings
-    first = max(new, len(bars) - len(bars.last_days(settings.watch.window_days)))
-    # as much of the past as it was trained on is plenty for its look-back, and bounds what a network computes
-    known = max(0, first - model.trained_on.bars)
-    positions = model.positions(bars[known:])[first - known :]
+    first = max(first_new, len(bars) - len(bars.last_days(settings.watch.window_days)))
+    # as many bars as in the training cover every look-back, and bound the computation of a network
+    begin = max(0, first - model.trained_on.bars)
+    positions = model.positions(bars[begin:])[first - begin :]
     limit = settings.triggers.max_sharpe_ratio
     return measure(bars[first:], positions, settings.costs, settings.execution, limit)
 
 
-def _drift(version: ModelVersion, model: Model, bars: Bars, new: int, days: int) -> Drift | None:
-    """Of the features it sees, or where it does not say which, of all."""
+def _drift(version: ModelVersion, model: Model, bars: Bars, first_new: int, days: int) -> Drift | None:
+    """Drift of the features of the model; of all features if the parameters name none."""
     first = len(bars) - len(bars.last_days(days))
-    if first < new:
+    if first < first_new:
         return None
-    begin = max(0, new - model.trained_on.bars)
-    seen = version.params.get("features") or FEATURES
-    table = compute_features(bars[begin:], [name for name in seen if name not in CALENDAR])
-    trained, newest = slice(0, new - begin), slice(first - begin, None)
-    values, complete = table.values, table.complete
+    begin = max(0, first_new - model.trained_on.bars)
+    features = version.params.get("features") or FEATURES
+    table = compute_features(bars[begin:], [name for name in features if name not in CALENDAR])
+    trained = slice(0, first_new - begin)
+    newest = slice(first - begin, None)
+    values = table.values
+    complete = table.complete
     return drift(values[trained][complete[trained]], values[newest][complete[newest]], table.names)
 
 
 def measure(bars: Bars, positions: Floats, costs: Costs, execution: Execution, limit: float) -> Performance:
-    """Trade the positions from flat.
+    """Backtest of the positions, starting flat.
 
     Args:
-        bars: all new to the version; there may be none.
-        positions: the version's on them, shape (n_bars,).
-        limit: annualised Sharpe ratio that the true one is asked to be below.
+        bars: bars after the training; may be empty.
+        positions: positions of the version on the bars, shape (n_bars,).
+        limit: annualised Sharpe ratio; the confidence is the probability of a true ratio below the limit.
     """
     if not len(bars):
         return Performance()
@@ -199,34 +190,42 @@ def measure(bars: Bars, positions: Floats, costs: Costs, execution: Execution, l
     return Performance(
         bars=len(bars),
         trades=result.trades.ended,
-        sharpe_ratio=_measured(metrics.sharpe_ratio),
-        max_drawdown=_measured(metrics.max_drawdown),
-        confidence=_measured(confidence_below(result.returns, limit, bars.periods_per_year)),
+        sharpe_ratio=_finite(metrics.sharpe_ratio),
+        max_drawdown=_finite(metrics.max_drawdown),
+        confidence=_finite(confidence_below(result.returns, limit, bars.periods_per_year)),
     )
 
 
-def _measured(value: float) -> float | None:
+def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _ask(services: Services, version: ModelVersion, looked: Watched) -> Iterator[Answer]:
+def _request_retrains(
+    services: Services, version: ModelVersion, measured: WatchedVersion
+) -> Iterator[Answer]:
     policy = services.settings.triggers
     job = services.ledger.job(version.training_job_id)
-    # further bars make it another request: a retrain on the same ones would end as the last did
-    facts = looked.new_bars // policy.min_new_samples
-    serving = Serving(looked.model_id, looked.trained_at, looked.new_bars)
-    doing = health.due(
-        looked.model_id, looked.performance, looked.finding, looked.drift, services.settings.watch
-    )
-    for due in (*doing, *staleness.due([serving], policy, services.clock())):
-        key = f"watch/{version.version}/{due.reason}/{facts}"
+    # a retrain on the same bars would end as the last retrain did: further bars make a new request
+    new_samples = measured.new_bars // policy.min_new_samples
+    freshness = Freshness(measured.model_id, measured.trained_at, measured.new_bars)
+    for due in (
+        *health.due_retrains(
+            measured.model_id,
+            measured.performance,
+            measured.finding,
+            measured.drift,
+            services.settings.watch,
+        ),
+        *staleness.due_retrains([freshness], policy, services.clock()),
+    ):
+        key = f"watch/{version.version}/{due.reason}/{new_samples}"
         yield intake.submit(services, _request(job, due, key))
 
 
-def _request(job: TrainingJob, due: Due, key: str) -> TriggerRequest:
-    """To train it again as it was, on the newest bars."""
-    as_before = job.model_dump(include=set(RetrainRequest.model_fields))
-    training = as_before | {"trigger_reason": due.reason, "requested_by": WATCH.name}
+def _request(job: TrainingJob, due: DueRetrain, key: str) -> TriggerRequest:
+    """Request to repeat the training of a job on the newest bars."""
+    fields = job.model_dump(include=set(RetrainRequest.model_fields))
+    training = fields | {"trigger_reason": due.reason, "requested_by": WATCH.name}
     return TriggerRequest(
         training=RetrainRequest.model_validate(training),
         actor=WATCH,

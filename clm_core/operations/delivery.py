@@ -1,10 +1,10 @@
-"""Tells others what happened: events to Prefect and to subscribers, alerts to people.
+"""Delivery of recorded events to Prefect and to subscribers, and of recorded alerts to people.
 
-What is to be told was recorded with what it is about; here it is sent, in order and at least once, to each
-receiver at its own pace. A receiver that is down holds up nobody else: it is tried again after a wait that
-doubles, and after a while that is an alert itself. What it has not taken after three days becomes a dead
-letter, and it is told the next. One process at a time tells a receiver something, by the lock of its row;
-killed before it could record that, the next one tells it again, under the same id.
+Each receiver gets the messages in order and at least once, independently of the other receivers. A failing
+receiver is tried again after a wait that doubles with each failure, and causes an alert after ten minutes. A
+message refused for three days becomes a dead letter, and delivery continues with the next message. The lock
+on the row of a receiver admits one sending process at a time; a process killed before recording a success
+leads to a second delivery under the same id.
 """
 
 import hashlib
@@ -27,58 +27,59 @@ from clm_core.services import Services
 from clm_core.settings import Subscriber
 
 ALERT_AFTER = timedelta(minutes=10)
-"""How long a receiver may fail before somebody is told."""
-ANSWER_WITHIN_SECONDS = 10.0
-AT_ONCE = 8
-"""Receivers that are told something at the same time."""
+"""Time of continuous failure after which a receiver causes an alert."""
+TIMEOUT_SECONDS = 10.0
+CONCURRENT_RECEIVERS = 8
+"""Number of receivers served at the same time."""
 PREFECT = "prefect"
 
 
-class Delivery(ReceiverState):
-    """How a receiver stands after it was told something just now."""
+class DeliveryResult(ReceiverState):
+    """State of a receiver after a delivery."""
 
     sent: int
+    """Number of messages delivered just now."""
 
 
 @dataclass(frozen=True)
 class Receiver(Generic[T]):
     name: str
-    """For people and for its row; without anything secret."""
+    """Name for people and for the row in the ledger, without secrets."""
     stream: Stream[T]
     send: Callable[[T], None]
 
 
-def deliver(services: Services) -> list[Delivery]:
-    """Send what is waiting; events before alerts, so that somebody hears of a receiver that fails."""
+def deliver(services: Services) -> list[DeliveryResult]:
+    """Send the waiting events, then the waiting alerts, which include failures of event receivers."""
     settings = services.settings
-    to_programs = [_subscriber(each) for each in settings.events.subscribers]
+    event_receivers = [_subscriber(each) for each in settings.events.subscribers]
     if api := os.environ.get("PREFECT_API_URL"):
-        to_programs.append(Receiver(PREFECT, EVENTS, lambda event: _to_prefect(api, event)))
-    to_people = [_person(url.get_secret_value()) for url in settings.alerts.urls]
-    told = [*_tell_all(services, to_programs), *_tell_all(services, to_people)]
-    _forget_removed(services, {PREFECT, *(each.name for each in told)})
-    return told
+        event_receivers.append(Receiver(PREFECT, EVENTS, lambda event: _to_prefect(api, event)))
+    alert_receivers = [_alert_receiver(url.get_secret_value()) for url in settings.alerts.urls]
+    results = [*_deliver_all(services, event_receivers), *_deliver_all(services, alert_receivers)]
+    _end_alerts_of_removed(services, {PREFECT, *(each.name for each in results)})
+    return results
 
 
-def _tell_all(services: Services, receivers: Sequence[Receiver[T]]) -> list[Delivery]:
-    with ThreadPoolExecutor(max_workers=AT_ONCE) as pool:
-        return list(pool.map(lambda receiver: _tell(services, receiver), receivers))
+def _deliver_all(services: Services, receivers: Sequence[Receiver[T]]) -> list[DeliveryResult]:
+    with ThreadPoolExecutor(max_workers=CONCURRENT_RECEIVERS) as pool:
+        return list(pool.map(lambda receiver: _deliver(services, receiver), receivers))
 
 
-def _tell(services: Services, receiver: Receiver[T]) -> Delivery:
+def _deliver(services: Services, receiver: Receiver[T]) -> DeliveryResult:
     sent = 0
-    while (took := _tell_next(services, receiver)) is not None:
-        sent += took
-    while _tell_again(services, receiver):
+    while (accepted := _send_next(services, receiver)) is not None:
+        sent += accepted
+    while _send_dead_letter(services, receiver):
         sent += 1
     state = services.receivers.state(receiver.name)
     _alert_failing(services, state)
     _alert_given_up(services, state)
-    return Delivery(sent=sent, **dict(state))
+    return DeliveryResult(sent=sent, **dict(state))
 
 
-def _tell_next(services: Services, receiver: Receiver[T]) -> bool | None:
-    """Whether it took another one, or that was given up; None: there is none for it now."""
+def _send_next(services: Services, receiver: Receiver[T]) -> bool | None:
+    """True if the next message was accepted, False if given up as a dead letter, None if none is due."""
     with services.receivers.turn(receiver.name, receiver.stream, services.clock()) as turn:
         if turn is None:
             return None
@@ -90,8 +91,8 @@ def _tell_next(services: Services, receiver: Receiver[T]) -> bool | None:
         return True
 
 
-def _tell_again(services: Services, receiver: Receiver[T]) -> bool:
-    """Whether it took another dead letter that somebody wants sent again."""
+def _send_dead_letter(services: Services, receiver: Receiver[T]) -> bool:
+    """True if the receiver accepted the next dead letter marked for a retry."""
     with services.receivers.retry(receiver.name, receiver.stream) as retry:
         if retry is None:
             return False
@@ -105,13 +106,14 @@ def _tell_again(services: Services, receiver: Receiver[T]) -> bool:
 
 
 def _alert_failing(services: Services, state: ReceiverState) -> None:
-    now, since = services.clock(), state.failing_since
+    now = services.clock()
+    since = state.failing_since
     if since is None:
         services.alerts.end(AlertKind.DELIVERY_FAILING, state.name, now)
     elif now - since >= ALERT_AFTER:
         message = (
-            f"It has taken nothing since {since:%Y-%m-%d %H:%M} UTC: {state.last_error}. Each thing is tried "
-            f"again for {GIVEN_UP_AFTER.days} days. Repair it, or take it out of the settings."
+            f"No delivery succeeded since {since:%Y-%m-%d %H:%M} UTC: {state.last_error}. Each message is "
+            f"tried for {GIVEN_UP_AFTER.days} days. Repair the receiver, or remove it from the settings."
         )
         alert = Alert(kind=AlertKind.DELIVERY_FAILING, subject=state.name, message=message, at=now)
         services.alerts.record(alert)
@@ -123,15 +125,15 @@ def _alert_given_up(services: Services, state: ReceiverState) -> None:
         services.alerts.end(AlertKind.DELIVERY_GIVEN_UP, state.name, now)
         return
     message = (
-        "Something was not taken for days and is not sent by itself any more. `clm deliveries show` lists "
-        "it; once the receiver is repaired, `clm deliveries retry` sends it again."
+        "Messages refused for days are dead letters now and are not sent any more. `clm deliveries show` "
+        "lists the dead letters; once the receiver is repaired, `clm deliveries retry` sends them again."
     )
     alert = Alert(kind=AlertKind.DELIVERY_GIVEN_UP, subject=state.name, message=message, at=now)
     services.alerts.record(alert)
 
 
-def _forget_removed(services: Services, receivers: Set[str]) -> None:
-    """What is no longer in the settings fails nobody."""
+def _end_alerts_of_removed(services: Services, receivers: Set[str]) -> None:
+    """End the alerts of receivers removed from the settings."""
     for kind in (AlertKind.DELIVERY_FAILING, AlertKind.DELIVERY_GIVEN_UP):
         for alert in services.alerts.lasting(kind):
             if alert.subject not in receivers:
@@ -139,22 +141,22 @@ def _forget_removed(services: Services, receivers: Set[str]) -> None:
 
 
 def _subscriber(subscriber: Subscriber) -> Receiver[OutgoingEvent]:
-    name = f"subscriber {_shown(subscriber.url.get_secret_value())}"
+    name = f"subscriber {_without_secrets(subscriber.url.get_secret_value())}"
     return Receiver(name, EVENTS, lambda event: _to_subscriber(subscriber, event))
 
 
-def _person(url: str) -> Receiver[Any]:
+def _alert_receiver(url: str) -> Receiver[Any]:
     name = f"alerts {url.partition(':')[0]} {_fingerprint(url)}"
     return Receiver(name, ALERTS, lambda alert: notifications.send(url, alert))
 
 
 def _to_subscriber(subscriber: Subscriber, event: OutgoingEvent) -> None:
-    """As standardwebhooks.com says: a signature over id, time and body."""
+    """Send an event as standardwebhooks.com specifies, signed over id, time and body."""
     from standardwebhooks import Webhook
 
-    told = {"type": event.type, "timestamp": event.at.isoformat(), "data": event.payload}
-    body = json.dumps(told, separators=(",", ":"), sort_keys=True)
-    # of this attempt: receivers refuse what is older than minutes
+    message = {"type": event.type, "timestamp": event.at.isoformat(), "data": event.payload}
+    body = json.dumps(message, separators=(",", ":"), sort_keys=True)
+    # the time of this attempt: receivers refuse signatures older than minutes
     now = datetime.now(UTC)
     signature = Webhook(subscriber.secret.get_secret_value()).sign(str(event.id), now, body)
     headers = {
@@ -167,9 +169,9 @@ def _to_subscriber(subscriber: Subscriber, event: OutgoingEvent) -> None:
 
 
 def _to_prefect(api: str, event: OutgoingEvent) -> None:
-    """An event of Prefect's own, for its automations; unlike `emit_event`, this hears of a failure."""
+    """Send an event to Prefect's bus, for automations; unlike `emit_event`, a failure raises an error."""
     subject = f"model.{event.subject}" if event.subject else event.type
-    told = {
+    message = {
         "id": str(event.id),
         "occurred": event.at.isoformat(),
         "event": event.type,
@@ -179,20 +181,21 @@ def _to_prefect(api: str, event: OutgoingEvent) -> None:
     headers = {"content-type": "application/json"}
     if auth := os.environ.get("PREFECT_API_AUTH_STRING"):
         headers["authorization"] = f"Basic {b64encode(auth.encode()).decode()}"
-    _post(f"{api}/events", json.dumps([told]), headers)
+    _post(f"{api}/events", json.dumps([message]), headers)
 
 
 def _post(url: str, body: str, headers: dict[str, str]) -> None:
-    """
+    """Post a body once, with a few attempts to connect.
+
     Raises:
-        DeliveryFailed: no answer, or any but one of success; a redirect is none.
+        DeliveryFailed: no answer, or a status other than success; redirects are not followed.
     """
     import httpx
     import stamina
 
     try:
         for attempt in stamina.retry_context(on=httpx.ConnectError, attempts=3, wait_initial=0.2):
-            # what it says beyond its status is not read
+            # the body of the answer is not read
             with (
                 attempt,
                 httpx.stream(
@@ -200,19 +203,20 @@ def _post(url: str, body: str, headers: dict[str, str]) -> None:
                     url,
                     content=body,
                     headers=headers,
-                    timeout=ANSWER_WITHIN_SECONDS,
+                    timeout=TIMEOUT_SECONDS,
                     follow_redirects=False,
                 ) as answer,
             ):
-                status, success = answer.status_code, answer.is_success
+                status = answer.status_code
+                success = answer.is_success
     except httpx.HTTPError as error:
         raise DeliveryFailed(f"no answer ({type(error).__name__}: {error})") from error
     if not success:
-        raise DeliveryFailed(f"it answered with status {status}")
+        raise DeliveryFailed(f"the receiver answered with status {status}")
 
 
-def _shown(url: str) -> str:
-    """Without user, password, path and query, which may be secrets."""
+def _without_secrets(url: str) -> str:
+    """Scheme, host and fingerprint of a URL; user, password, path and query may be secrets."""
     parts = urlsplit(url)
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]} {_fingerprint(url)}"
 

@@ -1,8 +1,10 @@
-"""Bars come in: after each bar, those of every market of the universe that names an exchange.
+"""Scheduled fetch of bars: the markets of the universe that name an exchange, after each bar.
 
-A market that cannot be fetched keeps none of the others from it; it goes on next time from what is stored.
+A market that cannot be fetched leaves the other markets unaffected; the next pass continues from the stored
+bars.
 """
 
+from collections.abc import Iterator
 from datetime import timedelta
 from functools import partial
 
@@ -10,16 +12,15 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict
 
 from clm_core.domain.universe import Market
 from clm_core.market.exchange import Patience
-from clm_core.operations.attempts import attempt, report_problems
-from clm_core.operations.pages import Row
+from clm_core.operations.passes import PassReport, Row, report_problems, run_each
 from clm_core.services import Services
 
 PATIENCE = Patience(deadline_s=300.0)
-"""With each market: the next bar comes, and with it the next try."""
+"""Time limit for each market; the next bar brings the next attempt."""
 
 
-class Fetched(BaseModel):
-    """A market whose bars are up to date."""
+class MarketUpdate(BaseModel):
+    """A market brought up to date."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -30,18 +31,13 @@ class Fetched(BaseModel):
     newest_bar: AwareDatetime
     """Open time of the last bar."""
     bars: int
-    """All that are stored."""
+    """Number of stored bars."""
 
 
-class FeedReport(BaseModel):
-    """What one pass brought."""
+class IngestReport(PassReport):
+    """Markets fetched in one pass."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    at: AwareDatetime
-    markets: tuple[Fetched, ...]
-    problems: tuple[str, ...]
-    """What could not be fetched, and why."""
+    markets: tuple[MarketUpdate, ...]
 
     @property
     def headline(self) -> str:
@@ -51,38 +47,40 @@ class FeedReport(BaseModel):
         failed = f"; {len(self.problems)} could not be fetched" if self.problems else ""
         return f"Markets up to date: {len(self.markets)}, with {new:,} new bars{failed}."
 
+    def rows(self) -> list[Row]:
+        return [
+            {
+                "market": f"{market.symbol} {market.timeframe}",
+                "exchange": market.exchange,
+                "new bars": f"{market.new_bars:,}",
+                "newest bar (UTC)": f"{market.newest_bar:%Y-%m-%d %H:%M}",
+                "bars": f"{market.bars:,}",
+            }
+            for market in self.markets
+        ]
 
-def run(services: Services) -> FeedReport:
-    """Fetch what closed since the last time, market after market."""
-    fetched, problems = list[Fetched](), list[str]()
+
+def run(services: Services) -> IngestReport:
+    """Fetch the bars closed since the last pass, market after market."""
+    markets, problems = run_each(
+        (f"{market.symbol} {market.timeframe}", partial(_fetch, services, market, exchange))
+        for market, exchange in _markets_of_exchanges(services)
+    )
+    report_problems(services, "fetch", "clm data update", problems)
+    return IngestReport(at=services.clock(), markets=tuple(markets), problems=tuple(problems))
+
+
+def _markets_of_exchanges(services: Services) -> Iterator[tuple[Market, str]]:
     for market in services.settings.universe:
         if market.exchange is not None:
-            step = partial(_fetch, services, market, market.exchange)
-            found, problem = attempt(f"{market.symbol} {market.timeframe}", step)
-            fetched += [] if found is None else [found]
-            problems += problem
-    report_problems(services, "fetch", "clm data update", problems)
-    return FeedReport(at=services.clock(), markets=tuple(fetched), problems=tuple(problems))
+            yield market, market.exchange
 
 
-def rows(report: FeedReport) -> list[Row]:
-    """A row a market, for people."""
-    return [
-        {
-            "market": f"{market.symbol} {market.timeframe}",
-            "from": market.exchange,
-            "new bars": f"{market.new_bars:,}",
-            "newest bar (UTC)": f"{market.newest_bar:%Y-%m-%d %H:%M}",
-            "bars": f"{market.bars:,}",
-        }
-        for market in report.markets
-    ]
-
-
-def _fetch(services: Services, market: Market, exchange: str) -> Fetched:
-    now, before = services.clock(), services.market.stored(market.symbol, market.timeframe)
-    what = f"Fetching {market.symbol} {market.timeframe} from {exchange}"
-    services.announce(what, 0.0)
+def _fetch(services: Services, market: Market, exchange: str) -> MarketUpdate:
+    now = services.clock()
+    before = services.market.stored(market.symbol, market.timeframe)
+    step = f"Fetching {market.symbol} {market.timeframe} from {exchange}"
+    services.announce(step, 0.0)
     info = services.market.fetch(
         market.symbol,
         market.timeframe,
@@ -91,9 +89,9 @@ def _fetch(services: Services, market: Market, exchange: str) -> Fetched:
         now=now,
         patience=PATIENCE,
         base_url=market.exchange_url,
-        progress=partial(services.announce, what),
+        progress=partial(services.announce, step),
     )
-    return Fetched(
+    return MarketUpdate(
         symbol=info.symbol,
         timeframe=info.timeframe,
         exchange=exchange,

@@ -1,10 +1,10 @@
-"""What keeps the registry right while nobody looks: one pass over everything that may have gone wrong.
+"""Maintenance of an installation: dead jobs, waiting messages, unfinished promotions, changed files, alerts.
 
-A part that fails keeps none of the others from its work, and a model none of the other models: the report
-says which failed, and an alert says so once until it works again.
+A failing part leaves the other parts unaffected, and a failing model the other models. The report names the
+failures, and an alert per part lasts until the part works again.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from enum import StrEnum
 from functools import partial
@@ -18,8 +18,8 @@ from clm_core.domain.promotions import Promotion
 from clm_core.domain.versions import ModelVersion
 from clm_core.domain.vocabulary import ModelStatus
 from clm_core.ledger.audit_log import anchor_folder
-from clm_core.operations.attempts import attempt, report_problems
-from clm_core.operations.delivery import Delivery, deliver
+from clm_core.operations.delivery import DeliveryResult, deliver
+from clm_core.operations.passes import PassReport, Row, attempt, report_problems, run_each
 from clm_core.platform.prefect_runs import RunState, knows_prefect, prefect_runs
 from clm_core.registry.due_verifications import DueVerifications
 from clm_core.retraining.jobs import LEASE_LOST_CAUSE, reap_dead_jobs
@@ -30,22 +30,26 @@ from clm_core.triggers.dispatch import answer_messages, start_pending_jobs
 
 
 class MaintenancePart(StrEnum):
-    SWEEP = "sweep"
-    """Jobs whose process died are ended, and their runs."""
-    DRAIN = "drain"
-    """Messages that wait are answered, jobs that wait are started."""
+    REAP = "reap"
+    """Ends the jobs of dead processes, and the runs of the jobs."""
+    DISPATCH = "dispatch"
+    """Answers waiting messages and starts waiting jobs."""
     RECONCILE = "reconcile"
-    """What a crash left half done is ended, an alias moved by hand put back."""
-    GUARD = "guard"
-    """Forced promotions whose time is over are asked about, or rolled back."""
+    """Completes or aborts promotions that a crash interrupted, and restores aliases moved by hand."""
+    OVERRIDES = "overrides"
+    """Asks for confirmation of expired forced promotions, or rolls back."""
     VERIFY = "verify"
-    """What MLflow would serve is compared with what was registered; every file once an hour."""
+    """Compares the production versions in MLflow with the registered digests; all files once an hour."""
     AUTOMATIONS = "automations"
-    """Runs and actions of automations that failed are alerted: Prefect itself tells nobody."""
+    """Alerts on failed runs and failed actions of automations; Prefect itself sends no alert."""
     AUDIT = "audit"
-    """The newest entry is written down outside the database."""
+    """Anchors the newest audit entry outside the database."""
     DELIVER = "deliver"
-    """Events and alerts are sent."""
+    """Sends events and alerts."""
+
+
+FORMER_PARTS = frozenset({"sweep", "drain", "guard"})
+"""Names of reap, dispatch and overrides in the release before, as subjects of alerts."""
 
 
 class MaintenancePartReport(BaseModel):
@@ -53,102 +57,140 @@ class MaintenancePartReport(BaseModel):
 
     part: MaintenancePart
     done: tuple[str, ...]
-    """What was changed or found, a sentence each; empty: there was nothing to do."""
+    """Changes and findings, a sentence each; empty if nothing was due."""
     problems: tuple[str, ...]
-    """What could not be done, and for which model, job or receiver."""
+    """Failures, with the model, job or receiver concerned."""
 
 
-class MaintenanceReport(BaseModel):
-    """What one pass did, and what it could not do."""
+class MaintenanceReport(PassReport):
+    """Changes and failures of one pass."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    at: datetime
     parts: tuple[MaintenancePartReport, ...]
-    deliveries: tuple[Delivery, ...]
+    deliveries: tuple[DeliveryResult, ...]
     conditions: tuple[RaisedAlert, ...]
-    """What is not as it should be and was alerted, oldest first."""
+    """Open alerts, oldest first."""
 
     @property
     def failed(self) -> tuple[MaintenancePart, ...]:
         return tuple(report.part for report in self.parts if report.problems)
 
+    @property
+    def headline(self) -> str:
+        failed = f", failed: {', '.join(self.failed)}" if self.failed else ""
+        return f"Parts run: {len(self.parts)}{failed}. Open alerts: {len(self.conditions)}."
 
-LOOKED_BACK = timedelta(days=1)
-"""A run whose job failed longer ago is left as it is."""
-NOT_WELL_AGAIN = timedelta(hours=3)
-"""A deployment is well again when none of its runs has failed for so long."""
-ITSELF = {"maintenance", "upkeep"}
-"""Deployment whose runs are maintenance passes, by its name and the one in the release before."""
-LOOK = "Its page in the Prefect UI has the log."
-REMEMBERED = timedelta(hours=1)
-"""An automation is well again when none of its actions has failed for so long."""
-MEND = "Mend its action on the page Automations of the Prefect UI: what it should have started was not."
+    def rows(self) -> list[Row]:
+        return [{"part": each.part, "outcome": _outcome(each)} for each in self.parts]
+
+    def summary_lines(self) -> list[str]:
+        """Changes and failures of each part, then the open alerts."""
+        parts = [f"{each.part}: {line}" for each in self.parts for line in (*each.done, *each.problems)]
+        alerts = [
+            f"since {alert.at:%Y-%m-%d %H:%M} UTC: {alert.kind} {alert.subject}" for alert in self.conditions
+        ]
+        return [*parts, *alerts]
+
+
+LOST_RUNS_WITHIN = timedelta(days=1)
+"""Age up to which the run of a failed job is marked as crashed."""
+RUNS_RECOVERED_AFTER = timedelta(hours=3)
+"""Time without a failed run after which a deployment counts as recovered."""
+OWN_DEPLOYMENTS = frozenset({"maintenance", "upkeep"})
+"""Deployment of the maintenance passes, now and in the release before."""
+SEE_LOG = "The log is on the page of the run in the Prefect UI."
+ACTIONS_RECOVERED_AFTER = timedelta(hours=1)
+"""Time without a failed action after which an automation counts as recovered."""
+REPAIR_ACTION = "Repair the action on the page Automations of the Prefect UI: the run was not started."
 Step = tuple[str, Callable[[], Iterable[str]]]
-"""Whom or what it is about, and what to do: says what was done."""
+"""Subject, and the step that returns a sentence for each change."""
+PartSteps = Callable[[Services], Iterable[Step]]
 
 
 def run(services: Services, in_full: bool = True) -> MaintenanceReport:
-    """Every part in turn, and at last tell everybody what came of it.
+    """Run every part in turn, and deliver the resulting events and alerts last.
 
     Args:
-        in_full: read every file of all that serves, not only of what is due for it.
+        in_full: read every file of every production version, not only of the versions due.
     """
-    wanted = PARTS | ({} if in_full else {MaintenancePart.VERIFY: _verify_in_rounds})
-    parts = [_run_part(services, part, steps) for part, steps in wanted.items()]
-    deliveries, problem = attempt("events and alerts", partial(deliver, services))
-    told = deliveries or []
-    failing = [f"{each.name}: {each.last_error}" for each in told if each.last_error]
-    parts.append(
-        MaintenancePartReport(
-            part=MaintenancePart.DELIVER,
-            done=tuple(f"{each.name} was told {each.sent}" for each in told if each.sent),
-            problems=(*problem, *failing),
-        )
-    )
+    parts = [_run_part(services, part, steps) for part, steps in _parts(in_full).items()]
+    _end_alerts_of_former_parts(services)
+    delivered, problems = attempt("events and alerts", partial(deliver, services))
+    deliveries = delivered or []
+    parts.append(_delivery_report(deliveries, problems))
     return MaintenanceReport(
         at=services.clock(),
+        problems=tuple(problem for part in parts for problem in part.problems),
         parts=tuple(parts),
-        deliveries=tuple(told),
+        deliveries=tuple(deliveries),
         conditions=tuple(services.alerts.lasting()),
     )
 
 
-def _run_part(
-    services: Services, part: MaintenancePart, steps: Callable[[Services], Iterable[Step]]
-) -> MaintenancePartReport:
-    found, problems = attempt(part, lambda: list(steps(services)))
-    done = list[str]()
-    for subject, step in found or []:
-        sentences, problem = attempt(subject, step)
-        done += sentences or []
-        problems += problem
-    report_problems(services, part, "clm upkeep", problems)
-    return MaintenancePartReport(part=part, done=tuple(done), problems=tuple(problems))
+def _parts(in_full: bool) -> Mapping[MaintenancePart, PartSteps]:
+    return {
+        MaintenancePart.REAP: _reap,
+        MaintenancePart.DISPATCH: _dispatch,
+        MaintenancePart.RECONCILE: _reconcile,
+        MaintenancePart.OVERRIDES: expire_overrides,
+        MaintenancePart.VERIFY: _verify if in_full else _verify_due,
+        MaintenancePart.AUTOMATIONS: _automations,
+        MaintenancePart.AUDIT: _anchor,
+    }
 
 
-def _sweep(services: Services) -> Iterable[Step]:
+def _run_part(services: Services, part: MaintenancePart, steps_of: PartSteps) -> MaintenancePartReport:
+    steps, problems = attempt(part, lambda: list(steps_of(services)))
+    changes, failures = run_each(steps or [])
+    problems += failures
+    report_problems(services, part, "clm maintenance", problems)
+    done = tuple(sentence for sentences in changes for sentence in sentences)
+    return MaintenancePartReport(part=part, done=done, problems=tuple(problems))
+
+
+def _delivery_report(deliveries: Sequence[DeliveryResult], problems: list[str]) -> MaintenancePartReport:
+    failing = [f"{each.name}: {each.last_error}" for each in deliveries if each.last_error]
+    return MaintenancePartReport(
+        part=MaintenancePart.DELIVER,
+        done=tuple(f"{each.name} received {each.sent}" for each in deliveries if each.sent),
+        problems=(*problems, *failing),
+    )
+
+
+def _outcome(report: MaintenancePartReport) -> str:
+    if report.problems:
+        return "FAILED"
+    return "done" if report.done else "nothing to do"
+
+
+def _end_alerts_of_former_parts(services: Services) -> None:
+    """End alerts that the release before opened under a former name, which no pass ends any more."""
+    for alert in services.alerts.lasting(AlertKind.MAINTENANCE_FAILING):
+        if alert.subject in FORMER_PARTS:
+            services.alerts.end(alert.kind, alert.subject, services.clock())
+
+
+def _reap(services: Services) -> Iterable[Step]:
     yield "jobs", lambda: [f"job {job.id} {job.failure_cause}" for job in reap_dead_jobs(services)]
     yield "runs", partial(_crash_lost_runs, services)
 
 
 def _crash_lost_runs(services: Services) -> list[str]:
-    """Also those of jobs swept while Prefect was away."""
-    store, since = services.ledger.triggers, services.clock() - LOOKED_BACK
-    lost = store.runs_of_failed(LEASE_LOST_CAUSE, since)
+    """Mark the runs of dead jobs as crashed, also of jobs reaped while Prefect was away."""
+    since = services.clock() - LOST_RUNS_WITHIN
+    lost = services.ledger.triggers.runs_of_failed(LEASE_LOST_CAUSE, since)
     if not lost or not knows_prefect(services.settings.home):
         return []
-    told = list[str]()
+    crashed = list[str]()
     with prefect_runs(services.settings.home) as prefect:
         runs = prefect.read(lost.values())
         for job_id, run_id in lost.items():
             if runs[run_id].state is RunState.UNDER_WAY:
-                prefect.crash(run_id, f"Job {job_id} {LEASE_LOST_CAUSE}: its process gave no sign of life.")
-                told.append(f"run {run_id} of job {job_id} has crashed")
-    return told
+                prefect.crash(run_id, f"Job {job_id} {LEASE_LOST_CAUSE}: the process sent no heartbeat.")
+                crashed.append(f"run {run_id} of job {job_id} has crashed")
+    return crashed
 
 
-def _drain(services: Services) -> Iterable[Step]:
+def _dispatch(services: Services) -> Iterable[Step]:
     yield "events", partial(_collect_events, services)
     yield "messages", partial(_answer_messages, services)
     yield "jobs", partial(_start_jobs, services)
@@ -156,7 +198,7 @@ def _drain(services: Services) -> Iterable[Step]:
 
 def _collect_events(services: Services) -> list[str]:
     new = prefect_events.collect(services)
-    return [f"{new} events came by Prefect"] if new else []
+    return [f"{new} events arrived by Prefect"] if new else []
 
 
 def _answer_messages(services: Services) -> list[str]:
@@ -170,7 +212,7 @@ def _start_jobs(services: Services) -> list[str]:
     if started.problem is not None:
         raise ServerUnavailable(f"{len(started.waiting)} jobs wait to be started: {started.problem}")
     begun = [f"job {job_id} is run {run_id}" for job_id, run_id in started.runs.items()]
-    return [*begun, *(f"job {job_id} failed before it began" for job_id in started.failed)]
+    return [*begun, *(f"job {job_id} failed before the start" for job_id in started.failed)]
 
 
 def _reconcile(services: Services) -> Iterable[Step]:
@@ -183,67 +225,71 @@ def _reconcile_model(services: Services, model_id: str) -> list[str]:
     return [f"{model_id}: {change.kind} {change.id} is {change.state}" for change in ended]
 
 
-def _guard(services: Services) -> Iterable[Step]:
-    answer = {OnExpiry.ASK: _ask_again, OnExpiry.ROLL_BACK: _roll_back}[services.settings.guard.on_expiry]
+def expire_overrides(services: Services) -> Iterable[Step]:
+    """Steps for the forced promotions past their expiry: ask for confirmation, or roll back."""
+    act = {OnExpiry.ASK: _ask_for_confirmation, OnExpiry.ROLL_BACK: _roll_back}[
+        services.settings.guard.on_expiry
+    ]
     for forced in services.ledger.promotions.expired_forced(services.clock()):
-        yield forced.model_id, partial(answer, services, forced)
+        yield forced.model_id, partial(act, services, forced)
 
 
-def _ask_again(services: Services, forced: Promotion) -> list[str]:
+def _ask_for_confirmation(services: Services, forced: Promotion) -> list[str]:
     services.ledger.promotions.expire(forced, SYSTEM, services.clock())
     return [
         f"{forced.model_id}: {forced.to_version} was forced until {forced.expires_at:%Y-%m-%d %H:%M} UTC and "
-        f"still serves: `clm confirm {forced.model_id} --reason ...`, or promote another"
+        f"is still in production: `clm confirm {forced.model_id} --reason ...`, or promote another version"
     ]
 
 
 def _roll_back(services: Services, forced: Promotion) -> list[str]:
     now = services.clock()
     try:
-        done = services.promotions.end_expired(forced.model_id, SYSTEM, now)
+        rollback = services.promotions.end_expired(forced.model_id, SYSTEM, now)
     except CLMError:
-        # there may be nothing to go back to: somebody has to decide
+        # without a version to roll back to, a person has to decide
         services.ledger.promotions.expire(forced, SYSTEM, now)
         raise
-    if done is None:
+    if rollback is None:
         return []
-    said = f"{forced.to_version}, forced by {forced.actor}, was rolled back to {done.to_version}"
+    message = f"{forced.to_version}, forced by {forced.actor}, was rolled back to {rollback.to_version}"
     kind = AlertKind.FORCED_ROLLED_BACK
-    services.alerts.record(Alert(kind=kind, subject=forced.model_id, message=said, at=now))
-    return [f"{forced.model_id}: {said}"]
+    services.alerts.record(Alert(kind=kind, subject=forced.model_id, message=message, at=now))
+    return [f"{forced.model_id}: {message}"]
 
 
 def _verify(services: Services) -> Iterable[Step]:
-    for version in _serving(services):
-        yield _named(version), partial(_verify_files, services, version)
+    for version in _production_versions(services):
+        yield _label(version), partial(_verify_files, services, version)
 
 
-def _verify_in_rounds(services: Services) -> Iterable[Step]:
-    """To the last file what is due for it, or was refused and may be mended; of the rest what MLflow says."""
+def _verify_due(services: Services) -> Iterable[Step]:
+    """Steps that read all files of versions due or refused, and the listing in MLflow of the rest."""
     refused = {alert.subject for alert in services.alerts.lasting(AlertKind.BUNDLE_REFUSED)}
-    rounds, now = _rounds(services), services.clock()
-    for version in _serving(services):
-        in_full = _named(version) in refused or rounds.is_due(version, now)
-        yield _named(version), partial(_verify_files if in_full else _verify_listing, services, version)
+    verifications = _due_verifications(services)
+    now = services.clock()
+    for version in _production_versions(services):
+        in_full = _label(version) in refused or verifications.is_due(version, now)
+        yield _label(version), partial(_verify_files if in_full else _verify_listing, services, version)
 
 
-def _serving(services: Services) -> Iterator[ModelVersion]:
+def _production_versions(services: Services) -> Iterator[ModelVersion]:
     for model_id in services.ledger.promotions.models():
         yield from services.ledger.versions(model_id=model_id, status=ModelStatus.PRODUCTION)
 
 
-def _named(version: ModelVersion) -> str:
+def _label(version: ModelVersion) -> str:
     return f"{version.model_id}@{version.version}"
 
 
-def _rounds(services: Services) -> DueVerifications:
+def _due_verifications(services: Services) -> DueVerifications:
     every = timedelta(minutes=services.settings.maintenance.verify_minutes)
-    return DueVerifications(services.settings.home / "upkeep" / "verified.json", every)
+    return DueVerifications(services.settings.home / "maintenance" / "verified.json", every)
 
 
 def _verify_files(services: Services, version: ModelVersion) -> list[str]:
     services.promotions.verify(version, SYSTEM, services.clock(), once=True)
-    _rounds(services).note(version, services.clock())
+    _due_verifications(services).note(version, services.clock())
     return []
 
 
@@ -258,41 +304,55 @@ def _automations(services: Services) -> Iterable[Step]:
 
 
 def _alert_failed_actions(services: Services) -> list[str]:
-    now, kind = services.clock(), AlertKind.AUTOMATION_FAILING
     if not knows_prefect(services.settings.home):
         return []
+    now = services.clock()
     with prefect_runs(services.settings.home) as prefect:
-        failed = prefect.failed_actions(now - REMEMBERED)
-    for alert in services.alerts.lasting(kind):
-        if alert.subject not in failed:
-            services.alerts.end(kind, alert.subject, now)
-    told = [
-        services.alerts.record(Alert(kind=kind, subject=name, message=f"{reason} {MEND}", at=now))
-        for name, reason in failed.items()
-    ]
-    return [f"{name}: {reason}" for (name, reason), new in zip(failed.items(), told, strict=True) if new]
+        failed = prefect.failed_actions(now - ACTIONS_RECOVERED_AFTER)
+    messages = {name: f"{reason} {REPAIR_ACTION}" for name, reason in failed.items()}
+    new = _alert_while_failing(services, AlertKind.AUTOMATION_FAILING, messages, now)
+    return [f"{name}: {failed[name]}" for name in new]
 
 
 def _alert_failed_runs(services: Services) -> list[str]:
-    """Of a failed job its own alert tells, of a failed upkeep those of its parts."""
-    now, kind = services.clock(), AlertKind.RUN_FAILED
+    """Alert on failed runs without an alert of another kind: of a failed job, or of a maintenance part."""
     if not knows_prefect(services.settings.home):
         return []
+    now = services.clock()
     with prefect_runs(services.settings.home) as prefect:
-        runs = prefect.failed_runs(now - NOT_WELL_AGAIN)
+        runs = prefect.failed_runs(now - RUNS_RECOVERED_AFTER)
     jobs = services.ledger.triggers.with_jobs(runs)
-    others = [
-        (run_id, *runs[run_id]) for run_id in runs if run_id not in jobs and runs[run_id][0] not in ITSELF
-    ]
-    newest = {name: f"Its run {run_id} ended as {why}. {LOOK}" for run_id, name, why in reversed(others)}
-    for alert in services.alerts.lasting(kind):
-        if alert.subject not in newest:
-            services.alerts.end(kind, alert.subject, now)
-    told = {
-        name: services.alerts.record(Alert(kind=kind, subject=name, message=message, at=now))
-        for name, message in newest.items()
+    alerted = {
+        run_id: run for run_id, run in runs.items() if run_id not in jobs and run[0] not in OWN_DEPLOYMENTS
     }
-    return [f"{name}: {newest[name]}" for name, is_new in told.items() if is_new]
+    # runs come newest first: in reverse, the newest run of a deployment gives the message
+    messages = {
+        name: f"Run {run_id} ended as {reason}. {SEE_LOG}"
+        for run_id, (name, reason) in reversed(alerted.items())
+    }
+    new = _alert_while_failing(services, AlertKind.RUN_FAILED, messages, now)
+    return [f"{name}: {messages[name]}" for name in new]
+
+
+def _alert_while_failing(
+    services: Services, kind: AlertKind, messages: Mapping[str, str], now: datetime
+) -> list[str]:
+    """Open an alert for each failing subject and end the alerts of recovered subjects.
+
+    Args:
+        messages: message by failing subject.
+
+    Returns:
+        Subjects of the alerts opened now.
+    """
+    for alert in services.alerts.lasting(kind):
+        if alert.subject not in messages:
+            services.alerts.end(kind, alert.subject, now)
+    return [
+        subject
+        for subject, message in messages.items()
+        if services.alerts.record(Alert(kind=kind, subject=subject, message=message, at=now))
+    ]
 
 
 def _anchor(services: Services) -> Iterable[Step]:
@@ -302,21 +362,10 @@ def _anchor(services: Services) -> Iterable[Step]:
 def _anchor_newest(services: Services) -> list[str]:
     now = services.clock()
     try:
-        written = services.ledger.anchor(anchor_folder(services.settings.home), now)
+        anchored = services.ledger.anchor(anchor_folder(services.settings.home), now)
     except AuditBroken as error:
         alert = Alert(kind=AlertKind.AUDIT_BROKEN, subject="audit", message=str(error), at=now)
         services.alerts.record(alert)
         raise
     services.alerts.end(AlertKind.AUDIT_BROKEN, "audit", now)
-    return [] if written is None else [f"entry {written.seq} is anchored"]
-
-
-PARTS = {
-    MaintenancePart.SWEEP: _sweep,
-    MaintenancePart.DRAIN: _drain,
-    MaintenancePart.RECONCILE: _reconcile,
-    MaintenancePart.GUARD: _guard,
-    MaintenancePart.VERIFY: _verify,
-    MaintenancePart.AUTOMATIONS: _automations,
-    MaintenancePart.AUDIT: _anchor,
-}
+    return [] if anchored is None else [f"entry {anchored.seq} is anchored"]

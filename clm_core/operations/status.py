@@ -1,4 +1,4 @@
-"""How an installation is: its servers, its jobs, what serves, and what runs next."""
+"""Status of an installation: servers, jobs, production versions and the next scheduled runs."""
 
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
@@ -25,7 +25,7 @@ class PartHealth(BaseModel):
 
     name: str
     healthy: bool
-    """Whether it answered just now."""
+    """True if the part answered just now."""
     pid: int | None
     restarts: int
     log: Path
@@ -39,7 +39,7 @@ class Champion(BaseModel):
 
 
 class NextRun(BaseModel):
-    """The next run of a deployment that its schedule has made."""
+    """Next scheduled run of a deployment."""
 
     model_config = FROZEN
 
@@ -51,13 +51,13 @@ class InstallationStatus(BaseModel):
     model_config = FROZEN
 
     up: bool
-    """Whether `clm up` runs."""
+    """True while `clm up` runs."""
     urls: dict[str, str]
     parts: tuple[PartHealth, ...]
     jobs: dict[JobStatus, int]
     production: tuple[Champion, ...]
     next_runs: tuple[NextRun, ...]
-    """Soonest first; empty while nothing is up to ask."""
+    """Soonest first; empty while no Prefect server answers."""
 
     @property
     def healthy(self) -> bool:
@@ -65,13 +65,13 @@ class InstallationStatus(BaseModel):
 
 
 def read_status(settings: Settings) -> InstallationStatus:
-    """A snapshot; starts the embedded database for a moment where nothing runs."""
+    """Snapshot of an installation; starts the embedded database for a moment if nothing runs."""
     state = stack_state.running(settings.home)
     with open_database(settings.home, settings.database_url) as database, open_ledger(database) as engine:
         ledger = Ledger(engine)
         jobs = dict(ledger.counts().jobs)
-        serving = ledger.versions(status=ModelStatus.PRODUCTION, limit=1000)
-    production = tuple(Champion(model_id=each.model_id, version=each.version) for each in serving)
+        versions = ledger.versions(status=ModelStatus.PRODUCTION, limit=1000)
+    production = tuple(Champion(model_id=each.model_id, version=each.version) for each in versions)
     if state is None:
         return InstallationStatus(up=False, urls={}, parts=(), jobs=jobs, production=production, next_runs=())
     return InstallationStatus(
@@ -85,7 +85,7 @@ def read_status(settings: Settings) -> InstallationStatus:
 
 
 def urls(state: StackState) -> dict[str, str]:
-    """What to open in a browser."""
+    """Addresses of the pages for a browser."""
     return {
         "prefect": state.prefect_url,
         "mlflow": state.mlflow_url,
@@ -124,20 +124,20 @@ def _next_runs(environment: Mapping[str, str]) -> tuple[NextRun, ...]:
     except ServerUnavailable:
         return ()
     names = {deployment["id"]: deployment["name"] for deployment in deployments}
-    found = [
+    next_runs = [
         NextRun(deployment=names[run["deployment_id"]], at=datetime.fromisoformat(run["expected_start_time"]))
         for run in runs
     ]
-    return tuple(sorted(found, key=lambda run: run.at.astimezone(UTC)))
+    return tuple(sorted(next_runs, key=lambda run: run.at.astimezone(UTC)))
 
 
 def _scheduled(environment: Mapping[str, str], deployment_id: str) -> list[dict[str, str]]:
-    """The next scheduled run of a deployment, if it has one."""
-    wanted = {
+    """Next scheduled run of a deployment, in a list of at most one run."""
+    filters = {
         "deployments": {"id": {"any_": [deployment_id]}},
         "flow_runs": {"state": {"type": {"any_": ["SCHEDULED"]}}},
         "sort": "EXPECTED_START_TIME_ASC",
         "limit": 1,
     }
-    found: list[dict[str, str]] = ask(environment, "POST", "/flow_runs/filter", wanted)
-    return found
+    runs: list[dict[str, str]] = ask(environment, "POST", "/flow_runs/filter", filters)
+    return runs

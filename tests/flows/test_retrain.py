@@ -242,7 +242,7 @@ def test_a_run_whose_request_is_not_granted_ends_completed_with_the_answer(
     request = request_for(ModelType.LIGHTGBM, symbol="EURUSD", training_params={"rounds": 2})
     state = load_flow("flows.retrain.retrain")(request, return_state=True)
     assert state.is_completed()
-    assert state.message.startswith(f"coalesced with job {waiting.job_id}: that job waits to be started")
+    assert state.message.startswith(f"coalesced with job {waiting.job_id}: the job is pending")
     assert services.ledger.triggers.answers(limit=1)[0].request.source == "terminal"
     lease = services.ledger.start_job(waiting.job_id, "tests", services.clock(), timedelta(minutes=1))
     services.ledger.complete_job(lease, services.clock())

@@ -48,5 +48,5 @@ def test_it_is_shown_who_waits_for_what_skipped_sent_again_and_forgotten(receive
     [letter] = [each for each in shown["dead_letters"] if each["receiver"] == receiver]
     assert letter["error"].endswith("nobody is on call")
     assert "1 are sent once more" in clm("retry", receiver)
-    assert "sent once more by the next upkeep" in clm("show")
+    assert "sent once more by the next maintenance" in clm("show")
     assert "1 dead letters are forgotten" in clm("forget", receiver)

@@ -7,8 +7,15 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from clm_core.decisions.health import HealthFinding, Performance, WatchRules, confidence_below, due, judge
-from clm_core.decisions.staleness import Due
+from clm_core.decisions.health import (
+    HealthFinding,
+    Performance,
+    WatchRules,
+    confidence_below,
+    due_retrains,
+    judge,
+)
+from clm_core.decisions.staleness import DueRetrain
 from clm_core.domain.triggers import Observation
 from clm_core.domain.vocabulary import TriggerReason
 from clm_core.market.drift import Drift
@@ -62,15 +69,15 @@ def test_only_what_is_bad_beyond_doubt_is_asked_to_be_retrained(
     assert found is finding
     assert because
     wanted = Observation(sharpe_ratio=seen.sharpe_ratio) if finding is HealthFinding.DEGRADED else None
-    assert [each.observed for each in due("a_model", seen, found, None, RULES)] == (
+    assert [each.observed for each in due_retrains("a_model", seen, found, None, RULES)] == (
         [wanted] if wanted else []
     )
 
 
 def test_the_door_is_told_the_reason_and_the_observed_sharpe_ratio() -> None:
     seen = Performance(**BAD)
-    expected = Due("a_model", TriggerReason.PERFORMANCE_DEGRADED, Observation(sharpe_ratio=-3.0))
-    assert list(due("a_model", seen, HealthFinding.DEGRADED, None, RULES)) == [expected]
+    expected = DueRetrain("a_model", TriggerReason.PERFORMANCE_DEGRADED, Observation(sharpe_ratio=-3.0))
+    assert list(due_retrains("a_model", seen, HealthFinding.DEGRADED, None, RULES)) == [expected]
 
 
 @pytest.mark.parametrize(
@@ -80,8 +87,8 @@ def test_the_door_is_told_the_reason_and_the_observed_sharpe_ratio() -> None:
 )
 def test_drift_above_its_limit_is_asked_to_be_retrained(drift: float | None, asked: bool) -> None:
     found = None if drift is None else Drift(score=drift, features=("atr_14",), stretches=26)
-    expected = [Due("a_model", TriggerReason.DRIFT_DETECTED, Observation())] if asked else []
-    assert list(due("a_model", Performance(), HealthFinding.TOO_EARLY, found, RULES)) == expected
+    expected = [DueRetrain("a_model", TriggerReason.DRIFT_DETECTED, Observation())] if asked else []
+    assert list(due_retrains("a_model", Performance(), HealthFinding.TOO_EARLY, found, RULES)) == expected
 
 
 def test_where_half_a_chance_is_enough_the_observed_ratio_alone_decides() -> None:

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from clm_core.decisions.shadow import (
-    FEWEST_BARS,
-    Against,
-    Figures,
+    MIN_BARS,
+    ChampionComparison,
+    ShadowPerformance,
     compare,
     count_late,
     differing_rows,
@@ -85,10 +85,10 @@ def test_what_closed_before_the_registration_does_not_count(minutes: int, rows: 
 
 
 def test_where_no_bar_came_nothing_is_measured(bars: Bars) -> None:
-    assert measure(bars[:0], np.zeros(0), FREE, Execution()) == Figures()
+    assert measure(bars[:0], np.zeros(0), FREE, Execution()) == ShadowPerformance()
 
 
-def beside(bars: Bars, ours: float, theirs: float) -> Against:
+def beside(bars: Bars, ours: float, theirs: float) -> ChampionComparison:
     """A shadow that knows the next bar, times `ours`, and a champion that does so times `theirs`."""
     foresight = np.sign(np.append(np.diff(bars.open)[1:], [0.0, 0.0]))
     rng = np.random.default_rng(1)
@@ -113,7 +113,7 @@ def test_a_lead_is_found_where_there_is_one(ours: float, theirs: float, lead: St
 
 
 def test_with_few_bars_it_is_too_early_to_say_who_leads(bars: Bars) -> None:
-    early, enough = (beside(bars[:count], 1.0, -1.0) for count in (FEWEST_BARS - 1, FEWEST_BARS))
+    early, enough = (beside(bars[:count], 1.0, -1.0) for count in (MIN_BARS - 1, MIN_BARS))
     assert (early.lead, early.difference) == (None, None)
     assert early.ours.sharpe_ratio is not None
     assert enough.lead is Standing.BETTER

@@ -1,11 +1,11 @@
-"""Which models are due, at the limits; and that the door grants what is due."""
+"""Which models are Freshness, due_retrainsat the limits; and that the door grants what is due."""
 
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from clm_core.decisions.retraining import TriggerPolicy, decide
-from clm_core.decisions.staleness import Serving, due
+from clm_core.decisions.staleness import Freshness, due_retrains
 from clm_core.domain.actors import Actor
 from clm_core.domain.jobs import RetrainRequest
 from clm_core.domain.triggers import History, Reply, TriggerRequest
@@ -31,7 +31,7 @@ STALE, NEW_BARS = TriggerReason.PERIODIC, TriggerReason.DATA_THRESHOLD
 def test_a_model_is_due_when_the_door_would_grant_it(
     age: timedelta, new_bars: int, reasons: list[TriggerReason]
 ) -> None:
-    found = list(due([Serving("xgboost_btcusd_1h", NOW - age, new_bars)], POLICY, NOW))
+    found = list(due_retrains([Freshness("xgboost_btcusd_1h", NOW - age, new_bars)], POLICY, NOW))
     assert [each.reason for each in found] == reasons
     for each in found:
         request = TriggerRequest(

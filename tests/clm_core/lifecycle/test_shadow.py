@@ -23,7 +23,7 @@ from clm_core.domain.versions import ModelVersion
 from clm_core.domain.vocabulary import ModelStatus, ModelType, Role
 from clm_core.ledger.shadows import ShadowStore
 from clm_core.lifecycle import shadow
-from clm_core.lifecycle.shadow import Shadowed, ShadowReport
+from clm_core.lifecycle.shadow import ShadowedVersion, ShadowReport
 from clm_core.market.bars import FIELDS, Bars, Floats
 from clm_core.market.sources import MarketData
 from clm_core.market.store import SeriesStore
@@ -96,7 +96,7 @@ def world(
     return World(services, model_id, make_version, tmp_path)
 
 
-def only(report: ShadowReport) -> Shadowed:
+def only(report: ShadowReport) -> ShadowedVersion:
     assert report.problems == ()
     [found] = report.versions
     return found
@@ -130,7 +130,7 @@ def test_after_an_outage_the_missing_bars_are_caught_up_and_those_too_old_are_co
     assert (seen.new, seen.figures.bars, seen.late) == (12, 13, 11)
     assert only(world.run(14)).late == 11
     assert world.written(version).position.tolist() == world.wanted(version, 14).tolist()
-    assert "11 of 14 recorded late" in " ".join(shadow.summary_lines(world.run(14)))
+    assert "11 of 14 recorded late" in " ".join(world.run(14).summary_lines())
 
 
 def test_passes_at_once_write_each_position_down_once(world: World) -> None:
@@ -153,8 +153,8 @@ def test_another_position_than_was_written_down_is_a_problem_that_names_the_bar_
     )
     report = world.run(6)
     [problem] = report.problems
-    assert problem.startswith(f"{version.model_id}@{version.version}: after 1 of 6 bars another position")
-    assert f"after that of {world.bars.index[TRAINED + 4]:%Y-%m-%d %H:%M} UTC: " in problem
+    assert problem.startswith(f"{version.model_id}@{version.version}: after 1 of 6 bars the position")
+    assert f"after the bar of {world.bars.index[TRAINED + 4]:%Y-%m-%d %H:%M} UTC: " in problem
     assert "instead of 0.25" in problem
     assert [each.figures.bars for each in report.versions] == [6]
     assert world.written(version).position[4] == other
@@ -198,7 +198,7 @@ def test_what_serves_is_followed_beside_what_waits_on_the_bars_of_both(world: Wo
         assert each.figures.sharpe_ratio == each.against.ours.sharpe_ratio
     assert many == world.run(NEW).model_copy(update={"versions": many.versions})
     assert ShadowReport.model_validate_json(many.model_dump_json()) == many
-    [row, _] = shadow.rows(many)
+    [row, _] = many.rows()
     assert row["trades"] == f"{many.versions[0].figures.trades} of 100"
 
 

@@ -25,7 +25,7 @@ from clm_core.domain.vocabulary import ModelType, Role, TriggerReason
 from clm_core.domain.walk_forward import WalkForwardPlan
 from clm_core.ledger.alerts import AlertStore
 from clm_core.lifecycle import watch
-from clm_core.lifecycle.watch import Watched, WatchReport
+from clm_core.lifecycle.watch import WatchedVersion, WatchReport
 from clm_core.market.bars import Bars
 from clm_core.market.drift import CALENDAR
 from clm_core.market.features import FEATURES, LOOK_BACK
@@ -104,14 +104,14 @@ def serve(services: Services, model_type: ModelType = ModelType.LIGHTGBM) -> Mod
     return version
 
 
-def look(services: Services) -> Watched:
+def look(services: Services) -> WatchedVersion:
     report = watch.run(services)
     assert report.problems == ()
     [found] = report.models
     return found
 
 
-def answers(found: Watched) -> list[tuple[TriggerReason, Reply]]:
+def answers(found: WatchedVersion) -> list[tuple[TriggerReason, Reply]]:
     return [(each.request.training.trigger_reason, each.reply) for each in found.asked]
 
 
@@ -122,7 +122,7 @@ def later(services: Services, days: float) -> Services:
 def test_where_nothing_serves_it_says_so(clm: Services, engine: Engine) -> None:
     report = watch.run(replace(clm, alerts=AlertStore(engine)))
     assert (report.models, report.problems) == ((), ())
-    assert report.headline.startswith("No model serves")
+    assert report.headline.startswith("No model is in production")
 
 
 def test_what_is_found_on_new_bars_is_asked_for_once(own: Services, market: Market) -> None:
@@ -273,9 +273,9 @@ def test_a_row_tells_a_person_what_was_seen(own: Services, market: Market) -> No
     market.lack(0)
     report = watch.run(own)
     assert WatchReport.model_validate_json(report.model_dump_json()) == report
-    [row] = watch.rows(report)
+    [row] = report.rows()
     assert (row["model"], row["new bars"], row["age"]) == (version.model_id, "950", "0.0 d")
-    assert report.headline == "Models watched: 1. Retrains asked for: 1 accepted, 1 coalesced."
+    assert report.headline == "Models watched: 1. Retrains requested: 1 accepted, 1 coalesced."
 
 
 @pytest.mark.parametrize(

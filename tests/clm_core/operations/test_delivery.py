@@ -32,7 +32,7 @@ from clm_core.ledger.audit_log import entries
 from clm_core.ledger.migrations import upgrade
 from clm_core.ledger.receivers import ReceiverStore
 from clm_core.operations import delivery
-from clm_core.operations.delivery import Delivery, deliver
+from clm_core.operations.delivery import DeliveryResult, deliver
 from clm_core.services import Services
 from clm_core.settings import AlertSettings, EventSettings, Subscriber
 
@@ -165,7 +165,7 @@ def test_a_subscriber_that_is_down_holds_up_nobody_and_hears_everything_later(
     ids = happen(engine, 3, clm.clock())
     told = deliver(both)
     assert [(each.sent, each.waiting) for each in told] == [(3, 0), (0, 3)]
-    assert told[1].last_error == "it answered with status 503"
+    assert told[1].last_error == "the receiver answered with status 503"
     assert (up.ids, down.ids) == (ids, ids[:1])
     down.status = 200
     assert deliver(both)[1].sent == 0
@@ -193,7 +193,7 @@ def test_the_wait_doubles_with_every_failure_up_to_a_quarter_of_an_hour(
     assert waits == [10, 20, 40, 80, 160, 320, 640, 900, 900]
 
 
-def deliver_every(pause: timedelta, services: Services, listener: Listener, end: datetime) -> Delivery:
+def deliver_every(pause: timedelta, services: Services, listener: Listener, end: datetime) -> DeliveryResult:
     now = services.clock()
     while now < end:
         [told] = deliver(replace(telling(services, [listener]), clock=functools.partial(moment, now)))
@@ -212,7 +212,10 @@ def test_what_is_not_taken_for_three_days_is_a_dead_letter_and_the_next_is_told(
     told = deliver_every(DAY / 10, after(clm, 2.9 * DAY), listener, now + 3.1 * DAY)
     assert (told.given_up, told.waiting, set(listener.ids)) == (1, 1, {first, second})
     [letter] = clm.receivers.dead()
-    assert (letter.about, letter.error) == ("clm.model_promoted a_model_1h", "it answered with status 400")
+    assert (letter.about, letter.error) == (
+        "clm.model_promoted a_model_1h",
+        "the receiver answered with status 400",
+    )
     assert letter.attempts == listener.ids.count(first)
     kinds = {AlertKind.DELIVERY_FAILING, AlertKind.DELIVERY_GIVEN_UP}
     assert {alert.kind for alert in clm.alerts.lasting()} == kinds
@@ -286,7 +289,7 @@ def test_a_redirect_is_a_failure_and_is_not_followed(
     listener.status = 307
     happen(engine, 1, clm.clock())
     [told] = deliver(telling(clm, [listener]))
-    assert (told.last_error, len(listener.heard)) == ("it answered with status 307", 1)
+    assert (told.last_error, len(listener.heard)) == ("the receiver answered with status 307", 1)
 
 
 def test_a_subscriber_that_never_answers_is_left_after_a_while(
@@ -346,7 +349,7 @@ def test_of_two_who_deliver_at_once_one_tells_a_receiver(
 ) -> None:
     listener, arrived, released = listen(), threading.Event(), threading.Event()
     listener.before_answering = lambda: (arrived.set(), released.wait(10))
-    ids, answers = happen(engine, 3, clm.clock()), list[Delivery]()
+    ids, answers = happen(engine, 3, clm.clock()), list[DeliveryResult]()
     first = threading.Thread(target=lambda: answers.extend(deliver(telling(clm, [listener]))))
     first.start()
     assert arrived.wait(10)

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 from clm_core.cli.app import app
 from clm_core.domain.actors import Actor
-from clm_core.domain.alerts import AlertKind, RaisedAlert
+from clm_core.domain.alerts import Alert, AlertKind, RaisedAlert
 from clm_core.domain.errors import BundleCorrupt, NotAllowed, NotFound, PassIncomplete
 from clm_core.domain.jobs import RetrainRequest
 from clm_core.domain.versions import ModelVersion
@@ -110,9 +110,9 @@ def test_an_expired_force_is_asked_about_once_and_said_at_every_pass(
     forced = make_version(model_id, sharpe=0.2)
     promote(services, forced, force=True)
     early, late = at(services, NOW + WEEK - timedelta(seconds=1)), at(services, NOW + WEEK)
-    assert about(model_id, maintenance.run(early), MaintenancePart.GUARD) == ([], [])
+    assert about(model_id, maintenance.run(early), MaintenancePart.OVERRIDES) == ([], [])
     for _ in range(2):
-        done, problems = about(model_id, maintenance.run(late), MaintenancePart.GUARD)
+        done, problems = about(model_id, maintenance.run(late), MaintenancePart.OVERRIDES)
         assert [f"clm confirm {model_id}" in said for said in done] == [True]
         assert problems == []
     assert [alert.kind for alert in alerted(services, model_id)] == [AlertKind.FORCED_EXPIRED]
@@ -135,7 +135,7 @@ def test_an_admin_confirms_a_force_for_some_days_and_is_asked_again_after_them(
     assert services.ledger.counts().confirmations == before.confirmations + 1
     assert services.ledger.counts().forced == before.forced
     assert [alert.ended_at for alert in alerted(services, model_id)] == [NOW + WEEK]
-    assert about(model_id, maintenance.run(at(services, NOW + WEEK)), MaintenancePart.GUARD) == ([], [])
+    assert about(model_id, maintenance.run(at(services, NOW + WEEK)), MaintenancePart.OVERRIDES) == ([], [])
     maintenance.run(at(services, NOW + WEEK + timedelta(days=3)))
     assert len(alerted(services, model_id)) == 2
     assert audited(model_id)[-3:] == ["forced_expired", "forced_confirmed", "forced_expired"]
@@ -160,7 +160,7 @@ def test_where_told_so_an_expired_force_is_rolled_back(
     promote(services, good)
     promote(services, forced, force=True)
     done, problems = about(
-        model_id, maintenance.run(at(services, NOW + WEEK, OnExpiry.ROLL_BACK)), MaintenancePart.GUARD
+        model_id, maintenance.run(at(services, NOW + WEEK, OnExpiry.ROLL_BACK)), MaintenancePart.OVERRIDES
     )
     assert len(done) == 1
     assert problems == []
@@ -176,7 +176,7 @@ def test_where_there_is_nothing_to_roll_back_to_somebody_is_asked(
     forced = make_version(model_id, sharpe=0.2)
     promote(services, forced, force=True)
     done, problems = about(
-        model_id, maintenance.run(at(services, NOW + WEEK, OnExpiry.ROLL_BACK)), MaintenancePart.GUARD
+        model_id, maintenance.run(at(services, NOW + WEEK, OnExpiry.ROLL_BACK)), MaintenancePart.OVERRIDES
     )
     assert done == []
     assert ["nothing to roll back to" in said for said in problems] == [True]
@@ -291,7 +291,7 @@ def test_the_command_says_what_failed_and_exits_with_1(
     promote(services, version)
     stored = trees(version)
     stored.unlink()
-    answer = CliRunner().invoke(app, ["upkeep", "--json"])
+    answer = CliRunner().invoke(app, ["maintenance", "--json"])
     report = MaintenanceReport.model_validate_json(answer.stdout)
     assert answer.exit_code == 1
     assert MaintenancePart.VERIFY in report.failed
@@ -300,6 +300,19 @@ def test_the_command_says_what_failed_and_exits_with_1(
     ] == [True]
     shown = CliRunner().invoke(app, ["alerts", "--lasting", "--json"])
     assert f"{model_id}@{version.version}" in [alert["subject"] for alert in json.loads(shown.stdout)]
+
+
+def test_the_former_command_names_the_new_one_on_stderr_and_runs_a_pass(
+    services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CLM_HOME", str(services.settings.home))
+    answer = CliRunner().invoke(app, ["upkeep", "--json"])
+    assert answer.stderr.splitlines()[0] == "clm upkeep is now clm maintenance"
+    report = MaintenanceReport.model_validate_json(answer.stdout)
+    assert [each.part for each in report.parts] == list(MaintenancePart)
+    printed = CliRunner().invoke(app, ["maintenance"])
+    assert report.headline.split(".")[0] in printed.stdout
+    assert "upkeep" not in CliRunner().invoke(app, ["--help"]).stdout.split()
 
 
 def test_the_flow_fails_when_a_part_did_and_only_then(
@@ -322,15 +335,24 @@ def test_the_flow_fails_when_a_part_did_and_only_then(
         flow()
 
 
+def test_alerts_under_a_former_part_name_end_with_the_first_pass(services: Services) -> None:
+    kind = AlertKind.MAINTENANCE_FAILING
+    for subject in ("sweep", "drain", "guard", "watch"):
+        services.alerts.record(Alert(kind=kind, subject=subject, message="failed", at=NOW))
+    maintenance.run(services)
+    assert {"sweep", "drain", "guard"}.isdisjoint(alert.subject for alert in services.alerts.lasting(kind))
+    assert services.alerts.end(kind, "watch", NOW)
+
+
 def test_a_message_is_answered_and_a_job_that_cannot_be_started_is_said_to_wait(services: Services) -> None:
     data = {"model_type": "lightgbm", "symbol": "EURUSD", "detector": "psi"}
     body = json.dumps({"type": "model.drift_detected", "data": data}).encode()
     inbox.receive(services, "monitor", "for the upkeep", body, NOW)
     with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:9/api"}):
         report = maintenance.run(services)
-    done, _ = about("lightgbm_eurusd_1h", report, MaintenancePart.DRAIN)
+    done, _ = about("lightgbm_eurusd_1h", report, MaintenancePart.DISPATCH)
     assert [said.split(" as job ")[0] for said in done] == ["lightgbm_eurusd_1h: accepted"]
-    _, problems = about("1 jobs wait to be started", report, MaintenancePart.DRAIN)
+    _, problems = about("1 jobs wait to be started", report, MaintenancePart.DISPATCH)
     assert len(problems) == 1
 
 
@@ -353,7 +375,7 @@ def test_an_automation_that_cannot_start_its_run_is_alerted_until_it_can(
         assert said.startswith(f"{name}: ")
         assert about(name, again, MaintenancePart.AUTOMATIONS) == ([], [])
         [alert] = alerted(services, name)
-        assert "Mend its action" in alert.message
+        assert "Repair the action" in alert.message
         assert alert.ended_at is None
         later = replace(services, clock=lambda: services.clock() + timedelta(hours=2))
         maintenance.run(later)
@@ -409,7 +431,7 @@ def test_a_run_that_failed_before_it_had_a_job_is_alerted_once_until_the_deploym
             maintenance.run(later)
         prefect.delete(f"/deployments/{deployment}").raise_for_status()
     [said] = about(name, first, MaintenancePart.AUTOMATIONS)[0]
-    assert f"Its run {run} ended as Crashed: ModuleNotFoundError: talib" in said
+    assert f"Run {run} ended as Crashed: ModuleNotFoundError: talib" in said
     assert about(name, again, MaintenancePart.AUTOMATIONS) == ([], [])
     assert (alert.kind, alert.ended_at) == (AlertKind.RUN_FAILED, None)
     assert alerted(services, name)[0].ended_at is not None
@@ -426,7 +448,5 @@ def test_a_run_whose_job_was_swept_is_shown_as_crashed(services: Services, prefe
         later = replace(services, clock=lambda: services.clock() + timedelta(minutes=5))
         with temporary_settings({PREFECT_API_URL: prefect_url}):
             report = maintenance.run(later)
-        assert about(run_id, report, MaintenancePart.SWEEP)[0] == [
-            f"run {run_id} of job {job.id} has crashed"
-        ]
+        assert about(run_id, report, MaintenancePart.REAP)[0] == [f"run {run_id} of job {job.id} has crashed"]
         assert prefect.get(f"/flow_runs/{run_id}").json()["state_type"] == "CRASHED"

@@ -196,7 +196,7 @@ def test_a_run_that_requests_a_job_while_another_runs_leaves_the_job_to_dispatch
     lease = clm.ledger.start_job(first, "worker", clm.clock(), timedelta(minutes=1))
     answer = intake.submit_and_claim(clm, RetrainRequest.model_validate(MODEL), "terminal", UUID(int=1))
     assert isinstance(answer, Answer)
-    assert answer.because == f"it starts when job {first} of the same model has ended"
+    assert answer.because == f"the job starts when job {first} of the same model has ended"
     clm.ledger.complete_job(lease, clm.clock())
     assert list(start_pending_jobs(clm).runs) == [answer.job_id]
 
