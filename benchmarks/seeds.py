@@ -17,7 +17,7 @@ from clm_core.backtest.metrics import sharpe_ratio
 from clm_core.backtest.walk_forward import walk_forward
 from clm_core.domain.costs import Costs
 from clm_core.domain.execution import Execution
-from clm_core.domain.search_space import Between, Tuned
+from clm_core.domain.search_space import Between, SearchDimension
 from clm_core.domain.vocabulary import ModelType
 from clm_core.domain.walk_forward import WalkForwardPlan
 from clm_core.market.bars import Bars, Floats
@@ -102,7 +102,7 @@ def tried(kind: ModelType, params: dict[str, Any], seed: int, bars: Bars) -> flo
     return float(sharpe_ratio(result.returns, bars.periods_per_year))
 
 
-def drawn(tuned: Tuned, rng: np.random.Generator) -> Any:
+def drawn(tuned: SearchDimension, rng: np.random.Generator) -> Any:
     values = tuned.values
     if not isinstance(values, Between):
         return values.choices[rng.integers(len(values.choices))]

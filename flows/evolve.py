@@ -1,4 +1,4 @@
-"""Generations of training parameters, of which the best are proposed."""
+"""Evolution of training parameters; the candidates are proposals only."""
 
 from prefect import flow
 
@@ -10,12 +10,12 @@ from tasks.show_evolution import show_evolution
 
 @flow(name="evolve", flow_run_name="evolve {request.model_id}")
 def evolve(request: EvolveRequest) -> EvolveResult:
-    """Breed training parameters, measured out of sample; nothing is retrained or promoted by it.
+    """Breed training parameters, measured out of sample; no model is retrained or promoted.
 
     Args:
-        request: What is to be evolved.
+        request: Model, market and rules of the evolution.
     """
     evolution = open_evolution(request)
-    found = breed(evolution, request.workers)
-    show_evolution(found)
-    return found
+    result = breed(evolution, request.workers)
+    show_evolution(result)
+    return result

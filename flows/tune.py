@@ -1,4 +1,4 @@
-"""A search for better training parameters."""
+"""Tuning: a search for better training parameters."""
 
 from prefect import flow
 
@@ -11,13 +11,13 @@ from tasks.tune import search
 
 @flow(name="tune", flow_run_name="tune {request.model_id}")
 def tune(request: TuneRequest) -> TuneResult:
-    """Try sets of training parameters out of sample; every trial is counted against luck.
+    """Evaluate sets of training parameters out of sample; every trial is counted in the trial ledger.
 
     Args:
-        request: What is to be tuned.
+        request: Model, market and limits of the tuning.
     """
     tuning = open_tuning(request)
-    found = search(tuning, request)
-    reported = report_tuning(tuning, found)
+    result = search(tuning, request)
+    reported = report_tuning(tuning, result)
     show_tuning(reported)
     return reported

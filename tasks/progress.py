@@ -1,4 +1,4 @@
-"""How far a task is, as a bar on the run's page."""
+"""Progress bar of a task on the run's page."""
 
 import threading
 import time
@@ -14,15 +14,15 @@ from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from clm_core.services import Services
 
 PAUSE_SECONDS = 1.0
-"""No request to the server for every step of a quick task."""
+"""Minimum time between two updates: no request to the server for every step of a quick task."""
 
 
 @contextmanager
-def shown(services: Services, key: str) -> Iterator[Services]:
-    """The services, whose announcements also move a bar; it is full when the block ends well."""
+def progress_bar(services: Services, key: str) -> Iterator[Services]:
+    """Services whose announcements also move a progress bar; full when the block ends without error."""
     artifact = create_progress_artifact(0.0, key=key, description="Starting")
     assert isinstance(artifact, UUID)
-    # a thread of a training library knows neither this run nor its server
+    # a thread of a training library has no context of this run and its server
     context, lock = copy_context(), threading.Lock()
     last = time.monotonic()
 
@@ -33,7 +33,7 @@ def shown(services: Services, key: str) -> Iterator[Services]:
             if time.monotonic() - last < PAUSE_SECONDS:
                 return
             last = time.monotonic()
-            # a bar that stands still is no reason to lose a training
+            # a progress bar that cannot be updated must not end a training
             with suppress(HTTPError):
                 context.run(update_progress_artifact, artifact, progress=100 * share, description=step)
 

@@ -8,5 +8,5 @@ from clm_core.services import services
 
 
 @task(cache_policy=NO_CACHE, task_run_name="report {tuning.name}")
-def report_tuning(tuning: Tuning, found: TuneResult) -> TuneResult:
-    return write_report(services(), tuning, found)
+def report_tuning(tuning: Tuning, result: TuneResult) -> TuneResult:
+    return write_report(services().database, services().reports, tuning, result)

@@ -1,4 +1,4 @@
-"""What a person sees of an evolution on the run's page in the Prefect UI."""
+"""Summary of an evolution on the run's page in the Prefect UI."""
 
 from prefect import task
 from prefect.artifacts import create_markdown_artifact
@@ -8,10 +8,10 @@ from clm_core.domain.evolution import EvolveResult
 from clm_core.search.evolution_report import headline, summary_page
 
 
-@task(cache_policy=NO_CACHE, task_run_name="show {found.name}")
-def show_evolution(found: EvolveResult) -> None:
+@task(cache_policy=NO_CACHE, task_run_name="show {result.name}")
+def show_evolution(result: EvolveResult) -> None:
     create_markdown_artifact(
-        summary_page(found),
-        key=f"{found.model_id.replace('_', '-')}-evolution",
-        description=headline(found),
+        summary_page(result),
+        key=f"{result.model_id.replace('_', '-')}-evolution",
+        description=headline(result),
     )

@@ -1,4 +1,4 @@
-"""What a person sees of a tuning on the run's page in the Prefect UI."""
+"""Summary of a tuning on the run's page in the Prefect UI."""
 
 from prefect import task
 from prefect.artifacts import create_markdown_artifact
@@ -8,10 +8,10 @@ from clm_core.domain.tuning import TuneResult
 from clm_core.search.tuning_report import headline, summary_page
 
 
-@task(cache_policy=NO_CACHE, task_run_name="show {found.study}")
-def show_tuning(found: TuneResult) -> None:
+@task(cache_policy=NO_CACHE, task_run_name="show {result.study}")
+def show_tuning(result: TuneResult) -> None:
     create_markdown_artifact(
-        summary_page(found),
-        key=f"{found.model_id.replace('_', '-')}-tuning",
-        description=headline(found),
+        summary_page(result),
+        key=f"{result.model_id.replace('_', '-')}-tuning",
+        description=headline(result),
     )

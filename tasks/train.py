@@ -6,10 +6,10 @@ from clm_core.market.bars import Bars
 from clm_core.retraining import steps
 from clm_core.retraining.training import TrainingResult
 from clm_core.services import services
-from tasks.progress import shown
+from tasks.progress import progress_bar
 
 
 @task(cache_policy=NO_CACHE, task_run_name="train {job.model_id} walk-forward")
 def train(job: TrainingJob, bars: Bars) -> TrainingResult:
-    with shown(services(), f"{job.model_id.replace('_', '-')}-progress") as telling:
+    with progress_bar(services(), f"{job.model_id.replace('_', '-')}-progress") as telling:
         return steps.train(telling, job, bars)

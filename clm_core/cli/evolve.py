@@ -8,9 +8,22 @@ import typer
 from rich.box import SIMPLE_HEAVY
 from rich.table import Table
 
-from clm_core.cli.output import AsJson, console, parsed_params, print_json, problem, user
+from clm_core.cli.output import AsJson, console, parsed_params, print_json, user
 from clm_core.cli.running import flow_of
-from clm_core.cli.tune import INTERRUPTED
+from clm_core.cli.search_options import (
+    EXIT_INTERRUPTED,
+    MODEL,
+    SYMBOL,
+    Days,
+    FixedParams,
+    Holdout,
+    ParallelWorkers,
+    Plugin,
+    Seed,
+    Seeds,
+    Timeframe,
+    validated,
+)
 from clm_core.domain.vocabulary import ModelType
 
 if TYPE_CHECKING:
@@ -21,51 +34,42 @@ app = typer.Typer(rich_markup_mode=None)
 
 @app.command()
 def evolve(
-    model: Annotated[ModelType, typer.Option(help="The kind of model to evolve parameters for.")],
-    symbol: Annotated[str, typer.Option(help="The market, as `clm data list` names it.")],
-    plugin: Annotated[str | None, typer.Option(help="With --model other: which plug-in.")] = None,
-    timeframe: Annotated[str, typer.Option(help="Length of a bar.")] = "1h",
-    days: Annotated[int, typer.Option(min=1, help="Days of bars, counted back from the newest.")] = 365,
+    model: Annotated[ModelType, MODEL],
+    symbol: Annotated[str, SYMBOL],
+    plugin: Plugin = None,
+    timeframe: Timeframe = "1h",
+    days: Days = 365,
     population: Annotated[int, typer.Option(min=4, max=500, help="Sets of parameters in a generation.")] = 20,
     generations: Annotated[
-        int, typer.Option(min=1, max=1000, help="Generations bred after generation 0, which is random.")
+        int,
+        typer.Option(min=1, max=1000, help="Number of generations bred after generation 0, which is random."),
     ] = 10,
-    holdout: Annotated[
-        float, typer.Option(min=0, max=0.5, help="Share of the bars, the newest, kept from the search.")
-    ] = 0.2,
-    param: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME=VALUE", help="Training parameter that does not evolve; may be repeated."),
-    ] = None,
+    holdout: Holdout = 0.2,
+    param: FixedParams = None,
     selection: Annotated[
-        str, typer.Option(metavar="tournament|roulette", help="Who has children.")
+        str, typer.Option(metavar="tournament|roulette", help="Selection of parents.")
     ] = "tournament",
     crossover: Annotated[
-        str, typer.Option(metavar="uniform|single-point", help="How two are crossed.")
+        str, typer.Option(metavar="uniform|single-point", help="Crossover of two parents.")
     ] = "uniform",
     mutation: Annotated[
-        str, typer.Option(metavar="gaussian|uniform", help="How a number changes.")
+        str, typer.Option(metavar="gaussian|uniform", help="Distribution of the changes of a number.")
     ] = "gaussian",
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the search, and first of each candidate.")] = 0,
-    seeds: Annotated[
-        int | None,
-        typer.Option(
-            min=1, help="Seeds each candidate is tried with.", show_default="as a retrain of its kind"
-        ),
-    ] = None,
+    seed: Seed = 0,
+    seeds: Seeds = None,
     name: Annotated[
-        str | None, typer.Option(help="Its name; under it, one that was stopped goes on if asked the same.")
+        str | None,
+        typer.Option(help="Name of the evolution; the same command with the same name continues it."),
     ] = None,
-    workers: Annotated[
-        int | None, typer.Option(min=1, help="Candidates computed at a time.", show_default="one a processor")
-    ] = None,
+    workers: ParallelWorkers = None,
     as_json: AsJson = False,
 ) -> None:
-    """Breed better training parameters; every candidate is counted against luck. Ctrl-C keeps what is done.
+    """Breed better training parameters. Every candidate is counted in the trial ledger.
 
-    What comes out is proposed, and nothing else: `clm retrain --params-from CANDIDATE` trains and judges it.
+    The candidates are proposals only: `clm retrain --params-from CANDIDATE` trains and judges a candidate.
+    Ctrl-C stops the evolution and keeps the results so far.
     """
-    asked = {
+    fields = {
         "model_type": model,
         "plugin": plugin,
         "symbol": symbol,
@@ -84,39 +88,34 @@ def evolve(
         "workers": workers,
         "requested_by": user(),
     }
-    result = _evolve(_request(asked))
+    result = _evolve(_request(fields))
     if as_json:
         print_json(result.model_dump(mode="json"))
     else:
         _show(result)
     if result.interrupted:
-        sys.exit(INTERRUPTED)
+        sys.exit(EXIT_INTERRUPTED)
 
 
 def _evolve(request: "EvolveRequest") -> "EvolveResult":
     from clm_core.market.sources import MarketData
-    from clm_core.search.tuning import open_space
+    from clm_core.search.request import parameter_space
     from clm_core.settings import load_settings
 
     settings = load_settings()
-    # before anything is started: a typo must not cost ten seconds
-    open_space(request, settings.costs)
+    # before any server is started: a typing error must not cost ten seconds
+    parameter_space(request, settings.costs)
     MarketData(settings.home).bars(request.symbol, request.timeframe, closed_by=datetime.now(UTC))
     with flow_of("flows.evolve.evolve", settings, lambda services: None) as (_, run):
         result: EvolveResult = run(request.name, request)
     return result
 
 
-def _request(asked: dict[str, Any]) -> "EvolveRequest":
-    from pydantic import ValidationError
-
+def _request(fields: dict[str, Any]) -> "EvolveRequest":
     from clm_core.domain.evolution import EvolveRequest
 
-    try:
-        request = EvolveRequest.model_validate(asked)
-    except ValidationError as error:
-        raise typer.BadParameter(problem(error)) from None
-    # shown while it runs: whoever ends it can go on under this name
+    request = validated(EvolveRequest, fields)
+    # the name is printed at the start: an interrupted evolution can be continued under the name
     name = request.name or f"{request.model_id}_{datetime.now(UTC):%Y%m%d_%H%M%S}"
     return request.model_copy(update={"name": name})
 
@@ -131,7 +130,7 @@ def _show(result: "EvolveResult") -> None:
     )
 
     console.print(f"{result.name}: {headline(result)}", highlight=False, soft_wrap=True)
-    told = []
+    next_steps = []
     if result.generations:
         generations = Table(box=SIMPLE_HEAVY)
         for column in ("generation", "new", "best Sharpe", "mean"):
@@ -141,15 +140,15 @@ def _show(result: "EvolveResult") -> None:
         console.print(generations)
     if result.best is not None:
         table = Table("", box=SIMPLE_HEAVY)
-        for column in ("defaults", f"the best ({result.best.origin.value})"):
+        for column in ("defaults", f"best ({result.best.origin.value})"):
             table.add_column(column, justify="right")
         for row in comparison(result):
             table.add_row(*row)
         console.print(table)
-        if advice := warning(result):
-            console.print(f"[yellow]{advice}[/]", highlight=False, soft_wrap=True)
-        told = [("retrain", retrain_command(result))]
+        if caution := warning(result):
+            console.print(f"[yellow]{caution}[/]", highlight=False, soft_wrap=True)
+        next_steps = [("retrain", retrain_command(result))]
     if result.interrupted:
-        told.append(("go on", f"the same command with --name {result.name}"))
-    for name, value in told:
+        next_steps.append(("continue", f"the same command with --name {result.name}"))
+    for name, value in next_steps:
         console.print(f"  {name + ':':<10}{value}", highlight=False, soft_wrap=True)

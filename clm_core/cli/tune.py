@@ -9,8 +9,22 @@ import typer
 from rich.box import SIMPLE_HEAVY
 from rich.table import Table
 
-from clm_core.cli.output import AsJson, console, parsed_params, print_json, problem, user
+from clm_core.cli.output import AsJson, console, parsed_params, print_json, user
 from clm_core.cli.running import flow_of
+from clm_core.cli.search_options import (
+    EXIT_INTERRUPTED,
+    MODEL,
+    SYMBOL,
+    Days,
+    FixedParams,
+    Holdout,
+    ParallelWorkers,
+    Plugin,
+    Seed,
+    Seeds,
+    Timeframe,
+    validated,
+)
 from clm_core.domain.vocabulary import ModelType
 
 if TYPE_CHECKING:
@@ -20,7 +34,7 @@ if TYPE_CHECKING:
     from clm_core.settings import Settings
 
 app = typer.Typer(rich_markup_mode=None)
-ASKED = (
+DEFINING_OPTIONS = (
     "model",
     "plugin",
     "symbol",
@@ -32,62 +46,53 @@ ASKED = (
     "seeds",
     "study",
 )
-"""Options that make a study what it is."""
-INTERRUPTED = 130
-"""What a command ends with that Ctrl-C has stopped."""
+"""Options that define a study; a resumed study keeps their values."""
 
 
 @app.command()
 def tune(
     context: typer.Context,
-    model: Annotated[ModelType | None, typer.Option(help="The kind of model to tune.")] = None,
-    plugin: Annotated[str | None, typer.Option(help="With --model other: which plug-in.")] = None,
-    symbol: Annotated[str | None, typer.Option(help="The market, as `clm data list` names it.")] = None,
-    timeframe: Annotated[str, typer.Option(help="Length of a bar.")] = "1h",
-    days: Annotated[int, typer.Option(min=1, help="Days of bars, counted back from the newest.")] = 365,
+    model: Annotated[ModelType | None, MODEL] = None,
+    plugin: Plugin = None,
+    symbol: Annotated[str | None, SYMBOL] = None,
+    timeframe: Timeframe = "1h",
+    days: Days = 365,
     trials: Annotated[
-        int | None, typer.Option(min=1, help="Sets of parameters to try in all.", show_default="50")
+        int | None, typer.Option(min=1, help="Total number of trials.", show_default="50")
     ] = None,
-    holdout: Annotated[
-        float, typer.Option(min=0, max=0.5, help="Share of the bars, the newest, kept from the search.")
-    ] = 0.2,
-    param: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME=VALUE", help="Training parameter that is not searched; may be repeated."),
-    ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the search, and first of each trial.")] = 0,
-    seeds: Annotated[
-        int | None,
-        typer.Option(
-            min=1, help="Seeds each set of parameters is tried with.", show_default="as a retrain of its kind"
-        ),
-    ] = None,
+    holdout: Holdout = 0.2,
+    param: FixedParams = None,
+    seed: Seed = 0,
+    seeds: Seeds = None,
     study: Annotated[
-        str | None, typer.Option(help="Its name; one that exists is continued, if asked the same.")
+        str | None,
+        typer.Option(help="Name of the study; an existing study with the same definition is continued."),
     ] = None,
     resume: Annotated[
-        str | None, typer.Option(metavar="STUDY", help="Continue this study as it began.")
+        str | None, typer.Option(metavar="STUDY", help="Continue this study with its own definition.")
     ] = None,
-    workers: Annotated[
-        int | None, typer.Option(min=1, help="Trials computed at a time.", show_default="one a processor")
-    ] = None,
-    timeout: Annotated[float | None, typer.Option(metavar="MINUTES", help="Stop after so long.")] = None,
-    on: Annotated[str, typer.Option(metavar="local|ray", help="Where trials are computed.")] = "local",
+    workers: ParallelWorkers = None,
+    timeout: Annotated[float | None, typer.Option(metavar="MINUTES", help="Time limit.")] = None,
+    on: Annotated[str, typer.Option(metavar="local|ray", help="Place where trials are computed.")] = "local",
     ray_address: Annotated[
         str | None,
-        typer.Option(help="The Ray cluster, as host:6379.", show_default="RAY_ADDRESS, or on this machine"),
+        typer.Option(
+            help="Address of the Ray cluster, as host:6379.",
+            show_default="RAY_ADDRESS, or a cluster on this machine",
+        ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Search for better training parameters; every trial is counted against luck. Ctrl-C keeps what is done.
+    """Search for better training parameters. Every trial is counted in the trial ledger.
 
-    The best are tried on bars that the search has not seen, and `clm retrain --params-from STUDY` uses them.
+    The best parameters are evaluated on held-out bars at the end; `clm retrain --params-from STUDY` trains
+    a model with the best parameters. Ctrl-C stops the search and keeps the results so far.
     """
     if (resume is None) == (model is None or symbol is None):
         raise typer.BadParameter("give --model and --symbol, or --resume STUDY")
     if resume is not None:
-        _require_as_it_began(context)
-    running: dict[str, Any] = {
+        _require_own_definition(context)
+    run_fields: dict[str, Any] = {
         "workers": workers,
         "timeout_minutes": timeout,
         "on": on,
@@ -95,7 +100,7 @@ def tune(
         "requested_by": user(),
         **({} if trials is None else {"trials": trials}),
     }
-    asked = {
+    definition = {
         "model_type": model,
         "plugin": plugin,
         "symbol": symbol,
@@ -107,28 +112,31 @@ def tune(
         "seeds": seeds,
         "study": study,
     }
-    result = _tune(resume, asked, running)
+    result = _tune(resume, definition, run_fields)
     if as_json:
         print_json(result.model_dump(mode="json"))
     else:
         _show(result)
     if result.ended == "interrupted":
-        sys.exit(INTERRUPTED)
+        sys.exit(EXIT_INTERRUPTED)
 
 
-def _require_as_it_began(context: typer.Context) -> None:
-    """A study that is continued keeps what it was asked for."""
-    sources = {name: context.get_parameter_source(name) for name in ASKED}
-    if told := [name for name, source in sources.items() if source and source.name == "COMMANDLINE"]:
-        others = ", ".join(f"--{name}" for name in told)
-        raise typer.BadParameter(f"--resume goes on with a study as it began: leave out {others}")
+def _require_own_definition(context: typer.Context) -> None:
+    """
+    Raises:
+        BadParameter: the command line changes the definition of the resumed study.
+    """
+    sources = {name: context.get_parameter_source(name) for name in DEFINING_OPTIONS}
+    if given := [name for name, source in sources.items() if source and source.name == "COMMANDLINE"]:
+        options = ", ".join(f"--{name}" for name in given)
+        raise typer.BadParameter(f"--resume continues a study as it began: leave out {options}")
 
 
 def best_params(source: str | None, model_type: ModelType, plugin: str | None) -> dict[str, Any]:
-    """What a study has found, or a candidate proposes, for this kind of model; nothing where none is named.
+    """Best parameters of a study, or parameters of a candidate; empty if no source is named.
 
     Raises:
-        InvalidTrainingParams: it was about another kind of model.
+        InvalidTrainingParams: the study or candidate belongs to another model type.
     """
     if source is None:
         return {}
@@ -138,15 +146,16 @@ def best_params(source: str | None, model_type: ModelType, plugin: str | None) -
     from clm_core.settings import load_settings
 
     with open_services(load_settings()) as services:
-        kind, params = _found(services, source)
-    if kind != (asked := Kind(model_type, plugin)):
+        kind, params = _params_of(services, source)
+    if kind != (requested := Kind(model_type, plugin)):
         raise InvalidTrainingParams(
-            f"{source} is about {kind}, its parameters are none of {asked}: name another"
+            f"{source} belongs to {kind}, and its parameters do not apply to {requested}: name another study "
+            "or candidate"
         )
     return params
 
 
-def _found(services: "Services", source: str) -> "tuple[Kind, dict[str, Any]]":
+def _params_of(services: "Services", source: str) -> "tuple[Kind, dict[str, Any]]":
     from clm_core.search.tuning import best_params
 
     try:
@@ -157,14 +166,18 @@ def _found(services: "Services", source: str) -> "tuple[Kind, dict[str, Any]]":
     return candidate.kind, candidate.params
 
 
-def _tune(resume: str | None, asked: dict[str, Any], running: dict[str, Any]) -> "TuneResult":
+def _tune(resume: str | None, definition: dict[str, Any], run_fields: dict[str, Any]) -> "TuneResult":
+    from clm_core.domain.tuning import TuneRequest
     from clm_core.market.sources import MarketData
     from clm_core.search.tuning import check
     from clm_core.settings import load_settings
 
     settings = load_settings()
-    request = _request(asked | running) if resume is None else _continued(settings, resume, running)
-    # before anything is started: a typo must not cost ten seconds
+    if resume is None:
+        request = validated(TuneRequest, definition | run_fields)
+    else:
+        request = _continued(settings, resume, run_fields)
+    # before any server is started: a typing error must not cost ten seconds
     check(request, settings.costs)
     MarketData(settings.home).bars(request.symbol, request.timeframe, closed_by=datetime.now(UTC))
     with flow_of("flows.tune.tune", settings, lambda services: __import__("optuna")) as (_, run):
@@ -172,31 +185,20 @@ def _tune(resume: str | None, asked: dict[str, Any], running: dict[str, Any]) ->
     return result
 
 
-def _continued(settings: "Settings", study: str, running: dict[str, Any]) -> "TuneRequest":
+def _continued(settings: "Settings", study: str, run_fields: dict[str, Any]) -> "TuneRequest":
     from clm_core.search.tuning import continued
     from clm_core.services import open_services
 
     with open_services(settings) as services:
-        return continued(services, study, **running)
-
-
-def _request(asked: dict[str, Any]) -> "TuneRequest":
-    from pydantic import ValidationError
-
-    from clm_core.domain.tuning import TuneRequest
-
-    try:
-        return TuneRequest.model_validate(asked)
-    except ValidationError as error:
-        raise typer.BadParameter(problem(error)) from None
+        return continued(services, study, **run_fields)
 
 
 def _show(result: "TuneResult") -> None:
-    from clm_core.domain.tuning import Ended
+    from clm_core.domain.tuning import StopReason
     from clm_core.search.tuning_report import comparison, headline, retrain_command, warning
 
     console.print(f"{result.study}: {headline(result)}", highlight=False, soft_wrap=True)
-    told = []
+    next_steps = []
     if result.best is not None:
         table = Table("", box=SIMPLE_HEAVY)
         for name in ("defaults", f"trial {result.best.number}, the best"):
@@ -204,10 +206,10 @@ def _show(result: "TuneResult") -> None:
         for row in comparison(result):
             table.add_row(*row)
         console.print(table)
-        told = [("retrain", retrain_command(result))]
-        if advice := warning(result):
-            console.print(f"[yellow]{advice}[/]", highlight=False, soft_wrap=True)
-    if result.ended is not Ended.ALL_TRIALS:
-        told.append(("go on", f"clm tune --resume {result.study}"))
-    for name, value in (*told, ("report", result.report)):
+        next_steps = [("retrain", retrain_command(result))]
+        if caution := warning(result):
+            console.print(f"[yellow]{caution}[/]", highlight=False, soft_wrap=True)
+    if result.ended is not StopReason.ALL_TRIALS:
+        next_steps.append(("continue", f"clm tune --resume {result.study}"))
+    for name, value in (*next_steps, ("report", result.report)):
         console.print(f"  {name + ':':<10}{value}", highlight=False, soft_wrap=True)

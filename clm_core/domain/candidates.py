@@ -1,4 +1,4 @@
-"""Strategies that evolution, or somebody, proposes to train."""
+"""Candidate strategies: training parameters proposed by evolution, or by a person."""
 
 from datetime import datetime
 from typing import Any
@@ -11,24 +11,24 @@ from clm_core.domain.vocabulary import CandidateOrigin, ModelType
 
 
 class StrategyCandidate(OfKind):
-    """One proposal: a kind of model with parameters for a market."""
+    """A proposal: a type of model with training parameters for a market."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     id: UUID
     base_strategy: str = Field(min_length=1)
-    """What it is a variant of: the name of a strategy, or a model id."""
+    """Name of the strategy, or model id, of which the candidate is a variant."""
     model_type: ModelType
     plugin: PluginName | None = None
     """Name of the plug-in; None unless the type is OTHER."""
     symbol: str
-    """The market, as `clm data list` names it."""
+    """Market, as in `clm data list`."""
     timeframe: str
     params: dict[str, Any] = Field(default_factory=dict)
-    """Training parameters that differ from the kind's defaults."""
+    """Training parameters that differ from the defaults of the model type."""
     origin: CandidateOrigin
     parents: tuple[UUID, ...] = ()
-    """Candidates it was made from: none, one that mutated, or two that were crossed."""
+    """Parent candidates: none, one (mutation) or two (crossover)."""
     fitness_score: float | None = None
-    """What the search measured, greater is better; None: nobody has measured it yet."""
+    """Fitness measured by the search, greater is better; None if not measured yet."""
     created_at: datetime

@@ -1,4 +1,4 @@
-"""What is asked of an evolution, and what comes of it."""
+"""Evolution: the request and the result."""
 
 from enum import StrEnum
 from typing import Any
@@ -7,77 +7,83 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from clm_core.domain.candidates import StrategyCandidate
 from clm_core.domain.kinds import OfModel, PluginName
-from clm_core.domain.tuning import SearchRequest, Unseen
+from clm_core.domain.searches import HeldOutSharpe, SearchRequest
 from clm_core.domain.vocabulary import ModelType
 
 
 class Selection(StrEnum):
-    """Who has children."""
+    """Selection of parents."""
 
     TOURNAMENT = "tournament"
-    """The best of three."""
+    """The best of three drawn at random."""
     ROULETTE = "roulette"
-    """By chance, the better the likelier."""
+    """Random, with a probability that grows with the fitness."""
 
 
 class Crossover(StrEnum):
     UNIFORM = "uniform"
-    """Each parameter of either parent."""
+    """Each parameter from either parent."""
     SINGLE_POINT = "single-point"
-    """The first parameters of one and the last of the other."""
+    """The first parameters from one parent, the remaining parameters from the other."""
 
 
 class Mutation(StrEnum):
     GAUSSIAN = "gaussian"
-    """Small changes are likelier."""
+    """Small changes are more likely than large changes."""
     UNIFORM = "uniform"
+    """Changes of every size are equally likely."""
 
 
 class EvolveRequest(SearchRequest):
-    """For which model parameters are evolved, on what, and how."""
+    """Request to evolve training parameters."""
 
     population: int = Field(default=20, ge=4, le=500, description="Sets of parameters in a generation.")
     generations: int = Field(
         default=10,
         ge=1,
         le=1000,
-        description="Generations bred after generation 0, which is drawn at random.",
+        description="Number of generations bred after generation 0, which is drawn at random.",
     )
     selection: Selection = Field(
         default=Selection.TOURNAMENT,
-        description="Who has children: the best of three, or by chance, the better the likelier.",
+        description="Selection of parents: the best of three drawn at random (tournament), or random with a "
+        "probability that grows with the fitness (roulette).",
     )
     crossover: Crossover = Field(
         default=Crossover.UNIFORM,
-        description="How two are crossed: each parameter of either, or the first of one and the last of the "
-        "other.",
+        description="Crossover of two parents: each parameter from either parent (uniform), or the first "
+        "parameters from one and the remaining from the other (single-point).",
     )
     mutation: Mutation = Field(
         default=Mutation.GAUSSIAN,
-        description="How a number changes, by up to a fifth: small changes likelier, or all as likely.",
+        description="Change of a number, by up to a fifth: small changes more likely (gaussian), or every "
+        "change equally likely (uniform).",
     )
     name: str | None = Field(
         default=None,
         pattern=r"^[\w.-]{1,100}$",
-        description="Name of the evolution; one that was stopped goes on under its name. Empty: a new one.",
+        description="Name of the evolution; a stopped evolution continues under its name. Empty: a new "
+        "evolution.",
     )
 
 
 class Generation(BaseModel):
+    """Summary of a generation. The fitness is the annualised out-of-sample Sharpe ratio."""
+
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     number: int = Field(ge=0)
-    """0: the defaults, and others at random."""
+    """Number of the generation; 0 for the defaults and random candidates."""
     new: int
-    """Sets of parameters that were not tried in a generation before."""
+    """Sets of parameters evaluated first in this generation."""
     best: float | None
-    """Fitness, the annualised Sharpe ratio out of sample; None: not one of it could be measured."""
+    """Highest fitness; None if no member could be measured."""
     mean: float | None
-    """Of those that could be measured."""
+    """Mean fitness of the members that could be measured."""
 
 
 class EvolveResult(OfModel):
-    """What an evolution has found."""
+    """Result of an evolution."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -88,20 +94,20 @@ class EvolveResult(OfModel):
     timeframe: str
     dataset_span_days: int
     interrupted: bool
-    """Whether Ctrl-C ended it before its last generation."""
+    """True if Ctrl-C ended the evolution before its last generation."""
     generations: tuple[Generation, ...]
-    """All that were measured as a whole."""
+    """Generations measured completely."""
     candidates: int
-    """Sets of parameters tried."""
+    """Number of sets of parameters evaluated."""
     unmeasured: int
-    """Of these, those that could not be measured."""
+    """Number of candidates that could not be measured."""
     found: int
-    """Of these, those that were measured before it was stopped, and not again."""
+    """Number of candidates measured before the evolution was stopped, and not measured again."""
     best: StrategyCandidate | None
-    """None: no generation was measured."""
+    """The best candidate; None if no generation was measured completely."""
     defaults: StrategyCandidate | None
     best_params: dict[str, Any]
-    """All that were fixed or evolved."""
+    """All fixed and evolved parameters of the best candidate."""
     default_params: dict[str, Any]
-    unseen: Unseen | None
-    """None: nothing is held out, or it was interrupted."""
+    unseen: HeldOutSharpe | None
+    """Results on the held-out bars; None without held-out bars, or after an interrupt."""

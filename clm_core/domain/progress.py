@@ -3,4 +3,4 @@
 from collections.abc import Callable
 
 Announce = Callable[[str, float], None]
-"""Told the name of the step under way and its finished share, 0..1; may be called from any thread."""
+"""Receiver of progress: name of the current step and completed fraction, 0..1. Called from any thread."""

@@ -8,29 +8,30 @@ Choice = str | int | float | bool
 
 @dataclass(frozen=True)
 class Between:
-    """A tuning tries numbers from `low` to `high`, both included; whole ones where the parameter is whole."""
+    """Numbers from `low` to `high`, both included; integers where the parameter is an integer."""
 
     low: float
     high: float
     log: bool = False
-    """Whether factors count rather than steps: 0.01 to 0.1 is tried as often as 0.1 to 1."""
+    """True for a logarithmic scale: 0.01 to 0.1 is tried as often as 0.1 to 1."""
 
 
 @dataclass(frozen=True)
 class OneOf:
-    """A tuning tries these values."""
+    """A list of values."""
 
     choices: tuple[Choice, ...]
 
 
 @dataclass(frozen=True)
-class Tuned:
-    """What a tuning tries of one parameter."""
+class SearchDimension:
+    """Search range of one parameter."""
 
     values: Between | OneOf
     whole: bool
+    """True for an integer parameter."""
     default: Choice
 
 
-SearchSpace = Mapping[str, Tuned]
-"""By name of the parameter."""
+SearchSpace = Mapping[str, SearchDimension]
+"""Search dimensions by parameter name."""

@@ -1,20 +1,88 @@
-"""Searches over training parameters, as the ledger records them."""
+"""Searches over training parameters: the request, and the definition that the ledger records."""
 
 from datetime import datetime
 from typing import Any
 
-from pydantic import ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from clm_core.domain.costs import Costs
 from clm_core.domain.execution import Execution
-from clm_core.domain.kinds import OfModel
-from clm_core.domain.search_space import Tuned
+from clm_core.domain.jobs import TIMEFRAMES
+from clm_core.domain.kinds import OfModel, PluginName
+from clm_core.domain.search_space import SearchDimension
 from clm_core.domain.vocabulary import ModelType
 from clm_core.domain.walk_forward import WalkForwardPlan
 
 
+def _own_fields_after_the_span(schema: dict[str, Any]) -> None:
+    """Order of the launch form: the fields of one kind of search follow model, market and span."""
+    every = schema["properties"]
+    shared = list(SearchRequest.model_fields)
+    own = [name for name in every if name not in shared]
+    place = shared.index("dataset_span_days") + 1
+    for position, name in enumerate([*shared[:place], *own, *shared[place:]]):
+        every[name]["position"] = position
+
+
+class SearchRequest(OfModel):
+    """Fields common to the requests of tuning and evolution."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", json_schema_extra=_own_fields_after_the_span)
+
+    model_type: ModelType = Field(title="Model type", description="Type of model to search parameters for.")
+    plugin: PluginName | None = Field(
+        default=None,
+        title="Plug-in",
+        description="Name of the plug-in of model type other, as in clm models list-types. Otherwise empty.",
+    )
+    symbol: str = Field(description="Market, as in clm data list: BTCUSD.")
+    timeframe: str = Field(
+        default="1h", description="Length of a bar.", json_schema_extra={"enum": list(TIMEFRAMES)}
+    )
+    dataset_span_days: int = Field(
+        default=365,
+        gt=0,
+        le=36_500,
+        title="Span of the data (days)",
+        description="Days of bars, counted back from the newest bar.",
+    )
+    holdout: float = Field(
+        default=0.2,
+        ge=0,
+        le=0.5,
+        title="Held out",
+        description="Share of the bars, the newest, held out from the search: the best parameters and the "
+        "defaults are evaluated on the held-out bars once, at the end. 0 holds out none.",
+    )
+    training_params: dict[str, Any] = Field(
+        default_factory=dict,
+        title="Fixed parameters",
+        description='Training parameters that are not searched, as JSON: {"horizon": 24}.',
+    )
+    seed: int = Field(
+        default=0, ge=0, description="Seed of the search, and first training seed of each trial."
+    )
+    seeds: int | None = Field(
+        default=None,
+        ge=1,
+        le=20,
+        title="Seeds",
+        description="Number of seeds each set of parameters is evaluated with. Empty: as many as a retrain "
+        "of the model type uses.",
+    )
+    workers: int | None = Field(
+        default=None,
+        ge=1,
+        le=1024,
+        description="Sets of parameters evaluated in parallel. Empty: one per processor.",
+    )
+    requested_by: str = Field(
+        default="unknown", title="Requested by", description="Your name, for the audit log."
+    )
+
+
 class Search(OfModel):
-    """What is searched, on which bars, by which rules. It never changes."""
+    """Definition of a search: parameters, bars and rules. Never changed after the start."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -26,17 +94,17 @@ class Search(OfModel):
     timeframe: str
     dataset_span_days: int
     data_snapshot: str
-    """Content hash of the series as it stood when the search began; its bars can be read back by it."""
+    """Content hash of the series at the start of the search, by which the bars can be read again."""
     holdout: float
-    """Share of the bars, the newest, that the search does not see; 0..0.5."""
+    """Share of the bars, the newest, held out from the search; 0..0.5."""
     fixed: dict[str, Any]
     """Training parameters that are not searched."""
-    space: dict[str, Tuned]
-    """Those that are."""
+    space: dict[str, SearchDimension]
+    """Training parameters that are searched."""
     seed: int
-    """Of the search, and the first of each trial's."""
+    """Seed of the search, and first training seed of each trial."""
     seeds: int = 1
-    """How often a set of parameters is tried, with `seed` and the next ones."""
+    """Number of seeds each set of parameters is evaluated with: `seed` and the following integers."""
     plan: WalkForwardPlan
     costs: Costs
     execution: Execution
@@ -45,13 +113,26 @@ class Search(OfModel):
 
 
 class Tuning(Search):
-    """A study as it began."""
+    """Definition of a study at its start."""
 
     trials: int
-    """How many were asked for when it began."""
+    """Number of trials requested at the start."""
 
     def changes(self, other: "Tuning") -> dict[str, tuple[Any, Any]]:
-        """What makes another study of it: by name, its own value and the other's."""
-        told = {"name", "trials", "requested_by", "created_at"}
-        mine, theirs = (each.model_dump(mode="json", exclude=told) for each in (self, other))
+        """Differences that make the trials of two studies incomparable: field name to own and other value."""
+        ignored = {"name", "trials", "requested_by", "created_at"}
+        mine, theirs = (each.model_dump(mode="json", exclude=ignored) for each in (self, other))
         return {name: (mine[name], theirs[name]) for name in mine if mine[name] != theirs[name]}
+
+
+class HeldOutSharpe(BaseModel):
+    """Annualised Sharpe ratios on the held-out bars, means of all seeds; None where not measurable."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    bars: int
+    """Number of held-out bars."""
+    best: float | None
+    """Sharpe ratio of the best parameters."""
+    defaults: float | None
+    """Sharpe ratio of the default parameters."""

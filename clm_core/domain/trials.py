@@ -1,4 +1,4 @@
-"""Everything that was ever tried for a market: the luck of the best one grows with every try."""
+"""Trials: every evaluation for a market is recorded, as the best of many trials owes more to luck."""
 
 from datetime import datetime
 from enum import StrEnum
@@ -15,7 +15,7 @@ class TrialSource(StrEnum):
 
 
 class Trial(BaseModel):
-    """One look at out-of-sample results; counted whatever came of it."""
+    """An evaluation of parameters out of sample, counted whatever the result."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=True)
 
@@ -25,19 +25,19 @@ class Trial(BaseModel):
     symbol: str
     timeframe: str
     job_id: UUID | None
-    """The training job; None for what was tried outside one."""
+    """The training job; None for trials outside a job."""
     params: dict[str, Any]
     seed: int
     sharpe: float
-    """Of a bar, not annualised; NaN, like what follows, where it could not be measured."""
+    """Sharpe ratio per bar, not annualised; NaN, as the moments below, if not measurable."""
     skewness: float
     kurtosis: float
-    """Pearson's: 3 for a normal distribution."""
+    """Pearson's kurtosis: 3 for a normal distribution."""
     bars: int = Field(ge=0)
     effective_bars: float
-    """Independent bars that would tell as much."""
+    """Number of independent bars with the same information."""
     period_start: datetime
     """Open time of the first out-of-sample bar."""
     period_end: datetime
-    """Open time of the last one."""
+    """Open time of the last out-of-sample bar."""
     at: datetime

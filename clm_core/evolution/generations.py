@@ -10,7 +10,7 @@ from numpy.random import Generator as Chance
 from clm_core.domain.evolution import Crossover, Mutation, Selection
 from clm_core.domain.search_space import SearchSpace
 from clm_core.domain.vocabulary import CandidateOrigin
-from clm_core.evolution.genome import Genome, default_genome, drawn
+from clm_core.evolution.genome import Genome, default_genome, random_genome
 from clm_core.evolution.operators import CROSSOVERS, MUTATIONS, SELECTIONS, elite
 
 CROSSED_SHARE = 0.5
@@ -115,7 +115,7 @@ class _Breeding:
             if child.genome not in self._tried and child.genome not in proposed:
                 return child
         for _ in range(TRIES):
-            genome = drawn(self._space, self._rng)
+            genome = random_genome(self._space, self._rng)
             if genome not in self._tried and genome not in proposed:
                 break
         return Proposal(genome, CandidateOrigin.RANDOM)

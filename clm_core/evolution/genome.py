@@ -4,7 +4,7 @@ import math
 
 from numpy.random import Generator
 
-from clm_core.domain.search_space import Between, Choice, SearchSpace, Tuned
+from clm_core.domain.search_space import Between, Choice, SearchDimension, SearchSpace
 
 Genome = tuple[Choice, ...]
 """A value of each parameter, in the order of its space."""
@@ -18,7 +18,7 @@ def default_genome(space: SearchSpace) -> Genome:
     return tuple(_typed(tuned, tuned.default) for tuned in space.values())
 
 
-def drawn(space: SearchSpace, rng: Generator) -> Genome:
+def random_genome(space: SearchSpace, rng: Generator) -> Genome:
     """At random, each value as likely as any other; by factors where these count."""
     return tuple(_drawn(tuned, rng) for tuned in space.values())
 
@@ -33,7 +33,7 @@ def is_inside(space: SearchSpace, genome: Genome) -> bool:
     return len(genome) == len(space) and all(map(_is_possible, space.values(), genome))
 
 
-def step(tuned: Tuned) -> float:
+def step(tuned: SearchDimension) -> float:
     """The least that a number is changed by."""
     values = tuned.values
     assert isinstance(values, Between)
@@ -42,7 +42,7 @@ def step(tuned: Tuned) -> float:
     return 0.0 if values.log else (values.high - values.low) / STEPS
 
 
-def nearest(tuned: Tuned, number: float) -> int | float:
+def nearest(tuned: SearchDimension, number: float) -> int | float:
     """The value that may be tried and is next to a number."""
     values = tuned.values
     assert isinstance(values, Between)
@@ -51,7 +51,7 @@ def nearest(tuned: Tuned, number: float) -> int | float:
     return float(min(max(float(f"{number:.{DIGITS}g}"), values.low), values.high))
 
 
-def _drawn(tuned: Tuned, rng: Generator) -> Choice:
+def _drawn(tuned: SearchDimension, rng: Generator) -> Choice:
     values = tuned.values
     if not isinstance(values, Between):
         return values.choices[rng.integers(len(values.choices))]
@@ -63,13 +63,13 @@ def _drawn(tuned: Tuned, rng: Generator) -> Choice:
     return nearest(tuned, rng.uniform(low, high))
 
 
-def _typed(tuned: Tuned, value: Choice) -> Choice:
+def _typed(tuned: SearchDimension, value: Choice) -> Choice:
     if not isinstance(tuned.values, Between):
         return value
     return int(value) if tuned.whole else float(value)
 
 
-def _is_possible(tuned: Tuned, value: Choice) -> bool:
+def _is_possible(tuned: SearchDimension, value: Choice) -> bool:
     values = tuned.values
     if not isinstance(values, Between):
         return any(value == choice and type(value) is type(choice) for choice in values.choices)

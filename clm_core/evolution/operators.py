@@ -6,7 +6,7 @@ import numpy as np
 from numpy.random import Generator
 
 from clm_core.domain.evolution import Crossover, Mutation, Selection
-from clm_core.domain.search_space import Between, Choice, SearchSpace, Tuned
+from clm_core.domain.search_space import Between, Choice, SearchDimension, SearchSpace
 from clm_core.evolution.genome import Genome, nearest, step
 from clm_core.market.bars import Floats
 
@@ -101,7 +101,7 @@ def _mutated(space: SearchSpace, genome: Genome, rng: Generator, turn: Callable[
     )
 
 
-def _changed(tuned: Tuned, value: Choice, rng: Generator, turn: Callable[[], float]) -> Choice:
+def _changed(tuned: SearchDimension, value: Choice, rng: Generator, turn: Callable[[], float]) -> Choice:
     if not isinstance(tuned.values, Between):
         others = [choice for choice in tuned.values.choices if choice != value]
         return others[rng.integers(len(others))] if others else value

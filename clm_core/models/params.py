@@ -6,7 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, ValidationError
 
 from clm_core.domain.errors import FeatureMismatch, InvalidTrainingParams, UnknownFeature
-from clm_core.domain.search_space import Between, OneOf, SearchSpace, Tuned
+from clm_core.domain.search_space import Between, OneOf, SearchDimension, SearchSpace
 from clm_core.domain.vocabulary import ModelType
 from clm_core.market.features import FEATURES, select_features
 
@@ -58,7 +58,7 @@ class TrainingParams(BaseModel):
     def search_space(cls) -> SearchSpace:
         """The parameters that a tuning tries, in order."""
         return {
-            name: Tuned(values, field.annotation is int, field.default)
+            name: SearchDimension(values, field.annotation is int, field.default)
             for name, field in cls.model_fields.items()
             for values in field.metadata
             if isinstance(values, Between | OneOf)

@@ -1,133 +1,262 @@
-"""Sets of parameters on their way through the folds, once with each seed, and what is counted of them."""
+"""Evaluation of trial runs: schedules and retries folds, counts trials, uses the held-out bars once.
 
+Tuning and evolution differ in the source of the parameters; the evaluation is the same for both.
+"""
+
+import contextlib
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+import signal
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from datetime import datetime
+from typing import Any, Protocol
 from uuid import UUID
 
 import numpy as np
 
 from clm_core.backtest.metrics import sharpe_ratio
 from clm_core.backtest.results import Backtest
-from clm_core.domain.searches import Search
-from clm_core.domain.trials import Trial, TrialSource
-from clm_core.evidence.track_record import TrackRecord, track_record
-from clm_core.evidence.trials import DAY, TrialRecord, trial_record
+from clm_core.domain.searches import HeldOutSharpe, Search
+from clm_core.domain.trials import TrialSource
+from clm_core.ledger.trials import TrialStore
 from clm_core.market.bars import Bars, Floats
-from clm_core.search.folds import FoldPlan, FoldTask, results
-from clm_core.search.study import Attempt
-from clm_core.services import Services
+from clm_core.search.folds import held_out, held_out_folds, search_folds
+from clm_core.search.runs import TrialRun, seed_backtests
+from clm_core.search.trial_recorder import TrialRecorder
+from clm_core.search.workers import Failure, Workers
+
+MAX_ATTEMPTS = 3
+"""Workers lost over the same fold after which the fold counts as failed."""
+POLL_SECONDS = 1.0
 
 
-@dataclass
-class TrialRun:
-    """A set of parameters on a course: each fold with every seed, then the next fold."""
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C stopped the evaluation; recorded trials stay recorded."""
 
-    params: Mapping[str, Any]
-    course: FoldPlan
-    first_seed: int
-    ids: tuple[UUID, ...]
-    """Under which it is counted, one a seed."""
-    attempt: Attempt | None = None
-    """None: it is not a trial of the study, but a look at the bars held out."""
-    positions: list[Floats] = field(default_factory=list)
-    """What was computed so far, in that order."""
-    tries: int = 1
-    """Of what is computed now."""
 
-    def next(self) -> FoldTask:
-        number, seed = divmod(len(self.positions), len(self.ids))
-        return self.course.fold(number, self.params, self.first_seed + seed)
+class TimeLimitReached(Exception):
+    """The time limit stopped the evaluation; recorded trials stay recorded."""
+
+
+class RunSource(Protocol):
+    """Source of trial runs, with a say in the runs under way."""
+
+    def next(self) -> TrialRun | None:
+        """The next run to start, or None if no run can start now."""
+        ...
+
+    def is_exhausted(self) -> bool:
+        """True if no further run will come. Called only while no run is under way."""
+        ...
+
+    def is_ours(self, run: TrialRun) -> bool:
+        """False if another command has taken the run over: its results are dropped uncounted."""
+        ...
+
+    def should_prune(self, run: TrialRun) -> bool:
+        """True if the run should stop early. Called whenever every seed has completed a fold but the last."""
+        ...
+
+    def keep_alive(self, runs: Collection[TrialRun]) -> None:
+        """Called about once a second with the runs under way."""
+        ...
+
+    def report_progress(self, runs: Collection[TrialRun]) -> None:
+        """Called after each computed fold with the runs under way."""
+        ...
+
+
+class RunQueue:
+    """A fixed list of runs, started in order and never pruned."""
+
+    def __init__(self, runs: Iterable[TrialRun]) -> None:
+        self._waiting = deque(runs)
+
+    def next(self) -> TrialRun | None:
+        return self._waiting.popleft() if self._waiting else None
+
+    def is_exhausted(self) -> bool:
+        return not self._waiting
+
+    def is_ours(self, run: TrialRun) -> bool:
+        return True
+
+    def should_prune(self, run: TrialRun) -> bool:
+        return False
+
+    def keep_alive(self, runs: Collection[TrialRun]) -> None: ...
+
+    def report_progress(self, runs: Collection[TrialRun]) -> None: ...
+
+
+class Evaluator:
+    """Walk-forward evaluation of the parameters of one search."""
+
+    def __init__(
+        self,
+        workers: Workers,
+        search: Search,
+        bars: Bars,
+        recorder: TrialRecorder,
+        clock: Callable[[], datetime],
+        interrupted: threading.Event,
+    ) -> None:
+        self._workers = workers
+        self._search = search
+        self._bars = bars
+        self._recorder = recorder
+        self._clock = clock
+        self._interrupted = interrupted
+        self._fold_plan = search_folds(len(bars), search)
+        self._under_way: dict[Future[Floats], TrialRun] = {}
+
+    def run(self, params: Mapping[str, Any], ids: tuple[UUID, ...]) -> TrialRun:
+        """A run over the bars that are not held out, counted under one id per seed."""
+        return TrialRun(params, self._fold_plan, self._search.seed, ids)
+
+    def held_out_run(self, params: Mapping[str, Any], ids: tuple[UUID, ...]) -> TrialRun:
+        """A run over the held-out bars, counted under one id per seed."""
+        fold_plan = held_out_folds(len(self._bars), self._search)
+        return TrialRun(params, fold_plan, self._search.seed, ids)
 
     @property
-    def folds(self) -> int:
-        """Those done with every seed."""
-        return len(self.positions) // len(self.ids)
+    def under_way(self) -> tuple[TrialRun, ...]:
+        """Runs with a fold on a worker, those left by an evaluation that was stopped included."""
+        return tuple(self._under_way.values())
 
     @property
-    def has_even(self) -> bool:
-        """Whether every seed has come as far."""
-        return len(self.positions) % len(self.ids) == 0
+    def held_out_bars(self) -> int:
+        return held_out(len(self._bars), self._search)
 
-    @property
-    def is_done(self) -> bool:
-        return self.folds == len(self.course.folds)
+    def evaluate(self, source: RunSource, stop_at: datetime | None = None) -> Iterator[TrialRun]:
+        """Evaluate the runs of a source, as many at a time as there are workers.
 
-    @property
-    def share(self) -> float:
-        """Of its way that it has come, 0..1."""
-        return len(self.positions) / (len(self.course.folds) * len(self.ids))
+        Yields:
+            Runs as they end (completed, pruned or failed), after their trials were counted with the returns.
 
-    def add(self, positions: Floats) -> None:
-        self.positions.append(positions)
-        self.tries = 1
+        Raises:
+            Interrupted: Ctrl-C was pressed.
+            TimeLimitReached: the clock has reached `stop_at`.
+        """
+        while True:
+            self._require_unstopped(stop_at)
+            if not self._under_way and source.is_exhausted():
+                return
+            self._start_runs(source)
+            source.keep_alive(self.under_way)
+            for run, outcome in self._outcomes():
+                if not source.is_ours(run):
+                    continue
+                if self._has_ended(run, outcome, source):
+                    self._recorder.count(run)
+                    yield run
+                else:
+                    self._submit(run)
+                source.report_progress(self.under_way)
 
-    def of_seed(self, number: int) -> list[Floats]:
-        return self.positions[number :: len(self.ids)]
+    def look_at_held_out(self, best: TrialRun, defaults: TrialRun) -> HeldOutSharpe:
+        """Evaluate the best parameters and the defaults on the held-out bars, counted as trials.
+
+        Raises:
+            Interrupted: Ctrl-C was pressed.
+        """
+        # the defaults may be the best: the same trials are evaluated once
+        distinct = {run.ids: run for run in (best, defaults)}
+        sharpes = {run.ids: self.completed_sharpe(run) for run in self.evaluate(RunQueue(distinct.values()))}
+        return HeldOutSharpe(bars=self.held_out_bars, best=sharpes[best.ids], defaults=sharpes[defaults.ids])
+
+    def backtests(self, run: TrialRun) -> list[Backtest]:
+        """Backtests over the folds completed so far, one per seed."""
+        return seed_backtests(run, self._bars, self._search)
+
+    def sharpe_ratios(self, backtests: Iterable[Backtest]) -> list[float]:
+        """Annualised Sharpe ratios."""
+        return [float(sharpe_ratio(each.returns, self._bars.periods_per_year)) for each in backtests]
+
+    def mean_sharpe(self, run: TrialRun) -> float:
+        """Annualised Sharpe ratio over the folds completed so far, mean of the seeds; may be NaN."""
+        return float(np.mean(self.sharpe_ratios(self.backtests(run))))
+
+    def completed_sharpe(self, run: TrialRun) -> float | None:
+        """Annualised Sharpe ratio, mean of the seeds; None if the run failed or the ratio is not finite."""
+        if not run.is_done:
+            return None
+        ratio = self.mean_sharpe(run)
+        return ratio if math.isfinite(ratio) else None
+
+    def _require_unstopped(self, stop_at: datetime | None) -> None:
+        if self._interrupted.is_set():
+            raise Interrupted
+        if stop_at is not None and self._clock() >= stop_at:
+            raise TimeLimitReached
+
+    def _start_runs(self, source: RunSource) -> None:
+        while len(self._under_way) < self._workers.count and (run := source.next()) is not None:
+            self._recorder.begin(run)
+            self._submit(run)
+
+    def _submit(self, run: TrialRun) -> None:
+        self._under_way[self._workers.submit(run.next_fold())] = run
+
+    def _outcomes(self) -> Iterator[tuple[TrialRun, Floats | Failure]]:
+        """Folds that have ended, after a wait of at most `POLL_SECONDS`."""
+        if not self._under_way:
+            # the last runs of the source are evaluated by another command
+            time.sleep(POLL_SECONDS)
+        done, _ = wait(self._under_way, POLL_SECONDS, FIRST_COMPLETED)
+        for future in done:
+            yield self._under_way.pop(future), self._workers.result(future)
+
+    def _has_ended(self, run: TrialRun, outcome: Floats | Failure, source: RunSource) -> bool:
+        if isinstance(outcome, Failure):
+            if outcome.lost and run.attempts < MAX_ATTEMPTS:
+                run.attempts += 1
+                return False
+            run.failure = outcome.cause
+            return True
+        run.add(outcome)
+        if run.is_done:
+            return True
+        run.is_pruned = run.is_between_folds and source.should_prune(run)
+        return run.is_pruned
 
 
-class Counting:
-    """The trial ledger as a search writes in it: a trial a seed, from before its first fold is computed."""
+@contextlib.contextmanager
+def open_evaluator(
+    workers: Workers,
+    search: Search,
+    bars: Bars,
+    source: TrialSource,
+    trials: TrialStore,
+    clock: Callable[[], datetime],
+) -> Iterator[Evaluator]:
+    """An evaluator stopped by Ctrl-C, between two folds rather than within one.
 
-    def __init__(self, services: Services, search: Search, bars: Bars, source: TrialSource) -> None:
-        self._services, self._search, self._bars, self._source = services, search, bars, source
+    Raises:
+        NotEnoughBars: a fold would have no rows to train or to test on.
+    """
+    with _deferred_interrupt() as interrupted:
+        recorder = TrialRecorder(trials, search, bars, source, clock)
+        yield Evaluator(workers, search, bars, recorder, clock, interrupted)
 
-    def begin(self, walk: TrialRun) -> None:
-        search, now = self._search, self._services.clock()
-        for trial_id in walk.ids:
-            self._services.ledger.trials.begin(
-                trial_id, search.symbol, search.timeframe, self._first_day(walk), now
-            )
 
-    def tested(self, walk: TrialRun) -> list[Backtest]:
-        """Of the folds so far, a seed each; those that nothing is known of are left out."""
-        done = filter(None, map(walk.of_seed, range(len(walk.ids))))
-        return [results(self._bars, walk.course.first, positions, self._search) for positions in done]
+@contextlib.contextmanager
+def _deferred_interrupt() -> Iterator[threading.Event]:
+    """An event set by the first Ctrl-C; a second Ctrl-C interrupts as usual. Main thread only."""
+    interrupted = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield interrupted
+        return
 
-    def sharpe_ratios(self, tested: list[Backtest]) -> list[float]:
-        """Annualised."""
-        return [float(sharpe_ratio(each.returns, self._bars.periods_per_year)) for each in tested]
+    def on_interrupt(number: int, frame: Any) -> None:
+        interrupted.set()
+        signal.signal(signal.SIGINT, previous)
 
-    def count(self, walk: TrialRun) -> None:
-        """With what was seen of it, before anything is learnt from that."""
-        tested = self.tested(walk)
-        for number, trial_id in enumerate(walk.ids):
-            result = tested[number] if number < len(tested) else None
-            trial, record = self._trial(walk, trial_id, walk.first_seed + number, result)
-            self._services.ledger.trials.count(trial, record)
-
-    def _trial(
-        self, walk: TrialRun, trial_id: UUID, seed: int, result: Backtest | None
-    ) -> tuple[Trial, TrialRecord]:
-        first, search = walk.course.first, self._search
-        if result is not None:
-            seen = self._bars[first : first + len(result.returns)]
-            record = track_record(result.returns)
-            kept = trial_record(seen.time, result.returns, record)
-        else:
-            seen = self._bars[first : first + 1]
-            record = TrackRecord(math.nan, math.nan, math.nan, 0, math.nan)
-            kept = TrialRecord(math.nan, math.nan, self._first_day(walk), np.empty(0))
-        trial = Trial(
-            id=trial_id,
-            source=self._source,
-            model_id=search.model_id,
-            symbol=search.symbol,
-            timeframe=search.timeframe,
-            job_id=None,
-            params=dict(walk.params),
-            seed=seed,
-            sharpe=record.sharpe,
-            skewness=record.skewness,
-            kurtosis=record.kurtosis,
-            bars=record.bars,
-            effective_bars=record.effective_bars,
-            period_start=seen.start.to_pydatetime(),
-            period_end=seen.end.to_pydatetime(),
-            at=self._services.clock(),
-        )
-        return trial, kept
-
-    def _first_day(self, walk: TrialRun) -> int:
-        return int(self._bars.time[walk.course.first] // DAY)
+    previous = signal.signal(signal.SIGINT, on_interrupt)
+    try:
+        yield interrupted
+    finally:
+        signal.signal(signal.SIGINT, previous)

@@ -1,4 +1,4 @@
-"""How a set of parameters is tried: walked forward fold by fold, so that a hopeless one is given up early."""
+"""Folds of a search: a walk-forward computed fold by fold, so that poor parameters can be pruned early."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from clm_core.models.contract import WarmStarting
 
 @dataclass(frozen=True, eq=False)
 class SharedInputs:
-    """What all the folds of a search share."""
+    """Inputs common to all folds of a search."""
 
     kind: Kind
     costs: Costs
@@ -35,19 +35,19 @@ class FoldTask:
     train: slice
     test: slice
     before: tuple[slice, ...] = ()
-    """Training rows of the folds before it, whose models a warm start begins with."""
+    """Training rows of the earlier folds, on which a warm start fits first."""
 
 
 @dataclass(frozen=True)
 class FoldPlan:
-    """The folds, in order, that a set of parameters is tried on."""
+    """Folds of a walk-forward, in order."""
 
     folds: tuple[tuple[slice, slice], ...]
-    """Training and test rows."""
+    """Training and test rows of each fold."""
 
     @property
     def first(self) -> int:
-        """First row that is tested."""
+        """Index of the first test row."""
         row: int = self.folds[0][1].start
         return row
 
@@ -56,27 +56,27 @@ class FoldPlan:
         return FoldTask(params, seed, train, test, tuple(train for train, _ in self.folds[:number]))
 
 
-def run_fold(work: SharedInputs, fold: FoldTask) -> Floats:
-    """Positions on the test rows, of a model that was fitted on the training rows only: those a walk-forward
-    gives them.
+def run_fold(shared_inputs: SharedInputs, fold_task: FoldTask) -> Floats:
+    """Positions on the test rows of a model fitted on the training rows only, as in a whole walk-forward.
 
-    A fold that starts warm fits those before it again: whoever computes it need not have computed them.
+    A warm start fits the earlier folds again, so that any worker can compute any fold.
 
     Raises:
-        InvalidPositions: the model gave some that cannot be traded.
+        InvalidPositions: the model's positions cannot be traded.
     """
-    recipe = catalog.recipe(work.kind.model_type, fold.params, work.costs, work.kind.plugin)
-    if isinstance(recipe, WarmStarting) and recipe.warm_start and fold.before:
-        model = recipe.fit(work.bars[fold.before[0]], fold.seed)
-        for train in (*fold.before[1:], fold.train):
-            model = recipe.fit_after(model, work.bars[train], fold.seed)
+    bars, kind = shared_inputs.bars, shared_inputs.kind
+    recipe = catalog.recipe(kind.model_type, fold_task.params, shared_inputs.costs, kind.plugin)
+    if isinstance(recipe, WarmStarting) and recipe.warm_start and fold_task.before:
+        model = recipe.fit(bars[fold_task.before[0]], fold_task.seed)
+        for train in (*fold_task.before[1:], fold_task.train):
+            model = recipe.fit_after(model, bars[train], fold_task.seed)
     else:
-        model = recipe.fit(work.bars[fold.train], fold.seed)
-    return check_positions(work.bars[fold.test], model.positions(work.bars[: fold.test.stop])[fold.test])
+        model = recipe.fit(bars[fold_task.train], fold_task.seed)
+    return check_positions(bars[fold_task.test], model.positions(bars[: fold_task.test.stop])[fold_task.test])
 
 
-def seen_folds(n_bars: int, search: Search) -> FoldPlan:
-    """The walk-forward parameters are compared on: as a retrain's, on the bars before those held out.
+def search_folds(n_bars: int, search: Search) -> FoldPlan:
+    """The walk-forward that compares parameters: a retrain's plan, on the bars before the held-out ones.
 
     Raises:
         NotEnoughBars: a fold would have no rows to train or to test on.
@@ -84,22 +84,23 @@ def seen_folds(n_bars: int, search: Search) -> FoldPlan:
     return FoldPlan(tuple(split(n_bars - held_out(n_bars, search), search.plan)))
 
 
-def unseen_folds(n_bars: int, search: Search) -> FoldPlan:
-    """The bars held out, in folds about as long as those of the search."""
-    held, plan = held_out(n_bars, search), search.plan
+def held_out_folds(n_bars: int, search: Search) -> FoldPlan:
+    """The held-out bars, in folds about as long as those of the search."""
+    held = held_out(n_bars, search)
     seen = n_bars - held
-    length = seen * (1 - plan.first_train_fraction) / plan.folds
+    length = seen * (1 - search.plan.first_train_fraction) / search.plan.folds
     folds = min(max(1, round(held / length)), held)
-    # half a bar more, so that rounding never gives a bar that the search has seen
-    rest = plan.model_copy(update={"folds": folds, "first_train_fraction": (seen + 0.5) / n_bars})
-    return FoldPlan(tuple(split(n_bars, rest)))
+    # half a bar more, so that rounding never tests a bar that the search has used
+    plan = search.plan.model_copy(update={"folds": folds, "first_train_fraction": (seen + 0.5) / n_bars})
+    return FoldPlan(tuple(split(n_bars, plan)))
 
 
 def held_out(n_bars: int, search: Search) -> int:
+    """Number of held-out bars, the newest."""
     return int(n_bars * search.holdout)
 
 
-def results(bars: Bars, first: int, positions: list[Floats], search: Search) -> Backtest:
-    """Of the positions from row `first` on, fold after fold, after costs."""
-    wanted = np.concatenate(positions)
-    return backtest(bars[first : first + len(wanted)], wanted, search.costs, search.execution)
+def backtest_folds(bars: Bars, first: int, fold_positions: list[Floats], search: Search) -> Backtest:
+    """Backtest, after costs, of the positions of consecutive folds from row `first` on."""
+    positions = np.concatenate(fold_positions)
+    return backtest(bars[first : first + len(positions)], positions, search.costs, search.execution)

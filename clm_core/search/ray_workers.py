@@ -1,4 +1,4 @@
-"""Folds on the machines of a Ray cluster: each needs this release installed, and no way to our database."""
+"""Workers on the machines of a Ray cluster, which need this release but no access to the database."""
 
 import contextlib
 import logging
@@ -13,73 +13,77 @@ from typing import Any
 from clm_core.domain.errors import MissingExtra, ServerUnavailable
 from clm_core.market.bars import Floats
 from clm_core.search.folds import FoldTask, SharedInputs, run_fold
-from clm_core.search.workers import Failure, told
+from clm_core.search.workers import Failure, error_line
 
 AUTO = "auto"
-"""The cluster that was started last on this machine."""
-ANSWERS_WITHIN_SECONDS = 10
+"""Ray's name for the cluster started last on this machine."""
+CONNECT_TIMEOUT_SECONDS = 10
 
 
 @contextlib.contextmanager
-def ray_workers(address: str | None, count: int | None, work: SharedInputs) -> Iterator["RayWorkers"]:
-    """A connection to a cluster that runs; with RAY_AUTH_MODE=token it is opened with the token of
-    RAY_AUTH_TOKEN, of the file RAY_AUTH_TOKEN_PATH, or of ~/.ray/auth_token.
+def ray_workers(
+    address: str | None, count: int | None, shared_inputs: SharedInputs
+) -> Iterator["RayWorkers"]:
+    """A connection to a running cluster.
+
+    With RAY_AUTH_MODE=token, Ray authenticates with the token in RAY_AUTH_TOKEN, in the file
+    RAY_AUTH_TOKEN_PATH, or in ~/.ray/auth_token.
 
     Raises:
         MissingExtra: Ray is not installed.
-        ServerUnavailable: it does not answer, or not to this token.
+        ServerUnavailable: the cluster does not answer, or refuses the token.
     """
     try:
         import ray
     except ImportError as error:
         raise MissingExtra("ray", "ray") from error
 
-    wanted = address or os.environ.get("RAY_ADDRESS") or AUTO
-    ended = signal.getsignal(signal.SIGTERM)
+    cluster = address or os.environ.get("RAY_ADDRESS") or AUTO
+    sigterm_handler = signal.getsignal(signal.SIGTERM)
     try:
-        _require_listening(wanted)
-        ray.init(wanted, log_to_driver=False, logging_level=logging.ERROR)
+        _require_listening(cluster)
+        ray.init(cluster, log_to_driver=False, logging_level=logging.ERROR)
     except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
         raise ServerUnavailable(
-            f"Ray does not let us in at {wanted}: start it with `ray start --head`, name it with "
-            "--ray-address, or give the cluster's token in RAY_AUTH_TOKEN with RAY_AUTH_MODE=token. "
-            f"It says: {error}"
+            f"Cannot connect to Ray at {cluster}: start a cluster with `ray start --head`, give its address "
+            "with --ray-address, or its token in RAY_AUTH_TOKEN with RAY_AUTH_MODE=token. "
+            f"Ray's error: {error}"
         ) from error
     finally:
-        _restore(ended)
+        _restore(sigterm_handler)
     try:
         resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-        yield RayWorkers(count or int(resources["CPU"]), work)
+        yield RayWorkers(count or int(resources["CPU"]), shared_inputs)
     finally:
         ray.shutdown()
 
 
 def _require_listening(address: str) -> None:
-    """Ray itself would try for minutes."""
+    """Fail at once where nothing listens: Ray itself retries for minutes."""
     host, separator, port = address.rpartition(":")
     if separator and "://" not in address:
-        socket.create_connection((host.strip("[]"), int(port)), ANSWERS_WITHIN_SECONDS).close()
+        socket.create_connection((host.strip("[]"), int(port)), CONNECT_TIMEOUT_SECONDS).close()
 
 
 def _restore(handler: Any) -> None:
-    """Ray ends a process on SIGTERM without telling anybody; only the main thread may have let it."""
+    """Undo Ray's SIGTERM handler, installed in the main thread only, which ends the process silently."""
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, handler)
 
 
 class RayWorkers:
-    """Every fold is a task of its own; the bars are sent to a machine once."""
+    """A Ray task per fold; the bars are sent to each machine once."""
 
-    def __init__(self, count: int, work: SharedInputs) -> None:
+    def __init__(self, count: int, shared_inputs: SharedInputs) -> None:
         import ray
 
         self.count = count
-        # whoever asks decides about another try: Ray's own would hide that a worker was lost
+        # the evaluator decides about another attempt: Ray's own retries would hide a lost worker
         self._run: Any = ray.remote(num_cpus=1, max_retries=0)(run_fold)
-        self._work = ray.put(work)
+        self._shared_inputs = ray.put(shared_inputs)
 
-    def submit(self, fold: FoldTask) -> Future[Floats]:
-        future: Future[Floats] = self._run.remote(self._work, fold).future()
+    def submit(self, fold_task: FoldTask) -> Future[Floats]:
+        future: Future[Floats] = self._run.remote(self._shared_inputs, fold_task).future()
         return future
 
     def result(self, future: Future[Floats]) -> Floats | Failure:
@@ -89,5 +93,5 @@ class RayWorkers:
         if error is None:
             return future.result()
         if isinstance(error, RayTaskError):
-            return Failure(told(error.cause), lost=False)
-        return Failure(told(error), lost=True)
+            return Failure(error_line(error.cause), lost=False)
+        return Failure(error_line(error), lost=True)

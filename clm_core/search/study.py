@@ -1,9 +1,9 @@
-"""A study in Optuna's storage: which parameters to try next, and what came of those that were tried.
+"""A study in Optuna's storage: proposes the parameters of trials and keeps the results.
 
-Any number of commands may work on one study, on any machine that reaches the database. Each gives a sign of
-life for the trials it has under way; those of one that was killed are tried again, as the same trials. Which
-parameters a trial is given follows from the study's seed, the trial's number and the results known by then:
-worked on one trial at a time, a study comes out the same however often it is killed.
+Any number of commands may work on one study, on any machine that reaches the database. A command records
+heartbeats for its trials; trials of a killed command are evaluated again, as the same trials. The parameters
+of a trial follow from the study's seed, the trial's number and the results known by then: worked on one trial
+at a time, a study ends with the same results however often a command is killed.
 """
 
 import contextlib
@@ -18,9 +18,9 @@ import numpy as np
 from sqlalchemy import text
 
 from clm_core.domain.errors import DatabaseUnavailable, MissingExtra, NothingTuned
-from clm_core.domain.search_space import Between, Choice, Tuned
+from clm_core.domain.search_space import Between, Choice, SearchDimension
 from clm_core.domain.searches import Tuning
-from clm_core.domain.tuning import TrialState, Tried
+from clm_core.domain.tuning import TrialResult, TrialState
 from clm_core.platform.database import Database
 from clm_core.platform.locks import AdvisoryLock
 
@@ -29,13 +29,17 @@ if TYPE_CHECKING:
 
 HEARTBEAT_SECONDS = 3
 STALE_AFTER_SECONDS = 15
-"""Without a sign of life for so long, a trial's command is taken for dead."""
+"""Time without a heartbeat after which the command of a trial is presumed dead."""
 STARTUP_TRIALS = 10
-"""Tried at random before any result is learnt from."""
+"""Random trials before the sampler uses any result."""
 FOLDS_BEFORE_PRUNING = 2
-NUMBER, TRADES, SEEDS, CAUSE, UNSEEN = "number", "trades", "seeds", "cause", "unseen"
-"""What is noted with a trial, or with the study, in Optuna's storage."""
-SILENT = text("""
+# Attributes of a trial, or of the study, in Optuna's storage.
+NUMBER = "number"
+TRADES = "trades"
+SEEDS = "seeds"
+CAUSE = "cause"
+HELD_OUT = "unseen"
+WITHOUT_HEARTBEAT = text("""
 SELECT trial_id FROM trials
 WHERE study_id = :study AND state = 'RUNNING' AND trial_id NOT IN (SELECT trial_id FROM trial_heartbeats)
 """)
@@ -43,30 +47,32 @@ NAMESPACE = UUID("6f2d8d6e-3c1b-4b0e-9a58-3a5f6c2b7d10")
 
 
 @dataclass(frozen=True)
-class Attempt:
-    """A trial that is under way."""
+class OpenTrial:
+    """A trial under way."""
 
     number: int
-    """Of the trial in its study; one that is tried again keeps it."""
+    """Number of the trial in its study, kept when the trial is evaluated again."""
     params: Mapping[str, Any]
-    """Fixed and tried."""
+    """Fixed and searched parameters."""
     handle: "optuna.Trial"
 
 
 class Study:
-    """Every method is one or more transactions in Optuna's storage."""
+    """An Optuna study. Every method is at least one transaction in Optuna's storage."""
 
     def __init__(self, study: "optuna.Study", storage: "optuna.storages.RDBStorage", tuning: Tuning) -> None:
-        self._study, self._storage, self.tuning = study, storage, tuning
+        self._study = study
+        self._storage = storage
+        self.tuning = tuning
 
-    def next(self, wanted: int) -> Attempt | None:
-        """What to try next; None while as many as wanted have ended or are under way."""
-        with self._turn():
-            self._try_again_what_was_lost()
+    def next(self, requested: int) -> OpenTrial | None:
+        """The next trial to evaluate; None if the requested number of trials has ended or is under way."""
+        with self._proposal_lock():
+            self._retry_lost_trials()
             trials = self._study.get_trials(deepcopy=False)
             if not trials:
                 self._study.enqueue_trial(self._defaults())
-            if len(ended(trials)) + len(_running(trials)) >= wanted:
+            if len(ended(trials)) + len(_running(trials)) >= requested:
                 return None
             numbers = {trial.user_attrs[NUMBER] for trial in trials if NUMBER in trial.user_attrs}
             self._study.sampler = _sampler(self.tuning.seed, len(numbers))
@@ -74,117 +80,118 @@ class Study:
             if NUMBER not in trial.user_attrs:
                 trial.set_user_attr(NUMBER, len(numbers))
             self._storage.record_heartbeat(trial._trial_id)
-        return Attempt(trial.user_attrs[NUMBER], self.tuning.fixed | trial.params, trial)
+        return OpenTrial(trial.user_attrs[NUMBER], self.tuning.fixed | trial.params, trial)
 
-    def is_done(self, wanted: int) -> bool:
-        return len(ended(self._study.get_trials(deepcopy=False))) >= wanted
+    def is_done(self, requested: int) -> bool:
+        return len(ended(self._study.get_trials(deepcopy=False))) >= requested
 
-    def beat(self, attempts: Collection[Attempt]) -> None:
-        """Give a sign of life."""
-        for attempt in attempts:
-            self._storage.record_heartbeat(attempt.handle._trial_id)
+    def record_heartbeats(self, trials: Collection[OpenTrial]) -> None:
+        for trial in trials:
+            self._storage.record_heartbeat(trial.handle._trial_id)
 
-    def is_ours(self, attempt: Attempt) -> bool:
-        """False: it was taken for lost, and somebody tries it again."""
+    def is_ours(self, trial: OpenTrial) -> bool:
+        """False if the trial was presumed lost and another command evaluates it again."""
         from optuna.trial import TrialState as State
 
-        return bool(self._storage.get_trial(attempt.handle._trial_id).state is State.RUNNING)
+        return bool(self._storage.get_trial(trial.handle._trial_id).state is State.RUNNING)
 
-    def is_hopeless(self, attempt: Attempt, folds: int, sharpe_ratio: float) -> bool:
-        """Note a result after some folds; True: most others had done better by then. Never the defaults,
-        which everything is compared with."""
-        # what is reported first would stand for it: Optuna compares the best that a trial ever showed
+    def should_prune(self, trial: OpenTrial, folds: int, sharpe_ratio: float) -> bool:
+        """Record an intermediate result; True if most other trials did better by the same fold.
+
+        The defaults are never pruned: every other trial is compared with them.
+        """
+        # Optuna compares the best value a trial ever reported: a lucky first fold would protect the trial
         if folds < FOLDS_BEFORE_PRUNING:
             return False
-        attempt.handle.report(sharpe_ratio, folds)
-        return attempt.number != 0 and bool(attempt.handle.should_prune())
+        trial.handle.report(sharpe_ratio, folds)
+        return trial.number != 0 and bool(trial.handle.should_prune())
 
-    def note(self, attempt: Attempt, seed_sharpes: Sequence[float], trades: int) -> None:
-        """What it has done by now, for the report."""
-        attempt.handle.set_user_attr(SEEDS, list(seed_sharpes))
-        attempt.handle.set_user_attr(TRADES, trades)
+    def note(self, trial: OpenTrial, seed_sharpes: Sequence[float], trades: int) -> None:
+        """Store results for the report."""
+        trial.handle.set_user_attr(SEEDS, list(seed_sharpes))
+        trial.handle.set_user_attr(TRADES, trades)
 
-    def complete(self, attempt: Attempt, sharpe_ratio: float) -> None:
-        self._study.tell(attempt.handle, sharpe_ratio)
+    def complete(self, trial: OpenTrial, sharpe_ratio: float) -> None:
+        self._study.tell(trial.handle, sharpe_ratio)
 
-    def prune(self, attempt: Attempt) -> None:
+    def prune(self, trial: OpenTrial) -> None:
         from optuna.trial import TrialState as State
 
-        self._study.tell(attempt.handle, state=State.PRUNED)
+        self._study.tell(trial.handle, state=State.PRUNED)
 
-    def fail(self, attempt: Attempt, cause: str) -> None:
+    def fail(self, trial: OpenTrial, cause: str) -> None:
         from optuna.trial import TrialState as State
 
-        attempt.handle.set_user_attr(CAUSE, cause)
-        self._study.tell(attempt.handle, state=State.FAIL)
+        trial.handle.set_user_attr(CAUSE, cause)
+        self._study.tell(trial.handle, state=State.FAIL)
 
-    def give_back(self, attempt: Attempt) -> None:
-        """To be tried again by whoever continues the study."""
+    def give_back(self, trial: OpenTrial) -> None:
+        """Queue an unfinished trial for the next command that works on the study."""
         from optuna.trial import TrialState as State
 
-        self._study.tell(attempt.handle, state=State.FAIL)
-        _again(self._study, self._storage.get_trial(attempt.handle._trial_id))
+        self._study.tell(trial.handle, state=State.FAIL)
+        _enqueue_again(self._study, self._storage.get_trial(trial.handle._trial_id))
 
-    def trials(self) -> tuple[Tried, ...]:
-        """Those that have ended, by number."""
-        found = (_tried(trial, self.tuning) for trial in ended(self._study.get_trials(deepcopy=False)))
-        return tuple(sorted(found, key=lambda tried: tried.number))
+    def trials(self) -> tuple[TrialResult, ...]:
+        """Ended trials, by number."""
+        results = (_trial_result(each, self.tuning) for each in ended(self._study.get_trials(deepcopy=False)))
+        return tuple(sorted(results, key=lambda result: result.number))
 
-    def unseen(self, number: int) -> dict[str, float | None] | None:
-        """What was noted of the bars held out when this trial was the best."""
-        noted = self._study.user_attrs
-        return noted[UNSEEN][str(number)] if UNSEEN in noted and str(number) in noted[UNSEEN] else None
+    def held_out_sharpe(self, number: int) -> dict[str, float | None] | None:
+        """Stored Sharpe ratios on the held-out bars, if measured when this trial was the best."""
+        stored: dict[str, dict[str, float | None]] = self._study.user_attrs.get(HELD_OUT, {})
+        return stored.get(str(number))
 
-    def note_unseen(self, number: int, measured: Mapping[str, float | None]) -> None:
-        self._study.set_user_attr(UNSEEN, {str(number): dict(measured)})
+    def note_held_out_sharpe(self, number: int, sharpes: Mapping[str, float | None]) -> None:
+        self._study.set_user_attr(HELD_OUT, {str(number): dict(sharpes)})
 
     def ids_of(self, number: int) -> tuple[UUID, ...]:
-        """Under which a trial is counted, one a seed: the same however often it is tried again."""
+        """Ids of a trial in the trial ledger, one per seed: the same at every evaluation."""
         return self._ids(f"{self.tuning.name}/{number}")
 
-    def ids_of_unseen(self, number: int) -> tuple[UUID, ...]:
-        """Under which the look at the bars held out is counted."""
+    def held_out_ids(self, number: int) -> tuple[UUID, ...]:
+        """Ids in the trial ledger of a trial's evaluation on the held-out bars, one per seed."""
         return self._ids(f"{self.tuning.name}/{number}/unseen")
 
-    def _ids(self, what: str) -> tuple[UUID, ...]:
-        more = (f"{what}/seed{number}" for number in range(1, self.tuning.seeds))
-        return tuple(uuid5(NAMESPACE, name) for name in (what, *more))
+    def _ids(self, name: str) -> tuple[UUID, ...]:
+        more = (f"{name}/seed{number}" for number in range(1, self.tuning.seeds))
+        return tuple(uuid5(NAMESPACE, each) for each in (name, *more))
 
     @property
     def optuna(self) -> "optuna.Study":
-        """For Optuna's own plots."""
+        """The study as Optuna's plots take it."""
         return self._study
 
     def _defaults(self) -> dict[str, Choice]:
-        return {name: tuned.default for name, tuned in self.tuning.space.items()}
+        return {name: dimension.default for name, dimension in self.tuning.space.items()}
 
     @contextlib.contextmanager
-    def _turn(self) -> Iterator[None]:
-        """One command at a time decides: two would both see one trial left to try."""
+    def _proposal_lock(self) -> Iterator[None]:
+        """Exclusive right to propose: two commands at once would both see one trial left to start."""
         with self._storage.engine.begin() as connection:
             lock = {"first": AdvisoryLock.STUDY, "second": self.tuning.name}
             connection.execute(text("SELECT pg_advisory_xact_lock(:first, hashtext(:second))"), lock)
             yield
 
-    def _try_again_what_was_lost(self) -> None:
-        """Also what was killed before its first sign of life, in its turn, which Optuna would leave running
-        for ever."""
+    def _retry_lost_trials(self) -> None:
+        """Queue lost trials again, also trials without any heartbeat, which Optuna would leave running."""
         import optuna
 
         optuna.storages.fail_stale_trials(self._study)
         with self._storage.engine.begin() as connection:
-            silent = connection.scalars(SILENT, {"study": self._study._study_id}).all()
+            silent = connection.scalars(WITHOUT_HEARTBEAT, {"study": self._study._study_id}).all()
         for trial_id in silent:
             self._storage.set_trial_state_values(trial_id, state=optuna.trial.TrialState.FAIL)
-            _again(self._study, self._storage.get_trial(trial_id))
+            _enqueue_again(self._study, self._storage.get_trial(trial_id))
 
 
 @contextlib.contextmanager
 def open_study(database: Database, tuning: Tuning) -> Iterator[Study]:
-    """
+    """The study of a tuning, created at the first call.
+
     Raises:
         MissingExtra: Optuna is not installed.
-        DatabaseUnavailable: its tables are another release's.
+        DatabaseUnavailable: Optuna's tables belong to another release of Optuna.
     """
     try:
         import optuna
@@ -193,25 +200,25 @@ def open_study(database: Database, tuning: Tuning) -> Iterator[Study]:
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     with warnings.catch_warnings():
-        # signs of life are called experimental, and are only given by themselves where Optuna runs the loop
+        # heartbeats are experimental in Optuna, and automatic only where Optuna runs the loop
         warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
         warnings.filterwarnings("ignore", message="Heartbeat of storage")
         storage = _storage(database)
         try:
-            found = optuna.create_study(
+            study = optuna.create_study(
                 storage=storage,
                 study_name=tuning.name,
                 direction="maximize",
                 load_if_exists=True,
                 pruner=optuna.pruners.MedianPruner(),
             )
-            yield Study(found, storage, tuning)
+            yield Study(study, storage, tuning)
         finally:
             storage.engine.dispose()
 
 
 def ended(trials: Sequence["optuna.trial.FrozenTrial"]) -> list["optuna.trial.FrozenTrial"]:
-    """Whatever they ended as; one that was lost and is tried again has not."""
+    """Finished trials in any state, except lost trials that are evaluated again."""
     retried = {
         number
         for trial in trials
@@ -222,24 +229,24 @@ def ended(trials: Sequence["optuna.trial.FrozenTrial"]) -> list["optuna.trial.Fr
     return [trial for trial in begun if trial.state.is_finished() and trial.number not in retried]
 
 
-def is_tuned(trials: Sequence[Tried]) -> bool:
-    """Whether one was completed."""
-    return any(tried.state is TrialState.COMPLETE for tried in trials)
+def has_completed(trials: Sequence[TrialResult]) -> bool:
+    """True if at least one trial was completed."""
+    return any(trial.state is TrialState.COMPLETE for trial in trials)
 
 
-def best(trials: Sequence[Tried]) -> Tried:
-    """Of those that were completed.
+def best(trials: Sequence[TrialResult]) -> TrialResult:
+    """The completed trial with the highest Sharpe ratio.
 
     Raises:
-        NothingTuned: none was.
+        NothingTuned: no trial was completed.
     """
-    complete = [tried for tried in trials if tried.state is TrialState.COMPLETE]
+    complete = [trial for trial in trials if trial.state is TrialState.COMPLETE]
     if not complete:
-        causes = dict.fromkeys(tried.cause for tried in trials if tried.cause)
-        why = f"the first failed of {next(iter(causes))}" if causes else "ask for more of them"
+        causes = dict.fromkeys(trial.cause for trial in trials if trial.cause)
+        why = f"the first failed of {next(iter(causes))}" if causes else "request more trials"
         raise NothingTuned(f"None of {len(trials)} trials was completed: {why}")
-    # of equals the first: the defaults, if nothing does better
-    return max(complete, key=lambda tried: (tried.sharpe_ratio, -tried.number))
+    # of equals the first: the defaults, if no trial does better
+    return max(complete, key=lambda trial: (trial.sharpe_ratio, -trial.number))
 
 
 def _storage(database: Database) -> Any:
@@ -253,17 +260,17 @@ def _storage(database: Database) -> Any:
                 engine_kwargs={"pool_pre_ping": True},
                 heartbeat_interval=HEARTBEAT_SECONDS,
                 grace_period=STALE_AFTER_SECONDS,
-                heartbeat_stale_trial_callback=_again,
+                heartbeat_stale_trial_callback=_enqueue_again,
             )
         except RuntimeError as error:
             raise DatabaseUnavailable(
-                f"The studies in the database clm_optuna are another release's of Optuna: {error}"
+                f"The studies in the database clm_optuna belong to another release of Optuna: {error}"
             ) from error
 
 
 @contextlib.contextmanager
 def _creation(url: str) -> Iterator[None]:
-    """Two commands would create the same tables; the second one finds them done."""
+    """Exclusive creation of Optuna's tables: two commands at once would create the same tables."""
     from sqlalchemy import NullPool, create_engine
 
     with create_engine(url, poolclass=NullPool).begin() as connection:
@@ -271,7 +278,7 @@ def _creation(url: str) -> Iterator[None]:
         yield
 
 
-def _again(study: "optuna.Study", trial: "optuna.trial.FrozenTrial") -> None:
+def _enqueue_again(study: "optuna.Study", trial: "optuna.trial.FrozenTrial") -> None:
     import optuna
 
     optuna.storages.RetryHeartbeatStaleTrialCallback()(study, trial)
@@ -281,21 +288,21 @@ def _sampler(seed: int, number: int) -> "optuna.samplers.BaseSampler":
     import optuna
 
     [mixed] = np.random.SeedSequence([seed, number]).generate_state(1)
-    # what others have under way counts as poor: no two try nearly the same
+    # constant_liar: trials under way count as poor, so that no two workers evaluate similar parameters
     return optuna.samplers.TPESampler(seed=int(mixed), n_startup_trials=STARTUP_TRIALS, constant_liar=True)
 
 
 def _distributions(tuning: Tuning) -> dict[str, Any]:
-    return {name: _distribution(tuned) for name, tuned in tuning.space.items()}
+    return {name: _distribution(dimension) for name, dimension in tuning.space.items()}
 
 
-def _distribution(tuned: Tuned) -> Any:
+def _distribution(dimension: SearchDimension) -> Any:
     from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
-    values = tuned.values
+    values = dimension.values
     if not isinstance(values, Between):
         return CategoricalDistribution(values.choices)
-    if tuned.whole:
+    if dimension.whole:
         return IntDistribution(int(values.low), int(values.high), log=values.log)
     return FloatDistribution(values.low, values.high, log=values.log)
 
@@ -306,7 +313,7 @@ def _running(trials: Sequence["optuna.trial.FrozenTrial"]) -> list["optuna.trial
     return [trial for trial in trials if trial.state is State.RUNNING]
 
 
-def _tried(trial: "optuna.trial.FrozenTrial", tuning: Tuning) -> Tried:
+def _trial_result(trial: "optuna.trial.FrozenTrial", tuning: Tuning) -> TrialResult:
     from optuna.trial import TrialState as State
 
     states = {
@@ -315,13 +322,13 @@ def _tried(trial: "optuna.trial.FrozenTrial", tuning: Tuning) -> Tried:
         State.FAIL: TrialState.FAILED,
     }
     value = trial.value if trial.value is not None and math.isfinite(trial.value) else None
-    noted = {TRADES: None, SEEDS: (), CAUSE: None} | trial.user_attrs
-    return Tried(
-        number=noted[NUMBER],
+    stored = {TRADES: None, SEEDS: (), CAUSE: None} | trial.user_attrs
+    return TrialResult(
+        number=stored[NUMBER],
         state=states[trial.state],
         params=tuning.fixed | trial.params,
         sharpe_ratio=value,
-        trades=noted[TRADES],
-        seed_sharpes=noted[SEEDS],
-        cause=noted[CAUSE],
+        trades=stored[TRADES],
+        seed_sharpes=stored[SEEDS],
+        cause=stored[CAUSE],
     )

@@ -13,7 +13,7 @@ from clm_core.cli import tune
 from clm_core.cli.app import app
 from clm_core.domain.errors import NotFound
 from clm_core.domain.evolution import EvolveRequest, EvolveResult
-from clm_core.domain.tuning import Unseen
+from clm_core.domain.searches import HeldOutSharpe
 from clm_core.domain.vocabulary import ModelType
 from clm_core.platform.prefect_runs import load_flow
 from clm_core.search.evolution_report import warning
@@ -75,9 +75,9 @@ def test_it_is_one_run_and_nothing_is_retrained(
 @pytest.mark.parametrize(
     ("fitness", "unseen", "told"),
     [
-        (-0.1, 1.0, "Nothing was found"),
-        (1.0, 0.4, "what it gained may be luck"),
-        (1.0, None, "what it gained may be luck"),
+        (-0.1, 1.0, "No parameters earned more"),
+        (1.0, 0.4, "the gain may be luck"),
+        (1.0, None, "the gain may be luck"),
         (1.0, 0.6, None),
     ],
     ids=["it loses", "no better than the defaults", "not measured", "better"],
@@ -87,7 +87,7 @@ def test_whoever_sees_the_best_is_told_what_it_is_worth(
 ) -> None:
     assert result.best is not None
     best = result.best.model_copy(update={"fitness_score": fitness, "id": uuid.uuid4()})
-    looked = Unseen(bars=10, best=unseen, defaults=0.5)
+    looked = HeldOutSharpe(bars=10, best=unseen, defaults=0.5)
     advice = warning(result.model_copy(update={"best": best, "unseen": looked}))
     assert (advice is None) == (told is None)
     assert (told or "") in (advice or "")

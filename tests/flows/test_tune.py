@@ -15,7 +15,8 @@ from tunings import a_request
 from typer.testing import CliRunner
 
 from clm_core.cli.app import app
-from clm_core.domain.tuning import Ended, TuneResult, Unseen
+from clm_core.domain.searches import HeldOutSharpe
+from clm_core.domain.tuning import StopReason, TuneResult
 from clm_core.platform.prefect_runs import load_flow
 from clm_core.search.study import open_study
 from clm_core.search.tuning_report import comparison, warning
@@ -34,7 +35,7 @@ def result(services: Services, prefect_url: str) -> TuneResult:
 def test_the_flow_answers_with_the_best_parameters_and_a_page_that_needs_no_network(
     result: TuneResult,
 ) -> None:
-    assert result.ended is Ended.ALL_TRIALS
+    assert result.ended is StopReason.ALL_TRIALS
     assert result.best is not None
     assert result.report is not None
     page = result.report.read_text()
@@ -43,17 +44,17 @@ def test_the_flow_answers_with_the_best_parameters_and_a_page_that_needs_no_netw
         assert f'<div id="{place}"' in page
     assert f"--params-from {result.study}" in page
     # three trials cannot tell
-    assert "Which parameters matter" not in page
+    assert "Parameter importance" not in page
 
 
 @pytest.mark.parametrize(
     ("number", "sharpe", "unseen", "told"),
     [
-        (2, -0.1, 1.0, "Nothing was found"),
-        (2, 1.0, 0.4, "what it gained may be luck"),
-        (2, 1.0, None, "what it gained may be luck"),
+        (2, -0.1, 1.0, "No parameters earned more"),
+        (2, 1.0, 0.4, "the gain may be luck"),
+        (2, 1.0, None, "the gain may be luck"),
         (2, 1.0, 0.6, None),
-        (0, 1.0, 0.5, "Nothing that was tried did better than the defaults"),
+        (0, 1.0, 0.5, "No trial did better than the defaults"),
     ],
     ids=["it loses", "no better than the defaults", "not measured", "better", "the defaults"],
 )
@@ -62,7 +63,7 @@ def test_whoever_sees_the_best_is_told_what_it_is_worth(
 ) -> None:
     assert result.best is not None
     best = result.best.model_copy(update={"number": number, "sharpe_ratio": sharpe, "trades": 9})
-    looked = Unseen(bars=10, best=unseen, defaults=0.5)
+    looked = HeldOutSharpe(bars=10, best=unseen, defaults=0.5)
     advice = warning(result.model_copy(update={"best": best, "unseen": looked}))
     assert (advice is None) == (told is None)
     assert (told or "") in (advice or "")
@@ -156,7 +157,9 @@ def test_a_retrain_takes_the_best_parameters_of_a_study_of_its_kind(
 
     assert result.best is not None
     assert tune.best_params(result.study, ModelType.LIGHTGBM, None) == result.best.params
-    with pytest.raises(InvalidTrainingParams, match=r"is about lightgbm, its parameters are none of xgboost"):
+    with pytest.raises(
+        InvalidTrainingParams, match=r"belongs to lightgbm, and its parameters do not apply to xgboost"
+    ):
         tune.best_params(result.study, ModelType.XGBOOST, None)
 
 

@@ -1,4 +1,4 @@
-"""Studies small enough for tests, and workers that need no process to start."""
+"""Small studies for tests, and workers that are threads rather than processes."""
 
 import uuid
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -15,7 +15,8 @@ from clm_core.market.sources import MarketData
 from clm_core.market.store import SeriesStore
 from clm_core.search import tuning
 from clm_core.search.folds import FoldTask, SharedInputs, run_fold
-from clm_core.search.workers import Failure, told
+from clm_core.search.request import search_bars
+from clm_core.search.workers import Failure, error_line
 from clm_core.services import Services
 
 
@@ -39,7 +40,7 @@ def quick(services: Services) -> Services:
 
 
 def own_market(services: Services, folder: Path) -> Services:
-    """With a market of the test's own, so that its trials can be told from others'."""
+    """Services with a market of the test's own, whose trials are counted apart from those of other tests."""
     bars = services.market.bars("BTCUSD", "1h", days=100, closed_by=services.clock())
     symbol = f"T{uuid.uuid4().hex[:8]}".upper()
     SeriesStore(folder / "data").add(replace(bars, symbol=symbol), "tests", services.clock())
@@ -54,25 +55,27 @@ def own_symbol(clm: Services) -> str:
 class Threads:
     """Workers that are threads of this process."""
 
-    def __init__(self, work: SharedInputs, count: int = 1) -> None:
-        self.count, self.folds = count, list[FoldTask]()
-        self._work, self._pool = work, ThreadPoolExecutor(count)
+    def __init__(self, shared_inputs: SharedInputs, count: int = 1) -> None:
+        self.count = count
+        self.folds = list[FoldTask]()
+        self._shared_inputs = shared_inputs
+        self._pool = ThreadPoolExecutor(count)
 
-    def submit(self, fold: FoldTask) -> Future[Floats]:
-        self.folds.append(fold)
-        return self._pool.submit(run_fold, self._work, fold)
+    def submit(self, fold_task: FoldTask) -> Future[Floats]:
+        self.folds.append(fold_task)
+        return self._pool.submit(run_fold, self._shared_inputs, fold_task)
 
     def result(self, future: Future[Floats]) -> Floats | Failure:
         error = future.exception()
-        return future.result() if error is None else Failure(told(error), lost=False)
+        return future.result() if error is None else Failure(error_line(error), lost=False)
 
 
-def threads(services: Services, asked: Search, kind: type[Threads] = Threads, count: int = 1) -> Threads:
-    bars = tuning.bars_of(services, asked)
-    return kind(SharedInputs(asked.kind, asked.costs, bars), count)
+def threads(services: Services, search: Search, kind: type[Threads] = Threads, count: int = 1) -> Threads:
+    bars = search_bars(services.market, search)
+    return kind(SharedInputs(search.kind, search.costs, bars), count)
 
 
 def tune(services: Services, request: TuneRequest, kind: type[Threads] = Threads) -> TuneResult:
     opened = tuning.open_tuning(services, request)
     workers = threads(services, opened, kind)
-    return tuning.search_with(workers, services, opened, request, tuning.bars_of(services, opened))
+    return tuning.search_with(workers, services, opened, request, search_bars(services.market, opened))

@@ -7,17 +7,17 @@ from dataclasses import dataclass, field, replace
 import pytest
 
 from clm_core.domain.evolution import Crossover, Mutation, Selection
-from clm_core.domain.search_space import Between, OneOf, SearchSpace, Tuned
+from clm_core.domain.search_space import Between, OneOf, SearchDimension, SearchSpace
 from clm_core.domain.vocabulary import CandidateOrigin
 from clm_core.evolution.generations import Population, Proposal, Rules, evolve
 from clm_core.evolution.genome import Genome, default_genome, is_inside
 
 SPACE: SearchSpace = {
-    "depth": Tuned(Between(2, 12), whole=True, default=3),
-    "rate": Tuned(Between(0.001, 1.0, log=True), whole=False, default=0.01),
-    "threshold": Tuned(Between(0.0, 1.0), whole=False, default=0.1),
-    "edge": Tuned(Between(-2.0, 2.0), whole=False, default=-1.0),
-    "size": Tuned(OneOf((16, 32, 64)), whole=True, default=16),
+    "depth": SearchDimension(Between(2, 12), whole=True, default=3),
+    "rate": SearchDimension(Between(0.001, 1.0, log=True), whole=False, default=0.01),
+    "threshold": SearchDimension(Between(0.0, 1.0), whole=False, default=0.1),
+    "edge": SearchDimension(Between(-2.0, 2.0), whole=False, default=-1.0),
+    "size": SearchDimension(OneOf((16, 32, 64)), whole=True, default=16),
 }
 RULES = Rules(20, 10, Selection.TOURNAMENT, Crossover.UNIFORM, Mutation.GAUSSIAN, seed=0)
 
@@ -119,7 +119,10 @@ def test_more_generations_begin_with_the_same_ones() -> None:
 
 
 def test_a_space_that_is_exhausted_ends_well() -> None:
-    space: SearchSpace = {"size": SPACE["size"], "depth": Tuned(Between(2, 3), whole=True, default=2)}
+    space: SearchSpace = {
+        "size": SPACE["size"],
+        "depth": SearchDimension(Between(2, 3), whole=True, default=2),
+    }
 
     def measured(number: int, proposals: Sequence[Proposal]) -> list[float | None]:
         return [float(proposal.genome[0]) for proposal in proposals]

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clm_core.domain.search_space import Between, OneOf, SearchSpace, Tuned
+from clm_core.domain.search_space import Between, OneOf, SearchDimension, SearchSpace
 from clm_core.domain.vocabulary import ModelType
-from clm_core.evolution.genome import Genome, default_genome, drawn, is_inside, step
+from clm_core.evolution.genome import Genome, default_genome, is_inside, random_genome, step
 from clm_core.evolution.operators import (
     CROSSOVERS,
     MUTATIONS,
@@ -27,13 +27,13 @@ from clm_core.evolution.operators import (
 from clm_core.models import catalog
 
 SPACE: SearchSpace = {
-    "depth": Tuned(Between(2, 6), whole=True, default=3),
-    "leaves": Tuned(Between(4, 64, log=True), whole=True, default=8),
-    "threshold": Tuned(Between(0.0, 0.06), whole=False, default=0.02),
-    "edge": Tuned(Between(-1.0, 1.0), whole=False, default=0.0),
-    "rate": Tuned(Between(0.005, 0.1, log=True), whole=False, default=0.02),
-    "size": Tuned(OneOf((16, 32, 64)), whole=True, default=32),
-    "loss": Tuned(OneOf(("mae", "mse")), whole=False, default="mae"),
+    "depth": SearchDimension(Between(2, 6), whole=True, default=3),
+    "leaves": SearchDimension(Between(4, 64, log=True), whole=True, default=8),
+    "threshold": SearchDimension(Between(0.0, 0.06), whole=False, default=0.02),
+    "edge": SearchDimension(Between(-1.0, 1.0), whole=False, default=0.0),
+    "rate": SearchDimension(Between(0.005, 0.1, log=True), whole=False, default=0.02),
+    "size": SearchDimension(OneOf((16, 32, 64)), whole=True, default=32),
+    "loss": SearchDimension(OneOf(("mae", "mse")), whole=False, default="mae"),
 }
 MIDDLE: Genome = (4, 20, 0.03, 0.5, 0.02, 32, "mse")
 """Nothing of it lies at an end of its range."""
@@ -54,20 +54,20 @@ def spaces(draw: st.DrawFn) -> SearchSpace:
     }
 
 
-def _whole(low: int, width: int, log: bool) -> Tuned:
+def _whole(low: int, width: int, log: bool) -> SearchDimension:
     low = max(1, low) if log else low
-    return Tuned(Between(low, low + width, log), whole=True, default=low)
+    return SearchDimension(Between(low, low + width, log), whole=True, default=low)
 
 
-def _number(low: float, width: float, log: bool) -> Tuned:
+def _number(low: float, width: float, log: bool) -> SearchDimension:
     low = abs(low) + 1e-4 if log else low
-    return Tuned(Between(low, low + width, log), whole=False, default=low)
+    return SearchDimension(Between(low, low + width, log), whole=False, default=low)
 
 
 wholes = st.builds(_whole, st.integers(-50, 500), st.integers(0, 200), st.booleans())
 numbers = st.builds(_number, st.floats(-10, 10), st.floats(1e-3, 1e3), st.booleans())
 choices = st.lists(st.integers(0, 9), min_size=1, max_size=4, unique=True).map(
-    lambda values: Tuned(OneOf(tuple(values)), whole=True, default=values[0])
+    lambda values: SearchDimension(OneOf(tuple(values)), whole=True, default=values[0])
 )
 
 
@@ -80,7 +80,7 @@ def test_whatever_is_drawn_crossed_and_mutated_is_inside_its_space_and_of_the_ri
     space: SearchSpace, seed: int
 ) -> None:
     rng = a_rng(seed)
-    one, other = drawn(space, rng), drawn(space, rng)
+    one, other = random_genome(space, rng), random_genome(space, rng)
     assert is_inside(space, one)
     for cross in CROSSOVERS.values():
         for mutate in MUTATIONS.values():
@@ -109,7 +109,7 @@ def test_what_is_out_of_range_or_of_another_type_is_no_point_of_the_space(place:
 
 def test_every_value_is_drawn_as_often_as_any_other_the_ends_of_a_range_too() -> None:
     rng = a_rng(1)
-    genomes = [drawn(SPACE, rng) for _ in range(DRAWS)]
+    genomes = [random_genome(SPACE, rng) for _ in range(DRAWS)]
     for place, values in ((0, range(2, 7)), (5, (16, 32, 64)), (6, ("mae", "mse"))):
         share = 1 / len(values)
         found = [sum(genome[place] == value for genome in genomes) / DRAWS for value in values]

@@ -9,7 +9,7 @@ from kind_cases import CASES
 
 from clm_core.domain.costs import Costs
 from clm_core.domain.errors import InvalidTrainingParams, MissingExtra, ModelError
-from clm_core.domain.search_space import Between, Tuned
+from clm_core.domain.search_space import Between, SearchDimension
 from clm_core.domain.universe import Market
 from clm_core.domain.vocabulary import ModelType
 from clm_core.market.bars import Bars
@@ -50,7 +50,7 @@ def test_a_missing_library_is_named_with_how_to_install_it(monkeypatch: pytest.M
         recipe(ModelType.XGBOOST, {}, Costs())
 
 
-def tried(tuned: Tuned) -> list[object]:
+def tried(tuned: SearchDimension) -> list[object]:
     """The outermost values."""
     if isinstance(tuned.values, Between):
         bounds = (tuned.values.low, tuned.values.high)

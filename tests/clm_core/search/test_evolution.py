@@ -24,7 +24,7 @@ from clm_core.market.bars import Floats
 from clm_core.models import catalog
 from clm_core.search import evolution
 from clm_core.search.folds import FoldTask, run_fold
-from clm_core.search.tuning import bars_of
+from clm_core.search.request import search_bars
 from clm_core.search.workers import Failure
 from clm_core.services import Services, open_ledger
 
@@ -86,7 +86,7 @@ def evolve(
 ) -> EvolveResult:
     opened = evolution.open_evolution(clm, request)
     workers = threads(clm, opened, kind, count)
-    return evolution.search_with(workers, clm, opened, bars_of(clm, opened))
+    return evolution.search_with(workers, clm, opened, search_bars(clm.market, opened))
 
 
 def recorded(clm: Services, request: EvolveRequest) -> list[StrategyCandidate]:
@@ -110,22 +110,22 @@ class Killed(Exception):
 class Dying(Threads):
     """The command is killed while the second fold of the seventh candidate is computed."""
 
-    def submit(self, fold: FoldTask) -> Any:
+    def submit(self, fold_task: FoldTask) -> Any:
         if len(self.folds) == 6 * FOLDS + 1:
             raise Killed
-        return super().submit(fold)
+        return super().submit(fold_task)
 
 
 class Blind(Threads):
     """A horizon under 24 bars cannot be computed."""
 
-    def submit(self, fold: FoldTask) -> Any:
-        future = super().submit(fold)
-        future.fold = fold
+    def submit(self, fold_task: FoldTask) -> Any:
+        future = super().submit(fold_task)
+        future.fold_task = fold_task
         return future
 
     def result(self, future: Any) -> Floats | Failure:
-        is_short = future.fold.params["horizon"] < 24
+        is_short = future.fold_task.params["horizon"] < 24
         return Failure("ValueError: too short", lost=False) if is_short else super().result(future)
 
 
@@ -137,14 +137,14 @@ class Failing(Threads):
 class Late(Threads):
     """What was begun first ends last."""
 
-    def submit(self, fold: FoldTask) -> Any:
-        self.folds.append(fold)
+    def submit(self, fold_task: FoldTask) -> Any:
+        self.folds.append(fold_task)
         patience = 0.05 if len(self.folds) % 2 else 0.0
-        return self._pool.submit(self._after, patience, fold)
+        return self._pool.submit(self._after, patience, fold_task)
 
-    def _after(self, patience: float, fold: FoldTask) -> Floats:
+    def _after(self, patience: float, fold_task: FoldTask) -> Floats:
         threading.Event().wait(patience)
-        return run_fold(self._work, fold)
+        return run_fold(self._shared_inputs, fold_task)
 
 
 def test_every_candidate_is_recorded_with_its_parents_and_an_event_and_counted_once(
@@ -258,10 +258,10 @@ def test_under_its_name_with_other_costs_nothing_is_taken_for_measured(clm: Serv
 
 def test_ctrl_c_keeps_what_is_recorded_and_says_so(clm: Services) -> None:
     class Interrupting(Threads):
-        def submit(self, fold: FoldTask) -> Any:
+        def submit(self, fold_task: FoldTask) -> Any:
             if len(self.folds) == 5 * FOLDS:
                 os.kill(os.getpid(), signal.SIGINT)
-            return super().submit(fold)
+            return super().submit(fold_task)
 
     request = asked(clm)
     result = evolve(clm, request, Interrupting)

@@ -18,7 +18,7 @@ from clm_core.domain.vocabulary import ModelType
 from clm_core.domain.walk_forward import WalkForwardPlan
 from clm_core.market.sources import MarketData
 from clm_core.models import catalog
-from clm_core.search.folds import SharedInputs, held_out, run_fold, seen_folds, unseen_folds
+from clm_core.search.folds import SharedInputs, held_out, held_out_folds, run_fold, search_folds
 
 
 def a_tuning(**changes: Any) -> Tuning:
@@ -56,7 +56,7 @@ def test_fold_by_fold_a_model_takes_the_positions_of_a_walk_forward(
 ) -> None:
     bars = MarketData(tmp_path).bars("BTCUSD", "1h", days=70, closed_by=datetime.now(UTC))
     tuning = a_tuning(model_type=model_type, holdout=0.0)
-    course, work = seen_folds(len(bars), tuning), SharedInputs(Kind(model_type), Costs(), bars)
+    course, work = search_folds(len(bars), tuning), SharedInputs(Kind(model_type), Costs(), bars)
     apart = [run_fold(work, course.fold(number, params, seed=0)) for number in range(3)]
     whole = walk_forward(catalog.recipe(model_type, params, Costs()), bars, tuning.plan, seed=0)
     assert np.array_equal(np.concatenate(apart), whole.positions[whole.rows])
@@ -73,8 +73,8 @@ def test_a_search_tests_no_bar_that_is_held_out_and_the_last_look_all_of_them(
 ) -> None:
     tuning = a_tuning(holdout=holdout, plan=WalkForwardPlan(folds=folds, embargo_bars=embargo))
     seen = n_bars - held_out(n_bars, tuning)
-    assert seen_folds(n_bars, tuning).folds[-1][1].stop == seen
-    unseen = [test for _, test in unseen_folds(n_bars, tuning).folds]
+    assert search_folds(n_bars, tuning).folds[-1][1].stop == seen
+    unseen = [test for _, test in held_out_folds(n_bars, tuning).folds]
     assert [row for test in unseen for row in range(test.start, test.stop)] == list(range(seen, n_bars))
 
 

@@ -93,5 +93,5 @@ def test_a_machine_is_lost_and_every_trial_still_ends_once_as_it_would_have_here
 def test_a_cluster_that_is_not_there_is_named_with_what_to_do(clm: Services) -> None:
     request = a_request(symbol="RAYUSD", on="ray", ray_address="127.0.0.1:1")
     opened = tuning.open_tuning(clm, request)
-    with pytest.raises(ServerUnavailable, match=r"Ray does not let us in at 127.0.0.1:1: .* --ray-address"):
+    with pytest.raises(ServerUnavailable, match=r"Cannot connect to Ray at 127.0.0.1:1: .* --ray-address"):
         tuning.search(clm, opened, request)

@@ -24,7 +24,7 @@ from clm_core.domain.errors import (
     NothingTuned,
     StudyDiffers,
 )
-from clm_core.domain.tuning import Ended, TrialState, TuneRequest
+from clm_core.domain.tuning import StopReason, TrialState, TuneRequest
 from clm_core.domain.vocabulary import ModelType
 from clm_core.evidence.trials import TrialRecord, count_trials
 from clm_core.ledger.audit_log import entries
@@ -35,6 +35,7 @@ from clm_core.models import catalog
 from clm_core.search import study as studies
 from clm_core.search import tuning
 from clm_core.search.folds import FoldTask
+from clm_core.search.request import search_bars
 from clm_core.search.workers import Failure
 from clm_core.services import Services, open_ledger
 
@@ -84,10 +85,10 @@ class Killed(Exception):
 class Dying(Threads):
     """The command is killed while the fifth fold is computed."""
 
-    def submit(self, fold: FoldTask) -> Any:
+    def submit(self, fold_task: FoldTask) -> Any:
         if len(self.folds) == 4:
             raise Killed
-        return super().submit(fold)
+        return super().submit(fold_task)
 
 
 @pytest.fixture
@@ -99,7 +100,7 @@ def soon_stale(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_study_has_as_many_trials_as_were_asked_for_each_counted_and_the_best_found(clm: Services) -> None:
     request = asked(clm, trials=6)
     result = tune(clm, request)
-    assert result.ended is Ended.ALL_TRIALS
+    assert result.ended is StopReason.ALL_TRIALS
     assert [tried.number for tried in result.trials] == list(range(6))
     complete = [tried for tried in result.trials if tried.state is TrialState.COMPLETE]
     assert result.best is not None
@@ -217,9 +218,9 @@ def test_the_search_does_not_see_the_bars_held_out(clm: Services) -> None:
     seen = list[FoldTask]()
 
     class Watched(Threads):
-        def submit(self, fold: FoldTask) -> Any:
-            seen.append(fold)
-            return super().submit(fold)
+        def submit(self, fold_task: FoldTask) -> Any:
+            seen.append(fold_task)
+            return super().submit(fold_task)
 
     request = asked(clm, trials=2, holdout=0.25)
     result = tune(clm, request, Watched)
@@ -294,10 +295,10 @@ def test_a_hopeless_trial_is_given_up_and_counted_with_what_was_seen_of_it(clm: 
 class Failing(Threads):
     """No fold of the second trial can be computed."""
 
-    def submit(self, fold: FoldTask) -> Any:
+    def submit(self, fold_task: FoldTask) -> Any:
         if len(self.folds) == 3:
-            fold = replace(fold, params={"nonsense": 1})
-        return super().submit(fold)
+            fold_task = replace(fold_task, params={"nonsense": 1})
+        return super().submit(fold_task)
 
 
 def test_a_trial_that_fails_says_why_is_counted_and_the_others_go_on(clm: Services) -> None:
@@ -358,12 +359,12 @@ def test_when_the_time_is_over_what_was_under_way_is_left_to_be_tried_again(clm:
     limited = replace(clm, clock=lambda: next(now))
     request = asked(clm, trials=30, timeout_minutes=0.5)
     result = tune(limited, request)
-    assert result.ended is Ended.TIME_LIMIT
+    assert result.ended is StopReason.TIME_LIMIT
     assert 0 < len(result.trials) < 30
     assert result.unseen is None
     more = len(result.trials) + 1
     after = tune(clm, tuning.continued(clm, request.study or "", trials=more))
-    assert after.ended is Ended.ALL_TRIALS
+    assert after.ended is StopReason.ALL_TRIALS
     assert [tried.number for tried in after.trials] == list(range(more))
 
 
@@ -374,7 +375,7 @@ def test_ctrl_c_keeps_what_is_done_and_the_study_can_go_on(clm: Services) -> Non
 
     request = asked(clm, trials=4)
     stopped = tune(replace(clm, announce=announce), request)
-    assert stopped.ended is Ended.INTERRUPTED
+    assert stopped.ended is StopReason.INTERRUPTED
     assert len(stopped.trials) == 2
     assert stopped.best is not None
     after = tune(clm, tuning.continued(clm, request.study or ""))
@@ -440,7 +441,7 @@ def test_a_study_keeps_the_bars_it_began_with_when_newer_ones_arrive(clm: Servic
     SeriesStore(tmp_path / "data").add(one, "tests", clm.clock())
     assert clm.market.bars(request.symbol, "1h", closed_by=clm.clock()).content_hash != began.data_snapshot
     assert tuning.open_tuning(clm, request) == began
-    assert tuning.bars_of(clm, began).end == bars.end
+    assert search_bars(clm.market, began).end == bars.end
 
 
 @pytest.mark.parametrize(("library", "on", "extra"), [("optuna", "local", "evolve"), ("ray", "ray", "ray")])

@@ -1,0 +1,52 @@
+"""Options and arguments shared by `clm tune` and `clm evolve`."""
+
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import typer
+
+from clm_core.cli.output import problem
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+Request = TypeVar("Request", bound="BaseModel")
+
+EXIT_INTERRUPTED = 130
+"""Exit code of a command stopped by Ctrl-C."""
+
+MODEL = typer.Option(help="Type of model to search parameters for.")
+SYMBOL = typer.Option(help="Market, as in `clm data list`.")
+
+Plugin = Annotated[str | None, typer.Option(help="With --model other: name of the plug-in.")]
+Timeframe = Annotated[str, typer.Option(help="Length of a bar.")]
+Days = Annotated[int, typer.Option(min=1, help="Days of bars, counted back from the newest bar.")]
+Holdout = Annotated[
+    float, typer.Option(min=0, max=0.5, help="Share of the bars, the newest, held out from the search.")
+]
+FixedParams = Annotated[
+    list[str] | None,
+    typer.Option(metavar="NAME=VALUE", help="Fixed training parameter, not searched; may be repeated."),
+]
+Seed = Annotated[int, typer.Option(min=0, help="Seed of the search, and first training seed of each trial.")]
+Seeds = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help="Seeds each set of parameters is evaluated with.",
+        show_default="as many as a retrain of the model type uses",
+    ),
+]
+ParallelWorkers = Annotated[
+    int | None,
+    typer.Option(min=1, help="Sets of parameters evaluated in parallel.", show_default="one per processor"),
+]
+
+
+def validated(request: type[Request], fields: dict[str, Any]) -> Request:
+    """The request with these fields; errors are reported as errors of the command line."""
+    from pydantic import ValidationError
+
+    try:
+        return request.model_validate(fields)
+    except ValidationError as error:
+        raise typer.BadParameter(problem(error)) from None

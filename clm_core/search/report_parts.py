@@ -1,0 +1,89 @@
+"""Parts common to the reports of tuning and evolution."""
+
+import io
+from base64 import b64encode
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from clm_core.domain.evolution import EvolveResult
+from clm_core.domain.searches import HeldOutSharpe
+from clm_core.domain.tuning import TuneResult
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+BLUE = "#2f6fed"
+OCHRE = "#9a6700"
+GREY = "#8a94a6"
+GRID = "#e8ecf2"
+
+Row = tuple[str, str, str]
+"""A row of the comparison: name of a parameter or measure, value of the defaults, value of the best."""
+
+
+def formatted(value: Any) -> str:
+    """A parameter's value; numbers with four significant digits."""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def formatted_ratio(value: float | None) -> str:
+    return "not measured" if value is None else f"{value:.2f}"
+
+
+def search_row(defaults: float | None, best: float | None) -> Row:
+    return ("Sharpe ratio on the bars of the search", formatted_ratio(defaults), formatted_ratio(best))
+
+
+def held_out_rows(sharpe: HeldOutSharpe | None) -> list[Row]:
+    """The row of the held-out bars, if any are held out."""
+    if sharpe is None:
+        return []
+    name = f"Sharpe ratio on {sharpe.bars:,} held-out bars"
+    return [(name, formatted_ratio(sharpe.defaults), formatted_ratio(sharpe.best))]
+
+
+def markdown_comparison(best_title: str, rows: Sequence[Row]) -> list[str]:
+    return [
+        f"| | defaults | {best_title} |",
+        "| --- | --- | --- |",
+        *(f"| {name} | {defaults} | {best} |" for name, defaults, best in rows),
+        "",
+    ]
+
+
+def markdown_picture(title: str, png: bytes) -> str:
+    """The picture as a data URI, which a run's page shows without a file."""
+    return f"![{title}](data:image/png;base64,{b64encode(png).decode()})"
+
+
+def retrain_command(result: TuneResult | EvolveResult, params_from: str) -> str:
+    """The command that trains a model with the best parameters.
+
+    Args:
+        params_from: name of a study, or id of a candidate.
+    """
+    plugin = f" --plugin {result.plugin}" if result.plugin else ""
+    return (
+        f"clm retrain --model {result.model_type.value}{plugin} --symbol {result.symbol} "
+        f"--timeframe {result.timeframe} --days {result.dataset_span_days} --params-from {params_from}"
+    )
+
+
+def new_figure() -> "tuple[Figure, Axes]":
+    """An empty figure, 900 x 360 pixels."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 3.6), dpi=100, layout="constrained")
+    return figure, figure.subplots()
+
+
+def png(figure: "Figure", axes: "Axes", legend_columns: int) -> bytes:
+    """The figure with legend and grid."""
+    axes.set(ylabel="Sharpe ratio, out of sample")
+    axes.legend(frameon=False, ncols=legend_columns)
+    axes.grid(color=GRID, linewidth=0.8)
+    axes.spines[:].set_visible(False)
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png")
+    return picture.getvalue()

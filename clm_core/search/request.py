@@ -1,0 +1,83 @@
+"""From a request to a search: the parameters searched, the bars, and the definition that is recorded."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from clm_core.domain.costs import Costs
+from clm_core.domain.errors import InvalidTrainingParams
+from clm_core.domain.search_space import SearchDimension
+from clm_core.domain.searches import Search, SearchRequest
+from clm_core.market.bars import Bars
+from clm_core.market.sources import MarketData
+from clm_core.models import catalog
+from clm_core.search.workers import error_line
+from clm_core.settings import Settings
+
+
+def parameter_space(
+    request: SearchRequest, costs: Costs
+) -> tuple[dict[str, Any], dict[str, SearchDimension]]:
+    """The fixed parameters and the searched ones; loads no data.
+
+    Raises:
+        InvalidTrainingParams: a fixed parameter is unknown or out of range, or every parameter is fixed.
+        MissingExtra: the model's library is not installed.
+        ModelError: the kind of model has no implementation, or nothing to search.
+    """
+    described = catalog.recipe(request.model_type, request.training_params, costs, request.plugin).describe()
+    fixed = {name: described[name] for name in request.training_params}
+    every = catalog.search_space(request.model_type, request.plugin)
+    space = {name: dimension for name, dimension in every.items() if name not in fixed}
+    if not space:
+        raise InvalidTrainingParams(
+            f"every parameter of {request.kind} is fixed: leave one of {', '.join(every)} open"
+        )
+    return fixed, space
+
+
+def search_fields(request: SearchRequest, market: MarketData, settings: Settings) -> dict[str, Any]:
+    """Fields of a `Search` that follow from the request, the settings and the stored bars.
+
+    Raises:
+        UnknownSeries: no source has the requested bars.
+    """
+    series = market.newest(request.symbol, request.timeframe)
+    return {
+        "model_type": request.model_type,
+        "plugin": request.plugin,
+        "symbol": series.symbol,
+        "timeframe": series.timeframe.value,
+        "dataset_span_days": request.dataset_span_days,
+        "data_snapshot": series.content_hash,
+        "holdout": request.holdout,
+        "seed": request.seed,
+        "seeds": request.seeds or catalog.find_kind(*request.kind).seeds,
+        "plan": settings.walk_forward,
+        "costs": settings.costs,
+        "execution": settings.execution,
+        "requested_by": request.requested_by,
+    }
+
+
+def search_bars(market: MarketData, search: Search) -> Bars:
+    """The bars that had closed when the search began, also when the search is continued later.
+
+    Raises:
+        UnknownSeries: no source has the bars, or no longer.
+    """
+    return market.bars(
+        search.symbol,
+        search.timeframe,
+        search.dataset_span_days,
+        search.data_snapshot,
+        closed_by=search.created_at,
+    )
+
+
+def contradiction(search: Search, params: Mapping[str, Any]) -> str | None:
+    """Error of parameters that are each in range but cannot be combined; None if they can."""
+    try:
+        catalog.recipe(search.model_type, params, search.costs, search.plugin)
+    except InvalidTrainingParams as error:
+        return error_line(error)
+    return None
