@@ -33,7 +33,7 @@ def rows() -> list[Row]:
                 assert (report.anchored, report.problems) == (ENTRIES, ())
 
             taken_s = seconds(verified, REPEATS)
-    return [faster(f"verifying {ENTRIES:,} audit entries", taken_s, "what was allowed", ALLOWED_S, 1.0)]
+    return [faster(f"verifying {ENTRIES:,} audit entries", taken_s, "limit", ALLOWED_S, 1.0)]
 
 
 def _entry(number: int) -> AuditEntry:

@@ -1,9 +1,9 @@
-"""The backtest engine against vectorbt and backtesting.py: the same results first, then how long each took.
+"""Backtest engine against vectorbt and backtesting.py: equal results first, then the time of each.
 
-The bars are the bundled hourly BTCUSD bars, forwards and backwards in turn until there are enough of them.
-Both sides turn the same moving-average parameters, or the same signals, into the same metrics: total and
-annual return, volatility, Sharpe, Sortino, Calmar, drawdown, profit factor, win rate and trades. Ours adds
-exposure and turnover.
+The bars are the bundled hourly BTCUSD bars, forwards and backwards in turn up to the number needed. Both
+sides turn the same moving-average parameters, or the same signals, into the same metrics: total and annual
+return, volatility, Sharpe, Sortino, Calmar, drawdown, profit factor, win rate and trades. Ours adds exposure
+and turnover.
 """
 
 import warnings
@@ -27,7 +27,8 @@ from clm_core.domain.execution import Execution
 from clm_core.market.bars import Bars, Floats
 from clm_core.market.sources import MarketData
 
-N_BARS, MANY_BARS = 26_000, 1_000_000
+N_BARS = 26_000
+MANY_BARS = 1_000_000
 CHUNK = 100
 COSTS = Costs(fee_bps=5, slippage_bps=2)
 FREE = Costs(fee_bps=0, slippage_bps=0)
@@ -46,7 +47,7 @@ def bars_of(n_bars: int) -> Bars:
         real = MarketData(Path(home)).bars("BTCUSD", "1h", closed_by=datetime.now(UTC))
     tiles = n_bars // len(real) + 1
     prices = np.column_stack([real.open, real.high, real.low, real.close])
-    # backwards, a bar opens where it closed
+    # backwards, open and close change places
     backwards = prices[::-1, [3, 1, 2, 0]]
     rows = np.vstack([prices if tile % 2 == 0 else backwards for tile in range(tiles)])[:n_bars]
     times = np.arange(n_bars, dtype=np.int64) * real.timeframe.nanoseconds
@@ -68,12 +69,12 @@ def long_or_flat(close: Floats, fast: int, slow: int) -> Floats:
 
 
 def naive(bars: Bars) -> pd.DatetimeIndex:
-    """Times without a zone: converting those with one takes vectorbt longer than all the rest."""
+    """Times without a time zone: converting zoned times takes vectorbt longer than all the rest."""
     return bars.index.tz_localize(None)
 
 
 def portfolio(bars: Bars, above: Floats, costs: Costs) -> vbt.Portfolio:
-    """Wholly long at the open after `above` became true, flat at the open after it became false."""
+    """Fully long from the open after `above` turns true, flat from the open after `above` turns false."""
     entries = np.zeros(above.shape, dtype=bool)
     entries[1:] = above[:-1] > 0
     return vbt.Portfolio.from_signals(
@@ -117,24 +118,25 @@ def positions_to_metrics(bars: Bars, positions: Floats) -> object:
     return summarise(backtest(bars, positions, COSTS, RULES), bars.periods_per_year)
 
 
-def refuse_apart(what: str, ours: Floats, theirs: Floats, tolerance: float = AGREEMENT) -> None:
-    apart = np.abs(np.asarray(ours) - np.asarray(theirs)).max() if len(ours) == len(theirs) else np.inf
-    if not apart <= tolerance:
-        raise AssertionError(f"{what}: ours and the peer's are {apart:.1e} apart; no timing means anything")
+def require_equal(name: str, ours: Floats, theirs: Floats, tolerance: float = AGREEMENT) -> None:
+    distance = np.abs(np.asarray(ours) - np.asarray(theirs)).max() if len(ours) == len(theirs) else np.inf
+    if not distance <= tolerance:
+        raise AssertionError(f"{name}: ours and the peer's differ by {distance:.1e}: timings mean nothing")
 
 
-def refuse_other_trades(what: str, ours: Backtest, entry: Floats, exit_: Floats, returns: Floats) -> None:
-    refuse_apart(f"{what}, entry bars", ours.trades.entry_bar, entry, 0)
-    refuse_apart(f"{what}, exit bars", ours.trades.exit_bar, exit_, 0)
-    refuse_apart(f"{what}, trade returns", ours.trades.net_return, returns)
+def require_same_trades(name: str, ours: Backtest, entry: Floats, exit_: Floats, returns: Floats) -> None:
+    require_equal(f"{name}, entry bars", ours.trades.entry_bar, entry, 0)
+    require_equal(f"{name}, exit bars", ours.trades.exit_bar, exit_, 0)
+    require_equal(f"{name}, trade returns", ours.trades.net_return, returns)
 
 
 def check_vectorbt(bars: Bars, positions: Floats) -> None:
     for costs in (FREE, COSTS):
-        ours, theirs = backtest(bars, positions, costs, RULES), portfolio(bars, positions, costs)
+        ours = backtest(bars, positions, costs, RULES)
+        theirs = portfolio(bars, positions, costs)
         records = theirs.trades.records
-        refuse_apart(f"returns at {costs}", ours.returns, theirs.returns().to_numpy())
-        refuse_other_trades(
+        require_equal(f"returns at {costs}", ours.returns, theirs.returns().to_numpy())
+        require_same_trades(
             f"trades at {costs}",
             ours,
             records["entry_idx"].to_numpy(),
@@ -144,18 +146,20 @@ def check_vectorbt(bars: Bars, positions: Floats) -> None:
 
 
 def check_sweep(bars: Bars, fast: list[int], slow: list[int]) -> None:
-    """The first chunk. A trade still open at the end is closed here and not there, which costs 7 bp once."""
+    """First chunk of the sweep. Ours closes a trade open at the end, at a cost of 7 bp; vectorbt does not."""
     ours = sweep(sma_crossover(bars, fast[:CHUNK], slow[:CHUNK]), COSTS, RULES)
     theirs = next(vectorbt_sweep(bars, fast[:CHUNK], slow[:CHUNK]))
-    refuse_apart("Sharpe ratios", [metrics.sharpe_ratio for metrics in ours], theirs[3], 1e-3)
-    refuse_apart("numbers of trades", [metrics.trades for metrics in ours], theirs[9], 0)
+    require_equal("Sharpe ratios", [metrics.sharpe_ratio for metrics in ours], theirs[3], 1e-3)
+    require_equal("numbers of trades", [metrics.trades for metrics in ours], theirs[9], 0)
 
 
 class Candidate(backtesting.Strategy):
-    wanted: Floats
+    """Strategy of backtesting.py that follows given positions."""
+
+    positions: Floats
 
     def init(self) -> None:
-        self.signal = self.I(lambda: self.wanted)
+        self.signal = self.I(lambda: self.positions)
 
     def next(self) -> None:
         if self.signal[-1] == self.signal[-2]:
@@ -169,16 +173,18 @@ class Candidate(backtesting.Strategy):
 
 def backtesting_run(bars: Bars, positions: Floats) -> pd.Series:
     frame = bars.to_frame().rename(columns=str.capitalize).set_index(naive(bars))
-    strategy = type("Wanted", (Candidate,), {"wanted": positions})
+    strategy = type("Targets", (Candidate,), {"positions": positions})
     test = backtesting.Backtest(frame, strategy, cash=WHOLE_COINS.initial_cash, finalize_trades=True)
     return test.run()
 
 
 def check_backtesting(bars: Bars, positions: Floats) -> None:
-    ours, theirs = backtest(bars, positions, FREE, WHOLE_COINS), backtesting_run(bars, positions)
-    trades, equity = theirs["_trades"], theirs["_equity_curve"]["Equity"].to_numpy()
-    refuse_apart("equity", ours.equity / equity, np.ones(len(equity)))
-    refuse_other_trades(
+    ours = backtest(bars, positions, FREE, WHOLE_COINS)
+    theirs = backtesting_run(bars, positions)
+    trades = theirs["_trades"]
+    equity = theirs["_equity_curve"]["Equity"].to_numpy()
+    require_equal("equity", ours.equity / equity, np.ones(len(equity)))
+    require_same_trades(
         "backtesting.py's trades",
         ours,
         trades["EntryBar"].to_numpy(),
@@ -189,7 +195,8 @@ def check_backtesting(bars: Bars, positions: Floats) -> None:
 
 def rows() -> list[Row]:
     warnings.filterwarnings("ignore", module=r"vectorbt|backtesting")
-    bars, many = bars_of(N_BARS), bars_of(MANY_BARS)
+    bars = bars_of(N_BARS)
+    many = bars_of(MANY_BARS)
     fast, slow = parameter_sets()
     positions, long_positions = (long_or_flat(part.close, 10, 50) for part in (bars, many))
     check_vectorbt(bars, positions)

@@ -1,4 +1,4 @@
-"""What Prefect adds to a retrain: the flow against the same steps as plain calls, on the same services."""
+"""Overhead of Prefect in a retrain: the flow against the same steps as plain calls, on the same services."""
 
 import tempfile
 from collections.abc import Callable
@@ -17,12 +17,12 @@ from clm_core.settings import Settings
 
 REPEATS = 5
 LARGEST_OVERHEAD = 10.0
-"""Percent."""
+"""Limit of the overhead, in percent."""
 REQUEST = RetrainRequest(
     model_type=ModelType.LIGHTGBM,
     symbol="BTCUSD",
     dataset_span_days=840,
-    # no early stop: every fold trains all its rounds, so that a run takes its five seconds or so
+    # no early stop: every fold trains all rounds, so that a run takes about five seconds
     training_params={"early_stopping_rounds": 500, "rounds": 500},
     requested_by="benchmark",
 )
@@ -31,7 +31,7 @@ REQUEST = RetrainRequest(
 def rows() -> list[Row]:
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         home = Path(folder)
-        home.chmod(0o755)  # started by root, PostgreSQL runs as a user of its own
+        home.chmod(0o755)  # started by root, PostgreSQL runs as a separate user
         prepare_environment(home)
         with (
             open_services(Settings(home=home)) as services,
@@ -42,7 +42,7 @@ def rows() -> list[Row]:
 
 
 def _flow_against_plain_calls(services: Services) -> Row:
-    """One of each in turn, so that whatever else the machine does falls on both."""
+    """Flow and plain calls in turn, so that other load on the machine falls on both."""
     flow = load_flow("flows.retrain.retrain")
     flow_s, plain_s = [], []
     for _ in range(REPEATS + 1):

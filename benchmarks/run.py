@@ -1,4 +1,4 @@
-"""Measures against peers, prints the table, writes RESULTS.md and fails when a target is missed.
+"""Benchmarks against peers: print the table, write RESULTS.md, and fail when a target is missed.
 
 python -m benchmarks.run            all sections, and writes RESULTS.md
 python -m benchmarks.run engine     one section, printed only

@@ -1,4 +1,4 @@
-"""Rows of side-by-side measurements, and how they are timed and written."""
+"""Rows of side-by-side measurements: timing and formatting."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -8,28 +8,33 @@ from time import perf_counter
 TIMES_FASTER = "times faster"
 TIMES_LESS = "times less"
 OVERHEAD = "% overhead"
-MILLISECONDS, SECONDS, MIB = "ms", "s", "MiB"
+MILLISECONDS = "ms"
+SECONDS = "s"
+MIB = "MiB"
 WARM_S = 0.02
+"""Minimum seconds of work per turn."""
 
 
 @dataclass(frozen=True)
 class Row:
+    """A measurement of ours beside a peer or a limit."""
+
     name: str
-    """What was done, with its size."""
+    """Work measured, with its size."""
     ours: float
-    """Median seconds; MiB where `shown_in` says so."""
+    """Median seconds; MiB if `shown_in` is MIB."""
     peer: str
-    """Whom we are compared with, and its version."""
+    """Name and version of the peer."""
     peers: float
-    """The same for the same work, in the same run."""
+    """Value of the peer for the same work, in the same run."""
     ratio: float
-    """In `unit`."""
+    """Ratio of the two values, in `unit`."""
     target: float | None
-    """What the ratio should reach, or as an overhead not exceed; None when it is only reported."""
+    """Minimum ratio, or maximum overhead; None for a ratio only reported."""
     unit: str
-    """TIMES_FASTER, TIMES_LESS or OVERHEAD."""
+    """Unit of the ratio: TIMES_FASTER, TIMES_LESS or OVERHEAD."""
     shown_in: str = MILLISECONDS
-    """MILLISECONDS, SECONDS or MIB."""
+    """Unit of the values: MILLISECONDS, SECONDS or MIB."""
 
     @property
     def met(self) -> bool:
@@ -53,7 +58,7 @@ class Row:
         return f"{value * (1e3 if self.shown_in == MILLISECONDS else 1):,.2f} {self.shown_in}"
 
 
-HEADINGS = ("what", "ours", "peer", "peer's", "ratio", "wanted", "met")
+HEADINGS = ("work", "ours", "peer", "peer's", "ratio", "target", "met")
 
 
 def faster(name: str, ours_s: float, peer: str, peer_s: float, target: float | None) -> Row:
@@ -61,27 +66,27 @@ def faster(name: str, ours_s: float, peer: str, peer_s: float, target: float | N
 
 
 def overhead(name: str, ours_s: float, peer: str, peer_s: float, target: float | None) -> Row:
-    """How much longer than `peer_s` ours takes."""
+    """Row of the extra time of ours over `peer_s`, in percent."""
     return Row(name, ours_s, peer, peer_s, (ours_s / peer_s - 1) * 100, target, OVERHEAD)
 
 
-def within(name: str, measured: float, allowed: float, shown_in: str = MILLISECONDS) -> Row:
-    """Against what was allowed, in the same unit."""
+def within(name: str, measured: float, limit: float, shown_in: str = MILLISECONDS) -> Row:
+    """Row of a value measured against a limit in the same unit."""
     unit = TIMES_LESS if shown_in == MIB else TIMES_FASTER
-    return Row(name, measured, "what was allowed", allowed, allowed / measured, 1.0, unit, shown_in)
+    return Row(name, measured, "limit", limit, limit / measured, 1.0, unit, shown_in)
 
 
 def seconds(work: Callable[[], object], repeats: int) -> float:
-    """Median of `repeats` runs after one that compiles and warms up."""
+    """Median seconds of `repeats` runs, after a first run to compile and warm up."""
     work()
     return median(_once(work) for _ in range(repeats))
 
 
 def side_by_side(ours: Callable[[], object], peer: Callable[[], object], rounds: int) -> tuple[float, float]:
-    """Median seconds of both, taken in turn so that a busy moment of the machine hits both alike.
+    """Median seconds of ours and of the peer, in turn, so that other load on the machine falls on both.
 
-    Each runs once beforehand, to compile; short work is repeated for WARM_S a turn, so that neither is
-    measured on the caches the other left behind.
+    Both run once beforehand, to compile. Short work is repeated for WARM_S per turn, so that neither side is
+    measured on the caches left by the other.
     """
 
     def turn(work: Callable[[], object]) -> float:

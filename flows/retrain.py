@@ -23,7 +23,7 @@ from tasks.train import train
 
 @flow(name="retrain", flow_run_name="{request.model_id} {request.trigger_reason.value}")
 def retrain(request: RetrainRequest, job_id: UUID | None = None) -> RetrainResult | State[Answer]:
-    """Retrain a model on the newest bars, backtest it out of sample and judge it.
+    """Retrain a model on the newest bars, then backtest and judge the new version out of sample.
 
     Args:
         request: The model to retrain, the data and the parameters.

@@ -52,7 +52,7 @@ def fetch_bars(services: Services, job: TrainingJob) -> Bars:
 def train(services: Services, job: TrainingJob, bars: Bars) -> TrainingResult:
     """Walk forward, fit the final model and test for leaks.
 
-    Results of an earlier job of the model are taken over where that job did exactly the same training and
+    Results of an earlier job of the model are taken over if the earlier job did exactly the same training and
     failed afterwards.
 
     Raises:
@@ -142,8 +142,7 @@ def evaluate_out_of_sample(
 def judge(services: Services, lease: Lease, version: ModelVersion, evaluation: BacktestEvaluation) -> Verdict:
     """Judge the version, and record the verdict and the new status.
 
-    A version that passes becomes a CANDIDATE, a version that fails FAILED, and an inconclusive verdict sends
-    the version into SHADOW.
+    PASS makes the version a CANDIDATE, FAIL makes the version FAILED, INCONCLUSIVE sends it into SHADOW.
     """
     ledger = services.ledger
     registry = services.registry

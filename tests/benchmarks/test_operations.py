@@ -35,7 +35,7 @@ def test_more_memory_than_was_allowed_is_told_in_its_unit() -> None:
     row = within("at rest", 3000.0, 1500.0, MIB)
     assert row.cells()[1:] == (
         "3,000.00 MiB",
-        "what was allowed",
+        "limit",
         "1,500.00 MiB",
         "0.5 times less",
         "at least 1",

@@ -1,4 +1,4 @@
-"""One retrain, from bars to a judged version, on real bars and real servers."""
+"""Retrain flow, from bars to a judged version, on real bars and real servers."""
 
 import json
 import os
@@ -44,38 +44,38 @@ def request_for(model_type: ModelType = ModelType.XGBOOST, **changes: Any) -> Re
 
 
 @pytest.fixture(scope="module", params=TREES, ids=str)
-def outcome(request: pytest.FixtureRequest, services: Services, prefect_url: str) -> RetrainResult:
+def result(request: pytest.FixtureRequest, services: Services, prefect_url: str) -> RetrainResult:
     end_all_jobs(services)
-    result: RetrainResult = load_flow("flows.retrain.retrain")(request_for(request.param))
-    return result
+    retrained: RetrainResult = load_flow("flows.retrain.retrain")(request_for(request.param))
+    return retrained
 
 
 @pytest.fixture(autouse=True)
-def nothing_under_way(services: Services) -> None:
+def no_jobs_under_way(services: Services) -> None:
     end_all_jobs(services)
 
 
 def test_the_job_ends_completed_and_the_version_carries_the_verdict(
-    outcome: RetrainResult, services: Services
+    result: RetrainResult, services: Services
 ) -> None:
-    version = services.ledger.version(outcome.version.model_id, outcome.version.version)
+    version = services.ledger.version(result.version.model_id, result.version.version)
     job = services.ledger.job(version.training_job_id)
     assert job.status is JobStatus.COMPLETED
-    assert version.status is (ModelStatus.CANDIDATE if outcome.verdict.passed else ModelStatus.FAILED)
+    assert version.status is (ModelStatus.CANDIDATE if result.verdict.passed else ModelStatus.FAILED)
     evaluation, verdict = services.ledger.evaluation(version.model_id, version.version)
-    assert verdict == outcome.verdict
-    assert evaluation.sharpe_ratio == outcome.metrics.sharpe_ratio
-    assert evaluation.trades == outcome.metrics.trades > 0
+    assert verdict == result.verdict
+    assert evaluation.sharpe_ratio == result.metrics.sharpe_ratio
+    assert evaluation.trades == result.metrics.trades > 0
 
 
-def test_the_audit_has_one_entry_for_each_step_of_the_retrain(
-    outcome: RetrainResult, services: Services
+def test_the_audit_has_an_entry_for_each_step_of_the_retrain(
+    result: RetrainResult, services: Services
 ) -> None:
-    version = outcome.version
+    version = result.version
     with open_ledger(services.database) as engine:
-        found = entries(engine, version.model_id, limit=1000)[::-1]
-    of_it = {str(version.training_job_id), version.version}
-    assert [entry.action for entry in found if of_it & {entry.subject, entry.details.get("version")}] == [
+        log = entries(engine, version.model_id, limit=1000)[::-1]
+    subjects = {str(version.training_job_id), version.version}
+    assert [entry.action for entry in log if subjects & {entry.subject, entry.details.get("version")}] == [
         "job_created",
         "job_started",
         "version_registered",
@@ -85,52 +85,50 @@ def test_the_audit_has_one_entry_for_each_step_of_the_retrain(
     ]
 
 
-def test_the_lineage_says_all_that_the_version_was_made_of(
-    outcome: RetrainResult, services: Services
+def test_the_lineage_names_job_data_parameters_and_libraries_of_the_version(
+    result: RetrainResult, services: Services
 ) -> None:
-    version = outcome.version
-    found = services.ledger.lineage(version.model_id, version.version)
-    assert found.job == services.ledger.job(version.training_job_id)
-    assert found.data_snapshot == found.job.data_snapshot
-    assert found.params["rounds"] == 30
-    assert found.params == read_params(services, version)
+    version = result.version
+    lineage = services.ledger.lineage(version.model_id, version.version)
+    assert lineage.job == services.ledger.job(version.training_job_id)
+    assert lineage.data_snapshot == lineage.job.data_snapshot
+    assert lineage.params["rounds"] == 30
+    assert lineage.params == read_params(services, version)
     library = str(version.model_type)
-    assert {"Python", "numpy", "TA-Lib", library, "continuous-learning-manager"} <= found.environment.keys()
-    assert found.environment[library] == installed_version(library)
-    asked = {"parent_version", "data_hash", "code_version", "seed", "mlflow_run_id", "bundle_digest"}
-    assert found.model_dump(include=asked) == version.model_dump(include=asked)
+    assert {"Python", "numpy", "TA-Lib", library, "continuous-learning-manager"} <= lineage.environment.keys()
+    assert lineage.environment[library] == installed_version(library)
+    compared = {"parent_version", "data_hash", "code_version", "seed", "mlflow_run_id", "bundle_digest"}
+    assert lineage.model_dump(include=compared) == version.model_dump(include=compared)
 
 
 def read_params(services: Services, version: ModelVersion) -> dict[str, Any]:
-    """What the bundle's own card says."""
+    """Parameters on the card of the stored bundle."""
     with services.registry.fetched(version.model_path) as bundle:
         return read_card(bundle).params
 
 
-def test_the_report_is_one_file_beside_the_version_in_mlflow(
-    outcome: RetrainResult, services: Services, tmp_path: Path
+def test_the_tear_sheet_is_a_single_file_beside_the_version_in_mlflow(
+    result: RetrainResult, services: Services, tmp_path: Path
 ) -> None:
     stored = services.registry.download(
-        outcome.version.mlflow_run_id, f"report/{outcome.version.version}.html", tmp_path
+        result.version.mlflow_run_id, f"report/{result.version.version}.html", tmp_path
     )
-    assert stored.read_bytes() == outcome.report.html.read_bytes()
+    assert stored.read_bytes() == result.report.html.read_bytes()
 
 
-def test_the_run_page_shows_the_verdict_and_the_equity_curve(
-    outcome: RetrainResult, prefect_url: str
-) -> None:
-    key = outcome.version.model_id.replace("_", "-")
+def test_the_run_page_shows_the_verdict_and_the_equity_curve(result: RetrainResult, prefect_url: str) -> None:
+    key = result.version.model_id.replace("_", "-")
     artifact = httpx.get(f"{prefect_url}/artifacts/{key}-verdict/latest").json()
-    assert outcome.verdict.decision.value.upper() in artifact["data"]
+    assert result.verdict.decision.value.upper() in artifact["data"]
     assert "data:image/png;base64," in artifact["data"]
     runs = httpx.post(f"{prefect_url}/flow_runs/filter", json={}).json()
     assert artifact["flow_run_id"] in {run["id"] for run in runs if run["state_type"] == "COMPLETED"}
 
 
 def test_a_trader_loads_the_version_in_a_fresh_process_and_gets_the_same_positions(
-    outcome: RetrainResult, services: Services
+    result: RetrainResult, services: Services
 ) -> None:
-    version = outcome.version
+    version = result.version
     bars = services.market.bars("BTCUSD", "1h", days=60, closed_by=services.clock())
     script = """
 import json, sys, mlflow
@@ -194,7 +192,7 @@ def test_an_error_in_any_step_fails_the_job_with_the_error_as_cause_and_its_vers
     ],
     ids=["unknown parameter", "parameter out of range", "unknown market"],
 )
-def test_a_request_that_cannot_work_is_refused_before_a_job_exists(
+def test_an_invalid_request_is_refused_before_a_job_exists(
     changes: dict[str, Any], error: type[Exception], services: Services
 ) -> None:
     before = services.ledger.jobs(limit=1000)
@@ -203,7 +201,7 @@ def test_a_request_that_cannot_work_is_refused_before_a_job_exists(
     assert services.ledger.jobs(limit=1000) == before
 
 
-def test_a_version_names_the_one_that_served_when_it_was_trained(
+def test_a_version_names_the_production_version_of_its_training_as_parent(
     services: Services, prefect_url: str
 ) -> None:
     retrain = load_flow("flows.retrain.retrain")
@@ -218,27 +216,27 @@ def test_a_version_names_the_one_that_served_when_it_was_trained(
     assert retrain(request).version.parent_version == first.version
 
 
-def ask(services: Services, **changes: Any) -> Answer:
+def submit(services: Services, **changes: Any) -> Answer:
     training = request_for(ModelType.LIGHTGBM, training_params={"rounds": 2}, **changes)
     actor = Actor(name="ada", role=Role.OPERATOR)
     return intake.submit(services, TriggerRequest(training=training, actor=actor, source="tests"))
 
 
-def test_a_run_of_an_accepted_request_does_its_job_and_no_run_does_it_twice(
+def test_a_run_of_an_accepted_request_does_the_job_and_a_second_run_is_refused(
     services: Services, prefect_url: str
 ) -> None:
     retrain = load_flow("flows.retrain.retrain")
-    asked = ask(services, symbol="EURUSD")
-    version = retrain(asked.request.training, asked.job_id).version
-    assert version.training_job_id == asked.job_id
+    accepted = submit(services, symbol="EURUSD")
+    version = retrain(accepted.request.training, accepted.job_id).version
+    assert version.training_job_id == accepted.job_id
     with pytest.raises(IllegalTransition, match="only a pending job can be started"):
-        retrain(asked.request.training, asked.job_id)
+        retrain(accepted.request.training, accepted.job_id)
 
 
-def test_a_run_whose_request_is_not_granted_ends_completed_with_the_answer(
+def test_a_run_without_a_granted_job_ends_completed_with_the_answer(
     services: Services, prefect_url: str
 ) -> None:
-    waiting = ask(services, symbol="EURUSD")
+    waiting = submit(services, symbol="EURUSD")
     request = request_for(ModelType.LIGHTGBM, symbol="EURUSD", training_params={"rounds": 2})
     state = load_flow("flows.retrain.retrain")(request, return_state=True)
     assert state.is_completed()

@@ -1,4 +1,4 @@
-"""Tests share a ledger: what one leaves under way, requests of another would wait for."""
+"""End of all jobs: tests share a ledger, and requests would wait for the jobs of an earlier test."""
 
 from datetime import timedelta
 

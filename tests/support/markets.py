@@ -1,4 +1,4 @@
-"""Markets in any number."""
+"""Any number of markets."""
 
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,7 +11,7 @@ IMPORTED = datetime(2026, 3, 1, tzinfo=UTC)
 
 
 def add_markets(home: Path, count: int) -> list[str]:
-    """Import the same 100 bars under so many symbols, which are returned."""
+    """Import the same 100 bars under `count` symbols, and return the symbols."""
     bars = MarketData(home).bars("EURUSD", "1h", closed_by=datetime.now(UTC))[:100]
     store, symbols = SeriesStore(home / "data"), [f"M{number:03}USD" for number in range(count)]
     columns = [getattr(bars, name) for name in ("time", "open", "high", "low", "close", "volume")]

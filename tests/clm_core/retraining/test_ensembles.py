@@ -50,7 +50,7 @@ def quick(services: Services) -> Services:
     return replace(services, settings=services.settings.model_copy(update=changed))
 
 
-def asked(model_type: str, **changes: Any) -> RetrainRequest:
+def request_for(model_type: str, **changes: Any) -> RetrainRequest:
     values = {"symbol": "EURUSD", "dataset_span_days": 240, "requested_by": "tests", "seed": 11}
     return RetrainRequest(model_type=model_type, **values | changes)
 
@@ -73,21 +73,21 @@ def name(version: ModelVersion) -> str:
 
 @pytest.fixture(scope="module")
 def trees(quick: Services) -> ModelVersion:
-    return retrain(quick, asked("lightgbm", training_params=TREES))
+    return retrain(quick, request_for("lightgbm", training_params=TREES))
 
 
 @pytest.fixture(scope="module")
 def ridge(quick: Services) -> ModelVersion:
-    return retrain(quick, asked("other", plugin="ridge", training_params={"threshold": 0.0}))
+    return retrain(quick, request_for("other", plugin="ridge", training_params={"threshold": 0.0}))
 
 
 @pytest.fixture(scope="module")
 def ensemble(quick: Services, trees: ModelVersion, ridge: ModelVersion) -> ModelVersion:
     params = {"members": f"{name(trees)},{name(ridge)}", "weights": "1,3", "folds": 2}
-    return retrain(quick, asked("ensemble", training_params=params))
+    return retrain(quick, request_for("ensemble", training_params=params))
 
 
-def test_it_serves_the_very_members_by_their_weights(
+def test_an_ensemble_serves_its_member_versions_by_weight(
     quick: Services, ensemble: ModelVersion, trees: ModelVersion, ridge: ModelVersion
 ) -> None:
     served = load("ensemble_eurusd_1h", ensemble.version, registry=quick.registry, ledger=quick.ledger)
@@ -100,7 +100,7 @@ def test_it_serves_the_very_members_by_their_weights(
     assert served.positions(bars) == pytest.approx(0.25 * own[0] + 0.75 * own[1])
 
 
-def test_its_job_and_its_version_name_the_versions_it_was_made_of(
+def test_job_and_version_of_an_ensemble_name_the_member_versions(
     quick: Services, ensemble: ModelVersion, trees: ModelVersion
 ) -> None:
     job = quick.ledger.job(ensemble.training_job_id)
@@ -114,16 +114,16 @@ def test_clm_show_names_the_members_and_their_weights(
     quick: Services, ensemble: ModelVersion, trees: ModelVersion, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CLM_HOME", str(quick.settings.home))
-    shown = CliRunner().invoke(app, ["show", name(ensemble)])
-    assert f"{name(trees)}, weight 0.250" in shown.stdout
+    result = CliRunner().invoke(app, ["show", name(ensemble)])
+    assert f"{name(trees)}, weight 0.250" in result.stdout
 
 
-def test_it_is_reproduced_with_the_members_it_holds(quick: Services, ensemble: ModelVersion) -> None:
-    found = reproduce(quick, ensemble)
-    assert (found.reproduced, found.differences) == (True, ())
+def test_an_ensemble_is_reproduced_with_the_stored_members(quick: Services, ensemble: ModelVersion) -> None:
+    reproduction = reproduce(quick, ensemble)
+    assert (reproduction.reproduced, reproduction.differences) == (True, ())
 
 
-def test_mlflow_serves_it_in_another_process(quick: Services, ensemble: ModelVersion) -> None:
+def test_mlflow_serves_an_ensemble_in_another_process(quick: Services, ensemble: ModelVersion) -> None:
     arguments = (quick.settings.home, quick.database.url("mlflow", driver="psycopg"), ensemble.model_path)
     ran = subprocess.run(
         [sys.executable, "-c", PREDICT, *map(str, arguments)], capture_output=True, text=True, check=False
@@ -152,20 +152,20 @@ def test_members_that_cannot_be_combined_are_refused_when_the_job_is_opened(
 ) -> None:
     names = members.format(trees=name(trees), ridge=name(ridge), ensemble=name(ensemble))
     with pytest.raises(InvalidTrainingParams, match=problem):
-        jobs.new_job(quick, asked("ensemble", symbol=market, training_params={"members": names}))
+        jobs.new_job(quick, request_for("ensemble", symbol=market, training_params={"members": names}))
 
 
 @pytest.mark.parametrize("label", ["production", "v20200101_000000"])
 def test_a_member_that_does_not_exist_is_refused(quick: Services, ridge: ModelVersion, label: str) -> None:
     params = {"members": f"{name(ridge)},patchtst_eurusd_1h@{label}"}
     with pytest.raises(NotFound, match="patchtst_eurusd_1h"):
-        jobs.new_job(quick, asked("ensemble", training_params=params))
+        jobs.new_job(quick, request_for("ensemble", training_params=params))
 
 
-def test_a_version_that_failed_is_a_member_only_where_that_is_said(
+def test_a_failed_version_is_a_member_only_with_allow_failed(
     quick: Services, ridge: ModelVersion, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    job = jobs.open_job(quick, asked("lightgbm", training_params=TREES | {"rounds": 2}))
+    job = jobs.open_job(quick, request_for("lightgbm", training_params=TREES | {"rounds": 2}))
     lease = quick.ledger.start_job(job.id, "tests", quick.clock(), timedelta(minutes=1))
     failed = quick.ledger.add_version(
         ridge.model_copy(
@@ -183,42 +183,42 @@ def test_a_version_that_failed_is_a_member_only_where_that_is_said(
     )
     params: dict[str, Any] = {"members": f"{name(failed)},{name(ridge)}"}
     with pytest.raises(InvalidTrainingParams, match="is not judged yet"):
-        jobs.new_job(quick, asked("ensemble", training_params=params))
+        jobs.new_job(quick, request_for("ensemble", training_params=params))
     quick.ledger.fail_job(lease, "tests", quick.clock())
     refusal = "failed its gate: choose another version, or set"
     with pytest.raises(InvalidTrainingParams, match=refusal):
-        jobs.new_job(quick, asked("ensemble", training_params=params))
-    # where nobody answers: the command asks the ledger before it asks for a server
+        jobs.new_job(quick, request_for("ensemble", training_params=params))
+    # an address without a server: the command checks the members in the ledger before it needs the server
     monkeypatch.setenv("CLM_HOME", str(quick.settings.home))
     monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:9/api")
     typed = ["--model", "ensemble", "--symbol", "EUR/USD", "--param", f"members={params['members']}"]
     with pytest.raises(InvalidTrainingParams, match=refusal):
         CliRunner().invoke(app, ["retrain", *typed], catch_exceptions=False)
-    allowed = asked("ensemble", training_params=params | {"allow_failed": "true"})
+    allowed = request_for("ensemble", training_params=params | {"allow_failed": "true"})
     assert jobs.new_job(quick, allowed).training_params["members"][0]["version"] == failed.version
 
 
 @pytest.mark.parametrize(
     ("kind", "device"),
     [({"model_type": "nhits"}, "auto"), ({"model_type": "other", "plugin": "ridge"}, "cuda")],
-    ids=["ours", "a plug-in's own business"],
+    ids=["built-in model", "plug-in"],
 )
-def test_a_member_that_asked_for_a_gpu_is_fitted_anew_where_there_is_none(
+def test_a_built_in_member_trained_on_a_gpu_is_fitted_again_without_a_gpu(
     kind: dict[str, Any], device: str
 ) -> None:
     version = a_version(a_job(**kind), plugin=kind.get("plugin"), params={"device": "cuda", "horizon": 6})
     assert member_of(version, "nhits_btcusd_1h@production").params == {"device": device, "horizon": 6}
 
 
-def test_asked_for_again_its_members_are_looked_up_again(quick: Services, ensemble: ModelVersion) -> None:
+def test_members_of_an_earlier_job_are_resolved_again(quick: Services, ensemble: ModelVersion) -> None:
     before = quick.ledger.job(ensemble.training_job_id).training_params
     forged = json.loads(json.dumps(before))
     forged["members"][0]["bundle_digest"] = "f" * 64
-    again = jobs.new_job(quick, asked("ensemble", training_params=forged))
+    again = jobs.new_job(quick, request_for("ensemble", training_params=forged))
     assert again.training_params == before
 
 
-def test_a_message_that_names_no_members_means_those_of_the_newest(
+def test_a_message_without_members_takes_the_members_of_the_newest_version(
     quick: Services, ensemble: ModelVersion
 ) -> None:
     data = {"symbol": "EURUSD", "model_type": "ensemble", "detector": "psi"}
@@ -232,10 +232,10 @@ def test_a_message_that_names_no_members_means_those_of_the_newest(
     end_all_jobs(quick)
 
 
-def test_members_may_vanish_without_harm_to_it(
+def test_an_ensemble_survives_the_deletion_of_its_members(
     quick: Services, ensemble: ModelVersion, trees: ModelVersion
 ) -> None:
-    """The last test of this file: nothing of the member is left in MLflow after it."""
+    """Last in the file, because the test deletes a member from MLflow."""
     from mlflow import MlflowClient
 
     client = MlflowClient(quick.database.url("mlflow", driver="psycopg"))

@@ -1,4 +1,4 @@
-"""Jobs whose process died, or slept too long, on a real ledger and a real MLflow."""
+"""Jobs with a dead or sleeping process, on a real ledger and a real MLflow."""
 
 import json
 import signal
@@ -37,7 +37,7 @@ def job(services: Services) -> TrainingJob:
 
 @pytest.fixture
 def later(services: Services) -> Services:
-    """As somebody sees it an hour from now."""
+    """The services with a clock an hour ahead."""
     return replace(services, clock=lambda: services.clock() + timedelta(hours=1))
 
 
@@ -51,13 +51,13 @@ def train_and_register(services: Services, lease: Lease, job: TrainingJob) -> Mo
     return steps.register(services, lease, job, bars, steps.train(services, job, bars))
 
 
-def test_a_job_that_is_being_run_is_left_alone(services: Services, job: TrainingJob) -> None:
+def test_a_running_job_is_left_alone(services: Services, job: TrainingJob) -> None:
     with jobs.running(services, job):
         assert jobs.reap_dead_jobs(services) == []
     assert services.ledger.job(job.id).status is JobStatus.COMPLETED
 
 
-def test_a_lease_is_renewed_for_as_long_as_the_job_runs(services: Services, job: TrainingJob) -> None:
+def test_a_lease_is_renewed_while_the_job_runs(services: Services, job: TrainingJob) -> None:
     brief = replace(services, settings=services.settings.model_copy(update={"lease_seconds": 0.6}))
     with jobs.running(brief, job):
         for _ in range(4):
@@ -66,7 +66,7 @@ def test_a_lease_is_renewed_for_as_long_as_the_job_runs(services: Services, job:
     assert services.ledger.job(job.id).status is JobStatus.COMPLETED
 
 
-def test_a_zombie_finds_its_job_ended_and_leaves_no_version_behind(
+def test_a_zombie_process_loses_its_job_and_leaves_no_version_behind(
     services: Services, later: Services, job: TrainingJob
 ) -> None:
     ended = list[TrainingJob]()
@@ -85,7 +85,7 @@ def test_a_zombie_finds_its_job_ended_and_leaves_no_version_behind(
     assert mlflow_statuses(services, job) == {"run": {"FINISHED"}, "version": {"failed"}}
 
 
-def test_an_error_after_the_lease_was_lost_does_not_hide_that_it_was(
+def test_an_error_after_the_loss_of_the_lease_does_not_hide_the_loss(
     services: Services, later: Services, job: TrainingJob
 ) -> None:
     def break_late(lease: Lease) -> None:
@@ -98,7 +98,7 @@ def test_an_error_after_the_lease_was_lost_does_not_hide_that_it_was(
     assert services.ledger.job(job.id).failure_cause == "lost its lease"
 
 
-def test_a_version_that_nobody_will_judge_fails_with_its_job(
+def test_an_unjudged_version_fails_with_its_job(
     services: Services, later: Services, job: TrainingJob
 ) -> None:
     def sleep_before_the_verdict(lease: Lease) -> None:
@@ -107,12 +107,12 @@ def test_a_version_that_nobody_will_judge_fails_with_its_job(
 
     with pytest.raises(LeaseLost):
         run(services, job, sleep_before_the_verdict)
-    [found] = services.ledger.versions(training_job_id=job.id)
-    assert found.status is ModelStatus.FAILED
+    [version] = services.ledger.versions(training_job_id=job.id)
+    assert version.status is ModelStatus.FAILED
     assert mlflow_statuses(services, job)["version"] == {"failed"}
 
 
-def test_a_sweep_that_died_on_the_way_is_made_good_by_the_next(
+def test_a_reaper_that_died_halfway_is_made_good_by_the_next_reaping(
     services: Services, later: Services, job: TrainingJob, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def unreachable(*_: object) -> None:
@@ -151,7 +151,7 @@ with open_services(Settings(lease_seconds=1)) as services:
 """
 
 
-def test_after_kill_9_the_command_ends_the_job_and_what_it_left_open_in_mlflow(
+def test_after_kill_9_the_command_ends_the_job_and_its_open_run_in_mlflow(
     services: Services, job: TrainingJob, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CLM_HOME", str(services.settings.home))
@@ -167,16 +167,14 @@ def test_after_kill_9_the_command_ends_the_job_and_what_it_left_open_in_mlflow(
     assert (ended["id"], ended["failure_cause"]) == (str(job.id), "lost its lease")
     with open_ledger(services.database) as engine:
         assert verify(engine, read_anchors(anchor_folder(services.settings.home))).problems == ()
-        found = [entry.action for entry in entries(engine, limit=1000) if entry.subject == str(job.id)]
-    assert found == ["job_failed", "job_started", "job_created"]
+        actions = [entry.action for entry in entries(engine, limit=1000) if entry.subject == str(job.id)]
+    assert actions == ["job_failed", "job_started", "job_created"]
     assert services.ledger.jobs(status=JobStatus.IN_PROGRESS) == []
     assert mlflow_statuses(services, job) == {"run": {"FAILED"}, "version": set()}
     assert not (services.work / str(job.id)).exists()
 
 
-def test_the_next_retrain_ends_the_dead_job_by_itself(
-    services: Services, later: Services, job: TrainingJob
-) -> None:
+def test_the_next_retrain_reaps_the_dead_job(services: Services, later: Services, job: TrainingJob) -> None:
     services.ledger.start_job(job.id, "dead", services.clock(), timedelta(seconds=60))
     jobs.open_job(later, REQUEST)
     assert services.ledger.job(job.id).status is JobStatus.FAILED

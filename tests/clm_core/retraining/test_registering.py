@@ -1,4 +1,4 @@
-"""Two retrains of one model that end at the same moment."""
+"""Registration by two retrains of the same model at the same moment."""
 
 import shutil
 from concurrent.futures import ThreadPoolExecutor
@@ -12,8 +12,9 @@ from clm_core.domain.vocabulary import ModelType
 from clm_core.retraining import jobs, steps
 
 
-def test_versions_of_one_second_have_labels_of_their_own(services, tmp_path):
-    moment, together = services.clock(), Barrier(2)
+def test_versions_registered_within_the_same_second_have_different_labels(services, tmp_path):
+    moment = services.clock()
+    together = Barrier(2)
     stopped = replace(services, clock=lambda: moment)
     request = RetrainRequest(
         model_type=ModelType.LIGHTGBM,
@@ -25,7 +26,7 @@ def test_versions_of_one_second_have_labels_of_their_own(services, tmp_path):
     first = jobs.open_job(services, request)
     bars = steps.fetch_bars(services, first)
     trained = steps.train(services, first, bars)
-    bundle = tmp_path / "bundle"  # the job's own goes with it
+    bundle = tmp_path / "bundle"  # the job's own bundle is deleted with the job
     trained = replace(trained, bundle=Path(shutil.copytree(trained.bundle, bundle)))
 
     def retrain(number: int) -> ModelVersion:

@@ -1,4 +1,4 @@
-"""A version trained again from its lineage, on a real ledger and a real MLflow."""
+"""Reproduction of versions from their lineage, on a real ledger and a real MLflow."""
 
 import json
 from collections.abc import Iterator
@@ -30,7 +30,7 @@ TREES = [ModelType.XGBOOST, ModelType.LIGHTGBM]
 
 @pytest.fixture(scope="module", params=TREES, ids=str)
 def version(request: pytest.FixtureRequest, services: Services) -> ModelVersion:
-    asked = RetrainRequest(
+    retrain_request = RetrainRequest(
         model_type=request.param,
         symbol="EURUSD",
         dataset_span_days=90,
@@ -38,7 +38,7 @@ def version(request: pytest.FixtureRequest, services: Services) -> ModelVersion:
         seed=3,
         requested_by="tests",
     )
-    job = jobs.open_job(services, asked)
+    job = jobs.open_job(services, retrain_request)
     with jobs.running(services, job) as lease:
         bars = steps.fetch_bars(services, job)
         return steps.register(services, lease, job, bars, steps.train(services, job, bars))
@@ -76,8 +76,8 @@ def test_a_job_created_at_a_past_moment_uses_no_bar_that_closed_later(services: 
 
 
 @dataclass(frozen=True)
-class Answers:
-    """A model that answers one position to everything; what else a model has is not asked for here."""
+class ConstantModel:
+    """A model with the same position on every bar, without the rest of the model contract."""
 
     model_type: ModelType
     position: float
@@ -87,7 +87,7 @@ class Answers:
 
 
 @pytest.mark.parametrize(
-    ("kind", "apart", "differing"),
+    ("kind", "distance", "differing"),
     [
         (ModelType.LIGHTGBM, 1e-15, True),
         (ModelType.NHITS, 9e-6, False),
@@ -96,17 +96,17 @@ class Answers:
     ],
     ids=["trees are exact", "a network within its tolerance", "a network beyond it", "a policy within its"],
 )
-def test_how_far_apart_positions_may_be_depends_on_the_kind(
-    kind: ModelType, apart: float, differing: bool, services: Services
+def test_the_tolerated_distance_of_positions_depends_on_the_kind_of_model(
+    kind: ModelType, distance: float, differing: bool, services: Services
 ) -> None:
     bars = services.market.bars("EURUSD", "1h", days=5, closed_by=services.clock())
-    one, other = Answers(kind, 0.0), Answers(kind, apart)
+    one, other = ConstantModel(kind, 0.0), ConstantModel(kind, distance)
     found = reproducing.compare(cast(Model, one), cast(Model, other), bars)
     assert (found.differing == len(bars)) is differing
-    assert found.largest == apart
+    assert found.largest == distance
 
 
-def test_a_training_on_a_gpu_is_told_from_one_on_the_processor(services: Services) -> None:
+def test_a_training_on_a_gpu_differs_from_a_training_on_the_processor(services: Services) -> None:
     bars = services.market.bars("EURUSD", "1h", days=5, closed_by=services.clock())
     on_gpu, on_processor = (
         ModelCard(
@@ -124,7 +124,7 @@ def test_a_training_on_a_gpu_is_told_from_one_on_the_processor(services: Service
 
 @pytest.fixture
 def lineage(version: ModelVersion, services: Services) -> Iterator[Any]:
-    """Changes what the ledger says of the version's job; as it was again afterwards."""
+    """Function to change the version's job in the ledger; the original values are restored afterwards."""
     before = services.ledger.job(version.training_job_id)
     engine = create_engine(services.database.url("ledger"))
 
@@ -161,7 +161,7 @@ def test_the_same_data_parameters_and_seed_give_the_same_position_on_every_bar(
     ],
     ids=["seed", "parameters"],
 )
-def test_another_lineage_gives_other_positions_and_is_named(
+def test_a_changed_lineage_gives_other_positions_and_is_named(
     columns: dict[str, object],
     difference: Difference,
     version: ModelVersion,
@@ -176,7 +176,7 @@ def test_another_lineage_gives_other_positions_and_is_named(
     assert found.positions.largest > 0
 
 
-def test_another_code_version_is_told_but_does_not_count_when_the_positions_are_the_same(
+def test_another_code_version_is_reported_but_reproduces_with_equal_positions(
     version: ModelVersion, services: Services, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(reproducing, "code_version", lambda: "9.9.9")
@@ -185,7 +185,7 @@ def test_another_code_version_is_told_but_does_not_count_when_the_positions_are_
     assert found.reproduced
 
 
-def test_the_command_tells_people_and_scripts_and_exits_with_1_when_positions_differ(
+def test_the_command_reports_as_text_and_json_and_exits_with_1_when_positions_differ(
     version: ModelVersion, services: Services, lineage: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CLM_HOME", str(services.settings.home))
@@ -198,6 +198,6 @@ def test_the_command_tells_people_and_scripts_and_exits_with_1_when_positions_di
     assert "Not reproduced: other positions on" in other.output
     answer = CliRunner().invoke(app, ["reproduce", name, "--json"])
     assert answer.exit_code == 1
-    told = json.loads(answer.output)
-    assert told["reproduced"] is False
-    assert told["differences"] == [{"what": "seed", "then": "3", "now": "4"}]
+    report = json.loads(answer.output)
+    assert report["reproduced"] is False
+    assert report["differences"] == [{"what": "seed", "then": "3", "now": "4"}]

@@ -1,4 +1,4 @@
-"""A retrain that failed after its training is done again without training."""
+"""Resumption: a retrain that failed after the training is repeated without training."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -26,14 +26,14 @@ REQUEST = RetrainRequest(
 
 @pytest.fixture(autouse=True)
 def kept(services: Services) -> Iterator[Path]:
-    """Where a failed retrain's training lies."""
+    """Folder of the training results kept from a failed retrain."""
     end_all_jobs(services)
     yield services.work / "trained" / REQUEST.model_id
     end_all_jobs(services)
 
 
 def steps_of(services: Services, request: RetrainRequest, *, fails: bool) -> set[str]:
-    """What a retrain announces; one that fails does so right after its training."""
+    """Names of the steps announced by a retrain; with `fails`, the retrain fails right after the training."""
     announced = set[str]()
     own = replace(services, announce=lambda step, share: announced.add(step))
     job = jobs.open_job(own, request)
@@ -47,7 +47,7 @@ def steps_of(services: Services, request: RetrainRequest, *, fails: bool) -> set
     return announced
 
 
-def test_the_same_retrain_takes_over_what_was_trained(services: Services, kept: Path) -> None:
+def test_the_same_retrain_takes_over_the_training_results(services: Services, kept: Path) -> None:
     assert "Final fit" in steps_of(services, REQUEST, fails=True)
     assert kept.exists()
     assert steps_of(services, REQUEST, fails=True) == {"Reusing the earlier training"}
@@ -55,19 +55,19 @@ def test_the_same_retrain_takes_over_what_was_trained(services: Services, kept: 
     assert not kept.exists()
 
 
-def test_one_with_other_parameters_trains(services: Services) -> None:
+def test_a_retrain_with_other_parameters_trains(services: Services) -> None:
     steps_of(services, REQUEST, fails=True)
     other = REQUEST.model_copy(update={"training_params": {"rounds": 3}})
     assert "Final fit" in steps_of(services, other, fails=False)
 
 
-def test_what_was_damaged_meanwhile_is_trained_again(services: Services, kept: Path) -> None:
+def test_a_damaged_bundle_is_trained_again(services: Services, kept: Path) -> None:
     steps_of(services, REQUEST, fails=True)
     (kept / "bundle" / "trees.txt").write_text("tree\n")
     assert "Final fit" in steps_of(services, REQUEST, fails=False)
 
 
-def test_the_sweep_puts_by_what_a_killed_retrain_has_trained(services: Services, kept: Path) -> None:
+def test_reaping_keeps_the_training_results_of_a_killed_retrain(services: Services, kept: Path) -> None:
     job = jobs.open_job(services, REQUEST)
     _leave_in_the_middle(services, job)
     jobs.reap_dead_jobs(replace(services, clock=lambda: services.clock() + timedelta(hours=1)))

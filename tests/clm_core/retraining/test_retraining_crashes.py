@@ -1,4 +1,4 @@
-"""Killed at any step, a retrain leaves nothing half done that a sweep, or the next retrain, does not end."""
+"""Crashes: a retrain killed at any step is ended by the next reaping, with nothing left half done."""
 
 import os
 import shutil
@@ -23,7 +23,7 @@ from clm_core.services import Services
 REPETITIONS = int(os.environ.get("CHAOS_REPETITIONS", "2"))
 STEPS = list(Fault)[list(Fault).index(Fault.JOB_RECORDED) :]
 ENDS_AS = {Fault.JOB_RECORDED: JobStatus.PENDING, Fault.COMPLETED: JobStatus.COMPLETED}
-"""Everything else ends failed."""
+"""Job status after a crash at the fault; FAILED for any other fault."""
 
 
 @pytest.mark.parametrize("repetition", range(REPETITIONS))
@@ -33,7 +33,7 @@ def test_a_retrain_killed_at_any_step_is_completed_or_failed_as_a_whole(
 ) -> None:
     job, ended = parent.retrain(fault)
     assert ended == -signal.SIGKILL
-    # as somebody sees it who comes when its lease has run out
+    # an hour later, after the expiry of the lease
     jobs.reap_dead_jobs(replace(services, clock=lambda: services.clock() + timedelta(hours=1)))
     job = services.ledger.job(job.id)
     assert job.status is ENDS_AS.get(fault, JobStatus.FAILED)
@@ -50,12 +50,12 @@ def test_a_retrain_after_all_the_killed_ones_completes(services: Services, paren
 
 @pytest.fixture
 def full_disk(services: Services) -> Iterator[Path]:
-    """Where MLflow keeps its files; there is room for half a version."""
+    """MLflow's artifact folder on a disk with room for half a version."""
     folder = services.settings.home / "mlflow" / "artifacts"
     folder.mkdir(parents=True, exist_ok=True)
     mount = ["mount", "-t", "tmpfs", "-o", "size=32k", "clm-tests", str(folder)]
     if shutil.which("mount") is None:
-        pytest.skip("there is no mount here to make a small disk with")
+        pytest.skip("no mount command here to make a small disk")
     if (mounted := run(mount)).returncode:
         pytest.skip(f"a small disk cannot be mounted here: {mounted.stderr.strip()}")
     yield folder
@@ -81,36 +81,38 @@ def run(command: Sequence[str]) -> subprocess.CompletedProcess[str]:
 
 
 def assert_nothing_is_half_done(services: Services, job: TrainingJob) -> None:
-    """Ledger and MLflow say the same of all that the job made, and it is what the job's end calls for."""
+    """Ledger and MLflow agree on every version of the job, in line with the job's final status."""
     assert not (services.work / str(job.id)).exists()
     client, of_job = services.registry._client, f"tags.`clm.job_id` = '{job.id}'"
     runs = client.search_runs([services.registry._experiment()], of_job)
     assert {run.info.status for run in runs} <= {"FINISHED", "FAILED"}
-    shown = {int(found.version): found.tags["clm.status"] for found in client.search_model_versions(of_job)}
+    in_mlflow = {
+        int(found.version): found.tags["clm.status"] for found in client.search_model_versions(of_job)
+    }
     recorded = {
         version.mlflow_version: version.status.value
         for version in services.ledger.versions(training_job_id=job.id)
     }
     if job.status is JobStatus.COMPLETED:
-        assert shown == recorded
-        assert list(shown.values()) == [ModelStatus.CANDIDATE.value]
+        assert in_mlflow == recorded
+        assert list(in_mlflow.values()) == [ModelStatus.CANDIDATE.value]
     else:
-        # what the ledger never heard of MLflow shows as failed
-        assert shown == dict.fromkeys(shown, ModelStatus.FAILED.value)
-        assert shown | recorded == shown
+        # versions unknown to the ledger are failed in MLflow
+        assert in_mlflow == dict.fromkeys(in_mlflow, ModelStatus.FAILED.value)
+        assert in_mlflow | recorded == in_mlflow
 
 
 def assert_every_change_is_an_entry(services: Services, job: TrainingJob) -> None:
-    """The audit tells how each status came about, step by step, and nothing else."""
-    told = audit_log.entries(services.ledger._engine, job.model_id, limit=1000)[::-1]
-    passed = {
+    """The audit holds an entry for every change of status, in order, and no other entry."""
+    audited = audit_log.entries(services.ledger._engine, job.model_id, limit=1000)[::-1]
+    expected = {
         JobStatus.PENDING: ["job_created"],
         JobStatus.FAILED: ["job_created", "job_started", "job_failed"],
         JobStatus.COMPLETED: ["job_created", "job_started", "job_completed"],
     }
-    assert [entry.action for entry in told if entry.subject == str(job.id)] == passed[job.status]
+    assert [entry.action for entry in audited if entry.subject == str(job.id)] == expected[job.status]
     for version in services.ledger.versions(training_job_id=job.id):
-        changes = [entry for entry in told if entry.details.get("version") == version.version]
+        changes = [entry for entry in audited if entry.details.get("version") == version.version]
         path = ["training"]
         for entry in changes:
             if entry.action == "version_status_changed":

@@ -1,4 +1,4 @@
-"""What depends on its seed is judged by more than one of them."""
+"""Seeds: a model that depends on the seed is judged over several seeds."""
 
 import shutil
 from collections.abc import Iterator
@@ -44,7 +44,7 @@ def test_each_seed_is_a_trial_and_the_lower_quartile_is_judged(services: Service
     assert evaluation.metrics.sharpe_ratio == evaluation.seed_sharpes[1]
 
 
-def test_trees_are_tried_with_one_seed_unless_told_otherwise(services: Services) -> None:
+def test_trees_are_tried_with_a_single_seed_by_default(services: Services) -> None:
     with running(services, seeds=None) as (own, job, lease):
         bars = steps.fetch_bars(own, job)
         trained = steps.train(own, job, bars)

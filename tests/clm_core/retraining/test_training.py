@@ -1,4 +1,4 @@
-"""Training in a process of its own: what it answers, and what ends it."""
+"""Training in a subprocess: results, errors, time limit and interruption."""
 
 import os
 import signal
@@ -42,12 +42,14 @@ def ignore(step: str, share: float) -> None:
     pass
 
 
-def test_a_process_of_its_own_trains_the_same(bars: Bars, tmp_path: Path) -> None:
-    here, apart, steps = tmp_path / "here", tmp_path / "apart", []
-    here.mkdir()
-    training.train(spec(QUICK, seeds=2), bars, here, ignore)
-    training.train_in_subprocess(spec(QUICK, seeds=2), bars, apart, lambda *step: steps.append(step), 60)
-    own, other = training.read(here, bars), training.read(apart, bars)
+def test_a_subprocess_gives_the_same_results_as_inline_training(bars: Bars, tmp_path: Path) -> None:
+    inline = tmp_path / "inline"
+    isolated = tmp_path / "isolated"
+    steps: list[tuple[str, float]] = []
+    inline.mkdir()
+    training.train(spec(QUICK, seeds=2), bars, inline, ignore)
+    training.train_in_subprocess(spec(QUICK, seeds=2), bars, isolated, lambda *step: steps.append(step), 60)
+    own, other = training.read(inline, bars), training.read(isolated, bars)
     assert other.bundle_digest == own.bundle_digest
     assert len(other.out_of_sample) == 2
     for one, another in zip(own.out_of_sample, other.out_of_sample, strict=True):
@@ -60,13 +62,13 @@ def test_a_process_of_its_own_trains_the_same(bars: Bars, tmp_path: Path) -> Non
     assert shares == sorted(shares)
 
 
-def test_what_the_training_refuses_is_the_callers_error(bars: Bars, tmp_path: Path) -> None:
+def test_an_error_of_the_training_reaches_the_caller(bars: Bars, tmp_path: Path) -> None:
     with pytest.raises(NotEnoughBars, match="give more days of bars"):
         training.train_in_subprocess(spec(QUICK), bars[:50], tmp_path, ignore, 60)
     assert not training.is_complete(tmp_path)
 
 
-def test_native_code_ends_when_its_time_is_over(bars: Bars, tmp_path: Path) -> None:
+def test_native_code_ends_at_the_time_limit(bars: Bars, tmp_path: Path) -> None:
     with pytest.raises(TrainingFailed, match=r"took longer than 4 s.*raise training\.limit_seconds"):
         training.train_in_subprocess(spec(ENDLESS), bars, tmp_path, ignore, 4)
     assert trainers(tmp_path) == []
@@ -88,7 +90,7 @@ def test_native_code_ends_with_an_interruption(bars: Bars, tmp_path: Path) -> No
     assert trainers(tmp_path) == []
 
 
-def test_a_process_that_is_killed_is_named_with_its_signal(bars: Bars, tmp_path: Path) -> None:
+def test_a_killed_subprocess_is_reported_with_the_signal(bars: Bars, tmp_path: Path) -> None:
     def kill(step: str, share: float) -> None:
         for process in trainers(tmp_path):
             os.kill(process, signal.SIGKILL)
@@ -97,7 +99,7 @@ def test_a_process_that_is_killed_is_named_with_its_signal(bars: Bars, tmp_path:
         training.train_in_subprocess(spec(ENDLESS), bars, tmp_path, kill, 60)
 
 
-def test_an_orphan_ends_by_itself(bars: Bars, tmp_path: Path) -> None:
+def test_an_orphaned_subprocess_ends_by_itself(bars: Bars, tmp_path: Path) -> None:
     training._write_input(spec(ENDLESS), bars, tmp_path)
     with (tmp_path / "log").open("wb") as log:
         process = training._process(tmp_path, log)
@@ -117,12 +119,12 @@ def test_an_orphan_ends_by_itself(bars: Bars, tmp_path: Path) -> None:
         pytest.param(spec(QUICK).model_copy(update={"costs": Costs(fee_bps=9)}), False, id="costs"),
     ],
 )
-def test_results_are_named_by_what_they_depend_on(other: TrainingSpec, same: bool) -> None:
+def test_the_results_key_depends_on_spec_and_data(other: TrainingSpec, same: bool) -> None:
     assert (training.results_key(other, "data") == training.results_key(spec(QUICK), "data")) is same
     assert training.results_key(other, "other data") != training.results_key(spec(QUICK), "data")
 
 
-def test_results_whose_bundle_was_damaged_are_not_complete(bars: Bars, tmp_path: Path) -> None:
+def test_results_with_a_damaged_bundle_are_not_complete(bars: Bars, tmp_path: Path) -> None:
     training.train(spec(QUICK), bars, tmp_path, ignore)
     assert training.is_complete(tmp_path)
     verify_bundle(tmp_path / training.BUNDLE)
@@ -131,7 +133,7 @@ def test_results_whose_bundle_was_damaged_are_not_complete(bars: Bars, tmp_path:
 
 
 def trainers(folder: Path) -> list[int]:
-    """Processes that train in a folder."""
+    """Process ids of the training subprocesses of a folder."""
     time.sleep(0.1)
     found = []
     for line in Path("/proc").glob("[0-9]*/cmdline"):
