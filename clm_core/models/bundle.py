@@ -1,11 +1,11 @@
-"""A model on disk: a flat folder of safe files, and a manifest that is checked before any is parsed.
+"""A model on disk: a flat folder of safe files, verified against a manifest before any file is parsed.
 
-model.json      what the model is (`ModelCard`)
-trees.ubj ...   the model's own files; only formats that hold data, never code
-golden.json     what the model answered to its last bars when it was saved (`golden`)
+model.json      description of the model (`ModelCard`)
+trees.ubj ...   the model's own files, in formats for data only, never code
+golden.json     the model's answers to the last training bars at the time of saving (`golden`)
 manifest.json   SHA-256 and size of every other file, as canonical JSON
 
-The bundle's digest is the SHA-256 of its manifest: kept elsewhere, it vouches for every byte.
+The bundle's digest is the SHA-256 of the manifest: stored elsewhere, the digest protects every byte.
 """
 
 import hashlib
@@ -25,11 +25,11 @@ MANIFEST = "manifest.json"
 CARD = "model.json"
 SAFE_SUFFIXES = frozenset({".json", ".ubj", ".txt", ".safetensors"})
 LIBRARIES = ("continuous-learning-manager", "numpy", "TA-Lib")
-"""Distributions every fit depends on, besides the model's own library."""
+"""Distributions every fit depends on, besides the library of the kind."""
 
 
 class Entry(BaseModel):
-    """One file as the manifest vouches for it."""
+    """Checksum and size of a file in the manifest."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
@@ -43,24 +43,24 @@ class BundleManifest(BaseModel):
 
     schema_version: int = Field(default=1, ge=1, le=1)
     files: dict[str, Entry]
-    """By plain file name: a bundle has no folders."""
+    """Entries by plain file name: a bundle has no folders."""
 
     def canonical(self) -> bytes:
-        """Keys sorted, no spaces: equal manifests have equal bytes, so equal digests."""
+        """JSON with sorted keys and no spaces: equal manifests have equal bytes, hence equal digests."""
         return json.dumps(self.model_dump(), sort_keys=True, separators=(",", ":")).encode()
 
 
 def save_bundle(model: Model, recipe: Recipe, folder: Path, bars: Bars) -> str:
-    """Write a model and its golden rows as a bundle into an empty or absent folder.
+    """Write a model with golden rows as a bundle into an empty or absent folder.
 
     Args:
-        bars: what it was fitted on; its answers to the last of them are the golden rows.
+        bars: training bars of the model; the answers to the last bars are the golden rows.
 
     Returns:
         The bundle's digest.
 
     Raises:
-        ModelError: the folder is not empty, or the model writes what no bundle may hold.
+        ModelError: the folder is not empty, or the model writes a file not allowed in a bundle.
     """
     folder.mkdir(parents=True, exist_ok=True)
     if any(folder.iterdir()):
@@ -76,15 +76,16 @@ def save_bundle(model: Model, recipe: Recipe, folder: Path, bars: Bars) -> str:
 
 
 def load_bundle(folder: Path, digest: str | None = None) -> Model:
-    """The model of a bundle, verified before anything of it is parsed.
+    """Model of a bundle, verified before any file is parsed.
 
     Args:
-        digest: what `save_bundle` returned. Without it damage is found, but not a bundle made anew.
+        digest: return value of `save_bundle`. Without a digest damage is detected, but not replacement by
+            another consistent bundle.
 
     Raises:
-        BundleCorrupt: a file is missing, added, changed or of no format a bundle may hold.
+        BundleCorrupt: a file is missing, added, changed or of a format not allowed in a bundle.
         FeatureMismatch: the model needs features this release does not compute.
-        PluginMissing: the plug-in it was made by is not installed here; says what to install.
+        PluginMissing: the plug-in that fitted the model is not installed here; names the distribution.
     """
     verify_bundle(folder, digest)
     card = read_card(folder)
@@ -92,10 +93,10 @@ def load_bundle(folder: Path, digest: str | None = None) -> Model:
 
 
 def read_card(folder: Path) -> ModelCard:
-    """The card of a verified bundle.
+    """Card of a verified bundle.
 
     Raises:
-        BundleCorrupt: another release wrote it.
+        BundleCorrupt: the card was written by an incompatible release.
     """
     try:
         return ModelCard.model_validate_json((folder / CARD).read_bytes())
@@ -107,16 +108,16 @@ def read_card(folder: Path) -> ModelCard:
 
 
 def verify_bundle(folder: Path, digest: str | None = None) -> None:
-    """Compare a bundle's files with its manifest, and the manifest with the digest if one is given.
+    """Compare a bundle's files with the manifest, and the manifest with the digest if given.
 
     Raises:
-        BundleCorrupt: names the first file that is not as it was saved.
+        BundleCorrupt: a file differs from the saved file; names the first.
     """
     present = _regular_files(folder)
     manifest = _manifest(folder, digest)
     expected = manifest.files.keys() | {MANIFEST}
     for name in sorted(present ^ expected):
-        raise _corrupt(folder, name, "is missing" if name in expected else "does not belong to it")
+        raise _corrupt(folder, name, "is missing" if name in expected else "does not belong to the bundle")
     for name, entry in sorted(manifest.files.items()):
         if Path(name).suffix not in SAFE_SUFFIXES:
             raise _corrupt(folder, name, f"is of a format a bundle may not hold ({sorted(SAFE_SUFFIXES)})")
@@ -138,17 +139,17 @@ def card_of(model: Model, recipe: Recipe) -> ModelCard:
 
 
 def installed_libraries(of: Model | Recipe) -> dict[str, str]:
-    """Versions of what a fit depends on, by distribution name."""
+    """Installed versions of the distributions a fit depends on, by name."""
     return {name: version(name) for name in (*LIBRARIES, *catalog.distributions(of))}
 
 
 def _require_storable(folder: Path) -> None:
-    """A model that nobody could load again is not kept at all."""
+    """Refuse files that verification would reject on loading."""
     for path in sorted(folder.iterdir()):
         if path.name in (MANIFEST, CARD, golden.FILE) or path.suffix not in SAFE_SUFFIXES:
             raise ModelError(
-                f"the model wrote {path.name}, which no bundle may hold: a file needs a name of its own that "
-                f"ends in one of {', '.join(sorted(SAFE_SUFFIXES))}"
+                f"the model wrote {path.name}, which no bundle may hold: a file needs a name of its own with "
+                f"one of the endings {', '.join(sorted(SAFE_SUFFIXES))}"
             )
         if not stat.S_ISREG(path.lstat().st_mode):
             raise ModelError(f"the model wrote {path.name}, which is not a regular file: a bundle is flat")
@@ -156,9 +157,9 @@ def _require_storable(folder: Path) -> None:
 
 def _regular_files(folder: Path) -> set[str]:
     if folder.is_symlink() or not folder.is_dir():
-        raise BundleCorrupt(f"{folder} is not a bundle's folder: give the folder save_bundle wrote")
+        raise BundleCorrupt(f"{folder} is not a bundle's folder: give the folder written by save_bundle")
     for path in sorted(folder.iterdir()):
-        # lstat: a symlink could point at anything, and change after the check
+        # lstat: the target of a symlink could be any file, and change after the check
         if not stat.S_ISREG(path.lstat().st_mode):
             raise _corrupt(folder, path.name, "is not a regular file")
     return {path.name for path in folder.iterdir()}
@@ -186,8 +187,8 @@ def _entry(path: Path) -> Entry:
     return Entry(sha256=sha256, size=path.stat().st_size)
 
 
-def _corrupt(folder: Path, name: str, what: str) -> BundleCorrupt:
+def _corrupt(folder: Path, name: str, problem: str) -> BundleCorrupt:
     return BundleCorrupt(
-        f"the bundle {folder} cannot be trusted: {name} {what}. "
-        "Restore it from where it was registered, or train the model again"
+        f"the bundle {folder} cannot be trusted: {name} {problem}. "
+        "Restore the bundle from the registry, or train the model again"
     )

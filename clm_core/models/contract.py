@@ -1,8 +1,8 @@
-"""What every model is: something that turns bars into positions, and a recipe that fits one.
+"""Contract of every kind of model: a recipe fits a model to bars, and the model turns bars into positions.
 
-A trees model, a forecaster and an RL policy look alike to backtest, shadow and gate:
+Backtest, shadow testing and gate treat trees, forecasters and RL policies alike:
 
-    recipe = BoostingRecipe(XGBoostParams(max_depth=5))
+    recipe = XGBoostRecipe(XGBoostParams(max_depth=5))
     model = recipe.fit(bars, seed=7)
     model.positions(bars)      # shape (n_bars,), in [-1, 1]
 """
@@ -20,11 +20,11 @@ from clm_core.market.bars import Bars, Floats
 from clm_core.market.timeframes import Calendar, Timeframe
 
 Progress = Callable[[float], None]
-"""Called with the finished share of the work, 0..1; may be called from any thread."""
+"""Callback that receives the finished share of the work, 0..1; may be called from any thread."""
 
 
 class TrainedOn(BaseModel):
-    """The series, and the seed, a model was fitted with: its provenance, and the only series it accepts."""
+    """Provenance of a model: the series, the only one the model accepts, and the seed of the fit."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -64,7 +64,7 @@ class TrainedOn(BaseModel):
 
 
 class PluginOrigin(BaseModel):
-    """A plug-in, and the distribution it comes from."""
+    """A plug-in and the distribution that installs the plug-in."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -78,14 +78,14 @@ class PluginOrigin(BaseModel):
 
 
 class ModelCard(BaseModel):
-    """What a bundle says about its model (`model.json`): enough to load it and to fit it again."""
+    """Description of a model in a bundle (`model.json`), sufficient to load the model and to fit it again."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     schema_version: Literal[1] = 1
     model_type: ModelType
     plugin: PluginOrigin | None = None
-    """Who fitted and loads it; None unless the type is OTHER."""
+    """Plug-in that fitted and loads the model; None unless the type is OTHER."""
     params: dict[str, Any]
     """`Recipe.describe()`: every training parameter with its effective value."""
     trained_on: TrainedOn
@@ -105,7 +105,7 @@ class Model(Protocol):
 
     @property
     def train_metrics(self) -> dict[str, float]:
-        """What the fit measured of itself on its own (in-sample and early-stopping) rows."""
+        """Metrics of the fit on the training rows (in-sample and early-stopping)."""
         ...
 
     @property
@@ -114,10 +114,10 @@ class Model(Protocol):
         ...
 
     def positions(self, bars: Bars) -> Floats:
-        """Wanted exposure after each bar, shape (n_bars,), in [-1, 1].
+        """Target exposure after each bar, shape (n_bars,), in [-1, 1].
 
         The value at bar t uses bars up to and including t and is executed at the open of t + 1. Rows
-        without a full look-back (the start, or after a gap) are 0.0: no view, no position. Never NaN.
+        without a full look-back (at the start, or after a gap) are 0.0. Never NaN.
 
         Raises:
             FeatureMismatch: the bars are of another symbol or timeframe than the model was fitted on.
@@ -125,14 +125,14 @@ class Model(Protocol):
         ...
 
     def forecast(self, bars: Bars) -> Floats:
-        """Probability, 0..1, that the price rises over the model's horizon, shape (n_bars,).
+        """Probability, 0..1, of a price rise over the model's horizon, shape (n_bars,).
 
-        NaN where there is no full look-back, and everywhere for a model that makes no forecasts.
+        NaN in rows without a full look-back, and everywhere for a model without forecasts.
         """
         ...
 
     def importances(self) -> dict[str, float]:
-        """Share of each feature in the model's decisions, summing to 1; empty where it has none."""
+        """Share of each feature in the model's decisions, summing to 1; empty if unknown."""
         ...
 
     def save(self, folder: Path) -> None:
@@ -141,7 +141,7 @@ class Model(Protocol):
 
 
 class Recipe(Protocol):
-    """Validated training parameters that can fit models; immutable."""
+    """Validated training parameters and the procedure that fits models; immutable."""
 
     @property
     def model_type(self) -> ModelType: ...
@@ -161,21 +161,21 @@ class Recipe(Protocol):
 
 @runtime_checkable
 class WarmStarting(Recipe, Protocol):
-    """A recipe whose models may begin where an older one ended."""
+    """A recipe whose models may continue from an older model."""
 
     @property
     def warm_start(self) -> bool:
-        """Whether the folds of a walk-forward shall: they are fitted one after the other then."""
+        """True to continue from fold to fold of a walk-forward; the folds are then fitted in order."""
         ...
 
     def fit_after(self, older: Model, bars: Bars, seed: int, progress: Progress | None = None) -> Model:
-        """Continue a model of the same recipe that was fitted on older bars, and on none after `bars`."""
+        """Continue a model of the same recipe, fitted on older bars only (none after `bars`)."""
         ...
 
 
 @runtime_checkable
 class Composite(Protocol):
-    """A model or recipe that combines others, as an ensemble does."""
+    """A model or recipe that combines several models or recipes, as an ensemble does."""
 
     @property
     def parts(self) -> "tuple[Model, ...] | tuple[Recipe, ...]":

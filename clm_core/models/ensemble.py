@@ -1,18 +1,20 @@
-"""Ensembles: versions of other models, whose positions are added up by weight.
+"""Ensembles: weighted sums of the positions of versions of other models.
 
-The weights are at least 0 and sum to 1; or all are 0, where no member deserves any:
+The weights are at least 0 and sum to 1, or all are 0 if no member has earned a weight:
 
-- `vote`: as given, or in proportion to the members' out-of-fold Sharpe ratios, one below 0 counting as 0.
-- `stack`: of all such weights, those whose mix of the members' returns has the highest out-of-fold Sharpe
-  ratio: the regression of 1 on the returns without an intercept (Britten-Jones 1999, Journal of Finance 54)
-  by non-negative least squares (Lawson & Hanson 1974), with a ridge, for members are much alike.
+- `vote`: given weights, or weights in proportion to the members' out-of-fold Sharpe ratios, negative ratios
+  counting as 0.
+- `stack`: the weights with the highest out-of-fold Sharpe ratio of the mix of the members' returns, by
+  regression of 1 on the returns without an intercept (Britten-Jones 1999, Journal of Finance 54), by
+  non-negative least squares (Lawson & Hanson 1974), with a ridge, because members are much alike.
 
-Out of fold means: within the bars given, every member's recipe is fitted anew on older bars and speaks on the
-bars after them. So a fold of a walk-forward, which is given older bars only, has fitted members and weights
-on nothing else, and what is judged is the recipe: these kinds, with these parameters, combined in this way.
+Out of fold: within the training bars, every member's recipe is fitted anew on older bars and takes positions
+on the bars after. So in a fold of a walk-forward, where the training bars are older bars only, members and
+weights are fitted on nothing else, and the judgement is of the recipe: the kinds, parameters and combination.
 
-What serves in the end are the very members: `holding` makes a recipe whose model has their bundles in its
-own, whatever becomes of these versions later. Its weights come from all out-of-fold positions.
+The registered ensemble holds the very members: `with_bundled` makes a recipe whose model contains the
+members' bundles, so later changes of the versions have no effect. The weights come from all out-of-fold
+positions.
 """
 
 import math
@@ -48,7 +50,7 @@ from clm_core.models.params import TrainingParams, split_commas
 
 FILE = "ensemble.json"
 FIRST_FRACTION = 0.4
-"""Share of the bars before the first that is out of fold, as in a walk-forward."""
+"""Share of the bars before the first out-of-fold bar, as in a walk-forward."""
 
 
 def _version_name(text: str) -> str:
@@ -58,16 +60,16 @@ def _version_name(text: str) -> str:
 
 
 Reference = Annotated[str, AfterValidator(_version_name)]
-"""A version as somebody names it: `xgboost_btcusd_1h@v20251204_143022`, `xgboost_btcusd_1h@production`."""
+"""Reference to a version: `xgboost_btcusd_1h@v20251204_143022`, `xgboost_btcusd_1h@production`."""
 
 
 class Member(OfKind):
-    """The very version that a reference named when the job was opened, and all it takes to fit it anew."""
+    """Version a reference resolved to when the job was opened, and the parameters for a new fit."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     asked: Reference
-    """What it was asked for as."""
+    """Reference in the request."""
     model_id: str
     version: str
     model_type: ModelType
@@ -79,7 +81,7 @@ class Member(OfKind):
     @model_validator(mode="after")
     def _not_nested(self) -> Self:
         if self.model_type is ModelType.ENSEMBLE:
-            raise ValueError(f"{self.name} is an ensemble itself: name its members instead")
+            raise ValueError(f"{self.name} is an ensemble itself: name the members instead")
         return self
 
     @property
@@ -88,7 +90,7 @@ class Member(OfKind):
 
 
 def _parsed(members: object) -> object:
-    """Each as what it is: a union would tell all that is wrong with it, taken as either."""
+    """Members parsed by type: a union would report the errors of both alternatives."""
     listed = split_commas(members)
     return [_member(each) for each in listed] if isinstance(listed, list | tuple) else listed
 
@@ -110,21 +112,21 @@ class EnsembleParams(TrainingParams):
     )
     """Versions of this market (as text: separated by commas), each `MODEL@LABEL` or `MODEL@production`."""
     combine: Literal["vote", "stack"] = "vote"
-    """How their positions become one."""
+    """Combination of the positions."""
     weights: Annotated[tuple[float, ...] | None, BeforeValidator(split_commas)] = None
-    """For a vote: one a member, in their order; None: by what they earned out of fold."""
+    """Weights of a vote, in the order of the members; None for weights by the out-of-fold results."""
     folds: int = Field(default=3, ge=2, le=20)
-    """How often each member is fitted to find the weights, inside every training; 2..20."""
+    """Number of fits of each member to find the weights, inside every training; 2..20."""
     ridge: float = Field(default=0.1, ge=0, le=100)
-    """For stacking: added to each member's mean squared return, as a share of it; 0..100."""
+    """Ridge of stacking, as a share of each member's mean squared return; 0..100."""
     allow_failed: bool = False
-    """Whether versions that failed their gate may be members."""
+    """True to accept members with status failed."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         names = [each if isinstance(each, str) else each.name for each in self.members]
         if len(set(names)) < len(names):
-            raise ValueError("a version is named twice: give it more weight instead")
+            raise ValueError("a version is named twice: give the version more weight instead")
         if self.weights is not None:
             self._check(self.weights)
         return self
@@ -139,17 +141,17 @@ class EnsembleParams(TrainingParams):
 
 
 def readable(model_type: ModelType, params: Mapping[str, Any]) -> dict[str, Any]:
-    """Training parameters of any kind for people: members by their names."""
-    shown = dict(params)
+    """Training parameters of any kind for display: members by name."""
+    displayed = dict(params)
     if model_type is ModelType.ENSEMBLE:
         members = EnsembleParams.parse(params).members
-        shown["members"] = ", ".join(each if isinstance(each, str) else each.name for each in members)
-    return shown
+        displayed["members"] = ", ".join(each if isinstance(each, str) else each.name for each in members)
+    return displayed
 
 
 @dataclass(frozen=True, eq=False)
 class BundledMember:
-    """A member's model, with the files of its bundle."""
+    """A member's model and the files of the member's bundle."""
 
     name: str
     digest: str
@@ -158,9 +160,10 @@ class BundledMember:
 
     @classmethod
     def read(cls, name: str, bundle: Path, digest: str) -> "BundledMember":
-        """
+        """Member read from a bundle.
+
         Raises:
-            BundleCorrupt: it is not the bundle of that digest.
+            BundleCorrupt: the bundle has another digest.
         """
         model = load_bundle(bundle, digest)
         return cls(name, digest, model, {path.name: path.read_bytes() for path in bundle.iterdir()})
@@ -168,12 +171,14 @@ class BundledMember:
 
 @dataclass(frozen=True)
 class EnsembleRecipe:
+    """Recipe that fits members and weights; bundled members are taken as they are."""
+
     params: EnsembleParams
     costs: Costs
     parts: tuple[Recipe, ...]
-    """The members' own; none while the members are not resolved."""
-    held: tuple[BundledMember, ...] = ()
-    """What is to serve instead of members fitted anew."""
+    """Recipes of the members; empty while the members are not resolved."""
+    bundled: tuple[BundledMember, ...] = ()
+    """Registered members to use instead of newly fitted members."""
 
     @classmethod
     def of(cls, params: EnsembleParams, costs: Costs) -> "EnsembleRecipe":
@@ -194,43 +199,48 @@ class EnsembleRecipe:
     def describe(self) -> dict[str, Any]:
         return self.params.model_dump(mode="json")
 
-    def holding(self, parts: Sequence[BundledMember]) -> "EnsembleRecipe":
-        return replace(self, held=tuple(parts))
+    def with_bundled(self, members: Sequence[BundledMember]) -> "EnsembleRecipe":
+        return replace(self, bundled=tuple(members))
 
     def fit(self, bars: Bars, seed: int, progress: Progress | None = None) -> "EnsembleModel":
-        """Measures of itself: weights, and Sharpe ratios out of fold (annualised, after costs), by member."""
+        """Fit weights, and members unless bundled.
+
+        The training metrics are the weights, and the out-of-fold Sharpe ratios (annualised, after costs), by
+        member.
+        """
         if not self.parts:
             raise InvalidTrainingParams(
-                "the members are not resolved: a job does so when it is opened, ask for one with clm retrain"
+                "the members are not resolved: a job does so when it is opened, start one with clm retrain"
             )
-        rounds = (not self.held) + (self.params.folds if self._is_fitted else 0)
-        report = _Report(progress, len(self.parts) * rounds)
-        parts = self.held or self._fitted(bars, seed, report)
-        self._require_older(parts, bars)
-        metrics, weights = dict[str, float](), np.asarray(self.params.weights or ())
-        if self._is_fitted:
+        rounds = (not self.bundled) + (self.params.folds if self._finds_weights else 0)
+        report = _SummedProgress(progress, len(self.parts) * rounds)
+        members = self.bundled or self._fitted(bars, seed, report)
+        self._require_older(members, bars)
+        metrics = dict[str, float]()
+        weights = np.asarray(self.params.weights or ())
+        if self._finds_weights:
             returns = self._out_of_fold(bars, seed, report)
             ratios = sharpe_ratios(returns) * math.sqrt(bars.periods_per_year)
-            metrics = _named("out_of_fold_sharpe", parts, ratios)
+            metrics = _by_member("out_of_fold_sharpe", members, ratios)
             by_stacking = self.params.combine == "stack"
             weights = stacked(returns, self.params.ridge) if by_stacking else np.maximum(ratios, 0.0)
         shares = _shares(weights)
         report.end()
-        metrics |= _named("weight", parts, shares)
-        return EnsembleModel(parts, tuple(shares.tolist()), TrainedOn.of(bars, seed), metrics)
+        metrics |= _by_member("weight", members, shares)
+        return EnsembleModel(members, tuple(shares.tolist()), TrainedOn.of(bars, seed), metrics)
 
     @property
-    def _is_fitted(self) -> bool:
+    def _finds_weights(self) -> bool:
         return self.params.weights is None
 
-    def _fitted(self, bars: Bars, seed: int, report: "_Report") -> tuple[BundledMember, ...]:
+    def _fitted(self, bars: Bars, seed: int, report: "_SummedProgress") -> tuple[BundledMember, ...]:
         return tuple(
-            _kept(member.name, part.fit(bars, seed, report.next()), part, bars)
+            _bundled(member.name, part.fit(bars, seed, report.next()), part, bars)
             for member, part in zip(self.members, self.parts, strict=True)
         )
 
-    def _out_of_fold(self, bars: Bars, seed: int, report: "_Report") -> Floats:
-        """Each member's net return of every bar out of fold, shape (n_rows, n_members)."""
+    def _out_of_fold(self, bars: Bars, seed: int, report: "_SummedProgress") -> Floats:
+        """Net returns of the members on the out-of-fold bars, shape (n_rows, n_members)."""
         first = int(len(bars) * FIRST_FRACTION)
         edges = np.linspace(first, len(bars), self.params.folds + 1).astype(int).tolist()
         positions = np.zeros((len(bars), len(self.parts)))
@@ -240,24 +250,24 @@ class EnsembleRecipe:
                 positions[start:stop, column] = model.positions(bars[:stop])[start:stop]
         return net_returns(bars[first:], positions[first:], self.costs)
 
-    def _require_older(self, parts: Sequence[BundledMember], bars: Bars) -> None:
-        for part in parts:
-            part.model.trained_on.require_same_series(bars)
-            if part.model.trained_on.end > bars.end.to_pydatetime():
+    def _require_older(self, members: Sequence[BundledMember], bars: Bars) -> None:
+        for member in members:
+            member.model.trained_on.require_same_series(bars)
+            if member.model.trained_on.end > bars.end.to_pydatetime():
                 raise NotEnoughBars(
-                    f"{part.name} was trained on bars up to {part.model.trained_on.end:%Y-%m-%d %H:%M}, "
-                    "after the last of these: bring the series up to date, or choose an older version"
+                    f"{member.name} was trained on bars up to {member.model.trained_on.end:%Y-%m-%d %H:%M}, "
+                    "after the last bar given: bring the series up to date, or choose an older version"
                 )
 
 
 @dataclass(frozen=True, eq=False)
 class EnsembleModel:
-    """Members as they serve, each with its share in the position."""
+    """Bundled members, each with a share in the position."""
 
-    held: tuple[BundledMember, ...]
+    members: tuple[BundledMember, ...]
     weights: tuple[float, ...]
     trained_on: TrainedOn
-    """What the weights were fitted on; every member has been trained on its own bars."""
+    """Bars the weights were fitted on; every member was trained on other bars."""
     train_metrics: dict[str, float]
     learning_curve: tuple[float, ...] = ()
 
@@ -267,20 +277,21 @@ class EnsembleModel:
 
     @property
     def parts(self) -> tuple[Model, ...]:
-        return tuple(part.model for part in self.held)
+        return tuple(member.model for member in self.members)
 
     def positions(self, bars: Bars) -> Floats:
         self.trained_on.require_same_series(bars)
         total = np.zeros(len(bars))
         for weight, model in zip(self.weights, self.parts, strict=True):
             total += weight * model.positions(bars)
-        # shares may add up to a last bit more than 1
+        # rounding may bring the sum of the shares above 1
         return np.clip(total, -1.0, 1.0)
 
     def forecast(self, bars: Bars) -> Floats:
-        """Weighted mean of the forecasts that there are of a bar; NaN where there are none of any weight."""
+        """Weighted mean of the members' forecasts of a bar; NaN if no member with a weight has a forecast."""
         self.trained_on.require_same_series(bars)
-        total, known = np.zeros(len(bars)), np.zeros(len(bars))
+        total = np.zeros(len(bars))
+        known = np.zeros(len(bars))
         for weight, model in zip(self.weights, self.parts, strict=True):
             answers = model.forecast(bars)
             given = ~np.isnan(answers)
@@ -291,7 +302,7 @@ class EnsembleModel:
         return np.asarray(np.clip(mean, 0.0, 1.0))
 
     def importances(self) -> dict[str, float]:
-        """By weight, of the members that have any."""
+        """Weighted mean of the importances of the members with importances."""
         summed = dict[str, float]()
         for weight, model in zip(self.weights, self.parts, strict=True):
             for name, share in model.importances().items():
@@ -300,13 +311,13 @@ class EnsembleModel:
         return {name: share / total for name, share in summed.items() if share > 0}
 
     def save(self, folder: Path) -> None:
-        """Members' files lie beside each other, each begins with its member's number."""
-        for number, part in enumerate(self.held):
-            for name, content in part.files.items():
+        """Write the members' files side by side; each file name begins with the member's number."""
+        for number, member in enumerate(self.members):
+            for name, content in member.files.items():
                 (folder / f"member{number}.{name}").write_bytes(content)
-        stored = Stored(
+        stored = StoredEnsemble(
             weights=list(self.weights),
-            members=[StoredMember(name=part.name, bundle_digest=part.digest) for part in self.held],
+            members=[StoredMember(name=each.name, bundle_digest=each.digest) for each in self.members],
         )
         (folder / FILE).write_text(stored.model_dump_json())
 
@@ -318,8 +329,8 @@ class StoredMember(BaseModel):
     bundle_digest: str
 
 
-class Stored(BaseModel):
-    """Weights and members of an ensemble: a file in its bundle."""
+class StoredEnsemble(BaseModel):
+    """Weights and members of an ensemble, as stored in the bundle."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
@@ -334,14 +345,14 @@ class Stored(BaseModel):
 
 
 def with_members(recipe: Recipe, folder: Path) -> Recipe:
-    """An ensemble's recipe with the members whose bundles lie in numbered folders; any other one as it is.
+    """Recipe of an ensemble with members read from numbered folders; other recipes are returned unchanged.
 
     Raises:
-        BundleCorrupt: a bundle is not the one that was registered.
+        BundleCorrupt: a bundle differs from the registered bundle.
     """
     if not isinstance(recipe, EnsembleRecipe):
         return recipe
-    return recipe.holding(
+    return recipe.with_bundled(
         [
             BundledMember.read(member.name, folder / str(number), member.bundle_digest)
             for number, member in enumerate(recipe.members)
@@ -350,27 +361,27 @@ def with_members(recipe: Recipe, folder: Path) -> Recipe:
 
 
 def with_members_of(recipe: Recipe, model: Model) -> Recipe:
-    """An ensemble's recipe with the members that the model holds; any other one as it is."""
+    """Recipe of an ensemble with the members of the model; other recipes are returned unchanged."""
     if isinstance(recipe, EnsembleRecipe) and isinstance(model, EnsembleModel):
-        return recipe.holding(model.held)
+        return recipe.with_bundled(model.members)
     return recipe
 
 
 def load(folder: Path, card: ModelCard) -> EnsembleModel:
-    """The ensemble of a verified bundle; its members' bundles are verified once more, each by its digest."""
+    """Ensemble of a verified bundle; the members' bundles are verified once more, by digest."""
     try:
-        stored = Stored.model_validate_json((folder / FILE).read_bytes())
+        stored = StoredEnsemble.model_validate_json((folder / FILE).read_bytes())
     except ValidationError as error:
         raise BundleCorrupt(f"{FILE} holds no ensemble: train the model again") from error
-    held = tuple(_unpacked(folder, number, member) for number, member in enumerate(stored.members))
-    return EnsembleModel(held, tuple(stored.weights), card.trained_on, card.train_metrics)
+    members = tuple(_read_member(folder, number, member) for number, member in enumerate(stored.members))
+    return EnsembleModel(members, tuple(stored.weights), card.trained_on, card.train_metrics)
 
 
 def net_returns(bars: Bars, positions: Floats, costs: Costs) -> Floats:
-    """What each member would have earned a bar, as a fraction, starting flat.
+    """Net return of each member on each bar, as a fraction, starting flat.
 
-    A position of bar t is traded at the open of t + 1 and earns what the price moves until the open of t + 2,
-    less fee and slippage of what is traded. So the last two bars have no return.
+    A position of bar t is traded at the open of t + 1 and earns the price move until the open of t + 2, less
+    fee and slippage of the traded volume. So the last two bars have no return.
 
     Args:
         positions: shape (n_bars, n_members).
@@ -385,7 +396,7 @@ def net_returns(bars: Bars, positions: Floats, costs: Costs) -> Floats:
 
 
 def sharpe_ratios(returns: Floats) -> Floats:
-    """Mean over standard deviation of each column, per bar; 0.0 for one that never varies."""
+    """Mean over standard deviation of each column, per bar; 0.0 for a constant column."""
     deviations = returns.std(axis=0)
     ratios = np.zeros(returns.shape[1])
     np.divide(returns.mean(axis=0), deviations, out=ratios, where=deviations > 0)
@@ -395,11 +406,11 @@ def sharpe_ratios(returns: Floats) -> Floats:
 def stacked(returns: Floats, ridge: float) -> Floats:
     """Weights >= 0, up to a factor, of the mix of columns with the highest ratio of mean to root mean square.
 
-    All 0 where no mix has earned anything. The ridge is a share of each column's own mean square: a member
-    that never traded gets no weight.
+    All weights are 0 if no mix has a positive mean. A member without trades gets no weight.
 
     Args:
-        returns: shape (n_rows, n_members).
+        returns: net returns, shape (n_rows, n_members).
+        ridge: penalty, as a share of each column's mean square.
     """
     from scipy.optimize import nnls
 
@@ -411,13 +422,13 @@ def stacked(returns: Floats, ridge: float) -> Floats:
         return weights
     scaled = returns[:, traded] / sizes[traded]
     penalised = np.vstack([scaled, math.sqrt(ridge * rows) * np.eye(len(traded))])
-    found, _ = nnls(penalised, np.concatenate([np.ones(rows), np.zeros(len(traded))]))
-    weights[traded] = found / sizes[traded]
+    solution, _ = nnls(penalised, np.concatenate([np.ones(rows), np.zeros(len(traded))]))
+    weights[traded] = solution / sizes[traded]
     return weights
 
 
-class _Report:
-    """Adds up the progress of fits that follow one another."""
+class _SummedProgress:
+    """Progress of several fits in sequence, as a single share of the work."""
 
     def __init__(self, progress: Progress | None, fits: int) -> None:
         self._progress = progress
@@ -429,7 +440,7 @@ class _Report:
         self._begun += 1
 
         def report(done: float) -> None:
-            # the last word is said once the weights are known
+            # 1.0 is reported once the weights are known
             if self._progress is not None:
                 self._progress(min((number + done) / self._fits, 0.999))
 
@@ -440,14 +451,14 @@ class _Report:
             self._progress(1.0)
 
 
-def _kept(name: str, model: Model, recipe: Recipe, bars: Bars) -> BundledMember:
+def _bundled(name: str, model: Model, recipe: Recipe, bars: Bars) -> BundledMember:
     with tempfile.TemporaryDirectory(prefix="clm-") as folder:
         bundle = Path(folder, "bundle")
         digest = save_bundle(model, recipe, bundle, bars)
         return BundledMember(name, digest, model, {path.name: path.read_bytes() for path in bundle.iterdir()})
 
 
-def _unpacked(folder: Path, number: int, member: StoredMember) -> BundledMember:
+def _read_member(folder: Path, number: int, member: StoredMember) -> BundledMember:
     with tempfile.TemporaryDirectory(prefix="clm-") as empty:
         for path in folder.glob(f"member{number}.*"):
             Path(empty, path.name.removeprefix(f"member{number}.")).write_bytes(path.read_bytes())
@@ -459,16 +470,17 @@ def _shares(weights: Floats) -> Floats:
     return weights / total if total > 0 else np.zeros(len(weights))
 
 
-def _named(what: str, parts: Sequence[BundledMember], values: Floats) -> dict[str, float]:
-    """By member; MLflow allows no @ in the name of a measure."""
+def _by_member(metric: str, members: Sequence[BundledMember], values: Floats) -> dict[str, float]:
+    """Metrics by member; MLflow allows no @ in the name of a metric."""
     return {
-        f"{what}.{part.name.replace('@', '.')}": float(value)
-        for part, value in zip(parts, values, strict=True)
+        f"{metric}.{member.name.replace('@', '.')}": float(value)
+        for member, value in zip(members, values, strict=True)
     }
 
 
 def recipe(params: Mapping[str, Any], costs: Costs) -> EnsembleRecipe:
-    """
+    """Recipe of an ensemble with validated parameters.
+
     Raises:
         InvalidTrainingParams: a parameter is unknown or out of range.
     """

@@ -1,8 +1,8 @@
-"""Golden rows: what a model answered when it was saved, for whoever loads it to ask again.
+"""Golden rows: a model's answers at the time of saving, repeated as a check after loading.
 
-The last bars it was fitted on and its answers to exactly those, as JSON beside the model in its bundle. JSON
-as Python writes it keeps every bit of a float64, so trees have to give the very same answers; a
-network's may differ by its kind's `ModelKind.tolerance`: sums come out otherwise on other processors.
+The last training bars and the model's answers to exactly the same bars, as JSON beside the model in the
+bundle. JSON written by Python keeps every bit of a float64, so trees have to give identical answers; answers
+of a network may differ by `ModelKind.tolerance`, because sums differ slightly between processors.
 """
 
 from pathlib import Path
@@ -19,7 +19,7 @@ from clm_core.models.contract import Model, TrainedOn
 
 FILE = "golden.json"
 ROWS = 500
-"""Bars recorded: the look-back of the features (150) and enough after it for answers to differ."""
+"""Number of bars recorded: the look-back of the features (150) and enough further bars to vary."""
 
 
 class GoldenRows(BaseModel):
@@ -34,7 +34,7 @@ class GoldenRows(BaseModel):
     volume: list[float]
     positions: list[float]
     forecast: list[float | None]
-    """None where there is no full look-back."""
+    """None in rows without a full look-back."""
 
     @model_validator(mode="after")
     def _one_row_a_bar(self) -> Self:
@@ -50,7 +50,7 @@ class GoldenRows(BaseModel):
 
 
 def record(model: Model, bars: Bars, folder: Path) -> None:
-    """Write the golden rows of a model fitted on these bars."""
+    """Write the golden rows of a model fitted on the bars."""
     last = bars[-ROWS:]
     answers = model.forecast(last)
     golden = GoldenRows(
@@ -63,10 +63,10 @@ def record(model: Model, bars: Bars, folder: Path) -> None:
 
 
 def preflight(model: Model, folder: Path) -> None:
-    """Ask the model of a verified bundle again what it was asked when it was saved.
+    """Compare the answers of a loaded model with the golden rows of the verified bundle.
 
     Raises:
-        PreflightFailed: it answers otherwise here, always the same, or nobody had asked.
+        PreflightFailed: answers differ, answers are constant, or the bundle has no golden rows.
         BundleCorrupt: the golden rows cannot be read.
     """
     golden = _read(folder / FILE)
@@ -77,20 +77,22 @@ def preflight(model: Model, folder: Path) -> None:
     differs = ~(_same(positions, golden.positions, tolerance) & _same(forecast, recorded, tolerance))
     if differs.any():
         raise PreflightFailed(
-            f"the model gives other answers here than when it was saved, on {np.count_nonzero(differs)} of "
-            f"{len(bars)} golden rows, first at {bars.index[int(np.argmax(differs))]}: install the library "
-            "versions its model.json names, or retrain it"
+            f"the model gives other answers here than at the time of saving, on "
+            f"{np.count_nonzero(differs)} of {len(bars)} golden rows, first at "
+            f"{bars.index[int(np.argmax(differs))]}: install the library versions named in model.json, or "
+            "retrain the model"
         )
     if _constant(positions) and _constant(forecast):
         raise PreflightFailed(
-            f"the model answers {positions[0]:g} to every golden row, so it has learned nothing: retrain it"
+            f"the model answers {positions[0]:g} to every golden row and has learned nothing: "
+            "retrain the model"
         )
 
 
 def _read(path: Path) -> GoldenRows:
     if not path.exists():
         raise PreflightFailed(
-            "the model has no golden rows, as none had before they were introduced: retrain it"
+            "the model has no golden rows (saved by a release without golden rows): retrain the model"
         )
     try:
         return GoldenRows.model_validate_json(path.read_bytes())

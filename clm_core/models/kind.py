@@ -1,8 +1,8 @@
-"""Description of a kind of model: all the catalog needs to train, load, tune and schedule models of the kind.
+"""Declaration of a kind of model: how models of the kind are trained, loaded, tuned and scheduled.
 
 Each module that implements a kind ends with a constant `KIND = ModelKind(...)`. The module is named after the
-value of the kind's `ModelType` and imports heavy libraries inside functions only, so that reading a
-description stays cheap.
+value of the kind's `ModelType` and imports heavy libraries inside functions only, so reading a
+declaration stays cheap.
 """
 
 from collections.abc import Callable, Mapping
@@ -18,23 +18,23 @@ from clm_core.models.contract import Model, ModelCard, Recipe
 
 @dataclass(frozen=True)
 class ModelKind:
-    """A kind of model: how models of the kind are fitted and loaded, and with which library."""
+    """A kind of model: functions that fit and load models of the kind, library, schedule and limits."""
 
     recipe: Callable[[Mapping[str, Any], Costs], Recipe]
-    """Function that validates training parameters and returns the recipe."""
+    """Function from training parameters to a recipe; validates the parameters."""
     load: Callable[[Path, ModelCard], Model]
-    """Function that reads the model's own files from a verified bundle."""
+    """Function from a verified bundle and the card to the model."""
     library: str
     """Name under which the library is imported and distributed."""
     extra: str | None = None
-    """Optional extra that installs the library; None if the base installation includes the library."""
+    """Optional extra with the library; None if the base installation includes the library."""
     seeds: int = 1
     """Number of walk-forwards, each with another seed, needed to separate skill from the seed's luck."""
     tolerance: float = 0.0
     """Largest accepted difference between answers of one bundle on two machines; 0.0 demands equality."""
     search_space: Callable[[], SearchSpace] = dict
-    """Function that returns the parameters a tuning varies; empty for a kind without tunable parameters."""
+    """Parameters varied by a tuning; empty for a kind without tunable parameters."""
     depends_on: tuple[str, ...] = ()
-    """Further distributions that the answers depend on."""
+    """Further distributions with an influence on the answers."""
     retrain_every: timedelta | None = None
     """Interval of scheduled retraining; None for a kind that is retrained on demand only."""

@@ -1,4 +1,4 @@
-"""Every kind of model there is, from where, and what is missing to train it here."""
+"""Kinds of model on offer: origin, library, and the command that installs a missing library."""
 
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -11,21 +11,23 @@ from clm_core.models import catalog, plugins
 
 @dataclass(frozen=True)
 class Offer:
+    """A kind of model and the state of the installation for training models of the kind."""
+
     kind: Kind
     distribution: str
-    """Where it comes from; two that offer the same are both named."""
+    """Distribution that brings the kind; both names if two distributions offer a plug-in by the same name."""
     release: str | None
-    """Of the distribution; None where two offer the same."""
+    """Version of the distribution; None if two distributions offer the same plug-in."""
     library: str | None
-    """The distribution that does the work; None where nobody can tell."""
+    """Distribution that does the work; None if the plug-in cannot be imported."""
     library_version: str | None
-    """None: it is not installed."""
+    """Installed version of the library, if any."""
     seeds: int | None
-    """Walk-forwards it takes to tell a model from its seed."""
+    """Number of walk-forwards, each with another seed, needed to separate skill from the seed's luck."""
     command: str | None
-    """What to type to have it; None where it is here, or no command helps."""
+    """Command that installs the missing library; None if nothing is missing or no command helps."""
     problem: str | None
-    """Why it cannot be trained here; None: it can."""
+    """Reason why models of the kind cannot be trained here, if any."""
 
     @property
     def usable(self) -> bool:
@@ -33,12 +35,12 @@ class Offer:
 
 
 def offers() -> list[Offer]:
-    """Ours in their order, then plug-ins by name, each of which is imported."""
-    ours = [_of_ours(each) for each in ModelType if each is not ModelType.OTHER]
-    return ours + [_of_plugin(name) for name in dict.fromkeys(plugins.names())]
+    """Built-in kinds in the order of the vocabulary, then plug-ins by name; imports every plug-in."""
+    built_in = [_built_in(each) for each in ModelType if each is not ModelType.OTHER]
+    return built_in + [_from_plugin(name) for name in dict.fromkeys(plugins.names())]
 
 
-def _of_ours(model_type: ModelType) -> Offer:
+def _built_in(model_type: ModelType) -> Offer:
     kind = catalog.declared(model_type)
     problem = None
     command = None
@@ -60,7 +62,7 @@ def _of_ours(model_type: ModelType) -> Offer:
     )
 
 
-def _of_plugin(name: str) -> Offer:
+def _from_plugin(name: str) -> Offer:
     kind, origins = Kind(ModelType.OTHER, name), plugins.origins(name)
     distribution = " and ".join(origin.distribution for origin in origins)
     release = origins[0].version if len(origins) == 1 else None

@@ -22,13 +22,13 @@ __all__ = [
 ]
 
 Device = Literal["auto", "cpu", "cuda"]
-"""Where to train; "auto" is a GPU where there is one."""
+"""Training device; "auto" selects a GPU where available."""
 
 
 class TrainingParams(BaseModel):
-    """Parameters of one kind of model. Text is accepted for every value: "5", "0.1", "true".
+    """Parameters of a kind of model. Text is accepted for every value: "5", "0.1", "true".
 
-    A parameter that is worth tuning says so in its annotation:
+    The annotation of a parameter worth tuning holds a search range:
 
         max_depth: Annotated[int, Between(2, 6)] = Field(default=3, ge=1, le=12)
     """
@@ -40,7 +40,7 @@ class TrainingParams(BaseModel):
     def parse(cls, params: Mapping[str, Any], kind: str | None = None) -> Self:
         """
         Args:
-            kind: what is to be trained, for people; None: the model type says it.
+            kind: name of the kind in error messages; by default the model type.
 
         Raises:
             InvalidTrainingParams: a parameter is unknown or out of range.
@@ -56,7 +56,7 @@ class TrainingParams(BaseModel):
 
     @classmethod
     def search_space(cls) -> SearchSpace:
-        """The parameters that a tuning tries, in order."""
+        """Parameters varied by a tuning, in order."""
         return {
             name: SearchDimension(values, field.annotation is int, field.default)
             for name, field in cls.model_fields.items()
@@ -65,23 +65,25 @@ class TrainingParams(BaseModel):
         }
 
 
-def choose_device(wanted: Device, gpu: bool, library: str) -> Literal["cpu", "cuda"]:
-    """
+def choose_device(requested: Device, gpu: bool, library: str) -> Literal["cpu", "cuda"]:
+    """Training device for a request.
+
     Args:
-        gpu: whether the library finds one here.
+        gpu: True if the library finds a GPU here.
+        library: name of the library in the error message.
 
     Raises:
-        InvalidTrainingParams: a GPU is asked for and there is none.
+        InvalidTrainingParams: a GPU is requested and none is available.
     """
-    if wanted == "cuda" and not gpu:
+    if requested == "cuda" and not gpu:
         raise InvalidTrainingParams(
             f"device=cuda: {library} finds no GPU here. Use device=auto or device=cpu"
         )
-    return "cuda" if gpu and wanted != "cpu" else "cpu"
+    return "cuda" if gpu and requested != "cpu" else "cpu"
 
 
 def split_commas(value: object) -> object:
-    """The names in a text, for a parameter that is a list of them."""
+    """List of the names in a comma-separated text; values of other types are returned unchanged."""
     if not isinstance(value, str):
         return value
     return [name.strip() for name in value.split(",")] if value.strip() else []
@@ -95,17 +97,18 @@ def _known(names: tuple[str, ...]) -> tuple[str, ...]:
 
 
 FeatureNames = Annotated[tuple[str, ...], BeforeValidator(split_commas), AfterValidator(_known)]
-"""Names of features that a model sees (as text: separated by commas)."""
+"""Names of a model's input features (as text: separated by commas)."""
 
 
 def require_features(names: Iterable[str]) -> None:
-    """
+    """Check the input features of a saved model.
+
     Raises:
-        FeatureMismatch: a model that was saved sees features that this release does not compute.
+        FeatureMismatch: this release does not compute a feature the model needs.
     """
     missing = [name for name in names if name not in FEATURES]
     if missing:
         raise FeatureMismatch(
             f"the model needs features this release does not have: {', '.join(missing)}. "
-            "Retrain it, or run the release it was trained with"
+            "Retrain the model, or run the release that trained the model"
         )

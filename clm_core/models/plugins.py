@@ -1,11 +1,12 @@
-"""Kinds of model that other distributions bring.
+"""Plug-ins: kinds of model from other distributions.
 
-A distribution names its plug-in in its metadata; the name makes the model ids (`ridge_btcusd_1h`):
+An entry point of the distribution names the plug-in; model ids begin with the name (`ridge_btcusd_1h`):
 
     [project.entry-points."clm.models"]
     ridge = "clm_ridge.plugin:Ridge"
 
-Looking for plug-ins reads metadata only. A plug-in's own code is imported when it is used, or listed.
+The search for plug-ins reads metadata only. The code of a plug-in is imported when the plug-in is used or
+listed.
 """
 
 import hashlib
@@ -35,14 +36,14 @@ GROUP = "clm.models"
 
 
 class Plugin(ABC):
-    """A kind of model. The class an entry point names is made without arguments."""
+    """Base class of a plug-in. The class named by the entry point is instantiated without arguments."""
 
     params: ClassVar[type[TrainingParams]]
-    """What it can be trained with; parsed before any data is loaded."""
+    """Class of the training parameters; parsed before any data is loaded."""
     library: ClassVar[str]
-    """The distribution that does the work: `scikit-learn`. Its version goes on every model's card."""
+    """Distribution that does the work: `scikit-learn`. Every model's card records the installed version."""
     seeds: ClassVar[int] = 1
-    """Walk-forwards it takes to tell a model from its seed."""
+    """Number of walk-forwards, each with another seed, needed to separate skill from the seed's luck."""
     tolerance: ClassVar[float] = 0.0
     """Largest accepted difference between answers of one bundle on two machines; 0.0 demands equality."""
     retrain_every: ClassVar[timedelta | None] = timedelta(hours=168)
@@ -50,36 +51,37 @@ class Plugin(ABC):
 
     @abstractmethod
     def recipe(self, params: Any, costs: Costs) -> Recipe:
-        """
+        """Recipe with the given training parameters.
+
         Args:
-            params: valid, of the type that `params` names.
-            costs: what the trades will cost.
+            params: valid parameters, an instance of the class attribute `params`.
+            costs: costs of the trades.
         """
 
     @abstractmethod
     def load(self, folder: Path, card: ModelCard) -> Model:
-        """Read what the model's `save` wrote; every byte of the folder is verified by then."""
+        """Model read from the files that `Model.save` wrote; every byte of the folder is verified before."""
 
 
 @dataclass(frozen=True)
 class Installed:
-    """A plug-in that was imported, and where it comes from."""
+    """An imported plug-in and the distribution of origin."""
 
     origin: PluginOrigin
     plugin: Plugin
 
     def recipe(self, params: TrainingParams, costs: Costs) -> "PluginRecipe":
-        with blaming(self.origin):
+        with attributing_errors(self.origin):
             return PluginRecipe(self.origin, self.plugin.recipe(params, costs))
 
     def load(self, folder: Path, card: ModelCard) -> "PluginModel":
-        with blaming(self.origin):
+        with attributing_errors(self.origin):
             return PluginModel(self.origin, self.plugin.load(folder, card))
 
 
 @dataclass(frozen=True)
 class PluginRecipe:
-    """A plug-in's recipe; whatever goes wrong in it is said to be the plug-in's."""
+    """A plug-in's recipe; errors are reported as errors of the plug-in."""
 
     origin: PluginOrigin
     inner: Recipe
@@ -89,17 +91,17 @@ class PluginRecipe:
         return ModelType.OTHER
 
     def describe(self) -> dict[str, Any]:
-        with blaming(self.origin):
+        with attributing_errors(self.origin):
             return self.inner.describe()
 
     def fit(self, bars: Bars, seed: int, progress: Progress | None = None) -> "PluginModel":
-        with blaming(self.origin):
+        with attributing_errors(self.origin):
             return PluginModel(self.origin, self.inner.fit(bars, seed, progress))
 
 
 @dataclass(frozen=True, eq=False)
 class PluginModel:
-    """A plug-in's model, whose answers are looked at before anybody trades them."""
+    """A plug-in's model; answers are checked before use."""
 
     origin: PluginOrigin
     inner: Model = field(repr=False)
@@ -121,56 +123,56 @@ class PluginModel:
         return self.inner.learning_curve
 
     def positions(self, bars: Bars) -> Floats:
-        with blaming(self.origin):
+        with attributing_errors(self.origin):
             positions = np.asarray(self.inner.positions(bars), dtype=np.float64)
         self._require("positions", positions, np.abs(positions) <= 1, len(bars), "-1 to 1")
         return positions
 
     def forecast(self, bars: Bars) -> Floats:
-        with blaming(self.origin):
+        with attributing_errors(self.origin):
             forecast = np.asarray(self.inner.forecast(bars), dtype=np.float64)
-        sound = np.isnan(forecast) | ((forecast >= 0) & (forecast <= 1))
-        self._require("forecasts", forecast, sound, len(bars), "0 to 1, or NaN where there is none")
+        valid = np.isnan(forecast) | ((forecast >= 0) & (forecast <= 1))
+        self._require("forecasts", forecast, valid, len(bars), "0 to 1, or NaN for no forecast")
         return forecast
 
     def importances(self) -> dict[str, float]:
-        with blaming(self.origin):
+        with attributing_errors(self.origin):
             return self.inner.importances()
 
     def save(self, folder: Path) -> None:
-        with blaming(self.origin):
+        with attributing_errors(self.origin):
             self.inner.save(folder)
 
-    def _require(self, what: str, answers: Floats, sound: Any, bars: int, allowed: str) -> None:
+    def _require(self, name: str, answers: Floats, valid: Any, bars: int, allowed: str) -> None:
         if answers.shape != (bars,):
-            raise InvalidPositions(f"{self.origin} gives {what} of shape {answers.shape} for {bars} bars")
-        if not np.all(sound):
+            raise InvalidPositions(f"{self.origin} gives {name} of shape {answers.shape} for {bars} bars")
+        if not np.all(valid):
             raise InvalidPositions(
-                f"{self.origin} gives {what} that are not {allowed}, first {answers[np.argmin(sound)]} "
-                f"at row {int(np.argmin(sound))}: tell whoever wrote it"
+                f"{self.origin} gives {name} that are not {allowed}, first {answers[np.argmin(valid)]} "
+                f"at row {int(np.argmin(valid))}: tell the author of the plug-in"
             )
 
 
 @contextmanager
-def blaming(origin: PluginOrigin) -> Iterator[None]:
-    """What a plug-in's code raises ends as one of our errors, which names the plug-in."""
+def attributing_errors(origin: PluginOrigin) -> Iterator[None]:
+    """Convert errors of a plug-in's code to PluginFailed, which names the plug-in; CLM's own errors pass."""
     try:
         yield
     except CLMError:
         raise
     except Exception as error:
         raise PluginFailed(
-            f"{origin} failed with {type(error).__name__}: {error}. Tell whoever wrote it"
+            f"{origin} failed with {type(error).__name__}: {error}. Tell the author of the plug-in"
         ) from error
 
 
 def names() -> list[str]:
-    """Of all plug-ins that are offered here, usable or not; imports none."""
+    """Names of all installed plug-ins, usable or not; imports none."""
     return sorted(entry_points(group=GROUP).names)
 
 
 def origins(name: str) -> list[PluginOrigin]:
-    """Every distribution that offers a plug-in by this name; more than one is one too many."""
+    """Distributions that offer a plug-in by the name; two or more make the plug-in unusable."""
     offered = {entry.dist.name: entry for entry in entry_points(group=GROUP, name=name) if entry.dist}
     return [_origin(offered[distribution]) for distribution in sorted(offered)]
 
@@ -179,24 +181,24 @@ def find(name: str) -> Installed:
     """Import a plug-in.
 
     Raises:
-        PluginMissing: no distribution that is installed here offers it.
-        PluginFailed: two do, its name is not allowed, or it cannot be used.
+        PluginMissing: no installed distribution offers the plug-in.
+        PluginFailed: two distributions offer the plug-in, the name is not allowed, or the import fails.
     """
     entry = _entry(name)
     origin = _origin(entry)
     try:
-        found = entry.load()
-    # a stranger's module, which may even end the process
+        loaded = entry.load()
+    # a foreign module may raise anything, SystemExit included
     except (Exception, SystemExit) as error:
         raise PluginFailed(
-            f"{origin} cannot be imported ({type(error).__name__}: {error}): mend {origin.distribution}, "
-            "or uninstall it"
+            f"{origin} cannot be imported ({type(error).__name__}: {error}): fix or uninstall "
+            f"{origin.distribution}"
         ) from error
-    return Installed(origin, _made(origin, found))
+    return Installed(origin, _instance(origin, loaded))
 
 
 def code_digest(name: str) -> str:
-    """Of every source file beside the one that its entry point names."""
+    """SHA-256 of every source file in the folder of the plug-in's module, hexadecimal."""
     module = inspect.getfile(type(find(name).plugin))
     digest = hashlib.sha256()
     for source in sorted(Path(module).parent.rglob("*.py")):
@@ -205,40 +207,40 @@ def code_digest(name: str) -> str:
 
 
 def required(origin: PluginOrigin) -> Installed:
-    """The plug-in that a bundle was made by.
+    """Plug-in that made a bundle.
 
     Raises:
-        PluginMissing: it is not installed here, or another distribution offers one by its name.
-        PluginFailed: it cannot be used.
+        PluginMissing: the plug-in is not installed here, or is from another distribution.
+        PluginFailed: the plug-in cannot be used.
     """
-    wanted = f"the model is of {origin}: pip install '{origin.distribution}=={origin.version}'"
+    needed = f"the model is of {origin}: pip install '{origin.distribution}=={origin.version}'"
     if origin.name not in names():
-        raise PluginMissing(f"{wanted}. It is not installed here")
-    found = find(origin.name)
-    if found.origin.distribution != origin.distribution:
-        raise PluginMissing(f"{wanted}. Here {origin.name} is {found.origin}, so uninstall that first")
-    return found
+        raise PluginMissing(f"{needed}. The plug-in is not installed here")
+    installed = find(origin.name)
+    if installed.origin.distribution != origin.distribution:
+        raise PluginMissing(f"{needed}. Here {origin.name} is {installed.origin}: uninstall the latter first")
+    return installed
 
 
 def _entry(name: str) -> EntryPoint:
     offered = entry_points(group=GROUP, name=name)
     if not offered:
         raise PluginMissing(
-            f"no plug-in {name} is installed here (there is {', '.join(names()) or 'none'}): install the "
-            "distribution that brings it, then look for it with clm models list-types"
+            f"no plug-in {name} is installed here (installed: {', '.join(names()) or 'none'}): install the "
+            "distribution with the plug-in, then check with clm models list-types"
         )
     offerers = [origin.distribution for origin in origins(name)]
     if len(offerers) > 1:
         raise PluginFailed(
-            f"{' and '.join(offerers)} both offer a plug-in named {name}: uninstall all but one of them"
+            f"{' and '.join(offerers)} both offer a plug-in named {name}: keep one, uninstall the other"
         )
     entry = next(iter(offered))
     try:
         TypeAdapter(PluginName).validate_python(name)
     except ValidationError as error:
         raise PluginFailed(
-            f"{offerers[0]} names a plug-in {name!r}, which cannot be its name: it has to be a word that is "
-            "not ours, of small letters, digits and _, 40 at most. Tell whoever wrote it"
+            f"{offerers[0]} names a plug-in {name!r}, which is not allowed: a name consists of at most 40 "
+            "lower-case letters, digits and _, and is no built-in type. Tell the author of the plug-in"
         ) from error
     return entry
 
@@ -250,16 +252,18 @@ def _origin(entry: EntryPoint) -> PluginOrigin:
     return PluginOrigin(name=entry.name, distribution=distribution, version=entry.dist.version)
 
 
-def _made(origin: PluginOrigin, found: object) -> Plugin:
-    if not (isinstance(found, type) and issubclass(found, Plugin)):
-        raise PluginFailed(f"{origin} is no class derived from clm_core.models.plugins.Plugin: mend it")
-    missing = [name for name in ("params", "library") if not hasattr(found, name)]
-    missing += sorted(found.__abstractmethods__)
+def _instance(origin: PluginOrigin, loaded: object) -> Plugin:
+    if not (isinstance(loaded, type) and issubclass(loaded, Plugin)):
+        raise PluginFailed(
+            f"{origin} is no class derived from clm_core.models.plugins.Plugin: fix the plug-in"
+        )
+    missing = [name for name in ("params", "library") if not hasattr(loaded, name)]
+    missing += sorted(loaded.__abstractmethods__)
     if missing:
-        raise PluginFailed(f"{origin} does not define {', '.join(missing)}: mend it")
+        raise PluginFailed(f"{origin} does not define {', '.join(missing)}: fix the plug-in")
     try:
-        version(found.library)
+        version(loaded.library)
     except PackageNotFoundError as error:
-        raise PluginFailed(f"{origin} needs {found.library}: pip install {found.library}") from error
-    with blaming(origin):
-        return found()
+        raise PluginFailed(f"{origin} needs {loaded.library}: pip install {loaded.library}") from error
+    with attributing_errors(origin):
+        return loaded()

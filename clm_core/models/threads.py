@@ -1,5 +1,7 @@
-"""Who computes beside whom. torch keeps to one thread: folds are fitted side by side, and sums split among
-threads come out otherwise. A GPU is one fit's at a time."""
+"""Concurrency of fits: torch computes on a single thread, and a GPU trains a single fit at a time.
+
+Folds are fitted in parallel, and sums split among threads give other results.
+"""
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -9,26 +11,29 @@ from threading import Lock
 
 @dataclass
 class _Users:
-    """torch's setting belongs to the process, and folds come and go: the last to leave puts it back. A thread
-    that leaves before stays with one."""
+    """Blocks in progress. The number of threads is a setting of the process: the last block to end restores
+    the setting; a thread whose block ends earlier keeps a single thread."""
 
     count: int = 0
-    found: int = 0
+    threads_before: int = 0
+    """Number of threads torch used before the first block began."""
 
 
-_USERS, _LOCK, _GPU = _Users(), Lock(), Lock()
+_USERS = _Users()
+_LOCK = Lock()
+_GPU = Lock()
 
 
 @contextmanager
 def single_threaded_torch() -> Iterator[None]:
-    """Inside the block torch computes on the calling thread alone."""
+    """Within the block torch computes on the calling thread only."""
     import torch
 
     with _LOCK:
         if _USERS.count == 0:
-            _USERS.found = torch.get_num_threads()
+            _USERS.threads_before = torch.get_num_threads()
         _USERS.count += 1
-        # every caller: OpenMP keeps the number by thread
+        # in every block: OpenMP keeps the number for each thread
         torch.set_num_threads(1)
     try:
         yield
@@ -36,15 +41,15 @@ def single_threaded_torch() -> Iterator[None]:
         with _LOCK:
             _USERS.count -= 1
             if _USERS.count == 0:
-                torch.set_num_threads(_USERS.found)
+                torch.set_num_threads(_USERS.threads_before)
 
 
 @contextmanager
 def exclusive_gpu(device: str) -> Iterator[None]:
-    """Wait, where it is a GPU, until nobody else trains on one. Enter it before `torch_alone`.
+    """Lock for training on a GPU; no effect on a processor. Acquire before `exclusive_torch`.
 
-    Lightning, when it has done, frees memory that torch computes with in every thread; and fits of our size
-    gain nothing from sharing.
+    Lightning frees GPU memory of the whole process at the end of a fit, memory in use by other threads
+    included; and fits of CLM's size gain nothing from sharing a GPU.
 
     Args:
         device: "cpu" or "cuda".

@@ -1,4 +1,4 @@
-"""What every model promises, as tests that an author of models runs on his own.
+"""Contract tests: the properties every model must have, for kinds of CLM and of plug-ins alike.
 
 class TestRidge(ModelContract):
     cases = {"ridge": {"horizon": 6}}
@@ -43,13 +43,15 @@ from clm_core.testing.contract import recipe_of
 folder, cases, seed = Path(sys.argv[1]), json.loads(sys.argv[2]), int(sys.argv[3])
 bars = Bars("BTCUSD", Timeframe.H1, Calendar.ALWAYS, **np.load(folder / "bars.npz"))
 for kind, params in cases.items():
-    wanted = recipe_of(kind, params)
-    save_bundle(wanted.fit(bars, seed), wanted, folder / kind, bars)
+    fitting = recipe_of(kind, params)
+    save_bundle(fitting.fit(bars, seed), fitting, folder / kind, bars)
 """
 
 
 @dataclass(frozen=True)
 class Fitted:
+    """A model fitted by the contract tests, with the recipe and the reported progress."""
+
     kind: str
     recipe: Recipe
     params: Mapping[str, Any]
@@ -58,18 +60,19 @@ class Fitted:
 
 
 def recipe_of(kind: str, params: Mapping[str, Any]) -> Recipe:
+    """Recipe of a model type or, by name, of a plug-in, with default costs."""
     if kind in list(ModelType):
         return recipe(ModelType(kind), params, Costs())
     return recipe(ModelType.OTHER, params, Costs(), plugin=kind)
 
 
 class ModelContract:
-    """Inherit from it in a class that pytest collects, and say which models are to be tried."""
+    """Base class of contract tests: derive a class collected by pytest, with the kinds to test in `cases`."""
 
     cases: ClassVar[Mapping[str, Mapping[str, Any]]]
-    """By model type, or name of a plug-in: training parameters to fit it with on 3,000 bars, in seconds."""
+    """Training parameters by model type or name of a plug-in, to fit a model on 3,000 bars in seconds."""
     without_forecast: ClassVar[frozenset[str]] = frozenset()
-    """Kinds that only take positions."""
+    """Kinds that take positions without forecasting."""
 
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
         if "fitted" in metafunc.fixturenames:
@@ -78,7 +81,7 @@ class ModelContract:
     @pytest.fixture(scope="class")
     @classmethod
     def bars(cls, tmp_path_factory: pytest.TempPathFactory) -> Bars:
-        """3,000 bundled hourly bars of BTCUSD less 30 that make an outage, before row 1500."""
+        """3,000 bundled hourly bars of BTCUSD, less 30 before row 1500: an outage."""
         whole = MarketData(tmp_path_factory.mktemp("home")).bars("BTCUSD", "1h", closed_by=datetime.now(UTC))
         keep = np.r_[0:1500, 1530:3000]
         return replace(whole, **{name: getattr(whole, name)[keep] for name in ("time", *FIELDS)})
@@ -86,14 +89,15 @@ class ModelContract:
     @pytest.fixture(scope="class")
     @classmethod
     def fitted(cls, request: pytest.FixtureRequest, bars: Bars) -> Fitted:
-        kind, progress = request.param, list[float]()
-        wanted = recipe_of(kind, cls.cases[kind])
-        return Fitted(kind, wanted, cls.cases[kind], wanted.fit(bars, SEED, progress.append), progress)
+        kind = request.param
+        progress = list[float]()
+        fitting = recipe_of(kind, cls.cases[kind])
+        return Fitted(kind, fitting, cls.cases[kind], fitting.fit(bars, SEED, progress.append), progress)
 
     @pytest.fixture(scope="class")
     @classmethod
     def elsewhere(cls, bars: Bars, tmp_path_factory: pytest.TempPathFactory) -> Path:
-        """Bundles of the same models, fitted by another process."""
+        """Folder of bundles of the same models, fitted by another process."""
         folder = tmp_path_factory.mktemp("elsewhere")
         np.savez(folder / "bars.npz", **{name: getattr(bars, name) for name in ("time", *FIELDS)})
         cases = json.dumps(dict(cls.cases))
@@ -114,7 +118,7 @@ class ModelContract:
         assert first_leak(fitted.model.positions, bars, rows) is None
         assert first_leak(fitted.model.forecast, bars, rows) is None
 
-    def test_positions_are_one_finite_value_a_bar_from_minus_one_to_one_and_not_all_the_same(
+    def test_positions_are_a_finite_value_per_bar_from_minus_one_to_one_and_vary(
         self, fitted: Fitted, bars: Bars
     ) -> None:
         positions = fitted.model.positions(bars)
@@ -123,10 +127,11 @@ class ModelContract:
         assert np.all(np.abs(positions) <= 1)
         assert len(np.unique(positions)) > 1
 
-    def test_a_forecast_is_a_probability_and_without_one_there_is_no_position_to_take(
+    def test_a_forecast_is_a_probability_and_rows_without_a_forecast_take_no_position(
         self, fitted: Fitted, bars: Bars
     ) -> None:
-        forecast, positions = fitted.model.forecast(bars), fitted.model.positions(bars)
+        forecast = fitted.model.forecast(bars)
+        positions = fitted.model.positions(bars)
         known = ~np.isnan(forecast)
         assert forecast.shape == (len(bars),)
         assert np.all((forecast[known] >= 0) & (forecast[known] <= 1))
@@ -138,8 +143,8 @@ class ModelContract:
             assert np.all(positions[~known] == 0)
 
     def test_bars_too_few_for_any_look_back_give_no_position(self, fitted: Fitted, bars: Bars) -> None:
-        for few in (0, 1, 20):
-            assert np.array_equal(fitted.model.positions(bars[:few]), np.zeros(few))
+        for count in (0, 1, 20):
+            assert np.array_equal(fitted.model.positions(bars[:count]), np.zeros(count))
 
     def test_the_same_bars_and_seed_give_the_same_positions(self, fitted: Fitted, bars: Bars) -> None:
         again = fitted.recipe.fit(bars, SEED)
@@ -160,7 +165,7 @@ class ModelContract:
         self, fitted: Fitted, bars: Bars, bundle: tuple[Path, str], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         def refuse(*args: object, **kwargs: object) -> None:
-            raise AssertionError("loading a bundle reached for pickle")
+            raise AssertionError("pickle was used to load a bundle")
 
         for name in ("load", "loads", "Unpickler", "_Unpickler"):
             monkeypatch.setattr(pickle, name, refuse)
@@ -178,9 +183,7 @@ class ModelContract:
         folder, digest = bundle
         assert save_bundle(load_bundle(folder), fitted.recipe, tmp_path / "again", bars) == digest
 
-    def test_a_model_answers_its_golden_rows_as_it_did_when_it_was_saved(
-        self, bundle: tuple[Path, str]
-    ) -> None:
+    def test_a_loaded_model_gives_the_golden_answers(self, bundle: tuple[Path, str]) -> None:
         golden.preflight(load_bundle(*bundle), bundle[0])
 
     @pytest.mark.parametrize(
@@ -211,7 +214,7 @@ class ModelContract:
         assert not importances or sum(importances.values()) == pytest.approx(1)
         assert all(share > 0 for share in importances.values())
 
-    def test_what_a_model_was_trained_on_is_what_it_was_given(self, fitted: Fitted, bars: Bars) -> None:
+    def test_the_recorded_provenance_is_that_of_the_training_bars(self, fitted: Fitted, bars: Bars) -> None:
         trained_on = fitted.model.trained_on
         assert trained_on.data_hash == bars.content_hash
         assert (trained_on.bars, trained_on.seed) == (len(bars), SEED)

@@ -216,7 +216,7 @@ def test_a_model_that_answers_otherwise_than_when_it_was_registered_is_refused(
     rows = json.loads((files / "artifacts" / "bundle" / GOLDEN).read_text())
     rows["positions"][-1] = 0.123
     forge(services, version, files, GOLDEN, json.dumps(rows).encode())
-    with pytest.raises(PreflightFailed, match="other answers here than when it was saved"):
+    with pytest.raises(PreflightFailed, match="other answers here than at the time of saving"):
         without_ledger(services)
 
 

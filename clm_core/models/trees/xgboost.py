@@ -123,7 +123,8 @@ class XGBoostRecipe(BoostingRecipe):
 
 
 def recipe(params: Mapping[str, Any], costs: Costs) -> XGBoostRecipe:
-    """
+    """Recipe with validated parameters.
+
     Raises:
         InvalidTrainingParams: a parameter is unknown or out of range, or no GPU is available for device=cuda.
     """

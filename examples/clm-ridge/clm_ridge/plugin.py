@@ -1,7 +1,7 @@
 """Ridge regression on the features, from parameters to files.
 
-The regression answers p, the probability that the price rises over the next `horizon` bars: 1/2 plus half of
-what it predicts for +1 (rises) and -1 (does not), clipped to 0..1. A signal, sign(p - 1/2) where p lies at
+The model forecasts p, the probability of a price rise over the next `horizon` bars: 1/2 plus half of the
+regression's prediction of +1 (rise) or -1 (no rise), clipped to 0..1. A signal, sign(p - 1/2) where p lies at
 least `threshold` from 1/2, is held for the horizon.
 """
 
@@ -31,7 +31,7 @@ class RidgeParams(TrainingParams):
     horizon: Annotated[int, Between(6, 72, log=True)] = Field(default=24, ge=1, le=500)
     """Bars over which the price is predicted and each signal is held; 1..500."""
     threshold: Annotated[float, Between(0.0, 0.06)] = Field(default=0.02, ge=0, lt=0.5)
-    """Distance of the probability from 1/2 from which a signal is given; 0..0.5."""
+    """Minimum distance of the probability from 1/2 for a signal; 0..0.5."""
     alpha: Annotated[float, Between(1.0, 10_000.0, log=True)] = Field(default=100.0, gt=0)
     """L2 penalty on the coefficients of standardised features."""
     features: FeatureNames = Field(default_factory=lambda: tuple(FEATURES), min_length=1)
@@ -39,13 +39,13 @@ class RidgeParams(TrainingParams):
 
 
 class Fitted(BaseModel):
-    """All that a fit leaves: the file in the bundle. JSON keeps every bit of a float."""
+    """Result of a fit, the file in the bundle. JSON keeps every bit of a float."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
     intercept: float
     coefficients: list[float]
-    """Of the standardised features, in the order of the card's `features`."""
+    """Coefficients of the standardised features, in the order of the card's `features`."""
     means: list[float]
     deviations: list[float]
 
@@ -71,7 +71,7 @@ class RidgeModel:
         known = table.complete
         standard = (table.values[known] - self.fitted.means) / self.fitted.deviations
         probability = np.full(len(bars), np.nan)
-        # summed row by row: a matrix product's last bit may depend on how many rows there are
+        # summed row by row: the last bit of a matrix product may depend on the number of rows
         score = (standard * self.fitted.coefficients).sum(axis=1) + self.fitted.intercept
         probability[known] = np.clip(0.5 + score / 2, 0.0, 1.0)
         return probability
@@ -94,15 +94,15 @@ class RidgeRecipe:
         return self.params.model_dump(mode="json")
 
     def fit(self, bars: Bars, seed: int, progress: Progress | None = None) -> RidgeModel:
-        """Nothing in it is random, so the seed decides nothing."""
+        """Fit without randomness: the seed has no effect."""
         from sklearn.linear_model import Ridge
 
         values, rises = _sample(bars, self.params)
         means, deviations = values.mean(axis=0), values.std(axis=0)
-        # a feature that never varies says nothing, and is not divided by
+        # a constant feature would divide by zero
         deviations[deviations == 0] = 1.0
-        standard, wanted = (values - means) / deviations, 2 * rises - 1
-        ridge = Ridge(alpha=self.params.alpha, solver="cholesky").fit(standard, wanted)
+        standard = (values - means) / deviations
+        ridge = Ridge(alpha=self.params.alpha, solver="cholesky").fit(standard, 2 * rises - 1)
         fitted = Fitted(
             intercept=float(ridge.intercept_),
             coefficients=ridge.coef_.tolist(),
@@ -130,12 +130,12 @@ class RidgePlugin(Plugin):
         except ValidationError as error:
             raise BundleCorrupt(f"{FILE} holds no ridge regression: train the model again") from error
         if {len(fitted.coefficients), len(fitted.means), len(fitted.deviations)} != {len(params.features)}:
-            raise BundleCorrupt(f"{FILE} is not of the card's {len(params.features)} features")
+            raise BundleCorrupt(f"{FILE} does not match the {len(params.features)} features of the card")
         return RidgeModel(params, fitted, card.trained_on, card.train_metrics)
 
 
 def _sample(bars: Bars, params: RidgeParams) -> tuple[Floats, Floats]:
-    """Features and whether the price rises, of every bar that has both; labels end within the bars given."""
+    """Features and labels of every bar with both; labels end within the bars given."""
     table, labels = compute_features(bars, params.features), direction(bars, params.horizon)
     rows = np.flatnonzero(table.complete & (labels.end >= 0))
     if len(rows) < MIN_ROWS:

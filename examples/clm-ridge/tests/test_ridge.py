@@ -14,12 +14,12 @@ from clm_core.testing.contract import Fitted, ModelContract, recipe_of
 class TestRidge(ModelContract):
     cases: ClassVar = {"ridge": {"horizon": 6, "threshold": 0.01, "alpha": 50.0}}
 
-    def test_its_card_says_whose_it_is_and_what_it_was_made_with(self, bundle: tuple[Path, str]) -> None:
+    def test_the_card_names_the_plug_in_and_the_libraries(self, bundle: tuple[Path, str]) -> None:
         card = read_card(bundle[0])
         assert str(card.plugin) == "the plug-in ridge of clm-ridge 0.1.0"
         assert card.libraries.keys() >= {"clm-ridge", "scikit-learn", "continuous-learning-manager"}
 
-    def test_a_stronger_penalty_leaves_less_to_go_by(self, fitted: Fitted, bars) -> None:
+    def test_a_stronger_penalty_draws_the_forecast_to_one_half(self, fitted: Fitted, bars) -> None:
         tamed = recipe_of("ridge", {**fitted.params, "alpha": 1e6}).fit(bars, seed=0)
         assert abs(tamed.forecast(bars)[-1] - 0.5) < abs(fitted.model.forecast(bars)[-1] - 0.5)
 
@@ -31,7 +31,7 @@ class TestRidge(ModelContract):
             pytest.param('{"intercept": 0.0, "coefficients": [], "means": [], "deviations": []}', id="size"),
         ],
     )
-    def test_coefficients_that_cannot_be_its_own_are_refused(
+    def test_invalid_coefficients_are_refused(
         self, bundle: tuple[Path, str], tmp_path: Path, content: str
     ) -> None:
         card = read_card(bundle[0])
@@ -39,7 +39,7 @@ class TestRidge(ModelContract):
         with pytest.raises(BundleCorrupt, match=FILE):
             find("ridge").load(tmp_path, card)
 
-    def test_a_coefficient_changed_on_disk_is_noticed_before_it_is_read(
+    def test_a_file_changed_on_disk_is_refused_before_the_plug_in_reads_the_file(
         self, bundle: tuple[Path, str]
     ) -> None:
         path = bundle[0] / FILE
@@ -57,6 +57,6 @@ class TestRidge(ModelContract):
         pytest.param({"features": "moon_phase"}, "moon_phase", id="no such feature"),
     ],
 )
-def test_parameters_are_refused_by_name(params: dict[str, object], problem: str) -> None:
+def test_invalid_parameters_are_refused_by_name(params: dict[str, object], problem: str) -> None:
     with pytest.raises(InvalidTrainingParams, match=f"ridge cannot be trained.*{problem}"):
         recipe_of("ridge", params)

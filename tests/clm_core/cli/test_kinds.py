@@ -1,4 +1,4 @@
-"""What can be trained here, as somebody asks for it."""
+"""Kinds of model on the command line: the list, and refused names."""
 
 import json
 
@@ -10,7 +10,7 @@ from clm_core.domain.vocabulary import ModelType
 from clm_core.models import catalog
 
 
-def test_every_kind_is_listed_with_where_it_comes_from() -> None:
+def test_every_kind_is_listed_with_distribution_and_library() -> None:
     listed = {each["kind"]: each for each in json.loads(clm("models", "list-types", "--json"))}
     assert {ModelType(name) for name in listed if name != "ridge"} == set(ModelType) - {ModelType.OTHER}
     assert listed["ridge"] | {"library_version": None} == {
@@ -29,7 +29,9 @@ def test_every_kind_is_listed_with_where_it_comes_from() -> None:
     assert listed["xgboost"]["distribution"] == "continuous-learning-manager"
 
 
-def test_a_kind_whose_library_is_missing_says_what_to_type(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_kind_with_a_missing_library_is_listed_with_the_install_command(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(catalog, "find_spec", lambda library: None if library == "stable_baselines3" else 1)
     listed = {each["kind"]: each for each in json.loads(clm("models", "list-types", "--json"))}
     assert listed["rl_v3"]["command"] == "pip install 'continuous-learning-manager[rl]'"
@@ -46,7 +48,7 @@ def test_a_kind_whose_library_is_missing_says_what_to_type(monkeypatch: pytest.M
     ],
 )
 @pytest.mark.parametrize("command", ["retrain", "trigger"])
-def test_a_kind_that_is_named_wrongly_is_refused_before_anything_is_started(
+def test_a_kind_with_a_wrong_name_is_refused_before_a_run_is_started(
     command: str, arguments: tuple[str, ...], problem: str
 ) -> None:
     answer = CliRunner().invoke(app, [command, *arguments, "--symbol", "BTCUSD"])

@@ -17,9 +17,9 @@ from clm_core.models.catalog import recipe
 
 @pytest.fixture(scope="module")
 def saved(bars: Bars, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, bytes], str]:
-    wanted = recipe(ModelType.XGBOOST, {"rounds": 5}, Costs())
+    small = recipe(ModelType.XGBOOST, {"rounds": 5}, Costs())
     folder = tmp_path_factory.mktemp("bundle")
-    digest = save_bundle(wanted.fit(bars, seed=1), wanted, folder, bars)
+    digest = save_bundle(small.fit(bars, seed=1), small, folder, bars)
     return {path.name: path.read_bytes() for path in folder.iterdir()}, digest
 
 
@@ -110,7 +110,7 @@ def entry(path: Path) -> dict[str, object]:
 
 
 def edit_manifest(folder: Path, files: dict[str, object]) -> None:
-    """Add or replace entries, as canonical as the original: somebody knows the format."""
+    """Add or replace entries in canonical form, as an attacker who knows the format."""
     manifest = json.loads((folder / "manifest.json").read_text())
     manifest["files"] |= files
     (folder / "manifest.json").write_text(json.dumps(manifest, sort_keys=True, separators=(",", ":")))
@@ -135,7 +135,7 @@ TAMPERINGS = [
 
 
 @pytest.mark.parametrize(("tamper", "finding"), TAMPERINGS, ids=[tamper.__name__ for tamper, _ in TAMPERINGS])
-def test_a_tampered_bundle_is_refused_by_name_before_anything_is_parsed(
+def test_a_tampered_bundle_is_refused_with_the_file_named_before_any_file_is_parsed(
     folder: Path, monkeypatch: pytest.MonkeyPatch, tamper: Callable[[Path], None], finding: str
 ):
     def parsed(*args: object) -> None:
@@ -191,7 +191,7 @@ def test_a_card_of_another_schema_is_refused_with_what_to_do(folder: Path):
         (lambda names: names.append("moon_phase"), "moon_phase"),
         (lambda names: names.remove("rsi_14"), "the trees were fitted on"),
     ],
-    ids=["a feature nobody computes", "not the features of its trees"],
+    ids=["an unknown feature", "not the features of the trees"],
 )
 def test_a_model_of_other_features_is_refused(
     folder: Path, change: Callable[[list[str]], None], finding: str
@@ -201,7 +201,7 @@ def test_a_model_of_other_features_is_refused(
         load_bundle(folder)
 
 
-def test_the_card_tells_parameters_provenance_and_library_versions(folder: Path, bars: Bars):
+def test_the_card_records_parameters_provenance_and_library_versions(folder: Path, bars: Bars):
     card = json.loads((folder / "model.json").read_text())
     assert card["params"]["rounds"] == 5
     assert card["trained_on"]["data_hash"] == bars.content_hash
@@ -210,6 +210,6 @@ def test_the_card_tells_parameters_provenance_and_library_versions(folder: Path,
 
 
 def test_a_bundle_does_not_mix_with_other_files(folder: Path, bars: Bars):
-    wanted = recipe(ModelType.XGBOOST, {"rounds": 5}, Costs())
+    small = recipe(ModelType.XGBOOST, {"rounds": 5}, Costs())
     with pytest.raises(ModelError, match="not empty"):
-        save_bundle(wanted.fit(bars, seed=1), wanted, folder, bars)
+        save_bundle(small.fit(bars, seed=1), small, folder, bars)

@@ -38,7 +38,9 @@ def test_a_wrong_parameter_is_refused_without_bars(model_type: ModelType):
         recipe(model_type, {"speed": 9}, Costs())
 
 
-def test_a_type_without_an_implementation_names_those_that_have_one(monkeypatch: pytest.MonkeyPatch):
+def test_a_type_without_an_implementation_is_refused_with_the_implemented_types(
+    monkeypatch: pytest.MonkeyPatch,
+):
     monkeypatch.setattr(catalog, "_modules", lambda: {ModelType.XGBOOST: "clm_core.models.trees.xgboost"})
     with pytest.raises(ModelError, match="lightgbm has no implementation yet; choose one of xgboost"):
         recipe(ModelType.LIGHTGBM, {}, Costs())
@@ -50,8 +52,8 @@ def test_a_missing_library_is_named_with_how_to_install_it(monkeypatch: pytest.M
         recipe(ModelType.XGBOOST, {}, Costs())
 
 
-def tried(tuned: SearchDimension) -> list[object]:
-    """The outermost values."""
+def extremes(tuned: SearchDimension) -> list[object]:
+    """Extreme values of a search range."""
     if isinstance(tuned.values, Between):
         bounds = (tuned.values.low, tuned.values.high)
         return [int(bound) if tuned.whole else bound for bound in bounds]
@@ -59,9 +61,9 @@ def tried(tuned: SearchDimension) -> list[object]:
 
 
 @pytest.mark.parametrize("model_type", TUNABLE)
-def test_what_a_tuning_tries_can_be_trained_and_the_default_is_among_it(model_type: ModelType):
+def test_the_bounds_of_a_search_space_can_be_trained_and_contain_the_default(model_type: ModelType):
     for name, tuned in catalog.search_space(model_type).items():
-        for value in tried(tuned):
+        for value in extremes(tuned):
             assert recipe(model_type, {name: value}, Costs()).describe()[name] == value
         if isinstance(tuned.values, Between):
             assert tuned.values.low <= tuned.default <= tuned.values.high
@@ -69,7 +71,9 @@ def test_what_a_tuning_tries_can_be_trained_and_the_default_is_among_it(model_ty
             assert tuned.default in tuned.values.choices
 
 
-def test_a_kind_of_model_without_anything_to_tune_says_how_to_change_that(monkeypatch: pytest.MonkeyPatch):
+def test_a_kind_without_a_parameter_to_tune_is_refused_with_how_to_mark_parameters(
+    monkeypatch: pytest.MonkeyPatch,
+):
     monkeypatch.setattr(xgboost, "KIND", replace(xgboost.KIND, search_space=dict))
     with pytest.raises(ModelError, match="xgboost names no parameter to tune"):
         catalog.search_space(ModelType.XGBOOST)
@@ -78,7 +82,7 @@ def test_a_kind_of_model_without_anything_to_tune_says_how_to_change_that(monkey
 @pytest.mark.parametrize(
     "model_type", [ModelType.NHITS, ModelType.PATCHTST, ModelType.RL_V2, ModelType.RL_V3]
 )
-def test_what_torch_has_trained_says_which_torch(model_type: ModelType):
+def test_kinds_trained_with_torch_record_the_version_of_torch(model_type: ModelType):
     assert "torch" in catalog.distributions(recipe(model_type, {}, Costs()))
 
 

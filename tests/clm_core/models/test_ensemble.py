@@ -1,4 +1,4 @@
-"""Weights by hand and by search; members that are only as much of a model as an ensemble asks for."""
+"""Weights given and fitted; the members implement only what an ensemble uses."""
 
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -36,7 +36,7 @@ NAMES = ("xgboost_btcusd_1h@v1", "lightgbm_btcusd_1h@v2")
 
 
 def waves(n: int = 600) -> Bars:
-    """A price that swings with a period of 40 bars: what rises goes on rising for a while."""
+    """A price that swings with a period of 40 bars, so that moves persist for a while."""
     price = 100 * np.exp(0.05 * np.sin(np.arange(n) * 2 * np.pi / 40))
     start = np.datetime64("2025-01-01", "ns").astype(np.int64)
     time = start + np.arange(n) * Timeframe.H1.nanoseconds
@@ -46,7 +46,7 @@ def waves(n: int = 600) -> Bars:
 
 @dataclass(frozen=True, eq=False)
 class Says:
-    """A model that takes the positions of a rule."""
+    """A model with the positions of a rule."""
 
     rule: Any
     trained_on: TrainedOn
@@ -70,7 +70,7 @@ class Says:
 
 @dataclass(frozen=True)
 class Fits:
-    """`make` gets the training bars and gives the rule."""
+    """A recipe; `make` returns the rule for the training bars."""
 
     make: Any
     model_type: ModelType = ModelType.XGBOOST
@@ -83,12 +83,12 @@ class Fits:
 
 
 def follower(trained: Bars) -> Any:
-    """Holds the sign of the last bar's move."""
+    """A rule that holds the sign of the last bar's move."""
     return lambda bars: np.sign(np.diff(bars.close, prepend=bars.close[:1]))
 
 
 def rememberer(trained: Bars) -> Any:
-    """Knows the future of every bar it was trained on, and of no other one."""
+    """A rule that knows the next move of every training bar, and of no other bar."""
     moves = np.sign(np.append(trained.open[2:] / trained.open[1:-1] - 1, [0, 0]))
     known = dict(zip(trained.time.tolist(), moves.tolist(), strict=True))
 
@@ -120,7 +120,7 @@ def ensemble(*makes: Any, costs: Costs = FREE, **params: Any) -> EnsembleRecipe:
 
 
 @pytest.mark.parametrize("combine", ["vote", "stack"])
-def test_weight_goes_to_what_earns_out_of_fold_and_not_to_what_remembers(combine: str) -> None:
+def test_weight_goes_to_members_that_earn_out_of_fold_and_not_to_members_that_memorise(combine: str) -> None:
     model = ensemble(rememberer, follower, combine=combine).fit(waves(), seed=0)
     assert model.weights[1] > 0.9
     measured = model.train_metrics
@@ -129,20 +129,20 @@ def test_weight_goes_to_what_earns_out_of_fold_and_not_to_what_remembers(combine
 
 
 @pytest.mark.parametrize("combine", ["vote", "stack"])
-def test_where_nothing_earns_anything_nothing_is_held(combine: str) -> None:
+def test_an_ensemble_stays_flat_if_no_member_earns(combine: str) -> None:
     model = ensemble(contrarian, sleeper, combine=combine).fit(waves(), seed=0)
     assert model.weights == (0.0, 0.0)
     assert not model.positions(waves()).any()
     assert np.isnan(model.forecast(waves())).all()
 
 
-def test_costs_are_part_of_what_a_member_earns() -> None:
+def test_costs_reduce_the_results_of_a_member() -> None:
     dear = Costs(fee_bps=500, slippage_bps=0)
     assert ensemble(follower, sleeper, costs=FREE).fit(waves(), seed=0).weights == (1.0, 0.0)
     assert ensemble(follower, sleeper, costs=dear).fit(waves(), seed=0).weights == (0.0, 0.0)
 
 
-def test_given_weights_are_shares_of_one_whole_and_nobody_is_fitted_twice() -> None:
+def test_given_weights_are_normalised_and_no_member_is_fitted_twice() -> None:
     fitted = []
 
     def counted(trained: Bars) -> Any:
@@ -155,7 +155,7 @@ def test_given_weights_are_shares_of_one_whole_and_nobody_is_fitted_twice() -> N
     assert np.array_equal(model.positions(waves()), 0.25 * follower(waves())(waves()))
 
 
-def test_members_see_no_bar_that_they_are_weighed_on() -> None:
+def test_members_are_fitted_on_no_bar_used_for_the_weights() -> None:
     seen = []
 
     def watched(trained: Bars) -> Any:
@@ -170,7 +170,7 @@ def test_members_see_no_bar_that_they_are_weighed_on() -> None:
     assert seen[1:] == [(240, 360), (360, 480), (480, 600)]
 
 
-def test_the_best_mix_of_two_is_that_of_the_tangency_portfolio() -> None:
+def test_stacked_weights_are_the_tangency_portfolio() -> None:
     rng = np.random.default_rng(1)
     covariance = np.array([[1.0, 0.3], [0.3, 2.0]]) * 1e-4
     means = np.array([0.0010, 0.0015])
@@ -184,7 +184,7 @@ def test_the_best_mix_of_two_is_that_of_the_tangency_portfolio() -> None:
     returns=arrays(np.float64, (50, 3), elements=st.floats(-0.125, 0.125)),
     other=arrays(np.float64, 3, elements=st.floats(0, 1)),
 )
-def test_no_other_weights_have_a_better_ratio(returns: Floats, other: Floats) -> None:
+def test_stacked_weights_have_the_best_ratio(returns: Floats, other: Floats) -> None:
     def ratio(weights: Floats) -> float:
         mixed = returns @ weights
         size = float(np.sqrt(np.mean(mixed**2)))
@@ -193,7 +193,7 @@ def test_no_other_weights_have_a_better_ratio(returns: Floats, other: Floats) ->
     assert ratio(stacked(returns, ridge=0.0)) >= ratio(other) - 1e-6
 
 
-def test_a_ridge_draws_twins_together() -> None:
+def test_a_ridge_equalises_the_weights_of_correlated_members() -> None:
     rng = np.random.default_rng(2)
     one = rng.normal(0.001, 0.01, 2_000)
     returns = np.column_stack([one, one + rng.normal(0, 0.0005, 2_000)])
@@ -201,7 +201,7 @@ def test_a_ridge_draws_twins_together() -> None:
     assert abs(drawn[0] / drawn.sum() - 0.5) < 0.05 < abs(bare[0] / bare.sum() - 0.5)
 
 
-def test_a_return_is_what_follows_the_next_open_less_the_costs_of_getting_there() -> None:
+def test_a_return_is_the_move_after_the_next_open_less_the_costs_of_the_trade() -> None:
     bars = waves(5)
     prices = np.array([100.0, 100.0, 110.0, 99.0, 99.0])
     bars = Bars(bars.symbol, bars.timeframe, bars.calendar, bars.time, *([prices] * 4), volume=bars.volume)
@@ -212,29 +212,32 @@ def test_a_return_is_what_follows_the_next_open_less_the_costs_of_getting_there(
     )
 
 
-def test_a_flat_member_has_a_ratio_of_nothing() -> None:
+def test_a_flat_member_has_a_sharpe_ratio_of_zero() -> None:
     assert sharpe_ratios(np.zeros((5, 2))).tolist() == [0.0, 0.0]
 
 
-def part(name: str, forecasts: list[float], position: float) -> BundledMember:
+def bundled_member(name: str, forecasts: list[float], position: float) -> BundledMember:
     trained = TrainedOn.of(waves(4), 0)
     model = Says(lambda bars: np.full(len(bars), position), trained, forecasts=forecasts)
     return BundledMember(name, "0" * 64, model, {})
 
 
-def test_a_forecast_is_the_weighted_mean_of_those_there_are() -> None:
+def test_a_forecast_is_the_weighted_mean_of_the_available_forecasts() -> None:
     nan = float("nan")
-    held = (part("a", [0.2, nan, 0.4, nan], 1.0), part("b", [0.6, 0.6, nan, nan], -1.0))
-    model = EnsembleModel(held, (0.25, 0.75), TrainedOn.of(waves(4), 0), {})
+    members = (
+        bundled_member("a", [0.2, nan, 0.4, nan], 1.0),
+        bundled_member("b", [0.6, 0.6, nan, nan], -1.0),
+    )
+    model = EnsembleModel(members, (0.25, 0.75), TrainedOn.of(waves(4), 0), {})
     assert model.forecast(waves(4)) == pytest.approx([0.5, 0.6, 0.4, nan], nan_ok=True)
     assert model.positions(waves(4)).tolist() == [-0.5] * 4
 
 
-def test_a_member_that_knows_later_bars_than_the_ensemble_is_refused() -> None:
+def test_a_member_trained_on_later_bars_than_the_ensemble_is_refused() -> None:
     recipe = ensemble(follower, sleeper, weights="1,1")
     later = BundledMember("m0_btcusd_1h@v1", "0" * 64, Says(sleeper, TrainedOn.of(waves(600), 0)), {})
     with pytest.raises(NotEnoughBars, match="m0_btcusd_1h@v1 was trained on bars up to 2025-01-25 23:00"):
-        recipe.holding([later, later]).fit(waves(500), seed=0)
+        recipe.with_bundled([later, later]).fit(waves(500), seed=0)
 
 
 @pytest.mark.parametrize(
@@ -264,19 +267,19 @@ def test_an_ensemble_of_ensembles_is_refused() -> None:
         catalog.recipe(ModelType.ENSEMBLE, {"members": [nested, "a@b"]}, Costs())
 
 
-def test_names_alone_cannot_be_fitted() -> None:
+def test_unresolved_members_cannot_be_fitted() -> None:
     recipe = catalog.recipe(ModelType.ENSEMBLE, {"members": "a@b,c@d"}, Costs())
     with pytest.raises(InvalidTrainingParams, match="a job does so when it is opened"):
         recipe.fit(waves(), seed=0)
 
 
-def test_people_are_shown_the_names_of_the_members() -> None:
-    shown = readable(ModelType.ENSEMBLE, ensemble(follower, sleeper).describe())
-    assert shown["members"] == "m0_btcusd_1h@v1, m1_btcusd_1h@v1"
+def test_readable_parameters_list_members_by_name() -> None:
+    displayed = readable(ModelType.ENSEMBLE, ensemble(follower, sleeper).describe())
+    assert displayed["members"] == "m0_btcusd_1h@v1, m1_btcusd_1h@v1"
     assert readable(ModelType.OTHER, {"members": 3}) == {"members": 3}
 
 
-def test_a_member_of_another_digest_than_the_ensembles_is_refused(bars: Bars, tmp_path: Path) -> None:
+def test_a_changed_file_of_a_member_is_refused_by_both_digests(bars: Bars, tmp_path: Path) -> None:
     member = {"model_type": "lightgbm", "params": {"rounds": 3}, "bundle_digest": "0" * 64}
     parts = [name.split("@") for name in NAMES]
     members = [
@@ -285,8 +288,8 @@ def test_a_member_of_another_digest_than_the_ensembles_is_refused(bars: Bars, tm
     ]
     recipe = catalog.recipe(ModelType.ENSEMBLE, {"members": members, "weights": [1, 1]}, Costs())
     digest = save_bundle(recipe.fit(bars, seed=0), recipe, tmp_path / "bundle", bars)
-    held = load_bundle(tmp_path / "bundle", digest)
-    assert isinstance(held, EnsembleModel)
+    loaded = load_bundle(tmp_path / "bundle", digest)
+    assert isinstance(loaded, EnsembleModel)
     (tmp_path / "bundle" / "member1.trees.txt").write_text("tree\n")
     with pytest.raises(BundleCorrupt, match=r"member1\.trees\.txt was changed"):
         load_bundle(tmp_path / "bundle", digest)
@@ -294,7 +297,7 @@ def test_a_member_of_another_digest_than_the_ensembles_is_refused(bars: Bars, tm
         catalog.load(tmp_path / "bundle", read_card(tmp_path / "bundle"))
 
 
-def test_moments_of_training_are_those_of_the_weights() -> None:
+def test_provenance_is_that_of_the_weights() -> None:
     model = ensemble(follower, sleeper, weights="1,1").fit(waves(), seed=4)
     assert model.trained_on.seed == 4
     assert model.trained_on.end == datetime(2025, 1, 25, 23, tzinfo=UTC)

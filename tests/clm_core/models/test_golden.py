@@ -1,4 +1,4 @@
-"""Golden rows: a model that answers otherwise than when it was saved is not let into trading."""
+"""Golden rows: a model whose answers differ from the time of saving is refused."""
 
 import json
 import re
@@ -36,7 +36,7 @@ def edit(folder: Path, change: Callable[[dict[str, Any]], None]) -> None:
     (folder / golden.FILE).write_text(json.dumps(rows))
 
 
-def test_the_same_model_answers_the_same(model: Model, folder: Path):
+def test_the_saved_model_passes_preflight(model: Model, folder: Path):
     golden.preflight(model, folder)
 
 
@@ -46,7 +46,7 @@ def test_the_last_bars_are_kept_bit_by_bit(model: Model, bars: Bars, folder: Pat
 
 
 @pytest.mark.parametrize("column", ["positions", "forecast"])
-def test_an_answer_that_is_other_by_one_bit_is_found_and_located(
+def test_an_answer_that_differs_by_a_bit_is_found_and_located(
     column: str, model: Model, bars: Bars, folder: Path
 ):
     def nudge(rows: dict[str, Any]) -> None:
@@ -69,7 +69,7 @@ def test_an_answer_that_is_other_by_one_bit_is_found_and_located(
     ],
     ids=["a column missing", "a row missing", "no rows", "no numbers"],
 )
-def test_what_are_no_golden_rows_is_refused(
+def test_a_file_without_valid_golden_rows_is_refused(
     change: Callable[[dict[str, Any]], None], model: Model, folder: Path
 ):
     edit(folder, change)
@@ -84,7 +84,7 @@ def test_a_bundle_without_golden_rows_is_refused(model: Model, tmp_path: Path):
 
 @dataclass(frozen=True)
 class Stubborn:
-    """A model that answers the same to everything; what else a model has is not asked for here."""
+    """A model with constant answers, and only the members of a model that golden rows use."""
 
     model_type = ModelType.LIGHTGBM
     trained_on: TrainedOn
@@ -101,7 +101,7 @@ class Stubborn:
 @pytest.mark.parametrize(
     ("position", "probability"), [(0.0, 0.5), (1.0, np.nan)], ids=["never trades", "always long"]
 )
-def test_a_model_that_answers_always_the_same_is_refused(
+def test_a_model_with_constant_answers_is_refused(
     position: float, probability: float, bars: Bars, tmp_path: Path
 ):
     stubborn: Any = Stubborn(TrainedOn.of(bars, seed=1), position, probability)

@@ -1,4 +1,4 @@
-"""Distributions that offer plug-ins, written into a folder that Python looks into."""
+"""Plug-ins of distributions written into a folder on the import path."""
 
 import json
 import subprocess
@@ -50,8 +50,8 @@ def of_plugin(name: str, **params: object) -> Recipe:
     return catalog.recipe(ModelType.OTHER, params, Costs(), plugin=name)
 
 
-def test_a_plug_in_that_is_not_installed_is_refused_with_those_that_are() -> None:
-    with pytest.raises(PluginMissing, match=r"no plug-in lasso is installed here \(there is ridge\)"):
+def test_a_plug_in_that_is_not_installed_is_refused_and_installed_plug_ins_are_named() -> None:
+    with pytest.raises(PluginMissing, match=r"no plug-in lasso is installed here \(installed: ridge\)"):
         of_plugin("lasso")
 
 
@@ -94,7 +94,7 @@ def test_two_distributions_that_offer_the_same_name_are_both_named(install: Inst
         ),
     ],
 )
-def test_a_plug_in_that_cannot_be_used_is_named_with_the_cause_and_harms_no_other(
+def test_an_unusable_plug_in_is_named_with_the_cause_and_does_no_harm_to_another_plug_in(
     install: Install, code: str, cause: str
 ) -> None:
     install("clm-broken", "broken", code)
@@ -109,7 +109,7 @@ def test_a_plug_in_that_cannot_be_used_is_named_with_the_cause_and_harms_no_othe
 @pytest.mark.parametrize("name", ["xgboost", "ensemble", "Ridge", "ridge-2", "2ridge", "r" * 41])
 def test_a_name_that_cannot_begin_a_model_id_of_its_own_is_refused(install: Install, name: str) -> None:
     install("clm-cuckoo", name, RIDGE, "RidgePlugin")
-    with pytest.raises(PluginFailed, match=f"clm-cuckoo names a plug-in '{name}', which cannot be its name"):
+    with pytest.raises(PluginFailed, match=f"clm-cuckoo names a plug-in '{name}', which is not allowed"):
         of_plugin(name)
     assert str(catalog.recipe(ModelType.XGBOOST, {}, Costs()).model_type) == "xgboost"
 
@@ -121,11 +121,11 @@ def test_a_wrong_parameter_is_refused_in_the_plug_ins_name() -> None:
         of_plugin("ridge", speed=9)
 
 
-def test_what_a_plug_in_may_tune_is_offered_to_a_tuning() -> None:
+def test_parameters_with_search_ranges_of_a_plug_in_can_be_tuned() -> None:
     assert set(catalog.search_space(ModelType.OTHER, "ridge")) == {"horizon", "threshold", "alpha"}
 
 
-def test_an_error_of_its_code_is_told_as_its_own(install: Install, bars: Bars) -> None:
+def test_an_error_of_a_plug_ins_code_names_the_plug_in(install: Install, bars: Bars) -> None:
     install(
         "clm-rough",
         "rough",
@@ -185,7 +185,7 @@ def test_positions_that_nobody_may_trade_are_refused(
         pytest.param("(folder / 'manifest.json').write_text('{}')", "wrote manifest.json", id="manifest"),
     ],
 )
-def test_what_no_bundle_may_hold_is_refused_when_it_is_saved(
+def test_a_file_not_allowed_in_a_bundle_is_refused_on_saving(
     install: Install, bars: Bars, tmp_path: Path, write: str, problem: str
 ) -> None:
     install(

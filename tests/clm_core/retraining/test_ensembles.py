@@ -92,7 +92,7 @@ def test_an_ensemble_serves_its_member_versions_by_weight(
 ) -> None:
     served = load("ensemble_eurusd_1h", ensemble.version, registry=quick.registry, ledger=quick.ledger)
     assert isinstance(served.model, EnsembleModel)
-    assert [part.digest for part in served.model.held] == [trees.bundle_digest, ridge.bundle_digest]
+    assert [part.digest for part in served.model.members] == [trees.bundle_digest, ridge.bundle_digest]
     bars = quick.market.bars("EURUSD", "1h", days=60, closed_by=quick.clock())
     own = [
         quick.registry.load(each.model_path, each.bundle_digest).positions(bars) for each in (trees, ridge)

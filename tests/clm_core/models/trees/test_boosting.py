@@ -27,13 +27,13 @@ def recipe_of(params: XGBoostParams | LightGBMParams) -> BoostingRecipe:
 
 
 def stretches_of(lengths: list[int]) -> Bars:
-    """Bars whose prices do not matter, with an outage between stretches."""
+    """Bars with arbitrary prices and an outage between stretches."""
     rows = np.concatenate([np.arange(length) + 1000 * k for k, length in enumerate(lengths)])
     ones = [np.ones(len(rows)) for _ in range(5)]
     return Bars("TEST", Timeframe.H1, Calendar.ALWAYS, rows.astype(np.int64) * HOUR, *ones)
 
 
-def slowly_held(signals: NDArray[np.int64], lengths: list[int], horizon: int) -> list[float]:
+def hold_by_loop(signals: NDArray[np.int64], lengths: list[int], horizon: int) -> list[float]:
     positions, start = [], 0
     for length in lengths:
         stretch = signals[start : start + length]
@@ -47,21 +47,21 @@ def slowly_held(signals: NDArray[np.int64], lengths: list[int], horizon: int) ->
     horizon=st.integers(1, 30),
     seed=st.integers(0, 1000),
 )
-def test_a_position_is_the_mean_of_the_last_signals_of_its_own_stretch(
+def test_a_position_is_the_mean_of_the_last_signals_of_the_same_stretch(
     lengths: list[int], horizon: int, seed: int
 ):
     signals = np.random.default_rng(seed).integers(-1, 2, sum(lengths))
     positions = hold_signals(signals, stretches_of(lengths), horizon)
-    assert positions.tolist() == slowly_held(signals, lengths, horizon)
+    assert positions.tolist() == hold_by_loop(signals, lengths, horizon)
 
 
-def test_a_trader_who_loads_only_the_look_back_and_the_horizon_takes_the_same_positions(bars: Bars):
+def test_the_look_back_and_the_horizon_suffice_for_the_same_positions(bars: Bars):
     horizon = 12
     model = XGBoostRecipe(XGBoostParams(rounds=60, horizon=horizon, threshold=0.01)).fit(bars, seed=0)
     full = model.positions(bars)
     rows = range(1000, len(bars), 20)
     live = np.array([model.positions(bars[t + 1 - LOOK_BACK - horizon : t + 1])[-1] for t in rows])
-    # averages begun later differ within the features' stated tolerance: now and then a signal flips
+    # averages with a later start differ within the tolerance of the features: a signal may flip
     assert np.mean(live == full[rows]) > 0.95
     assert np.max(np.abs(live - full[rows])) <= 1 / horizon
 
@@ -76,14 +76,14 @@ def test_signals_follow_the_forecast_beyond_the_threshold(library: Params, bars:
     assert {-1.0, 0.0, 1.0} == set(positions)
 
 
-def test_long_only_sits_out_what_it_would_have_sold_short(bars: Bars):
+def test_long_only_stays_flat_in_place_of_short_positions(bars: Bars):
     both = XGBoostRecipe(XGBoostParams(rounds=40, horizon=1)).fit(bars, seed=0)
     long_only = XGBoostRecipe(XGBoostParams(rounds=40, horizon=1, long_only=True)).fit(bars, seed=0)
     assert np.array_equal(long_only.positions(bars), np.maximum(both.positions(bars), 0))
 
 
 @pytest.mark.parametrize("library", LIBRARIES)
-def test_text_from_a_command_line_means_the_same_as_numbers(library: Params):
+def test_parameters_as_text_parse_to_the_same_values(library: Params):
     text = {"rounds": "5", "learning_rate": "0.1", "long_only": "true", "features": "rsi_14, log_return_1"}
     typed = library(rounds=5, learning_rate=0.1, long_only=True, features=("log_return_1", "rsi_14"))
     assert library.parse(text) == typed
@@ -106,7 +106,7 @@ def test_text_from_a_command_line_means_the_same_as_numbers(library: Params):
         (LightGBMParams, {"features": ""}, "features"),
     ],
 )
-def test_bad_parameters_are_named_together_with_the_valid_ones(
+def test_invalid_parameters_are_named_together_with_the_valid_parameters(
     library: Params, params: dict[str, object], complaint: str
 ):
     with pytest.raises(InvalidTrainingParams, match=complaint):
@@ -126,11 +126,11 @@ def test_only_the_chosen_features_are_used(library: Params, bars: Bars):
 
 @pytest.mark.parametrize("library", LIBRARIES)
 def test_boosting_stops_where_the_validation_rows_stop_improving(library: Params, bars: Bars):
-    patient = {"learning_rate": 0.3, "min_child_weight": 1, "rounds": 200, "early_stopping_rounds": 200}
-    stopped = fitted(library, bars, {**patient, "early_stopping_rounds": 5})
+    late_stop = {"learning_rate": 0.3, "min_child_weight": 1, "rounds": 200, "early_stopping_rounds": 200}
+    stopped = fitted(library, bars, {**late_stop, "early_stopping_rounds": 5})
     assert stopped.train_metrics["rounds"] < 100
     assert (
-        fitted(library, bars, patient).train_metrics["validation_log_loss"]
+        fitted(library, bars, late_stop).train_metrics["validation_log_loss"]
         <= (stopped.train_metrics["validation_log_loss"])
     )
 
@@ -150,14 +150,14 @@ def test_trees_that_cannot_split_forecast_the_share_of_rises_and_name_no_feature
     assert model.importances() == {}
 
 
-def test_metrics_compare_the_trees_with_always_answering_the_same(bars: Bars):
+def test_metrics_compare_the_trees_with_a_constant_forecast(bars: Bars):
     metrics = fitted(XGBoostParams, bars, {"rounds": 20}).train_metrics
     assert metrics["fit_rows"] > 4 * metrics["validation_rows"] * 0.9
     assert metrics["fit_log_loss"] < np.log(2)
     assert 0 < metrics["validation_log_loss_of_constant"] < 1
 
 
-def test_prices_that_only_rise_leave_nothing_to_tell_apart(bars: Bars):
+def test_labels_of_a_single_class_are_refused(bars: Bars):
     prices = np.linspace(100, 200, len(bars))
     rising = replace(
         bars,
@@ -171,7 +171,7 @@ def test_prices_that_only_rise_leave_nothing_to_tell_apart(bars: Bars):
         XGBoostRecipe(XGBoostParams()).fit(rising, seed=0)
 
 
-def test_the_file_of_trees_does_not_tell_where_they_have_grown(bars: Bars):
+def test_the_file_of_trees_does_not_record_the_training_device(bars: Bars):
     model = fitted(XGBoostParams, bars, {"rounds": 2, "device": "cpu"})
     assert b"max_depth" not in model.raw
     assert b"device" not in model.raw
