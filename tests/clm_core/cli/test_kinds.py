@@ -29,7 +29,7 @@ def test_every_kind_is_listed_with_distribution_and_library() -> None:
     assert listed["xgboost"]["distribution"] == "continuous-learning-manager"
 
 
-def test_a_kind_with_a_missing_library_is_listed_with_the_install_command(
+def test_a_missing_library_is_listed_with_the_install_command(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(catalog, "find_spec", lambda library: None if library == "stable_baselines3" else 1)

@@ -148,7 +148,7 @@ def test_a_tampered_bundle_is_refused_with_the_file_named_before_any_file_is_par
         load_bundle(folder)
 
 
-def test_a_bundle_made_anew_is_refused_by_the_digest_kept_elsewhere(folder: Path, digest: str):
+def test_a_consistent_forgery_is_refused_by_the_digest_stored_elsewhere(folder: Path, digest: str):
     flip_a_byte(folder)
     edit_manifest(folder, {"trees.ubj": entry(folder / "trees.ubj")})
     verify_bundle(folder)
@@ -179,7 +179,7 @@ def edit_card(folder: Path, change: Callable[[dict], None]) -> None:
     edit_manifest(folder, {"model.json": entry(folder / "model.json")})
 
 
-def test_a_card_of_another_schema_is_refused_with_what_to_do(folder: Path):
+def test_a_card_of_another_schema_is_refused_with_advice(folder: Path):
     edit_card(folder, lambda card: card.update(schema_version=2))
     with pytest.raises(BundleCorrupt, match="the release that wrote it"):
         load_bundle(folder)

@@ -38,7 +38,7 @@ def test_a_wrong_parameter_is_refused_without_bars(model_type: ModelType):
         recipe(model_type, {"speed": 9}, Costs())
 
 
-def test_a_type_without_an_implementation_is_refused_with_the_implemented_types(
+def test_a_type_without_implementation_is_refused_with_the_types_to_choose(
     monkeypatch: pytest.MonkeyPatch,
 ):
     monkeypatch.setattr(catalog, "_modules", lambda: {ModelType.XGBOOST: "clm_core.models.trees.xgboost"})
@@ -71,7 +71,7 @@ def test_the_bounds_of_a_search_space_can_be_trained_and_contain_the_default(mod
             assert tuned.default in tuned.values.choices
 
 
-def test_a_kind_without_a_parameter_to_tune_is_refused_with_how_to_mark_parameters(
+def test_a_kind_without_tunable_parameters_is_refused_with_advice(
     monkeypatch: pytest.MonkeyPatch,
 ):
     monkeypatch.setattr(xgboost, "KIND", replace(xgboost.KIND, search_space=dict))
@@ -160,7 +160,6 @@ def dropped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModelTy
     (wing / "__init__.py").write_text("")
     (wing / "patchtst.py").write_text(MOMENTUM)
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setattr(catalog, "_undeclared", dict, raising=False)
     monkeypatch.setattr(catalog, "WINGS", ("clm_core.models.trees", "dropped_wing"))
     yield ModelType.PATCHTST
     for name in ("dropped_wing", "dropped_wing.patchtst"):

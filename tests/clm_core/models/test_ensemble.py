@@ -224,11 +224,9 @@ def bundled_member(name: str, forecasts: list[float], position: float) -> Bundle
 
 def test_a_forecast_is_the_weighted_mean_of_the_available_forecasts() -> None:
     nan = float("nan")
-    members = (
-        bundled_member("a", [0.2, nan, 0.4, nan], 1.0),
-        bundled_member("b", [0.6, 0.6, nan, nan], -1.0),
-    )
-    model = EnsembleModel(members, (0.25, 0.75), TrainedOn.of(waves(4), 0), {})
+    first = bundled_member("a", [0.2, nan, 0.4, nan], 1.0)
+    second = bundled_member("b", [0.6, 0.6, nan, nan], -1.0)
+    model = EnsembleModel((first, second), (0.25, 0.75), TrainedOn.of(waves(4), 0), {})
     assert model.forecast(waves(4)) == pytest.approx([0.5, 0.6, 0.4, nan], nan_ok=True)
     assert model.positions(waves(4)).tolist() == [-0.5] * 4
 

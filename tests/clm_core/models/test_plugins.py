@@ -55,7 +55,7 @@ def test_a_plug_in_that_is_not_installed_is_refused_and_installed_plug_ins_are_n
         of_plugin("lasso")
 
 
-def test_a_plug_in_is_not_imported_unless_it_is_used(install: Install) -> None:
+def test_an_unused_plug_in_is_not_imported(install: Install) -> None:
     install("clm-loud", "loud", "raise SystemExit('imported')")
     assert plugins.names() == ["loud", "ridge"]
     assert of_plugin("ridge").describe()["horizon"] == 24
@@ -107,7 +107,7 @@ def test_an_unusable_plug_in_is_named_with_the_cause_and_does_no_harm_to_another
 
 
 @pytest.mark.parametrize("name", ["xgboost", "ensemble", "Ridge", "ridge-2", "2ridge", "r" * 41])
-def test_a_name_that_cannot_begin_a_model_id_of_its_own_is_refused(install: Install, name: str) -> None:
+def test_a_plug_in_name_unfit_for_model_ids_is_refused(install: Install, name: str) -> None:
     install("clm-cuckoo", name, RIDGE, "RidgePlugin")
     with pytest.raises(PluginFailed, match=f"clm-cuckoo names a plug-in '{name}', which is not allowed"):
         of_plugin(name)
@@ -152,7 +152,7 @@ def test_an_error_of_a_plug_ins_code_names_the_plug_in(install: Install, bars: B
         pytest.param("['long'] * len(bars)", "failed with ValueError", id="no numbers"),
     ],
 )
-def test_positions_that_nobody_may_trade_are_refused(
+def test_invalid_positions_and_forecasts_are_refused(
     install: Install, bars: Bars, answer: str, problem: str
 ) -> None:
     install(
@@ -212,7 +212,7 @@ def bundle(bars: Bars, tmp_path: Path) -> tuple[Path, str]:
     return folder, save_bundle(wanted.fit(bars, seed=0), wanted, folder, bars)
 
 
-def test_without_its_plug_in_a_bundle_says_what_to_install(
+def test_a_bundle_of_a_missing_plug_in_names_the_distribution_to_install(
     bundle: tuple[Path, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     elsewhere = read_card(bundle[0]).model_copy(
@@ -222,7 +222,9 @@ def test_without_its_plug_in_a_bundle_says_what_to_install(
         catalog.load(bundle[0], elsewhere)
 
 
-def test_another_distributions_plug_in_of_that_name_does_not_load_it(bundle: tuple[Path, str]) -> None:
+def test_a_namesake_from_another_distribution_does_not_load_a_bundle(
+    bundle: tuple[Path, str],
+) -> None:
     theirs = read_card(bundle[0]).model_copy(
         update={"plugin": plugins.PluginOrigin(name="ridge", distribution="evil-ridge", version="0.1.0")}
     )
@@ -230,7 +232,7 @@ def test_another_distributions_plug_in_of_that_name_does_not_load_it(bundle: tup
         catalog.load(bundle[0], theirs)
 
 
-def test_a_changed_bundle_is_refused_before_its_plug_in_is_imported(bundle: tuple[Path, str]) -> None:
+def test_a_changed_bundle_is_refused_before_the_plug_in_is_imported(bundle: tuple[Path, str]) -> None:
     script = (
         "import sys; from pathlib import Path; from clm_core.models.bundle import load_bundle\n"
         "try: load_bundle(Path(sys.argv[1]), sys.argv[2])\n"
@@ -241,7 +243,7 @@ def test_a_changed_bundle_is_refused_before_its_plug_in_is_imported(bundle: tupl
     assert ran.stdout.split() == [BundleCorrupt.__name__, "False"]
 
 
-def test_a_bundle_is_not_given_to_a_plug_in_by_changing_its_card(bundle: tuple[Path, str]) -> None:
+def test_a_changed_card_does_not_hand_a_bundle_to_another_plug_in(bundle: tuple[Path, str]) -> None:
     card = json.loads((bundle[0] / CARD).read_text())
     card["plugin"]["distribution"] = "evil-ridge"
     (bundle[0] / CARD).write_text(json.dumps(card))
