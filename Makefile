@@ -10,7 +10,11 @@ unexport PYTHONDONTWRITEBYTECODE
 EXAMPLE := examples/clm-ridge
 INSTALL = $(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --override overrides.txt
 
-.PHONY: demo test chaos lint bench lock clean help
+# Neither torch nor a server.
+CHECKED := tests/clm_core/domain tests/clm_core/market tests/clm_core/evidence tests/clm_core/decisions \
+  tests/clm_core/evolution tests/clm_core/models/trees tests/test_architecture.py
+
+.PHONY: demo test check chaos lint bench lock clean help
 
 help:            ## what there is to type
 	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -19,12 +23,15 @@ demo: $(VENV)/.base   ## retrain, backtest and judge two models on real bars
 	@$(BIN)/clm demo
 
 test: $(VENV)/.dev    ## the whole test suite
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -n 3 --dist loadgroup --no-loadscope-reorder
 
-chaos: $(VENV)/.dev   ## kill retrains, promotions and servers again and again; an hour or so
-	CHAOS_REPETITIONS=20 $(BIN)/python -m pytest -n 2 --dist loadfile --hypothesis-profile=search \
-	  tests/clm_core/registry tests/clm_core/test_retraining_crashes.py tests/clm_core/triggers \
-	  tests/clm_core/tuning tests/deployments/test_stack.py
+check: $(VENV)/.dev   ## the tests of the numerics, the domain and the decisions; under a minute
+	$(BIN)/python -m pytest -n 2 --dist loadgroup -q $(CHECKED)
+
+chaos: $(VENV)/.dev   ## kill retrains, promotions and servers again and again, move the clock; an hour or so
+	CHAOS_REPETITIONS=20 $(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder \
+	  --hypothesis-profile=search tests/clm_core/registry tests/clm_core/retraining/test_retraining_crashes.py \
+	  tests/clm_core/triggers tests/clm_core/search tests/deployments
 
 lint: $(VENV)/.dev    ## ruff, strict mypy, import contracts
 	$(BIN)/ruff check .

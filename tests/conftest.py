@@ -1,41 +1,106 @@
-"""Real servers for the whole session: PostgreSQL, MLflow's store and Prefect, in a folder of their own."""
+"""Real servers for the whole session: PostgreSQL, MLflow's store and Prefect, in a folder of their own.
 
+Each test process has servers of its own. Their databases are copies of one template, which the first process
+makes (`prepared_homes`).
+"""
+
+import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import settings as hypothesis
+from prepared_homes import prepare
 
 from clm_core.platform.prefect_runs import prefect_server, prepare_environment
 from clm_core.services import Services, open_services
 from clm_core.settings import Settings, TrainingSettings
 
-# the same cases in every run, so that a change is never refused for what it did not touch;
+# the same cases in every run, so that a change is never refused for a part of the code it left alone;
 # `make chaos` searches anew each time
 hypothesis.register_profile("suite", derandomize=True, deadline=None)
 hypothesis.register_profile("search", deadline=None, max_examples=1000)
 hypothesis.load_profile("suite")
 
+ROOT = Path(__file__).parent
+GROUPS = {
+    # one process imports torch, Lightning and neuralforecast: seconds of processor time each
+    "torch": (
+        "clm_core/models/networks",
+        "clm_core/models/policies",
+        "clm_core/models/test_contract.py",
+        "clm_core/models/test_exclusive_torch.py",
+        "clm_core/models/test_golden.py",
+        "clm_core/models/test_on_gpu.py",
+        "clm_core/backtest/test_walk_forward.py",
+        "flows/test_every_kind.py",
+    ),
+}
+"""Files that one test process runs one after the other; every other file is a group of its own."""
+FIRST = (
+    "deployments/test_stack.py",
+    "deployments/test_secrets.py",
+    "torch",
+    "test_readme.py",
+    "flows",
+    "deployments",
+)
+"""Groups that take longest, which are begun first: at the end they would keep one processor waiting."""
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What takes minutes is begun first: at the end it would keep one processor waiting for the other."""
-    items.sort(key=lambda item: item.path.parent.name not in {"deployments", "cli"})
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "chaos: takes long or moves the clock; `make chaos` runs these tests")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group(_group(item)))
+        if item.get_closest_marker("chaos") and "CHAOS_REPETITIONS" not in os.environ:
+            item.add_marker(pytest.mark.skip(reason="`make chaos` runs this test"))
+    items.sort(key=lambda item: _rank(_group(item)))
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if not hasattr(config, "workerinput"):
+        shutil.rmtree(_shared_folder(), ignore_errors=True)
+
+
+def _group(item: pytest.Item) -> str:
+    path = str(item.path.relative_to(ROOT)) if item.path.is_relative_to(ROOT) else str(item.path)
+    found = (name for name, paths in GROUPS.items() if path.startswith(paths))
+    return next(found, path)
+
+
+def _rank(group: str) -> int:
+    return next((rank for rank, name in enumerate(FIRST) if group.startswith(name)), len(FIRST))
+
+
+def _shared_folder() -> Path:
+    run = os.environ.get("PYTEST_XDIST_TESTRUNUID", f"alone-{os.getpid()}")
+    return Path(tempfile.gettempdir()) / f"clm-tests-shared-{run}"
 
 
 @pytest.fixture(scope="session")
 def home() -> Iterator[Path]:
     folder = Path(tempfile.mkdtemp(prefix="clm-tests-"))
-    # started by root, PostgreSQL runs as a user of its own, who has to get in
+    # started by root, PostgreSQL runs as a user of its own, who needs access
     folder.chmod(0o755)
     yield folder
     shutil.rmtree(folder)
 
 
 @pytest.fixture(scope="session")
+def make_home(home: Path) -> Callable[[str], Path]:
+    """Makes a home beside the session's whose databases are migrated."""
+    return lambda name: prepare(home / name, _shared_folder())
+
+
+@pytest.fixture(scope="session")
 def services(home: Path) -> Iterator[Services]:
     prepare_environment(home)
+    prepare(home, _shared_folder())
     with open_services(
         Settings(home=home, database_url=None, training=TrainingSettings(isolated=False))
     ) as opened:

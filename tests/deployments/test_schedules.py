@@ -27,6 +27,8 @@ from clm_core.services import Services
 from clm_core.settings import Settings
 from deployments.definitions import Deployed, Deployment, deploy, wanted
 
+pytestmark = pytest.mark.chaos
+
 DATABASE = "clm_prefect_of_schedules"
 BEGIN = datetime(2026, 1, 7, 9, 30, tzinfo=UTC)
 DAY, MINUTE = timedelta(days=1), timedelta(minutes=1)

@@ -4,7 +4,7 @@ import base64
 import json
 import secrets
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -69,8 +69,8 @@ class Canaries:
 
 
 @pytest.fixture(scope="module")
-def database(home: Path) -> Iterator[Database]:
-    with open_database(home / "theirs") as server:
+def database(make_home: Callable[[str], Path]) -> Iterator[Database]:
+    with open_database(make_home("theirs")) as server:
         yield server
 
 

@@ -46,10 +46,10 @@ ENDLESS = {"rounds": 10_000, "learning_rate": 1e-6, "early_stopping_rounds": 10_
 
 
 @pytest.fixture(scope="module")
-def up(home: Path) -> Iterator[Installation]:
+def up(home: Path, make_home: Callable[[str], Path]) -> Iterator[Installation]:
     file = home / "up.toml"
     file.write_text(SETTINGS)
-    installation = Installation(home / "up", CLM_CONFIG=str(file))
+    installation = Installation(make_home("up"), CLM_CONFIG=str(file))
     add_markets(installation.home, MARKETS + 1)
     started = installation.clm("up", "--detach")
     assert started.returncode == 0, started.stderr
@@ -300,6 +300,7 @@ def test_a_webhook_is_not_left_waiting_for_the_next_upkeep(up: Installation) -> 
     wait_until(lambda: runs_of(up, {"lightgbm_m000usd_1h"}) == {"lightgbm_m000usd_1h": 1})
 
 
+@pytest.mark.chaos
 @pytest.mark.usefixtures("nobody_trains")
 def test_1000_deliveries_of_one_message_while_prefect_is_killed_become_one_run(
     up: Installation, ledger: psycopg.Connection[Any]
@@ -319,6 +320,7 @@ def test_1000_deliveries_of_one_message_while_prefect_is_killed_become_one_run(
     assert ledger.execute(jobs).fetchall() == [(1,)]
 
 
+@pytest.mark.chaos
 @pytest.mark.usefixtures("nobody_trains")
 def test_webhooks_of_an_outage_of_prefect_are_accepted_and_become_one_run_each_after_it(
     up: Installation,
@@ -342,8 +344,10 @@ def test_webhooks_of_an_outage_of_prefect_are_accepted_and_become_one_run_each_a
     assert seconds <= DRAINED_WITHIN_SECONDS
 
 
-def test_when_nothing_is_up_status_says_so_and_still_shows_what_is_known(home: Path) -> None:
-    installation = Installation(home / "idle")
+def test_when_nothing_is_up_status_says_so_and_still_shows_what_is_known(
+    make_home: Callable[[str], Path],
+) -> None:
+    installation = Installation(make_home("idle"))
     answer = installation.clm("status")
     assert answer.returncode == NOT_UP
     assert "clm up" in answer.stdout

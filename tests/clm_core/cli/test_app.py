@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,10 +13,10 @@ CLM = Path(sys.executable).with_name("clm")
 
 
 @pytest.fixture(scope="module")
-def environment(home: Path) -> dict[str, str]:
+def environment(make_home: Callable[[str], Path]) -> dict[str, str]:
     """A home of the commands' own beside the session's, so that they start and stop their own servers."""
     mine = {name: value for name, value in os.environ.items() if not name.startswith(("CLM_", "PREFECT_"))}
-    return mine | {"CLM_HOME": str(home / "commands")}
+    return mine | {"CLM_HOME": str(make_home("commands"))}
 
 
 def clm(environment: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:

@@ -37,9 +37,9 @@ def an_entry(second: int, model_id: str) -> AuditEntry:
 
 
 @pytest.fixture(scope="module")
-def audited(home: Path) -> Path:
+def audited(make_home: Callable[[str], Path]) -> Path:
     """A home of its own whose services recorded three retirements."""
-    return home / "audited"
+    return make_home("audited")
 
 
 @pytest.fixture(scope="module")

@@ -38,9 +38,9 @@ def a_version(job: TrainingJob, hour: int) -> ModelVersion:
 
 
 @pytest.fixture(scope="module")
-def filled(home: Path) -> Path:
+def filled(make_home: Callable[[str], Path]) -> Path:
     """A home of its own with four versions: v0 and v2 of XGBoost, v1 and v3 of LightGBM."""
-    folder = home / "registered"
+    folder = make_home("registered")
     with open_services(Settings(home=folder, database_url=None)) as services:
         jobs = [
             services.ledger.create_job(records.a_job(model_type=each))

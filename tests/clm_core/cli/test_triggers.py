@@ -1,9 +1,7 @@
 """The commands of the door, typed as their user would, in a home of their own."""
 
 import json
-import shutil
-import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +15,8 @@ MODEL = ["--model", "lightgbm", "--symbol", "BTCUSD"]
 
 
 @pytest.fixture(scope="module")
-def own_home() -> Iterator[Path]:
-    folder = Path(tempfile.mkdtemp(prefix="clm-door-"))
-    folder.chmod(0o755)
-    yield folder
-    shutil.rmtree(folder)
+def own_home(make_home: Callable[[str], Path]) -> Path:
+    return make_home("requests")
 
 
 @pytest.fixture(autouse=True)

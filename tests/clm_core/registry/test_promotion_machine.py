@@ -470,7 +470,7 @@ def last_but_one(history: Sequence[Promotion]) -> str | None:
     return served[-2] if len(served) > 1 else None
 
 
-@pytest.mark.skipif("CHAOS_REPETITIONS" not in os.environ, reason="takes a minute: `make chaos` runs it")
+@pytest.mark.chaos
 @pytest.mark.parametrize("wrong", [previous_alias, last_but_one], ids=lambda wrong: wrong.__name__)
 def test_a_rollback_that_goes_elsewhere_is_noticed(
     wrong: Callable[[Sequence[Promotion]], str | None], play: Play, monkeypatch: pytest.MonkeyPatch

@@ -1,6 +1,5 @@
 """Folds on a Ray cluster that asks for a token, and that loses one of its two machines on the way."""
 
-import os
 import shutil
 import tempfile
 import uuid
@@ -66,7 +65,7 @@ def clm(services: Services, tmp_path: Path) -> Services:
     return quick(replace(services, market=MarketData(tmp_path)))
 
 
-@pytest.mark.skipif("CHAOS_REPETITIONS" not in os.environ, reason="takes a minute: `make chaos` runs it")
+@pytest.mark.chaos
 def test_a_machine_is_lost_and_every_trial_still_ends_once_as_it_would_have_here(
     clm: Services, cluster: Cluster
 ) -> None:
