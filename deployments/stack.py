@@ -25,7 +25,7 @@ from clm_core.settings import CONFIG_VARIABLE, Settings, load_settings, settings
 from deployments.supervisor import StackPart, Stopped, Supervisor, stoppable
 
 PREFERRED_PORTS = {"prefect": 4200, "mlflow": 5000, "api": 8000}
-READY_WITHIN_SECONDS = 120.0
+READY_WITHIN_SECONDS = 300.0
 MAINTENANCE_RUNS = 5
 """Runs at a time of the scheduled passes: one each of maintenance, fetch, dispatch, watch and shadow."""
 

@@ -23,7 +23,7 @@ def demo_after_a_killed_one(home: Path) -> str:
         time.sleep(3)
         killed.send_signal(signal.SIGKILL)
     done = subprocess.run(
-        [CLM, "demo"], env=environment, capture_output=True, text=True, check=True, timeout=300
+        [CLM, "demo"], env=environment, capture_output=True, text=True, check=True, timeout=900
     )
     return done.stdout
 
@@ -43,7 +43,7 @@ def _without_what_changes(text: str) -> list[str]:
     return [line for line in (re.sub(r"\s+", " ", line).strip() for line in text.splitlines()) if line]
 
 
-def _wait_for(file: Path, seconds: float = 60.0) -> None:
+def _wait_for(file: Path, seconds: float = 300.0) -> None:
     deadline = time.monotonic() + seconds
     while not file.exists():
         assert time.monotonic() < deadline, f"{file} did not appear"

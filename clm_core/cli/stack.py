@@ -25,8 +25,8 @@ console = Console(highlight=False)
 if not console.is_terminal:
     console.width = 160  # a file or pipe has no width: nothing should be cut for it
 
-STARTED_WITHIN_SECONDS = 180.0
-STOPPED_WITHIN_SECONDS = 90.0
+STARTED_WITHIN_SECONDS = 360.0
+STOPPED_WITHIN_SECONDS = 180.0
 NOT_UP = 3
 """Exit code of `clm status` when nothing runs."""
 # -P: a folder flows/ or deployments/ in the current folder must not take the place of ours

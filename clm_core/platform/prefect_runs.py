@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 DEPLOYMENTS_TAG = "clm"
 """Deployments with this tag are ours to change and to pause."""
-READY_WITHIN_SECONDS = 60.0
+READY_WITHIN_SECONDS = 180.0
 PAGE = 200
 """Most that Prefect lists at once."""
 EVENTS = 50
@@ -45,7 +45,7 @@ def prefect_server(database: "Database", home: Path) -> Iterator[Callable[[], No
 
     Yields:
         A function that waits until the server answers; it raises ServerUnavailable, naming the server's
-        log, when it ended or did not answer within a minute. Work done before calling it is done while
+        log, when it ended or did not answer in time. Work done before calling it is done while
         the server starts.
     """
     if url := os.environ.get("PREFECT_API_URL"):

@@ -14,6 +14,7 @@ import httpx
 import pytest
 import yaml
 from installations import wait_until
+from patience import PATIENT_SECONDS
 from prefect.client.orchestration import get_client
 
 from clm_core.domain.errors import MissingExtra, PluginMissing
@@ -64,7 +65,7 @@ def scheduled(url: str, deployment: dict[str, Any]) -> dict[str, str]:
 
 
 def wait_for_scheduled_runs(url: str, name: str) -> dict[str, str]:
-    deadline = time.monotonic() + 90
+    deadline = time.monotonic() + PATIENT_SECONDS
     while not (found := scheduled(url, deployments(url)[name])):
         assert time.monotonic() < deadline, "Prefect's scheduler makes no runs"
         time.sleep(0.5)

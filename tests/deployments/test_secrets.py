@@ -148,7 +148,7 @@ def test_no_secret_is_anywhere_but_where_it_was_put(
 def use_everything(installation: Installation, canaries: Canaries) -> bytes:
     """A retrain, webhooks good and forged, wrong and revoked tokens; all that was answered."""
     answers = list[bytes]()
-    with httpx.Client(base_url=installation.state.api_url or "", timeout=30) as api:
+    with httpx.Client(base_url=installation.state.api_url or "", timeout=120) as api:
 
         def ask(method: str, path: str, token: str | None, **more: Any) -> httpx.Response:
             headers = more.pop("headers", {}) | ({"Authorization": f"Bearer {token}"} if token else {})
@@ -171,7 +171,7 @@ def use_everything(installation: Installation, canaries: Canaries) -> bytes:
         def ended() -> bool:
             return api_job(api, job, canaries.api_token)["status"] in {"completed", "failed"}
 
-        wait_until(ended, seconds=300)
+        wait_until(ended)
         # and a pass of the upkeep, which tries to tell everybody
         assert installation.clm("upkeep").returncode in (0, 1)
         for path in ("/openapi.json", "/clm/status", "/clm/jobs", "/clm/models", "/clm/audit", "/clm/tokens"):

@@ -56,7 +56,7 @@ def up(home: Path, make_home: Callable[[str], Path]) -> Iterator[Installation]:
     assert "http://127.0.0.1:" in started.stdout
     yield installation
     assert installation.clm("down").returncode == 0
-    wait_until(lambda: installation.processes() == [], seconds=10)
+    wait_until(lambda: installation.processes() == [], seconds=60)
     assert json.loads(installation.clm("status", "--json").stdout)["up"] is False
 
 
@@ -103,7 +103,7 @@ def page(up: Installation) -> Iterator["Page"]:
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
         page = browser.new_page(viewport={"width": 1200, "height": 1000})
-        page.set_default_timeout(30_000)
+        page.set_default_timeout(120_000)
         page.goto(f"{up.state.prefect_url}/v2/login")
         page.locator("input").first.fill(stack_state.prefect_auth(up.home))
         page.keyboard.press("Enter")
@@ -135,7 +135,7 @@ def run(up: Installation, page: "Page") -> dict[str, Any]:
         runs[:] = up.prefect("POST", "/flow_runs/filter", by_hand)
         return bool(runs) and runs[0]["state_type"] in ended
 
-    wait_until(has_ended, seconds=300)
+    wait_until(has_ended)
     return runs[0]
 
 
@@ -190,7 +190,7 @@ def test_a_training_does_not_hold_up_the_upkeep_and_ends_when_its_run_is_cancell
     request = {"model_type": "xgboost", "symbol": "BTCUSD", "training_params": ENDLESS}
     body = {"parameters": {"request": request}}
     run = up.prefect("POST", f"/deployments/{deployment['id']}/create_flow_run", body)
-    wait_until(lambda: trainings(up) != [], seconds=120)
+    wait_until(lambda: trainings(up) != [])
     assert_upkeep_is_begun(up)
     cancelling = {"state": {"type": "CANCELLING", "name": "Cancelling"}}
     up.prefect("POST", f"/flow_runs/{run['id']}/set_state", cancelling)
@@ -198,8 +198,8 @@ def test_a_training_does_not_hold_up_the_upkeep_and_ends_when_its_run_is_cancell
     def has_ended() -> bool:
         return bool(up.prefect("GET", f"/flow_runs/{run['id']}")["state_type"] == "CANCELLED")
 
-    wait_until(has_ended, seconds=90)
-    wait_until(lambda: trainings(up) == [], seconds=10)
+    wait_until(has_ended)
+    wait_until(lambda: trainings(up) == [])
     [job] = json.loads(up.clm("jobs", "--model-id", "xgboost_btcusd_1h", "--json").stdout)
     assert job["status"] in {"failed", "in_progress"}  # in progress until its lease has run out
 
@@ -210,7 +210,7 @@ def assert_upkeep_is_begun(up: Installation) -> None:
     run = up.prefect("POST", f"/deployments/{deployment['id']}/create_flow_run", {})
     # cancelled it is when the scheduled one runs
     begun = {"RUNNING", "COMPLETED", "FAILED", "CANCELLED"}
-    wait_until(lambda: up.prefect("GET", f"/flow_runs/{run['id']}")["state_type"] in begun, seconds=40)
+    wait_until(lambda: up.prefect("GET", f"/flow_runs/{run['id']}")["state_type"] in begun)
 
 
 def trainings(up: Installation) -> list[int]:
@@ -252,7 +252,7 @@ def ledger(up: Installation) -> Iterator[psycopg.Connection[Any]]:
 def sender(up: Installation) -> Iterator[Callable[[str, str], int]]:
     """Posts a message with an id and a body; the status of the answer."""
     limits = httpx.Limits(max_connections=CONNECTIONS)
-    with httpx.Client(base_url=up.state.api_url or "", limits=limits, timeout=30) as client:
+    with httpx.Client(base_url=up.state.api_url or "", limits=limits, timeout=120) as client:
 
         def post(message_id: str, body: str) -> int:
             headers = signed(SECRET, message_id, body, datetime.now(UTC))

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from patience import PATIENT_SECONDS
 
 from clm_core.platform.stack_state import PartState, PartStatus
 from deployments import janitor
@@ -40,7 +41,7 @@ def part(script: str = SLEEP, answers: Callable[[], bool] = lambda: True) -> Sta
     return StackPart("server", [sys.executable, "-c", script], {}, answers)
 
 
-def look_until(supervisor: Supervisor, done: Callable[[], bool], seconds: float = 20.0) -> None:
+def look_until(supervisor: Supervisor, done: Callable[[], bool], seconds: float = PATIENT_SECONDS) -> None:
     deadline = time.monotonic() + seconds
     while not done():
         assert time.monotonic() < deadline, supervisor.states
@@ -53,7 +54,7 @@ def exists(pid: int) -> bool:
     return status.exists() and status.read_text().rpartition(")")[2].split()[0] != "Z"
 
 
-def wait_until(done: Callable[[], bool], seconds: float = 20.0) -> None:
+def wait_until(done: Callable[[], bool], seconds: float = PATIENT_SECONDS) -> None:
     deadline = time.monotonic() + seconds
     while not done():
         assert time.monotonic() < deadline
@@ -63,7 +64,7 @@ def wait_until(done: Callable[[], bool], seconds: float = 20.0) -> None:
 def test_a_part_is_ready_when_it_answers(supervisor: Supervisor) -> None:
     answers = iter([False, False, True])
     supervisor.start(part(answers=lambda: next(answers)))
-    assert supervisor.wait_until_ready(["server"], seconds=20) == []
+    assert supervisor.wait_until_ready(["server"], seconds=PATIENT_SECONDS) == []
 
 
 def test_a_part_that_never_answers_is_named(supervisor: Supervisor) -> None:
@@ -75,12 +76,12 @@ def test_a_part_that_died_is_started_again_and_reported(
     supervisor: Supervisor, reports: list[PartState]
 ) -> None:
     supervisor.start(part())
-    supervisor.wait_until_ready(["server"], seconds=20)
+    supervisor.wait_until_ready(["server"], seconds=PATIENT_SECONDS)
     [before] = supervisor.states
     assert before.pid is not None
     os.kill(before.pid, signal.SIGKILL)
     look_until(supervisor, lambda: supervisor.states[0].restarts == 1)
-    supervisor.wait_until_ready(["server"], seconds=20)
+    supervisor.wait_until_ready(["server"], seconds=PATIENT_SECONDS)
     [after] = supervisor.states
     assert after.pid != before.pid
     assert [(each.status, each.last_exit) for each in reports if each.status is PartStatus.RESTARTING] == [
@@ -88,12 +89,15 @@ def test_a_part_that_died_is_started_again_and_reported(
     ]
 
 
-def test_one_that_keeps_dying_is_started_ever_more_rarely(supervisor: Supervisor) -> None:
+def test_a_part_that_keeps_dying_is_started_ever_more_rarely(
+    supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("deployments.supervisor.FIRST_DELAY_SECONDS", 0.2)
     supervisor.start(part("raise SystemExit(3)"))
     look_until(supervisor, lambda: supervisor.states[0].restarts == 2)
     started = time.monotonic()
     look_until(supervisor, lambda: supervisor.states[0].restarts == 3)
-    assert time.monotonic() - started > 3.5
+    assert time.monotonic() - started > 0.7
     assert supervisor.states[0].last_exit == "code 3"
 
 
@@ -101,6 +105,8 @@ def test_one_that_keeps_dying_is_started_ever_more_rarely(supervisor: Supervisor
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("deployments.supervisor.PROBE_SECONDS", 0.2)
     monkeypatch.setattr("deployments.supervisor.SILENT_SECONDS", 0.6)
+    monkeypatch.setattr("deployments.supervisor.STOP_SECONDS", 0.5)
+    monkeypatch.setattr("deployments.supervisor.LEFTOVER_SECONDS", 0.5)
 
 
 @pytest.mark.usefixtures("impatient")
@@ -151,9 +157,9 @@ def test_a_killed_supervisor_leaves_nothing_behind(tmp_path: Path) -> None:
     script = f"""
 import sys
 from pathlib import Path
-from deployments.supervisor import Part, Supervisor
+from deployments.supervisor import StackPart, Supervisor
 with Supervisor(Path({str(tmp_path)!r}), lambda state: None) as supervisor:
-    supervisor.start(Part("server", [sys.executable, "-c", {WITH_CHILD!r}], {{}}, lambda: True))
+    supervisor.start(StackPart("server", [sys.executable, "-c", {WITH_CHILD!r}], {{}}, lambda: True))
     while True:
         supervisor.look_after()
 """

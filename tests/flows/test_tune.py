@@ -10,6 +10,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from patience import PATIENT_SECONDS
 from processes import assert_ended, children
 from tunings import a_request
 from typer.testing import CliRunner
@@ -130,7 +131,7 @@ def test_a_command_that_is_killed_is_continued_and_has_exactly_the_trials_that_w
 
 def two_children(process: int) -> list[int]:
     """Its workers start one after the other."""
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + PATIENT_SECONDS
     while len(found := children(process)) < 2:
         assert time.monotonic() < deadline, "no workers were started"
         time.sleep(0.05)
@@ -138,7 +139,7 @@ def two_children(process: int) -> list[int]:
 
 
 def wait_for_a_trial(services: Services) -> None:
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + PATIENT_SECONDS
     while time.monotonic() < deadline:
         time.sleep(0.2)
         if services.ledger.tunings.exists("killed"):

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+from patience import PATIENT_SECONDS
 
 from clm_core.platform import stack_state
 
@@ -31,7 +32,7 @@ class Installation:
             env=self.environment,
             capture_output=True,
             text=True,
-            timeout=200,
+            timeout=2 * PATIENT_SECONDS,
             check=False,
         )
 
@@ -44,7 +45,7 @@ class Installation:
     def prefect(self, method: str, path: str, body: Any = None) -> Any:
         user, _, password = stack_state.prefect_auth(self.home).partition(":")
         url = f"{self.state.prefect_api_url}{path}"
-        answer = httpx.request(method, url, json=body, auth=(user, password), timeout=20).raise_for_status()
+        answer = httpx.request(method, url, json=body, auth=(user, password), timeout=60).raise_for_status()
         return answer.json() if answer.content else None
 
     def processes(self) -> list[int]:
@@ -60,7 +61,7 @@ class Installation:
         return found
 
 
-def wait_until(done: Callable[[], bool], seconds: float = 60.0) -> None:
+def wait_until(done: Callable[[], bool], seconds: float = PATIENT_SECONDS) -> None:
     deadline = time.monotonic() + seconds
     while not done():
         assert time.monotonic() < deadline

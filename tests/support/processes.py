@@ -10,6 +10,8 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+from patience import PATIENT_SECONDS
+
 from clm_core.domain.faults import Fault
 from clm_core.domain.jobs import RetrainRequest, TrainingJob
 from clm_core.domain.vocabulary import ModelType
@@ -59,7 +61,7 @@ fork, children = multiprocessing.get_context("fork"), {}
 pipe.send("ready")
 while order := pipe.recv():
     if isinstance(order, int):
-        children[order].join(60)
+        children[order].join(300)
         pipe.send(children.pop(order).exitcode)
     else:
         child = fork.Process(target=exec, args=order)
@@ -107,8 +109,8 @@ def children(process: int) -> list[int]:
 
 
 def assert_ended(processes: list[int]) -> None:
-    """Within half a minute."""
-    deadline = time.monotonic() + 30
+    """Wait for the end of the processes."""
+    deadline = time.monotonic() + PATIENT_SECONDS
     while any(map(_is_alive, processes)):
         assert time.monotonic() < deadline, "processes live on"
         time.sleep(0.05)
@@ -142,6 +144,6 @@ def parent_of(services: Services) -> Iterator[Parent]:
         assert answer(mine) == "ready"
         yield Parent(replace(services, settings=settings), mine)
         mine.send(None)
-        process.join(60)
+        process.join(PATIENT_SECONDS)
     finally:
         process.kill()

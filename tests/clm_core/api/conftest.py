@@ -106,7 +106,7 @@ class Server:
     def send(self, *parts: bytes, pause: float = 0.0) -> tuple[int, bytes, float]:
         """Status, everything that came back, and seconds until it was there."""
         began = time.monotonic()
-        with socket.create_connection(("127.0.0.1", self.port), timeout=10) as connection:
+        with socket.create_connection(("127.0.0.1", self.port), timeout=120) as connection:
             with contextlib.suppress(ConnectionError):
                 for number, part in enumerate(parts):
                     time.sleep(pause if number else 0)

@@ -22,7 +22,7 @@ OPERATOR = Actor(name="ada", role=Role.OPERATOR)
 def follow(url: str, token: str, **headers: str) -> Iterator[dict[str, Any]]:
     """Events as a subscriber sees them, until it has seen enough."""
     asked = {"Authorization": f"Bearer {token}", "Host": "testserver"} | headers
-    with httpx.stream("GET", f"{url}/clm/events", headers=asked, timeout=20) as answer:
+    with httpx.stream("GET", f"{url}/clm/events", headers=asked, timeout=120) as answer:
         assert answer.headers["content-type"].startswith("text/event-stream")
         event: dict[str, Any] = {}
         for line in answer.iter_lines():

@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 import httpx
+from patience import PATIENT_SECONDS
 
 
 def test_the_process_serves_until_whoever_started_it_is_gone(home: Path, services: object) -> None:
@@ -20,7 +21,7 @@ def test_the_process_serves_until_whoever_started_it_is_gone(home: Path, service
         env=environment | {"CLM_HOME": str(home)},
     ) as process:
         assert process.stdin is not None
-        deadline = time.monotonic() + 180
+        deadline = time.monotonic() + PATIENT_SECONDS
         while True:
             try:
                 health = httpx.get(f"http://127.0.0.1:{port}/health", timeout=5)
@@ -30,4 +31,4 @@ def test_the_process_serves_until_whoever_started_it_is_gone(home: Path, service
                 time.sleep(0.2)
         assert (health.status_code, health.json()["parts"]["database"]) == (200, "ok")
         process.stdin.close()
-        assert process.wait(60) == 0
+        assert process.wait(PATIENT_SECONDS) == 0

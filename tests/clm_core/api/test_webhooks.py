@@ -34,7 +34,7 @@ def test_a_message_delivered_200_times_over_16_connections_is_one_message(
     with (
         serve(clm) as server,
         httpx.Client(
-            base_url=server.url, headers=headers(clm, message_id), limits=limits, timeout=30
+            base_url=server.url, headers=headers(clm, message_id), limits=limits, timeout=120
         ) as sender,
     ):
 
@@ -57,7 +57,7 @@ def test_while_every_connection_to_the_database_is_in_use_a_sender_is_told_when_
     url = wired.database.url("ledger")
     engine = create_engine(url, pool_size=1, max_overflow=0, pool_timeout=0.1)
     clm = replace(wired, ledger=Ledger(engine))
-    with serve(clm) as server, httpx.Client(base_url=server.url, timeout=30) as sender:
+    with serve(clm) as server, httpx.Client(base_url=server.url, timeout=120) as sender:
 
         def deliver() -> httpx.Response:
             named = headers(clm, uuid.uuid4().hex)

@@ -21,7 +21,7 @@ def environment(make_home: Callable[[str], Path]) -> dict[str, str]:
 
 def clm(environment: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [CLM, *arguments], env=environment, capture_output=True, text=True, timeout=180, check=False
+        [CLM, *arguments], env=environment, capture_output=True, text=True, timeout=600, check=False
     )
 
 

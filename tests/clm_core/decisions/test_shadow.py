@@ -1,6 +1,6 @@
 """What a shadow's record is worth."""
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pytest
@@ -19,8 +19,8 @@ from clm_core.domain.execution import Execution
 from clm_core.domain.shadows import EMPTY, ShadowRecord
 from clm_core.evidence.paired import Standing
 from clm_core.market.bars import Bars
+from clm_core.market.sources import MarketData
 from clm_core.market.timeframes import Timeframe
-from clm_core.services import Services
 
 FREE = Costs(fee_bps=0, slippage_bps=0)
 HOUR = Timeframe.H1.nanoseconds
@@ -28,8 +28,9 @@ MINUTE = 60 * 10**9
 
 
 @pytest.fixture(scope="module")
-def bars(services: Services) -> Bars:
-    return services.market.bars("BTCUSD", "1h", closed_by=services.clock())[-600:]
+def bars(tmp_path_factory: pytest.TempPathFactory) -> Bars:
+    market = MarketData(tmp_path_factory.mktemp("home"))
+    return market.bars("BTCUSD", "1h", closed_by=datetime.now(UTC))[-600:]
 
 
 def written(positions: list[float], delays: list[int] | None = None) -> ShadowRecord:

@@ -4,6 +4,7 @@ import threading
 from datetime import UTC, datetime
 
 import pytest
+from patience import PATIENT_SECONDS
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import IntegrityError
 
@@ -72,5 +73,5 @@ def test_the_numbers_of_alerts_appear_in_their_order(engine: Engine, store: Aler
         assert second.is_alive()
         assert store.newest() == []
         begun.commit()
-    second.join(10)
+    second.join(PATIENT_SECONDS)
     assert [each.subject for each in store.newest()] == ["second", "first"]

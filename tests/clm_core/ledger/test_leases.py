@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from patience import PATIENT_SECONDS
 from records import a_job, a_version, an_evaluation
 from sqlalchemy import Engine, create_engine
 from trials import count_trial_of
@@ -172,7 +173,7 @@ def test_a_heartbeat_beats_until_its_block_ends_or_the_lease_is_lost() -> None:
             raise LeaseLost("taken over")
 
     with heartbeat(renew, timedelta(milliseconds=1)):
-        assert enough.wait(5)
+        assert enough.wait(PATIENT_SECONDS)
     assert len(beats) == 3
 
 

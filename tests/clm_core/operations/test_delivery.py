@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 import httpx
 import psycopg
 import pytest
+from patience import PATIENT_SECONDS
 from psycopg.sql import SQL, Identifier
 from pydantic import SecretStr
 from sqlalchemy import Engine, create_engine, text
@@ -297,7 +298,7 @@ def test_a_subscriber_that_never_answers_is_left_after_a_while(
 ) -> None:
     monkeypatch.setattr(delivery, "ANSWER_WITHIN_SECONDS", 0.3)
     listener, released = listen(), threading.Event()
-    listener.before_answering = lambda: released.wait(10)
+    listener.before_answering = lambda: released.wait(PATIENT_SECONDS)
     happen(engine, 1, clm.clock())
     [told] = deliver(telling(clm, [listener]))
     released.set()
@@ -348,14 +349,14 @@ def test_of_two_who_deliver_at_once_one_tells_a_receiver(
     clm: Services, engine: Engine, listen: Callable[[], Listener]
 ) -> None:
     listener, arrived, released = listen(), threading.Event(), threading.Event()
-    listener.before_answering = lambda: (arrived.set(), released.wait(10))
+    listener.before_answering = lambda: (arrived.set(), released.wait(PATIENT_SECONDS))
     ids, answers = happen(engine, 3, clm.clock()), list[DeliveryResult]()
     first = threading.Thread(target=lambda: answers.extend(deliver(telling(clm, [listener]))))
     first.start()
-    assert arrived.wait(10)
+    assert arrived.wait(PATIENT_SECONDS)
     assert deliver(telling(clm, [listener]))[0].sent == 0
     released.set()
-    first.join(10)
+    first.join(PATIENT_SECONDS)
     assert [each.sent for each in answers] == [3]
     assert listener.ids == ids
 
@@ -390,7 +391,7 @@ def test_what_was_sent_by_who_was_killed_before_noting_it_is_sent_again_under_th
     with subprocess.Popen(
         [sys.executable, "-c", KILLED, url], env=os.environ | {"CLM_EVENTS__SUBSCRIBERS": subscribers}
     ) as process:
-        assert arrived.wait(30)
+        assert arrived.wait(PATIENT_SECONDS)
         process.kill()
     assert process.returncode == -signal.SIGKILL
     listener.before_answering = lambda: None

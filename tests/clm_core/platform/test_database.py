@@ -19,6 +19,7 @@ from pathlib import Path
 import asyncpg  # type: ignore[import-untyped]
 import psycopg
 import pytest
+from patience import PATIENT_SECONDS
 from pydantic import SecretStr
 from sqlalchemy.engine import make_url
 
@@ -86,17 +87,17 @@ class User:
             self.wait_until_in()
 
     def wait_until_in(self) -> None:
-        assert self._ours.poll(60)
+        assert self._ours.poll(PATIENT_SECONDS)
         assert self._ours.recv() == "in"
 
     def leave(self) -> None:
         self._ours.send("leave")
-        self.process.join(60)
+        self.process.join(PATIENT_SECONDS)
         assert self.process.exitcode == 0
 
     def kill(self) -> None:
         self.process.kill()
-        self.process.join(60)
+        self.process.join(PATIENT_SECONDS)
 
 
 def _use(home: Path, pipe: Connection) -> None:
@@ -346,7 +347,7 @@ def test_root_runs_a_server_as_the_owner_of_its_data(new_home: Callable[[], Path
         pytest.skip("nobody may not enter the folder of the virtual environment")
     ordinary = FORK.Process(target=_open_as, args=(nobody.pw_uid, nobody.pw_gid, home))
     ordinary.start()
-    ordinary.join(60)
+    ordinary.join(PATIENT_SECONDS)
     assert ordinary.exitcode == 0
     with open_database(home) as database:
         assert ask(database, "SELECT answer FROM kept") == 42

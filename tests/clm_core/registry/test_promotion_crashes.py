@@ -11,6 +11,7 @@ from multiprocessing.connection import Connection, Listener
 from typing import Any
 
 import pytest
+from patience import PATIENT_SECONDS
 
 from clm_core.domain.actors import Actor
 from clm_core.domain.faults import Fault
@@ -196,7 +197,7 @@ def rivals(parent: Any) -> Iterator[Rivals]:
 
 
 def answer(pipe: Connection) -> Any:
-    assert pipe.poll(60), "the other process has not answered"
+    assert pipe.poll(PATIENT_SECONDS), "the other process has not answered"
     return pipe.recv()
 
 

@@ -182,7 +182,7 @@ def test_a_server_lost_between_intent_and_alias_leaves_the_old_or_the_new_versio
         began = time.monotonic()
         with pytest.raises(RegistryUnavailable, match="clm reconcile"):
             promotions.promote(model_id, new.version, ADA, "", NOW)
-        assert time.monotonic() - began < 30
+        assert time.monotonic() - began < 120
         assert proxy.happened.is_set()
         # a trader who asks the server itself hears of the outage, never of no version
         with contextlib.suppress(RegistryUnavailable):

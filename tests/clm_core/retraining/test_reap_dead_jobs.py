@@ -58,10 +58,10 @@ def test_a_running_job_is_left_alone(services: Services, job: TrainingJob) -> No
 
 
 def test_a_lease_is_renewed_while_the_job_runs(services: Services, job: TrainingJob) -> None:
-    brief = replace(services, settings=services.settings.model_copy(update={"lease_seconds": 0.6}))
+    brief = replace(services, settings=services.settings.model_copy(update={"lease_seconds": 2.0}))
     with jobs.running(brief, job):
         for _ in range(4):
-            time.sleep(0.4)
+            time.sleep(0.75)
             assert jobs.reap_dead_jobs(brief) == []
     assert services.ledger.job(job.id).status is JobStatus.COMPLETED
 

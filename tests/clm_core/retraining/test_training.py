@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
+from patience import PATIENT_SECONDS
 
 from clm_core.domain.costs import Costs
 from clm_core.domain.errors import NotEnoughBars, TrainingFailed
@@ -107,7 +108,7 @@ def test_an_orphaned_subprocess_ends_by_itself(bars: Bars, tmp_path: Path) -> No
     assert process.stdout.readline()
     assert process.stdin is not None
     process.stdin.close()
-    assert process.wait(10) == 1
+    assert process.wait(PATIENT_SECONDS) == 1
 
 
 @pytest.mark.parametrize(
