@@ -36,17 +36,17 @@ max_drawdown = 1.0
 min_trades = 0
 """
 RETRAIN = """
-from clm_core import retraining
+from clm_core.retraining import jobs, steps
 from clm_core.services import open_services
 with open_services(settings) as services:
-    job = retraining.open_job(services, request)
-    with retraining.running(services, job) as lease:
-        bars = retraining.fetch_bars(services, job)
-        trained = retraining.train(services, job, bars)
-        version = retraining.register(services, lease, job, bars, trained)
-        tested = retraining.test_out_of_sample(services, lease, job, bars, trained)
-        verdict = retraining.judge(services, lease, version, tested)
-        retraining.explain(services, job, version, bars, trained, tested, verdict)
+    job = jobs.open_job(services, request)
+    with jobs.running(services, job) as lease:
+        bars = steps.fetch_bars(services, job)
+        trained = steps.train(services, job, bars)
+        version = steps.register(services, lease, job, bars, trained)
+        evaluated = steps.evaluate_out_of_sample(services, lease, job, bars, trained)
+        verdict = steps.judge(services, lease, version, evaluated)
+        steps.report(services, job, version, bars, trained, evaluated, verdict)
 """
 PARENT = """
 import gc, multiprocessing, os

@@ -55,8 +55,8 @@ with open_services(settings) as services, Client(address) as pipe:
 BROKEN = {
     "no lock": """
 from contextlib import nullcontext
-from clm_core.ledger.promotions import PromotionBook
-PromotionBook.lock = lambda self, model_id: nullcontext(lambda: None)
+from clm_core.ledger.promotions import PromotionStore
+PromotionStore.lock = lambda self, model_id: nullcontext(lambda: None)
 """,
     "no comparison with the champion that was seen": """
 from clm_core.registry.promotion import Promotions
