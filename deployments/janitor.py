@@ -1,8 +1,8 @@
-"""Ends what a killed supervisor leaves behind.
+"""Janitor: ends the processes left behind by a killed supervisor.
 
-Started by the supervisor, told on its standard input which process groups run (`+4711`) and which have ended
-(`-4711`). When the input closes without a `done`, the supervisor was killed: the groups are ended, and the
-database, if it is ours and nobody else uses it, is stopped.
+The supervisor starts the janitor and reports running process groups (`+4711`) and ended groups (`-4711`) on
+standard input. Input closed without `done` means a killed supervisor: the janitor ends the groups, and stops
+the embedded database unless used by another process.
 """
 
 import contextlib
@@ -29,7 +29,7 @@ def main() -> None:
 
 
 def end(groups: set[int], grace_seconds: float = GRACE_SECONDS) -> None:
-    """Ask the groups to end; what has not after the grace is killed."""
+    """Terminates the groups; groups alive after the grace period are killed."""
     _signal(groups, signal.SIGTERM)
     deadline = time.monotonic() + grace_seconds
     while any(map(alive, groups)) and time.monotonic() < deadline:
@@ -38,7 +38,7 @@ def end(groups: set[int], grace_seconds: float = GRACE_SECONDS) -> None:
 
 
 def alive(group: int) -> bool:
-    """Whether any process of the group is left."""
+    """True if any process of the group is left."""
     try:
         os.killpg(group, 0)
     except ProcessLookupError:
@@ -53,7 +53,7 @@ def _signal(groups: set[int], number: signal.Signals) -> None:
 
 
 def _stop_database() -> None:
-    """Whoever leaves the embedded server last stops it: so come, and leave."""
+    """Opens and closes the embedded database, because the last user stops the server."""
     from clm_core.platform.database import open_database
     from clm_core.settings import load_settings
 

@@ -1,6 +1,6 @@
-"""`clm up`: every server and a worker on this machine, for one home, in one supervised group of processes.
+"""`clm up`: all servers and workers of an installation on the local machine, supervised.
 
-Run as a module it is the supervisor: `python -m deployments.stack`.
+`python -m deployments.stack` runs the supervisor.
 """
 
 import os
@@ -14,6 +14,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from clm_core.cli.renamed import show_deprecations
 from clm_core.cli.stack import print_summary
 from clm_core.domain.errors import CLMError, ServerUnavailable
 from clm_core.platform import stack_state
@@ -32,6 +33,7 @@ MAINTENANCE_RUNS = 5
 
 def main() -> int:
     console = Console(stderr=True, highlight=False)
+    show_deprecations()
     try:
         with stoppable():
             run(load_settings(), console)
@@ -44,41 +46,41 @@ def main() -> int:
 
 
 def run(settings: Settings, console: Console) -> None:
-    """Until Stopped is raised."""
+    """Starts and supervises all parts until Stopped is raised."""
     with ExitStack() as running:
         running.enter_context(stack_state.only_one(settings.home))
         plan = _Plan(settings, running.enter_context(_ports(settings)))
         database = running.enter_context(open_database(settings.home, settings.database_url))
-        watch = _Watch(settings.home, plan.state, console)
+        reporter = _StateReporter(settings.home, plan.state, console)
         supervisor = running.enter_context(
-            Supervisor(stack_state.folder(settings.home) / "logs", watch.changed)
+            Supervisor(stack_state.folder(settings.home) / "logs", reporter.changed)
         )
-        watch.supervisor = supervisor
+        reporter.supervisor = supervisor
         supervisor.start(plan.prefect(database))
         supervisor.start(plan.mlflow(database))
         with open_ledger(database):
-            # its migrations, while the servers start on the other core
+            # migrate the ledger while the servers start on the other core
             pass
         _wait(supervisor, ["prefect"])
         deploying = _deploy(settings, plan.environment)
         running.callback(deploying.terminate)
         supervisor.start(plan.worker())
         supervisor.start(plan.maintenance())
-        # both bring MLflow's database up to date, and two at once would collide
+        # both migrate MLflow's database, and two migrations at once would collide
         _wait(supervisor, ["mlflow"])
         if plan.state.api_url is not None:
             supervisor.start(plan.api())
         _wait(supervisor, [part.name for part in supervisor.states])
         _finish(deploying, settings.home)
-        print_summary(settings, watch.all_ready())
+        print_summary(settings, reporter.all_ready())
         while True:
-            supervisor.look_after()
+            supervisor.check_parts()
             if settings.database_url is None and revive(settings.home):
-                console.print("database: died, started again")
+                console.print("database: died, restarted")
 
 
 class _Plan:
-    """What runs, with which command and environment."""
+    """Commands and environments of the parts."""
 
     def __init__(self, settings: Settings, ports: Mapping[str, int]) -> None:
         self._settings = settings
@@ -93,15 +95,16 @@ class _Plan:
         self.environment = _environment(settings, self.state)
 
     def prefect(self, database: Database) -> StackPart:
-        home, url = self._settings.home, self.state.prefect_api_url
+        home = self._settings.home
+        url = self.state.prefect_api_url
         return StackPart(
             name="prefect",
             command=(sys.executable, "-m", "clm_core.platform.prefect_runs", str(self._ports["prefect"])),
             environment=self.environment
             | server_environment(database, home / "prefect", url)
             | {"PREFECT_SERVER_API_AUTH_STRING": stack_state.prefect_auth(home)},
-            answers=lambda: is_answering(f"{url}/health"),
-            lives=lambda: is_answering(f"{url}/health"),
+            is_ready=lambda: is_answering(f"{url}/health"),
+            is_alive=lambda: is_answering(f"{url}/health"),
         )
 
     def mlflow(self, database: Database) -> StackPart:
@@ -111,7 +114,7 @@ class _Plan:
             command=(sys.executable, "-m", "clm_core.registry.server", str(port)),
             environment=self.environment
             | {
-                # not on the command line, where everybody on this machine could read a password in it
+                # not on the command line, where every user of the machine could read the password
                 "MLFLOW_BACKEND_STORE_URI": database.url("mlflow", driver="psycopg"),
                 "MLFLOW_DEFAULT_ARTIFACT_ROOT": str(self._settings.home / "mlflow" / "artifacts"),
                 "MLFLOW_SERVER_ALLOWED_HOSTS": f"127.0.0.1:{port},localhost:{port}",
@@ -119,8 +122,8 @@ class _Plan:
                 "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
                 "MLFLOW_DISABLE_TELEMETRY": "true",
             },
-            answers=lambda: is_answering(f"{self.state.mlflow_url}/health"),
-            lives=lambda: is_answering(f"{self.state.mlflow_url}/health"),
+            is_ready=lambda: is_answering(f"{self.state.mlflow_url}/health"),
+            is_alive=lambda: is_answering(f"{self.state.mlflow_url}/health"),
         )
 
     def worker(self) -> StackPart:
@@ -132,17 +135,18 @@ class _Plan:
             "maintenance", stack_state.MAINTENANCE_WORKER, stack_state.MAINTENANCE_QUEUE, MAINTENANCE_RUNS
         )
 
-    def _worker(self, name: str, known_as: str, queue: str, at_once: int) -> StackPart:
-        pool, kind = self._settings.deploy.work_pool, self._settings.deploy.work_pool_type
+    def _worker(self, name: str, worker_name: str, queue: str, max_runs: int) -> StackPart:
+        pool = self._settings.deploy.work_pool
+        pool_type = self._settings.deploy.work_pool_type
         return StackPart(
             name=name,
             command=(
-                *(sys.executable, "-m", "prefect", "worker", "start", "--name", known_as),
-                *("--pool", pool, "--type", kind, "--work-queue", queue),
-                *("--limit", str(at_once), "--install-policy", "never"),
+                *(sys.executable, "-m", "prefect", "worker", "start", "--name", worker_name),
+                *("--pool", pool, "--type", pool_type, "--work-queue", queue),
+                *("--limit", str(max_runs), "--install-policy", "never"),
             ),
             environment=self.environment,
-            answers=lambda: known_as in workers_online(self.environment, pool),
+            is_ready=lambda: worker_name in workers_online(self.environment, pool),
         )
 
     def api(self) -> StackPart:
@@ -150,14 +154,14 @@ class _Plan:
             name="api",
             command=(sys.executable, "-m", "clm_core.api", str(self._ports["api"])),
             environment=self.environment,
-            answers=lambda: is_answering(f"{self.state.api_url}/health"),
-            # it is to say so itself when the database is away
-            lives=lambda: is_answering(f"{self.state.api_url}/docs"),
+            is_ready=lambda: is_answering(f"{self.state.api_url}/health"),
+            # alive without the database too: /health reports the outage
+            is_alive=lambda: is_answering(f"{self.state.api_url}/docs"),
         )
 
 
-class _Watch:
-    """Writes down how the parts are, and tells the terminal what somebody should know."""
+class _StateReporter:
+    """Records the states of the parts and prints changes on the terminal."""
 
     def __init__(self, home: Path, state: StackState, console: Console) -> None:
         self._home = home
@@ -167,7 +171,7 @@ class _Watch:
 
     def changed(self, part: PartState) -> None:
         if part.status is PartStatus.RESTARTING:
-            self._console.print(f"{part.name}: ended ({part.last_exit}), is started again; see {part.log}")
+            self._console.print(f"{part.name}: ended ({part.last_exit}), restarting; see {part.log}")
         elif part.status is PartStatus.READY:
             self._console.print(f"{part.name}: ready")
         self._write()
@@ -183,7 +187,7 @@ class _Watch:
 
 
 def _environment(settings: Settings, state: StackState) -> dict[str, str]:
-    """Common to all parts and to the flows that the worker runs: the same settings in whatever folder."""
+    """Environment of all parts and flow runs: the same settings in every folder."""
     file = settings_file()
     return {
         "CLM_HOME": str(settings.home),
@@ -200,8 +204,8 @@ def _environment(settings: Settings, state: StackState) -> dict[str, str]:
 
 
 def _ports(settings: Settings) -> AbstractContextManager[dict[str, int]]:
-    wanted = settings.stack
-    fixed = {"prefect": wanted.prefect_port, "mlflow": wanted.mlflow_port, "api": wanted.api_port}
+    stack = settings.stack
+    fixed = {"prefect": stack.prefect_port, "mlflow": stack.mlflow_port, "api": stack.api_port}
     names = [name for name in PREFERRED_PORTS if name != "api" or _has_api()]
     return stack_state.reserved_ports(
         settings.home,
@@ -236,7 +240,7 @@ def _deploy(settings: Settings, environment: Mapping[str, str]) -> "subprocess.P
 def _finish(deploying: "subprocess.Popen[bytes]", home: Path) -> None:
     if deploying.wait() != 0:
         raise ServerUnavailable(
-            f"The deployments could not be made: see {_deploy_log(home)}, and try `clm deploy`."
+            f"The deployments could not be created: see {_deploy_log(home)}, and try `clm deploy`."
         )
 
 

@@ -1,6 +1,6 @@
-"""Keeps a handful of processes running: starts them in order, restarts what dies, leaves nothing behind.
+"""Supervisor of a few processes: starts the parts in order, restarts dead parts, leaves no process behind.
 
-Each part leads a process group, so that what it starts ends with it. A janitor ends the groups when the
+Each part leads a process group, so that its children end with the part. A janitor ends the groups when the
 supervisor itself is killed.
 """
 
@@ -21,19 +21,19 @@ from deployments import janitor
 
 PAUSE_SECONDS = 0.1
 LEFTOVER_SECONDS = 10.0
-"""How long what a dead part had started may take to end by itself: a run reports that it was ended."""
+"""Time for the children of a dead part to end by themselves: a flow run reports its end."""
 FIRST_DELAY_SECONDS = 1.0
-LONGEST_DELAY_SECONDS = 60.0
+MAX_DELAY_SECONDS = 60.0
 STABLE_SECONDS = 60.0
-"""A part that ran this long starts over with the first delay when it dies."""
+"""Running time after which the restart delay is reset."""
 STOP_SECONDS = 15.0
 PROBE_SECONDS = 15.0
-"""How often a part that is ready is asked whether it still lives."""
+"""Time between two liveness probes of a ready part."""
 SILENT_SECONDS = 180.0
-"""A part that leaves everything unanswered for so long hangs, and is ended."""
+"""Time without an answer after which a part counts as hung and is killed."""
 
 Report = Callable[[PartState], None]
-"""Told whenever a part's state changes."""
+"""Callback for every change of a part's state."""
 
 
 @dataclass(frozen=True)
@@ -41,20 +41,20 @@ class StackPart:
     name: str
     command: Sequence[str]
     environment: Mapping[str, str]
-    """Beside that of this process."""
-    answers: Callable[[], bool]
-    """Whether it does its work by now; asked again and again, so quick to answer."""
-    lives: Callable[[], bool] | None = None
-    """Whether it answers anything at all, once it was ready; None: nobody asks."""
+    """Environment variables in addition to the supervisor's."""
+    is_ready: Callable[[], bool]
+    """Quick readiness probe, called repeatedly until True."""
+    is_alive: Callable[[], bool] | None = None
+    """Liveness probe of a ready part, if any."""
 
 
 class Stopped(BaseException):
-    """Somebody asked us to end."""
+    """The process received a signal to stop."""
 
 
 @contextlib.contextmanager
 def stoppable() -> Iterator[None]:
-    """SIGTERM, SIGHUP and Ctrl-C raise Stopped inside the block, once; further ones are ignored."""
+    """SIGTERM, SIGHUP and Ctrl-C raise Stopped inside the block, once; further signals are ignored."""
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
     def stop(number: int, _: FrameType | None) -> None:
@@ -71,12 +71,12 @@ def stoppable() -> Iterator[None]:
 
 
 class Supervisor:
-    """Parts that are kept running for as long as the block lasts."""
+    """Context manager that keeps the started parts running for the duration of the block."""
 
     def __init__(self, logs: Path, report: Report) -> None:
         self._logs = logs
         self._report = report
-        self._parts: list[_Running] = []
+        self._parts: list[_RunningPart] = []
 
     def __enter__(self) -> "Supervisor":
         self._logs.mkdir(parents=True, exist_ok=True)
@@ -91,28 +91,30 @@ class Supervisor:
         return self
 
     def __exit__(self, *_: object) -> None:
-        # the last one started may need those before it to end well
+        # a part may need the parts started before to end well
         for part in reversed(self._parts):
             part.stop()
         self._tell_janitor("done")
         self._janitor.communicate()
 
     def start(self, part: StackPart) -> None:
-        self._parts.append(_Running(part, self._logs / f"{part.name}.log", self._report, self._tell_janitor))
+        self._parts.append(
+            _RunningPart(part, self._logs / f"{part.name}.log", self._report, self._tell_janitor)
+        )
 
     def wait_until_ready(self, names: Sequence[str], seconds: float) -> list[str]:
-        """Names of the parts that are not, if the time runs out."""
+        """Names of the parts still not ready after the time limit."""
         deadline = time.monotonic() + seconds
         while missing := [part.name for part in self._parts if part.name in names and not part.ready]:
             if time.monotonic() > deadline:
                 return missing
-            self.look_after()
+            self.check_parts()
         return []
 
-    def look_after(self) -> None:
-        """Restart what has died; call it again and again."""
+    def check_parts(self) -> None:
+        """Restarts dead parts; to be called in a loop."""
         for part in self._parts:
-            part.look_after()
+            part.check()
         time.sleep(PAUSE_SECONDS)
 
     @property
@@ -121,14 +123,14 @@ class Supervisor:
 
     def _tell_janitor(self, line: str) -> None:
         assert self._janitor.stdin is not None
-        # without a janitor all is well until somebody kills us
+        # a missing janitor matters only if the supervisor is killed
         with contextlib.suppress(BrokenPipeError):
             self._janitor.stdin.write(f"{line}\n")
             self._janitor.stdin.flush()
 
 
-class _Running:
-    """One part and its process of the moment."""
+class _RunningPart:
+    """Part with its current process."""
 
     def __init__(
         self, part: StackPart, log: Path, report: Report, tell_janitor: Callable[[str], None]
@@ -149,16 +151,16 @@ class _Running:
     def ready(self) -> bool:
         return self.state.status is PartStatus.READY
 
-    def look_after(self) -> None:
+    def check(self) -> None:
         if self.state.status is PartStatus.RESTARTING:
             self._restart_when_due()
         elif self._process.poll() is not None:
-            self._bury()
+            self._handle_exit()
         elif not self.ready:
-            if self._part.answers():
+            if self._part.is_ready():
                 self._change(status=PartStatus.READY)
-        elif self._hangs():
-            # asked to end it would not hear that either
+        elif self._is_hung():
+            # a hung part would not react to SIGTERM
             self._signal(signal.SIGKILL)
 
     def stop(self) -> None:
@@ -175,37 +177,37 @@ class _Running:
             self._process = subprocess.Popen(
                 self._part.command,
                 env=os.environ | self._part.environment,
-                # some of ours end when this pipe closes
+                # some parts end when the pipe closes
                 stdin=subprocess.PIPE,
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
-        self._started = self._asked = time.monotonic()
+        self._started = self._probed = time.monotonic()
         self._unanswered = 0
         self._tell_janitor(f"+{self._process.pid}")
         self._change(status=PartStatus.STARTING, pid=self._process.pid, restarts=restarts)
 
-    def _bury(self) -> None:
-        """It is dead: what it had started ends as well, before the next one takes its place."""
+    def _handle_exit(self) -> None:
+        """Schedules the restart of a dead part, after its children have ended."""
         now = time.monotonic()
         if now - self._started > STABLE_SECONDS:
             self._delay = FIRST_DELAY_SECONDS
         self._due = now + self._delay
-        self._patience_ends = max(self._due, now + LEFTOVER_SECONDS)
-        self._delay = min(2 * self._delay, LONGEST_DELAY_SECONDS)
+        self._leftovers_until = max(self._due, now + LEFTOVER_SECONDS)
+        self._delay = min(2 * self._delay, MAX_DELAY_SECONDS)
         self._signal(signal.SIGTERM)
         hung = self._silent_seconds >= SILENT_SECONDS
         cause = f"no answer for {SILENT_SECONDS:g} s" if hung else _exit_in_words(self._process.returncode)
         self._change(status=PartStatus.RESTARTING, pid=None, last_exit=cause)
 
-    def _hangs(self) -> bool:
-        """Counted in questions, not by the clock: while we were stopped ourselves nobody asked."""
+    def _is_hung(self) -> bool:
+        """True after too many failed probes, counted because a paused supervisor does not probe."""
         now = time.monotonic()
-        if self._part.lives is None or now < self._asked + PROBE_SECONDS:
+        if self._part.is_alive is None or now < self._probed + PROBE_SECONDS:
             return False
-        self._unanswered = 0 if self._part.lives() else self._unanswered + 1
-        self._asked = time.monotonic()
+        self._unanswered = 0 if self._part.is_alive() else self._unanswered + 1
+        self._probed = time.monotonic()
         return self._silent_seconds >= SILENT_SECONDS
 
     @property
@@ -214,7 +216,7 @@ class _Running:
 
     def _restart_when_due(self) -> None:
         now = time.monotonic()
-        if now < self._due or (janitor.alive(self._process.pid) and now < self._patience_ends):
+        if now < self._due or (janitor.alive(self._process.pid) and now < self._leftovers_until):
             return
         janitor.end({self._process.pid}, grace_seconds=0)
         self._tell_janitor(f"-{self._process.pid}")

@@ -1,4 +1,4 @@
-"""The README's first screen is what happens, also after a demo that was killed."""
+"""The first block of the README equals the output of the demo, after a killed demo too."""
 
 import os
 import re
@@ -16,8 +16,8 @@ CLM = Path(sys.executable).with_name("clm")
 
 @pytest.fixture(scope="module")
 def demo_after_a_killed_one(home: Path) -> str:
-    mine = {name: value for name, value in os.environ.items() if not name.startswith(("CLM_", "PREFECT_"))}
-    environment = mine | {"CLM_HOME": str(home / "demo")}
+    own = {name: value for name, value in os.environ.items() if not name.startswith(("CLM_", "PREFECT_"))}
+    environment = own | {"CLM_HOME": str(home / "demo")}
     with subprocess.Popen([CLM, "demo"], env=environment, stderr=subprocess.DEVNULL) as killed:
         _wait_for(home / "demo" / "prefect" / "server.log")
         time.sleep(3)
@@ -28,15 +28,14 @@ def demo_after_a_killed_one(home: Path) -> str:
     return done.stdout
 
 
-def test_the_first_block_is_what_the_demo_prints(demo_after_a_killed_one: str) -> None:
+def test_the_first_block_equals_the_output_of_the_demo(demo_after_a_killed_one: str) -> None:
     block = re.search(r"```console\n\$ make demo\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     assert block is not None
-    assert _without_what_changes(block[1]) == _without_what_changes(demo_after_a_killed_one)
+    assert _normalised(block[1]) == _normalised(demo_after_a_killed_one)
 
 
-def _without_what_changes(text: str) -> list[str]:
-    """Versions are named after the second, reports lie under the home folder, and the last digit of a
-    figure may differ between processors: figures are compared by their shape, words as they are."""
+def _normalised(text: str) -> list[str]:
+    """Lines without version labels, home folders and digits, which differ between runs and processors."""
     text = re.sub(r"v\d{8}_\d{6}", "VERSION", text)
     text = re.sub(r"\S*/reports/", "REPORTS/", text)
     text = re.sub(r"[-+]?\d+(\.\d+)?", "0", text)

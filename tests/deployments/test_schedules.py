@@ -1,5 +1,4 @@
-"""Schedules while the clock goes on for weeks: Prefect's own server and scheduler, started anew and deployed
-to again, at times that they take for the present."""
+"""Schedules over weeks of a moved clock: Prefect's server and scheduler, restarted and deployed to again."""
 
 import itertools
 import socket
@@ -34,12 +33,12 @@ BEGIN = datetime(2026, 1, 7, 9, 30, tzinfo=UTC)
 DAY, MINUTE = timedelta(days=1), timedelta(minutes=1)
 MARKET = Market(symbol="BTCUSD", model_types=(ModelType.XGBOOST, ModelType.NHITS, ModelType.RL_V3))
 AHEAD = 3
-"""Runs of a schedule that Prefect makes before their time."""
+"""Number of runs that Prefect creates ahead for a schedule."""
 
 
 @dataclass
 class World:
-    """What there is, at a moment."""
+    """Settings and server at a moment."""
 
     settings: Settings
     prefect: httpx.Client
@@ -49,7 +48,7 @@ class World:
         return self.prefect.post(path, json=body).raise_for_status().json()
 
     def deploy(self, **changes: Any) -> Deployed:
-        """Changes are those of the market."""
+        """Deploys after changes of the market."""
         self.settings = self.settings.model_copy(update={"universe": (MARKET.model_copy(update=changes),)})
         with temporary_settings({PREFECT_API_URL: str(self.prefect.base_url), PREFECT_API_AUTH_STRING: None}):
             return deploy(self.settings)
@@ -69,7 +68,7 @@ class World:
         return found
 
     def slots(self, name: str, *states: str) -> Counter[datetime]:
-        """How many runs there are of each time up to now."""
+        """Number of runs by scheduled time, up to now."""
         times = (
             datetime.fromisoformat(run["expected_start_time"])
             for run in self.runs(name)
@@ -78,7 +77,7 @@ class World:
         return Counter(time for time in times if time <= self.now)
 
     def go_on(self, server: MovedServer, by: timedelta, names: list[str]) -> None:
-        """The clock goes on, the scheduler looks, and a worker does what is due."""
+        """Moves the clock, waits for the scheduler, and completes the due runs."""
         self.now += by
         server.move_to(self.now)
         self.settle(names)
@@ -103,7 +102,7 @@ class World:
         return int(self.ask("/flow_runs/count", wanted))
 
     def _due(self, names: list[str]) -> list[dict[str, Any]]:
-        """What a worker that asks at this moment is given."""
+        """Runs handed to a worker at the moment."""
         pool = f"/work_pools/{self.settings.deploy.work_pool}/get_scheduled_flow_runs"
         given = self.ask(pool, {"scheduled_before": self.now.isoformat()})
         ids = [self.ids[name] for name in names]
@@ -112,7 +111,7 @@ class World:
 
 @dataclass(frozen=True)
 class Servers:
-    """Of one database, one after the other on one port."""
+    """Prefect servers with a shared database and port, started one after the other."""
 
     port: int
     environment: dict[str, str]
@@ -147,14 +146,14 @@ def world(services: Services, servers: Servers) -> Iterator[World]:
 
 
 def grid(deployment: Deployment, since: datetime, until: datetime) -> list[datetime]:
-    """The slots of a schedule."""
+    """Scheduled times of a deployment."""
     assert deployment.every is not None
     before = (since - deployment.anchor) // deployment.every
     slots = (deployment.anchor + number * deployment.every for number in itertools.count(before))
     return [slot for slot in itertools.takewhile(lambda slot: slot <= until, slots) if slot >= since]
 
 
-def test_each_schedule_fires_once_a_slot_whatever_is_restarted_and_deployed_again(
+def test_each_schedule_fires_once_a_slot_despite_restarts_and_deployments(
     world: World, servers: Servers
 ) -> None:
     schedules = {each.name: each for each in wanted(world.settings) if each.every and each.every >= DAY}
@@ -169,7 +168,7 @@ def test_each_schedule_fires_once_a_slot_whatever_is_restarted_and_deployed_agai
         assert set(world.deploy().unchanged) > set(names)
         assert set(world.deploy(dataset_span_days=300).updated) >= set(names)
         world.go_on(server, 3 * DAY, names)
-    # three days later: what was made before is late
+    # three days later: runs created before are late
     world.now += 3 * DAY
     with servers.at(world.now) as server:
         world.deploy()

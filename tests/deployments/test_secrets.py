@@ -1,4 +1,4 @@
-"""Twelve secrets, put where secrets go, are looked for everywhere else; on a PostgreSQL of one's own."""
+"""Search for twelve secrets in all outputs, files and databases, with an external PostgreSQL."""
 
 import base64
 import json
@@ -29,7 +29,7 @@ TRAIN = {
 
 
 def word() -> str:
-    """Found nowhere by chance; with characters that a URL must escape where it is text."""
+    """Random word, not found anywhere by chance."""
     return f"canary{secrets.token_hex(12)}"
 
 
@@ -39,7 +39,7 @@ def key() -> str:
 
 @dataclass(frozen=True)
 class Canaries:
-    """What nobody may read who may read everything else."""
+    """Secrets that must not appear in any output, file or database."""
 
     database_password: str
     alert_token: str
@@ -56,12 +56,12 @@ class Canaries:
 
     @property
     def spelled(self) -> dict[bytes, str]:
-        """The name of a canary, by each of the ways to write it."""
+        """Name of each canary by spelling: plain, escaped, hexadecimal, raw and base64."""
         found = dict[bytes, str]()
         for name, text in vars(self).items():
             plain = text.removeprefix("whsec_").encode()
             raw = base64.b64decode(plain) if text.startswith("whsec_") else plain
-            # of base64 the middle, which stays when something stands in front
+            # the middle of the base64 text does not depend on a prefix
             shifted = [base64.b64encode(b"x" * shift + raw)[4:-4] for shift in range(3)]
             for spelling in (plain, quote(plain, safe="").encode(), raw.hex().encode(), raw, *shifted):
                 found[spelling] = name
@@ -129,24 +129,24 @@ secrets = ["{webhook}", "{former}"]
 """
 
 
-def test_no_secret_is_anywhere_but_where_it_was_put(
+def test_no_secret_leaves_the_place_it_was_put(
     up: tuple[Installation, Canaries], database: Database, tmp_path: Path
 ) -> None:
     installation, canaries = up
-    told = use_everything(installation, canaries)
+    answers = use_everything(installation, canaries)
     spelled = canaries.spelled
-    assert_in_none(spelled, {"an answer": told})
+    assert_in_none(spelled, {"an answer": answers})
     assert_in_none(spelled, commands(installation))
     assert_in_none(spelled, {f"dump of {name}": dump for name, dump in dumps(database)})
     assert_in_none(spelled, command_lines())
     assert_in_none(spelled, files(installation.home))
-    # the search itself finds what is there
+    # the search itself finds a present secret
     with pytest.raises(AssertionError, match="database_password"):
         assert_in_none(spelled, {"here": f"postgresql://x:{canaries.database_password}@".encode()})
 
 
 def use_everything(installation: Installation, canaries: Canaries) -> bytes:
-    """A retrain, webhooks good and forged, wrong and revoked tokens; all that was answered."""
+    """Responses to a retrain, valid and forged webhooks, wrong and revoked tokens."""
     answers = list[bytes]()
     with httpx.Client(base_url=installation.state.api_url or "", timeout=120) as api:
 
@@ -172,8 +172,8 @@ def use_everything(installation: Installation, canaries: Canaries) -> bytes:
             return api_job(api, job, canaries.api_token)["status"] in {"completed", "failed"}
 
         wait_until(ended)
-        # and a pass of the upkeep, which tries to tell everybody
-        assert installation.clm("upkeep").returncode in (0, 1)
+        # a maintenance pass tries to deliver alerts and events
+        assert installation.clm("maintenance").returncode in (0, 1)
         for path in ("/openapi.json", "/clm/status", "/clm/jobs", "/clm/models", "/clm/audit", "/clm/tokens"):
             assert ask("GET", path, canaries.api_token).status_code == 200
         assert api_job(api, job, canaries.api_token)["status"] == "completed"
@@ -187,7 +187,7 @@ def api_job(api: httpx.Client, job: str, token: str) -> Any:
 
 
 def commands(installation: Installation) -> dict[str, bytes]:
-    """What the terminal shows."""
+    """Output of commands in the terminal."""
     asked = (("config",), ("status", "--json"), ("alerts",), ("tokens", "list"), ("audit", "show"))
     shown = {" ".join(words): installation.clm(*words) for words in asked}
     return {words: (done.stdout + done.stderr).encode() for words, done in shown.items()}

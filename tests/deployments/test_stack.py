@@ -1,4 +1,4 @@
-"""`clm up` as somebody types it: everything it runs, and that nothing of it stays."""
+"""`clm up` from the command line: all parts run, and no process is left behind."""
 
 import contextlib
 import itertools
@@ -39,8 +39,8 @@ secrets = ["{SECRET}"]
 """
 WHOLE = "CHAOS_REPETITIONS" in os.environ
 MARKETS, OUTAGE_SECONDS = (100, 120.0) if WHOLE else (10, 5.0)
-"""Two models each."""
-DRAINED_WITHIN_SECONDS = 60.0
+"""Number of markets, with two models each, and length of the outage."""
+DISPATCHED_WITHIN_SECONDS = 60.0
 DELIVERIES, CONNECTIONS = 1000, 32
 ENDLESS = {"rounds": 10_000, "learning_rate": 1e-6, "early_stopping_rounds": 10_000, "max_depth": 12}
 
@@ -60,7 +60,7 @@ def up(home: Path, make_home: Callable[[str], Path]) -> Iterator[Installation]:
     assert json.loads(installation.clm("status", "--json").stdout)["up"] is False
 
 
-def test_status_tells_that_each_part_answers_and_what_runs_next(up: Installation) -> None:
+def test_status_has_the_health_of_each_part_and_the_next_runs(up: Installation) -> None:
     found = up.clm("status", "--json")
     assert found.returncode == 0, found.stdout
     status = json.loads(found.stdout)
@@ -73,13 +73,13 @@ def test_status_tells_that_each_part_answers_and_what_runs_next(up: Installation
     assert {run["deployment"] for run in status["next_runs"]} >= {"xgboost_btcusd_1h", "lightgbm_btcusd_1h"}
 
 
-def test_a_second_one_is_refused_with_what_to_do(up: Installation) -> None:
+def test_a_second_clm_up_is_refused_with_the_next_step(up: Installation) -> None:
     refused = up.clm("up")
     assert refused.returncode == 1
     assert "clm down" in refused.stderr
 
 
-def test_only_this_machine_reaches_it_and_prefect_only_with_the_password(up: Installation) -> None:
+def test_the_servers_listen_locally_and_prefect_asks_for_the_password(up: Installation) -> None:
     assert httpx.post(f"{up.state.prefect_api_url}/flows/filter", json={}).status_code == 401
     forged = httpx.get(up.state.mlflow_url, headers={"Host": "evil.example"})
     assert forged.status_code == 403
@@ -95,7 +95,7 @@ def test_no_secret_is_on_a_command_line(up: Installation) -> None:
 
 @pytest.fixture(scope="module")
 def page(up: Installation) -> Iterator["Page"]:
-    """A browser, signed in to Prefect."""
+    """Browser signed in to Prefect."""
     if CHROMIUM is None:
         pytest.skip("there is no chromium on PATH to open the pages with")
     from playwright.sync_api import sync_playwright
@@ -114,7 +114,7 @@ def page(up: Installation) -> Iterator["Page"]:
 
 @pytest.fixture(scope="module")
 def run(up: Installation, page: "Page") -> dict[str, Any]:
-    """Launched from the form, run by the worker, ended."""
+    """Run launched from the form and ended by the worker."""
     deployment = up.prefect("GET", "/deployments/name/retrain/lightgbm_btcusd_1h")
     page.goto(f"{up.state.prefect_url}/v2/deployments/deployment/{deployment['id']}/run")
     form = page.locator("form")
@@ -150,7 +150,7 @@ def test_a_retrain_launched_from_the_form_is_run_and_judged(up: Installation, ru
 
 
 @pytest.mark.parametrize("ui", ["/v2/artifacts/artifact", "/artifacts/artifact"], ids=["v2", "v1"])
-def test_the_page_of_a_run_shows_verdict_equity_curve_and_the_way_into_mlflow(
+def test_the_page_of_a_run_shows_verdict_equity_curve_and_the_link_into_mlflow(
     ui: str, up: Installation, run: dict[str, Any], page: "Page"
 ) -> None:
     artifact = artifacts(up, run)["lightgbm-btcusd-1h-verdict"]
@@ -181,17 +181,17 @@ def test_the_run_shows_its_progress_and_the_champion_beside_the_challenger(
 
 
 def artifacts(up: Installation, run: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    wanted = {"flow_runs": {"id": {"any_": [run["id"]]}}}
-    return {each["key"]: each for each in up.prefect("POST", "/artifacts/filter", wanted)}
+    query = {"flow_runs": {"id": {"any_": [run["id"]]}}}
+    return {each["key"]: each for each in up.prefect("POST", "/artifacts/filter", query)}
 
 
-def test_a_training_does_not_hold_up_the_upkeep_and_ends_when_its_run_is_cancelled(up: Installation) -> None:
+def test_a_training_does_not_hold_up_maintenance_and_ends_when_its_run_is_cancelled(up: Installation) -> None:
     deployment = up.prefect("GET", "/deployments/name/retrain/on-demand")
     request = {"model_type": "xgboost", "symbol": "BTCUSD", "training_params": ENDLESS}
     body = {"parameters": {"request": request}}
     run = up.prefect("POST", f"/deployments/{deployment['id']}/create_flow_run", body)
     wait_until(lambda: trainings(up) != [])
-    assert_upkeep_is_begun(up)
+    assert_maintenance_starts(up)
     cancelling = {"state": {"type": "CANCELLING", "name": "Cancelling"}}
     up.prefect("POST", f"/flow_runs/{run['id']}/set_state", cancelling)
 
@@ -204,17 +204,17 @@ def test_a_training_does_not_hold_up_the_upkeep_and_ends_when_its_run_is_cancell
     assert job["status"] in {"failed", "in_progress"}  # in progress until its lease has run out
 
 
-def assert_upkeep_is_begun(up: Installation) -> None:
-    """Soon, although the one place for trainings is taken."""
+def assert_maintenance_starts(up: Installation) -> None:
+    """Asserts a prompt start while the only slot for trainings is taken."""
     deployment = up.prefect("GET", "/deployments/name/maintenance/maintenance")
     run = up.prefect("POST", f"/deployments/{deployment['id']}/create_flow_run", {})
-    # cancelled it is when the scheduled one runs
+    # cancelled if the scheduled run is in progress
     begun = {"RUNNING", "COMPLETED", "FAILED", "CANCELLED"}
     wait_until(lambda: up.prefect("GET", f"/flow_runs/{run['id']}")["state_type"] in begun)
 
 
 def trainings(up: Installation) -> list[int]:
-    """Processes that train for this home."""
+    """Training processes of the installation."""
     found = []
     for process in up.processes():
         with contextlib.suppress(OSError):
@@ -232,8 +232,8 @@ def test_a_server_that_is_killed_comes_back_and_is_reported(up: Installation) ->
 
 
 @pytest.fixture(scope="module")
-def nobody_trains(up: Installation) -> None:
-    """Runs of models without a deployment of their own stay scheduled; the upkeep goes on."""
+def trainings_paused(up: Installation) -> None:
+    """Keeps runs of the on-demand deployment scheduled, while maintenance goes on."""
     up.prefect("POST", "/work_pools/clm/queues", {"name": "nobody", "is_paused": True})
     deployment = up.prefect("GET", "/deployments/name/retrain/on-demand")
     queue = {"work_pool_name": "clm", "work_queue_name": "nobody"}
@@ -250,7 +250,7 @@ def ledger(up: Installation) -> Iterator[psycopg.Connection[Any]]:
 
 @contextlib.contextmanager
 def sender(up: Installation) -> Iterator[Callable[[str, str], int]]:
-    """Posts a message with an id and a body; the status of the answer."""
+    """Function that posts a message with id and body and returns the status of the response."""
     limits = httpx.Limits(max_connections=CONNECTIONS)
     with httpx.Client(base_url=up.state.api_url or "", limits=limits, timeout=120) as client:
 
@@ -267,45 +267,46 @@ def training_of(model_type: str, symbol: str) -> str:
 
 
 def server(up: Installation) -> int:
-    """The process of Prefect's server."""
+    """Process id of the Prefect server."""
     [part] = [part for part in up.state.parts if part.name == "prefect"]
     assert part.pid is not None
     return part.pid
 
 
 def runs_of(up: Installation, models: Collection[str]) -> Counter[str]:
-    """How many runs Prefect has of each model."""
+    """Number of Prefect runs of each model."""
     found, tags = list[dict[str, Any]](), {"flow_runs": {"tags": {"any_": sorted(models)}}}
     while page := up.prefect("POST", "/flow_runs/filter", tags | {"offset": len(found), "limit": 200}):
         found += page
     return Counter(tag for run in found for tag in run["tags"] if tag in models)
 
 
-def wait_until_drained(up: Installation, models: Collection[str]) -> float:
-    """Seconds from now until each has a run; asked to drain, unless there is time to wait for the upkeep."""
+def wait_until_dispatched(up: Installation, models: Collection[str]) -> float:
+    """Seconds until each model has a run, after `clm dispatch` or, in chaos tests, scheduled maintenance."""
     began = time.monotonic()
     if not WHOLE:
         assert up.clm("dispatch").returncode == 0
-    wait_until(lambda: runs_of(up, models).keys() == set(models), seconds=3 * DRAINED_WITHIN_SECONDS)
+    wait_until(lambda: runs_of(up, models).keys() == set(models), seconds=3 * DISPATCHED_WITHIN_SECONDS)
     return time.monotonic() - began
 
 
-@pytest.mark.usefixtures("nobody_trains")
-def test_a_webhook_is_not_left_waiting_for_the_next_upkeep(up: Installation) -> None:
-    drains = {"deployments": {"name": {"any_": ["dispatch"]}}}
-    assert up.prefect("POST", "/flow_runs/filter", drains) == []
+@pytest.mark.usefixtures("trainings_paused")
+def test_a_webhook_is_dispatched_before_the_next_maintenance(up: Installation) -> None:
+    dispatches = {"deployments": {"name": {"any_": ["dispatch"]}}}
+    assert up.prefect("POST", "/flow_runs/filter", dispatches) == []
     with sender(up) as post:
         assert post("evt_soon", training_of("lightgbm", "M000USD")) == 202
-    wait_until(lambda: up.prefect("POST", "/flow_runs/filter", drains) != [])
+    wait_until(lambda: up.prefect("POST", "/flow_runs/filter", dispatches) != [])
     wait_until(lambda: runs_of(up, {"lightgbm_m000usd_1h"}) == {"lightgbm_m000usd_1h": 1})
 
 
 @pytest.mark.chaos
-@pytest.mark.usefixtures("nobody_trains")
+@pytest.mark.usefixtures("trainings_paused")
 def test_1000_deliveries_of_one_message_while_prefect_is_killed_become_one_run(
     up: Installation, ledger: psycopg.Connection[Any]
 ) -> None:
-    body, killed = training_of("xgboost", "M000USD"), server(up)
+    body = training_of("xgboost", "M000USD")
+    killed = server(up)
     with sender(up) as post, ThreadPoolExecutor(CONNECTIONS) as pool:
         answers = pool.map(lambda _: post("evt_1000", body), range(DELIVERIES))
         some = list(itertools.islice(answers, DELIVERIES // 3))
@@ -314,19 +315,19 @@ def test_1000_deliveries_of_one_message_while_prefect_is_killed_become_one_run(
     [kept] = ledger.execute("SELECT count(*) FROM inbox WHERE message_id = 'evt_1000'").fetchall()
     assert kept == (1,)
     wait_until(lambda: up.state.healthy and server(up) != killed)
-    wait_until_drained(up, {"xgboost_m000usd_1h"})
+    wait_until_dispatched(up, {"xgboost_m000usd_1h"})
     assert runs_of(up, {"xgboost_m000usd_1h"}) == {"xgboost_m000usd_1h": 1}
     jobs = "SELECT count(*) FROM training_jobs WHERE model_id = 'xgboost_m000usd_1h'"
     assert ledger.execute(jobs).fetchall() == [(1,)]
 
 
 @pytest.mark.chaos
-@pytest.mark.usefixtures("nobody_trains")
+@pytest.mark.usefixtures("trainings_paused")
 def test_webhooks_of_an_outage_of_prefect_are_accepted_and_become_one_run_each_after_it(
     up: Installation,
 ) -> None:
-    """It hangs, so that whoever asks it waits in vain, and is killed at last."""
-    asked = {
+    """Prefect hangs without answering for a while, and is killed at the end."""
+    messages = {
         f"{model_type}_m{number:03}usd_1h": training_of(model_type, f"M{number:03}USD")
         for number in range(1, MARKETS + 1)
         for model_type in ("xgboost", "lightgbm")
@@ -335,16 +336,16 @@ def test_webhooks_of_an_outage_of_prefect_are_accepted_and_become_one_run_each_a
     os.kill(hanging, signal.SIGSTOP)
     ends = time.monotonic() + OUTAGE_SECONDS
     with sender(up) as post, ThreadPoolExecutor(CONNECTIONS) as pool:
-        assert Counter(pool.map(post, asked.keys(), asked.values())) == {202: len(asked)}
+        assert Counter(pool.map(post, messages.keys(), messages.values())) == {202: len(messages)}
     time.sleep(max(0.0, ends - time.monotonic()))
     os.kill(hanging, signal.SIGKILL)
     wait_until(lambda: up.state.healthy and server(up) != hanging)
-    seconds = wait_until_drained(up, asked)
-    assert runs_of(up, asked) == dict.fromkeys(asked, 1)
-    assert seconds <= DRAINED_WITHIN_SECONDS
+    seconds = wait_until_dispatched(up, messages)
+    assert runs_of(up, messages) == dict.fromkeys(messages, 1)
+    assert seconds <= DISPATCHED_WITHIN_SECONDS
 
 
-def test_when_nothing_is_up_status_says_so_and_still_shows_what_is_known(
+def test_status_without_running_servers_says_so_and_counts_the_jobs(
     make_home: Callable[[str], Path],
 ) -> None:
     installation = Installation(make_home("idle"))

@@ -1,4 +1,4 @@
-"""Homes of their own, with the commands on them."""
+"""Installations with homes of their own, and the commands run on them."""
 
 import os
 import subprocess
@@ -17,14 +17,12 @@ CLM = Path(sys.executable).with_name("clm")
 
 
 class Installation:
-    """One home."""
+    """Installation in a home folder."""
 
     def __init__(self, home: Path, **variables: str) -> None:
         self.home = home
-        mine = {
-            name: value for name, value in os.environ.items() if not name.startswith(("CLM_", "PREFECT_"))
-        }
-        self.environment = mine | {"CLM_HOME": str(home)} | variables
+        own = {name: value for name, value in os.environ.items() if not name.startswith(("CLM_", "PREFECT_"))}
+        self.environment = own | {"CLM_HOME": str(home)} | variables
 
     def clm(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
@@ -49,7 +47,7 @@ class Installation:
         return answer.json() if answer.content else None
 
     def processes(self) -> list[int]:
-        """Of this home, whoever started them; found by their environment."""
+        """Process ids of the installation, found by environment."""
         mark = f"CLM_HOME={self.home}\0".encode()
         found = []
         for folder in Path("/proc").glob("[0-9]*"):

@@ -1,4 +1,4 @@
-"""Webhooks as their sender signs them."""
+"""Signed webhooks."""
 
 from datetime import datetime
 
@@ -6,7 +6,7 @@ from standardwebhooks import Webhook
 
 
 def signed(secret: str, message_id: str, body: str, now: datetime) -> dict[str, str]:
-    """Headers of a delivery."""
+    """Headers of a signed delivery."""
     return {
         "webhook-id": message_id,
         "webhook-timestamp": str(int(now.timestamp())),
