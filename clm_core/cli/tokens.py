@@ -32,7 +32,7 @@ def create(
     from clm_core.settings import load_settings
 
     with open_services(load_settings()) as services:
-        actor, secret = this_user(), Secret.draw(secrets.token_bytes)
+        actor, secret = this_user(), Secret.generate(secrets.token_bytes)
         try:
             token = new_token(secret, name, role, actor, services.clock(), timedelta(days=days))
         except ValidationError as error:

@@ -1,4 +1,4 @@
-"""Who acts, and with what rights."""
+"""Actors: people and parts of the system, with their roles."""
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -6,7 +6,7 @@ from clm_core.domain.vocabulary import Role
 
 
 class Actor(BaseModel):
-    """A person or a part of the system, as it stands in the audit."""
+    """A person or a part of the system, as named in the audit."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -15,4 +15,4 @@ class Actor(BaseModel):
 
 
 SYSTEM = Actor(name="clm", role=Role.OPERATOR)
-"""Nobody asked for it at that moment: a job's own steps, a sweep."""
+"""Actor of the changes without a direct request: a job's own steps, scheduled maintenance."""

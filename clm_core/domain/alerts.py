@@ -1,4 +1,4 @@
-"""What somebody has to hear of at once."""
+"""Alerts: messages for the person on call."""
 
 from datetime import datetime
 from enum import StrEnum
@@ -7,33 +7,33 @@ from typing import Self
 from pydantic import BaseModel, ConfigDict, Field
 
 OLD_KINDS = {"drift_detected": "alias_moved", "upkeep_failing": "maintenance_failing"}
-"""Kinds renamed by ledger revision 0015, by their old value; the old values are accepted for one release."""
+"""Kinds renamed by ledger revision 0015, by old value; the old values are accepted for one release."""
 
 
 class AlertKind(StrEnum):
     JOB_FAILED = "job_failed"
     ALIAS_MOVED = "alias_moved"
-    """The production alias was moved by hand."""
+    """The alias `production` was moved by hand."""
     PRODUCTION_LOST = "production_lost"
-    """The serving version was deleted in MLflow: nothing serves."""
+    """The production version was deleted in MLflow: no version serves."""
     BUNDLE_REFUSED = "bundle_refused"
-    """What MLflow holds of a version is not what was registered."""
+    """The files of a version in MLflow differ from the registered files."""
     FORCED_EXPIRED = "forced_expired"
-    """A forced promotion still serves although its time is over."""
+    """A forced promotion has expired, and its version still serves."""
     FORCED_ROLLED_BACK = "forced_rolled_back"
-    """The guard ended one, as it was told to."""
+    """The maintenance rolled an expired forced promotion back, as configured."""
     DELIVERY_FAILING = "delivery_failing"
-    """A receiver of events or alerts has not taken any for a while."""
+    """A receiver of events or alerts has accepted nothing for a while."""
     DELIVERY_GIVEN_UP = "delivery_given_up"
-    """Something was offered to a receiver for days and not taken: it is not sent by itself any more."""
+    """A receiver refused an event or alert for days, until it became a dead letter."""
     MESSAGE_SET_ASIDE = "message_set_aside"
-    """A message that came in could not be understood, or asks for what cannot be trained."""
+    """An incoming message is malformed, or requests an impossible training."""
     AUDIT_BROKEN = "audit_broken"
-    """The audit is not as it was written."""
+    """Entries of the audit were changed or removed."""
     AUTOMATION_FAILING = "automation_failing"
-    """An automation of Prefect could not do what it is for: a run that it should start does not exist."""
+    """An action of a Prefect automation failed: a run that the automation should start does not exist."""
     RUN_FAILED = "run_failed"
-    """A run of a deployment failed or crashed, and no job tells why."""
+    """A run of a deployment failed or crashed before any job could record the cause."""
     MAINTENANCE_FAILING = "maintenance_failing"
     """A step of the maintenance, a watch, a shadow pass or a data update failed."""
 
@@ -50,7 +50,8 @@ HAPPENINGS = frozenset(
         AlertKind.MESSAGE_SET_ASIDE,
     }
 )
-"""Each is told of. All others are conditions: told of when they begin, not again until they have ended."""
+"""Kinds alerted at each occurrence. All other kinds are conditions: alerted when the condition begins, and
+again only after the condition has ended."""
 
 
 class Alert(BaseModel):
@@ -58,16 +59,16 @@ class Alert(BaseModel):
 
     kind: AlertKind
     subject: str = Field(min_length=1)
-    """Whom or what it is about: a model id, a job id, MODEL@VERSION, the name of a receiver."""
+    """Subject of the alert: a model id, a job id, MODEL@VERSION, the name of a receiver."""
     message: str = Field(min_length=1)
-    """What happened and what to do, for the person it wakes up."""
+    """Cause and remedy, for the person on call."""
     at: datetime
 
 
 class RaisedAlert(Alert):
-    """An alert as it is recorded."""
+    """A recorded alert."""
 
     seq: int
     """Grows with time."""
     ended_at: datetime | None
-    """When the condition was found to be over; a happening's own time."""
+    """End of the condition; for an occurrence, the time of the alert."""

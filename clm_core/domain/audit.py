@@ -1,4 +1,4 @@
-"""What is remembered for ever: who did what to what, and when."""
+"""Entries of the audit: actor, action, subject and time of every change."""
 
 from enum import StrEnum
 from typing import Any, Self
@@ -12,7 +12,7 @@ OLD_ACTIONS = {
     "drift_restored": "alias_move_restored",
     "drift_adopted": "alias_move_adopted",
 }
-"""Renamed actions by the word of older entries. The log is append-only: older entries keep the old word."""
+"""Renamed actions by old value. The log is append-only: entries of earlier releases keep the old value."""
 
 
 class Action(StrEnum):
@@ -23,31 +23,31 @@ class Action(StrEnum):
     VERSION_REGISTERED = "version_registered"
     VERSION_JUDGED = "version_judged"
     VERSION_STATUS_CHANGED = "version_status_changed"
-    """By anything but a promotion, a rollback or a retirement, which have their own words."""
+    """Any change of status but promotions, rollbacks and retirements: their actions are listed below."""
     VERSION_RETIRED = "version_retired"
     PROMOTION_COMMITTED = "promotion_committed"
     PROMOTION_ABORTED = "promotion_aborted"
     FORCED_PROMOTION = "forced_promotion"
     FORCED_EXPIRED = "forced_expired"
-    """A forced promotion still serves although its time is over: an admin was asked to look again."""
+    """A forced promotion has expired, its version still serves, and an admin was asked to decide."""
     FORCED_CONFIRMED = "forced_confirmed"
-    """An admin lets it stand for longer."""
+    """An admin prolonged a forced promotion."""
     ROLLBACK_COMMITTED = "rollback_committed"
     ALIAS_MOVED = "alias_moved"
-    """The production alias points at a version that no promotion put there."""
+    """The alias `production` was found at a version that no promotion had put there."""
     ALIAS_MOVE_RESTORED = "alias_move_restored"
     ALIAS_MOVE_ADOPTED = "alias_move_adopted"
     PRODUCTION_LOST = "production_lost"
-    """The serving version was deleted in MLflow."""
+    """The production version was deleted in MLflow."""
     BUNDLE_REFUSED = "bundle_refused"
-    """A stored bundle is not the one that was judged."""
+    """A stored bundle differs from the registered bundle."""
     TOKEN_CREATED = "token_created"
     TOKEN_REVOKED = "token_revoked"
     TUNING_STARTED = "tuning_started"
-    """Begun or continued: each command that works on a study has one of these."""
+    """A study was started or continued; each command that works on a study records an entry."""
     TUNING_ENDED = "tuning_ended"
     DELIVERY_SKIPPED = "delivery_skipped"
-    """What a receiver was to be told next was given up by hand."""
+    """A receiver's next event or alert was given up by hand."""
     DEAD_LETTERS_FORGOTTEN = "dead_letters_forgotten"
 
     @classmethod
@@ -56,7 +56,7 @@ class Action(StrEnum):
 
 
 class AuditEntry(BaseModel):
-    """One state change, as it is handed to the audit."""
+    """A change, ready to be appended to the audit."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -64,7 +64,7 @@ class AuditEntry(BaseModel):
     actor: Actor
     action: Action
     subject: str = Field(min_length=1)
-    """The model id; the job id where a job is meant, with its `model_id` in the details."""
+    """The model id; for a change of a job the job id, with `model_id` in the details."""
     details: dict[str, Any] = Field(default_factory=dict)
-    """Whatever pydantic can write as JSON. NaN and infinity are kept as the strings "nan", "inf" and "-inf",
-    whole numbers beyond 2^53 as strings of digits: JSON has no words for them."""
+    """Values that pydantic can write as JSON. NaN and infinity are stored as the strings "nan", "inf" and
+    "-inf", whole numbers beyond 2^53 as strings of digits: JSON cannot represent either."""

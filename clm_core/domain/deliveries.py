@@ -1,4 +1,4 @@
-"""Who is told of events and alerts, how far they have been told, and what was given up."""
+"""Delivery of events and alerts: the state of each receiver, and dead letters."""
 
 from datetime import datetime
 from enum import StrEnum
@@ -7,47 +7,47 @@ from pydantic import BaseModel, ConfigDict
 
 
 class StreamName(StrEnum):
-    """What a receiver is told, in order."""
+    """A sequence delivered in order."""
 
     EVENTS = "events"
     ALERTS = "alerts"
 
 
 class ReceiverState(BaseModel):
-    """How a receiver stands."""
+    """Progress and failures of a receiver."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
     stream: StreamName
     position: int
-    """Number of the last that it took, or that was given up."""
+    """Number of the last event or alert that was accepted or became a dead letter."""
     waiting: int
-    """Recorded, and not yet taken."""
+    """Number of events or alerts after the position."""
     given_up: int
-    """Dead letters that wait for somebody to decide."""
+    """Number of dead letters awaiting a decision."""
     failures: int
-    """In a row, of the one it is to take next."""
+    """Consecutive failures to deliver the next event or alert."""
     failing_since: datetime | None
     retry_at: datetime | None
-    """Not before then; None: at once."""
+    """Earliest time of the next attempt; None: at once."""
     last_error: str | None
 
 
 class DeadLetter(BaseModel):
-    """What a receiver did not take for days, or was to skip: it is not sent by itself any more."""
+    """An event or alert that a receiver refused for days, or that was skipped: no longer sent by itself."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     receiver: str
     seq: int
-    """Its number among the events, or among the alerts."""
+    """Number in the stream of events or alerts."""
     about: str
-    """The type of the event with what it is about, or the kind of the alert with its subject."""
+    """Type of the event and its model, or kind of the alert and its subject."""
     happened_at: datetime
     attempts: int
     error: str
-    """What the receiver said last, or who had it skipped."""
+    """Last error of the receiver, or the person who skipped the delivery."""
     given_up_at: datetime
     retry_asked: bool
-    """Somebody wants it sent once more: the next delivery does so."""
+    """True if the next delivery is to send the dead letter once more."""

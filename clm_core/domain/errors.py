@@ -1,50 +1,50 @@
-"""Everything that can go wrong, as one tree; each message says what to do next.
+"""Every error of this software, as a tree; each message says what to do next.
 
-CLMError
+CLMError                        the root
 ├── SettingsError               a setting is unknown, missing or out of range
-│   └── PolicyError             a policy document cannot be read, or holds a level that is not allowed
-├── MissingExtra                a library is not installed; names the extra that brings it
-├── DataError
-│   ├── InvalidBars             bars broke a rule; carries the findings with their rows
-│   ├── InvalidSymbol           a name that cannot be a symbol, e.g. one that would leave the store's folder
-│   ├── UnknownSeries           no source has this symbol and timeframe
-│   ├── UnknownFeature          a feature name is not one of `market.features.FEATURES`
-│   ├── StoreCorrupt            a stored series is not the one that was written
-│   ├── NotEnoughBars           fewer usable bars than the work needs
-│   └── SourceUnavailable       an exchange did not answer, or answered nonsense, until the deadline
-├── ModelError
-│   ├── InvalidTrainingParams   a training parameter is unknown or out of range; names the valid ones
-│   ├── InvalidPositions        positions are not one finite value in [-1, 1] for every bar
+│   └── PolicyError             a policy document is malformed, or a level is out of range
+├── MissingExtra                an optional library is not installed
+├── DataError                   market data cannot be used
+│   ├── InvalidBars             bars break validation rules
+│   ├── InvalidSymbol           a symbol is malformed
+│   ├── UnknownSeries           no source has the symbol and timeframe
+│   ├── UnknownFeature          no feature has the name
+│   ├── StoreCorrupt            a stored series was changed
+│   ├── NotEnoughBars           too few usable bars
+│   └── SourceUnavailable       an exchange does not answer
+├── ModelError                  a model cannot be trained, loaded or trusted
+│   ├── InvalidTrainingParams   a training parameter is unknown or out of range
+│   ├── InvalidPositions        a model's positions are malformed
 │   ├── TrainingFailed          a training took too long, or its process died
-│   ├── LookAhead               a feature or model knows later bars; names it
-│   ├── FeatureMismatch         the bars or features are not those the model was trained on
-│   ├── BundleCorrupt           a bundle's files are not those its manifest lists
-│   ├── PreflightFailed         a model does not answer as it did when it was saved, or always the same
-│   ├── PluginMissing           a plug-in is not installed here; says what to install where that is known
-│   ├── PluginFailed            a plug-in cannot be imported, is not as it should be, or raised an error
-│   └── NothingTuned            not one trial of a study could be measured, or it has none yet
-├── InvalidMessage              a message from outside is none of the events we know; it is set aside
-├── DatabaseUnavailable         PostgreSQL cannot be started or reached
-├── AuditBroken                 the audit, an export of it or its anchors are not as they were written
-├── ServerUnavailable           a server of ours (Prefect) did not become ready
-├── StackRunning                `clm up` runs for this home already
-├── PortTaken                   a port that a server of ours is to have is in use
-├── NotFound                    no such job, version or report
-├── AlreadyExists               a job, version or message of that name is recorded already
-├── StudyDiffers                a study would go on with other bars, parameters or costs than it began with
-├── IllegalTransition           a job or version cannot go from its present status to the wanted one
-├── InvalidCursor               a page was asked for that does not belong to the list
-├── NotAuthenticated            nobody knows who asks: no token, or none that opens anything
-├── NotAllowed                  the role of whoever asks does not permit it
-├── NotRetrained                a request to retrain was not granted, or another job serves it
-├── PromotionRefused            a version may not serve; carries the reasons
-├── ConflictError               what serves was changed by somebody else meanwhile
-├── TooManyRequests             more than is allowed in a minute; says when to come back
-├── KeyReused                   an idempotency key came with another request before
-├── RegistryUnavailable         MLflow did not answer, or could not do what it was asked
-├── LeaseLost                   a job is no longer run by who writes about it
-├── DeliveryFailed              a receiver of events or alerts did not take one
-└── UpkeepIncomplete            a part of the upkeep, or of a watch or shadow, failed; all others were tried
+│   ├── LookAhead               a feature or model uses future bars
+│   ├── FeatureMismatch         bars or features differ from the training's
+│   ├── BundleCorrupt           the files of a bundle were changed
+│   ├── PreflightFailed         a loaded model answers otherwise than at its training
+│   ├── PluginMissing           a plug-in is not installed
+│   ├── PluginFailed            a plug-in cannot be imported, or raised an error
+│   └── NothingTuned            a study has no measured trial
+├── InvalidMessage              an incoming message is malformed
+├── DatabaseUnavailable         PostgreSQL cannot be started, reached or used
+├── AuditBroken                 the audit, an export or an anchor was changed
+├── ServerUnavailable           the Prefect server did not become ready
+├── StackRunning                `clm up` is already running for the home
+├── PortTaken                   a port is in use
+├── NotFound                    a record does not exist
+├── AlreadyExists               a record with the same key exists
+├── StudyDiffers                a study cannot continue with other inputs
+├── IllegalTransition           a job or version cannot change to the status
+├── InvalidCursor               a cursor does not belong to the list
+├── NotAuthenticated            a request has no valid token
+├── NotAllowed                  the role does not permit the action
+├── NotRetrained                a request to retrain was rejected or coalesced
+├── PromotionRefused            a version may not become the production version
+├── ConflictError               a concurrent change came first
+├── TooManyRequests             the limit of requests a minute is exceeded
+├── KeyReused                   an idempotency key belongs to a different request
+├── RegistryUnavailable         MLflow does not answer, or failed
+├── LeaseLost                   the lease of a job was taken over
+├── DeliveryFailed              a receiver refused an event or alert
+└── PassIncomplete              a part of a scheduled pass failed
 """
 
 from collections.abc import Sequence
@@ -52,11 +52,11 @@ from dataclasses import dataclass
 
 
 class CLMError(Exception):
-    """The root: catch it to answer with a message instead of a traceback."""
+    """Base of all errors of this software: caught to print a message instead of a traceback."""
 
 
 class SettingsError(CLMError):
-    pass
+    """A setting is unknown, missing or out of range."""
 
 
 class DeprecatedSetting(FutureWarning):
@@ -64,32 +64,34 @@ class DeprecatedSetting(FutureWarning):
 
 
 class PolicyError(SettingsError):
-    pass
+    """A policy document cannot be read, or a level is out of range."""
 
 
 class MissingExtra(CLMError):
+    """An optional library is not installed; the message names the extra to install."""
+
     def __init__(self, library: str, extra: str | None) -> None:
-        wanted = f"continuous-learning-manager[{extra}]" if extra else "continuous-learning-manager"
-        self.command = f"pip install '{wanted}'"
+        package = f"continuous-learning-manager[{extra}]" if extra else "continuous-learning-manager"
+        self.command = f"pip install '{package}'"
         super().__init__(f"{library} is not installed. Install it with: {self.command}")
 
 
 class DataError(CLMError):
-    pass
+    """Market data cannot be used."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One rule that some rows of a series break."""
+    """A validation rule broken by rows of a series."""
 
     rule: str
     """Kebab-case name of the rule, e.g. "high-below-low"."""
     rows: tuple[int, ...]
     """Positions of the offending rows in the file or frame, from 0; at most the first 20."""
     count: int
-    """How many rows break the rule; 0 when it is about the file as a whole."""
+    """Number of rows that break the rule; 0 if the finding concerns the whole file."""
     message: str
-    """What is wrong, with an example and what to do about it."""
+    """The defect, with an example and the remedy."""
 
     def __str__(self) -> str:
         where = f" ({self.count} rows, first {list(self.rows[:5])})" if self.count else ""
@@ -97,6 +99,8 @@ class Finding:
 
 
 class InvalidBars(DataError):
+    """Bars break validation rules; carries the findings with the rows."""
+
     def __init__(self, origin: str, findings: Sequence[Finding]) -> None:
         self.origin = origin
         self.findings = tuple(findings)
@@ -104,161 +108,169 @@ class InvalidBars(DataError):
 
 
 class InvalidSymbol(DataError):
-    pass
+    """The symbol is malformed, for example a path that would leave the folder of the store."""
 
 
 class UnknownSeries(DataError):
-    pass
+    """No source has a series with the symbol and timeframe."""
 
 
 class UnknownFeature(DataError):
-    pass
+    """The name is missing in `market.features.FEATURES`."""
 
 
 class StoreCorrupt(DataError):
-    pass
+    """A stored series differs from the series that was written."""
 
 
 class NotEnoughBars(DataError):
-    pass
+    """The series has fewer usable bars than the operation needs."""
 
 
 class SourceUnavailable(DataError):
-    pass
+    """An exchange did not answer, or sent malformed data, until the deadline."""
 
 
 class ModelError(CLMError):
-    pass
+    """A model cannot be trained, loaded or trusted."""
 
 
 class InvalidTrainingParams(ModelError):
-    pass
+    """A training parameter is unknown or out of range; the message lists the valid parameters."""
 
 
 class InvalidPositions(ModelError):
-    pass
+    """A model's positions are not exactly one finite value in [-1, 1] per bar."""
 
 
 class TrainingFailed(ModelError):
-    pass
+    """A training exceeded the time limit, or the process died."""
 
 
 class LookAhead(ModelError):
+    """A feature or model uses future bars."""
+
     def __init__(self, culprit: str, seen: str) -> None:
-        super().__init__(f"{culprit} sees the future: {seen}. Nothing was registered; mend it, then retrain.")
+        super().__init__(
+            f"{culprit} sees the future: {seen}. No version was registered; fix the code, then retrain."
+        )
 
 
 class FeatureMismatch(ModelError):
-    pass
+    """The bars or features differ from the bars or features of the training."""
 
 
 class BundleCorrupt(ModelError):
-    pass
+    """The files of a bundle differ from the manifest."""
 
 
 class PreflightFailed(ModelError):
-    pass
+    """A loaded model answers otherwise than at the time of saving, or gives constant answers."""
 
 
 class PluginMissing(ModelError):
-    pass
+    """A plug-in is not installed; the message names the package to install if known."""
 
 
 class PluginFailed(ModelError):
-    pass
+    """A plug-in cannot be imported, breaks the contract of models, or raised an error."""
 
 
 class NothingTuned(ModelError):
-    pass
+    """No trial of a study could be measured, or the study has no trials yet."""
 
 
 class InvalidMessage(CLMError):
-    pass
+    """An incoming message is not a known event; the message is set aside."""
 
 
 class DatabaseUnavailable(CLMError):
-    pass
+    """PostgreSQL cannot be started or reached, or the tables belong to another release."""
 
 
 class AuditBroken(CLMError):
-    pass
+    """The audit, an export of the audit or the anchors were changed after being written."""
 
 
 class ServerUnavailable(CLMError):
-    pass
+    """The Prefect server did not become ready in time."""
 
 
 class StackRunning(CLMError):
-    pass
+    """`clm up` is already running for the home."""
 
 
 class PortTaken(CLMError):
-    pass
+    """A port needed by a server is in use."""
 
 
 class NotFound(CLMError):
-    pass
+    """The job, version, report or other record does not exist."""
 
 
 class AlreadyExists(CLMError):
-    pass
+    """A job, version or message with the same key is already recorded."""
 
 
 class StudyDiffers(CLMError):
-    pass
+    """A study would continue with other bars, parameters or costs than at the start."""
 
 
 class IllegalTransition(CLMError):
-    pass
+    """A job or version cannot change from the present status to the requested status."""
 
 
 class NotAuthenticated(CLMError):
-    pass
+    """The request has no token, or an unknown, expired or revoked token."""
 
 
 class InvalidCursor(CLMError):
-    pass
+    """The cursor is malformed, or belongs to a list with other filters."""
 
 
 class NotAllowed(CLMError):
-    pass
+    """The role of the actor does not permit the action."""
 
 
 class NotRetrained(CLMError):
-    pass
+    """A request to retrain was rejected, or coalesced with another job."""
 
 
 class PromotionRefused(CLMError):
+    """A version may not become the production version; carries the reasons."""
+
     def __init__(self, model_id: str, version: str, reasons: Sequence[str], advice: str) -> None:
         self.reasons = tuple(reasons)
         super().__init__(f"{model_id} {version} may not serve: {'; '.join(reasons)}. {advice}")
 
 
 class ConflictError(CLMError):
-    pass
+    """A concurrent change came first, or holds the lock."""
 
 
 class TooManyRequests(CLMError):
-    def __init__(self, what: str, wait_seconds: int) -> None:
+    """The limit of requests a minute is exceeded; carries the seconds to wait."""
+
+    def __init__(self, limit: str, wait_seconds: int) -> None:
         self.wait_seconds = wait_seconds
-        super().__init__(f"{what}: try again in {wait_seconds} s.")
+        super().__init__(f"{limit}: try again in {wait_seconds} s.")
 
 
 class KeyReused(CLMError):
-    pass
+    """The idempotency key was used before with a different request."""
 
 
 class RegistryUnavailable(CLMError):
-    pass
+    """MLflow did not answer, or failed to complete a request."""
 
 
 class LeaseLost(CLMError):
-    pass
+    """The lease of a job expired and was taken over, or the job has ended."""
 
 
 class DeliveryFailed(CLMError):
-    pass
+    """A receiver did not accept an event or alert."""
 
 
 class PassIncomplete(CLMError):
-    pass
+    """A part of the maintenance, of a watch or of a shadow pass failed; all other parts were tried."""

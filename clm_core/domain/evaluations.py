@@ -1,4 +1,4 @@
-"""What is thought of a version: its measured results and the verdict on them."""
+"""Evaluations of versions: measured results, and the gate's verdict."""
 
 from datetime import datetime
 from enum import StrEnum
@@ -8,7 +8,7 @@ from pydantic import AliasChoices, BaseModel, ConfigDict, Field, computed_field
 
 
 class EvaluationResult(BaseModel):
-    """Out-of-sample walk-forward results of one version, after costs."""
+    """Out-of-sample walk-forward results of a version, after costs."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=True)
 
@@ -24,7 +24,7 @@ class EvaluationResult(BaseModel):
     profit_factor: float
     """Sum of winning over sum of losing net trade returns."""
     max_drawdown: float
-    """Deepest fall of equity below its running peak, as a negative fraction: -0.12 is 12 %."""
+    """Deepest fall of equity below the running peak, as a negative fraction: -0.12 is 12 %."""
     total_pnl: float
     """Net return over the whole period as a fraction of the starting capital."""
     trades: int
@@ -41,22 +41,22 @@ class EvaluationResult(BaseModel):
 class Decision(StrEnum):
     PASS = "pass"
     FAIL = "fail"
-    """A threshold is missed, the model has collapsed, or the evidence is against it."""
+    """A threshold is missed, the model has collapsed, or the evidence is against the version."""
     INCONCLUSIVE = "inconclusive"
-    """Nothing is against it, but proof is missing: in shadow it gathers more."""
+    """No evidence is against the version, but proof is missing: a shadow period gathers more."""
 
 
 class CheckKind(StrEnum):
     SOUNDNESS = "soundness"
-    """Whether it decides anything at all; missed: FAIL."""
+    """The model takes decisions at all; a miss is FAIL."""
     THRESHOLD = "threshold"
-    """How good it looks; missed: FAIL."""
+    """A measured result; a miss is FAIL."""
     EVIDENCE = "evidence"
-    """How sure we are; missed: INCONCLUSIVE, unless the evidence is against it."""
+    """Statistical confidence; a miss is INCONCLUSIVE, or FAIL if the evidence is against the version."""
 
 
 class Check(BaseModel):
-    """One condition of a verdict: what was measured, what was asked, by how much it was met."""
+    """A condition of a verdict: measured value, limit and margin."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -65,57 +65,57 @@ class Check(BaseModel):
     value: float
     limit: float
     comparison: str
-    """">=" or "<=": how the value must stand to the limit."""
+    """">=" or "<=": required relation of the value to the limit."""
     passed: bool
     margin: float
-    """Distance to the limit, positive when the condition holds; NaN when there is no usable value."""
+    """Distance to the limit, positive when the condition holds; NaN without a usable value."""
 
     @property
     def label(self) -> str:
-        """The name as people write it: "Sharpe ratio"."""
+        """Name for people: "Sharpe ratio"."""
         return self.name.removesuffix("_bps").replace("_", " ").replace("sharpe", "Sharpe")
 
 
 class TrialLuck(BaseModel):
-    """What the best of all trials would show without any edge, for a record as long as the judged one."""
+    """Best result to expect of all trials without any edge, for a record as long as the judged record."""
 
     model_config = ConfigDict(frozen=True)
 
     trials: int
-    """Counted for the market and timeframe, this one included."""
+    """Trials counted for the market and timeframe, the judged trial included."""
     effective_trials: float
-    """Independent ones that would be as lucky, and no fewer than the policy presumes."""
+    """Number of independent trials with the same expected maximum, at least the policy's minimum."""
     deviation: float
-    """Standard deviation of the annualised Sharpe ratio that one trial without an edge shows."""
+    """Standard deviation of the annualised Sharpe ratio of a trial without an edge."""
     sharpe_ratio: float
-    """Annualised Sharpe ratio expected of the luckiest."""
+    """Expected annualised Sharpe ratio of the luckiest trial."""
     bars_per_year: float
-    """What the ratios are annualised by."""
+    """Annualisation factor of the ratios."""
 
 
 class Verdict(BaseModel):
-    """A gate's answer with its reasons; never just a yes or a no."""
+    """The gate's decision, with every check and the reasons."""
 
     model_config = ConfigDict(frozen=True)
 
     decision: Decision
     score: float
-    """Promotion score, 0..100; for ranking only, it decides nothing."""
+    """Promotion score, 0..100; for ranking only, without influence on the decision."""
     checks: tuple[Check, ...] = Field(validation_alias=AliasChoices("checks", "legs"))
     reasons: tuple[str, ...]
-    """Why the version did not pass, one sentence a missed condition; empty when it passed."""
+    """Sentences, each about a missed condition; empty if the version passed."""
     policy: str = ""
-    """Name of the policy it was judged by."""
+    """Name of the gate policy."""
     policy_hash: str = ""
-    """SHA-256 of that policy's every level, hexadecimal."""
+    """SHA-256 of all levels of the gate policy, hexadecimal."""
     luck: TrialLuck | None = None
-    """None where the policy asks for no evidence, or there is none."""
+    """None if the policy requires no evidence, or no evidence is available."""
     more_bars: float | None = None
-    """Bars to come, if they go on as those so far, until the decision; inf: it won't. None unless
-    INCONCLUSIVE."""
+    """Additional bars until the decision, if the returns continue as before; inf: never. None unless the
+    decision is INCONCLUSIVE."""
     seed_sharpes: tuple[float, ...] = ()
-    """Annualised Sharpe ratio of the recipe with each seed, ascending; the judged one is among them. Empty
-    where there was one."""
+    """Annualised Sharpe ratio of the recipe with each seed, ascending, the judged seed included. Empty with a
+    single seed."""
     warnings: tuple[str, ...] = ()
 
     @property

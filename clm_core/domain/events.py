@@ -1,4 +1,4 @@
-"""What is told to others after it happened."""
+"""Events: changes of jobs, versions and candidates, published after they are committed."""
 
 from datetime import datetime
 from enum import StrEnum
@@ -34,7 +34,7 @@ class TrainingJobCreated(BaseModel):
 
 
 class ModelTrained(BaseModel):
-    """A version is registered; nobody has judged it yet."""
+    """A version was registered; the gate has not judged the version yet."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -47,7 +47,8 @@ class ModelTrained(BaseModel):
 
 
 class ModelEvaluated(BaseModel):
-    """What was measured of a version and decided; NaN and infinity travel as "nan", "inf" and "-inf"."""
+    """Measured results of a version and the gate's decision; NaN and infinity are sent as "nan", "inf" and
+    "-inf"."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=True)
 
@@ -66,17 +67,17 @@ class ModelEvaluated(BaseModel):
 
 
 class ProductionChanged(BaseModel):
-    """What serves now: all that a trader needs to load it and to check that it is the one meant."""
+    """The new production version, with everything that a trader needs to load and to verify the bundle."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     promotion_id: int
-    """Grows with every change of a model: an older one that arrives late can be told."""
+    """Grows with every change of a model, so that a receiver can ignore an event that arrives late."""
     model_id: str
     version: str
     previous_version: str | None
     model_path: str
-    """MLflow URI of the version itself, not of the alias: it may have moved on meanwhile."""
+    """MLflow URI of the version; an alias may have moved meanwhile."""
     bundle_digest: str
     actor: str
     reason: str
@@ -90,7 +91,7 @@ class Event(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     id: UUID
-    """Of the happening: delivered twice, it is the same one."""
+    """Same for every delivery of the event."""
     type: EventType
     at: datetime
     payload: Happening

@@ -1,4 +1,4 @@
-"""Deliberate deaths, for the tests that prove a crash at any point does no harm; off unless set."""
+"""Fault injection: points at which a process kills itself, for crash tests; off unless set."""
 
 import os
 import signal
@@ -6,52 +6,52 @@ from enum import StrEnum
 
 
 class Fault(StrEnum):
-    """Where a process can be told to kill itself, by `settings.fault`: first those of a promotion."""
+    """Crash points selected by `settings.fault`: points of a promotion first, points of a retrain after."""
 
     AFTER_INTENT = "after_intent"
-    """A promotion's intent is recorded, the alias not moved."""
+    """The intent of a promotion is recorded, the alias is not moved."""
     AFTER_ALIAS = "after_alias"
     """The alias has moved: from here on the promotion can only be finished."""
     AFTER_PREVIOUS = "after_previous"
-    """The alias of the version before is set, the tags that people read are not."""
+    """The alias `previous` is set, the tags for people are not."""
     AFTER_TAGS = "after_tags"
-    """MLflow shows the new state, the ledger does not know it yet."""
+    """MLflow shows the new state, the ledger still holds the old state."""
     IN_COMMIT = "in_commit"
-    """In the middle of the ledger's transaction."""
+    """The ledger's transaction is half done."""
     AFTER_COMMIT = "after_commit"
     AFTER_ALIAS_MOVED = "after_alias_moved"
-    """An alias moved by hand is recorded, not yet put back."""
+    """An alias moved by hand is recorded, and not yet put back."""
     AFTER_RESTORE = "after_restore"
-    """It is put back, and that is not yet recorded."""
+    """An alias moved by hand is put back, and the ledger has not recorded so yet."""
 
     JOB_RECORDED = "job_recorded"
-    """Of a retrain, from here on. The job waits to be started."""
+    """A retrain's job waits to be started."""
     JOB_STARTED = "job_started"
     BARS_FETCHED = "bars_fetched"
     TRAINED = "trained"
     """The bundle lies in the job's work folder, and nowhere else."""
     RUN_OPENED = "run_opened"
-    """MLflow has an open run with nothing in it."""
+    """MLflow has an open run without content."""
     BUNDLE_STORED = "bundle_stored"
-    """MLflow has the files, and no version that they belong to."""
+    """MLflow has the files, and no version for the files."""
     VERSION_MADE = "version_made"
-    """MLflow has the version, without its label."""
+    """MLflow has the version, without the label."""
     VERSION_STORED = "version_stored"
     """MLflow has all of the version, the ledger nothing."""
     VERSION_RECORDED = "version_recorded"
     EVALUATED = "evaluated"
     EVALUATION_RECORDED = "evaluation_recorded"
-    """The verdict is in the ledger, the version's status is not yet what it says."""
+    """The verdict is in the ledger, the version's status is not yet changed."""
     STATUS_RECORDED = "status_recorded"
-    """The ledger has the status, MLflow shows the one before."""
+    """The ledger has the new status, MLflow shows the old status."""
     JUDGED = "judged"
     REPORTED = "reported"
     FOLDER_REMOVED = "folder_removed"
-    """Everything is done, and the job's work folder gone; the ledger does not know it."""
+    """Everything is done, and the job's work folder is gone; the job is not yet completed in the ledger."""
     COMPLETED = "completed"
 
 
 def crash_at(point: Fault, armed: Fault | None) -> None:
-    """Die as by `kill -9` when this point is the armed one."""
+    """Kill the process as `kill -9` does if the point is armed."""
     if point is armed:
         os.kill(os.getpid(), signal.SIGKILL)

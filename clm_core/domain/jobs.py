@@ -1,4 +1,4 @@
-"""What is asked for: training jobs and why they were asked for."""
+"""Training jobs: requests to retrain a model, and their progress."""
 
 from datetime import datetime
 from typing import Any
@@ -10,17 +10,17 @@ from clm_core.domain.kinds import OfModel, PluginName
 from clm_core.domain.vocabulary import JobStatus, ModelType, TriggerReason
 
 TIMEFRAMES = ("1m", "5m", "15m", "30m", "1h", "4h", "1d")
-"""Offered in the launch form; the market data know them as `Timeframe`."""
+"""Choices of the launch form; in the market data each is a `Timeframe`."""
 
 
 def in_order(schema: dict[str, Any]) -> None:
-    """The launch form sorts fields by position; PostgreSQL's JSON keeps no order of its own."""
+    """Number the fields for the launch form, which sorts by position: JSON in PostgreSQL loses the order."""
     for position, field in enumerate(schema["properties"].values()):
         field["position"] = position
 
 
 class RetrainRequest(OfModel):
-    """Which model to retrain, on what, and why."""
+    """The model to retrain, the data and the reason."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", json_schema_extra=in_order)
 
@@ -28,9 +28,9 @@ class RetrainRequest(OfModel):
     plugin: PluginName | None = Field(
         default=None,
         title="Plug-in",
-        description="For the type other: which plug-in, as clm models list-types names it. Otherwise empty.",
+        description="Name of the plug-in for the type other, as in clm models list-types. Otherwise empty.",
     )
-    symbol: str = Field(description="The market, as clm data list names it: BTCUSD.")
+    symbol: str = Field(description="Symbol of the market, as in clm data list: BTCUSD.")
     timeframe: str = Field(
         default="1h", description="Length of a bar.", json_schema_extra={"enum": list(TIMEFRAMES)}
     )
@@ -42,20 +42,22 @@ class RetrainRequest(OfModel):
         description="Days of bars, counted back from the newest, that the training may see.",
     )
     trigger_reason: TriggerReason = Field(
-        default=TriggerReason.MANUAL, title="Reason", description="Why it is retrained."
+        default=TriggerReason.MANUAL, title="Reason", description="Reason for the retrain."
     )
     training_params: dict[str, Any] = Field(
         default_factory=dict,
         title="Training parameters",
-        description='Those that differ from the model type\'s defaults, as JSON: {"max_depth": 5}. '
-        "One that is unknown or out of range is refused, with the valid ones named.",
+        description='Parameters that differ from the model type\'s defaults, as JSON: {"max_depth": 5}. '
+        "Unknown names and values out of range are refused; the error lists the valid parameters.",
     )
     seed: int = Field(default=0, ge=0, description="Seed of everything random in the training.")
-    requested_by: str = Field(default="unknown", title="Asked by", description="Your name, for the record.")
+    requested_by: str = Field(
+        default="unknown", title="Requested by", description="Your name, for the record."
+    )
 
 
 class TrainingJob(OfModel):
-    """One request to retrain a model, from asking to its end."""
+    """A request to retrain a model, from the request to the end of the training."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -66,9 +68,9 @@ class TrainingJob(OfModel):
     symbol: str
     timeframe: str
     dataset_span_days: int = Field(gt=0)
-    """How many days of bars, counted back from the newest, the training may see."""
+    """Days of bars, counted back from the newest, available to the training."""
     data_snapshot: str
-    """Content hash of the series as it stood when the job was opened; its bars can be read back by it."""
+    """Content hash of the series at the creation of the job; the market data read the bars back by hash."""
     trigger_reason: TriggerReason
     training_params: dict[str, Any] = Field(default_factory=dict)
     seed: int = 0
@@ -78,11 +80,11 @@ class TrainingJob(OfModel):
     started_at: datetime | None = None
     finished_at: datetime | None = None
     failure_cause: str | None = None
-    """The error that ended the job; None unless it failed."""
+    """Error that ended the job; None unless the job failed."""
 
 
 class Lease(BaseModel):
-    """The right to write about a job in progress; whoever runs the job holds and renews it."""
+    """Exclusive right to write about a job in progress, held and renewed by the process that runs the job."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -90,5 +92,5 @@ class Lease(BaseModel):
     holder: str
     """Machine and process, for people: `trainer-3:4711`."""
     token: int
-    """Every lease has a greater one than those before it; what is written with a replaced one is refused."""
+    """Fencing token: grows with every lease. Writes with an outdated token are refused."""
     expires_at: datetime

@@ -1,4 +1,4 @@
-"""Kinds of model: a type of ours, or the plug-in of somebody else that an OTHER is."""
+"""Kinds of model: a built-in type, or a plug-in (type OTHER with the plug-in's name)."""
 
 from typing import TYPE_CHECKING, Annotated, NamedTuple, Self
 
@@ -13,21 +13,23 @@ class Kind(NamedTuple):
     """Name of the plug-in; None unless the type is OTHER."""
 
     def __str__(self) -> str:
-        """`xgboost`, `ridge`: what model ids begin with."""
+        """`xgboost`, `ridge`: the beginning of model ids."""
         return self.plugin or self.model_type.value
 
 
-def _not_ours(name: str) -> str:
+def _not_built_in(name: str) -> str:
     if name in list(ModelType):
-        raise ValueError(f"{name} is a type of ours: a plug-in needs a name of its own")
+        raise ValueError(f"{name} is a built-in type: a plug-in needs a different name")
     return name
 
 
-PluginName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,39}$"), AfterValidator(_not_ours)]
+PluginName = Annotated[
+    str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,39}$"), AfterValidator(_not_built_in)
+]
 
 
 class OfKind(BaseModel):
-    """Whatever says of which kind it is, by fields that stand among its own where it wants them."""
+    """Base of models with a kind; subclasses declare the fields `model_type` and `plugin`."""
 
     if TYPE_CHECKING:
         model_type: ModelType
@@ -35,12 +37,16 @@ class OfKind(BaseModel):
 
     @model_validator(mode="after")
     def _names_its_plugin(self) -> Self:
-        """The plug-in is named exactly where the type is OTHER."""
+        """A plug-in is named if and only if the type is OTHER."""
         is_other = self.model_type is ModelType.OTHER
         if is_other and self.plugin is None:
-            raise ValueError("an OTHER is a plug-in's: name it, as `clm models list-types` does")
+            raise ValueError(
+                "type OTHER needs the name of a plug-in: `clm models list-types` lists the plug-ins"
+            )
         if self.plugin is not None and not is_other:
-            raise ValueError(f"{self.model_type.value} is no plug-in: leave {self.plugin} out, or say other")
+            raise ValueError(
+                f"{self.model_type.value} is not a plug-in: leave {self.plugin} out, or use the type other"
+            )
         return self
 
     @property
@@ -49,7 +55,7 @@ class OfKind(BaseModel):
 
 
 class OfModel(OfKind):
-    """… and about which model: of that kind, on a market."""
+    """Base of models with a kind and a market, and therefore a model id."""
 
     if TYPE_CHECKING:
         symbol: str
@@ -61,5 +67,5 @@ class OfModel(OfKind):
 
 
 def model_id(kind: Kind, symbol: str, timeframe: str) -> str:
-    """The name a model is registered and served under: `xgboost_btcusdt_1h`, `ridge_btcusdt_1h`."""
+    """Name under which a model is registered and served: `xgboost_btcusdt_1h`, `ridge_btcusdt_1h`."""
     return f"{kind}_{symbol}_{timeframe}".lower()

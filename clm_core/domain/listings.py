@@ -1,4 +1,4 @@
-"""Lists that are read page by page, and what can be asked of them."""
+"""Queries for lists that are read page by page."""
 
 import hashlib
 from typing import Generic, TypeVar
@@ -17,8 +17,8 @@ from clm_core.domain.vocabulary import (
 )
 
 Item = TypeVar("Item")
-MOST_ITEMS = 1000
-"""On one page."""
+MAX_ITEMS = 1000
+"""Maximum number of items on a page."""
 
 
 class Page(BaseModel, Generic[Item]):
@@ -26,73 +26,73 @@ class Page(BaseModel, Generic[Item]):
 
     items: tuple[Item, ...]
     next: str | None
-    """Cursor to ask for the page after this one with; None: this is the last."""
+    """Cursor of the following page; None on the last page."""
 
 
 class Listing(BaseModel):
-    """What every list can be asked; a filter that is None lets everything through."""
+    """Filters and order shared by all lists; a filter with the value None is off."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     since: AwareDatetime | None = None
-    """Created then or later."""
+    """Earliest creation time, inclusive."""
     until: AwareDatetime | None = None
-    """Created before."""
+    """Latest creation time, exclusive."""
     descending: bool = True
-    limit: int = Field(default=50, ge=1, le=MOST_ITEMS)
+    limit: int = Field(default=50, ge=1, le=MAX_ITEMS)
     after: str | None = None
-    """`next` of the page before, of the same list; None: the first page.
+    """`next` of the preceding page of the same list; None: the first page.
 
-    A page begins where the one before ended, whatever was added meanwhile. What changes its place between
-    two pages may be seen twice or not at all."""
+    A page begins where the preceding page ended, whatever was added meanwhile. An item that changes place
+    between two pages may appear twice or not at all."""
 
     @property
     def fingerprint(self) -> str:
-        """Equal for two pages of one list: the same filters in the same order."""
-        asked = f"{type(self).__name__} {self.model_dump_json(exclude={'limit', 'after'})}"
-        return hashlib.sha256(asked.encode()).hexdigest()[:16]
+        """Hash of the filters and the order, equal for all pages of a list."""
+        definition = f"{type(self).__name__} {self.model_dump_json(exclude={'limit', 'after'})}"
+        return hashlib.sha256(definition.encode()).hexdigest()[:16]
 
 
 class JobQuery(Listing):
-    """Training jobs by when they were created."""
+    """Training jobs by creation time."""
 
     model_id: str | None = None
     status: JobStatus | None = None
 
 
 class VersionQuery(Listing):
-    """Versions; figures are those of the newest evaluation, and lowest is what has none or a NaN."""
+    """Versions, with the results of the newest evaluation; a missing or NaN result ranks lowest."""
 
     model_id: str | None = None
     model_type: ModelType | None = None
     plugin: str | None = None
     symbol: str | None = None
-    """As somebody types it: BTC/USD is BTCUSD."""
+    """Symbol in any spelling: BTC/USD is BTCUSD."""
     timeframe: str | None = None
     status: ModelStatus | None = None
     min_sharpe: float | None = None
-    """What was never judged, or has a NaN, has no such Sharpe ratio."""
+    """Minimum Sharpe ratio; excludes versions without an evaluation or with NaN."""
     order: VersionOrder = VersionOrder.CREATED_AT
 
 
 class ListedVersion(BaseModel):
-    """A version with what its newest evaluation measured."""
+    """A version and the version's newest evaluation."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     version: ModelVersion
     evaluation: EvaluationResult | None
-    """None: it was never judged."""
+    """None if the version was never judged."""
 
 
 class CandidateQuery(Listing):
-    """Strategy candidates; those that nobody has scored have the lowest fitness."""
+    """Strategy candidates; a candidate without a score ranks lowest."""
 
     base_strategy: str | None = None
     model_type: ModelType | None = None
     plugin: str | None = None
     symbol: str | None = None
-    """As somebody types it: BTC/USD is BTCUSD."""
+    """Symbol in any spelling: BTC/USD is BTCUSD."""
     timeframe: str | None = None
     origin: CandidateOrigin | None = None
     min_fitness: float | None = None

@@ -1,4 +1,4 @@
-"""How what serves changes: the record of every change, and who and what may serve."""
+"""Changes of the production version: records, permissions and the order of rollbacks."""
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
@@ -13,7 +13,7 @@ from clm_core.domain.versions import ModelVersion
 from clm_core.domain.vocabulary import JobStatus, ModelStatus, Role
 
 FORCED_FOR = timedelta(days=7)
-"""How long a forced promotion may stand before somebody has to look at it again."""
+"""Validity of a forced promotion until an admin has to confirm or replace the version."""
 
 OLD_ALIAS_MOVED = "drift"
 """Value of `ALIAS_MOVED` up to ledger revision 0014; still accepted for one release."""
@@ -24,7 +24,7 @@ class Unset(Enum):
 
 
 UNSET = Unset.UNSET
-"""The caller does not say which version it saw serving; None says that it saw none."""
+"""The caller states no expected champion; None states that no version was in production."""
 Expected = str | None | Unset
 
 
@@ -32,11 +32,11 @@ class PromotionKind(StrEnum):
     PROMOTION = "promotion"
     ROLLBACK = "rollback"
     ADOPTION = "adoption"
-    """An alias moved by hand that an admin let stand."""
+    """An alias moved by hand, accepted by an admin."""
     LOSS = "loss"
-    """The serving version was deleted in MLflow: nothing serves until the next promotion or rollback."""
+    """The production version was deleted in MLflow: none serves until the next promotion or rollback."""
     ALIAS_MOVED = "alias_moved"
-    """The alias was moved by hand: `to_version` is the version found at the alias."""
+    """An alias moved by hand: `to_version` is the version found at the alias."""
 
     @classmethod
     def _missing_(cls, value: object) -> Self | None:
@@ -55,28 +55,28 @@ class PromotionState(StrEnum):
 
 
 class Change(BaseModel):
-    """A change of what serves, as it is asked for."""
+    """A requested change of the production version."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     model_id: str
     kind: PromotionKind
     from_version: str | None
-    """What serves; None: nothing does."""
+    """Production version before the change; None: no version."""
     to_version: str | None
-    """What is to serve; None: nothing, or something the ledger does not know."""
+    """Production version after the change; None: no version, or a version unknown to the ledger."""
     expected: bool = False
-    """Whether the caller named `from_version` as the one it saw serving."""
+    """True if the caller stated `from_version` as the expected champion."""
     actor: str
     role: Role
     reason: str
     forced: bool = False
     """An admin overruled the gate."""
     expires_at: datetime | None = None
-    """When somebody has to look at a forced one again."""
+    """End of the validity of a forced change."""
     at: datetime
     said_by: str | None = None
-    """Who wanted it in the caller's own words; who the caller is, `actor` says."""
+    """Requester named by the caller; `actor` is the authenticated caller."""
 
     @property
     def by(self) -> Actor:
@@ -84,70 +84,75 @@ class Change(BaseModel):
 
 
 class Promotion(Change):
-    """A recorded change of what serves, from the intent to its end."""
+    """A recorded change of the production version, from the intent to the end."""
 
     id: int
     """Grows with time."""
     state: PromotionState
     confirmations: int = 0
-    """How often an admin let a forced one stand for longer."""
+    """Number of times an admin prolonged a forced change."""
     finished_at: datetime | None
-    """None while it is under way: an intent without an outcome, or an alias not yet put back."""
+    """None while under way: an intent without an outcome, or an alias not yet put back."""
 
 
 class Evidence(BaseModel):
-    """What the newest evaluation of a version says."""
+    """Outcome of a version's newest evaluation."""
 
     model_config = ConfigDict(frozen=True)
 
     passed: bool
     bundle_digest: str
-    """Of the very bundle that was judged."""
+    """SHA-256 of the judged bundle's manifest, hexadecimal."""
 
 
 def authorise(actor: Actor, force: bool, reason: str) -> None:
-    """Viewers change nothing; overruling the gate, or an alias, is an admin's and needs a reason.
+    """Check the role: viewers change nothing, and only an admin with a reason overrules the gate or an alias.
 
     Raises:
-        NotAllowed: says whom to ask.
+        NotAllowed: the role does not permit the change, or the reason is missing.
     """
     if actor.role is Role.VIEWER:
-        raise NotAllowed(f"{actor.name} is a viewer and changes nothing: ask an operator or an admin.")
+        raise NotAllowed(
+            f"{actor.name} is a viewer and may not change anything: ask an operator or an admin."
+        )
     if force and actor.role is not Role.ADMIN:
-        raise NotAllowed(f"{actor.name} is an {actor.role}: only an admin may overrule. Ask one.")
+        raise NotAllowed(
+            f"{actor.name} is an {actor.role}: only an admin may overrule the gate. Ask an admin."
+        )
     if force and not reason.strip():
-        raise NotAllowed("Overruling needs a reason that can be read later: give one with --reason.")
+        raise NotAllowed("Overruling the gate needs a reason for the audit: add --reason.")
 
 
 def integrity_refusals(job: JobStatus) -> tuple[str, ...]:
-    """Why a version cannot serve, whoever asks."""
+    """Reasons that no admin can overrule against a version in production; empty: none."""
     # until the job ends it may still turn the version FAILED
-    return () if job is JobStatus.COMPLETED else (f"its training job is {job}, not completed",)
+    return () if job is JobStatus.COMPLETED else (f"the training job is {job}, not completed",)
 
 
 def gate_refusals(
     version: ModelVersion, evidence: Evidence | None, allowed: Sequence[ModelStatus]
 ) -> tuple[str, ...]:
-    """Why a version may not serve unless an admin overrules the gate; empty: it may."""
+    """Reasons against a version in production that only an admin can overrule; empty: none."""
     refusals = []
     if version.status not in allowed:
-        refusals.append(f"it is {version.status}, not {' or '.join(allowed)}")
+        refusals.append(f"the status is {version.status}, not {' or '.join(allowed)}")
     if evidence is None:
-        refusals.append("it was never judged")
+        refusals.append("the version was never judged")
     elif not evidence.passed:
-        refusals.append("it did not pass the gate")
+        refusals.append("the version did not pass the gate")
     elif evidence.bundle_digest != version.bundle_digest:
-        refusals.append("the bundle that passed the gate is not this version's")
+        refusals.append("the gate judged a different bundle")
     return tuple(refusals)
 
 
 def line_of_champions(history: Sequence[Promotion]) -> list[str]:
-    """Versions in the order a rollback goes back through, the latest last.
+    """Versions in the order of successive rollbacks, the current production version last.
 
-    Going back removes what it goes back over: after A, B, C and a rollback to B, the next one leads to A.
+    A rollback removes the versions after its target: after A, B, C and a rollback to B, the next rollback
+    leads to A.
 
     Args:
-        history: what was committed for one model, oldest first.
+        history: committed changes of a model, oldest first.
     """
     line: list[str] = []
     for change in history:
@@ -163,7 +168,7 @@ def line_of_champions(history: Sequence[Promotion]) -> list[str]:
 
 
 def rollback_target(history: Sequence[Promotion]) -> str | None:
-    """The version that served before the current one; None: there is none to go back to."""
+    """Target of the next rollback; None if no earlier version was in production."""
     if not history:
         return None
     line = line_of_champions(history)

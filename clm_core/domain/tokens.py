@@ -1,4 +1,4 @@
-"""Tokens for the REST API: what their holders show, and what is kept of it."""
+"""Tokens for the REST API: the holder's secret, and the stored record."""
 
 import hashlib
 import re
@@ -13,20 +13,24 @@ from clm_core.domain.actors import Actor
 from clm_core.domain.vocabulary import Role
 
 Name = Annotated[str, StringConstraints(max_length=100, pattern=r"^[\w.@+-]([\w.@+ -]*[\w.@+-])?$")]
-"""Of a person or a program: `ada`, `ada@quantum.io`, `airflow`."""
+"""Name of a person or a program: `ada`, `ada@quantum.io`, `airflow`."""
 
 _FORM = re.compile(r"clm_([0-9a-f]{12})_[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
 class Secret:
-    """`clm_`, the token's public id, `_`, 256 random bits; its form lets scanners find a leaked one."""
+    """Secret of a token: `clm_`, the public id, `_`, 256 random bits. The form lets scanners find leaks."""
 
     text: str = field(repr=False)
 
     @classmethod
-    def draw(cls, random_bytes: Callable[[int], bytes]) -> Self:
-        """A new one; `random_bytes(n)` has to be fit for secrets, as `secrets.token_bytes` is."""
+    def generate(cls, random_bytes: Callable[[int], bytes]) -> Self:
+        """New secret.
+
+        Args:
+            random_bytes: source of n bytes fit for secrets, such as `secrets.token_bytes`.
+        """
         return cls(f"clm_{random_bytes(6).hex()}_{random_bytes(32).hex()}")
 
     @classmethod
@@ -39,33 +43,33 @@ class Secret:
 
     @property
     def digest(self) -> str:
-        """SHA-256, hexadecimal. Nothing slower is needed: 256 random bits can't be guessed."""
+        """SHA-256, hexadecimal. A slow password hash is unnecessary: 256 random bits cannot be guessed."""
         return hashlib.sha256(self.text.encode()).hexdigest()
 
 
 class Token(BaseModel):
-    """The right to act under a name and in a role, for a time."""
+    """Right to act under a name and in a role for a limited time."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     id: str
-    """Public, and part of the secret: in logs it tells which token was used."""
+    """Public part of the secret, which identifies the token in logs."""
     name: Name
-    """Whose it is; stands in the audit as who acted. Several tokens may have the same."""
+    """Holder of the token, and actor in the audit. Several tokens may share a name."""
     role: Role
     created_by: str
     created_at: AwareDatetime
     expires_at: AwareDatetime
     revoked_at: AwareDatetime | None = None
     last_used_at: AwareDatetime | None = None
-    """To the minute."""
+    """Accurate to the minute."""
 
     @property
     def actor(self) -> Actor:
         return Actor(name=self.name, role=self.role)
 
     def refusal(self, now: datetime) -> str | None:
-        """Why it opens nothing any more; None: it does."""
+        """Reason why the token is no longer valid; None: the token is valid."""
         if self.revoked_at is not None:
             return f"was revoked at {self.revoked_at:%Y-%m-%d %H:%M} UTC"
         if not now < self.expires_at:
@@ -74,7 +78,7 @@ class Token(BaseModel):
 
 
 def new_token(secret: Secret, name: str, role: Role, actor: Actor, now: datetime, lasts: timedelta) -> Token:
-    """One that opens from now on what its role may."""
+    """Token valid from now on for the given time."""
     return Token(
         id=secret.token_id,
         name=name,

@@ -1,4 +1,4 @@
-"""Requests to retrain, as they come to the door, and what they are answered."""
+"""Requests to retrain, the answers of the intake, and incoming messages."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,85 +19,86 @@ Line = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"
 
 class Reply(StrEnum):
     ACCEPTED = "accepted"
-    """A job of its own was created."""
+    """A job was created for the request."""
     COALESCED = "coalesced"
     """Another job serves this request as well."""
     REJECTED = "rejected"
 
 
 class Observation(BaseModel):
-    """What was measured that speaks for retraining; None: not measured."""
+    """Measurements in favour of a retrain; None: not measured."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     sharpe_ratio: float | None = None
-    """Annualised, of the version that serves, since it serves."""
+    """Annualised, of the production version since the promotion."""
     new_samples: int | None = Field(default=None, ge=0)
-    """Bars that the version that serves has not been trained on."""
+    """Bars after the training data of the production version."""
     age_days: float | None = Field(default=None, ge=0)
-    """How long ago the version that serves was trained, in days."""
+    """Days since the training of the production version."""
 
 
 class TriggerRequest(BaseModel):
-    """Somebody, or something, asks to have a model retrained."""
+    """A request to retrain a model, by a person or a program."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     training: RetrainRequest
-    """What is to be trained, and why; its `requested_by` is recorded as said."""
+    """The requested training; `requested_by` is recorded without verification."""
     actor: Actor
-    """Who asks, as authenticated."""
+    """Authenticated requester."""
     source: Line
-    """The way it came: terminal, api, deployment/NAME, webhook/NAME."""
+    """Channel of the request: terminal, api, deployment/NAME, webhook/NAME."""
     key: str | None = Field(default=None, min_length=1, max_length=500)
-    """Requests for a model with the same key are one, whenever they come; None: like no other."""
+    """Deduplication key: requests for a model with equal keys count as the same request at any time. None: no
+    deduplication."""
     observed: Observation = Observation()
 
 
 @dataclass(frozen=True)
 class History:
-    """What the door knows about a model when a request for it comes."""
+    """State of a model's jobs and earlier requests at the time of a request."""
 
     running: UUID | None
-    """Its job in progress."""
+    """The model's job in progress."""
     pending: UUID | None
-    """Its job that waits to be started."""
+    """The model's pending job."""
     last_accepted: Mapping[TriggerReason, datetime]
-    """When a request of that reason was last accepted for the model."""
+    """Time of the last accepted request for the model, by reason."""
     accepted: Mapping[TriggerReason, int]
-    """Requests accepted for the model in the last 24 hours."""
+    """Requests accepted for the model in the last 24 hours, by reason."""
     accepted_in_all: int
     """Requests accepted for any model in the last 24 hours."""
     same_key: UUID | None
-    """The job that serves an earlier request for the model with the same key."""
+    """Job that serves an earlier request for the model with the same key."""
 
 
 @dataclass(frozen=True)
 class TriggerDecision:
     reply: Reply
     because: str
-    """The reason in words, for people."""
+    """Reason in words, for people."""
     job_id: UUID | None = None
-    """The job that serves the request instead of one of its own; None unless coalesced."""
+    """Existing job that serves the request; None unless coalesced."""
 
 
 class Answer(BaseModel):
-    """A request and what it was answered, as recorded."""
+    """A recorded request and the answer."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     number: int
-    """Grows with every request; page through them by it."""
+    """Grows with every request; serves as the position in a paged list."""
     model_id: str
     request: TriggerRequest
     at: AwareDatetime
     reply: Reply
     because: str
-    """The reason in words."""
+    """Reason in words."""
     job_id: UUID | None
-    """The job that serves the request: its own, or the one it was coalesced with; None: rejected."""
+    """Job that serves the request, new or coalesced; None if the request was rejected."""
     waits_for: UUID | None
-    """The job of the same model that was in progress, and has to end before an accepted one starts."""
+    """Job of the same model in progress at the time; an accepted job starts after its end."""
 
     @property
     def sentence(self) -> str:
@@ -109,11 +110,11 @@ class Answer(BaseModel):
 class MessageDelivery(StrEnum):
     NEW = "new"
     KNOWN = "known"
-    """The message was received before, and nothing more comes of it."""
+    """The message was received before, and is ignored."""
 
 
 class Receipt(BaseModel):
-    """What the inbox says to who delivers a message."""
+    """The inbox's answer to the sender of a message."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -121,7 +122,7 @@ class Receipt(BaseModel):
     source: str
     message_id: str
     received_at: AwareDatetime
-    """When it was first received."""
+    """Time of the first receipt."""
 
 
 class Message(BaseModel):
@@ -136,6 +137,6 @@ class Message(BaseModel):
     body: bytes = Field(repr=False)
     received_at: AwareDatetime
     processed_at: AwareDatetime | None
-    """When it was answered or set aside; None: it waits to be drained."""
+    """Time at which the message was answered or set aside; None: waiting."""
     error: str | None
-    """Why it was set aside; None: it was not."""
+    """Reason for setting the message aside; None otherwise."""

@@ -1,4 +1,4 @@
-"""What comes out of training: versions of a model."""
+"""Versions of models: the results of training."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -12,13 +12,13 @@ from clm_core.domain.vocabulary import ModelStatus, ModelType
 
 
 class ModelVersion(OfKind):
-    """One trained, stored and judged model."""
+    """A trained and stored model, and everything needed to train the version again."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     model_id: str
     version: str
-    """Label of the UTC second it was registered, `v20251204_143022`; also its alias in MLflow."""
+    """Label made from the UTC second of registration, `v20251204_143022`; also an alias in MLflow."""
     model_type: ModelType
     plugin: PluginName | None = None
     """Name of the plug-in; None unless the type is OTHER."""
@@ -27,51 +27,51 @@ class ModelVersion(OfKind):
     status: ModelStatus
     training_job_id: UUID
     parent_version: str | None = None
-    """The version that served when this one was trained; None for the first."""
+    """Production version at the time of the training; None for the first version."""
     model_path: str
     """MLflow URI of the bundle: `models:/xgboost_btcusdt_1h@v20251204_143022`."""
     mlflow_version: int
-    """MLflow's own running number of the version."""
+    """Number of the version in MLflow."""
     mlflow_run_id: str
     bundle_digest: str
     """SHA-256 of the bundle's manifest, hexadecimal."""
     package_digest: str | None = None
-    """SHA-256 over everything MLflow holds beside the bundle; None: an earlier release registered it."""
+    """SHA-256 over all files beside the bundle in MLflow; None: registered by an earlier release."""
     data_hash: str
-    """Content hash of the bars it was trained on, hexadecimal."""
+    """Content hash of the training bars, hexadecimal."""
     code_version: str
-    """Release of this software, with the git commit where there is one."""
+    """Release of this software, with the git commit if available."""
     seed: int
     params: dict[str, Any] = Field(default_factory=dict)
-    """Every training parameter with its effective value; none: an earlier release registered it."""
+    """Every training parameter with the effective value; empty: registered by an earlier release."""
     environment: dict[str, str] = Field(default_factory=dict)
-    """Versions of Python and of the libraries it was trained with, by name; none: an earlier release."""
+    """Versions of Python and of the libraries at the training, by name; empty: an earlier release."""
     train_metrics: dict[str, float] = Field(default_factory=dict)
     validation_metrics: dict[str, float] = Field(default_factory=dict)
     created_at: datetime
 
 
 class Lineage(BaseModel):
-    """All that a version was made of: enough to make it again."""
+    """Inputs of a version's training: enough to train the version again."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     model_id: str
     version: str
     parent_version: str | None
-    """The version that served when this one was trained."""
+    """Production version at the time of the training."""
     job: TrainingJob
-    """Who asked for it, why, and for what."""
+    """The training job with the requester and the reason."""
     data_hash: str
-    """Of the very bars it was trained on."""
+    """Content hash of the training bars."""
     data_snapshot: str
-    """Of the whole series as it stood then; the bars can be read back by it."""
+    """Content hash of the whole series at the time; the market data read the bars back by hash."""
     code_version: str
     params: dict[str, Any]
-    """Every training parameter with its effective value; none: see the version's run in MLflow."""
+    """Every training parameter with the effective value; empty: see the version's run in MLflow."""
     seed: int
     environment: dict[str, str]
-    """Versions of Python and of the libraries; none: see the card in the version's bundle."""
+    """Versions of Python and of the libraries; empty: see the card in the version's bundle."""
     mlflow_run_id: str
     bundle_digest: str
 

@@ -1,4 +1,4 @@
-"""The closed lists of words; their values are what goes over the wire and into the database."""
+"""Enumerations whose values are stored in the database and sent over the wire."""
 
 from enum import StrEnum
 
@@ -11,9 +11,9 @@ class ModelType(StrEnum):
     RL_V2 = "rl_v2"
     RL_V3 = "rl_v3"
     ENSEMBLE = "ensemble"
-    """Versions of other models, combined."""
+    """Combined versions of other models."""
     OTHER = "other"
-    """A plug-in's; its name says which."""
+    """A plug-in, identified by name."""
 
 
 class ModelStatus(StrEnum):
@@ -63,13 +63,13 @@ class JobStatus(StrEnum):
 
 class Role(StrEnum):
     VIEWER = "viewer"
-    """Reads."""
+    """May read."""
     OPERATOR = "operator"
-    """Retrains, promotes what passed its gate, rolls back."""
+    """May also retrain, promote versions that passed the gate, and roll back."""
     ADMIN = "admin"
-    """Also forces what the rules refuse."""
+    """May also overrule refusals."""
 
     def includes(self, other: "Role") -> bool:
-        """Whether it may do all that the other one may."""
+        """True if the role has every permission of the other role."""
         ranks = list(Role)
         return ranks.index(self) >= ranks.index(other)

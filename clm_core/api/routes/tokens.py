@@ -34,7 +34,7 @@ def list_tokens(clm: Connected) -> list[Token]:
 
 def create_token(body: TokenRequest, actor: Caller, clm: Connected) -> CreatedToken:
     """Create a token. The secret is in the response only; an Idempotency-Key has no effect here."""
-    secret = Secret.draw(secrets.token_bytes)
+    secret = Secret.generate(secrets.token_bytes)
     lasts = timedelta(days=body.days)
     token = clm.ledger.tokens.issue(
         new_token(secret, body.name, body.role, actor, clm.clock(), lasts), secret, actor

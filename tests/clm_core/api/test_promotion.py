@@ -78,7 +78,10 @@ def test_what_failed_its_gate_is_refused_with_reasons_and_only_an_admin_can_forc
     body = {"model_id": model_id, "version": make_version(model_id, sharpe=0.1).version}
     refused = client(Role.OPERATOR).post("/clm/promote", json=body)
     assert (refused.status_code, refused.json()["type"]) == (409, "urn:clm:problem:promotion-refused")
-    assert refused.json()["reasons"] == ["it is failed, not candidate or shadow", "it did not pass the gate"]
+    assert refused.json()["reasons"] == [
+        "the status is failed, not candidate or shadow",
+        "the version did not pass the gate",
+    ]
     forced = body | {"force": True, "reason": "the desk wants it"}
     assert client(Role.OPERATOR).post("/clm/promote", json=forced).status_code == 403
     assert client(Role.ADMIN).post("/clm/promote", json=body | {"force": True}).status_code == 403

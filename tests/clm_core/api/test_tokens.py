@@ -98,7 +98,7 @@ def test_the_eleventh_wrong_token_in_a_minute_waits_and_a_right_one_does_not(
 ) -> None:
     app = create_app(replace(wired, settings=wired.settings.model_copy(update={"api": limited()})))
     browser, right = TestClient(app), {"Authorization": f"Bearer {make_token(Role.VIEWER)}"}
-    wrong = {"Authorization": f"Bearer {Secret.draw(bytes).text}"}
+    wrong = {"Authorization": f"Bearer {Secret.generate(bytes).text}"}
     assert [browser.get("/clm/jobs", headers=wrong).status_code for _ in range(12)] == [401] * 10 + [429] * 2
     refused = browser.get("/clm/jobs", headers=wrong)
     assert 1 <= int(refused.headers["retry-after"]) <= 60

@@ -42,9 +42,9 @@ def test_a_missing_library_is_listed_with_the_install_command(
 @pytest.mark.parametrize(
     ("arguments", "problem"),
     [
-        pytest.param(("--model", "other"), "an OTHER is a plug-in's: name it", id="nameless"),
+        pytest.param(("--model", "other"), "type OTHER needs the name of a plug-in", id="nameless"),
         pytest.param(("--model", "nhits", "--plugin", "ridge"), "leave ridge out", id="not a plug-in"),
-        pytest.param(("--model", "other", "--plugin", "xgboost"), "is a type of ours", id="a name of ours"),
+        pytest.param(("--model", "other", "--plugin", "xgboost"), "is a built-in type", id="a name of ours"),
     ],
 )
 @pytest.mark.parametrize("command", ["retrain", "trigger"])

@@ -16,7 +16,7 @@ from clm_core.triggers.messages import RegimeChanged
         ({"model_type": "other", "plugin": "ridge"}, "ridge_btcusd_1h"),
         ({"model_type": "other", "plugin": "ridge_2"}, "ridge_2_btcusd_1h"),
     ],
-    ids=["ours", "ensemble", "plug-in", "another plug-in"],
+    ids=["built-in", "ensemble", "plug-in", "another plug-in"],
 )
 def test_a_model_id_begins_with_its_type_or_its_plug_in(kind: dict[str, Any], model_id: str) -> None:
     assert RetrainRequest(**kind, symbol="BTCUSD").model_id == model_id
@@ -25,21 +25,21 @@ def test_a_model_id_begins_with_its_type_or_its_plug_in(kind: dict[str, Any], mo
 @pytest.mark.parametrize(
     ("kind", "problem"),
     [
-        pytest.param({"model_type": "other"}, "is a plug-in's: name it", id="nameless"),
+        pytest.param({"model_type": "other"}, "needs the name of a plug-in", id="nameless"),
         pytest.param({"model_type": "xgboost", "plugin": "ridge"}, "leave ridge out", id="not a plug-in"),
-        pytest.param({"model_type": "other", "plugin": "nhits"}, "is a type of ours", id="a name of ours"),
+        pytest.param({"model_type": "other", "plugin": "nhits"}, "is a built-in type", id="built-in name"),
         pytest.param({"model_type": "other", "plugin": "Ridge"}, "match pattern", id="upper case"),
         pytest.param({"model_type": "other", "plugin": "a/../b"}, "match pattern", id="a path"),
         pytest.param({"model_type": "other", "plugin": ""}, "match pattern", id="empty"),
     ],
 )
-def test_a_plug_in_is_named_exactly_where_the_type_is_other(kind: dict[str, Any], problem: str) -> None:
+def test_a_plug_in_is_named_if_and_only_if_the_type_is_other(kind: dict[str, Any], problem: str) -> None:
     with pytest.raises(ValidationError, match=problem):
         RetrainRequest(**kind, symbol="BTCUSD")
 
 
 @pytest.mark.parametrize("types", [("other",), ("xgboost", "ensemble")], ids=["plug-in", "ensemble"])
-def test_what_has_to_be_named_otherwise_is_no_type_on_a_schedule(types: tuple[str, ...]) -> None:
+def test_a_schedule_refuses_types_that_need_a_name_or_members(types: tuple[str, ...]) -> None:
     with pytest.raises(ValidationError, match="name"):
         Market(symbol="BTCUSD", model_types=types)
 

@@ -264,8 +264,8 @@ def test_candidates_of_a_plugin_are_told_from_those_of_another(ledger: Ledger) -
 @pytest.mark.parametrize(
     ("kind", "problem"),
     [
-        ({"model_type": ModelType.OTHER}, "an OTHER is a plug-in's: name it"),
-        ({"model_type": ModelType.XGBOOST, "plugin": "ridge"}, "xgboost is no plug-in"),
+        ({"model_type": ModelType.OTHER}, "type OTHER needs the name of a plug-in"),
+        ({"model_type": ModelType.XGBOOST, "plugin": "ridge"}, "xgboost is not a plug-in"),
     ],
     ids=["unnamed", "no plug-in"],
 )

@@ -181,9 +181,9 @@ def test_a_promotion_that_saw_another_champion_is_a_conflict(
 
 Refused = tuple[dict[str, Any], str]
 REFUSED: dict[str, Refused] = {
-    "failed its gate": ({"sharpe": 0.2}, "it did not pass the gate"),
-    "never judged": ({"judged": False}, "it was never judged"),
-    "its job goes on": ({"completed": False}, "its training job is in_progress"),
+    "failed its gate": ({"sharpe": 0.2}, "the version did not pass the gate"),
+    "never judged": ({"judged": False}, "the version was never judged"),
+    "its job goes on": ({"completed": False}, "the training job is in_progress"),
 }
 
 
@@ -202,7 +202,7 @@ def test_a_verdict_about_another_bundle_counts_for_nothing(
 ) -> None:
     version = make_version(model_id)
     set_in(services, "evaluations", "bundle_digest = repeat('0', 64)", version)
-    with pytest.raises(PromotionRefused, match="the bundle that passed the gate is not this version's"):
+    with pytest.raises(PromotionRefused, match="the gate judged a different bundle"):
         promote(services, version)
 
 
@@ -284,7 +284,7 @@ def test_what_serves_cannot_be_retired_nor_get_another_status(
         retired = services.promotions.retire(model_id, other.version, OPERATOR, "tested", NOW)
         assert retired.status is ModelStatus.RETIRED
     assert audited(model_id) == ["promotion_committed", "version_retired"]
-    with pytest.raises(PromotionRefused, match="it is retired, not candidate or shadow"):
+    with pytest.raises(PromotionRefused, match="the status is retired, not candidate or shadow"):
         promote(services, other)
 
 

@@ -223,7 +223,7 @@ def test_a_retrain_tag_in_mlflow_retrains_the_model_and_other_changes_do_nothing
         ("model.drift_detected", DRIFT | {"symbol": "DOGEUSD"}, "there is no series DOGEUSD"),
         ("model.drift_detected", DRIFT | {"symbol": "../etc"}, "etc"),
         ("model.drift_detected", DRIFT | {"training_params": {"max_dpeth": 5}}, "max_dpeth"),
-        ("model.drift_detected", DRIFT | {"model_type": "other"}, "an OTHER is a plug-in's: name it"),
+        ("model.drift_detected", DRIFT | {"model_type": "other"}, "type OTHER needs the name of a plug-in"),
         ("market.regime_changed", {"symbol": "EURUSD", "current": "calm"}, "no model of EURUSD 1h has a"),
         ("market.regime_changed", UNKNOWN_MARKET, "there is no series DOGEUSD"),
     ],
