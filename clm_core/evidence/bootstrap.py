@@ -1,11 +1,11 @@
 """Intervals for Sharpe ratios by the stationary bootstrap (Politis & Romano 1994).
 
-A resample strings together blocks of neighbouring bars until it is as long as the series: each starts
-anywhere, its length is geometric, and the series goes on at its beginning where it ends. A Sharpe ratio only
-needs the sums of a resample and of its squares, so blocks are never copied: with running totals of both, a
-block costs four look-ups whatever its length.
+A resample is a sequence of blocks of neighbouring bars, as long as the series: every block starts anywhere,
+has a geometric length and wraps around at the end of the series. A Sharpe ratio needs only the sums of the
+values and of the squares of a resample, so that blocks are never copied: with running totals of both, a block
+costs four look-ups, whatever the length.
 
-Sharpe ratios are per bar. Series that `evidence.standardised` cannot measure give NaN.
+Sharpe ratios are per bar. Series that `track_record.standardised` cannot measure give NaN.
 """
 
 import math
@@ -19,13 +19,13 @@ from clm_core.evidence.track_record import autocovariances, influence, standardi
 from clm_core.market.bars import Floats
 
 Indices = NDArray[np.uint32]
-"""Unsigned, so that no look-up asks whether it counts from the end."""
+"""Row numbers; unsigned, so that no look-up checks for negative indices."""
 
 STEPS = 2**13
 HALF = np.uint64(32)
 LOW_HALF = np.uint64(2**32 - 1)
 STEP_BITS = np.uint64(19)
-"""What is left of 32 bits once the steps are told apart."""
+"""Shift that leaves the `STEPS` highest values of 32 bits."""
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
@@ -34,20 +34,20 @@ class Interval:
     low: float
     high: float
     estimate: float
-    """Of the series itself."""
+    """Estimate from the series, without resampling."""
 
 
 NOT_MEASURED = Interval(math.nan, math.nan, math.nan)
 
 
 def sharpe_interval(returns: Floats, confidence: float, resamples: int, rng: np.random.Generator) -> Interval:
-    """Percentile interval, two-sided, for the Sharpe ratio of a bar.
+    """Two-sided percentile interval of the Sharpe ratio of a bar; NaN for series without a Sharpe ratio.
 
     Args:
-        returns: as fractions, shape (n_bars,).
-        confidence: share of such intervals that hold the true value, 0..1 exclusive.
-        resamples: 2,000 pin the ends of a 95 % interval to about 2 % of its width.
-        rng: where the blocks come from; the same state gives the same interval.
+        returns: returns as fractions, shape (n_bars,).
+        confidence: coverage of the interval, 0..1 exclusive.
+        resamples: number of resamples; with 2,000 the ends of a 95 % interval vary by about 2 % of the width.
+        rng: generator of the blocks; the same state gives the same interval.
     """
     standard = standardised(returns)
     if standard is None:
@@ -59,12 +59,13 @@ def sharpe_interval(returns: Floats, confidence: float, resamples: int, rng: np.
 def difference_interval(
     challenger: Floats, champion: Floats, confidence: float, resamples: int, rng: np.random.Generator
 ) -> Interval:
-    """The same for the challenger's Sharpe ratio minus the champion's on the same bars, shape (n_bars,) each.
+    """Interval of the challenger's Sharpe ratio minus the champion's on the same bars, shape (n_bars,) each.
 
-    Both are resampled in the same blocks, so that what moves both cancels out.
+    Both series are resampled in the same blocks, so that common movements cancel out.
     """
     _require_same_bars(challenger, champion)
-    ours, theirs = standardised(challenger), standardised(champion)
+    ours = standardised(challenger)
+    theirs = standardised(champion)
     if ours is None or theirs is None:
         return NOT_MEASURED
     block = block_length(influence(*ours) - influence(*theirs))
@@ -73,11 +74,14 @@ def difference_interval(
 
 
 def sharpe_draws(returns: Floats, block: float, resamples: int, rng: np.random.Generator) -> Floats:
-    """Sharpe ratio of a bar of each resample, shape (resamples,); 0.0 where a resample never varies.
+    """Sharpe ratio of a bar of each resample, shape (resamples,); 0.0 for a constant resample.
 
     Args:
-        returns: as `evidence.standardised` accepts them.
+        returns: returns as fractions, shape (n_bars,), measurable by `track_record.standardised`.
         block: mean length of a block in bars, at least 1.
+
+    Raises:
+        ValueError: the returns have no Sharpe ratio, or the block is shorter than 1.
     """
     return _draws([returns], block, resamples, rng)[0]
 
@@ -85,17 +89,17 @@ def sharpe_draws(returns: Floats, block: float, resamples: int, rng: np.random.G
 def difference_draws(
     challenger: Floats, champion: Floats, block: float, resamples: int, rng: np.random.Generator
 ) -> Floats:
-    """The challenger's Sharpe ratio of a bar minus the champion's in each resample, shape (resamples,)."""
+    """Challenger's Sharpe ratio of a bar minus the champion's in each resample, shape (resamples,)."""
     _require_same_bars(challenger, champion)
     ours, theirs = _draws([challenger, champion], block, resamples, rng)
     return np.asarray(ours - theirs)
 
 
 def block_length(values: Floats) -> float:
-    """Mean block length, in bars, that serves the mean of `values` best, shape (n,): Politis & White (2004,
-    section 3) as corrected by Patton, Politis & White (2009); between 1 and min(3 sqrt(n), n / 3).
+    """Mean block length, in bars, with the least error for the mean of `values`, shape (n,).
 
-    1.0 where the values never vary.
+    Politis & White (2004, section 3) as corrected by Patton, Politis & White (2009); between 1 and
+    min(3 sqrt(n), n / 3), and 1.0 for constant values.
     """
     n = len(values)
     quiet_run = max(5, int(math.log10(n)))
@@ -112,7 +116,7 @@ def block_length(values: Floats) -> float:
 
 
 def _first_quiet_lag(correlations: Floats, n: int, quiet_run: int) -> int:
-    """From which lag on `quiet_run` autocorrelations in a row are negligible; the last one where none is."""
+    """First lag of `quiet_run` negligible autocorrelations in a row, or the number of lags."""
     quiet = np.abs(correlations) < 2.0 * math.sqrt(math.log10(n) / n)
     runs = np.lib.stride_tricks.sliding_window_view(quiet, quiet_run).all(axis=1)
     return int(np.argmax(runs)) if runs.any() else len(correlations)
@@ -120,7 +124,7 @@ def _first_quiet_lag(correlations: Floats, n: int, quiet_run: int) -> int:
 
 def _percentiles(draws: Floats, confidence: float, estimate: float) -> Interval:
     if not 0.0 < confidence < 1.0:
-        raise ValueError(f"a confidence of {confidence} is none: give a share between 0 and 1")
+        raise ValueError(f"the confidence must lie between 0 and 1, not be {confidence}")
     tail = (1.0 - confidence) / 2.0
     low, high = np.quantile(draws, [tail, 1.0 - tail])
     return Interval(float(low), float(high), estimate)
@@ -134,9 +138,9 @@ def _require_same_bars(challenger: Floats, champion: Floats) -> None:
 
 
 def _draws(series: list[Floats], block: float, resamples: int, rng: np.random.Generator) -> list[Floats]:
-    """Sharpe ratios of a bar of every series in the same resamples, shape (resamples,) each."""
+    """Sharpe ratios of a bar of every series, in the same resamples, shape (resamples,) each."""
     if not block >= 1.0:
-        raise ValueError(f"blocks of {block} bars on average cannot be drawn: ask for at least 1")
+        raise ValueError(f"the mean block length must be at least 1 bar, not {block}")
     standards = [_measurable(returns) for returns in series]
     totals = np.vstack([_running_totals(values) for z, _ in standards for values in (z, z**2)])
     # a length is one more than an exponential variable of this rate rounded down: geometric, mean `block`
@@ -152,24 +156,31 @@ def _draws(series: list[Floats], block: float, resamples: int, rng: np.random.Ge
 def _measurable(returns: Floats) -> tuple[Floats, float]:
     standard = standardised(returns)
     if standard is None:
-        raise ValueError("these returns have no Sharpe ratio to resample: see evidence.standardised")
+        raise ValueError("the returns have no Sharpe ratio to resample: see track_record.standardised")
     return standard
 
 
 def _running_totals(values: Floats) -> Floats:
-    """Sums of what lies before each value of a series and of a copy that follows it, shape (2 n + 1,)."""
+    """Sums of all values before each place of the series followed by a copy, shape (2 n + 1,)."""
     totals = np.cumsum(values)
     return np.concatenate([[0.0], totals, totals[-1] + totals])
 
 
 def _lengths(rate: float) -> Indices:
-    """Block length for each of `STEPS` equal steps of a uniform number; 0 where a step holds several."""
+    """Block length for each of `STEPS` equal steps of a uniform number; 0 for steps with several lengths."""
     first = np.floor(-np.log1p(-np.arange(STEPS) / STEPS) / rate) + 1.0
     return np.where(first == np.append(first[1:], np.inf), first, 0.0).astype(np.uint32)
 
 
 def _sharpe(total: Floats, squares: Floats, centre: float, n: int) -> Floats:
-    """Of resamples whose standardised returns have these sums; `centre` is what standardising took away."""
+    """Sharpe ratios of resamples from the sums of the standardised returns, shape (resamples,).
+
+    Args:
+        total: sums of the returns, shape (resamples,).
+        squares: sums of the squared returns, shape (resamples,).
+        centre: mean subtracted by standardising, in standard deviations (n).
+        n: bars in a resample.
+    """
     variance = (squares - total**2 / n) / (n - 1)
     varies = variance > 1e-12
     return np.where(varies, (centre + total / n) / np.sqrt(np.where(varies, variance, 1.0)), 0.0)
@@ -177,7 +188,7 @@ def _sharpe(total: Floats, squares: Floats, centre: float, n: int) -> Floats:
 
 @njit(cache=True, nogil=True, error_model="numpy", fastmath={"reassoc", "nsz"})
 def _resampled_sums(totals: Floats, rate: float, lengths: Indices, resamples: int, seed: np.uint64) -> Floats:
-    """Sum of each series in each resample, shape (n_series, resamples), from `_running_totals` of each."""
+    """Sum of each series in each resample, shape (n_series, resamples), from the `_running_totals`."""
     n = totals.shape[1] // 2
     sums = np.empty((len(totals), resamples))
     starts, ends = np.empty(n, np.uint32), np.empty(n, np.uint32)
@@ -196,9 +207,14 @@ def _resampled_sums(totals: Floats, rate: float, lengths: Indices, resamples: in
 def _draw_blocks(
     starts: Indices, ends: Indices, rate: float, lengths: Indices, seed: np.uint64
 ) -> tuple[int, np.uint64]:
-    """Fill in first row, and the one after the last, of as many blocks as make up a resample."""
+    """Fill in the first row and the row after the last of each block of a resample.
+
+    Returns:
+        The number of blocks, and the state of the generator afterwards.
+    """
     n = len(starts)
-    left, blocks = np.int64(n), 0
+    left = np.int64(n)
+    blocks = 0
     while left > 0:
         seed += GOLDEN
         bits = _mixed(seed)
@@ -216,7 +232,8 @@ def _draw_blocks(
 
 @njit(cache=True, nogil=True, inline="always")
 def _mixed(state: np.uint64) -> np.uint64:
-    """64 random bits of a counter (SplitMix64: Steele, Lea & Flood 2014), thrice as fast as a Generator."""
+    """64 random bits from a counter (SplitMix64: Steele, Lea & Flood 2014), three times as fast as a
+    `numpy.random.Generator`."""
     state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return state ^ (state >> np.uint64(31))

@@ -1,4 +1,4 @@
-"""Does choosing the best in sample choose anything? Combinatorial splits of what was tried.
+"""Backtest overfitting: combinatorial splits that test the choice of the best trial in sample.
 
 Sources:
     Bailey, Borwein, Lopez de Prado & Zhu (2017), "The probability of backtest overfitting", Journal of
@@ -20,32 +20,36 @@ from clm_core.market.splits import Rows
 
 
 def probability_of_overfitting(returns: Floats, blocks: int = 16) -> float:
-    """Share of combinatorially symmetric splits in which the trial that was best in sample is at or below the
-    median out of sample, 0..1 (Bailey, Borwein, Lopez de Prado & Zhu 2017, definition 2.2).
+    """Share of combinatorially symmetric splits in which the best trial in sample is at or below the median
+    out of sample, 0..1 (Bailey, Borwein, Lopez de Prado & Zhu 2017, definition 2.2).
 
-    About a half where choosing by Sharpe ratio chooses nothing; NaN where `selection_logits` cannot tell.
+    About one half if the Sharpe ratio in sample has no predictive value; NaN for returns that are not finite.
     """
     logits = selection_logits(returns, blocks)
     return float(np.mean(logits <= 0.0)) if np.isfinite(logits).all() else math.nan
 
 
 def selection_logits(returns: Floats, blocks: int = 16) -> Floats:
-    """Logit of the out-of-sample rank of the trial that was best in sample, a split each, shape (n_splits,).
+    """Logit of the out-of-sample rank of the best trial in sample, for each split, shape (n_splits,).
 
-    The bars are cut into `blocks` stretches; every half of them is in sample once, the other half out of it.
-    A rank r of n trials, 1 the worst and ties in the middle, is log(r / (n + 1 - r)). A trial that never
-    varies in a half has a Sharpe ratio of 0.0 there. NaN for returns that are not finite.
+    The bars are cut into `blocks` stretches; every half of the stretches is in sample once, the other half
+    out of sample. The logit of rank r among n trials, 1 the worst and ties in the middle, is
+    log(r / (n + 1 - r)). A trial constant in a half has a Sharpe ratio of 0.0 in that half. NaN for returns
+    that are not finite.
 
     Args:
-        returns: of every trial on the same bars, as fractions, shape (n_bars, n_trials), at least two trials;
-            bars beyond a multiple of `blocks` are dropped from the start.
-        blocks: even; 16 give 12,870 splits.
+        returns: returns of every trial on the same bars, as fractions, shape (n_bars, n_trials), at least two
+            trials; bars beyond a multiple of `blocks` are dropped from the start.
+        blocks: number of stretches, even; 16 give 12,870 splits.
+
+    Raises:
+        NotEnoughBars: fewer than 2 bars a block.
     """
     n_bars, n_trials = returns.shape
     if blocks < 2 or blocks % 2:
-        raise ValueError(f"{blocks} blocks have no two halves: ask for an even number")
+        raise ValueError(f"the number of blocks must be even and at least 2, not {blocks}")
     if n_trials < 2:
-        raise ValueError("one trial was chosen from nothing: give at least two")
+        raise ValueError("a selection needs at least two trials")
     if n_bars < 2 * blocks:
         raise NotEnoughBars(
             f"{n_bars} bars are too few for {blocks} blocks: give {2 * blocks} or fewer blocks"
@@ -65,44 +69,46 @@ def selection_logits(returns: Floats, blocks: int = 16) -> Floats:
 
 @dataclass(frozen=True, eq=False)
 class CombinatorialFold:
-    """One way to choose the groups that are tested."""
+    """One choice of the tested groups."""
 
     train: Rows
-    """Rows with a label, in time order, that neither look into a tested group nor lie in its wake."""
+    """Rows with a label, in time order, separated from every tested group by purge and embargo."""
     test: tuple[slice, ...]
     """Contiguous rows of each tested group, in time order."""
     paths: tuple[int, ...]
-    """Number, from 0, of the backtest path that each tested group belongs to."""
+    """Number of the backtest path of each tested group, from 0."""
 
 
 def combinatorial_purged(
     label_end: Rows, n_groups: int, n_test_groups: int, embargo: int
 ) -> list[CombinatorialFold]:
-    """All ways to test `n_test_groups` of `n_groups` and train on the rest (Lopez de Prado 2018, chapter 12).
+    """Combinatorial purged cross-validation: all choices of `n_test_groups` of `n_groups` to test, training
+    on the rest (Lopez de Prado 2018, chapter 12).
 
-    Each group is tested C(n_groups - 1, n_test_groups - 1) times, once in each backtest path. Row i trains
-    only where, for every tested group, label_end[i] lies more than `embargo` rows before it, or i lies more
-    than `embargo` rows after the last row that its labels reach (ibid., section 7.4).
+    Each group is tested C(n_groups - 1, n_test_groups - 1) times, once in each backtest path. Row i is a
+    training row if, for every tested group, label_end[i] lies more than `embargo` rows before the group, or i
+    lies more than `embargo` rows after the last row used by the group's labels (ibid., section 7.4).
 
     Args:
-        label_end: `Labels.end`, shape (n_bars,); rows with -1 are never trained on.
-        n_groups: contiguous, of sizes that differ by one row at most.
-        n_test_groups: at least 1, below `n_groups`.
-        embargo: rows; at least the look-back of the features, if training rows may not see tested bars.
+        label_end: `Labels.end`, shape (n_bars,); rows with -1 are never training rows.
+        n_groups: number of contiguous groups, with sizes differing by one row at most.
+        n_test_groups: number of tested groups, at least 1, below `n_groups`.
+        embargo: rows between training and test; at least the look-back of the features, to keep tested bars
+            out of the features of training rows.
 
     Raises:
-        NotEnoughBars: fewer rows than groups, or a fold is left without a row to train on.
+        NotEnoughBars: there are fewer rows than groups, or a fold without a training row.
     """
     if not 1 <= n_test_groups < n_groups or embargo < 0:
         raise ValueError(
             "combinatorial folds test at least one group, train on at least one, embargo from 0 up"
         )
     groups = _groups(len(label_end), n_groups)
-    apart = np.array([_apart(label_end, group, embargo) for group in groups])
+    separated = np.array([_separated(label_end, group, embargo) for group in groups])
     tested = [0] * n_groups
     folds = []
     for chosen in combinations(range(n_groups), n_test_groups):
-        train = np.flatnonzero(apart[list(chosen)].all(axis=0) & (label_end >= 0))
+        train = np.flatnonzero(separated[list(chosen)].all(axis=0) & (label_end >= 0))
         if not len(train):
             raise NotEnoughBars(
                 f"groups {chosen} leave no bar to train on: load more bars, or shorten the embargo"
@@ -116,18 +122,20 @@ def combinatorial_purged(
 
 
 def backtest_paths(folds: Sequence[CombinatorialFold], tested: Sequence[Floats]) -> Floats:
-    """What the folds' models made of their tested rows, strung together, shape (n_paths, n_bars).
+    """Values of the tested rows joined into backtest paths, shape (n_paths, n_bars).
 
     Args:
-        folds: all of `combinatorial_purged`.
-        tested: for each fold a value (a position, a return) for each of its tested rows, in time order.
+        folds: all folds of `combinatorial_purged`.
+        tested: for each fold one value (a position, a return) for each tested row, in time order.
     """
     n_bars = max(fold.test[-1].stop for fold in folds)
     paths = np.full((1 + max(max(fold.paths) for fold in folds), n_bars), np.nan)
     for fold, values in zip(folds, tested, strict=True):
         bounds = np.cumsum([rows.stop - rows.start for rows in fold.test])
         if len(values) != bounds[-1]:
-            raise ValueError(f"{len(values)} values for {bounds[-1]} tested rows: give one for each")
+            raise ValueError(
+                f"{len(values)} values for {bounds[-1]} tested rows: pass one value for each row"
+            )
         for path, rows, part in zip(fold.paths, fold.test, np.split(values, bounds[:-1]), strict=True):
             paths[path, rows] = part
     return paths
@@ -140,14 +148,15 @@ def _groups(n_bars: int, n_groups: int) -> list[slice]:
     return [slice(first, last) for first, last in pairwise(edges)]
 
 
-def _apart(label_end: Rows, group: slice, embargo: int) -> NDArray[np.bool_]:
-    """Rows whose label ends before the group, or that begin after what its labels reach, with the embargo."""
+def _separated(label_end: Rows, group: slice, embargo: int) -> NDArray[np.bool_]:
+    """True for rows whose label ends before the group, or that open after the reach of the group's labels,
+    each with the embargo, shape (n_bars,)."""
     reach = max(int(label_end[group].max()), group.stop - 1)
     return np.asarray((label_end < group.start - embargo) | (np.arange(len(label_end)) > reach + embargo))
 
 
 def _halves(blocks: int) -> Floats:
-    """One row for each choice of half of the blocks, 1.0 where chosen, shape (n_splits, blocks)."""
+    """Indicator of every choice of half of the blocks, 1.0 for a chosen block, shape (n_splits, blocks)."""
     halves = list(combinations(range(blocks), blocks // 2))
     chosen = np.zeros((len(halves), blocks))
     np.put_along_axis(chosen, np.array(halves), 1.0, axis=1)
@@ -155,7 +164,8 @@ def _halves(blocks: int) -> Floats:
 
 
 def _largest(returns: Floats) -> Floats:
-    """Size of each trial's largest return, 1.0 where it has none: dividing by it, no square overflows."""
+    """Largest absolute return of each trial, or 1.0 if all returns are 0, shape (n_trials,); divided by the
+    size, no square overflows."""
     sizes = np.abs(returns).max(axis=0)
     return np.where(sizes > 0.0, sizes, 1.0)
 

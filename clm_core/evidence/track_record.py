@@ -1,9 +1,9 @@
-"""How sure a track record makes us: what luck alone would show, and how long a record must be to beat it.
+"""Inference on a track record: probabilistic and deflated Sharpe ratio, minimum track record length.
 
-Everything here counts in bars: Sharpe ratios are per bar, not annualised, and lengths are in bars unless a
-docstring says years. A record that is too short, not finite or never varies gives NaN, and NaN goes on
-through every formula: a gate that asks `not (value >= limit)` refuses it. An argument that makes no sense,
-such as a confidence of 2, raises ValueError.
+All quantities are per bar: Sharpe ratios are not annualised, and lengths are in bars unless a docstring says
+years. A record that is too short, not finite or constant gives NaN, and NaN propagates through every formula:
+a gate that checks `not (value >= limit)` refuses NaN. An invalid argument, such as a confidence of 2, raises
+ValueError.
 
 Sources:
     Bailey & Lopez de Prado (2012), "The Sharpe ratio efficient frontier", Journal of Risk 15(2).
@@ -27,14 +27,15 @@ from clm_core.market.bars import Floats
 
 NORMAL = NormalDist()
 MIN_BARS = 20
-"""Fewer returns say nothing of their own tails."""
+"""Minimum number of returns: fewer say nothing of the tails of the distribution."""
 MAX_AUTOREGRESSION = 0.97
-"""Bound of the prewhitening filter (Andrews & Monahan 1992), which a unit root would make explode."""
+"""Bound of the prewhitening coefficient (Andrews & Monahan 1992), since a unit root would make the filter
+explode."""
 
 
 @dataclass(frozen=True)
 class TrackRecord:
-    """What the inference on a Sharpe ratio needs of a series of returns."""
+    """Statistics of a series of returns, sufficient for inference on the Sharpe ratio."""
 
     sharpe: float
     """Mean over standard deviation (n - 1) of the returns of a bar."""
@@ -44,7 +45,7 @@ class TrackRecord:
     """Pearson's: fourth standardised moment, standard deviation with n; 3 for a normal distribution."""
     bars: int
     effective_bars: float
-    """Independent bars that would tell as much about the Sharpe ratio; at most `bars`."""
+    """Number of independent bars with as much information about the Sharpe ratio; at most `bars`."""
 
     @property
     def measured(self) -> bool:
@@ -53,10 +54,10 @@ class TrackRecord:
 
 
 def track_record(returns: Floats) -> TrackRecord:
-    """Summarise returns, as fractions, shape (n_bars,).
+    """Track record of returns, as fractions, shape (n_bars,).
 
-    Every estimate is NaN for fewer than `MIN_BARS` bars, values that are not finite, or returns that never
-    vary: a Sharpe ratio of rounding errors would be huge.
+    Every estimate is NaN for fewer than `MIN_BARS` bars, values that are not finite, or constant returns, for
+    which a Sharpe ratio of rounding errors would be huge.
     """
     standard = standardised(returns)
     if standard is None:
@@ -72,9 +73,9 @@ def track_record(returns: Floats) -> TrackRecord:
 
 
 def standardised(returns: Floats) -> tuple[Floats, float] | None:
-    """Returns less their mean over their standard deviation (n), and the Sharpe ratio of a bar (n - 1).
+    """Returns standardised with n, shape (n_bars,), and the Sharpe ratio of a bar with n - 1.
 
-    None where nothing can be measured, see `track_record`.
+    None for returns without a Sharpe ratio, see `track_record`.
     """
     if len(returns) < MIN_BARS or not np.isfinite(returns).all():
         return None
@@ -91,19 +92,19 @@ def standardised(returns: Floats) -> tuple[Floats, float] | None:
 
 
 def influence(z: Floats, sharpe: float) -> Floats:
-    """How far each bar pulls the Sharpe ratio, times n: z - sharpe (z ** 2 - 1) / 2, shape (n_bars,).
+    """Influence of each bar on the Sharpe ratio, times n: z - sharpe (z ** 2 - 1) / 2, shape (n_bars,).
 
-    Its variance is 1 - skewness sharpe + (kurtosis - 1) / 4 sharpe ** 2, as in `probabilistic_sharpe_ratio`;
-    its long-run variance is that of Lo's (2002) generalised method of moments.
+    The variance is 1 - skewness sharpe + (kurtosis - 1) / 4 sharpe ** 2, as in `probabilistic_sharpe_ratio`;
+    the long-run variance is the one of the generalised method of moments (Lo 2002).
     """
     return np.asarray(z - sharpe * (z**2 - 1.0) / 2.0)
 
 
 def effective_size(values: Floats) -> float:
-    """Independent values whose mean would be as uncertain as that of these, shape (n,) -> 0 < answer <= n.
+    """Number of independent values with a mean as uncertain as the mean of `values`, shape (n,); in (0, n].
 
-    Variance over long-run variance, times n; NaN where the values never vary. Negative autocorrelation earns
-    no credit: bid-ask bounce would lengthen a record for nothing.
+    Variance over long-run variance, times n; NaN for constant values. Negative autocorrelation does not raise
+    the number above n: bid-ask bounce carries no information.
     """
     variance = float(np.var(values))
     if variance < 1e-12:
@@ -112,7 +113,8 @@ def effective_size(values: Floats) -> float:
 
 
 def long_run_variance(values: Floats) -> float:
-    """Sum of all autocovariances, shape (n,), finite and not constant: n times the variance of their mean.
+    """Sum of all autocovariances of `values`, shape (n,), finite and not constant: n times the variance of
+    the mean.
 
     Prewhitened by a first-order autoregression (Andrews & Monahan 1992), then Bartlett weights up to the
     automatic lag of Newey & West (1994) with 4 (n / 100) ** (2 / 9) preliminary lags.
@@ -138,7 +140,12 @@ def _bandwidth(values: Floats) -> int:
 
 
 def autocovariances(values: Floats, lags: int) -> Floats:
-    """Of lags 0 to `lags`, each a sum of n - lag products over n; values have mean zero, shape (n,)."""
+    """Autocovariances of lags 0 to `lags`, shape (lags + 1,): sums of n - lag products, divided by n.
+
+    Args:
+        values: values of mean zero, shape (n,).
+        lags: largest lag, below n.
+    """
     n = len(values)
     return np.array([values[lag:] @ values[: n - lag] / n for lag in range(lags + 1)])
 
@@ -147,36 +154,39 @@ def probabilistic_sharpe_ratio(record: TrackRecord, benchmark: float = 0.0) -> f
     """Probability, 0..1, that the true Sharpe ratio exceeds `benchmark` (Bailey & Lopez de Prado 2012).
 
     q((SR - benchmark) sqrt(n - 1) / sqrt(1 - skewness SR + (kurtosis - 1) / 4 SR ** 2)), q the normal
-    distribution, with two changes that only ever lower it for an SR above 0: n counts effective bars, and
-    a positive skewness counts as 0, without which Student-t(3) records pass a 5 % test too often.
+    distribution, with two changes that only lower the probability for an SR above 0: n counts effective bars,
+    and a positive skewness counts as 0, since Student-t(3) records would pass a 5 % test too often.
     """
     error = math.sqrt(_spread(record) / (record.effective_bars - 1.0)) if record.measured else math.nan
     return 0.5 * math.erfc((benchmark - record.sharpe) / error / math.sqrt(2.0))
 
 
 def _spread(record: TrackRecord) -> float:
-    """Variance of an estimated Sharpe ratio, times the independent bars; NaN where no returns can have it."""
-    # Under heavy tails the skewness that favours a record is the same few lucky bars that made its mean.
+    """Variance of an estimated Sharpe ratio, times the independent bars; NaN for impossible moments."""
+    # under heavy tails a favourable skewness comes from the same few lucky bars as the mean
     skewness = min(record.skewness, 0.0)
     spread = 1.0 - skewness * record.sharpe + (record.kurtosis - 1.0) / 4.0 * record.sharpe**2
     return spread if spread > 0.0 else math.nan
 
 
 def expected_maximum_sharpe(trial_variance: float, trials: float) -> float:
-    """Sharpe ratio of a bar that the best of so many trials without any edge is expected to show.
+    """Expected maximum of the Sharpe ratios of a bar among trials without an edge.
 
     sqrt(V) ((1 - g) q(1 - 1 / N) + g q(1 - 1 / (N e))), with q the normal quantile and g the Euler-Mascheroni
-    constant (Bailey & Lopez de Prado 2014, equation 1); 0 where that is negative, for less than two trials.
+    constant (Bailey & Lopez de Prado 2014, equation 1); 0 if negative, as for fewer than two trials.
 
     Args:
         trial_variance: variance of the trials' Sharpe ratios of a bar, see `trials.sharpe_variance`.
         trials: effective number of independent trials, at least 1; need not be whole.
+
+    Returns:
+        A Sharpe ratio of a bar, at least 0; NaN for arguments that are not finite.
     """
     if not (math.isfinite(trial_variance) and math.isfinite(trials)):
         return math.nan
     if trial_variance < 0.0 or trials < 1.0:
         raise ValueError(
-            f"{trials} trials of variance {trial_variance}: count at least one, variance from 0 up"
+            f"{trials} trials of variance {trial_variance}: there must be at least 1 trial, of variance >= 0"
         )
     if trials == 1.0:
         return 0.0
@@ -187,20 +197,23 @@ def expected_maximum_sharpe(trial_variance: float, trials: float) -> float:
 
 
 def deflated_sharpe_ratio(record: TrackRecord, trial_variance: float, trials: float) -> float:
-    """Probability, 0..1, that the true Sharpe ratio exceeds what the best of the trials would show by luck:
-    `probabilistic_sharpe_ratio` against `expected_maximum_sharpe` (Bailey & Lopez de Prado 2014, equation 2).
+    """Probability, 0..1, that the true Sharpe ratio exceeds the trial luck: `probabilistic_sharpe_ratio` with
+    `expected_maximum_sharpe` as the benchmark (Bailey & Lopez de Prado 2014, equation 2).
     """
     return probabilistic_sharpe_ratio(record, expected_maximum_sharpe(trial_variance, trials))
 
 
 def minimum_track_record_length(record: TrackRecord, confidence: float, benchmark: float = 0.0) -> float:
-    """Bars like these after which the Sharpe ratio, if it stays, is above `benchmark` with this confidence
-    (Bailey & Lopez de Prado 2012); inf when it is not above it, however long one waits.
+    """Bars at which an unchanged Sharpe ratio exceeds `benchmark` with the given confidence (Bailey & Lopez
+    de Prado 2012); inf for a Sharpe ratio of at most `benchmark`, NaN for a record without a Sharpe ratio.
 
     1 + spread (q(confidence) / (SR - benchmark)) ** 2, with the spread under the root of
-    `probabilistic_sharpe_ratio` and q the normal quantile.
+    `probabilistic_sharpe_ratio` and q the normal quantile, times `bars / effective_bars` for dependent bars.
 
-    Dependent bars are worth `effective_bars / bars` of an independent one: the answer is that much longer.
+    Args:
+        record: track record whose moments are extrapolated.
+        confidence: required probability, 0.5..1, 1 excluded.
+        benchmark: Sharpe ratio of a bar to exceed.
     """
     excess = record.sharpe - benchmark
     quantile = NORMAL.inv_cdf(_confidence(confidence))
@@ -213,15 +226,17 @@ def minimum_track_record_length(record: TrackRecord, confidence: float, benchmar
 
 
 def minimum_backtest_length(trials: float, annual_sharpe: float) -> float:
-    """Years below which the best of so many trials without any edge is expected to reach `annual_sharpe`
-    (Bailey, Borwein, Lopez de Prado & Zhu 2014, theorem 2).
+    """Backtest length, in years, below which the best of `trials` trials without an edge is expected to reach
+    `annual_sharpe` (Bailey, Borwein, Lopez de Prado & Zhu 2014, theorem 2).
     """
     if not annual_sharpe > 0.0:
-        raise ValueError(f"luck reaches an annual Sharpe ratio of {annual_sharpe} at any length: ask above 0")
+        raise ValueError(
+            f"the annual Sharpe ratio must be above 0, not {annual_sharpe}: any length reaches 0 by luck"
+        )
     return (expected_maximum_sharpe(1.0, trials) / annual_sharpe) ** 2
 
 
 def _confidence(level: float) -> float:
     if not 0.5 <= level < 1.0:
-        raise ValueError(f"a confidence of {level} is none: give a share from 0.5 up to, not including, 1")
+        raise ValueError(f"the confidence must be at least 0.5 and below 1, not {level}")
     return level

@@ -1,7 +1,7 @@
-"""How many independent trials were made, and how far apart luck throws them.
+"""Multiple-testing correction: the effective number of independent trials and the dispersion of results.
 
-A hundred near copies of one model are hardly two trials; but counting too few lets luck pass, so every doubt
-counts as one more.
+A hundred near copies of a model are hardly two trials; counting too few trials lets luck pass, so every
+uncertainty raises the count.
 """
 
 import math
@@ -20,54 +20,56 @@ from clm_core.evidence.track_record import (
 from clm_core.market.bars import Floats
 
 DAY = 86_400_000_000_000
-"""In nanoseconds."""
+"""Length of a day in nanoseconds."""
 DAYS_PER_TRIAL = 4
-"""Days of returns for each trial whose correlations are counted together: with fewer, independent trials
-begin to look alike."""
+"""Minimum days of returns for each trial of a part counted together: with fewer days, correlations of
+independent trials look significant."""
 MAX_BARS = 2**40
-"""Bars that nobody will see."""
+"""Upper limit of the search for a passing length, in bars."""
 
 
 @dataclass(frozen=True, eq=False)
 class TrialRecord:
-    """What is kept of a trial for the count of all."""
+    """Summary of a trial, stored for the count of all trials."""
 
     sharpe: float
-    """Of a bar; NaN where it could not be measured: a trial that never traded."""
+    """Sharpe ratio of a bar; NaN if not measurable, as for a trial without trades."""
     effective_bars: float
-    """Independent bars that would tell as much; NaN like `sharpe`."""
+    """Number of independent bars with as much information; NaN like `sharpe`."""
     first_day: int
-    """Days since 1970-01-01 UTC of the first one it was tested on."""
+    """First tested day, in days since 1970-01-01 UTC."""
     daily: Floats
-    """Sum of the returns of each day, from the first to the last, shape (n_days,); NaN where it has none."""
+    """Sum of the returns of each day from the first to the last, shape (n_days,); NaN for days without
+    bars."""
 
 
 @dataclass(frozen=True)
 class TrialCount:
-    """How many trials were made for a market and timeframe, and how far apart they are."""
+    """Number of trials of a market and timeframe, with the dispersion of the results."""
 
     trials: int
     effective: float
-    """Independent trials that would throw up a best one as lucky."""
+    """Effective number of independent trials."""
     dispersion: float
-    """`dispersion` of their Sharpe ratios of a bar."""
+    """`dispersion` of the trials' Sharpe ratios of a bar."""
 
     def variance(self, effective_bars: float) -> float:
-        """As `sharpe_variance`, for a record of so many independent bars."""
+        """`sharpe_variance` for a record of `effective_bars` independent bars."""
         return sharpe_variance(self.dispersion, effective_bars)
 
     def expected_maximum(self, effective_bars: float) -> float:
-        """Sharpe ratio of a bar that the best of them would show without an edge, see
-        `evidence.expected_maximum_sharpe`."""
+        """Trial luck: expected maximum Sharpe ratio of a bar among the trials without an edge, see
+        `track_record.expected_maximum_sharpe`."""
         return expected_maximum_sharpe(self.variance(effective_bars), self.effective)
 
 
 def trial_record(times: NDArray[np.int64], returns: Floats, record: TrackRecord) -> TrialRecord:
-    """Keep a day's returns as one: what trials have in common shows as well, in a hundredth of the space.
+    """Record of a trial, with daily returns: enough for correlations, in a fraction of the space.
 
     Args:
-        times: bar-open times, nanoseconds since 1970-01-01 UTC, ascending, shape (n_bars,), at least one.
-        returns: out of sample, after costs, as fractions, shape (n_bars,).
+        times: bar-open times, nanoseconds since 1970-01-01 UTC, ascending, shape (n_bars,), at least one bar.
+        returns: out-of-sample returns after costs, as fractions, shape (n_bars,).
+        record: track record of the returns.
     """
     days = times // DAY
     first = int(days[0])
@@ -78,34 +80,36 @@ def trial_record(times: NDArray[np.int64], returns: Floats, record: TrackRecord)
 
 
 def count_trials(records: Sequence[TrialRecord], min_trials: float = 1.0) -> TrialCount:
-    """How many independent trials these are worth.
+    """Effective number of independent trials.
 
-    Every `DAYS_PER_TRIAL`-th part of the days at a time, in the order given, and added up: what trials of
-    different parts share is not seen, which only ever counts too many. A trial whose Sharpe ratio could not
-    be measured counts, but tells nothing of how far apart trials are.
+    Trials are counted in parts of n_days / `DAYS_PER_TRIAL` trials, in the order given, and the counts added
+    up: correlations between parts are ignored, which can only raise the count. A trial without a Sharpe ratio
+    counts as a trial, but not for the dispersion.
 
     Args:
-        records: all of the market and timeframe, the one under judgement among them.
-        min_trials: independent trials to presume at least.
+        records: all trials of the market and timeframe, the judged trial included.
+        min_trials: minimum number of independent trials to presume.
     """
     returns = aligned(records)
     size = max(1, len(returns) // DAYS_PER_TRIAL)
     parts = [returns[:, first : first + size] for first in range(0, len(records), size)]
     effective = sum(effective_trials(trial_correlations(part)) for part in parts)
     measured = [record for record in records if math.isfinite(record.sharpe)]
-    apart = dispersion(
+    spread = dispersion(
         np.array([record.sharpe for record in measured]),
         np.array([record.effective_bars for record in measured]),
     )
-    return TrialCount(len(records), max(effective, min_trials), apart)
+    return TrialCount(len(records), max(effective, min_trials), spread)
 
 
 def bars_to_pass(record: TrackRecord, trials: TrialCount, confidence: float) -> float:
-    """Bars, those so far included, after which the deflated Sharpe ratio reaches `confidence` if they go on
-    as they did; inf if it never will, NaN where nothing was measured.
+    """Total number of bars at which the deflated Sharpe ratio reaches `confidence`, at an unchanged rate.
 
-    The minimum track record length (Bailey & Lopez de Prado 2012) against the luck of the trials, which grows
-    smaller as the record grows longer.
+    The minimum track record length (Bailey & Lopez de Prado 2012) with the trial luck as the benchmark, which
+    falls as the record grows.
+
+    Returns:
+        Bars, the present bars included; inf if never, NaN for a record without a Sharpe ratio.
     """
     if not record.measured or not math.isfinite(trials.effective):
         return math.nan
@@ -116,7 +120,8 @@ def bars_to_pass(record: TrackRecord, trials: TrialCount, confidence: float) -> 
             probabilistic_sharpe_ratio(longer, trials.expected_maximum(longer.effective_bars)) >= confidence
         )
 
-    few, many = 1, MAX_BARS
+    few = 1
+    many = MAX_BARS
     if not passes(many):
         return math.inf
     while many - few > 1:
@@ -126,7 +131,8 @@ def bars_to_pass(record: TrackRecord, trials: TrialCount, confidence: float) -> 
 
 
 def aligned(records: Sequence[TrialRecord]) -> Floats:
-    """On one axis of days, shape (n_days, n_trials); NaN where a trial was not tested."""
+    """Daily returns on a common axis of days, shape (n_days, n_trials); NaN on days a trial was not
+    tested."""
     first = min(record.first_day for record in records)
     last = max(record.first_day + len(record.daily) for record in records)
     returns = np.full((last - first, len(records)), np.nan)
@@ -137,16 +143,19 @@ def aligned(records: Sequence[TrialRecord]) -> Floats:
 
 
 def trial_correlations(returns: Floats) -> Floats:
-    """Correlation of every two trials over the bars both have, shape (n_trials, n_trials).
+    """Pairwise correlations over the common bars, shape (n_trials, n_trials).
 
-    0, as if independent, for two that share fewer than `MIN_BARS` bars or of which one never varies there.
+    0, as for independent trials, for pairs with fewer than `MIN_BARS` common bars or a constant member.
 
     Args:
-        returns: out-of-sample returns as fractions on one time axis, shape (n_bars, n_trials); NaN where a
-            trial was not tested.
+        returns: out-of-sample returns as fractions on one time axis, shape (n_bars, n_trials); NaN on bars a
+            trial was not tested on.
+
+    Raises:
+        ValueError: a return is infinite.
     """
     if np.isinf(returns).any():
-        raise ValueError("infinite returns do not correlate: mark bars a trial was not tested on with NaN")
+        raise ValueError("returns must not be infinite: mark bars a trial was not tested on with NaN")
     tested = ~np.isnan(returns)
     centred = returns - np.nansum(returns, axis=0) / np.maximum(tested.sum(axis=0), 1)
     values = np.where(tested, centred, 0.0)
@@ -154,7 +163,7 @@ def trial_correlations(returns: Floats) -> Floats:
     shared = held.T @ held
     enough = shared >= MIN_BARS
     bars = np.where(enough, shared, 1.0)
-    # row i, column j: of trial i over the bars that trial j was tested on too
+    # row i, column j: moments of trial i over the bars common with trial j
     means = values.T @ held / bars
     variances = (values**2).T @ held / bars - means**2
     products = variances * variances.T
@@ -166,16 +175,17 @@ def trial_correlations(returns: Floats) -> Floats:
 
 
 def effective_trials(correlations: Floats) -> float:
-    """Independent trials that would throw up a best one as lucky, from 1 to n_trials.
+    """Effective number of independent trials, from 1 to n_trials; NaN for correlations that are not finite.
 
-    (sum of the roots of the eigenvalues) ** 2 over their sum, negative ones as 0 (Galwey 2009, "A new measure
-    of the effective number of tests", Genetic Epidemiology 33). In every pattern simulated it stays above the
-    number that the luck of the best trial implies and, unlike the mean correlation (Bailey & Lopez de Prado
-    2014), it sees clusters; other counts of eigenvalues fall below. docs/decisions/0001-evidence.md has the
-    table. The correlations should be of more bars than there are trials.
+    (sum of the square roots of the eigenvalues) ** 2 / sum of the eigenvalues, with negative eigenvalues as 0
+    (Galwey 2009, "A new measure of the effective number of tests", Genetic Epidemiology 33). In every
+    simulated pattern the number exceeds the number implied by the expected maximum and, unlike the mean
+    correlation (Bailey & Lopez de Prado 2014), reflects clusters; other eigenvalue counts fall below the
+    implied number: see the table in docs/decisions/0001-evidence.md. The correlations should come from more
+    bars than trials.
 
     Args:
-        correlations: symmetric, shape (n_trials, n_trials), as of `trial_correlations`.
+        correlations: symmetric matrix, shape (n_trials, n_trials), see `trial_correlations`.
     """
     if not np.isfinite(correlations).all():
         return math.nan
@@ -184,16 +194,16 @@ def effective_trials(correlations: Floats) -> float:
 
 
 def dispersion(sharpes: Floats, effective_bars: Floats) -> float:
-    """Variance (n - 1) of trials' Sharpe ratios of a bar beyond what chance gives records of their lengths.
+    """Variance (n - 1) of the trials' Sharpe ratios of a bar in excess of sampling error, at least 0.0.
 
-    Chance gives 1 / (effective_bars - 1) each, on average what it explains (DerSimonian & Laird 1986,
-    "Meta-analysis in clinical trials", Controlled Clinical Trials 7(3), with equal weights); 0.0 where that
-    is all there is: trials that resemble each other stay close together, which `effective_trials` has counted
-    already. 0.0 for less than two trials; NaN where one of them could not be measured.
+    Sampling error explains the mean of 1 / (effective_bars - 1) (DerSimonian & Laird 1986, "Meta-analysis in
+    clinical trials", Controlled Clinical Trials 7(3), with equal weights). Similar trials, which
+    `effective_trials` accounts for, give 0.0. 0.0 for fewer than two trials; NaN for a trial without a Sharpe
+    ratio.
 
     Args:
-        sharpes: one a trial, shape (n_trials,).
-        effective_bars: of each trial's record, above 1, shape (n_trials,).
+        sharpes: Sharpe ratio of a bar of each trial, shape (n_trials,).
+        effective_bars: effective bars of each trial, above 1, shape (n_trials,).
     """
     if len(sharpes) < 2:
         return 0.0
@@ -201,14 +211,15 @@ def dispersion(sharpes: Floats, effective_bars: Floats) -> float:
     return float(np.maximum(np.var(sharpes, ddof=1) - by_chance, 0.0))
 
 
-def sharpe_variance(apart: float, effective_bars: float) -> float:
-    """Variance of a bar's Sharpe ratio among trials without an edge, for `evidence.deflated_sharpe_ratio`:
-    what chance alone gives a record, 1 / (effective_bars - 1), and what sets the trials apart.
+def sharpe_variance(spread: float, effective_bars: float) -> float:
+    """Variance of a bar's Sharpe ratio among trials without an edge, for
+    `track_record.deflated_sharpe_ratio`: the sampling variance 1 / (effective_bars - 1) plus the dispersion
+    of the trials.
 
-    NaN where the record could not be measured.
+    NaN for a record without a Sharpe ratio.
 
     Args:
-        apart: `dispersion` of the trials.
-        effective_bars: of the record under judgement.
+        spread: `dispersion` of the trials.
+        effective_bars: effective bars of the judged record.
     """
-    return 1.0 / (effective_bars - 1.0) + apart if effective_bars > 1.0 else math.nan
+    return 1.0 / (effective_bars - 1.0) + spread if effective_bars > 1.0 else math.nan

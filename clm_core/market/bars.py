@@ -1,4 +1,4 @@
-"""Bars: open, high, low, close and volume on a fixed grid, validated once and immutable."""
+"""Bars: open, high, low, close and volume on a fixed time grid, validated once and immutable."""
 
 import hashlib
 from collections.abc import Iterator
@@ -20,19 +20,19 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Gap:
-    """Bars that should exist between two neighbours and don't: an outage."""
+    """An outage: bars missing between two neighbours outside the closing times of the calendar."""
 
     after: pd.Timestamp
-    """Open time of the last bar before it."""
+    """Open time of the last bar before the outage."""
     before: pd.Timestamp
-    """Open time of the first bar after it."""
+    """Open time of the first bar after the outage."""
     missing: int
-    """Bars missing in between, closing times not counted."""
+    """Number of missing bars, closing times excluded."""
 
 
 @dataclass(frozen=True, eq=False)
 class Bars:
-    """A validated series of one symbol; made by `validation.validate`, never by hand in product code.
+    """A validated series of one symbol, in product code always created by `validation.validate`.
 
     Every array has shape (n_bars,) and is read-only. Bars are in time order; the grid may have gaps.
     """
@@ -47,7 +47,7 @@ class Bars:
     low: Floats
     close: Floats
     volume: Floats
-    """Traded quantity of the base asset; 0 in a bar without a trade."""
+    """Traded quantity of the base asset; 0 for a bar without a trade."""
 
     def __post_init__(self) -> None:
         for name in ("time", *FIELDS):
@@ -57,7 +57,7 @@ class Bars:
         return len(self.time)
 
     def __getitem__(self, rows: slice) -> "Bars":
-        """A contiguous part, sharing memory: `bars[:100]`."""
+        """A contiguous part that shares memory: `bars[:100]`."""
         if rows.step not in (None, 1):
             raise ValueError("bars are sliced contiguously: a step would change their timeframe")
         parts = {name: getattr(self, name)[rows] for name in ("time", *FIELDS)}
@@ -82,7 +82,7 @@ class Bars:
 
     @cached_property
     def content_hash(self) -> str:
-        """SHA-256 over symbol, timeframe, calendar and every value; the same on any machine."""
+        """SHA-256 over symbol, timeframe, calendar and every value, hexadecimal; equal on all machines."""
         digest = hashlib.sha256(f"bars-1|{self.symbol}|{self.timeframe}|{self.calendar}|{len(self)}".encode())
         digest.update(self.time.astype("<i8").tobytes())
         for name in FIELDS:
@@ -92,10 +92,10 @@ class Bars:
 
     @cached_property
     def segments(self) -> NDArray[np.int64]:
-        """Number of the unbroken stretch each bar belongs to, from 0, shape (n_bars,).
+        """Number of the unbroken stretch of each bar, from 0, shape (n_bars,).
 
-        A new stretch begins after every gap that is not a closing time of the calendar. Nothing that
-        looks back (features) or ahead (labels) may reach from one stretch into another.
+        A new stretch begins after every gap outside the closing times of the calendar. Features and labels
+        must not reach from one stretch into another.
         """
         numbers = np.zeros(len(self), dtype=np.int64)
         numbers[1:] = np.cumsum(self._missing_after > 0)
@@ -104,14 +104,14 @@ class Bars:
 
     @cached_property
     def gaps(self) -> tuple[Gap, ...]:
-        """The outages, in order; closing times of the calendar are none."""
+        """Outages in time order; closing times of the calendar do not count."""
         edges = self.index
         rows = np.flatnonzero(self._missing_after).tolist()
         return tuple(Gap(edges[row], edges[row + 1], int(self._missing_after[row])) for row in rows)
 
     @property
     def closures(self) -> int:
-        """How often two neighbouring bars are apart for a closing time of the calendar."""
+        """Number of neighbouring bars separated by a closing time of the calendar."""
         return int(np.count_nonzero(closing_slots(*self._neighbours, self.timeframe, self.calendar)))
 
     @property
@@ -120,20 +120,21 @@ class Bars:
 
     @cached_property
     def _missing_after(self) -> NDArray[np.int64]:
-        """Bars missing between each bar and the next, closing times not counted, shape (n_bars - 1,)."""
+        """Number of bars missing between each bar and the next, closing times excluded, shape (n_bars -
+        1,)."""
         after, before = self._neighbours
         slots = (before - after) // self.timeframe.nanoseconds - 1
         return np.asarray(slots - closing_slots(after, before, self.timeframe, self.calendar))
 
     def stretches(self) -> Iterator[slice]:
-        """The rows of each unbroken stretch, in order."""
+        """Rows of each unbroken stretch, in time order."""
         edges = np.flatnonzero(np.diff(self.segments)) + 1
         bounds = [0, *edges.tolist(), len(self)] if len(self) else []
         for first, last in pairwise(bounds):
             yield slice(first, last)
 
     def row_after(self, moment: datetime) -> int:
-        """The first row whose bar opens after a moment; the number of rows where none does."""
+        """First row whose bar opens after a moment, or the number of rows if no bar does."""
         return int(np.searchsorted(self.time, pd.Timestamp(moment).value, side="right"))
 
     def row_closed_after(self, moment: datetime) -> int:
@@ -146,7 +147,7 @@ class Bars:
         return self[: self.row_closed_after(moment)]
 
     def last_days(self, days: int) -> "Bars":
-        """The newest `days` x 24 h of bars."""
+        """Bars of the newest `days` x 24 h; needs at least one bar."""
         first = np.searchsorted(self.time, self.time[-1] - days * 86_400_000_000_000, side="right")
         return self[int(first) :]
 

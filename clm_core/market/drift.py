@@ -1,13 +1,13 @@
-"""Whether the newest bars are like those a model was trained on.
+"""Data drift: distance between the features of the newest bars and the features of the training bars.
 
-Features of neighbouring bars resemble each other: a test that takes bars for independent finds drift in every
-week of every market. Here the training is its own yardstick. It is cut into stretches as long as the newest
-bars; how far each of them lies from the whole shows how far stretches lie that have not drifted. The largest
-of all stretches and all features is the yardstick, so it does not matter how many features there are.
+Features of neighbouring bars are dependent: a test for independent bars reports drift in every week of every
+market. The training bars therefore serve as the reference: cut into stretches as long as the newest bars, the
+distances of the stretches to the whole show the distances without drift. The largest distance of all
+stretches and features is the limit, so that the number of features does not matter.
 
-Distance is the mean gap between quantiles, cut off at 2.5 and 97.5 %: Wasserstein's, which goes on growing
-where the newest bars lie outside of everything seen before. A population stability index does not, once they
-all are in its last bin, and many a week of a market is.
+The distance is the mean gap between quantiles from 2.5 to 97.5 %, a truncated Wasserstein distance, which
+grows with the distance of new values outside the training range. A population stability index stops growing
+once all new values fall into the last bin, which is common in a week of a market.
 """
 
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict
 from clm_core.market.bars import Floats
 
 CALENDAR = frozenset({"hour_sin", "hour_cos", "weekday_sin", "weekday_cos"})
-"""Features that no market moves."""
+"""Calendar features, which do not depend on the market."""
 LEVELS = np.linspace(0.025, 0.975, 20)
 MIN_STRETCHES = 10
 """Minimum number of training stretches: the largest distance among fewer says little."""
@@ -27,28 +27,30 @@ FEWEST_STRETCHES = MIN_STRETCHES
 
 
 class Drift(BaseModel):
-    """How far the newest bars lie from the training."""
+    """Drift of the newest bars relative to the training bars."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     score: float
-    """1: as far as the furthest stretch of the training does itself. Without any drift it is above 1 with a
-    chance of about 1 in `stretches` + 1."""
+    """Largest distance of any feature, in units of the largest distance within the training; without drift
+    above 1 with probability of about 1 / (`stretches` + 1)."""
     features: tuple[str, ...]
-    """Those that lie further than any did in the training, furthest first."""
+    """Features with a score above 1, the largest first."""
     stretches: int
-    """Of the training, that were compared."""
+    """Number of training stretches compared."""
 
 
 def drift(reference: Floats, newest: Floats, names: Sequence[str]) -> Drift | None:
-    """
+    """Drift of the newest bars against the training bars.
+
     Args:
-        reference: features of the bars trained on, in time order, shape (n_reference, n_features), no NaN.
-        newest: of the newest bars, shape (n_newest, n_features), no NaN.
-        names: of the features, n_features of them.
+        reference: features of the training bars, in time order, shape (n_reference, n_features), no NaN.
+        newest: features of the newest bars, shape (n_newest, n_features), no NaN.
+        names: names of the features, length n_features.
 
     Returns:
-        None where the reference is shorter than `MIN_STRETCHES` times the newest bars, or nothing varies.
+        The drift, or None if the reference is shorter than `MIN_STRETCHES` times the newest bars or all
+        features are constant.
     """
     count = len(reference) // len(newest) if len(newest) else 0
     if count < MIN_STRETCHES:
@@ -56,7 +58,7 @@ def drift(reference: Floats, newest: Floats, names: Sequence[str]) -> Drift | No
     whole = reference[len(reference) - count * len(newest) :]
     quantiles = np.quantile(whole, LEVELS, axis=0)
     own = np.array([_distance(quantiles, stretch) for stretch in np.split(whole, count)])
-    # some features wander more than others: each is measured by how far it usually does
+    # features vary to different degrees: distances are scaled by the median distance of the feature
     usual = np.median(own, axis=0)
     varies = np.flatnonzero(usual > 0.0)
     if not len(varies):
@@ -72,5 +74,6 @@ def drift(reference: Floats, newest: Floats, names: Sequence[str]) -> Drift | No
 
 
 def _distance(quantiles: Floats, values: Floats) -> Floats:
-    """How far values, shape (n_rows, n_features), lie from quantiles at `LEVELS`, shape (n_features,)."""
+    """Mean absolute gap between the quantiles of values, shape (n_rows, n_features), and reference quantiles
+    at `LEVELS`, shape (n_levels, n_features); shape (n_features,)."""
     return np.asarray(np.abs(quantiles - np.quantile(values, LEVELS, axis=0)).mean(axis=0))

@@ -1,4 +1,5 @@
-"""Bars from an exchange, through ccxt: page after page, patient within limits, never leaping over a page."""
+"""Bars from an exchange through ccxt: page by page, with retries up to a deadline and without skipped
+pages."""
 
 import re
 import time
@@ -20,24 +21,26 @@ Row = list[Any]
 """Open time in ms, then open, high, low, close, volume."""
 
 PAGE = 1000
-"""Bars asked for at once; an exchange that gives fewer is asked again from where it ended."""
+"""Bars requested at once; after a shorter answer, the next request starts at the end of the answer."""
 
 QUIET_MS = 86_400_000
-"""An exchange without newer bars for longer is not merely quiet: something is wrong, or trading has ended."""
+"""Longest plausible silence of a market: after a longer silence the exchange has failed, or trading has
+ended."""
 
 
 @dataclass(frozen=True)
 class Patience:
-    """How long an exchange is waited for."""
+    """Time-outs and retries for an exchange."""
 
     request_s: float = 10.0
     """Longest silence within one request, seconds."""
     deadline_s: float = 900.0
     """Longest duration of the whole fetch, seconds."""
     attempts: int = 6
-    """How often one page is asked for."""
+    """Maximum number of attempts for a page."""
     first_wait_s: float = 1.0
-    """Wait after the first failure, seconds; doubles from there, unless the exchange says how long."""
+    """Wait after the first failure, seconds, doubled after each further failure; a Retry-After of the
+    exchange takes precedence."""
 
 
 class ExchangeSeries:
@@ -51,15 +54,15 @@ class ExchangeSeries:
         patience: Patience,
         base_url: str | None = None,
     ) -> None:
-        """Ask the exchange for its markets and find the symbol among them.
+        """Load the markets of the exchange and look up the symbol.
 
         Args:
             symbol: `BTCUSDT` or `BTC/USDT`; spot markets only.
-            base_url: another address of the same API, such as a proxy.
+            base_url: alternative address of the API, such as a proxy.
 
         Raises:
-            UnknownSeries: there is no such exchange, market or timeframe.
-            SourceUnavailable: the exchange did not answer, or answered nonsense, until the deadline.
+            UnknownSeries: the exchange, market or timeframe does not exist.
+            SourceUnavailable: no valid answer of the exchange before the deadline.
         """
         self._client = _client(exchange, base_url)
         self._timeframe = timeframe
@@ -72,10 +75,13 @@ class ExchangeSeries:
         self._market = self._find(symbol)
 
     def pages(self, since_ms: int, until_ms: int) -> Iterator[pd.DataFrame]:
-        """Closed bars that open from `since_ms` on, up to those that are closed at `until_ms`.
+        """Pages of bars that open at `since_ms` or later and close at `until_ms` or earlier.
+
+        Args:
+            since_ms, until_ms: milliseconds since 1970-01-01 UTC.
 
         Raises:
-            SourceUnavailable: a page stays away, or empty although bars are due; what came before is good.
+            SourceUnavailable: a page is unavailable, or empty although bars are due; earlier pages are valid.
         """
         step = self._timeframe.seconds * 1000
         cursor = since_ms
@@ -91,7 +97,7 @@ class ExchangeSeries:
 
         step = self._timeframe.seconds * 1000
         page = self._bars_from(cursor, PAGE, until_ms)
-        # some exchanges answer with the newest bars of a window: ask again for what should stand before them
+        # some exchanges answer with the newest bars of a window: request the missing earlier bars again
         while page and page[0][0] > cursor:
             hole = (page[0][0] - cursor) // step
             before = [
@@ -117,7 +123,7 @@ class ExchangeSeries:
         import ccxt
 
         if not self._client.load_markets(True):
-            raise ccxt.BadResponse("a list of markets without a market")
+            raise ccxt.BadResponse("an empty list of markets")
 
     def _find(self, symbol: str) -> str:
         name = normalise_symbol(symbol)
@@ -131,7 +137,7 @@ class ExchangeSeries:
             raise UnknownSeries(f"{self._client.id} has no spot market {symbol}; it has e.g. {near}")
         return str(spot[name])
 
-    def _ask(self, what: str, request: Callable[[], T]) -> T:
+    def _ask(self, subject: str, request: Callable[[], T]) -> T:
         import ccxt
         import stamina
 
@@ -151,27 +157,27 @@ class ExchangeSeries:
                     self._client.last_response_headers = None
                     return request()
         except ccxt.BadSymbol as error:
-            raise UnknownSeries(f"{self._client.id} does not know {what}: {error}") from error
+            raise UnknownSeries(f"{self._client.id} does not know {subject}: {error}") from error
         except ccxt.BaseError as error:
-            wanted = _retry_after(self._client.last_response_headers or {})
-            wish = "" if wanted is None else f" (it asks to wait {wanted:.0f} s)"
+            retry_after = _retry_after(self._client.last_response_headers or {})
+            advice = "" if retry_after is None else f" (Retry-After: {retry_after:.0f} s)"
             raise SourceUnavailable(
-                f"{self._client.id} did not give {what} in {patience.attempts} attempts or "
-                f"{patience.deadline_s:.0f} s: {type(error).__name__}: {error}{wish}. "
-                "Run the command again later: it resumes from what is stored"
+                f"{self._client.id} did not give {subject} in {patience.attempts} attempts or "
+                f"{patience.deadline_s:.0f} s: {type(error).__name__}: {error}{advice}. "
+                "Run the command again later to continue after the stored bars"
             ) from error
         raise AssertionError("unreachable: the last attempt returns or raises")
 
     def _wait_after(self, error: Exception) -> bool | float:
-        """Whether to ask again, or in how many seconds."""
+        """True to retry, a number of seconds to wait before the retry, or False to give up."""
         import ccxt
 
         if not isinstance(error, ccxt.OperationFailed):
             return False
-        wanted = _retry_after(self._client.last_response_headers or {})
-        if wanted is None:
+        retry_after = _retry_after(self._client.last_response_headers or {})
+        if retry_after is None:
             return True
-        return wanted if wanted < self._deadline - time.monotonic() else False
+        return retry_after if retry_after < self._deadline - time.monotonic() else False
 
 
 def _client(exchange: str, base_url: str | None) -> Any:
@@ -184,27 +190,27 @@ def _client(exchange: str, base_url: str | None) -> Any:
     client = getattr(ccxt, exchange)({"enableRateLimit": True, "options": options})
     if base_url is not None:
         client.urls["api"] = _moved(client.urls["api"], base_url.rstrip("/"))
-    judge = client.handle_errors
+    handle_errors = client.handle_errors
 
-    def refuse_what_is_no_json(code: int, *answer: Any) -> Any:
-        # ccxt would go on with the text of a truncated or HTML answer as if it were an empty list
+    def refuse_invalid_json(code: int, *answer: Any) -> Any:
+        # ccxt treats the text of a truncated or HTML answer as an empty list
         if code < 400 and answer[5] is None:
             raise ccxt.BadResponse(f"an answer that is no JSON: {answer[4][:80]!r}")
-        return judge(code, *answer)
+        return handle_errors(code, *answer)
 
-    client.handle_errors = refuse_what_is_no_json
+    client.handle_errors = refuse_invalid_json
     return client
 
 
 def _moved(urls: Any, base_url: str) -> Any:
-    """ccxt's nested table of addresses, each with another scheme and host."""
+    """ccxt's nested table of addresses with scheme and host replaced."""
     if isinstance(urls, dict):
         return {name: _moved(url, base_url) for name, url in urls.items()}
     return re.sub(r"^https?://[^/]+", base_url, urls)
 
 
 def _retry_after(headers: Any) -> float | None:
-    """Seconds an answer asks to wait (RFC 9110, 10.2.3); None when it does not."""
+    """Seconds to wait by the header Retry-After (RFC 9110, 10.2.3), or None without a valid header."""
     value = headers.get("Retry-After")
     if value is None:
         return None

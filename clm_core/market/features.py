@@ -1,4 +1,4 @@
-"""Causal features of bars: what a model sees."""
+"""Causal features of bars, the inputs of models."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -15,22 +15,22 @@ from clm_core.market.rolling import gap_and_deviation, ratio
 DAY = 1440
 WEEK = 7 * DAY
 MONDAY = 3 * DAY
-"""Minutes from the Monday before 1970-01-01, a Thursday."""
+"""Minutes from the Monday before to 1970-01-01, a Thursday."""
 HOUR_ANGLE = 2 * np.pi * (np.arange(WEEK) % DAY) / DAY
 WEEKDAY_ANGLE = 2 * np.pi * (np.arange(WEEK) // DAY) / 7
 HOUR_SIN, HOUR_COS = np.sin(HOUR_ANGLE), np.cos(HOUR_ANGLE)
 WEEKDAY_SIN, WEEKDAY_COS = np.sin(WEEKDAY_ANGLE), np.cos(WEEKDAY_ANGLE)
 
 SETTLED = 150
-"""Warm-up of features that remember their start for ever (Wilder's and exponential averages).
+"""Warm-up of features with infinite memory (Wilder's and exponential averages).
 
-Begun 150 bars before, on whatever history, they differ by less than 1e-3 of their standard deviation.
+After 150 bars, values from different starts differ by less than 1e-3 of the standard deviation.
 """
 
 
 @dataclass(frozen=True, eq=False)
 class FeatureTable:
-    """Feature values, one row a bar; the row of bar t uses bars up to and including t."""
+    """Feature values, one row for each bar; the row of bar t uses bars up to and including t."""
 
     names: tuple[str, ...]
     values: Floats
@@ -38,16 +38,16 @@ class FeatureTable:
 
     @property
     def complete(self) -> NDArray[np.bool_]:
-        """Rows in which every feature has a value, shape (n_bars,)."""
+        """True for rows without a NaN, shape (n_bars,)."""
         return np.asarray(~np.isnan(self.values).any(axis=1))
 
 
 @dataclass(frozen=True, eq=False)
 class Stretch:
-    """One unbroken stretch of bars, with what several features share computed once.
+    """One unbroken stretch of bars, with the intermediate series of several features computed once.
 
-    Every array has shape (n_bars,). Rows a look-back cannot fill hold any finite value or NaN; features
-    leave them out by their warm-up.
+    Every array has shape (n_bars,). Rows within a look-back hold any finite value or NaN; the warm-up of a
+    feature excludes those rows.
     """
 
     bars: Bars
@@ -55,7 +55,7 @@ class Stretch:
 
     @cached_property
     def _scale(self) -> float:
-        # TA-Lib takes anything below 1e-14 for zero: prices are brought near 1, exactly, by a power of two.
+        # TA-Lib treats values below 1e-14 as zero: a power of two scales prices to about 1 without rounding
         return math.ldexp(1.0, -math.frexp(self.bars.close[0])[1])
 
     @cached_property
@@ -88,7 +88,7 @@ class Stretch:
 
     @cached_property
     def value(self) -> Floats:
-        """Traded value of each bar at its close."""
+        """Traded value of each bar at the close."""
         return self.close * self.volume
 
     @cached_property
@@ -121,7 +121,7 @@ class Stretch:
         return minutes - minutes // WEEK * WEEK
 
     def gap(self, series: str, window: int) -> Floats:
-        """Value minus the mean of its trailing window."""
+        """Value minus the mean of the trailing window."""
         return self._gap_and_deviation(series, window)[0]
 
     def mean(self, series: str, window: int) -> Floats:
@@ -136,7 +136,8 @@ class Stretch:
         return ratio(self.gap(series, window), self.deviation(series, window), undefined=0.0)
 
     def place_in_range(self, window: int) -> Floats:
-        """Where the close lies between the lowest low (0.0) and the highest high (1.0) of the window."""
+        """Position of the close between the lowest low (0.0) and the highest high (1.0) of the window; 0.5
+        for a flat window."""
         from talib import MAX, MIN
 
         lowest = MIN(self.low, window)
@@ -151,14 +152,14 @@ class Stretch:
 
 @dataclass(frozen=True, eq=False)
 class Feature:
-    """One column a model can see."""
+    """One feature: a column of the inputs of models."""
 
     name: str
     warm_up: int
-    """Bars of a stretch before the first that has a value."""
+    """Number of bars of a stretch before the first value."""
     description: str
     compute: Callable[[Stretch], Floats]
-    """Values of one stretch, shape (n_bars,); what it answers within the warm-up is not read."""
+    """Values of one stretch, shape (n_bars,); values within the warm-up are ignored."""
 
 
 def log_return(span: int) -> Feature:
@@ -225,7 +226,7 @@ def rsi(period: int) -> Feature:
     def compute(s: Stretch) -> Floats:
         from talib import CMO
 
-        # RSI itself answers 0, the deepest oversold, when nothing moved; CMO is the same ratio around 0.
+        # TA-Lib's RSI is 0, the most oversold value, for constant prices; CMO is the same ratio around 0
         momentum: Floats = CMO(s.close, period)
         return 0.5 + momentum / 200
 
@@ -361,39 +362,44 @@ ALL = (
 )
 
 FEATURES = {feature.name: feature for feature in ALL}
-"""Every feature by name, in the order of the columns."""
+"""All features by name, in the order of the columns."""
 
 LOOK_BACK = max(feature.warm_up for feature in ALL)
-"""Bars a stretch must have before the first in which every feature has a value."""
+"""Number of bars of a stretch before the first row with a value of every feature."""
 
 COLUMNS_AT_ONCE = 16
-"""A few columns fit the processor's cache while they are turned into rows; a whole table does not."""
+"""Number of columns transposed at once: a block of columns fits the processor's cache, a whole table does
+not."""
 
 
 def compute_features(bars: Bars, names: Sequence[str] | None = None) -> FeatureTable:
-    """The named features, or all of them, in the order of `FEATURES`.
+    """Values of the named features, or of all features, in the order of `FEATURES`.
 
     Raises:
-        UnknownFeature: a name is not one of `FEATURES`.
+        UnknownFeature: a name is not in `FEATURES`.
     """
-    chosen = select_features(names)
-    values = np.empty((len(bars), len(chosen)))
+    selected = select_features(names)
+    values = np.empty((len(bars), len(selected)))
     for rows in bars.stretches():
-        _fill(values[rows], chosen, Stretch(bars[rows]))
+        _fill(values[rows], selected, Stretch(bars[rows]))
     values.setflags(write=False)
-    return FeatureTable(tuple(feature.name for feature in chosen), values)
+    return FeatureTable(tuple(feature.name for feature in selected), values)
 
 
 def _fill(values: Floats, features: Sequence[Feature], stretch: Stretch) -> None:
     for first in range(0, len(features), COLUMNS_AT_ONCE):
-        some = features[first : first + COLUMNS_AT_ONCE]
-        values[:, first : first + len(some)] = np.array([feature.compute(stretch) for feature in some]).T
+        block = features[first : first + COLUMNS_AT_ONCE]
+        values[:, first : first + len(block)] = np.array([feature.compute(stretch) for feature in block]).T
     for column, feature in enumerate(features):
         values[: feature.warm_up, column] = np.nan
 
 
 def select_features(names: Sequence[str] | None) -> tuple[Feature, ...]:
-    """The named features, or all of them, in the order of `FEATURES`."""
+    """The named features, or all features, in the order of `FEATURES`.
+
+    Raises:
+        UnknownFeature: a name is not in `FEATURES`.
+    """
     if names is None:
         return ALL
     unknown = [name for name in names if name not in FEATURES]

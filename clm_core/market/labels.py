@@ -1,4 +1,4 @@
-"""What a model learns to foresee, counted from the open at which a decision can be filled."""
+"""Labels of supervised models, measured from the open at which a decision can be filled."""
 
 from dataclasses import dataclass
 
@@ -14,12 +14,13 @@ VOLATILITY_WINDOW = 24
 
 @dataclass(frozen=True, eq=False)
 class Labels:
-    """One label a bar, shape (n_bars,), read-only: what followed a decision taken at that bar's close."""
+    """One label for each bar, shape (n_bars,), read-only: the outcome of a decision at the close of the
+    bar."""
 
     values: Floats
-    """NaN where undefined: too close to the end of the bars or of an unbroken stretch."""
+    """Value of the label; NaN if undefined, too close to the end of the bars or of an unbroken stretch."""
     end: NDArray[np.int64]
-    """Row of the last bar whose data the label uses, -1 where undefined; splits purge by it."""
+    """Row of the last bar used by the label, -1 if undefined; splits purge by `end`."""
 
     def __post_init__(self) -> None:
         self.values.setflags(write=False)
@@ -27,7 +28,7 @@ class Labels:
 
 
 def forward_return(bars: Bars, horizon: int) -> Labels:
-    """Simple return, as a fraction, from the open of the next bar to the open `horizon` bars after it."""
+    """Simple return, a fraction, from the open of the next bar to the open `horizon` bars later."""
     _check_horizon(horizon)
     rows = np.arange(len(bars))
     end = np.where(rows + 1 + horizon <= _last_rows(bars), rows + 1 + horizon, -1)
@@ -38,21 +39,21 @@ def forward_return(bars: Bars, horizon: int) -> Labels:
 
 
 def direction(bars: Bars, horizon: int) -> Labels:
-    """1.0 where the forward return is positive, 0.0 where it is not."""
+    """1.0 for a positive forward return, 0.0 otherwise, NaN if undefined."""
     moved = forward_return(bars, horizon)
     return Labels(np.where(moved.end >= 0, moved.values > 0, np.nan), moved.end)
 
 
 def triple_barrier(bars: Bars, horizon: int, take_profit: float, stop_loss: float) -> Labels:
-    """Which comes first after a purchase at the next open: profit, loss or the end of the wait.
+    """First barrier reached after a purchase at the next open: profit, loss or the end of the horizon.
 
     Barriers lie `take_profit` and `stop_loss` times the volatility (standard deviation of one-bar log
-    returns over the trailing 24 bars) above and below the entry, and are checked against high and low from
-    the bar of the entry on (Lopez de Prado 2018, chapter 3, with prices inside the bar).
+    returns over the trailing 24 bars) above and below the entry, and are compared with high and low from the
+    entry bar on (Lopez de Prado 2018, chapter 3, with prices inside the bar).
 
     Returns:
-        1.0 profit, -1.0 loss, or both within one bar, 0.0 neither in the `horizon` bars from the entry on.
-        NaN without a trailing volatility, when it is 0, and where the stretch ends undecided.
+        1.0 for profit, -1.0 for loss or both within one bar, 0.0 for neither in the `horizon` bars from the
+        entry on; NaN without a positive trailing volatility and for an undecided end of the stretch.
     """
     _check_horizon(horizon)
     if not (take_profit > 0 and stop_loss > 0):
@@ -80,7 +81,7 @@ def _trailing_volatility(bars: Bars) -> Floats:
 
 
 def _last_rows(bars: Bars) -> NDArray[np.int64]:
-    """Last row of the stretch each bar belongs to, shape (n_bars,)."""
+    """Last row of the stretch of each bar, shape (n_bars,)."""
     last = np.empty(len(bars), dtype=np.int64)
     for rows in bars.stretches():
         last[rows] = rows.stop - 1

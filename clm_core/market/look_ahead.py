@@ -1,4 +1,4 @@
-"""Proof by experiment that values use no later bars: change what comes after, nothing before may move."""
+"""Look-ahead test: after any change of later bars, values up to a row must stay bitwise equal."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -10,15 +10,19 @@ from clm_core.market.bars import FIELDS, Bars, Floats
 
 
 def first_leak(compute: Callable[[Bars], Floats], bars: Bars, rows: Sequence[int]) -> str | None:
-    """What shows that values use later bars, or None when every value up to `rows` stays bitwise the same.
+    """Description of the first value that uses later bars, or None if all values up to `rows` stay bitwise
+    equal.
 
     Args:
-        compute: what is under suspicion; answers one row a bar, shape (n_bars,) or (n_bars, n_columns).
+        compute: function under test; one row for each bar, shape (n_bars,) or (n_bars, n_columns).
         bars: a series with at least one bar after each of `rows`.
-        rows: where the future is changed, each at the price of five computations.
+        rows: last rows before a changed future; each row costs five computations.
+
+    Raises:
+        ValueError: there is no row, or a row without a later bar.
     """
     if not rows:
-        raise ValueError("name at least one row: without one, nothing would be examined")
+        raise ValueError("the look-ahead test needs at least one row")
     values = compute(bars)
     for row in rows:
         for change, changed in other_futures(bars, row):
@@ -29,15 +33,16 @@ def first_leak(compute: Callable[[Bars], Floats], bars: Bars, rows: Sequence[int
 
 
 def other_futures(bars: Bars, row: int) -> Iterator[tuple[str, Bars]]:
-    """The same bars up to `row`, with other valid bars, or none, after it; each with what was done."""
+    """Pairs of a change and the changed bars: the same bars up to `row`, other valid bars or no bars
+    later."""
     if not 0 <= row < len(bars) - 1:
         raise ValueError(f"row {row} of {len(bars)} bars has no future to change: choose an earlier one")
     yield "cut off", bars[: row + 1]
     yield "multiplied", _rewrite(bars, row, lambda name, values: values * (7 if name == "volume" else 3))
     yield "flattened", _rewrite(bars, row, lambda name, values: np.full_like(values, name != "volume"))
     yield "reversed", _rewrite(bars, row, lambda _, values: values[::-1])
-    late = np.where(np.arange(len(bars)) > row, bars.timeframe.nanoseconds, 0)
-    yield "delayed", replace(bars, time=bars.time + late)
+    delay = np.where(np.arange(len(bars)) > row, bars.timeframe.nanoseconds, 0)
+    yield "delayed", replace(bars, time=bars.time + delay)
 
 
 def _rewrite(bars: Bars, row: int, change: Callable[[str, Floats], Floats]) -> Bars:

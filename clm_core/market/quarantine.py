@@ -1,4 +1,4 @@
-"""Refused input, kept with the reasons, so that it can be looked at and is never trained on."""
+"""Quarantine: refused input, stored with the reasons for inspection, out of reach of training."""
 
 import hashlib
 import json
@@ -11,9 +11,9 @@ from clm_core.market.store import write_atomically
 
 
 def keep(root: Path, name: str, content: bytes, refusal: InvalidBars, now: datetime) -> InvalidBars:
-    """Write the input and a report below `root`; the answer is the refusal with the place named.
+    """Write the input and a report below `root`; returns the refusal with the folder named.
 
-    The same input lands in the same folder again, with the newest report.
+    Equal input is written to the same folder again, with the newest report.
     """
     folder = root / hashlib.sha256(content).hexdigest()[:16]
     report = {

@@ -1,4 +1,4 @@
-"""Files of bars as the world writes them: CSV, parquet or feather, with one of the well-known spellings."""
+"""Reading of bar files: CSV, parquet or feather, with any of the common column names."""
 
 import re
 from collections.abc import Sequence
@@ -22,16 +22,16 @@ EPOCH_BOUNDS = np.array([1e8, 1e11, 1e14, 1e17])
 
 @dataclass(frozen=True)
 class Layout:
-    """What a file does not say about itself. Every field may stay open while the file is unambiguous."""
+    """Layout of a file; every field may be left open for an unambiguous file."""
 
     time_column: str | None = None
-    """Column with the bar-open times."""
+    """Column of the bar-open times."""
     time_format: str | None = None
-    """strptime format of times that are not ISO 8601, e.g. "%d.%m.%Y %H:%M"."""
+    """strptime format of times other than ISO 8601, e.g. "%d.%m.%Y %H:%M"."""
     timezone: str | None = None
-    """IANA name of the zone of times that carry none, e.g. "UTC" or "Europe/Athens"."""
+    """IANA name of the time zone of times without a zone, e.g. "UTC" or "Europe/Athens"."""
     volume_column: str | None = None
-    """Column with the traded quantity of the base asset."""
+    """Column of the traded quantity of the base asset."""
 
 
 class _UnclearError(Exception):
@@ -41,13 +41,13 @@ class _UnclearError(Exception):
 
 
 def read_bars(path: Path, symbol: str, layout: Layout) -> pd.DataFrame:
-    """The file's rows in their order, as columns timestamp, open, high, low, close, volume.
+    """Rows of the file in file order, as columns timestamp, open, high, low, close, volume.
 
-    Times without a zone stay so unless `layout` names it. Nothing is judged here but what the columns
-    mean; the values are `validation.validate`'s.
+    Times without a zone stay without a zone unless `layout` names the zone. Only the meaning of the columns
+    is checked; `validation.validate` checks the values.
 
     Raises:
-        InvalidBars: the file cannot be read, or which column, unit or zone is meant is unclear.
+        InvalidBars: the file cannot be read, or a column, unit or time zone is ambiguous.
     """
     try:
         raw = _table(path)
@@ -81,27 +81,32 @@ def _table(path: Path) -> pd.DataFrame:
 
 
 def _plain(column: str) -> str:
-    """`Open Time`, `<OPEN_TIME>` and `open-time` are open_time; `O` is open."""
+    """Normalised column name: `Open Time`, `<OPEN_TIME>` and `open-time` become open_time, `O` becomes
+    open."""
     name = re.sub(r"[^a-z0-9]+", "_", column.lower()).strip("_")
     return LETTERS.get(name, name)
 
 
 def _only(raw: pd.DataFrame, names: Sequence[str], meaning: str, remedy: str) -> str:
-    """The single column that has one of the names."""
-    found = [column for column in raw.columns if column in names]
-    if not found:
+    """The single column with one of the names.
+
+    Raises:
+        _UnclearError: no column, or more than one, has one of the names.
+    """
+    matching = [column for column in raw.columns if column in names]
+    if not matching:
         have = ", ".join(raw.columns)
         raise _UnclearError(
             "missing-columns", f"no column for {meaning} (lines above the header?) among {have}"
         )
-    if len(found) > 1:
-        raise _UnclearError("ambiguous-columns", f"{', '.join(found)}: which is the {meaning}? {remedy}")
-    return found[0]
+    if len(matching) > 1:
+        raise _UnclearError("ambiguous-columns", f"{', '.join(matching)}: which is the {meaning}? {remedy}")
+    return matching[0]
 
 
 def _volume_column(raw: pd.DataFrame, symbol: str, layout: Layout) -> str:
-    """For BTCUSD: `volume_btc` where there is one, and never `volume_usd`."""
-    remedy = "name the one that counts the base asset: --volume-column NAME"
+    """Column of the base asset's volume: for BTCUSD `volume_btc` if present, and never `volume_usd`."""
+    remedy = "name the column of the base asset: --volume-column NAME"
     if layout.volume_column is not None:
         return _only(raw, [_plain(layout.volume_column)], layout.volume_column, remedy)
     pair = re.sub(r"[^a-z0-9]", "", symbol.lower())
@@ -115,18 +120,19 @@ def _volume_column(raw: pd.DataFrame, symbol: str, layout: Layout) -> str:
 
 def _timestamp(raw: pd.DataFrame, layout: Layout) -> "pd.Series[pd.Timestamp]":
     names = TIME_NAMES if layout.time_column is None else {_plain(layout.time_column)}
-    found = [column for column in raw.columns if column in names]
-    if len(found) == len(set(found)) > 1:
-        columns = [_times(raw[column], layout) for column in found]
+    matching = [column for column in raw.columns if column in names]
+    if len(matching) == len(set(matching)) > 1:
+        columns = [_times(raw[column], layout) for column in matching]
         if agreed := _agreed(columns):
             return agreed[0]
-    remedy = "they differ; name the one with the opening of the bar: --time-column NAME"
+    remedy = "their times differ; name the column of the open times: --time-column NAME"
     name = _only(raw, sorted(names), layout.time_column or "the time of opening", remedy)
     return _times(raw[name], layout)
 
 
 def _agreed(columns: "list[pd.Series[pd.Timestamp]]") -> "list[pd.Series[pd.Timestamp]]":
-    """The columns, those with a zone first, if all mean the same instants (no zone read as UTC)."""
+    """The columns, columns with a zone first, if all hold the same instants (without a zone read as UTC);
+    else an empty list."""
     instants = [pd.to_datetime(column, utc=True) for column in columns]
     if all(instants[0].equals(other) for other in instants[1:]):
         return sorted(columns, key=lambda column: column.dt.tz is None)
@@ -162,9 +168,7 @@ def _from_epoch(column: "pd.Series[Any]") -> "pd.Series[pd.Timestamp]":
     counts = column.dropna().to_numpy(np.float64)
     units = np.unique(np.searchsorted(EPOCH_BOUNDS, np.abs(counts), side="right"))
     if len(units) > 1:
-        raise _UnclearError(
-            "mixed-time-units", "some times count in another unit than others; convert them to one"
-        )
+        raise _UnclearError("mixed-time-units", "the times mix several units; convert all to one unit")
     if len(units) == 0 or units[0] == 0:
         message = f"{column.iloc[0]} is no count of s, ms, us or ns since 1970; pass --time-format"
         raise _UnclearError("unreadable-time", message)
@@ -175,7 +179,5 @@ def _from_epoch(column: "pd.Series[Any]") -> "pd.Series[pd.Timestamp]":
 def _from_text(column: "pd.Series[str]") -> "pd.Series[pd.Timestamp]":
     zoned = column.dropna().str.contains(r"\d(?:Z|[+-]\d{2}:?\d{2})$")
     if zoned.any() and not zoned.all():
-        raise _UnclearError(
-            "mixed-time-zones", "some times carry a zone and some do not; write them all in UTC"
-        )
+        raise _UnclearError("mixed-time-zones", "some times carry a zone and some do not; write all in UTC")
     return pd.Series(pd.to_datetime(column.array, format="ISO8601", utc=bool(zoned.any()), errors="coerce"))

@@ -1,4 +1,4 @@
-"""Compiled loops over bars: what neither NumPy nor TA-Lib does in one exact pass."""
+"""Compiled loops over bars, for exact single-pass computations missing in NumPy and TA-Lib."""
 
 import numpy as np
 from numba import njit
@@ -9,12 +9,12 @@ from clm_core.market.bars import Floats
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def gap_and_deviation(values: Floats, window: int) -> tuple[Floats, Floats]:
-    """Distance of each value to the mean of its trailing window, and the window's standard deviation.
+    """Distance of each value to the mean of the trailing window, and the standard deviation of the window.
 
     The series is cut every `window` rows, so that each trailing window holds exactly one cut. Sums from the
-    cut backwards and forwards, both relative to the value at the cut, give its moments in a fixed number of
-    steps. No sum outlives its window: nothing drifts over long series, and a constant window gives exactly
-    0.0 twice.
+    cut backwards and forwards, both relative to the value at the cut, give the moments in a fixed number of
+    steps. No sum outlives a window: rounding errors do not accumulate, and a constant window gives exactly
+    0.0 for both results.
 
     Args:
         values: finite, shape (n,).
@@ -61,7 +61,7 @@ def gap_and_deviation(values: Floats, window: int) -> tuple[Floats, Floats]:
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def ratio(numerator: Floats, denominator: Floats, undefined: float) -> Floats:
-    """Element by element, shape (n,); `undefined` where the denominator is not positive."""
+    """Element-wise quotient, shape (n,); `undefined` for denominators that are not positive."""
     quotient = np.empty(len(numerator))
     for row in range(len(numerator)):
         quotient[row] = numerator[row] / denominator[row] if denominator[row] > 0.0 else undefined
@@ -72,16 +72,16 @@ def ratio(numerator: Floats, denominator: Floats, undefined: float) -> Floats:
 def first_touch(
     high: Floats, low: Floats, take: Floats, stop: Floats, last: NDArray[np.int64]
 ) -> tuple[Floats, NDArray[np.int64]]:
-    """Which of two prices the bars after a row reach first.
+    """First of two prices reached by the bars after each row.
 
     Args:
-        high, low: prices, shape (n,).
-        take, stop: upper and lower price each row waits for, shape (n,); NaN where it waits for none.
-        last: last row each row waits for, shape (n,).
+        high, low: prices of the bars, shape (n,).
+        take, stop: upper and lower price of each row, shape (n,); NaN is never reached.
+        last: last row to search for each row, shape (n,).
 
     Returns:
-        Values, shape (n,): 1.0 the upper price, -1.0 the lower, or both in one bar, 0.0 neither; and the
-        row in which it was reached, or the last one.
+        Values, shape (n,): 1.0 for the upper price, -1.0 for the lower price or both in one bar, 0.0 for
+        neither; and the row of the first touch, or `last`, shape (n,).
     """
     values = np.zeros(len(high))
     end = last.copy()

@@ -1,4 +1,4 @@
-"""Where bars come from: what was imported or fetched, and the series that ship with the package."""
+"""Sources of bars: imported and fetched series, and the series shipped with the package."""
 
 import warnings
 from collections.abc import Callable
@@ -24,7 +24,7 @@ BUNDLED = Path(__file__).parent / "bundled"
 
 @dataclass(frozen=True)
 class SeriesInfo:
-    """The newest state of one series."""
+    """Newest state of a series."""
 
     symbol: str
     timeframe: Timeframe
@@ -35,15 +35,17 @@ class SeriesInfo:
     end: datetime
     """Open time of the last bar."""
     gaps: int
-    """Outages."""
+    """Number of outages."""
     missing_bars: int
-    """Bars missing in the outages."""
+    """Number of bars missing in the outages."""
     content_hash: str
-    """SHA-256 of the bars, hexadecimal; `MarketData.bars(..., content_hash=...)` reads this very state."""
+    """SHA-256 of the bars, hexadecimal; `MarketData.bars(..., content_hash=...)` reads the same state
+    again."""
 
 
 class MarketData:
-    """All bars there are: those stored under `home`, and where nothing is stored, the bundled ones."""
+    """All series: the series stored under `home`, and the bundled series unless stored under the same
+    name."""
 
     def __init__(self, home: Path) -> None:
         self._store = SeriesStore(home / "data")
@@ -56,7 +58,7 @@ class MarketData:
         return [_info(newest[key]) for key in sorted(newest)]
 
     def stored(self, symbol: str, timeframe: str) -> SeriesInfo | None:
-        """The series as it is stored here, bundled ones not counted; None: nothing of it is."""
+        """The stored series, bundled series excluded, or None if nothing is stored."""
         manifest = self._store.manifest(normalise_symbol(symbol), _timeframe(timeframe))
         return None if manifest is None else _info(manifest)
 
@@ -134,13 +136,13 @@ class MarketData:
         reverse: bool = False,
         drop_open_bar: bool = False,
     ) -> SeriesInfo:
-        """Add a file's bars to the store, all or none; a refused file is kept in quarantine.
+        """Add all bars of a file to the store, or none; a refused file goes to quarantine.
 
         Args:
-            as_of: when the file was downloaded, if not now; tells a last bar that was still open then.
+            as_of: download time of the file if not now, to recognise a last bar still open at the time.
 
         Raises:
-            InvalidBars: a rule is broken; the file and a report lie in quarantine.
+            InvalidBars: a rule is broken; the file and a report are in quarantine.
         """
         step = _timeframe(timeframe)
         try:
@@ -172,22 +174,23 @@ class MarketData:
         base_url: str | None = None,
         progress: Callable[[float], None] | None = None,
     ) -> SeriesInfo:
-        """Add the closed bars an exchange has from `since`, or from the last stored bar, up to `now`.
+        """Add the closed bars of an exchange from `since`, or from the last stored bar, up to `now`.
 
-        The last stored bar is asked for again and has to be the same. What arrived before an exchange
-        fell silent is stored, so that the next fetch goes on from there.
+        The last stored bar is requested again and must be equal. Bars received before a failure of the
+        exchange are stored, so that the next fetch continues from there.
 
         Args:
-            since: needed when nothing is stored; before the first stored bar, it adds what lies between.
-            base_url: another address of the exchange's API, such as a proxy.
-            progress: told the finished share of the work, 0..1.
+            since: required if nothing is stored; a moment before the first stored bar adds the bars between.
+            base_url: alternative address of the exchange's API, such as a proxy.
+            progress: called with the completed share of the work, 0..1.
 
         Raises:
-            SourceUnavailable: the exchange did not answer, or answered nonsense, until the deadline.
-            UnknownSeries: the exchange, or the market on it, does not exist.
-            InvalidBars: a rule is broken; the bars and a report lie in quarantine.
+            SourceUnavailable: no valid answer of the exchange before the deadline.
+            UnknownSeries: the exchange or the market does not exist.
+            InvalidBars: a rule is broken; the bars and a report are in quarantine.
         """
-        name, step = normalise_symbol(symbol), _timeframe(timeframe)
+        name = normalise_symbol(symbol)
+        step = _timeframe(timeframe)
         spans = _spans(self._store.manifest(name, step), since, now)
         series = ExchangeSeries(exchange, symbol, step, patience or Patience(), base_url)
         info = None
@@ -202,7 +205,7 @@ class MarketData:
                     if progress is not None:
                         progress(_share(spans, span, page))
             except (SourceUnavailable, KeyboardInterrupt):
-                # an unfinished piece in front of the stored bars would leave a hole that is never fetched
+                # an unfinished span before the stored bars would leave a hole that is never fetched
                 if pages and span is spans[-1]:
                     keep()
                 raise
@@ -233,14 +236,16 @@ class MarketData:
 
 
 Span = tuple[int, int]
-"""From and up to, milliseconds since 1970-01-01 UTC."""
+"""Start and end of a span, milliseconds since 1970-01-01 UTC."""
 
 
 def _spans(manifest: SeriesManifest | None, since: datetime | None, now: datetime) -> list[Span]:
-    """What to ask for: what lies before the stored bars, if wanted, and what follows them."""
+    """Spans to fetch: before the stored bars, if `since` is earlier, and after the stored bars."""
     if manifest is None:
         if since is None:
-            raise UnknownSeries("nothing of this series is stored yet: say from when on, --since 2024-01-01")
+            raise UnknownSeries(
+                "nothing of this series is stored yet: pass the first day, e.g. --since 2024-01-01"
+            )
         return [(_ms(since), _ms(now))]
     stored = manifest.snapshots[-1]
     onward = (_ms(stored.end), _ms(now))
@@ -254,7 +259,7 @@ def _ms(moment: datetime) -> int:
 
 
 def _share(spans: list[Span], current: Span, page: pd.DataFrame) -> float:
-    """The finished share of the work, 0..1, with this page of the current span."""
+    """Completed share of the work, 0..1, after a page of the current span."""
     before = sum(until - since for since, until in spans[: spans.index(current)])
     reached = _ms(page["timestamp"].iloc[-1]) - current[0]
     return (before + reached) / sum(until - since for since, until in spans)
@@ -267,8 +272,8 @@ def _timeframe(name: str) -> Timeframe:
 
 
 def _has(manifest: SeriesManifest, content_hash: str | None) -> bool:
-    wanted = content_hash or ""
-    return any(snapshot.content_hash.startswith(wanted) for snapshot in manifest.snapshots)
+    prefix = content_hash or ""
+    return any(snapshot.content_hash.startswith(prefix) for snapshot in manifest.snapshots)
 
 
 def _info(manifest: SeriesManifest) -> SeriesInfo:

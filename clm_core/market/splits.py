@@ -1,4 +1,4 @@
-"""Splits in time order: nothing a label used may lie in, or within the embargo of, what it is tested on."""
+"""Purged splits in time order: labels of training rows end before the test rows and the embargo."""
 
 from dataclasses import dataclass
 
@@ -17,12 +17,12 @@ class Fold:
     train: Rows
     """Rows with a label, in time order, whose labels end before the test rows and the embargo."""
     test: slice
-    """Contiguous rows after them."""
+    """Contiguous test rows after the training rows."""
 
 
 @dataclass(frozen=True, eq=False)
 class Tail:
-    """A training window with its end set apart, to tell when to stop fitting."""
+    """A training window divided into rows to fit and the last rows for early stopping."""
 
     fit: Rows
     validation: Rows
@@ -31,17 +31,18 @@ class Tail:
 def walk_forward(
     label_end: Rows, n_splits: int, test_bars: int, embargo: int, train_bars: int | None = None
 ) -> list[Fold]:
-    """Train on the past, test on the `test_bars` that follow, move on: the last rows are each tested once.
+    """Walk-forward folds: training on the past, testing on the next `test_bars`, each tested row once.
 
     Args:
-        label_end: `Labels.end`, shape (n_bars,); rows with -1 are never trained on.
-        n_splits: folds; together they test the last `n_splits * test_bars` rows.
-        test_bars: rows a fold tests.
-        embargo: rows left out before the test rows: row i trains where label_end[i] < test.start - embargo.
-        train_bars: rows a training window spans, ending before the embargo; None: all of the past.
+        label_end: `Labels.end`, shape (n_bars,); rows with -1 are never training rows.
+        n_splits: number of folds, which test the last `n_splits * test_bars` rows.
+        test_bars: number of test rows of a fold.
+        embargo: rows left out before the test rows: row i is a training row if label_end[i] < test.start -
+            embargo.
+        train_bars: length of the training window, ending before the embargo; by default all of the past.
 
     Raises:
-        NotEnoughBars: the first fold has no row, or fewer than `train_bars`, to train on.
+        NotEnoughBars: the first fold has no training row, or fewer than `train_bars`.
     """
     if min(n_splits, test_bars) < 1 or embargo < 0 or (train_bars is not None and train_bars < 1):
         raise ValueError(
@@ -62,15 +63,16 @@ def walk_forward(
 
 
 def purged_tail(label_end: Rows, fraction: float, embargo: int) -> Tail:
-    """Set apart the last `fraction` of the rows with a label; fit rows' labels end before it and the embargo.
+    """Split off the last `fraction` of the labelled rows; labels of fit rows end before the rest and the
+    embargo.
 
     Args:
         label_end: `Labels.end` of the training window, shape (n_bars,); rows with -1 are in neither part.
-        fraction: share of the labelled rows to validate on, 0..1 exclusive.
+        fraction: share of the labelled rows for validation, 0..1 exclusive.
         embargo: rows left out before the first validation row.
 
     Raises:
-        NotEnoughBars: one of the two parts would be empty.
+        NotEnoughBars: the rows to fit or the validation rows would be empty.
     """
     if not 0 < fraction < 1:
         raise ValueError(f"the validation fraction must lie between 0 and 1, not be {fraction}")

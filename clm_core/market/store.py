@@ -1,9 +1,9 @@
-"""Series on disk: immutable snapshots named by their content, and a manifest that says which is newest.
+"""Series on disk: immutable, content-addressed snapshots and a manifest listing the snapshots by age.
 
     <root>/BTCUSDT/1h/manifest.json
     <root>/BTCUSDT/1h/<content hash>.parquet
 
-Nothing is ever changed in place: an addition writes a new snapshot, then moves the manifest over the old one.
+Files are never changed in place: an addition writes a new snapshot, then replaces the manifest atomically.
 """
 
 import fcntl
@@ -27,29 +27,29 @@ from clm_core.market.validation import validate
 
 
 class Snapshot(BaseModel):
-    """One state of a series, as it was after an import or a fetch."""
+    """State of a series after an import or a fetch."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     content_hash: str
-    """`Bars.content_hash`, hexadecimal; also the file's name."""
+    """`Bars.content_hash`, hexadecimal; also the name of the file."""
     file_sha256: str
     """Digest of the parquet file, hexadecimal."""
     source: str
-    """Where the newest bars came from."""
+    """Origin of the newest bars: a file or an exchange."""
     bars: int
     start: datetime
     end: datetime
     """Open time of the last bar."""
     gaps: int
-    """Outages."""
+    """Number of outages."""
     missing_bars: int
-    """Bars missing in the outages."""
+    """Number of bars missing in the outages."""
     written_at: datetime
 
 
 class SeriesManifest(BaseModel):
-    """A series and all its snapshots."""
+    """A series with all snapshots."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -57,11 +57,11 @@ class SeriesManifest(BaseModel):
     timeframe: Timeframe
     calendar: Calendar
     snapshots: tuple[Snapshot, ...]
-    """Oldest first; the last one is what is read."""
+    """Snapshots, oldest first; the last snapshot is the current state."""
 
 
 class SeriesStore:
-    """The series below one folder; safe for several processes at once."""
+    """Series below a folder; safe for concurrent processes."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -74,24 +74,24 @@ class SeriesStore:
         return _read_manifest(path) if path.exists() else None
 
     def read(self, manifest: SeriesManifest, content_hash: str | None = None) -> Bars:
-        """The newest snapshot, or the one whose hash begins with `content_hash`.
+        """Bars of the newest snapshot, or of the snapshot whose hash begins with `content_hash`.
 
         Raises:
-            UnknownSeries: no snapshot, or more than one, has that hash.
-            StoreCorrupt: the file is not the one that was written.
+            UnknownSeries: no snapshot, or more than one, has the hash.
+            StoreCorrupt: the file differs from the file that was written.
         """
-        wanted = manifest.snapshots[-1].content_hash if content_hash is None else content_hash
-        found = [snapshot for snapshot in manifest.snapshots if snapshot.content_hash.startswith(wanted)]
-        if len(found) != 1:
+        prefix = manifest.snapshots[-1].content_hash if content_hash is None else content_hash
+        matching = [snapshot for snapshot in manifest.snapshots if snapshot.content_hash.startswith(prefix)]
+        if len(matching) != 1:
             have = ", ".join(snapshot.content_hash[:12] for snapshot in manifest.snapshots)
             raise UnknownSeries(
-                f"{manifest.symbol} {manifest.timeframe} has no snapshot {wanted!r}; there is {have}"
+                f"{manifest.symbol} {manifest.timeframe} has no snapshot {prefix!r}; there is {have}"
             )
-        path = self._folder(manifest.symbol, manifest.timeframe) / f"{found[0].content_hash}.parquet"
-        return _load(path, manifest, found[0])
+        path = self._folder(manifest.symbol, manifest.timeframe) / f"{matching[0].content_hash}.parquet"
+        return _load(path, manifest, matching[0])
 
     def add(self, bars: Bars, source: str, now: datetime) -> SeriesManifest:
-        """Merge bars with what is stored; bars already there must be there with the same values.
+        """Merge bars with the stored bars; overlapping bars must have equal values.
 
         Raises:
             InvalidBars: an overlapping bar contradicts the stored one, or the merged series breaks a rule.
@@ -111,7 +111,12 @@ class SeriesStore:
 
 
 def merge(stored: Bars, new: Bars, source: str, now: datetime) -> Bars:
-    """Both series in one, in time order."""
+    """Both series merged, in time order.
+
+    Raises:
+        DataError: the calendars differ.
+        InvalidBars: an overlapping bar has other values, or the merged series breaks a rule.
+    """
     if stored.calendar is not new.calendar:
         raise DataError(
             f"{stored.symbol} {stored.timeframe} is stored with calendar {stored.calendar}: "
@@ -141,7 +146,8 @@ def _contradiction(stored: Bars, new: Bars, there: Any, here: Any) -> Finding:
 def write_snapshot(
     folder: Path, bars: Bars, source: str, now: datetime, earlier: tuple[Snapshot, ...] = ()
 ) -> SeriesManifest:
-    """Write the bars as the newest snapshot of the series in `folder`; the caller holds its lock."""
+    """Write the bars as the newest snapshot of the series in `folder`; the caller holds the lock of the
+    series."""
     content = _parquet(bars)
     snapshot = Snapshot(
         content_hash=bars.content_hash,
@@ -166,7 +172,7 @@ def write_snapshot(
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """A reader sees the old file or the whole new one, also after a power cut."""
+    """Replace a file atomically: readers see the old or the complete new file, also after a power cut."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     with temporary.open("wb") as file:
@@ -183,7 +189,7 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    """Waits for other processes; the system lets go of the lock when its holder dies."""
+    """Exclusive file lock between processes, released by the system on the death of the holder."""
     with path.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield

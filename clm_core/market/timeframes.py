@@ -1,4 +1,4 @@
-"""Bar lengths and trading calendars: what a step is, and which missing bars are closing times."""
+"""Bar lengths and trading calendars, with the closing times of each calendar."""
 
 from enum import StrEnum
 
@@ -34,7 +34,7 @@ class Timeframe(StrEnum):
 
 class Calendar(StrEnum):
     ALWAYS = "24x7"
-    """Crypto: every bar of the grid should exist; one that doesn't is an outage."""
+    """Crypto: every bar of the grid is expected; a missing bar is an outage."""
     WEEKDAYS = "24x5"
     """Foreign exchange: bars that open from Friday 21:00 up to, not including, Sunday 22:00 UTC are not
     expected. New York closes at 17:00 local time, which is 21:00 UTC in summer and 22:00 in winter: in the
@@ -51,7 +51,11 @@ def periods_per_year(timeframe: Timeframe, calendar: Calendar) -> float:
 def closing_slots(
     after: NDArray[np.int64], before: NDArray[np.int64], timeframe: Timeframe, calendar: Calendar
 ) -> NDArray[np.int64]:
-    """How many grid slots strictly between two bar-open times (ns since the epoch) are closing time."""
+    """Number of grid slots in closing time strictly between two bar-open times, shape (n,).
+
+    Args:
+        after, before: earlier and later open times, nanoseconds since 1970-01-01 UTC, shape (n,).
+    """
     if calendar is Calendar.ALWAYS:
         return np.zeros(len(after), dtype=np.int64)
     step = timeframe.nanoseconds
@@ -59,14 +63,15 @@ def closing_slots(
 
 
 def in_weekend(time: NDArray[np.int64], timeframe: Timeframe) -> NDArray[np.bool_]:
-    """Bars wholly between the later close, Friday 22:00 UTC, and the earlier opening, Sunday 21:00 UTC."""
+    """True for bars entirely between the later close, Friday 22:00 UTC, and the earlier opening, Sunday 21:00
+    UTC, shape (n,)."""
     since_close = (time - _CLOSES) % _WEEK
     hour = 3600 * _NANOSECONDS
     return np.asarray((since_close >= hour) & (since_close + timeframe.nanoseconds <= _CLOSED_FOR - hour))
 
 
 def _weekend_slots_before(time: NDArray[np.int64], step: int) -> NDArray[np.int64]:
-    """Slots of the grid in closing time that open before `time`, counted from the first weekend of 1970."""
+    """Number of grid slots in closing time that open before `time`, from the first weekend of 1970 on."""
     week, since_close = np.divmod(time - _CLOSES, _WEEK)
     first = -(-_CLOSES // step)
     per_week = -(-(_CLOSES + _CLOSED_FOR) // step) - first

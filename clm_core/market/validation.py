@@ -1,4 +1,5 @@
-"""The one door through which a table becomes `Bars`: every rule is checked, every breach is named."""
+"""Validation of tables: the single way to create `Bars`, with every rule checked and every breach
+reported."""
 
 import re
 from collections.abc import Iterator
@@ -15,16 +16,16 @@ from clm_core.market.timeframes import Calendar, Timeframe, in_weekend
 COLUMNS = ("timestamp", *FIELDS)
 
 STUCK_BARS = 10
-"""So many identical bars in a row, all with volume, are a feed that repeats itself. Real series have at most
-2 (12 series of crypto, gold, shares and currencies were counted); bars without a trade repeat at will."""
+"""Number of identical bars in a row, all with volume, that indicates a repeating feed. Real series have at
+most 2 (counted in 12 series of crypto, gold, shares and currencies); bars without a trade may repeat."""
 
 PRICE_JUMP = 50.0
-"""Ratio of neighbouring prices that only a changed scale explains: x100 or /100 with room for a move on top.
-The largest real one counted is 14, on a thin test market."""
+"""Ratio of neighbouring prices that indicates a changed scale: x100 or /100 with room for a price move. The
+largest real ratio counted is 14, on a thin test market."""
 
 VOLUME_JUMP = 1000.0
-"""Ratio of the median volumes of neighbouring stretches of `VOLUME_WINDOW` bars that only another unit
-explains, such as quote volume in place of base volume. The largest real one counted is 11."""
+"""Ratio of the median volumes of neighbouring stretches of `VOLUME_WINDOW` bars that indicates another unit,
+such as quote volume in place of base volume. The largest real ratio counted is 11."""
 
 VOLUME_WINDOW = 100
 
@@ -37,7 +38,11 @@ Times = NDArray[np.int64]
 
 
 def normalise_symbol(symbol: str) -> str:
-    """`BTC/USDT` and `btcusdt` are BTCUSDT; what could not safely name a folder is refused."""
+    """Symbol in upper case without a slash: `BTC/USDT` and `btcusdt` become BTCUSDT.
+
+    Raises:
+        InvalidSymbol: the symbol could not safely name a folder.
+    """
     name = re.sub(r"^([A-Z0-9]+)/([A-Z0-9]+)$", r"\1\2", symbol.strip().upper())
     if not re.fullmatch(r"[A-Z0-9][A-Z0-9_-]{0,31}", name):
         raise InvalidSymbol(
@@ -57,18 +62,19 @@ def validate(
     origin: str,
     drop_open_bar: bool = False,
 ) -> Bars:
-    """Bars of a table, or an error with everything that is wrong with it.
+    """Bars of a table, or an error with all problems of the table.
 
     Args:
         frame: columns open, high, low, close, volume, and `timestamp` (or a DatetimeIndex) with bar-open
             times. Times in another zone are converted to UTC; times without a zone are refused, except
             plain dates of daily bars, which are read as days in UTC.
-        now: the moment against which future and still-open bars are told; with a time zone.
-        origin: what the table came from, for the error message.
-        drop_open_bar: leave out a last bar that is still open instead of refusing it.
+        symbol: symbol in any spelling of `normalise_symbol`.
+        now: present moment, with a time zone; later and still open bars are refused.
+        origin: origin of the table, for the error message.
+        drop_open_bar: leave out a last bar still open instead of refusing the table.
 
     Raises:
-        InvalidBars: at least one rule is broken; carries all findings.
+        InvalidBars: at least one rule is broken; the error carries all findings.
         InvalidSymbol: the symbol cannot name a series.
     """
     name = normalise_symbol(symbol)
@@ -109,7 +115,7 @@ def _readable(time: Times) -> Mask:
 
 
 def _any(cells: Mask) -> Mask:
-    """Rows in which any column holds True."""
+    """True for rows with any True cell, shape (n_rows,)."""
     return np.asarray(cells.any(axis=1))
 
 
@@ -128,7 +134,7 @@ def _with_example(finding: Finding, frame: pd.DataFrame) -> Finding:
 
 
 def _utc(column: "pd.Series[pd.Timestamp]", timeframe: Timeframe) -> tuple[Times, list[Finding]]:
-    """Nanoseconds since the epoch, NaT where there is no time, and what is wrong with the zone."""
+    """Nanoseconds since 1970-01-01 UTC, NaT for missing times, and findings about times and time zone."""
     if not pd.api.types.is_datetime64_any_dtype(column):
         everything = np.ones(len(column), dtype=np.bool_)
         message = "the timestamps are not times; convert them, or import the file by `clm data import`"
@@ -147,7 +153,7 @@ def _utc(column: "pd.Series[pd.Timestamp]", timeframe: Timeframe) -> tuple[Times
 
 
 def _nanoseconds(index: pd.DatetimeIndex) -> Times:
-    """Times that 64 bits of nanoseconds cannot hold (before 1678, after 2261) become NaT."""
+    """Nanoseconds since 1970-01-01; NaT for times beyond 64 bits (before 1678, after 2261)."""
     units = {"s": 1_000_000_000, "ms": 1_000_000, "us": 1_000, "ns": 1}
     factor = units[index.unit]
     held = np.abs(index.asi8.astype(np.float64)) * factor < 2.0**63
@@ -170,8 +176,8 @@ def _value_findings(values: Floats) -> Iterator[Finding]:
 def _level_findings(values: Floats) -> Iterator[Finding]:
     close, volume = values[:, 3], values[:, 4]
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        jumps = _apart(close[1:], close[:-1], PRICE_JUMP)
-        spikes = _apart(values[:, 1], values[:, 2], PRICE_JUMP)
+        jumps = _differ_by_factor(close[1:], close[:-1], PRICE_JUMP)
+        spikes = _differ_by_factor(values[:, 1], values[:, 2], PRICE_JUMP)
     jumps = np.concatenate([[False], jumps]) | spikes
     message = (
         f"neighbouring prices differ by a factor of {PRICE_JUMP:.0f} or more: another scale or currency unit"
@@ -186,8 +192,8 @@ def _level_findings(values: Floats) -> Iterator[Finding]:
     yield from _found("volume-scale-jump", _volume_jumps(volume), message)
 
 
-def _apart(left: Floats, right: Floats, factor: float) -> Mask:
-    """Where one positive value is `factor` times the other or more."""
+def _differ_by_factor(left: Floats, right: Floats, factor: float) -> Mask:
+    """True for pairs of positive values with a ratio of at least `factor` either way, shape (n,)."""
     ratio = left / right
     return np.asarray((left > 0) & (right > 0) & ((ratio >= factor) | (ratio <= 1 / factor)))
 
@@ -200,14 +206,16 @@ def _stuck(values: Floats) -> Mask:
 
 
 def _volume_jumps(volume: Floats) -> Mask:
-    """Rows where the median of the next window stands apart from that of the window before."""
+    """True for rows with a `VOLUME_JUMP` between the medians of the windows before and after, shape (n,)."""
     median = pd.Series(volume).rolling(VOLUME_WINDOW).median().to_numpy()
     broken: Mask = np.zeros(len(volume), dtype=np.bool_)
     if len(volume) < 2 * VOLUME_WINDOW:
         return broken
     before, after = median[VOLUME_WINDOW - 1 : -VOLUME_WINDOW], median[2 * VOLUME_WINDOW - 1 :]
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        broken[VOLUME_WINDOW : len(volume) - VOLUME_WINDOW + 1] = _apart(after, before, VOLUME_JUMP)
+        broken[VOLUME_WINDOW : len(volume) - VOLUME_WINDOW + 1] = _differ_by_factor(
+            after, before, VOLUME_JUMP
+        )
     return broken
 
 
@@ -253,7 +261,7 @@ def _off_grid(time: Times, step: int, timeframe: Timeframe) -> Iterator[Finding]
 
 
 def _paged_holes(time: Times, step: int) -> Iterator[Finding]:
-    """Holes that return in a rhythm which is no day's: a download that lost part of every page."""
+    """Holes at regular distances other than whole days: a download that lost part of every page."""
     moves = np.diff(time)
     holes = np.flatnonzero(moves > step) + 1
     if len(holes) < 10:

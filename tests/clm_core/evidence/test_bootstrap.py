@@ -135,5 +135,5 @@ def test_blocks_shorter_than_a_bar_are_refused(block: float) -> None:
 
 @pytest.mark.parametrize("confidence", [0.0, 1.0, math.nan])
 def test_a_confidence_that_makes_no_sense_is_refused(confidence: float) -> None:
-    with pytest.raises(ValueError, match="share between 0 and 1"):
+    with pytest.raises(ValueError, match="must lie between 0 and 1"):
         bootstrap.sharpe_interval(CHAMPION, confidence, 100, rng())

@@ -69,7 +69,7 @@ def test_returns_that_are_not_finite_never_show_a_low_probability(value: float) 
 
 @pytest.mark.parametrize(
     ("shape", "blocks", "message"),
-    [((64, 3), 3, "even number"), ((64, 3), 0, "even number"), ((64, 1), 4, "at least two")],
+    [((64, 3), 3, "must be even"), ((64, 3), 0, "must be even"), ((64, 1), 4, "at least two")],
 )
 def test_splits_that_make_no_sense_are_refused(shape: tuple[int, int], blocks: int, message: str) -> None:
     with pytest.raises(ValueError, match=message):
@@ -144,5 +144,5 @@ def test_too_few_bars_for_the_folds_are_refused(bars: int, embargo: int, message
 
 def test_a_fold_needs_a_value_for_each_of_its_tested_rows() -> None:
     folds = overfitting.combinatorial_purged(np.arange(40), 4, 1, 0)
-    with pytest.raises(ValueError, match="one for each"):
+    with pytest.raises(ValueError, match="one value for each row"):
         overfitting.backtest_paths(folds, [np.zeros(9)] * 4)
