@@ -1,11 +1,11 @@
-"""Generation after generation, whatever it is that is measured."""
+"""Generations of an evolutionary search, independent of the objective."""
 
 import math
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.random import Generator as Chance
+from numpy.random import Generator
 
 from clm_core.domain.evolution import Crossover, Mutation, Selection
 from clm_core.domain.search_space import SearchSpace
@@ -13,17 +13,19 @@ from clm_core.domain.vocabulary import CandidateOrigin
 from clm_core.evolution.genome import Genome, default_genome, random_genome
 from clm_core.evolution.operators import CROSSOVERS, MUTATIONS, SELECTIONS, elite
 
-CROSSED_SHARE = 0.5
-"""Of the children; the others have one parent. All may mutate."""
-TRIES = 50
-"""To breed what was not tried before; then one is drawn at random."""
+CROSSOVER_SHARE = 0.5
+"""Share of the children with two parents; the remaining children have one. All children may mutate."""
+MAX_TRIES = 50
+"""Maximum number of tries to breed a new genome, before a genome is drawn at random."""
 
 
 @dataclass(frozen=True)
 class Rules:
+    """Rules of an evolution."""
+
     population: int
     generations: int
-    """After generation 0."""
+    """Number of generations after generation 0."""
     selection: Selection
     crossover: Crossover
     mutation: Mutation
@@ -32,7 +34,7 @@ class Rules:
 
 @dataclass(frozen=True)
 class Proposal:
-    """What is to be measured, and where it comes from."""
+    """A genome to be measured, and its origin."""
 
     genome: Genome
     origin: CandidateOrigin
@@ -43,63 +45,69 @@ class Proposal:
 class Individual:
     genome: Genome
     fitness: float | None
-    """None: it could not be measured, and has no children."""
+    """Fitness; None if not measurable, in which case the individual has no children."""
 
 
 @dataclass(frozen=True)
 class Population:
-    """A generation that was measured."""
+    """A measured generation."""
 
     number: int
     new: int
-    """Of its members, those that were measured in it."""
+    """Number of members measured first in this generation."""
     members: tuple[Individual, ...]
-    """The best first, what could not be measured last."""
+    """Members by falling fitness, members without fitness last."""
 
 
 Objective = Callable[[int, Sequence[Proposal]], Sequence[float | None]]
-"""Measures what is new in the generation of a number, greater is better; None or NaN: it cannot be."""
+"""Measures the new proposals of a generation: number and proposals in, fitness out.
+
+Greater is better; None or NaN if not measurable."""
 
 
 def evolve(space: SearchSpace, rules: Rules, objective: Objective) -> Iterator[Population]:
-    """Generation 0 and those bred from it. What was measured once is not measured again.
+    """Generation 0 and the generations bred from generation 0. No genome is measured twice.
 
-    What is bred follows from seed, number and what was measured: not from when, or how often it was begun.
+    The proposals follow from the seed, the number of the generation and the measured fitness only, so that an
+    evolution that is started again proposes the same.
     """
     measured = dict[Genome, float | None]()
     population = Population(-1, 0, ())
     for number in range(rules.generations + 1):
         rng = np.random.default_rng([rules.seed, number])
         kept = _elite(population, rules)
-        proposals = _Breeding(space, rules, population, measured.keys(), rng).fill(
+        proposals = _Breeding(space, rules, population, measured.keys(), rng).proposals(
             rules.population - len(kept)
         )
         new = [proposal for proposal in proposals if proposal.genome not in measured]
         values = map(_finite, objective(number, new))
         measured |= dict(zip((proposal.genome for proposal in new), values, strict=True))
         genomes = dict.fromkeys([*kept, *(proposal.genome for proposal in proposals)])
-        members = sorted((Individual(genome, measured[genome]) for genome in genomes), key=_place)
+        members = sorted((Individual(genome, measured[genome]) for genome in genomes), key=_rank)
         population = Population(number, len(new), tuple(members))
         yield population
 
 
 class _Breeding:
-    """One generation's proposals."""
+    """Proposals of one generation."""
 
     def __init__(
         self,
         space: SearchSpace,
         rules: Rules,
         before: Population,
-        tried: Collection[Genome],
-        rng: Chance,
+        measured: Collection[Genome],
+        rng: Generator,
     ) -> None:
-        self._space, self._rules, self._tried, self._rng = space, rules, tried, rng
+        self._space = space
+        self._rules = rules
+        self._measured = measured
+        self._rng = rng
         self._is_first = before.number < 0
         self._parents, self._fitness = _measurable(before)
 
-    def fill(self, count: int) -> list[Proposal]:
-        """So many, each once; fewer where the space has no more."""
+    def proposals(self, count: int) -> list[Proposal]:
+        """Up to `count` different proposals; fewer where the space has no more points."""
         proposed = dict[Genome, Proposal]()
         if self._is_first:
             genome = default_genome(self._space)
@@ -110,21 +118,22 @@ class _Breeding:
         return list(proposed.values())
 
     def _next(self, proposed: Collection[Genome]) -> Proposal:
-        for _ in range(TRIES if self._parents else 0):
+        for _ in range(MAX_TRIES if self._parents else 0):
             child = self._child()
-            if child.genome not in self._tried and child.genome not in proposed:
+            if child.genome not in self._measured and child.genome not in proposed:
                 return child
-        for _ in range(TRIES):
+        for _ in range(MAX_TRIES):
             genome = random_genome(self._space, self._rng)
-            if genome not in self._tried and genome not in proposed:
+            if genome not in self._measured and genome not in proposed:
                 break
         return Proposal(genome, CandidateOrigin.RANDOM)
 
     def _child(self) -> Proposal:
-        select, mutate = SELECTIONS[self._rules.selection], MUTATIONS[self._rules.mutation]
+        select = SELECTIONS[self._rules.selection]
+        mutate = MUTATIONS[self._rules.mutation]
         parent = select(self._parents, self._fitness, self._rng)
         others = [number for number, genome in enumerate(self._parents) if genome != parent]
-        if not others or self._rng.random() >= CROSSED_SHARE:
+        if not others or self._rng.random() >= CROSSOVER_SHARE:
             return Proposal(mutate(self._space, parent, self._rng), CandidateOrigin.MUTATION, (parent,))
         other = select(
             [self._parents[number] for number in others],
@@ -141,13 +150,14 @@ def _elite(population: Population, rules: Rules) -> list[Genome]:
 
 
 def _measurable(population: Population) -> tuple[list[Genome], list[float]]:
-    found = {each.genome: each.fitness for each in population.members if each.fitness is not None}
-    return list(found), list(found.values())
+    """Genomes and fitness of the members with a fitness."""
+    fitness = {each.genome: each.fitness for each in population.members if each.fitness is not None}
+    return list(fitness), list(fitness.values())
 
 
 def _finite(fitness: float | None) -> float | None:
     return fitness if fitness is not None and math.isfinite(fitness) else None
 
 
-def _place(member: Individual) -> float:
+def _rank(member: Individual) -> float:
     return math.inf if member.fitness is None else -member.fitness

@@ -1,4 +1,4 @@
-"""A genome: a point of the space that a kind of model is searched over."""
+"""Genome: a point of the search space of a model type."""
 
 import math
 
@@ -7,71 +7,71 @@ from numpy.random import Generator
 from clm_core.domain.search_space import Between, Choice, SearchDimension, SearchSpace
 
 Genome = tuple[Choice, ...]
-"""A value of each parameter, in the order of its space."""
+"""A value for each parameter, in the order of the space."""
 DIGITS = 4
-"""Significant ones of a number that is drawn or changed: it can be read, and typed."""
+"""Significant digits of a drawn or changed number, so that a person can read and type the number."""
 STEPS = 100
-"""In the range of a number that is neither whole nor changed by factors."""
+"""Number of steps in the range of a real number on a linear scale."""
 
 
 def default_genome(space: SearchSpace) -> Genome:
-    return tuple(_typed(tuned, tuned.default) for tuned in space.values())
+    return tuple(_typed(dimension, dimension.default) for dimension in space.values())
 
 
 def random_genome(space: SearchSpace, rng: Generator) -> Genome:
-    """At random, each value as likely as any other; by factors where these count."""
-    return tuple(_drawn(tuned, rng) for tuned in space.values())
+    """A uniformly random genome; uniform in the logarithm where the scale is logarithmic."""
+    return tuple(_random_value(dimension, rng) for dimension in space.values())
 
 
 def params_of(space: SearchSpace, genome: Genome) -> dict[str, Choice]:
-    """By name."""
+    """Values by parameter name."""
     return dict(zip(space, genome, strict=True))
 
 
 def is_inside(space: SearchSpace, genome: Genome) -> bool:
-    """Whether every value is one that may be tried, and of its parameter's type."""
+    """True if every value lies in the range of the parameter and has the type of the parameter."""
     return len(genome) == len(space) and all(map(_is_possible, space.values(), genome))
 
 
-def step(tuned: SearchDimension) -> float:
-    """The least that a number is changed by."""
-    values = tuned.values
+def step(dimension: SearchDimension) -> float:
+    """Smallest change of a number; 0 on a logarithmic scale."""
+    values = dimension.values
     assert isinstance(values, Between)
-    if tuned.whole:
+    if dimension.whole:
         return 1.0
     return 0.0 if values.log else (values.high - values.low) / STEPS
 
 
-def nearest(tuned: SearchDimension, number: float) -> int | float:
-    """The value that may be tried and is next to a number."""
-    values = tuned.values
+def nearest(dimension: SearchDimension, number: float) -> int | float:
+    """Allowed value nearest to a number."""
+    values = dimension.values
     assert isinstance(values, Between)
-    if tuned.whole:
+    if dimension.whole:
         return min(max(round(number), math.ceil(values.low)), math.floor(values.high))
     return float(min(max(float(f"{number:.{DIGITS}g}"), values.low), values.high))
 
 
-def _drawn(tuned: SearchDimension, rng: Generator) -> Choice:
-    values = tuned.values
+def _random_value(dimension: SearchDimension, rng: Generator) -> Choice:
+    values = dimension.values
     if not isinstance(values, Between):
         return values.choices[rng.integers(len(values.choices))]
-    # half a step more on either side: the first and the last whole number are as likely as others
-    margin = 0.5 if tuned.whole else 0.0
+    # half a step more on either side: the first and the last integer are as likely as the integers between
+    margin = 0.5 if dimension.whole else 0.0
     low, high = values.low - margin, values.high + margin
     if values.log:
-        return nearest(tuned, math.exp(rng.uniform(math.log(low), math.log(high))))
-    return nearest(tuned, rng.uniform(low, high))
+        return nearest(dimension, math.exp(rng.uniform(math.log(low), math.log(high))))
+    return nearest(dimension, rng.uniform(low, high))
 
 
-def _typed(tuned: SearchDimension, value: Choice) -> Choice:
-    if not isinstance(tuned.values, Between):
+def _typed(dimension: SearchDimension, value: Choice) -> Choice:
+    if not isinstance(dimension.values, Between):
         return value
-    return int(value) if tuned.whole else float(value)
+    return int(value) if dimension.whole else float(value)
 
 
-def _is_possible(tuned: SearchDimension, value: Choice) -> bool:
-    values = tuned.values
+def _is_possible(dimension: SearchDimension, value: Choice) -> bool:
+    values = dimension.values
     if not isinstance(values, Between):
         return any(value == choice and type(value) is type(choice) for choice in values.choices)
-    wanted = int if tuned.whole else float
-    return type(value) is wanted and values.low <= value <= values.high
+    expected = int if dimension.whole else float
+    return type(value) is expected and values.low <= value <= values.high

@@ -1,4 +1,4 @@
-"""Who has children, how two are crossed, and what changes by chance. Chance is an argument."""
+"""Operators of an evolution: selection, crossover, mutation and elite. The generator is an argument."""
 
 from collections.abc import Callable, Sequence
 
@@ -11,36 +11,37 @@ from clm_core.evolution.genome import Genome, nearest, step
 from clm_core.market.bars import Floats
 
 CONTESTANTS = 3
-"""In a tournament."""
+"""Number of genomes drawn for a tournament."""
 WORST_SHARE = 0.1
-"""Of the best one's chance in the roulette, what the worst one has."""
+"""Probability of the worst genome in the roulette, as a fraction of the probability of the best genome."""
 MUTATION_RATE = 0.1
-"""Of each gene."""
+"""Probability that a gene mutates."""
 REACH = 0.2
-"""Of a number, what it is changed by at most; but always by a step."""
+"""Largest change of a number, as a fraction of the number; at least one step."""
 ELITE_SHARE = 0.1
+"""Share of a population kept unchanged."""
 
 Select = Callable[[Sequence[Genome], Sequence[float], Generator], Genome]
-"""Fitness is finite, and greater is better."""
+"""Selection of a parent from genomes and fitness; fitness is finite, and greater is better."""
 Cross = Callable[[Genome, Genome, Generator], Genome]
 Mutate = Callable[[SearchSpace, Genome, Generator], Genome]
 
 
 def tournament(genomes: Sequence[Genome], fitness: Sequence[float], rng: Generator) -> Genome:
-    """The best of a few that are drawn, with repetition."""
+    """The best of `CONTESTANTS` genomes drawn with replacement."""
     contestants = rng.integers(len(genomes), size=CONTESTANTS)
     return genomes[max(contestants, key=lambda number: fitness[number])]
 
 
 def roulette(genomes: Sequence[Genome], fitness: Sequence[float], rng: Generator) -> Genome:
-    """Each by chance, in proportion to how much it is better than the worst."""
+    """A random genome, with a probability that grows linearly with the fitness."""
     return genomes[rng.choice(len(genomes), p=roulette_shares(fitness))]
 
 
 def roulette_shares(fitness: Sequence[float]) -> Floats:
-    """Chance of each, shape (n,): the worst has a tenth of the best one's, equals have the same.
+    """Selection probabilities, shape (n,): the worst genome has a tenth of the probability of the best.
 
-    Fitness may be negative: only what lies between it and the worst counts.
+    Fitness may be negative: only the distance to the worst counts. Equal fitness has equal probability.
     """
     above = np.asarray(fitness, np.float64) - min(fitness)
     scale = above.max()
@@ -50,31 +51,31 @@ def roulette_shares(fitness: Sequence[float]) -> Floats:
 
 
 def elite(genomes: Sequence[Genome], fitness: Sequence[float], population: int) -> list[Genome]:
-    """The best tenth of a population, at least one, best first; of equals those that come first."""
+    """The best tenth of a population, at least one genome, best first; ties in the order given."""
     count = max(1, round(ELITE_SHARE * population))
     best = sorted(range(len(genomes)), key=lambda number: -fitness[number])
     return [genomes[number] for number in best[:count]]
 
 
 def single_point_crossover(one: Genome, other: Genome, rng: Generator) -> Genome:
-    """The first genes of one and the last of the other, at least one of each."""
+    """The first genes of `one` and the last genes of `other`, at least one gene of each parent."""
     cut = int(rng.integers(1, len(one))) if len(one) > 1 else int(rng.integers(2))
     return one[:cut] + other[cut:]
 
 
 def uniform_crossover(one: Genome, other: Genome, rng: Generator) -> Genome:
-    """Each gene of either, as likely."""
+    """Each gene from either parent with equal probability."""
     takes = rng.random(len(one)) < 0.5
     return tuple(mine if take else theirs for mine, theirs, take in zip(one, other, takes, strict=True))
 
 
 def gaussian_mutation(space: SearchSpace, genome: Genome, rng: Generator) -> Genome:
-    """Small changes of numbers are likelier than large ones."""
+    """Small changes of numbers are more likely than large changes."""
     return _mutated(space, genome, rng, lambda: float(np.clip(rng.normal(0.0, 0.5), -1.0, 1.0)))
 
 
 def uniform_mutation(space: SearchSpace, genome: Genome, rng: Generator) -> Genome:
-    """Every change of a number is as likely."""
+    """All changes of a number are equally likely."""
     return _mutated(space, genome, rng, lambda: float(rng.uniform(-1.0, 1.0)))
 
 
@@ -89,26 +90,29 @@ MUTATIONS: dict[Mutation, Mutate] = {
 }
 
 
-def _mutated(space: SearchSpace, genome: Genome, rng: Generator, turn: Callable[[], float]) -> Genome:
+def _mutated(space: SearchSpace, genome: Genome, rng: Generator, draw_change: Callable[[], float]) -> Genome:
     """
     Args:
-        turn: how far a number goes of its reach, -1..1.
+        draw_change: draws the change of a number as a fraction of the largest change, -1..1.
     """
     hit = rng.random(len(genome)) < MUTATION_RATE
     return tuple(
-        _changed(tuned, value, rng, turn) if is_hit else value
-        for tuned, value, is_hit in zip(space.values(), genome, hit, strict=True)
+        _changed(dimension, value, rng, draw_change) if is_hit else value
+        for dimension, value, is_hit in zip(space.values(), genome, hit, strict=True)
     )
 
 
-def _changed(tuned: SearchDimension, value: Choice, rng: Generator, turn: Callable[[], float]) -> Choice:
-    if not isinstance(tuned.values, Between):
-        others = [choice for choice in tuned.values.choices if choice != value]
+def _changed(
+    dimension: SearchDimension, value: Choice, rng: Generator, draw_change: Callable[[], float]
+) -> Choice:
+    if not isinstance(dimension.values, Between):
+        others = [choice for choice in dimension.values.choices if choice != value]
         return others[rng.integers(len(others))] if others else value
     assert not isinstance(value, str)
-    least, part = step(tuned), turn()
-    change = part * max(REACH * abs(value), least)
-    if tuned.whole and abs(change) < least:
-        # rounded it would be no change at all
-        change = np.copysign(least, part)
-    return nearest(tuned, value + change)
+    smallest = step(dimension)
+    fraction = draw_change()
+    change = fraction * max(REACH * abs(value), smallest)
+    if dimension.whole and abs(change) < smallest:
+        # rounding would undo the change
+        change = np.copysign(smallest, fraction)
+    return nearest(dimension, value + change)
