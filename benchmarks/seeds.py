@@ -1,5 +1,4 @@
-"""What a trial of a tuning tells when it has one seed, and when it has several: writes the table of
-docs/decisions/0003-seeds.md anew.
+"""Information in a tuning trial with one seed and with several: writes the table of docs/decisions/0003-seeds.md.
 
 python -m benchmarks.seeds     eight minutes on two busy cores; the same seed gives the same table
 """
@@ -36,10 +35,12 @@ SEED = 20_251_204
 
 
 class Choice(NamedTuple):
-    shown: float
-    """What the best set of parameters shows with the seeds it was chosen by."""
-    worth: float
-    """What it does with the others."""
+    """Sharpe ratios of the set of parameters chosen by some of the seeds."""
+
+    chosen_by: float
+    """Mean Sharpe ratio with the seeds of the choice."""
+    remaining: float
+    """Mean Sharpe ratio with the remaining seeds."""
 
 
 def main() -> None:
@@ -67,48 +68,52 @@ def main() -> None:
 
 def row(kind: ModelType, ratios: Floats) -> list[str]:
     between_seeds = ratios.var(axis=1, ddof=1).mean()
-    # the means of few seeds lie further apart than the sets do
+    # means of few seeds vary more than the sets: subtract the share of the seeds
     between_sets = max(0.0, ratios.mean(axis=1).var(ddof=1) - between_seeds / SEEDS)
     one, two = (chosen(ratios, count) for count in (1, 2))
     deviations = [f"{variance**0.5:.2f}" for variance in (between_seeds, between_sets)]
-    choices = [f"{choice.shown:.2f}, {choice.worth:.2f}" for choice in (one, two)]
+    choices = [f"{choice.chosen_by:.2f}, {choice.remaining:.2f}" for choice in (one, two)]
     return [kind.value, *deviations, *choices, f"{ratios.mean():.2f}"]
 
 
 def chosen(ratios: Floats, count: int) -> Choice:
-    """By the mean of so many seeds, averaged over all ways to take them."""
-    found = []
+    """The choice by the mean of `count` seeds, averaged over all combinations of seeds."""
+    choices = []
     for taken in combinations(range(SEEDS), count):
         others = [seed for seed in range(SEEDS) if seed not in taken]
-        shown = ratios[:, taken].mean(axis=1)
-        best = int(shown.argmax())
-        found.append((shown[best], ratios[best, others].mean()))
-    return Choice(*np.mean(found, axis=0))
+        means = ratios[:, taken].mean(axis=1)
+        best = int(means.argmax())
+        choices.append((means[best], ratios[best, others].mean()))
+    return Choice(*np.mean(choices, axis=0))
 
 
 def sharpe_ratios(kind: ModelType, bars: Bars) -> Floats:
-    """Out of sample, shape (SETS, SEEDS)."""
+    """Out-of-sample Sharpe ratios, shape (SETS, SEEDS)."""
     rng, space = np.random.default_rng(SEED), catalog.search_space(kind)
     sets = [
-        {name: drawn(tuned, rng) if number else tuned.default for name, tuned in space.items()} | FIXED[kind]
+        {
+            name: random_value(dimension, rng) if number else dimension.default
+            for name, dimension in space.items()
+        }
+        | FIXED[kind]
         for number in range(SETS)
     ]
-    return np.array([[tried(kind, params, seed, bars) for seed in range(SEEDS)] for params in sets])
+    return np.array([[evaluate(kind, params, seed, bars) for seed in range(SEEDS)] for params in sets])
 
 
-def tried(kind: ModelType, params: dict[str, Any], seed: int, bars: Bars) -> float:
-    found = walk_forward(catalog.recipe(kind, params, Costs()), bars, WalkForwardPlan(folds=FOLDS), seed)
-    result = backtest(bars[found.rows], found.positions[found.rows], Costs(), Execution())
+def evaluate(kind: ModelType, params: dict[str, Any], seed: int, bars: Bars) -> float:
+    walked = walk_forward(catalog.recipe(kind, params, Costs()), bars, WalkForwardPlan(folds=FOLDS), seed)
+    result = backtest(bars[walked.rows], walked.positions[walked.rows], Costs(), Execution())
     return float(sharpe_ratio(result.returns, bars.periods_per_year))
 
 
-def drawn(tuned: SearchDimension, rng: np.random.Generator) -> Any:
-    values = tuned.values
+def random_value(dimension: SearchDimension, rng: np.random.Generator) -> Any:
+    values = dimension.values
     if not isinstance(values, Between):
         return values.choices[rng.integers(len(values.choices))]
     bounds = (values.low, values.high)
     value = np.exp(rng.uniform(*np.log(bounds))) if values.log else rng.uniform(*bounds)
-    return round(value) if tuned.whole else float(value)
+    return round(value) if dimension.whole else float(value)
 
 
 if __name__ == "__main__":

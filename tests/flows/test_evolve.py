@@ -1,4 +1,4 @@
-"""One evolution as a flow, and as it is typed."""
+"""Evolution as a flow, and as a command."""
 
 import json
 import re
@@ -34,13 +34,13 @@ def result(services: Services, prefect_url: str) -> EvolveResult:
         training_params=FIXED,
         workers=1,
     )
-    found: EvolveResult = load_flow("flows.evolve.evolve")(request)
-    return found
+    result: EvolveResult = load_flow("flows.evolve.evolve")(request)
+    return result
 
 
 @pytest.fixture
 def environment(services: Services, prefect_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Commands use the servers of the session."""
+    """Environment of commands that use the servers of the session."""
     monkeypatch.setenv("CLM_HOME", str(services.settings.home))
     monkeypatch.setenv("PREFECT_API_URL", prefect_url)
 
@@ -59,11 +59,11 @@ def test_the_run_page_shows_the_generations_the_best_candidate_and_a_picture(
     assert progress["data"] == 100.0
 
 
-def test_it_is_one_run_and_nothing_is_retrained(
+def test_an_evolution_is_one_run_and_retrains_no_model(
     result: EvolveResult, services: Services, prefect_url: str
 ) -> None:
-    wanted = {"flow_runs": {"name": {"any_": [f"evolve {result.model_id}"]}}}
-    [run] = httpx.post(f"{prefect_url}/flow_runs/filter", json=wanted).json()
+    runs_of_the_model = {"flow_runs": {"name": {"any_": [f"evolve {result.model_id}"]}}}
+    [run] = httpx.post(f"{prefect_url}/flow_runs/filter", json=runs_of_the_model).json()
     children = {"flow_runs": {"parent_flow_run_id": {"any_": [run["id"]]}}}
     assert httpx.post(f"{prefect_url}/flow_runs/filter", json=children).json() == []
     tasks = httpx.post(
@@ -73,7 +73,7 @@ def test_it_is_one_run_and_nothing_is_retrained(
 
 
 @pytest.mark.parametrize(
-    ("fitness", "unseen", "told"),
+    ("fitness", "unseen", "message"),
     [
         (-0.1, 1.0, "No parameters earned more"),
         (1.0, 0.4, "the gain may be luck"),
@@ -82,19 +82,19 @@ def test_it_is_one_run_and_nothing_is_retrained(
     ],
     ids=["it loses", "no better than the defaults", "not measured", "better"],
 )
-def test_whoever_sees_the_best_is_told_what_it_is_worth(
-    fitness: float, unseen: float | None, told: str | None, result: EvolveResult
+def test_the_warning_says_how_far_the_best_candidate_can_be_trusted(
+    fitness: float, unseen: float | None, message: str | None, result: EvolveResult
 ) -> None:
     assert result.best is not None
     best = result.best.model_copy(update={"fitness_score": fitness, "id": uuid.uuid4()})
-    looked = HeldOutSharpe(bars=10, best=unseen, defaults=0.5)
-    advice = warning(result.model_copy(update={"best": best, "unseen": looked}))
-    assert (advice is None) == (told is None)
-    assert (told or "") in (advice or "")
+    held_out = HeldOutSharpe(bars=10, best=unseen, defaults=0.5)
+    caution = warning(result.model_copy(update={"best": best, "unseen": held_out}))
+    assert (caution is None) == (message is None)
+    assert (message or "") in (caution or "")
 
 
 @pytest.mark.usefixtures("environment")
-def test_a_retrain_takes_the_parameters_of_a_candidate_of_its_kind(result: EvolveResult) -> None:
+def test_a_retrain_takes_the_parameters_of_a_candidate_of_its_model_type(result: EvolveResult) -> None:
     assert result.best is not None
     params = tune.best_params(str(result.best.id), ModelType.LIGHTGBM, None)
     assert FIXED.items() <= params.items()
@@ -104,17 +104,17 @@ def test_a_retrain_takes_the_parameters_of_a_candidate_of_its_kind(result: Evolv
 
 
 @pytest.mark.usefixtures("environment")
-def test_as_it_is_typed_it_shows_its_generations_and_goes_on_under_its_name() -> None:
+def test_the_command_shows_the_generations_and_continues_under_its_name() -> None:
     name = f"e-{uuid.uuid4().hex}"
-    asked = ["evolve", "--model", "other", "--plugin", "ridge", "--symbol", "BTCUSD", "--days", "90"]
+    options = ["evolve", "--model", "other", "--plugin", "ridge", "--symbol", "BTCUSD", "--days", "90"]
     rules = ["--population", "4", "--generations", "1", "--selection", "roulette", "--holdout", "0"]
-    first = runner.invoke(app, [*asked, *rules, "--name", name])
+    first = runner.invoke(app, [*options, *rules, "--name", name])
     assert first.exit_code == 0, first.output
     assert re.search(rf"^{name}: Generations 0 to 1: \d candidates\.$", first.output, re.MULTILINE)
     assert "clm retrain --model other --plugin ridge --symbol BTCUSD" in first.output
-    again = runner.invoke(app, [*asked, *rules, "--name", name, "--json"])
-    found: dict[str, Any] = json.loads(again.stdout)
-    assert found["found"] == found["candidates"] > 4
+    again = runner.invoke(app, [*options, *rules, "--name", name, "--json"])
+    answer: dict[str, Any] = json.loads(again.stdout)
+    assert answer["found"] == answer["candidates"] > 4
 
 
 @pytest.mark.parametrize(
@@ -130,12 +130,12 @@ def test_as_it_is_typed_it_shows_its_generations_and_goes_on_under_its_name() ->
     ids=["market", "population", "selection", "crossover", "name", "parameter"],
 )
 @pytest.mark.usefixtures("environment")
-def test_a_mistake_is_told_before_anything_is_started(
+def test_an_invalid_command_is_refused_before_any_server_starts(
     arguments: list[str], expected: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # where nobody answers
+    # a port without a server
     monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:9/api")
     answer = runner.invoke(app, ["evolve", "--model", "xgboost", *arguments])
     assert answer.exit_code != 0
-    told = " ".join((answer.output + str(answer.exception)).replace("│", " ").split())
-    assert expected in told
+    output = " ".join((answer.output + str(answer.exception)).replace("│", " ").split())
+    assert expected in output

@@ -1,4 +1,4 @@
-"""One tuning as a flow, and as it is typed."""
+"""Tuning as a flow, and as a command."""
 
 import json
 import os
@@ -29,8 +29,8 @@ runner = CliRunner()
 
 @pytest.fixture(scope="module")
 def result(services: Services, prefect_url: str) -> TuneResult:
-    found: TuneResult = load_flow("flows.tune.tune")(a_request(trials=3, workers=1))
-    return found
+    result: TuneResult = load_flow("flows.tune.tune")(a_request(trials=3, workers=1))
+    return result
 
 
 def test_the_flow_answers_with_the_best_parameters_and_a_page_that_needs_no_network(
@@ -44,12 +44,12 @@ def test_the_flow_answers_with_the_best_parameters_and_a_page_that_needs_no_netw
     for place in ("history", "parallel", "slice"):
         assert f'<div id="{place}"' in page
     assert f"--params-from {result.study}" in page
-    # three trials cannot tell
+    # three trials are too few
     assert "Parameter importance" not in page
 
 
 @pytest.mark.parametrize(
-    ("number", "sharpe", "unseen", "told"),
+    ("number", "sharpe", "unseen", "message"),
     [
         (2, -0.1, 1.0, "No parameters earned more"),
         (2, 1.0, 0.4, "the gain may be luck"),
@@ -59,18 +59,18 @@ def test_the_flow_answers_with_the_best_parameters_and_a_page_that_needs_no_netw
     ],
     ids=["it loses", "no better than the defaults", "not measured", "better", "the defaults"],
 )
-def test_whoever_sees_the_best_is_told_what_it_is_worth(
-    number: int, sharpe: float, unseen: float | None, told: str | None, result: TuneResult
+def test_the_warning_says_how_far_the_best_parameters_can_be_trusted(
+    number: int, sharpe: float, unseen: float | None, message: str | None, result: TuneResult
 ) -> None:
     assert result.best is not None
     best = result.best.model_copy(update={"number": number, "sharpe_ratio": sharpe, "trades": 9})
-    looked = HeldOutSharpe(bars=10, best=unseen, defaults=0.5)
-    advice = warning(result.model_copy(update={"best": best, "unseen": looked}))
-    assert (advice is None) == (told is None)
-    assert (told or "") in (advice or "")
+    held_out = HeldOutSharpe(bars=10, best=unseen, defaults=0.5)
+    caution = warning(result.model_copy(update={"best": best, "unseen": held_out}))
+    assert (caution is None) == (message is None)
+    assert (message or "") in (caution or "")
 
 
-def test_whoever_sees_a_mean_of_seeds_is_told_how_far_they_lie_apart(result: TuneResult) -> None:
+def test_the_comparison_shows_the_range_of_the_seeds_beside_their_mean(result: TuneResult) -> None:
     assert result.best is not None
     best, alone = (
         result.best.model_copy(update={"number": 2, "seed_sharpes": seeds})
@@ -94,20 +94,20 @@ def test_the_run_page_shows_the_best_parameters_and_a_picture(result: TuneResult
 
 @pytest.fixture
 def environment(services: Services, prefect_url: str, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
-    """Commands use the servers of the session."""
+    """Environment of commands that use the servers of the session."""
     own = {"CLM_HOME": str(services.settings.home), "PREFECT_API_URL": prefect_url}
     for name, value in own.items():
         monkeypatch.setenv(name, value)
     return os.environ | own
 
 
-def test_a_command_that_is_killed_is_continued_and_has_exactly_the_trials_that_were_asked_for(
+def test_a_killed_command_is_continued_and_ends_with_exactly_the_requested_trials(
     services: Services, environment: dict[str, str]
 ) -> None:
     before = len(services.ledger.trials.records("BTCUSD", "1h"))
-    asked = ["--model", "lightgbm", "--symbol", "BTCUSD", "--days", "90", "--trials", "5", "--workers", "2"]
+    options = ["--model", "lightgbm", "--symbol", "BTCUSD", "--days", "90", "--trials", "5", "--workers", "2"]
     fixed = ["--param", "rounds=10", "--param", "threshold=0", "--holdout", "0"]
-    killed = subprocess.Popen([CLM, "tune", *asked, *fixed, "--study", "killed"], env=environment)
+    killed = subprocess.Popen([CLM, "tune", *options, *fixed, "--study", "killed"], env=environment)
     wait_for_a_trial(services)
     started = two_children(killed.pid)
     killed.kill()
@@ -130,12 +130,12 @@ def test_a_command_that_is_killed_is_continued_and_has_exactly_the_trials_that_w
 
 
 def two_children(process: int) -> list[int]:
-    """Its workers start one after the other."""
+    """The worker processes, which start one after the other."""
     deadline = time.monotonic() + PATIENT_SECONDS
-    while len(found := children(process)) < 2:
+    while len(processes := children(process)) < 2:
         assert time.monotonic() < deadline, "no workers were started"
         time.sleep(0.05)
-    return found
+    return processes
 
 
 def wait_for_a_trial(services: Services) -> None:
@@ -149,7 +149,7 @@ def wait_for_a_trial(services: Services) -> None:
     pytest.fail("no trial has ended")
 
 
-def test_a_retrain_takes_the_best_parameters_of_a_study_of_its_kind(
+def test_a_retrain_takes_the_best_parameters_of_a_study_of_its_model_type(
     result: TuneResult, environment: dict[str, str]
 ) -> None:
     from clm_core.cli import tune
@@ -164,19 +164,30 @@ def test_a_retrain_takes_the_best_parameters_of_a_study_of_its_kind(
         tune.best_params(result.study, ModelType.XGBOOST, None)
 
 
-def test_a_plugin_is_tuned_as_it_is_typed_and_a_retrain_takes_what_was_found(
+def test_the_command_tunes_a_plugin_and_a_retrain_takes_the_best_parameters(
     environment: dict[str, str],
 ) -> None:
     from clm_core.cli import tune
     from clm_core.domain.vocabulary import ModelType
 
-    asked = ["--model", "other", "--plugin", "ridge", "--symbol", "BTCUSD", "--days", "90", "--workers", "1"]
-    answer = runner.invoke(app, ["tune", *asked, "--trials", "2", "--param", "threshold=0"])
+    options = [
+        "--model",
+        "other",
+        "--plugin",
+        "ridge",
+        "--symbol",
+        "BTCUSD",
+        "--days",
+        "90",
+        "--workers",
+        "1",
+    ]
+    answer = runner.invoke(app, ["tune", *options, "--trials", "2", "--param", "threshold=0"])
     assert answer.exit_code == 0, answer.output
     [study] = re.findall(r"^(ridge_btcusd_1h_\w+): 2 trials: 2 complete", answer.output, re.MULTILINE)
     assert "clm retrain --model other --plugin ridge --symbol BTCUSD" in answer.output
-    found = tune.best_params(study, ModelType.OTHER, "ridge")
-    assert found.keys() == {"threshold", "horizon", "alpha"}
+    params = tune.best_params(study, ModelType.OTHER, "ridge")
+    assert params.keys() == {"threshold", "horizon", "alpha"}
 
 
 @pytest.mark.parametrize(
@@ -206,12 +217,12 @@ def test_a_plugin_is_tuned_as_it_is_typed_and_a_retrain_takes_what_was_found(
         "another study",
     ],
 )
-def test_a_mistake_is_told_before_anything_is_started(
+def test_an_invalid_command_is_refused_before_any_server_starts(
     arguments: list[str], expected: str, environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # where nobody answers
+    # a port without a server
     monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:9/api")
     answer = runner.invoke(app, ["tune", *arguments])
     assert answer.exit_code != 0
-    told = " ".join((answer.output + str(answer.exception)).replace("│", " ").split())
-    assert expected in told
+    output = " ".join((answer.output + str(answer.exception)).replace("│", " ").split())
+    assert expected in output

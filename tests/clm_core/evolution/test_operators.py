@@ -1,4 +1,4 @@
-"""Operators: every child is one that may be tried, and chance does what it is said to."""
+"""Operators: every child is a point of the space, and every distribution is the documented distribution."""
 
 import math
 from typing import Any
@@ -36,7 +36,7 @@ SPACE: SearchSpace = {
     "loss": SearchDimension(OneOf(("mae", "mse")), whole=False, default="mae"),
 }
 MIDDLE: Genome = (4, 20, 0.03, 0.5, 0.02, 32, "mse")
-"""Nothing of it lies at an end of its range."""
+"""A genome without a value at an end of its range."""
 DRAWS = 6_000
 
 seeds = st.integers(0, 2**32 - 1)
@@ -48,7 +48,7 @@ mutates = pytest.mark.parametrize("mutate", MUTATIONS.values(), ids=MUTATIONS)
 
 @st.composite
 def spaces(draw: st.DrawFn) -> SearchSpace:
-    """Up to six parameters of any sort."""
+    """Spaces of up to six dimensions of any sort."""
     return {
         f"p{number}": draw(st.one_of(wholes, numbers, choices)) for number in range(draw(st.integers(1, 6)))
     }
@@ -76,7 +76,7 @@ def a_rng(seed: int) -> np.random.Generator:
 
 
 @given(spaces(), seeds)
-def test_whatever_is_drawn_crossed_and_mutated_is_inside_its_space_and_of_the_right_type(
+def test_random_crossed_and_mutated_genomes_are_inside_their_space_and_of_the_right_type(
     space: SearchSpace, seed: int
 ) -> None:
     rng = a_rng(seed)
@@ -92,7 +92,7 @@ def test_whatever_is_drawn_crossed_and_mutated_is_inside_its_space_and_of_the_ri
 @pytest.mark.parametrize(
     "kind", [ModelType.XGBOOST, ModelType.LIGHTGBM, ModelType.NHITS, ModelType.PATCHTST, ModelType.RL_V3]
 )
-def test_the_defaults_of_our_kinds_are_points_of_their_spaces(kind: ModelType) -> None:
+def test_the_defaults_of_our_model_types_are_points_of_their_spaces(kind: ModelType) -> None:
     space = catalog.search_space(kind)
     assert is_inside(space, default_genome(space))
 
@@ -101,20 +101,22 @@ def test_the_defaults_of_our_kinds_are_points_of_their_spaces(kind: ModelType) -
     ("place", "value"),
     [(0, 7), (0, 3.0), (2, 0.07), (2, math.nan), (4, 0.001), (5, 48), (6, 16), (6, "huber")],
 )
-def test_what_is_out_of_range_or_of_another_type_is_no_point_of_the_space(place: int, value: Any) -> None:
+def test_a_genome_with_a_value_out_of_range_or_of_another_type_is_no_point_of_the_space(
+    place: int, value: Any
+) -> None:
     assert is_inside(SPACE, MIDDLE)
     assert not is_inside(SPACE, (*MIDDLE[:place], value, *MIDDLE[place + 1 :]))
     assert not is_inside(SPACE, MIDDLE[:-1])
 
 
-def test_every_value_is_drawn_as_often_as_any_other_the_ends_of_a_range_too() -> None:
+def test_random_values_are_uniform_including_the_ends_of_a_range() -> None:
     rng = a_rng(1)
     genomes = [random_genome(SPACE, rng) for _ in range(DRAWS)]
     for place, values in ((0, range(2, 7)), (5, (16, 32, 64)), (6, ("mae", "mse"))):
         share = 1 / len(values)
-        found = [sum(genome[place] == value for genome in genomes) / DRAWS for value in values]
-        assert found == pytest.approx([share] * len(values), abs=0.025)
-    # by factors: half of them below the geometric mean
+        shares_drawn = [sum(genome[place] == value for genome in genomes) / DRAWS for value in values]
+        assert shares_drawn == pytest.approx([share] * len(values), abs=0.025)
+    # logarithmic scale: half of the values lie below the geometric mean
     assert np.mean([genome[4] < math.sqrt(0.005 * 0.1) for genome in genomes]) == pytest.approx(
         0.5, abs=0.025
     )  # type: ignore[operator]
@@ -122,7 +124,7 @@ def test_every_value_is_drawn_as_often_as_any_other_the_ends_of_a_range_too() ->
 
 @selects
 @given(fitness=st.lists(ratios, min_size=1, max_size=12), seed=seeds)
-def test_who_has_children_is_one_of_them_whatever_their_fitness(
+def test_a_selected_parent_is_a_member_of_the_population_whatever_the_fitness(
     select: Select, fitness: list[float], seed: int
 ) -> None:
     genomes: list[Genome] = [(number,) for number in range(len(fitness))]
@@ -130,7 +132,7 @@ def test_who_has_children_is_one_of_them_whatever_their_fitness(
 
 
 @given(st.lists(ratios, min_size=1, max_size=12))
-def test_the_chances_of_a_roulette_add_up_to_one_and_follow_the_fitness(fitness: list[float]) -> None:
+def test_the_probabilities_of_a_roulette_add_up_to_one_and_follow_the_fitness(fitness: list[float]) -> None:
     shares = roulette_shares(fitness)
     assert shares.sum() == pytest.approx(1.0)
     assert (shares > 0).all()
@@ -146,17 +148,17 @@ def test_the_chances_of_a_roulette_add_up_to_one_and_follow_the_fitness(fitness:
     ],
     ids=["equal", "negative", "mixed"],
 )
-def test_a_roulette_chooses_in_proportion_to_what_is_better_than_the_worst(
+def test_a_roulette_selects_in_proportion_to_the_distance_to_the_worst(
     fitness: list[float], shares: list[float]
 ) -> None:
     assert roulette_shares(fitness) == pytest.approx(shares)
     rng, genomes = a_rng(2), [(number,) for number in range(len(fitness))]
     chosen = [roulette(genomes, fitness, rng) for _ in range(DRAWS)]
-    found = [chosen.count(genome) / DRAWS for genome in genomes]
-    assert found == pytest.approx(shares, abs=0.025)
+    shares_drawn = [chosen.count(genome) / DRAWS for genome in genomes]
+    assert shares_drawn == pytest.approx(shares, abs=0.025)
 
 
-def test_a_tournament_of_three_chooses_the_best_of_ten_in_27_of_100() -> None:
+def test_a_tournament_of_three_selects_the_best_of_ten_in_27_of_100_draws() -> None:
     fitness = [-5.0, -1.0, 0.0, 1.0, 9.0, -2.0, -3.0, 2.0, 3.0, 4.0]
     rng, genomes = a_rng(3), [(number,) for number in range(10)]
     chosen = [tournament(genomes, fitness, rng) for _ in range(DRAWS)]
@@ -166,7 +168,9 @@ def test_a_tournament_of_three_chooses_the_best_of_ten_in_27_of_100() -> None:
 
 
 @pytest.mark.parametrize(("population", "count"), [(4, 1), (10, 1), (20, 2), (50, 5)])
-def test_a_tenth_is_kept_the_best_first_and_of_equals_who_came_first(population: int, count: int) -> None:
+def test_the_elite_is_the_best_tenth_best_first_with_ties_in_the_order_given(
+    population: int, count: int
+) -> None:
     genomes: list[Genome] = [(number,) for number in range(population)]
     fitness = [float(number % (population - 1)) for number in range(population)]
     kept = elite(genomes, fitness, population)
@@ -176,7 +180,7 @@ def test_a_tenth_is_kept_the_best_first_and_of_equals_who_came_first(population:
 
 
 @crosses
-def test_a_child_has_each_gene_of_either_parent_and_of_each_half(cross: Cross) -> None:
+def test_a_child_has_each_gene_from_either_parent_and_half_from_each(cross: Cross) -> None:
     one, other = tuple(range(7)), tuple(range(10, 17))
     rng = a_rng(4)
     children = [cross(one, other, rng) for _ in range(DRAWS)]
@@ -185,16 +189,16 @@ def test_a_child_has_each_gene_of_either_parent_and_of_each_half(cross: Cross) -
     assert firsts / (7 * DRAWS) == pytest.approx(0.5, abs=0.016)
 
 
-def test_a_single_point_parts_a_child_once_anywhere_and_each_parent_gives_a_gene() -> None:
+def test_single_point_crossover_cuts_uniformly_and_takes_a_gene_from_each_parent() -> None:
     cross = CROSSOVERS["single-point"]  # type: ignore[index]
     rng = a_rng(5)
     cuts = [cross((0,) * 5, (1,) * 5, rng) for _ in range(DRAWS)]
-    wanted = [(0,) * cut + (1,) * (5 - cut) for cut in (1, 2, 3, 4)]
-    assert [cuts.count(cut) / DRAWS for cut in wanted] == pytest.approx([0.25] * 4, abs=0.025)
+    possible = [(0,) * cut + (1,) * (5 - cut) for cut in (1, 2, 3, 4)]
+    assert [cuts.count(cut) / DRAWS for cut in possible] == pytest.approx([0.25] * 4, abs=0.025)
 
 
 @mutates
-def test_a_tenth_of_the_genes_change_each_kind_of_gene_as_often(mutate: Mutate) -> None:
+def test_a_tenth_of_the_genes_mutate_every_sort_of_gene_equally_often(mutate: Mutate) -> None:
     rng = a_rng(6)
     children = [mutate(SPACE, MIDDLE, rng) for _ in range(DRAWS)]
     for place, gene in enumerate(MIDDLE):
@@ -215,7 +219,7 @@ def test_a_number_changes_by_up_to_a_fifth_or_by_a_step_in_both_directions(mutat
             assert (changes > 0).sum() == pytest.approx((changes < 0).sum(), rel=0.25)
 
 
-def test_small_changes_are_likelier_only_of_the_gaussian_mutation() -> None:
+def test_small_changes_are_more_likely_under_the_gaussian_mutation_only() -> None:
     rng, space = a_rng(8), {f"rate{number}": SPACE["rate"] for number in range(20)}
     small = {}
     for name, mutate in MUTATIONS.items():
@@ -227,7 +231,7 @@ def test_small_changes_are_likelier_only_of_the_gaussian_mutation() -> None:
 
 
 @pytest.mark.parametrize("value", [0.0, 0.06])
-def test_a_number_gets_away_from_zero_and_from_the_end_of_its_range(value: float) -> None:
+def test_a_number_can_leave_zero_and_the_end_of_its_range(value: float) -> None:
     space: SearchSpace = {"threshold": SPACE["threshold"]}
     rng = a_rng(9)
     children = {MUTATIONS["uniform"](space, (value,), rng) for _ in range(200)}  # type: ignore[index]

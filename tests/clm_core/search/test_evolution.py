@@ -1,4 +1,4 @@
-"""Evolutions on a real PostgreSQL: what is measured, counted, recorded and gone on with."""
+"""Evolutions on a real PostgreSQL: measurement, counting, recording and continuation."""
 
 import os
 import signal
@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 from sqlalchemy import text
-from tunings import Threads, a_request, own_market, own_symbol, threads, tune
+from tunings import Threads, own_market, own_symbol, threads, tune
+from tunings import a_request as a_tune_request
 
 from clm_core.domain.candidates import StrategyCandidate
 from clm_core.domain.errors import InvalidTrainingParams, NotEnoughBars, NothingTuned
@@ -44,30 +45,30 @@ def clm(services: Services, tmp_path: Path) -> Services:
 
 @dataclass(frozen=True)
 class Evolved:
-    """An evolution that nobody disturbed, the only one of its market."""
+    """An undisturbed evolution, the only evolution of its market."""
 
     clm: Services
     request: EvolveRequest
     result: EvolveResult
 
     @property
-    def found(self) -> Any:
-        return found(self.result)
+    def outcome(self) -> Any:
+        return outcome(self.result)
 
 
 @pytest.fixture(scope="module")
 def evolved(services: Services, tmp_path_factory: pytest.TempPathFactory) -> Evolved:
     clm = with_own_market(services, tmp_path_factory.mktemp("evolved"))
-    request = asked(clm)
+    request = a_request_to_evolve(clm)
     return Evolved(clm, request, evolve(clm, request))
 
 
-def found(result: EvolveResult) -> Any:
-    """What does not depend on its market's name."""
+def outcome(result: EvolveResult) -> Any:
+    """Fields that do not depend on the name of the market."""
     return result.model_dump(include={"generations", "candidates", "best_params", "unseen"})
 
 
-def asked(clm: Services, **changes: Any) -> EvolveRequest:
+def a_request_to_evolve(clm: Services, **changes: Any) -> EvolveRequest:
     values: dict[str, Any] = {
         "model_type": "other",
         "plugin": "ridge",
@@ -104,7 +105,7 @@ def rows(clm: Services, query: str, **values: Any) -> list[Any]:
 
 
 class Killed(Exception):
-    """Of the whole command, as far as one process can be killed and live on."""
+    """Stands for SIGKILL of the whole command."""
 
 
 class Dying(Threads):
@@ -117,7 +118,7 @@ class Dying(Threads):
 
 
 class Blind(Threads):
-    """A horizon under 24 bars cannot be computed."""
+    """Folds with a horizon under 24 bars fail."""
 
     def submit(self, fold_task: FoldTask) -> Any:
         future = super().submit(fold_task)
@@ -135,7 +136,7 @@ class Failing(Threads):
 
 
 class Late(Threads):
-    """What was begun first ends last."""
+    """Folds started first end last."""
 
     def submit(self, fold_task: FoldTask) -> Any:
         self.folds.append(fold_task)
@@ -147,7 +148,7 @@ class Late(Threads):
         return run_fold(self._shared_inputs, fold_task)
 
 
-def test_every_candidate_is_recorded_with_its_parents_and_an_event_and_counted_once(
+def test_every_candidate_is_recorded_with_parents_and_event_and_counted_once(
     evolved: Evolved,
 ) -> None:
     clm, request, result = evolved.clm, evolved.request, evolved.result
@@ -166,15 +167,18 @@ def test_every_candidate_is_recorded_with_its_parents_and_an_event_and_counted_o
     )
     assert events == [(len(candidates),)]
     assert result.best is not None
-    looks = {result.best.id, *(each.id for each in founders if each.origin is CandidateOrigin.MANUAL)}
+    held_out_trials = {
+        result.best.id,
+        *(each.id for each in founders if each.origin is CandidateOrigin.MANUAL),
+    }
     trials = counted(clm, request)
-    assert len(trials) == len(candidates) + len(looks)
+    assert len(trials) == len(candidates) + len(held_out_trials)
     assert all(len(record.daily) for record in trials)
     sources = rows(clm, "SELECT DISTINCT source FROM trials WHERE symbol = :symbol", symbol=request.symbol)
     assert sources == [(TrialSource.EVOLUTION,)]
 
 
-def test_the_best_is_the_best_recorded_and_is_tried_with_the_defaults_on_unseen_bars(
+def test_the_best_recorded_candidate_and_the_defaults_are_evaluated_on_held_out_bars(
     evolved: Evolved,
 ) -> None:
     clm, request, result = evolved.clm, evolved.request, evolved.result
@@ -191,16 +195,18 @@ def test_the_best_is_the_best_recorded_and_is_tried_with_the_defaults_on_unseen_
     assert result.best_params == defaults | result.best.params
 
 
-def test_the_same_seed_finds_the_same_whichever_worker_ends_first_and_another_seed_does_not(
+def test_results_depend_on_the_seed_and_not_on_the_order_in_which_workers_end(
     evolved: Evolved, clm: Services
 ) -> None:
-    assert found(evolve(clm, asked(clm), Late, count=3)) == evolved.found
-    assert found(evolve(clm, asked(clm, seed=1, generations=1))) != evolved.found
+    assert outcome(evolve(clm, a_request_to_evolve(clm), Late, count=3)) == evolved.outcome
+    assert outcome(evolve(clm, a_request_to_evolve(clm, seed=1, generations=1))) != evolved.outcome
 
 
-def test_what_is_measured_of_the_defaults_is_what_a_tuning_measures(evolved: Evolved, clm: Services) -> None:
-    same = asked(clm).model_dump(include={"model_type", "plugin", "symbol", "dataset_span_days"})
-    tuned = tune(clm, a_request(**same, trials=1, training_params={}, holdout=0.2))
+def test_evolution_and_tuning_measure_the_same_for_the_defaults(evolved: Evolved, clm: Services) -> None:
+    same = a_request_to_evolve(clm).model_dump(
+        include={"model_type", "plugin", "symbol", "dataset_span_days"}
+    )
+    tuned = tune(clm, a_tune_request(**same, trials=1, training_params={}, holdout=0.2))
     assert evolved.result.defaults is not None
     assert tuned.defaults is not None
     assert tuned.unseen is not None
@@ -209,10 +215,10 @@ def test_what_is_measured_of_the_defaults_is_what_a_tuning_measures(evolved: Evo
     assert evolved.result.unseen.defaults == tuned.unseen.defaults
 
 
-def test_a_candidate_that_cannot_be_measured_is_recorded_without_fitness_and_has_no_children(
+def test_a_candidate_without_measurement_is_recorded_without_fitness_and_has_no_children(
     clm: Services,
 ) -> None:
-    request = asked(clm, population=6)
+    request = a_request_to_evolve(clm, population=6)
     result = evolve(clm, request, Blind)
     candidates = {candidate.id: candidate for candidate in recorded(clm, request)}
     blind = {each.id for each in candidates.values() if each.fitness_score is None}
@@ -222,8 +228,8 @@ def test_a_candidate_that_cannot_be_measured_is_recorded_without_fitness_and_has
     assert len(counted(clm, request)) >= len(candidates)
 
 
-def test_an_evolution_of_which_nothing_can_be_measured_says_why(clm: Services) -> None:
-    request = asked(clm, generations=1)
+def test_an_evolution_without_measurable_candidates_fails_with_the_first_cause(clm: Services) -> None:
+    request = a_request_to_evolve(clm, generations=1)
     with pytest.raises(
         NothingTuned, match=r"None of \d candidates .* the first failed of ValueError: no luck"
     ):
@@ -232,23 +238,23 @@ def test_an_evolution_of_which_nothing_can_be_measured_says_why(clm: Services) -
     assert len(counted(clm, request)) == len(recorded(clm, request))
 
 
-def test_killed_and_begun_again_under_its_name_it_ends_as_if_it_never_had_been(
+def test_a_killed_evolution_started_again_under_its_name_ends_with_the_same_result(
     evolved: Evolved, clm: Services
 ) -> None:
-    request = asked(clm)
+    request = a_request_to_evolve(clm)
     with pytest.raises(Killed):
         evolve(clm, request, Dying)
     assert len(recorded(clm, request)) == 6
     result = evolve(clm, request)
     assert result.found == 6
-    assert found(result) == evolved.found
+    assert outcome(result) == evolved.outcome
     trials = counted(clm, request)
     assert len(trials) == len(counted(evolved.clm, evolved.request))
     assert all(len(record.daily) for record in trials)
 
 
-def test_under_its_name_with_other_costs_nothing_is_taken_for_measured(clm: Services) -> None:
-    request = asked(clm, generations=1)
+def test_an_evolution_with_other_costs_measures_every_candidate_again(clm: Services) -> None:
+    request = a_request_to_evolve(clm, generations=1)
     evolve(clm, request)
     costs = clm.settings.costs.model_copy(update={"fee_bps": 99.0})
     dearer = replace(clm, settings=clm.settings.model_copy(update={"costs": costs}))
@@ -256,14 +262,14 @@ def test_under_its_name_with_other_costs_nothing_is_taken_for_measured(clm: Serv
     assert evolve(clm, request.model_copy(update={"generations": 2})).found > 4
 
 
-def test_ctrl_c_keeps_what_is_recorded_and_says_so(clm: Services) -> None:
+def test_ctrl_c_keeps_the_recorded_candidates_and_marks_the_result_as_interrupted(clm: Services) -> None:
     class Interrupting(Threads):
         def submit(self, fold_task: FoldTask) -> Any:
             if len(self.folds) == 5 * FOLDS:
                 os.kill(os.getpid(), signal.SIGINT)
             return super().submit(fold_task)
 
-    request = asked(clm)
+    request = a_request_to_evolve(clm)
     result = evolve(clm, request, Interrupting)
     assert result.interrupted
     assert result.unseen is None
@@ -273,7 +279,7 @@ def test_ctrl_c_keeps_what_is_recorded_and_says_so(clm: Services) -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "error", "told"),
+    ("changes", "error", "message"),
     [
         ({"training_params": {"sped": 1}}, InvalidTrainingParams, "Valid parameters"),
         (
@@ -284,8 +290,8 @@ def test_ctrl_c_keeps_what_is_recorded_and_says_so(clm: Services) -> None:
         ({"dataset_span_days": 1}, NotEnoughBars, "bars"),
     ],
 )
-def test_a_mistake_is_told_before_anything_is_computed(
-    changes: dict[str, Any], error: type[Exception], told: str, clm: Services
+def test_an_invalid_request_is_refused_before_any_computation(
+    changes: dict[str, Any], error: type[Exception], message: str, clm: Services
 ) -> None:
-    with pytest.raises(error, match=told):
-        evolution.open_evolution(clm, asked(clm, **changes))
+    with pytest.raises(error, match=message):
+        evolution.open_evolution(clm, a_request_to_evolve(clm, **changes))

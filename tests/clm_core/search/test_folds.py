@@ -1,4 +1,4 @@
-"""One fold at a time gives what the whole walk-forward gives, and the bars held out are never among them."""
+"""Folds computed one by one equal a whole walk-forward, and never include held-out bars."""
 
 from datetime import UTC, datetime
 from pathlib import Path
@@ -51,15 +51,16 @@ def a_tuning(**changes: Any) -> Tuning:
     ],
     ids=["each fold anew", "each fold continues the one before"],
 )
-def test_fold_by_fold_a_model_takes_the_positions_of_a_walk_forward(
+def test_folds_computed_one_by_one_give_the_positions_of_a_walk_forward(
     model_type: ModelType, params: dict[str, Any], tmp_path: Path
 ) -> None:
     bars = MarketData(tmp_path).bars("BTCUSD", "1h", days=70, closed_by=datetime.now(UTC))
     tuning = a_tuning(model_type=model_type, holdout=0.0)
-    course, work = search_folds(len(bars), tuning), SharedInputs(Kind(model_type), Costs(), bars)
-    apart = [run_fold(work, course.fold(number, params, seed=0)) for number in range(3)]
+    fold_plan = search_folds(len(bars), tuning)
+    shared_inputs = SharedInputs(Kind(model_type), Costs(), bars)
+    fold_by_fold = [run_fold(shared_inputs, fold_plan.fold(number, params, seed=0)) for number in range(3)]
     whole = walk_forward(catalog.recipe(model_type, params, Costs()), bars, tuning.plan, seed=0)
-    assert np.array_equal(np.concatenate(apart), whole.positions[whole.rows])
+    assert np.array_equal(np.concatenate(fold_by_fold), whole.positions[whole.rows])
 
 
 @given(
@@ -68,17 +69,19 @@ def test_fold_by_fold_a_model_takes_the_positions_of_a_walk_forward(
     folds=st.integers(1, 9),
     embargo=st.integers(0, 20),
 )
-def test_a_search_tests_no_bar_that_is_held_out_and_the_last_look_all_of_them(
+def test_a_search_tests_no_held_out_bar_and_the_held_out_run_tests_all_of_them(
     n_bars: int, holdout: float, folds: int, embargo: int
 ) -> None:
     tuning = a_tuning(holdout=holdout, plan=WalkForwardPlan(folds=folds, embargo_bars=embargo))
     seen = n_bars - held_out(n_bars, tuning)
     assert search_folds(n_bars, tuning).folds[-1][1].stop == seen
-    unseen = [test for _, test in held_out_folds(n_bars, tuning).folds]
-    assert [row for test in unseen for row in range(test.start, test.stop)] == list(range(seen, n_bars))
+    held_out_rows = [test for _, test in held_out_folds(n_bars, tuning).folds]
+    assert [row for test in held_out_rows for row in range(test.start, test.stop)] == list(
+        range(seen, n_bars)
+    )
 
 
-def test_what_is_told_apart_is_what_makes_results_incomparable() -> None:
+def test_studies_differ_only_in_fields_that_make_results_incomparable() -> None:
     began = a_tuning()
     assert began.changes(a_tuning(requested_by="bob", trials=9)) == {}
     assert began.changes(a_tuning(holdout=0.1)) == {"holdout": (0.2, 0.1)}

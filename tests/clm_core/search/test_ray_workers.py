@@ -1,4 +1,4 @@
-"""Folds on a Ray cluster that asks for a token, and that loses one of its two machines on the way."""
+"""Folds on a Ray cluster that requires a token and loses one of its two machines."""
 
 import shutil
 import tempfile
@@ -21,7 +21,7 @@ from clm_core.services import Services
 
 pytestmark = pytest.mark.skipif(find_spec("ray") is None, reason="Ray is an extra")
 QUICKLY = {"health_check_period_ms": 500, "health_check_failure_threshold": 2, "health_check_timeout_ms": 500}
-"""A machine that is lost is missed after a second instead of a minute."""
+"""Ray notices a lost machine after a second instead of a minute."""
 STORE_BYTES = 80_000_000
 
 
@@ -33,7 +33,7 @@ class Cluster:
 
 @pytest.fixture
 def cluster(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Cluster]:
-    """A head that computes nothing, and two machines with a processor each, all on this one.
+    """A head without processors, and two nodes with a processor each, all on this machine.
 
     On its own address, for nothing finds a cluster on 127.0.0.1: Ray takes that for the address.
     """
@@ -44,7 +44,7 @@ def cluster(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Cluster
     from ray.cluster_utils import Cluster as RayCluster
 
     folder = tempfile.mkdtemp(prefix="ray-")
-    # there it says which cluster was started last, wherever a cluster keeps the rest
+    # Ray notes the cluster started last in this folder, whatever the temp_dir of the cluster
     monkeypatch.setenv("RAY_TMPDIR", folder)
     Path(folder, "ray").mkdir()
     shared: dict[str, Any] = {"include_dashboard": False, "object_store_memory": STORE_BYTES}
@@ -66,7 +66,7 @@ def clm(services: Services, tmp_path: Path) -> Services:
 
 
 @pytest.mark.chaos
-def test_a_machine_is_lost_and_every_trial_still_ends_once_as_it_would_have_here(
+def test_every_trial_ends_once_with_the_local_result_although_a_machine_is_lost(
     clm: Services, cluster: Cluster
 ) -> None:
     request = a_request(symbol="RAYUSD", trials=5, holdout=0.0, on="ray", ray_address=cluster.address)
@@ -80,8 +80,8 @@ def test_a_machine_is_lost_and_every_trial_still_ends_once_as_it_would_have_here
     watching = replace(clm, announce=announce)
     result = tuning.search(watching, tuning.open_tuning(clm, request), request)
     assert lost
-    assert [tried.number for tried in result.trials] == list(range(5))
-    assert {tried.state for tried in result.trials} == {TrialState.COMPLETE}
+    assert [trial.number for trial in result.trials] == list(range(5))
+    assert {trial.state for trial in result.trials} == {TrialState.COMPLETE}
     records = clm.ledger.trials.records("RAYUSD", "1h")
     assert len(records) == 5
     assert all(len(record.daily) for record in records)
@@ -89,7 +89,7 @@ def test_a_machine_is_lost_and_every_trial_still_ends_once_as_it_would_have_here
     assert here.trials[0].sharpe_ratio == result.trials[0].sharpe_ratio
 
 
-def test_a_cluster_that_is_not_there_is_named_with_what_to_do(clm: Services) -> None:
+def test_the_error_for_an_absent_cluster_names_its_address_and_the_remedy(clm: Services) -> None:
     request = a_request(symbol="RAYUSD", on="ray", ray_address="127.0.0.1:1")
     opened = tuning.open_tuning(clm, request)
     with pytest.raises(ServerUnavailable, match=r"Cannot connect to Ray at 127.0.0.1:1: .* --ray-address"):

@@ -1,4 +1,4 @@
-"""Studies on a real PostgreSQL: what is tried, counted, continued and refused."""
+"""Studies on a real PostgreSQL: trials, counting, continuation and refusals."""
 
 import math
 import os
@@ -47,7 +47,7 @@ def clm(services: Services, tmp_path: Path) -> Services:
 
 @pytest.fixture
 def planted(clm: Services, tmp_path: Path) -> Services:
-    """A market whose returns follow each other for hours, and where trading costs nothing."""
+    """A market with autocorrelated hourly returns and without trading costs."""
     steps = np.random.default_rng(3).normal(0, 0.005, 2160)
     for t in range(1, len(steps)):
         steps[t] += 0.85 * steps[t - 1]
@@ -66,7 +66,7 @@ def planted(clm: Services, tmp_path: Path) -> Services:
     return replace(clm, settings=free, market=MarketData(tmp_path / "planted"))
 
 
-def asked(clm: Services, **changes: Any) -> TuneRequest:
+def request_for(clm: Services, **changes: Any) -> TuneRequest:
     return a_request(symbol=own_symbol(clm), **changes)
 
 
@@ -79,7 +79,7 @@ def unknown(records: list[TrialRecord]) -> list[TrialRecord]:
 
 
 class Killed(Exception):
-    """Of the whole command, as far as one process can be killed and live on."""
+    """Stands for SIGKILL of the whole command."""
 
 
 class Dying(Threads):
@@ -93,22 +93,22 @@ class Dying(Threads):
 
 @pytest.fixture
 def soon_stale(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The dead are missed after a second."""
+    """Trials of a killed command count as lost after a second."""
     monkeypatch.setattr(studies, "STALE_AFTER_SECONDS", 1)
 
 
-def test_a_study_has_as_many_trials_as_were_asked_for_each_counted_and_the_best_found(clm: Services) -> None:
-    request = asked(clm, trials=6)
+def test_a_study_has_the_requested_number_of_trials_each_counted_and_finds_the_best(clm: Services) -> None:
+    request = request_for(clm, trials=6)
     result = tune(clm, request)
     assert result.ended is StopReason.ALL_TRIALS
-    assert [tried.number for tried in result.trials] == list(range(6))
-    complete = [tried for tried in result.trials if tried.state is TrialState.COMPLETE]
+    assert [trial.number for trial in result.trials] == list(range(6))
+    complete = [trial for trial in result.trials if trial.state is TrialState.COMPLETE]
     assert result.best is not None
-    assert result.best.sharpe_ratio == max(tried.sharpe_ratio or -math.inf for tried in complete)
+    assert result.best.sharpe_ratio == max(trial.sharpe_ratio or -math.inf for trial in complete)
     defaults = {name: tuned.default for name, tuned in catalog.search_space(request.model_type).items()}
     assert result.trials[0].params == defaults | request.training_params
-    looks = {0, result.best.number}
-    assert len(counted(clm, request)) == 6 + len(looks)
+    held_out_trials = {0, result.best.number}
+    assert len(counted(clm, request)) == 6 + len(held_out_trials)
     assert unknown(counted(clm, request)) == []
 
 
@@ -121,23 +121,23 @@ def test_a_study_has_as_many_trials_as_were_asked_for_each_counted_and_the_best_
     ],
     ids=["a plug-in", "a network", "a policy"],
 )
-def test_a_kind_is_tuned_over_what_its_training_parameters_name(
+def test_a_model_type_is_tuned_over_the_space_declared_by_its_training_parameters(
     kind: dict[str, str], params: dict[str, Any], clm: Services
 ) -> None:
-    request = asked(clm, trials=2, holdout=0.0, training_params=params, seeds=1, **kind)
+    request = request_for(clm, trials=2, holdout=0.0, training_params=params, seeds=1, **kind)
     result = tune(clm, request)
-    assert [tried.state for tried in result.trials] == 2 * [TrialState.COMPLETE]
+    assert [trial.state for trial in result.trials] == 2 * [TrialState.COMPLETE]
     searched = catalog.search_space(request.model_type, request.plugin).keys() - params.keys()
-    assert all(tried.params.keys() == searched | params.keys() for tried in result.trials)
+    assert all(trial.params.keys() == searched | params.keys() for trial in result.trials)
     assert all(result.trials[0].params[name] != result.trials[1].params[name] for name in searched)
     assert len(counted(clm, request)) == 2
     assert unknown(counted(clm, request)) == []
 
 
-def test_where_a_pattern_is_planted_the_best_finds_it_and_keeps_it_on_bars_the_search_has_not_seen(
+def test_the_best_parameters_exploit_a_planted_pattern_also_on_held_out_bars(
     planted: Services,
 ) -> None:
-    result = tune(planted, asked(planted, trials=6))
+    result = tune(planted, request_for(planted, trials=6))
     assert result.best is not None
     assert result.defaults is not None
     assert (result.best.sharpe_ratio or 0.0) > max(2.0, result.defaults.sharpe_ratio or 0.0)
@@ -145,34 +145,34 @@ def test_where_a_pattern_is_planted_the_best_finds_it_and_keeps_it_on_bars_the_s
     assert (result.unseen.best or 0.0) > 2.0
 
 
-def test_what_is_counted_is_what_a_walk_forward_of_these_parameters_earns(clm: Services) -> None:
+def test_the_counted_returns_equal_those_of_a_walk_forward_with_the_same_parameters(clm: Services) -> None:
     from clm_core.backtest.engine import backtest
     from clm_core.backtest.metrics import sharpe_ratio
     from clm_core.backtest.walk_forward import walk_forward
 
-    request = asked(clm, trials=1, holdout=0.0)
-    [tried] = tune(clm, request).trials
+    request = request_for(clm, trials=1, holdout=0.0)
+    [trial] = tune(clm, request).trials
     bars = clm.market.bars(request.symbol, "1h", days=90, closed_by=clm.clock())
-    recipe = catalog.recipe(request.model_type, tried.params, Costs())
-    found = walk_forward(recipe, bars, clm.settings.walk_forward, seed=0)
+    recipe = catalog.recipe(request.model_type, trial.params, Costs())
+    walked = walk_forward(recipe, bars, clm.settings.walk_forward, seed=0)
     earned = backtest(
-        bars[found.rows], found.positions[found.rows], clm.settings.costs, clm.settings.execution
+        bars[walked.rows], walked.positions[walked.rows], clm.settings.costs, clm.settings.execution
     )
-    assert tried.sharpe_ratio == sharpe_ratio(earned.returns, bars.periods_per_year)
+    assert trial.sharpe_ratio == sharpe_ratio(earned.returns, bars.periods_per_year)
     [record] = counted(clm, request)
     assert np.nansum(record.daily) == pytest.approx(float(earned.returns.sum()), abs=1e-5)
 
 
-def test_each_seed_is_a_trial_of_its_own_and_their_mean_is_what_the_search_learns_from(clm: Services) -> None:
-    alone = [tune(clm, asked(clm, trials=1, seed=seed)).trials[0] for seed in (4, 5, 6)]
-    request = asked(clm, trials=2, seed=4, seeds=3)
+def test_each_seed_is_a_trial_of_its_own_and_the_search_learns_from_the_mean(clm: Services) -> None:
+    alone = [tune(clm, request_for(clm, trials=1, seed=seed)).trials[0] for seed in (4, 5, 6)]
+    request = request_for(clm, trials=2, seed=4, seeds=3)
     before = len(counted(clm, request))
     result = tune(clm, request)
     assert result.defaults is not None
     assert result.defaults.seed_sharpes == tuple(each.sharpe_ratio for each in alone)
     assert result.defaults.sharpe_ratio == pytest.approx(np.mean(result.defaults.seed_sharpes))
-    looks = {0, result.best.number if result.best else None}
-    assert len(counted(clm, request)) == before + 3 * (2 + len(looks))
+    held_out_trials = {0, result.best.number if result.best else None}
+    assert len(counted(clm, request)) == before + 3 * (2 + len(held_out_trials))
     assert unknown(counted(clm, request)) == []
 
 
@@ -181,10 +181,10 @@ def test_each_seed_is_a_trial_of_its_own_and_their_mean_is_what_the_search_learn
     [({"model_type": "lightgbm"}, 1), ({"model_type": "nhits"}, 3), ({"model_type": "rl_v3"}, 5)],
     ids=["trees", "networks", "policies"],
 )
-def test_a_kind_that_depends_on_its_seed_is_tried_with_as_many_as_a_retrain(
+def test_a_model_type_that_depends_on_its_seed_is_tuned_with_as_many_seeds_as_a_retrain(
     kind: dict[str, str], seeds: int, clm: Services
 ) -> None:
-    request = asked(clm, training_params={}, **kind)
+    request = request_for(clm, training_params={}, **kind)
     assert tuning.open_tuning(clm, request).seeds == seeds
     assert tuning.continued(clm, request.study or "").seeds == seeds
     other = request.model_copy(update={"seeds": seeds + 1})
@@ -193,9 +193,9 @@ def test_a_kind_that_depends_on_its_seed_is_tried_with_as_many_as_a_retrain(
 
 
 @pytest.mark.usefixtures("soon_stale")
-def test_a_trial_killed_between_two_seeds_comes_out_as_one_that_was_not(clm: Services) -> None:
-    whole = tune(clm, asked(clm, trials=2, seeds=2, holdout=0.0))
-    request = asked(clm, trials=2, seeds=2, holdout=0.0)
+def test_a_trial_killed_between_two_seeds_ends_with_the_same_result(clm: Services) -> None:
+    whole = tune(clm, request_for(clm, trials=2, seeds=2, holdout=0.0))
+    request = request_for(clm, trials=2, seeds=2, holdout=0.0)
     before = len(counted(clm, request))
     with pytest.raises(Killed):
         tune(clm, request, Dying)
@@ -205,13 +205,13 @@ def test_a_trial_killed_between_two_seeds_comes_out_as_one_that_was_not(clm: Ser
     assert unknown(counted(clm, request)) == []
 
 
-def test_whoever_waits_is_told_of_every_fold(clm: Services) -> None:
-    told = list[tuple[str, float]]()
-    watched = replace(clm, announce=lambda step, share: told.append((step[:9], share)))
-    tune(watched, asked(clm, trials=2, seeds=2, holdout=0.0))
-    shares = [share for _, share in told]
+def test_progress_is_announced_after_every_fold(clm: Services) -> None:
+    messages = list[tuple[str, float]]()
+    watched = replace(clm, announce=lambda step, share: messages.append((step[:9], share)))
+    tune(watched, request_for(clm, trials=2, seeds=2, holdout=0.0))
+    shares = [share for _, share in messages]
     assert shares == pytest.approx([number / 12 for number in range(13)])
-    assert [step for step, _ in told] == 6 * ["0 of 2 tr"] + 6 * ["1 of 2 tr"] + ["2 of 2 tr"]
+    assert [step for step, _ in messages] == 6 * ["0 of 2 tr"] + 6 * ["1 of 2 tr"] + ["2 of 2 tr"]
 
 
 def test_the_search_does_not_see_the_bars_held_out(clm: Services) -> None:
@@ -222,37 +222,37 @@ def test_the_search_does_not_see_the_bars_held_out(clm: Services) -> None:
             seen.append(fold_task)
             return super().submit(fold_task)
 
-    request = asked(clm, trials=2, holdout=0.25)
+    request = request_for(clm, trials=2, holdout=0.25)
     result = tune(clm, request, Watched)
     bars = clm.market.bars(request.symbol, "1h", days=90, closed_by=clm.clock())
     last = len(bars) - int(len(bars) * 0.25)
     trials = [fold for fold in seen if fold.test.stop <= last]
-    looks = [fold for fold in seen if fold.test.stop > last]
+    held_out_trials = [fold for fold in seen if fold.test.stop > last]
     assert len(trials) == 2 * 3
-    assert min(fold.test.start for fold in looks) == last
+    assert min(fold.test.start for fold in held_out_trials) == last
     assert result.unseen is not None
     assert result.unseen.bars == len(bars) - last
 
 
-def test_the_same_seed_tries_the_same_and_another_something_else(clm: Services) -> None:
-    tried = [
-        [each.params for each in tune(clm, asked(clm, seed=seed, trials=2, holdout=0.0)).trials]
+def test_the_same_seed_tries_the_same_parameters_and_another_seed_other_parameters(clm: Services) -> None:
+    trial = [
+        [each.params for each in tune(clm, request_for(clm, seed=seed, trials=2, holdout=0.0)).trials]
         for seed in (1, 1, 2)
     ]
-    assert tried[0] == tried[1]
-    assert tried[0] != tried[2]
+    assert trial[0] == trial[1]
+    assert trial[0] != trial[2]
 
 
 @pytest.mark.usefixtures("soon_stale")
-def test_a_study_killed_on_the_way_comes_out_as_one_that_was_not_each_trial_counted_once(
+def test_a_killed_study_ends_with_the_same_result_and_counts_each_trial_once(
     clm: Services,
 ) -> None:
-    whole = tune(clm, asked(clm, trials=4))
-    request = asked(clm, trials=4)
+    whole = tune(clm, request_for(clm, trials=4))
+    request = request_for(clm, trials=4)
     before = len(counted(clm, request))
     with pytest.raises(Killed):
         tune(clm, request, Dying)
-    # two trials were begun, and whatever was seen of the second counts
+    # two trials were begun, and the second counts although its command was killed
     assert len(counted(clm, request)) == before + 2
     assert len(unknown(counted(clm, request))) == 1
     resumed = tune(clm, tuning.continued(clm, request.study or ""))
@@ -262,8 +262,8 @@ def test_a_study_killed_on_the_way_comes_out_as_one_that_was_not_each_trial_coun
     assert unknown(counted(clm, request)) == []
 
 
-def test_more_trials_may_be_asked_for_later_and_continue_where_it_ended(clm: Services) -> None:
-    request = asked(clm, trials=2)
+def test_a_study_continues_where_it_ended_when_more_trials_are_requested(clm: Services) -> None:
+    request = request_for(clm, trials=2)
     first = tune(clm, request)
     more = tune(clm, tuning.continued(clm, request.study or "", trials=4))
     assert more.trials[:2] == first.trials
@@ -271,20 +271,20 @@ def test_more_trials_may_be_asked_for_later_and_continue_where_it_ended(clm: Ser
     assert tune(clm, tuning.continued(clm, request.study or "", trials=4)) == more
 
 
-def test_two_commands_share_a_study_and_try_no_more_than_was_asked_for(clm: Services) -> None:
-    request = asked(clm, trials=8, holdout=0.0)
+def test_two_commands_share_a_study_without_exceeding_the_requested_trials(clm: Services) -> None:
+    request = request_for(clm, trials=8, holdout=0.0)
     tuning.open_tuning(clm, request)
     with ThreadPoolExecutor(2) as pool:
-        found = [each.result() for each in [pool.submit(tune, clm, request) for _ in range(2)]]
-    assert [tried.number for tried in found[0].trials] == list(range(8))
-    assert found[0].trials == found[1].trials
+        results = [each.result() for each in [pool.submit(tune, clm, request) for _ in range(2)]]
+    assert [trial.number for trial in results[0].trials] == list(range(8))
+    assert results[0].trials == results[1].trials
     assert len(counted(clm, request)) == 8
 
 
-def test_a_hopeless_trial_is_given_up_and_counted_with_what_was_seen_of_it(clm: Services) -> None:
-    request = asked(clm, trials=10, holdout=0.0)
+def test_a_pruned_trial_is_counted_with_the_returns_of_its_completed_folds(clm: Services) -> None:
+    request = request_for(clm, trials=10, holdout=0.0)
     result = tune(clm, request)
-    pruned = [tried for tried in result.trials if tried.state is TrialState.PRUNED]
+    pruned = [trial for trial in result.trials if trial.state is TrialState.PRUNED]
     assert pruned
     records = counted(clm, request)
     assert len(records) == 10
@@ -293,7 +293,7 @@ def test_a_hopeless_trial_is_given_up_and_counted_with_what_was_seen_of_it(clm: 
 
 
 class Failing(Threads):
-    """No fold of the second trial can be computed."""
+    """Every fold of the second trial fails."""
 
     def submit(self, fold_task: FoldTask) -> Any:
         if len(self.folds) == 3:
@@ -301,10 +301,10 @@ class Failing(Threads):
         return super().submit(fold_task)
 
 
-def test_a_trial_that_fails_says_why_is_counted_and_the_others_go_on(clm: Services) -> None:
-    request = asked(clm, trials=3, holdout=0.0)
+def test_a_failed_trial_keeps_its_cause_and_is_counted_while_the_others_continue(clm: Services) -> None:
+    request = request_for(clm, trials=3, holdout=0.0)
     result = tune(clm, request, Failing)
-    assert [tried.state for tried in result.trials] == [
+    assert [trial.state for trial in result.trials] == [
         TrialState.COMPLETE,
         TrialState.FAILED,
         TrialState.COMPLETE,
@@ -313,11 +313,13 @@ def test_a_trial_that_fails_says_why_is_counted_and_the_others_go_on(clm: Servic
     assert len(counted(clm, request)) == 3
 
 
-def test_parameters_that_contradict_each_other_fail_without_a_look_at_the_bars(clm: Services) -> None:
+def test_contradictory_parameters_fail_without_evaluating_a_bar(clm: Services) -> None:
     every = catalog.search_space(ModelType.PATCHTST)
     fixed = {name: tuned.default for name, tuned in every.items() if name != "input_size"}
     fixed |= {"patch_len": 96, "steps": 2, "hidden_size": 16, "horizon": 6}
-    request = asked(clm, model_type="patchtst", trials=2, holdout=0.0, seeds=1, seed=3, training_params=fixed)
+    request = request_for(
+        clm, model_type="patchtst", trials=2, holdout=0.0, seeds=1, seed=3, training_params=fixed
+    )
     _, second = tune(clm, request).trials
     assert second.params["input_size"] < 96
     assert second.state is TrialState.FAILED
@@ -326,7 +328,7 @@ def test_parameters_that_contradict_each_other_fail_without_a_look_at_the_bars(c
 
 
 class Fragile(Threads):
-    """The worker of every fold dies the first time."""
+    """The worker of every fold dies at the first attempt."""
 
     def __init__(self, *given: Any) -> None:
         super().__init__(*given)
@@ -337,8 +339,10 @@ class Fragile(Threads):
         return Failure("killed", lost=True) if self.lost % 2 else super().result(future)
 
 
-def test_a_fold_whose_worker_died_is_computed_again(clm: Services) -> None:
-    sturdy, fragile = (tune(clm, asked(clm, trials=2, holdout=0.0), kind) for kind in (Threads, Fragile))
+def test_a_fold_of_a_dead_worker_is_computed_again(clm: Services) -> None:
+    sturdy, fragile = (
+        tune(clm, request_for(clm, trials=2, holdout=0.0), kind) for kind in (Threads, Fragile)
+    )
     assert fragile.trials == sturdy.trials
 
 
@@ -347,17 +351,17 @@ class Doomed(Threads):
         return Failure("out of memory", lost=True)
 
 
-def test_where_nothing_can_be_computed_it_says_so_with_the_first_cause(clm: Services) -> None:
-    request = asked(clm, trials=2)
+def test_a_study_without_completed_trials_fails_with_the_first_cause(clm: Services) -> None:
+    request = request_for(clm, trials=2)
     with pytest.raises(NothingTuned, match=r"None of 2 trials was completed: .* out of memory"):
         tune(clm, request, Doomed)
     assert len(counted(clm, request)) == 2
 
 
-def test_when_the_time_is_over_what_was_under_way_is_left_to_be_tried_again(clm: Services) -> None:
+def test_a_time_limit_leaves_the_trials_under_way_to_the_next_command(clm: Services) -> None:
     now = iter([clm.clock() + timedelta(seconds=second) for second in range(1000)])
     limited = replace(clm, clock=lambda: next(now))
-    request = asked(clm, trials=30, timeout_minutes=0.5)
+    request = request_for(clm, trials=30, timeout_minutes=0.5)
     result = tune(limited, request)
     assert result.ended is StopReason.TIME_LIMIT
     assert 0 < len(result.trials) < 30
@@ -365,22 +369,22 @@ def test_when_the_time_is_over_what_was_under_way_is_left_to_be_tried_again(clm:
     more = len(result.trials) + 1
     after = tune(clm, tuning.continued(clm, request.study or "", trials=more))
     assert after.ended is StopReason.ALL_TRIALS
-    assert [tried.number for tried in after.trials] == list(range(more))
+    assert [trial.number for trial in after.trials] == list(range(more))
 
 
-def test_ctrl_c_keeps_what_is_done_and_the_study_can_go_on(clm: Services) -> None:
+def test_ctrl_c_keeps_the_ended_trials_and_the_study_can_continue(clm: Services) -> None:
     def announce(step: str, share: float) -> None:
         if step.startswith("2 of"):
             os.kill(os.getpid(), signal.SIGINT)
 
-    request = asked(clm, trials=4)
+    request = request_for(clm, trials=4)
     stopped = tune(replace(clm, announce=announce), request)
     assert stopped.ended is StopReason.INTERRUPTED
     assert len(stopped.trials) == 2
     assert stopped.best is not None
     after = tune(clm, tuning.continued(clm, request.study or ""))
     assert after.trials[:2] == stopped.trials
-    assert [tried.number for tried in after.trials] == list(range(4))
+    assert [trial.number for trial in after.trials] == list(range(4))
 
 
 @pytest.mark.parametrize(
@@ -392,29 +396,29 @@ def test_ctrl_c_keeps_what_is_done_and_the_study_can_go_on(clm: Services) -> Non
     ],
     ids=["unknown market", "unknown parameter", "too few bars"],
 )
-def test_what_cannot_be_tuned_is_refused_before_a_study_exists(
+def test_an_invalid_request_is_refused_before_a_study_exists(
     changes: dict[str, Any], error: type[CLMError], message: str, clm: Services
 ) -> None:
-    request = asked(clm).model_copy(update=changes)
+    request = request_for(clm).model_copy(update=changes)
     with pytest.raises(error, match=message):
         tuning.open_tuning(clm, request)
     assert not clm.ledger.tunings.exists(request.study or "")
 
 
-def test_nothing_is_left_to_search_when_everything_is_fixed(clm: Services) -> None:
-    every = {name: tuned.default for name, tuned in catalog.search_space(asked(clm).model_type).items()}
+def test_a_request_that_fixes_every_parameter_is_refused(clm: Services) -> None:
+    every = {name: tuned.default for name, tuned in catalog.search_space(request_for(clm).model_type).items()}
     with pytest.raises(InvalidTrainingParams, match=r"leave one of horizon, .* open"):
-        tuning.open_tuning(clm, asked(clm, training_params=every))
+        tuning.open_tuning(clm, request_for(clm, training_params=every))
 
 
-def test_a_study_that_nobody_made_is_not_found_and_the_newest_are_named(clm: Services) -> None:
-    tuning.open_tuning(clm, made := asked(clm))
+def test_the_error_for_an_unknown_study_names_the_newest_studies(clm: Services) -> None:
+    tuning.open_tuning(clm, made := request_for(clm))
     with pytest.raises(NotFound, match=f"There is no study nothing; the newest are {made.study}"):
         tuning.continued(clm, "nothing")
 
 
 @pytest.mark.parametrize(
-    ("changes", "settings", "told"),
+    ("changes", "settings", "message"),
     [
         ({"dataset_span_days": 50}, {}, "dataset_span_days was 90, now 50"),
         ({"seed": 1}, {}, "seed was 0, now 1"),
@@ -423,18 +427,18 @@ def test_a_study_that_nobody_made_is_not_found_and_the_newest_are_named(clm: Ser
     ],
     ids=["other bars", "another seed", "another space", "other costs"],
 )
-def test_a_study_does_not_go_on_as_another_one(
-    changes: dict[str, Any], settings: dict[str, Any], told: str, clm: Services
+def test_a_study_does_not_continue_with_another_definition(
+    changes: dict[str, Any], settings: dict[str, Any], message: str, clm: Services
 ) -> None:
-    request = asked(clm)
+    request = request_for(clm)
     tuning.open_tuning(clm, request)
     now = replace(clm, settings=clm.settings.model_copy(update=settings))
-    with pytest.raises(StudyDiffers, match=told):
+    with pytest.raises(StudyDiffers, match=message):
         tuning.open_tuning(now, request.model_copy(update=changes))
 
 
-def test_a_study_keeps_the_bars_it_began_with_when_newer_ones_arrive(clm: Services, tmp_path: Path) -> None:
-    request = asked(clm)
+def test_a_study_keeps_its_bars_when_newer_bars_arrive(clm: Services, tmp_path: Path) -> None:
+    request = request_for(clm)
     began = tuning.open_tuning(clm, request)
     bars = clm.market.bars(request.symbol, "1h", closed_by=clm.clock())
     one = replace(bars[-1:], time=bars.time[-1:] + bars.timeframe.nanoseconds)
@@ -445,17 +449,17 @@ def test_a_study_keeps_the_bars_it_began_with_when_newer_ones_arrive(clm: Servic
 
 
 @pytest.mark.parametrize(("library", "on", "extra"), [("optuna", "local", "evolve"), ("ray", "ray", "ray")])
-def test_a_missing_library_is_named_with_its_extra(
+def test_the_error_for_a_missing_library_names_its_extra(
     library: str, on: str, extra: str, clm: Services, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found = tuning.find_spec
-    monkeypatch.setattr(tuning, "find_spec", lambda name: None if name == library else found(name))
+    find_spec = tuning.find_spec
+    monkeypatch.setattr(tuning, "find_spec", lambda name: None if name == library else find_spec(name))
     with pytest.raises(MissingExtra, match=rf"{library} is not installed.*\[{extra}\]"):
-        tuning.open_tuning(clm, asked(clm, on=on))
+        tuning.open_tuning(clm, request_for(clm, on=on))
 
 
-def test_the_audit_tells_who_asked_for_what_and_what_came_of_it(clm: Services) -> None:
-    request = asked(clm, trials=2)
+def test_the_audit_log_records_the_request_its_author_and_the_result(clm: Services) -> None:
+    request = request_for(clm, trials=2)
     result = tune(clm, request)
     tuning.open_tuning(clm, request)
     with open_ledger(clm.database) as engine:
@@ -468,8 +472,8 @@ def test_the_audit_tells_who_asked_for_what_and_what_came_of_it(clm: Services) -
     assert {started.details["study"], ended.details["study"]} == {request.study}
 
 
-def test_trials_that_were_tried_make_the_next_verdict_harder(clm: Services) -> None:
-    request = asked(clm, trials=5)
+def test_every_trial_of_a_study_counts_for_the_next_verdict(clm: Services) -> None:
+    request = request_for(clm, trials=5)
     tune(clm, request)
     records = counted(clm, request)
     count = count_trials(records)
@@ -477,8 +481,8 @@ def test_trials_that_were_tried_make_the_next_verdict_harder(clm: Services) -> N
     assert count.effective > 1.0
 
 
-def test_a_study_can_neither_be_changed_nor_a_begun_trial_taken_back(clm: Services) -> None:
-    tune(clm, asked(clm, trials=1))
+def test_neither_a_study_nor_a_begun_trial_can_be_changed_or_deleted(clm: Services) -> None:
+    tune(clm, request_for(clm, trials=1))
     with open_ledger(clm.database) as engine:
         for change in ("DELETE FROM begun_trials", "UPDATE tunings SET model_id = 'x'"):
             with pytest.raises(Exception, match="permission denied"), engine.begin() as connection:

@@ -1,4 +1,4 @@
-"""Processes that compute folds: one that is killed is replaced, and none outlives its use."""
+"""Local workers: a killed process is replaced, and no process outlives its use."""
 
 import os
 import signal
@@ -21,7 +21,7 @@ from clm_core.search.workers import Failure, LocalWorkers, local_workers
 FOLD = FoldTask({"rounds": 5, "threshold": 0.0}, 0, slice(0, 800), slice(810, 1000))
 
 
-def work() -> SharedInputs:
+def shared_inputs() -> SharedInputs:
     bars = MarketData(Path("/nonexistent")).bars("BTCUSD", "1h", days=60, closed_by=datetime.now(UTC))
     return SharedInputs(Kind(ModelType.LIGHTGBM), Costs(), bars)
 
@@ -32,7 +32,7 @@ def processes(workers: LocalWorkers) -> list[int]:
 
 
 def computed(workers: LocalWorkers) -> Floats:
-    """Asked again, as a search does, when the pool finds out only now that its process was killed."""
+    """Positions of the fold; submits again, as the evaluator does, if the pool notices the kill late."""
     future = workers.submit(FOLD)
     wait([future])
     answer = workers.result(future)
@@ -42,9 +42,9 @@ def computed(workers: LocalWorkers) -> Floats:
     return computed(workers)
 
 
-def test_a_worker_that_is_killed_is_lost_and_the_next_one_computes_what_this_process_would() -> None:
-    given = work()
-    with local_workers(1, given) as workers:
+def test_a_killed_worker_is_replaced_by_a_worker_with_the_results_of_this_process() -> None:
+    inputs = shared_inputs()
+    with local_workers(1, inputs) as workers:
         killed = workers.submit(FOLD)
         [process] = processes(workers)
         os.kill(process, signal.SIGKILL)
@@ -54,7 +54,7 @@ def test_a_worker_that_is_killed_is_lost_and_the_next_one_computes_what_this_pro
         assert lost.lost
         again = workers.submit(FOLD)
         wait([again])
-        assert np.array_equal(workers.result(again), run_fold(given, FOLD))
+        assert np.array_equal(workers.result(again), run_fold(inputs, FOLD))
         failing = workers.submit(FoldTask({"speed": 9}, 0, FOLD.train, FOLD.test))
         wait([failing])
         failure = workers.result(failing)
@@ -64,13 +64,13 @@ def test_a_worker_that_is_killed_is_lost_and_the_next_one_computes_what_this_pro
         [idle] = processes(workers)
         os.kill(idle, signal.SIGKILL)
         assert_ended([idle])
-        assert np.array_equal(computed(workers), run_fold(given, FOLD))
+        assert np.array_equal(computed(workers), run_fold(inputs, FOLD))
         left = processes(workers)
     assert_ended(left)
 
 
 @pytest.mark.parametrize("count", [1, 3])
-def test_there_are_as_many_workers_as_were_asked_for_and_none_starts_before_it_is_needed(count: int) -> None:
-    with local_workers(count, work()) as workers:
+def test_the_requested_number_of_workers_starts_no_process_before_the_first_fold(count: int) -> None:
+    with local_workers(count, shared_inputs()) as workers:
         assert workers.count == count
         assert processes(workers) == []
