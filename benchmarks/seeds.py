@@ -1,4 +1,6 @@
-"""Information in a tuning trial with one seed and with several: writes the table of docs/decisions/0003-seeds.md.
+"""Information in a tuning trial with one seed and with several.
+
+Writes the table of docs/decisions/0003-seeds.md.
 
 python -m benchmarks.seeds     eight minutes on two busy cores; the same seed gives the same table
 """
