@@ -10,7 +10,7 @@ from time import perf_counter
 from benchmarks.table import Row, overhead
 from clm_core.domain.jobs import RetrainRequest
 from clm_core.domain.vocabulary import ModelType
-from clm_core.platform.prefect_runs import load_flow, prefect_server, prepare_environment
+from clm_core.platform.prefect_server import load_flow, prefect_server, prepare_environment
 from clm_core.retraining import jobs, pages, steps
 from clm_core.services import Services, open_services
 from clm_core.settings import Settings

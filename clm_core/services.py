@@ -1,4 +1,4 @@
-"""Settings to Services: the one module that knows every adaptor."""
+"""Services of a process: the one module that builds the stores from the settings."""
 
 import atexit
 import contextlib
@@ -49,7 +49,7 @@ class Services:
 
     @property
     def work(self) -> Path:
-        """Where a job keeps its files until they are registered."""
+        """Folder of files of jobs under way, until their registration."""
         return self.settings.home / "work"
 
     @property
@@ -57,10 +57,10 @@ class Services:
         return self.settings.home / "reports"
 
     def policy(self, model_id: str, symbol: str) -> GatePolicy:
-        """The levels a version of this model is judged by at this moment.
+        """Policy in force for the versions of this model.
 
         Raises:
-            PolicyError: the policy store answered something that is no limit.
+            PolicyError: the policy store returned an invalid limit.
         """
         policy = self.policies.policy(model_id, symbol)
         return policy if self.policy_store is None else with_store(policy, self.policy_store)
@@ -74,7 +74,7 @@ atexit.register(_at_exit.close)
 
 @contextlib.contextmanager
 def open_services(settings: Settings, announce: Announce = lambda step, share: None) -> Iterator[Services]:
-    """Everything connected, for as long as the block lasts; `services()` answers with it meanwhile."""
+    """Open all services while the block lasts; `services()` returns the same object meanwhile."""
     global _current  # noqa: PLW0603 - Prefect gives a task no other way to reach what its process holds
     with (
         open_database(settings.home, settings.database_url) as database,
@@ -88,7 +88,7 @@ def open_services(settings: Settings, announce: Announce = lambda step, share: N
 
 
 def services() -> Services:
-    """The services of this process; a worker's process opens them at its first task, from its settings."""
+    """Services of this process; a worker opens the services at the first task, from its settings."""
     with _lock:
         if _current is None:
             _at_exit.enter_context(open_services(load_settings()))
@@ -98,13 +98,13 @@ def services() -> Services:
 
 @contextlib.contextmanager
 def open_ledger(database: Database) -> Iterator["Engine"]:
-    """The ledger's database, with the tables that this release expects.
+    """The ledger's database with the tables of this release.
 
-    On a server of our own they are upgraded. On one that others share, which may still run an older release,
-    they are only made where there are none; `clm db upgrade` does the rest.
+    The tables of the embedded server are upgraded. On a shared server, where an older release may still run,
+    tables are created only in an empty database; `clm db upgrade` migrates the others.
 
     Raises:
-        DatabaseUnavailable: the tables are another release's.
+        DatabaseUnavailable: the tables belong to another release.
     """
     from clm_core.ledger.engine import open_engine
     from clm_core.ledger.migrations import create_or_require, upgrade

@@ -1,4 +1,4 @@
-"""What a trader loads: one verified version, pinned, that tells when another has taken its place.
+"""Loader for traders: one verified and pinned version, with a check for a newer promotion.
 
     served = load("xgboost_btcusd_1h", registry=registry, ledger=ledger)
     while trading:
@@ -6,17 +6,17 @@
             served = load("xgboost_btcusd_1h", registry=registry, ledger=ledger)
         trade(served.positions(bars))
 
-Nothing but the bundle is read, and of that nothing is parsed before it is verified. What else lies beside it
-in MLflow, such as a loader it names, is never run; but it is verified too, and an edited one refused, for
-`mlflow.pyfunc` would run it.
+Only the bundle is read, and no part of the bundle is parsed before verification. Files beside the bundle in
+MLflow, such as serving code, are never run here; a changed file is refused all the same, since
+`mlflow.pyfunc` would run the file.
 
-What the digests come from decides what they vouch for:
+The source of the digests decides the guarantee:
 
-- the ledger: these are the bytes that were judged, and the version that shall serve, whoever may write in
-  MLflow and its artifact store; what is refused is put on record, and alerted;
-- without a ledger, the version's tags in MLflow: nothing was damaged, lost, added or swapped for another
-  version's. Who may write both the artifacts and the tags can still put another model in place, though never
-  make this process run code.
+- the ledger: the bytes are the judged bytes of the promoted version, whoever may write in MLflow and its
+  artifact store; a refusal is recorded and alerted;
+- without a ledger, the version's tags in MLflow: no file was damaged, lost, added or swapped for a file of
+  another version. An attacker with write access to both the artifacts and the tags can still put another
+  model in place, but never make this process run code.
 """
 
 import warnings
@@ -39,7 +39,7 @@ from clm_core.registry.promotion import PRODUCTION
 
 @dataclass(frozen=True, eq=False)
 class Served:
-    """One version; it stays this one whatever is promoted meanwhile."""
+    """One loaded version, unaffected by later promotions."""
 
     model_id: str
     alias: str
@@ -47,7 +47,7 @@ class Served:
     """MLflow's own running number of the version."""
     bundle_digest: str
     status: ModelStatus
-    """When it was loaded; without a ledger as MLflow shows it, which follows a moment later."""
+    """Status at loading time; without a ledger MLflow's tag, which follows with a short delay."""
     model: Model = field(repr=False)
     registry: MLflowRegistry = field(repr=False)
 
@@ -56,10 +56,10 @@ class Served:
         return self.model.positions(bars)
 
     def changed(self) -> bool:
-        """Whether the alias names another version by now, or none; asks MLflow, so poll it with measure.
+        """True if the alias names another version by now, or none; sends a request to MLflow.
 
         Raises:
-            RegistryUnavailable: MLflow does not answer; the version goes on giving positions without it.
+            RegistryUnavailable: MLflow does not answer; the loaded version goes on giving positions.
         """
         return self.registry.aliased(self.model_id, self.alias) != self.mlflow_version
 
@@ -67,19 +67,19 @@ class Served:
 def load(
     model_id: str, alias: str = PRODUCTION, *, registry: MLflowRegistry, ledger: Ledger | None
 ) -> Served:
-    """The version that carries the alias now, verified and tried on its golden rows.
+    """Load the version behind the alias, verified and tested on its golden rows.
 
-    One that failed or was retired can be loaded by its label, with a warning: to look at, not to trade.
+    A failed or retired version can be loaded by its label, with a warning, for inspection.
 
     Args:
-        ledger: None for a trader that has no access to it; what that costs is said above.
+        ledger: None for a trader without access to the ledger; the module docstring states the consequences.
 
     Raises:
-        NotFound: no version carries the alias, or one that was never registered here.
-        ConflictError: `production` is at a version that no promotion put it at; only the ledger can tell.
-        BundleCorrupt: the files are not those that were registered.
-        PreflightFailed: the model does not answer here as it did when it was saved, or always the same.
-        FeatureMismatch: the model needs features this release does not compute.
+        NotFound: no version carries the alias, or the version was never registered here.
+        ConflictError: `production` names a version that no promotion put there; only the ledger can tell.
+        BundleCorrupt: the files are not the registered files.
+        PreflightFailed: the model's answers differ from those recorded at saving, or are all the same.
+        FeatureMismatch: the model needs features that this release does not compute.
         RegistryUnavailable: MLflow does not answer, or has lost the files.
     """
     number = registry.aliased(model_id, alias)
@@ -122,7 +122,7 @@ def _said(served: Served) -> Served:
 
 
 def _serves(ledger: Ledger, version: ModelVersion) -> bool:
-    """Also one whose promotion has moved the alias and is about to be recorded."""
+    """Accept also a version whose promotion has moved the alias and is not yet recorded."""
     # in this order: a promotion that ends in between has given the version its status by then
     change = ledger.promotions.under_way(version.model_id)
     if change is not None and change.state is PromotionState.INTENT and change.to_version == version.version:

@@ -19,7 +19,8 @@ from clm_core.cli.stack import print_summary
 from clm_core.domain.errors import CLMError, ServerUnavailable
 from clm_core.platform import stack_state
 from clm_core.platform.database import Database, open_database, revive
-from clm_core.platform.prefect_runs import is_answering, server_environment, workers_online
+from clm_core.platform.prefect_runs import is_answering, workers_online
+from clm_core.platform.prefect_server import server_environment
 from clm_core.platform.stack_state import PartState, PartStatus, StackState
 from clm_core.services import open_ledger
 from clm_core.settings import CONFIG_VARIABLE, Settings, load_settings, settings_file
@@ -99,7 +100,7 @@ class _Plan:
         url = self.state.prefect_api_url
         return StackPart(
             name="prefect",
-            command=(sys.executable, "-m", "clm_core.platform.prefect_runs", str(self._ports["prefect"])),
+            command=(sys.executable, "-m", "clm_core.platform.prefect_server", str(self._ports["prefect"])),
             environment=self.environment
             | server_environment(database, home / "prefect", url)
             | {"PREFECT_SERVER_API_AUTH_STRING": stack_state.prefect_auth(home)},

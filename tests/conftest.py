@@ -14,7 +14,7 @@ import pytest
 from hypothesis import settings as hypothesis
 from prepared_homes import prepare
 
-from clm_core.platform.prefect_runs import prefect_server, prepare_environment
+from clm_core.platform.prefect_server import prefect_server, prepare_environment
 from clm_core.services import Services, open_services
 from clm_core.settings import Settings, TrainingSettings
 

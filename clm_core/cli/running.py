@@ -44,7 +44,7 @@ def flow_of(
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
     from clm_core.platform.database import open_database
-    from clm_core.platform.prefect_runs import load_flow, prefect_server, prepare_environment
+    from clm_core.platform.prefect_server import load_flow, prefect_server, prepare_environment
     from clm_core.services import open_services
 
     prepare_environment(settings.home)

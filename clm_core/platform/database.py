@@ -1,17 +1,16 @@
-"""PostgreSQL for ledger, MLflow and Prefect: a server of our own under the home folder, or the one that
-the settings name.
+"""PostgreSQL server for ledger, MLflow and Prefect: embedded under the home folder, or named by the settings.
 
-What our own server keeps in the home folder:
+Files of the embedded server in the home folder:
 
-    postgres/         its data and its log; belongs to the user it runs as
-    postgres.gate     locked while somebody starts or stops it
-    postgres.users    locked, shared, by every process that uses it; who finds himself alone stops it
+    postgres/         data and log of the server; belongs to the user the server runs as
+    postgres.gate     locked during a start or a stop
+    postgres.users    locked, shared, by every process that uses the server; the last process stops the server
     postgres.alive    locked by the server's own processes, which inherit the lock
 
-The kernel frees a lock when its last holder dies, however it dies. So a killed user leaves nothing to
-clean up, and neither a stale postmaster.pid, nor a zombie, nor a reused process number passes for a server.
+The kernel frees a lock when its last holder dies. A killed process leaves nothing to clean up, and neither a
+stale postmaster.pid, nor a zombie, nor a reused process number is taken for a running server.
 
-Linux and macOS: Windows has no such locks, there `database_url` must name a server.
+Linux and macOS only: Windows has no such locks, so `database_url` must name a server there.
 """
 
 import contextlib
@@ -48,7 +47,7 @@ SOCKET_PATH_LIMIT = 103
 
 
 class _User(NamedTuple):
-    """Whom the server runs as, where that is not ourselves."""
+    """Operating-system user of the server, where different from the present user."""
 
     uid: int
     gid: int
@@ -67,15 +66,15 @@ _OPTIONS = {
 
 @dataclass(frozen=True)
 class Database:
-    """A reachable server that has our databases."""
+    """A reachable server with the four databases of an installation."""
 
     server: str = field(repr=False)
-    """`postgresql://…` with the password in it; its path is a database that exists already."""
+    """`postgresql://…` including the password; the path names an existing database."""
     embedded: bool = False
-    """Whether it is a server of our own, which nobody shares."""
+    """True for the embedded server, which no other installation uses."""
 
     def url(self, name: Name, driver: Driver = "psycopg") -> str:
-        """SQLAlchemy's URL of one database; it contains the password, so don't print it."""
+        """SQLAlchemy URL of a database; contains the password and must not be printed."""
         parts = urlsplit(self.server)
         query = dict(parse_qsl(parts.query))
         if driver == "asyncpg" and "sslmode" in query:
@@ -87,10 +86,15 @@ class Database:
 
 @contextlib.contextmanager
 def open_database(home: Path, database_url: SecretStr | None = None) -> Iterator[Database]:
-    """The server, running for as long as the block lasts, with our databases on it.
+    """Run or reach the server while the block lasts, and create missing databases.
+
+    Args:
+        home: folder of the embedded server.
+        database_url: URL of another server; None for the embedded server.
 
     Raises:
-        DatabaseUnavailable: it cannot be started or reached, or lacks a database we may not create.
+        DatabaseUnavailable: the server cannot be started or reached, or a database is missing and the
+            user may not create databases.
     """
     server: contextlib.AbstractContextManager[str]
     if database_url is None:
@@ -103,7 +107,10 @@ def open_database(home: Path, database_url: SecretStr | None = None) -> Iterator
 
 
 def revive(home: Path) -> bool:
-    """Start our own server again if it died under its users, who find it where it was; True if it had."""
+    """Restart the embedded server if the server died under its users; True after a restart.
+
+    The restarted server listens at the same address.
+    """
     with _gate(home), _opened(home / "postgres.alive") as alive:
         if not _lock(alive, wait=False):
             return False
@@ -124,19 +131,19 @@ def _create_missing(server: str) -> None:
     import psycopg
     from psycopg.sql import SQL, Identifier
 
-    wanted = [_database(name) for name in get_args(Name)]
+    required = [_database(name) for name in get_args(Name)]
     try:
         with psycopg.connect(server, autocommit=True, connect_timeout=10) as connection:
             # two processes could both find one missing
             connection.execute("SELECT pg_advisory_lock(%s)", [AdvisoryLock.DATABASE_CREATION])
             present = {name for (name,) in connection.execute("SELECT datname FROM pg_database")}
-            for name in wanted:
+            for name in required:
                 if name not in present:
                     connection.execute(SQL("CREATE DATABASE {}").format(Identifier(name)))
     except psycopg.errors.InsufficientPrivilege as error:
         raise DatabaseUnavailable(
             f"The user of CLM_DATABASE_URL may not create databases. Give it the right, or have these "
-            f"created for it: {', '.join(wanted)}."
+            f"created for it: {', '.join(required)}."
         ) from error
     except psycopg.Error as error:
         raise DatabaseUnavailable(
@@ -182,7 +189,7 @@ def _opened(file: Path) -> IO[bytes]:
 
 
 def _lock(file: IO[bytes], *, shared: bool = False, wait: bool = True) -> bool:
-    """Whether the lock is ours now; another one this file held is given up either way."""
+    """True if the lock was acquired; an earlier lock of the file is released either way."""
     import fcntl
 
     kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
@@ -194,7 +201,7 @@ def _lock(file: IO[bytes], *, shared: bool = False, wait: bool = True) -> bool:
 
 
 def _running(home: Path) -> Path:
-    """Folder of the sockets of a server that answers, started if none is alive."""
+    """Folder of the sockets of an answering server, started if none is alive."""
     deadline = time.monotonic() + READY_WITHIN_SECONDS
     while time.monotonic() < deadline:
         with _opened(home / "postgres.alive") as alive:
@@ -293,15 +300,20 @@ def _end_of_log(home: Path) -> str:
 
 
 def _sockets_in_use(home: Path) -> Path | None:
-    """As the server noted it: who started it may have another folder for temporary files. None: not yet."""
+    """Folder of the sockets as noted by the server, None before the note is written.
+
+    The process that started the server may use another folder for temporary files.
+    """
     noted = _data(home) / "postmaster.pid"
     lines = noted.read_text().splitlines() if noted.exists() else []
     return Path(lines[4]) if len(lines) > 4 and lines[4] else None
 
 
 def _empty_sockets(home: Path, user: _User | None) -> Path:
-    """A private, empty folder, named after the identity of the data folder, not its path: a home that was
-    removed and made anew does not meet the sockets of the server that ran on the old one."""
+    """A private, empty folder, named after the identity of the data folder instead of its path.
+
+    A home that was deleted and created again does not meet the sockets of the server of the deleted home.
+    """
     data = _data(home).stat()
     folder = Path(tempfile.gettempdir(), f"clm-{data.st_dev:x}-{data.st_ino:x}")
     if len(os.fsencode(folder / f".s.PGSQL.{_OPTIONS['port']}")) > SOCKET_PATH_LIMIT:
@@ -376,7 +388,7 @@ def _added_user() -> _User:
 
 
 def _check_access(user: _User | None, target: Path, instead: str) -> None:
-    """See to it that the server's user can reach a folder: a clone under /root is one it can't."""
+    """Ensure that the server's user can reach a folder, for example in a clone under /root."""
     if user is None:
         return
     way = [str(folder) for folder in reversed((target, *target.parents))]
@@ -395,8 +407,11 @@ _SEARCH = 1
 
 
 def _admit(folder: Path, user: _User) -> bool:
-    """Let the server's user, and nobody else, pass through a folder, without seeing what it holds: an entry
-    in its access control list (format: acl(5), linux/posix_acl_xattr.h). False where that is of no use."""
+    """Let the server's user pass through a folder without reading the folder's contents.
+
+    Adds an entry to the access control list (format: acl(5), linux/posix_acl_xattr.h). Returns False where an
+    entry would not help.
+    """
     if not hasattr(os, "setxattr"):
         return False
     entries = _acl(folder)
@@ -414,7 +429,7 @@ def _admit(folder: Path, user: _User) -> bool:
 
 
 def _acl(folder: Path) -> dict[tuple[int, int], int]:
-    """Rights by kind and id of whom they are for; what the mode says where there is no list."""
+    """Rights by kind and id of the entries; derived from the mode where the folder has no list."""
     try:
         listed = struct.iter_unpack("<HHI", os.getxattr(folder, _ACL)[4:])
         return {(tag, who): rights for tag, rights, who in listed}

@@ -1,4 +1,4 @@
-"""PostgreSQL advisory locks of this software: one number each, so that no two uses block each other."""
+"""PostgreSQL advisory locks: one number for each use, so that no two uses block each other."""
 
 from enum import IntEnum
 

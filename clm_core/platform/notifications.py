@@ -1,15 +1,15 @@
-"""Sends an alert by apprise: Slack, PagerDuty, mail, plain JSON and a hundred others, each named by a URL."""
+"""Notifications by apprise: Slack, PagerDuty, mail, JSON and other services, each named by a URL."""
 
 from clm_core.domain.alerts import HAPPENINGS, RaisedAlert
 from clm_core.domain.errors import DeliveryFailed, SettingsError
 
 
 def send(url: str, alert: RaisedAlert) -> None:
-    """Hand an alert to whoever the URL names; it waits a few seconds for the answer, not longer.
+    """Send an alert to the receiver named by the URL, with a time limit of a few seconds.
 
     Raises:
-        SettingsError: apprise does not know what the URL means.
-        DeliveryFailed: it was not taken.
+        SettingsError: apprise does not understand the URL.
+        DeliveryFailed: the receiver did not accept the alert.
     """
     import apprise
 

@@ -1,12 +1,12 @@
-"""The servers of a home while `clm up` runs them: where they listen, and how they are.
+"""State of the stack while `clm up` runs: addresses and health of the servers of a home.
 
-What `clm up` keeps in the home folder, under stack/:
+Files under stack/ in the home folder:
 
-    lock            locked for as long as it runs; the kernel frees it, however it ends
-    state.json      where its parts listen and how each one is
-    ports.json      the ports that were free the first time, so that bookmarks last
-    prefect.auth    name and password of Prefect's pages and API; for the owner's eyes
-    logs/           what each part prints
+    lock            locked while `clm up` runs; freed by the kernel
+    state.json      addresses and state of the parts
+    ports.json      ports chosen at the first start, kept for bookmarks
+    prefect.auth    name and password of Prefect's pages and API; readable by the owner alone
+    logs/           output of each part
 """
 
 import contextlib
@@ -44,36 +44,36 @@ class PartStatus(StrEnum):
 
 
 class PartState(BaseModel):
-    """One server or worker, as whoever supervises it sees it."""
+    """State of one server or worker, as seen by the supervisor."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
     status: PartStatus
     pid: int | None = None
-    """Its process, which leads a process group of its own; None while it is down."""
+    """Process id, leader of a process group; None while the part is down."""
     restarts: int = 0
-    """How often it died and was started again."""
+    """Number of restarts after a death."""
     last_exit: str | None = None
-    """How it ended the last time: `code 1`, `SIGKILL`."""
+    """Cause of the last end: `code 1`, `SIGKILL`."""
     log: Path
 
 
 class StackState(BaseModel):
-    """What `clm up` runs at this moment."""
+    """State of the whole stack."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     pid: int
-    """The supervisor's process; the one to send SIGTERM."""
+    """Process id of the supervisor, the receiver of SIGTERM."""
     started_at: datetime
     ready: bool = False
-    """Whether all parts have answered; stays so when one is restarted."""
+    """True once all parts have answered; stays True during a restart of a part."""
     prefect_url: str
-    """Of its pages; its API is below `/api`."""
+    """Address of Prefect's pages; the API is below `/api`."""
     mlflow_url: str
     api_url: str | None = None
-    """None where this installation has no API."""
+    """Address of the REST API, None for an installation without the API."""
     parts: tuple[PartState, ...] = ()
 
     @property
@@ -90,7 +90,7 @@ def folder(home: Path) -> Path:
 
 
 def running(home: Path) -> StackState | None:
-    """What `clm up` runs for this home; None when nothing does, whatever a killed one left behind."""
+    """State of the stack of this home, or None when no stack runs, also after a killed stack."""
     if not _locked(home):
         return None
     try:
@@ -100,7 +100,8 @@ def running(home: Path) -> StackState | None:
 
 
 def refuse_if_running(home: Path) -> None:
-    """
+    """Refuse to go on while the stack of this home runs.
+
     Raises:
         StackRunning: `clm up` runs for this home.
     """
@@ -117,10 +118,10 @@ def write_state(home: Path, state: StackState) -> None:
 
 @contextlib.contextmanager
 def only_one(home: Path) -> Iterator[None]:
-    """Run the stack of this home, which nobody else does meanwhile.
+    """Hold the lock of the stack of this home while the block lasts.
 
     Raises:
-        StackRunning: somebody does.
+        StackRunning: another process holds the lock.
     """
     folder(home).mkdir(parents=True, exist_ok=True)
     with (folder(home) / "lock").open("ab") as lock:
@@ -131,7 +132,7 @@ def only_one(home: Path) -> Iterator[None]:
 
 
 def prefect_environment(home: Path, state: StackState) -> dict[str, str]:
-    """What a program needs to talk to the Prefect server of `clm up`."""
+    """Environment variables for a client of the Prefect server of `clm up`."""
     return {
         "PREFECT_API_URL": state.prefect_api_url,
         "PREFECT_API_AUTH_STRING": prefect_auth(home),
@@ -153,9 +154,9 @@ def prefect_auth(home: Path) -> str:
 def reserved_ports(
     home: Path, preferred: Mapping[str, int], fixed: Mapping[str, int]
 ) -> Iterator[dict[str, int]]:
-    """A port for each name: the fixed one, else that of last time, the preferred one or the next free above.
+    """A port for each name: fixed, used last time, preferred, or the next free port above.
 
-    No other `clm up` on this machine chooses one of them while the block lasts.
+    No other `clm up` on this machine chooses the same ports while the block lasts.
 
     Raises:
         PortTaken: a fixed port is in use.
@@ -189,7 +190,8 @@ def _first_free(candidates: Iterable[int], taken: Container[int], held: contextl
 
 
 def _reserve(port: int, held: contextlib.ExitStack) -> bool:
-    """Whether nobody uses the port, nor is about to: between choosing and listening lie seconds."""
+    """True if no process uses or has reserved the port; seconds pass between the choice and the use of a
+    port."""
     place = Path(tempfile.gettempdir()) / f"clm-port-{port}.lock"
     try:
         lock = held.enter_context(place.open("ab"))

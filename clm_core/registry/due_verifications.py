@@ -1,6 +1,6 @@
-"""When each version that serves was last verified to the last file: not every pass has to read them all.
+"""Times of the last full verification of each production version, so that not every pass reads every file.
 
-What is kept lies in a file of the home folder. Lost or damaged it only has everything verified again.
+The times are kept in a file of the home folder. Without the file, every version is verified again.
 """
 
 import hashlib
@@ -14,12 +14,12 @@ from clm_core.domain.versions import ModelVersion
 
 
 class Verified(BaseModel):
-    """Of one model."""
+    """Last verification of a model's production version."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     version: str
-    """Its label."""
+    """Label of the version."""
     at: AwareDatetime
 
 
@@ -30,7 +30,7 @@ _KEPT = TypeAdapter(dict[str, Verified])
 class DueVerifications:
     file: Path
     every: timedelta
-    """Length of a round: each version is due once in it, every model at a moment of its own."""
+    """Length of a round; each model is due once a round, at a moment of its own."""
 
     def is_due(self, version: ModelVersion, now: datetime) -> bool:
         """Also when another version was verified the last time."""
@@ -40,7 +40,7 @@ class DueVerifications:
         return self._round(version.model_id, now) != self._round(version.model_id, last.at)
 
     def note(self, version: ModelVersion, now: datetime) -> None:
-        """It was verified."""
+        """Record a verification of the version."""
         kept = self._read() | {version.model_id: Verified(version=version.version, at=now)}
         self.file.parent.mkdir(parents=True, exist_ok=True)
         fresh = self.file.with_suffix(".new")
@@ -55,6 +55,7 @@ class DueVerifications:
             return {}
 
     def _round(self, model_id: str, moment: datetime) -> int:
-        """Its number; where it begins is drawn from the name, or all would fall due in one pass."""
+        """Number of the round; the offset is derived from the model id, so that models are not all due in one
+        pass."""
         digest = int.from_bytes(hashlib.sha256(model_id.encode()).digest()[:4])
         return int((moment.timestamp() + digest % self.every.total_seconds()) // self.every.total_seconds())

@@ -1,7 +1,7 @@
-"""What MLflow holds of a version beside its bundle: `mlflow.pyfunc` would run it, so no byte may change.
+"""Files beside the bundle of a version in MLflow, which `mlflow.pyfunc` would run: no byte may change.
 
-The listing of these files is taken when a version is registered. Its digest is kept in the ledger, the
-listing itself as a tag in MLflow, so that it can be said which file is not as it was.
+The files are listed when a version is registered. The ledger holds the digest of the listing and MLflow the
+listing itself as a tag, so that a changed file can be named.
 """
 
 import hashlib
@@ -42,15 +42,15 @@ def digest(listed: str) -> str:
 
 
 def verify_package(package: Path, listed: str | None, expected: str | None) -> None:
-    """Compare what stands beside the bundle with the listing, and that with its digest in the ledger.
+    """Compare the files beside the bundle with the listing, and the listing with its digest in the ledger.
 
     Args:
-        listed: the tag in MLflow; None: it has none.
-        expected: the digest in the ledger; None: an earlier release registered the version, or there is no
-            ledger to ask. Without both, nothing is known and nothing compared.
+        listed: listing in the MLflow tag, None without a tag.
+        expected: digest in the ledger; None for a version of an earlier release, or without a ledger. With
+            neither, nothing is compared.
 
     Raises:
-        BundleCorrupt: names the first file that is not as it was.
+        BundleCorrupt: a file differs; names the first one.
     """
     verify_listing(listed, expected)
     if listed is None:
@@ -66,7 +66,7 @@ def verify_package(package: Path, listed: str | None, expected: str | None) -> N
 
 
 def verify_listing(listed: str | None, expected: str | None) -> None:
-    """The part of `verify_package` that reads no file."""
+    """Checks of `verify_package` that read no file."""
     if expected is not None and (listed is None or digest(listed) != expected):
         raise _corrupt("the tag clm.package", "was changed")
 

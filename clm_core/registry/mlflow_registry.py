@@ -52,17 +52,17 @@ CURVE_POINTS = 500
 
 @dataclass(frozen=True)
 class Registered:
-    """Where MLflow put a version."""
+    """Identity of a version registered in MLflow."""
 
     label: str
     mlflow_version: int
     run_id: str
     uri: str
-    """`models:/<model_id>@<label>`: what a trader loads."""
+    """`models:/<model_id>@<label>`, the URI for traders."""
 
 
 class MLflowRegistry:
-    """MLflow reached through one tracking URI: a server's, or its database directly."""
+    """MLflow registry behind a tracking URI: a server, or the database directly."""
 
     def __init__(
         self,
@@ -78,7 +78,7 @@ class MLflowRegistry:
 
     @cached_property
     def _mlflow(self) -> ModuleType:
-        """MLflow, connected at its first use: importing it takes longer than most commands do."""
+        """The mlflow module, imported and connected at the first use, since the import is slow."""
         # read by MLflow whenever it loads a model: nothing of ours is a pickle, so nothing else may be
         os.environ["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] = "false"
         os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
@@ -97,7 +97,7 @@ class MLflowRegistry:
 
     @property
     def _fluent(self) -> ModuleType:
-        """MLflow's own functions, pointed at our store: a process that opened another home has moved them."""
+        """MLflow's fluent functions, set to our store; another open home may have changed the setting."""
         self._mlflow.set_tracking_uri(self._uri)
         self._mlflow.set_registry_uri(self._uri)
         return self._mlflow
@@ -108,14 +108,14 @@ class MLflowRegistry:
         return client
 
     def connect(self) -> None:
-        """Import MLflow and bring its store up to date now rather than at the first use: seconds, once."""
+        """Import MLflow and migrate the store now instead of at the first use; takes seconds once."""
         self._experiment()
 
     def require_reachable(self) -> None:
-        """Ask MLflow's store for nothing much.
+        """Ping MLflow's store.
 
         Raises:
-            RegistryUnavailable: it does not answer.
+            RegistryUnavailable: MLflow does not answer.
         """
         with _answering("be asked how it is"):
             self._client.search_registered_models(max_results=1)
@@ -130,12 +130,12 @@ class MLflowRegistry:
         metrics: Mapping[str, float],
         now: datetime,
     ) -> Registered:
-        """Store a trained bundle as a new version of its model, with its parameters and data.
+        """Store a trained bundle as a new version of its model, with parameters and data.
 
-        The version carries its label as an alias from the start.
+        The version has its label as an alias from the start.
 
         Raises:
-            RegistryUnavailable: MLflow does not answer, or has no room; its run and its version have failed.
+            RegistryUnavailable: MLflow does not answer or has no space; run and version are marked failed.
         """
         mlflow = self._mlflow
         with _answering(f"store a version of {job.model_id}"):
@@ -150,7 +150,7 @@ class MLflowRegistry:
         return Registered(label, version, run_id, f"models:/{job.model_id}@{label}")
 
     def log_results(self, run_id: str, metrics: Mapping[str, float], curves: Mapping[str, Floats]) -> None:
-        """Add figures and curves, a value a step, to a version's run; what is not finite stays out."""
+        """Add metrics and curves (a value a step) to a version's run, without values that are not finite."""
         from mlflow.entities import Metric
 
         batch = [Metric(name, float(value), 0, 0) for name, value in metrics.items() if np.isfinite(value)]
@@ -162,7 +162,7 @@ class MLflowRegistry:
                 self._client.log_batch(run_id, metrics=batch[start : start + BATCH])
 
     def attach(self, run_id: str, files: Sequence[Path], folder: str) -> None:
-        """Store files beside the version's run, where the MLflow UI shows them."""
+        """Store files with the version's run, shown by the MLflow UI."""
         with _answering(f"store the {folder} of run {run_id}"):
             for file in files:
                 self._client.log_artifact(run_id, str(file), folder)
@@ -177,7 +177,7 @@ class MLflowRegistry:
             self._client.update_model_version(model_id, number, description="; ".join(reasons))
 
     def abandon(self, job_id: UUID, reason: str) -> None:
-        """Close what a failed job left open: its run, a model half stored, a version that nobody may use."""
+        """Close the remains of a failed job: open run, partly stored model, unusable version."""
         of_job = f"tags.`{JOB_TAG}` = '{job_id}'"
         with _answering(f"close what job {job_id} left open"):
             experiment = self._experiment()
@@ -192,7 +192,7 @@ class MLflowRegistry:
                     self.set_status(version.name, int(version.version), ModelStatus.FAILED, [reason])
 
     def left_open(self) -> set[UUID]:
-        """The jobs of which MLflow has a run still open or a version unjudged."""
+        """Jobs with an open run or an unjudged version in MLflow."""
         unjudged = f"tags.`{STATUS_TAG}` = '{ModelStatus.TRAINING}'"
         with _answering("list what is open"):
             runs = self._client.search_runs([self._experiment()], RUNNING)
@@ -214,42 +214,42 @@ class MLflowRegistry:
             raise NotFound(f"MLflow has no {path} for run {run_id}: {error}") from error
 
     def load(self, uri: str, bundle_digest: str) -> Model:
-        """The stored model, its bundle verified against the digest before anything of it is parsed."""
+        """The stored model; the bundle is verified against the digest before any parsing."""
         with self.fetched(uri) as bundle:
             return load_bundle(bundle, bundle_digest)
 
     def verify(
         self, model_id: str, mlflow_version: int, bundle_digest: str, package_digest: str | None
     ) -> None:
-        """Compare what MLflow would serve as this version with what was registered, to the last file.
+        """Compare every file of the version in MLflow with the registered version.
 
         Raises:
-            BundleCorrupt: it is something else.
-            RegistryUnavailable: it cannot be read.
+            BundleCorrupt: a file differs.
+            RegistryUnavailable: a file cannot be read.
         """
         with self.verified(model_id, mlflow_version, package_digest) as bundle:
             verify_bundle(bundle, bundle_digest)
 
     def verify_listing(self, model_id: str, mlflow_version: int, package_digest: str | None) -> None:
-        """`verify` as far as it goes without reading a file: MLflow has the version, with its listing.
+        """Part of `verify` without file access: MLflow has the version and its listing.
 
         Raises:
             BundleCorrupt: the listing was changed.
-            RegistryUnavailable: it cannot be read.
+            RegistryUnavailable: the listing cannot be read.
         """
         listed = self._tags(model_id, mlflow_version).get(PACKAGE_TAG)
         integrity.verify_listing(listed, package_digest)
 
     @contextlib.contextmanager
     def verified(self, model_id: str, mlflow_version: int, package_digest: str | None) -> Iterator[Path]:
-        """A private copy of a version's bundle, unverified, after all that stands beside it was verified.
+        """A private, unverified copy of a version's bundle, after verification of the files beside it.
 
         Args:
-            package_digest: as the ledger has it; None: MLflow's own tag has to do.
+            package_digest: digest in the ledger, or None to rely on MLflow's own tag.
 
         Raises:
-            BundleCorrupt: a file beside it is not as it was, or there is too much to fetch.
-            RegistryUnavailable: it cannot be read.
+            BundleCorrupt: a file beside the bundle differs, or the version is too large to fetch.
+            RegistryUnavailable: the version cannot be read.
         """
         listed = self._tags(model_id, mlflow_version).get(PACKAGE_TAG)
         with self._package(f"models:/{model_id}/{mlflow_version}") as package:
@@ -257,24 +257,24 @@ class MLflowRegistry:
             yield package / integrity.BUNDLE
 
     def package_digest(self, model_id: str, mlflow_version: int) -> str:
-        """Of the listing taken when the version was registered a moment ago: for the ledger."""
+        """Digest of the listing taken at the registration, for the ledger."""
         return integrity.digest(self._tags(model_id, mlflow_version)[PACKAGE_TAG])
 
     @contextlib.contextmanager
     def fetched(self, uri: str) -> Iterator[Path]:
-        """A private copy of a version's bundle, unverified; nothing else of what MLflow stores is read.
+        """A private, unverified copy of a version's bundle; no other file of MLflow is read.
 
         Raises:
-            RegistryUnavailable: MLflow has no such version, its files are gone, or they cannot be read.
+            RegistryUnavailable: MLflow has no such version, or its files are gone or unreadable.
         """
         with self._package(uri) as package:
             yield package / integrity.BUNDLE
 
     def tagged_digest(self, model_id: str, mlflow_version: int) -> str:
-        """The bundle's digest as MLflow has it: whoever may write there may have changed it.
+        """Digest of the bundle in MLflow's tag, which anybody with write access may have changed.
 
         Raises:
-            NotFound: the version was not registered by us.
+            NotFound: the version was not registered by CLM.
         """
         tags = self._tags(model_id, mlflow_version)
         if DIGEST_TAG not in tags:
@@ -283,7 +283,7 @@ class MLflowRegistry:
         return digest
 
     def tagged_status(self, model_id: str, mlflow_version: int) -> ModelStatus:
-        """The status as MLflow shows it: it follows the ledger's a moment later."""
+        """Status in MLflow, which follows the status in the ledger with a short delay."""
         return ModelStatus(self._tags(model_id, mlflow_version)[STATUS_TAG])
 
     def aliased(self, model_id: str, alias: str) -> int | None:
@@ -296,7 +296,7 @@ class MLflowRegistry:
         return None if found is None else int(found.version)
 
     def point(self, model_id: str, alias: str, mlflow_version: int | None) -> None:
-        """Let an alias point at a version; None removes it."""
+        """Set an alias to a version; None removes the alias."""
         with _answering(f"point the alias {alias} of {model_id} at {mlflow_version}"):
             if mlflow_version is None:
                 self._client.delete_registered_model_alias(model_id, alias)
@@ -304,7 +304,7 @@ class MLflowRegistry:
                 self._client.set_registered_model_alias(model_id, alias, str(mlflow_version))
 
     def holds(self, model_id: str, mlflow_version: int) -> bool:
-        """False once somebody has deleted the version."""
+        """True unless the version was deleted."""
         with _answering(f"read {model_id} {mlflow_version}"):
             found = _unless(
                 {"RESOURCE_DOES_NOT_EXIST"},
@@ -333,7 +333,7 @@ class MLflowRegistry:
         return get_artifact_repository(uri)
 
     def _refuse_too_much(self, uri: str, store: "ArtifactRepository") -> None:
-        """By what MLflow says of it, before anything is fetched."""
+        """Refuse a version that is too large, by MLflow's listing, before a download."""
         sizes = list(islice(_sizes(uri, store), MOST_FILES + 1))
         if len(sizes) > MOST_FILES or sum(sizes) > self._most_bytes:
             raise BundleCorrupt(
@@ -370,7 +370,7 @@ class MLflowRegistry:
             yield run.info.run_id
 
     def _store(self, name: str, bundle: Path, bundle_digest: str, bars: Bars) -> str:
-        """The files, with what MLflow needs to serve them; returns where they are."""
+        """Store the files of a version with the serving code; returns their location."""
         stored = self._mlflow.pyfunc.log_model(
             name=name,
             python_model=SERVING_CODE,
@@ -388,10 +388,10 @@ class MLflowRegistry:
         return uri
 
     def _keep_bytecode_out(self, logged_model: str) -> None:
-        """A file where Python would make the folder of the serving code's bytecode.
+        """Store a file at the path of the serving code's bytecode folder.
 
-        Who loads a version in place would write there what belongs to no version, and what somebody else has
-        put there would be run instead of the code.
+        Python would otherwise write bytecode there when a version is loaded in place, and would run bytecode
+        planted there instead of the code.
         """
         with tempfile.TemporaryDirectory() as folder:
             occupied = Path(folder, "__pycache__")
@@ -399,7 +399,7 @@ class MLflowRegistry:
             self._client.log_model_artifact(logged_model, str(occupied))
 
     def _free_label(self, model_id: str, now: datetime) -> str:
-        """The label of this second, or of the next one that no version has."""
+        """Label of the present second, or of the next second without a version."""
         taken = self._labels(model_id)
         moment = now
         while version_label(moment) in taken:
@@ -441,7 +441,7 @@ class MLflowRegistry:
 
 
 def _sizes(uri: str, store: "ArtifactRepository", folder: str | None = None, depth: int = 0) -> Iterator[int]:
-    """Of every file a version holds, bytes; depth first, so that a loop of links ends."""
+    """Sizes of all files of a version in bytes, depth first, so that a loop of links ends."""
     for found in store.list_artifacts(folder):
         place = PurePosixPath(found.path)
         if place.is_absolute() or ".." in place.parts or depth > DEEPEST:
@@ -466,7 +466,7 @@ def _answering(what: str) -> Iterator[None]:
 
 
 def _unless(codes: set[str], ask: "Callable[[], MLflowVersion]") -> "MLflowVersion | None":
-    """None when MLflow answers with one of these codes: that there is no such thing."""
+    """Answer of MLflow, or None for an error with one of these codes."""
     from mlflow.exceptions import MlflowException
 
     try:
@@ -478,7 +478,7 @@ def _unless(codes: set[str], ask: "Callable[[], MLflowVersion]") -> "MLflowVersi
 
 
 def _dataset(bars: Bars) -> Any:
-    """The bars' identity, not their bytes: they stay in the market data store under their hash."""
+    """Identity of the bars for MLflow; the bars themselves stay in the market data store under their hash."""
     from mlflow.entities import Dataset, DatasetInput, InputTag
 
     dataset = Dataset(
@@ -492,7 +492,7 @@ def _dataset(bars: Bars) -> Any:
 
 
 def _requirements(bundle: Path) -> list[str]:
-    """What the model was fitted with, plug-ins included."""
+    """Requirements of the model: versions of the libraries and plug-ins of the fit."""
     # torch 2.13.0+cpu is what one index offers, 2.13.0 what all do
     libraries = read_card(bundle).libraries.items()
     return [f"{name}=={number.partition('+')[0]}" for name, number in libraries]

@@ -1,11 +1,12 @@
-"""What serves, and how that changes: the alias in MLflow moves once, and the ledger knows why.
+"""Promotion protocol: the alias in MLflow moves once, and the ledger records the reason.
 
-    lock the model -> end what a crash left -> compare with the champion the caller saw -> verify the bundle
-    -> intent -> move the alias `production` (from here on it is done) -> alias `previous`, tags
+    lock the model -> end interrupted promotions -> compare with the expected champion -> verify the bundle
+    -> intent -> move the alias `production` (the commit point) -> alias `previous`, tags
     -> outcome, statuses, audit entry and event in one transaction
 
-MLflow has no transaction over several objects, and none shared with the ledger. So the intent says what was
-meant, the alias whether it happened, and `reconcile` draws the conclusion; every step can be repeated.
+MLflow has no transaction over several objects and shares none with the ledger. The intent records the plan,
+the alias shows whether the promotion happened, and `reconcile` finishes or aborts; every step can be
+repeated.
 """
 
 import contextlib
@@ -43,7 +44,7 @@ PROMOTABLE = (ModelStatus.CANDIDATE, ModelStatus.SHADOW)
 
 @dataclass(frozen=True)
 class ChangeRequest:
-    """Who wants something done, why, and when."""
+    """Actor, reason and time of a requested change."""
 
     actor: Actor
     reason: str
@@ -70,7 +71,7 @@ class ChangeRequest:
 
 @dataclass(frozen=True)
 class Promotions:
-    """Changes what serves. Each method holds the model's lock, and first ends what a crash left."""
+    """Changes of the production version; each method locks the model and ends interrupted promotions."""
 
     ledger: Ledger
     registry: MLflowRegistry
@@ -87,27 +88,28 @@ class Promotions:
         force: bool = False,
         said_by: str | None = None,
     ) -> Promotion:
-        """Let a version serve that passed its gate; the one it replaces is retired.
+        """Promote a version that passed its gate; the replaced version is retired.
 
         Args:
-            expected_champion: label the caller saw serving, None if none did; UNSET: it does not say.
-            force: an admin overrules the gate; what was judged must still be what would serve.
-            said_by: who wants it in the caller's own words; recorded beside the actor.
+            expected_champion: label of the production version as the caller saw it, None for no version,
+                UNSET for no expectation.
+            force: an admin overrides the gate; the bytes must still be the judged bytes.
+            said_by: requester in the caller's own words, recorded beside the actor.
 
         Raises:
-            NotAllowed: the actor's role does not permit it.
-            ConflictError: another version serves than the caller saw.
+            NotAllowed: the actor's role does not permit the change.
+            ConflictError: another version is in production than the caller saw.
             PromotionRefused: the version did not pass the gate, or cannot serve at all.
             BundleCorrupt: MLflow holds other files than were judged.
-            RegistryUnavailable: MLflow failed on the way; `reconcile` ends what was begun.
+            RegistryUnavailable: MLflow failed on the way; `reconcile` ends the promotion.
         """
         authorise(actor, force, reason)
-        order = ChangeRequest(actor, reason, now, said_by)
-        with self._locked(model_id, order) as require_lock:
+        request = ChangeRequest(actor, reason, now, said_by)
+        with self._locked(model_id, request) as require_lock:
             champion = self._champion(model_id, expected_champion)
             target = self.ledger.version(model_id, label)
-            forced = self._check(target, champion, PROMOTABLE, force, order)
-            change = order.change(model_id, PromotionKind.PROMOTION, champion, label, forced)
+            forced = self._check(target, champion, PROMOTABLE, force, request)
+            change = request.change(model_id, PromotionKind.PROMOTION, champion, label, forced)
             return self._carry_out(change, target, expected_champion, require_lock)
 
     def rollback(
@@ -121,16 +123,16 @@ class Promotions:
         force: bool = False,
         said_by: str | None = None,
     ) -> Promotion:
-        """Let the version serve again that served before the current one, or a named earlier one.
+        """Promote the version that was in production before the current version, or a named earlier version.
 
         Raises:
-            NotFound: nothing, or not that version, served before.
+            NotFound: no earlier version, or not the named version, was in production.
             NotAllowed, ConflictError, PromotionRefused, BundleCorrupt, RegistryUnavailable: as for `promote`.
         """
         authorise(actor, force, reason)
-        order = ChangeRequest(actor, reason, now, said_by)
-        with self._locked(model_id, order) as require_lock:
-            return self._roll_back(model_id, order, to, expected_champion, force, require_lock)
+        request = ChangeRequest(actor, reason, now, said_by)
+        with self._locked(model_id, request) as require_lock:
+            return self._roll_back(model_id, request, to, expected_champion, force, require_lock)
 
     def end_expired(self, model_id: str, actor: Actor, now: datetime) -> Promotion | None:
         """Roll back a forced promotion whose time is over; None: none of this model's is, by now.
@@ -140,19 +142,19 @@ class Promotions:
         """
         authorise(actor, False, "")
         reason = f"a forced promotion's time is over since {now:%Y-%m-%d %H:%M} UTC at the latest"
-        order = ChangeRequest(actor, reason, now)
-        with self._locked(model_id, order) as require_lock:
+        request = ChangeRequest(actor, reason, now)
+        with self._locked(model_id, request) as require_lock:
             # it may have been confirmed or replaced while we waited for the lock
             if all(forced.model_id != model_id for forced in self._store.expired_forced(now)):
                 return None
-            return self._roll_back(model_id, order, None, UNSET, False, require_lock)
+            return self._roll_back(model_id, request, None, UNSET, False, require_lock)
 
     def confirm(self, model_id: str, days: int, actor: Actor, reason: str, now: datetime) -> Promotion:
-        """Let a forced promotion stand for some days from now; it goes on being counted as forced.
+        """Let a forced promotion stand for some days from now; the promotion still counts as forced.
 
         Raises:
-            NotAllowed: only an admin may, and has to say why.
-            NotFound: what serves was not forced.
+            NotAllowed: the actor is no admin, or gives no reason.
+            NotFound: the production version was not forced.
         """
         authorise(actor, True, reason)
         with self._locked(model_id, ChangeRequest(actor, reason, now)):
@@ -162,11 +164,11 @@ class Promotions:
             return self._store.confirm(history[-1], now + timedelta(days=days), actor, reason, now)
 
     def retire(self, model_id: str, label: str, actor: Actor, reason: str, now: datetime) -> ModelVersion:
-        """Take a version out of the running that does not serve.
+        """Retire a version that is not in production.
 
         Raises:
-            NotAllowed: the actor's role does not permit it.
-            IllegalTransition: it serves, failed, or was never judged.
+            NotAllowed: the actor's role does not permit the change.
+            IllegalTransition: the version is in production, failed, or was never judged.
         """
         authorise(actor, False, reason)
         with self._locked(model_id, ChangeRequest(actor, reason, now)):
@@ -179,17 +181,17 @@ class Promotions:
     def reconcile(
         self, model_id: str, actor: Actor, now: datetime, adopt: bool = False, reason: str = ""
     ) -> list[Promotion]:
-        """Finish or abort what a crash left, and answer an alias that was moved by hand.
+        """Finish or abort interrupted promotions, and answer an alias that was moved by hand.
 
         Args:
-            adopt: an admin lets the hand-moved alias stand; otherwise it is put back.
+            adopt: an admin lets a moved alias stand; otherwise the alias is put back.
 
         Returns:
-            What was recorded, oldest first; nothing when ledger and alias agreed.
+            Recorded changes, oldest first; empty when ledger and alias agree.
 
         Raises:
-            NotAllowed: the actor's role does not permit it.
-            PromotionRefused: what the hand put there cannot be adopted.
+            NotAllowed: the actor's role does not permit the change.
+            PromotionRefused: the version behind the moved alias cannot be adopted.
         """
         authorise(actor, adopt, reason)
         with self._store.lock(model_id):
@@ -200,9 +202,9 @@ class Promotions:
         return self.ledger.promotions
 
     @contextlib.contextmanager
-    def _locked(self, model_id: str, order: ChangeRequest) -> Iterator[Callable[[], None]]:
+    def _locked(self, model_id: str, request: ChangeRequest) -> Iterator[Callable[[], None]]:
         with self._store.lock(model_id) as require_lock:
-            self._reconcile(model_id, order, adopt=False)
+            self._reconcile(model_id, request, adopt=False)
             yield require_lock
 
     def _champion(self, model_id: str, expected: Expected) -> str | None:
@@ -215,14 +217,14 @@ class Promotions:
         return champion
 
     def verify(self, version: ModelVersion, actor: Actor, now: datetime, once: bool = False) -> None:
-        """Compare what MLflow holds of a version with what was registered; a difference is put on record.
+        """Compare MLflow's files of a version with the registered files and record a difference.
 
         Args:
-            once: by who looks again and again: recorded when it is found, not every time.
+            once: record a lasting difference once instead of at every call.
 
         Raises:
-            BundleCorrupt: it is something else.
-            RegistryUnavailable: it cannot be read.
+            BundleCorrupt: the files differ.
+            RegistryUnavailable: the files cannot be read.
         """
         with self._on_record(version, actor, now, once):
             self.registry.verify(
@@ -231,7 +233,7 @@ class Promotions:
         self._store.trust_bundle(version, now)
 
     def verify_listing(self, version: ModelVersion, actor: Actor, now: datetime) -> None:
-        """`verify` as far as it goes without reading a file, for who looks again and again.
+        """Part of `verify` without file access, for repeated calls.
 
         Raises:
             BundleCorrupt, RegistryUnavailable: as for `verify`.
@@ -253,9 +255,9 @@ class Promotions:
         champion: str | None,
         allowed: Sequence[ModelStatus],
         force: bool,
-        order: ChangeRequest,
+        request: ChangeRequest,
     ) -> bool:
-        """Whether the gate is overruled; what may not serve is refused."""
+        """True if the promotion overrides the gate; refuses a version that may not serve."""
         model_id, label = target.model_id, target.version
         if label == champion:
             raise PromotionRefused(model_id, label, ["it serves already"], "Nothing is left to do.")
@@ -266,13 +268,13 @@ class Promotions:
         if refusals and not force:
             advice = "Retrain, or have an admin force it and say why."
             raise PromotionRefused(model_id, label, refusals, advice)
-        self.verify(target, order.actor, order.at)
+        self.verify(target, request.actor, request.at)
         return bool(refusals)
 
     def _roll_back(
         self,
         model_id: str,
-        order: ChangeRequest,
+        request: ChangeRequest,
         to: str | None,
         expected: Expected,
         force: bool,
@@ -281,8 +283,8 @@ class Promotions:
         champion = self._champion(model_id, expected)
         label = _rollback_label(model_id, self._store.committed(model_id), to)
         target = self.ledger.version(model_id, label)
-        forced = self._check(target, champion, (ModelStatus.RETIRED,), force, order)
-        change = order.change(model_id, PromotionKind.ROLLBACK, champion, label, forced)
+        forced = self._check(target, champion, (ModelStatus.RETIRED,), force, request)
+        change = request.change(model_id, PromotionKind.ROLLBACK, champion, label, forced)
         return self._carry_out(change, target, expected, require_lock)
 
     def _carry_out(
@@ -305,7 +307,7 @@ class Promotions:
         return done
 
     def _display(self, change: Change) -> None:
-        """Let MLflow show what serves and what did."""
+        """Update aliases and tags in MLflow to the new state."""
         before = self._named(change.model_id, change.from_version)
         if before is not None and self.registry.holds(before.model_id, before.mlflow_version):
             self.registry.point(change.model_id, PREVIOUS, before.mlflow_version)
@@ -322,16 +324,16 @@ class Promotions:
     def _named(self, model_id: str, label: str | None) -> ModelVersion | None:
         return None if label is None else self.ledger.version(model_id, label)
 
-    def _reconcile(self, model_id: str, order: ChangeRequest, adopt: bool) -> list[Promotion]:
+    def _reconcile(self, model_id: str, request: ChangeRequest, adopt: bool) -> list[Promotion]:
         serving = self.registry.aliased(model_id, PRODUCTION)
         change = self._store.under_way(model_id)
         if change is None or change.state is PromotionState.ALIAS_MOVED:
-            return self._answer_alias_move(model_id, change, serving, order, adopt)
-        ended = self._end(change, serving, order.at)
-        return [ended, *self._answer_alias_move(model_id, None, serving, order, adopt)]
+            return self._answer_alias_move(model_id, change, serving, request, adopt)
+        ended = self._end(change, serving, request.at)
+        return [ended, *self._answer_alias_move(model_id, None, serving, request, adopt)]
 
     def _end(self, intent: Promotion, serving: int | None, now: datetime) -> Promotion:
-        """Finish what was interrupted if the alias had moved, else abort it."""
+        """Finish the interrupted promotion if the alias had moved, else abort the promotion."""
         target = self._named(intent.model_id, intent.to_version)
         if target is not None and serving == target.mlflow_version:
             return self._finish(intent, now)
@@ -348,25 +350,27 @@ class Promotions:
         model_id: str,
         alias_move: Promotion | None,
         serving: int | None,
-        order: ChangeRequest,
+        request: ChangeRequest,
         adopt: bool,
     ) -> list[Promotion]:
-        """Nothing when the alias is where the record says; otherwise put it back, or let it stand."""
+        """Put a moved alias back, or adopt the move; does nothing when the alias agrees with the record."""
         champion = self._named(model_id, self._store.champion(model_id))
         belongs = None if champion is None else champion.mlflow_version
         if serving == belongs:
-            return [] if alias_move is None else [self._store.restore(alias_move, order.at)]
+            return [] if alias_move is None else [self._store.restore(alias_move, request.at)]
         found = self._numbered(model_id, serving)
         if alias_move is None:
-            alias_move = self._store.record_alias_move(_alias_move(model_id, champion, found, serving, order))
+            alias_move = self._store.record_alias_move(
+                _alias_move(model_id, champion, found, serving, request)
+            )
             crash_at(Fault.AFTER_ALIAS_MOVED, self.fault)
         if adopt:
-            return [self._adopt(alias_move, found, order)]
+            return [self._adopt(alias_move, found, request)]
         if champion is not None and not self.registry.holds(model_id, champion.mlflow_version):
-            return [self._lose(alias_move, champion, serving, order)]
+            return [self._lose(alias_move, champion, serving, request)]
         self.registry.point(model_id, PRODUCTION, belongs)
         crash_at(Fault.AFTER_RESTORE, self.fault)
-        return [self._store.restore(alias_move, order.at)]
+        return [self._store.restore(alias_move, request.at)]
 
     def _numbered(self, model_id: str, number: int | None) -> ModelVersion | None:
         if number is None:
@@ -374,7 +378,7 @@ class Promotions:
         found = self.ledger.versions(model_id=model_id, mlflow_version=number)
         return found[0] if found else None
 
-    def _adopt(self, alias_move: Promotion, found: ModelVersion | None, order: ChangeRequest) -> Promotion:
+    def _adopt(self, alias_move: Promotion, found: ModelVersion | None, request: ChangeRequest) -> Promotion:
         model_id, champion = alias_move.model_id, self._store.champion(alias_move.model_id)
         if found is None:
             reasons = ["the ledger does not know it"]
@@ -384,19 +388,19 @@ class Promotions:
                 reasons,
                 "Put it back with `clm reconcile`, then promote a version.",
             )
-        forced = self._check(found, champion, (*PROMOTABLE, ModelStatus.RETIRED), True, order)
-        change = order.change(model_id, PromotionKind.ADOPTION, champion, found.version, forced)
+        forced = self._check(found, champion, (*PROMOTABLE, ModelStatus.RETIRED), True, request)
+        change = request.change(model_id, PromotionKind.ADOPTION, champion, found.version, forced)
         self._display(change)
-        return self._store.accept(alias_move, change, order.at)
+        return self._store.accept(alias_move, change, request.at)
 
     def _lose(
-        self, alias_move: Promotion, champion: ModelVersion, serving: int | None, order: ChangeRequest
+        self, alias_move: Promotion, champion: ModelVersion, serving: int | None, request: ChangeRequest
     ) -> Promotion:
-        """What served was deleted: nothing serves until somebody decides what shall."""
+        """Record the deletion of the production version: none is in production until a person decides."""
         if serving is not None:
             self.registry.point(alias_move.model_id, PRODUCTION, None)
-        change = order.change(alias_move.model_id, PromotionKind.LOSS, champion.version, None)
-        return self._store.accept(alias_move, change, order.at)
+        change = request.change(alias_move.model_id, PromotionKind.LOSS, champion.version, None)
+        return self._store.accept(alias_move, change, request.at)
 
 
 def _rollback_label(model_id: str, history: Sequence[Promotion], to: str | None) -> str:
@@ -416,10 +420,10 @@ def _alias_move(
     champion: ModelVersion | None,
     found: ModelVersion | None,
     serving: int | None,
-    order: ChangeRequest,
+    request: ChangeRequest,
 ) -> Change:
     where = "was removed" if serving is None else f"pointed at MLflow version {serving}"
-    return ChangeRequest(order.actor, f"the alias {PRODUCTION} {where}", order.at).change(
+    return ChangeRequest(request.actor, f"the alias {PRODUCTION} {where}", request.at).change(
         model_id,
         PromotionKind.ALIAS_MOVED,
         champion.version if champion else None,

@@ -1,6 +1,6 @@
-"""The model as MLflow serves it: `mlflow.pyfunc.load_model("models:/…")` runs this file.
+"""Serving code of a version: `mlflow.pyfunc.load_model("models:/…")` runs this file.
 
-It holds no weights: they lie in the bundle beside it, verified before anything of it is parsed.
+The weights are in the bundle beside this file, verified before any parsing.
 """
 
 from datetime import UTC, datetime

@@ -120,7 +120,7 @@ def _end_abandoned(services: Services, prefect: Runs) -> list[UUID]:
     for job_id, run_id in unstarted.items():
         if runs[run_id].state is RunState.MISSING:
             store.forget_run(job_id)
-        elif runs[run_id].state is RunState.ENDED and _fail(services, job_id, runs[run_id].told):
+        elif runs[run_id].state is RunState.ENDED and _fail(services, job_id, runs[run_id].description):
             ended.append(job_id)
     return ended
 

@@ -22,7 +22,7 @@ from clm_core.domain.universe import Market
 from clm_core.domain.vocabulary import ModelType
 from clm_core.market.timeframes import Timeframe
 from clm_core.models import catalog
-from clm_core.platform.prefect_runs import load_flow
+from clm_core.platform.prefect_server import load_flow
 from clm_core.settings import Settings
 from deployments.definitions import FIRST_ANCHOR, Deployment, _write, deploy, prefect_yaml, wanted
 

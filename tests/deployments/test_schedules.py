@@ -21,7 +21,7 @@ from psycopg.sql import SQL
 
 from clm_core.domain.universe import Market
 from clm_core.domain.vocabulary import ModelType
-from clm_core.platform.prefect_runs import server_environment
+from clm_core.platform.prefect_server import server_environment
 from clm_core.services import Services
 from clm_core.settings import Settings
 from deployments.definitions import Deployed, Deployment, deploy, wanted

@@ -19,7 +19,7 @@ from clm_core.domain.walk_forward import WalkForwardPlan
 from clm_core.market.bars import FIELDS
 from clm_core.models import catalog, golden
 from clm_core.models.bundle import load_bundle
-from clm_core.platform.prefect_runs import load_flow
+from clm_core.platform.prefect_server import load_flow
 from clm_core.retraining.results import RetrainResult
 from clm_core.services import Services, open_services
 

@@ -15,7 +15,7 @@ from clm_core.domain.errors import NotFound
 from clm_core.domain.evolution import EvolveRequest, EvolveResult
 from clm_core.domain.searches import HeldOutSharpe
 from clm_core.domain.vocabulary import ModelType
-from clm_core.platform.prefect_runs import load_flow
+from clm_core.platform.prefect_server import load_flow
 from clm_core.search.evolution_report import warning
 from clm_core.services import Services
 

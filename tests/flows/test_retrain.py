@@ -23,7 +23,7 @@ from clm_core.domain.versions import ModelVersion
 from clm_core.domain.vocabulary import JobStatus, ModelStatus, ModelType, Role
 from clm_core.ledger.audit_log import entries
 from clm_core.models.bundle import read_card
-from clm_core.platform.prefect_runs import load_flow
+from clm_core.platform.prefect_server import load_flow
 from clm_core.retraining import jobs, pages, steps
 from clm_core.retraining.results import RetrainResult
 from clm_core.services import Services, open_ledger

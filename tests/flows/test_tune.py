@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 from clm_core.cli.app import app
 from clm_core.domain.searches import HeldOutSharpe
 from clm_core.domain.tuning import StopReason, TuneResult
-from clm_core.platform.prefect_runs import load_flow
+from clm_core.platform.prefect_server import load_flow
 from clm_core.search.study import open_study
 from clm_core.search.tuning_report import comparison, warning
 from clm_core.services import Services

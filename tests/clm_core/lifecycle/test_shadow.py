@@ -30,7 +30,7 @@ from clm_core.market.store import SeriesStore
 from clm_core.market.timeframes import Timeframe
 from clm_core.models import catalog
 from clm_core.models.bundle import save_bundle
-from clm_core.platform.prefect_runs import load_flow
+from clm_core.platform.prefect_server import load_flow
 from clm_core.services import Services, open_ledger
 
 OPERATOR = Actor(name="ada", role=Role.OPERATOR)

@@ -31,7 +31,7 @@ from clm_core.market.drift import CALENDAR
 from clm_core.market.features import FEATURES, LOOK_BACK
 from clm_core.market.sources import MarketData
 from clm_core.market.store import SeriesStore
-from clm_core.platform.prefect_runs import load_flow
+from clm_core.platform.prefect_server import load_flow
 from clm_core.registry.promotion import Promotions
 from clm_core.retraining import jobs, steps
 from clm_core.services import Services

@@ -25,7 +25,8 @@ from clm_core.domain.vocabulary import ModelType, Role
 from clm_core.ledger.promotions import PromotionStore
 from clm_core.operations import maintenance
 from clm_core.operations.maintenance import MaintenancePart, MaintenanceReport
-from clm_core.platform.prefect_runs import DEPLOYMENTS_TAG, load_flow
+from clm_core.platform.prefect_runs import DEPLOYMENTS_TAG
+from clm_core.platform.prefect_server import load_flow
 from clm_core.retraining import jobs
 from clm_core.services import Services
 from clm_core.settings import GuardSettings, OnExpiry
