@@ -296,7 +296,7 @@ def test_a_redirect_is_a_failure_and_is_not_followed(
 def test_a_subscriber_that_never_answers_is_left_after_a_while(
     clm: Services, engine: Engine, listen: Callable[[], Listener], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(delivery, "ANSWER_WITHIN_SECONDS", 0.3)
+    monkeypatch.setattr(delivery, "TIMEOUT_SECONDS", 0.3)
     listener, released = listen(), threading.Event()
     listener.before_answering = lambda: released.wait(PATIENT_SECONDS)
     happen(engine, 1, clm.clock())
