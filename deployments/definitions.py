@@ -1,7 +1,6 @@
-"""What runs on a schedule: one deployment a model and market of the universe, the upkeep, the watch and the
-shadows.
+"""Prefect deployments of an installation: a retrain per model and market, searches, and scheduled passes.
 
-Run as a module it makes Prefect's deployments those of the settings: `python -m deployments.definitions`.
+`python -m deployments.definitions` brings the deployments of the Prefect server in line with the settings.
 """
 
 import hashlib
@@ -39,44 +38,44 @@ if TYPE_CHECKING:
 
 FIRST_ANCHOR = datetime(2024, 1, 1, tzinfo=UTC)
 REMOVED = "removed"
-"""The version of a deployment that is no longer wanted."""
+"""Version of a deployment removed from the settings."""
 SETTLED_SECONDS = 2.0
-"""By then Prefect's scheduler has put down what it was about to when a deployment was written."""
+"""Time in which Prefect's scheduler completes a round begun before a deployment was written."""
 COMMAND = "python -m prefect.engine"
-"""What a worker starts for a run: the code is installed there, nothing has to be fetched or prepared."""
+"""Command of a worker for a run; the code is installed, so nothing has to be fetched."""
 
 
 @dataclass(frozen=True)
 class Deployment:
-    """A flow, with what it is given and when it runs."""
+    """A flow with parameters and schedule."""
 
     entrypoint: str
     """Module and function: `flows.retrain.retrain`."""
     name: str
     description: str
     every: timedelta | None
-    """None: on demand."""
+    """Interval of the schedule; None for runs on demand only."""
     offset: timedelta | None = None
-    """When in its interval it runs; None: its name decides, so that not everything runs at once."""
+    """Offset of the runs in the interval; None derives the offset from the name, which spreads the runs."""
     parameters: dict[str, Any] = field(default_factory=dict)
-    """What the launch form starts with."""
+    """Initial values of the launch form."""
     scheduled_parameters: dict[str, Any] = field(default_factory=dict)
-    """What a run on schedule is given instead."""
+    """Parameters of scheduled runs, instead of `parameters`."""
     tags: tuple[str, ...] = ()
-    at_once: int | None = 1
-    """How many of its runs may run at the same time; None: as many as the worker takes."""
+    max_runs: int | None = 1
+    """Maximum number of concurrent runs; None for the limit of the worker."""
     collision_strategy: str = "ENQUEUE"
-    """What happens to a run while another one of this deployment runs: `ENQUEUE` or `CANCEL_NEW`."""
+    """Treatment of a run above `max_runs`: `ENQUEUE` or `CANCEL_NEW`."""
     work_queue: str = "default"
-    """Of the work pool; under `clm up` each has a worker of its own."""
+    """Queue of the work pool; `clm up` runs a worker for each queue."""
     events: tuple[str, ...] = ()
-    """Names of events on Prefect's bus that start it."""
+    """Names of events on Prefect's bus that start a run."""
     starts_within_seconds: int = 300
-    """A run that a worker took and never started, for it was killed, makes way for the next after this."""
+    """Time after which a run assigned to a killed worker no longer counts as a concurrent run."""
 
     @property
     def anchor(self) -> datetime:
-        """When its schedule begins: always the same, or an interval would begin anew at every deploy."""
+        """Fixed start of the schedule; without an anchor every deploy would restart the interval."""
         assert self.every is not None
         if self.offset is not None:
             return FIRST_ANCHOR + self.offset
@@ -85,7 +84,7 @@ class Deployment:
         return FIRST_ANCHOR + timedelta(minutes=digest % minutes)
 
     def definition(self) -> dict[str, Any]:
-        """As `prefect.yaml` spells it."""
+        """Definition in the format of `prefect.yaml`."""
         schedule = self.every and {
             "interval": int(self.every.total_seconds()),
             "anchor_date": self.anchor.isoformat(),
@@ -100,9 +99,9 @@ class Deployment:
             "tags": [DEPLOYMENTS_TAG, *self.tags],
             "parameters": self.parameters,
             "schedules": [schedule] if schedule else [],
-            "concurrency_limit": self.at_once
+            "concurrency_limit": self.max_runs
             and {
-                "limit": self.at_once,
+                "limit": self.max_runs,
                 "collision_strategy": self.collision_strategy,
                 "grace_period_seconds": self.starts_within_seconds,
             },
@@ -125,17 +124,17 @@ class Deployment:
 _ON_DEMAND = Deployment(
     entrypoint="flows.retrain.retrain",
     name="on-demand",
-    description="Retrain any model on any market, also one that has no schedule.",
+    description="Retrain any model on any market, with or without a schedule.",
     every=None,
-    at_once=None,
+    max_runs=None,
 )
 
 _TUNE = Deployment(
     entrypoint="flows.tune.tune",
     name="tune",
-    description="Search for better training parameters of a model; asks for the extra evolve.",
+    description="Search for better training parameters of a model; requires the extra evolve.",
     every=None,
-    at_once=1,
+    max_runs=1,
 )
 
 _EVOLVE = Deployment(
@@ -143,7 +142,7 @@ _EVOLVE = Deployment(
     name="evolve",
     description="Breed better training parameters of a model; proposes, and trains nothing.",
     every=None,
-    at_once=1,
+    max_runs=1,
 )
 
 _DISPATCH = Deployment(
@@ -159,13 +158,13 @@ _DISPATCH = Deployment(
 )
 
 AFTER_A_BAR = timedelta(seconds=20)
-"""So long after a bar has closed its exchange is asked for it."""
+"""Delay of the fetch after the close of a bar."""
 AFTER_A_FETCH = timedelta(minutes=2)
-"""So long after a bar has closed it is stored, unless its exchange is slow."""
+"""Delay of the shadow pass after the close of a bar; most fetches are complete by then."""
 
 
 def _fetch(universe: Sequence[Market]) -> Iterator[Deployment]:
-    """One for all markets that name an exchange, as often as the shortest of their bars closes."""
+    """One deployment for all markets that name an exchange, at the interval of the shortest timeframe."""
     lengths = [Timeframe(market.timeframe).seconds for market in universe if market.exchange]
     if lengths:
         yield Deployment(
@@ -193,7 +192,7 @@ _MAINTENANCE = Deployment(
 _WATCH = Deployment(
     entrypoint="flows.watch.watch",
     name="watch",
-    description="Look at what serves on the newest bars; ask to retrain what is stale or earns too little.",
+    description="Check the production versions on the newest bars; request retrains of stale or weak models.",
     every=timedelta(hours=1),
     collision_strategy="CANCEL_NEW",
     work_queue=stack_state.MAINTENANCE_QUEUE,
@@ -202,14 +201,14 @@ _WATCH = Deployment(
 
 
 def _shadows(universe: Sequence[Market]) -> Iterator[Deployment]:
-    """One for each timeframe, after its bars have closed and were fetched."""
-    wanted_ones = {market.timeframe for market in universe}
-    for timeframe in (each for each in Timeframe if each in wanted_ones):
+    """A deployment for each timeframe of the universe, after the close and the fetch of the bars."""
+    timeframes = {market.timeframe for market in universe}
+    for timeframe in (each for each in Timeframe if each in timeframes):
         every = timedelta(seconds=timeframe.seconds)
         yield Deployment(
             entrypoint="flows.shadow.shadow",
             name=f"shadow-{timeframe}",
-            description=f"Write down what versions that wait to serve want after each bar of {timeframe}.",
+            description=f"Record the positions of candidate versions after each bar of {timeframe}.",
             every=every,
             offset=min(AFTER_A_FETCH, every * 3 / 4),
             parameters={"timeframe": timeframe.value},
@@ -220,39 +219,40 @@ def _shadows(universe: Sequence[Market]) -> Iterator[Deployment]:
 
 
 @dataclass(frozen=True)
-class Deployed:
-    """What a deploy changed."""
+class DeployResult:
+    """Names of the deployments by the change that a deploy made."""
 
     created: tuple[str, ...]
     updated: tuple[str, ...]
     unchanged: tuple[str, ...]
     paused: tuple[str, ...]
-    """No longer wanted."""
+    """Deployments removed from the settings."""
 
 
-def wanted(settings: Settings) -> list[Deployment]:
-    """All deployments of an installation with these settings.
+def target_deployments(settings: Settings) -> list[Deployment]:
+    """All deployments of an installation with the given settings.
 
     Raises:
-        ModelError: the universe names a kind of model that cannot be trained here.
+        ModelError: the universe names a kind of model that is not installed.
     """
     retrains = [_retrain(market, kind) for market in settings.universe for kind in _kinds(market)]
-    fetch, shadows = _fetch(settings.universe), _shadows(settings.universe)
+    fetch = _fetch(settings.universe)
+    shadows = _shadows(settings.universe)
     return [*retrains, _ON_DEMAND, _TUNE, _EVOLVE, _DISPATCH, *fetch, _MAINTENANCE, _WATCH, *shadows]
 
 
 def prefect_yaml(settings: Settings) -> dict[str, Any]:
-    """For `prefect deploy --all`, which takes the work pool from PREFECT_DEFAULT_WORK_POOL_NAME."""
+    """Content of `prefect.yaml` for `prefect deploy --all`; PREFECT_DEFAULT_WORK_POOL_NAME names the pool."""
     return {
         "name": "clm",
-        "deployments": [each.definition() for each in wanted(settings)],
+        "deployments": [each.definition() for each in target_deployments(settings)],
     }
 
 
-def deploy(settings: Settings) -> Deployed:
-    """Make the deployments of the Prefect server in the environment those that are wanted.
+def deploy(settings: Settings) -> DeployResult:
+    """Bring the deployments of the Prefect server in the environment in line with the settings.
 
-    One that is as it should be is left alone, and with it its scheduled runs, and whether somebody paused it.
+    An unchanged deployment keeps the scheduled runs, and stays paused if a person paused the deployment.
 
     Raises:
         ServerUnavailable: Prefect does not answer.
@@ -266,7 +266,7 @@ def deploy(settings: Settings) -> Deployed:
             return _deploy_all(client, settings)
     except httpx.TransportError as error:
         raise ServerUnavailable(
-            f"Prefect does not answer at {client.api_url}: start it with `clm up`, or set PREFECT_API_URL."
+            f"Prefect does not answer at {client.api_url}: run `clm up`, or set PREFECT_API_URL."
         ) from error
 
 
@@ -311,23 +311,23 @@ def _ensure_work_pool(client: "SyncPrefectClient", settings: Settings) -> None:
     from prefect.client.schemas.actions import WorkPoolCreate
     from prefect.exceptions import ObjectAlreadyExists
 
-    wanted_pool = WorkPoolCreate(name=settings.deploy.work_pool, type=settings.deploy.work_pool_type)
+    pool = WorkPoolCreate(name=settings.deploy.work_pool, type=settings.deploy.work_pool_type)
     try:
-        client.create_work_pool(wanted_pool)
+        client.create_work_pool(pool)
     except ObjectAlreadyExists:
         return
 
 
-def _deploy_all(client: "SyncPrefectClient", settings: Settings) -> Deployed:
+def _deploy_all(client: "SyncPrefectClient", settings: Settings) -> DeployResult:
     present = {deployment.name: deployment for deployment in _ours(client)}
     changes: dict[str, list[str]] = {"created": [], "updated": [], "unchanged": [], "paused": []}
-    all_wanted = wanted(settings)
-    # removed deployments are paused first: a pass that got another name must not run twice in a slot
-    for name in sorted(present.keys() - {deployment.name for deployment in all_wanted}):
+    targets = target_deployments(settings)
+    # removed deployments are paused first: a renamed pass must not run twice in a slot
+    for name in sorted(present.keys() - {deployment.name for deployment in targets}):
         if present[name].version != REMOVED:
             _pause(client, present[name])
             changes["paused"].append(name)
-    for deployment in all_wanted:
+    for deployment in targets:
         found = present.get(deployment.name)
         version = _version(deployment, settings)
         if found is not None and found.version == version:
@@ -338,7 +338,7 @@ def _deploy_all(client: "SyncPrefectClient", settings: Settings) -> Deployed:
             )
             changes["updated" if found else "created"].append(deployment.name)
     _drop_outdated_runs(client, {*changes["updated"], *changes["paused"]})
-    return Deployed(**{change: tuple(names) for change, names in changes.items()})
+    return DeployResult(**{change: tuple(names) for change, names in changes.items()})
 
 
 def _ours(client: "SyncPrefectClient") -> "list[DeploymentResponse]":
@@ -349,7 +349,7 @@ def _ours(client: "SyncPrefectClient") -> "list[DeploymentResponse]":
 
 
 def _version(deployment: Deployment, settings: Settings) -> str:
-    """Changes with everything that a deploy writes."""
+    """Digest of all that a deploy writes."""
     schema = _flow(deployment.entrypoint)[1]
     facts = [deployment.definition(), schema, settings.deploy.model_dump(mode="json")]
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
@@ -357,12 +357,12 @@ def _version(deployment: Deployment, settings: Settings) -> str:
 
 @cache
 def _flow(entrypoint: str) -> "tuple[Flow[..., Any], dict[str, Any]]":
-    """The flow, and the JSON schema of what it takes."""
+    """The flow, and the JSON schema of the parameters."""
     from prefect.flows import load_flow_from_entrypoint
     from prefect.utilities.callables import parameter_schema
 
-    found: Flow[..., Any] = load_flow_from_entrypoint(entrypoint)
-    return found, parameter_schema(found.fn).model_dump(mode="json", exclude_unset=True)
+    flow: Flow[..., Any] = load_flow_from_entrypoint(entrypoint)
+    return flow, parameter_schema(flow.fn).model_dump(mode="json", exclude_unset=True)
 
 
 def _write(
@@ -386,7 +386,7 @@ def _write(
         parameter_openapi_schema=schema,
         enforce_parameter_schema=True,
         schedules=_schedules(deployment),
-        concurrency_limit=deployment.at_once,
+        concurrency_limit=deployment.max_runs,
         concurrency_options=ConcurrencyOptions(
             collision_strategy=ConcurrencyLimitStrategy(deployment.collision_strategy),
             grace_period_seconds=deployment.starts_within_seconds,
@@ -426,7 +426,7 @@ def _schedules(deployment: Deployment) -> list[Any]:
 
 
 def _pause(client: "SyncPrefectClient", deployment: "DeploymentResponse") -> None:
-    """Pause a deployment and delete the automation that starts its runs on events."""
+    """Pause a deployment and delete the automation that starts runs on events."""
     from prefect.client.schemas.actions import DeploymentUpdate
 
     client.delete_resource_owned_automations(f"prefect.deployment.{deployment.id}")
@@ -434,8 +434,10 @@ def _pause(client: "SyncPrefectClient", deployment: "DeploymentResponse") -> Non
 
 
 def _drop_outdated_runs(client: "SyncPrefectClient", changed: set[str]) -> None:
-    """Prefect drops the future runs of a deployment that is written. Its scheduler, at work at that moment,
-    may put some down again: a slot would fire twice, or a model of a market that is gone.
+    """Delete scheduled runs made by a concurrent round of Prefect's scheduler from the old definition.
+
+    Prefect deletes the future runs of a deployment on every write. A concurrent round of the scheduler
+    may add runs of the old schedule: a slot would run twice, or a removed market would be retrained.
     """
     if not changed:
         return
@@ -466,7 +468,7 @@ def _scheduled_runs(client: "SyncPrefectClient", deployment: "DeploymentResponse
 
 
 def _is_outdated(run: "FlowRun", deployment: "DeploymentResponse") -> bool:
-    """What was due before the deployment was written is to run all the same."""
+    """True for runs of a former schedule; runs due before the deployment was written still run."""
     schedules = {schedule.id for schedule in deployment.schedules}
     if not run.auto_scheduled or run.created_by is None or run.expected_start_time is None:
         return False
@@ -477,7 +479,7 @@ def _is_outdated(run: "FlowRun", deployment: "DeploymentResponse") -> bool:
 
 
 def _ensure_automations(client: "SyncPrefectClient") -> None:
-    """Prefect does not notice by itself that a worker was killed: its runs would be as they are for ever."""
+    """Create the automations that crash the runs of a killed worker, which Prefect itself never ends."""
     ends = {"Completed", "Failed", "Cancelled", "Crashed"}
     for automation in (
         _crash_runs(
@@ -485,14 +487,14 @@ def _ensure_automations(client: "SyncPrefectClient") -> None:
             after="heartbeat",
             expect={"heartbeat", *ends},
             within=timedelta(seconds=75),
-            message="It gave no sign of life for 75 s.",
+            message="No heartbeat for 75 s.",
         ),
         _crash_runs(
             "CLM: end runs that were taken and never started",
             after="Pending",
             expect={"Running", "Scheduled", "AwaitingRetry", *ends},
             within=timedelta(minutes=10),
-            message="A worker took it and did not start it within 10 minutes.",
+            message="Assigned to a worker, and not started within 10 minutes.",
         ),
     ):
         if not client.read_automations_by_name(automation.name):
@@ -500,7 +502,7 @@ def _ensure_automations(client: "SyncPrefectClient") -> None:
 
 
 def _crash_runs(name: str, after: str, expect: set[str], within: timedelta, message: str) -> "AutomationCore":
-    """A run of which `after` was heard, and then nothing of `expect` for so long, has crashed."""
+    """Automation that crashes a run if no event of `expect` follows the event `after` within the time."""
     from prefect.client.schemas.objects import StateType
     from prefect.events.actions import ChangeFlowRunState
     from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture

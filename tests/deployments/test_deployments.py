@@ -1,4 +1,4 @@
-"""Deployments as a real Prefect server knows them."""
+"""Deployments on a real Prefect server."""
 
 import subprocess
 import sys
@@ -24,7 +24,7 @@ from clm_core.market.timeframes import Timeframe
 from clm_core.models import catalog
 from clm_core.platform.prefect_server import load_flow
 from clm_core.settings import Settings
-from deployments.definitions import FIRST_ANCHOR, Deployment, _write, deploy, prefect_yaml, wanted
+from deployments.definitions import FIRST_ANCHOR, Deployment, _write, deploy, prefect_yaml, target_deployments
 
 ROOT = Path(__file__).parents[2]
 TREES = (ModelType.XGBOOST, ModelType.LIGHTGBM)
@@ -44,7 +44,7 @@ def settings(home: Path) -> Settings:
 def deployed(settings: Settings, prefect_url: str) -> Iterator[str]:
     deploy(settings)
     yield prefect_url
-    # other tests of this session start runs of their own
+    # other tests of the session start runs too
     for each in ask(prefect_url, "/deployments/filter"):
         httpx.delete(f"{prefect_url}/deployments/{each['id']}").raise_for_status()
 
@@ -59,7 +59,7 @@ def deployments(url: str) -> dict[str, dict[str, Any]]:
 
 
 def scheduled(url: str, deployment: dict[str, Any]) -> dict[str, str]:
-    """Ids by time of the runs its schedule has made."""
+    """Ids of the scheduled runs of a deployment, by time."""
     body = {"deployments": {"id": {"any_": [deployment["id"]]}}}
     return {run["expected_start_time"]: run["id"] for run in ask(url, "/flow_runs/filter", body)}
 
@@ -72,11 +72,11 @@ def wait_for_scheduled_runs(url: str, name: str) -> dict[str, str]:
     return found
 
 
-def test_there_is_one_deployment_for_each_model_and_market(deployed: str) -> None:
+def test_each_model_and_market_has_one_deployment(deployed: str) -> None:
     assert deployments(deployed).keys() >= MODELS
 
 
-def test_scheduled_runs_really_appear_and_are_periodic_ones(deployed: str) -> None:
+def test_scheduled_runs_appear_with_the_periodic_trigger(deployed: str) -> None:
     found = wait_for_scheduled_runs(deployed, "xgboost_btcusd_1h")
     [first, second, *_] = sorted(map(datetime.fromisoformat, found))
     assert second - first == timedelta(hours=168)
@@ -127,7 +127,7 @@ def test_the_form_of_an_evolution_has_selects_bounds_and_a_word_on_every_field(d
     assert parts["Mutation"]["enum"] == ["gaussian", "uniform"]
 
 
-def test_only_one_run_of_a_deployment_at_a_time_the_next_waits(deployed: str) -> None:
+def test_a_deployment_has_one_run_at_a_time_and_the_next_waits(deployed: str) -> None:
     found = deployments(deployed)["xgboost_btcusd_1h"]
     assert found["global_concurrency_limit"]["limit"] == 1
     assert found["concurrency_options"]["collision_strategy"] == "ENQUEUE"
@@ -138,7 +138,7 @@ def test_only_one_run_of_a_deployment_at_a_time_the_next_waits(deployed: str) ->
     [("maintenance", 60), ("watch", 3600), ("shadow-1h", 3600)],
     ids=["maintenance", "watch", "shadow"],
 )
-def test_what_looks_after_the_rest_is_left_out_while_it_runs(name: str, every: int, deployed: str) -> None:
+def test_a_scheduled_pass_is_skipped_while_the_one_before_runs(name: str, every: int, deployed: str) -> None:
     found = deployments(deployed)[name]
     [schedule] = found["schedules"]
     assert schedule["schedule"]["interval"] == every
@@ -154,18 +154,18 @@ def test_what_looks_after_the_rest_is_left_out_while_it_runs(name: str, every: i
         pytest.param("1d", "00:02:00", id="days"),
     ],
 )
-def test_what_waits_is_followed_soon_after_each_bar_of_the_universe(
+def test_shadow_passes_run_soon_after_each_bar_of_the_universe(
     timeframe: str, runs_at: str, tmp_path: Path
 ) -> None:
     universe = tuple(Market(symbol=symbol, timeframe=timeframe) for symbol in ("BTCUSD", "EURUSD"))
-    made = wanted(Settings(home=tmp_path, universe=universe))
+    made = target_deployments(Settings(home=tmp_path, universe=universe))
     [shadow] = [each for each in made if each.name.startswith("shadow")]
     assert shadow.parameters == {"timeframe": timeframe}
     assert shadow.every == timedelta(seconds=Timeframe(timeframe).seconds)
     assert f"{shadow.anchor:%H:%M:%S}" == runs_at
 
 
-def test_automations_end_what_a_killed_worker_left_and_there_is_one_of_each(
+def test_automations_end_the_runs_of_a_killed_worker_and_exist_once(
     deployed: str, settings: Settings
 ) -> None:
     deploy(settings)
@@ -177,12 +177,12 @@ def test_automations_end_what_a_killed_worker_left_and_there_is_one_of_each(
     ]
 
 
-def test_an_event_on_the_bus_has_what_waits_answered_at_once(deployed: str) -> None:
-    drains = {"deployments": {"name": {"any_": ["dispatch"]}}}
-    before = {run["id"] for run in ask(deployed, "/flow_runs/filter", drains)}
+def test_an_event_on_the_bus_starts_a_dispatch(deployed: str) -> None:
+    dispatches = {"deployments": {"name": {"any_": ["dispatch"]}}}
+    before = {run["id"] for run in ask(deployed, "/flow_runs/filter", dispatches)}
 
     def has_started() -> bool:
-        # again and again: the server takes a moment to know the trigger
+        # repeated: the server needs a moment to load the trigger
         event = {
             "id": str(uuid4()),
             "event": "model.drift_detected",
@@ -190,7 +190,7 @@ def test_an_event_on_the_bus_has_what_waits_answered_at_once(deployed: str) -> N
             "resource": {"prefect.resource.id": "tests.monitor"},
         }
         httpx.post(f"{deployed}/events", json=[event]).raise_for_status()
-        return {run["id"] for run in ask(deployed, "/flow_runs/filter", drains)} > before
+        return {run["id"] for run in ask(deployed, "/flow_runs/filter", dispatches)} > before
 
     wait_until(has_started)
 
@@ -204,7 +204,7 @@ def test_deploying_again_changes_nothing_and_keeps_the_scheduled_runs(
     assert before.items() <= scheduled(deployed, deployments(deployed)["xgboost_btcusd_1h"]).items()
 
 
-def test_what_somebody_paused_by_hand_stays_paused(deployed: str, settings: Settings) -> None:
+def test_a_deployment_paused_by_hand_stays_paused(deployed: str, settings: Settings) -> None:
     by_hand = deployments(deployed)["lightgbm_btcusd_1h"]
     httpx.patch(f"{deployed}/deployments/{by_hand['id']}", json={"paused": True}).raise_for_status()
     deploy(settings)
@@ -236,7 +236,7 @@ def test_deploying_over_the_release_before_leaves_no_schedule_or_automation_of_i
     deployed: str, settings: Settings
 ) -> None:
     names = {"upkeep", "drain"}
-    new = {each.name: each for each in wanted(settings)}
+    new = {each.name: each for each in target_deployments(settings)}
     before = [
         replace(new["maintenance"], name="upkeep", entrypoint="flows.upkeep.upkeep", work_queue="upkeep"),
         replace(new["dispatch"], name="drain", entrypoint="flows.drain.drain", work_queue="upkeep"),
@@ -337,7 +337,7 @@ def test_a_universe_that_cannot_be_trained_here_is_refused(
     monkeypatch.setattr(catalog, "find_spec", lambda library: None)
     universe = (Market(symbol="BTCUSD", **kinds),)
     with pytest.raises(error, match=request.node.callspec.id):
-        wanted(Settings(home=tmp_path, universe=universe))
+        target_deployments(Settings(home=tmp_path, universe=universe))
 
 
 def test_bars_are_fetched_shortly_after_the_shortest_of_them_has_closed(tmp_path: Path) -> None:
@@ -346,16 +346,18 @@ def test_bars_are_fetched_shortly_after_the_shortest_of_them_has_closed(tmp_path
         Market(symbol=symbol, timeframe=timeframe, exchange="binance", model_types=())
         for symbol, timeframe in (("BTCUSDT", "4h"), ("ETHUSDT", "15m"))
     ]
-    names = [each.name for each in wanted(Settings(home=tmp_path, universe=(by_hand,)))]
+    names = [each.name for each in target_deployments(Settings(home=tmp_path, universe=(by_hand,)))]
     assert "fetch" not in names
     [fetch] = [
-        each for each in wanted(Settings(home=tmp_path, universe=(by_hand, *fetched))) if each.name == "fetch"
+        each
+        for each in target_deployments(Settings(home=tmp_path, universe=(by_hand, *fetched)))
+        if each.name == "fetch"
     ]
     assert (fetch.every, fetch.anchor - FIRST_ANCHOR) == (timedelta(minutes=15), timedelta(seconds=20))
 
 
 def test_a_plug_in_of_the_universe_is_retrained_on_schedule(tmp_path: Path) -> None:
     universe = (Market(symbol="BTCUSD", model_types=(), plugins=("ridge",)),)
-    [ridge, *_] = wanted(Settings(home=tmp_path, universe=universe))
+    [ridge, *_] = target_deployments(Settings(home=tmp_path, universe=universe))
     assert (ridge.name, ridge.every) == ("ridge_btcusd_1h", timedelta(hours=168))
     assert ridge.scheduled_parameters["request"]["plugin"] == "ridge"

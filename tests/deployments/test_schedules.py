@@ -24,7 +24,7 @@ from clm_core.domain.vocabulary import ModelType
 from clm_core.platform.prefect_server import server_environment
 from clm_core.services import Services
 from clm_core.settings import Settings
-from deployments.definitions import Deployed, Deployment, deploy, wanted
+from deployments.definitions import Deployment, DeployResult, deploy, target_deployments
 
 pytestmark = pytest.mark.chaos
 
@@ -47,7 +47,7 @@ class World:
     def ask(self, path: str, body: dict[str, Any]) -> Any:
         return self.prefect.post(path, json=body).raise_for_status().json()
 
-    def deploy(self, **changes: Any) -> Deployed:
+    def deploy(self, **changes: Any) -> DeployResult:
         """Deploys after changes of the market."""
         self.settings = self.settings.model_copy(update={"universe": (MARKET.model_copy(update=changes),)})
         with temporary_settings({PREFECT_API_URL: str(self.prefect.base_url), PREFECT_API_AUTH_STRING: None}):
@@ -156,7 +156,9 @@ def grid(deployment: Deployment, since: datetime, until: datetime) -> list[datet
 def test_each_schedule_fires_once_a_slot_despite_restarts_and_deployments(
     world: World, servers: Servers
 ) -> None:
-    schedules = {each.name: each for each in wanted(world.settings) if each.every and each.every >= DAY}
+    schedules = {
+        each.name: each for each in target_deployments(world.settings) if each.every and each.every >= DAY
+    }
     assert {each.every for each in schedules.values()} == {DAY, 7 * DAY, 14 * DAY}
     names = list(schedules)
     with servers.at(world.now) as server:
