@@ -65,7 +65,7 @@ def make_token(services: Services) -> MakeToken:
     """A token's secret."""
 
     def make(role: Role, name: str = "ada", lasts: timedelta = timedelta(days=1)) -> str:
-        secret = Secret.draw(secrets.token_bytes)
+        secret = Secret.generate(secrets.token_bytes)
         token = new_token(secret, name, role, ADMIN, datetime.now(UTC), lasts)
         services.ledger.tokens.issue(token, secret, ADMIN)
         return secret.text
