@@ -19,7 +19,7 @@ from clm_core.models.catalog import recipe
 from clm_core.models.offer import offers
 from clm_core.models.trees import xgboost
 from clm_core.settings import Settings
-from deployments.definitions import wanted
+from deployments.definitions import target_deployments
 
 TUNABLE = [kind for kind in catalog.kinds() if kind is not ModelType.ENSEMBLE]
 
@@ -180,6 +180,6 @@ def test_a_file_dropped_into_a_wing_is_trained_saved_loaded_tuned_listed_and_sch
     assert catalog.seeds(momentum) == 2
     [offer] = [each for each in offers() if each.kind.model_type is dropped]
     assert (offer.usable, offer.library) == (True, "numpy")
-    deployed = wanted(Settings(home=tmp_path, universe=(Market(symbol="BTCUSD"),)))
+    deployed = target_deployments(Settings(home=tmp_path, universe=(Market(symbol="BTCUSD"),)))
     [retrain] = [each for each in deployed if each.name == "patchtst_btcusd_1h"]
     assert retrain.every == timedelta(hours=5)

@@ -55,6 +55,16 @@ def test_a_plug_in_that_is_not_installed_is_refused_and_installed_plug_ins_are_n
         of_plugin("lasso")
 
 
+def test_a_plug_in_of_release_0_1_0_still_trains_with_a_warning(install: Install, bars: Bars) -> None:
+    code = (Path(__file__).parents[2] / "data" / "plugin_of_0_1_0" / "plugin.py").read_text()
+    install("clm-earlier", "earlier", code, "RidgePlugin")
+    sys.modules.pop("clm_core.models.boosting", None)
+    with pytest.warns(DeprecationWarning, match=r"clm_core\.market\.signals\.hold_signals now"):
+        earlier = of_plugin("earlier")
+    model = earlier.fit(bars, seed=0)
+    assert model.positions(bars).tolist() == of_plugin("ridge").fit(bars, seed=0).positions(bars).tolist()
+
+
 def test_an_unused_plug_in_is_not_imported(install: Install) -> None:
     install("clm-loud", "loud", "raise SystemExit('imported')")
     assert plugins.names() == ["loud", "ridge"]
