@@ -1,4 +1,4 @@
-"""The stationary bootstrap of Sharpe ratios beside arch's, whose draws must be distributed like ours."""
+"""Stationary bootstrap of Sharpe ratios against arch, with equally distributed draws."""
 
 from collections.abc import Callable
 from importlib.metadata import version
@@ -11,14 +11,16 @@ from clm_core.decisions.return_streams import Shape, draw_returns
 from clm_core.evidence.bootstrap import block_length, difference_draws, sharpe_draws
 from clm_core.market.bars import Floats
 
-N_BARS, RESAMPLES = 10_000, 2_000
+N_BARS = 10_000
+RESAMPLES = 2_000
 DAY = 24.0
 """Mean block of hourly bars."""
 REPEATS = 5
 FASTER = 50.0
 QUANTILES = (0.025, 0.25, 0.5, 0.75, 0.975)
 AGREEMENT = 0.25
-"""Largest gap between quantiles, in standard deviations of the draws: three errors of the outer ones."""
+"""Largest allowed gap between quantiles, in standard deviations of the draws: three standard errors of the
+outer quantiles."""
 
 Draws = Callable[[], Floats]
 

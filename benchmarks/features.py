@@ -1,4 +1,4 @@
-"""Every feature polars can express natively: one call of ours against one `select` of polars, same values."""
+"""Features against polars: one call of `compute_features` and one `select` of polars, with equal values."""
 
 import math
 import time
@@ -15,14 +15,14 @@ from clm_core.market.timeframes import Calendar, Timeframe
 
 N_BARS = 26_000
 AGREEMENT = 1e-7
-"""Largest difference, relative to the feature's standard deviation."""
+"""Largest allowed difference, relative to the standard deviation of the feature."""
 SETTLED = 1_000
-"""Row from which exponential averages begun in two ways are compared."""
+"""First row compared, since exponential averages start differently in both libraries."""
 REPEATS = 30
 
 
 def hourly_bars() -> Bars:
-    """Three years without an outage: polars is spared the work of keeping stretches apart."""
+    """Three years of bars without an outage, so that polars needs no handling of stretches."""
     rng = np.random.default_rng(0)
     close = 40_000 * np.exp(np.cumsum(rng.normal(0, 0.006, N_BARS)))
     open_ = np.concatenate([close[:1], close[:-1]]) * np.exp(rng.normal(0, 0.0003, N_BARS))
@@ -48,7 +48,8 @@ def place_in_range(window: int) -> pl.Expr:
 
 def polars_features() -> dict[str, pl.Expr]:
     open_, high, low, close, volume = (pl.col(name) for name in FIELDS)
-    log_close, log_return = close.log(), close.log().diff()
+    log_close = close.log()
+    log_return = close.log().diff()
     change = close.diff().fill_null(0.0)
     true_range = pl.max_horizontal(high - low, (high - close.shift()).abs(), (low - close.shift()).abs())
     macd = close.ewm_mean(span=12, adjust=False) - close.ewm_mean(span=26, adjust=False)
@@ -104,8 +105,8 @@ def refuse_disagreement(names: tuple[str, ...], ours: Floats, theirs: Floats) ->
 
 
 def rows() -> list[Row]:
-    """Ours keep to one thread and polars takes all it can, so that seconds of processor time are compared;
-    the time on the clock is reported beside it."""
+    """Seconds of processor time, since polars uses all threads and `compute_features` a single thread; the
+    time on the clock is reported as well."""
     bars = hourly_bars()
     frame = pl.DataFrame({name: getattr(bars, name) for name in FIELDS}).with_columns(
         time=pl.Series(bars.time).cast(pl.Datetime("ns", "UTC"))

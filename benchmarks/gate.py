@@ -1,5 +1,5 @@
-"""What the default policy promotes, beside its five thresholds alone: writes the tables of
-docs/decisions/0002-gate.md anew, and the picture in the README.
+"""Promotions of the default policy and of the thresholds alone: rewrites the tables of
+docs/decisions/0002-gate.md and the picture in the README.
 
 python -m benchmarks.gate     about ten minutes on two cores; the same seed gives the same figures
 """
@@ -24,14 +24,15 @@ PICTURE = DOCS / "images" / "gate.png"
 MARK = "<!-- below: python -m benchmarks.gate -->\n"
 SEED = 20_251_204
 YEARS = {"strict": 2000, "thresholds-only": 500}
-STREAMS, HORIZON = 200, 4.0
+STREAMS = 200
+HORIZON = 4.0
 SHAPES = (Shape.NORMAL, Shape.STUDENT, Shape.AUTOREGRESSIVE, Shape.GARCH)
 CORRELATIONS = (0.0, 0.9)
 RECORDS = (90 / 365, 1.0)
 EDGES = (1.0, 2.0, 3.0)
 POLICIES = ("strict", "thresholds-only")
-LARGEST_SHARE_OF_LUCKY_YEARS = 0.05
-LEAST_IN_TIME = 0.80
+MAX_SHARE_OF_LUCKY_YEARS = 0.05
+MIN_IN_TIME = 0.80
 
 Luck = tuple[Shape, float, float, str]
 
@@ -69,8 +70,8 @@ def pictured(luck: dict[Luck, Outlook], waits: dict[str, Outlook], policy: str) 
 
 def holds(luck: dict[Luck, Outlook], strict: Outlook) -> bool:
     shares = [found.luck.promoted for case, found in luck.items() if found.luck and case[-1] == "strict"]
-    kept = all(share.value - 2 * share.error <= LARGEST_SHARE_OF_LUCKY_YEARS for share in shares)
-    return kept and strict.edges[3.0].in_time.value >= LEAST_IN_TIME
+    kept = all(share.value - 2 * share.error <= MAX_SHARE_OF_LUCKY_YEARS for share in shares)
+    return kept and strict.edges[3.0].in_time.value >= MIN_IN_TIME
 
 
 def luck_table(luck: dict[Luck, Outlook]) -> str:

@@ -1,5 +1,5 @@
-"""How often each test of the evidence is wrong, and how soon it sees an edge: writes the tables of
-docs/decisions/0001-evidence.md anew.
+"""Error rates and power of the evidence tests: rewrites the tables of
+docs/decisions/0001-evidence.md.
 
 python -m benchmarks.power     takes a few minutes; the same seed gives the same tables
 """
@@ -40,7 +40,8 @@ def main() -> None:
 
 
 def size_and_power(rng: np.random.Generator) -> str:
-    streams, rows = 3000, []
+    streams = 3000
+    rows = []
     for shape in Shape:
         for bars in (100, 250, 1000):
             none = [track_record(x) for x in draw_returns(shape, 0.0, (bars, streams), rng).T]
@@ -60,7 +61,10 @@ def passed(records: list[TrackRecord]) -> str:
 
 
 def coverage(rng: np.random.Generator) -> str:
-    streams, bars, resamples, rows = 1000, 500, 500, []
+    streams = 1000
+    bars = 500
+    resamples = 500
+    rows = []
     for shape in Shape:
         champion, other = (draw_returns(shape, 0.1, (bars, streams), rng).T for _ in range(2))
         challenger = 0.1 + 0.9 * (champion - 0.1) + sqrt(1 - 0.9**2) * (other - 0.1)
@@ -143,7 +147,10 @@ def implied(best: float) -> float:
 
 
 def retrained_years(rng: np.random.Generator) -> str:
-    years, bars, retrains, rows = 300, 500, 52, []
+    years = 300
+    bars = 500
+    retrains = 52
+    rows = []
     for shape in (Shape.NORMAL, Shape.STUDENT, Shape.AUTOREGRESSIVE, Shape.GARCH):
         for correlation in (0.0, 0.5, 0.9):
             lucky = [lucky_year(shape, correlation, (bars, retrains), rng) for _ in range(years)]
@@ -160,7 +167,8 @@ def retrained_years(rng: np.random.Generator) -> str:
 def lucky_year(
     shape: Shape, correlation: float, size: tuple[int, int], rng: np.random.Generator
 ) -> tuple[bool, bool]:
-    own, common = draw_returns(shape, 0.0, size, rng), draw_returns(shape, 0.0, (size[0], 1), rng)
+    own = draw_returns(shape, 0.0, size, rng)
+    common = draw_returns(shape, 0.0, (size[0], 1), rng)
     returns = sqrt(correlation) * common + sqrt(1.0 - correlation) * own
     records = [track_record(x) for x in returns.T]
     count = effective_trials(trial_correlations(returns))
@@ -175,7 +183,9 @@ def lucky_year(
 
 
 def false_decisions(rng: np.random.Generator) -> str:
-    streams, differences, rows = 1000, 1000, []
+    streams = 1000
+    differences = 1000
+    rows = []
     for shape in Shape:
         values = draw_returns(shape, 0.0, (differences, streams), rng)
         decisions = [decision(x, 100)[0] for x in values.T]
@@ -198,7 +208,7 @@ def false_decisions(rng: np.random.Generator) -> str:
 
 
 def decision(values: Floats, tuned_for: int) -> tuple[Standing, float]:
-    """The first one, and after how many differences; inf if there is none."""
+    """First decision and the number of differences until then; inf without a decision."""
     record = PairedRecord()
     for value in values.tolist():
         record = update(record, value, 0.0)
@@ -216,7 +226,8 @@ def peeked(values: Floats) -> Floats:
 
 
 def decision_times(rng: np.random.Generator) -> str:
-    streams, trades = 2000, 600
+    streams = 2000
+    trades = 600
     champion = rng.standard_normal((trades, streams))
     challenger = 0.9 * champion + sqrt(1 - 0.9**2) * rng.standard_normal((trades, streams)) + 0.15
     decided = [decision(x, 100) for x in (challenger - champion).T]

@@ -17,8 +17,10 @@ is drawn."""
 
 def braille(bars: Bars, width: int, height: int = 12) -> str:
     """The closes over time, `width` characters wide, with the price at the left; outages stay blank."""
-    columns, rows = 2 * width, 4 * height
-    low, high = float(bars.close.min()), float(bars.close.max())
+    columns = 2 * width
+    rows = 4 * height
+    low = float(bars.close.min())
+    high = float(bars.close.max())
     span = max(int(bars.time[-1] - bars.time[0]), 1)
     at = (bars.time - bars.time[0]).astype(np.float64) / span * (columns - 1)
     up = (bars.close - low) / (high - low or 1.0) * (rows - 1)
@@ -26,7 +28,8 @@ def braille(bars: Bars, width: int, height: int = 12) -> str:
     for rows_of in bars.stretches():
         _draw(cells, at[rows_of], up[rows_of])
     labels = [""] * height
-    labels[0], labels[-1] = f"{high:,.6g}", f"{low:,.6g}"
+    labels[0] = f"{high:,.6g}"
+    labels[-1] = f"{low:,.6g}"
     lines = ["".join(chr(0x2800 + dots) for dots in row) for row in cells.tolist()]
     axis = f"{bars.start:%Y-%m-%d}" + f"{bars.end:%Y-%m-%d}".rjust(width - 10)
     return "\n".join(

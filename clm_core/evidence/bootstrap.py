@@ -110,7 +110,8 @@ def block_length(values: Floats) -> float:
     lags = min(2 * _first_quiet_lag(covariances / covariances[0], n, quiet_run), longest)
     lag = np.arange(-lags, lags + 1)
     weighted = np.minimum(1.0, 2.0 * (1.0 - np.abs(lag) / lags)) * covariances[np.abs(lag)]
-    bend, level = np.abs(lag) @ weighted, weighted.sum()
+    bend = np.abs(lag) @ weighted
+    level = weighted.sum()
     best = (bend / level) ** 2 * n
     return float(min(max(best ** (1.0 / 3.0), 1.0), math.ceil(min(3.0 * math.sqrt(n), n / 3.0))))
 
@@ -191,7 +192,8 @@ def _resampled_sums(totals: Floats, rate: float, lengths: Indices, resamples: in
     """Sum of each series in each resample, shape (n_series, resamples), from the `_running_totals`."""
     n = totals.shape[1] // 2
     sums = np.empty((len(totals), resamples))
-    starts, ends = np.empty(n, np.uint32), np.empty(n, np.uint32)
+    starts = np.empty(n, np.uint32)
+    ends = np.empty(n, np.uint32)
     for draw in range(resamples):
         blocks, seed = _draw_blocks(starts, ends, rate, lengths, seed)
         for series in range(len(totals)):
@@ -218,13 +220,15 @@ def _draw_blocks(
     while left > 0:
         seed += GOLDEN
         bits = _mixed(seed)
-        high, low = bits >> HALF, bits & LOW_HALF
+        high = bits >> HALF
+        low = bits & LOW_HALF
         length = np.int64(lengths[low >> STEP_BITS])
         if length == 0:
             length = np.int64(-math.log1p(-np.float64(low) / 2.0**32) / rate) + 1
         length = min(length, left)
         start = np.int64((high * np.uint64(n)) >> HALF)
-        starts[blocks], ends[blocks] = start, start + length
+        starts[blocks] = start
+        ends[blocks] = start + length
         left -= length
         blocks += 1
     return blocks, seed

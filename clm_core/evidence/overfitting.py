@@ -58,7 +58,8 @@ def selection_logits(returns: Floats, blocks: int = 16) -> Floats:
     if not np.isfinite(returns).all():
         return np.full(len(chosen), np.nan)
     parts = (returns / _largest(returns))[n_bars % blocks :].reshape(blocks, -1, n_trials)
-    sums, squares = parts.sum(axis=1), (parts**2).sum(axis=1)
+    sums = parts.sum(axis=1)
+    squares = (parts**2).sum(axis=1)
     bars = len(parts[0]) * blocks // 2
     inside = _sharpe(chosen @ sums, chosen @ squares, bars)
     outside = _sharpe((1.0 - chosen) @ sums, (1.0 - chosen) @ squares, bars)

@@ -141,7 +141,8 @@ def differences_to_decide(record: PairedRecord, alpha: float, tuned_for: int) ->
     if moments is None:
         return math.nan
     mean, deviation = moments
-    few, many = record.n - 1, MAX_DIFFERENCES
+    few = record.n - 1
+    many = MAX_DIFFERENCES
     if deviation * _radius(many, alpha, tuned_for) >= abs(mean):
         return math.inf
     while many - few > 1:

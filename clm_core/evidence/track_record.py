@@ -84,7 +84,8 @@ def standardised(returns: Floats) -> tuple[Floats, float] | None:
         return None
     # near 1, so that no square overflows or vanishes
     scaled = returns / size
-    mean, deviation = scaled.mean(), scaled.std()
+    mean = scaled.mean()
+    deviation = scaled.std()
     if deviation < 1e-12:
         return None
     n = len(returns)

@@ -18,8 +18,10 @@ MONDAY = 3 * DAY
 """Minutes from the Monday before to 1970-01-01, a Thursday."""
 HOUR_ANGLE = 2 * np.pi * (np.arange(WEEK) % DAY) / DAY
 WEEKDAY_ANGLE = 2 * np.pi * (np.arange(WEEK) // DAY) / 7
-HOUR_SIN, HOUR_COS = np.sin(HOUR_ANGLE), np.cos(HOUR_ANGLE)
-WEEKDAY_SIN, WEEKDAY_COS = np.sin(WEEKDAY_ANGLE), np.cos(WEEKDAY_ANGLE)
+HOUR_SIN = np.sin(HOUR_ANGLE)
+HOUR_COS = np.cos(HOUR_ANGLE)
+WEEKDAY_SIN = np.sin(WEEKDAY_ANGLE)
+WEEKDAY_COS = np.cos(WEEKDAY_ANGLE)
 
 SETTLED = 150
 """Warm-up of features with infinite memory (Wilder's and exponential averages).

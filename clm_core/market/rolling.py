@@ -31,8 +31,10 @@ def gap_and_deviation(values: Floats, window: int) -> tuple[Floats, Floats]:
     deviation[: window - 1] = np.nan
     # element k: the sum, and the sum of squares, of the older and of the newer part of the window that ends
     # k rows after the cut
-    older, older_squares = np.empty(window), np.empty(window)
-    newer, newer_squares = np.empty(window), np.empty(window)
+    older = np.empty(window)
+    older_squares = np.empty(window)
+    newer = np.empty(window)
+    newer_squares = np.empty(window)
     share = 1.0 / window
     for cut in range(window - 1, n, window):
         pivot = values[cut]

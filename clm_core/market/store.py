@@ -135,7 +135,8 @@ def merge(stored: Bars, new: Bars, source: str, now: datetime) -> Bars:
 
 
 def _contradiction(stored: Bars, new: Bars, there: Any, here: Any) -> Finding:
-    old, offered = stored.to_frame().iloc[there[0]], new.to_frame().iloc[here[0]]
+    old = stored.to_frame().iloc[there[0]]
+    offered = new.to_frame().iloc[here[0]]
     message = (
         f"the bar is stored with other values. First: {offered.name} has {offered.tolist()}, "
         f"stored is {old.tolist()}; another source, or one of them was taken while the bar was open"

@@ -91,7 +91,8 @@ def validate(
     )
     time, findings = _utc(columns["timestamp"], timeframe)
     if drop_open_bar and time[-1] <= moment < time[-1] + timeframe.nanoseconds:
-        time, values = time[:-1], values[:-1]
+        time = time[:-1]
+        values = values[:-1]
     findings += [
         *_value_findings(values),
         *_level_findings(values),
@@ -161,9 +162,11 @@ def _nanoseconds(index: pd.DatetimeIndex) -> Times:
 
 
 def _value_findings(values: Floats) -> Iterator[Finding]:
-    prices, volume = values[:, :4], values[:, 4]
+    prices = values[:, :4]
+    volume = values[:, 4]
     open_, high, low, close = (values[:, column] for column in range(4))
-    body_low, body_high = np.minimum(open_, close), np.maximum(open_, close)
+    body_low = np.minimum(open_, close)
+    body_high = np.maximum(open_, close)
     outside = (high >= low) & ((body_low < low) | (body_high > high))
     yield from _found("nan", _any(np.isnan(values)), "a value is missing or not a number")
     yield from _found("infinite", _any(np.isinf(values)), "a value is infinite")
@@ -174,7 +177,8 @@ def _value_findings(values: Floats) -> Iterator[Finding]:
 
 
 def _level_findings(values: Floats) -> Iterator[Finding]:
-    close, volume = values[:, 3], values[:, 4]
+    close = values[:, 3]
+    volume = values[:, 4]
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         jumps = _differ_by_factor(close[1:], close[:-1], PRICE_JUMP)
         spikes = _differ_by_factor(values[:, 1], values[:, 2], PRICE_JUMP)
@@ -199,7 +203,8 @@ def _differ_by_factor(left: Floats, right: Floats, factor: float) -> Mask:
 
 
 def _stuck(values: Floats) -> Mask:
-    prices, traded = values[:, :4], values[:, 4] > 0
+    prices = values[:, :4]
+    traded = values[:, 4] > 0
     fresh = _any(prices[1:] != prices[:-1]) | ~traded[1:] | ~traded[:-1]
     run = np.concatenate([[0], np.cumsum(fresh)])
     return np.asarray(np.bincount(run)[run] >= STUCK_BARS)
@@ -211,7 +216,8 @@ def _volume_jumps(volume: Floats) -> Mask:
     broken: Mask = np.zeros(len(volume), dtype=np.bool_)
     if len(volume) < 2 * VOLUME_WINDOW:
         return broken
-    before, after = median[VOLUME_WINDOW - 1 : -VOLUME_WINDOW], median[2 * VOLUME_WINDOW - 1 :]
+    before = median[VOLUME_WINDOW - 1 : -VOLUME_WINDOW]
+    after = median[2 * VOLUME_WINDOW - 1 :]
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         broken[VOLUME_WINDOW : len(volume) - VOLUME_WINDOW + 1] = _differ_by_factor(
             after, before, VOLUME_JUMP

@@ -1,4 +1,4 @@
-"""A server on this machine that answers in Binance's shape."""
+"""A local HTTP server with the part of Binance's API that ccxt uses."""
 
 import json
 import time
@@ -26,14 +26,16 @@ def kline(opens: int) -> list[object]:
 
 
 class Binance:
-    """What the server knows, what it answers next instead, and what it was asked."""
+    """State of the server."""
 
     def __init__(self) -> None:
         first = int(START.timestamp() * 1000)
         self.bars = {opens: kline(opens) for opens in range(first, first + 26 * HOUR_MS, HOUR_MS)}
         self.page = 10
         self.instead: list[Answer | float] = []
+        """Replies or delays (seconds) to use for the next requests, in place of the bars."""
         self.asked: list[int] = []
+        """Start times of the requests, milliseconds since 1970-01-01 UTC."""
 
     def answer(self, path: str, query: dict[str, list[str]]) -> Answer:
         if path.endswith("/exchangeInfo"):
@@ -79,7 +81,7 @@ def failure(status: int, code: int, message: str, **headers: str) -> Answer:
 
 @contextmanager
 def serving(exchange: Binance) -> Iterator[str]:
-    """Its address, while the block lasts."""
+    """Address of the running server, for the duration of the block."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:

@@ -1,4 +1,4 @@
-"""What would change a decision is what changes it."""
+"""Verdict explanations: the named changes do change the decision."""
 
 import re
 from dataclasses import replace
@@ -74,7 +74,7 @@ def test_as_few_trials_as_it_says_would_pass() -> None:
     assert [judged(record, most + off).passed for off in (-0.1, 0.1)] == [True, False]
 
 
-def test_what_is_missed_is_told_threshold_by_threshold_and_then_the_evidence() -> None:
+def test_changes_name_each_failed_threshold_and_then_the_evidence() -> None:
     record = record_of(1.5, 9000)
     verdict = judged(record, metrics=replace(METRICS, win_rate=0.5, trades=20))
     told = changes_to_pass(verdict, proof_of(record, verdict), HOUR)
@@ -96,7 +96,7 @@ def test_a_loss_is_not_mended_by_waiting() -> None:
     assert len(told) == 2
 
 
-def test_the_page_shows_conditions_luck_and_what_would_change_it(
+def test_the_page_shows_checks_trial_luck_and_changes_to_pass(
     undecided: tuple[TrackRecord, Verdict],
 ) -> None:
     record, verdict = undecided

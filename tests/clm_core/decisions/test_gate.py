@@ -1,4 +1,4 @@
-"""The gate promotes only what it could measure, found good enough and could tell from luck."""
+"""The gate passes only measured results above the thresholds and beyond trial luck."""
 
 import math
 from dataclasses import replace
@@ -40,7 +40,7 @@ ALIVE = Activity("long", 0.5, 0.9)
 
 
 def returns_of(sharpe: float, bars: int) -> Floats:
-    """Two values in turn with exactly this Sharpe ratio of a bar (n - 1)."""
+    """Two alternating values with exactly the given Sharpe ratio of a bar (n - 1)."""
     swing = np.resize([1.0, -1.0], bars)
     return np.asarray(0.01 * (swing / swing.std(ddof=1) + sharpe))
 
@@ -48,7 +48,7 @@ def returns_of(sharpe: float, bars: int) -> Floats:
 def case(
     sharpe: float = 0.2, bars: int = 2000, trials: float = 10.0, comparison: gate.Comparison | None = None
 ) -> gate.Case:
-    """Returns by the bar that leave no doubt unless asked otherwise."""
+    """A case with returns beyond doubt by default."""
     return gate.Case(
         GOOD,
         ALIVE,
@@ -135,7 +135,7 @@ def test_every_limit_is_met_at_its_very_value() -> None:
 
 @pytest.mark.parametrize("name", THRESHOLDS)
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, None, "1.5", True], ids=repr)
-def test_what_cannot_be_measured_never_passes(name: str, value: object) -> None:
+def test_a_value_that_cannot_be_measured_never_passes(name: str, value: object) -> None:
     verdict = judged(**{name: value})
     assert verdict.decision is Decision.FAIL
     assert any("could not be measured" in reason for reason in verdict.reasons)
@@ -195,7 +195,7 @@ def test_a_model_that_is_on_one_side_just_often_enough_has_not_collapsed() -> No
     assert gate.judge(replace(case(), activity=activity(positions)), STRICT).passed
 
 
-def test_what_luck_could_have_shown_is_inconclusive_and_says_how_long_it_takes() -> None:
+def test_a_result_within_trial_luck_is_inconclusive_and_names_the_missing_bars() -> None:
     verdict = gate.judge(case(sharpe=0.1, bars=500), STRICT)
     assert verdict.decision is Decision.INCONCLUSIVE
     assert verdict.more_bars is not None

@@ -1,4 +1,4 @@
-"""What a version must show is data: read, put together by preset, market and model, and checked at once."""
+"""Gate policies: read, merged by preset, market and model, and validated on loading."""
 
 from pathlib import Path
 
@@ -42,7 +42,7 @@ def own(tmp_path: Path) -> Path:
     return file
 
 
-def test_what_comes_with_the_package_is_strict_with_the_defaults_of_every_level() -> None:
+def test_the_shipped_policy_is_strict_with_the_defaults_of_every_level() -> None:
     policy = load_document().policy("xgboost_btcusdt_1h", "BTCUSDT")
     assert policy == GatePolicy(name="strict", criteria=PromotionCriteria(), evidence=EvidenceLevels())
 
@@ -112,7 +112,7 @@ def test_a_preset_of_one_s_own_stands_beside_those_of_the_package(own: Path) -> 
         "model's preset",
     ],
 )
-def test_what_cannot_be_a_policy_is_refused_when_it_is_read(text: str, message: str, tmp_path: Path) -> None:
+def test_an_invalid_policy_is_refused_on_reading(text: str, message: str, tmp_path: Path) -> None:
     file = tmp_path / "policy.toml"
     file.write_text(text)
     with pytest.raises(PolicyError, match=message):

@@ -1,4 +1,4 @@
-"""What a policy lets through is what its gate lets through, stream by stream."""
+"""Gate simulation: promotions equal the decisions of the gate, stream by stream."""
 
 import math
 from dataclasses import replace
@@ -23,10 +23,10 @@ def rng() -> np.random.Generator:
 @pytest.mark.parametrize(
     ("trades", "published"), [(50, 0.212), (100, 0.140), (200, 0.062)], ids=["50", "100", "200"]
 )
-def test_one_record_of_ninety_days_without_an_edge_passes_the_thresholds_as_often_as_is_known(
+def test_a_record_of_ninety_days_without_an_edge_passes_the_thresholds_at_the_known_rate(
     trades: int, published: float
 ) -> None:
-    """The figures are those of the brief: simulated trades without any edge, 90 days."""
+    """Known rates of simulated trades without an edge over 90 days."""
     world = World(trades_per_year=trades / 90 * 365, retrains_per_year=1, record_years=90 / 365)
     found = simulate_years(world, ALONE, 1500, rng()).promoted
     assert found.value == pytest.approx(published, abs=3.5 * found.error)
@@ -48,7 +48,7 @@ def test_a_true_edge_is_promoted_within_twice_its_minimum_track_record() -> None
     assert found.years == tuple(sorted(found.years))
 
 
-def test_what_does_not_pass_before_the_end_never_does() -> None:
+def test_a_stream_without_a_pass_before_the_end_waits_for_ever() -> None:
     found = simulate_waits(replace(QUICK, annual_sharpe=-1.0), STRICT, 10, 1.0, rng())
     assert found.promoted.value == 0.0
     assert found.median_years == math.inf
@@ -75,7 +75,7 @@ def outlooks() -> list[Outlook]:
     return [outlook(QUICK, policy, [0.0, 2.0, 3.0], 12, 1.0, 5) for policy in (STRICT, ALONE)]
 
 
-def test_what_never_happened_is_null_in_json(outlooks: list[Outlook]) -> None:
+def test_infinite_waits_are_null_in_json(outlooks: list[Outlook]) -> None:
     [strict, _] = (found.to_json() for found in outlooks)
     assert None in strict["edges"]["2.0"]["years"]
 

@@ -16,7 +16,7 @@ def rng(seed: int = 0) -> np.random.Generator:
     return np.random.default_rng(seed)
 
 
-def drawn(shape: Shape, sharpe: float, bars: int, seed: int = 0) -> np.ndarray:
+def random_returns(shape: Shape, sharpe: float, bars: int, seed: int = 0) -> np.ndarray:
     return draw_returns(shape, sharpe, (bars, 1), rng(seed))[:, 0]
 
 
@@ -24,14 +24,16 @@ def sharpe(returns: np.ndarray) -> float:
     return float(returns.mean() / returns.std(ddof=1))
 
 
-CHAMPION = drawn(Shape.AUTOREGRESSIVE, 0.05, 400)
-CHALLENGER = 0.9 * CHAMPION + math.sqrt(1 - 0.9**2) * drawn(Shape.NORMAL, 0.1, 400, seed=1)
+CHAMPION = random_returns(Shape.AUTOREGRESSIVE, 0.05, 400)
+CHALLENGER = 0.9 * CHAMPION + math.sqrt(1 - 0.9**2) * random_returns(Shape.NORMAL, 0.1, 400, seed=1)
 
 
 @pytest.mark.parametrize("block", [1.0, 3.0, 40.0, 5000.0])
 def test_a_draw_is_the_sharpe_ratio_of_its_blocks_strung_together(block: float) -> None:
-    n, seed = len(CHAMPION), rng().integers(2**64, dtype=np.uint64)
-    starts, ends = np.empty(n, np.uint32), np.empty(n, np.uint32)
+    n = len(CHAMPION)
+    seed = rng().integers(2**64, dtype=np.uint64)
+    starts = np.empty(n, np.uint32)
+    ends = np.empty(n, np.uint32)
     rate = -math.log1p(-1 / block) if block > 1 else math.inf
     blocks, _ = bootstrap._draw_blocks(starts, ends, rate, bootstrap._lengths(rate), seed)
     rows = np.concatenate([np.arange(starts[k], ends[k]) % n for k in range(blocks)])
@@ -47,7 +49,8 @@ def test_a_draw_is_the_sharpe_ratio_of_its_blocks_strung_together(block: float) 
 @pytest.mark.parametrize("block", [1.0, 4.0, 30.0])
 def test_blocks_start_anywhere_alike_and_their_lengths_are_geometric(block: float) -> None:
     n = 200_000
-    starts, ends = np.empty(n, np.uint32), np.empty(n, np.uint32)
+    starts = np.empty(n, np.uint32)
+    ends = np.empty(n, np.uint32)
     rate = -math.log1p(-1 / block) if block > 1 else math.inf
     blocks, _ = bootstrap._draw_blocks(starts, ends, rate, bootstrap._lengths(rate), np.uint64(7))
     lengths = (ends - starts)[: blocks - 1].astype(np.int64)
@@ -60,7 +63,7 @@ def test_blocks_start_anywhere_alike_and_their_lengths_are_geometric(block: floa
 
 @pytest.mark.parametrize("shape", Shape)
 def test_block_lengths_are_those_of_arch(shape: Shape) -> None:
-    values = drawn(shape, 0.0, 1000, seed=3)
+    values = random_returns(shape, 0.0, 1000, seed=3)
     theirs = float(optimal_block_length(values)["stationary"].iloc[0])
     assert bootstrap.block_length(values) == pytest.approx(max(theirs, 1.0), rel=1e-9)
 
@@ -85,7 +88,7 @@ def test_nineteen_of_twenty_intervals_hold_the_true_sharpe_ratio(shape: Shape) -
     assert held >= 0.93 - 3 * math.sqrt(0.05 * 0.95 / 300)
 
 
-def test_what_moves_both_cancels_out_of_the_difference() -> None:
+def test_common_movements_cancel_out_of_the_difference() -> None:
     """Compared bar by bar, two series with correlation 0.9 are told apart three times as sharply."""
     paired = bootstrap.difference_interval(CHALLENGER, CHAMPION, 0.95, 2000, rng())
     apart = [bootstrap.sharpe_interval(series, 0.95, 2000, rng()) for series in (CHALLENGER, CHAMPION)]
@@ -109,7 +112,7 @@ def test_a_series_does_not_differ_from_itself() -> None:
     [CHAMPION[:10], np.append(CHAMPION[1:], math.nan), np.zeros(400)],
     ids=["thin", "nan", "flat"],
 )
-def test_what_cannot_be_measured_has_no_interval(returns: np.ndarray) -> None:
+def test_returns_without_a_sharpe_ratio_have_no_interval(returns: np.ndarray) -> None:
     interval = bootstrap.sharpe_interval(returns, 0.95, 100, rng())
     assert not interval.low > -math.inf
     assert not bootstrap.difference_interval(returns, returns, 0.95, 100, rng()).low > -math.inf

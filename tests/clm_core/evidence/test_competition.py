@@ -1,4 +1,4 @@
-"""Of several that compete, only what luck does not explain is called better."""
+"""Competition: only versions with a lead beyond luck are called better."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""Splits against slow ones written out, and numbers of Lopez de Prado (2018), chapter 12."""
+"""Splits against a slow reference, and numbers of Lopez de Prado (2018), chapter 12."""
 
 import math
 from itertools import combinations
@@ -50,7 +50,7 @@ def test_choosing_among_noise_chooses_nothing() -> None:
 
 
 def test_a_trial_that_only_ever_wins_in_the_other_half_is_always_overfit() -> None:
-    """Two trials whose blocks mirror each other: what is won inside was lost outside."""
+    """Two trials with mirrored blocks: gains in sample are losses out of sample."""
     early = np.repeat([1.0, 1.0, -1.0, -1.0], 10)[:, None] + 0.1 * noise(40, 1)
     assert overfitting.probability_of_overfitting(np.hstack([early, -early]), 2) == 1.0
 

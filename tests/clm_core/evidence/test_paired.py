@@ -1,4 +1,4 @@
-"""Looking after every difference is legal, and decides soon."""
+"""Anytime-valid comparison: error rates under continuous looking, and time to a decision."""
 
 import json
 import math
@@ -14,7 +14,8 @@ from clm_core.decisions.return_streams import Shape, draw_returns
 from clm_core.evidence import paired
 from clm_core.evidence.paired import PairedRecord, Standing
 
-ALPHA, TUNED_FOR = 0.05, 100
+ALPHA = 0.05
+TUNED_FOR = 100
 
 differences = st.lists(st.integers(-5000, 5000), min_size=50, max_size=90).map(
     lambda bps: np.array(bps) / 1e4
@@ -26,7 +27,7 @@ def record_of(values: np.ndarray) -> PairedRecord:
 
 
 def decision(values: np.ndarray) -> tuple[Standing, int]:
-    """The first one, and after how many differences."""
+    """First decision, and the number of differences until then."""
     record = PairedRecord()
     for value in values.tolist():
         record = paired.update(record, value, 0.0)
@@ -46,7 +47,7 @@ def test_equals_are_hardly_ever_told_apart_however_often_one_looks(shape: Shape,
 
 
 def test_a_small_edge_is_seen_in_far_fewer_trades_than_the_unpaired_test_needs() -> None:
-    """Correlation 0.9, 0.15 standard deviations a trade: Welch's test sees 4 % of these after 100 trades."""
+    """Correlation 0.9, edge 0.15 standard deviations a trade: Welch's test detects 4 % after 100 trades."""
     rng = np.random.default_rng(4)
     champion = rng.standard_normal((250, 200))
     challenger = 0.9 * champion + math.sqrt(0.19) * rng.standard_normal((250, 200)) + 0.15
@@ -73,7 +74,8 @@ def test_the_running_sums_give_the_moments_of_the_whole_series(values: np.ndarra
     if np.ptp(values) == 0:
         assert math.isnan(now.low)
         return
-    n, centred = len(values), values - values.mean()
+    n = len(values)
+    centred = values - values.mean()
     slope = float(np.clip(centred[1:] @ centred[:-1] / (centred @ centred), 0.0, 0.9))
     sharpe = values.mean() / values.std()
     variance = values.var(ddof=1) * (1 + slope) / (1 - slope) * max(1 - stats.skew(values) * sharpe, 1.0)
@@ -92,7 +94,7 @@ def test_a_restart_changes_nothing(values: np.ndarray, stop: int) -> None:
     assert after == record_of(values)
 
 
-def test_nothing_is_decided_before_the_first_look() -> None:
+def test_fewer_than_the_minimum_of_differences_decide_nothing() -> None:
     values = draw_returns(Shape.NORMAL, 2.0, (paired.MIN_DIFFERENCES, 1), np.random.default_rng(6))[:, 0]
     assert paired.stand(record_of(values[:-1]), ALPHA, TUNED_FOR) is Standing.UNDECIDED
     assert math.isnan(paired.differences_to_decide(record_of(values[:-1]), ALPHA, TUNED_FOR))
@@ -110,7 +112,7 @@ def test_nothing_is_decided_before_the_first_look() -> None:
     ],
     ids=["empty", "constant", "equal", "overflow", "damaged"],
 )
-def test_what_says_nothing_decides_nothing(record: PairedRecord) -> None:
+def test_a_record_without_information_stays_undecided(record: PairedRecord) -> None:
     assert paired.stand(record, ALPHA, TUNED_FOR) is Standing.UNDECIDED
     assert not paired.bounds(record, ALPHA, TUNED_FOR).low > -math.inf
     assert math.isnan(paired.differences_to_decide(record, ALPHA, TUNED_FOR))
@@ -143,7 +145,7 @@ def test_the_forecast_is_the_first_number_of_differences_at_which_the_bounds_exc
     assert deviation * paired._radius(int(needed) - 1, ALPHA, TUNED_FOR) >= abs(mean)
 
 
-def test_what_is_decided_already_needs_no_more_and_what_is_equal_is_never_decided() -> None:
+def test_a_decided_record_needs_no_more_differences_and_equals_are_never_decided() -> None:
     decided = record_of(draw_returns(Shape.NORMAL, 2.0, (60, 1), np.random.default_rng(6))[:, 0])
     assert paired.differences_to_decide(decided, ALPHA, TUNED_FOR) == decided.n
     assert paired.differences_to_decide(record_of(np.tile([1.0, -1.0], 40)), ALPHA, TUNED_FOR) == math.inf

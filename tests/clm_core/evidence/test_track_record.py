@@ -1,4 +1,4 @@
-"""Known answers are those of the papers named beside them."""
+"""Known answers come from the papers named beside the tests."""
 
 import math
 from dataclasses import replace
@@ -85,7 +85,8 @@ def test_kurtosis_is_pearsons_and_moments_are_those_of_scipy() -> None:
 
 @given(finite_returns, st.floats(1e-250, 1e250))
 def test_a_record_does_not_depend_on_the_size_of_the_bets(returns: np.ndarray, factor: float) -> None:
-    record, scaled = track_record.track_record(returns), track_record.track_record(returns * factor)
+    record = track_record.track_record(returns)
+    scaled = track_record.track_record(returns * factor)
     assert scaled.sharpe == pytest.approx(record.sharpe, rel=1e-6, nan_ok=True)
     assert scaled.effective_bars == pytest.approx(record.effective_bars, rel=1e-6, nan_ok=True)
 
@@ -182,7 +183,7 @@ def test_more_trials_never_mean_less_luck(few: float, many: float) -> None:
     assert track_record.expected_maximum_sharpe(1.0, few) <= track_record.expected_maximum_sharpe(1.0, many)
 
 
-def test_one_trial_needs_no_deflation() -> None:
+def test_a_single_trial_needs_no_deflation() -> None:
     assert track_record.deflated_sharpe_ratio(GOOD, 0.01, 1) == track_record.probabilistic_sharpe_ratio(GOOD)
 
 
@@ -193,7 +194,7 @@ def test_skewness_can_only_count_against_a_record() -> None:
 
 
 def test_carrying_on_a_fifth_of_each_return_costs_a_third_of_the_bars() -> None:
-    """Of a first-order autoregression with slope a, (1 - a) / (1 + a) of the bars are effective."""
+    """The effective share of a first-order autoregression with slope a is (1 - a) / (1 + a)."""
     record = track_record.track_record(drawn(Shape.AUTOREGRESSIVE, 0.05, 100_000))
     assert record.effective_bars / record.bars == pytest.approx(2 / 3, abs=0.02)
 

@@ -1,4 +1,4 @@
-"""Copies of a trial are no trials; every doubt counts as one more."""
+"""Effective number of trials: copies do not count, and uncertainty raises the count."""
 
 import math
 from dataclasses import replace
@@ -20,13 +20,13 @@ def clusters(count: int, size: int, correlation: float) -> np.ndarray:
 
 
 def chain(count: int, correlation: float) -> np.ndarray:
-    """Weekly retrains: each resembles the last one most."""
+    """Correlations of weekly retrains, highest between neighbours."""
     steps = np.arange(count)
     return correlation ** np.abs(steps[:, None] - steps[None, :])
 
 
 def luck_of_the_best(correlations: np.ndarray) -> float:
-    """Expected maximum of normal variables correlated so, by simulation."""
+    """Expected maximum of normal variables with the given correlations, by simulation."""
     values, vectors = np.linalg.eigh(correlations)
     root = vectors * np.sqrt(np.maximum(values, 0.0))
     normal = np.random.default_rng(0).standard_normal((len(correlations), 4000))
@@ -82,8 +82,10 @@ def test_trials_correlate_over_the_bars_they_share() -> None:
     rng = np.random.default_rng(2)
     first, second = rng.standard_normal((2, 300))
     second += first
-    early, late = first.copy(), second.copy()
-    early[200:], late[:100] = math.nan, math.nan
+    early = first.copy()
+    late = second.copy()
+    early[200:] = math.nan
+    late[:100] = math.nan
     shared = np.corrcoef(first[100:200], second[100:200])[0, 1]
     assert trials.trial_correlations(np.column_stack([early, late]))[0, 1] == pytest.approx(shared)
 
@@ -91,7 +93,8 @@ def test_trials_correlate_over_the_bars_they_share() -> None:
 @pytest.mark.parametrize("shared", [0, 19])
 def test_trials_that_share_too_few_bars_count_as_independent(shared: int) -> None:
     returns = np.tile(np.random.default_rng(3).standard_normal((100, 1)), 2)
-    returns[60:, 0], returns[: 60 - shared, 1] = math.nan, math.nan
+    returns[60:, 0] = math.nan
+    returns[: 60 - shared, 1] = math.nan
     np.testing.assert_array_equal(trials.trial_correlations(returns), np.eye(2))
 
 
@@ -183,7 +186,8 @@ def test_more_trials_than_days_are_not_taken_for_copies_of_each_other() -> None:
 def test_a_trial_that_never_traded_counts_and_tells_nothing_of_the_others() -> None:
     traded = [daily(noise(seed)) for seed in range(2)]
     flat = daily(np.zeros(400))
-    with_it, without = trials.count_trials([*traded, flat]), trials.count_trials(traded)
+    with_it = trials.count_trials([*traded, flat])
+    without = trials.count_trials(traded)
     assert with_it.effective == pytest.approx(without.effective + 1.0)
     assert with_it.dispersion == without.dispersion
 
@@ -217,5 +221,7 @@ def test_the_bars_that_pass_are_the_fewest_that_do() -> None:
     ],
     ids=["a loss", "trials far apart", "nothing measured", "trials not counted"],
 )
-def test_what_never_passes_says_so(returns: Floats, count: trials.TrialCount, expected: float) -> None:
+def test_a_record_that_never_passes_needs_infinite_bars(
+    returns: Floats, count: trials.TrialCount, expected: float
+) -> None:
     assert trials.bars_to_pass(track_record(returns), count, 0.95) == pytest.approx(expected, nan_ok=True)

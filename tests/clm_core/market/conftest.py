@@ -1,4 +1,4 @@
-"""Series made for a test: a random walk with everything a real one has, outages included."""
+"""Random walks for tests, with the irregularities of real series, outages included."""
 
 from collections.abc import Callable
 

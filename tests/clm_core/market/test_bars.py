@@ -65,13 +65,14 @@ def test_a_bar_is_closed_from_its_open_time_plus_its_timeframe_on(moment, closed
     hours=st.integers(1, 900),
     timeframe=st.sampled_from([Timeframe.M30, Timeframe.H1, Timeframe.H4, Timeframe.D1]),
 )
-def test_closing_slots_are_those_one_counts_one_by_one(first, hours, timeframe):
+def test_closing_slots_equal_a_count_slot_by_slot(first, hours, timeframe):
     step = timeframe.nanoseconds
     after = first * HOUR // step * step
     before = after + max(1, hours * HOUR // step) * step
     slots = pd.to_datetime(np.arange(after + step, before, step), utc=True)
     hour_of_week = slots.day_of_week * 24 + slots.hour
-    friday_evening, sunday_evening = 4 * 24 + 21, 6 * 24 + 22
+    friday_evening = 4 * 24 + 21
+    sunday_evening = 6 * 24 + 22
     expected = int(((hour_of_week >= friday_evening) & (hour_of_week < sunday_evening)).sum())
     counted = closing_slots(np.array([after]), np.array([before]), timeframe, Calendar.WEEKDAYS)
     assert counted.tolist() == [expected]
@@ -93,7 +94,7 @@ def test_bars_cannot_be_changed(walk):
 
 
 def test_the_hash_of_known_bars_is_known():
-    """Fixed for ever: stored lineage would not find its bars any more."""
+    """A changed hash would detach the lineage of stored versions from the bars."""
     bars = bars_at("2024-01-01 00:00", "2024-01-01 01:00")
     assert bars.content_hash == "d84a2cfe7d225e6fd62e8fcba216fef212f4c36de5624d6faf9a293e16a52cc3"
 
@@ -116,7 +117,8 @@ def test_the_hash_tells_symbols_timeframes_and_calendars_apart(walk):
 
 
 def test_negative_zero_volume_is_the_same_bar():
-    plain, signed = bars_at("2024-01-01"), bars_at("2024-01-01")
+    plain = bars_at("2024-01-01")
+    signed = bars_at("2024-01-01")
     zero = {"volume": np.array([0.0])}, {"volume": np.array([-0.0])}
     hashes = [
         Bars("A", Timeframe.H1, Calendar.ALWAYS, b.time, b.open, b.high, b.low, b.close, **v).content_hash

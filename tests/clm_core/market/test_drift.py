@@ -1,4 +1,4 @@
-"""Drift that was planted is found, and none is found where there is none."""
+"""Data drift: planted drift is found, and stationary features show none."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -14,12 +14,14 @@ from clm_core.market.features import FEATURES, LOOK_BACK, FeatureTable, compute_
 from clm_core.market.sources import MarketData
 
 NAMES = ("wandering", "still", "calm")
-LENGTH, STRETCHES, YEAR = 336, 26, 8760
-"""Bars."""
+LENGTH = 336
+STRETCHES = 26
+YEAR = 8760
+"""Bars in a year of hourly bars."""
 
 
 def market(seed: int, stretches: int = STRETCHES + 1) -> Floats:
-    """Features of a market that stays as it is: each a process whose neighbours resemble each other."""
+    """Stationary, autocorrelated features, shape (stretches * LENGTH, 3)."""
     noise = np.random.default_rng(seed).normal(size=(stretches * LENGTH, 3))
     values = np.zeros_like(noise)
     for row in range(1, len(noise)):
@@ -38,12 +40,13 @@ def btc() -> tuple[Bars, FeatureTable]:
 
 
 def fortnights(table: FeatureTable) -> Iterator[int]:
-    """The rows at which one begins that has a year before it."""
+    """First rows of the fortnights with a full year before."""
     return iter(range(LOOK_BACK + YEAR, len(table.values) - LENGTH, LENGTH))
 
 
-def test_of_real_fortnights_few_are_unlike_the_year_before_them(btc: tuple[Bars, FeatureTable]) -> None:
-    values, names = btc[1].values, btc[1].names
+def test_few_real_fortnights_drift_from_the_year_before(btc: tuple[Bars, FeatureTable]) -> None:
+    values = btc[1].values
+    names = btc[1].names
     scores = list[float]()
     for first in fortnights(btc[1]):
         found = drift(values[first - YEAR : first], values[first : first + LENGTH], names)
@@ -53,7 +56,7 @@ def test_of_real_fortnights_few_are_unlike_the_year_before_them(btc: tuple[Bars,
 
 
 @pytest.mark.parametrize(("times", "found_at_least"), [(3.0, 0.4), (5.0, 0.8)], ids=["3 times", "5 times"])
-def test_a_market_that_moves_more_than_it_ever_did_is_found(
+def test_unprecedented_volatility_is_found(
     times: float, found_at_least: float, btc: tuple[Bars, FeatureTable]
 ) -> None:
     bars, table = btc
@@ -68,12 +71,12 @@ def test_a_market_that_moves_more_than_it_ever_did_is_found(
 
 
 def wilder(bars: Bars, times: float) -> Bars:
-    """The same bars with every move so many times as large, on a logarithmic scale."""
+    """Bars with every log price move multiplied by `times`."""
     prices = {name: bars.open[0] * (getattr(bars, name) / bars.open[0]) ** times for name in FIELDS[:4]}
     return replace(bars, **prices)
 
 
-def test_what_only_wanders_is_seldom_called_drift() -> None:
+def test_autocorrelated_features_without_drift_are_seldom_reported() -> None:
     scores = [found.score for seed in range(60) if (found := drift(*split(market(seed)), NAMES)) is not None]
     assert len(scores) == 60
     assert np.mean(np.array(scores) > 1.0) <= 0.1
@@ -83,9 +86,9 @@ def test_what_only_wanders_is_seldom_called_drift() -> None:
 @pytest.mark.parametrize(
     ("column", "change"),
     [(0, lambda x: x + 12.0), (1, lambda x: x * 3.0), (2, lambda x: x + 1.5), (1, lambda x: x * 0.0)],
-    ids=["level of what wanders", "spread", "level", "it stands still"],
+    ids=["level of a wandering feature", "spread", "level", "constant"],
 )
-def test_what_was_planted_is_found_by_its_name(column: int, change: "np.ufunc") -> None:
+def test_planted_drift_is_found_and_the_feature_named(column: int, change: "np.ufunc") -> None:
     for seed in range(10):
         reference, newest = split(market(seed))
         newest[:, column] = change(newest[:, column])
@@ -99,7 +102,8 @@ def test_what_was_planted_is_found_by_its_name(column: int, change: "np.ufunc") 
 def test_the_score_does_not_depend_on_units() -> None:
     reference, newest = split(market(1))
     scale = np.array([1e-6, 1.0, 1e9])
-    plain, scaled = drift(reference, newest, NAMES), drift(reference * scale, newest * scale, NAMES)
+    plain = drift(reference, newest, NAMES)
+    scaled = drift(reference * scale, newest * scale, NAMES)
     assert plain is not None
     assert scaled is not None
     assert scaled.score == pytest.approx(plain.score)
@@ -114,7 +118,7 @@ def test_the_score_does_not_depend_on_units() -> None:
     ],
     ids=["a short training", "no new bars", "nothing varies"],
 )
-def test_where_there_is_nothing_to_compare_with_nothing_is_said(reference: Floats, newest: Floats) -> None:
+def test_too_few_bars_or_constant_features_give_no_drift(reference: Floats, newest: Floats) -> None:
     assert drift(reference, newest, NAMES) is None
 
 

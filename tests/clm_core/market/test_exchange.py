@@ -1,4 +1,4 @@
-"""The real ccxt client against a server on this machine that answers in Binance's shape."""
+"""The real ccxt client against a local server with Binance's API."""
 
 import json
 import time
@@ -96,7 +96,7 @@ def test_an_outage_of_the_exchange_is_a_gap_and_not_filled(fetch, binance, marke
 
 
 def test_an_exchange_that_gives_the_newest_bars_of_a_page_is_asked_for_the_rest(fetch, binance, monkeypatch):
-    """Asked for six bars from hour 0, it answers with the last two of them: the other four are not lost."""
+    """A request for six bars from hour 0 is answered with the last two: the other four are not lost."""
     monkeypatch.setattr(exchange, "PAGE", 6)
     whole = Binance.answer
 
@@ -168,7 +168,7 @@ def test_a_wait_beyond_the_deadline_is_not_begun(fetch, binance):
     assert time.monotonic() - started < 5
 
 
-def test_the_deadline_ends_it(fetch, binance):
+def test_the_deadline_ends_a_fetch(fetch, binance):
     binance.instead = [BUSY] * 1000
     started = time.monotonic()
     with pytest.raises(SourceUnavailable):

@@ -50,7 +50,8 @@ def test_no_feature_sees_what_comes_after_any_row_of_any_series(
 
 @every_feature
 def test_values_begin_right_after_the_warm_up_of_each_stretch(name: str, walk: Bars) -> None:
-    values, warm_up = column(walk, name), FEATURES[name].warm_up
+    values = column(walk, name)
+    warm_up = FEATURES[name].warm_up
 
     for stretch in walk.stretches():
         assert np.isnan(values[stretch][:warm_up]).all()
@@ -68,7 +69,8 @@ def test_a_stretch_knows_nothing_of_the_one_before(walk: Bars) -> None:
 @every_feature
 def test_a_series_begun_later_gives_nearly_the_same_values(name: str, make_walk: MakeWalk) -> None:
     bars = make_walk(1_500)
-    values, warm_up = column(bars, name), FEATURES[name].warm_up
+    values = column(bars, name)
+    warm_up = FEATURES[name].warm_up
     tolerance = 1e-3 if warm_up == SETTLED else 1e-9
 
     for first in range(100, 1_200, 97):
@@ -80,14 +82,16 @@ def test_a_series_begun_later_gives_nearly_the_same_values(name: str, make_walk:
 def test_features_of_ten_times_the_price_and_a_thousand_times_the_volume_are_the_same(
     name: str, walk: Bars
 ) -> None:
-    before, after = column(walk, name), column(scaled(walk, price=10.0, volume=1_000.0), name)
+    before = column(walk, name)
+    after = column(scaled(walk, price=10.0, volume=1_000.0), name)
 
     np.testing.assert_allclose(after, before, rtol=1e-9, atol=1e-9 * np.nanstd(before))
 
 
 @pytest.mark.parametrize("price", [2.0**-45, 2.0**40], ids=["tiny", "huge"])
 def test_features_of_a_price_of_another_magnitude_are_the_same_to_the_bit(price: float, walk: Bars) -> None:
-    before, after = compute_features(walk), compute_features(scaled(walk, price, volume=1.0))
+    before = compute_features(walk)
+    after = compute_features(scaled(walk, price, volume=1.0))
 
     assert np.array_equal(after.values, before.values, equal_nan=True)
 

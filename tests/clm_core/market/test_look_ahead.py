@@ -69,7 +69,7 @@ def test_a_leak_is_found(compute: Callable[[Bars], Floats], walk: Bars) -> None:
 
 
 @pytest.mark.parametrize("compute", [expanding_mean, return_with_a_warm_up])
-def test_what_only_looks_back_is_acquitted(compute: Callable[[Bars], Floats], walk: Bars) -> None:
+def test_values_of_earlier_bars_alone_pass(compute: Callable[[Bars], Floats], walk: Bars) -> None:
     assert first_leak(compute, walk, ROWS) is None
 
 
@@ -79,7 +79,7 @@ def test_the_finding_names_the_row_the_column_and_the_change(walk: Bars) -> None
     assert found == "value (0, 1) changes when the bars after row 200 are cut off"
 
 
-def test_values_that_are_not_one_a_bar_are_a_finding(walk: Bars) -> None:
+def test_a_wrong_number_of_values_is_a_finding(walk: Bars) -> None:
     assert first_leak(lambda bars: bars.close[-100:], walk, [150]) is not None
 
 

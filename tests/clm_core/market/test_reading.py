@@ -103,7 +103,7 @@ def test_two_time_columns_that_agree_are_one(tmp_path):
         ),
     ],
 )
-def test_what_is_ambiguous_is_refused_and_the_remedy_named(tmp_path, header, row, answer):
+def test_an_ambiguous_file_is_refused_and_the_remedy_named(tmp_path, header, row, answer):
     assert answer in refusal_of(written(tmp_path, header, row))
 
 
@@ -118,7 +118,7 @@ def test_zones_that_are_given_for_some_rows_only_are_refused(tmp_path):
 
 
 def test_a_clock_that_was_put_back_leaves_no_guess(tmp_path):
-    """02:30 happened twice in Berlin on 2023-10-29: which one it was cannot be known."""
+    """02:30 occurred twice in Berlin on 2023-10-29: the time is ambiguous."""
     rows = [f"2023-10-29 {hour},{VALUES}" for hour in ("01:30", "02:30")]
     frame = read_bars(written(tmp_path, f"time,{HEADER}", *rows), "BTCUSD", Layout(timezone="Europe/Berlin"))
     assert frame["timestamp"].isna().tolist() == [False, True]

@@ -238,7 +238,7 @@ def test_a_file_downloaded_in_the_middle_of_a_bar_loses_it_only_knowingly(market
     assert info.bars == 899
 
 
-def test_what_a_file_does_not_say_can_be_passed(market, tmp_path, walk):
+def test_a_layout_supplies_a_missing_time_zone(market, tmp_path, walk):
     path = tmp_path / "local.csv"
     frame = walk.to_frame()
     frame.index = frame.index.tz_convert("Asia/Tokyo").tz_localize(None)

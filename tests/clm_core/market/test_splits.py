@@ -26,7 +26,7 @@ def label_ends(draw: st.DrawFn) -> Rows:
     return np.where((lengths > 0) & (np.arange(n) + lengths < n), np.arange(n) + lengths, -1)
 
 
-def test_folds_train_on_the_past_and_test_what_follows() -> None:
+def test_folds_train_on_the_past_and_test_the_next_rows() -> None:
     first, second = walk_forward(ends(20, horizon=2), n_splits=2, test_bars=4, embargo=1)
 
     # tests begin at 12: labels must end before 11

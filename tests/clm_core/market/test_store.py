@@ -80,7 +80,7 @@ def test_bars_that_fit_nowhere_beside_the_stored_ones_are_refused(store, walk):
         store.add(cents[500:], "in cents", NOW)
 
 
-def test_one_series_has_one_calendar(store, walk):
+def test_a_series_has_a_single_calendar(store, walk):
     store.add(walk, "a file", NOW)
     other = Bars(
         walk.symbol, walk.timeframe, Calendar.WEEKDAYS, *(getattr(walk, n) for n in ("time", *FIELDS))
@@ -138,7 +138,7 @@ def test_two_processes_lose_nothing_of_each_other(store, walk):
     assert len(manifest_of(store, walk).snapshots) == 12
 
 
-def test_nothing_half_written_stays_behind(store, walk):
+def test_no_partial_file_stays_behind(store, walk):
     store.add(walk, "a file", NOW)
     names = {path.suffix or path.name for path in (store.root / "TEST" / "1h").iterdir()}
     assert names == {".parquet", ".json", ".lock"}
