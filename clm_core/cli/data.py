@@ -13,7 +13,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from rich.table import Table
 
 from clm_core.cli.output import AsJson, print_report
-from clm_core.cli.running import telling_steps
+from clm_core.cli.running import services_with_status
 
 if TYPE_CHECKING:
     from clm_core.market.bars import Bars
@@ -151,7 +151,7 @@ def fetch(
 def update(as_json: AsJson = False) -> None:
     """Fetch the bars closed since the last update, for every market of the universe with an exchange."""
     logging.getLogger("stamina").setLevel(logging.ERROR)
-    with telling_steps(lambda step, share: f"{step}: {share:.0%}") as services:
+    with services_with_status(lambda step, share: f"{step}: {share:.0%}") as services:
         from clm_core.operations import ingest
 
         report = ingest.run(services)

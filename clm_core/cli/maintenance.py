@@ -8,7 +8,7 @@ from rich.console import Console
 
 from clm_core.cli.output import AsJson, print_report
 from clm_core.cli.renamed import keep_old_name
-from clm_core.cli.running import telling_steps
+from clm_core.cli.running import services_with_status
 
 app = typer.Typer(rich_markup_mode=None)
 # text from outside is printed without interpretation of markup
@@ -18,7 +18,7 @@ console = Console(markup=False, highlight=False, soft_wrap=True)
 @app.command()
 def maintenance(as_json: AsJson = False) -> None:
     """Run one maintenance pass: dead jobs, waiting messages, promotions, files, audit, events and alerts."""
-    with telling_steps() as services:
+    with services_with_status() as services:
         from clm_core.operations import maintenance
 
         report = maintenance.run(services)

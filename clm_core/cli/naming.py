@@ -1,4 +1,4 @@
-"""How a version is named on the command line."""
+"""Names of versions on the command line."""
 
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,19 +12,19 @@ if TYPE_CHECKING:
 
 VersionName = Annotated[
     str,
-    typer.Argument(metavar="VERSION", help="xgboost_btcusd_1h@v20251204_143022, its label, or a model id."),
+    typer.Argument(metavar="VERSION", help="MODEL@VERSION, a version label, or a model id for its newest."),
 ]
 
 
 def find_version(services: "Services", name: str) -> "ModelVersion":
-    """`model_id@label`, a label that only one model has, or a model id for its newest version."""
+    """Version by `model_id@label`, by a label unique among models, or the newest version of a model id."""
     model_id, separator, label = name.rpartition("@")
     if separator:
         return services.ledger.version(model_id, label)
-    found = services.ledger.versions(label=name) or services.ledger.versions(model_id=name, limit=1)
-    if not found:
+    versions = services.ledger.versions(label=name) or services.ledger.versions(model_id=name, limit=1)
+    if not versions:
         raise NotFound(f"There is no version or model {name}. `clm models` lists them.")
-    if len(found) > 1:
-        names = ", ".join(f"{version.model_id}@{version.version}" for version in found)
-        raise NotFound(f"{name} could be any of {names}: say which.")
-    return found[0]
+    if len(versions) > 1:
+        names = ", ".join(f"{version.model_id}@{version.version}" for version in versions)
+        raise NotFound(f"{name} could be any of {names}: use MODEL@VERSION.")
+    return versions[0]

@@ -1,4 +1,4 @@
-"""How the commands are told things and print: tables for people, JSON for scripts."""
+"""Input and output of the commands: tables for people, JSON for scripts."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -16,20 +16,20 @@ if TYPE_CHECKING:
 
 
 def _console(**options: Any) -> Console:
-    made = Console(**options)
-    if not made.is_terminal:
-        made.width = 160  # a file or pipe has no width: nothing should be cut for it
-    return made
+    created = Console(**options)
+    if not created.is_terminal:
+        created.width = 160  # a file or pipe has no width, so no text is cut
+    return created
 
 
 console = _console()
 plain = _console(markup=False, highlight=False)
-"""Shows what others wrote as it is, colour codes and all."""
+"""Prints text of other origin unchanged, without interpreting markup."""
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a script.")]
 
 
 def listing(*columns: str) -> Table:
-    """Names to copy are never cut: a narrow terminal cuts the last column instead."""
+    """Table whose columns are not wrapped, so that names can be copied."""
     table = Table(box=SIMPLE_HEAVY)
     for column in columns:
         table.add_column(column, no_wrap=True)
@@ -62,9 +62,9 @@ def _print_rows(rows: Sequence[Mapping[str, str]]) -> None:
 
 
 def problem(error: "ValidationError") -> str:
-    """The first thing that is wrong, in words."""
-    found = error.errors()[0]
-    return ": ".join([*map(str, found["loc"][-1:]), found["msg"].removeprefix("Value error, ")])
+    """Message of the first validation error."""
+    first = error.errors()[0]
+    return ": ".join([*map(str, first["loc"][-1:]), first["msg"].removeprefix("Value error, ")])
 
 
 def print_json(value: Any) -> None:
@@ -72,7 +72,7 @@ def print_json(value: Any) -> None:
 
 
 def parsed_params(pairs: list[str]) -> dict[str, Any]:
-    """Training parameters as they are typed: NAME=VALUE."""
+    """Training parameters from NAME=VALUE pairs."""
     parsed = {}
     for pair in pairs:
         name, separator, value = pair.partition("=")

@@ -1,4 +1,4 @@
-"""`clm promote`, `clm rollback`, `clm retire`, `clm reconcile`: what serves, and how that changes."""
+"""`clm promote`, `clm rollback`, `clm confirm`, `clm retire`, `clm reconcile`: the production version."""
 
 import json
 from collections.abc import Sequence
@@ -16,12 +16,12 @@ app = typer.Typer(rich_markup_mode=None)
 
 NOTHING = "nothing"
 Named = Annotated[
-    str, typer.Argument(metavar="MODEL@VERSION", help="As `clm models` lists them: model id, @, version.")
+    str, typer.Argument(metavar="MODEL@VERSION", help="Model id, @ and version label, as in `clm models`.")
 ]
-Reason = Annotated[str, typer.Option(help="Why; kept for ever.")]
+Reason = Annotated[str, typer.Option(help="Reason for the audit log.")]
 Expect = Annotated[
     str | None,
-    typer.Option(metavar="VERSION", help=f"Only if this version serves now; '{NOTHING}': if none does."),
+    typer.Option(metavar="VERSION", help=f"Required current production version; '{NOTHING}' requires none."),
 ]
 Force = Annotated[bool, typer.Option("--force", help="Overrule the gate for 7 days; needs --reason.")]
 
@@ -30,59 +30,59 @@ Force = Annotated[bool, typer.Option("--force", help="Overrule the gate for 7 da
 def promote(
     version: Named, reason: Reason = "", expect: Expect = None, force: Force = False, as_json: AsJson = False
 ) -> None:
-    """Let a version serve that passed its gate: models:/MODEL@production."""
+    """Promote a version that passed its gate to production: models:/MODEL@production."""
     from clm_core.services import open_services
     from clm_core.settings import load_settings
 
     model_id, label = _parts(version)
     with open_services(load_settings()) as services:
-        done = services.promotions.promote(
+        change = services.promotions.promote(
             model_id, label, this_user(), reason, services.clock(), _expected(expect), force
         )
-    _print([done], as_json)
+    _print([change], as_json)
 
 
 @app.command()
 def rollback(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="The model id.")],
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="Model id.")],
     to: Annotated[
-        str | None, typer.Option(metavar="VERSION", help="An earlier one than the one before.")
+        str | None, typer.Option(metavar="VERSION", help="Version to go back to; by default the one before.")
     ] = None,
     reason: Reason = "",
     expect: Expect = None,
     force: Force = False,
     as_json: AsJson = False,
 ) -> None:
-    """Let the version serve again that served before."""
+    """Roll back to the production version before."""
     from clm_core.services import open_services
     from clm_core.settings import load_settings
 
     with open_services(load_settings()) as services:
-        done = services.promotions.rollback(
+        change = services.promotions.rollback(
             model, this_user(), reason, services.clock(), to, _expected(expect), force
         )
-    _print([done], as_json)
+    _print([change], as_json)
 
 
 @app.command()
 def confirm(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="The model id.")],
-    reason: Annotated[str, typer.Option(help="Why it may stand; kept for ever.")],
-    days: Annotated[int, typer.Option(min=1, max=90, help="For how long from now.")] = 7,
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="Model id.")],
+    reason: Annotated[str, typer.Option(help="Reason for the audit log.")],
+    days: Annotated[int, typer.Option(min=1, max=90, help="Days from now.")] = 7,
     as_json: AsJson = False,
 ) -> None:
-    """Let a forced promotion stand for longer."""
+    """Extend a forced promotion."""
     from clm_core.services import open_services
     from clm_core.settings import load_settings
 
     with open_services(load_settings()) as services:
-        done = services.promotions.confirm(model, days, this_user(), reason, services.clock())
-    _print([done], as_json)
+        change = services.promotions.confirm(model, days, this_user(), reason, services.clock())
+    _print([change], as_json)
 
 
 @app.command()
 def retire(version: Named, reason: Reason = "") -> None:
-    """Take a version out of the running that does not serve."""
+    """Retire a version that is not in production."""
     from clm_core.services import open_services
     from clm_core.settings import load_settings
 
@@ -95,29 +95,29 @@ def retire(version: Named, reason: Reason = "") -> None:
 @app.command()
 def reconcile(
     model: Annotated[
-        str | None, typer.Argument(metavar="MODEL", help="Only this model; without it, all of them.")
+        str | None, typer.Argument(metavar="MODEL", help="Only this model; by default all models.")
     ] = None,
     adopt: Annotated[
-        bool, typer.Option("--adopt", help="Let a hand-moved alias stand; needs MODEL and --reason.")
+        bool, typer.Option("--adopt", help="Accept an alias moved by hand; needs MODEL and --reason.")
     ] = False,
     reason: Reason = "",
     as_json: AsJson = False,
 ) -> None:
-    """End what a crash left half done, and put back an alias that was moved by hand."""
+    """Complete changes interrupted by a crash, and move back an alias moved by hand."""
     from clm_core.services import open_services
     from clm_core.settings import load_settings
 
     if adopt and model is None:
-        raise typer.BadParameter("name the model whose alias shall stand: clm reconcile MODEL --adopt")
+        raise typer.BadParameter("name the model whose alias is accepted: clm reconcile MODEL --adopt")
     with open_services(load_settings()) as services:
-        done = [
+        changes = [
             change
             for model_id in ([model] if model else services.ledger.promotions.models())
             for change in services.promotions.reconcile(
                 model_id, this_user(), services.clock(), adopt, reason
             )
         ]
-    _print(done, as_json)
+    _print(changes, as_json)
 
 
 def _parts(version: str) -> tuple[str, str]:
@@ -128,7 +128,7 @@ def _parts(version: str) -> tuple[str, str]:
 
 
 def this_user() -> "Actor":
-    """Whoever can open the database and the files under the home folder owns this installation."""
+    """Actor of the command line: a user with access to the database and the home folder is an admin."""
     import getpass
 
     from clm_core.domain.actors import Actor
@@ -152,21 +152,25 @@ def _print(changes: "Sequence[Promotion]", as_json: bool) -> None:
     for change in changes:
         typer.echo(_sentence(change))
     if not changes:
-        typer.echo("What serves is what the ledger says: nothing to do.")
+        typer.echo("The production versions match the ledger: nothing to do.")
 
 
 def _sentence(change: "Promotion") -> str:
     from clm_core.domain.promotions import PromotionKind, PromotionState
 
-    model_id, before, after = change.model_id, change.from_version or "nothing", change.to_version
+    model_id = change.model_id
+    before = change.from_version or "nothing"
+    after = change.to_version
     if change.state is PromotionState.ABORTED:
-        return f"{model_id}: the {change.kind} to {after} was interrupted and is undone, {before} serves."
+        return (
+            f"{model_id}: the {change.kind} to {after} was interrupted and undone, {before} is in production."
+        )
     if change.kind is PromotionKind.ALIAS_MOVED:
-        return f"{model_id}: {change.reason}; it is put back, {before} serves."
+        return f"{model_id}: {change.reason}; the alias is moved back, {before} is in production."
     if change.kind is PromotionKind.LOSS:
         return (
-            f"{model_id}: {before} was deleted in MLflow and NOTHING SERVES. "
+            f"{model_id}: {before} was deleted in MLflow and NOTHING IS IN PRODUCTION. "
             f"Go back with: clm rollback {model_id} --reason ..."
         )
     until = f" Forced until {change.expires_at:%Y-%m-%d %H:%M} UTC." if change.expires_at else ""
-    return f"{model_id}: {after} serves ({change.kind}), before it {before} did.{until}"
+    return f"{model_id}: {after} is in production ({change.kind}), before {before}.{until}"

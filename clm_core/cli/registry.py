@@ -1,4 +1,4 @@
-"""`clm models`, `clm jobs`, `clm stats`: what is registered, and how it came to be."""
+"""`clm models`, `clm jobs`, `clm stats`: lists of versions and training jobs, and counts."""
 
 import math
 from datetime import UTC, datetime
@@ -26,15 +26,13 @@ app.add_typer(jobs_app, name="jobs")
 
 MOMENTS = ["%Y-%m-%d", "%Y-%m-%d %H:%M", "%Y-%m-%dT%H:%M:%S"]
 ModelId = Annotated[str | None, typer.Option(help="Only this model: xgboost_btcusd_1h.")]
-Since = Annotated[
-    datetime | None, typer.Option(formats=MOMENTS, help="Only what was created then (UTC) or later.")
-]
-Until = Annotated[datetime | None, typer.Option(formats=MOMENTS, help="Only what was created before (UTC).")]
+Since = Annotated[datetime | None, typer.Option(formats=MOMENTS, help="Created then (UTC) or later.")]
+Until = Annotated[datetime | None, typer.Option(formats=MOMENTS, help="Created before (UTC).")]
 Ascending = Annotated[bool, typer.Option("--ascending", help="Lowest, or oldest, first.")]
-Limit = Annotated[int, typer.Option(min=1, max=1000, help="How many.")]
+Limit = Annotated[int, typer.Option(min=1, max=1000, help="Maximum number of rows.")]
 After = Annotated[
     str | None,
-    typer.Option(metavar="CURSOR", help="Go on after a page that was printed with the same options."),
+    typer.Option(metavar="CURSOR", help="Next page: the cursor printed by the same command."),
 ]
 
 
@@ -42,21 +40,23 @@ After = Annotated[
 def models(
     context: typer.Context,
     model_id: ModelId = None,
-    model_type: Annotated[ModelType | None, typer.Option(help="Only models of this kind.")] = None,
+    model_type: Annotated[ModelType | None, typer.Option(help="Only models of this type.")] = None,
     plugin: Annotated[str | None, typer.Option(help="Only models of this plug-in.")] = None,
     symbol: Annotated[str | None, typer.Option(help="Only models of this market.")] = None,
-    timeframe: Annotated[str | None, typer.Option(help="Only models of this length of bars.")] = None,
-    status: Annotated[ModelStatus | None, typer.Option(help="Only versions in this state.")] = None,
-    min_sharpe: Annotated[float | None, typer.Option(help="Only judged ones that reach it.")] = None,
+    timeframe: Annotated[str | None, typer.Option(help="Only models with bars of this length.")] = None,
+    status: Annotated[ModelStatus | None, typer.Option(help="Only versions with this status.")] = None,
+    min_sharpe: Annotated[
+        float | None, typer.Option(help="Only versions whose newest evaluation reaches this Sharpe ratio.")
+    ] = None,
     since: Since = None,
     until: Until = None,
-    order: Annotated[VersionOrder, typer.Option(help="By what.")] = VersionOrder.CREATED_AT,
+    order: Annotated[VersionOrder, typer.Option(help="Sort key.")] = VersionOrder.CREATED_AT,
     ascending: Ascending = False,
     limit: Limit = 20,
     after: After = None,
     as_json: AsJson = False,
 ) -> None:
-    """The registered versions with what their newest evaluation measured, newest first."""
+    """List the registered versions with their newest evaluation, newest first."""
     if context.invoked_subcommand is not None:
         return
     from clm_core.domain.listings import VersionQuery
@@ -91,20 +91,20 @@ def models(
 
 @models_app.command()
 def list_types(as_json: AsJson = False) -> None:
-    """Every kind of model, where it comes from, and what is missing to train it here."""
+    """List all kinds of model, with origin and installation of missing libraries."""
     from clm_core.models.offer import offers
 
-    found = offers()
+    kinds = offers()
     if as_json:
-        print_json([_offer_json(offer) for offer in found])
+        print_json([_offer_json(offer) for offer in kinds])
     else:
-        _show_offers(found)
+        _show_offers(kinds)
 
 
 @jobs_app.callback()
 def jobs(
     context: typer.Context,
-    status: Annotated[JobStatus | None, typer.Option(help="Only jobs in this state.")] = None,
+    status: Annotated[JobStatus | None, typer.Option(help="Only jobs with this status.")] = None,
     model_id: ModelId = None,
     since: Since = None,
     until: Until = None,
@@ -113,7 +113,7 @@ def jobs(
     after: After = None,
     as_json: AsJson = False,
 ) -> None:
-    """The training jobs, newest first."""
+    """List the training jobs, newest first."""
     if context.invoked_subcommand is not None:
         return
     from clm_core.domain.listings import JobQuery
@@ -140,7 +140,7 @@ def jobs(
 
 @jobs_app.command()
 def reap(as_json: AsJson = False) -> None:
-    """End the jobs whose process stopped sending heartbeats; every retrain does so first."""
+    """End the jobs whose process died; every retrain does the same first."""
     from clm_core.retraining import jobs
     from clm_core.services import open_services
     from clm_core.settings import load_settings
@@ -160,7 +160,7 @@ keep_old_name(app, "sweep", "jobs reap", reap)
 
 @app.command()
 def stats(as_json: AsJson = False) -> None:
-    """How much there is: models, versions and jobs by status, promotions and rollbacks."""
+    """Count models, versions and jobs by status, promotions and rollbacks."""
     from dataclasses import asdict
 
     from clm_core.services import open_services
@@ -179,7 +179,7 @@ def _utc(moment: datetime | None) -> datetime | None:
 
 
 def _tell_next(cursor: str | None) -> None:
-    """Beside the list, not in it: whoever reads the list as JSON gets the list."""
+    """Prints the cursor of the next page to stderr, so that JSON on stdout stays parseable."""
     if cursor is not None:
         typer.echo(f"There are more: repeat the command with --after {cursor}", err=True)
 
@@ -238,7 +238,7 @@ def _figures(evaluation: "EvaluationResult | None") -> tuple[str, str, str]:
 
 
 def _show_jobs(page: "Page[TrainingJob]", filtered: bool) -> None:
-    table = listing("job", "model", "reason", "status", "asked (UTC)", "seconds")
+    table = listing("job", "model", "reason", "status", "requested (UTC)", "seconds")
     table.add_column("cause of failure", overflow="fold")
     for job in page.items:
         table.add_row(
@@ -260,9 +260,9 @@ def _took(job: "TrainingJob") -> str:
 
 
 def _show_counts(counts: "Counts") -> None:
-    table = listing("what", "how many")
+    table = listing("count of", "number")
     table.columns[1].justify = "right"
-    for what, number in (
+    for name, number in (
         ("models", counts.models),
         *((f"  {kind}", number) for kind, number in counts.types.items()),
         ("versions", sum(counts.versions.values())),
@@ -272,9 +272,9 @@ def _show_counts(counts: "Counts") -> None:
         ("promotions", counts.promotions),
         ("rollbacks", counts.rollbacks),
         ("forced by an admin", counts.forced),
-        ("  let stand for longer", counts.confirmations),
+        ("  extended", counts.confirmations),
     ):
-        table.add_row(what, f"{number:,}")
+        table.add_row(name, f"{number:,}")
     rate = "-" if counts.promotion_rate is None else f"{counts.promotion_rate:.1%}"
-    table.add_row("judged versions that ever served", rate)
+    table.add_row("share of judged versions promoted", rate)
     console.print(table)

@@ -1,4 +1,4 @@
-"""How a command runs flows: under one Prefect server, with progress on the terminal."""
+"""Flow runs of a command: under a single Prefect server, with progress on the terminal."""
 
 import contextlib
 from collections.abc import Callable, Iterator
@@ -11,22 +11,24 @@ if TYPE_CHECKING:
     from clm_core.settings import Settings
 
 Run = Callable[..., Any]
-"""Takes a title for the bar and what the flow takes, runs it and answers with what it returns."""
+"""Runs the flow with a title for the progress bar and the flow's arguments; returns the flow's result."""
 
 
 @contextlib.contextmanager
-def telling_steps(says: Callable[[str, float], str] = lambda step, share: step) -> "Iterator[Services]":
-    """The services, whose steps are told on the terminal while they last.
+def services_with_status(
+    text: Callable[[str, float], str] = lambda step, share: step,
+) -> "Iterator[Services]":
+    """Services whose steps are shown on the terminal.
 
     Args:
-        says: what is told of a step and its finished share, 0..1.
+        text: status text for a step and its completed fraction, 0..1.
     """
     from clm_core.services import open_services
     from clm_core.settings import load_settings
 
     with (
         Console(stderr=True).status("Opening the database") as status,
-        open_services(load_settings(), lambda step, share: status.update(says(step, share))) as services,
+        open_services(load_settings(), lambda step, share: status.update(text(step, share))) as services,
     ):
         yield services
 
@@ -35,11 +37,11 @@ def telling_steps(says: Callable[[str, float], str] = lambda step, share: step) 
 def flow_of(
     entrypoint: str, settings: "Settings", meanwhile: "Callable[[Services], Any]"
 ) -> "Iterator[tuple[Services, Run]]":
-    """The services, and the flow ready to be run.
+    """Services, and a function that runs the flow.
 
     Args:
         entrypoint: module and function: "flows.retrain.retrain".
-        meanwhile: slow things that the flow needs, done while the server starts on another core.
+        meanwhile: slow preparation of the flow, done while the server starts on another core.
     """
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
@@ -51,7 +53,8 @@ def flow_of(
     with Progress(
         TextColumn("{task.description:<44}"), BarColumn(), TimeElapsedColumn(), console=Console(stderr=True)
     ) as progress:
-        title, bar = "", progress.add_task("Starting database and Prefect server", total=None)
+        title = ""
+        bar = progress.add_task("Starting database and Prefect server", total=None)
 
         def announce(step: str, share: float) -> None:
             progress.update(bar, description=f"{title}: {step}", completed=share, total=1.0)
@@ -65,11 +68,11 @@ def flow_of(
             meanwhile(services)
             wait_until_ready()
 
-            def run(name: str, *given: Any) -> Any:
+            def run(name: str, *arguments: Any) -> Any:
                 nonlocal title, bar
                 title = name
                 announce("Loading bars", 0.0)
-                result = flow(*given)
+                result = flow(*arguments)
                 announce("Done", 1.0)
                 bar = progress.add_task("", total=None)
                 return result

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from clm_core.cli.output import AsJson, print_report
-from clm_core.cli.running import telling_steps
+from clm_core.cli.running import services_with_status
 
 app = typer.Typer(rich_markup_mode=None)
 
@@ -16,7 +16,7 @@ def shadow(
     as_json: AsJson = False,
 ) -> None:
     """Record the positions of candidate versions, and show the returns of all recorded positions."""
-    with telling_steps() as services:
+    with services_with_status() as services:
         from clm_core.lifecycle import shadow
 
         report = shadow.run(services, model)

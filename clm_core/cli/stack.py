@@ -1,4 +1,4 @@
-"""`clm up`, `clm down`, `clm status`, `clm deploy`: the whole product on this machine."""
+"""`clm up`, `clm down`, `clm status`, `clm deploy`: the servers of an installation on this machine."""
 
 import json
 import os
@@ -23,13 +23,13 @@ if TYPE_CHECKING:
 app = typer.Typer(rich_markup_mode=None)
 console = Console(highlight=False)
 if not console.is_terminal:
-    console.width = 160  # a file or pipe has no width: nothing should be cut for it
+    console.width = 160  # a file or pipe has no width, so no text is cut
 
 STARTED_WITHIN_SECONDS = 360.0
 STOPPED_WITHIN_SECONDS = 180.0
 NOT_UP = 3
-"""Exit code of `clm status` when nothing runs."""
-# -P: a folder flows/ or deployments/ in the current folder must not take the place of ours
+"""Exit code of `clm status` without running servers."""
+# -P: a folder flows/ or deployments/ in the current folder must not shadow the packages of CLM
 SUPERVISOR = (sys.executable, "-P", "-m", "deployments.stack")
 DEPLOY = (sys.executable, "-P", "-m", "deployments.definitions")
 
@@ -37,10 +37,10 @@ DEPLOY = (sys.executable, "-P", "-m", "deployments.definitions")
 @app.command()
 def up(
     detach: Annotated[
-        bool, typer.Option("--detach", help="Return when all is ready; `clm down` ends it.")
+        bool, typer.Option("--detach", help="Return when all parts are ready; `clm down` stops them.")
     ] = False,
 ) -> None:
-    """Start database, Prefect, MLflow, the API and a worker, until Ctrl-C; first-time set-up included."""
+    """Start database, Prefect, MLflow, the API and workers, until Ctrl-C; the first start sets up all."""
     from clm_core.platform.stack_state import refuse_if_running
 
     settings = _settings()
@@ -52,7 +52,7 @@ def up(
 
 @app.command()
 def down() -> None:
-    """Stop what `clm up` started for this home; runs under way end as crashed, and can be retried."""
+    """Stop the servers started by `clm up`; running flows end as crashed and can be retried."""
     from clm_core.domain.errors import ServerUnavailable
     from clm_core.platform.stack_state import running
 
@@ -67,7 +67,7 @@ def down() -> None:
         while running(settings.home):
             if time.monotonic() > deadline:
                 raise ServerUnavailable(
-                    f"Process {state.pid} does not end: kill -9 {state.pid} is safe, its parts end with it."
+                    f"Process {state.pid} does not end: kill -9 {state.pid} is safe and ends all parts."
                 )
             time.sleep(0.1)
     console.print(f"Stopped all of {settings.home}.")
@@ -75,26 +75,27 @@ def down() -> None:
 
 @app.command()
 def status(as_json: AsJson = False) -> None:
-    """Health of each part, jobs, what serves, what runs next; exits with 3 when nothing is up, 1 when ill."""
+    """Show health, jobs, production versions and next runs; exits with 3 if down, with 1 if unhealthy."""
     from clm_core.operations.status import read_status
 
     settings = _settings()
-    found = read_status(settings)
+    current = read_status(settings)
     if as_json:
-        typer.echo(json.dumps(found.model_dump(mode="json") | {"healthy": found.healthy}, indent=2))
+        typer.echo(json.dumps(current.model_dump(mode="json") | {"healthy": current.healthy}, indent=2))
     else:
-        _show(settings, found)
-    if not found.healthy:
-        sys.exit(1 if found.up else NOT_UP)
+        _show(settings, current)
+    if not current.healthy:
+        sys.exit(1 if current.up else NOT_UP)
 
 
 @app.command()
 def deploy(
     as_yaml: Annotated[
-        bool, typer.Option("--yaml", help="Print them as a prefect.yaml instead, for `prefect deploy --all`.")
+        bool,
+        typer.Option("--yaml", help="Print a prefect.yaml for `prefect deploy --all` instead of deploying."),
     ] = False,
 ) -> None:
-    """Make Prefect's deployments those of the settings: schedules, limits, forms; again is harmless."""
+    """Create or update Prefect's deployments from the settings: schedules, limits, forms."""
     from clm_core.platform.stack_state import prefect_environment, running
 
     settings = _settings()
@@ -108,14 +109,14 @@ def deploy(
 
 
 def print_summary(settings: "Settings", state: "StackState") -> None:
-    """Where everything is, once it is up."""
+    """Prints the URLs and folders of the running servers."""
     from clm_core.operations.status import urls
     from clm_core.platform.stack_state import folder
 
     table = Table(box=SIMPLE_HEAVY, show_header=False)
     for name, url in urls(state).items():
         table.add_row(name, f"[link={url}]{url}[/link]")
-    table.add_row("sign in to Prefect with", f"what is in {folder(settings.home) / 'prefect.auth'}")
+    table.add_row("Prefect user and password", f"in {folder(settings.home) / 'prefect.auth'}")
     table.add_row("logs", str(folder(settings.home) / "logs"))
     console.print(table)
 
@@ -136,34 +137,34 @@ def _start_detached(settings: "Settings") -> "StackState":
             if (state := running(settings.home)) and state.ready:
                 return state
             if started.poll() is not None:
-                raise ServerUnavailable(f"It did not start:\n{log.read_text().strip()}")
+                raise ServerUnavailable(f"`clm up` did not start:\n{log.read_text().strip()}")
             time.sleep(0.2)
     raise ServerUnavailable(
-        f"It is not ready after {STARTED_WITHIN_SECONDS:.0f} s: see {log}, or `clm down`."
+        f"`clm up` is not ready after {STARTED_WITHIN_SECONDS:.0f} s: see {log}, or `clm down`."
     )
 
 
-def _show(settings: "Settings", found: "InstallationStatus") -> None:
-    if not found.up:
+def _show(settings: "Settings", status: "InstallationStatus") -> None:
+    if not status.up:
         console.print(f"Nothing is up for {settings.home}: `clm up` starts it.")
-    for name, url in found.urls.items():
+    for name, url in status.urls.items():
         console.print(f"{name:8} {url}")
-    if found.parts:
-        console.print(_parts_table(found))
-    jobs = ", ".join(f"{count} {status.value}" for status, count in sorted(found.jobs.items()))
+    if status.parts:
+        console.print(_parts_table(status))
+    jobs = ", ".join(f"{count} {each.value}" for each, count in sorted(status.jobs.items()))
     console.print(f"Jobs: {jobs or 'none yet'}")
-    serving = ", ".join(f"{each.model_id} {each.version}" for each in found.production)
+    serving = ", ".join(f"{each.model_id} {each.version}" for each in status.production)
     console.print(f"In production: {serving or 'nothing'}")
-    if found.next_runs:
+    if status.next_runs:
         runs = Table("next run of", "at (UTC)", box=SIMPLE_HEAVY)
-        for run in found.next_runs:
+        for run in status.next_runs:
             runs.add_row(run.deployment, f"{run.at:%Y-%m-%d %H:%M}")
         console.print(runs)
 
 
-def _parts_table(found: "InstallationStatus") -> Table:
+def _parts_table(status: "InstallationStatus") -> Table:
     table = Table("part", "health", "process", "restarts", "log", box=SIMPLE_HEAVY)
-    for part in found.parts:
+    for part in status.parts:
         health = "[green]answers[/]" if part.healthy else "[red]down[/]"
         table.add_row(part.name, health, str(part.pid or "-"), str(part.restarts), str(part.log))
     return table

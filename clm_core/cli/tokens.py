@@ -1,4 +1,4 @@
-"""`clm tokens …`: who may use the REST API, in which role, and until when."""
+"""`clm tokens`: tokens of the REST API with role and expiry."""
 
 import json
 from typing import Annotated
@@ -15,12 +15,12 @@ app = typer.Typer(help="Tokens for the REST API: create, list and revoke them.",
 
 @app.command()
 def create(
-    name: Annotated[str, typer.Argument(help="Whose it is: stands in the audit as who acted.")],
+    name: Annotated[str, typer.Argument(help="Owner of the token, the name of the actor in the audit log.")],
     role: Annotated[Role, typer.Option(help="viewer reads, operator retrains and promotes, admin forces.")],
-    days: Annotated[int, typer.Option(min=1, max=3650, help="How long it lasts.")] = 90,
+    days: Annotated[int, typer.Option(min=1, max=3650, help="Validity, days.")] = 90,
     as_json: AsJson = False,
 ) -> None:
-    """Make a token and print its secret, this once: only a hash of it is kept."""
+    """Create a token and print the secret once; only a hash is stored."""
     import secrets
     from datetime import timedelta
 
@@ -32,11 +32,12 @@ def create(
     from clm_core.settings import load_settings
 
     with open_services(load_settings()) as services:
-        actor, secret = this_user(), Secret.generate(secrets.token_bytes)
+        actor = this_user()
+        secret = Secret.generate(secrets.token_bytes)
         try:
             token = new_token(secret, name, role, actor, services.clock(), timedelta(days=days))
         except ValidationError as error:
-            raise typer.BadParameter(f"{name!r} is no name: letters, digits and . _ @ + - only") from error
+            raise typer.BadParameter(f"{name!r} is not a name of letters, digits and . _ @ + -") from error
         services.ledger.tokens.issue(token, secret, actor)
     if as_json:
         typer.echo(json.dumps({"token": token.model_dump(mode="json"), "secret": secret.text}, indent=2))
@@ -44,14 +45,14 @@ def create(
     typer.echo(secret.text)
     typer.echo(
         f"Token {token.id} of {token.name}, {token.role}, until {token.expires_at:%Y-%m-%d %H:%M} UTC. "
-        "Keep it now: it is not shown again.",
+        "Store the secret now: it is not shown again.",
         err=True,
     )
 
 
 @app.command(name="list")
 def list_(as_json: AsJson = False) -> None:
-    """All tokens there ever were, newest first."""
+    """List all tokens, expired and revoked included, newest first."""
     from clm_core.services import open_services
     from clm_core.settings import load_settings
 
@@ -68,12 +69,12 @@ def list_(as_json: AsJson = False) -> None:
         state = token.refusal(now) or f"until {token.expires_at:%Y-%m-%d %H:%M}"
         created = f"{token.created_at:%Y-%m-%d %H:%M}"
         table.add_row(token.id, token.name, token.role, created, token.created_by, used, state)
-    plain.print(table if tokens else "No tokens yet: `clm tokens create NAME --role viewer` makes one.")
+    plain.print(table if tokens else "No tokens yet: `clm tokens create NAME --role viewer` creates one.")
 
 
 @app.command()
-def revoke(token: Annotated[str, typer.Argument(help="As `clm tokens list` names it.")]) -> None:
-    """From now on it opens nothing."""
+def revoke(token: Annotated[str, typer.Argument(help="Token id, as in `clm tokens list`.")]) -> None:
+    """Revoke a token at once."""
     from clm_core.cli.promotion import this_user
     from clm_core.services import open_services
     from clm_core.settings import load_settings

@@ -28,27 +28,29 @@ def trigger(
         Path | None,
         typer.Argument(
             metavar="EVENT.json",
-            help="A message as webhooks bring it; or use --model.",
+            help="Webhook message in a file; alternative to --model.",
             exists=True,
         ),
     ] = None,
-    model: Annotated[ModelType | None, typer.Option(help="The kind of model to retrain.")] = None,
-    plugin: Annotated[str | None, typer.Option(help="With --model other: which plug-in.")] = None,
-    symbol: Annotated[str | None, typer.Option(help="The market, as `clm data list` names it.")] = None,
+    model: Annotated[ModelType | None, typer.Option(help="Type of model to retrain.")] = None,
+    plugin: Annotated[str | None, typer.Option(help="With --model other: name of the plug-in.")] = None,
+    symbol: Annotated[str | None, typer.Option(help="Market, as in `clm data list`.")] = None,
     timeframe: Annotated[str, typer.Option(help="Length of a bar.")] = "1h",
-    days: Annotated[int, typer.Option(min=1, help="Days of bars the training may see.")] = 365,
-    reason: Annotated[TriggerReason, typer.Option(help="Why.")] = TriggerReason.MANUAL,
+    days: Annotated[int, typer.Option(min=1, help="Days of bars, counted back from the newest bar.")] = 365,
+    reason: Annotated[TriggerReason, typer.Option(help="Reason for the retrain.")] = TriggerReason.MANUAL,
     sharpe: Annotated[float | None, typer.Option(help="Observed Sharpe ratio, annualised.")] = None,
     samples: Annotated[int | None, typer.Option(min=0, help="New bars since the training.")] = None,
-    age: Annotated[float | None, typer.Option(min=0, help="Age of the serving version, days.")] = None,
-    key: Annotated[str | None, typer.Option(help="Requests with the same key are one.")] = None,
+    age: Annotated[float | None, typer.Option(min=0, help="Age of the production version, days.")] = None,
+    key: Annotated[
+        str | None, typer.Option(help="Idempotency key: requests with the same key lead to a single retrain.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Ask for a retrain that a worker does; the answer says whether it is granted, and why."""
+    """Request a retrain by a worker; the answer is accepted, coalesced or rejected, with the reason."""
     if (event is None) == (model is None or symbol is None):
         raise typer.BadParameter("give EVENT.json, or --model and --symbol")
     if event is not None:
-        _print(_bring(event), as_json)
+        _print(_submit_file(event), as_json)
         return
     training = {
         "model_type": model,
@@ -59,7 +61,7 @@ def trigger(
         "trigger_reason": reason,
     }
     observed = {"sharpe_ratio": sharpe, "new_samples": samples, "age_days": age}
-    _print([_ask(_request(training, observed, key))], as_json)
+    _print([_submit(_request(training, observed, key))], as_json)
 
 
 @app.command()
@@ -67,30 +69,30 @@ def triggers(
     model: Annotated[str | None, typer.Option(metavar="MODEL", help="Only this model id.")] = None,
     reply: Annotated[
         Literal["accepted", "coalesced", "rejected"] | None,
-        typer.Option(help="Only requests that were answered so."),
+        typer.Option(help="Only requests with this answer."),
     ] = None,
     before: Annotated[
         int | None,
-        typer.Option(metavar="NUMBER", help="Only older ones than this, as a next page."),
+        typer.Option(metavar="NUMBER", help="Only requests before this number, as the next page."),
     ] = None,
-    limit: Annotated[int, typer.Option(min=1, help="How many, newest first.")] = 20,
+    limit: Annotated[int, typer.Option(min=1, help="Number of requests, newest first.")] = 20,
     set_aside: Annotated[
-        bool, typer.Option("--set-aside", help="Instead, the messages that could not be answered.")
+        bool, typer.Option("--set-aside", help="List the messages that could not be answered instead.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """What was asked for and answered, newest first."""
+    """List the requests to retrain and their answers, newest first."""
     from clm_core.domain.triggers import Reply
     from clm_core.services import open_services
     from clm_core.settings import load_settings
 
-    wanted = None if reply is None else Reply(reply)
+    reply_filter = None if reply is None else Reply(reply)
     with open_services(load_settings()) as services:
         store = services.ledger.triggers
         if set_aside:
             messages = store.messages(set_aside=True, limit=limit)
         else:
-            answers = store.answers(model_id=model, reply=wanted, before=before, limit=limit)
+            answers = store.answers(model_id=model, reply=reply_filter, before=before, limit=limit)
     if set_aside:
         _print_messages(messages, as_json)
     else:
@@ -134,7 +136,7 @@ def _request(training: dict[str, Any], observed: dict[str, Any], key: str | None
     from clm_core.domain.triggers import TriggerRequest
 
     user = getpass.getuser()
-    asked = {
+    content = {
         "training": training | {"requested_by": user},
         "actor": {"name": user, "role": "admin"},
         "source": "terminal",
@@ -142,12 +144,12 @@ def _request(training: dict[str, Any], observed: dict[str, Any], key: str | None
         "observed": observed,
     }
     try:
-        return TriggerRequest.model_validate(asked)
+        return TriggerRequest.model_validate(content)
     except ValidationError as error:
         raise typer.BadParameter(problem(error)) from None
 
 
-def _ask(request: "TriggerRequest") -> "Answer":
+def _submit(request: "TriggerRequest") -> "Answer":
     from clm_core.services import open_services
     from clm_core.settings import load_settings
 
@@ -157,8 +159,8 @@ def _ask(request: "TriggerRequest") -> "Answer":
         return intake.submit(services, request)
 
 
-def _bring(event: Path) -> "list[Answer]":
-    """The message's own answers; whatever else waits is answered on the way, in its turn."""
+def _submit_file(event: Path) -> "list[Answer]":
+    """Answers to the message in the file; messages already pending are answered first."""
     import uuid
 
     from clm_core.services import open_services
@@ -182,7 +184,7 @@ def _print(answers: "Sequence[Answer]", as_json: bool) -> None:
     for answer in answers:
         plain.print(_sentence(answer), soft_wrap=True)
     if not answers:
-        plain.print("Nothing came of it; if it was set aside, `clm triggers --set-aside` says why.")
+        plain.print("No request; if the message was set aside, `clm triggers --set-aside` has the reason.")
 
 
 def _sentence(answer: "Answer") -> str:
@@ -194,7 +196,7 @@ def _print_listing(answers: "Sequence[Answer]", as_json: bool) -> None:
         print_json(_plain(answers))
         return
     table = Table(box=SIMPLE_HEAVY)
-    for column in ("number", "asked (UTC)", "model", "reason", "by", "through", "answer"):
+    for column in ("number", "requested (UTC)", "model", "reason", "by", "through", "answer"):
         table.add_column(column, no_wrap=True)
     table.add_column("because", overflow="fold")
     for answer in answers:
@@ -209,7 +211,7 @@ def _print_listing(answers: "Sequence[Answer]", as_json: bool) -> None:
             answer.reply.value,
             answer.because,
         )
-    plain.print(table if answers else "Nothing was asked for yet.")
+    plain.print(table if answers else "No requests yet.")
 
 
 def _print_messages(messages: "Sequence[Message]", as_json: bool) -> None:
@@ -228,7 +230,7 @@ def _show(result: "DispatchResult") -> None:
         plain.print(_sentence(answer), soft_wrap=True)
     started = result.started
     for job_id, run_id in started.runs.items():
-        plain.print(f"Job {job_id} is run {run_id} now.")
+        plain.print(f"Job {job_id} has run {run_id}.")
     for job_id in started.failed:
         plain.print(f"Job {job_id} failed: its run ended before it began.")
     plain.print(

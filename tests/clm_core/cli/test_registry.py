@@ -135,7 +135,7 @@ def test_stats_count_what_there_is(clm: Clm) -> None:
         "promotion_rate": None,
     }
     table = clm("stats").stdout
-    for shown in (r"versions\s+4", r"training\s+4", r"ever served\s+-"):
+    for shown in (r"versions\s+4", r"training\s+4", r"versions promoted\s+-"):
         assert re.search(shown, table)
 
 

@@ -33,7 +33,7 @@ def test_promote_rollback_and_retire_say_what_serves_now(
 ) -> None:
     a, b, c = (make_version(model_id) for _ in range(3))
     first = clm("promote", name(a), "--expect", "nothing")
-    assert first.stdout == f"{model_id}: {a.version} serves (promotion), before it nothing did.\n"
+    assert first.stdout == f"{model_id}: {a.version} is in production (promotion), before nothing.\n"
     clm("promote", name(b), "--expect", a.version)
     [back] = json.loads(clm("rollback", model_id, "--reason", "drawdown", "--json").stdout)
     assert (back["kind"], back["to_version"], back["reason"]) == ("rollback", a.version, "drawdown")
@@ -58,10 +58,10 @@ def test_reconcile_puts_a_hand_moved_alias_back_or_adopts_it(
     a, b = make_version(model_id), make_version(model_id)
     clm("promote", name(a))
     services.registry.point(model_id, "production", b.mlflow_version)
-    assert f"it is put back, {a.version} serves" in clm("reconcile").stdout
+    assert f"the alias is moved back, {a.version} is in production" in clm("reconcile").stdout
     services.registry.point(model_id, "production", b.mlflow_version)
     adopted = clm("reconcile", model_id, "--adopt", "--reason", "meant so")
-    assert adopted.stdout == f"{model_id}: {b.version} serves (adoption), before it {a.version} did.\n"
+    assert adopted.stdout == f"{model_id}: {b.version} is in production (adoption), before {a.version}.\n"
 
 
 @pytest.mark.parametrize(

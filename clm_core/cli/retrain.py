@@ -1,0 +1,196 @@
+"""`clm retrain`, `clm demo`: training, backtest and verdict in the terminal."""
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.box import SIMPLE_HEAVY
+from rich.table import Table
+
+from clm_core.cli import tune
+from clm_core.cli.output import AsJson, console, parsed_params, print_json, problem, user
+from clm_core.cli.running import flow_of
+from clm_core.cli.verdicts import colored_decision, formatted_limit, formatted_value
+from clm_core.domain.errors import NotRetrained
+from clm_core.domain.vocabulary import ModelType
+
+if TYPE_CHECKING:
+    from clm_core.domain.jobs import RetrainRequest
+    from clm_core.domain.triggers import Answer
+    from clm_core.platform.database import Database
+    from clm_core.retraining.results import RetrainResult
+    from clm_core.settings import Settings
+
+app = typer.Typer(rich_markup_mode=None)
+
+DEMO_DAYS = 840
+
+
+@app.command()
+def demo() -> None:
+    """Retrain, backtest and judge XGBoost and LightGBM on the bundled BTCUSD bars."""
+    from clm_core.domain.jobs import RetrainRequest
+
+    requests = [
+        RetrainRequest(
+            model_type=model_type, symbol="BTCUSD", dataset_span_days=DEMO_DAYS, requested_by=user()
+        )
+        for model_type in (ModelType.XGBOOST, ModelType.LIGHTGBM)
+    ]
+    _show_outcomes(_retrain(requests))
+
+
+@app.command()
+def retrain(
+    model: Annotated[ModelType, typer.Option(help="Type of model to train.")],
+    symbol: Annotated[str, typer.Option(help="Market, as in `clm data list`.")],
+    plugin: Annotated[str | None, typer.Option(help="With --model other: name of the plug-in.")] = None,
+    timeframe: Annotated[str, typer.Option(help="Length of a bar.")] = "1h",
+    days: Annotated[int, typer.Option(min=1, help="Days of bars, counted back from the newest bar.")] = 365,
+    param: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=VALUE", help="Training parameter; may be repeated.")
+    ] = None,
+    params_from: Annotated[
+        str | None,
+        typer.Option(
+            metavar="STUDY|CANDIDATE",
+            help="Parameters of a tuning study's best trial or of a candidate; --param overrides.",
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Random seed of the training.")] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Retrain a model on the newest bars, backtest it out of sample and judge it."""
+    from pydantic import ValidationError
+
+    from clm_core.domain.jobs import RetrainRequest
+
+    try:
+        request = RetrainRequest(
+            model_type=model,
+            plugin=plugin,
+            symbol=symbol,
+            timeframe=timeframe,
+            dataset_span_days=days,
+            training_params=tune.best_params(params_from, model, plugin) | parsed_params(param or []),
+            seed=seed,
+            requested_by=user(),
+        )
+    except ValidationError as error:
+        raise typer.BadParameter(problem(error)) from None
+    outcomes = _retrain([request])
+    if as_json:
+        print_json([_outcome_json(outcome) for outcome in outcomes])
+    else:
+        _show_outcomes(outcomes)
+
+
+def _retrain(requests: list["RetrainRequest"]) -> list["RetrainResult"]:
+    """Runs the flow for each request under a single Prefect server, with progress on the terminal."""
+    from clm_core.platform.database import open_database
+    from clm_core.settings import load_settings
+
+    settings = load_settings()
+    for request in requests:
+        # before the start of any server: a typo must not cost ten seconds
+        _require_valid(settings, request)
+    with open_database(settings.home, settings.database_url) as database:
+        for request in requests:
+            _require_members(settings, database, request)
+        with flow_of("flows.retrain.retrain", settings, lambda clm: clm.registry.connect()) as (_, run):
+            return [
+                _granted(run(f"{request.kind} {request.symbol} {request.timeframe}", request))
+                for request in requests
+            ]
+
+
+def _require_valid(settings: "Settings", request: "RetrainRequest") -> None:
+    """
+    Raises:
+        CLMError: the bars do not exist, or the parameters are not valid.
+    """
+    from clm_core.market.sources import MarketData
+    from clm_core.models import catalog
+
+    catalog.recipe(request.model_type, request.training_params, settings.costs, request.plugin)
+    MarketData(settings.home).bars(request.symbol, request.timeframe, closed_by=datetime.now(UTC))
+
+
+def _require_members(settings: "Settings", database: "Database", request: "RetrainRequest") -> None:
+    """Validates the members of an ensemble against the ledger.
+
+    Raises:
+        CLMError: a version cannot be a member.
+    """
+    if request.model_type is not ModelType.ENSEMBLE:
+        return
+    from clm_core.ledger.store import Ledger
+    from clm_core.market.sources import MarketData
+    from clm_core.retraining.ensembles import resolve_members
+    from clm_core.services import open_ledger
+
+    bars = MarketData(settings.home).bars(request.symbol, request.timeframe, closed_by=datetime.now(UTC))
+    stored_names = {"symbol": bars.symbol, "timeframe": bars.timeframe.value}
+    resolved_request = request.model_copy(update=stored_names)
+    with open_ledger(database) as engine:
+        resolve_members(Ledger(engine), resolved_request)
+
+
+def _granted(result: "RetrainResult | Answer") -> "RetrainResult":
+    from clm_core.domain.triggers import Answer
+
+    if isinstance(result, Answer):
+        raise NotRetrained(f"{result.model_id} was not retrained, the request was {result.sentence}.")
+    return result
+
+
+def _show_outcomes(outcomes: list["RetrainResult"]) -> None:
+    """Prints a column for each model and a row for each check, with further metrics below."""
+    table = Table(box=SIMPLE_HEAVY)
+    table.add_column("out of sample, after costs")
+    table.add_column("required", justify="right")
+    for outcome in outcomes:
+        table.add_column(outcome.version.model_id, justify="right")
+    checks_by_name = [{check.name: check for check in outcome.verdict.checks} for outcome in outcomes]
+    # rows of the verdict with most checks: without a champion, a verdict has no comparison
+    for row in max(checks_by_name, key=len).values():
+        checks = [by_name.get(row.name) for by_name in checks_by_name]
+        limits = dict.fromkeys(formatted_limit(check) for check in checks if check is not None)
+        table.add_row(
+            row.label,
+            " / ".join(limits),
+            *("" if check is None else formatted_value(check) for check in checks),
+        )
+    table.add_section()
+    table.add_row("net return", "", *(f"{outcome.metrics.total_return:+.1%}  " for outcome in outcomes))
+    table.add_row(
+        "buying and holding", "", *(f"{outcome.buy_and_hold.total_return:+.1%}  " for outcome in outcomes)
+    )
+    table.add_row("score, 0 to 100", "", *(f"{outcome.verdict.score:.1f}  " for outcome in outcomes))
+    table.add_section()
+    table.add_row("verdict", "", *(colored_decision(outcome.verdict) + "  " for outcome in outcomes))
+    console.print(table)
+    for outcome in outcomes:
+        _show_outcome(outcome)
+
+
+def _show_outcome(outcome: "RetrainResult") -> None:
+    version = outcome.version
+    console.print(
+        f"[bold]{version.model_id}[/] {version.version}: {colored_decision(outcome.verdict)}", highlight=False
+    )
+    from clm_core.retraining.pages import spread
+
+    for reason in (*outcome.verdict.reasons, *outcome.verdict.warnings, *spread(outcome.verdict)):
+        console.print(f"  - {reason}", highlight=False)
+    console.print(f"  load it:  {version.model_path}", highlight=False, soft_wrap=True)
+    console.print(f"  report:   {outcome.report.html}", highlight=False, soft_wrap=True)
+    console.print()
+
+
+def _outcome_json(outcome: "RetrainResult") -> dict[str, Any]:
+    return {
+        "version": outcome.version.model_dump(mode="json"),
+        "verdict": outcome.verdict.model_dump(mode="json"),
+        "report": str(outcome.report.html),
+    }

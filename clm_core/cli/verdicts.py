@@ -1,0 +1,31 @@
+"""Formatting of verdicts on the terminal."""
+
+import math
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from clm_core.domain.evaluations import Check, Verdict
+
+PERCENTAGES = {"win_rate", "max_drawdown", "share_of_one_side"}
+COUNTS = {"trades", "track_record_bars"}
+TONES = {"pass": "green", "inconclusive": "yellow", "fail": "red"}
+
+
+def colored_decision(verdict: "Verdict") -> str:
+    return f"[{TONES[verdict.decision.value]}]{verdict.decision.value.upper()}[/]"
+
+
+def formatted_limit(check: "Check") -> str:
+    if math.isinf(check.limit):
+        return "never"
+    return f"{check.comparison} {_formatted(check.name, check.limit)}"
+
+
+def formatted_value(check: "Check") -> str:
+    return f"{_formatted(check.name, check.value)} " + ("[green]✓[/]" if check.passed else "[red]✗[/]")
+
+
+def _formatted(criterion: str, value: float) -> str:
+    if criterion in COUNTS:
+        return f"{value:,.0f}"
+    return f"{value:.1%}" if criterion in PERCENTAGES else f"{value:.2f}"

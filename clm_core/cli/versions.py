@@ -1,0 +1,169 @@
+"""`clm show`, `clm reproduce`, `clm report`: a version, with lineage, verdict and tear sheet."""
+
+import sys
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.box import SIMPLE_HEAVY
+from rich.table import Table
+
+from clm_core.cli.naming import VersionName, find_version
+from clm_core.cli.output import AsJson, console, print_json
+from clm_core.cli.verdicts import colored_decision, formatted_limit, formatted_value
+from clm_core.domain.errors import NotFound
+from clm_core.domain.vocabulary import ModelType
+
+if TYPE_CHECKING:
+    from clm_core.domain.evaluations import EvaluationResult, Verdict
+    from clm_core.domain.versions import Lineage, ModelVersion
+    from clm_core.retraining.reproduce import Reproduction
+    from clm_core.services import Services
+
+app = typer.Typer(rich_markup_mode=None)
+
+
+@app.command()
+def show(version: VersionName, as_json: AsJson = False) -> None:
+    """Show a version: training data, lineage, out-of-sample metrics and verdict."""
+    from clm_core.services import open_services
+    from clm_core.settings import load_settings
+
+    with open_services(load_settings()) as services:
+        found = find_version(services, version)
+        judged = _judged(services, found)
+        lineage = services.ledger.lineage(found.model_id, found.version)
+    if as_json:
+        evaluation, verdict = judged or (None, None)
+        print_json(
+            {
+                "version": found.model_dump(mode="json"),
+                "evaluation": evaluation.model_dump(mode="json") if evaluation else None,
+                "verdict": verdict.model_dump(mode="json") if verdict else None,
+                "lineage": lineage.model_dump(mode="json"),
+            }
+        )
+        return
+    console.print(_facts_table(found, lineage))
+    if judged is None:
+        console.print("Not judged yet.")
+        return
+    evaluation, verdict = judged
+    console.print(
+        f"{colored_decision(verdict)}, score {verdict.score:.1f} of 100, out of sample "
+        f"{evaluation.period_start:%Y-%m-%d} to {evaluation.period_end:%Y-%m-%d}, after "
+        f"{evaluation.fee_bps:g} bps fee and {evaluation.slippage_bps:g} bps slippage"
+    )
+    checks = Table("criterion", "measured", "required", box=SIMPLE_HEAVY)
+    for check in verdict.checks:
+        checks.add_row(check.label, formatted_value(check), formatted_limit(check))
+    console.print(checks)
+    for reason in (*verdict.reasons, *verdict.warnings):
+        console.print(f"  - {reason}", highlight=False)
+
+
+@app.command()
+def reproduce(version: VersionName, as_json: AsJson = False) -> None:
+    """Train a version again from its recorded inputs and compare; exits with 1 if positions differ."""
+    from clm_core.retraining.reproduce import reproduce as train_again
+    from clm_core.services import open_services
+    from clm_core.settings import load_settings
+
+    with open_services(load_settings()) as services:
+        found = train_again(services, find_version(services, version))
+    if as_json:
+        print_json(found.to_json())
+    else:
+        _show_reproduction(found)
+    if not found.reproduced:
+        sys.exit(1)
+
+
+@app.command()
+def report(
+    version: VersionName,
+    open_page: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
+) -> None:
+    """Print the path of a version's tear sheet."""
+    from clm_core.services import open_services
+    from clm_core.settings import load_settings
+
+    with open_services(load_settings()) as services:
+        found = find_version(services, version)
+        path = services.reports / found.model_id / f"{found.version}.html"
+        if not path.exists():
+            services.registry.download(found.mlflow_run_id, f"report/{found.version}.html", path.parent)
+    typer.echo(path)
+    if open_page:
+        typer.launch(path.as_uri())
+
+
+def _judged(services: "Services", version: "ModelVersion") -> "tuple[EvaluationResult, Verdict] | None":
+    try:
+        return services.ledger.evaluation(version.model_id, version.version)
+    except NotFound:
+        return None
+
+
+def _facts_table(version: "ModelVersion", lineage: "Lineage") -> Table:
+    from clm_core.models.ensemble import readable
+
+    table = Table(
+        show_header=False,
+        box=SIMPLE_HEAVY,
+        title=f"{version.model_id} {version.version}",
+        title_justify="left",
+    )
+    for name, value in (
+        ("status", version.status.value),
+        ("load it with", version.model_path),
+        ("registered", f"{version.created_at:%Y-%m-%d %H:%M:%S} UTC"),
+        ("served before it", version.parent_version or "none"),
+        ("training job", f"{lineage.job.id}, {lineage.job.trigger_reason}, by {lineage.job.requested_by}"),
+        ("trained on", f"{version.symbol} {version.timeframe}, hash {version.data_hash}"),
+        ("of the series", f"hash {lineage.data_snapshot}"),
+        ("seed", str(version.seed)),
+        ("parameters", _pairs(readable(version.model_type, version.params))),
+        *(("member", member) for member in _members(version)),
+        ("code", version.code_version),
+        ("libraries", _pairs(version.environment)),
+        ("bundle digest", version.bundle_digest),
+    ):
+        table.add_row(name, value)
+    return table
+
+
+def _members(version: "ModelVersion") -> list[str]:
+    """Members of an ensemble with weights, and the requested name where different."""
+    if version.model_type is not ModelType.ENSEMBLE:
+        return []
+    from clm_core.models.ensemble import EnsembleParams, Member
+
+    metrics = version.train_metrics
+    return [
+        f"{each.name}, weight {metrics[f'weight.{each.model_id}.{each.version}']:.3f}"
+        + (f", requested as {each.asked}" if each.asked != each.name else "")
+        for each in EnsembleParams.parse(version.params).members
+        if isinstance(each, Member)
+    ]
+
+
+def _pairs(values: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in values.items()) or "not recorded"
+
+
+def _show_reproduction(found: "Reproduction") -> None:
+    if found.differences:
+        table = Table("what differs", "then", "now", box=SIMPLE_HEAVY)
+        for difference in found.differences:
+            table.add_row(difference.what, difference.then, difference.now)
+        console.print(table)
+    positions = found.positions
+    if found.reproduced:
+        console.print(f"[green]Reproduced[/]: the same position on all {positions.bars:,} bars.")
+    else:
+        console.print(
+            f"[red]Not reproduced[/]: other positions on {positions.differing:,} of {positions.bars:,} bars, "
+            f"first at {positions.first:%Y-%m-%d %H:%M} UTC, by up to {positions.largest:.4g}.",
+            highlight=False,
+        )
