@@ -1,11 +1,11 @@
-"""Alerts: recorded with what they are about, sent later by `delivery`, so that no receiver is waited for.
+"""Alerts: recorded in the transaction of the change, sent later by `delivery`, without waiting for receivers.
 
     with engine.begin() as connection:
         ...  # the change itself
         record(connection, Alert(kind=AlertKind.JOB_FAILED, subject=str(job.id), message=cause, at=now))
 
-A condition that lasts (`domain.alerts.HAPPENINGS` lists what is none) is recorded once: until it has ended,
-recording it again does nothing.
+A condition (any kind outside `domain.alerts.HAPPENINGS`) is recorded once: until the condition has ended,
+recording the alert again does nothing.
 """
 
 from datetime import datetime
@@ -21,9 +21,9 @@ _ALERTS = Base.metadata.tables[AlertRow.__tablename__]
 
 
 def record(connection: Connection, alert: Alert) -> bool:
-    """Record an alert in the caller's transaction; False: its condition is recorded already.
+    """Record an alert in the caller's transaction; False if the condition is recorded already.
 
-    Call it late: until the transaction ends, everybody else who records an alert or an event waits.
+    Call late in the transaction: until the end, other transactions that record an alert or an event wait.
     """
     row = alert.model_dump() | {
         "message": storable(alert.message),
@@ -34,7 +34,7 @@ def record(connection: Connection, alert: Alert) -> bool:
 
 
 def end(connection: Connection, kind: AlertKind, subject: str, now: datetime) -> bool:
-    """The condition is over: should it come back, it is told of again. False: it was not recorded."""
+    """Record the end of a condition, so that a recurrence is alerted; False if no such condition lasts."""
     ended = (
         update(_ALERTS)
         .where(_ALERTS.c.kind == kind, _ALERTS.c.subject == subject, _ALERTS.c.ended_at.is_(None))
@@ -44,13 +44,13 @@ def end(connection: Connection, kind: AlertKind, subject: str, now: datetime) ->
 
 
 class AlertStore:
-    """What was alerted. Every method is a transaction."""
+    """Recorded alerts. Every method is a transaction."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
     def record(self, alert: Alert) -> bool:
-        """Where there is no transaction of what it is about; False: its condition is recorded already."""
+        """Record an alert in a transaction of its own; False if the condition is recorded already."""
         with self._engine.begin() as connection:
             return record(connection, alert)
 
@@ -59,7 +59,7 @@ class AlertStore:
             return end(connection, kind, subject, now)
 
     def lasting(self, kind: AlertKind | None = None) -> list[RaisedAlert]:
-        """Conditions that have not ended, oldest first."""
+        """Conditions that last, oldest first."""
         query = select(_ALERTS).where(_ALERTS.c.ended_at.is_(None)).order_by(_ALERTS.c.seq)
         if kind is not None:
             query = query.where(_ALERTS.c.kind == kind)

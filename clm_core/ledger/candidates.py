@@ -1,4 +1,4 @@
-"""The record of proposed strategies."""
+"""Strategy candidates: proposed by a person or by the evolution."""
 
 from collections.abc import Collection, Mapping
 from typing import Any
@@ -29,11 +29,11 @@ class CandidateStore:
         self._engine = engine
 
     def add(self, candidate: StrategyCandidate) -> StrategyCandidate:
-        """Record a proposal, and the event that tells of it.
+        """Record a candidate and the event about the candidate.
 
         Raises:
-            AlreadyExists: a candidate of that id is recorded.
-            NotFound: one of its parents isn't.
+            AlreadyExists: a candidate with the same id is recorded.
+            NotFound: a parent of the candidate is not recorded.
         """
         from psycopg.errors import UniqueViolation
 
@@ -47,7 +47,7 @@ class CandidateStore:
         except IntegrityError as error:
             if isinstance(error.orig, UniqueViolation):
                 raise AlreadyExists(
-                    f"Candidate {candidate.id} is recorded already: give another id."
+                    f"Candidate {candidate.id} is recorded already: choose another id."
                 ) from error
             raise
         return candidate
@@ -55,16 +55,14 @@ class CandidateStore:
     def get(self, candidate_id: UUID) -> StrategyCandidate:
         """
         Raises:
-            NotFound: there is no such candidate.
+            NotFound: the candidate does not exist.
         """
         if candidate_id not in (found := self.known([candidate_id])):
-            raise NotFound(
-                f"There is no candidate {candidate_id}: GET /clm/candidates lists those there are."
-            )
+            raise NotFound(f"There is no candidate {candidate_id}: GET /clm/candidates lists the candidates.")
         return found[candidate_id]
 
     def known(self, ids: Collection[UUID]) -> dict[UUID, StrategyCandidate]:
-        """Of these ids, the candidates that are recorded."""
+        """Recorded candidates among the ids."""
         rows = select(*_CANDIDATES.c).where(_CANDIDATES.c.id.in_(ids))
         with self._engine.begin() as connection:
             return {row["id"]: _candidate(row) for row in connection.execute(rows).mappings()}
@@ -72,14 +70,14 @@ class CandidateStore:
     def find(self, query: CandidateQuery) -> Page[StrategyCandidate]:
         """
         Raises:
-            InvalidCursor: the cursor is none, or another list's.
-            InvalidSymbol: nothing can have that symbol.
+            InvalidCursor: the cursor is malformed, or belongs to another list.
+            InvalidSymbol: the symbol of the query is malformed.
         """
         names = ("base_strategy", "model_type", "plugin", "symbol", "timeframe", "origin")
-        wanted = [_CANDIDATES.c[name] == value for name, value in paging.filters(query, *names)]
+        conditions = [_CANDIDATES.c[name] == value for name, value in paging.filters(query, *names)]
         if query.min_fitness is not None:
-            wanted.append(_CANDIDATES.c.fitness_rank >= query.min_fitness)
-        rows = select(*_CANDIDATES.c).where(*wanted, *paging.created(query, _CANDIDATES.c.created_at))
+            conditions.append(_CANDIDATES.c.fitness_rank >= query.min_fitness)
+        rows = select(*_CANDIDATES.c).where(*conditions, *paging.created(query, _CANDIDATES.c.created_at))
         keys = (_RANKS[query.order], _CANDIDATES.c.id)
         with self._engine.begin() as connection:
             found = connection.execute(paging.seek(rows, keys, query)).mappings().all()
@@ -91,12 +89,12 @@ def _candidate(row: Mapping[Any, Any]) -> StrategyCandidate:
 
 
 def _require_parents(connection: Connection, candidate: StrategyCandidate) -> None:
-    # nothing deletes a candidate: what is there now stays
-    wanted = set(candidate.parents)
-    known = select(_CANDIDATES.c.id).where(_CANDIDATES.c.id.in_(wanted))
-    missing = wanted - set(connection.scalars(known))
+    # candidates are never deleted: a parent found now remains
+    parents = set(candidate.parents)
+    known = select(_CANDIDATES.c.id).where(_CANDIDATES.c.id.in_(parents))
+    missing = parents - set(connection.scalars(known))
     if missing:
         raise NotFound(
-            f"Candidate {candidate.id} has parents that are not recorded: "
-            f"{', '.join(sorted(map(str, missing)))}. Record them first."
+            f"Candidate {candidate.id} has unrecorded parents: "
+            f"{', '.join(sorted(map(str, missing)))}. Record the parents first."
         )

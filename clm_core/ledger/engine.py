@@ -1,4 +1,4 @@
-"""Connections to a ledger, as the role that may add to the audit and not change it."""
+"""Connections to a ledger in the role `clm_app`, which may append to the audit, but not change entries."""
 
 from typing import Any
 
@@ -6,8 +6,8 @@ from sqlalchemy import Engine, create_engine, event
 
 
 def open_engine(url: str) -> Engine:
-    """Connects at the first use; the ledger's tables have to be there by then."""
-    # a server that was restarted closed the pooled connections: found out before they are used
+    """Engine for a ledger with existing tables; connects at the first use."""
+    # after a restart of the server, pooled connections are closed: the ping replaces them
     engine = create_engine(url, pool_pre_ping=True)
     event.listen(engine, "connect", _become_the_application)
     return engine
@@ -15,5 +15,5 @@ def open_engine(url: str) -> Engine:
 
 def _become_the_application(connection: Any, _: object) -> None:
     connection.execute("SET ROLE clm_app")
-    # a rollback would undo it
+    # a rollback would undo the change of role
     connection.commit()

@@ -1,4 +1,4 @@
-"""Events: recorded with what they tell of, delivered later, so that no receiver is waited for."""
+"""Events: recorded in the transaction of the change, delivered later, without waiting for receivers."""
 
 import uuid
 from datetime import datetime
@@ -11,11 +11,11 @@ from clm_core.ledger.tables import Base, OutboxRow
 _OUTBOX = Base.metadata.tables[OutboxRow.__tablename__]
 
 
-def record(connection: Connection, kind: EventType, what: Happening, at: datetime) -> None:
-    """Record what happened in the caller's transaction.
+def record(connection: Connection, kind: EventType, payload: Happening, at: datetime) -> None:
+    """Record an event in the caller's transaction.
 
-    Call it late: until the transaction ends, everybody else who records something waits.
+    Call late in the transaction: until the end, other transactions that record an alert or an event wait.
     """
-    event = Event(id=uuid.uuid4(), type=kind, at=at, payload=what)
-    row = event.model_dump(exclude={"payload"}) | {"payload": what.model_dump(mode="json")}
+    event = Event(id=uuid.uuid4(), type=kind, at=at, payload=payload)
+    row = event.model_dump(exclude={"payload"}) | {"payload": payload.model_dump(mode="json")}
     connection.execute(insert(_OUTBOX).values(row))

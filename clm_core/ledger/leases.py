@@ -1,8 +1,8 @@
-"""Who runs a job, and that only who runs it writes about it.
+"""Leases: the exclusive right of a process to write about a job in progress.
 
-A job in progress has one lease, which whoever runs it renews. What has run out a sweeper takes over under a
-new token. A process that wakes up after that still writes with its old token, and is refused: the database
-compares the tokens in the transaction of every write, and keeps the lease from changing hands until it ends.
+The process that runs a job renews the job's lease. The reaper takes an expired lease over under a new fencing
+token. A revived process still writes with the old token, and is refused: the database compares tokens in the
+transaction of every write, and the lease cannot change hands before the transaction ends.
 """
 
 import contextlib
@@ -28,7 +28,7 @@ def take(connection: Connection, job_id: UUID, holder: str, now: datetime, lengt
 
 
 def take_over_expired(connection: Connection, holder: str, now: datetime, length: timedelta) -> list[Lease]:
-    """Every lease that has run out, ours now; of two who try at once one gets it."""
+    """Take every expired lease over; of two concurrent callers only the first gets a lease."""
     taken = connection.execute(
         update(_LEASES)
         .where(_LEASES.c.expires_at <= now)
@@ -39,10 +39,10 @@ def take_over_expired(connection: Connection, holder: str, now: datetime, length
 
 
 def renew(connection: Connection, lease: Lease, now: datetime, length: timedelta) -> None:
-    """Also one that has run out, as long as nobody has taken it over.
+    """Prolong a lease, even an expired lease that was not taken over.
 
     Raises:
-        LeaseLost: somebody has, or the job has ended.
+        LeaseLost: the lease was taken over, or the job has ended.
     """
     own = (_LEASES.c.job_id == lease.job_id) & (_LEASES.c.token == lease.token)
     if not connection.execute(update(_LEASES).where(own).values(expires_at=now + length)).rowcount:
@@ -52,7 +52,7 @@ def renew(connection: Connection, lease: Lease, now: datetime, length: timedelta
 def give_back(connection: Connection, lease: Lease) -> None:
     """
     Raises:
-        LeaseLost: somebody has taken it over, or the job has ended.
+        LeaseLost: the lease was taken over, or the job has ended.
     """
     own = (_LEASES.c.job_id == lease.job_id) & (_LEASES.c.token == lease.token)
     if not connection.execute(delete(_LEASES).where(own)).rowcount:
@@ -60,11 +60,11 @@ def give_back(connection: Connection, lease: Lease) -> None:
 
 
 def require(connection: Connection, job: UUID | ScalarSelect[UUID], lease: Lease | None) -> None:
-    """Let only those write about a job who run it; about one that isn't in progress, who has no lease.
+    """Permit writes about a job: with the lease of a job in progress, without a lease otherwise.
 
     Raises:
-        LeaseLost: the lease is no longer the job's.
-        IllegalTransition: there is no lease given, and the job is in progress.
+        LeaseLost: the lease was taken over, or the job has ended.
+        IllegalTransition: no lease is given, and the job is in progress.
     """
     found = select(_LEASES.c.job_id, _LEASES.c.holder).where(_LEASES.c.job_id == job)
     if lease is not None:
@@ -73,14 +73,14 @@ def require(connection: Connection, job: UUID | ScalarSelect[UUID], lease: Lease
             raise _lost(lease)
     elif (other := connection.execute(found).one_or_none()) is not None:
         raise IllegalTransition(
-            f"Job {other.job_id} is being run by {other.holder}, which alone writes about it: "
-            "try again when it has ended, as `clm jobs` tells."
+            f"Job {other.job_id} is being run by {other.holder}, which alone may write about the job: "
+            "try again after the end of the job (see `clm jobs`)."
         )
 
 
 @contextlib.contextmanager
 def heartbeat(renewal: Callable[[], None], every: timedelta) -> Iterator[None]:
-    """Renew, again and again, until the block ends."""
+    """Renew a lease at regular intervals until the block ends."""
     stop = threading.Event()
 
     def beat() -> None:
@@ -88,10 +88,10 @@ def heartbeat(renewal: Callable[[], None], every: timedelta) -> Iterator[None]:
             try:
                 renewal()
             except LeaseLost:
-                # the block hears of it at its next write
+                # the block is refused at its next write
                 return
             except OperationalError:
-                # the database is away; it may be back before the lease runs out
+                # the database may answer again before the lease expires
                 continue
 
     thread = threading.Thread(target=beat, name="lease heartbeat", daemon=True)
@@ -105,6 +105,6 @@ def heartbeat(renewal: Callable[[], None], every: timedelta) -> Iterator[None]:
 
 def _lost(lease: Lease) -> LeaseLost:
     return LeaseLost(
-        f"{lease.holder} no longer runs job {lease.job_id}: its lease (token {lease.token}) ran out and was "
+        f"{lease.holder} no longer runs job {lease.job_id}: the lease (token {lease.token}) expired and was "
         "taken over, or the job has ended. Nothing was written; see `clm jobs`, and ask for a new job."
     )

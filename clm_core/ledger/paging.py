@@ -1,7 +1,7 @@
-"""Reading a list page by page: each begins after the last row of the one before, wherever that was.
+"""Keyset pagination: a page begins after the last row of the preceding page.
 
-So a deep page costs what the first one does, and rows that are added meanwhile shift nothing. The cursor
-holds that row's place in the order, and a fingerprint of the list it belongs to.
+A deep page costs as little as the first page, and rows added meanwhile shift nothing. The cursor holds the
+last row's sort keys and a fingerprint of the list.
 """
 
 import base64
@@ -20,7 +20,7 @@ from clm_core.market.validation import normalise_symbol
 
 Item = TypeVar("Item")
 Keys = Sequence[Column[Any]]
-"""What a list is ordered by, and so a row's place in it: unique together, none of them ever null."""
+"""Sort keys of a list: unique together, never null."""
 
 _CURSOR = TypeAdapter(tuple[str, ...])
 _READERS: dict[type, TypeAdapter[Any]] = {
@@ -32,10 +32,10 @@ _READERS: dict[type, TypeAdapter[Any]] = {
 
 
 def seek(query: Select[Any], keys: Keys, listing: Listing) -> Select[Any]:
-    """The rows of the wanted page and one more, which tells that there is another page.
+    """Query for the rows of a page, and for the first row of the following page.
 
     Raises:
-        InvalidCursor: it is none, or another list's.
+        InvalidCursor: the cursor is malformed, or belongs to another list.
     """
     if listing.after is not None:
         values = zip(_place(listing, listing.after, keys), keys, strict=True)
@@ -49,10 +49,10 @@ def ordered(keys: Sequence[ColumnElement[Any]], listing: Listing) -> list[UnaryE
 
 
 def filters(listing: Listing, *names: str) -> Iterator[tuple[str, Any]]:
-    """Those of the named filters that are set, with what has to be equal.
+    """Column and required value of each named filter that is set.
 
     Raises:
-        InvalidSymbol: nothing can have that symbol.
+        InvalidSymbol: the symbol is malformed.
     """
     for name in names:
         value = getattr(listing, name)
@@ -68,38 +68,38 @@ def created(listing: Listing, at: Column[datetime]) -> list[ColumnElement[bool]]
 def page(
     rows: Sequence[Mapping[Any, Any]], keys: Keys, listing: Listing, read: Callable[[Mapping[Any, Any]], Item]
 ) -> Page[Item]:
-    """What `seek` found, and the cursor to go on with."""
-    shown = rows[: listing.limit]
-    following = _cursor(listing, [shown[-1][key.name] for key in keys]) if len(rows) > len(shown) else None
-    return Page(items=tuple(read(row) for row in shown), next=following)
+    """Page made of the rows that `seek` found, with the cursor of the following page."""
+    items = rows[: listing.limit]
+    following = _cursor(listing, [items[-1][key.name] for key in keys]) if len(rows) > len(items) else None
+    return Page(items=tuple(read(row) for row in items), next=following)
 
 
 def _cursor(listing: Listing, place: Sequence[Any]) -> str:
-    told = _CURSOR.dump_json((listing.fingerprint, *map(_spelt, place)))
-    return base64.urlsafe_b64encode(told).decode().rstrip("=")
+    content = _CURSOR.dump_json((listing.fingerprint, *map(_written, place)))
+    return base64.urlsafe_b64encode(content).decode().rstrip("=")
 
 
-def _spelt(value: Any) -> str:
+def _written(value: Any) -> str:
     return value.isoformat() if isinstance(value, datetime) else str(value)
 
 
 def _place(listing: Listing, cursor: str, keys: Keys) -> list[Any]:
     try:
-        told = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars="-_", validate=True)
-        fingerprint, *values = _CURSOR.validate_json(told)
+        content = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars="-_", validate=True)
+        fingerprint, *values = _CURSOR.validate_json(content)
         if fingerprint != listing.fingerprint:
             raise InvalidCursor(
-                "The cursor belongs to a list with other filters or another order: ask for that one, or "
-                "begin this one without a cursor."
+                "The cursor belongs to a list with other filters or another order: repeat the query of the "
+                "preceding page, or begin without a cursor."
             )
         return [_read(value, key) for value, key in zip(values, keys, strict=True)]
     except ValueError as error:
         raise InvalidCursor(
-            f"{cursor!r} is no cursor: use the one that came with the page before, or begin without one."
+            f"{cursor!r} is not a cursor: use the cursor of the preceding page, or begin without a cursor."
         ) from error
 
 
 def _read(value: str, key: Column[Any]) -> Any:
     if storable(value) != value:
-        raise ValueError("nothing of ours")
+        raise ValueError("not a value written by `_written`")
     return _READERS[key.type.python_type].validate_python(value)

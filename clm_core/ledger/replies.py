@@ -1,4 +1,4 @@
-"""What was answered to requests with an `Idempotency-Key`: asked again, the same is answered again."""
+"""Replies to requests with an `Idempotency-Key`, repeated when a request is repeated."""
 
 import contextlib
 from collections.abc import Iterator
@@ -19,12 +19,12 @@ KEPT_FOR = timedelta(hours=24)
 
 
 class KeptReply(BaseModel):
-    """What was asked under a key, and the answer."""
+    """A request under an idempotency key, and the reply."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     caller: str
-    """Keys of different callers have nothing to do with each other."""
+    """Owner of the key: different callers may use equal keys."""
     key: str
     request_hash: str
     """SHA-256 of the path and the body, hexadecimal."""
@@ -35,17 +35,19 @@ class KeptReply(BaseModel):
 
 
 class ReplyStore:
+    """Kept replies. Every method but `lock` is a transaction."""
+
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        # a connection of its own: those who wait for a lock must not use up the pool its holder needs
+        # without a pool: threads that wait for a lock must not use up the connections that the holder needs
         self._locks = create_engine(engine.url, poolclass=NullPool)
 
     @contextlib.contextmanager
     def lock(self, caller: str, key: str) -> Iterator[None]:
-        """Nobody else works on this key inside the block; freed if we die in it.
+        """Lock a key for the duration of the block, or until the death of the process.
 
         Raises:
-            ConflictError: somebody has worked on it for longer than we wait.
+            ConflictError: another request has held the lock for longer than the time limit.
         """
         with self._locks.connect() as connection, connection.begin():
             connection.execute(text(f"SET LOCAL lock_timeout = '{LOCK_WAIT_SECONDS}s'"))
@@ -54,29 +56,29 @@ class ReplyStore:
                 connection.execute(select(func.pg_advisory_xact_lock(AdvisoryLock.REPLY, named)))
             except OperationalError as error:
                 raise ConflictError(
-                    "A request with this Idempotency-Key is still under way: ask again later."
+                    "A request with the same Idempotency-Key is still under way: repeat the request later."
                 ) from error
             yield
 
     def find(self, caller: str, key: str, request_hash: str, now: datetime) -> KeptReply | None:
-        """What was answered under the key in the last 24 hours.
+        """Reply to the key's request in the last 24 hours.
 
         Raises:
-            KeyReused: it was another request.
+            KeyReused: the key was used with a different request.
         """
-        mine = (_REPLIES.c.caller == caller, _REPLIES.c.key == key, _REPLIES.c.at > now - KEPT_FOR)
+        own = (_REPLIES.c.caller == caller, _REPLIES.c.key == key, _REPLIES.c.at > now - KEPT_FOR)
         with self._engine.begin() as connection:
-            row: Any = connection.execute(select(_REPLIES).where(*mine)).mappings().one_or_none()
+            row: Any = connection.execute(select(_REPLIES).where(*own)).mappings().one_or_none()
         if row is None:
             return None
         if row["request_hash"] != request_hash:
             raise KeyReused(
-                "This Idempotency-Key came with another request before: take a new key for a new request."
+                "The Idempotency-Key was used with a different request: use a new key for every request."
             )
         return KeptReply.model_validate(dict(row))
 
     def keep(self, reply: KeptReply) -> None:
-        """Also forgets what is older than 24 hours."""
+        """Keep a reply, and delete replies older than 24 hours."""
         with self._engine.begin() as connection:
             connection.execute(delete(_REPLIES).where(_REPLIES.c.at <= reply.at - KEPT_FOR))
             connection.execute(insert(_REPLIES).values(reply.model_dump()))

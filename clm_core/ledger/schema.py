@@ -1,4 +1,4 @@
-"""Whether a ledger's tables are those that this release was written for."""
+"""Comparison of a ledger's tables with the tables of this release."""
 
 from typing import Any
 
@@ -22,49 +22,49 @@ WHERE tgrelid = to_regclass('audit_log') AND tgname = 'audit_log_append_only' AN
 
 
 class Schema(BaseModel):
-    """How a ledger's tables stand."""
+    """State of a ledger's tables."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     revision: str | None
-    """Newest that was applied; None: there are no tables."""
+    """Newest applied revision; None without tables."""
     newest: str
-    """Newest that this release knows."""
+    """Newest revision of this release."""
     pending: tuple[str, ...]
-    """Revisions still to be applied."""
+    """Revisions not applied yet."""
     differences: tuple[str, ...]
-    """What the tables have or lack, as alembic says it; not looked for while revisions are pending."""
+    """Differences found by alembic; empty while revisions are pending."""
     rights: tuple[str, ...]
-    """Rights of the application that it must not have: audit, trials and shadows are only added to."""
+    """Rights that the application must not have: audit, trials and shadow positions are append-only."""
     guarded: bool
-    """Whether the trigger is on that refuses anybody a change of the audit."""
+    """True if the trigger that protects the audit from changes is on."""
 
     @computed_field  # type: ignore[prop-decorator]
     @property
     def problems(self) -> tuple[str, ...]:
-        """One sentence each, with what to do; empty: all is as it should be."""
+        """Sentences with the problem and the remedy; empty if the tables are in order."""
         if self.pending:
             return (f"{', '.join(self.pending)} not applied yet: run `clm db upgrade`.",)
-        found = [
-            f"{difference}: somebody changed the tables by hand; undo that, or restore a backup."
+        problems = [
+            f"{difference}: the tables were changed by hand; undo the change, or restore a backup."
             for difference in self.differences
         ]
-        found += [
+        problems += [
             f"the application has {right}: as the tables' owner, REVOKE {right} FROM clm_app, PUBLIC."
             for right in self.rights
         ]
         if not self.guarded:
-            found.append(
+            problems.append(
                 "the audit's trigger is off: ALTER TABLE audit_log ENABLE ALWAYS TRIGGER "
                 "audit_log_append_only, then run `clm audit verify`."
             )
-        return tuple(found)
+        return tuple(problems)
 
 
 def examine(url: str) -> Schema:
     """
     Raises:
-        DatabaseUnavailable: a newer release has upgraded this ledger.
+        DatabaseUnavailable: a newer release has upgraded the ledger.
     """
     with create_engine(url, poolclass=NullPool).connect() as connection:
         revision = current_revision(connection)
@@ -80,7 +80,7 @@ def examine(url: str) -> Schema:
 
 
 def _rights(connection: Connection) -> tuple[str, ...]:
-    """None of a ledger that has no tables yet."""
+    """Forbidden rights of the application; empty without tables."""
     return tuple(connection.scalars(_RIGHTS, {"tables": list(APPEND_ONLY)}))
 
 
@@ -93,12 +93,12 @@ def _differences(connection: Connection) -> tuple[str, ...]:
 
 
 def _sentence(difference: Any) -> str:
-    """Of one difference as `compare_metadata` gives it: what a migration would have to do."""
+    """Sentence about a difference as returned by `compare_metadata`."""
     if isinstance(difference, list):
         kind, _, table, column, *_ = difference[0]
-        return f"{table}.{column} is otherwise ({kind.removeprefix('modify_')})"
+        return f"{table}.{column} differs ({kind.removeprefix('modify_')})"
     kind, *where = difference
-    what = where[-1]
-    of = where[1] if kind.endswith("_column") else getattr(getattr(what, "table", None), "name", "")
-    name = f"{of}.{what.name}" if of else what.name
-    return f"{name} {'is missing' if kind.startswith('add') else 'does not belong there'}"
+    item = where[-1]
+    table = where[1] if kind.endswith("_column") else getattr(getattr(item, "table", None), "name", "")
+    name = f"{table}.{item.name}" if table else item.name
+    return f"{name} {'is missing' if kind.startswith('add') else 'is unexpected'}"

@@ -1,4 +1,4 @@
-"""What shadowed versions wanted to hold: written down once, never changed, never taken back."""
+"""Positions of shadow versions: recorded once, never changed, never deleted."""
 
 from datetime import datetime
 
@@ -16,22 +16,22 @@ _POSITIONS = Base.metadata.tables[ShadowPositionRow.__tablename__]
 
 
 class ShadowStore:
-    """Every method is a transaction."""
+    """Positions of shadow versions. Every method is a transaction."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
-    def write_down(
+    def record(
         self, model_id: str, version: str, time: NDArray[np.int64], positions: Floats, now: datetime
     ) -> int:
-        """What a version wants after each of these bars; what is there already stays as it is.
+        """Record a version's positions after the given bars; existing records stay unchanged.
 
         Args:
             time: open times of the bars, nanoseconds since 1970-01-01 UTC, shape (n_bars,).
-            positions: in [-1, 1], shape (n_bars,).
+            positions: target positions in [-1, 1], shape (n_bars,).
 
         Returns:
-            How many were not there yet.
+            Number of new records.
         """
         rows = [
             {
@@ -49,8 +49,8 @@ class ShadowStore:
         with self._engine.begin() as connection:
             return len(connection.execute(new, rows).all())
 
-    def written(self, model_id: str, version: str, first: datetime) -> ShadowRecord:
-        """From the bar on that opened at this moment."""
+    def recorded(self, model_id: str, version: str, first: datetime) -> ShadowRecord:
+        """Recorded positions of a version, from the bar with the given open time on."""
         query = (
             select(_POSITIONS.c.bar_time, _POSITIONS.c.position, _POSITIONS.c.recorded_at)
             .where(
@@ -62,8 +62,9 @@ class ShadowStore:
         )
         with self._engine.begin() as connection:
             rows = connection.execute(query).all()
-        time, position, recorded = zip(*rows, strict=True) if rows else ((), (), ())
-        return ShadowRecord(_nanoseconds(time), np.array(position, dtype=np.float64), _nanoseconds(recorded))
+        time, position, recorded_at = zip(*rows, strict=True) if rows else ((), (), ())
+        positions = np.array(position, dtype=np.float64)
+        return ShadowRecord(_nanoseconds(time), positions, _nanoseconds(recorded_at))
 
 
 def _nanoseconds(moments: tuple[datetime, ...]) -> NDArray[np.int64]:

@@ -1,4 +1,4 @@
-"""The tokens of the REST API: of their secrets only the hashes are kept."""
+"""Tokens of the REST API, with a hash of each secret."""
 
 import hmac
 from collections.abc import Mapping
@@ -16,11 +16,11 @@ from clm_core.ledger.tables import Base, TokenRow
 
 _TOKENS = Base.metadata.tables[TokenRow.__tablename__]
 _USE_NOTED_EVERY = timedelta(minutes=1)
-_ASK = "ask an admin for another one (`clm tokens create`)"
+_ASK = "ask an admin for a new token (`clm tokens create`)"
 
 
 class TokenStore:
-    """Every method is a transaction; what changes a token is in the audit with it."""
+    """Tokens of the REST API. Every method is a transaction, every change an entry of the audit."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
@@ -31,20 +31,23 @@ class TokenStore:
             _audit(connection, Action.TOKEN_CREATED, token, actor, token.created_at)
         return token
 
-    def authenticate(self, shown: str, now: datetime) -> Token:
-        """The token whose secret this is.
+    def authenticate(self, presented: str, now: datetime) -> Token:
+        """Token that belongs to the presented secret.
 
         Raises:
-            NotAuthenticated: nobody's, expired or revoked; which of them only its holder is told.
+            NotAuthenticated: the secret is unknown, or the token has expired or was revoked. Only the holder
+                of the secret learns the reason.
         """
-        secret = Secret.parse(shown)
+        secret = Secret.parse(presented)
         if secret is None:
-            raise NotAuthenticated(f"That is no token of ours: check that it was copied whole, or {_ASK}.")
+            raise NotAuthenticated(
+                f"The secret is malformed: check that the whole secret was copied, or {_ASK}."
+            )
         found = select(_TOKENS).where(_TOKENS.c.id == secret.token_id)
         with self._engine.begin() as connection:
             row = connection.execute(found).mappings().one_or_none()
             if row is None or not hmac.compare_digest(row["digest"], secret.digest):
-                raise NotAuthenticated(f"Nobody has that token: {_ASK}.")
+                raise NotAuthenticated(f"The token is unknown: {_ASK}.")
             token = _token(row)
             if refusal := token.refusal(now):
                 raise NotAuthenticated(f"The token {token.id} {refusal}: {_ASK}.")
@@ -52,16 +55,16 @@ class TokenStore:
         return token
 
     def tokens(self) -> list[Token]:
-        """All there ever were, newest first."""
+        """All tokens, expired and revoked tokens included, newest first."""
         with self._engine.begin() as connection:
             query = select(_TOKENS).order_by(_TOKENS.c.created_at.desc(), _TOKENS.c.id)
             return [_token(row) for row in connection.execute(query).mappings()]
 
     def revoke(self, token_id: str, actor: Actor, now: datetime) -> Token:
-        """It opens nothing from now on; revoked again, nothing changes.
+        """Revoke a token at once; a second revocation changes nothing.
 
         Raises:
-            NotFound: there is no such token.
+            NotFound: the token does not exist.
         """
         revoked = (
             update(_TOKENS)
@@ -76,7 +79,7 @@ class TokenStore:
                 return _token(row)
             row = connection.execute(select(_TOKENS).where(_TOKENS.c.id == token_id)).mappings().one_or_none()
         if row is None:
-            raise NotFound(f"There is no token {token_id}. `clm tokens list` shows them.")
+            raise NotFound(f"There is no token {token_id}. `clm tokens list` shows the tokens.")
         return _token(row)
 
 
@@ -85,7 +88,7 @@ def _token(row: Mapping[Any, Any]) -> Token:
 
 
 def _note_use(connection: Connection, token: Token, now: datetime) -> None:
-    """Not at every request: reading shall not cost a write."""
+    """Record the last use, at most once a minute: an update at every request would slow reading."""
     stale = or_(_TOKENS.c.last_used_at.is_(None), _TOKENS.c.last_used_at <= now - _USE_NOTED_EVERY)
     if token.last_used_at is None or token.last_used_at <= now - _USE_NOTED_EVERY:
         connection.execute(update(_TOKENS).where(_TOKENS.c.id == token.id, stale).values(last_used_at=now))

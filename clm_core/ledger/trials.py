@@ -1,7 +1,8 @@
-"""The trial ledger: nothing is judged that was not counted, and nothing counted is ever taken back.
+"""The trial ledger: only counted trials are judged, and counted trials are never deleted.
 
-A retrain's trial is counted before anybody reads what came of it. A tuning reads on the way, to give up
-early: its trial is begun first, and counts from then on as one of which nothing is known, whatever is killed.
+A retrain's trial is counted before the result is read. A tuning reads intermediate results for pruning:
+its trial is recorded as begun first, and from then on counts as a trial with unknown returns, even if the
+process is killed.
 """
 
 import math
@@ -26,30 +27,30 @@ _TRIALS, _BEGUN, _EVALUATIONS, _VERSIONS = (
 )
 _RECORD = tuple(_TRIALS.c[name] for name in ("sharpe", "effective_bars", "first_day", "daily_returns"))
 STORED = np.dtype("<f4")
-"""Of a day's return: seven digits are plenty for a correlation."""
+"""Type of a stored daily return: seven digits suffice for a correlation."""
 
 
 class TrialStore:
-    """Every method is a transaction."""
+    """Counted and begun trials. Every method is a transaction."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
     def begin(self, trial_id: UUID, symbol: str, timeframe: str, first_day: int, now: datetime) -> None:
-        """From now on it counts, under this id once.
+        """Record the beginning of a trial; a repetition with the same id changes nothing.
 
         Args:
-            first_day: days since 1970-01-01 UTC of the first bar it is tested on.
+            first_day: days since 1970-01-01 UTC of the first test bar.
         """
         row = {"id": trial_id, "symbol": symbol, "timeframe": timeframe, "first_day": first_day, "at": now}
         with self._engine.begin() as connection:
             connection.execute(insert_once(_BEGUN).values(row).on_conflict_do_nothing())
 
     def count(self, trial: Trial, record: TrialRecord, lease: Lease | None = None) -> Trial:
-        """Record a trial, under its id once; of a job in progress only who holds its lease does.
+        """Count a trial; a repetition with the same id changes nothing.
 
         Raises:
-            LeaseLost: the lease is no longer the job's.
+            LeaseLost: the lease of the job was taken over, or the job has ended.
         """
         row = trial.model_dump() | {
             "first_day": record.first_day,
@@ -62,10 +63,10 @@ class TrialStore:
         return trial
 
     def records(self, symbol: str, timeframe: str, until: datetime | None = None) -> list[TrialRecord]:
-        """What was tried for a market and timeframe, oldest first; what was only begun without its returns.
+        """Trials for a market and timeframe, oldest first; trials merely begun have no returns.
 
         Args:
-            until: leave out what was tried later: the count as it stood then.
+            until: latest time of a trial, to reproduce the count at the time.
         """
         of_market = [
             [table.c.symbol == symbol, table.c.timeframe == timeframe]
@@ -82,7 +83,8 @@ class TrialStore:
             return [_record(*row[:4]) for row in rows]
 
     def competing(self, model_id: str) -> list[tuple[str, ModelStatus, TrialRecord]]:
-        """Label, status and judged trial of a model's versions that serve, or may come to; oldest first."""
+        """Label, status and judged trial of a model's production, candidate and shadow versions,
+        oldest first."""
         alive = (ModelStatus.PRODUCTION, ModelStatus.CANDIDATE, ModelStatus.SHADOW)
         same = and_(*(_EVALUATIONS.c[name] == _VERSIONS.c[name] for name in ("model_id", "version")))
         query = (
@@ -98,7 +100,7 @@ class TrialStore:
         return [(label, ModelStatus(status), _record(*record)) for label, status, *record in rows]
 
     def of_job(self, job_id: UUID) -> list[Trial]:
-        """Oldest first."""
+        """Trials of a job, oldest first."""
         query = select(*_TRIALS.c).where(_TRIALS.c.job_id == job_id).order_by(_TRIALS.c.at, _TRIALS.c.id)
         with self._engine.begin() as connection:
             return [_trial(row) for row in connection.execute(query).mappings()]

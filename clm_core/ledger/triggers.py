@@ -1,6 +1,6 @@
-"""What was asked of the door and answered, what lies in the inbox, and which run a job was given.
+"""Requests to retrain and their answers, the inbox, and the Prefect runs of jobs.
 
-Only one request at a time is answered: the budget of all models together is counted under the lock.
+Requests are answered one at a time: the budget of all models together is counted under the intake's lock.
 """
 
 import contextlib
@@ -29,14 +29,14 @@ DAY = timedelta(hours=24)
 
 
 class TriggerStore:
-    """Every method is a transaction; the functions of this module take part in their caller's."""
+    """Requests, messages and runs. Methods are transactions, the module's functions join the caller's."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[Connection]:
-        """For an answer together with what it follows from, all of it or nothing."""
+        """Transaction for an answer and everything that the answer depends on."""
         with self._engine.begin() as connection:
             yield connection
 
@@ -48,11 +48,11 @@ class TriggerStore:
         before: int | None = None,
         limit: int = 50,
     ) -> list[Answer]:
-        """Newest first.
+        """Answers, newest first.
 
         Args:
-            message: source and id of the message they came in.
-            before: only those with a smaller number: the last of the page before.
+            message: source and id of the message with the requests.
+            before: exclusive upper limit of the answers' numbers, for the following page.
         """
         query = select(_REQUESTS).order_by(_REQUESTS.c.number.desc()).limit(limit)
         if model_id is not None:
@@ -69,7 +69,11 @@ class TriggerStore:
     def receive(
         self, source: str, message_id: str, body: bytes, body_hash: str, now: datetime
     ) -> tuple[bool, datetime, str]:
-        """Keep a message; whether it is new, when it was first received, and the hash it had then."""
+        """Keep a message.
+
+        Returns:
+            True if the message is new, the time of the first receipt, and the hash of the first body.
+        """
         row = {
             "source": source,
             "message_id": message_id,
@@ -87,7 +91,7 @@ class TriggerStore:
         return is_new, found.received_at, found.body_hash
 
     def messages(self, set_aside: bool = False, limit: int = 50) -> list[Message]:
-        """The newest; only those that were set aside, or all."""
+        """Newest messages: all messages, or only messages set aside."""
         query = select(_INBOX).order_by(_INBOX.c.number.desc()).limit(limit)
         if set_aside:
             query = query.where(_INBOX.c.error.is_not(None))
@@ -95,20 +99,20 @@ class TriggerStore:
             return [_message(row) for row in connection.execute(query).mappings()]
 
     def last_received(self, source: str) -> datetime | None:
-        """When the newest message of a source came; None: none did."""
+        """Time of receipt of a source's newest message; None without messages."""
         newest = select(func.max(_INBOX.c.received_at)).where(_INBOX.c.source == source)
         with self._engine.begin() as connection:
-            found: datetime | None = connection.scalar(newest)
-        return found
+            received_at: datetime | None = connection.scalar(newest)
+        return received_at
 
     def with_jobs(self, run_ids: Collection[UUID]) -> set[UUID]:
-        """Those of the runs that a job was given to."""
+        """Runs with a job, among the given runs."""
         known = select(_RUNS.c.run_id).where(_RUNS.c.run_id.in_(run_ids))
         with self._engine.begin() as connection:
             return set(connection.scalars(known))
 
     def startable(self, now: datetime) -> list[TrainingJob]:
-        """Jobs that wait, have no run, and whose model has no job in progress; oldest first."""
+        """Pending jobs without a run, of models without a job in progress; oldest first."""
         running = _JOBS.alias()
         under_way = exists().where(
             running.c.model_id == _JOBS.c.model_id, running.c.status == JobStatus.IN_PROGRESS
@@ -122,7 +126,7 @@ class TriggerStore:
             return [read_job(row) for row in rows]
 
     def unstarted_runs(self) -> dict[UUID, UUID]:
-        """The Prefect runs whose jobs still wait, by job."""
+        """Prefect runs of pending jobs, by job."""
         waiting = (
             select(_RUNS.c.job_id, _RUNS.c.run_id)
             .join(_JOBS, _JOBS.c.id == _RUNS.c.job_id)
@@ -132,7 +136,7 @@ class TriggerStore:
             return {row.job_id: row.run_id for row in connection.execute(waiting)}
 
     def runs_of_failed(self, cause: str, since: datetime) -> dict[UUID, UUID]:
-        """The Prefect runs of jobs that failed for a cause since then, by job."""
+        """Prefect runs of jobs that failed for a cause since a moment, by job."""
         failed = (
             select(_RUNS.c.job_id, _RUNS.c.run_id)
             .join(_JOBS, _JOBS.c.id == _RUNS.c.job_id)
@@ -142,7 +146,7 @@ class TriggerStore:
             return {row.job_id: row.run_id for row in connection.execute(failed)}
 
     def set_run(self, job_id: UUID, run_id: UUID, now: datetime) -> None:
-        """Remember which Prefect run was created for a job."""
+        """Record the Prefect run created for a job."""
         with self._engine.begin() as connection:
             give_to_run(connection, job_id, run_id, now, expires_at=None)
 
@@ -151,7 +155,7 @@ class TriggerStore:
             connection.execute(delete(_RUNS).where(_RUNS.c.job_id == job_id))
 
     def kinds(self, symbol: str, timeframe: str) -> list[Kind]:
-        """Kinds of model that have a version on a market."""
+        """Kinds of model with a version on a market."""
         kinds = (
             select(_VERSIONS.c.model_type, _VERSIONS.c.plugin)
             .distinct()
@@ -162,20 +166,20 @@ class TriggerStore:
             return [Kind(ModelType(row.model_type), row.plugin) for row in connection.execute(kinds)]
 
     def forget(self, before: datetime) -> int:
-        """Delete the messages that were processed before then; returns how many."""
+        """Delete messages processed before a moment; returns the number of deleted messages."""
         with self._engine.begin() as connection:
             return connection.execute(delete(_INBOX).where(_INBOX.c.processed_at < before)).rowcount
 
 
 def lock(connection: Connection) -> None:
-    """Nobody else answers a request until the transaction ends."""
+    """Take the intake's lock: other requests wait until the transaction ends."""
     connection.execute(select(func.pg_advisory_xact_lock(AdvisoryLock.INTAKE)))
 
 
 def give_to_run(
     connection: Connection, job_id: UUID, run_id: UUID, now: datetime, expires_at: datetime | None
 ) -> None:
-    """The job is that run's to start; only its, until `expires_at`."""
+    """Assign a job to a Prefect run, which alone may start the job until `expires_at`."""
     row = {"run_id": run_id, "at": now, "expires_at": expires_at}
     given = upsert(_RUNS).values(row | {"job_id": job_id})
     connection.execute(given.on_conflict_do_update(index_elements=["job_id"], set_=row))
@@ -227,27 +231,27 @@ def record(
 
 
 def next_message(connection: Connection) -> Message | None:
-    """The oldest that waits and that nobody else has taken; ours until the transaction ends."""
+    """Oldest waiting message without a lock, locked until the transaction ends."""
     waiting = select(_INBOX).where(_INBOX.c.processed_at.is_(None)).order_by(_INBOX.c.number).limit(1)
     row = connection.execute(waiting.with_for_update(skip_locked=True)).mappings().one_or_none()
     return None if row is None else _message(row)
 
 
 def processed(connection: Connection, message: Message, now: datetime) -> None:
-    """It has been answered."""
+    """Mark a message as answered."""
     done = update(_INBOX).where(_INBOX.c.number == message.number)
     connection.execute(done.values(processed_at=now))
 
 
 def set_aside(connection: Connection, message: Message, error: str, now: datetime) -> None:
-    """It cannot be answered; somebody is told."""
+    """Set a message aside that cannot be answered, and alert."""
     done = update(_INBOX).where(_INBOX.c.number == message.number)
     connection.execute(done.values(processed_at=now, error=storable(error)))
     subject = storable(f"{message.source}/{message.message_id}")
-    told = (
+    text = (
         f"A message from {message.source} was set aside: {storable(error)}. See `clm triggers --set-aside`."
     )
-    alerts.record(connection, Alert(kind=AlertKind.MESSAGE_SET_ASIDE, subject=subject, message=told, at=now))
+    alerts.record(connection, Alert(kind=AlertKind.MESSAGE_SET_ASIDE, subject=subject, message=text, at=now))
 
 
 def _number_of(source: str, message_id: str) -> Select[Any]:
@@ -255,14 +259,14 @@ def _number_of(source: str, message_id: str) -> Select[Any]:
 
 
 def _job_of(connection: Connection, model_id: str, status: JobStatus) -> UUID | None:
-    """The oldest."""
-    found = (
+    """Oldest job of a model with a status."""
+    oldest = (
         select(_JOBS.c.id)
         .where(_JOBS.c.model_id == model_id, _JOBS.c.status == status)
         .order_by(_JOBS.c.created_at, _JOBS.c.id)
         .limit(1)
     )
-    job_id: UUID | None = connection.scalar(found)
+    job_id: UUID | None = connection.scalar(oldest)
     return job_id
 
 

@@ -1,4 +1,4 @@
-"""The record of studies of hyper-parameters."""
+"""Definitions of hyper-parameter studies."""
 
 from datetime import datetime
 
@@ -13,21 +13,21 @@ from clm_core.ledger import audit_records
 from clm_core.ledger.tables import Base, TuningRow
 
 _TUNINGS = Base.metadata.tables[TuningRow.__tablename__]
-NAMED = 5
-"""Studies that are suggested where one is not found."""
+SUGGESTED = 5
+"""Number of studies suggested if a study is not found."""
 
 
 class TuningStore:
-    """Every method is a transaction."""
+    """Definitions of studies. Every method is a transaction."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
     def open(self, tuning: Tuning, trials: int, by: Actor, now: datetime) -> Tuning:
-        """Record a study, or that it is continued; returns it as it began.
+        """Record the start or the continuation of a study; returns the definition at the start.
 
         Raises:
-            StudyDiffers: one of that name began with something else.
+            StudyDiffers: the study of the same name started with other inputs.
         """
         row = {
             "name": tuning.name,
@@ -44,14 +44,14 @@ class TuningStore:
         return began
 
     def end(self, tuning: Tuning, result: TuneResult, now: datetime) -> None:
-        """Tell what a command has found, and why it stopped."""
+        """Record a command's result, and the reason for stopping."""
         with self._engine.begin() as connection:
             audit_records.tuning_ended(connection, tuning, result, now)
 
     def find(self, name: str) -> Tuning:
         """
         Raises:
-            NotFound: there is no such study; names the newest ones.
+            NotFound: the study does not exist; the message names the newest studies.
         """
         with self._engine.begin() as connection:
             return _tuning(connection, name)
@@ -64,18 +64,18 @@ class TuningStore:
 def _tuning(connection: Connection, name: str) -> Tuning:
     found = connection.scalar(select(_TUNINGS.c.definition).where(_TUNINGS.c.name == name))
     if found is None:
-        newest = select(_TUNINGS.c.name).order_by(_TUNINGS.c.created_at.desc()).limit(NAMED)
-        there = ", ".join(connection.scalars(newest))
-        have = f"the newest are {there}" if there else "there is none yet: `clm tune` makes one"
-        raise NotFound(f"There is no study {name}; {have}.")
+        newest = select(_TUNINGS.c.name).order_by(_TUNINGS.c.created_at.desc()).limit(SUGGESTED)
+        names = ", ".join(connection.scalars(newest))
+        advice = f"the newest are {names}" if names else "`clm tune` creates the first"
+        raise NotFound(f"There is no study {name}; {advice}.")
     return Tuning.model_validate(found)
 
 
-def _require_same(began: Tuning, asked: Tuning) -> None:
-    if not (changes := began.changes(asked)):
+def _require_same(began: Tuning, requested: Tuning) -> None:
+    if not (changes := began.changes(requested)):
         return
-    told = "; ".join(f"{name} was {then}, now {now}" for name, (then, now) in changes.items())
+    differences = "; ".join(f"{name} was {then}, now {now}" for name, (then, now) in changes.items())
     raise StudyDiffers(
-        f"The study {began.name} cannot go on, its trials would not be comparable: {told}. "
-        "Put that back as it was, or begin another study under another name."
+        f"The study {began.name} cannot continue, the trials would not be comparable: {differences}. "
+        "Restore the former values, or start a study with another name."
     )

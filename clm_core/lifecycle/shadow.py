@@ -245,12 +245,12 @@ def _record(
     """The record on the bars after this pass, and the number of positions added."""
     store = services.ledger.shadows
     first = bars.start.to_pydatetime()
-    before = store.written(version.model_id, version.version, first)
+    before = store.recorded(version.model_id, version.version, first)
     missing = ~np.isin(bars.time, before.time)
-    new = store.write_down(
+    new = store.record(
         version.model_id, version.version, bars.time[missing], positions[missing], services.clock()
     )
-    record = store.written(version.model_id, version.version, first)
+    record = store.recorded(version.model_id, version.version, first)
     _require_stored(record, bars)
     return record, new
 

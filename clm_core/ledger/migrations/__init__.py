@@ -1,4 +1,4 @@
-"""Brings a ledger's tables up to what this release expects."""
+"""Upgrade of a ledger's tables to the newest revision of this release."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,23 +14,23 @@ if TYPE_CHECKING:
 FOLDER = Path(__file__).parent
 REVISIONS = tuple(sorted(file.stem[1:5] for file in FOLDER.glob("versions/v[0-9]*.py")))
 HEAD = REVISIONS[-1]
-"""Newest revision; they are numbered in order and never branch. Found without alembic, whose import costs
-more than everything else an unneeded upgrade does."""
+"""Newest revision. Revisions are numbered in order and never branch, so that the newest revision is known
+without alembic, whose import takes longer than the rest of an unneeded upgrade."""
 
 
 def upgrade(url: str) -> tuple[str, ...]:
-    """Apply what is missing, in one transaction; nothing when nothing is. Safe to call from many processes.
+    """Apply the pending revisions in a single transaction. Safe to call from several processes at once.
 
     Returns:
-        The revisions that were applied.
+        The applied revisions.
 
     Raises:
-        DatabaseUnavailable: a newer release has upgraded this ledger already.
+        DatabaseUnavailable: a newer release has upgraded the ledger.
     """
     with create_engine(url, poolclass=NullPool).begin() as connection:
         if current_revision(connection) == HEAD:
             return ()
-        # two processes would create the same tables; the second one finds them done
+        # the second of two processes finds the tables created
         connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": AdvisoryLock.MIGRATION})
         missing = pending(current_revision(connection))
         from alembic import command
@@ -40,10 +40,10 @@ def upgrade(url: str) -> tuple[str, ...]:
 
 
 def create_or_require(url: str) -> None:
-    """The tables of a ledger whose server is shared: made where there are none, never changed.
+    """Create the tables of a ledger on a shared server; existing tables are never changed.
 
     Raises:
-        DatabaseUnavailable: they are an older, or a newer, release's.
+        DatabaseUnavailable: the tables belong to an older or a newer release.
     """
     with create_engine(url, poolclass=NullPool).connect() as connection:
         revision = current_revision(connection)
@@ -57,12 +57,16 @@ def create_or_require(url: str) -> None:
 
 
 def pending(revision: str | None) -> tuple[str, ...]:
-    """What a ledger that stands at a revision lacks; None: it has no tables."""
+    """Revisions after the given revision; all revisions for None, a ledger without tables."""
     return tuple(known for known in REVISIONS if revision is None or known > revision)
 
 
 def current_revision(connection: Connection) -> str | None:
-    """Revision the ledger stands at; None: it has no tables."""
+    """Current revision of the ledger; None without tables.
+
+    Raises:
+        DatabaseUnavailable: a newer release has upgraded the ledger.
+    """
     if connection.scalar(text("SELECT to_regclass('alembic_version')")) is None:
         return None
     revision: str | None = connection.scalar(text("SELECT version_num FROM alembic_version"))
@@ -75,7 +79,7 @@ def current_revision(connection: Connection) -> str | None:
 
 
 def alembic_config(connection: Connection) -> "Config":
-    """For alembic's own commands, run on this connection."""
+    """Configuration that runs alembic's commands on the connection."""
     from alembic.config import Config
 
     config = Config()

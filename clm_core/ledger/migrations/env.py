@@ -1,4 +1,4 @@
-"""Run by alembic, on the connection that `alembic_config` was given."""
+"""Script run by alembic, on the connection given to `alembic_config`."""
 
 from alembic import context
 

@@ -36,5 +36,5 @@ def test_a_secret_is_printed_alone_once_and_opens_until_it_is_revoked(clm: Clm, 
 
 
 def test_a_token_that_is_not_there_cannot_be_revoked(clm: Clm) -> None:
-    with pytest.raises(NotFound, match="`clm tokens list` shows them"):
+    with pytest.raises(NotFound, match="`clm tokens list` shows the tokens"):
         clm("revoke", "0" * 12)

@@ -166,7 +166,7 @@ MINE = VersionQuery().fingerprint
     ],
 )
 def test_what_is_no_cursor_is_refused(cursor: str, ledger: Ledger) -> None:
-    with pytest.raises(InvalidCursor, match="is no cursor: use the one that came with the page before"):
+    with pytest.raises(InvalidCursor, match="is not a cursor: use the cursor of the preceding page"):
         ledger.find_versions(VersionQuery(after=cursor))
 
 
@@ -279,6 +279,6 @@ def test_a_candidate_is_refused_twice_and_without_its_parents(ledger: Ledger) ->
     with pytest.raises(AlreadyExists, match=f"Candidate {candidate.id}"):
         ledger.candidates.add(candidate)
     stranger = uuid.uuid4()
-    with pytest.raises(NotFound, match=f"parents that are not recorded: {stranger}"):
+    with pytest.raises(NotFound, match=f"has unrecorded parents: {stranger}"):
         ledger.candidates.add(a_candidate(parents=(candidate.id, stranger)))
     assert ledger.candidates.find(CandidateQuery()).items == (candidate,)

@@ -37,13 +37,13 @@ def test_what_upgrade_made_is_as_it_should_be(url: str) -> None:
         pytest.param(
             "ALTER TABLE model_versions DROP COLUMN environment",
             "ALTER TABLE model_versions ADD environment jsonb NOT NULL",
-            "model_versions.environment is missing: somebody changed the tables by hand",
+            "model_versions.environment is missing: the tables were changed by hand",
             id="column missing",
         ),
         pytest.param(
             "ALTER TABLE training_jobs ALTER seed DROP NOT NULL",
             "ALTER TABLE training_jobs ALTER seed SET NOT NULL",
-            "training_jobs.seed is otherwise (nullable): ",
+            "training_jobs.seed differs (nullable): ",
             id="column changed",
         ),
         pytest.param(
@@ -52,9 +52,7 @@ def test_what_upgrade_made_is_as_it_should_be(url: str) -> None:
             "evaluations.ix_evaluations_created_at is missing",
             id="index missing",
         ),
-        pytest.param(
-            "CREATE TABLE notes ()", "DROP TABLE notes", "notes does not belong there", id="table too many"
-        ),
+        pytest.param("CREATE TABLE notes ()", "DROP TABLE notes", "notes is unexpected", id="table too many"),
         pytest.param(
             "GRANT UPDATE ON audit_log TO clm_app",
             "REVOKE UPDATE ON audit_log FROM clm_app",

@@ -81,7 +81,7 @@ class World:
 
     def written(self, version: ModelVersion) -> ShadowRecord:
         store = self._services.ledger.shadows
-        return store.written(version.model_id, version.version, self.bars.start.to_pydatetime())
+        return store.recorded(version.model_id, version.version, self.bars.start.to_pydatetime())
 
     def wanted(self, version: ModelVersion, bars: int) -> Floats:
         """What the version itself says after the first so many new bars."""
@@ -148,7 +148,7 @@ def test_another_position_than_was_written_down_is_a_problem_that_names_the_bar_
     world.run(4)
     [moment] = world.bars.time[TRAINED + 4 : TRAINED + 5]
     other = 0.25
-    world.services(5).ledger.shadows.write_down(
+    world.services(5).ledger.shadows.record(
         version.model_id, version.version, np.array([moment]), np.array([other]), world.when(5)
     )
     report = world.run(6)
@@ -164,7 +164,7 @@ def test_a_bar_that_is_no_longer_stored_is_missed(world: World) -> None:
     version = world.register()
     world.run(2)
     gone = world.bars.time[TRAINED + 2] + 10**9
-    world.services(3).ledger.shadows.write_down(
+    world.services(3).ledger.shadows.record(
         version.model_id, version.version, np.array([gone]), np.array([0.0]), world.when(3)
     )
     report = world.run(4)
@@ -286,6 +286,6 @@ def test_what_was_written_down_can_neither_be_changed_nor_taken_back(world: Worl
 def test_what_is_no_position_is_refused(position: float, world: World, ledger_engine: Engine) -> None:
     version = world.register()
     with pytest.raises(IntegrityError, match="ck_shadow_positions_position"):
-        ShadowStore(ledger_engine).write_down(
+        ShadowStore(ledger_engine).record(
             version.model_id, version.version, world.bars.time[:1], np.array([position]), world.when(0)
         )
