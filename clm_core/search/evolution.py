@@ -119,7 +119,8 @@ def search_with(workers: Workers, services: Services, evolution: Evolution, bars
     populations = list[Population]()
     unseen: HeldOutSharpe | None = None
     interrupted = False
-    ledger, clock = services.ledger, services.clock
+    ledger = services.ledger
+    clock = services.clock
     with open_evaluator(workers, evolution, bars, TrialSource.EVOLUTION, ledger.trials, clock) as evaluator:
         objective = _Objective(evolution, evaluator, ledger.candidates, clock, services.announce)
         try:

@@ -17,7 +17,7 @@ from clm_core.settings import Settings
 def parameter_space(
     request: SearchRequest, costs: Costs
 ) -> tuple[dict[str, Any], dict[str, SearchDimension]]:
-    """The fixed parameters and the searched ones; loads no data.
+    """The fixed and the searched parameters; loads no data.
 
     Raises:
         InvalidTrainingParams: a fixed parameter is unknown or out of range, or every parameter is fixed.

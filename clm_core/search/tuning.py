@@ -30,7 +30,7 @@ from clm_core.services import Services
 
 
 def check(request: TuneRequest, costs: Costs) -> tuple[dict[str, Any], dict[str, SearchDimension]]:
-    """The fixed parameters and the searched ones, once the needed libraries are found; loads no data.
+    """The fixed and the searched parameters, after a check of the required libraries; loads no data.
 
     Raises:
         InvalidTrainingParams: a fixed parameter is unknown or out of range, or every parameter is fixed.
@@ -179,7 +179,7 @@ def _held_out_run(study: Study, evaluator: Evaluator, trial: TrialResult) -> Tri
 
 
 class _StudyTrials:
-    """Trials of the study as a source of runs; ended runs are told to the study."""
+    """Trials of the study as a source of runs; ended runs are reported to the study."""
 
     def __init__(self, study: Study, evaluator: Evaluator, requested: int, announce: Announce) -> None:
         self._study = study
@@ -235,7 +235,7 @@ class _StudyTrials:
         self._announce(f"{len(trials)} of {self._requested} trials{so_far}", min(1.0, done / self._requested))
 
     def _finish(self, run: TrialRun) -> None:
-        """Tell the study how a run has ended."""
+        """Report the end of a run to the study."""
         trial = self._open.pop(run)
         if run.failure is not None:
             self._study.fail(trial, run.failure)
