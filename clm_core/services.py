@@ -49,7 +49,7 @@ class Services:
 
     @property
     def work(self) -> Path:
-        """Folder of files of jobs under way, until their registration."""
+        """Folder for files of unfinished jobs, until the registration of a version."""
         return self.settings.home / "work"
 
     @property
@@ -57,7 +57,7 @@ class Services:
         return self.settings.home / "reports"
 
     def policy(self, model_id: str, symbol: str) -> GatePolicy:
-        """Policy in force for the versions of this model.
+        """Policy in force for the versions of a model.
 
         Raises:
             PolicyError: the policy store returned an invalid limit.
@@ -75,7 +75,7 @@ atexit.register(_at_exit.close)
 @contextlib.contextmanager
 def open_services(settings: Settings, announce: Announce = lambda step, share: None) -> Iterator[Services]:
     """Open all services while the block lasts; `services()` returns the same object meanwhile."""
-    global _current  # noqa: PLW0603 - Prefect gives a task no other way to reach what its process holds
+    global _current  # noqa: PLW0603 - a Prefect task has no other way to reach the services of its process
     with (
         open_database(settings.home, settings.database_url) as database,
         _connect(settings, database, announce) as opened,
@@ -123,7 +123,7 @@ def open_ledger(database: Database) -> Iterator["Engine"]:
 
 @contextlib.contextmanager
 def _connect(settings: Settings, database: Database, announce: Announce) -> Iterator[Services]:
-    # before anything is opened: what is wrong with it needs no server to tell
+    # loaded first, so that a faulty policy is an error before any server is started
     policies = load_document(settings.policy.file, settings.policy.preset)
     store = None if settings.policy.store is None else load_store(settings.policy.store)
     with open_ledger(database) as engine:
@@ -132,7 +132,7 @@ def _connect(settings: Settings, database: Database, announce: Announce) -> Iter
             database.url("mlflow", driver="psycopg"),
             settings.home / "mlflow" / "artifacts",
             settings.fault,
-            most_bytes=settings.max_version_mib * 2**20,
+            max_bytes=settings.max_version_mib * 2**20,
         )
         opened = Services(
             settings=settings,
@@ -151,5 +151,5 @@ def _connect(settings: Settings, database: Database, announce: Announce) -> Iter
         try:
             yield opened
         finally:
-            # also after an error: what was recorded of it is to be anchored
+            # also after an error, so that the audit entries about the error are anchored
             anchor(engine, anchor_folder(settings.home), opened.clock())

@@ -52,7 +52,7 @@ class Served:
     registry: MLflowRegistry = field(repr=False)
 
     def positions(self, bars: Bars) -> Floats:
-        """Wanted exposure after each bar, shape (n_bars,), in [-1, 1]; see `Model.positions`."""
+        """Target exposure after each bar, shape (n_bars,), in [-1, 1]; see `Model.positions`."""
         return self.model.positions(bars)
 
     def changed(self) -> bool:
@@ -84,15 +84,15 @@ def load(
     """
     number = registry.aliased(model_id, alias)
     if number is None:
-        raise NotFound(f"No version of {model_id} is {alias}: `clm promote` lets one serve.")
+        raise NotFound(f"No version of {model_id} has the alias {alias}: `clm promote` promotes a version.")
     if ledger is None:
         digest, status = registry.tagged_digest(model_id, number), registry.tagged_status(model_id, number)
         model = _fetch(registry, model_id, number, digest, None)
-        return _said(Served(model_id, alias, number, digest, status, model, registry))
+        return _with_warning(Served(model_id, alias, number, digest, status, model, registry))
     version = _recorded(ledger, model_id, number)
-    if alias == PRODUCTION and not _serves(ledger, version):
+    if alias == PRODUCTION and not _is_in_production(ledger, version):
         if registry.aliased(model_id, alias) != number:
-            # replaced while we looked
+            # another version was promoted in the meantime
             return load(model_id, alias, registry=registry, ledger=ledger)
         raise ConflictError(
             f"{model_id} {version.version} is {version.status}, and the alias {PRODUCTION} was moved to it "
@@ -103,7 +103,9 @@ def load(
     except BundleCorrupt as error:
         ledger.promotions.refuse_bundle(version, SYSTEM, str(error), datetime.now(UTC), once=True)
         raise
-    return _said(Served(model_id, alias, number, version.bundle_digest, version.status, model, registry))
+    return _with_warning(
+        Served(model_id, alias, number, version.bundle_digest, version.status, model, registry)
+    )
 
 
 def _fetch(
@@ -115,15 +117,15 @@ def _fetch(
     return model
 
 
-def _said(served: Served) -> Served:
+def _with_warning(served: Served) -> Served:
     if served.alias != PRODUCTION and served.status in (ModelStatus.FAILED, ModelStatus.RETIRED):
         warnings.warn(f"{served.model_id} {served.alias} is {served.status}: do not trade it", stacklevel=3)
     return served
 
 
-def _serves(ledger: Ledger, version: ModelVersion) -> bool:
+def _is_in_production(ledger: Ledger, version: ModelVersion) -> bool:
     """Accept also a version whose promotion has moved the alias and is not yet recorded."""
-    # in this order: a promotion that ends in between has given the version its status by then
+    # in this order: a promotion that ends between the two reads has set the status by the second
     change = ledger.promotions.under_way(version.model_id)
     if change is not None and change.state is PromotionState.INTENT and change.to_version == version.version:
         return True
@@ -131,10 +133,10 @@ def _serves(ledger: Ledger, version: ModelVersion) -> bool:
 
 
 def _recorded(ledger: Ledger, model_id: str, number: int) -> ModelVersion:
-    found = ledger.versions(model_id=model_id, mlflow_version=number)
-    if not found:
+    versions = ledger.versions(model_id=model_id, mlflow_version=number)
+    if not versions:
         raise NotFound(
-            f"The ledger does not know MLflow's version {number} of {model_id}: somebody made it by hand. "
+            f"MLflow's version {number} of {model_id} is not in the ledger: it was created by hand. "
             "`clm reconcile` puts the alias back."
         )
-    return found[0]
+    return versions[0]

@@ -49,7 +49,7 @@ def main() -> int:
 def run(settings: Settings, console: Console) -> None:
     """Starts and supervises all parts until Stopped is raised."""
     with ExitStack() as running:
-        running.enter_context(stack_state.only_one(settings.home))
+        running.enter_context(stack_state.stack_lock(settings.home))
         plan = _Plan(settings, running.enter_context(_ports(settings)))
         database = running.enter_context(open_database(settings.home, settings.database_url))
         reporter = _StateReporter(settings.home, plan.state, console)

@@ -39,7 +39,7 @@ Name = Literal["ledger", "mlflow", "prefect", "optuna"]
 Driver = Literal["psycopg", "asyncpg"]
 
 SERVER_USER = "embedded_postgres"
-"""Whom the server runs as when root starts it: PostgreSQL refuses to run as root."""
+"""User of a server started by root, since PostgreSQL refuses to run as root."""
 READY_WITHIN_SECONDS = 120
 STOPPED_WITHIN_SECONDS = 120
 SOCKET_PATH_LIMIT = 103
@@ -57,7 +57,7 @@ _OPTIONS = {
     "listen_addresses": "",
     "port": "5432",
     "max_connections": "200",
-    # nobody replicates from this server: less to write, just as durable
+    # no replication: less to write, equally durable
     "wal_level": "minimal",
     "max_wal_senders": "0",
     "log_checkpoints": "off",
@@ -134,7 +134,7 @@ def _create_missing(server: str) -> None:
     required = [_database(name) for name in get_args(Name)]
     try:
         with psycopg.connect(server, autocommit=True, connect_timeout=10) as connection:
-            # two processes could both find one missing
+            # two processes could both see a database as missing
             connection.execute("SELECT pg_advisory_lock(%s)", [AdvisoryLock.DATABASE_CREATION])
             present = {name for (name,) in connection.execute("SELECT datname FROM pg_database")}
             for name in required:
@@ -142,12 +142,12 @@ def _create_missing(server: str) -> None:
                     connection.execute(SQL("CREATE DATABASE {}").format(Identifier(name)))
     except psycopg.errors.InsufficientPrivilege as error:
         raise DatabaseUnavailable(
-            f"The user of CLM_DATABASE_URL may not create databases. Give it the right, or have these "
-            f"created for it: {', '.join(required)}."
+            f"The user of CLM_DATABASE_URL may not create databases. Grant the user CREATEDB, or let an "
+            f"administrator create {', '.join(required)}."
         ) from error
     except psycopg.Error as error:
         raise DatabaseUnavailable(
-            f"PostgreSQL does not let us in; if CLM_DATABASE_URL is set, check it: {error}"
+            f"PostgreSQL refuses the connection; if CLM_DATABASE_URL is set, check it: {error}"
         ) from error
 
 
@@ -212,7 +212,7 @@ def _running(home: Path) -> Path:
             return sockets
         time.sleep(0.05)
     raise DatabaseUnavailable(
-        f"PostgreSQL under {home} lives but has not answered for {READY_WITHIN_SECONDS} s: see {_log(home)}, "
+        f"PostgreSQL under {home} runs but has not answered for {READY_WITHIN_SECONDS} s: see {_log(home)}, "
         f"or end the processes that hold {home / 'postgres.alive'}."
     )
 
@@ -228,7 +228,7 @@ def _answers(sockets: Path) -> bool:
 
 
 def _start(home: Path, alive: IO[bytes]) -> None:
-    """Only ever called with `postgres.alive` locked: no process of an earlier server is left."""
+    """Start the server. The caller holds the lock of `postgres.alive`: no earlier server is left."""
     user = _server_user(home)
     _check_access(user, _programs(), "a virtual environment")
     _check_access(user, home, "CLM_HOME")
@@ -251,25 +251,25 @@ def _start(home: Path, alive: IO[bytes]) -> None:
 
 
 def _initialise(home: Path, user: _User | None, alive: IO[bytes]) -> None:
-    fresh = home / "postgres.new"
-    # what a killed attempt left
-    shutil.rmtree(fresh, ignore_errors=True)
-    _make_private(fresh, user)
-    made = _run(
-        *(str(_programs() / "initdb"), "-D", str(fresh), "--username=postgres", "--auth=trust"),
+    new_data = home / "postgres.new"
+    # the remains of a killed attempt
+    shutil.rmtree(new_data, ignore_errors=True)
+    _make_private(new_data, user)
+    initialised = _run(
+        *(str(_programs() / "initdb"), "-D", str(new_data), "--username=postgres", "--auth=trust"),
         *("--encoding=UTF8", "--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8"),
         user=user,
         inherited=alive,
     )
-    if made.returncode != 0:
-        raise DatabaseUnavailable(f"PostgreSQL cannot set up its data under {home}:\n{made.stdout}")
-    fresh.rename(_data(home))
+    if initialised.returncode != 0:
+        raise DatabaseUnavailable(f"PostgreSQL cannot set up its data under {home}:\n{initialised.stdout}")
+    new_data.rename(_data(home))
 
 
 def _stop(home: Path) -> None:
     with _opened(home / "postgres.alive") as alive:
         sockets = _sockets_in_use(home)
-        # without sockets it was interrupted on the way up, and goes down by itself
+        # a server without sockets was interrupted during the start and stops by itself
         if sockets is None or _lock(alive, wait=False):
             return
         _run(
@@ -330,7 +330,7 @@ def _make_private(folder: Path, user: _User | None) -> None:
         folder.mkdir(mode=0o700)
     except OSError as error:
         raise DatabaseUnavailable(
-            f"{folder} cannot be made ({error.strerror}); if it is somebody else's, remove it."
+            f"{folder} cannot be made ({error.strerror}); if the folder belongs to another user, remove it."
         ) from error
     if user is not None:
         os.chown(folder, user.uid, user.gid)
@@ -373,31 +373,35 @@ def _server_user(home: Path) -> _User | None:
 def _added_user() -> _User:
     import pwd
 
-    # several tries: another process may be adding it at this moment, and /etc/passwd is locked meanwhile
+    # several attempts, since /etc/passwd is locked while another process adds the user
     for _ in range(50):
         with contextlib.suppress(KeyError):
-            known = pwd.getpwnam(SERVER_USER)
-            return _User(known.pw_uid, known.pw_gid)
+            entry = pwd.getpwnam(SERVER_USER)
+            return _User(entry.pw_uid, entry.pw_gid)
         with contextlib.suppress(FileNotFoundError):
             _run("useradd", "--system", "--no-create-home", "--shell", "/bin/false", SERVER_USER, user=None)
         time.sleep(0.1)
     raise DatabaseUnavailable(
-        f"PostgreSQL does not run as root, and a user {SERVER_USER} for it cannot be added: "
-        "add one by hand, or start this as an ordinary user."
+        f"PostgreSQL does not run as root, and the user {SERVER_USER} cannot be added: "
+        "add the user by hand, or start CLM as an ordinary user."
     )
 
 
-def _check_access(user: _User | None, target: Path, instead: str) -> None:
-    """Ensure that the server's user can reach a folder, for example in a clone under /root."""
+def _check_access(user: _User | None, target: Path, movable: str) -> None:
+    """Ensure that the server's user can reach a folder, for example in a clone under /root.
+
+    Args:
+        movable: name of the setting or thing to move to another folder, for the error message.
+    """
     if user is None:
         return
-    way = [str(folder) for folder in reversed((target, *target.parents))]
+    path = [str(folder) for folder in reversed((target, *target.parents))]
     script = 'for folder; do test -x "$folder" || { echo "$folder"; exit; }; done'
-    while closed := _run("/bin/sh", "-c", script, "sh", *way, user=user).stdout.strip():
+    while closed := _run("/bin/sh", "-c", script, "sh", *path, user=user).stdout.strip():
         if not _admit(Path(closed), user):
             raise DatabaseUnavailable(
-                f"PostgreSQL does not run as root, and the user it runs as instead may not enter {closed}. "
-                f"Use {instead} in a folder that others may enter, or let them: chmod o+x {closed}"
+                f"PostgreSQL does not run as root, and the server's user may not enter {closed}. "
+                f"Use {movable} in a folder that other users may enter, or run: chmod o+x {closed}"
             )
 
 
@@ -420,7 +424,7 @@ def _admit(folder: Path, user: _User) -> bool:
         return False
     entries[_USER, user.uid] = before | _SEARCH
     entries[_MASK, _NOBODY] = entries.get((_MASK, _NOBODY), entries[_GROUP, _NOBODY]) | _SEARCH
-    packed = [struct.pack("<HHI", tag, rights, who) for (tag, who), rights in sorted(entries.items())]
+    packed = [struct.pack("<HHI", tag, rights, owner) for (tag, owner), rights in sorted(entries.items())]
     try:
         os.setxattr(folder, _ACL, struct.pack("<I", 2) + b"".join(packed))
     except OSError:
@@ -431,8 +435,8 @@ def _admit(folder: Path, user: _User) -> bool:
 def _acl(folder: Path) -> dict[tuple[int, int], int]:
     """Rights by kind and id of the entries; derived from the mode where the folder has no list."""
     try:
-        listed = struct.iter_unpack("<HHI", os.getxattr(folder, _ACL)[4:])
-        return {(tag, who): rights for tag, rights, who in listed}
+        entries = struct.iter_unpack("<HHI", os.getxattr(folder, _ACL)[4:])
+        return {(tag, owner): rights for tag, rights, owner in entries}
     except OSError:
         mode = folder.stat().st_mode
         return {

@@ -16,15 +16,17 @@ def send(url: str, alert: RaisedAlert) -> None:
     receiver = apprise.Apprise(asset=apprise.AppriseAsset(app_id="CLM", http_redirects=False))
     if not receiver.add(url):
         raise SettingsError(
-            "A URL under [alerts] urls is none that apprise understands: "
-            "see https://github.com/caronc/apprise/wiki for how each service is written."
+            "apprise does not understand a URL under [alerts] urls: "
+            "see https://github.com/caronc/apprise/wiki for the URL of each service."
         )
     harmless = alert.kind in HAPPENINGS
-    taken = receiver.notify(
+    accepted = receiver.notify(
         title=f"CLM #{alert.seq}: {alert.kind.replace('_', ' ')}, {alert.subject}",
         body=f"{alert.message}\n{alert.at:%Y-%m-%d %H:%M:%S} UTC",
         notify_type=apprise.NotifyType.WARNING if harmless else apprise.NotifyType.FAILURE,
         body_format=apprise.NotifyFormat.TEXT,
     )
-    if not taken:
-        raise DeliveryFailed("it did not take the alert: it is down, or its URL has a wrong host or token")
+    if not accepted:
+        raise DeliveryFailed(
+            "the receiver did not accept the alert: it is down, or its URL has a wrong host or token"
+        )

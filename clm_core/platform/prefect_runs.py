@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 
 DEPLOYMENTS_TAG = "clm"
 """Deployments with this tag are ours to change and to pause."""
-PAGE = 200
-"""Most that Prefect lists at once."""
-EVENTS = 50
-"""Most events that it does."""
+MAX_PAGE = 200
+"""Maximum number of runs or deployments in one answer of Prefect."""
+MAX_EVENTS_PAGE = 50
+"""Maximum number of events in one answer of Prefect."""
 
 
 def is_answering(url: str) -> bool:
@@ -58,7 +58,7 @@ def ask(environment: Mapping[str, str], method: str, path: str, body: Any = None
         answer = httpx.request(method, url, json=body, auth=(user, password), timeout=10).raise_for_status()
     except httpx.HTTPError as error:
         raise ServerUnavailable(
-            f"Prefect did not do what it was asked ({error}): see `clm status`."
+            f"Prefect did not carry out the request ({error}): see `clm status`."
         ) from error
     return answer.json()
 
@@ -81,8 +81,8 @@ class Run:
 
 
 @dataclass(frozen=True)
-class BusEvent:
-    """An event on Prefect's event bus."""
+class PrefectEvent:
+    """An event in Prefect's event log."""
 
     id: str
     name: str
@@ -100,11 +100,11 @@ class Runs:
 
     def deployments(self, flow: str) -> dict[str, UUID]:
         """Ids of a flow's deployments, by name."""
-        found = dict[str, UUID]()
-        request = {"flows": {"name": {"any_": [flow]}}, "limit": PAGE}
-        while page := self._post("/deployments/filter", request | {"offset": len(found)}):
-            found |= {deployment["name"]: UUID(deployment["id"]) for deployment in page}
-        return found
+        ids = dict[str, UUID]()
+        request = {"flows": {"name": {"any_": [flow]}}, "limit": MAX_PAGE}
+        while page := self._post("/deployments/filter", request | {"offset": len(ids)}):
+            ids |= {deployment["name"]: UUID(deployment["id"]) for deployment in page}
+        return ids
 
     def create(self, deployment: UUID, parameters: Mapping[str, Any], key: str, tags: Sequence[str]) -> UUID:
         """Create a run for a worker, once for each key."""
@@ -113,11 +113,12 @@ class Runs:
 
     def read(self, run_ids: Collection[UUID]) -> dict[UUID, Run]:
         """State of each run."""
-        runs, ids = dict.fromkeys(run_ids, Run(RunState.MISSING, "its run was deleted")), sorted(run_ids)
-        for start in range(0, len(ids), PAGE):
-            some = [str(run_id) for run_id in ids[start : start + PAGE]]
-            for found in self._post("/flow_runs/filter", {"flow_runs": {"id": {"any_": some}}}):
-                runs[UUID(found["id"])] = _run(found["state"])
+        runs = dict.fromkeys(run_ids, Run(RunState.MISSING, "the run was deleted"))
+        ids = sorted(run_ids)
+        for start in range(0, len(ids), MAX_PAGE):
+            batch = [str(run_id) for run_id in ids[start : start + MAX_PAGE]]
+            for run in self._post("/flow_runs/filter", {"flow_runs": {"id": {"any_": batch}}}):
+                runs[UUID(run["id"])] = _run(run["state"])
         return runs
 
     def crash(self, run_id: UUID, message: str) -> None:
@@ -131,7 +132,7 @@ class Runs:
             "event": {"name": ["prefect.automation.action.failed"]},
             "occurred": {"since": since.isoformat()},
         }
-        newest_first = self._post("/events/filter", {"filter": request, "limit": EVENTS})["events"]
+        newest_first = self._post("/events/filter", {"filter": request, "limit": MAX_EVENTS_PAGE})["events"]
         return {_automation(event): str(event["payload"]["reason"]) for event in reversed(newest_first)}
 
     def failed_runs(self, since: datetime) -> dict[UUID, tuple[str, str]]:
@@ -143,25 +144,25 @@ class Runs:
             },
             "deployments": {"tags": {"all_": [DEPLOYMENTS_TAG]}},
         }
-        runs = self._post("/flow_runs/filter", request | {"sort": "END_TIME_DESC", "limit": PAGE})
+        runs = self._post("/flow_runs/filter", request | {"sort": "END_TIME_DESC", "limit": MAX_PAGE})
         ids = sorted({run["deployment_id"] for run in runs})
-        found = self._post("/deployments/filter", {"deployments": {"id": {"any_": ids}}})
-        names = {deployment["id"]: deployment["name"] for deployment in found}
+        deployments = self._post("/deployments/filter", {"deployments": {"id": {"any_": ids}}})
+        names = {deployment["id"]: deployment["name"] for deployment in deployments}
         return {
             UUID(run["id"]): (names[run["deployment_id"]], _run(run["state"]).description) for run in runs
         }
 
-    def events(self, names: Sequence[str], since: datetime) -> list[BusEvent]:
+    def events(self, names: Sequence[str], since: datetime) -> list[PrefectEvent]:
         """All events of the given names, oldest first."""
         request = {"event": {"name": list(names)}, "occurred": {"since": since.isoformat()}, "order": "ASC"}
-        page = self._post("/events/filter", {"filter": request, "limit": EVENTS})
-        found = list(page["events"])
+        page = self._post("/events/filter", {"filter": request, "limit": MAX_EVENTS_PAGE})
+        events = list(page["events"])
         while next_page := page["next_page"]:
-            # the server need not be known to us by the name it gives itself
+            # the query alone, since the server may not be reachable under the address in the link
             query = urlsplit(next_page).query
             page = self.client.get(f"/events/filter/next?{query}").raise_for_status().json()
-            found += page["events"]
-        return [BusEvent(event["id"], event["event"], event["payload"]) for event in found]
+            events += page["events"]
+        return [PrefectEvent(event["id"], event["event"], event["payload"]) for event in events]
 
     def _post(self, path: str, request: Mapping[str, Any]) -> Any:
         return self.client.post(path, json=request).raise_for_status().json()
@@ -182,7 +183,7 @@ def prefect_runs(home: Path) -> Iterator[Runs]:
         with httpx.Client(base_url=url, auth=(user, password) if user else None, timeout=10) as client:
             yield Runs(client)
     except httpx.HTTPError as error:
-        raise ServerUnavailable(f"Prefect did not do what it was asked: {error}") from error
+        raise ServerUnavailable(f"Prefect did not carry out the request: {error}") from error
 
 
 def knows_prefect(home: Path) -> bool:

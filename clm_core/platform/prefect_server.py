@@ -92,7 +92,8 @@ def server_environment(database: Database, folder: Path, url: str) -> dict[str, 
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_MEMOIZE_BLOCK_AUTO_REGISTRATION": "true",
         "PREFECT_LOGGING_SERVER_LEVEL": "WARNING",
-        # in memory, as by default, a restart would forget who holds a deployment's slot: nobody gives it back
+        # a server that keeps leases in memory, the default, forgets the holders of concurrency slots at a
+        # restart, and the slots are never freed
         "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
     }
 
@@ -116,10 +117,10 @@ def _client_settings(url: str, auth: str | None) -> Iterator[None]:
         try:
             yield
         finally:
-            _deliver_what_is_queued()
+            _flush_queues()
 
 
-def _deliver_what_is_queued() -> None:
+def _flush_queues() -> None:
     """Send queued logs and events before the server ends; Prefect sends both from threads."""
     from prefect.events.worker import EventsWorker
     from prefect.logging.handlers import APILogWorker

@@ -110,14 +110,14 @@ def refuse_if_running(home: Path) -> None:
 
 
 def write_state(home: Path, state: StackState) -> None:
-    fresh = folder(home) / "state.new"
-    fresh.write_text(state.model_dump_json(indent=2))
-    # whoever reads at this moment finds the old or the new one, whole
-    fresh.replace(folder(home) / "state.json")
+    new_file = folder(home) / "state.new"
+    new_file.write_text(state.model_dump_json(indent=2))
+    # replaced in one step, so that a concurrent reader finds a complete file
+    new_file.replace(folder(home) / "state.json")
 
 
 @contextlib.contextmanager
-def only_one(home: Path) -> Iterator[None]:
+def stack_lock(home: Path) -> Iterator[None]:
     """Hold the lock of the stack of this home while the block lasts.
 
     Raises:
@@ -140,13 +140,13 @@ def prefect_environment(home: Path, state: StackState) -> dict[str, str]:
 
 
 def prefect_auth(home: Path) -> str:
-    """`name:password` of the home's Prefect server, made up at the first call."""
+    """`name:password` of the home's Prefect server, generated at the first call."""
     file = folder(home) / "prefect.auth"
     file.parent.mkdir(parents=True, exist_ok=True)
     with contextlib.suppress(FileExistsError):
         descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "w") as fresh:
-            fresh.write(f"{PREFECT_USER}:{secrets.token_urlsafe(32)}")
+        with os.fdopen(descriptor, "w") as new_file:
+            new_file.write(f"{PREFECT_USER}:{secrets.token_urlsafe(32)}")
     return file.read_text()
 
 
@@ -162,15 +162,20 @@ def reserved_ports(
         PortTaken: a fixed port is in use.
     """
     file = folder(home) / "ports.json"
-    kept: dict[str, int] = json.loads(file.read_text()) if file.exists() else {}
+    previous: dict[str, int] = json.loads(file.read_text()) if file.exists() else {}
     chosen = dict(fixed)
     with contextlib.ExitStack() as held:
         for name, port in fixed.items():
             if not _reserve(port, held):
-                raise PortTaken(f"Port {port}, set for {name}, is in use: set another, or end what uses it.")
+                raise PortTaken(
+                    f"Port {port}, set for {name}, is in use: set another port, or end the process using it."
+                )
         for name, port in preferred.items():
             if name not in fixed:
-                candidates = [*([kept[name]] if name in kept else []), *range(port, port + PORTS_TRIED)]
+                candidates = [
+                    *([previous[name]] if name in previous else []),
+                    *range(port, port + PORTS_TRIED),
+                ]
                 chosen[name] = _first_free(candidates, set(chosen.values()), held)
         file.write_text(json.dumps(chosen))
         yield chosen
@@ -178,7 +183,7 @@ def reserved_ports(
 
 def _already_running(home: Path) -> StackRunning:
     return StackRunning(
-        f"`clm up` already runs for {home}: `clm status` shows how it is, `clm down` ends it."
+        f"`clm up` already runs for {home}: `clm status` shows the servers, `clm down` stops them."
     )
 
 
@@ -192,18 +197,18 @@ def _first_free(candidates: Iterable[int], taken: Container[int], held: contextl
 def _reserve(port: int, held: contextlib.ExitStack) -> bool:
     """True if no process uses or has reserved the port; seconds pass between the choice and the use of a
     port."""
-    place = Path(tempfile.gettempdir()) / f"clm-port-{port}.lock"
+    file = Path(tempfile.gettempdir()) / f"clm-port-{port}.lock"
     try:
-        lock = held.enter_context(place.open("ab"))
+        lock = held.enter_context(file.open("ab"))
     except PermissionError:
-        # another user's
+        # the lock file belongs to another user
         return False
-    return _lock(lock, patience=0) and _is_free(port)
+    return _lock(lock, wait_s=0) and _is_free(port)
 
 
 def _is_free(port: int) -> bool:
     with socket.socket() as probe:
-        # as a server does: what closed a moment ago does not count
+        # as servers do, so that a port closed a moment ago counts as free
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind(("127.0.0.1", port))
@@ -218,20 +223,20 @@ def _locked(home: Path) -> bool:
     except FileNotFoundError:
         return False
     with lock:
-        return not _lock(lock, shared=True, patience=0)
+        return not _lock(lock, shared=True, wait_s=0)
 
 
-def _lock(lock: IO[bytes], *, shared: bool = False, patience: float = 1.0) -> bool:
+def _lock(lock: IO[bytes], *, shared: bool = False, wait_s: float = 1.0) -> bool:
     import fcntl
 
     kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
-    deadline = time.monotonic() + patience
+    deadline = time.monotonic() + wait_s
     while True:
         try:
             fcntl.flock(lock, kind | fcntl.LOCK_NB)
             return True
         except BlockingIOError:
-            # it may only be somebody looking
+            # a reader may hold the shared lock for a moment
             if time.monotonic() >= deadline:
                 return False
             time.sleep(0.05)

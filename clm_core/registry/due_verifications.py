@@ -23,7 +23,7 @@ class Verified(BaseModel):
     at: AwareDatetime
 
 
-_KEPT = TypeAdapter(dict[str, Verified])
+_TIMES = TypeAdapter(dict[str, Verified])
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class DueVerifications:
     """Length of a round; each model is due once a round, at a moment of its own."""
 
     def is_due(self, version: ModelVersion, now: datetime) -> bool:
-        """Also when another version was verified the last time."""
+        """True unless the version itself, not an earlier version, was verified in the present round."""
         last = self._read().get(version.model_id)
         if last is None or last.version != version.version or not self.every:
             return True
@@ -41,16 +41,16 @@ class DueVerifications:
 
     def note(self, version: ModelVersion, now: datetime) -> None:
         """Record a verification of the version."""
-        kept = self._read() | {version.model_id: Verified(version=version.version, at=now)}
+        times = self._read() | {version.model_id: Verified(version=version.version, at=now)}
         self.file.parent.mkdir(parents=True, exist_ok=True)
-        fresh = self.file.with_suffix(".new")
-        fresh.write_bytes(_KEPT.dump_json(kept))
-        # whoever reads at this moment finds the old or the new one, whole
-        fresh.replace(self.file)
+        new_file = self.file.with_suffix(".new")
+        new_file.write_bytes(_TIMES.dump_json(times))
+        # replaced in one step, so that a concurrent reader finds a complete file
+        new_file.replace(self.file)
 
     def _read(self) -> dict[str, Verified]:
         try:
-            return _KEPT.validate_json(self.file.read_bytes())
+            return _TIMES.validate_json(self.file.read_bytes())
         except (FileNotFoundError, ValidationError):
             return {}
 

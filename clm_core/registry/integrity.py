@@ -12,16 +12,16 @@ from pathlib import Path
 from clm_core.domain.errors import BundleCorrupt
 
 BUNDLE = Path("artifacts", "bundle")
-"""Where the bundle lies; it has a manifest of its own."""
+"""Path of the bundle, which has its own manifest."""
 WRITTEN_BY_READERS = Path("registered_model_meta")
-"""MLflow writes it when a version is fetched; nothing reads it."""
+"""File that MLflow writes when a version is fetched; never read."""
 
 
 def listing(package: Path) -> str:
     """SHA-256 of every file beside the bundle, by path, as canonical JSON.
 
     Raises:
-        BundleCorrupt: there is something that is neither a file nor a folder.
+        BundleCorrupt: an entry is neither a file nor a folder.
     """
     files = {}
     for path in sorted(package.rglob("*")):
@@ -55,13 +55,14 @@ def verify_package(package: Path, listed: str | None, expected: str | None) -> N
     verify_listing(listed, expected)
     if listed is None:
         return
-    was, found = _files(listed), _files(listing(package))
-    for name in sorted(was.keys() | found.keys()):
-        if name not in found:
+    registered = _files(listed)
+    present = _files(listing(package))
+    for name in sorted(registered.keys() | present.keys()):
+        if name not in present:
             raise _corrupt(name, "is missing")
-        if name not in was:
-            raise _corrupt(name, "does not belong to it")
-        if was[name] != found[name]:
+        if name not in registered:
+            raise _corrupt(name, "does not belong to the version")
+        if registered[name] != present[name]:
             raise _corrupt(name, "was changed")
 
 
@@ -81,8 +82,8 @@ def _files(listed: str) -> dict[str, str]:
     return files
 
 
-def _corrupt(name: str, what: str) -> BundleCorrupt:
+def _corrupt(name: str, problem: str) -> BundleCorrupt:
     return BundleCorrupt(
-        f"what MLflow holds beside the bundle cannot be trusted: {name} {what}. "
-        "Restore it from a backup, or train the model again"
+        f"the files beside the bundle in MLflow cannot be trusted: {name} {problem}. "
+        "Restore the version from a backup, or train the model again"
     )

@@ -35,17 +35,19 @@ if TYPE_CHECKING:
 EXPERIMENT = "clm"
 SERVING_CODE = Path(__file__).parent / "serving.py"
 BUNDLE = "bundle"
-"""Name of the folder a bundle has when it is handed in, and so in MLflow."""
-BATCH = 1000
-"""Most metrics MLflow takes at once."""
+"""Name of a bundle's folder, at the registration and in MLflow."""
+MAX_METRICS_PER_REQUEST = 1000
+"""Limit of MLflow."""
 DIGEST_TAG = "clm.bundle_digest"
 JOB_TAG = "clm.job_id"
 STATUS_TAG = "clm.status"
 RUNNING = "attributes.status = 'RUNNING'"
 PACKAGE_TAG = "clm.package"
-"""Every file beside the bundle with its SHA-256; see `integrity`."""
-MOST_FILES, DEEPEST = 1000, 8
-"""Of what a version may hold."""
+"""Tag with the SHA-256 of every file beside the bundle; see `integrity`."""
+MAX_FILES = 1000
+"""Maximum number of files of a version."""
+MAX_DEPTH = 8
+"""Maximum depth of nested folders in a version."""
 CURVE_POINTS = 500
 """Points logged of a curve: enough for a chart in the MLflow UI, few enough for one batch."""
 
@@ -69,29 +71,29 @@ class MLflowRegistry:
         tracking_uri: str,
         artifacts: Path,
         fault: Fault | None = None,
-        most_bytes: int = 256 * 2**20,
+        max_bytes: int = 256 * 2**20,
     ) -> None:
         self._uri = tracking_uri
         self._artifacts = artifacts
         self._fault = fault
-        self._most_bytes = most_bytes
+        self._max_bytes = max_bytes
 
     @cached_property
     def _mlflow(self) -> ModuleType:
         """The mlflow module, imported and connected at the first use, since the import is slow."""
-        # read by MLflow whenever it loads a model: nothing of ours is a pickle, so nothing else may be
+        # read by MLflow whenever a model is loaded; CLM stores no pickle, so none may be loaded
         os.environ["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] = "false"
         os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
-        # a bundle is a handful of small files: its bars would only break through ours
+        # a bundle is a handful of small files, and MLflow's progress bars would disturb those of the CLI
         os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"
-        # seconds until a dead server is called dead, not 20 minutes: who asks may hold a model's lock
+        # an error after seconds instead of 20 minutes, since the caller may hold a model's lock
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "5")
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
         import mlflow
 
-        # its INFO lines tell of migrations and aliases, which are none of a user's business
+        # INFO lines about migrations and aliases mean nothing to a user
         logging.getLogger("mlflow").setLevel(logging.WARNING)
-        # it misses a signature; its signatures refuse times with a zone, our validation those without one
+        # warnings about a missing signature: MLflow's signatures refuse times with a zone, which CLM requires
         logging.getLogger("mlflow.pyfunc").setLevel(logging.ERROR)
         return mlflow
 
@@ -117,7 +119,7 @@ class MLflowRegistry:
         Raises:
             RegistryUnavailable: MLflow does not answer.
         """
-        with _answering("be asked how it is"):
+        with _mlflow_request("answer a ping"):
             self._client.search_registered_models(max_results=1)
 
     def register(
@@ -138,7 +140,7 @@ class MLflowRegistry:
             RegistryUnavailable: MLflow does not answer or has no space; run and version are marked failed.
         """
         mlflow = self._mlflow
-        with _answering(f"store a version of {job.model_id}"):
+        with _mlflow_request(f"store a version of {job.model_id}"):
             label = self._free_label(job.model_id, now)
             with self._run(job, label) as run_id:
                 mlflow.log_params({"seed": job.seed, "dataset_span_days": job.dataset_span_days, **params})
@@ -157,13 +159,13 @@ class MLflowRegistry:
         for name, curve in curves.items():
             rows = np.unique(np.linspace(0, len(curve) - 1, min(CURVE_POINTS, len(curve))).astype(int))
             batch += [Metric(name, float(curve[row]), 0, int(row)) for row in rows]
-        with _answering(f"store the figures of run {run_id}"):
-            for start in range(0, len(batch), BATCH):
-                self._client.log_batch(run_id, metrics=batch[start : start + BATCH])
+        with _mlflow_request(f"store the figures of run {run_id}"):
+            for start in range(0, len(batch), MAX_METRICS_PER_REQUEST):
+                self._client.log_batch(run_id, metrics=batch[start : start + MAX_METRICS_PER_REQUEST])
 
     def attach(self, run_id: str, files: Sequence[Path], folder: str) -> None:
         """Store files with the version's run, shown by the MLflow UI."""
-        with _answering(f"store the {folder} of run {run_id}"):
+        with _mlflow_request(f"store the {folder} of run {run_id}"):
             for file in files:
                 self._client.log_artifact(run_id, str(file), folder)
 
@@ -172,14 +174,14 @@ class MLflowRegistry:
     ) -> None:
         """Show a status to people reading the MLflow UI; the ledger stays the truth."""
         number = str(mlflow_version)
-        with _answering(f"show the status of {model_id} {number}"):
+        with _mlflow_request(f"show the status of {model_id} {number}"):
             self._client.set_model_version_tag(model_id, number, STATUS_TAG, status.value)
             self._client.update_model_version(model_id, number, description="; ".join(reasons))
 
     def abandon(self, job_id: UUID, reason: str) -> None:
         """Close the remains of a failed job: open run, partly stored model, unusable version."""
         of_job = f"tags.`{JOB_TAG}` = '{job_id}'"
-        with _answering(f"close what job {job_id} left open"):
+        with _mlflow_request(f"close the open run and versions of job {job_id}"):
             experiment = self._experiment()
             for run in self._client.search_runs([experiment], f"{of_job} AND {RUNNING}"):
                 run_id = run.info.run_id
@@ -194,11 +196,11 @@ class MLflowRegistry:
     def left_open(self) -> set[UUID]:
         """Jobs with an open run or an unjudged version in MLflow."""
         unjudged = f"tags.`{STATUS_TAG}` = '{ModelStatus.TRAINING}'"
-        with _answering("list what is open"):
+        with _mlflow_request("list open runs and versions"):
             runs = self._client.search_runs([self._experiment()], RUNNING)
             versions = self._client.search_model_versions(unjudged)
-        tags = [run.data.tags for run in runs] + [version.tags for version in versions]
-        return {UUID(found[JOB_TAG]) for found in tags if JOB_TAG in found}
+        all_tags = [run.data.tags for run in runs] + [version.tags for version in versions]
+        return {UUID(tags[JOB_TAG]) for tags in all_tags if JOB_TAG in tags}
 
     def download(self, run_id: str, path: str, into: Path) -> Path:
         """A local copy of a stored artifact.
@@ -278,7 +280,10 @@ class MLflowRegistry:
         """
         tags = self._tags(model_id, mlflow_version)
         if DIGEST_TAG not in tags:
-            raise NotFound(f"MLflow's version {mlflow_version} of {model_id} is none of ours: promote one.")
+            raise NotFound(
+                f"Version {mlflow_version} of {model_id} in MLflow was not registered by CLM: "
+                "promote a registered version."
+            )
         digest: str = tags[DIGEST_TAG]
         return digest
 
@@ -287,17 +292,17 @@ class MLflowRegistry:
         return ModelStatus(self._tags(model_id, mlflow_version)[STATUS_TAG])
 
     def aliased(self, model_id: str, alias: str) -> int | None:
-        """MLflow's number of the version an alias points at; None: there is no such alias, or model."""
-        with _answering(f"read the alias {alias} of {model_id}"):
-            found = _unless(
+        """MLflow's number of the version behind an alias; None without such an alias or model."""
+        with _mlflow_request(f"read the alias {alias} of {model_id}"):
+            version = _none_on(
                 {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"},
                 lambda: self._client.get_model_version_by_alias(model_id, alias),
             )
-        return None if found is None else int(found.version)
+        return None if version is None else int(version.version)
 
     def point(self, model_id: str, alias: str, mlflow_version: int | None) -> None:
         """Set an alias to a version; None removes the alias."""
-        with _answering(f"point the alias {alias} of {model_id} at {mlflow_version}"):
+        with _mlflow_request(f"point the alias {alias} of {model_id} at {mlflow_version}"):
             if mlflow_version is None:
                 self._client.delete_registered_model_alias(model_id, alias)
             else:
@@ -305,24 +310,25 @@ class MLflowRegistry:
 
     def holds(self, model_id: str, mlflow_version: int) -> bool:
         """True unless the version was deleted."""
-        with _answering(f"read {model_id} {mlflow_version}"):
-            found = _unless(
+        with _mlflow_request(f"read {model_id} {mlflow_version}"):
+            version = _none_on(
                 {"RESOURCE_DOES_NOT_EXIST"},
                 lambda: self._client.get_model_version(model_id, str(mlflow_version)),
             )
-        return found is not None
+        return version is not None
 
     @contextlib.contextmanager
     def _package(self, uri: str) -> Iterator[Path]:
         """A private copy of everything MLflow holds of a version."""
         with tempfile.TemporaryDirectory() as folder:
-            with _answering(f"read the bundle of {uri}"):
+            with _mlflow_request(f"read the bundle of {uri}"):
                 store = self._store_of(uri)
-                self._refuse_too_much(uri, store)
+                self._require_max_size(uri, store)
                 package = Path(store.download_artifacts("", folder))  # type: ignore[no-untyped-call]
             if not (package / integrity.BUNDLE).is_dir():
                 raise RegistryUnavailable(
-                    f"MLflow could not read the bundle of {uri}: it is gone. Restore it from a backup."
+                    f"MLflow could not read the bundle of {uri}: the files are missing. "
+                    "Restore the version from a backup."
                 )
             yield package
 
@@ -332,13 +338,13 @@ class MLflowRegistry:
 
         return get_artifact_repository(uri)
 
-    def _refuse_too_much(self, uri: str, store: "ArtifactRepository") -> None:
+    def _require_max_size(self, uri: str, store: "ArtifactRepository") -> None:
         """Refuse a version that is too large, by MLflow's listing, before a download."""
-        sizes = list(islice(_sizes(uri, store), MOST_FILES + 1))
-        if len(sizes) > MOST_FILES or sum(sizes) > self._most_bytes:
+        sizes = list(islice(_sizes(uri, store), MAX_FILES + 1))
+        if len(sizes) > MAX_FILES or sum(sizes) > self._max_bytes:
             raise BundleCorrupt(
-                f"{uri} holds more than {MOST_FILES} files or {self._most_bytes / 2**20:g} MiB: if it may, "
-                "raise max_version_mib"
+                f"{uri} holds more than {MAX_FILES} files or {self._max_bytes / 2**20:g} MiB: "
+                "raise max_version_mib if the version may be larger"
             )
 
     def _listing(self, uri: str) -> str:
@@ -346,14 +352,14 @@ class MLflowRegistry:
             return integrity.listing(package)
 
     def _tags(self, model_id: str, mlflow_version: int) -> dict[str, str]:
-        with _answering(f"read {model_id} {mlflow_version}"):
+        with _mlflow_request(f"read {model_id} {mlflow_version}"):
             tags: dict[str, str] = self._client.get_model_version(model_id, str(mlflow_version)).tags
         return tags
 
     def _experiment(self) -> str:
-        found = self._client.get_experiment_by_name(EXPERIMENT)
-        if found is not None:
-            return str(found.experiment_id)
+        experiment = self._client.get_experiment_by_name(EXPERIMENT)
+        if experiment is not None:
+            return str(experiment.experiment_id)
         self._artifacts.mkdir(parents=True, exist_ok=True)
         return str(self._client.create_experiment(EXPERIMENT, artifact_location=self._artifacts.as_uri()))
 
@@ -442,35 +448,38 @@ class MLflowRegistry:
 
 def _sizes(uri: str, store: "ArtifactRepository", folder: str | None = None, depth: int = 0) -> Iterator[int]:
     """Sizes of all files of a version in bytes, depth first, so that a loop of links ends."""
-    for found in store.list_artifacts(folder):
-        place = PurePosixPath(found.path)
-        if place.is_absolute() or ".." in place.parts or depth > DEEPEST:
-            raise BundleCorrupt(f"{uri} wants to be fetched to {found.path}: nothing was fetched")
-        if found.is_dir:
-            yield from _sizes(uri, store, found.path, depth + 1)
+    for entry in store.list_artifacts(folder):
+        path = PurePosixPath(entry.path)
+        if path.is_absolute() or ".." in path.parts or depth > MAX_DEPTH:
+            raise BundleCorrupt(
+                f"{uri} names a path outside of its folder or too deep, {entry.path}: no file was fetched"
+            )
+        if entry.is_dir:
+            yield from _sizes(uri, store, entry.path, depth + 1)
         else:
-            yield found.file_size or 0
+            yield entry.file_size or 0
 
 
 @contextlib.contextmanager
-def _answering(what: str) -> Iterator[None]:
+def _mlflow_request(action: str) -> Iterator[None]:
+    """Raise RegistryUnavailable, naming the action, where MLflow fails."""
     from mlflow.exceptions import MlflowException
 
     try:
         yield
     except (MlflowException, OSError) as error:
         raise RegistryUnavailable(
-            f"MLflow could not {what}: {error}. "
-            "Look at its server, its database and its disk; `clm reconcile` ends a promotion that was begun."
+            f"MLflow could not {action}: {error}. "
+            "Check its server, database and disk; `clm reconcile` ends an interrupted promotion."
         ) from error
 
 
-def _unless(codes: set[str], ask: "Callable[[], MLflowVersion]") -> "MLflowVersion | None":
+def _none_on(codes: set[str], read: "Callable[[], MLflowVersion]") -> "MLflowVersion | None":
     """Answer of MLflow, or None for an error with one of these codes."""
     from mlflow.exceptions import MlflowException
 
     try:
-        return ask()
+        return read()
     except MlflowException as error:
         if error.error_code not in codes:
             raise
@@ -493,6 +502,6 @@ def _dataset(bars: Bars) -> Any:
 
 def _requirements(bundle: Path) -> list[str]:
     """Requirements of the model: versions of the libraries and plug-ins of the fit."""
-    # torch 2.13.0+cpu is what one index offers, 2.13.0 what all do
+    # every index offers torch 2.13.0, a single index 2.13.0+cpu
     libraries = read_card(bundle).libraries.items()
     return [f"{name}=={number.partition('+')[0]}" for name, number in libraries]

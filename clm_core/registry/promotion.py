@@ -38,7 +38,7 @@ from clm_core.registry.mlflow_registry import MLflowRegistry
 
 PRODUCTION = "production"
 PREVIOUS = "previous"
-"""For people; where a rollback leads is read from the record, not from here."""
+"""Alias shown to people; the target of a rollback comes from the recorded promotions instead."""
 PROMOTABLE = (ModelStatus.CANDIDATE, ModelStatus.SHADOW)
 
 
@@ -135,16 +135,16 @@ class Promotions:
             return self._roll_back(model_id, request, to, expected_champion, force, require_lock)
 
     def end_expired(self, model_id: str, actor: Actor, now: datetime) -> Promotion | None:
-        """Roll back a forced promotion whose time is over; None: none of this model's is, by now.
+        """Roll back an expired forced promotion; None if no forced promotion of the model has expired.
 
         Raises:
             NotFound, NotAllowed, PromotionRefused, BundleCorrupt, RegistryUnavailable: as for `rollback`.
         """
         authorise(actor, False, "")
-        reason = f"a forced promotion's time is over since {now:%Y-%m-%d %H:%M} UTC at the latest"
+        reason = f"a forced promotion expired at {now:%Y-%m-%d %H:%M} UTC or before"
         request = ChangeRequest(actor, reason, now)
         with self._locked(model_id, request) as require_lock:
-            # it may have been confirmed or replaced while we waited for the lock
+            # the promotion may have been confirmed or replaced during the wait for the lock
             if all(forced.model_id != model_id for forced in self._store.expired_forced(now)):
                 return None
             return self._roll_back(model_id, request, None, UNSET, False, require_lock)
@@ -160,7 +160,9 @@ class Promotions:
         with self._locked(model_id, ChangeRequest(actor, reason, now)):
             history = self._store.committed(model_id)
             if not history or not history[-1].forced:
-                raise NotFound(f"What serves {model_id} was not forced: there is nothing to confirm.")
+                raise NotFound(
+                    f"The production version of {model_id} was not forced: there is nothing to confirm."
+                )
             return self._store.confirm(history[-1], now + timedelta(days=days), actor, reason, now)
 
     def retire(self, model_id: str, label: str, actor: Actor, reason: str, now: datetime) -> ModelVersion:
@@ -211,8 +213,8 @@ class Promotions:
         champion = self._store.champion(model_id)
         if expected is not UNSET and expected != champion:
             raise ConflictError(
-                f"{champion or 'Nothing'} serves {model_id} now, not {expected or 'nothing'} as you saw: "
-                "look at it again, then decide anew."
+                f"{champion or 'No version'} serves {model_id} now, not {expected or 'none'} as expected: "
+                "check the production version, then repeat the request."
             )
         return champion
 
@@ -226,7 +228,7 @@ class Promotions:
             BundleCorrupt: the files differ.
             RegistryUnavailable: the files cannot be read.
         """
-        with self._on_record(version, actor, now, once):
+        with self._recording_refusals(version, actor, now, once):
             self.registry.verify(
                 version.model_id, version.mlflow_version, version.bundle_digest, version.package_digest
             )
@@ -238,11 +240,13 @@ class Promotions:
         Raises:
             BundleCorrupt, RegistryUnavailable: as for `verify`.
         """
-        with self._on_record(version, actor, now, once=True):
+        with self._recording_refusals(version, actor, now, once=True):
             self.registry.verify_listing(version.model_id, version.mlflow_version, version.package_digest)
 
     @contextlib.contextmanager
-    def _on_record(self, version: ModelVersion, actor: Actor, now: datetime, once: bool) -> Iterator[None]:
+    def _recording_refusals(
+        self, version: ModelVersion, actor: Actor, now: datetime, once: bool
+    ) -> Iterator[None]:
         try:
             yield
         except BundleCorrupt as error:
@@ -260,13 +264,15 @@ class Promotions:
         """True if the promotion overrides the gate; refuses a version that may not serve."""
         model_id, label = target.model_id, target.version
         if label == champion:
-            raise PromotionRefused(model_id, label, ["it serves already"], "Nothing is left to do.")
-        never = integrity_refusals(self._store.job_status(target))
-        if never:
-            raise PromotionRefused(model_id, label, never, "Wait for the job to complete, or retrain.")
+            raise PromotionRefused(
+                model_id, label, ["the version is in production already"], "Nothing is to be done."
+            )
+        unfit = integrity_refusals(self._store.job_status(target))
+        if unfit:
+            raise PromotionRefused(model_id, label, unfit, "Wait for the job to complete, or retrain.")
         refusals = gate_refusals(target, self._store.evidence(model_id, label), allowed)
         if refusals and not force:
-            advice = "Retrain, or have an admin force it and say why."
+            advice = "Retrain, or ask an admin to force the promotion and to give a reason."
             raise PromotionRefused(model_id, label, refusals, advice)
         self.verify(target, request.actor, request.at)
         return bool(refusals)
@@ -290,10 +296,10 @@ class Promotions:
     def _carry_out(
         self, change: Change, target: ModelVersion, expected: Expected, require_lock: Callable[[], None]
     ) -> Promotion:
-        named = change.model_copy(update={"expected": expected is not UNSET})
-        intent = self._store.intend(named)
+        planned = change.model_copy(update={"expected": expected is not UNSET})
+        intent = self._store.intend(planned)
         crash_at(Fault.AFTER_INTENT, self.fault)
-        # without the lock somebody else may be changing it at this moment
+        # without the lock another process may be changing the alias at this moment
         require_lock()
         self.registry.point(change.model_id, PRODUCTION, target.mlflow_version)
         crash_at(Fault.AFTER_ALIAS, self.fault)
@@ -308,39 +314,39 @@ class Promotions:
 
     def _display(self, change: Change) -> None:
         """Update aliases and tags in MLflow to the new state."""
-        before = self._named(change.model_id, change.from_version)
+        before = self._version(change.model_id, change.from_version)
         if before is not None and self.registry.holds(before.model_id, before.mlflow_version):
             self.registry.point(change.model_id, PREVIOUS, before.mlflow_version)
         crash_at(Fault.AFTER_PREVIOUS, self.fault)
         self._show(before, ModelStatus.RETIRED, f"replaced by {change.to_version}")
-        after = self._named(change.model_id, change.to_version)
+        after = self._version(change.model_id, change.to_version)
         self._show(after, ModelStatus.PRODUCTION, f"{change.kind} by {change.actor}: {change.reason}")
         crash_at(Fault.AFTER_TAGS, self.fault)
 
-    def _show(self, version: ModelVersion | None, status: ModelStatus, why: str) -> None:
+    def _show(self, version: ModelVersion | None, status: ModelStatus, reason: str) -> None:
         if version is not None and self.registry.holds(version.model_id, version.mlflow_version):
-            self.registry.set_status(version.model_id, version.mlflow_version, status, [why])
+            self.registry.set_status(version.model_id, version.mlflow_version, status, [reason])
 
-    def _named(self, model_id: str, label: str | None) -> ModelVersion | None:
+    def _version(self, model_id: str, label: str | None) -> ModelVersion | None:
         return None if label is None else self.ledger.version(model_id, label)
 
     def _reconcile(self, model_id: str, request: ChangeRequest, adopt: bool) -> list[Promotion]:
-        serving = self.registry.aliased(model_id, PRODUCTION)
+        aliased_number = self.registry.aliased(model_id, PRODUCTION)
         change = self._store.under_way(model_id)
         if change is None or change.state is PromotionState.ALIAS_MOVED:
-            return self._answer_alias_move(model_id, change, serving, request, adopt)
-        ended = self._end(change, serving, request.at)
-        return [ended, *self._answer_alias_move(model_id, None, serving, request, adopt)]
+            return self._answer_alias_move(model_id, change, aliased_number, request, adopt)
+        ended = self._end(change, aliased_number, request.at)
+        return [ended, *self._answer_alias_move(model_id, None, aliased_number, request, adopt)]
 
-    def _end(self, intent: Promotion, serving: int | None, now: datetime) -> Promotion:
+    def _end(self, intent: Promotion, aliased_number: int | None, now: datetime) -> Promotion:
         """Finish the interrupted promotion if the alias had moved, else abort the promotion."""
-        target = self._named(intent.model_id, intent.to_version)
-        if target is not None and serving == target.mlflow_version:
+        target = self._version(intent.model_id, intent.to_version)
+        if target is not None and aliased_number == target.mlflow_version:
             return self._finish(intent, now)
         aborted = self._store.abort(intent, "interrupted before the alias moved", now)
-        # a hand may have moved the alias back after the tags were set
+        # the alias may have been moved back by hand after the tags were set
         for label in (intent.from_version, intent.to_version):
-            version = self._named(intent.model_id, label)
+            version = self._version(intent.model_id, label)
             if version is not None:
                 self._show(version, version.status, f"{intent.kind} {intent.id} was aborted")
         return aborted
@@ -349,55 +355,62 @@ class Promotions:
         self,
         model_id: str,
         alias_move: Promotion | None,
-        serving: int | None,
+        aliased_number: int | None,
         request: ChangeRequest,
         adopt: bool,
     ) -> list[Promotion]:
         """Put a moved alias back, or adopt the move; does nothing when the alias agrees with the record."""
-        champion = self._named(model_id, self._store.champion(model_id))
-        belongs = None if champion is None else champion.mlflow_version
-        if serving == belongs:
+        champion = self._version(model_id, self._store.champion(model_id))
+        recorded_number = None if champion is None else champion.mlflow_version
+        if aliased_number == recorded_number:
             return [] if alias_move is None else [self._store.restore(alias_move, request.at)]
-        found = self._numbered(model_id, serving)
+        aliased = self._version_by_number(model_id, aliased_number)
         if alias_move is None:
             alias_move = self._store.record_alias_move(
-                _alias_move(model_id, champion, found, serving, request)
+                _alias_move(model_id, champion, aliased, aliased_number, request)
             )
             crash_at(Fault.AFTER_ALIAS_MOVED, self.fault)
         if adopt:
-            return [self._adopt(alias_move, found, request)]
+            return [self._adopt(alias_move, aliased, request)]
         if champion is not None and not self.registry.holds(model_id, champion.mlflow_version):
-            return [self._lose(alias_move, champion, serving, request)]
-        self.registry.point(model_id, PRODUCTION, belongs)
+            return [self._record_loss(alias_move, champion, aliased_number, request)]
+        self.registry.point(model_id, PRODUCTION, recorded_number)
         crash_at(Fault.AFTER_RESTORE, self.fault)
         return [self._store.restore(alias_move, request.at)]
 
-    def _numbered(self, model_id: str, number: int | None) -> ModelVersion | None:
+    def _version_by_number(self, model_id: str, number: int | None) -> ModelVersion | None:
         if number is None:
             return None
-        found = self.ledger.versions(model_id=model_id, mlflow_version=number)
-        return found[0] if found else None
+        versions = self.ledger.versions(model_id=model_id, mlflow_version=number)
+        return versions[0] if versions else None
 
-    def _adopt(self, alias_move: Promotion, found: ModelVersion | None, request: ChangeRequest) -> Promotion:
-        model_id, champion = alias_move.model_id, self._store.champion(alias_move.model_id)
-        if found is None:
-            reasons = ["the ledger does not know it"]
+    def _adopt(
+        self, alias_move: Promotion, aliased: ModelVersion | None, request: ChangeRequest
+    ) -> Promotion:
+        model_id = alias_move.model_id
+        champion = self._store.champion(model_id)
+        if aliased is None:
+            reasons = ["the version is not in the ledger"]
             raise PromotionRefused(
                 model_id,
-                "at this alias",
+                "at the alias",
                 reasons,
-                "Put it back with `clm reconcile`, then promote a version.",
+                "Put the alias back with `clm reconcile`, then promote a version.",
             )
-        forced = self._check(found, champion, (*PROMOTABLE, ModelStatus.RETIRED), True, request)
-        change = request.change(model_id, PromotionKind.ADOPTION, champion, found.version, forced)
+        forced = self._check(aliased, champion, (*PROMOTABLE, ModelStatus.RETIRED), True, request)
+        change = request.change(model_id, PromotionKind.ADOPTION, champion, aliased.version, forced)
         self._display(change)
         return self._store.accept(alias_move, change, request.at)
 
-    def _lose(
-        self, alias_move: Promotion, champion: ModelVersion, serving: int | None, request: ChangeRequest
+    def _record_loss(
+        self,
+        alias_move: Promotion,
+        champion: ModelVersion,
+        aliased_number: int | None,
+        request: ChangeRequest,
     ) -> Promotion:
         """Record the deletion of the production version: none is in production until a person decides."""
-        if serving is not None:
+        if aliased_number is not None:
             self.registry.point(alias_move.model_id, PRODUCTION, None)
         change = request.change(alias_move.model_id, PromotionKind.LOSS, champion.version, None)
         return self._store.accept(alias_move, change, request.at)
@@ -407,25 +420,29 @@ def _rollback_label(model_id: str, history: Sequence[Promotion], to: str | None)
     if to is None:
         before = rollback_target(history)
         if before is None:
-            raise NotFound(f"Nothing served {model_id} before: there is nothing to roll back to.")
+            raise NotFound(
+                f"No earlier version of {model_id} was in production: there is nothing to roll back to."
+            )
         return before
     served = {change.to_version for change in history}
     if to not in served:
-        raise NotFound(f"{to} never served {model_id}: `clm promote` lets a version serve that passed.")
+        raise NotFound(
+            f"{to} was never in production for {model_id}: `clm promote` promotes a version that passed."
+        )
     return to
 
 
 def _alias_move(
     model_id: str,
     champion: ModelVersion | None,
-    found: ModelVersion | None,
-    serving: int | None,
+    aliased: ModelVersion | None,
+    aliased_number: int | None,
     request: ChangeRequest,
 ) -> Change:
-    where = "was removed" if serving is None else f"pointed at MLflow version {serving}"
-    return ChangeRequest(request.actor, f"the alias {PRODUCTION} {where}", request.at).change(
+    position = "was removed" if aliased_number is None else f"pointed at MLflow version {aliased_number}"
+    return ChangeRequest(request.actor, f"the alias {PRODUCTION} {position}", request.at).change(
         model_id,
         PromotionKind.ALIAS_MOVED,
         champion.version if champion else None,
-        found.version if found else None,
+        aliased.version if aliased else None,
     )

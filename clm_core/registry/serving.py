@@ -20,7 +20,8 @@ class ServedModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc,name-defined]
         config = context.model_config
         self._model = load_bundle(Path(context.artifacts["bundle"]), digest=config["bundle_digest"])
         self._symbol = config["symbol"]
-        self._timeframe, self._calendar = Timeframe(config["timeframe"]), Calendar(config["calendar"])
+        self._timeframe = Timeframe(config["timeframe"])
+        self._calendar = Calendar(config["calendar"])
 
     def predict(
         self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None

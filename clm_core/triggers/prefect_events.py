@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 
 from clm_core.domain.errors import AlreadyExists
 from clm_core.domain.triggers import MessageDelivery
-from clm_core.platform.prefect_runs import BusEvent, knows_prefect, prefect_runs
+from clm_core.platform.prefect_runs import PrefectEvent, knows_prefect, prefect_runs
 from clm_core.services import Services
 from clm_core.triggers import inbox
 from clm_core.triggers.messages import IncomingType
@@ -33,7 +33,7 @@ def collect(services: Services) -> int:
     return sum(_keep(services, event, now) for event in events)
 
 
-def _keep(services: Services, event: BusEvent, now: datetime) -> bool:
+def _keep(services: Services, event: PrefectEvent, now: datetime) -> bool:
     """True if the event is new."""
     body = json.dumps({"type": event.name, "data": event.payload}, sort_keys=True).encode()
     try:

@@ -152,14 +152,14 @@ def test_a_trader_keeps_its_version_and_hears_that_production_has_changed(
     name_production(services, version)
     services.registry.point(MODEL, "production", None)
     assert served.changed()
-    with pytest.raises(NotFound, match=f"No version of {MODEL} is production"):
+    with pytest.raises(NotFound, match=f"No version of {MODEL} has the alias production"):
         with_ledger(services)
     name_production(services, version)
     assert not served.changed()
 
 
 def test_a_model_that_nobody_registered_is_not_found(services: Services) -> None:
-    with pytest.raises(NotFound, match="No version of nhits_btcusd_1h is production"):
+    with pytest.raises(NotFound, match="No version of nhits_btcusd_1h has the alias production"):
         load("nhits_btcusd_1h", registry=services.registry, ledger=None)
 
 
@@ -186,7 +186,7 @@ def test_a_bundle_made_anew_with_a_tag_to_match_is_refused_only_by_the_ledger(
 
 @pytest.mark.parametrize(
     ("loaded", "refusal"),
-    [(with_ledger, "The ledger does not know MLflow's version"), (without_ledger, "is none of ours")],
+    [(with_ledger, "is not in the ledger"), (without_ledger, "was not registered by CLM")],
 )
 def test_a_version_that_somebody_made_by_hand_is_refused(
     loaded: Callable[[Services], Served],
@@ -385,8 +385,8 @@ def test_what_stands_beside_the_bundle_is_never_run_and_refused_once_edited(
 @pytest.mark.parametrize(
     ("name", "finding"),
     [
-        ("hook.py", r"hook\.py does not belong to it"),
-        ("artifacts/model.pkl", r"artifacts/model\.pkl does not belong to it"),
+        ("hook.py", r"hook\.py does not belong to the version"),
+        ("artifacts/model.pkl", r"artifacts/model\.pkl does not belong to the version"),
         ("requirements.txt", r"requirements\.txt was changed"),
         ("python_env.yaml", r"python_env\.yaml was changed"),
     ],
@@ -452,11 +452,11 @@ def test_a_listing_made_anew_is_refused_only_by_the_ledger(
     services.registry._client.set_model_version_tag(MODEL, number, "clm.package", before)
 
 
-@pytest.mark.parametrize(("most_bytes", "refused"), [(10_000, True), (10_000_000, False)])
+@pytest.mark.parametrize(("max_bytes", "refused"), [(10_000, True), (10_000_000, False)])
 def test_more_than_may_be_fetched_is_not_fetched(
-    most_bytes: int, refused: bool, version: ModelVersion, services: Services
+    max_bytes: int, refused: bool, version: ModelVersion, services: Services
 ) -> None:
-    registry = MLflowRegistry(services.database.url("mlflow"), services.settings.home, most_bytes=most_bytes)
+    registry = MLflowRegistry(services.database.url("mlflow"), services.settings.home, max_bytes=max_bytes)
     expected = pytest.raises(BundleCorrupt, match="max_version_mib") if refused else nullcontext()
     with expected:
         load(MODEL, registry=registry, ledger=None)

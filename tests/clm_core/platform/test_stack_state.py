@@ -37,7 +37,7 @@ def test_nothing_runs_in_a_fresh_home(tmp_path: Path) -> None:
 
 
 def test_what_runs_is_known_for_as_long_as_it_does(tmp_path: Path) -> None:
-    with stack_state.only_one(tmp_path):
+    with stack_state.stack_lock(tmp_path):
         stack_state.write_state(tmp_path, STATE)
         assert stack_state.running(tmp_path) == STATE
     assert stack_state.running(tmp_path) is None
@@ -45,15 +45,15 @@ def test_what_runs_is_known_for_as_long_as_it_does(tmp_path: Path) -> None:
 
 def test_a_second_one_is_refused_and_told_what_to_do(tmp_path: Path) -> None:
     with (
-        stack_state.only_one(tmp_path),
+        stack_state.stack_lock(tmp_path),
         pytest.raises(StackRunning, match="clm down"),
-        stack_state.only_one(tmp_path),
+        stack_state.stack_lock(tmp_path),
     ):
         pytest.fail("two at once")
 
 
 def test_somebody_who_only_looks_keeps_nobody_from_starting(tmp_path: Path) -> None:
-    with stack_state.only_one(tmp_path):
+    with stack_state.stack_lock(tmp_path):
         pass
     ended = threading.Event()
 
@@ -65,7 +65,7 @@ def test_somebody_who_only_looks_keeps_nobody_from_starting(tmp_path: Path) -> N
     looking.start()
     try:
         for _ in range(50):
-            with stack_state.only_one(tmp_path):
+            with stack_state.stack_lock(tmp_path):
                 pass
     finally:
         ended.set()
@@ -115,7 +115,7 @@ def test_the_password_of_prefect_is_made_once_and_for_the_owner_alone(tmp_path: 
 
 def test_the_state_on_disk_holds_no_secret(tmp_path: Path) -> None:
     secret = stack_state.prefect_auth(tmp_path)
-    with stack_state.only_one(tmp_path):
+    with stack_state.stack_lock(tmp_path):
         stack_state.write_state(tmp_path, STATE)
         written = (stack_state.folder(tmp_path) / "state.json").read_text()
     assert json.loads(written)["prefect_url"] == STATE.prefect_url

@@ -121,7 +121,7 @@ def test_while_prefect_is_down_jobs_wait_and_the_result_says_so(clm: Services) -
     job_id = ask(clm).job_id
     started = start_pending_jobs(clm)
     assert (started.runs, started.waiting) == ({}, (job_id,))
-    assert "Prefect did not do what it was asked" in str(started.problem)
+    assert "Prefect did not carry out the request" in str(started.problem)
 
 
 def test_without_a_deployment_a_job_waits_and_the_result_has_the_next_step(

@@ -11,7 +11,7 @@ from installations import wait_until
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from clm_core.domain.triggers import Reply
-from clm_core.platform.prefect_runs import EVENTS
+from clm_core.platform.prefect_runs import MAX_EVENTS_PAGE
 from clm_core.services import Services
 from clm_core.triggers import inbox, prefect_events
 from clm_core.triggers.dispatch import answer_messages, dispatch_pending
@@ -58,7 +58,8 @@ def test_an_event_is_submitted_once(clm: Services, prefect: httpx.Client) -> Non
 
 def test_all_events_are_collected_however_many_and_however_late(clm: Services, prefect: httpx.Client) -> None:
     now = datetime.now(UTC)
-    many = emit(prefect, "performance.degraded", *[GOOD] * (EVENTS + 10), at=now - timedelta(minutes=1))
+    payloads = [GOOD] * (MAX_EVENTS_PAGE + 10)
+    many = emit(prefect, "performance.degraded", *payloads, at=now - timedelta(minutes=1))
     prefect_events.collect(clm)
     late = emit(prefect, "performance.degraded", GOOD, at=now - timedelta(minutes=50))
     assert prefect_events.collect(clm) == 1
