@@ -295,7 +295,8 @@ def test_prefect_deploy_makes_the_same_deployments_from_the_checkout(
     after = deployments(deployed)["xgboost_btcusd_1h"]
     same = ("id", "entrypoint", "parameters", "tags", "pull_steps", "job_variables", "work_pool_name")
     assert {name: after[name] for name in same} == {name: before[name] for name in same}
-    [then], [now] = before["schedules"], after["schedules"]
+    [then] = before["schedules"]
+    [now] = after["schedules"]
     assert [now["schedule"], now["slug"], now["parameters"]] == [
         then["schedule"],
         then["slug"],

@@ -1,4 +1,4 @@
-"""What a record on new bars is worth, at the limits."""
+"""Findings on the performance on new bars, at the limits."""
 
 import math
 from typing import Any
@@ -20,7 +20,8 @@ from clm_core.domain.triggers import Observation
 from clm_core.domain.vocabulary import TriggerReason
 from clm_core.market.drift import Drift
 
-RULES, LIMIT = WatchRules(), 0.5
+RULES = WatchRules()
+LIMIT = 0.5
 YEAR = 8760.0
 """Hours."""
 BAD: dict[str, Any] = {
@@ -61,7 +62,7 @@ BAD: dict[str, Any] = {
         "no confidence",
     ],
 )
-def test_only_what_is_bad_beyond_doubt_is_asked_to_be_retrained(
+def test_only_a_certainly_degraded_model_is_due_for_a_retrain(
     changes: dict[str, Any], finding: HealthFinding
 ) -> None:
     seen = Performance(**BAD | changes)
@@ -74,7 +75,7 @@ def test_only_what_is_bad_beyond_doubt_is_asked_to_be_retrained(
     )
 
 
-def test_the_door_is_told_the_reason_and_the_observed_sharpe_ratio() -> None:
+def test_a_due_retrain_carries_the_reason_and_the_observed_sharpe_ratio() -> None:
     seen = Performance(**BAD)
     expected = DueRetrain("a_model", TriggerReason.PERFORMANCE_DEGRADED, Observation(sharpe_ratio=-3.0))
     assert list(due_retrains("a_model", seen, HealthFinding.DEGRADED, None, RULES)) == [expected]
@@ -85,13 +86,13 @@ def test_the_door_is_told_the_reason_and_the_observed_sharpe_ratio() -> None:
     [(None, False), (1.25, False), (1.26, True)],
     ids=["not measured", "at the limit", "above it"],
 )
-def test_drift_above_its_limit_is_asked_to_be_retrained(drift: float | None, asked: bool) -> None:
+def test_drift_above_the_limit_is_due_for_a_retrain(drift: float | None, asked: bool) -> None:
     found = None if drift is None else Drift(score=drift, features=("atr_14",), stretches=26)
     expected = [DueRetrain("a_model", TriggerReason.DRIFT_DETECTED, Observation())] if asked else []
     assert list(due_retrains("a_model", Performance(), HealthFinding.TOO_EARLY, found, RULES)) == expected
 
 
-def test_where_half_a_chance_is_enough_the_observed_ratio_alone_decides() -> None:
+def test_at_a_confidence_of_one_half_the_observed_ratio_alone_decides() -> None:
     rules = WatchRules(confidence=0.5)
     assert judge(Performance(**BAD | {"sharpe_ratio": 0.4, "confidence": 0.51}), rules, LIMIT)[0] is (
         HealthFinding.DEGRADED
@@ -99,7 +100,7 @@ def test_where_half_a_chance_is_enough_the_observed_ratio_alone_decides() -> Non
 
 
 @pytest.mark.parametrize("value", [math.nan, -math.inf])
-def test_a_ratio_that_is_no_number_never_gets_as_far_as_a_finding(value: float) -> None:
+def test_a_ratio_that_is_not_a_number_is_refused_before_the_finding(value: float) -> None:
     with pytest.raises(ValidationError, match="finite"):
         Performance(**BAD | {"sharpe_ratio": value})
 
@@ -109,7 +110,7 @@ def test_a_ratio_that_is_no_number_never_gets_as_far_as_a_finding(value: float) 
     [(1.0, 0.9, 0.1, 0.4), (1.0, 0.5, 0.6, 1.0), (-3.0, 0.9, 0.6, 1.0)],
     ids=["a good model", "a good model, by the observed ratio alone", "a bad model"],
 )
-def test_90_daily_looks_find_what_is_bad_more_often_than_what_is_good(
+def test_90_daily_looks_find_a_bad_model_more_often_than_a_good_model(
     worth: float, confidence: float, fewest: float, most: float
 ) -> None:
     found = [day is not None for day in (first_found(worth, confidence, seed) for seed in range(40))]

@@ -1,4 +1,4 @@
-"""Which requests the door grants, as tables and as properties of long histories."""
+"""Admission of retrain requests, as tables and as properties of long histories."""
 
 import uuid
 from collections import Counter
@@ -25,7 +25,7 @@ QUIET = History(running=None, pending=None, last_accepted={}, accepted={}, accep
 POLICY = TriggerPolicy()
 
 
-def asked(reason: TriggerReason, key: str | None = None, **observed: float) -> TriggerRequest:
+def request_for(reason: TriggerReason, key: str | None = None, **observed: float) -> TriggerRequest:
     training = RetrainRequest(model_type=ModelType.XGBOOST, symbol="BTCUSD", trigger_reason=reason)
     return TriggerRequest(
         training=training,
@@ -43,8 +43,8 @@ OBSERVED = {
 
 
 @pytest.mark.parametrize("reason", list(TriggerReason), ids=str)
-def test_every_reason_is_granted_when_nothing_speaks_against_it(reason: TriggerReason) -> None:
-    request = asked(reason, **OBSERVED.get(reason, {}))
+def test_a_request_of_every_reason_is_granted_without_an_objection(reason: TriggerReason) -> None:
+    request = request_for(reason, **OBSERVED.get(reason, {}))
     assert decide(request, QUIET, POLICY, NOW) == TriggerDecision(Reply.ACCEPTED, "nothing speaks against it")
 
 
@@ -77,23 +77,24 @@ def test_every_reason_has_rules_in_the_policy(reason: TriggerReason) -> None:
         ("periodic", {"age_days": 30}, "rejected", "the model is 30.0 days old, stale after 30"),
     ],
 )
-def test_a_reason_needs_what_it_claims(
+def test_a_reason_needs_the_observation_behind_the_claim(
     reason: str, observed: dict[str, float], reply: str, because: str
 ) -> None:
-    decision = decide(asked(TriggerReason(reason), **observed), QUIET, POLICY, NOW)
+    decision = decide(request_for(TriggerReason(reason), **observed), QUIET, POLICY, NOW)
     assert (decision.reply, decision.because) == (reply, because)
 
 
-def test_a_sharpe_ratio_that_is_no_number_is_refused_twice() -> None:
+def test_a_sharpe_ratio_that_is_not_a_number_is_refused_twice() -> None:
     with pytest.raises(ValueError, match="finite number"):
-        asked(TriggerReason.PERFORMANCE_DEGRADED, sharpe_ratio=float("nan"))
-    request = asked(TriggerReason.PERFORMANCE_DEGRADED)
+        request_for(TriggerReason.PERFORMANCE_DEGRADED, sharpe_ratio=float("nan"))
+    request = request_for(TriggerReason.PERFORMANCE_DEGRADED)
     slipped_through = Observation.model_construct(sharpe_ratio=float("nan"))
     request = request.model_copy(update={"observed": slipped_through})
     assert decide(request, QUIET, POLICY, NOW).reply is Reply.REJECTED
 
 
-DRIFT, MANUAL = TriggerReason.DRIFT_DETECTED, TriggerReason.MANUAL
+DRIFT = TriggerReason.DRIFT_DETECTED
+MANUAL = TriggerReason.MANUAL
 
 
 @pytest.mark.parametrize(
@@ -147,24 +148,28 @@ DRIFT, MANUAL = TriggerReason.DRIFT_DETECTED, TriggerReason.MANUAL
         "the budget of all",
     ],
 )
-def test_the_past_decides(reason: TriggerReason, changes: dict[str, Any], reply: str, because: str) -> None:
-    decision = decide(asked(reason), replace(QUIET, **changes), POLICY, NOW)
+def test_the_history_decides(
+    reason: TriggerReason, changes: dict[str, Any], reply: str, because: str
+) -> None:
+    decision = decide(request_for(reason), replace(QUIET, **changes), POLICY, NOW)
     assert decision.reply == reply
     assert decision.because.startswith(because)
 
 
-def test_a_reason_can_have_a_cooldown_and_a_budget_of_its_own() -> None:
+def test_a_reason_can_have_a_separate_cooldown_and_budget() -> None:
     rules = {"regime_change": {"cooldown_hours": 1, "daily_budget_per_model": 2}}
     policy = TriggerPolicy.model_validate(rules)
     reason = TriggerReason.REGIME_CHANGE
     late = replace(QUIET, last_accepted={reason: NOW - timedelta(hours=1)}, accepted={reason: 1, DRIFT: 6})
-    assert decide(asked(reason), late, policy, NOW).reply is Reply.ACCEPTED
-    assert decide(asked(reason), replace(late, accepted={reason: 2}), policy, NOW).reply is Reply.REJECTED
+    assert decide(request_for(reason), late, policy, NOW).reply is Reply.ACCEPTED
+    assert (
+        decide(request_for(reason), replace(late, accepted={reason: 2}), policy, NOW).reply is Reply.REJECTED
+    )
 
 
 @dataclass(frozen=True)
 class Step:
-    """A request that comes some time after the one before, and what the workers did meanwhile."""
+    """A request some hours after the request before, and the work done in between."""
 
     model: int
     reason: TriggerReason
@@ -199,7 +204,7 @@ class Granted:
 
 
 class World:
-    """What the ledger would know, kept in lists."""
+    """The knowledge of the ledger, kept in lists."""
 
     def __init__(self) -> None:
         self.granted: list[Granted] = []
@@ -220,12 +225,13 @@ class World:
         )
 
     def play(self, policy: TriggerPolicy, sequence: Sequence[Step]) -> list[TriggerDecision]:
-        now, answers = NOW, []
+        now = NOW
+        answers = []
         for step in sequence:
             now += timedelta(hours=step.hours)
             if step.worked:
                 self.pending = {}
-            request = asked(step.reason, step.key, **OBSERVED.get(step.reason, {}))
+            request = request_for(step.reason, step.key, **OBSERVED.get(step.reason, {}))
             decision = decide(request, self.history(step.model, step.key, now), policy, now)
             if decision.reply is Reply.ACCEPTED:
                 job_id = uuid.uuid4()
@@ -238,7 +244,7 @@ class World:
 
 
 @given(policies, st.lists(steps, max_size=60))
-def test_no_history_of_requests_gets_past_the_rules(policy: TriggerPolicy, sequence: list[Step]) -> None:
+def test_no_sequence_of_requests_breaks_the_rules(policy: TriggerPolicy, sequence: list[Step]) -> None:
     world = World()
     answers = world.play(policy, sequence)
     assert all(answer.because for answer in answers)

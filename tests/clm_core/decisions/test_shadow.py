@@ -1,4 +1,4 @@
-"""What a shadow's record is worth."""
+"""Measures of a shadow record."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -34,7 +34,7 @@ def bars(tmp_path_factory: pytest.TempPathFactory) -> Bars:
 
 
 def written(positions: list[float], delays: list[int] | None = None) -> ShadowRecord:
-    """Of hourly bars; delays in minutes after each has closed."""
+    """Record on hourly bars, with delays in minutes after the close of each bar."""
     time = np.arange(len(positions), dtype=np.int64) * HOUR
     waited = np.array(delays or [2] * len(positions), dtype=np.int64) * MINUTE
     return ShadowRecord(time, np.array(positions), time + HOUR + waited)
@@ -47,13 +47,13 @@ def written(positions: list[float], delays: list[int] | None = None) -> ShadowRe
         pytest.param([2, 61, 60 * 24], 2, id="after it"),
     ],
 )
-def test_what_is_written_down_more_than_a_bar_after_its_own_closed_is_late(
+def test_a_position_recorded_more_than_a_bar_after_the_close_is_late(
     delays: list[int], expected: int
 ) -> None:
     assert count_late(written([0.0] * 3, delays), Timeframe.H1) == expected
 
 
-def test_nothing_written_down_is_not_late() -> None:
+def test_an_empty_record_has_no_late_position() -> None:
     assert count_late(EMPTY, Timeframe.H1) == 0
 
 
@@ -66,7 +66,7 @@ def test_nothing_written_down_is_not_late() -> None:
         pytest.param([np.nan, -1.0, 0.0], [0], id="none"),
     ],
 )
-def test_a_position_is_another_one_beyond_rounding(now: list[float], rows: list[int]) -> None:
+def test_a_position_differs_only_beyond_rounding(now: list[float], rows: list[int]) -> None:
     assert differing_rows(written([0.5, -1.0, 0.0]), np.array(now)).tolist() == rows
 
 
@@ -78,19 +78,19 @@ def test_a_position_is_another_one_beyond_rounding(now: list[float], rows: list[
         pytest.param(1, 1, id="a minute after"),
     ],
 )
-def test_what_closed_before_the_registration_does_not_count(minutes: int, rows: int, bars: Bars) -> None:
+def test_bars_closed_before_the_registration_do_not_count(minutes: int, rows: int, bars: Bars) -> None:
     [*_, last] = bars[:3].index
     registered = last.to_pydatetime() + timedelta(minutes=minutes)
     assert len(bars[:3]) - bars[:3].row_closed_after(registered) == rows
     assert len(bars[:3].closed_by(registered)) == 3 - rows
 
 
-def test_where_no_bar_came_nothing_is_measured(bars: Bars) -> None:
+def test_an_empty_record_has_no_measures(bars: Bars) -> None:
     assert measure(bars[:0], np.zeros(0), FREE, Execution()) == ShadowPerformance()
 
 
 def beside(bars: Bars, ours: float, theirs: float) -> ChampionComparison:
-    """A shadow that knows the next bar, times `ours`, and a champion that does so times `theirs`."""
+    """Comparison of positions that foresee the next bar, scaled by `ours` and `theirs`."""
     foresight = np.sign(np.append(np.diff(bars.open)[1:], [0.0, 0.0]))
     rng = np.random.default_rng(1)
     return compare("v1", bars, ours * foresight, theirs * foresight, FREE, Execution(), rng)
@@ -113,7 +113,7 @@ def test_a_lead_is_found_where_there_is_one(ours: float, theirs: float, lead: St
     assert low <= seen.ours.sharpe_ratio - seen.theirs.sharpe_ratio <= high  # type: ignore[operator]
 
 
-def test_with_few_bars_it_is_too_early_to_say_who_leads(bars: Bars) -> None:
+def test_few_common_bars_are_too_early_for_a_comparison(bars: Bars) -> None:
     early, enough = (beside(bars[:count], 1.0, -1.0) for count in (MIN_BARS - 1, MIN_BARS))
     assert (early.lead, early.difference) == (None, None)
     assert early.ours.sharpe_ratio is not None

@@ -1,4 +1,4 @@
-"""Which models are Freshness, due_retrainsat the limits; and that the door grants what is due."""
+"""Retrains due at the limits, each of which the intake grants."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -14,7 +14,8 @@ from clm_core.domain.vocabulary import ModelType, Role, TriggerReason
 NOW = datetime(2026, 3, 31, tzinfo=UTC)
 POLICY = TriggerPolicy()
 QUIET = History(running=None, pending=None, last_accepted={}, accepted={}, accepted_in_all=0, same_key=None)
-STALE, NEW_BARS = TriggerReason.PERIODIC, TriggerReason.DATA_THRESHOLD
+STALE = TriggerReason.PERIODIC
+NEW_BARS = TriggerReason.DATA_THRESHOLD
 
 
 @pytest.mark.parametrize(
@@ -28,7 +29,7 @@ STALE, NEW_BARS = TriggerReason.PERIODIC, TriggerReason.DATA_THRESHOLD
     ],
     ids=["neither", "stale", "stale with new bars", "new bars", "fresh"],
 )
-def test_a_model_is_due_when_the_door_would_grant_it(
+def test_a_model_is_due_when_the_intake_would_grant_the_retrain(
     age: timedelta, new_bars: int, reasons: list[TriggerReason]
 ) -> None:
     found = list(due_retrains([Freshness("xgboost_btcusd_1h", NOW - age, new_bars)], POLICY, NOW))

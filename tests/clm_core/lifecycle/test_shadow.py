@@ -1,4 +1,4 @@
-"""What waits to serve is followed bar by bar: real versions, ledger, registry and bars, a moved clock."""
+"""Shadow testing bar by bar: real versions, ledger, registry and bars, and a moved clock."""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -34,13 +34,14 @@ from clm_core.platform.prefect_server import load_flow
 from clm_core.services import Services, open_ledger
 
 OPERATOR = Actor(name="ada", role=Role.OPERATOR)
-TRAINED, NEW = 1000, 300
+TRAINED = 1000
+NEW = 300
 """Bars of the training, and those that come after it."""
 MINUTE = timedelta(minutes=1)
 
 
 class World:
-    """A market of its own with a model on it, and versions of that registered at any time."""
+    """A separate market with a model, whose versions are registered at any time."""
 
     def __init__(
         self, services: Services, model_id: str, make_version: Callable[..., ModelVersion], folder: Path
@@ -52,26 +53,29 @@ class World:
             newest.time[0] // step.nanoseconds * step.nanoseconds + np.arange(len(newest)) * step.nanoseconds
         )
         columns = [getattr(newest, name) for name in FIELDS]
-        self.bars, self.step = (
-            Bars(symbol.upper(), step, newest.calendar, time, *columns),
-            timedelta(seconds=step.seconds),
-        )
-        self.model_id, self._services, self._make, self._folder = model_id, services, make_version, folder
+        self.bars = Bars(symbol.upper(), step, newest.calendar, time, *columns)
+        self.step = timedelta(seconds=step.seconds)
+        self.model_id = model_id
+        self._services = services
+        self._make = make_version
+        self._folder = folder
         SeriesStore(folder / "data").add(self.bars, "tests", self.when(NEW))
 
     def when(self, bars: int, after: timedelta = 2 * MINUTE) -> datetime:
-        """So many bars have closed since the training, the last of them this long ago."""
+        """Moment at a delay after the close of the n-th bar since the training."""
         closed = self.bars.index[TRAINED + bars - 1].to_pydatetime() + self.step
         return closed + after
 
     def services(self, bars: int, after: timedelta = 2 * MINUTE) -> Services:
-        market, now = MarketData(self._folder), self.when(bars, after)
+        market = MarketData(self._folder)
+        now = self.when(bars, after)
         return replace(self._services, market=market, clock=lambda: now)
 
     def register(self, bars: int = 0, seed: int = 1) -> ModelVersion:
-        """A candidate, ten minutes after so many bars have closed."""
+        """A candidate registered ten minutes after the close of the n-th bar."""
         recipe = catalog.recipe(ModelType.LIGHTGBM, {"rounds": 20, "threshold": 0.0}, Costs())
-        trained_on, folder = self.bars[:TRAINED], self._folder / str(seed) / "bundle"
+        trained_on = self.bars[:TRAINED]
+        folder = self._folder / str(seed) / "bundle"
         digest = save_bundle(recipe.fit(trained_on, seed=seed), recipe, folder, trained_on)
         stored = SimpleNamespace(folder=folder, digest=digest, bars=trained_on)
         return self._make(self.model_id, stored=stored, now=self.when(bars, 10 * MINUTE))
@@ -84,7 +88,7 @@ class World:
         return store.recorded(version.model_id, version.version, self.bars.start.to_pydatetime())
 
     def wanted(self, version: ModelVersion, bars: int) -> Floats:
-        """What the version itself says after the first so many new bars."""
+        """Positions computed by the version after the first new bars."""
         model = self._services.registry.load(version.model_path, version.bundle_digest)
         return model.positions(self.bars)[TRAINED : TRAINED + bars]
 
@@ -102,7 +106,7 @@ def only(report: ShadowReport) -> ShadowedVersion:
     return found
 
 
-def test_what_it_wants_is_written_down_once_after_each_bar_that_closed_since_it_was_registered(
+def test_shadow_records_one_position_per_closed_bar_since_registration(
     world: World,
 ) -> None:
     version = world.register()
@@ -121,7 +125,7 @@ def test_what_it_wants_is_written_down_once_after_each_bar_that_closed_since_it_
     assert written.position.tolist() == world.wanted(version, 3).tolist()
 
 
-def test_after_an_outage_the_missing_bars_are_caught_up_and_those_too_old_are_counted_as_late(
+def test_positions_missed_in_an_outage_are_recorded_later_and_counted_as_late(
     world: World,
 ) -> None:
     version = world.register()
@@ -133,7 +137,7 @@ def test_after_an_outage_the_missing_bars_are_caught_up_and_those_too_old_are_co
     assert "11 of 14 recorded late" in " ".join(world.run(14).summary_lines())
 
 
-def test_passes_at_once_write_each_position_down_once(world: World) -> None:
+def test_concurrent_passes_record_each_position_once(world: World) -> None:
     version = world.register()
     with ThreadPoolExecutor() as threads:
         seen = [only(report) for report in threads.map(world.run, [200] * 3)]
@@ -141,7 +145,7 @@ def test_passes_at_once_write_each_position_down_once(world: World) -> None:
     assert world.written(version).position.tolist() == world.wanted(version, 200).tolist()
 
 
-def test_another_position_than_was_written_down_is_a_problem_that_names_the_bar_and_changes_nothing(
+def test_a_position_that_differs_from_the_record_is_a_problem_and_changes_nothing(
     world: World,
 ) -> None:
     version = world.register()
@@ -160,7 +164,7 @@ def test_another_position_than_was_written_down_is_a_problem_that_names_the_bar_
     assert world.written(version).position[4] == other
 
 
-def test_a_bar_that_is_no_longer_stored_is_missed(world: World) -> None:
+def test_a_recorded_bar_that_is_no_longer_stored_is_a_problem(world: World) -> None:
     version = world.register()
     world.run(2)
     gone = world.bars.time[TRAINED + 2] + 10**9
@@ -173,8 +177,10 @@ def test_a_bar_that_is_no_longer_stored_is_missed(world: World) -> None:
     assert "after bars that are no longer stored, 1 of them, the first that of 2019-" in problem
 
 
-def test_what_serves_is_followed_beside_what_waits_on_the_bars_of_both(world: World) -> None:
-    champion, early, late = world.register(seed=1), world.register(10, seed=2), world.register(20, seed=3)
+def test_candidates_are_compared_with_the_champion_on_the_common_bars(world: World) -> None:
+    champion = world.register(seed=1)
+    early = world.register(10, seed=2)
+    late = world.register(20, seed=3)
     alone = world.run(20)
     assert [each.version for each in alone.versions] == [each.version for each in (champion, early, late)]
     world.services(20).promotions.promote(
@@ -202,10 +208,11 @@ def test_what_serves_is_followed_beside_what_waits_on_the_bars_of_both(world: Wo
     assert row["trades"] == f"{many.versions[0].figures.trades} of 100"
 
 
-def test_a_version_that_cannot_be_read_keeps_none_of_the_others_from_being_followed(
+def test_a_version_that_cannot_be_read_leaves_the_other_versions_to_run(
     world: World, services: Services
 ) -> None:
-    broken, well = world.register(seed=1), world.register(1, seed=2)
+    broken = world.register(seed=1)
+    well = world.register(1, seed=2)
     stored = trees(services, broken)
     content = stored.read_bytes()
     stored.write_bytes(content + b"\n")
@@ -224,7 +231,7 @@ def trees(services: Services, version: ModelVersion) -> Path:
     return path
 
 
-def test_a_retired_version_is_no_longer_followed(world: World) -> None:
+def test_a_retired_version_is_no_longer_shadowed(world: World) -> None:
     version = world.register()
     world.run(2)
     own = world.services(3)
@@ -233,17 +240,18 @@ def test_a_retired_version_is_no_longer_followed(world: World) -> None:
     assert len(world.written(version).time) == 2
 
 
-def test_the_run_shows_a_page_and_fails_where_something_went_wrong_and_an_alert_lasts_as_long(
+def test_the_run_shows_a_page_and_fails_with_problems_and_an_alert_lasts_as_long(
     services: Services,
     make_version: Callable[..., ModelVersion],
     tmp_path: Path,
     prefect_url: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    # a pass follows all models of a timeframe, and no other test has one of days
+    # a pass covers all models of a timeframe, and no other test has a model of days
     world = World(services, "lightgbm_dayusd_1d", make_version, tmp_path)
     version = world.register()
-    flow, stored = load_flow("flows.shadow.shadow"), trees(services, version)
+    flow = load_flow("flows.shadow.shadow")
+    stored = trees(services, version)
     monkeypatch.setattr("clm_core.services._current", world.services(3))
     content = stored.read_bytes()
     stored.write_bytes(content + b"\n")
@@ -258,7 +266,7 @@ def test_the_run_shows_a_page_and_fails_where_something_went_wrong_and_an_alert_
     assert f"| {version.model_id} | {version.version} | 3 | 2 |" in page
 
 
-def test_the_command_prints_a_table_or_json_and_says_where_there_is_no_such_model(
+def test_the_command_prints_a_table_or_json_and_refuses_an_unknown_model(
     world: World, services: Services, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     version = world.register()
@@ -272,7 +280,7 @@ def test_the_command_prints_a_table_or_json_and_says_where_there_is_no_such_mode
         shadow.run(services, "nobody_btcusd_1h")
 
 
-def test_what_was_written_down_can_neither_be_changed_nor_taken_back(world: World) -> None:
+def test_recorded_positions_can_neither_be_changed_nor_deleted(world: World) -> None:
     version = world.register()
     world.run(2)
     with open_ledger(world.services(2).database) as engine:
@@ -283,7 +291,9 @@ def test_what_was_written_down_can_neither_be_changed_nor_taken_back(world: Worl
 
 
 @pytest.mark.parametrize("position", [np.nan, 1.1, -1.1, np.inf])
-def test_what_is_no_position_is_refused(position: float, world: World, ledger_engine: Engine) -> None:
+def test_a_value_outside_the_positions_is_refused(
+    position: float, world: World, ledger_engine: Engine
+) -> None:
     version = world.register()
     with pytest.raises(IntegrityError, match="ck_shadow_positions_position"):
         ShadowStore(ledger_engine).record(

@@ -1,4 +1,4 @@
-"""What serves is looked at on bars that came after its training, and the door is asked."""
+"""Watch over production versions on bars after the training, with requests to the intake."""
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -39,24 +39,24 @@ from clm_core.services import Services
 ADMIN = Actor(name="ada", role=Role.ADMIN)
 NEW = 950
 """Bars that come after the training."""
-DEGRADED, DRIFTED, NEW_BARS, STALE = (
-    TriggerReason.PERFORMANCE_DEGRADED,
-    TriggerReason.DRIFT_DETECTED,
-    TriggerReason.DATA_THRESHOLD,
-    TriggerReason.PERIODIC,
-)
+DEGRADED = TriggerReason.PERFORMANCE_DEGRADED
+DRIFTED = TriggerReason.DRIFT_DETECTED
+NEW_BARS = TriggerReason.DATA_THRESHOLD
+STALE = TriggerReason.PERIODIC
 STRICT = TriggerPolicy(max_sharpe_ratio=50)
 """No model is good enough."""
 
 
 class Market:
-    """One whose bars come in as told."""
+    """A market whose newest bars arrive on demand."""
 
     def __init__(self, bars: Bars, home: Path) -> None:
-        self._bars, self._store, self.data = bars, SeriesStore(home / "data"), MarketData(home)
+        self._bars = bars
+        self._store = SeriesStore(home / "data")
+        self.data = MarketData(home)
 
     def lack(self, bars: int) -> None:
-        """All but the newest so many have come."""
+        """Store all bars but the newest few."""
         come = self._bars[: len(self._bars) - bars]
         self._store.add(come, "tests", come.end.to_pydatetime() + timedelta(hours=1))
 
@@ -70,7 +70,7 @@ def market(services: Services, tmp_path: Path) -> Market:
 
 @pytest.fixture
 def own(clm: Services, engine: Engine, market: Market) -> Services:
-    """Services on a ledger and a market of their own."""
+    """Services with a separate ledger and market."""
     return replace(
         clm,
         settings=clm.settings.model_copy(
@@ -83,7 +83,7 @@ def own(clm: Services, engine: Engine, market: Market) -> Services:
 
 
 def serve(services: Services, model_type: ModelType = ModelType.LIGHTGBM) -> ModelVersion:
-    """A poor model that trades on every whim, promoted against the gate."""
+    """A poor model that trades often, promoted against the verdict of the gate."""
     request = RetrainRequest(
         model_type=model_type,
         symbol="BTCUSD",
@@ -104,7 +104,7 @@ def serve(services: Services, model_type: ModelType = ModelType.LIGHTGBM) -> Mod
     return version
 
 
-def look(services: Services) -> WatchedVersion:
+def watch_one(services: Services) -> WatchedVersion:
     report = watch.run(services)
     assert report.problems == ()
     [found] = report.models
@@ -119,19 +119,19 @@ def later(services: Services, days: float) -> Services:
     return replace(services, clock=lambda: services.clock() + timedelta(days=days))
 
 
-def test_where_nothing_serves_it_says_so(clm: Services, engine: Engine) -> None:
+def test_the_headline_says_that_no_model_is_in_production(clm: Services, engine: Engine) -> None:
     report = watch.run(replace(clm, alerts=AlertStore(engine)))
     assert (report.models, report.problems) == ((), ())
     assert report.headline.startswith("No model is in production")
 
 
-def test_what_is_found_on_new_bars_is_asked_for_once(own: Services, market: Market) -> None:
+def test_a_retrain_for_the_same_new_bars_is_requested_once(own: Services, market: Market) -> None:
     version = serve(own)
-    fresh = look(own)
+    fresh = watch_one(own)
     assert (fresh.new_bars, fresh.finding, fresh.asked) == (0, HealthFinding.TOO_EARLY, ())
 
     market.lack(NEW - 99)
-    few = look(own)
+    few = watch_one(own)
     assert (few.new_bars, few.performance.bars, few.finding, few.asked) == (
         99,
         99,
@@ -140,7 +140,7 @@ def test_what_is_found_on_new_bars_is_asked_for_once(own: Services, market: Mark
     )
 
     market.lack(0)
-    found = look(own)
+    found = watch_one(own)
     assert (found.new_bars, found.performance.bars, found.finding) == (NEW, NEW, HealthFinding.DEGRADED)
     assert answers(found) == [(DEGRADED, Reply.ACCEPTED), (NEW_BARS, Reply.COALESCED)]
     asked = found.asked[0]
@@ -156,33 +156,35 @@ def test_what_is_found_on_new_bars_is_asked_for_once(own: Services, market: Mark
     assert (asked.request.actor.name, asked.request.source, job.requested_by) == ("watch", "watch", "watch")
 
     # the same facts, whatever time has passed and whatever became of the job
-    assert answers(look(own)) == [(DEGRADED, Reply.COALESCED), (NEW_BARS, Reply.COALESCED)]
+    assert answers(watch_one(own)) == [(DEGRADED, Reply.COALESCED), (NEW_BARS, Reply.COALESCED)]
     end_all_jobs(own)
-    assert answers(look(later(own, days=29))) == [(DEGRADED, Reply.COALESCED), (NEW_BARS, Reply.COALESCED)]
+    assert answers(watch_one(later(own, days=29))) == [
+        (DEGRADED, Reply.COALESCED),
+        (NEW_BARS, Reply.COALESCED),
+    ]
     assert len(own.ledger.jobs()) == 2
 
     stale = later(own, days=31)
-    assert answers(look(stale)) == [(DEGRADED, Reply.COALESCED), (STALE, Reply.ACCEPTED)]
-    assert answers(look(stale)) == [(DEGRADED, Reply.COALESCED), (STALE, Reply.COALESCED)]
+    assert answers(watch_one(stale)) == [(DEGRADED, Reply.COALESCED), (STALE, Reply.ACCEPTED)]
+    assert answers(watch_one(stale)) == [(DEGRADED, Reply.COALESCED), (STALE, Reply.COALESCED)]
     assert len(own.ledger.jobs()) == 3
 
 
-def test_further_bars_make_it_another_request_and_the_cooldown_is_the_doors(
-    own: Services, market: Market
-) -> None:
+def test_further_bars_make_a_new_request_subject_to_the_cooldown(own: Services, market: Market) -> None:
     serve(own)
     market.lack(100)
-    assert answers(look(own)) == [(DEGRADED, Reply.ACCEPTED), (NEW_BARS, Reply.COALESCED)]
+    assert answers(watch_one(own)) == [(DEGRADED, Reply.ACCEPTED), (NEW_BARS, Reply.COALESCED)]
     end_all_jobs(own)
     market.lack(0)
-    assert answers(look(own)) == [(DEGRADED, Reply.REJECTED), (NEW_BARS, Reply.ACCEPTED)]
+    assert answers(watch_one(own)) == [(DEGRADED, Reply.REJECTED), (NEW_BARS, Reply.ACCEPTED)]
     end_all_jobs(own)
-    assert answers(look(later(own, days=1.1))) == [(DEGRADED, Reply.ACCEPTED), (NEW_BARS, Reply.COALESCED)]
+    assert answers(watch_one(later(own, days=1.1))) == [
+        (DEGRADED, Reply.ACCEPTED),
+        (NEW_BARS, Reply.COALESCED),
+    ]
 
 
-def test_only_bars_after_its_training_count_and_trading_on_them_starts_flat(
-    own: Services, market: Market
-) -> None:
+def test_only_bars_after_the_training_count_and_trading_starts_flat(own: Services, market: Market) -> None:
     version = serve(own)
     market.lack(0)
     model = own.registry.load(version.model_path, version.bundle_digest)
@@ -193,41 +195,43 @@ def test_only_bars_after_its_training_count_and_trading_on_them_starts_flat(
     expected = watch.measure(
         bars[-NEW:], wanted[new], own.settings.costs, own.settings.execution, STRICT.max_sharpe_ratio
     )
-    assert look(own).performance == expected
+    assert watch_one(own).performance == expected
 
     end_all_jobs(own)
     short = own.settings.model_copy(update={"watch": WatchRules(window_days=10)})
-    seen = look(replace(own, settings=short))
+    seen = watch_one(replace(own, settings=short))
     assert (seen.new_bars, seen.performance.bars) == (NEW, 240)
     assert seen.performance == watch.measure(
         bars[-240:], wanted[-240:], own.settings.costs, own.settings.execution, STRICT.max_sharpe_ratio
     )
 
 
-def test_drift_is_looked_for_in_the_features_the_model_sees(own: Services, market: Market) -> None:
+def test_drift_is_measured_on_the_features_of_the_model(own: Services, market: Market) -> None:
     serve(own)
     market.lack(0)
-    assert look(own).drift is None, "60 days hold too few fortnights to compare with"
+    assert watch_one(own).drift is None, "60 days hold too few fortnights to compare with"
     end_all_jobs(own)
     rules = WatchRules(drift_days=2, drift_score=1e-3, min_trades=10_000)
     quick = replace(own, settings=own.settings.model_copy(update={"watch": rules}))
-    found = look(quick)
+    found = watch_one(quick)
     assert found.drift is not None
     assert found.drift.stretches == (60 * 24 - LOOK_BACK) // 48
     assert set(found.drift.features) <= set(FEATURES) - CALENDAR
     assert answers(found) == [(DRIFTED, Reply.ACCEPTED), (NEW_BARS, Reply.COALESCED)]
 
 
-def test_a_model_that_cannot_be_looked_at_keeps_no_other_from_it_and_is_told_of_until_it_can(
+def test_a_model_that_cannot_be_checked_leaves_the_rest_to_run_and_is_alerted_until_repaired(
     own: Services,
     market: Market,
     prefect_url: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    broken, well = serve(own), serve(own, ModelType.XGBOOST)
+    broken = serve(own)
+    well = serve(own, ModelType.XGBOOST)
     market.lack(0)
     monkeypatch.setattr("clm_core.services._current", own)
-    flow, stored = load_flow("flows.watch.watch"), trees(own, broken)
+    flow = load_flow("flows.watch.watch")
+    stored = trees(own, broken)
     content = stored.read_bytes()
     stored.write_bytes(content + b"\n")
     with pytest.raises(
@@ -258,7 +262,7 @@ def page(prefect_url: str) -> str:
     return told
 
 
-def test_the_command_prints_a_table_or_json_and_exits_with_1_where_something_failed(
+def test_the_command_prints_a_table_or_json_and_exits_with_1_on_problems(
     services: Services, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CLM_HOME", str(services.settings.home))
@@ -268,7 +272,7 @@ def test_the_command_prints_a_table_or_json_and_exits_with_1_where_something_fai
     assert report.headline in CliRunner().invoke(app, ["watch"]).stdout.replace("\n", " ")
 
 
-def test_a_row_tells_a_person_what_was_seen(own: Services, market: Market) -> None:
+def test_a_row_shows_the_age_and_the_new_bars(own: Services, market: Market) -> None:
     version = serve(own)
     market.lack(0)
     report = watch.run(own)
@@ -283,7 +287,7 @@ def test_a_row_tells_a_person_what_was_seen(own: Services, market: Market) -> No
     [(0.0, 0, 0.0), (1.0, 0, None)],
     ids=["never trades", "holds to the end"],
 )
-def test_what_is_only_open_at_the_end_is_no_closed_trade(
+def test_a_position_open_at_the_end_is_not_a_closed_trade(
     position: float, trades: int, sharpe: float | None, services: Services
 ) -> None:
     bars = services.market.bars("BTCUSD", "1h", closed_by=services.clock())[-500:]

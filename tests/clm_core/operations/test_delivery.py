@@ -1,4 +1,4 @@
-"""What is recorded is told in order, at least once, to each receiver at its own pace."""
+"""Delivery of recorded messages: in order, at least once, to each receiver independently."""
 
 import functools
 import json
@@ -51,16 +51,16 @@ class Request:
 
 @dataclass
 class Listener:
-    """A receiver on this machine that keeps what it is told, and answers as a test wants."""
+    """A local receiver that keeps the requests, and answers with the status of the test."""
 
     url: str = ""
     status: int = 204
-    heard: list[Request] = field(default_factory=list)
+    requests: list[Request] = field(default_factory=list)
     before_answering: Callable[[], object] = lambda: None
 
     @property
     def ids(self) -> list[str]:
-        return [request.headers["webhook-id"] for request in self.heard]
+        return [request.headers["webhook-id"] for request in self.requests]
 
 
 @pytest.fixture
@@ -74,7 +74,7 @@ def listen() -> Iterator[Callable[[], Listener]]:
             def do_POST(self) -> None:
                 raw = self.rfile.read(int(self.headers["content-length"])).decode()
                 headers = {name.lower(): value for name, value in self.headers.items()}
-                listener.heard.append(Request(json.loads(raw), raw, headers))
+                listener.requests.append(Request(json.loads(raw), raw, headers))
                 listener.before_answering()
                 self.send_response(listener.status)
                 self.send_header("location", f"{listener.url}/elsewhere")
@@ -99,7 +99,7 @@ def listen() -> Iterator[Callable[[], Listener]]:
 
 @pytest.fixture
 def engine(services: Services) -> Iterator[Engine]:
-    """Of a ledger in which nothing has happened yet."""
+    """Engine of an empty ledger."""
     name = f"delivery_{uuid.uuid4().hex}"
     with psycopg.connect(services.database.server, autocommit=True) as connection:
         connection.execute(SQL("CREATE DATABASE {}").format(Identifier(name)))
@@ -116,13 +116,15 @@ def clm(services: Services, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> 
     return replace(services, alerts=AlertStore(engine), receivers=ReceiverStore(engine))
 
 
-def telling(
-    services: Services, subscribers: Sequence[Listener] = (), people: Sequence[Listener] = ()
+def with_receivers(
+    services: Services, subscribers: Sequence[Listener] = (), alert_receivers: Sequence[Listener] = ()
 ) -> Services:
     events = EventSettings(
         subscribers=tuple(Subscriber(url=each.url, secret=SecretStr(SECRET)) for each in subscribers)
     )
-    alerts = AlertSettings(urls=tuple(SecretStr(each.url.replace("http", "json")) for each in people))
+    alerts = AlertSettings(
+        urls=tuple(SecretStr(each.url.replace("http", "json")) for each in alert_receivers)
+    )
     settings = services.settings.model_copy(update={"events": events, "alerts": alerts})
     return replace(services, settings=settings)
 
@@ -131,8 +133,8 @@ def after(services: Services, wait: timedelta) -> Services:
     return replace(services, clock=lambda: services.clock() + wait)
 
 
-def happen(engine: Engine, count: int, at: datetime, model_id: str = "a_model_1h") -> list[str]:
-    """Events in the outbox; their ids in order."""
+def record_events(engine: Engine, count: int, at: datetime, model_id: str = "a_model_1h") -> list[str]:
+    """Record events in the outbox; the ids in order."""
     ids = [str(uuid.uuid4()) for _ in range(count)]
     row = text("INSERT INTO outbox (id, type, payload, at) VALUES (:id, 'clm.model_promoted', :payload, :at)")
     for number, each in enumerate(ids):
@@ -142,31 +144,32 @@ def happen(engine: Engine, count: int, at: datetime, model_id: str = "a_model_1h
     return ids
 
 
-def test_a_subscriber_is_told_every_event_in_order_signed_and_once(
+def test_a_subscriber_gets_every_event_once_in_order_and_signed(
     clm: Services, engine: Engine, listen: Callable[[], Listener]
 ) -> None:
     listener = listen()
-    ids = happen(engine, 3, clm.clock())
-    [told] = deliver(telling(clm, [listener]))
-    assert (told.sent, told.waiting, told.last_error) == (3, 0, None)
+    ids = record_events(engine, 3, clm.clock())
+    [result] = deliver(with_receivers(clm, [listener]))
+    assert (result.sent, result.waiting, result.last_error) == (3, 0, None)
     assert listener.ids == ids
-    assert [request.body["data"]["promotion_id"] for request in listener.heard] == [0, 1, 2]
-    for request in listener.heard:
+    assert [request.body["data"]["promotion_id"] for request in listener.requests] == [0, 1, 2]
+    for request in listener.requests:
         assert Webhook(SECRET).verify(request.raw, request.headers)["type"] == "clm.model_promoted"
-    assert deliver(telling(clm, [listener]))[0].sent == 0
-    assert len(listener.heard) == 3
+    assert deliver(with_receivers(clm, [listener]))[0].sent == 0
+    assert len(listener.requests) == 3
 
 
-def test_a_subscriber_that_is_down_holds_up_nobody_and_hears_everything_later(
+def test_a_failing_subscriber_delays_no_other_and_gets_every_event_later(
     clm: Services, engine: Engine, listen: Callable[[], Listener]
 ) -> None:
-    up, down = listen(), listen()
+    up = listen()
+    down = listen()
     down.status = 503
-    both = telling(clm, [up, down])
-    ids = happen(engine, 3, clm.clock())
-    told = deliver(both)
-    assert [(each.sent, each.waiting) for each in told] == [(3, 0), (0, 3)]
-    assert told[1].last_error == "the receiver answered with status 503"
+    both = with_receivers(clm, [up, down])
+    ids = record_events(engine, 3, clm.clock())
+    results = deliver(both)
+    assert [(each.sent, each.waiting) for each in results] == [(3, 0), (0, 3)]
+    assert results[1].last_error == "the receiver answered with status 503"
     assert (up.ids, down.ids) == (ids, ids[:1])
     down.status = 200
     assert deliver(both)[1].sent == 0
@@ -184,34 +187,39 @@ def test_the_wait_doubles_with_every_failure_up_to_a_quarter_of_an_hour(
 ) -> None:
     listener = listen()
     listener.status = 500
-    now, waits = clm.clock(), list[float]()
-    happen(engine, 1, now)
+    now = clm.clock()
+    waits = list[float]()
+    record_events(engine, 1, now)
     for _ in range(9):
-        [told] = deliver(replace(telling(clm, [listener]), clock=functools.partial(moment, now)))
-        assert told.retry_at is not None
-        waits.append((told.retry_at - now).total_seconds())
-        now = told.retry_at
+        [result] = deliver(replace(with_receivers(clm, [listener]), clock=functools.partial(moment, now)))
+        assert result.retry_at is not None
+        waits.append((result.retry_at - now).total_seconds())
+        now = result.retry_at
     assert waits == [10, 20, 40, 80, 160, 320, 640, 900, 900]
 
 
 def deliver_every(pause: timedelta, services: Services, listener: Listener, end: datetime) -> DeliveryResult:
     now = services.clock()
     while now < end:
-        [told] = deliver(replace(telling(services, [listener]), clock=functools.partial(moment, now)))
+        [result] = deliver(
+            replace(with_receivers(services, [listener]), clock=functools.partial(moment, now))
+        )
         now += pause
-    return told
+    return result
 
 
-def test_what_is_not_taken_for_three_days_is_a_dead_letter_and_the_next_is_told(
+def test_an_event_refused_for_three_days_is_a_dead_letter_and_the_next_is_sent(
     clm: Services, engine: Engine, listen: Callable[[], Listener]
 ) -> None:
-    listener, now = listen(), clm.clock()
+    listener = listen()
+    now = clm.clock()
     listener.status = 400
-    first, second = happen(engine, 1, now)[0], happen(engine, 1, now + 2 * DAY)[0]
-    told = deliver_every(DAY / 4, clm, listener, now + 2.9 * DAY)
-    assert (told.given_up, told.waiting, set(listener.ids)) == (0, 2, {first})
-    told = deliver_every(DAY / 10, after(clm, 2.9 * DAY), listener, now + 3.1 * DAY)
-    assert (told.given_up, told.waiting, set(listener.ids)) == (1, 1, {first, second})
+    first = record_events(engine, 1, now)[0]
+    second = record_events(engine, 1, now + 2 * DAY)[0]
+    result = deliver_every(DAY / 4, clm, listener, now + 2.9 * DAY)
+    assert (result.given_up, result.waiting, set(listener.ids)) == (0, 2, {first})
+    result = deliver_every(DAY / 10, after(clm, 2.9 * DAY), listener, now + 3.1 * DAY)
+    assert (result.given_up, result.waiting, set(listener.ids)) == (1, 1, {first, second})
     [letter] = clm.receivers.dead()
     assert (letter.about, letter.error) == (
         "clm.model_promoted a_model_1h",
@@ -222,62 +230,63 @@ def test_what_is_not_taken_for_three_days_is_a_dead_letter_and_the_next_is_told(
     assert {alert.kind for alert in clm.alerts.lasting()} == kinds
 
 
-def test_old_news_is_tried_a_few_times_before_it_is_given_up(
+def test_an_old_event_is_tried_a_few_times_before_the_dead_letter(
     clm: Services, engine: Engine, listen: Callable[[], Listener]
 ) -> None:
-    listener, now = listen(), clm.clock()
-    happen(engine, 1, now)
-    deliver(telling(clm, [listener]))
-    [old] = happen(engine, 1, now)
+    listener = listen()
+    now = clm.clock()
+    record_events(engine, 1, now)
+    deliver(with_receivers(clm, [listener]))
+    [old] = record_events(engine, 1, now)
     listener.status = 500
     deliver_every(timedelta(minutes=15), after(clm, 10 * DAY), listener, now + 10.1 * DAY)
     assert (listener.ids.count(old), len(clm.receivers.dead())) == (5, 1)
 
 
-def test_a_dead_letter_that_somebody_asks_for_is_sent_once_more(
+def test_a_dead_letter_marked_for_retry_is_sent_once_more(
     clm: Services, engine: Engine, listen: Callable[[], Listener]
 ) -> None:
     listener = listen()
     listener.status = 500
-    ids = happen(engine, 2, clm.clock())
-    one = telling(clm, [listener])
-    [name] = [told.name for told in deliver(one)]
+    ids = record_events(engine, 2, clm.clock())
+    one = with_receivers(clm, [listener])
+    [name] = [result.name for result in deliver(one)]
     for _ in ids:
         clm.receivers.skip(name, "it cannot be read", ADMIN, clm.clock())
-    assert [told.given_up for told in deliver(one)] == [2]
+    assert [result.given_up for result in deliver(one)] == [2]
     assert clm.receivers.ask_retry(clm.receivers.named("127.0.0.1")) == 2
     deliver(one)
     assert [letter.retry_asked for letter in clm.receivers.dead()] == [True, False]
     clm.receivers.ask_retry(name)
     listener.status = 200
-    [told] = deliver(one)
-    assert (told.sent, told.given_up, sorted(listener.ids[-2:])) == (2, 0, sorted(ids))
+    [result] = deliver(one)
+    assert (result.sent, result.given_up, sorted(listener.ids[-2:])) == (2, 0, sorted(ids))
     assert clm.alerts.lasting(AlertKind.DELIVERY_GIVEN_UP) == []
 
 
-def test_who_skips_and_who_forgets_is_in_the_audit(
+def test_skipping_and_forgetting_are_in_the_audit_with_the_actor(
     clm: Services, engine: Engine, listen: Callable[[], Listener]
 ) -> None:
     listener = listen()
     listener.status = 500
-    happen(engine, 1, clm.clock())
-    [told] = deliver(telling(clm, [listener]))
-    letter = clm.receivers.skip(told.name, "nobody needs it", ADMIN, clm.clock())
+    record_events(engine, 1, clm.clock())
+    [result] = deliver(with_receivers(clm, [listener]))
+    letter = clm.receivers.skip(result.name, "nobody needs it", ADMIN, clm.clock())
     with pytest.raises(NotFound, match="nothing to skip"):
-        clm.receivers.skip(told.name, "nor this", ADMIN, clm.clock())
-    assert clm.receivers.forget(told.name, ADMIN, clm.clock()) == 1
-    assert clm.receivers.forget(told.name, ADMIN, clm.clock()) == 0
-    skipped, forgotten = entries(engine, told.name)[::-1]
+        clm.receivers.skip(result.name, "nor this", ADMIN, clm.clock())
+    assert clm.receivers.forget(result.name, ADMIN, clm.clock()) == 1
+    assert clm.receivers.forget(result.name, ADMIN, clm.clock()) == 0
+    skipped, forgotten = entries(engine, result.name)[::-1]
     assert (skipped.action, skipped.actor) == ("delivery_skipped", "ada")
     assert skipped.details == {"seq": letter.seq, "about": letter.about, "reason": "nobody needs it"}
     assert (forgotten.action, forgotten.details) == ("dead_letters_forgotten", {"seq": [letter.seq]})
 
 
-def test_a_receiver_is_named_by_what_only_it_has(
+def test_a_receiver_is_found_by_an_unambiguous_part_of_the_name(
     clm: Services, engine: Engine, listen: Callable[[], Listener]
 ) -> None:
-    both = telling(clm, [listen(), listen()])
-    names = [told.name for told in deliver(both)]
+    both = with_receivers(clm, [listen(), listen()])
+    names = [result.name for result in deliver(both)]
     assert clm.receivers.named(names[1].split()[-1]) == names[1]
     with pytest.raises(NotFound, match="names 2 receivers"):
         clm.receivers.named("subscriber")
@@ -288,43 +297,45 @@ def test_a_redirect_is_a_failure_and_is_not_followed(
 ) -> None:
     listener = listen()
     listener.status = 307
-    happen(engine, 1, clm.clock())
-    [told] = deliver(telling(clm, [listener]))
-    assert (told.last_error, len(listener.heard)) == ("the receiver answered with status 307", 1)
+    record_events(engine, 1, clm.clock())
+    [result] = deliver(with_receivers(clm, [listener]))
+    assert (result.last_error, len(listener.requests)) == ("the receiver answered with status 307", 1)
 
 
-def test_a_subscriber_that_never_answers_is_left_after_a_while(
+def test_a_subscriber_without_an_answer_fails_after_the_timeout(
     clm: Services, engine: Engine, listen: Callable[[], Listener], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(delivery, "TIMEOUT_SECONDS", 0.3)
-    listener, released = listen(), threading.Event()
+    listener = listen()
+    released = threading.Event()
     listener.before_answering = lambda: released.wait(PATIENT_SECONDS)
-    happen(engine, 1, clm.clock())
-    [told] = deliver(telling(clm, [listener]))
+    record_events(engine, 1, clm.clock())
+    [result] = deliver(with_receivers(clm, [listener]))
     released.set()
-    assert told.last_error is not None
-    assert "no answer (ReadTimeout" in told.last_error
+    assert result.last_error is not None
+    assert "no answer (ReadTimeout" in result.last_error
 
 
-def test_nobody_there_is_a_failure_with_its_cause(clm: Services, engine: Engine) -> None:
-    happen(engine, 1, clm.clock())
-    [told] = deliver(telling(clm, [Listener(url="http://127.0.0.1:9")]))
-    assert told.last_error is not None
-    assert "ConnectError" in told.last_error
+def test_a_refused_connection_is_a_failure_with_the_cause(clm: Services, engine: Engine) -> None:
+    record_events(engine, 1, clm.clock())
+    [result] = deliver(with_receivers(clm, [Listener(url="http://127.0.0.1:9")]))
+    assert result.last_error is not None
+    assert "ConnectError" in result.last_error
 
 
-def test_after_a_while_a_failing_receiver_is_an_alert_once_until_it_recovers(
+def test_a_failing_receiver_causes_one_alert_after_ten_minutes_until_recovery(
     clm: Services, engine: Engine, listen: Callable[[], Listener]
 ) -> None:
-    down, person = listen(), listen()
+    down = listen()
+    person = listen()
     down.status = 500
-    both = telling(clm, [down], [person])
-    happen(engine, 1, clm.clock())
+    both = with_receivers(clm, [down], [person])
+    record_events(engine, 1, clm.clock())
     for minutes in (0, 5, 11, 40, 70):
         deliver(after(both, timedelta(minutes=minutes)))
     [alert] = clm.alerts.lasting(AlertKind.DELIVERY_FAILING)
     assert alert.subject.startswith(f"subscriber {down.url}")
-    assert [request.body["title"] for request in person.heard] == [
+    assert [request.body["title"] for request in person.requests] == [
         f"CLM #{alert.seq}: delivery failing, {alert.subject}"
     ]
     down.status = 200
@@ -332,29 +343,32 @@ def test_after_a_while_a_failing_receiver_is_an_alert_once_until_it_recovers(
     assert clm.alerts.lasting() == []
 
 
-def test_a_receiver_taken_out_of_the_settings_fails_no_more(
+def test_a_receiver_removed_from_the_settings_has_no_open_alert(
     clm: Services, engine: Engine, listen: Callable[[], Listener]
 ) -> None:
     down = listen()
     down.status = 500
-    happen(engine, 1, clm.clock())
+    record_events(engine, 1, clm.clock())
     for minutes in (0, 11):
-        deliver(after(telling(clm, [down]), timedelta(minutes=minutes)))
+        deliver(after(with_receivers(clm, [down]), timedelta(minutes=minutes)))
     assert clm.alerts.lasting() != []
-    assert deliver(telling(clm)) == []
+    assert deliver(with_receivers(clm)) == []
     assert clm.alerts.lasting() == []
 
 
-def test_of_two_who_deliver_at_once_one_tells_a_receiver(
+def test_two_concurrent_deliveries_send_a_receiver_each_event_once(
     clm: Services, engine: Engine, listen: Callable[[], Listener]
 ) -> None:
-    listener, arrived, released = listen(), threading.Event(), threading.Event()
+    listener = listen()
+    arrived = threading.Event()
+    released = threading.Event()
     listener.before_answering = lambda: (arrived.set(), released.wait(PATIENT_SECONDS))
-    ids, answers = happen(engine, 3, clm.clock()), list[DeliveryResult]()
-    first = threading.Thread(target=lambda: answers.extend(deliver(telling(clm, [listener]))))
+    ids = record_events(engine, 3, clm.clock())
+    answers = list[DeliveryResult]()
+    first = threading.Thread(target=lambda: answers.extend(deliver(with_receivers(clm, [listener]))))
     first.start()
     assert arrived.wait(PATIENT_SECONDS)
-    assert deliver(telling(clm, [listener]))[0].sent == 0
+    assert deliver(with_receivers(clm, [listener]))[0].sent == 0
     released.set()
     first.join(PATIENT_SECONDS)
     assert [each.sent for each in answers] == [3]
@@ -380,11 +394,12 @@ deliver(SimpleNamespace(
 """
 
 
-def test_what_was_sent_by_who_was_killed_before_noting_it_is_sent_again_under_the_same_id(
+def test_an_event_sent_by_a_killed_process_is_sent_again_under_the_same_id(
     clm: Services, engine: Engine, listen: Callable[[], Listener]
 ) -> None:
-    listener, arrived = listen(), threading.Event()
-    ids = happen(engine, 2, clm.clock())
+    listener = listen()
+    arrived = threading.Event()
+    ids = record_events(engine, 2, clm.clock())
     listener.before_answering = lambda: (arrived.set(), threading.Event().wait(2))
     subscribers = json.dumps([{"url": listener.url, "secret": SECRET}])
     url = engine.url.render_as_string(hide_password=False)
@@ -395,17 +410,18 @@ def test_what_was_sent_by_who_was_killed_before_noting_it_is_sent_again_under_th
         process.kill()
     assert process.returncode == -signal.SIGKILL
     listener.before_answering = lambda: None
-    assert deliver(telling(clm, [listener]))[0].sent == 2
+    assert deliver(with_receivers(clm, [listener]))[0].sent == 2
     assert listener.ids == [ids[0], *ids]
 
 
-def test_a_new_receiver_hears_of_the_last_day(
+def test_a_new_receiver_gets_the_events_of_the_last_day(
     clm: Services, engine: Engine, listen: Callable[[], Listener]
 ) -> None:
-    listener, now = listen(), clm.clock()
-    happen(engine, 2, now - 2 * DAY)
-    recent = happen(engine, 1, now - DAY / 2)
-    deliver(telling(clm, [listener]))
+    listener = listen()
+    now = clm.clock()
+    record_events(engine, 2, now - 2 * DAY)
+    recent = record_events(engine, 1, now - DAY / 2)
+    deliver(with_receivers(clm, [listener]))
     assert listener.ids == recent
 
 
@@ -413,11 +429,11 @@ def test_an_alert_reaches_people_through_apprise(clm: Services, listen: Callable
     person = listen()
     alert = Alert(kind=AlertKind.AUDIT_BROKEN, subject="audit", message="Entry 7 was edited.", at=clm.clock())
     clm.alerts.record(alert)
-    [told] = deliver(telling(clm, people=[person]))
-    assert (told.sent, told.failing_since) == (1, None)
-    assert [request.body["title"] for request in person.heard] == ["CLM #1: audit broken, audit"]
-    assert person.heard[0].body["message"].startswith("Entry 7 was edited.")
-    assert person.heard[0].body["type"] == "failure"
+    [result] = deliver(with_receivers(clm, alert_receivers=[person]))
+    assert (result.sent, result.failing_since) == (1, None)
+    assert [request.body["title"] for request in person.requests] == ["CLM #1: audit broken, audit"]
+    assert person.requests[0].body["message"].startswith("Entry 7 was edited.")
+    assert person.requests[0].body["type"] == "failure"
 
 
 @pytest.mark.parametrize(
@@ -425,29 +441,29 @@ def test_an_alert_reaches_people_through_apprise(clm: Services, listen: Callable
     [("nosuchservice://token", "none that apprise understands"), ("json://127.0.0.1:9", "did not take")],
     ids=["unknown service", "nobody there"],
 )
-def test_an_alert_that_cannot_be_sent_waits_and_says_why(url: str, error: str, clm: Services) -> None:
+def test_an_alert_that_cannot_be_sent_waits_with_the_reason(url: str, error: str, clm: Services) -> None:
     clm.alerts.record(Alert(kind=AlertKind.AUDIT_BROKEN, subject="audit", message="look", at=clm.clock()))
     settings = clm.settings.model_copy(update={"alerts": AlertSettings(urls=(SecretStr(url),))})
-    [told] = deliver(replace(clm, settings=settings))
-    assert (told.sent, told.waiting) == (0, 1)
-    assert told.last_error is not None
-    assert error in told.last_error
-    assert "token" not in told.name
+    [result] = deliver(replace(clm, settings=settings))
+    assert (result.sent, result.waiting) == (0, 1)
+    assert result.last_error is not None
+    assert error in result.last_error
+    assert "token" not in result.name
 
 
-def test_prefect_hears_of_an_event_by_our_id_about_the_model(
+def test_prefect_gets_an_event_with_the_id_and_the_model(
     clm: Services, engine: Engine, prefect_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PREFECT_API_URL", prefect_url)
-    [event] = happen(engine, 1, clm.clock(), model_id=(model_id := f"m{uuid.uuid4().hex}"))
-    [told] = deliver(clm)
-    assert (told.name, told.sent, told.last_error) == ("prefect", 1, None)
-    wanted = {"filter": {"id": {"id": [event]}}}
+    [event] = record_events(engine, 1, clm.clock(), model_id=(model_id := f"m{uuid.uuid4().hex}"))
+    [result] = deliver(clm)
+    assert (result.name, result.sent, result.last_error) == ("prefect", 1, None)
+    filters = {"filter": {"id": {"id": [event]}}}
     for _ in range(50):
-        found = httpx.post(f"{prefect_url}/events/filter", json=wanted).json()["events"]
-        if found:
+        events = httpx.post(f"{prefect_url}/events/filter", json=filters).json()["events"]
+        if events:
             break
         threading.Event().wait(0.1)
-    assert [(each["event"], each["resource"]["prefect.resource.id"]) for each in found] == [
+    assert [(each["event"], each["resource"]["prefect.resource.id"]) for each in events] == [
         ("clm.model_promoted", f"clm.model.{model_id}")
     ]

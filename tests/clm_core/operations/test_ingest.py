@@ -1,4 +1,4 @@
-"""Bars come in from an exchange on this machine, market by market, for as long as it answers."""
+"""Scheduled fetch of bars from a local exchange, market by market."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -22,7 +22,7 @@ def binance() -> Binance:
 
 @pytest.fixture
 def clm(services: Services, binance: Binance, tmp_path: Path) -> Iterator[Services]:
-    """With a market that is fetched and one that is brought by hand; nothing is stored yet."""
+    """Services with a fetched and an imported market, and an empty store."""
     with serving(binance) as url:
         universe = (
             Market(symbol="BTCUSDT", exchange="binance", exchange_url=url, dataset_span_days=1),
@@ -36,7 +36,7 @@ def at(clm: Services, hours: float) -> Services:
     return replace(clm, clock=lambda: START + timedelta(hours=hours))
 
 
-def test_a_market_is_filled_at_first_and_then_gets_what_closed_since(clm: Services) -> None:
+def test_a_market_is_filled_first_and_then_gets_the_bars_closed_since(clm: Services) -> None:
     [first] = ingest.run(at(clm, 12.5)).markets
     assert (first.symbol, first.new_bars, first.newest_bar) == ("BTCUSDT", 12, START + timedelta(hours=11))
     assert [market.new_bars for market in ingest.run(at(clm, 12.6)).markets] == [0]
@@ -45,7 +45,7 @@ def test_a_market_is_filled_at_first_and_then_gets_what_closed_since(clm: Servic
     assert report.headline == "Markets up to date: 1, with 13 new bars."
 
 
-def test_a_market_that_cannot_be_fetched_is_alerted_and_keeps_no_other_from_it(
+def test_a_market_that_cannot_be_fetched_is_alerted_and_leaves_the_rest_to_run(
     clm: Services, binance: Binance
 ) -> None:
     known, by_hand = clm.settings.universe
@@ -62,7 +62,7 @@ def test_a_market_that_cannot_be_fetched_is_alerted_and_keeps_no_other_from_it(
     assert "fetch" not in failing
 
 
-def test_where_no_market_names_an_exchange_it_says_how_to(clm: Services) -> None:
+def test_the_headline_says_how_to_name_an_exchange_if_no_market_does(clm: Services) -> None:
     settings = clm.settings.model_copy(update={"universe": (Market(symbol="EURUSD"),)})
     report = ingest.run(replace(clm, settings=settings))
     assert (report.markets, report.problems) == ((), ())

@@ -1,4 +1,4 @@
-"""One pass finds what went wrong, puts right what it may, and says the rest once."""
+"""A maintenance pass finds and repairs defects, and alerts on the rest once."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -37,18 +37,19 @@ WEEK = timedelta(days=7)
 REQUEST = RetrainRequest(
     model_type=ModelType.LIGHTGBM, symbol="BTCUSD", dataset_span_days=60, requested_by="tests"
 )
-ADMIN, OPERATOR = Actor(name="ada", role=Role.ADMIN), Actor(name="otto", role=Role.OPERATOR)
+ADMIN = Actor(name="ada", role=Role.ADMIN)
+OPERATOR = Actor(name="otto", role=Role.OPERATOR)
 MakeVersion = Callable[..., ModelVersion]
 Audited = Callable[[str], list[str]]
 
 
 @pytest.fixture(autouse=True)
-def nobody_to_tell(monkeypatch: pytest.MonkeyPatch) -> None:
+def no_prefect_receiver(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("PREFECT_API_URL", raising=False)
 
 
 @pytest.fixture(autouse=True)
-def no_job_waits(services: Services) -> None:
+def no_pending_job(services: Services) -> None:
     end_all_jobs(services)
 
 
@@ -62,7 +63,7 @@ def at(services: Services, moment: datetime, on_expiry: OnExpiry = OnExpiry.ASK)
 
 
 def about(subject: str, report: MaintenanceReport, part: MaintenancePart) -> tuple[list[str], list[str]]:
-    """What a part did and could not do for a model."""
+    """Changes and problems of a part that concern a subject."""
     [found] = [each for each in report.parts if each.part is part]
     return [said for said in found.done if subject in said], [
         said for said in found.problems if subject in said
@@ -75,7 +76,7 @@ def alerted(services: Services, subject: str) -> list[RaisedAlert]:
 
 @pytest.fixture
 def trees(services: Services) -> Iterator[Callable[[ModelVersion], Path]]:
-    """Finds the stored trees of a version; what a test made of them is undone."""
+    """Finds the stored trees of a version, and restores the content after the test."""
     before = dict[Path, bytes]()
 
     def find(version: ModelVersion) -> Path:
@@ -92,10 +93,11 @@ def trees(services: Services) -> Iterator[Callable[[ModelVersion], Path]]:
         path.write_bytes(content)
 
 
-def test_a_hand_moved_alias_is_put_back_and_alerted(
+def test_an_alias_moved_by_hand_is_restored_and_alerted(
     services: Services, make_version: MakeVersion, model_id: str
 ) -> None:
-    serving, other = make_version(model_id), make_version(model_id)
+    serving = make_version(model_id)
+    other = make_version(model_id)
     promote(services, serving)
     services.registry.point(model_id, "production", other.mlflow_version)
     done, problems = about(model_id, maintenance.run(services), MaintenancePart.RECONCILE)
@@ -105,12 +107,13 @@ def test_a_hand_moved_alias_is_put_back_and_alerted(
     assert [alert.kind for alert in alerted(services, model_id)] == [AlertKind.ALIAS_MOVED]
 
 
-def test_an_expired_force_is_asked_about_once_and_said_at_every_pass(
+def test_an_expired_override_is_alerted_once_and_reported_by_every_pass(
     services: Services, make_version: MakeVersion, model_id: str, audited: Audited
 ) -> None:
     forced = make_version(model_id, sharpe=0.2)
     promote(services, forced, force=True)
-    early, late = at(services, NOW + WEEK - timedelta(seconds=1)), at(services, NOW + WEEK)
+    early = at(services, NOW + WEEK - timedelta(seconds=1))
+    late = at(services, NOW + WEEK)
     assert about(model_id, maintenance.run(early), MaintenancePart.OVERRIDES) == ([], [])
     for _ in range(2):
         done, problems = about(model_id, maintenance.run(late), MaintenancePart.OVERRIDES)
@@ -121,12 +124,13 @@ def test_an_expired_force_is_asked_about_once_and_said_at_every_pass(
     assert audited(model_id).count("forced_expired") == 1
 
 
-def test_an_admin_confirms_a_force_for_some_days_and_is_asked_again_after_them(
+def test_an_override_confirmed_by_an_admin_expires_again_after_the_days(
     services: Services, make_version: MakeVersion, model_id: str, audited: Audited
 ) -> None:
     promote(services, make_version(model_id, sharpe=0.2), force=True)
     maintenance.run(at(services, NOW + WEEK))
-    before, confirm = services.ledger.counts(), services.promotions.confirm
+    before = services.ledger.counts()
+    confirm = services.promotions.confirm
     with pytest.raises(NotAllowed, match="only an admin"):
         confirm(model_id, 3, OPERATOR, "still needed", NOW + WEEK)
     with pytest.raises(NotAllowed, match="needs a reason"):
@@ -142,7 +146,7 @@ def test_an_admin_confirms_a_force_for_some_days_and_is_asked_again_after_them(
     assert audited(model_id)[-3:] == ["forced_expired", "forced_confirmed", "forced_expired"]
 
 
-def test_what_was_not_forced_has_nothing_to_confirm(
+def test_a_promotion_that_was_not_forced_cannot_be_confirmed(
     services: Services, make_version: MakeVersion, model_id: str
 ) -> None:
     promote(services, make_version(model_id))
@@ -150,14 +154,15 @@ def test_what_was_not_forced_has_nothing_to_confirm(
         services.promotions.confirm(model_id, 3, ADMIN, "because", NOW)
 
 
-def test_where_told_so_an_expired_force_is_rolled_back(
+def test_an_expired_override_is_rolled_back_where_the_settings_say_so(
     services: Services,
     make_version: MakeVersion,
     model_id: str,
     check: Callable[[str], None],
     audited: Audited,
 ) -> None:
-    good, forced = make_version(model_id), make_version(model_id, sharpe=0.2)
+    good = make_version(model_id)
+    forced = make_version(model_id, sharpe=0.2)
     promote(services, good)
     promote(services, forced, force=True)
     done, problems = about(
@@ -171,7 +176,7 @@ def test_where_told_so_an_expired_force_is_rolled_back(
     assert [alert.kind for alert in alerted(services, model_id)] == [AlertKind.FORCED_ROLLED_BACK]
 
 
-def test_where_there_is_nothing_to_roll_back_to_somebody_is_asked(
+def test_an_expired_override_without_a_version_to_roll_back_to_is_alerted(
     services: Services, make_version: MakeVersion, model_id: str
 ) -> None:
     forced = make_version(model_id, sharpe=0.2)
@@ -186,14 +191,15 @@ def test_where_there_is_nothing_to_roll_back_to_somebody_is_asked(
     services.promotions.confirm(model_id, 90, ADMIN, "for the other tests", datetime.now(UTC))
 
 
-def test_a_changed_bundle_in_production_is_found_recorded_once_and_the_rest_is_kept_right(
+def test_a_changed_bundle_in_production_is_recorded_once_and_leaves_other_models_to_run(
     services: Services,
     make_version: MakeVersion,
     model_id: str,
     audited: Audited,
     trees: Callable[[ModelVersion], Path],
 ) -> None:
-    broken, moved = make_version(model_id), make_version(other := f"{model_id}x".replace("_1hx", "x_1h"))
+    broken = make_version(model_id)
+    moved = make_version(other := f"{model_id}x".replace("_1hx", "x_1h"))
     promote(services, broken)
     promote(services, moved)
     stored = trees(broken)
@@ -214,7 +220,7 @@ def test_a_changed_bundle_in_production_is_found_recorded_once_and_the_rest_is_k
     assert [alert.kind for alert in services.alerts.lasting() if alert.subject == named] == []
 
 
-def test_the_scheduled_upkeep_reads_the_files_once_in_a_round_and_those_it_refused_until_they_are_mended(
+def test_scheduled_maintenance_reads_files_once_a_round_and_refused_files_until_repaired(
     services: Services, make_version: MakeVersion, model_id: str, trees: Callable[[ModelVersion], Path]
 ) -> None:
     serving = make_version(model_id)
@@ -223,7 +229,8 @@ def test_the_scheduled_upkeep_reads_the_files_once_in_a_round_and_those_it_refus
     def found(after: timedelta, in_full: bool = False) -> list[str]:
         return about(model_id, maintenance.run(at(services, NOW + after), in_full), MaintenancePart.VERIFY)[1]
 
-    none, hour = timedelta(), timedelta(hours=1)
+    none = timedelta()
+    hour = timedelta(hours=1)
     assert found(none) == []
     stored = trees(serving)
     original = stored.read_bytes()
@@ -237,10 +244,11 @@ def test_the_scheduled_upkeep_reads_the_files_once_in_a_round_and_those_it_refus
     assert len(found(hour, in_full=True)) == 1
 
 
-def test_the_scheduled_upkeep_verifies_at_once_what_serves_anew_and_always_what_mlflow_says(
+def test_scheduled_maintenance_verifies_a_new_production_version_and_every_listing(
     services: Services, make_version: MakeVersion, model_id: str, trees: Callable[[ModelVersion], Path]
 ) -> None:
-    before, after = make_version(model_id), make_version(model_id)
+    before = make_version(model_id)
+    after = make_version(model_id)
     clm = at(services, NOW)
     promote(services, before)
     assert about(model_id, maintenance.run(clm, in_full=False), MaintenancePart.VERIFY)[1] == []
@@ -252,7 +260,8 @@ def test_the_scheduled_upkeep_verifies_at_once_what_serves_anew_and_always_what_
     assert "trees.txt was changed" in said
     stored.write_bytes(original)
     assert about(model_id, maintenance.run(clm, in_full=False), MaintenancePart.VERIFY)[1] == []
-    number, listed = str(after.mlflow_version), services.registry._tags(model_id, after.mlflow_version)
+    number = str(after.mlflow_version)
+    listed = services.registry._tags(model_id, after.mlflow_version)
     services.registry._client.set_model_version_tag(model_id, number, "clm.package", "{}")
     [said] = about(model_id, maintenance.run(clm, in_full=False), MaintenancePart.VERIFY)[1]
     assert "the tag clm.package was changed" in said
@@ -280,7 +289,7 @@ def test_every_refused_promotion_of_changed_bytes_is_in_the_audit_with_the_file(
     assert entries[0].details["version"] == version.version
 
 
-def test_the_command_says_what_failed_and_exits_with_1(
+def test_the_command_names_the_failures_and_exits_with_1(
     services: Services,
     make_version: MakeVersion,
     model_id: str,
@@ -316,7 +325,7 @@ def test_the_former_command_names_the_new_one_on_stderr_and_runs_a_pass(
     assert "upkeep" not in CliRunner().invoke(app, ["--help"]).stdout.split()
 
 
-def test_the_flow_fails_when_a_part_did_and_only_then(
+def test_the_flow_fails_if_and_only_if_a_part_failed(
     services: Services,
     make_version: MakeVersion,
     model_id: str,
@@ -324,9 +333,10 @@ def test_the_flow_fails_when_a_part_did_and_only_then(
     prefect_url: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    # of all models: what other tests left in production is damaged on purpose
+    # only the model of the test: other tests leave damaged versions in production
     monkeypatch.setattr(PromotionStore, "models", lambda _: [model_id])
-    good, broken = make_version(model_id), make_version(model_id)
+    good = make_version(model_id)
+    broken = make_version(model_id)
     promote(services, good)
     flow = load_flow("flows.maintenance.maintenance")
     assert flow().failed == ()
@@ -345,10 +355,10 @@ def test_alerts_under_a_former_part_name_end_with_the_first_pass(services: Servi
     assert services.alerts.end(kind, "watch", NOW)
 
 
-def test_a_message_is_answered_and_a_job_that_cannot_be_started_is_said_to_wait(services: Services) -> None:
+def test_a_message_is_answered_and_a_job_that_cannot_start_is_a_problem(services: Services) -> None:
     data = {"model_type": "lightgbm", "symbol": "EURUSD", "detector": "psi"}
     body = json.dumps({"type": "model.drift_detected", "data": data}).encode()
-    inbox.receive(services, "monitor", "for the upkeep", body, NOW)
+    inbox.receive(services, "monitor", "for the maintenance", body, NOW)
     with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:9/api"}):
         report = maintenance.run(services)
     done, _ = about("lightgbm_eurusd_1h", report, MaintenancePart.DISPATCH)
@@ -357,7 +367,7 @@ def test_a_message_is_answered_and_a_job_that_cannot_be_started_is_said_to_wait(
     assert len(problems) == 1
 
 
-def test_an_automation_that_cannot_start_its_run_is_alerted_until_it_can(
+def test_an_automation_that_cannot_start_a_run_is_alerted_until_recovery(
     services: Services, prefect_url: str
 ) -> None:
     name = f"start what is not there {uuid4()}"
@@ -365,13 +375,14 @@ def test_an_automation_that_cannot_start_its_run_is_alerted_until_it_can(
         prefect.post("/automations/", json=start_a_missing_deployment(name)).raise_for_status()
 
         def has_failed() -> bool:
-            # again and again: the server takes a moment to know the automation
+            # repeated: the server needs a moment to load the automation
             prefect.post("/events", json=[an_event("tests.happened")]).raise_for_status()
             return failed_actions(prefect, name)
 
         wait_until(has_failed)
     with temporary_settings({PREFECT_API_URL: prefect_url}):
-        first, again = maintenance.run(services), maintenance.run(services)
+        first = maintenance.run(services)
+        again = maintenance.run(services)
         [said] = about(name, first, MaintenancePart.AUTOMATIONS)[0]
         assert said.startswith(f"{name}: ")
         assert about(name, again, MaintenancePart.AUTOMATIONS) == ([], [])
@@ -412,7 +423,7 @@ def failed_actions(prefect: httpx.Client, name: str) -> bool:
     return any(event["resource"]["prefect.resource.name"] == name for event in found)
 
 
-def test_a_run_that_failed_before_it_had_a_job_is_alerted_once_until_the_deployment_is_well(
+def test_a_failed_run_without_a_job_is_alerted_once_until_the_deployment_recovers(
     services: Services, prefect_url: str
 ) -> None:
     name = f"imports what is not there {uuid4()}"
@@ -426,7 +437,8 @@ def test_a_run_that_failed_before_it_had_a_job_is_alerted_once_until_the_deploym
             forced = {"state": told, "force": True}
             prefect.post(f"/flow_runs/{run}/set_state", json=forced).raise_for_status()
         with temporary_settings({PREFECT_API_URL: prefect_url}):
-            first, again = maintenance.run(services), maintenance.run(services)
+            first = maintenance.run(services)
+            again = maintenance.run(services)
             later = replace(services, clock=lambda: services.clock() + timedelta(hours=4))
             [alert] = alerted(services, name)
             maintenance.run(later)
@@ -438,7 +450,7 @@ def test_a_run_that_failed_before_it_had_a_job_is_alerted_once_until_the_deploym
     assert alerted(services, name)[0].ended_at is not None
 
 
-def test_a_run_whose_job_was_swept_is_shown_as_crashed(services: Services, prefect_url: str) -> None:
+def test_the_run_of_a_reaped_job_is_marked_as_crashed(services: Services, prefect_url: str) -> None:
     with httpx.Client(base_url=prefect_url) as prefect:
         flow = prefect.post("/flows/", json={"name": "tests"}).json()["id"]
         running = {"type": "RUNNING", "name": "Running"}

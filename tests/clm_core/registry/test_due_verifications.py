@@ -15,7 +15,7 @@ HOUR, MINUTE = timedelta(hours=1), timedelta(minutes=1)
 
 @pytest.fixture
 def rounds(tmp_path: Path) -> DueVerifications:
-    return DueVerifications(tmp_path / "upkeep" / "verified.json", HOUR)
+    return DueVerifications(tmp_path / "maintenance" / "verified.json", HOUR)
 
 
 def serving(symbol: str, label: str = "v20251204_143022") -> ModelVersion:
