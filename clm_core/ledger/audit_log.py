@@ -1,4 +1,4 @@
-"""The audit: who did what to what, and when, in a log that is only ever added to.
+"""The audit: an append-only log of every change, with actor, action, subject and time.
 
     with engine.begin() as connection:
         ...  # the change itself
@@ -13,19 +13,20 @@
             ),
         )
 
-The entry is there if and only if the change is. What keeps it as it was written:
+The transaction of the change contains the entry, so that neither exists without the other. Protection
+against later changes:
 
-    the application   works as the role `clm_app`, which has neither UPDATE nor DELETE nor TRUNCATE here
-    anybody else      meets a trigger that refuses them; so does SQL smuggled into the application, which can
-                      leave the role where the login user is more, as on the embedded server
-    a superuser       can switch the trigger off, but breaks the chain (`chain.py`) unless he computes every
-                      later hash anew; then the log no longer agrees with its anchors
+    the application   works in the role `clm_app`, which lacks UPDATE, DELETE and TRUNCATE on the log
+    other users       are refused by a trigger; so is injected SQL, which could leave the role `clm_app` where
+                      the login user has more rights, as on the embedded server
+    a superuser       can switch the trigger off, but breaks the hash chain (`hash_chain.py`) unless every
+                      later hash is computed anew; then the log no longer agrees with its anchors
 
-Anchors are lines in files outside the database, one after every command that added something: number and
-hash of the newest entry. Whoever can write to the database, but not to these files, can change, remove or
-reorder nothing up to the newest anchor without being found. He can add false entries, and rewrite those that
-are younger than the newest anchor. Whoever can write both can rewrite everything: copy the anchors to where
-he can't reach. A PostgreSQL superuser writes files as the user that the server runs as.
+Anchors are lines in files outside the database with the number and hash of the newest entry, written after
+every command that added entries. Without access to the anchors, an attacker with full access to the database
+cannot change, remove or reorder entries up to the newest anchor undetected, but can add false entries and
+rewrite entries younger than the newest anchor. With access to both, an attacker can rewrite everything: copy
+the anchors to a place out of reach. A PostgreSQL superuser writes files as the user of the server process.
 """
 
 import math
@@ -47,7 +48,7 @@ from clm_core.ledger.tables import AuditRow, Base, storable
 from clm_core.platform.locks import AdvisoryLock
 
 _LOG = Base.metadata.tables[AuditRow.__tablename__]
-# times as text: an altered one may be none that Python can hold
+# times as text: an altered time may be outside the range of Python
 _UTC = func.coalesce(func.to_char(func.timezone("UTC", _LOG.c.at), 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'), "")
 _NEWEST = select(_LOG.c.seq, _LOG.c.hash).order_by(_LOG.c.seq.desc()).limit(1)
 _RECORDED = select(
@@ -58,16 +59,17 @@ _RECORDED = select(
 
 
 def append(connection: Connection, entry: AuditEntry) -> int:
-    """Add an entry in the caller's transaction; returns its number.
+    """Append an entry in the caller's transaction; returns the entry's number.
 
-    Call it last: until the transaction ends, everybody else who appends waits. The transaction has to be
-    READ COMMITTED, as it is by default; a stricter one may not see the newest entry, and is refused then.
+    Call last in the transaction: until the end, other transactions that append wait. The transaction has to
+    have the default isolation level READ COMMITTED; a stricter transaction may miss the newest entry, and is
+    refused in the latter case.
     """
-    # two at once would follow the same entry
+    # two concurrent entries would follow the same entry
     connection.execute(select(func.pg_advisory_xact_lock(AdvisoryLock.AUDIT)))
     newest = connection.execute(_NEWEST).one_or_none()
     seq, prev_hash = (1, GENESIS) if newest is None else (newest.seq + 1, newest.hash)
-    said = {
+    written = {
         "at": entry.at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
         "actor": entry.actor.name,
         "role": entry.actor.role,
@@ -76,37 +78,37 @@ def append(connection: Connection, entry: AuditEntry) -> int:
         "details": entry.details,
         "prev_hash": prev_hash,
     }
-    content = _plain(to_jsonable_python(said))
+    content = _plain(to_jsonable_python(written))
     connection.execute(insert(_LOG), content | {"seq": seq, "at": entry.at, "hash": digest(content)})
     return seq
 
 
 def entries(engine: Engine, model_id: str | None = None, limit: int = 50) -> list[Recorded]:
-    """Newest first; of one model, its jobs included, or of all."""
-    wanted = _RECORDED.order_by(_LOG.c.seq.desc()).limit(limit)
+    """Newest entries first: all entries, or entries about a model and the model's jobs."""
+    query = _RECORDED.order_by(_LOG.c.seq.desc()).limit(limit)
     if model_id is not None:
         of_job = _LOG.c.details["model_id"].astext == model_id
-        wanted = wanted.where(or_(_LOG.c.subject == model_id, of_job))
+        query = query.where(or_(_LOG.c.subject == model_id, of_job))
     with engine.connect() as connection:
-        return [_recorded(row) for row in connection.execute(wanted).mappings()]
+        return [_recorded(row) for row in connection.execute(query).mappings()]
 
 
 def entries_after(engine: Engine, seq: int, limit: int) -> list[Recorded]:
-    """The entries after that number, oldest first: page by page, the whole audit."""
-    wanted = _RECORDED.where(_LOG.c.seq > seq).order_by(_LOG.c.seq).limit(limit)
+    """Entries after a number, oldest first; for reading the whole audit page by page."""
+    query = _RECORDED.where(_LOG.c.seq > seq).order_by(_LOG.c.seq).limit(limit)
     with engine.connect() as connection:
-        return [_recorded(row) for row in connection.execute(wanted).mappings()]
+        return [_recorded(row) for row in connection.execute(query).mappings()]
 
 
 def verify(engine: Engine, anchors: Iterable[Anchor]) -> ChainReport:
-    """Check every entry, the order of them all, and that they are those that were anchored."""
-    # it may be read twice, and somebody may append meanwhile
+    """Check the content and order of all entries, and compare the log with the anchors."""
+    # the log may be read twice, with entries appended meanwhile
     with engine.connect().execution_options(isolation_level="REPEATABLE READ") as connection:
         return check(lambda: _stream(connection), list(anchors))
 
 
 def export(engine: Engine, file: Path) -> int:
-    """Write all entries as JSON lines; returns how many. The file is there whole or not at all."""
+    """Write all entries as JSON lines; returns the number of entries. The file is replaced as a whole."""
     unfinished = file.with_name(f"{file.name}.unfinished")
     count = 0
     with engine.connect() as connection, unfinished.open("wb") as output:
@@ -118,10 +120,10 @@ def export(engine: Engine, file: Path) -> int:
 
 
 def verify_export(file: Path, anchors: Iterable[Anchor]) -> ChainReport:
-    """`verify` for a file that `export` wrote; no database is needed.
+    """Check a file written by `export`, without a database.
 
     Raises:
-        AuditBroken: a line is no entry.
+        AuditBroken: a line is not an entry.
     """
     return check(lambda: _exported(file), list(anchors))
 
@@ -131,18 +133,19 @@ def anchor_folder(home: Path) -> Path:
 
 
 def anchor(engine: Engine, folder: Path, now: datetime) -> Anchor | None:
-    """Write the newest entry's number and hash down in the day's file; None: it is there already.
+    """Write number and hash of the newest entry to the day's file; None if the entry is anchored already.
 
     Raises:
-        AuditBroken: the entry of the newest anchor is not in the log as it was.
+        AuditBroken: the last anchored entry is missing from the log, or differs.
     """
     last = _last_anchor(folder)
-    covered, counted = (0, 0) if last is None else (last.seq, last.count)
+    covered = 0 if last is None else last.seq
+    counted = 0 if last is None else last.count
     with engine.connect() as connection:
         if last is not None and connection.scalar(_hash_of(last.seq)) != last.hash:
             raise AuditBroken(
-                f"Entry {last.seq} of the audit is no longer the one that was anchored at "
-                f"{last.at:%Y-%m-%d %H:%M:%S} UTC: `clm audit verify` says what was changed."
+                f"Entry {last.seq} of the audit differs from the entry anchored at "
+                f"{last.at:%Y-%m-%d %H:%M:%S} UTC: `clm audit verify` lists the changes."
             )
         newest = connection.execute(_NEWEST).one_or_none()
         if newest is None or newest.seq == covered:
@@ -155,20 +158,20 @@ def anchor(engine: Engine, folder: Path, now: datetime) -> Anchor | None:
 
 
 def read_anchors(folder: Path) -> list[Anchor]:
-    """By ascending number; none where there is no such folder.
+    """Anchors by ascending number; empty if the folder does not exist.
 
     Raises:
-        AuditBroken: a line is no anchor.
+        AuditBroken: a line is not an anchor.
     """
-    found = [anchor for file in folder.glob("*.jsonl") for anchor in _anchors(file)]
-    return sorted(found, key=lambda anchor: anchor.seq)
+    anchors = [anchor for file in folder.glob("*.jsonl") for anchor in _anchors(file)]
+    return sorted(anchors, key=lambda anchor: anchor.seq)
 
 
 def _last_anchor(folder: Path) -> Anchor | None:
-    """Of the newest file that has any: enough to see whether there is something new."""
+    """Newest anchor, from the newest file with anchors."""
     for file in sorted(folder.glob("*.jsonl"), reverse=True):
-        if found := list(_anchors(file)):
-            return max(found, key=lambda anchor: anchor.seq)
+        if anchors := list(_anchors(file)):
+            return max(anchors, key=lambda anchor: anchor.seq)
     return None
 
 
@@ -178,13 +181,13 @@ def _anchors(file: Path) -> Iterator[Anchor]:
             yield Anchor.model_validate_json(line)
         except ValidationError as error:
             raise AuditBroken(
-                f"Line {number} of {file} is no anchor. If the machine lost power while it was written, "
-                "remove it; else restore the file from a copy."
+                f"Line {number} of {file} is not an anchor. Remove the line if the machine lost power during "
+                "the write; otherwise restore the file from a copy."
             ) from error
 
 
 def _write_line(folder: Path, name: str, line: str) -> None:
-    """One unbuffered write at the file's end, so that two writers' lines don't mix; synced to the disk."""
+    """Append a line by a single unbuffered write, so that concurrent lines don't mix; synced to the disk."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / name).open("ab", buffering=0) as file:
         file.write(f"{line}\n".encode())
@@ -211,12 +214,12 @@ def _exported(file: Path) -> Iterator[Recorded]:
                 yield Recorded.model_validate(parse(line))
             except ValueError as error:
                 raise AuditBroken(
-                    f"Line {number} of {file} is no entry of the audit: export it anew, or use another copy."
+                    f"Line {number} of {file} is not an audit entry: repeat the export, or use another copy."
                 ) from error
 
 
 def _plain(value: Any) -> Any:
-    """What RFC 8785 can write and PostgreSQL can store."""
+    """Value that RFC 8785 can write and PostgreSQL can store."""
     match value:
         case float() if not math.isfinite(value):
             return str(value)

@@ -1,8 +1,8 @@
-"""The chain of the audit's entries: what binds one to the next, and what tells that it was tampered with.
+"""Hash chain of the audit's entries, and detection of tampering.
 
-An entry's hash is the SHA-256 of its canonical JSON (RFC 8785), which holds the hash of the entry before.
-The numbers of the entries are not hashed: the chain alone gives the order, so that an entry that was moved
-or renumbered can be told from one that was edited.
+An entry's hash is the SHA-256 of the entry's canonical JSON (RFC 8785), which contains the hash of the
+preceding entry. The numbers of the entries are not hashed: the chain alone gives the order, so that a moved
+or renumbered entry can be distinguished from an edited entry.
 """
 
 import hashlib
@@ -18,11 +18,11 @@ import rfc8785
 from pydantic import AwareDatetime, BaseModel, ConfigDict
 
 GENESIS = "0" * 64
-"""What the first entry names as the hash before it."""
+"""Previous hash of the first entry."""
 
 
 class Recorded(BaseModel):
-    """An entry as it stands in the log, true or not; nothing in it is taken for granted."""
+    """An entry as found in the log, possibly tampered with, and therefore hardly validated."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -39,7 +39,7 @@ class Recorded(BaseModel):
 
     @property
     def intact(self) -> bool:
-        """Whether it says what it said when its hash was computed."""
+        """True if the content matches the hash."""
         try:
             return digest(self.model_dump(exclude={"seq", "hash"})) == self.hash
         except rfc8785.CanonicalizationError:
@@ -47,7 +47,7 @@ class Recorded(BaseModel):
 
 
 class Anchor(BaseModel):
-    """What is written down outside the database: entry `seq` had this hash and was the `count`-th."""
+    """Hash, number and position (1, 2, 3, ...) of an entry, recorded outside the database."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -59,25 +59,26 @@ class Anchor(BaseModel):
 
 class Tampering(StrEnum):
     EDITED = "edited"
-    """Its hash is not the hash of what it says."""
+    """The entry's content does not match the hash."""
     REPLACED = "replaced"
-    """It is in itself sound, but not the entry the next one was written after."""
+    """The entry is sound, but the following entry was written after a different entry."""
     MISSING = "missing"
     INSERTED = "inserted"
     SWAPPED = "swapped"
-    """It stands at another place than it was written at."""
+    """The entry was moved to another place."""
     REWRITTEN = "rewritten"
-    """The chain is sound, but not the one that was anchored."""
+    """The chain is sound, but contradicts an anchor."""
     TRUNCATED = "truncated"
-    """The log ends before an entry that was anchored."""
+    """The log ends before an anchored entry."""
 
 
 @dataclass(frozen=True)
 class ChainProblem:
     kind: Tampering
     first: int
-    """Number of the first entry concerned."""
+    """Number of the first affected entry."""
     last: int
+    """Number of the last affected entry."""
     message: str
 
 
@@ -85,10 +86,10 @@ class ChainProblem:
 class ChainReport:
     entries: int
     head: str
-    """Hash of the newest entry; GENESIS when there is none."""
+    """Hash of the newest entry; GENESIS for an empty log."""
     anchors: int
     anchored: int
-    """How many entries, counted from the first, a matching anchor vouches for."""
+    """Number of entries, counted from the first, confirmed by a matching anchor."""
     problems: tuple[ChainProblem, ...]
 
 
@@ -98,22 +99,25 @@ def digest(content: Mapping[str, Any]) -> str:
 
 
 def parse(text: str) -> Any:
-    """JSON whose numbers are doubles, as RFC 8785 has it; one that no double is stays text, so that it can't
-    pass for the double next to it."""
+    """Parse JSON with doubles as numbers (RFC 8785). A number without an exact double stays text, so that the
+    number never equals the nearest double."""
     return json.loads(text, parse_int=_whole, parse_float=_exact)
 
 
 def check(read: Callable[[], Iterable[Recorded]], anchors: Sequence[Anchor]) -> ChainReport:
-    """Go through the whole chain once; only if its order is broken once more, to say where.
+    """Check the chain in a single pass; a broken order is located in a second pass.
 
     Args:
-        read: gives the entries by ascending number; called a second time it gives the same ones.
-        anchors: by ascending number.
+        read: returns the entries by ascending number, the same entries at every call.
+        anchors: anchors by ascending number.
     """
     anchored = {anchor.hash for anchor in anchors}
     places: dict[str, int] = {}
     edited: set[int] = set()
-    in_order, count, newest, head = True, 0, 0, GENESIS
+    in_order = True
+    count = 0
+    newest = 0
+    head = GENESIS
     for entry in read():
         count += 1
         in_order &= entry.seq == count and entry.prev_hash == head
@@ -121,7 +125,8 @@ def check(read: Callable[[], Iterable[Recorded]], anchors: Sequence[Anchor]) -> 
             edited.add(entry.seq)
         if entry.hash in anchored:
             places[entry.hash] = count
-        newest, head = entry.seq, entry.hash
+        newest = entry.seq
+        head = entry.hash
     problems = [_problem(Tampering.EDITED, seq, seq) for seq in edited]
     if not in_order:
         links = [_Link(entry.seq, entry.prev_hash, entry.hash) for entry in read()]
@@ -138,7 +143,7 @@ def check(read: Callable[[], Iterable[Recorded]], anchors: Sequence[Anchor]) -> 
 
 
 class _Link(NamedTuple):
-    """What the order of the entries follows from."""
+    """The parts of an entry that determine the order."""
 
     seq: int
     prev_hash: str
@@ -149,12 +154,12 @@ _START = _Link(0, "", GENESIS)
 
 
 def _disorder(links: Sequence[_Link], edited: Set[int], counts: Mapping[int, int]) -> Iterator[ChainProblem]:
-    """Why entries don't follow one from another.
+    """Reasons for breaks in the order of the entries.
 
     Args:
-        links: as they stand in the log.
-        edited: numbers of the entries whose hash is wrong: a break beside one needs no other reason.
-        counts: at the place (from 1) where an anchored entry stands, the place it was anchored at.
+        links: entries in the order of the log.
+        edited: numbers of the entries with a wrong hash, which explains any adjacent break.
+        counts: original place (from 1) of each anchored entry, by the place in the log.
     """
     strands, inserted = _sifted(links)
     for position in inserted:
@@ -172,25 +177,28 @@ def _disorder(links: Sequence[_Link], edited: Set[int], counts: Mapping[int, int
 def _breaks(
     links: Sequence[_Link], strands: Sequence[Sequence[int]], edited: Set[int], counts: Mapping[int, int]
 ) -> Iterator[ChainProblem]:
-    """Why one strand ends and the next begins."""
+    """Reasons for the breaks between consecutive strands."""
     end = -1
     for strand in strands:
-        before, after = links[end] if end >= 0 else _START, links[strand[0]]
+        before = links[end] if end >= 0 else _START
+        after = links[strand[0]]
         renumbered = after.seq - before.seq == strand[0] - end
         if after.prev_hash != before.hash and renumbered and not {before.seq, after.seq} & edited:
-            yield _break(before.seq, _taken_out(end + 1, strand[0] + 1, counts))
+            yield _break(before.seq, _count_removed(end + 1, strand[0] + 1, counts))
         end = strand[-1]
 
 
-def _break(before: int, taken_out: int | None) -> ChainProblem:
-    if taken_out or not before:
-        return _problem(Tampering.MISSING, before + 1, before + (taken_out or 1), ", those after renumbered")
-    unsure = "" if taken_out == 0 else "; or entries after it were taken out and the rest renumbered"
+def _break(before: int, removed: int | None) -> ChainProblem:
+    if removed or not before:
+        return _problem(
+            Tampering.MISSING, before + 1, before + (removed or 1), ", with the entries after renumbered"
+        )
+    unsure = "" if removed == 0 else "; or later entries were removed and the rest renumbered"
     return _problem(Tampering.REPLACED, before, before, unsure)
 
 
-def _taken_out(before: int, after: int, counts: Mapping[int, int]) -> int | None:
-    """How many entries once stood between two places, by the anchors around; None: none stands behind."""
+def _count_removed(before: int, after: int, counts: Mapping[int, int]) -> int | None:
+    """Number of removed entries between two places, by the anchors around; None without a later anchor."""
     behind = [place for place in counts if place >= after]
     if not behind:
         return None
@@ -200,9 +208,11 @@ def _taken_out(before: int, after: int, counts: Mapping[int, int]) -> int | None
 
 
 def _sifted(links: Sequence[_Link]) -> tuple[list[list[int]], list[int]]:
-    """The strands that the log consists of, and the positions that stand between them: inserted."""
+    """Strands of the log, and the positions of inserted entries between the strands."""
     hashes = {link.hash for link in links}
-    kept, inserted, furthest = list[list[int]](), list[int](), -1
+    kept = list[list[int]]()
+    inserted = list[int]()
+    furthest = -1
     for strand in _strands(links, hashes):
         if max(strand) < furthest or links[strand[0]].prev_hash in hashes:
             inserted += strand
@@ -213,11 +223,14 @@ def _sifted(links: Sequence[_Link]) -> tuple[list[list[int]], list[int]]:
 
 
 def _strands(links: Sequence[_Link], hashes: Set[str]) -> list[list[int]]:
-    """The positions in `links` as unbroken pieces of the chain, by where in the log each first stands."""
-    followers, left, strands = _followers(links), set(range(len(links))), list[list[int]]()
-    # first those that follow nothing: started elsewhere, a strand would lack its beginning
+    """Positions in `links`, grouped into unbroken pieces of the chain, by first position in the log."""
+    followers = _followers(links)
+    left = set(range(len(links)))
+    strands = list[list[int]]()
+    # entries without a predecessor first: started elsewhere, a strand would lack its beginning
     for start in sorted(left, key=lambda position: (links[position].prev_hash in hashes, position)):
-        strand, position = list[int](), start
+        strand = list[int]()
+        position = start
         while position in left:
             left.remove(position)
             strand.append(position)
@@ -227,36 +240,36 @@ def _strands(links: Sequence[_Link], hashes: Set[str]) -> list[list[int]]:
 
 
 def _followers(links: Sequence[_Link]) -> dict[str, int]:
-    """Which position follows a hash; of two that claim it, the one that is followed itself."""
-    named = {link.prev_hash for link in links}
+    """Position of the entry after a hash; of two candidates, the candidate with a successor."""
+    predecessors = {link.prev_hash for link in links}
     followers: dict[str, int] = {}
     for position, link in enumerate(links):
         rival = followers.get(link.prev_hash)
-        if rival is None or link.hash in named or links[rival].hash not in named:
+        if rival is None or link.hash in predecessors or links[rival].hash not in predecessors:
             followers[link.prev_hash] = position
     return followers
 
 
 _MESSAGES = {
-    Tampering.EDITED: "{} was edited: its hash is not the hash of what it says",
-    Tampering.REPLACED: "{} was replaced: the next one was written after another entry",
+    Tampering.EDITED: "{} was edited: the content does not match the hash",
+    Tampering.REPLACED: "{} was replaced: the following entry was written after a different entry",
     Tampering.MISSING: "{} missing",
-    Tampering.INSERTED: "{} was inserted: the chain goes past it",
-    Tampering.SWAPPED: "{} stands at another place than it was written at",
-    Tampering.REWRITTEN: "{}: at least one was rewritten, and every hash after it; the last was anchored",
-    Tampering.TRUNCATED: "{} missing at the end: the last of them was anchored",
+    Tampering.INSERTED: "{} was inserted: the chain continues without the entry",
+    Tampering.SWAPPED: "{} was moved from another place",
+    Tampering.REWRITTEN: "{}: at least one entry was rewritten, with every later hash; the last was anchored",
+    Tampering.TRUNCATED: "{} missing at the end: the last was anchored",
 }
 
 
 def _problem(kind: Tampering, first: int, last: int, note: str = "") -> ChainProblem:
-    which = f"entry {first}" if first == last else f"entries {first} to {last}"
-    return ChainProblem(kind, first, last, _MESSAGES[kind].format(which) + note)
+    numbers = f"entry {first}" if first == last else f"entries {first} to {last}"
+    return ChainProblem(kind, first, last, _MESSAGES[kind].format(numbers) + note)
 
 
 def _against_anchors(
     anchors: Sequence[Anchor], places: Mapping[str, int], newest: int, known: Sequence[ChainProblem]
 ) -> Iterator[ChainProblem]:
-    """The first anchor whose entry is gone, unless something found already explains it."""
+    """Problem at the first anchor without its entry, unless a known problem explains the absence."""
     held = 0
     for anchor in anchors:
         if anchor.hash in places:
@@ -270,7 +283,7 @@ def _against_anchors(
 
 
 def _whole(number: str) -> int | float | str:
-    # PostgreSQL spells a large double out, too: 1e22 comes back as 23 digits
+    # PostgreSQL writes large doubles as integers: 1e22 comes back as 23 digits
     return int(number) if len(number) < 16 else _exact(number)
 
 

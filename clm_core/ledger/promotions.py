@@ -1,4 +1,4 @@
-"""The record of what serves: one row a change, and what is told about it, committed together."""
+"""Changes of the production version: a row for each change, committed with the audit entry and the event."""
 
 import contextlib
 import uuid
@@ -42,22 +42,22 @@ ACTION_OF = {
 
 
 class PromotionStore:
-    """Rows about what serves. Every method but `lock` is a transaction."""
+    """Changes of the production version. Every method but `lock` is a transaction."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        # a connection of its own: threads that wait for a lock must not use up the pool its holder needs
+        # without a pool: threads that wait for a lock must not use up the connections that the holder needs
         self._locks = create_engine(engine.url, poolclass=NullPool)
 
     @contextlib.contextmanager
     def lock(self, model_id: str) -> Iterator[Callable[[], None]]:
-        """Nobody else registers or promotes a version of this model inside the block; freed if we die in it.
+        """Lock a model's registrations and promotions for the block, or until the death of the process.
 
         Yields:
-            A function that raises ConflictError when the lock was lost with its connection.
+            A function that raises ConflictError if the lock was lost with the database connection.
 
         Raises:
-            ConflictError: somebody has held it for longer than we wait.
+            ConflictError: another change has held the lock for longer than the time limit.
         """
         with self._locks.connect() as connection, connection.begin():
             connection.execute(text(f"SET LOCAL lock_timeout = '{LOCK_WAIT_SECONDS}s'"))
@@ -73,22 +73,22 @@ class PromotionStore:
             yield lambda: _require_answer(connection, model_id)
 
     def models(self) -> list[str]:
-        """Ids of all models with a version."""
+        """Ids of all models with versions."""
         with self._engine.begin() as connection:
             return list(connection.scalars(select(_VERSIONS.c.model_id.distinct()).order_by("model_id")))
 
     def history(self, model_id: str) -> list[Promotion]:
-        """All rows of a model, oldest first."""
+        """All changes of a model, oldest first."""
         return self._promotions(_PROMOTIONS.c.model_id == model_id)
 
     def committed(self, model_id: str) -> list[Promotion]:
-        """What changed what serves, oldest first."""
+        """Committed changes of a model, oldest first."""
         return self._promotions(
             _PROMOTIONS.c.model_id == model_id, _PROMOTIONS.c.state == PromotionState.COMMITTED
         )
 
     def champion(self, model_id: str) -> str | None:
-        """The version that serves according to the ledger; None: none does."""
+        """Production version according to the ledger, if any."""
         last = (
             select(_PROMOTIONS.c.to_version)
             .where(_PROMOTIONS.c.model_id == model_id, _PROMOTIONS.c.state == PromotionState.COMMITTED)
@@ -100,9 +100,9 @@ class PromotionStore:
             return champion
 
     def under_way(self, model_id: str) -> Promotion | None:
-        """The change that was begun and has no outcome yet."""
-        found = self._promotions(_PROMOTIONS.c.model_id == model_id, _PROMOTIONS.c.finished_at.is_(None))
-        return found[0] if found else None
+        """Unfinished change of a model, if any."""
+        changes = self._promotions(_PROMOTIONS.c.model_id == model_id, _PROMOTIONS.c.finished_at.is_(None))
+        return changes[0] if changes else None
 
     def evidence(self, model_id: str, label: str) -> Evidence | None:
         newest = (
@@ -116,7 +116,7 @@ class PromotionStore:
         return None if row is None else Evidence.model_validate(dict(row))
 
     def expired_forced(self, now: datetime) -> list[Promotion]:
-        """Forced promotions that still serve although their time is over."""
+        """Expired forced promotions whose version still serves."""
         newest = (
             select(func.max(_PROMOTIONS.c.id))
             .where(_PROMOTIONS.c.state == PromotionState.COMMITTED)
@@ -125,11 +125,11 @@ class PromotionStore:
         return self._promotions(_PROMOTIONS.c.id.in_(newest), _PROMOTIONS.c.expires_at <= now)
 
     def expire(self, forced: Promotion, actor: Actor, now: datetime) -> bool:
-        """Ask an admin, once, to look at a forced promotion again whose time is over."""
+        """Alert once about an expired forced promotion; True at the first call."""
         message = (
             f"{forced.to_version} was forced by {forced.actor} ({forced.reason}) until "
-            f"{forced.expires_at:%Y-%m-%d %H:%M} UTC and still serves. Let it stand with "
-            f"`clm confirm {forced.model_id} --reason ...`, or promote another, or roll back."
+            f"{forced.expires_at:%Y-%m-%d %H:%M} UTC and still serves. Confirm the version with "
+            f"`clm confirm {forced.model_id} --reason ...`, promote another version, or roll back."
         )
         with self._engine.begin() as connection:
             first = _alert(connection, AlertKind.FORCED_EXPIRED, forced, message, now)
@@ -140,10 +140,10 @@ class PromotionStore:
     def confirm(
         self, forced: Promotion, expires_at: datetime, actor: Actor, reason: str, now: datetime
     ) -> Promotion:
-        """A forced promotion may stand until then.
+        """Prolong a forced promotion.
 
         Raises:
-            ConflictError: it was confirmed by somebody else meanwhile.
+            ConflictError: a concurrent call confirmed the promotion first.
         """
         confirmed = (
             update(_PROMOTIONS)
@@ -163,13 +163,13 @@ class PromotionStore:
     def refuse_bundle(
         self, version: ModelVersion, actor: Actor, finding: str, now: datetime, once: bool
     ) -> None:
-        """MLflow holds something else of a version than was registered.
+        """Record that a version's files in MLflow differ from the registered files.
 
         Args:
-            once: by who looks again and again: recorded when it is found, not every time.
+            once: True for a periodic check: the refusal enters the audit at the first discovery only.
         """
         named = f"{version.model_id}@{version.version}"
-        message = f"{finding}. Nobody may load it; roll back if it serves, and see who can write there."
+        message = f"{finding}. Don't load the version; roll back if it serves, and check who can write there."
         alert = Alert(kind=AlertKind.BUNDLE_REFUSED, subject=named, message=message, at=now)
         details = {"version": version.version, "status": version.status, "finding": finding}
         with self._engine.begin() as connection:
@@ -178,25 +178,25 @@ class PromotionStore:
                 audit_records.record(connection, action, version.model_id, now, details, actor)
 
     def trust_bundle(self, version: ModelVersion, now: datetime) -> None:
-        """It is as it was registered, again or still."""
+        """End the alert about a refused bundle: the files equal the registered files."""
         with self._engine.begin() as connection:
             alerts.end(connection, AlertKind.BUNDLE_REFUSED, f"{version.model_id}@{version.version}", now)
 
     def intend(self, change: Change) -> Promotion:
-        """Record what is about to be done; `commit` or `abort` says what became of it."""
+        """Record an intended change, to be ended by `commit` or `abort`."""
         with self._engine.begin() as connection:
             return _insert(connection, change, PromotionState.INTENT)
 
     def commit(self, intent: Promotion, now: datetime, fault: Fault | None) -> Promotion:
-        """The outcome, both versions' statuses, the audit entry and the event: all of it or nothing.
+        """Commit a change with both versions' statuses, the audit entry and the event, in one transaction.
 
         Raises:
-            ConflictError: it was finished or aborted by somebody else meanwhile.
+            ConflictError: a concurrent call finished or aborted the change first.
         """
         with self._engine.begin() as connection:
             done = _finish(connection, intent, PromotionState.COMMITTED, now)
             crash_at(Fault.IN_COMMIT, fault)
-            _tell(connection, done, now)
+            _record_commit(connection, done, now)
         return done
 
     def abort(self, intent: Promotion, cause: str, now: datetime) -> Promotion:
@@ -206,37 +206,37 @@ class PromotionStore:
         return done
 
     def record_alias_move(self, alias_move: Change) -> Promotion:
-        """Record that the alias was moved by hand; it stays under way until restored, adopted or lost."""
+        """Record an alias moved by hand: a change under way until the alias is restored, adopted or lost."""
         with self._engine.begin() as connection:
-            found = _insert(connection, alias_move, PromotionState.ALIAS_MOVED)
-            _audit(connection, found, Action.ALIAS_MOVED, found.at)
+            recorded = _insert(connection, alias_move, PromotionState.ALIAS_MOVED)
+            _audit(connection, recorded, Action.ALIAS_MOVED, recorded.at)
             message = (
-                f"{alias_move.reason}, and no promotion put it there: it is put back. "
-                "Ask who has access to MLflow; `clm reconcile MODEL --adopt` would let such a change stand."
+                f"{alias_move.reason} without a promotion, and is put back. Check who has access to MLflow; "
+                "`clm reconcile MODEL --adopt` would accept such a change."
             )
-            _alert(connection, AlertKind.ALIAS_MOVED, found, message, found.at)
-        return found
+            _alert(connection, AlertKind.ALIAS_MOVED, recorded, message, recorded.at)
+        return recorded
 
     def restore(self, alias_move: Promotion, now: datetime) -> Promotion:
-        """The alias is back where it belongs."""
+        """Record that the alias points at the production version again."""
         with self._engine.begin() as connection:
             done = _finish(connection, alias_move, PromotionState.ALIAS_MOVED, now)
             _audit(connection, done, Action.ALIAS_MOVE_RESTORED, now)
         return done
 
     def accept(self, alias_move: Promotion, change: Change, now: datetime) -> Promotion:
-        """What the hand did stands: as an admin's adoption, or as the loss of what was deleted."""
+        """Accept an alias moved by hand: as an admin's adoption, or as the loss of a deleted version."""
         with self._engine.begin() as connection:
             _finish(connection, alias_move, PromotionState.ALIAS_MOVED, now)
             done = _insert(connection, change, PromotionState.COMMITTED, finished_at=now)
-            _tell(connection, done, now)
+            _record_commit(connection, done, now)
         return done
 
     def retire(self, version: ModelVersion, actor: Actor, reason: str, now: datetime) -> None:
-        """For good: a retired version is only promoted again by an admin.
+        """Retire a version; afterwards only an admin can promote the version.
 
         Raises:
-            IllegalTransition: it serves, or it never could have.
+            IllegalTransition: the version is neither a candidate nor a shadow.
         """
         retirable = (ModelStatus.CANDIDATE, ModelStatus.SHADOW)
         moved = (
@@ -248,8 +248,8 @@ class PromotionStore:
         with self._engine.begin() as connection:
             if connection.execute(moved).rowcount == 0:
                 raise IllegalTransition(
-                    f"{version.model_id} {version.version} is {version.status}: only what is "
-                    f"{' or '.join(retirable)} can be retired. Promote or roll back to another one first."
+                    f"{version.model_id} {version.version} is {version.status}: only a "
+                    f"{' or '.join(retirable)} can be retired. Promote or roll back to another version first."
                 )
             details = {"version": version.version, "reason": reason}
             action = Action.VERSION_RETIRED
@@ -279,7 +279,7 @@ def _insert(
 
 
 def _finish(connection: Connection, change: Promotion, state: PromotionState, now: datetime) -> Promotion:
-    """The condition and the change are one statement: of two finishers only one succeeds."""
+    """Finish a change in a single statement, so that only one of two concurrent calls succeeds."""
     finished = (
         update(_PROMOTIONS)
         .where(_PROMOTIONS.c.id == change.id, _PROMOTIONS.c.finished_at.is_(None))
@@ -294,24 +294,24 @@ def _finish(connection: Connection, change: Promotion, state: PromotionState, no
 
 def _ended_meanwhile(change: Promotion) -> ConflictError:
     return ConflictError(
-        f"Change {change.id} of {change.model_id} was ended by somebody else meanwhile: "
-        "run `clm reconcile`, then see `clm models` for what serves."
+        f"Change {change.id} of {change.model_id} was ended by a concurrent command: "
+        "run `clm reconcile`, then see `clm models` for the production version."
     )
 
 
-def _tell(connection: Connection, done: Promotion, now: datetime) -> None:
-    """Everything that goes with a commit: statuses, audit entry, event."""
+def _record_commit(connection: Connection, done: Promotion, now: datetime) -> None:
+    """Record the consequences of a committed change: statuses, audit entry, alerts, event."""
     _set_statuses(connection, done.model_id, done.to_version)
     forced = done.forced and done.kind is PromotionKind.PROMOTION
     _audit(connection, done, Action.FORCED_PROMOTION if forced else ACTION_OF[done.kind], now)
-    # of what served before
+    # about the former production version
     alerts.end(connection, AlertKind.FORCED_EXPIRED, done.model_id, now)
     if done.to_version is not None:
         alerts.end(connection, AlertKind.PRODUCTION_LOST, done.model_id, now)
     if done.kind is PromotionKind.LOSS:
         message = (
-            f"{done.from_version} was deleted in MLflow and nothing serves: bring the one before back with "
-            f"`clm rollback {done.model_id}`, or promote another."
+            f"{done.from_version} was deleted in MLflow and nothing serves: restore the previous version "
+            f"with `clm rollback {done.model_id}`, or promote another version."
         )
         _alert(connection, AlertKind.PRODUCTION_LOST, done, message, now)
     if done.kind in EVENT_OF:
@@ -319,7 +319,7 @@ def _tell(connection: Connection, done: Promotion, now: datetime) -> None:
 
 
 def _set_statuses(connection: Connection, model_id: str, champion: str | None) -> None:
-    """First the old one: an index allows a model one production version at a time."""
+    """Retire the old version first: a unique index allows a model a single production version."""
     of_model = update(_VERSIONS).where(_VERSIONS.c.model_id == model_id)
     serving = _VERSIONS.c.status == ModelStatus.PRODUCTION
     connection.execute(of_model.where(serving).values(status=ModelStatus.RETIRED))
@@ -366,5 +366,5 @@ def _require_answer(connection: Connection, model_id: str) -> None:
         connection.execute(text("SELECT 1"))
     except OperationalError as error:
         raise ConflictError(
-            f"The lock of {model_id} was lost with its database connection, nothing was changed: try again."
+            f"The lock of {model_id} was lost with the database connection, nothing was changed: try again."
         ) from error

@@ -1,4 +1,4 @@
-"""How far each receiver of events or alerts has been told, and that one at a time tells it."""
+"""Delivery of events and alerts: position and failures of each receiver, and dead letters."""
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
@@ -22,17 +22,19 @@ from clm_core.ledger.tables import AlertRow, Base, DeadLetterRow, OutboxRow, Rec
 _OUTBOX, _ALERTS, _RECEIVERS, _DEAD = (
     Base.metadata.tables[row.__tablename__] for row in (OutboxRow, AlertRow, ReceiverRow, DeadLetterRow)
 )
-FIRST_HEARS_OF = timedelta(days=1)
-"""A new receiver is told what happened this long before it was first seen."""
+FIRST_LOOKBACK = timedelta(days=1)
+"""Age of the oldest event or alert sent to a new receiver."""
 FIRST_WAIT = timedelta(seconds=10)
-LONGEST_WAIT = timedelta(minutes=15)
+MAX_WAIT = timedelta(minutes=15)
 GIVEN_UP_AFTER = timedelta(days=3)
-"""What happened longer ago, and was not taken in `FEWEST_ATTEMPTS`, becomes a dead letter."""
-FEWEST_ATTEMPTS = 5
+"""Minimum age of a dead letter, which has also failed at least `MIN_ATTEMPTS` times."""
+MIN_ATTEMPTS = 5
 _HEALTHY = {"failures": 0, "failing_since": None, "retry_at": None, "last_error": None}
 
 
-class Told(Protocol):
+class Numbered(Protocol):
+    """An event or alert with a number and a time."""
+
     @property
     def seq(self) -> int: ...
 
@@ -40,11 +42,11 @@ class Told(Protocol):
     def at(self) -> datetime: ...
 
 
-T = TypeVar("T", bound=Told)
+T = TypeVar("T", bound=Numbered)
 
 
 class OutgoingEvent(BaseModel):
-    """A row of the outbox, whatever its payload."""
+    """A row of the outbox with an unparsed payload."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -56,19 +58,19 @@ class OutgoingEvent(BaseModel):
 
     @property
     def subject(self) -> str | None:
-        """The model it is about; None: it is about none."""
+        """Model the event concerns, if any."""
         return self.payload["model_id"] if "model_id" in self.payload else None  # noqa: SIM401
 
 
 @dataclass(frozen=True)
 class Stream(Generic[T]):
-    """What is told, in the order of its numbers."""
+    """A sequence of events or alerts in the order of their numbers."""
 
     name: StreamName
     table: Table
     read: Callable[[Mapping[Any, Any]], T]
     about: Callable[[T], str]
-    """What one of it is about, in a few words."""
+    """Short description of an event or alert."""
 
 
 EVENTS = Stream(
@@ -88,7 +90,7 @@ _STREAMS: dict[StreamName, Stream[Any]] = {stream.name: stream for stream in (EV
 
 @dataclass(frozen=True)
 class Turn(Generic[T]):
-    """Ours to tell a receiver its next; dies with our connection."""
+    """Exclusive right to deliver a receiver's next event or alert, lost with the database connection."""
 
     name: str
     stream: Stream[T]
@@ -97,23 +99,25 @@ class Turn(Generic[T]):
     failing_since: datetime | None
     connection: Connection
 
-    def took(self) -> None:
+    def accepted(self) -> None:
         self._set(position=self.next.seq, **_HEALTHY)
 
     def failed(self, error: str, now: datetime) -> bool:
-        """Each failure in a row doubles the wait for the next attempt; True: it was given up instead, and
-        the receiver's next may be told.
+        """Record a failure and the time of the next attempt, after a wait doubled at each failure.
+
+        Returns:
+            True if the event or alert became a dead letter instead, so that the next may be delivered.
         """
         attempts = self.failures + 1
         failing: dict[str, Any] = {
             "failing_since": self.failing_since or now,
             "last_error": storable(error),
         }
-        if now - self.next.at >= GIVEN_UP_AFTER and attempts >= FEWEST_ATTEMPTS:
+        if now - self.next.at >= GIVEN_UP_AFTER and attempts >= MIN_ATTEMPTS:
             _give_up(self.connection, self.name, self.stream, self.next, attempts, error, now)
             self._set(position=self.next.seq, failures=0, retry_at=None, **failing)
             return True
-        wait = min(FIRST_WAIT * 2 ** min(self.failures, 20), LONGEST_WAIT)
+        wait = min(FIRST_WAIT * 2 ** min(self.failures, 20), MAX_WAIT)
         self._set(failures=attempts, retry_at=now + wait, **failing)
         return False
 
@@ -123,13 +127,13 @@ class Turn(Generic[T]):
 
 @dataclass(frozen=True)
 class Retry(Generic[T]):
-    """Ours to send a dead letter once more; dies with our connection."""
+    """Exclusive right to send a dead letter once more, lost with the database connection."""
 
     letter: DeadLetter
-    told: T
+    message: T
     connection: Connection
 
-    def took(self) -> None:
+    def accepted(self) -> None:
         self.connection.execute(delete(_DEAD).where(*_this(self.letter)))
 
     def failed(self, error: str, now: datetime) -> None:
@@ -138,47 +142,47 @@ class Retry(Generic[T]):
 
 
 class ReceiverStore:
-    """Who is told what. Every method is a transaction."""
+    """Receivers of events and alerts. Every method is a transaction."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
     @contextlib.contextmanager
     def turn(self, name: str, stream: Stream[T], now: datetime) -> Iterator[Turn[T] | None]:
-        """Tell one receiver one thing; what the turn records holds once the block ends.
+        """Deliver a receiver's next event or alert; the outcome is committed at the end of the block.
 
         Yields:
-            None when it has heard everything, somebody else is telling it something, or its next attempt is
-            not due yet.
+            The turn; None if the receiver is up to date, another process delivers to the receiver, or the
+            next attempt is not due yet.
         """
         self._know(name, stream, now)
         due = or_(_RECEIVERS.c.retry_at.is_(None), _RECEIVERS.c.retry_at <= now)
-        mine = select(_RECEIVERS).where(_RECEIVERS.c.name == name, due).with_for_update(skip_locked=True)
+        locked = select(_RECEIVERS).where(_RECEIVERS.c.name == name, due).with_for_update(skip_locked=True)
         with self._engine.begin() as connection:
-            found = connection.execute(mine).one_or_none()
-            following = None if found is None else _next(connection, stream, found.position)
-            if found is None or following is None:
+            row = connection.execute(locked).one_or_none()
+            following = None if row is None else _next(connection, stream, row.position)
+            if row is None or following is None:
                 yield None
             else:
-                yield Turn(name, stream, following, found.failures, found.failing_since, connection)
+                yield Turn(name, stream, following, row.failures, row.failing_since, connection)
 
     @contextlib.contextmanager
     def retry(self, name: str, stream: Stream[T]) -> Iterator[Retry[T] | None]:
-        """Send one of a receiver's dead letters again, the oldest that somebody asked for.
+        """Send a receiver's oldest dead letter with a requested retry once more.
 
         Yields:
-            None when there is none, or somebody else is sending it.
+            The retry; None without a requested retry, or if another process sends the dead letter.
         """
-        asked = _dead(_DEAD.c.receiver == name, _DEAD.c.retry_asked).limit(1)
+        requested = _dead(_DEAD.c.receiver == name, _DEAD.c.retry_asked).limit(1)
         with self._engine.begin() as connection:
-            row = connection.execute(asked.with_for_update(skip_locked=True)).mappings().one_or_none()
+            row = connection.execute(requested.with_for_update(skip_locked=True)).mappings().one_or_none()
             if row is None:
                 yield None
                 return
             letter = DeadLetter.model_validate(dict(row))
-            told = _next(connection, stream, letter.seq - 1)
-            assert told is not None  # nothing that happened is ever forgotten
-            yield Retry(letter, told, connection)
+            message = _next(connection, stream, letter.seq - 1)
+            assert message is not None  # events and alerts are never deleted
+            yield Retry(letter, message, connection)
 
     def state(self, name: str) -> ReceiverState:
         with self._engine.begin() as connection:
@@ -186,22 +190,23 @@ class ReceiverStore:
             return _state(connection, row)
 
     def states(self) -> list[ReceiverState]:
-        """Of all receivers there ever were, by name."""
+        """States of all receivers, former receivers included, by name."""
         with self._engine.begin() as connection:
             rows = connection.execute(select(_RECEIVERS).order_by(_RECEIVERS.c.name)).mappings().all()
             return [_state(connection, row) for row in rows]
 
     def named(self, part: str) -> str:
-        """The receiver whose name holds this.
+        """Name of the only receiver that contains the given part.
 
         Raises:
-            NotFound: none does, or several do.
+            NotFound: no receiver matches, or several receivers match.
         """
         names = [state.name for state in self.states()]
-        found = [part] if part in names else [name for name in names if part in name]
-        if len(found) != 1:
-            raise NotFound(f"{part!r} names {len(found)} receivers; there are: {', '.join(names) or 'none'}.")
-        return found[0]
+        matching = [part] if part in names else [name for name in names if part in name]
+        if len(matching) != 1:
+            known = ", ".join(names) or "none"
+            raise NotFound(f"{part!r} matches {len(matching)} receivers; known receivers: {known}.")
+        return matching[0]
 
     def dead(self, limit: int = 100) -> list[DeadLetter]:
         """Dead letters, oldest first."""
@@ -210,16 +215,16 @@ class ReceiverStore:
             return [DeadLetter.model_validate(dict(row)) for row in rows]
 
     def ask_retry(self, name: str) -> int:
-        """Have a receiver's dead letters sent once more by the next delivery; how many there are."""
+        """Request a retry of a receiver's dead letters at the next delivery; returns their number."""
         with self._engine.begin() as connection:
-            asked = update(_DEAD).where(_DEAD.c.receiver == name).values(retry_asked=True)
-            return connection.execute(asked).rowcount
+            requested = update(_DEAD).where(_DEAD.c.receiver == name).values(retry_asked=True)
+            return connection.execute(requested).rowcount
 
     def skip(self, name: str, reason: str, actor: Actor, now: datetime) -> DeadLetter:
-        """Give up at once what a receiver was to take next.
+        """Turn a receiver's next event or alert into a dead letter at once.
 
         Raises:
-            NotFound: it has heard everything.
+            NotFound: the receiver is up to date.
         """
         locked = select(_RECEIVERS).where(_RECEIVERS.c.name == name).with_for_update()
         with self._engine.begin() as connection:
@@ -227,38 +232,38 @@ class ReceiverStore:
             stream = _STREAMS[StreamName(row.stream)]
             following = _next(connection, stream, row.position)
             if following is None:
-                raise NotFound(f"{name} has heard everything: there is nothing to skip.")
-            said = f"skipped by {actor.name}: {reason}"
-            letter = _give_up(connection, name, stream, following, row.failures, said, now)
+                raise NotFound(f"{name} is up to date: there is nothing to skip.")
+            error = f"skipped by {actor.name}: {reason}"
+            letter = _give_up(connection, name, stream, following, row.failures, error, now)
             _set(connection, name, position=following.seq, **_HEALTHY)
             details = {"seq": letter.seq, "about": letter.about, "reason": reason}
             audit_records.record(connection, Action.DELIVERY_SKIPPED, name, now, details, actor)
         return letter
 
     def forget(self, name: str, actor: Actor, now: datetime) -> int:
-        """Delete a receiver's dead letters; how many there were."""
+        """Delete a receiver's dead letters; returns their number."""
         with self._engine.begin() as connection:
-            gone = delete(_DEAD).where(_DEAD.c.receiver == name).returning(_DEAD.c.seq)
-            numbers = sorted(connection.scalars(gone))
+            deleted = delete(_DEAD).where(_DEAD.c.receiver == name).returning(_DEAD.c.seq)
+            numbers = sorted(connection.scalars(deleted))
             if numbers:
                 action = Action.DEAD_LETTERS_FORGOTTEN
                 audit_records.record(connection, action, name, now, {"seq": numbers}, actor)
         return len(numbers)
 
     def following(self, stream: Stream[T], position: int, limit: int) -> list[T]:
-        """What comes after a position, oldest first; for those who remember theirs by themselves."""
+        """Events or alerts after a position, oldest first; for readers that keep their own position."""
         with self._engine.begin() as connection:
             rows = connection.execute(_after(stream, position).limit(limit)).mappings()
             return [stream.read(row) for row in rows]
 
     def newest(self, stream: Stream[T]) -> int:
-        """The position of who has heard everything."""
+        """Position after the newest event or alert; 0 for an empty stream."""
         with self._engine.begin() as connection:
             return connection.scalar(select(func.max(stream.table.c.seq))) or 0
 
     def _know(self, name: str, stream: Stream[T], now: datetime) -> None:
         older = select(func.coalesce(func.max(stream.table.c.seq), 0)).where(
-            stream.table.c.at < now - FIRST_HEARS_OF
+            stream.table.c.at < now - FIRST_LOOKBACK
         )
         row = {"name": name, "stream": stream.name, "position": older.scalar_subquery(), "failures": 0}
         with self._engine.begin() as connection:
@@ -287,13 +292,13 @@ def _set(connection: Connection, name: str, **values: Any) -> None:
 
 
 def _give_up(
-    connection: Connection, name: str, stream: Stream[T], told: T, attempts: int, error: str, now: datetime
+    connection: Connection, name: str, stream: Stream[T], message: T, attempts: int, error: str, now: datetime
 ) -> DeadLetter:
     letter = DeadLetter(
         receiver=name,
-        seq=told.seq,
-        about=stream.about(told),
-        happened_at=told.at,
+        seq=message.seq,
+        about=stream.about(message),
+        happened_at=message.at,
         attempts=attempts,
         error=storable(error),
         given_up_at=now,

@@ -1,4 +1,4 @@
-"""The ledger's tables: what was asked for, what came out of it, and what was thought of that."""
+"""Tables of the ledger."""
 
 import math
 from datetime import UTC, datetime
@@ -37,7 +37,7 @@ from clm_core.domain.vocabulary import CandidateOrigin, JobStatus, ModelStatus, 
 
 
 class Moment(TypeDecorator[datetime]):
-    """A point in time: refused without a time zone, read back in UTC whatever the server's zone is."""
+    """A point in time: refused without a time zone, read in UTC regardless of the server's zone."""
 
     impl = DateTime(timezone=True)
     cache_ok = True
@@ -48,9 +48,7 @@ class Moment(TypeDecorator[datetime]):
 
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
         if value is not None and value.tzinfo is None:
-            raise ValueError(
-                f"{value} has no time zone: use datetime.now(UTC) or attach the zone it is meant in"
-            )
+            raise ValueError(f"{value} has no time zone: use datetime.now(UTC), or attach the intended zone")
         return value
 
     def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
@@ -58,34 +56,34 @@ class Moment(TypeDecorator[datetime]):
 
 
 class Measured(TypeDecorator[Any]):
-    """JSON whose numbers may be NaN or infinite, which JSON has no words for: they are written as the
-    strings "nan", "inf" and "-inf", which `float` and the domain's models read back."""
+    """JSON with NaN and infinite numbers, written as the strings "nan", "inf" and "-inf" because JSON has no
+    such numbers; `float` and the domain's models read the strings back."""
 
     impl = JSONB
     cache_ok = True
 
     def process_bind_param(self, value: Any, dialect: Dialect) -> Any:
-        return _spelt(value)
+        return _written(value)
 
 
-def _spelt(value: Any) -> Any:
+def _written(value: Any) -> Any:
     match value:
         case float() if not math.isfinite(value):
             return str(value)
         case dict():
-            return {name: _spelt(item) for name, item in value.items()}
+            return {name: _written(item) for name, item in value.items()}
         case list() | tuple():
-            return [_spelt(item) for item in value]
+            return [_written(item) for item in value]
     return value
 
 
 def storable(text: str) -> str:
-    """PostgreSQL takes neither NUL nor lone surrogates; what says so must not be lost for that."""
+    """Text with escapes for NUL and lone surrogates, which PostgreSQL cannot store."""
     return text.replace("\0", "\\0").encode("utf-8", "backslashreplace").decode()
 
 
 def _one_of(values: type[StrEnum], column: str) -> CheckConstraint:
-    """Text and a check: a type of PostgreSQL's own could never lose a value again."""
+    """Check on a text column: values of a PostgreSQL enum type could never be removed."""
     listed = ", ".join(f"'{value}'" for value in values)
     return CheckConstraint(f"{column} IN ({listed})", name=column)
 
@@ -131,7 +129,7 @@ class JobRow(Base):
 
     id: Mapped[UUID] = mapped_column(primary_key=True)
     model_id: Mapped[str]
-    """What the job's kind, symbol and timeframe make; stored to be searched for."""
+    """Model id made from the kind, symbol and timeframe; stored for searches."""
     model_type: Mapped[str]
     plugin: Mapped[str | None]
     symbol: Mapped[str]
@@ -150,7 +148,7 @@ class JobRow(Base):
 
 
 class LeaseRow(Base):
-    """The `Lease` of a job in progress; a job that has ended has none."""
+    """The `Lease` of a job in progress; deleted at the end of the job."""
 
     __tablename__ = "job_leases"
     __table_args__ = (Index(None, "expires_at"),)
@@ -162,7 +160,7 @@ class LeaseRow(Base):
 
 
 class VersionRow(Base):
-    """A `ModelVersion`, and its places in lists by what its newest evaluation measured."""
+    """A `ModelVersion`, with ranks by the results of the newest evaluation."""
 
     __tablename__ = "model_versions"
     __table_args__ = (
@@ -172,7 +170,7 @@ class VersionRow(Base):
         ForeignKeyConstraint(
             ["model_id", "parent_version"], ["model_versions.model_id", "model_versions.version"]
         ),
-        # NaN is greater than every number here: it would be the best
+        # PostgreSQL sorts NaN above every number: NaN would rank best
         CheckConstraint("sharpe_rank <> 'NaN' AND score_rank <> 'NaN'", name="ranks"),
         Index(None, "model_id", "created_at"),
         Index(None, "status"),
@@ -211,13 +209,13 @@ class VersionRow(Base):
     validation_metrics: Mapped[dict[str, float]] = mapped_column(Measured)
     created_at: Mapped[datetime]
     sharpe_rank: Mapped[float] = mapped_column(server_default=text("'-Infinity'"))
-    """Sharpe ratio of its newest evaluation; -infinity where that is none, or NaN."""
+    """Sharpe ratio of the newest evaluation; -infinity if missing or NaN."""
     score_rank: Mapped[float] = mapped_column(server_default=text("'-Infinity'"))
-    """Promotion score of its newest evaluation; -infinity where there is none."""
+    """Promotion score of the newest evaluation; -infinity if missing."""
 
 
 class TrialRow(Base):
-    """A `Trial` with its daily returns. Append-only: what was tried once counts for ever."""
+    """A `Trial` with daily returns. Append-only: a counted trial counts for ever."""
 
     __tablename__ = "trials"
     __table_args__ = (
@@ -245,13 +243,13 @@ class TrialRow(Base):
     first_day: Mapped[int]
     """Days since 1970-01-01 UTC."""
     daily_returns: Mapped[bytes]
-    """Of every day from the first on, float32, little endian."""
+    """Return of every day from the first day on, float32, little endian."""
     at: Mapped[datetime]
 
 
 class BegunTrialRow(Base):
-    """A trial from the moment it is begun: until it is counted, it counts as one whose returns are not known.
-    Append-only like `trials`, and under the same id."""
+    """A started trial, which counts as a trial with unknown returns until a row in `trials` has the same id.
+    Append-only."""
 
     __tablename__ = "begun_trials"
     __table_args__ = (Index(None, "symbol", "timeframe", "at"),)
@@ -260,12 +258,12 @@ class BegunTrialRow(Base):
     symbol: Mapped[str]
     timeframe: Mapped[str]
     first_day: Mapped[int]
-    """Days since 1970-01-01 UTC of the first bar it is tested on."""
+    """Days since 1970-01-01 UTC of the first test bar."""
     at: Mapped[datetime]
 
 
 class TuningRow(Base):
-    """A `Tuning`. Append-only: a study goes on as it began, or not at all."""
+    """A `Tuning`. Append-only: the definition of a study never changes."""
 
     __tablename__ = "tunings"
     __table_args__ = (Index(None, "model_id", "created_at"),)
@@ -273,19 +271,18 @@ class TuningRow(Base):
     name: Mapped[str] = mapped_column(primary_key=True)
     model_id: Mapped[str]
     definition: Mapped[dict[str, Any]] = mapped_column(JSONB)
-    """The whole of it; what is searched for stands beside it."""
+    """The whole `Tuning`; the columns for searches are repeated beside."""
     created_at: Mapped[datetime]
 
 
 class EvaluationRow(Base):
-    """An `EvaluationResult` with the verdict, the policy and the bundle it was reached on, and the trial that
-    was counted for it."""
+    """An `EvaluationResult` with the verdict, the policy, the judged bundle and the counted trial."""
 
     __tablename__ = "evaluations"
     __table_args__ = (
         ForeignKeyConstraint(["model_id", "version"], ["model_versions.model_id", "model_versions.version"]),
         CheckConstraint("trades >= 0", name="trades"),
-        # NaN is greater than every number here, so it is refused too
+        # PostgreSQL sorts NaN above every number, so that NaN is refused too
         CheckConstraint("promotion_score BETWEEN 0 AND 100", name="score"),
         CheckConstraint("passed = (verdict ->> 'decision' = 'pass')", name="verdict"),
         Index(None, "model_id", "version", "created_at"),
@@ -297,7 +294,7 @@ class EvaluationRow(Base):
     model_id: Mapped[str]
     version: Mapped[str]
     bundle_digest: Mapped[str]
-    """SHA-256 of the manifest of the very bundle that was judged, hexadecimal."""
+    """SHA-256 of the judged bundle's manifest, hexadecimal."""
     sharpe_ratio: Mapped[float]
     sortino_ratio: Mapped[float]
     calmar_ratio: Mapped[float]
@@ -320,32 +317,32 @@ class EvaluationRow(Base):
 
 
 class ShadowPositionRow(Base):
-    """What a version wanted to hold after a bar, as it was written down then. Append-only: what can be chosen
-    afterwards proves nothing."""
+    """Target position of a shadow version after a bar, recorded at the time. Append-only: positions chosen
+    afterwards would prove nothing."""
 
     __tablename__ = "shadow_positions"
     __table_args__ = (
         ForeignKeyConstraint(["model_id", "version"], ["model_versions.model_id", "model_versions.version"]),
-        # NaN is greater than every number here, so it is refused too
+        # PostgreSQL sorts NaN above every number, so that NaN is refused too
         CheckConstraint("position BETWEEN -1 AND 1", name="position"),
     )
 
     model_id: Mapped[str] = mapped_column(primary_key=True)
     version: Mapped[str] = mapped_column(primary_key=True)
     bar_time: Mapped[datetime] = mapped_column(primary_key=True)
-    """Open time of the bar after which it was wanted."""
+    """Open time of the bar before the position."""
     position: Mapped[float]
     recorded_at: Mapped[datetime]
 
 
 class AuditRow(Base):
-    """One entry of the audit: an `AuditEntry` with its place in the chain. Append-only."""
+    """An `AuditEntry` with number and hashes. Append-only."""
 
     __tablename__ = "audit_log"
     __table_args__ = (_one_of(Role, "role"), CheckConstraint("seq > 0", name="seq"))
 
     seq: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
-    """1, 2, 3, ...: counted by whoever appends, for a sequence of PostgreSQL's leaves gaps."""
+    """1, 2, 3, ...: counted by the appending transaction, because a PostgreSQL sequence leaves gaps."""
     at: Mapped[datetime]
     actor: Mapped[str]
     role: Mapped[str]
@@ -408,10 +405,10 @@ class PromotionRow(Base):
 
 
 class OutboxRow(Base):
-    """An `Event` that is told once what it tells of is committed, at least once, in the order of `seq`.
+    """An `Event`, delivered at least once in the order of `seq`, after the change is committed.
 
-    A trigger lets one transaction at a time add rows here and to `alerts`, so that a greater `seq` is never
-    seen before a smaller one: a receiver's position says all there is to say.
+    A trigger serialises transactions that add rows to this table or to `alerts`, so that no greater `seq` is
+    visible before a smaller `seq`: the position alone determines a receiver's progress.
     """
 
     __tablename__ = "outbox"
@@ -450,7 +447,7 @@ class CandidateRow(Base):
     params: Mapped[dict[str, Any]] = mapped_column(JSONB)
     origin: Mapped[str]
     parents: Mapped[list[UUID]] = mapped_column(ARRAY(Uuid))
-    """Candidates of this table; no foreign key can say so of a list."""
+    """Ids of other candidates; foreign keys cannot refer from an array."""
     fitness_score: Mapped[float | None]
     fitness_rank: Mapped[float] = mapped_column(
         Computed("coalesce(fitness_score, '-Infinity')", persisted=True)
@@ -459,7 +456,7 @@ class CandidateRow(Base):
 
 
 class AlertRow(Base):
-    """A `RaisedAlert`; `kind` has no check, so that a new one needs no migration."""
+    """A `RaisedAlert`; `kind` has no check, so that a new kind needs no migration."""
 
     __tablename__ = "alerts"
     __table_args__ = (
@@ -475,7 +472,7 @@ class AlertRow(Base):
 
 
 class ReceiverRow(Base):
-    """How far one receiver of events or alerts has been told; whoever tells it holds the row's lock."""
+    """Position and failures of a receiver of events or alerts; the sender locks the row."""
 
     __tablename__ = "receivers"
     __table_args__ = (_one_of(StreamName, "stream"),)
@@ -483,17 +480,17 @@ class ReceiverRow(Base):
     name: Mapped[str] = mapped_column(primary_key=True)
     stream: Mapped[str]
     position: Mapped[int] = mapped_column(BigInteger)
-    """`seq` of the last that it took, or that was given up."""
+    """`seq` of the last event or alert that was accepted or became a dead letter."""
     failures: Mapped[int]
-    """In a row; 0 after a success."""
+    """Consecutive failures; 0 after a success."""
     failing_since: Mapped[datetime | None]
     retry_at: Mapped[datetime | None]
-    """Not before then; None: at once."""
+    """Earliest time of the next attempt; None: at once."""
     last_error: Mapped[str | None]
 
 
 class DeadLetterRow(Base):
-    """A `DeadLetter`; gone once it was taken after all, or somebody wants it no more."""
+    """A `DeadLetter`; deleted after a successful retry, or by `clm deliveries forget`."""
 
     __tablename__ = "dead_letters"
 
@@ -508,7 +505,7 @@ class DeadLetterRow(Base):
 
 
 class InboxRow(Base):
-    """A `Message` that was delivered to us, kept to know it again."""
+    """A received `Message`, kept to recognise duplicates."""
 
     __tablename__ = "inbox"
     __table_args__ = (
@@ -530,7 +527,7 @@ class InboxRow(Base):
 
 
 class TriggerRow(Base):
-    """An `Answer`: every request to retrain, granted or not."""
+    """An `Answer`: every request to retrain, accepted or not."""
 
     __tablename__ = "trigger_requests"
     __table_args__ = (
@@ -550,18 +547,18 @@ class TriggerRow(Base):
     trigger_reason: Mapped[str]
     key: Mapped[str | None]
     request: Mapped[dict[str, Any]] = mapped_column(JSONB)
-    """The whole `TriggerRequest`; what is searched for stands beside it."""
+    """The whole `TriggerRequest`; the columns for searches are repeated beside."""
     at: Mapped[datetime]
     reply: Mapped[str]
     because: Mapped[str]
     job_id: Mapped[UUID | None] = mapped_column(ForeignKey("training_jobs.id"))
     waits_for: Mapped[UUID | None] = mapped_column(ForeignKey("training_jobs.id"))
     inbox_number: Mapped[int | None] = mapped_column(ForeignKey("inbox.number", ondelete="SET NULL"))
-    """The message it came in; None: another way."""
+    """Message with the request; None for other channels."""
 
 
 class StartRow(Base):
-    """The Prefect run that was started for a job, or has the job of its own."""
+    """Prefect run started for a job, or run that created the job."""
 
     __tablename__ = "job_runs"
 
@@ -569,11 +566,11 @@ class StartRow(Base):
     run_id: Mapped[UUID]
     at: Mapped[datetime]
     expires_at: Mapped[datetime | None]
-    """A run that made the job for itself has to start it by then; None: Prefect knows how the run is."""
+    """Deadline for a run that created the job to start the job; None: Prefect knows the state of the run."""
 
 
 class TokenRow(Base):
-    """A `Token`, and the SHA-256 of its secret."""
+    """A `Token`, and the SHA-256 of the secret."""
 
     __tablename__ = "api_tokens"
     __table_args__ = (
@@ -593,7 +590,7 @@ class TokenRow(Base):
 
 
 class ReplyRow(Base):
-    """A `KeptReply` that is given again to the same request; kept for a day."""
+    """A `KeptReply`, repeated to the same request; kept for a day."""
 
     __tablename__ = "api_replies"
     __table_args__ = (Index(None, "at"),)

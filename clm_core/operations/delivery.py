@@ -87,7 +87,7 @@ def _send_next(services: Services, receiver: Receiver[T]) -> bool | None:
             receiver.send(turn.next)
         except (DeliveryFailed, SettingsError) as error:
             return False if turn.failed(str(error), services.clock()) else None
-        turn.took()
+        turn.accepted()
         return True
 
 
@@ -97,11 +97,11 @@ def _send_dead_letter(services: Services, receiver: Receiver[T]) -> bool:
         if retry is None:
             return False
         try:
-            receiver.send(retry.told)
+            receiver.send(retry.message)
         except (DeliveryFailed, SettingsError) as error:
             retry.failed(str(error), services.clock())
             return False
-        retry.took()
+        retry.accepted()
         return True
 
 

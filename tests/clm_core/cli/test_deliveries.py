@@ -23,7 +23,7 @@ def receiver(home: Path, services: Services, monkeypatch: pytest.MonkeyPatch) ->
     while state_of(services).waiting > 1:
         with services.receivers.turn(NAME, ALERTS, now) as turn:
             assert turn is not None
-            turn.took()
+            turn.accepted()
     with services.receivers.turn(NAME, ALERTS, now) as turn:
         assert turn is not None
         turn.failed("[bold]no[/bold]", now)

@@ -376,7 +376,7 @@ def test_a_history_written_anew_agrees_with_itself_but_not_with_its_anchor(
     assert verify(audit, []).problems == ()
     [problem] = found(audit, tmp_path)
     assert (problem.kind, problem.first, problem.last) == (Tampering.REWRITTEN, 4, 5)
-    with pytest.raises(AuditBroken, match="Entry 5 of the audit is no longer the one that was anchored"):
+    with pytest.raises(AuditBroken, match="Entry 5 of the audit differs from the entry anchored"):
         anchor(audit, tmp_path, NOW)
 
 
@@ -399,7 +399,7 @@ def test_a_damaged_anchor_is_named_with_its_line(audit: Engine, tmp_path: Path) 
     with (tmp_path / "2025-12-04.jsonl").open("a") as file:
         file.write('{"at": "2025-12')
     for call in (lambda: read_anchors(tmp_path), lambda: anchor(audit, tmp_path, NOW)):
-        with pytest.raises(AuditBroken, match=r"Line 2 of .*2025-12-04\.jsonl is no anchor"):
+        with pytest.raises(AuditBroken, match=r"Line 2 of .*2025-12-04\.jsonl is not an anchor"):
             call()
 
 
@@ -425,5 +425,5 @@ def test_an_export_is_verified_without_a_database(audit: Engine, tmp_path: Path)
 def test_a_line_that_is_no_entry_is_named(line: str, tmp_path: Path) -> None:
     file = tmp_path / "audit.jsonl"
     file.write_text(f"{line}\n")
-    with pytest.raises(AuditBroken, match=r"Line 1 of .*audit\.jsonl is no entry"):
+    with pytest.raises(AuditBroken, match=r"Line 1 of .*audit\.jsonl is not an audit entry"):
         verify_export(file, [])

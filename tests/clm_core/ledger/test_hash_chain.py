@@ -152,7 +152,7 @@ def test_without_anchors_only_the_chain_speaks() -> None:
     assert checked(rehashed(log[2:9]), []).problems == ()
     [problem] = checked(renumbered(delete(4, 5)(log)), []).problems
     assert (problem.kind, problem.first) == (REPLACED, 3)
-    assert "or entries after it were taken out" in problem.message
+    assert "or later entries were removed" in problem.message
 
 
 def test_the_report_says_how_far_anchors_vouch() -> None:

@@ -288,7 +288,7 @@ def test_a_receiver_is_found_by_an_unambiguous_part_of_the_name(
     both = with_receivers(clm, [listen(), listen()])
     names = [result.name for result in deliver(both)]
     assert clm.receivers.named(names[1].split()[-1]) == names[1]
-    with pytest.raises(NotFound, match="names 2 receivers"):
+    with pytest.raises(NotFound, match="matches 2 receivers"):
         clm.receivers.named("subscriber")
 
 
