@@ -1,4 +1,4 @@
-"""The API over real services: called in this process, or served on a port."""
+"""REST API over real services, called in process or served on a port."""
 
 import contextlib
 import itertools
@@ -33,7 +33,7 @@ Client = Callable[[Role | None], TestClient]
 
 @pytest.fixture(scope="session")
 def wired(services: Services) -> Services:
-    """With a webhook source in the middle of replacing its secret, and room for many requests."""
+    """Services with webhook sources, a source with two secrets among them, and high rate limits."""
     settings = services.settings.model_copy(
         update={
             "api": ApiSettings(
@@ -62,7 +62,7 @@ MakeToken = Callable[..., str]
 
 @pytest.fixture(scope="session")
 def make_token(services: Services) -> MakeToken:
-    """A token's secret."""
+    """Function that creates a token and returns the secret."""
 
     def make(role: Role, name: str = "ada", lasts: timedelta = timedelta(days=1)) -> str:
         secret = Secret.generate(secrets.token_bytes)
@@ -75,7 +75,7 @@ def make_token(services: Services) -> MakeToken:
 
 @pytest.fixture(scope="session")
 def client(api: FastAPI, make_token: MakeToken) -> Client:
-    """Of somebody in a role, always with the same token; None: with none."""
+    """Client for each role, always with the same token, or without a token for None."""
     headers = {role: {"Authorization": f"Bearer {make_token(role, role.value)}"} for role in Role}
     clients = {
         role: TestClient(api, headers=headers.get(role), raise_server_exceptions=False)
@@ -89,12 +89,12 @@ _numbers = itertools.count(1)
 
 @pytest.fixture
 def fresh_id() -> str:
-    """Like no other in this run."""
+    """Id unique in the test run."""
     return f"test-{next(_numbers)}"
 
 
 class Server:
-    """The API on a port, spoken to in bytes."""
+    """API on a port, for requests in raw bytes."""
 
     def __init__(self, port: int) -> None:
         self.port = port
@@ -104,7 +104,7 @@ class Server:
         return f"http://127.0.0.1:{self.port}"
 
     def send(self, *parts: bytes, pause: float = 0.0) -> tuple[int, bytes, float]:
-        """Status, everything that came back, and seconds until it was there."""
+        """Status, raw response, and seconds until the response was complete."""
         began = time.monotonic()
         with socket.create_connection(("127.0.0.1", self.port), timeout=120) as connection:
             with contextlib.suppress(ConnectionError):

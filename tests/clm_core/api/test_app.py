@@ -1,4 +1,4 @@
-"""Every address and role, and every way around them."""
+"""Access to every route by every role, and attempts to bypass the roles."""
 
 import uuid
 from collections.abc import Callable
@@ -29,15 +29,15 @@ BODIES = {
     "/webhooks/{source}": {},
 }
 MATRIX = [
-    pytest.param(route, role, id=f"{route.method} {route.path} {role or 'nobody'}")
+    pytest.param(route, role, id=f"{route.method} {route.path} {role or 'no token'}")
     for route in ROUTES
     for role in (*Role, None)
-    if route.path != "/clm/events"  # it never ends; `test_events` asks it
+    if route.path != "/clm/events"  # the stream does not end: see `test_events`
 ]
 
 
 def refused(route: Route, role: Role | None) -> int | None:
-    """The status with which the table says that the role is kept out; None: it is let in."""
+    """Status of a refusal according to the route table; None where the role has access."""
     match route.open_to, role:
         case Open.EVERYBODY, _:
             return None
@@ -45,13 +45,15 @@ def refused(route: Route, role: Role | None) -> int | None:
             return 401
         case _, None:
             return 401
-        case Role() as least, Role() as has:
-            return None if has.includes(least) else 403
+        case Role() as required, Role() as given:
+            return None if given.includes(required) else 403
     raise AssertionError(route)
 
 
 @pytest.mark.parametrize(("route", "role"), MATRIX)
-def test_each_address_lets_in_whom_the_table_names(route: Route, role: Role | None, client: Client) -> None:
+def test_each_route_is_open_to_the_roles_of_the_table_only(
+    route: Route, role: Role | None, client: Client
+) -> None:
     path = route.path.format(**EXAMPLES)
     status = client(role).request(route.method, path, json=BODIES.get(route.path)).status_code
     assert (status in {401, 403}, status if status in {401, 403} else None) == (
@@ -81,7 +83,7 @@ def test_each_address_lets_in_whom_the_table_names(route: Route, role: Role | No
     ],
 )
 @pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS", "PUT", "TRACE", "get"])
-def test_no_spelling_of_an_address_or_method_gets_past_its_role(
+def test_no_spelling_of_a_path_or_method_bypasses_the_role(
     spelling: str, method: str, client: Client
 ) -> None:
     answer = client(Role.OPERATOR).request(method, spelling)
@@ -90,11 +92,11 @@ def test_no_spelling_of_an_address_or_method_gets_past_its_role(
 
 
 @pytest.mark.parametrize("header", ["X-HTTP-Method-Override", "X-Original-URL", "X-Rewrite-URL"])
-def test_no_header_changes_what_is_asked(header: str, client: Client) -> None:
+def test_no_header_changes_the_requested_path(header: str, client: Client) -> None:
     assert client(None).get("/health", headers={header: "/clm/tokens"}).json()["status"] == "ok"
 
 
-def test_an_address_outside_the_table_is_refused_when_the_application_is_made(wired: Services) -> None:
+def test_a_route_outside_the_table_is_refused_when_the_application_is_created(wired: Services) -> None:
     app = create_app(wired)
 
     @app.get("/clm/backdoor")
@@ -104,7 +106,7 @@ def test_an_address_outside_the_table_is_refused_when_the_application_is_made(wi
         require_policies(app)
 
 
-def test_a_further_method_of_a_known_address_is_refused_as_well(wired: Services) -> None:
+def test_a_further_method_of_a_known_path_is_refused_as_well(wired: Services) -> None:
     app = create_app(wired)
 
     @app.put("/clm/tokens")
@@ -114,7 +116,7 @@ def test_a_further_method_of_a_known_address_is_refused_as_well(wired: Services)
         require_policies(app)
 
 
-def test_everything_that_writes_asks_for_more_than_a_viewer() -> None:
+def test_every_write_takes_more_than_a_viewer() -> None:
     assert all(
         route.open_to is Open.SIGNER or (isinstance(route.open_to, Role) and route.open_to is not Role.VIEWER)
         for route in ROUTES
@@ -131,7 +133,7 @@ def test_a_forged_host_is_refused(host: str, client: Client) -> None:
 
 
 @pytest.mark.parametrize("path", ["/health", "/clm/status", "/nothing", "/docs"])
-def test_every_answer_carries_the_safe_headers(path: str, client: Client) -> None:
+def test_every_response_has_the_security_headers(path: str, client: Client) -> None:
     headers = client(None).get(path, headers={"Origin": "https://evil.example"}).headers
     assert headers["x-content-type-options"] == "nosniff"
     assert headers["x-frame-options"] == "DENY"
@@ -142,7 +144,7 @@ def test_every_answer_carries_the_safe_headers(path: str, client: Client) -> Non
     assert not [name for name in headers if name.startswith("access-control")]
 
 
-def test_the_description_names_every_documented_address(client: Client) -> None:
+def test_the_description_has_every_documented_route(client: Client) -> None:
     described = client(None).get("/openapi.json").json()["paths"]
     assert {(method.upper(), path) for path, methods in described.items() for method in methods} == {
         (route.method, route.path) for route in ROUTES if route.documented

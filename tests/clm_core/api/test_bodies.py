@@ -1,4 +1,4 @@
-"""Bodies over a real connection: too large, too slow, packed; and addresses as no client would write them."""
+"""Bodies over a real connection: too large, too slow, compressed; and malformed request targets."""
 
 import asyncio
 import gzip
@@ -24,7 +24,7 @@ def operator(make_token: MakeToken) -> bytes:
 
 @pytest.fixture(scope="module")
 def head(operator: bytes) -> Callable[..., bytes]:
-    """The start of a request, up to its body."""
+    """Function that returns the head of a request."""
 
     def make(*headers: bytes, line: bytes = b"POST /clm/promote HTTP/1.1") -> bytes:
         known = [b"Host: testserver", b"Authorization: Bearer " + operator, b"Content-Type: application/json"]
@@ -60,7 +60,7 @@ BOMB = gzip.compress(b" " * 10_000_000)
         ),
     ],
 )
-def test_a_body_that_cannot_be_is_refused_at_once(
+def test_an_invalid_body_is_refused_at_once(
     headers: list[bytes], body: list[bytes], status: int, server: object, head: Callable[..., bytes]
 ) -> None:
     send: SendBytes = server.send  # type: ignore[attr-defined]
@@ -70,47 +70,49 @@ def test_a_body_that_cannot_be_is_refused_at_once(
     assert seconds < QUICKLY
 
 
-def test_a_slow_body_is_ended_when_its_time_is_over(server: object, head: Callable[..., bytes]) -> None:
+def test_a_slow_body_is_refused_after_the_time_limit(server: object, head: Callable[..., bytes]) -> None:
     send: SendBytes = server.send  # type: ignore[attr-defined]
     status, answer, seconds = send(head(b"Content-Length: 100"), *[b" "] * 20, pause=0.1)
     assert status == 408
     assert b"application/problem+json" in answer
-    # 0.5 s is what this server allows; it answered although the sender had not finished
+    # the server allows 0.5 s and answers before the sender has finished
     assert seconds < 20 * 0.1 + 1
 
 
-def test_a_body_that_came_while_we_were_too_busy_to_look_is_not_late() -> None:
-    told = asyncio.run(told_after(busy_for=0.2, allowed=0.1))
-    assert told == b"{}"
+def test_a_body_that_arrives_while_the_server_is_busy_is_not_late() -> None:
+    received = asyncio.run(received_after(busy_for=0.2, allowed=0.1))
+    assert received == b"{}"
 
 
-async def told_after(busy_for: float, allowed: float) -> bytes:
-    """What the application is given when the body arrives while the loop does something else."""
-    loop, here, given = asyncio.get_running_loop(), asyncio.Event(), list[bytes]()
+async def received_after(busy_for: float, allowed: float) -> bytes:
+    """Body received by the application when the event loop is busy while the body arrives."""
+    loop = asyncio.get_running_loop()
+    arrived = asyncio.Event()
+    received = list[bytes]()
 
     async def receive() -> Message:
-        await here.wait()
+        await arrived.wait()
         return {"type": "http.request", "body": b"{}", "more_body": False}
 
     async def application(_: Scope, receive: Receive, __: Send) -> None:
-        given.append((await receive())["body"])
+        received.append((await receive())["body"])
 
     async def send(message: Message) -> None:
-        given.append(str(message).encode())
+        received.append(str(message).encode())
 
     def be_busy() -> None:
         time.sleep(busy_for)
-        # the loop comes to it together with the end of the time
-        loop.call_soon(here.set)
+        # the event is handled in the same iteration as the timeout
+        loop.call_soon(arrived.set)
 
     loop.call_soon(be_busy)
     scope = {"type": "http", "method": "POST", "headers": [(b"content-type", b"application/json")]}
     await BodyLimits(application, max_bytes=1024, seconds=allowed)(scope, receive, send)
-    return b"".join(given)
+    return b"".join(received)
 
 
 @pytest.mark.parametrize("kind", [b"text/plain", b"multipart/form-data", b"application/x-www-form"])
-def test_what_a_page_elsewhere_could_post_is_no_json(
+def test_content_types_of_cross_site_forms_are_refused(
     kind: bytes, server: object, head: Callable[..., bytes]
 ) -> None:
     send: SendBytes = server.send  # type: ignore[attr-defined]
@@ -156,7 +158,7 @@ def test_a_forged_host_is_refused_on_the_wire(
     assert send(request)[0] == 400
 
 
-def test_the_server_does_not_say_what_it_is(server: object, head: Callable[..., bytes]) -> None:
+def test_the_server_does_not_reveal_its_software(server: object, head: Callable[..., bytes]) -> None:
     send: SendBytes = server.send  # type: ignore[attr-defined]
     status, answer, _ = send(head(line=b"GET /health HTTP/1.1"))
     assert status == 200

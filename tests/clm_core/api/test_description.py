@@ -1,4 +1,4 @@
-"""What the OpenAPI description promises holds for whatever fits it, and for what does not."""
+"""Responses match the OpenAPI description, for requests within the description and outside."""
 
 from collections.abc import Callable
 from typing import Any
@@ -18,8 +18,8 @@ from clm_core.domain.vocabulary import Role
 Client = Callable[[Role | None], TestClient]
 
 
-ASKED = [route for route in ROUTES if route.documented and route.path != "/clm/events"]
-"""Events never end; `test_events` asks for them."""
+DESCRIBED = [route for route in ROUTES if route.documented and route.path != "/clm/events"]
+"""Documented routes except the endless stream of events, see `test_events`."""
 
 
 @pytest.fixture(scope="module")
@@ -28,8 +28,8 @@ def description(api: FastAPI) -> Any:
 
 
 @pytest.mark.parametrize("mode", list(GenerationMode), ids=lambda mode: mode.value)
-@pytest.mark.parametrize("route", ASKED, ids=lambda route: f"{route.method} {route.path}")
-def test_every_answer_to_every_role_is_one_that_is_described(
+@pytest.mark.parametrize("route", DESCRIBED, ids=lambda route: f"{route.method} {route.path}")
+def test_every_response_to_every_role_matches_the_description(
     route: Route, mode: GenerationMode, description: Any, client: Client
 ) -> None:
     cases = description[route.path][route.method].as_strategy(generation_mode=mode)
@@ -38,10 +38,10 @@ def test_every_answer_to_every_role_is_one_that_is_described(
     @given(cases)
     def holds(case: Any) -> None:
         for role in (*Role, None):
-            shown = client(role).headers.get("authorization")
-            # what fits the description may still be unknown: a symbol without bars
+            credentials = client(role).headers.get("authorization")
+            # a valid request may still be refused, such as a symbol without bars
             case.call_and_validate(
-                headers={} if shown is None else {"Authorization": shown},
+                headers={} if credentials is None else {"Authorization": credentials},
                 excluded_checks=[positive_data_acceptance],
             )
 

@@ -42,7 +42,7 @@ def descendants(kind: type[CLMError]) -> Iterator[type[CLMError]]:
         ),
     ],
 )
-def test_every_refusal_is_a_problem_that_says_what_to_do(
+def test_every_refusal_is_a_problem_document_with_the_next_step(
     method: str, path: str, body: object, status: int, words: str, client: Client
 ) -> None:
     answer = client(Role.OPERATOR).request(method, path, json=body)
@@ -53,29 +53,29 @@ def test_every_refusal_is_a_problem_that_says_what_to_do(
     assert set(problem) >= {"type", "title", "status", "detail"}
 
 
-def test_the_refused_method_is_told_which_it_may_use(client: Client) -> None:
+def test_a_refused_method_is_answered_with_the_allowed_methods(client: Client) -> None:
     assert client(Role.VIEWER).patch("/clm/jobs").headers["allow"] == "GET"
 
 
-def test_who_sends_no_token_is_asked_for_one(client: Client) -> None:
+def test_a_request_without_token_is_asked_for_a_token(client: Client) -> None:
     answer = client(None).get("/clm/jobs")
     assert (answer.status_code, answer.headers["www-authenticate"]) == (401, "Bearer")
     assert "clm tokens create" in answer.json()["detail"]
 
 
-def test_a_value_that_was_refused_is_not_repeated(client: Client) -> None:
+def test_a_refused_value_is_not_repeated(client: Client) -> None:
     answer = client(Role.OPERATOR).post("/clm/promote", json={"model_id": "S3CRET!", "version": "S3CRET"})
     assert "S3CRET" not in answer.text
 
 
 @pytest.mark.parametrize("kind", sorted(descendants(CLMError), key=lambda kind: kind.__name__), ids=str)
-def test_only_what_tells_of_our_insides_is_hidden(kind: type[CLMError]) -> None:
-    told = kind.__new__(kind)
-    Exception.__init__(told, "postgres at 10.0.0.1: do this")
-    if isinstance(told, errors.TooManyRequests | errors.PromotionRefused):
-        told.__dict__.update(wait_seconds=1, reasons=())
-    body = bytes(problem_of(told).body).decode()
-    assert ("10.0.0.1" in body) is (status_of(told) < 500)
+def test_only_messages_about_internals_are_hidden(kind: type[CLMError]) -> None:
+    error = kind.__new__(kind)
+    Exception.__init__(error, "postgres at 10.0.0.1: do this")
+    if isinstance(error, errors.TooManyRequests | errors.PromotionRefused):
+        error.__dict__.update(wait_seconds=1, reasons=())
+    body = bytes(problem_of(error).body).decode()
+    assert ("10.0.0.1" in body) is (status_of(error) < 500)
 
 
 @pytest.mark.parametrize(
@@ -87,7 +87,7 @@ def test_only_what_tells_of_our_insides_is_hidden(kind: type[CLMError]) -> None:
         pytest.param(errors.DatabaseUnavailable("s3cret"), 503, id="no database"),
     ],
 )
-def test_a_failure_of_ours_tells_nothing_of_the_inside(
+def test_an_internal_error_reveals_no_internals(
     error: Exception,
     status: int,
     wired: Services,

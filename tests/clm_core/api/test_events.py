@@ -20,9 +20,9 @@ OPERATOR = Actor(name="ada", role=Role.OPERATOR)
 
 
 def follow(url: str, token: str, **headers: str) -> Iterator[dict[str, Any]]:
-    """Events as a subscriber sees them, until it has seen enough."""
-    asked = {"Authorization": f"Bearer {token}", "Host": "testserver"} | headers
-    with httpx.stream("GET", f"{url}/clm/events", headers=asked, timeout=120) as answer:
+    """Events received by a subscriber, until the stream is closed."""
+    all_headers = {"Authorization": f"Bearer {token}", "Host": "testserver"} | headers
+    with httpx.stream("GET", f"{url}/clm/events", headers=all_headers, timeout=120) as answer:
         assert answer.headers["content-type"].startswith("text/event-stream")
         event: dict[str, Any] = {}
         for line in answer.iter_lines():
@@ -38,7 +38,7 @@ def promote(services: Services, version: ModelVersion) -> None:
     services.promotions.promote(version.model_id, version.version, OPERATOR, "", services.clock())
 
 
-def test_a_subscriber_hears_of_a_promotion_and_resumes_after_the_last_it_has(
+def test_a_subscriber_receives_a_promotion_and_resumes_after_the_last_event(
     server: Any, make_token: MakeToken, make_version: MakeVersion, model_id: str, services: Services
 ) -> None:
     versions = [make_version(model_id) for _ in range(3)]
@@ -61,7 +61,7 @@ def test_a_subscriber_hears_of_a_promotion_and_resumes_after_the_last_it_has(
     assert int(second["id"]) > int(first["id"])
 
 
-def test_there_is_room_for_so_many_subscribers_and_no_more(wired: Services, make_token: MakeToken) -> None:
+def test_the_number_of_subscribers_is_limited(wired: Services, make_token: MakeToken) -> None:
     api = wired.settings.api.model_copy(update={"max_event_streams": 1})
     app = create_app(replace(wired, settings=wired.settings.model_copy(update={"api": api})))
     app.state.streams = 1
@@ -76,5 +76,5 @@ def test_a_last_event_that_is_no_number_is_refused(bad: str, wired: Services, ma
     assert TestClient(create_app(wired)).get("/clm/events", headers=headers).status_code == 422
 
 
-def test_nobody_hears_without_a_token(wired: Services) -> None:
+def test_a_subscription_needs_a_token(wired: Services) -> None:
     assert TestClient(create_app(wired)).get("/clm/events").status_code == 401

@@ -28,7 +28,7 @@ def jobs(services: Services) -> int:
     return len(services.ledger.jobs(model_id=MODEL, limit=10_000))
 
 
-def test_the_same_request_is_answered_the_same_and_done_once(
+def test_a_repeated_request_gets_the_same_response_and_is_done_once(
     client: Client, services: Services, key: dict[str, str]
 ) -> None:
     before = jobs(services)
@@ -54,7 +54,7 @@ def test_a_refusal_is_repeated_as_well(client: Client, key: dict[str, str]) -> N
         pytest.param("/clm/rollback", {"model_id": MODEL}, id="other-address"),
     ],
 )
-def test_the_same_key_for_something_else_is_refused(
+def test_the_same_key_for_another_request_is_refused(
     path: str, body: dict[str, object], client: Client, key: dict[str, str]
 ) -> None:
     client(Role.OPERATOR).post("/clm/train", json=a_request(), headers=key)
@@ -69,7 +69,9 @@ def test_the_same_key_of_another_token_is_another_key(client: Client, key: dict[
     assert other.status_code == 202
 
 
-def test_twenty_at_once_are_one_execution(wired: Services, client: Client, key: dict[str, str]) -> None:
+def test_twenty_requests_at_once_are_executed_once(
+    wired: Services, client: Client, key: dict[str, str]
+) -> None:
     with ThreadPoolExecutor(20) as pool:
         answers = list(
             pool.map(
@@ -95,6 +97,6 @@ def test_a_key_is_forgotten_after_a_day(
 
 
 @pytest.mark.parametrize("bad", ["", "x" * 101, "a b", "ä"], ids=["empty", "long", "space", "not-ascii"])
-def test_a_key_that_is_none_is_refused(bad: str, client: Client) -> None:
+def test_an_invalid_key_is_refused(bad: str, client: Client) -> None:
     headers = {b"Idempotency-Key": bad.encode()}
     assert client(Role.OPERATOR).post("/clm/train", json=a_request(), headers=headers).status_code == 422

@@ -62,7 +62,7 @@ def test_the_training_of_the_interface_s_description_works_as_it_stands(
         pytest.param({"dataset_span_day": 90}, "body.dataset_span_day", id="misspelt-field"),
     ],
 )
-def test_a_training_that_cannot_be_is_refused_in_words(
+def test_an_invalid_request_to_train_is_refused_with_a_message(
     change: dict[str, object], words: str, client: Client
 ) -> None:
     body = {"model_type": "xgboost", "symbol": "BTCUSD"} | change
@@ -77,9 +77,9 @@ def test_versions_are_filtered_ordered_and_read_page_by_page(
     day = datetime(2026, 1, 1, tzinfo=UTC)
     for number, sharpe in enumerate((1.5, 3.0, 0.2)):
         make_version(model_id, sharpe=sharpe, now=day + timedelta(days=number))
-    asked = {"model_id": model_id, "min_sharpe": "1", "order": "sharpe_ratio", "limit": "1"}
-    first = client(Role.VIEWER).get("/clm/models", params=asked).json()
-    second = client(Role.VIEWER).get("/clm/models", params=asked | {"after": first["next"]}).json()
+    query = {"model_id": model_id, "min_sharpe": "1", "order": "sharpe_ratio", "limit": "1"}
+    first = client(Role.VIEWER).get("/clm/models", params=query).json()
+    second = client(Role.VIEWER).get("/clm/models", params=query | {"after": first["next"]}).json()
     listed = [*first["items"], *second["items"]]
     assert [each["evaluation"]["sharpe_ratio"] for each in listed] == [3.0, 1.5]
     assert second["next"] is None
@@ -93,5 +93,5 @@ def test_versions_are_filtered_ordered_and_read_page_by_page(
 @pytest.mark.parametrize(
     "question", ["min_sharpe=nan", "sharpe=1", "since=2026-01-01T00:00:00", "limit=1001"]
 )
-def test_a_question_that_means_nothing_is_refused(question: str, client: Client) -> None:
+def test_an_invalid_query_is_refused(question: str, client: Client) -> None:
     assert client(Role.VIEWER).get(f"/clm/models?{question}").status_code == 422

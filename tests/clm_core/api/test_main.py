@@ -9,7 +9,7 @@ import httpx
 from patience import PATIENT_SECONDS
 
 
-def test_the_process_serves_until_whoever_started_it_is_gone(home: Path, services: object) -> None:
+def test_the_server_ends_when_its_parent_process_ends(home: Path, services: object) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]

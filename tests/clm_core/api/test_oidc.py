@@ -1,4 +1,4 @@
-"""People of an identity provider: a real one's keys and answers, on a port of this machine."""
+"""JWTs of an OpenID Connect provider, served on a local port."""
 
 import json
 import threading
@@ -92,7 +92,7 @@ def asking(services: Services, oidc: OIDCSettings) -> Ask:
     return ask
 
 
-def test_somebody_whom_the_provider_vouches_for_gets_in(ask: Ask, provider: Provider) -> None:
+def test_a_valid_jwt_of_the_provider_is_accepted(ask: Ask, provider: Provider) -> None:
     assert ask(provider.sign())[0] == 200
 
 
@@ -105,12 +105,12 @@ def test_the_claim_decides_the_role(ask: Ask, provider: Provider, roles: Any, st
     assert ask(provider.sign(roles=roles), "/clm/tokens")[0] == status
 
 
-def test_our_own_tokens_still_open(ask: Ask, make_token: Callable[..., str]) -> None:
+def test_tokens_of_clm_are_accepted_beside_the_provider(ask: Ask, make_token: Callable[..., str]) -> None:
     assert ask(make_token(Role.VIEWER))[0] == 200
 
 
 def hmac_with_public_key(provider: Provider) -> str:
-    """The classic forgery; jwt itself refuses to make it, so by hand."""
+    """Forged JWT signed with the public key as HMAC secret, built by hand because PyJWT refuses."""
     import base64
     import hashlib
     import hmac
@@ -142,32 +142,30 @@ def hmac_with_public_key(provider: Provider) -> str:
         pytest.param(lambda provider: "a.b.c", id="no JWT"),
     ],
 )
-def test_what_is_not_the_providers_word_for_us_opens_nothing(
+def test_a_jwt_of_another_issuer_audience_time_or_key_is_refused(
     forge: Callable[[Provider], str], ask: Ask, provider: Provider
 ) -> None:
     status, said = ask(forge(provider))
     assert status == 401, said
 
 
-def test_a_clock_that_is_a_little_behind_is_forgiven(ask: Ask, provider: Provider) -> None:
+def test_a_small_clock_difference_is_tolerated(ask: Ask, provider: Provider) -> None:
     assert ask(provider.sign(exp=int(time.time()) - 10))[0] == 200
 
 
-def test_a_provider_that_is_away_is_no_reason_to_let_in_or_to_blame_the_caller(
-    wired: Services, provider: Provider
-) -> None:
+def test_an_unreachable_provider_is_a_503_and_grants_no_access(wired: Services, provider: Provider) -> None:
     away = asking(wired, OIDCSettings(issuer="http://127.0.0.1:9", audience="clm", roles=ROLES))
     assert away(provider.sign(iss="http://127.0.0.1:9"))[0] == 503
 
 
-def test_without_a_provider_a_jwt_is_no_token(wired: Services, provider: Provider) -> None:
+def test_without_a_provider_a_jwt_is_refused(wired: Services, provider: Provider) -> None:
     client = TestClient(create_app(wired), raise_server_exceptions=False)
     answer = client.get("/clm/status", headers={"Authorization": f"Bearer {provider.sign()}"})
     assert answer.status_code == 401
 
 
 @pytest.mark.parametrize("algorithm", ["none", "HS256"])
-def test_an_algorithm_that_anybody_could_sign_with_is_no_setting(algorithm: str) -> None:
+def test_a_symmetric_algorithm_cannot_be_configured(algorithm: str) -> None:
     with pytest.raises(ValueError, match="algorithms"):
         OIDCSettings.model_validate(
             {"issuer": "https://id.example", "audience": "clm", "roles": ROLES, "algorithms": [algorithm]}

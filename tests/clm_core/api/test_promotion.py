@@ -43,7 +43,7 @@ def test_the_promotion_of_the_interface_s_description_works_as_it_stands(
     ]
 
 
-def test_a_rollback_leads_to_the_version_before(
+def test_a_rollback_returns_to_the_version_before(
     client: Client, make_version: MakeVersion, model_id: str
 ) -> None:
     first, second = (make_version(model_id).version for _ in range(2))
@@ -57,7 +57,7 @@ def test_a_rollback_leads_to_the_version_before(
     assert (stale.status_code, stale.json()["type"]) == (409, "urn:clm:problem:conflict-error")
 
 
-def test_null_expects_that_nothing_serves_and_silence_expects_nothing(
+def test_null_requires_no_production_version_and_omission_requires_nothing(
     client: Client, make_version: MakeVersion, model_id: str
 ) -> None:
     first, second = (make_version(model_id).version for _ in range(2))
@@ -72,7 +72,7 @@ def test_null_expects_that_nothing_serves_and_silence_expects_nothing(
     assert [answer.status_code for answer in answers] == [200, 409, 200]
 
 
-def test_what_failed_its_gate_is_refused_with_reasons_and_only_an_admin_can_force_it(
+def test_a_version_that_failed_its_gate_is_refused_and_only_an_admin_can_force_it(
     client: Client, make_version: MakeVersion, model_id: str
 ) -> None:
     body = {"model_id": model_id, "version": make_version(model_id, sharpe=0.1).version}
@@ -89,7 +89,7 @@ def test_what_failed_its_gate_is_refused_with_reasons_and_only_an_admin_can_forc
     assert (done["forced"], done["actor"]) == (True, "admin")
 
 
-def test_a_version_tells_where_it_comes_from_and_how_it_did(
+def test_a_version_has_its_lineage_and_evaluation(
     client: Client, make_version: MakeVersion, model_id: str, services: Services
 ) -> None:
     version = make_version(model_id)
@@ -116,5 +116,5 @@ def test_a_version_tells_where_it_comes_from_and_how_it_did(
         "%2e%2e/versions/x",
     ],
 )
-def test_no_address_leaves_the_folder_of_reports(address: str, client: Client) -> None:
+def test_no_path_leaves_the_folder_of_reports(address: str, client: Client) -> None:
     assert client(Role.VIEWER).get(f"/clm/models/{address}").status_code in {404, 422}

@@ -1,4 +1,4 @@
-"""Who may deliver webhooks, and what is refused of it."""
+"""Signatures of webhooks: accepted styles and refused forgeries."""
 
 import base64
 import hashlib
@@ -52,7 +52,7 @@ def receiver(wired: Services) -> TestClient:
 
 
 def signed(secret: str, message_id: str, at: datetime = NOW, body: bytes = BODY) -> dict[str, str]:
-    """As the reference library signs it."""
+    """Headers signed by the reference library."""
     return {
         "webhook-id": message_id,
         "webhook-timestamp": str(int(at.timestamp())),
@@ -69,7 +69,7 @@ def test_the_published_example_is_signed_as_published() -> None:
 
 
 @pytest.mark.parametrize("number", [0, 1], ids=["old-secret", "new-secret"])
-def test_what_either_secret_signed_is_kept_once(
+def test_a_message_signed_with_either_secret_is_stored_once(
     number: int, receiver: TestClient, secrets_of: tuple[str, ...], fresh_id: str, ledger_engine: Engine
 ) -> None:
     headers = signed(secrets_of[number], fresh_id)
@@ -109,8 +109,8 @@ def test_a_message_may_be_five_minutes_old_or_early_and_not_more(
 
 def as_github(secret: str, body: bytes, delivery: str = "1") -> dict[str, str]:
     signature = hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()
-    told = {"X-GitHub-Delivery": delivery, "X-Hub-Signature-256": f"sha256={signature}"}
-    return told | {"Content-Type": "application/json"}
+    headers = {"X-GitHub-Delivery": delivery, "X-Hub-Signature-256": f"sha256={signature}"}
+    return headers | {"Content-Type": "application/json"}
 
 
 def as_mlflow(secret: str, message_id: str, at: datetime, body: bytes) -> dict[str, str]:
@@ -133,7 +133,7 @@ def test_githubs_published_example_is_signed_as_published() -> None:
     assert not message.is_signed_with([b"it's a Secret to Everybody"])
 
 
-def test_what_github_signed_is_one_message_whatever_its_delivery_is_called(
+def test_a_message_signed_by_github_is_stored_once_under_all_delivery_ids(
     receiver: TestClient, wired: Services, fresh_id: str
 ) -> None:
     [secret] = wired.settings.webhooks["github"].secrets
@@ -150,7 +150,7 @@ def test_what_github_signed_is_one_message_whatever_its_delivery_is_called(
 
 
 @pytest.mark.parametrize(("seconds", "status"), [(-301, 401), (-299, 202), (301, 401)])
-def test_what_mlflow_signed_is_kept_while_it_is_fresh(
+def test_a_message_signed_by_mlflow_is_stored_while_fresh(
     seconds: int, status: int, receiver: TestClient, wired: Services, fresh_id: str
 ) -> None:
     [secret] = wired.settings.webhooks["mlflow"].secrets
@@ -160,7 +160,7 @@ def test_what_mlflow_signed_is_kept_while_it_is_fresh(
     assert receiver.post("/webhooks/mlflow", content=BODY + b" ", headers=headers).status_code == 401
 
 
-def test_each_source_is_believed_in_its_own_style_alone(
+def test_each_source_is_accepted_in_its_own_style_alone(
     receiver: TestClient, wired: Services, secrets_of: tuple[str, ...], fresh_id: str
 ) -> None:
     sources = {name: source.secrets[0].get_secret_value() for name, source in wired.settings.webhooks.items()}
@@ -177,7 +177,7 @@ def test_each_source_is_believed_in_its_own_style_alone(
 def fuzz(  # noqa: PLR0912 - a branch for each way to forge
     good: dict[str, str], rng: random.Random
 ) -> Iterator[tuple[str, list[tuple[bytes, bytes]], bytes]]:
-    """Source, headers and body of what nobody has signed."""
+    """Source, headers and body of a forged message."""
     while True:
         headers = {name: value.encode() for name, value in good.items()}
         body, source, extra = BODY, "monitor", []
@@ -239,7 +239,7 @@ def test_two_thousand_forgeries_are_all_refused_in_the_same_words(
     st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=1, max_size=20),
     st.lists(st.binary(min_size=24, max_size=64), min_size=1, max_size=3),
 )
-def test_only_the_keys_it_was_signed_with_recognise_a_message(
+def test_a_message_is_valid_for_the_signing_keys_alone(
     body: bytes, message_id: str, keys: list[bytes]
 ) -> None:
     message = signed_with_time(message_id, "1", body, tuple(sign(key, message_id, "1", body) for key in keys))
@@ -270,7 +270,7 @@ def test_only_the_keys_it_was_signed_with_recognise_a_message(
         pytest.param(b"", id="nothing"),
     ],
 )
-def test_json_that_not_everybody_reads_alike_is_refused_whoever_sends_it(
+def test_ambiguous_json_is_refused_from_every_sender(
     body: bytes, receiver: TestClient, client: Client, secrets_of: tuple[str, ...], fresh_id: str
 ) -> None:
     key = signing_key(SecretStr(secrets_of[0]))
@@ -301,7 +301,7 @@ def test_json_32_deep_and_numbers_up_to_2_to_the_53_are_taken(
     assert answer.status_code == 202
 
 
-def test_a_sender_hears_nothing_of_our_inside(
+def test_a_sender_learns_nothing_about_internals(
     wired: Services, secrets_of: tuple[str, ...], fresh_id: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from sqlalchemy.exc import OperationalError

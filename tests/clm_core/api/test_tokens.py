@@ -21,7 +21,7 @@ def asked_with(client: Client, secret: str) -> int:
     return client(None).get("/clm/jobs", headers={"Authorization": f"Bearer {secret}"}).status_code
 
 
-def test_a_token_made_over_http_opens_until_it_is_revoked(client: Client) -> None:
+def test_a_token_created_over_http_is_valid_until_revoked(client: Client) -> None:
     made = client(Role.ADMIN).post("/clm/tokens", json={"name": "grace", "role": "viewer", "days": 7})
     assert made.status_code == 201
     token, secret = made.json()["token"], made.json()["secret"]
@@ -30,7 +30,7 @@ def test_a_token_made_over_http_opens_until_it_is_revoked(client: Client) -> Non
     assert asked_with(client, secret) == 401
 
 
-def test_the_secret_is_in_no_list_and_not_in_the_database(client: Client, ledger_engine: Engine) -> None:
+def test_the_secret_is_neither_listed_nor_stored(client: Client, ledger_engine: Engine) -> None:
     secret = client(Role.ADMIN).post("/clm/tokens", json={"name": "grace", "role": "viewer"}).json()["secret"]
     random_part = secret.rpartition("_")[2]
     assert random_part not in client(Role.ADMIN).get("/clm/tokens").text
@@ -40,7 +40,7 @@ def test_the_secret_is_in_no_list_and_not_in_the_database(client: Client, ledger
             assert not [row for row in rows if random_part in row]
 
 
-def test_making_and_revoking_are_in_the_audit_with_who_did_it(client: Client, services: Services) -> None:
+def test_creation_and_revocation_are_in_the_audit_with_the_actor(client: Client, services: Services) -> None:
     made = client(Role.ADMIN).post("/clm/tokens", json={"name": "linus", "role": "operator"}).json()["token"]
     for _ in range(2):
         assert client(Role.ADMIN).delete(f"/clm/tokens/{made['id']}").status_code == 200
@@ -65,7 +65,7 @@ def test_making_and_revoking_are_in_the_audit_with_who_did_it(client: Client, se
         pytest.param(lambda secret: "clm_" + "٣" * 12 + "_" + "٣" * 64, id="digits-of-another-alphabet"),
     ],
 )
-def test_a_token_changed_in_any_way_opens_nothing(
+def test_a_changed_token_is_refused(
     change: Callable[[str], str], client: Client, make_token: MakeToken
 ) -> None:
     shown = change(make_token(Role.ADMIN)).encode()
@@ -73,7 +73,7 @@ def test_a_token_changed_in_any_way_opens_nothing(
     assert client(None).get("/clm/jobs", headers=headers).status_code == 401
 
 
-def test_a_token_opens_nothing_from_the_moment_it_expires(wired: Services, make_token: MakeToken) -> None:
+def test_a_token_is_refused_from_its_expiry(wired: Services, make_token: MakeToken) -> None:
     secret = make_token(Role.VIEWER, lasts=timedelta(minutes=10))
     expires_at = wired.ledger.tokens.authenticate(secret, datetime.now(UTC)).expires_at
     for moment, status in ((expires_at - timedelta(microseconds=1), 200), (expires_at, 401)):
@@ -83,7 +83,7 @@ def test_a_token_opens_nothing_from_the_moment_it_expires(wired: Services, make_
     assert "expired at" in answer.json()["detail"]
 
 
-def test_use_is_noted_to_the_minute(services: Services, make_token: MakeToken) -> None:
+def test_the_last_use_is_recorded_to_the_minute(services: Services, make_token: MakeToken) -> None:
     secret, first = make_token(Role.VIEWER), datetime.now(UTC)
     found = [
         services.ledger.tokens.authenticate(secret, first + timedelta(seconds=after)).last_used_at
@@ -93,7 +93,7 @@ def test_use_is_noted_to_the_minute(services: Services, make_token: MakeToken) -
     assert found == [None, first, first, first + timedelta(seconds=60)]
 
 
-def test_the_eleventh_wrong_token_in_a_minute_waits_and_a_right_one_does_not(
+def test_the_eleventh_wrong_token_in_a_minute_is_limited_and_a_valid_token_is_not(
     wired: Services, make_token: MakeToken
 ) -> None:
     app = create_app(replace(wired, settings=wired.settings.model_copy(update={"api": limited()})))
@@ -107,7 +107,7 @@ def test_the_eleventh_wrong_token_in_a_minute_waits_and_a_right_one_does_not(
     assert elsewhere.get("/clm/jobs", headers=wrong).status_code == 401
 
 
-def test_the_writes_of_each_token_are_counted_by_themselves(wired: Services, make_token: MakeToken) -> None:
+def test_the_writes_of_each_token_are_counted_separately(wired: Services, make_token: MakeToken) -> None:
     app = create_app(replace(wired, settings=wired.settings.model_copy(update={"api": limited()})))
     browser = TestClient(app)
     one, other = ({"Authorization": f"Bearer {make_token(Role.ADMIN)}"} for _ in range(2))
@@ -135,5 +135,5 @@ def limited() -> ApiSettings:
     ],
     ids=json.dumps,
 )
-def test_a_token_that_cannot_be_is_refused(body: dict[str, object], client: Client) -> None:
+def test_an_invalid_request_for_a_token_is_refused(body: dict[str, object], client: Client) -> None:
     assert client(Role.ADMIN).post("/clm/tokens", json=body).status_code in {400, 422}

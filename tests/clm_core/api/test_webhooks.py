@@ -51,7 +51,7 @@ def test_a_message_delivered_200_times_over_16_connections_is_one_message(
         assert connection.scalar(kept, {"id": message_id}) == 1
 
 
-def test_while_every_connection_to_the_database_is_in_use_a_sender_is_told_when_to_come_again(
+def test_while_all_database_connections_are_in_use_a_sender_gets_retry_after(
     serve: Serve, wired: Services
 ) -> None:
     url = wired.database.url("ledger")

@@ -1,4 +1,4 @@
-"""The commands, as somebody types them."""
+"""Commands run as subprocesses."""
 
 import json
 import os
@@ -14,9 +14,9 @@ CLM = Path(sys.executable).with_name("clm")
 
 @pytest.fixture(scope="module")
 def environment(make_home: Callable[[str], Path]) -> dict[str, str]:
-    """A home of the commands' own beside the session's, so that they start and stop their own servers."""
-    mine = {name: value for name, value in os.environ.items() if not name.startswith(("CLM_", "PREFECT_"))}
-    return mine | {"CLM_HOME": str(make_home("commands"))}
+    """Environment with a separate home, so that the commands start and stop their own servers."""
+    own = {name: value for name, value in os.environ.items() if not name.startswith(("CLM_", "PREFECT_"))}
+    return own | {"CLM_HOME": str(make_home("commands"))}
 
 
 def clm(environment: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -27,7 +27,7 @@ def clm(environment: dict[str, str], *arguments: str) -> subprocess.CompletedPro
 
 @pytest.fixture(scope="module")
 def retrained(environment: dict[str, str]) -> list[dict[str, dict[str, str]]]:
-    """One quick retrain through the command; the other commands look at what it left."""
+    """Quick retrain through the command, as input of the other commands."""
     answer = clm(
         environment,
         *("retrain", "--model", "lightgbm", "--symbol", "BTC/USD", "--timeframe", "1h", "--days", "150"),
@@ -38,7 +38,7 @@ def retrained(environment: dict[str, str]) -> list[dict[str, dict[str, str]]]:
     return found
 
 
-def test_help_is_answered_without_a_heavy_import() -> None:
+def test_help_makes_no_heavy_import() -> None:
     script = """
 import sys
 sys.argv = ["clm", "--help"]
@@ -74,7 +74,7 @@ def test_the_version_is_listed_shown_and_its_report_found(
     assert Path(clm(environment, "report", label).stdout.strip()).read_bytes() == page
 
 
-def test_the_job_is_listed_with_who_asked_and_how_it_ended(
+def test_the_job_is_listed_with_its_status(
     environment: dict[str, str], retrained: list[dict[str, dict[str, str]]]
 ) -> None:
     jobs = json.loads(clm(environment, "jobs", "--json").stdout)
@@ -110,7 +110,7 @@ def test_a_mistake_gets_a_message_and_no_traceback(
     assert "Traceback" not in answer.stderr
 
 
-def test_config_prints_what_is_in_force_and_hides_secrets(environment: dict[str, str]) -> None:
+def test_config_prints_the_effective_settings_and_masks_secrets(environment: dict[str, str]) -> None:
     secret = {"CLM_DATABASE_URL": "postgresql://clm:hunter2@db/postgres", "CLM_COSTS__FEE_BPS": "10"}
     answer = clm(environment | secret, "config")
     assert json.loads(answer.stdout)["costs"]["fee_bps"] == 10

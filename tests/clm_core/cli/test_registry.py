@@ -1,4 +1,4 @@
-"""`clm models | jobs | stats | db`, as somebody types them, over a ledger with a few versions."""
+"""`clm models | jobs | stats | db` on a ledger with a few versions."""
 
 import json
 import re
@@ -39,7 +39,7 @@ def a_version(job: TrainingJob, hour: int) -> ModelVersion:
 
 @pytest.fixture(scope="module")
 def filled(make_home: Callable[[str], Path]) -> Path:
-    """A home of its own with four versions: v0 and v2 of XGBoost, v1 and v3 of LightGBM."""
+    """Home with four versions: v0 and v2 of XGBoost, v1 and v3 of LightGBM."""
     folder = make_home("registered")
     with open_services(Settings(home=folder, database_url=None)) as services:
         jobs = [
@@ -53,14 +53,14 @@ def filled(make_home: Callable[[str], Path]) -> Path:
 
 @pytest.fixture(scope="module")
 def server(filled: Path) -> Any:
-    """Kept up, so that not every command starts it."""
+    """Running database server, shared by the commands."""
     with open_database(filled) as database:
         yield database
 
 
 @pytest.fixture
 def clm(filled: Path, server: object, monkeypatch: pytest.MonkeyPatch) -> Clm:
-    """In this process; an error is raised, as it is for `main`, which prints it."""
+    """Runs a command in process; errors are raised as for `main`."""
     monkeypatch.setenv("CLM_HOME", str(filled))
     return lambda *words: CliRunner().invoke(app, [str(word) for word in words], catch_exceptions=False)
 
@@ -85,11 +85,11 @@ def labels(answer: Result) -> list[str]:
     ],
     ids=lambda value: "-".join(value) or "nothing",
 )
-def test_models_lists_what_was_asked_for(options: tuple[str, ...], expected: list[str], clm: Clm) -> None:
+def test_models_lists_the_matching_versions(options: tuple[str, ...], expected: list[str], clm: Clm) -> None:
     assert labels(clm("models", "--json", *options)) == expected
 
 
-def test_a_list_is_gone_through_page_by_page(clm: Clm) -> None:
+def test_a_list_is_read_page_by_page(clm: Clm) -> None:
     first = clm("models", "--json", "--limit", 3)
     [cursor] = re.findall(r"--after (\S+)", first.stderr)
     second = clm("models", "--json", "--limit", 3, "--after", cursor)
@@ -112,17 +112,19 @@ def test_a_list_is_gone_through_page_by_page(clm: Clm) -> None:
     ],
     ids=["models", "jobs", "symbol"],
 )
-def test_a_mistake_is_an_error_of_ours(words: tuple[str, ...], error: type[Exception], clm: Clm) -> None:
+def test_invalid_input_raises_an_error_of_clm(
+    words: tuple[str, ...], error: type[Exception], clm: Clm
+) -> None:
     with pytest.raises(error):
         clm(*words)
 
 
 @pytest.mark.parametrize("options", [("--min-sharpe", "nan"), ("--limit", "0"), ("--order", "luck")])
-def test_an_option_that_means_nothing_is_a_mistake_in_typing(options: tuple[str, ...], clm: Clm) -> None:
+def test_an_invalid_option_is_a_usage_error(options: tuple[str, ...], clm: Clm) -> None:
     assert clm("models", *options).exit_code == 2
 
 
-def test_stats_count_what_there_is(clm: Clm) -> None:
+def test_stats_counts_models_versions_and_jobs(clm: Clm) -> None:
     assert json.loads(clm("stats", "--json").stdout) == {
         "models": 2,
         "types": {"xgboost": 1, "lightgbm": 1},
@@ -139,7 +141,7 @@ def test_stats_count_what_there_is(clm: Clm) -> None:
         assert re.search(shown, table)
 
 
-def test_show_has_the_lineage(clm: Clm) -> None:
+def test_show_prints_the_lineage(clm: Clm) -> None:
     shown = clm("show", "xgboost_btcusd_1h@v2").stdout
     assert "max_depth 5" in shown
     assert "xgboost 3.1.0" in shown
@@ -148,7 +150,7 @@ def test_show_has_the_lineage(clm: Clm) -> None:
     assert (lineage["data_snapshot"], lineage["data_hash"]) == ("5a" * 32, "d" * 64)
 
 
-def test_db_check_passes_until_somebody_changes_the_tables(clm: Clm, server: Any) -> None:
+def test_db_check_passes_until_the_tables_are_changed(clm: Clm, server: Any) -> None:
     assert clm("db", "check").exit_code == 0
     assert "Nothing to do" in clm("db", "upgrade").stdout
     with create_engine(server.url("ledger")).begin() as connection:

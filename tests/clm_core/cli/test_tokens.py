@@ -14,7 +14,7 @@ Clm = Callable[..., str]
 
 @pytest.fixture
 def clm(home: Path, services: Services, monkeypatch: pytest.MonkeyPatch) -> Clm:
-    """In this process; an error is raised, as it is for `main`, which prints it."""
+    """Runs a command in process; errors are raised as for `main`."""
     monkeypatch.setenv("CLM_HOME", str(home))
 
     def run(*words: object) -> str:
@@ -23,7 +23,7 @@ def clm(home: Path, services: Services, monkeypatch: pytest.MonkeyPatch) -> Clm:
     return run
 
 
-def test_a_secret_is_printed_alone_once_and_opens_until_it_is_revoked(clm: Clm, services: Services) -> None:
+def test_a_secret_is_printed_once_and_valid_until_revoked(clm: Clm, services: Services) -> None:
     secret = clm("create", "airflow", "--role", "operator", "--days", 30).strip()
     token = services.ledger.tokens.authenticate(secret, services.clock())
     assert (token.name, token.role, (token.expires_at - token.created_at).days) == ("airflow", "operator", 30)
@@ -35,6 +35,6 @@ def test_a_secret_is_printed_alone_once_and_opens_until_it_is_revoked(clm: Clm, 
     assert found["revoked_at"] is not None
 
 
-def test_a_token_that_is_not_there_cannot_be_revoked(clm: Clm) -> None:
+def test_an_unknown_token_cannot_be_revoked(clm: Clm) -> None:
     with pytest.raises(NotFound, match="`clm tokens list` shows the tokens"):
         clm("revoke", "0" * 12)

@@ -1,4 +1,4 @@
-"""The commands of the door, typed as their user would, in a home of their own."""
+"""`clm trigger | triggers | dispatch` in a separate home."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -23,7 +23,7 @@ def own_home(make_home: Callable[[str], Path]) -> Path:
 def environment(own_home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("CLM_HOME", str(own_home))
     monkeypatch.delenv("CLM_DATABASE_URL", raising=False)
-    # other tests of this session have a server
+    # other tests of the session have a server
     with temporary_settings({PREFECT_API_URL: None}):
         yield
 
@@ -37,7 +37,7 @@ def listed(*arguments: str) -> list[dict[str, Any]]:
     return found
 
 
-def test_what_is_asked_by_hand_and_by_a_file_is_answered_and_listed(tmp_path: Path) -> None:
+def test_requests_by_options_and_by_file_are_answered_and_listed(tmp_path: Path) -> None:
     assert clm("trigger", *MODEL).startswith("lightgbm_btcusd_1h: accepted as job ")
     event = tmp_path / "event.json"
     data = {"model_type": "lightgbm", "symbol": "BTCUSD", "sharpe_ratio": 0.7}
@@ -54,7 +54,7 @@ def test_what_is_asked_by_hand_and_by_a_file_is_answered_and_listed(tmp_path: Pa
     assert "1 wait.\nThey wait because no Prefect server is known: start `clm up`" in clm("dispatch")
 
 
-def test_a_file_that_is_no_event_is_refused_and_a_market_that_is_not_there_is_set_aside(
+def test_an_invalid_file_is_refused_and_an_unknown_market_is_set_aside(
     tmp_path: Path,
 ) -> None:
     event = tmp_path / "event.json"
@@ -72,5 +72,5 @@ def test_a_file_that_is_no_event_is_refused_and_a_market_that_is_not_there_is_se
     [[], ["--model", "lightgbm"], [*MODEL, "--sharpe", "nan"], [*MODEL, "--days", "1000000"]],
     ids=["nothing", "no market", "NaN", "a span of 2,700 years"],
 )
-def test_what_cannot_be_asked_is_a_usage_error(arguments: list[str]) -> None:
+def test_an_incomplete_or_invalid_request_is_a_usage_error(arguments: list[str]) -> None:
     assert CliRunner().invoke(app, ["trigger", *arguments]).exit_code == 2
