@@ -11,5 +11,5 @@ from tasks.progress import progress_bar
 
 @task(cache_policy=NO_CACHE, task_run_name="train {job.model_id} walk-forward")
 def train(job: TrainingJob, bars: Bars) -> TrainingResult:
-    with progress_bar(services(), f"{job.model_id.replace('_', '-')}-progress") as telling:
-        return steps.train(telling, job, bars)
+    with progress_bar(services(), f"{job.model_id.replace('_', '-')}-progress") as with_progress:
+        return steps.train(with_progress, job, bars)

@@ -75,12 +75,12 @@ def build_case(
         trials: every trial recorded for the version's market and timeframe.
         against: the comparison with the champion, if any.
     """
-    fewest = policy.evidence.fewest_trials if policy.evidence else 1.0
+    min_trials = policy.evidence.fewest_trials if policy.evidence else 1.0
     return Case(
         metrics=evaluation.metrics,
         activity=activity(evaluation.positions),
         record=track_record(evaluation.result.returns),
-        trials=count_trials(trials, fewest),
+        trials=count_trials(trials, min_trials),
         periods_per_year=evaluation.bars.periods_per_year,
         comparison=against,
     )
@@ -116,7 +116,7 @@ def compare_with_champion(
 
 
 def proof_of(ledger: Ledger, version: ModelVersion, verdict: Verdict) -> Proof | None:
-    """The evidence behind a stored verdict, as it was then; None if the policy asked for no evidence."""
+    """Evidence behind a stored verdict, unchanged since; None if the policy required no evidence."""
     levels = ledger.policy_of(version.model_id, version.version).evidence
     trials = ledger.trials.of_job(version.training_job_id)
     if verdict.luck is None or levels is None or not trials:

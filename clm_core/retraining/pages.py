@@ -65,7 +65,9 @@ def spread(verdict: Verdict) -> tuple[str, ...]:
     highest = verdict.seed_sharpes[-1]
     judged = next(check.value for check in verdict.checks if check.name == "sharpe_ratio")
     count = len(verdict.seed_sharpes)
-    return (f"with {count} seeds the Sharpe ratio is {lowest:.2f} to {highest:.2f}; judged is {judged:.2f}",)
+    return (
+        f"Sharpe ratio over {count} seeds: {lowest:.2f} to {highest:.2f}; of the judged seed: {judged:.2f}",
+    )
 
 
 def _measured(ledger: Ledger, model_id: str, version: str | None) -> dict[str, str]:

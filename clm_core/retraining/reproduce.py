@@ -1,4 +1,4 @@
-"""Reproduction: a version trained again from its lineage, and the differences found."""
+"""Reproduction: a version trained again from its lineage, and the differences."""
 
 from dataclasses import asdict, dataclass
 from datetime import datetime

@@ -122,17 +122,19 @@ class RecordingRecipe:
         return RevealingModel(TrainedOn.of(bars, seed))
 
 
-def hits(found: OutOfSample, bars: Bars) -> float:
+def hits(result: OutOfSample, bars: Bars) -> float:
     """Share of out-of-sample forecasts on the right side of one half."""
     rises = direction(bars, horizon=1).values
-    known = ~np.isnan(rises) & ~np.isnan(found.forecast)
-    return float(np.mean((found.forecast[known] > 0.5) == (rises[known] > 0.5)))
+    known = ~np.isnan(rises) & ~np.isnan(result.forecast)
+    return float(np.mean((result.forecast[known] > 0.5) == (rises[known] > 0.5)))
 
 
-def mean_log_return(found: OutOfSample, bars: Bars, costs: Costs) -> float:
+def mean_log_return(result: OutOfSample, bars: Bars, costs: Costs) -> float:
     """Mean log return per out-of-sample bar."""
-    result = backtest(bars[found.rows], found.positions[found.rows], costs, Execution(initial_cash=1.0))
-    return float(np.log(result.equity[-1])) / len(result.equity)
+    equity = backtest(
+        bars[result.rows], result.positions[result.rows], costs, Execution(initial_cash=1.0)
+    ).equity
+    return float(np.log(equity[-1])) / len(equity)
 
 
 @pytest.mark.parametrize("kind", EVERY_LEARNER)
@@ -152,9 +154,9 @@ def test_no_pattern_is_found_in_a_series_without_a_pattern(kind: str):
 @pytest.mark.parametrize("model_type", LEARNT_BY_TRADING)
 def test_a_planted_pattern_is_traded_at_a_profit_out_of_sample_and_after_costs(model_type: ModelType):
     bars = series(momentum=0.5)
-    found = walk_forward(recipe(model_type, {}, Costs()), bars, ONE_FOLD, SEED)
+    result = walk_forward(recipe(model_type, {}, Costs()), bars, ONE_FOLD, SEED)
     # trading each sign of the known rule earns some 15 bps per bar after costs
-    assert 10_000 * mean_log_return(found, bars, Costs()) > 10
+    assert 10_000 * mean_log_return(result, bars, Costs()) > 10
 
 
 @pytest.mark.parametrize("model_type", LEARNT_BY_TRADING)
@@ -162,10 +164,10 @@ def test_a_policy_without_a_pattern_to_learn_earns_nothing_before_costs_and_trad
     model_type: ModelType,
 ):
     bars = series(momentum=0.0)
-    found = walk_forward(recipe(model_type, {}, Costs()), bars, ONE_FOLD, SEED)
+    result = walk_forward(recipe(model_type, {}, Costs()), bars, ONE_FOLD, SEED)
     # 1,200 bars of 50 bps: three standard errors are 4.3 bps for a policy always in the market
-    assert abs(10_000 * mean_log_return(found, bars, Costs(fee_bps=0, slippage_bps=0))) < 4.3
-    assert np.abs(np.diff(found.positions[found.rows])).mean() < 0.15
+    assert abs(10_000 * mean_log_return(result, bars, Costs(fee_bps=0, slippage_bps=0))) < 4.3
+    assert np.abs(np.diff(result.positions[result.rows])).mean() < 0.15
 
 
 @pytest.mark.parametrize("model_type", list(SMALL))
@@ -198,14 +200,14 @@ def test_folds_with_warm_start_continue_the_fold_before_and_see_no_later_bar():
     bars = series(momentum=0.3, n=1500)
     params = {**LEARNERS[ModelType.NHITS], "steps": 6, "warm_start_steps": 3}
     warm = recipe(ModelType.NHITS, params, Costs())
-    found = walk_forward(warm, bars, PLAN, SEED)
+    result = walk_forward(warm, bars, PLAN, SEED)
     (first, test), (second, later), _ = split(len(bars), PLAN)
     older = warm.fit(bars[first], SEED)
     newer = warm.fit_after(older, bars[second], SEED)
-    assert np.array_equal(found.positions[test], older.positions(bars[: test.stop])[test])
-    assert np.array_equal(found.forecast[later], newer.forecast(bars[: later.stop])[later])
+    assert np.array_equal(result.positions[test], older.positions(bars[: test.stop])[test])
+    assert np.array_equal(result.forecast[later], newer.forecast(bars[: later.stop])[later])
     changed = next(other for kind, other in other_futures(bars, test.stop - 1) if kind == "reversed")
-    assert np.array_equal(walk_forward(warm, changed, PLAN, SEED).positions[test], found.positions[test])
+    assert np.array_equal(walk_forward(warm, changed, PLAN, SEED).positions[test], result.positions[test])
 
 
 @given(
@@ -234,9 +236,9 @@ def test_folds_test_every_row_after_the_first_once_and_train_on_older_rows_only(
 
 def test_each_model_is_fitted_on_the_training_rows_of_its_fold_only():
     bars, recording = series(0.0, n=1000), RecordingRecipe()
-    found = walk_forward(recording, bars, PLAN, SEED, workers=1)
+    result = walk_forward(recording, bars, PLAN, SEED, workers=1)
     assert [(seen.start, seen.end) for seen in recording.seen] == [
-        (fold.train_start, fold.train_end) for fold in found.folds
+        (fold.train_start, fold.train_end) for fold in result.folds
     ]
     assert [len(seen) for seen in recording.seen] == [390, 590, 790]
 
@@ -249,20 +251,20 @@ def test_a_label_in_need_of_a_test_bar_is_undefined_in_the_training_rows():
 
 def test_rows_before_the_first_test_row_have_no_position_and_later_rows_those_of_their_fold():
     bars = series(0.0, n=1000)
-    found = walk_forward(RecordingRecipe(), bars, PLAN, SEED)
-    assert found.rows == slice(400, 1000)
-    assert np.all(found.positions[:400] == 0)
-    assert np.all(np.isnan(found.forecast[:400]))
-    assert found.positions[[400, 599, 600, 800, 999]].tolist() == [
+    result = walk_forward(RecordingRecipe(), bars, PLAN, SEED)
+    assert result.rows == slice(400, 1000)
+    assert np.all(result.positions[:400] == 0)
+    assert np.all(np.isnan(result.forecast[:400]))
+    assert result.positions[[400, 599, 600, 800, 999]].tolist() == [
         1 / 390,
         1 / 390,
         1 / 590,
         1 / 790,
         1 / 790,
     ]
-    assert found.forecast[[400, 599, 600, 999]].tolist() == [1 / 600, 1 / 600, 1 / 800, 1 / 1000]
-    assert [(fold.test_start, fold.test_end) for fold in found.folds] == [
-        (bars[fold.test].start, bars[fold.test].end) for fold in found.folds
+    assert result.forecast[[400, 599, 600, 999]].tolist() == [1 / 600, 1 / 600, 1 / 800, 1 / 1000]
+    assert [(fold.test_start, fold.test_end) for fold in result.folds] == [
+        (bars[fold.test].start, bars[fold.test].end) for fold in result.folds
     ]
 
 

@@ -1,4 +1,4 @@
-"""Identity of the running code, found by the place of its files."""
+"""Identity of the running code: release, commit and digest of the source files."""
 
 import hashlib
 import subprocess

@@ -101,9 +101,9 @@ def test_the_tolerated_distance_of_positions_depends_on_the_kind_of_model(
 ) -> None:
     bars = services.market.bars("EURUSD", "1h", days=5, closed_by=services.clock())
     one, other = ConstantModel(kind, 0.0), ConstantModel(kind, distance)
-    found = reproducing.compare(cast(Model, one), cast(Model, other), bars)
-    assert (found.differing == len(bars)) is differing
-    assert found.largest == distance
+    comparison = reproducing.compare(cast(Model, one), cast(Model, other), bars)
+    assert (comparison.differing == len(bars)) is differing
+    assert comparison.largest == distance
 
 
 def test_a_training_on_a_gpu_differs_from_a_training_on_the_processor(services: Services) -> None:
@@ -118,8 +118,8 @@ def test_a_training_on_a_gpu_differs_from_a_training_on_the_processor(services: 
         )
         for gpu in (1.0, 0.0)
     )
-    found = reproducing.differences(on_gpu, on_processor)
-    assert found == [Difference("device", "GPU", "processor")]
+    differences = reproducing.differences(on_gpu, on_processor)
+    assert differences == [Difference("device", "GPU", "processor")]
 
 
 @pytest.fixture
@@ -144,10 +144,14 @@ def lineage(version: ModelVersion, services: Services) -> Iterator[Any]:
 def test_the_same_data_parameters_and_seed_give_the_same_position_on_every_bar(
     version: ModelVersion, services: Services
 ) -> None:
-    found = reproduce(services, version)
-    assert found.reproduced
-    assert found.differences == ()
-    assert (found.positions.bars, found.positions.differing, found.positions.first) == (1545, 0, None)
+    reproduction = reproduce(services, version)
+    assert reproduction.reproduced
+    assert reproduction.differences == ()
+    assert (reproduction.positions.bars, reproduction.positions.differing, reproduction.positions.first) == (
+        1545,
+        0,
+        None,
+    )
 
 
 @pytest.mark.parametrize(
@@ -169,20 +173,20 @@ def test_a_changed_lineage_gives_other_positions_and_is_named(
     lineage: Any,
 ) -> None:
     lineage(**columns)
-    found = reproduce(services, version)
-    assert difference in found.differences
-    assert not found.reproduced
-    assert found.positions.differing > 0
-    assert found.positions.largest > 0
+    reproduction = reproduce(services, version)
+    assert difference in reproduction.differences
+    assert not reproduction.reproduced
+    assert reproduction.positions.differing > 0
+    assert reproduction.positions.largest > 0
 
 
 def test_another_code_version_is_reported_but_reproduces_with_equal_positions(
     version: ModelVersion, services: Services, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(reproducing, "code_version", lambda: "9.9.9")
-    found = reproduce(services, version)
-    assert found.differences == (Difference("code", version.code_version, "9.9.9"),)
-    assert found.reproduced
+    reproduction = reproduce(services, version)
+    assert reproduction.differences == (Difference("code", version.code_version, "9.9.9"),)
+    assert reproduction.reproduced
 
 
 def test_the_command_reports_as_text_and_json_and_exits_with_1_when_positions_differ(

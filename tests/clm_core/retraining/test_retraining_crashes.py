@@ -87,7 +87,7 @@ def assert_nothing_is_half_done(services: Services, job: TrainingJob) -> None:
     runs = client.search_runs([services.registry._experiment()], of_job)
     assert {run.info.status for run in runs} <= {"FINISHED", "FAILED"}
     in_mlflow = {
-        int(found.version): found.tags["clm.status"] for found in client.search_model_versions(of_job)
+        int(stored.version): stored.tags["clm.status"] for stored in client.search_model_versions(of_job)
     }
     recorded = {
         version.mlflow_version: version.status.value

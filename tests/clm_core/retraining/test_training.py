@@ -136,12 +136,12 @@ def test_results_with_a_damaged_bundle_are_not_complete(bars: Bars, tmp_path: Pa
 def trainers(folder: Path) -> list[int]:
     """Process ids of the training subprocesses of a folder."""
     time.sleep(0.1)
-    found = []
+    processes = []
     for line in Path("/proc").glob("[0-9]*/cmdline"):
         try:
             words = line.read_bytes().split(b"\0")
         except OSError:
             continue
         if b"clm_core.retraining.training" in words and str(folder).encode() in words:
-            found.append(int(line.parent.name))
-    return found
+            processes.append(int(line.parent.name))
+    return processes
