@@ -1,4 +1,4 @@
-"""Pages of the version list, the first and the deepest, against the time they were allowed."""
+"""Time to read the first and the last page of the version list, against a limit."""
 
 import math
 import random
@@ -18,7 +18,7 @@ from clm_core.platform.database import open_database
 from clm_core.services import open_ledger
 
 VERSIONS = 10_000
-ALLOWED_S = 0.05
+LIMIT_S = 0.05
 REPEATS = 9
 START = datetime(2020, 1, 1, tzinfo=UTC)
 SYMBOLS = [f"S{number}USD" for number in range(25)]
@@ -29,7 +29,7 @@ FILTERS: dict[str, dict[str, Any]] = {
     "one symbol": {"symbol": "S7USD"},
     "one timeframe": {"timeframe": "4h"},
     "one status": {"status": ModelStatus.CANDIDATE},
-    "a status nothing has": {"status": ModelStatus.SHADOW},
+    "a status without versions": {"status": ModelStatus.SHADOW},
     "Sharpe >= 1.5": {"min_sharpe": 1.5},
     "a month": {"since": START + timedelta(days=100), "until": START + timedelta(days=130)},
     "all filters": {
@@ -50,21 +50,21 @@ SELECT gen_random_uuid(), :model_id, :model_type, :symbol, :timeframe, 365, '', 
     'completed', :at, :at, :at
 RETURNING id
 """)
-TRIED = text("""
+TRIALS = text("""
 INSERT INTO trials (id, source, model_id, symbol, timeframe, job_id, params, seed, sharpe, skewness,
     kurtosis, bars, effective_bars, period_start, period_end, first_day, daily_returns, at)
 SELECT gen_random_uuid(), 'retrain', :model_id, :symbol, :timeframe, :job_id, '{}', 0, 0.1, 0,
     3, 60, 60, :at, :at, 20000, '', :at
 RETURNING id
 """)
-MADE = text("""
+VERSION_ROWS = text("""
 INSERT INTO model_versions (model_id, version, model_type, symbol, timeframe, status, training_job_id,
     model_path, mlflow_version, mlflow_run_id, bundle_digest, data_hash, code_version, seed, params,
     environment, train_metrics, validation_metrics, created_at, sharpe_rank, score_rank)
 VALUES (:model_id, :version, :model_type, :symbol, :timeframe, :status, :job_id, '', 1, '', '', '', '', 0,
     '{}', '{}', '{}', '{}', :at, :sharpe, :score)
 """)
-JUDGED = text("""
+EVALUATIONS = text("""
 INSERT INTO evaluations (id, model_id, version, bundle_digest, sharpe_ratio, sortino_ratio, calmar_ratio,
     win_rate, profit_factor, max_drawdown, total_pnl, trades, period_start, period_end, fee_bps,
     slippage_bps, passed, promotion_score, verdict, policy, trial_id, created_at)
@@ -83,27 +83,27 @@ def rows() -> list[Row]:
             taken = {name: _page_s(ledger, query) for name, query in _queries(ledger)}
     slowest = max(taken, key=lambda name: taken[name])
     name = f"a page of {VERSIONS:,} versions, slowest of {len(taken)} lists: {slowest}"
-    return [faster(name, taken[slowest], "limit", ALLOWED_S, 1.0)]
+    return [faster(name, taken[slowest], "limit", LIMIT_S, 1.0)]
 
 
 def _queries(ledger: Ledger) -> Iterator[tuple[str, VersionQuery]]:
-    """Each list's first page, and the last that `after` leads to."""
+    """First and last page of each list."""
     for order in VersionOrder:
         for descending in (True, False):
-            for name, asked in FILTERS.items():
-                query = VersionQuery(order=order, descending=descending, **asked)
-                called = f"{name}, by {order}, {'falling' if descending else 'rising'}"
-                yield f"{called}, first page", query
-                yield f"{called}, last page", _last_page(ledger, query)
+            for name, filters in FILTERS.items():
+                query = VersionQuery(order=order, descending=descending, **filters)
+                title = f"{name}, by {order}, {'falling' if descending else 'rising'}"
+                yield f"{title}, first page", query
+                yield f"{title}, last page", _last_page(ledger, query)
 
 
 def _last_page(ledger: Ledger, query: VersionQuery) -> VersionQuery:
-    found = query
-    following = ledger.find_versions(query.model_copy(update={"limit": 1000})).next
-    while following is not None:
-        found = query.model_copy(update={"after": following})
-        following = ledger.find_versions(found.model_copy(update={"limit": 1000})).next
-    return found
+    last = query
+    cursor = ledger.find_versions(query.model_copy(update={"limit": 1000})).next
+    while cursor is not None:
+        last = query.model_copy(update={"after": cursor})
+        cursor = ledger.find_versions(last.model_copy(update={"limit": 1000})).next
+    return last
 
 
 def _page_s(ledger: Ledger, query: VersionQuery) -> float:
@@ -111,34 +111,35 @@ def _page_s(ledger: Ledger, query: VersionQuery) -> float:
 
 
 def _fill(engine: Engine) -> None:
-    """50 models with 200 versions each; one version in ten was never judged."""
-    chance = random.Random(7)
+    """Insert 50 models with 200 versions each; a tenth of the versions was never judged."""
+    rng = random.Random(7)
     with engine.begin() as connection:
         for number in range(VERSIONS):
-            version = _version(number, chance)
+            version = _version(number, rng)
             version["job_id"] = connection.scalar(JOBS, version)
-            judged = chance.random() < 0.9
+            judged = rng.random() < 0.9
             places = version if judged else version | {"sharpe": -math.inf, "score": -math.inf}
-            connection.execute(MADE, places)
+            connection.execute(VERSION_ROWS, places)
             if judged:
-                version["trial_id"] = connection.scalar(TRIED, version)
-                connection.execute(JUDGED, version)
+                version["trial_id"] = connection.scalar(TRIALS, version)
+                connection.execute(EVALUATIONS, version)
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         connection.execute(text("SET ROLE NONE"))
         connection.execute(text("ANALYZE"))
 
 
-def _version(number: int, chance: random.Random) -> dict[str, Any]:
-    model_type, symbol = TYPES[number % 2], SYMBOLS[number % 25]
-    timeframe = chance.choice(("1h", "1h", "1h", "4h"))
+def _version(number: int, rng: random.Random) -> dict[str, Any]:
+    model_type = TYPES[number % 2]
+    symbol = SYMBOLS[number % 25]
+    timeframe = rng.choice(("1h", "1h", "1h", "4h"))
     return {
         "model_id": f"{model_type}_{symbol}_{timeframe}".lower(),
         "version": f"v{number:08}",
         "model_type": model_type,
         "symbol": symbol,
         "timeframe": timeframe,
-        "status": chance.choice((ModelStatus.CANDIDATE, ModelStatus.FAILED, ModelStatus.RETIRED)),
+        "status": rng.choice((ModelStatus.CANDIDATE, ModelStatus.FAILED, ModelStatus.RETIRED)),
         "at": START + timedelta(hours=number),
-        "sharpe": chance.gauss(0.5, 1.0),
-        "score": chance.uniform(0, 100),
+        "sharpe": rng.gauss(0.5, 1.0),
+        "score": rng.uniform(0, 100),
     }

@@ -1,4 +1,4 @@
-"""`clm audit …`: who did what and when, and whether that is still what was written."""
+"""`clm audit`: entries of the audit, verification and export."""
 
 import contextlib
 import json
@@ -18,73 +18,83 @@ if TYPE_CHECKING:
 
     from clm_core.ledger.hash_chain import ChainReport
 
-app = typer.Typer(help="The audit: show, verify and export who did what and when.", no_args_is_help=True)
-SHOWN_PROBLEMS = 20
+app = typer.Typer(
+    help="The audit of every change: show, verify and export the entries.", no_args_is_help=True
+)
+MAX_PROBLEMS = 20
+"""Maximum number of problems printed."""
 
 
 @app.command()
 def show(
-    model: Annotated[str | None, typer.Option(help="Only entries about this model id, or this job.")] = None,
-    limit: Annotated[int, typer.Option(min=1, help="How many, newest first.")] = 20,
+    model: Annotated[str | None, typer.Option(help="Only entries about the model id or job.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="Number of entries, newest first.")] = 20,
     as_json: AsJson = False,
 ) -> None:
-    """The newest entries."""
+    """Show the newest entries."""
     from clm_core.ledger.audit_log import entries
 
     with _ledger() as engine:
-        found = entries(engine, model, limit)
+        newest = entries(engine, model, limit)
     if as_json:
-        typer.echo(json.dumps([entry.model_dump() for entry in found], indent=2))
+        typer.echo(json.dumps([entry.model_dump() for entry in newest], indent=2))
         return
     table = Table(box=SIMPLE_HEAVY)
-    for column in ("entry", "at (UTC)", "who", "did", "to"):
+    for column in ("entry", "at (UTC)", "actor", "action", "subject"):
         table.add_column(column, no_wrap=True)
     table.add_column("details", overflow="fold")
-    for entry in found:
+    for entry in newest:
         table.add_row(
             str(entry.seq),
             entry.at[:19].replace("T", " "),
             f"{entry.actor} ({entry.role})",
-            entry.action,
+            _action(entry.action),
             entry.subject,
             json.dumps(entry.details) if entry.details else "",
         )
-    plain.print(table if found else "No entries yet.")
+    plain.print(table if newest else "No entries yet.")
 
 
 @app.command()
 def verify(
     file: Annotated[
-        Path | None, typer.Option(exists=True, dir_okay=False, help="An export, instead of the database.")
+        Path | None,
+        typer.Option(exists=True, dir_okay=False, help="Verify an export instead of the database."),
     ] = None,
     anchors: Annotated[
         Path | None,
         typer.Option(
-            exists=True, file_okay=False, help="Folder with the anchors: a copy of <CLM_HOME>/audit/anchors."
+            exists=True, file_okay=False, help="Folder with a copy of the anchors, <CLM_HOME>/audit/anchors."
         ),
     ] = None,
 ) -> None:
-    """Check that nothing was edited, removed, inserted, reordered or rewritten; exits with 1 if it was.
+    """Check for edited, removed, inserted, reordered and rewritten entries; exits with 1 if there are any.
 
-    Without --anchors, the database is compared with those under CLM_HOME, an export with none.
+    Without --anchors, the database is compared with the anchors under CLM_HOME, an export with no anchors.
     """
     from clm_core.ledger import audit_log
 
     if file is not None:
-        _tell(audit_log.verify_export(file, [] if anchors is None else audit_log.read_anchors(anchors)))
+        _print_report(
+            audit_log.verify_export(file, [] if anchors is None else audit_log.read_anchors(anchors))
+        )
         return
     folder = audit_log.anchor_folder(_home())
     with _ledger() as engine:
         report = audit_log.verify(engine, audit_log.read_anchors(anchors or folder))
         anchored = None if report.problems else audit_log.anchor(engine, folder, datetime.now(UTC))
-    _tell(report)
+    _print_report(report)
     if anchored is not None:
-        typer.echo(f"Entry {anchored.seq:,} is anchored now.")
+        typer.echo(f"Anchored entry {anchored.seq:,}.")
 
 
 @app.command()
-def export(file: Annotated[Path, typer.Argument(dir_okay=False, help="JSON lines, oldest first.")]) -> None:
-    """Write all entries with their hashes to a file, which `clm audit verify --file` can check anywhere."""
+def export(
+    file: Annotated[
+        Path, typer.Argument(dir_okay=False, help="File for the entries as JSON lines, oldest first.")
+    ],
+) -> None:
+    """Write all entries with hashes to a file, to be checked anywhere by `clm audit verify --file`."""
     from clm_core.ledger import audit_log
 
     with _ledger() as engine:
@@ -92,23 +102,30 @@ def export(file: Annotated[Path, typer.Argument(dir_okay=False, help="JSON lines
     typer.echo(f"Wrote {count:,} entries to {file}.")
 
 
-def _tell(report: "ChainReport") -> None:
+def _print_report(report: "ChainReport") -> None:
     from clm_core.domain.errors import AuditBroken
 
     if report.problems:
-        found = [f"  {problem.message}" for problem in report.problems[:SHOWN_PROBLEMS]]
-        if len(report.problems) > SHOWN_PROBLEMS:
-            found.append(f"  and {len(report.problems) - SHOWN_PROBLEMS:,} more")
+        lines = [f"  {problem.message}" for problem in report.problems[:MAX_PROBLEMS]]
+        if len(report.problems) > MAX_PROBLEMS:
+            lines.append(f"  and {len(report.problems) - MAX_PROBLEMS:,} more")
         raise AuditBroken(
-            "\n".join(["The audit is not as it was written:", *found])
-            + "\nKeep the database and the anchors as they are; compare them with an export or a backup."
+            "\n".join(["The audit was changed after being written:", *lines])
+            + "\nKeep the database and the anchors unchanged, and compare both with an export or a backup."
         )
-    typer.echo(f"{report.entries:,} entries, each follows from the one before; newest hash {report.head}.")
+    typer.echo(f"{report.entries:,} entries in an unbroken chain; newest hash {report.head}.")
     typer.echo(
-        f"{report.anchors:,} anchors agree; they vouch for the first {report.anchored:,} entries."
+        f"{report.anchors:,} anchors agree, and confirm the first {report.anchored:,} entries."
         if report.anchors
-        else "No anchors: a log that was computed anew, or cut short, would pass."
+        else "No anchors: a rewritten or truncated log would pass the check."
     )
+
+
+def _action(stored: str) -> str:
+    """Action as stored; with the present name for an action renamed since."""
+    from clm_core.domain.audit import OLD_ACTIONS
+
+    return f"{stored} (now {OLD_ACTIONS[stored]})" if stored in OLD_ACTIONS else stored
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""`clm db …`: whether the ledger's tables are those of this release, and bringing them there."""
+"""`clm db`: check and upgrade of the ledger's tables."""
 
 import contextlib
 import sys
@@ -8,15 +8,15 @@ import typer
 
 from clm_core.cli.output import AsJson
 
-app = typer.Typer(help="The ledger's tables: check them, bring them up to date.", no_args_is_help=True)
+app = typer.Typer(help="Check and upgrade the ledger's tables.", no_args_is_help=True)
 
 
 @app.command()
 def upgrade() -> None:
-    """Bring the tables up to what this release expects, in one transaction.
+    """Upgrade the ledger's tables to this release, in a single transaction.
 
-    Those of the embedded server are, whenever they are opened. With a server of your own (CLM_DATABASE_URL)
-    stop what runs an older release, back up, then run this: older releases refuse upgraded tables.
+    On the embedded server the upgrade happens at every start. On a server of your own (CLM_DATABASE_URL),
+    stop all processes of an older release and back up first: older releases refuse upgraded tables.
     """
     from clm_core.ledger import migrations
 
@@ -28,19 +28,19 @@ def upgrade() -> None:
 
 @app.command()
 def check(as_json: AsJson = False) -> None:
-    """Compare the tables with this release; exits with 1 when they differ, and says what to do."""
+    """Compare the tables with this release; exits with 1 on differences, and prints the remedies."""
     from clm_core.ledger.schema import examine
 
     with _url() as url:
-        found = examine(url)
+        schema = examine(url)
     if as_json:
-        typer.echo(found.model_dump_json(indent=2))
+        typer.echo(schema.model_dump_json(indent=2))
     else:
-        typer.echo(f"Revision {found.revision or 'none'}; this release is at {found.newest}.")
-        for problem in found.problems:
+        typer.echo(f"Revision {schema.revision or 'none'}; this release is at {schema.newest}.")
+        for problem in schema.problems:
             typer.echo(f"  - {problem}")
-        typer.echo("Not as it should be." if found.problems else "All is as it should be.")
-    if found.problems:
+        typer.echo("The tables need attention." if schema.problems else "The tables are in order.")
+    if schema.problems:
         sys.exit(1)
 
 

@@ -1,4 +1,4 @@
-"""Jobs, versions and evaluations to put into a ledger: valid as they are, any field to be replaced."""
+"""Valid jobs, versions and evaluations for a ledger; any field can be replaced."""
 
 import uuid
 from datetime import UTC, datetime
@@ -49,7 +49,7 @@ def a_version(job: TrainingJob, label: str = "v20251204_143022", **changes: Any)
 
 
 def an_evaluation(model_id: str, label: str, **changes: Any) -> EvaluationResult:
-    """Of a version that failed."""
+    """Evaluation of a failed version."""
     values: dict[str, Any] = {
         "id": uuid.uuid4(),
         "model_id": model_id,

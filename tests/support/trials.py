@@ -1,4 +1,4 @@
-"""Counting a trial in tests that are about what comes after it."""
+"""A counted trial, as evaluations require."""
 
 import uuid
 

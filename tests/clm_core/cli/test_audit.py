@@ -1,4 +1,4 @@
-"""`clm audit …`, as somebody types it, over a ledger whose services have appended to it."""
+"""`clm audit` on a ledger with entries appended by the services."""
 
 import json
 import os
@@ -12,6 +12,7 @@ import pytest
 from sqlalchemy import create_engine, text
 from typer.testing import CliRunner
 
+from clm_core.cli import audit
 from clm_core.cli.audit import app
 from clm_core.domain.actors import Actor
 from clm_core.domain.audit import Action, AuditEntry
@@ -38,7 +39,7 @@ def an_entry(second: int, model_id: str) -> AuditEntry:
 
 @pytest.fixture(scope="module")
 def audited(make_home: Callable[[str], Path]) -> Path:
-    """A home of its own whose services recorded three retirements."""
+    """Home whose services recorded three retirements."""
     return make_home("audited")
 
 
@@ -54,7 +55,7 @@ def database(audited: Path) -> Iterator[Database]:
 
 @pytest.fixture
 def clm(audited: Path, database: Database, monkeypatch: pytest.MonkeyPatch) -> Clm:
-    """In this process; an error is raised, as it is for `main`, which prints it."""
+    """Runs a command in the process of the test; errors are raised."""
     monkeypatch.setenv("CLM_HOME", str(audited))
 
     def run(*words: object) -> str:
@@ -76,22 +77,27 @@ def test_show_lists_the_newest_first_and_narrows_by_model(clm: Clm) -> None:
     assert [entry["seq"] for entry in found] == [3, 1]
 
 
+def test_show_names_the_present_action_beside_a_renamed_action() -> None:
+    assert audit._action("drift_detected") == "drift_detected (now alias_moved)"
+    assert audit._action("version_retired") == "version_retired"
+
+
 def test_an_export_verifies_with_and_without_anchors(clm: Clm, audited: Path, tmp_path: Path) -> None:
     file = tmp_path / "audit.jsonl"
     assert "Wrote 3 entries" in clm("export", file)
     assert "No anchors" in clm("verify", "--file", file)
     answer = clm("verify", "--file", file, "--anchors", anchor_folder(audited))
-    assert "they vouch for the first 3 entries" in answer
+    assert "confirm the first 3 entries" in answer
 
 
 def test_verify_anchors_what_it_found_in_order(clm: Clm, audited: Path, database: Database) -> None:
     with open_ledger(database) as engine, engine.begin() as connection:
         append(connection, an_entry(3, MODELS[0]))
     first, second = clm("verify"), clm("verify")
-    assert "4 entries, each follows from the one before" in first
-    assert "vouch for the first 3 entries" in first
-    assert "Entry 4 is anchored now." in first
-    assert "vouch for the first 4 entries" in second
+    assert "4 entries in an unbroken chain" in first
+    assert "confirm the first 3 entries" in first
+    assert "Anchored entry 4." in first
+    assert "confirm the first 4 entries" in second
 
 
 def test_verify_ends_with_1_and_says_where_the_audit_was_tampered_with(

@@ -1,4 +1,4 @@
-"""A ledger of its own for these tests, and a fresh database wherever one wants it, on a real server."""
+"""A ledger for the tests of this folder, and empty databases on demand, on a real PostgreSQL server."""
 
 import uuid
 from collections.abc import Callable, Iterator
@@ -23,7 +23,7 @@ def database(home: Path) -> Iterator[Database]:
 
 @pytest.fixture(scope="session")
 def empty_database(database: Database) -> Callable[[], str]:
-    """Makes a database without tables and answers with its URL."""
+    """Function that creates a database without tables and returns the URL."""
 
     def make() -> str:
         name = f"empty_{uuid.uuid4().hex}"
@@ -36,7 +36,7 @@ def empty_database(database: Database) -> Callable[[], str]:
 
 @pytest.fixture(scope="session")
 def engine(empty_database: Callable[[], str]) -> Iterator[Engine]:
-    """Of a ledger of these tests' own: they empty it."""
+    """Engine of a ledger reserved for the tests of this folder, which empty the tables."""
     url = empty_database()
     upgrade(url)
     engine = create_engine(url)

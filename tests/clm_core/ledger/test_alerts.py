@@ -1,4 +1,4 @@
-"""An alert is there if and only if what it is about is, and a condition that lasts is told of once."""
+"""Alerts: recorded if and only if the change is committed; a lasting condition is recorded once."""
 
 import threading
 from datetime import UTC, datetime
@@ -25,7 +25,7 @@ def alert(kind: AlertKind = AlertKind.AUDIT_BROKEN, subject: str = "audit", mess
     return Alert(kind=kind, subject=subject, message=message, at=NOW)
 
 
-def test_a_condition_is_told_of_once_until_it_has_ended(store: AlertStore) -> None:
+def test_a_condition_is_recorded_once_until_its_end(store: AlertStore) -> None:
     assert store.record(alert())
     assert not store.record(alert(message="still"))
     assert store.record(alert(subject="another"))
@@ -39,14 +39,16 @@ def test_a_condition_is_told_of_once_until_it_has_ended(store: AlertStore) -> No
     assert [each.message for each in store.newest()] == ["again", "look", "look"]
 
 
-def test_every_happening_is_told_of_and_none_lasts(store: AlertStore) -> None:
+def test_every_occurrence_is_recorded_and_ends_at_once(store: AlertStore) -> None:
     for _ in range(2):
         assert store.record(alert(AlertKind.ALIAS_MOVED, "a_model"))
     assert store.lasting() == []
     assert len(store.newest()) == 2
 
 
-def test_an_alert_about_what_never_was_is_not_recorded(engine: Engine, store: AlertStore) -> None:
+def test_an_alert_is_not_recorded_if_its_transaction_is_rolled_back(
+    engine: Engine, store: AlertStore
+) -> None:
     with pytest.raises(IntegrityError):
         record_and_fail(engine)
     assert store.newest() == []
@@ -58,13 +60,13 @@ def record_and_fail(engine: Engine) -> None:
         connection.execute(text("INSERT INTO receivers (position, failures) VALUES (0, 0)"))
 
 
-def test_what_no_database_can_store_is_told_all_the_same(store: AlertStore) -> None:
+def test_an_alert_with_characters_unknown_to_postgresql_is_recorded(store: AlertStore) -> None:
     store.record(alert(message="a \0"))
     assert [each.message for each in store.newest()] == [r"a \0"]
 
 
-def test_the_numbers_of_alerts_appear_in_their_order(engine: Engine, store: AlertStore) -> None:
-    """Who reads up to a number must never find a smaller one later."""
+def test_alerts_become_visible_in_the_order_of_their_numbers(engine: Engine, store: AlertStore) -> None:
+    """A reader of all numbers up to a limit must never find a smaller number later."""
     with engine.connect() as first, first.begin() as begun:
         record(first, alert(subject="first"))
         second = threading.Thread(target=store.record, args=[alert(subject="second")])

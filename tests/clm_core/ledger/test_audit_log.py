@@ -1,4 +1,4 @@
-"""The audit in a real database: appending, its guards, anchors and exports."""
+"""The audit on a real PostgreSQL server: appending, protection, anchors and exports."""
 
 import hashlib
 import json
@@ -60,7 +60,7 @@ def migrated(empty_database: Callable[[], str]) -> str:
 
 @pytest.fixture(scope="module")
 def make_url(database: Database, migrated: str) -> Callable[[], str]:
-    """Of a ledger with an empty audit: what is written there can't be removed for the next test."""
+    """URL of a ledger with an empty audit, made anew for each test: entries cannot be removed."""
     template = Identifier(urlsplit(migrated).path.removeprefix("/"))
 
     def make() -> str:
@@ -79,7 +79,7 @@ def url(make_url: Callable[[], str]) -> str:
 
 @pytest.fixture
 def audit(url: str) -> Iterator[Engine]:
-    """As the application reaches it."""
+    """Engine in the role of the application."""
     engine = open_engine(url)
     yield engine
     engine.dispose()
@@ -126,7 +126,7 @@ def test_a_hash_can_be_checked_without_this_software(audit: Engine) -> None:
     assert entry.hash == hashlib.sha256(canonical).hexdigest()
 
 
-def test_entries_of_one_model_include_those_of_its_jobs(audit: Engine) -> None:
+def test_entries_of_a_model_include_entries_of_its_jobs(audit: Engine) -> None:
     job = AuditEntry(at=NOW, actor=ADA, action=Action.JOB_CREATED, subject="5f0c", details={"model_id": "m"})
     of_model = AuditEntry(at=NOW, actor=ADA, action=Action.VERSION_RETIRED, subject="m")
     appended(audit, job, an_entry(), of_model)
@@ -134,7 +134,7 @@ def test_entries_of_one_model_include_those_of_its_jobs(audit: Engine) -> None:
     assert [entry.subject for entry in entries(audit, "5f0c")] == ["5f0c"]
 
 
-def test_an_entry_is_there_if_and_only_if_the_change_is(audit: Engine) -> None:
+def test_an_entry_is_committed_if_and_only_if_the_change_is(audit: Engine) -> None:
     with audit.begin() as connection:
         append(connection, an_entry(1))
         connection.rollback()
@@ -166,14 +166,14 @@ JSON = st.recursive(
 
 @given(details=st.dictionaries(st.text(max_size=3), JSON, max_size=3))
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_whatever_the_details_are_what_is_read_back_has_the_hash_that_was_written(
+def test_entries_with_any_details_are_read_back_with_the_same_hash(
     details: dict[str, object], shared: Engine
 ) -> None:
     appended(shared, an_entry(**{f"given {name}": value for name, value in details.items()}))
     assert entries(shared, limit=1)[0].intact
 
 
-def test_what_json_has_no_words_for_is_spelt(audit: Engine) -> None:
+def test_values_that_json_cannot_represent_are_written_as_text(audit: Engine) -> None:
     job = uuid.uuid4()
     appended(audit, an_entry(sharpe=float("nan"), seed=2**60, job=job, at=NOW, cause="\0\udcff", trades=60))
     details = entries(audit)[0].details
@@ -215,7 +215,7 @@ with ThreadPoolExecutor(8) as pool:
 """
 
 
-def test_thirty_two_writers_at_once_never_fork_the_chain(audit: Engine, url: str) -> None:
+def test_thirty_two_concurrent_writers_never_fork_the_chain(audit: Engine, url: str) -> None:
     writers = [
         subprocess.Popen(
             [sys.executable, "-c", WRITER, url, str(process)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
@@ -256,14 +256,14 @@ def test_the_application_has_no_right_to_change_the_audit(audit: Engine, change:
     "change",
     ["ALTER TABLE audit_log DISABLE TRIGGER ALL", "DROP TABLE audit_log", "DROP FUNCTION audit_log_refuse"],
 )
-def test_the_application_cannot_take_the_guards_away(audit: Engine, change: str) -> None:
+def test_the_application_cannot_remove_the_protection(audit: Engine, change: str) -> None:
     with pytest.raises(ProgrammingError, match="must be owner"), audit.begin() as connection:
         connection.execute(text(change))
 
 
 @pytest.mark.parametrize("role", ["origin", "replica"])
 @pytest.mark.parametrize("change", CHANGES)
-def test_a_superuser_meets_the_trigger(superuser: Engine, change: str, role: str) -> None:
+def test_the_trigger_refuses_changes_by_a_superuser(superuser: Engine, change: str, role: str) -> None:
     appended(superuser, an_entry())
     with superuser.connect() as connection:
         connection.execute(text(f"SET LOCAL session_replication_role = {role}"))
@@ -271,9 +271,7 @@ def test_a_superuser_meets_the_trigger(superuser: Engine, change: str, role: str
             connection.execute(text(change))
 
 
-def test_the_application_may_write_the_other_tables_those_to_come_included(
-    audit: Engine, superuser: Engine
-) -> None:
+def test_the_application_may_write_present_and_future_other_tables(audit: Engine, superuser: Engine) -> None:
     with superuser.begin() as connection:
         connection.execute(text("CREATE TABLE to_come (id serial, what text)"))
     with audit.begin() as connection:
@@ -349,7 +347,7 @@ UNGUARDED = "ALTER TABLE audit_log DISABLE TRIGGER audit_log_append_only; "
         pytest.param("TRUNCATE audit_log", [(Tampering.TRUNCATED, 1, 8)], id="emptied"),
     ],
 )
-def test_what_a_superuser_does_behind_the_trigger_is_found(
+def test_changes_by_a_superuser_without_the_trigger_are_detected(
     audit: Engine, superuser: Engine, tmp_path: Path, sql: str, expected: list[tuple[Tampering, int, int]]
 ) -> None:
     appended(audit, *(an_entry(number, score=47.5) for number in range(8)))
@@ -363,9 +361,7 @@ def test_what_a_superuser_does_behind_the_trigger_is_found(
     assert [(problem.kind, problem.first, problem.last) for problem in problems] == expected
 
 
-def test_a_history_written_anew_agrees_with_itself_but_not_with_its_anchor(
-    audit: Engine, superuser: Engine, tmp_path: Path
-) -> None:
+def test_a_rewritten_history_contradicts_its_anchor(audit: Engine, superuser: Engine, tmp_path: Path) -> None:
     appended(audit, *map(an_entry, range(3)))
     anchor(audit, tmp_path, NOW)
     appended(audit, *map(an_entry, range(3, 5)))
@@ -380,7 +376,7 @@ def test_a_history_written_anew_agrees_with_itself_but_not_with_its_anchor(
         anchor(audit, tmp_path, NOW)
 
 
-def test_an_anchor_is_written_when_there_is_something_new(audit: Engine, tmp_path: Path) -> None:
+def test_an_anchor_is_written_after_new_entries_only(audit: Engine, tmp_path: Path) -> None:
     assert anchor(audit, tmp_path, NOW) is None
     appended(audit, an_entry(1), an_entry(2))
     first = anchor(audit, tmp_path, NOW)
@@ -422,7 +418,7 @@ def test_an_export_is_verified_without_a_database(audit: Engine, tmp_path: Path)
 
 
 @pytest.mark.parametrize("line", ["", "{", "[]", '{"seq": 1}'], ids=["empty", "cut", "list", "lacking"])
-def test_a_line_that_is_no_entry_is_named(line: str, tmp_path: Path) -> None:
+def test_a_line_without_an_entry_is_named(line: str, tmp_path: Path) -> None:
     file = tmp_path / "audit.jsonl"
     file.write_text(f"{line}\n")
     with pytest.raises(AuditBroken, match=r"Line 1 of .*audit\.jsonl is not an audit entry"):

@@ -1,4 +1,4 @@
-"""What the ledger's changes leave in the audit: an entry each, and none of what was refused."""
+"""Entries of the audit made by changes of the ledger: an entry for each change, none for refused changes."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -27,12 +27,12 @@ MODEL, LABEL = "xgboost_btcusd_1h", "v20251204_143022"
 FAILED = Verdict(decision=Decision.FAIL, score=40.0, checks=(), reasons=("too little",))
 
 
-Trail = Callable[[], list[Recorded]]
+ReadEntries = Callable[[], list[Recorded]]
 
 
 @pytest.fixture
-def trail(engine: Engine) -> Trail:
-    """The test's own entries, oldest first, of a chain that holds."""
+def read_entries(engine: Engine) -> ReadEntries:
+    """Function that returns the entries of the test, oldest first, after verifying the chain."""
     before = verify(engine, []).entries
 
     def read() -> list[Recorded]:
@@ -53,8 +53,8 @@ def judge(ledger: Ledger, version: ModelVersion, lease: Lease | None, sharpe_rat
     ledger.add_evaluation(evaluation, FAILED, GatePolicy(name="strict"), version.bundle_digest, lease)
 
 
-def actions(trail: Trail) -> list[str]:
-    return [entry.action for entry in trail()]
+def actions(read_entries: ReadEntries) -> list[str]:
+    return [entry.action for entry in read_entries()]
 
 
 def started(ledger: Ledger) -> tuple[TrainingJob, Lease]:
@@ -62,13 +62,13 @@ def started(ledger: Ledger) -> tuple[TrainingJob, Lease]:
     return job, ledger.start_job(job.id, "trainer-3:4711", NOW, MINUTE)
 
 
-def test_a_whole_retrain_leaves_one_entry_a_change(ledger: Ledger, trail: Trail) -> None:
+def test_a_retrain_makes_an_entry_for_each_change(ledger: Ledger, read_entries: ReadEntries) -> None:
     job, lease = started(ledger)
     version = ledger.add_version(records.a_version(job), lease)
     judge(ledger, version, lease, sharpe_ratio=float("nan"))
     ledger.set_version_status(MODEL, LABEL, ModelStatus.FAILED, NOW, lease)
     ledger.complete_job(lease, NOW + MINUTE)
-    found = trail()
+    found = read_entries()
     assert [(entry.action, entry.subject, entry.actor) for entry in found] == [
         ("job_created", str(job.id), "ada"),
         ("job_started", str(job.id), "clm"),
@@ -110,15 +110,15 @@ def test_a_whole_retrain_leaves_one_entry_a_change(ledger: Ledger, trail: Trail)
     assert moved == {"version": LABEL, "from": "training", "to": "failed"}
 
 
-def test_a_job_whose_lease_ran_out_is_told_to_have_failed_with_the_versions_it_takes_along(
-    ledger: Ledger, trail: Trail
+def test_a_reaped_job_makes_entries_for_the_job_and_its_versions(
+    ledger: Ledger, read_entries: ReadEntries
 ) -> None:
     job, lease = started(ledger)
     for label in (LABEL, "v20251204_143023"):
         ledger.add_version(records.a_version(job, label), lease)
     [taken] = ledger.take_over_expired("sweeper:1", NOW + MINUTE, MINUTE)
     ledger.fail_job(taken, "lost its lease", NOW + MINUTE)
-    told = [(entry.action, entry.details) for entry in trail()][-3:]
+    told = [(entry.action, entry.details) for entry in read_entries()][-3:]
     assert told[0] == ("job_failed", {"model_id": MODEL, "holder": "sweeper:1", "cause": "lost its lease"})
     assert sorted(details["version"] for _, details in told[1:]) == [LABEL, "v20251204_143023"]
     assert {(action, details["from"], details["to"]) for action, details in told[1:]} == {
@@ -126,26 +126,26 @@ def test_a_job_whose_lease_ran_out_is_told_to_have_failed_with_the_versions_it_t
     }
 
 
-def test_whoever_changes_a_status_stands_in_the_entry(ledger: Ledger, trail: Trail) -> None:
+def test_the_entry_names_the_actor_of_a_status_change(ledger: Ledger, read_entries: ReadEntries) -> None:
     version = ledger.add_version(records.a_version(ledger.create_job(a_job())))
     eve = Actor(name="eve", role=Role.ADMIN)
     ledger.set_version_status(MODEL, version.version, ModelStatus.SHADOW, NOW, by=eve)
-    last = trail()[-1]
+    last = read_entries()[-1]
     assert (last.actor, last.role, last.details["to"]) == ("eve", "admin", "shadow")
 
 
-def test_what_changes_nothing_leaves_no_entry(ledger: Ledger, trail: Trail) -> None:
+def test_a_call_without_effect_makes_no_entry(ledger: Ledger, read_entries: ReadEntries) -> None:
     version = ledger.add_version(records.a_version(ledger.create_job(a_job())))
-    before = actions(trail)
+    before = actions(read_entries)
     ledger.set_version_status(MODEL, version.version, ModelStatus.TRAINING, NOW)
-    assert actions(trail) == before
+    assert actions(read_entries) == before
 
 
-def test_what_was_refused_leaves_no_entry(ledger: Ledger, trail: Trail) -> None:
+def test_a_refused_change_makes_no_entry(ledger: Ledger, read_entries: ReadEntries) -> None:
     job, lost = started(ledger)
     version = ledger.add_version(records.a_version(job), lost)
     [lease] = ledger.take_over_expired("sweeper:1", NOW + MINUTE, MINUTE)
-    before = actions(trail)
+    before = actions(read_entries)
     refused: list[tuple[type[CLMError], Callable[[], object]]] = [
         (AlreadyExists, lambda: ledger.create_job(job)),
         (IllegalTransition, lambda: ledger.start_job(job.id, "another", NOW, MINUTE)),
@@ -165,10 +165,12 @@ def test_what_was_refused_leaves_no_entry(ledger: Ledger, trail: Trail) -> None:
     for error, write in refused:
         with pytest.raises(error):
             write()
-    assert actions(trail) == before
+    assert actions(read_entries) == before
 
 
-def test_eight_that_run_jobs_at_once_leave_a_chain_that_holds(ledger: Ledger, trail: Trail) -> None:
+def test_eight_concurrent_job_runners_leave_an_unbroken_chain(
+    ledger: Ledger, read_entries: ReadEntries
+) -> None:
     together = threading.Barrier(8)
 
     def run_jobs() -> None:
@@ -183,7 +185,7 @@ def test_eight_that_run_jobs_at_once_leave_a_chain_that_holds(ledger: Ledger, tr
     for thread in threads:
         thread.join()
     told = ["job_completed", "job_created", "job_started"]
-    assert sorted(actions(trail)) == [action for action in told for _ in range(40)]
+    assert sorted(actions(read_entries)) == [action for action in told for _ in range(40)]
 
 
 @pytest.fixture

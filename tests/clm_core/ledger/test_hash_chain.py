@@ -1,4 +1,4 @@
-"""What tampering the chain and its anchors find, and where they say it is."""
+"""Detection and location of tampering by the hash chain and the anchors."""
 
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
@@ -76,7 +76,7 @@ def delete(first: int, last: int) -> Tamper:
 
 
 def insert(place: int, after: int, **changes: object) -> Tamper:
-    """A forged entry at a place, as if it had been written after another one."""
+    """Insert a forged entry at a place, with the hash of another entry as predecessor."""
 
     def inserted(log: Log) -> Log:
         forged = following(log[:after], "forged").model_copy(update=changes)
@@ -136,7 +136,7 @@ def both(first: Tamper, then: Tamper) -> Tamper:
         pytest.param(delete(9, 12), [(TRUNCATED, 9, 10)], id="truncated"),
         pytest.param(delete(1, 12), [(TRUNCATED, 1, 10)], id="emptied"),
         pytest.param(lambda log: rehashed(log[8::-1]), [(REWRITTEN, 1, 5)], id="written anew"),
-        # the limits: younger than the newest anchor
+        # entries younger than the newest anchor are beyond the limits of detection
         pytest.param(both(edit(11, actor="eve"), rehashed), [], id="rewritten after the newest anchor"),
         pytest.param(delete(11, 12), [], id="truncated after the newest anchor"),
     ],
@@ -147,7 +147,7 @@ def test_tampering_is_found_and_located(tamper: Tamper, found: list[tuple[Tamper
     assert [(problem.kind, problem.first, problem.last) for problem in report.problems] == found
 
 
-def test_without_anchors_only_the_chain_speaks() -> None:
+def test_without_anchors_a_truncated_log_passes() -> None:
     log = a_log()
     assert checked(rehashed(log[2:9]), []).problems == ()
     [problem] = checked(renumbered(delete(4, 5)(log)), []).problems
@@ -155,7 +155,7 @@ def test_without_anchors_only_the_chain_speaks() -> None:
     assert "or later entries were removed" in problem.message
 
 
-def test_the_report_says_how_far_anchors_vouch() -> None:
+def test_the_report_counts_the_entries_confirmed_by_anchors() -> None:
     log = a_log()
     report = checked(log, anchored(log, 5, 10))
     assert (report.entries, report.head, report.anchors, report.anchored) == (12, log[-1].hash, 2, 10)
@@ -194,5 +194,5 @@ def test_no_change_before_the_newest_anchor_goes_unnoticed(data: st.DataObject, 
         ("1" * 5000, "1" * 5000),
     ],
 )
-def test_a_number_is_read_as_the_double_it_is_or_stays_text(text: str, value: object) -> None:
+def test_a_number_is_read_as_an_exact_double_or_stays_text(text: str, value: object) -> None:
     assert parse(text) == value

@@ -1,4 +1,4 @@
-"""Who may write about a job, on a real PostgreSQL."""
+"""Permission to write about a job in progress, on a real PostgreSQL server."""
 
 import threading
 import uuid
@@ -56,7 +56,7 @@ each_write = pytest.mark.parametrize("write", WRITES, ids=["add version", "add e
 
 
 @each_write
-def test_only_who_runs_a_job_writes_about_it(
+def test_only_the_holder_of_the_lease_writes_about_a_job(
     write: Callable[..., Any], ledger: Ledger, job: TrainingJob, lease: Lease
 ) -> None:
     version = ledger.add_version(a_version(job), lease)
@@ -77,7 +77,7 @@ def test_a_zombie_is_refused_once_its_lease_was_taken_over(
 
 
 @each_write
-def test_once_the_job_has_ended_its_zombie_is_still_refused_and_others_write_again(
+def test_after_the_end_of_a_job_its_zombie_is_refused_and_other_writers_are_not(
     write: Callable[..., Any], ledger: Ledger, job: TrainingJob, lease: Lease
 ) -> None:
     version = ledger.add_version(a_version(job), lease)
@@ -101,7 +101,9 @@ def test_a_zombie_neither_ends_its_job_nor_renews_its_lease(
     assert ledger.fail_job(taken, "lost its lease", NOW + MINUTE).failure_cause == "lost its lease"
 
 
-def test_the_lease_of_one_job_is_none_for_another(ledger: Ledger, job: TrainingJob, lease: Lease) -> None:
+def test_the_lease_of_a_job_is_refused_for_another_job(
+    ledger: Ledger, job: TrainingJob, lease: Lease
+) -> None:
     other = ledger.create_job(job.model_copy(update={"id": uuid.uuid4()}))
     ledger.start_job(other.id, "trainer-4:1", NOW, MINUTE)
     with pytest.raises(LeaseLost):
@@ -123,7 +125,7 @@ def test_a_renewed_lease_is_not_taken_over(ledger: Ledger, lease: Lease) -> None
     assert ledger.take_over_expired("sweeper", NOW + 3 * MINUTE - timedelta(seconds=1), MINUTE) == []
 
 
-def test_of_eight_sweepers_at_once_one_gets_each_lease(ledger: Ledger, job: TrainingJob) -> None:
+def test_each_expired_lease_goes_to_one_of_eight_concurrent_reapers(ledger: Ledger, job: TrainingJob) -> None:
     jobs = [ledger.create_job(job.model_copy(update={"id": uuid.uuid4()})) for _ in range(10)]
     for each in jobs:
         ledger.start_job(each.id, "dead", NOW, MINUTE)

@@ -100,7 +100,7 @@ def test_pages_of_any_size_give_every_version_once_and_in_order(
     assert found[-1]
 
 
-def test_a_version_is_listed_with_its_newest_evaluation_and_ranks_by_it(
+def test_a_version_is_listed_with_and_ranked_by_its_newest_evaluation(
     ledger: Ledger, versions: list[ModelVersion]
 ) -> None:
     newest = judge(ledger, versions[1], 9.0, at=NOW + HOUR)
@@ -129,13 +129,13 @@ def test_a_version_is_listed_with_its_newest_evaluation_and_ranks_by_it(
         pytest.param({"since": NOW + HOUR, "until": NOW + 3 * HOUR, "min_sharpe": 0}, ["v1"], id="several"),
     ],
 )
-def test_filters_let_through_what_was_asked_for(
+def test_filters_select_the_requested_versions(
     asked: dict[str, Any], expected: list[str], ledger: Ledger, versions: list[ModelVersion]
 ) -> None:
     assert labels(ledger.find_versions(VersionQuery(**asked)).items) == expected
 
 
-def test_what_is_added_between_two_pages_shifts_nothing(ledger: Ledger, versions: list[ModelVersion]) -> None:
+def test_versions_added_between_two_pages_shift_nothing(ledger: Ledger, versions: list[ModelVersion]) -> None:
     first = ledger.find_versions(VersionQuery(limit=3))
     ledger.add_version(a_version(ledger.create_job(a_job()), 10))
     assert labels(first.items) == ["v6", "v5", "v4"]
@@ -165,7 +165,7 @@ MINE = VersionQuery().fingerprint
         forged(MINE, "2025-12-04T14:30:22+00:00", "m", "v", "w"),
     ],
 )
-def test_what_is_no_cursor_is_refused(cursor: str, ledger: Ledger) -> None:
+def test_a_malformed_cursor_is_refused(cursor: str, ledger: Ledger) -> None:
     with pytest.raises(InvalidCursor, match="is not a cursor: use the cursor of the preceding page"):
         ledger.find_versions(VersionQuery(after=cursor))
 
@@ -189,12 +189,12 @@ def test_the_cursor_of_another_list_is_refused(ledger: Ledger, versions: list[Mo
     [{"limit": 0}, {"limit": 1001}, {"min_sharpe": math.nan}, {"since": datetime(2025, 12, 4)}],
     ids=["no rows", "too many rows", "NaN", "no time zone"],
 )
-def test_a_question_without_an_answer_cannot_be_asked(asked: dict[str, Any]) -> None:
+def test_a_query_that_no_list_can_answer_is_refused(asked: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         VersionQuery(**asked)
 
 
-def test_a_symbol_that_nothing_can_have_is_refused(ledger: Ledger) -> None:
+def test_a_malformed_symbol_is_refused(ledger: Ledger) -> None:
     with pytest.raises(InvalidSymbol, match="cannot be a symbol"):
         ledger.find_versions(VersionQuery(symbol="../../etc"))
 
@@ -250,7 +250,7 @@ def test_candidates_come_back_as_they_were_added_best_first_or_newest_first(ledg
     assert found(symbol="eurusd") == []
 
 
-def test_candidates_of_a_plugin_are_told_from_those_of_another(ledger: Ledger) -> None:
+def test_candidates_are_filtered_by_plugin(ledger: Ledger) -> None:
     ridge, _ = (
         ledger.candidates.add(a_candidate(model_type=ModelType.OTHER, plugin=name))
         for name in ("ridge", "lasso")
@@ -269,12 +269,14 @@ def test_candidates_of_a_plugin_are_told_from_those_of_another(ledger: Ledger) -
     ],
     ids=["unnamed", "no plug-in"],
 )
-def test_a_candidate_names_its_plugin_exactly_where_it_is_one(kind: dict[str, Any], problem: str) -> None:
+def test_a_candidate_names_a_plugin_if_and_only_if_its_type_is_other(
+    kind: dict[str, Any], problem: str
+) -> None:
     with pytest.raises(ValidationError, match=problem):
         a_candidate(**kind)
 
 
-def test_a_candidate_is_refused_twice_and_without_its_parents(ledger: Ledger) -> None:
+def test_a_duplicate_candidate_and_a_candidate_without_its_parents_are_refused(ledger: Ledger) -> None:
     candidate = ledger.candidates.add(a_candidate())
     with pytest.raises(AlreadyExists, match=f"Candidate {candidate.id}"):
         ledger.candidates.add(candidate)

@@ -1,4 +1,4 @@
-"""What is found where a ledger's tables are not those of this release, on a real PostgreSQL."""
+"""Detection of tables that differ from this release, on a real PostgreSQL server."""
 
 from collections.abc import Callable, Iterator
 
@@ -20,12 +20,12 @@ def url(empty_database: Callable[[], str]) -> str:
 
 @pytest.fixture
 def by_hand(url: str) -> Iterator[Connection]:
-    """Somebody with a superuser's rights."""
+    """Engine with a superuser's rights."""
     with create_engine(url).connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         yield connection
 
 
-def test_what_upgrade_made_is_as_it_should_be(url: str) -> None:
+def test_upgraded_tables_are_in_order(url: str) -> None:
     found = examine(url)
     assert (found.revision, found.newest, found.problems) == (HEAD, HEAD, ())
     assert upgrade(url) == ()
@@ -73,7 +73,7 @@ def test_what_upgrade_made_is_as_it_should_be(url: str) -> None:
         ),
     ],
 )
-def test_what_was_changed_by_hand_is_named_with_what_to_do(
+def test_changes_by_hand_are_named_with_the_remedy(
     change: str, back: str, problem: str, url: str, by_hand: Connection
 ) -> None:
     by_hand.execute(text(change))
@@ -85,7 +85,7 @@ def test_what_was_changed_by_hand_is_named_with_what_to_do(
     assert examine(url).problems == ()
 
 
-def test_a_ledger_that_shares_its_server_is_made_but_not_changed(empty_database: Callable[[], str]) -> None:
+def test_a_ledger_on_a_shared_server_is_created_but_never_changed(empty_database: Callable[[], str]) -> None:
     url = empty_database()
     assert examine(url).problems == (f"{', '.join(REVISIONS)} not applied yet: run `clm db upgrade`.",)
     create_or_require(url)

@@ -147,7 +147,7 @@ def test_a_job_in_progress_is_not_started_again(ledger: Ledger) -> None:
         start(ledger, job)
 
 
-def test_of_ten_that_start_a_job_at_once_one_succeeds(ledger: Ledger) -> None:
+def test_one_of_ten_concurrent_starters_of_a_job_succeeds(ledger: Ledger) -> None:
     job, outcomes = ledger.create_job(a_job()), list[str]()
     together = threading.Barrier(10)
 
@@ -178,7 +178,7 @@ def test_jobs_come_newest_first_and_can_be_narrowed(ledger: Ledger) -> None:
     assert ledger.jobs(status=JobStatus.IN_PROGRESS) == [running]
 
 
-def test_what_is_unknown_is_named_with_where_to_look(ledger: Ledger) -> None:
+def test_an_unknown_record_is_named_with_the_place_to_look(ledger: Ledger) -> None:
     unknown = uuid.uuid4()
     version = a_version(a_job())
     for call, message in (
@@ -245,7 +245,7 @@ def same(one: float, other: float) -> bool:
 
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(values=st.lists(ANY_FLOAT, min_size=len(METRICS), max_size=len(METRICS)), measured=ANY_FLOAT)
-def test_every_metric_comes_back_as_it_was_measured_nan_and_infinity_included(
+def test_every_metric_is_read_back_nan_and_infinity_included(
     values: list[float], measured: float, ledger: Ledger
 ) -> None:
     job = ledger.create_job(a_job(symbol=uuid.uuid4().hex))
@@ -260,7 +260,7 @@ def test_every_metric_comes_back_as_it_was_measured_nan_and_infinity_included(
     assert same(ledger.version(version.model_id, version.version).train_metrics["loss"], measured)
 
 
-def test_of_several_evaluations_the_newest_counts(ledger: Ledger) -> None:
+def test_the_newest_of_several_evaluations_counts(ledger: Ledger) -> None:
     version = recorded_version(ledger)
     newest = an_evaluation(version, created_at=NOW + timedelta(hours=1))
     for result in (newest, an_evaluation(version)):
@@ -281,7 +281,7 @@ def test_an_evaluation_keeps_the_policy_the_bundle_and_the_trial_it_was_made_wit
     assert row.trial_id == trial.id
 
 
-def test_what_was_not_counted_as_a_trial_cannot_be_judged(ledger: Ledger) -> None:
+def test_a_version_without_a_counted_trial_cannot_be_judged(ledger: Ledger) -> None:
     version = ledger.add_version(a_version(ledger.create_job(a_job())))
     with pytest.raises(NotFound, match="no trial of the version's job was counted"):
         ledger.add_evaluation(an_evaluation(version), a_verdict(), POLICY, "b")
@@ -336,7 +336,7 @@ def test_a_parameter_that_is_not_a_number_is_refused(ledger: Ledger) -> None:
         ledger.create_job(a_job(training_params={"eta": math.nan}))
 
 
-def test_counts_say_how_much_there_is_of_what(ledger: Ledger) -> None:
+def test_counts_are_given_by_type_and_status(ledger: Ledger) -> None:
     none = dict.fromkeys(("promotions", "rollbacks", "forced", "confirmations"), 0)
     unpromoted: dict[str, Any] = {**none, "promotion_rate": None}
     assert ledger.counts() == Counts(models=0, types={}, versions={}, jobs={}, **unpromoted)
