@@ -1,4 +1,4 @@
-"""Which versions are due, as the clock goes on."""
+"""Verifications of production versions that fall due as time passes."""
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -18,44 +18,45 @@ def rounds(tmp_path: Path) -> DueVerifications:
     return DueVerifications(tmp_path / "maintenance" / "verified.json", HOUR)
 
 
-def serving(symbol: str, label: str = "v20251204_143022") -> ModelVersion:
+def production_version(symbol: str, label: str = "v20251204_143022") -> ModelVersion:
     return a_version(a_job(symbol=symbol), label)
 
 
 def test_a_hundred_models_verified_at_once_fall_due_once_an_hour_and_never_all_at_once(
     rounds: DueVerifications,
 ) -> None:
-    models = [serving(f"M{number}USD") for number in range(100)]
+    models = [production_version(f"M{number}USD") for number in range(100)]
     for version in models:
         rounds.note(version, NOW)
-    times, most = dict.fromkeys((version.model_id for version in models), 0), 0
+    times = dict.fromkeys((version.model_id for version in models), 0)
+    max_due = 0
     for minute in range(1, 241):
         now = NOW + minute * MINUTE
         due = [version for version in models if rounds.is_due(version, now)]
-        most = max(most, len(due))
+        max_due = max(max_due, len(due))
         for version in due:
             times[version.model_id] += 1
             rounds.note(version, now)
     assert set(times.values()) == {4}
-    assert most < 10
+    assert max_due < 10
 
 
 def test_another_version_is_due_at_once(rounds: DueVerifications) -> None:
-    rounds.note(serving("A"), NOW)
-    assert not rounds.is_due(serving("A"), NOW)
-    assert rounds.is_due(serving("A", "v20260101_000000"), NOW)
+    rounds.note(production_version("A"), NOW)
+    assert not rounds.is_due(production_version("A"), NOW)
+    assert rounds.is_due(production_version("A", "v20260101_000000"), NOW)
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b'{"xgboost_a_1h": {"version": 1}}'], ids=repr)
-def test_what_was_noted_and_damaged_is_as_if_never_noted(rounds: DueVerifications, content: bytes) -> None:
-    rounds.note(serving("A"), NOW)
+def test_a_damaged_file_counts_as_no_verification(rounds: DueVerifications, content: bytes) -> None:
+    rounds.note(production_version("A"), NOW)
     rounds.file.write_bytes(content)
-    assert rounds.is_due(serving("A"), NOW)
-    rounds.note(serving("A"), NOW)
-    assert not rounds.is_due(serving("A"), NOW)
+    assert rounds.is_due(production_version("A"), NOW)
+    rounds.note(production_version("A"), NOW)
+    assert not rounds.is_due(production_version("A"), NOW)
 
 
-def test_without_a_length_everything_is_always_due(tmp_path: Path) -> None:
+def test_rounds_without_a_length_make_every_version_always_due(tmp_path: Path) -> None:
     rounds = DueVerifications(tmp_path / "verified.json", timedelta())
-    rounds.note(serving("A"), NOW)
-    assert rounds.is_due(serving("A"), NOW)
+    rounds.note(production_version("A"), NOW)
+    assert rounds.is_due(production_version("A"), NOW)

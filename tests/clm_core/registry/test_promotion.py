@@ -1,4 +1,4 @@
-"""What serves changes once, by somebody who may, on evidence about those very bytes."""
+"""Promotion, rollback, retirement and reconciliation of versions, with the ledger and MLflow."""
 
 import contextlib
 from collections.abc import Callable, Iterator
@@ -39,19 +39,19 @@ MakeVersion = Callable[..., ModelVersion]
 Check = Callable[[str], None]
 
 
-def promote(services: Services, version: ModelVersion, actor: Actor = OPERATOR, **how: Any) -> Promotion:
-    return services.promotions.promote(version.model_id, version.version, actor, "tested", NOW, **how)
+def promote(services: Services, version: ModelVersion, actor: Actor = OPERATOR, **options: Any) -> Promotion:
+    return services.promotions.promote(version.model_id, version.version, actor, "tested", NOW, **options)
 
 
-def rollback(services: Services, model_id: str, actor: Actor = OPERATOR, **how: Any) -> Promotion:
-    return services.promotions.rollback(model_id, actor, "tested", NOW, **how)
+def rollback(services: Services, model_id: str, actor: Actor = OPERATOR, **options: Any) -> Promotion:
+    return services.promotions.rollback(model_id, actor, "tested", NOW, **options)
 
 
 def status(services: Services, version: ModelVersion) -> ModelStatus:
     return services.ledger.version(version.model_id, version.version).status
 
 
-def test_a_promotion_moves_the_alias_and_retires_the_one_before(
+def test_a_promotion_moves_the_alias_and_retires_the_version_before(
     services: Services, make_version: MakeVersion, model_id: str, check: Check
 ) -> None:
     first, second = make_version(model_id), make_version(model_id)
@@ -66,7 +66,7 @@ def test_a_promotion_moves_the_alias_and_retires_the_one_before(
     assert status(services, second) is ModelStatus.PRODUCTION
 
 
-def test_everything_about_a_promotion_is_told_with_it(
+def test_a_promotion_is_announced_with_versions_digest_actor_and_reason(
     services: Services, make_version: MakeVersion, model_id: str, audited: Callable[[str], list[str]]
 ) -> None:
     version = make_version(model_id)
@@ -92,7 +92,7 @@ def test_everything_about_a_promotion_is_told_with_it(
     assert audited(model_id) == ["promotion_committed"]
 
 
-def test_a_rollback_goes_back_through_those_that_served(
+def test_rollbacks_go_back_through_the_earlier_production_versions(
     services: Services,
     make_version: MakeVersion,
     model_id: str,
@@ -114,13 +114,14 @@ def test_a_rollback_goes_back_through_those_that_served(
     assert audited(model_id) == ["promotion_committed"] * 3 + ["rollback_committed"] * 3
 
 
-def test_only_what_served_can_be_rolled_back_to(
+def test_a_rollback_leads_only_to_an_earlier_production_version(
     services: Services, make_version: MakeVersion, model_id: str
 ) -> None:
-    served, never = make_version(model_id), make_version(model_id)
+    served = make_version(model_id)
+    never_promoted = make_version(model_id)
     promote(services, served)
     with pytest.raises(NotFound, match="was never in production"):
-        rollback(services, model_id, to=never.version)
+        rollback(services, model_id, to=never_promoted.version)
     with pytest.raises(PromotionRefused, match="in production already"):
         rollback(services, model_id, to=served.version)
 
@@ -140,8 +141,8 @@ def test_only_what_served_can_be_rolled_back_to(
     ],
     ids=lambda served: served or "nothing",
 )
-def test_where_a_rollback_leads_is_read_from_the_record(served: str, target: str | None) -> None:
-    """Letters are promotions, < a rollback, x the deletion of what serves."""
+def test_the_target_of_a_rollback_follows_from_the_recorded_changes(served: str, target: str | None) -> None:
+    """Letters are promotions, < is a rollback, x the deletion of the production version."""
     history: list[Promotion] = []
     for step in served:
         kind = {"<": PromotionKind.ROLLBACK, "x": PromotionKind.LOSS}.get(step, PromotionKind.PROMOTION)
@@ -167,14 +168,14 @@ def committed(kind: PromotionKind, to: str | None) -> Promotion:
     )
 
 
-@pytest.mark.parametrize("saw", [None, "v19700101_000000"])
-def test_a_promotion_that_saw_another_champion_is_a_conflict(
-    saw: str | None, services: Services, make_version: MakeVersion, model_id: str, check: Check
+@pytest.mark.parametrize("expected", [None, "v19700101_000000"])
+def test_a_promotion_that_expects_another_champion_is_a_conflict(
+    expected: str | None, services: Services, make_version: MakeVersion, model_id: str, check: Check
 ) -> None:
     first, second = make_version(model_id), make_version(model_id)
     promote(services, first)
     with pytest.raises(ConflictError, match=f"{first.version} serves {model_id} now, not"):
-        promote(services, second, expected_champion=saw)
+        promote(services, second, expected_champion=expected)
     check(model_id)
     assert status(services, second) is ModelStatus.CANDIDATE
 
@@ -187,17 +188,17 @@ REFUSED: dict[str, Refused] = {
 }
 
 
-@pytest.mark.parametrize(("made", "reason"), REFUSED.values(), ids=REFUSED)
-def test_what_has_no_passing_verdict_may_not_serve(
-    made: dict[str, Any], reason: str, services: Services, make_version: MakeVersion, model_id: str
+@pytest.mark.parametrize(("properties", "reason"), REFUSED.values(), ids=REFUSED)
+def test_a_version_without_a_passing_verdict_is_not_promoted(
+    properties: dict[str, Any], reason: str, services: Services, make_version: MakeVersion, model_id: str
 ) -> None:
-    version = make_version(model_id, **made)
+    version = make_version(model_id, **properties)
     with pytest.raises(PromotionRefused, match=reason):
         promote(services, version, ADMIN)
     assert services.ledger.promotions.history(model_id) == []
 
 
-def test_a_verdict_about_another_bundle_counts_for_nothing(
+def test_a_verdict_about_another_bundle_does_not_count(
     services: Services, make_version: MakeVersion, model_id: str
 ) -> None:
     version = make_version(model_id)
@@ -214,13 +215,13 @@ def test_a_version_whose_bytes_changed_is_not_promoted_even_by_force(
         f"*{stored_folder(services, version)}*/**/trees.txt"
     )
     trees.write_bytes(trees.read_bytes() + b"\n")
-    for how in ({}, {"force": True}):
+    for options in ({}, {"force": True}):
         with pytest.raises(BundleCorrupt, match="was changed"):
-            promote(services, version, ADMIN, **how)
+            promote(services, version, ADMIN, **options)
     assert services.registry.aliased(model_id, "production") is None
 
 
-def test_a_forced_promotion_is_an_admins_with_a_reason_and_expires(
+def test_a_forced_promotion_needs_an_admin_and_a_reason_and_expires(
     services: Services,
     make_version: MakeVersion,
     model_id: str,
@@ -247,29 +248,29 @@ def test_a_forced_promotion_is_an_admins_with_a_reason_and_expires(
         rollback(services, model_id)
 
 
-def test_force_is_not_counted_where_nothing_was_overruled(
+def test_a_promotion_with_force_counts_as_forced_only_if_a_rule_was_overruled(
     services: Services, make_version: MakeVersion, model_id: str
 ) -> None:
     done = promote(services, make_version(model_id), ADMIN, force=True)
     assert (done.forced, done.expires_at) == (False, None)
 
 
-@pytest.mark.parametrize("deed", ["promote", "rollback", "retire", "reconcile"])
+@pytest.mark.parametrize("change", ["promote", "rollback", "retire", "reconcile"])
 def test_a_viewer_changes_nothing(
-    deed: str, services: Services, make_version: MakeVersion, model_id: str
+    change: str, services: Services, make_version: MakeVersion, model_id: str
 ) -> None:
     version, promotions = make_version(model_id), services.promotions
-    deeds: dict[str, Callable[[], object]] = {
+    changes: dict[str, Callable[[], object]] = {
         "promote": lambda: promote(services, version, VIEWER),
         "rollback": lambda: rollback(services, model_id, VIEWER),
         "retire": lambda: promotions.retire(model_id, version.version, VIEWER, "tested", NOW),
         "reconcile": lambda: promotions.reconcile(model_id, VIEWER, NOW),
     }
     with pytest.raises(NotAllowed, match="ask an operator or an admin"):
-        deeds[deed]()
+        changes[change]()
 
 
-def test_what_serves_cannot_be_retired_nor_get_another_status(
+def test_the_production_version_cannot_be_retired_nor_get_another_status(
     services: Services, make_version: MakeVersion, model_id: str, audited: Callable[[str], list[str]]
 ) -> None:
     serving, other = make_version(model_id), make_version(model_id)
@@ -313,7 +314,7 @@ def test_an_alias_moved_by_hand_is_recorded_and_put_back(
     assert audited(model_id) == ["promotion_committed", *["alias_moved", "alias_move_restored"] * 2]
 
 
-def test_an_alias_set_by_hand_before_anything_served_is_removed(
+def test_an_alias_set_by_hand_before_the_first_promotion_is_removed(
     services: Services, make_version: MakeVersion, model_id: str, check: Check
 ) -> None:
     services.registry.point(model_id, "production", make_version(model_id).mlflow_version)
@@ -322,7 +323,7 @@ def test_an_alias_set_by_hand_before_anything_served_is_removed(
     check(model_id)
 
 
-def test_a_promotion_finds_a_hand_moved_alias_too(
+def test_a_promotion_also_records_an_alias_moved_by_hand(
     services: Services, make_version: MakeVersion, model_id: str, check: Check
 ) -> None:
     serving, other = make_version(model_id), make_version(model_id)
@@ -334,7 +335,7 @@ def test_a_promotion_finds_a_hand_moved_alias_too(
     check(model_id)
 
 
-def test_an_admin_may_let_a_hand_moved_alias_stand(
+def test_an_admin_may_adopt_an_alias_moved_by_hand(
     services: Services, make_version: MakeVersion, model_id: str, check: Check
 ) -> None:
     serving, failed = make_version(model_id), make_version(model_id, sharpe=0.2)
@@ -348,7 +349,7 @@ def test_an_admin_may_let_a_hand_moved_alias_stand(
     assert rollback(services, model_id).to_version == serving.version
 
 
-def test_a_version_the_ledger_does_not_know_cannot_be_adopted(
+def test_a_version_missing_from_the_ledger_cannot_be_adopted(
     services: Services, make_version: MakeVersion, model_id: str, check: Check
 ) -> None:
     import mlflow
@@ -390,7 +391,7 @@ def test_a_production_version_deleted_in_mlflow_is_reported_and_rolled_back_from
     assert audited(model_id)[2:] == ["alias_moved", "production_lost", "rollback_committed"]
 
 
-def test_mlflow_failing_after_the_intent_leaves_what_served(
+def test_a_failure_of_mlflow_after_the_intent_leaves_the_production_version(
     services: Services, make_version: MakeVersion, model_id: str, check: Check
 ) -> None:
     serving, other = make_version(model_id), make_version(model_id)
@@ -413,7 +414,7 @@ def test_mlflow_failing_after_the_intent_leaves_what_served(
     assert status(services, serving) is ModelStatus.PRODUCTION
 
 
-def test_who_has_lost_the_lock_is_told(services: Services, model_id: str) -> None:
+def test_a_lost_lock_is_a_conflict(services: Services, model_id: str) -> None:
     with pytest.raises(ConflictError, match="lost with its database connection"):
         lose_the_lock(services, model_id)
 
@@ -430,7 +431,7 @@ def lose_the_lock(services: Services, model_id: str) -> None:
         require_lock()
 
 
-def test_the_statistics_count_promotions_and_how_many_of_the_judged_ever_served(
+def test_the_statistics_count_promotions_rollbacks_and_the_share_promoted(
     services: Services, make_version: MakeVersion, model_id: str
 ) -> None:
     before = services.ledger.counts()
@@ -447,7 +448,7 @@ def test_the_statistics_count_promotions_and_how_many_of_the_judged_ever_served(
 
 
 @pytest.mark.parametrize(
-    ("deed", "error"),
+    ("change", "error"),
     [
         (lambda s: s.promotions.promote("no_model_1h", "v1", OPERATOR, "", NOW), NotFound),
         (lambda s: s.promotions.rollback("no_model_1h", OPERATOR, "", NOW), NotFound),
@@ -455,11 +456,11 @@ def test_the_statistics_count_promotions_and_how_many_of_the_judged_ever_served(
     ],
     ids=["promote", "rollback", "retire"],
 )
-def test_what_does_not_exist_is_named(
-    deed: Callable[[Services], object], error: type[CLMError], services: Services
+def test_an_unknown_model_is_named(
+    change: Callable[[Services], object], error: type[CLMError], services: Services
 ) -> None:
     with pytest.raises(error, match="no_model_1h"):
-        deed(services)
+        change(services)
 
 
 def set_in(services: Services, table: str, change: str, version: ModelVersion) -> None:
@@ -476,7 +477,7 @@ def stored_folder(services: Services, version: ModelVersion) -> str:
     return source.removeprefix("models:/")
 
 
-def test_what_was_moved_or_deleted_by_hand_is_alerted(
+def test_a_moved_alias_and_a_deleted_version_raise_alerts(
     services: Services, make_version: MakeVersion, model_id: str
 ) -> None:
     import mlflow
@@ -488,11 +489,11 @@ def test_what_was_moved_or_deleted_by_hand_is_alerted(
     client = mlflow.MlflowClient(services.database.url("mlflow"), services.database.url("mlflow"))
     client.delete_model_version(model_id, str(serving.mlflow_version))
     services.promotions.reconcile(model_id, OPERATOR, NOW)
-    told = [alert.kind for alert in services.alerts.newest() if alert.subject == model_id]
-    assert told == [AlertKind.PRODUCTION_LOST, AlertKind.ALIAS_MOVED, AlertKind.ALIAS_MOVED]
+    kinds = [alert.kind for alert in services.alerts.newest() if alert.subject == model_id]
+    assert kinds == [AlertKind.PRODUCTION_LOST, AlertKind.ALIAS_MOVED, AlertKind.ALIAS_MOVED]
 
 
-TWO_OF = {
+SECOND_VERSION = {
     "ix_model_versions_production": "UPDATE model_versions SET status = 'production' WHERE model_id = :id",
     "ix_promotions_under_way": (
         "INSERT INTO promotions "
@@ -503,27 +504,27 @@ TWO_OF = {
 }
 
 
-@pytest.mark.parametrize("attempt", TWO_OF.values(), ids=["serve", "be promoted at a time"])
-def test_the_database_itself_lets_one_version_of_a_model(
+@pytest.mark.parametrize("attempt", SECOND_VERSION.values(), ids=["in production", "being promoted"])
+def test_the_database_refuses_a_second_version_of_a_model(
     attempt: str, ledger_engine: Engine, make_version: MakeVersion, model_id: str
 ) -> None:
     make_version(model_id)
     make_version(model_id)
-    # rolled back in any case: nothing commits it
+    # never committed, so rolled back in any case
     with ledger_engine.connect() as connection, pytest.raises(IntegrityError, match="duplicate key"):
         connection.execute(text(attempt), {"id": model_id})
 
 
-@pytest.mark.parametrize(("index", "attempt"), TWO_OF.items(), ids=TWO_OF)
-def test_that_is_missed_in_a_ledger_without(
+@pytest.mark.parametrize(("index", "attempt"), SECOND_VERSION.items(), ids=SECOND_VERSION)
+def test_a_ledger_without_the_index_accepts_a_second_version(
     index: str, attempt: str, ledger_engine: Engine, make_version: MakeVersion, model_id: str
 ) -> None:
-    refused = test_the_database_itself_lets_one_version_of_a_model
+    refusal = test_the_database_refuses_a_second_version_of_a_model
     with dropped(index, ledger_engine), pytest.raises(pytest.fail.Exception, match="DID NOT RAISE"):
-        refused(attempt, ledger_engine, make_version, model_id)
+        refusal(attempt, ledger_engine, make_version, model_id)
 
 
-def test_changed_bytes_are_missed_by_a_build_that_compares_no_digest(
+def test_a_build_that_compares_no_digest_promotes_changed_bytes(
     services: Services, make_version: MakeVersion, model_id: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("clm_core.registry.mlflow_registry.verify_bundle", lambda folder, digest: None)

@@ -1,4 +1,4 @@
-"""The commands that change what serves, as somebody types them."""
+"""Commands that change the production version."""
 
 import json
 from collections.abc import Callable
@@ -28,7 +28,7 @@ def name(version: ModelVersion) -> str:
     return f"{version.model_id}@{version.version}"
 
 
-def test_promote_rollback_and_retire_say_what_serves_now(
+def test_promote_rollback_and_retire_print_the_new_state(
     clm: Type, make_version: MakeVersion, model_id: str, check: Callable[[str], None]
 ) -> None:
     a, b, c = (make_version(model_id) for _ in range(3))
@@ -52,7 +52,7 @@ def test_a_conflict_and_a_refusal_end_the_command(
     assert "Forced until" in forced.stdout
 
 
-def test_reconcile_puts_a_hand_moved_alias_back_or_adopts_it(
+def test_reconcile_puts_an_alias_moved_by_hand_back_or_adopts_the_move(
     clm: Type, services: Services, make_version: MakeVersion, model_id: str
 ) -> None:
     a, b = make_version(model_id), make_version(model_id)
@@ -72,7 +72,9 @@ def test_reconcile_puts_a_hand_moved_alias_back_or_adopts_it(
     ],
     ids=["no model", "adopt everything"],
 )
-def test_a_mistyped_command_says_how_it_goes(clm: Type, arguments: tuple[str, ...], expected: str) -> None:
+def test_a_mistyped_command_prints_the_correct_form(
+    clm: Type, arguments: tuple[str, ...], expected: str
+) -> None:
     answer = clm(*arguments)
     assert answer.exit_code == 2
     assert expected in answer.stderr

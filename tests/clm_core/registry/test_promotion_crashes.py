@@ -1,4 +1,4 @@
-"""Killed at any point, or racing another process: one version serves, and the ledger knows which."""
+"""Promotions by killed and by racing processes: ledger and alias name the same production version."""
 
 import os
 import random
@@ -24,7 +24,7 @@ NOW = datetime(2026, 3, 4, 12, tzinfo=UTC)
 ADA = Actor(name="ada", role=Role.OPERATOR)
 REPETITIONS = int(os.environ.get("CHAOS_REPETITIONS", "2"))
 PAIRS = 10 * REPETITIONS
-OF_A_PROMOTION = [
+PROMOTION_FAULTS = [
     Fault.AFTER_INTENT,
     Fault.AFTER_ALIAS,
     Fault.AFTER_PREVIOUS,
@@ -36,29 +36,29 @@ OF_A_PROMOTION = [
 MakeVersion = Callable[..., ModelVersion]
 Check = Callable[[str], None]
 
-ONCE = """
+RUN_ONCE = """
 from clm_core.services import open_services
 with open_services(settings) as services:
-    getattr(services.promotions, deed)(**how)
+    getattr(services.promotions, method)(**arguments)
 """
-MANY_TIMES = """
+RUN_ROLLBACKS = """
 from multiprocessing.connection import Client
 from clm_core.services import open_services
 with open_services(settings) as services, Client(address) as pipe:
-    while order := pipe.recv():
+    while request := pipe.recv():
         try:
-            done = services.promotions.rollback(**order)
+            done = services.promotions.rollback(**request)
             pipe.send((done.from_version, done.to_version))
         except Exception as error:
             pipe.send(type(error).__name__)
 """
-BROKEN = {
-    "no lock": """
+BROKEN_BUILDS = {
+    "the lock": """
 from contextlib import nullcontext
 from clm_core.ledger.promotions import PromotionStore
 PromotionStore.lock = lambda self, model_id: nullcontext(lambda: None)
 """,
-    "no comparison with the champion that was seen": """
+    "a comparison with the expected champion": """
 from clm_core.registry.promotion import Promotions
 Promotions._champion = lambda self, model_id, expected: self.ledger.promotions.champion(model_id)
 """,
@@ -71,24 +71,25 @@ def served(services: Services, make_version: MakeVersion) -> list[ModelVersion]:
 
 
 def three_served(services: Services, make_version: MakeVersion, model_id: str) -> list[ModelVersion]:
-    """Versions of one model that all have served; the last one does."""
+    """Versions of a model that were promoted in turn; the last is in production."""
     versions = [make_version(model_id) for _ in range(3)]
     for version in versions:
         services.promotions.promote(version.model_id, version.version, ADA, "", NOW)
     return versions
 
 
-def killed(parent: Any, fault: Fault, deed: str, **how: Any) -> bool:
-    return bool(parent.run(ONCE, fault, deed=deed, how=how) == -signal.SIGKILL)
+def killed(parent: Any, fault: Fault, method: str, **arguments: Any) -> bool:
+    status = parent.run(RUN_ONCE, fault, method=method, arguments=arguments)
+    return bool(status == -signal.SIGKILL)
 
 
-def order(model_id: str, **how: Any) -> dict[str, Any]:
-    return {"model_id": model_id, "actor": ADA, "reason": "crash", "now": NOW} | how
+def request(model_id: str, **options: Any) -> dict[str, Any]:
+    return {"model_id": model_id, "actor": ADA, "reason": "crash", "now": NOW} | options
 
 
 @pytest.mark.parametrize("repetition", range(REPETITIONS))
-@pytest.mark.parametrize("fault", OF_A_PROMOTION, ids=str)
-def test_a_promotion_killed_at_any_point_is_finished_or_never_was(
+@pytest.mark.parametrize("fault", PROMOTION_FAULTS, ids=str)
+def test_a_promotion_killed_at_any_point_is_finished_or_aborted(
     fault: Fault,
     repetition: int,
     services: Services,
@@ -99,7 +100,7 @@ def test_a_promotion_killed_at_any_point_is_finished_or_never_was(
     model_id, store = served[0].model_id, services.ledger.promotions
     before = store.champion(model_id)
     to = next(version.version for version in served if version.version != before)
-    assert killed(parent, fault, "rollback", **order(model_id, to=to))
+    assert killed(parent, fault, "rollback", **request(model_id, to=to))
     ended = services.promotions.reconcile(model_id, ADA, NOW)
     check(model_id)
     undone = fault is Fault.AFTER_INTENT
@@ -110,7 +111,7 @@ def test_a_promotion_killed_at_any_point_is_finished_or_never_was(
 
 
 @pytest.mark.parametrize("fault", [Fault.AFTER_INTENT, Fault.AFTER_ALIAS], ids=str)
-def test_the_very_first_promotion_killed_leaves_one_or_none(
+def test_a_first_promotion_killed_midway_is_finished_or_aborted(
     fault: Fault,
     services: Services,
     make_version: MakeVersion,
@@ -119,36 +120,36 @@ def test_the_very_first_promotion_killed_leaves_one_or_none(
     check: Check,
 ) -> None:
     version = make_version(model_id)
-    assert killed(parent, fault, "promote", **order(model_id, label=version.version))
+    assert killed(parent, fault, "promote", **request(model_id, label=version.version))
     services.promotions.reconcile(model_id, ADA, NOW)
     check(model_id)
     finished = fault is Fault.AFTER_ALIAS
     assert services.ledger.promotions.champion(model_id) == (version.version if finished else None)
 
 
-def test_the_next_promotion_ends_what_a_crash_left_before_it_compares(
+def test_the_next_promotion_ends_an_interrupted_one_before_it_compares(
     services: Services, served: Sequence[ModelVersion], parent: Any, check: Check
 ) -> None:
     model_id = served[0].model_id
     champion = services.ledger.promotions.champion(model_id)
     first, second = (version.version for version in served if version.version != champion)
-    assert killed(parent, Fault.AFTER_ALIAS, "rollback", **order(model_id, to=first))
+    assert killed(parent, Fault.AFTER_ALIAS, "rollback", **request(model_id, to=first))
     done = services.promotions.rollback(model_id, ADA, "", NOW, to=second, expected_champion=first)
     assert (done.from_version, done.to_version) == (first, second)
     check(model_id)
 
 
 @pytest.mark.parametrize("again", [Fault.AFTER_PREVIOUS, Fault.IN_COMMIT], ids=str)
-def test_a_reconciliation_killed_as_well_is_reconciled(
+def test_a_reconciliation_killed_in_turn_is_reconciled(
     again: Fault, services: Services, served: Sequence[ModelVersion], parent: Any, check: Check
 ) -> None:
     model_id = served[0].model_id
     champion = services.ledger.promotions.champion(model_id)
     to = next(version.version for version in served if version.version != champion)
-    how = {"model_id": model_id, "actor": ADA, "now": NOW}
-    assert killed(parent, Fault.AFTER_ALIAS, "rollback", **order(model_id, to=to))
-    assert killed(parent, again, "reconcile", **how)
-    assert parent.run(ONCE, None, deed="reconcile", how=how) == 0
+    arguments = {"model_id": model_id, "actor": ADA, "now": NOW}
+    assert killed(parent, Fault.AFTER_ALIAS, "rollback", **request(model_id, to=to))
+    assert killed(parent, again, "reconcile", **arguments)
+    assert parent.run(RUN_ONCE, None, method="reconcile", arguments=arguments) == 0
     assert services.ledger.promotions.champion(model_id) == to
     check(model_id)
 
@@ -167,8 +168,8 @@ def test_putting_an_alias_back_survives_a_kill_and_is_recorded_once(
     champion, recorded = store.champion(model_id), len(store.history(model_id))
     other = next(version for version in served if version.version != champion)
     services.registry.point(model_id, "production", other.mlflow_version)
-    how = {"model_id": model_id, "actor": ADA, "now": NOW}
-    assert killed(parent, fault, "reconcile", **how)
+    arguments = {"model_id": model_id, "actor": ADA, "now": NOW}
+    assert killed(parent, fault, "reconcile", **arguments)
     services.promotions.reconcile(model_id, ADA, NOW)
     check(model_id)
     assert store.champion(model_id) == champion
@@ -180,14 +181,15 @@ Rivals = Callable[..., list[Connection]]
 
 @pytest.fixture
 def rivals(parent: Any) -> Iterator[Rivals]:
-    """Processes that carry out what they are sent."""
-    pipes, started = list[Connection](), list[int]()
+    """Processes that carry out the rollbacks sent to them."""
+    pipes = list[Connection]()
+    started = list[int]()
 
     def start(count: int, broken: str = "") -> list[Connection]:
-        with Listener() as door:
+        with Listener() as listener:
             for _ in range(count):
-                started.append(parent.start(broken + MANY_TIMES, address=door.address))
-                pipes.append(door.accept())
+                started.append(parent.start(broken + RUN_ROLLBACKS, address=listener.address))
+                pipes.append(listener.accept())
         return pipes
 
     yield start
@@ -201,30 +203,33 @@ def answer(pipe: Connection) -> Any:
     return pipe.recv()
 
 
-def test_of_two_processes_that_saw_the_same_champion_one_wins_and_one_is_told(
+def test_two_processes_that_expect_the_same_champion_end_with_one_conflict(
     services: Services, served: Sequence[ModelVersion], rivals: Rivals, check: Check
 ) -> None:
     model_id, store = served[0].model_id, services.ledger.promotions
-    labels, pipes = [version.version for version in served], rivals(2)
+    labels = [version.version for version in served]
+    pipes = rivals(2)
     for _ in range(PAIRS):
         champion = store.champion(model_id)
-        wanted = [label for label in labels if label != champion]
-        for pipe, label in zip(pipes, wanted, strict=True):
-            pipe.send(order(model_id, to=label, expected_champion=champion))
+        targets = [label for label in labels if label != champion]
+        for pipe, label in zip(pipes, targets, strict=True):
+            pipe.send(request(model_id, to=label, expected_champion=champion))
         answers = [answer(pipe) for pipe in pipes]
         assert Counter(answers) == {"ConflictError": 1, (champion, store.champion(model_id)): 1}
     check(model_id)
 
 
-def test_processes_that_do_not_look_still_make_one_unbroken_line(
+def test_processes_without_an_expected_champion_make_one_unbroken_line(
     services: Services, served: Sequence[ModelVersion], rivals: Rivals, check: Check
 ) -> None:
-    """Four of them with 15 moves each: back to the one before, or to any that has served."""
+    """Four processes with 15 rollbacks each, to the previous or to any earlier production version."""
     model_id, store, pipes = served[0].model_id, services.ledger.promotions, rivals(4)
-    recorded, draw = len(store.committed(model_id)), random.Random(1)
+    recorded = len(store.committed(model_id))
+    generator = random.Random(1)
     for _ in range(15):
         for pipe in pipes:
-            pipe.send(order(model_id, to=draw.choice([None, *(version.version for version in served)])))
+            to = generator.choice([None, *(version.version for version in served)])
+            pipe.send(request(model_id, to=to))
         moves = [move for move in map(answer, pipes) if move not in {"NotFound", "PromotionRefused"}]
         committed = [(change.from_version, change.to_version) for change in store.committed(model_id)]
         assert Counter(committed[recorded:]) == Counter(moves)
@@ -232,8 +237,8 @@ def test_processes_that_do_not_look_still_make_one_unbroken_line(
     check(model_id)
 
 
-@pytest.mark.parametrize("broken", BROKEN.values(), ids=BROKEN)
-def test_the_race_is_lost_by_a_build_without(
+@pytest.mark.parametrize("broken", BROKEN_BUILDS.values(), ids=BROKEN_BUILDS)
+def test_the_race_fails_in_a_build_without(
     broken: str,
     services: Services,
     make_version: MakeVersion,
@@ -241,8 +246,8 @@ def test_the_race_is_lost_by_a_build_without(
     rivals: Rivals,
     check: Check,
 ) -> None:
-    race = test_of_two_processes_that_saw_the_same_champion_one_wins_and_one_is_told
-    # a model of its own: what such a build does to it, nothing may mend
+    race = test_two_processes_that_expect_the_same_champion_end_with_one_conflict
+    # a separate model, since nothing repairs the damage of such a build
     served = three_served(services, make_version, model_id)
     with pytest.raises(AssertionError):
         race(services, served, partial(rivals, broken=broken), check)

@@ -1,4 +1,4 @@
-"""Whatever is done in whatever order, by us or by hand, crashes included: one page says where it ends."""
+"""Random sequences of promotions, manual changes and crashes, compared with a model of one page."""
 
 import itertools
 import os
@@ -32,40 +32,41 @@ SEQUENCES = 1000 if "CHAOS_REPETITIONS" in os.environ else 4
 STEPS = 50
 START = datetime(2026, 3, 4, 12, tzinfo=UTC)
 ADMIN = Actor(name="ada", role=Role.ADMIN)
-PROMOTABLE, SERVED = {"candidate"}, {"retired"}
+PROMOTABLE = {"candidate"}
+SERVED = {"retired"}
 FAULTS = list(Fault)[: list(Fault).index(Fault.JOB_RECORDED)]
 
 crashes = st.none() | st.none() | st.sampled_from(FAULTS)
 numbers = st.integers(0, 4)
-"""Of a version; the last one failed its gate."""
+"""Numbers of versions; the last version failed its gate."""
 forces = st.sampled_from([True, True, False])
-sights = st.sampled_from(["nothing said", "nothing said", "the champion", "another"])
+expectations = st.sampled_from(["unset", "unset", "the champion", "another"])
 
 
 NUMBERS = itertools.count()
 
 
 class Crash(BaseException):
-    """Nobody handles it, as nobody handles SIGKILL."""
+    """Stands for SIGKILL: no code handles the exception."""
 
 
 class Refusal(Exception):
-    """Its message is the name of the error that the real one raises."""
+    """Refusal by the model; the message is the name of the error that the real promotion raises."""
 
 
 @dataclass
 class Expected:
-    """What must be true of one model; versions are numbers."""
+    """Expected state of one trading model; versions are numbers."""
 
     status: list[str]
     alias: int | None = None
     committed: list[tuple[str, int | None]] = field(default_factory=list)
-    """Kind, and what serves since."""
+    """Kind of each change, and the production version since."""
     line: list[int] = field(default_factory=list)
-    """What a rollback goes back through, the champion last unless it was lost."""
+    """Versions that rollbacks go back through, the champion last unless the champion was lost."""
     audited: list[str] = field(default_factory=list)
     intent: tuple[str, int, datetime | None] | None = None
-    """Kind, version, and until when it is forced: from when it was asked for, whenever a crash is mended."""
+    """Kind, version and expiry if forced; the expiry counts from the request, not from the reconciliation."""
     alias_moved: bool = False
     expires: datetime | None = None
     gone: set[int] = field(default_factory=set)
@@ -81,14 +82,14 @@ class Expected:
         before = self.line[:-1] if self.champion is not None else self.line
         return before[-1] if before else None
 
-    def promote(self, version: int, saw: str, force: bool) -> None:
+    def promote(self, version: int, expected: str, force: bool) -> None:
         self.settle()
-        self.compare(saw)
+        self.compare(expected)
         self.carry_out("promotion", version, self.overruled(version, PROMOTABLE, force))
 
-    def rollback(self, version: int | None, saw: str, force: bool) -> None:
+    def rollback(self, version: int | None, expected: str, force: bool) -> None:
         self.settle()
-        self.compare(saw)
+        self.compare(expected)
         to = self.target if version is None else version
         if to is None or to not in [served for _, served in self.committed]:
             raise Refusal("NotFound")
@@ -101,7 +102,7 @@ class Expected:
     def end_expired(self) -> None:
         self.settle()
         if self.overdue:
-            self.rollback(None, "nothing said", False)
+            self.rollback(None, "unset", False)
 
     def confirm(self, days: int) -> None:
         self.settle()
@@ -130,7 +131,7 @@ class Expected:
         if not self.alias_moved:
             self.alias_moved = True
             self.audited.append("alias_moved")
-            self.strike(Fault.AFTER_ALIAS_MOVED)
+            self.crash_at(Fault.AFTER_ALIAS_MOVED)
         if adopt:
             self.adopt()
         elif self.champion in self.gone:
@@ -138,15 +139,15 @@ class Expected:
             self.commit("loss", None, None)
         else:
             self.alias = self.champion
-            self.strike(Fault.AFTER_RESTORE)
+            self.crash_at(Fault.AFTER_RESTORE)
             self.restored()
 
     def adopt(self) -> None:
         if self.alias is None:
             raise Refusal("PromotionRefused")
         until = self.overruled(self.alias, PROMOTABLE | SERVED, force=True)
-        self.strike(Fault.AFTER_PREVIOUS)
-        self.strike(Fault.AFTER_TAGS)
+        self.crash_at(Fault.AFTER_PREVIOUS)
+        self.crash_at(Fault.AFTER_TAGS)
         self.commit("adoption", self.alias, until)
 
     def restored(self) -> None:
@@ -154,12 +155,12 @@ class Expected:
             self.alias_moved = False
             self.audited.append("alias_move_restored")
 
-    def compare(self, saw: str) -> None:
-        if saw == "another":
+    def compare(self, expected: str) -> None:
+        if expected == "another":
             raise Refusal("ConflictError")
 
     def overruled(self, version: int, allowed: set[str], force: bool) -> datetime | None:
-        """Until when, if a rule is."""
+        """Expiry of the forced promotion if a rule is overruled."""
         if version == self.champion:
             raise Refusal("PromotionRefused")
         refused = self.status[version] not in allowed or version == 4
@@ -171,16 +172,16 @@ class Expected:
 
     def carry_out(self, kind: str, to: int, until: datetime | None) -> None:
         self.intent = (kind, to, until)
-        self.strike(Fault.AFTER_INTENT)
+        self.crash_at(Fault.AFTER_INTENT)
         self.alias = to
-        self.strike(Fault.AFTER_ALIAS)
+        self.crash_at(Fault.AFTER_ALIAS)
         self.finish(kind, to, until)
 
     def finish(self, kind: str, to: int, until: datetime | None) -> None:
         for point in (Fault.AFTER_PREVIOUS, Fault.AFTER_TAGS, Fault.IN_COMMIT):
-            self.strike(point)
+            self.crash_at(point)
         self.commit(kind, to, until)
-        self.strike(Fault.AFTER_COMMIT)
+        self.crash_at(Fault.AFTER_COMMIT)
 
     def commit(self, kind: str, to: int | None, until: datetime | None) -> None:
         self.intent, self.alias_moved = None, False
@@ -203,14 +204,14 @@ class Expected:
         else:
             self.line.append(to)
 
-    def strike(self, point: Fault) -> None:
+    def crash_at(self, point: Fault) -> None:
         if point is self.armed:
             raise Crash
 
 
 @dataclass(frozen=True)
 class World:
-    """Where models are made: copies of one that has five versions, none of which ever served."""
+    """Source of models: copies of a model with five versions that were never in production."""
 
     services: Services
     ledger: Engine
@@ -219,7 +220,7 @@ class World:
     audited: Callable[[str], list[str]]
 
     def aliased(self, model_id: str) -> int | None:
-        """Read past MLflow's client, which takes longer for it than all the rest."""
+        """Read from the database, since MLflow's client takes longer than all other steps together."""
         query = "SELECT version FROM registered_model_aliases WHERE name = :id AND alias = 'production'"
         with self.mlflow.begin() as connection:
             return connection.scalar(text(query), {"id": model_id})
@@ -254,7 +255,7 @@ def world(
     original = "lightgbm_machineusd_1h"
     versions = [make_version(original, sharpe=sharpe) for sharpe in (2.0, 2.0, 2.0, 2.0, 0.2)]
     mlflow = create_engine(services.database.url("mlflow"))
-    # no server dies here, and waiting for the disk would take most of the time
+    # no server dies in these tests, and waiting for the disk would take most of the time
     tune(ledger_engine, "SET synchronous_commit = off")
     yield World(services, ledger_engine, mlflow, tuple(versions), audited)
     tune(ledger_engine, "RESET synchronous_commit")
@@ -268,7 +269,7 @@ def tune(engine: Engine, change: str) -> None:
 
 
 class Machine(RuleBasedStateMachine):
-    """Does everything twice: to the real one and to what is expected of it."""
+    """Applies every change twice: to the real model and to the expected state."""
 
     def __init__(self, world: World, model_id: str) -> None:
         super().__init__()
@@ -277,8 +278,8 @@ class Machine(RuleBasedStateMachine):
         self.labels = [version.version for version in self.versions]
         self.expected = Expected([str(version.status) for version in self.versions])
 
-    @rule(version=numbers, saw=sights, force=forces, crash=crashes)
-    def promote(self, version: int, saw: str, force: bool, crash: Fault | None) -> None:
+    @rule(version=numbers, expected=expectations, force=forces, crash=crashes)
+    def promote(self, version: int, expected: str, force: bool, crash: Fault | None) -> None:
         self.both(
             crash,
             lambda real: real.promote(
@@ -287,21 +288,27 @@ class Machine(RuleBasedStateMachine):
                 ADMIN,
                 "tested",
                 self.expected.now,
-                self.sight(saw),
+                self.expected_champion(expected),
                 force,
             ),
-            lambda expected: expected.promote(version, saw, force),
+            lambda state: state.promote(version, expected, force),
         )
 
-    @rule(version=st.none() | numbers, saw=sights, force=forces, crash=crashes)
-    def rollback(self, version: int | None, saw: str, force: bool, crash: Fault | None) -> None:
+    @rule(version=st.none() | numbers, expected=expectations, force=forces, crash=crashes)
+    def rollback(self, version: int | None, expected: str, force: bool, crash: Fault | None) -> None:
         to, now = None if version is None else self.labels[version], self.expected.now
         self.both(
             crash,
             lambda real: real.rollback(
-                self.model_id, ADMIN, "tested", now, to, expected_champion=self.sight(saw), force=force
+                self.model_id,
+                ADMIN,
+                "tested",
+                now,
+                to,
+                expected_champion=self.expected_champion(expected),
+                force=force,
             ),
-            lambda expected: expected.rollback(version, saw, force),
+            lambda state: state.rollback(version, expected, force),
         )
 
     @rule(version=numbers)
@@ -309,7 +316,7 @@ class Machine(RuleBasedStateMachine):
         self.both(
             None,
             lambda real: real.retire(self.model_id, self.labels[version], ADMIN, "tested", self.expected.now),
-            lambda expected: expected.retire(version),
+            lambda state: state.retire(version),
         )
 
     @rule(adopt=st.booleans(), crash=crashes)
@@ -317,7 +324,7 @@ class Machine(RuleBasedStateMachine):
         self.both(
             crash,
             lambda real: real.reconcile(self.model_id, ADMIN, self.expected.now, adopt, "tested"),
-            lambda expected: expected.settle(adopt),
+            lambda state: state.settle(adopt),
         )
 
     @rule(crash=crashes)
@@ -325,7 +332,7 @@ class Machine(RuleBasedStateMachine):
         self.both(
             crash,
             lambda real: real.end_expired(self.model_id, ADMIN, self.expected.now),
-            lambda expected: expected.end_expired(),
+            lambda state: state.end_expired(),
         )
 
     @precondition(lambda self: self.expected.expires is not None)
@@ -334,7 +341,7 @@ class Machine(RuleBasedStateMachine):
         self.both(
             None,
             lambda real: real.confirm(self.model_id, days, ADMIN, "tested", self.expected.now),
-            lambda expected: expected.confirm(days),
+            lambda state: state.confirm(days),
         )
 
     @rule(version=st.none() | numbers)
@@ -345,7 +352,7 @@ class Machine(RuleBasedStateMachine):
         self.world.services.registry.point(self.model_id, "production", number)
         self.expected.alias = version
 
-    # some have to be left to do something with
+    # later steps need versions that are left
     @precondition(lambda self: len(self.expected.gone) < 2)
     @rule(version=numbers)
     def delete_by_hand(self, version: int) -> None:
@@ -392,13 +399,13 @@ class Machine(RuleBasedStateMachine):
         promotions = replace(self.world.services.promotions, fault=crash)
         assert outcome(lambda: real(promotions)) == outcome(lambda: expected(self.expected))
 
-    def sight(self, saw: str) -> Any:
-        """What the caller says it saw; a reconciliation comes before it is compared."""
-        if saw == "nothing said":
+    def expected_champion(self, expected: str) -> Any:
+        """Champion the caller expects; the comparison follows a reconciliation."""
+        if expected == "unset":
             return UNSET
         settled = self.settled()
         champion = settled.champion
-        return self.label(champion) if saw == "the champion" else "v19700101_000000"
+        return self.label(champion) if expected == "the champion" else "v19700101_000000"
 
     def settled(self) -> Expected:
         settled = replace(
@@ -415,9 +422,9 @@ class Machine(RuleBasedStateMachine):
         return None if number is None else self.labels[number]
 
 
-def outcome(deed: Callable[[], object]) -> str | None:
+def outcome(change: Callable[[], object]) -> str | None:
     try:
-        deed()
+        change()
     except Crash:
         return "crash"
     except CLMError as error:
@@ -432,32 +439,32 @@ Play = Callable[[hypothesis.settings], int]
 
 @pytest.fixture
 def play(world: World, monkeypatch: pytest.MonkeyPatch) -> Play:
-    """Plays sequences of deeds, each with a model of its own; answers with how many."""
+    """Function that plays sequences of steps, each with a separate model; returns their number."""
 
-    def strike(point: Fault, armed: Fault | None) -> None:
+    def crash_at(point: Fault, armed: Fault | None) -> None:
         if point is armed:
             raise Crash
 
-    def run(how: hypothesis.settings) -> int:
+    def run(settings: hypothesis.settings) -> int:
         played = list[Machine]()
 
         def machine() -> Machine:
             played.append(Machine(world, f"lightgbm_m{next(NUMBERS)}usd_1h"))
             return played[-1]
 
-        run_state_machine_as_test(machine, settings=how)
+        run_state_machine_as_test(machine, settings=settings)
         return len(played)
 
-    monkeypatch.setattr("clm_core.registry.promotion.strike", strike)
-    monkeypatch.setattr("clm_core.ledger.promotions.strike", strike)
+    monkeypatch.setattr("clm_core.registry.promotion.crash_at", crash_at)
+    monkeypatch.setattr("clm_core.ledger.promotions.crash_at", crash_at)
     return run
 
 
-def test_any_sequence_of_deeds_and_accidents_ends_where_the_model_says(
+def test_any_sequence_of_changes_and_accidents_ends_in_the_expected_state(
     play: Play, verify_audit: Callable[[], None]
 ) -> None:
-    how = hypothesis.settings(max_examples=SEQUENCES, stateful_step_count=STEPS)
-    assert play(how) >= SEQUENCES
+    settings = hypothesis.settings(max_examples=SEQUENCES, stateful_step_count=STEPS)
+    assert play(settings) >= SEQUENCES
     verify_audit()
 
 
@@ -472,12 +479,12 @@ def last_but_one(history: Sequence[Promotion]) -> str | None:
 
 @pytest.mark.chaos
 @pytest.mark.parametrize("wrong", [previous_alias, last_but_one], ids=lambda wrong: wrong.__name__)
-def test_a_rollback_that_goes_elsewhere_is_noticed(
+def test_a_rollback_to_a_wrong_version_is_noticed(
     wrong: Callable[[Sequence[Promotion]], str | None], play: Play, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("clm_core.registry.promotion.rollback_target", wrong)
-    how = hypothesis.settings(
+    settings = hypothesis.settings(
         max_examples=1000, stateful_step_count=STEPS, phases=[hypothesis.Phase.generate]
     )
     with pytest.raises(AssertionError):
-        play(how)
+        play(settings)

@@ -1,4 +1,4 @@
-"""An MLflow server that dies, stops, fails or breaks off while it is told to move the alias."""
+"""Outages of the MLflow server during the move of an alias: killed, stopped, failing or cut short."""
 
 import contextlib
 import http.client
@@ -27,13 +27,13 @@ from clm_core.services import Services
 
 NOW = datetime(2026, 3, 4, 12, tzinfo=UTC)
 ADA = Actor(name="ada", role=Role.OPERATOR)
-# a server takes a while to come back
+# few repetitions, since the return of a server takes a while
 REPETITIONS = 1 + int(os.environ.get("CHAOS_REPETITIONS", "1")) // 5
 CONVERGED_WITHIN_SECONDS = 60
 
 
 class Server:
-    """MLflow's own, as `clm up` starts it."""
+    """MLflow server, started as by `clm up`."""
 
     def __init__(self, services: Services) -> None:
         self.port = free_port()
@@ -51,10 +51,10 @@ class Server:
 
     def answers(self) -> bool:
         with contextlib.suppress(OSError):
-            return self.ask("GET", "/health", b"", {}, timeout=2)[0] == 200
+            return self.request("GET", "/health", b"", {}, timeout=2)[0] == 200
         return False
 
-    def ask(
+    def request(
         self, method: str, path: str, body: bytes, headers: dict[str, str], timeout: float = 120
     ) -> tuple[int, bytes]:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
@@ -72,7 +72,7 @@ class Server:
 
 
 class Proxy(ThreadingHTTPServer):
-    """Between us and the server; from the moment the alias `production` is to be moved, `accident` rules."""
+    """Proxy of the server; `accident` happens when the alias `production` is to be moved."""
 
     daemon_threads = True
 
@@ -87,14 +87,14 @@ class Proxy(ThreadingHTTPServer):
         return f"http://127.0.0.1:{self.server_port}"
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Breaking off is what it is for."""
+        """Print nothing: broken connections are part of the test."""
 
     def arm(self, accident: str) -> None:
         self.accident = accident
         self.happened.clear()
 
     def end(self) -> None:
-        """The server is back."""
+        """Bring the server back."""
         match self.accident:
             case "killed":
                 self.behind.start()
@@ -111,12 +111,12 @@ class Handler(BaseHTTPRequestHandler):
         proxy = self.server
         if "registered-models/alias" in self.path and b'"production"' in body and proxy.accident:
             if not proxy.happened.is_set():
-                STRIKES.get(proxy.accident, lambda server: None)(proxy.behind)
+                ACCIDENTS.get(proxy.accident, lambda server: None)(proxy.behind)
             proxy.happened.set()
         fails = proxy.happened.is_set()
         if fails and proxy.accident == "answers 500":
             return self.send_error(500)
-        status, answer = proxy.behind.ask(self.command, self.path, body, dict(self.headers))
+        status, answer = proxy.behind.request(self.command, self.path, body, dict(self.headers))
         self.send_response(status)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(answer)))
@@ -124,14 +124,14 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(answer[: len(answer) // 2] if fails and proxy.accident == "cut short" else answer)
         return None
 
-    # http.server looks for these names
+    # names required by http.server
     do_GET = do_POST = do_PATCH = do_DELETE = forward  # noqa: N815
 
     def log_message(self, format: str, *arguments: Any) -> None:
-        """Not into the tests' output."""
+        """Print nothing."""
 
 
-STRIKES: dict[str, Callable[[Server], None]] = {
+ACCIDENTS: dict[str, Callable[[Server], None]] = {
     "killed": Server.kill,
     "stopped": lambda server: server.signal(signal.SIGSTOP),
 }
@@ -162,7 +162,7 @@ def proxy(server: Server, services: Services, monkeypatch: pytest.MonkeyPatch) -
 
 @pytest.mark.parametrize("repetition", range(REPETITIONS))
 @pytest.mark.parametrize("accident", ["answers 500", "cut short", "stopped", "killed"])
-def test_a_server_lost_between_intent_and_alias_leaves_the_old_or_the_new_version_serving(
+def test_a_server_lost_before_the_alias_moves_leaves_the_old_or_the_new_version(
     accident: str,
     repetition: int,
     services: Services,
@@ -184,7 +184,7 @@ def test_a_server_lost_between_intent_and_alias_leaves_the_old_or_the_new_versio
             promotions.promote(model_id, new.version, ADA, "", NOW)
         assert time.monotonic() - began < 120
         assert proxy.happened.is_set()
-        # a trader who asks the server itself hears of the outage, never of no version
+        # a trader who reads from the server gets the outage as an error, never no version
         with contextlib.suppress(RegistryUnavailable):
             assert through.aliased(model_id, "production") in either
         proxy.end()
@@ -194,7 +194,7 @@ def test_a_server_lost_between_intent_and_alias_leaves_the_old_or_the_new_versio
     assert through.aliased(model_id, "production") in either
 
 
-def test_a_promotion_through_a_server_is_like_any_other(
+def test_promotions_and_rollbacks_through_a_server_agree_with_the_ledger(
     services: Services,
     proxy: Proxy,
     make_version: Callable[..., ModelVersion],
@@ -210,7 +210,7 @@ def test_a_promotion_through_a_server_is_like_any_other(
 
 
 def converged(promotions: Promotions, model_id: str, check: Callable[[str], None]) -> bool:
-    """A request that the server took before it stopped may still be carried out: that is put back too."""
+    """True once ledger and alias agree; the server may still carry out a request from before its stop."""
     try:
         promotions.reconcile(model_id, ADA, NOW)
         check(model_id)
@@ -221,8 +221,9 @@ def converged(promotions: Promotions, model_id: str, check: Callable[[str], None
 
 @contextlib.contextmanager
 def watched(services: Services, model_id: str) -> Iterator[set[int | None]]:
-    """What a trader sees who looks all the time."""
-    seen, over = set[int | None](), threading.Event()
+    """Versions seen by a trader who reads the alias all the time."""
+    seen = set[int | None]()
+    over = threading.Event()
 
     def look() -> None:
         while not over.wait(0.05):
