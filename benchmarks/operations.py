@@ -1,8 +1,7 @@
-"""`clm up` as whoever operates it meets it: when it is ready, what it takes, how soon a webhook is accepted,
-and what an outage of Prefect does to that.
+"""Operation of `clm up`: time until ready, memory, and latency of webhooks, also during an outage of Prefect.
 
-Prefect's server is stopped, so that whoever asks it waits in vain, and killed at the end of the outage; it is
-back when the new one answers. Nobody trains meanwhile: the runs wait in a queue that is paused.
+For the outage, Prefect's server is stopped by SIGSTOP, so that requests hang, and killed at the end; the
+outage is over when the restarted server answers. The runs wait in a paused queue, so nothing is trained.
 """
 
 import contextlib
@@ -34,30 +33,34 @@ from clm_core.market.store import SeriesStore
 from clm_core.platform import stack_state
 
 MARKETS = 100
-"""Two models each."""
+"""Number of markets, with two models each."""
 CONNECTIONS = 8
 OUTAGE_S = 120.0
-REST_S, SAMPLE_S = 60.0, 3.0
-"""How long its memory is read after it is ready, and how often: one upkeep falls into a minute."""
-READY_WITHIN_S, DRAINED_WITHIN_S, ACCEPTED_WITHIN_S = 30.0, 60.0, 0.25
-MOST_MIB = 1500.0
-PATIENCE_S = 600.0
+REST_S = 60.0
+"""Seconds of memory samples at rest, long enough for a maintenance pass."""
+SAMPLE_S = 3.0
+"""Seconds between two samples."""
+READY_WITHIN_S = 30.0
+DISPATCHED_WITHIN_S = 60.0
+ACCEPTED_WITHIN_S = 0.25
+MAX_MIB = 1500.0
+DEADLINE_S = 600.0
 CLM = Path(sys.executable).with_name("clm")
 
 
 @dataclass(frozen=True)
 class Stack:
-    """A `clm up` that runs."""
+    """A running `clm up`."""
 
     home: Path
     secret: bytes
-    """The sender signs with it."""
+    """Key of the sender's signatures."""
 
     @property
     def state(self) -> stack_state.StackState:
-        found = stack_state.running(self.home)
-        assert found is not None, "clm up does not run any more"
-        return found
+        state = stack_state.running(self.home)
+        assert state is not None, "clm up does not run any more"
+        return state
 
     def prefect(self, method: str, path: str, body: Any) -> Any:
         user, _, password = stack_state.prefect_auth(self.home).partition(":")
@@ -65,14 +68,14 @@ class Stack:
         answer = httpx.request(method, url, json=body, auth=(user, password), timeout=30).raise_for_status()
         return answer.json() if answer.content else None
 
-    def put_training_off(self) -> None:
-        self.prefect("POST", "/work_pools/clm/queues", {"name": "nobody", "is_paused": True})
+    def pause_training(self) -> None:
+        self.prefect("POST", "/work_pools/clm/queues", {"name": "paused", "is_paused": True})
         deployment = self.prefect("GET", "/deployments/name/retrain/on-demand", None)
-        queue = {"work_pool_name": "clm", "work_queue_name": "nobody"}
+        queue = {"work_pool_name": "clm", "work_queue_name": "paused"}
         self.prefect("PATCH", f"/deployments/{deployment['id']}", queue)
 
     def deliver(self, models: list[str]) -> list[float]:
-        """Ask for a retrain of each; the seconds each answer took."""
+        """Request a retrain of each model; returns the seconds until each answer."""
         limits = httpx.Limits(max_connections=CONNECTIONS)
         with (
             httpx.Client(base_url=self.state.api_url or "", limits=limits, timeout=30) as client,
@@ -84,27 +87,28 @@ class Stack:
         model_type, symbol = model.split("_")
         data = {"model_type": model_type, "symbol": symbol, "requested_by": "bench"}
         body = json.dumps({"type": "manual.training_requested", "data": data}).encode()
-        message, now = secrets.token_hex(8), str(int(time.time()))
+        message_id = secrets.token_hex(8)
+        now = str(int(time.time()))
         headers = {
-            "webhook-id": message,
+            "webhook-id": message_id,
             "webhook-timestamp": now,
-            "webhook-signature": sign(self.secret, message, now, body),
+            "webhook-signature": sign(self.secret, message_id, now, body),
             "Content-Type": "application/json",
         }
         began = time.perf_counter()
         answer = client.post("/webhooks/bench", content=body, headers=headers)
-        taken = time.perf_counter() - began
+        duration = time.perf_counter() - began
         assert answer.status_code == httpx.codes.ACCEPTED, answer.text
-        return taken
+        return duration
 
     def stop_prefect(self) -> int:
-        """Which process it was."""
+        """Stop Prefect's server, and return its process id."""
         process = self._server()
         os.kill(process, signal.SIGSTOP)
         return process
 
-    def let_prefect_return(self, stopped: int) -> None:
-        """By the supervisor, which finds it dead."""
+    def end_outage(self, stopped: int) -> None:
+        """Kill the stopped server, and wait until the supervisor has restarted Prefect."""
         os.kill(stopped, signal.SIGKILL)
         seconds_until(lambda: self.state.healthy and self._server() != stopped)
 
@@ -122,55 +126,61 @@ def rows() -> list[Row]:
         home = Path(folder)
         home.chmod(0o755)  # started by root, PostgreSQL runs as a user of its own
         models = add_markets(home)
-        with running(home) as (up, ready_s):
-            memory = at_rest(up)
-            up.put_training_off()
-            working = up.deliver([models[0]] * len(models))
-            outage, drained_s = through_an_outage(up, models[1:])
+        with running(home) as (stack, ready_s):
+            memory = memory_at_rest(stack)
+            stack.pause_training()
+            usual = stack.deliver([models[0]] * len(models))
+            outage, dispatched_s = deliver_in_outage(stack, models[1:])
     return [
-        within("clm up, the first time, until it is ready", ready_s, READY_WITHIN_S, SECONDS),
+        within("the first clm up, until ready", ready_s, READY_WITHIN_S, SECONDS),
         within(
-            f"clm up at rest, memory (PSS) of all processes (most, with an upkeep: {max(memory):,.0f} MiB)",
+            "clm up at rest, memory (PSS) of all processes "
+            f"(maximum, during maintenance: {max(memory):,.0f} MiB)",
             statistics.median(memory),
-            MOST_MIB,
+            MAX_MIB,
             MIB,
         ),
-        latency("Prefect up", working),
+        latency("Prefect up", usual),
         latency(f"Prefect down for {OUTAGE_S:.0f} s", outage),
         within(
-            f"{len(outage)} webhooks of that outage, from Prefect's return until each has its run",
-            drained_s,
-            DRAINED_WITHIN_S,
+            f"{len(outage)} webhooks of the outage, from Prefect's return until each has a run",
+            dispatched_s,
+            DISPATCHED_WITHIN_S,
             SECONDS,
         ),
     ]
 
 
-def through_an_outage(up: Stack, models: list[str]) -> tuple[list[float], float]:
-    """Seconds each webhook took, and from Prefect's return until each has its run."""
-    stopped, ends = up.stop_prefect(), time.monotonic() + OUTAGE_S
-    taken = up.deliver(models)
-    time.sleep(max(0.0, ends - time.monotonic()))
-    up.let_prefect_return(stopped)
-    return taken, seconds_until(lambda: up.runs(models) >= len(models))
+def deliver_in_outage(stack: Stack, models: list[str]) -> tuple[list[float], float]:
+    """Seconds until each webhook was accepted, and from Prefect's return until each has a run."""
+    stopped = stack.stop_prefect()
+    end = time.monotonic() + OUTAGE_S
+    durations = stack.deliver(models)
+    time.sleep(max(0.0, end - time.monotonic()))
+    stack.end_outage(stopped)
+    return durations, seconds_until(lambda: stack.runs(models) >= len(models))
 
 
-def latency(circumstances: str, taken: list[float]) -> Row:
-    p95 = statistics.quantiles(taken, n=20, method="inclusive")[-1]
+def latency(circumstances: str, durations: list[float]) -> Row:
+    p95 = statistics.quantiles(durations, n=20, method="inclusive")[-1]
     name = (
-        f"a webhook until it is accepted, p95 of {len(taken)} over {CONNECTIONS} connections, "
-        f"{circumstances} (p50 {statistics.median(taken) * 1e3:.0f} ms, worst {max(taken) * 1e3:.0f} ms)"
+        f"a webhook until accepted, p95 of {len(durations)} over {CONNECTIONS} connections, "
+        f"{circumstances} "
+        f"(p50 {statistics.median(durations) * 1e3:.0f} ms, maximum {max(durations) * 1e3:.0f} ms)"
     )
     return within(name, p95, ACCEPTED_WITHIN_S)
 
 
 @contextlib.contextmanager
 def running(home: Path) -> Iterator[tuple[Stack, float]]:
-    """With the seconds until it was ready."""
-    secret, file = secrets.token_bytes(32), home / "clm.toml"
+    """Run `clm up` while the block lasts; yields the stack and the seconds until ready."""
+    secret = secrets.token_bytes(32)
+    file = home / "clm.toml"
     file.write_text(f'[webhooks.bench]\nsecrets = ["whsec_{b64encode(secret).decode()}"]\n')
-    own = {name: value for name, value in os.environ.items() if not name.startswith(("CLM_", "PREFECT_"))}
-    environment = own | {"CLM_HOME": str(home), "CLM_CONFIG": str(file)}
+    inherited = {
+        name: value for name, value in os.environ.items() if not name.startswith(("CLM_", "PREFECT_"))
+    }
+    environment = inherited | {"CLM_HOME": str(home), "CLM_CONFIG": str(file)}
     began = time.monotonic()
     subprocess.run([CLM, "up", "--detach"], env=environment, stdout=subprocess.DEVNULL, check=True)
     try:
@@ -180,9 +190,10 @@ def running(home: Path) -> Iterator[tuple[Stack, float]]:
 
 
 def add_markets(home: Path) -> list[str]:
-    """The same 100 bars under many symbols; `xgboost_M001USD` and so on, the first one to spare."""
+    """Import the same 100 bars under many symbols; returns models (`xgboost_M001USD`), the first a spare."""
     bars = MarketData(home).bars("EURUSD", "1h", closed_by=datetime.now(UTC))[:100]
-    store, symbols = SeriesStore(home / "data"), [f"M{number:03}USD" for number in range(MARKETS + 1)]
+    store = SeriesStore(home / "data")
+    symbols = [f"M{number:03}USD" for number in range(MARKETS + 1)]
     columns = [getattr(bars, name) for name in ("time", "open", "high", "low", "close", "volume")]
     for symbol in symbols:
         store.add(Bars(symbol, bars.timeframe, bars.calendar, *columns), "bench", datetime.now(UTC))
@@ -192,19 +203,20 @@ def add_markets(home: Path) -> list[str]:
     ]
 
 
-def at_rest(up: Stack) -> list[float]:
-    """MiB, read again and again."""
-    samples, ends = list[float](), time.monotonic() + REST_S
-    while time.monotonic() < ends:
-        samples.append(memory_mib(up))
+def memory_at_rest(stack: Stack) -> list[float]:
+    """Samples of the memory in MiB."""
+    samples = list[float]()
+    end = time.monotonic() + REST_S
+    while time.monotonic() < end:
+        samples.append(memory_mib(stack))
         time.sleep(SAMPLE_S)
     return samples
 
 
-def memory_mib(up: Stack) -> float:
-    """Shared pages are counted once, divided among those who share them."""
-    database = (up.home / "postgres" / "postmaster.pid").read_text().split()[0]
-    return sum(map(pss_mib, with_descendants({up.state.pid, int(database)})))
+def memory_mib(stack: Stack) -> float:
+    """Memory of all processes; a shared page is divided among the processes that share the page."""
+    database = (stack.home / "postgres" / "postmaster.pid").read_text().split()[0]
+    return sum(map(pss_mib, with_descendants({stack.state.pid, int(database)})))
 
 
 def with_descendants(processes: set[int]) -> set[int]:
@@ -213,18 +225,18 @@ def with_descendants(processes: set[int]) -> set[int]:
         with contextlib.suppress(OSError):
             fields = stat.read_text().rpartition(")")[2].split()
             children[int(fields[1])].add(int(stat.parent.name))
-    found = set[int]()
+    seen = set[int]()
     while processes:
-        found |= processes
+        seen |= processes
         processes = {child for process in processes for child in children[process]}
-    return found
+    return seen
 
 
 def pss_mib(process: int) -> float:
     try:
         lines = Path(f"/proc/{process}/smaps_rollup").read_text().splitlines()
     except (FileNotFoundError, ProcessLookupError):
-        # it has ended
+        # the process has ended
         return 0.0
     return sum(int(line.split()[1]) for line in lines if line.startswith("Pss:")) / 1024
 
@@ -232,6 +244,6 @@ def pss_mib(process: int) -> float:
 def seconds_until(done: Callable[[], bool]) -> float:
     began = time.monotonic()
     while not done():
-        assert time.monotonic() - began < PATIENCE_S, "it has not come to that"
+        assert time.monotonic() - began < DEADLINE_S, "the condition was not met in time"
         time.sleep(0.2)
     return time.monotonic() - began

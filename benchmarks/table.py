@@ -22,7 +22,7 @@ class Row:
     name: str
     """Work measured, with its size."""
     ours: float
-    """Median seconds; MiB if `shown_in` is MIB."""
+    """Median seconds; MiB if `value_unit` is MIB."""
     peer: str
     """Name and version of the peer."""
     peers: float
@@ -33,7 +33,7 @@ class Row:
     """Minimum ratio, or maximum overhead; None for a ratio only reported."""
     unit: str
     """Unit of the ratio: TIMES_FASTER, TIMES_LESS or OVERHEAD."""
-    shown_in: str = MILLISECONDS
+    value_unit: str = MILLISECONDS
     """Unit of the values: MILLISECONDS, SECONDS or MIB."""
 
     @property
@@ -55,7 +55,7 @@ class Row:
         )
 
     def _show(self, value: float) -> str:
-        return f"{value * (1e3 if self.shown_in == MILLISECONDS else 1):,.2f} {self.shown_in}"
+        return f"{value * (1e3 if self.value_unit == MILLISECONDS else 1):,.2f} {self.value_unit}"
 
 
 HEADINGS = ("work", "ours", "peer", "peer's", "ratio", "target", "met")
@@ -70,10 +70,10 @@ def overhead(name: str, ours_s: float, peer: str, peer_s: float, target: float |
     return Row(name, ours_s, peer, peer_s, (ours_s / peer_s - 1) * 100, target, OVERHEAD)
 
 
-def within(name: str, measured: float, limit: float, shown_in: str = MILLISECONDS) -> Row:
+def within(name: str, measured: float, limit: float, value_unit: str = MILLISECONDS) -> Row:
     """Row of a value measured against a limit in the same unit."""
-    unit = TIMES_LESS if shown_in == MIB else TIMES_FASTER
-    return Row(name, measured, "limit", limit, limit / measured, 1.0, unit, shown_in)
+    unit = TIMES_LESS if value_unit == MIB else TIMES_FASTER
+    return Row(name, measured, "limit", limit, limit / measured, 1.0, unit, value_unit)
 
 
 def seconds(work: Callable[[], object], repeats: int) -> float:
@@ -90,12 +90,13 @@ def side_by_side(ours: Callable[[], object], peer: Callable[[], object], rounds:
     """
 
     def turn(work: Callable[[], object]) -> float:
-        taken: list[float] = []
-        while sum(taken) < WARM_S:
-            taken.append(_once(work))
-        return median(taken)
+        durations: list[float] = []
+        while sum(durations) < WARM_S:
+            durations.append(_once(work))
+        return median(durations)
 
-    ours(), peer()
+    ours()
+    peer()
     pairs = [(turn(ours), turn(peer)) for _ in range(rounds)]
     return median(pair[0] for pair in pairs), median(pair[1] for pair in pairs)
 

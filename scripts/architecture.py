@@ -1,4 +1,4 @@
-"""The map in `docs/architecture.md`, drawn from the import graph and the rooms' docstrings.
+"""Map in `docs/architecture.md`, generated from the import graph and the docstrings of the rooms.
 
     python scripts/architecture.py           print the map
     python scripts/architecture.py --write   write the map into docs/architecture.md
@@ -58,7 +58,7 @@ def room_of(module: str) -> str | None:
 
 
 def arrows(graph: grimp.ImportGraph) -> set[tuple[str, str]]:
-    """Pairs of rooms of which the first imports the second."""
+    """Pairs of an importing and an imported room."""
     pairs = {
         (room_of(importer), room_of(imported))
         for importer in graph.modules
@@ -68,7 +68,7 @@ def arrows(graph: grimp.ImportGraph) -> set[tuple[str, str]]:
 
 
 def reduced(pairs: set[tuple[str, str]]) -> set[tuple[str, str]]:
-    """The arrows without those that a longer path of arrows implies."""
+    """Arrows without the arrows implied by a longer path."""
     below: dict[str, set[str]] = {room: {lower for upper, lower in pairs if upper == room} for room in ROOMS}
 
     def reaches(start: str, goal: str) -> bool:
@@ -82,7 +82,7 @@ def reduced(pairs: set[tuple[str, str]]) -> set[tuple[str, str]]:
 
 
 def sentence(room: str) -> str:
-    """The docstring of a room: its first line."""
+    """First line of the docstring of a room."""
     folder = ROOT / room.replace(".", "/")
     file = folder / "__init__.py" if folder.is_dir() else folder.with_suffix(".py")
     docstring = ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or ""
@@ -93,8 +93,8 @@ def _short(room: str) -> str:
     return room.removeprefix("clm_core.")
 
 
-def drawn(graph: grimp.ImportGraph) -> str:
-    """The map as Markdown: a Mermaid figure of the arrows and a table of the rooms."""
+def architecture_map(graph: grimp.ImportGraph) -> str:
+    """Map as Markdown: a Mermaid figure of the arrows and a table of the rooms."""
     lines = [BEGIN, "", "```mermaid", "flowchart TD"]
     for number, (storey, rooms) in enumerate(STOREYS.items()):
         lines += [
@@ -110,7 +110,7 @@ def drawn(graph: grimp.ImportGraph) -> str:
 
 
 def main() -> int:
-    block = drawn(import_graph())
+    block = architecture_map(import_graph())
     if "--write" not in sys.argv[1:]:
         print(block)
         return 0

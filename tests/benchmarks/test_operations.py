@@ -1,3 +1,5 @@
+"""Measurements of the benchmark of `clm up`: memory, latency and limits."""
+
 import os
 import subprocess
 import sys
@@ -10,28 +12,28 @@ from benchmarks.table import MIB, within
 CHILD = "import subprocess, sys; subprocess.run([sys.executable, '-c', 'print(1, flush=True); input()'])"
 
 
-def test_what_a_process_has_started_is_counted_with_it() -> None:
+def test_the_descendants_of_a_process_are_counted() -> None:
     with subprocess.Popen(
         [sys.executable, "-c", CHILD], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as child:
         assert child.stdout is not None
         assert child.stdout.readline() == "1\n"
-        found = operations.with_descendants({os.getpid()})
-        assert {os.getpid(), child.pid} < found
+        processes = operations.with_descendants({os.getpid()})
+        assert {os.getpid(), child.pid} < processes
         assert len(operations.with_descendants({child.pid})) == 2
         assert 5 < operations.pss_mib(child.pid) < 100
         child.communicate("\n")
     assert operations.pss_mib(child.pid) == 0
 
 
-def test_a_latency_is_told_with_its_median_and_its_worst() -> None:
+def test_a_latency_is_named_with_median_and_maximum() -> None:
     row = operations.latency("Prefect up", [0.1] * 99 + [3.0])
     assert row.ours == pytest.approx(0.1)
     assert row.met
-    assert "(p50 100 ms, worst 3000 ms)" in row.name
+    assert "(p50 100 ms, maximum 3000 ms)" in row.name
 
 
-def test_more_memory_than_was_allowed_is_told_in_its_unit() -> None:
+def test_memory_above_the_limit_is_shown_in_mib() -> None:
     row = within("at rest", 3000.0, 1500.0, MIB)
     assert row.cells()[1:] == (
         "3,000.00 MiB",

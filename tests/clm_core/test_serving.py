@@ -1,4 +1,4 @@
-"""What a trader loads, and what somebody may have put in its place, on a real MLflow and a real ledger."""
+"""Loading of versions by traders, and refusal of manipulated files, with MLflow and the ledger."""
 
 import gzip
 import hashlib
@@ -73,7 +73,7 @@ def older(services: Services) -> ModelVersion:
 
 @pytest.fixture(scope="module")
 def version(older: ModelVersion, services: Services) -> ModelVersion:
-    """Registered after the older one; `production` from now on."""
+    """Version registered after the older version, and in production."""
     second = replace(services, clock=lambda: services.clock() + timedelta(seconds=5))
     newer = register(second, seed=2)
     name_production(services, newer)
@@ -81,7 +81,7 @@ def version(older: ModelVersion, services: Services) -> ModelVersion:
 
 
 def name_production(services: Services, version: ModelVersion) -> None:
-    """Also one that nobody judged; and whatever a test made of the alias."""
+    """Put a version into production, also without a verdict and after changes of the alias by a test."""
     if services.ledger.promotions.champion(MODEL) != version.version:
         now = services.clock()
         services.promotions.promote(MODEL, version.version, ADMIN, "to be loaded", now, force=True)
@@ -95,7 +95,7 @@ def bars(services: Services) -> Bars:
 
 @pytest.fixture
 def files(version: ModelVersion, services: Services, tmp_path: Path) -> Iterator[Path]:
-    """The version's folder in the artifact store, as it was again afterwards; its tag too."""
+    """Folder of the version in the artifact store; folder and tag are restored afterwards."""
     folder = artifacts(services, version)
     shutil.copytree(folder, tmp_path / "before")
     yield folder
@@ -125,10 +125,10 @@ def without_ledger(services: Services) -> Served:
     return load(MODEL, registry=services.registry, ledger=None)
 
 
-either_way = pytest.mark.parametrize("loaded", [with_ledger, without_ledger])
+with_and_without_ledger = pytest.mark.parametrize("loaded", [with_ledger, without_ledger])
 
 
-@either_way
+@with_and_without_ledger
 def test_a_trader_gets_the_positions_of_the_production_version(
     loaded: Callable[[Services], Served], version: ModelVersion, services: Services, bars: Bars
 ) -> None:
@@ -139,7 +139,7 @@ def test_a_trader_gets_the_positions_of_the_production_version(
     assert len(np.unique(expected)) > 1
 
 
-def test_a_trader_keeps_its_version_and_hears_that_production_has_changed(
+def test_a_trader_keeps_the_loaded_version_and_detects_a_promotion(
     version: ModelVersion, older: ModelVersion, services: Services, bars: Bars
 ) -> None:
     served = with_ledger(services)
@@ -158,13 +158,13 @@ def test_a_trader_keeps_its_version_and_hears_that_production_has_changed(
     assert not served.changed()
 
 
-def test_a_model_that_nobody_registered_is_not_found(services: Services) -> None:
+def test_an_unregistered_model_is_not_found(services: Services) -> None:
     with pytest.raises(NotFound, match="No version of nhits_btcusd_1h has the alias production"):
         load("nhits_btcusd_1h", registry=services.registry, ledger=None)
 
 
-@either_way
-def test_the_files_of_an_older_version_do_not_pass_for_the_newer(
+@with_and_without_ledger
+def test_the_files_of_an_older_version_are_refused_for_the_newer(
     loaded: Callable[[Services], Served], older: ModelVersion, files: Path, services: Services
 ) -> None:
     shutil.rmtree(files / "artifacts" / "bundle")
@@ -173,7 +173,7 @@ def test_the_files_of_an_older_version_do_not_pass_for_the_newer(
         loaded(services)
 
 
-def test_a_bundle_made_anew_with_a_tag_to_match_is_refused_only_by_the_ledger(
+def test_a_replaced_bundle_with_a_matching_tag_is_refused_only_with_the_ledger(
     older: ModelVersion, version: ModelVersion, files: Path, services: Services
 ) -> None:
     shutil.rmtree(files / "artifacts" / "bundle")
@@ -188,7 +188,7 @@ def test_a_bundle_made_anew_with_a_tag_to_match_is_refused_only_by_the_ledger(
     ("loaded", "refusal"),
     [(with_ledger, "is not in the ledger"), (without_ledger, "was not registered by CLM")],
 )
-def test_a_version_that_somebody_made_by_hand_is_refused(
+def test_a_version_created_by_hand_is_refused(
     loaded: Callable[[Services], Served],
     refusal: str,
     version: ModelVersion,
@@ -201,8 +201,8 @@ def test_a_version_that_somebody_made_by_hand_is_refused(
         loaded(services)
 
 
-@either_way
-def test_files_that_are_gone_are_named(
+@with_and_without_ledger
+def test_missing_files_are_named_in_the_error(
     loaded: Callable[[Services], Served], files: Path, services: Services
 ) -> None:
     shutil.rmtree(files / "artifacts" / "bundle")
@@ -210,7 +210,7 @@ def test_files_that_are_gone_are_named(
         loaded(services)
 
 
-def test_a_model_that_answers_otherwise_than_when_it_was_registered_is_refused(
+def test_a_model_whose_answers_differ_from_the_registered_answers_is_refused(
     version: ModelVersion, files: Path, services: Services
 ) -> None:
     rows = json.loads((files / "artifacts" / "bundle" / GOLDEN).read_text())
@@ -221,7 +221,7 @@ def test_a_model_that_answers_otherwise_than_when_it_was_registered_is_refused(
 
 
 def forge(services: Services, version: ModelVersion, files: Path, name: str, content: bytes) -> None:
-    """Put a file into the bundle, and make manifest and tag fit: all that can be done without the ledger."""
+    """Put a file into the bundle and adapt manifest and tag, as an attacker without the ledger could."""
     bundle = files / "artifacts" / "bundle"
     (bundle / name).write_bytes(content)
     manifest = json.loads((bundle / MANIFEST).read_text())
@@ -233,7 +233,7 @@ def forge(services: Services, version: ModelVersion, files: Path, name: str, con
 
 
 class Payload:
-    """Unpickled, it leaves a mark."""
+    """Object that creates the folder `mark` when unpickled."""
 
     def __init__(self, mark: Path) -> None:
         self.mark = mark
@@ -255,8 +255,8 @@ def with_joblib(mark: Path) -> bytes:
     return file.getvalue()
 
 
-def as_torch_does(mark: Path) -> bytes:
-    """A checkpoint's layout: a zip whose `data.pkl` is unpickled; one member wants out of the folder."""
+def as_torch_checkpoint(mark: Path) -> bytes:
+    """Checkpoint of torch: a zip whose `data.pkl` is unpickled, with a member that escapes the folder."""
     with zipfile.ZipFile(file := io.BytesIO(), "w") as archive:
         archive.writestr("archive/data.pkl", pickle.dumps(Payload(mark), protocol=2))
         archive.writestr("archive/byteorder", "little")
@@ -271,11 +271,11 @@ OLD_TORCH = (
     1001,
     {"protocol_version": 1001, "little_endian": True, "type_sizes": {"short": 2, "int": 4, "long": 4}},
 )
-"""What torch wrote before a model until 1.6, and still reads: its magic number, version and machine."""
+"""Header of torch files until 1.6, still read by torch: magic number, version and machine."""
 
 
-def as_torch_did(mark: Path) -> bytes:
-    """Pickles, one after the other; the last two are the model and the names of its tensors."""
+def as_old_torch_file(mark: Path) -> bytes:
+    """File of torch until 1.6: pickles in a row, the last two the model and the names of the tensors."""
     file = io.BytesIO()
     for part in (*OLD_TORCH, Payload(mark), []):
         pickle.dump(part, file, protocol=2)
@@ -288,7 +288,7 @@ def unpickled_one_by_one(raw: bytes) -> list[object]:
 
 
 class Restored:
-    """Restored by skops, it leaves a mark."""
+    """Object that creates the folder `mark` when restored by skops."""
 
     def __init__(self, mark: Path) -> None:
         self.mark = mark
@@ -312,13 +312,16 @@ HOSTILE: list[tuple[Callable[[Path], bytes], Callable[[bytes], object]]] = [
     (pickled, pickle.loads),
     (gzipped, lambda raw: pickle.loads(gzip.decompress(raw))),
     (with_joblib, lambda raw: joblib.load(io.BytesIO(raw))),
-    (as_torch_does, lambda raw: pickle.loads(zipfile.ZipFile(io.BytesIO(raw)).read("archive/data.pkl"))),
-    (as_torch_did, unpickled_one_by_one),
+    (
+        as_torch_checkpoint,
+        lambda raw: pickle.loads(zipfile.ZipFile(io.BytesIO(raw)).read("archive/data.pkl")),
+    ),
+    (as_old_torch_file, unpickled_one_by_one),
     (with_skops, trusting_its_own_list),
 ]
 
 
-@either_way
+@with_and_without_ledger
 @pytest.mark.parametrize("name", [TREES, "model.json", GOLDEN, "model.pkl", "../model.json"])
 @pytest.mark.parametrize(("make", "trusting"), HOSTILE, ids=[make.__name__ for make, _ in HOSTILE])
 def test_a_hostile_file_in_the_bundle_runs_nothing_and_is_refused(
@@ -353,13 +356,13 @@ def own_serving_code(files: Path, hostile: str) -> None:
     code.write_text(hostile + code.read_text())
 
 
-@either_way
+@with_and_without_ledger
 @pytest.mark.parametrize(
     ("edit", "finding"),
     [(own_loader, "MLmodel was changed"), (own_serving_code, r"serving\.py was changed")],
     ids=["a loader", "serving code"],
 )
-def test_what_stands_beside_the_bundle_is_never_run_and_refused_once_edited(
+def test_edited_code_beside_the_bundle_is_refused_and_never_run(
     edit: Callable[[Path, str], None],
     finding: str,
     loaded: Callable[[Services], Served],
@@ -381,7 +384,7 @@ def test_what_stands_beside_the_bundle_is_never_run_and_refused_once_edited(
     assert not mark.exists()
 
 
-@either_way
+@with_and_without_ledger
 @pytest.mark.parametrize(
     ("name", "finding"),
     [
@@ -391,7 +394,7 @@ def test_what_stands_beside_the_bundle_is_never_run_and_refused_once_edited(
         ("python_env.yaml", r"python_env\.yaml was changed"),
     ],
 )
-def test_no_file_beside_the_bundle_may_come_or_change(
+def test_an_added_or_changed_file_beside_the_bundle_is_refused(
     name: str, finding: str, loaded: Callable[[Services], Served], files: Path, services: Services
 ) -> None:
     (files / name).write_bytes(b"another")
@@ -399,7 +402,7 @@ def test_no_file_beside_the_bundle_may_come_or_change(
         loaded(services)
 
 
-def test_a_trader_who_loads_it_in_place_leaves_nothing_there(version: ModelVersion, files: Path) -> None:
+def test_loading_a_version_in_place_writes_no_file_beside_it(version: ModelVersion, files: Path) -> None:
     keeps_bytecode = {name: value for name, value in os.environ.items() if "BYTECODE" not in name}
     before = listing(files)
     script = f"import mlflow; mlflow.pyfunc.load_model({str(files)!r})"
@@ -407,7 +410,7 @@ def test_a_trader_who_loads_it_in_place_leaves_nothing_there(version: ModelVersi
     assert listing(files) == before
 
 
-@either_way
+@with_and_without_ledger
 def test_bytecode_in_place_of_the_serving_code_is_refused(
     loaded: Callable[[Services], Served], files: Path, services: Services
 ) -> None:
@@ -418,7 +421,7 @@ def test_bytecode_in_place_of_the_serving_code_is_refused(
         loaded(services)
 
 
-def test_what_a_trader_is_refused_is_put_on_record_once_and_alerted(
+def test_a_refusal_at_loading_is_recorded_once_and_alerted(
     version: ModelVersion, files: Path, services: Services
 ) -> None:
     services.ledger.promotions.trust_bundle(version, services.clock())
@@ -439,7 +442,7 @@ def refusals(services: Services) -> int:
         return connection.scalars(query, {"id": MODEL}).one()
 
 
-def test_a_listing_made_anew_is_refused_only_by_the_ledger(
+def test_a_replaced_listing_is_refused_only_with_the_ledger(
     version: ModelVersion, files: Path, services: Services
 ) -> None:
     (files / "hook.py").write_text("")
@@ -453,7 +456,7 @@ def test_a_listing_made_anew_is_refused_only_by_the_ledger(
 
 
 @pytest.mark.parametrize(("max_bytes", "refused"), [(10_000, True), (10_000_000, False)])
-def test_more_than_may_be_fetched_is_not_fetched(
+def test_a_version_above_the_maximum_size_is_not_fetched(
     max_bytes: int, refused: bool, version: ModelVersion, services: Services
 ) -> None:
     registry = MLflowRegistry(services.database.url("mlflow"), services.settings.home, max_bytes=max_bytes)
@@ -462,7 +465,7 @@ def test_more_than_may_be_fetched_is_not_fetched(
         load(MODEL, registry=registry, ledger=None)
 
 
-def test_an_alias_moved_by_hand_is_not_what_serves(
+def test_a_version_behind_an_alias_moved_by_hand_is_refused(
     version: ModelVersion, older: ModelVersion, files: Path, services: Services
 ) -> None:
     services.registry.point(MODEL, "production", older.mlflow_version)
@@ -471,7 +474,7 @@ def test_an_alias_moved_by_hand_is_not_what_serves(
     assert without_ledger(services).mlflow_version == older.mlflow_version
 
 
-@either_way
+@with_and_without_ledger
 def test_a_retired_version_is_loaded_by_its_label_with_a_warning(
     loaded: Callable[..., Served], version: ModelVersion, older: ModelVersion, services: Services
 ) -> None:
@@ -483,7 +486,7 @@ def test_a_retired_version_is_loaded_by_its_label_with_a_warning(
     assert (served.status, served.mlflow_version) == (ModelStatus.RETIRED, older.mlflow_version)
 
 
-@either_way
+@with_and_without_ledger
 @pytest.mark.parametrize(
     ("target", "refusal"),
     [

@@ -36,9 +36,9 @@ class Installation:
 
     @property
     def state(self) -> stack_state.StackState:
-        found = stack_state.running(self.home)
-        assert found is not None
-        return found
+        state = stack_state.running(self.home)
+        assert state is not None
+        return state
 
     def prefect(self, method: str, path: str, body: Any = None) -> Any:
         user, _, password = stack_state.prefect_auth(self.home).partition(":")
@@ -49,14 +49,14 @@ class Installation:
     def processes(self) -> list[int]:
         """Process ids of the installation, found by environment."""
         mark = f"CLM_HOME={self.home}\0".encode()
-        found = []
+        processes = []
         for folder in Path("/proc").glob("[0-9]*"):
             try:
                 if mark in (folder / "environ").read_bytes():
-                    found.append(int(folder.name))
+                    processes.append(int(folder.name))
             except OSError:
                 continue
-        return found
+        return processes
 
 
 def wait_until(done: Callable[[], bool], seconds: float = PATIENT_SECONDS) -> None:

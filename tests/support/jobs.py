@@ -1,4 +1,4 @@
-"""End of all jobs: tests share a ledger, and requests would wait for the jobs of an earlier test."""
+"""End of all jobs, since tests share a ledger and requests would wait for jobs of earlier tests."""
 
 from datetime import timedelta
 

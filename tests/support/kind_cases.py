@@ -1,4 +1,4 @@
-"""Training parameters to try every kind of model with: the fixture that a new kind adds."""
+"""Training parameters of every kind of model for the tests: the fixture to add with a new kind."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -11,11 +11,11 @@ class KindCase:
     """Training parameters of a kind, small enough to fit in seconds."""
 
     params: dict[str, Any]
-    """For the contract tests: enough training on 3,000 bars for positions that vary."""
+    """Parameters for the contract tests: enough training on 3,000 bars for varying positions."""
     quick: dict[str, Any]
-    """For a whole retraining, fitted several times: as little training as still trades."""
+    """Parameters for a whole retraining with several fits: the least training that leads to trades."""
     without_forecast: bool = False
-    """True for a kind that takes positions without forecasting."""
+    """True for a kind without forecasts."""
 
 
 def member(model_type: ModelType, **params: Any) -> dict[str, Any]:
@@ -33,7 +33,7 @@ def member(model_type: ModelType, **params: Any) -> dict[str, Any]:
 
 
 FREE = {"fee_bps": 0, "slippage_bps": 0}
-"""Trading without costs: a policy that has hardly learnt would rather not trade at all."""
+"""Trading without costs, since a policy after little training would otherwise not trade at all."""
 TREES = KindCase(
     params={"rounds": 40, "horizon": 6, "threshold": 0.01},
     quick={"rounds": 20, "horizon": 6, "threshold": 0.01},
@@ -59,7 +59,7 @@ CASES = {
     ),
     ModelType.ENSEMBLE: KindCase(
         params={
-            # weights by the members' results: every member has a share here
+            # a vote, since weights by results could leave a member without a share
             "combine": "vote",
             "folds": 2,
             "members": [

@@ -1,4 +1,4 @@
-"""Any number of markets."""
+"""Markets in any number."""
 
 from datetime import UTC, datetime
 from pathlib import Path

@@ -1,7 +1,7 @@
-"""A Prefect server that believes whatever time it is told.
+"""Prefect server with a clock set by the test.
 
-Run as a module of its own it is that server: `python moved_clock.py PORT MOMENT`; each line on its standard
-input is another moment, its end ends it.
+`python moved_clock.py PORT MOMENT` runs the server. Each line on standard input sets the clock to another
+moment; the end of standard input stops the server.
 """
 
 import contextlib
@@ -22,7 +22,7 @@ from clm_core.platform.prefect_runs import is_answering
 @dataclass(frozen=True)
 class MovedServer:
     url: str
-    """Of its API."""
+    """Address of the API."""
     process: "subprocess.Popen[str]"
 
     def move_to(self, moment: datetime) -> None:
@@ -35,7 +35,7 @@ class MovedServer:
 def server_at(
     moment: datetime, port: int, environment: Mapping[str, str], log: Path
 ) -> Iterator[MovedServer]:
-    """Running, and its clock with it, from that moment on."""
+    """Run a server whose clock starts at the moment, while the block lasts."""
     with (
         log.open("a") as output,
         subprocess.Popen(

@@ -1,7 +1,7 @@
-"""Homes whose databases are migrated already: made once for all test processes, and copied.
+"""Homes with migrated databases: a template is made once for all test processes and copied.
 
 Migrating the databases of MLflow and Prefect costs 10 to 20 seconds of processor time. A home that starts
-from the copy has the same tables; tests of the very first start of a home make their own.
+from the copy has the same tables; tests of the first start of a home make a new home.
 """
 
 import fcntl
@@ -33,15 +33,15 @@ upgrade(sys.argv[1])
 
 
 def prepare(home: Path, shared: Path) -> Path:
-    """Put a migrated database into a home that has none yet.
+    """Put a migrated database into a home without a database.
 
     Args:
-        shared: folder that all processes of a test session use; the template is made there.
+        shared: folder of the template, used by all processes of a test session.
     """
     home.mkdir(parents=True, exist_ok=True)
     template = _template(shared)
     if not (home / "postgres").exists():
-        # cp keeps the owner: started by root, the server runs as a user of its own
+        # cp keeps the owner, since a server started by root runs as another user
         subprocess.run(["cp", "-a", str(template / "postgres"), str(home / "postgres.copy")], check=True)
         (home / "postgres.copy").rename(home / "postgres")
     return home
@@ -63,7 +63,7 @@ def _template(shared: Path) -> Path:
 
 
 def _migrate(database: Database) -> None:
-    """All at the same time: each is mostly the import of its library."""
+    """Migrate the three databases at the same time, since most of the time is spent on imports."""
     environment = os.environ | {"MLFLOW_DISABLE_TELEMETRY": "true"}
     prefect = environment | {
         "PREFECT_API_DATABASE_CONNECTION_URL": database.url("prefect", driver="asyncpg"),

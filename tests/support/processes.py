@@ -1,4 +1,4 @@
-"""Processes that can be killed."""
+"""Processes for tests to kill, forked from a parent with everything imported."""
 
 import contextlib
 import multiprocessing
@@ -51,20 +51,20 @@ with open_services(settings) as services:
 PARENT = """
 import gc, multiprocessing, os
 from sqlalchemy import Engine
-# a child could not use the threads of a pool that its parent has used
+# forked children cannot use the threads of a pool of the parent
 os.environ["OMP_NUM_THREADS"] = "1"
 exec(retrain, {"settings": settings, "request": request})
-# nor its connections
-for engine in [found for found in gc.get_objects() if type(found) is Engine]:
+# nor its database connections
+for engine in [item for item in gc.get_objects() if type(item) is Engine]:
     engine.dispose()
 fork, children = multiprocessing.get_context("fork"), {}
 pipe.send("ready")
-while order := pipe.recv():
-    if isinstance(order, int):
-        children[order].join(300)
-        pipe.send(children.pop(order).exitcode)
+while message := pipe.recv():
+    if isinstance(message, int):
+        children[message].join(300)
+        pipe.send(children.pop(message).exitcode)
     else:
-        child = fork.Process(target=exec, args=order)
+        child = fork.Process(target=exec, args=message)
         child.start()
         children[child.pid] = child
         pipe.send(child.pid)
@@ -73,38 +73,38 @@ while order := pipe.recv():
 
 @dataclass(frozen=True)
 class Parent:
-    """A process that has imported, compiled and connected everything once: its children start at once."""
+    """A process with all imports, compilation and connections done, so that children start at once."""
 
     services: Services
     pipe: Connection
 
     def start(self, script: str, fault: Fault | None = None, **names: Any) -> int:
-        """Run a script in a new process, with a fault armed; returns the process's number."""
+        """Run a script in a new process with a fault armed, and return the process id."""
         settings = self.services.settings.model_copy(update={"fault": fault})
         self.pipe.send((script, {"settings": settings} | names))
         return int(answer(self.pipe))
 
     def wait(self, child: int) -> int | None:
-        """How a process ended; None: it hasn't, after a minute."""
+        """Exit code of a process, None while the process still runs after 300 s."""
         self.pipe.send(child)
-        ended: int | None = answer(self.pipe)
-        return ended
+        exit_code: int | None = answer(self.pipe)
+        return exit_code
 
     def run(self, script: str, fault: Fault | None = None, **names: Any) -> int | None:
         return self.wait(self.start(script, fault, **names))
 
     def retrain(self, fault: Fault | None = None) -> tuple[TrainingJob, int | None]:
-        """A whole retrain; its job, and how the process ended."""
+        """Job and exit code of a whole retrain."""
         request = REQUEST.model_copy(update={"requested_by": str(uuid.uuid4())})
-        ended = self.run(RETRAIN, fault, request=request)
+        exit_code = self.run(RETRAIN, fault, request=request)
         [job] = [
             job for job in self.services.ledger.jobs(limit=5) if job.requested_by == request.requested_by
         ]
-        return job, ended
+        return job, exit_code
 
 
 def children(process: int) -> list[int]:
-    """Those it has started that live."""
+    """Process ids of the living children."""
     return [int(child) for child in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
 
 
@@ -135,15 +135,15 @@ def parent_of(services: Services) -> Iterator[Parent]:
     policy.write_text(ANYTHING_PASSES)
     settings = services.settings.model_copy(update={"policy": PolicySource(file=policy)})
     spawn = multiprocessing.get_context("spawn")
-    mine, theirs = spawn.Pipe()
-    names = {"pipe": theirs, "settings": settings, "request": REQUEST, "retrain": RETRAIN}
+    pipe, other_end = spawn.Pipe()
+    names = {"pipe": other_end, "settings": settings, "request": REQUEST, "retrain": RETRAIN}
     process = spawn.Process(target=exec, args=(PARENT, names))
     process.start()
-    theirs.close()
+    other_end.close()
     try:
-        assert answer(mine) == "ready"
-        yield Parent(replace(services, settings=settings), mine)
-        mine.send(None)
+        assert answer(pipe) == "ready"
+        yield Parent(replace(services, settings=settings), pipe)
+        pipe.send(None)
         process.join(PATIENT_SECONDS)
     finally:
         process.kill()

@@ -1,4 +1,4 @@
-"""Small studies for tests, and workers that are threads rather than processes."""
+"""Small studies for tests, with threads as workers."""
 
 import uuid
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -34,13 +34,13 @@ def a_request(**changes: Any) -> TuneRequest:
 
 
 def quick(services: Services) -> Services:
-    """Three folds a trial."""
+    """Services with three folds per trial."""
     plan = WalkForwardPlan(folds=3)
     return replace(services, settings=services.settings.model_copy(update={"walk_forward": plan}))
 
 
 def own_market(services: Services, folder: Path) -> Services:
-    """Services with a market of the test's own, whose trials are counted apart from those of other tests."""
+    """Services with a separate market for the test, so that trials of other tests do not count."""
     bars = services.market.bars("BTCUSD", "1h", days=100, closed_by=services.clock())
     symbol = f"T{uuid.uuid4().hex[:8]}".upper()
     SeriesStore(folder / "data").add(replace(bars, symbol=symbol), "tests", services.clock())
@@ -48,12 +48,12 @@ def own_market(services: Services, folder: Path) -> Services:
 
 
 def own_symbol(clm: Services) -> str:
-    [own] = [info.symbol for info in clm.market.series() if info.source == "tests"]
-    return own
+    [symbol] = [info.symbol for info in clm.market.series() if info.source == "tests"]
+    return symbol
 
 
 class Threads:
-    """Workers that are threads of this process."""
+    """Workers as threads of the test process."""
 
     def __init__(self, shared_inputs: SharedInputs, count: int = 1) -> None:
         self.count = count

