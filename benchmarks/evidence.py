@@ -71,6 +71,6 @@ def compared(name: str, ours: Draws, theirs: Draws, target: float | None) -> Row
 
 
 def refuse_disagreement(ours: Floats, theirs: Floats) -> None:
-    apart = np.abs(np.quantile(ours, QUANTILES) - np.quantile(theirs, QUANTILES)).max() / theirs.std()
-    if not apart <= AGREEMENT:
-        raise AssertionError(f"quantiles of the draws are {apart:.2f} standard deviations from arch's")
+    distance = np.abs(np.quantile(ours, QUANTILES) - np.quantile(theirs, QUANTILES)).max() / theirs.std()
+    if not distance <= AGREEMENT:
+        raise AssertionError(f"quantiles of the draws are {distance:.2f} standard deviations from arch's")

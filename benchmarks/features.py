@@ -99,9 +99,11 @@ def processor_seconds(work: Callable[[], object]) -> float:
 
 
 def refuse_disagreement(names: tuple[str, ...], ours: Floats, theirs: Floats) -> None:
-    apart = (np.abs(ours - theirs)[SETTLED:] / np.std(theirs[SETTLED:], axis=0)).max(axis=0)
-    if not apart.max() <= AGREEMENT:
-        raise AssertionError(f"{names[apart.argmax()]} is {apart.max():.1e} standard deviations from polars'")
+    differences = (np.abs(ours - theirs)[SETTLED:] / np.std(theirs[SETTLED:], axis=0)).max(axis=0)
+    if not differences.max() <= AGREEMENT:
+        raise AssertionError(
+            f"{names[differences.argmax()]} is {differences.max():.1e} standard deviations from polars'"
+        )
 
 
 def rows() -> list[Row]:

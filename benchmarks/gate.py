@@ -34,22 +34,22 @@ POLICIES = ("strict", "thresholds-only")
 MAX_SHARE_OF_LUCKY_YEARS = 0.05
 MIN_IN_TIME = 0.80
 
-Luck = tuple[Shape, float, float, str]
+EdgelessCase = tuple[Shape, float, float, str]
 
 
 def main() -> int:
-    lucky = list(product(SHAPES, CORRELATIONS, RECORDS, POLICIES))
+    edgeless_cases = list(product(SHAPES, CORRELATIONS, RECORDS, POLICIES))
     with ProcessPoolExecutor() as pool:
-        luck = dict(zip(lucky, pool.map(years, lucky), strict=True))
+        edgeless = dict(zip(edgeless_cases, pool.map(years, edgeless_cases), strict=True))
         waits = dict(zip(POLICIES, pool.map(streams, POLICIES), strict=True))
-    text = "\n".join([luck_table(luck), waits_table(waits)])
+    text = "\n".join([edgeless_table(edgeless), waits_table(waits)])
     print(text)
     DOCUMENT.write_text(DOCUMENT.read_text().split(MARK)[0] + MARK + "\n" + text)
-    draw_picture([pictured(luck, waits, policy) for policy in POLICIES], PICTURE)
-    return 0 if holds(luck, waits["strict"]) else 1
+    draw_picture([pictured(edgeless, waits, policy) for policy in POLICIES], PICTURE)
+    return 0 if holds(edgeless, waits["strict"]) else 1
 
 
-def years(case: Luck) -> Outlook:
+def years(case: EdgelessCase) -> Outlook:
     shape, correlation, record_years, policy = case
     world = World(shape, retrain_correlation=correlation, record_years=record_years)
     return outlook(world, levels(policy), [0.0], YEARS[policy], HORIZON, SEED)
@@ -63,21 +63,25 @@ def levels(policy: str) -> GatePolicy:
     return load_document(preset=policy).policy("any model", "any market")
 
 
-def pictured(luck: dict[Luck, Outlook], waits: dict[str, Outlook], policy: str) -> Outlook:
-    world = luck[Shape.NORMAL, 0.9, 1.0, policy]
+def pictured(edgeless: dict[EdgelessCase, Outlook], waits: dict[str, Outlook], policy: str) -> Outlook:
+    world = edgeless[Shape.NORMAL, 0.9, 1.0, policy]
     return Outlook(policy, world.world, STREAMS, HORIZON, world.luck, waits[policy].edges)
 
 
-def holds(luck: dict[Luck, Outlook], strict: Outlook) -> bool:
-    shares = [found.luck.promoted for case, found in luck.items() if found.luck and case[-1] == "strict"]
+def holds(edgeless: dict[EdgelessCase, Outlook], strict: Outlook) -> bool:
+    shares = [
+        result.luck.promoted for case, result in edgeless.items() if result.luck and case[-1] == "strict"
+    ]
     kept = all(share.value - 2 * share.error <= MAX_SHARE_OF_LUCKY_YEARS for share in shares)
     return kept and strict.edges[3.0].in_time.value >= MIN_IN_TIME
 
 
-def luck_table(luck: dict[Luck, Outlook]) -> str:
+def edgeless_table(edgeless: dict[EdgelessCase, Outlook]) -> str:
     rows = [
         f"| {shape} | {correlation:g} | {50 / 90 * 365 * record:.0f} | "
-        + " | ".join(cell for policy in POLICIES for cell in cells(luck[shape, correlation, record, policy]))
+        + " | ".join(
+            cell for policy in POLICIES for cell in cells(edgeless[shape, correlation, record, policy])
+        )
         + " |"
         for shape, correlation, record in product(SHAPES, CORRELATIONS, RECORDS)
     ]
@@ -97,9 +101,9 @@ def luck_table(luck: dict[Luck, Outlook]) -> str:
     )
 
 
-def cells(found: Outlook) -> list[str]:
-    assert found.luck is not None
-    return [str(found.luck.promoted), f"{found.luck.promotions:.3f}"]
+def cells(result: Outlook) -> list[str]:
+    assert result.luck is not None
+    return [str(result.luck.promoted), f"{result.luck.promotions:.3f}"]
 
 
 def waits_table(waits: dict[str, Outlook]) -> str:

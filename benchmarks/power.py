@@ -33,7 +33,14 @@ Cells = list[str]
 
 
 def main() -> None:
-    sections = (size_and_power, coverage, luck, retrained_years, false_decisions, decision_times)
+    sections = (
+        size_and_power,
+        coverage,
+        expected_maximum_table,
+        retrained_years,
+        false_decisions,
+        decision_times,
+    )
     tables = "\n".join(section(np.random.default_rng(SEED)) for section in sections)
     print(tables)
     DOCUMENT.write_text(DOCUMENT.read_text().split(MARK)[0] + MARK + "\n" + tables)
@@ -69,16 +76,16 @@ def coverage(rng: np.random.Generator) -> str:
         champion, other = (draw_returns(shape, 0.1, (bars, streams), rng).T for _ in range(2))
         challenger = 0.1 + 0.9 * (champion - 0.1) + sqrt(1 - 0.9**2) * (other - 0.1)
         alone = [sharpe_interval(x, 0.95, resamples, rng) for x in champion]
-        apart = [
+        intervals = [
             difference_interval(x, y, 0.95, resamples, rng) for x, y in zip(challenger, champion, strict=True)
         ]
         rows.append(
             [
                 shape,
                 percent(np.mean([i.low <= 0.1 <= i.high for i in alone])),
-                percent(np.mean([i.low <= 0.0 <= i.high for i in apart])),
+                percent(np.mean([i.low <= 0.0 <= i.high for i in intervals])),
                 f"{np.mean([i.high - i.low for i in alone]):.3f}",
-                f"{np.mean([i.high - i.low for i in apart]):.3f}",
+                f"{np.mean([i.high - i.low for i in intervals]):.3f}",
             ]
         )
     return table(
@@ -91,7 +98,7 @@ def coverage(rng: np.random.Generator) -> str:
     )
 
 
-def luck(rng: np.random.Generator) -> str:
+def expected_maximum_table(rng: np.random.Generator) -> str:
     rows = []
     for name, correlations in PATTERNS.items():
         n = len(correlations)
@@ -173,9 +180,9 @@ def lucky_year(
     records = [track_record(x) for x in returns.T]
     count = effective_trials(trial_correlations(returns))
     sharpes = np.array([record.sharpe for record in records])
-    apart = dispersion(sharpes, np.array([record.effective_bars for record in records]))
+    variation = dispersion(sharpes, np.array([record.effective_bars for record in records]))
     deflated = [
-        deflated_sharpe_ratio(record, sharpe_variance(apart, record.effective_bars), count)
+        deflated_sharpe_ratio(record, sharpe_variance(variation, record.effective_bars), count)
         for record in records
     ]
     plain = [probabilistic_sharpe_ratio(record) for record in records]

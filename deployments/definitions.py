@@ -328,15 +328,19 @@ def _deploy_all(client: "SyncPrefectClient", settings: Settings) -> DeployResult
             _pause(client, present[name])
             changes["paused"].append(name)
     for deployment in targets:
-        found = present.get(deployment.name)
+        deployed = present.get(deployment.name)
         version = _version(deployment, settings)
-        if found is not None and found.version == version:
+        if deployed is not None and deployed.version == version:
             changes["unchanged"].append(deployment.name)
         else:
             _write(
-                client, deployment, settings, version, removed_before=bool(found and found.version == REMOVED)
+                client,
+                deployment,
+                settings,
+                version,
+                removed_before=bool(deployed and deployed.version == REMOVED),
             )
-            changes["updated" if found else "created"].append(deployment.name)
+            changes["updated" if deployed else "created"].append(deployment.name)
     _drop_outdated_runs(client, {*changes["updated"], *changes["paused"]})
     return DeployResult(**{change: tuple(names) for change, names in changes.items()})
 

@@ -94,12 +94,12 @@ class Supervisor:
         # a part may need the parts started before to end well
         for part in reversed(self._parts):
             part.stop()
-        self._tell_janitor("done")
+        self._notify_janitor("done")
         self._janitor.communicate()
 
     def start(self, part: StackPart) -> None:
         self._parts.append(
-            _RunningPart(part, self._logs / f"{part.name}.log", self._report, self._tell_janitor)
+            _RunningPart(part, self._logs / f"{part.name}.log", self._report, self._notify_janitor)
         )
 
     def wait_until_ready(self, names: Sequence[str], seconds: float) -> list[str]:
@@ -121,7 +121,7 @@ class Supervisor:
     def states(self) -> tuple[PartState, ...]:
         return tuple(part.state for part in self._parts)
 
-    def _tell_janitor(self, line: str) -> None:
+    def _notify_janitor(self, line: str) -> None:
         assert self._janitor.stdin is not None
         # a missing janitor matters only if the supervisor is killed
         with contextlib.suppress(BrokenPipeError):
@@ -133,11 +133,11 @@ class _RunningPart:
     """Part with its current process."""
 
     def __init__(
-        self, part: StackPart, log: Path, report: Report, tell_janitor: Callable[[str], None]
+        self, part: StackPart, log: Path, report: Report, notify_janitor: Callable[[str], None]
     ) -> None:
         self._part = part
         self._report = report
-        self._tell_janitor = tell_janitor
+        self._notify_janitor = notify_janitor
         self._delay = FIRST_DELAY_SECONDS
         self.state = PartState(name=part.name, status=PartStatus.STARTING, log=log)
         log.unlink(missing_ok=True)
@@ -169,7 +169,7 @@ class _RunningPart:
             self._process.wait(STOP_SECONDS)
         janitor.end({self._process.pid}, LEFTOVER_SECONDS)
         self._process.wait()
-        self._tell_janitor(f"-{self._process.pid}")
+        self._notify_janitor(f"-{self._process.pid}")
         self._change(status=PartStatus.STOPPED, pid=None)
 
     def _launch(self, restarts: int = 0) -> None:
@@ -185,7 +185,7 @@ class _RunningPart:
             )
         self._started = self._probed = time.monotonic()
         self._unanswered = 0
-        self._tell_janitor(f"+{self._process.pid}")
+        self._notify_janitor(f"+{self._process.pid}")
         self._change(status=PartStatus.STARTING, pid=self._process.pid, restarts=restarts)
 
     def _handle_exit(self) -> None:
@@ -219,7 +219,7 @@ class _RunningPart:
         if now < self._due or (janitor.alive(self._process.pid) and now < self._leftovers_until):
             return
         janitor.end({self._process.pid}, grace_seconds=0)
-        self._tell_janitor(f"-{self._process.pid}")
+        self._notify_janitor(f"-{self._process.pid}")
         self._launch(restarts=self.state.restarts + 1)
 
     def _signal(self, number: signal.Signals) -> None:

@@ -70,8 +70,8 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 def _group(item: pytest.Item) -> str:
     path = str(item.path.relative_to(ROOT)) if item.path.is_relative_to(ROOT) else str(item.path)
-    found = (name for name, paths in GROUPS.items() if path.startswith(paths))
-    return next(found, path)
+    groups = (name for name, paths in GROUPS.items() if path.startswith(paths))
+    return next(groups, path)
 
 
 def _rank(group: str) -> int:

@@ -221,10 +221,10 @@ def _show_outlooks(outlooks: "list[Outlook]") -> None:
     table = Table("true Sharpe", box=SIMPLE_HEAVY)
     for each in outlooks:
         table.add_column(each.policy, justify="right")
-    lucky = [each.luck for each in outlooks if each.luck is not None]
-    if lucky:
-        table.add_row("0: years that promote luck", *(str(luck.promoted) for luck in lucky))
-        table.add_row("0: promotions a year", *(f"{luck.promotions:.2f}" for luck in lucky))
+    without_edge = [each.luck for each in outlooks if each.luck is not None]
+    if without_edge:
+        table.add_row("0: years that promote luck", *(str(years.promoted) for years in without_edge))
+        table.add_row("0: promotions a year", *(f"{years.promotions:.2f}" for years in without_edge))
     for edge in first.edges:
         waits = [each.edges[edge] for each in outlooks]
         within = f"promoted within {first.horizon_years:g} years"

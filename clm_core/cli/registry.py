@@ -86,7 +86,7 @@ def models(
         print_json([_version_json(each) for each in page.items])
     else:
         _show_versions(page, filtered=query != VersionQuery(limit=limit))
-    _tell_next(page.next)
+    _print_next_page(page.next)
 
 
 @models_app.command()
@@ -135,7 +135,7 @@ def jobs(
         print_json([job.model_dump(mode="json") for job in page.items])
     else:
         _show_jobs(page, filtered=query != JobQuery(limit=limit))
-    _tell_next(page.next)
+    _print_next_page(page.next)
 
 
 @jobs_app.command()
@@ -178,7 +178,7 @@ def _utc(moment: datetime | None) -> datetime | None:
     return None if moment is None else moment.replace(tzinfo=UTC)
 
 
-def _tell_next(cursor: str | None) -> None:
+def _print_next_page(cursor: str | None) -> None:
     """Prints the cursor of the next page to stderr, so that JSON on stdout stays parseable."""
     if cursor is not None:
         typer.echo(f"There are more: repeat the command with --after {cursor}", err=True)

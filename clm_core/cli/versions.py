@@ -30,21 +30,21 @@ def show(version: VersionName, as_json: AsJson = False) -> None:
     from clm_core.settings import load_settings
 
     with open_services(load_settings()) as services:
-        found = find_version(services, version)
-        judged = _judged(services, found)
-        lineage = services.ledger.lineage(found.model_id, found.version)
+        stored = find_version(services, version)
+        judged = _judged(services, stored)
+        lineage = services.ledger.lineage(stored.model_id, stored.version)
     if as_json:
         evaluation, verdict = judged or (None, None)
         print_json(
             {
-                "version": found.model_dump(mode="json"),
+                "version": stored.model_dump(mode="json"),
                 "evaluation": evaluation.model_dump(mode="json") if evaluation else None,
                 "verdict": verdict.model_dump(mode="json") if verdict else None,
                 "lineage": lineage.model_dump(mode="json"),
             }
         )
         return
-    console.print(_facts_table(found, lineage))
+    console.print(_facts_table(stored, lineage))
     if judged is None:
         console.print("Not judged yet.")
         return
@@ -70,12 +70,12 @@ def reproduce(version: VersionName, as_json: AsJson = False) -> None:
     from clm_core.settings import load_settings
 
     with open_services(load_settings()) as services:
-        found = train_again(services, find_version(services, version))
+        reproduction = train_again(services, find_version(services, version))
     if as_json:
-        print_json(found.to_json())
+        print_json(reproduction.to_json())
     else:
-        _show_reproduction(found)
-    if not found.reproduced:
+        _show_reproduction(reproduction)
+    if not reproduction.reproduced:
         sys.exit(1)
 
 
@@ -89,10 +89,10 @@ def report(
     from clm_core.settings import load_settings
 
     with open_services(load_settings()) as services:
-        found = find_version(services, version)
-        path = services.reports / found.model_id / f"{found.version}.html"
+        stored = find_version(services, version)
+        path = services.reports / stored.model_id / f"{stored.version}.html"
         if not path.exists():
-            services.registry.download(found.mlflow_run_id, f"report/{found.version}.html", path.parent)
+            services.registry.download(stored.mlflow_run_id, f"report/{stored.version}.html", path.parent)
     typer.echo(path)
     if open_page:
         typer.launch(path.as_uri())
@@ -152,14 +152,14 @@ def _pairs(values: Mapping[str, Any]) -> str:
     return ", ".join(f"{name} {value}" for name, value in values.items()) or "not recorded"
 
 
-def _show_reproduction(found: "Reproduction") -> None:
-    if found.differences:
+def _show_reproduction(reproduction: "Reproduction") -> None:
+    if reproduction.differences:
         table = Table("what differs", "then", "now", box=SIMPLE_HEAVY)
-        for difference in found.differences:
+        for difference in reproduction.differences:
             table.add_row(difference.what, difference.then, difference.now)
         console.print(table)
-    positions = found.positions
-    if found.reproduced:
+    positions = reproduction.positions
+    if reproduction.reproduced:
         console.print(f"[green]Reproduced[/]: the same position on all {positions.bars:,} bars.")
     else:
         console.print(

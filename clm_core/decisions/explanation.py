@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 MAX_SHARPE = 100.0
 """Largest annualised Sharpe ratio considered."""
-LUCK = "#9a6700"
+TRIAL_LUCK_COLOUR = "#9a6700"
 MEASURED = "#2f6fed"
 MUTED = "#5d6878"
 
@@ -137,7 +137,7 @@ def page(
         loader=PackageLoader("clm_core.decisions"), autoescape=True, undefined=StrictUndefined
     )
     pictures = (
-        [luck_svg(proof, evaluation), length_svg(proof)]
+        [trial_luck_svg(proof, evaluation), length_svg(proof)]
         if proof is not None and proof.record.measured
         else []
     )
@@ -156,21 +156,26 @@ def _formatted(value: float) -> str:
     return f"{value:,.6g}" if math.isfinite(value) else "none" if math.isnan(value) else "no length"
 
 
-def luck_svg(proof: Proof, evaluation: EvaluationResult) -> str:
+def trial_luck_svg(proof: Proof, evaluation: EvaluationResult) -> str:
     """Densities of the annualised Sharpe ratio of a single trial without an edge and of the luckiest of all
     trials, with the measured ratio marked."""
     from matplotlib.figure import Figure
 
-    luck = proof.luck
+    trial_luck = proof.luck
     measured = evaluation.sharpe_ratio
-    reach = max(4.5 * luck.deviation, 1.15 * abs(measured))
+    reach = max(4.5 * trial_luck.deviation, 1.15 * abs(measured))
     ratios = np.linspace(-reach, reach, 500)
     figure = Figure(figsize=(6.4, 3.4), layout="constrained")
     axes = figure.subplots()
-    one, best = _densities(ratios / luck.deviation, luck.effective_trials)
+    one, best = _densities(ratios / trial_luck.deviation, trial_luck.effective_trials)
     axes.plot(ratios, one, color=MUTED, label="one trial without an edge")
-    axes.fill_between(ratios, best, color=LUCK, alpha=0.25)
-    axes.plot(ratios, best, color=LUCK, label=f"luckiest of {luck.effective_trials:.0f} such trials")
+    axes.fill_between(ratios, best, color=TRIAL_LUCK_COLOUR, alpha=0.25)
+    axes.plot(
+        ratios,
+        best,
+        color=TRIAL_LUCK_COLOUR,
+        label=f"luckiest of {trial_luck.effective_trials:.0f} such trials",
+    )
     axes.axvline(measured, color=MEASURED, label=f"measured: {measured:.2f}")
     axes.set_xlabel("annualised Sharpe ratio")
     return _svg(figure, axes, y_label="density")
@@ -201,7 +206,7 @@ def length_svg(proof: Proof) -> str:
     figure = Figure(figsize=(6.4, 3.4), layout="constrained")
     axes = figure.subplots()
     axes.plot(bars, [proof.deflated(count) for count in bars], color=MEASURED, label="at this rate")
-    axes.axhline(proof.levels.min_deflated_sharpe, color=LUCK, linestyle="--", label="required")
+    axes.axhline(proof.levels.min_deflated_sharpe, color=TRIAL_LUCK_COLOUR, linestyle="--", label="required")
     axes.plot([now], [proof.deflated(now)], "o", color=MEASURED, label=f"now: {now:,} bars")
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
     axes.set_ylim(0.0, 1.02)

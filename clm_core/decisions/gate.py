@@ -121,21 +121,23 @@ def _thresholds(metrics: Metrics, criteria: PromotionCriteria) -> tuple[Reasoned
 
 
 def _evidence(case: Case, levels: EvidenceLevels) -> tuple[Reasoned, ...]:
-    luck = case.trials.expected_maximum(case.record.effective_bars)
-    deflated = probabilistic_sharpe_ratio(case.record, luck)
+    luckiest_sharpe = case.trials.expected_maximum(case.record.effective_bars)
+    deflated = probabilistic_sharpe_ratio(case.record, luckiest_sharpe)
     needed = bars_to_pass(case.record, case.trials, levels.min_deflated_sharpe)
-    beyond_luck = _at_least("deflated_sharpe_ratio", deflated, levels.min_deflated_sharpe, CheckKind.EVIDENCE)
+    beyond_trial_luck = _at_least(
+        "deflated_sharpe_ratio", deflated, levels.min_deflated_sharpe, CheckKind.EVIDENCE
+    )
     # no length can meet a limit of inf or NaN
     long_enough = _at_least("track_record_bars", case.record.bars, needed, CheckKind.EVIDENCE)
     checks = [
-        (beyond_luck, f"{_refusal(beyond_luck)}: {_luckiest(case, luck)}"),
+        (beyond_trial_luck, f"{_refusal(beyond_trial_luck)}: {_luckiest(case, luckiest_sharpe)}"),
         (long_enough, _too_short(case.record.bars, needed)),
     ]
     return (*checks, *([] if case.comparison is None else [_versus_champion(case.comparison, levels)]))
 
 
-def _luckiest(case: Case, luck: float) -> str:
-    annual = luck * math.sqrt(case.periods_per_year)
+def _luckiest(case: Case, sharpe: float) -> str:
+    annual = sharpe * math.sqrt(case.periods_per_year)
     return (
         f"the luckiest of {case.trials.trials} trials, counted as {case.trials.effective:.1f} independent "
         f"ones, would show a Sharpe ratio of {annual:.2f}"

@@ -57,7 +57,7 @@ def outlook(
         seed: same seed, same figures.
         progress: called with the completed share, 0..1.
     """
-    luck = None
+    without_edge = None
     waits = {}
     for number, edge in enumerate(edges):
         rng = np.random.default_rng([seed, number])
@@ -66,11 +66,11 @@ def outlook(
             progress((number + done) / len(edges))
 
         if edge == 0.0:
-            luck = simulate_years(replace(world, annual_sharpe=0.0), policy, streams, rng, part)
+            without_edge = simulate_years(replace(world, annual_sharpe=0.0), policy, streams, rng, part)
         else:
             with_edge = replace(world, annual_sharpe=edge)
             waits[edge] = simulate_waits(with_edge, policy, streams, horizon_years, rng, part)
-    return Outlook(policy.name, world, streams, horizon_years, luck, waits)
+    return Outlook(policy.name, world, streams, horizon_years, without_edge, waits)
 
 
 def draw_picture(outlooks: Sequence[Outlook], file: Path) -> None:

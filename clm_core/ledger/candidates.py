@@ -57,9 +57,9 @@ class CandidateStore:
         Raises:
             NotFound: the candidate does not exist.
         """
-        if candidate_id not in (found := self.known([candidate_id])):
+        if candidate_id not in (known := self.known([candidate_id])):
             raise NotFound(f"There is no candidate {candidate_id}: GET /clm/candidates lists the candidates.")
-        return found[candidate_id]
+        return known[candidate_id]
 
     def known(self, ids: Collection[UUID]) -> dict[UUID, StrategyCandidate]:
         """Recorded candidates among the ids."""
@@ -80,8 +80,8 @@ class CandidateStore:
         rows = select(*_CANDIDATES.c).where(*conditions, *paging.created(query, _CANDIDATES.c.created_at))
         keys = (_RANKS[query.order], _CANDIDATES.c.id)
         with self._engine.begin() as connection:
-            found = connection.execute(paging.seek(rows, keys, query)).mappings().all()
-        return paging.page(found, keys, query, _candidate)
+            matching = connection.execute(paging.seek(rows, keys, query)).mappings().all()
+        return paging.page(matching, keys, query, _candidate)
 
 
 def _candidate(row: Mapping[Any, Any]) -> StrategyCandidate:

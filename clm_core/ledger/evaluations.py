@@ -87,10 +87,10 @@ class EvaluationStore:
 
     def _newest_evaluation(self, model_id: str, label: str) -> dict[str, Any]:
         equal = {"model_id": model_id, "version": label}
-        found = rows.newest_rows(self._engine, _EVALUATIONS, equal, limit=1)
-        if not found:
+        evaluations = rows.newest_rows(self._engine, _EVALUATIONS, equal, limit=1)
+        if not evaluations:
             raise NotFound(f"{model_id} {label} has not been evaluated. `clm models` lists the versions.")
-        return found[0]
+        return evaluations[0]
 
 
 def _newest_trial(job: ScalarSelect[UUID]) -> ScalarSelect[UUID]:

@@ -92,10 +92,10 @@ class JobStore:
         Raises:
             NotFound: the job does not exist.
         """
-        found = rows.newest_rows(self._engine, _JOBS, {"id": job_id}, limit=1)
-        if not found:
+        jobs = rows.newest_rows(self._engine, _JOBS, {"id": job_id}, limit=1)
+        if not jobs:
             raise NotFound(f"There is no job {job_id}. `clm jobs` lists the jobs.")
-        return read_job(found[0])
+        return read_job(jobs[0])
 
     def jobs(
         self, status: JobStatus | None = None, model_id: str | None = None, limit: int = 50
@@ -113,8 +113,8 @@ class JobStore:
         matching = select(*_JOBS.c).where(*conditions, *paging.created(query, _JOBS.c.created_at))
         keys = (_JOBS.c.created_at, _JOBS.c.id)
         with self._engine.begin() as connection:
-            found = connection.execute(paging.seek(matching, keys, query)).mappings().all()
-        return paging.page(found, keys, query, read_job)
+            page_rows = connection.execute(paging.seek(matching, keys, query)).mappings().all()
+        return paging.page(page_rows, keys, query, read_job)
 
 
 def record_job(connection: Connection, job: TrainingJob, by: Actor) -> None:

@@ -66,12 +66,12 @@ def require(connection: Connection, job: UUID | ScalarSelect[UUID], lease: Lease
         LeaseLost: the lease was taken over, or the job has ended.
         IllegalTransition: no lease is given, and the job is in progress.
     """
-    found = select(_LEASES.c.job_id, _LEASES.c.holder).where(_LEASES.c.job_id == job)
+    query = select(_LEASES.c.job_id, _LEASES.c.holder).where(_LEASES.c.job_id == job)
     if lease is not None:
-        own = found.where(_LEASES.c.token == lease.token).with_for_update(read=True)
+        own = query.where(_LEASES.c.token == lease.token).with_for_update(read=True)
         if connection.execute(own).one_or_none() is None:
             raise _lost(lease)
-    elif (other := connection.execute(found).one_or_none()) is not None:
+    elif (other := connection.execute(query).one_or_none()) is not None:
         raise IllegalTransition(
             f"Job {other.job_id} is being run by {other.holder}, which alone may write about the job: "
             "try again after the end of the job (see `clm jobs`)."

@@ -88,8 +88,8 @@ def _differences(connection: Connection) -> tuple[str, ...]:
     from alembic.autogenerate import compare_metadata
     from alembic.migration import MigrationContext
 
-    found = compare_metadata(MigrationContext.configure(connection), Base.metadata)
-    return tuple(_sentence(difference) for difference in found)
+    differences = compare_metadata(MigrationContext.configure(connection), Base.metadata)
+    return tuple(_sentence(difference) for difference in differences)
 
 
 def _sentence(difference: Any) -> str:

@@ -43,9 +43,9 @@ class TokenStore:
             raise NotAuthenticated(
                 f"The secret is malformed: check that the whole secret was copied, or {_ASK}."
             )
-        found = select(_TOKENS).where(_TOKENS.c.id == secret.token_id)
+        query = select(_TOKENS).where(_TOKENS.c.id == secret.token_id)
         with self._engine.begin() as connection:
-            row = connection.execute(found).mappings().one_or_none()
+            row = connection.execute(query).mappings().one_or_none()
             if row is None or not hmac.compare_digest(row["digest"], secret.digest):
                 raise NotAuthenticated(f"The token is unknown: {_ASK}.")
             token = _token(row)

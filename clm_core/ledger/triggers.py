@@ -87,8 +87,8 @@ class TriggerStore:
             known = select(_INBOX.c.received_at, _INBOX.c.body_hash).where(
                 _INBOX.c.number == _number_of(source, message_id).scalar_subquery()
             )
-            found = connection.execute(known).one()
-        return is_new, found.received_at, found.body_hash
+            known_message = connection.execute(known).one()
+        return is_new, known_message.received_at, known_message.body_hash
 
     def messages(self, set_aside: bool = False, limit: int = 50) -> list[Message]:
         """Newest messages: all messages, or only messages set aside."""
@@ -271,13 +271,13 @@ def _job_of(connection: Connection, model_id: str, status: JobStatus) -> UUID | 
 
 
 def _job_with_key(connection: Connection, model_id: str, key: str) -> UUID | None:
-    found = (
+    query = (
         select(_REQUESTS.c.job_id)
         .where(_REQUESTS.c.model_id == model_id, _REQUESTS.c.key == key, _REQUESTS.c.job_id.is_not(None))
         .order_by(_REQUESTS.c.number)
         .limit(1)
     )
-    job_id: UUID | None = connection.scalar(found)
+    job_id: UUID | None = connection.scalar(query)
     return job_id
 
 

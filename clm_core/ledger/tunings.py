@@ -62,13 +62,13 @@ class TuningStore:
 
 
 def _tuning(connection: Connection, name: str) -> Tuning:
-    found = connection.scalar(select(_TUNINGS.c.definition).where(_TUNINGS.c.name == name))
-    if found is None:
+    definition = connection.scalar(select(_TUNINGS.c.definition).where(_TUNINGS.c.name == name))
+    if definition is None:
         newest = select(_TUNINGS.c.name).order_by(_TUNINGS.c.created_at.desc()).limit(SUGGESTED)
         names = ", ".join(connection.scalars(newest))
         advice = f"the newest are {names}" if names else "`clm tune` creates the first"
         raise NotFound(f"There is no study {name}; {advice}.")
-    return Tuning.model_validate(found)
+    return Tuning.model_validate(definition)
 
 
 def _require_same(began: Tuning, requested: Tuning) -> None:

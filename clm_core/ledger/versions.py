@@ -53,10 +53,10 @@ class VersionStore:
             NotFound: the model has no such version.
         """
         equal = {"model_id": model_id, "version": label}
-        found = rows.newest_rows(self._engine, _VERSIONS, equal, limit=1)
-        if not found:
+        versions = rows.newest_rows(self._engine, _VERSIONS, equal, limit=1)
+        if not versions:
             raise _no_version(model_id, label)
-        return _version(found[0])
+        return _version(versions[0])
 
     def versions(
         self,
@@ -95,8 +95,8 @@ class VersionStore:
         order = paging.ordered([listed.c[key.name] for key in keys], query)
         matching = select(listed, newest).join(newest, true(), isouter=True).order_by(*order)
         with self._engine.begin() as connection:
-            found = connection.execute(matching).mappings().all()
-        return paging.page(found, keys, query, _listed)
+            page_rows = connection.execute(matching).mappings().all()
+        return paging.page(page_rows, keys, query, _listed)
 
     def set_version_status(
         self,

@@ -120,7 +120,7 @@ def _any(cells: Mask) -> Mask:
     return np.asarray(cells.any(axis=1))
 
 
-def _found(rule: str, broken: Mask, message: str) -> Iterator[Finding]:
+def _findings(rule: str, broken: Mask, message: str) -> Iterator[Finding]:
     rows = np.flatnonzero(broken)
     if len(rows):
         yield Finding(rule, tuple(rows[:_ROWS_SHOWN].tolist()), len(rows), message)
@@ -139,17 +139,17 @@ def _utc(column: "pd.Series[pd.Timestamp]", timeframe: Timeframe) -> tuple[Times
     if not pd.api.types.is_datetime64_any_dtype(column):
         everything = np.ones(len(column), dtype=np.bool_)
         message = "the timestamps are not times; convert them, or import the file by `clm data import`"
-        return np.full(len(column), pd.NaT.value), list(_found("unreadable-time", everything, message))
+        return np.full(len(column), pd.NaT.value), list(_findings("unreadable-time", everything, message))
     index = pd.DatetimeIndex(column)
     naive = index.tz is None
     time = _nanoseconds(index)
     readable = _readable(time)
     findings = list(
-        _found("unreadable-time", ~readable, "the time is missing or no ISO 8601 (--time-format)")
+        _findings("unreadable-time", ~readable, "the time is missing or no ISO 8601 (--time-format)")
     )
     if naive and not (timeframe is Timeframe.D1 and bool(np.all(time[readable] % _DAY == 0))):
         message = "the times carry no time zone; pass the one they are in, e.g. --timezone UTC"
-        findings += _found("unknown-time-zone", readable, message)
+        findings += _findings("unknown-time-zone", readable, message)
     return time, findings
 
 
@@ -168,12 +168,12 @@ def _value_findings(values: Floats) -> Iterator[Finding]:
     body_low = np.minimum(open_, close)
     body_high = np.maximum(open_, close)
     outside = (high >= low) & ((body_low < low) | (body_high > high))
-    yield from _found("nan", _any(np.isnan(values)), "a value is missing or not a number")
-    yield from _found("infinite", _any(np.isinf(values)), "a value is infinite")
-    yield from _found("non-positive-price", _any(prices <= 0), "a price is zero or negative")
-    yield from _found("negative-volume", volume < 0, "the volume is negative")
-    yield from _found("high-below-low", high < low, "the high is below the low")
-    yield from _found("outside-range", outside, "open or close lies outside low..high")
+    yield from _findings("nan", _any(np.isnan(values)), "a value is missing or not a number")
+    yield from _findings("infinite", _any(np.isinf(values)), "a value is infinite")
+    yield from _findings("non-positive-price", _any(prices <= 0), "a price is zero or negative")
+    yield from _findings("negative-volume", volume < 0, "the volume is negative")
+    yield from _findings("high-below-low", high < low, "the high is below the low")
+    yield from _findings("outside-range", outside, "open or close lies outside low..high")
 
 
 def _level_findings(values: Floats) -> Iterator[Finding]:
@@ -186,14 +186,14 @@ def _level_findings(values: Floats) -> Iterator[Finding]:
     message = (
         f"neighbouring prices differ by a factor of {PRICE_JUMP:.0f} or more: another scale or currency unit"
     )
-    yield from _found("scale-jump", jumps, message)
+    yield from _findings("scale-jump", jumps, message)
     message = f"{STUCK_BARS} or more bars in a row are identical and have volume: the feed repeats itself"
-    yield from _found("stuck-price", _stuck(values), message)
+    yield from _findings("stuck-price", _stuck(values), message)
     message = (
         f"typical volume changes by a factor of {VOLUME_JUMP:.0f} or more: another unit from here on "
         "(base and quote volume swapped?)"
     )
-    yield from _found("volume-scale-jump", _volume_jumps(volume), message)
+    yield from _findings("volume-scale-jump", _volume_jumps(volume), message)
 
 
 def _differ_by_factor(left: Floats, right: Floats, factor: float) -> Mask:
@@ -233,19 +233,21 @@ def _time_findings(time: Times, timeframe: Timeframe, calendar: Calendar, moment
     newest_first = bool(time[0] > time[-1] and np.mean(moves < 0) > 0.5)
     backwards = moves > 0 if newest_first else moves < 0
     message = "the newest bar comes first; pass --reverse to import it the other way round"
-    yield from _found("newest-first", np.full(len(time), newest_first), message)
+    yield from _findings("newest-first", np.full(len(time), newest_first), message)
     message = "a bar is out of order; sort the file by time after finding out why"
-    yield from _found("out-of-order", np.concatenate([[False], backwards]), message)
-    yield from _found(
+    yield from _findings("out-of-order", np.concatenate([[False], backwards]), message)
+    yield from _findings(
         "duplicate-time", pd.Index(time).duplicated(), "the time was there before; keep one bar of each"
     )
     yield from _off_grid(time, step, timeframe)
     weekend = in_weekend(time, timeframe) & (calendar is Calendar.WEEKDAYS)
     message = "the market is closed then: wrong --timezone, or it never closes (--calendar 24x7)"
-    yield from _found("closed-market", weekend, message)
-    yield from _found("future-bar", time > moment, "the bar opens in the future: wrong zone, unit or clock")
+    yield from _findings("closed-market", weekend, message)
+    yield from _findings(
+        "future-bar", time > moment, "the bar opens in the future: wrong zone, unit or clock"
+    )
     message = "the bar is still open and will change; pass --drop-open-bar to leave it out"
-    yield from _found("open-bar", (time <= moment) & (time > moment - step), message)
+    yield from _findings("open-bar", (time <= moment) & (time > moment - step), message)
     yield from _paged_holes(np.sort(time), step)
 
 
@@ -258,12 +260,12 @@ def _off_grid(time: Times, step: int, timeframe: Timeframe) -> Iterator[Finding]
             f"{timeframe} bars open {hours} h past the UTC grid: the times are in another zone (pass it as "
             "--timezone) or the bars are cut at another hour (rebuild them from shorter ones)"
         )
-        yield from _found("wrong-time-zone", rest != 0, message)
+        yield from _findings("wrong-time-zone", rest != 0, message)
     else:
         message = (
             f"the time is no multiple of {timeframe}: wrong --timeframe, or a close time in place of the open"
         )
-        yield from _found("off-grid", rest != 0, message)
+        yield from _findings("off-grid", rest != 0, message)
 
 
 def _paged_holes(time: Times, step: int) -> Iterator[Finding]:
@@ -278,4 +280,4 @@ def _paged_holes(time: Times, step: int) -> Iterator[Finding]:
         broken = np.zeros(len(time), dtype=np.bool_)
         broken[holes] = True
         message = f"holes return every {rhythm // step} bars: each page of a download lost its tail"
-        yield from _found("paged-holes", broken, message)
+        yield from _findings("paged-holes", broken, message)

@@ -222,16 +222,18 @@ def check(
             None,
             *(change.to_version for change in committed),
         ][:-1]
-        told = [change for change in committed if change.kind is not PromotionKind.LOSS]
-        assert events(model_id) == [change.id for change in told]
+        announced = [change for change in committed if change.kind is not PromotionKind.LOSS]
+        assert events(model_id) == [change.id for change in announced]
         assert len(committed) == len([action for action in audited(model_id) if action in CHANGED])
 
     def tagged(model_id: str, status: str) -> list[int]:
         import mlflow
 
         uri = services.database.url("mlflow")
-        wanted = f"name = '{model_id}' AND tags.`clm.status` = '{status}'"
-        return [int(found.version) for found in mlflow.MlflowClient(uri, uri).search_model_versions(wanted)]
+        query = f"name = '{model_id}' AND tags.`clm.status` = '{status}'"
+        return [
+            int(version.version) for version in mlflow.MlflowClient(uri, uri).search_model_versions(query)
+        ]
 
     def events(model_id: str) -> list[int]:
         query = text(

@@ -248,9 +248,9 @@ def test_receivers_can_be_set_by_variables_and_are_printed_as_stars(monkeypatch:
     settings = load_settings()
     assert settings.alerts.urls[0].get_secret_value() == "json://host/s3cret"
     assert effective(settings)["alerts"] == {"urls": ["**********"]}
-    shown = f"{effective(settings)} {settings!r}"
-    assert "s3cret" not in shown
-    assert secret not in shown
+    printed = f"{effective(settings)} {settings!r}"
+    assert "s3cret" not in printed
+    assert secret not in printed
 
 
 def test_settings_cannot_be_changed() -> None:
@@ -260,6 +260,6 @@ def test_settings_cannot_be_changed() -> None:
 
 def test_printed_settings_load_again(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CLM_EXECUTION__LOT_SIZE", "0.001")
-    shown = effective(load_settings())
+    printed = effective(load_settings())
     monkeypatch.delenv("CLM_EXECUTION__LOT_SIZE")
-    assert Settings(**shown) == Settings(execution={"lot_size": 0.001})
+    assert Settings(**printed) == Settings(execution={"lot_size": 0.001})

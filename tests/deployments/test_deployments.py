@@ -50,8 +50,8 @@ def deployed(settings: Settings, prefect_url: str) -> Iterator[str]:
 
 
 def ask(url: str, path: str, body: dict[str, Any] | None = None) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = httpx.post(f"{url}{path}", json=body or {}).raise_for_status().json()
-    return found
+    answer: list[dict[str, Any]] = httpx.post(f"{url}{path}", json=body or {}).raise_for_status().json()
+    return answer
 
 
 def deployments(url: str) -> dict[str, dict[str, Any]]:
@@ -66,10 +66,10 @@ def scheduled(url: str, deployment: dict[str, Any]) -> dict[str, str]:
 
 def wait_for_scheduled_runs(url: str, name: str) -> dict[str, str]:
     deadline = time.monotonic() + PATIENT_SECONDS
-    while not (found := scheduled(url, deployments(url)[name])):
+    while not (runs := scheduled(url, deployments(url)[name])):
         assert time.monotonic() < deadline, "Prefect's scheduler makes no runs"
         time.sleep(0.5)
-    return found
+    return runs
 
 
 def test_each_model_and_market_has_one_deployment(deployed: str) -> None:
@@ -77,10 +77,10 @@ def test_each_model_and_market_has_one_deployment(deployed: str) -> None:
 
 
 def test_scheduled_runs_appear_with_the_periodic_trigger(deployed: str) -> None:
-    found = wait_for_scheduled_runs(deployed, "xgboost_btcusd_1h")
-    [first, second, *_] = sorted(map(datetime.fromisoformat, found))
+    runs = wait_for_scheduled_runs(deployed, "xgboost_btcusd_1h")
+    [first, second, *_] = sorted(map(datetime.fromisoformat, runs))
     assert second - first == timedelta(hours=168)
-    run = httpx.get(f"{deployed}/flow_runs/{next(iter(found.values()))}").json()
+    run = httpx.get(f"{deployed}/flow_runs/{next(iter(runs.values()))}").json()
     assert run["parameters"]["request"]["trigger_reason"] == "periodic"
 
 
@@ -95,11 +95,11 @@ def test_the_launch_form_starts_with_the_market_asked_for_by_hand(deployed: str)
 
 
 def test_a_tuning_has_a_form_whose_fields_stand_in_order_and_no_schedule(deployed: str) -> None:
-    found = deployments(deployed)["tune"]
-    assert found["schedules"] == []
+    deployment = deployments(deployed)["tune"]
+    assert deployment["schedules"] == []
     [form] = [
         part
-        for name, part in found["parameter_openapi_schema"]["definitions"].items()
+        for name, part in deployment["parameter_openapi_schema"]["definitions"].items()
         if name == "TuneRequest"
     ]
     fields = sorted(form["properties"], key=lambda name: form["properties"][name]["position"])
@@ -108,10 +108,10 @@ def test_a_tuning_has_a_form_whose_fields_stand_in_order_and_no_schedule(deploye
 
 
 def test_the_form_of_an_evolution_has_selects_bounds_and_a_word_on_every_field(deployed: str) -> None:
-    found = deployments(deployed)["evolve"]
-    assert found["schedules"] == []
-    assert found["global_concurrency_limit"]["limit"] == 1
-    parts = found["parameter_openapi_schema"]["definitions"]
+    deployment = deployments(deployed)["evolve"]
+    assert deployment["schedules"] == []
+    assert deployment["global_concurrency_limit"]["limit"] == 1
+    parts = deployment["parameter_openapi_schema"]["definitions"]
     form = parts["EvolveRequest"]["properties"]
     assert all("description" in field for field in form.values())
     fields = sorted(form, key=lambda name: form[name]["position"])
@@ -128,9 +128,9 @@ def test_the_form_of_an_evolution_has_selects_bounds_and_a_word_on_every_field(d
 
 
 def test_a_deployment_has_one_run_at_a_time_and_the_next_waits(deployed: str) -> None:
-    found = deployments(deployed)["xgboost_btcusd_1h"]
-    assert found["global_concurrency_limit"]["limit"] == 1
-    assert found["concurrency_options"]["collision_strategy"] == "ENQUEUE"
+    deployment = deployments(deployed)["xgboost_btcusd_1h"]
+    assert deployment["global_concurrency_limit"]["limit"] == 1
+    assert deployment["concurrency_options"]["collision_strategy"] == "ENQUEUE"
 
 
 @pytest.mark.parametrize(
@@ -139,11 +139,11 @@ def test_a_deployment_has_one_run_at_a_time_and_the_next_waits(deployed: str) ->
     ids=["maintenance", "watch", "shadow"],
 )
 def test_a_scheduled_pass_is_skipped_while_the_one_before_runs(name: str, every: int, deployed: str) -> None:
-    found = deployments(deployed)[name]
-    [schedule] = found["schedules"]
+    deployment = deployments(deployed)[name]
+    [schedule] = deployment["schedules"]
     assert schedule["schedule"]["interval"] == every
-    assert found["global_concurrency_limit"]["limit"] == 1
-    assert found["concurrency_options"]["collision_strategy"] == "CANCEL_NEW"
+    assert deployment["global_concurrency_limit"]["limit"] == 1
+    assert deployment["concurrency_options"]["collision_strategy"] == "CANCEL_NEW"
 
 
 @pytest.mark.parametrize(
@@ -249,12 +249,12 @@ def test_deploying_over_the_release_before_leaves_no_schedule_or_automation_of_i
 
     changed = deploy(settings)
     assert (set(changed.paused), changed.created, changed.updated) == (names, (), ())
-    found = deployments(deployed)
-    assert {name: found[name]["paused"] for name in names} == dict.fromkeys(names, True)
-    assert not found["maintenance"]["paused"]
+    by_name = deployments(deployed)
+    assert {name: by_name[name]["paused"] for name in names} == dict.fromkeys(names, True)
+    assert not by_name["maintenance"]["paused"]
     assert automations(deployed).isdisjoint({"CLM: drain at once"})
     assert "CLM: dispatch at once" in automations(deployed)
-    assert scheduled(deployed, found["upkeep"]) == {}
+    assert scheduled(deployed, by_name["upkeep"]) == {}
     assert deploy(settings).paused == ()
 
 

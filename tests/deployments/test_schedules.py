@@ -61,11 +61,11 @@ class World:
         return {each["name"]: each["id"] for each in self.ask("/deployments/filter", {})}
 
     def runs(self, name: str) -> list[dict[str, Any]]:
-        found = list[dict[str, Any]]()
-        wanted = {"deployments": {"name": {"any_": [name]}}, "limit": 200}
-        while page := self.ask("/flow_runs/filter", wanted | {"offset": len(found)}):
-            found += page
-        return found
+        runs = list[dict[str, Any]]()
+        query = {"deployments": {"name": {"any_": [name]}}, "limit": 200}
+        while page := self.ask("/flow_runs/filter", query | {"offset": len(runs)}):
+            runs += page
+        return runs
 
     def slots(self, name: str, *states: str) -> Counter[datetime]:
         """Number of runs by scheduled time, up to now."""
@@ -95,11 +95,11 @@ class World:
 
     def _ahead(self, name: str) -> int:
         later = {"after_": self.now.isoformat()}
-        wanted = {
+        query = {
             "deployments": {"name": {"any_": [name]}},
             "flow_runs": {"expected_start_time": later, "state": {"type": {"any_": ["SCHEDULED"]}}},
         }
-        return int(self.ask("/flow_runs/count", wanted))
+        return int(self.ask("/flow_runs/count", query))
 
     def _due(self, names: list[str]) -> list[dict[str, Any]]:
         """Runs handed to a worker at the moment."""

@@ -57,15 +57,15 @@ class Canaries:
     @property
     def spelled(self) -> dict[bytes, str]:
         """Name of each canary by spelling: plain, escaped, hexadecimal, raw and base64."""
-        found = dict[bytes, str]()
+        spellings = dict[bytes, str]()
         for name, text in vars(self).items():
             plain = text.removeprefix("whsec_").encode()
             raw = base64.b64decode(plain) if text.startswith("whsec_") else plain
             # the middle of the base64 text does not depend on a prefix
             shifted = [base64.b64encode(b"x" * shift + raw)[4:-4] for shift in range(3)]
             for spelling in (plain, quote(plain, safe="").encode(), raw.hex().encode(), raw, *shifted):
-                found[spelling] = name
-        return found
+                spellings[spelling] = name
+        return spellings
 
 
 @pytest.fixture(scope="module")
@@ -188,9 +188,9 @@ def api_job(api: httpx.Client, job: str, token: str) -> Any:
 
 def commands(installation: Installation) -> dict[str, bytes]:
     """Output of commands in the terminal."""
-    asked = (("config",), ("status", "--json"), ("alerts",), ("tokens", "list"), ("audit", "show"))
-    shown = {" ".join(words): installation.clm(*words) for words in asked}
-    return {words: (done.stdout + done.stderr).encode() for words, done in shown.items()}
+    arguments = (("config",), ("status", "--json"), ("alerts",), ("tokens", "list"), ("audit", "show"))
+    outputs = {" ".join(words): installation.clm(*words) for words in arguments}
+    return {words: (done.stdout + done.stderr).encode() for words, done in outputs.items()}
 
 
 def dumps(database: Database) -> Iterator[tuple[str, bytes]]:
@@ -211,8 +211,8 @@ def command_lines() -> dict[str, bytes]:
 
 
 def files(home: Path) -> dict[str, bytes]:
-    found = (path for path in home.rglob("*") if path.is_file() and not path.is_symlink())
-    return {str(path): content for path in found if (content := read(path))}
+    files = (path for path in home.rglob("*") if path.is_file() and not path.is_symlink())
+    return {str(path): content for path in files if (content := read(path))}
 
 
 def read(path: Path) -> bytes:
@@ -224,10 +224,10 @@ def read(path: Path) -> bytes:
 
 
 def assert_in_none(spelled: dict[bytes, str], places: dict[str, bytes]) -> None:
-    found = {
+    leaks = {
         (place, name)
         for place, content in places.items()
         for spelling, name in spelled.items()
         if spelling in content
     }
-    assert not found
+    assert not leaks

@@ -61,9 +61,9 @@ def up(home: Path, make_home: Callable[[str], Path]) -> Iterator[Installation]:
 
 
 def test_status_has_the_health_of_each_part_and_the_next_runs(up: Installation) -> None:
-    found = up.clm("status", "--json")
-    assert found.returncode == 0, found.stdout
-    status = json.loads(found.stdout)
+    answer = up.clm("status", "--json")
+    assert answer.returncode == 0, answer.stdout
+    status = json.loads(answer.stdout)
     assert {part["name"]: part["healthy"] for part in status["parts"]}.items() >= {
         "prefect": True,
         "mlflow": True,
@@ -174,9 +174,9 @@ def test_the_link_into_mlflow_opens_the_version(up: Installation, run: dict[str,
 def test_the_run_shows_its_progress_and_the_champion_beside_the_challenger(
     up: Installation, run: dict[str, Any]
 ) -> None:
-    found = artifacts(up, run)
-    assert float(found["lightgbm-btcusd-1h-progress"]["data"]) == 100
-    rows = json.loads(found["lightgbm-btcusd-1h-champion"]["data"])
+    shown_artifacts = artifacts(up, run)
+    assert float(shown_artifacts["lightgbm-btcusd-1h-progress"]["data"]) == 100
+    rows = json.loads(shown_artifacts["lightgbm-btcusd-1h-champion"]["data"])
     assert {row["check"]: row["no champion"] for row in rows}["Sharpe ratio"] == "-"
 
 
@@ -215,12 +215,12 @@ def assert_maintenance_starts(up: Installation) -> None:
 
 def trainings(up: Installation) -> list[int]:
     """Training processes of the installation."""
-    found = []
+    processes = []
     for process in up.processes():
         with contextlib.suppress(OSError):
             if b"clm_core.retraining.training" in Path(f"/proc/{process}/cmdline").read_bytes():
-                found.append(process)
-    return found
+                processes.append(process)
+    return processes
 
 
 def test_a_server_that_is_killed_comes_back_and_is_reported(up: Installation) -> None:
@@ -275,10 +275,10 @@ def server(up: Installation) -> int:
 
 def runs_of(up: Installation, models: Collection[str]) -> Counter[str]:
     """Number of Prefect runs of each model."""
-    found, tags = list[dict[str, Any]](), {"flow_runs": {"tags": {"any_": sorted(models)}}}
-    while page := up.prefect("POST", "/flow_runs/filter", tags | {"offset": len(found), "limit": 200}):
-        found += page
-    return Counter(tag for run in found for tag in run["tags"] if tag in models)
+    runs, tags = list[dict[str, Any]](), {"flow_runs": {"tags": {"any_": sorted(models)}}}
+    while page := up.prefect("POST", "/flow_runs/filter", tags | {"offset": len(runs), "limit": 200}):
+        runs += page
+    return Counter(tag for run in runs for tag in run["tags"] if tag in models)
 
 
 def wait_until_dispatched(up: Installation, models: Collection[str]) -> float:

@@ -46,12 +46,12 @@ def list_candidates(clm: Connected, query: Annotated[CandidateQuery, Query()]) -
 
 def one_version(model_id: ModelIdInPath, version: LabelInPath, clm: Connected) -> VersionDetails:
     """Version with training job, ancestors, evaluation and verdict."""
-    found = clm.ledger.version(model_id, version)
-    evaluation, verdict = _judged(clm, found)
+    stored = clm.ledger.version(model_id, version)
+    evaluation, verdict = _judged(clm, stored)
     return VersionDetails(
-        version=found,
-        job=clm.ledger.job(found.training_job_id),
-        ancestors=_ancestors(clm, found),
+        version=stored,
+        job=clm.ledger.job(stored.training_job_id),
+        ancestors=_ancestors(clm, stored),
         evaluation=evaluation,
         verdict=verdict,
     )
@@ -59,11 +59,11 @@ def one_version(model_id: ModelIdInPath, version: LabelInPath, clm: Connected) -
 
 def report(model_id: ModelIdInPath, version: LabelInPath, clm: Connected) -> FileResponse:
     """Tear sheet of the version as an HTML page."""
-    found = clm.ledger.version(model_id, version)
-    page = clm.reports / found.model_id / f"{found.version}.html"
+    stored = clm.ledger.version(model_id, version)
+    page = clm.reports / stored.model_id / f"{stored.version}.html"
     if not page.exists():
         page.parent.mkdir(parents=True, exist_ok=True)
-        _fetch_report(clm, found)
+        _fetch_report(clm, stored)
     return FileResponse(
         page, media_type="text/html; charset=utf-8", headers={"Content-Security-Policy": REPORT_POLICY}
     )

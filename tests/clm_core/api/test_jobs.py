@@ -45,9 +45,9 @@ def test_the_training_of_the_interface_s_description_works_as_it_stands(
     assert (again.status_code, again.json()["reply"]) == (202, "coalesced")
     assert again.json()["request"]["training"]["requested_by"] == "the desk"
     entry = next(
-        found
-        for found in reversed(services.ledger.audit_after(0, 10**6))
-        if (found.action, found.subject) == ("job_created", job["id"])
+        entry
+        for entry in reversed(services.ledger.audit_after(0, 10**6))
+        if (entry.action, entry.subject) == ("job_created", job["id"])
     )
     assert (entry.actor, entry.role) == ("operator", "operator")
 
@@ -86,8 +86,8 @@ def test_versions_are_filtered_ordered_and_read_page_by_page(
     other_list = client(Role.VIEWER).get("/clm/models", params={"after": first["next"]})
     assert (other_list.status_code, other_list.json()["type"]) == (422, "urn:clm:problem:invalid-cursor")
     since = {"model_id": model_id, "since": "2026-01-02T00:00:00Z", "until": "2026-01-03T00:00:00Z"}
-    found = client(Role.VIEWER).get("/clm/models", params=since).json()["items"]
-    assert [each["version"]["version"] for each in found] == ["v20260102_000000"]
+    recent = client(Role.VIEWER).get("/clm/models", params=since).json()["items"]
+    assert [each["version"]["version"] for each in recent] == ["v20260102_000000"]
 
 
 @pytest.mark.parametrize(

@@ -145,8 +145,8 @@ def hmac_with_public_key(provider: Provider) -> str:
 def test_a_jwt_of_another_issuer_audience_time_or_key_is_refused(
     forge: Callable[[Provider], str], ask: Ask, provider: Provider
 ) -> None:
-    status, said = ask(forge(provider))
-    assert status == 401, said
+    status, body = ask(forge(provider))
+    assert status == 401, body
 
 
 def test_a_small_clock_difference_is_tolerated(ask: Ask, provider: Provider) -> None:

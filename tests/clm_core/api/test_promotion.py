@@ -32,9 +32,9 @@ def test_the_promotion_of_the_interface_s_description_works_as_it_stands(
         body["reason"],
     )
     [entry] = [
-        found
-        for found in services.ledger.audit_after(0, 10**6)
-        if (found.action, found.subject) == ("promotion_committed", body["model_id"])
+        entry
+        for entry in services.ledger.audit_after(0, 10**6)
+        if (entry.action, entry.subject) == ("promotion_committed", body["model_id"])
     ]
     assert (entry.actor, entry.details["said_by"]) == ("operator", "admin@quantum.io")
     serving = client(Role.VIEWER).get("/clm/status").json()["production"]

@@ -17,7 +17,7 @@ Client = Callable[[Role | None], TestClient]
 MakeToken = Callable[..., str]
 
 
-def asked_with(client: Client, secret: str) -> int:
+def status_with(client: Client, secret: str) -> int:
     return client(None).get("/clm/jobs", headers={"Authorization": f"Bearer {secret}"}).status_code
 
 
@@ -25,9 +25,9 @@ def test_a_token_created_over_http_is_valid_until_revoked(client: Client) -> Non
     made = client(Role.ADMIN).post("/clm/tokens", json={"name": "grace", "role": "viewer", "days": 7})
     assert made.status_code == 201
     token, secret = made.json()["token"], made.json()["secret"]
-    assert asked_with(client, secret) == 200
+    assert status_with(client, secret) == 200
     assert client(Role.ADMIN).delete(f"/clm/tokens/{token['id']}").json()["revoked_at"] is not None
-    assert asked_with(client, secret) == 401
+    assert status_with(client, secret) == 401
 
 
 def test_the_secret_is_neither_listed_nor_stored(client: Client, ledger_engine: Engine) -> None:
@@ -44,8 +44,8 @@ def test_creation_and_revocation_are_in_the_audit_with_the_actor(client: Client,
     made = client(Role.ADMIN).post("/clm/tokens", json={"name": "linus", "role": "operator"}).json()["token"]
     for _ in range(2):
         assert client(Role.ADMIN).delete(f"/clm/tokens/{made['id']}").status_code == 200
-    found = [entry for entry in services.ledger.audit_after(0, 10**6) if made["id"] in entry.subject]
-    assert [(entry.action, entry.actor, entry.role) for entry in found] == [
+    entries = [entry for entry in services.ledger.audit_after(0, 10**6) if made["id"] in entry.subject]
+    assert [(entry.action, entry.actor, entry.role) for entry in entries] == [
         ("token_created", "admin", "admin"),
         ("token_revoked", "admin", "admin"),
     ]
@@ -68,8 +68,8 @@ def test_creation_and_revocation_are_in_the_audit_with_the_actor(client: Client,
 def test_a_changed_token_is_refused(
     change: Callable[[str], str], client: Client, make_token: MakeToken
 ) -> None:
-    shown = change(make_token(Role.ADMIN)).encode()
-    headers = {b"Authorization": b"Bearer " + shown}
+    token = change(make_token(Role.ADMIN)).encode()
+    headers = {b"Authorization": b"Bearer " + token}
     assert client(None).get("/clm/jobs", headers=headers).status_code == 401
 
 
@@ -85,12 +85,12 @@ def test_a_token_is_refused_from_its_expiry(wired: Services, make_token: MakeTok
 
 def test_the_last_use_is_recorded_to_the_minute(services: Services, make_token: MakeToken) -> None:
     secret, first = make_token(Role.VIEWER), datetime.now(UTC)
-    found = [
+    last_uses = [
         services.ledger.tokens.authenticate(secret, first + timedelta(seconds=after)).last_used_at
         for after in (0, 59, 60, 61)
     ]
     # what was noted before the use that is asked about
-    assert found == [None, first, first, first + timedelta(seconds=60)]
+    assert last_uses == [None, first, first, first + timedelta(seconds=60)]
 
 
 def test_the_eleventh_wrong_token_in_a_minute_is_limited_and_a_valid_token_is_not(

@@ -28,8 +28,8 @@ def test_a_message_delivered_200_times_over_16_connections_is_one_message(
     serve: Serve, wired: Services, ledger_engine: Engine
 ) -> None:
     # its senders share this process: on a busy machine half a second is soon over
-    patient = wired.settings.api.model_copy(update={"body_seconds": 20.0})
-    clm = replace(wired, settings=wired.settings.model_copy(update={"api": patient}))
+    slow_bodies = wired.settings.api.model_copy(update={"body_seconds": 20.0})
+    clm = replace(wired, settings=wired.settings.model_copy(update={"api": slow_bodies}))
     message_id, limits = uuid.uuid4().hex, httpx.Limits(max_connections=CONNECTIONS)
     with (
         serve(clm) as server,

@@ -34,8 +34,8 @@ def retrained(environment: dict[str, str]) -> list[dict[str, dict[str, str]]]:
         *("--param", "rounds=10", "--json"),
     )
     assert answer.returncode == 0, answer.stderr
-    found: list[dict[str, dict[str, str]]] = json.loads(answer.stdout)
-    return found
+    outcomes: list[dict[str, dict[str, str]]] = json.loads(answer.stdout)
+    return outcomes
 
 
 def test_help_makes_no_heavy_import() -> None:

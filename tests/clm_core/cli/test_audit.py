@@ -73,8 +73,8 @@ def test_show_lists_the_newest_first_and_narrows_by_model(clm: Clm) -> None:
     expected = ["3", "2025-12-04", "14:30:02", "ada", "(admin)", "version_retired", "xgboost_btcusd_1h"]
     assert lines[0] == [*expected, '{"reason":', '"[bold]old"}']
     assert [line[0] for line in lines] == ["3", "2"]
-    found = json.loads(clm("show", "--model", "xgboost_btcusd_1h", "--json"))
-    assert [entry["seq"] for entry in found] == [3, 1]
+    listed = json.loads(clm("show", "--model", "xgboost_btcusd_1h", "--json"))
+    assert [entry["seq"] for entry in listed] == [3, 1]
 
 
 def test_show_names_the_present_action_beside_a_renamed_action() -> None:

@@ -42,10 +42,10 @@ def clm(*words: str) -> str:
 def test_it_is_shown_who_waits_for_what_skipped_sent_again_and_forgotten(receiver: str) -> None:
     assert "[bold]no[/bold]" in clm("show")
     assert "job_failed job" in clm("skip", "0badc0de", "--reason", "nobody is on call")
-    shown = json.loads(clm("show", "--json"))
-    [state] = [each for each in shown["receivers"] if each["name"] == receiver]
+    state_of_all = json.loads(clm("show", "--json"))
+    [state] = [each for each in state_of_all["receivers"] if each["name"] == receiver]
     assert (state["stream"], state["waiting"], state["given_up"]) == (StreamName.ALERTS, 0, 1)
-    [letter] = [each for each in shown["dead_letters"] if each["receiver"] == receiver]
+    [letter] = [each for each in state_of_all["dead_letters"] if each["receiver"] == receiver]
     assert letter["error"].endswith("nobody is on call")
     assert "1 are sent once more" in clm("retry", receiver)
     assert "sent once more by the next maintenance" in clm("show")

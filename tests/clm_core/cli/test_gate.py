@@ -17,10 +17,10 @@ def own_home(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_levels_in_force_are_printed_with_their_hash() -> None:
-    told = json.loads(runner.invoke(app, ["gate", "policy", "xgboost_btcusd_1h", "--json"]).output)
-    assert told["name"] == "strict"
-    assert told["evidence"]["min_deflated_sharpe"] == 0.95
-    assert len(told["hash"]) == 64
+    policy = json.loads(runner.invoke(app, ["gate", "policy", "xgboost_btcusd_1h", "--json"]).output)
+    assert policy["name"] == "strict"
+    assert policy["evidence"]["min_deflated_sharpe"] == 0.95
+    assert len(policy["hash"]) == 64
 
 
 def test_thresholds_alone_come_with_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -30,8 +30,8 @@ def test_thresholds_alone_come_with_a_warning(monkeypatch: pytest.MonkeyPatch) -
 
 def test_a_simulation_prints_luck_and_edges_of_each_policy_and_draws_them(tmp_path: Path) -> None:
     picture = tmp_path / "gate.png"
-    asked = ["--edge", "0", "--edge", "3", "--streams", "10", "--retrains", "12", "--horizon", "1"]
-    result = runner.invoke(app, ["gate", "simulate", *asked, "--picture", str(picture)])
+    options = ["--edge", "0", "--edge", "3", "--streams", "10", "--retrains", "12", "--horizon", "1"]
+    result = runner.invoke(app, ["gate", "simulate", *options, "--picture", str(picture)])
     assert result.exit_code == 0, result.output
     assert "0: years that promote luck" in result.output
     assert "3: promoted within 1 years" in result.output

@@ -99,8 +99,8 @@ def test_a_list_is_read_page_by_page(clm: Clm) -> None:
     jobs = clm("jobs", "--limit", 1, "--json")
     [cursor] = re.findall(r"--after (\S+)", jobs.stderr)
     others = clm("jobs", "--limit", 1, "--json", "--after", cursor)
-    found = {json.loads(page.stdout)[0]["model_type"] for page in (jobs, others)}
-    assert found == {"xgboost", "lightgbm"}
+    model_types = {json.loads(page.stdout)[0]["model_type"] for page in (jobs, others)}
+    assert model_types == {"xgboost", "lightgbm"}
 
 
 @pytest.mark.parametrize(
@@ -137,14 +137,14 @@ def test_stats_counts_models_versions_and_jobs(clm: Clm) -> None:
         "promotion_rate": None,
     }
     table = clm("stats").stdout
-    for shown in (r"versions\s+4", r"training\s+4", r"versions promoted\s+-"):
-        assert re.search(shown, table)
+    for row in (r"versions\s+4", r"training\s+4", r"versions promoted\s+-"):
+        assert re.search(row, table)
 
 
 def test_show_prints_the_lineage(clm: Clm) -> None:
-    shown = clm("show", "xgboost_btcusd_1h@v2").stdout
-    assert "max_depth 5" in shown
-    assert "xgboost 3.1.0" in shown
+    output = clm("show", "xgboost_btcusd_1h@v2").stdout
+    assert "max_depth 5" in output
+    assert "xgboost 3.1.0" in output
     lineage = json.loads(clm("show", "xgboost_btcusd_1h@v2", "--json").stdout)["lineage"]
     assert lineage["job"]["requested_by"] == "ada"
     assert (lineage["data_snapshot"], lineage["data_hash"]) == ("5a" * 32, "d" * 64)

@@ -31,8 +31,8 @@ def test_a_secret_is_printed_once_and_valid_until_revoked(clm: Clm, services: Se
     assert "airflow" in listed
     assert secret not in listed
     assert "was revoked at" in clm("revoke", token.id)
-    [found] = [each for each in json.loads(clm("list", "--json")) if each["id"] == token.id]
-    assert found["revoked_at"] is not None
+    [listed] = [each for each in json.loads(clm("list", "--json")) if each["id"] == token.id]
+    assert listed["revoked_at"] is not None
 
 
 def test_an_unknown_token_cannot_be_revoked(clm: Clm) -> None:

@@ -33,8 +33,8 @@ def clm(*arguments: str) -> str:
 
 
 def listed(*arguments: str) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = json.loads(clm("triggers", "--json", *arguments))
-    return found
+    triggers: list[dict[str, Any]] = json.loads(clm("triggers", "--json", *arguments))
+    return triggers
 
 
 def test_requests_by_options_and_by_file_are_answered_and_listed(tmp_path: Path) -> None:

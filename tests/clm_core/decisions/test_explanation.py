@@ -70,16 +70,16 @@ def test_as_high_a_sharpe_ratio_as_it_says_would_pass(undecided: tuple[TrackReco
 
 def test_as_few_trials_as_it_says_would_pass() -> None:
     record = record_of(2.5, 9000)
-    most = proof_of(record, judged(record)).max_trials
-    assert [judged(record, most + off).passed for off in (-0.1, 0.1)] == [True, False]
+    max_trials = proof_of(record, judged(record)).max_trials
+    assert [judged(record, max_trials + off).passed for off in (-0.1, 0.1)] == [True, False]
 
 
 def test_changes_name_each_failed_threshold_and_then_the_evidence() -> None:
     record = record_of(1.5, 9000)
     verdict = judged(record, metrics=replace(METRICS, win_rate=0.5, trades=20))
-    told = changes_to_pass(verdict, proof_of(record, verdict), HOUR)
-    assert told[:2] == ["win rate: >= 0.52 instead of 0.5", "trades: >= 50 instead of 20"]
-    assert "more bars at this rate" in told[2]
+    changes = changes_to_pass(verdict, proof_of(record, verdict), HOUR)
+    assert changes[:2] == ["win rate: >= 0.52 instead of 0.5", "trades: >= 50 instead of 20"]
+    assert "more bars at this rate" in changes[2]
 
 
 def test_a_version_that_passed_lacks_nothing() -> None:
@@ -91,9 +91,9 @@ def test_a_version_that_passed_lacks_nothing() -> None:
 
 def test_a_loss_is_not_mended_by_waiting() -> None:
     record = record_of(-1.0, 9000)
-    told = changes_to_pass(verdict := judged(record), proof_of(record, verdict), HOUR)
-    assert told[0] == "No number of bars at this rate would rule out luck"
-    assert len(told) == 2
+    changes = changes_to_pass(verdict := judged(record), proof_of(record, verdict), HOUR)
+    assert changes[0] == "No number of bars at this rate would rule out luck"
+    assert len(changes) == 2
 
 
 def test_the_page_shows_checks_trial_luck_and_changes_to_pass(
@@ -103,7 +103,7 @@ def test_the_page_shows_checks_trial_luck_and_changes_to_pass(
     html = page("xgboost <v1>", verdict, evaluation(verdict), proof_of(record, verdict), HOUR)
     assert "xgboost &lt;v1&gt;" in html
     assert html.count("<svg") == 2
-    assert all(leg.label in html for leg in verdict.checks)
+    assert all(check.label in html for check in verdict.checks)
     assert verdict.policy_hash[:12] in html
     assert not re.search(r"(src|href)=.?https?:", html)
 

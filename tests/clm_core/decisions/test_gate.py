@@ -75,7 +75,7 @@ def test_a_version_that_meets_every_condition_passes_without_reasons() -> None:
     assert verdict.decision is Decision.PASS
     assert verdict.reasons == verdict.warnings == ()
     assert verdict.more_bars is None
-    assert [leg.name for leg in verdict.checks] == [
+    assert [check.name for check in verdict.checks] == [
         "share_of_one_side",
         "position_deviation",
         *THRESHOLDS,
@@ -129,7 +129,7 @@ def test_a_missed_threshold_fails_whatever_the_evidence(
 def test_every_limit_is_met_at_its_very_value() -> None:
     verdict = judged(sharpe_ratio=1.0, win_rate=0.52, profit_factor=1.3, max_drawdown=-0.15, trades=50)
     assert verdict.passed
-    margins = [leg.margin for leg in verdict.checks if leg.name in THRESHOLDS]
+    margins = [check.margin for check in verdict.checks if check.name in THRESHOLDS]
     assert margins == pytest.approx([0.0] * 5)
 
 

@@ -130,10 +130,10 @@ class Store(dict[str, float]):
 
 def test_the_policy_store_is_asked_for_every_criterion_and_keeps_the_rest() -> None:
     policy = GatePolicy(name="strict")
-    asked = with_store(policy, Store({"clm_v3.min_sharpe": 1.5, "clm_v3.max_dd": 0.1}))
-    assert asked.criteria == PromotionCriteria(min_sharpe_ratio=1.5, max_drawdown=0.1)
-    assert asked.evidence == policy.evidence
-    assert asked.digest != policy.digest
+    stored = with_store(policy, Store({"clm_v3.min_sharpe": 1.5, "clm_v3.max_dd": 0.1}))
+    assert stored.criteria == PromotionCriteria(min_sharpe_ratio=1.5, max_drawdown=0.1)
+    assert stored.evidence == policy.evidence
+    assert stored.digest != policy.digest
     assert set(STORE_KEYS) == set(PromotionCriteria.model_fields)
 
 

@@ -66,12 +66,12 @@ def test_only_a_certainly_degraded_model_is_due_for_a_retrain(
     changes: dict[str, Any], finding: HealthFinding
 ) -> None:
     seen = Performance(**BAD | changes)
-    found, because = judge(seen, RULES, LIMIT)
-    assert found is finding
+    judged, because = judge(seen, RULES, LIMIT)
+    assert judged is finding
     assert because
-    wanted = Observation(sharpe_ratio=seen.sharpe_ratio) if finding is HealthFinding.DEGRADED else None
-    assert [each.observed for each in due_retrains("a_model", seen, found, None, RULES)] == (
-        [wanted] if wanted else []
+    observation = Observation(sharpe_ratio=seen.sharpe_ratio) if finding is HealthFinding.DEGRADED else None
+    assert [each.observed for each in due_retrains("a_model", seen, judged, None, RULES)] == (
+        [observation] if observation else []
     )
 
 
@@ -87,9 +87,9 @@ def test_a_due_retrain_carries_the_reason_and_the_observed_sharpe_ratio() -> Non
     ids=["not measured", "at the limit", "above it"],
 )
 def test_drift_above_the_limit_is_due_for_a_retrain(drift: float | None, asked: bool) -> None:
-    found = None if drift is None else Drift(score=drift, features=("atr_14",), stretches=26)
+    measured = None if drift is None else Drift(score=drift, features=("atr_14",), stretches=26)
     expected = [DueRetrain("a_model", TriggerReason.DRIFT_DETECTED, Observation())] if asked else []
-    assert list(due_retrains("a_model", Performance(), HealthFinding.TOO_EARLY, found, RULES)) == expected
+    assert list(due_retrains("a_model", Performance(), HealthFinding.TOO_EARLY, measured, RULES)) == expected
 
 
 def test_at_a_confidence_of_one_half_the_observed_ratio_alone_decides() -> None:
@@ -111,13 +111,13 @@ def test_a_ratio_that_is_not_a_number_is_refused_before_the_finding(value: float
     ids=["a good model", "a good model, by the observed ratio alone", "a bad model"],
 )
 def test_90_daily_looks_find_a_bad_model_more_often_than_a_good_model(
-    worth: float, confidence: float, fewest: float, most: float
+    worth: float, confidence: float, min_share: float, max_share: float
 ) -> None:
-    found = [day is not None for day in (first_found(worth, confidence, seed) for seed in range(40))]
-    assert fewest <= np.mean(found) <= most
+    detected = [day is not None for day in (first_detection(worth, confidence, seed) for seed in range(40))]
+    assert min_share <= np.mean(detected) <= max_share
 
 
-def first_found(worth: float, confidence: float, seed: int) -> int | None:
+def first_detection(worth: float, confidence: float, seed: int) -> int | None:
     """The day on which hourly returns of this Sharpe ratio, with fat tails, are first called degraded."""
     noise = np.random.default_rng(seed).standard_t(4, size=90 * 24) / math.sqrt(2)
     returns = 0.005 * (noise + worth / math.sqrt(YEAR))

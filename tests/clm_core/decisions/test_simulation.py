@@ -28,8 +28,8 @@ def test_a_record_of_ninety_days_without_an_edge_passes_the_thresholds_at_the_kn
 ) -> None:
     """Known rates of simulated trades without an edge over 90 days."""
     world = World(trades_per_year=trades / 90 * 365, retrains_per_year=1, record_years=90 / 365)
-    found = simulate_years(world, ALONE, 1500, rng()).promoted
-    assert found.value == pytest.approx(published, abs=3.5 * found.error)
+    promoted = simulate_years(world, ALONE, 1500, rng()).promoted
+    assert promoted.value == pytest.approx(published, abs=3.5 * promoted.error)
 
 
 def test_unrelated_retrains_by_thresholds_alone_promote_luck_nearly_every_year() -> None:
@@ -42,17 +42,17 @@ def test_the_evidence_keeps_luck_out() -> None:
 
 
 def test_a_true_edge_is_promoted_within_twice_its_minimum_track_record() -> None:
-    found = simulate_waits(replace(QUICK, annual_sharpe=3.0), STRICT, 40, 4.0, rng())
-    assert found.in_time.value >= 0.8
-    assert 0.25 < found.median_years < 2 * found.minimum_years
-    assert found.years == tuple(sorted(found.years))
+    waits = simulate_waits(replace(QUICK, annual_sharpe=3.0), STRICT, 40, 4.0, rng())
+    assert waits.in_time.value >= 0.8
+    assert 0.25 < waits.median_years < 2 * waits.minimum_years
+    assert waits.years == tuple(sorted(waits.years))
 
 
 def test_a_stream_without_a_pass_before_the_end_waits_for_ever() -> None:
-    found = simulate_waits(replace(QUICK, annual_sharpe=-1.0), STRICT, 10, 1.0, rng())
-    assert found.promoted.value == 0.0
-    assert found.median_years == math.inf
-    assert math.isnan(found.in_time.value)
+    waits = simulate_waits(replace(QUICK, annual_sharpe=-1.0), STRICT, 10, 1.0, rng())
+    assert waits.promoted.value == 0.0
+    assert waits.median_years == math.inf
+    assert math.isnan(waits.in_time.value)
 
 
 def test_a_harder_policy_promotes_later() -> None:
@@ -63,11 +63,11 @@ def test_a_harder_policy_promotes_later() -> None:
 
 
 def test_the_same_seed_gives_the_same_figures_and_tells_how_far_it_is() -> None:
-    told: list[float] = []
-    first = outlook(QUICK, ALONE, [0.0, 3.0], 12, 1.0, 5, told.append)
+    progress: list[float] = []
+    first = outlook(QUICK, ALONE, [0.0, 3.0], 12, 1.0, 5, progress.append)
     assert first == outlook(QUICK, ALONE, [0.0, 3.0], 12, 1.0, 5)
-    assert told == sorted(told)
-    assert told[-1] == 1.0
+    assert progress == sorted(progress)
+    assert progress[-1] == 1.0
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +76,7 @@ def outlooks() -> list[Outlook]:
 
 
 def test_infinite_waits_are_null_in_json(outlooks: list[Outlook]) -> None:
-    [strict, _] = (found.to_json() for found in outlooks)
+    [strict, _] = (each.to_json() for each in outlooks)
     assert None in strict["edges"]["2.0"]["years"]
 
 

@@ -32,9 +32,9 @@ NEW_BARS = TriggerReason.DATA_THRESHOLD
 def test_a_model_is_due_when_the_intake_would_grant_the_retrain(
     age: timedelta, new_bars: int, reasons: list[TriggerReason]
 ) -> None:
-    found = list(due_retrains([Freshness("xgboost_btcusd_1h", NOW - age, new_bars)], POLICY, NOW))
-    assert [each.reason for each in found] == reasons
-    for each in found:
+    due = list(due_retrains([Freshness("xgboost_btcusd_1h", NOW - age, new_bars)], POLICY, NOW))
+    assert [each.reason for each in due] == reasons
+    for each in due:
         request = TriggerRequest(
             training=RetrainRequest(
                 model_type=ModelType.XGBOOST, symbol="BTCUSD", trigger_reason=each.reason

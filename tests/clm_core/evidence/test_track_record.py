@@ -26,7 +26,7 @@ finite_returns = st.lists(st.integers(-5000, 5000), min_size=20, max_size=80).ma
 )
 
 
-def drawn(shape: Shape, sharpe: float, bars: int, seed: int = 0) -> np.ndarray:
+def random_returns(shape: Shape, sharpe: float, bars: int, seed: int = 0) -> np.ndarray:
     return draw_returns(shape, sharpe, (bars, 1), np.random.default_rng(seed))[:, 0]
 
 
@@ -35,8 +35,8 @@ def test_luck_of_a_hundred_trials_is_the_published_expected_maximum() -> None:
 
 
 def test_the_deflated_sharpe_ratio_is_that_of_the_published_example() -> None:
-    luck = track_record.expected_maximum_sharpe(0.5 / YEAR, 100)
-    assert luck == pytest.approx(0.1131720, abs=1e-7)
+    expected_maximum = track_record.expected_maximum_sharpe(0.5 / YEAR, 100)
+    assert expected_maximum == pytest.approx(0.1131720, abs=1e-7)
     assert track_record.deflated_sharpe_ratio(DSR_EXAMPLE, 0.5 / YEAR, 100) == pytest.approx(
         0.9003968344, abs=1e-10
     )
@@ -76,7 +76,7 @@ def test_no_length_proves_a_sharpe_ratio_that_is_not_above_the_benchmark() -> No
 
 
 def test_kurtosis_is_pearsons_and_moments_are_those_of_scipy() -> None:
-    returns = drawn(Shape.SKEWED, 0.1, 500)
+    returns = random_returns(Shape.SKEWED, 0.1, 500)
     record = track_record.track_record(returns)
     assert record.sharpe == pytest.approx(returns.mean() / returns.std(ddof=1))
     assert record.skewness == pytest.approx(stats.skew(returns))
@@ -102,8 +102,8 @@ def test_effective_bars_are_never_more_than_there_are(returns: np.ndarray) -> No
     [
         np.array([]),
         np.array([0.01, -0.02] * 9),
-        np.append(drawn(Shape.NORMAL, 0.1, 50), math.nan),
-        np.append(drawn(Shape.NORMAL, 0.1, 50), math.inf),
+        np.append(random_returns(Shape.NORMAL, 0.1, 50), math.nan),
+        np.append(random_returns(Shape.NORMAL, 0.1, 50), math.inf),
         np.zeros(50),
         np.full(50, 0.1),
         0.1 + 1e-17 * np.arange(50.0),
@@ -147,7 +147,7 @@ def test_values_that_never_vary_have_no_effective_number() -> None:
 
 
 def test_bounce_between_two_bars_earns_no_credit() -> None:
-    returns = drawn(Shape.NORMAL, 0.1, 500)
+    returns = random_returns(Shape.NORMAL, 0.1, 500)
     bouncing = returns + 0.5 * np.tile([1.0, -1.0], 250)
     assert track_record.track_record(bouncing).effective_bars == 500
 
@@ -195,7 +195,7 @@ def test_skewness_can_only_count_against_a_record() -> None:
 
 def test_carrying_on_a_fifth_of_each_return_costs_a_third_of_the_bars() -> None:
     """The effective share of a first-order autoregression with slope a is (1 - a) / (1 + a)."""
-    record = track_record.track_record(drawn(Shape.AUTOREGRESSIVE, 0.05, 100_000))
+    record = track_record.track_record(random_returns(Shape.AUTOREGRESSIVE, 0.05, 100_000))
     assert record.effective_bars / record.bars == pytest.approx(2 / 3, abs=0.02)
 
 

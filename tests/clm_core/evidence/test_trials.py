@@ -123,8 +123,8 @@ def test_infinite_returns_are_refused() -> None:
 def test_trials_are_apart_by_what_chance_does_not_explain(
     sharpes: list[float], bars: list[float], expected: float
 ) -> None:
-    apart = trials.dispersion(np.array(sharpes), np.array(bars))
-    assert apart == pytest.approx(expected, nan_ok=True)
+    dispersion = trials.dispersion(np.array(sharpes), np.array(bars))
+    assert dispersion == pytest.approx(expected, nan_ok=True)
 
 
 @pytest.mark.parametrize(
@@ -174,8 +174,8 @@ def test_unrelated_trials_count_each_and_never_less_than_is_presumed() -> None:
 
 
 def test_trials_of_days_that_do_not_meet_are_unrelated() -> None:
-    apart = [daily(noise(1), first_day) for first_day in (0, 400)]
-    assert trials.count_trials(apart).effective == pytest.approx(2.0)
+    disjoint = [daily(noise(1), first_day) for first_day in (0, 400)]
+    assert trials.count_trials(disjoint).effective == pytest.approx(2.0)
 
 
 def test_more_trials_than_days_are_not_taken_for_copies_of_each_other() -> None:

@@ -133,7 +133,7 @@ def test_promotions_and_alerts_of_revision_0014_are_read_under_the_new_names(
     assert under_way.kind is PromotionKind.ALIAS_MOVED
     assert promotions.restore(under_way, NOW).state is PromotionState.ALIAS_MOVED
     alerts = AlertStore(engine)
-    assert [found.kind for found in reversed(alerts.newest())] == [
+    assert [alert.kind for alert in reversed(alerts.newest())] == [
         AlertKind.JOB_FAILED,
         AlertKind.ALIAS_MOVED,
         AlertKind.MAINTENANCE_FAILING,
@@ -182,10 +182,10 @@ def test_audit_entries_with_the_former_actions_still_verify_and_parse(
 
     upgrade(url)
 
-    found = audit_log.entries(engine)
+    entries = audit_log.entries(engine)
     assert audit_log.verify(engine, []).problems == ()
-    assert [entry.action for entry in reversed(found)] == former, "an append-only log keeps the old words"
-    assert [Action(entry.action) for entry in reversed(found)] == [
+    assert [entry.action for entry in reversed(entries)] == former, "an append-only log keeps the old words"
+    assert [Action(entry.action) for entry in reversed(entries)] == [
         Action.ALIAS_MOVED,
         Action.ALIAS_MOVE_RESTORED,
         Action.ALIAS_MOVE_ADOPTED,
@@ -236,9 +236,9 @@ def test_a_verdict_stored_with_legs_is_read_as_checks(empty_database: Callable[[
 def test_a_verdict_shows_checks_and_for_one_release_legs() -> None:
     check = Check(name="trades", value=60, limit=50, comparison=">=", passed=True, margin=10)
     verdict = Verdict(decision=Decision.PASS, score=80, checks=(check,), reasons=())
-    shown = verdict.model_dump(mode="json")
-    assert shown["checks"] == shown["legs"] == [check.model_dump(mode="json")]
-    assert Verdict.model_validate(shown) == verdict
+    dumped = verdict.model_dump(mode="json")
+    assert dumped["checks"] == dumped["legs"] == [check.model_dump(mode="json")]
+    assert Verdict.model_validate(dumped) == verdict
     properties = Verdict.model_json_schema(mode="serialization")["properties"]
     assert properties["legs"]["deprecated"] is True
     assert "deprecated" not in properties["checks"]

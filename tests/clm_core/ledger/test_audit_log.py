@@ -47,7 +47,7 @@ def appended(engine: Engine, *new: AuditEntry) -> list[int]:
         return [append(connection, entry) for entry in new]
 
 
-def found(engine: Engine, folder: Path) -> list[ChainProblem]:
+def problems_of(engine: Engine, folder: Path) -> list[ChainProblem]:
     return list(verify(engine, read_anchors(folder)).problems)
 
 
@@ -113,7 +113,7 @@ def test_a_hash_can_be_checked_without_this_software(audit: Engine) -> None:
     here = timezone(timedelta(hours=2))
     appended(audit, an_entry().model_copy(update={"at": NOW.astimezone(here)}))
     [entry] = entries(audit)
-    said = {
+    fields = {
         "action": "promotion_committed",
         "actor": "ada",
         "at": "2025-12-04T14:30:22.123456Z",
@@ -122,7 +122,7 @@ def test_a_hash_can_be_checked_without_this_software(audit: Engine) -> None:
         "role": "operator",
         "subject": "xgboost_btcusd_1h",
     }
-    canonical = json.dumps(said, sort_keys=True, separators=(",", ":")).encode()
+    canonical = json.dumps(fields, sort_keys=True, separators=(",", ":")).encode()
     assert entry.hash == hashlib.sha256(canonical).hexdigest()
 
 
@@ -353,11 +353,11 @@ def test_changes_by_a_superuser_without_the_trigger_are_detected(
     appended(audit, *(an_entry(number, score=47.5) for number in range(8)))
     anchor(audit, tmp_path, NOW)
     appended(audit, an_entry(9))
-    assert found(audit, tmp_path) == []
+    assert problems_of(audit, tmp_path) == []
     unchecked = "ALTER TABLE audit_log DROP CONSTRAINT ck_audit_log_seq; "
     with superuser.begin() as connection:
         connection.execute(text(UNGUARDED + unchecked + sql))
-    problems = found(audit, tmp_path)
+    problems = problems_of(audit, tmp_path)
     assert [(problem.kind, problem.first, problem.last) for problem in problems] == expected
 
 
@@ -370,7 +370,7 @@ def test_a_rewritten_history_contradicts_its_anchor(audit: Engine, superuser: En
         connection.execute(text(UNGUARDED + "DELETE FROM audit_log WHERE seq > 3"))
     appended(superuser, an_entry(99), an_entry(4))
     assert verify(audit, []).problems == ()
-    [problem] = found(audit, tmp_path)
+    [problem] = problems_of(audit, tmp_path)
     assert (problem.kind, problem.first, problem.last) == (Tampering.REWRITTEN, 4, 5)
     with pytest.raises(AuditBroken, match="Entry 5 of the audit differs from the entry anchored"):
         anchor(audit, tmp_path, NOW)

@@ -141,10 +141,10 @@ def both(first: Tamper, then: Tamper) -> Tamper:
         pytest.param(delete(11, 12), [], id="truncated after the newest anchor"),
     ],
 )
-def test_tampering_is_found_and_located(tamper: Tamper, found: list[tuple[Tampering, int, int]]) -> None:
+def test_tampering_is_found_and_located(tamper: Tamper, expected: list[tuple[Tampering, int, int]]) -> None:
     log = a_log()
     report = checked(tamper(log), anchored(log, 5, 10))
-    assert [(problem.kind, problem.first, problem.last) for problem in report.problems] == found
+    assert [(problem.kind, problem.first, problem.last) for problem in report.problems] == expected
 
 
 def test_without_anchors_a_truncated_log_passes() -> None:

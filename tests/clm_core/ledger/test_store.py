@@ -60,10 +60,10 @@ def an_evaluation(version: ModelVersion, **changes: Any) -> EvaluationResult:
 
 
 def a_verdict(value: float = 0.5, decision: Decision = Decision.FAIL) -> Verdict:
-    leg = Check(
+    check = Check(
         name="sharpe_ratio", value=value, limit=1.0, comparison=">=", passed=False, margin=value - 1.0
     )
-    return Verdict(decision=decision, score=47.55, checks=(leg,), reasons=("Sharpe 0.50 below 1.00",))
+    return Verdict(decision=decision, score=47.55, checks=(check,), reasons=("Sharpe 0.50 below 1.00",))
 
 
 def start(ledger: Ledger, job: TrainingJob, now: datetime = NOW) -> Lease:
@@ -112,8 +112,8 @@ def test_a_failed_job_takes_along_its_versions_judged_or_not(ledger: Ledger) -> 
     )
     ledger.set_version_status(judged.model_id, judged.version, ModelStatus.CANDIDATE, NOW, lease)
     ledger.fail_job(lease, "cause", NOW)
-    found = {version.version: version.status for version in ledger.versions()}
-    assert found == {judged.version: ModelStatus.FAILED, unjudged.version: ModelStatus.FAILED}
+    statuses = {version.version: version.status for version in ledger.versions()}
+    assert statuses == {judged.version: ModelStatus.FAILED, unjudged.version: ModelStatus.FAILED}
 
 
 def end(ledger: Ledger, lease: Lease, status: JobStatus) -> TrainingJob:

@@ -102,8 +102,8 @@ def world(
 
 def only(report: ShadowReport) -> ShadowedVersion:
     assert report.problems == ()
-    [found] = report.versions
-    return found
+    [version] = report.versions
+    return version
 
 
 def test_shadow_records_one_position_per_closed_bar_since_registration(

@@ -107,12 +107,12 @@ def serve(services: Services, model_type: ModelType = ModelType.LIGHTGBM) -> Mod
 def watch_one(services: Services) -> WatchedVersion:
     report = watch.run(services)
     assert report.problems == ()
-    [found] = report.models
-    return found
+    [watched] = report.models
+    return watched
 
 
-def answers(found: WatchedVersion) -> list[tuple[TriggerReason, Reply]]:
-    return [(each.request.training.trigger_reason, each.reply) for each in found.asked]
+def answers(watched: WatchedVersion) -> list[tuple[TriggerReason, Reply]]:
+    return [(each.request.training.trigger_reason, each.reply) for each in watched.asked]
 
 
 def later(services: Services, days: float) -> Services:
@@ -140,10 +140,10 @@ def test_a_retrain_for_the_same_new_bars_is_requested_once(own: Services, market
     )
 
     market.lack(0)
-    found = watch_one(own)
-    assert (found.new_bars, found.performance.bars, found.finding) == (NEW, NEW, HealthFinding.DEGRADED)
-    assert answers(found) == [(DEGRADED, Reply.ACCEPTED), (NEW_BARS, Reply.COALESCED)]
-    asked = found.asked[0]
+    watched = watch_one(own)
+    assert (watched.new_bars, watched.performance.bars, watched.finding) == (NEW, NEW, HealthFinding.DEGRADED)
+    assert answers(watched) == [(DEGRADED, Reply.ACCEPTED), (NEW_BARS, Reply.COALESCED)]
+    asked = watched.asked[0]
     [job] = [job for job in own.ledger.jobs() if job.id == asked.job_id]
     as_it_was = own.ledger.job(version.training_job_id)
     assert (job.training_params, job.seed, job.dataset_span_days) == (
@@ -152,7 +152,7 @@ def test_a_retrain_for_the_same_new_bars_is_requested_once(own: Services, market
         as_it_was.dataset_span_days,
     )
     assert job.data_snapshot == market.data.bars("BTCUSD", "1h", closed_by=datetime.now(UTC)).content_hash
-    assert asked.request.observed.sharpe_ratio == found.performance.sharpe_ratio
+    assert asked.request.observed.sharpe_ratio == watched.performance.sharpe_ratio
     assert (asked.request.actor.name, asked.request.source, job.requested_by) == ("watch", "watch", "watch")
 
     # the same facts, whatever time has passed and whatever became of the job
@@ -189,11 +189,15 @@ def test_only_bars_after_the_training_count_and_trading_starts_flat(own: Service
     market.lack(0)
     model = own.registry.load(version.model_path, version.bundle_digest)
     bars = market.data.bars("BTCUSD", "1h", closed_by=datetime.now(UTC))
-    wanted = model.positions(bars)
+    expected_positions = model.positions(bars)
     new = np.flatnonzero(bars.index > model.trained_on.end)
     assert len(new) == NEW
     expected = watch.measure(
-        bars[-NEW:], wanted[new], own.settings.costs, own.settings.execution, STRICT.max_sharpe_ratio
+        bars[-NEW:],
+        expected_positions[new],
+        own.settings.costs,
+        own.settings.execution,
+        STRICT.max_sharpe_ratio,
     )
     assert watch_one(own).performance == expected
 
@@ -202,7 +206,11 @@ def test_only_bars_after_the_training_count_and_trading_starts_flat(own: Service
     seen = watch_one(replace(own, settings=short))
     assert (seen.new_bars, seen.performance.bars) == (NEW, 240)
     assert seen.performance == watch.measure(
-        bars[-240:], wanted[-240:], own.settings.costs, own.settings.execution, STRICT.max_sharpe_ratio
+        bars[-240:],
+        expected_positions[-240:],
+        own.settings.costs,
+        own.settings.execution,
+        STRICT.max_sharpe_ratio,
     )
 
 
@@ -213,11 +221,11 @@ def test_drift_is_measured_on_the_features_of_the_model(own: Services, market: M
     end_all_jobs(own)
     rules = WatchRules(drift_days=2, drift_score=1e-3, min_trades=10_000)
     quick = replace(own, settings=own.settings.model_copy(update={"watch": rules}))
-    found = watch_one(quick)
-    assert found.drift is not None
-    assert found.drift.stretches == (60 * 24 - LOOK_BACK) // 48
-    assert set(found.drift.features) <= set(FEATURES) - CALENDAR
-    assert answers(found) == [(DRIFTED, Reply.ACCEPTED), (NEW_BARS, Reply.COALESCED)]
+    watched = watch_one(quick)
+    assert watched.drift is not None
+    assert watched.drift.stretches == (60 * 24 - LOOK_BACK) // 48
+    assert set(watched.drift.features) <= set(FEATURES) - CALENDAR
+    assert answers(watched) == [(DRIFTED, Reply.ACCEPTED), (NEW_BARS, Reply.COALESCED)]
 
 
 def test_a_model_that_cannot_be_checked_leaves_the_rest_to_run_and_is_alerted_until_repaired(
@@ -238,10 +246,10 @@ def test_a_model_that_cannot_be_checked_leaves_the_rest_to_run_and_is_alerted_un
         PassIncomplete, match=rf"{broken.model_id}@{broken.version}: .*trees\.txt was changed"
     ):
         flow()
-    told = page(prefect_url)
-    assert f"| {well.model_id} | {well.version} |" in told
-    assert f"- {broken.model_id}@{broken.version}: " in told
-    assert " was accepted as job " in told
+    markdown = page(prefect_url)
+    assert f"| {well.model_id} | {well.version} |" in markdown
+    assert f"- {broken.model_id}@{broken.version}: " in markdown
+    assert " was accepted as job " in markdown
     assert [alert.subject for alert in own.alerts.lasting()] == ["watch"]
     stored.write_bytes(content)
     report = flow()
@@ -258,8 +266,8 @@ def trees(services: Services, version: ModelVersion) -> Path:
 
 
 def page(prefect_url: str) -> str:
-    told: str = httpx.get(f"{prefect_url}/artifacts/watch/latest").json()["data"]
-    return told
+    markdown: str = httpx.get(f"{prefect_url}/artifacts/watch/latest").json()["data"]
+    return markdown
 
 
 def test_the_command_prints_a_table_or_json_and_exits_with_1_on_problems(

@@ -49,25 +49,25 @@ def test_few_real_fortnights_drift_from_the_year_before(btc: tuple[Bars, Feature
     names = btc[1].names
     scores = list[float]()
     for first in fortnights(btc[1]):
-        found = drift(values[first - YEAR : first], values[first : first + LENGTH], names)
-        assert found is not None
-        scores.append(found.score)
+        measured = drift(values[first - YEAR : first], values[first : first + LENGTH], names)
+        assert measured is not None
+        scores.append(measured.score)
     assert np.mean(np.array(scores) > 1.25) <= 0.05
 
 
 @pytest.mark.parametrize(("times", "found_at_least"), [(3.0, 0.4), (5.0, 0.8)], ids=["3 times", "5 times"])
 def test_unprecedented_volatility_is_found(
-    times: float, found_at_least: float, btc: tuple[Bars, FeatureTable]
+    times: float, min_share: float, btc: tuple[Bars, FeatureTable]
 ) -> None:
     bars, table = btc
     scores = list[float]()
     for first in fortnights(table):
         moved = wilder(bars[first - LOOK_BACK : first + LENGTH], times)
         newest = compute_features(moved, table.names).values[LOOK_BACK:]
-        found = drift(table.values[first - YEAR : first], newest, table.names)
-        assert found is not None
-        scores.append(found.score)
-    assert np.mean(np.array(scores) > 1.25) >= found_at_least
+        measured = drift(table.values[first - YEAR : first], newest, table.names)
+        assert measured is not None
+        scores.append(measured.score)
+    assert np.mean(np.array(scores) > 1.25) >= min_share
 
 
 def wilder(bars: Bars, times: float) -> Bars:
@@ -77,7 +77,9 @@ def wilder(bars: Bars, times: float) -> Bars:
 
 
 def test_autocorrelated_features_without_drift_are_seldom_reported() -> None:
-    scores = [found.score for seed in range(60) if (found := drift(*split(market(seed)), NAMES)) is not None]
+    scores = [
+        measured.score for seed in range(60) if (measured := drift(*split(market(seed)), NAMES)) is not None
+    ]
     assert len(scores) == 60
     assert np.mean(np.array(scores) > 1.0) <= 0.1
     assert np.mean(np.array(scores) > 1.25) <= 0.05
@@ -92,11 +94,11 @@ def test_planted_drift_is_found_and_the_feature_named(column: int, change: "np.u
     for seed in range(10):
         reference, newest = split(market(seed))
         newest[:, column] = change(newest[:, column])
-        found = drift(reference, newest, NAMES)
-        assert found is not None
-        assert found.score > 1.25
-        assert found.features[0] == NAMES[column]
-        assert found.stretches == STRETCHES
+        measured = drift(reference, newest, NAMES)
+        assert measured is not None
+        assert measured.score > 1.25
+        assert measured.features[0] == NAMES[column]
+        assert measured.stretches == STRETCHES
 
 
 def test_the_score_does_not_depend_on_units() -> None:
@@ -125,6 +127,6 @@ def test_too_few_bars_or_constant_features_give_no_drift(reference: Floats, newe
 def test_a_feature_that_never_varied_is_left_out() -> None:
     reference, newest = split(market(2))
     reference[:, 1] = 0.5
-    found = drift(reference, newest, NAMES)
-    assert found is not None
-    assert "still" not in found.features
+    measured = drift(reference, newest, NAMES)
+    assert measured is not None
+    assert "still" not in measured.features

@@ -51,8 +51,8 @@ def fetch(market, address):
     return ask
 
 
-def hours(asked: list[int]) -> list[int]:
-    return [(since - int(START.timestamp() * 1000)) // HOUR_MS for since in asked]
+def hours(requests: list[int]) -> list[int]:
+    return [(since - int(START.timestamp() * 1000)) // HOUR_MS for since in requests]
 
 
 def test_all_pages_are_fetched_and_the_open_candle_is_left_out(fetch, binance, market):

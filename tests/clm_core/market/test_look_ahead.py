@@ -74,9 +74,9 @@ def test_values_of_earlier_bars_alone_pass(compute: Callable[[Bars], Floats], wa
 
 
 def test_the_finding_names_the_row_the_column_and_the_change(walk: Bars) -> None:
-    found = first_leak(leak_in_the_second_column, walk, ROWS)
+    leak = first_leak(leak_in_the_second_column, walk, ROWS)
 
-    assert found == "value (0, 1) changes when the bars after row 200 are cut off"
+    assert leak == "value (0, 1) changes when the bars after row 200 are cut off"
 
 
 def test_a_wrong_number_of_values_is_a_finding(walk: Bars) -> None:
@@ -93,9 +93,9 @@ def test_an_outage_that_was_not_yet_known_is_found(walk: Bars) -> None:
     def time_to_the_next_bar(bars: Bars) -> Floats:
         return np.append(np.diff(bars.time), bars.timeframe.nanoseconds).astype(np.float64)
 
-    found = first_leak(time_to_the_next_bar, walk, [200])
+    leak = first_leak(time_to_the_next_bar, walk, [200])
 
-    assert found == "value (200,) changes when the bars after row 200 are delayed"
+    assert leak == "value (200,) changes when the bars after row 200 are delayed"
 
 
 def test_futures_differ_after_the_row_and_nowhere_else(walk: Bars) -> None:

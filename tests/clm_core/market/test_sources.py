@@ -58,8 +58,8 @@ def files_below(folder: Path) -> list[str]:
 )
 def test_the_bundled_series_are_the_published_ones(market, symbol, bars, first, last, gaps, content_hash):
     series = market.bars(symbol, "1h", closed_by=NOW)
-    found = (len(series), f"{series.start:%Y-%m-%d %H:%M}", f"{series.end:%Y-%m-%d %H:%M}", len(series.gaps))
-    assert found == (bars, first, last, gaps)
+    facts = (len(series), f"{series.start:%Y-%m-%d %H:%M}", f"{series.end:%Y-%m-%d %H:%M}", len(series.gaps))
+    assert facts == (bars, first, last, gaps)
     assert series.content_hash == content_hash
 
 

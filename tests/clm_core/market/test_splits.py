@@ -82,10 +82,10 @@ def test_no_label_trained_on_reaches_the_test_or_its_embargo(
     ids=["expanding", "rolling", "empty", "all purged"],
 )
 def test_too_few_bars_are_refused_with_what_is_needed(
-    n: int, asked: tuple[int, int, int, int | None], message: str
+    n: int, arguments: tuple[int, int, int, int | None], message: str
 ) -> None:
     with pytest.raises(NotEnoughBars, match=message):
-        walk_forward(ends(n, horizon=2), *asked)
+        walk_forward(ends(n, horizon=2), *arguments)
 
 
 @pytest.mark.parametrize(

@@ -27,9 +27,9 @@ TUNABLE = [kind for kind in catalog.kinds() if kind is not ModelType.ENSEMBLE]
 @pytest.mark.parametrize("model_type", catalog.kinds())
 def test_a_recipe_is_of_the_requested_type_and_takes_numbers_as_text(model_type: ModelType):
     params = CASES[model_type].params
-    found = recipe(model_type, {name: str(v) if type(v) is int else v for name, v in params.items()}, Costs())
-    assert found.model_type is model_type
-    assert params.items() <= found.describe().items()
+    made = recipe(model_type, {name: str(v) if type(v) is int else v for name, v in params.items()}, Costs())
+    assert made.model_type is model_type
+    assert params.items() <= made.describe().items()
 
 
 @pytest.mark.parametrize("model_type", catalog.kinds())

@@ -115,8 +115,8 @@ def ensemble(*makes: Any, costs: Costs = FREE, **params: Any) -> EnsembleRecipe:
             strict=True,
         )
     ]
-    asked = EnsembleParams.parse({"members": members, **params})
-    return EnsembleRecipe(asked, costs, tuple(map(Fits, makes)))
+    parsed = EnsembleParams.parse({"members": members, **params})
+    return EnsembleRecipe(parsed, costs, tuple(map(Fits, makes)))
 
 
 @pytest.mark.parametrize("combine", ["vote", "stack"])
@@ -176,8 +176,8 @@ def test_stacked_weights_are_the_tangency_portfolio() -> None:
     means = np.array([0.0010, 0.0015])
     returns = rng.multivariate_normal(means, covariance, size=200_000)
     tangency = np.linalg.solve(covariance, means)
-    found = stacked(returns, ridge=0.0)
-    assert found / found.sum() == pytest.approx(tangency / tangency.sum(), abs=0.02)
+    weights = stacked(returns, ridge=0.0)
+    assert weights / weights.sum() == pytest.approx(tangency / tangency.sum(), abs=0.02)
 
 
 @given(
@@ -197,8 +197,8 @@ def test_a_ridge_equalises_the_weights_of_correlated_members() -> None:
     rng = np.random.default_rng(2)
     one = rng.normal(0.001, 0.01, 2_000)
     returns = np.column_stack([one, one + rng.normal(0, 0.0005, 2_000)])
-    bare, drawn = (stacked(returns, ridge) for ridge in (0.0, 1.0))
-    assert abs(drawn[0] / drawn.sum() - 0.5) < 0.05 < abs(bare[0] / bare.sum() - 0.5)
+    bare, equalised = (stacked(returns, ridge) for ridge in (0.0, 1.0))
+    assert abs(equalised[0] / equalised.sum() - 0.5) < 0.05 < abs(bare[0] / bare.sum() - 0.5)
 
 
 def test_a_return_is_the_move_after_the_next_open_less_the_costs_of_the_trade() -> None:
@@ -206,8 +206,8 @@ def test_a_return_is_the_move_after_the_next_open_less_the_costs_of_the_trade() 
     prices = np.array([100.0, 100.0, 110.0, 99.0, 99.0])
     bars = Bars(bars.symbol, bars.timeframe, bars.calendar, bars.time, *([prices] * 4), volume=bars.volume)
     positions = np.array([[1.0, 0.0], [-1.0, 0.5], [0.0, 0.0], [0.0, 0.0], [0.0, 0.0]])
-    found = net_returns(bars, positions, Costs(fee_bps=6, slippage_bps=4))
-    assert found == pytest.approx(
+    returns = net_returns(bars, positions, Costs(fee_bps=6, slippage_bps=4))
+    assert returns == pytest.approx(
         np.array([[0.1 - 0.001, 0.0], [0.1 - 0.002, -0.05 - 0.0005], [-0.001, -0.0005]])
     )
 

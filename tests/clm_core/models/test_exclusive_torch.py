@@ -45,22 +45,22 @@ def test_generators_and_threads_are_restored():
 
 def max_concurrency(device: str) -> int:
     inside = 0
-    most_inside = 0
+    max_inside = 0
     counting = Lock()
 
     def train(_: int) -> None:
-        nonlocal inside, most_inside
+        nonlocal inside, max_inside
         with exclusive_gpu(device):
             with counting:
                 inside += 1
-                most_inside = max(most_inside, inside)
+                max_inside = max(max_inside, inside)
             time.sleep(0.02)
             with counting:
                 inside -= 1
 
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(train, range(4)))
-    return most_inside
+    return max_inside
 
 
 def test_a_gpu_trains_a_single_model_at_a_time_and_the_cpu_any_number():

@@ -49,10 +49,10 @@ def test_the_last_bars_are_kept_bit_by_bit(model: Model, bars: Bars, folder: Pat
 def test_an_answer_that_differs_by_a_bit_is_found_and_located(
     column: str, model: Model, bars: Bars, folder: Path
 ):
-    def nudge(rows: dict[str, Any]) -> None:
+    def change_last_bit(rows: dict[str, Any]) -> None:
         rows[column][-2] = float(np.nextafter(rows[column][-2], 2))
 
-    edit(folder, nudge)
+    edit(folder, change_last_bit)
     with pytest.raises(
         PreflightFailed, match=re.escape(f"on 1 of 500 golden rows, first at {bars.index[-2]}")
     ):

@@ -211,15 +211,15 @@ def test_a_file_not_allowed_in_a_bundle_is_refused_on_saving(
         + "class It(RidgePlugin):\n"
         + "  def recipe(self, params, costs): return Fits(params)",
     )
-    wanted = of_plugin("pickled")
+    recipe = of_plugin("pickled")
     with pytest.raises(ModelError, match=problem):
-        save_bundle(wanted.fit(bars, seed=0), wanted, tmp_path / "bundle", bars)
+        save_bundle(recipe.fit(bars, seed=0), recipe, tmp_path / "bundle", bars)
 
 
 @pytest.fixture
 def bundle(bars: Bars, tmp_path: Path) -> tuple[Path, str]:
-    wanted, folder = of_plugin("ridge"), tmp_path / "bundle"
-    return folder, save_bundle(wanted.fit(bars, seed=0), wanted, folder, bars)
+    recipe, folder = of_plugin("ridge"), tmp_path / "bundle"
+    return folder, save_bundle(recipe.fit(bars, seed=0), recipe, folder, bars)
 
 
 def test_a_bundle_of_a_missing_plug_in_names_the_distribution_to_install(

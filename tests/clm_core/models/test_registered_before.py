@@ -29,8 +29,8 @@ SERVING_CODE = "e80ae58b83d9e81e5802d0a7659db979c3b1fbe528d67399737953bb81c6c7cb
 @pytest.fixture(scope="module")
 def flavor() -> dict[str, Any]:
     mlmodel = yaml.safe_load((REGISTERED / "MLmodel").read_text())
-    found: dict[str, Any] = mlmodel["flavors"]["python_function"]
-    return found
+    python_function: dict[str, Any] = mlmodel["flavors"]["python_function"]
+    return python_function
 
 
 def test_the_bundle_loads_by_its_digest_and_gives_its_golden_answers(flavor: dict[str, Any]) -> None:

@@ -64,9 +64,9 @@ def at(services: Services, moment: datetime, on_expiry: OnExpiry = OnExpiry.ASK)
 
 def about(subject: str, report: MaintenanceReport, part: MaintenancePart) -> tuple[list[str], list[str]]:
     """Changes and problems of a part that concern a subject."""
-    [found] = [each for each in report.parts if each.part is part]
-    return [said for said in found.done if subject in said], [
-        said for said in found.problems if subject in said
+    [part_report] = [each for each in report.parts if each.part is part]
+    return [line for line in part_report.done if subject in line], [
+        line for line in part_report.problems if subject in line
     ]
 
 
@@ -117,7 +117,7 @@ def test_an_expired_override_is_alerted_once_and_reported_by_every_pass(
     assert about(model_id, maintenance.run(early), MaintenancePart.OVERRIDES) == ([], [])
     for _ in range(2):
         done, problems = about(model_id, maintenance.run(late), MaintenancePart.OVERRIDES)
-        assert [f"clm confirm {model_id}" in said for said in done] == [True]
+        assert [f"clm confirm {model_id}" in line for line in done] == [True]
         assert problems == []
     assert [alert.kind for alert in alerted(services, model_id)] == [AlertKind.FORCED_EXPIRED]
     assert audited(model_id)[-1] == "forced_expired"
@@ -185,7 +185,7 @@ def test_an_expired_override_without_a_version_to_roll_back_to_is_alerted(
         model_id, maintenance.run(at(services, NOW + WEEK, OnExpiry.ROLL_BACK)), MaintenancePart.OVERRIDES
     )
     assert done == []
-    assert ["nothing to roll back to" in said for said in problems] == [True]
+    assert ["nothing to roll back to" in line for line in problems] == [True]
     assert services.ledger.promotions.champion(model_id) == forced.version
     assert [alert.kind for alert in alerted(services, model_id)] == [AlertKind.FORCED_EXPIRED]
     services.promotions.confirm(model_id, 90, ADMIN, "for the other tests", datetime.now(UTC))
@@ -209,7 +209,7 @@ def test_a_changed_bundle_in_production_is_recorded_once_and_leaves_other_models
     for _ in range(2):
         report = maintenance.run(services)
         _, problems = about(model_id, report, MaintenancePart.VERIFY)
-        assert ["trees.txt was changed" in said for said in problems] == [True]
+        assert ["trees.txt was changed" in line for line in problems] == [True]
         assert MaintenancePart.VERIFY in report.failed
     assert services.registry.aliased(other, "production") == moved.mlflow_version
     named = f"{model_id}@{broken.version}"
@@ -256,15 +256,15 @@ def test_scheduled_maintenance_verifies_a_new_production_version_and_every_listi
     stored = trees(after)
     original = stored.read_bytes()
     stored.write_bytes(b"")
-    [said] = about(model_id, maintenance.run(clm, in_full=False), MaintenancePart.VERIFY)[1]
-    assert "trees.txt was changed" in said
+    [line] = about(model_id, maintenance.run(clm, in_full=False), MaintenancePart.VERIFY)[1]
+    assert "trees.txt was changed" in line
     stored.write_bytes(original)
     assert about(model_id, maintenance.run(clm, in_full=False), MaintenancePart.VERIFY)[1] == []
     number = str(after.mlflow_version)
     listed = services.registry._tags(model_id, after.mlflow_version)
     services.registry._client.set_model_version_tag(model_id, number, "clm.package", "{}")
-    [said] = about(model_id, maintenance.run(clm, in_full=False), MaintenancePart.VERIFY)[1]
-    assert "the tag clm.package was changed" in said
+    [line] = about(model_id, maintenance.run(clm, in_full=False), MaintenancePart.VERIFY)[1]
+    assert "the tag clm.package was changed" in line
     services.registry._client.set_model_version_tag(model_id, number, "clm.package", listed["clm.package"])
 
 
@@ -306,10 +306,10 @@ def test_the_command_names_the_failures_and_exits_with_1(
     assert answer.exit_code == 1
     assert MaintenancePart.VERIFY in report.failed
     assert [
-        "trees.txt is missing" in said for said in about(model_id, report, MaintenancePart.VERIFY)[1]
+        "trees.txt is missing" in line for line in about(model_id, report, MaintenancePart.VERIFY)[1]
     ] == [True]
-    shown = CliRunner().invoke(app, ["alerts", "--lasting", "--json"])
-    assert f"{model_id}@{version.version}" in [alert["subject"] for alert in json.loads(shown.stdout)]
+    alerts = CliRunner().invoke(app, ["alerts", "--lasting", "--json"])
+    assert f"{model_id}@{version.version}" in [alert["subject"] for alert in json.loads(alerts.stdout)]
 
 
 def test_the_former_command_names_the_new_one_on_stderr_and_runs_a_pass(
@@ -362,7 +362,7 @@ def test_a_message_is_answered_and_a_job_that_cannot_start_is_a_problem(services
     with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:9/api"}):
         report = maintenance.run(services)
     done, _ = about("lightgbm_eurusd_1h", report, MaintenancePart.DISPATCH)
-    assert [said.split(" as job ")[0] for said in done] == ["lightgbm_eurusd_1h: accepted"]
+    assert [line.split(" as job ")[0] for line in done] == ["lightgbm_eurusd_1h: accepted"]
     _, problems = about("1 jobs wait to be started", report, MaintenancePart.DISPATCH)
     assert len(problems) == 1
 
@@ -383,8 +383,8 @@ def test_an_automation_that_cannot_start_a_run_is_alerted_until_recovery(
     with temporary_settings({PREFECT_API_URL: prefect_url}):
         first = maintenance.run(services)
         again = maintenance.run(services)
-        [said] = about(name, first, MaintenancePart.AUTOMATIONS)[0]
-        assert said.startswith(f"{name}: ")
+        [line] = about(name, first, MaintenancePart.AUTOMATIONS)[0]
+        assert line.startswith(f"{name}: ")
         assert about(name, again, MaintenancePart.AUTOMATIONS) == ([], [])
         [alert] = alerted(services, name)
         assert "Repair the action" in alert.message
@@ -418,9 +418,9 @@ def an_event(name: str) -> dict[str, object]:
 
 
 def failed_actions(prefect: httpx.Client, name: str) -> bool:
-    wanted = {"event": {"name": ["prefect.automation.action.failed"]}}
-    found = prefect.post("/events/filter", json={"filter": wanted}).json()["events"]
-    return any(event["resource"]["prefect.resource.name"] == name for event in found)
+    query = {"event": {"name": ["prefect.automation.action.failed"]}}
+    events = prefect.post("/events/filter", json={"filter": query}).json()["events"]
+    return any(event["resource"]["prefect.resource.name"] == name for event in events)
 
 
 def test_a_failed_run_without_a_job_is_alerted_once_until_the_deployment_recovers(
@@ -433,8 +433,8 @@ def test_a_failed_run_without_a_job_is_alerted_once_until_the_deployment_recover
         deployment = prefect.post("/deployments/", json=made).json()["id"]
         for state in ("FAILED", "CRASHED"):
             run = prefect.post(f"/deployments/{deployment}/create_flow_run", json={}).json()["id"]
-            told = {"type": state, "name": state.title(), "message": "ModuleNotFoundError: talib"}
-            forced = {"state": told, "force": True}
+            state_of_run = {"type": state, "name": state.title(), "message": "ModuleNotFoundError: talib"}
+            forced = {"state": state_of_run, "force": True}
             prefect.post(f"/flow_runs/{run}/set_state", json=forced).raise_for_status()
         with temporary_settings({PREFECT_API_URL: prefect_url}):
             first = maintenance.run(services)
@@ -443,8 +443,8 @@ def test_a_failed_run_without_a_job_is_alerted_once_until_the_deployment_recover
             [alert] = alerted(services, name)
             maintenance.run(later)
         prefect.delete(f"/deployments/{deployment}").raise_for_status()
-    [said] = about(name, first, MaintenancePart.AUTOMATIONS)[0]
-    assert f"Run {run} ended as Crashed: ModuleNotFoundError: talib" in said
+    [line] = about(name, first, MaintenancePart.AUTOMATIONS)[0]
+    assert f"Run {run} ended as Crashed: ModuleNotFoundError: talib" in line
     assert about(name, again, MaintenancePart.AUTOMATIONS) == ([], [])
     assert (alert.kind, alert.ended_at) == (AlertKind.RUN_FAILED, None)
     assert alerted(services, name)[0].ended_at is not None

@@ -56,11 +56,11 @@ def ask(clm: Services, **changes: Any) -> Answer:
 
 
 def runs_of(prefect: httpx.Client, *job_ids: UUID) -> list[dict[str, Any]]:
-    found = list[dict[str, Any]]()
+    runs = list[dict[str, Any]]()
     keys = {str(job_id) for job_id in job_ids}
-    while page := prefect.post("/flow_runs/filter", json={"limit": 200, "offset": len(found)}).json():
-        found += page
-    return [run for run in found if run["idempotency_key"] in keys]
+    while page := prefect.post("/flow_runs/filter", json={"limit": 200, "offset": len(runs)}).json():
+        runs += page
+    return [run for run in runs if run["idempotency_key"] in keys]
 
 
 def test_a_pending_job_gets_one_run_with_its_request(clm: Services, prefect: httpx.Client) -> None:
@@ -72,8 +72,8 @@ def test_a_pending_job_gets_one_run_with_its_request(clm: Services, prefect: htt
     [run] = runs_of(prefect, job_id)
     assert run["id"] == str(started.runs[job_id])
     assert run["parameters"]["job_id"] == str(job_id)
-    asked = RetrainRequest.model_validate(run["parameters"]["request"])
-    assert (asked.dataset_span_days, asked.training_params) == (90, {"rounds": 2})
+    request = RetrainRequest.model_validate(run["parameters"]["request"])
+    assert (request.dataset_span_days, request.training_params) == (90, {"rounds": 2})
     assert set(run["tags"]) >= {"lightgbm_btcusd_1h", "manual"}
 
 

@@ -89,8 +89,8 @@ def test_each_event_is_submitted_with_its_reason_and_observation(clm: Services) 
         (TriggerReason.REGIME_CHANGE, Reply.ACCEPTED),
     ]
     assert answers[1].because == "Sharpe ratio 0.70 is not below 0.5"
-    asked = answers[2].request
-    assert (asked.training.requested_by, asked.training.dataset_span_days, asked.source) == (
+    request = answers[2].request
+    assert (request.training.requested_by, request.training.dataset_span_days, request.source) == (
         "ada",
         90,
         "inbox/monitor",

@@ -109,8 +109,8 @@ def test_the_four_events_are_understood_in_both_envelopes(event: str, data: Any,
 def test_the_examples_in_the_guide_are_the_four_events() -> None:
     guide = (Path(__file__).parents[3] / "docs" / "reference" / "requests.md").read_text()
     examples = re.findall(r'```json\n(\{"(?:type|specversion)".*?)```', guide, flags=re.DOTALL)
-    found = [type(parse(example.encode())) for example in examples]
-    assert found == [DriftDetected, PerformanceDegraded, TrainingRequested, RegimeChanged]
+    types = [type(parse(example.encode())) for example in examples]
+    assert types == [DriftDetected, PerformanceDegraded, TrainingRequested, RegimeChanged]
 
 
 DEGRADED = "performance.degraded"

@@ -44,8 +44,8 @@ def emit(
 
 
 def kept(clm: Services) -> set[str]:
-    found = clm.ledger.triggers.messages(limit=1000)
-    return {message.message_id for message in found if message.source == prefect_events.SOURCE}
+    messages = clm.ledger.triggers.messages(limit=1000)
+    return {message.message_id for message in messages if message.source == prefect_events.SOURCE}
 
 
 def test_an_event_is_submitted_once(clm: Services, prefect: httpx.Client) -> None:
