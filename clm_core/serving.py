@@ -12,8 +12,8 @@ MLflow, such as serving code, are never run here; a changed file is refused all 
 
 The source of the digests decides the guarantee:
 
-- the ledger: the bytes are the judged bytes of the promoted version, whoever may write in MLflow and its
-  artifact store; a refusal is recorded and alerted;
+- the ledger: the bytes are the judged bytes of the promoted version, even if MLflow or its artifact store
+  was written to by others; a refusal is recorded and alerted;
 - without a ledger, the version's tags in MLflow: no file was damaged, lost, added or swapped for a file of
   another version. An attacker with write access to both the artifacts and the tags can still put another
   model in place, but never make this process run code.

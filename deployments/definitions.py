@@ -69,7 +69,7 @@ class Deployment:
     work_queue: str = "default"
     """Queue of the work pool; `clm up` runs a worker for each queue."""
     events: tuple[str, ...] = ()
-    """Names of events on Prefect's bus that start a run."""
+    """Names of events in Prefect that start a run."""
     starts_within_seconds: int = 300
     """Time after which a run assigned to a killed worker no longer counts as a concurrent run."""
 
@@ -148,7 +148,7 @@ _EVOLVE = Deployment(
 _DISPATCH = Deployment(
     entrypoint="flows.dispatch.dispatch",
     name="dispatch",
-    description="Answer waiting messages and start waiting jobs; events on Prefect's bus start a run.",
+    description="Answer waiting messages and start waiting jobs; events in Prefect start a run.",
     every=None,
     # an event that arrives during a run is answered by the next maintenance pass
     collision_strategy="CANCEL_NEW",

@@ -1,4 +1,4 @@
-"""Dispatch of waiting messages and jobs, started by an event on Prefect's bus."""
+"""Dispatch of waiting messages and jobs, started by an event in Prefect."""
 
 from prefect import flow
 

@@ -125,7 +125,7 @@ def fetch(
     ] = None,
 ) -> None:
     """Fetch closed bars from an exchange; a repeated run continues after the stored bars."""
-    from clm_core.market.exchange import Patience
+    from clm_core.market.exchange import RetryPolicy
     from clm_core.market.timeframes import Calendar
 
     # its lines carry their facts in fields that a terminal does not show; the last failure is raised anyway
@@ -140,7 +140,7 @@ def fetch(
             None if since is None else since.replace(tzinfo=UTC),
             now=datetime.now(UTC),
             calendar=Calendar(calendar),
-            patience=Patience(deadline_s=deadline),
+            retry_policy=RetryPolicy(deadline_s=deadline),
             base_url=base_url,
             progress=lambda share: progress.update(task, completed=share),
         )

@@ -29,7 +29,7 @@ ended."""
 
 
 @dataclass(frozen=True)
-class Patience:
+class RetryPolicy:
     """Time-outs and retries for an exchange."""
 
     request_s: float = 10.0
@@ -51,7 +51,7 @@ class ExchangeSeries:
         exchange: str,
         symbol: str,
         timeframe: Timeframe,
-        patience: Patience,
+        retry_policy: RetryPolicy,
         base_url: str | None = None,
     ) -> None:
         """Load the markets of the exchange and look up the symbol.
@@ -66,8 +66,8 @@ class ExchangeSeries:
         """
         self._client = _client(exchange, base_url)
         self._timeframe = timeframe
-        self._patience = patience
-        self._deadline = time.monotonic() + patience.deadline_s
+        self._retry_policy = retry_policy
+        self._deadline = time.monotonic() + retry_policy.deadline_s
         if timeframe.value not in self._client.timeframes:
             have = ", ".join(set(Timeframe) & set(self._client.timeframes))
             raise UnknownSeries(f"{exchange} has no {timeframe} bars; it has {have}")
@@ -141,19 +141,19 @@ class ExchangeSeries:
         import ccxt
         import stamina
 
-        patience = self._patience
+        retry_policy = self._retry_policy
         try:
             for attempt in stamina.retry_context(
                 on=self._wait_after,
-                attempts=patience.attempts,
+                attempts=retry_policy.attempts,
                 timeout=max(0.0, self._deadline - time.monotonic()),
-                wait_initial=patience.first_wait_s,
+                wait_initial=retry_policy.first_wait_s,
                 wait_max=60.0,
-                wait_jitter=patience.first_wait_s / 2,
+                wait_jitter=retry_policy.first_wait_s / 2,
             ):
                 with attempt:
                     left = self._deadline - time.monotonic()
-                    self._client.timeout = max(1, int(1000 * min(patience.request_s, left)))
+                    self._client.timeout = max(1, int(1000 * min(retry_policy.request_s, left)))
                     self._client.last_response_headers = None
                     return request()
         except ccxt.BadSymbol as error:
@@ -162,8 +162,8 @@ class ExchangeSeries:
             retry_after = _retry_after(self._client.last_response_headers or {})
             advice = "" if retry_after is None else f" (Retry-After: {retry_after:.0f} s)"
             raise SourceUnavailable(
-                f"{self._client.id} did not give {subject} in {patience.attempts} attempts or "
-                f"{patience.deadline_s:.0f} s: {type(error).__name__}: {error}{advice}. "
+                f"{self._client.id} did not give {subject} in {retry_policy.attempts} attempts or "
+                f"{retry_policy.deadline_s:.0f} s: {type(error).__name__}: {error}{advice}. "
                 "Run the command again later to continue after the stored bars"
             ) from error
         raise AssertionError("unreachable: the last attempt returns or raises")

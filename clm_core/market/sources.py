@@ -12,7 +12,7 @@ import pandas as pd
 from clm_core.domain.errors import InvalidBars, SourceUnavailable, UnknownSeries
 from clm_core.market import quarantine
 from clm_core.market.bars import Bars
-from clm_core.market.exchange import ExchangeSeries, Patience
+from clm_core.market.exchange import ExchangeSeries, RetryPolicy
 from clm_core.market.reading import Layout, read_bars
 from clm_core.market.store import SeriesManifest, SeriesStore
 from clm_core.market.timeframes import Calendar, Timeframe
@@ -170,7 +170,7 @@ class MarketData:
         *,
         now: datetime,
         calendar: Calendar = Calendar.ALWAYS,
-        patience: Patience | None = None,
+        retry_policy: RetryPolicy | None = None,
         base_url: str | None = None,
         progress: Callable[[float], None] | None = None,
     ) -> SeriesInfo:
@@ -192,7 +192,7 @@ class MarketData:
         name = normalise_symbol(symbol)
         step = _timeframe(timeframe)
         spans = _spans(self._store.manifest(name, step), since, now)
-        series = ExchangeSeries(exchange, symbol, step, patience or Patience(), base_url)
+        series = ExchangeSeries(exchange, symbol, step, retry_policy or RetryPolicy(), base_url)
         info = None
         for span in spans:
             pages: list[pd.DataFrame] = []

@@ -169,7 +169,7 @@ def _to_subscriber(subscriber: Subscriber, event: OutgoingEvent) -> None:
 
 
 def _to_prefect(api: str, event: OutgoingEvent) -> None:
-    """Send an event to Prefect's bus, for automations; unlike `emit_event`, a failure raises an error."""
+    """Send an event to Prefect, for automations; unlike `emit_event`, a failure raises an error."""
     subject = f"model.{event.subject}" if event.subject else event.type
     message = {
         "id": str(event.id),

@@ -11,11 +11,11 @@ from functools import partial
 from pydantic import AwareDatetime, BaseModel, ConfigDict
 
 from clm_core.domain.universe import Market
-from clm_core.market.exchange import Patience
+from clm_core.market.exchange import RetryPolicy
 from clm_core.operations.passes import PassReport, Row, report_problems, run_each
 from clm_core.services import Services
 
-PATIENCE = Patience(deadline_s=300.0)
+RETRY_POLICY = RetryPolicy(deadline_s=300.0)
 """Time limit for each market; the next bar brings the next attempt."""
 
 
@@ -87,7 +87,7 @@ def _fetch(services: Services, market: Market, exchange: str) -> MarketUpdate:
         exchange,
         None if before else now - timedelta(days=market.dataset_span_days),
         now=now,
-        patience=PATIENCE,
+        retry_policy=RETRY_POLICY,
         base_url=market.exchange_url,
         progress=partial(services.announce, step),
     )

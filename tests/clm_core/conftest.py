@@ -1,4 +1,4 @@
-"""Versions made cheaply: one small model is trained, every version holds its bundle."""
+"""Versions at low cost: a single small model is trained, and every version holds the same bundle."""
 
 import itertools
 from collections.abc import Callable, Iterator
@@ -59,9 +59,9 @@ CHANGED = {
     "alias_move_adopted",
     "production_lost",
 }
-"""What the audit calls a change of what serves."""
+"""Audit actions of changes of the production version."""
 MADE = ["version_registered", "version_judged", "version_status_changed"]
-"""What the audit calls the making of a version."""
+"""Audit actions of the creation of a version."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ _symbols = (f"T{number}USD" for number in itertools.count())
 
 @pytest.fixture
 def model_id() -> str:
-    """Of a model that no other test knows."""
+    """Id of a model used by no other test."""
     return f"lightgbm_{next(_symbols)}_1h".lower()
 
 
@@ -95,7 +95,7 @@ MakeVersion = Callable[..., ModelVersion]
 
 @pytest.fixture(scope="session")
 def make_version(services: Services, bundle: Stored) -> MakeVersion:
-    """Registers, judges and records one version, as a completed retrain would have."""
+    """Function that registers, judges and records a version, as a completed retrain does."""
 
     def make(
         model_id: str,
@@ -191,7 +191,7 @@ def ledger_engine(services: Services) -> Iterator[Engine]:
 
 @pytest.fixture(scope="session")
 def audited(ledger_engine: Engine) -> Callable[[str], list[str]]:
-    """What the audit says was done to what a model serves, oldest first."""
+    """Function that returns the audit actions on a model after the creation of its versions, oldest first."""
 
     def actions(model_id: str) -> list[str]:
         query = text(
@@ -207,7 +207,7 @@ def audited(ledger_engine: Engine) -> Callable[[str], list[str]]:
 def check(
     services: Services, ledger_engine: Engine, audited: Callable[[str], list[str]]
 ) -> Callable[[str], None]:
-    """Holds a model to everything that must be true whenever nobody is changing what serves."""
+    """Function that asserts the invariants of a model while no promotion is under way."""
 
     def holds(model_id: str) -> None:
         store = services.ledger.promotions

@@ -84,7 +84,7 @@ def test_scheduled_runs_appear_with_the_periodic_trigger(deployed: str) -> None:
     assert run["parameters"]["request"]["trigger_reason"] == "periodic"
 
 
-def test_the_launch_form_starts_with_the_market_asked_for_by_hand(deployed: str) -> None:
+def test_the_launch_form_starts_with_the_market_of_manual_retrains(deployed: str) -> None:
     request = deployments(deployed)["lightgbm_eurusd_1h"]["parameters"]["request"]
     assert (request["model_type"], request["symbol"], request["dataset_span_days"]) == (
         "lightgbm",

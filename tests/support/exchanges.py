@@ -9,12 +9,12 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 from urllib.parse import parse_qs, urlsplit
 
-from clm_core.market.exchange import Patience
+from clm_core.market.exchange import RetryPolicy
 
 START = datetime(2024, 1, 1, tzinfo=UTC)
 NOW = START + timedelta(hours=25, minutes=30)
 HOUR_MS = 3_600_000
-SWIFT = Patience(request_s=0.3, deadline_s=10.0, attempts=3, first_wait_s=0.01)
+SWIFT = RetryPolicy(request_s=0.3, deadline_s=10.0, attempts=3, first_wait_s=0.01)
 
 Answer = tuple[int, dict[str, str], bytes]
 

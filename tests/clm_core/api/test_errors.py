@@ -57,7 +57,7 @@ def test_a_refused_method_is_answered_with_the_allowed_methods(client: Client) -
     assert client(Role.VIEWER).patch("/clm/jobs").headers["allow"] == "GET"
 
 
-def test_a_request_without_token_is_asked_for_a_token(client: Client) -> None:
+def test_a_request_without_a_token_is_refused_with_the_scheme_bearer(client: Client) -> None:
     answer = client(None).get("/clm/jobs")
     assert (answer.status_code, answer.headers["www-authenticate"]) == (401, "Bearer")
     assert "clm tokens create" in answer.json()["detail"]

@@ -39,7 +39,7 @@ def clm(*words: str) -> str:
     return CliRunner().invoke(app, ["deliveries", *words], catch_exceptions=False).stdout
 
 
-def test_it_is_shown_who_waits_for_what_skipped_sent_again_and_forgotten(receiver: str) -> None:
+def test_show_lists_skipped_resent_and_forgotten_events_of_a_receiver(receiver: str) -> None:
     assert "[bold]no[/bold]" in clm("show")
     assert "job_failed job" in clm("skip", "0badc0de", "--reason", "nobody is on call")
     state_of_all = json.loads(clm("show", "--json"))

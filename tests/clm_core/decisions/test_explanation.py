@@ -56,19 +56,19 @@ def undecided() -> tuple[TrackRecord, Verdict]:
     return record, verdict
 
 
-def test_as_many_more_bars_as_it_says_would_pass(undecided: tuple[TrackRecord, Verdict]) -> None:
+def test_the_stated_number_of_bars_would_pass(undecided: tuple[TrackRecord, Verdict]) -> None:
     record, verdict = undecided
     needed = int(proof_of(record, verdict).needed_bars)
     assert [judged(record_of(1.5, needed + off)).passed for off in (-200, 200)] == [False, True]
 
 
-def test_as_high_a_sharpe_ratio_as_it_says_would_pass(undecided: tuple[TrackRecord, Verdict]) -> None:
+def test_the_stated_sharpe_ratio_would_pass(undecided: tuple[TrackRecord, Verdict]) -> None:
     record, verdict = undecided
     needed = proof_of(record, verdict).needed_sharpe
     assert [judged(record_of(needed + off, 9000)).passed for off in (-0.02, 0.02)] == [False, True]
 
 
-def test_as_few_trials_as_it_says_would_pass() -> None:
+def test_the_stated_number_of_trials_would_pass() -> None:
     record = record_of(2.5, 9000)
     max_trials = proof_of(record, judged(record)).max_trials
     assert [judged(record, max_trials + off).passed for off in (-0.1, 0.1)] == [True, False]

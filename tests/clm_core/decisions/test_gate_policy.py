@@ -128,7 +128,7 @@ class Store(dict[str, float]):
     """A risk side's limits."""
 
 
-def test_the_policy_store_is_asked_for_every_criterion_and_keeps_the_rest() -> None:
+def test_the_policy_store_overrides_criteria_and_keeps_the_rest() -> None:
     policy = GatePolicy(name="strict")
     stored = with_store(policy, Store({"clm_v3.min_sharpe": 1.5, "clm_v3.max_dd": 0.1}))
     assert stored.criteria == PromotionCriteria(min_sharpe_ratio=1.5, max_drawdown=0.1)

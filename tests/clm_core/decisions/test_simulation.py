@@ -37,7 +37,7 @@ def test_unrelated_retrains_by_thresholds_alone_promote_luck_nearly_every_year()
     assert simulate_years(world, ALONE, 20, rng()).promoted.value == 1.0
 
 
-def test_the_evidence_keeps_luck_out() -> None:
+def test_the_evidence_excludes_promotions_by_luck() -> None:
     assert simulate_years(World(), STRICT, 100, rng()).promoted.value <= 0.05
 
 
@@ -62,7 +62,7 @@ def test_a_harder_policy_promotes_later() -> None:
     assert hard.median_years > strict.median_years
 
 
-def test_the_same_seed_gives_the_same_figures_and_tells_how_far_it_is() -> None:
+def test_the_same_seed_gives_the_same_figures_and_progress_is_reported() -> None:
     progress: list[float] = []
     first = outlook(QUICK, ALONE, [0.0, 3.0], 12, 1.0, 5, progress.append)
     assert first == outlook(QUICK, ALONE, [0.0, 3.0], 12, 1.0, 5)

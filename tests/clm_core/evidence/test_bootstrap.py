@@ -89,7 +89,7 @@ def test_nineteen_of_twenty_intervals_hold_the_true_sharpe_ratio(shape: Shape) -
 
 
 def test_common_movements_cancel_out_of_the_difference() -> None:
-    """Compared bar by bar, two series with correlation 0.9 are told apart three times as sharply."""
+    """Compared bar by bar, two series with correlation 0.9 are distinguished three times as sharply."""
     paired = bootstrap.difference_interval(CHALLENGER, CHAMPION, 0.95, 2000, rng())
     separate = [bootstrap.sharpe_interval(series, 0.95, 2000, rng()) for series in (CHALLENGER, CHAMPION)]
     unpaired = math.hypot(*(interval.high - interval.low for interval in separate))

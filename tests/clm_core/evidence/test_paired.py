@@ -39,7 +39,7 @@ def decision(values: np.ndarray) -> tuple[Standing, int]:
 
 @pytest.mark.parametrize("shape", Shape)
 @pytest.mark.parametrize("lucky", [Standing.BETTER, Standing.WORSE])
-def test_equals_are_hardly_ever_told_apart_however_often_one_looks(shape: Shape, lucky: Standing) -> None:
+def test_equal_streams_are_rarely_distinguished_by_frequent_looks(shape: Shape, lucky: Standing) -> None:
     """Tables are in docs/decisions/0001-evidence.md; here 150 streams, three errors wide."""
     streams = draw_returns(shape, 0.0, (300, 150), np.random.default_rng(3))
     wrong = np.mean([decision(stream)[0] is lucky for stream in streams.T])

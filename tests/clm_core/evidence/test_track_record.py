@@ -30,7 +30,7 @@ def random_returns(shape: Shape, sharpe: float, bars: int, seed: int = 0) -> np.
     return draw_returns(shape, sharpe, (bars, 1), np.random.default_rng(seed))[:, 0]
 
 
-def test_luck_of_a_hundred_trials_is_the_published_expected_maximum() -> None:
+def test_the_trial_luck_of_a_hundred_trials_is_the_published_expected_maximum() -> None:
     assert track_record.expected_maximum_sharpe(1.0, 100) == pytest.approx(2.5306028932, abs=1e-10)
 
 
@@ -58,7 +58,7 @@ def test_five_years_bear_forty_five_trials_at_a_sharpe_ratio_of_one() -> None:
     )
 
 
-def test_at_its_minimum_length_a_record_is_exactly_as_sure_as_was_asked() -> None:
+def test_a_record_of_the_minimum_length_has_exactly_the_requested_confidence() -> None:
     length = track_record.minimum_track_record_length(MONTHS, 0.95, benchmark=0.1)
     long_enough = replace(MONTHS, effective_bars=length)
     assert track_record.probabilistic_sharpe_ratio(long_enough, 0.1) == pytest.approx(0.95, abs=1e-12)
@@ -178,7 +178,7 @@ def test_a_backtest_is_never_long_enough_for_luck_below_a_sharpe_ratio_of_zero(s
 
 
 @given(st.floats(1.0, 1e6), st.floats(1.0, 1e6))
-def test_more_trials_never_mean_less_luck(few: float, many: float) -> None:
+def test_more_trials_never_mean_less_trial_luck(few: float, many: float) -> None:
     few, many = sorted((few, many))
     assert track_record.expected_maximum_sharpe(1.0, few) <= track_record.expected_maximum_sharpe(1.0, many)
 

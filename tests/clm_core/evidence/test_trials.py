@@ -45,7 +45,7 @@ PATTERNS = {
 
 
 @pytest.mark.parametrize("correlations", PATTERNS.values(), ids=PATTERNS)
-def test_the_count_never_falls_below_what_the_luck_of_the_best_implies(correlations: np.ndarray) -> None:
+def test_the_count_never_falls_below_the_count_implied_by_the_best_trial(correlations: np.ndarray) -> None:
     counted = trials.effective_trials(correlations)
     assert expected_maximum_sharpe(1.0, counted) >= luck_of_the_best(correlations) - 0.03
 
@@ -69,7 +69,7 @@ def test_the_count_lies_between_one_and_the_number_of_trials(n_trials: int, seed
     assert 1.0 - 1e-9 <= counted <= n_trials + 1e-9
 
 
-def test_correlations_nobody_knows_count_nothing() -> None:
+def test_unknown_correlations_give_no_count() -> None:
     assert math.isnan(trials.effective_trials(np.array([[1.0, math.nan], [math.nan, 1.0]])))
 
 
@@ -183,7 +183,7 @@ def test_more_trials_than_days_are_not_taken_for_copies_of_each_other() -> None:
     assert trials.count_trials(many).effective > 180
 
 
-def test_a_trial_that_never_traded_counts_and_tells_nothing_of_the_others() -> None:
+def test_a_trial_that_never_traded_counts_without_an_effect_on_the_others() -> None:
     traded = [daily(noise(seed)) for seed in range(2)]
     flat = daily(np.zeros(400))
     with_it = trials.count_trials([*traded, flat])

@@ -289,7 +289,7 @@ def test_a_rollback_does_not_give_the_rights_back(audit: Engine) -> None:
         assert connection.scalar(text("SELECT current_user")) == "clm_app"
 
 
-def test_a_user_who_cannot_have_the_role_is_told_what_an_administrator_has_to_run(
+def test_a_user_without_the_role_gets_the_statements_for_an_administrator(
     database: Database, migrated: str
 ) -> None:
     name = f"plain_{uuid.uuid4().hex}"

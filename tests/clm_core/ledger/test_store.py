@@ -147,7 +147,7 @@ def test_a_job_in_progress_is_not_started_again(ledger: Ledger) -> None:
         start(ledger, job)
 
 
-def test_one_of_ten_concurrent_starters_of_a_job_succeeds(ledger: Ledger) -> None:
+def test_a_single_one_of_ten_concurrent_starters_of_a_job_succeeds(ledger: Ledger) -> None:
     job, outcomes = ledger.create_job(a_job()), list[str]()
     together = threading.Barrier(10)
 

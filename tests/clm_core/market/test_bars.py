@@ -109,7 +109,7 @@ def test_the_hash_changes_with_every_value(walk, name):
     assert changed.content_hash != walk.content_hash
 
 
-def test_the_hash_tells_symbols_timeframes_and_calendars_apart(walk):
+def test_symbols_timeframes_and_calendars_have_different_hashes(walk):
     arrays = [getattr(walk, field) for field in ("time", "open", "high", "low", "close", "volume")]
     names = [("A", Timeframe.H1, Calendar.ALWAYS), ("B", Timeframe.H1, Calendar.ALWAYS)]
     names += [("A", Timeframe.M1, Calendar.ALWAYS), ("A", Timeframe.H1, Calendar.WEEKDAYS)]

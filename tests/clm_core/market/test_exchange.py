@@ -11,7 +11,7 @@ from exchanges import HOUR_MS, NOW, START, SWIFT, Binance, failure, json_answer,
 
 from clm_core.domain.errors import InvalidBars, SourceUnavailable, UnknownSeries
 from clm_core.market import exchange
-from clm_core.market.exchange import Patience
+from clm_core.market.exchange import RetryPolicy
 from clm_core.market.sources import MarketData
 
 TOO_MANY = failure(429, -1003, "Too many requests.", Retry_After="0.2")
@@ -45,7 +45,7 @@ def market(tmp_path: Path) -> MarketData:
 @pytest.fixture
 def fetch(market, address):
     def ask(symbol="BTC/USDT", since=START, now=NOW, **options):
-        options = {"patience": SWIFT, "base_url": address, **options}
+        options = {"retry_policy": SWIFT, "base_url": address, **options}
         return market.fetch(symbol, "1h", "binance", since, now=now, **options)
 
     return ask
@@ -95,7 +95,7 @@ def test_an_outage_of_the_exchange_is_a_gap_and_not_filled(fetch, binance, marke
     assert [gap.missing for gap in market.bars("BTCUSDT", "1h", closed_by=NOW).gaps] == [4]
 
 
-def test_an_exchange_that_gives_the_newest_bars_of_a_page_is_asked_for_the_rest(fetch, binance, monkeypatch):
+def test_the_missing_bars_of_a_page_with_only_the_newest_are_requested(fetch, binance, monkeypatch):
     """A request for six bars from hour 0 is answered with the last two: the other four are not lost."""
     monkeypatch.setattr(exchange, "PAGE", 6)
     whole = Binance.answer
@@ -172,7 +172,7 @@ def test_the_deadline_ends_a_fetch(fetch, binance):
     binance.instead = [BUSY] * 1000
     started = time.monotonic()
     with pytest.raises(SourceUnavailable):
-        fetch(patience=Patience(request_s=0.3, deadline_s=1.0, attempts=1000, first_wait_s=0.01))
+        fetch(retry_policy=RetryPolicy(request_s=0.3, deadline_s=1.0, attempts=1000, first_wait_s=0.01))
     assert time.monotonic() - started < 5
 
 
@@ -207,7 +207,7 @@ def test_a_list_of_markets_that_is_nonsense_is_no_unknown_symbol(fetch, monkeypa
         fetch()
 
 
-def test_an_exchange_nobody_knows_is_refused_with_near_names(market):
+def test_an_unknown_exchange_is_refused_with_similar_names(market):
     with pytest.raises(UnknownSeries, match="binance"):
         market.fetch("BTCUSDT", "1h", "binanse", START, now=NOW)
 
@@ -215,7 +215,7 @@ def test_an_exchange_nobody_knows_is_refused_with_near_names(market):
 def test_a_server_that_is_not_there_is_unavailable(market):
     with pytest.raises(SourceUnavailable):
         market.fetch(
-            "BTCUSDT", "1h", "binance", START, now=NOW, patience=SWIFT, base_url="http://127.0.0.1:9"
+            "BTCUSDT", "1h", "binance", START, now=NOW, retry_policy=SWIFT, base_url="http://127.0.0.1:9"
         )
 
 

@@ -124,7 +124,7 @@ def test_a_clock_that_was_put_back_leaves_no_guess(tmp_path):
     assert frame["timestamp"].isna().tolist() == [False, True]
 
 
-def test_a_zone_nobody_knows_is_refused(tmp_path):
+def test_an_unknown_time_zone_is_refused(tmp_path):
     path = written(tmp_path, f"time,{HEADER}", f"2024-01-01,{VALUES}")
     with pytest.raises(DataError, match="America/New_York"):
         read_bars(path, "BTCUSD", Layout(timezone="Berlin"))

@@ -89,7 +89,7 @@ def test_a_series_has_a_single_calendar(store, walk):
         store.add(other, "another", NOW)
 
 
-def test_a_hash_nobody_wrote_is_unknown(store, walk):
+def test_an_unwritten_hash_is_unknown(store, walk):
     store.add(walk, "a file", NOW)
     with pytest.raises(UnknownSeries, match=walk.content_hash[:12]):
         store.read(manifest_of(store, walk), "0000")
