@@ -98,6 +98,7 @@ def test_a_version_has_its_lineage_and_evaluation(
     assert details["version"]["bundle_digest"] == version.bundle_digest
     assert details["job"]["id"] == str(version.training_job_id)
     assert (details["verdict"]["decision"], details["evaluation"]["trades"]) == ("pass", 120)
+    assert details["verdict"]["legs"] == details["verdict"]["checks"]
     assert client(Role.VIEWER).get(f"{address}/report").status_code == 404
     page = services.reports / model_id / f"{version.version}.html"
     page.parent.mkdir(parents=True, exist_ok=True)

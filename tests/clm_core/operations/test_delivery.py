@@ -438,7 +438,10 @@ def test_an_alert_reaches_people_through_apprise(clm: Services, listen: Callable
 
 @pytest.mark.parametrize(
     ("url", "error"),
-    [("nosuchservice://token", "none that apprise understands"), ("json://127.0.0.1:9", "did not take")],
+    [
+        ("nosuchservice://token", "apprise does not understand a URL"),
+        ("json://127.0.0.1:9", "did not accept"),
+    ],
     ids=["unknown service", "nobody there"],
 )
 def test_an_alert_that_cannot_be_sent_waits_with_the_reason(url: str, error: str, clm: Services) -> None:

@@ -415,7 +415,7 @@ def test_a_failure_of_mlflow_after_the_intent_leaves_the_production_version(
 
 
 def test_a_lost_lock_is_a_conflict(services: Services, model_id: str) -> None:
-    with pytest.raises(ConflictError, match="lost with its database connection"):
+    with pytest.raises(ConflictError, match="lost with the database connection"):
         lose_the_lock(services, model_id)
 
 
