@@ -95,8 +95,8 @@ def load(
             # another version was promoted in the meantime
             return load(model_id, alias, registry=registry, ledger=ledger)
         raise ConflictError(
-            f"{model_id} {version.version} is {version.status}, and the alias {PRODUCTION} was moved to it "
-            "by hand: `clm reconcile` puts it back."
+            f"{model_id} {version.version} is {version.status}, and the alias {PRODUCTION} was "
+            "moved by hand: `clm reconcile` puts the alias back."
         )
     try:
         model = _fetch(registry, model_id, number, version.bundle_digest, version.package_digest)

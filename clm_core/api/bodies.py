@@ -169,7 +169,7 @@ def _require_text(level: list[Any]) -> None:
     for text in [*keys, *(value for value in level if isinstance(value, str))]:
         text.encode()
         if "\0" in text:
-            raise ValueError("a text in it holds the character NUL, which cannot be stored")
+            raise ValueError("a text of the body holds the character NUL, which cannot be stored")
 
 
 def _inside(value: Any) -> list[Any]:

@@ -232,13 +232,13 @@ def _show(result: "DispatchResult") -> None:
     for job_id, run_id in started.runs.items():
         plain.print(f"Job {job_id} has run {run_id}.")
     for job_id in started.failed:
-        plain.print(f"Job {job_id} failed: its run ended before it began.")
+        plain.print(f"Job {job_id} failed: the run ended before the start.")
     plain.print(
         f"{len(result.answers)} requests answered, {result.set_aside} messages set aside, "
         f"{len(started.runs)} jobs started, {len(started.waiting)} wait."
     )
     if started.problem:
-        plain.print(f"They wait because {started.problem}.", soft_wrap=True)
+        plain.print(f"Reason: {started.problem}.", soft_wrap=True)
 
 
 def _plain(values: "Sequence[BaseModel]") -> list[Any]:

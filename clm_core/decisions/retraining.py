@@ -86,7 +86,7 @@ def decide(
         return TriggerDecision(
             Reply.ACCEPTED, f"the job starts when job {history.running} of the same model has ended"
         )
-    return TriggerDecision(Reply.ACCEPTED, "nothing speaks against it")
+    return TriggerDecision(Reply.ACCEPTED, "no rule refuses the request")
 
 
 def _coalesced(job_id: UUID, because: str) -> TriggerDecision:

@@ -72,7 +72,7 @@ def _table(path: Path) -> pd.DataFrame:
         elif kind == ".feather":
             frame = pd.read_feather(path)
         else:
-            raise DataError(f"{path} is no .csv, .parquet or .feather file; convert it to one of them")
+            raise DataError(f"{path} is no .csv, .parquet or .feather file; convert the file to one")
     except ValueError as error:
         raise _UnclearError("unreadable-file", f"not readable as {kind[1:]}: {error}") from error
     if isinstance(frame.index, pd.DatetimeIndex):

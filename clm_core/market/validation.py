@@ -108,7 +108,7 @@ def _no_table(frame: pd.DataFrame, missing: list[str]) -> Finding:
     if missing:
         have = ", ".join(map(str, frame.columns))
         return Finding("missing-columns", (), len(frame), f"no {', '.join(missing)}; there is {have}")
-    return Finding("empty", (), 0, "there is no bar in it")
+    return Finding("empty", (), 0, "there is no bar")
 
 
 def _readable(time: Times) -> Mask:

@@ -148,7 +148,7 @@ def _require_storable(folder: Path) -> None:
     for path in sorted(folder.iterdir()):
         if path.name in (MANIFEST, CARD, golden.FILE) or path.suffix not in SAFE_SUFFIXES:
             raise ModelError(
-                f"the model wrote {path.name}, which no bundle may hold: a file needs a name of its own with "
+                f"the model wrote {path.name}, which no bundle may hold: a file needs an unused name with "
                 f"one of the endings {', '.join(sorted(SAFE_SUFFIXES))}"
             )
         if not stat.S_ISREG(path.lstat().st_mode):

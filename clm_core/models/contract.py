@@ -59,7 +59,7 @@ class TrainedOn(BaseModel):
         if own != given:
             raise FeatureMismatch(
                 f"the model was fitted on {' '.join(own)} and cannot judge {' '.join(given)}: "
-                "give it bars of its own series, or train a model on these"
+                "pass bars of the model's series, or train a model on the bars"
             )
 
 

@@ -210,7 +210,7 @@ class EnsembleRecipe:
         """
         if not self.parts:
             raise InvalidTrainingParams(
-                "the members are not resolved: a job does so when it is opened, start one with clm retrain"
+                "the members are not resolved, as at the opening of a job: start a job with clm retrain"
             )
         rounds = (not self.bundled) + (self.params.folds if self._finds_weights else 0)
         report = _SummedProgress(progress, len(self.parts) * rounds)

@@ -28,5 +28,5 @@ def send(url: str, alert: RaisedAlert) -> None:
     )
     if not accepted:
         raise DeliveryFailed(
-            "the receiver did not accept the alert: it is down, or its URL has a wrong host or token"
+            "the receiver is down, or the URL has a wrong host or token: the alert was not accepted"
         )

@@ -58,7 +58,7 @@ def _member(ledger: Ledger, request: RetrainRequest, name: str, allow_failed: bo
             f"{request.timeframe}: all members of an ensemble belong to the ensemble's market"
         )
     if version.model_type is ModelType.ENSEMBLE:
-        raise InvalidTrainingParams(f"{name} is an ensemble: name its members instead")
+        raise InvalidTrainingParams(f"{name} is an ensemble: name the members instead")
     if version.status is ModelStatus.TRAINING:
         raise InvalidTrainingParams(f"{name} is not judged yet: wait until its retrain has ended")
     if version.status is ModelStatus.FAILED and not allow_failed:
@@ -96,5 +96,7 @@ def _version(ledger: Ledger, name: str) -> ModelVersion:
         return ledger.version(model_id, label)
     champion = ledger.promotions.champion(model_id)
     if champion is None:
-        raise NotFound(f"No version of {model_id} is {PRODUCTION}: name one by its label, see `clm models`.")
+        raise NotFound(
+            f"No version of {model_id} is in {PRODUCTION}: name a version by label, see `clm models`."
+        )
     return ledger.version(model_id, champion)

@@ -256,7 +256,7 @@ def _require_measured(populations: Sequence[Population], failures: Sequence[str]
     best = populations[-1].members[0]
     if best.fitness is None:
         count = sum(population.new for population in populations)
-        why = f"the first failed of {failures[0]}" if failures else "their returns could not be measured"
+        why = f"the first failed of {failures[0]}" if failures else "the returns could not be measured"
         raise NothingTuned(f"None of {count} candidates could be measured: {why}")
     return best.genome
 

@@ -244,7 +244,7 @@ class _StudyTrials:
         sharpe_ratios = self._evaluator.sharpe_ratios(backtests)
         mean = float(np.mean(sharpe_ratios))
         if not math.isfinite(mean):
-            self._study.fail(trial, "its returns could not be measured")
+            self._study.fail(trial, "the returns could not be measured")
             return
         self._study.note(trial, sharpe_ratios, round(np.mean([len(each.trades) for each in backtests])))
         if run.is_pruned:

@@ -131,5 +131,5 @@ def _fail(services: Services, job_id: UUID, state: str) -> bool:
         lease = services.ledger.start_job(job_id, "dispatch", services.clock(), timedelta(minutes=1))
     except IllegalTransition:
         return False
-    services.ledger.fail_job(lease, f"its run ended before it began: {state}", services.clock())
+    services.ledger.fail_job(lease, f"the run ended before the start: {state}", services.clock())
     return True

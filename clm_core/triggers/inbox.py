@@ -40,7 +40,7 @@ def receive(services: Services, source: str, message_id: str, body: bytes, now: 
     if known_hash != body_hash:
         raise AlreadyExists(
             f"{source} has sent another message under the id {message_id} at "
-            f"{received_at:%Y-%m-%d %H:%M:%S} UTC: send this one under an id of its own."
+            f"{received_at:%Y-%m-%d %H:%M:%S} UTC: send the message under a new id."
         )
     return Receipt(
         delivery=MessageDelivery.NEW if is_new else MessageDelivery.KNOWN,

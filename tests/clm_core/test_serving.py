@@ -469,7 +469,7 @@ def test_a_version_behind_an_alias_moved_by_hand_is_refused(
     version: ModelVersion, older: ModelVersion, files: Path, services: Services
 ) -> None:
     services.registry.point(MODEL, "production", older.mlflow_version)
-    with pytest.raises(ConflictError, match="was moved to it by hand"):
+    with pytest.raises(ConflictError, match="was moved by hand"):
         with_ledger(services)
     assert without_ledger(services).mlflow_version == older.mlflow_version
 

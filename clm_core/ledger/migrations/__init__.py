@@ -52,7 +52,8 @@ def create_or_require(url: str) -> None:
     elif missing := pending(revision):
         raise DatabaseUnavailable(
             f"The ledger on the server of CLM_DATABASE_URL stands at revision {revision}, this release needs "
-            f"{missing[-1]}: stop what runs the older release, back the ledger up, then run `clm db upgrade`."
+            f"{missing[-1]}: stop the processes of the older release, back up the ledger, then run "
+            "`clm db upgrade`."
         )
 
 
@@ -72,7 +73,7 @@ def current_revision(connection: Connection) -> str | None:
     revision: str | None = connection.scalar(text("SELECT version_num FROM alembic_version"))
     if revision is not None and revision > HEAD:
         raise DatabaseUnavailable(
-            f"The ledger stands at revision {revision}, this release knows those up to {HEAD}: "
+            f"The ledger stands at revision {revision}, this release knows revisions up to {HEAD}: "
             "install the release that upgraded it, or a newer one."
         )
     return revision

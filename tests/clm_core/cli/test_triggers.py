@@ -51,7 +51,7 @@ def test_requests_by_options_and_by_file_are_answered_and_listed(tmp_path: Path)
     assert listed("--before", str(newest["number"])) == [oldest]
     assert listed("--model", "xgboost_btcusd_1h") == []
     assert listed("--reply", "accepted") == [oldest]
-    assert "1 wait.\nThey wait because no Prefect server is known: start `clm up`" in clm("dispatch")
+    assert "1 wait.\nReason: no Prefect server is known: start `clm up`" in clm("dispatch")
 
 
 def test_an_invalid_file_is_refused_and_an_unknown_market_is_set_aside(

@@ -82,13 +82,13 @@ def test_a_due_retrain_carries_the_reason_and_the_observed_sharpe_ratio() -> Non
 
 
 @pytest.mark.parametrize(
-    ("drift", "asked"),
+    ("drift", "requested"),
     [(None, False), (1.25, False), (1.26, True)],
     ids=["not measured", "at the limit", "above it"],
 )
-def test_drift_above_the_limit_is_due_for_a_retrain(drift: float | None, asked: bool) -> None:
+def test_drift_above_the_limit_is_due_for_a_retrain(drift: float | None, requested: bool) -> None:
     measured = None if drift is None else Drift(score=drift, features=("atr_14",), stretches=26)
-    expected = [DueRetrain("a_model", TriggerReason.DRIFT_DETECTED, Observation())] if asked else []
+    expected = [DueRetrain("a_model", TriggerReason.DRIFT_DETECTED, Observation())] if requested else []
     assert list(due_retrains("a_model", Performance(), HealthFinding.TOO_EARLY, measured, RULES)) == expected
 
 
@@ -106,7 +106,7 @@ def test_a_ratio_that_is_not_a_number_is_refused_before_the_finding(value: float
 
 
 @pytest.mark.parametrize(
-    ("worth", "confidence", "fewest", "most"),
+    ("worth", "confidence", "min_share", "max_share"),
     [(1.0, 0.9, 0.1, 0.4), (1.0, 0.5, 0.6, 1.0), (-3.0, 0.9, 0.6, 1.0)],
     ids=["a good model", "a good model, by the observed ratio alone", "a bad model"],
 )

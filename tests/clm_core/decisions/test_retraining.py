@@ -45,7 +45,9 @@ OBSERVED = {
 @pytest.mark.parametrize("reason", list(TriggerReason), ids=str)
 def test_a_request_of_every_reason_is_granted_without_an_objection(reason: TriggerReason) -> None:
     request = request_for(reason, **OBSERVED.get(reason, {}))
-    assert decide(request, QUIET, POLICY, NOW) == TriggerDecision(Reply.ACCEPTED, "nothing speaks against it")
+    assert decide(request, QUIET, POLICY, NOW) == TriggerDecision(
+        Reply.ACCEPTED, "no rule refuses the request"
+    )
 
 
 @pytest.mark.parametrize("reason", list(TriggerReason), ids=str)
@@ -56,16 +58,16 @@ def test_every_reason_has_rules_in_the_policy(reason: TriggerReason) -> None:
 @pytest.mark.parametrize(
     ("reason", "observed", "reply", "because"),
     [
-        ("performance_degraded", {"sharpe_ratio": 0.49}, "accepted", "nothing speaks against it"),
+        ("performance_degraded", {"sharpe_ratio": 0.49}, "accepted", "no rule refuses the request"),
         ("performance_degraded", {"sharpe_ratio": 0.5}, "rejected", "Sharpe ratio 0.50 is not below 0.5"),
-        ("performance_degraded", {"sharpe_ratio": -2}, "accepted", "nothing speaks against it"),
+        ("performance_degraded", {"sharpe_ratio": -2}, "accepted", "no rule refuses the request"),
         (
             "performance_degraded",
             {},
             "rejected",
             "performance_degraded needs the observed Sharpe ratio, and the request has none",
         ),
-        ("data_threshold", {"new_samples": 100}, "accepted", "nothing speaks against it"),
+        ("data_threshold", {"new_samples": 100}, "accepted", "no rule refuses the request"),
         ("data_threshold", {"new_samples": 99}, "rejected", "99 new bars are fewer than 100"),
         (
             "data_threshold",
@@ -73,7 +75,7 @@ def test_every_reason_has_rules_in_the_policy(reason: TriggerReason) -> None:
             "rejected",
             "data_threshold needs the number of new bars, and the request has none",
         ),
-        ("periodic", {"age_days": 30.5}, "accepted", "nothing speaks against it"),
+        ("periodic", {"age_days": 30.5}, "accepted", "no rule refuses the request"),
         ("periodic", {"age_days": 30}, "rejected", "the model is 30.0 days old, stale after 30"),
     ],
 )

@@ -95,7 +95,7 @@ def both(first: Tamper, then: Tamper) -> Tamper:
 
 
 @pytest.mark.parametrize(
-    ("tamper", "found"),
+    ("tamper", "expected"),
     [
         pytest.param(lambda log: log, [], id="untouched"),
         pytest.param(edit(4, actor="eve"), [(EDITED, 4, 4)], id="edited"),

@@ -112,7 +112,7 @@ def test_a_version_is_listed_with_and_ranked_by_its_newest_evaluation(
 
 
 @pytest.mark.parametrize(
-    ("asked", "expected"),
+    ("filters", "expected"),
     [
         pytest.param({}, ["v6", "v5", "v4", "v3", "v2", "v1", "v0"], id="nothing"),
         pytest.param({"model_type": ModelType.XGBOOST, "limit": 1}, ["v6"], id="type"),
@@ -130,9 +130,9 @@ def test_a_version_is_listed_with_and_ranked_by_its_newest_evaluation(
     ],
 )
 def test_filters_select_the_requested_versions(
-    asked: dict[str, Any], expected: list[str], ledger: Ledger, versions: list[ModelVersion]
+    filters: dict[str, Any], expected: list[str], ledger: Ledger, versions: list[ModelVersion]
 ) -> None:
-    assert labels(ledger.find_versions(VersionQuery(**asked)).items) == expected
+    assert labels(ledger.find_versions(VersionQuery(**filters)).items) == expected
 
 
 def test_versions_added_between_two_pages_shift_nothing(ledger: Ledger, versions: list[ModelVersion]) -> None:
@@ -185,13 +185,13 @@ def test_the_cursor_of_another_list_is_refused(ledger: Ledger, versions: list[Mo
 
 
 @pytest.mark.parametrize(
-    "asked",
+    "filters",
     [{"limit": 0}, {"limit": 1001}, {"min_sharpe": math.nan}, {"since": datetime(2025, 12, 4)}],
     ids=["no rows", "too many rows", "NaN", "no time zone"],
 )
-def test_a_query_that_no_list_can_answer_is_refused(asked: dict[str, Any]) -> None:
+def test_a_query_that_no_list_can_answer_is_refused(filters: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
-        VersionQuery(**asked)
+        VersionQuery(**filters)
 
 
 def test_a_malformed_symbol_is_refused(ledger: Ledger) -> None:
@@ -231,8 +231,8 @@ def test_candidates_come_back_as_they_were_added_best_first_or_newest_first(ledg
     child = a_candidate(2, fitness_score=2.0, origin=CandidateOrigin.CROSSOVER, parents=(one.id, unscored.id))
     ledger.candidates.add(child)
 
-    def found(**asked: Any) -> list[StrategyCandidate]:
-        query = CandidateQuery(limit=1, **asked)
+    def found(**filters: Any) -> list[StrategyCandidate]:
+        query = CandidateQuery(limit=1, **filters)
         listed: list[StrategyCandidate] = []
         for _ in itertools.count():
             page = ledger.candidates.find(query)

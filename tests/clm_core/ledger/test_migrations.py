@@ -113,5 +113,7 @@ def test_a_ledger_of_a_newer_release_is_refused(empty_database: Callable[[], str
     upgrade(url)
     with create_engine(url).begin() as connection:
         connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
-    with pytest.raises(DatabaseUnavailable, match="stands at revision 9999, this release knows those up to"):
+    with pytest.raises(
+        DatabaseUnavailable, match="stands at revision 9999, this release knows revisions up to"
+    ):
         upgrade(url)

@@ -93,7 +93,7 @@ def test_a_ledger_on_a_shared_server_is_created_but_never_changed(empty_database
     with create_engine(url).begin() as connection:
         command.downgrade(alembic_config(connection), REVISIONS[-2])
     assert examine(url).pending == (HEAD,)
-    with pytest.raises(DatabaseUnavailable, match=rf"needs {HEAD}: stop what runs .* `clm db upgrade`"):
+    with pytest.raises(DatabaseUnavailable, match=rf"needs {HEAD}: stop the processes .* `clm db upgrade`"):
         create_or_require(url)
     assert examine(url).revision == REVISIONS[-2]
     assert upgrade(url) == (HEAD,)

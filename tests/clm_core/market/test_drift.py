@@ -55,7 +55,7 @@ def test_few_real_fortnights_drift_from_the_year_before(btc: tuple[Bars, Feature
     assert np.mean(np.array(scores) > 1.25) <= 0.05
 
 
-@pytest.mark.parametrize(("times", "found_at_least"), [(3.0, 0.4), (5.0, 0.8)], ids=["3 times", "5 times"])
+@pytest.mark.parametrize(("times", "min_share"), [(3.0, 0.4), (5.0, 0.8)], ids=["3 times", "5 times"])
 def test_unprecedented_volatility_is_found(
     times: float, min_share: float, btc: tuple[Bars, FeatureTable]
 ) -> None:

@@ -151,5 +151,5 @@ def test_a_file_that_is_not_what_its_name_says_is_refused(tmp_path, name):
 
 
 def test_an_unknown_kind_of_file_is_refused(tmp_path):
-    with pytest.raises(DataError, match=r"convert it"):
+    with pytest.raises(DataError, match=r"convert the file"):
         read_bars(tmp_path / "bars.xlsx", "BTCUSD", Layout())

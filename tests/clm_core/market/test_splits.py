@@ -72,7 +72,7 @@ def test_no_label_trained_on_reaches_the_test_or_its_embargo(
 
 
 @pytest.mark.parametrize(
-    ("n", "asked", "message"),
+    ("n", "arguments", "message"),
     [
         (20, (5, 4, 0, None), "5 folds of 4 bars need 21 bars, there are 20"),
         (20, (2, 4, 3, 10), "2 folds of 4 bars need 21 bars, there are 20"),

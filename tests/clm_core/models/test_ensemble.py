@@ -267,7 +267,7 @@ def test_an_ensemble_of_ensembles_is_refused() -> None:
 
 def test_unresolved_members_cannot_be_fitted() -> None:
     recipe = catalog.recipe(ModelType.ENSEMBLE, {"members": "a@b,c@d"}, Costs())
-    with pytest.raises(InvalidTrainingParams, match="a job does so when it is opened"):
+    with pytest.raises(InvalidTrainingParams, match="as at the opening of a job"):
         recipe.fit(waves(), seed=0)
 
 

@@ -136,7 +136,7 @@ def test_mlflow_serves_an_ensemble_in_another_process(quick: Services, ensemble:
     ("members", "market", "problem"),
     [
         ("{trees},{ridge}", "BTCUSD", "is a model of EURUSD 1h, not of BTCUSD 1h"),
-        ("{trees},{ensemble}", "EURUSD", "is an ensemble: name its members instead"),
+        ("{trees},{ensemble}", "EURUSD", "is an ensemble: name the members instead"),
         ("{trees},{trees}", "EURUSD", "a version is named twice"),
     ],
     ids=["another market", "nested", "twice"],

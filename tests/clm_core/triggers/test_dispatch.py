@@ -166,7 +166,7 @@ def test_a_job_whose_run_was_cancelled_before_it_began_fails_with_the_message_of
     cancelled = {"state": {"type": "CANCELLED", "message": "not today"}, "force": True}
     prefect.post(f"/flow_runs/{run_id}/set_state", json=cancelled).raise_for_status()
     assert start_pending_jobs(clm).failed == (job_id,)
-    assert clm.ledger.job(job_id).failure_cause == "its run ended before it began: Cancelled: not today"
+    assert clm.ledger.job(job_id).failure_cause == "the run ended before the start: Cancelled: not today"
 
 
 def test_a_job_whose_run_was_deleted_gets_another(clm: Services, prefect: httpx.Client) -> None:
