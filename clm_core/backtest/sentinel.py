@@ -12,6 +12,7 @@ Three experiments on the newest bars:
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 import numpy as np
 
@@ -96,7 +97,7 @@ def shuffle(bars: Bars, rng: np.random.Generator) -> Bars:
     relative = {name: (getattr(bars, name) / before / drift)[order] for name in FIELDS[:4]}
     level = bars.open[0] * np.concatenate([[1.0], np.cumprod(relative["close"])[:-1]])
     prices = {name: values * level for name, values in relative.items()}
-    return Bars(bars.symbol, bars.timeframe, bars.calendar, bars.time, **prices, volume=bars.volume[order])
+    return replace(bars, **prices, volume=bars.volume[order])
 
 
 def return_score(bars: Bars, positions: Floats) -> float:

@@ -8,6 +8,7 @@ CLMError                        the root
 │   ├── InvalidBars             bars break validation rules
 │   ├── InvalidSymbol           a symbol is malformed
 │   ├── UnknownSeries           no source has the symbol and timeframe
+│   ├── UnknownCalendar         no trading calendar has the name
 │   ├── UnknownFeature          no feature has the name
 │   ├── StoreCorrupt            a stored series was changed
 │   ├── NotEnoughBars           too few usable bars
@@ -113,6 +114,10 @@ class InvalidSymbol(DataError):
 
 class UnknownSeries(DataError):
     """No source has a series with the symbol and timeframe."""
+
+
+class UnknownCalendar(DataError):
+    """No trading calendar has the name; the message lists similar names."""
 
 
 class UnknownFeature(DataError):

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cached_property
 from itertools import pairwise
@@ -11,9 +11,18 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from clm_core.market.timeframes import Calendar, Timeframe, closing_slots, periods_per_year
+from clm_core.market.calendars import missing_after, periods_per_year
+from clm_core.market.timeframes import Calendar, Timeframe
 
 FIELDS = ("open", "high", "low", "close", "volume")
+
+GAP_RULES = 2
+"""Current rules of closures and outages. Rules 1, of release 0.1.0: `24x5` closes at weekends only, and every
+outage starts a new stretch. Rules 2: `24x5` has holidays and a daily break too, and outages of up to
+`BRIDGED_BARS` are carried through. A model keeps the rules of its training."""
+BRIDGED_BARS = 5
+"""Number of missing bars up to which an outage is carried through: features, labels and positions continue
+with the next bar as after a closure."""
 
 Floats = NDArray[np.float64]
 
@@ -48,6 +57,8 @@ class Bars:
     close: Floats
     volume: Floats
     """Traded quantity of the base asset; 0 for a bar without a trade."""
+    gap_rules: int = GAP_RULES
+    """Rules of closures and outages; not part of the content hash."""
 
     def __post_init__(self) -> None:
         for name in ("time", *FIELDS):
@@ -60,8 +71,11 @@ class Bars:
         """A contiguous part that shares memory: `bars[:100]`."""
         if rows.step not in (None, 1):
             raise ValueError("bars are sliced contiguously: a step would change their timeframe")
-        parts = {name: getattr(self, name)[rows] for name in ("time", *FIELDS)}
-        return Bars(self.symbol, self.timeframe, self.calendar, **parts)
+        return replace(self, **{name: getattr(self, name)[rows] for name in ("time", *FIELDS)})
+
+    def under(self, gap_rules: int) -> "Bars":
+        """The same bars under other rules of closures and outages; shares memory."""
+        return self if gap_rules == self.gap_rules else replace(self, gap_rules=gap_rules)
 
     @property
     def start(self) -> pd.Timestamp:
@@ -76,9 +90,10 @@ class Bars:
     def index(self) -> pd.DatetimeIndex:
         return pd.DatetimeIndex(pd.to_datetime(self.time, unit="ns", utc=True), name="timestamp")
 
-    @property
+    @cached_property
     def periods_per_year(self) -> float:
-        return periods_per_year(self.timeframe, self.calendar)
+        """Bars in a year: nominal for a market that never closes, else counted from the bars."""
+        return periods_per_year(self.time, self.timeframe, self.calendar)
 
     @cached_property
     def content_hash(self) -> str:
@@ -94,13 +109,26 @@ class Bars:
     def segments(self) -> NDArray[np.int64]:
         """Number of the unbroken stretch of each bar, from 0, shape (n_bars,).
 
-        A new stretch begins after every gap outside the closing times of the calendar. Features and labels
-        must not reach from one stretch into another.
+        A new stretch begins after every outage of more than `BRIDGED_BARS` (any outage under rules 1).
+        Closing times of the calendar break no stretch. Features and labels must not reach from one stretch
+        into another.
         """
         numbers = np.zeros(len(self), dtype=np.int64)
-        numbers[1:] = np.cumsum(self._missing_after > 0)
+        numbers[1:] = np.cumsum(self._missing_after > self._bridged_bars)
         numbers.setflags(write=False)
         return numbers
+
+    @cached_property
+    def bridged(self) -> NDArray[np.bool_]:
+        """True for the first bar after an outage that is carried through, shape (n_bars,)."""
+        marks = np.zeros(len(self), dtype=np.bool_)
+        marks[1:] = (self._missing_after > 0) & (self._missing_after <= self._bridged_bars)
+        marks.setflags(write=False)
+        return marks
+
+    @property
+    def _bridged_bars(self) -> int:
+        return 0 if self.gap_rules == 1 else BRIDGED_BARS
 
     @cached_property
     def gaps(self) -> tuple[Gap, ...]:
@@ -112,19 +140,14 @@ class Bars:
     @property
     def closures(self) -> int:
         """Number of neighbouring bars separated by a closing time of the calendar."""
-        return int(np.count_nonzero(closing_slots(*self._neighbours, self.timeframe, self.calendar)))
-
-    @property
-    def _neighbours(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        return self.time[:-1], self.time[1:]
+        absent = np.diff(self.time) // self.timeframe.nanoseconds - 1
+        return int(np.count_nonzero(absent > self._missing_after))
 
     @cached_property
     def _missing_after(self) -> NDArray[np.int64]:
         """Number of bars missing between each bar and the next, closing times excluded, shape (n_bars -
         1,)."""
-        after, before = self._neighbours
-        slots = (before - after) // self.timeframe.nanoseconds - 1
-        return np.asarray(slots - closing_slots(after, before, self.timeframe, self.calendar))
+        return missing_after(self.time, self.timeframe, self.calendar, self.gap_rules)
 
     def stretches(self) -> Iterator[slice]:
         """Rows of each unbroken stretch, in time order."""

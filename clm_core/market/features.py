@@ -37,6 +37,8 @@ class FeatureTable:
     names: tuple[str, ...]
     values: Floats
     """Shape (n_bars, n_features), C order, read-only; NaN in the warm-up of each stretch."""
+    bridged: NDArray[np.bool_]
+    """True for the first bar after an outage that is carried through, shape (n_bars,)."""
 
     @property
     def complete(self) -> NDArray[np.bool_]:
@@ -385,7 +387,7 @@ def compute_features(bars: Bars, names: Sequence[str] | None = None) -> FeatureT
     for rows in bars.stretches():
         _fill(values[rows], selected, Stretch(bars[rows]))
     values.setflags(write=False)
-    return FeatureTable(tuple(feature.name for feature in selected), values)
+    return FeatureTable(tuple(feature.name for feature in selected), values, bars.bridged)
 
 
 def _fill(values: Floats, features: Sequence[Feature], stretch: Stretch) -> None:

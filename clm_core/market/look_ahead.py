@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,7 +51,8 @@ def _rewrite(bars: Bars, row: int, change: Callable[[str, Floats], Floats]) -> B
         values: Floats = getattr(bars, name)
         return np.concatenate([values[: row + 1], change(name, values[row + 1 :])])
 
-    return Bars(bars.symbol, bars.timeframe, bars.calendar, bars.time, **{n: rewritten(n) for n in FIELDS})
+    columns: dict[str, Any] = {name: rewritten(name) for name in FIELDS}
+    return replace(bars, **columns)
 
 
 def _first_difference(before: Floats, after: Floats) -> tuple[int, ...] | None:

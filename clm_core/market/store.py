@@ -117,7 +117,7 @@ def merge(stored: Bars, new: Bars, source: str, now: datetime) -> Bars:
         DataError: the calendars differ.
         InvalidBars: an overlapping bar has other values, or the merged series breaks a rule.
     """
-    if stored.calendar is not new.calendar:
+    if stored.calendar != new.calendar:
         raise DataError(
             f"{stored.symbol} {stored.timeframe} is stored with calendar {stored.calendar}: "
             f"pass --calendar {stored.calendar}"

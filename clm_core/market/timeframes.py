@@ -1,11 +1,19 @@
-"""Bar lengths and trading calendars, with the closing times of each calendar."""
+"""Bar lengths and trading calendars by name, with the weekend window of foreign exchange."""
 
+import re
 from enum import StrEnum
+from functools import cache
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from clm_core.domain.errors import UnknownCalendar
+
 SECONDS = {"m": 60, "h": 3600, "d": 86400}
+HOURS_A_WEEK = 168
+LEARNT = "weekly:"
+"""Prefix of learnt calendars; the required hours of the week follow, in hexadecimal."""
 
 _NANOSECONDS = 1_000_000_000
 _WEEK = 7 * 86400 * _NANOSECONDS
@@ -32,34 +40,107 @@ class Timeframe(StrEnum):
         return self.seconds * _NANOSECONDS
 
 
-class Calendar(StrEnum):
-    ALWAYS = "24x7"
-    """Crypto: every bar of the grid is expected; a missing bar is an outage."""
-    WEEKDAYS = "24x5"
-    """Foreign exchange: bars that open from Friday 21:00 up to, not including, Sunday 22:00 UTC are not
-    expected. New York closes at 17:00 local time, which is 21:00 UTC in summer and 22:00 in winter: in the
-    bundled EURUSD year the last bar of a week opens at 20:00 or 21:00 on Friday and the first of the next
-    at 21:00 or 22:00 on Sunday, always with the bars in between missing."""
+class Calendar(str):
+    """Name of a trading calendar, valid by construction; equal to its text.
+
+    - `24x7`, crypto: every bar of the grid is expected.
+    - `24x5`, foreign exchange and metals: closed at weekends, in a daily break and on three holidays. New
+      York closes at 17:00 local time, which is 21:00 UTC in summer and 22:00 in winter: in the bundled EURUSD
+      year the last bar of a week opens at 20:00 or 21:00 on Friday and the first of the next at 21:00 or
+      22:00 on Sunday, always with the bars in between missing.
+    - the names of exchange_calendars (`XNYS`, `CMES`); an alias (`NYSE`) becomes the calendar's own name.
+    - `weekly:<mask>`, learnt from a series: 42 hexadecimal digits, one bit for each hour of the week.
+
+    Raises:
+        UnknownCalendar: the text names no calendar; the message lists similar names.
+    """
+
+    __slots__ = ()
+    ALWAYS: ClassVar["Calendar"]
+    WEEKDAYS: ClassVar["Calendar"]
+
+    def __new__(cls, name: str) -> Self:
+        return super().__new__(cls, name if isinstance(name, Calendar) else _canonical(str(name)))
+
+    @property
+    def value(self) -> str:
+        return str(self)
+
+    @property
+    def is_learnt(self) -> bool:
+        return self.startswith(LEARNT)
+
+    def __str__(self) -> str:
+        return str.__str__(self)
+
+    def __repr__(self) -> str:
+        return f"Calendar({str(self)!r})"
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> Any:
+        from pydantic_core import core_schema
+
+        def parse(text: str) -> "Calendar":
+            try:
+                return cls(text)
+            except UnknownCalendar as error:
+                raise ValueError(str(error)) from error
+
+        return core_schema.no_info_after_validator_function(
+            parse, core_schema.str_schema(), serialization=core_schema.to_string_ser_schema()
+        )
 
 
-def periods_per_year(timeframe: Timeframe, calendar: Calendar) -> float:
-    """Bars in a year: 8760 for hourly crypto, 6240 (52 weeks of 5 days) for hourly foreign exchange."""
-    days = 365.0 if calendar is Calendar.ALWAYS else 260.0
-    return days * 86400 / timeframe.seconds
+@cache
+def exchange_names() -> dict[str, str]:
+    """Names of exchange_calendars, aliases included, with the name of the calendar itself."""
+    from exchange_calendars import get_calendar_names, resolve_alias
+
+    own = {"24/7": "24x7", "24/5": "24x5"}
+    return {name: own.get(name, resolve_alias(name)) for name in get_calendar_names()}
+
+
+def _canonical(name: str) -> str:
+    if name in ("24x7", "24x5"):
+        return name
+    if re.fullmatch(rf"{LEARNT}[0-9a-f]{{{HOURS_A_WEEK // 4}}}", name):
+        return name
+    known = exchange_names()
+    if name in known:
+        return known[name]
+    import difflib
+
+    folded = {each.upper(): each for each in ("24x7", "24x5", *known)}
+    similar = difflib.get_close_matches(name.upper(), folded, n=5, cutoff=0.5)
+    hint = f"similar: {', '.join(folded[each] for each in similar)}; " if similar else ""
+    raise UnknownCalendar(
+        f"no calendar is called {name!r}: {hint}24x7, 24x5, or the name of an exchange "
+        "(`clm data calendars` lists all)"
+    )
+
+
+Calendar.ALWAYS = Calendar("24x7")
+Calendar.WEEKDAYS = Calendar("24x5")
 
 
 def closing_slots(
     after: NDArray[np.int64], before: NDArray[np.int64], timeframe: Timeframe, calendar: Calendar
 ) -> NDArray[np.int64]:
-    """Number of grid slots in closing time strictly between two bar-open times, shape (n,).
+    """Number of grid slots in the weekend window strictly between two bar-open times, shape (n,); 0 for
+    calendars without the window.
 
     Args:
         after, before: earlier and later open times, nanoseconds since 1970-01-01 UTC, shape (n,).
     """
-    if calendar is Calendar.ALWAYS:
+    if calendar != Calendar.WEEKDAYS:
         return np.zeros(len(after), dtype=np.int64)
     step = timeframe.nanoseconds
     return _weekend_slots_before(before, step) - _weekend_slots_before(after + step, step)
+
+
+def weekend_slots(time: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """True for bar-open times from Friday 21:00 up to, not including, Sunday 22:00 UTC, shape (n,)."""
+    return np.asarray((time - _CLOSES) % _WEEK < _CLOSED_FOR)
 
 
 def in_weekend(time: NDArray[np.int64], timeframe: Timeframe) -> NDArray[np.bool_]:
@@ -71,7 +152,8 @@ def in_weekend(time: NDArray[np.int64], timeframe: Timeframe) -> NDArray[np.bool
 
 
 def _weekend_slots_before(time: NDArray[np.int64], step: int) -> NDArray[np.int64]:
-    """Number of grid slots in closing time that open before `time`, from the first weekend of 1970 on."""
+    """Number of grid slots in the weekend window that open before `time`, from the first weekend of 1970
+    on."""
     week, since_close = np.divmod(time - _CLOSES, _WEEK)
     first = -(-_CLOSES // step)
     per_week = -(-(_CLOSES + _CLOSED_FOR) // step) - first

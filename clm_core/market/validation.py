@@ -4,6 +4,7 @@ reported."""
 import re
 from collections.abc import Iterator
 from datetime import datetime
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -100,7 +101,9 @@ def validate(
     ]
     if findings:
         raise InvalidBars(origin, [_with_example(finding, columns) for finding in findings])
-    arrays = {field: np.ascontiguousarray(values[:, column]) for column, field in enumerate(FIELDS)}
+    arrays: dict[str, Any] = {
+        field: np.ascontiguousarray(values[:, column]) for column, field in enumerate(FIELDS)
+    }
     return Bars(name, timeframe, calendar, time, **arrays)
 
 
@@ -240,7 +243,7 @@ def _time_findings(time: Times, timeframe: Timeframe, calendar: Calendar, moment
         "duplicate-time", pd.Index(time).duplicated(), "the time was there before; keep one bar of each"
     )
     yield from _off_grid(time, step, timeframe)
-    weekend = in_weekend(time, timeframe) & (calendar is Calendar.WEEKDAYS)
+    weekend = in_weekend(time, timeframe) & (calendar == Calendar.WEEKDAYS)
     message = "the market is closed then: wrong --timezone, or it never closes (--calendar 24x7)"
     yield from _findings("closed-market", weekend, message)
     yield from _findings(

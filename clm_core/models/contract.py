@@ -39,6 +39,8 @@ class TrainedOn(BaseModel):
     data_hash: str
     """Content hash of the bars, hexadecimal."""
     seed: int
+    gap_rules: int = 1
+    """Rules of closures and outages of the training bars; release 0.1.0, without the field, had rules 1."""
 
     @classmethod
     def of(cls, bars: Bars, seed: int) -> "TrainedOn":
@@ -51,6 +53,7 @@ class TrainedOn(BaseModel):
             bars=len(bars),
             data_hash=bars.content_hash,
             seed=seed,
+            gap_rules=bars.gap_rules,
         )
 
     def require_same_series(self, bars: Bars) -> None:
@@ -61,6 +64,16 @@ class TrainedOn(BaseModel):
                 f"the model was fitted on {' '.join(own)} and cannot judge {' '.join(given)}: "
                 "pass bars of the model's series, or train a model on the bars"
             )
+
+    def accept(self, bars: Bars) -> Bars:
+        """The bars under the rules of closures and outages of the training, so that a stored model gives the
+        same answers in every release.
+
+        Raises:
+            FeatureMismatch: the bars are of another series.
+        """
+        self.require_same_series(bars)
+        return bars.under(self.gap_rules)
 
 
 class PluginOrigin(BaseModel):

@@ -280,7 +280,7 @@ class EnsembleModel:
         return tuple(member.model for member in self.members)
 
     def positions(self, bars: Bars) -> Floats:
-        self.trained_on.require_same_series(bars)
+        bars = self.trained_on.accept(bars)
         total = np.zeros(len(bars))
         for weight, model in zip(self.weights, self.parts, strict=True):
             total += weight * model.positions(bars)
@@ -289,7 +289,7 @@ class EnsembleModel:
 
     def forecast(self, bars: Bars) -> Floats:
         """Weighted mean of the members' forecasts of a bar; NaN if no member with a weight has a forecast."""
-        self.trained_on.require_same_series(bars)
+        bars = self.trained_on.accept(bars)
         total = np.zeros(len(bars))
         known = np.zeros(len(bars))
         for weight, model in zip(self.weights, self.parts, strict=True):

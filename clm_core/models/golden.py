@@ -46,7 +46,9 @@ class GoldenRows(BaseModel):
     def bars(self, series: TrainedOn) -> Bars:
         columns = {name: np.array(getattr(self, name), dtype=np.float64) for name in FIELDS}
         time = np.array(self.time, dtype=np.int64)
-        return Bars(series.symbol, series.timeframe, series.calendar, time, **columns)
+        return Bars(
+            series.symbol, series.timeframe, series.calendar, time, **columns, gap_rules=series.gap_rules
+        )
 
 
 def record(model: Model, bars: Bars, folder: Path) -> None:

@@ -124,13 +124,13 @@ class PluginModel:
 
     def positions(self, bars: Bars) -> Floats:
         with attributing_errors(self.origin):
-            positions = np.asarray(self.inner.positions(bars), dtype=np.float64)
+            positions = np.asarray(self.inner.positions(self._accept(bars)), dtype=np.float64)
         self._require("positions", positions, np.abs(positions) <= 1, len(bars), "-1 to 1")
         return positions
 
     def forecast(self, bars: Bars) -> Floats:
         with attributing_errors(self.origin):
-            forecast = np.asarray(self.inner.forecast(bars), dtype=np.float64)
+            forecast = np.asarray(self.inner.forecast(self._accept(bars)), dtype=np.float64)
         valid = np.isnan(forecast) | ((forecast >= 0) & (forecast <= 1))
         self._require("forecasts", forecast, valid, len(bars), "0 to 1, or NaN for no forecast")
         return forecast
@@ -142,6 +142,10 @@ class PluginModel:
     def save(self, folder: Path) -> None:
         with attributing_errors(self.origin):
             self.inner.save(folder)
+
+    def _accept(self, bars: Bars) -> Bars:
+        """The bars under the rules of the training: a plug-in needs no knowledge of them."""
+        return self.inner.trained_on.accept(bars)
 
     def _require(self, name: str, answers: Floats, valid: Any, bars: int, allowed: str) -> None:
         if answers.shape != (bars,):

@@ -228,6 +228,7 @@ def _write_input(spec: TrainingSpec, bars: Bars, folder: Path) -> None:
         symbol=bars.symbol,
         timeframe=bars.timeframe.value,
         calendar=bars.calendar.value,
+        gap_rules=bars.gap_rules,
         **{name: getattr(bars, name) for name in ("time", *FIELDS)},
     )
 
@@ -235,7 +236,8 @@ def _write_input(spec: TrainingSpec, bars: Bars, folder: Path) -> None:
 def _read_input(folder: Path) -> tuple[TrainingSpec, Bars]:
     with np.load(folder / BARS, allow_pickle=False) as kept:
         series = str(kept["symbol"]), Timeframe(str(kept["timeframe"])), Calendar(str(kept["calendar"]))
-        bars = Bars(*series, **{name: kept[name] for name in ("time", *FIELDS)})
+        columns = {name: kept[name] for name in ("time", *FIELDS)}
+        bars = Bars(*series, **columns, gap_rules=int(kept["gap_rules"]))
     return TrainingSpec.model_validate_json((folder / SPEC).read_bytes()), bars
 
 

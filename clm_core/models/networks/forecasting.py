@@ -69,6 +69,7 @@ class ForecastModel:
         return self.params.model_type
 
     def positions(self, bars: Bars) -> Floats:
+        bars = self.trained_on.accept(bars)
         windows, quantiles = self._quantiles(bars)
         signals = np.zeros(len(bars))
         unit = windows.volatility[windows.rows] * math.sqrt(self.params.horizon)
@@ -76,7 +77,7 @@ class ForecastModel:
         return trailing_mean(signals, bars, self.params.horizon, windows)
 
     def forecast(self, bars: Bars) -> Floats:
-        windows, quantiles = self._quantiles(bars)
+        windows, quantiles = self._quantiles(self.trained_on.accept(bars))
         probability = np.full(len(bars), np.nan)
         probability[windows.rows] = probability_of_rise(quantiles)
         return probability
@@ -93,7 +94,6 @@ class ForecastModel:
         """Windows of the bars, and the quantiles over the whole horizon for each window."""
         from clm_core.models.networks import architecture
 
-        self.trained_on.require_same_series(bars)
         windows = windows_of(bars, self.params.input_size, self.params.input_features)
         return windows, architecture.quantiles(self.forecaster, windows)
 

@@ -87,7 +87,7 @@ class PolicyModel:
         return self.params.model_type
 
     def positions(self, bars: Bars) -> Floats:
-        self.trained_on.require_same_series(bars)
+        bars = self.trained_on.accept(bars)
         table = compute_features(bars, self.params.features)
         starts, active = spans(bars, table.complete, self.params.memory)
         market = MarketArrays.of(bars)
@@ -95,7 +95,7 @@ class PolicyModel:
 
     def forecast(self, bars: Bars) -> Floats:
         """NaN everywhere: a policy chooses positions and forecasts no probabilities."""
-        self.trained_on.require_same_series(bars)
+        self.trained_on.accept(bars)
         return np.full(len(bars), np.nan)
 
     def importances(self) -> dict[str, float]:

@@ -124,10 +124,11 @@ class BoostedModel:
         return self.params.model_type
 
     def positions(self, bars: Bars) -> Floats:
+        bars = self.trained_on.accept(bars)
         return hold_signals(self._signals(self.forecast(bars)), bars, self.params.horizon)
 
     def forecast(self, bars: Bars) -> Floats:
-        self.trained_on.require_same_series(bars)
+        bars = self.trained_on.accept(bars)
         table = compute_features(bars, self.params.features)
         probability = np.full(len(bars), np.nan)
         if table.complete.any():

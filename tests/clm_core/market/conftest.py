@@ -13,7 +13,7 @@ MakeWalk = Callable[..., Bars]
 
 
 def random_walk(n: int, seed: int = 0, outages: tuple[int, ...] = ()) -> Bars:
-    """Hourly bars from 2020-01-01, some without movement or trades, two missing before each outage row."""
+    """Hourly bars from 2020-01-01, some without movement or trades, eight missing before each outage row."""
     rng = np.random.default_rng(seed)
     steps = rng.normal(0, 0.005, n) * (rng.random(n) > 0.05)
     steps[n // 2 : n // 2 + 8] = 0.0
@@ -23,7 +23,7 @@ def random_walk(n: int, seed: int = 0, outages: tuple[int, ...] = ()) -> Bars:
     low = np.minimum(open_, close) / (1 + rng.exponential(0.002, n) * (steps != 0))
     volume = rng.lognormal(3, 1, n) * (rng.random(n) > 0.1)
     missing = np.zeros(n, dtype=np.int64)
-    missing[list(outages)] = 2
+    missing[list(outages)] = 8
     time = 1_577_836_800_000_000_000 + (np.arange(n) + np.cumsum(missing)) * HOUR
     return Bars("TEST", Timeframe.H1, Calendar.ALWAYS, time, open_, high, low, close, volume)
 

@@ -20,23 +20,50 @@ def bars_at(*times: str, timeframe: Timeframe = Timeframe.H1, calendar: Calendar
     ("times", "timeframe", "calendar", "segments"),
     [
         pytest.param(["2024-01-01 00:00", "2024-01-01 01:00"], "1h", "24x7", [0, 0], id="neighbours"),
-        pytest.param(["2024-01-01 00:00", "2024-01-01 02:00"], "1h", "24x7", [0, 1], id="one bar missing"),
+        pytest.param(["2024-01-01 00:00", "2024-01-01 06:00"], "1h", "24x7", [0, 0], id="five bars missing"),
+        pytest.param(["2024-01-01 00:00", "2024-01-01 07:00"], "1h", "24x7", [0, 1], id="six bars missing"),
         pytest.param(["2024-01-05 21:00", "2024-01-07 22:00"], "1h", "24x5", [0, 0], id="weekend in winter"),
         pytest.param(["2024-07-05 20:00", "2024-07-07 21:00"], "1h", "24x5", [0, 0], id="weekend in summer"),
-        pytest.param(["2024-01-05 19:00", "2024-01-07 22:00"], "1h", "24x5", [0, 1], id="closed too early"),
-        pytest.param(["2024-01-05 21:00", "2024-01-07 23:00"], "1h", "24x5", [0, 1], id="opened too late"),
+        pytest.param(["2024-01-05 14:00", "2024-01-07 22:00"], "1h", "24x5", [0, 1], id="closed too early"),
+        pytest.param(["2024-01-05 21:00", "2024-01-08 05:00"], "1h", "24x5", [0, 1], id="opened too late"),
         pytest.param(["2024-01-05 21:00", "2024-01-14 22:00"], "1h", "24x5", [0, 1], id="a week missing"),
         pytest.param(
             ["2024-01-05 21:00", "2024-01-07 22:00"], "1h", "24x7", [0, 1], id="crypto has no weekend"
         ),
         pytest.param(["2024-01-05 20:00", "2024-01-07 20:00"], "4h", "24x5", [0, 0], id="weekend of 4h bars"),
         pytest.param(["2024-01-05", "2024-01-08"], "1d", "24x5", [0, 0], id="weekend of days"),
-        pytest.param(["2024-01-05", "2024-01-09"], "1d", "24x5", [0, 1], id="holiday on a Monday"),
+        pytest.param(["2024-01-05", "2024-01-09"], "1d", "24x5", [0, 0], id="holiday on a Monday"),
+        pytest.param(["2024-01-05", "2024-01-16"], "1d", "24x5", [0, 1], id="six days missing"),
     ],
 )
 def test_a_gap_starts_a_new_stretch_unless_the_market_was_closed(times, timeframe, calendar, segments):
     bars = bars_at(*times, timeframe=Timeframe(timeframe), calendar=Calendar(calendar))
     assert bars.segments.tolist() == segments
+
+
+@pytest.mark.parametrize(
+    ("times", "segments", "bridged"),
+    [
+        (["2024-01-03 00:00", "2024-01-03 02:00"], [0, 1], [False, True]),
+        (["2024-01-03 20:00", "2024-01-03 23:00"], [0, 1], [False, False]),
+        (["2024-12-24 20:00", "2024-12-26 08:00"], [0, 1], [False, False]),
+        (["2024-01-05 21:00", "2024-01-07 22:00"], [0, 0], [False, False]),
+    ],
+    ids=["outage", "daily break", "Christmas", "week-end"],
+)
+def test_the_rules_of_the_release_before_break_at_every_gap_but_week_ends(times, segments, bridged):
+    bars = bars_at(*times, calendar=Calendar.WEEKDAYS)
+    assert bars.under(gap_rules=1).segments.tolist() == segments
+    assert not bars.under(gap_rules=1).bridged.any()
+    assert bars.segments.tolist() == [0, 0]
+    assert bars.bridged.tolist() == bridged
+    assert bars.under(gap_rules=1).content_hash == bars.content_hash
+
+
+def test_slices_and_copies_keep_the_gap_rules(walk):
+    old = walk.under(gap_rules=1)
+    assert (old[5:10].gap_rules, old.last_days(3).gap_rules, walk[5:10].gap_rules) == (1, 1, 2)
+    assert walk.under(gap_rules=2) is walk
 
 
 def test_a_gap_counts_the_bars_that_should_exist_and_not_those_of_the_weekend():
