@@ -38,6 +38,7 @@ from clm_core.domain.costs import Costs
 from clm_core.domain.errors import DeprecatedSetting, SettingsError
 from clm_core.domain.execution import Execution
 from clm_core.domain.faults import Fault
+from clm_core.domain.spellings import normalise_symbol
 from clm_core.domain.universe import Market
 from clm_core.domain.vocabulary import Role
 from clm_core.domain.walk_forward import WalkForwardPlan
@@ -329,7 +330,7 @@ class Settings(BaseSettings):
     @field_validator("universe")
     @classmethod
     def _each_model_once(cls, universe: tuple[Market, ...]) -> tuple[Market, ...]:
-        series = Counter((market.symbol.upper(), market.timeframe) for market in universe)
+        series = Counter((normalise_symbol(market.symbol), market.timeframe) for market in universe)
         if twice := [" ".join(key) for key, count in series.items() if count > 1]:
             raise ValueError(f"{', '.join(twice)} is listed twice: list each symbol and timeframe once")
         return universe

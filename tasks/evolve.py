@@ -2,6 +2,7 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from clm_core.domain.evolution import EvolveResult
+from clm_core.domain.kinds import artifact_key
 from clm_core.search.evolution import Evolution, search
 from clm_core.services import services
 from tasks.progress import progress_bar
@@ -10,5 +11,5 @@ from tasks.progress import progress_bar
 @task(cache_policy=NO_CACHE, task_run_name="evolve {evolution.name}")
 def evolve(evolution: Evolution, workers: int | None) -> EvolveResult:
     """A single task for all generations: a candidate is a row in the ledger, not a run."""
-    with progress_bar(services(), f"{evolution.model_id.replace('_', '-')}-evolution-progress") as announcing:
+    with progress_bar(services(), f"{artifact_key(evolution.model_id)}-evolution-progress") as announcing:
         return search(announcing, evolution, workers)

@@ -5,6 +5,7 @@ from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
 
 from clm_core.domain.evaluations import Verdict
+from clm_core.domain.kinds import artifact_key
 from clm_core.domain.versions import ModelVersion
 from clm_core.retraining import pages
 from clm_core.retraining.results import TearSheetFiles
@@ -13,7 +14,7 @@ from clm_core.services import services
 
 @task(cache_policy=NO_CACHE, task_run_name="show {version.model_id} {version.version}")
 def show(version: ModelVersion, verdict: Verdict, report: TearSheetFiles) -> None:
-    key = version.model_id.replace("_", "-")
+    key = artifact_key(version.model_id)
     create_markdown_artifact(
         pages.summary_page(services().settings.home, version, verdict, report),
         key=f"{key}-verdict",

@@ -5,6 +5,7 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 
 from clm_core.domain.evolution import EvolveResult
+from clm_core.domain.kinds import artifact_key
 from clm_core.search.evolution_report import headline, summary_page
 
 
@@ -12,6 +13,6 @@ from clm_core.search.evolution_report import headline, summary_page
 def show_evolution(result: EvolveResult) -> None:
     create_markdown_artifact(
         summary_page(result),
-        key=f"{result.model_id.replace('_', '-')}-evolution",
+        key=f"{artifact_key(result.model_id)}-evolution",
         description=headline(result),
     )

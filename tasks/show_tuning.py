@@ -4,6 +4,7 @@ from prefect import task
 from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 
+from clm_core.domain.kinds import artifact_key
 from clm_core.domain.tuning import TuneResult
 from clm_core.search.tuning_report import headline, summary_page
 
@@ -12,6 +13,6 @@ from clm_core.search.tuning_report import headline, summary_page
 def show_tuning(result: TuneResult) -> None:
     create_markdown_artifact(
         summary_page(result),
-        key=f"{result.model_id.replace('_', '-')}-tuning",
+        key=f"{artifact_key(result.model_id)}-tuning",
         description=headline(result),
     )

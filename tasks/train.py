@@ -2,6 +2,7 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from clm_core.domain.jobs import TrainingJob
+from clm_core.domain.kinds import artifact_key
 from clm_core.market.bars import Bars
 from clm_core.retraining import steps
 from clm_core.retraining.training import TrainingResult
@@ -11,5 +12,5 @@ from tasks.progress import progress_bar
 
 @task(cache_policy=NO_CACHE, task_run_name="train {job.model_id} walk-forward")
 def train(job: TrainingJob, bars: Bars) -> TrainingResult:
-    with progress_bar(services(), f"{job.model_id.replace('_', '-')}-progress") as with_progress:
+    with progress_bar(services(), f"{artifact_key(job.model_id)}-progress") as with_progress:
         return steps.train(with_progress, job, bars)

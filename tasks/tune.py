@@ -1,6 +1,7 @@
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
+from clm_core.domain.kinds import artifact_key
 from clm_core.domain.searches import Tuning
 from clm_core.domain.tuning import TuneRequest, TuneResult
 from clm_core.search.tuning import search as search_trials
@@ -11,5 +12,5 @@ from tasks.progress import progress_bar
 @task(cache_policy=NO_CACHE, task_run_name="search {tuning.name}")
 def search(tuning: Tuning, request: TuneRequest) -> TuneResult:
     """A single task for all trials: a trial is a row in the study and in the trial ledger, not a run."""
-    with progress_bar(services(), f"{tuning.model_id.replace('_', '-')}-tuning-progress") as announcing:
+    with progress_bar(services(), f"{artifact_key(tuning.model_id)}-tuning-progress") as announcing:
         return search_trials(announcing, tuning, request)

@@ -5,7 +5,7 @@ from typing import Annotated
 from fastapi import Path
 from pydantic import StringConstraints
 
-MODEL_ID = r"^[a-z0-9][a-z0-9_-]{0,99}$"
+MODEL_ID = r"^[a-z0-9][a-z0-9_.-]{0,99}$"
 LABEL = r"^v\d{8}_\d{6}$"
 
 ModelId = Annotated[str, StringConstraints(pattern=MODEL_ID)]

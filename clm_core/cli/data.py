@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 app = typer.Typer(help="Market data: list, draw, import and fetch bars.", no_args_is_help=True)
 console = Console()
 
-Symbol = Annotated[str, typer.Argument(help="BTCUSDT, or BTC/USDT.")]
+Symbol = Annotated[str, typer.Argument(help="BTCUSDT, BTC/USDT, BTC/USDT:USDT, ^GSPC.")]
 Step = Annotated[
-    str, typer.Argument(metavar="TIMEFRAME", help="Length of a bar: 1m, 5m, 15m, 30m, 1h, 4h, 1d.")
+    str, typer.Argument(metavar="TIMEFRAME", help="Length of a bar: 1m, 15m, 1h, 4h, 1d, 1w ...; 60m is 1h.")
 ]
 Trading = Annotated[
     Literal["24x7", "24x5"],
@@ -66,8 +66,8 @@ def show(
 def import_file(
     file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="CSV, parquet or feather.")],
     *,
-    symbol: Annotated[str, typer.Option(help="BTCUSDT, or BTC/USDT.")],
-    timeframe: Annotated[str, typer.Option(help="Length of a bar: 1m, 5m, 15m, 30m, 1h, 4h, 1d.")],
+    symbol: Annotated[str, typer.Option(help="BTCUSDT, BTC/USDT, BTC/USDT:USDT, ^GSPC.")],
+    timeframe: Annotated[str, typer.Option(help="Length of a bar: 1m, 15m, 1h, 4h, 1d, 1w ...; 60m is 1h.")],
     calendar: Trading = "24x7",
     time_column: Annotated[str | None, typer.Option(help="Column with the open times of the bars.")] = None,
     time_format: Annotated[

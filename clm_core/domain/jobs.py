@@ -7,10 +7,8 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict, Field
 
 from clm_core.domain.kinds import OfModel, PluginName
+from clm_core.domain.spellings import TIMEFRAMES, TimeframeName
 from clm_core.domain.vocabulary import JobStatus, ModelType, TriggerReason
-
-TIMEFRAMES = ("1m", "5m", "15m", "30m", "1h", "4h", "1d")
-"""Choices of the launch form; in the market data each is a `Timeframe`."""
 
 
 def in_order(schema: dict[str, Any]) -> None:
@@ -31,7 +29,7 @@ class RetrainRequest(OfModel):
         description="Name of the plug-in for the type other, as in clm models list-types. Otherwise empty.",
     )
     symbol: str = Field(description="Symbol of the market, as in clm data list: BTCUSD.")
-    timeframe: str = Field(
+    timeframe: TimeframeName = Field(
         default="1h", description="Length of a bar.", json_schema_extra={"enum": list(TIMEFRAMES)}
     )
     dataset_span_days: int = Field(

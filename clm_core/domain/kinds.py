@@ -1,9 +1,12 @@
 """Kinds of model: a built-in type, or a plug-in (type OTHER with the plug-in's name)."""
 
+import hashlib
+import re
 from typing import TYPE_CHECKING, Annotated, NamedTuple, Self
 
 from pydantic import AfterValidator, BaseModel, StringConstraints, model_validator
 
+from clm_core.domain.spellings import normalise_symbol, normalise_timeframe
 from clm_core.domain.vocabulary import ModelType
 
 
@@ -66,6 +69,14 @@ class OfModel(OfKind):
         return model_id(self.kind, self.symbol, self.timeframe)
 
 
+def artifact_key(model_id: str) -> str:
+    """Key of a model's artifacts in Prefect: letters, digits and dashes, different for different models."""
+    key = re.sub(r"[^a-z0-9]", "-", model_id)
+    if re.fullmatch(r"[a-z0-9_]+", model_id):
+        return key
+    return f"{key}-{hashlib.sha256(model_id.encode()).hexdigest()[:8]}"
+
+
 def model_id(kind: Kind, symbol: str, timeframe: str) -> str:
     """Name under which a model is registered and served: `xgboost_btcusdt_1h`, `ridge_btcusdt_1h`."""
-    return f"{kind}_{symbol}_{timeframe}".lower()
+    return f"{kind}_{normalise_symbol(symbol)}_{normalise_timeframe(timeframe) or timeframe}".lower()

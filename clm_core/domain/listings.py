@@ -6,6 +6,7 @@ from typing import Generic, TypeVar
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from clm_core.domain.evaluations import EvaluationResult
+from clm_core.domain.spellings import TimeframeName
 from clm_core.domain.versions import ModelVersion
 from clm_core.domain.vocabulary import (
     CandidateOrder,
@@ -68,7 +69,7 @@ class VersionQuery(Listing):
     plugin: str | None = None
     symbol: str | None = None
     """Symbol in any spelling: BTC/USD is BTCUSD."""
-    timeframe: str | None = None
+    timeframe: TimeframeName | None = None
     status: ModelStatus | None = None
     min_sharpe: float | None = None
     """Minimum Sharpe ratio; excludes versions without an evaluation or with NaN."""
@@ -93,7 +94,7 @@ class CandidateQuery(Listing):
     plugin: str | None = None
     symbol: str | None = None
     """Symbol in any spelling: BTC/USD is BTCUSD."""
-    timeframe: str | None = None
+    timeframe: TimeframeName | None = None
     origin: CandidateOrigin | None = None
     min_fitness: float | None = None
     order: CandidateOrder = CandidateOrder.CREATED_AT

@@ -7,9 +7,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from clm_core.domain.costs import Costs
 from clm_core.domain.execution import Execution
-from clm_core.domain.jobs import TIMEFRAMES
 from clm_core.domain.kinds import OfModel, PluginName
 from clm_core.domain.search_space import SearchDimension
+from clm_core.domain.spellings import TIMEFRAMES, TimeframeName
 from clm_core.domain.vocabulary import ModelType
 from clm_core.domain.walk_forward import WalkForwardPlan
 
@@ -36,7 +36,7 @@ class SearchRequest(OfModel):
         description="Name of the plug-in of model type other, as in clm models list-types. Otherwise empty.",
     )
     symbol: str = Field(description="Market, as in clm data list: BTCUSD.")
-    timeframe: str = Field(
+    timeframe: TimeframeName = Field(
         default="1h", description="Length of a bar.", json_schema_extra={"enum": list(TIMEFRAMES)}
     )
     dataset_span_days: int = Field(

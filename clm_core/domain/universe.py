@@ -3,6 +3,7 @@
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from clm_core.domain.kinds import PluginName
+from clm_core.domain.spellings import SymbolName, TimeframeName
 from clm_core.domain.vocabulary import ModelType
 
 
@@ -11,9 +12,9 @@ class Market(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    symbol: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,31}$")
-    """Symbol as in `clm data list`: BTCUSD."""
-    timeframe: str = "1h"
+    symbol: SymbolName
+    """Symbol as in `clm data list`, or in the spelling of the exchange: BTCUSD, BTC/USD."""
+    timeframe: TimeframeName = "1h"
     model_types: tuple[ModelType, ...] | None = None
     """None: every scheduled kind that this installation can train."""
     plugins: tuple[PluginName, ...] = ()

@@ -15,8 +15,8 @@ from sqlalchemy import Column, ColumnElement, Select, UnaryExpression, literal, 
 
 from clm_core.domain.errors import InvalidCursor
 from clm_core.domain.listings import Listing, Page
+from clm_core.domain.spellings import normalise_symbol
 from clm_core.ledger.tables import storable
-from clm_core.market.validation import normalise_symbol
 
 Item = TypeVar("Item")
 Keys = Sequence[Column[Any]]

@@ -12,9 +12,9 @@ from typing import Any, TypeVar
 import pandas as pd
 
 from clm_core.domain.errors import SourceUnavailable, UnknownSeries
+from clm_core.domain.spellings import normalise_symbol
 from clm_core.market.bars import FIELDS
 from clm_core.market.timeframes import Timeframe
-from clm_core.market.validation import normalise_symbol
 
 T = TypeVar("T")
 Row = list[Any]

@@ -10,13 +10,14 @@ from pathlib import Path
 import pandas as pd
 
 from clm_core.domain.errors import InvalidBars, SourceUnavailable, UnknownSeries
+from clm_core.domain.spellings import normalise_symbol
 from clm_core.market import quarantine
 from clm_core.market.bars import Bars
 from clm_core.market.exchange import ExchangeSeries, RetryPolicy
 from clm_core.market.reading import Layout, read_bars
 from clm_core.market.store import SeriesManifest, SeriesStore
 from clm_core.market.timeframes import Calendar, Timeframe
-from clm_core.market.validation import normalise_symbol, validate
+from clm_core.market.validation import validate
 
 UNBOUNDED = "pass closed_by=<moment> to MarketData.bars: the next release requires the bound"
 BUNDLED = Path(__file__).parent / "bundled"
@@ -266,9 +267,12 @@ def _share(spans: list[Span], current: Span, page: pd.DataFrame) -> float:
 
 
 def _timeframe(name: str) -> Timeframe:
-    if name not in list(Timeframe):
-        raise UnknownSeries(f"there is no timeframe {name!r}; use one of {', '.join(Timeframe)}")
-    return Timeframe(name)
+    try:
+        return Timeframe(name)
+    except ValueError as error:
+        hint = ": 1M is a month, a minute is 1m" if name == "1M" else ""
+        have = ", ".join(Timeframe)
+        raise UnknownSeries(f"there is no timeframe {name!r}{hint}; use one of {have}") from error
 
 
 def _has(manifest: SeriesManifest, content_hash: str | None) -> bool:

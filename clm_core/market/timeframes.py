@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clm_core.domain.errors import UnknownCalendar
+from clm_core.domain.spellings import minutes_of, normalise_timeframe
 
-SECONDS = {"m": 60, "h": 3600, "d": 86400}
 HOURS_A_WEEK = 168
 LEARNT = "weekly:"
 """Prefix of learnt calendars; the required hours of the week follow, in hexadecimal."""
@@ -23,17 +23,38 @@ _CLOSED_FOR = 49 * 3600 * _NANOSECONDS
 
 
 class Timeframe(StrEnum):
+    """Length of a bar; `Timeframe("60m")` and other spellings are understood, see `domain.spellings`."""
+
     M1 = "1m"
+    M3 = "3m"
     M5 = "5m"
     M15 = "15m"
     M30 = "30m"
     H1 = "1h"
+    H2 = "2h"
     H4 = "4h"
+    H6 = "6h"
+    H8 = "8h"
+    H12 = "12h"
     D1 = "1d"
+    W1 = "1w"
+
+    @classmethod
+    def _missing_(cls, value: object) -> "Timeframe | None":
+        name = normalise_timeframe(value) if isinstance(value, str) else None
+        return None if name is None else cls(name)
 
     @property
     def seconds(self) -> int:
-        return int(self.value[:-1]) * SECONDS[self.value[-1]]
+        return minutes_of(self.value) * 60
+
+    @property
+    def grid_start(self) -> int:
+        """Open time of a bar, nanoseconds since 1970-01-01 UTC; all others are whole steps away.
+
+        Weeks open on Monday, as on the exchanges; 1970-01-05 was one.
+        """
+        return 4 * 86400 * _NANOSECONDS if self is Timeframe.W1 else 0
 
     @property
     def nanoseconds(self) -> int:

@@ -1,7 +1,6 @@
 """Validation of tables: the single way to create `Bars`, with every rule checked and every breach
 reported."""
 
-import re
 from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
@@ -10,7 +9,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from clm_core.domain.errors import Finding, InvalidBars, InvalidSymbol
+from clm_core.domain.errors import Finding, InvalidBars
+from clm_core.domain.spellings import normalise_symbol
 from clm_core.market.bars import FIELDS, Bars, Floats
 from clm_core.market.timeframes import Calendar, Timeframe, in_weekend
 
@@ -36,21 +36,6 @@ _ROWS_SHOWN = 20
 
 Mask = NDArray[np.bool_]
 Times = NDArray[np.int64]
-
-
-def normalise_symbol(symbol: str) -> str:
-    """Symbol in upper case without a slash: `BTC/USDT` and `btcusdt` become BTCUSDT.
-
-    Raises:
-        InvalidSymbol: the symbol could not safely name a folder.
-    """
-    name = re.sub(r"^([A-Z0-9]+)/([A-Z0-9]+)$", r"\1\2", symbol.strip().upper())
-    if not re.fullmatch(r"[A-Z0-9][A-Z0-9_-]{0,31}", name):
-        raise InvalidSymbol(
-            f"{symbol!r} cannot be a symbol: use at most 32 letters, digits, '-' and '_', "
-            "e.g. BTCUSDT or BTC/USDT"
-        )
-    return name
 
 
 def validate(
@@ -242,7 +227,7 @@ def _time_findings(time: Times, timeframe: Timeframe, calendar: Calendar, moment
     yield from _findings(
         "duplicate-time", pd.Index(time).duplicated(), "the time was there before; keep one bar of each"
     )
-    yield from _off_grid(time, step, timeframe)
+    yield from _off_grid(time - timeframe.grid_start, step, timeframe)
     weekend = in_weekend(time, timeframe) & (calendar == Calendar.WEEKDAYS)
     message = "the market is closed then: wrong --timezone, or it never closes (--calendar 24x7)"
     yield from _findings("closed-market", weekend, message)

@@ -54,7 +54,7 @@ FIRST_FRACTION = 0.4
 
 
 def _version_name(text: str) -> str:
-    if not re.fullmatch(r"[a-z0-9_]{1,150}@[a-z0-9_]{1,50}", text):
+    if not re.fullmatch(r"[a-z0-9_.-]{1,150}@[a-z0-9_]{1,50}", text):
         raise ValueError(f"{text!r} names no version: write MODEL@LABEL, or MODEL@production")
     return text
 

@@ -378,7 +378,8 @@ class MLflowRegistry:
     def _store(self, name: str, bundle: Path, bundle_digest: str, bars: Bars) -> str:
         """Store the files of a version with the serving code; returns their location."""
         stored = self._mlflow.pyfunc.log_model(
-            name=name,
+            # a logged model, unlike a registered one, may not have a dot in the name
+            name=name.replace(".", "-"),
             python_model=SERVING_CODE,
             artifacts={BUNDLE: str(bundle)},
             model_config={

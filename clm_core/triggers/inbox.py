@@ -12,11 +12,11 @@ from clm_core.domain.actors import Actor
 from clm_core.domain.errors import AlreadyExists, CLMError, NotFound
 from clm_core.domain.jobs import RetrainRequest, TrainingJob
 from clm_core.domain.kinds import Kind, model_id
+from clm_core.domain.spellings import normalise_symbol
 from clm_core.domain.triggers import Answer, Message, MessageDelivery, Receipt, TriggerRequest
 from clm_core.domain.versions import ModelVersion
 from clm_core.domain.vocabulary import ModelType, Role
 from clm_core.ledger import triggers
-from clm_core.market.validation import normalise_symbol
 from clm_core.retraining.jobs import new_job
 from clm_core.services import Services
 from clm_core.triggers import intake

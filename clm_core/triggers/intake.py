@@ -8,12 +8,12 @@ from sqlalchemy import Connection
 from clm_core.decisions.retraining import decide
 from clm_core.domain.actors import Actor
 from clm_core.domain.jobs import RetrainRequest, TrainingJob
+from clm_core.domain.spellings import normalise_symbol
 from clm_core.domain.triggers import Answer, Reply, TriggerDecision, TriggerRequest
 from clm_core.domain.vocabulary import Role
 from clm_core.ledger import triggers
 from clm_core.ledger.jobs import record_job
 from clm_core.ledger.tables import storable
-from clm_core.market.validation import normalise_symbol
 from clm_core.retraining.jobs import new_job, reap_dead_jobs
 from clm_core.services import Services
 

@@ -13,9 +13,10 @@ import json
 import math
 from collections.abc import Sequence
 from enum import StrEnum
-from typing import Any, Literal, Never
+from typing import Annotated, Any, Literal, Never
 
 from pydantic import (
+    AfterValidator,
     AwareDatetime,
     BaseModel,
     ConfigDict,
@@ -26,6 +27,7 @@ from pydantic import (
 
 from clm_core.domain.errors import InvalidMessage
 from clm_core.domain.kinds import Kind, OfKind, PluginName
+from clm_core.domain.spellings import canonical_timeframe
 from clm_core.domain.triggers import Line, Observation
 from clm_core.domain.vocabulary import ModelType, TriggerReason
 
@@ -51,7 +53,7 @@ class _Data(_Strict):
 
     symbol: Line
     """Market, as listed by `clm data list`."""
-    timeframe: Line = "1h"
+    timeframe: Annotated[Line, AfterValidator(canonical_timeframe)] = "1h"
     dataset_span_days: int | None = Field(default=None, gt=0, le=36_500)
     """Days of bars for the training; by default as for the production version, else 365."""
     training_params: dict[Line, Any] | None = Field(default=None, max_length=MAX_PARAMS)

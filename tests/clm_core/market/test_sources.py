@@ -173,7 +173,8 @@ def test_product_code_reads_no_bars_without_a_bound(room):
     [
         ("DOGEUSD", "1h", "there is BTCUSD 1h, EURUSD 1h"),
         ("BTCUSD", "4h", "there is BTCUSD 1h"),
-        ("BTCUSD", "2h", "use one of 1m, 5m"),
+        ("BTCUSD", "7h", "use one of 1m, 3m, 5m"),
+        ("BTCUSD", "1M", "1M is a month"),
     ],
 )
 def test_an_unknown_series_lists_what_there_is(market, symbol, timeframe, message):

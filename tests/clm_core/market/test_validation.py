@@ -4,10 +4,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from clm_core.domain.errors import InvalidBars, InvalidSymbol
+from clm_core.domain.errors import InvalidBars
 from clm_core.market.bars import FIELDS
 from clm_core.market.timeframes import Calendar, Timeframe
-from clm_core.market.validation import STUCK_BARS, normalise_symbol, validate
+from clm_core.market.validation import STUCK_BARS, validate
 
 NOW = datetime(2024, 6, 1, tzinfo=UTC)
 
@@ -217,19 +217,3 @@ def test_gaps_are_no_error_but_counted(frame):
 
 def test_sessions_with_a_night_in_between_are_no_lost_pages(frame):
     assert len(check(frame[frame["timestamp"].dt.hour.between(14, 20)])) == 175
-
-
-@pytest.mark.parametrize(
-    ("symbol", "name"),
-    [("BTC/USDT", "BTCUSDT"), ("btcusdt", "BTCUSDT"), (" EURUSD ", "EURUSD"), ("BRK-B", "BRK-B")],
-)
-def test_a_symbol_has_one_spelling(symbol, name):
-    assert normalise_symbol(symbol) == name
-
-
-@pytest.mark.parametrize(
-    "symbol", ["", "../BTC", "BTC/../USDT", "/etc", "A" * 33, "BTC USDT", "BTC\\USDT", ".BTC", "B!"]
-)
-def test_a_symbol_that_could_leave_its_folder_is_refused(symbol):
-    with pytest.raises(InvalidSymbol, match="BTCUSDT or BTC/USDT"):
-        normalise_symbol(symbol)
