@@ -10,20 +10,25 @@ import fcntl
 import hashlib
 import io
 import os
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from pydantic import BaseModel, ConfigDict
 
-from clm_core.domain.errors import DataError, Finding, InvalidBars, StoreCorrupt, UnknownSeries
+from clm_core.domain.errors import DataError, Finding, InvalidBars, InvalidSymbol, StoreCorrupt, UnknownSeries
+from clm_core.domain.spellings import native_symbol, same_market
 from clm_core.market.bars import FIELDS, Bars
 from clm_core.market.timeframes import Calendar, Timeframe
 from clm_core.market.validation import validate
+
+NOTHING: Mapping[str, int] = MappingProxyType({})
 
 
 class Snapshot(BaseModel):
@@ -46,6 +51,10 @@ class Snapshot(BaseModel):
     missing_bars: int
     """Number of bars missing in the outages."""
     written_at: datetime
+    allowed: dict[str, int] = {}
+    """Rules overruled by the import (`--allow RULE`), each with the number of bars concerned."""
+    adjusted: dict[str, int] = {}
+    """Corrections made on the way in, each with the number of bars: `rounded`, `empty-rows`, ..."""
 
 
 class SeriesManifest(BaseModel):
@@ -58,6 +67,13 @@ class SeriesManifest(BaseModel):
     calendar: Calendar
     snapshots: tuple[Snapshot, ...]
     """Snapshots, oldest first; the last snapshot is the current state."""
+    native: str | None = None
+    """Symbol in the spelling of the source: `BTC/USDT:USDT`."""
+
+    @property
+    def allowed(self) -> frozenset[str]:
+        """Rules overruled by any import of the series: bars that break the rules are stored."""
+        return frozenset(rule for snapshot in self.snapshots for rule in snapshot.allowed)
 
 
 class SeriesStore:
@@ -90,28 +106,69 @@ class SeriesStore:
         path = self._folder(manifest.symbol, manifest.timeframe) / f"{matching[0].content_hash}.parquet"
         return _load(path, manifest, matching[0])
 
-    def add(self, bars: Bars, source: str, now: datetime) -> SeriesManifest:
+    def add(
+        self,
+        bars: Bars,
+        source: str,
+        now: datetime,
+        *,
+        native: str | None = None,
+        allowed: Mapping[str, int] = NOTHING,
+        adjusted: Mapping[str, int] = NOTHING,
+    ) -> SeriesManifest:
         """Merge bars with the stored bars; overlapping bars must have equal values.
+
+        Args:
+            native: symbol in the spelling of the source.
+            allowed, adjusted: as in `Snapshot`, for the new bars.
 
         Raises:
             InvalidBars: an overlapping bar contradicts the stored one, or the merged series breaks a rule.
+            InvalidSymbol: the name is taken by another symbol of the source.
         """
+        self._refuse_other_market(bars.symbol, native)
         folder = self._folder(bars.symbol, bars.timeframe)
         folder.mkdir(parents=True, exist_ok=True)
         with _locked(folder / ".lock"):
             manifest = self.manifest(bars.symbol, bars.timeframe)
-            merged = bars if manifest is None else merge(self.read(manifest), bars, source, now)
+            merged = (
+                bars
+                if manifest is None
+                else merge(
+                    self.read(manifest), bars, source, now, allow=manifest.allowed | frozenset(allowed)
+                )
+            )
             if manifest is not None and merged.content_hash == manifest.snapshots[-1].content_hash:
                 return manifest
             earlier = () if manifest is None else manifest.snapshots
-            return write_snapshot(folder, merged, source, now, earlier)
+            known = None if manifest is None else manifest.native
+            if native is None or native_symbol(native) == bars.symbol:
+                native = known
+            return write_snapshot(
+                folder, merged, source, now, earlier, native=native, allowed=allowed, adjusted=adjusted
+            )
+
+    def _refuse_other_market(self, symbol: str, native: str | None) -> None:
+        for path in sorted(self.root.glob(f"{symbol}/*/manifest.json")):
+            stored = _read_manifest(path).native
+            if native is not None and stored is not None and not same_market(stored, native):
+                other = re.sub(r"[^A-Za-z0-9]+", "-", native)
+                raise InvalidSymbol(
+                    f"{native} and the stored {stored} are different markets with the same canonical name "
+                    f"{symbol}: pass another name, e.g. --symbol {other}"
+                )
 
     def _folder(self, symbol: str, timeframe: Timeframe) -> Path:
         return self.root / symbol / timeframe.value
 
 
-def merge(stored: Bars, new: Bars, source: str, now: datetime) -> Bars:
+def merge(
+    stored: Bars, new: Bars, source: str, now: datetime, *, allow: frozenset[str] = frozenset()
+) -> Bars:
     """Both series merged, in time order.
+
+    Args:
+        allow: rules that the stored or the new bars break knowingly.
 
     Raises:
         DataError: the calendars differ.
@@ -131,7 +188,9 @@ def merge(stored: Bars, new: Bars, source: str, now: datetime) -> Bars:
     both = pd.concat([stored.to_frame(), new.to_frame()])
     both = both[~both.index.duplicated()].sort_index()
     origin = f"{source} together with the stored bars"
-    return validate(both, stored.symbol, stored.timeframe, stored.calendar, now=now, origin=origin)
+    return validate(
+        both, stored.symbol, stored.timeframe, stored.calendar, now=now, origin=origin, allow=allow
+    )
 
 
 def _contradiction(stored: Bars, new: Bars, there: Any, here: Any) -> Finding:
@@ -145,7 +204,15 @@ def _contradiction(stored: Bars, new: Bars, there: Any, here: Any) -> Finding:
 
 
 def write_snapshot(
-    folder: Path, bars: Bars, source: str, now: datetime, earlier: tuple[Snapshot, ...] = ()
+    folder: Path,
+    bars: Bars,
+    source: str,
+    now: datetime,
+    earlier: tuple[Snapshot, ...] = (),
+    *,
+    native: str | None = None,
+    allowed: Mapping[str, int] = NOTHING,
+    adjusted: Mapping[str, int] = NOTHING,
 ) -> SeriesManifest:
     """Write the bars as the newest snapshot of the series in `folder`; the caller holds the lock of the
     series."""
@@ -160,12 +227,15 @@ def write_snapshot(
         gaps=len(bars.gaps),
         missing_bars=sum(gap.missing for gap in bars.gaps),
         written_at=now,
+        allowed=dict(allowed),
+        adjusted=dict(adjusted),
     )
     manifest = SeriesManifest(
         symbol=bars.symbol,
         timeframe=bars.timeframe,
         calendar=bars.calendar,
         snapshots=(*earlier, snapshot),
+        native=native,
     )
     write_atomically(folder / f"{bars.content_hash}.parquet", content)
     write_atomically(folder / "manifest.json", manifest.model_dump_json(indent=1).encode() + b"\n")

@@ -1,7 +1,8 @@
 """Validation of tables: the single way to create `Bars`, with every rule checked and every breach
 reported."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from clm_core.domain.errors import Finding, InvalidBars
+from clm_core.domain.errors import DataError, Finding, InvalidBars
 from clm_core.domain.spellings import normalise_symbol
 from clm_core.market.bars import FIELDS, Bars, Floats
 from clm_core.market.timeframes import Calendar, Timeframe, in_weekend
@@ -17,8 +18,9 @@ from clm_core.market.timeframes import Calendar, Timeframe, in_weekend
 COLUMNS = ("timestamp", *FIELDS)
 
 STUCK_BARS = 10
-"""Number of identical bars in a row, all with volume, that indicates a repeating feed. Real series have at
-most 2 (counted in 12 series of crypto, gold, shares and currencies); bars without a trade may repeat."""
+"""Number of bars in a row with equal prices and equal volume that indicates a repeating feed. Real series
+have at most 2 (counted in 12 series of crypto, gold, shares and currencies); bars without a trade may
+repeat, and the price of a thin market may stand still while the volumes differ."""
 
 PRICE_JUMP = 50.0
 """Ratio of neighbouring prices that indicates a changed scale: x100 or /100 with room for a price move. The
@@ -30,12 +32,79 @@ such as quote volume in place of base volume. The largest real ratio counted is 
 
 VOLUME_WINDOW = 100
 
+SPLIT_BARS = 5
+"""Fewest bars before a split, so that the first bars of a listing are none; a fourth of the bars compared."""
+
+SPACING_RUN = 20
+"""Number of bars in a row a longer timeframe apart that indicates bars of that timeframe."""
+
+ROUNDING = 0.02
+"""Largest share of the price that counts as a rounding step: a tick of a coin at 0.00000070 is 1.4 %."""
+
+FLOAT_NOISE = 1e-9
+"""Share of the price by which equal prices may differ after arithmetic in another program."""
+
+SPLIT_RATIO = 1.4
+"""Smallest ratio of an open and the close before that is compared with the ratios of splits."""
+
+OVERRULABLE = {
+    "outside-range": "high and low are widened to open and close",
+    "scale-jump": "the prices are taken as they are",
+    "stuck-price": "the bars are taken as they are",
+    "volume-scale-jump": "the volumes are taken as they are",
+    "looks-like-split": "the prices are taken as they are",
+    "other-spacing": "the bars in between count as missing",
+    "other-symbol": "the bars are stored under the symbol passed",
+    "closed-market": "the bars are taken as they are",
+    "paged-holes": "the holes count as outages",
+    "out-of-order": "the bars are sorted by time",
+    "wrong-time-zone": "the bars keep their times off the UTC grid",
+    "off-grid": "the bars keep their times off the UTC grid",
+    "ambiguous-time": "a local time that exists twice is read as the first, in summer time",
+}
+"""Rules that one import may overrule by name, each with the consequence."""
+
+_AN_OPTION = "an option of `clm data import` says what is meant; the refusal names it"
+FIXED = {
+    "nan": "no feature or model can use a bar without all its values",
+    "infinite": "no feature or model can use an infinite value",
+    "non-positive-price": "returns are not defined for prices of zero or below",
+    "negative-volume": "no market trades a negative quantity",
+    "high-below-low": "which of the two is wrong is unknown",
+    "duplicate-time": "which of the bars is right is unknown: keep one of each in the file",
+    "overlapping-bars": "no bar may open before the one before has closed",
+    "future-bar": "a bar of the future is look-ahead",
+    "open-bar": "the bar will change; leave it out with --drop-open-bar",
+    "newest-first": "pass --reverse",
+    "empty": "there is nothing to import",
+    "unreadable-file": "there is nothing to import",
+    "unreadable-time": "a bar without a time has no place; pass --time-format",
+    "contradicts-store": "`clm data replace` replaces stored bars and shows what changes",
+    **dict.fromkeys(
+        ["missing-columns", "ambiguous-columns", "mixed-time-units", "mixed-time-zones", "unknown-time-zone"],
+        _AN_OPTION,
+    ),
+    "nonexistent-time": _AN_OPTION,
+}
+"""Rules that cannot be overruled, each with the reason."""
+
 _HOUR = 3_600_000_000_000
 _DAY = 24 * _HOUR
 _ROWS_SHOWN = 20
 
 Mask = NDArray[np.bool_]
 Times = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Examined:
+    """Bars that passed, with everything that was overruled or corrected on the way."""
+
+    bars: Bars
+    allowed: Mapping[str, int]
+    """Overruled rules that the bars break, each with the number of bars."""
+    adjusted: Mapping[str, int]
+    """Corrections, each with the number of bars: `rounded`, `repeated-bars`."""
 
 
 def validate(
@@ -47,28 +116,53 @@ def validate(
     now: datetime,
     origin: str,
     drop_open_bar: bool = False,
+    allow: frozenset[str] = frozenset(),
 ) -> Bars:
+    """The bars of `examine`, without the record of what was overruled or corrected."""
+    options: dict[str, Any] = {"now": now, "origin": origin, "drop_open_bar": drop_open_bar, "allow": allow}
+    return examine(frame, symbol, timeframe, calendar, **options).bars
+
+
+def examine(
+    frame: pd.DataFrame,
+    symbol: str,
+    timeframe: Timeframe,
+    calendar: Calendar,
+    *,
+    now: datetime,
+    origin: str,
+    drop_open_bar: bool = False,
+    allow: frozenset[str] = frozenset(),
+) -> Examined:
     """Bars of a table, or an error with all problems of the table.
+
+    A high below the open or close, or a low above, by at most a rounding step (`rounding_steps`) is moved
+    there and counted. Bars that repeat an earlier bar in every value are left out and counted.
 
     Args:
         frame: columns open, high, low, close, volume, and `timestamp` (or a DatetimeIndex) with bar-open
             times. Times in another zone are converted to UTC; times without a zone are refused, except
-            plain dates of daily bars, which are read as days in UTC.
+            plain dates of daily and weekly bars, which are read as days in UTC. An optional column `opened`
+            has the real open times of daily bars stored under their date.
         symbol: symbol in any spelling of `normalise_symbol`.
         now: present moment, with a time zone; later and still open bars are refused.
         origin: origin of the table, for the error message.
         drop_open_bar: leave out a last bar still open instead of refusing the table.
+        allow: names of rules that the bars may break, of those in `OVERRULABLE`.
 
     Raises:
         InvalidBars: at least one rule is broken; the error carries all findings.
         InvalidSymbol: the symbol cannot name a series.
+        DataError: a rule in `allow` cannot be overruled.
     """
     name = normalise_symbol(symbol)
+    refuse_unknown_rules(allow)
     moment = pd.Timestamp(now).tz_convert("UTC").as_unit("ns").value
     columns = frame if "timestamp" in frame.columns else frame.rename_axis("timestamp").reset_index()
     missing = [column for column in COLUMNS if column not in columns.columns]
     if missing or columns.empty:
         raise InvalidBars(origin, [_no_table(columns, missing)])
+    columns, repeated = _without_repeated_bars(columns)
     values = np.column_stack(
         [
             pd.to_numeric(columns[field], errors="coerce").to_numpy(np.float64, na_value=np.nan)
@@ -76,20 +170,101 @@ def validate(
         ]
     )
     time, findings = _utc(columns["timestamp"], timeframe)
-    if drop_open_bar and time[-1] <= moment < time[-1] + timeframe.nanoseconds:
+    opened = _nanoseconds(pd.DatetimeIndex(columns["opened"])) if "opened" in columns.columns else time
+    if drop_open_bar and opened[-1] <= moment < opened[-1] + timeframe.nanoseconds:
         time = time[:-1]
+        opened = opened[:-1]
         values = values[:-1]
+        if not len(time):
+            raise InvalidBars(origin, [Finding("empty", (), 0, "there is no bar but the open one")])
+    values, rounded = _clipped(values)
     findings += [
         *_value_findings(values),
         *_level_findings(values),
-        *(_time_findings(time, timeframe, calendar, moment) if _readable(time).all() else []),
+        *(_time_findings(time, opened, timeframe, calendar, moment) if _readable(time).all() else []),
+        *(_split_findings(time, values, timeframe) if _readable(time).all() else []),
     ]
-    if findings:
-        raise InvalidBars(origin, [_with_example(finding, columns) for finding in findings])
+    allowed = {finding.rule: finding.count for finding in findings if finding.rule in allow}
+    if len(findings) > len(allowed):
+        broken = [finding for finding in findings if finding.rule not in allow]
+        raise InvalidBars(origin, [_with_example(finding, columns) for finding in broken])
+    if "out-of-order" in allowed:
+        order = np.argsort(time, kind="stable")
+        time = time[order]
+        values = values[order]
+    if "outside-range" in allowed:
+        values = _widened(values)
     arrays: dict[str, Any] = {
         field: np.ascontiguousarray(values[:, column]) for column, field in enumerate(FIELDS)
     }
-    return Bars(name, timeframe, calendar, time, **arrays)
+    counted = {"rounded": rounded, "repeated-bars": repeated}
+    adjusted = {rule: count for rule, count in counted.items() if count}
+    return Examined(Bars(name, timeframe, calendar, time, **arrays), allowed, adjusted)
+
+
+def refuse_unknown_rules(rules: Iterable[str]) -> None:
+    """Raises:
+    DataError: a rule is unknown, or cannot be overruled; the message says why.
+    """
+    for rule in rules:
+        if rule in FIXED:
+            raise DataError(f"{rule} cannot be overruled: {FIXED[rule]}")
+        if rule not in OVERRULABLE:
+            raise DataError(f"there is no rule {rule!r} to allow; use one of {', '.join(OVERRULABLE)}")
+
+
+def _without_repeated_bars(columns: pd.DataFrame) -> tuple[pd.DataFrame, int]:
+    repeated = columns.duplicated(list(COLUMNS)) & columns["timestamp"].notna()
+    if not repeated.any():
+        return columns, 0
+    return columns[~repeated].reset_index(drop=True), int(repeated.sum())
+
+
+def rounding_steps(prices: Floats) -> Floats:
+    """Largest difference of two prices of each column that is rounding, shape (n_columns,).
+
+    A unit of the last decimal written in the column, at most 12 decimals; shape of `prices`: (n_bars,
+    n_columns), all finite.
+    """
+    steps = np.zeros(prices.shape[1])
+    for column in range(prices.shape[1]):
+        for decimals in range(13):
+            scaled = prices[:, column] * 10.0**decimals
+            noise = 1e-6 + 4 * np.spacing(np.abs(scaled))
+            if np.all(np.abs(scaled - np.rint(scaled)) <= noise):
+                steps[column] = 10.0**-decimals
+                break
+    return steps
+
+
+def _clipped(values: Floats) -> tuple[Floats, int]:
+    """Values with highs and lows widened to open and close where they differ by rounding, and the number of
+    such bars.
+
+    Rounding is at most a unit of the last decimal of the coarser of both columns, and at most `ROUNDING` of
+    the price; or `FLOAT_NOISE` of the price.
+    """
+    open_, high, low, close = (values[:, column] for column in range(4))
+    body_low = np.minimum(open_, close)
+    body_high = np.maximum(open_, close)
+    with np.errstate(invalid="ignore", over="ignore"):
+        beyond = np.maximum(body_high - high, low - body_low)
+        outside = (high >= low) & (beyond > 0) & np.isfinite(values).all(axis=1)
+    if not outside.any():
+        return values, 0
+    finite = values[np.isfinite(values).all(axis=1)][:, :4]
+    step = float(rounding_steps(finite).max())
+    # the difference of two decimals is not exact
+    tolerance = np.maximum(np.minimum(step * (1 + 1e-6), ROUNDING * body_low), FLOAT_NOISE * body_low)
+    rounded = outside & (beyond <= tolerance)
+    return np.where(rounded[:, None], _widened(values), values), int(rounded.sum())
+
+
+def _widened(values: Floats) -> Floats:
+    widened = values.copy()
+    widened[:, 1] = values[:, :4].max(axis=1)
+    widened[:, 2] = values[:, :4].min(axis=1)
+    return widened
 
 
 def _no_table(frame: pd.DataFrame, missing: list[str]) -> Finding:
@@ -119,7 +294,8 @@ def _with_example(finding: Finding, frame: pd.DataFrame) -> Finding:
         return finding
     row = frame.iloc[finding.rows[0]]
     example = ", ".join(f"{column} {row[column]}" for column in COLUMNS)
-    return Finding(finding.rule, finding.rows, finding.count, f"{finding.message}. First: {example}")
+    meant = f". Meant so: --allow {finding.rule}" if finding.rule in OVERRULABLE else ""
+    return Finding(finding.rule, finding.rows, finding.count, f"{finding.message}{meant}. First: {example}")
 
 
 def _utc(column: "pd.Series[pd.Timestamp]", timeframe: Timeframe) -> tuple[Times, list[Finding]]:
@@ -135,7 +311,7 @@ def _utc(column: "pd.Series[pd.Timestamp]", timeframe: Timeframe) -> tuple[Times
     findings = list(
         _findings("unreadable-time", ~readable, "the time is missing or no ISO 8601 (--time-format)")
     )
-    if naive and not (timeframe is Timeframe.D1 and bool(np.all(time[readable] % _DAY == 0))):
+    if naive and not (timeframe in (Timeframe.D1, Timeframe.W1) and bool(np.all(time[readable] % _DAY == 0))):
         message = "the times carry no time zone; pass the one they are in, e.g. --timezone UTC"
         findings += _findings("unknown-time-zone", readable, message)
     return time, findings
@@ -170,12 +346,14 @@ def _level_findings(values: Floats) -> Iterator[Finding]:
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         jumps = _differ_by_factor(close[1:], close[:-1], PRICE_JUMP)
         spikes = _differ_by_factor(values[:, 1], values[:, 2], PRICE_JUMP)
+        # the first trades of a listing are often far from the market
+        spikes[:1] = False
     jumps = np.concatenate([[False], jumps]) | spikes
     message = (
         f"neighbouring prices differ by a factor of {PRICE_JUMP:.0f} or more: another scale or currency unit"
     )
     yield from _findings("scale-jump", jumps, message)
-    message = f"{STUCK_BARS} or more bars in a row are identical and have volume: the feed repeats itself"
+    message = f"{STUCK_BARS} or more bars in a row have equal prices and volumes: the feed repeats itself"
     yield from _findings("stuck-price", _stuck(values), message)
     message = (
         f"typical volume changes by a factor of {VOLUME_JUMP:.0f} or more: another unit from here on "
@@ -191,9 +369,8 @@ def _differ_by_factor(left: Floats, right: Floats, factor: float) -> Mask:
 
 
 def _stuck(values: Floats) -> Mask:
-    prices = values[:, :4]
     traded = values[:, 4] > 0
-    fresh = _any(prices[1:] != prices[:-1]) | ~traded[1:] | ~traded[:-1]
+    fresh = _any(values[1:] != values[:-1]) | ~traded[1:] | ~traded[:-1]
     run = np.concatenate([[0], np.cumsum(fresh)])
     return np.asarray(np.bincount(run)[run] >= STUCK_BARS)
 
@@ -213,7 +390,9 @@ def _volume_jumps(volume: Floats) -> Mask:
     return broken
 
 
-def _time_findings(time: Times, timeframe: Timeframe, calendar: Calendar, moment: int) -> Iterator[Finding]:
+def _time_findings(
+    time: Times, opened: Times, timeframe: Timeframe, calendar: Calendar, moment: int
+) -> Iterator[Finding]:
     if len(time) == 0:
         return
     step = timeframe.nanoseconds
@@ -227,16 +406,123 @@ def _time_findings(time: Times, timeframe: Timeframe, calendar: Calendar, moment
     yield from _findings(
         "duplicate-time", pd.Index(time).duplicated(), "the time was there before; keep one bar of each"
     )
-    yield from _off_grid(time - timeframe.grid_start, step, timeframe)
+    ordered = np.unique(time)
+    spacing = list(_other_spacing(time, ordered, timeframe))
+    yield from spacing
+    if not spacing:
+        yield from _off_grid(time - timeframe.grid_start, step, timeframe)
+    close_by = np.concatenate([[False], np.diff(ordered) < step])
+    message = f"the bar opens before the one before has closed, {timeframe} later: wrong --timeframe"
+    overlapping = np.isin(time, ordered[close_by]) & (not spacing)
+    yield from _findings("overlapping-bars", overlapping, message)
     weekend = in_weekend(time, timeframe) & (calendar == Calendar.WEEKDAYS)
     message = "the market is closed then: wrong --timezone, or it never closes (--calendar 24x7)"
     yield from _findings("closed-market", weekend, message)
     yield from _findings(
         "future-bar", time > moment, "the bar opens in the future: wrong zone, unit or clock"
     )
+    # bars stored under their date may have opened after the midnight of the date
+    begun = np.maximum(time, opened) if calendar == Calendar.ALWAYS else time
     message = "the bar is still open and will change; pass --drop-open-bar to leave it out"
-    yield from _findings("open-bar", (time <= moment) & (time > moment - step), message)
-    yield from _paged_holes(np.sort(time), step)
+    yield from _findings("open-bar", (time <= moment) & (begun > moment - step), message)
+    if not spacing:
+        yield from _paged_holes(ordered, step)
+
+
+def _other_spacing(time: Times, ordered: Times, timeframe: Timeframe) -> Iterator[Finding]:
+    """Bars of another length than `timeframe`: all of them, or a long run of them."""
+    step = timeframe.nanoseconds
+    moves = np.diff(ordered)
+    if len(moves) < 3:
+        return
+    lengths, counts = np.unique(moves, return_counts=True)
+    usual = int(lengths[counts.argmax()])
+    if not np.any(moves == step) and (usual < step or counts.max() >= 0.5 * len(moves)):
+        everything = np.ones(len(time), dtype=np.bool_)
+        yield from _findings("other-spacing", everything, _spacing_message("the bars are", usual))
+        return
+    runs = np.cumsum(np.concatenate([[True], moves[1:] != moves[:-1]])) - 1
+    other = np.isin(moves, [each.nanoseconds for each in Timeframe if each.nanoseconds > step])
+    long = other & (np.bincount(runs)[runs] >= SPACING_RUN)
+    if long.any():
+        first = int(moves[np.flatnonzero(long)[0]])
+        rows = np.isin(time, ordered[1:][long])
+        message = _spacing_message(f"{SPACING_RUN} or more bars in a row are", first)
+        yield from _findings("other-spacing", rows, message)
+
+
+def _spacing_message(subject: str, length: int) -> str:
+    named = next((each for each in Timeframe if each.nanoseconds == length), None)
+    for unit, size in (("day", _DAY), ("hour", _HOUR), ("minute", _HOUR // 60), ("second", _HOUR // 3600)):
+        if length % size == 0:
+            count = length // size
+            apart = f"a{'n' if unit == 'hour' else ''} {unit}" if count == 1 else f"{count} {unit}s"
+            break
+    else:
+        apart = f"{length} ns"
+    remedy = "no timeframe has the length" if named is None else f"pass --timeframe {named}"
+    return f"{subject} {apart} apart: {remedy}"
+
+
+def _split_findings(time: Times, values: Floats, timeframe: Timeframe) -> Iterator[Finding]:
+    """Opens that differ from the close before as in a split of shares, with prices that stay there.
+
+    A gap counts if the ratio is near one of small integers and far beyond the usual moves, if the median
+    close of the bars after keeps the ratio, and, for ratios other than n:1 and 1:n, if the volume moves
+    inversely.
+    """
+    open_ = values[:, 0]
+    close = values[:, 3]
+    volume = values[:, 4]
+    if len(time) < 2 or not np.isfinite(values).all() or (values[:, :4] <= 0).any():
+        return
+    if time[0] > time[-1]:
+        return
+    gaps = np.log(open_[1:] / close[:-1])
+    usual = 1.4826 * float(np.median(np.abs(np.diff(np.log(close)))))
+    sudden = np.abs(gaps) >= max(np.log(SPLIT_RATIO), 8 * usual)
+    rows = np.flatnonzero(sudden & (np.abs(gaps) < np.log(PRICE_JUMP))) + 1
+    # a series full of such gaps is a thin market, not a company that splits its shares
+    if len(rows) > 3 + len(time) / 500:
+        return
+    splits = [
+        (row, split)
+        for row in rows.tolist()
+        if (split := _split(row, float(gaps[row - 1]), close, volume, usual))
+    ]
+    if splits:
+        broken = np.zeros(len(time), dtype=np.bool_)
+        broken[[row for row, _ in splits]] = True
+        moment = "%Y-%m-%d" if timeframe in (Timeframe.D1, Timeframe.W1) else "%Y-%m-%d %H:%M"
+        dates = ", ".join(f"{split} on {pd.Timestamp(int(time[row])):{moment}}" for row, split in splits[:5])
+        message = (
+            f"the price looks like a split of {dates}: import adjusted prices, or divide the bars before by "
+            "the ratio"
+        )
+        yield from _findings("looks-like-split", broken, message)
+
+
+def _split(row: int, gap: float, close: Floats, volume: Floats, usual: float) -> str | None:
+    """Ratio of the split before a row, new shares to old: `10:1`, `3:2`, `1:8`; None if it is none."""
+    if row < SPLIT_BARS:
+        return None
+    size = np.exp(abs(gap))
+    names: dict[float, str] = {whole: f"{whole}:1" for whole in range(2, int(PRICE_JUMP))}
+    names |= {1.5: "3:2", 2.5: "5:2", 5 / 3: "5:3"}
+    ratio = min(names, key=lambda each: abs(np.log(each / size)))
+    if abs(np.log(ratio / size)) > np.clip(5 * usual, 0.005, 0.05):
+        return None
+    before = slice(max(0, row - 4 * SPLIT_BARS), row)
+    after = slice(row, row + 4 * SPLIT_BARS)
+    level = np.log(np.median(close[after]) / np.median(close[before]))
+    if abs(level - gap) > 0.4 * abs(gap):
+        return None
+    volumes = np.median(volume[before]), np.median(volume[after])
+    inverse = -np.log(volumes[1] / volumes[0]) / gap if min(volumes) > 0 else 0.0
+    if ratio != int(ratio) and not inverse >= 0.5:
+        return None
+    new, old = names[ratio].split(":")
+    return f"{new}:{old}" if gap < 0 else f"{old}:{new}"
 
 
 def _off_grid(time: Times, step: int, timeframe: Timeframe) -> Iterator[Finding]:
@@ -244,9 +530,11 @@ def _off_grid(time: Times, step: int, timeframe: Timeframe) -> Iterator[Finding]
     whole_hours = bool(np.all(rest % _HOUR == 0) and np.mean(rest != 0) > 0.5)
     if whole_hours:
         hours = int(rest[rest != 0][0] // _HOUR)
+        by_date = "store them under their date: --by-date"
+        remedy = by_date if timeframe is Timeframe.D1 else "rebuild them from shorter ones"
         message = (
             f"{timeframe} bars open {hours} h past the UTC grid: the times are in another zone (pass it as "
-            "--timezone) or the bars are cut at another hour (rebuild them from shorter ones)"
+            f"--timezone) or the bars are cut at another hour ({remedy})"
         )
         yield from _findings("wrong-time-zone", rest != 0, message)
     else:

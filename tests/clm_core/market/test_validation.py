@@ -58,7 +58,7 @@ def scaled(rows, factor):
 
 
 def stuck(frame):
-    frame.loc[100 : 100 + STUCK_BARS - 1, list(FIELDS[:4])] = [100.0, 101.0, 99.0, 100.0]
+    frame.loc[100 : 100 + STUCK_BARS - 1, list(FIELDS)] = [100.0, 101.0, 99.0, 100.0, 7.0]
     return frame
 
 
