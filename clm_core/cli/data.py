@@ -5,7 +5,7 @@ import logging
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -27,8 +27,13 @@ Step = Annotated[
     str, typer.Argument(metavar="TIMEFRAME", help="Length of a bar: 1m, 15m, 1h, 4h, 1d, 1w ...; 60m is 1h.")
 ]
 Trading = Annotated[
-    Literal["24x7", "24x5"],
-    typer.Option("--calendar", help="Trading times: always, or closed at weekends."),
+    str,
+    typer.Option(
+        "--calendar",
+        help="Trading times: 24x7; 24x5 (closed at weekends, in a daily break, on holidays); an exchange "
+        "such as XNYS (`clm data calendars` lists all); learn (from the bars); or auto: as stored, else "
+        "recognised.",
+    ),
 ]
 
 
@@ -68,7 +73,7 @@ def import_file(
     *,
     symbol: Annotated[str, typer.Option(help="BTCUSDT, BTC/USDT, BTC/USDT:USDT, ^GSPC.")],
     timeframe: Annotated[str, typer.Option(help="Length of a bar: 1m, 15m, 1h, 4h, 1d, 1w ...; 60m is 1h.")],
-    calendar: Trading = "24x7",
+    calendar: Trading = "auto",
     time_column: Annotated[str | None, typer.Option(help="Column with the open times of the bars.")] = None,
     time_format: Annotated[
         str | None, typer.Option(help="Format of times that are not ISO 8601, e.g. '%d.%m.%Y %H:%M'.")
@@ -92,13 +97,12 @@ def import_file(
 ) -> None:
     """Add the bars of a file to the store: all bars, or none and a report of the problems."""
     from clm_core.market.reading import Layout
-    from clm_core.market.timeframes import Calendar
 
     info = _market().import_file(
         file,
         symbol,
         timeframe,
-        Calendar(calendar),
+        calendar,
         now=datetime.now(UTC),
         as_of=None if as_of is None else as_of.replace(tzinfo=UTC),
         layout=Layout(time_column, time_format, timezone, volume_column),
@@ -106,6 +110,7 @@ def import_file(
         drop_open_bar=drop_open_bar,
     )
     _print([info], as_json=False)
+    _print_calendar(info)
 
 
 @app.command()
@@ -118,7 +123,7 @@ def fetch(
         datetime | None,
         typer.Option(help="First day (UTC) to fetch; default: from the last stored bar on."),
     ] = None,
-    calendar: Trading = "24x7",
+    calendar: Trading = "auto",
     deadline: Annotated[float, typer.Option(min=1, help="Seconds after which to give up.")] = 900.0,
     base_url: Annotated[
         str | None, typer.Option(help="Another address of the same API, such as a proxy.")
@@ -126,7 +131,6 @@ def fetch(
 ) -> None:
     """Fetch closed bars from an exchange; a repeated run continues after the stored bars."""
     from clm_core.market.exchange import RetryPolicy
-    from clm_core.market.timeframes import Calendar
 
     # its lines carry their facts in fields that a terminal does not show; the last failure is raised anyway
     logging.getLogger("stamina").setLevel(logging.ERROR)
@@ -139,12 +143,31 @@ def fetch(
             exchange,
             None if since is None else since.replace(tzinfo=UTC),
             now=datetime.now(UTC),
-            calendar=Calendar(calendar),
+            calendar=calendar,
             retry_policy=RetryPolicy(deadline_s=deadline),
             base_url=base_url,
             progress=lambda share: progress.update(task, completed=share),
         )
     _print([info], as_json=False)
+    _print_calendar(info)
+
+
+@app.command("calendars")
+def list_calendars(as_json: AsJson = False) -> None:
+    """List every calendar that --calendar takes by name, aliases included."""
+    from clm_core.market.timeframes import Calendar, exchange_names
+
+    names = {"24x7": "24x7", "24x5": "24x5"} | exchange_names()
+    if as_json:
+        typer.echo(json.dumps(names, indent=1))
+        return
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
+    for column in ("Calendar", "Other names"):
+        table.add_column(column, overflow="fold")
+    for calendar in dict.fromkeys(names.values()):
+        others = [name for name, own in names.items() if own == calendar and name != calendar]
+        table.add_row(str(Calendar(calendar)), ", ".join(others))
+    console.print(table, highlight=False)
 
 
 @app.command()
@@ -163,6 +186,13 @@ def _market() -> "MarketData":
     from clm_core.settings import load_settings
 
     return MarketData(load_settings().home)
+
+
+def _print_calendar(info: "SeriesInfo") -> None:
+    from clm_core.market.calendars import describe
+
+    text = f"Calendar {info.calendar}: {describe(info.calendar)}"
+    console.print(text, highlight=False, soft_wrap=True)
 
 
 def _print(series: "list[SeriesInfo]", as_json: bool) -> None:
@@ -191,6 +221,8 @@ def _print(series: "list[SeriesInfo]", as_json: bool) -> None:
 
 
 def _facts(bars: "Bars") -> str:
+    from clm_core.market.calendars import describe
+
     longest = sorted(bars.gaps, key=lambda gap: gap.missing, reverse=True)[:3]
     outages = "; ".join(f"{gap.missing} bars after {gap.after:%Y-%m-%d %H:%M}" for gap in longest)
     return "\n".join(
@@ -198,9 +230,9 @@ def _facts(bars: "Bars") -> str:
             f"{bars.symbol} {bars.timeframe}, calendar {bars.calendar}: {len(bars):,} bars",
             f"range     {bars.start:%Y-%m-%d %H:%M} to {bars.end:%Y-%m-%d %H:%M} UTC",
             f"close     {bars.close.min():,.6g} to {bars.close.max():,.6g}, last {bars.close[-1]:,.6g}",
-            f"outages   {len(bars.gaps)}, {sum(gap.missing for gap in bars.gaps)} bars missing"
-            + (f"; longest: {outages}" if outages else ""),
-            f"closures  {bars.closures}",
+            f"outages   {len(bars.gaps)}, {sum(gap.missing for gap in bars.gaps)} bars missing, "
+            f"{bars.bridged.sum()} carried through" + (f"; longest: {outages}" if outages else ""),
+            f"closures  {bars.closures}; the market {describe(bars.calendar)}",
             f"hash      {bars.content_hash}",
         ]
     )

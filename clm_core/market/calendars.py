@@ -16,6 +16,7 @@ A bar in a slot that is not required is kept and is no error.
 """
 
 import threading
+import warnings
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -38,6 +39,10 @@ from clm_core.market.timeframes import (
 Times = NDArray[np.int64]
 Mask = NDArray[np.bool_]
 
+AUTO = "auto"
+"""Choice of a calendar: that of the stored series, or the recognised one."""
+LEARN = "learn"
+"""Choice of a calendar: the closing times are learnt from the bars."""
 LEARNING_WEEKS = 52
 """Weeks at the start of a series from which closing times are learnt; later bars change nothing."""
 MIN_LEARNING_WEEKS = 4
@@ -101,10 +106,11 @@ def required(slots: Times, timeframe: Timeframe, calendar: Calendar) -> Mask:
     Raises:
         DataError: exchange_calendars cannot build the calendar for the years of the slots.
     """
-    if calendar == Calendar.ALWAYS or not len(slots):
+    longer_than_a_day = timeframe.nanoseconds > _DAY and not calendar.is_exchange
+    if calendar == Calendar.ALWAYS or longer_than_a_day or not len(slots):
         return np.ones(len(slots), dtype=np.bool_)
     if calendar == Calendar.WEEKDAYS:
-        return np.asarray(~(weekend_slots(slots) | _in_daily_break(slots) | _on_holiday(slots)))
+        return np.asarray(~(weekend_slots(slots) | _in_daily_break(slots) | _on_holiday(slots, timeframe)))
     if calendar.is_learnt:
         return np.asarray(_hours(calendar)[_hour_of_week(slots)])
     return _in_session(slots, timeframe, calendar)
@@ -194,6 +200,24 @@ def recognise(time: Times, timeframe: Timeframe) -> Calendar:
     if closes_at_weekends and missing.sum() <= FITTING_SHARE * (len(early) + missing.sum()):
         return Calendar.WEEKDAYS
     return learn(early, timeframe) if np.any(share >= REQUIRED_SHARE) else Calendar.ALWAYS
+
+
+def chosen(choice: str, time: Times, timeframe: Timeframe, stored: Calendar | None) -> Calendar:
+    """Calendar of bars that join a series.
+
+    Args:
+        choice: the name of a calendar; `learn` to learn the closing times; `auto` to recognise the calendar.
+        stored: calendar of the series if it exists; kept by `auto`, and by `learn` if learnt itself.
+
+    Raises:
+        UnknownCalendar: no calendar has the name.
+        DataError: the closing times cannot be learnt.
+    """
+    if choice == AUTO:
+        return stored or recognise(time, timeframe)
+    if choice == LEARN:
+        return stored if stored is not None and stored.is_learnt else learn(time, timeframe)
+    return Calendar(choice)
 
 
 def describe(calendar: Calendar) -> str:
@@ -286,7 +310,7 @@ def _in_daily_break(slots: Times) -> Mask:
     return np.asarray((hour == 21) | (hour == 22))
 
 
-def _on_holiday(slots: Times) -> Mask:
+def _on_holiday(slots: Times, timeframe: Timeframe) -> Mask:
     days, day_of_slot = np.unique(slots // _DAY, return_inverse=True)
     dates = pd.DatetimeIndex(pd.to_datetime(days, unit="D"))
     month_day = list(zip(dates.month.tolist(), dates.day.tolist(), strict=True))
@@ -301,7 +325,7 @@ def _on_holiday(slots: Times) -> Mask:
         dtype=np.bool_,
     )
     morning = np.array([pair in MORNINGS_AFTER for pair in month_day], dtype=np.bool_)
-    early = slots % _DAY < _LATE_OPENING * _HOUR
+    early = slots % _DAY + timeframe.nanoseconds <= _LATE_OPENING * _HOUR
     return np.asarray(whole[day_of_slot] | (morning[day_of_slot] & early))
 
 
@@ -370,7 +394,10 @@ def _build(calendar: Calendar, first_year: int, last_year: int) -> _Sessions:
     start = pd.Timestamp(first_year, 1, 1)
     end = pd.Timestamp(last_year, 12, 31)
     try:
-        schedule = _schedule(calendar, start, end)
+        with warnings.catch_warnings():
+            # the library uses what the next pandas will no longer have; its calendars are tested here
+            warnings.simplefilter("ignore")
+            schedule = _schedule(calendar, start, end)
     # the library raises ValueError and its own errors, and some of its calendars fail for some years
     except Exception as error:
         raise DataError(
@@ -403,8 +430,10 @@ def _schedule(calendar: Calendar, start: pd.Timestamp, end: pd.Timestamp) -> pd.
         schedule: pd.DataFrame = get_calendar(str(calendar), start=start, end=end).schedule
     except ValueError:
         # some calendars know some years only, and refuse others
-        bounds = type(get_calendar(str(calendar)))
-        earliest = bounds.bound_min() or start
-        latest = bounds.bound_max() or end
-        schedule = get_calendar(str(calendar), start=max(start, earliest), end=min(end, latest)).schedule
+        recent = get_calendar(str(calendar))
+        first = max(start, type(recent).bound_min() or start)
+        last = min(end, type(recent).bound_max() or end)
+        if first >= last:
+            return recent.schedule[:0]
+        schedule = get_calendar(str(calendar), start=first, end=last).schedule
     return schedule

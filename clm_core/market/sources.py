@@ -2,16 +2,17 @@
 
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from clm_core.domain.errors import InvalidBars, SourceUnavailable, UnknownSeries
 from clm_core.domain.spellings import normalise_symbol
-from clm_core.market import quarantine
+from clm_core.market import calendars, quarantine
 from clm_core.market.bars import Bars
 from clm_core.market.exchange import ExchangeSeries, RetryPolicy
 from clm_core.market.reading import Layout, read_bars
@@ -129,7 +130,7 @@ class MarketData:
         path: Path,
         symbol: str,
         timeframe: str,
-        calendar: Calendar = Calendar.ALWAYS,
+        calendar: str = calendars.AUTO,
         *,
         now: datetime,
         as_of: datetime | None = None,
@@ -140,6 +141,7 @@ class MarketData:
         """Add all bars of a file to the store, or none; a refused file goes to quarantine.
 
         Args:
+            calendar: name of the trading calendar, `auto` or `learn`: see `calendars.chosen`.
             as_of: download time of the file if not now, to recognise a last bar still open at the time.
 
         Raises:
@@ -149,7 +151,7 @@ class MarketData:
         try:
             frame = read_bars(path, symbol, layout or Layout())
             frame = frame[::-1].reset_index(drop=True) if reverse else frame
-            bars = validate(
+            bars = self._valid(
                 frame,
                 symbol,
                 step,
@@ -170,7 +172,7 @@ class MarketData:
         since: datetime | None = None,
         *,
         now: datetime,
-        calendar: Calendar = Calendar.ALWAYS,
+        calendar: str = calendars.AUTO,
         retry_policy: RetryPolicy | None = None,
         base_url: str | None = None,
         progress: Callable[[float], None] | None = None,
@@ -182,6 +184,7 @@ class MarketData:
 
         Args:
             since: required if nothing is stored; a moment before the first stored bar adds the bars between.
+            calendar: name of the trading calendar, `auto` or `learn`: see `calendars.chosen`.
             base_url: alternative address of the exchange's API, such as a proxy.
             progress: called with the completed share of the work, 0..1.
 
@@ -221,19 +224,29 @@ class MarketData:
         *,
         symbol: str,
         timeframe: Timeframe,
-        calendar: Calendar,
+        calendar: str,
         exchange: str,
         now: datetime,
     ) -> SeriesInfo:
         frame = pd.concat(pages, ignore_index=True)
         origin = f"{symbol} {timeframe} from {exchange}"
         try:
-            bars = validate(frame, symbol, timeframe, calendar, now=now, origin=origin)
+            bars = self._valid(frame, symbol, timeframe, calendar, now=now, origin=origin)
             return _info(self._store.add(bars, exchange, now))
         except InvalidBars as refusal:
             content = frame.to_csv(index=False).encode()
             file = f"{exchange}_{symbol}_{timeframe}.csv"
             raise quarantine.keep(self._quarantine, file, content, refusal, now) from refusal
+
+    def _valid(
+        self, frame: pd.DataFrame, symbol: str, timeframe: Timeframe, calendar: str, **options: Any
+    ) -> Bars:
+        """Validated bars with the chosen calendar, which may be found in the bars themselves."""
+        manifest = self._store.manifest(normalise_symbol(symbol), timeframe)
+        stored = None if manifest is None else manifest.calendar
+        named = None if calendar in (calendars.AUTO, calendars.LEARN) else Calendar(calendar)
+        bars = validate(frame, symbol, timeframe, named or stored or Calendar.ALWAYS, **options)
+        return replace(bars, calendar=calendars.chosen(calendar, bars.time, timeframe, stored))
 
 
 Span = tuple[int, int]

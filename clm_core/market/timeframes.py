@@ -91,6 +91,11 @@ class Calendar(str):
     def is_learnt(self) -> bool:
         return self.startswith(LEARNT)
 
+    @property
+    def is_exchange(self) -> bool:
+        """True for a calendar of exchange_calendars."""
+        return not self.is_learnt and self not in ("24x7", "24x5")
+
     def __str__(self) -> str:
         return str.__str__(self)
 

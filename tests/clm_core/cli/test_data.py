@@ -51,7 +51,7 @@ def test_show_draws_the_series_and_names_its_outages_and_hash(clm):
     output = clm("show", "EURUSD", "1h").output
     assert sum(character > "⠀" and character <= "⣿" for character in output) > 100
     assert "2017-01-01 22:00 to 2017-12-29 21:00 UTC" in output
-    assert "outages   0, 0 bars missing" in output
+    assert "outages   0, 0 bars missing, 0 carried through" in output
     assert "closures  52" in output
     assert "86c4215e88817daeb241b0954c78cb5970d8ea05230d2de53b561826af32d798" in output
 
