@@ -426,14 +426,16 @@ def _build(calendar: Calendar, first_year: int, last_year: int) -> _Sessions:
 def _schedule(calendar: Calendar, start: pd.Timestamp, end: pd.Timestamp) -> pd.DataFrame:
     from exchange_calendars import get_calendar
 
+    schedule: pd.DataFrame
     try:
-        schedule: pd.DataFrame = get_calendar(str(calendar), start=start, end=end).schedule
+        schedule = get_calendar(str(calendar), start=start, end=end).schedule
     except ValueError:
         # some calendars know some years only, and refuse others
         recent = get_calendar(str(calendar))
         first = max(start, type(recent).bound_min() or start)
         last = min(end, type(recent).bound_max() or end)
         if first >= last:
-            return recent.schedule[:0]
-        schedule = get_calendar(str(calendar), start=first, end=last).schedule
+            schedule = recent.schedule[:0]
+        else:
+            schedule = get_calendar(str(calendar), start=first, end=last).schedule
     return schedule
