@@ -32,15 +32,15 @@ class Proof:
 
     record: TrackRecord
     """Track record of the judged trial."""
-    luck: TrialLuck
+    trial_luck: TrialLuck
     levels: EvidenceLevels
 
     @property
     def trials(self) -> TrialCount:
         """Count of the trials at the time of the verdict."""
-        variance = self.luck.deviation**2 / self.luck.bars_per_year
+        variance = self.trial_luck.deviation**2 / self.trial_luck.bars_per_year
         dispersion = max(variance - 1.0 / (self.record.effective_bars - 1.0), 0.0)
-        return TrialCount(self.luck.trials, self.luck.effective_trials, dispersion)
+        return TrialCount(self.trial_luck.trials, self.trial_luck.effective_trials, dispersion)
 
     @property
     def needed_bars(self) -> float:
@@ -49,7 +49,7 @@ class Proof:
     @property
     def needed_sharpe(self) -> float:
         """Annualised Sharpe ratio sufficient on as many bars; inf if no ratio suffices."""
-        yearly = math.sqrt(self.luck.bars_per_year)
+        yearly = math.sqrt(self.trial_luck.bars_per_year)
 
         def passes(annual: float) -> bool:
             record = replace(self.record, sharpe=annual / yearly)
@@ -118,7 +118,7 @@ def _evidence(proof: Proof, bar: timedelta) -> list[str]:
     higher = "no Sharpe ratio on so few bars would do"
     if math.isfinite(sharpe):
         higher = f"or a Sharpe ratio of {sharpe:.2f} on these {record.bars:,} bars"
-    trials = proof.luck.effective_trials
+    trials = proof.trial_luck.effective_trials
     fewer = f"or the same record as one of at most {count:.1f} independent trials, not {trials:.1f}"
     return [longer, higher, *([fewer] if count else [])]
 
@@ -161,7 +161,7 @@ def trial_luck_svg(proof: Proof, evaluation: EvaluationResult) -> str:
     trials, with the measured ratio marked."""
     from matplotlib.figure import Figure
 
-    trial_luck = proof.luck
+    trial_luck = proof.trial_luck
     measured = evaluation.sharpe_ratio
     reach = max(4.5 * trial_luck.deviation, 1.15 * abs(measured))
     ratios = np.linspace(-reach, reach, 500)

@@ -32,18 +32,18 @@ class Binance:
         first = int(START.timestamp() * 1000)
         self.bars = {opens: kline(opens) for opens in range(first, first + 26 * HOUR_MS, HOUR_MS)}
         self.page = 10
-        self.instead: list[Answer | float] = []
+        self.replacements: list[Answer | float] = []
         """Replies or delays (seconds) to use for the next requests, in place of the bars."""
-        self.asked: list[int] = []
+        self.request_starts: list[int] = []
         """Start times of the requests, milliseconds since 1970-01-01 UTC."""
 
     def answer(self, path: str, query: dict[str, list[str]]) -> Answer:
         if path.endswith("/exchangeInfo"):
             return json_answer({"symbols": [MARKET]})
         since = int(query["startTime"][0])
-        self.asked.append(since)
-        if self.instead:
-            other = self.instead.pop(0)
+        self.request_starts.append(since)
+        if self.replacements:
+            other = self.replacements.pop(0)
             if not isinstance(other, float):
                 return other
             time.sleep(other)

@@ -120,7 +120,7 @@ def test_infinite_returns_are_refused() -> None:
     ],
     ids=["one", "alike", "apart", "of different lengths", "none", "one unknown"],
 )
-def test_trials_are_apart_by_what_chance_does_not_explain(
+def test_the_dispersion_of_trials_is_the_part_not_explained_by_chance(
     sharpes: list[float], bars: list[float], expected: float
 ) -> None:
     dispersion = trials.dispersion(np.array(sharpes), np.array(bars))
@@ -128,7 +128,7 @@ def test_trials_are_apart_by_what_chance_does_not_explain(
 
 
 @pytest.mark.parametrize(
-    ("apart", "bars", "expected"),
+    ("dispersion", "bars", "expected"),
     [
         (0.0, 101.0, 0.01),
         (0.02, 101.0, 0.03),
@@ -138,10 +138,10 @@ def test_trials_are_apart_by_what_chance_does_not_explain(
     ],
     ids=["alike", "apart", "thin record", "no record", "unknown trials"],
 )
-def test_a_record_varies_by_chance_and_by_what_sets_the_trials_apart(
-    apart: float, bars: float, expected: float
+def test_a_record_varies_by_chance_and_by_the_dispersion_of_the_trials(
+    dispersion: float, bars: float, expected: float
 ) -> None:
-    assert trials.sharpe_variance(apart, bars) == pytest.approx(expected, nan_ok=True)
+    assert trials.sharpe_variance(dispersion, bars) == pytest.approx(expected, nan_ok=True)
 
 
 def daily(returns: Floats, first_day: int = 0) -> trials.TrialRecord:

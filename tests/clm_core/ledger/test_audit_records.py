@@ -68,8 +68,8 @@ def test_a_retrain_makes_an_entry_for_each_change(ledger: Ledger, read_entries: 
     judge(ledger, version, lease, sharpe_ratio=float("nan"))
     ledger.set_version_status(MODEL, LABEL, ModelStatus.FAILED, NOW, lease)
     ledger.complete_job(lease, NOW + MINUTE)
-    found = read_entries()
-    assert [(entry.action, entry.subject, entry.actor) for entry in found] == [
+    entries = read_entries()
+    assert [(entry.action, entry.subject, entry.actor) for entry in entries] == [
         ("job_created", str(job.id), "ada"),
         ("job_started", str(job.id), "clm"),
         ("version_registered", MODEL, "clm"),
@@ -77,8 +77,8 @@ def test_a_retrain_makes_an_entry_for_each_change(ledger: Ledger, read_entries: 
         ("version_status_changed", MODEL, "clm"),
         ("job_completed", str(job.id), "clm"),
     ]
-    asked, ran, registered, judged, moved, done = (entry.details for entry in found)
-    assert asked == {
+    requested, ran, registered, judged, moved, done = (entry.details for entry in entries)
+    assert requested == {
         "model_id": MODEL,
         "requested_by": "ada",
         "trigger_reason": "manual",
@@ -118,10 +118,10 @@ def test_a_reaped_job_makes_entries_for_the_job_and_its_versions(
         ledger.add_version(records.a_version(job, label), lease)
     [taken] = ledger.take_over_expired("sweeper:1", NOW + MINUTE, MINUTE)
     ledger.fail_job(taken, "lost its lease", NOW + MINUTE)
-    told = [(entry.action, entry.details) for entry in read_entries()][-3:]
-    assert told[0] == ("job_failed", {"model_id": MODEL, "holder": "sweeper:1", "cause": "lost its lease"})
-    assert sorted(details["version"] for _, details in told[1:]) == [LABEL, "v20251204_143023"]
-    assert {(action, details["from"], details["to"]) for action, details in told[1:]} == {
+    entries = [(entry.action, entry.details) for entry in read_entries()][-3:]
+    assert entries[0] == ("job_failed", {"model_id": MODEL, "holder": "sweeper:1", "cause": "lost its lease"})
+    assert sorted(details["version"] for _, details in entries[1:]) == [LABEL, "v20251204_143023"]
+    assert {(action, details["from"], details["to"]) for action, details in entries[1:]} == {
         ("version_status_changed", "training", "failed")
     }
 
@@ -184,8 +184,8 @@ def test_eight_concurrent_job_runners_leave_an_unbroken_chain(
         thread.start()
     for thread in threads:
         thread.join()
-    told = ["job_completed", "job_created", "job_started"]
-    assert sorted(actions(read_entries)) == [action for action in told for _ in range(40)]
+    job_actions = ["job_completed", "job_created", "job_started"]
+    assert sorted(actions(read_entries)) == [action for action in job_actions for _ in range(40)]
 
 
 @pytest.fixture

@@ -72,12 +72,12 @@ def labels(listed: tuple[ListedVersion, ...]) -> list[str]:
 
 
 def pages(ledger: Ledger, query: VersionQuery) -> list[list[str]]:
-    found, after = [], query.after
+    labels_by_page, after = [], query.after
     for _ in range(100):
         page = ledger.find_versions(query.model_copy(update={"after": after}))
-        found.append(labels(page.items))
+        labels_by_page.append(labels(page.items))
         if (after := page.next) is None:
-            return found
+            return labels_by_page
     raise AssertionError("the pages never end")
 
 
@@ -94,10 +94,10 @@ ORDERS |= {(order, False): labels[::-1] for (order, _), labels in ORDERS.items()
 def test_pages_of_any_size_give_every_version_once_and_in_order(
     order: VersionOrder, descending: bool, limit: int, ledger: Ledger, versions: list[ModelVersion]
 ) -> None:
-    found = pages(ledger, VersionQuery(order=order, descending=descending, limit=limit))
-    assert [label for page in found for label in page] == ORDERS[order, descending]
-    assert {len(page) for page in found[:-1]} <= {limit}
-    assert found[-1]
+    all_pages = pages(ledger, VersionQuery(order=order, descending=descending, limit=limit))
+    assert [label for page in all_pages for label in page] == ORDERS[order, descending]
+    assert {len(page) for page in all_pages[:-1]} <= {limit}
+    assert all_pages[-1]
 
 
 def test_a_version_is_listed_with_and_ranked_by_its_newest_evaluation(
@@ -231,7 +231,7 @@ def test_candidates_come_back_as_they_were_added_best_first_or_newest_first(ledg
     child = a_candidate(2, fitness_score=2.0, origin=CandidateOrigin.CROSSOVER, parents=(one.id, unscored.id))
     ledger.candidates.add(child)
 
-    def found(**filters: Any) -> list[StrategyCandidate]:
+    def list_candidates(**filters: Any) -> list[StrategyCandidate]:
         query = CandidateQuery(limit=1, **filters)
         listed: list[StrategyCandidate] = []
         for _ in itertools.count():
@@ -242,12 +242,12 @@ def test_candidates_come_back_as_they_were_added_best_first_or_newest_first(ledg
             query = query.model_copy(update={"after": page.next})
         return listed
 
-    assert found() == [child, unscored, one]
-    assert found(order=CandidateOrder.FITNESS_SCORE) == [child, one, unscored]
-    assert found(order=CandidateOrder.FITNESS_SCORE, descending=False) == [unscored, one, child]
-    assert found(min_fitness=1.6) == [child]
-    assert found(origin=CandidateOrigin.CROSSOVER) == [child]
-    assert found(symbol="eurusd") == []
+    assert list_candidates() == [child, unscored, one]
+    assert list_candidates(order=CandidateOrder.FITNESS_SCORE) == [child, one, unscored]
+    assert list_candidates(order=CandidateOrder.FITNESS_SCORE, descending=False) == [unscored, one, child]
+    assert list_candidates(min_fitness=1.6) == [child]
+    assert list_candidates(origin=CandidateOrigin.CROSSOVER) == [child]
+    assert list_candidates(symbol="eurusd") == []
 
 
 def test_candidates_are_filtered_by_plugin(ledger: Ledger) -> None:

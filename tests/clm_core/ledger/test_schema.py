@@ -26,8 +26,8 @@ def by_hand(url: str) -> Iterator[Connection]:
 
 
 def test_upgraded_tables_are_in_order(url: str) -> None:
-    found = examine(url)
-    assert (found.revision, found.newest, found.problems) == (HEAD, HEAD, ())
+    report = examine(url)
+    assert (report.revision, report.newest, report.problems) == (HEAD, HEAD, ())
     assert upgrade(url) == ()
 
 
@@ -78,8 +78,8 @@ def test_changes_by_hand_are_named_with_the_remedy(
 ) -> None:
     by_hand.execute(text(change))
     try:
-        [found] = examine(url).problems
-        assert found.startswith(problem)
+        [difference] = examine(url).problems
+        assert difference.startswith(problem)
     finally:
         by_hand.execute(text(back))
     assert examine(url).problems == ()

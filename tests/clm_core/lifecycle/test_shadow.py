@@ -87,7 +87,7 @@ class World:
         store = self._services.ledger.shadows
         return store.recorded(version.model_id, version.version, self.bars.start.to_pydatetime())
 
-    def wanted(self, version: ModelVersion, bars: int) -> Floats:
+    def expected_positions(self, version: ModelVersion, bars: int) -> Floats:
         """Positions computed by the version after the first new bars."""
         model = self._services.registry.load(version.model_path, version.bundle_digest)
         return model.positions(self.bars)[TRAINED : TRAINED + bars]
@@ -122,7 +122,7 @@ def test_shadow_records_one_position_per_closed_bar_since_registration(
 
     written = world.written(version)
     assert written.time.tolist() == world.bars.time[TRAINED : TRAINED + 3].tolist()
-    assert written.position.tolist() == world.wanted(version, 3).tolist()
+    assert written.position.tolist() == world.expected_positions(version, 3).tolist()
 
 
 def test_positions_missed_in_an_outage_are_recorded_later_and_counted_as_late(
@@ -133,7 +133,7 @@ def test_positions_missed_in_an_outage_are_recorded_later_and_counted_as_late(
     seen = only(world.run(13))
     assert (seen.new, seen.figures.bars, seen.late) == (12, 13, 11)
     assert only(world.run(14)).late == 11
-    assert world.written(version).position.tolist() == world.wanted(version, 14).tolist()
+    assert world.written(version).position.tolist() == world.expected_positions(version, 14).tolist()
     assert "11 of 14 recorded late" in " ".join(world.run(14).summary_lines())
 
 
@@ -142,7 +142,7 @@ def test_concurrent_passes_record_each_position_once(world: World) -> None:
     with ThreadPoolExecutor() as threads:
         seen = [only(report) for report in threads.map(world.run, [200] * 3)]
     assert sum(each.new for each in seen) == 200
-    assert world.written(version).position.tolist() == world.wanted(version, 200).tolist()
+    assert world.written(version).position.tolist() == world.expected_positions(version, 200).tolist()
 
 
 def test_a_position_that_differs_from_the_record_is_a_problem_and_changes_nothing(

@@ -143,8 +143,8 @@ def test_a_retrain_for_the_same_new_bars_is_requested_once(own: Services, market
     watched = watch_one(own)
     assert (watched.new_bars, watched.performance.bars, watched.finding) == (NEW, NEW, HealthFinding.DEGRADED)
     assert answers(watched) == [(DEGRADED, Reply.ACCEPTED), (NEW_BARS, Reply.COALESCED)]
-    asked = watched.asked[0]
-    [job] = [job for job in own.ledger.jobs() if job.id == asked.job_id]
+    answer = watched.asked[0]
+    [job] = [job for job in own.ledger.jobs() if job.id == answer.job_id]
     as_it_was = own.ledger.job(version.training_job_id)
     assert (job.training_params, job.seed, job.dataset_span_days) == (
         as_it_was.training_params,
@@ -152,8 +152,8 @@ def test_a_retrain_for_the_same_new_bars_is_requested_once(own: Services, market
         as_it_was.dataset_span_days,
     )
     assert job.data_snapshot == market.data.bars("BTCUSD", "1h", closed_by=datetime.now(UTC)).content_hash
-    assert asked.request.observed.sharpe_ratio == watched.performance.sharpe_ratio
-    assert (asked.request.actor.name, asked.request.source, job.requested_by) == ("watch", "watch", "watch")
+    assert answer.request.observed.sharpe_ratio == watched.performance.sharpe_ratio
+    assert (answer.request.actor.name, answer.request.source, job.requested_by) == ("watch", "watch", "watch")
 
     # the same facts, whatever time has passed and whatever became of the job
     assert answers(watch_one(own)) == [(DEGRADED, Reply.COALESCED), (NEW_BARS, Reply.COALESCED)]

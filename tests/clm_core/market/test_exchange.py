@@ -58,22 +58,22 @@ def hours(requests: list[int]) -> list[int]:
 def test_all_pages_are_fetched_and_the_open_candle_is_left_out(fetch, binance, market):
     info = fetch()
     assert (info.bars, info.gaps, info.start, info.end) == (25, 0, START, START + timedelta(hours=24))
-    assert hours(binance.asked) == [0, 10, 20]
+    assert hours(binance.request_starts) == [0, 10, 20]
     assert market.bars("BTCUSDT", "1h", closed_by=NOW).volume.tolist() == [12.5] * 25
 
 
 def test_a_second_fetch_goes_on_from_the_last_stored_bar(fetch, binance):
     fetch(now=START + timedelta(hours=12))
-    binance.asked.clear()
+    binance.request_starts.clear()
     assert fetch(since=None).bars == 25
-    assert hours(binance.asked) == [11, 21]
+    assert hours(binance.request_starts) == [11, 21]
 
 
 def test_bars_before_the_stored_ones_can_be_added(fetch, binance):
     fetch(since=START + timedelta(hours=15))
-    binance.asked.clear()
+    binance.request_starts.clear()
     assert fetch().bars == 25
-    assert hours(binance.asked) == [0, 10, 24]
+    assert hours(binance.request_starts) == [0, 10, 24]
 
 
 def test_a_last_bar_that_has_changed_since_is_refused_and_kept_in_quarantine(fetch, binance, tmp_path):
@@ -125,7 +125,7 @@ def test_the_missing_bars_of_a_page_with_only_the_newest_are_requested(fetch, bi
 )
 @pytest.mark.parametrize("repeats", [1, 3])
 def test_a_failure_in_the_middle_is_retried_and_no_page_is_skipped(fetch, binance, answer, repeats):
-    binance.instead = [
+    binance.replacements = [
         json_answer([kline(opens) for opens in sorted(binance.bars)[:10]]),
         *[answer] * repeats,
     ]
@@ -140,7 +140,7 @@ def test_a_failure_in_the_middle_is_retried_and_no_page_is_skipped(fetch, binanc
 
 
 def test_a_page_that_is_empty_although_bars_are_due_is_an_error_and_later_ones_are_not_taken(fetch, binance):
-    binance.instead = [json_answer([kline(opens) for opens in sorted(binance.bars)[:10]]), *[EMPTY] * 3]
+    binance.replacements = [json_answer([kline(opens) for opens in sorted(binance.bars)[:10]]), *[EMPTY] * 3]
     later = NOW + timedelta(days=3)
     with pytest.raises(
         SourceUnavailable, match=r"an empty page, although bars from 2024-01-01 10:00 UTC on are due"
@@ -154,14 +154,14 @@ def test_an_empty_page_right_before_now_is_the_end(fetch, binance):
 
 
 def test_retry_after_is_kept(fetch, binance):
-    binance.instead = [TOO_MANY]
+    binance.replacements = [TOO_MANY]
     started = time.monotonic()
     fetch()
     assert time.monotonic() - started >= 0.2
 
 
 def test_a_wait_beyond_the_deadline_is_not_begun(fetch, binance):
-    binance.instead = [failure(418, -1003, "IP banned.", Retry_After="3600")]
+    binance.replacements = [failure(418, -1003, "IP banned.", Retry_After="3600")]
     started = time.monotonic()
     with pytest.raises(SourceUnavailable, match=r"Retry-After: 3600 s"):
         fetch()
@@ -169,7 +169,7 @@ def test_a_wait_beyond_the_deadline_is_not_begun(fetch, binance):
 
 
 def test_the_deadline_ends_a_fetch(fetch, binance):
-    binance.instead = [BUSY] * 1000
+    binance.replacements = [BUSY] * 1000
     started = time.monotonic()
     with pytest.raises(SourceUnavailable):
         fetch(retry_policy=RetryPolicy(request_s=0.3, deadline_s=1.0, attempts=1000, first_wait_s=0.01))
@@ -190,7 +190,7 @@ def test_retry_after_is_seconds_or_a_date(headers, seconds):
 
 
 def test_a_symbol_the_exchange_refuses_is_unknown(fetch, binance):
-    binance.instead = [UNKNOWN]
+    binance.replacements = [UNKNOWN]
     with pytest.raises(UnknownSeries, match=r"-1121"):
         fetch()
 

@@ -226,22 +226,22 @@ def test_scheduled_maintenance_reads_files_once_a_round_and_refused_files_until_
     serving = make_version(model_id)
     promote(services, serving)
 
-    def found(after: timedelta, in_full: bool = False) -> list[str]:
+    def problems_after(after: timedelta, in_full: bool = False) -> list[str]:
         return about(model_id, maintenance.run(at(services, NOW + after), in_full), MaintenancePart.VERIFY)[1]
 
     none = timedelta()
     hour = timedelta(hours=1)
-    assert found(none) == []
+    assert problems_after(none) == []
     stored = trees(serving)
     original = stored.read_bytes()
     stored.write_bytes(original + b"\n")
-    assert found(none) == []
-    assert len(found(hour)) == 1
+    assert problems_after(none) == []
+    assert len(problems_after(hour)) == 1
     stored.write_bytes(original)
-    assert found(hour) == []
+    assert problems_after(hour) == []
     stored.write_bytes(original + b"\n")
-    assert found(hour) == []
-    assert len(found(hour, in_full=True)) == 1
+    assert problems_after(hour) == []
+    assert len(problems_after(hour, in_full=True)) == 1
 
 
 def test_scheduled_maintenance_verifies_a_new_production_version_and_every_listing(
