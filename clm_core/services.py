@@ -24,6 +24,8 @@ from clm_core.ledger.receivers import ReceiverStore
 from clm_core.ledger.store import Ledger
 from clm_core.market.sources import MarketData
 from clm_core.platform.database import Database, open_database
+from clm_core.platform.home_record import HomeRecord, is_settled
+from clm_core.registry.locations import artifacts_folder, settle
 from clm_core.registry.mlflow_registry import MLflowRegistry
 from clm_core.registry.promotion import Promotions
 from clm_core.settings import Settings, load_settings
@@ -121,18 +123,36 @@ def open_ledger(database: Database) -> Iterator["Engine"]:
         engine.dispose()
 
 
+def settle_home(home: Path, database: Database) -> None:
+    """Let the locations of the versions follow a home that was moved or copied; cheap for any other home.
+
+    Belongs before the first use of MLflow.
+
+    Raises:
+        HomeMismatch: the home is a copy that shares the database with the original.
+        StackRunning: `clm up` still runs for the home under the former path.
+    """
+    if is_settled(home, database):
+        return
+    with open_ledger(database) as engine:
+        settle(home, database, engine, datetime.now(UTC))
+
+
 @contextlib.contextmanager
 def _connect(settings: Settings, database: Database, announce: Announce) -> Iterator[Services]:
     # loaded first, so that a faulty policy is an error before any server is started
     policies = load_document(settings.policy.file, settings.policy.preset)
     store = None if settings.policy.store is None else load_store(settings.policy.store)
+    settle_home(settings.home, database)
+    record = HomeRecord.read(settings.home)
     with open_ledger(database) as engine:
         ledger = Ledger(engine)
         registry = MLflowRegistry(
             database.url("mlflow", driver="psycopg"),
-            settings.home / "mlflow" / "artifacts",
+            artifacts_folder(settings.home),
             settings.fault,
             max_bytes=settings.max_version_mib * 2**20,
+            home_id=None if record is None else record.id,
         )
         opened = Services(
             settings=settings,

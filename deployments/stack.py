@@ -22,7 +22,7 @@ from clm_core.platform.database import Database, open_database, revive
 from clm_core.platform.prefect_runs import is_answering, workers_online
 from clm_core.platform.prefect_server import server_environment
 from clm_core.platform.stack_state import PartState, PartStatus, StackState
-from clm_core.services import open_ledger
+from clm_core.services import open_ledger, settle_home
 from clm_core.settings import CONFIG_VARIABLE, Settings, load_settings, settings_file
 from deployments.supervisor import StackPart, Stopped, Supervisor, stoppable
 
@@ -52,6 +52,7 @@ def run(settings: Settings, console: Console) -> None:
         running.enter_context(stack_state.stack_lock(settings.home))
         plan = _Plan(settings, running.enter_context(_ports(settings)))
         database = running.enter_context(open_database(settings.home, settings.database_url))
+        settle_home(settings.home, database)
         reporter = _StateReporter(settings.home, plan.state, console)
         supervisor = running.enter_context(
             Supervisor(stack_state.folder(settings.home) / "logs", reporter.changed)

@@ -89,12 +89,14 @@ def exec_(context: typer.Context) -> None:
 
     from clm_core.platform.database import open_database
     from clm_core.platform.stack_state import prefect_environment, running
+    from clm_core.services import settle_home
     from clm_core.settings import load_settings
 
     if not context.args:
         raise typer.BadParameter("name a command: clm exec -- python trader.py")
     settings = load_settings()
     with open_database(settings.home, settings.database_url) as database:
+        settle_home(settings.home, database)
         state = running(settings.home)
         uri = database.url("mlflow", driver="psycopg")
         own_programs = str(Path(sys.executable).parent)

@@ -49,6 +49,8 @@ class Action(StrEnum):
     DELIVERY_SKIPPED = "delivery_skipped"
     """A receiver's next event or alert was given up by hand."""
     DEAD_LETTERS_FORGOTTEN = "dead_letters_forgotten"
+    HOME_MOVED = "home_moved"
+    """The locations of the versions follow a home that was moved or copied."""
 
     @classmethod
     def _missing_(cls, value: object) -> Self | None:

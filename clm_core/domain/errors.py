@@ -26,6 +26,7 @@ CLMError                        the root
 │   └── NothingTuned            a study has no measured trial
 ├── InvalidMessage              an incoming message is malformed
 ├── DatabaseUnavailable         PostgreSQL cannot be started, reached or used
+├── HomeMismatch                the versions of the database lie in another home
 ├── AuditBroken                 the audit, an export or an anchor was changed
 ├── ServerUnavailable           the Prefect server did not become ready
 ├── StackRunning                `clm up` is already running for the home
@@ -191,6 +192,10 @@ class InvalidMessage(CLMError):
 
 class DatabaseUnavailable(CLMError):
     """PostgreSQL cannot be started or reached, or the tables belong to another release."""
+
+
+class HomeMismatch(CLMError):
+    """The versions of the database lie in another home than the home in force."""
 
 
 class AuditBroken(CLMError):

@@ -234,6 +234,7 @@ def _start(home: Path, alive: IO[bytes]) -> None:
     _check_access(user, home, "CLM_HOME")
     if not _data(home).exists():
         _initialise(home, user, alive)
+    _hand_over(_data(home), user)
     (_data(home) / "postmaster.pid").unlink(missing_ok=True)
     sockets = _empty_sockets(home, user)
     options = _OPTIONS | {"unix_socket_directories": f'"{sockets}"'}
@@ -366,8 +367,18 @@ def _server_user(home: Path) -> _User | None:
         return None
     if _data(home).exists():
         owner = _data(home).stat()
-        return _User(owner.st_uid, owner.st_gid)
+        if owner.st_uid != 0:
+            return _User(owner.st_uid, owner.st_gid)
     return _added_user()
+
+
+def _hand_over(data: Path, user: _User | None) -> None:
+    """Give data that a copy by root left to root to the server's user."""
+    if user is None or data.stat().st_uid != 0:
+        return
+    # the folder itself last: a killed attempt is repeated
+    for path in (*data.rglob("*"), data):
+        os.chown(path, user.uid, user.gid, follow_symlinks=False)
 
 
 def _added_user() -> _User:

@@ -17,7 +17,7 @@ from uuid import UUID
 
 import numpy as np
 
-from clm_core.domain.errors import BundleCorrupt, NotFound, RegistryUnavailable
+from clm_core.domain.errors import BundleCorrupt, HomeMismatch, NotFound, RegistryUnavailable
 from clm_core.domain.faults import Fault, crash_at
 from clm_core.domain.jobs import TrainingJob
 from clm_core.domain.versions import version_label
@@ -25,14 +25,15 @@ from clm_core.domain.vocabulary import ModelStatus
 from clm_core.market.bars import Bars, Floats
 from clm_core.models.bundle import load_bundle, read_card, verify_bundle
 from clm_core.models.contract import Model
+from clm_core.platform.home_record import HomeRecord
 from clm_core.registry import integrity
+from clm_core.registry.locations import EXPERIMENT, HOME_TAG, is_inside
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities.model_registry import ModelVersion as MLflowVersion
     from mlflow.store.artifact.artifact_repo import ArtifactRepository
 
-EXPERIMENT = "clm"
 SERVING_CODE = Path(__file__).parent / "serving.py"
 BUNDLE = "bundle"
 """Name of a bundle's folder, at the registration and in MLflow."""
@@ -72,11 +73,20 @@ class MLflowRegistry:
         artifacts: Path,
         fault: Fault | None = None,
         max_bytes: int = 256 * 2**20,
+        home_id: str | None = None,
     ) -> None:
+        """
+        Args:
+            artifacts: folder of the artifacts in the home; every version is stored below the folder.
+            max_bytes: maximum size of a version fetched from MLflow.
+            home_id: id of the home by its record, which must exist at every registration; None without a
+                home.
+        """
         self._uri = tracking_uri
         self._artifacts = artifacts
         self._fault = fault
         self._max_bytes = max_bytes
+        self._home_id = home_id
 
     @cached_property
     def _mlflow(self) -> ModuleType:
@@ -110,8 +120,12 @@ class MLflowRegistry:
         return client
 
     def connect(self) -> None:
-        """Import MLflow and migrate the store now instead of at the first use; takes seconds once."""
-        self._experiment()
+        """Import MLflow and migrate the store now instead of at the first use; takes seconds once.
+
+        Raises:
+            HomeMismatch: versions would be stored outside the home in force.
+        """
+        self._experiment_at_home()
 
     def require_reachable(self) -> None:
         """Ping MLflow's store.
@@ -138,6 +152,7 @@ class MLflowRegistry:
 
         Raises:
             RegistryUnavailable: MLflow does not answer or has no space; run and version are marked failed.
+            HomeMismatch: the version would be stored outside the home in force.
         """
         mlflow = self._mlflow
         with _mlflow_request(f"store a version of {job.model_id}"):
@@ -361,7 +376,31 @@ class MLflowRegistry:
         if experiment is not None:
             return str(experiment.experiment_id)
         self._artifacts.mkdir(parents=True, exist_ok=True)
-        return str(self._client.create_experiment(EXPERIMENT, artifact_location=self._artifacts.as_uri()))
+        tags = {HOME_TAG: self._home_id} if self._home_id else {}
+        location = self._artifacts.as_uri()
+        return str(self._client.create_experiment(EXPERIMENT, artifact_location=location, tags=tags))
+
+    def _experiment_at_home(self) -> str:
+        """The experiment, after a check that new versions are stored below the home in force."""
+        home = self._artifacts.parents[1]
+        if self._home_id is not None and HomeRecord.read(home) is None:
+            raise HomeMismatch(
+                f"The home {home} was moved or removed while this process ran: end this process and start "
+                "again with CLM_HOME set to the present path."
+            )
+        experiment = self._experiment()
+        self._require_inside(self._client.get_experiment(experiment).artifact_location)
+        return experiment
+
+    def _require_inside(self, location: str) -> None:
+        if not is_inside(location, self._artifacts):
+            home = self._artifacts.parents[1]
+            raise HomeMismatch(
+                f"MLflow would write to {location}, outside the home in force, {home}. If the home was moved "
+                f"or its database restored, remove {home / 'home.json'} and run `clm models`: the home then "
+                "takes the versions over. If the versions belong to another home, set CLM_HOME to the other "
+                "home, or CLM_DATABASE_URL to another server."
+            )
 
     @contextlib.contextmanager
     def _run(self, job: TrainingJob, label: str) -> Iterator[str]:
@@ -371,7 +410,8 @@ class MLflowRegistry:
             "clm.trigger_reason": job.trigger_reason.value,
         }
         name = f"{job.model_id} {label}"
-        with self._fluent.start_run(experiment_id=self._experiment(), run_name=name, tags=tags) as run:
+        experiment = self._experiment_at_home()
+        with self._fluent.start_run(experiment_id=experiment, run_name=name, tags=tags) as run:
             crash_at(Fault.RUN_OPENED, self._fault)
             yield run.info.run_id
 
