@@ -318,7 +318,9 @@ class Settings(BaseSettings):
     @field_validator("home")
     @classmethod
     def _absolute(cls, home: Path) -> Path:
-        return home.expanduser().absolute()
+        absolute = home.expanduser().absolute()
+        # MLflow refuses locations with "..", and a home has one spelling of the path
+        return absolute.resolve() if ".." in absolute.parts else absolute
 
     @field_validator("database_url")
     @classmethod

@@ -1,7 +1,7 @@
 """Record of a home folder, `home.json`: identity, and path and database at the last use.
 
-A path in force that differs from the recorded path tells that the home was moved or copied. The record is read
-at every start and is cheaper than a question to the database. A missing record is made anew.
+A path in force that differs from the recorded path tells that the home was moved or copied. The record is
+read at every start and is cheaper than a question to the database. A missing record is made anew.
 """
 
 import contextlib

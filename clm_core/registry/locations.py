@@ -1,12 +1,13 @@
 """Locations of the artifacts in MLflow's database, which follow the home.
 
-MLflow stores absolute locations. After `mv` or `cp -a` of a home they name the former path: versions would not
-load, and a retrain would write there. `settle` compares the locations with the home in force and rewrites them
-in a single transaction. With the embedded server the database belongs to the home, and every copy follows. A
-shared server has one set of locations: a moved home follows, and a copy beside the original is refused.
+MLflow stores absolute locations. After `mv` or `cp -a` of a home the locations name the former path: versions
+would not load, and a retrain would write there. `settle` compares the locations with the home in force and
+rewrites the locations in a single transaction. With the embedded server the database belongs to the home, and
+every copy follows. A shared server has one set of locations: a moved home follows, and a copy beside the
+original is refused.
 
-`MLmodel` files also name the path of their registration. Nothing reads that path, and the files are listed with
-their digests, so the files stay as they are.
+`MLmodel` files also name the path of the registration. Nothing reads that path, and the files are listed with
+digests, so the files stay unchanged.
 """
 
 import logging
@@ -131,7 +132,8 @@ def _recorded(connection: Connection) -> _Recorded | None:
     found = connection.execute(
         text(
             "SELECT experiment_id, artifact_location, (SELECT value FROM experiment_tags AS t "
-            "WHERE t.experiment_id = e.experiment_id AND t.key = :tag) FROM experiments AS e WHERE name = :name"
+            "WHERE t.experiment_id = e.experiment_id AND t.key = :tag) "
+            "FROM experiments AS e WHERE name = :name"
         ),
         {"tag": HOME_TAG, "name": EXPERIMENT},
     ).one_or_none()
@@ -176,7 +178,7 @@ def _follow(connection: Connection, home: Path, former: Path, ledger: Engine, no
     with ledger.begin() as audit:
         audit_records.record(audit, Action.HOME_MOVED, "home", now, details)
     log.warning(
-        "The home %s was moved or copied from %s: its versions are now read and written under the new path.%s",
+        "The home %s was moved or copied from %s: versions are now read and written under the new path.%s",
         home,
         former.parents[1],
         f" {copied} folders of artifacts that were only at the former path were copied." if copied else "",
