@@ -58,18 +58,19 @@ def show(
     """Draw one series, with the period covered, the outages and the content hash."""
     from clm_core.cli import charts
 
-    bars = _market().bars(symbol, timeframe, days, content_hash, closed_by=datetime.now(UTC))
+    market = _market()
+    bars = market.bars(symbol, timeframe, days, content_hash, closed_by=datetime.now(UTC))
     if html is not None:
         charts.write_page(bars, html)
         console.print(f"Wrote {html}", highlight=False, soft_wrap=True)
         return
     console.print(charts.braille(bars, width=min(console.width - 14, 100)), highlight=False)
-    console.print(_facts(bars), highlight=False)
+    console.print(_facts(bars, market.newest(symbol, timeframe)), highlight=False)
 
 
 @app.command("import")
 def import_file(
-    file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="CSV, parquet or feather.")],
+    file: Annotated[Path, typer.Argument(help="CSV (also .txt, .gz, .zip), parquet or feather.")],
     *,
     symbol: Annotated[str, typer.Option(help="BTCUSDT, BTC/USDT, BTC/USDT:USDT, ^GSPC.")],
     timeframe: Annotated[str, typer.Option(help="Length of a bar: 1m, 15m, 1h, 4h, 1d, 1w ...; 60m is 1h.")],
@@ -94,6 +95,33 @@ def import_file(
         datetime | None,
         typer.Option(help="Download time of the file (UTC), to recognise a last bar still open at the time."),
     ] = None,
+    column: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="FIELD=COLUMN",
+            help="Column of time, open, high, low, close or volume, by name or number from 1; repeatable: "
+            "--column close='Adj Close' --column volume=6.",
+        ),
+    ] = None,
+    no_volume: Annotated[
+        bool, typer.Option("--no-volume", help="The market has no volume: store 0.")
+    ] = False,
+    by_date: Annotated[
+        bool,
+        typer.Option(
+            "--by-date", help="Store daily and weekly bars under their date, whatever hour they open at."
+        ),
+    ] = False,
+    rows_of: Annotated[
+        str | None, typer.Option(help="Import only the rows of one symbol of a file with several.")
+    ] = None,
+    allow: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="RULE",
+            help="Overrule a rule named in the refusal, for this import; repeatable, recorded with the bars.",
+        ),
+    ] = None,
 ) -> None:
     """Add the bars of a file to the store: all bars, or none and a report of the problems."""
     from clm_core.market.reading import Layout
@@ -105,9 +133,19 @@ def import_file(
         calendar,
         now=datetime.now(UTC),
         as_of=None if as_of is None else as_of.replace(tzinfo=UTC),
-        layout=Layout(time_column, time_format, timezone, volume_column),
+        layout=Layout(
+            time_column,
+            time_format,
+            timezone,
+            volume_column,
+            columns=_columns(column or []),
+            no_volume=no_volume,
+            by_date=by_date,
+            rows_of=rows_of,
+        ),
         reverse=reverse,
         drop_open_bar=drop_open_bar,
+        allow=allow or (),
     )
     _print([info], as_json=False)
     _print_calendar(info)
@@ -181,6 +219,21 @@ def update(as_json: AsJson = False) -> None:
     print_report(report, as_json)
 
 
+def _columns(options: list[str]) -> dict[str, str]:
+    """`close=Adj Close` as {"close": "Adj Close"}.
+
+    Raises:
+        DataError: an option has no `=`, or names no field.
+    """
+    from clm_core.domain.errors import DataError
+
+    fields = ("time", "open", "high", "low", "close", "volume")
+    columns = dict(option.partition("=")[::2] for option in options)
+    if wrong := [field for field, column in columns.items() if field not in fields or not column]:
+        raise DataError(f"--column {wrong[0]}: write FIELD=COLUMN with one of {', '.join(fields)}")
+    return columns
+
+
 def _market() -> "MarketData":
     from clm_core.market.sources import MarketData
     from clm_core.settings import load_settings
@@ -215,12 +268,22 @@ def _print(series: "list[SeriesInfo]", as_json: bool) -> None:
             f"{info.gaps:,}",
             f"{info.missing_bars:,}",
             info.content_hash[:8],
-            info.source,
+            _origin(info),
         )
     console.print(table)
 
 
-def _facts(bars: "Bars") -> str:
+def _origin(info: "SeriesInfo") -> str:
+    """Source of a series with the symbol of the source, overruled rules and corrections."""
+    parts = [info.source if info.native is None else f"{info.native} from {info.source}"]
+    if info.allowed:
+        parts.append("allowed: " + ", ".join(f"{rule} ({count})" for rule, count in info.allowed.items()))
+    if info.adjusted:
+        parts.append("adjusted: " + ", ".join(f"{rule} ({count})" for rule, count in info.adjusted.items()))
+    return "; ".join(parts)
+
+
+def _facts(bars: "Bars", info: "SeriesInfo") -> str:
     from clm_core.market.calendars import describe
 
     longest = sorted(bars.gaps, key=lambda gap: gap.missing, reverse=True)[:3]
@@ -234,5 +297,6 @@ def _facts(bars: "Bars") -> str:
             f"{bars.bridged.sum()} carried through" + (f"; longest: {outages}" if outages else ""),
             f"closures  {bars.closures}; the market {describe(bars.calendar)}",
             f"hash      {bars.content_hash}",
+            f"source    {_origin(info)}",
         ]
     )

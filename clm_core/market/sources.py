@@ -1,8 +1,9 @@
 """Sources of bars: imported and fetched series, and the series shipped with the package."""
 
 import warnings
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -15,10 +16,10 @@ from clm_core.domain.spellings import normalise_symbol
 from clm_core.market import calendars, quarantine
 from clm_core.market.bars import Bars
 from clm_core.market.exchange import ExchangeSeries, RetryPolicy
-from clm_core.market.reading import Layout, read_bars
+from clm_core.market.reading import Layout, content_of, read
 from clm_core.market.store import SeriesManifest, SeriesStore
 from clm_core.market.timeframes import Calendar, Timeframe
-from clm_core.market.validation import validate
+from clm_core.market.validation import Examined, examine, refuse_unknown_rules
 
 UNBOUNDED = "pass closed_by=<moment> to MarketData.bars: the next release requires the bound"
 BUNDLED = Path(__file__).parent / "bundled"
@@ -43,6 +44,12 @@ class SeriesInfo:
     content_hash: str
     """SHA-256 of the bars, hexadecimal; `MarketData.bars(..., content_hash=...)` reads the same state
     again."""
+    native: str | None = None
+    """Symbol in the spelling of the source, where the spelling differs: `BTC/USDT:USDT`."""
+    allowed: Mapping[str, int] = field(default_factory=dict)
+    """Rules overruled by imports of the series, each with the number of bars."""
+    adjusted: Mapping[str, int] = field(default_factory=dict)
+    """Corrections of imports, each with the number of bars: `rounded`, `empty-rows`."""
 
 
 class MarketData:
@@ -137,32 +144,93 @@ class MarketData:
         layout: Layout | None = None,
         reverse: bool = False,
         drop_open_bar: bool = False,
+        allow: Collection[str] = (),
     ) -> SeriesInfo:
         """Add all bars of a file to the store, or none; a refused file goes to quarantine.
 
         Args:
+            symbol: canonical symbol, or the spelling of the source, which is kept beside the canonical one.
             calendar: name of the trading calendar, `auto` or `learn`: see `calendars.chosen`.
             as_of: download time of the file if not now, to recognise a last bar still open at the time.
+            allow: names of rules that the bars of the file may break, see `validation.OVERRULABLE`.
 
         Raises:
             InvalidBars: a rule is broken; the file and a report are in quarantine.
+            DataError: the file cannot be read, or an option does not fit.
+        """
+        content = content_of(path)
+        try:
+            examined = self.examine_content(
+                str(path),
+                content,
+                symbol,
+                timeframe,
+                calendar,
+                now=as_of or now,
+                layout=layout,
+                reverse=reverse,
+                drop_open_bar=drop_open_bar,
+                allow=allow,
+            )
+            manifest = self._store.add(
+                examined.bars,
+                path.name,
+                now,
+                native=symbol,
+                allowed=examined.allowed,
+                adjusted=examined.adjusted,
+            )
+            return _info(manifest)
+        except InvalidBars as refusal:
+            raise quarantine.keep(self._quarantine, path.name, content, refusal, now) from refusal
+
+    def examine_content(
+        self,
+        origin: str,
+        content: bytes,
+        symbol: str,
+        timeframe: str,
+        calendar: str = calendars.AUTO,
+        *,
+        now: datetime,
+        layout: Layout | None = None,
+        reverse: bool = False,
+        drop_open_bar: bool = False,
+        allow: Collection[str] = (),
+    ) -> Examined:
+        """Validated bars of the content of a file, as for `import_file`; nothing is stored.
+
+        Raises:
+            InvalidBars: a rule is broken; the error carries all findings.
+            DataError: an option does not fit.
         """
         step = _timeframe(timeframe)
+        normalise_symbol(symbol)
+        refuse_unknown_rules(allow)
+        file = read(origin, content, symbol, layout or Layout(), step)
+        frame = file.frame[::-1].reset_index(drop=True) if reverse else file.frame
+        stated = [finding for finding in file.findings if finding.rule not in allow]
         try:
-            frame = read_bars(path, symbol, layout or Layout())
-            frame = frame[::-1].reset_index(drop=True) if reverse else frame
-            bars = self._valid(
+            examined = self._valid(
                 frame,
                 symbol,
                 step,
                 calendar,
-                now=as_of or now,
-                origin=str(path),
+                now=now,
+                origin=origin,
                 drop_open_bar=drop_open_bar,
+                allow=frozenset(allow),
             )
-            return _info(self._store.add(bars, path.name, now))
         except InvalidBars as refusal:
-            raise quarantine.keep(self._quarantine, path.name, path.read_bytes(), refusal, now) from refusal
+            raise InvalidBars(origin, [*stated, *refusal.findings]) from refusal
+        if stated:
+            raise InvalidBars(origin, stated)
+        overruled = {finding.rule: max(finding.count, 1) for finding in file.findings}
+        return replace(
+            examined,
+            allowed={**overruled, **examined.allowed},
+            adjusted={**file.adjusted, **examined.adjusted},
+        )
 
     def fetch(
         self,
@@ -231,8 +299,8 @@ class MarketData:
         frame = pd.concat(pages, ignore_index=True)
         origin = f"{symbol} {timeframe} from {exchange}"
         try:
-            bars = self._valid(frame, symbol, timeframe, calendar, now=now, origin=origin)
-            return _info(self._store.add(bars, exchange, now))
+            examined = self._valid(frame, symbol, timeframe, calendar, now=now, origin=origin)
+            return _info(self._store.add(examined.bars, exchange, now, adjusted=examined.adjusted))
         except InvalidBars as refusal:
             content = frame.to_csv(index=False).encode()
             file = f"{exchange}_{symbol}_{timeframe}.csv"
@@ -240,13 +308,15 @@ class MarketData:
 
     def _valid(
         self, frame: pd.DataFrame, symbol: str, timeframe: Timeframe, calendar: str, **options: Any
-    ) -> Bars:
+    ) -> Examined:
         """Validated bars with the chosen calendar, which may be found in the bars themselves."""
         manifest = self._store.manifest(normalise_symbol(symbol), timeframe)
         stored = None if manifest is None else manifest.calendar
         named = None if calendar in (calendars.AUTO, calendars.LEARN) else Calendar(calendar)
-        bars = validate(frame, symbol, timeframe, named or stored or Calendar.ALWAYS, **options)
-        return replace(bars, calendar=calendars.chosen(calendar, bars.time, timeframe, stored))
+        examined = examine(frame, symbol, timeframe, named or stored or Calendar.ALWAYS, **options)
+        bars = examined.bars
+        chosen = calendars.chosen(calendar, bars.time, timeframe, stored)
+        return replace(examined, bars=replace(bars, calendar=chosen))
 
 
 Span = tuple[int, int]
@@ -306,4 +376,14 @@ def _info(manifest: SeriesManifest) -> SeriesInfo:
         gaps=newest.gaps,
         missing_bars=newest.missing_bars,
         content_hash=newest.content_hash,
+        native=manifest.native,
+        allowed=_totals(snapshot.allowed for snapshot in manifest.snapshots),
+        adjusted=_totals(snapshot.adjusted for snapshot in manifest.snapshots),
     )
+
+
+def _totals(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:
+    totals: Counter[str] = Counter()
+    for each in counts:
+        totals.update(each)
+    return dict(totals)

@@ -192,7 +192,7 @@ def localise(wall: "pd.Series[pd.Timestamp]", name: str, *, dates_only: bool) ->
         )
     elif len(missing):
         message = (
-            f"{wall.iloc[missing[0]]} does not exist in {name}, where the clocks are put forward: pass another "
+            f"{wall.iloc[missing[0]]} does not exist in {name}, where the clocks go forward: pass another "
             f"zone, or one without summer time, such as --timezone {_standard(place)}"
         )
         raise UnclearError("nonexistent-time", message)
