@@ -4,6 +4,7 @@ The model of fold k is fitted on `bars[:test_start - embargo]`. Purging needs no
 need of a later bar is undefined in the slice, so no label reaches into the test rows.
 """
 
+import math
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +19,8 @@ from clm_core.domain.errors import NotEnoughBars
 from clm_core.domain.walk_forward import WalkForwardPlan
 from clm_core.market.bars import Bars, Floats
 from clm_core.models.contract import Model, Progress, Recipe, WarmStarting
+
+DAYS_A_YEAR = 365.25
 
 
 @dataclass(frozen=True)
@@ -81,7 +84,10 @@ def walk_forward(
 
     def fit(number: int) -> Model:
         train, _ = folds[number]
-        return recipe.fit(bars[train], seed, lambda done: shares.report(number, done))
+        try:
+            return recipe.fit(bars[train], seed, lambda done: shares.report(number, done))
+        except NotEnoughBars as error:
+            raise _with_days(error, bars, plan) from error
 
     def fit_after(older: Model | None, number: int) -> Model:
         if older is None:
@@ -107,6 +113,25 @@ def walk_forward(
         fold_result(bars, *fold, model.train_metrics) for fold, model in zip(folds, models, strict=True)
     )
     return OutOfSample(positions, forecast, slice(folds[0][1].start, len(bars)), tuple(results))
+
+
+def _with_days(error: NotEnoughBars, bars: Bars, plan: WalkForwardPlan) -> NotEnoughBars:
+    """The error with the days of bars of this market that the walk-forward takes, if known."""
+    too_short = plan.train_bars is not None and error.needed is not None and plan.train_bars < error.needed
+    if error.needed is None or too_short:
+        return error
+    total = math.ceil((error.needed + plan.embargo_bars) / plan.first_train_fraction)
+    if total <= len(bars):
+        return error
+    # holidays are uneven: two days in a hundred more than on average
+    days = math.ceil(1.02 * total * DAYS_A_YEAR / bars.periods_per_year)
+    return NotEnoughBars(
+        f"{error}. Walked forward in {plan.folds} folds, {bars.symbol} {bars.timeframe} takes about "
+        f"{total:,} bars, which are {days} days of this market "
+        f"({bars.periods_per_year:,.0f} bars a year); given are {len(bars):,} bars. Pass --days {days} "
+        "(dataset_span_days), and import older bars where the series is shorter",
+        error.needed,
+    )
 
 
 def _fit_in_sequence(fit_after: Callable[[Model | None, int], Model], folds: int) -> list[Model]:

@@ -22,6 +22,7 @@ from clm_core.cli.search_options import (
     Seed,
     Seeds,
     Timeframe,
+    span_of,
     validated,
 )
 from clm_core.domain.vocabulary import ModelType
@@ -38,7 +39,7 @@ def evolve(
     symbol: Annotated[str, SYMBOL],
     plugin: Plugin = None,
     timeframe: Timeframe = "1h",
-    days: Days = 365,
+    days: Days = None,
     population: Annotated[int, typer.Option(min=4, max=500, help="Sets of parameters in a generation.")] = 20,
     generations: Annotated[
         int,
@@ -74,7 +75,7 @@ def evolve(
         "plugin": plugin,
         "symbol": symbol,
         "timeframe": timeframe,
-        "dataset_span_days": days,
+        **span_of(days),
         "population": population,
         "generations": generations,
         "holdout": holdout,

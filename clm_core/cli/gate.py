@@ -72,6 +72,9 @@ def explain(
         evaluation, verdict = services.ledger.evaluation(stored.model_id, stored.version)
         proof = proof_of(services.ledger, stored, verdict)
         bar = timedelta(seconds=Timeframe(stored.timeframe).seconds)
+        if verdict.luck is not None:
+            # a market that closes has fewer bars than the clock
+            bar = timedelta(days=365) / verdict.luck.bars_per_year
         changes = changes_to_pass(verdict, proof, bar)
         file = out or services.reports / stored.model_id / f"{stored.version}-verdict.html"
         file.parent.mkdir(parents=True, exist_ok=True)

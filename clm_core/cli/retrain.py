@@ -10,6 +10,7 @@ from rich.table import Table
 from clm_core.cli import tune
 from clm_core.cli.output import AsJson, console, parsed_params, print_json, problem, user
 from clm_core.cli.running import flow_of
+from clm_core.cli.search_options import Days, span_of
 from clm_core.cli.verdicts import colored_decision, formatted_limit, formatted_value
 from clm_core.domain.errors import NotRetrained
 from clm_core.domain.vocabulary import ModelType
@@ -46,7 +47,7 @@ def retrain(
     symbol: Annotated[str, typer.Option(help="Market, as in `clm data list`.")],
     plugin: Annotated[str | None, typer.Option(help="With --model other: name of the plug-in.")] = None,
     timeframe: Annotated[str, typer.Option(help="Length of a bar.")] = "1h",
-    days: Annotated[int, typer.Option(min=1, help="Days of bars, counted back from the newest bar.")] = 365,
+    days: Days = None,
     param: Annotated[
         list[str] | None, typer.Option(metavar="NAME=VALUE", help="Training parameter; may be repeated.")
     ] = None,
@@ -71,7 +72,7 @@ def retrain(
             plugin=plugin,
             symbol=symbol,
             timeframe=timeframe,
-            dataset_span_days=days,
+            **span_of(days),
             training_params=tune.best_params(params_from, model, plugin) | parsed_params(param or []),
             seed=seed,
             requested_by=user(),

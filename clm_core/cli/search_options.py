@@ -19,7 +19,14 @@ SYMBOL = typer.Option(help="Market, as in `clm data list`.")
 
 Plugin = Annotated[str | None, typer.Option(help="With --model other: name of the plug-in.")]
 Timeframe = Annotated[str, typer.Option(help="Length of a bar.")]
-Days = Annotated[int, typer.Option(min=1, help="Days of bars, counted back from the newest bar.")]
+Days = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help="Days of bars, counted back from the newest bar.",
+        show_default="365, or the days of 8,760 bars for bars longer than an hour",
+    ),
+]
 Holdout = Annotated[
     float, typer.Option(min=0, max=0.5, help="Share of the bars, the newest, held out from the search.")
 ]
@@ -40,6 +47,11 @@ ParallelWorkers = Annotated[
     int | None,
     typer.Option(min=1, help="Sets of parameters evaluated in parallel.", show_default="one per processor"),
 ]
+
+
+def span_of(days: int | None) -> dict[str, int]:
+    """Field of the requested span; empty for the default of the bar length."""
+    return {} if days is None else {"dataset_span_days": days}
 
 
 def validated(request: type[Request], fields: dict[str, Any]) -> Request:

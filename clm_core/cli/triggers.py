@@ -11,6 +11,7 @@ from rich.table import Table
 
 from clm_core.cli.output import AsJson, plain, print_json, problem
 from clm_core.cli.renamed import keep_old_name
+from clm_core.cli.search_options import Days, span_of
 from clm_core.domain.vocabulary import ModelType, TriggerReason
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ def trigger(
     plugin: Annotated[str | None, typer.Option(help="With --model other: name of the plug-in.")] = None,
     symbol: Annotated[str | None, typer.Option(help="Market, as in `clm data list`.")] = None,
     timeframe: Annotated[str, typer.Option(help="Length of a bar.")] = "1h",
-    days: Annotated[int, typer.Option(min=1, help="Days of bars, counted back from the newest bar.")] = 365,
+    days: Days = None,
     reason: Annotated[TriggerReason, typer.Option(help="Reason for the retrain.")] = TriggerReason.MANUAL,
     sharpe: Annotated[float | None, typer.Option(help="Observed Sharpe ratio, annualised.")] = None,
     samples: Annotated[int | None, typer.Option(min=0, help="New bars since the training.")] = None,
@@ -57,7 +58,7 @@ def trigger(
         "plugin": plugin,
         "symbol": symbol,
         "timeframe": timeframe,
-        "dataset_span_days": days,
+        **span_of(days),
         "trigger_reason": reason,
     }
     observed = {"sharpe_ratio": sharpe, "new_samples": samples, "age_days": age}

@@ -23,6 +23,7 @@ from clm_core.cli.search_options import (
     Seed,
     Seeds,
     Timeframe,
+    span_of,
     validated,
 )
 from clm_core.domain.vocabulary import ModelType
@@ -56,7 +57,7 @@ def tune(
     plugin: Plugin = None,
     symbol: Annotated[str | None, SYMBOL] = None,
     timeframe: Timeframe = "1h",
-    days: Days = 365,
+    days: Days = None,
     trials: Annotated[
         int | None, typer.Option(min=1, help="Total number of trials.", show_default="50")
     ] = None,
@@ -105,7 +106,7 @@ def tune(
         "plugin": plugin,
         "symbol": symbol,
         "timeframe": timeframe,
-        "dataset_span_days": days,
+        **span_of(days),
         "holdout": holdout,
         "training_params": parsed_params(param or []),
         "seed": seed,

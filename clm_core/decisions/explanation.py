@@ -91,7 +91,7 @@ def changes_to_pass(verdict: Verdict, proof: Proof | None, bar: timedelta) -> li
     """One sentence for each change that would let the version pass.
 
     Args:
-        bar: length of a bar.
+        bar: time that one bar takes on average, closing times of the market included.
     """
     failed = [check for check in verdict.checks if not check.passed and check.kind != "evidence"]
     sentences = [

@@ -132,6 +132,11 @@ class StoreCorrupt(DataError):
 class NotEnoughBars(DataError):
     """The series has fewer usable bars than the operation needs."""
 
+    def __init__(self, message: str, needed: int | None = None) -> None:
+        super().__init__(message)
+        self.needed = needed
+        """Number of bars without an outage that the operation needs at least, if known."""
+
 
 class SourceUnavailable(DataError):
     """An exchange did not answer, or sent malformed data, until the deadline."""

@@ -7,7 +7,7 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict, Field
 
 from clm_core.domain.kinds import OfModel, PluginName
-from clm_core.domain.spellings import TIMEFRAMES, TimeframeName
+from clm_core.domain.spellings import TIMEFRAMES, TimeframeName, span_by_timeframe
 from clm_core.domain.vocabulary import JobStatus, ModelType, TriggerReason
 
 
@@ -33,11 +33,12 @@ class RetrainRequest(OfModel):
         default="1h", description="Length of a bar.", json_schema_extra={"enum": list(TIMEFRAMES)}
     )
     dataset_span_days: int = Field(
-        default=365,
+        default_factory=span_by_timeframe,
         gt=0,
         le=36_500,
         title="Span of the data (days)",
-        description="Days of bars, counted back from the newest, that the training may see.",
+        description="Days of bars, counted back from the newest, that the training may see. Empty: 365, "
+        "or for bars longer than an hour the days of 8,760 bars.",
     )
     trigger_reason: TriggerReason = Field(
         default=TriggerReason.MANUAL, title="Reason", description="Reason for the retrain."

@@ -9,7 +9,7 @@ from clm_core.domain.costs import Costs
 from clm_core.domain.execution import Execution
 from clm_core.domain.kinds import OfModel, PluginName
 from clm_core.domain.search_space import SearchDimension
-from clm_core.domain.spellings import TIMEFRAMES, TimeframeName
+from clm_core.domain.spellings import TIMEFRAMES, TimeframeName, span_by_timeframe
 from clm_core.domain.vocabulary import ModelType
 from clm_core.domain.walk_forward import WalkForwardPlan
 
@@ -40,11 +40,12 @@ class SearchRequest(OfModel):
         default="1h", description="Length of a bar.", json_schema_extra={"enum": list(TIMEFRAMES)}
     )
     dataset_span_days: int = Field(
-        default=365,
+        default_factory=span_by_timeframe,
         gt=0,
         le=36_500,
         title="Span of the data (days)",
-        description="Days of bars, counted back from the newest bar.",
+        description="Days of bars, counted back from the newest bar. Empty: 365, or for bars longer than an "
+        "hour the days of 8,760 bars.",
     )
     holdout: float = Field(
         default=0.2,

@@ -6,7 +6,7 @@ docs/reference/symbols.md.
 
 import re
 from collections.abc import Mapping
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import AfterValidator
 
@@ -121,6 +121,24 @@ def normalise_timeframe(text: str) -> str | None:
 def minutes_of(timeframe: str) -> int:
     """Length in minutes of a canonical bar length."""
     return int(timeframe[:-1]) * _MINUTES[timeframe[-1]]
+
+
+DEFAULT_SPAN_DAYS = 365
+DEFAULT_SPAN_BARS = 8760
+MAX_SPAN_DAYS = 36_500
+
+
+def default_span_days(timeframe: str) -> int:
+    """Days of bars for a training unless requested otherwise: 365, or the days of 8,760 bars (365 days of
+    hourly bars) for bars longer than an hour; at most 36,500."""
+    days = DEFAULT_SPAN_BARS * minutes_of(timeframe) // 1440
+    return min(max(DEFAULT_SPAN_DAYS, days), MAX_SPAN_DAYS)
+
+
+def span_by_timeframe(data: Mapping[str, Any]) -> int:
+    """Default of a request's span from the valid fields; an unknown bar length is refused elsewhere."""
+    timeframe = data.get("timeframe")
+    return default_span_days(timeframe) if timeframe in TIMEFRAMES else DEFAULT_SPAN_DAYS
 
 
 def canonical_timeframe(text: str) -> str:

@@ -3,7 +3,7 @@
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from clm_core.domain.kinds import PluginName
-from clm_core.domain.spellings import SymbolName, TimeframeName
+from clm_core.domain.spellings import SymbolName, TimeframeName, span_by_timeframe
 from clm_core.domain.vocabulary import ModelType
 
 
@@ -23,8 +23,9 @@ class Market(BaseModel):
     """Name in ccxt of the exchange from which closed bars are fetched. None: bars are added by hand."""
     exchange_url: str | None = None
     """Another address of the exchange's API, such as a proxy."""
-    dataset_span_days: int = Field(default=365, gt=0)
-    """Days of bars, counted back from the newest, for a training; also the span of the first fetch."""
+    dataset_span_days: int = Field(default_factory=span_by_timeframe, gt=0)
+    """Days of bars, counted back from the newest, for a training; also the span of the first fetch. By
+    default 365, or for bars longer than an hour the days of 8,760 bars."""
 
     @field_validator("model_types")
     @classmethod

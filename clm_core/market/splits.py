@@ -1,5 +1,6 @@
 """Purged splits in time order: labels of training rows end before the test rows and the embargo."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -60,6 +61,20 @@ def walk_forward(
         Fold(_train_rows(label_end, start - embargo, train_bars), slice(start, start + test_bars))
         for start in starts
     ]
+
+
+def bars_for_tail(fit_rows: int, validation_rows: int, fraction: float, look_back: int, horizon: int) -> int:
+    """Number of bars without an outage from which `purged_tail` makes so many rows at least.
+
+    Args:
+        fraction: share of the labelled rows for validation, 0..1 exclusive.
+        look_back: bars before the first row with inputs.
+        horizon: bars from a row to the open that its label uses.
+    """
+    labelled = max(
+        math.ceil(validation_rows / fraction), math.ceil((fit_rows + horizon + 1) / (1 - fraction))
+    )
+    return look_back + labelled + horizon + 1
 
 
 def purged_tail(label_end: Rows, fraction: float, embargo: int) -> Tail:

@@ -55,7 +55,7 @@ class _Data(_Strict):
     """Market, as listed by `clm data list`."""
     timeframe: Annotated[Line, AfterValidator(canonical_timeframe)] = "1h"
     dataset_span_days: int | None = Field(default=None, gt=0, le=36_500)
-    """Days of bars for the training; by default as for the production version, else 365."""
+    """Days of bars for the training; by default as for the production version, else by the bar length."""
     training_params: dict[Line, Any] | None = Field(default=None, max_length=MAX_PARAMS)
     """Parameters that differ from the defaults; by default as for the production version."""
     cause: Line | None = None

@@ -34,11 +34,19 @@ from clm_core.domain.costs import Costs
 from clm_core.domain.errors import NotEnoughBars
 from clm_core.domain.vocabulary import ModelType
 from clm_core.market.bars import Bars, Floats
-from clm_core.market.splits import purged_tail
+from clm_core.market.features import FEATURES
+from clm_core.market.splits import bars_for_tail, purged_tail
 from clm_core.models.contract import Model, ModelCard, Progress, TrainedOn
 from clm_core.models.exclusive_torch import torch_device
 from clm_core.models.networks.forecast_params import ForecastParams
-from clm_core.models.networks.windows import TrainingWindows, Windows, targets_of, windows_of
+from clm_core.models.networks.windows import (
+    RETURN,
+    VOLATILITY,
+    TrainingWindows,
+    Windows,
+    targets_of,
+    windows_of,
+)
 from clm_core.models.params import require_features
 
 if TYPE_CHECKING:
@@ -259,12 +267,20 @@ def training_windows(bars: Bars, params: ForecastParams) -> TrainingWindows:
     targets, end = targets_of(bars, windows.volatility, params.horizon)
     target_end = np.full(len(bars), -1)
     target_end[windows.rows] = end[windows.rows]
-    tail = purged_tail(target_end, params.validation_fraction, embargo=0)
+    look_back = max(FEATURES[name].warm_up for name in (RETURN, VOLATILITY, *params.input_features))
+    needed = bars_for_tail(
+        MIN_ROWS, MIN_ROWS // 4, params.validation_fraction, look_back + params.input_size - 1, params.horizon
+    )
+    try:
+        tail = purged_tail(target_end, params.validation_fraction, embargo=0)
+    except NotEnoughBars as error:
+        raise NotEnoughBars(f"{bars.symbol} {bars.timeframe}: {error}", needed) from error
     if len(tail.fit) < MIN_ROWS or len(tail.validation) < MIN_ROWS // 4:
         raise NotEnoughBars(
             f"{bars.symbol} {bars.timeframe}: {len(bars)} bars leave {len(tail.fit)} windows to fit on and "
             f"{len(tail.validation)} to validate on; {MIN_ROWS} and {MIN_ROWS // 4} are needed. "
-            "Give more days of bars, a shorter horizon or input_size, or fewer folds"
+            "Give more days of bars, a shorter horizon or input_size, or fewer folds",
+            needed,
         )
     return TrainingWindows(windows, targets, tail.fit, tail.validation)
 

@@ -6,7 +6,8 @@ Training plays episodes cut from the training window, with log returns after the
 (`trading_env`).
 
 The next position depends on the current position, so positions are rolled out bar by bar, and the clock makes
-the memory of a policy finite: time is divided into spans of `memory` bars, counted from a Monday. Each span
+the memory of a policy finite: time is divided into spans of `memory` bar lengths, counted from a Monday
+(where a market closes, a span has fewer bars: a week of hours has 35 bars of a share). Each span
 starts with the belief of holding no position, as does an episode. A span is played if the start of the span,
 with the look-back of every feature, is in the unbroken stretch; otherwise the positions are 0. So the last
 LOOK_BACK + `memory` bars give the same position as the whole history (up to the stated tolerance of the
@@ -28,7 +29,7 @@ from clm_core.domain.costs import Costs
 from clm_core.domain.errors import BundleCorrupt, NotEnoughBars
 from clm_core.domain.vocabulary import ModelType
 from clm_core.market.bars import Bars, Floats
-from clm_core.market.features import MONDAY, FeatureTable, compute_features
+from clm_core.market.features import MONDAY, FeatureTable, compute_features, select_features
 from clm_core.models.contract import ModelCard, Progress, TrainedOn
 from clm_core.models.exclusive_torch import exclusive_torch, torch_device
 from clm_core.models.params import require_features
@@ -313,11 +314,13 @@ def training_set(bars: Bars, params: PolicyParams) -> TrainingSet:
     table = compute_features(bars, params.features)
     played, held_back = _split(table.complete, params.validation_fraction)
     starts = episode_starts(bars, played, params.memory)
+    look_back = max(feature.warm_up for feature in select_features(params.features))
     if len(starts) < MIN_STARTS:
         raise NotEnoughBars(
             f"{bars.symbol} {bars.timeframe}: {len(bars)} bars leave {len(starts)} rows at which an episode "
             f"of {params.memory} bars may start; {MIN_STARTS} are needed. Give more days of bars, a shorter "
-            "memory or fewer folds"
+            "memory or fewer folds",
+            needed=look_back + math.ceil((MIN_STARTS + params.memory) / (1 - params.validation_fraction)),
         )
     normaliser = _normaliser(bars, table, played)
     market = MarketArrays.of(bars)

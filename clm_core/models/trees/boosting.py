@@ -24,10 +24,10 @@ from clm_core.domain.errors import FeatureMismatch, NotEnoughBars
 from clm_core.domain.search_space import Between
 from clm_core.domain.vocabulary import ModelType
 from clm_core.market.bars import Bars, Floats
-from clm_core.market.features import FEATURES, compute_features
+from clm_core.market.features import FEATURES, compute_features, select_features
 from clm_core.market.labels import direction
 from clm_core.market.signals import hold_signals
-from clm_core.market.splits import purged_tail
+from clm_core.market.splits import bars_for_tail, purged_tail
 from clm_core.models.contract import ModelCard, Progress, TrainedOn
 from clm_core.models.params import FeatureNames, TrainingParams, require_features
 
@@ -212,13 +212,18 @@ def _samples(bars: Bars, params: BoostingParams) -> tuple[Sample, Sample]:
     table = compute_features(bars, params.features)
     labels = direction(bars, params.horizon)
     label_end = np.where(table.complete, labels.end, -1)
-    tail = purged_tail(label_end, params.validation_fraction, embargo=0)
+    needed = _bars_needed(params)
+    try:
+        tail = purged_tail(label_end, params.validation_fraction, embargo=0)
+    except NotEnoughBars as error:
+        raise NotEnoughBars(f"{bars.symbol} {bars.timeframe}: {error}", needed) from error
     fit, validation = tail.fit, tail.validation
     if len(fit) < MIN_ROWS or len(validation) < MIN_ROWS // 4:
         raise NotEnoughBars(
             f"{bars.symbol} {bars.timeframe}: {len(bars)} bars leave {len(fit)} rows to fit on and "
             f"{len(validation)} to validate on; {MIN_ROWS} and {MIN_ROWS // 4} are needed. "
-            "Give more days of bars, a shorter horizon or fewer folds"
+            "Give more days of bars, a shorter horizon or fewer folds",
+            needed,
         )
     if len(np.unique(labels.values[fit])) < 2:
         raise NotEnoughBars(
@@ -227,6 +232,11 @@ def _samples(bars: Bars, params: BoostingParams) -> tuple[Sample, Sample]:
         )
     values = table.values
     return Sample(values[fit], labels.values[fit]), Sample(values[validation], labels.values[validation])
+
+
+def _bars_needed(params: BoostingParams) -> int:
+    look_back = max(feature.warm_up for feature in select_features(params.features))
+    return bars_for_tail(MIN_ROWS, MIN_ROWS // 4, params.validation_fraction, look_back, params.horizon)
 
 
 def _metrics(trees: Trees, fit: Sample, validation: Sample) -> dict[str, float]:

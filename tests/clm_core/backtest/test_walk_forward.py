@@ -1,6 +1,7 @@
 """Walk-forward: folds, purging and absence of leaks, on series with a known pattern."""
 
-from dataclasses import dataclass, field
+import re
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -297,6 +298,27 @@ def test_too_few_bars_for_the_plan_are_refused(n_bars: int, plan: WalkForwardPla
 def test_a_fold_with_too_few_rows_to_fit_is_refused_by_the_recipe():
     with pytest.raises(NotEnoughBars, match="rows to fit on"):
         walk_forward(recipe(ModelType.XGBOOST, FAST, Costs()), series(0.0, n=800), PLAN, SEED)
+
+
+def test_too_few_days_are_refused_with_the_days_that_the_market_takes():
+    """A share has 252 daily bars a year: 365 days are too few, and the days named are enough."""
+    whole = days_of_new_york(12)
+    fitting = recipe(ModelType.XGBOOST, FAST, Costs())
+    with pytest.raises(
+        NotEnoughBars, match=r"which are (\d+) days of this market \(25\d bars a year\)"
+    ) as refused:
+        walk_forward(fitting, whole.last_days(365), WalkForwardPlan(), SEED)
+    days = int(re.search(r"--days (\d+)", str(refused.value))[1])
+    assert 1500 < days < 2000
+    assert len(walk_forward(fitting, whole.last_days(days), WalkForwardPlan(), SEED).folds) == 5
+
+
+def days_of_new_york(years: int) -> Bars:
+    from exchange_calendars import get_calendar
+
+    time = get_calendar("XNYS", start="2005-01-03", end=f"{2004 + years}-12-31").sessions.as_unit("ns").asi8
+    walk = series(0.2, n=len(time))
+    return replace(walk, timeframe=Timeframe.D1, calendar=Calendar("XNYS"), time=time)
 
 
 @pytest.mark.parametrize(

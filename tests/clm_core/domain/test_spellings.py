@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
 from clm_core.domain.errors import InvalidSymbol
+from clm_core.domain.jobs import RetrainRequest
 from clm_core.domain.kinds import Kind, artifact_key, model_id
 from clm_core.domain.spellings import (
     TIMEFRAMES,
@@ -17,6 +18,8 @@ from clm_core.domain.spellings import (
     normalise_timeframe,
     same_market,
 )
+from clm_core.domain.tuning import TuneRequest
+from clm_core.domain.universe import Market
 from clm_core.domain.vocabulary import ModelType
 from clm_core.market.timeframes import Timeframe
 
@@ -130,6 +133,18 @@ def test_any_text_is_a_safe_name_or_refused(text):
 def test_a_bar_length_is_understood_in_its_usual_spellings_and_a_month_is_no_minute(text, name):
     assert normalise_timeframe(text) == name
     assert TypeAdapter(TimeframeName).validate_python(text) == (name or text)
+
+
+@pytest.mark.parametrize(
+    ("timeframe", "days"),
+    [("1m", 365), ("1h", 365), ("2h", 730), ("4h", 1460), ("1d", 8760), ("60min", 365), ("1w", 36_500)],
+)
+def test_a_training_sees_by_default_a_year_or_as_many_bars_as_a_year_of_hours(timeframe, days):
+    fields = {"model_type": "xgboost", "symbol": "BTCUSD", "timeframe": timeframe}
+    assert RetrainRequest(**fields).dataset_span_days == days
+    assert TuneRequest(**fields).dataset_span_days == days
+    assert Market(symbol="BTCUSD", timeframe=timeframe).dataset_span_days == days
+    assert RetrainRequest(**fields, dataset_span_days=90).dataset_span_days == 90
 
 
 def test_the_bar_lengths_of_the_domain_are_those_of_the_market_data():
