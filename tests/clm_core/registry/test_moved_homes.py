@@ -6,7 +6,6 @@ import shutil
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -16,57 +15,23 @@ import numpy as np
 import pandas as pd
 import psycopg
 import pytest
-from pydantic import SecretStr
+from moved_homes import MODEL, locations, opened, retrain
 
 from clm_core.domain.actors import Actor
 from clm_core.domain.audit import Action
 from clm_core.domain.errors import BundleCorrupt, HomeMismatch, StackRunning
-from clm_core.domain.jobs import RetrainRequest
 from clm_core.domain.versions import ModelVersion
-from clm_core.domain.vocabulary import ModelType, Role
+from clm_core.domain.vocabulary import Role
 from clm_core.ledger import audit_log
 from clm_core.platform.database import Database, open_database
 from clm_core.platform.home_record import FILE, HomeRecord, is_settled
 from clm_core.platform.stack_state import StackState, stack_lock, write_state
 from clm_core.registry.locations import COLUMNS, artifacts_folder, is_inside
-from clm_core.retraining import jobs, steps
-from clm_core.services import Services, open_services, settle_home
+from clm_core.services import Services, settle_home
 from clm_core.serving import load
-from clm_core.settings import Settings, TrainingSettings
 
-MODEL = "lightgbm_eurusd_1h"
 ADMIN = Actor(name="ada", role=Role.ADMIN)
 AWKWARD = "a home, 100% ümlaut #2"
-
-
-@contextmanager
-def opened(home: Path, server: Database | None = None) -> Iterator[Services]:
-    url = None if server is None else SecretStr(server.server)
-    with open_services(
-        Settings(home=home, database_url=url, training=TrainingSettings(isolated=False))
-    ) as services:
-        yield services
-
-
-def retrain(services: Services, seed: int) -> ModelVersion:
-    """A registered version with a file attached to the version's run, without walk-forward and verdict."""
-    request = RetrainRequest(
-        model_type=ModelType.LIGHTGBM,
-        symbol="EURUSD",
-        dataset_span_days=90,
-        training_params={"rounds": 2},
-        seed=seed,
-        requested_by="tests",
-    )
-    job = jobs.open_job(services, request)
-    with jobs.running(services, job) as lease:
-        bars = steps.fetch_bars(services, job)
-        registered = steps.register(services, lease, job, bars, steps.train(services, job, bars))
-    sheet = services.reports / f"{seed}.html"
-    sheet.parent.mkdir(exist_ok=True)
-    sheet.write_text("a tear sheet")
-    services.registry.attach(registered.mlflow_run_id, [sheet], "report")
-    return registered
 
 
 def promote(services: Services, version: ModelVersion) -> None:
@@ -103,22 +68,6 @@ def copy(home: Path, to: Path) -> Path:
     """A copy as by `cp -a`: times and owners are kept."""
     subprocess.run(["cp", "-a", str(home), str(to)], check=True)
     return to
-
-
-def locations(database: Database) -> set[str]:
-    """Every text in MLflow's tables that contains a path of an artifact."""
-    found = set[str]()
-    with psycopg.connect(database.url("mlflow").replace("+psycopg", "")) as connection:
-        columns = connection.execute(
-            "SELECT table_name, column_name FROM information_schema.columns WHERE table_schema = 'public'"
-        ).fetchall()
-        for table, column in columns:
-            rows = connection.execute(
-                f'SELECT DISTINCT "{column}"::text FROM "{table}" '  # type: ignore[arg-type]
-                f"WHERE \"{column}\"::text LIKE '%/mlflow/artifacts%'"
-            )
-            found |= {text for (text,) in rows}
-    return found
 
 
 @pytest.fixture(scope="module")
