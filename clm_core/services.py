@@ -2,6 +2,7 @@
 
 import atexit
 import contextlib
+import logging
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from clm_core.backtest.terms import MarketTerms
 from clm_core.decisions.gate_policy import (
     GatePolicy,
     PolicyDocument,
@@ -18,17 +20,21 @@ from clm_core.decisions.gate_policy import (
     with_store,
 )
 from clm_core.domain.progress import Announce
+from clm_core.domain.terms import TradingTerms
 from clm_core.ledger.alerts import AlertStore
 from clm_core.ledger.audit_log import anchor, anchor_folder
 from clm_core.ledger.receivers import ReceiverStore
 from clm_core.ledger.store import Ledger
 from clm_core.market.sources import MarketData
+from clm_core.market.timeframes import Calendar
 from clm_core.platform.database import Database, open_database
+from clm_core.platform.home_costs import HomeCosts
 from clm_core.platform.home_record import HomeRecord, is_settled
 from clm_core.registry.locations import artifacts_folder, settle
 from clm_core.registry.mlflow_registry import MLflowRegistry
 from clm_core.registry.promotion import Promotions
 from clm_core.settings import Settings, load_settings
+from clm_core.trading_terms import OLD_COSTS, keeps_old_costs, trading_terms
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
@@ -48,6 +54,8 @@ class Services:
     policy_store: PolicyStore | None
     clock: Callable[[], datetime]
     announce: Announce
+    is_old_home: bool = False
+    """True for a home made by release 0.1.0, which keeps the default costs of that release."""
 
     @property
     def work(self) -> Path:
@@ -67,7 +75,26 @@ class Services:
         policy = self.policies.policy(model_id, symbol)
         return policy if self.policy_store is None else with_store(policy, self.policy_store)
 
+    def terms(self, symbol: str, calendar: Calendar | str) -> MarketTerms:
+        """Terms of trading in force for a market: costs, costs of holding, execution, long-only.
 
+        Raises:
+            StoreCorrupt: a file of stored payments was changed.
+        """
+        carry = self.market.carry(symbol)
+        return MarketTerms(trading_terms(self.settings, symbol, calendar, carry, self.is_old_home), carry)
+
+    def recorded_terms(self, symbol: str, terms: TradingTerms) -> MarketTerms:
+        """Recorded terms of a market, with the stored payments that were in force at the time.
+
+        Raises:
+            UnknownSeries: the payments are no longer stored.
+        """
+        carry = self.market.recorded_carry(symbol, terms.funding_hash, terms.dividends_hash)
+        return MarketTerms(terms, carry)
+
+
+logger = logging.getLogger(__name__)
 _lock = threading.Lock()
 _current: Services | None = None
 _at_exit = contextlib.ExitStack()
@@ -78,9 +105,10 @@ atexit.register(_at_exit.close)
 def open_services(settings: Settings, announce: Announce = lambda step, share: None) -> Iterator[Services]:
     """Open all services while the block lasts; `services()` returns the same object meanwhile."""
     global _current  # noqa: PLW0603 - a Prefect task has no other way to reach the services of its process
+    costs = HomeCosts.of(settings.home)
     with (
         open_database(settings.home, settings.database_url) as database,
-        _connect(settings, database, announce) as opened,
+        _connect(settings, database, announce, costs) as opened,
     ):
         before, _current = _current, opened
         try:
@@ -139,7 +167,9 @@ def settle_home(home: Path, database: Database) -> None:
 
 
 @contextlib.contextmanager
-def _connect(settings: Settings, database: Database, announce: Announce) -> Iterator[Services]:
+def _connect(
+    settings: Settings, database: Database, announce: Announce, costs: HomeCosts
+) -> Iterator[Services]:
     # loaded first, so that a faulty policy is an error before any server is started
     policies = load_document(settings.policy.file, settings.policy.preset)
     store = None if settings.policy.store is None else load_store(settings.policy.store)
@@ -167,9 +197,32 @@ def _connect(settings: Settings, database: Database, announce: Announce) -> Iter
             policy_store=store,
             clock=lambda: datetime.now(UTC),
             announce=announce,
+            is_old_home=_settle_costs(settings, ledger, costs),
         )
         try:
             yield opened
         finally:
             # also after an error, so that the audit entries about the error are anchored
             anchor(engine, anchor_folder(settings.home), opened.clock())
+
+
+def _settle_costs(settings: Settings, ledger: Ledger, costs: HomeCosts) -> bool:
+    """Record the default costs of the home, and tell once that old costs are kept; True for an old home.
+
+    Evaluations without recorded terms show that release 0.1.0 used the database, whoever made the home.
+    """
+    if costs.defaults == "market" and HomeCosts.read(settings.home) is None and ledger.has_unrecorded_terms():
+        costs = HomeCosts(defaults="0.1.0")
+    is_old = costs.defaults == "0.1.0"
+    named = settings.costs.fee_bps is not None and settings.costs.slippage_bps is not None
+    if keeps_old_costs(settings, is_old) and not named and not costs.announced and is_old:
+        logger.warning(
+            "This home was made by release 0.1.0: every market without costs in the settings keeps "
+            f"{OLD_COSTS.fee_bps:g} bps of fees and {OLD_COSTS.slippage_bps:g} bps of slippage on each side. "
+            'Set [markets.SYMBOL.costs] or [costs] in clm.toml; [costs] defaults = "market" takes the '
+            'defaults by market, defaults = "0.1.0" keeps the old. This is said once.'
+        )
+        costs = costs.model_copy(update={"announced": True})
+    if costs != HomeCosts.read(settings.home):
+        costs.write(settings.home)
+    return is_old

@@ -34,8 +34,7 @@ from pydantic_settings import SettingsError as UnreadableVariable
 
 from clm_core.decisions.health import WatchRules
 from clm_core.decisions.retraining import TriggerPolicy
-from clm_core.domain.costs import Costs
-from clm_core.domain.errors import DeprecatedSetting, SettingsError
+from clm_core.domain.errors import DeprecatedSetting, InvalidSymbol, SettingsError
 from clm_core.domain.execution import Execution
 from clm_core.domain.faults import Fault
 from clm_core.domain.spellings import normalise_symbol
@@ -125,6 +124,43 @@ class TrainingSettings(BaseModel):
     """True trains in a subprocess, which a time limit or cancellation ends; false in the run's process."""
     limit_seconds: float = Field(default=21_600.0, gt=0)
     """Time limit of a training in a subprocess, seconds."""
+
+
+class CostSettings(BaseModel):
+    """Costs on each side of a trade; None: not named here."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    fee_bps: float | None = Field(default=None, ge=0, lt=10_000, allow_inf_nan=False)
+    """Exchange fee, basis points."""
+    slippage_bps: float | None = Field(default=None, ge=0, lt=10_000, allow_inf_nan=False)
+    """Difference between an order's price and the worse fill, basis points."""
+
+
+class GeneralCostSettings(CostSettings):
+    """Costs of every market without costs of its own."""
+
+    defaults: Literal["market", "0.1.0"] | None = None
+    """Defaults of costs that nothing else names: by the kind of market, or those of release 0.1.0 (5 + 2 bps)
+    for every market. None: those of the home, which are by market unless release 0.1.0 made the home."""
+
+
+class MarketSettings(BaseModel):
+    """Costs and rules of a market: `[markets.EURUSD]`, `[markets.EURUSD.costs]`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    costs: CostSettings = CostSettings()
+    """Costs of the market, before those under [costs]."""
+    long_only: bool = False
+    """True for a market without short positions: targets below 0 are traded as 0."""
+    funding_bps_per_8h: float | None = Field(default=None, gt=-1_000, lt=1_000, allow_inf_nan=False)
+    """Constant funding rate at 00, 08 and 16 UTC, where no rate is stored; longs pay, shorts receive.
+    None: 1 for a perpetual (a symbol ending in .P), 0 for others."""
+    borrow_bps_per_year: float = Field(default=0.0, ge=0, lt=100_000, allow_inf_nan=False)
+    """Cost of borrowing the units sold short."""
+    adjusted: bool = False
+    """True for prices adjusted for dividends: stored dividends are not paid a second time."""
 
 
 class AlertSettings(BaseModel):
@@ -290,7 +326,10 @@ class Settings(BaseSettings):
     """Folder of all state; a relative path starts at the current folder of the program."""
     database_url: SecretStr | None = None
     """PostgreSQL, `postgresql://user:password@host:5432/database`; by default embedded, under home."""
-    costs: Costs = Costs()
+    costs: GeneralCostSettings = GeneralCostSettings()
+    markets: dict[str, MarketSettings] = {}
+    """Costs and rules by symbol, as in `clm data list`; a name with a dot may be written with or without
+    quotes: [markets."BTCUSDT.P"] or [markets.BTCUSDT.P]."""
     execution: Execution = Execution()
     policy: PolicySource = PolicySource()
     walk_forward: WalkForwardPlan = WalkForwardPlan()
@@ -321,6 +360,11 @@ class Settings(BaseSettings):
         absolute = home.expanduser().absolute()
         # MLflow refuses locations with "..", and a home has one spelling of the path
         return absolute.resolve() if ".." in absolute.parts else absolute
+
+    @field_validator("markets", mode="before")
+    @classmethod
+    def _symbols_with_dots(cls, markets: Any) -> Any:
+        return _joined(markets) if isinstance(markets, Mapping) else markets
 
     @field_validator("database_url")
     @classmethod
@@ -355,6 +399,39 @@ class Settings(BaseSettings):
         )
 
 
+def _joined(markets: Mapping[str, Any]) -> dict[str, Any]:
+    """Markets by canonical symbol: TOML reads [markets.BTCUSDT.P] as a table P in a table BTCUSDT.
+
+    Raises:
+        ValueError: a name cannot be a symbol, or two names are the same market.
+    """
+    joined = dict[str, Any]()
+    for name, values in _by_whole_name(markets):
+        try:
+            symbol = normalise_symbol(name)
+        except InvalidSymbol as error:
+            raise ValueError(str(error)) from error
+        if symbol in joined:
+            raise ValueError(f"{name} is listed twice, as {symbol} at last: keep one table")
+        joined[symbol] = values
+    return joined
+
+
+def _by_whole_name(markets: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    for name, values in markets.items():
+        if not isinstance(values, Mapping):
+            yield name, values
+            continue
+        fields = MarketSettings.model_fields
+        nested = {
+            part: inner for part, inner in values.items() if part not in fields and isinstance(inner, Mapping)
+        }
+        own = {part: value for part, value in values.items() if part not in nested}
+        if own or not nested:
+            yield name, own
+        yield from _by_whole_name({f"{name}.{part}": inner for part, inner in nested.items()})
+
+
 def load_settings() -> Settings:
     """Settings from the variables, the file and the defaults.
 
@@ -384,6 +461,13 @@ def settings_file() -> Path | None:
     if named is not None:
         return Path(named)
     return DEFAULT_FILE if DEFAULT_FILE.exists() else None
+
+
+def cost_of_file(field: str) -> float | None:
+    """Value of a field under [costs] in the settings file alone; None where the file has none."""
+    costs = _read(settings_file()).get("costs", {})
+    value = costs.get(field) if isinstance(costs, dict) else None
+    return float(value) if isinstance(value, int | float | str) else None
 
 
 def _read(file: Path | None) -> dict[str, Any]:

@@ -2,6 +2,9 @@
 
 Rules within a bar, in the order applied:
 
+0.  A position held into the bar pays the costs of holding (funding, borrow, dividends; negative: receives):
+    units x open x rate of its side, at most the equity at the open. Without rates holding is free. Trades,
+    exits and targets of the bar come afterwards: a position opened at an open pays from the next bar on.
 1.  Stop loss, take profit and liquidation are resting orders. A bar that opens beyond a resting order fills
     the order at the open, whatever the signal says.
 2.  The target position of the close of bar t trades at the open of bar t + 1, and only when the target
@@ -16,7 +19,8 @@ Rules within a bar, in the order applied:
 
 Every fill is moved against the order by the slippage and pays the fee on its value. A short is liquidated at
 the price at which buying back takes all the cash, even when a bar opens beyond that price: the loss ends at
-equity 0, and equity stays there.
+equity 0, and equity stays there. Costs of holding move the price; a long whose costs of holding made the cash
+negative is liquidated likewise, at the price at which the sale just repays the cash.
 """
 
 from collections.abc import Sequence
@@ -34,6 +38,7 @@ from clm_core.domain.costs import Costs
 from clm_core.domain.errors import InvalidPositions, InvalidTrainingParams, NotEnoughBars
 from clm_core.domain.execution import Execution
 from clm_core.market.bars import Bars, Floats
+from clm_core.market.carry import HoldingRates
 
 SIGNAL, STOP_LOSS, TAKE_PROFIT, END_OF_DATA, RUIN = (int(reason) for reason in ExitReason)
 
@@ -52,6 +57,10 @@ class _Account:
     cash: float
     units: float
     costs: float
+    holding: float
+    """Costs of holding paid so far; negative if more was received."""
+    carried: float
+    """Costs of holding paid by the open trade."""
     traded: float
     """Value traded in the current bar."""
     target: float
@@ -63,7 +72,7 @@ class _Account:
     ceiling: float
     """Price of the resting order above the market: fills at or above."""
     liquidation: float
-    """Price at which buying back the short takes all the cash; meaningless unless short."""
+    """Price at which closing the position leaves no cash; 0 for a long that cannot be liquidated."""
     in_units: float
     in_value: float
     out_units: float
@@ -88,6 +97,10 @@ class _Market(NamedTuple):
     high: Floats
     low: Floats
     close: Floats
+    long_rate: Floats
+    """Cost of holding a long into each bar, a fraction of its value at the open; empty: free."""
+    short_rate: Floats
+    """Cost of holding a short into each bar; empty: free."""
 
 
 class _Rules(NamedTuple):
@@ -173,6 +186,12 @@ def _place_resting_orders(account: _Account, rules: _Rules) -> None:
     if account.units > 0.0:
         account.floor = entry * (1.0 - rules.stop_loss)
         account.ceiling = entry * (1.0 + rules.take_profit)
+        account.liquidation = 0.0
+        # without costs of holding, cash below 0 is rounding
+        if account.holding != 0.0 and account.cash < 0.0:
+            sale = account.units * (1.0 - rules.slippage) * (1.0 - rules.fee)
+            account.liquidation = -account.cash / sale
+            account.floor = max(account.floor, account.liquidation)
     else:
         account.liquidation = account.cash / (-account.units * (1.0 + rules.slippage) * (1.0 + rules.fee))
         account.floor = entry * (1.0 - rules.take_profit)
@@ -189,6 +208,7 @@ def _enter(account: _Account, bar: int, units: float, price: float, rules: _Rule
         account.out_units = 0.0
         account.out_value = 0.0
         account.fees = 0.0
+        account.carried = 0.0
         account.basis = 0.0
     quantity = abs(units - account.units)
     account.in_value += _fill(account, np.sign(units), quantity, price, rules)
@@ -219,7 +239,7 @@ def _close(account: _Account, bar: int, price: float, reason: int, rules: _Rules
     trade.direction = int(direction)
     trade.entry_price = account.in_value / account.in_units
     trade.exit_price = account.out_value / account.out_units
-    trade.pnl = direction * (account.out_value - account.in_value) - account.fees
+    trade.pnl = direction * (account.out_value - account.in_value) - account.fees - account.carried
     trade.net_return = trade.pnl / account.basis
     trade.reason = reason
     account.n_trades += 1
@@ -237,7 +257,7 @@ def _exit(account: _Account, bar: int, prices: Range, rules: _Rules, trades: Row
         stopped = high >= account.ceiling
         price = max(open_, account.ceiling) if stopped else min(open_, account.floor)
     reason = STOP_LOSS if stopped else TAKE_PROFIT
-    if side < 0.0 and price >= account.liquidation:
+    if (side < 0.0 and price >= account.liquidation) or (side > 0.0 and price <= account.liquidation):
         price = account.liquidation
         reason = RUIN
     _close(account, bar, price, reason, rules, trades)
@@ -245,6 +265,16 @@ def _exit(account: _Account, bar: int, prices: Range, rules: _Rules, trades: Row
         account.cash = 0.0
     account.target = 0.0
     account.blocked_side = side
+
+
+@_compiled
+def _charge(account: _Account, price: float, rate: float, rules: _Rules) -> None:
+    """Pay the costs of holding the position into a bar, at most the equity at the open."""
+    amount = min(abs(account.units) * price * rate, max(account.cash + account.units * price, 0.0))
+    account.cash -= amount
+    account.holding += amount
+    account.carried += amount
+    _place_resting_orders(account, rules)
 
 
 @_compiled
@@ -270,17 +300,20 @@ def _rebalance(account: _Account, bar: int, price: float, rules: _Rules, trades:
 @njit(cache=True, nogil=True, error_model="numpy")
 def _run(
     rule: int, data: Floats, params: Floats, rules: _Rules, market: _Market, record: _Record
-) -> tuple[int, float]:
+) -> tuple[int, float, float]:
     """Loop over the bars.
 
     Returns:
-        Number of trades closed, and costs paid in cash.
+        Number of trades closed, costs paid in cash, and costs of holding paid in cash.
     """
     # taken out of the tuples before the loop: inside the loop, every bar would count references
     opens = market.open
     highs = market.high
     lows = market.low
     closes = market.close
+    long_rates = market.long_rate
+    short_rates = market.short_rate
+    is_charged = len(long_rates) > 0
     equities = record.equity
     returns = record.returns
     exposures = record.exposure
@@ -289,12 +322,17 @@ def _run(
     account = record.account[0]
     account.cash = equity = rules.cash
     account.costs = account.units = account.target = account.blocked_side = account.traded = 0.0
+    account.holding = account.carried = 0.0
     account.n_trades = 0
     _place_resting_orders(account, rules)
     last = len(closes) - 1
     for bar in range(last + 1):
         before = equity
         price = opens[bar]
+        if is_charged and account.units != 0.0:
+            rate = long_rates[bar] if account.units > 0.0 else short_rates[bar]
+            if rate != 0.0:
+                _charge(account, price, rate, rules)
         if price <= account.floor or price >= account.ceiling:
             _exit(account, bar, (price, price, price), rules, trades)
         target = _target(rule, data, params, bar - 1) if bar > 0 else 0.0
@@ -314,10 +352,16 @@ def _run(
         exposures[bar] = held / equity if held != 0.0 else 0.0
         turnovers[bar] = account.traded / before if account.traded > 0.0 else 0.0
         account.traded = 0.0
-    return account.n_trades, account.costs
+    return account.n_trades, account.costs, account.holding
 
 
-def backtest(bars: Bars, positions: Floats, costs: Costs, execution: Execution) -> Backtest:
+def backtest(
+    bars: Bars,
+    positions: Floats,
+    costs: Costs,
+    execution: Execution,
+    holding: HoldingRates | None = None,
+) -> Backtest:
     """Trade target positions, decided at each close and filled at the next open.
 
     Args:
@@ -325,6 +369,7 @@ def backtest(bars: Bars, positions: Floats, costs: Costs, execution: Execution) 
         positions: targets, shape (n_bars,), values in [-1, 1]: fractions of the equity, short below 0.
         costs: fee and slippage per side.
         execution: starting capital, stops and lot size.
+        holding: costs of holding into each bar; None for free holding.
 
     Raises:
         InvalidPositions: a bar has no finite position in [-1, 1].
@@ -332,10 +377,21 @@ def backtest(bars: Bars, positions: Floats, costs: Costs, execution: Execution) 
     """
     targets = check_positions(bars, positions)
     record = _blank_record(len(bars))
-    n_trades, costs_paid = _run(GIVEN, targets, targets[:0], _rules(costs, execution), _market(bars), record)
+    rules = _rules(costs, execution)
+    n_trades, costs_paid, holding_costs = _run(
+        GIVEN, targets, targets[:0], rules, _market(bars, holding), record
+    )
     closed = record.trades[:n_trades]
     trades = Trades(**{field.name: closed[field.name].copy() for field in fields(Trades)})
-    return Backtest(record.equity, record.returns, record.exposure, record.turnover, costs_paid, trades)
+    return Backtest(
+        record.equity,
+        record.returns,
+        record.exposure,
+        record.turnover,
+        costs_paid,
+        trades,
+        holding_costs,
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -398,7 +454,11 @@ def score_threshold(bars: Bars, score: Floats, long_above: ArrayLike, short_belo
 
 
 def sweep(
-    family: Family, costs: Costs, execution: Execution | Sequence[Execution], threads: int = 1
+    family: Family,
+    costs: Costs,
+    execution: Execution | Sequence[Execution],
+    threads: int = 1,
+    holding: HoldingRates | None = None,
 ) -> list[Metrics]:
     """Parameter sweep: metrics of every parameter set, in order, equal to `backtest` and `summarise` of each.
 
@@ -407,6 +467,7 @@ def sweep(
         costs: fee and slippage per side, for all sets.
         execution: rules for all sets, or a sequence of n_sets to sweep stops and targets as well.
         threads: number of threads; the result does not depend on the number.
+        holding: costs of holding into each bar, for all sets; None for free holding.
 
     Raises:
         InvalidTrainingParams: the number of executions differs from the number of sets.
@@ -414,7 +475,7 @@ def sweep(
     executions = [execution] * len(family.params) if isinstance(execution, Execution) else execution
     if len(executions) != len(family.params):
         raise InvalidTrainingParams(f"give a single execution, or one for each of {len(family.params)} sets")
-    market = _market(family.bars)
+    market = _market(family.bars, holding)
     periods_per_year = family.bars.periods_per_year
 
     def measured(sets: NDArray[np.int64]) -> list[Metrics]:
@@ -422,7 +483,7 @@ def sweep(
         results = []
         for i in sets:
             rules = _rules(costs, executions[i])
-            n_trades, _ = _run(family.rule, family.data, family.params[i], rules, market, record)
+            n_trades, _, _ = _run(family.rule, family.data, family.params[i], rules, market, record)
             trade_returns = record.trades["net_return"][:n_trades].copy()
             results.append(
                 measure(record.returns, record.exposure, record.turnover, trade_returns, periods_per_year)
@@ -460,10 +521,22 @@ def check_positions(bars: Bars, positions: Floats) -> Floats:
     return targets
 
 
-def _market(bars: Bars) -> _Market:
+def _market(bars: Bars, holding: HoldingRates | None) -> _Market:
+    """
+    Raises:
+        NotEnoughBars: there are no bars.
+        ValueError: the rates belong to other bars.
+    """
     if len(bars) == 0:
         raise NotEnoughBars("a backtest needs at least one bar; ask for a longer period")
-    return _Market(*(np.ascontiguousarray(x) for x in (bars.open, bars.high, bars.low, bars.close)))
+    long_rate = short_rate = np.empty(0)
+    if holding is not None:
+        long_rate = holding.long
+        short_rate = holding.short
+        if not len(long_rate) == len(short_rate) == len(bars):
+            raise ValueError(f"give a holding rate for each of the {len(bars)} bars, not {len(long_rate)}")
+    arrays = (bars.open, bars.high, bars.low, bars.close, long_rate, short_rate)
+    return _Market(*(np.ascontiguousarray(array, dtype=np.float64) for array in arrays))
 
 
 def _rules(costs: Costs, execution: Execution) -> _Rules:

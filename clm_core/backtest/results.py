@@ -41,7 +41,7 @@ class Trades:
     net_return: Floats
     """Profit after costs over the largest value committed: the peak of units held x entry_price."""
     pnl: Floats
-    """Profit after costs, in cash."""
+    """Profit after costs, the costs of holding included, in cash."""
     bars: NDArray[np.int64]
     """Bars held: exit_bar - entry_bar."""
     reason: NDArray[np.int64]
@@ -75,6 +75,8 @@ class Backtest:
     costs_paid: float
     """Fees and slippage, in cash."""
     trades: Trades
+    holding_costs: float = 0.0
+    """Funding, borrow and dividends paid, in cash, beside `costs_paid`; negative if more was received."""
 
     def __post_init__(self) -> None:
         for series in (self.equity, self.returns, self.exposure, self.turnover):

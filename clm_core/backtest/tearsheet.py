@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 
 from clm_core.backtest.results import Backtest, ExitReason, Metrics, Trades
 from clm_core.backtest.walk_forward import FoldResult
-from clm_core.domain.costs import Costs
 from clm_core.domain.evaluations import Check, Decision, Verdict
 from clm_core.domain.execution import Execution
+from clm_core.domain.terms import TradingTerms, cost_lines, cost_sentence
 from clm_core.domain.vocabulary import TriggerReason
 from clm_core.market.bars import Bars, Floats
 
@@ -55,11 +55,11 @@ class TearSheet:
     backtest: Backtest
     metrics: Metrics
     buy_and_hold: Backtest
-    """Fully long over the same bars, at the same costs."""
+    """Fully long over the same bars, under the same terms, costs of holding included."""
     buy_and_hold_metrics: Metrics
     verdict: Verdict
-    costs: Costs
-    execution: Execution
+    terms: TradingTerms
+    """Costs and rules of both backtests."""
     params: Mapping[str, Any]
     """Effective training parameters."""
     importances: Mapping[str, float]
@@ -146,7 +146,7 @@ def render(sheet: TearSheet) -> str:
     return templates.get_template("tearsheet.html").render(
         sheet=sheet,
         subtitle=_subtitle(sheet),
-        method_note=_method_note(sheet.costs),
+        method_note=_method_note(sheet.terms),
         points_note=_points_note(len(rows), len(sheet.bars)),
         verdict=_verdict(sheet.verdict),
         checks=[_check(check) for check in sheet.verdict.checks],
@@ -238,7 +238,7 @@ def period_returns(
 
 
 def _curves(sheet: TearSheet) -> dict[str, Floats]:
-    cash = sheet.execution.initial_cash
+    cash = sheet.terms.execution.initial_cash
     model = sheet.backtest.equity
     hold = sheet.buy_and_hold.equity
     return {
@@ -408,11 +408,10 @@ def _subtitle(sheet: TearSheet) -> str:
     )
 
 
-def _method_note(costs: Costs) -> str:
+def _method_note(terms: TradingTerms) -> str:
     return (
         "Every figure on this page is out of sample and after costs: walk-forward, each fold traded by a "
-        f"model fitted on older bars only, paying {costs.fee_bps:g} bps of fees and "
-        f"{costs.slippage_bps:g} bps of slippage on each side."
+        f"model fitted on older bars only, paying {cost_sentence(terms)}."
     )
 
 
@@ -457,7 +456,7 @@ def _compared(sheet: TearSheet, name: str) -> dict[str, str]:
 
 def _years(sheet: TearSheet) -> list[dict[str, Any]]:
     times = sheet.bars.index
-    cash = sheet.execution.initial_cash
+    cash = sheet.terms.execution.initial_cash
     months = period_returns(times, sheet.backtest.equity, cash, "M")
     totals = period_returns(times, sheet.backtest.equity, cash, "Y")
     hold = period_returns(times, sheet.buy_and_hold.equity, cash, "Y")
@@ -618,18 +617,23 @@ def _folds(folds: Sequence[FoldResult]) -> list[dict[str, str]]:
 
 
 def _lists(sheet: TearSheet) -> list[dict[str, Any]]:
-    execution = sheet.execution
-    data = [*sheet.data_facts.items(), *_costs(sheet.costs, sheet.backtest), *_rules(execution)]
+    costs = _costs(sheet.terms, sheet.backtest)
+    data = [*sheet.data_facts.items(), *costs, *_rules(sheet.terms.execution)]
     params = [(name, _plain(value)) for name, value in sheet.params.items()]
     return [{"title": "Data and costs", "rows": data}, {"title": "Training parameters", "rows": params}]
 
 
-def _costs(costs: Costs, backtest: Backtest) -> list[tuple[str, str]]:
+def _costs(terms: TradingTerms, backtest: Backtest) -> list[tuple[str, str]]:
     return [
-        ("fee", f"{costs.fee_bps:g} bps per side"),
-        ("slippage", f"{costs.slippage_bps:g} bps per side"),
+        *((name, _with_origin(terms, name, value)) for name, value in cost_lines(terms)),
         ("costs paid", count(backtest.costs_paid)),
+        ("costs of holding paid", count(backtest.holding_costs)),
     ]
+
+
+def _with_origin(terms: TradingTerms, name: str, value: str) -> str:
+    origin = terms.origins.get(f"{name}_bps")
+    return value if origin is None else f"{value} ({origin})"
 
 
 def _rules(execution: Execution) -> list[tuple[str, str]]:

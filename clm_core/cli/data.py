@@ -151,6 +151,34 @@ def import_file(
     _print_calendar(info)
 
 
+Payments = Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="CSV file.")]
+OfSymbol = Annotated[str, typer.Option("--symbol", help="BTCUSDT.P, SPY.")]
+Replace = Annotated[
+    bool, typer.Option("--replace", help="Replace the stored values within the span of the file.")
+]
+
+
+@app.command()
+def import_funding(file: Payments, *, symbol: OfSymbol, replace: Replace = False) -> None:
+    """Add funding rates of a perpetual (fractions per interval, as in Binance's dumps): all, or none."""
+    _import_payments("funding", file, symbol, replace)
+
+
+@app.command()
+def import_dividends(file: Payments, *, symbol: OfSymbol, replace: Replace = False) -> None:
+    """Add dividends of a share or fund (ex-date, cash per unit), for prices not adjusted for dividends."""
+    _import_payments("dividends", file, symbol, replace)
+
+
+def _import_payments(kind: str, file: Path, symbol: str, replace: bool) -> None:
+    from clm_core.market.carry_store import Kind
+
+    stored = _market().payments.add(Kind(kind), file, symbol, now=datetime.now(UTC), replace=replace)
+    span = f"{stored.start:%Y-%m-%d} to {stored.end:%Y-%m-%d}"
+    facts = f"{stored.payments:,} from {span}, hash {stored.content_hash[:8]}"
+    console.print(f"{symbol.upper()} {kind}: {facts}", highlight=False)
+
+
 @app.command()
 def fetch(
     symbol: Symbol,

@@ -105,7 +105,7 @@ def _evolve(request: "EvolveRequest") -> "EvolveResult":
 
     settings = load_settings()
     # before any server is started: a typing error must not cost ten seconds
-    parameter_space(request, settings.costs)
+    parameter_space(request)
     MarketData(settings.home).bars(request.symbol, request.timeframe, closed_by=datetime.now(UTC))
     with flow_of("flows.evolve.evolve", settings, lambda services: None) as (_, run):
         result: EvolveResult = run(request.name, request)

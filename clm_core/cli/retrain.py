@@ -110,10 +110,11 @@ def _require_valid(settings: "Settings", request: "RetrainRequest") -> None:
     Raises:
         CLMError: the bars do not exist, or the parameters are not valid.
     """
+    from clm_core.domain.costs import Costs
     from clm_core.market.sources import MarketData
     from clm_core.models import catalog
 
-    catalog.recipe(request.model_type, request.training_params, settings.costs, request.plugin)
+    catalog.recipe(request.model_type, request.training_params, Costs(), request.plugin)
     MarketData(settings.home).bars(request.symbol, request.timeframe, closed_by=datetime.now(UTC))
 
 

@@ -179,7 +179,7 @@ def _tune(resume: str | None, definition: dict[str, Any], run_fields: dict[str, 
     else:
         request = _continued(settings, resume, run_fields)
     # before any server is started: a typing error must not cost ten seconds
-    check(request, settings.costs)
+    check(request)
     MarketData(settings.home).bars(request.symbol, request.timeframe, closed_by=datetime.now(UTC))
     with flow_of("flows.tune.tune", settings, lambda services: __import__("optuna")) as (_, run):
         result: TuneResult = run(f"{request.kind} {request.symbol}", request)

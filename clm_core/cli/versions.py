@@ -52,8 +52,10 @@ def show(version: VersionName, as_json: AsJson = False) -> None:
     console.print(
         f"{colored_decision(verdict)}, score {verdict.score:.1f} of 100, out of sample "
         f"{evaluation.period_start:%Y-%m-%d} to {evaluation.period_end:%Y-%m-%d}, after "
-        f"{evaluation.fee_bps:g} bps fee and {evaluation.slippage_bps:g} bps slippage"
+        f"{evaluation.costs_in_words}"
     )
+    if evaluation.terms_digest is not None:
+        console.print(f"terms of trading {evaluation.terms_digest[:12]}", highlight=False)
     checks = Table("criterion", "measured", "required", box=SIMPLE_HEAVY)
     for check in verdict.checks:
         checks.add_row(check.label, formatted_value(check), formatted_limit(check))

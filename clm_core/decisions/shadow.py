@@ -10,11 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
-from clm_core.backtest.engine import backtest
 from clm_core.backtest.metrics import summarise
 from clm_core.backtest.results import Backtest
-from clm_core.domain.costs import Costs
-from clm_core.domain.execution import Execution
+from clm_core.backtest.terms import MarketTerms
 from clm_core.domain.shadows import ShadowRecord
 from clm_core.evidence import paired
 from clm_core.evidence.bootstrap import difference_interval
@@ -86,7 +84,7 @@ def differing_rows(record: ShadowRecord, positions: Floats) -> Rows:
     return np.flatnonzero(~(np.abs(positions - record.position) <= TOLERANCE))
 
 
-def measure(bars: Bars, positions: Floats, costs: Costs, execution: Execution) -> ShadowPerformance:
+def measure(bars: Bars, positions: Floats, market: MarketTerms) -> ShadowPerformance:
     """Backtest of recorded positions, starting flat.
 
     Args:
@@ -95,7 +93,7 @@ def measure(bars: Bars, positions: Floats, costs: Costs, execution: Execution) -
     """
     if not len(bars):
         return ShadowPerformance()
-    return _performance(backtest(bars, positions, costs, execution), bars.periods_per_year)
+    return _performance(market.backtest(bars, positions), bars.periods_per_year)
 
 
 def compare(
@@ -103,8 +101,7 @@ def compare(
     bars: Bars,
     ours: Floats,
     theirs: Floats,
-    costs: Costs,
-    execution: Execution,
+    market: MarketTerms,
     rng: np.random.Generator,
 ) -> ChampionComparison:
     """Comparison of a shadowed version with the production version.
@@ -114,10 +111,11 @@ def compare(
         bars: bars common to both versions, at least one.
         ours: positions of the shadowed version, shape (n_bars,).
         theirs: positions of the production version, shape (n_bars,).
+        market: terms of trading, the same for both.
         rng: random generator of the bootstrap.
     """
-    shadow_result = backtest(bars, ours, costs, execution)
-    champion_result = backtest(bars, theirs, costs, execution)
+    shadow_result = market.backtest(bars, ours)
+    champion_result = market.backtest(bars, theirs)
     shadow_performance = _performance(shadow_result, bars.periods_per_year)
     champion_performance = _performance(champion_result, bars.periods_per_year)
     if len(bars) < MIN_BARS:

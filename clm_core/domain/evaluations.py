@@ -6,6 +6,8 @@ from uuid import UUID
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, computed_field
 
+from clm_core.domain.terms import EvaluationTerms, cost_sentence
+
 
 class EvaluationResult(BaseModel):
     """Out-of-sample walk-forward results of a version, after costs."""
@@ -32,10 +34,22 @@ class EvaluationResult(BaseModel):
     period_end: datetime
     fee_bps: float
     slippage_bps: float
+    terms: EvaluationTerms | None = None
+    """Costs, costs of holding, execution, walk-forward plan, calendar and gap rules of the evaluation; null
+    for an evaluation by release 0.1.0."""
+    terms_digest: str | None = None
+    """SHA-256 of the terms, hexadecimal: evaluations with the same digest were made under equal terms."""
     passed: bool
     promotion_score: float = Field(ge=0, le=100)
     failure_reason: str | None = None
     created_at: datetime
+
+    @property
+    def costs_in_words(self) -> str:
+        """Costs as a clause: "5 bps of fees and 2 bps of slippage on each side"."""
+        if self.terms is not None:
+            return cost_sentence(self.terms)
+        return f"{self.fee_bps:g} bps of fees and {self.slippage_bps:g} bps of slippage on each side"
 
 
 class Decision(StrEnum):

@@ -5,11 +5,12 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from clm_core.domain.costs import Costs
+from clm_core.domain.costs import Costs, HoldingCosts, MarketCosts
 from clm_core.domain.execution import Execution
 from clm_core.domain.kinds import OfModel, PluginName
 from clm_core.domain.search_space import SearchDimension
 from clm_core.domain.spellings import TIMEFRAMES, TimeframeName, span_by_timeframe
+from clm_core.domain.terms import TradingTerms
 from clm_core.domain.vocabulary import ModelType
 from clm_core.domain.walk_forward import WalkForwardPlan
 
@@ -109,8 +110,32 @@ class Search(OfModel):
     plan: WalkForwardPlan
     costs: Costs
     execution: Execution
+    holding: HoldingCosts = HoldingCosts()
+    long_only: bool = False
+    adjusted: bool = False
+    funding_hash: str | None = None
+    """Content hash of the stored funding rates at the start of the search, if any."""
+    dividends_hash: str | None = None
+    """Content hash of the stored dividends at the start of the search, if any."""
     requested_by: str
     created_at: datetime
+
+    @property
+    def terms(self) -> TradingTerms:
+        """Terms of trading at the start of the search."""
+        return TradingTerms(
+            costs=self.costs,
+            holding=self.holding,
+            execution=self.execution,
+            long_only=self.long_only,
+            adjusted=self.adjusted,
+            funding_hash=self.funding_hash,
+            dividends_hash=self.dividends_hash,
+        )
+
+    @property
+    def market_costs(self) -> MarketCosts:
+        return self.terms.market_costs
 
 
 class Tuning(Search):

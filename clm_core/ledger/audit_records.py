@@ -84,6 +84,7 @@ def version_judged(
         "score": verdict.score,
         "sharpe_ratio": result.sharpe_ratio,
         "bundle_digest": bundle_digest,
+        "terms_digest": result.terms_digest,
         "policy": policy.name,
         "policy_hash": policy.digest,
     }

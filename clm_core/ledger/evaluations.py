@@ -50,7 +50,8 @@ class EvaluationStore:
                 `TrialStore.count`).
         """
         job = versions.job_of(result.model_id, result.version)
-        row = result.model_dump() | {
+        row = result.model_dump(exclude={"terms"}) | {
+            "terms": None if result.terms is None else result.terms.model_dump(mode="json"),
             "verdict": verdict.model_dump(exclude={"legs"}),
             "policy": policy.model_dump(),
             "bundle_digest": bundle_digest,
@@ -76,6 +77,12 @@ class EvaluationStore:
         newest = self._newest_evaluation(model_id, label)
         result = {name: newest[name] for name in EvaluationResult.model_fields}
         return EvaluationResult.model_validate(result), Verdict.model_validate(newest["verdict"])
+
+    def has_unrecorded_terms(self) -> bool:
+        """True if an evaluation has no recorded terms: release 0.1.0 recorded none."""
+        with self._engine.connect() as connection:
+            found = select(_EVALUATIONS.c.id).where(_EVALUATIONS.c.terms_digest.is_(None)).limit(1)
+            return connection.execute(found).first() is not None
 
     def policy_of(self, model_id: str, label: str) -> GatePolicy:
         """Policy behind the newest verdict on a version.

@@ -285,6 +285,7 @@ class EvaluationRow(Base):
         # PostgreSQL sorts NaN above every number, so that NaN is refused too
         CheckConstraint("promotion_score BETWEEN 0 AND 100", name="score"),
         CheckConstraint("passed = (verdict ->> 'decision' = 'pass')", name="verdict"),
+        CheckConstraint("(terms IS NULL) = (terms_digest IS NULL)", name="terms"),
         Index(None, "model_id", "version", "created_at"),
         Index(None, "created_at"),
         Index(None, "trial_id"),
@@ -307,6 +308,10 @@ class EvaluationRow(Base):
     period_end: Mapped[datetime]
     fee_bps: Mapped[float]
     slippage_bps: Mapped[float]
+    terms: Mapped[dict[str, Any] | None] = mapped_column(JSONB(none_as_null=True))
+    """`EvaluationTerms`; NULL for an evaluation by release 0.1.0."""
+    terms_digest: Mapped[str | None]
+    """SHA-256 of the terms, hexadecimal."""
     passed: Mapped[bool]
     promotion_score: Mapped[float]
     failure_reason: Mapped[str | None]

@@ -299,8 +299,8 @@ def _measure(
     track: _Track,
     champion: tuple[ModelVersion, _Track] | None,
 ) -> ShadowedVersion:
-    settings = services.settings
     bars = track.bars
+    market = services.terms(version.symbol, bars.calendar)
     return ShadowedVersion(
         model_id=version.model_id,
         version=version.version,
@@ -309,7 +309,7 @@ def _measure(
         newest_bar=bars.end.to_pydatetime() if len(bars) else None,
         new=track.new,
         late=count_late(track.record, bars.timeframe),
-        figures=measure(bars, track.record.position, settings.costs, settings.execution),
+        figures=measure(bars, track.record.position, market),
         against=None if champion is None else _compare(services, version, track, *champion),
     )
 
@@ -326,8 +326,7 @@ def _compare(
         ours.bars[-common:],
         ours.record.position[-common:],
         theirs.record.position[-common:],
-        services.settings.costs,
-        services.settings.execution,
+        services.terms(version.symbol, ours.bars.calendar),
         np.random.default_rng(version.seed),
     )
 

@@ -12,14 +12,12 @@ from functools import partial
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict
 
-from clm_core.backtest.engine import backtest
 from clm_core.backtest.metrics import summarise
+from clm_core.backtest.terms import MarketTerms
 from clm_core.decisions import health, staleness
 from clm_core.decisions.health import HealthFinding, Performance, confidence_below, judge
 from clm_core.decisions.staleness import DueRetrain, Freshness
 from clm_core.domain.actors import Actor
-from clm_core.domain.costs import Costs
-from clm_core.domain.execution import Execution
 from clm_core.domain.jobs import RetrainRequest, TrainingJob
 from clm_core.domain.triggers import Answer, TriggerRequest
 from clm_core.domain.versions import ModelVersion
@@ -157,7 +155,7 @@ def _performance(services: Services, model: Model, bars: Bars, first_new: int) -
     begin = max(0, first - model.trained_on.bars)
     positions = model.positions(bars[begin:])[first - begin :]
     limit = settings.triggers.max_sharpe_ratio
-    return measure(bars[first:], positions, settings.costs, settings.execution, limit)
+    return measure(bars[first:], positions, services.terms(bars.symbol, bars.calendar), limit)
 
 
 def _drift(version: ModelVersion, model: Model, bars: Bars, first_new: int, days: int) -> Drift | None:
@@ -175,17 +173,18 @@ def _drift(version: ModelVersion, model: Model, bars: Bars, first_new: int, days
     return drift(values[trained][complete[trained]], values[newest][complete[newest]], table.names)
 
 
-def measure(bars: Bars, positions: Floats, costs: Costs, execution: Execution, limit: float) -> Performance:
+def measure(bars: Bars, positions: Floats, market: MarketTerms, limit: float) -> Performance:
     """Backtest of the positions, starting flat.
 
     Args:
         bars: bars after the training; may be empty.
         positions: positions of the version on the bars, shape (n_bars,).
+        market: terms of trading.
         limit: annualised Sharpe ratio; the confidence is the probability of a true ratio below the limit.
     """
     if not len(bars):
         return Performance()
-    result = backtest(bars, positions, costs, execution)
+    result = market.backtest(bars, positions)
     metrics = summarise(result, bars.periods_per_year)
     return Performance(
         bars=len(bars),

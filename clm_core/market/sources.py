@@ -15,6 +15,8 @@ from clm_core.domain.errors import InvalidBars, SourceUnavailable, UnknownSeries
 from clm_core.domain.spellings import normalise_symbol
 from clm_core.market import calendars, quarantine
 from clm_core.market.bars import Bars
+from clm_core.market.carry import Carry
+from clm_core.market.carry_store import CarryStore
 from clm_core.market.exchange import ExchangeSeries, RetryPolicy
 from clm_core.market.reading import Layout, content_of, read
 from clm_core.market.store import SeriesManifest, SeriesStore
@@ -60,11 +62,28 @@ class MarketData:
         self._store = SeriesStore(home / "data")
         self._bundled = SeriesStore(BUNDLED)
         self._quarantine = home / "quarantine"
+        self.payments = CarryStore(home / "carry", self._quarantine)
 
     def series(self) -> list[SeriesInfo]:
         manifests = [*self._bundled.manifests(), *self._store.manifests()]
         newest = {(manifest.symbol, manifest.timeframe): manifest for manifest in manifests}
         return [_info(newest[key]) for key in sorted(newest)]
+
+    def carry(self, symbol: str) -> Carry:
+        """The newest stored funding rates and dividends of a market.
+
+        Raises:
+            StoreCorrupt: a stored file differs from the file that was written.
+        """
+        return self.payments.newest(symbol)
+
+    def recorded_carry(self, symbol: str, funding_hash: str | None, dividends_hash: str | None) -> Carry:
+        """Stored payments by the hashes of an earlier state; None for no payments.
+
+        Raises:
+            UnknownSeries: the state is no longer stored.
+        """
+        return self.payments.recorded(symbol, funding_hash, dividends_hash)
 
     def stored(self, symbol: str, timeframe: str) -> SeriesInfo | None:
         """The stored series, bundled series excluded, or None if nothing is stored."""

@@ -10,7 +10,7 @@ from pathlib import Path
 from pkgutil import iter_modules
 from typing import Any
 
-from clm_core.domain.costs import Costs
+from clm_core.domain.costs import Costs, MarketCosts
 from clm_core.domain.errors import MissingExtra, ModelError
 from clm_core.domain.kinds import Kind
 from clm_core.domain.search_space import SearchSpace
@@ -75,7 +75,8 @@ def recipe(
     """Validated training parameters of a model type, defaults filled in; loads no data.
 
     Args:
-        costs: costs of the trades, for the kinds of model that take costs into account.
+        costs: costs of the market, for the kinds of model that take costs into account; costs of trading
+            alone mean free holding.
         plugin: name of the plug-in, for the type OTHER.
 
     Raises:
@@ -83,7 +84,7 @@ def recipe(
         MissingExtra: the model's library is not installed.
         ModelError: the model type has no implementation, or the plug-in cannot be used.
     """
-    return find_kind(model_type, plugin).recipe(params, costs)
+    return find_kind(model_type, plugin).recipe(params, MarketCosts.of(costs))
 
 
 def load(folder: Path, card: ModelCard) -> Model:
@@ -166,7 +167,7 @@ def _kinds_of(of: Model | Recipe) -> list[ModelKind]:
 def _plugin_kind(installed: plugins.Installed) -> ModelKind:
     plugin = installed.plugin
 
-    def recipe(params: Mapping[str, Any], costs: Costs) -> Recipe:
+    def recipe(params: Mapping[str, Any], costs: MarketCosts) -> Recipe:
         return installed.recipe(plugin.params.parse(params, kind=installed.origin.name), costs)
 
     return ModelKind(

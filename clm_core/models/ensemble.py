@@ -37,11 +37,12 @@ from pydantic import (
     model_validator,
 )
 
-from clm_core.domain.costs import Costs
+from clm_core.domain.costs import MarketCosts
 from clm_core.domain.errors import BundleCorrupt, InvalidTrainingParams, NotEnoughBars
 from clm_core.domain.kinds import OfKind, PluginName
 from clm_core.domain.vocabulary import ModelType
 from clm_core.market.bars import Bars, Floats
+from clm_core.market.carry import holding_rates
 from clm_core.models import catalog
 from clm_core.models.bundle import load_bundle, save_bundle
 from clm_core.models.contract import Model, ModelCard, Progress, Recipe, TrainedOn
@@ -174,14 +175,14 @@ class EnsembleRecipe:
     """Recipe that fits members and weights; bundled members are taken as they are."""
 
     params: EnsembleParams
-    costs: Costs
+    costs: MarketCosts
     parts: tuple[Recipe, ...]
     """Recipes of the members; empty while the members are not resolved."""
     bundled: tuple[BundledMember, ...] = ()
     """Registered members to use instead of newly fitted members."""
 
     @classmethod
-    def of(cls, params: EnsembleParams, costs: Costs) -> "EnsembleRecipe":
+    def of(cls, params: EnsembleParams, costs: MarketCosts) -> "EnsembleRecipe":
         members = [each for each in params.members if isinstance(each, Member)]
         if len(members) < len(params.members):
             return cls(params, costs, ())
@@ -377,11 +378,12 @@ def load(folder: Path, card: ModelCard) -> EnsembleModel:
     return EnsembleModel(members, tuple(stored.weights), card.trained_on, card.train_metrics)
 
 
-def net_returns(bars: Bars, positions: Floats, costs: Costs) -> Floats:
+def net_returns(bars: Bars, positions: Floats, costs: MarketCosts) -> Floats:
     """Net return of each member on each bar, as a fraction, starting flat.
 
     A position of bar t is traded at the open of t + 1 and earns the price move until the open of t + 2, less
-    fee and slippage of the traded volume. So the last two bars have no return.
+    fee and slippage of the traded volume, and the constant costs of holding into t + 2. So the last two bars
+    have no return. A long-only market trades positions below 0 as 0.
 
     Args:
         positions: shape (n_bars, n_members).
@@ -390,9 +392,16 @@ def net_returns(bars: Bars, positions: Floats, costs: Costs) -> Floats:
         Shape (n_bars - 2, n_members).
     """
     moved = bars.open[2:] / bars.open[1:-1] - 1.0
+    positions = np.maximum(positions, 0.0) if costs.long_only else positions
     traded = np.abs(np.diff(positions, axis=0, prepend=0.0))
     rate = (costs.fee_bps + costs.slippage_bps) / 10_000
-    return np.asarray(positions[:-2] * moved[:, None] - traded[:-2] * rate)
+    held = positions[:-2]
+    returns = np.asarray(held * moved[:, None] - traded[:-2] * rate)
+    rates = holding_rates(bars, costs.holding)
+    if rates is not None:
+        returns -= np.maximum(held, 0.0) * rates.long[2:, None]
+        returns -= np.maximum(-held, 0.0) * rates.short[2:, None]
+    return returns
 
 
 def sharpe_ratios(returns: Floats) -> Floats:
@@ -478,7 +487,7 @@ def _by_member(metric: str, members: Sequence[BundledMember], values: Floats) ->
     }
 
 
-def recipe(params: Mapping[str, Any], costs: Costs) -> EnsembleRecipe:
+def recipe(params: Mapping[str, Any], costs: MarketCosts) -> EnsembleRecipe:
     """Recipe of an ensemble with validated parameters.
 
     Raises:

@@ -11,7 +11,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from clm_core.domain.costs import Costs
+from clm_core.domain.costs import MarketCosts
 from clm_core.domain.search_space import SearchSpace
 from clm_core.models.contract import Model, ModelCard, Recipe
 
@@ -20,7 +20,7 @@ from clm_core.models.contract import Model, ModelCard, Recipe
 class ModelKind:
     """A kind of model: functions that fit and load models of the kind, library, schedule and limits."""
 
-    recipe: Callable[[Mapping[str, Any], Costs], Recipe]
+    recipe: Callable[[Mapping[str, Any], MarketCosts], Recipe]
     """Function from training parameters to a recipe; validates the parameters."""
     load: Callable[[Path, ModelCard], Model]
     """Function from a verified bundle and the card to the model."""

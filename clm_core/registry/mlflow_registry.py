@@ -178,6 +178,13 @@ class MLflowRegistry:
             for start in range(0, len(batch), MAX_METRICS_PER_REQUEST):
                 self._client.log_batch(run_id, metrics=batch[start : start + MAX_METRICS_PER_REQUEST])
 
+    def log_terms(self, run_id: str, tags: Mapping[str, str]) -> None:
+        """Tag a run with the terms of the evaluation."""
+        from mlflow.entities import RunTag
+
+        with _mlflow_request(f"tag run {run_id} with its terms"):
+            self._client.log_batch(run_id, tags=[RunTag(name, value) for name, value in tags.items()])
+
     def attach(self, run_id: str, files: Sequence[Path], folder: str) -> None:
         """Store files with the version's run, shown by the MLflow UI."""
         with _mlflow_request(f"store the {folder} of run {run_id}"):

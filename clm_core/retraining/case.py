@@ -4,14 +4,11 @@ import uuid
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
-from clm_core.backtest.engine import backtest
 from clm_core.backtest.results import Backtest
 from clm_core.decisions.explanation import Proof
 from clm_core.decisions.gate import Case, Comparison
 from clm_core.decisions.gate_policy import GatePolicy
-from clm_core.domain.costs import Costs
 from clm_core.domain.evaluations import Verdict
-from clm_core.domain.execution import Execution
 from clm_core.domain.jobs import Lease, TrainingJob
 from clm_core.domain.trials import Trial, TrialSource
 from clm_core.domain.versions import ModelVersion
@@ -91,12 +88,10 @@ def compare_with_champion(
     registry: MLflowRegistry,
     version: ModelVersion,
     evaluation: BacktestEvaluation,
-    costs: Costs,
-    execution: Execution,
 ) -> Comparison | None:
     """Champion and challenger on the bars new to both; None without another version in production.
 
-    Both start flat on the first common bar and pay the same costs.
+    Both start flat on the first common bar and trade under the terms of the evaluation.
     """
     label = ledger.promotions.champion(version.model_id)
     if label is None or label == version.version:
@@ -108,8 +103,9 @@ def compare_with_champion(
         return Comparison(label, paired.PairedRecord())
     common = evaluation.bars[first_new:]
     champion_positions = champion.positions(evaluation.bars)[first_new:]
-    challenger_result = backtest(common, evaluation.positions[first_new:], costs, execution)
-    champion_result = backtest(common, champion_positions, costs, execution)
+    market = evaluation.market
+    challenger_result = market.backtest(common, evaluation.positions[first_new:])
+    champion_result = market.backtest(common, champion_positions)
     return Comparison(
         label, paired.extend(paired.PairedRecord(), challenger_result.returns, champion_result.returns)
     )

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from datetime import datetime, timedelta
 from uuid import UUID
 
+from clm_core.domain.costs import Costs
 from clm_core.domain.errors import LeaseLost, NotFound, RegistryUnavailable
 from clm_core.domain.faults import Fault, crash_at
 from clm_core.domain.jobs import Lease, RetrainRequest, TrainingJob
@@ -32,7 +33,8 @@ def new_job(services: Services, request: RetrainRequest) -> TrainingJob:
         UnknownSeries: no source has the requested bars.
         NotFound: a member of an ensemble does not exist.
     """
-    catalog.recipe(request.model_type, request.training_params, services.settings.costs, request.plugin)
+    # the costs are defaults of parameters and make no parameter invalid
+    catalog.recipe(request.model_type, request.training_params, Costs(), request.plugin)
     now = services.clock()
     series = services.market.newest(request.symbol, request.timeframe)
     # read here already, so that a damaged file or a series without a closed bar is refused without a job

@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from clm_core.domain.costs import MarketCosts
+from clm_core.domain.errors import NotFound
 from clm_core.domain.versions import ModelVersion
 from clm_core.market.bars import Bars, Floats
 from clm_core.models import catalog
@@ -71,7 +73,8 @@ def reproduce(services: Services, version: ModelVersion) -> Reproduction:
     job = services.ledger.job(version.training_job_id)
     bars = fetch_bars(services, job)
     stored, card = _stored(services, version)
-    requested = catalog.recipe(job.model_type, job.training_params, services.settings.costs, job.plugin)
+    costs = _costs_of(services, version, bars)
+    requested = catalog.recipe(job.model_type, job.training_params, costs, job.plugin)
     # members of an ensemble stay as stored: each member is a version to be reproduced by itself
     recipe = with_members_of(requested, stored)
     again = recipe.fit(bars, job.seed, lambda done: services.announce("Training again", done))
@@ -98,6 +101,17 @@ def compare(stored: Model, again: Model, bars: Bars) -> Positions:
         largest=float(distance.max()),
         first=bars.index[rows[0]].to_pydatetime() if len(rows) else None,
     )
+
+
+def _costs_of(services: Services, version: ModelVersion, bars: Bars) -> MarketCosts:
+    """Costs under which the version was trained and judged; those in force for a version never judged."""
+    try:
+        evaluation, _ = services.ledger.evaluation(version.model_id, version.version)
+    except NotFound:
+        return services.terms(bars.symbol, bars.calendar).terms.market_costs
+    if evaluation.terms is not None:
+        return evaluation.terms.market_costs
+    return MarketCosts(fee_bps=evaluation.fee_bps, slippage_bps=evaluation.slippage_bps)
 
 
 def _stored(services: Services, version: ModelVersion) -> tuple[Model, ModelCard]:

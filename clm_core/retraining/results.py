@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from clm_core.backtest.results import Backtest, Metrics
+from clm_core.backtest.terms import MarketTerms
 from clm_core.domain.evaluations import Verdict
 from clm_core.domain.versions import ModelVersion
 from clm_core.market.bars import Bars, Floats
@@ -16,7 +17,7 @@ class BacktestEvaluation:
     bars: Bars
     """Out-of-sample bars."""
     positions: Floats
-    """Target position after each bar, shape (n_bars,)."""
+    """Target position after each bar, as traded, shape (n_bars,)."""
     judged_seed: int
     """Index of the seed judged: 0 is the job's own seed."""
     seed_sharpes: tuple[float, ...]
@@ -27,6 +28,8 @@ class BacktestEvaluation:
     """Metrics with the judged seed."""
     buy_and_hold: Backtest
     buy_and_hold_metrics: Metrics
+    market: MarketTerms
+    """Terms of trading of every backtest of the evaluation."""
 
 
 @dataclass(frozen=True)

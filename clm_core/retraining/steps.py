@@ -8,15 +8,16 @@ from datetime import datetime
 
 import numpy as np
 
-from clm_core.backtest.engine import backtest
 from clm_core.backtest.metrics import summarise
 from clm_core.backtest.results import Metrics
 from clm_core.backtest.tearsheet import TearSheet, equity_png, render
+from clm_core.backtest.terms import buy_and_hold
 from clm_core.decisions import gate
-from clm_core.domain.costs import Costs
+from clm_core.domain.costs import MarketCosts
 from clm_core.domain.evaluations import Decision, EvaluationResult, Verdict
 from clm_core.domain.faults import Fault, crash_at
 from clm_core.domain.jobs import Lease, TrainingJob
+from clm_core.domain.terms import EvaluationTerms, cost_sentence
 from clm_core.domain.versions import ModelVersion
 from clm_core.domain.vocabulary import ModelStatus
 from clm_core.domain.walk_forward import WalkForwardPlan
@@ -60,7 +61,8 @@ def train(services: Services, job: TrainingJob, bars: Bars) -> TrainingResult:
         TrainingFailed: the training exceeded its time limit, or its process died.
     """
     settings = services.settings
-    spec = training_spec(job, settings.walk_forward, settings.costs)
+    costs = services.terms(bars.symbol, bars.calendar).terms.market_costs
+    spec = training_spec(job, settings.walk_forward, costs)
     key = training.results_key(spec, bars.content_hash)
     if resume.take_over_training(services.work, job, key):
         services.announce("Reusing the earlier training", 1.0)
@@ -112,12 +114,11 @@ def evaluate_out_of_sample(
 
     The seed judged stands at the policy's `seed_quantile` of the seeds, ranked by Sharpe ratio.
     """
-    costs = services.settings.costs
-    execution = services.settings.execution
+    market = services.terms(bars.symbol, bars.calendar)
     rows = trained.out_of_sample[0].rows
     unseen = bars[rows]
-    positions = [out_of_sample.positions[rows] for out_of_sample in trained.out_of_sample]
-    results = [backtest(unseen, targets, costs, execution) for targets in positions]
+    positions = [market.tradable(run.positions[rows]) for run in trained.out_of_sample]
+    results = [market.backtest(unseen, targets) for targets in positions]
     metrics = [summarise(result, bars.periods_per_year) for result in results]
     quantile = services.policy(job.model_id, job.symbol).criteria.seed_quantile
     ranking = sorted(range(len(metrics)), key=lambda seed: _finite_or_lowest(metrics[seed].sharpe_ratio))
@@ -125,7 +126,7 @@ def evaluate_out_of_sample(
     # the judged seed last: a verdict refers to the newest trial of its job
     backtests = sorted(enumerate(results), key=lambda pair: pair[0] == judged)
     case.record_trials(services.ledger, lease, job, unseen, backtests, services.clock())
-    buy_and_hold = backtest(unseen, np.ones(len(unseen)), costs, execution)
+    held = buy_and_hold(market, unseen)
     crash_at(Fault.EVALUATED, services.settings.fault)
     return BacktestEvaluation(
         bars=unseen,
@@ -134,8 +135,9 @@ def evaluate_out_of_sample(
         seed_sharpes=tuple(metrics[seed].sharpe_ratio for seed in ranking),
         result=results[judged],
         metrics=metrics[judged],
-        buy_and_hold=buy_and_hold,
-        buy_and_hold_metrics=summarise(buy_and_hold, bars.periods_per_year),
+        buy_and_hold=held,
+        buy_and_hold_metrics=summarise(held, bars.periods_per_year),
+        market=market,
     )
 
 
@@ -149,13 +151,14 @@ def judge(services: Services, lease: Lease, version: ModelVersion, evaluation: B
     settings = services.settings
     policy = services.policy(version.model_id, version.symbol)
     trials = ledger.trials.records(version.symbol, version.timeframe)
-    against = case.compare_with_champion(
-        ledger, registry, version, evaluation, settings.costs, settings.execution
-    )
+    against = case.compare_with_champion(ledger, registry, version, evaluation)
     verdict = gate.judge(case.build_case(evaluation, trials, against, policy), policy)
     if len(evaluation.seed_sharpes) > 1:
         verdict = verdict.model_copy(update={"seed_sharpes": evaluation.seed_sharpes})
-    record = _evaluation_record(version, evaluation, verdict, settings.costs, services.clock())
+    remarks = evaluation.market.terms.remarks
+    verdict = verdict.model_copy(update={"warnings": (*verdict.warnings, *remarks)})
+    plan = settings.walk_forward.model_copy(update={"seeds": len(evaluation.seed_sharpes)})
+    record = _evaluation_record(version, evaluation, verdict, plan, services.clock())
     ledger.add_evaluation(record, verdict, policy, version.bundle_digest, lease)
     crash_at(Fault.EVALUATION_RECORDED, settings.fault)
     registry.log_results(
@@ -163,6 +166,7 @@ def judge(services: Services, lease: Lease, version: ModelVersion, evaluation: B
         {**_numbers(evaluation.metrics), "promotion_score": verdict.score},
         {"equity": evaluation.result.equity},
     )
+    registry.log_terms(version.mlflow_run_id, _terms_of_run(record))
     status = STATUS_AFTER_DECISION[verdict.decision]
     ledger.set_version_status(version.model_id, version.version, status, services.clock(), lease)
     crash_at(Fault.STATUS_RECORDED, settings.fault)
@@ -194,8 +198,7 @@ def report(
         buy_and_hold=evaluation.buy_and_hold,
         buy_and_hold_metrics=evaluation.buy_and_hold_metrics,
         verdict=verdict,
-        costs=settings.costs,
-        execution=settings.execution,
+        terms=evaluation.market.terms,
         params=readable(job.model_type, trained.params),
         importances=trained.importances,
         data_facts=_data_facts(bars),
@@ -212,8 +215,8 @@ def report(
     return TearSheetFiles(html, picture.read_bytes())
 
 
-def training_spec(job: TrainingJob, plan: WalkForwardPlan, costs: Costs) -> TrainingSpec:
-    """The training that a job asks for, under the installation's plan and costs."""
+def training_spec(job: TrainingJob, plan: WalkForwardPlan, costs: MarketCosts) -> TrainingSpec:
+    """The training that a job asks for, under the installation's plan and the market's costs."""
     recipe = catalog.recipe(job.model_type, job.training_params, costs, job.plugin)
     return TrainingSpec(
         model_type=job.model_type,
@@ -270,9 +273,17 @@ def _finite_or_lowest(ratio: float) -> float:
 
 
 def _evaluation_record(
-    version: ModelVersion, evaluation: BacktestEvaluation, verdict: Verdict, costs: Costs, now: datetime
+    version: ModelVersion,
+    evaluation: BacktestEvaluation,
+    verdict: Verdict,
+    plan: WalkForwardPlan,
+    now: datetime,
 ) -> EvaluationResult:
     metrics = evaluation.metrics
+    bars = evaluation.bars
+    # releases without bridged outages knew one set of rules
+    gap_rules = getattr(bars, "gap_rules", 1)
+    terms = EvaluationTerms.of(evaluation.market.terms, plan, str(bars.calendar), gap_rules)
     return EvaluationResult(
         id=uuid.uuid4(),
         model_id=version.model_id,
@@ -285,15 +296,27 @@ def _evaluation_record(
         max_drawdown=metrics.max_drawdown,
         total_pnl=metrics.total_return,
         trades=metrics.trades,
-        period_start=evaluation.bars.start.to_pydatetime(),
-        period_end=evaluation.bars.end.to_pydatetime(),
-        fee_bps=costs.fee_bps,
-        slippage_bps=costs.slippage_bps,
+        period_start=bars.start.to_pydatetime(),
+        period_end=bars.end.to_pydatetime(),
+        fee_bps=terms.costs.fee_bps,
+        slippage_bps=terms.costs.slippage_bps,
+        terms=terms,
+        terms_digest=terms.digest,
         passed=verdict.passed,
         promotion_score=verdict.score,
         failure_reason="; ".join(verdict.reasons) or None,
         created_at=now,
     )
+
+
+def _terms_of_run(record: EvaluationResult) -> dict[str, str]:
+    """Terms of an evaluation as tags of the run in MLflow."""
+    assert record.terms is not None
+    return {
+        "clm.terms_digest": str(record.terms_digest),
+        "clm.costs": cost_sentence(record.terms),
+        "clm.terms": record.terms.model_dump_json(),
+    }
 
 
 def _data_facts(bars: Bars) -> dict[str, str]:

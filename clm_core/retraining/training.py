@@ -28,7 +28,7 @@ from pydantic import BaseModel, ConfigDict
 from clm_core.backtest import sentinel
 from clm_core.backtest.walk_forward import FoldResult, OutOfSample, fold_result, walk_forward
 from clm_core.domain import errors
-from clm_core.domain.costs import Costs
+from clm_core.domain.costs import MarketCosts
 from clm_core.domain.errors import BundleCorrupt, CLMError, TrainingFailed
 from clm_core.domain.progress import Announce
 from clm_core.domain.vocabulary import ModelType
@@ -63,7 +63,7 @@ class TrainingSpec(BaseModel):
     model_type: ModelType
     plugin: str | None = None
     params: dict[str, Any]
-    costs: Costs
+    costs: MarketCosts
     seed: int
     seeds: int
     """Number of walk-forward runs, with consecutive seeds from `seed`."""

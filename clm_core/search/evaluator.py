@@ -19,6 +19,7 @@ import numpy as np
 
 from clm_core.backtest.metrics import sharpe_ratio
 from clm_core.backtest.results import Backtest
+from clm_core.backtest.terms import MarketTerms
 from clm_core.domain.searches import HeldOutSharpe, Search
 from clm_core.domain.trials import TrialSource
 from clm_core.ledger.trials import TrialStore
@@ -100,6 +101,7 @@ class Evaluator:
         workers: Workers,
         search: Search,
         bars: Bars,
+        market: MarketTerms,
         recorder: TrialRecorder,
         clock: Callable[[], datetime],
         interrupted: threading.Event,
@@ -107,6 +109,7 @@ class Evaluator:
         self._workers = workers
         self._search = search
         self._bars = bars
+        self._market = market
         self._recorder = recorder
         self._clock = clock
         self._interrupted = interrupted
@@ -170,7 +173,7 @@ class Evaluator:
 
     def backtests(self, run: TrialRun) -> list[Backtest]:
         """Backtests over the folds completed so far, one per seed."""
-        return seed_backtests(run, self._bars, self._search)
+        return seed_backtests(run, self._bars, self._market)
 
     def sharpe_ratios(self, backtests: Iterable[Backtest]) -> list[float]:
         """Annualised Sharpe ratios."""
@@ -229,6 +232,7 @@ def open_evaluator(
     workers: Workers,
     search: Search,
     bars: Bars,
+    market: MarketTerms,
     source: TrialSource,
     trials: TrialStore,
     clock: Callable[[], datetime],
@@ -239,8 +243,8 @@ def open_evaluator(
         NotEnoughBars: a fold would have no rows to train or to test on.
     """
     with _deferred_interrupt() as interrupted:
-        recorder = TrialRecorder(trials, search, bars, source, clock)
-        yield Evaluator(workers, search, bars, recorder, clock, interrupted)
+        recorder = TrialRecorder(trials, search, bars, market, source, clock)
+        yield Evaluator(workers, search, bars, market, recorder, clock, interrupted)
 
 
 @contextlib.contextmanager

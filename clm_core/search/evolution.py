@@ -44,6 +44,9 @@ COMPARABLE = {
 }
 """Fields besides the parameters that the fitness depends on; part of a candidate's identity."""
 
+LATER_TERMS = {"holding", "long_only", "adjusted", "funding_hash", "dividends_hash"}
+"""Terms of trading that the fitness depends on, unknown to release 0.1.0."""
+
 
 class Evolution(Search):
     """An evolution as requested."""
@@ -73,6 +76,8 @@ class Evolution(Search):
     def id_of(self, genome: Genome) -> UUID:
         """Id of a candidate: the same however often, and whenever, the candidate is proposed."""
         facts = self.model_dump(mode="json", include=COMPARABLE) | {"params": self.params(genome)}
+        # left out at the defaults, so that candidates recorded without the fields keep the identity
+        facts |= self.model_dump(mode="json", include=LATER_TERMS, exclude_defaults=True)
         return uuid5(NAMESPACE, json.dumps(facts, sort_keys=True))
 
 
@@ -85,9 +90,9 @@ def open_evolution(services: Services, request: EvolveRequest) -> Evolution:
         UnknownSeries: no source has the bars.
     """
     now = services.clock()
-    fixed, space = parameter_space(request, services.settings.costs)
+    fixed, space = parameter_space(request)
     evolution = Evolution(
-        **search_fields(request, services.market, services.settings),
+        **search_fields(request, services),
         name=request.name or f"{request.model_id}_{now:%Y%m%d_%H%M%S}",
         fixed=fixed,
         space=space,
@@ -109,7 +114,7 @@ def search(services: Services, evolution: Evolution, workers: int | None) -> Evo
         NothingTuned: no candidate could be measured.
     """
     bars = search_bars(services.market, evolution)
-    shared_inputs = SharedInputs(evolution.kind, evolution.costs, bars)
+    shared_inputs = SharedInputs(evolution.kind, evolution.market_costs, bars)
     with local_workers(workers, shared_inputs) as processes:
         return search_with(processes, services, evolution, bars)
 
@@ -121,7 +126,10 @@ def search_with(workers: Workers, services: Services, evolution: Evolution, bars
     interrupted = False
     ledger = services.ledger
     clock = services.clock
-    with open_evaluator(workers, evolution, bars, TrialSource.EVOLUTION, ledger.trials, clock) as evaluator:
+    market = services.recorded_terms(evolution.symbol, evolution.terms)
+    with open_evaluator(
+        workers, evolution, bars, market, TrialSource.EVOLUTION, ledger.trials, clock
+    ) as evaluator:
         objective = _Objective(evolution, evaluator, ledger.candidates, clock, services.announce)
         try:
             for population in evolve(evolution.space, evolution.rules, objective):

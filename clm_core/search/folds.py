@@ -6,10 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from clm_core.backtest.engine import backtest, check_positions
+from clm_core.backtest.engine import check_positions
 from clm_core.backtest.results import Backtest
+from clm_core.backtest.terms import MarketTerms
 from clm_core.backtest.walk_forward import split
-from clm_core.domain.costs import Costs
+from clm_core.domain.costs import MarketCosts
 from clm_core.domain.kinds import Kind
 from clm_core.domain.searches import Search
 from clm_core.market.bars import Bars, Floats
@@ -22,7 +23,7 @@ class SharedInputs:
     """Inputs common to all folds of a search."""
 
     kind: Kind
-    costs: Costs
+    costs: MarketCosts
     bars: Bars
 
 
@@ -100,7 +101,7 @@ def held_out(n_bars: int, search: Search) -> int:
     return int(n_bars * search.holdout)
 
 
-def backtest_folds(bars: Bars, first: int, fold_positions: list[Floats], search: Search) -> Backtest:
-    """Backtest, after costs, of the positions of consecutive folds from row `first` on."""
+def backtest_folds(bars: Bars, first: int, fold_positions: list[Floats], market: MarketTerms) -> Backtest:
+    """Backtest, under the terms of the market, of the positions of consecutive folds from row `first` on."""
     positions = np.concatenate(fold_positions)
-    return backtest(bars[first : first + len(positions)], positions, search.costs, search.execution)
+    return market.backtest(bars[first : first + len(positions)], positions)

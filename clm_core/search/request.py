@@ -11,11 +11,14 @@ from clm_core.market.bars import Bars
 from clm_core.market.sources import MarketData
 from clm_core.models import catalog
 from clm_core.search.workers import error_line
-from clm_core.settings import Settings
+from clm_core.services import Services
+
+TERMS = ("costs", "holding", "execution", "long_only", "adjusted", "funding_hash", "dividends_hash")
+"""Fields of a `Search` taken from the terms of the market."""
 
 
 def parameter_space(
-    request: SearchRequest, costs: Costs
+    request: SearchRequest,
 ) -> tuple[dict[str, Any], dict[str, SearchDimension]]:
     """The fixed and the searched parameters; loads no data.
 
@@ -24,7 +27,10 @@ def parameter_space(
         MissingExtra: the model's library is not installed.
         ModelError: the kind of model has no implementation, or nothing to search.
     """
-    described = catalog.recipe(request.model_type, request.training_params, costs, request.plugin).describe()
+    # the costs are defaults of parameters that the request does not name
+    described = catalog.recipe(
+        request.model_type, request.training_params, Costs(), request.plugin
+    ).describe()
     fixed = {name: described[name] for name in request.training_params}
     every = catalog.search_space(request.model_type, request.plugin)
     space = {name: dimension for name, dimension in every.items() if name not in fixed}
@@ -35,13 +41,14 @@ def parameter_space(
     return fixed, space
 
 
-def search_fields(request: SearchRequest, market: MarketData, settings: Settings) -> dict[str, Any]:
+def search_fields(request: SearchRequest, services: Services) -> dict[str, Any]:
     """Fields of a `Search` that follow from the request, the settings and the stored bars.
 
     Raises:
         UnknownSeries: no source has the requested bars.
     """
-    series = market.newest(request.symbol, request.timeframe)
+    series = services.market.newest(request.symbol, request.timeframe)
+    terms = services.terms(series.symbol, series.calendar).terms
     return {
         "model_type": request.model_type,
         "plugin": request.plugin,
@@ -52,9 +59,8 @@ def search_fields(request: SearchRequest, market: MarketData, settings: Settings
         "holdout": request.holdout,
         "seed": request.seed,
         "seeds": request.seeds or catalog.find_kind(*request.kind).seeds,
-        "plan": settings.walk_forward,
-        "costs": settings.costs,
-        "execution": settings.execution,
+        "plan": services.settings.walk_forward,
+        **{name: getattr(terms, name) for name in TERMS},
         "requested_by": request.requested_by,
     }
 
@@ -77,7 +83,7 @@ def search_bars(market: MarketData, search: Search) -> Bars:
 def contradiction(search: Search, params: Mapping[str, Any]) -> str | None:
     """Error of parameters that are each in range but cannot be combined; None if they can."""
     try:
-        catalog.recipe(search.model_type, params, search.costs, search.plugin)
+        catalog.recipe(search.model_type, params, search.market_costs, search.plugin)
     except InvalidTrainingParams as error:
         return error_line(error)
     return None

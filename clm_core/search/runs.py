@@ -6,7 +6,7 @@ from typing import Any
 from uuid import UUID
 
 from clm_core.backtest.results import Backtest
-from clm_core.domain.searches import Search
+from clm_core.backtest.terms import MarketTerms
 from clm_core.market.bars import Bars, Floats
 from clm_core.search.folds import FoldPlan, FoldTask, backtest_folds
 
@@ -61,7 +61,7 @@ class TrialRun:
         return self.positions[number :: len(self.ids)]
 
 
-def seed_backtests(run: TrialRun, bars: Bars, search: Search) -> list[Backtest]:
+def seed_backtests(run: TrialRun, bars: Bars, market: MarketTerms) -> list[Backtest]:
     """Backtests over the folds completed so far, one per seed, without the seeds that have no fold yet."""
     started = filter(None, map(run.of_seed, range(len(run.ids))))
-    return [backtest_folds(bars, run.fold_plan.first, positions, search) for positions in started]
+    return [backtest_folds(bars, run.fold_plan.first, positions, market) for positions in started]

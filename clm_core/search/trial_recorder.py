@@ -8,6 +8,7 @@ from uuid import UUID
 import numpy as np
 
 from clm_core.backtest.results import Backtest
+from clm_core.backtest.terms import MarketTerms
 from clm_core.domain.searches import Search
 from clm_core.domain.trials import Trial, TrialSource
 from clm_core.evidence.track_record import TrackRecord, track_record
@@ -23,12 +24,14 @@ class TrialRecorder:
         trials: TrialStore,
         search: Search,
         bars: Bars,
+        market: MarketTerms,
         source: TrialSource,
         clock: Callable[[], datetime],
     ) -> None:
         self._trials = trials
         self._search = search
         self._bars = bars
+        self._market = market
         self._source = source
         self._clock = clock
 
@@ -42,7 +45,7 @@ class TrialRecorder:
 
     def count(self, run: TrialRun) -> None:
         """Record the trials of a run with the returns of the completed folds."""
-        backtests = seed_backtests(run, self._bars, self._search)
+        backtests = seed_backtests(run, self._bars, self._market)
         for number, trial_id in enumerate(run.ids):
             result = backtests[number] if number < len(backtests) else None
             trial, record = self._trial(run, trial_id, run.first_seed + number, result)

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from clm_core.domain.actors import Actor
-from clm_core.domain.costs import Costs
 from clm_core.domain.errors import MissingExtra
 from clm_core.domain.progress import Announce
 from clm_core.domain.search_space import SearchDimension
@@ -29,7 +28,7 @@ from clm_core.search.workers import Workers
 from clm_core.services import Services
 
 
-def check(request: TuneRequest, costs: Costs) -> tuple[dict[str, Any], dict[str, SearchDimension]]:
+def check(request: TuneRequest) -> tuple[dict[str, Any], dict[str, SearchDimension]]:
     """The fixed and the searched parameters, after a check of the required libraries; loads no data.
 
     Raises:
@@ -37,7 +36,7 @@ def check(request: TuneRequest, costs: Costs) -> tuple[dict[str, Any], dict[str,
         MissingExtra: Optuna, Ray or the model's library is not installed.
         ModelError: the kind of model has no implementation, or nothing to tune.
     """
-    fixed, space = parameter_space(request, costs)
+    fixed, space = parameter_space(request)
     for library, extra, needed in (
         ("optuna", "evolve", True),
         ("ray", "ray", request.on is Engine.RAY),
@@ -57,9 +56,9 @@ def open_tuning(services: Services, request: TuneRequest) -> Tuning:
     """
     now = services.clock()
     store = services.ledger.tunings
-    fixed, space = check(request, services.settings.costs)
+    fixed, space = check(request)
     name = request.study or f"{request.model_id}_{now:%Y%m%d_%H%M%S}"
-    fields = search_fields(request, services.market, services.settings)
+    fields = search_fields(request, services)
     fields |= {"name": name, "fixed": fixed, "space": space}
     if store.exists(name):
         # bars that arrived since are no difference: a study keeps the bars of its beginning
@@ -100,7 +99,7 @@ def search(services: Services, tuning: Tuning, request: TuneRequest) -> TuneResu
         NothingTuned: all trials have ended, and none was completed.
     """
     bars = search_bars(services.market, tuning)
-    with open_workers(request, SharedInputs(tuning.kind, tuning.costs, bars)) as workers:
+    with open_workers(request, SharedInputs(tuning.kind, tuning.market_costs, bars)) as workers:
         return search_with(workers, services, tuning, request, bars)
 
 
@@ -111,9 +110,12 @@ def search_with(
     limit = request.timeout_minutes
     stop_at = None if limit is None else services.clock() + timedelta(minutes=limit)
     ledger = services.ledger
+    market = services.recorded_terms(tuning.symbol, tuning.terms)
     with (
         open_study(services.database, tuning) as study,
-        open_evaluator(workers, tuning, bars, TrialSource.TUNING, ledger.trials, services.clock) as evaluator,
+        open_evaluator(
+            workers, tuning, bars, market, TrialSource.TUNING, ledger.trials, services.clock
+        ) as evaluator,
     ):
         trials = _StudyTrials(study, evaluator, request.trials, services.announce)
         ended = trials.evaluate(stop_at)

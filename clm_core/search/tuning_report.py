@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from clm_core.backtest.tearsheet import packed_plotly, script_safe
 from clm_core.domain.search_space import Between, SearchDimension
 from clm_core.domain.searches import Tuning
+from clm_core.domain.terms import cost_sentence
 from clm_core.domain.tuning import StopReason, TrialResult, TrialState, TuneResult
 from clm_core.platform.database import Database
 from clm_core.search import report_parts
@@ -233,13 +234,13 @@ def _range(dimension: SearchDimension) -> str:
 
 
 def _facts(tuning: Tuning) -> dict[str, str]:
-    plan, costs = tuning.plan, tuning.costs
+    plan = tuning.plan
     return {
         "series": f"{tuning.symbol} {tuning.timeframe}, the newest {tuning.dataset_span_days} days",
         "content hash": tuning.data_snapshot,
         "held out": f"the newest {tuning.holdout:.0%} of the bars",
         "walk-forward": f"{plan.folds} folds, embargo {plan.embargo_bars} bars",
-        "costs": f"{costs.fee_bps:g} bps fee and {costs.slippage_bps:g} bps slippage per side",
+        "costs": cost_sentence(tuning.terms),
         "fixed parameters": ", ".join(f"{name} {formatted(value)}" for name, value in tuning.fixed.items())
         or "none",
         "seeds": ", ".join(str(tuning.seed + number) for number in range(tuning.seeds)),

@@ -6,9 +6,12 @@ from typing import Any
 
 from clm_core.domain.evaluations import EvaluationResult
 from clm_core.domain.jobs import TrainingJob
+from clm_core.domain.terms import EvaluationTerms, TradingTerms
 from clm_core.domain.versions import ModelVersion
 from clm_core.domain.vocabulary import ModelStatus, ModelType, TriggerReason
+from clm_core.domain.walk_forward import WalkForwardPlan
 
+TERMS = EvaluationTerms.of(TradingTerms(), WalkForwardPlan(seeds=1), "24x7", 2)
 MOMENT = datetime(2025, 12, 4, 14, 30, 22, tzinfo=UTC)
 
 
@@ -66,6 +69,8 @@ def an_evaluation(model_id: str, label: str, **changes: Any) -> EvaluationResult
         "period_end": MOMENT,
         "fee_bps": 5.0,
         "slippage_bps": 2.0,
+        "terms": TERMS,
+        "terms_digest": TERMS.digest,
         "passed": False,
         "promotion_score": 40.0,
         "created_at": MOMENT,

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from clm_core.domain.costs import Costs
+from clm_core.domain.costs import MarketCosts
 from clm_core.domain.errors import BundleCorrupt, NotEnoughBars
 from clm_core.domain.vocabulary import ModelType
 from clm_core.market.bars import Bars, Floats
@@ -49,6 +49,8 @@ if TYPE_CHECKING:
     from clm_core.models.policies.trading_env import TradingEpisodes
 
 FILE = "policy.safetensors"
+LATER_PARAMS = ("funding_bps_per_8h", "borrow_bps_per_year", "long_only")
+"""Parameters unknown to release 0.1.0, described only where they are not 0 or false."""
 MIN_STARTS = 200
 """Minimum number of rows at which an episode may start: with fewer rows a policy learns the rows by heart."""
 MAX_SCORE = 5.0
@@ -91,7 +93,7 @@ class PolicyModel:
         bars = self.trained_on.accept(bars)
         table = compute_features(bars, self.params.features)
         starts, active = spans(bars, table.complete, self.params.memory)
-        market = MarketArrays.of(bars)
+        market = MarketArrays.of(bars, self.params.holding)
         return follow(self.params, self.normaliser, self.network, table, market, starts, active)[0]
 
     def forecast(self, bars: Bars) -> Floats:
@@ -151,6 +153,7 @@ def rules_of(
         margin=params.switching_margin,
         drawdown_penalty=drawdown_penalty,
         reward_unit=reward_unit,
+        lowest=0.0 if params.long_only else -1.0,
     )
 
 
@@ -165,7 +168,9 @@ class ReinforcementRecipe:
         return self.params.model_type
 
     def describe(self) -> dict[str, Any]:
-        return self.params.model_dump(mode="json")
+        later = {name: getattr(self.params, name) for name in LATER_PARAMS}
+        unused = {name for name, value in later.items() if not value}
+        return self.params.model_dump(mode="json", exclude=unused)
 
     def fit(self, bars: Bars, seed: int, progress: Progress | None = None) -> PolicyModel:
         """Play the older bars; keep the policy that earns most on the newest `validation_fraction`.
@@ -323,7 +328,7 @@ def training_set(bars: Bars, params: PolicyParams) -> TrainingSet:
             needed=look_back + math.ceil((MIN_STARTS + params.memory) / (1 - params.validation_fraction)),
         )
     normaliser = _normaliser(bars, table, played)
-    market = MarketArrays.of(bars)
+    market = MarketArrays.of(bars, params.holding)
     rules = rules_of(params, normaliser, params.drawdown_penalty, normaliser.volatility)
     features = normaliser.scores(table.values)
     episodes = TradingEpisodes(features, market, starts, params.memory, rules, params.discrete)
@@ -345,14 +350,15 @@ def _normaliser(bars: Bars, table: FeatureTable, rows: BoolArray) -> Normaliser:
 
 
 def recipe_of(
-    params_class: type[PolicyParams], params: Mapping[str, Any], costs: Costs
+    params_class: type[PolicyParams], params: Mapping[str, Any], costs: MarketCosts
 ) -> ReinforcementRecipe:
     """Recipe of a kind of policy; the costs are defaults of the parameters.
 
     Raises:
         InvalidTrainingParams: a parameter is unknown or out of range, or requires a GPU where none is found.
     """
-    parsed = params_class.parse(costs.model_dump() | dict(params))
+    known = costs.model_dump(exclude={"holding"}) | costs.holding.model_dump()
+    parsed = params_class.parse(known | dict(params))
     if parsed.device == "cuda":
         torch_device(parsed.device)
     return ReinforcementRecipe(parsed)

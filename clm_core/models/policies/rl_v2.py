@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import Field
 
-from clm_core.domain.costs import Costs
+from clm_core.domain.costs import MarketCosts
 from clm_core.domain.search_space import Between
 from clm_core.domain.vocabulary import ModelType
 from clm_core.models.contract import Model, ModelCard, Recipe
@@ -69,7 +69,7 @@ class DQNParams(PolicyParams):
         )
 
 
-def _recipe(params: Mapping[str, Any], costs: Costs) -> Recipe:
+def _recipe(params: Mapping[str, Any], costs: MarketCosts) -> Recipe:
     from clm_core.models.policies import reinforcement
 
     return reinforcement.recipe_of(DQNParams, params, costs)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import Field
 
-from clm_core.domain.costs import Costs
+from clm_core.domain.costs import MarketCosts
 from clm_core.domain.search_space import Between
 from clm_core.domain.vocabulary import ModelType
 from clm_core.models.contract import Model, ModelCard, Recipe
@@ -66,7 +66,7 @@ class PPOParams(PolicyParams):
         )
 
 
-def _recipe(params: Mapping[str, Any], costs: Costs) -> Recipe:
+def _recipe(params: Mapping[str, Any], costs: MarketCosts) -> Recipe:
     from clm_core.models.policies import reinforcement
 
     return reinforcement.recipe_of(PPOParams, params, costs)

@@ -1,9 +1,10 @@
 """Trading rules of a policy, bar by bar: compiled, the same in training and in production.
 
-The rules are those of `backtest.engine` without stops and lots: the position chosen at a close is traded at
+The rules are those of `backtest.engine` without stops, lots and stored payments: a position held into a bar
+first pays the constant costs of holding; the position chosen at a close is traded at
 the next open, an unchanged target does not rebalance, a flip first closes the open position and is sized by
-the remaining cash, every fill pays slippage and fee, and a short that would take all the cash to buy back is
-ruined. `models` must not import `backtest`, so the rules are repeated here without the record of trades; a
+the remaining cash, every fill pays slippage and fee, and a position that would take all the cash to close
+is ruined. `models` must not import `backtest`, so the rules are repeated here without the record of trades; a
 test holds both to the same equity.
 
 An observation is float32: the features of a bar, the last target position (-1..1), and the return of the open
@@ -16,8 +17,9 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from clm_core.domain.costs import Costs
+from clm_core.domain.costs import Costs, HoldingCosts
 from clm_core.market.bars import Bars, Floats
+from clm_core.market.carry import holding_rates
 
 Float32Array = NDArray[np.float32]
 RowIndices = NDArray[np.int64]
@@ -34,19 +36,29 @@ CASH, UNITS, TARGET, ENTRY, EQUITY, PEAK, WORST = range(7)
 """Columns of an account: cash, units held, last target position, average price paid for the open trade,
 equity, highest equity so far, and deepest log equity below the peak so far. Cash and equity are fractions of
 the initial equity."""
+FREE_HOLDING = HoldingCosts()
 NEW_ACCOUNT = np.array([1.0, 0.0, 0.0, 0.0, 1.0, 1.0, 0.0])
 
 
 class MarketArrays(NamedTuple):
-    """Prices of the bars, each of shape (n_bars,)."""
+    """Prices and costs of holding of the bars, each of shape (n_bars,)."""
 
     open: Floats
     high: Floats
+    low: Floats
     close: Floats
+    long_rate: Floats
+    """Cost of holding a long into each bar, a fraction of its value at the open."""
+    short_rate: Floats
+    """Cost of holding a short into each bar."""
 
     @classmethod
-    def of(cls, bars: Bars) -> "MarketArrays":
-        return cls(*(np.ascontiguousarray(prices) for prices in (bars.open, bars.high, bars.close)))
+    def of(cls, bars: Bars, holding: HoldingCosts = FREE_HOLDING) -> "MarketArrays":
+        rates = holding_rates(bars, holding)
+        long_rate = np.zeros(len(bars)) if rates is None else rates.long
+        short_rate = np.zeros(len(bars)) if rates is None else rates.short
+        arrays = (bars.open, bars.high, bars.low, bars.close, long_rate, short_rate)
+        return cls(*(np.ascontiguousarray(array) for array in arrays))
 
 
 class TradingRules(NamedTuple):
@@ -67,6 +79,8 @@ class TradingRules(NamedTuple):
     deepens."""
     reward_unit: float = 1.0
     """Log return with a reward of 1."""
+    lowest: float = -1.0
+    """Lowest target position: 0 in a long-only market."""
 
     @classmethod
     def at(cls, costs: Costs, **other: float) -> "TradingRules":
@@ -112,10 +126,23 @@ def _rebalance(account: Floats, target: float, price: float, rules: TradingRules
 
 
 @_inlined
-def _ruined(account: Floats, price: float, rules: TradingRules) -> bool:
-    """True if buying a short back at the price takes all the cash."""
-    cost = (1.0 + rules.slippage) * (1.0 + rules.fee)
-    return bool(account[UNITS] < 0.0 and price >= account[CASH] / (-account[UNITS] * cost))
+def _charge(account: Floats, bar: int, market: MarketArrays) -> None:
+    """Pay the costs of holding the position into a bar, at most the equity at the open."""
+    price = market.open[bar]
+    rate = market.long_rate[bar] if account[UNITS] > 0.0 else market.short_rate[bar]
+    if account[UNITS] != 0.0 and rate != 0.0:
+        equity = max(account[CASH] + account[UNITS] * price, 0.0)
+        account[CASH] -= min(abs(account[UNITS]) * price * rate, equity)
+
+
+@_inlined
+def _ruined(account: Floats, high: float, low: float, rules: TradingRules) -> bool:
+    """True if a price reached takes all the cash to buy a short back, or, sold at, leaves a long no cash."""
+    if account[UNITS] < 0.0:
+        cost = (1.0 + rules.slippage) * (1.0 + rules.fee)
+        return bool(high >= account[CASH] / (-account[UNITS] * cost))
+    proceeds = account[UNITS] * (1.0 - rules.slippage) * (1.0 - rules.fee)
+    return bool(account[UNITS] > 0.0 and low * proceeds <= -account[CASH])
 
 
 @_inlined
@@ -123,11 +150,12 @@ def _trade(
     account: Floats, target: float, bar: int, last: bool, market: MarketArrays, rules: TradingRules
 ) -> None:
     """Trade a bar up to its close; the last bar closes any open position."""
-    ruined = _ruined(account, market.open[bar], rules)
+    _charge(account, bar, market)
+    ruined = _ruined(account, market.open[bar], market.open[bar], rules)
     if not ruined:
         if target != account[TARGET]:
             _rebalance(account, target, market.open[bar], rules)
-        ruined = _ruined(account, market.high[bar], rules)
+        ruined = _ruined(account, market.high[bar], market.low[bar], rules)
     if ruined:
         account[CASH] = account[UNITS] = account[TARGET] = 0.0
     if last and account[UNITS] != 0.0:
@@ -146,9 +174,9 @@ def _reward(account: Floats, equity_before: float, rules: TradingRules) -> float
 
 
 @_inlined
-def _rounded(target: float, step: float) -> float:
+def _rounded(target: float, rules: TradingRules) -> float:
     # adding 0.0 turns -0.0 into 0.0
-    return float(min(1.0, max(-1.0, np.rint(target / step) * step)) + 0.0)
+    return float(min(1.0, max(rules.lowest, np.rint(target / rules.step) * rules.step)) + 0.0)
 
 
 @_inlined
@@ -212,7 +240,7 @@ def trade_bar(
         account = accounts[episode]
         equity_before = account[EQUITY]
         rows[episode] += 1
-        target = _rounded(targets[episode], rules.step)
+        target = _rounded(targets[episode], rules)
         _trade(account, target, rows[episode], last[episode], market, rules)
         rewards[episode] = _reward(account, equity_before, rules)
 
@@ -289,5 +317,5 @@ def roll_out(
         _layer(hidden_2, hidden_1, network.weight_2, network.bias_2)
         _rectify(hidden_2)
         _layer(outputs, hidden_2, network.weight_3, network.bias_3)
-        positions[bar] = _rounded(_target(outputs, account[TARGET], rules.margin), rules.step)
+        positions[bar] = _rounded(_target(outputs, account[TARGET], rules.margin), rules)
     return positions, log_returns

@@ -39,6 +39,7 @@ from clm_core.backtest.walk_forward import FoldResult
 from clm_core.domain.costs import Costs
 from clm_core.domain.evaluations import Check, Decision, Verdict
 from clm_core.domain.execution import Execution
+from clm_core.domain.terms import TradingTerms
 from clm_core.domain.vocabulary import TriggerReason
 from clm_core.market.bars import Bars, Floats
 from clm_core.market.timeframes import Calendar, Timeframe
@@ -87,8 +88,7 @@ def sheet_of(close: Floats, positions: Floats, **changes: Any) -> TearSheet:
             ),
             reasons=("win rate could not be measured",),
         ),
-        costs=costs,
-        execution=execution,
+        terms=TradingTerms(costs=costs, execution=execution),
         params={"max_depth": 5, "labels": {"horizon": 12, "barrier": math.inf}, "monotone": None},
         importances={"rsi_14": 0.75, "atr_14": 0.25},
         data_facts={"source": "bundled"},

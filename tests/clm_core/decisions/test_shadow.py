@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 import pytest
 
+from clm_core.backtest.terms import MarketTerms
 from clm_core.decisions.shadow import (
     MIN_BARS,
     ChampionComparison,
@@ -15,14 +16,14 @@ from clm_core.decisions.shadow import (
     measure,
 )
 from clm_core.domain.costs import Costs
-from clm_core.domain.execution import Execution
 from clm_core.domain.shadows import EMPTY, ShadowRecord
+from clm_core.domain.terms import TradingTerms
 from clm_core.evidence.paired import Standing
 from clm_core.market.bars import Bars
 from clm_core.market.sources import MarketData
 from clm_core.market.timeframes import Timeframe
 
-FREE = Costs(fee_bps=0, slippage_bps=0)
+FREE = MarketTerms(TradingTerms(costs=Costs(fee_bps=0, slippage_bps=0)))
 HOUR = Timeframe.H1.nanoseconds
 MINUTE = 60 * 10**9
 
@@ -86,14 +87,14 @@ def test_bars_closed_before_the_registration_do_not_count(minutes: int, rows: in
 
 
 def test_an_empty_record_has_no_measures(bars: Bars) -> None:
-    assert measure(bars[:0], np.zeros(0), FREE, Execution()) == ShadowPerformance()
+    assert measure(bars[:0], np.zeros(0), FREE) == ShadowPerformance()
 
 
 def beside(bars: Bars, ours: float, theirs: float) -> ChampionComparison:
     """Comparison of positions that foresee the next bar, scaled by `ours` and `theirs`."""
     foresight = np.sign(np.append(np.diff(bars.open)[1:], [0.0, 0.0]))
     rng = np.random.default_rng(1)
-    return compare("v1", bars, ours * foresight, theirs * foresight, FREE, Execution(), rng)
+    return compare("v1", bars, ours * foresight, theirs * foresight, FREE, rng)
 
 
 @pytest.mark.parametrize(

@@ -11,14 +11,14 @@ from jobs import end_all_jobs
 from sqlalchemy import Engine
 from typer.testing import CliRunner
 
+from clm_core.backtest.terms import MarketTerms
 from clm_core.cli.app import app
 from clm_core.decisions.health import HealthFinding, WatchRules
 from clm_core.decisions.retraining import TriggerPolicy
 from clm_core.domain.actors import Actor
-from clm_core.domain.costs import Costs
 from clm_core.domain.errors import PassIncomplete
-from clm_core.domain.execution import Execution
 from clm_core.domain.jobs import RetrainRequest
+from clm_core.domain.terms import TradingTerms
 from clm_core.domain.triggers import Reply
 from clm_core.domain.versions import ModelVersion
 from clm_core.domain.vocabulary import ModelType, Role, TriggerReason
@@ -193,11 +193,7 @@ def test_only_bars_after_the_training_count_and_trading_starts_flat(own: Service
     new = np.flatnonzero(bars.index > model.trained_on.end)
     assert len(new) == NEW
     expected = watch.measure(
-        bars[-NEW:],
-        expected_positions[new],
-        own.settings.costs,
-        own.settings.execution,
-        STRICT.max_sharpe_ratio,
+        bars[-NEW:], expected_positions[new], own.terms(bars.symbol, bars.calendar), STRICT.max_sharpe_ratio
     )
     assert watch_one(own).performance == expected
 
@@ -206,11 +202,7 @@ def test_only_bars_after_the_training_count_and_trading_starts_flat(own: Service
     seen = watch_one(replace(own, settings=short))
     assert (seen.new_bars, seen.performance.bars) == (NEW, 240)
     assert seen.performance == watch.measure(
-        bars[-240:],
-        expected_positions[-240:],
-        own.settings.costs,
-        own.settings.execution,
-        STRICT.max_sharpe_ratio,
+        bars[-240:], expected_positions[-240:], own.terms(bars.symbol, bars.calendar), STRICT.max_sharpe_ratio
     )
 
 
@@ -299,7 +291,7 @@ def test_a_position_open_at_the_end_is_not_a_closed_trade(
     position: float, trades: int, sharpe: float | None, services: Services
 ) -> None:
     bars = services.market.bars("BTCUSD", "1h", closed_by=services.clock())[-500:]
-    seen = watch.measure(bars, np.full(500, position), Costs(), Execution(), 0.5)
+    seen = watch.measure(bars, np.full(500, position), MarketTerms(TradingTerms()), 0.5)
     assert (seen.bars, seen.trades) == (500, trades)
     assert seen.sharpe_ratio is not None
     if sharpe is not None:
@@ -308,4 +300,4 @@ def test_a_position_open_at_the_end_is_not_a_closed_trade(
 
 def test_without_new_bars_nothing_is_measured(services: Services) -> None:
     bars = services.market.bars("BTCUSD", "1h", closed_by=services.clock())[:0]
-    assert watch.measure(bars, np.zeros(0), Costs(), Execution(), 0.5) == watch.Performance()
+    assert watch.measure(bars, np.zeros(0), MarketTerms(TradingTerms()), 0.5) == watch.Performance()

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from patience import PATIENT_SECONDS
 
-from clm_core.domain.costs import Costs
+from clm_core.domain.costs import MarketCosts
 from clm_core.domain.errors import NotEnoughBars, TrainingFailed
 from clm_core.domain.vocabulary import ModelType
 from clm_core.domain.walk_forward import WalkForwardPlan
@@ -32,7 +32,7 @@ def spec(params: dict[str, float], seeds: int = 1) -> TrainingSpec:
     return TrainingSpec(
         model_type=ModelType.LIGHTGBM,
         params=params,
-        costs=Costs(),
+        costs=MarketCosts(),
         seed=3,
         seeds=seeds,
         plan=WalkForwardPlan(folds=2),
@@ -117,7 +117,7 @@ def test_an_orphaned_subprocess_ends_by_itself(bars: Bars, tmp_path: Path) -> No
         pytest.param(spec(QUICK), True, id="the same"),
         pytest.param(spec({"rounds": 3}), False, id="parameters"),
         pytest.param(spec(QUICK, seeds=2), False, id="seeds"),
-        pytest.param(spec(QUICK).model_copy(update={"costs": Costs(fee_bps=9)}), False, id="costs"),
+        pytest.param(spec(QUICK).model_copy(update={"costs": MarketCosts(fee_bps=9)}), False, id="costs"),
     ],
 )
 def test_the_results_key_depends_on_spec_and_data(other: TrainingSpec, same: bool) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from tunings import Threads, a_request, own_market, own_symbol, threads
 
+from clm_core.backtest.terms import MarketTerms
 from clm_core.domain.searches import Tuning
 from clm_core.domain.trials import TrialSource
 from clm_core.market.bars import Floats
@@ -47,7 +48,10 @@ def tuning(clm: Services) -> Tuning:
 @contextmanager
 def evaluator_on(workers: Threads, clm: Services, tuning: Tuning) -> Iterator[Evaluator]:
     bars = search_bars(clm.market, tuning)
-    with open_evaluator(workers, tuning, bars, TrialSource.TUNING, clm.ledger.trials, clm.clock) as evaluator:
+    market = MarketTerms(tuning.terms)
+    with open_evaluator(
+        workers, tuning, bars, market, TrialSource.TUNING, clm.ledger.trials, clm.clock
+    ) as evaluator:
         yield evaluator
 
 

@@ -38,6 +38,7 @@ from clm_core.search.folds import FoldTask
 from clm_core.search.request import search_bars
 from clm_core.search.workers import Failure
 from clm_core.services import Services, open_ledger
+from clm_core.settings import GeneralCostSettings
 
 
 @pytest.fixture
@@ -62,7 +63,7 @@ def planted(clm: Services, tmp_path: Path) -> Services:
         close=close,
     )
     SeriesStore(tmp_path / "planted" / "data").add(bars, "tests", clm.clock())
-    free = clm.settings.model_copy(update={"costs": Costs(fee_bps=0.0, slippage_bps=0.0)})
+    free = clm.settings.model_copy(update={"costs": GeneralCostSettings(fee_bps=0.0, slippage_bps=0.0)})
     return replace(clm, settings=free, market=MarketData(tmp_path / "planted"))
 
 
@@ -146,7 +147,6 @@ def test_the_best_parameters_exploit_a_planted_pattern_also_on_held_out_bars(
 
 
 def test_the_counted_returns_equal_those_of_a_walk_forward_with_the_same_parameters(clm: Services) -> None:
-    from clm_core.backtest.engine import backtest
     from clm_core.backtest.metrics import sharpe_ratio
     from clm_core.backtest.walk_forward import walk_forward
 
@@ -155,9 +155,8 @@ def test_the_counted_returns_equal_those_of_a_walk_forward_with_the_same_paramet
     bars = clm.market.bars(request.symbol, "1h", days=90, closed_by=clm.clock())
     recipe = catalog.recipe(request.model_type, trial.params, Costs())
     walked = walk_forward(recipe, bars, clm.settings.walk_forward, seed=0)
-    earned = backtest(
-        bars[walked.rows], walked.positions[walked.rows], clm.settings.costs, clm.settings.execution
-    )
+    market = clm.terms(request.symbol, bars.calendar)
+    earned = market.backtest(bars[walked.rows], walked.positions[walked.rows])
     assert trial.sharpe_ratio == sharpe_ratio(earned.returns, bars.periods_per_year)
     [record] = counted(clm, request)
     assert np.nansum(record.daily) == pytest.approx(float(earned.returns.sum()), abs=1e-5)
@@ -423,7 +422,7 @@ def test_the_error_for_an_unknown_study_names_the_newest_studies(clm: Services) 
         ({"dataset_span_days": 50}, {}, "dataset_span_days was 90, now 50"),
         ({"seed": 1}, {}, "seed was 0, now 1"),
         ({"training_params": {"rounds": 3}}, {}, "fixed was"),
-        ({}, {"costs": Costs(fee_bps=1.0)}, "costs was"),
+        ({}, {"costs": GeneralCostSettings(fee_bps=1.0)}, "costs was"),
     ],
     ids=["other bars", "another seed", "another space", "other costs"],
 )

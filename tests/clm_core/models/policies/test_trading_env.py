@@ -11,25 +11,29 @@ from hypothesis import strategies as st
 from stable_baselines3.common.env_checker import check_env
 
 from clm_core.backtest.engine import backtest
-from clm_core.domain.costs import Costs
+from clm_core.domain.costs import Costs, HoldingCosts
 from clm_core.domain.execution import Execution
 from clm_core.market.bars import Bars, Floats
+from clm_core.market.carry import holding_rates
 from clm_core.market.features import compute_features
 from clm_core.market.timeframes import Calendar, Timeframe
 from clm_core.models.policies.trading import MAX_UNREALISED, MIN_EQUITY, MarketArrays, TradingRules
 from clm_core.models.policies.trading_env import TradingEnv, TradingEpisodes, VectorTradingEnv, episode_starts
 
+FREE = HoldingCosts()
 FINE = 1 / 64
 """Step that is a power of two: rounding leaves multiples of the step exactly as they are."""
 
 
-def episodes_of(bars: Bars, costs: Costs, discrete: bool = False, **rules: float) -> TradingEpisodes:
+def episodes_of(
+    bars: Bars, costs: Costs, discrete: bool = False, holding: HoldingCosts = FREE, **rules: float
+) -> TradingEpisodes:
     """A single feature, the bar's number, and a single episode over all of the bars."""
     features = np.arange(len(bars), dtype=np.float32)[:, None]
     length = len(bars) - 1
     starts = np.zeros(1, dtype=np.int64)
     trading_rules = TradingRules.at(costs, **{"step": FINE, "unit": 0.01} | rules)
-    return TradingEpisodes(features, MarketArrays.of(bars), starts, length, trading_rules, discrete)
+    return TradingEpisodes(features, MarketArrays.of(bars, holding), starts, length, trading_rules, discrete)
 
 
 def made_bars(prices: Floats) -> Bars:
@@ -75,6 +79,29 @@ def test_the_rewards_of_an_episode_sum_to_the_log_equity_of_the_backtest_engine(
     assert sum(rewards) == pytest.approx(np.log(max(result.equity[-1], MIN_EQUITY)), abs=1e-9)
     known = np.log(np.maximum(result.equity, MIN_EQUITY))[1 : len(rewards) + 1]
     assert np.cumsum(rewards) == pytest.approx(known, abs=1e-9)
+
+
+@given(
+    episode=traded_bars(),
+    funding=st.sampled_from([-900.0, -1.0, 1.0, 900.0]),
+    borrow=st.sampled_from([0.0, 500.0, 90_000.0]),
+)
+def test_an_episode_pays_the_costs_of_holding_that_the_backtest_engine_charges(
+    episode: tuple[Bars, Floats, Costs], funding: float, borrow: float
+):
+    bars, positions, costs = episode
+    holding = HoldingCosts(funding_bps_per_8h=funding, borrow_bps_per_year=borrow)
+    result = backtest(bars, positions, costs, Execution(initial_cash=1.0), holding_rates(bars, holding))
+    rewards = played(TradingEnv(episodes_of(bars, costs, holding=holding)), positions)
+    known = np.log(np.maximum(result.equity, MIN_EQUITY))[1 : len(rewards) + 1]
+    assert np.cumsum(rewards) == pytest.approx(known, abs=1e-9)
+
+
+def test_a_long_only_episode_trades_a_short_target_as_no_position():
+    bars = made_bars(np.array([[100.0, 101.0], [101.0, 90.0], [90.0, 120.0], [119.0, 118.0]]))
+    positions = np.array([-1.0, 1.0, -0.5, 0.0])
+    rewards = played(TradingEnv(episodes_of(bars, Costs(), lowest=0.0)), positions)
+    assert rewards == played(TradingEnv(episodes_of(bars, Costs())), np.maximum(positions, 0.0))
 
 
 def test_ruin_ends_an_episode_at_the_minimum_equity():

@@ -1,0 +1,110 @@
+"""Terms of trading in a market, and the terms recorded with an evaluation."""
+
+import hashlib
+import json
+from typing import Self
+
+from pydantic import BaseModel, ConfigDict
+
+from clm_core.domain.costs import Costs, HoldingCosts, MarketCosts
+from clm_core.domain.execution import Execution
+from clm_core.domain.walk_forward import WalkForwardPlan
+
+
+class TradingTerms(BaseModel):
+    """Costs and rules under which positions of a market are traded."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    costs: Costs = Costs()
+    holding: HoldingCosts = HoldingCosts()
+    execution: Execution = Execution()
+    long_only: bool = False
+    """True for a market without short positions: targets below 0 are traded as 0."""
+    adjusted: bool = False
+    """True for prices adjusted for dividends: stored dividends are not paid a second time."""
+    funding_hash: str | None = None
+    """Content hash of the stored funding rates in force; None without stored rates."""
+    dividends_hash: str | None = None
+    """Content hash of the stored dividends in force; None without stored dividends."""
+    origins: dict[str, str] = {}
+    """Origin of each value by name: "fee_bps" to "[markets.EURUSD.costs] in clm.toml"."""
+    remarks: tuple[str, ...] = ()
+    """Sentences that a verdict under the terms repeats as warnings."""
+
+    @property
+    def market_costs(self) -> MarketCosts:
+        """Constant costs of the market, as a training sees them."""
+        return MarketCosts(**self.costs.model_dump(), holding=self.holding, long_only=self.long_only)
+
+
+class EvaluationTerms(BaseModel):
+    """All terms of an evaluation: equal terms and equal positions on equal bars give equal results."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    costs: Costs
+    holding: HoldingCosts
+    execution: Execution
+    long_only: bool
+    adjusted: bool
+    funding_hash: str | None
+    """Content hash of the funding rates charged; None for the constant alone."""
+    dividends_hash: str | None
+    """Content hash of the dividends paid; None for none."""
+    walk_forward: WalkForwardPlan
+    """Plan of the walk-forward, with the number of seeds that were run."""
+    calendar: str
+    gap_rules: int
+    """Rules by which missing bars are told apart as closures and outages."""
+
+    @classmethod
+    def of(cls, terms: TradingTerms, plan: WalkForwardPlan, calendar: str, gap_rules: int) -> Self:
+        shared = TradingTerms.model_fields.keys() & cls.model_fields.keys()
+        values = {name: getattr(terms, name) for name in shared}
+        return cls(**values, walk_forward=plan, calendar=calendar, gap_rules=gap_rules)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the terms as JSON with sorted keys, hexadecimal."""
+        facts = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(facts.encode()).hexdigest()
+
+    @property
+    def market_costs(self) -> MarketCosts:
+        """Constant costs of the market, as the training of the version saw them."""
+        return MarketCosts(**self.costs.model_dump(), holding=self.holding, long_only=self.long_only)
+
+
+def cost_lines(terms: TradingTerms | EvaluationTerms) -> list[tuple[str, str]]:
+    """Name and formatted value of each cost in force, for people."""
+    lines = [
+        ("fee", f"{terms.costs.fee_bps:g} bps per side"),
+        ("slippage", f"{terms.costs.slippage_bps:g} bps per side"),
+        *_holding_lines(terms),
+    ]
+    return [*lines, ("positions", "long only: shorts are traded as 0")] if terms.long_only else lines
+
+
+def cost_sentence(terms: TradingTerms | EvaluationTerms) -> str:
+    """Costs as a clause: "5 bps of fees and 2 bps of slippage on each side, funding 1 bps per 8 h"."""
+    holding = "".join(f", {name} {value}" for name, value in _holding_lines(terms))
+    short = "; long only" if terms.long_only else ""
+    costs = terms.costs
+    traded = f"{costs.fee_bps:g} bps of fees and {costs.slippage_bps:g} bps of slippage on each side"
+    return f"{traded}{holding}{short}"
+
+
+def _holding_lines(terms: TradingTerms | EvaluationTerms) -> list[tuple[str, str]]:
+    lines = []
+    constant = f"{terms.holding.funding_bps_per_8h:g} bps per 8 h"
+    if terms.funding_hash is not None:
+        rest = f", else {constant}" if terms.holding.funding_bps_per_8h else ""
+        lines.append(("funding", f"stored rates {terms.funding_hash[:8]}{rest}"))
+    elif terms.holding.funding_bps_per_8h:
+        lines.append(("funding", constant))
+    if terms.holding.borrow_bps_per_year:
+        lines.append(("borrow", f"{terms.holding.borrow_bps_per_year:g} bps per year of shorts"))
+    if terms.dividends_hash is not None and not terms.adjusted:
+        lines.append(("dividends", f"stored payments {terms.dividends_hash[:8]}"))
+    return lines
