@@ -66,6 +66,12 @@ def recipe_of(kind: str, params: Mapping[str, Any]) -> Recipe:
     return recipe(ModelType.OTHER, params, Costs(), plugin=kind)
 
 
+def first_row_after_a_weekend(bars: Bars) -> int:
+    """First row after row 1000 that follows at least a day without bars."""
+    pauses = np.flatnonzero(np.diff(bars.time) > Timeframe.D1.nanoseconds) + 1
+    return int(pauses[pauses > 1000][0])
+
+
 class ModelContract:
     """Base class of contract tests: derive a class collected by pytest, with the kinds to test in `cases`."""
 
@@ -96,6 +102,21 @@ class ModelContract:
 
     @pytest.fixture(scope="class")
     @classmethod
+    def closing(cls, tmp_path_factory: pytest.TempPathFactory) -> Bars:
+        """3,000 bundled hourly bars of EURUSD, which closes at weekends, less 3 bars before row 1400 (carried
+        through) and 30 before row 2000 (an outage)."""
+        whole = MarketData(tmp_path_factory.mktemp("home")).bars("EURUSD", "1h", closed_by=datetime.now(UTC))
+        keep = np.r_[0:1400, 1403:2003, 2033:3033]
+        return replace(whole, **{name: getattr(whole, name)[keep] for name in ("time", *FIELDS)})
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def fitted_on_closing(cls, fitted: Fitted, closing: Bars) -> Model:
+        """A model of the same recipe, fitted on the market that closes."""
+        return fitted.recipe.fit(closing, SEED)
+
+    @pytest.fixture(scope="class")
+    @classmethod
     def elsewhere(cls, bars: Bars, tmp_path_factory: pytest.TempPathFactory) -> Path:
         """Folder of bundles of the same models, fitted by another process."""
         folder = tmp_path_factory.mktemp("elsewhere")
@@ -117,6 +138,38 @@ class ModelContract:
     ) -> None:
         assert first_leak(fitted.model.positions, bars, rows) is None
         assert first_leak(fitted.model.forecast, bars, rows) is None
+
+    def test_closures_and_short_outages_cost_no_look_back_and_a_long_outage_does(
+        self, fitted: Fitted, fitted_on_closing: Model, closing: Bars
+    ) -> None:
+        weekend = first_row_after_a_weekend(closing)
+        forecast = fitted_on_closing.forecast(closing)
+        positions = fitted_on_closing.positions(closing)
+        assert np.flatnonzero(closing.bridged).tolist() == [1400]
+        assert [rows.start for rows in closing.stretches()] == [0, 2000]
+        assert np.isnan(forecast[2000])
+        assert positions[2000] == 0
+        if fitted.kind not in self.without_forecast:
+            assert not np.isnan(forecast[[weekend, 1400]]).any()
+            # the forecasts of the whole stretch were never interrupted
+            first = int(np.argmax(~np.isnan(forecast)))
+            assert not np.isnan(forecast[first:2000]).any()
+
+    def test_no_answer_uses_a_later_bar_over_closures_and_outages(
+        self, fitted_on_closing: Model, closing: Bars
+    ) -> None:
+        rows = [first_row_after_a_weekend(closing) - 1, 1399, 1400, 1999]
+        assert first_leak(fitted_on_closing.positions, closing, rows) is None
+        assert first_leak(fitted_on_closing.forecast, closing, rows) is None
+
+    def test_a_model_keeps_the_gap_rules_of_its_training(self, fitted: Fitted, closing: Bars) -> None:
+        """A model of release 0.1.0, rules 1, treats every outage as the end of a stretch."""
+        old = fitted.recipe.fit(closing.under(gap_rules=1), SEED)
+        assert old.trained_on.gap_rules == 1
+        for given in (closing, closing.under(gap_rules=1)):
+            assert np.isnan(old.forecast(given)[1400])
+            assert old.positions(given)[1400] == 0
+        assert np.array_equal(old.positions(closing), old.positions(closing.under(gap_rules=1)))
 
     def test_positions_are_a_finite_value_per_bar_from_minus_one_to_one_and_vary(
         self, fitted: Fitted, bars: Bars
