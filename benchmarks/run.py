@@ -20,6 +20,7 @@ from benchmarks.table import HEADINGS, Row, markdown
 SECTIONS = (
     "engine",
     "features",
+    "gaps",
     "overhead",
     "evidence",
     "audit",
