@@ -60,6 +60,8 @@ class TearSheet:
     verdict: Verdict
     terms: TradingTerms
     """Costs and rules of both backtests."""
+    terms_digest: str
+    """SHA-256 of the terms as recorded with the evaluation, hexadecimal."""
     params: Mapping[str, Any]
     """Effective training parameters."""
     importances: Mapping[str, float]
@@ -618,7 +620,8 @@ def _folds(folds: Sequence[FoldResult]) -> list[dict[str, str]]:
 
 def _lists(sheet: TearSheet) -> list[dict[str, Any]]:
     costs = _costs(sheet.terms, sheet.backtest)
-    data = [*sheet.data_facts.items(), *costs, *_rules(sheet.terms.execution)]
+    digest = ("terms digest", sheet.terms_digest)
+    data = [*sheet.data_facts.items(), *costs, *_rules(sheet.terms.execution), digest]
     params = [(name, _plain(value)) for name, value in sheet.params.items()]
     return [{"title": "Data and costs", "rows": data}, {"title": "Training parameters", "rows": params}]
 

@@ -157,8 +157,8 @@ def judge(services: Services, lease: Lease, version: ModelVersion, evaluation: B
         verdict = verdict.model_copy(update={"seed_sharpes": evaluation.seed_sharpes})
     remarks = evaluation.market.terms.remarks
     verdict = verdict.model_copy(update={"warnings": (*verdict.warnings, *remarks)})
-    plan = settings.walk_forward.model_copy(update={"seeds": len(evaluation.seed_sharpes)})
-    record = _evaluation_record(version, evaluation, verdict, plan, services.clock())
+    terms = _recorded_terms(evaluation, settings.walk_forward)
+    record = _evaluation_record(version, evaluation, verdict, terms, services.clock())
     ledger.add_evaluation(record, verdict, policy, version.bundle_digest, lease)
     crash_at(Fault.EVALUATION_RECORDED, settings.fault)
     registry.log_results(
@@ -199,6 +199,7 @@ def report(
         buy_and_hold_metrics=evaluation.buy_and_hold_metrics,
         verdict=verdict,
         terms=evaluation.market.terms,
+        terms_digest=_recorded_terms(evaluation, settings.walk_forward).digest,
         params=readable(job.model_type, trained.params),
         importances=trained.importances,
         data_facts=_data_facts(bars),
@@ -272,18 +273,21 @@ def _finite_or_lowest(ratio: float) -> float:
     return ratio if math.isfinite(ratio) else -math.inf
 
 
+def _recorded_terms(evaluation: BacktestEvaluation, plan: WalkForwardPlan) -> EvaluationTerms:
+    bars = evaluation.bars
+    run = plan.model_copy(update={"seeds": len(evaluation.seed_sharpes)})
+    return EvaluationTerms.of(evaluation.market.terms, run, str(bars.calendar), bars.gap_rules)
+
+
 def _evaluation_record(
     version: ModelVersion,
     evaluation: BacktestEvaluation,
     verdict: Verdict,
-    plan: WalkForwardPlan,
+    terms: EvaluationTerms,
     now: datetime,
 ) -> EvaluationResult:
     metrics = evaluation.metrics
     bars = evaluation.bars
-    # releases without bridged outages knew one set of rules
-    gap_rules = getattr(bars, "gap_rules", 1)
-    terms = EvaluationTerms.of(evaluation.market.terms, plan, str(bars.calendar), gap_rules)
     return EvaluationResult(
         id=uuid.uuid4(),
         model_id=version.model_id,

@@ -89,6 +89,7 @@ def sheet_of(close: Floats, positions: Floats, **changes: Any) -> TearSheet:
             reasons=("win rate could not be measured",),
         ),
         terms=TradingTerms(costs=costs, execution=execution),
+        terms_digest="7e" * 32,
         params={"max_depth": 5, "labels": {"horizon": 12, "barrier": math.inf}, "monotone": None},
         importances={"rsi_14": 0.75, "atr_14": 0.25},
         data_facts={"source": "bundled"},
