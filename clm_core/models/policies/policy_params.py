@@ -28,15 +28,9 @@ class PolicyParams(TrainingParams):
     features: FeatureNames = Field(default_factory=lambda: tuple(FEATURES), min_length=1)
     """Names of the features used (as text: separated by commas); default all."""
     fee_bps: float = Field(ge=0, lt=10_000)
-    """Fee during training, in basis points; default: the fee in the settings."""
+    """Fee during training, in basis points; default: the market's fee."""
     slippage_bps: float = Field(ge=0, lt=10_000)
-    """Slippage during training, in basis points; default: the slippage in the settings."""
-    funding_bps_per_8h: float = Field(default=0.0, gt=-1_000, lt=1_000, allow_inf_nan=False)
-    """Constant funding rate during training: longs pay, shorts receive; default: the market's constant."""
-    borrow_bps_per_year: float = Field(default=0.0, ge=0, lt=100_000, allow_inf_nan=False)
-    """Cost of borrowing units sold short during training; default: the market's."""
-    long_only: bool = False
-    """True for a policy without short positions; default: the market's rule."""
+    """Slippage during training, in basis points; default: the market's slippage."""
     memory: int = Field(default=168, ge=2, le=300)
     """Bars of an episode, after which a policy forgets its position; 2..300."""
     drawdown_penalty: Annotated[float, Between(0.0, 1.0)] = Field(default=0.0, ge=0, le=100)
@@ -61,6 +55,12 @@ class PolicyParams(TrainingParams):
     """Fraction of the bars with features, the newest, used to choose the policy to keep; 0..0.5."""
     device: Device = "auto"
     """Device used for training: "cpu", "cuda", or "auto" for a GPU if available."""
+    funding_bps_per_8h: float = Field(default=0.0, gt=-1_000, lt=1_000, allow_inf_nan=False)
+    """Constant funding rate during training: longs pay, shorts receive; default: the market's constant."""
+    borrow_bps_per_year: float = Field(default=0.0, ge=0, lt=100_000, allow_inf_nan=False)
+    """Cost of borrowing units sold short during training; default: the market's."""
+    long_only: bool = False
+    """True for a policy without short positions; default: the market's rule."""
 
     @property
     def holding(self) -> HoldingCosts:

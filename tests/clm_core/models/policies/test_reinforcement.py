@@ -153,7 +153,8 @@ def test_the_position_is_kept_unless_another_position_is_worth_more_by_the_margi
 ):
     """The single feature is the value of long; the value of short is the negative, of flat 0."""
     worth = np.array([[0.4], [-0.6], [0.0], [0.6]], dtype=np.float32)
-    market = MarketArrays(*(np.ones(4) for _ in range(3)))
+    free = np.zeros(4)
+    market = MarketArrays(*(np.ones(4) for _ in range(4)), free, free)
     rules = TradingRules(fee=0.0, slippage=0.0, step=1.0, unit=1.0, margin=margin)
     split = np.array([[1.0, -1.0], [0.0, 0.0], [0.0, 0.0]])
     joined = np.array([[-1.0, 0.0, 1.0], [1.0, 0.0, -1.0]])
