@@ -155,6 +155,7 @@ class _Reader:
         frame = self._table.frame if rows is None else self._table.frame[rows].reset_index(drop=True)
         fields = {name: frame[self._field(name)] for name in FIELDS[:4]}
         fields["volume"] = self._volume(frame)
+        fields = {name: _readable(column) for name, column in fields.items()}
         if frame.empty:
             raise UnclearError("empty", "there is no bar in it")
         values = pd.DataFrame(fields)
@@ -166,7 +167,7 @@ class _Reader:
         if moments.ambiguous:
             message = (
                 "the local time exists twice, where the clocks are put back, and the bars around do not tell "
-                "which it is: pass a zone without summer time, or UTC times"
+                "which it is: convert the times to UTC, or read them as summer time: --allow ambiguous-time"
             )
             self._findings.append(
                 Finding("ambiguous-time", moments.ambiguous[:20], len(moments.ambiguous), message)
@@ -225,7 +226,9 @@ class _Reader:
         return None
 
     def _other_symbol(self, stated: str, rows: tuple[int, ...], count: int) -> None:
-        message = f"{stated}, but --symbol {self._symbol} was passed. Meant so: --allow other-symbol"
+        message = (
+            f"{stated}, but --symbol {self._symbol} was passed: correct it. Meant so: --allow other-symbol"
+        )
         self._findings.append(Finding("other-symbol", rows, count, message))
 
     def _named(self, names: Iterable[str]) -> list[int]:
@@ -250,10 +253,17 @@ class _Reader:
         if not matching:
             have = ", ".join(name or "(no name)" for name in self._table.names[:20])
             option = "time" if "time" in meaning else meaning
-            hint = f"name the column, or give the number: --column {option}=NUMBER"
+            hint = f"name the column, or give its number: --column {option}=NUMBER"
+            if not self._table.has_header:
+                hint = (
+                    "the file has no header line and no known layout; give the numbers of all columns: "
+                    "--column time=1 --column open=2 --column high=3 --column low=4 --column close=5 "
+                    "--column volume=6"
+                )
             raise UnclearError(
                 "missing-columns",
-                f"no column for {meaning} (lines above the header?) among {have}; {remedy or hint}",
+                f"no column for {meaning} (lines above the header?) among {have}; "
+                f"{remedy if remedy and self._table.has_header else hint}",
             )
         if len(matching) > 1:
             have = ", ".join(self._table.names[number] for number in matching)
@@ -384,9 +394,17 @@ class _Reader:
             return result
         wall = wall.reset_index(drop=True)
         if timeframe is Timeframe.W1 and self._layout.by_date:
-            wall = wall - pd.to_timedelta(wall.dt.dayofweek, unit="D")
+            wall = wall - pd.to_timedelta(wall.dt.day_of_week, unit="D")
         opened = stamps if stamps.dt.tz is not None else wall.dt.tz_localize("UTC")
         return result.assign(timestamp=wall.dt.tz_localize("UTC"), opened=opened)
+
+
+def _readable(column: "pd.Series[Any]") -> "pd.Series[Any]":
+    """Numbers, or the text of a column, so that a refusal can show the cell."""
+    if pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_complex_dtype(column):
+        return column
+    numbers = pd.to_numeric(column, errors="coerce")
+    return column if numbers.isna().any() and pd.api.types.is_string_dtype(column) else numbers
 
 
 def _midnights(stamps: "pd.Series[pd.Timestamp]") -> bool:

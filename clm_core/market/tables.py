@@ -113,6 +113,8 @@ class Table:
     """Zone of times without a zone, where the layout implies one."""
     adjusted: dict[str, int] = field(default_factory=dict)
     """Lines left out, by the reason."""
+    has_header: bool = True
+    """False if the names are plain numbers, for lack of a header line and a known layout."""
 
     @property
     def plain(self) -> list[str]:
@@ -207,6 +209,7 @@ def _from_text(text: str, time_names: frozenset[str]) -> Table:
         names, tickers, header = _header(header, rows[first] if first is not None else rows[0])
         zone = _zone_of({plain_name(name) for name in names})
     adjusted: dict[str, int] = {}
+    has_header = bool(header) or not names[0].isdigit()
     if first is None:
         return Table(pd.DataFrame(columns=range(len(names))), names, tickers, zone)
     decimal = "," if separator != "," and _decimal_comma(rows[first:]) else "."
@@ -229,7 +232,7 @@ def _from_text(text: str, time_names: frozenset[str]) -> Table:
     if repeated.any():
         frame = frame[~repeated].reset_index(drop=True)
         adjusted["repeated-header"] = int(repeated.sum())
-    return Table(_as_numbers(frame, decimal), names, tickers, zone, adjusted)
+    return Table(_as_numbers(frame, decimal), names, tickers, zone, adjusted, has_header)
 
 
 def _after(text: str, line: str | None) -> Iterator[str]:
@@ -281,8 +284,7 @@ def _fits(row: Sequence[str], layout: HeaderlessLayout) -> bool:
     open_, high, low, close = (
         float(named[name].replace(",", ".")) for name in ("open", "high", "low", "close")
     )
-    tolerance = 0.02 * abs(high)
-    return high + tolerance >= max(open_, close) and low - tolerance <= min(open_, close)
+    return high >= max(open_, close) and low <= min(open_, close)
 
 
 def _header(

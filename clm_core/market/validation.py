@@ -88,6 +88,7 @@ FIXED = {
 }
 """Rules that cannot be overruled, each with the reason."""
 
+_DATED = (Timeframe.D1, Timeframe.W1)
 _HOUR = 3_600_000_000_000
 _DAY = 24 * _HOUR
 _ROWS_SHOWN = 20
@@ -162,13 +163,17 @@ def examine(
     missing = [column for column in COLUMNS if column not in columns.columns]
     if missing or columns.empty:
         raise InvalidBars(origin, [_no_table(columns, missing)])
-    columns, repeated = _without_repeated_bars(columns)
     values = np.column_stack(
         [
             pd.to_numeric(columns[field], errors="coerce").to_numpy(np.float64, na_value=np.nan)
             for field in FIELDS
         ]
     )
+    again = _repeated_bars(columns["timestamp"], values)
+    repeated = int(again.sum())
+    if repeated:
+        columns = columns[~again].reset_index(drop=True)
+        values = values[~again]
     time, findings = _utc(columns["timestamp"], timeframe)
     opened = _nanoseconds(pd.DatetimeIndex(columns["opened"])) if "opened" in columns.columns else time
     if drop_open_bar and opened[-1] <= moment < opened[-1] + timeframe.nanoseconds:
@@ -213,11 +218,12 @@ def refuse_unknown_rules(rules: Iterable[str]) -> None:
             raise DataError(f"there is no rule {rule!r} to allow; use one of {', '.join(OVERRULABLE)}")
 
 
-def _without_repeated_bars(columns: pd.DataFrame) -> tuple[pd.DataFrame, int]:
-    repeated = columns.duplicated(list(COLUMNS)) & columns["timestamp"].notna()
-    if not repeated.any():
-        return columns, 0
-    return columns[~repeated].reset_index(drop=True), int(repeated.sum())
+def _repeated_bars(time: "pd.Series[pd.Timestamp]", values: Floats) -> Mask:
+    """True for rows that repeat an earlier row in time and every value, shape (n_rows,)."""
+    if not time.duplicated().any():
+        return np.zeros(len(time), dtype=np.bool_)
+    table = pd.DataFrame(values).assign(time=time.to_numpy())
+    return np.asarray(table.duplicated() & table["time"].notna())
 
 
 def rounding_steps(prices: Floats) -> Floats:
@@ -413,7 +419,7 @@ def _time_findings(
         yield from _off_grid(time - timeframe.grid_start, step, timeframe)
     close_by = np.concatenate([[False], np.diff(ordered) < step])
     message = f"the bar opens before the one before has closed, {timeframe} later: wrong --timeframe"
-    overlapping = np.isin(time, ordered[close_by]) & (not spacing)
+    overlapping = np.isin(time, ordered[close_by])
     yield from _findings("overlapping-bars", overlapping, message)
     weekend = in_weekend(time, timeframe) & (calendar == Calendar.WEEKDAYS)
     message = "the market is closed then: wrong --timezone, or it never closes (--calendar 24x7)"
@@ -530,8 +536,8 @@ def _off_grid(time: Times, step: int, timeframe: Timeframe) -> Iterator[Finding]
     whole_hours = bool(np.all(rest % _HOUR == 0) and np.mean(rest != 0) > 0.5)
     if whole_hours:
         hours = int(rest[rest != 0][0] // _HOUR)
-        by_date = "store them under their date: --by-date"
-        remedy = by_date if timeframe is Timeframe.D1 else "rebuild them from shorter ones"
+        dated = timeframe in _DATED
+        remedy = "store them under their date: --by-date" if dated else "rebuild them from shorter ones"
         message = (
             f"{timeframe} bars open {hours} h past the UTC grid: the times are in another zone (pass it as "
             f"--timezone) or the bars are cut at another hour ({remedy})"
@@ -540,6 +546,7 @@ def _off_grid(time: Times, step: int, timeframe: Timeframe) -> Iterator[Finding]
     else:
         message = (
             f"the time is no multiple of {timeframe}: wrong --timeframe, or a close time in place of the open"
+            + (", or bars to store under their date: --by-date" if timeframe in _DATED else "")
         )
         yield from _findings("off-grid", rest != 0, message)
 
