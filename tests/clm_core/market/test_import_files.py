@@ -401,12 +401,14 @@ def test_markets_whose_names_would_collide_are_refused_by_name(tmp_path):
     assert market.import_file(file, "ABC", "1h", now=NOW).native == "AB/C"
 
 
-def test_every_command_of_the_how_to_page_works(clm_import):
+def test_every_command_of_the_how_to_page_works(tmp_path, monkeypatch):
     page = (ROOT / "docs/how-to/import-bars.md").read_text()
     commands = re.findall(r"`clm data import (\w+\.(?:csv|txt) [^`]+)`", page)
     assert len(commands) > 15
-    for command in commands:
-        assert clm_import(command).bars > 5
+    for number, command in enumerate(commands):
+        home = tmp_path / str(number)
+        monkeypatch.setenv("CLM_HOME", str(home))
+        assert Import(home)(command).bars > 5
 
 
 # Whatever the file, nothing but a DataError leaves the import.
