@@ -71,8 +71,8 @@ def reproduce(services: Services, version: ModelVersion) -> Reproduction:
         BundleCorrupt: the stored bundle differs from the bundle registered.
     """
     job = services.ledger.job(version.training_job_id)
-    bars = fetch_bars(services, job)
     stored, card = _stored(services, version)
+    bars = fetch_bars(services, job).under(stored.trained_on.gap_rules)
     costs = _costs_of(services, version, bars)
     requested = catalog.recipe(job.model_type, job.training_params, costs, job.plugin)
     # members of an ensemble stay as stored: each member is a version to be reproduced by itself

@@ -119,7 +119,7 @@ def evaluate_out_of_sample(
     unseen = bars[rows]
     positions = [market.tradable(run.positions[rows]) for run in trained.out_of_sample]
     results = [market.backtest(unseen, targets) for targets in positions]
-    metrics = [summarise(result, bars.periods_per_year) for result in results]
+    metrics = [summarise(result, unseen.periods_per_year) for result in results]
     quantile = services.policy(job.model_id, job.symbol).criteria.seed_quantile
     ranking = sorted(range(len(metrics)), key=lambda seed: _finite_or_lowest(metrics[seed].sharpe_ratio))
     judged = ranking[int(quantile * (len(ranking) - 1))]
@@ -136,7 +136,7 @@ def evaluate_out_of_sample(
         result=results[judged],
         metrics=metrics[judged],
         buy_and_hold=held,
-        buy_and_hold_metrics=summarise(held, bars.periods_per_year),
+        buy_and_hold_metrics=summarise(held, unseen.periods_per_year),
         market=market,
     )
 
@@ -329,7 +329,9 @@ def _data_facts(bars: Bars) -> dict[str, str]:
         "series": f"{bars.symbol} {bars.timeframe}, calendar {bars.calendar}",
         "bars": f"{len(bars):,}",
         "range": f"{bars.start:%Y-%m-%d %H:%M} to {bars.end:%Y-%m-%d %H:%M} UTC",
-        "gaps": f"{len(gaps)} ({sum(gap.missing for gap in gaps)} bars missing, none filled)",
+        "gaps": f"{len(gaps)} ({sum(gap.missing for gap in gaps)} bars missing, none filled; "
+        f"{bars.bridged.sum()} carried through)",
+        "bars a year": f"{bars.periods_per_year:,.0f}",
         "content hash": bars.content_hash,
     }
 
