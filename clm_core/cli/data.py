@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from clm_core.cli import data_replace
 from clm_core.cli.output import AsJson, print_report
 from clm_core.cli.running import services_with_status
 
@@ -19,7 +20,8 @@ if TYPE_CHECKING:
     from clm_core.market.bars import Bars
     from clm_core.market.sources import MarketData, SeriesInfo
 
-app = typer.Typer(help="Market data: list, draw, import and fetch bars.", no_args_is_help=True)
+app = typer.Typer(help="Market data: list, draw, import, fetch and correct bars.", no_args_is_help=True)
+app.add_typer(data_replace.app)
 console = Console()
 
 Symbol = Annotated[str, typer.Argument(help="BTCUSDT, BTC/USDT, BTC/USDT:USDT, ^GSPC.")]
@@ -66,6 +68,8 @@ def show(
         return
     console.print(charts.braille(bars, width=min(console.width - 14, 100)), highlight=False)
     console.print(_facts(bars, market.newest(symbol, timeframe)), highlight=False)
+    for line in data_replace.history(market.manifest(symbol, timeframe)):
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 @app.command("import")

@@ -5,6 +5,8 @@ because the return of that bar was still unknown; positions recorded later are c
 """
 
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,7 +34,11 @@ ALPHA = 0.05
 reporting a version no worse as trailing."""
 TUNED_FOR = 500
 """Number of common bars at which the sequential test is most sensitive."""
+RACE_NS = 3_600_000_000_000
+"""Longest time between reading bars and recording positions, or between the start of a fetch and the write,
+nanoseconds: a correction dated up to an hour before a record may have come after the bars were read."""
 Rows = NDArray[np.int64]
+Mask = NDArray[np.bool_]
 TOLERANCE = 1e-6
 """Largest difference between equal positions, a millionth of the capital: processors round differently."""
 
@@ -66,6 +72,31 @@ class ChampionComparison(BaseModel):
     """95 % interval of the annualised Sharpe ratio minus the champion's; None with too few bars."""
     lead: Standing | None
     """Sequential test of the mean return per bar, valid at every look; None with too few bars."""
+
+
+@dataclass(frozen=True)
+class Correction:
+    """A correction of stored bars, as recorded with a series."""
+
+    written: int
+    """Moment of the correction, nanoseconds since 1970-01-01 UTC."""
+    first: int
+    """Open time of the first bar corrected, added or removed, nanoseconds since 1970-01-01 UTC."""
+
+
+def corrected_since(
+    time: NDArray[np.int64], recorded: NDArray[np.int64], corrections: Sequence[Correction]
+) -> Mask:
+    """True for positions that rest on bars corrected after the recording, shape (n_positions,).
+
+    Args:
+        time: open times of the bars followed by the positions, shape (n_positions,).
+        recorded: times of recording, shape (n_positions,).
+    """
+    explained = np.zeros(len(time), dtype=np.bool_)
+    for correction in corrections:
+        explained |= (correction.first <= time) & (recorded - RACE_NS < correction.written)
+    return explained
 
 
 def count_late(record: ShadowRecord, timeframe: Timeframe) -> int:

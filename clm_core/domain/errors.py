@@ -6,6 +6,7 @@ CLMError                        the root
 ├── MissingExtra                an optional library is not installed
 ├── DataError                   market data cannot be used
 │   ├── InvalidBars             bars break validation rules
+│   │   └── StoredBarsDiffer    a source gives other values for stored bars
 │   ├── InvalidSymbol           a symbol is malformed
 │   ├── UnknownSeries           no source has the symbol and timeframe
 │   ├── UnknownCalendar         no trading calendar has the name
@@ -107,6 +108,10 @@ class InvalidBars(DataError):
         self.origin = origin
         self.findings = tuple(findings)
         super().__init__("\n".join([f"{origin} cannot be used:", *(f"  {f}" for f in findings)]))
+
+
+class StoredBarsDiffer(InvalidBars):
+    """A source gives other values for stored bars; the message has the command that replaces the bars."""
 
 
 class InvalidSymbol(DataError):

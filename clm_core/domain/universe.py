@@ -23,6 +23,8 @@ class Market(BaseModel):
     """Name in ccxt of the exchange from which closed bars are fetched. None: bars are added by hand."""
     exchange_url: str | None = None
     """Another address of the exchange's API, such as a proxy."""
+    rechecked_bars: int = Field(default=3, ge=1, le=1000)
+    """Number of the newest stored bars that a fetch reads again, to take corrections of the exchange."""
     dataset_span_days: int = Field(default_factory=span_by_timeframe, gt=0)
     """Days of bars, counted back from the newest, for a training; also the span of the first fetch. By
     default 365, or for bars longer than an hour the days of 8,760 bars."""

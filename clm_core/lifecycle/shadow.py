@@ -20,9 +20,12 @@ from clm_core.decisions.shadow import (
     MIN_BARS,
     TARGET_TRADES,
     ChampionComparison,
+    Correction,
+    Mask,
     Rows,
     ShadowPerformance,
     compare,
+    corrected_since,
     count_late,
     differing_rows,
     measure,
@@ -58,6 +61,9 @@ class ShadowedVersion(BaseModel):
     """Number of positions recorded by this pass."""
     late: int
     """Number of all positions recorded more than one bar after the close of their bar."""
+    explained: int = 0
+    """Number of recorded positions that differ from the positions computed now, or whose bar is gone, because
+    bars were corrected after the recording."""
     figures: ShadowPerformance
     against: ChampionComparison | None
     """None without a production version, or without a bar common to both records."""
@@ -66,7 +72,8 @@ class ShadowedVersion(BaseModel):
 class ShadowReport(PassReport):
     """Positions recorded in one pass, and the performance of all positions so far.
 
-    The problems include versions whose computed position differs from the recorded position.
+    The problems include versions whose computed position differs from the recorded position, unless a
+    correction of the bars since is on record.
     """
 
     versions: tuple[ShadowedVersion, ...]
@@ -110,6 +117,8 @@ class _Track:
     record: ShadowRecord
     new: int
     """Number of positions recorded by this pass."""
+    explained: int = 0
+    """Number of recorded positions that differ, or whose bar is gone, explained by corrections."""
 
 
 class _Collector:
@@ -163,6 +172,8 @@ def _clauses(shadowed: ShadowedVersion) -> Iterator[str]:
         return
     counted = f"{shadowed.late:,} of {shadowed.figures.bars:,} recorded late"
     yield f"{counted}, newest bar {shadowed.newest_bar:%Y-%m-%d %H:%M} UTC"
+    if shadowed.explained:
+        yield f"{shadowed.explained:,} recorded positions differ, explained by bars corrected later"
     if shadowed.against is None:
         yield "no production version to compare with"
     else:
@@ -232,17 +243,37 @@ def _extend_track(
     if not len(bars_since):
         return _Track(bars_since, EMPTY, 0)
     positions = _positions(services, version, bars)[-len(bars_since) :]
-    record, new = _record(services, version, bars_since, positions)
+    corrections = _corrections(services, version)
+    record, new, gone = _record(services, version, bars_since, positions, corrections)
     differing = differing_rows(record, positions)
-    if len(differing):
-        collector.problems[version.timeframe].append(_difference(version, record, positions, differing))
-    return _Track(bars_since, record, new)
+    explained = corrected_since(record.time[differing], record.recorded[differing], corrections)
+    if not explained.all():
+        unexplained = differing[~explained]
+        collector.problems[version.timeframe].append(_difference(version, record, positions, unexplained))
+    return _Track(bars_since, record, new, gone + int(explained.sum()))
+
+
+def _corrections(services: Services, version: ModelVersion) -> list[Correction]:
+    manifest = services.market.manifest(version.symbol, version.timeframe)
+    return [
+        Correction(_nanoseconds(snapshot.written_at), _nanoseconds(revision.first))
+        for snapshot, revision in manifest.revisions
+    ]
+
+
+def _nanoseconds(moment: datetime) -> int:
+    return int(pd.Timestamp(moment).value)
 
 
 def _record(
-    services: Services, version: ModelVersion, bars: Bars, positions: Floats
-) -> tuple[ShadowRecord, int]:
-    """The record on the bars after this pass, and the number of positions added."""
+    services: Services,
+    version: ModelVersion,
+    bars: Bars,
+    positions: Floats,
+    corrections: Sequence[Correction],
+) -> tuple[ShadowRecord, int, int]:
+    """The record on the bars after this pass, the number of positions added, and the number of recorded
+    positions left out because a correction removed their bars."""
     store = services.ledger.shadows
     first = bars.start.to_pydatetime()
     before = store.recorded(version.model_id, version.version, first)
@@ -251,8 +282,13 @@ def _record(
         version.model_id, version.version, bars.time[missing], positions[missing], services.clock()
     )
     record = store.recorded(version.model_id, version.version, first)
-    _require_stored(record, bars)
-    return record, new
+    held = np.isin(record.time, bars.time)
+    _require_stored(record, held, corrections)
+    return (
+        ShadowRecord(record.time[held], record.position[held], record.recorded[held]),
+        new,
+        int((~held).sum()),
+    )
 
 
 def _positions(services: Services, version: ModelVersion, bars: Bars) -> Floats:
@@ -274,8 +310,14 @@ def _positions(services: Services, version: ModelVersion, bars: Bars) -> Floats:
     return np.concatenate([np.zeros(first), positions])
 
 
-def _require_stored(record: ShadowRecord, bars: Bars) -> None:
-    gone = record.time[~np.isin(record.time, bars.time)]
+def _require_stored(record: ShadowRecord, held: Mask, corrections: Sequence[Correction]) -> None:
+    """Raise for recorded positions whose bar is gone without a correction.
+
+    Args:
+        held: True for positions whose bar is stored, shape (n_positions,).
+    """
+    time = record.time[~held]
+    gone = time[~corrected_since(time, record.recorded[~held], corrections)]
     if len(gone):
         raise StoreCorrupt(
             f"positions were recorded after bars that are no longer stored, {len(gone)} of them, the first "
@@ -288,8 +330,9 @@ def _difference(version: ModelVersion, record: ShadowRecord, positions: Floats, 
     return (
         f"{_label(version)}: after {len(rows)} of {len(positions)} bars the position computed now differs "
         f"from the recorded position, first after the bar of {_moment(record.time[first])}: "
-        f"{positions[first]:g} instead of {record.position[first]:g}. Earlier bars were added since, or the "
-        "model is not deterministic. The record stays"
+        f"{positions[first]:g} instead of {record.position[first]:g}. No correction of bars "
+        "since is on record: bars were put in front of the series, or the model is not deterministic. The "
+        "record stays"
     )
 
 
@@ -309,6 +352,7 @@ def _measure(
         newest_bar=bars.end.to_pydatetime() if len(bars) else None,
         new=track.new,
         late=count_late(track.record, bars.timeframe),
+        explained=track.explained,
         figures=measure(bars, track.record.position, market),
         against=None if champion is None else _compare(services, version, track, *champion),
     )

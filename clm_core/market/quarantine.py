@@ -15,7 +15,7 @@ def keep(root: Path, name: str, content: bytes, refusal: InvalidBars, now: datet
 
     Equal input is written to the same folder again, with the newest report.
     """
-    folder = root / hashlib.sha256(content).hexdigest()[:16]
+    folder = folder_of(root, content)
     report = {
         "origin": refusal.origin,
         "refused_at": now.isoformat(),
@@ -23,4 +23,9 @@ def keep(root: Path, name: str, content: bytes, refusal: InvalidBars, now: datet
     }
     write_atomically(folder / name, content)
     write_atomically(folder / "report.json", json.dumps(report, indent=1).encode() + b"\n")
-    return InvalidBars(f"{refusal.origin} (kept in {folder})", refusal.findings)
+    return type(refusal)(f"{refusal.origin} (kept in {folder})", refusal.findings)
+
+
+def folder_of(root: Path, content: bytes) -> Path:
+    """Folder of the input below `root`."""
+    return root / hashlib.sha256(content).hexdigest()[:16]

@@ -1,5 +1,6 @@
 """Sources of bars: imported and fetched series, and the series shipped with the package."""
 
+import shlex
 import warnings
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping
@@ -11,15 +12,22 @@ from typing import Any
 
 import pandas as pd
 
-from clm_core.domain.errors import InvalidBars, SourceUnavailable, UnknownSeries
+from clm_core.domain.errors import (
+    Finding,
+    InvalidBars,
+    SourceUnavailable,
+    StoredBarsDiffer,
+    UnknownSeries,
+)
 from clm_core.domain.spellings import normalise_symbol
 from clm_core.market import calendars, quarantine
-from clm_core.market.bars import Bars
+from clm_core.market.bars import FIELDS, Bars
 from clm_core.market.carry import Carry
 from clm_core.market.carry_store import CarryStore
+from clm_core.market.corrections import RECHECKED_BARS, moment
 from clm_core.market.exchange import ExchangeSeries, RetryPolicy
 from clm_core.market.reading import Layout, content_of, read
-from clm_core.market.store import SeriesManifest, SeriesStore
+from clm_core.market.store import Replacement, SeriesManifest, SeriesStore, parquet, replacement, why_waiting
 from clm_core.market.timeframes import Calendar, Timeframe
 from clm_core.market.validation import Examined, examine, refuse_unknown_rules
 
@@ -52,6 +60,12 @@ class SeriesInfo:
     """Rules overruled by imports of the series, each with the number of bars."""
     adjusted: Mapping[str, int] = field(default_factory=dict)
     """Corrections of imports, each with the number of bars: `rounded`, `empty-rows`."""
+    snapshots: int = 1
+    """Number of snapshots, each readable by its hash."""
+    corrected: int = 0
+    """Number of bars corrected, replaced or filled in, over all snapshots."""
+    waiting: int = 0
+    """Number of stored bars with other values at the source, which wait for `clm data replace`."""
 
 
 class MarketData:
@@ -89,6 +103,14 @@ class MarketData:
         """The stored series, bundled series excluded, or None if nothing is stored."""
         manifest = self._store.manifest(normalise_symbol(symbol), _timeframe(timeframe))
         return None if manifest is None else _info(manifest)
+
+    def manifest(self, symbol: str, timeframe: str) -> SeriesManifest:
+        """All snapshots of a series, with the corrections of each.
+
+        Raises:
+            UnknownSeries: the series does not exist; the message lists the available series.
+        """
+        return self._sources(symbol, timeframe)[0][1]
 
     def newest(self, symbol: str, timeframe: str) -> SeriesInfo:
         """The newest state of a series: the stored one, or the bundled one if nothing is stored.
@@ -177,20 +199,19 @@ class MarketData:
             InvalidBars: a rule is broken; the file and a report are in quarantine.
             DataError: the file cannot be read, or an option does not fit.
         """
-        content = content_of(path)
+        content, examined = self._examined_file(
+            path,
+            symbol,
+            timeframe,
+            calendar,
+            now=now,
+            as_of=as_of,
+            layout=layout,
+            reverse=reverse,
+            drop_open_bar=drop_open_bar,
+            allow=allow,
+        )
         try:
-            examined = self.examine_content(
-                str(path),
-                content,
-                symbol,
-                timeframe,
-                calendar,
-                now=as_of or now,
-                layout=layout,
-                reverse=reverse,
-                drop_open_bar=drop_open_bar,
-                allow=allow,
-            )
             manifest = self._store.add(
                 examined.bars,
                 path.name,
@@ -199,9 +220,82 @@ class MarketData:
                 allowed=examined.allowed,
                 adjusted=examined.adjusted,
             )
-            return _info(manifest)
+        except StoredBarsDiffer as refusal:
+            advised = self._with_command(examined, refusal, now)
+            raise quarantine.keep(self._quarantine, path.name, content, advised, now) from refusal
         except InvalidBars as refusal:
             raise quarantine.keep(self._quarantine, path.name, content, refusal, now) from refusal
+        return _info(manifest)
+
+    def examine_file(
+        self,
+        path: Path,
+        symbol: str,
+        timeframe: str,
+        calendar: str = calendars.AUTO,
+        *,
+        now: datetime,
+        as_of: datetime | None = None,
+        layout: Layout | None = None,
+        reverse: bool = False,
+        drop_open_bar: bool = False,
+        allow: Collection[str] = (),
+    ) -> Examined:
+        """Validated bars of a file, as for `import_file`; nothing is stored.
+
+        Raises:
+            InvalidBars: a rule is broken; the file and a report are in quarantine.
+            DataError: the file cannot be read, or an option does not fit.
+        """
+        _, examined = self._examined_file(
+            path,
+            symbol,
+            timeframe,
+            calendar,
+            now=now,
+            as_of=as_of,
+            layout=layout,
+            reverse=reverse,
+            drop_open_bar=drop_open_bar,
+            allow=allow,
+        )
+        return examined
+
+    def _examined_file(
+        self,
+        path: Path,
+        symbol: str,
+        timeframe: str,
+        calendar: str,
+        *,
+        now: datetime,
+        as_of: datetime | None,
+        **options: Any,
+    ) -> tuple[bytes, Examined]:
+        content = content_of(path)
+        try:
+            examined = self.examine_content(
+                str(path), content, symbol, timeframe, calendar, now=as_of or now, **options
+            )
+        except InvalidBars as refusal:
+            raise quarantine.keep(self._quarantine, path.name, content, refusal, now) from refusal
+        return content, examined
+
+    def _with_command(self, examined: Examined, refusal: StoredBarsDiffer, now: datetime) -> StoredBarsDiffer:
+        """The refusal with the command that puts the bars of the file in the place of the stored ones.
+
+        The command names a copy of the bars as read, so that no option of the import has to be repeated.
+        """
+        bars = examined.bars
+        content = parquet(bars)
+        name = f"{bars.symbol}_{bars.timeframe}.parquet"
+        quarantine.keep(self._quarantine, name, content, refusal, now)
+        copy = quarantine.folder_of(self._quarantine, content) / name
+        command = replace_command(bars, bars.time[0], bars.time[-1], str(copy))
+        command += "".join(f" --allow {rule}" for rule in examined.allowed)
+        advice = f"To see what changes and to take the new values: {command}"
+        finding = refusal.findings[0]
+        return StoredBarsDiffer(refusal.origin, [replace(finding, message=f"{finding.message}. {advice}")])
 
     def examine_content(
         self,
@@ -251,6 +345,126 @@ class MarketData:
             adjusted={**file.adjusted, **examined.adjusted},
         )
 
+    def replacement(
+        self, offered: Examined, first: datetime | None = None, last: datetime | None = None
+    ) -> Replacement:
+        """The stored bars of a span beside bars to put in their place; nothing is stored.
+
+        Args:
+            offered: bars of `examine_file` or `examine_exchange`; bars outside the span are ignored.
+            first, last: first and last open time of the span, inclusive; None for the beginning or end of the
+                series.
+
+        Raises:
+            UnknownSeries: the series is not stored.
+        """
+        bars = offered.bars
+        stored = self._store.read(self._stored(bars.symbol, bars.timeframe))
+        compared = replacement(stored, bars, _nanoseconds(first), _nanoseconds(last))
+        return replace(compared, allowed=offered.allowed)
+
+    def replace(
+        self, replacement: Replacement, source: str, *, reason: str, actor: str, now: datetime
+    ) -> SeriesInfo:
+        """Put the offered bars of a replacement in the place of the stored ones, as a new snapshot.
+
+        The snapshot before stays readable by its hash.
+
+        Args:
+            source: file or exchange of the bars.
+            reason, actor: recorded with the snapshot.
+
+        Raises:
+            ConflictError: the stored bars of the span have changed since the comparison.
+            InvalidBars: the series with the replaced bars breaks a rule; nothing is stored.
+        """
+        manifest = self._stored(replacement.offered.symbol, replacement.offered.timeframe)
+        return _info(self._store.replace(manifest, replacement, source, now, reason, actor))
+
+    def with_calendar(self, symbol: str, timeframe: str, calendar: str) -> Examined:
+        """Stored bars with another calendar, to replace the stored ones; nothing is stored.
+
+        Raises:
+            InvalidBars: bars open while the market of the calendar is closed.
+            UnknownCalendar: no calendar has the name.
+        """
+        manifest = self._stored(normalise_symbol(symbol), _timeframe(timeframe))
+        bars = self._store.read(manifest)
+        return self._valid(
+            bars.to_frame(),
+            manifest.symbol,
+            manifest.timeframe,
+            calendar,
+            now=manifest.snapshots[-1].written_at,
+            origin=f"{manifest.symbol} {manifest.timeframe}",
+            allow=manifest.allowed,
+        )
+
+    def keep_stored(
+        self, symbol: str, timeframe: str, first: datetime | None = None, last: datetime | None = None
+    ) -> SeriesInfo:
+        """Decide for the stored values where a source gives others; the fetch no longer reports the bars."""
+        manifest = self._stored(normalise_symbol(symbol), _timeframe(timeframe))
+        begin = _nanoseconds(first)
+        end = _nanoseconds(last)
+        whole = pd.Timestamp.min.value, pd.Timestamp.max.value
+        kept = self._store.keep(
+            manifest.symbol,
+            manifest.timeframe,
+            whole[0] if begin is None else begin,
+            whole[1] if end is None else end,
+        )
+        return _info(kept)
+
+    def _stored(self, symbol: str, timeframe: Timeframe) -> SeriesManifest:
+        manifest = self._store.manifest(symbol, timeframe)
+        if manifest is None:
+            raise UnknownSeries(
+                f"{symbol} {timeframe} is not stored, so nothing can be replaced: use `clm data import` or "
+                "`clm data fetch`"
+            )
+        return manifest
+
+    def examine_exchange(
+        self,
+        symbol: str,
+        timeframe: str,
+        exchange: str,
+        first: datetime | None = None,
+        last: datetime | None = None,
+        *,
+        now: datetime,
+        calendar: str = calendars.AUTO,
+        retry_policy: RetryPolicy | None = None,
+        base_url: str | None = None,
+        progress: Callable[[float], None] | None = None,
+    ) -> Examined:
+        """Closed bars of an exchange for a span of a stored series; nothing is stored.
+
+        Args:
+            first, last: first and last open time, inclusive; None for the first stored bar and for `now`.
+            calendar: name of the trading calendar; `auto` for that of the stored series.
+
+        Raises:
+            SourceUnavailable: no valid answer of the exchange before the deadline.
+            UnknownSeries: the series is not stored, or the exchange has no bar of the span.
+            InvalidBars: a rule is broken; the bars and a report are in quarantine.
+        """
+        manifest = self._stored(normalise_symbol(symbol), _timeframe(timeframe))
+        step = manifest.timeframe
+        begin = _ms(first or manifest.snapshots[-1].start)
+        end = _ms(now) if last is None else min(_ms(now), _ms(last) + step.seconds * 1000)
+        series = ExchangeSeries(exchange, symbol, step, retry_policy or RetryPolicy(), base_url)
+        pages: list[pd.DataFrame] = []
+        for page in series.pages(begin, end):
+            pages.append(page)
+            if progress is not None:
+                progress(_share([(begin, end)], (begin, end), page))
+        if not pages:
+            raise UnknownSeries(f"{exchange} has no closed bar of {manifest.symbol} {step} in the span")
+        frame = pd.concat(pages, ignore_index=True)
+        return self._validated_fetch(frame, manifest.symbol, step, calendar, exchange, now)
+
     def fetch(
         self,
         symbol: str,
@@ -263,32 +477,47 @@ class MarketData:
         retry_policy: RetryPolicy | None = None,
         base_url: str | None = None,
         progress: Callable[[float], None] | None = None,
+        rechecked: int = RECHECKED_BARS,
     ) -> SeriesInfo:
-        """Add the closed bars of an exchange from `since`, or from the last stored bar, up to `now`.
+        """Add the closed bars of an exchange from `since`, or from the newest stored bars, up to `now`.
 
-        The last stored bar is requested again and must be equal. Bars received before a failure of the
-        exchange are stored, so that the next fetch continues from there.
+        The newest `rechecked` stored bars are requested again: small corrections are stored as a new
+        snapshot. Where a stored bar needs the decision of a person, the stored bar stays, all other bars are
+        added, and the fetch fails at the end. Bars received before a failure of the exchange are stored, so
+        that the next fetch continues from there.
 
         Args:
             since: required if nothing is stored; a moment before the first stored bar adds the bars between.
             calendar: name of the trading calendar, `auto` or `learn`: see `calendars.chosen`.
             base_url: alternative address of the exchange's API, such as a proxy.
             progress: called with the completed share of the work, 0..1.
+            rechecked: number of the newest stored bars to read again, at least one.
 
         Raises:
             SourceUnavailable: no valid answer of the exchange before the deadline.
             UnknownSeries: the exchange or the market does not exist.
+            StoredBarsDiffer: stored bars differ from the exchange's by more than a correction; all other bars
+                are stored, and the message has the command that replaces the bars.
             InvalidBars: a rule is broken; the bars and a report are in quarantine.
         """
         name = normalise_symbol(symbol)
         step = _timeframe(timeframe)
-        spans = _spans(self._store.manifest(name, step), since, now)
+        manifest = self._store.manifest(name, step)
+        spans = self._spans(manifest, since, now, max(rechecked, 1))
         series = ExchangeSeries(exchange, symbol, step, retry_policy or RetryPolicy(), base_url)
-        info = None
+        base = None if manifest is None else manifest.snapshots[-1].content_hash
         for span in spans:
             pages: list[pd.DataFrame] = []
             keep = partial(
-                self._keep, pages, symbol=name, timeframe=step, calendar=calendar, exchange=exchange, now=now
+                self._keep,
+                pages,
+                symbol=name,
+                timeframe=step,
+                calendar=calendar,
+                exchange=exchange,
+                now=now,
+                base=base,
+                rechecked=max(rechecked, 1),
             )
             try:
                 for page in series.pages(*span):
@@ -300,10 +529,29 @@ class MarketData:
                 if pages and span is spans[-1]:
                     keep()
                 raise
-            info = keep() if pages else info
-        if info is None:
+            manifest = keep() if pages else manifest
+        if manifest is None:
             raise UnknownSeries(f"{exchange} has no closed bar of {name} {step} yet; try an earlier --since")
-        return info
+        if manifest.waiting:
+            raise self._waiting(manifest, symbol, exchange, base_url, now)
+        return _info(manifest)
+
+    def _spans(
+        self, manifest: SeriesManifest | None, since: datetime | None, now: datetime, rechecked: int
+    ) -> list["Span"]:
+        """Spans to fetch: before the stored bars, if `since` is earlier, and from the newest stored on."""
+        if manifest is None:
+            if since is None:
+                raise UnknownSeries(
+                    "nothing of this series is stored yet: pass the first day, e.g. --since 2024-01-01"
+                )
+            return [(_ms(since), _ms(now))]
+        stored = self._store.read(manifest)
+        onward = (int(stored.time[-min(rechecked, len(stored))]) // 1_000_000, _ms(now))
+        start = manifest.snapshots[-1].start
+        if since is None or since >= start:
+            return [onward]
+        return [(_ms(since), _ms(start)), onward]
 
     def _keep(
         self,
@@ -314,15 +562,43 @@ class MarketData:
         calendar: str,
         exchange: str,
         now: datetime,
-    ) -> SeriesInfo:
+        base: str | None,
+        rechecked: int,
+    ) -> SeriesManifest:
         frame = pd.concat(pages, ignore_index=True)
+        manifest = self._store.manifest(symbol, timeframe)
+        try:
+            examined = self._validated_fetch(frame, symbol, timeframe, calendar, exchange, now)
+        except InvalidBars:
+            # an invalid answer about stored bars must not hold up the bars after them
+            later = frame[frame["timestamp"] > (manifest.snapshots[-1].end if manifest else now)]
+            if 0 < len(later) < len(frame):
+                valid = self._validated_fetch(later, symbol, timeframe, calendar, exchange, now)
+                self._store.update(valid.bars, exchange, now, base, rechecked, adjusted=valid.adjusted)
+            raise
+        try:
+            return self._store.update(
+                examined.bars, exchange, now, base, rechecked, adjusted=examined.adjusted
+            )
+        except InvalidBars as refusal:
+            rows = examined.bars.to_frame().reset_index()
+            raise self._refused(rows, examined.bars, exchange, refusal, now) from refusal
+
+    def _validated_fetch(
+        self,
+        frame: pd.DataFrame,
+        symbol: str,
+        timeframe: Timeframe,
+        calendar: str,
+        exchange: str,
+        now: datetime,
+    ) -> Examined:
         origin = f"{symbol} {timeframe} from {exchange}"
         try:
-            examined = self._valid(frame, symbol, timeframe, calendar, now=now, origin=origin)
-            return _info(self._store.add(examined.bars, exchange, now, adjusted=examined.adjusted))
+            return self._valid(frame, symbol, timeframe, calendar, now=now, origin=origin)
         except InvalidBars as refusal:
-            content = frame.to_csv(index=False).encode()
             file = f"{exchange}_{symbol}_{timeframe}.csv"
+            content = frame.to_csv(index=False).encode()
             raise quarantine.keep(self._quarantine, file, content, refusal, now) from refusal
 
     def _valid(
@@ -337,24 +613,66 @@ class MarketData:
         chosen = calendars.chosen(calendar, bars.time, timeframe, stored)
         return replace(examined, bars=replace(bars, calendar=chosen))
 
+    def _refused(
+        self,
+        frame: pd.DataFrame,
+        series: Bars | SeriesManifest,
+        exchange: str,
+        refusal: InvalidBars,
+        now: datetime,
+    ) -> InvalidBars:
+        file = f"{exchange}_{series.symbol}_{series.timeframe}.csv"
+        content = frame.to_csv(index=False).encode()
+        return quarantine.keep(self._quarantine, file, content, refusal, now)
+
+    def _waiting(
+        self, manifest: SeriesManifest, symbol: str, exchange: str, base_url: str | None, now: datetime
+    ) -> InvalidBars:
+        """Refusal of the differing bars; equal in every pass until a person has decided."""
+        waiting = manifest.waiting
+        first = pd.Timestamp(waiting[0].time).value
+        last = pd.Timestamp(waiting[-1].time).value
+        source = f"--exchange {exchange}"
+        source += f" --base-url {shlex.quote(base_url)}" if base_url is not None else ""
+        command = replace_command(manifest, first, last, source, symbol=symbol)
+        keep = replace_command(manifest, first, last, "--keep-stored", symbol=symbol)
+        causes = "; ".join(dict.fromkeys(why_waiting(bar) for bar in waiting))
+        listed = "; ".join(str(bar) for bar in waiting[:3])
+        message = (
+            "the exchange gives other values than the stored ones, which stay; all other bars are added. "
+            f"{causes}. First: {listed}. To see what changes and to take the new values: {command}; to keep "
+            f"the stored ones: {keep}"
+        )
+        finding = Finding("contradicts-store", (), len(waiting), message)
+        refusal = StoredBarsDiffer(f"{manifest.symbol} {manifest.timeframe} from {exchange}", [finding])
+        rows = [(bar.time, *bar.offered) for bar in waiting if bar.offered is not None]
+        frame = pd.DataFrame(rows, columns=["timestamp", *FIELDS])
+        return self._refused(frame, manifest, exchange, refusal, now)
+
 
 Span = tuple[int, int]
 """Start and end of a span, milliseconds since 1970-01-01 UTC."""
 
 
-def _spans(manifest: SeriesManifest | None, since: datetime | None, now: datetime) -> list[Span]:
-    """Spans to fetch: before the stored bars, if `since` is earlier, and after the stored bars."""
-    if manifest is None:
-        if since is None:
-            raise UnknownSeries(
-                "nothing of this series is stored yet: pass the first day, e.g. --since 2024-01-01"
-            )
-        return [(_ms(since), _ms(now))]
-    stored = manifest.snapshots[-1]
-    onward = (_ms(stored.end), _ms(now))
-    if since is None or since >= stored.start:
-        return [onward]
-    return [(_ms(since), _ms(stored.start)), onward]
+def replace_command(
+    series: Bars | SeriesManifest, first: int, last: int, source: str, *, symbol: str | None = None
+) -> str:
+    """Command that puts the bars of a source in the place of stored bars.
+
+    Args:
+        first, last: first and last open time, nanoseconds since 1970-01-01 UTC.
+        source: path of a file, or the options that name an exchange.
+        symbol: spelling of the symbol; by default the stored one.
+    """
+    style = "%Y-%m-%d" if series.timeframe.seconds % 86400 == 0 else "%Y-%m-%dT%H:%M"
+    name = shlex.quote(symbol or series.symbol)
+    named = source if source.startswith("--") else shlex.quote(source)
+    span = f"--from {moment(first):{style}} --to {moment(last):{style}}"
+    return f"clm data replace {name} {series.timeframe} {named} {span}"
+
+
+def _nanoseconds(when: datetime | None) -> int | None:
+    return None if when is None else int(pd.Timestamp(when).value)
 
 
 def _ms(moment: datetime) -> int:
@@ -398,6 +716,9 @@ def _info(manifest: SeriesManifest) -> SeriesInfo:
         native=manifest.native,
         allowed=_totals(snapshot.allowed for snapshot in manifest.snapshots),
         adjusted=_totals(snapshot.adjusted for snapshot in manifest.snapshots),
+        snapshots=len(manifest.snapshots),
+        corrected=sum(revision.bars for _, revision in manifest.revisions),
+        waiting=len(manifest.waiting),
     )
 
 

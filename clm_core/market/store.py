@@ -3,7 +3,8 @@
     <root>/BTCUSDT/1h/manifest.json
     <root>/BTCUSDT/1h/<content hash>.parquet
 
-Files are never changed in place: an addition writes a new snapshot, then replaces the manifest atomically.
+Files are never changed in place: an addition or correction writes a new snapshot, then replaces the manifest
+atomically. Every earlier snapshot stays readable by its hash.
 """
 
 import fcntl
@@ -13,6 +14,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from types import MappingProxyType
@@ -22,9 +24,30 @@ import numpy as np
 import pandas as pd
 from pydantic import BaseModel, ConfigDict
 
-from clm_core.domain.errors import DataError, Finding, InvalidBars, InvalidSymbol, StoreCorrupt, UnknownSeries
+from clm_core.domain.errors import (
+    ConflictError,
+    DataError,
+    Finding,
+    InvalidSymbol,
+    StoreCorrupt,
+    StoredBarsDiffer,
+    UnknownSeries,
+)
 from clm_core.domain.spellings import native_symbol, same_market
 from clm_core.market.bars import FIELDS, Bars
+from clm_core.market.corrections import (
+    PRICE_TOLERANCE,
+    RECHECKED_BARS,
+    VOLUME_TOLERANCE,
+    Comparison,
+    Revision,
+    Times,
+    compare,
+    correctable,
+    moment,
+    price_changes,
+    table,
+)
 from clm_core.market.timeframes import Calendar, Timeframe
 from clm_core.market.validation import validate
 
@@ -55,6 +78,38 @@ class Snapshot(BaseModel):
     """Rules overruled by the import (`--allow RULE`), each with the number of bars concerned."""
     adjusted: dict[str, int] = {}
     """Corrections made on the way in, each with the number of bars: `rounded`, `empty-rows`, ..."""
+    revision: Revision | None = None
+    """Bars corrected, replaced or filled in since the snapshot before; None if bars were only appended or put
+    in front."""
+    calendar: Calendar | None = None
+    """Calendar of the snapshot if another than the calendar of the manifest."""
+
+
+class WaitingBar(BaseModel):
+    """A stored bar of which the source gives other values, too different to be taken without a person."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    time: datetime
+    """Open time of the bar."""
+    stored: tuple[float, ...]
+    """Stored open, high, low, close and volume."""
+    offered: tuple[float, ...] | None
+    """Values of the source in the same order; None if the source no longer has the bar."""
+    source: str
+    seen_at: datetime
+    kept: bool = False
+    """True once a person has decided for the stored values; the offered values are then ignored."""
+    cause: str = ""
+    """Recognised cause in words, if any."""
+
+    def __str__(self) -> str:
+        when = f"{self.time:%Y-%m-%d %H:%M}"
+        if self.offered is None:
+            return f"{when} is missing at the source"
+        pairs = zip(FIELDS, self.stored, self.offered, strict=True)
+        values = ", ".join(f"{name} {old:.10g} -> {new:.10g}" for name, old, new in pairs if old != new)
+        return f"{when} {values}"
 
 
 class SeriesManifest(BaseModel):
@@ -69,11 +124,62 @@ class SeriesManifest(BaseModel):
     """Snapshots, oldest first; the last snapshot is the current state."""
     native: str | None = None
     """Symbol in the spelling of the source: `BTC/USDT:USDT`."""
+    differing: tuple[WaitingBar, ...] = ()
+    """Stored bars of which a source gives other values, in time order."""
 
     @property
     def allowed(self) -> frozenset[str]:
         """Rules overruled by any import of the series: bars that break the rules are stored."""
         return frozenset(rule for snapshot in self.snapshots for rule in snapshot.allowed)
+
+    @property
+    def waiting(self) -> tuple[WaitingBar, ...]:
+        """Differing bars that wait for the decision of a person."""
+        return tuple(bar for bar in self.differing if not bar.kept)
+
+    @property
+    def revisions(self) -> tuple[tuple[Snapshot, Revision], ...]:
+        """Snapshots that corrected or replaced bars, oldest first."""
+        return tuple((each, each.revision) for each in self.snapshots if each.revision is not None)
+
+
+@dataclass(frozen=True, eq=False)
+class Replacement:
+    """Bars to put in the place of stored bars, compared with the stored bars."""
+
+    first: int
+    """Start of the span, nanoseconds since 1970-01-01 UTC, inclusive."""
+    last: int
+    """Last open time of the span, inclusive."""
+    offered: Bars
+    """Bars of the source within the span."""
+    stored: Bars
+    """Stored bars within the span."""
+    comparison: Comparison
+    earlier: int
+    """Number of stored bars before the span, which keep the stored values."""
+    later: int
+    """Number of stored bars after the span, which keep the stored values."""
+    allowed: Mapping[str, int] = field(default_factory=dict)
+    """Rules overruled for the offered bars, each with the number of bars concerned."""
+
+    @property
+    def differs(self) -> bool:
+        """True if a bar or the calendar differs."""
+        return bool(self.comparison) or self.offered.calendar != self.stored.calendar
+
+
+@dataclass(frozen=True)
+class SnapshotRecord:
+    """Record of a new snapshot, as in `Snapshot` and `SeriesManifest`."""
+
+    revision: Revision | None = None
+    native: str | None = None
+    allowed: Mapping[str, int] = field(default_factory=dict)
+    adjusted: Mapping[str, int] = field(default_factory=dict)
+
+
+NO_RECORD = SnapshotRecord()
 
 
 class SeriesStore:
@@ -97,14 +203,18 @@ class SeriesStore:
             StoreCorrupt: the file differs from the file that was written.
         """
         prefix = manifest.snapshots[-1].content_hash if content_hash is None else content_hash
-        matching = [snapshot for snapshot in manifest.snapshots if snapshot.content_hash.startswith(prefix)]
+        # a replacement may restore an earlier state: then two snapshots share a file
+        matching = {
+            each.content_hash: each for each in manifest.snapshots if each.content_hash.startswith(prefix)
+        }
         if len(matching) != 1:
-            have = ", ".join(snapshot.content_hash[:12] for snapshot in manifest.snapshots)
+            have = ", ".join(dict.fromkeys(each.content_hash[:12] for each in manifest.snapshots))
             raise UnknownSeries(
                 f"{manifest.symbol} {manifest.timeframe} has no snapshot {prefix!r}; there is {have}"
             )
-        path = self._folder(manifest.symbol, manifest.timeframe) / f"{matching[0].content_hash}.parquet"
-        return _load(path, manifest, matching[0])
+        [snapshot] = matching.values()
+        path = self._folder(manifest.symbol, manifest.timeframe) / f"{snapshot.content_hash}.parquet"
+        return _load(path, manifest, snapshot)
 
     def add(
         self,
@@ -123,30 +233,146 @@ class SeriesStore:
             allowed, adjusted: as in `Snapshot`, for the new bars.
 
         Raises:
-            InvalidBars: an overlapping bar contradicts the stored one, or the merged series breaks a rule.
+            StoredBarsDiffer: an overlapping bar has other values than the stored bar.
+            InvalidBars: the merged series breaks a rule.
             InvalidSymbol: the name is taken by another symbol of the source.
         """
         self._refuse_other_market(bars.symbol, native)
+        with self._changing(bars) as (folder, manifest):
+            record = SnapshotRecord(native=native, allowed=allowed, adjusted=adjusted)
+            if manifest is None:
+                return write_snapshot(folder, bars, source, now, record=record)
+            stored = self.read(manifest)
+            merged = merge(stored, bars, source, now, allow=manifest.allowed | frozenset(allowed))
+            return self._write(folder, manifest, stored, merged, source, now, record)
+
+    def update(
+        self,
+        bars: Bars,
+        source: str,
+        now: datetime,
+        base: str | None,
+        rechecked: int = RECHECKED_BARS,
+        *,
+        native: str | None = None,
+        adjusted: Mapping[str, int] = NOTHING,
+    ) -> SeriesManifest:
+        """Append bars of an exchange, and take the exchange's corrections of the newest stored bars.
+
+        A difference that needs a person (an older bar, a larger change, a bar that is gone) is kept in the
+        manifest; the stored bar stays and the other bars are added.
+
+        Args:
+            base: content hash of the stored series when the exchange was asked, or None if nothing was
+                stored. A bar that another process has written since stays as written.
+            rechecked: number of the newest stored bars that may be corrected.
+            native: symbol in the spelling of the exchange.
+            adjusted: as in `Snapshot`, for the new bars.
+
+        Raises:
+            InvalidBars: the merged series breaks a rule.
+            InvalidSymbol: the name is taken by another symbol of the source.
+        """
+        self._refuse_other_market(bars.symbol, native)
+        with self._changing(bars) as (folder, manifest):
+            record = SnapshotRecord(native=native, adjusted=adjusted)
+            if manifest is None:
+                return write_snapshot(folder, bars, source, now, record=record)
+            stored = self.read(manifest)
+            _require_calendar(stored, bars)
+            known = stored[:0] if base is None else self.read(manifest, base)
+            corrected, differing = _take(manifest, stored, known, bars, source, now, rechecked)
+            merged = _validated(_united(stored, corrected, bars), stored, source, now, allow=manifest.allowed)
+            compared = manifest.model_copy(update={"differing": differing})
+            return self._write(folder, compared, stored, merged, source, now, record)
+
+    def replace(
+        self,
+        manifest: SeriesManifest,
+        replacement: Replacement,
+        source: str,
+        now: datetime,
+        reason: str,
+        actor: str,
+    ) -> SeriesManifest:
+        """Put bars in the place of the stored bars of a span, as a new snapshot.
+
+        Raises:
+            ConflictError: the stored bars of the span have changed since the comparison.
+            InvalidBars: the series with the replaced bars breaks a rule.
+        """
+        offered = replacement.offered
+        with self._changing(offered) as (folder, current):
+            if current is None:
+                raise UnknownSeries(f"{manifest.symbol} {manifest.timeframe} is no longer stored")
+            stored = self.read(current)
+            inside = _inside(stored, replacement.first, replacement.last)
+            if inside.content_hash != replacement.stored.content_hash:
+                raise ConflictError(
+                    f"{manifest.symbol} {manifest.timeframe} has changed meanwhile: run the command again"
+                )
+            if len(stored) > len(inside):
+                _require_calendar(stored, offered)
+            frame = pd.concat(
+                [
+                    stored.to_frame()[stored.time < replacement.first],
+                    offered.to_frame(),
+                    stored.to_frame()[stored.time > replacement.last],
+                ]
+            )
+            merged = _validated(
+                frame, offered, source, now, allow=current.allowed | frozenset(replacement.allowed)
+            )
+            revision = _revision_of_replacement(stored, merged, reason, actor)
+            differing = tuple(
+                bar
+                for bar in current.differing
+                if not replacement.first <= pd.Timestamp(bar.time).value <= replacement.last
+            )
+            record = SnapshotRecord(revision=revision, allowed=replacement.allowed)
+            settled = current.model_copy(update={"differing": differing})
+            return self._write(folder, settled, stored, merged, source, now, record)
+
+    def keep(self, symbol: str, timeframe: Timeframe, first: int, last: int) -> SeriesManifest:
+        """Decide for the stored values of a span: the differing values are ignored from now on."""
+        folder = self._folder(symbol, timeframe)
+        with _locked(folder / ".lock"):
+            manifest = self.manifest(symbol, timeframe)
+            if manifest is None:
+                raise UnknownSeries(f"{symbol} {timeframe} is not stored")
+            kept = tuple(
+                bar.model_copy(update={"kept": True})
+                if first <= pd.Timestamp(bar.time).value <= last
+                else bar
+                for bar in manifest.differing
+            )
+            return _write_manifest(folder, manifest.model_copy(update={"differing": kept}))
+
+    @contextmanager
+    def _changing(self, bars: Bars) -> Iterator[tuple[Path, SeriesManifest | None]]:
+        """Folder and manifest of the series of the bars, locked against other processes."""
         folder = self._folder(bars.symbol, bars.timeframe)
         folder.mkdir(parents=True, exist_ok=True)
         with _locked(folder / ".lock"):
-            manifest = self.manifest(bars.symbol, bars.timeframe)
-            merged = (
-                bars
-                if manifest is None
-                else merge(
-                    self.read(manifest), bars, source, now, allow=manifest.allowed | frozenset(allowed)
-                )
-            )
-            if manifest is not None and merged.content_hash == manifest.snapshots[-1].content_hash:
-                return manifest
-            earlier = () if manifest is None else manifest.snapshots
-            known = None if manifest is None else manifest.native
-            if native is None or native_symbol(native) == bars.symbol:
-                native = known
-            return write_snapshot(
-                folder, merged, source, now, earlier, native=native, allowed=allowed, adjusted=adjusted
-            )
+            yield folder, self.manifest(bars.symbol, bars.timeframe)
+
+    def _write(
+        self,
+        folder: Path,
+        manifest: SeriesManifest,
+        stored: Bars,
+        merged: Bars,
+        source: str,
+        now: datetime,
+        record: "SnapshotRecord",
+    ) -> SeriesManifest:
+        """Write the merged bars as a snapshot if any bar differs, and the manifest if anything differs."""
+        if merged.content_hash == stored.content_hash:
+            return _write_manifest(folder, manifest)
+        if record.revision is None:
+            inside = _inside(merged, stored.time[0], stored.time[-1])
+            record = replace(record, revision=compare(stored, inside).revision())
+        return write_snapshot(folder, merged, source, now, manifest, record)
 
     def _refuse_other_market(self, symbol: str, native: str | None) -> None:
         for path in sorted(self.root.glob(f"{symbol}/*/manifest.json")):
@@ -172,35 +398,190 @@ def merge(
 
     Raises:
         DataError: the calendars differ.
-        InvalidBars: an overlapping bar has other values, or the merged series breaks a rule.
+        StoredBarsDiffer: an overlapping bar has other values than the stored bar.
+        InvalidBars: the merged series breaks a rule.
     """
+    _require_calendar(stored, new)
+    comparison = compare(stored, new)
+    if comparison.differs.any():
+        raise StoredBarsDiffer(source, [_contradiction(new, comparison)])
+    return _validated(_united(stored, stored[:0], new), stored, source, now, allow=allow)
+
+
+def replacement(stored: Bars, offered: Bars, first: int | None, last: int | None) -> Replacement:
+    """The stored bars of a span beside the bars to put in their place.
+
+    Args:
+        first, last: first and last open time of the span, nanoseconds since 1970-01-01 UTC, inclusive; None
+            for the beginning or end of both series.
+    """
+    first = int(min(stored.time[0], offered.time[0])) if first is None else first
+    last = int(max(stored.time[-1], offered.time[-1])) if last is None else last
+    inside = _inside(stored, first, last)
+    new = _inside(offered, first, last)
+    if not len(new) and not len(inside):
+        raise DataError(
+            f"there is no bar from {moment(first):%Y-%m-%d %H:%M} to {moment(last):%Y-%m-%d %H:%M} UTC"
+        )
+    return Replacement(
+        first=first,
+        last=last,
+        offered=new,
+        stored=inside,
+        comparison=compare(inside, new),
+        earlier=int(np.count_nonzero(stored.time < first)),
+        later=int(np.count_nonzero(stored.time > last)),
+    )
+
+
+def _revision_of_replacement(stored: Bars, merged: Bars, reason: str, actor: str) -> Revision | None:
+    between = compare(stored, _inside(merged, stored.time[0], stored.time[-1]))
+    # bars that are only appended count too where a person gave a reason
+    revision = between.revision(reason, actor) or compare(stored, merged).revision(reason, actor)
+    if stored.calendar == merged.calendar:
+        return revision
+    calendar = f"calendar {stored.calendar} -> {merged.calendar}"
+    if revision is None:
+        empty = Revision.without_changes(merged, reason, actor)
+        return empty.model_copy(update={"cause": calendar})
+    causes = [calendar, *([revision.cause] if revision.cause else [])]
+    return revision.model_copy(update={"cause": "; ".join(causes), "first": moment(merged.time[0])})
+
+
+def _inside(bars: Bars, first: int, last: int) -> Bars:
+    return bars[int(np.searchsorted(bars.time, first)) : int(np.searchsorted(bars.time, last, side="right"))]
+
+
+def _require_calendar(stored: Bars, new: Bars) -> None:
     if stored.calendar != new.calendar:
         raise DataError(
             f"{stored.symbol} {stored.timeframe} is stored with calendar {stored.calendar}: "
             f"pass --calendar {stored.calendar}"
         )
-    _, there, here = np.intersect1d(stored.time, new.time, assume_unique=True, return_indices=True)
-    differs = np.zeros(len(here), dtype=np.bool_)
-    for field in FIELDS:
-        differs |= getattr(stored, field)[there] != getattr(new, field)[here]
-    if differs.any():
-        raise InvalidBars(source, [_contradiction(stored, new, there[differs], here[differs])])
-    both = pd.concat([stored.to_frame(), new.to_frame()])
-    both = both[~both.index.duplicated()].sort_index()
+
+
+def _united(stored: Bars, corrected: Bars, new: Bars) -> pd.DataFrame:
+    """Corrected bars, else stored bars, else new bars, in time order."""
+    frames = [bars.to_frame() for bars in (corrected, stored, new) if len(bars)]
+    both = pd.concat(frames)
+    return both[~both.index.duplicated()].sort_index()
+
+
+def _validated(frame: pd.DataFrame, like: Bars, source: str, now: datetime, *, allow: frozenset[str]) -> Bars:
     origin = f"{source} together with the stored bars"
-    return validate(
-        both, stored.symbol, stored.timeframe, stored.calendar, now=now, origin=origin, allow=allow
-    )
+    return validate(frame, like.symbol, like.timeframe, like.calendar, now=now, origin=origin, allow=allow)
 
 
-def _contradiction(stored: Bars, new: Bars, there: Any, here: Any) -> Finding:
-    old = stored.to_frame().iloc[there[0]]
-    offered = new.to_frame().iloc[here[0]]
+def _contradiction(new: Bars, comparison: Comparison) -> Finding:
+    rows = np.flatnonzero(np.isin(new.time, comparison.common[comparison.differs]))
+    first = next(comparison.values())
+    largest = comparison.price_changes.max(initial=0.0)
+    cause = f"{comparison.cause}. " if comparison.cause else ""
     message = (
-        f"the bar is stored with other values. First: {offered.name} has {offered.tolist()}, "
-        f"stored is {old.tolist()}; another source, or one of them was taken while the bar was open"
+        f"the bar is stored with other values ({comparison.changed:,} of {len(comparison.common):,} common "
+        f"bars, prices by up to {largest:.2%}). {cause}First: {first}"
     )
-    return Finding("contradicts-store", tuple(here[:20].tolist()), len(here), message)
+    return Finding("contradicts-store", tuple(rows[:20].tolist()), len(rows), message)
+
+
+def _take(
+    manifest: SeriesManifest,
+    stored: Bars,
+    known: Bars,
+    offered: Bars,
+    source: str,
+    now: datetime,
+    rechecked: int,
+) -> tuple[Bars, tuple[WaitingBar, ...]]:
+    """Corrected bars to take, and all differing bars of the series afterwards.
+
+    Args:
+        known: stored bars when the exchange was asked.
+    """
+    comparison = compare(stored, offered)
+    common = comparison.common
+    mine = np.isin(common, _unchanged_since(stored, known))
+    newest = common >= stored.time[-min(rechecked, len(stored))]
+    differs = comparison.differs & mine
+    take = differs & newest & correctable(comparison) & ~_known(manifest, common, comparison.new)
+    refused = differs & ~take
+    # only a bar between two bars of the answer is gone; the answer may begin or end elsewhere
+    gone = comparison.removed[
+        (comparison.removed > offered.time[0])
+        & (comparison.removed < offered.time[-1])
+        & np.isin(comparison.removed, _unchanged_since(stored, known))
+    ]
+    settled = set(common[mine & ~refused].tolist())
+    waiting = {
+        time: bar for bar in manifest.differing if (time := pd.Timestamp(bar.time).value) not in settled
+    }
+    for row in np.flatnonzero(refused).tolist():
+        values = comparison.old[row], comparison.new[row]
+        cause = comparison.cause if comparison.rescaled else ""
+        _remember(waiting, int(common[row]), *values, source, now, cause)
+    for time in gone.tolist():
+        _remember(waiting, time, table(stored)[np.searchsorted(stored.time, time)], None, source, now, "")
+    rows = np.isin(offered.time, common[take])
+    corrected = Bars(
+        stored.symbol,
+        stored.timeframe,
+        stored.calendar,
+        offered.time[rows],
+        *(getattr(offered, field)[rows] for field in FIELDS),
+    )
+    return corrected, tuple(waiting[time] for time in sorted(waiting))
+
+
+def _unchanged_since(stored: Bars, known: Bars) -> Times:
+    """Open times of the stored bars that are as they were."""
+    common, there, here = np.intersect1d(stored.time, known.time, assume_unique=True, return_indices=True)
+    return np.asarray(common[(table(stored)[there] == table(known)[here]).all(axis=1)])
+
+
+def _known(manifest: SeriesManifest, common: Times, new: Any) -> Any:
+    """True for the bars whose offered values wait for a person or were decided against, shape (n_common,)."""
+    offered = {pd.Timestamp(bar.time).value: bar.offered for bar in manifest.differing}
+    return np.array(
+        [offered.get(int(time)) == tuple(values) for time, values in zip(common, new.tolist(), strict=True)],
+        dtype=np.bool_,
+    )
+
+
+def _remember(
+    waiting: dict[int, WaitingBar],
+    time: int,
+    stored: Any,
+    offered: Any | None,
+    source: str,
+    now: datetime,
+    cause: str,
+) -> None:
+    values = None if offered is None else tuple(offered.tolist())
+    before = waiting.get(time)
+    if before is None or before.offered != values:
+        waiting[time] = WaitingBar(
+            time=moment(time),
+            stored=tuple(stored.tolist()),
+            offered=values,
+            source=source,
+            seen_at=now,
+            cause=cause,
+        )
+
+
+def why_waiting(bar: WaitingBar) -> str:
+    """Reason why a differing bar needs a person."""
+    if bar.cause:
+        return bar.cause
+    if bar.offered is None:
+        return "the exchange no longer has a bar between bars it has"
+    change = price_changes(np.array([bar.stored]), np.array([bar.offered]))[0]
+    if change > PRICE_TOLERANCE:
+        return f"a price changes by more than {PRICE_TOLERANCE:.0%}"
+    volumes = bar.stored[-1], bar.offered[-1]
+    if min(volumes) * VOLUME_TOLERANCE < max(volumes):
+        return f"a volume changes by a factor of more than {VOLUME_TOLERANCE:.0f}"
+    return "the bar is older than the bars that a fetch corrects"
 
 
 def write_snapshot(
@@ -208,18 +589,26 @@ def write_snapshot(
     bars: Bars,
     source: str,
     now: datetime,
-    earlier: tuple[Snapshot, ...] = (),
-    *,
-    native: str | None = None,
-    allowed: Mapping[str, int] = NOTHING,
-    adjusted: Mapping[str, int] = NOTHING,
+    before: SeriesManifest | None = None,
+    record: SnapshotRecord = NO_RECORD,
 ) -> SeriesManifest:
     """Write the bars as the newest snapshot of the series in `folder`; the caller holds the lock of the
-    series."""
-    content = _parquet(bars)
+    series.
+
+    Args:
+        before: manifest of the series so far.
+    """
+    earlier = () if before is None else _with_calendar(before, bars.calendar)
+    known = None if before is None else before.native
+    native = record.native
+    if native is None or native_symbol(native) == bars.symbol:
+        native = known
+    path = folder / f"{bars.content_hash}.parquet"
+    same = next((each for each in earlier if each.content_hash == bars.content_hash and path.exists()), None)
+    content = parquet(bars) if same is None else b""
     snapshot = Snapshot(
         content_hash=bars.content_hash,
-        file_sha256=hashlib.sha256(content).hexdigest(),
+        file_sha256=hashlib.sha256(content).hexdigest() if same is None else same.file_sha256,
         source=source,
         bars=len(bars),
         start=bars.start.to_pydatetime(),
@@ -227,8 +616,9 @@ def write_snapshot(
         gaps=len(bars.gaps),
         missing_bars=sum(gap.missing for gap in bars.gaps),
         written_at=now,
-        allowed=dict(allowed),
-        adjusted=dict(adjusted),
+        allowed=dict(record.allowed),
+        adjusted=dict(record.adjusted),
+        revision=record.revision,
     )
     manifest = SeriesManifest(
         symbol=bars.symbol,
@@ -236,9 +626,28 @@ def write_snapshot(
         calendar=bars.calendar,
         snapshots=(*earlier, snapshot),
         native=native,
+        differing=() if before is None else before.differing,
     )
-    write_atomically(folder / f"{bars.content_hash}.parquet", content)
-    write_atomically(folder / "manifest.json", manifest.model_dump_json(indent=1).encode() + b"\n")
+    if same is None:
+        write_atomically(path, content)
+    return _write_manifest(folder, manifest)
+
+
+def _with_calendar(manifest: SeriesManifest, calendar: Calendar) -> tuple[Snapshot, ...]:
+    """Snapshots that stay readable after a change of the calendar of the series."""
+    if manifest.calendar == calendar:
+        return manifest.snapshots
+    return tuple(
+        each.model_copy(update={"calendar": each.calendar or manifest.calendar})
+        for each in manifest.snapshots
+    )
+
+
+def _write_manifest(folder: Path, manifest: SeriesManifest) -> SeriesManifest:
+    content = manifest.model_dump_json(indent=1, exclude_defaults=True).encode() + b"\n"
+    path = folder / "manifest.json"
+    if not path.exists() or path.read_bytes() != content:
+        write_atomically(path, content)
     return manifest
 
 
@@ -273,7 +682,7 @@ def _read_manifest(path: Path) -> SeriesManifest:
         raise StoreCorrupt(f"{path} is damaged: restore it from a backup, or delete its folder") from error
 
 
-def _parquet(bars: Bars) -> bytes:
+def parquet(bars: Bars) -> bytes:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -296,7 +705,8 @@ def _load(path: Path, manifest: SeriesManifest, snapshot: Snapshot) -> Bars:
     table = pq.read_table(io.BytesIO(content))
     arrays = {field: table[field].to_numpy().copy() for field in FIELDS}
     time = table["timestamp"].to_numpy().astype(np.int64)
-    bars = Bars(manifest.symbol, manifest.timeframe, manifest.calendar, time, **arrays)
+    calendar = snapshot.calendar or manifest.calendar
+    bars = Bars(manifest.symbol, manifest.timeframe, calendar, time, **arrays)
     if bars.content_hash != snapshot.content_hash:
         raise StoreCorrupt(damaged)
     return bars

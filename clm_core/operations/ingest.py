@@ -1,19 +1,24 @@
 """Scheduled fetch of bars: the markets of the universe that name an exchange, after each bar.
 
-A market that cannot be fetched leaves the other markets unaffected; the next pass continues from the stored
-bars.
+The newest stored bars are read again, and small corrections of the exchange are taken. A market that cannot
+be fetched leaves the other markets unaffected; the next pass continues from the stored bars.
 """
 
+import logging
 from collections.abc import Iterator
 from datetime import timedelta
 from functools import partial
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict
 
+from clm_core.domain.errors import StoredBarsDiffer
 from clm_core.domain.universe import Market
+from clm_core.market.corrections import Revision
 from clm_core.market.exchange import RetryPolicy
 from clm_core.operations.passes import PassReport, Row, report_problems, run_each
 from clm_core.services import Services
+
+log = logging.getLogger(__name__)
 
 RETRY_POLICY = RetryPolicy(deadline_s=300.0)
 """Time limit for each market; the next bar brings the next attempt."""
@@ -32,6 +37,15 @@ class MarketUpdate(BaseModel):
     """Open time of the last bar."""
     bars: int
     """Number of stored bars."""
+    corrections: tuple[Revision, ...] = ()
+    """Corrections of stored bars taken by this pass, oldest first."""
+    waiting: int = 0
+    """Number of stored bars with other values at the exchange, which wait for `clm data replace`."""
+
+    @property
+    def corrected(self) -> int:
+        """Number of stored bars corrected by this pass."""
+        return sum(revision.bars for revision in self.corrections)
 
 
 class IngestReport(PassReport):
@@ -44,8 +58,16 @@ class IngestReport(PassReport):
         if not self.markets and not self.problems:
             return 'No market of the universe names an exchange: `exchange = "binance"` under [[universe]].'
         new = sum(market.new_bars for market in self.markets)
-        failed = f"; {len(self.problems)} could not be fetched" if self.problems else ""
-        return f"Markets up to date: {len(self.markets)}, with {new:,} new bars{failed}."
+        corrected = sum(market.corrected for market in self.markets)
+        waiting = sum(1 for market in self.markets if market.waiting)
+        failed = len(self.problems) - waiting
+        counts = [
+            f"Markets up to date: {len(self.markets)}, with {new:,} new bars",
+            *([f"{corrected:,} bars corrected by the exchange"] if corrected else []),
+            *([f"{waiting} with bars that differ from the exchange's"] if waiting else []),
+            *([f"{failed} could not be fetched"] if failed else []),
+        ]
+        return f"{'; '.join(counts)}."
 
     def rows(self) -> list[Row]:
         return [
@@ -53,19 +75,33 @@ class IngestReport(PassReport):
                 "market": f"{market.symbol} {market.timeframe}",
                 "exchange": market.exchange,
                 "new bars": f"{market.new_bars:,}",
+                "corrected": f"{market.corrected:,}",
                 "newest bar (UTC)": f"{market.newest_bar:%Y-%m-%d %H:%M}",
                 "bars": f"{market.bars:,}",
             }
             for market in self.markets
         ]
 
+    def summary_lines(self) -> list[str]:
+        """Corrections taken, then the problems."""
+        return [
+            *(
+                f"{market.symbol} {market.timeframe}: {revision}"
+                for market in self.markets
+                for revision in market.corrections
+            ),
+            *self.problems,
+        ]
+
 
 def run(services: Services) -> IngestReport:
     """Fetch the bars closed since the last pass, market after market."""
-    markets, problems = run_each(
-        (f"{market.symbol} {market.timeframe}", partial(_fetch, services, market, exchange))
+    differing: list[str] = []
+    markets, failed = run_each(
+        (f"{market.symbol} {market.timeframe}", partial(_fetch, services, market, exchange, differing))
         for market, exchange in _markets_of_exchanges(services)
     )
+    problems = [*failed, *differing]
     report_problems(services, "fetch", "clm data update", problems)
     return IngestReport(at=services.clock(), markets=tuple(markets), problems=tuple(problems))
 
@@ -76,26 +112,39 @@ def _markets_of_exchanges(services: Services) -> Iterator[tuple[Market, str]]:
             yield market, market.exchange
 
 
-def _fetch(services: Services, market: Market, exchange: str) -> MarketUpdate:
+def _fetch(services: Services, market: Market, exchange: str, differing: list[str]) -> MarketUpdate:
+    """Fetch a market; bars that differ from the exchange's are added to the problems, the update goes on."""
     now = services.clock()
     before = services.market.stored(market.symbol, market.timeframe)
     step = f"Fetching {market.symbol} {market.timeframe} from {exchange}"
     services.announce(step, 0.0)
-    info = services.market.fetch(
-        market.symbol,
-        market.timeframe,
-        exchange,
-        None if before else now - timedelta(days=market.dataset_span_days),
-        now=now,
-        retry_policy=RETRY_POLICY,
-        base_url=market.exchange_url,
-        progress=partial(services.announce, step),
-    )
+    try:
+        services.market.fetch(
+            market.symbol,
+            market.timeframe,
+            exchange,
+            None if before else now - timedelta(days=market.dataset_span_days),
+            now=now,
+            retry_policy=RETRY_POLICY,
+            base_url=market.exchange_url,
+            progress=partial(services.announce, step),
+            rechecked=market.rechecked_bars,
+        )
+    except StoredBarsDiffer as refusal:
+        differing.append(f"{market.symbol} {market.timeframe}: {refusal}")
+    manifest = services.market.manifest(market.symbol, market.timeframe)
+    newest = manifest.snapshots[-1]
+    known = 0 if before is None else before.snapshots
+    corrections = tuple(each.revision for each in manifest.snapshots[known:] if each.revision is not None)
+    for correction in corrections:
+        log.info("%s %s: %s", manifest.symbol, manifest.timeframe, correction)
     return MarketUpdate(
-        symbol=info.symbol,
-        timeframe=info.timeframe,
+        symbol=manifest.symbol,
+        timeframe=manifest.timeframe,
         exchange=exchange,
-        new_bars=info.bars - (before.bars if before else 0),
-        newest_bar=info.end,
-        bars=info.bars,
+        new_bars=newest.bars - (before.bars if before else 0) - sum(each.added for each in corrections),
+        newest_bar=newest.end,
+        bars=newest.bars,
+        corrections=corrections,
+        waiting=len(manifest.waiting),
     )

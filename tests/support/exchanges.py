@@ -19,9 +19,9 @@ SWIFT = RetryPolicy(request_s=0.3, deadline_s=10.0, attempts=3, first_wait_s=0.0
 Answer = tuple[int, dict[str, str], bytes]
 
 
-def kline(opens: int) -> list[object]:
-    price = 40_000 + opens // HOUR_MS % 100
-    prices = [f"{price + offset}.00000000" for offset in (0, 10, -10, 5)]
+def kline(opens: int, offset: int = 0) -> list[object]:
+    price = 40_000 + offset + opens // HOUR_MS % 100
+    prices = [f"{price + spread}.00000000" for spread in (0, 10, -10, 5)]
     return [opens, *prices, "12.50000000", opens + HOUR_MS - 1, "500000.0", 300, "6.0", "250000.0", "0"]
 
 

@@ -28,6 +28,7 @@ from clm_core.market.bars import FIELDS, Bars, Floats
 from clm_core.market.sources import MarketData
 from clm_core.market.store import SeriesStore
 from clm_core.market.timeframes import Timeframe
+from clm_core.market.validation import Examined
 from clm_core.models import catalog
 from clm_core.models.bundle import save_bundle
 from clm_core.platform.prefect_server import load_flow
@@ -79,6 +80,28 @@ class World:
         digest = save_bundle(recipe.fit(trained_on, seed=seed), recipe, folder, trained_on)
         stored = SimpleNamespace(folder=folder, digest=digest, bars=trained_on)
         return self._make(self.model_id, stored=stored, now=self.when(bars, 10 * MINUTE))
+
+    def record_other_position(self, version: ModelVersion, row: int) -> None:
+        """Record a position that the version does not compute, in time."""
+        time = self.bars.time[TRAINED + row : TRAINED + row + 1]
+        store = self._services.ledger.shadows
+        store.record(version.model_id, version.version, time, np.array([0.25]), self.when(row + 1))
+
+    def correct(self, row: int, at: datetime, *, remove: bool = False) -> None:
+        """Replace 20 stored bars by bars with wild closes, or remove the first of them."""
+        market = MarketData(self._folder)
+        bars = self.bars[row : row + (1 if remove else 20)]
+        close = bars.close * np.where(np.arange(len(bars)) % 2, 0.9, 1.1)
+        wild = replace(bars, close=close, low=np.minimum(bars.low, close), high=np.maximum(bars.high, close))
+        first, last = bars.index[0].to_pydatetime(), bars.index[-1].to_pydatetime()
+        offered = market.replacement(Examined(wild[:0] if remove else wild, {}, {}), first, last)
+        market.replace(offered, "tests", reason="a wrong trade", actor="ada", now=self.when(NEW))
+        # the store has bars of the future, which validation would refuse at the moment itself
+        manifest = market.manifest(self.bars.symbol, self.bars.timeframe)
+        newest = manifest.snapshots[-1].model_copy(update={"written_at": at})
+        dated = manifest.model_copy(update={"snapshots": (*manifest.snapshots[:-1], newest)})
+        [path] = self._folder.glob("data/*/*/manifest.json")
+        path.write_text(dated.model_dump_json())
 
     def run(self, bars: int, after: timedelta = 2 * MINUTE) -> ShadowReport:
         return shadow.run(self.services(bars, after), self.model_id)
@@ -175,6 +198,35 @@ def test_a_recorded_bar_that_is_no_longer_stored_is_a_problem(world: World) -> N
     assert report.versions == ()
     [problem] = report.problems
     assert "after bars that are no longer stored, 1 of them, the first that of 2019-" in problem
+
+
+def test_a_difference_explained_by_a_correction_is_counted_and_is_no_problem(world: World) -> None:
+    version = world.register()
+    world.record_other_position(version, 20)
+    [problem] = world.run(40).problems
+    assert "after 1 of 40 bars the position" in problem
+
+    world.correct(TRAINED + 15, at=world.when(41))
+    report = world.run(42)
+    seen = only(report)
+    assert (seen.explained >= 1, seen.figures.bars) == (True, 42)
+    assert f"{seen.explained} recorded positions differ, explained by bars corrected later" in " ".join(
+        report.summary_lines()
+    )
+    assert world.written(version).position[20] == 0.25, "the record stays"
+    assert only(world.run(60)).explained == seen.explained, "positions recorded after the correction agree"
+
+    world.record_other_position(version, 61)
+    [problem] = world.run(62).problems
+    assert "after 1 of 62 bars the position" in problem
+
+
+def test_a_bar_removed_by_a_correction_leaves_the_record_and_is_no_problem(world: World) -> None:
+    world.register()
+    world.run(10)
+    world.correct(TRAINED + 5, at=world.when(11), remove=True)
+    seen = only(world.run(12))
+    assert (seen.figures.bars, seen.explained >= 1) == (11, True)
 
 
 def test_candidates_are_compared_with_the_champion_on_the_common_bars(world: World) -> None:

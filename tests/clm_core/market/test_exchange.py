@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from exchanges import HOUR_MS, NOW, START, SWIFT, Binance, failure, json_answer, kline, serving
 
-from clm_core.domain.errors import InvalidBars, SourceUnavailable, UnknownSeries
+from clm_core.domain.errors import InvalidBars, SourceUnavailable, StoredBarsDiffer, UnknownSeries
 from clm_core.market import exchange
 from clm_core.market.exchange import RetryPolicy
 from clm_core.market.sources import MarketData
@@ -62,30 +62,149 @@ def test_all_pages_are_fetched_and_the_open_candle_is_left_out(fetch, binance, m
     assert market.bars("BTCUSDT", "1h", closed_by=NOW).volume.tolist() == [12.5] * 25
 
 
-def test_a_second_fetch_goes_on_from_the_last_stored_bar(fetch, binance):
+def test_a_second_fetch_begins_with_the_three_newest_stored_bars(fetch, binance):
     fetch(now=START + timedelta(hours=12))
     binance.request_starts.clear()
     assert fetch(since=None).bars == 25
-    assert hours(binance.request_starts) == [11, 21]
+    assert hours(binance.request_starts) == [9, 19]
 
 
 def test_bars_before_the_stored_ones_can_be_added(fetch, binance):
     fetch(since=START + timedelta(hours=15))
     binance.request_starts.clear()
     assert fetch().bars == 25
-    assert hours(binance.request_starts) == [0, 10, 24]
+    assert hours(binance.request_starts) == [0, 10, 22]
 
 
-def test_a_last_bar_that_has_changed_since_is_refused_and_kept_in_quarantine(fetch, binance, tmp_path):
+def opens(hour: int) -> int:
+    return int((START + timedelta(hours=hour)).timestamp() * 1000)
+
+
+def test_a_feed_goes_on_when_the_exchange_corrects_its_last_bar(fetch, binance, market):
+    """Field report: 11 of 11 later fetches were refused after a volume had become 12.6."""
+    before = fetch(now=START + timedelta(hours=12))
+    binance.bars[opens(11)][5] = "12.60000000"
+    for hour in range(13, 24):
+        info = fetch(since=None, now=START + timedelta(hours=hour))
+        assert (info.bars, info.corrected, info.waiting) == (hour, 1, 0)
+    assert market.bars("BTCUSDT", "1h", closed_by=NOW).volume.tolist() == [12.5] * 11 + [12.6] + [12.5] * 11
+    earlier = market.bars("BTCUSDT", "1h", content_hash=before.content_hash, closed_by=NOW)
+    assert earlier.volume.tolist() == [12.5] * 12
+    [(snapshot, revision)] = market.manifest("BTCUSDT", "1h").revisions
+    assert (snapshot.bars, revision.changed, revision.added, revision.removed) == (13, 1, 0, 0)
+    assert [str(value) for value in revision.values] == ["2024-01-01 11:00 volume 12.5 -> 12.6"]
+
+
+@pytest.mark.parametrize("hour", [9, 10, 11])
+def test_each_of_the_three_newest_stored_bars_is_corrected(fetch, binance, market, hour):
     fetch(now=START + timedelta(hours=12))
-    opens = int((START + timedelta(hours=11)).timestamp() * 1000)
-    binance.bars[opens][4] = "40064.00000000"
-    with pytest.raises(InvalidBars, match="contradicts-store"):
-        fetch(since=None)
-    assert [path.name for path in sorted(tmp_path.glob("quarantine/*/*"))] == [
-        "binance_BTCUSDT_1h.csv",
-        "report.json",
-    ]
+    binance.bars[opens(hour)][4] = str(float(binance.bars[opens(hour)][4]) + 1)
+    assert (fetch(since=None).bars, fetch(since=None).corrected) == (25, 1)
+    assert market.bars("BTCUSDT", "1h", closed_by=NOW).close[hour] == float(binance.bars[opens(hour)][4])
+
+
+def test_more_bars_are_read_again_if_told(fetch, binance, market):
+    fetch(now=START + timedelta(hours=12))
+    binance.bars[opens(5)][5] = "12.60000000"
+    assert fetch(since=None).corrected == 0
+    assert fetch(since=None, rechecked=20).corrected == 1
+    assert market.bars("BTCUSDT", "1h", closed_by=NOW).volume[5] == 12.6
+
+
+def scaled(kline: list[object], factor: float) -> list[object]:
+    prices = [f"{float(str(price)) * factor:.8f}" for price in kline[1:5]]
+    return [kline[0], *prices, *kline[5:]]
+
+
+def quoted(kline: list[object]) -> list[object]:
+    return [*kline[:5], "500000.0", *kline[6:]]
+
+
+@pytest.mark.parametrize(
+    ("hours_changed", "change", "why"),
+    [
+        pytest.param([11], lambda kline: scaled(kline, 1.02), "a price changes by more than 1%", id="price"),
+        pytest.param([11], quoted, "a volume changes by a factor of more than 100", id="unit of the volume"),
+        pytest.param(
+            [9, 10, 11], lambda kline: scaled(kline, 0.995), "re-adjusted: prices before", id="re-adjusted"
+        ),
+        pytest.param([10], lambda kline: None, "no longer has a bar", id="deleted"),
+    ],
+)
+def test_a_difference_for_a_person_leaves_the_stored_bar_and_the_feed_goes_on(
+    fetch, binance, market, tmp_path, hours_changed, change, why
+):
+    fetch(now=START + timedelta(hours=12))
+    stored = market.bars("BTCUSDT", "1h", closed_by=NOW)
+    for hour in hours_changed:
+        changed = change(binance.bars.pop(opens(hour)))
+        if changed is not None:
+            binance.bars[opens(hour)] = changed
+    refusals = []
+    for hour in range(13, 20):
+        with pytest.raises(StoredBarsDiffer, match="contradicts-store") as refusal:
+            fetch(since=None, now=START + timedelta(hours=hour))
+        refusals.append(str(refusal.value))
+        assert market.stored("BTCUSDT", "1h").bars == hour
+    assert why in refusals[0]
+    first, last = hours_changed[0], hours_changed[-1]
+    command = f"clm data replace BTC/USDT 1h --exchange binance --base-url {fetch_address(refusals[0])}"
+    assert f"{command} --from 2024-01-01T{first:02}:00 --to 2024-01-01T{last:02}:00" in refusals[0]
+    assert len(set(refusals)) == 1, "an alert is sent once for one text"
+    newest = market.bars("BTCUSDT", "1h", closed_by=NOW)
+    assert newest[:12].content_hash == stored.content_hash
+    assert len(list(tmp_path.glob("quarantine/*"))) == 1
+
+
+def fetch_address(refusal: str) -> str:
+    return refusal.split("--base-url ")[1].split(" ", maxsplit=1)[0]
+
+
+def test_a_difference_ends_when_the_exchange_returns_to_the_stored_values(fetch, binance, market):
+    fetch(now=START + timedelta(hours=12))
+    gone = binance.bars.pop(opens(10))
+    with pytest.raises(StoredBarsDiffer):
+        fetch(since=None, now=START + timedelta(hours=12.5))
+    binance.bars[opens(10)] = gone
+    assert fetch(since=None, now=START + timedelta(hours=13)).waiting == 0
+
+
+def test_a_person_keeps_the_stored_bars_and_the_fetch_reports_them_no_more(fetch, binance, market):
+    fetch(now=START + timedelta(hours=12))
+    binance.bars[opens(11)] = scaled(binance.bars[opens(11)], 1.02)
+    with pytest.raises(StoredBarsDiffer):
+        fetch(since=None, now=START + timedelta(hours=12.5))
+    assert market.keep_stored("BTCUSDT", "1h").waiting == 0
+    assert fetch(since=None, now=START + timedelta(hours=13)).waiting == 0
+    binance.bars[opens(11)] = scaled(binance.bars[opens(11)], 1.02)
+    with pytest.raises(StoredBarsDiffer):
+        fetch(since=None, now=START + timedelta(hours=13))
+
+
+def test_an_answer_without_the_newest_stored_bars_says_nothing_about_them(fetch, binance, market):
+    fetch(now=START + timedelta(hours=12))
+    for hour in (9, 10, 11):
+        del binance.bars[opens(hour)]
+    assert fetch(since=None, now=START + timedelta(hours=12.5)).bars == 12
+    assert fetch(since=None, now=START + timedelta(hours=13)).bars == 13
+
+
+def test_a_bar_that_arrives_late_fills_its_place(fetch, binance, market):
+    late = binance.bars.pop(opens(10))
+    assert fetch(now=START + timedelta(hours=12)).gaps == 1
+    binance.bars[opens(10)] = late
+    info = fetch(since=None, now=START + timedelta(hours=13))
+    assert (info.bars, info.gaps, info.corrected) == (13, 0, 1)
+    [(_, revision)] = market.manifest("BTCUSDT", "1h").revisions
+    assert (revision.added, revision.first) == (1, START + timedelta(hours=10))
+
+
+def test_an_invalid_answer_about_a_stored_bar_does_not_hold_up_later_bars(fetch, binance, market):
+    fetch(now=START + timedelta(hours=12))
+    binance.bars[opens(11)][2] = "1.00000000"
+    with pytest.raises(InvalidBars, match="high-below-low"):
+        fetch(since=None, now=START + timedelta(hours=16))
+    assert market.stored("BTCUSDT", "1h").bars == 16
 
 
 def test_an_outage_of_the_exchange_is_a_gap_and_not_filled(fetch, binance, market):

@@ -6,12 +6,13 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from exchanges import NOW, START, Binance, serving
+from exchanges import NOW, START, Binance, kline, serving
 
 from clm_core.domain.alerts import AlertKind
 from clm_core.domain.universe import Market
 from clm_core.market.sources import MarketData
 from clm_core.operations import ingest
+from clm_core.operations.ingest import IngestReport
 from clm_core.services import Services
 
 
@@ -60,6 +61,45 @@ def test_a_market_that_cannot_be_fetched_is_alerted_and_leaves_the_rest_to_run(
     ingest.run(clm)
     failing = [alert.subject for alert in clm.alerts.lasting(AlertKind.MAINTENANCE_FAILING)]
     assert "fetch" not in failing
+
+
+def opens(hour: int) -> int:
+    return int((START + timedelta(hours=hour)).timestamp() * 1000)
+
+
+def test_a_correction_of_the_exchange_is_taken_and_reported(clm: Services, binance: Binance) -> None:
+    ingest.run(at(clm, 12.1))
+    binance.bars[opens(11)][5] = "12.60000000"
+    report = ingest.run(at(clm, 13.1))
+    [market] = report.markets
+    assert (market.new_bars, market.corrected, market.waiting, report.problems) == (1, 1, 0, ())
+    assert report.headline == "Markets up to date: 1, with 1 new bars; 1 bars corrected by the exchange."
+    assert report.summary_lines() == [
+        "BTCUSDT 1h: 1 corrected: only the volume differs, 2024-01-01 11:00 volume 12.5 -> 12.6"
+    ]
+    assert "| BTCUSDT 1h | binance | 1 | 1 | 2024-01-01 12:00 | 13 |" in report.page()
+    assert IngestReport.model_validate_json(report.model_dump_json()) == report
+    assert [each.corrected for each in ingest.run(at(clm, 14.1)).markets] == [0]
+
+
+def test_a_difference_for_a_person_is_alerted_once_and_the_feed_goes_on(
+    clm: Services, binance: Binance
+) -> None:
+    ingest.run(at(clm, 12.1))
+    binance.bars[opens(11)] = kline(opens(11), offset=2000)
+    reports = [ingest.run(at(clm, hour + 0.1)) for hour in (13, 14, 20)]
+    assert [market.new_bars for report in reports for market in report.markets] == [1, 1, 6]
+    assert reports[0].headline == (
+        "Markets up to date: 1, with 1 new bars; 1 with bars that differ from the exchange's."
+    )
+    [problem] = {problem for report in reports for problem in report.problems}
+    assert "clm data replace BTCUSDT 1h --exchange binance --base-url http://127.0.0.1:" in problem
+    [alert] = [each for each in clm.alerts.lasting() if each.subject == "fetch"]
+    assert alert.at == START + timedelta(hours=13.1)
+    assert "--from 2024-01-01T11:00 --to 2024-01-01T11:00" in alert.message
+    clm.market.keep_stored("BTCUSDT", "1h")
+    assert ingest.run(at(clm, 21.1)).problems == ()
+    assert "fetch" not in [each.subject for each in clm.alerts.lasting()]
 
 
 def test_the_headline_says_how_to_name_an_exchange_if_no_market_does(clm: Services) -> None:
