@@ -7,7 +7,7 @@ import pytest
 from clm_core.domain.errors import InvalidBars
 from clm_core.market.bars import FIELDS
 from clm_core.market.timeframes import Calendar, Timeframe
-from clm_core.market.validation import STUCK_BARS, validate
+from clm_core.market.validation import STUCK_BARS, examine, validate
 
 NOW = datetime(2024, 6, 1, tzinfo=UTC)
 
@@ -217,3 +217,111 @@ def test_gaps_are_no_error_but_counted(frame):
 
 def test_sessions_with_a_night_in_between_are_no_lost_pages(frame):
     assert len(check(frame[frame["timestamp"].dt.hour.between(14, 20)])) == 175
+
+
+def test_equal_prices_with_different_volumes_are_a_thin_market(frame):
+    frame.loc[100 : 100 + 5 * STUCK_BARS, list(FIELDS[:4])] = 100.0
+    assert len(check(frame)) == 600
+
+
+@pytest.mark.parametrize(
+    ("decimals", "short", "clipped"),
+    [
+        pytest.param(2, 0.01, True, id="one unit of the last decimal"),
+        pytest.param(2, 0.02, False, id="two units"),
+        pytest.param(4, 0.0001, True, id="one unit of four decimals"),
+        pytest.param(4, 0.001, False, id="ten units of four decimals"),
+        pytest.param(0, 1.0, True, id="whole numbers: 1 % of the price"),
+        pytest.param(12, 1e-9, True, id="noise of arithmetic"),
+    ],
+)
+def test_a_high_a_rounding_step_below_the_close_is_clipped_and_counted(frame, decimals, short, clipped):
+    rounded = frame.assign(**{name: frame[name].round(decimals) for name in FIELDS[:4]})
+    rounded["high"] = rounded[["open", "high", "close"]].max(axis=1)
+    rounded.loc[3, "high"] = rounded.loc[3, ["open", "close"]].max() - short
+    rounded["low"] = rounded[["open", "high", "low", "close"]].min(axis=1)
+    if not clipped:
+        assert findings(rounded)["outside-range"] == (3,)
+        return
+    done = examine(rounded, "BTCUSDT", Timeframe.H1, Calendar.ALWAYS, now=NOW, origin="a file")
+    assert (done.adjusted, done.allowed) == ({"rounded": 1}, {})
+    assert done.bars.high[3] == max(done.bars.open[3], done.bars.close[3])
+
+
+def test_a_tick_of_a_coin_of_seven_ten_millionths_is_rounding():
+    prices = {"open": 7.1e-7, "high": 7.0e-7, "low": 7.0e-7, "close": 7.0e-7, "volume": 1.0}
+    time = pd.date_range("2024-01-01", periods=4, freq="h", tz="UTC", unit="ns")
+    table = pd.DataFrame({"timestamp": time, **{name: [value] * 4 for name, value in prices.items()}})
+    table["volume"] = [1.0, 2.0, 3.0, 4.0]
+    assert check(table).high.tolist() == [7.1e-7] * 4
+
+
+def test_the_first_bar_of_a_listing_may_have_any_wick(frame):
+    frame.loc[0, "high"] = 400 * frame.loc[0, "close"]
+    assert len(check(frame)) == 600
+
+
+@pytest.mark.parametrize(
+    ("ratio", "name"), [(10, "10:1"), (2, "2:1"), (1.5, "3:2"), (1 / 8, "1:8"), (0.5, "1:2")]
+)
+def test_a_split_is_named_with_ratio_and_date(frame, ratio, name):
+    rows = frame.index >= 300
+    frame.loc[rows, list(FIELDS[:4])] /= ratio
+    frame.loc[rows, "volume"] *= ratio
+    with pytest.raises(InvalidBars, match=f"a split of {name} on 2024-01-13 12:00"):
+        check(frame)
+    done = examine(
+        frame,
+        "BTCUSDT",
+        Timeframe.H1,
+        Calendar.ALWAYS,
+        now=NOW,
+        origin="a file",
+        allow=frozenset({"looks-like-split"}),
+    )
+    assert done.allowed == {"looks-like-split": 1}
+
+
+def recovered_crash(frame):
+    frame.loc[300:301, list(FIELDS[:4])] /= 2
+    return frame
+
+
+def fall_of_a_third_without_volume(frame):
+    frame.loc[300:, list(FIELDS[:4])] /= 1.5
+    return frame
+
+
+def crash_within_a_bar(frame):
+    frame.loc[301:, list(FIELDS[:4])] /= 2
+    frame.loc[300, ["low", "close"]] /= 2
+    return frame
+
+
+@pytest.mark.parametrize("move", [recovered_crash, fall_of_a_third_without_volume, crash_within_a_bar])
+def test_a_large_move_is_no_split(frame, move):
+    assert len(check(move(frame))) == 600
+
+
+def test_a_file_that_continues_in_longer_bars_is_refused_with_the_rows(frame):
+    longer = frame.iloc[[*range(300), *range(300, 600, 12)]].reset_index(drop=True)
+    with pytest.raises(
+        InvalidBars, match=r"20 or more bars in a row are 12 hours apart: pass --timeframe 12h"
+    ):
+        check(longer)
+
+
+def test_bars_closer_than_the_timeframe_overlap_whatever_is_overruled(frame):
+    assert "overlapping-bars" in findings(frame, timeframe=Timeframe.H4, allow=frozenset({"other-spacing"}))
+
+
+def test_bars_in_any_order_are_sorted_on_request(frame):
+    shuffled = frame.iloc[[*range(10), 11, 10, *range(12, 600)]]
+    bars = check(shuffled.reset_index(drop=True), allow=frozenset({"out-of-order"}))
+    assert bars.content_hash == check(frame).content_hash
+
+
+def test_a_range_that_excludes_the_close_is_widened_on_request(frame):
+    broken = put(3, close=90.0)(frame)
+    bars = check(broken, allow=frozenset({"outside-range"}))
+    assert (bars.low[3], bars.close[3]) == (90.0, 90.0)
