@@ -2,11 +2,12 @@ import json
 import re
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from typer.testing import CliRunner, Result
 
 from clm_core.cli.data import app
-from clm_core.domain.errors import InvalidBars, UnknownSeries
+from clm_core.domain.errors import InvalidBars, UnknownCalendar, UnknownSeries
 
 BARS = """time,open,high,low,close,volume
 2024-01-05T20:00Z,1.10,1.12,1.09,1.11,5
@@ -91,7 +92,27 @@ def test_fetching_from_nowhere_says_what_is_missing(clm):
         clm("fetch", "BTCUSDT", "1h")
 
 
-def test_the_calendars_that_can_be_passed_are_all_there_are(clm):
-    """The option spells them out, so that `clm --help` need not import the numerics."""
+def test_the_import_recognises_the_calendar_and_prints_the_closing_times(clm, tmp_path):
+    days = pd.bdate_range("2020-01-01", "2021-06-30")
+    days = days[~days.isin(pd.to_datetime(["2020-01-20", "2020-02-17", "2020-05-25", "2020-07-03"]))]
+    rows = [
+        f"{day:%Y-%m-%d},10,11,9,{10 + 0.001 * number:.3f},{100 + number}" for number, day in enumerate(days)
+    ]
+    table = tmp_path / "share.csv"
+    table.write_text("\n".join(["timestamp,open,high,low,close,volume", *rows]))
+    imported = clm("import", table, "--symbol", "SHARE", "--timeframe", "1d").output
+    assert "closes: week-ends, holidays of a day" in imported
+    shown = clm("show", "SHARE", "1d").output
+    assert "calendar weekly:8000008" in shown
+    assert "the market closes: week-ends" in shown
+    named = clm("import", table, "--symbol", "OTHER", "--timeframe", "1d", "--calendar", "NYSE").output
+    assert "closes: outside the sessions of XNYS" in named
+    with pytest.raises(UnknownCalendar, match="similar: XNYS"):
+        clm("import", table, "--symbol", "THIRD", "--timeframe", "1d", "--calendar", "xnys")
+
+
+def test_the_calendars_that_can_be_passed_are_listed(clm):
     help_text = clm("import", "--help").output
-    assert all(name in help_text for name in ("24x7", "24x5"))
+    assert all(name in help_text for name in ("24x7", "24x5", "XNYS", "learn", "auto"))
+    assert re.search(r"XNYS +.*NYSE", clm("calendars").output)
+    assert json.loads(clm("calendars", "--json").stdout)["NYSE"] == "XNYS"

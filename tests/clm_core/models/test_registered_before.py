@@ -6,6 +6,7 @@
 
 import hashlib
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ import pytest
 import yaml
 
 from clm_core.domain.vocabulary import ModelType
-from clm_core.market.bars import FIELDS
+from clm_core.market.bars import FIELDS, GAP_RULES
+from clm_core.market.features import LOOK_BACK
 from clm_core.models import golden
 from clm_core.models.bundle import load_bundle
 
@@ -37,6 +39,19 @@ def test_the_bundle_loads_by_its_digest_and_gives_its_golden_answers(flavor: dic
     model = load_bundle(BUNDLE, digest=flavor["config"]["bundle_digest"])
     assert model.model_type is ModelType.XGBOOST
     golden.preflight(model, BUNDLE)
+
+
+def test_the_bundle_keeps_the_gap_rules_of_its_release(flavor: dict[str, Any]) -> None:
+    """Release 0.1.0 had a forecast again 150 bars after any outage; the field is missing in its cards."""
+    model = load_bundle(BUNDLE, digest=flavor["config"]["bundle_digest"])
+    assert model.trained_on.gap_rules == 1
+    bars = golden.GoldenRows.model_validate_json((BUNDLE / golden.FILE).read_bytes()).bars(model.trained_on)
+    hole = np.r_[0:250, 252 : len(bars)]
+    columns: dict[str, Any] = {name: getattr(bars, name)[hole] for name in ("time", *FIELDS)}
+    holed = replace(bars, **columns, gap_rules=GAP_RULES)
+    incomplete = np.flatnonzero(np.isnan(model.forecast(holed))).tolist()
+    assert incomplete == [*range(LOOK_BACK), *range(250, 250 + LOOK_BACK)]
+    assert not model.positions(holed)[incomplete].any()
 
 
 def test_mlflow_runs_the_stored_serving_code_and_predicts_the_golden_positions(
