@@ -222,7 +222,7 @@ def _repeated_bars(time: "pd.Series[pd.Timestamp]", values: Floats) -> Mask:
     """True for rows that repeat an earlier row in time and every value, shape (n_rows,)."""
     if not time.duplicated().any():
         return np.zeros(len(time), dtype=np.bool_)
-    table = pd.DataFrame(values).assign(time=time.to_numpy())
+    table = pd.DataFrame(values).assign(time=pd.Series(time.array))
     return np.asarray(table.duplicated() & table["time"].notna())
 
 

@@ -45,5 +45,5 @@ def test_a_schedule_refuses_types_that_need_a_name_or_members(types: tuple[str, 
 
 
 def test_an_event_names_plug_ins_apart_from_types() -> None:
-    with pytest.raises(ValidationError, match="name it in plugins"):
+    with pytest.raises(ValidationError, match="name the plug-in in plugins"):
         RegimeChanged.model_validate_json('{"symbol": "BTCUSD", "current": "calm", "model_types": ["other"]}')

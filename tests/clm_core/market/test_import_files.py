@@ -298,7 +298,7 @@ def test_the_multi_index_of_yfinance_is_read_from_parquet_as_from_csv(clm_import
 
 def test_a_restated_download_is_refused_with_the_stored_values(clm_import):
     clm_import(f"09a_spy_first_download.csv {DAILY}")
-    with pytest.raises(InvalidBars, match="contradicts-store"):
+    with pytest.raises(InvalidBars, match=r"contradicts-store.*clm data replace SPY 1d"):
         clm_import(f"09b_spy_after_dividend_restated.csv {DAILY}")
 
 
