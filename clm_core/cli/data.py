@@ -207,7 +207,9 @@ def fetch(
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True)) as progress:
         task = progress.add_task(f"{exchange} {symbol} {timeframe}", total=1.0)
-        info = _market().fetch(
+        market = _market()
+        before = market.stored(symbol, timeframe)
+        info = market.fetch(
             symbol,
             timeframe,
             exchange,
@@ -220,6 +222,10 @@ def fetch(
         )
     _print([info], as_json=False)
     _print_calendar(info)
+    manifest = market.manifest(symbol, timeframe)
+    for snapshot in manifest.snapshots[0 if before is None else before.snapshots :]:
+        if snapshot.revision is not None:
+            console.print(f"corrected: {snapshot.revision}", highlight=False, markup=False, soft_wrap=True)
 
 
 @app.command("calendars")

@@ -13,12 +13,15 @@ from sqlalchemy import create_engine, text
 from typer.testing import CliRunner
 
 from clm_core.cli.app import app
+from clm_core.domain.costs import Costs
 from clm_core.domain.jobs import RetrainRequest
 from clm_core.domain.versions import ModelVersion
 from clm_core.domain.vocabulary import ModelType
 from clm_core.market.bars import Bars, Floats
 from clm_core.market.sources import MarketData
 from clm_core.market.store import SeriesStore
+from clm_core.market.validation import Examined
+from clm_core.models import catalog
 from clm_core.models.contract import Model, ModelCard, TrainedOn
 from clm_core.retraining import jobs, steps
 from clm_core.retraining import reproduce as reproducing
@@ -61,6 +64,26 @@ def test_a_job_reads_the_same_bars_after_newer_bars_arrived(
     after = steps.fetch_bars(replace(own, clock=lambda: services.clock() + timedelta(days=1)), job)
     assert after.content_hash == before.content_hash
     assert before.end == whole[:-24].end
+
+
+def test_a_job_trains_the_same_model_after_its_bars_were_corrected(
+    services: Services, tmp_path: Path
+) -> None:
+    bars = services.market.bars("EURUSD", "1h", days=60, closed_by=services.clock())
+    SeriesStore(tmp_path / "data").add(bars, "tests", services.clock())
+    own = replace(services, market=MarketData(tmp_path))
+    request = RetrainRequest(model_type=ModelType.LIGHTGBM, symbol="EURUSD", requested_by="tests")
+    job = jobs.new_job(own, request)
+    before = steps.fetch_bars(own, job)
+    corrected = replace(bars, close=(bars.high + bars.low) / 2)
+    shown = own.market.replacement(Examined(corrected, {}, {}))
+    own.market.replace(shown, "tests", reason="", actor="ada", now=services.clock())
+    after = steps.fetch_bars(own, job)
+    assert own.market.newest("EURUSD", "1h").content_hash == corrected.content_hash
+    assert after.content_hash == before.content_hash
+    recipe = catalog.recipe(ModelType.LIGHTGBM, {"rounds": 5}, Costs())
+    positions = [recipe.fit(each, seed=1).positions(bars) for each in (before, after)]
+    assert positions[0].tobytes() == positions[1].tobytes()
 
 
 def test_a_job_created_at_a_past_moment_uses_no_bar_that_closed_later(services: Services) -> None:
