@@ -121,7 +121,7 @@ class Revision(BaseModel):
 
 
 @dataclass(frozen=True, eq=False)
-class Comparison:
+class BarComparison:
     """Stored bars beside the bars offered by a source for the same span."""
 
     common: Times
@@ -193,7 +193,7 @@ def table(bars: Bars) -> Floats:
     return np.column_stack([getattr(bars, field) for field in FIELDS])
 
 
-def compare(stored: Bars, offered: Bars) -> Comparison:
+def compare(stored: Bars, offered: Bars) -> BarComparison:
     """Compare two series of one span; values closer than `NOISE` are equal."""
     common, there, here = np.intersect1d(stored.time, offered.time, assume_unique=True, return_indices=True)
     old = table(stored)[there]
@@ -201,7 +201,7 @@ def compare(stored: Bars, offered: Bars) -> Comparison:
     differs = np.asarray(_unequal(old, new).any(axis=1))
     later = offered.time[offered.time > common[-1]] if len(common) else offered.time
     cause, rescaled = _cause(common, old, new, differs, later)
-    return Comparison(
+    return BarComparison(
         common=common,
         old=old,
         new=new,
@@ -213,7 +213,7 @@ def compare(stored: Bars, offered: Bars) -> Comparison:
     )
 
 
-def correctable(comparison: Comparison) -> Mask:
+def correctable(comparison: BarComparison) -> Mask:
     """True for the common bars whose change is small enough for a correction, shape (n_common,).
 
     A history multiplied by one factor is none: the bars before the newest would keep the old scale.

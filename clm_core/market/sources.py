@@ -25,9 +25,10 @@ from clm_core.market.bars import FIELDS, Bars
 from clm_core.market.carry import Carry
 from clm_core.market.carry_store import CarryStore
 from clm_core.market.corrections import RECHECKED_BARS, moment
+from clm_core.market.differing import why_waiting
 from clm_core.market.exchange import ExchangeSeries, RetryPolicy
 from clm_core.market.reading import Layout, content_of, read
-from clm_core.market.store import Replacement, SeriesManifest, SeriesStore, parquet, replacement, why_waiting
+from clm_core.market.store import Replacement, SeriesManifest, SeriesStore, parquet, replacement
 from clm_core.market.timeframes import Calendar, Timeframe
 from clm_core.market.validation import Examined, examine, refuse_unknown_rules
 

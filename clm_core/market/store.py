@@ -18,7 +18,6 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -36,18 +35,13 @@ from clm_core.domain.errors import (
 from clm_core.domain.spellings import native_symbol, same_market
 from clm_core.market.bars import FIELDS, Bars
 from clm_core.market.corrections import (
-    PRICE_TOLERANCE,
     RECHECKED_BARS,
-    VOLUME_TOLERANCE,
-    Comparison,
+    BarComparison,
     Revision,
-    Times,
     compare,
-    correctable,
     moment,
-    price_changes,
-    table,
 )
+from clm_core.market.differing import WaitingBar, take_corrections
 from clm_core.market.timeframes import Calendar, Timeframe
 from clm_core.market.validation import validate
 
@@ -83,33 +77,6 @@ class Snapshot(BaseModel):
     in front."""
     calendar: Calendar | None = None
     """Calendar of the snapshot if another than the calendar of the manifest."""
-
-
-class WaitingBar(BaseModel):
-    """A stored bar of which the source gives other values, too different to be taken without a person."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    time: datetime
-    """Open time of the bar."""
-    stored: tuple[float, ...]
-    """Stored open, high, low, close and volume."""
-    offered: tuple[float, ...] | None
-    """Values of the source in the same order; None if the source no longer has the bar."""
-    source: str
-    seen_at: datetime
-    kept: bool = False
-    """True once a person has decided for the stored values; the offered values are then ignored."""
-    cause: str = ""
-    """Recognised cause in words, if any."""
-
-    def __str__(self) -> str:
-        when = f"{self.time:%Y-%m-%d %H:%M}"
-        if self.offered is None:
-            return f"{when} is missing at the source"
-        pairs = zip(FIELDS, self.stored, self.offered, strict=True)
-        values = ", ".join(f"{name} {old:.10g} -> {new:.10g}" for name, old, new in pairs if old != new)
-        return f"{when} {values}"
 
 
 class SeriesManifest(BaseModel):
@@ -155,7 +122,7 @@ class Replacement:
     """Bars of the source within the span."""
     stored: Bars
     """Stored bars within the span."""
-    comparison: Comparison
+    comparison: BarComparison
     earlier: int
     """Number of stored bars before the span, which keep the stored values."""
     later: int
@@ -281,7 +248,9 @@ class SeriesStore:
             stored = self.read(manifest)
             _require_calendar(stored, bars)
             known = stored[:0] if base is None else self.read(manifest, base)
-            corrected, differing = _take(manifest, stored, known, bars, source, now, rechecked)
+            corrected, differing = take_corrections(
+                manifest.differing, stored, known, bars, source, now, rechecked
+            )
             merged = _validated(_united(stored, corrected, bars), stored, source, now, allow=manifest.allowed)
             compared = manifest.model_copy(update={"differing": differing})
             return self._write(folder, compared, stored, merged, source, now, record)
@@ -472,7 +441,7 @@ def _validated(frame: pd.DataFrame, like: Bars, source: str, now: datetime, *, a
     return validate(frame, like.symbol, like.timeframe, like.calendar, now=now, origin=origin, allow=allow)
 
 
-def _contradiction(new: Bars, comparison: Comparison) -> Finding:
+def _contradiction(new: Bars, comparison: BarComparison) -> Finding:
     rows = np.flatnonzero(np.isin(new.time, comparison.common[comparison.differs]))
     first = next(comparison.values())
     largest = comparison.price_changes.max(initial=0.0)
@@ -482,106 +451,6 @@ def _contradiction(new: Bars, comparison: Comparison) -> Finding:
         f"bars, prices by up to {largest:.2%}). {cause}First: {first}"
     )
     return Finding("contradicts-store", tuple(rows[:20].tolist()), len(rows), message)
-
-
-def _take(
-    manifest: SeriesManifest,
-    stored: Bars,
-    known: Bars,
-    offered: Bars,
-    source: str,
-    now: datetime,
-    rechecked: int,
-) -> tuple[Bars, tuple[WaitingBar, ...]]:
-    """Corrected bars to take, and all differing bars of the series afterwards.
-
-    Args:
-        known: stored bars when the exchange was asked.
-    """
-    comparison = compare(stored, offered)
-    common = comparison.common
-    mine = np.isin(common, _unchanged_since(stored, known))
-    newest = common >= stored.time[-min(rechecked, len(stored))]
-    differs = comparison.differs & mine
-    take = differs & newest & correctable(comparison) & ~_known(manifest, common, comparison.new)
-    refused = differs & ~take
-    # only a bar between two bars of the answer is gone; the answer may begin or end elsewhere
-    gone = comparison.removed[
-        (comparison.removed > offered.time[0])
-        & (comparison.removed < offered.time[-1])
-        & np.isin(comparison.removed, _unchanged_since(stored, known))
-    ]
-    settled = set(common[mine & ~refused].tolist())
-    waiting = {
-        time: bar for bar in manifest.differing if (time := pd.Timestamp(bar.time).value) not in settled
-    }
-    for row in np.flatnonzero(refused).tolist():
-        values = comparison.old[row], comparison.new[row]
-        cause = comparison.cause if comparison.rescaled else ""
-        _remember(waiting, int(common[row]), *values, source, now, cause)
-    for time in gone.tolist():
-        _remember(waiting, time, table(stored)[np.searchsorted(stored.time, time)], None, source, now, "")
-    rows = np.isin(offered.time, common[take])
-    corrected = Bars(
-        stored.symbol,
-        stored.timeframe,
-        stored.calendar,
-        offered.time[rows],
-        *(getattr(offered, field)[rows] for field in FIELDS),
-    )
-    return corrected, tuple(waiting[time] for time in sorted(waiting))
-
-
-def _unchanged_since(stored: Bars, known: Bars) -> Times:
-    """Open times of the stored bars that are as they were."""
-    common, there, here = np.intersect1d(stored.time, known.time, assume_unique=True, return_indices=True)
-    return np.asarray(common[(table(stored)[there] == table(known)[here]).all(axis=1)])
-
-
-def _known(manifest: SeriesManifest, common: Times, new: Any) -> Any:
-    """True for the bars whose offered values wait for a person or were decided against, shape (n_common,)."""
-    offered = {pd.Timestamp(bar.time).value: bar.offered for bar in manifest.differing}
-    return np.array(
-        [offered.get(int(time)) == tuple(values) for time, values in zip(common, new.tolist(), strict=True)],
-        dtype=np.bool_,
-    )
-
-
-def _remember(
-    waiting: dict[int, WaitingBar],
-    time: int,
-    stored: Any,
-    offered: Any | None,
-    source: str,
-    now: datetime,
-    cause: str,
-) -> None:
-    values = None if offered is None else tuple(offered.tolist())
-    before = waiting.get(time)
-    if before is None or before.offered != values:
-        waiting[time] = WaitingBar(
-            time=moment(time),
-            stored=tuple(stored.tolist()),
-            offered=values,
-            source=source,
-            seen_at=now,
-            cause=cause,
-        )
-
-
-def why_waiting(bar: WaitingBar) -> str:
-    """Reason why a differing bar needs a person."""
-    if bar.cause:
-        return bar.cause
-    if bar.offered is None:
-        return "the exchange no longer has a bar between bars it has"
-    change = price_changes(np.array([bar.stored]), np.array([bar.offered]))[0]
-    if change > PRICE_TOLERANCE:
-        return f"a price changes by more than {PRICE_TOLERANCE:.0%}"
-    volumes = bar.stored[-1], bar.offered[-1]
-    if min(volumes) * VOLUME_TOLERANCE < max(volumes):
-        return f"a volume changes by a factor of more than {VOLUME_TOLERANCE:.0f}"
-    return "the bar is older than the bars that a fetch corrects"
 
 
 def write_snapshot(
