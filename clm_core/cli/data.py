@@ -174,6 +174,24 @@ def import_dividends(file: Payments, *, symbol: OfSymbol, replace: Replace = Fal
     _import_payments("dividends", file, symbol, replace)
 
 
+@app.command()
+def payments(as_json: AsJson = False) -> None:
+    """List the stored funding rates and dividends."""
+    stored = _market().payments.manifests()
+    if as_json:
+        typer.echo(json.dumps([each.model_dump(mode="json") for each in stored], indent=1))
+        return
+    table = Table(
+        "Symbol", "Kind", "From", "To", "Payments", "Hash", "Source", box=None, padding=(0, 2, 0, 0)
+    )
+    for each in stored:
+        newest = each.snapshots[-1]
+        days = (f"{moment:%Y-%m-%d}" for moment in (newest.start, newest.end))
+        facts = (f"{newest.payments:,}", newest.content_hash[:8], newest.source)
+        table.add_row(each.symbol, each.kind, *days, *facts)
+    console.print(table if stored else "No funding rates or dividends are stored.")
+
+
 def _import_payments(kind: str, file: Path, symbol: str, replace: bool) -> None:
     from clm_core.market.carry_store import Kind
 

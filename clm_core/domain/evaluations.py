@@ -34,11 +34,16 @@ class EvaluationResult(BaseModel):
     period_end: datetime
     fee_bps: float
     slippage_bps: float
-    terms: EvaluationTerms | None = None
-    """Costs, costs of holding, execution, walk-forward plan, calendar and gap rules of the evaluation; null
-    for an evaluation by release 0.1.0."""
-    terms_digest: str | None = None
-    """SHA-256 of the terms, hexadecimal: evaluations with the same digest were made under equal terms."""
+    terms: EvaluationTerms | None = Field(
+        default=None,
+        description="Costs, costs of holding, execution, walk-forward plan, calendar and gap rules of the "
+        "evaluation; null for an evaluation by release 0.1.0.",
+    )
+    terms_digest: str | None = Field(
+        default=None,
+        description="SHA-256 of the terms, hexadecimal: evaluations with the same digest were made under "
+        "equal terms.",
+    )
     passed: bool
     promotion_score: float = Field(ge=0, le=100)
     failure_reason: str | None = None

@@ -116,3 +116,31 @@ def test_the_calendars_that_can_be_passed_are_listed(clm):
     assert all(name in help_text for name in ("24x7", "24x5", "XNYS", "learn", "auto"))
     assert re.search(r"XNYS +.*NYSE", clm("calendars").output)
     assert json.loads(clm("calendars", "--json").stdout)["NYSE"] == "XNYS"
+
+
+def test_funding_rates_and_dividends_are_imported_and_listed(clm, tmp_path):
+    rates = tmp_path / "funding.csv"
+    rates.write_text("fundingTime,fundingRate\n1735689600004,0.0001\n1735718400000,-0.0002\n")
+    dividends = tmp_path / "dividends.csv"
+    dividends.write_text("date,amount\n2025-03-21,1.69\n")
+    assert clm("payments").stdout == "No funding rates or dividends are stored.\n"
+    assert (
+        "2 from 2025-01-01 to 2025-01-01" in clm("import-funding", rates, "--symbol", "BTC/USDT:USDT").stdout
+    )
+    clm("import-dividends", dividends, "--symbol", "spy")
+    listed = json.loads(clm("payments", "--json").stdout)
+    assert [(each["symbol"], each["kind"]) for each in listed] == [
+        ("BTCUSDT.P", "funding"),
+        ("SPY", "dividends"),
+    ]
+    assert re.search(r"BTCUSDT.P +funding +2025-01-01", clm("payments").stdout)
+
+
+def test_a_changed_funding_rate_is_refused_unless_it_replaces(clm, tmp_path):
+    rates = tmp_path / "funding.csv"
+    rates.write_text("time,rate\n2025-01-01T00:00:00Z,0.0001\n")
+    clm("import-funding", rates, "--symbol", "BTCUSDT.P")
+    rates.write_text("time,rate\n2025-01-01T00:00:00Z,0.0003\n")
+    with pytest.raises(InvalidBars, match="--replace"):
+        clm("import-funding", rates, "--symbol", "BTCUSDT.P")
+    assert clm("import-funding", rates, "--symbol", "BTCUSDT.P", "--replace").exit_code == 0

@@ -15,12 +15,14 @@ import pytest
 from moved_homes import locations, opened, retrain
 
 from clm_core.domain.actors import Actor
+from clm_core.domain.costs import Costs
 from clm_core.domain.vocabulary import ModelStatus, Role
 from clm_core.ledger import audit_log
 from clm_core.ledger.schema import examine
 from clm_core.market.bars import FIELDS
 from clm_core.models import golden
 from clm_core.platform.database import open_database
+from clm_core.platform.home_costs import HomeCosts
 from clm_core.platform.home_record import HomeRecord
 from clm_core.registry.locations import artifacts_folder, is_inside
 from clm_core.services import Services
@@ -80,6 +82,16 @@ def test_versions_are_listed_with_status_and_verdict(services: Services) -> None
     evaluation, verdict = services.ledger.evaluation(PRODUCTION, "v20261128_154019")
     assert evaluation.sharpe_ratio == pytest.approx(-0.9784, abs=1e-4)
     assert verdict.reasons[0] == "Sharpe ratio -0.9784 is below the required 1"
+
+
+def test_the_home_keeps_the_costs_of_the_release_and_has_said_so(services: Services) -> None:
+    terms = services.terms("EURUSD", "24x5").terms
+    assert terms.costs == Costs(fee_bps=5.0, slippage_bps=2.0)
+    assert terms.origins["fee_bps"] == "kept from release 0.1.0, which made the home"
+    assert HomeCosts.read(services.settings.home) == HomeCosts(defaults="0.1.0", announced=True)
+    evaluation, _ = services.ledger.evaluation(PRODUCTION, "v20261128_154019")
+    assert (evaluation.terms, evaluation.terms_digest) == (None, None)
+    assert evaluation.costs_in_words == "5 bps of fees and 2 bps of slippage on each side"
 
 
 def test_the_audit_verifies_with_the_anchors_of_the_release(services: Services) -> None:
