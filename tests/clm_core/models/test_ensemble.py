@@ -11,10 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from clm_core.domain.costs import Costs
+from clm_core.domain.costs import HoldingCosts, MarketCosts
 from clm_core.domain.errors import BundleCorrupt, InvalidTrainingParams, NotEnoughBars
 from clm_core.domain.vocabulary import ModelType
 from clm_core.market.bars import Bars, Floats
+from clm_core.market.carry import holding_rates
 from clm_core.market.timeframes import Calendar, Timeframe
 from clm_core.models import catalog
 from clm_core.models.bundle import load_bundle, read_card, save_bundle
@@ -31,7 +32,7 @@ from clm_core.models.ensemble import (
     stacked,
 )
 
-FREE = Costs(fee_bps=0, slippage_bps=0)
+FREE = MarketCosts(fee_bps=0, slippage_bps=0)
 NAMES = ("xgboost_btcusd_1h@v1", "lightgbm_btcusd_1h@v2")
 
 
@@ -106,7 +107,7 @@ def contrarian(trained: Bars) -> Any:
     return lambda bars: -follower(trained)(bars)
 
 
-def ensemble(*makes: Any, costs: Costs = FREE, **params: Any) -> EnsembleRecipe:
+def ensemble(*makes: Any, costs: MarketCosts = FREE, **params: Any) -> EnsembleRecipe:
     members = [
         Member(asked=name, model_id=name.split("@")[0], version=name.split("@")[1], **rest)
         for name, rest in zip(
@@ -137,7 +138,7 @@ def test_an_ensemble_stays_flat_if_no_member_earns(combine: str) -> None:
 
 
 def test_costs_reduce_the_results_of_a_member() -> None:
-    dear = Costs(fee_bps=500, slippage_bps=0)
+    dear = MarketCosts(fee_bps=500, slippage_bps=0)
     assert ensemble(follower, sleeper, costs=FREE).fit(waves(), seed=0).weights == (1.0, 0.0)
     assert ensemble(follower, sleeper, costs=dear).fit(waves(), seed=0).weights == (0.0, 0.0)
 
@@ -206,10 +207,27 @@ def test_a_return_is_the_move_after_the_next_open_less_the_costs_of_the_trade() 
     prices = np.array([100.0, 100.0, 110.0, 99.0, 99.0])
     bars = Bars(bars.symbol, bars.timeframe, bars.calendar, bars.time, *([prices] * 4), volume=bars.volume)
     positions = np.array([[1.0, 0.0], [-1.0, 0.5], [0.0, 0.0], [0.0, 0.0], [0.0, 0.0]])
-    returns = net_returns(bars, positions, Costs(fee_bps=6, slippage_bps=4))
+    returns = net_returns(bars, positions, MarketCosts(fee_bps=6, slippage_bps=4))
     assert returns == pytest.approx(
         np.array([[0.1 - 0.001, 0.0], [0.1 - 0.002, -0.05 - 0.0005], [-0.001, -0.0005]])
     )
+
+
+def test_a_return_pays_the_constant_costs_of_holding_and_a_long_only_market_has_no_shorts() -> None:
+    bars = waves(30)
+    prices = np.full(30, 100.0)
+    bars = Bars(bars.symbol, bars.timeframe, bars.calendar, bars.time, *([prices] * 4), volume=bars.volume)
+    positions = np.tile([1.0, -0.5], (30, 1))
+    holding = HoldingCosts(funding_bps_per_8h=2, borrow_bps_per_year=8760)
+    free = {"fee_bps": 0, "slippage_bps": 0}
+    rates = holding_rates(bars, holding)
+    assert rates is not None
+    paid = net_returns(bars, positions, MarketCosts(**free, holding=holding))
+    assert paid[:, 0] == pytest.approx(-rates.long[2:])
+    assert paid[:, 1] == pytest.approx(-0.5 * rates.short[2:])
+    long_only = net_returns(bars, positions, MarketCosts(**free, holding=holding, long_only=True))
+    assert long_only[:, 0].tolist() == paid[:, 0].tolist()
+    assert not long_only[:, 1].any()
 
 
 def test_a_flat_member_has_a_sharpe_ratio_of_zero() -> None:
@@ -256,17 +274,17 @@ def test_a_member_trained_on_later_bars_than_the_ensemble_is_refused() -> None:
 )
 def test_parameters_are_refused_by_name(params: dict[str, Any], problem: str) -> None:
     with pytest.raises(InvalidTrainingParams, match=problem):
-        catalog.recipe(ModelType.ENSEMBLE, params, Costs())
+        catalog.recipe(ModelType.ENSEMBLE, params, MarketCosts())
 
 
 def test_an_ensemble_of_ensembles_is_refused() -> None:
     nested = ensemble(follower, sleeper).describe()["members"][0] | {"model_type": "ensemble"}
     with pytest.raises(InvalidTrainingParams, match="m0_btcusd_1h@v1 is an ensemble itself"):
-        catalog.recipe(ModelType.ENSEMBLE, {"members": [nested, "a@b"]}, Costs())
+        catalog.recipe(ModelType.ENSEMBLE, {"members": [nested, "a@b"]}, MarketCosts())
 
 
 def test_unresolved_members_cannot_be_fitted() -> None:
-    recipe = catalog.recipe(ModelType.ENSEMBLE, {"members": "a@b,c@d"}, Costs())
+    recipe = catalog.recipe(ModelType.ENSEMBLE, {"members": "a@b,c@d"}, MarketCosts())
     with pytest.raises(InvalidTrainingParams, match="as at the opening of a job"):
         recipe.fit(waves(), seed=0)
 
@@ -284,7 +302,7 @@ def test_a_changed_file_of_a_member_is_refused_by_both_digests(bars: Bars, tmp_p
         {"asked": name, "model_id": model_id, "version": label, **member}
         for name, (model_id, label) in zip(NAMES, parts, strict=True)
     ]
-    recipe = catalog.recipe(ModelType.ENSEMBLE, {"members": members, "weights": [1, 1]}, Costs())
+    recipe = catalog.recipe(ModelType.ENSEMBLE, {"members": members, "weights": [1, 1]}, MarketCosts())
     digest = save_bundle(recipe.fit(bars, seed=0), recipe, tmp_path / "bundle", bars)
     loaded = load_bundle(tmp_path / "bundle", digest)
     assert isinstance(loaded, EnsembleModel)
