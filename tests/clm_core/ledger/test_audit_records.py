@@ -104,6 +104,7 @@ def test_a_retrain_makes_an_entry_for_each_change(ledger: Ledger, read_entries: 
         "score": 40,
         "sharpe_ratio": "nan",
         "bundle_digest": "b" * 64,
+        "terms_digest": records.TERMS.digest,
         "policy": "strict",
         "policy_hash": GatePolicy(name="strict").digest,
     }

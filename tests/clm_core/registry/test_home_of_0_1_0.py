@@ -115,11 +115,6 @@ def test_the_production_version_gives_its_golden_rows_by_both_loaders(services: 
     np.testing.assert_array_equal(predicted["forecast"], np.array(rows.forecast, dtype=np.float64))
 
 
-def test_the_costs_are_the_costs_of_the_release(services: Services) -> None:
-    costs = services.settings.costs
-    assert costs.fee_bps + costs.slippage_bps == 7
-
-
 def test_a_version_of_the_release_is_promoted_and_a_new_version_is_registered(services: Services) -> None:
     services.promotions.promote(FAILED, "v20261128_154008", ADMIN, "for the test", NOW, force=True)
     assert load(FAILED, registry=services.registry, ledger=services.ledger).status is ModelStatus.PRODUCTION
