@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from clm_core.domain.errors import UnknownFeature
 from clm_core.market.bars import Bars, Floats
-from clm_core.market.rolling import gap_and_deviation, ratio
+from clm_core.market.rolling import LN_2, gap_and_deviation, ratio
 
 DAY = 1440
 WEEK = 7 * DAY
@@ -26,8 +26,37 @@ WEEKDAY_COS = np.cos(WEEKDAY_ANGLE)
 SETTLED = 150
 """Warm-up of features with infinite memory (Wilder's and exponential averages).
 
-After 150 bars, values from different starts differ by less than 1e-3 of the standard deviation.
+After 150 bars, values from different starts differ by less than 1e-3 of the standard deviation, and after
+`Feature.memory` bars not at all.
 """
+
+FORGOTTEN = 1e-24
+"""Weight of an older value in an average from which on the value leaves no trace: 1e-16, the precision of a
+number, with room for calm markets after wild ones and for the last bit, which is slow to agree."""
+
+
+def settling(decay: float, stages: int = 1) -> int:
+    """Bars after which an average no longer depends on its start.
+
+    Args:
+        decay: weight of the former value in each step, 0..1; the largest of the stages.
+        stages: averages in sequence, each of the one before.
+    """
+    bars = math.log(FORGOTTEN) / math.log(decay)
+    # the weight after n bars of k stages in sequence is about n**(k - 1) * decay**n
+    for _ in range(10):
+        bars = (math.log(FORGOTTEN) - (stages - 1) * math.log(bars)) / math.log(decay)
+    return math.ceil(bars)
+
+
+def wilder_settling(period: int, stages: int = 1) -> int:
+    """Bars after which Wilder's average no longer depends on its start."""
+    return settling(1 - 1 / period, stages)
+
+
+def exponential_settling(period: int, stages: int = 1) -> int:
+    """Bars after which an exponential average no longer depends on its start."""
+    return settling(1 - 2 / (period + 1), stages)
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,12 +112,46 @@ class Stretch:
         return self.bars.volume
 
     @cached_property
+    def numbers(self) -> NDArray[np.int64] | None:
+        """Numbers of the bars on the clock, to cut windows; None to count from the start of the stretch."""
+        if self._counts_from_start:
+            return None
+        return self.bars.time // self.bars.timeframe.nanoseconds
+
+    @cached_property
     def log_close(self) -> Floats:
-        return np.log(self.close)
+        return np.log(self.close) if self._counts_from_start else np.log(self._binary_close[0])
+
+    @cached_property
+    def octaves(self) -> Floats | None:
+        """Whole numbers times log 2 to add to `log_close`.
+
+        Logarithm and power of two apart, differences depend neither on the start of the stretch nor on the
+        unit of the price.
+        """
+        return None if self._counts_from_start else self._binary_close[1].astype(np.float64)
+
+    @cached_property
+    def _binary_close(self) -> tuple[Floats, NDArray[np.int32]]:
+        """Close as a fraction from 0.5 to 1 and a power of two."""
+        return np.frexp(self.bars.close)
+
+    @property
+    def _counts_from_start(self) -> bool:
+        # bundles of release 0.1.0 give the answers of their golden rows to the last bit
+        return self.bars.gap_rules == 1
 
     @cached_property
     def log_return(self) -> Floats:
-        return np.diff(self.log_close, prepend=self.log_close[:1])
+        return self.log_change(1)
+
+    def log_change(self, span: int) -> Floats:
+        """Log return over `span` bars; 0.0 in the first `span` rows."""
+        change = np.zeros(len(self.log_close))
+        np.subtract(self.log_close[span:], self.log_close[:-span], out=change[span:])
+        if self.octaves is not None:
+            change[span:] += (self.octaves[span:] - self.octaves[:-span]) * LN_2
+        return change
 
     @cached_property
     def value(self) -> Floats:
@@ -150,7 +213,8 @@ class Stretch:
     def _gap_and_deviation(self, series: str, window: int) -> tuple[Floats, Floats]:
         key = (series, window)
         if key not in self._moments:
-            self._moments[key] = gap_and_deviation(getattr(self, series), window)
+            octaves = self.octaves if series == "log_close" else None
+            self._moments[key] = gap_and_deviation(getattr(self, series), window, self.numbers, octaves)
         return self._moments[key]
 
 
@@ -164,6 +228,16 @@ class Feature:
     description: str
     compute: Callable[[Stretch], Floats]
     """Values of one stretch, shape (n_bars,); values within the warm-up are ignored."""
+    settled_after: int | None = None
+    """Value of `memory` for a feature with infinite memory; None for a feature of a finite window."""
+
+    @property
+    def memory(self) -> int:
+        """Bars before a bar from which on earlier bars no longer matter.
+
+        The value of a bar with `memory` bars of the stretch before it is the same for every earlier start.
+        """
+        return self.warm_up if self.settled_after is None else self.settled_after
 
 
 def log_return(span: int) -> Feature:
@@ -171,14 +245,8 @@ def log_return(span: int) -> Feature:
         f"log_return_{span}",
         span,
         f"log(close / close {span} bars ago)",
-        lambda s: lagged_difference(s.log_close, span),
+        lambda s: s.log_change(span),
     )
-
-
-def lagged_difference(values: Floats, span: int) -> Floats:
-    difference = np.empty(len(values))
-    np.subtract(values[span:], values[:-span], out=difference[span:])
-    return difference
 
 
 def mean_gap(window: int) -> Feature:
@@ -239,17 +307,18 @@ def rsi(period: int) -> Feature:
         SETTLED,
         f"Wilder's relative strength over {period} bars, 0..1; 0.5 when nothing moved",
         compute,
+        wilder_settling(period),
     )
 
 
-def directional(name: str, period: int, description: str) -> Feature:
+def directional(name: str, period: int, stages: int, description: str) -> Feature:
     def compute(s: Stretch) -> Floats:
         import talib
 
         strength: Floats = getattr(talib, name.upper())(s.high, s.low, s.close, period)
         return strength / 100
 
-    return Feature(f"{name}_{period}", SETTLED, description, compute)
+    return Feature(f"{name}_{period}", SETTLED, description, compute, wilder_settling(period, stages))
 
 
 def average_true_range(period: int) -> Feature:
@@ -259,7 +328,11 @@ def average_true_range(period: int) -> Feature:
         return np.asarray(ATR(s.high, s.low, s.close, period) / s.close)
 
     return Feature(
-        f"atr_{period}", SETTLED, f"Wilder's average true range over {period} bars / close", compute
+        f"atr_{period}",
+        SETTLED,
+        f"Wilder's average true range over {period} bars / close",
+        compute,
+        wilder_settling(period),
     )
 
 
@@ -347,11 +420,23 @@ ALL = (
         "place of close between the lowest low and the highest high of 72 bars, 0..1; 0.5 when flat",
         lambda s: s.place_in_range(72),
     ),
-    Feature("macd", SETTLED, "(EMA 12 - EMA 26 of close) / close", lambda s: s.macd[0] / s.close),
-    Feature("macd_histogram", SETTLED, "(MACD line - its EMA 9) / close", lambda s: s.macd[1] / s.close),
-    directional("adx", 10, "Wilder's average directional index over 10 bars, 0..1"),
-    directional("plus_di", 10, "Wilder's upward directional movement over true range, 10 bars, 0..1"),
-    directional("minus_di", 10, "Wilder's downward directional movement over true range, 10 bars, 0..1"),
+    Feature(
+        "macd",
+        SETTLED,
+        "(EMA 12 - EMA 26 of close) / close",
+        lambda s: s.macd[0] / s.close,
+        exponential_settling(26),
+    ),
+    Feature(
+        "macd_histogram",
+        SETTLED,
+        "(MACD line - its EMA 9) / close",
+        lambda s: s.macd[1] / s.close,
+        exponential_settling(26, stages=2),
+    ),
+    directional("adx", 10, 2, "Wilder's average directional index over 10 bars, 0..1"),
+    directional("plus_di", 10, 1, "Wilder's upward directional movement over true range, 10 bars, 0..1"),
+    directional("minus_di", 10, 1, "Wilder's downward directional movement over true range, 10 bars, 0..1"),
     z_score("volume", "volume", 24, 23, "volume"),
     z_score("volume", "volume", 96, 95, "volume"),
     obv_change(24),
@@ -370,6 +455,12 @@ FEATURES = {feature.name: feature for feature in ALL}
 
 LOOK_BACK = max(feature.warm_up for feature in ALL)
 """Number of bars of a stretch before the first row with a value of every feature."""
+
+
+def memory_of(names: Sequence[str] | None) -> int:
+    """Largest `Feature.memory` of the named features, or of all features; 0 for no feature."""
+    return max((feature.memory for feature in select_features(names)), default=0)
+
 
 COLUMNS_AT_ONCE = 16
 """Number of columns transposed at once: a block of columns fits the processor's cache, a whole table does

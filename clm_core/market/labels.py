@@ -39,9 +39,19 @@ def forward_return(bars: Bars, horizon: int) -> Labels:
 
 
 def direction(bars: Bars, horizon: int) -> Labels:
-    """1.0 for a positive forward return, 0.0 otherwise, NaN if undefined."""
+    """1.0 for a positive forward return, 0.0 for a negative return, NaN if undefined.
+
+    A tie, a forward return of exactly 0, is neither a rise nor a fall and has no label: with ties among the
+    falls, a market that often stands still would teach every model to sell.
+    """
     moved = forward_return(bars, horizon)
-    return Labels(np.where(moved.end >= 0, moved.values > 0, np.nan), moved.end)
+    decided = (moved.end >= 0) & (moved.values != 0)
+    return Labels(np.where(decided, moved.values > 0, np.nan), np.where(decided, moved.end, -1))
+
+
+def ties(bars: Bars, horizon: int) -> NDArray[np.bool_]:
+    """True for bars with a forward return of exactly 0, shape (n_bars,)."""
+    return np.asarray(forward_return(bars, horizon).values == 0)
 
 
 def triple_barrier(bars: Bars, horizon: int, take_profit: float, stop_loss: float) -> Labels:
@@ -50,6 +60,9 @@ def triple_barrier(bars: Bars, horizon: int, take_profit: float, stop_loss: floa
     Barriers lie `take_profit` and `stop_loss` times the volatility (standard deviation of one-bar log
     returns over the trailing 24 bars) above and below the entry, and are compared with high and low from the
     entry bar on (Lopez de Prado 2018, chapter 3, with prices inside the bar).
+
+    The labels are those of a purchase, not of a direction: a bar that touches both barriers counts as a loss,
+    so the labels of mirrored prices are not the mirrored labels.
 
     Returns:
         1.0 for profit, -1.0 for loss or both within one bar, 0.0 for neither in the `horizon` bars from the

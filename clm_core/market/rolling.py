@@ -1,24 +1,37 @@
 """Compiled loops over bars, for exact single-pass computations missing in NumPy and TA-Lib."""
 
+import math
+
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
 from clm_core.market.bars import Floats
 
+LN_2 = math.log(2.0)
+
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def gap_and_deviation(values: Floats, window: int) -> tuple[Floats, Floats]:
+def gap_and_deviation(
+    values: Floats,
+    window: int,
+    numbers: NDArray[np.int64] | None = None,
+    octaves: Floats | None = None,
+) -> tuple[Floats, Floats]:
     """Distance of each value to the mean of the trailing window, and the standard deviation of the window.
 
-    The series is cut every `window` rows, so that each trailing window holds exactly one cut. Sums from the
-    cut backwards and forwards, both relative to the value at the cut, give the moments in a fixed number of
-    steps. No sum outlives a window: rounding errors do not accumulate, and a constant window gives exactly
-    0.0 for both results.
+    The series is cut wherever `numbers // window` changes, so that each trailing window holds a cut. Sums
+    from the last cut backwards and forwards, both relative to the value at the cut, give the moments in a
+    fixed number of steps. No sum outlives a window: rounding errors do not accumulate, and a constant window
+    gives exactly 0.0 for both results. With the numbers of the bars on the clock, the results of a row are
+    the same to the bit for every start of the series before the window.
 
     Args:
         values: finite, shape (n,).
         window: rows in a window, the current one included; at least 1.
+        numbers: strictly increasing, shape (n,); by default 1, 2, ..., which cuts after each full window.
+        octaves: whole numbers times log 2 to add to the values, shape (n,), None for none. Apart from the
+            values, they cost no digits of a small difference.
 
     Returns:
         Two arrays of shape (n,), NaN in the first `window - 1` rows: value minus mean, and population
@@ -29,35 +42,47 @@ def gap_and_deviation(values: Floats, window: int) -> tuple[Floats, Floats]:
     deviation = np.empty(n)
     gap[: window - 1] = np.nan
     deviation[: window - 1] = np.nan
-    # element k: the sum, and the sum of squares, of the older and of the newer part of the window that ends
-    # k rows after the cut
+    # element k: the sum, and the sum of squares, of the part up to the cut of the window that ends k rows
+    # after the cut
     older = np.empty(window)
     older_squares = np.empty(window)
-    newer = np.empty(window)
-    newer_squares = np.empty(window)
     share = 1.0 / window
-    for cut in range(window - 1, n, window):
-        pivot = values[cut]
-        size = min(window, n - cut)
-        total = squares = 0.0
-        for k in range(window):
-            difference = values[cut - k] - pivot
-            total += difference
-            squares += difference * difference
-            older[window - 1 - k] = total
-            older_squares[window - 1 - k] = squares
-        total = squares = 0.0
-        for k in range(size):
-            difference = values[cut + k] - pivot
-            total += difference
-            squares += difference * difference
-            newer[k] = total
-            newer_squares[k] = squares
-        for k in range(size):
-            mean = (older[k] + newer[k]) * share
-            variance = (older_squares[k] + newer_squares[k]) * share - mean * mean
-            gap[cut + k] = values[cut + k] - pivot - mean
-            deviation[cut + k] = np.sqrt(max(variance, 0.0))
+    cut = window - 1 if numbers is None else 0
+    while cut < n:
+        end = min(cut + window, n)
+        if numbers is not None:
+            block = numbers[cut] // window
+            end = cut + 1
+            while end < n and numbers[end] // window == block:
+                end += 1
+        size = end - cut
+        # windows that begin before the first row have no result
+        first = max(window - 1 - cut, 0)
+        if first < size:
+            pivot = values[cut]
+            total = squares = 0.0
+            for k in range(min(window, cut + 1)):
+                difference = values[cut - k] - pivot
+                if octaves is not None:
+                    difference += (octaves[cut - k] - octaves[cut]) * LN_2
+                total += difference
+                squares += difference * difference
+                older[window - 1 - k] = total
+                older_squares[window - 1 - k] = squares
+            total = squares = 0.0
+            for k in range(size):
+                difference = values[cut + k] - pivot
+                if octaves is not None:
+                    difference += (octaves[cut + k] - octaves[cut]) * LN_2
+                total += difference
+                squares += difference * difference
+                if k < first:
+                    continue
+                mean = (older[k] + total) * share
+                variance = (older_squares[k] + squares) * share - mean * mean
+                gap[cut + k] = difference - mean
+                deviation[cut + k] = np.sqrt(max(variance, 0.0))
+        cut = end
     return gap, deviation
 
 

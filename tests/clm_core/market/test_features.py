@@ -1,6 +1,7 @@
 import re
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +12,11 @@ from hypothesis import strategies as st
 
 from clm_core.domain.errors import UnknownFeature
 from clm_core.market.bars import FIELDS, Bars, Floats
-from clm_core.market.features import FEATURES, LOOK_BACK, SETTLED, compute_features
+from clm_core.market.features import FEATURES, LOOK_BACK, SETTLED, FeatureTable, compute_features
 from clm_core.market.look_ahead import first_leak
+from clm_core.market.sources import MarketData
 from clm_core.market.timeframes import Calendar, Timeframe
+from clm_core.testing.tick_walks import tick_walk
 
 MakeWalk = Callable[..., Bars]
 
@@ -76,6 +79,56 @@ def test_a_series_begun_later_gives_nearly_the_same_values(name: str, make_walk:
     for first in range(100, 1_200, 97):
         later = column(bars[first:], name)[warm_up:]
         assert np.abs(later - values[first + warm_up :]).max() < tolerance * np.nanstd(values)
+
+
+@pytest.fixture(scope="module")
+def bundled() -> Bars:
+    return MarketData(Path("nothing stored")).bars("BTCUSD", "1h", closed_by=datetime.now(UTC))
+
+
+@pytest.fixture(scope="module")
+def of_all_history(bundled: Bars) -> FeatureTable:
+    return compute_features(bundled)
+
+
+@every_feature
+def test_memory_plus_one_bars_give_the_value_of_all_history_to_the_bit(
+    name: str, bundled: Bars, of_all_history: FeatureTable
+) -> None:
+    memory = FEATURES[name].memory
+    values = of_all_history.values[:, of_all_history.names.index(name)]
+
+    for last in np.random.default_rng(3).integers(memory + 1, len(bundled), 100).tolist():
+        assert column(bundled[last - memory : last + 1], name)[-1] == values[last]
+
+
+@pytest.mark.parametrize("standstill", [0.0, 0.5, 0.8])
+def test_memory_plus_one_bars_suffice_on_a_coarse_tick_grid(standstill: float) -> None:
+    """Where many prices are equal, a rounding error would make a difference of none and of little."""
+    bars = tick_walk(3_000, standstill, seed=5)
+    table = compute_features(bars)
+
+    for feature in FEATURES.values():
+        values = table.values[:, table.names.index(feature.name)]
+        for last in range(900, len(bars), 211):
+            window = bars[last - feature.memory : last + 1]
+            assert column(window, feature.name)[-1] == values[last], feature.name
+
+
+def test_the_memory_of_a_finite_window_is_the_window() -> None:
+    memories = {name: FEATURES[name].memory for name in ("body", "log_return_72", "return_z_96", "rsi_14")}
+
+    assert memories == {"body": 0, "log_return_72": 72, "return_z_96": 96, "rsi_14": 746}
+    assert all(feature.memory >= feature.warm_up for feature in FEATURES.values())
+
+
+def test_bars_under_the_rules_of_release_0_1_0_keep_its_values(walk: Bars) -> None:
+    """Rounding apart, the same values; their last bits are those of stored golden rows."""
+    table = compute_features(walk)
+    before = compute_features(walk.under(1))
+
+    np.testing.assert_allclose(before.values, table.values, rtol=1e-9, atol=1e-12)
+    assert not np.array_equal(before.values, table.values, equal_nan=True)
 
 
 @every_feature
@@ -271,8 +324,8 @@ def test_an_unknown_name_is_refused_with_the_known_ones(walk: Bars) -> None:
         compute_features(walk, ["rsi_14", "rsi_15"])
 
 
-def test_the_documentation_lists_every_feature_with_its_warm_up() -> None:
+def test_the_documentation_lists_every_feature_with_warm_up_and_memory() -> None:
     page = (Path(__file__).parents[3] / "docs" / "reference" / "features.md").read_text()
-    rows = re.findall(r"^\| `(\w+)` \| (.*) \| (\d+) \|$", page, re.MULTILINE)
+    rows = re.findall(r"^\| `(\w+)` \| (.*) \| (\d+) \| (\d+) \|$", page, re.MULTILINE)
 
-    assert rows == [(f.name, f.description, str(f.warm_up)) for f in FEATURES.values()]
+    assert rows == [(f.name, f.description, str(f.warm_up), str(f.memory)) for f in FEATURES.values()]

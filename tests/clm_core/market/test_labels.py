@@ -7,8 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clm_core.market.bars import FIELDS, Bars
-from clm_core.market.labels import VOLATILITY_WINDOW, Labels, direction, forward_return, triple_barrier
+from clm_core.market.labels import VOLATILITY_WINDOW, Labels, direction, forward_return, ties, triple_barrier
 from clm_core.market.look_ahead import other_futures
+from clm_core.testing.tick_walks import mirror_image, tick_walk
 
 MakeWalk = Callable[..., Bars]
 
@@ -36,11 +37,23 @@ def test_a_forward_return_runs_from_the_next_open_to_the_open_a_horizon_later(wa
     assert labels.end.tolist() == [3, 4, -1, -1, -1]
 
 
-def test_a_direction_is_up_only_when_the_price_rises(walk: Bars) -> None:
-    labels = direction(with_opens(walk, [1, 10, 11, 11, 9]), horizon=1)
+def test_a_direction_is_up_or_down_and_a_tie_has_none(walk: Bars) -> None:
+    bars = with_opens(walk, [1, 10, 11, 11, 9])
+    labels = direction(bars, horizon=1)
 
-    np.testing.assert_array_equal(labels.values, [1.0, 0.0, 0.0, np.nan, np.nan])
-    assert labels.end.tolist() == [2, 3, 4, -1, -1]
+    np.testing.assert_array_equal(labels.values, [1.0, np.nan, 0.0, np.nan, np.nan])
+    assert labels.end.tolist() == [2, -1, 4, -1, -1]
+    assert ties(bars, horizon=1).tolist() == [False, True, False, False, False]
+
+
+@pytest.mark.parametrize("standstill", [0.0, 0.8])
+def test_directions_of_mirrored_prices_are_the_opposite(standstill: float) -> None:
+    bars = tick_walk(2_000, standstill, seed=1)
+    labels = direction(bars, horizon=4)
+    mirrored = direction(mirror_image(bars), horizon=4)
+
+    assert np.array_equal(mirrored.values, 1 - labels.values, equal_nan=True)
+    assert np.array_equal(mirrored.end, labels.end)
 
 
 @settings(deadline=None, max_examples=25)

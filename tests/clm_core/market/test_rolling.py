@@ -26,6 +26,35 @@ def test_moments_are_those_of_each_window_on_its_own(n: int, window: int, offset
         assert deviation[row] == pytest.approx(shifted.std(), rel=1e-9, abs=1e-12)
 
 
+@settings(deadline=None, max_examples=60)
+@given(
+    first=st.integers(0, 200),
+    window=st.integers(1, 60),
+    closed=st.floats(0, 0.9),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_moments_of_numbered_rows_are_the_same_for_every_start(
+    first: int, window: int, closed: float, seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    numbers = np.flatnonzero(rng.random(4_000) >= closed)[:400] + 100
+    values = rng.normal(size=len(numbers))
+    whole = gap_and_deviation(values, window, numbers)
+    later = gap_and_deviation(values[first:], window, numbers[first:])
+
+    for moment, moment_later, plain in zip(whole, later, gap_and_deviation(values, window), strict=True):
+        assert np.array_equal(moment_later[window - 1 :], moment[first + window - 1 :])
+        np.testing.assert_allclose(moment, plain, rtol=1e-9, atol=1e-12)
+
+
+def test_octaves_count_as_multiples_of_log_two() -> None:
+    prices = np.exp(np.random.default_rng(2).normal(size=500))
+    fraction, octave = np.frexp(prices)
+    apart = gap_and_deviation(np.log(fraction), 24, None, octave.astype(np.float64))
+
+    np.testing.assert_allclose(apart, gap_and_deviation(np.log(prices), 24), rtol=1e-9, atol=1e-12)
+
+
 @pytest.mark.parametrize("constant", [0.1, 1e-9, 12_345.678, 1e15])
 def test_a_constant_window_after_wild_ones_has_exactly_no_gap_and_no_deviation(constant: float) -> None:
     values = np.concatenate([np.random.default_rng(1).normal(size=5_000) * 1e6, np.full(50, constant)])
