@@ -32,7 +32,7 @@ from clm_core.ledger.store import Ledger
 from clm_core.market.bars import Bars, Floats
 from clm_core.models import golden
 from clm_core.models.bundle import load_bundle
-from clm_core.models.contract import Model
+from clm_core.models.contract import Model, require_bars_needed
 from clm_core.registry.mlflow_registry import MLflowRegistry
 from clm_core.registry.promotion import PRODUCTION
 
@@ -51,8 +51,18 @@ class Served:
     model: Model = field(repr=False)
     registry: MLflowRegistry = field(repr=False)
 
+    @property
+    def bars_needed(self) -> int | None:
+        """Number of closed bars from which on more history changes no answer; see `Model.bars_needed`."""
+        return self.model.bars_needed
+
     def positions(self, bars: Bars) -> Floats:
-        """Target exposure after each bar, shape (n_bars,), in [-1, 1]; see `Model.positions`."""
+        """Target exposure after each bar, shape (n_bars,), in [-1, 1]; see `Model.positions`.
+
+        Raises:
+            NotEnoughBars: fewer than `bars_needed` bars.
+        """
+        require_bars_needed(self.model, len(bars), "positions()")
         return self.model.positions(bars)
 
     def changed(self) -> bool:

@@ -11,7 +11,7 @@ from rich.table import Table
 from clm_core.cli.naming import VersionName, find_version
 from clm_core.cli.output import AsJson, console, print_json
 from clm_core.cli.verdicts import colored_decision, formatted_limit, formatted_value
-from clm_core.domain.errors import NotFound
+from clm_core.domain.errors import NotFound, RegistryUnavailable
 from clm_core.domain.vocabulary import ModelType
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ def show(version: VersionName, as_json: AsJson = False) -> None:
         stored = find_version(services, version)
         judged = _judged(services, stored)
         lineage = services.ledger.lineage(stored.model_id, stored.version)
+        bars_needed = _bars_needed(services, stored)
     if as_json:
         evaluation, verdict = judged or (None, None)
         print_json(
@@ -41,10 +42,11 @@ def show(version: VersionName, as_json: AsJson = False) -> None:
                 "evaluation": evaluation.model_dump(mode="json") if evaluation else None,
                 "verdict": verdict.model_dump(mode="json") if verdict else None,
                 "lineage": lineage.model_dump(mode="json"),
+                "bars_needed": bars_needed,
             }
         )
         return
-    console.print(_facts_table(stored, lineage))
+    console.print(_facts_table(stored, lineage, bars_needed))
     if judged is None:
         console.print("Not judged yet.")
         return
@@ -107,7 +109,15 @@ def _judged(services: "Services", version: "ModelVersion") -> "tuple[EvaluationR
         return None
 
 
-def _facts_table(version: "ModelVersion", lineage: "Lineage") -> Table:
+def _bars_needed(services: "Services", version: "ModelVersion") -> int | None:
+    """Number of closed bars for a prediction; None for a version of release 0.1.0 or without MLflow."""
+    try:
+        return services.registry.tagged_bars_needed(version.model_id, version.mlflow_version)
+    except RegistryUnavailable:
+        return None
+
+
+def _facts_table(version: "ModelVersion", lineage: "Lineage", bars_needed: int | None) -> Table:
     from clm_core.models.ensemble import readable
 
     table = Table(
@@ -119,6 +129,7 @@ def _facts_table(version: "ModelVersion", lineage: "Lineage") -> Table:
     for name, value in (
         ("status", version.status.value),
         ("load it with", version.model_path),
+        ("bars to predict from", "not recorded" if bars_needed is None else f"at least {bars_needed:,}"),
         ("registered", f"{version.created_at:%Y-%m-%d %H:%M:%S} UTC"),
         ("served before it", version.parent_version or "none"),
         ("training job", f"{lineage.job.id}, {lineage.job.trigger_reason}, by {lineage.job.requested_by}"),

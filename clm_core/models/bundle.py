@@ -20,6 +20,7 @@ from clm_core.domain.errors import BundleCorrupt, ModelError
 from clm_core.market.bars import Bars
 from clm_core.models import catalog, golden
 from clm_core.models.contract import Model, ModelCard, Recipe
+from clm_core.models.plugins import PluginModel
 
 MANIFEST = "manifest.json"
 CARD = "model.json"
@@ -65,6 +66,8 @@ def save_bundle(model: Model, recipe: Recipe, folder: Path, bars: Bars) -> str:
     folder.mkdir(parents=True, exist_ok=True)
     if any(folder.iterdir()):
         raise ModelError(f"{folder} is not empty: a bundle needs a folder of its own")
+    if isinstance(model, PluginModel):
+        model = model.measured(bars)
     model.save(folder)
     _require_storable(folder)
     golden.record(model, bars, folder)
@@ -135,6 +138,7 @@ def card_of(model: Model, recipe: Recipe) -> ModelCard:
         trained_on=model.trained_on,
         train_metrics=model.train_metrics,
         libraries=installed_libraries(model),
+        bars_needed=model.bars_needed,
     )
 
 

@@ -14,7 +14,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 
 from pydantic import BaseModel, ConfigDict
 
-from clm_core.domain.errors import FeatureMismatch
+from clm_core.domain.errors import FeatureMismatch, NotEnoughBars
 from clm_core.domain.vocabulary import ModelType
 from clm_core.market.bars import Bars, Floats
 from clm_core.market.timeframes import Calendar, Timeframe
@@ -105,6 +105,8 @@ class ModelCard(BaseModel):
     train_metrics: dict[str, float]
     libraries: dict[str, str]
     """Installed versions the fit ran with, by distribution name."""
+    bars_needed: int | None = None
+    """`Model.bars_needed`; None in a card of release 0.1.0."""
 
 
 class Model(Protocol):
@@ -124,6 +126,17 @@ class Model(Protocol):
     @property
     def learning_curve(self) -> tuple[float, ...]:
         """Validation loss after each step of the fit; empty for a model that was loaded."""
+        ...
+
+    @property
+    def bars_needed(self) -> int | None:
+        """Number of closed bars from which on more history changes no answer for the last bar.
+
+        The position and the forecast of a bar are the same for every history that ends with the bar and has
+        at least as many bars. Serving refuses fewer; a backtest takes what there is. A plug-in may leave the
+        property out: the number is then derived from `features` and `horizon` of the training parameters, or
+        measured when a bundle is saved. None, for a model of a plug-in not measured yet, refuses nothing.
+        """
         ...
 
     def positions(self, bars: Bars) -> Floats:
@@ -151,6 +164,20 @@ class Model(Protocol):
     def save(self, folder: Path) -> None:
         """Write the model's own files (no pickle) into an existing, empty folder."""
         ...
+
+
+def require_bars_needed(model: Model, bars: int, call: str) -> None:
+    """Refuse a window too short for the answer of the whole history.
+
+    Args:
+        bars: number of closed bars given.
+        call: function to name in the error, `predict()`.
+
+    Raises:
+        NotEnoughBars: the window has fewer than `bars_needed` bars.
+    """
+    if model.bars_needed is not None and bars < model.bars_needed:
+        raise NotEnoughBars(f"give {call} at least {model.bars_needed:,} closed bars; there are {bars:,}")
 
 
 class Recipe(Protocol):

@@ -280,6 +280,12 @@ class EnsembleModel:
     def parts(self) -> tuple[Model, ...]:
         return tuple(member.model for member in self.members)
 
+    @property
+    def bars_needed(self) -> int | None:
+        """Largest number of a member; None if a member's number is unknown."""
+        needed = [model.bars_needed for model in self.parts]
+        return None if None in needed else max(number for number in needed if number is not None)
+
     def positions(self, bars: Bars) -> Floats:
         bars = self.trained_on.accept(bars)
         total = np.zeros(len(bars))

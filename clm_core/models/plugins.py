@@ -13,9 +13,9 @@ import hashlib
 import inspect
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from importlib.metadata import EntryPoint, PackageNotFoundError, entry_points, version
 from pathlib import Path
@@ -29,6 +29,7 @@ from clm_core.domain.errors import CLMError, InvalidPositions, PluginFailed, Plu
 from clm_core.domain.kinds import PluginName
 from clm_core.domain.vocabulary import ModelType
 from clm_core.market.bars import Bars, Floats
+from clm_core.market.features import FEATURES, memory_of
 from clm_core.models.contract import Model, ModelCard, PluginOrigin, Progress, Recipe, TrainedOn
 from clm_core.models.params import TrainingParams
 
@@ -75,8 +76,9 @@ class Installed:
             return PluginRecipe(self.origin, self.plugin.recipe(params, costs))
 
     def load(self, folder: Path, card: ModelCard) -> "PluginModel":
+        needed = _derived_bars_needed(card.params) if card.bars_needed is None else card.bars_needed
         with attributing_errors(self.origin):
-            return PluginModel(self.origin, self.plugin.load(folder, card))
+            return PluginModel(self.origin, self.plugin.load(folder, card), needed)
 
 
 @dataclass(frozen=True)
@@ -96,7 +98,8 @@ class PluginRecipe:
 
     def fit(self, bars: Bars, seed: int, progress: Progress | None = None) -> "PluginModel":
         with attributing_errors(self.origin):
-            return PluginModel(self.origin, self.inner.fit(bars, seed, progress))
+            model = self.inner.fit(bars, seed, progress)
+            return PluginModel(self.origin, model, _derived_bars_needed(self.inner.describe()))
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,6 +108,23 @@ class PluginModel:
 
     origin: PluginOrigin
     inner: Model = field(repr=False)
+    default_bars_needed: int | None = None
+    """Number for a model that does not state `bars_needed`: derived, or measured; None if unknown."""
+
+    @property
+    def bars_needed(self) -> int | None:
+        with attributing_errors(self.origin):
+            stated: int | None = getattr(self.inner, "bars_needed", None)
+        return self.default_bars_needed if stated is None else stated
+
+    def measured(self, bars: Bars) -> "PluginModel":
+        """The model with a known `bars_needed`.
+
+        A number that the plug-in does not state itself is tried on the bars, and measured if too small.
+        """
+        if self.bars_needed != self.default_bars_needed:
+            return self
+        return replace(self, default_bars_needed=measure(self, bars, self.default_bars_needed or 1))
 
     @property
     def model_type(self) -> ModelType:
@@ -155,6 +175,45 @@ class PluginModel:
                 f"{self.origin} gives {name} that are not {allowed}, first {answers[np.argmin(valid)]} "
                 f"at row {int(np.argmin(valid))}: tell the author of the plug-in"
             )
+
+
+def measure(model: Model, bars: Bars, at_least: int) -> int:
+    """Least number of last bars, from `at_least` on, that gives the answers of all bars at 16 ends of the
+    series.
+
+    The number of bars of the series if no smaller number does.
+    """
+    ends = np.unique(np.linspace(len(bars) // 2, len(bars), 16).astype(int)).tolist()
+    answers = [model.positions(bars), model.forecast(bars)]
+
+    def enough(count: int) -> bool:
+        for end in ends:
+            window = bars[max(0, end - count) : end]
+            last = [model.positions(window)[-1], model.forecast(window)[-1]]
+            if not np.allclose(last, [answer[end - 1] for answer in answers], 0.0, 1e-9, equal_nan=True):
+                return False
+        return True
+
+    too_few = at_least - 1
+    enough_from = at_least
+    while enough_from < len(bars) and not enough(enough_from):
+        too_few = enough_from
+        enough_from *= 2
+    while enough_from - too_few > 1:
+        middle = (enough_from + too_few) // 2
+        if enough(middle):
+            enough_from = middle
+        else:
+            too_few = middle
+    return min(enough_from, len(bars))
+
+
+def _derived_bars_needed(params: Mapping[str, Any]) -> int | None:
+    """Number for a model that holds signals computed from features over a horizon; None for other models."""
+    match params:
+        case {"features": [*names], "horizon": int(horizon)} if set(names) <= FEATURES.keys():
+            return memory_of(names) + horizon
+    return None
 
 
 @contextmanager

@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import tempfile
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -24,12 +25,13 @@ from clm_core.domain.versions import version_label
 from clm_core.domain.vocabulary import ModelStatus
 from clm_core.market.bars import Bars, Floats
 from clm_core.models.bundle import load_bundle, read_card, verify_bundle
-from clm_core.models.contract import Model
+from clm_core.models.contract import Model, ModelCard
 from clm_core.platform.home_record import HomeRecord
 from clm_core.registry import integrity
 from clm_core.registry.locations import EXPERIMENT, HOME_TAG, is_inside
 
 if TYPE_CHECKING:
+    import pandas as pd
     from mlflow import MlflowClient
     from mlflow.entities.model_registry import ModelVersion as MLflowVersion
     from mlflow.store.artifact.artifact_repo import ArtifactRepository
@@ -43,6 +45,8 @@ DIGEST_TAG = "clm.bundle_digest"
 JOB_TAG = "clm.job_id"
 STATUS_TAG = "clm.status"
 RUNNING = "attributes.status = 'RUNNING'"
+BARS_TAG = "clm.bars_needed"
+"""Tag with the number of closed bars that a prediction needs; see `Model.bars_needed`."""
 PACKAGE_TAG = "clm.package"
 """Tag with the SHA-256 of every file beside the bundle; see `integrity`."""
 MAX_FILES = 1000
@@ -101,9 +105,11 @@ class MLflowRegistry:
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
         import mlflow
 
+        # MLflow's own code, when a version is stored with an example
+        warnings.filterwarnings("ignore", message="Operation with range is deprecated")
         # INFO lines about migrations and aliases mean nothing to a user
         logging.getLogger("mlflow").setLevel(logging.WARNING)
-        # warnings about a missing signature: MLflow's signatures refuse times with a zone, which CLM requires
+        # hints about the signature, which has columns of any type on purpose
         logging.getLogger("mlflow.pyfunc").setLevel(logging.ERROR)
         return mlflow
 
@@ -163,7 +169,8 @@ class MLflowRegistry:
                 self._client.log_inputs(run_id, [_dataset(bars)])
                 source = self._store(job.model_id, bundle, bundle_digest, bars)
                 crash_at(Fault.BUNDLE_STORED, self._fault)
-                version = self._create_version(job, label, source, run_id, bundle_digest, bars)
+                needed = read_card(bundle).bars_needed
+                version = self._create_version(job, label, source, run_id, bundle_digest, bars, needed)
         return Registered(label, version, run_id, f"models:/{job.model_id}@{label}")
 
     def log_results(self, run_id: str, metrics: Mapping[str, float], curves: Mapping[str, Floats]) -> None:
@@ -313,6 +320,11 @@ class MLflowRegistry:
         """Status in MLflow, which follows the status in the ledger with a short delay."""
         return ModelStatus(self._tags(model_id, mlflow_version)[STATUS_TAG])
 
+    def tagged_bars_needed(self, model_id: str, mlflow_version: int) -> int | None:
+        """Number of closed bars that a prediction needs; None for a version of release 0.1.0."""
+        number = self._tags(model_id, mlflow_version).get(BARS_TAG)
+        return int(number) if number else None
+
     def aliased(self, model_id: str, alias: str) -> int | None:
         """MLflow's number of the version behind an alias; None without such an alias or model."""
         with _mlflow_request(f"read the alias {alias} of {model_id}"):
@@ -424,6 +436,9 @@ class MLflowRegistry:
 
     def _store(self, name: str, bundle: Path, bundle_digest: str, bars: Bars) -> str:
         """Store the files of a version with the serving code; returns their location."""
+        from clm_core.registry.scoring import SIGNATURE
+
+        card = read_card(bundle)
         stored = self._mlflow.pyfunc.log_model(
             # a logged model, unlike a registered one, may not have a dot in the name
             name=name.replace(".", "-"),
@@ -435,7 +450,14 @@ class MLflowRegistry:
                 "timeframe": bars.timeframe.value,
                 "calendar": bars.calendar.value,
             },
-            pip_requirements=_requirements(bundle),
+            signature=SIGNATURE,
+            input_example=_example(bars, card.bars_needed),
+            metadata={
+                "bars_needed": card.bars_needed,
+                "symbol": bars.symbol,
+                "timeframe": bars.timeframe.value,
+            },
+            pip_requirements=_requirements(card),
         )
         self._keep_bytecode_out(stored.model_id)
         uri: str = stored.model_uri
@@ -473,7 +495,14 @@ class MLflowRegistry:
             return set()
 
     def _create_version(
-        self, job: TrainingJob, label: str, source: str, run_id: str, bundle_digest: str, bars: Bars
+        self,
+        job: TrainingJob,
+        label: str,
+        source: str,
+        run_id: str,
+        bundle_digest: str,
+        bars: Bars,
+        bars_needed: int | None,
     ) -> int:
         version = self._client.create_model_version(
             job.model_id,
@@ -486,6 +515,7 @@ class MLflowRegistry:
                 DIGEST_TAG: bundle_digest,
                 PACKAGE_TAG: self._listing(source),
                 "clm.data_hash": bars.content_hash,
+                BARS_TAG: str(bars_needed or ""),
             },
             model_id=source.removeprefix("models:/"),
         )
@@ -548,8 +578,14 @@ def _dataset(bars: Bars) -> Any:
     return DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])
 
 
-def _requirements(bundle: Path) -> list[str]:
+def _requirements(card: ModelCard) -> list[str]:
     """Requirements of the model: versions of the libraries and plug-ins of the fit."""
     # every index offers torch 2.13.0, a single index 2.13.0+cpu
-    libraries = read_card(bundle).libraries.items()
-    return [f"{name}=={number.partition('+')[0]}" for name, number in libraries]
+    return [f"{name}=={number.partition('+')[0]}" for name, number in card.libraries.items()]
+
+
+def _example(bars: Bars, count: int | None) -> "pd.DataFrame":
+    """Table that a prediction accepts: the last training bars, as many as needed, with times as ISO text."""
+    table = bars[-(count or 1) :].to_frame().reset_index()
+    table["timestamp"] = table["timestamp"].dt.strftime("%Y-%m-%dT%H:%M:%SZ")
+    return table

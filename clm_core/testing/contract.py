@@ -27,8 +27,10 @@ from clm_core.market.sources import MarketData
 from clm_core.market.timeframes import Calendar, Timeframe
 from clm_core.models import golden
 from clm_core.models.bundle import load_bundle, save_bundle
-from clm_core.models.catalog import recipe
-from clm_core.models.contract import Model, Recipe
+from clm_core.models.catalog import recipe, tolerance
+from clm_core.models.contract import Composite, Model, Recipe, require_bars_needed
+from clm_core.models.plugins import measure
+from clm_core.testing.tick_walks import mirror_image, tick_walk
 
 SEED = 7
 FIT_AND_SAVE = """
@@ -79,6 +81,10 @@ class ModelContract:
     """Training parameters by model type or name of a plug-in, to fit a model on 3,000 bars in seconds."""
     without_forecast: ClassVar[frozenset[str]] = frozenset()
     """Kinds that take positions without forecasting."""
+    on_walks: ClassVar[Mapping[str, Any]] = {}
+    """Training parameters for the driftless walks, in place of those of `cases`, where a kind has them."""
+    walks: ClassVar[tuple[tuple[float, int], ...]] = ((0.0, 24), (0.5, 4), (0.8, 1))
+    """Driftless walks: probability of a step of 0, and `horizon` where a kind has one."""
 
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
         if "fitted" in metafunc.fixturenames:
@@ -194,6 +200,49 @@ class ModelContract:
         if fitted.kind not in self.without_forecast:
             assert known.any()
             assert np.all(positions[~known] == 0)
+
+    def test_the_bars_needed_give_the_answers_of_all_history(self, fitted: Fitted, bars: Bars) -> None:
+        """Serving refuses fewer bars and promises the same answer for any number beyond."""
+        model = fitted.model
+        # a plug-in that does not state the number has it measured
+        needed = model.bars_needed or measure(model, bars, 1)
+        positions = model.positions(bars)
+        forecast = model.forecast(bars)
+        allowed = tolerance(model)
+        with pytest.raises(NotEnoughBars, match=f"at least {needed:,} closed bars; there are {needed - 1:,}"):
+            require_bars_needed(model, needed - 1, "predict()")
+        # the second end lies behind the outage, in which every answer is the same
+        for end in (len(bars), 1_500 + 400):
+            for count in range(needed, needed + 201, 10):
+                window = bars[max(0, end - count) : end]
+                last = [model.positions(window)[-1], model.forecast(window)[-1]]
+                expected = [positions[end - 1], forecast[end - 1]]
+                np.testing.assert_allclose(last, expected, rtol=0, atol=allowed, err_msg=f"{count} bars")
+
+    def test_a_driftless_walk_and_its_mirror_image_are_traded_in_opposite_directions(
+        self, fitted: Fitted
+    ) -> None:
+        """The mean positions of both add up to about 0: no direction is preferred, least of all by ties.
+
+        A fit on one walk is noisy, so the mean of six sums is compared with their own spread: by more than
+        four standard errors and 0.05 it differs from 0 only by a preference.
+        """
+        if isinstance(fitted.recipe, Composite):
+            pytest.skip("the members are tested by themselves")
+        sums = []
+        for seed in range(6):
+            standstill, horizon = self.walks[seed % len(self.walks)]
+            changes = {"horizon": horizon, **self.on_walks}
+            described = fitted.recipe.describe()
+            params = {**fitted.params, **{name: changes[name] for name in changes if name in described}}
+            walk = tick_walk(2_000, standstill, seed)
+            means = [
+                recipe_of(fitted.kind, params).fit(prices, SEED + seed).positions(prices).mean()
+                for prices in (walk, mirror_image(walk))
+            ]
+            sums.append(sum(means))
+        error = np.std(sums, ddof=1) / np.sqrt(len(sums))
+        assert abs(np.mean(sums)) <= 4 * error + 0.05, sums
 
     def test_bars_too_few_for_any_look_back_give_no_position(self, fitted: Fitted, bars: Bars) -> None:
         for count in (0, 1, 20):

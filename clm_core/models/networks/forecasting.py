@@ -29,12 +29,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
+from numpy.typing import NDArray
 
 from clm_core.domain.costs import Costs
 from clm_core.domain.errors import NotEnoughBars
 from clm_core.domain.vocabulary import ModelType
 from clm_core.market.bars import Bars, Floats
-from clm_core.market.features import FEATURES
+from clm_core.market.features import FEATURES, memory_of
+from clm_core.market.signals import accuracy
 from clm_core.market.splits import bars_for_tail, purged_tail
 from clm_core.models.contract import Model, ModelCard, Progress, TrainedOn
 from clm_core.models.exclusive_torch import torch_device
@@ -75,6 +77,12 @@ class ForecastModel:
     @property
     def model_type(self) -> ModelType:
         return self.params.model_type
+
+    @property
+    def bars_needed(self) -> int:
+        # the oldest of the signals held has a whole window, the first bar of which has every feature
+        memory = memory_of((RETURN, VOLATILITY, *self.params.input_features))
+        return memory + self.params.input_size - 1 + self.params.horizon
 
     def positions(self, bars: Bars) -> Floats:
         bars = self.trained_on.accept(bars)
@@ -130,10 +138,18 @@ def trailing_mean(signals: Floats, bars: Bars, horizon: int, windows: Windows) -
 def probability_of_rise(quantiles: Floats) -> Floats:
     """1 - the level at which the quantiles pass 0, linear between two levels.
 
+    Quantiles of exactly 0, as of a market that often stands still, count half as rises and half as falls.
+
     Args:
         quantiles: ascending along the second axis, shape (n_rows, n_levels).
     """
-    below = (quantiles <= 0).sum(axis=1)
+    without_ties = _share_above(quantiles, (quantiles <= 0).sum(axis=1))
+    with_ties = _share_above(quantiles, (quantiles < 0).sum(axis=1))
+    return np.asarray((without_ties + with_ties) / 2)
+
+
+def _share_above(quantiles: Floats, below: NDArray[np.int64]) -> Floats:
+    """1 - the level at which the line from the last of the `below` lowest quantiles to the next passes 0."""
     last = len(LEVELS) - 1
     rows = np.arange(len(quantiles))
     lower = np.clip(below - 1, 0, last)
@@ -297,13 +313,12 @@ def _validation_metrics(
     shares = KEPT_SHARES if shrink else KEPT_SHARES[-1:]
     losses = [_quantile_loss(base + share * (forecast - base), actual) for share in shares]
     best = int(np.argmin(losses))
-    right_direction = (probability_of_rise(forecast) > 0.5) == (actual > 0)
     return {
         "fit_rows": float(len(material.fit)),
         "validation_rows": float(len(material.validation)),
         "validation_quantile_loss": losses[best],
         "validation_quantile_loss_of_constant": _quantile_loss(base[None], actual),
-        "validation_accuracy": float(np.mean(right_direction)),
+        "validation_accuracy": accuracy(probability_of_rise(forecast) - 0.5, actual),
         "trust": float(shares[best]),
     }
 

@@ -10,8 +10,8 @@ the memory of a policy finite: time is divided into spans of `memory` bar length
 (where a market closes, a span has fewer bars: a week of hours has 35 bars of a share). Each span
 starts with the belief of holding no position, as does an episode. A span is played if the start of the span,
 with the look-back of every feature, is in the unbroken stretch; otherwise the positions are 0. So the last
-LOOK_BACK + `memory` bars give the same position as the whole history (up to the stated tolerance of the
-features). The start of a span causes no trade as such: only the beliefs of the policy start anew.
+`bars_needed` bars, the memory of the features plus the span, give the same position as the whole history. The
+start of a span causes no trade as such: only the beliefs of the policy start anew.
 
 The newest `validation_fraction` of the training window is not played in training: of the policies checked
 during training, the policy with the highest return on those bars is kept.
@@ -29,7 +29,7 @@ from clm_core.domain.costs import MarketCosts
 from clm_core.domain.errors import BundleCorrupt, NotEnoughBars
 from clm_core.domain.vocabulary import ModelType
 from clm_core.market.bars import Bars, Floats
-from clm_core.market.features import MONDAY, FeatureTable, compute_features, select_features
+from clm_core.market.features import MONDAY, FeatureTable, compute_features, memory_of, select_features
 from clm_core.models.contract import ModelCard, Progress, TrainedOn
 from clm_core.models.exclusive_torch import exclusive_torch, torch_device
 from clm_core.models.params import require_features
@@ -88,6 +88,12 @@ class PolicyModel:
     @property
     def model_type(self) -> ModelType:
         return self.params.model_type
+
+    @property
+    def bars_needed(self) -> int:
+        # at the last bar of a span the window reaches back to the first, which needs a bar before it and
+        # every feature; a span of a market that closes has fewer bars
+        return max(memory_of(self.params.features), 1) + self.params.memory
 
     def positions(self, bars: Bars) -> Floats:
         bars = self.trained_on.accept(bars)

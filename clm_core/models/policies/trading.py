@@ -264,12 +264,15 @@ def _target(outputs: Floats, current: float, margin: float) -> float:
     """Target position of a network's outputs, not yet rounded.
 
     A single output is the position itself. Three outputs are the values of the positions -1, 0 and 1; the
-    current position stays unless another position is worth more by the margin.
+    current position stays unless another position is worth more by the margin, and if short and long are
+    worth the same.
     """
     if len(outputs) == 1:
         return float(outputs[0])
-    best = int(np.argmax(outputs))
     own = int(current) + 1
+    best = int(np.argmax(outputs))
+    if outputs[0] == outputs[2] == outputs[best]:
+        best = own
     return float((best if outputs[best] > outputs[own] + margin else own) - 1)
 
 

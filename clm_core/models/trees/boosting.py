@@ -7,8 +7,8 @@ from p by a fixed rule:
   with `long_only`, -1 becomes 0.
 - position: the mean of the last `horizon` signals of the unbroken stretch, signals before the start of the
   stretch counting as 0. Each signal is held for the horizon the trees were trained on: holdings overlap,
-  turnover is low, and memory is finite: the last LOOK_BACK + horizon bars give the same position as the
-  whole history (up to the tolerance documented for the features).
+  turnover is low, and memory is finite: the last `bars_needed` bars, the memory of the features plus the
+  horizon, give the same position as the whole history.
 """
 
 from abc import ABC, abstractmethod
@@ -24,9 +24,9 @@ from clm_core.domain.errors import FeatureMismatch, NotEnoughBars
 from clm_core.domain.search_space import Between
 from clm_core.domain.vocabulary import ModelType
 from clm_core.market.bars import Bars, Floats
-from clm_core.market.features import FEATURES, compute_features, select_features
-from clm_core.market.labels import direction
-from clm_core.market.signals import hold_signals
+from clm_core.market.features import FEATURES, compute_features, memory_of, select_features
+from clm_core.market.labels import direction, ties
+from clm_core.market.signals import accuracy, hold_signals
 from clm_core.market.splits import bars_for_tail, purged_tail
 from clm_core.models.contract import ModelCard, Progress, TrainedOn
 from clm_core.models.params import FeatureNames, TrainingParams, require_features
@@ -123,6 +123,11 @@ class BoostedModel:
     def model_type(self) -> ModelType:
         return self.params.model_type
 
+    @property
+    def bars_needed(self) -> int:
+        # the oldest of the signals held is that of the bar `horizon - 1` before the last
+        return memory_of(self.params.features) + self.params.horizon
+
     def positions(self, bars: Bars) -> Floats:
         bars = self.trained_on.accept(bars)
         return hold_signals(self._signals(self.forecast(bars)), bars, self.params.horizon)
@@ -167,17 +172,18 @@ class BoostingRecipe(ABC):
     def fit(self, bars: Bars, seed: int, progress: Progress | None = None) -> BoostedModel:
         """Boost on the older rows until the newest, purged `validation_fraction` of them stops improving.
 
-        The training metrics are rows and log loss of both samples, validation accuracy, and the validation
-        log loss of a constant forecast (the fitted rows' share of rises), an upper bound for useful trees.
+        The training metrics are rows and log loss of both samples, rows left out as ties (the price is the
+        same after the horizon), validation accuracy, and the validation log loss of a constant forecast (the
+        fitted rows' share of rises), an upper bound for useful trees.
         XGBoost adds a flag for the use of a GPU.
         """
-        fit, validation = _samples(bars, self.params)
+        fit, validation, n_ties = _samples(bars, self.params)
         report = progress or (lambda done: None)
         # the libraries hold seeds in 31 bits
         boosted = self.boost(fit, validation, seed % 2**31, report)
         trees = self.trees(boosted.raw)
         report(1.0)
-        metrics = _metrics(trees, fit, validation) | boosted.metrics
+        metrics = _metrics(trees, fit, validation) | {"ties": float(n_ties)} | boosted.metrics
         return BoostedModel(
             self.params, TrainedOn.of(bars, seed), metrics, boosted.raw, trees, tuple(boosted.losses)
         )
@@ -207,8 +213,8 @@ def load_trees(
     return BoostedModel(params, card.trained_on, card.train_metrics, raw, trees)
 
 
-def _samples(bars: Bars, params: BoostingParams) -> tuple[Sample, Sample]:
-    """Rows to fit on, and newer rows for early stopping, purged by the end of the labels."""
+def _samples(bars: Bars, params: BoostingParams) -> tuple[Sample, Sample, int]:
+    """Rows to fit on, newer rows for early stopping, purged by the end of the labels, and number of ties."""
     table = compute_features(bars, params.features)
     labels = direction(bars, params.horizon)
     label_end = np.where(table.complete, labels.end, -1)
@@ -231,7 +237,9 @@ def _samples(bars: Bars, params: BoostingParams) -> tuple[Sample, Sample]:
             "to learn. Give more days of bars or a shorter horizon"
         )
     values = table.values
-    return Sample(values[fit], labels.values[fit]), Sample(values[validation], labels.values[validation])
+    n_ties = int(np.count_nonzero(table.complete & ties(bars, params.horizon)))
+    fitted = Sample(values[fit], labels.values[fit])
+    return fitted, Sample(values[validation], labels.values[validation]), n_ties
 
 
 def _bars_needed(params: BoostingParams) -> int:
@@ -249,7 +257,7 @@ def _metrics(trees: Trees, fit: Sample, validation: Sample) -> dict[str, float]:
         "fit_log_loss": _log_loss(fitted, fit.rises),
         "validation_log_loss": _log_loss(unseen, validation.rises),
         "validation_log_loss_of_constant": _log_loss(constant, validation.rises),
-        "validation_accuracy": float(np.mean((unseen > 0.5) == (validation.rises > 0.5))),
+        "validation_accuracy": accuracy(unseen - 0.5, validation.rises - 0.5),
     }
 
 

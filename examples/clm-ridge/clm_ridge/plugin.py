@@ -1,7 +1,7 @@
 """Ridge regression on the features, from parameters to files.
 
 The model forecasts p, the probability of a price rise over the next `horizon` bars: 1/2 plus half of the
-regression's prediction of +1 (rise) or -1 (no rise), clipped to 0..1. A signal, sign(p - 1/2) where p lies at
+regression's prediction of +1 (rise) or -1 (fall), clipped to 0..1. A signal, sign(p - 1/2) where p lies at
 least `threshold` from 1/2, is held for the horizon.
 """
 
@@ -16,9 +16,9 @@ from clm_core.domain.costs import Costs
 from clm_core.domain.errors import BundleCorrupt, NotEnoughBars
 from clm_core.domain.vocabulary import ModelType
 from clm_core.market.bars import Bars, Floats
-from clm_core.market.features import FEATURES, compute_features
-from clm_core.market.labels import direction
-from clm_core.market.signals import hold_signals
+from clm_core.market.features import FEATURES, compute_features, memory_of
+from clm_core.market.labels import direction, ties
+from clm_core.market.signals import accuracy, hold_signals
 from clm_core.models.contract import ModelCard, Progress, TrainedOn
 from clm_core.models.params import Between, FeatureNames, TrainingParams
 from clm_core.models.plugins import Plugin
@@ -59,6 +59,10 @@ class RidgeModel:
     learning_curve: tuple[float, ...] = ()
     model_type: ClassVar[ModelType] = ModelType.OTHER
 
+    @property
+    def bars_needed(self) -> int:
+        return memory_of(self.params.features) + self.params.horizon
+
     def positions(self, bars: Bars) -> Floats:
         edge = self.forecast(bars) - 0.5
         # NaN compares false: a row without a forecast gives no signal
@@ -97,7 +101,7 @@ class RidgeRecipe:
         """Fit without randomness: the seed has no effect."""
         from sklearn.linear_model import Ridge
 
-        values, rises = _sample(bars, self.params)
+        values, rises, n_ties = _sample(bars, self.params)
         means, deviations = values.mean(axis=0), values.std(axis=0)
         # a constant feature would divide by zero
         deviations[deviations == 0] = 1.0
@@ -109,10 +113,13 @@ class RidgeRecipe:
             means=means.tolist(),
             deviations=deviations.tolist(),
         )
-        accuracy = float(np.mean((ridge.predict(standard) > 0) == (rises > 0)))
         if progress is not None:
             progress(1.0)
-        metrics = {"rows": float(len(values)), "accuracy": accuracy}
+        metrics = {
+            "rows": float(len(values)),
+            "ties": float(n_ties),
+            "accuracy": accuracy(ridge.predict(standard), 2 * rises - 1),
+        }
         return RidgeModel(self.params, fitted, TrainedOn.of(bars, seed), metrics)
 
 
@@ -134,13 +141,18 @@ class RidgePlugin(Plugin):
         return RidgeModel(params, fitted, card.trained_on, card.train_metrics)
 
 
-def _sample(bars: Bars, params: RidgeParams) -> tuple[Floats, Floats]:
-    """Features and labels of every bar with both; labels end within the bars given."""
-    table, labels = compute_features(bars, params.features), direction(bars, params.horizon)
+def _sample(bars: Bars, params: RidgeParams) -> tuple[Floats, Floats, int]:
+    """Features and labels of every bar with both, and the number of ties, which have no label.
+
+    Labels end within the bars given.
+    """
+    table = compute_features(bars, params.features)
+    labels = direction(bars, params.horizon)
+    n_ties = int(np.count_nonzero(table.complete & ties(bars, params.horizon)))
     rows = np.flatnonzero(table.complete & (labels.end >= 0))
     if len(rows) < MIN_ROWS:
         raise NotEnoughBars(
             f"{bars.symbol} {bars.timeframe}: {len(bars)} bars leave {len(rows)} rows to fit on, {MIN_ROWS} "
             "are needed. Give more days of bars, a shorter horizon or fewer folds"
         )
-    return table.values[rows], labels.values[rows]
+    return table.values[rows], labels.values[rows], n_ties

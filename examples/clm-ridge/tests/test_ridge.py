@@ -14,6 +14,8 @@ from clm_core.testing.contract import Fitted, ModelContract, recipe_of
 class TestRidge(ModelContract):
     cases: ClassVar = {"ridge": {"horizon": 6, "threshold": 0.01, "alpha": 50.0}}
 
+    walks: ClassVar = tuple((standstill, horizon) for standstill in (0.0, 0.5, 0.8) for horizon in (1, 24))
+
     def test_the_card_names_the_plug_in_and_the_libraries(self, bundle: tuple[Path, str]) -> None:
         card = read_card(bundle[0])
         assert str(card.plugin) == "the plug-in ridge of clm-ridge 0.1.0"

@@ -114,6 +114,10 @@ class MomentumModel:
     model_type = ModelType.PATCHTST
     train_metrics = {}
 
+    @property
+    def bars_needed(self):
+        return self.params.span + 1
+
     def positions(self, bars):
         before = np.roll(bars.close, self.params.span)
         before[: self.params.span] = bars.close[: self.params.span]

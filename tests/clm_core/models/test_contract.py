@@ -10,4 +10,5 @@ from clm_core.testing.contract import ModelContract
 
 class TestEveryModel(ModelContract):
     cases: ClassVar = {kind: CASES[kind].params for kind in catalog.kinds()}
+    on_walks: ClassVar = {"steps": 10, "round_trip_bps": 0.0, "bars_played": 5_000, "checks": 1}
     without_forecast = frozenset(kind for kind in catalog.kinds() if CASES[kind].without_forecast)

@@ -55,6 +55,7 @@ class Says:
     learning_curve: tuple[float, ...] = ()
     model_type: ModelType = ModelType.XGBOOST
     forecasts: Any = None
+    bars_needed: int = 1
 
     def positions(self, bars: Bars) -> Floats:
         return np.asarray(self.rule(bars), dtype=np.float64)

@@ -93,13 +93,20 @@ def test_a_forecast_has_to_beat_the_round_trip_of_the_settings_by_default():
         (LEVELS - 0.25, 0.75),
         (LEVELS + 1.0, 1 - LEVELS[0]),
         (LEVELS - 2.0, 1 - LEVELS[-1]),
-        (np.zeros(9), 1 - LEVELS[-1]),
+        (np.zeros(9), 0.5),
         (np.array([-8.0, -7, -6, -5, -1, 3, 6, 7, 8]), 1 - (0.5 + 0.25 / 9)),
     ],
     ids=["even", "uniform", "all above", "all below", "all zero", "between two levels"],
 )
 def test_the_probability_of_a_rise_is_read_off_the_quantiles(quantiles: Floats, probability: float):
     assert probability_of_rise(quantiles[None])[0] == pytest.approx(probability, abs=1e-12)
+
+
+@given(quantiles=st.lists(st.integers(-2, 2), min_size=9, max_size=9).map(np.sort))
+def test_mirrored_quantiles_have_the_opposite_probability_with_ties_too(quantiles: Floats):
+    probability = probability_of_rise(quantiles[None] / 1.0)[0]
+    mirrored = probability_of_rise(-quantiles[None, ::-1] / 1.0)[0]
+    assert mirrored == pytest.approx(1 - probability, abs=1e-12)
 
 
 @given(
