@@ -19,8 +19,10 @@ from clm_core.decisions.gate_policy import (
     load_store,
     with_store,
 )
+from clm_core.decisions.trading_terms import OLD_COSTS, keeps_old_costs, trading_terms
 from clm_core.domain.progress import Announce
-from clm_core.domain.terms import TradingTerms
+from clm_core.domain.spellings import normalise_symbol
+from clm_core.domain.terms import MarketSettings, TradingTerms
 from clm_core.ledger.alerts import AlertStore
 from clm_core.ledger.audit_log import anchor, anchor_folder
 from clm_core.ledger.receivers import ReceiverStore
@@ -33,8 +35,7 @@ from clm_core.platform.home_record import HomeRecord, is_settled
 from clm_core.registry.locations import artifacts_folder, settle
 from clm_core.registry.mlflow_registry import MLflowRegistry
 from clm_core.registry.promotion import Promotions
-from clm_core.settings import Settings, load_settings
-from clm_core.trading_terms import OLD_COSTS, keeps_old_costs, trading_terms
+from clm_core.settings import Settings, cost_sources, load_settings
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
@@ -82,7 +83,11 @@ class Services:
             StoreCorrupt: a file of stored payments was changed.
         """
         carry = self.market.carry(symbol)
-        return MarketTerms(trading_terms(self.settings, symbol, calendar, carry, self.is_old_home), carry)
+        settings = self.settings
+        own = settings.markets.get(normalise_symbol(symbol), MarketSettings())
+        costs = cost_sources(settings)
+        terms = trading_terms(symbol, calendar, own, costs, settings.execution, carry, self.is_old_home)
+        return MarketTerms(terms, carry)
 
     def recorded_terms(self, symbol: str, terms: TradingTerms) -> MarketTerms:
         """Recorded terms of a market, with the stored payments that were in force at the time.
@@ -215,7 +220,7 @@ def _settle_costs(settings: Settings, ledger: Ledger, costs: HomeCosts) -> bool:
         costs = HomeCosts(defaults="0.1.0")
     is_old = costs.defaults == "0.1.0"
     named = settings.costs.fee_bps is not None and settings.costs.slippage_bps is not None
-    if keeps_old_costs(settings, is_old) and not named and not costs.announced and is_old:
+    if keeps_old_costs(settings.costs, is_old) and not named and not costs.announced and is_old:
         logger.warning(
             "This home was made by release 0.1.0: every market without costs in the settings keeps "
             f"{OLD_COSTS.fee_bps:g} bps of fees and {OLD_COSTS.slippage_bps:g} bps of slippage on each side. "

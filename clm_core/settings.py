@@ -38,6 +38,13 @@ from clm_core.domain.errors import DeprecatedSetting, InvalidSymbol, SettingsErr
 from clm_core.domain.execution import Execution
 from clm_core.domain.faults import Fault
 from clm_core.domain.spellings import normalise_symbol
+from clm_core.domain.terms import (
+    COST_FIELDS,
+    CostSettings,
+    CostSources,
+    GeneralCostSettings,
+    MarketSettings,
+)
 from clm_core.domain.universe import Market
 from clm_core.domain.vocabulary import Role
 from clm_core.domain.walk_forward import WalkForwardPlan
@@ -124,43 +131,6 @@ class TrainingSettings(BaseModel):
     """True trains in a subprocess, which a time limit or cancellation ends; false in the run's process."""
     limit_seconds: float = Field(default=21_600.0, gt=0)
     """Time limit of a training in a subprocess, seconds."""
-
-
-class CostSettings(BaseModel):
-    """Costs on each side of a trade; None: not named here."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    fee_bps: float | None = Field(default=None, ge=0, lt=10_000, allow_inf_nan=False)
-    """Exchange fee, basis points."""
-    slippage_bps: float | None = Field(default=None, ge=0, lt=10_000, allow_inf_nan=False)
-    """Difference between an order's price and the worse fill, basis points."""
-
-
-class GeneralCostSettings(CostSettings):
-    """Costs of every market without costs of its own."""
-
-    defaults: Literal["market", "0.1.0"] | None = None
-    """Defaults of costs that nothing else names: by the kind of market, or those of release 0.1.0 (5 + 2 bps)
-    for every market. None: those of the home, which are by market unless release 0.1.0 made the home."""
-
-
-class MarketSettings(BaseModel):
-    """Costs and rules of a market: `[markets.EURUSD]`, `[markets.EURUSD.costs]`."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    costs: CostSettings = CostSettings()
-    """Costs of the market, before those under [costs]."""
-    long_only: bool = False
-    """True for a market without short positions: targets below 0 are traded as 0."""
-    funding_bps_per_8h: float | None = Field(default=None, gt=-1_000, lt=1_000, allow_inf_nan=False)
-    """Constant funding rate at 00, 08 and 16 UTC, where no rate is stored; longs pay, shorts receive.
-    None: 1 for a perpetual (a symbol ending in .P), 0 for others."""
-    borrow_bps_per_year: float = Field(default=0.0, ge=0, lt=100_000, allow_inf_nan=False)
-    """Cost of borrowing the units sold short."""
-    adjusted: bool = False
-    """True for prices adjusted for dividends: stored dividends are not paid a second time."""
 
 
 class AlertSettings(BaseModel):
@@ -463,7 +433,29 @@ def settings_file() -> Path | None:
     return DEFAULT_FILE if DEFAULT_FILE.exists() else None
 
 
-def cost_of_file(field: str) -> float | None:
+def cost_sources(settings: Settings) -> CostSources:
+    """Costs as the settings name them, with the variable or the file that names each."""
+    variables = {field: _cost_variable(field, getattr(settings.costs, field)) for field in COST_FIELDS}
+    return CostSources(
+        general=settings.costs,
+        variables={field: name for field, name in variables.items() if name is not None},
+        file=CostSettings(**{field: _cost_of_file(field) for field in COST_FIELDS}),
+        file_name=str(settings_file()),
+        markets_variable=any(name.upper() == "CLM_MARKETS" for name in os.environ),
+    )
+
+
+def _cost_variable(field: str, general: float | None) -> str | None:
+    """Name of the variable that set the value in force, if a variable did."""
+    name = f"CLM_COSTS__{field.upper()}"
+    given = next((value for key, value in os.environ.items() if key.upper() == name), None)
+    try:
+        return name if given is not None and general is not None and float(given) == general else None
+    except ValueError:
+        return None
+
+
+def _cost_of_file(field: str) -> float | None:
     """Value of a field under [costs] in the settings file alone; None where the file has none."""
     costs = _read(settings_file()).get("costs", {})
     value = costs.get(field) if isinstance(costs, dict) else None

@@ -193,9 +193,9 @@ def payments(as_json: AsJson = False) -> None:
 
 
 def _import_payments(kind: str, file: Path, symbol: str, replace: bool) -> None:
-    from clm_core.market.carry_store import Kind
+    from clm_core.market.carry_store import PaymentKind
 
-    stored = _market().payments.add(Kind(kind), file, symbol, now=datetime.now(UTC), replace=replace)
+    stored = _market().payments.add(PaymentKind(kind), file, symbol, now=datetime.now(UTC), replace=replace)
     span = f"{stored.start:%Y-%m-%d} to {stored.end:%Y-%m-%d}"
     facts = f"{stored.payments:,} from {span}, hash {stored.content_hash[:8]}"
     console.print(f"{symbol.upper()} {kind}: {facts}", highlight=False)

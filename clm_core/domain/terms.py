@@ -2,13 +2,69 @@
 
 import hashlib
 import json
-from typing import Self
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from clm_core.domain.costs import Costs, HoldingCosts, MarketCosts
 from clm_core.domain.execution import Execution
 from clm_core.domain.walk_forward import WalkForwardPlan
+
+COST_FIELDS = ("fee_bps", "slippage_bps")
+
+
+class CostSettings(BaseModel):
+    """Costs on each side of a trade; None: not named here."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    fee_bps: float | None = Field(default=None, ge=0, lt=10_000, allow_inf_nan=False)
+    """Exchange fee, basis points."""
+    slippage_bps: float | None = Field(default=None, ge=0, lt=10_000, allow_inf_nan=False)
+    """Difference between an order's price and the worse fill, basis points."""
+
+
+class GeneralCostSettings(CostSettings):
+    """Costs of every market without costs of its own."""
+
+    defaults: Literal["market", "0.1.0"] | None = None
+    """Defaults of costs that nothing else names: by the kind of market, or those of release 0.1.0 (5 + 2 bps)
+    for every market. None: those of the home, which are by market unless release 0.1.0 made the home."""
+
+
+class MarketSettings(BaseModel):
+    """Costs and rules of a market: `[markets.EURUSD]`, `[markets.EURUSD.costs]`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    costs: CostSettings = CostSettings()
+    """Costs of the market, before those under [costs]."""
+    long_only: bool = False
+    """True for a market without short positions: targets below 0 are traded as 0."""
+    funding_bps_per_8h: float | None = Field(default=None, gt=-1_000, lt=1_000, allow_inf_nan=False)
+    """Constant funding rate at 00, 08 and 16 UTC, where no rate is stored; longs pay, shorts receive.
+    None: 1 for a perpetual (a symbol ending in .P), 0 for others."""
+    borrow_bps_per_year: float = Field(default=0.0, ge=0, lt=100_000, allow_inf_nan=False)
+    """Cost of borrowing the units sold short."""
+    adjusted: bool = False
+    """True for prices adjusted for dividends: stored dividends are not paid a second time."""
+
+
+@dataclass(frozen=True)
+class CostSources:
+    """General costs of the settings, with the variable or the file that names each."""
+
+    general: GeneralCostSettings
+    """Costs in force for markets without costs of their own; variables come before the file."""
+    variables: Mapping[str, str]
+    """Name of the variable that set a cost, by field."""
+    file: CostSettings
+    """Costs under [costs] in the settings file alone."""
+    file_name: str
+    markets_variable: bool
+    """True if the variable CLM_MARKETS is set."""
 
 
 class TradingTerms(BaseModel):

@@ -36,7 +36,7 @@ _DIVIDEND_DATES = ("ex_date", "exdate", "ex_dividend_date", "date")
 _DIVIDEND_AMOUNTS = ("amount", "dividend", "dividends", "cash_amount")
 
 
-class Kind(StrEnum):
+class PaymentKind(StrEnum):
     FUNDING = "funding"
     DIVIDENDS = "dividends"
 
@@ -64,7 +64,7 @@ class CarryManifest(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     symbol: str
-    kind: Kind
+    kind: PaymentKind
     snapshots: tuple[CarrySnapshot, ...]
 
 
@@ -92,7 +92,7 @@ class CarryStore:
             StoreCorrupt: a file differs from the file that was written.
         """
         name = normalise_symbol(symbol)
-        return Carry(self._read(name, Kind.FUNDING), self._read(name, Kind.DIVIDENDS))
+        return Carry(self._read(name, PaymentKind.FUNDING), self._read(name, PaymentKind.DIVIDENDS))
 
     def recorded(self, symbol: str, funding_hash: str | None, dividends_hash: str | None) -> Carry:
         """An earlier state of the payments of a market; None for no payments.
@@ -103,12 +103,12 @@ class CarryStore:
         """
         name = normalise_symbol(symbol)
         return Carry(
-            None if funding_hash is None else self._read(name, Kind.FUNDING, funding_hash),
-            None if dividends_hash is None else self._read(name, Kind.DIVIDENDS, dividends_hash),
+            None if funding_hash is None else self._read(name, PaymentKind.FUNDING, funding_hash),
+            None if dividends_hash is None else self._read(name, PaymentKind.DIVIDENDS, dividends_hash),
         )
 
     def add(
-        self, kind: Kind, path: Path, symbol: str, *, now: datetime, replace: bool = False
+        self, kind: PaymentKind, path: Path, symbol: str, *, now: datetime, replace: bool = False
     ) -> CarrySnapshot:
         """Add all payments of a CSV file to the stored payments, or none; a refused file goes to quarantine.
 
@@ -133,7 +133,7 @@ class CarryStore:
             raise quarantine.keep(self._quarantine, path.name, path.read_bytes(), refusal, now) from error
 
     def _write(
-        self, folder: Path, symbol: str, kind: Kind, payments: Payments, source: str, now: datetime
+        self, folder: Path, symbol: str, kind: PaymentKind, payments: Payments, source: str, now: datetime
     ) -> CarrySnapshot:
         manifest = self._manifest(symbol, kind)
         earlier = () if manifest is None else manifest.snapshots
@@ -154,11 +154,11 @@ class CarryStore:
         write_atomically(folder / "manifest.json", grown.model_dump_json(indent=1).encode() + b"\n")
         return snapshot
 
-    def _manifest(self, symbol: str, kind: Kind) -> CarryManifest | None:
+    def _manifest(self, symbol: str, kind: PaymentKind) -> CarryManifest | None:
         path = self._root / symbol / kind.value / "manifest.json"
         return _read_manifest(path) if path.exists() else None
 
-    def _read(self, symbol: str, kind: Kind, content_hash: str | None = None) -> Payments | None:
+    def _read(self, symbol: str, kind: PaymentKind, content_hash: str | None = None) -> Payments | None:
         manifest = self._manifest(symbol, kind)
         if manifest is None and content_hash is None:
             return None
@@ -172,14 +172,14 @@ class CarryStore:
         return _load(self._root / symbol / kind.value, matching[-1])
 
 
-def _parsed(kind: Kind, path: Path, symbol: str, now: datetime) -> Payments:
+def _parsed(kind: PaymentKind, path: Path, symbol: str, now: datetime) -> Payments:
     """
     Raises:
         _InvalidError: a rule is broken.
     """
     frame = _table(path)
     _require_own_symbol(frame, symbol)
-    if kind is Kind.FUNDING:
+    if kind is PaymentKind.FUNDING:
         time = _instants(frame[_column(frame, _FUNDING_TIMES, "the time of funding")])
         # Binance stamps funding some milliseconds after the full hour
         time = time // _MINUTE * _MINUTE

@@ -14,7 +14,7 @@ from clm_core.domain.errors import DataError, InvalidBars, StoreCorrupt, Unknown
 from clm_core.domain.execution import Execution
 from clm_core.market.bars import Bars
 from clm_core.market.carry import Carry, Payments, holding_rates
-from clm_core.market.carry_store import Kind
+from clm_core.market.carry_store import PaymentKind
 from clm_core.market.sources import MarketData
 from clm_core.market.timeframes import Calendar, Timeframe
 
@@ -143,7 +143,7 @@ BINANCE = (
     ],
 )
 def test_funding_rates_of_the_usual_files_are_stored(market: MarketData, tmp_path: Path, text: str) -> None:
-    stored = market.payments.add(Kind.FUNDING, written(tmp_path, text), "XUSDT", now=NOW)
+    stored = market.payments.add(PaymentKind.FUNDING, written(tmp_path, text), "XUSDT", now=NOW)
     funding = market.carry("XUSDT").funding
     assert funding is not None
     assert pd.to_datetime(funding.time).tolist() == [
@@ -156,7 +156,7 @@ def test_funding_rates_of_the_usual_files_are_stored(market: MarketData, tmp_pat
 
 def test_dividends_are_stored_by_the_date_of_the_exchange(market: MarketData, tmp_path: Path) -> None:
     text = "Date,Dividends\n2025-03-21 00:00:00-04:00,1.69\n2025-03-24 00:00:00-04:00,0.0\n"
-    market.payments.add(Kind.DIVIDENDS, written(tmp_path, text), "SPY", now=NOW)
+    market.payments.add(PaymentKind.DIVIDENDS, written(tmp_path, text), "SPY", now=NOW)
     dividends = market.carry("SPY").dividends
     assert dividends is not None
     assert pd.to_datetime(dividends.time).tolist() == [pd.Timestamp("2025-03-21")]
@@ -166,11 +166,11 @@ def test_dividends_are_stored_by_the_date_of_the_exchange(market: MarketData, tm
 def test_another_value_of_a_stored_moment_is_refused_unless_it_replaces(
     market: MarketData, tmp_path: Path
 ) -> None:
-    first = market.payments.add(Kind.FUNDING, written(tmp_path, BINANCE), "XUSDT", now=NOW)
+    first = market.payments.add(PaymentKind.FUNDING, written(tmp_path, BINANCE), "XUSDT", now=NOW)
     other = written(tmp_path, BINANCE.replace("-0.0002", "0.0005"))
     with pytest.raises(InvalidBars, match=r"2025-01-01 08:00 is stored with -0.0002, .* pass --replace"):
-        market.payments.add(Kind.FUNDING, other, "XUSDT", now=NOW)
-    second = market.payments.add(Kind.FUNDING, other, "XUSDT", now=NOW, replace=True)
+        market.payments.add(PaymentKind.FUNDING, other, "XUSDT", now=NOW)
+    second = market.payments.add(PaymentKind.FUNDING, other, "XUSDT", now=NOW, replace=True)
     # the earlier state stays, for what was trained on it
     old = market.recorded_carry("XUSDT", first.content_hash, None).funding
     new = market.recorded_carry("XUSDT", second.content_hash, None).funding
@@ -182,7 +182,7 @@ def test_another_value_of_a_stored_moment_is_refused_unless_it_replaces(
 
 
 def test_a_changed_file_of_stored_rates_is_noticed(market: MarketData, tmp_path: Path) -> None:
-    market.payments.add(Kind.FUNDING, written(tmp_path, BINANCE), "XUSDT", now=NOW)
+    market.payments.add(PaymentKind.FUNDING, written(tmp_path, BINANCE), "XUSDT", now=NOW)
     [file] = (tmp_path / "home").glob("carry/XUSDT/funding/*.csv")
     file.write_text(file.read_text().replace("0.0001", "0.0003"))
     with pytest.raises(StoreCorrupt, match="missing or damaged"):
@@ -192,23 +192,31 @@ def test_a_changed_file_of_stored_rates_is_noticed(market: MarketData, tmp_path:
 @pytest.mark.parametrize(
     ("kind", "text", "message"),
     [
-        (Kind.FUNDING, "", "not readable as CSV"),
-        (Kind.FUNDING, "calc_time,last_funding_rate\n", "no rows"),
-        (Kind.FUNDING, "calc_time,interval\n1735689600000,8\n", "no column for the funding rate among"),
-        (Kind.FUNDING, "time,rate\n2025-01-01,1.0\n", "divide percent by 100"),
-        (Kind.FUNDING, "time,rate\n2025-01-01,nan\n", "no finite number"),
-        (Kind.FUNDING, "time,rate\nyesterday,0.0001\n", "'yesterday' is not ISO 8601"),
-        (Kind.FUNDING, "time,rate\n12,0.0001\n", "no counts of s, ms"),
-        (Kind.FUNDING, "time,rate\n2030-01-01,0.0001\n", "funding of the future"),
-        (Kind.FUNDING, "time,rate\n2025-01-01,1e-4\n2025-01-01,2e-4\n", "2025-01-01 00:00 is listed twice"),
-        (Kind.FUNDING, "symbol,time,rate\nETHUSDT,2025-01-01,0.0001\n", "pass --symbol ETHUSDT"),
-        (Kind.DIVIDENDS, "date,amount\n21.03.2025,1.0\n", "is not YYYY-MM-DD"),
-        (Kind.DIVIDENDS, "date,amount\n2025-03-21,-1.0\n", "never collected"),
-        (Kind.DIVIDENDS, "date,amount\n2025-03-21,0.0\n", "no dividends in the file"),
+        (PaymentKind.FUNDING, "", "not readable as CSV"),
+        (PaymentKind.FUNDING, "calc_time,last_funding_rate\n", "no rows"),
+        (
+            PaymentKind.FUNDING,
+            "calc_time,interval\n1735689600000,8\n",
+            "no column for the funding rate among",
+        ),
+        (PaymentKind.FUNDING, "time,rate\n2025-01-01,1.0\n", "divide percent by 100"),
+        (PaymentKind.FUNDING, "time,rate\n2025-01-01,nan\n", "no finite number"),
+        (PaymentKind.FUNDING, "time,rate\nyesterday,0.0001\n", "'yesterday' is not ISO 8601"),
+        (PaymentKind.FUNDING, "time,rate\n12,0.0001\n", "no counts of s, ms"),
+        (PaymentKind.FUNDING, "time,rate\n2030-01-01,0.0001\n", "funding of the future"),
+        (
+            PaymentKind.FUNDING,
+            "time,rate\n2025-01-01,1e-4\n2025-01-01,2e-4\n",
+            "2025-01-01 00:00 is listed twice",
+        ),
+        (PaymentKind.FUNDING, "symbol,time,rate\nETHUSDT,2025-01-01,0.0001\n", "pass --symbol ETHUSDT"),
+        (PaymentKind.DIVIDENDS, "date,amount\n21.03.2025,1.0\n", "is not YYYY-MM-DD"),
+        (PaymentKind.DIVIDENDS, "date,amount\n2025-03-21,-1.0\n", "never collected"),
+        (PaymentKind.DIVIDENDS, "date,amount\n2025-03-21,0.0\n", "no dividends in the file"),
     ],
 )
 def test_a_faulty_file_is_refused_with_the_reason_and_kept_in_quarantine(
-    market: MarketData, tmp_path: Path, kind: Kind, text: str, message: str
+    market: MarketData, tmp_path: Path, kind: PaymentKind, text: str, message: str
 ) -> None:
     with pytest.raises(InvalidBars, match=message):
         market.payments.add(kind, written(tmp_path, text), "XUSDT", now=NOW)
@@ -223,6 +231,6 @@ def test_random_bytes_leave_the_import_as_data_errors_only(market: MarketData, t
         path = tmp_path / "file.csv"
         head = rng.choice(["", "time,rate\n", "calc_time,last_funding_rate\n", "time,time,rate\n"])
         path.write_bytes((head + "".join(rng.choice(alphabet, rng.integers(0, 60)))).encode())
-        for kind in Kind:
+        for kind in PaymentKind:
             with contextlib.suppress(DataError):
                 market.payments.add(kind, path, "XUSDT", now=NOW, replace=True)

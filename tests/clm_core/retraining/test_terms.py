@@ -9,7 +9,7 @@ import pytest
 from clm_core.domain.costs import Costs, HoldingCosts
 from clm_core.domain.jobs import RetrainRequest
 from clm_core.domain.vocabulary import ModelType
-from clm_core.market.carry_store import CarryStore, Kind
+from clm_core.market.carry_store import CarryStore, PaymentKind
 from clm_core.retraining import jobs, steps
 from clm_core.retraining.reproduce import _costs_of
 from clm_core.services import Services
@@ -28,7 +28,7 @@ def own(services: Services, tmp_path: Path) -> Services:
     rates.write_text("time,rate\n2025-01-01T00:00:00Z,0.0001\n")
     market = type(services.market)(services.settings.home)
     market.payments = CarryStore(tmp_path / "carry", tmp_path / "quarantine")
-    market.payments.add(Kind.FUNDING, rates, "EURUSD", now=services.clock())
+    market.payments.add(PaymentKind.FUNDING, rates, "EURUSD", now=services.clock())
     return replace(own, market=market)
 
 

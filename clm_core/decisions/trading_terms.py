@@ -1,22 +1,25 @@
-"""Terms of trading in a market, resolved from the settings, the defaults by market and the stored payments.
+"""Terms of trading in a market, resolved from settings, defaults by market and stored payments.
 
 The first of the following that names a value decides: `[markets.SYMBOL.costs]`, `[costs]` (a variable before
 the file), the default. A home made by release 0.1.0 keeps the defaults of that release.
 """
 
-import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from clm_core.domain.costs import Costs, HoldingCosts
-from clm_core.domain.spellings import normalise_symbol
-from clm_core.domain.terms import TradingTerms
+from clm_core.domain.execution import Execution
+from clm_core.domain.terms import (
+    COST_FIELDS,
+    CostSources,
+    GeneralCostSettings,
+    MarketSettings,
+    TradingTerms,
+)
 from clm_core.market.carry import Carry
 from clm_core.market.timeframes import Calendar
-from clm_core.settings import MarketSettings, Settings, cost_of_file, settings_file
 
-FIELDS = ("fee_bps", "slippage_bps")
 NAMES = {"fee_bps": "fee", "slippage_bps": "slippage"}
 OLD_COSTS = Costs(fee_bps=5.0, slippage_bps=2.0)
 """Costs of every market by default in release 0.1.0."""
@@ -53,27 +56,32 @@ def default_costs(calendar: str) -> CostDefault:
     return EXCHANGE
 
 
-def keeps_old_costs(settings: Settings, is_old_home: bool) -> bool:
+def keeps_old_costs(costs: GeneralCostSettings, is_old_home: bool) -> bool:
     """True if the costs of release 0.1.0 are the defaults of every market."""
-    if settings.costs.defaults is None:
-        return is_old_home
-    return settings.costs.defaults == "0.1.0"
+    return is_old_home if costs.defaults is None else costs.defaults == "0.1.0"
 
 
 def trading_terms(
-    settings: Settings, symbol: str, calendar: Calendar | str, carry: Carry, is_old_home: bool
+    symbol: str,
+    calendar: Calendar | str,
+    market: MarketSettings,
+    costs: CostSources,
+    execution: Execution,
+    carry: Carry,
+    is_old_home: bool,
 ) -> TradingTerms:
     """Terms in force for a market.
 
     Args:
+        market: settings of the market; the defaults where the settings do not name the market.
+        costs: general costs of the settings.
         carry: stored payments of the market.
         is_old_home: True for a home made by release 0.1.0.
     """
-    market = market_settings(settings, symbol)
     default = default_costs(calendar)
-    if keeps_old_costs(settings, is_old_home):
+    if keeps_old_costs(costs.general, is_old_home):
         default = CostDefault(OLD_COSTS, "kept from release 0.1.0, which made the home")
-    resolved = [_Resolved.of(settings, symbol, market, field, default) for field in FIELDS]
+    resolved = [_Resolved.of(costs, symbol, market, field, default) for field in COST_FIELDS]
     values = {each.field: each.value for each in resolved}
     origins = {each.field: each.origin for each in resolved}
     funding = market.funding_bps_per_8h
@@ -84,19 +92,14 @@ def trading_terms(
     return TradingTerms(
         costs=Costs(**values),
         holding=HoldingCosts(funding_bps_per_8h=funding, borrow_bps_per_year=market.borrow_bps_per_year),
-        execution=settings.execution,
+        execution=execution,
         long_only=market.long_only,
         adjusted=market.adjusted,
         funding_hash=None if carry.funding is None else carry.funding.content_hash,
         dividends_hash=None if carry.dividends is None else carry.dividends.content_hash,
         origins=origins,
-        remarks=(*remarks, *_market_remarks(symbol, market)),
+        remarks=(*remarks, *_market_remarks(symbol, market, costs)),
     )
-
-
-def market_settings(settings: Settings, symbol: str) -> MarketSettings:
-    """Settings of a market; the defaults where the settings do not name the market."""
-    return settings.markets.get(normalise_symbol(symbol), MarketSettings())
 
 
 @dataclass(frozen=True)
@@ -110,17 +113,17 @@ class _Resolved:
 
     @classmethod
     def of(
-        cls, settings: Settings, symbol: str, market: MarketSettings, field: str, default: CostDefault
+        cls, costs: CostSources, symbol: str, market: MarketSettings, field: str, default: CostDefault
     ) -> "_Resolved":
         own = getattr(market.costs, field)
-        general = getattr(settings.costs, field)
-        variable = _variable(field, general)
+        general = getattr(costs.general, field)
+        variable = costs.variables.get(field)
         if own is not None:
             alone = cls(field, own, f"[markets.{symbol}.costs]")
         elif variable is None and general is not None:
             alone = cls(field, general, "[costs]")
-        elif variable is not None and (filed := cost_of_file(field)) is not None:
-            alone = cls(field, filed, f"[costs] in {settings_file()}")
+        elif variable is not None and (filed := getattr(costs.file, field)) is not None:
+            alone = cls(field, filed, f"[costs] in {costs.file_name}")
         else:
             alone = cls(field, getattr(default.costs, field), default.kind)
         if variable is None or alone.value == general:
@@ -134,16 +137,6 @@ class _Resolved:
         return cls(field, general, variable, remark)
 
 
-def _variable(field: str, general: float | None) -> str | None:
-    """Name of the variable that set the value in force, if a variable did."""
-    name = f"CLM_COSTS__{field.upper()}"
-    given = next((value for key, value in os.environ.items() if key.upper() == name), None)
-    try:
-        return name if given is not None and general is not None and float(given) == general else None
-    except ValueError:
-        return None
-
-
 def _funding_origin(symbol: str, market: MarketSettings, carry: Carry, funding: float) -> str:
     if carry.funding is not None:
         return "stored funding rates"
@@ -152,8 +145,8 @@ def _funding_origin(symbol: str, market: MarketSettings, carry: Carry, funding: 
     return "default of perpetuals" if funding else "none: not a perpetual"
 
 
-def _market_remarks(symbol: str, market: MarketSettings) -> Iterator[str]:
+def _market_remarks(symbol: str, market: MarketSettings, costs: CostSources) -> Iterator[str]:
     if market.long_only:
         yield f"Long only: targets below 0 are traded as 0 ([markets.{symbol}] long_only)."
-    if any(name.upper() == "CLM_MARKETS" for name in os.environ) and market != MarketSettings():
+    if costs.markets_variable and market != MarketSettings():
         yield f"The terms of {symbol} come from CLM_MARKETS, not from the settings file alone."

@@ -7,16 +7,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from clm_core.decisions.trading_terms import trading_terms
 from clm_core.domain.costs import Costs, HoldingCosts
 from clm_core.domain.errors import SettingsError
-from clm_core.domain.terms import EvaluationTerms, TradingTerms
+from clm_core.domain.spellings import normalise_symbol
+from clm_core.domain.terms import EvaluationTerms, MarketSettings, TradingTerms
 from clm_core.domain.walk_forward import WalkForwardPlan
 from clm_core.ledger.store import Ledger
 from clm_core.market.carry import NO_CARRY, Carry, Payments
 from clm_core.platform.home_costs import HomeCosts
 from clm_core.services import Services, _settle_costs
-from clm_core.settings import Settings, load_settings
-from clm_core.trading_terms import trading_terms
+from clm_core.settings import Settings, cost_sources, load_settings
 
 OWN = "[markets.EURUSD.costs]\nfee_bps = 0.3\nslippage_bps = 0.1\n"
 
@@ -28,7 +29,13 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def terms(symbol: str, calendar: str, carry: Carry = NO_CARRY, is_old_home: bool = False) -> TradingTerms:
-    return trading_terms(load_settings(), symbol, calendar, carry, is_old_home)
+    return terms_of(load_settings(), symbol, calendar, carry, is_old_home)
+
+
+def terms_of(settings: Settings, symbol: str, calendar: str, carry: Carry, is_old_home: bool) -> TradingTerms:
+    own = settings.markets.get(normalise_symbol(symbol), MarketSettings())
+    costs = cost_sources(settings)
+    return trading_terms(symbol, calendar, own, costs, settings.execution, carry, is_old_home)
 
 
 @pytest.mark.parametrize(
@@ -141,7 +148,7 @@ def test_a_faulty_market_is_refused_by_name(folder: Path, file: str, message: st
 
 def test_stored_rates_are_named_by_their_hash_in_the_terms() -> None:
     funding = Payments(np.array([0]), np.array([1e-4]))
-    found = trading_terms(Settings(), "BTCUSDT.P", "24x7", Carry(funding=funding), is_old_home=False)
+    found = terms_of(Settings(), "BTCUSDT.P", "24x7", Carry(funding=funding), is_old_home=False)
     assert (found.funding_hash, found.dividends_hash) == (funding.content_hash, None)
     assert found.origins["funding_bps_per_8h"] == "stored funding rates"
 
