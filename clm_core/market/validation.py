@@ -119,9 +119,17 @@ def validate(
     drop_open_bar: bool = False,
     allow: frozenset[str] = frozenset(),
 ) -> Bars:
-    """The bars of `examine`, without the record of what was overruled or corrected."""
+    """The bars of `examine`, one for each row, without the record of what was overruled or corrected.
+
+    Raises:
+        InvalidBars: as `examine`; also for a bar that repeats an earlier bar, for callers keep the rows.
+    """
     options: dict[str, Any] = {"now": now, "origin": origin, "drop_open_bar": drop_open_bar, "allow": allow}
-    return examine(frame, symbol, timeframe, calendar, **options).bars
+    examined = examine(frame, symbol, timeframe, calendar, **options)
+    if repeated := examined.adjusted.get("repeated-bars"):
+        message = "the time was there before; keep one bar of each"
+        raise InvalidBars(origin, [Finding("duplicate-time", (), repeated, message)])
+    return examined.bars
 
 
 def examine(

@@ -19,7 +19,7 @@ from clm_core.models.contract import Model, TrainedOn
 
 FILE = "golden.json"
 ROWS = 500
-"""Number of bars recorded: the look-back of the features (150) and enough further bars to vary."""
+"""Least number of bars recorded: the look-back of the features (150) and enough further bars to vary."""
 
 
 class GoldenRows(BaseModel):
@@ -51,9 +51,14 @@ class GoldenRows(BaseModel):
         )
 
 
+def rows_of(model: Model) -> int:
+    """Number of bars recorded of a model: as many as serving demands, at least `ROWS`."""
+    return max(ROWS, model.bars_needed or 0)
+
+
 def record(model: Model, bars: Bars, folder: Path) -> None:
     """Write the golden rows of a model fitted on the bars."""
-    last = bars[-ROWS:]
+    last = bars[-rows_of(model) :]
     answers = model.forecast(last)
     golden = GoldenRows(
         time=last.time.tolist(),

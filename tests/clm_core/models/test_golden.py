@@ -42,7 +42,7 @@ def test_the_saved_model_passes_preflight(model: Model, folder: Path):
 
 def test_the_last_bars_are_kept_bit_by_bit(model: Model, bars: Bars, folder: Path):
     rows = golden.GoldenRows.model_validate_json((folder / golden.FILE).read_bytes())
-    assert rows.bars(model.trained_on).content_hash == bars[-golden.ROWS :].content_hash
+    assert rows.bars(model.trained_on).content_hash == bars[-golden.rows_of(model) :].content_hash
 
 
 @pytest.mark.parametrize("column", ["positions", "forecast"])
@@ -54,7 +54,8 @@ def test_an_answer_that_differs_by_a_bit_is_found_and_located(
 
     edit(folder, change_last_bit)
     with pytest.raises(
-        PreflightFailed, match=re.escape(f"on 1 of 500 golden rows, first at {bars.index[-2]}")
+        PreflightFailed,
+        match=re.escape(f"on 1 of {golden.rows_of(model)} golden rows, first at {bars.index[-2]}"),
     ):
         golden.preflight(model, folder)
 
@@ -90,6 +91,7 @@ class Stubborn:
     trained_on: TrainedOn
     position: float
     probability: float
+    bars_needed = 1
 
     def positions(self, bars: Bars) -> Floats:
         return np.full(len(bars), self.position)

@@ -14,6 +14,7 @@ from clm_core.domain.errors import (
     InvalidPositions,
     InvalidTrainingParams,
     ModelError,
+    NotEnoughBars,
     PluginFailed,
     PluginMissing,
 )
@@ -21,7 +22,7 @@ from clm_core.domain.vocabulary import ModelType
 from clm_core.market.bars import Bars
 from clm_core.models import catalog, plugins
 from clm_core.models.bundle import CARD, MANIFEST, load_bundle, read_card, save_bundle
-from clm_core.models.contract import Recipe
+from clm_core.models.contract import Recipe, require_bars_needed
 from clm_core.models.offer import offers
 
 Install = Callable[..., None]
@@ -214,6 +215,53 @@ def test_a_file_not_allowed_in_a_bundle_is_refused_on_saving(
     recipe = of_plugin("pickled")
     with pytest.raises(ModelError, match=problem):
         save_bundle(recipe.fit(bars, seed=0), recipe, tmp_path / "bundle", bars)
+
+
+REMEMBERING = (
+    RIDGE
+    + "import numpy as np\n"
+    + "class Remembers(RidgeModel):\n"
+    + "  bars_needed = {stated}\n"
+    + "  def positions(self, bars):\n"
+    + "    before = np.roll(bars.close, {span})\n"
+    + "    before[:{span}] = bars.close[:{span}]\n"
+    + "    return np.sign(bars.close - before)\n"
+    + "  def forecast(self, bars): return np.full(len(bars), np.nan)\n"
+    + "class Fits(RidgeRecipe):\n"
+    + "  def fit(self, bars, seed, progress=None):\n"
+    + "    fitted = super().fit(bars, seed)\n"
+    + "    return Remembers(self.params, fitted.fitted, fitted.trained_on, {{}})\n"
+    + "  def describe(self): return {described}\n"
+    + "class It(RidgePlugin):\n"
+    + "  def recipe(self, params, costs): return Fits(params)\n"
+    + "  def load(self, folder, card):\n"
+    + "    fitted = super().load(folder, card.model_copy(update={{'params': {{}}}}))\n"
+    + "    return Remembers(fitted.params, fitted.fitted, fitted.trained_on, {{}})"
+)
+
+
+@pytest.mark.parametrize(
+    ("stated", "described", "needed"),
+    [
+        pytest.param("400", "{}", 400, id="stated"),
+        pytest.param("None", "{'features': ['log_return_72'], 'horizon': 4}", 76, id="derived"),
+        pytest.param("None", "{}", 31, id="measured"),
+        pytest.param("None", "{'features': ['body'], 'horizon': 2}", 31, id="derived, too few, so measured"),
+    ],
+)
+def test_the_bars_that_a_plug_in_needs_are_stated_derived_or_measured(
+    install: Install, bars: Bars, tmp_path: Path, stated: str, described: str, needed: int
+) -> None:
+    install("clm-remembers", "remembers", REMEMBERING.format(stated=stated, described=described, span=30))
+    recipe = of_plugin("remembers")
+    digest = save_bundle(recipe.fit(bars, seed=0), recipe, tmp_path / "bundle", bars)
+
+    assert read_card(tmp_path / "bundle").bars_needed == needed
+    loaded = load_bundle(tmp_path / "bundle", digest)
+    assert loaded.bars_needed == needed
+    require_bars_needed(loaded, needed, "predict()")
+    with pytest.raises(NotEnoughBars, match=f"give predict\\(\\) at least {needed} closed bars; there are 5"):
+        require_bars_needed(loaded, 5, "predict()")
 
 
 @pytest.fixture

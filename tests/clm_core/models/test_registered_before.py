@@ -16,6 +16,7 @@ import pandas as pd
 import pytest
 import yaml
 
+from clm_core.domain.errors import InvalidBars
 from clm_core.domain.vocabulary import ModelType
 from clm_core.market.bars import FIELDS, GAP_RULES
 from clm_core.market.features import LOOK_BACK
@@ -67,6 +68,8 @@ def test_mlflow_runs_the_stored_serving_code_and_predicts_the_golden_positions(
     code = sys.modules[type(served.unwrap_python_model()).__module__].__file__
     assert code is not None
     assert Path(code).resolve().is_relative_to(REGISTERED)
+    with pytest.raises(InvalidBars, match="keep one bar of each"):
+        served.predict(pd.concat([bars, bars.tail(1)]))
     predicted = served.predict(bars)
     assert predicted["position"].tolist() == rows.positions
     np.testing.assert_array_equal(predicted["forecast"], np.array(rows.forecast, dtype=np.float64))

@@ -16,6 +16,7 @@ from clm_core.market.timeframes import Calendar, Timeframe
 from clm_core.models.trees.boosting import BoostedModel, BoostingRecipe
 from clm_core.models.trees.lightgbm import LightGBMParams, LightGBMRecipe
 from clm_core.models.trees.xgboost import XGBoostParams, XGBoostRecipe
+from clm_core.testing.tick_walks import mirror_image, tick_walk
 
 LIBRARIES = [pytest.param(XGBoostParams, id="xgboost"), pytest.param(LightGBMParams, id="lightgbm")]
 Params = type[XGBoostParams] | type[LightGBMParams]
@@ -55,15 +56,36 @@ def test_a_position_is_the_mean_of_the_last_signals_of_the_same_stretch(
     assert positions.tolist() == hold_by_loop(signals, lengths, horizon)
 
 
-def test_the_look_back_and_the_horizon_suffice_for_the_same_positions(bars: Bars):
-    horizon = 12
-    model = XGBoostRecipe(XGBoostParams(rounds=60, horizon=horizon, threshold=0.01)).fit(bars, seed=0)
+def test_the_bars_needed_suffice_for_the_same_positions(bars: Bars):
+    model = XGBoostRecipe(XGBoostParams(rounds=60, horizon=12, threshold=0.01)).fit(bars, seed=0)
     full = model.positions(bars)
     rows = range(1000, len(bars), 20)
-    live = np.array([model.positions(bars[t + 1 - LOOK_BACK - horizon : t + 1])[-1] for t in rows])
-    # averages with a later start differ within the tolerance of the features: a signal may flip
-    assert np.mean(live == full[rows]) > 0.95
-    assert np.max(np.abs(live - full[rows])) <= 1 / horizon
+    live = [model.positions(bars[t + 1 - model.bars_needed : t + 1])[-1] for t in rows]
+    assert model.bars_needed == 805 + 12
+    assert live == full[rows].tolist()
+
+
+@pytest.mark.parametrize("horizon", [1, 4, 24])
+@pytest.mark.parametrize("standstill", [0.0, 0.5, 0.8])
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_mean_positions_on_a_driftless_walk_and_its_mirror_image_add_up_to_about_nothing(
+    library: Params, standstill: float, horizon: int
+):
+    recipe = recipe_of(library(rounds=20, horizon=horizon, threshold=0.01))
+    sums = []
+    for seed in range(6):
+        walk = tick_walk(2_000, standstill, seed)
+        both = (walk, mirror_image(walk))
+        sums.append(sum(recipe.fit(prices, seed).positions(prices).mean() for prices in both))
+    assert abs(np.mean(sums)) <= 4 * np.std(sums, ddof=1) / np.sqrt(6) + 0.05, sums
+
+
+def test_ties_are_left_out_of_the_fit_and_counted():
+    bars = tick_walk(2_000, 0.8, seed=0)
+    metrics = XGBoostRecipe(XGBoostParams(rounds=5, horizon=1)).fit(bars, seed=0).train_metrics
+    labelled = 2_000 - LOOK_BACK - 2
+    assert metrics["ties"] == pytest.approx(0.8 * labelled, rel=0.05)
+    assert metrics["fit_rows"] + metrics["validation_rows"] + metrics["ties"] <= labelled
 
 
 @pytest.mark.parametrize("library", LIBRARIES)
