@@ -4,6 +4,7 @@ import contextlib
 import json
 import logging
 import os
+import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -439,26 +440,27 @@ class MLflowRegistry:
         from clm_core.registry.scoring import SIGNATURE
 
         card = read_card(bundle)
-        stored = self._mlflow.pyfunc.log_model(
-            # a logged model, unlike a registered one, may not have a dot in the name
-            name=name.replace(".", "-"),
-            python_model=SERVING_CODE,
-            artifacts={BUNDLE: str(bundle)},
-            model_config={
-                "bundle_digest": bundle_digest,
-                "symbol": bars.symbol,
-                "timeframe": bars.timeframe.value,
-                "calendar": bars.calendar.value,
-            },
-            signature=SIGNATURE,
-            input_example=_example(bars, card.bars_needed),
-            metadata={
-                "bars_needed": card.bars_needed,
-                "symbol": bars.symbol,
-                "timeframe": bars.timeframe.value,
-            },
-            pip_requirements=_requirements(card),
-        )
+        with _bytecode_off():
+            stored = self._mlflow.pyfunc.log_model(
+                # a logged model, unlike a registered one, may not have a dot in the name
+                name=name.replace(".", "-"),
+                python_model=SERVING_CODE,
+                artifacts={BUNDLE: str(bundle)},
+                model_config={
+                    "bundle_digest": bundle_digest,
+                    "symbol": bars.symbol,
+                    "timeframe": bars.timeframe.value,
+                    "calendar": bars.calendar.value,
+                },
+                signature=SIGNATURE,
+                input_example=_example(bars, card.bars_needed),
+                metadata={
+                    "bars_needed": card.bars_needed,
+                    "symbol": bars.symbol,
+                    "timeframe": bars.timeframe.value,
+                },
+                pip_requirements=_requirements(card),
+            )
         self._keep_bytecode_out(stored.model_id)
         uri: str = stored.model_uri
         return uri
@@ -536,6 +538,17 @@ def _sizes(uri: str, store: "ArtifactRepository", folder: str | None = None, dep
             yield from _sizes(uri, store, entry.path, depth + 1)
         else:
             yield entry.file_size or 0
+
+
+@contextlib.contextmanager
+def _bytecode_off() -> Iterator[None]:
+    """Keep Python from writing bytecode: MLflow imports the serving code in the folder that is stored."""
+    before = sys.dont_write_bytecode
+    sys.dont_write_bytecode = True
+    try:
+        yield
+    finally:
+        sys.dont_write_bytecode = before
 
 
 @contextlib.contextmanager
