@@ -4,8 +4,10 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner, Result
 
+from clm_core.cli import data
 from clm_core.cli.data import app
 from clm_core.domain.errors import InvalidBars, UnknownCalendar, UnknownSeries
 
@@ -21,7 +23,8 @@ BARS = """time,open,high,low,close,volume
 def clm(tmp_path, monkeypatch):
     """`clm data …` in a folder of its own; an error is raised, as it is for `main`, which prints it."""
     monkeypatch.setenv("CLM_HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("COLUMNS", "100")
+    # a console reads the width of the terminal when it is made
+    monkeypatch.setattr(data, "console", Console(width=160))
 
     def run(*words: object) -> Result:
         return CliRunner().invoke(app, [str(word) for word in words], catch_exceptions=False)

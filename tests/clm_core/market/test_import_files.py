@@ -19,8 +19,10 @@ import pandas as pd
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from rich.console import Console
 from typer.testing import CliRunner
 
+from clm_core.cli import data
 from clm_core.cli.data import app
 from clm_core.domain.errors import DataError, InvalidBars, InvalidSymbol
 from clm_core.market.reading import Layout
@@ -56,6 +58,7 @@ class Import:
 @pytest.fixture
 def clm_import(tmp_path, monkeypatch) -> Import:
     monkeypatch.setenv("CLM_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(data, "console", Console(width=240))
     return Import(tmp_path / "home")
 
 
@@ -354,7 +357,7 @@ def test_overruled_rules_and_corrections_are_recorded_and_shown(clm_import):
     rounded = clm_import("rounded_high.csv --symbol ROUNDED --timeframe 1h")
     assert (rounded.allowed, rounded.adjusted) == ({}, {"rounded": 1})
     clm_import("metatrader4.csv --symbol EUR/USD --timeframe 1h")
-    output = CliRunner().invoke(app, ["list"], env={"COLUMNS": "240"}).output
+    output = CliRunner().invoke(app, ["list"]).output
     assert "allowed: other-symbol (59)" in output
     assert "adjusted: rounded (1)" in output
     assert "EUR/USD from metatrader4.csv; adjusted: zone-taken-as-UTC (48)" in output

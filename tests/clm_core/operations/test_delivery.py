@@ -440,7 +440,7 @@ def test_an_alert_reaches_people_through_apprise(clm: Services, listen: Callable
     ("url", "error"),
     [
         ("nosuchservice://token", "apprise does not understand a URL"),
-        ("json://127.0.0.1:9", "did not accept"),
+        ("json://127.0.0.1:9", "was not accepted"),
     ],
     ids=["unknown service", "nobody there"],
 )
