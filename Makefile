@@ -23,13 +23,13 @@ demo: $(VENV)/.base   ## retrain, backtest and judge two models on real bars
 	@$(BIN)/clm demo
 
 test: $(VENV)/.dev    ## the whole test suite
-	$(BIN)/python -m pytest -n 3 --dist loadgroup --no-loadscope-reorder
+	$(BIN)/python -m pytest -n 3 --dist loadscope --no-loadscope-reorder
 
 check: $(VENV)/.dev   ## the tests of the numerics, the domain and the decisions; under a minute
-	$(BIN)/python -m pytest -n 2 --dist loadgroup -q $(CHECKED)
+	$(BIN)/python -m pytest -n 2 --dist loadscope -q $(CHECKED)
 
 chaos: $(VENV)/.dev   ## kill retrains, promotions and servers again and again, move the clock; an hour or so
-	CHAOS_REPETITIONS=20 $(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder \
+	CHAOS_REPETITIONS=20 $(BIN)/python -m pytest -n 2 --dist loadscope --no-loadscope-reorder \
 	  --hypothesis-profile=search tests/clm_core/registry tests/clm_core/retraining/test_retraining_crashes.py \
 	  tests/clm_core/triggers tests/clm_core/search tests/deployments
 

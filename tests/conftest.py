@@ -9,6 +9,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings as hypothesis
@@ -24,7 +25,6 @@ hypothesis.register_profile("suite", derandomize=True, deadline=None)
 hypothesis.register_profile("search", deadline=None, max_examples=1000)
 hypothesis.load_profile("suite")
 
-ROOT = Path(__file__).parent
 GROUPS = {
     # one process imports torch, Lightning and neuralforecast: seconds of processor time each
     "torch": (
@@ -54,13 +54,23 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "chaos: takes long or moves the clock; `make chaos` runs these tests")
 
 
-@pytest.hookimpl(tryfirst=True)  # xdist reads the groups in the same hook
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        item.add_marker(pytest.mark.xdist_group(_group(item)))
         if item.get_closest_marker("chaos") and "CHAOS_REPETITIONS" not in os.environ:
             item.add_marker(pytest.mark.skip(reason="`make chaos` runs this test"))
-    items.sort(key=lambda item: _rank(_group(item)))
+    items.sort(key=lambda item: _rank(_group(item.nodeid)))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Hand whole groups of files to the test processes."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class GroupScheduling(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return _group(nodeid)
+
+    return GroupScheduling(config, log)
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
@@ -68,10 +78,10 @@ def pytest_unconfigure(config: pytest.Config) -> None:
         shutil.rmtree(_shared_folder(), ignore_errors=True)
 
 
-def _group(item: pytest.Item) -> str:
-    path = str(item.path.relative_to(ROOT)) if item.path.is_relative_to(ROOT) else str(item.path)
-    groups = (name for name, paths in GROUPS.items() if path.startswith(paths))
-    return next(groups, path)
+def _group(nodeid: str) -> str:
+    """Group of a test: its file, or the name of the group that lists the file."""
+    file = nodeid.partition("::")[0].removeprefix("tests/")
+    return next((name for name, files in GROUPS.items() if file.startswith(files)), file)
 
 
 def _rank(group: str) -> int:
