@@ -2,11 +2,18 @@
 
 from datetime import datetime
 from enum import StrEnum
+from typing import Annotated
 from uuid import UUID
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, computed_field
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, WithJsonSchema, computed_field
 
 from clm_core.domain.terms import EvaluationTerms, cost_sentence
+
+Measured = Annotated[
+    float,
+    WithJsonSchema({"anyOf": [{"type": "number"}, {"type": "null"}]}, mode="serialization"),
+]
+"""A measured value; NaN or infinity (a profit factor without a losing trade) is null in JSON."""
 
 
 class EvaluationResult(BaseModel):
@@ -17,17 +24,17 @@ class EvaluationResult(BaseModel):
     id: UUID
     model_id: str
     version: str
-    sharpe_ratio: float
+    sharpe_ratio: Measured
     """Annualised."""
-    sortino_ratio: float
-    calmar_ratio: float
-    win_rate: float
+    sortino_ratio: Measured
+    calmar_ratio: Measured
+    win_rate: Measured
     """Share of closed trades with a positive net return, 0..1."""
-    profit_factor: float
+    profit_factor: Measured
     """Sum of winning over sum of losing net trade returns."""
-    max_drawdown: float
+    max_drawdown: Measured
     """Deepest fall of equity below the running peak, as a negative fraction: -0.12 is 12 %."""
-    total_pnl: float
+    total_pnl: Measured
     """Net return over the whole period as a fraction of the starting capital."""
     trades: int
     period_start: datetime
