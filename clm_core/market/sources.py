@@ -513,6 +513,7 @@ class MarketData:
                 self._keep,
                 pages,
                 symbol=name,
+                native=symbol,
                 timeframe=step,
                 calendar=calendar,
                 exchange=exchange,
@@ -559,6 +560,7 @@ class MarketData:
         pages: list[pd.DataFrame],
         *,
         symbol: str,
+        native: str,
         timeframe: Timeframe,
         calendar: str,
         exchange: str,
@@ -575,11 +577,13 @@ class MarketData:
             later = frame[frame["timestamp"] > (manifest.snapshots[-1].end if manifest else now)]
             if 0 < len(later) < len(frame):
                 valid = self._validated_fetch(later, symbol, timeframe, calendar, exchange, now)
-                self._store.update(valid.bars, exchange, now, base, rechecked, adjusted=valid.adjusted)
+                self._store.update(
+                    valid.bars, exchange, now, base, rechecked, native=native, adjusted=valid.adjusted
+                )
             raise
         try:
             return self._store.update(
-                examined.bars, exchange, now, base, rechecked, adjusted=examined.adjusted
+                examined.bars, exchange, now, base, rechecked, native=native, adjusted=examined.adjusted
             )
         except InvalidBars as refusal:
             rows = examined.bars.to_frame().reset_index()

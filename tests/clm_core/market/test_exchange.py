@@ -62,6 +62,11 @@ def test_all_pages_are_fetched_and_the_open_candle_is_left_out(fetch, binance, m
     assert market.bars("BTCUSDT", "1h", closed_by=NOW).volume.tolist() == [12.5] * 25
 
 
+def test_the_spelling_of_the_exchange_is_kept_beside_the_canonical_name(fetch):
+    assert (fetch().symbol, fetch(since=None).native) == ("BTCUSDT", "BTC/USDT")
+    assert fetch("BTCUSDT", since=None).native == "BTC/USDT"
+
+
 def test_a_second_fetch_begins_with_the_three_newest_stored_bars(fetch, binance):
     fetch(now=START + timedelta(hours=12))
     binance.request_starts.clear()
