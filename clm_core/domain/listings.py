@@ -1,9 +1,10 @@
 """Queries for lists that are read page by page."""
 
 import hashlib
-from typing import Generic, TypeVar
+import re
+from typing import Annotated, Generic, TypeVar
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field
 
 from clm_core.domain.evaluations import EvaluationResult
 from clm_core.domain.spellings import TimeframeName
@@ -22,6 +23,17 @@ MAX_ITEMS = 1000
 """Maximum number of items on a page."""
 
 
+def _no_count(value: object) -> object:
+    """Refuse a bare number, which pydantic would read as seconds or milliseconds since 1970."""
+    if isinstance(value, int | float) or (isinstance(value, str) and re.fullmatch(r"\s*[-+.\d]+\s*", value)):
+        raise ValueError("write the moment in ISO 8601: 2026-01-01T00:00:00Z")
+    return value
+
+
+Moment = Annotated[AwareDatetime, BeforeValidator(_no_count)]
+"""A moment in ISO 8601 with a time zone."""
+
+
 class Page(BaseModel, Generic[Item]):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -35,9 +47,9 @@ class Listing(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    since: AwareDatetime | None = None
+    since: Moment | None = None
     """Earliest creation time, inclusive."""
-    until: AwareDatetime | None = None
+    until: Moment | None = None
     """Latest creation time, exclusive."""
     descending: bool = True
     limit: int = Field(default=50, ge=1, le=MAX_ITEMS)
