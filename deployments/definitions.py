@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
-from functools import cache
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -121,6 +121,14 @@ class Deployment:
         }
 
 
+_pass = partial(
+    Deployment,
+    collision_strategy="CANCEL_NEW",
+    work_queue=stack_state.MAINTENANCE_QUEUE,
+    starts_within_seconds=60,
+)
+"""Short work for the maintenance worker: one run at a time, none waits."""
+
 _ON_DEMAND = Deployment(
     entrypoint="flows.retrain.retrain",
     name="on-demand",
@@ -145,16 +153,13 @@ _EVOLVE = Deployment(
     max_runs=1,
 )
 
-_DISPATCH = Deployment(
+_DISPATCH = _pass(
     entrypoint="flows.dispatch.dispatch",
     name="dispatch",
     description="Answer waiting messages and start waiting jobs; events in Prefect start a run.",
     every=None,
     # an event that arrives during a run is answered by the next maintenance pass
-    collision_strategy="CANCEL_NEW",
     events=tuple(each.value for each in IncomingType),
-    work_queue=stack_state.MAINTENANCE_QUEUE,
-    starts_within_seconds=60,
 )
 
 AFTER_A_BAR = timedelta(seconds=20)
@@ -167,36 +172,27 @@ def _fetch(universe: Sequence[Market]) -> Iterator[Deployment]:
     """One deployment for all markets that name an exchange, at the interval of the shortest timeframe."""
     lengths = [Timeframe(market.timeframe).seconds for market in universe if market.exchange]
     if lengths:
-        yield Deployment(
+        yield _pass(
             entrypoint="flows.fetch.fetch",
             name="fetch",
             description="Fetch the closed bars of every market of the universe that names an exchange.",
             every=timedelta(seconds=min(lengths)),
             offset=AFTER_A_BAR,
-            collision_strategy="CANCEL_NEW",
-            work_queue=stack_state.MAINTENANCE_QUEUE,
-            starts_within_seconds=60,
         )
 
 
-_MAINTENANCE = Deployment(
+_MAINTENANCE = _pass(
     entrypoint="flows.maintenance.maintenance",
     name="maintenance",
     description="Repair unfinished changes, verify production versions, deliver events and alerts.",
     every=timedelta(minutes=1),
-    collision_strategy="CANCEL_NEW",
-    work_queue=stack_state.MAINTENANCE_QUEUE,
-    starts_within_seconds=60,
 )
 
-_WATCH = Deployment(
+_WATCH = _pass(
     entrypoint="flows.watch.watch",
     name="watch",
     description="Check the production versions on the newest bars; request retrains of stale or weak models.",
     every=timedelta(hours=1),
-    collision_strategy="CANCEL_NEW",
-    work_queue=stack_state.MAINTENANCE_QUEUE,
-    starts_within_seconds=60,
 )
 
 
@@ -205,16 +201,13 @@ def _shadows(universe: Sequence[Market]) -> Iterator[Deployment]:
     timeframes = {market.timeframe for market in universe}
     for timeframe in (each for each in Timeframe if each in timeframes):
         every = timedelta(seconds=timeframe.seconds)
-        yield Deployment(
+        yield _pass(
             entrypoint="flows.shadow.shadow",
             name=f"shadow-{timeframe}",
             description=f"Record the positions of candidate versions after each bar of {timeframe}.",
             every=every,
             offset=min(AFTER_A_FETCH, every * 3 / 4),
             parameters={"timeframe": timeframe.value},
-            collision_strategy="CANCEL_NEW",
-            work_queue=stack_state.MAINTENANCE_QUEUE,
-            starts_within_seconds=60,
         )
 
 
