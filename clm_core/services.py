@@ -20,6 +20,7 @@ from clm_core.decisions.gate_policy import (
     with_store,
 )
 from clm_core.decisions.trading_terms import OLD_COSTS, keeps_old_costs, trading_terms
+from clm_core.domain.errors import SettingsError
 from clm_core.domain.progress import Announce
 from clm_core.domain.spellings import normalise_symbol
 from clm_core.domain.terms import MarketSettings, TradingTerms
@@ -129,6 +130,19 @@ def services() -> Services:
             _at_exit.enter_context(open_services(load_settings()))
     assert _current is not None
     return _current
+
+
+def loading_problem() -> str | None:
+    """Reason why a process that starts now could not load settings and policy document, if any.
+
+    Every scheduled pass loads both at its start, so a problem stops all of them.
+    """
+    try:
+        settings = load_settings()
+        load_document(settings.policy.file, settings.policy.preset)
+    except SettingsError as error:
+        return str(error)
+    return None
 
 
 @contextlib.contextmanager

@@ -15,9 +15,10 @@ import pytest
 from hypothesis import settings as hypothesis
 from prepared_homes import prepare
 
+from clm_core.domain.operation_settings import TrainingSettings
 from clm_core.platform.prefect_server import prefect_server, prepare_environment
 from clm_core.services import Services, open_services
-from clm_core.settings import Settings, TrainingSettings
+from clm_core.settings import Settings
 
 # the same cases in every run, so that a change is never refused for a part of the code it left alone;
 # `make chaos` searches anew each time

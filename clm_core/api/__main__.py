@@ -13,9 +13,10 @@ import uvicorn
 
 from clm_core.api.app import create_app
 from clm_core.api.envelope import log
+from clm_core.domain.api_settings import ApiSettings
 from clm_core.domain.errors import CLMError
 from clm_core.services import open_services
-from clm_core.settings import ApiSettings, load_settings
+from clm_core.settings import load_settings
 
 DEFAULT_PORT = 8000
 

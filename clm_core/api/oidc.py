@@ -13,10 +13,10 @@ import httpx
 import jwt
 from pydantic import ValidationError
 
+from clm_core.domain.api_settings import OIDCSettings
 from clm_core.domain.errors import NotAuthenticated, ServerUnavailable
 from clm_core.domain.tokens import Token
 from clm_core.domain.vocabulary import Role
-from clm_core.settings import OIDCSettings
 
 REQUIRED_CLAIMS = ["exp", "iat", "iss", "aud", "sub"]
 ANSWER_WITHIN_SECONDS = 5

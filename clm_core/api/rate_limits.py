@@ -7,8 +7,8 @@ from limits import RateLimitItem, RateLimitItemPerMinute
 from limits.storage import MemoryStorage
 from limits.strategies import MovingWindowRateLimiter
 
+from clm_core.domain.api_settings import ApiSettings
 from clm_core.domain.errors import TooManyRequests
-from clm_core.settings import ApiSettings
 
 
 class RateLimits:

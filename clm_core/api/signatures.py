@@ -18,7 +18,7 @@ from fastapi import Depends, Request
 
 from clm_core.api.context import Connected
 from clm_core.domain.errors import NotAuthenticated
-from clm_core.settings import SigningStyle
+from clm_core.domain.webhook_settings import SigningStyle
 
 TOLERANCE = timedelta(seconds=300)
 """Maximum age of a message, and maximum clock difference to the sender."""

@@ -2,14 +2,16 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from clm_core.domain.costs import Costs, HoldingCosts, MarketCosts
+from clm_core.domain.errors import InvalidSymbol
 from clm_core.domain.execution import Execution
+from clm_core.domain.spellings import normalise_symbol
 from clm_core.domain.walk_forward import WalkForwardPlan
 
 COST_FIELDS = ("fee_bps", "slippage_bps")
@@ -50,6 +52,39 @@ class MarketSettings(BaseModel):
     """Cost of borrowing the units sold short."""
     adjusted: bool = False
     """True for prices adjusted for dividends: stored dividends are not paid a second time."""
+
+
+def by_symbol(markets: Mapping[str, Any]) -> dict[str, Any]:
+    """Markets by canonical symbol: TOML reads [markets.BTCUSDT.P] as a table P in a table BTCUSDT.
+
+    Raises:
+        ValueError: a name cannot be a symbol, or two names are the same market.
+    """
+    joined = dict[str, Any]()
+    for name, values in _by_whole_name(markets):
+        try:
+            symbol = normalise_symbol(name)
+        except InvalidSymbol as error:
+            raise ValueError(str(error)) from error
+        if symbol in joined:
+            raise ValueError(f"{name} is listed twice, as {symbol} at last: keep one table")
+        joined[symbol] = values
+    return joined
+
+
+def _by_whole_name(markets: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    for name, values in markets.items():
+        if not isinstance(values, Mapping):
+            yield name, values
+            continue
+        fields = MarketSettings.model_fields
+        nested = {
+            part: inner for part, inner in values.items() if part not in fields and isinstance(inner, Mapping)
+        }
+        own = {part: value for part, value in values.items() if part not in nested}
+        if own or not nested:
+            yield name, own
+        yield from _by_whole_name({f"{name}.{part}": inner for part, inner in nested.items()})
 
 
 @dataclass(frozen=True)

@@ -21,10 +21,10 @@ from urllib.parse import urlsplit
 from clm_core.domain.alerts import Alert, AlertKind
 from clm_core.domain.deliveries import ReceiverState
 from clm_core.domain.errors import DeliveryFailed, SettingsError
+from clm_core.domain.webhook_settings import Subscriber
 from clm_core.ledger.receivers import ALERTS, EVENTS, GIVEN_UP_AFTER, OutgoingEvent, Stream, T
 from clm_core.platform import notifications
 from clm_core.services import Services
-from clm_core.settings import Subscriber
 
 ALERT_AFTER = timedelta(minutes=10)
 """Time of continuous failure after which a receiver causes an alert."""

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict
 from clm_core.domain.actors import SYSTEM
 from clm_core.domain.alerts import Alert, AlertKind, RaisedAlert
 from clm_core.domain.errors import AuditBroken, CLMError, ServerUnavailable
+from clm_core.domain.operation_settings import OnExpiry
 from clm_core.domain.promotions import Promotion
 from clm_core.domain.versions import ModelVersion
 from clm_core.domain.vocabulary import ModelStatus
@@ -24,7 +25,6 @@ from clm_core.platform.prefect_runs import RunState, knows_prefect, prefect_runs
 from clm_core.registry.due_verifications import DueVerifications
 from clm_core.retraining.jobs import LEASE_LOST_CAUSE, reap_dead_jobs
 from clm_core.services import Services
-from clm_core.settings import OnExpiry
 from clm_core.triggers import prefect_events
 from clm_core.triggers.dispatch import answer_messages, start_pending_jobs
 

@@ -8,12 +8,13 @@ import psycopg
 from pydantic import SecretStr
 
 from clm_core.domain.jobs import RetrainRequest
+from clm_core.domain.operation_settings import TrainingSettings
 from clm_core.domain.versions import ModelVersion
 from clm_core.domain.vocabulary import ModelType
 from clm_core.platform.database import Database
 from clm_core.retraining import jobs, steps
 from clm_core.services import Services, open_services
-from clm_core.settings import Settings, TrainingSettings
+from clm_core.settings import Settings
 
 MODEL = "lightgbm_eurusd_1h"
 

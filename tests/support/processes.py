@@ -14,9 +14,9 @@ from patience import PATIENT_SECONDS
 
 from clm_core.domain.faults import Fault
 from clm_core.domain.jobs import RetrainRequest, TrainingJob
+from clm_core.domain.operation_settings import PolicySource
 from clm_core.domain.vocabulary import ModelType
 from clm_core.services import Services
-from clm_core.settings import PolicySource
 
 REQUEST = RetrainRequest(
     model_type=ModelType.LIGHTGBM,

@@ -19,10 +19,11 @@ from pydantic import SecretStr
 from clm_core.api.__main__ import configuration
 from clm_core.api.app import create_app
 from clm_core.domain.actors import Actor
+from clm_core.domain.api_settings import ApiSettings
 from clm_core.domain.tokens import Secret, new_token
 from clm_core.domain.vocabulary import Role
+from clm_core.domain.webhook_settings import SigningStyle, WebhookSource
 from clm_core.services import Services
-from clm_core.settings import ApiSettings, SigningStyle, WebhookSource
 
 OLD, NEW = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "whsec_plJ3nmyCDGBKInavdOK15jsl8nUjcLkM"
 GITHUB, MLFLOW = "It's a Secret to Everybody", "nobody knows the trouble I have seen"

@@ -15,9 +15,9 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from fastapi.testclient import TestClient
 
 from clm_core.api.app import create_app
+from clm_core.domain.api_settings import OIDCSettings
 from clm_core.domain.vocabulary import Role
 from clm_core.services import Services
-from clm_core.settings import OIDCSettings
 
 KEY = rsa.generate_private_key(public_exponent=65537, key_size=2048)
 STRANGERS = rsa.generate_private_key(public_exponent=65537, key_size=2048)

@@ -30,8 +30,8 @@ from standardwebhooks import Webhook
 from clm_core.api.app import create_app
 from clm_core.api.signatures import github, sign, signed_with_time
 from clm_core.domain.vocabulary import Role
+from clm_core.domain.webhook_settings import signing_key
 from clm_core.services import Services
-from clm_core.settings import signing_key
 
 Client = Callable[[Role | None], TestClient]
 NOW = datetime(2026, 3, 4, 12, 0, 0, tzinfo=UTC)

@@ -8,10 +8,10 @@ from fastapi.testclient import TestClient
 from sqlalchemy import Engine, text
 
 from clm_core.api.app import create_app
+from clm_core.domain.api_settings import ApiSettings
 from clm_core.domain.tokens import Secret
 from clm_core.domain.vocabulary import Role
 from clm_core.services import Services
-from clm_core.settings import ApiSettings
 
 Client = Callable[[Role | None], TestClient]
 MakeToken = Callable[..., str]

@@ -27,7 +27,9 @@ from standardwebhooks import Webhook
 from clm_core.domain.actors import Actor
 from clm_core.domain.alerts import Alert, AlertKind
 from clm_core.domain.errors import NotFound
+from clm_core.domain.operation_settings import AlertSettings
 from clm_core.domain.vocabulary import Role
+from clm_core.domain.webhook_settings import EventSettings, Subscriber
 from clm_core.ledger.alerts import AlertStore
 from clm_core.ledger.audit_log import entries
 from clm_core.ledger.migrations import upgrade
@@ -35,7 +37,6 @@ from clm_core.ledger.receivers import ReceiverStore
 from clm_core.operations import delivery
 from clm_core.operations.delivery import DeliveryResult, deliver
 from clm_core.services import Services
-from clm_core.settings import AlertSettings, EventSettings, Subscriber
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 DAY = timedelta(days=1)

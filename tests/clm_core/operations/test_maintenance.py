@@ -20,6 +20,7 @@ from clm_core.domain.actors import Actor
 from clm_core.domain.alerts import Alert, AlertKind, RaisedAlert
 from clm_core.domain.errors import BundleCorrupt, NotAllowed, NotFound, PassIncomplete
 from clm_core.domain.jobs import RetrainRequest
+from clm_core.domain.operation_settings import GuardSettings, OnExpiry
 from clm_core.domain.versions import ModelVersion
 from clm_core.domain.vocabulary import ModelType, Role
 from clm_core.ledger.promotions import PromotionStore
@@ -29,7 +30,6 @@ from clm_core.platform.prefect_runs import DEPLOYMENTS_TAG
 from clm_core.platform.prefect_server import load_flow
 from clm_core.retraining import jobs
 from clm_core.services import Services
-from clm_core.settings import GuardSettings, OnExpiry
 from clm_core.triggers import inbox
 
 NOW = datetime(2026, 3, 4, 12, tzinfo=UTC)

@@ -8,12 +8,12 @@ import pytest
 
 from clm_core.domain.costs import Costs, HoldingCosts
 from clm_core.domain.jobs import RetrainRequest
+from clm_core.domain.terms import GeneralCostSettings, MarketSettings
 from clm_core.domain.vocabulary import ModelType
 from clm_core.market.carry_store import CarryStore, PaymentKind
 from clm_core.retraining import jobs, steps
 from clm_core.retraining.reproduce import _costs_of
 from clm_core.services import Services
-from clm_core.settings import GeneralCostSettings, MarketSettings
 
 OWN = MarketSettings(
     costs={"fee_bps": 0.25}, long_only=True, funding_bps_per_8h=0.5, borrow_bps_per_year=40.0

@@ -24,6 +24,7 @@ from clm_core.domain.errors import (
     NothingTuned,
     StudyDiffers,
 )
+from clm_core.domain.terms import GeneralCostSettings
 from clm_core.domain.tuning import StopReason, TrialState, TuneRequest
 from clm_core.domain.vocabulary import ModelType
 from clm_core.evidence.trials import TrialRecord, count_trials
@@ -38,7 +39,6 @@ from clm_core.search.folds import FoldTask
 from clm_core.search.request import search_bars
 from clm_core.search.workers import Failure
 from clm_core.services import Services, open_ledger
-from clm_core.settings import GeneralCostSettings
 
 
 @pytest.fixture

@@ -1,0 +1,54 @@
+"""Settings of the REST API: `[api]`, with the OpenID Connect provider."""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from clm_core.domain.vocabulary import Role
+
+Algorithm = Literal["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"]
+"""Asymmetric signature algorithms of JWTs (RFC 7518): only the holder of the private key can sign."""
+
+
+class OIDCSettings(BaseModel):
+    """OpenID Connect provider whose JWTs the REST API accepts beside its own tokens."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    issuer: Annotated[str, Field(pattern=r"^https?://[^/]")]
+    """Issuer, exactly as in the `iss` claim of the JWTs."""
+    audience: str = Field(min_length=1)
+    """Required `aud` claim: a JWT for another audience is refused."""
+    jwks_url: str | None = None
+    """URL of the JSON Web Key Set; by default read from `/.well-known/openid-configuration` of the issuer."""
+    algorithms: tuple[Algorithm, ...] = Field(default=("RS256",), min_length=1)
+    """Accepted algorithms; a JWT signed with any other is refused."""
+    role_claim: str = "roles"
+    """Claim with groups or roles, a string or a list of strings."""
+    roles: dict[str, Role] = Field(min_length=1)
+    """Role granted for each value of the role claim: `{ quants = "operator", leads = "admin" }`."""
+    name_claim: str = "email"
+    """Claim used as the name in the audit log; `sub` where missing."""
+    leeway_seconds: int = Field(default=30, ge=0, le=300)
+    """Tolerated clock difference between the provider and the API, seconds."""
+
+
+class ApiSettings(BaseModel):
+    """REST API."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    hosts: tuple[str, ...] = ("127.0.0.1", "localhost", "[::1]")
+    """Accepted values of the Host header, without port; a request for any other host is refused."""
+    trusted_proxies: tuple[str, ...] = ()
+    """Addresses of reverse proxies whose X-Forwarded-For header is trusted."""
+    max_body_bytes: int = Field(default=1_048_576, ge=1024, le=16_777_216)
+    body_seconds: float = Field(default=5.0, gt=0, le=60)
+    """Maximum time for the body of a request to arrive, seconds."""
+    failed_logins_per_minute: int = Field(default=10, ge=1)
+    """Maximum number of wrong tokens from an address in a minute."""
+    writes_per_minute: int = Field(default=60, ge=1)
+    """Maximum number of writes of a token in a minute."""
+    oidc: OIDCSettings | None = None
+    max_event_streams: int = Field(default=50, ge=1)
+    """Maximum number of simultaneous subscribers to GET /clm/events."""

@@ -1,0 +1,95 @@
+"""Settings of webhooks: senders whose messages are accepted, and receivers of events, with shared secrets."""
+
+import re
+from base64 import b64decode
+from enum import StrEnum
+from typing import Annotated
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, SecretStr, ValidationInfo
+
+MIN_SECRET_BYTES = 24
+"""Minimum length of a secret for signing."""
+MAX_SECRET_BYTES = 64
+
+
+class SigningStyle(StrEnum):
+    """Signature scheme of a webhook sender: always HMAC-SHA-256; signed content and headers differ."""
+
+    STANDARD_WEBHOOKS = "standard-webhooks"
+    GITHUB = "github"
+    """Signs the body alone, in X-Hub-Signature-256."""
+    MLFLOW = "mlflow"
+    """Signs id, time and body, in headers X-MLflow-…"""
+
+
+def signing_key(secret: SecretStr, style: SigningStyle = SigningStyle.STANDARD_WEBHOOKS) -> bytes:
+    """Key bytes of a webhook secret: decoded from base64 for Standard Webhooks, else the text itself.
+
+    Raises:
+        ValueError: the secret is not base64, or too short to be safe.
+    """
+    if style is not SigningStyle.STANDARD_WEBHOOKS:
+        key = secret.get_secret_value().encode()
+        if len(key) < MIN_SECRET_BYTES:
+            raise ValueError(f"must be at least {MIN_SECRET_BYTES} characters long")
+        return key
+    try:
+        key = b64decode(secret.get_secret_value().removeprefix("whsec_"), validate=True)
+    except ValueError as error:
+        raise ValueError("must be base64, after whsec_") from error
+    if not MIN_SECRET_BYTES <= len(key) <= MAX_SECRET_BYTES:
+        raise ValueError(f"must be {MIN_SECRET_BYTES} to {MAX_SECRET_BYTES} bytes long")
+    return key
+
+
+def _usable(secret: SecretStr) -> SecretStr:
+    signing_key(secret)
+    return secret
+
+
+def _usable_in_style(secret: SecretStr, info: ValidationInfo) -> SecretStr:
+    # a style that was refused itself is missing from the data
+    if "style" in info.data:
+        signing_key(secret, info.data["style"])
+    return secret
+
+
+WebhookSecret = Annotated[SecretStr, AfterValidator(_usable)]
+"""24 to 64 random bytes in base64, after `whsec_`."""
+
+
+def _of_http(url: SecretStr) -> SecretStr:
+    if not re.match(r"https?://[^/]", url.get_secret_value()):
+        raise ValueError("must look like https://host/path")
+    return url
+
+
+class Subscriber(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    url: Annotated[SecretStr, AfterValidator(_of_http)]
+    """`https://host/path`; treated as a secret, because the path alone grants access to many services."""
+    secret: WebhookSecret
+    """Secret that signs the deliveries to the subscriber."""
+
+
+class EventSettings(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    subscribers: tuple[Subscriber, ...] = ()
+    """Receivers of every event, each by a signed HTTP request."""
+
+
+class WebhookSource(BaseModel):
+    """Authorised sender of webhooks."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    style: SigningStyle = SigningStyle.STANDARD_WEBHOOKS
+    secrets: tuple[Annotated[SecretStr, AfterValidator(_usable_in_style)], ...]
+    """Secrets shared with the sender; several during a rotation: a signature by any of them is valid.
+    24 to 64 bytes in base64; for GitHub and MLflow a text of at least 24 characters."""
+
+    @property
+    def keys(self) -> list[bytes]:
+        return [signing_key(secret, self.style) for secret in self.secrets]
