@@ -38,6 +38,14 @@ Trading = Annotated[
     ),
 ]
 
+Allowed = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="RULE",
+        help="Overrule a rule named in the refusal, for these bars; repeatable, recorded with the bars.",
+    ),
+]
+
 
 @app.command("list")
 def list_series(as_json: AsJson = False) -> None:
@@ -119,13 +127,7 @@ def import_file(
     rows_of: Annotated[
         str | None, typer.Option(help="Import only the rows of one symbol of a file with several.")
     ] = None,
-    allow: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="RULE",
-            help="Overrule a rule named in the refusal, for this import; repeatable, recorded with the bars.",
-        ),
-    ] = None,
+    allow: Allowed = None,
 ) -> None:
     """Add the bars of a file to the store: all bars, or none and a report of the problems."""
     from clm_core.market.reading import Layout
@@ -216,6 +218,7 @@ def fetch(
     base_url: Annotated[
         str | None, typer.Option(help="Another address of the same API, such as a proxy.")
     ] = None,
+    allow: Allowed = None,
 ) -> None:
     """Fetch closed bars from an exchange; a repeated run continues after the stored bars."""
     from clm_core.market.exchange import RetryPolicy
@@ -237,6 +240,7 @@ def fetch(
             retry_policy=RetryPolicy(deadline_s=deadline),
             base_url=base_url,
             progress=lambda share: progress.update(task, completed=share),
+            allow=allow or (),
         )
     _print([info], as_json=False)
     _print_calendar(info)

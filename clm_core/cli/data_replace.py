@@ -94,6 +94,7 @@ def replace(
                 calendar=calendar or "auto",
                 retry_policy=RetryPolicy(deadline_s=deadline),
                 base_url=base_url,
+                allow=allow or (),
             )
     else:
         offered = market.with_calendar(symbol, timeframe, str(calendar))

@@ -439,18 +439,22 @@ class MarketData:
         retry_policy: RetryPolicy | None = None,
         base_url: str | None = None,
         progress: Callable[[float], None] | None = None,
+        allow: Collection[str] = (),
     ) -> Examined:
         """Closed bars of an exchange for a span of a stored series; nothing is stored.
 
         Args:
             first, last: first and last open time, inclusive; None for the first stored bar and for `now`.
             calendar: name of the trading calendar; `auto` for that of the stored series.
+            allow: names of rules that the bars may break, see `validation.OVERRULABLE`.
 
         Raises:
+            DataError: a rule in `allow` cannot be overruled.
             SourceUnavailable: no valid answer of the exchange before the deadline.
             UnknownSeries: the series is not stored, or the exchange has no bar of the span.
             InvalidBars: a rule is broken; the bars and a report are in quarantine.
         """
+        refuse_unknown_rules(allow)
         manifest = self._stored(normalise_symbol(symbol), _timeframe(timeframe))
         step = manifest.timeframe
         begin = _ms(first or manifest.snapshots[-1].start)
@@ -464,7 +468,7 @@ class MarketData:
         if not pages:
             raise UnknownSeries(f"{exchange} has no closed bar of {manifest.symbol} {step} in the span")
         frame = pd.concat(pages, ignore_index=True)
-        return self._validated_fetch(frame, manifest.symbol, step, calendar, exchange, now)
+        return self._validated_fetch(frame, manifest.symbol, step, calendar, exchange, now, allow)
 
     def fetch(
         self,
@@ -479,6 +483,7 @@ class MarketData:
         base_url: str | None = None,
         progress: Callable[[float], None] | None = None,
         rechecked: int = RECHECKED_BARS,
+        allow: Collection[str] = (),
     ) -> SeriesInfo:
         """Add the closed bars of an exchange from `since`, or from the newest stored bars, up to `now`.
 
@@ -493,14 +498,17 @@ class MarketData:
             base_url: alternative address of the exchange's API, such as a proxy.
             progress: called with the completed share of the work, 0..1.
             rechecked: number of the newest stored bars to read again, at least one.
+            allow: names of rules that the fetched bars may break, see `validation.OVERRULABLE`.
 
         Raises:
+            DataError: a rule in `allow` cannot be overruled.
             SourceUnavailable: no valid answer of the exchange before the deadline.
             UnknownSeries: the exchange or the market does not exist.
             StoredBarsDiffer: stored bars differ from the exchange's by more than a correction; all other bars
                 are stored, and the message has the command that replaces the bars.
             InvalidBars: a rule is broken; the bars and a report are in quarantine.
         """
+        refuse_unknown_rules(allow)
         name = normalise_symbol(symbol)
         step = _timeframe(timeframe)
         manifest = self._store.manifest(name, step)
@@ -520,6 +528,7 @@ class MarketData:
                 now=now,
                 base=base,
                 rechecked=max(rechecked, 1),
+                allow=allow,
             )
             try:
                 for page in series.pages(*span):
@@ -567,24 +576,24 @@ class MarketData:
         now: datetime,
         base: str | None,
         rechecked: int,
+        allow: Collection[str],
     ) -> SeriesManifest:
         frame = pd.concat(pages, ignore_index=True)
         manifest = self._store.manifest(symbol, timeframe)
+        keep = partial(
+            self._store.update, source=exchange, now=now, base=base, rechecked=rechecked, native=native
+        )
         try:
-            examined = self._validated_fetch(frame, symbol, timeframe, calendar, exchange, now)
+            examined = self._validated_fetch(frame, symbol, timeframe, calendar, exchange, now, allow)
         except InvalidBars:
             # an invalid answer about stored bars must not hold up the bars after them
             later = frame[frame["timestamp"] > (manifest.snapshots[-1].end if manifest else now)]
             if 0 < len(later) < len(frame):
-                valid = self._validated_fetch(later, symbol, timeframe, calendar, exchange, now)
-                self._store.update(
-                    valid.bars, exchange, now, base, rechecked, native=native, adjusted=valid.adjusted
-                )
+                valid = self._validated_fetch(later, symbol, timeframe, calendar, exchange, now, allow)
+                keep(valid.bars, allowed=valid.allowed, adjusted=valid.adjusted)
             raise
         try:
-            return self._store.update(
-                examined.bars, exchange, now, base, rechecked, native=native, adjusted=examined.adjusted
-            )
+            return keep(examined.bars, allowed=examined.allowed, adjusted=examined.adjusted)
         except InvalidBars as refusal:
             rows = examined.bars.to_frame().reset_index()
             raise self._refused(rows, examined.bars, exchange, refusal, now) from refusal
@@ -597,10 +606,12 @@ class MarketData:
         calendar: str,
         exchange: str,
         now: datetime,
+        allow: Collection[str] = (),
     ) -> Examined:
         origin = f"{symbol} {timeframe} from {exchange}"
+        allowed = frozenset(allow)
         try:
-            return self._valid(frame, symbol, timeframe, calendar, now=now, origin=origin)
+            return self._valid(frame, symbol, timeframe, calendar, now=now, origin=origin, allow=allowed)
         except InvalidBars as refusal:
             file = f"{exchange}_{symbol}_{timeframe}.csv"
             content = frame.to_csv(index=False).encode()

@@ -222,6 +222,7 @@ class SeriesStore:
         rechecked: int = RECHECKED_BARS,
         *,
         native: str | None = None,
+        allowed: Mapping[str, int] = NOTHING,
         adjusted: Mapping[str, int] = NOTHING,
     ) -> SeriesManifest:
         """Append bars of an exchange, and take the exchange's corrections of the newest stored bars.
@@ -234,7 +235,7 @@ class SeriesStore:
                 stored. A bar that another process has written since stays as written.
             rechecked: number of the newest stored bars that may be corrected.
             native: symbol in the spelling of the exchange.
-            adjusted: as in `Snapshot`, for the new bars.
+            allowed, adjusted: as in `Snapshot`, for the new bars.
 
         Raises:
             InvalidBars: the merged series breaks a rule.
@@ -242,7 +243,7 @@ class SeriesStore:
         """
         self._refuse_other_market(bars.symbol, native)
         with self._changing(bars) as (folder, manifest):
-            record = SnapshotRecord(native=native, adjusted=adjusted)
+            record = SnapshotRecord(native=native, allowed=allowed, adjusted=adjusted)
             if manifest is None:
                 return write_snapshot(folder, bars, source, now, record=record)
             stored = self.read(manifest)
@@ -251,7 +252,8 @@ class SeriesStore:
             corrected, differing = take_corrections(
                 manifest.differing, stored, known, bars, source, now, rechecked
             )
-            merged = _validated(_united(stored, corrected, bars), stored, source, now, allow=manifest.allowed)
+            known_breaks = manifest.allowed | frozenset(allowed)
+            merged = _validated(_united(stored, corrected, bars), stored, source, now, allow=known_breaks)
             compared = manifest.model_copy(update={"differing": differing})
             return self._write(folder, compared, stored, merged, source, now, record)
 

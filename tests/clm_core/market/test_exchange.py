@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from exchanges import HOUR_MS, NOW, START, SWIFT, Binance, failure, json_answer, kline, serving
 
-from clm_core.domain.errors import InvalidBars, SourceUnavailable, StoredBarsDiffer, UnknownSeries
+from clm_core.domain.errors import DataError, InvalidBars, SourceUnavailable, StoredBarsDiffer, UnknownSeries
 from clm_core.market import exchange
 from clm_core.market.exchange import RetryPolicy
 from clm_core.market.sources import MarketData
@@ -210,6 +210,18 @@ def test_an_invalid_answer_about_a_stored_bar_does_not_hold_up_later_bars(fetch,
     with pytest.raises(InvalidBars, match="high-below-low"):
         fetch(since=None, now=START + timedelta(hours=16))
     assert market.stored("BTCUSDT", "1h").bars == 16
+
+
+def test_a_rule_named_in_the_refusal_is_overruled_for_a_fetch_and_recorded(fetch, binance, market):
+    for hour in range(2, 14):
+        binance.bars[opens(hour)][1:6] = binance.bars[opens(1)][1:6]
+    with pytest.raises(InvalidBars, match="Meant so: --allow stuck-price"):
+        fetch(now=START + timedelta(hours=12))
+    assert fetch(now=START + timedelta(hours=12), allow=["stuck-price"]).allowed == {"stuck-price": 11}
+    # the run goes on in bars of later fetches, which need no permission of their own
+    assert fetch(since=None).bars == 25
+    with pytest.raises(DataError, match="no rule 'stuck'"):
+        fetch(allow=["stuck"])
 
 
 def test_an_outage_of_the_exchange_is_a_gap_and_not_filled(fetch, binance, market):
