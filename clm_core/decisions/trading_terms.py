@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from clm_core.domain.costs import Costs, HoldingCosts
 from clm_core.domain.execution import Execution
+from clm_core.domain.spellings import normalise_symbol
 from clm_core.domain.terms import (
     COST_FIELDS,
     CostSources,
@@ -38,7 +39,14 @@ class CostDefault:
     """Kind of market, for people: "the default of 24x7 markets"."""
 
 
-FOREX = CostDefault(Costs(fee_bps=0.5, slippage_bps=0.2), "default of 24x5 markets")
+_CURRENCY = (
+    "AUD|CAD|CHF|CNH|CZK|DKK|EUR|GBP|HKD|HUF|ILS|INR|JPY|KRW|MXN|NOK|NZD|PLN|SEK|SGD|THB|TRY|USD|ZAR"
+    "|XAG|XAU|XPD|XPT"
+)
+FOREX_PAIR = re.compile(rf"(?:{_CURRENCY}){{2}}(?:\.FX)?")
+"""Canonical symbol of two currencies or metals that forex brokers quote (ISO 4217): EURUSD, XAUUSD."""
+
+FOREX = CostDefault(Costs(fee_bps=0.5, slippage_bps=0.2), "default of forex and metals")
 """Half a spread of about 1 pip on a major pair, and slippage on liquid quotes."""
 EXCHANGE = CostDefault(Costs(fee_bps=1.0, slippage_bps=1.0), "default of markets with sessions")
 """Commission of a large broker on a liquid share or fund, and half the spread."""
@@ -46,14 +54,15 @@ CRYPTO = CostDefault(Costs(fee_bps=5.0, slippage_bps=2.0), "default of 24x7 mark
 """Taker fee of a large crypto exchange after the first discounts."""
 
 
-def default_costs(calendar: str) -> CostDefault:
-    """Default costs of a market by its calendar."""
-    match str(calendar):
-        case "24x7":
-            return CRYPTO
-        case "24x5":
-            return FOREX
-    return EXCHANGE
+def default_costs(symbol: str, calendar: str) -> CostDefault:
+    """Default costs of a market by its symbol and calendar.
+
+    Args:
+        symbol: canonical symbol; a pair of currencies or metals is forex on any calendar.
+    """
+    if FOREX_PAIR.fullmatch(symbol) or calendar == "24x5":
+        return FOREX
+    return CRYPTO if calendar == "24x7" else EXCHANGE
 
 
 def keeps_old_costs(costs: GeneralCostSettings, is_old_home: bool) -> bool:
@@ -78,7 +87,7 @@ def trading_terms(
         carry: stored payments of the market.
         is_old_home: True for a home made by release 0.1.0.
     """
-    default = default_costs(calendar)
+    default = default_costs(normalise_symbol(symbol), str(calendar))
     if keeps_old_costs(costs.general, is_old_home):
         default = CostDefault(OLD_COSTS, "kept from release 0.1.0, which made the home")
     resolved = [_Resolved.of(costs, symbol, market, field, default) for field in COST_FIELDS]

@@ -43,6 +43,9 @@ def terms_of(settings: Settings, symbol: str, calendar: str, carry: Carry, is_ol
     [
         ("EURUSD", "24x5", 0.5, 0.2, 0.0),
         ("XAUUSD", "24x5", 0.5, 0.2, 0.0),
+        ("EURUSD", "weekly:00ff", 0.5, 0.2, 0.0),
+        ("GBPJPY.FX", "24x7", 0.5, 0.2, 0.0),
+        ("EURUSDT", "24x7", 5.0, 2.0, 0.0),
         ("SPY", "XNYS", 1.0, 1.0, 0.0),
         ("ES.FUT", "CMES", 1.0, 1.0, 0.0),
         ("7203", "weekly:00ff", 1.0, 1.0, 0.0),
