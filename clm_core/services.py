@@ -4,9 +4,10 @@ import atexit
 import contextlib
 import logging
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,6 +27,7 @@ from clm_core.domain.spellings import normalise_symbol
 from clm_core.domain.terms import MarketSettings, TradingTerms
 from clm_core.ledger.alerts import AlertStore
 from clm_core.ledger.audit_log import anchor, anchor_folder
+from clm_core.ledger.clock import read_clock
 from clm_core.ledger.receivers import ReceiverStore
 from clm_core.ledger.store import Ledger
 from clm_core.market.sources import MarketData
@@ -55,6 +57,9 @@ class Services:
     policies: PolicyDocument
     policy_store: PolicyStore | None
     clock: Callable[[], datetime]
+    """Present time in UTC by the clock of the database, the same for every process and machine."""
+    pause: Callable[[float], None]
+    """Waits a number of seconds, unaffected by a step of the clock or a suspension of the machine."""
     announce: Announce
     is_old_home: bool = False
     """True for a home made by release 0.1.0, which keeps the default costs of that release."""
@@ -182,7 +187,7 @@ def settle_home(home: Path, database: Database) -> None:
     if is_settled(home, database):
         return
     with open_ledger(database) as engine:
-        settle(home, database, engine, datetime.now(UTC))
+        settle(home, database, engine, read_clock(engine))
 
 
 @contextlib.contextmanager
@@ -214,7 +219,8 @@ def _connect(
             market=MarketData(settings.home),
             policies=policies,
             policy_store=store,
-            clock=lambda: datetime.now(UTC),
+            clock=ledger.now,
+            pause=time.sleep,
             announce=announce,
             is_old_home=_settle_costs(settings, ledger, costs),
         )

@@ -21,7 +21,6 @@ The source of the digests decides the guarantee:
 
 import warnings
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 
 from clm_core.domain.actors import SYSTEM
 from clm_core.domain.errors import BundleCorrupt, ConflictError, NotFound
@@ -111,7 +110,7 @@ def load(
     try:
         model = _fetch(registry, model_id, number, version.bundle_digest, version.package_digest)
     except BundleCorrupt as error:
-        ledger.promotions.refuse_bundle(version, SYSTEM, str(error), datetime.now(UTC), once=True)
+        ledger.promotions.refuse_bundle(version, SYSTEM, str(error), ledger.now(), once=True)
         raise
     return _with_warning(
         Served(model_id, alias, number, version.bundle_digest, version.status, model, registry)

@@ -80,7 +80,8 @@ class Settings(BaseSettings):
     triggers: TriggerPolicy = TriggerPolicy()
     watch: WatchRules = WatchRules()
     lease_seconds: float = Field(default=60.0, ge=1, le=3600)
-    """Time without a heartbeat after which a job is ended as failed, seconds, 1..3600."""
+    """Time without a heartbeat after which a job is suspect, seconds, 1..3600; the job is ended as failed if
+    half a minute later no heartbeat has come either."""
     alerts: AlertSettings = AlertSettings()
     events: EventSettings = EventSettings()
     guard: GuardSettings = GuardSettings()

@@ -58,3 +58,28 @@ def test_no_public_class_name_is_used_twice() -> None:
                 if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
                     places[node.name].append(str(file.relative_to(ROOT)))
     assert {name: files for name, files in places.items() if len(files) > 1} == {}
+
+
+READ_THE_CLOCK_OF_THE_MACHINE = {
+    "clm_core/cli/data.py",
+    "clm_core/cli/data_replace.py",
+    "clm_core/cli/evolve.py",
+    "clm_core/cli/retrain.py",
+    "clm_core/cli/tune.py",
+    "clm_core/registry/serving.py",
+    "clm_core/testing/contract.py",
+    "deployments/stack.py",
+}
+"""Entry points without a database: market data in files, traders, the display of `clm up`."""
+
+
+def test_only_entry_points_without_a_database_read_the_clock_of_their_machine() -> None:
+    readers = {
+        str(file.relative_to(ROOT))
+        for package in PACKAGES
+        for file in (ROOT / package).rglob("*.py")
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Attribute) and node.attr in {"now", "utcnow", "today"}
+        if isinstance(node.value, ast.Name) and node.value.id in {"datetime", "date", "Timestamp"}
+    }
+    assert readers == READ_THE_CLOCK_OF_THE_MACHINE

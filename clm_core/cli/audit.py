@@ -3,7 +3,6 @@
 import contextlib
 import json
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -73,6 +72,7 @@ def verify(
     Without --anchors, the database is compared with the anchors under CLM_HOME, an export with no anchors.
     """
     from clm_core.ledger import audit_log
+    from clm_core.ledger.clock import read_clock
 
     if file is not None:
         _print_report(
@@ -82,7 +82,7 @@ def verify(
     folder = audit_log.anchor_folder(_home())
     with _ledger() as engine:
         report = audit_log.verify(engine, audit_log.read_anchors(anchors or folder))
-        anchored = None if report.problems else audit_log.anchor(engine, folder, datetime.now(UTC))
+        anchored = None if report.problems else audit_log.anchor(engine, folder, read_clock(engine))
     _print_report(report)
     if anchored is not None:
         typer.echo(f"Anchored entry {anchored.seq:,}.")

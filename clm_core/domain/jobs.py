@@ -93,3 +93,6 @@ class Lease(BaseModel):
     token: int
     """Fencing token: grows with every lease. Writes with an outdated token are refused."""
     expires_at: datetime
+    """End by the database's clock, unless the lease is renewed."""
+    seconds: float
+    """Length of the lease from a renewal on, which gives the time between two heartbeats."""

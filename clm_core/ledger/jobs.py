@@ -1,6 +1,6 @@
 """Training jobs: their life from the request to the end, under a lease while in progress."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -64,10 +64,18 @@ class JobStore:
         with self._engine.begin() as connection:
             leases.renew(connection, lease, now, lease_for)
 
-    def take_over_expired(self, holder: str, now: datetime, lease_for: timedelta) -> list[Lease]:
-        """Hand the expired leases to the caller, under new tokens."""
+    def suspect_leases(self, now: datetime) -> list[Lease]:
+        """Leases whose holder may be dead; a living holder renews the lease within `leases.grace`."""
         with self._engine.begin() as connection:
-            return leases.take_over_expired(connection, holder, now, lease_for)
+            return leases.suspects(connection, now)
+
+    def take_over(
+        self, seen: Sequence[Lease], holder: str, now: datetime, lease_for: timedelta
+    ) -> list[Lease]:
+        """Hand leases to the caller, under new tokens, except those renewed or taken over since they were
+        seen."""
+        with self._engine.begin() as connection:
+            return leases.take_over(connection, seen, holder, now, lease_for)
 
     def complete_job(self, lease: Lease, now: datetime) -> TrainingJob:
         with self._engine.begin() as connection:

@@ -156,7 +156,9 @@ class ReceiverStore:
             next attempt is not due yet.
         """
         self._know(name, stream, now)
-        due = or_(_RECEIVERS.c.retry_at.is_(None), _RECEIVERS.c.retry_at <= now)
+        # a wait set before the clock was put back would last by the step longer
+        implausible = _RECEIVERS.c.retry_at > now + 2 * MAX_WAIT
+        due = or_(_RECEIVERS.c.retry_at.is_(None), _RECEIVERS.c.retry_at <= now, implausible)
         locked = select(_RECEIVERS).where(_RECEIVERS.c.name == name, due).with_for_update(skip_locked=True)
         with self._engine.begin() as connection:
             row = connection.execute(locked).one_or_none()

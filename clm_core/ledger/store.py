@@ -8,6 +8,7 @@ from sqlalchemy import Engine, text
 from clm_core.domain.versions import Lineage
 from clm_core.ledger import audit_log, counts
 from clm_core.ledger.candidates import CandidateStore
+from clm_core.ledger.clock import read_clock
 from clm_core.ledger.counts import Counts
 from clm_core.ledger.evaluations import EvaluationStore
 from clm_core.ledger.hash_chain import Anchor, Recorded
@@ -49,6 +50,14 @@ class Ledger(JobStore, VersionStore, EvaluationStore):
         """
         with self._engine.connect() as connection:
             connection.execute(text("SELECT 1"))
+
+    def now(self) -> datetime:
+        """Present time by the clock of the database, in UTC.
+
+        Raises:
+            sqlalchemy.exc.OperationalError: the database does not answer.
+        """
+        return read_clock(self._engine)
 
     def lineage(self, model_id: str, label: str) -> Lineage:
         """

@@ -157,6 +157,7 @@ class LeaseRow(Base):
     holder: Mapped[str]
     token: Mapped[int] = mapped_column(BigInteger, Identity(always=True))
     expires_at: Mapped[datetime]
+    seconds: Mapped[float] = mapped_column(server_default=text("60"))
 
 
 class VersionRow(Base):

@@ -9,7 +9,20 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, Engine, Select, case, delete, exists, func, insert, or_, select, update
+from sqlalchemy import (
+    Connection,
+    Engine,
+    Select,
+    and_,
+    case,
+    delete,
+    exists,
+    func,
+    insert,
+    or_,
+    select,
+    update,
+)
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from clm_core.domain.alerts import Alert, AlertKind
@@ -26,6 +39,8 @@ _REQUESTS, _INBOX, _RUNS, _JOBS, _VERSIONS = (
     Base.metadata.tables[row.__tablename__] for row in (TriggerRow, InboxRow, StartRow, JobRow, VersionRow)
 )
 DAY = timedelta(hours=24)
+CLOCK_MARGIN = timedelta(minutes=1)
+"""Time by which a concurrent transaction may have read the clock later than the reader."""
 
 
 class TriggerStore:
@@ -117,9 +132,9 @@ class TriggerStore:
         under_way = exists().where(
             running.c.model_id == _JOBS.c.model_id, running.c.status == JobStatus.IN_PROGRESS
         )
-        has_run = exists().where(
-            _RUNS.c.job_id == _JOBS.c.id, or_(_RUNS.c.expires_at.is_(None), _RUNS.c.expires_at > now)
-        )
+        # a reservation from before the clock was put back has ended
+        reserved = and_(_RUNS.c.expires_at > now, _RUNS.c.at <= now + CLOCK_MARGIN)
+        has_run = exists().where(_RUNS.c.job_id == _JOBS.c.id, or_(_RUNS.c.expires_at.is_(None), reserved))
         waiting = select(_JOBS).where(_JOBS.c.status == JobStatus.PENDING, ~under_way, ~has_run)
         with self._engine.begin() as connection:
             rows = connection.execute(waiting.order_by(_JOBS.c.created_at, _JOBS.c.id)).mappings()
@@ -189,7 +204,8 @@ def history(connection: Connection, model_id: str, key: str | None, now: datetim
     of_model = _REQUESTS.c.model_id == model_id
     accepted = select(
         _REQUESTS.c.trigger_reason,
-        func.max(_REQUESTS.c.at).label("last"),
+        # a request from before the clock was put back would extend the cooldown by the step
+        func.max(case((_REQUESTS.c.at <= now, _REQUESTS.c.at))).label("last"),
         func.count(case((_REQUESTS.c.at > now - DAY, 1))).label("within_a_day"),
     ).where(of_model, _REQUESTS.c.reply == Reply.ACCEPTED)
     rows = connection.execute(accepted.group_by(_REQUESTS.c.trigger_reason)).all()
@@ -197,7 +213,7 @@ def history(connection: Connection, model_id: str, key: str | None, now: datetim
     return History(
         running=_job_of(connection, model_id, JobStatus.IN_PROGRESS),
         pending=_job_of(connection, model_id, JobStatus.PENDING),
-        last_accepted={TriggerReason(row.trigger_reason): row.last for row in rows},
+        last_accepted={TriggerReason(row.trigger_reason): row.last for row in rows if row.last is not None},
         accepted={TriggerReason(row.trigger_reason): row.within_a_day for row in rows},
         accepted_in_all=connection.execute(in_all).scalar_one(),
         same_key=None if key is None else _job_with_key(connection, model_id, key),

@@ -14,7 +14,7 @@ from base64 import b64encode
 from collections.abc import Callable, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any, Generic
 from urllib.parse import urlsplit
 
@@ -52,7 +52,7 @@ class Receiver(Generic[T]):
 def deliver(services: Services) -> list[DeliveryResult]:
     """Send the waiting events, then the waiting alerts, which include failures of event receivers."""
     settings = services.settings
-    event_receivers = [_subscriber(each) for each in settings.events.subscribers]
+    event_receivers = [_subscriber(each, services.clock) for each in settings.events.subscribers]
     if api := os.environ.get("PREFECT_API_URL"):
         event_receivers.append(Receiver(PREFECT, EVENTS, lambda event: _to_prefect(api, event)))
     alert_receivers = [_alert_receiver(url.get_secret_value()) for url in settings.alerts.urls]
@@ -140,9 +140,9 @@ def _end_alerts_of_removed(services: Services, receivers: Set[str]) -> None:
                 services.alerts.end(kind, alert.subject, services.clock())
 
 
-def _subscriber(subscriber: Subscriber) -> Receiver[OutgoingEvent]:
+def _subscriber(subscriber: Subscriber, clock: Callable[[], datetime]) -> Receiver[OutgoingEvent]:
     name = f"subscriber {_without_secrets(subscriber.url.get_secret_value())}"
-    return Receiver(name, EVENTS, lambda event: _to_subscriber(subscriber, event))
+    return Receiver(name, EVENTS, lambda event: _to_subscriber(subscriber, event, clock()))
 
 
 def _alert_receiver(url: str) -> Receiver[Any]:
@@ -150,14 +150,16 @@ def _alert_receiver(url: str) -> Receiver[Any]:
     return Receiver(name, ALERTS, lambda alert: notifications.send(url, alert))
 
 
-def _to_subscriber(subscriber: Subscriber, event: OutgoingEvent) -> None:
-    """Send an event as standardwebhooks.com specifies, signed over id, time and body."""
+def _to_subscriber(subscriber: Subscriber, event: OutgoingEvent, now: datetime) -> None:
+    """Send an event as standardwebhooks.com specifies, signed over id, time and body.
+
+    Args:
+        now: time of this attempt; receivers refuse signatures older than minutes.
+    """
     from standardwebhooks import Webhook
 
     message = {"type": event.type, "timestamp": event.at.isoformat(), "data": event.payload}
     body = json.dumps(message, separators=(",", ":"), sort_keys=True)
-    # the time of this attempt: receivers refuse signatures older than minutes
-    now = datetime.now(UTC)
     signature = Webhook(subscriber.secret.get_secret_value()).sign(str(event.id), now, body)
     headers = {
         "content-type": "application/json",

@@ -13,7 +13,7 @@ from clm_core.domain.errors import LeaseLost, NotFound, RegistryUnavailable
 from clm_core.domain.faults import Fault, crash_at
 from clm_core.domain.jobs import Lease, RetrainRequest, TrainingJob
 from clm_core.domain.vocabulary import JobStatus
-from clm_core.ledger.leases import heartbeat
+from clm_core.ledger import leases
 from clm_core.ledger.store import Ledger
 from clm_core.models import catalog
 from clm_core.registry.mlflow_registry import MLflowRegistry
@@ -66,7 +66,8 @@ def running(services: Services, job: TrainingJob) -> Iterator[Lease]:
     length = timedelta(seconds=services.settings.lease_seconds)
     lease = services.ledger.start_job(job.id, _process_name(), services.clock(), length)
     crash_at(Fault.JOB_STARTED, services.settings.fault)
-    with heartbeat(lambda: services.ledger.renew_lease(lease, services.clock(), length), length / 3):
+    every = leases.interval(length)
+    with leases.heartbeat(lambda: services.ledger.renew_lease(lease, services.clock(), length), every):
         try:
             try:
                 yield lease
@@ -89,15 +90,16 @@ def running(services: Services, job: TrainingJob) -> Iterator[Lease]:
 
 
 def reap_dead_jobs(services: Services) -> list[TrainingJob]:
-    """End every job with an expired lease as failed, and return the jobs ended.
+    """End every job whose process sends no heartbeat as failed, and return the jobs ended.
 
-    The process of a dead job has died, or is refused at its next write. When the reaper itself dies halfway,
-    the lease it took over expires too, and the next pass ends the job. Runs and versions in MLflow of jobs
-    that failed while MLflow was unavailable are closed as well.
+    Waits half a minute if a lease has expired: a living process renews the lease meanwhile, after a step of
+    the clock, a suspension of the machine or an outage of the database. The process of a dead job has died,
+    or is refused at its next write. When the reaper itself dies halfway, the lease it took over expires too,
+    and the next pass ends the job. Runs and versions in MLflow of jobs that failed while MLflow was
+    unavailable are closed as well.
     """
-    length = timedelta(seconds=services.settings.lease_seconds)
     ended = list[TrainingJob]()
-    for lease in services.ledger.take_over_expired(_process_name(), services.clock(), length):
+    for lease in _take_over_dead(services):
         services.registry.abandon(lease.job_id, LEASE_LOST_CAUSE)
         resume.keep_training(services.work, services.ledger.job(lease.job_id))
         ended.append(services.ledger.fail_job(lease, LEASE_LOST_CAUSE, services.clock()))
@@ -105,6 +107,18 @@ def reap_dead_jobs(services: Services) -> list[TrainingJob]:
         if _has_failed(services.ledger, job_id):
             services.registry.abandon(job_id, "its job failed")
     return ended
+
+
+def _take_over_dead(services: Services) -> list[Lease]:
+    suspects = services.ledger.suspect_leases(services.clock())
+    if not suspects:
+        return []
+    wait = leases.grace(suspects)
+    holders = ", ".join(sorted({lease.holder for lease in suspects}))
+    services.announce(f"Waiting {wait.total_seconds():.0f} s for a heartbeat of {holders}", 0.0)
+    services.pause(wait.total_seconds())
+    length = timedelta(seconds=services.settings.lease_seconds)
+    return services.ledger.take_over(suspects, _process_name(), services.clock(), length)
 
 
 def _fail(

@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from uuid import UUID
 
@@ -31,6 +31,11 @@ class StartedJobs:
     """Jobs still without a run; the next dispatch tries again."""
     problem: str | None
     """Reason why jobs wait; None when no job waits."""
+
+    def followed_by(self, later: "StartedJobs") -> "StartedJobs":
+        """Result of both starts."""
+        failed = (*self.failed, *later.failed)
+        return replace(later, runs=self.runs | later.runs, failed=failed)
 
 
 @dataclass(frozen=True)
@@ -69,7 +74,14 @@ def start_pending_jobs(services: Services) -> StartedJobs:
 
     Prefect creates a single run for a job, however often requested. While Prefect is down, the jobs wait.
     """
-    reap_dead_jobs(services)
+    started = _start_waiting(services)
+    # last, since the wait for heartbeats must not hold up the jobs of other models
+    if not reap_dead_jobs(services):
+        return started
+    return started.followed_by(_start_waiting(services))
+
+
+def _start_waiting(services: Services) -> StartedJobs:
     runs = dict[UUID, UUID]()
     failed = list[UUID]()
     problem = None

@@ -27,7 +27,8 @@ def collect(services: Services) -> int:
         return 0
     newest = services.ledger.triggers.last_received(SOURCE)
     now = services.clock()
-    since = now - FIRST_LOOKBACK if newest is None else newest - OVERLAP
+    # the newest message may be from before the clock was put back
+    since = now - FIRST_LOOKBACK if newest is None else min(newest, now) - OVERLAP
     with prefect_runs(services.settings.home) as prefect:
         events = prefect.events([*IncomingType], since)
     return sum(_keep(services, event, now) for event in events)

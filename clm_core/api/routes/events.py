@@ -49,10 +49,10 @@ async def events(
 ) -> AsyncIterator[ServerSentEvent]:
     """Promotions, rollbacks, retrains and verdicts as server-sent events. Reconnect with Last-Event-ID."""
     outbox = clm.receivers
-    ends = min(clm.clock() + MAX_DURATION, token.expires_at)
+    ends = min(await run_in_threadpool(clm.clock) + MAX_DURATION, token.expires_at)
     last = await run_in_threadpool(outbox.newest, EVENTS) if last_event_id is None else last_event_id
     yield ServerSentEvent(comment="connected", retry=2000)
-    while clm.clock() < ends:
+    while await run_in_threadpool(clm.clock) < ends:
         batch = await run_in_threadpool(outbox.following, EVENTS, last, BATCH_SIZE)
         for event in batch:
             last = event.seq

@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 import records
+from jobs import take_over_suspects
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import DBAPIError
 from trials import count_trial_of
@@ -117,7 +118,7 @@ def test_a_reaped_job_makes_entries_for_the_job_and_its_versions(
     job, lease = started(ledger)
     for label in (LABEL, "v20251204_143023"):
         ledger.add_version(records.a_version(job, label), lease)
-    [taken] = ledger.take_over_expired("sweeper:1", NOW + MINUTE, MINUTE)
+    [taken] = take_over_suspects(ledger, "sweeper:1", NOW + MINUTE)
     ledger.fail_job(taken, "lost its lease", NOW + MINUTE)
     entries = [(entry.action, entry.details) for entry in read_entries()][-3:]
     assert entries[0] == ("job_failed", {"model_id": MODEL, "holder": "sweeper:1", "cause": "lost its lease"})
@@ -145,7 +146,7 @@ def test_a_call_without_effect_makes_no_entry(ledger: Ledger, read_entries: Read
 def test_a_refused_change_makes_no_entry(ledger: Ledger, read_entries: ReadEntries) -> None:
     job, lost = started(ledger)
     version = ledger.add_version(records.a_version(job), lost)
-    [lease] = ledger.take_over_expired("sweeper:1", NOW + MINUTE, MINUTE)
+    [lease] = take_over_suspects(ledger, "sweeper:1", NOW + MINUTE)
     before = actions(read_entries)
     refused: list[tuple[type[CLMError], Callable[[], object]]] = [
         (AlreadyExists, lambda: ledger.create_job(job)),

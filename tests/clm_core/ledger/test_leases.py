@@ -7,9 +7,11 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from jobs import take_over_suspects
 from patience import PATIENT_SECONDS
 from records import a_job, a_version, an_evaluation
 from sqlalchemy import Engine, create_engine
+from sqlalchemy.exc import InterfaceError, InternalError, OperationalError
 from trials import count_trial_of
 
 from clm_core.decisions.gate_policy import GatePolicy
@@ -18,6 +20,7 @@ from clm_core.domain.evaluations import Decision, Verdict
 from clm_core.domain.jobs import Lease, TrainingJob
 from clm_core.domain.versions import ModelVersion
 from clm_core.domain.vocabulary import JobStatus, ModelStatus
+from clm_core.ledger import leases
 from clm_core.ledger.leases import heartbeat
 from clm_core.ledger.migrations import alembic_config, upgrade
 from clm_core.ledger.store import Ledger
@@ -70,7 +73,7 @@ def test_a_zombie_is_refused_once_its_lease_was_taken_over(
     write: Callable[..., Any], ledger: Ledger, job: TrainingJob, lease: Lease
 ) -> None:
     version = ledger.add_version(a_version(job), lease)
-    ledger.take_over_expired("sweeper", NOW + MINUTE, MINUTE)
+    take_over_suspects(ledger, "sweeper", NOW + MINUTE)
     with pytest.raises(LeaseLost, match=f"trainer-3:4711 no longer runs job {job.id}"):
         write(ledger, version, lease)
     assert ledger.versions() == [version]
@@ -90,7 +93,7 @@ def test_after_the_end_of_a_job_its_zombie_is_refused_and_other_writers_are_not(
 def test_a_zombie_neither_ends_its_job_nor_renews_its_lease(
     ledger: Ledger, job: TrainingJob, lease: Lease
 ) -> None:
-    [taken] = ledger.take_over_expired("sweeper", NOW + MINUTE, MINUTE)
+    [taken] = take_over_suspects(ledger, "sweeper", NOW + MINUTE)
     for write in (
         lambda: ledger.complete_job(lease, NOW),
         lambda: ledger.fail_job(lease, "cause", NOW),
@@ -113,16 +116,46 @@ def test_the_lease_of_a_job_is_refused_for_another_job(
 def test_a_lease_taken_over_has_a_greater_token_and_runs_out_in_turn(
     ledger: Ledger, job: TrainingJob, lease: Lease
 ) -> None:
-    assert ledger.take_over_expired("sweeper", NOW + MINUTE - timedelta(microseconds=1), MINUTE) == []
-    [first] = ledger.take_over_expired("sweeper", NOW + MINUTE, MINUTE)
+    assert take_over_suspects(ledger, "sweeper", NOW + MINUTE - timedelta(microseconds=1)) == []
+    [first] = take_over_suspects(ledger, "sweeper", NOW + MINUTE)
     assert (first.job_id, first.holder, first.expires_at) == (job.id, "sweeper", NOW + 2 * MINUTE)
-    [second] = ledger.take_over_expired("another", NOW + 2 * MINUTE, MINUTE)
+    [second] = take_over_suspects(ledger, "another", NOW + 2 * MINUTE)
     assert lease.token < first.token < second.token
 
 
 def test_a_renewed_lease_is_not_taken_over(ledger: Ledger, lease: Lease) -> None:
     ledger.renew_lease(lease, NOW + 2 * MINUTE, MINUTE)
-    assert ledger.take_over_expired("sweeper", NOW + 3 * MINUTE - timedelta(seconds=1), MINUTE) == []
+    assert take_over_suspects(ledger, "sweeper", NOW + 3 * MINUTE - timedelta(seconds=1)) == []
+
+
+@pytest.mark.parametrize("ahead", [2 * MINUTE, timedelta(days=1)])
+def test_a_lease_that_expires_later_than_a_renewal_could_set_is_suspect(
+    ahead: timedelta, ledger: Ledger, lease: Lease
+) -> None:
+    ledger.renew_lease(lease, NOW + ahead, MINUTE)
+    assert ledger.suspect_leases(NOW + ahead) == []
+    [suspect] = ledger.suspect_leases(NOW - timedelta(microseconds=1))
+    assert (suspect.token, suspect.expires_at) == (lease.token, NOW + ahead + MINUTE)
+
+
+def test_a_lease_renewed_since_it_was_seen_expired_is_not_taken_over(ledger: Ledger, lease: Lease) -> None:
+    seen = ledger.suspect_leases(NOW + MINUTE)
+    ledger.renew_lease(lease, NOW + MINUTE, MINUTE)
+    assert ledger.take_over(seen, "sweeper", NOW + MINUTE, MINUTE) == []
+    ledger.renew_lease(lease, NOW + MINUTE, MINUTE)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "every", "grace"), [(1, 1 / 6, 0.5), (60, 10, 30), (3600, 10, 30)], ids=str
+)
+def test_a_reaper_waits_for_three_heartbeats_of_the_slowest_holder(
+    seconds: float, every: float, grace: float, lease: Lease
+) -> None:
+    assert leases.interval(timedelta(seconds=seconds)).total_seconds() == pytest.approx(every, abs=1e-6)
+    held = lease.model_copy(update={"seconds": seconds})
+    quicker = lease.model_copy(update={"seconds": 1.0})
+    assert leases.grace([quicker, held]).total_seconds() == pytest.approx(grace, abs=1e-5)
+    assert leases.grace([]) == timedelta(0)
 
 
 def test_each_expired_lease_goes_to_one_of_eight_concurrent_reapers(ledger: Ledger, job: TrainingJob) -> None:
@@ -133,7 +166,7 @@ def test_each_expired_lease_goes_to_one_of_eight_concurrent_reapers(ledger: Ledg
 
     def sweep() -> None:
         together.wait()
-        taken.extend(ledger.take_over_expired("sweeper", NOW + MINUTE, MINUTE))
+        taken.extend(take_over_suspects(ledger, "sweeper", NOW + MINUTE))
 
     threads = [threading.Thread(target=sweep) for _ in range(8)]
     for thread in threads:
@@ -147,12 +180,10 @@ def test_each_expired_lease_goes_to_one_of_eight_concurrent_reapers(ledger: Ledg
 def test_a_lease_does_not_change_hands_in_the_middle_of_a_write(
     ledger: Ledger, engine: Engine, job: TrainingJob, lease: Lease
 ) -> None:
-    from clm_core.ledger import leases
-
     finished = threading.Event()
 
     def sweep() -> None:
-        ledger.take_over_expired("sweeper", NOW + MINUTE, MINUTE)
+        take_over_suspects(ledger, "sweeper", NOW + MINUTE)
         finished.set()
 
     sweeper = threading.Thread(target=sweep)
@@ -179,6 +210,39 @@ def test_a_heartbeat_beats_until_its_block_ends_or_the_lease_is_lost() -> None:
     assert len(beats) == 3
 
 
+def test_a_heartbeat_survives_failures_of_the_database() -> None:
+    beats: list[int] = []
+    enough = threading.Event()
+
+    def renew() -> None:
+        beats.append(1)
+        if len(beats) == 4:
+            enough.set()
+            raise LeaseLost("taken over")
+        failures = (OperationalError, InterfaceError, InternalError)
+        raise failures[len(beats) - 1]("renewal", None, ConnectionError("the server is away"))
+
+    with heartbeat(renew, timedelta(milliseconds=1)):
+        assert enough.wait(PATIENT_SECONDS)
+
+
+def test_a_lease_of_the_release_before_has_the_length_that_nobody_set(
+    empty_database: Callable[[], str], job: TrainingJob
+) -> None:
+    from alembic import command
+
+    url = empty_database()
+    upgrade(url)
+    old = Ledger(create_engine(url))
+    old.create_job(job)
+    old.start_job(job.id, "trainer", NOW, timedelta(seconds=7))
+    with create_engine(url).begin() as connection:
+        command.downgrade(alembic_config(connection), "0016")
+    upgrade(url)
+    [seen] = old.suspect_leases(NOW + MINUTE)
+    assert (seen.holder, seen.expires_at, seen.seconds) == ("trainer", NOW + timedelta(seconds=7), 60)
+
+
 def test_a_job_that_an_earlier_release_left_in_progress_gets_a_lease_that_has_run_out(
     empty_database: Callable[[], str], job: TrainingJob
 ) -> None:
@@ -192,5 +256,5 @@ def test_a_job_that_an_earlier_release_left_in_progress_gets_a_lease_that_has_ru
     with create_engine(url).begin() as connection:
         command.downgrade(alembic_config(connection), "0003")
     upgrade(url)
-    [taken] = old.take_over_expired("sweeper", NOW, MINUTE)
+    [taken] = take_over_suspects(old, "sweeper", NOW)
     assert old.fail_job(taken, "lost its lease", NOW).status is JobStatus.FAILED

@@ -199,6 +199,18 @@ def test_the_wait_doubles_with_every_failure_up_to_a_quarter_of_an_hour(
     assert waits == [10, 20, 40, 80, 160, 320, 640, 900, 900]
 
 
+def test_the_wait_after_a_failure_does_not_grow_by_the_step_when_the_clock_is_put_back(
+    clm: Services, engine: Engine, listen: Callable[[], Listener]
+) -> None:
+    listener = listen()
+    listener.status = 500
+    record_events(engine, 1, clm.clock())
+    deliver(after(with_receivers(clm, [listener]), timedelta(hours=6)))
+    assert len(listener.requests) == 1
+    deliver(with_receivers(clm, [listener]))
+    assert len(listener.requests) == 2
+
+
 def deliver_every(pause: timedelta, services: Services, listener: Listener, end: datetime) -> DeliveryResult:
     now = services.clock()
     while now < end:

@@ -10,7 +10,7 @@ from uuid import UUID, uuid4
 import httpx
 import pytest
 from installations import wait_until
-from jobs import end_all_jobs
+from jobs import after, end_all_jobs
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from sqlalchemy import Engine, text
 from typer.testing import CliRunner
@@ -458,8 +458,7 @@ def test_the_run_of_a_reaped_job_is_marked_as_crashed(services: Services, prefec
         job = jobs.open_job(services, REQUEST)
         services.ledger.triggers.set_run(job.id, UUID(run_id), services.clock())
         services.ledger.start_job(job.id, "a process that dies", services.clock(), timedelta(seconds=1))
-        later = replace(services, clock=lambda: services.clock() + timedelta(minutes=5))
         with temporary_settings({PREFECT_API_URL: prefect_url}):
-            report = maintenance.run(later)
+            report = maintenance.run(after(services, minutes=5))
         assert about(run_id, report, MaintenancePart.REAP)[0] == [f"run {run_id} of job {job.id} has crashed"]
         assert prefect.get(f"/flow_runs/{run_id}").json()["state_type"] == "CRASHED"

@@ -1,15 +1,22 @@
 """Jobs with a dead or sleeping process, on a real ledger and a real MLflow."""
 
 import json
+import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
+import time_machine
+from installations import wait_until
+from jobs import after
+from patience import PATIENT_SECONDS
 from typer.testing import CliRunner
 
 from clm_core.cli.app import app
@@ -18,8 +25,10 @@ from clm_core.domain.jobs import Lease, RetrainRequest, TrainingJob
 from clm_core.domain.versions import ModelVersion
 from clm_core.domain.vocabulary import JobStatus, ModelStatus, ModelType
 from clm_core.ledger.audit_log import anchor_folder, entries, read_anchors, verify
+from clm_core.platform.database import revive
 from clm_core.retraining import jobs, steps
-from clm_core.services import Services, open_ledger
+from clm_core.services import Services, open_ledger, open_services
+from clm_core.settings import Settings
 
 REQUEST = RetrainRequest(
     model_type=ModelType.LIGHTGBM,
@@ -37,8 +46,8 @@ def job(services: Services) -> TrainingJob:
 
 @pytest.fixture
 def later(services: Services) -> Services:
-    """The services with a clock an hour ahead."""
-    return replace(services, clock=lambda: services.clock() + timedelta(hours=1))
+    """The services an hour later."""
+    return after(services, hours=1)
 
 
 def run(services: Services, job: TrainingJob, work: Callable[[Lease], object]) -> None:
@@ -63,6 +72,123 @@ def test_a_lease_is_renewed_while_the_job_runs(services: Services, job: Training
         for _ in range(4):
             time.sleep(0.75)
             assert jobs.reap_dead_jobs(brief) == []
+    assert services.ledger.job(job.id).status is JobStatus.COMPLETED
+
+
+def ahead(services: Services, **time: float) -> Services:
+    """The services of a reaper whose clock is wrong, and who waits as long as any other."""
+    return replace(services, clock=lambda: services.clock() + timedelta(**time))
+
+
+def with_brief_lease(services: Services) -> Services:
+    return replace(services, settings=services.settings.model_copy(update={"lease_seconds": 6.0}))
+
+
+@pytest.mark.parametrize("hours", [1, -24])
+def test_a_reaper_with_a_wrong_clock_leaves_a_living_job_alone(
+    hours: int, services: Services, job: TrainingJob
+) -> None:
+    with jobs.running(with_brief_lease(services), job) as lease:
+        wrong = ahead(services, hours=hours)
+        assert lease.job_id in {suspect.job_id for suspect in services.ledger.suspect_leases(wrong.clock())}
+        assert job.id not in {ended.id for ended in jobs.reap_dead_jobs(wrong)}
+    assert services.ledger.job(job.id).status is JobStatus.COMPLETED
+
+
+def test_a_step_of_the_clock_between_two_heartbeats_costs_no_job(
+    services: Services, job: TrainingJob
+) -> None:
+    steps_taken = [timedelta(0)]
+    brief = with_brief_lease(services)
+    stepped = replace(brief, clock=lambda: services.clock() + steps_taken[-1])
+    with jobs.running(stepped, job):
+        for days in (1, -1, 0):
+            steps_taken.append(timedelta(days=days))
+            assert job.id not in {ended.id for ended in jobs.reap_dead_jobs(stepped)}
+    assert services.ledger.job(job.id).status is JobStatus.COMPLETED
+
+
+def test_a_dead_job_whose_lease_was_set_before_the_clock_was_put_back_is_ended(
+    services: Services, job: TrainingJob
+) -> None:
+    tomorrow = services.clock() + timedelta(days=1)
+    services.ledger.start_job(job.id, "dead", tomorrow, timedelta(seconds=2))
+    assert [ended.id for ended in jobs.reap_dead_jobs(services)] == [job.id]
+
+
+def test_the_wait_for_a_heartbeat_is_announced_and_costs_nothing_without_an_expired_lease(
+    services: Services, later: Services, job: TrainingJob
+) -> None:
+    announced, waits = list[str](), list[float]()
+    heard = replace(later, announce=lambda step, share: announced.append(step), pause=waits.append)
+    assert jobs.reap_dead_jobs(heard) == []
+    assert (announced, waits) == ([], [])
+    services.ledger.start_job(job.id, "trainer-3:4711", services.clock(), timedelta(seconds=60))
+    jobs.reap_dead_jobs(heard)
+    assert (announced, waits) == (["Waiting 30 s for a heartbeat of trainer-3:4711"], [30.0])
+
+
+AWAY = """
+import sys, time
+from uuid import UUID
+from clm_core.retraining import jobs
+from clm_core.services import open_services
+from clm_core.settings import Settings
+
+with open_services(Settings(lease_seconds=2)) as services:
+    with jobs.running(services, services.ledger.job(UUID(sys.argv[1]))):
+        print("running", flush=True)
+        sys.stdin.readline()
+"""
+
+
+def test_a_job_survives_an_outage_of_the_database_longer_than_its_lease(
+    make_home: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = make_home("outage")
+    monkeypatch.setenv("CLM_HOME", str(home))
+    with open_services(Settings(home=home)) as own:
+        job = jobs.open_job(own, REQUEST)
+        script = [sys.executable, "-c", AWAY, str(job.id)]
+        with subprocess.Popen(script, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
+            assert holder.stdout is not None
+            assert holder.stdout.readline() == "running\n"
+            [before] = own.ledger.suspect_leases(own.clock() + timedelta(days=1))
+            server = int((home / "postgres" / "postmaster.pid").read_text().split()[0])
+            os.kill(server, signal.SIGKILL)
+            time.sleep(4)
+            wait_until(lambda: revive(home))
+            assert before.expires_at < own.clock()
+            assert jobs.reap_dead_jobs(own) == []
+            holder.communicate("\n", PATIENT_SECONDS)
+        assert own.ledger.job(job.id).status is JobStatus.COMPLETED
+
+
+def test_a_process_whose_machine_is_five_minutes_ahead_reads_the_clock_of_the_database(
+    services: Services, job: TrainingJob
+) -> None:
+    with (
+        jobs.running(services, job),
+        time_machine.travel(datetime.now(UTC) + timedelta(minutes=5)),
+        open_services(services.settings) as displaced,
+    ):
+        assert displaced.clock() < datetime.now(UTC) - timedelta(minutes=3)
+        assert jobs.reap_dead_jobs(displaced) == []
+    assert services.ledger.job(job.id).status is JobStatus.COMPLETED
+
+
+@pytest.mark.chaos
+@pytest.mark.parametrize("offset", ["+5m", "-5m", "+1d", "-1d"])
+def test_the_command_ends_no_living_job_under_faketime(
+    offset: str, services: Services, job: TrainingJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if shutil.which("faketime") is None:
+        pytest.skip("faketime is not installed: apt install faketime")
+    monkeypatch.setenv("CLM_HOME", str(services.settings.home))
+    command = ["faketime", "-f", offset, sys.executable, "-m", "clm_core.cli.app", "jobs", "reap", "--json"]
+    with jobs.running(services, job):
+        answer = subprocess.run(command, check=True, capture_output=True, text=True)
+        assert json.loads(answer.stdout) == []
     assert services.ledger.job(job.id).status is JobStatus.COMPLETED
 
 
@@ -125,8 +251,7 @@ def test_a_reaper_that_died_halfway_is_made_good_by_the_next_reaping(
             jobs.reap_dead_jobs(later)
     assert services.ledger.job(job.id).status is JobStatus.IN_PROGRESS
     assert jobs.reap_dead_jobs(later) == []
-    much_later = replace(services, clock=lambda: later.clock() + timedelta(hours=1))
-    assert [ended.id for ended in jobs.reap_dead_jobs(much_later)] == [job.id]
+    assert [ended.id for ended in jobs.reap_dead_jobs(after(services, hours=2))] == [job.id]
 
 
 KILLED_WHILE_STORING = """

@@ -6,7 +6,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from jobs import end_all_jobs
+from jobs import after, end_all_jobs
 
 from clm_core.domain.errors import RegistryUnavailable
 from clm_core.domain.jobs import RetrainRequest, TrainingJob
@@ -70,7 +70,7 @@ def test_a_damaged_bundle_is_trained_again(services: Services, kept: Path) -> No
 def test_reaping_keeps_the_training_results_of_a_killed_retrain(services: Services, kept: Path) -> None:
     job = jobs.open_job(services, REQUEST)
     _leave_in_the_middle(services, job)
-    jobs.reap_dead_jobs(replace(services, clock=lambda: services.clock() + timedelta(hours=1)))
+    jobs.reap_dead_jobs(after(services, hours=1))
     assert kept.exists()
     assert steps_of(services, REQUEST, fails=False) == {"Reusing the earlier training"}
 

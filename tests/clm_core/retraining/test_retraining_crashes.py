@@ -5,12 +5,11 @@ import shutil
 import signal
 import subprocess
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+from jobs import after
 from processes import Parent
 
 from clm_core.domain.faults import Fault
@@ -34,7 +33,7 @@ def test_a_retrain_killed_at_any_step_is_completed_or_failed_as_a_whole(
     job, ended = parent.retrain(fault)
     assert ended == -signal.SIGKILL
     # an hour later, after the expiry of the lease
-    jobs.reap_dead_jobs(replace(services, clock=lambda: services.clock() + timedelta(hours=1)))
+    jobs.reap_dead_jobs(after(services, hours=1))
     job = services.ledger.job(job.id)
     assert job.status is ENDS_AS.get(fault, JobStatus.FAILED)
     assert_nothing_is_half_done(services, job)

@@ -17,6 +17,7 @@ from uuid import UUID
 
 import httpx
 import pytest
+from jobs import after
 from markets import add_markets
 from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
 
@@ -152,9 +153,26 @@ def test_a_job_whose_runner_died_does_not_hold_up_the_next(clm: Services, prefec
     assert first is not None
     clm.ledger.start_job(first, "worker", clm.clock(), timedelta(minutes=1))
     second = ask(clm).job_id
-    late = replace(clm, clock=lambda: clm.clock() + timedelta(hours=1))
-    assert list(start_pending_jobs(late).runs) == [second]
+    assert list(start_pending_jobs(after(clm, hours=1)).runs) == [second]
     assert clm.ledger.job(first).status is JobStatus.FAILED
+
+
+def test_the_wait_for_the_heartbeat_of_one_model_holds_up_no_other_model(
+    clm: Services, prefect: httpx.Client
+) -> None:
+    dead = ask(clm).job_id
+    assert dead is not None
+    clm.ledger.start_job(dead, "worker", clm.clock(), timedelta(minutes=1))
+    other = ask(clm, model_type=ModelType.XGBOOST).job_id
+    at_the_wait = list[list[UUID]]()
+
+    def note(seconds: float) -> None:
+        at_the_wait.append(list(clm.ledger.triggers.unstarted_runs()))
+
+    second = ask(clm).job_id
+    late = replace(after(clm, hours=1), pause=note)
+    assert list(start_pending_jobs(late).runs) == [other, second]
+    assert at_the_wait == [[other]]
 
 
 def test_a_job_whose_run_was_cancelled_before_it_began_fails_with_the_message_of_prefect(
@@ -186,6 +204,14 @@ def test_a_job_is_reserved_for_the_run_that_requested_it_until_the_lease_expires
     assert start_pending_jobs(clm).runs == {}
     late = replace(clm, clock=lambda: clm.clock() + timedelta(minutes=2))
     assert list(start_pending_jobs(late).runs) == [job.id]
+
+
+def test_a_reservation_ends_when_the_clock_is_put_back(clm: Services, prefect: httpx.Client) -> None:
+    training = RetrainRequest.model_validate(MODEL)
+    ahead = replace(clm, clock=lambda: clm.clock() + timedelta(days=1))
+    job = intake.submit_and_claim(ahead, training, "terminal", UUID(int=1))
+    assert not isinstance(job, Answer)
+    assert list(start_pending_jobs(clm).runs) == [job.id]
 
 
 def test_a_run_that_requests_a_job_while_another_runs_leaves_the_job_to_dispatch(

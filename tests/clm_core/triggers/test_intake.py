@@ -56,6 +56,16 @@ def test_an_accepted_request_has_a_pending_job(clm: Services) -> None:
     )
 
 
+def test_a_cooldown_does_not_grow_by_the_step_when_the_clock_is_put_back(clm: Services) -> None:
+    strict = governed(clm, cooldown_hours=24)
+    drift = a_request(TriggerReason.DRIFT_DETECTED)
+    assert intake.submit(later(strict, days=10), drift).reply is Reply.ACCEPTED
+    end_all_jobs(clm)
+    assert intake.submit(strict, drift).reply is Reply.ACCEPTED
+    end_all_jobs(clm)
+    assert intake.submit(later(strict, hours=23), drift).reply is Reply.REJECTED
+
+
 def test_every_request_is_recorded_with_its_answer(clm: Services) -> None:
     answers = [
         intake.submit(clm, a_request()),

@@ -77,6 +77,15 @@ def test_an_event_stored_in_another_form_holds_up_no_later_event(
     answer_messages(clm)
 
 
+def test_events_are_collected_after_the_clock_was_put_back(clm: Services, prefect: httpx.Client) -> None:
+    tomorrow = clm.clock() + timedelta(days=1)
+    inbox.receive(clm, prefect_events.SOURCE, str(uuid4()), b"{}", tomorrow)
+    [event] = emit(prefect, "performance.degraded", GOOD, at=datetime.now(UTC) - timedelta(minutes=30))
+    prefect_events.collect(clm)
+    assert event in kept(clm)
+    answer_messages(clm)
+
+
 def test_an_unknown_event_stays_in_prefect(clm: Services, prefect: httpx.Client) -> None:
     [event] = emit(prefect, "model.liked", GOOD)
     prefect_events.collect(clm)
