@@ -35,6 +35,7 @@ from clm_core.market.timeframes import Calendar
 from clm_core.platform.database import Database, open_database
 from clm_core.platform.home_costs import HomeCosts
 from clm_core.platform.home_record import HomeRecord, is_settled
+from clm_core.platform.private_files import keep_files_private
 from clm_core.registry.locations import artifacts_folder, settle
 from clm_core.registry.mlflow_registry import MLflowRegistry
 from clm_core.registry.promotion import Promotions
@@ -132,6 +133,7 @@ def services() -> Services:
     """Services of this process; a worker opens the services at the first task, from its settings."""
     with _lock:
         if _current is None:
+            keep_files_private()
             _at_exit.enter_context(open_services(load_settings()))
     assert _current is not None
     return _current

@@ -174,6 +174,21 @@ def settings_file() -> Path | None:
     return DEFAULT_FILE if DEFAULT_FILE.exists() else None
 
 
+def names_secrets() -> bool:
+    """True if the settings file holds a secret: a URL of a receiver, a password, a webhook secret."""
+    by_file = _read(settings_file())
+    return any(_within(by_file, key) for key in _secrets())
+
+
+def _within(values: Mapping[str, Any], key: Key) -> bool:
+    inner: Any = values
+    for name in key:
+        if not isinstance(inner, Mapping) or name not in inner:
+            return False
+        inner = inner[name]
+    return True
+
+
 def cost_sources(settings: Settings) -> CostSources:
     """Costs as the settings name them, with the variable or the file that names each."""
     variables = {field: _cost_variable(field, getattr(settings.costs, field)) for field in COST_FIELDS}

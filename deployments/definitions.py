@@ -26,6 +26,7 @@ from clm_core.market.timeframes import Timeframe
 from clm_core.models import catalog
 from clm_core.platform import stack_state
 from clm_core.platform.prefect_runs import DEPLOYMENTS_TAG
+from clm_core.platform.private_files import keep_files_private
 from clm_core.settings import Settings, load_settings
 from clm_core.triggers.messages import IncomingType
 
@@ -536,4 +537,5 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
+    keep_files_private()
     sys.exit(main(sys.argv[1:]))

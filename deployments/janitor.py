@@ -11,10 +11,13 @@ import signal
 import sys
 import time
 
+from clm_core.platform.private_files import keep_files_private
+
 GRACE_SECONDS = 10.0
 
 
 def main() -> None:
+    keep_files_private()
     groups = set[int]()
     for line in sys.stdin:
         if line == "done\n":

@@ -6,7 +6,7 @@
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack
 from datetime import UTC, datetime
 from importlib.util import find_spec
@@ -21,9 +21,10 @@ from clm_core.platform import stack_state
 from clm_core.platform.database import Database, open_database, revive
 from clm_core.platform.prefect_runs import is_answering, workers_online
 from clm_core.platform.prefect_server import server_environment
+from clm_core.platform.private_files import close_settings, keep_files_private, secure_home
 from clm_core.platform.stack_state import PartState, PartStatus, StackState
 from clm_core.services import open_ledger, settle_home
-from clm_core.settings import CONFIG_VARIABLE, Settings, load_settings, settings_file
+from clm_core.settings import CONFIG_VARIABLE, Settings, load_settings, names_secrets, settings_file
 from deployments.supervisor import StackPart, Stopped, Supervisor, stoppable
 
 PREFERRED_PORTS = {"prefect": 4200, "mlflow": 5000, "api": 8000}
@@ -48,8 +49,11 @@ def main() -> int:
 
 def run(settings: Settings, console: Console) -> None:
     """Starts and supervises all parts until Stopped is raised."""
+    secure_home(settings.home)
     with ExitStack() as running:
         running.enter_context(stack_state.stack_lock(settings.home))
+        for message in _renewed_secrets(settings):
+            console.print(message, markup=False, soft_wrap=True)
         plan = _Plan(settings, running.enter_context(_ports(settings)))
         database = running.enter_context(open_database(settings.home, settings.database_url))
         settle_home(settings.home, database)
@@ -188,6 +192,19 @@ class _StateReporter:
         stack_state.write_state(self._home, self._state.model_copy(update={"parts": parts}))
 
 
+def _renewed_secrets(settings: Settings) -> Iterator[str]:
+    """Sentences about secrets that other users of the machine could have read; the files are private now.
+
+    Raises:
+        SecretExposed: another user can change the settings file.
+    """
+    if renewed := stack_state.renew_exposed_auth(settings.home):
+        yield renewed
+    file = settings_file()
+    if file is not None and (closed := close_settings(file, has_secrets=names_secrets())):
+        yield closed
+
+
 def _environment(settings: Settings, state: StackState) -> dict[str, str]:
     """Environment of all parts and flow runs: the same settings in every folder."""
     file = settings_file()
@@ -255,4 +272,5 @@ def _local(port: int) -> str:
 
 
 if __name__ == "__main__":
+    keep_files_private()
     sys.exit(main())

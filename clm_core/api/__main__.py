@@ -15,6 +15,7 @@ from clm_core.api.app import create_app
 from clm_core.api.envelope import log
 from clm_core.domain.api_settings import ApiSettings
 from clm_core.domain.errors import CLMError
+from clm_core.platform.private_files import keep_files_private
 from clm_core.services import open_services
 from clm_core.settings import load_settings
 
@@ -58,6 +59,7 @@ def _stop_when_orphaned(server: uvicorn.Server) -> None:
 
 
 if __name__ == "__main__":
+    keep_files_private()
     try:
         main(int(sys.argv[1]) if len(sys.argv) > 1 else DEFAULT_PORT)
     except CLMError as error:

@@ -32,6 +32,7 @@ from clm_core.cli import (
 from clm_core.cli.output import print_json
 from clm_core.cli.renamed import show_deprecations
 from clm_core.domain.errors import CLMError
+from clm_core.platform.private_files import keep_files_private
 
 if TYPE_CHECKING:
     pass
@@ -66,9 +67,10 @@ DEMO_DAYS = 840
 
 def main() -> None:
     """Entry point of `clm`: prints errors and warnings of CLM as messages without tracebacks."""
+    users_umask = keep_files_private()
     show_deprecations()
     try:
-        app()
+        app(obj=users_umask)
     except CLMError as error:
         Console(stderr=True).print(Text("Error: ", style="red"), error, sep="", markup=False, soft_wrap=True)
         sys.exit(1)
@@ -112,5 +114,7 @@ def exec_(context: typer.Context) -> None:
         program = shutil.which(context.args[0], path=environment["PATH"])
         if program is None:
             raise typer.BadParameter(f"there is no command {context.args[0]}")
-        done = subprocess.run([program, *context.args[1:]], env=environment, check=False)
+        # files of the user's own program have the modes that the user is used to
+        umask = -1 if context.obj is None else context.obj
+        done = subprocess.run([program, *context.args[1:]], env=environment, check=False, umask=umask)
         sys.exit(done.returncode)

@@ -29,6 +29,11 @@ STARTED_WITHIN_SECONDS = 360.0
 STOPPED_WITHIN_SECONDS = 180.0
 NOT_UP = 3
 """Exit code of `clm status` without running servers."""
+ROOT_WARNING = (
+    "Warning: running as root, so that every server, flow and plug-in has the rights of root. A user of its "
+    "own has only the home: useradd --system --create-home clm, chown -R clm {home} while nothing is up, "
+    "runuser -u clm -- clm up (docs/how-to/run-the-stack.md)."
+)
 # -P: a folder flows/ or deployments/ in the current folder must not shadow the packages of CLM
 SUPERVISOR = (sys.executable, "-P", "-m", "deployments.stack")
 DEPLOY = (sys.executable, "-P", "-m", "deployments.definitions")
@@ -45,6 +50,8 @@ def up(
 
     settings = _settings()
     refuse_if_running(settings.home)
+    if os.geteuid() == 0:
+        Console(stderr=True).print(ROOT_WARNING.format(home=settings.home), markup=False, soft_wrap=True)
     if not detach:
         os.execv(SUPERVISOR[0], SUPERVISOR)
     print_summary(settings, _start_detached(settings))

@@ -27,6 +27,8 @@ CLMError                        the root
 │   └── NothingTuned            a study has no measured trial
 ├── InvalidMessage              an incoming message is malformed
 ├── DatabaseUnavailable         PostgreSQL cannot be started, reached or used
+├── HomeNotPrivate              the home folder belongs to another user
+├── SecretExposed               another user could read the file of a secret
 ├── HomeMismatch                the versions of the database lie in another home
 ├── AuditBroken                 the audit, an export or an anchor was changed
 ├── ServerUnavailable           the Prefect server did not become ready
@@ -202,6 +204,14 @@ class InvalidMessage(CLMError):
 
 class DatabaseUnavailable(CLMError):
     """PostgreSQL cannot be started or reached, or the tables belong to another release."""
+
+
+class HomeNotPrivate(CLMError):
+    """The home folder belongs to another user of the machine, or cannot be made."""
+
+
+class SecretExposed(CLMError):
+    """Another user of the machine could have read or written the file of a secret."""
 
 
 class HomeMismatch(CLMError):

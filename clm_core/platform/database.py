@@ -15,9 +15,9 @@ Linux and macOS only: Windows has no such locks, so `database_url` must name a s
 
 import contextlib
 import os
+import secrets
 import shlex
 import shutil
-import struct
 import subprocess
 import sys
 import tempfile
@@ -34,12 +34,14 @@ from pydantic import SecretStr
 
 from clm_core.domain.errors import DatabaseUnavailable
 from clm_core.platform.locks import AdvisoryLock
+from clm_core.platform.private_files import admit, let_all_pass, secure_home
 
 Name = Literal["ledger", "mlflow", "prefect", "optuna"]
 Driver = Literal["psycopg", "asyncpg"]
 
 SERVER_USER = "embedded_postgres"
 """User of a server started by root, since PostgreSQL refuses to run as root."""
+HOME = "CLM_HOME"
 READY_WITHIN_SECONDS = 120
 STOPPED_WITHIN_SECONDS = 120
 SOCKET_PATH_LIMIT = 103
@@ -56,6 +58,8 @@ class _User(NamedTuple):
 _OPTIONS = {
     "listen_addresses": "",
     "port": "5432",
+    # beside the private folder of the sockets
+    "unix_socket_permissions": "0700",
     "max_connections": "200",
     # no replication: less to write, equally durable
     "wal_level": "minimal",
@@ -93,9 +97,11 @@ def open_database(home: Path, database_url: SecretStr | None = None) -> Iterator
         database_url: URL of another server; None for the embedded server.
 
     Raises:
+        HomeNotPrivate: the home belongs to another user.
         DatabaseUnavailable: the server cannot be started or reached, or a database is missing and the
             user may not create databases.
     """
+    secure_home(home)
     server: contextlib.AbstractContextManager[str]
     if database_url is None:
         server = _own_server(home)
@@ -231,7 +237,7 @@ def _start(home: Path, alive: IO[bytes]) -> None:
     """Start the server. The caller holds the lock of `postgres.alive`: no earlier server is left."""
     user = _server_user(home)
     _check_access(user, _programs(), "a virtual environment")
-    _check_access(user, home, "CLM_HOME")
+    _check_access(user, home, HOME)
     if not _data(home).exists():
         _initialise(home, user, alive)
     _hand_over(_data(home), user)
@@ -317,10 +323,14 @@ def _empty_sockets(home: Path, user: _User | None) -> Path:
     """
     data = _data(home).stat()
     folder = Path(tempfile.gettempdir(), f"clm-{data.st_dev:x}-{data.st_ino:x}")
+    owners = (data.st_uid, os.geteuid())
+    if os.path.lexists(folder) and (folder.is_symlink() or folder.stat().st_uid not in owners):
+        # made by another user of the machine, who knows the name
+        folder = folder.with_name(f"{folder.name}-{secrets.token_hex(4)}")
     if len(os.fsencode(folder / f".s.PGSQL.{_OPTIONS['port']}")) > SOCKET_PATH_LIMIT:
         raise DatabaseUnavailable(f"{folder} is too long a path for sockets: set TMPDIR to a shorter one.")
     _check_access(user, folder.parent, "TMPDIR")
-    if folder.is_dir() and not folder.is_symlink() and folder.stat().st_uid in (data.st_uid, os.geteuid()):
+    if folder.is_dir():
         shutil.rmtree(folder)
     _make_private(folder, user)
     return folder
@@ -331,7 +341,7 @@ def _make_private(folder: Path, user: _User | None) -> None:
         folder.mkdir(mode=0o700)
     except OSError as error:
         raise DatabaseUnavailable(
-            f"{folder} cannot be made ({error.strerror}); if the folder belongs to another user, remove it."
+            f"{folder} cannot be made ({error.strerror}): set TMPDIR to a folder of your own."
         ) from error
     if user is not None:
         os.chown(folder, user.uid, user.gid)
@@ -409,49 +419,11 @@ def _check_access(user: _User | None, target: Path, movable: str) -> None:
     path = [str(folder) for folder in reversed((target, *target.parents))]
     script = 'for folder; do test -x "$folder" || { echo "$folder"; exit; }; done'
     while closed := _run("/bin/sh", "-c", script, "sh", *path, user=user).stdout.strip():
-        if not _admit(Path(closed), user):
+        folder = Path(closed)
+        # the home, unlike the folders above, was closed by CLM itself
+        is_home = movable == HOME and folder == target
+        if not admit(folder, user.uid) and not (is_home and let_all_pass(folder)):
             raise DatabaseUnavailable(
                 f"PostgreSQL does not run as root, and the server's user may not enter {closed}. "
                 f"Use {movable} in a folder that other users may enter, or run: chmod o+x {closed}"
             )
-
-
-_ACL = "system.posix_acl_access"
-_OWNER, _USER, _GROUP, _MASK, _OTHER, _NOBODY = 0x01, 0x02, 0x04, 0x10, 0x20, 0xFFFFFFFF
-_SEARCH = 1
-
-
-def _admit(folder: Path, user: _User) -> bool:
-    """Let the server's user pass through a folder without reading the folder's contents.
-
-    Adds an entry to the access control list (format: acl(5), linux/posix_acl_xattr.h). Returns False where an
-    entry would not help.
-    """
-    if not hasattr(os, "setxattr"):
-        return False
-    entries = _acl(folder)
-    before = entries.get((_USER, user.uid), 0)
-    if before & _SEARCH:
-        return False
-    entries[_USER, user.uid] = before | _SEARCH
-    entries[_MASK, _NOBODY] = entries.get((_MASK, _NOBODY), entries[_GROUP, _NOBODY]) | _SEARCH
-    packed = [struct.pack("<HHI", tag, rights, owner) for (tag, owner), rights in sorted(entries.items())]
-    try:
-        os.setxattr(folder, _ACL, struct.pack("<I", 2) + b"".join(packed))
-    except OSError:
-        return False
-    return True
-
-
-def _acl(folder: Path) -> dict[tuple[int, int], int]:
-    """Rights by kind and id of the entries; derived from the mode where the folder has no list."""
-    try:
-        entries = struct.iter_unpack("<HHI", os.getxattr(folder, _ACL)[4:])
-        return {(tag, owner): rights for tag, rights, owner in entries}
-    except OSError:
-        mode = folder.stat().st_mode
-        return {
-            (_OWNER, _NOBODY): mode >> 6 & 7,
-            (_GROUP, _NOBODY): mode >> 3 & 7,
-            (_OTHER, _NOBODY): mode & 7,
-        }

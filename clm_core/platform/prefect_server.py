@@ -18,6 +18,7 @@ from typing import Any
 from clm_core.domain.errors import ServerUnavailable
 from clm_core.platform.database import Database
 from clm_core.platform.prefect_runs import is_answering
+from clm_core.platform.private_files import keep_files_private
 from clm_core.platform.stack_state import prefect_auth, running
 
 READY_WITHIN_SECONDS = 180.0
@@ -162,4 +163,5 @@ def _serve(port: int) -> None:
 
 
 if __name__ == "__main__":
+    keep_files_private()
     _serve(int(sys.argv[1]))

@@ -14,6 +14,7 @@ import json
 import os
 import secrets
 import socket
+import sys
 import tempfile
 import time
 from collections.abc import Container, Iterable, Iterator, Mapping
@@ -25,6 +26,7 @@ from typing import IO
 from pydantic import BaseModel, ConfigDict
 
 from clm_core.domain.errors import PortTaken, StackRunning
+from clm_core.platform.private_files import renew_exposed_secret, stored_secret
 
 PREFECT_USER = "clm"
 WORKER = "clm-up"
@@ -140,14 +142,28 @@ def prefect_environment(home: Path, state: StackState) -> dict[str, str]:
 
 
 def prefect_auth(home: Path) -> str:
-    """`name:password` of the home's Prefect server, generated at the first call."""
-    file = folder(home) / "prefect.auth"
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with contextlib.suppress(FileExistsError):
-        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "w") as new_file:
-            new_file.write(f"{PREFECT_USER}:{secrets.token_urlsafe(32)}")
-    return file.read_text()
+    """`name:password` of the home's Prefect server, generated at the first call.
+
+    Raises:
+        SecretExposed: another user could have read or written the file.
+    """
+    return stored_secret(_auth_file(home), _new_auth)
+
+
+def renew_exposed_auth(home: Path) -> str | None:
+    """Replace a password of Prefect that another user could have read; the reason in a sentence, or None.
+
+    Belongs before the start of the server.
+    """
+    return renew_exposed_secret(_auth_file(home), _new_auth)
+
+
+def _auth_file(home: Path) -> Path:
+    return folder(home) / "prefect.auth"
+
+
+def _new_auth() -> str:
+    return f"{PREFECT_USER}:{secrets.token_urlsafe(32)}"
 
 
 @contextlib.contextmanager
@@ -197,13 +213,36 @@ def _first_free(candidates: Iterable[int], taken: Container[int], held: contextl
 def _reserve(port: int, held: contextlib.ExitStack) -> bool:
     """True if no process uses or has reserved the port; seconds pass between the choice and the use of a
     port."""
-    file = Path(tempfile.gettempdir()) / f"clm-port-{port}.lock"
+    with contextlib.ExitStack() as attempt:
+        reserve = _reserve_by_name if sys.platform == "linux" else _reserve_by_file
+        if not reserve(port, attempt) or not _is_free(port):
+            return False
+        held.enter_context(attempt.pop_all())
+        return True
+
+
+def _reserve_by_name(port: int, held: contextlib.ExitStack) -> bool:
+    """Reserve a port by the name of a socket, for all users of the machine.
+
+    The name is in no file system (unix(7), abstract sockets): the kernel frees the name with the process, and
+    nothing is left behind that belongs to one user and blocks another.
+    """
+    reservation = held.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
     try:
-        lock = held.enter_context(file.open("ab"))
-    except PermissionError:
-        # the lock file belongs to another user
+        reservation.bind(f"\0clm-port-{port}")
+    except OSError:
         return False
-    return _lock(lock, wait_s=0) and _is_free(port)
+    return True
+
+
+def _reserve_by_file(port: int, held: contextlib.ExitStack) -> bool:
+    """Reserve a port among the homes of this user, where sockets have no names outside the file system."""
+    folder = Path(tempfile.gettempdir()) / f"clm-ports-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    if folder.is_symlink() or folder.stat().st_uid != os.getuid():
+        raise PortTaken(f"{folder} belongs to another user: remove it, or set TMPDIR.")
+    lock = held.enter_context((folder / f"{port}.lock").open("ab"))
+    return _lock(lock, wait_s=0)
 
 
 def _is_free(port: int) -> bool:

@@ -8,6 +8,8 @@ MLFLOW_BACKEND_STORE_URI and MLFLOW_DEFAULT_ARTIFACT_ROOT.
 import os
 import sys
 
+from clm_core.platform.private_files import keep_files_private
+
 
 def main(port: int) -> None:
     import uvicorn
@@ -29,4 +31,5 @@ def main(port: int) -> None:
 
 
 if __name__ == "__main__":
+    keep_files_private()
     main(int(sys.argv[1]))

@@ -39,6 +39,7 @@ from clm_core.models import catalog
 from clm_core.models.bundle import installed_libraries, save_bundle, verify_bundle
 from clm_core.models.contract import Recipe
 from clm_core.models.ensemble import with_members
+from clm_core.platform.private_files import keep_files_private
 from clm_core.retraining.code_version import code_digest
 
 SPEC = "spec.json"
@@ -325,4 +326,5 @@ def _end_when_orphaned() -> None:
 
 
 if __name__ == "__main__":
+    keep_files_private()
     _main(Path(sys.argv[1]))

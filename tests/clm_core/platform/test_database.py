@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
 
 import asyncpg  # type: ignore[import-untyped]
 import psycopg
@@ -306,6 +307,21 @@ def test_a_server_that_does_not_start_raises_an_error_with_the_reason(home: Path
 
 
 @needs_root
+def test_a_socket_folder_that_another_user_has_made_is_passed_over(home: Path) -> None:
+    with open_database(home) as database:
+        sockets = Path(parse_qs(urlsplit(database.server).query)["host"][0])
+        assert sockets.stat().st_mode & 0o077 == 0
+    sockets.mkdir()
+    os.chown(sockets, 1234, 1234)
+    try:
+        with open_database(home) as database:
+            assert query(database, "SELECT 1") == 1
+            assert str(sockets) + "&" not in database.server
+    finally:
+        sockets.rmdir()
+
+
+@needs_root
 def test_a_closed_folder_is_opened_for_the_server_of_root_and_no_other_user(home: Path) -> None:
     closed = home.parent / "closed"
     closed.mkdir(mode=0o700)
@@ -389,7 +405,7 @@ def test_a_user_who_may_not_create_databases_gets_their_names_in_the_error(home:
             pass
 
 
-def test_the_error_about_a_silent_named_server_hides_the_password() -> None:
+def test_the_error_about_a_silent_named_server_hides_the_password(home: Path) -> None:
     with (
         pytest.raises(DatabaseUnavailable, match="if CLM_DATABASE_URL is set, check it") as refused,
         open_database(home, SecretStr("postgresql://clm:s3cret@127.0.0.1:1/clm")),

@@ -1,10 +1,13 @@
 """Files of `clm up` in the home folder: state, lock, ports and password; no server is started."""
 
+import contextlib
 import json
+import os
 import socket
 import stat
+import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -20,6 +23,8 @@ STATE = StackState(
     prefect_url="http://127.0.0.1:4200",
     mlflow_url="http://127.0.0.1:5000",
 )
+NOBODY = 65534
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root becomes another user")
 
 
 @pytest.fixture
@@ -120,3 +125,48 @@ def test_the_state_on_disk_holds_no_secret(tmp_path: Path) -> None:
         content = (stack_state.folder(tmp_path) / "state.json").read_text()
     assert json.loads(content)["prefect_url"] == STATE.prefect_url
     assert secret not in content
+
+
+@needs_root
+def test_a_port_reserved_by_one_user_is_passed_over_by_another_and_free_afterwards(tmp_path: Path) -> None:
+    with contextlib.ExitStack() as held:
+        assert stack_state._reserve(24350, held)
+        assert not as_nobody(lambda: stack_state._reserve(24350, contextlib.ExitStack()))
+    assert as_nobody(lambda: stack_state._reserve(24350, contextlib.ExitStack()))
+    # what nobody reserved, and did not free, ended with the process
+    with contextlib.ExitStack() as held:
+        assert stack_state._reserve(24350, held)
+
+
+def test_a_reservation_leaves_no_file_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with contextlib.ExitStack() as held:
+        assert stack_state._reserve(24351, held)
+        assert list(tmp_path.iterdir()) == []
+
+
+def test_where_sockets_have_no_names_a_port_is_reserved_by_a_file_of_the_user(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with contextlib.ExitStack() as held:
+        assert stack_state._reserve_by_file(24352, held)
+        assert not stack_state._reserve_by_file(24352, contextlib.ExitStack())
+        [folder] = tmp_path.iterdir()
+        assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    assert stack_state._reserve_by_file(24352, contextlib.ExitStack())
+
+
+def as_nobody(attempt: Callable[[], bool]) -> bool:
+    """Answer of a function called by another user of the machine."""
+    child = os.fork()
+    if child == 0:
+        try:
+            os.setresgid(NOBODY, NOBODY, NOBODY)
+            os.setresuid(NOBODY, NOBODY, NOBODY)
+            os._exit(0 if attempt() else 1)
+        finally:
+            os._exit(2)
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    assert status in (0, 1)
+    return status == 0
