@@ -177,7 +177,8 @@ def settings_file() -> Path | None:
 def names_secrets() -> bool:
     """True if the settings file holds a secret: a URL of a receiver, a password, a webhook secret."""
     by_file = _read(settings_file())
-    return any(_within(by_file, key) for key in _secrets())
+    secrets = [key for key, annotation in fields(Settings) if is_secret(annotation)]
+    return any(_within(by_file, key) for key in secrets)
 
 
 def _within(values: Mapping[str, Any], key: Key) -> bool:

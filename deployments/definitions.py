@@ -8,7 +8,7 @@ import json
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any
@@ -29,6 +29,7 @@ from clm_core.platform.prefect_runs import DEPLOYMENTS_TAG
 from clm_core.platform.private_files import keep_files_private
 from clm_core.settings import Settings, load_settings
 from clm_core.triggers.messages import IncomingType
+from deployments.work_pool import COMMAND, ensure_work_pool, job_variables
 
 if TYPE_CHECKING:
     from prefect import Flow
@@ -42,8 +43,6 @@ REMOVED = "removed"
 """Version of a deployment removed from the settings."""
 SETTLED_SECONDS = 2.0
 """Time in which Prefect's scheduler completes a round begun before a deployment was written."""
-COMMAND = "python -m prefect.engine"
-"""Command of a worker for a run; the code is installed, so nothing has to be fetched."""
 
 
 @dataclass(frozen=True)
@@ -221,6 +220,8 @@ class DeployResult:
     unchanged: tuple[str, ...]
     paused: tuple[str, ...]
     """Deployments removed from the settings."""
+    warnings: tuple[str, ...] = ()
+    """Sentences about what a deploy left as it was."""
 
 
 def target_deployments(settings: Settings) -> list[Deployment]:
@@ -250,14 +251,15 @@ def deploy(settings: Settings) -> DeployResult:
 
     Raises:
         ServerUnavailable: Prefect does not answer.
+        SettingsError: a job variable does not exist in a process pool.
     """
     from prefect.client.orchestration import get_client
 
     try:
         with get_client(sync_client=True) as client:
-            _ensure_work_pool(client, settings)
+            warnings = ensure_work_pool(client, settings)
             _ensure_automations(client)
-            return _deploy_all(client, settings)
+            return replace(_deploy_all(client, settings), warnings=warnings)
     except httpx.TransportError as error:
         raise ServerUnavailable(
             f"Prefect does not answer at {client.api_url}: run `clm up`, or set PREFECT_API_URL."
@@ -299,17 +301,6 @@ def _kinds(market: Market) -> list[Kind]:
 def _is_scheduled(model_type: ModelType) -> bool:
     kind = catalog.declared(model_type)
     return kind is not None and kind.retrain_every is not None
-
-
-def _ensure_work_pool(client: "SyncPrefectClient", settings: Settings) -> None:
-    from prefect.client.schemas.actions import WorkPoolCreate
-    from prefect.exceptions import ObjectAlreadyExists
-
-    pool = WorkPoolCreate(name=settings.deploy.work_pool, type=settings.deploy.work_pool_type)
-    try:
-        client.create_work_pool(pool)
-    except ObjectAlreadyExists:
-        return
 
 
 def _deploy_all(client: "SyncPrefectClient", settings: Settings) -> DeployResult:
@@ -393,7 +384,7 @@ def _write(
         pull_steps=[],
         work_pool_name=settings.deploy.work_pool,
         work_queue_name=deployment.work_queue,
-        job_variables={"command": COMMAND} | settings.deploy.job_variables,
+        job_variables=job_variables(settings),
         paused=False if removed_before else None,
     )
     if deployment.events:

@@ -1,5 +1,6 @@
 """Deployments on a real Prefect server."""
 
+import asyncio
 import subprocess
 import sys
 import time
@@ -16,15 +17,17 @@ import yaml
 from installations import wait_until
 from patience import PATIENT_SECONDS
 from prefect.client.orchestration import get_client
+from prefect.workers.process import ProcessJobConfiguration, ProcessWorker
 
-from clm_core.domain.errors import MissingExtra, PluginMissing
+from clm_core.domain.errors import MissingExtra, PluginMissing, SettingsError
 from clm_core.domain.universe import Market
 from clm_core.domain.vocabulary import ModelType
 from clm_core.market.timeframes import Timeframe
 from clm_core.models import catalog
 from clm_core.platform.prefect_server import load_flow
-from clm_core.settings import Settings
+from clm_core.settings import DeploySettings, Settings
 from deployments.definitions import FIRST_ANCHOR, Deployment, _write, deploy, prefect_yaml, target_deployments
+from deployments.work_pool import ensure_work_pool, process_template
 
 ROOT = Path(__file__).parents[2]
 TREES = (ModelType.XGBOOST, ModelType.LIGHTGBM)
@@ -193,6 +196,81 @@ def test_an_event_on_the_bus_starts_a_dispatch(deployed: str) -> None:
         return {run["id"] for run in ask(deployed, "/flow_runs/filter", dispatches)} > before
 
     wait_until(has_started)
+
+
+CHANGED = [
+    {"command": "sh -c id"},
+    {"env": {"PYTHONPATH": "/tmp"}},
+    {"env.LD_PRELOAD": "/tmp/x.so"},
+    {"working_dir": "/tmp"},
+    {"stream_output": False},
+]
+
+
+@pytest.mark.parametrize("variables", CHANGED, ids=str)
+def test_a_run_or_deployment_with_a_command_of_its_own_is_refused(
+    variables: dict[str, Any], deployed: str
+) -> None:
+    maintenance = deployments(deployed)["maintenance"]
+    deployment = f"{deployed}/deployments/{maintenance['id']}"
+    body = {"job_variables": variables}
+    assert httpx.post(f"{deployment}/create_flow_run", json=body).status_code == 422
+    another = body | {"name": "another", "flow_id": maintenance["flow_id"], "work_pool_name": "clm"}
+    assert httpx.post(f"{deployed}/deployments/", json=another).status_code == 422
+    run = httpx.post(f"{deployment}/create_flow_run", json={}).json()["id"]
+    assert httpx.patch(f"{deployed}/flow_runs/{run}", json=body).status_code == 422
+    httpx.delete(f"{deployed}/flow_runs/{run}").raise_for_status()
+
+
+@pytest.mark.parametrize("variables", CHANGED, ids=str)
+def test_a_worker_takes_the_command_from_the_pool_even_for_variables_that_were_not_validated(
+    variables: dict[str, Any], settings: Settings
+) -> None:
+    """Prefect 3.8 stores the job variables of a changed deployment without validation."""
+    made = ProcessJobConfiguration.from_template_and_values(process_template(settings), variables)
+    configuration = asyncio.run(made)
+    assert configuration.command == "python -m prefect.engine"
+    assert (configuration.env, configuration.working_dir) == ({}, None)
+
+
+def test_the_job_variables_of_the_settings_reach_the_runs_and_an_open_pool_is_closed(
+    deployed: str, settings: Settings
+) -> None:
+    pool = f"{deployed}/work_pools/clm"
+    template = ProcessWorker.get_default_base_job_template()
+    httpx.patch(pool, json={"base_job_template": template}).raise_for_status()
+    own = DeploySettings(job_variables={"env": {"OMP_NUM_THREADS": "1"}, "env.LC_ALL": "C"})
+    deploy(settings.model_copy(update={"deploy": own}))
+    template = httpx.get(pool).json()["base_job_template"]
+    variables = deployments(deployed)["on-demand"]["job_variables"]
+    configuration = asyncio.run(ProcessJobConfiguration.from_template_and_values(template, variables))
+    assert configuration.env == {"OMP_NUM_THREADS": "1", "LC_ALL": "C"}
+    deploy(settings)
+    assert httpx.get(pool).json()["base_job_template"] == process_template(settings)
+
+
+def test_a_job_variable_that_a_process_pool_does_not_know_is_named(settings: Settings) -> None:
+    image = DeploySettings(job_variables={"image": "registry/clm:1.0"})
+    with pytest.raises(SettingsError, match="process pool knows no image; valid are command, env"):
+        process_template(settings.model_copy(update={"deploy": image}))
+
+
+def test_a_pool_that_others_use_as_well_is_left_as_it_is_with_a_warning(
+    deployed: str, settings: Settings
+) -> None:
+    template = ProcessWorker.get_default_base_job_template()
+    pool = {"name": "shared", "type": "process", "base_job_template": template}
+    httpx.post(f"{deployed}/work_pools/", json=pool).raise_for_status()
+    flow = httpx.post(f"{deployed}/flows/", json={"name": "theirs"}).json()["id"]
+    body = {"name": "theirs", "flow_id": flow, "work_pool_name": "shared"}
+    theirs = httpx.post(f"{deployed}/deployments/", json=body).json()["id"]
+    shared = settings.model_copy(update={"deploy": DeploySettings(work_pool="shared")})
+    with get_client(sync_client=True) as client:
+        [warning] = ensure_work_pool(client, shared)
+        assert "also runs theirs" in warning
+        httpx.delete(f"{deployed}/deployments/{theirs}").raise_for_status()
+        assert ensure_work_pool(client, shared) == ()
+    assert httpx.get(f"{deployed}/work_pools/shared").json()["base_job_template"] == process_template(shared)
 
 
 def test_deploying_again_changes_nothing_and_keeps_the_scheduled_runs(

@@ -14,12 +14,15 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qs, urlsplit
+from uuid import uuid4
 
 import httpx
 import psycopg
 import pytest
 from installations import Installation, wait_until
 from markets import add_markets
+from other_user import CLOSED, LOCKED, Attempt, as_other_user, as_this_user, paths_of
 from webhooks import signed
 
 from clm_core.platform import stack_state
@@ -91,6 +94,83 @@ def test_no_secret_is_on_a_command_line(up: Installation) -> None:
     secret = stack_state.prefect_auth(up.home).encode()
     for process in up.processes():
         assert secret not in Path(f"/proc/{process}/cmdline").read_bytes()
+
+
+def test_another_user_of_the_machine_gets_nowhere(up: Installation) -> None:
+    attempts = [*paths_of(up.home), *sockets_of(up), *ports_of(up), *requests_to_prefect(up)]
+    answers = as_other_user(attempts)
+    let_in = {attempt: answer for attempt, answer in answers.items() if answer not in attempt.refusals}
+    assert let_in == {}
+    # the attempts fail for the other user alone, and not because they are badly made
+    files = [attempt for attempt in attempts if attempt.action in ("read", "list", "connect")]
+    assert len(files) > 50
+    assert set(as_this_user(files).values()) <= {"done", "ENOENT"}
+    health = Attempt("GET", f"{up.state.prefect_api_url}/health", ())
+    assert as_other_user([health]) == {health: "200"}
+
+
+def sockets_of(up: Installation) -> list[Attempt]:
+    """The sockets of PostgreSQL, and their folder."""
+    with open_database(up.home) as database:
+        folder = Path(parse_qs(urlsplit(database.server).query)["host"][0])
+    paths = [*folder.iterdir()]
+    assert any(path.is_socket() for path in paths)
+    sockets = [Attempt("connect", str(path), CLOSED) for path in paths if path.is_socket()]
+    return [Attempt("list", str(folder), CLOSED), *sockets]
+
+
+def ports_of(up: Installation) -> list[Attempt]:
+    """The reservations of the ports."""
+    ports = [urlsplit(url).port for url in (up.state.prefect_url, up.state.mlflow_url)]
+    return [Attempt("reserve", f"clm-port-{port}", ("EADDRINUSE",)) for port in ports]
+
+
+def requests_to_prefect(up: Installation) -> list[Attempt]:
+    """Requests without a password, and with a wrong one."""
+    api = up.state.prefect_api_url
+    run: dict[str, Any] = {"name": "theirs", "flow_id": str(uuid4()), "work_pool_name": "clm"}
+    requests: list[tuple[Any, str, Any]] = [
+        ("POST", "/deployments/filter", {}),
+        ("POST", "/flow_runs/", run | {"job_variables": {"command": "id"}}),
+        ("GET", "/work_pools/clm", None),
+        ("PATCH", "/work_pools/clm", {"base_job_template": {}}),
+        ("POST", "/variables/", {"name": "theirs", "value": "1"}),
+        ("GET", "/admin/settings", None),
+    ]
+    return [
+        Attempt(method, f"{api}{path}", LOCKED, None if method == "GET" else json.dumps(body), user)
+        for method, path, body in requests
+        for user in ("", f"{stack_state.PREFECT_USER}:wrong")
+    ]
+
+
+def test_the_files_of_every_process_are_private(up: Installation) -> None:
+    masks = dict[int, str]()
+    for process in up.processes():
+        with contextlib.suppress(OSError):
+            lines = Path(f"/proc/{process}/status").read_text().splitlines()
+            [masks[process]] = [line.split()[1] for line in lines if line.startswith("Umask:")]
+    assert len(masks) > 5
+    assert set(masks.values()) == {"0077"}
+
+
+def test_a_command_of_ones_own_is_refused_and_never_run(up: Installation, tmp_path: Path) -> None:
+    marker = tmp_path / "was here"
+    theirs = {"job_variables": {"command": f"touch '{marker}'"}}
+    watch = up.prefect("GET", "/deployments/name/watch/watch")
+    with pytest.raises(httpx.HTTPStatusError, match="422"):
+        up.prefect("POST", f"/deployments/{watch['id']}/create_flow_run", theirs)
+    # Prefect does not validate a change of a deployment; the worker takes the command of the pool anyway
+    up.prefect("PATCH", f"/deployments/{watch['id']}", theirs)
+    run = {"flow_id": watch["flow_id"], "work_pool_name": "clm", "work_queue_name": "maintenance"}
+    due = {"scheduled_time": datetime.now(UTC).isoformat()}
+    scheduled = {"state": {"type": "SCHEDULED", "state_details": due}, "deployment_id": watch["id"]}
+    made = up.prefect("POST", "/flow_runs/", run | scheduled | theirs)
+    ended = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
+    wait_until(lambda: up.prefect("GET", f"/flow_runs/{made['id']}")["state_type"] in ended)
+    assert not marker.exists()
+    own = {"job_variables": {"command": "python -m prefect.engine"}}
+    up.prefect("PATCH", f"/deployments/{watch['id']}", own)
 
 
 @pytest.fixture(scope="module")
