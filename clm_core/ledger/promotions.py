@@ -51,7 +51,7 @@ class PromotionStore:
 
     @contextlib.contextmanager
     def lock(self, model_id: str) -> Iterator[Callable[[], None]]:
-        """Lock a model's registrations and promotions for the block, or until the death of the process.
+        """Lock a model's promotions for the block, or until the death of the process.
 
         Yields:
             A function that raises ConflictError if the lock was lost with the database connection.

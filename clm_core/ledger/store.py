@@ -13,6 +13,7 @@ from clm_core.ledger.counts import Counts
 from clm_core.ledger.evaluations import EvaluationStore
 from clm_core.ledger.hash_chain import Anchor, Recorded
 from clm_core.ledger.jobs import JobStore
+from clm_core.ledger.labels import LabelStore
 from clm_core.ledger.promotions import PromotionStore
 from clm_core.ledger.replies import ReplyStore
 from clm_core.ledger.shadows import ShadowStore
@@ -35,6 +36,7 @@ class Ledger(JobStore, VersionStore, EvaluationStore):
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self.promotions = PromotionStore(engine)
+        self.labels = LabelStore(engine)
         self.triggers = TriggerStore(engine)
         self.candidates = CandidateStore(engine)
         self.trials = TrialStore(engine)

@@ -21,6 +21,8 @@ class AdvisoryLock(IntEnum):
     """Creation of Optuna's tables; with the hash of a study's name, the choice of the study's next trial."""
     REPLY = 0x434C4D08
     """A request to the REST API with an `Idempotency-Key`; the second number is a hash of caller and key."""
+    LABEL = 0x434C4D0A
+    """Registration of a version; the second number is a hash of the model id and the label."""
     HOME = 0x434C4D09
     """Change of the artifact locations after a move of the home, in MLflow's database."""
     AUDIT = 0x434C4D41

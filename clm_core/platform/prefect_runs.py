@@ -21,6 +21,8 @@ DEPLOYMENTS_TAG = "clm"
 """Deployments with this tag are ours to change and to pause."""
 MAX_PAGE = 200
 """Maximum number of runs or deployments in one answer of Prefect."""
+RUN_RESOURCE = "prefect.flow-run."
+"""Beginning of the resource id of a run in events."""
 MAX_EVENTS_PAGE = 50
 """Maximum number of events in one answer of Prefect."""
 
@@ -127,13 +129,18 @@ class Runs:
         self._post(f"/flow_runs/{run_id}/set_state", {"state": crashed, "force": True})
 
     def failed_actions(self, since: datetime) -> dict[str, str]:
-        """Newest reason of failure of each automation whose action failed, by name."""
-        request = {
-            "event": {"name": ["prefect.automation.action.failed"]},
-            "occurred": {"since": since.isoformat()},
+        """Newest reason of failure of each automation whose action failed, by name.
+
+        An action that should have ended a run is left out once the run has ended by itself: a run may end
+        while the action is on its way, on a busy machine minutes later.
+        """
+        failed = list(self._events(["prefect.automation.action.failed"], since))
+        runs = self.read({run_id for event in failed for run_id in _runs_to_end(event)})
+        return {
+            _automation(event): str(event["payload"]["reason"])
+            for event in failed
+            if not _is_moot([runs[run_id] for run_id in _runs_to_end(event)])
         }
-        newest_first = self._post("/events/filter", {"filter": request, "limit": MAX_EVENTS_PAGE})["events"]
-        return {_automation(event): str(event["payload"]["reason"]) for event in reversed(newest_first)}
 
     def failed_runs(self, since: datetime) -> dict[UUID, tuple[str, str]]:
         """Failed and crashed runs of our deployments: deployment and reason of each, newest first."""
@@ -154,15 +161,18 @@ class Runs:
 
     def events(self, names: Sequence[str], since: datetime) -> list[PrefectEvent]:
         """All events of the given names, oldest first."""
+        found = self._events(names, since)
+        return [PrefectEvent(event["id"], event["event"], event["payload"]) for event in found]
+
+    def _events(self, names: Sequence[str], since: datetime) -> Iterator[dict[str, Any]]:
         request = {"event": {"name": list(names)}, "occurred": {"since": since.isoformat()}, "order": "ASC"}
         page = self._post("/events/filter", {"filter": request, "limit": MAX_EVENTS_PAGE})
-        events = list(page["events"])
+        yield from page["events"]
         while next_page := page["next_page"]:
             # the query alone, since the server may not be reachable under the address in the link
             query = urlsplit(next_page).query
             page = self.client.get(f"/events/filter/next?{query}").raise_for_status().json()
-            events += page["events"]
-        return [PrefectEvent(event["id"], event["event"], event["payload"]) for event in events]
+            yield from page["events"]
 
     def _post(self, path: str, request: Mapping[str, Any]) -> Any:
         return self.client.post(path, json=request).raise_for_status().json()
@@ -206,6 +216,23 @@ def _known_api(home: Path) -> tuple[str, str]:
 
 def _automation(event: Mapping[str, Any]) -> str:
     return str(event["resource"]["prefect.resource.name"])
+
+
+def _runs_to_end(failed_action: Mapping[str, Any]) -> list[UUID]:
+    """Runs whose state the action should have changed; empty for an action of another type."""
+    if failed_action["payload"]["action_type"] != "change-flow-run-state":
+        return []
+    targets = [
+        related["prefect.resource.id"]
+        for related in failed_action["related"]
+        if related["prefect.resource.role"] == "target"
+    ]
+    return [UUID(target.removeprefix(RUN_RESOURCE)) for target in targets if target.startswith(RUN_RESOURCE)]
+
+
+def _is_moot(runs: Sequence[Run]) -> bool:
+    """True if there were runs to end, and none is under way any more."""
+    return bool(runs) and all(run.state is not RunState.UNDER_WAY for run in runs)
 
 
 def _run(state: Mapping[str, Any]) -> Run:

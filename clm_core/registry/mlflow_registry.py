@@ -9,20 +9,18 @@ import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
 from functools import cached_property
 from itertools import islice
 from pathlib import Path, PurePosixPath
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import UUID
 
 import numpy as np
 
-from clm_core.domain.errors import BundleCorrupt, HomeMismatch, NotFound, RegistryUnavailable
+from clm_core.domain.errors import AlreadyExists, BundleCorrupt, HomeMismatch, NotFound, RegistryUnavailable
 from clm_core.domain.faults import Fault, crash_at
 from clm_core.domain.jobs import TrainingJob
-from clm_core.domain.versions import version_label
 from clm_core.domain.vocabulary import ModelStatus
 from clm_core.market.bars import Bars, Floats
 from clm_core.models.bundle import load_bundle, read_card, verify_bundle
@@ -34,9 +32,10 @@ from clm_core.registry.locations import EXPERIMENT, HOME_TAG, is_inside
 if TYPE_CHECKING:
     import pandas as pd
     from mlflow import MlflowClient
-    from mlflow.entities.model_registry import ModelVersion as MLflowVersion
+    from mlflow.entities.model_registry import RegisteredModel
     from mlflow.store.artifact.artifact_repo import ArtifactRepository
 
+T = TypeVar("T")
 SERVING_CODE = Path(__file__).parent / "serving.py"
 BUNDLE = "bundle"
 """Name of a bundle's folder, at the registration and in MLflow."""
@@ -151,19 +150,23 @@ class MLflowRegistry:
         bars: Bars,
         params: Mapping[str, Any],
         metrics: Mapping[str, float],
-        now: datetime,
+        label: str,
     ) -> Registered:
         """Store a trained bundle as a new version of its model, with parameters and data.
 
         The version has its label as an alias from the start.
 
+        Args:
+            label: reserved for the version.
+
         Raises:
+            AlreadyExists: another version took the label during the upload.
             RegistryUnavailable: MLflow does not answer or has no space; run and version are marked failed.
             HomeMismatch: the version would be stored outside the home in force.
         """
         mlflow = self._mlflow
         with _mlflow_request(f"store a version of {job.model_id}"):
-            label = self._free_label(job.model_id, now)
+            self._ensure_model(job.model_id)
             with self._run(job, label) as run_id:
                 mlflow.log_params({"seed": job.seed, "dataset_span_days": job.dataset_span_days, **params})
                 mlflow.log_metrics({f"train.{name}": value for name, value in metrics.items()})
@@ -173,6 +176,12 @@ class MLflowRegistry:
                 needed = read_card(bundle).bars_needed
                 version = self._create_version(job, label, source, run_id, bundle_digest, bars, needed)
         return Registered(label, version, run_id, f"models:/{job.model_id}@{label}")
+
+    def labels(self, model_id: str) -> set[str]:
+        """All aliases of a model: the labels of the versions, and the aliases that can be moved."""
+        with _mlflow_request(f"read the versions of {model_id}"):
+            model = self._model(model_id)
+        return set() if model is None else set(model.aliases)
 
     def log_results(self, run_id: str, metrics: Mapping[str, float], curves: Mapping[str, Floats]) -> None:
         """Add metrics and curves (a value a step) to a version's run, without values that are not finite."""
@@ -476,25 +485,20 @@ class MLflowRegistry:
             occupied.touch()
             self._client.log_model_artifact(logged_model, str(occupied))
 
-    def _free_label(self, model_id: str, now: datetime) -> str:
-        """Label of the present second, or of the next second without a version."""
-        taken = self._labels(model_id)
-        moment = now
-        while version_label(moment) in taken:
-            moment += timedelta(seconds=1)
-        return version_label(moment)
+    def _model(self, model_id: str) -> "RegisteredModel | None":
+        return _none_on({"RESOURCE_DOES_NOT_EXIST"}, lambda: self._client.get_registered_model(model_id))
 
-    def _labels(self, model_id: str) -> set[str]:
+    def _ensure_model(self, model_id: str) -> None:
         from mlflow.exceptions import MlflowException
-        from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
 
+        if self._model(model_id) is not None:
+            return
         try:
-            return set(self._client.get_registered_model(model_id).aliases)
-        except MlflowException as error:
-            if error.error_code != ErrorCode.Name(RESOURCE_DOES_NOT_EXIST):
-                raise
             self._client.create_registered_model(model_id)
-            return set()
+        except MlflowException as error:
+            # a registration at the same moment
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
 
     def _create_version(
         self,
@@ -506,6 +510,9 @@ class MLflowRegistry:
         bars: Bars,
         bars_needed: int | None,
     ) -> int:
+        if label in self.labels(job.model_id):
+            # the reservation ends when the connection to the ledger is lost
+            raise AlreadyExists(f"{job.model_id} has a version {label} already: retrain again.")
         version = self._client.create_model_version(
             job.model_id,
             source,
@@ -565,7 +572,7 @@ def _mlflow_request(action: str) -> Iterator[None]:
         ) from error
 
 
-def _none_on(codes: set[str], read: "Callable[[], MLflowVersion]") -> "MLflowVersion | None":
+def _none_on(codes: set[str], read: Callable[[], T]) -> T | None:
     """Answer of MLflow, or None for an error with one of these codes."""
     from mlflow.exceptions import MlflowException
 

@@ -87,12 +87,12 @@ def register(
     """
     ledger = services.ledger
     registry = services.registry
-    # two versions registered within the same second would take the same label
-    with ledger.promotions.lock(job.model_id):
-        now = services.clock()
-        params = readable(job.model_type, trained.params)
+    now = services.clock()
+    params = readable(job.model_type, trained.params)
+    # until the ledger has the version: two versions registered within a second would take the same label
+    with ledger.labels.reserved(job.model_id, now, lambda: registry.labels(job.model_id)) as label:
         registered = registry.register(
-            job, trained.bundle, trained.bundle_digest, bars, params, trained.train_metrics, now
+            job, trained.bundle, trained.bundle_digest, bars, params, trained.train_metrics, label
         )
         crash_at(Fault.VERSION_STORED, services.settings.fault)
         parent = ledger.promotions.champion(job.model_id)

@@ -4,6 +4,7 @@ import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -107,7 +108,9 @@ def make_version(services: Services, bundle: Stored) -> MakeVersion:
         stored: Stored = bundle,
     ) -> ModelVersion:
         job, lease = _job(services, model_id)
-        placed = services.registry.register(job, stored.folder, stored.digest, stored.bars, {}, {}, now)
+        labels = partial(services.registry.labels, job.model_id)
+        with services.ledger.labels.reserved(job.model_id, now, labels) as label:
+            placed = services.registry.register(job, stored.folder, stored.digest, stored.bars, {}, {}, label)
         version = services.ledger.add_version(
             records.a_version(
                 job,

@@ -394,6 +394,41 @@ def test_an_automation_that_cannot_start_a_run_is_alerted_until_recovery(
     assert alerted(services, name)[0].ended_at is not None
 
 
+@pytest.mark.parametrize(("state", "is_alerted"), [("COMPLETED", False), ("PENDING", True)], ids=str)
+def test_an_action_on_a_run_is_alerted_only_while_the_run_has_not_ended(
+    state: str, is_alerted: bool, services: Services, prefect_url: str
+) -> None:
+    name = f"change a run that is {state} {uuid4()}"
+    event = f"tests.run.{uuid4()}"
+    with httpx.Client(base_url=prefect_url) as prefect:
+        flow = prefect.post("/flows/", json={"name": "tests"}).json()["id"]
+        made = {"flow_id": flow, "state": {"type": state, "name": state.title()}}
+        run_id = prefect.post("/flow_runs/", json=made).json()["id"]
+        target = "CRASHED" if state == "COMPLETED" else state
+        automation = change_a_run(name, event, target)
+        prefect.post("/automations/", json=automation).raise_for_status()
+
+        def has_failed() -> bool:
+            about_run = an_event(event) | {"resource": {"prefect.resource.id": f"prefect.flow-run.{run_id}"}}
+            prefect.post("/events", json=[about_run]).raise_for_status()
+            return failed_actions(prefect, name)
+
+        wait_until(has_failed)
+    with temporary_settings({PREFECT_API_URL: prefect_url}):
+        report = maintenance.run(services)
+    assert bool(about(name, report, MaintenancePart.AUTOMATIONS)[0]) is is_alerted
+    assert bool(alerted(services, name)) is is_alerted
+
+
+def change_a_run(name: str, event: str, state: str) -> dict[str, object]:
+    trigger = {"type": "event", "posture": "Reactive", "expect": [event], "threshold": 1, "within": 0}
+    return {
+        "name": name,
+        "trigger": trigger,
+        "actions": [{"type": "change-flow-run-state", "state": state, "name": state.title()}],
+    }
+
+
 def start_a_missing_deployment(name: str) -> dict[str, object]:
     return {
         "name": name,

@@ -272,7 +272,7 @@ with open_services(Settings(lease_seconds=1)) as services:
     with jobs.running(services, job) as lease:
         bars = steps.fetch_bars(services, job)
         bundle = Path(sys.argv[2])
-        services.registry.register(job, bundle, sys.argv[3], bars, {}, {}, services.clock())
+        services.registry.register(job, bundle, sys.argv[3], bars, {}, {}, "v20260101_000000")
 """
 
 

@@ -1,15 +1,26 @@
-"""Registration by two retrains of the same model at the same moment."""
+"""Registration of versions of the same model at the same moment, and beside a promotion."""
 
 import shutil
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from threading import Barrier
+from threading import Barrier, Event
+from typing import Any
 
+import pytest
+from patience import PATIENT_SECONDS
+
+from clm_core.domain.actors import Actor
+from clm_core.domain.errors import AlreadyExists
 from clm_core.domain.jobs import RetrainRequest
 from clm_core.domain.versions import ModelVersion
-from clm_core.domain.vocabulary import ModelType
+from clm_core.domain.vocabulary import ModelType, Role
+from clm_core.registry.mlflow_registry import MLflowRegistry
 from clm_core.retraining import jobs, steps
+from clm_core.services import Services
+
+MakeVersion = Callable[..., ModelVersion]
 
 
 def test_versions_registered_within_the_same_second_have_different_labels(services, tmp_path):
@@ -41,3 +52,56 @@ def test_versions_registered_within_the_same_second_have_different_labels(servic
     for version in versions:
         number = services.registry.aliased(version.model_id, version.version)
         assert number == version.mlflow_version
+
+
+def test_a_promotion_does_not_wait_for_an_upload(
+    services: Services, make_version: MakeVersion, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judged = make_version("lightgbm_uploads_1h")
+    uploading, promoted = Event(), Event()
+    store = MLflowRegistry._store
+
+    def slow_store(*arguments: Any) -> str:
+        uploading.set()
+        assert promoted.wait(PATIENT_SECONDS)
+        return store(*arguments)
+
+    monkeypatch.setattr(MLflowRegistry, "_store", slow_store)
+    with ThreadPoolExecutor(1) as pool:
+        upload = pool.submit(make_version, judged.model_id)
+        assert uploading.wait(PATIENT_SECONDS)
+        admin = Actor(name="ada", role=Role.ADMIN)
+        services.promotions.promote(
+            judged.model_id, judged.version, admin, "a good version", services.clock()
+        )
+        promoted.set()
+        assert upload.result(PATIENT_SECONDS).version != judged.version
+
+
+def test_an_upload_does_not_wait_for_another_upload_of_the_model(services: Services) -> None:
+    model_id, now = "lightgbm_labels_1h", services.clock()
+    labels = services.ledger.labels
+    with labels.reserved(model_id, now, set) as first, labels.reserved(model_id, now, set) as second:
+        assert first < second
+    with labels.reserved(model_id, now, set) as freed, labels.reserved(model_id, now, {freed}.copy) as third:
+        assert (freed, third) == (first, second)
+
+
+def test_a_label_is_read_as_taken_after_its_lock_is_held(services: Services) -> None:
+    model_id, now = "lightgbm_late_labels_1h", services.clock()
+    stored = set[str]()
+    labels = services.ledger.labels
+    with labels.reserved(model_id, now, stored.copy) as first:
+        stored.add(first)
+    with labels.reserved(model_id, now, stored.copy) as second:
+        assert second != first
+
+
+def test_a_version_is_not_stored_under_the_label_of_another_version(
+    services: Services, make_version: MakeVersion, bundle: Any
+) -> None:
+    version = make_version("lightgbm_twice_1h")
+    job = services.ledger.job(version.training_job_id)
+    with pytest.raises(AlreadyExists, match=f"has a version {version.version} already"):
+        services.registry.register(job, bundle.folder, bundle.digest, bundle.bars, {}, {}, version.version)
+    assert services.registry.aliased(version.model_id, version.version) == version.mlflow_version
