@@ -24,7 +24,6 @@ from dataclasses import dataclass, field
 
 from clm_core.domain.actors import SYSTEM
 from clm_core.domain.errors import BundleCorrupt, ConflictError, NotFound
-from clm_core.domain.promotions import PromotionState
 from clm_core.domain.versions import ModelVersion
 from clm_core.domain.vocabulary import ModelStatus
 from clm_core.ledger.store import Ledger
@@ -33,7 +32,14 @@ from clm_core.models import golden
 from clm_core.models.bundle import load_bundle
 from clm_core.models.contract import Model, require_bars_needed
 from clm_core.registry.mlflow_registry import MLflowRegistry
-from clm_core.registry.promotion import PRODUCTION
+from clm_core.registry.serving_rights import (
+    NOT_TRADED,
+    PRODUCTION,
+    is_in_production,
+    moved_alias,
+    not_traded,
+    unknown_version,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,14 +105,11 @@ def load(
         model = _fetch(registry, model_id, number, digest, None)
         return _with_warning(Served(model_id, alias, number, digest, status, model, registry))
     version = _recorded(ledger, model_id, number)
-    if alias == PRODUCTION and not _is_in_production(ledger, version):
+    if alias == PRODUCTION and not is_in_production(ledger, version):
         if registry.aliased(model_id, alias) != number:
             # another version was promoted in the meantime
             return load(model_id, alias, registry=registry, ledger=ledger)
-        raise ConflictError(
-            f"{model_id} {version.version} is {version.status}, and the alias {PRODUCTION} was "
-            "moved by hand: `clm reconcile` puts the alias back."
-        )
+        raise ConflictError(moved_alias(version))
     try:
         model = _fetch(registry, model_id, number, version.bundle_digest, version.package_digest)
     except BundleCorrupt as error:
@@ -127,25 +130,13 @@ def _fetch(
 
 
 def _with_warning(served: Served) -> Served:
-    if served.alias != PRODUCTION and served.status in (ModelStatus.FAILED, ModelStatus.RETIRED):
-        warnings.warn(f"{served.model_id} {served.alias} is {served.status}: do not trade it", stacklevel=3)
+    if served.alias != PRODUCTION and served.status in NOT_TRADED:
+        warnings.warn(not_traded(served.model_id, served.alias, served.status), stacklevel=3)
     return served
-
-
-def _is_in_production(ledger: Ledger, version: ModelVersion) -> bool:
-    """Accept also a version whose promotion has moved the alias and is not yet recorded."""
-    # in this order: a promotion that ends between the two reads has set the status by the second
-    change = ledger.promotions.under_way(version.model_id)
-    if change is not None and change.state is PromotionState.INTENT and change.to_version == version.version:
-        return True
-    return ledger.version(version.model_id, version.version).status is ModelStatus.PRODUCTION
 
 
 def _recorded(ledger: Ledger, model_id: str, number: int) -> ModelVersion:
     versions = ledger.versions(model_id=model_id, mlflow_version=number)
     if not versions:
-        raise NotFound(
-            f"MLflow's version {number} of {model_id} is not in the ledger: it was created by hand. "
-            "`clm reconcile` puts the alias back."
-        )
+        raise NotFound(unknown_version(model_id, number))
     return versions[0]

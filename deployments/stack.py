@@ -122,7 +122,6 @@ class _Plan:
             | {
                 # not on the command line, where every user of the machine could read the password
                 "MLFLOW_BACKEND_STORE_URI": database.url("mlflow", driver="psycopg"),
-                "MLFLOW_DEFAULT_ARTIFACT_ROOT": str(self._settings.home / "mlflow" / "artifacts"),
                 "MLFLOW_SERVER_ALLOWED_HOSTS": f"127.0.0.1:{port},localhost:{port}",
                 "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
                 "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",

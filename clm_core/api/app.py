@@ -13,8 +13,8 @@ from clm_core.api.bodies import BodyLimits, StrictRoute
 from clm_core.api.dispatch_soon import DispatchSoon
 from clm_core.api.envelope import Envelope
 from clm_core.api.oidc import Provider
-from clm_core.api.rate_limits import RateLimits
 from clm_core.api.route_table import ROUTES, Route
+from clm_core.platform.rate_limits import RateLimits
 from clm_core.services import Services
 
 
@@ -46,7 +46,7 @@ def create_app(services: Services) -> FastAPI:
         exception_handlers=errors.HANDLERS,
     )
     app.state.services = services
-    app.state.limits = RateLimits(settings)
+    app.state.limits = RateLimits(settings.failed_logins_per_minute, settings.writes_per_minute)
     app.state.provider = Provider(settings.oidc) if settings.oidc else None
     app.state.dispatch_soon = DispatchSoon(services.settings.home)
     app.state.streams = 0

@@ -5,7 +5,7 @@ from typing import Annotated
 from fastapi import Depends, Request
 
 from clm_core.api.dispatch_soon import DispatchSoon
-from clm_core.api.rate_limits import RateLimits
+from clm_core.platform.rate_limits import RateLimits
 from clm_core.services import Services
 
 

@@ -123,7 +123,7 @@ def print_summary(settings: "Settings", state: "StackState") -> None:
     table = Table(box=SIMPLE_HEAVY, show_header=False)
     for name, url in urls(state).items():
         table.add_row(name, f"[link={url}]{url}[/link]")
-    table.add_row("Prefect user and password", f"in {folder(settings.home) / 'prefect.auth'}")
+    table.add_row("user and password of Prefect and MLflow", f"in {folder(settings.home) / 'prefect.auth'}")
     table.add_row("logs", str(folder(settings.home) / "logs"))
     console.print(table)
 

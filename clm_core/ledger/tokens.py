@@ -54,6 +54,21 @@ class TokenStore:
             _note_use(connection, token, now)
         return token
 
+    def valid(self, token_id: str, now: datetime) -> Token:
+        """Token of a session that began with the token's secret.
+
+        Raises:
+            NotAuthenticated: the token is unknown, has expired or was revoked.
+        """
+        with self._engine.begin() as connection:
+            row = connection.execute(select(_TOKENS).where(_TOKENS.c.id == token_id)).mappings().one_or_none()
+        if row is None:
+            raise NotAuthenticated(f"The token is unknown: {_ASK}.")
+        token = _token(row)
+        if refusal := token.refusal(now):
+            raise NotAuthenticated(f"The token {token.id} {refusal}: {_ASK}.")
+        return token
+
     def tokens(self) -> list[Token]:
         """All tokens, expired and revoked tokens included, newest first."""
         with self._engine.begin() as connection:

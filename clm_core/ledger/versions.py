@@ -65,6 +65,7 @@ class VersionStore:
         status: ModelStatus | None = None,
         training_job_id: UUID | None = None,
         mlflow_version: int | None = None,
+        bundle_digest: str | None = None,
         limit: int = 50,
     ) -> list[ModelVersion]:
         """Versions, newest first."""
@@ -74,6 +75,7 @@ class VersionStore:
             "status": status,
             "training_job_id": training_job_id,
             "mlflow_version": mlflow_version,
+            "bundle_digest": bundle_digest,
         }
         return [_version(row) for row in rows.newest_rows(self._engine, _VERSIONS, equal, limit)]
 

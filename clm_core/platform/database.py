@@ -124,6 +124,18 @@ def revive(home: Path) -> bool:
         return True
 
 
+def sibling(url: str, of: Name, name: Name) -> str | None:
+    """URL of another database of the installation on the same server; None for a URL of another database.
+
+    Args:
+        of: database that the URL must name.
+    """
+    parts = urlsplit(url)
+    if not parts.scheme.startswith("postgresql") or parts.path != f"/{_database(of)}":
+        return None
+    return parts._replace(path=f"/{_database(name)}").geturl()
+
+
 def _database(name: Name) -> str:
     return f"clm_{name}"
 

@@ -27,6 +27,7 @@ from clm_core.models.bundle import load_bundle, read_card, verify_bundle
 from clm_core.models.contract import Model, ModelCard
 from clm_core.platform.home_record import HomeRecord
 from clm_core.registry import integrity
+from clm_core.registry.loading import registration
 from clm_core.registry.locations import EXPERIMENT, HOME_TAG, is_inside
 
 if TYPE_CHECKING:
@@ -449,7 +450,7 @@ class MLflowRegistry:
         from clm_core.registry.scoring import SIGNATURE
 
         card = read_card(bundle)
-        with _bytecode_off():
+        with _bytecode_off(), registration():
             stored = self._mlflow.pyfunc.log_model(
                 # a logged model, unlike a registered one, may not have a dot in the name
                 name=name.replace(".", "-"),

@@ -35,8 +35,8 @@ from clm_core.domain.vocabulary import ModelStatus
 from clm_core.ledger.promotions import PromotionStore
 from clm_core.ledger.store import Ledger
 from clm_core.registry.mlflow_registry import MLflowRegistry
+from clm_core.registry.serving_rights import PRODUCTION
 
-PRODUCTION = "production"
 PREVIOUS = "previous"
 """Alias shown to people; the target of a rollback comes from the recorded promotions instead."""
 PROMOTABLE = (ModelStatus.CANDIDATE, ModelStatus.SHADOW)

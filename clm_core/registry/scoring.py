@@ -8,12 +8,14 @@ times (without a zone: UTC), ISO 8601 text (without a zone: UTC), or a count of 
 """
 
 import re
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import mlflow
 import numpy as np
 import pandas as pd
 from mlflow.exceptions import MlflowException
@@ -22,13 +24,14 @@ from mlflow.protos.databricks_pb2 import INTERNAL_ERROR, INVALID_PARAMETER_VALUE
 from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
 from mlflow.types.schema import AnyType, DataType
 
-from clm_core.domain.errors import CLMError, DataError, Finding, InvalidBars
+from clm_core.domain.errors import CLMError, ConflictError, DataError, Finding, InvalidBars
 from clm_core.market.bars import FIELDS, Bars
 from clm_core.market.timeframes import Calendar, Timeframe
 from clm_core.market.times import EPOCH_BOUNDS
 from clm_core.market.validation import OVERRULABLE, validate
 from clm_core.models.bundle import load_bundle
 from clm_core.models.contract import Model, require_bars_needed
+from clm_core.registry.loading import advice_on
 
 ORIGIN = "the bars given to predict()"
 ZONED = re.compile(r"(?:\dZ|\d[+-]\d{2}:?\d{2}|:\d{2}(?:\.\d+)?[+-]\d{2})$")
@@ -78,15 +81,17 @@ class Scorer:
 
     @classmethod
     def load(cls, bundle: Path, config: Mapping[str, Any]) -> "Scorer":
-        """Verified version of a bundle.
+        """Verified version of a bundle, with the ledger's consent where the ledger can be asked (`loading`).
 
         Args:
             config: `model_config` of the version: bundle_digest, symbol, timeframe and calendar.
 
         Raises:
             BundleCorrupt: the bundle is not the bundle of the digest.
+            ConflictError: the alias `production` names the version, and no promotion put it there.
         """
         accept_any_column_in_csv()
+        _require_may_serve(config["bundle_digest"])
         return cls(
             load_bundle(bundle, digest=config["bundle_digest"]),
             config["symbol"],
@@ -149,6 +154,14 @@ class Predictions(pd.DataFrame):
             return super().to_dict(orient, **options)
         plain = pd.DataFrame(self)
         return plain.astype(object).where(plain.notna(), None).to_dict("records", **options)
+
+
+def _require_may_serve(bundle_digest: str) -> None:
+    advice = advice_on(bundle_digest, mlflow.get_registry_uri())
+    if advice.refusal is not None:
+        raise ConflictError(advice.refusal)
+    if advice.warning is not None:
+        warnings.warn(advice.warning, stacklevel=2)
 
 
 def accept_any_column_in_csv() -> None:

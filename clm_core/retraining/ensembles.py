@@ -11,7 +11,7 @@ from clm_core.ledger.store import Ledger
 from clm_core.models.contract import Recipe
 from clm_core.models.ensemble import EnsembleParams, EnsembleRecipe, Member
 from clm_core.registry.mlflow_registry import MLflowRegistry
-from clm_core.registry.promotion import PRODUCTION
+from clm_core.registry.serving_rights import PRODUCTION
 
 
 def resolve_members(ledger: Ledger, request: RetrainRequest) -> RetrainRequest:

@@ -84,6 +84,7 @@ def test_a_second_clm_up_is_refused_with_the_next_step(up: Installation) -> None
 
 def test_the_servers_listen_locally_and_prefect_asks_for_the_password(up: Installation) -> None:
     assert httpx.post(f"{up.state.prefect_api_url}/flows/filter", json={}).status_code == 401
+    assert httpx.get(f"{up.state.mlflow_url}/api/2.0/mlflow/experiments/search").status_code == 401
     forged = httpx.get(up.state.mlflow_url, headers={"Host": "evil.example"})
     assert forged.status_code == 403
     for url in (up.state.prefect_url, up.state.mlflow_url):
@@ -246,6 +247,8 @@ def test_the_page_of_a_run_shows_verdict_equity_curve_and_the_link_into_mlflow(
 
 def test_the_link_into_mlflow_opens_the_version(up: Installation, run: dict[str, Any], page: "Page") -> None:
     page.goto(f"{up.state.mlflow_url}/#/models/lightgbm_btcusd_1h/versions/1")
+    page.get_by_label("Password or token").fill(stack_state.prefect_auth(up.home))
+    page.get_by_role("button", name="Log in").click()
     page.get_by_text("Source Run").first.wait_for()
     [version] = json.loads(up.clm("models", "--json").stdout)
     assert page.get_by_text(version["version"]).count() > 0

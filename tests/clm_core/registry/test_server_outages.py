@@ -4,9 +4,6 @@ import contextlib
 import http.client
 import os
 import signal
-import socket
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -16,6 +13,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
+from mlflow_servers import ALONE, MLflowServer
 
 from clm_core.domain.actors import Actor
 from clm_core.domain.errors import RegistryUnavailable
@@ -32,27 +30,8 @@ REPETITIONS = 1 + int(os.environ.get("CHAOS_REPETITIONS", "1")) // 5
 CONVERGED_WITHIN_SECONDS = 60
 
 
-class Server:
-    """MLflow server, started as by `clm up`."""
-
-    def __init__(self, services: Services) -> None:
-        self.port = free_port()
-        self._environment = os.environ | {
-            "MLFLOW_BACKEND_STORE_URI": services.database.url("mlflow"),
-            "MLFLOW_DEFAULT_ARTIFACT_ROOT": str(services.settings.home / "mlflow" / "artifacts"),
-            "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
-        }
-        self.start()
-
-    def start(self) -> None:
-        command = [sys.executable, "-m", "clm_core.registry.server", str(self.port)]
-        self._process = subprocess.Popen(command, env=self._environment)
-        wait_until(self.answers, 120)
-
-    def answers(self) -> bool:
-        with contextlib.suppress(OSError):
-            return self.request("GET", "/health", b"", {}, timeout=2)[0] == 200
-        return False
+class Server(MLflowServer):
+    """MLflow alone, since the guard of `clm up` lets nobody move an alias."""
 
     def request(
         self, method: str, path: str, body: bytes, headers: dict[str, str], timeout: float = 120
@@ -62,13 +41,6 @@ class Server:
             connection.request(method, path, body, headers)
             answer = connection.getresponse()
             return answer.status, answer.read()
-
-    def signal(self, number: signal.Signals) -> None:
-        self._process.send_signal(number)
-
-    def kill(self) -> None:
-        self._process.kill()
-        self._process.wait()
 
 
 class Proxy(ThreadingHTTPServer):
@@ -139,7 +111,7 @@ ACCIDENTS: dict[str, Callable[[Server], None]] = {
 
 @pytest.fixture(scope="module")
 def server(services: Services) -> Iterator[Server]:
-    started = Server(services)
+    started = Server(services, ALONE)
     yield started
     started.kill()
 
@@ -243,10 +215,3 @@ def wait_until(done: Callable[[], bool], seconds: float) -> None:
     while not done():
         assert time.monotonic() < deadline, f"not within {seconds} s"
         time.sleep(0.2)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

@@ -7,15 +7,14 @@ from limits import RateLimitItem, RateLimitItemPerMinute
 from limits.storage import MemoryStorage
 from limits.strategies import MovingWindowRateLimiter
 
-from clm_core.domain.api_settings import ApiSettings
 from clm_core.domain.errors import TooManyRequests
 
 
 class RateLimits:
-    def __init__(self, settings: ApiSettings) -> None:
+    def __init__(self, failed_logins_per_minute: int, writes_per_minute: int) -> None:
         self._counter = MovingWindowRateLimiter(MemoryStorage())
-        self._failed_logins = RateLimitItemPerMinute(settings.failed_logins_per_minute)
-        self._writes = RateLimitItemPerMinute(settings.writes_per_minute)
+        self._failed_logins = RateLimitItemPerMinute(failed_logins_per_minute)
+        self._writes = RateLimitItemPerMinute(writes_per_minute)
 
     def count_failed_login(self, address: str) -> None:
         """Counts a wrong token; valid tokens from the same address stay accepted.
@@ -23,7 +22,9 @@ class RateLimits:
         Raises:
             TooManyRequests: the limit of the address is reached.
         """
-        self._count(self._failed_logins, "login", address, "Too many wrong tokens from your address")
+        self._count(
+            self._failed_logins, "login", address, "Too many wrong passwords or tokens from your address"
+        )
 
     def count_write(self, token_id: str) -> None:
         """
