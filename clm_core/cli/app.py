@@ -20,6 +20,7 @@ from clm_core.cli import (
     maintenance,
     promotion,
     registry,
+    restoration,
     retrain,
     shadow,
     stack,
@@ -54,6 +55,7 @@ app.add_typer(gate.app, name="gate")
 app.add_typer(tokens.app, name="tokens")
 app.add_typer(registry.app)
 app.add_typer(promotion.app)
+app.add_typer(restoration.app)
 app.add_typer(triggers.app)
 app.add_typer(tune.app)
 app.add_typer(evolve.app)

@@ -170,7 +170,7 @@ def _sentence(change: "Promotion") -> str:
     if change.kind is PromotionKind.LOSS:
         return (
             f"{model_id}: {before} was deleted in MLflow and NOTHING IS IN PRODUCTION. "
-            f"Go back with: clm rollback {model_id} --reason ..."
+            f"Put it back with: clm restore-version {model_id} {before}"
         )
     until = f" Forced until {change.expires_at:%Y-%m-%d %H:%M} UTC." if change.expires_at else ""
     return f"{model_id}: {after} is in production ({change.kind}), before {before}.{until}"

@@ -34,6 +34,7 @@ def show(version: VersionName, as_json: AsJson = False) -> None:
         judged = _judged(services, stored)
         lineage = services.ledger.lineage(stored.model_id, stored.version)
         bars_needed = _bars_needed(services, stored)
+        in_mlflow = _in_mlflow(services, stored)
     if as_json:
         evaluation, verdict = judged or (None, None)
         print_json(
@@ -46,7 +47,7 @@ def show(version: VersionName, as_json: AsJson = False) -> None:
             }
         )
         return
-    console.print(_facts_table(stored, lineage, bars_needed))
+    console.print(_facts_table(stored, lineage, bars_needed, in_mlflow))
     if judged is None:
         console.print("Not judged yet.")
         return
@@ -117,7 +118,20 @@ def _bars_needed(services: "Services", version: "ModelVersion") -> int | None:
         return None
 
 
-def _facts_table(version: "ModelVersion", lineage: "Lineage", bars_needed: int | None) -> Table:
+def _in_mlflow(services: "Services", version: "ModelVersion") -> str:
+    """Number of the version in MLflow, or the command that brings a deleted version back."""
+    number = version.mlflow_version
+    try:
+        if services.registry.holds(version.model_id, number, version.mlflow_run_id):
+            return f"version {number}"
+    except RegistryUnavailable:
+        return "MLflow does not answer"
+    return f"DELETED; clm restore-version {version.model_id} {version.version} brings it back"
+
+
+def _facts_table(
+    version: "ModelVersion", lineage: "Lineage", bars_needed: int | None, in_mlflow: str
+) -> Table:
     from clm_core.models.ensemble import readable
 
     table = Table(
@@ -129,6 +143,7 @@ def _facts_table(version: "ModelVersion", lineage: "Lineage", bars_needed: int |
     for name, value in (
         ("status", version.status.value),
         ("load it with", version.model_path),
+        ("in MLflow", in_mlflow),
         ("bars to predict from", "not recorded" if bars_needed is None else f"at least {bars_needed:,}"),
         ("registered", f"{version.created_at:%Y-%m-%d %H:%M:%S} UTC"),
         ("served before it", version.parent_version or "none"),

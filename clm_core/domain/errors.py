@@ -21,6 +21,7 @@ CLMError                        the root
 │   ├── LookAhead               a feature or model uses future bars
 │   ├── FeatureMismatch         bars or features differ from the training's
 │   ├── BundleCorrupt           the files of a bundle were changed
+│   ├── FilesLost               the files of a deleted version are gone or changed
 │   ├── PreflightFailed         a loaded model answers otherwise than at its training
 │   ├── PluginMissing           a plug-in is not installed
 │   ├── PluginFailed            a plug-in cannot be imported, or raised an error
@@ -180,6 +181,10 @@ class FeatureMismatch(ModelError):
 
 class BundleCorrupt(ModelError):
     """The files of a bundle differ from the manifest."""
+
+
+class FilesLost(ModelError):
+    """The files of a version deleted in MLflow are gone, or are not the registered files."""
 
 
 class PreflightFailed(ModelError):

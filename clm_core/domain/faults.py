@@ -24,6 +24,11 @@ class Fault(StrEnum):
     AFTER_RESTORE = "after_restore"
     """An alias moved by hand is put back, and the ledger has not recorded so yet."""
 
+    REGISTERED_AGAIN = "registered_again"
+    """A deleted version is in MLflow again, under a number that the ledger does not know."""
+    NUMBER_RECORDED = "number_recorded"
+    """The ledger has the new number of a restored version, MLflow lacks the aliases."""
+
     JOB_RECORDED = "job_recorded"
     """A retrain's job waits to be started."""
     JOB_STARTED = "job_started"

@@ -35,6 +35,8 @@ class PromotionKind(StrEnum):
     """An alias moved by hand, accepted by an admin."""
     LOSS = "loss"
     """The production version was deleted in MLflow: none serves until the next promotion or rollback."""
+    RESTORATION = "restoration"
+    """A lost production version, registered again and in production again."""
     ALIAS_MOVED = "alias_moved"
     """An alias moved by hand: `to_version` is the version found at the alias."""
 

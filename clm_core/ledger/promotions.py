@@ -2,7 +2,7 @@
 
 import contextlib
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -32,12 +32,14 @@ EVENT_OF = {
     PromotionKind.PROMOTION: EventType.MODEL_PROMOTED,
     PromotionKind.ADOPTION: EventType.MODEL_PROMOTED,
     PromotionKind.ROLLBACK: EventType.MODEL_ROLLBACK,
+    PromotionKind.RESTORATION: EventType.MODEL_PROMOTED,
 }
 ACTION_OF = {
     PromotionKind.PROMOTION: Action.PROMOTION_COMMITTED,
     PromotionKind.ADOPTION: Action.ALIAS_MOVE_ADOPTED,
     PromotionKind.ROLLBACK: Action.ROLLBACK_COMMITTED,
     PromotionKind.LOSS: Action.PRODUCTION_LOST,
+    PromotionKind.RESTORATION: Action.PRODUCTION_RESTORED,
 }
 
 
@@ -255,6 +257,55 @@ class PromotionStore:
             action = Action.VERSION_RETIRED
             audit_records.record(connection, action, version.model_id, now, details, actor)
 
+    def numbers(self, model_id: str) -> dict[str, int]:
+        """MLflow's number of every version of a model, by label."""
+        of_model = select(_VERSIONS.c.version, _VERSIONS.c.mlflow_version).where(
+            _VERSIONS.c.model_id == model_id
+        )
+        with self._engine.begin() as connection:
+            return {row.version: row.mlflow_version for row in connection.execute(of_model)}
+
+    def record_restoration(
+        self,
+        version: ModelVersion,
+        mlflow_version: int,
+        restored: Sequence[str],
+        actor: Actor,
+        reason: str,
+        now: datetime,
+    ) -> ModelVersion:
+        """Record that a version deleted in MLflow is there again, under MLflow's new number.
+
+        Args:
+            restored: what was put back, a phrase each.
+
+        Raises:
+            ConflictError: a concurrent call recorded another number first.
+        """
+        renumbered = (
+            update(_VERSIONS)
+            .where(_VERSIONS.c.model_id == version.model_id, _VERSIONS.c.version == version.version)
+            .where(_VERSIONS.c.mlflow_version == version.mlflow_version)
+            .values(mlflow_version=mlflow_version)
+        )
+        details = {
+            "version": version.version,
+            "from_mlflow_version": version.mlflow_version,
+            "to_mlflow_version": mlflow_version,
+            "bundle_digest": version.bundle_digest,
+            "restored": list(restored),
+            "reason": reason,
+        }
+        with self._engine.begin() as connection:
+            if connection.execute(renumbered).rowcount == 0:
+                raise ConflictError(
+                    f"{version.model_id} {version.version} was registered again by a concurrent command: "
+                    "see `clm models`, then repeat the command."
+                )
+            action = Action.VERSION_RESTORED
+            audit_records.record(connection, action, version.model_id, now, details, actor)
+        return version.model_copy(update={"mlflow_version": mlflow_version})
+
     def job_status(self, version: ModelVersion) -> JobStatus:
         with self._engine.begin() as connection:
             job = select(_JOBS.c.status).where(_JOBS.c.id == version.training_job_id)
@@ -310,8 +361,9 @@ def _record_commit(connection: Connection, done: Promotion, now: datetime) -> No
         alerts.end(connection, AlertKind.PRODUCTION_LOST, done.model_id, now)
     if done.kind is PromotionKind.LOSS:
         message = (
-            f"{done.from_version} was deleted in MLflow and nothing serves: restore the previous version "
-            f"with `clm rollback {done.model_id}`, or promote another version."
+            f"{done.from_version} was deleted in MLflow and nothing serves. Put the version back with "
+            f"`clm restore-version {done.model_id} {done.from_version}`, or promote another version. "
+            "The command says what to do if the files of the version are lost too."
         )
         _alert(connection, AlertKind.PRODUCTION_LOST, done, message, now)
     if done.kind in EVENT_OF:

@@ -33,6 +33,7 @@ from clm_core.registry.locations import EXPERIMENT, HOME_TAG, is_inside
 if TYPE_CHECKING:
     import pandas as pd
     from mlflow import MlflowClient
+    from mlflow.entities.model_registry import ModelVersion as MLflowVersion
     from mlflow.entities.model_registry import RegisteredModel
     from mlflow.store.artifact.artifact_repo import ArtifactRepository
 
@@ -45,6 +46,8 @@ MAX_METRICS_PER_REQUEST = 1000
 DIGEST_TAG = "clm.bundle_digest"
 JOB_TAG = "clm.job_id"
 STATUS_TAG = "clm.status"
+LABEL_TAG = "clm.version"
+DATA_TAG = "clm.data_hash"
 RUNNING = "attributes.status = 'RUNNING'"
 BARS_TAG = "clm.bars_needed"
 """Tag with the number of closed bars that a prediction needs; see `Model.bars_needed`."""
@@ -121,6 +124,22 @@ class MLflowRegistry:
         self._mlflow.set_registry_uri(self._uri)
         return self._mlflow
 
+    @property
+    def uri(self) -> str:
+        """Tracking URI."""
+        return self._uri
+
+    @property
+    def artifacts(self) -> Path:
+        """Folder of the artifacts in the home."""
+        return self._artifacts
+
+    @property
+    def client(self) -> "MlflowClient":
+        """MLflow's client of our store, with the fluent functions set to the store as well."""
+        assert self._fluent
+        return self._client
+
     @cached_property
     def _client(self) -> "MlflowClient":
         client: MlflowClient = self._mlflow.MlflowClient(self._uri, self._uri)
@@ -152,6 +171,7 @@ class MLflowRegistry:
         params: Mapping[str, Any],
         metrics: Mapping[str, float],
         label: str,
+        above: int = 0,
     ) -> Registered:
         """Store a trained bundle as a new version of its model, with parameters and data.
 
@@ -159,6 +179,8 @@ class MLflowRegistry:
 
         Args:
             label: reserved for the version.
+            above: greatest number in the ledger: after the deletion of a model MLflow counts from 1 again,
+                and one number must not stand for two versions.
 
         Raises:
             AlreadyExists: another version took the label during the upload.
@@ -167,7 +189,7 @@ class MLflowRegistry:
         """
         mlflow = self._mlflow
         with _mlflow_request(f"store a version of {job.model_id}"):
-            self._ensure_model(job.model_id)
+            self.ensure_model(job.model_id)
             with self._run(job, label) as run_id:
                 mlflow.log_params({"seed": job.seed, "dataset_span_days": job.dataset_span_days, **params})
                 mlflow.log_metrics({f"train.{name}": value for name, value in metrics.items()})
@@ -175,14 +197,12 @@ class MLflowRegistry:
                 source = self._store(job.model_id, bundle, bundle_digest, bars)
                 crash_at(Fault.BUNDLE_STORED, self._fault)
                 needed = read_card(bundle).bars_needed
-                version = self._create_version(job, label, source, run_id, bundle_digest, bars, needed)
+                version = self._create_version(job, label, source, run_id, bundle_digest, bars, needed, above)
         return Registered(label, version, run_id, f"models:/{job.model_id}@{label}")
 
     def labels(self, model_id: str) -> set[str]:
         """All aliases of a model: the labels of the versions, and the aliases that can be moved."""
-        with _mlflow_request(f"read the versions of {model_id}"):
-            model = self._model(model_id)
-        return set() if model is None else set(model.aliases)
+        return set(self.aliases(model_id))
 
     def log_results(self, run_id: str, metrics: Mapping[str, float], curves: Mapping[str, Floats]) -> None:
         """Add metrics and curves (a value a step) to a version's run, without values that are not finite."""
@@ -294,7 +314,7 @@ class MLflowRegistry:
             RegistryUnavailable: the version cannot be read.
         """
         listed = self._tags(model_id, mlflow_version).get(PACKAGE_TAG)
-        with self._package(f"models:/{model_id}/{mlflow_version}") as package:
+        with self.package(f"models:/{model_id}/{mlflow_version}") as package:
             integrity.verify_package(package, listed, package_digest)
             yield package / integrity.BUNDLE
 
@@ -309,7 +329,7 @@ class MLflowRegistry:
         Raises:
             RegistryUnavailable: MLflow has no such version, or its files are gone or unreadable.
         """
-        with self._package(uri) as package:
+        with self.package(uri) as package:
             yield package / integrity.BUNDLE
 
     def tagged_digest(self, model_id: str, mlflow_version: int) -> str:
@@ -353,17 +373,33 @@ class MLflowRegistry:
             else:
                 self._client.set_registered_model_alias(model_id, alias, str(mlflow_version))
 
-    def holds(self, model_id: str, mlflow_version: int) -> bool:
-        """True unless the version was deleted."""
+    def holds(self, model_id: str, mlflow_version: int, run_id: str) -> bool:
+        """True unless the version was deleted.
+
+        Args:
+            run_id: run of the version, since MLflow gives the numbers of a deleted model a second time.
+        """
         with _mlflow_request(f"read {model_id} {mlflow_version}"):
             version = _none_on(
                 {"RESOURCE_DOES_NOT_EXIST"},
                 lambda: self._client.get_model_version(model_id, str(mlflow_version)),
             )
-        return version is not None
+        return version is not None and version.run_id == run_id
 
     @contextlib.contextmanager
-    def _package(self, uri: str) -> Iterator[Path]:
+    def requests(self, action: str) -> Iterator[None]:
+        """Raise RegistryUnavailable, naming the action, where a request of the block to MLflow fails."""
+        with _mlflow_request(action):
+            yield
+
+    def aliases(self, model_id: str) -> dict[str, int]:
+        """MLflow's number of the version behind each alias; empty without such a model."""
+        with _mlflow_request(f"read the aliases of {model_id}"):
+            model = self._model(model_id)
+        return {} if model is None else {alias: int(number) for alias, number in model.aliases.items()}
+
+    @contextlib.contextmanager
+    def package(self, uri: str) -> Iterator[Path]:
         """A private copy of everything MLflow holds of a version."""
         with tempfile.TemporaryDirectory() as folder:
             with _mlflow_request(f"read the bundle of {uri}"):
@@ -393,7 +429,7 @@ class MLflowRegistry:
             )
 
     def _listing(self, uri: str) -> str:
-        with self._package(uri) as package:
+        with self.package(uri) as package:
             return integrity.listing(package)
 
     def _tags(self, model_id: str, mlflow_version: int) -> dict[str, str]:
@@ -489,7 +525,8 @@ class MLflowRegistry:
     def _model(self, model_id: str) -> "RegisteredModel | None":
         return _none_on({"RESOURCE_DOES_NOT_EXIST"}, lambda: self._client.get_registered_model(model_id))
 
-    def _ensure_model(self, model_id: str) -> None:
+    def ensure_model(self, model_id: str) -> None:
+        """Create the registered model unless there is one."""
         from mlflow.exceptions import MlflowException
 
         if self._model(model_id) is not None:
@@ -510,28 +547,46 @@ class MLflowRegistry:
         bundle_digest: str,
         bars: Bars,
         bars_needed: int | None,
+        above: int,
     ) -> int:
         if label in self.labels(job.model_id):
             # the reservation ends when the connection to the ledger is lost
             raise AlreadyExists(f"{job.model_id} has a version {label} already: retrain again.")
-        version = self._client.create_model_version(
-            job.model_id,
-            source,
-            run_id,
-            tags={
-                "clm.version": label,
-                STATUS_TAG: ModelStatus.TRAINING.value,
-                JOB_TAG: str(job.id),
-                DIGEST_TAG: bundle_digest,
-                PACKAGE_TAG: self._listing(source),
-                "clm.data_hash": bars.content_hash,
-                BARS_TAG: str(bars_needed or ""),
-            },
-            model_id=source.removeprefix("models:/"),
-        )
+        tags = {
+            LABEL_TAG: label,
+            STATUS_TAG: ModelStatus.TRAINING.value,
+            JOB_TAG: str(job.id),
+            DIGEST_TAG: bundle_digest,
+            PACKAGE_TAG: self._listing(source),
+            DATA_TAG: bars.content_hash,
+            BARS_TAG: str(bars_needed or ""),
+        }
+        version = numbered(self._client, job.model_id, source, run_id, tags, lambda number: number > above)
         crash_at(Fault.VERSION_MADE, self._fault)
         self._client.set_registered_model_alias(job.model_id, label, version.version)
         return int(version.version)
+
+
+def numbered(
+    client: "MlflowClient",
+    model_id: str,
+    source: str,
+    run_id: str,
+    tags: Mapping[str, str],
+    may_be: Callable[[int], bool],
+) -> "MLflowVersion":
+    """Create a version with a number that may be used; versions with other numbers are deleted at once.
+
+    MLflow counts up from the greatest number of the registered model, deleted versions included.
+    """
+    logged_model = source.removeprefix("models:/") if source.startswith("models:/") else None
+    while True:
+        version = client.create_model_version(
+            model_id, source, run_id, tags=dict(tags), model_id=logged_model
+        )
+        if may_be(int(version.version)):
+            return version
+        client.delete_model_version(model_id, version.version)
 
 
 def _sizes(uri: str, store: "ArtifactRepository", folder: str | None = None, depth: int = 0) -> Iterator[int]:

@@ -15,7 +15,13 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from clm_core.domain.actors import Actor
-from clm_core.domain.errors import BundleCorrupt, ConflictError, NotFound, PromotionRefused
+from clm_core.domain.errors import (
+    BundleCorrupt,
+    ConflictError,
+    NotFound,
+    PromotionRefused,
+    RegistryUnavailable,
+)
 from clm_core.domain.faults import Fault, crash_at
 from clm_core.domain.promotions import (
     FORCED_FOR,
@@ -105,7 +111,7 @@ class Promotions:
         """
         authorise(actor, force, reason)
         request = ChangeRequest(actor, reason, now, said_by)
-        with self._locked(model_id, request) as require_lock:
+        with self.locked(model_id, request) as require_lock:
             champion = self._champion(model_id, expected_champion)
             target = self.ledger.version(model_id, label)
             forced = self._check(target, champion, PROMOTABLE, force, request)
@@ -131,7 +137,7 @@ class Promotions:
         """
         authorise(actor, force, reason)
         request = ChangeRequest(actor, reason, now, said_by)
-        with self._locked(model_id, request) as require_lock:
+        with self.locked(model_id, request) as require_lock:
             return self._roll_back(model_id, request, to, expected_champion, force, require_lock)
 
     def end_expired(self, model_id: str, actor: Actor, now: datetime) -> Promotion | None:
@@ -143,7 +149,7 @@ class Promotions:
         authorise(actor, False, "")
         reason = f"a forced promotion expired at {now:%Y-%m-%d %H:%M} UTC or before"
         request = ChangeRequest(actor, reason, now)
-        with self._locked(model_id, request) as require_lock:
+        with self.locked(model_id, request) as require_lock:
             # the promotion may have been confirmed or replaced during the wait for the lock
             if all(forced.model_id != model_id for forced in self._store.expired_forced(now)):
                 return None
@@ -157,7 +163,7 @@ class Promotions:
             NotFound: the production version was not forced.
         """
         authorise(actor, True, reason)
-        with self._locked(model_id, ChangeRequest(actor, reason, now)):
+        with self.locked(model_id, ChangeRequest(actor, reason, now)):
             history = self._store.committed(model_id)
             if not history or not history[-1].forced:
                 raise NotFound(
@@ -173,7 +179,7 @@ class Promotions:
             IllegalTransition: the version is in production, failed, or was never judged.
         """
         authorise(actor, False, reason)
-        with self._locked(model_id, ChangeRequest(actor, reason, now)):
+        with self.locked(model_id, ChangeRequest(actor, reason, now)):
             version = self.ledger.version(model_id, label)
             if version.status is not ModelStatus.RETIRED:
                 self._store.retire(version, actor, reason, now)
@@ -203,8 +209,28 @@ class Promotions:
     def _store(self) -> PromotionStore:
         return self.ledger.promotions
 
+    def return_to_production(
+        self, target: ModelVersion, request: ChangeRequest, require_lock: Callable[[], None]
+    ) -> Promotion:
+        """Put a lost production version, registered again, back into production; the model is locked.
+
+        A forced promotion stays forced, with the former expiry.
+
+        Raises:
+            NotAllowed, PromotionRefused, BundleCorrupt, RegistryUnavailable: as for `promote`.
+        """
+        promoted = [
+            change for change in self._store.committed(target.model_id) if change.to_version == target.version
+        ][-1]
+        authorise(request.actor, promoted.forced, request.reason)
+        self._check(target, None, (ModelStatus.RETIRED,), promoted.forced, request)
+        change = request.change(target.model_id, PromotionKind.RESTORATION, None, target.version)
+        expiry = {"forced": promoted.forced, "expires_at": promoted.expires_at}
+        return self._carry_out(change.model_copy(update=expiry), target, UNSET, require_lock)
+
     @contextlib.contextmanager
-    def _locked(self, model_id: str, request: ChangeRequest) -> Iterator[Callable[[], None]]:
+    def locked(self, model_id: str, request: ChangeRequest) -> Iterator[Callable[[], None]]:
+        """Lock a model for the block, after the end of interrupted promotions; see `PromotionStore.lock`."""
         with self._store.lock(model_id) as require_lock:
             self._reconcile(model_id, request, adopt=False)
             yield require_lock
@@ -274,6 +300,11 @@ class Promotions:
         if refusals and not force:
             advice = "Retrain, or ask an admin to force the promotion and to give a reason."
             raise PromotionRefused(model_id, label, refusals, advice)
+        if not self._holds(target):
+            raise RegistryUnavailable(
+                f"MLflow could not read {label}: the version was deleted there. Put the version back with "
+                f"`clm restore-version {model_id} {label}`, then repeat the command."
+            )
         self.verify(target, request.actor, request.at)
         return bool(refusals)
 
@@ -315,7 +346,7 @@ class Promotions:
     def _display(self, change: Change) -> None:
         """Update aliases and tags in MLflow to the new state."""
         before = self._version(change.model_id, change.from_version)
-        if before is not None and self.registry.holds(before.model_id, before.mlflow_version):
+        if before is not None and self._holds(before):
             self.registry.point(change.model_id, PREVIOUS, before.mlflow_version)
         crash_at(Fault.AFTER_PREVIOUS, self.fault)
         self._show(before, ModelStatus.RETIRED, f"replaced by {change.to_version}")
@@ -324,8 +355,11 @@ class Promotions:
         crash_at(Fault.AFTER_TAGS, self.fault)
 
     def _show(self, version: ModelVersion | None, status: ModelStatus, reason: str) -> None:
-        if version is not None and self.registry.holds(version.model_id, version.mlflow_version):
+        if version is not None and self._holds(version):
             self.registry.set_status(version.model_id, version.mlflow_version, status, [reason])
+
+    def _holds(self, version: ModelVersion) -> bool:
+        return self.registry.holds(version.model_id, version.mlflow_version, version.mlflow_run_id)
 
     def _version(self, model_id: str, label: str | None) -> ModelVersion | None:
         return None if label is None else self.ledger.version(model_id, label)
@@ -372,7 +406,7 @@ class Promotions:
             crash_at(Fault.AFTER_ALIAS_MOVED, self.fault)
         if adopt:
             return [self._adopt(alias_move, aliased, request)]
-        if champion is not None and not self.registry.holds(model_id, champion.mlflow_version):
+        if champion is not None and not self._holds(champion):
             return [self._record_loss(alias_move, champion, aliased_number, request)]
         self.registry.point(model_id, PRODUCTION, recorded_number)
         crash_at(Fault.AFTER_RESTORE, self.fault)

@@ -5,6 +5,7 @@ import platform
 import uuid
 from dataclasses import asdict
 from datetime import datetime
+from functools import partial
 
 import numpy as np
 
@@ -90,9 +91,16 @@ def register(
     now = services.clock()
     params = readable(job.model_type, trained.params)
     # until the ledger has the version: two versions registered within a second would take the same label
-    with ledger.labels.reserved(job.model_id, now, lambda: registry.labels(job.model_id)) as label:
+    with ledger.labels.reserved(job.model_id, now, partial(taken_labels, services, job.model_id)) as label:
         registered = registry.register(
-            job, trained.bundle, trained.bundle_digest, bars, params, trained.train_metrics, label
+            job,
+            trained.bundle,
+            trained.bundle_digest,
+            bars,
+            params,
+            trained.train_metrics,
+            label,
+            above=max(ledger.promotions.numbers(job.model_id).values(), default=0),
         )
         crash_at(Fault.VERSION_STORED, services.settings.fault)
         parent = ledger.promotions.champion(job.model_id)
@@ -104,6 +112,11 @@ def register(
         version.mlflow_run_id, {}, {"train.validation_loss": np.asarray(trained.learning_curve)}
     )
     return version
+
+
+def taken_labels(services: Services, model_id: str) -> set[str]:
+    """Labels of a model's versions, those deleted in MLflow included."""
+    return services.registry.labels(model_id) | services.ledger.promotions.numbers(model_id).keys()
 
 
 def evaluate_out_of_sample(

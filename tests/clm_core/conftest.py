@@ -36,6 +36,7 @@ from clm_core.ledger.store import Ledger
 from clm_core.market.bars import Bars
 from clm_core.models import catalog
 from clm_core.models.bundle import save_bundle
+from clm_core.retraining.steps import taken_labels
 from clm_core.services import Services
 
 NOW = datetime(2026, 3, 4, 12, tzinfo=UTC)
@@ -59,6 +60,7 @@ CHANGED = {
     "rollback_committed",
     "alias_move_adopted",
     "production_lost",
+    "production_restored",
 }
 """Audit actions of changes of the production version."""
 MADE = ["version_registered", "version_judged", "version_status_changed"]
@@ -108,9 +110,12 @@ def make_version(services: Services, bundle: Stored) -> MakeVersion:
         stored: Stored = bundle,
     ) -> ModelVersion:
         job, lease = _job(services, model_id)
-        labels = partial(services.registry.labels, job.model_id)
-        with services.ledger.labels.reserved(job.model_id, now, labels) as label:
-            placed = services.registry.register(job, stored.folder, stored.digest, stored.bars, {}, {}, label)
+        above = max(services.ledger.promotions.numbers(model_id).values(), default=0)
+        labels = partial(taken_labels, services, model_id)
+        with services.ledger.labels.reserved(model_id, now, labels) as label:
+            placed = services.registry.register(
+                job, stored.folder, stored.digest, stored.bars, {}, {}, label, above
+            )
         version = services.ledger.add_version(
             records.a_version(
                 job,
