@@ -1,12 +1,12 @@
-"""Settings: CLM_ variables over a TOML file over defaults; unknown names and bad values are refused."""
+"""Settings: CLM_ variables over the home's file over defaults; unknown names and bad values are refused."""
 
+import json
 import os
 import re
-import tomllib
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 from pydantic import (
     Field,
@@ -39,7 +39,16 @@ from clm_core.domain.operation_settings import (
     StackSettings,
     TrainingSettings,
 )
-from clm_core.domain.setting_keys import Key, dotted, fields, hint, is_secret, variable, variable_given
+from clm_core.domain.setting_keys import (
+    Key,
+    dotted,
+    fields,
+    hint,
+    is_secret,
+    value_at,
+    variable,
+    variable_given,
+)
 from clm_core.domain.spellings import normalise_symbol
 from clm_core.domain.terms import (
     COST_FIELDS,
@@ -53,9 +62,15 @@ from clm_core.domain.universe import Market
 from clm_core.domain.walk_forward import WalkForwardPlan
 from clm_core.domain.webhook_settings import EventSettings, WebhookSource
 from clm_core.platform.renamed_settings import RENAMED, accept_old_names
-
-CONFIG_VARIABLE = "CLM_CONFIG"
-DEFAULT_FILE = Path("clm.toml")
+from clm_core.platform.settings_file import (
+    CONFIG_VARIABLE,
+    DEFAULT_HOME,
+    HOME_VARIABLE,
+    SettingsPlace,
+    absolute_home,
+    place,
+    with_absolute_paths,
+)
 
 
 class Settings(BaseSettings):
@@ -65,8 +80,8 @@ class Settings(BaseSettings):
         env_prefix="CLM_", env_nested_delimiter="__", extra="forbid", frozen=True, hide_input_in_errors=True
     )
 
-    home: Path = Path(".clm")
-    """Folder of all state; a relative path starts at the current folder of the program."""
+    home: Path = DEFAULT_HOME
+    """Folder of all state, named by CLM_HOME; a relative path starts at the current folder."""
     database_url: SecretStr | None = None
     """PostgreSQL, `postgresql://user:password@host:5432/database`; by default embedded, under home."""
     costs: GeneralCostSettings = GeneralCostSettings()
@@ -101,9 +116,7 @@ class Settings(BaseSettings):
     @field_validator("home")
     @classmethod
     def _absolute(cls, home: Path) -> Path:
-        absolute = home.expanduser().absolute()
-        # MLflow refuses locations with "..", and a home has one spelling of the path
-        return absolute.resolve() if ".." in absolute.parts else absolute
+        return absolute_home(home)
 
     @field_validator("markets", mode="before")
     @classmethod
@@ -134,8 +147,11 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        by_variable, by_file = env_settings(), _read(settings_file())
-        accept_old_names(by_variable, by_file, settings_file(), _equal)
+        chosen = init_settings().get("home")
+        found = settings_place(None if chosen is None else Path(chosen))
+        by_variable = with_absolute_paths(env_settings(), PATHS, Path.cwd())
+        by_file = {} if found.file is None else dict(found.file.values)
+        accept_old_names(by_variable, by_file, found.file_name, _equal)
         return (
             init_settings,
             InitSettingsSource(settings_cls, by_variable),
@@ -143,8 +159,12 @@ class Settings(BaseSettings):
         )
 
 
+PATHS = tuple(key for key, annotation in fields(Settings) if Path in (annotation, *get_args(annotation)))
+"""Keys of the settings that are paths."""
+
+
 def load_settings() -> Settings:
-    """Settings from the variables, the file and the defaults.
+    """Settings from the variables, the home's file and the defaults.
 
     Raises:
         SettingsError: a variable or key is unknown, or a value is not allowed; the message names all of them.
@@ -166,38 +186,69 @@ def effective(settings: Settings) -> dict[str, Any]:
     return settings.model_dump(mode="json")
 
 
-def settings_file() -> Path | None:
-    """Settings file: CLM_CONFIG, else clm.toml in the current folder, if present."""
-    named = os.environ.get(CONFIG_VARIABLE)
-    if named is not None:
-        return Path(named)
-    return DEFAULT_FILE if DEFAULT_FILE.exists() else None
+def settings_place(home: Path | None = None) -> SettingsPlace:
+    """Home and settings file in force.
+
+    Args:
+        home: the home, where the caller has chosen one.
+
+    Raises:
+        SettingsError: a file cannot be read, or two files differ.
+    """
+    return place(PATHS, home)
+
+
+def settings_file(home: Path | None = None) -> Path | None:
+    """Path of the settings file in force, absolute; None without one."""
+    file = settings_place(home).file
+    return None if file is None else file.path
+
+
+def setting_texts(settings: Settings) -> dict[str, str]:
+    """Each setting as JSON text by its dotted name, secrets included: never print these.
+
+    Left out are the home and the point of a crash test: neither belongs to a home's settings.
+    """
+    revealed = settings.model_dump(mode="python", exclude={"home", "fault"})
+    keys = (key for key, _ in fields(Settings) if key[0] in revealed)
+    return {dotted(key): json.dumps(_plain(value_at(revealed, key)), sort_keys=True) for key in keys}
+
+
+def variables_given() -> list[str]:
+    """Names of the variables that set a value, former names and CLM_HOME included."""
+    keys = [*(key for key, _ in fields(Settings)), *RENAMED]
+    names = [variable_given(os.environ, key) for key in keys]
+    return [name for name in names if name is not None]
+
+
+def child_variables(settings: Settings) -> dict[str, str]:
+    """Variables that give a child process in any folder the settings of this process."""
+    file = settings_place(settings.home).file
+    paths = {
+        name: str(Path(os.environ[name]).expanduser().absolute())
+        for key in PATHS
+        if (name := variable_given(os.environ, key)) is not None
+    }
+    named = {CONFIG_VARIABLE: str(file.path)} if file is not None else {}
+    return paths | named | {HOME_VARIABLE: str(settings.home)}
 
 
 def names_secrets() -> bool:
     """True if the settings file holds a secret: a URL of a receiver, a password, a webhook secret."""
-    by_file = _read(settings_file())
-    secrets = [key for key, annotation in fields(Settings) if is_secret(annotation)]
-    return any(_within(by_file, key) for key in secrets)
-
-
-def _within(values: Mapping[str, Any], key: Key) -> bool:
-    inner: Any = values
-    for name in key:
-        if not isinstance(inner, Mapping) or name not in inner:
-            return False
-        inner = inner[name]
-    return True
+    file = settings_place().file
+    secrets = (key for key, annotation in fields(Settings) if is_secret(annotation))
+    return file is not None and any(value_at(file.values, key) is not None for key in secrets)
 
 
 def cost_sources(settings: Settings) -> CostSources:
     """Costs as the settings name them, with the variable or the file that names each."""
     variables = {field: _cost_variable(field, getattr(settings.costs, field)) for field in COST_FIELDS}
+    found = settings_place(settings.home)
     return CostSources(
         general=settings.costs,
         variables={field: name for field, name in variables.items() if name is not None},
-        file=CostSettings(**{field: _cost_of_file(field) for field in COST_FIELDS}),
-        file_name=str(settings_file()),
+        file=CostSettings(**{field: _cost_of_file(found, field) for field in COST_FIELDS}),
+        file_name=found.file_name,
         markets_variable=any(name.upper() == "CLM_MARKETS" for name in os.environ),
     )
 
@@ -212,24 +263,24 @@ def _cost_variable(field: str, general: float | None) -> str | None:
         return None
 
 
-def _cost_of_file(field: str) -> float | None:
+def _cost_of_file(found: SettingsPlace, field: str) -> float | None:
     """Value of a field under [costs] in the settings file alone; None where the file has none."""
-    costs = _read(settings_file()).get("costs", {})
-    value = costs.get(field) if isinstance(costs, dict) else None
+    value = None if found.file is None else value_at(found.file.values, ("costs", field))
     return float(value) if isinstance(value, int | float | str) else None
 
 
-def _read(file: Path | None) -> dict[str, Any]:
-    if file is None:
-        return {}
-    try:
-        return tomllib.loads(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise SettingsError(
-            f"The settings file {file} cannot be read ({error.strerror}): correct or unset {CONFIG_VARIABLE}."
-        ) from error
-    except ValueError as error:
-        raise SettingsError(f"The settings file {file} is not valid TOML: {error}.") from error
+def _plain(value: Any) -> Any:
+    """A value for JSON, with secrets revealed."""
+    match value:
+        case SecretStr():
+            return value.get_secret_value()
+        case Mapping():
+            return {str(name): _plain(each) for name, each in value.items()}
+        case list() | tuple():
+            return [_plain(each) for each in value]
+        case Path():
+            return str(value)
+    return value
 
 
 def _equal(key: Key, one: Any, other: Any) -> bool:
@@ -256,7 +307,7 @@ def _problem(details: ErrorDetails) -> str:
     if details["type"] == "extra_forbidden":
         renamed = {dotted(old): dotted(new) for old, new in RENAMED.items()}
         advice = hint(dotted(key), list(map(dotted, types)), renamed)
-        return f"{dotted(key)} in {settings_file()} is not a setting: {advice}"
+        return f"{dotted(key)} in {settings_place().file_name} is not a setting: {advice}"
     value = "(hidden)" if is_secret(types.get(setting)) else repr(details["input"])
     reason = details["msg"].removeprefix("Value error, ")
     return f"{dotted(key)} = {value}, set by {_origin(setting)}, is not allowed: {reason}."
@@ -265,4 +316,4 @@ def _problem(details: ErrorDetails) -> str:
 def _origin(key: Key) -> str:
     names = [key, *(old for old, new in RENAMED.items() if new == key)]
     given = (found for name in names if (found := variable_given(os.environ, name)) is not None)
-    return next(given, str(settings_file()))
+    return next(given, settings_place().file_name)

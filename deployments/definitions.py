@@ -17,6 +17,7 @@ from uuid import UUID
 import httpx
 import yaml  # type: ignore[import-untyped]
 
+from clm_core.cli.renamed import show_deprecations
 from clm_core.domain.errors import CLMError, ServerUnavailable
 from clm_core.domain.jobs import RetrainRequest
 from clm_core.domain.kinds import Kind, model_id
@@ -24,6 +25,11 @@ from clm_core.domain.universe import Market
 from clm_core.domain.vocabulary import ModelType, TriggerReason
 from clm_core.market.timeframes import Timeframe
 from clm_core.models import catalog
+from clm_core.operations.settings_check import (
+    record_deployed,
+    require_settings_of_stack,
+    require_usable,
+)
 from clm_core.platform import stack_state
 from clm_core.platform.prefect_runs import DEPLOYMENTS_TAG
 from clm_core.platform.private_files import keep_files_private
@@ -513,14 +519,18 @@ def _crash_runs(name: str, after: str, expect: set[str], within: timedelta, mess
 
 
 def main(arguments: list[str]) -> int:
-    settings = load_settings()
+    show_deprecations()
     try:
+        settings = load_settings()
+        require_usable(settings)
         if "--yaml" in arguments:
             print(yaml.safe_dump(prefect_yaml(settings), sort_keys=False, width=110), end="")
-        else:
-            for change, names in asdict(deploy(settings)).items():
-                if names:
-                    print(f"{change}: {', '.join(names)}")
+            return 0
+        require_settings_of_stack(settings, deploys=True)
+        for change, names in asdict(deploy(settings)).items():
+            if names:
+                print(f"{change}: {', '.join(names)}")
+        record_deployed(settings)
     except CLMError as error:
         print(f"Error: {error}", file=sys.stderr)
         return 1

@@ -57,11 +57,20 @@ def _signal(groups: set[int], number: signal.Signals) -> None:
 
 def _stop_database() -> None:
     """Opens and closes the embedded database, because the last user stops the server."""
+    from clm_core.domain.errors import SettingsError
     from clm_core.platform.database import open_database
+    from clm_core.platform.settings_file import home_in_force
     from clm_core.settings import load_settings
 
-    settings = load_settings()
-    with open_database(settings.home, settings.database_url):
+    home = home_in_force()
+    try:
+        if load_settings().database_url is not None:
+            return
+    except SettingsError:
+        # the file may have become unreadable since the start: an embedded server shows by its folder
+        if not (home / "postgres").is_dir():
+            return
+    with open_database(home):
         pass
 
 

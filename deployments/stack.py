@@ -6,6 +6,7 @@
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack
 from datetime import UTC, datetime
@@ -17,18 +18,21 @@ from rich.console import Console
 from clm_core.cli.renamed import show_deprecations
 from clm_core.cli.stack import print_summary
 from clm_core.domain.errors import CLMError, ServerUnavailable
+from clm_core.operations.settings_check import record_settings, require_usable
 from clm_core.platform import stack_state
 from clm_core.platform.database import Database, open_database, revive
 from clm_core.platform.prefect_runs import is_answering, workers_online
 from clm_core.platform.prefect_server import server_environment
 from clm_core.platform.private_files import close_settings, keep_files_private, secure_home
 from clm_core.platform.stack_state import PartState, PartStatus, StackState
-from clm_core.services import open_ledger, settle_home
-from clm_core.settings import CONFIG_VARIABLE, Settings, load_settings, names_secrets, settings_file
+from clm_core.services import loading_problem, open_ledger, settle_home
+from clm_core.settings import Settings, child_variables, load_settings, names_secrets, settings_file
 from deployments.supervisor import StackPart, Stopped, Supervisor, stoppable
 
 PREFERRED_PORTS = {"prefect": 4200, "mlflow": 5000, "api": 8000}
 READY_WITHIN_SECONDS = 300.0
+SETTINGS_CHECKED_SECONDS = 15.0
+"""Time between two looks at settings and policy, which every flow run loads at its start."""
 MAINTENANCE_RUNS = 5
 """Runs at a time of the scheduled passes: one each of maintenance, fetch, dispatch, watch and shadow."""
 
@@ -49,7 +53,9 @@ def main() -> int:
 
 def run(settings: Settings, console: Console) -> None:
     """Starts and supervises all parts until Stopped is raised."""
+    require_usable(settings)
     secure_home(settings.home)
+    _leave_current_folder(settings)
     with ExitStack() as running:
         running.enter_context(stack_state.stack_lock(settings.home))
         for message in _renewed_secrets(settings):
@@ -57,6 +63,7 @@ def run(settings: Settings, console: Console) -> None:
         plan = _Plan(settings, running.enter_context(_ports(settings)))
         database = running.enter_context(open_database(settings.home, settings.database_url))
         settle_home(settings.home, database)
+        record_settings(settings, plan.state.started_at)
         reporter = _StateReporter(settings.home, plan.state, console)
         supervisor = running.enter_context(
             Supervisor(stack_state.folder(settings.home) / "logs", reporter.changed)
@@ -81,6 +88,7 @@ def run(settings: Settings, console: Console) -> None:
         print_summary(settings, reporter.all_ready())
         while True:
             supervisor.check_parts()
+            reporter.check_settings()
             if settings.database_url is None and revive(settings.home):
                 console.print("database: died, restarted")
 
@@ -173,6 +181,7 @@ class _StateReporter:
         self._state = state
         self._console = console
         self.supervisor: Supervisor | None = None
+        self._settings_due = 0.0
 
     def changed(self, part: PartState) -> None:
         if part.status is PartStatus.RESTARTING:
@@ -185,6 +194,17 @@ class _StateReporter:
         self._state = self._state.model_copy(update={"ready": True})
         self._write()
         return self._state
+
+    def check_settings(self) -> None:
+        """Records that a process started now could not load settings or policy; looks every few seconds."""
+        if time.monotonic() < self._settings_due:
+            return
+        problem = loading_problem()
+        self._settings_due = time.monotonic() + SETTINGS_CHECKED_SECONDS
+        if problem != self._state.settings_problem:
+            self._console.print(f"settings: {problem or 'usable again'}", markup=False, soft_wrap=True)
+            self._state = self._state.model_copy(update={"settings_problem": problem})
+            self._write()
 
     def _write(self) -> None:
         parts = () if self.supervisor is None else self.supervisor.states
@@ -204,12 +224,21 @@ def _renewed_secrets(settings: Settings) -> Iterator[str]:
         yield closed
 
 
+def _leave_current_folder(settings: Settings) -> None:
+    """Works in the home from now on, with the settings of the folder in which the command was typed.
+
+    A file that appears in that folder later has no say, and the parts see relative paths as the command does.
+    """
+    os.environ |= child_variables(settings)
+    if search_path := os.environ.get("PYTHONPATH"):
+        os.environ["PYTHONPATH"] = os.pathsep.join(map(os.path.abspath, search_path.split(os.pathsep)))
+    os.chdir(settings.home)
+
+
 def _environment(settings: Settings, state: StackState) -> dict[str, str]:
     """Environment of all parts and flow runs: the same settings in every folder."""
-    file = settings_file()
     return {
-        "CLM_HOME": str(settings.home),
-        **({CONFIG_VARIABLE: str(file.absolute())} if file else {}),
+        **child_variables(settings),
         **stack_state.prefect_environment(settings.home, state),
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]),
         "PYTHONSAFEPATH": "1",

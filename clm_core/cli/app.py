@@ -12,6 +12,7 @@ from rich.text import Text
 
 from clm_core.cli import (
     audit,
+    configuration,
     data,
     db,
     deliveries,
@@ -30,8 +31,8 @@ from clm_core.cli import (
     versions,
     watch,
 )
-from clm_core.cli.output import print_json
 from clm_core.cli.renamed import show_deprecations
+from clm_core.cli.settings_in_force import settings_for_look
 from clm_core.domain.errors import CLMError
 from clm_core.platform.private_files import keep_files_private
 
@@ -45,6 +46,7 @@ app = typer.Typer(
     rich_markup_mode=None,  # rich help takes longer to import than all else that help needs
     add_completion=False,
 )
+app.add_typer(configuration.app)
 app.add_typer(retrain.app)
 app.add_typer(versions.app)
 app.add_typer(data.app, name="data")
@@ -78,14 +80,6 @@ def main() -> None:
         sys.exit(1)
 
 
-@app.command()
-def config() -> None:
-    """Print the effective settings as JSON, with secrets masked."""
-    from clm_core.settings import effective, load_settings
-
-    print_json(effective(load_settings()))
-
-
 @app.command(name="exec", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def exec_(context: typer.Context) -> None:
     """Run a command with the environment of CLM's database and servers: `clm exec -- mlflow server`."""
@@ -94,11 +88,10 @@ def exec_(context: typer.Context) -> None:
     from clm_core.platform.database import open_database
     from clm_core.platform.stack_state import prefect_environment, running
     from clm_core.services import settle_home
-    from clm_core.settings import load_settings
 
     if not context.args:
         raise typer.BadParameter("name a command: clm exec -- python trader.py")
-    settings = load_settings()
+    settings = settings_for_look()
     with open_database(settings.home, settings.database_url) as database:
         settle_home(settings.home, database)
         state = running(settings.home)

@@ -11,6 +11,7 @@ from rich.box import SIMPLE_HEAVY
 from rich.table import Table
 
 from clm_core.cli.output import AsJson, plain
+from clm_core.cli.settings_in_force import settings_for_look
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
@@ -132,9 +133,8 @@ def _action(stored: str) -> str:
 def _ledger() -> "Iterator[Engine]":
     from clm_core.platform.database import open_database
     from clm_core.services import open_ledger
-    from clm_core.settings import load_settings
 
-    settings = load_settings()
+    settings = settings_for_look()
     with (
         open_database(settings.home, settings.database_url) as database,
         open_ledger(database) as engine,

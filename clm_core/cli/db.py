@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import typer
 
 from clm_core.cli.output import AsJson
+from clm_core.cli.settings_in_force import settings_for_look
 
 app = typer.Typer(help="Check and upgrade the ledger's tables.", no_args_is_help=True)
 
@@ -47,8 +48,7 @@ def check(as_json: AsJson = False) -> None:
 @contextlib.contextmanager
 def _url() -> Iterator[str]:
     from clm_core.platform.database import open_database
-    from clm_core.settings import load_settings
 
-    settings = load_settings()
+    settings = settings_for_look()
     with open_database(settings.home, settings.database_url) as database:
         yield database.url("ledger", driver="psycopg")

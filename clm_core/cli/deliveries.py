@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from clm_core.cli.output import AsJson, listing, plain, print_json
+from clm_core.cli.settings_in_force import settings_for_change, settings_for_look
 
 if TYPE_CHECKING:
     from clm_core.domain.deliveries import DeadLetter, ReceiverState
@@ -23,9 +24,8 @@ def show(
 ) -> None:
     """List all receivers, past ones included, and the dead letters: messages refused for three days."""
     from clm_core.services import open_services
-    from clm_core.settings import load_settings
 
-    with open_services(load_settings()) as services:
+    with open_services(settings_for_look()) as services:
         states = services.receivers.states()
         letters = services.receivers.dead(limit)
     if as_json:
@@ -45,9 +45,8 @@ def show(
 def retry(receiver: Receiver) -> None:
     """Mark the dead letters of a receiver for another attempt by the next maintenance pass."""
     from clm_core.services import open_services
-    from clm_core.settings import load_settings
 
-    with open_services(load_settings()) as services:
+    with open_services(settings_for_change(delivers=True)) as services:
         name = services.receivers.named(receiver)
         letters = services.receivers.ask_retry(name)
     typer.echo(f"{name}: {letters} are sent once more by the next maintenance (`clm maintenance`).")
@@ -61,9 +60,8 @@ def skip(
     """Turn the next message of a receiver into a dead letter, so that delivery continues after it."""
     from clm_core.cli.promotion import this_user
     from clm_core.services import open_services
-    from clm_core.settings import load_settings
 
-    with open_services(load_settings()) as services:
+    with open_services(settings_for_change(delivers=True)) as services:
         name = services.receivers.named(receiver)
         letter = services.receivers.skip(name, reason, this_user(), services.clock())
     typer.echo(f"{name}: {letter.about} of {letter.happened_at:%Y-%m-%d %H:%M} UTC is a dead letter now.")
@@ -74,9 +72,8 @@ def forget(receiver: Receiver) -> None:
     """Delete the dead letters of a receiver; the audit log keeps the numbers."""
     from clm_core.cli.promotion import this_user
     from clm_core.services import open_services
-    from clm_core.settings import load_settings
 
-    with open_services(load_settings()) as services:
+    with open_services(settings_for_change(delivers=True)) as services:
         name = services.receivers.named(receiver)
         deleted = services.receivers.forget(name, this_user(), services.clock())
     typer.echo(f"{name}: {deleted} dead letters are forgotten.")

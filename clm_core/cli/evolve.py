@@ -25,6 +25,7 @@ from clm_core.cli.search_options import (
     span_of,
     validated,
 )
+from clm_core.cli.settings_in_force import settings_for_change
 from clm_core.domain.vocabulary import ModelType
 
 if TYPE_CHECKING:
@@ -101,9 +102,8 @@ def evolve(
 def _evolve(request: "EvolveRequest") -> "EvolveResult":
     from clm_core.market.sources import MarketData
     from clm_core.search.request import parameter_space
-    from clm_core.settings import load_settings
 
-    settings = load_settings()
+    settings = settings_for_change()
     # before any server is started: a typing error must not cost ten seconds
     parameter_space(request)
     MarketData(settings.home).bars(request.symbol, request.timeframe, closed_by=datetime.now(UTC))

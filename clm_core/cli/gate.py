@@ -13,6 +13,7 @@ from rich.table import Table
 
 from clm_core.cli.naming import VersionName, find_version
 from clm_core.cli.output import AsJson, console, listing, print_json
+from clm_core.cli.settings_in_force import settings_for_look
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -34,9 +35,8 @@ def policy(
 ) -> None:
     """Levels a version is judged by."""
     from clm_core.decisions.gate_policy import load_document, load_store, with_store
-    from clm_core.settings import load_settings
 
-    source = load_settings().policy
+    source = settings_for_look().policy
     levels = load_document(source.file, source.preset).policy(model_id, symbol)
     if source.store:
         levels = with_store(levels, load_store(source.store))
@@ -65,9 +65,8 @@ def explain(
     from clm_core.market.timeframes import Timeframe
     from clm_core.retraining.case import proof_of
     from clm_core.services import open_services
-    from clm_core.settings import load_settings
 
-    with open_services(load_settings()) as services:
+    with open_services(settings_for_look()) as services:
         stored = find_version(services, version)
         evaluation, verdict = services.ledger.evaluation(stored.model_id, stored.version)
         proof = proof_of(services.ledger, stored, verdict)
@@ -111,9 +110,8 @@ def compete(
     from clm_core.domain.vocabulary import ModelStatus
     from clm_core.evidence import competition
     from clm_core.services import open_services
-    from clm_core.settings import load_settings
 
-    with open_services(load_settings()) as services:
+    with open_services(settings_for_look()) as services:
         trials = services.ledger.trials.competing(model_id)
     production = {label: trial for label, status, trial in trials if status is ModelStatus.PRODUCTION}
     candidates = {label: trial for label, _, trial in trials if label not in production}
@@ -175,12 +173,11 @@ def simulate(
     from clm_core.decisions.outlook import draw_picture, outlook
     from clm_core.decisions.return_streams import Shape
     from clm_core.decisions.simulation import World
-    from clm_core.settings import load_settings
 
     if shape not in list(Shape):
         raise typer.BadParameter(f"{shape!r} is none of {', '.join(Shape)}", param_hint="--shape")
 
-    source = load_settings().policy
+    source = settings_for_look().policy
     configured = load_document(source.file, source.preset)
     policies = [
         load_document(source.file, name).policy("any model", "any market")

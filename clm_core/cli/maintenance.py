@@ -9,6 +9,7 @@ from rich.console import Console
 from clm_core.cli.output import AsJson, print_report
 from clm_core.cli.renamed import keep_old_name
 from clm_core.cli.running import services_with_status
+from clm_core.cli.settings_in_force import settings_for_look
 
 app = typer.Typer(rich_markup_mode=None)
 # text from outside is printed without interpretation of markup
@@ -36,9 +37,8 @@ def alerts(
 ) -> None:
     """List the recorded alerts, newest first."""
     from clm_core.services import open_services
-    from clm_core.settings import load_settings
 
-    with open_services(load_settings()) as services:
+    with open_services(settings_for_look()) as services:
         recorded = services.alerts.lasting()[::-1] if lasting else services.alerts.newest(limit)
     if as_json:
         typer.echo(json.dumps([alert.model_dump(mode="json") for alert in recorded[:limit]], indent=2))

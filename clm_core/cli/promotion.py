@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from clm_core.cli.output import AsJson
+from clm_core.cli.settings_in_force import settings_for_change
 
 if TYPE_CHECKING:
     from clm_core.domain.actors import Actor
@@ -32,10 +33,9 @@ def promote(
 ) -> None:
     """Promote a version that passed its gate to production: models:/MODEL@production."""
     from clm_core.services import open_services
-    from clm_core.settings import load_settings
 
     model_id, label = _parts(version)
-    with open_services(load_settings()) as services:
+    with open_services(settings_for_change()) as services:
         change = services.promotions.promote(
             model_id, label, this_user(), reason, services.clock(), _expected(expect), force
         )
@@ -55,9 +55,8 @@ def rollback(
 ) -> None:
     """Roll back to the production version before."""
     from clm_core.services import open_services
-    from clm_core.settings import load_settings
 
-    with open_services(load_settings()) as services:
+    with open_services(settings_for_change()) as services:
         change = services.promotions.rollback(
             model, this_user(), reason, services.clock(), to, _expected(expect), force
         )
@@ -73,9 +72,8 @@ def confirm(
 ) -> None:
     """Extend a forced promotion."""
     from clm_core.services import open_services
-    from clm_core.settings import load_settings
 
-    with open_services(load_settings()) as services:
+    with open_services(settings_for_change()) as services:
         change = services.promotions.confirm(model, days, this_user(), reason, services.clock())
     _print([change], as_json)
 
@@ -84,10 +82,9 @@ def confirm(
 def retire(version: Named, reason: Reason = "") -> None:
     """Retire a version that is not in production."""
     from clm_core.services import open_services
-    from clm_core.settings import load_settings
 
     model_id, label = _parts(version)
-    with open_services(load_settings()) as services:
+    with open_services(settings_for_change()) as services:
         services.promotions.retire(model_id, label, this_user(), reason, services.clock())
     typer.echo(f"{model_id} {label} is retired.")
 
@@ -105,11 +102,10 @@ def reconcile(
 ) -> None:
     """Complete changes interrupted by a crash, and move back an alias moved by hand."""
     from clm_core.services import open_services
-    from clm_core.settings import load_settings
 
     if adopt and model is None:
         raise typer.BadParameter("name the model whose alias is accepted: clm reconcile MODEL --adopt")
-    with open_services(load_settings()) as services:
+    with open_services(settings_for_change()) as services:
         changes = [
             change
             for model_id in ([model] if model else services.ledger.promotions.models())

@@ -9,6 +9,7 @@ from rich.markup import escape
 
 from clm_core.cli.output import AsJson, console, listing, print_json, print_table
 from clm_core.cli.renamed import keep_old_name
+from clm_core.cli.settings_in_force import settings_for_change, settings_for_look
 from clm_core.domain.vocabulary import JobStatus, ModelStatus, ModelType, VersionOrder
 
 if TYPE_CHECKING:
@@ -61,7 +62,6 @@ def models(
         return
     from clm_core.domain.listings import VersionQuery
     from clm_core.services import open_services
-    from clm_core.settings import load_settings
 
     if min_sharpe is not None and not math.isfinite(min_sharpe):
         raise typer.BadParameter("--min-sharpe takes a finite number, for example 1.5")
@@ -80,7 +80,7 @@ def models(
         limit=limit,
         after=after,
     )
-    with open_services(load_settings()) as services:
+    with open_services(settings_for_look()) as services:
         page = services.ledger.find_versions(query)
     if as_json:
         print_json([_version_json(each) for each in page.items])
@@ -118,7 +118,6 @@ def jobs(
         return
     from clm_core.domain.listings import JobQuery
     from clm_core.services import open_services
-    from clm_core.settings import load_settings
 
     query = JobQuery(
         status=status,
@@ -129,7 +128,7 @@ def jobs(
         limit=limit,
         after=after,
     )
-    with open_services(load_settings()) as services:
+    with open_services(settings_for_look()) as services:
         page = services.ledger.find_jobs(query)
     if as_json:
         print_json([job.model_dump(mode="json") for job in page.items])
@@ -143,9 +142,8 @@ def reap(as_json: AsJson = False) -> None:
     """End the jobs whose process died; every retrain does the same first."""
     from clm_core.retraining import jobs
     from clm_core.services import open_services
-    from clm_core.settings import load_settings
 
-    with open_services(load_settings()) as services:
+    with open_services(settings_for_change()) as services:
         ended = jobs.reap_dead_jobs(services)
     if as_json:
         print_json([job.model_dump(mode="json") for job in ended])
@@ -164,9 +162,8 @@ def stats(as_json: AsJson = False) -> None:
     from dataclasses import asdict
 
     from clm_core.services import open_services
-    from clm_core.settings import load_settings
 
-    with open_services(load_settings()) as services:
+    with open_services(settings_for_look()) as services:
         counts = services.ledger.counts()
     if as_json:
         print_json(asdict(counts))

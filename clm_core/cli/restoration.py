@@ -6,6 +6,7 @@ import typer
 
 from clm_core.cli.output import AsJson, print_json
 from clm_core.cli.promotion import this_user
+from clm_core.cli.settings_in_force import settings_for_change
 
 if TYPE_CHECKING:
     from clm_core.registry.restoration import RestoredModel, RestoredVersion
@@ -31,11 +32,10 @@ def restore_version(
     from clm_core.domain.errors import FilesLost
     from clm_core.registry.restoration import Restorations
     from clm_core.services import open_services
-    from clm_core.settings import load_settings
 
     if (version is None) is not every:
         raise typer.BadParameter("name one version or --all: clm restore-version MODEL VERSION")
-    with open_services(load_settings()) as services:
+    with open_services(settings_for_change()) as services:
         restored = Restorations(services.promotions).restore(
             model, version, this_user(), reason, services.clock()
         )

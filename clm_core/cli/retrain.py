@@ -11,6 +11,7 @@ from clm_core.cli import tune
 from clm_core.cli.output import AsJson, console, parsed_params, print_json, problem, user
 from clm_core.cli.running import flow_of
 from clm_core.cli.search_options import Days, span_of
+from clm_core.cli.settings_in_force import settings_for_change
 from clm_core.cli.verdicts import colored_decision, formatted_limit, formatted_value
 from clm_core.domain.errors import NotRetrained
 from clm_core.domain.vocabulary import ModelType
@@ -89,9 +90,8 @@ def retrain(
 def _retrain(requests: list["RetrainRequest"]) -> list["RetrainResult"]:
     """Runs the flow for each request under a single Prefect server, with progress on the terminal."""
     from clm_core.platform.database import open_database
-    from clm_core.settings import load_settings
 
-    settings = load_settings()
+    settings = settings_for_change()
     for request in requests:
         # before the start of any server: a typo must not cost ten seconds
         _require_valid(settings, request)

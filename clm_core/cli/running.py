@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
+from clm_core.cli.settings_in_force import settings_for_change
+
 if TYPE_CHECKING:
     from clm_core.services import Services
     from clm_core.settings import Settings
@@ -24,11 +26,11 @@ def services_with_status(
         text: status text for a step and its completed fraction, 0..1.
     """
     from clm_core.services import open_services
-    from clm_core.settings import load_settings
 
+    settings = settings_for_change(delivers=True)
     with (
         Console(stderr=True).status("Opening the database") as status,
-        open_services(load_settings(), lambda step, share: status.update(text(step, share))) as services,
+        open_services(settings, lambda step, share: status.update(text(step, share))) as services,
     ):
         yield services
 

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -13,7 +14,7 @@ from rich.box import SIMPLE_HEAVY
 from rich.console import Console
 from rich.table import Table
 
-from clm_core.cli.output import AsJson
+from clm_core.cli.output import AsJson, plain
 
 if TYPE_CHECKING:
     from clm_core.operations.status import InstallationStatus
@@ -46,10 +47,13 @@ def up(
     ] = False,
 ) -> None:
     """Start database, Prefect, MLflow, the API and workers, until Ctrl-C; the first start sets up all."""
+    from clm_core.operations.settings_check import require_usable
     from clm_core.platform.stack_state import refuse_if_running
+    from clm_core.settings import load_settings
 
-    settings = _settings()
+    settings = load_settings()
     refuse_if_running(settings.home)
+    require_usable(settings)
     if os.geteuid() == 0:
         Console(stderr=True).print(ROOT_WARNING.format(home=settings.home), markup=False, soft_wrap=True)
     if not detach:
@@ -61,36 +65,47 @@ def up(
 def down() -> None:
     """Stop the servers started by `clm up`; running flows end as crashed and can be retried."""
     from clm_core.domain.errors import ServerUnavailable
+    from clm_core.platform.settings_file import home_in_force
     from clm_core.platform.stack_state import running
 
-    settings = _settings()
-    state = running(settings.home)
+    home = home_in_force()
+    state = running(home)
     if state is None:
-        console.print(f"Nothing is up for {settings.home}.")
+        console.print(f"Nothing is up for {home}.")
         return
     os.kill(state.pid, signal.SIGTERM)
     deadline = time.monotonic() + STOPPED_WITHIN_SECONDS
     with Console(stderr=True).status("Stopping ..."):
-        while running(settings.home):
+        while running(home):
             if time.monotonic() > deadline:
                 raise ServerUnavailable(
                     f"Process {state.pid} does not end: kill -9 {state.pid} is safe and ends all parts."
                 )
             time.sleep(0.1)
-    console.print(f"Stopped all of {settings.home}.")
+    console.print(f"Stopped all of {home}.")
 
 
 @app.command()
 def status(as_json: AsJson = False) -> None:
     """Show health, jobs, production versions and next runs; exits with 3 if down, with 1 if unhealthy."""
-    from clm_core.operations.status import read_status
+    from clm_core.domain.errors import SettingsError
+    from clm_core.operations.status import read_status, read_status_without_settings
+    from clm_core.platform.settings_file import home_in_force
+    from clm_core.settings import load_settings
 
-    settings = _settings()
-    current = read_status(settings)
+    home = home_in_force()
+    try:
+        settings = load_settings()
+    except SettingsError as error:
+        current = read_status_without_settings(home, str(error))
+    else:
+        current = read_status(settings)
     if as_json:
         typer.echo(json.dumps(current.model_dump(mode="json") | {"healthy": current.healthy}, indent=2))
     else:
-        _show(settings, current)
+        _show(home, current)
+        if current.is_complete:
+            _show_work(current)
     if not current.healthy:
         sys.exit(1 if current.up else NOT_UP)
 
@@ -104,8 +119,9 @@ def deploy(
 ) -> None:
     """Create or update Prefect's deployments from the settings: schedules, limits, forms."""
     from clm_core.platform.stack_state import prefect_environment, running
+    from clm_core.settings import load_settings
 
-    settings = _settings()
+    settings = load_settings()
     state = running(settings.home)
     environment = dict(os.environ)
     if state is not None and "PREFECT_API_URL" not in environment:
@@ -151,13 +167,28 @@ def _start_detached(settings: "Settings") -> "StackState":
     )
 
 
-def _show(settings: "Settings", status: "InstallationStatus") -> None:
+def _show(home: Path, status: "InstallationStatus") -> None:
     if not status.up:
-        console.print(f"Nothing is up for {settings.home}: `clm up` starts it.")
+        console.print(f"Nothing is up for {home}: `clm up` starts it.")
+    if status.settings_problem:
+        ill = "Ill: the stack cannot load settings or policy, so that no scheduled pass runs."
+        plain.print(f"{ill} {status.settings_problem} Every pass tries again.", soft_wrap=True)
+    if status.command_problem and status.command_problem != status.settings_problem:
+        plain.print(f"This command cannot load settings or policy: {status.command_problem}", soft_wrap=True)
+    if status.settings_differ:
+        plain.print(
+            f"The running stack uses other settings than this command: {', '.join(status.settings_differ)}. "
+            "`clm config` names the file in force here.",
+            soft_wrap=True,
+        )
     for name, url in status.urls.items():
         console.print(f"{name:8} {url}")
     if status.parts:
         console.print(_parts_table(status))
+
+
+def _show_work(status: "InstallationStatus") -> None:
+    """Jobs, production versions and next runs, known where the settings name the database."""
     jobs = ", ".join(f"{count} {each.value}" for each, count in sorted(status.jobs.items()))
     console.print(f"Jobs: {jobs or 'none yet'}")
     serving = ", ".join(f"{each.model_id} {each.version}" for each in status.production)
@@ -175,9 +206,3 @@ def _parts_table(status: "InstallationStatus") -> Table:
         health = "[green]answers[/]" if part.healthy else "[red]down[/]"
         table.add_row(part.name, health, str(part.pid or "-"), str(part.restarts), str(part.log))
     return table
-
-
-def _settings() -> "Settings":
-    from clm_core.settings import load_settings
-
-    return load_settings()

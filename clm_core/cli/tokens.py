@@ -8,6 +8,7 @@ from rich.box import SIMPLE_HEAVY
 from rich.table import Table
 
 from clm_core.cli.output import AsJson, plain
+from clm_core.cli.settings_in_force import settings_for_change, settings_for_look
 from clm_core.domain.vocabulary import Role
 
 app = typer.Typer(help="Tokens for the REST API: create, list and revoke them.", no_args_is_help=True)
@@ -29,9 +30,8 @@ def create(
     from clm_core.cli.promotion import this_user
     from clm_core.domain.tokens import Secret, new_token
     from clm_core.services import open_services
-    from clm_core.settings import load_settings
 
-    with open_services(load_settings()) as services:
+    with open_services(settings_for_change()) as services:
         actor = this_user()
         secret = Secret.generate(secrets.token_bytes)
         try:
@@ -54,9 +54,8 @@ def create(
 def list_(as_json: AsJson = False) -> None:
     """List all tokens, expired and revoked included, newest first."""
     from clm_core.services import open_services
-    from clm_core.settings import load_settings
 
-    with open_services(load_settings()) as services:
+    with open_services(settings_for_look()) as services:
         tokens, now = services.ledger.tokens.tokens(), services.clock()
     if as_json:
         typer.echo(json.dumps([token.model_dump(mode="json") for token in tokens], indent=2))
@@ -77,8 +76,7 @@ def revoke(token: Annotated[str, typer.Argument(help="Token id, as in `clm token
     """Revoke a token at once."""
     from clm_core.cli.promotion import this_user
     from clm_core.services import open_services
-    from clm_core.settings import load_settings
 
-    with open_services(load_settings()) as services:
+    with open_services(settings_for_change()) as services:
         revoked = services.ledger.tokens.revoke(token, this_user(), services.clock())
     typer.echo(f"Token {revoked.id} of {revoked.name} {revoked.refusal(services.clock())}.")

@@ -12,6 +12,7 @@ from rich.table import Table
 from clm_core.cli.output import AsJson, plain, print_json, problem
 from clm_core.cli.renamed import keep_old_name
 from clm_core.cli.search_options import Days, span_of
+from clm_core.cli.settings_in_force import settings_for_change, settings_for_look
 from clm_core.domain.vocabulary import ModelType, TriggerReason
 
 if TYPE_CHECKING:
@@ -85,10 +86,9 @@ def triggers(
     """List the requests to retrain and their answers, newest first."""
     from clm_core.domain.triggers import Reply
     from clm_core.services import open_services
-    from clm_core.settings import load_settings
 
     reply_filter = None if reply is None else Reply(reply)
-    with open_services(load_settings()) as services:
+    with open_services(settings_for_look()) as services:
         store = services.ledger.triggers
         if set_aside:
             messages = store.messages(set_aside=True, limit=limit)
@@ -104,9 +104,11 @@ def triggers(
 def dispatch(as_json: AsJson = False) -> None:
     """Answer the pending messages and start the pending jobs; `clm up` does so every minute."""
     from clm_core.services import open_services
-    from clm_core.settings import load_settings
 
-    with Console(stderr=True).status("Opening the database"), open_services(load_settings()) as services:
+    with (
+        Console(stderr=True).status("Opening the database"),
+        open_services(settings_for_change()) as services,
+    ):
         from clm_core.triggers.dispatch import dispatch_pending
 
         result = dispatch_pending(services)
@@ -152,9 +154,8 @@ def _request(training: dict[str, Any], observed: dict[str, Any], key: str | None
 
 def _submit(request: "TriggerRequest") -> "Answer":
     from clm_core.services import open_services
-    from clm_core.settings import load_settings
 
-    with open_services(load_settings()) as services:
+    with open_services(settings_for_change()) as services:
         from clm_core.triggers import intake
 
         return intake.submit(services, request)
@@ -165,9 +166,8 @@ def _submit_file(event: Path) -> "list[Answer]":
     import uuid
 
     from clm_core.services import open_services
-    from clm_core.settings import load_settings
 
-    with open_services(load_settings()) as services:
+    with open_services(settings_for_change()) as services:
         from clm_core.triggers import dispatch, inbox, messages
 
         body = event.read_bytes()

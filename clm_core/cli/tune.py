@@ -26,6 +26,7 @@ from clm_core.cli.search_options import (
     span_of,
     validated,
 )
+from clm_core.cli.settings_in_force import settings_for_change, settings_for_look
 from clm_core.domain.vocabulary import ModelType
 
 if TYPE_CHECKING:
@@ -144,9 +145,8 @@ def best_params(source: str | None, model_type: ModelType, plugin: str | None) -
     from clm_core.domain.errors import InvalidTrainingParams
     from clm_core.domain.kinds import Kind
     from clm_core.services import open_services
-    from clm_core.settings import load_settings
 
-    with open_services(load_settings()) as services:
+    with open_services(settings_for_look()) as services:
         kind, params = _params_of(services, source)
     if kind != (requested := Kind(model_type, plugin)):
         raise InvalidTrainingParams(
@@ -171,9 +171,8 @@ def _tune(resume: str | None, definition: dict[str, Any], run_fields: dict[str, 
     from clm_core.domain.tuning import TuneRequest
     from clm_core.market.sources import MarketData
     from clm_core.search.tuning import check
-    from clm_core.settings import load_settings
 
-    settings = load_settings()
+    settings = settings_for_change()
     if resume is None:
         request = validated(TuneRequest, definition | run_fields)
     else:

@@ -10,6 +10,7 @@ from rich.table import Table
 
 from clm_core.cli.naming import VersionName, find_version
 from clm_core.cli.output import AsJson, console, print_json
+from clm_core.cli.settings_in_force import settings_for_look
 from clm_core.cli.verdicts import colored_decision, formatted_limit, formatted_value
 from clm_core.domain.errors import NotFound, RegistryUnavailable
 from clm_core.domain.vocabulary import ModelType
@@ -27,9 +28,8 @@ app = typer.Typer(rich_markup_mode=None)
 def show(version: VersionName, as_json: AsJson = False) -> None:
     """Show a version: training data, lineage, out-of-sample metrics and verdict."""
     from clm_core.services import open_services
-    from clm_core.settings import load_settings
 
-    with open_services(load_settings()) as services:
+    with open_services(settings_for_look()) as services:
         stored = find_version(services, version)
         judged = _judged(services, stored)
         lineage = services.ledger.lineage(stored.model_id, stored.version)
@@ -72,9 +72,8 @@ def reproduce(version: VersionName, as_json: AsJson = False) -> None:
     """Train a version again from its recorded inputs and compare; exits with 1 if positions differ."""
     from clm_core.retraining.reproduce import reproduce as train_again
     from clm_core.services import open_services
-    from clm_core.settings import load_settings
 
-    with open_services(load_settings()) as services:
+    with open_services(settings_for_look()) as services:
         reproduction = train_again(services, find_version(services, version))
     if as_json:
         print_json(reproduction.to_json())
@@ -91,9 +90,8 @@ def report(
 ) -> None:
     """Print the path of a version's tear sheet."""
     from clm_core.services import open_services
-    from clm_core.settings import load_settings
 
-    with open_services(load_settings()) as services:
+    with open_services(settings_for_look()) as services:
         stored = find_version(services, version)
         path = services.reports / stored.model_id / f"{stored.version}.html"
         if not path.exists():

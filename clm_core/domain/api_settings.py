@@ -43,6 +43,7 @@ class ApiSettings(BaseModel):
     trusted_proxies: tuple[str, ...] = ()
     """Addresses of reverse proxies whose X-Forwarded-For header is trusted."""
     max_body_bytes: int = Field(default=1_048_576, ge=1024, le=16_777_216)
+    """Maximum size of the body of a request, bytes."""
     body_seconds: float = Field(default=5.0, gt=0, le=60)
     """Maximum time for the body of a request to arrive, seconds."""
     failed_logins_per_minute: int = Field(default=10, ge=1)

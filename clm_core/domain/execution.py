@@ -9,6 +9,7 @@ class Execution(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     initial_cash: float = Field(default=10_000.0, gt=0, allow_inf_nan=False)
+    """Starting capital of a backtest, in the currency of the prices."""
     stop_loss: float | None = Field(default=None, gt=0, lt=1)
     """Adverse move from the average entry price that closes a trade, as a fraction."""
     take_profit: float | None = Field(default=None, gt=0, allow_inf_nan=False)

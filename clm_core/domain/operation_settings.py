@@ -15,6 +15,8 @@ def _with_scheme(url: SecretStr) -> SecretStr:
 
 
 class TrainingSettings(BaseModel):
+    """Process and time limit of a training."""
+
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     isolated: bool = True
@@ -24,6 +26,8 @@ class TrainingSettings(BaseModel):
 
 
 class AlertSettings(BaseModel):
+    """Receivers of alerts."""
+
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     urls: tuple[Annotated[SecretStr, AfterValidator(_with_scheme)], ...] = ()
@@ -38,6 +42,8 @@ class OnExpiry(StrEnum):
 
 
 class GuardSettings(BaseModel):
+    """Forced promotions after their time."""
+
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     on_expiry: OnExpiry = OnExpiry.ASK
@@ -45,6 +51,8 @@ class GuardSettings(BaseModel):
 
 
 class MaintenanceSettings(BaseModel):
+    """Scheduled maintenance."""
+
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     verify_minutes: float = Field(default=60.0, ge=0, le=10_080)

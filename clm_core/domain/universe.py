@@ -15,6 +15,7 @@ class Market(BaseModel):
     symbol: SymbolName
     """Symbol as in `clm data list`, or in the spelling of the exchange: BTCUSD, BTC/USD."""
     timeframe: TimeframeName = "1h"
+    """Length of a bar."""
     model_types: tuple[ModelType, ...] | None = None
     """None: every scheduled kind that this installation can train."""
     plugins: tuple[PluginName, ...] = ()

@@ -65,6 +65,8 @@ def _of_http(url: SecretStr) -> SecretStr:
 
 
 class Subscriber(BaseModel):
+    """Receiver of every event."""
+
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     url: Annotated[SecretStr, AfterValidator(_of_http)]
@@ -74,6 +76,8 @@ class Subscriber(BaseModel):
 
 
 class EventSettings(BaseModel):
+    """Receivers of events."""
+
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     subscribers: tuple[Subscriber, ...] = ()
@@ -86,6 +90,7 @@ class WebhookSource(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     style: SigningStyle = SigningStyle.STANDARD_WEBHOOKS
+    """Signature scheme of the sender: `standard-webhooks`, `github` or `mlflow`."""
     secrets: tuple[Annotated[SecretStr, AfterValidator(_usable_in_style)], ...]
     """Secrets shared with the sender; several during a rotation: a signature by any of them is valid.
     24 to 64 bytes in base64; for GitHub and MLflow a text of at least 24 characters."""

@@ -9,11 +9,13 @@ from pydantic import BaseModel, ConfigDict
 from clm_core.domain.errors import ServerUnavailable
 from clm_core.domain.vocabulary import JobStatus, ModelStatus
 from clm_core.ledger.store import Ledger
+from clm_core.operations.settings_check import differences
 from clm_core.platform import stack_state
 from clm_core.platform.database import open_database
 from clm_core.platform.prefect_runs import ask, is_answering, workers_online
+from clm_core.platform.stack_settings import StackSettingsRecord
 from clm_core.platform.stack_state import StackState
-from clm_core.services import open_ledger
+from clm_core.services import loading_problem, open_ledger
 from clm_core.settings import Settings
 
 FROZEN = ConfigDict(frozen=True, extra="forbid")
@@ -58,10 +60,38 @@ class InstallationStatus(BaseModel):
     production: tuple[Champion, ...]
     next_runs: tuple[NextRun, ...]
     """Soonest first; empty while no Prefect server answers."""
+    settings_problem: str | None = None
+    """Reason why the running stack cannot load settings or policy, if any: no scheduled pass runs."""
+    command_problem: str | None = None
+    """Reason why this command cannot load settings or policy, if any."""
+    settings_differ: tuple[str, ...] = ()
+    """Names of the settings that differ between this command and the running stack."""
+
+    is_complete: bool = True
+    """False if the settings do not load: jobs, production and next runs are unknown then."""
 
     @property
     def healthy(self) -> bool:
-        return self.up and all(part.healthy for part in self.parts)
+        loadable = self.settings_problem is None and self.command_problem is None
+        return self.up and loadable and all(part.healthy for part in self.parts)
+
+
+def read_status_without_settings(home: Path, problem: str) -> InstallationStatus:
+    """Snapshot of the servers alone, for settings that cannot be loaded."""
+    state = stack_state.running(home)
+    record = StackSettingsRecord.read(home)
+    parts = () if state is None or record is None else _parts(home, record.work_pool, state)
+    return InstallationStatus(
+        up=state is not None,
+        urls={} if state is None else urls(state),
+        parts=parts,
+        jobs={},
+        production=(),
+        next_runs=(),
+        settings_problem=None if state is None else state.settings_problem,
+        command_problem=problem,
+        is_complete=False,
+    )
 
 
 def read_status(settings: Settings) -> InstallationStatus:
@@ -73,14 +103,25 @@ def read_status(settings: Settings) -> InstallationStatus:
         versions = ledger.versions(status=ModelStatus.PRODUCTION, limit=1000)
     production = tuple(Champion(model_id=each.model_id, version=each.version) for each in versions)
     if state is None:
-        return InstallationStatus(up=False, urls={}, parts=(), jobs=jobs, production=production, next_runs=())
+        return InstallationStatus(
+            up=False,
+            urls={},
+            parts=(),
+            jobs=jobs,
+            production=production,
+            next_runs=(),
+            command_problem=loading_problem(),
+        )
     return InstallationStatus(
         up=True,
         urls=urls(state),
-        parts=_parts(settings, state),
+        parts=_parts(settings.home, settings.deploy.work_pool, state),
         jobs=jobs,
         production=production,
         next_runs=_next_runs(stack_state.prefect_environment(settings.home, state)),
+        settings_problem=state.settings_problem,
+        command_problem=loading_problem(),
+        settings_differ=tuple(differences(settings)),
     )
 
 
@@ -93,9 +134,9 @@ def urls(state: StackState) -> dict[str, str]:
     }
 
 
-def _parts(settings: Settings, state: StackState) -> tuple[PartHealth, ...]:
-    environment = stack_state.prefect_environment(settings.home, state)
-    workers = workers_online(environment, settings.deploy.work_pool)
+def _parts(home: Path, work_pool: str, state: StackState) -> tuple[PartHealth, ...]:
+    environment = stack_state.prefect_environment(home, state)
+    workers = workers_online(environment, work_pool)
     probes: Mapping[str, Callable[[], bool]] = {
         "prefect": lambda: is_answering(f"{state.prefect_api_url}/health"),
         "mlflow": lambda: is_answering(f"{state.mlflow_url}/health"),

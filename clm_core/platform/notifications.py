@@ -1,7 +1,29 @@
 """Notifications by apprise: Slack, PagerDuty, mail, JSON and other services, each named by a URL."""
 
+from typing import TYPE_CHECKING
+
 from clm_core.domain.alerts import HAPPENINGS, RaisedAlert
 from clm_core.domain.errors import DeliveryFailed, SettingsError
+
+if TYPE_CHECKING:
+    from apprise import Apprise
+
+
+def receiver(url: str) -> "Apprise":
+    """The receiver named by a URL; nothing is sent.
+
+    Raises:
+        SettingsError: apprise does not understand the URL.
+    """
+    import apprise
+
+    made = apprise.Apprise(asset=apprise.AppriseAsset(app_id="CLM", http_redirects=False))
+    if not made.add(url):
+        raise SettingsError(
+            "apprise does not understand a URL under [alerts] urls: "
+            "see https://github.com/caronc/apprise/wiki for the URL of each service."
+        )
+    return made
 
 
 def send(url: str, alert: RaisedAlert) -> None:
@@ -13,14 +35,8 @@ def send(url: str, alert: RaisedAlert) -> None:
     """
     import apprise
 
-    receiver = apprise.Apprise(asset=apprise.AppriseAsset(app_id="CLM", http_redirects=False))
-    if not receiver.add(url):
-        raise SettingsError(
-            "apprise does not understand a URL under [alerts] urls: "
-            "see https://github.com/caronc/apprise/wiki for the URL of each service."
-        )
     harmless = alert.kind in HAPPENINGS
-    accepted = receiver.notify(
+    accepted = receiver(url).notify(
         title=f"CLM #{alert.seq}: {alert.kind.replace('_', ' ')}, {alert.subject}",
         body=f"{alert.message}\n{alert.at:%Y-%m-%d %H:%M:%S} UTC",
         notify_type=apprise.NotifyType.WARNING if harmless else apprise.NotifyType.FAILURE,

@@ -77,6 +77,8 @@ class StackState(BaseModel):
     api_url: str | None = None
     """Address of the REST API, None for an installation without the API."""
     parts: tuple[PartState, ...] = ()
+    settings_problem: str | None = None
+    """Reason why a flow run that starts now could not load settings or policy, if any."""
 
     @property
     def prefect_api_url(self) -> str:

@@ -24,10 +24,12 @@ class Installation:
         own = {name: value for name, value in os.environ.items() if not name.startswith(("CLM_", "PREFECT_"))}
         self.environment = own | {"CLM_HOME": str(home)} | variables
 
-    def clm(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+    def clm(self, *arguments: str, folder: Path | None = None) -> subprocess.CompletedProcess[str]:
+        """Result of a command typed in a folder, by default the current folder."""
         return subprocess.run(
             [CLM, *arguments],
             env=self.environment,
+            cwd=folder,
             capture_output=True,
             text=True,
             timeout=2 * PATIENT_SECONDS,

@@ -9,21 +9,24 @@ from pydantic import BaseModel
 from sqlalchemy.exc import SQLAlchemyError
 
 from clm_core.api.context import Connected
-from clm_core.domain.errors import CLMError, ServerUnavailable
+from clm_core.domain.errors import CLMError, ServerUnavailable, SettingsError
 from clm_core.domain.promotions import Promotion
 from clm_core.domain.vocabulary import JobStatus, ModelStatus
 from clm_core.platform.prefect_runs import is_answering
-from clm_core.services import Services
+from clm_core.services import Services, loading_problem
 
 
 class Condition(StrEnum):
     OK = "ok"
+    ILL = "ill"
+    """The database answers, and settings or policy cannot be loaded: no scheduled pass runs."""
     DOWN = "down"
 
 
 class Health(BaseModel):
     status: Condition
-    """Condition of the database, without which nothing works. Retrains need the other parts as well."""
+    """Down without the database; ill while the settings or the policy cannot be loaded. Retrains need the
+    other parts as well."""
     parts: Mapping[str, Condition]
 
 
@@ -45,7 +48,8 @@ def health(clm: Connected, response: Response) -> Health:
     parts = {name: _condition(check) for name, check in _parts(clm).items()}
     if parts["database"] is Condition.DOWN:
         response.status_code = 503
-    return Health(status=parts["database"], parts=parts)
+        return Health(status=Condition.DOWN, parts=parts)
+    return Health(status=Condition.ILL if parts["settings"] is Condition.DOWN else Condition.OK, parts=parts)
 
 
 def status(clm: Connected) -> SystemStatus:
@@ -66,7 +70,11 @@ def status(clm: Connected) -> SystemStatus:
 
 
 def _parts(clm: Services) -> dict[str, Callable[[], None]]:
-    parts = {"database": clm.ledger.require_reachable, "mlflow": clm.registry.require_reachable}
+    parts = {
+        "database": clm.ledger.require_reachable,
+        "mlflow": clm.registry.require_reachable,
+        "settings": _require_loadable,
+    }
     if url := os.environ.get("PREFECT_API_URL"):
         parts["prefect"] = lambda: _require_prefect(url)
     return parts
@@ -78,6 +86,11 @@ def _condition(check: Callable[[], None]) -> Condition:
     except (CLMError, SQLAlchemyError):
         return Condition.DOWN
     return Condition.OK
+
+
+def _require_loadable() -> None:
+    if problem := loading_problem():
+        raise SettingsError(problem)
 
 
 def _require_prefect(url: str) -> None:

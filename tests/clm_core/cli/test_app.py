@@ -115,6 +115,34 @@ def test_config_prints_the_effective_settings_and_masks_secrets(environment: dic
     answer = clm(environment | secret, "config")
     assert json.loads(answer.stdout)["costs"]["fee_bps"] == 10
     assert "hunter2" not in answer.stdout
+    assert json.loads(answer.stdout)["settings_in_force"] == {
+        "home": environment["CLM_HOME"],
+        "file": None,
+        "found_by": None,
+        "variables": ["CLM_HOME", "CLM_DATABASE_URL", "CLM_COSTS__FEE_BPS"],
+        "differ_from_running_stack": [],
+    }
+
+
+def test_init_writes_the_file_that_config_then_names(environment: dict[str, str], tmp_path: Path) -> None:
+    own = environment | {"CLM_HOME": str(tmp_path / "fresh")}
+    assert str(tmp_path / "fresh" / "clm.toml") in clm(own, "init").stdout
+    answer = clm(own, "config")
+    assert json.loads(answer.stdout)["settings_in_force"]["file"] == str(tmp_path / "fresh" / "clm.toml")
+    again = clm(own, "init")
+    assert (again.returncode, "was left as it is" in again.stderr) == (1, True)
+
+
+def test_down_and_status_work_with_settings_that_cannot_be_loaded(
+    environment: dict[str, str], tmp_path: Path
+) -> None:
+    own = environment | {"CLM_HOME": str(tmp_path)}
+    (tmp_path / "clm.toml").write_text("lease_seconds = \n")
+    assert "Nothing is up" in clm(own, "down").stdout
+    answer = clm(own, "status", "--json")
+    status = json.loads(answer.stdout)
+    assert (answer.returncode, status["is_complete"]) == (3, False)
+    assert f"{tmp_path}/clm.toml is not valid TOML" in status["command_problem"]
 
 
 def test_a_former_name_of_a_setting_is_named_in_a_line_on_stderr(environment: dict[str, str]) -> None:
@@ -122,5 +150,6 @@ def test_a_former_name_of_a_setting_is_named_in_a_line_on_stderr(environment: di
     assert json.loads(answer.stdout)["training"]["isolated"] is False
     assert answer.stderr.splitlines() == [
         "Warning: CLM_TRAINING__APART is now CLM_TRAINING__ISOLATED: "
-        "rename it, the former name is accepted in this release only."
+        "rename it, the former name is accepted in this release only.",
+        f"Home: {environment['CLM_HOME']}. Settings file: none. Variables: CLM_HOME, CLM_TRAINING__APART.",
     ]

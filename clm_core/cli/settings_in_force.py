@@ -1,0 +1,40 @@
+"""Settings of a command, compared with those of the running stack: a change is refused, a look is warned."""
+
+from typing import TYPE_CHECKING
+
+import typer
+
+if TYPE_CHECKING:
+    from clm_core.settings import Settings
+
+
+def settings_for_change(*, delivers: bool = False) -> "Settings":
+    """Settings of a command that decides or changes something.
+
+    Args:
+        delivers: True for a command that sends events and alerts.
+
+    Raises:
+        SettingsError: a setting is not allowed, or differs from the running stack's.
+    """
+    from clm_core.operations.settings_check import DELIVERED, SERVED, require_settings_of_stack
+    from clm_core.settings import load_settings
+
+    settings = load_settings()
+    require_settings_of_stack(settings, unused=SERVED if delivers else (*SERVED, *DELIVERED))
+    return settings
+
+
+def settings_for_look() -> "Settings":
+    """Settings of a command that only shows something; a difference to the running stack's is printed.
+
+    Raises:
+        SettingsError: a setting is not allowed.
+    """
+    from clm_core.operations.settings_check import difference_to_stack
+    from clm_core.settings import load_settings
+
+    settings = load_settings()
+    if sentence := difference_to_stack(settings):
+        typer.echo(f"Warning: {sentence}", err=True)
+    return settings

@@ -1,0 +1,157 @@
+"""Checks of settings before a start: usable on this machine, and equal to those of the running stack."""
+
+from collections.abc import Callable, Iterator
+from datetime import datetime
+from functools import partial
+
+from clm_core.decisions.gate_policy import load_document, load_store
+from clm_core.domain.errors import CLMError, SettingsError
+from clm_core.domain.kinds import Kind
+from clm_core.domain.vocabulary import ModelType
+from clm_core.models import catalog
+from clm_core.platform import notifications
+from clm_core.platform.settings_file import HOME_VARIABLE
+from clm_core.platform.stack_settings import StackSettingsRecord
+from clm_core.settings import Settings, setting_texts, settings_file, variables_given
+
+DEPLOYED = ("universe", "deploy.job_variables")
+"""Settings that `clm deploy` brings into a running stack: names, or beginnings of names."""
+SERVED = ("stack.", "api.", "webhooks")
+"""Settings that only the servers of the stack read: a command may have others."""
+DELIVERED = ("alerts.", "events.")
+"""Settings that only deliveries read."""
+
+
+def require_usable(settings: Settings) -> None:
+    """Try all that the settings name and a started process would need.
+
+    Raises:
+        SettingsError: the policy, the policy store, a receiver of alerts or a kind of model cannot be used;
+            the message names all of them.
+    """
+    problems = [str(error) for check in _checks(settings) if (error := _error_of(check)) is not None]
+    if problems:
+        raise SettingsError("\n".join(problems))
+
+
+def differences(settings: Settings) -> list[str]:
+    """Names of the settings that differ from those of the running stack; empty while no stack runs."""
+    record = StackSettingsRecord.read(settings.home)
+    return [] if record is None else record.differing(settings.home, setting_texts(settings))
+
+
+def difference_to_stack(settings: Settings) -> str | None:
+    """Sentence about the settings that differ from the running stack's, without their values."""
+    record = StackSettingsRecord.read(settings.home)
+    names = differences(settings)
+    return None if record is None or not names else _difference(settings, record, names)
+
+
+def require_settings_of_stack(
+    settings: Settings, *, unused: tuple[str, ...] = SERVED, deploys: bool = False
+) -> None:
+    """Refuse settings that differ from those of the running stack.
+
+    Args:
+        unused: names of settings, or beginnings of names, that the command does not read.
+        deploys: True for the command that brings an edited universe into the stack.
+
+    Raises:
+        SettingsError: a setting differs; the message names settings, files and variables.
+    """
+    record = StackSettingsRecord.read(settings.home)
+    if record is None:
+        return
+    names = [name for name in differences(settings) if not name.startswith(unused)]
+    if deploys and record.file == _file_name(settings) and not _are_set_by_variables(names):
+        names = [name for name in names if not name.startswith(DEPLOYED)]
+    if names:
+        raise SettingsError(f"{_difference(settings, record, names)}\n{_advice(settings, record)}")
+
+
+def record_settings(settings: Settings, at: datetime) -> None:
+    """Record the settings of the stack that starts."""
+    StackSettingsRecord.of(
+        settings.home,
+        setting_texts(settings),
+        settings_file(settings.home),
+        variables_given(),
+        settings.deploy.work_pool,
+        at,
+    ).write(settings.home)
+
+
+def record_deployed(settings: Settings) -> None:
+    """Record that the settings of the schedules were brought into the running stack, if a stack runs."""
+    record = StackSettingsRecord.read(settings.home)
+    if record is None:
+        return
+    fresh = StackSettingsRecord.of(
+        settings.home,
+        setting_texts(settings),
+        settings_file(settings.home),
+        record.variables,
+        settings.deploy.work_pool,
+        record.at,
+    )
+    deployed = {name: digest for name, digest in fresh.digests.items() if name.startswith(DEPLOYED)}
+    record.model_copy(update={"digests": record.digests | deployed}).write(settings.home)
+
+
+def _checks(settings: Settings) -> Iterator[Callable[[], object]]:
+    policy = settings.policy
+    yield partial(load_document, policy.file, policy.preset)
+    if policy.store is not None:
+        yield partial(load_store, policy.store)
+    for url in settings.alerts.urls:
+        yield partial(notifications.receiver, url.get_secret_value())
+    for market in settings.universe:
+        plugins = (Kind(ModelType.OTHER, name) for name in market.plugins)
+        for kind in (*map(Kind, market.model_types or ()), *plugins):
+            yield partial(catalog.find_kind, *kind)
+
+
+def _error_of(check: Callable[[], object]) -> CLMError | None:
+    try:
+        check()
+    except CLMError as error:
+        return error
+    return None
+
+
+def _difference(settings: Settings, record: StackSettingsRecord, names: list[str]) -> str:
+    return (
+        f"The running stack of {settings.home} uses other settings: {', '.join(names)}. "
+        f"This command: {_sources(_file_name(settings), tuple(variables_given()))}. "
+        f"The stack, as of {record.at:%Y-%m-%d %H:%M} UTC: {_sources(record.file, record.variables)}."
+    )
+
+
+def _are_set_by_variables(names: list[str]) -> bool:
+    given = [name.upper() for name in variables_given()]
+    return any(f"CLM_{name.replace('.', '__').upper()}" in given for name in names)
+
+
+def _file_name(settings: Settings) -> str | None:
+    file = settings_file(settings.home)
+    return None if file is None else str(file)
+
+
+def _sources(file: str | None, variables: tuple[str, ...]) -> str:
+    others = [name for name in variables if name.upper() != HOME_VARIABLE]
+    return " and ".join([file or "no settings file", *([", ".join(others)] if others else [])])
+
+
+def _advice(settings: Settings, record: StackSettingsRecord) -> str:
+    own, others = set(variables_given()), set(record.variables)
+    variables = [
+        *(f"unset {name}" for name in sorted(own - others - {HOME_VARIABLE})),
+        *(f"set {name} as for the stack" for name in sorted(others - own - {HOME_VARIABLE})),
+    ]
+    if variables:
+        return (
+            f"Take the settings of the stack ({', '.join(variables)}), or `clm down` and `clm up` with these."
+        )
+    if record.file == _file_name(settings):
+        return "`clm down` and `clm up` take an edited file up; `clm deploy` takes up a changed universe."
+    return "Take the settings file of the stack, or `clm down` and `clm up` with this file."

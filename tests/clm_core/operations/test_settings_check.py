@@ -1,0 +1,135 @@
+"""Checks of settings before a start, against this machine and against the running stack."""
+
+import os
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from clm_core.domain.errors import SettingsError
+from clm_core.operations import settings_check
+from clm_core.platform import stack_state
+from clm_core.platform.stack_settings import FILE
+from clm_core.platform.stack_state import StackState
+from clm_core.settings import Settings, load_settings
+
+AT = datetime(2025, 12, 4, 14, 30, tzinfo=UTC)
+STATE = StackState(pid=1, started_at=AT, prefect_url="http://127.0.0.1:1", mlflow_url="http://127.0.0.1:2")
+FILE_OF_STACK = """
+[costs]
+fee_bps = 4
+[alerts]
+urls = ["json://host/s3cret"]
+"""
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    for name in list(os.environ):
+        if name.upper().startswith("CLM_"):
+            monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CLM_HOME", str(tmp_path / "home"))
+    (tmp_path / "home").mkdir()
+    return tmp_path / "home"
+
+
+@pytest.fixture
+def stack(home: Path) -> Iterator[Path]:
+    """Home of a running stack with costs and a receiver of alerts."""
+    (home / "clm.toml").write_text(FILE_OF_STACK)
+    with stack_state.stack_lock(home):
+        settings_check.record_settings(load_settings(), AT)
+        stack_state.write_state(home, STATE)
+        yield home
+
+
+def test_all_that_cannot_be_used_is_named_at_once(home: Path) -> None:
+    unusable: dict[str, Any] = {
+        "policy": {"file": str(home / "gone.toml"), "store": "nothing.like:this"},
+        "alerts": {"urls": ["nosuchservice://x"]},
+        "universe": [{"symbol": "BTCUSD", "plugins": ["unheard_of"]}],
+    }
+    with pytest.raises(SettingsError) as refused:
+        settings_check.require_usable(Settings(home=home, **unusable))
+    message = str(refused.value)
+    for named in (str(home / "gone.toml"), "policy store nothing.like:this", "[alerts] urls", "unheard_of"):
+        assert named in message
+
+
+def test_default_settings_are_usable(home: Path) -> None:
+    settings_check.require_usable(Settings(home=home))
+
+
+def test_the_settings_of_the_stack_are_accepted_in_every_folder(
+    stack: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    settings_check.require_settings_of_stack(load_settings(), unused=())
+    assert settings_check.differences(load_settings()) == []
+
+
+def test_other_settings_than_the_stacks_are_refused_with_names_and_without_values(
+    stack: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CLM_COSTS__FEE_BPS", "77")
+    monkeypatch.setenv("CLM_ALERTS__URLS", '["json://host/0ther"]')
+    with pytest.raises(SettingsError, match=r"other settings: costs\.fee_bps, alerts\.urls\. ") as refused:
+        settings_check.require_settings_of_stack(load_settings())
+    message = str(refused.value)
+    assert "unset CLM_ALERTS__URLS, unset CLM_COSTS__FEE_BPS" in message
+    assert str(stack / "clm.toml") in message
+    for value in ("77", "0ther", "s3cret"):
+        assert value not in message
+
+
+def test_a_setting_that_a_command_does_not_read_may_differ(
+    stack: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CLM_STACK__CONCURRENT_RUNS", "7")
+    settings_check.require_settings_of_stack(load_settings())
+    monkeypatch.setenv("CLM_ALERTS__URLS", "[]")
+    settings_check.require_settings_of_stack(
+        load_settings(), unused=(*settings_check.SERVED, *settings_check.DELIVERED)
+    )
+    assert settings_check.differences(load_settings()) == ["alerts.urls", "stack.concurrent_runs"]
+
+
+def test_an_edited_universe_is_taken_up_by_a_deploy_from_the_file_of_the_stack_alone(
+    stack: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (stack / "clm.toml").write_text(FILE_OF_STACK + '[[universe]]\nsymbol = "EURUSD"\n')
+    edited = load_settings()
+    with pytest.raises(SettingsError, match=r"other settings: universe\. [\s\S]*`clm deploy` takes up"):
+        settings_check.require_settings_of_stack(edited)
+    settings_check.require_settings_of_stack(edited, deploys=True)
+    settings_check.record_deployed(edited)
+    settings_check.require_settings_of_stack(edited)
+    monkeypatch.setenv("CLM_UNIVERSE", '[{"symbol": "BTCUSD"}]')
+    with pytest.raises(SettingsError, match=r"unset CLM_UNIVERSE"):
+        settings_check.require_settings_of_stack(load_settings(), deploys=True)
+
+
+def test_a_deploy_does_not_take_up_edited_costs(stack: Path) -> None:
+    (stack / "clm.toml").write_text(FILE_OF_STACK.replace("fee_bps = 4", "fee_bps = 5"))
+    with pytest.raises(SettingsError, match=r"other settings: costs\.fee_bps\."):
+        settings_check.require_settings_of_stack(load_settings(), deploys=True)
+    settings_check.record_deployed(load_settings())
+    assert settings_check.differences(load_settings()) == ["costs.fee_bps"]
+
+
+def test_without_a_running_stack_nothing_is_compared(home: Path) -> None:
+    (home / "clm.toml").write_text(FILE_OF_STACK)
+    with stack_state.stack_lock(home):
+        settings_check.record_settings(load_settings(), AT)
+        stack_state.write_state(home, STATE)
+    (home / "clm.toml").write_text("[costs]\nfee_bps = 9\n")
+    settings_check.require_settings_of_stack(load_settings())
+    assert settings_check.differences(load_settings()) == []
+
+
+def test_the_record_holds_no_secret(stack: Path) -> None:
+    assert "s3cret" not in (stack / "stack" / FILE).read_text()
