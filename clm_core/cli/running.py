@@ -68,6 +68,7 @@ def flow_of(
         ):
             flow = load_flow(entrypoint)
             meanwhile(services)
+            progress.update(bar, description="Waiting for the Prefect server")
             wait_until_ready()
 
             def run(name: str, *arguments: Any) -> Any:

@@ -33,6 +33,7 @@ from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 from pydantic import SecretStr
 
 from clm_core.domain.errors import DatabaseUnavailable
+from clm_core.platform.file_locks import lock_file
 from clm_core.platform.locks import AdvisoryLock
 from clm_core.platform.private_files import admit, let_all_pass, secure_home
 
@@ -118,7 +119,7 @@ def revive(home: Path) -> bool:
     The restarted server listens at the same address.
     """
     with _gate(home), _opened(home / "postgres.alive") as alive:
-        if not _lock(alive, wait=False):
+        if not lock_file(alive, wait=False):
             return False
         _start(home, alive)
         return True
@@ -176,12 +177,12 @@ def _own_server(home: Path) -> Iterator[str]:
     with _opened(home / "postgres.users") as users:
         try:
             with _gate(home):
-                _lock(users, shared=True)
+                lock_file(users, shared=True)
                 sockets = _running(home)
             yield _url(sockets)
         finally:
             with _gate(home):
-                if _lock(users, wait=False):
+                if lock_file(users, wait=False):
                     _stop(home)
 
 
@@ -192,7 +193,7 @@ def _url(sockets: Path) -> str:
 @contextlib.contextmanager
 def _gate(home: Path) -> Iterator[None]:
     with _opened(home / "postgres.gate") as gate:
-        _lock(gate)
+        lock_file(gate)
         yield
 
 
@@ -206,24 +207,12 @@ def _opened(file: Path) -> IO[bytes]:
         ) from error
 
 
-def _lock(file: IO[bytes], *, shared: bool = False, wait: bool = True) -> bool:
-    """True if the lock was acquired; an earlier lock of the file is released either way."""
-    import fcntl
-
-    kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
-    try:
-        fcntl.flock(file, kind if wait else kind | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
 def _running(home: Path) -> Path:
     """Folder of the sockets of an answering server, started if none is alive."""
     deadline = time.monotonic() + READY_WITHIN_SECONDS
     while time.monotonic() < deadline:
         with _opened(home / "postgres.alive") as alive:
-            if _lock(alive, wait=False):
+            if lock_file(alive, wait=False):
                 _start(home, alive)
         sockets = _sockets_in_use(home)
         if sockets is not None and _answers(sockets):
@@ -289,7 +278,7 @@ def _stop(home: Path) -> None:
     with _opened(home / "postgres.alive") as alive:
         sockets = _sockets_in_use(home)
         # a server without sockets was interrupted during the start and stops by itself
-        if sockets is None or _lock(alive, wait=False):
+        if sockets is None or lock_file(alive, wait=False):
             return
         _run(
             *(str(_programs() / "pg_ctl"), "stop", "-D", str(_data(home)), "-m", "fast"),
@@ -297,7 +286,7 @@ def _stop(home: Path) -> None:
             user=_server_user(home),
         )
         deadline = time.monotonic() + 5
-        while not _lock(alive, wait=False):
+        while not lock_file(alive, wait=False):
             if time.monotonic() > deadline:
                 raise DatabaseUnavailable(f"PostgreSQL under {home} does not stop; see {_log(home)}.")
             time.sleep(0.01)

@@ -23,6 +23,8 @@ class AdvisoryLock(IntEnum):
     """A request to the REST API with an `Idempotency-Key`; the second number is a hash of caller and key."""
     LABEL = 0x434C4D0A
     """Registration of a version; the second number is a hash of the model id and the label."""
+    MLFLOW_TABLES = 0x434C4D0B
+    """Creation and migration of MLflow's tables, in MLflow's database."""
     HOME = 0x434C4D09
     """Change of the artifact locations after a move of the home, in MLflow's database."""
     AUDIT = 0x434C4D41

@@ -1,34 +1,38 @@
-"""Prefect in this process: a private server for the time of a command, and the flows run against it.
+"""Prefect in this process: a server for the time of a command, and the flows run against it.
 
 Run as a module, `python -m clm_core.platform.prefect_server PORT` is the server and serves until standard
-input closes, so the server ends with the process that started it.
+input closes, so the server ends with the process that started it. With a folder as a second argument, it is
+the shared server of the commands of a home (`shared_prefect`).
 """
 
 import contextlib
 import os
-import socket
-import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import IO, TYPE_CHECKING, Any
 
-from clm_core.domain.errors import ServerUnavailable
 from clm_core.platform.database import Database
-from clm_core.platform.prefect_runs import is_answering
+from clm_core.platform.file_locks import lock_file
 from clm_core.platform.private_files import keep_files_private
+from clm_core.platform.shared_prefect import announce_address, end_when_unused, shared_server
 from clm_core.platform.stack_state import prefect_auth, running
 
-READY_WITHIN_SECONDS = 180.0
+if TYPE_CHECKING:
+    from uvicorn import Server
+
+PAUSE_SECONDS = 0.1
 
 
 @contextlib.contextmanager
 def prefect_server(database: Database, home: Path) -> Iterator[Callable[[], None]]:
     """A Prefect server on 127.0.0.1 with its data in our database, set as the API of this process.
 
-    A server named by PREFECT_API_URL, or the server of `clm up`, is used instead and left running.
+    Commands of a home that run at the same moment share a server. A server named by PREFECT_API_URL, or the
+    server of `clm up`, is used instead and left running.
 
     Yields:
         A function that waits until the server answers. Work before the call overlaps with the start of the
@@ -44,26 +48,9 @@ def prefect_server(database: Database, home: Path) -> Iterator[Callable[[], None
             yield lambda: None
         return
     folder = home / "prefect"
-    folder.mkdir(parents=True, exist_ok=True)
-    log = folder / "server.log"
-    port = _free_port()
-    url = f"http://127.0.0.1:{port}/api"
-    with (
-        log.open("w") as output,
-        subprocess.Popen(
-            [sys.executable, "-m", "clm_core.platform.prefect_server", str(port)],
-            stdin=subprocess.PIPE,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            env=os.environ | server_environment(database, folder, url),
-            start_new_session=True,
-        ) as server,
-    ):
-        try:
-            with _client_settings(url, None):
-                yield lambda: _wait_until_ready(server, url, log)
-        finally:
-            server.terminate()
+    environment = partial(server_environment, database, folder)
+    with shared_server(folder, environment) as (url, wait_until_ready), _client_settings(url, None):
+        yield wait_until_ready
 
 
 def prepare_environment(home: Path) -> None:
@@ -130,38 +117,40 @@ def _flush_queues() -> None:
     APILogWorker.drain_all(timeout=10)
 
 
-def _wait_until_ready(server: subprocess.Popen[bytes], url: str, log: Path) -> None:
-    deadline = time.monotonic() + READY_WITHIN_SECONDS
-    while time.monotonic() < deadline:
-        if server.poll() is not None:
-            raise ServerUnavailable(f"The Prefect server ended with code {server.returncode}; see {log}.")
-        if is_answering(f"{url}/health"):
-            return
-        time.sleep(0.1)
-    raise ServerUnavailable(f"The Prefect server did not answer in {READY_WITHIN_SECONDS:.0f} s; see {log}.")
+def _serve(port: int, folder: Path | None) -> None:
+    """Serve until standard input closes, or, as the shared server of a folder, until no command uses the
+    server."""
+    if folder is not None:
+        announce_address(folder, port)
+        threading.Thread(target=end_when_unused, args=(folder,), daemon=True).start()
 
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-def _serve(port: int) -> None:
     import uvicorn
     from prefect.server.api.server import create_app
 
     server = uvicorn.Server(uvicorn.Config(create_app(), host="127.0.0.1", port=port, log_level="warning"))
 
     def stop_when_orphaned() -> None:
-        sys.stdin.buffer.read()
+        # unbuffered: at the exit, Python waits for the lock of a buffered reader, and aborts
+        while os.read(0, 1):
+            pass
         server.should_exit = True
 
-    threading.Thread(target=stop_when_orphaned, daemon=True).start()
-    server.run()
+    if folder is None:
+        threading.Thread(target=stop_when_orphaned, daemon=True).start()
+    # the server of `clm up` and the server of the commands may start at the same moment, and both migrate
+    with Path(os.environ["PREFECT_HOME"], "server.migration").open("ab") as migration:
+        lock_file(migration)
+        threading.Thread(target=_unlock_when_started, args=(server, migration), daemon=True).start()
+        server.run()
+
+
+def _unlock_when_started(server: "Server", migration: IO[bytes]) -> None:
+    """Free the lock of the migrations, which are done once the server accepts requests."""
+    while not server.started:
+        time.sleep(PAUSE_SECONDS)
+    migration.close()
 
 
 if __name__ == "__main__":
     keep_files_private()
-    _serve(int(sys.argv[1]))
+    _serve(int(sys.argv[1]), Path(sys.argv[2]) if len(sys.argv) > 2 else None)

@@ -6,6 +6,7 @@ import logging
 import os
 import sys
 import tempfile
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ from clm_core.platform.home_record import HomeRecord
 from clm_core.registry import integrity
 from clm_core.registry.loading import registration
 from clm_core.registry.locations import EXPERIMENT, HOME_TAG, is_inside
+from clm_core.registry.store_tables import creating_tables
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -38,6 +40,8 @@ if TYPE_CHECKING:
     from mlflow.store.artifact.artifact_repo import ArtifactRepository
 
 T = TypeVar("T")
+_one_upload = threading.Lock()
+"""One upload at a time in this process: MLflow keeps the model that is being logged in a global variable."""
 SERVING_CODE = Path(__file__).parent / "serving.py"
 BUNDLE = "bundle"
 """Name of a bundle's folder, at the registration and in MLflow."""
@@ -122,6 +126,8 @@ class MLflowRegistry:
         """MLflow's fluent functions, set to our store; another open home may have changed the setting."""
         self._mlflow.set_tracking_uri(self._uri)
         self._mlflow.set_registry_uri(self._uri)
+        # creates the tables, before the fluent functions would
+        assert self._client
         return self._mlflow
 
     @property
@@ -142,7 +148,9 @@ class MLflowRegistry:
 
     @cached_property
     def _client(self) -> "MlflowClient":
-        client: MlflowClient = self._mlflow.MlflowClient(self._uri, self._uri)
+        mlflow = self._mlflow
+        with creating_tables(self._uri):
+            client: MlflowClient = mlflow.MlflowClient(self._uri, self._uri)
         return client
 
     def connect(self) -> None:
@@ -188,7 +196,7 @@ class MLflowRegistry:
             HomeMismatch: the version would be stored outside the home in force.
         """
         mlflow = self._mlflow
-        with _mlflow_request(f"store a version of {job.model_id}"):
+        with _mlflow_request(f"store a version of {job.model_id}"), _one_upload:
             self.ensure_model(job.model_id)
             with self._run(job, label) as run_id:
                 mlflow.log_params({"seed": job.seed, "dataset_span_days": job.dataset_span_days, **params})
@@ -444,7 +452,12 @@ class MLflowRegistry:
         self._artifacts.mkdir(parents=True, exist_ok=True)
         tags = {HOME_TAG: self._home_id} if self._home_id else {}
         location = self._artifacts.as_uri()
-        return str(self._client.create_experiment(EXPERIMENT, artifact_location=location, tags=tags))
+        created = _none_on(
+            {"RESOURCE_ALREADY_EXISTS"},
+            lambda: self._client.create_experiment(EXPERIMENT, artifact_location=location, tags=tags),
+        )
+        # another process created the experiment at this moment
+        return self._experiment() if created is None else str(created)
 
     def _experiment_at_home(self) -> str:
         """The experiment, after a check that new versions are stored below the home in force."""
