@@ -10,6 +10,7 @@ import sys
 from clm_core.platform.private_files import keep_files_private
 from clm_core.registry.locations import artifacts_folder
 from clm_core.registry.server.app import create_app
+from clm_core.registry.store_tables import creating_tables
 from clm_core.settings import load_settings
 
 
@@ -25,7 +26,9 @@ def main(port: int) -> None:
         constants.REGISTRY_STORE_URI_ENV_VAR: uri,
         constants.ARTIFACT_ROOT_ENV_VAR: artifacts,
     }
-    initialize_backend_stores(uri, uri, artifacts)
+    # a command may create the tables at the same moment
+    with creating_tables(uri):
+        initialize_backend_stores(uri, uri, artifacts)
     uvicorn.run(create_app(), host="127.0.0.1", port=port, log_level="warning", server_header=False)
 
 
