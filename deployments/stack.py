@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from datetime import UTC, datetime
 from importlib.util import find_spec
 from pathlib import Path
@@ -18,6 +18,7 @@ from rich.console import Console
 from clm_core.cli.renamed import show_deprecations
 from clm_core.cli.stack import print_summary
 from clm_core.domain.errors import CLMError, ServerUnavailable
+from clm_core.ledger.passes import PassStore
 from clm_core.operations.settings_check import record_settings, require_usable
 from clm_core.platform import stack_state
 from clm_core.platform.database import Database, open_database, revive
@@ -28,6 +29,7 @@ from clm_core.platform.stack_state import PartState, PartStatus, StackState
 from clm_core.services import loading_problem, open_ledger, settle_home
 from clm_core.settings import Settings, child_variables, load_settings, names_secrets, settings_file
 from deployments.supervisor import StackPart, Stopped, Supervisor, stoppable
+from deployments.watchdog import Watchdog
 
 PREFERRED_PORTS = {"prefect": 4200, "mlflow": 5000, "api": 8000}
 READY_WITHIN_SECONDS = 300.0
@@ -71,9 +73,10 @@ def run(settings: Settings, console: Console) -> None:
         reporter.supervisor = supervisor
         supervisor.start(plan.prefect(database))
         supervisor.start(plan.mlflow(database))
-        with open_ledger(database):
-            # migrate the ledger while the servers start on the other core
-            pass
+        # migrate the ledger while the servers start on the other core
+        with open_ledger(database) as engine:
+            # no pass could succeed while nothing was up
+            PassStore(engine).restart()
         _wait(supervisor, ["prefect"])
         deploying = _deploy(settings, plan.environment)
         running.callback(deploying.terminate)
@@ -85,6 +88,7 @@ def run(settings: Settings, console: Console) -> None:
             supervisor.start(plan.api())
         _wait(supervisor, [part.name for part in supervisor.states])
         _finish(deploying, settings.home)
+        running.enter_context(_watchdog(settings, database, plan.environment, console))
         print_summary(settings, reporter.all_ready())
         while True:
             supervisor.check_parts()
@@ -248,6 +252,21 @@ def _environment(settings: Settings, state: StackState) -> dict[str, str]:
         "PREFECT_LOGGING_SERVER_LEVEL": "WARNING",
         "DO_NOT_TRACK": "1",
     }
+
+
+@contextmanager
+def _watchdog(
+    settings: Settings, database: Database, environment: Mapping[str, str], console: Console
+) -> Iterator[None]:
+    def report(message: str) -> None:
+        console.print(f"watchdog: {message}", markup=False, soft_wrap=True)
+
+    watchdog = Watchdog(settings, database, environment, report)
+    watchdog.start()
+    try:
+        yield
+    finally:
+        watchdog.stop()
 
 
 def _ports(settings: Settings) -> AbstractContextManager[dict[str, int]]:

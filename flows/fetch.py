@@ -5,6 +5,7 @@ from prefect import flow
 from clm_core.operations.ingest import IngestReport
 from clm_core.operations.passes import run_name
 from tasks.fetch_markets import fetch_markets
+from tasks.record_success import record_success
 from tasks.show_pass import show_pass
 
 
@@ -13,4 +14,6 @@ def fetch() -> IngestReport:
     """Fetch the bars closed since the last pass; fails after the pass if a market could not be fetched."""
     report = fetch_markets()
     show_pass(report, "fetch")
-    return report.complete()
+    report.complete()
+    record_success("fetch")
+    return report

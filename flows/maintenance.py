@@ -4,10 +4,15 @@ from prefect import flow
 
 from clm_core.operations.maintenance import MaintenanceReport
 from tasks.maintenance import maintain
+from tasks.record_success import record_success
+from tasks.send_heartbeat import send_heartbeat
 
 
 @flow(name="maintenance")
 def maintenance() -> MaintenanceReport:
     """Run every part; fails after the pass if a part failed."""
     # no page: a pass every minute would leave 1,440 artifacts a day
-    return maintain().complete()
+    report = maintain().complete()
+    record_success("maintenance")
+    send_heartbeat()
+    return report

@@ -5,6 +5,7 @@ from prefect import flow
 from clm_core.lifecycle.shadow import ShadowReport
 from clm_core.market.timeframes import Timeframe
 from clm_core.operations.passes import run_name
+from tasks.record_success import record_success
 from tasks.shadow import record_positions
 from tasks.show_pass import show_pass
 
@@ -14,4 +15,6 @@ def shadow(timeframe: Timeframe | None = None) -> ShadowReport:
     """Record positions on one timeframe or all; fails after the pass if a version had a problem."""
     report = record_positions(timeframe)
     show_pass(report, f"shadow-{timeframe or 'all'}")
-    return report.complete()
+    report.complete()
+    record_success(f"shadow-{timeframe or 'all'}")
+    return report

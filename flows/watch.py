@@ -4,6 +4,7 @@ from prefect import flow
 
 from clm_core.lifecycle.watch import WatchReport
 from clm_core.operations.passes import run_name
+from tasks.record_success import record_success
 from tasks.show_pass import show_pass
 from tasks.watch import watch_production
 
@@ -13,4 +14,6 @@ def watch() -> WatchReport:
     """Request retrains where due; fails after the pass if a model could not be checked."""
     report = watch_production()
     show_pass(report, "watch")
-    return report.complete()
+    report.complete()
+    record_success("watch")
+    return report

@@ -17,6 +17,9 @@ from rich.table import Table
 from clm_core.cli.output import AsJson, plain
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from clm_core.domain.passes import PassHealth
     from clm_core.operations.status import InstallationStatus
     from clm_core.platform.stack_state import StackState
     from clm_core.settings import Settings
@@ -86,13 +89,25 @@ def down() -> None:
 
 
 @app.command()
-def status(as_json: AsJson = False) -> None:
+def status(
+    as_json: AsJson = False,
+    check: Annotated[
+        bool,
+        typer.Option(
+            "--check",
+            help="Check that scheduled passes succeed, with any Prefect server: alert, exit with 1 if ill.",
+        ),
+    ] = False,
+) -> None:
     """Show health, jobs, production versions and next runs; exits with 3 if down, with 1 if unhealthy."""
     from clm_core.domain.errors import SettingsError
     from clm_core.operations.status import read_status, read_status_without_settings
     from clm_core.platform.settings_file import home_in_force
     from clm_core.settings import load_settings
 
+    if check:
+        _check(load_settings(), as_json)
+        return
     home = home_in_force()
     try:
         settings = load_settings()
@@ -167,6 +182,30 @@ def _start_detached(settings: "Settings") -> "StackState":
     )
 
 
+def _check(settings: "Settings", as_json: bool) -> None:
+    from clm_core.operations.pass_watch import check_installation
+
+    result = check_installation(settings)
+    if as_json:
+        passes = [each.model_dump(mode="json") for each in result.passes]
+        typer.echo(json.dumps({"problems": result.problems, "passes": passes}, indent=2))
+    else:
+        console.print(_passes_table(result.passes))
+        for problem in result.problems:
+            console.print(problem, markup=False, soft_wrap=True)
+    if result.problems:
+        sys.exit(1)
+
+
+def _passes_table(passes: "Sequence[PassHealth]") -> Table:
+    table = Table("pass", "condition", "last success (UTC)", box=SIMPLE_HEAVY)
+    colours = {"ok": "green", "paused": "yellow", "overdue": "red"}
+    for each in passes:
+        last = "never" if each.succeeded_at is None else f"{each.succeeded_at:%Y-%m-%d %H:%M}"
+        table.add_row(each.name, f"[{colours[each.condition]}]{each.condition}[/]", last)
+    return table
+
+
 def _show(home: Path, status: "InstallationStatus") -> None:
     if not status.up:
         console.print(f"Nothing is up for {home}: `clm up` starts it.")
@@ -185,6 +224,11 @@ def _show(home: Path, status: "InstallationStatus") -> None:
         console.print(f"{name:8} {url}")
     if status.parts:
         console.print(_parts_table(status))
+    if status.passes:
+        console.print(_passes_table(status.passes))
+    for each in status.passes:
+        if each.reason is not None:
+            plain.print(each.reason, soft_wrap=True)
 
 
 def _show_work(status: "InstallationStatus") -> None:

@@ -36,6 +36,12 @@ class AlertKind(StrEnum):
     """A run of a deployment failed or crashed before any job could record the cause."""
     MAINTENANCE_FAILING = "maintenance_failing"
     """A step of the maintenance, a watch, a shadow pass or a data update failed."""
+    PASS_OVERDUE = "pass_overdue"
+    """A scheduled pass has not succeeded for several of its intervals."""
+    SETTINGS_REFUSED = "settings_refused"
+    """Settings or policy cannot be loaded: no run that starts now can work."""
+    LEDGER_UNREACHABLE = "ledger_unreachable"
+    """PostgreSQL does not answer; sent directly, since nothing can be recorded."""
 
     @classmethod
     def _missing_(cls, value: object) -> Self | None:

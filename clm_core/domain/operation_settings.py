@@ -7,6 +7,8 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr
 
+from clm_core.domain.webhook_settings import of_http
+
 
 def _with_scheme(url: SecretStr) -> SecretStr:
     if not re.match(r"[a-z][a-z0-9+.-]*://.", url.get_secret_value()):
@@ -32,6 +34,9 @@ class AlertSettings(BaseModel):
 
     urls: tuple[Annotated[SecretStr, AfterValidator(_with_scheme)], ...] = ()
     """Receivers of alerts as apprise URLs: `slack://...`, `pagerduty://...`, `json://host/path`."""
+    heartbeat_url: Annotated[SecretStr, AfterValidator(of_http)] | None = None
+    """Address at a monitor outside of the machine: a GET request follows each maintenance that succeeded, and
+    the monitor raises the alarm when the requests cease."""
 
 
 class OnExpiry(StrEnum):

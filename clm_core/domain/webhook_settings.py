@@ -58,7 +58,7 @@ WebhookSecret = Annotated[SecretStr, AfterValidator(_usable)]
 """24 to 64 random bytes in base64, after `whsec_`."""
 
 
-def _of_http(url: SecretStr) -> SecretStr:
+def of_http(url: SecretStr) -> SecretStr:
     if not re.match(r"https?://[^/]", url.get_secret_value()):
         raise ValueError("must look like https://host/path")
     return url
@@ -69,7 +69,7 @@ class Subscriber(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    url: Annotated[SecretStr, AfterValidator(_of_http)]
+    url: Annotated[SecretStr, AfterValidator(of_http)]
     """`https://host/path`; treated as a secret, because the path alone grants access to many services."""
     secret: WebhookSecret
     """Secret that signs the deliveries to the subscriber."""

@@ -14,6 +14,7 @@ from clm_core.ledger.evaluations import EvaluationStore
 from clm_core.ledger.hash_chain import Anchor, Recorded
 from clm_core.ledger.jobs import JobStore
 from clm_core.ledger.labels import LabelStore
+from clm_core.ledger.passes import PassStore
 from clm_core.ledger.promotions import PromotionStore
 from clm_core.ledger.replies import ReplyStore
 from clm_core.ledger.shadows import ShadowStore
@@ -44,6 +45,7 @@ class Ledger(JobStore, VersionStore, EvaluationStore):
         self.shadows = ShadowStore(engine)
         self.tokens = TokenStore(engine)
         self.replies = ReplyStore(engine)
+        self.passes = PassStore(engine)
 
     def require_reachable(self) -> None:
         """

@@ -608,3 +608,19 @@ class ReplyRow(Base):
     media_type: Mapped[str]
     body: Mapped[str]
     at: Mapped[datetime]
+
+
+class ScheduledPassRow(Base):
+    """A `ScheduledPass`; without a schedule until the schedule was seen in Prefect."""
+
+    __tablename__ = "scheduled_passes"
+    __table_args__ = (
+        CheckConstraint("every_seconds > 0", name="every"),
+        CheckConstraint("(every_seconds IS NULL) = (expected_since IS NULL)", name="schedule"),
+    )
+
+    name: Mapped[str] = mapped_column(primary_key=True)
+    every_seconds: Mapped[float | None]
+    paused: Mapped[bool]
+    expected_since: Mapped[datetime | None]
+    succeeded_at: Mapped[datetime | None]

@@ -15,14 +15,17 @@ from collections.abc import Callable, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Generic
+from typing import Any, Generic, Protocol
 from urllib.parse import urlsplit
+
+from pydantic import SecretStr
 
 from clm_core.domain.alerts import Alert, AlertKind
 from clm_core.domain.deliveries import ReceiverState
 from clm_core.domain.errors import DeliveryFailed, SettingsError
 from clm_core.domain.webhook_settings import Subscriber
-from clm_core.ledger.receivers import ALERTS, EVENTS, GIVEN_UP_AFTER, OutgoingEvent, Stream, T
+from clm_core.ledger.alerts import AlertStore
+from clm_core.ledger.receivers import ALERTS, EVENTS, GIVEN_UP_AFTER, OutgoingEvent, ReceiverStore, Stream, T
 from clm_core.platform import notifications
 from clm_core.services import Services
 
@@ -49,6 +52,36 @@ class Receiver(Generic[T]):
     send: Callable[[T], None]
 
 
+class DeliveryStores(Protocol):
+    """Stores that a delivery needs; `Services` is one."""
+
+    @property
+    def receivers(self) -> ReceiverStore: ...
+
+    @property
+    def alerts(self) -> AlertStore: ...
+
+    @property
+    def clock(self) -> Callable[[], datetime]: ...
+
+
+@dataclass(frozen=True)
+class AlertDelivery:
+    """Stores of a delivery without other services."""
+
+    receivers: ReceiverStore
+    alerts: AlertStore
+    clock: Callable[[], datetime]
+
+
+def deliver_alerts(
+    urls: Sequence[SecretStr], receivers: ReceiverStore, alerts: AlertStore, clock: Callable[[], datetime]
+) -> list[DeliveryResult]:
+    """Send the waiting alerts alone, for a process without settings of its own."""
+    named = [_alert_receiver(url.get_secret_value()) for url in urls]
+    return _deliver_all(AlertDelivery(receivers, alerts, clock), named)
+
+
 def deliver(services: Services) -> list[DeliveryResult]:
     """Send the waiting events, then the waiting alerts, which include failures of event receivers."""
     settings = services.settings
@@ -61,75 +94,75 @@ def deliver(services: Services) -> list[DeliveryResult]:
     return results
 
 
-def _deliver_all(services: Services, receivers: Sequence[Receiver[T]]) -> list[DeliveryResult]:
+def _deliver_all(stores: DeliveryStores, receivers: Sequence[Receiver[T]]) -> list[DeliveryResult]:
     with ThreadPoolExecutor(max_workers=CONCURRENT_RECEIVERS) as pool:
-        return list(pool.map(lambda receiver: _deliver(services, receiver), receivers))
+        return list(pool.map(lambda receiver: _deliver(stores, receiver), receivers))
 
 
-def _deliver(services: Services, receiver: Receiver[T]) -> DeliveryResult:
+def _deliver(stores: DeliveryStores, receiver: Receiver[T]) -> DeliveryResult:
     sent = 0
-    while (accepted := _send_next(services, receiver)) is not None:
+    while (accepted := _send_next(stores, receiver)) is not None:
         sent += accepted
-    while _send_dead_letter(services, receiver):
+    while _send_dead_letter(stores, receiver):
         sent += 1
-    state = services.receivers.state(receiver.name)
-    _alert_failing(services, state)
-    _alert_given_up(services, state)
+    state = stores.receivers.state(receiver.name)
+    _alert_failing(stores, state)
+    _alert_given_up(stores, state)
     return DeliveryResult(sent=sent, **dict(state))
 
 
-def _send_next(services: Services, receiver: Receiver[T]) -> bool | None:
+def _send_next(stores: DeliveryStores, receiver: Receiver[T]) -> bool | None:
     """True if the next message was accepted, False if given up as a dead letter, None if none is due."""
-    with services.receivers.turn(receiver.name, receiver.stream, services.clock()) as turn:
+    with stores.receivers.turn(receiver.name, receiver.stream, stores.clock()) as turn:
         if turn is None:
             return None
         try:
             receiver.send(turn.next)
         except (DeliveryFailed, SettingsError) as error:
-            return False if turn.failed(str(error), services.clock()) else None
+            return False if turn.failed(str(error), stores.clock()) else None
         turn.accepted()
         return True
 
 
-def _send_dead_letter(services: Services, receiver: Receiver[T]) -> bool:
+def _send_dead_letter(stores: DeliveryStores, receiver: Receiver[T]) -> bool:
     """True if the receiver accepted the next dead letter marked for a retry."""
-    with services.receivers.retry(receiver.name, receiver.stream) as retry:
+    with stores.receivers.retry(receiver.name, receiver.stream) as retry:
         if retry is None:
             return False
         try:
             receiver.send(retry.message)
         except (DeliveryFailed, SettingsError) as error:
-            retry.failed(str(error), services.clock())
+            retry.failed(str(error), stores.clock())
             return False
         retry.accepted()
         return True
 
 
-def _alert_failing(services: Services, state: ReceiverState) -> None:
-    now = services.clock()
+def _alert_failing(stores: DeliveryStores, state: ReceiverState) -> None:
+    now = stores.clock()
     since = state.failing_since
     if since is None:
-        services.alerts.end(AlertKind.DELIVERY_FAILING, state.name, now)
+        stores.alerts.end(AlertKind.DELIVERY_FAILING, state.name, now)
     elif now - since >= ALERT_AFTER:
         message = (
             f"No delivery succeeded since {since:%Y-%m-%d %H:%M} UTC: {state.last_error}. Each message is "
             f"tried for {GIVEN_UP_AFTER.days} days. Repair the receiver, or remove it from the settings."
         )
         alert = Alert(kind=AlertKind.DELIVERY_FAILING, subject=state.name, message=message, at=now)
-        services.alerts.record(alert)
+        stores.alerts.record(alert)
 
 
-def _alert_given_up(services: Services, state: ReceiverState) -> None:
-    now = services.clock()
+def _alert_given_up(stores: DeliveryStores, state: ReceiverState) -> None:
+    now = stores.clock()
     if not state.given_up:
-        services.alerts.end(AlertKind.DELIVERY_GIVEN_UP, state.name, now)
+        stores.alerts.end(AlertKind.DELIVERY_GIVEN_UP, state.name, now)
         return
     message = (
         "Messages refused for days are dead letters now and are not sent any more. `clm deliveries show` "
         "lists the dead letters; once the receiver is repaired, `clm deliveries retry` sends them again."
     )
     alert = Alert(kind=AlertKind.DELIVERY_GIVEN_UP, subject=state.name, message=message, at=now)
-    services.alerts.record(alert)
+    stores.alerts.record(alert)
 
 
 def _end_alerts_of_removed(services: Services, receivers: Set[str]) -> None:

@@ -6,7 +6,9 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
+from clm_core.decisions.overdue import judge_passes, overdue
 from clm_core.domain.errors import ServerUnavailable
+from clm_core.domain.passes import PassHealth
 from clm_core.domain.vocabulary import JobStatus, ModelStatus
 from clm_core.ledger.store import Ledger
 from clm_core.operations.settings_check import differences
@@ -60,6 +62,8 @@ class InstallationStatus(BaseModel):
     production: tuple[Champion, ...]
     next_runs: tuple[NextRun, ...]
     """Soonest first; empty while no Prefect server answers."""
+    passes: tuple[PassHealth, ...] = ()
+    """Scheduled passes by name, with the reason why one is overdue."""
     settings_problem: str | None = None
     """Reason why the running stack cannot load settings or policy, if any: no scheduled pass runs."""
     command_problem: str | None = None
@@ -73,7 +77,8 @@ class InstallationStatus(BaseModel):
     @property
     def healthy(self) -> bool:
         loadable = self.settings_problem is None and self.command_problem is None
-        return self.up and loadable and all(part.healthy for part in self.parts)
+        well = loadable and not overdue(self.passes)
+        return self.up and well and all(part.healthy for part in self.parts)
 
 
 def read_status_without_settings(home: Path, problem: str) -> InstallationStatus:
@@ -101,6 +106,7 @@ def read_status(settings: Settings) -> InstallationStatus:
         ledger = Ledger(engine)
         jobs = dict(ledger.counts().jobs)
         versions = ledger.versions(status=ModelStatus.PRODUCTION, limit=1000)
+        passes = judge_passes(*ledger.passes.read())
     production = tuple(Champion(model_id=each.model_id, version=each.version) for each in versions)
     if state is None:
         return InstallationStatus(
@@ -122,6 +128,7 @@ def read_status(settings: Settings) -> InstallationStatus:
         settings_problem=state.settings_problem,
         command_problem=loading_problem(),
         settings_differ=tuple(differences(settings)),
+        passes=tuple(passes),
     )
 
 

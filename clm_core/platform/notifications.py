@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from clm_core.domain.alerts import HAPPENINGS, RaisedAlert
+from clm_core.domain.alerts import HAPPENINGS, Alert, RaisedAlert
 from clm_core.domain.errors import DeliveryFailed, SettingsError
 
 if TYPE_CHECKING:
@@ -26,8 +26,10 @@ def receiver(url: str) -> "Apprise":
     return made
 
 
-def send(url: str, alert: RaisedAlert) -> None:
+def send(url: str, alert: Alert) -> None:
     """Send an alert to the receiver named by the URL, with a time limit of a few seconds.
+
+    An alert that could not be recorded has no number.
 
     Raises:
         SettingsError: apprise does not understand the URL.
@@ -35,9 +37,10 @@ def send(url: str, alert: RaisedAlert) -> None:
     """
     import apprise
 
+    number = f" #{alert.seq}" if isinstance(alert, RaisedAlert) else ""
     harmless = alert.kind in HAPPENINGS
     accepted = receiver(url).notify(
-        title=f"CLM #{alert.seq}: {alert.kind.replace('_', ' ')}, {alert.subject}",
+        title=f"CLM{number}: {alert.kind.replace('_', ' ')}, {alert.subject}",
         body=f"{alert.message}\n{alert.at:%Y-%m-%d %H:%M:%S} UTC",
         notify_type=apprise.NotifyType.WARNING if harmless else apprise.NotifyType.FAILURE,
         body_format=apprise.NotifyFormat.TEXT,

@@ -9,6 +9,7 @@ from pydantic import BaseModel
 from sqlalchemy.exc import SQLAlchemyError
 
 from clm_core.api.context import Connected
+from clm_core.decisions.overdue import judge_passes, overdue
 from clm_core.domain.errors import CLMError, ServerUnavailable, SettingsError
 from clm_core.domain.promotions import Promotion
 from clm_core.domain.vocabulary import JobStatus, ModelStatus
@@ -19,15 +20,18 @@ from clm_core.services import Services, loading_problem
 class Condition(StrEnum):
     OK = "ok"
     ILL = "ill"
-    """The database answers, and settings or policy cannot be loaded: no scheduled pass runs."""
+    """The database answers, and a scheduled pass has not succeeded for several of its intervals, or none can,
+    since settings or policy cannot be loaded."""
     DOWN = "down"
 
 
 class Health(BaseModel):
     status: Condition
-    """Down without the database; ill while the settings or the policy cannot be loaded. Retrains need the
-    other parts as well."""
+    """Down without the database; ill while a scheduled pass is overdue, or settings or policy cannot be
+    loaded. Retrains need the other parts as well."""
     parts: Mapping[str, Condition]
+    problems: list[str]
+    """A sentence for each overdue pass, with the last success and the remedy."""
 
 
 class SystemStatus(BaseModel):
@@ -48,8 +52,14 @@ def health(clm: Connected, response: Response) -> Health:
     parts = {name: _condition(check) for name, check in _parts(clm).items()}
     if parts["database"] is Condition.DOWN:
         response.status_code = 503
-        return Health(status=Condition.DOWN, parts=parts)
-    return Health(status=Condition.ILL if parts["settings"] is Condition.DOWN else Condition.OK, parts=parts)
+        return Health(status=Condition.DOWN, parts=parts, problems=[])
+    try:
+        problems = overdue(judge_passes(*clm.ledger.passes.read()))
+    except SQLAlchemyError:
+        response.status_code = 503
+        return Health(status=Condition.DOWN, parts={**parts, "database": Condition.DOWN}, problems=[])
+    ill = problems or parts["settings"] is Condition.DOWN
+    return Health(status=Condition.ILL if ill else Condition.OK, parts=parts, problems=problems)
 
 
 def status(clm: Connected) -> SystemStatus:

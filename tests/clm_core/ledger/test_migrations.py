@@ -53,6 +53,7 @@ def test_up_down_and_up_again_leave_the_newest_tables(empty_database: Callable[[
             "outbox",
             "promotions",
             "receivers",
+            "scheduled_passes",
             "shadow_positions",
             "strategy_candidates",
             "training_jobs",
