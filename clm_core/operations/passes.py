@@ -8,7 +8,7 @@ A new pass consists of:
     a module      with a report derived from `PassReport`, and `run(services)`, which calls `run_each` and
                   `report_problems`
     a task        that calls `run(services())`
-    a flow        named by `run_name`, that calls the task and `show_pass` and returns `report.complete()`
+    a flow        named by `run_name`, that calls the task, `show_pass`, `report.complete()`, `record_success`
     a command     that calls `run` and `print_report`
     a deployment  in `deployments.definitions`, with the schedule
 """

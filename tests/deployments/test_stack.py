@@ -20,11 +20,13 @@ from uuid import uuid4
 import httpx
 import psycopg
 import pytest
+from alert_receivers import AlertReceiver, alert_receiver
 from installations import Installation, wait_until
 from markets import add_markets
 from other_user import CLOSED, LOCKED, Attempt, as_other_user, as_this_user, paths_of
 from webhooks import signed
 
+from clm_core.decisions import gate_policy
 from clm_core.platform import stack_state
 from clm_core.platform.database import open_database
 
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 NOT_UP = 3
+POLICY = Path(gate_policy.__file__).with_name("policy.toml")
 SECRET = "whsec_plJ3nmyCDGBKInavdOK15jsl8nUjcLkM"
 SETTINGS = f"""
 [stack]
@@ -49,9 +52,25 @@ ENDLESS = {"rounds": 10_000, "learning_rate": 1e-6, "early_stopping_rounds": 10_
 
 
 @pytest.fixture(scope="module")
-def up(home: Path, make_home: Callable[[str], Path]) -> Iterator[Installation]:
+def received() -> Iterator[AlertReceiver]:
+    """Receiver of the alerts and heartbeats of the stack."""
+    with alert_receiver() as receiver:
+        yield receiver
+
+
+@pytest.fixture(scope="module")
+def policy(home: Path) -> Path:
+    """Policy document of the stack."""
+    return Path(shutil.copy(POLICY, home / "up-policy.toml"))
+
+
+@pytest.fixture(scope="module")
+def up(
+    home: Path, make_home: Callable[[str], Path], received: AlertReceiver, policy: Path
+) -> Iterator[Installation]:
     file = home / "up.toml"
-    file.write_text(SETTINGS)
+    alerts = f'[alerts]\nurls = ["{received.url}"]\nheartbeat_url = "{received.heartbeat_url}"\n'
+    file.write_text(f'{SETTINGS}{alerts}[policy]\nfile = "{policy}"\n')
     installation = Installation(make_home("up"), CLM_CONFIG=str(file))
     add_markets(installation.home, MARKETS + 1)
     started = installation.clm("up", "--detach")
@@ -312,6 +331,52 @@ def test_a_server_that_is_killed_comes_back_and_is_reported(up: Installation) ->
     os.kill(before.pid, signal.SIGKILL)
     wait_until(lambda: up.state.healthy and "mlflow" in {p.name for p in up.state.parts if p.restarts == 1})
     assert "mlflow: ended (SIGKILL)" in (stack_state.folder(up.home) / "logs" / "up.log").read_text()
+
+
+def test_a_policy_that_becomes_unreadable_is_alerted_although_no_maintenance_can_run(
+    up: Installation, received: AlertReceiver, policy: Path, ledger: psycopg.Connection[Any]
+) -> None:
+    good = policy.read_text()
+    policy.write_text("broken [")
+    try:
+        wait_until(lambda: has_title(received, "settings refused, settings"))
+    finally:
+        policy.write_text(good)
+    wait_until(lambda: lasting(ledger, "settings_refused") == [])
+
+
+def test_a_watch_that_no_longer_succeeds_is_ill_and_alerted_until_it_succeeds_again(
+    up: Installation, received: AlertReceiver, ledger: psycopg.Connection[Any]
+) -> None:
+    wait_until(lambda: ledger.execute(SET_BACK).rowcount == 1)
+    wait_until(lambda: has_title(received, "pass overdue, watch"))
+    answer = up.clm("status", "--json")
+    assert answer.returncode == 1
+    passes = {each["name"]: each for each in json.loads(answer.stdout)["passes"]}
+    assert "clm watch" in passes["watch"]["reason"]
+    health = httpx.get(f"{up.state.api_url}/health").json()
+    assert (health["status"], len(health["problems"])) == ("ill", 1)
+    watch = up.prefect("GET", "/deployments/name/watch/watch")
+    up.prefect("POST", f"/deployments/{watch['id']}/create_flow_run", {})
+    wait_until(lambda: lasting(ledger, "pass_overdue") == [])
+    wait_until(lambda: httpx.get(f"{up.state.api_url}/health").json()["problems"] == [])
+    assert received.heartbeats > 0
+
+
+SET_BACK = """
+UPDATE scheduled_passes SET expected_since = now() - interval '1 day', succeeded_at = now() - interval '1 day'
+WHERE name = 'watch'
+"""
+
+
+def has_title(received: AlertReceiver, subject: str) -> bool:
+    return any(title.endswith(f": {subject}") for title in received.titles)
+
+
+def lasting(ledger: psycopg.Connection[Any], kind: str) -> list[tuple[Any, ...]]:
+    return ledger.execute(
+        "SELECT subject FROM alerts WHERE ended_at IS NULL AND kind = %s", [kind]
+    ).fetchall()
 
 
 @pytest.fixture(scope="module")
