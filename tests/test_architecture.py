@@ -69,8 +69,10 @@ READ_THE_CLOCK_OF_THE_MACHINE = {
     "clm_core/registry/serving.py",
     "clm_core/testing/contract.py",
     "deployments/stack.py",
+    "deployments/watchdog.py",
 }
-"""Entry points without a database: market data in files, traders, the display of `clm up`."""
+"""Entry points without a database: market data in files, traders, the display of `clm up`, the alert on a
+database that does not answer."""
 
 
 def test_only_entry_points_without_a_database_read_the_clock_of_their_machine() -> None:
