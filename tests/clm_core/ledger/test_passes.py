@@ -112,7 +112,7 @@ def test_the_revision_adds_the_table_to_a_ledger_in_use(empty_database: Callable
     url = empty_database()
     upgrade(url)
     with create_engine(url).begin() as connection:
-        command.downgrade(alembic_config(connection), "0017")
+        command.downgrade(alembic_config(connection), "0018")
         alert = (
             "INSERT INTO alerts (kind, subject, message, at) VALUES ('job_failed', 'audit', 'look', now())"
         )
