@@ -25,6 +25,7 @@ SECTIONS = (
     "evidence",
     "audit",
     "registry",
+    "lock",
     "forecasting",
     "reinforcement",
     "operations",

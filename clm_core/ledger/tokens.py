@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, Engine, insert, or_, select, update
+from sqlalchemy import Connection, Engine, RowMapping, func, insert, or_, select, update
 
 from clm_core.domain.actors import Actor
 from clm_core.domain.audit import Action
@@ -31,8 +31,11 @@ class TokenStore:
             _audit(connection, Action.TOKEN_CREATED, token, actor, token.created_at)
         return token
 
-    def authenticate(self, presented: str, now: datetime) -> Token:
+    def authenticate(self, presented: str, now: datetime | None = None) -> Token:
         """Token that belongs to the presented secret.
+
+        Args:
+            now: None for the present time of the database, read in the same query.
 
         Raises:
             NotAuthenticated: the secret is unknown, or the token has expired or was revoked. Only the holder
@@ -43,31 +46,32 @@ class TokenStore:
             raise NotAuthenticated(
                 f"The secret is malformed: check that the whole secret was copied, or {_ASK}."
             )
-        query = select(_TOKENS).where(_TOKENS.c.id == secret.token_id)
-        with self._engine.begin() as connection:
-            row = connection.execute(query).mappings().one_or_none()
-            if row is None or not hmac.compare_digest(row["digest"], secret.digest):
-                raise NotAuthenticated(f"The token is unknown: {_ASK}.")
-            token = _token(row)
-            if refusal := token.refusal(now):
-                raise NotAuthenticated(f"The token {token.id} {refusal}: {_ASK}.")
-            _note_use(connection, token, now)
+        row = self._row(secret.token_id)
+        if row is None or not hmac.compare_digest(row["digest"], secret.digest):
+            raise NotAuthenticated(f"The token is unknown: {_ASK}.")
+        now = now or row["now"]
+        token = _valid(row, now)
+        if token.last_used_at is None or token.last_used_at <= now - _USE_NOTED_EVERY:
+            with self._engine.begin() as connection:
+                _note_use(connection, token, now)
         return token
 
-    def valid(self, token_id: str, now: datetime) -> Token:
-        """Token of a session that began with the token's secret.
+    def valid(self, token_id: str) -> Token:
+        """Token of a session that began with the token's secret, by the time of the database.
 
         Raises:
             NotAuthenticated: the token is unknown, has expired or was revoked.
         """
-        with self._engine.begin() as connection:
-            row = connection.execute(select(_TOKENS).where(_TOKENS.c.id == token_id)).mappings().one_or_none()
+        row = self._row(token_id)
         if row is None:
             raise NotAuthenticated(f"The token is unknown: {_ASK}.")
-        token = _token(row)
-        if refusal := token.refusal(now):
-            raise NotAuthenticated(f"The token {token.id} {refusal}: {_ASK}.")
-        return token
+        return _valid(row, row["now"])
+
+    def _row(self, token_id: str) -> RowMapping | None:
+        """Row of a token with the time of the database, in one round trip: every request asks for it."""
+        query = select(*_TOKENS.c, func.clock_timestamp().label("now")).where(_TOKENS.c.id == token_id)
+        with self._engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            return connection.execute(query).mappings().one_or_none()
 
     def tokens(self) -> list[Token]:
         """All tokens, expired and revoked tokens included, newest first."""
@@ -102,11 +106,17 @@ def _token(row: Mapping[Any, Any]) -> Token:
     return Token.model_validate({name: row[name] for name in Token.model_fields})
 
 
+def _valid(row: RowMapping, now: datetime) -> Token:
+    token = _token(row)
+    if refusal := token.refusal(now):
+        raise NotAuthenticated(f"The token {token.id} {refusal}: {_ASK}.")
+    return token
+
+
 def _note_use(connection: Connection, token: Token, now: datetime) -> None:
     """Record the last use, at most once a minute: an update at every request would slow reading."""
     stale = or_(_TOKENS.c.last_used_at.is_(None), _TOKENS.c.last_used_at <= now - _USE_NOTED_EVERY)
-    if token.last_used_at is None or token.last_used_at <= now - _USE_NOTED_EVERY:
-        connection.execute(update(_TOKENS).where(_TOKENS.c.id == token.id, stale).values(last_used_at=now))
+    connection.execute(update(_TOKENS).where(_TOKENS.c.id == token.id, stale).values(last_used_at=now))
 
 
 def _audit(connection: Connection, action: Action, token: Token, actor: Actor, now: datetime) -> None:

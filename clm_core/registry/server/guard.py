@@ -26,7 +26,7 @@ from clm_core.registry import loading
 from clm_core.registry.server import routes
 from clm_core.registry.server.bodies import MalformedBody, Owners, checked
 from clm_core.registry.server.logins import SESSION_LASTS, Login, Logins
-from clm_core.registry.server.pages import LOGIN_HEADERS, login_page, safe_target
+from clm_core.registry.server.pages import PAGE_HEADERS, login_page, logout_page, safe_target
 from clm_core.registry.server.routes import OPEN, AnswerHandling, MLflowRoute
 from clm_core.registry.serving_rights import PRODUCTION, LoadingAdvice
 
@@ -220,8 +220,9 @@ class Guard:
 
     async def _own_page(self, request: Request, path: str) -> Response:
         target = safe_target(request.query_params.get("next", "/"))
-        if path == LOGIN and request.method == "GET":
-            return HTMLResponse(login_page(target), headers=LOGIN_HEADERS)
+        if request.method == "GET":
+            page = login_page(target) if path == LOGIN else logout_page()
+            return HTMLResponse(page, headers=PAGE_HEADERS)
         if request.method != "POST":
             raise NotAllowed(f"{path} takes a form.")
         _require_same_origin(request)
@@ -238,7 +239,7 @@ class Guard:
             login = await self._in_thread(lambda: self._logins.of_secret(secret, _address(request)))
         except (NotAuthenticated, TooManyRequests) as error:
             status = _status(error)
-            return HTMLResponse(login_page(target, str(error)), status, headers=LOGIN_HEADERS)
+            return HTMLResponse(login_page(target, str(error)), status, headers=PAGE_HEADERS)
         response = RedirectResponse(target, HTTPStatus.SEE_OTHER)
         response.set_cookie(
             _cookie_name(request),
@@ -338,7 +339,9 @@ def _require_allowed(route: MLflowRoute | None, login: Login, request: Request) 
         NotAllowed: nobody, or nobody of the role, may send the request.
     """
     if route is None:
-        log.warning("%s %s of %s refused", request.method, request.scope["path"], login.name)
+        # MLflow's pages ask for services that are switched off, at every view
+        level = logging.INFO if request.method == "GET" else logging.WARNING
+        log.log(level, "%s %s of %s refused", request.method, request.scope["path"], login.name)
         raise NotAllowed(
             "Nobody may do this over HTTP: CLM alone changes the registry and its files. `clm promote`, "
             "`clm rollback` and `clm exec -- python ...` on the machine of the installation do."

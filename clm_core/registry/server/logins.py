@@ -12,7 +12,7 @@ from typing import Protocol
 from itsdangerous import BadSignature, URLSafeSerializer
 
 from clm_core.domain.errors import NotAuthenticated
-from clm_core.domain.tokens import Token
+from clm_core.domain.tokens import Secret, Token
 from clm_core.domain.vocabulary import Role
 from clm_core.platform.rate_limits import RateLimits
 from clm_core.platform.stack_state import PREFECT_USER
@@ -27,9 +27,9 @@ SEND = (
 class Tokens(Protocol):
     """Tokens in the ledger."""
 
-    def authenticate(self, presented: str, now: datetime) -> Token: ...
+    def authenticate(self, presented: str) -> Token: ...
 
-    def valid(self, token_id: str, now: datetime) -> Token: ...
+    def valid(self, token_id: str) -> Token: ...
 
 
 @dataclass(frozen=True)
@@ -94,8 +94,11 @@ class Logins:
         # both compared, so that the time tells nothing
         if hmac.compare_digest(given, self._password) | hmac.compare_digest(given, with_user):
             return Login(PREFECT_USER, Role.OPERATOR, PREFECT_USER)
+        token = secret.partition(":")[2] or secret
         try:
-            return _login(self._tokens.authenticate(secret.partition(":")[2] or secret, self._clock()))
+            if Secret.parse(token) is None:
+                raise NotAuthenticated("The password or token is wrong: check that all of it was copied.")
+            return _login(self._tokens.authenticate(token))
         except NotAuthenticated:
             self._limits.count_failed_login(address)
             raise
@@ -112,12 +115,11 @@ class Logins:
             subject, ends = self._sessions.loads(cookie)
         except BadSignature as error:
             raise NotAuthenticated(SEND) from error
-        now = self._clock()
-        if not now.timestamp() < ends:
+        if not self._clock().timestamp() < ends:
             raise NotAuthenticated("The session has ended: log in again.")
         if subject == PREFECT_USER:
             return Login(PREFECT_USER, Role.OPERATOR, subject, by_cookie=True)
-        return _login(self._tokens.valid(subject, now), by_cookie=True)
+        return _login(self._tokens.valid(subject), by_cookie=True)
 
 
 def _login(token: Token, by_cookie: bool = False) -> Login:

@@ -1,4 +1,4 @@
-"""Login page of MLflow's server, complete in one file: nothing else is read before a login."""
+"""Pages to log in to MLflow's server and out, complete in one file: nothing else is read before a login."""
 
 import base64
 from hashlib import sha256
@@ -25,7 +25,7 @@ def _hash(text: str) -> str:
     return f"'sha256-{base64.b64encode(sha256(text.encode()).digest()).decode()}'"
 
 
-LOGIN_HEADERS = {
+PAGE_HEADERS = {
     "content-security-policy": (
         f"default-src 'none'; style-src {_hash(_STYLE)}; script-src {_hash(_SCRIPT)}; form-action 'self'; "
         "base-uri 'none'; frame-ancestors 'none'"
@@ -44,6 +44,26 @@ def login_page(target: str, refusal: str | None = None) -> str:
         refusal: reason why the last try was refused.
     """
     told = f'<p class="refusal" role="alert">{escape(refusal)}</p>' if refusal else ""
+    return _page(f"""{told}
+<form method="post" action="/clm/login?next={quote(target, safe="")}">
+<label for="secret">Password or token</label>
+<input id="secret" name="secret" type="password" autocomplete="current-password" required autofocus>
+<button>Log in</button>
+</form>
+<p class="hint">The password is in <code>stack/prefect.auth</code> of the home, a token comes from
+<code>clm tokens create</code>. A viewer's token reads; the password and an operator's token also
+write notes and tags.</p>
+<script>{_SCRIPT}</script>""")
+
+
+def logout_page() -> str:
+    """HTML of the page with the button that ends the session of the browser."""
+    return _page("""<form method="post" action="/clm/logout">
+<button>Log out</button>
+</form>""")
+
+
+def _page(content: str) -> str:
     return f"""<!doctype html>
 <html lang="en">
 <head>
@@ -55,17 +75,8 @@ def login_page(target: str, refusal: str | None = None) -> str:
 <body>
 <main>
 <h1>MLflow of this CLM installation</h1>
-{told}
-<form method="post" action="/clm/login?next={quote(target, safe="")}">
-<label for="secret">Password or token</label>
-<input id="secret" name="secret" type="password" autocomplete="current-password" required autofocus>
-<button>Log in</button>
-</form>
-<p class="hint">The password is in <code>stack/prefect.auth</code> of the home, a token comes from
-<code>clm tokens create</code>. A viewer's token reads; the password and an operator's token also
-write notes and tags.</p>
+{content}
 </main>
-<script>{_SCRIPT}</script>
 </body>
 </html>
 """

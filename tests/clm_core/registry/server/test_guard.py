@@ -426,6 +426,7 @@ def test_a_wrong_secret_is_refused_on_the_page(clients: Clients, guarded: MLflow
     answer = clients[None].post("/clm/login", data={"secret": "<b>wrong"}, headers={"Origin": guarded.url})
     assert answer.status_code == httpx.codes.UNAUTHORIZED
     assert 'role="alert"' in answer.text
+    assert "The password or token is wrong" in answer.text
     assert "set-cookie" not in answer.headers
 
 
@@ -470,6 +471,7 @@ def test_a_revoked_token_ends_its_session_and_a_logout_the_cookie(
         assert browser.get(path).status_code == httpx.codes.OK
         services.ledger.tokens.revoke(secret[4:16], ADA, services.clock())
         assert browser.get(path).status_code == httpx.codes.UNAUTHORIZED
+        assert "Log out" in browser.get("/clm/logout", headers=PAGE).text
         out = browser.post("/clm/logout", headers={"Origin": guarded.url})
         assert f'clm_mlflow_{guarded.port}=""' in out.headers["set-cookie"]
 
