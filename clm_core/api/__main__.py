@@ -12,6 +12,7 @@ import threading
 import uvicorn
 
 from clm_core.api.app import create_app
+from clm_core.api.connections import bounded
 from clm_core.api.envelope import log
 from clm_core.domain.api_settings import ApiSettings
 from clm_core.domain.errors import CLMError
@@ -40,6 +41,8 @@ def configuration(app: object, settings: ApiSettings, port: int) -> uvicorn.Conf
         app,  # type: ignore[arg-type]
         host="127.0.0.1",
         port=port,
+        http=bounded(settings),
+        timeout_keep_alive=settings.idle_seconds,
         log_level="warning",
         # the log of the envelope has no paths and no secrets
         access_log=False,
@@ -49,7 +52,6 @@ def configuration(app: object, settings: ApiSettings, port: int) -> uvicorn.Conf
         forwarded_allow_ips=list(settings.trusted_proxies),
         # event streams do not end by themselves
         timeout_graceful_shutdown=3,
-        limit_concurrency=500,
     )
 
 

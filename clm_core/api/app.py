@@ -8,6 +8,7 @@ from fastapi import FastAPI
 from pydantic import BaseModel, Field
 
 from clm_core.api import errors
+from clm_core.api.admission import Admission
 from clm_core.api.auth import Open, guards
 from clm_core.api.bodies import BodyLimits, StrictRoute
 from clm_core.api.dispatch_soon import DispatchSoon
@@ -54,6 +55,8 @@ def create_app(services: Services) -> FastAPI:
     for route in ROUTES:
         _add(app, route)
     require_policies(app)
+    app.add_middleware(Admission)
+    # wraps the admission: a body still arriving takes no place
     app.add_middleware(BodyLimits, max_bytes=settings.max_body_bytes, seconds=settings.body_seconds)
     # added last: wraps the body limits
     app.add_middleware(Envelope, hosts=settings.hosts)

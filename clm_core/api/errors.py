@@ -45,6 +45,7 @@ STATUS: Mapping[type[CLMError], HTTPStatus] = {
 ADVICE: Mapping[int, str] = {
     404: "Not found: /docs lists the paths of the API.",
     405: "Method not supported: the header Allow lists the methods of the path, /docs explains them.",
+    408: "The request has to arrive sooner: send it again, at once.",
     500: "Internal error: give an operator the request id in `instance`; the log has the details.",
     503: "A required server is down: GET /health names the server. Try again later.",
 }

@@ -46,6 +46,14 @@ class ApiSettings(BaseModel):
     """Maximum size of the body of a request, bytes."""
     body_seconds: float = Field(default=5.0, gt=0, le=60)
     """Maximum time for the body of a request to arrive, seconds."""
+    head_seconds: float = Field(default=10.0, gt=0, le=60)
+    """Maximum time for the head of a request to arrive, seconds."""
+    idle_seconds: int = Field(default=5, ge=1, le=600)
+    """Time for which a connection without a request stays open, seconds."""
+    write_seconds: float = Field(default=30.0, gt=0, le=600)
+    """Maximum time for a client to take a written piece of a response, seconds."""
+    max_connections: int = Field(default=500, ge=1)
+    """Number of connections from which on a new one ends the one that has waited longest for its client."""
     failed_logins_per_minute: int = Field(default=10, ge=1)
     """Maximum number of wrong tokens from an address in a minute."""
     writes_per_minute: int = Field(default=60, ge=1)
