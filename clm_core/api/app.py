@@ -13,8 +13,9 @@ from clm_core.api.auth import Open, guards
 from clm_core.api.bodies import BodyLimits, StrictRoute
 from clm_core.api.dispatch_soon import DispatchSoon
 from clm_core.api.envelope import Envelope
+from clm_core.api.methods import Methods
 from clm_core.api.oidc import Provider
-from clm_core.api.route_table import ROUTES, Route
+from clm_core.api.route_table import ENDLESS, ROUTES, Route
 from clm_core.platform.rate_limits import RateLimits
 from clm_core.services import Services
 
@@ -56,7 +57,8 @@ def create_app(services: Services) -> FastAPI:
         _add(app, route)
     require_policies(app)
     app.add_middleware(Admission)
-    # wraps the admission: a body still arriving takes no place
+    app.add_middleware(Methods, routes=[(each.method, each.path) for each in ROUTES], endless=ENDLESS)
+    # wraps both: a body still arriving takes no place
     app.add_middleware(BodyLimits, max_bytes=settings.max_body_bytes, seconds=settings.body_seconds)
     # added last: wraps the body limits
     app.add_middleware(Envelope, hosts=settings.hosts)

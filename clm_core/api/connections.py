@@ -10,6 +10,7 @@ replaces the one that has waited for its client for the longest time.
 """
 
 import asyncio
+import itertools
 import json
 import logging
 import os
@@ -39,6 +40,12 @@ class Connections:
         self.write_seconds = settings.write_seconds
         self._max_count = settings.max_connections
         self._silent_until = 0.0
+        # of a time several connections could be the oldest
+        self._turns = itertools.count()
+
+    def turn(self) -> int:
+        """Number greater than all before."""
+        return next(self._turns)
 
     def make_room(self, connections: Iterable[object], now: float) -> None:
         """Ends the connection that has waited longest for its client if the limit is reached."""
@@ -93,15 +100,15 @@ class BoundedConnection(H11Protocol):
         self._limits = limits
         self._head = Deadline(self.loop, limits.head_seconds, self._refuse_late_head)
         self._write = Deadline(self.loop, limits.write_seconds, self.end)
-        self._since = 0.0
+        self._since = 0
 
     @property
     def is_open(self) -> bool:
         return not self.transport.is_closing() or self._write.is_running
 
     @property
-    def waiting_since(self) -> float | None:
-        """Time at which the server began to wait for the client; None while the client waits."""
+    def waiting_since(self) -> int | None:
+        """Turn at which the server began to wait for the client; None while the client waits."""
         is_waiting = self._write.is_running or not self._is_answering or self.cycle.more_body
         return self._since if is_waiting else None
 
@@ -120,7 +127,7 @@ class BoundedConnection(H11Protocol):
         super().connection_made(transport)
         # `pause_writing` at the first byte that the system does not take, `resume_writing` after the last
         transport.set_write_buffer_limits(high=0)
-        self._since = self.loop.time()
+        self._since = self._limits.turn()
         self._head.start()
 
     def data_received(self, data: bytes) -> None:
@@ -131,12 +138,12 @@ class BoundedConnection(H11Protocol):
             self._head.start()
 
     def on_response_complete(self) -> None:
-        self._since = self.loop.time()
+        self._since = self._limits.turn()
         super().on_response_complete()
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        self._since = self.loop.time()
+        self._since = self._limits.turn()
         self._write.start()
 
     def resume_writing(self) -> None:

@@ -12,6 +12,7 @@ from clm_core.api.auth import Authenticated
 from clm_core.api.context import Connected
 from clm_core.api.errors import problem_of
 from clm_core.domain.errors import CLMError
+from clm_core.domain.faults import Fault, crash_at
 from clm_core.ledger.replies import KeptReply
 from clm_core.services import Services
 
@@ -45,7 +46,8 @@ class IdempotentRequest:
     def __call__(self, body: BaseModel, action: Action) -> Response:
         """Response of the action, or the stored response of an earlier request with the same key.
 
-        Responses of 500 and above are not stored: the request may be repeated with the same key.
+        Responses of 500 and above are not stored: the request may be repeated with the same key. After a
+        crash that prevented the response, the action runs again; it finds by `key` what it had done.
 
         Raises:
             KeyReused: the key was used for another request.
@@ -57,14 +59,16 @@ class IdempotentRequest:
         now = self._services.clock()
         request_hash = self._hash(body)
         with replies.lock(self._caller, self._key):
-            stored = replies.find(self._caller, self._key, request_hash, now)
+            stored = replies.begin(self._caller, self._key, request_hash, now)
             if stored is not None:
                 return Response(
                     stored.body, stored.status, {"Idempotency-Replayed": "true"}, stored.media_type
                 )
             response = _attempt(action)
+            crash_at(Fault.BEFORE_REPLY, self._services.settings.fault)
             if response.status_code < 500:
                 replies.keep(self._reply(response, request_hash))
+                crash_at(Fault.AFTER_REPLY, self._services.settings.fault)
         return response
 
     def _hash(self, body: BaseModel) -> str:

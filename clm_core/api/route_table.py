@@ -43,6 +43,9 @@ class Route:
         return self.method != "GET"
 
 
+ENDLESS = frozenset({"/clm/events"})
+"""Paths whose response does not end by itself."""
+
 ROUTES = (
     Route("GET", "/health", system.health, Open.EVERYBODY),
     Route("GET", "/clm/status", system.status, Role.VIEWER),

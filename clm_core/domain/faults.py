@@ -6,7 +6,8 @@ from enum import StrEnum
 
 
 class Fault(StrEnum):
-    """Crash points selected by `settings.fault`: points of a promotion first, points of a retrain after."""
+    """Crash points selected by `settings.fault`: points of a promotion, then of a request to
+    the API, then of a retrain."""
 
     AFTER_INTENT = "after_intent"
     """The intent of a promotion is recorded, the alias is not moved."""
@@ -28,6 +29,11 @@ class Fault(StrEnum):
     """A deleted version is in MLflow again, under a number that the ledger does not know."""
     NUMBER_RECORDED = "number_recorded"
     """The ledger has the new number of a restored version, MLflow lacks the aliases."""
+
+    BEFORE_REPLY = "before_reply"
+    """The work of an API request with an Idempotency-Key is done, the reply is not stored."""
+    AFTER_REPLY = "after_reply"
+    """The reply is stored and not sent."""
 
     JOB_RECORDED = "job_recorded"
     """A retrain's job waits to be started."""

@@ -184,10 +184,19 @@ class PromotionStore:
         with self._engine.begin() as connection:
             alerts.end(connection, AlertKind.BUNDLE_REFUSED, f"{version.model_id}@{version.version}", now)
 
-    def intend(self, change: Change) -> Promotion:
+    def intend(self, change: Change, request_key: str | None = None) -> Promotion:
         """Record an intended change, to be ended by `commit` or `abort`."""
         with self._engine.begin() as connection:
-            return _insert(connection, change, PromotionState.INTENT)
+            return _insert(connection, change, PromotionState.INTENT, request_key=request_key)
+
+    def of_request(self, request_key: str, since: datetime) -> Promotion | None:
+        """Change committed since a moment for the request with a key, if any."""
+        changes = self._promotions(
+            _PROMOTIONS.c.request_key == request_key,
+            _PROMOTIONS.c.state == PromotionState.COMMITTED,
+            _PROMOTIONS.c.at > since,
+        )
+        return changes[0] if changes else None
 
     def commit(self, intent: Promotion, now: datetime, fault: Fault | None) -> Promotion:
         """Commit a change with both versions' statuses, the audit entry and the event, in one transaction.
@@ -318,13 +327,18 @@ class PromotionStore:
 
 
 def _promotion(row: Mapping[Any, Any]) -> Promotion:
-    return Promotion.model_validate(dict(row))
+    return Promotion.model_validate({name: row[name] for name in Promotion.model_fields})
 
 
 def _insert(
-    connection: Connection, change: Change, state: PromotionState, finished_at: datetime | None = None
+    connection: Connection,
+    change: Change,
+    state: PromotionState,
+    finished_at: datetime | None = None,
+    request_key: str | None = None,
 ) -> Promotion:
-    row = change.model_dump() | {"state": state, "finished_at": finished_at}
+    own = {"state": state, "finished_at": finished_at, "request_key": request_key}
+    row = change.model_dump() | own
     inserted = insert(_PROMOTIONS).values(row).returning(*_PROMOTIONS.c)
     return _promotion(connection.execute(inserted).mappings().one())
 

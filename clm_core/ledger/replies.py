@@ -3,10 +3,10 @@
 import contextlib
 from collections.abc import Iterator
 from datetime import datetime, timedelta
-from typing import Any
 
 from pydantic import BaseModel, ConfigDict
-from sqlalchemy import Engine, NullPool, create_engine, delete, func, insert, select, text
+from sqlalchemy import Engine, NullPool, create_engine, delete, func, select, text
+from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.exc import OperationalError
 
 from clm_core.domain.errors import ConflictError, KeyReused
@@ -60,25 +60,31 @@ class ReplyStore:
                 ) from error
             yield
 
-    def find(self, caller: str, key: str, request_hash: str, now: datetime) -> KeptReply | None:
-        """Reply to the key's request in the last 24 hours.
+    def begin(self, caller: str, key: str, request_hash: str, now: datetime) -> KeptReply | None:
+        """Bind a key to its request before the work begins.
+
+        Returns:
+            The reply to the key's request in the last 24 hours; None if there is none, as the request is new,
+            failed, or was interrupted.
 
         Raises:
             KeyReused: the key was used with a different request.
         """
-        own = (_REPLIES.c.caller == caller, _REPLIES.c.key == key, _REPLIES.c.at > now - KEPT_FOR)
+        bound = {"caller": caller, "key": key, "request_hash": request_hash, "at": now}
+        own = (_REPLIES.c.caller == caller, _REPLIES.c.key == key)
         with self._engine.begin() as connection:
-            row: Any = connection.execute(select(_REPLIES).where(*own)).mappings().one_or_none()
-        if row is None:
-            return None
+            connection.execute(delete(_REPLIES).where(_REPLIES.c.at <= now - KEPT_FOR))
+            connection.execute(upsert(_REPLIES).values(bound).on_conflict_do_nothing())
+            row = connection.execute(select(_REPLIES).where(*own)).mappings().one()
         if row["request_hash"] != request_hash:
             raise KeyReused(
                 "The Idempotency-Key was used with a different request: use a new key for every request."
             )
-        return KeptReply.model_validate(dict(row))
+        return None if row["status"] is None else KeptReply.model_validate(dict(row))
 
     def keep(self, reply: KeptReply) -> None:
-        """Keep a reply, and delete replies older than 24 hours."""
+        """Keep the reply to a begun request."""
+        row = reply.model_dump()
+        kept = upsert(_REPLIES).values(row).on_conflict_do_update(index_elements=["caller", "key"], set_=row)
         with self._engine.begin() as connection:
-            connection.execute(delete(_REPLIES).where(_REPLIES.c.at <= reply.at - KEPT_FOR))
-            connection.execute(insert(_REPLIES).values(reply.model_dump()))
+            connection.execute(kept)

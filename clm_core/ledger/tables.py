@@ -390,6 +390,7 @@ class PromotionRow(Base):
         Index(
             "ix_promotions_under_way", "model_id", unique=True, postgresql_where=text("finished_at IS NULL")
         ),
+        Index("ix_promotions_request_key", "request_key", postgresql_where=text("request_key IS NOT NULL")),
     )
 
     id: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
@@ -408,6 +409,8 @@ class PromotionRow(Base):
     at: Mapped[datetime]
     finished_at: Mapped[datetime | None]
     said_by: Mapped[str | None]
+    request_key: Mapped[str | None]
+    """Caller and `Idempotency-Key` of the request for the change."""
 
 
 class OutboxRow(Base):
@@ -596,17 +599,22 @@ class TokenRow(Base):
 
 
 class ReplyRow(Base):
-    """A `KeptReply`, repeated to the same request; kept for a day."""
+    """A `KeptReply`, repeated to the same request; kept for a day. No status while the work is being done."""
 
     __tablename__ = "api_replies"
-    __table_args__ = (Index(None, "at"),)
+    __table_args__ = (
+        CheckConstraint(
+            "(status IS NULL) = (body IS NULL) AND (status IS NULL) = (media_type IS NULL)", name="reply"
+        ),
+        Index(None, "at"),
+    )
 
     caller: Mapped[str] = mapped_column(primary_key=True)
     key: Mapped[str] = mapped_column(primary_key=True)
     request_hash: Mapped[str]
-    status: Mapped[int]
-    media_type: Mapped[str]
-    body: Mapped[str]
+    status: Mapped[int | None]
+    media_type: Mapped[str | None]
+    body: Mapped[str | None]
     at: Mapped[datetime]
 
 

@@ -246,6 +246,13 @@ def record(
     return _answer(connection.execute(written).mappings().one())
 
 
+def answer_to(connection: Connection, key: str, since: datetime) -> Answer | None:
+    """First answer recorded since a moment for a request with a key, if any."""
+    query = select(_REQUESTS).where(_REQUESTS.c.key == key, _REQUESTS.c.at > since)
+    row = connection.execute(query.order_by(_REQUESTS.c.number).limit(1)).mappings().one_or_none()
+    return None if row is None else _answer(row)
+
+
 def next_message(connection: Connection) -> Message | None:
     """Oldest waiting message without a lock, locked until the transaction ends."""
     waiting = select(_INBOX).where(_INBOX.c.processed_at.is_(None)).order_by(_INBOX.c.number).limit(1)

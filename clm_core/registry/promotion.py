@@ -39,6 +39,7 @@ from clm_core.domain.promotions import (
 from clm_core.domain.versions import ModelVersion
 from clm_core.domain.vocabulary import ModelStatus
 from clm_core.ledger.promotions import PromotionStore
+from clm_core.ledger.replies import KEPT_FOR
 from clm_core.ledger.store import Ledger
 from clm_core.registry.mlflow_registry import MLflowRegistry
 from clm_core.registry.serving_rights import PRODUCTION
@@ -56,6 +57,8 @@ class ChangeRequest:
     reason: str
     at: datetime
     said_by: str | None = None
+    key: str | None = None
+    """Key that names the request: a repeated request has the same key."""
 
     def change(
         self, model_id: str, kind: PromotionKind, before: str | None, after: str | None, forced: bool = False
@@ -93,6 +96,7 @@ class Promotions:
         expected_champion: Expected = UNSET,
         force: bool = False,
         said_by: str | None = None,
+        key: str | None = None,
     ) -> Promotion:
         """Promote a version that passed its gate; the replaced version is retired.
 
@@ -101,6 +105,8 @@ class Promotions:
                 UNSET for no expectation.
             force: an admin overrides the gate; the bytes must still be the judged bytes.
             said_by: requester in the caller's own words, recorded beside the actor.
+            key: name of the request. The change committed for the same key in the last 24 hours is the answer
+                to a request repeated after a crash.
 
         Raises:
             NotAllowed: the actor's role does not permit the change.
@@ -110,13 +116,15 @@ class Promotions:
             RegistryUnavailable: MLflow failed on the way; `reconcile` ends the promotion.
         """
         authorise(actor, force, reason)
-        request = ChangeRequest(actor, reason, now, said_by)
+        request = ChangeRequest(actor, reason, now, said_by, key)
         with self.locked(model_id, request) as require_lock:
+            if done := self._done_before(request):
+                return done
             champion = self._champion(model_id, expected_champion)
             target = self.ledger.version(model_id, label)
             forced = self._check(target, champion, PROMOTABLE, force, request)
             change = request.change(model_id, PromotionKind.PROMOTION, champion, label, forced)
-            return self._carry_out(change, target, expected_champion, require_lock)
+            return self._carry_out(change, target, expected_champion, require_lock, request.key)
 
     def rollback(
         self,
@@ -128,6 +136,7 @@ class Promotions:
         expected_champion: Expected = UNSET,
         force: bool = False,
         said_by: str | None = None,
+        key: str | None = None,
     ) -> Promotion:
         """Promote the version that was in production before the current version, or a named earlier version.
 
@@ -136,8 +145,10 @@ class Promotions:
             NotAllowed, ConflictError, PromotionRefused, BundleCorrupt, RegistryUnavailable: as for `promote`.
         """
         authorise(actor, force, reason)
-        request = ChangeRequest(actor, reason, now, said_by)
+        request = ChangeRequest(actor, reason, now, said_by, key)
         with self.locked(model_id, request) as require_lock:
+            if done := self._done_before(request):
+                return done
             return self._roll_back(model_id, request, to, expected_champion, force, require_lock)
 
     def end_expired(self, model_id: str, actor: Actor, now: datetime) -> Promotion | None:
@@ -235,6 +246,10 @@ class Promotions:
             self._reconcile(model_id, request, adopt=False)
             yield require_lock
 
+    def _done_before(self, request: ChangeRequest) -> Promotion | None:
+        """Change committed for the same request, which was interrupted before its reply."""
+        return None if request.key is None else self._store.of_request(request.key, request.at - KEPT_FOR)
+
     def _champion(self, model_id: str, expected: Expected) -> str | None:
         champion = self._store.champion(model_id)
         if expected is not UNSET and expected != champion:
@@ -322,13 +337,18 @@ class Promotions:
         target = self.ledger.version(model_id, label)
         forced = self._check(target, champion, (ModelStatus.RETIRED,), force, request)
         change = request.change(model_id, PromotionKind.ROLLBACK, champion, label, forced)
-        return self._carry_out(change, target, expected, require_lock)
+        return self._carry_out(change, target, expected, require_lock, request.key)
 
     def _carry_out(
-        self, change: Change, target: ModelVersion, expected: Expected, require_lock: Callable[[], None]
+        self,
+        change: Change,
+        target: ModelVersion,
+        expected: Expected,
+        require_lock: Callable[[], None],
+        key: str | None = None,
     ) -> Promotion:
         planned = change.model_copy(update={"expected": expected is not UNSET})
-        intent = self._store.intend(planned)
+        intent = self._store.intend(planned, key)
         crash_at(Fault.AFTER_INTENT, self.fault)
         # without the lock another process may be changing the alias at this moment
         require_lock()

@@ -13,6 +13,7 @@ from clm_core.domain.triggers import Answer, Reply, TriggerDecision, TriggerRequ
 from clm_core.domain.vocabulary import Role
 from clm_core.ledger import triggers
 from clm_core.ledger.jobs import record_job
+from clm_core.ledger.replies import KEPT_FOR
 from clm_core.ledger.tables import storable
 from clm_core.retraining.jobs import new_job, reap_dead_jobs
 from clm_core.services import Services
@@ -32,6 +33,22 @@ def submit(services: Services, request: TriggerRequest, run_id: UUID | None = No
     job = new_job(services, request.training)
     with services.ledger.triggers.transaction() as connection:
         return decide_in(services, connection, request, job, run_id)
+
+
+def submit_once(services: Services, request: TriggerRequest) -> Answer:
+    """`submit`, or the answer recorded for the same key in the last 24 hours: a crash may have kept it back.
+
+    Raises:
+        InvalidTrainingParams, UnknownSeries: as for `submit`.
+    """
+    if request.key is not None:
+        with services.ledger.triggers.transaction() as connection:
+            # a killed process may be committing the answer still
+            triggers.lock(connection)
+            answered = triggers.answer_to(connection, request.key, services.clock() - KEPT_FOR)
+        if answered is not None:
+            return answered
+    return submit(services, request)
 
 
 def submit_and_claim(

@@ -32,7 +32,7 @@ def train(
     """Request a retrain: accepted with a job, coalesced with a pending job, or rejected."""
     training = body if "requested_by" in body.model_fields_set else _requested_by(actor, body)
     request = TriggerRequest(training=training, actor=actor, source="api", key=idempotent.key)
-    response = idempotent(body, lambda: _response(intake.submit(clm, request)))
+    response = idempotent(body, lambda: _response(intake.submit_once(clm, request)))
     dispatch()
     return response
 

@@ -53,6 +53,7 @@ def promote(body: PromoteRequest, actor: Caller, clm: Connected, idempotent: Ide
             expected_champion=body.expected,
             force=body.force,
             said_by=body.promoted_by,
+            key=idempotent.key,
         )
         return json_response(done)
 
@@ -72,6 +73,7 @@ def rollback(body: RollbackRequest, actor: Caller, clm: Connected, idempotent: I
             expected_champion=body.expected,
             force=body.force,
             said_by=body.promoted_by,
+            key=idempotent.key,
         )
         return json_response(done)
 

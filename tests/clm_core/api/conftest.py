@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 import pytest
 import uvicorn
@@ -62,16 +63,22 @@ MakeToken = Callable[..., str]
 
 
 @pytest.fixture(scope="session")
-def make_token(services: Services) -> MakeToken:
-    """Function that creates a token and returns the secret."""
+def issue_token() -> Callable[..., str]:
+    """Function that creates a token of an installation and returns the secret."""
 
-    def make(role: Role, name: str = "ada", lasts: timedelta = timedelta(days=1)) -> str:
+    def issue(clm: Services, role: Role, name: str = "ada", lasts: timedelta = timedelta(days=1)) -> str:
         secret = Secret.generate(secrets.token_bytes)
         token = new_token(secret, name, role, ADMIN, datetime.now(UTC), lasts)
-        services.ledger.tokens.issue(token, secret, ADMIN)
+        clm.ledger.tokens.issue(token, secret, ADMIN)
         return secret.text
 
-    return make
+    return issue
+
+
+@pytest.fixture(scope="session")
+def make_token(services: Services, issue_token: Callable[..., str]) -> MakeToken:
+    """Function that creates a token and returns the secret."""
+    return partial(issue_token, services)
 
 
 @pytest.fixture(scope="session")

@@ -87,7 +87,8 @@ def test_no_spelling_of_a_path_or_method_bypasses_the_role(
     spelling: str, method: str, client: Client
 ) -> None:
     answer = client(Role.OPERATOR).request(method, spelling)
-    assert answer.status_code in {400, 403, 404, 405}
+    tells_methods = method == "OPTIONS" and (answer.status_code, answer.content) == (204, b"")
+    assert tells_methods or answer.status_code in {400, 403, 404, 405}
     assert "digest" not in answer.text
 
 

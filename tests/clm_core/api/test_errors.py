@@ -53,10 +53,6 @@ def test_every_refusal_is_a_problem_document_with_the_next_step(
     assert set(problem) >= {"type", "title", "status", "detail"}
 
 
-def test_a_refused_method_is_answered_with_the_allowed_methods(client: Client) -> None:
-    assert client(Role.VIEWER).patch("/clm/jobs").headers["allow"] == "GET"
-
-
 def test_a_request_without_a_token_is_refused_with_the_scheme_bearer(client: Client) -> None:
     answer = client(None).get("/clm/jobs")
     assert (answer.status_code, answer.headers["www-authenticate"]) == (401, "Bearer")

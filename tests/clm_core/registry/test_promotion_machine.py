@@ -34,7 +34,7 @@ START = datetime(2026, 3, 4, 12, tzinfo=UTC)
 ADMIN = Actor(name="ada", role=Role.ADMIN)
 PROMOTABLE = {"candidate"}
 SERVED = {"retired"}
-FAULTS = list(Fault)[: list(Fault).index(Fault.JOB_RECORDED)]
+FAULTS = list(Fault)[: list(Fault).index(Fault.BEFORE_REPLY)]
 
 crashes = st.none() | st.none() | st.sampled_from(FAULTS)
 numbers = st.integers(0, 4)
