@@ -6,15 +6,20 @@ BIN    := $(VENV)/bin
 export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
 # Without kept bytecode every process would compile torch, MLflow and Prefect anew: seconds each.
 unexport PYTHONDONTWRITEBYTECODE
-# xgboost's wheel asks for NCCL (300 MB), which only training on several GPUs at once uses.
 EXAMPLE := examples/clm-ridge
-INSTALL = $(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --override overrides.txt
+# torch for CPUs where a folder of wheels offers the build; its files have hashes of their own.
+TORCH := $(if $(wildcard $(addsuffix /torch-*+cpu*.whl,$(UV_FIND_LINKS))),constraints.torch-cpu.txt,constraints.torch.txt)
+LOCKED := constraints.txt constraints.uv.txt $(TORCH)
+# Nothing is installed whose hash constraints.txt does not list; our own packages come last, without dependencies.
+WITH_HASHES = --quiet --require-hashes --constraint constraints.txt --constraint $(TORCH) --override overrides.txt
+INSTALL = $(BIN)/uv pip install --python $(BIN)/python
+EDITABLE = --quiet --no-deps --require-build-hashes --build-constraint constraints.txt
 
 # Neither torch nor a server.
 CHECKED := tests/clm_core/domain tests/clm_core/market tests/clm_core/evidence tests/clm_core/decisions \
   tests/clm_core/evolution tests/clm_core/models/trees tests/test_architecture.py
 
-.PHONY: demo test check chaos lint bench lock clean help
+.PHONY: demo test check chaos lint bench lock audit sbom licences clean help
 
 help:            ## what there is to type
 	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -39,39 +44,60 @@ lint: $(VENV)/.dev    ## ruff, strict mypy, import contracts
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python scripts/prose.py
+	$(BIN)/python scripts/pins.py
 
 bench: .venv-bench/.ready ## measure against peers, write benchmarks/RESULTS.md
 	.venv-bench/bin/python -m benchmarks.run
 	.venv-bench/bin/python -m benchmarks.gate
 
-lock: $(VENV)/.uv     ## resolve constraints.txt anew
-	$(BIN)/uv pip compile --quiet --python-version 3.11 --all-extras --no-header --no-annotate \
-	  --constraint constraints.hand.txt --override overrides.txt pyproject.toml --output-file .constraints.resolved
-	{ cat constraints.hand.txt; echo; echo "# Resolved from pyproject.toml, every extra included."; \
-	  sed -e '/^continuous-learning-manager/d' -e 's/+cpu$$//' .constraints.resolved; } > constraints.txt
-	rm .constraints.resolved
+lock: $(VENV)/.uv     ## resolve the constraints anew, with hashes; UPGRADE=1 takes the newest versions
+	$(BIN)/python scripts/lock.py $(BIN)/uv $(if $(UPGRADE),--upgrade)
+
+audit: .venv-supply/.ready ## look up known vulnerabilities of every pinned version; needs a network
+	.venv-supply/bin/pip-audit --disable-pip --require-hashes --requirement constraints.txt
+	.venv-supply/bin/pip-audit --disable-pip --require-hashes --requirement constraints.torch.txt
+
+sbom: .venv-supply/.ready $(VENV)/.base ## dist/sbom.json: what a release installs, as CycloneDX
+	@mkdir -p dist
+	.venv-supply/bin/cyclonedx-py environment --output-reproducible --pyproject pyproject.toml \
+	  --output-file dist/sbom.json $(BIN)/python
+
+licences: .venv-supply/.ready ## docs/reference/licences.md, from the metadata of the packages
+	.venv-supply/bin/python scripts/licences.py
 
 clean:           ## remove the virtual environments and caches; .clm, which holds your models, stays
-	rm -rf $(VENV) .venv-bench .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) .venv-bench .venv-supply .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
 
 $(VENV)/.uv:
 	@echo "Setting up $(VENV) ..."
 	@$(PYTHON) -c 'import sys; sys.exit(0 if (3, 11) <= sys.version_info < (3, 13) else "Python 3.11 or 3.12 is needed: make PYTHON=python3.11 ...")'
 	@$(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==0.13.9
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes \
+	  --requirement constraints.uv.txt
 	@touch $@
 
-$(VENV)/.base: $(VENV)/.uv pyproject.toml constraints.txt overrides.txt
-	@$(INSTALL) --editable .
+$(VENV)/.base: $(VENV)/.uv pyproject.toml $(LOCKED) overrides.txt
+	@$(INSTALL) $(WITH_HASHES) --requirement pyproject.toml
+	@$(INSTALL) $(EDITABLE) --editable .
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.base $(EXAMPLE)/pyproject.toml
-	@$(INSTALL) --editable '.[dev]' --editable $(EXAMPLE)
+	@$(INSTALL) $(WITH_HASHES) --requirement pyproject.toml --extra dev
+	@$(INSTALL) $(EDITABLE) --editable $(EXAMPLE)
 	@touch $@
 
 # The peers stay out of $(VENV): nothing of ours may come to lean on them.
-.venv-bench/.ready: $(VENV)/.uv pyproject.toml constraints.txt overrides.txt benchmarks/peers-requirements.txt
+.venv-bench/.ready: $(VENV)/.uv pyproject.toml $(LOCKED) overrides.txt benchmarks/peers-requirements.txt
 	@$(BIN)/uv venv --quiet --clear --python $(BIN)/python .venv-bench
-	@$(BIN)/uv pip install --quiet --python .venv-bench/bin/python --constraint constraints.txt \
-	  --override overrides.txt --editable '.[bench]' --requirement benchmarks/peers-requirements.txt
+	@$(BIN)/uv pip install --python .venv-bench/bin/python $(WITH_HASHES) \
+	  --requirement pyproject.toml --extra bench --requirement benchmarks/peers-requirements.txt
+	@$(BIN)/uv pip install --python .venv-bench/bin/python $(EDITABLE) --editable .
+	@touch $@
+
+# Every extra, so that the metadata of every package can be read.
+.venv-supply/.ready: $(VENV)/.uv pyproject.toml $(LOCKED) overrides.txt benchmarks/peers-requirements.txt
+	@$(BIN)/uv venv --quiet --clear --python $(BIN)/python .venv-supply
+	@$(BIN)/uv pip install --python .venv-supply/bin/python $(WITH_HASHES) \
+	  --requirement pyproject.toml --all-extras --requirement benchmarks/peers-requirements.txt \
+	  --requirement constraints.uv.txt
 	@touch $@
