@@ -185,7 +185,7 @@ def test_the_command_ends_no_living_job_under_faketime(
     if shutil.which("faketime") is None:
         pytest.skip("faketime is not installed: apt install faketime")
     monkeypatch.setenv("CLM_HOME", str(services.settings.home))
-    command = ["faketime", "-f", offset, sys.executable, "-m", "clm_core.cli.app", "jobs", "reap", "--json"]
+    command = ["faketime", "-f", offset, Path(sys.executable).with_name("clm"), "jobs", "reap", "--json"]
     with jobs.running(services, job):
         answer = subprocess.run(command, check=True, capture_output=True, text=True)
         assert json.loads(answer.stdout) == []
