@@ -24,7 +24,6 @@ from pydantic_settings import (
 )
 from pydantic_settings import SettingsError as UnreadableVariable
 
-from clm_core.decisions.health import WatchRules
 from clm_core.decisions.retraining import TriggerPolicy
 from clm_core.domain.api_settings import ApiSettings
 from clm_core.domain.errors import SettingsError
@@ -60,6 +59,7 @@ from clm_core.domain.terms import (
 )
 from clm_core.domain.universe import Market
 from clm_core.domain.walk_forward import WalkForwardPlan
+from clm_core.domain.watch_rules import WatchRules
 from clm_core.domain.webhook_settings import EventSettings, WebhookSource
 from clm_core.platform.renamed_settings import RENAMED, accept_old_names
 from clm_core.platform.settings_file import (

@@ -9,6 +9,8 @@ from pydantic import AliasChoices, BaseModel, ConfigDict, Field, WithJsonSchema,
 
 from clm_core.domain.terms import EvaluationTerms, cost_sentence
 
+MIN_BARS = 20
+"""Minimum number of returns in a track record: fewer say nothing of the tails of the distribution."""
 Measured = Annotated[
     float,
     WithJsonSchema({"anyOf": [{"type": "number"}, {"type": "null"}]}, mode="serialization"),

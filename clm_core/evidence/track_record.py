@@ -23,11 +23,10 @@ from statistics import NormalDist
 
 import numpy as np
 
+from clm_core.domain.evaluations import MIN_BARS
 from clm_core.market.bars import Floats
 
 NORMAL = NormalDist()
-MIN_BARS = 20
-"""Minimum number of returns: fewer say nothing of the tails of the distribution."""
 MAX_AUTOREGRESSION = 0.97
 """Bound of the prewhitening coefficient (Andrews & Monahan 1992), since a unit root would make the filter
 explode."""

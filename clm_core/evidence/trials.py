@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from clm_core.domain.evaluations import MIN_BARS
 from clm_core.evidence.track_record import (
-    MIN_BARS,
     TrackRecord,
     expected_maximum_sharpe,
     probabilistic_sharpe_ratio,

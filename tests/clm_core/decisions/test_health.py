@@ -10,7 +10,6 @@ from pydantic import ValidationError
 from clm_core.decisions.health import (
     HealthFinding,
     Performance,
-    WatchRules,
     confidence_below,
     due_retrains,
     judge,
@@ -18,6 +17,7 @@ from clm_core.decisions.health import (
 from clm_core.decisions.staleness import DueRetrain
 from clm_core.domain.triggers import Observation
 from clm_core.domain.vocabulary import TriggerReason
+from clm_core.domain.watch_rules import WatchRules
 from clm_core.market.drift import Drift
 
 RULES = WatchRules()

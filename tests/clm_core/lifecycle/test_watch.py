@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from clm_core.backtest.terms import MarketTerms
 from clm_core.cli.app import app
-from clm_core.decisions.health import HealthFinding, WatchRules
+from clm_core.decisions.health import HealthFinding
 from clm_core.decisions.retraining import TriggerPolicy
 from clm_core.domain.actors import Actor
 from clm_core.domain.errors import PassIncomplete
@@ -23,6 +23,7 @@ from clm_core.domain.triggers import Reply
 from clm_core.domain.versions import ModelVersion
 from clm_core.domain.vocabulary import ModelType, Role, TriggerReason
 from clm_core.domain.walk_forward import WalkForwardPlan
+from clm_core.domain.watch_rules import WatchRules
 from clm_core.ledger.alerts import AlertStore
 from clm_core.lifecycle import watch
 from clm_core.lifecycle.watch import WatchedVersion, WatchReport
