@@ -8,10 +8,10 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from clm_core.backtest.terms import MarketTerms
 from clm_core.decisions.gate_policy import (
     GatePolicy,
     PolicyDocument,
@@ -30,7 +30,6 @@ from clm_core.ledger.audit_log import anchor, anchor_folder
 from clm_core.ledger.clock import read_clock
 from clm_core.ledger.receivers import ReceiverStore
 from clm_core.ledger.store import Ledger
-from clm_core.market.sources import MarketData
 from clm_core.market.timeframes import Calendar
 from clm_core.platform.database import Database, open_database
 from clm_core.platform.home_costs import HomeCosts
@@ -44,6 +43,9 @@ from clm_core.settings import Settings, cost_sources, load_settings
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
+    from clm_core.backtest.terms import MarketTerms
+    from clm_core.market.sources import MarketData
+
 
 @dataclass(frozen=True)
 class Services:
@@ -54,7 +56,8 @@ class Services:
     promotions: Promotions
     alerts: AlertStore
     receivers: ReceiverStore
-    market: MarketData
+    open_market: Callable[[], "MarketData"]
+    """Opens the stored bars; see `market`."""
     policies: PolicyDocument
     policy_store: PolicyStore | None
     clock: Callable[[], datetime]
@@ -64,6 +67,11 @@ class Services:
     announce: Announce
     is_old_home: bool = False
     """True for a home made by release 0.1.0, which keeps the default costs of that release."""
+
+    @cached_property
+    def market(self) -> "MarketData":
+        """Stored bars, opened at the first use: many commands need neither bars nor their libraries."""
+        return self.open_market()
 
     @property
     def work(self) -> Path:
@@ -83,12 +91,14 @@ class Services:
         policy = self.policies.policy(model_id, symbol)
         return policy if self.policy_store is None else with_store(policy, self.policy_store)
 
-    def terms(self, symbol: str, calendar: Calendar | str) -> MarketTerms:
+    def terms(self, symbol: str, calendar: Calendar | str) -> "MarketTerms":
         """Terms of trading in force for a market: costs, costs of holding, execution, long-only.
 
         Raises:
             StoreCorrupt: a file of stored payments was changed.
         """
+        from clm_core.backtest.terms import MarketTerms
+
         carry = self.market.carry(symbol)
         settings = self.settings
         own = settings.markets.get(normalise_symbol(symbol), MarketSettings())
@@ -96,12 +106,14 @@ class Services:
         terms = trading_terms(symbol, calendar, own, costs, settings.execution, carry, self.is_old_home)
         return MarketTerms(terms, carry)
 
-    def recorded_terms(self, symbol: str, terms: TradingTerms) -> MarketTerms:
+    def recorded_terms(self, symbol: str, terms: TradingTerms) -> "MarketTerms":
         """Recorded terms of a market, with the stored payments that were in force at the time.
 
         Raises:
             UnknownSeries: the payments are no longer stored.
         """
+        from clm_core.backtest.terms import MarketTerms
+
         carry = self.market.recorded_carry(symbol, terms.funding_hash, terms.dividends_hash)
         return MarketTerms(terms, carry)
 
@@ -218,7 +230,7 @@ def _connect(
             promotions=Promotions(ledger, registry, settings.fault),
             alerts=AlertStore(engine),
             receivers=ReceiverStore(engine),
-            market=MarketData(settings.home),
+            open_market=lambda: _open_market(settings.home),
             policies=policies,
             policy_store=store,
             clock=ledger.now,
@@ -231,6 +243,12 @@ def _connect(
         finally:
             # also after an error, so that the audit entries about the error are anchored
             anchor(engine, anchor_folder(settings.home), opened.clock())
+
+
+def _open_market(home: Path) -> "MarketData":
+    from clm_core.market.sources import MarketData
+
+    return MarketData(home)
 
 
 def _settle_costs(settings: Settings, ledger: Ledger, costs: HomeCosts) -> bool:

@@ -7,6 +7,7 @@ the file), the default. A home made by release 0.1.0 keeps the defaults of that 
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from clm_core.domain.costs import Costs, HoldingCosts
 from clm_core.domain.execution import Execution
@@ -18,8 +19,10 @@ from clm_core.domain.terms import (
     MarketSettings,
     TradingTerms,
 )
-from clm_core.market.carry import Carry
 from clm_core.market.timeframes import Calendar
+
+if TYPE_CHECKING:
+    from clm_core.market.carry import Carry
 
 NAMES = {"fee_bps": "fee", "slippage_bps": "slippage"}
 OLD_COSTS = Costs(fee_bps=5.0, slippage_bps=2.0)
@@ -76,7 +79,7 @@ def trading_terms(
     market: MarketSettings,
     costs: CostSources,
     execution: Execution,
-    carry: Carry,
+    carry: "Carry",
     is_old_home: bool,
 ) -> TradingTerms:
     """Terms in force for a market.
@@ -146,7 +149,7 @@ class _Resolved:
         return cls(field, general, variable, remark)
 
 
-def _funding_origin(symbol: str, market: MarketSettings, carry: Carry, funding: float) -> str:
+def _funding_origin(symbol: str, market: MarketSettings, carry: "Carry", funding: float) -> str:
     if carry.funding is not None:
         return "stored funding rates"
     if market.funding_bps_per_8h is not None:

@@ -1,16 +1,19 @@
 """Positions of shadow versions: recorded once, never changed, never deleted."""
 
 from datetime import datetime
+from typing import TYPE_CHECKING
 
-import numpy as np
-import pandas as pd
-from numpy.typing import NDArray
 from sqlalchemy import Engine, select
 from sqlalchemy.dialects.postgresql import insert as insert_once
 
 from clm_core.domain.shadows import ShadowRecord
 from clm_core.ledger.tables import Base, ShadowPositionRow
-from clm_core.market.bars import Floats
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from clm_core.market.bars import Floats
 
 _POSITIONS = Base.metadata.tables[ShadowPositionRow.__tablename__]
 
@@ -22,7 +25,7 @@ class ShadowStore:
         self._engine = engine
 
     def record(
-        self, model_id: str, version: str, time: NDArray[np.int64], positions: Floats, now: datetime
+        self, model_id: str, version: str, time: "NDArray[np.int64]", positions: "Floats", now: datetime
     ) -> int:
         """Record a version's positions after the given bars; existing records stay unchanged.
 
@@ -33,6 +36,8 @@ class ShadowStore:
         Returns:
             Number of new records.
         """
+        import pandas as pd
+
         rows = [
             {
                 "model_id": model_id,
@@ -51,6 +56,8 @@ class ShadowStore:
 
     def recorded(self, model_id: str, version: str, first: datetime) -> ShadowRecord:
         """Recorded positions of a version, from the bar with the given open time on."""
+        import numpy as np
+
         query = (
             select(_POSITIONS.c.bar_time, _POSITIONS.c.position, _POSITIONS.c.recorded_at)
             .where(
@@ -67,6 +74,9 @@ class ShadowStore:
         return ShadowRecord(_nanoseconds(time), positions, _nanoseconds(recorded_at))
 
 
-def _nanoseconds(moments: tuple[datetime, ...]) -> NDArray[np.int64]:
+def _nanoseconds(moments: tuple[datetime, ...]) -> "NDArray[np.int64]":
+    import numpy as np
+    import pandas as pd
+
     index = pd.DatetimeIndex(moments, tz="UTC")
     return np.asarray(index.as_unit("ns").asi8, dtype=np.int64)

@@ -8,7 +8,7 @@ process is killed.
 import math
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 import numpy as np
@@ -18,9 +18,11 @@ from sqlalchemy.dialects.postgresql import insert as insert_once
 from clm_core.domain.jobs import Lease
 from clm_core.domain.trials import Trial
 from clm_core.domain.vocabulary import ModelStatus
-from clm_core.evidence.trials import TrialRecord
 from clm_core.ledger import leases
 from clm_core.ledger.tables import Base, BegunTrialRow, EvaluationRow, TrialRow, VersionRow
+
+if TYPE_CHECKING:
+    from clm_core.evidence.trials import TrialRecord
 
 _TRIALS, _BEGUN, _EVALUATIONS, _VERSIONS = (
     Base.metadata.tables[row.__tablename__] for row in (TrialRow, BegunTrialRow, EvaluationRow, VersionRow)
@@ -46,7 +48,7 @@ class TrialStore:
         with self._engine.begin() as connection:
             connection.execute(insert_once(_BEGUN).values(row).on_conflict_do_nothing())
 
-    def count(self, trial: Trial, record: TrialRecord, lease: Lease | None = None) -> Trial:
+    def count(self, trial: Trial, record: "TrialRecord", lease: Lease | None = None) -> Trial:
         """Count a trial; a repetition with the same id changes nothing.
 
         Raises:
@@ -62,7 +64,7 @@ class TrialStore:
             connection.execute(insert_once(_TRIALS).values(row).on_conflict_do_nothing())
         return trial
 
-    def records(self, symbol: str, timeframe: str, until: datetime | None = None) -> list[TrialRecord]:
+    def records(self, symbol: str, timeframe: str, until: datetime | None = None) -> "list[TrialRecord]":
         """Trials for a market and timeframe, oldest first; trials merely begun have no returns.
 
         Args:
@@ -82,7 +84,7 @@ class TrialStore:
             rows = connection.execute(union_all(counted, begun).order_by("at", "id"))
             return [_record(*row[:4]) for row in rows]
 
-    def competing(self, model_id: str) -> list[tuple[str, ModelStatus, TrialRecord]]:
+    def competing(self, model_id: str) -> "list[tuple[str, ModelStatus, TrialRecord]]":
         """Label, status and judged trial of a model's production, candidate and shadow versions,
         oldest first."""
         alive = (ModelStatus.PRODUCTION, ModelStatus.CANDIDATE, ModelStatus.SHADOW)
@@ -106,7 +108,9 @@ class TrialStore:
             return [_trial(row) for row in connection.execute(query).mappings()]
 
 
-def _record(sharpe: float, effective_bars: float, first_day: int, stored: bytes) -> TrialRecord:
+def _record(sharpe: float, effective_bars: float, first_day: int, stored: bytes) -> "TrialRecord":
+    from clm_core.evidence.trials import TrialRecord
+
     return TrialRecord(sharpe, effective_bars, first_day, np.frombuffer(stored, STORED).astype(np.float64))
 
 

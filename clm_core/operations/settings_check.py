@@ -8,7 +8,6 @@ from clm_core.decisions.gate_policy import load_document, load_store
 from clm_core.domain.errors import CLMError, SettingsError
 from clm_core.domain.kinds import Kind
 from clm_core.domain.vocabulary import ModelType
-from clm_core.models import catalog
 from clm_core.platform import notifications
 from clm_core.platform.settings_file import HOME_VARIABLE
 from clm_core.platform.stack_settings import StackSettingsRecord
@@ -99,6 +98,8 @@ def record_deployed(settings: Settings) -> None:
 
 
 def _checks(settings: Settings) -> Iterator[Callable[[], object]]:
+    from clm_core.models import catalog
+
     policy = settings.policy
     yield partial(load_document, policy.file, policy.preset)
     if policy.store is not None:

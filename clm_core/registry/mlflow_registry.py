@@ -17,15 +17,10 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import UUID
 
-import numpy as np
-
 from clm_core.domain.errors import AlreadyExists, BundleCorrupt, HomeMismatch, NotFound, RegistryUnavailable
 from clm_core.domain.faults import Fault, crash_at
 from clm_core.domain.jobs import TrainingJob
 from clm_core.domain.vocabulary import ModelStatus
-from clm_core.market.bars import Bars, Floats
-from clm_core.models.bundle import load_bundle, read_card, verify_bundle
-from clm_core.models.contract import Model, ModelCard
 from clm_core.platform.home_record import HomeRecord
 from clm_core.registry import integrity
 from clm_core.registry.loading import registration
@@ -38,6 +33,9 @@ if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion as MLflowVersion
     from mlflow.entities.model_registry import RegisteredModel
     from mlflow.store.artifact.artifact_repo import ArtifactRepository
+
+    from clm_core.market.bars import Bars, Floats
+    from clm_core.models.contract import Model, ModelCard
 
 T = TypeVar("T")
 _one_upload = threading.Lock()
@@ -175,7 +173,7 @@ class MLflowRegistry:
         job: TrainingJob,
         bundle: Path,
         bundle_digest: str,
-        bars: Bars,
+        bars: "Bars",
         params: Mapping[str, Any],
         metrics: Mapping[str, float],
         label: str,
@@ -195,6 +193,8 @@ class MLflowRegistry:
             RegistryUnavailable: MLflow does not answer or has no space; run and version are marked failed.
             HomeMismatch: the version would be stored outside the home in force.
         """
+        from clm_core.models.bundle import read_card
+
         mlflow = self._mlflow
         with _mlflow_request(f"store a version of {job.model_id}"), _one_upload:
             self.ensure_model(job.model_id)
@@ -212,8 +212,9 @@ class MLflowRegistry:
         """All aliases of a model: the labels of the versions, and the aliases that can be moved."""
         return set(self.aliases(model_id))
 
-    def log_results(self, run_id: str, metrics: Mapping[str, float], curves: Mapping[str, Floats]) -> None:
+    def log_results(self, run_id: str, metrics: Mapping[str, float], curves: "Mapping[str, Floats]") -> None:
         """Add metrics and curves (a value a step) to a version's run, without values that are not finite."""
+        import numpy as np
         from mlflow.entities import Metric
 
         batch = [Metric(name, float(value), 0, 0) for name, value in metrics.items() if np.isfinite(value)]
@@ -283,8 +284,10 @@ class MLflowRegistry:
         except (MlflowException, OSError) as error:
             raise NotFound(f"MLflow has no {path} for run {run_id}: {error}") from error
 
-    def load(self, uri: str, bundle_digest: str) -> Model:
+    def load(self, uri: str, bundle_digest: str) -> "Model":
         """The stored model; the bundle is verified against the digest before any parsing."""
+        from clm_core.models.bundle import load_bundle
+
         with self.fetched(uri) as bundle:
             return load_bundle(bundle, bundle_digest)
 
@@ -297,6 +300,8 @@ class MLflowRegistry:
             BundleCorrupt: a file differs.
             RegistryUnavailable: a file cannot be read.
         """
+        from clm_core.models.bundle import verify_bundle
+
         with self.verified(model_id, mlflow_version, package_digest) as bundle:
             verify_bundle(bundle, bundle_digest)
 
@@ -494,8 +499,9 @@ class MLflowRegistry:
             crash_at(Fault.RUN_OPENED, self._fault)
             yield run.info.run_id
 
-    def _store(self, name: str, bundle: Path, bundle_digest: str, bars: Bars) -> str:
+    def _store(self, name: str, bundle: Path, bundle_digest: str, bars: "Bars") -> str:
         """Store the files of a version with the serving code; returns their location."""
+        from clm_core.models.bundle import read_card
         from clm_core.registry.scoring import SIGNATURE
 
         card = read_card(bundle)
@@ -558,7 +564,7 @@ class MLflowRegistry:
         source: str,
         run_id: str,
         bundle_digest: str,
-        bars: Bars,
+        bars: "Bars",
         bars_needed: int | None,
         above: int,
     ) -> int:
@@ -653,7 +659,7 @@ def _none_on(codes: set[str], read: Callable[[], T]) -> T | None:
         return None
 
 
-def _dataset(bars: Bars) -> Any:
+def _dataset(bars: "Bars") -> Any:
     """Identity of the bars for MLflow; the bars themselves stay in the market data store under their hash."""
     from mlflow.entities import Dataset, DatasetInput, InputTag
 
@@ -667,13 +673,13 @@ def _dataset(bars: Bars) -> Any:
     return DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])
 
 
-def _requirements(card: ModelCard) -> list[str]:
+def _requirements(card: "ModelCard") -> list[str]:
     """Requirements of the model: versions of the libraries and plug-ins of the fit."""
     # every index offers torch 2.13.0, a single index 2.13.0+cpu
     return [f"{name}=={number.partition('+')[0]}" for name, number in card.libraries.items()]
 
 
-def _example(bars: Bars, count: int | None) -> "pd.DataFrame":
+def _example(bars: "Bars", count: int | None) -> "pd.DataFrame":
     """Table that a prediction accepts: the last training bars, as many as needed, with times as ISO text."""
     table = bars[-(count or 1) :].to_frame().reset_index()
     table["timestamp"] = table["timestamp"].dt.strftime("%Y-%m-%dT%H:%M:%SZ")

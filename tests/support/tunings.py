@@ -44,7 +44,7 @@ def own_market(services: Services, folder: Path) -> Services:
     bars = services.market.bars("BTCUSD", "1h", days=100, closed_by=services.clock())
     symbol = f"T{uuid.uuid4().hex[:8]}".upper()
     SeriesStore(folder / "data").add(replace(bars, symbol=symbol), "tests", services.clock())
-    return quick(replace(services, market=MarketData(folder)))
+    return quick(replace(services, open_market=lambda: MarketData(folder)))
 
 
 def own_symbol(clm: Services) -> str:

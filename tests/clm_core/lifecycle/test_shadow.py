@@ -70,7 +70,7 @@ class World:
     def services(self, bars: int, after: timedelta = 2 * MINUTE) -> Services:
         market = MarketData(self._folder)
         now = self.when(bars, after)
-        return replace(self._services, market=market, clock=lambda: now)
+        return replace(self._services, open_market=lambda: market, clock=lambda: now)
 
     def register(self, bars: int = 0, seed: int = 1) -> ModelVersion:
         """A candidate registered ten minutes after the close of the n-th bar."""

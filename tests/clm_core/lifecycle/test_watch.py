@@ -79,7 +79,7 @@ def own(clm: Services, engine: Engine, market: Market) -> Services:
         ),
         promotions=Promotions(clm.ledger, clm.registry, None),
         alerts=AlertStore(engine),
-        market=market.data,
+        open_market=lambda: market.data,
     )
 
 

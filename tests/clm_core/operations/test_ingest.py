@@ -30,7 +30,9 @@ def clm(services: Services, binance: Binance, tmp_path: Path) -> Iterator[Servic
             Market(symbol="EURUSD"),
         )
         settings = services.settings.model_copy(update={"universe": universe})
-        yield replace(services, settings=settings, market=MarketData(tmp_path), clock=lambda: NOW)
+        yield replace(
+            services, settings=settings, open_market=lambda: MarketData(tmp_path), clock=lambda: NOW
+        )
 
 
 def at(clm: Services, hours: float) -> Services:

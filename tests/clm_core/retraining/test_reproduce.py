@@ -54,7 +54,7 @@ def test_a_job_reads_the_same_bars_after_newer_bars_arrived(
     whole = services.market.bars("EURUSD", "1h", closed_by=services.clock())
     store = SeriesStore(tmp_path / "data")
     store.add(whole[:-24], "tests", services.clock())
-    own = replace(services, market=MarketData(tmp_path))
+    own = replace(services, open_market=lambda: MarketData(tmp_path))
     request = RetrainRequest(
         model_type=ModelType.LIGHTGBM, symbol="EURUSD", dataset_span_days=span, requested_by="tests"
     )
@@ -71,7 +71,7 @@ def test_a_job_trains_the_same_model_after_its_bars_were_corrected(
 ) -> None:
     bars = services.market.bars("EURUSD", "1h", days=60, closed_by=services.clock())
     SeriesStore(tmp_path / "data").add(bars, "tests", services.clock())
-    own = replace(services, market=MarketData(tmp_path))
+    own = replace(services, open_market=lambda: MarketData(tmp_path))
     request = RetrainRequest(model_type=ModelType.LIGHTGBM, symbol="EURUSD", requested_by="tests")
     job = jobs.new_job(own, request)
     before = steps.fetch_bars(own, job)

@@ -29,7 +29,7 @@ def own(services: Services, tmp_path: Path) -> Services:
     market = type(services.market)(services.settings.home)
     market.payments = CarryStore(tmp_path / "carry", tmp_path / "quarantine")
     market.payments.add(PaymentKind.FUNDING, rates, "EURUSD", now=services.clock())
-    return replace(own, market=market)
+    return replace(own, open_market=lambda: market)
 
 
 def test_an_evaluation_records_the_terms_of_its_market_everywhere(own: Services) -> None:

@@ -62,7 +62,7 @@ def cluster(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Cluster
 def clm(services: Services, tmp_path: Path) -> Services:
     bars = services.market.bars("BTCUSD", "1h", days=100, closed_by=services.clock())
     SeriesStore(tmp_path / "data").add(replace(bars, symbol="RAYUSD"), "tests", services.clock())
-    return quick(replace(services, market=MarketData(tmp_path)))
+    return quick(replace(services, open_market=lambda: MarketData(tmp_path)))
 
 
 @pytest.mark.chaos

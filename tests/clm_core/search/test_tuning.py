@@ -64,7 +64,7 @@ def planted(clm: Services, tmp_path: Path) -> Services:
     )
     SeriesStore(tmp_path / "planted" / "data").add(bars, "tests", clm.clock())
     free = clm.settings.model_copy(update={"costs": GeneralCostSettings(fee_bps=0.0, slippage_bps=0.0)})
-    return replace(clm, settings=free, market=MarketData(tmp_path / "planted"))
+    return replace(clm, settings=free, open_market=lambda: MarketData(tmp_path / "planted"))
 
 
 def request_for(clm: Services, **changes: Any) -> TuneRequest:

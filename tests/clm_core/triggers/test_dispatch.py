@@ -241,7 +241,7 @@ def many_markets(tmp_path_factory: pytest.TempPathFactory) -> MarketData:
 def test_messages_received_while_prefect_is_down_get_one_run_each_when_it_is_back(
     clm: Services, prefect: httpx.Client, many_markets: MarketData
 ) -> None:
-    clm = replace(clm, market=many_markets)
+    clm = replace(clm, open_market=lambda: many_markets)
     models = [
         {"model_type": model_type.value, "symbol": f"M{number:03}USD", "requested_by": "ada"}
         for number in range(MARKETS)
