@@ -19,7 +19,7 @@ from clm_core.platform.settings_file import (
     with_absolute_paths,
 )
 from clm_core.platform.settings_template import commented_settings
-from clm_core.settings import PATHS, Settings
+from clm_core.settings import PATHS, Settings, settings_file
 
 NOT_IN_FILE = frozenset({"home", "fault"})
 """Settings without a place in the file: CLM_HOME names the home, crash tests set the fault."""
@@ -32,9 +32,13 @@ def write_settings() -> str:
         A sentence that names the file.
 
     Raises:
-        AlreadyExists: the home has a settings file.
+        AlreadyExists: the home has a settings file, or takes its settings from a file elsewhere.
     """
     file = _free_place(home_in_force())
+    if (other := settings_file()) is not None:
+        raise AlreadyExists(
+            f"The settings of this home come from {other}: `clm init --from {other}` moves the file."
+        )
     _write(file, commented_settings(Settings, leave_out=NOT_IN_FILE))
     return f"Wrote {file}: every setting with its default, as a comment."
 

@@ -2,6 +2,7 @@
 
 import uuid
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from fastapi.testclient import TestClient
@@ -95,6 +96,18 @@ def test_no_spelling_of_a_path_or_method_bypasses_the_role(
 @pytest.mark.parametrize("header", ["X-HTTP-Method-Override", "X-Original-URL", "X-Rewrite-URL"])
 def test_no_header_changes_the_requested_path(header: str, client: Client) -> None:
     assert client(None).get("/health", headers={header: "/clm/tokens"}).json()["status"] == "ok"
+
+
+def test_health_is_ill_while_a_new_process_could_not_load_the_policy(
+    client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CLM_HOME", str(tmp_path))
+    assert client(None).get("/health").json()["parts"]["settings"] == "ok"
+    (tmp_path / "clm.toml").write_text('[policy]\nfile = "gone.toml"\n')
+    answer = client(None).get("/health")
+    health = answer.json()
+    assert (answer.status_code, health["status"], health["parts"]["settings"]) == (200, "ill", "down")
+    assert str(tmp_path) not in answer.text
 
 
 def test_a_route_outside_the_table_is_refused_when_the_application_is_created(wired: Services) -> None:

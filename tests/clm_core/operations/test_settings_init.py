@@ -43,6 +43,19 @@ def test_a_file_that_exists_is_never_overwritten(folder: Path) -> None:
     assert (folder / "other.toml").exists()
 
 
+@pytest.mark.filterwarnings("ignore::clm_core.domain.errors.DeprecatedSetting")
+@pytest.mark.parametrize("name", ["clm.toml", "named.toml"])
+def test_no_file_is_written_beside_one_in_use_elsewhere(
+    name: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / name).write_text("lease_seconds = 9\n")
+    if name != "clm.toml":
+        monkeypatch.setenv("CLM_CONFIG", str(folder / name))
+    with pytest.raises(AlreadyExists, match=f"`clm init --from {folder}/{name}` moves"):
+        write_settings()
+    assert not (folder / ".clm" / "clm.toml").exists()
+
+
 def test_a_moved_file_keeps_comments_and_meaning(folder: Path) -> None:
     (folder / "clm.toml").write_text(
         'home = "place"\n[policy]\nfile = "rules/policy.toml"  # ours\n[costs]\nfee_bps = 3\n'
