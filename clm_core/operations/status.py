@@ -70,7 +70,6 @@ class InstallationStatus(BaseModel):
     """Reason why this command cannot load settings or policy, if any."""
     settings_differ: tuple[str, ...] = ()
     """Names of the settings that differ between this command and the running stack."""
-
     is_complete: bool = True
     """False if the settings do not load: jobs, production and next runs are unknown then."""
 
