@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from clm_core.cli.output import AsJson
-from clm_core.cli.settings_in_force import settings_for_change
+from clm_core.cli.settings_in_force import settings_for_change, settings_for_repair
 
 if TYPE_CHECKING:
     from clm_core.domain.actors import Actor
@@ -56,7 +56,7 @@ def rollback(
     """Roll back to the production version before."""
     from clm_core.services import open_services
 
-    with open_services(settings_for_change()) as services:
+    with open_services(settings_for_repair()) as services:
         change = services.promotions.rollback(
             model, this_user(), reason, services.clock(), to, _expected(expect), force
         )
@@ -73,7 +73,7 @@ def confirm(
     """Extend a forced promotion."""
     from clm_core.services import open_services
 
-    with open_services(settings_for_change()) as services:
+    with open_services(settings_for_repair()) as services:
         change = services.promotions.confirm(model, days, this_user(), reason, services.clock())
     _print([change], as_json)
 
@@ -105,7 +105,7 @@ def reconcile(
 
     if adopt and model is None:
         raise typer.BadParameter("name the model whose alias is accepted: clm reconcile MODEL --adopt")
-    with open_services(settings_for_change()) as services:
+    with open_services(settings_for_repair()) as services:
         changes = [
             change
             for model_id in ([model] if model else services.ledger.promotions.models())

@@ -9,7 +9,7 @@ from rich.markup import escape
 
 from clm_core.cli.output import AsJson, console, listing, print_json, print_table
 from clm_core.cli.renamed import keep_old_name
-from clm_core.cli.settings_in_force import settings_for_change, settings_for_look
+from clm_core.cli.settings_in_force import settings_for_look, settings_for_repair
 from clm_core.domain.vocabulary import JobStatus, ModelStatus, ModelType, VersionOrder
 
 if TYPE_CHECKING:
@@ -143,7 +143,7 @@ def reap(as_json: AsJson = False) -> None:
     from clm_core.retraining import jobs
     from clm_core.services import open_services
 
-    with open_services(settings_for_change()) as services:
+    with open_services(settings_for_repair()) as services:
         ended = jobs.reap_dead_jobs(services)
     if as_json:
         print_json([job.model_dump(mode="json") for job in ended])

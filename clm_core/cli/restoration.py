@@ -6,7 +6,7 @@ import typer
 
 from clm_core.cli.output import AsJson, print_json
 from clm_core.cli.promotion import this_user
-from clm_core.cli.settings_in_force import settings_for_change
+from clm_core.cli.settings_in_force import settings_for_repair
 
 if TYPE_CHECKING:
     from clm_core.registry.restoration import RestoredModel, RestoredVersion
@@ -35,7 +35,7 @@ def restore_version(
 
     if (version is None) is not every:
         raise typer.BadParameter("name one version or --all: clm restore-version MODEL VERSION")
-    with open_services(settings_for_change()) as services:
+    with open_services(settings_for_repair()) as services:
         restored = Restorations(services.promotions).restore(
             model, version, this_user(), reason, services.clock()
         )

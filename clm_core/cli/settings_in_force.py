@@ -25,6 +25,21 @@ def settings_for_change(*, delivers: bool = False) -> "Settings":
     return settings
 
 
+def settings_for_repair() -> "Settings":
+    """Settings of a command that repairs what serves, such as a rollback, which must not wait for a restart.
+
+    Another database than the running stack's is refused; other differences are printed.
+
+    Raises:
+        SettingsError: a setting is not allowed, or the database is another one.
+    """
+    from clm_core.operations.settings_check import STORES, require_settings_of_stack
+
+    settings = settings_for_look()
+    require_settings_of_stack(settings, reads=STORES)
+    return settings
+
+
 def settings_for_look() -> "Settings":
     """Settings of a command that only shows something; a difference to the running stack's is printed.
 

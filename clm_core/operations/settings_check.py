@@ -19,6 +19,8 @@ SERVED = ("stack.", "api.", "webhooks")
 """Settings that only the servers of the stack read: a command may have others."""
 DELIVERED = ("alerts.", "events.")
 """Settings that only deliveries read."""
+STORES = ("database_url",)
+"""Settings that name the versions and the ledger."""
 
 
 def require_usable(settings: Settings) -> None:
@@ -47,11 +49,16 @@ def difference_to_stack(settings: Settings) -> str | None:
 
 
 def require_settings_of_stack(
-    settings: Settings, *, unused: tuple[str, ...] = SERVED, deploys: bool = False
+    settings: Settings,
+    *,
+    reads: tuple[str, ...] = ("",),
+    unused: tuple[str, ...] = SERVED,
+    deploys: bool = False,
 ) -> None:
     """Refuse settings that differ from those of the running stack.
 
     Args:
+        reads: names of settings, or beginnings of names, that the command reads; by default all.
         unused: names of settings, or beginnings of names, that the command does not read.
         deploys: True for the command that brings an edited universe into the stack.
 
@@ -61,7 +68,7 @@ def require_settings_of_stack(
     record = StackSettingsRecord.read(settings.home)
     if record is None:
         return
-    names = [name for name in differences(settings) if not name.startswith(unused)]
+    names = [name for name in differences(settings) if name.startswith(reads) and not name.startswith(unused)]
     if deploys and record.file == _file_name(settings) and not _are_set_by_variables(names):
         names = [name for name in names if not name.startswith(DEPLOYED)]
     if names:

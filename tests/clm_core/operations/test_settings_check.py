@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from clm_core.cli.settings_in_force import settings_for_change, settings_for_repair
 from clm_core.domain.errors import SettingsError
 from clm_core.operations import settings_check
 from clm_core.platform import stack_state
@@ -111,6 +112,19 @@ def test_an_edited_universe_is_taken_up_by_a_deploy_from_the_file_of_the_stack_a
     monkeypatch.setenv("CLM_UNIVERSE", '[{"symbol": "BTCUSD"}]')
     with pytest.raises(SettingsError, match=r"unset CLM_UNIVERSE"):
         settings_check.require_settings_of_stack(load_settings(), deploys=True)
+
+
+def test_a_rollback_is_refused_for_another_database_alone(
+    stack: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("CLM_COSTS__FEE_BPS", "77")
+    assert settings_for_repair().costs.fee_bps == 77
+    assert "other settings: costs.fee_bps." in capsys.readouterr().err
+    with pytest.raises(SettingsError, match=r"other settings: costs\.fee_bps"):
+        settings_for_change()
+    monkeypatch.setenv("CLM_DATABASE_URL", "postgresql://clm:s3cret@elsewhere/postgres")
+    with pytest.raises(SettingsError, match=r"other settings: database_url\."):
+        settings_for_repair()
 
 
 def test_a_deploy_does_not_take_up_edited_costs(stack: Path) -> None:
