@@ -57,7 +57,17 @@ def test_versions_registered_within_the_same_second_have_different_labels(servic
 def test_a_promotion_does_not_wait_for_an_upload(
     services: Services, make_version: MakeVersion, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    judged = make_version("lightgbm_uploads_1h")
+    request = RetrainRequest(
+        model_type=ModelType.XGBOOST,
+        symbol="EURUSD",
+        dataset_span_days=90,
+        training_params={"rounds": 2},
+        requested_by="uploader",
+    )
+    judged = make_version(request.model_id)
+    job = jobs.open_job(services, request)
+    bars = steps.fetch_bars(services, job)
+    trained = steps.train(services, job, bars)
     uploading, promoted = Event(), Event()
     store = MLflowRegistry._store
 
@@ -66,16 +76,21 @@ def test_a_promotion_does_not_wait_for_an_upload(
         assert promoted.wait(PATIENT_SECONDS)
         return store(*arguments)
 
+    def upload() -> ModelVersion:
+        with jobs.running(services, job) as lease:
+            return steps.register(services, lease, job, bars, trained)
+
     monkeypatch.setattr(MLflowRegistry, "_store", slow_store)
+    admin = Actor(name="ada", role=Role.ADMIN)
     with ThreadPoolExecutor(1) as pool:
-        upload = pool.submit(make_version, judged.model_id)
-        assert uploading.wait(PATIENT_SECONDS)
-        admin = Actor(name="ada", role=Role.ADMIN)
-        services.promotions.promote(
-            judged.model_id, judged.version, admin, "a good version", services.clock()
-        )
-        promoted.set()
-        assert upload.result(PATIENT_SECONDS).version != judged.version
+        registered = pool.submit(upload)
+        try:
+            assert uploading.wait(PATIENT_SECONDS)
+            now = services.clock()
+            services.promotions.promote(judged.model_id, judged.version, admin, "a good version", now)
+        finally:
+            promoted.set()
+        assert registered.result(PATIENT_SECONDS).version != judged.version
 
 
 def test_an_upload_does_not_wait_for_another_upload_of_the_model(services: Services) -> None:
