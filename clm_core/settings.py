@@ -26,6 +26,7 @@ from pydantic_settings import SettingsError as UnreadableVariable
 
 from clm_core.decisions.retraining import TriggerPolicy
 from clm_core.domain.api_settings import ApiSettings
+from clm_core.domain.audit_settings import AuditSettings
 from clm_core.domain.errors import SettingsError
 from clm_core.domain.execution import Execution
 from clm_core.domain.faults import Fault
@@ -101,6 +102,7 @@ class Settings(BaseSettings):
     events: EventSettings = EventSettings()
     guard: GuardSettings = GuardSettings()
     maintenance: MaintenanceSettings = MaintenanceSettings()
+    audit: AuditSettings = AuditSettings()
     max_version_mib: int = Field(default=256, ge=1)
     """Maximum size of a version fetched from MLflow, MiB."""
     universe: tuple[Market, ...] = (Market(symbol="BTCUSD"),)

@@ -5,6 +5,7 @@ line each, and the exit status is 1.
 
     one-production     at most one version of a model is in production
     alias              MLflow's alias `production` names the version in production, and nothing else
+    number             no number of MLflow stands for two versions of a model
     label              MLflow's alias of every version's label names the version
     change-under-way   no promotion is left half done
     audit              numbers, hashes and order of the audit's entries, and the anchors of the home
@@ -65,6 +66,7 @@ def violations(home: Path, server: str, acknowledged: Iterable[Row] = ()) -> lis
         stores = Stores(home, ledger, mlflow)
         return [
             *_production(stores),
+            *_numbers(stores),
             *_labels(stores),
             *_changes(stores),
             *_audit(stores),
@@ -91,6 +93,17 @@ def _production(stores: Stores) -> Iterator[Violation]:
         expected = recorded.get(model_id, [])
         if [number] != (expected or [None]):
             yield Violation("alias", f"{model_id} serves {number}, in production are {expected}")
+
+
+def _numbers(stores: Stores) -> Iterator[Violation]:
+    query = (
+        "SELECT model_id, mlflow_version, array_agg(version ORDER BY version) AS versions "
+        "FROM model_versions GROUP BY model_id, mlflow_version HAVING count(*) > 1"
+    )
+    for row in stores.ledger.execute(query):
+        yield Violation(
+            "number", f"{row['model_id']} version {row['mlflow_version']} is {', '.join(row['versions'])}"
+        )
 
 
 def _labels(stores: Stores) -> Iterator[Violation]:

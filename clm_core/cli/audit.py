@@ -11,12 +11,14 @@ from rich.box import SIMPLE_HEAVY
 from rich.table import Table
 
 from clm_core.cli.output import AsJson, plain
-from clm_core.cli.settings_in_force import settings_for_look
+from clm_core.cli.settings_in_force import settings_for_change, settings_for_look
+from clm_core.domain.errors import AuditBroken
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
-    from clm_core.ledger.hash_chain import ChainReport
+    from clm_core.ledger.hash_chain import Anchor, ChainReport
+    from clm_core.operations.anchor_shipping import ComparedPlace
 
 app = typer.Typer(
     help="The audit of every change: show, verify and export the entries.", no_args_is_help=True
@@ -71,20 +73,38 @@ def verify(
     """Check for edited, removed, inserted, reordered and rewritten entries; exits with 1 if there are any.
 
     Without --anchors, the database is compared with the anchors under CLM_HOME, an export with no anchors.
+    The database is also compared with the timestamps and with the copies of the settings; a copy that cannot
+    be read is an error.
     """
     from clm_core.ledger import audit_log
     from clm_core.ledger.clock import read_clock
+    from clm_core.operations import anchor_shipping
 
     if file is not None:
         _print_report(
             audit_log.verify_export(file, [] if anchors is None else audit_log.read_anchors(anchors))
         )
         return
-    folder = audit_log.anchor_folder(_home())
+    settings = settings_for_look()
+    folder = audit_log.anchor_folder(settings.home)
+    places = anchor_shipping.compare(settings.audit, settings.home)
+    known = [
+        *audit_log.read_anchors(anchors or folder),
+        *(each for place in places for each in place.anchors),
+    ]
     with _ledger() as engine:
-        report = audit_log.verify(engine, audit_log.read_anchors(anchors or folder))
-        anchored = None if report.problems else audit_log.anchor(engine, folder, read_clock(engine))
+        report = audit_log.verify(engine, _distinct(known))
+        unread = [place for place in places if place.problem]
+        sound = not report.problems and not unread
+        anchored = audit_log.anchor(engine, folder, read_clock(engine)) if sound else None
+    for place in places:
+        typer.echo(_place(place))
     _print_report(report)
+    if unread:
+        raise AuditBroken(
+            "The audit agrees with the places that could be read, and was not compared with: "
+            + ", ".join(place.place for place in unread)
+        )
     if anchored is not None:
         typer.echo(f"Anchored entry {anchored.seq:,}.")
 
@@ -103,9 +123,48 @@ def export(
     typer.echo(f"Wrote {count:,} entries to {file}.")
 
 
-def _print_report(report: "ChainReport") -> None:
-    from clm_core.domain.errors import AuditBroken
+@app.command()
+def ship() -> None:
+    """Ship the anchors to the places of the settings now, as every maintenance does."""
+    from clm_core.domain.errors import PassIncomplete
+    from clm_core.operations import anchor_shipping
+    from clm_core.services import open_services
 
+    with open_services(settings_for_change(delivers=True)) as services:
+        places = list(anchor_shipping.steps(services))
+        for _, step in places:
+            for sentence in step():
+                typer.echo(sentence)
+        names = {place for place, _ in places}
+        failing = sorted(
+            alert.subject
+            for kind in anchor_shipping.ALERTS
+            for alert in services.alerts.lasting(kind)
+            if alert.subject in names
+        )
+    if not places:
+        typer.echo("No place is set: name one under [audit] in the settings.")
+    if failing:
+        raise PassIncomplete(f"Not shipped to: {', '.join(failing)}.")
+
+
+def _distinct(anchors: "list[Anchor]") -> "list[Anchor]":
+    """Anchors by number, each entry once."""
+    by_entry = {(anchor.seq, anchor.hash): anchor for anchor in anchors}
+    return [by_entry[key] for key in sorted(by_entry)]
+
+
+def _place(place: "ComparedPlace") -> str:
+    if place.problem:
+        return f"{place.place}: NOT READ: {place.problem}"
+    newest = max((anchor.seq for anchor in place.anchors), default=None)
+    if newest is None:
+        return f"{place.place}: nothing yet."
+    lines = len(place.anchors) - place.stamped
+    return f"{place.place}: {lines:,} anchors, {place.stamped:,} valid timestamps, up to entry {newest:,}."
+
+
+def _print_report(report: "ChainReport") -> None:
     if report.problems:
         lines = [f"  {problem.message}" for problem in report.problems[:MAX_PROBLEMS]]
         if len(report.problems) > MAX_PROBLEMS:
@@ -140,9 +199,3 @@ def _ledger() -> "Iterator[Engine]":
         open_ledger(database) as engine,
     ):
         yield engine
-
-
-def _home() -> Path:
-    from clm_core.settings import load_settings
-
-    return load_settings().home

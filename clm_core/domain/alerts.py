@@ -30,6 +30,8 @@ class AlertKind(StrEnum):
     """An incoming message is malformed, or requests an impossible training."""
     AUDIT_BROKEN = "audit_broken"
     """Entries of the audit were changed or removed."""
+    ANCHORS_NOT_SHIPPED = "anchors_not_shipped"
+    """Anchors of the audit cannot be copied to a place of the settings."""
     AUTOMATION_FAILING = "automation_failing"
     """An action of a Prefect automation failed: a run that the automation should start does not exist."""
     RUN_FAILED = "run_failed"

@@ -18,6 +18,7 @@ class EventType(StrEnum):
     MODEL_PROMOTED = "clm.model_promoted"
     MODEL_ROLLBACK = "clm.model_rollback"
     STRATEGY_CANDIDATE_CREATED = "clm.strategy_candidate_created"
+    AUDIT_ANCHORED = "clm.audit_anchored"
 
 
 class TrainingJobCreated(BaseModel):
@@ -84,7 +85,23 @@ class ProductionChanged(BaseModel):
     forced: bool
 
 
-Happening = TrainingJobCreated | ModelTrained | ModelEvaluated | ProductionChanged | StrategyCandidate
+class AuditAnchored(BaseModel):
+    """Newest entry of the audit at a time: a receiver that keeps the anchors can prove later changes."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    at: datetime
+    seq: int
+    """Number of the entry."""
+    hash: str
+    """SHA-256 of the entry, hexadecimal."""
+    count: int
+    """Number of entries up to the entry."""
+
+
+Happening = (
+    TrainingJobCreated | ModelTrained | ModelEvaluated | ProductionChanged | StrategyCandidate | AuditAnchored
+)
 
 
 class Event(BaseModel):

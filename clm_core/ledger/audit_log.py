@@ -25,13 +25,14 @@ against later changes:
 Anchors are lines in files outside the database with the number and hash of the newest entry, written after
 every command that added entries. Without access to the anchors, an attacker with full access to the database
 cannot change, remove or reorder entries up to the newest anchor undetected, but can add false entries and
-rewrite entries younger than the newest anchor. With access to both, an attacker can rewrite everything: copy
-the anchors to a place out of reach. A PostgreSQL superuser writes files as the user of the server process.
+rewrite entries younger than the newest anchor. With access to both, an attacker can rewrite everything but
+the copies of the anchors elsewhere: see `anchor_copies`. A PostgreSQL superuser writes files as the user of
+the server process.
 """
 
 import math
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -153,17 +154,41 @@ def anchor(engine: Engine, folder: Path, now: datetime) -> Anchor | None:
         since = select(func.count()).where(_LOG.c.seq.between(covered + 1, newest.seq))
         counted += connection.scalars(since).one()
     written = Anchor(at=now, seq=newest.seq, hash=newest.hash, count=counted)
-    _write_line(folder, f"{now.astimezone(UTC):%Y-%m-%d}.jsonl", written.model_dump_json())
+    write_line(folder, f"{now.astimezone(UTC):%Y-%m-%d}.jsonl", written.model_dump_json())
     return written
 
 
-def read_anchors(folder: Path) -> list[Anchor]:
+def require_held(engine: Engine, anchors: Sequence[Anchor], place: str) -> None:
+    """Compare the log with the anchors of a place outside the home, without a check of the chain.
+
+    Args:
+        place: place of the anchors, for the message.
+
+    Raises:
+        AuditBroken: an anchored entry is missing from the log, or differs.
+    """
+    numbers = [anchor.seq for anchor in anchors]
+    with engine.connect() as connection:
+        recorded = select(_LOG.c.seq, _LOG.c.hash).where(_LOG.c.seq.in_(numbers))
+        held = dict(connection.execute(recorded).tuples().all())
+    for anchor in anchors:
+        if held.get(anchor.seq) != anchor.hash:
+            raise AuditBroken(
+                f"Entry {anchor.seq} of the audit is missing, or differs from the entry anchored in {place} "
+                f"at {anchor.at:%Y-%m-%d %H:%M:%S} UTC: `clm audit verify` lists the changes."
+            )
+
+
+def read_anchors(folder: Path, files: str = "*.jsonl") -> list[Anchor]:
     """Anchors by ascending number; empty if the folder does not exist.
+
+    Args:
+        files: pattern of the names of the files.
 
     Raises:
         AuditBroken: a line is not an anchor.
     """
-    anchors = [anchor for file in folder.glob("*.jsonl") for anchor in _anchors(file)]
+    anchors = [anchor for file in folder.glob(files) for anchor in _anchors(file)]
     return sorted(anchors, key=lambda anchor: anchor.seq)
 
 
@@ -186,7 +211,7 @@ def _anchors(file: Path) -> Iterator[Anchor]:
             ) from error
 
 
-def _write_line(folder: Path, name: str, line: str) -> None:
+def write_line(folder: Path, name: str, line: str) -> None:
     """Append a line by a single unbuffered write, so that concurrent lines don't mix; synced to the disk."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / name).open("ab", buffering=0) as file:

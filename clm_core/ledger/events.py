@@ -3,9 +3,9 @@
 import uuid
 from datetime import datetime
 
-from sqlalchemy import Connection, insert
+from sqlalchemy import Connection, insert, select
 
-from clm_core.domain.events import Event, EventType, Happening
+from clm_core.domain.events import AuditAnchored, Event, EventType, Happening
 from clm_core.ledger.tables import Base, OutboxRow
 
 _OUTBOX = Base.metadata.tables[OutboxRow.__tablename__]
@@ -19,3 +19,14 @@ def record(connection: Connection, kind: EventType, payload: Happening, at: date
     event = Event(id=uuid.uuid4(), type=kind, at=at, payload=payload)
     row = event.model_dump(exclude={"payload"}) | {"payload": payload.model_dump(mode="json")}
     connection.execute(insert(_OUTBOX).values(row))
+
+
+def is_announced(connection: Connection, anchor: AuditAnchored) -> bool:
+    """True if the newest event about an anchor is about the same entry."""
+    newest = (
+        select(_OUTBOX.c.payload["hash"].astext)
+        .where(_OUTBOX.c.type == EventType.AUDIT_ANCHORED)
+        .order_by(_OUTBOX.c.seq.desc())
+        .limit(1)
+    )
+    return bool(connection.scalar(newest) == anchor.hash)

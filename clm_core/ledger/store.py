@@ -1,12 +1,14 @@
 """The ledger: every record of jobs, versions, evaluations, promotions and requests."""
 
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
 from sqlalchemy import Engine, text
 
+from clm_core.domain.events import AuditAnchored, EventType
 from clm_core.domain.versions import Lineage
-from clm_core.ledger import audit_log, counts
+from clm_core.ledger import audit_log, counts, events
 from clm_core.ledger.candidates import CandidateStore
 from clm_core.ledger.clock import read_clock
 from clm_core.ledger.counts import Counts
@@ -82,6 +84,22 @@ class Ledger(JobStore, VersionStore, EvaluationStore):
             AuditBroken: the last anchored entry is missing from the log, or differs.
         """
         return audit_log.anchor(self._engine, folder, now)
+
+    def require_anchored(self, anchors: Sequence[Anchor], place: str) -> None:
+        """Compare the audit with the anchors of a place outside the home.
+
+        Raises:
+            AuditBroken: an anchored entry is missing from the log, or differs.
+        """
+        audit_log.require_held(self._engine, anchors, place)
+
+    def announce_anchor(self, anchor: AuditAnchored, now: datetime) -> bool:
+        """Record the event about an anchor; False if the event is recorded already."""
+        with self._engine.begin() as connection:
+            if events.is_announced(connection, anchor):
+                return False
+            events.record(connection, EventType.AUDIT_ANCHORED, anchor, now)
+        return True
 
     def counts(self) -> Counts:
         with self._engine.begin() as connection:

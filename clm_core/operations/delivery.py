@@ -23,6 +23,7 @@ from pydantic import SecretStr
 from clm_core.domain.alerts import Alert, AlertKind
 from clm_core.domain.deliveries import ReceiverState
 from clm_core.domain.errors import DeliveryFailed, SettingsError
+from clm_core.domain.events import EventType
 from clm_core.domain.webhook_settings import Subscriber
 from clm_core.ledger.alerts import AlertStore
 from clm_core.ledger.receivers import ALERTS, EVENTS, GIVEN_UP_AFTER, OutgoingEvent, ReceiverStore, Stream, T
@@ -86,6 +87,8 @@ def deliver(services: Services) -> list[DeliveryResult]:
     """Send the waiting events, then the waiting alerts, which include failures of event receivers."""
     settings = services.settings
     event_receivers = [_subscriber(each, services.clock) for each in settings.events.subscribers]
+    if settings.audit.webhook is not None:
+        event_receivers.append(_anchor_receiver(settings.audit.webhook, services.clock))
     if api := os.environ.get("PREFECT_API_URL"):
         event_receivers.append(Receiver(PREFECT, EVENTS, lambda event: _to_prefect(api, event)))
     alert_receivers = [_alert_receiver(url.get_secret_value()) for url in settings.alerts.urls]
@@ -176,6 +179,17 @@ def _end_alerts_of_removed(services: Services, receivers: Set[str]) -> None:
 def _subscriber(subscriber: Subscriber, clock: Callable[[], datetime]) -> Receiver[OutgoingEvent]:
     name = f"subscriber {_without_secrets(subscriber.url.get_secret_value())}"
     return Receiver(name, EVENTS, lambda event: _to_subscriber(subscriber, event, clock()))
+
+
+def _anchor_receiver(subscriber: Subscriber, clock: Callable[[], datetime]) -> Receiver[OutgoingEvent]:
+    """Receiver of the anchors of the audit alone; the other events count as delivered."""
+    name = f"anchors {_without_secrets(subscriber.url.get_secret_value())}"
+
+    def send(event: OutgoingEvent) -> None:
+        if event.type == EventType.AUDIT_ANCHORED:
+            _to_subscriber(subscriber, event, clock())
+
+    return Receiver(name, EVENTS, send)
 
 
 def _alert_receiver(url: str) -> Receiver[Any]:

@@ -19,6 +19,7 @@ from clm_core.domain.promotions import Promotion
 from clm_core.domain.versions import ModelVersion
 from clm_core.domain.vocabulary import ModelStatus
 from clm_core.ledger.audit_log import anchor_folder
+from clm_core.operations import anchor_shipping
 from clm_core.operations.delivery import DeliveryResult, deliver
 from clm_core.operations.passes import PassReport, Row, attempt, report_problems, run_each
 from clm_core.platform.prefect_runs import RunState, knows_prefect, prefect_runs
@@ -43,7 +44,7 @@ class MaintenancePart(StrEnum):
     AUTOMATIONS = "automations"
     """Alerts on failed runs and failed actions of automations; Prefect itself sends no alert."""
     AUDIT = "audit"
-    """Anchors the newest audit entry outside the database."""
+    """Anchors the newest audit entry outside the database, and ships the anchors outside the home."""
     DELIVER = "deliver"
     """Sends events and alerts."""
 
@@ -357,6 +358,7 @@ def _alert_while_failing(
 
 def _anchor(services: Services) -> Iterable[Step]:
     yield "audit", partial(_anchor_newest, services)
+    yield from anchor_shipping.steps(services)
 
 
 def _anchor_newest(services: Services) -> list[str]:

@@ -8,6 +8,7 @@ from clm_core.decisions.gate_policy import load_document, load_store
 from clm_core.domain.errors import CLMError, SettingsError
 from clm_core.domain.kinds import Kind
 from clm_core.domain.vocabulary import ModelType
+from clm_core.ledger.timestamps import authority_of
 from clm_core.platform import notifications
 from clm_core.platform.settings_file import HOME_VARIABLE
 from clm_core.platform.stack_settings import StackSettingsRecord
@@ -17,7 +18,7 @@ DEPLOYED = ("universe", "deploy.job_variables")
 """Settings that `clm deploy` brings into a running stack: names, or beginnings of names."""
 SERVED = ("stack.", "api.", "webhooks")
 """Settings that only the servers of the stack read: a command may have others."""
-DELIVERED = ("alerts.", "events.")
+DELIVERED = ("alerts.", "events.", "audit.")
 """Settings that only deliveries read."""
 STORES = ("database_url",)
 """Settings that name the versions and the ledger."""
@@ -27,8 +28,8 @@ def require_usable(settings: Settings) -> None:
     """Try all that the settings name and a started process would need.
 
     Raises:
-        SettingsError: the policy, the policy store, a receiver of alerts or a kind of model cannot be used;
-            the message names all of them.
+        SettingsError: the policy, the policy store, a receiver of alerts, a kind of model or the certificates
+            of the time-stamp authority cannot be used; the message names all of them.
     """
     problems = [str(error) for check in _checks(settings) if (error := _error_of(check)) is not None]
     if problems:
@@ -113,6 +114,9 @@ def _checks(settings: Settings) -> Iterator[Callable[[], object]]:
         yield partial(load_store, policy.store)
     for url in settings.alerts.urls:
         yield partial(notifications.receiver, url.get_secret_value())
+    authority = authority_of(settings.audit)
+    if authority is not None:
+        yield authority.trusted
     for market in settings.universe:
         plugins = (Kind(ModelType.OTHER, name) for name in market.plugins)
         for kind in (*map(Kind, market.model_types or ()), *plugins):

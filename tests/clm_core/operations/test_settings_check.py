@@ -52,11 +52,13 @@ def test_all_that_cannot_be_used_is_named_at_once(home: Path) -> None:
         "policy": {"file": str(home / "gone.toml"), "store": "nothing.like:this"},
         "alerts": {"urls": ["nosuchservice://x"]},
         "universe": [{"symbol": "BTCUSD", "plugins": ["unheard_of"]}],
+        "audit": {"timestamp_url": "http://localhost/", "timestamp_certificates": str(home / "gone.pem")},
     }
     with pytest.raises(SettingsError) as refused:
         settings_check.require_usable(Settings(home=home, **unusable))
     message = str(refused.value)
-    for named in (str(home / "gone.toml"), "policy store nothing.like:this", "[alerts] urls", "unheard_of"):
+    files = (str(home / "gone.toml"), str(home / "gone.pem"))
+    for named in (*files, "policy store nothing.like:this", "[alerts] urls", "unheard_of"):
         assert named in message
 
 

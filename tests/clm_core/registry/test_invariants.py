@@ -89,6 +89,13 @@ def test_a_home_after_a_retrain_and_a_promotion_has_no_violations(life: Life) ->
             "UPDATE model_versions SET status = 'production'",
         ),
         (
+            "number",
+            "clm_ledger",
+            "INSERT INTO model_versions SELECT (jsonb_populate_record("
+            'v, \'{"version": "v20200101_000000", "status": "retired"}\')).* FROM model_versions v',
+            "DELETE FROM model_versions WHERE version = 'v20200101_000000'",
+        ),
+        (
             "label",
             "clm_mlflow",
             "UPDATE registered_model_aliases SET alias = 'x' || alias WHERE alias LIKE 'v%'",
