@@ -201,13 +201,23 @@ class PromotionStore:
     def commit(self, intent: Promotion, now: datetime, fault: Fault | None) -> Promotion:
         """Commit a change with both versions' statuses, the audit entry and the event, in one transaction.
 
+        Returns:
+            The committed change, also where a concurrent reconciliation committed first.
+
         Raises:
-            ConflictError: a concurrent call finished or aborted the change first.
+            ConflictError: a concurrent call aborted the change first.
         """
-        with self._engine.begin() as connection:
-            done = _finish(connection, intent, PromotionState.COMMITTED, now)
-            crash_at(Fault.IN_COMMIT, fault)
-            _record_commit(connection, done, now)
+        try:
+            with self._engine.begin() as connection:
+                done = _finish(connection, intent, PromotionState.COMMITTED, now)
+                crash_at(Fault.IN_COMMIT, fault)
+                _record_commit(connection, done, now)
+        except ConflictError:
+            # the requester asks for the outcome, whoever recorded it
+            committed = _PROMOTIONS.c.state == PromotionState.COMMITTED
+            for ended in self._promotions(_PROMOTIONS.c.id == intent.id, committed):
+                return ended
+            raise
         return done
 
     def abort(self, intent: Promotion, cause: str, now: datetime) -> Promotion:

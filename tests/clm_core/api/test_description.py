@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from patience import PATIENT_SECONDS
 
 from clm_core.domain.vocabulary import Role
 from clm_core.services import Services, open_services
@@ -25,6 +26,7 @@ OPTIONS = [
     # endless: see `test_events`
     "--exclude-path=/clm/events",
     "--continue-on-failure",
+    f"--request-timeout={PATIENT_SECONDS}",
     "--warnings=off",
     "--no-color",
     *(["--max-examples=300"] if IS_CHAOS else ["--max-examples=3", "--generation-deterministic"]),

@@ -31,6 +31,7 @@ from clm_core.domain.promotions import (
 )
 from clm_core.domain.versions import ModelVersion
 from clm_core.domain.vocabulary import ModelStatus, Role
+from clm_core.registry.promotion import ChangeRequest
 from clm_core.services import Services
 
 NOW = datetime(2026, 3, 4, 12, tzinfo=UTC)
@@ -513,6 +514,21 @@ def test_the_database_refuses_a_second_version_of_a_model(
     # never committed, so rolled back in any case
     with ledger_engine.connect() as connection, pytest.raises(IntegrityError, match="duplicate key"):
         connection.execute(text(attempt), {"id": model_id})
+
+
+def test_a_change_that_a_concurrent_reconciliation_committed_is_the_answer(
+    services: Services, make_version: MakeVersion, model_id: str
+) -> None:
+    version, store = make_version(model_id), services.ledger.promotions
+    change = ChangeRequest(OPERATOR, "", NOW).change(model_id, PromotionKind.PROMOTION, None, version.version)
+    intent = store.intend(change)
+    services.registry.point(model_id, "production", version.mlflow_version)
+    [ended] = services.promotions.reconcile(model_id, OPERATOR, NOW)
+    assert store.commit(intent, NOW, None) == ended
+    aborted = store.intend(change)
+    store.abort(aborted, "by a test", NOW)
+    with pytest.raises(ConflictError, match="ended by a concurrent command"):
+        store.commit(aborted, NOW, None)
 
 
 @pytest.mark.parametrize(("index", "attempt"), SECOND_VERSION.items(), ids=SECOND_VERSION)
