@@ -8,6 +8,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ from hypothesis import settings as hypothesis
 from prepared_homes import prepare
 
 from clm_core.domain.operation_settings import TrainingSettings
-from clm_core.platform.prefect_server import prefect_server, prepare_environment
+from clm_core.platform.prefect_server import prepare_environment, server_environment
+from clm_core.platform.shared_prefect import shared_server
 from clm_core.services import Services, open_services
 from clm_core.settings import Settings
 
@@ -123,8 +125,12 @@ def services(home: Path) -> Iterator[Services]:
 
 @pytest.fixture(scope="session")
 def prefect_url(services: Services) -> Iterator[str]:
-    from prefect.settings import PREFECT_API_URL
+    """A Prefect server without a password, which the commands of the session's home join."""
+    from prefect.settings import PREFECT_API_URL, PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 
-    with prefect_server(services.database, services.settings.home) as wait_until_ready:
+    folder = services.settings.home / "prefect"
+    environment = partial(server_environment, services.database, folder)
+    with shared_server(folder, environment) as (url, wait_until_ready):
         wait_until_ready()
-        yield str(PREFECT_API_URL.value())
+        with temporary_settings({PREFECT_API_URL: url, PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
+            yield url

@@ -11,7 +11,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from functools import partial
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -48,8 +47,16 @@ def prefect_server(database: Database, home: Path) -> Iterator[Callable[[], None
             yield lambda: None
         return
     folder = home / "prefect"
-    environment = partial(server_environment, database, folder)
-    with shared_server(folder, environment) as (url, wait_until_ready), _client_settings(url, None):
+    auth = prefect_auth(home)
+
+    def environment(url: str) -> dict[str, str]:
+        # other users of the machine reach the port as well
+        return server_environment(database, folder, url) | {
+            "PREFECT_SERVER_API_AUTH_STRING": auth,
+            "PREFECT_API_AUTH_STRING": auth,
+        }
+
+    with shared_server(folder, environment) as (url, wait_until_ready), _client_settings(url, auth):
         yield wait_until_ready
 
 

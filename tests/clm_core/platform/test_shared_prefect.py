@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
+import httpx
 import pytest
 from installations import wait_until
 from patience import PATIENT_SECONDS
@@ -19,7 +20,7 @@ from clm_core.domain.errors import ServerUnavailable
 from clm_core.platform.database import Database, open_database
 from clm_core.platform.file_locks import lock_file
 from clm_core.platform.prefect_runs import is_answering
-from clm_core.platform.prefect_server import server_environment
+from clm_core.platform.prefect_server import prefect_server, server_environment
 from clm_core.platform.shared_prefect import shared_server
 
 Environment = Callable[[str], Mapping[str, str]]
@@ -128,3 +129,18 @@ def test_a_server_that_ends_during_the_start_is_an_error_that_names_the_log(fold
     ):
         wait_until_ready()
     assert (folder / "server.log").read_text()
+
+
+def test_the_server_of_a_command_asks_other_users_of_the_machine_for_the_password(
+    database: Database, tmp_path: Path
+) -> None:
+    from prefect.client.orchestration import get_client
+    from prefect.settings import PREFECT_API_URL
+
+    with prefect_server(database, tmp_path) as wait_until_ready:
+        wait_until_ready()
+        flows = f"{PREFECT_API_URL.value()}/flows/filter"
+        assert httpx.post(flows, json={}).status_code == 401
+        assert httpx.post(flows, json={}, auth=("clm", "wrong")).status_code == 401
+        with get_client(sync_client=True) as client:
+            assert client.read_flows() == []
