@@ -126,6 +126,8 @@ def services(home: Path) -> Iterator[Services]:
 @pytest.fixture(scope="session")
 def prefect_url(services: Services) -> Iterator[str]:
     """A Prefect server without a password, which the commands of the session's home join."""
+    from prefect.events.worker import EventsWorker
+    from prefect.logging.handlers import APILogWorker
     from prefect.settings import PREFECT_API_URL, PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 
     folder = services.settings.home / "prefect"
@@ -134,3 +136,6 @@ def prefect_url(services: Services) -> Iterator[str]:
         wait_until_ready()
         with temporary_settings({PREFECT_API_URL: url, PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
             yield url
+            # Prefect sends logs and events from threads, which need the server
+            EventsWorker.drain_all(timeout=10)
+            APILogWorker.drain_all(timeout=10)
