@@ -125,6 +125,20 @@ def test_a_version_under_promotion_loads(
     services.promotions.reconcile(good.model_id, ADA, NOW)
 
 
+def test_registering_the_bundle_of_a_failed_version_again_warns_nobody(
+    make_version: MakeVersion, make_own: MakeVersion, bundle: Any, tmp_path: Path
+) -> None:
+    failed = make_own(sharpe=-1.0)
+    [folder] = tmp_path.glob("*/bundle")
+    stored = type(bundle)(folder, failed.bundle_digest, bundle.bars)
+    # MLflow loads a version while it is registered
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        again = make_version(failed.model_id, stored=stored)
+    assert again.bundle_digest == failed.bundle_digest
+    assert [each for each in caught if "do not trade it" in str(each.message)] == []
+
+
 @pytest.mark.parametrize(
     "uri",
     ["postgresql+psycopg://postgres:@/clm_mlflow?host=/nonexistent", "http://127.0.0.1:9"],
