@@ -11,12 +11,13 @@ from typing import Any
 import pytest
 from patience import PATIENT_SECONDS
 
-from clm_core.domain.actors import Actor
+from clm_core.domain.actors import SYSTEM, Actor
 from clm_core.domain.errors import AlreadyExists
 from clm_core.domain.jobs import RetrainRequest
 from clm_core.domain.versions import ModelVersion
 from clm_core.domain.vocabulary import ModelType, Role
 from clm_core.registry.mlflow_registry import MLflowRegistry
+from clm_core.registry.restoration import Restorations
 from clm_core.retraining import jobs, steps
 from clm_core.services import Services
 
@@ -120,3 +121,36 @@ def test_a_version_is_not_stored_under_the_label_of_another_version(
     with pytest.raises(AlreadyExists, match=f"has a version {version.version} already"):
         services.registry.register(job, bundle.folder, bundle.digest, bundle.bars, {}, {}, version.version)
     assert services.registry.aliased(version.model_id, version.version) == version.mlflow_version
+
+
+def test_a_retrain_after_the_deletion_of_its_model_gets_a_label_and_a_number_of_its_own(
+    services: Services,
+) -> None:
+    moment = services.clock()
+    stopped = replace(services, clock=lambda: moment)
+    request = RetrainRequest(
+        model_type=ModelType.XGBOOST,
+        symbol="BTCUSD",
+        dataset_span_days=60,
+        training_params={"rounds": 2},
+        requested_by="deleted",
+    )
+
+    def retrain() -> ModelVersion:
+        job = jobs.open_job(services, request)
+        with jobs.running(services, job) as lease:
+            bars = steps.fetch_bars(services, job)
+            return steps.register(stopped, lease, job, bars, steps.train(services, job, bars))
+
+    first = retrain()
+    services.registry.client.delete_registered_model(first.model_id)
+    second = retrain()
+    assert second.mlflow_version > first.mlflow_version
+    assert second.version > first.version
+    [restored] = (
+        Restorations(services.promotions)
+        .restore(first.model_id, first.version, SYSTEM, "tested", moment)
+        .versions
+    )
+    assert restored.version.mlflow_version > second.mlflow_version
+    assert services.registry.aliased(first.model_id, first.version) == restored.version.mlflow_version
