@@ -18,7 +18,7 @@ app = typer.Typer(rich_markup_mode=None)
 def restore_version(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="Model id, as in `clm models`.")],
     version: Annotated[
-        str | None, typer.Argument(metavar="[VERSION]", help="Version label, as in `clm models`.")
+        str | None, typer.Argument(metavar="VERSION", help="Version label, as in `clm models`.")
     ] = None,
     every: Annotated[bool, typer.Option("--all", help="Every version of the model.")] = False,
     reason: Annotated[str, typer.Option(help="Reason for the audit log.")] = "deleted in MLflow",

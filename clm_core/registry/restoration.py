@@ -112,7 +112,6 @@ class Restorations:
         files = deleted.find_files(version)
         restored = deleted.revive(version, files.place)
         number = self._number(deleted, version, files, restored)
-        crash_at(Fault.REGISTERED_AGAIN, self.promotions.fault)
         after = version
         if restored:
             after = self._ledger.promotions.record_restoration(
@@ -137,7 +136,9 @@ class Restorations:
         numbers = self._ledger.promotions.numbers(version.model_id)
         taken = {number for label, number in numbers.items() if label != version.version}
         restored.insert(0, "version")
-        return deleted.register(version, files, taken)
+        number = deleted.register(version, files, taken)
+        crash_at(Fault.REGISTERED_AGAIN, self.promotions.fault)
+        return number
 
     def _put_back_aliases(self, version: ModelVersion) -> list[str]:
         """Point the label, and `previous` if the version was there; returns a phrase for each."""

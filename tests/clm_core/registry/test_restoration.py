@@ -42,6 +42,10 @@ from clm_core.services import open_services
 with open_services(settings) as services:
     Restorations(services.promotions).restore(**arguments)
 """
+OVERLOOKS_INTERRUPTED = """
+from clm_core.registry.deleted_versions import DeletedVersions
+DeletedVersions._from_interrupted = lambda self, version, files: set()
+"""
 
 MakeVersion = Callable[..., ModelVersion]
 Check = Callable[[str], None]
@@ -320,11 +324,37 @@ def test_a_build_that_compares_no_digest_restores_changed_weights(
 def test_a_restoration_killed_at_any_point_is_repeated(
     fault: Fault, served: Served, parent: Any, check: Check
 ) -> None:
+    restore_after_a_kill(fault, delete_model, served, parent, check)
+
+
+def test_a_restoration_killed_before_the_ledger_has_the_new_number_registers_no_second_version(
+    served: Served, parent: Any, check: Check
+) -> None:
+    restore_after_a_kill(Fault.REGISTERED_AGAIN, delete_version, served, parent, check)
+
+
+def test_a_build_that_overlooks_an_interrupted_registration_registers_the_version_twice(
+    served: Served, parent: Any, check: Check
+) -> None:
+    with pytest.raises(AssertionError):
+        restore_after_a_kill(
+            Fault.REGISTERED_AGAIN, delete_version, served, parent, check, OVERLOOKS_INTERRUPTED
+        )
+
+
+def restore_after_a_kill(
+    fault: Fault,
+    delete: Callable[[Served], None],
+    served: Served,
+    parent: Any,
+    check: Check,
+    broken: str = "",
+) -> None:
     _, ours, theirs = served.positions()
-    delete_model(served)
+    delete(served)
     arguments = {"model_id": served.model_id, "label": None, "actor": ADMIN, "reason": "crash", "now": NOW}
     assert parent.run(RESTORE, fault, arguments=arguments) == -signal.SIGKILL
-    assert parent.run(RESTORE, None, arguments=arguments) == 0
+    assert parent.run(broken + RESTORE, None, arguments=arguments) == 0
     assert served.champion() == served.second.version
     assert served.positions()[1:] == (ours, theirs)
     check(served.model_id)
