@@ -166,4 +166,4 @@ def _advice(settings: Settings, record: StackSettingsRecord) -> str:
         )
     if record.file == _file_name(settings):
         return "`clm down` and `clm up` take an edited file up; `clm deploy` takes up a changed universe."
-    return "Take the settings file of the stack, or `clm down` and `clm up` with this file."
+    return "Take the settings file of the stack, or `clm down` and `clm up` with these settings."

@@ -19,6 +19,7 @@ from clm_core.platform.settings_file import (
     with_absolute_paths,
 )
 from clm_core.platform.settings_template import commented_settings
+from clm_core.platform.stack_settings import StackSettingsRecord
 from clm_core.settings import PATHS, Settings, settings_file
 
 NOT_IN_FILE = frozenset({"home", "fault"})
@@ -33,8 +34,15 @@ def write_settings() -> str:
 
     Raises:
         AlreadyExists: the home has a settings file, or takes its settings from a file elsewhere.
+        StackRunning: the running stack takes its settings from a file elsewhere.
     """
-    file = _free_place(home_in_force())
+    home = home_in_force()
+    file = _free_place(home)
+    record = StackSettingsRecord.read(home)
+    if record is not None and record.file is not None:
+        raise StackRunning(
+            f"The running stack reads {record.file}: `clm down`, then `clm init --from {record.file}`."
+        )
     if (other := settings_file()) is not None:
         raise AlreadyExists(
             f"The settings of this home come from {other}: `clm init --from {other}` moves the file."

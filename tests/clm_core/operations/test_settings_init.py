@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from clm_core.domain.errors import AlreadyExists, SettingsError, StackRunning
+from clm_core.operations.settings_check import record_settings
 from clm_core.operations.settings_init import move_settings, write_settings
 from clm_core.platform import stack_state
 from clm_core.platform.stack_state import StackState
@@ -83,7 +84,10 @@ def test_a_path_that_cannot_be_rewritten_leaves_everything_as_it_was(folder: Pat
     assert not (folder / ".clm" / "clm.toml").exists()
 
 
-def test_the_file_of_a_running_stack_is_not_moved(folder: Path) -> None:
+@pytest.mark.filterwarnings("ignore::clm_core.domain.errors.DeprecatedSetting")
+def test_the_file_of_a_running_stack_is_not_moved_and_gets_no_second_beside(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (folder / "clm.toml").write_text("lease_seconds = 9\n")
     state = StackState(
         pid=1,
@@ -92,7 +96,14 @@ def test_the_file_of_a_running_stack_is_not_moved(folder: Path) -> None:
         mlflow_url="http://127.0.0.1:2",
     )
     with stack_state.stack_lock(folder / ".clm"):
+        record_settings(load_settings(), state.started_at)
         stack_state.write_state(folder / ".clm", state)
+        monkeypatch.setenv("CLM_HOME", str(folder / ".clm"))
+        (folder / "elsewhere").mkdir()
+        monkeypatch.chdir(folder / "elsewhere")
+        with pytest.raises(StackRunning, match=f"running stack reads {folder}/clm.toml: `clm down`"):
+            write_settings()
+        monkeypatch.chdir(folder)
         with pytest.raises(StackRunning, match="`clm down` first"):
             move_settings(Path("clm.toml"))
     assert (folder / "clm.toml").exists()
