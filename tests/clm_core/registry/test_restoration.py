@@ -313,7 +313,7 @@ def test_a_build_that_compares_no_digest_restores_changed_weights(
     served: Served, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("clm_core.registry.deleted_versions.verify_bundle", lambda folder, digest: None)
-    monkeypatch.setattr("clm_core.registry.mlflow_registry.verify_bundle", lambda folder, digest: None)
+    monkeypatch.setattr("clm_core.models.bundle.verify_bundle", lambda folder, digest: None)
     with pytest.raises(pytest.fail.Exception, match="DID NOT RAISE"):
         test_changed_or_missing_files_are_refused_before_anything_is_registered(
             change_weights, served, folder
