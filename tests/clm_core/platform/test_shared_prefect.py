@@ -54,7 +54,7 @@ def server_of(folder: Path) -> int:
 def test_commands_that_begin_at_the_same_moment_share_a_server_which_the_last_one_stops(
     folder: Path, environment: Environment
 ) -> None:
-    together, done = threading.Barrier(8), threading.Barrier(8)
+    together, done = (threading.Barrier(8, timeout=PATIENT_SECONDS) for _ in range(2))
 
     def command() -> tuple[str, bool]:
         together.wait()
