@@ -22,7 +22,7 @@ from clm_core.ledger.passes import PassStore
 from clm_core.operations.settings_check import record_settings, require_usable
 from clm_core.platform import stack_state
 from clm_core.platform.database import Database, open_database, revive
-from clm_core.platform.prefect_runs import is_answering, workers_online
+from clm_core.platform.prefect_runs import is_answering, work_pool_template, workers_online
 from clm_core.platform.prefect_server import server_environment
 from clm_core.platform.private_files import close_settings, keep_files_private, secure_home
 from clm_core.platform.stack_state import PartState, PartStatus, StackState
@@ -30,6 +30,7 @@ from clm_core.services import loading_problem, open_ledger, settle_home
 from clm_core.settings import Settings, child_variables, load_settings, names_secrets, settings_file
 from deployments.supervisor import StackPart, Stopped, Supervisor, stoppable
 from deployments.watchdog import Watchdog
+from deployments.work_pool import PROCESS, process_template
 
 PREFERRED_PORTS = {"prefect": 4200, "mlflow": 5000, "api": 8000}
 READY_WITHIN_SECONDS = 300.0
@@ -80,6 +81,8 @@ def run(settings: Settings, console: Console) -> None:
         _wait(supervisor, ["prefect"])
         deploying = _deploy(settings, plan.environment)
         running.callback(deploying.terminate)
+        # a worker goes by the template that the pool has when the worker starts
+        _wait_for_work_pool(settings, plan.environment, deploying)
         supervisor.start(plan.worker())
         supervisor.start(plan.maintenance())
         # both migrate MLflow's database, and two migrations at once would collide
@@ -161,6 +164,8 @@ class _Plan:
                 *(sys.executable, "-m", "prefect", "worker", "start", "--name", worker_name),
                 *("--pool", pool, "--type", pool_type, "--work-queue", queue),
                 *("--limit", str(max_runs), "--install-policy", "never"),
+                # the pool of a worker would admit any command
+                "--no-create-pool-if-not-found",
             ),
             environment=self.environment,
             is_ready=lambda: worker_name in workers_online(self.environment, pool),
@@ -301,6 +306,26 @@ def _deploy(settings: Settings, environment: Mapping[str, str]) -> "subprocess.P
             stdout=output,
             stderr=subprocess.STDOUT,
         )
+
+
+def _wait_for_work_pool(
+    settings: Settings, environment: Mapping[str, str], deploying: "subprocess.Popen[bytes]"
+) -> None:
+    """Wait until the template of the pool is fixed.
+
+    Raises:
+        ServerUnavailable: the process that deploys has failed.
+    """
+    pool, pool_type = settings.deploy.work_pool, settings.deploy.work_pool_type
+
+    def is_fixed() -> bool:
+        template = work_pool_template(environment, pool)
+        return template is not None and (pool_type != PROCESS or template == process_template(settings))
+
+    while not is_fixed() and deploying.poll() is None:
+        time.sleep(0.2)
+    if deploying.poll() is not None:
+        _finish(deploying, settings.home)
 
 
 def _finish(deploying: "subprocess.Popen[bytes]", home: Path) -> None:

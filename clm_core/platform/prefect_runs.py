@@ -46,6 +46,16 @@ def workers_online(environment: Mapping[str, str], work_pool: str) -> list[str]:
     return [worker["name"] for worker in answer if worker["status"] == "ONLINE"]
 
 
+def work_pool_template(environment: Mapping[str, str], work_pool: str) -> dict[str, Any] | None:
+    """Base job template of a work pool; None without the pool, and when the server does not answer."""
+    try:
+        pool = ask(environment, "GET", f"/work_pools/{work_pool}")
+    except ServerUnavailable:
+        return None
+    template: dict[str, Any] = pool["base_job_template"]
+    return template
+
+
 def ask(environment: Mapping[str, str], method: str, path: str, body: Any = None) -> Any:
     """Answer of the Prefect server named in an environment, without the slow import of Prefect's client.
 
