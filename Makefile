@@ -37,7 +37,7 @@ chaos: $(VENV)/.dev   ## kill retrains, promotions and servers again and again, 
 	CHAOS_REPETITIONS=20 $(BIN)/python -m pytest -n 2 --dist loadscope --no-loadscope-reorder \
 	  --hypothesis-profile=search tests/clm_core/registry tests/clm_core/retraining/test_reap_dead_jobs.py \
 	  tests/clm_core/retraining/test_retraining_crashes.py \
-	  tests/clm_core/triggers tests/clm_core/search tests/deployments
+	  tests/clm_core/triggers tests/clm_core/search tests/deployments tests/benchmarks
 
 lint: $(VENV)/.dev    ## ruff, strict mypy, import contracts
 	$(BIN)/ruff check .

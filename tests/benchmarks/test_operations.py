@@ -21,7 +21,8 @@ def test_the_descendants_of_a_process_are_counted() -> None:
         processes = operations.with_descendants({os.getpid()})
         assert {os.getpid(), child.pid} < processes
         assert len(operations.with_descendants({child.pid})) == 2
-        assert 5 < operations.pss_mib(child.pid) < 100
+        # pages shared with other processes of Python count in part
+        assert 1 < operations.pss_mib(child.pid) < 100
         child.communicate("\n")
     assert operations.pss_mib(child.pid) == 0
 

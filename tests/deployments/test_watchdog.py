@@ -112,9 +112,9 @@ def test_a_pass_that_no_longer_succeeds_is_alerted_once_and_its_success_ends_the
     }
     assert "clm maintenance" in "\n".join(result.problems)
     checked()
-    assert sorted(title.partition(": ")[2] for title in receiver.titles) == [
-        f"pass overdue, {name}" for name in ("fetch", "maintenance", "shadow-1h", "watch")
-    ]
+    # a new receiver gets the alerts of other tests as well
+    announced = sorted(title.partition(": pass overdue, ")[2] for title in receiver.titles)
+    assert [name for name in announced if name] == ["fetch", "maintenance", "shadow-1h", "watch"]
     services.ledger.passes.succeeded("maintenance")
     assert conditions(checked())["maintenance"] is PassCondition.OK
     assert subjects(services, AlertKind.PASS_OVERDUE) == ["fetch", "shadow-1h", "watch"]
@@ -128,7 +128,6 @@ def test_a_pass_is_found_overdue_while_prefect_is_away(
     result = checked(NOBODY)
     assert conditions(result)["maintenance"] is PassCondition.OVERDUE
     assert "Prefect did not carry out" in result.problems[0]
-    # a new receiver gets the alerts of the tests before as well
     assert receiver.titles[-1].endswith(": pass overdue, maintenance")
 
 

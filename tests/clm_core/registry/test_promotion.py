@@ -543,7 +543,7 @@ def test_a_ledger_without_the_index_accepts_a_second_version(
 def test_a_build_that_compares_no_digest_promotes_changed_bytes(
     services: Services, make_version: MakeVersion, model_id: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("clm_core.registry.mlflow_registry.verify_bundle", lambda folder, digest: None)
+    monkeypatch.setattr("clm_core.models.bundle.verify_bundle", lambda folder, digest: None)
     with pytest.raises(pytest.fail.Exception, match="DID NOT RAISE"):
         test_a_version_whose_bytes_changed_is_not_promoted_even_by_force(services, make_version, model_id)
 

@@ -121,7 +121,7 @@ def test_mlflow_alone_moves_the_alias_and_deletes_the_model_for_everybody(
         assert moved_alias(client, failed).status_code == httpx.codes.OK
         assert services.registry.aliased(model_id, "production") == failed.mlflow_version
         assert deleted_model(client, model_id).status_code == httpx.codes.OK
-    assert not services.registry.holds(model_id, failed.mlflow_version)
+    assert not services.registry.holds(model_id, failed.mlflow_version, failed.mlflow_run_id)
 
 
 @pytest.fixture(scope="module")
@@ -264,7 +264,7 @@ def test_no_header_changes_the_method(
         headers={name: "DELETE"},
     )
     assert answer.status_code == httpx.codes.OK
-    assert services.registry.holds(version.model_id, version.mlflow_version)
+    assert services.registry.holds(version.model_id, version.mlflow_version, version.mlflow_run_id)
 
 
 def test_another_host_name_is_refused(clients: Clients) -> None:
