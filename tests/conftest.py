@@ -56,7 +56,9 @@ FIRST = (
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "chaos: takes long, measures or moves the clock; `make chaos` runs these tests")
+    config.addinivalue_line(
+        "markers", "chaos: takes long, measures or moves the clock; `make chaos` runs these tests"
+    )
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
