@@ -6,6 +6,7 @@ makes (`prepared_homes`).
 
 import os
 import shutil
+import signal
 import tempfile
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -56,6 +57,9 @@ FIRST = (
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        # a shell without job control starts its background jobs so, and tests interrupt processes
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     config.addinivalue_line(
         "markers", "chaos: takes long, measures or moves the clock; `make chaos` runs these tests"
     )

@@ -58,7 +58,7 @@ def up(home: Path, make_home: Callable[[str], Path], receiver: AlertReceiver) ->
 
 
 def make_folder(home: Path, name: str) -> Path:
-    folder = home / name
+    folder = home / f"folder-{name}"
     folder.mkdir(exist_ok=True)
     return folder
 
