@@ -1,10 +1,11 @@
-"""Attempts of another user of the machine, made by a script of its own under another user id."""
+"""Attempts and programs of another user of the machine, who owns nothing of the installation."""
 
 import json
 import os
 import shutil
 import subprocess
 import sys
+import sysconfig
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,6 +77,40 @@ def _python() -> str:
 
 def _may_run(program: str) -> bool:
     return subprocess.run([*other_user(), "test", "-x", program], check=False).returncode == 0
+
+
+def run_as_other_user(
+    script: str, home: Path, *arguments: str, **variables: str
+) -> subprocess.CompletedProcess[str]:
+    """Run a Python script with the packages of this process.
+
+    Args:
+        home: folder that becomes the user's home, and belongs to the user.
+    """
+    home.mkdir(exist_ok=True)
+    os.chown(home, OTHER_UID, OTHER_UID)
+    environment = {
+        "HOME": str(home),
+        "PATH": os.defpath,
+        "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[2]), sysconfig.get_path("purelib")]),
+        "PYTHONDONTWRITEBYTECODE": "1",
+        **variables,
+    }
+    assigned = [f"{name}={value}" for name, value in environment.items()]
+    command = [*other_user(), "env", "-i", *assigned, _python_of_this_version(), "-c", script, *arguments]
+    return subprocess.run(command, capture_output=True, text=True, cwd="/", check=False)
+
+
+def _python_of_this_version() -> str:
+    """A Python of the version of this process, whose packages it can load."""
+    version = f"{sys.version_info.major}.{sys.version_info.minor}"
+    for candidate in (sys.executable, f"/usr/bin/python{version}"):
+        tried = subprocess.run(
+            [*other_user(), "env", "-i", candidate, "-c", ""], capture_output=True, check=False
+        )
+        if tried.returncode == 0:
+            return candidate
+    pytest.skip(f"there is no Python {version} that another user may run")
 
 
 def paths_of(home: Path) -> list[Attempt]:

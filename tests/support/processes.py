@@ -25,6 +25,15 @@ REQUEST = RetrainRequest(
     training_params={"rounds": 2, "threshold": 0},
     requested_by="tests",
 )
+PROMOTION_FAULTS = [
+    Fault.AFTER_INTENT,
+    Fault.AFTER_ALIAS,
+    Fault.AFTER_PREVIOUS,
+    Fault.AFTER_TAGS,
+    Fault.IN_COMMIT,
+    Fault.AFTER_COMMIT,
+]
+"""Crash points of a promotion, in order."""
 ANYTHING_PASSES = """
 version = 1
 preset = "thresholds-only"

@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 import pytest
 from patience import PATIENT_SECONDS
+from processes import PROMOTION_FAULTS
 
 from clm_core.domain.actors import Actor
 from clm_core.domain.faults import Fault
@@ -31,16 +32,7 @@ settings = settings.model_copy(update={"api": api})
 with open_services(settings) as services:
     uvicorn.Server(configuration(create_app(services), api, port)).run()
 """
-PROMOTION_FAULTS = [
-    Fault.AFTER_INTENT,
-    Fault.AFTER_ALIAS,
-    Fault.AFTER_PREVIOUS,
-    Fault.AFTER_TAGS,
-    Fault.IN_COMMIT,
-    Fault.AFTER_COMMIT,
-    Fault.BEFORE_REPLY,
-    Fault.AFTER_REPLY,
-]
+INTERRUPTIONS = [*PROMOTION_FAULTS, Fault.BEFORE_REPLY, Fault.AFTER_REPLY]
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +98,7 @@ def interrupted(parent: Any, wired: Services, server: Any, make_token: MakeToken
     return Interrupted(parent, wired, server, make_token(Role.OPERATOR))
 
 
-@pytest.mark.parametrize("fault", PROMOTION_FAULTS, ids=str)
+@pytest.mark.parametrize("fault", INTERRUPTIONS, ids=str)
 def test_a_rollback_killed_at_any_point_is_done_once_and_its_key_answers_the_success(
     fault: Fault, interrupted: Interrupted, services: Services, served: Sequence[ModelVersion]
 ) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from patience import PATIENT_SECONDS
+from processes import PROMOTION_FAULTS
 
 from clm_core.domain.actors import Actor
 from clm_core.domain.faults import Fault
@@ -24,14 +25,6 @@ NOW = datetime(2026, 3, 4, 12, tzinfo=UTC)
 ADA = Actor(name="ada", role=Role.OPERATOR)
 REPETITIONS = int(os.environ.get("CHAOS_REPETITIONS", "2"))
 PAIRS = 10 * REPETITIONS
-PROMOTION_FAULTS = [
-    Fault.AFTER_INTENT,
-    Fault.AFTER_ALIAS,
-    Fault.AFTER_PREVIOUS,
-    Fault.AFTER_TAGS,
-    Fault.IN_COMMIT,
-    Fault.AFTER_COMMIT,
-]
 
 MakeVersion = Callable[..., ModelVersion]
 Check = Callable[[str], None]

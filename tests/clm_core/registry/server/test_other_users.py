@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from mlflow_servers import MLflowServer
-from other_users import run_as_nobody
+from other_user import run_as_other_user
 
 from clm_core.domain.actors import Actor
 from clm_core.domain.versions import ModelVersion
@@ -103,7 +103,7 @@ def test_another_user_reads_and_changes_nothing(
     stored = next((closed / "artifacts").rglob("MLmodel"))
     token = "" if role is None else tokens[role]
     arguments = (guarded.url, version.model_id, token, link.as_uri(), str(stored))
-    tried = run_as_nobody(STEPS, open_folder / "home", *arguments)
+    tried = run_as_other_user(STEPS, open_folder / "home", *arguments)
     assert tried.returncode == 0, tried.stderr
     refused = 401 if role is None else 403
     assert json.loads(tried.stdout) == {
@@ -132,7 +132,7 @@ def test_a_trader_with_a_token_loads_the_production_version_without_access_to_th
     table.to_json(file, orient="split")
     file.chmod(0o644)
     variables = {"MLFLOW_TRACKING_URI": guarded.url, "MLFLOW_TRACKING_TOKEN": tokens[Role.VIEWER]}
-    trader = run_as_nobody(TRADER, open_folder / "home", version.model_id, str(file), **variables)
+    trader = run_as_other_user(TRADER, open_folder / "home", version.model_id, str(file), **variables)
     assert trader.returncode == 0, trader.stderr
     metadata, shape = trader.stdout.strip().splitlines()[-2:]
     assert json.loads(metadata)["symbol"] == bars.symbol
