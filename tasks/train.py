@@ -1,4 +1,4 @@
-from prefect import task
+from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
 from clm_core.domain.jobs import TrainingJob
@@ -6,11 +6,14 @@ from clm_core.domain.kinds import artifact_key
 from clm_core.market.bars import Bars
 from clm_core.retraining import steps
 from clm_core.retraining.training import TrainingResult
+from clm_core.retraining.window import window_of_bars
 from clm_core.services import services
 from tasks.progress import progress_bar
 
 
 @task(cache_policy=NO_CACHE, task_run_name="train {job.model_id} walk-forward")
 def train(job: TrainingJob, bars: Bars) -> TrainingResult:
+    if window := window_of_bars(services(), job, bars):
+        get_run_logger().info(window.sentence)
     with progress_bar(services(), f"{artifact_key(job.model_id)}-progress") as with_progress:
         return steps.train(with_progress, job, bars)

@@ -21,7 +21,6 @@ from clm_core.api.routes import (
     webhooks,
 )
 from clm_core.domain.promotions import Promotion
-from clm_core.domain.triggers import Answer
 from clm_core.domain.vocabulary import Role
 
 
@@ -62,7 +61,7 @@ ROUTES = (
     ),
     Route("GET", "/clm/candidates", models.list_candidates, Role.VIEWER),
     Route("GET", "/clm/events", events.events, Role.VIEWER, kind=EventSourceResponse),
-    Route("POST", "/clm/train", jobs.train, Role.OPERATOR, status=202, answer=Answer),
+    Route("POST", "/clm/train", jobs.train, Role.OPERATOR, status=202, answer=jobs.TrainAnswer),
     # forcing takes an admin: a rule of promotion, checked there
     Route("POST", "/clm/promote", promotion.promote, Role.OPERATOR, answer=Promotion),
     Route("POST", "/clm/rollback", promotion.rollback, Role.OPERATOR, answer=Promotion),

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.box import SIMPLE_HEAVY
+from rich.console import Console
 from rich.table import Table
 
 from clm_core.cli import tune
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from clm_core.domain.triggers import Answer
     from clm_core.platform.database import Database
     from clm_core.retraining.results import RetrainResult
+    from clm_core.services import Services
     from clm_core.settings import Settings
 
 app = typer.Typer(rich_markup_mode=None)
@@ -98,11 +100,21 @@ def _retrain(requests: list["RetrainRequest"]) -> list["RetrainResult"]:
     with open_database(settings.home, settings.database_url) as database:
         for request in requests:
             _require_members(settings, database, request)
-        with flow_of("flows.retrain.retrain", settings, lambda clm: clm.registry.connect()) as (_, run):
+        with flow_of("flows.retrain.retrain", settings, lambda clm: clm.registry.connect()) as (clm, run):
+            _state_windows(clm, requests)
             return [
                 _granted(run(f"{request.kind} {request.symbol} {request.timeframe}", request))
                 for request in requests
             ]
+
+
+def _state_windows(clm: "Services", requests: list["RetrainRequest"]) -> None:
+    """Prints the Sharpe ratio that each window of bars can prove, once for requests of the same window."""
+    from clm_core.retraining.window import evidence_window
+
+    windows = (evidence_window(clm, request) for request in requests)
+    for sentence in dict.fromkeys(window.sentence for window in windows if window):
+        Console(stderr=True).print(sentence, highlight=False)
 
 
 def _require_valid(settings: "Settings", request: "RetrainRequest") -> None:

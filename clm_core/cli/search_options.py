@@ -24,7 +24,7 @@ Days = Annotated[
     typer.Option(
         min=1,
         help="Days of bars, counted back from the newest bar.",
-        show_default="365, or the days of 8,760 bars for bars longer than an hour",
+        show_default="1,825 or what there is; other lengths of bars: docs/how-to/retrain.md",
     ),
 ]
 Holdout = Annotated[

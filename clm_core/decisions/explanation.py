@@ -2,7 +2,6 @@
 
 import io
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
@@ -12,15 +11,13 @@ import numpy as np
 from clm_core.decisions.gate_policy import EvidenceLevels
 from clm_core.domain.evaluations import EvaluationResult, TrialLuck, Verdict
 from clm_core.evidence.track_record import NORMAL, TrackRecord, probabilistic_sharpe_ratio
-from clm_core.evidence.trials import TrialCount, bars_to_pass
+from clm_core.evidence.trials import TrialCount, bars_to_pass, first_passing, sharpe_to_pass
 from clm_core.market.bars import Floats
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-MAX_SHARPE = 100.0
-"""Largest annualised Sharpe ratio considered."""
 TRIAL_LUCK_COLOUR = "#9a6700"
 MEASURED = "#2f6fed"
 MUTED = "#5d6878"
@@ -49,13 +46,8 @@ class Proof:
     @property
     def needed_sharpe(self) -> float:
         """Annualised Sharpe ratio sufficient on as many bars; inf if no ratio suffices."""
-        yearly = math.sqrt(self.trial_luck.bars_per_year)
-
-        def passes(annual: float) -> bool:
-            record = replace(self.record, sharpe=annual / yearly)
-            return self._deflated(record, self.trials) >= self.levels.min_deflated_sharpe
-
-        return _first(passes, 0.0, MAX_SHARPE)
+        sharpe = sharpe_to_pass(self.record, self.trials, self.levels.min_deflated_sharpe)
+        return sharpe * math.sqrt(self.trial_luck.bars_per_year)
 
     @property
     def max_trials(self) -> float:
@@ -66,7 +58,7 @@ class Proof:
             count = replace(self.trials, effective=trials)
             return not self._deflated(self.record, count) >= self.levels.min_deflated_sharpe
 
-        return 0.0 if fails(1.0) else _first(fails, 1.0, 1e9)
+        return 0.0 if fails(1.0) else first_passing(fails, 1.0, 1e9)
 
     def deflated(self, bars: float) -> float:
         """Deflated Sharpe ratio of a record of `bars` bars at the same rate."""
@@ -75,16 +67,6 @@ class Proof:
 
     def _deflated(self, record: TrackRecord, trials: TrialCount) -> float:
         return probabilistic_sharpe_ratio(record, trials.expected_maximum(record.effective_bars))
-
-
-def _first(holds: Callable[[float], bool], low: float, high: float) -> float:
-    """Smallest value at which a monotone condition holds, by bisection; inf if beyond `high`."""
-    if not holds(high):
-        return math.inf
-    for _ in range(60):
-        middle = (low + high) / 2.0
-        low, high = (low, middle) if holds(middle) else (middle, high)
-    return high
 
 
 def changes_to_pass(verdict: Verdict, proof: Proof | None, bar: timedelta) -> list[str]:

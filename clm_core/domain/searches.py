@@ -45,8 +45,8 @@ class SearchRequest(OfModel):
         gt=0,
         le=36_500,
         title="Span of the data (days)",
-        description="Days of bars, counted back from the newest bar. Empty: 365, or for bars longer than an "
-        "hour the days of 8,760 bars.",
+        description="Days of bars, counted back from the newest bar. Empty: five years of "
+        "hourly bars (docs/how-to/retrain.md for other lengths).",
     )
     holdout: float = Field(
         default=0.2,

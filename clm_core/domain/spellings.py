@@ -123,16 +123,24 @@ def minutes_of(timeframe: str) -> int:
     return int(timeframe[:-1]) * _MINUTES[timeframe[-1]]
 
 
-DEFAULT_SPAN_DAYS = 365
-DEFAULT_SPAN_BARS = 8760
+DEFAULT_SPAN_DAYS = 1825
+DEFAULT_SPAN_BARS = 43_800
+MIN_DEFAULT_SPAN_DAYS = 365
+LONG_BARS_SPAN = 8760
 MAX_SPAN_DAYS = 36_500
 
 
 def default_span_days(timeframe: str) -> int:
-    """Days of bars for a training unless requested otherwise: 365, or the days of 8,760 bars (365 days of
-    hourly bars) for bars longer than an hour; at most 36,500."""
-    days = DEFAULT_SPAN_BARS * minutes_of(timeframe) // 1440
-    return min(max(DEFAULT_SPAN_DAYS, days), MAX_SPAN_DAYS)
+    """Days of bars for a training unless requested otherwise, or what the series has: five years.
+
+    Bars longer than an hour: the days of 8,760 bars, where these are more, at most 36,500. Bars shorter than
+    an hour: the days of 43,800 bars (five years of hours), at least 365, so that a training ends within
+    minutes.
+    """
+    minutes = minutes_of(timeframe)
+    if minutes < 60:
+        return max(MIN_DEFAULT_SPAN_DAYS, DEFAULT_SPAN_BARS * minutes // 1440)
+    return min(max(DEFAULT_SPAN_DAYS, LONG_BARS_SPAN * minutes // 1440), MAX_SPAN_DAYS)
 
 
 def span_by_timeframe(data: Mapping[str, Any]) -> int:

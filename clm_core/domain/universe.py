@@ -28,7 +28,7 @@ class Market(BaseModel):
     """Number of the newest stored bars that a fetch reads again, to take corrections of the exchange."""
     dataset_span_days: int = Field(default_factory=span_by_timeframe, gt=0)
     """Days of bars, counted back from the newest, for a training; also the span of the first fetch. By
-    default 365, or for bars longer than an hour the days of 8,760 bars."""
+    default five years, as `default_span_days`."""
 
     @field_validator("model_types")
     @classmethod

@@ -5,7 +5,7 @@ uncertainty raises the count.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -26,6 +26,8 @@ DAYS_PER_TRIAL = 4
 independent trials look significant."""
 MAX_BARS = 2**40
 """Upper limit of the search for a passing length, in bars."""
+MAX_SHARPE = 100.0
+"""Upper limit of the search for a passing Sharpe ratio of a bar."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,6 +130,28 @@ def bars_to_pass(record: TrackRecord, trials: TrialCount, confidence: float) -> 
         middle = (few + many) // 2
         few, many = (few, middle) if passes(middle) else (middle, many)
     return float(many)
+
+
+def sharpe_to_pass(record: TrackRecord, trials: TrialCount, confidence: float) -> float:
+    """Smallest Sharpe ratio of a bar at which the deflated Sharpe ratio reaches `confidence`, with the length
+    and the other moments of the record unchanged; inf if no ratio up to `MAX_SHARPE` suffices."""
+
+    def passes(sharpe: float) -> bool:
+        other = replace(record, sharpe=sharpe)
+        benchmark = trials.expected_maximum(other.effective_bars)
+        return probabilistic_sharpe_ratio(other, benchmark) >= confidence
+
+    return first_passing(passes, 0.0, MAX_SHARPE)
+
+
+def first_passing(passes: Callable[[float], bool], low: float, high: float) -> float:
+    """Smallest value at which a monotone condition holds, by bisection; inf if beyond `high`."""
+    if not passes(high):
+        return math.inf
+    for _ in range(60):
+        middle = (low + high) / 2.0
+        low, high = (low, middle) if passes(middle) else (middle, high)
+    return high
 
 
 def aligned(records: Sequence[TrialRecord]) -> Floats:

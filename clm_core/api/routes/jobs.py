@@ -10,10 +10,20 @@ from clm_core.api.context import Connected, Dispatch
 from clm_core.api.errors import problem
 from clm_core.api.idempotency import Idempotent, json_response
 from clm_core.domain.actors import Actor
+from clm_core.domain.evidence_window import EvidenceWindow
 from clm_core.domain.jobs import RetrainRequest, TrainingJob
 from clm_core.domain.listings import JobQuery, Page
 from clm_core.domain.triggers import Answer, Reply, TriggerRequest
+from clm_core.retraining.window import evidence_window
+from clm_core.services import Services
 from clm_core.triggers import intake
+
+
+class TrainAnswer(Answer):
+    """Answer to a request to train, with the result that the window of bars can prove."""
+
+    evidence_window: EvidenceWindow | None = None
+    """None if the policy asks for no evidence."""
 
 
 def list_jobs(clm: Connected, query: Annotated[JobQuery, Query()]) -> Page[TrainingJob]:
@@ -32,7 +42,7 @@ def train(
     """Request a retrain: accepted with a job, coalesced with a pending job, or rejected."""
     training = body if "requested_by" in body.model_fields_set else _requested_by(actor, body)
     request = TriggerRequest(training=training, actor=actor, source="api", key=idempotent.key)
-    response = idempotent(body, lambda: _response(intake.submit_once(clm, request)))
+    response = idempotent(body, lambda: _response(clm, intake.submit_once(clm, request)))
     dispatch()
     return response
 
@@ -41,7 +51,8 @@ def _requested_by(actor: Actor, request: RetrainRequest) -> RetrainRequest:
     return request.model_copy(update={"requested_by": actor.name})
 
 
-def _response(answer: Answer) -> Response:
+def _response(clm: Services, answer: Answer) -> Response:
     if answer.reply is Reply.REJECTED:
         return problem(409, f"Rejected: {answer.because}.", "urn:clm:problem:retrain-rejected")
-    return json_response(answer, status=202)
+    window = evidence_window(clm, answer.request.training)
+    return json_response(TrainAnswer(**dict(answer), evidence_window=window), status=202)

@@ -35,6 +35,9 @@ def test_the_training_of_the_interface_s_description_works_as_it_stands(
     answer = client(Role.OPERATOR).post("/clm/train", json=body)
     assert (answer.status_code, answer.json()["reply"]) == (202, "accepted")
     assert answer.json()["request"]["actor"] == {"name": "operator", "role": "operator"}
+    window = answer.json()["evidence_window"]
+    assert (window["days"], window["longer_days"]) == (90, 1825)
+    assert window["required_sharpe"] > window["longer_sharpe"] > 1
     job = client(Role.VIEWER).get(f"/clm/jobs/{answer.json()['job_id']}").json()
     assert (job["status"], job["requested_by"], job["training_params"]) == (
         "pending",

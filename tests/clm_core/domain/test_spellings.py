@@ -137,9 +137,12 @@ def test_a_bar_length_is_understood_in_its_usual_spellings_and_a_month_is_no_min
 
 @pytest.mark.parametrize(
     ("timeframe", "days"),
-    [("1m", 365), ("1h", 365), ("2h", 730), ("4h", 1460), ("1d", 8760), ("60min", 365), ("1w", 36_500)],
+    [
+        *(("1m", 365), ("5m", 365), ("15m", 456), ("30m", 912), ("1h", 1825), ("60min", 1825)),
+        *(("2h", 1825), ("4h", 1825), ("6h", 2190), ("1d", 8760), ("1w", 36_500)),
+    ],
 )
-def test_a_training_sees_by_default_a_year_or_as_many_bars_as_a_year_of_hours(timeframe, days):
+def test_a_training_sees_by_default_five_years_of_hours_or_as_many_bars_as_it_needs(timeframe, days):
     fields = {"model_type": "xgboost", "symbol": "BTCUSD", "timeframe": timeframe}
     assert RetrainRequest(**fields).dataset_span_days == days
     assert TuneRequest(**fields).dataset_span_days == days

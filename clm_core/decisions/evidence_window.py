@@ -1,0 +1,51 @@
+"""Required Sharpe ratio of a training window: what the gate's evidence asks of a record of this length."""
+
+import math
+
+from clm_core.decisions.gate_policy import EvidenceLevels
+from clm_core.domain.evidence_window import EvidenceWindow
+from clm_core.evidence.track_record import TrackRecord
+from clm_core.evidence.trials import TrialCount, sharpe_to_pass
+
+MIN_GAIN = 1.1
+"""Smallest ratio of a longer window to the present one worth naming."""
+
+
+def evidence_window(
+    days: int,
+    requested_days: int,
+    longer_days: int,
+    bars_per_day: float,
+    out_of_sample: float,
+    trials: TrialCount,
+    levels: EvidenceLevels,
+) -> EvidenceWindow:
+    """The window, with the Sharpe ratio at which a record of independent, normal returns just passes.
+
+    Args:
+        days: days of bars in the window.
+        longer_days: days of a longer window to compare with; a window that is hardly longer is left out.
+        bars_per_day: mean number of bars in a calendar day.
+        out_of_sample: share of the bars tested out of sample, 0..1.
+        trials: trials of the market and timeframe counted so far, at least the policy's minimum.
+    """
+
+    def required(length: int) -> float | None:
+        bars = max(int(length * bars_per_day * out_of_sample), 2)
+        record = TrackRecord(0.0, 0.0, 3.0, bars, float(bars))
+        sharpe = sharpe_to_pass(record, trials, levels.min_deflated_sharpe)
+        annual = sharpe * math.sqrt(bars_per_day * DAYS_A_YEAR)
+        return annual if math.isfinite(annual) else None
+
+    is_longer = longer_days > MIN_GAIN * days
+    return EvidenceWindow(
+        days=days,
+        requested_days=requested_days,
+        out_of_sample=out_of_sample,
+        required_sharpe=required(days),
+        longer_days=longer_days if is_longer else None,
+        longer_sharpe=required(longer_days) if is_longer else None,
+    )
+
+
+DAYS_A_YEAR = 365.25

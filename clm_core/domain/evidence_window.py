@@ -1,0 +1,46 @@
+"""Evidence window: the Sharpe ratio that a training window can prove, told before a long training."""
+
+import math
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class EvidenceWindow(BaseModel):
+    """Out-of-sample length of a training window, and the result a version must show there to pass."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    days: int = Field(description="Days from the first to the last bar of the window.")
+    requested_days: int = Field(description="Days requested; more than `days` where the series is shorter.")
+    out_of_sample: float = Field(description="Share of the bars tested out of sample, 0..1.")
+    required_sharpe: float | None = Field(
+        description="Annualised Sharpe ratio that a version must show out of sample to pass the gate's "
+        "evidence; null if no ratio suffices."
+    )
+    longer_days: int | None = Field(default=None, description="A longer window for comparison.")
+    longer_sharpe: float | None = Field(
+        default=None, description="Sharpe ratio to show with `longer_days` days of bars."
+    )
+
+    @property
+    def sentence(self) -> str:
+        """`60 % of 365 days out of sample: a version must show a Sharpe ratio of 4.2 to pass; with 1,825 days
+        1.9`."""
+        short = ""
+        if self.days < 0.98 * self.requested_days:
+            short = f"The series has {self.days:,} of the {self.requested_days:,} days requested. "
+        tested = f"{100 * self.out_of_sample:.0f} % of {self.days:,} days out of sample: "
+        required = "no Sharpe ratio is enough to pass"
+        if self.required_sharpe is not None:
+            required = (
+                f"a version must show a Sharpe ratio of {_rounded_up(self.required_sharpe):.1f} to pass"
+            )
+        longer = ""
+        if self.longer_days is not None and self.longer_sharpe is not None:
+            longer = f"; with {self.longer_days:,} days {_rounded_up(self.longer_sharpe):.1f}"
+        return f"{short}{tested}{required}{longer}"
+
+
+def _rounded_up(sharpe: float) -> float:
+    """The ratio with one decimal, never below the required ratio."""
+    return math.ceil(10 * sharpe) / 10

@@ -1,0 +1,51 @@
+"""Evidence window of a training: stated in the terminal, in the run's log and in the API's answer."""
+
+from clm_core.decisions import evidence_window as windows
+from clm_core.domain.evidence_window import EvidenceWindow
+from clm_core.domain.jobs import RetrainRequest, TrainingJob
+from clm_core.domain.spellings import default_span_days
+from clm_core.evidence.trials import DAY, TrialCount, count_trials
+from clm_core.market.bars import Bars
+from clm_core.services import Services
+
+
+def evidence_window(services: Services, request: RetrainRequest) -> EvidenceWindow | None:
+    """Window of the bars that the request would be trained on now; None if the policy asks for no evidence.
+
+    Raises:
+        UnknownSeries: no source has the requested bars.
+    """
+    bars = services.market.bars(
+        request.symbol, request.timeframe, request.dataset_span_days, closed_by=services.clock()
+    )
+    canonical = request.model_copy(update={"symbol": bars.symbol, "timeframe": bars.timeframe.value})
+    return window_of_bars(services, canonical, bars)
+
+
+def window_of_bars(
+    services: Services, training: RetrainRequest | TrainingJob, bars: Bars
+) -> EvidenceWindow | None:
+    """Window of the bars of a training; None if the policy asks for no evidence.
+
+    Args:
+        training: request or job with the canonical names of the market.
+        bars: bars of the training, at least one.
+    """
+    levels = services.policy(training.model_id, training.symbol).evidence
+    if levels is None:
+        return None
+    records = services.ledger.trials.records(training.symbol, training.timeframe)
+    trials = (
+        count_trials(records, levels.fewest_trials) if records else TrialCount(0, levels.fewest_trials, 0.0)
+    )
+    nanoseconds = int(bars.time[-1] - bars.time[0]) + bars.timeframe.nanoseconds
+    days = max(round(nanoseconds / DAY), 1)
+    return windows.evidence_window(
+        days=days,
+        requested_days=training.dataset_span_days,
+        longer_days=max(training.dataset_span_days, default_span_days(training.timeframe)),
+        bars_per_day=len(bars) / days,
+        out_of_sample=1.0 - services.settings.walk_forward.first_train_fraction,
+        trials=trials,
+        levels=levels,
+    )

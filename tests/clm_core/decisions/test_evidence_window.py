@@ -1,0 +1,55 @@
+"""The Sharpe ratio that a window of bars can prove, told before a training."""
+
+import pytest
+
+from clm_core.decisions.evidence_window import evidence_window
+from clm_core.decisions.gate_policy import EvidenceLevels
+from clm_core.domain.evidence_window import EvidenceWindow
+from clm_core.domain.jobs import RetrainRequest
+from clm_core.evidence.trials import TrialCount
+
+POLICY_MINIMUM = TrialCount(0, EvidenceLevels().fewest_trials, 0.0)
+
+
+def window(days: int, requested: int = 1825, trials: TrialCount = POLICY_MINIMUM) -> EvidenceWindow:
+    return evidence_window(days, requested, 1825, 24.0, 0.6, trials, EvidenceLevels())
+
+
+def test_a_year_of_hours_names_the_ratio_to_show_and_that_of_five_years():
+    assert window(365, 365).sentence == (
+        "60 % of 365 days out of sample: a version must show a Sharpe ratio of 4.2 to pass; "
+        "with 1,825 days 1.9"
+    )
+
+
+def test_a_series_shorter_than_requested_is_said():
+    assert window(400).sentence.startswith("The series has 400 of the 1,825 days requested. 60 % of 400 days")
+
+
+def test_a_window_of_full_length_names_no_longer_one():
+    full = window(1825)
+    assert full.longer_days is None
+    assert full.sentence.endswith("a Sharpe ratio of 1.9 to pass")
+
+
+def test_more_trials_raise_the_ratio():
+    many = window(1825, trials=TrialCount(500, 300.0, 0.0))
+    assert many.required_sharpe > window(1825).required_sharpe + 0.5
+
+
+def test_a_window_too_short_for_any_ratio_is_said():
+    tiny = evidence_window(2, 2, 2, 1.0, 0.6, POLICY_MINIMUM, EvidenceLevels())
+    assert tiny.required_sharpe is None
+    assert "no Sharpe ratio is enough" in tiny.sentence
+
+
+def test_the_stated_ratio_is_never_below_the_required_one():
+    for days in (90, 365, 700, 1825, 3000):
+        stated = float(window(days, days).sentence.split("ratio of ")[1].split(" ")[0])
+        assert 0 <= stated - window(days, days).required_sharpe < 0.1
+
+
+@pytest.mark.parametrize("days", [365, 1825])
+def test_the_launch_form_states_the_ratios_of_the_default_policy(days):
+    text = RetrainRequest.model_fields["dataset_span_days"].description
+    assert f"{window(days, days).sentence.split('ratio of ')[1].split(' ')[0]}" in text
