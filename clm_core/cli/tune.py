@@ -144,6 +144,7 @@ def best_params(source: str | None, model_type: ModelType, plugin: str | None) -
         return {}
     from clm_core.domain.errors import InvalidTrainingParams
     from clm_core.domain.kinds import Kind
+    from clm_core.models import catalog
     from clm_core.services import open_services
 
     with open_services(settings_for_look()) as services:
@@ -153,7 +154,7 @@ def best_params(source: str | None, model_type: ModelType, plugin: str | None) -
             f"{source} belongs to {kind}, and its parameters do not apply to {requested}: name another study "
             "or candidate"
         )
-    return params
+    return catalog.stored_params(model_type, params, plugin)
 
 
 def _params_of(services: "Services", source: str) -> "tuple[Kind, dict[str, Any]]":

@@ -87,6 +87,34 @@ def recipe(
     return find_kind(model_type, plugin).recipe(params, MarketCosts.of(costs))
 
 
+def requested_params(
+    model_type: ModelType, params: Mapping[str, Any], plugin: str | None = None
+) -> dict[str, Any]:
+    """Parameters of a request as they are stored: with the markers that tell them from older parameters.
+
+    Raises:
+        InvalidTrainingParams: a parameter is unknown or out of range.
+    """
+    # the costs are defaults of parameters and make no parameter invalid
+    described = recipe(model_type, params, Costs(), plugin).describe()
+    markers = [older.marker for older in find_kind(model_type, plugin).older_params]
+    return dict(params) | {name: described[name] for name in markers}
+
+
+def stored_params(
+    model_type: ModelType, params: Mapping[str, Any], plugin: str | None = None
+) -> dict[str, Any]:
+    """Stored parameters (of a card, version, job or search) with their meaning at the time explicit.
+
+    A name that an older release did not know is not filled with the default of this release.
+    """
+    explicit = dict(params)
+    for older in find_kind(model_type, plugin).older_params:
+        if older.marker not in params:
+            explicit = {**older.meaning, **explicit}
+    return explicit
+
+
 def load(folder: Path, card: ModelCard) -> Model:
     """Model of a verified bundle.
 
@@ -96,7 +124,8 @@ def load(folder: Path, card: ModelCard) -> Model:
     """
     if card.plugin is not None:
         return plugins.required(card.plugin).load(folder, card)
-    return find_kind(card.model_type).load(folder, card)
+    params = stored_params(card.model_type, card.params)
+    return find_kind(card.model_type).load(folder, card.model_copy(update={"params": params}))
 
 
 def search_space(model_type: ModelType, plugin: str | None = None) -> SearchSpace:

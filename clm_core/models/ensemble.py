@@ -89,6 +89,11 @@ class Member(OfKind):
     def name(self) -> str:
         return f"{self.model_id}@{self.version}"
 
+    def recipe(self, costs: MarketCosts) -> Recipe:
+        """Recipe of the version's training."""
+        params = catalog.stored_params(self.model_type, self.params, self.plugin)
+        return catalog.recipe(self.model_type, params, costs, self.plugin)
+
 
 def _parsed(members: object) -> object:
     """Members parsed by type: a union would report the errors of both alternatives."""
@@ -186,8 +191,7 @@ class EnsembleRecipe:
         members = [each for each in params.members if isinstance(each, Member)]
         if len(members) < len(params.members):
             return cls(params, costs, ())
-        parts = (catalog.recipe(each.model_type, each.params, costs, each.plugin) for each in members)
-        return cls(params, costs, tuple(parts))
+        return cls(params, costs, tuple(each.recipe(costs) for each in members))
 
     @property
     def model_type(self) -> ModelType:

@@ -17,6 +17,19 @@ from clm_core.models.contract import Model, ModelCard, Recipe
 
 
 @dataclass(frozen=True)
+class OlderParams:
+    """Meaning of training parameters stored before a parameter existed.
+
+    Requests are stored with the marker, so stored parameters without the marker are older than the marker.
+    """
+
+    marker: str
+    """Name of a parameter that every set stored since then has."""
+    meaning: Mapping[str, Any]
+    """Values of the names missing in older sets, the marker's included."""
+
+
+@dataclass(frozen=True)
 class ModelKind:
     """A kind of model: functions that fit and load models of the kind, library, schedule and limits."""
 
@@ -38,3 +51,5 @@ class ModelKind:
     """Further distributions with an influence on the answers."""
     retrain_every: timedelta | None = None
     """Interval of scheduled retraining; None for a kind that is retrained on demand only."""
+    older_params: tuple[OlderParams, ...] = ()
+    """Meaning of stored training parameters of older releases, one entry a marker."""

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from clm_core.domain.costs import Costs
 from clm_core.domain.errors import LeaseLost, NotFound, RegistryUnavailable
 from clm_core.domain.faults import Fault, crash_at
 from clm_core.domain.jobs import Lease, RetrainRequest, TrainingJob
@@ -33,13 +32,13 @@ def new_job(services: Services, request: RetrainRequest) -> TrainingJob:
         UnknownSeries: no source has the requested bars.
         NotFound: a member of an ensemble does not exist.
     """
-    # the costs are defaults of parameters and make no parameter invalid
-    catalog.recipe(request.model_type, request.training_params, Costs(), request.plugin)
+    params = catalog.requested_params(request.model_type, request.training_params, request.plugin)
     now = services.clock()
     series = services.market.newest(request.symbol, request.timeframe)
     # read here already, so that a damaged file or a series without a closed bar is refused without a job
     services.market.bars(series.symbol, series.timeframe, content_hash=series.content_hash, closed_by=now)
-    normalised = request.model_copy(update={"symbol": series.symbol, "timeframe": series.timeframe.value})
+    changes = {"symbol": series.symbol, "timeframe": series.timeframe.value, "training_params": params}
+    normalised = request.model_copy(update=changes)
     fields = resolve_members(services.ledger, normalised).model_dump()
     return TrainingJob(id=uuid.uuid4(), created_at=now, **fields | {"data_snapshot": series.content_hash})
 

@@ -74,7 +74,8 @@ def reproduce(services: Services, version: ModelVersion) -> Reproduction:
     stored, card = _stored(services, version)
     bars = fetch_bars(services, job).under(stored.trained_on.gap_rules)
     costs = _costs_of(services, version, bars)
-    requested = catalog.recipe(job.model_type, job.training_params, costs, job.plugin)
+    params = catalog.stored_params(job.model_type, job.training_params, job.plugin)
+    requested = catalog.recipe(job.model_type, params, costs, job.plugin)
     # members of an ensemble stay as stored: each member is a version to be reproduced by itself
     recipe = with_members_of(requested, stored)
     again = recipe.fit(bars, job.seed, lambda done: services.announce("Training again", done))
@@ -124,9 +125,10 @@ def _facts(card: ModelCard) -> dict[str, object]:
     libraries = {f"library {name}": number for name, number in card.libraries.items()}
     libraries.pop("library continuous-learning-manager")
     measured = card.train_metrics
+    params = catalog.stored_params(card.model_type, card.params, card.plugin.name if card.plugin else None)
     return {
         **({"device": "GPU" if measured["gpu"] else "processor"} if "gpu" in measured else {}),
-        **{f"parameter {name}": value for name, value in readable(card.model_type, card.params).items()},
+        **{f"parameter {name}": value for name, value in readable(card.model_type, params).items()},
         "seed": card.trained_on.seed,
         **libraries,
     }

@@ -231,11 +231,12 @@ def report(
 
 def training_spec(job: TrainingJob, plan: WalkForwardPlan, costs: MarketCosts) -> TrainingSpec:
     """The training that a job asks for, under the installation's plan and the market's costs."""
-    recipe = catalog.recipe(job.model_type, job.training_params, costs, job.plugin)
+    params = catalog.stored_params(job.model_type, job.training_params, job.plugin)
+    recipe = catalog.recipe(job.model_type, params, costs, job.plugin)
     return TrainingSpec(
         model_type=job.model_type,
         plugin=job.plugin,
-        params=job.training_params,
+        params=params,
         costs=costs,
         seed=job.seed,
         seeds=plan.seeds or catalog.seeds(recipe),

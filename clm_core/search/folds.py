@@ -66,7 +66,8 @@ def run_fold(shared_inputs: SharedInputs, fold_task: FoldTask) -> Floats:
         InvalidPositions: the model's positions cannot be traded.
     """
     bars, kind = shared_inputs.bars, shared_inputs.kind
-    recipe = catalog.recipe(kind.model_type, fold_task.params, shared_inputs.costs, kind.plugin)
+    params = catalog.stored_params(kind.model_type, fold_task.params, kind.plugin)
+    recipe = catalog.recipe(kind.model_type, params, shared_inputs.costs, kind.plugin)
     if isinstance(recipe, WarmStarting) and recipe.warm_start and fold_task.before:
         model = recipe.fit(bars[fold_task.before[0]], fold_task.seed)
         for train in (*fold_task.before[1:], fold_task.train):

@@ -31,8 +31,9 @@ def parameter_space(
     described = catalog.recipe(
         request.model_type, request.training_params, Costs(), request.plugin
     ).describe()
-    fixed = {name: described[name] for name in request.training_params}
     every = catalog.search_space(request.model_type, request.plugin)
+    stored = catalog.requested_params(request.model_type, request.training_params, request.plugin)
+    fixed = {name: described[name] for name in stored if name in request.training_params or name not in every}
     space = {name: dimension for name, dimension in every.items() if name not in fixed}
     if not space:
         raise InvalidTrainingParams(
@@ -82,8 +83,9 @@ def search_bars(market: MarketData, search: Search) -> Bars:
 
 def contradiction(search: Search, params: Mapping[str, Any]) -> str | None:
     """Error of parameters that are each in range but cannot be combined; None if they can."""
+    explicit = catalog.stored_params(search.model_type, params, search.plugin)
     try:
-        catalog.recipe(search.model_type, params, search.market_costs, search.plugin)
+        catalog.recipe(search.model_type, explicit, search.market_costs, search.plugin)
     except InvalidTrainingParams as error:
         return error_line(error)
     return None

@@ -16,6 +16,7 @@ from clm_core.market.bars import Bars
 from clm_core.models import catalog, golden
 from clm_core.models.bundle import load_bundle, save_bundle
 from clm_core.models.catalog import recipe
+from clm_core.models.kind import OlderParams
 from clm_core.models.offer import offers
 from clm_core.models.trees import xgboost
 from clm_core.settings import Settings
@@ -50,6 +51,29 @@ def test_a_missing_library_is_named_with_how_to_install_it(monkeypatch: pytest.M
     monkeypatch.setattr(catalog, "find_spec", lambda library: None)
     with pytest.raises(MissingExtra, match=r"xgboost is not installed\. Install it with: pip install"):
         recipe(ModelType.XGBOOST, {}, Costs())
+
+
+@pytest.fixture
+def deeper_since_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    """XGBoost as a kind whose parameter max_depth did not exist before: all trees were five deep and slow."""
+    older = OlderParams("max_depth", {"max_depth": 5, "learning_rate": 0.001})
+    monkeypatch.setattr(xgboost, "KIND", replace(xgboost.KIND, older_params=(older,)))
+
+
+@pytest.mark.usefixtures("deeper_since_then")
+def test_stored_parameters_without_a_marker_keep_their_meaning_and_a_request_gets_the_defaults():
+    stored = catalog.stored_params(ModelType.XGBOOST, {"rounds": 7})
+    requested = catalog.requested_params(ModelType.XGBOOST, {"rounds": 7})
+    assert stored == {"rounds": 7, "max_depth": 5, "learning_rate": 0.001}
+    assert requested == {"rounds": 7, "max_depth": 3}
+    # once requested, stored for good
+    assert catalog.stored_params(ModelType.XGBOOST, requested) == requested
+
+
+@pytest.mark.usefixtures("deeper_since_then")
+def test_an_older_set_keeps_the_values_stored_with_it():
+    stored = catalog.stored_params(ModelType.XGBOOST, {"learning_rate": 0.1})
+    assert stored == {"learning_rate": 0.1, "max_depth": 5}
 
 
 def extremes(tuned: SearchDimension) -> list[object]:
