@@ -7,10 +7,13 @@ Rules within a bar, in the order applied:
     exits and targets of the bar come afterwards: a position opened at an open pays from the next bar on.
 1.  Stop loss, take profit and liquidation are resting orders. A bar that opens beyond a resting order fills
     the order at the open, whatever the signal says.
-2.  The target position of the close of bar t trades at the open of bar t + 1, and only when the target
-    changes: an unchanged target does not rebalance as prices drift. A target of 1 is as many units as the
-    equity can pay for at the open, costs included; -1 as many as the equity could buy back. A flip closes
-    the old trade first and sizes the new trade by the remaining equity.
+2.  The target position of the close of bar t trades at the open of bar t + 1 when the target changes. A
+    target of 1 is as many units as the equity can pay for at the open, costs included; -1 as many as the
+    equity could buy back. A flip closes the old trade first and sizes the new trade by the remaining equity.
+    An unchanged target keeps its exposure: with `Execution.rebalance_band`, a position whose exposure at an
+    open (value over equity) is further than the band from the target trades to the target, and pays the
+    costs of the difference; the trade goes on with its average entry. Without a band (None) an unchanged
+    target keeps its number of units, and exposure drifts with the price: a short that loses grows.
 3.  Stop loss, take profit and liquidation are then checked inside the bar, also in the bar of the entry,
     against the trade's average entry price. When both could fill, the stop fills.
 4.  After an exit by a resting order the engine stays flat until the target is 0 or of the other sign.
@@ -113,6 +116,8 @@ class _Rules(NamedTuple):
     """Fraction of the entry price; inf for no order."""
     lot_size: float
     """Units; 0.0 for any quantity."""
+    band: float
+    """Largest drift of the exposure that is not traded back; inf for a fixed number of units."""
 
 
 class _Record(NamedTuple):
@@ -297,6 +302,16 @@ def _rebalance(account: _Account, bar: int, price: float, rules: _Rules, trades:
         _leave(account, units, price, rules)
 
 
+@_inlined
+def _has_drifted(account: _Account, price: float, rules: _Rules) -> bool:
+    """True if the exposure at a price is further than the band from the account's target."""
+    if rules.band == np.inf or account.target == 0.0:
+        return False
+    held = account.units * price
+    equity = account.cash + held
+    return bool(abs(held - account.target * equity) > rules.band * equity)
+
+
 @njit(cache=True, nogil=True, error_model="numpy")
 def _run(
     rule: int, data: Floats, params: Floats, rules: _Rules, market: _Market, record: _Record
@@ -338,7 +353,7 @@ def _run(
         target = _target(rule, data, params, bar - 1) if bar > 0 else 0.0
         if target * account.blocked_side <= 0.0:
             account.blocked_side = 0.0
-            if target != account.target:
+            if target != account.target or _has_drifted(account, price, rules):
                 account.target = target
                 _rebalance(account, bar, price, rules, trades)
         if lows[bar] <= account.floor or highs[bar] >= account.ceiling:
@@ -368,7 +383,7 @@ def backtest(
         bars: series to trade, n_bars long.
         positions: targets, shape (n_bars,), values in [-1, 1]: fractions of the equity, short below 0.
         costs: fee and slippage per side.
-        execution: starting capital, stops and lot size.
+        execution: starting capital, stops, lot size and rebalancing.
         holding: costs of holding into each bar; None for free holding.
 
     Raises:
@@ -547,6 +562,7 @@ def _rules(costs: Costs, execution: Execution) -> _Rules:
         stop_loss=np.inf if execution.stop_loss is None else execution.stop_loss,
         take_profit=np.inf if execution.take_profit is None else execution.take_profit,
         lot_size=0.0 if execution.lot_size is None else execution.lot_size,
+        band=np.inf if execution.rebalance_band is None else execution.rebalance_band,
     )
 
 

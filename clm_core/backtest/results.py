@@ -94,7 +94,7 @@ class Metrics:
     sortino_ratio: float
     calmar_ratio: float
     max_drawdown: float
-    """Negative fraction, with the starting capital as the first peak."""
+    """Negative fraction, with the starting capital as the first peak; -1 where equity reached 0: ruin."""
     profit_factor: float
     """Gains over losses of the closed trades; inf without losses, NaN without trades."""
     win_rate: float

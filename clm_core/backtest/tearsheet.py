@@ -93,6 +93,7 @@ fine_percent = _finite(lambda value: f"{100 * value:,.2f}%")
 ratio = _finite(lambda value: f"{value:,.2f}")
 count = _finite(lambda value: f"{value:,.0f}")
 number = _finite(lambda value: f"{value:,.6g}")
+yes_or_no = _finite(lambda value: "yes" if value else "no")
 
 METRICS = {
     "total_return": Metric("Total return", percent, "Final equity over starting capital, minus one."),
@@ -121,6 +122,7 @@ METRICS = {
     ),
 }
 CHECKS = {
+    "ruined": Metric("Ruined", yes_or_no, "Yes if equity reached 0: the losses took all the capital."),
     "share_of_one_side": Metric("Bars on one side", percent, "Largest share of bars short, flat or long."),
     "position_deviation": Metric("Deviation of positions", number, ""),
     "deflated_sharpe_ratio": Metric("Deflated Sharpe ratio", ratio, "Probability of a result beyond luck."),
@@ -645,7 +647,14 @@ def _rules(execution: Execution) -> list[tuple[str, str]]:
         ("stop loss", "none" if execution.stop_loss is None else percent(execution.stop_loss)),
         ("take profit", "none" if execution.take_profit is None else percent(execution.take_profit)),
         ("lot size", "any quantity" if execution.lot_size is None else number(execution.lot_size)),
+        ("rebalanced", _rebalanced(execution)),
     ]
+
+
+def _rebalanced(execution: Execution) -> str:
+    if execution.rebalance_band is None:
+        return "no: fixed units until the target changes"
+    return f"at an open, when exposure is {percent(execution.rebalance_band)} from the target"
 
 
 def _plain(value: Any) -> str:

@@ -8,6 +8,8 @@ if TYPE_CHECKING:
 
 PERCENTAGES = {"win_rate", "max_drawdown", "share_of_one_side"}
 COUNTS = {"trades", "track_record_bars"}
+FACTS = {"ruined"}
+"""Checks of a fact: 1 for yes, 0 for no."""
 TONES = {"pass": "green", "inconclusive": "yellow", "fail": "red"}
 
 
@@ -18,6 +20,8 @@ def colored_decision(verdict: "Verdict") -> str:
 def formatted_limit(check: "Check") -> str:
     if math.isinf(check.limit):
         return "never"
+    if check.name in FACTS:
+        return _formatted(check.name, check.limit)
     return f"{check.comparison} {_formatted(check.name, check.limit)}"
 
 
@@ -26,6 +30,8 @@ def formatted_value(check: "Check") -> str:
 
 
 def _formatted(criterion: str, value: float) -> str:
+    if criterion in FACTS and not math.isnan(value):
+        return "yes" if value else "no"
     if criterion in COUNTS:
         return f"{value:,.0f}"
     return f"{value:.1%}" if criterion in PERCENTAGES else f"{value:.2f}"

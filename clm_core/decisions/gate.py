@@ -21,6 +21,7 @@ THRESHOLDS_ALONE = (
     "Judged by thresholds alone: versions without any edge pass them one time in five at 50 trades, and of "
     "twenty retrains one almost surely does."
 )
+RUINED = "ruined: the losses took all the capital within the test, equity reached 0"
 LEAD = "lead_over_champion_bps"
 
 
@@ -61,7 +62,7 @@ def judge(case: Case, policy: GatePolicy) -> Verdict:
     A value that is missing, NaN or infinite fails its check, whatever the limit.
     """
     metrics = case.metrics
-    results = (*_soundness(case.activity), *_thresholds(metrics, policy.criteria))
+    results = (*_soundness(case), *_thresholds(metrics, policy.criteria))
     evidence = () if policy.evidence is None else _evidence(case, policy.evidence)
     checks = tuple(check for check, _ in (*results, *evidence))
     refusals = tuple(reason for check, reason in (*results, *evidence) if _refuses(check))
@@ -97,15 +98,23 @@ Reasoned = tuple[Check, str]
 """A check, and the reason to give should the check fail."""
 
 
-def _soundness(activity: Activity) -> tuple[Reasoned, ...]:
+def _soundness(case: Case) -> tuple[Reasoned, ...]:
+    activity = case.activity
+    ruined = _at_most("ruined", _ruined(case.metrics.max_drawdown), 0.0, CheckKind.SOUNDNESS)
     share = _at_most("share_of_one_side", activity.share, MAX_SHARE_OF_ONE_SIDE, CheckKind.SOUNDNESS)
     deviation = _at_least(
         "position_deviation", activity.deviation, MIN_POSITION_DEVIATION, CheckKind.SOUNDNESS
     )
     return (
+        (ruined, RUINED if ruined.value == 1.0 else _refusal(ruined)),
         (share, f"collapsed: {activity.share:.1%} of its positions are {activity.commonest_side}"),
         (deviation, f"collapsed: its positions vary by {activity.deviation:.2g}, hardly at all"),
     )
+
+
+def _ruined(max_drawdown: float) -> float:
+    """1.0 if equity reached 0, 0.0 if not, NaN without a usable drawdown."""
+    return float(max_drawdown <= -1.0) if _is_finite_number(max_drawdown) else math.nan
 
 
 def _thresholds(metrics: Metrics, criteria: PromotionCriteria) -> tuple[Reasoned, ...]:

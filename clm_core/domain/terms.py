@@ -158,7 +158,11 @@ class EvaluationTerms(BaseModel):
     @property
     def digest(self) -> str:
         """SHA-256 of the terms as JSON with sorted keys, hexadecimal."""
-        facts = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+        values = self.model_dump(mode="json")
+        if self.execution.rebalance_band is None:
+            # terms with fixed units keep the digest that they had before bands existed
+            del values["execution"]["rebalance_band"]
+        facts = json.dumps(values, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(facts.encode()).hexdigest()
 
     @property

@@ -87,7 +87,7 @@ class ReferenceEngine:
             target = float(targets[bar - 1]) if bar else 0.0
             if target * blocked <= 0:
                 blocked = 0
-                if target != current:
+                if target != current or self.has_drifted(target, price):
                     current = target
                     self.trade_to(bar, target, price)
             side = self.exit_by_order(bar, price, float(self.bars.high[bar]), float(self.bars.low[bar]))
@@ -98,6 +98,14 @@ class ReferenceEngine:
             if bar == len(self.bars) - 1 and self.units:
                 self.close(bar, close, "END_OF_DATA")
             self.equity.append(self.cash + self.units * close)
+
+    def has_drifted(self, target: float, price: float) -> bool:
+        """True if the exposure is further from an unchanged target than the band."""
+        band = self.execution.rebalance_band
+        equity = self.cash + self.units * price
+        if band is None or target == 0 or equity <= 0:
+            return False
+        return abs(self.units * price / equity - target) > band
 
     def pay_for_holding(self, bar: int, price: float) -> None:
         if bar == 0 or self.units == 0:

@@ -1,11 +1,12 @@
 """Trading rules of a policy, bar by bar: compiled, the same in training and in production.
 
-The rules are those of `backtest.engine` without stops, lots and stored payments: a position held into a bar
-first pays the constant costs of holding; the position chosen at a close is traded at
-the next open, an unchanged target does not rebalance, a flip first closes the open position and is sized by
-the remaining cash, every fill pays slippage and fee, and a position that would take all the cash to close
-is ruined. `models` must not import `backtest`, so the rules are repeated here without the record of trades; a
-test holds both to the same equity.
+The rules are those of `backtest.engine` without stops, lots, stored payments and the band of rebalancing: a
+position held into a bar first pays the constant costs of holding; the position chosen at a close is traded at
+the next open, an unchanged target keeps its number of units (whatever the band of the version's execution: an
+account of a policy lasts a span of `memory` bars, in which drift stays small), a flip first closes the open
+position and is sized by the remaining cash, every fill pays slippage and fee, and a position that would take
+all the cash to close is ruined. `models` must not import `backtest`, so the rules are repeated here without
+the record of trades; a test holds both to the same equity.
 
 An observation is float32: the features of a bar, the last target position (-1..1), and the return of the open
 trade since the average entry, in units of `TradingRules.unit` and clipped at MAX_UNREALISED.

@@ -8,7 +8,7 @@ from clm_core.backtest.metrics import summarise
 from clm_core.backtest.results import Backtest, ExitReason
 from clm_core.domain.costs import Costs
 from clm_core.domain.errors import InvalidPositions, InvalidTrainingParams, NotEnoughBars
-from clm_core.domain.execution import Execution
+from clm_core.domain.execution import REBALANCE_BAND, Execution
 
 FREE = Costs(fee_bps=0, slippage_bps=0)
 COSTLY = Costs(fee_bps=100, slippage_bps=200)
@@ -66,6 +66,48 @@ def test_a_target_that_stays_does_not_rebalance(make_bars) -> None:
     bars = make_bars([100, 100, 120, 90, 130, 130])
     result = backtest(bars, np.full(6, 0.5), FREE, Execution())
     assert np.flatnonzero(result.turnover).tolist() == [1, 5]
+
+
+def test_with_a_band_a_position_that_drifted_is_brought_back_to_its_target_in_the_same_trade(
+    make_bars,
+) -> None:
+    bars = make_bars([100, 100, 104, 150, 150, 150])
+    fee = Costs(fee_bps=100, slippage_bps=0)
+    result = backtest(bars, np.full(6, 0.5), fee, Execution(initial_cash=1000, rebalance_band=0.02))
+    bought = 500 / 101
+    # at the open of 104 exposure is 0.51: within the band
+    assert np.flatnonzero(result.turnover).tolist() == [1, 4, 5]
+    equity = 1000 - 101 * bought + 150 * bought
+    kept = 0.5 * equity / 151.5
+    assert result.turnover[4] == pytest.approx((bought - kept) * 150 / result.equity[3])
+    assert len(result.trades) == 1
+    assert result.trades.entry_price[0] == pytest.approx(100)
+
+
+def test_a_constant_short_into_a_rise_of_110_per_cent_loses_half_and_is_never_ruined_with_a_band(
+    make_bars,
+) -> None:
+    """A constant -1 is an exposure, not a number of units: 1 / 2.1 of the capital is left, less costs."""
+    prices = 100 * 2.1 ** (np.arange(401) / 400)
+    short = np.full(401, -1.0)
+    banded = backtest(make_bars(prices), short, Costs(), Execution(rebalance_band=REBALANCE_BAND))
+    fixed = backtest(make_bars(prices), short, Costs(), Execution())
+    assert banded.equity[-1] == pytest.approx(4717, rel=0.005)
+    assert np.abs(banded.exposure).max() < 1.03
+    assert fixed.equity[-1] == 0
+    assert reasons(fixed) == [ExitReason.RUIN]
+
+
+def test_a_stop_stays_at_the_average_entry_when_a_position_is_rebalanced(make_bars) -> None:
+    """Bought at 100, enlarged at 80 after a fall: the stop of 30 % is below the average entry."""
+    bars = make_bars([(100, 100, 100, 100), (100, 100, 80, 80), (80, 80, 80, 80), (80, 80, 60, 60)])
+    rules = Execution(initial_cash=1000, stop_loss=0.3, rebalance_band=0.01)
+    result = backtest(bars, np.full(4, 0.5), FREE, rules)
+    # 5 units at 100, then half of the equity of 900: 5.625 units
+    average = (5 * 100 + 0.625 * 80) / 5.625
+    assert result.trades.entry_price[0] == pytest.approx(average)
+    assert result.trades.exit_price[0] == pytest.approx(0.7 * average)
+    assert reasons(result) == [ExitReason.STOP_LOSS]
 
 
 def test_a_partial_change_pays_costs_on_its_turnover_within_one_trade(make_bars) -> None:

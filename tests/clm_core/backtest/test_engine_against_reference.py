@@ -17,6 +17,7 @@ from clm_core.market.timeframes import Calendar, Timeframe
 
 SERIES = 1000
 DAY = 24 * HOUR
+BANDS = (None, 0.02, None, 0.3, 0.01)
 
 
 def _bars(rng: np.random.Generator) -> Bars:
@@ -76,6 +77,7 @@ def _case(seed: int) -> tuple[Backtest, ReferenceEngine, Bars]:
         stop_loss=rng.choice([0.01, 0.05, 0.3]) if rng.random() < 0.5 else None,
         take_profit=rng.choice([0.01, 0.05, 0.5]) if rng.random() < 0.5 else None,
         lot_size=rng.choice([0.01, 1.0, 7.0]) if rng.random() < 0.3 else None,
+        rebalance_band=BANDS[seed % len(BANDS)],
     )
     holding = HoldingCosts(
         funding_bps_per_8h=rng.choice([0.0, 1.0, -3.0, 400.0]),
@@ -128,8 +130,9 @@ def test_a_sweep_pays_the_same_costs_of_holding_as_separate_backtests() -> None:
     bars = _bars(rng)
     score = rng.standard_normal(len(bars))
     rates = holding_rates(bars, HoldingCosts(funding_bps_per_8h=10.0, borrow_bps_per_year=900.0))
-    swept = sweep(score_threshold(bars, score, [0.3, 0.8], -0.5), Costs(), Execution(), holding=rates)
-    for above, metrics in zip([0.3, 0.8], swept, strict=True):
+    executions = [Execution(), Execution(rebalance_band=0.05)]
+    swept = sweep(score_threshold(bars, score, [0.3, 0.8], -0.5), Costs(), executions, holding=rates)
+    for above, execution, metrics in zip([0.3, 0.8], executions, swept, strict=True):
         targets = np.where(score > above, 1.0, np.where(score < -0.5, -1.0, 0.0))
-        separate = summarise(backtest(bars, targets, Costs(), Execution(), rates), bars.periods_per_year)
+        separate = summarise(backtest(bars, targets, Costs(), execution, rates), bars.periods_per_year)
         assert metrics == separate

@@ -121,11 +121,17 @@ class SlowEngine:
         self.target = 0.0
         self.blocked_side = side
 
+    def drifted(self, opened: float) -> bool:
+        equity = self.cash + self.units * opened
+        if self.rules.rebalance_band is None or self.target == 0:
+            return False
+        return bool(abs(self.units * opened - self.target * equity) > self.rules.rebalance_band * equity)
+
     def follow(self, bar: int, target: float, opened: float) -> None:
         if self.blocked_side and np.sign(target) == self.blocked_side:
             return
         self.blocked_side = 0.0
-        if target == self.target:
+        if target == self.target and not self.drifted(opened):
             return
         self.target = target
         if self.fills and np.sign(target) == -np.sign(self.units):
@@ -171,6 +177,7 @@ executions = st.builds(
     stop_loss=st.sampled_from([None, 0.05, 0.3]),
     take_profit=st.sampled_from([None, 0.05, 0.5]),
     lot_size=st.sampled_from([None, 0.3, 1.0]),
+    rebalance_band=st.sampled_from([None, None, 0.01, 0.2]),
 )
 unhurried = settings(max_examples=150, deadline=None)
 
@@ -229,9 +236,9 @@ def test_buy_and_hold_without_costs_earns_the_price_ratio(make_bars, market) -> 
 @unhurried
 @given(markets(), executions, st.floats(0, 200), st.floats(0, 200))
 def test_higher_costs_never_earn_more(make_bars, market, rules, fee, slippage) -> None:
-    """Without lots, stops or shorts, fills are the same and only the costs differ."""
+    """Without lots, stops, shorts or a band, fills are the same and only the costs differ."""
     prices, positions = market
-    free_running = rules.model_copy(update={"stop_loss": None, "take_profit": None, "lot_size": None})
+    free_running = Execution(initial_cash=rules.initial_cash)
     equity = [
         backtest(
             make_bars(prices),
@@ -252,3 +259,19 @@ def test_trades_follow_each_other_and_never_overlap(make_bars, market, costs, ru
     assert (trades.entry_bar >= 1).all()
     assert (trades.exit_bar >= trades.entry_bar).all()
     assert (trades.entry_bar[1:] >= trades.exit_bar[:-1]).all()
+
+
+@unhurried
+@given(markets(), st.sampled_from([1e-6, 0.02, 0.2]))
+def test_exposure_at_an_open_is_within_the_band_of_the_position(make_bars, market, band) -> None:
+    """Bars without a range, so that the close is the open and no order fills in between."""
+    prices, positions = market
+    flat = np.repeat(prices[:, :1], 4, axis=1)
+    free = Costs(fee_bps=0, slippage_bps=0)
+    result = backtest(make_bars(flat), positions, free, Execution(rebalance_band=band))
+    wrong = np.abs(result.exposure[1:-1] - positions[:-2]) > band + 1e-9
+    # a short that was liquidated stays flat
+    alive = result.equity[1:-1] > 0
+    stopped = np.isin(np.arange(1, len(prices) - 1), result.trades.exit_bar)
+    blocked = np.cumsum(stopped & (result.trades.reason == ExitReason.RUIN).any()) > 0
+    assert not (wrong & alive & ~blocked).any()

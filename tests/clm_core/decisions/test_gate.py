@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from clm_core.backtest.results import Metrics
 from clm_core.decisions import gate
 from clm_core.decisions.gate_policy import EvidenceLevels, GatePolicy
-from clm_core.domain.evaluations import Decision, Verdict
+from clm_core.domain.evaluations import CheckKind, Decision, Verdict
 from clm_core.evidence import paired
 from clm_core.evidence.soundness import Activity, activity
 from clm_core.evidence.track_record import track_record
@@ -76,12 +76,28 @@ def test_a_version_that_meets_every_condition_passes_without_reasons() -> None:
     assert verdict.reasons == verdict.warnings == ()
     assert verdict.more_bars is None
     assert [check.name for check in verdict.checks] == [
+        "ruined",
         "share_of_one_side",
         "position_deviation",
         *THRESHOLDS,
         "deflated_sharpe_ratio",
         "track_record_bars",
     ]
+
+
+def test_a_version_that_lost_all_the_capital_fails_as_ruined_whatever_the_limits() -> None:
+    lenient = STRICT.criteria.model_copy(update={"max_drawdown": 1.0})
+    verdict = judged(STRICT.model_copy(update={"criteria": lenient}), max_drawdown=-1.0)
+    assert verdict.decision is Decision.FAIL
+    assert verdict.reasons[0] == gate.RUINED
+    check = verdict.checks[0]
+    assert (check.name, check.kind, check.value, check.passed) == ("ruined", CheckKind.SOUNDNESS, 1.0, False)
+
+
+def test_a_loss_of_nearly_all_the_capital_is_no_ruin() -> None:
+    verdict = judged(max_drawdown=-0.999)
+    assert verdict.checks[0].passed
+    assert not any("ruined" in reason for reason in verdict.reasons)
 
 
 def test_the_score_is_half_sharpe_three_tenths_win_rate_two_tenths_profit_factor() -> None:
