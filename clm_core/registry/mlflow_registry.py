@@ -25,7 +25,7 @@ from clm_core.platform.home_record import HomeRecord
 from clm_core.registry import integrity
 from clm_core.registry.loading import registration
 from clm_core.registry.locations import EXPERIMENT, HOME_TAG, is_inside
-from clm_core.registry.store_tables import creating_tables
+from clm_core.registry.store_tables import creating_tables, is_database, jobs_left_open
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -264,6 +264,14 @@ class MLflowRegistry:
 
     def left_open(self) -> set[UUID]:
         """Jobs with an open run or an unjudged version in MLflow."""
+        if is_database(self._uri):
+            return jobs_left_open(
+                self._uri,
+                experiment=EXPERIMENT,
+                job_tag=JOB_TAG,
+                status_tag=STATUS_TAG,
+                unjudged=ModelStatus.TRAINING,
+            )
         unjudged = f"tags.`{STATUS_TAG}` = '{ModelStatus.TRAINING}'"
         with _mlflow_request("list open runs and versions"):
             runs = self._client.search_runs([self._experiment()], RUNNING)

@@ -14,10 +14,8 @@ from clm_core.domain.jobs import Lease, RetrainRequest, TrainingJob
 from clm_core.domain.vocabulary import JobStatus
 from clm_core.ledger import leases
 from clm_core.ledger.store import Ledger
-from clm_core.models import catalog
 from clm_core.registry.mlflow_registry import MLflowRegistry
 from clm_core.retraining import resume
-from clm_core.retraining.ensembles import resolve_members
 from clm_core.services import Services
 
 LEASE_LOST_CAUSE = "lost its lease"
@@ -32,6 +30,10 @@ def new_job(services: Services, request: RetrainRequest) -> TrainingJob:
         UnknownSeries: no source has the requested bars.
         NotFound: a member of an ensemble does not exist.
     """
+    # a maintenance pass, which makes no job, does without the libraries of models and bars
+    from clm_core.models import catalog
+    from clm_core.retraining.ensembles import resolve_members
+
     params = catalog.requested_params(request.model_type, request.training_params, request.plugin)
     now = services.clock()
     series = services.market.newest(request.symbol, request.timeframe)

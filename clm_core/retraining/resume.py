@@ -6,7 +6,6 @@ from pathlib import Path
 from uuid import UUID
 
 from clm_core.domain.jobs import TrainingJob
-from clm_core.retraining import training
 
 KEY = "key"
 """File beside the training results with their `results_key`."""
@@ -39,7 +38,7 @@ def keep_training(work: Path, job: TrainingJob) -> None:
     """Keep the complete training results of a failing job for the next job; delete its other files."""
     folder = workspace(work, job.id)
     kept = kept_training(work, job.model_id)
-    if training.is_complete(folder):
+    if _is_complete(folder):
         shutil.rmtree(kept, ignore_errors=True)
         kept.parent.mkdir(exist_ok=True)
         # another job of the model may have kept its results in between: either set is good enough
@@ -57,7 +56,14 @@ def take_over_training(work: Path, job: TrainingJob, key: str) -> bool:
     # moved before being read: of two jobs at once, exactly one gets the results
     with contextlib.suppress(OSError):
         kept_training(work, job.model_id).rename(folder)
-        if (folder / KEY).read_text() == key and training.is_complete(folder):
+        if (folder / KEY).read_text() == key and _is_complete(folder):
             return True
     clear_workspace(work, job.id)
     return False
+
+
+def _is_complete(folder: Path) -> bool:
+    # of the maintenance passes, those that find a dead job need the libraries of a training
+    from clm_core.retraining import training
+
+    return training.is_complete(folder)

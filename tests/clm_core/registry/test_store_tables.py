@@ -1,14 +1,20 @@
-"""MLflow's tables, created by several processes at the same moment."""
+"""MLflow's tables: created by several processes at the same moment, and read without MLflow."""
 
 import subprocess
 import sys
 from pathlib import Path
 from urllib.parse import urlsplit
+from uuid import UUID, uuid4
 
 import psycopg
+import pytest
 from patience import PATIENT_SECONDS
 from psycopg.sql import SQL
 
+from clm_core.domain.errors import RegistryUnavailable
+from clm_core.domain.vocabulary import ModelStatus
+from clm_core.registry import mlflow_registry
+from clm_core.registry.mlflow_registry import JOB_TAG, STATUS_TAG, MLflowRegistry
 from clm_core.services import Services
 
 CONNECT = """
@@ -47,3 +53,60 @@ def test_processes_that_use_an_empty_store_at_the_same_moment_create_its_tables_
     assert [process.returncode for process in processes] == [0, 0, 0, 0], endings
     with psycopg.connect(url.replace("+psycopg", "")) as connection:
         assert connection.execute("SELECT count(*) FROM experiments WHERE name = 'clm'").fetchone() == (1,)
+
+
+@pytest.mark.parametrize("is_database", [True, False], ids=["tables", "requests"])
+def test_jobs_left_open_have_a_running_run_or_an_unjudged_version_that_is_not_deleted(
+    is_database: bool, services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry = services.registry
+    registry.connect()
+    client = registry.client
+    before = registry.left_open()
+    monkeypatch.setattr(mlflow_registry, "is_database", lambda uri: is_database)
+    experiment = client.get_experiment_by_name("clm").experiment_id
+    elsewhere = client.create_experiment(f"elsewhere-{uuid4()}")
+    model_id = f"left-open-{uuid4()}"
+    client.create_registered_model(model_id)
+    source = (services.settings.home / "mlflow" / "artifacts" / "nothing").as_uri()
+
+    def run(experiment_id: str = experiment) -> tuple[UUID, str]:
+        job = uuid4()
+        return job, client.create_run(experiment_id, tags={JOB_TAG: str(job)}).info.run_id
+
+    def version(status: ModelStatus) -> tuple[UUID, str]:
+        job = uuid4()
+        tags = {JOB_TAG: str(job), STATUS_TAG: status.value}
+        return job, client.create_model_version(model_id, source, tags=tags).version
+
+    running, run_id = run()
+    ended, ended_run = run()
+    client.set_terminated(ended_run)
+    deleted, deleted_run = run()
+    client.delete_run(deleted_run)
+    foreign, foreign_run = run(elsewhere)
+    untagged_run = client.create_run(experiment).info.run_id
+    unjudged, number = version(ModelStatus.TRAINING)
+    judged, _ = version(ModelStatus.PRODUCTION)
+    removed, removed_number = version(ModelStatus.TRAINING)
+    client.delete_model_version(model_id, removed_number)
+    try:
+        assert registry.left_open() - before == {running, unjudged}
+        assert not {ended, deleted, foreign, judged, removed} & registry.left_open()
+    finally:
+        for each in (run_id, foreign_run, untagged_run):
+            client.set_terminated(each)
+        client.delete_model_version(model_id, number)
+
+
+def test_a_store_without_tables_has_no_job_left_open_and_a_lost_one_says_so(
+    services: Services, tmp_path: Path
+) -> None:
+    with psycopg.connect(services.database.server, autocommit=True) as connection:
+        connection.execute(SQL("CREATE DATABASE mlflow_empty"))
+    url = urlsplit(services.database.url("mlflow", driver="psycopg"))
+    empty = url._replace(path="/mlflow_empty").geturl()
+    assert MLflowRegistry(empty, tmp_path).left_open() == set()
+    lost = url._replace(path="/mlflow_lost").geturl()
+    with pytest.raises(RegistryUnavailable, match="mlflow_lost"):
+        MLflowRegistry(lost, tmp_path).left_open()
