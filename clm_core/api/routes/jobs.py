@@ -14,7 +14,6 @@ from clm_core.domain.evidence_window import EvidenceWindow
 from clm_core.domain.jobs import RetrainRequest, TrainingJob
 from clm_core.domain.listings import JobQuery, Page
 from clm_core.domain.triggers import Answer, Reply, TriggerRequest
-from clm_core.retraining.window import evidence_window
 from clm_core.services import Services
 from clm_core.triggers import intake
 
@@ -54,5 +53,8 @@ def _requested_by(actor: Actor, request: RetrainRequest) -> RetrainRequest:
 def _response(clm: Services, answer: Answer) -> Response:
     if answer.reply is Reply.REJECTED:
         return problem(409, f"Rejected: {answer.because}.", "urn:clm:problem:retrain-rejected")
+    # the server starts without the libraries of bars
+    from clm_core.retraining.window import evidence_window
+
     window = evidence_window(clm, answer.request.training)
     return json_response(TrainAnswer(**dict(answer), evidence_window=window), status=202)
