@@ -27,6 +27,7 @@ from clm_core.domain.errors import BundleCorrupt, ConflictError, NotFound
 from clm_core.domain.versions import ModelVersion
 from clm_core.domain.vocabulary import ModelStatus
 from clm_core.ledger.store import Ledger
+from clm_core.market import own_features
 from clm_core.market.bars import Bars, Floats
 from clm_core.models import golden
 from clm_core.models.bundle import load_bundle
@@ -40,6 +41,7 @@ from clm_core.registry.serving_rights import (
     not_traded,
     unknown_version,
 )
+from clm_core.settings import load_settings
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,9 +96,11 @@ def load(
         ConflictError: `production` names a version that no promotion put there; only the ledger can tell.
         BundleCorrupt: the files are not the registered files.
         PreflightFailed: the model's answers differ from those recorded at saving, or are all the same.
-        FeatureMismatch: the model needs features that this release does not compute.
+        FeatureMismatch: a feature of the model is missing here, or has another source.
         RegistryUnavailable: MLflow does not answer, or has lost the files.
     """
+    if not own_features.files_chosen():
+        own_features.use_files_of(lambda: load_settings().features.files)
     number = registry.aliased(model_id, alias)
     if number is None:
         raise NotFound(f"No version of {model_id} has the alias {alias}: `clm promote` promotes a version.")

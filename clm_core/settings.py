@@ -6,7 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any, get_args, get_origin
 
 from pydantic import (
     Field,
@@ -33,6 +33,7 @@ from clm_core.domain.faults import Fault
 from clm_core.domain.operation_settings import (
     AlertSettings,
     DeploySettings,
+    FeatureSettings,
     GuardSettings,
     MaintenanceSettings,
     PolicySource,
@@ -93,6 +94,7 @@ class Settings(BaseSettings):
     policy: PolicySource = PolicySource()
     walk_forward: WalkForwardPlan = WalkForwardPlan()
     training: TrainingSettings = TrainingSettings()
+    features: FeatureSettings = FeatureSettings()
     triggers: TriggerPolicy = TriggerPolicy()
     watch: WatchRules = WatchRules()
     lease_seconds: float = Field(default=60.0, ge=1, le=3600)
@@ -227,12 +229,19 @@ def child_variables(settings: Settings) -> dict[str, str]:
     """Variables that give a child process in any folder the settings of this process."""
     file = settings_place(settings.home).file
     paths = {
-        name: str(Path(os.environ[name]).expanduser().absolute())
+        name: _absolute_text(os.environ[name], dict(fields(Settings))[key])
         for key in PATHS
         if (name := variable_given(os.environ, key)) is not None
     }
     named = {CONFIG_VARIABLE: str(file.path)} if file is not None else {}
     return paths | named | {HOME_VARIABLE: str(settings.home)}
+
+
+def _absolute_text(value: str, annotation: Any) -> str:
+    """Value of a variable, a path or a JSON list of paths, for a process in any folder."""
+    if get_origin(annotation) is not tuple:
+        return str(Path(value).expanduser().absolute())
+    return json.dumps([str(Path(each).expanduser().absolute()) for each in json.loads(value)])
 
 
 def names_secrets() -> bool:

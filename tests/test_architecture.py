@@ -64,10 +64,12 @@ READ_THE_CLOCK_OF_THE_MACHINE = {
     "clm_core/cli/data.py",
     "clm_core/cli/data_replace.py",
     "clm_core/cli/evolve.py",
+    "clm_core/cli/features.py",
     "clm_core/cli/retrain.py",
     "clm_core/cli/tune.py",
     "clm_core/registry/serving.py",
     "clm_core/testing/contract.py",
+    "clm_core/testing/features.py",
     "deployments/stack.py",
     "deployments/watchdog.py",
 }

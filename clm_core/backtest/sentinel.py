@@ -1,6 +1,7 @@
 """Leak test of every retrain, before the registration: features, positions and training use no future bars.
 
-Three experiments on the newest bars:
+Own features are examined before the training, by `market.feature_check`. Three experiments on the newest bars
+follow the training:
 
 1.  Features: the bars after sampled rows are changed in every way known to `market.look_ahead`; no feature
     may move up to the sampled rows. A positive control, a feature with knowledge of the next bar, must be
@@ -11,7 +12,7 @@ Three experiments on the newest bars:
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -21,8 +22,11 @@ from clm_core.domain.costs import Costs
 from clm_core.domain.errors import LookAhead
 from clm_core.domain.execution import Execution
 from clm_core.market.bars import FIELDS, Bars, Floats
-from clm_core.market.features import FEATURES, compute_features
+from clm_core.market.feature_check import ExaminedFeature
+from clm_core.market.feature_check import examine as examine_feature
+from clm_core.market.features import FEATURES, compute_features, select_features
 from clm_core.market.look_ahead import first_leak
+from clm_core.market.own_features import OwnFeature
 from clm_core.models.contract import Model, Recipe
 
 NEWEST = 3000
@@ -52,6 +56,20 @@ def examine(recipe: Recipe, model: Model, bars: Bars, seed: int) -> None:
     if leak is not None:
         raise LookAhead("the model's positions", leak)
     examine_learning(recipe, newest, seed)
+
+
+def examine_own_features(names: Sequence[str], bars: Bars, seed: int) -> list[ExaminedFeature]:
+    """Examine the own features among the named features; built-in features are left out.
+
+    Args:
+        seed: seed of the sampled rows.
+
+    Raises:
+        LookAhead: an own feature uses future bars.
+        FeatureFailed: an own feature raises, gives no number, or remembers more bars than declared.
+    """
+    own = [each for each in select_features(names) if isinstance(each, OwnFeature)]
+    return [examine_feature(each, bars, np.random.default_rng(seed)) for each in own]
 
 
 def examine_features(columns: Mapping[str, Column], bars: Bars, rows: list[int]) -> None:

@@ -17,6 +17,7 @@ from clm_core.cli import (
     db,
     deliveries,
     evolve,
+    features,
     gate,
     maintenance,
     promotion,
@@ -53,6 +54,7 @@ app.add_typer(data.app, name="data")
 app.add_typer(audit.app, name="audit")
 app.add_typer(db.app, name="db")
 app.add_typer(deliveries.app, name="deliveries")
+app.add_typer(features.app, name="features")
 app.add_typer(gate.app, name="gate")
 app.add_typer(tokens.app, name="tokens")
 app.add_typer(registry.app)

@@ -20,6 +20,7 @@ CLMError                        the root
 │   ├── TrainingFailed          a training took too long, or its process died
 │   ├── LookAhead               a feature or model uses future bars
 │   ├── FeatureMismatch         bars or features differ from the training's
+│   ├── FeatureFailed           an own feature cannot be imported, or gives no number
 │   ├── BundleCorrupt           the files of a bundle were changed
 │   ├── FilesLost               the files of a deleted version are gone or changed
 │   ├── PreflightFailed         a loaded model answers otherwise than at its training
@@ -130,7 +131,7 @@ class UnknownCalendar(DataError):
 
 
 class UnknownFeature(DataError):
-    """The name is missing in `market.features.FEATURES`."""
+    """The name is no built-in feature and no own feature of the process."""
 
 
 class StoreCorrupt(DataError):
@@ -177,6 +178,10 @@ class LookAhead(ModelError):
 
 class FeatureMismatch(ModelError):
     """The bars or features differ from the bars or features of the training."""
+
+
+class FeatureFailed(ModelError):
+    """An own feature cannot be imported, raised an error or gave no number; names file, function and bar."""
 
 
 class BundleCorrupt(ModelError):

@@ -27,6 +27,15 @@ class TrainingSettings(BaseModel):
     """Time limit of a training in a subprocess, seconds."""
 
 
+class FeatureSettings(BaseModel):
+    """Own features of models."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    files: tuple[Path, ...] = ()
+    """Python files with own features; their code runs with the rights of CLM: `["my_features.py"]`."""
+
+
 class AlertSettings(BaseModel):
     """Receivers of alerts."""
 

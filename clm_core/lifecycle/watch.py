@@ -26,6 +26,7 @@ from clm_core.market.bars import Bars, Floats
 from clm_core.market.drift import CALENDAR, Drift, drift
 from clm_core.market.features import FEATURES, compute_features
 from clm_core.models.contract import Model
+from clm_core.models.params import feature_names
 from clm_core.operations.passes import PassReport, Row, formatted, report_problems, run_each
 from clm_core.services import Services
 from clm_core.triggers import intake
@@ -164,7 +165,7 @@ def _drift(version: ModelVersion, model: Model, bars: Bars, first_new: int, days
     if first < first_new:
         return None
     begin = max(0, first_new - model.trained_on.bars)
-    features = version.params.get("features") or FEATURES
+    features = feature_names(version.params) or FEATURES
     table = compute_features(bars[begin:], [name for name in features if name not in CALENDAR])
     trained = slice(0, first_new - begin)
     newest = slice(first - begin, None)

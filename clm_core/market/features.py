@@ -1,15 +1,17 @@
 """Causal features of bars, the inputs of models."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
-from clm_core.domain.errors import UnknownFeature
+from clm_core.domain.errors import FeatureFailed, UnknownFeature
+from clm_core.market import own_features
 from clm_core.market.bars import Bars, Floats
+from clm_core.market.own_features import OwnFeature
 from clm_core.market.rolling import LN_2, gap_and_deviation, ratio
 
 DAY = 1440
@@ -451,14 +453,14 @@ ALL = (
 )
 
 FEATURES = {feature.name: feature for feature in ALL}
-"""All features by name, in the order of the columns."""
+"""Built-in features by name, in the order of the columns."""
 
 LOOK_BACK = max(feature.warm_up for feature in ALL)
 """Number of bars of a stretch before the first row with a value of every feature."""
 
 
 def memory_of(names: Sequence[str] | None) -> int:
-    """Largest `Feature.memory` of the named features, or of all features; 0 for no feature."""
+    """Largest memory of the named features, or of all built-in features; 0 for no feature."""
     return max((feature.memory for feature in select_features(names)), default=0)
 
 
@@ -468,10 +470,11 @@ not."""
 
 
 def compute_features(bars: Bars, names: Sequence[str] | None = None) -> FeatureTable:
-    """Values of the named features, or of all features, in the order of `FEATURES`.
+    """Values of the named features, or of all built-in features, in the order of `select_features`.
 
     Raises:
-        UnknownFeature: a name is not in `FEATURES`.
+        UnknownFeature: no feature has a name.
+        FeatureFailed: an own feature raises, or gives no number for a bar.
     """
     selected = select_features(names)
     values = np.empty((len(bars), len(selected)))
@@ -481,7 +484,7 @@ def compute_features(bars: Bars, names: Sequence[str] | None = None) -> FeatureT
     return FeatureTable(tuple(feature.name for feature in selected), values, bars.bridged)
 
 
-def _fill(values: Floats, features: Sequence[Feature], stretch: Stretch) -> None:
+def _fill(values: Floats, features: Sequence[Feature | OwnFeature], stretch: Stretch) -> None:
     for first in range(0, len(features), COLUMNS_AT_ONCE):
         block = features[first : first + COLUMNS_AT_ONCE]
         values[:, first : first + len(block)] = np.array([feature.compute(stretch) for feature in block]).T
@@ -489,15 +492,32 @@ def _fill(values: Floats, features: Sequence[Feature], stretch: Stretch) -> None
         values[: feature.warm_up, column] = np.nan
 
 
-def select_features(names: Sequence[str] | None) -> tuple[Feature, ...]:
-    """The named features, or all features, in the order of `FEATURES`.
+def select_features(names: Sequence[str] | None) -> tuple[Feature | OwnFeature, ...]:
+    """The named features, or all built-in features: built-in in the order of `FEATURES`, then own by name.
 
     Raises:
-        UnknownFeature: a name is not in `FEATURES`.
+        UnknownFeature: no feature has a name.
+        FeatureFailed: a file or distribution with own features cannot be imported.
     """
     if names is None:
         return ALL
-    unknown = [name for name in names if name not in FEATURES]
-    if unknown:
-        raise UnknownFeature(f"no feature is called {', '.join(unknown)}. Choose from: {', '.join(FEATURES)}")
-    return tuple(feature for feature in ALL if feature.name in names)
+    built_in = tuple(feature for feature in ALL if feature.name in names)
+    others = sorted(set(names) - FEATURES.keys())
+    return built_in + tuple(_own(others)) if others else built_in
+
+
+def _own(names: Sequence[str]) -> Iterator[OwnFeature]:
+    own = own_features.table()
+    if hidden := sorted(own.keys() & FEATURES.keys()):
+        raise FeatureFailed(f"{own[hidden[0]].origin} has the name of a built-in feature: rename it")
+    if unknown := [name for name in names if name not in own]:
+        raise UnknownFeature(
+            f"no feature is called {', '.join(unknown)}. Choose from: {', '.join([*FEATURES, *own])}"
+            f"{_where_own_features_come_from()}"
+        )
+    yield from (own[name] for name in names)
+
+
+def _where_own_features_come_from() -> str:
+    named = ", ".join(map(str, own_features.files()))
+    return f". Files with own features: {named or 'none ([features] files in the settings names them)'}"

@@ -20,6 +20,7 @@ from clm_core.domain.errors import BundleCorrupt, ModelError
 from clm_core.market.bars import Bars
 from clm_core.models import catalog, golden
 from clm_core.models.contract import Model, ModelCard, Recipe
+from clm_core.models.params import own_origins
 from clm_core.models.plugins import PluginModel
 
 MANIFEST = "manifest.json"
@@ -71,7 +72,10 @@ def save_bundle(model: Model, recipe: Recipe, folder: Path, bars: Bars) -> str:
     model.save(folder)
     _require_storable(folder)
     golden.record(model, bars, folder)
-    (folder / CARD).write_text(card_of(model, recipe).model_dump_json(indent=2))
+    card = card_of(model, recipe)
+    # a card without own features stays readable by earlier releases
+    unused = None if card.own_features else {"own_features"}
+    (folder / CARD).write_text(card.model_dump_json(indent=2, exclude=unused))
     files = {path.name: _entry(path) for path in folder.iterdir()}
     manifest = BundleManifest(files=files).canonical()
     (folder / MANIFEST).write_bytes(manifest)
@@ -87,7 +91,7 @@ def load_bundle(folder: Path, digest: str | None = None) -> Model:
 
     Raises:
         BundleCorrupt: a file is missing, added, changed or of a format not allowed in a bundle.
-        FeatureMismatch: the model needs features this release does not compute.
+        FeatureMismatch: a feature of the model is missing here, or has another source.
         PluginMissing: the plug-in that fitted the model is not installed here; names the distribution.
     """
     verify_bundle(folder, digest)
@@ -139,6 +143,7 @@ def card_of(model: Model, recipe: Recipe) -> ModelCard:
         train_metrics=model.train_metrics,
         libraries=installed_libraries(model),
         bars_needed=model.bars_needed,
+        own_features=own_origins(recipe.describe()),
     )
 
 

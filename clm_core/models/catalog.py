@@ -15,6 +15,7 @@ from clm_core.domain.errors import MissingExtra, ModelError
 from clm_core.domain.kinds import Kind
 from clm_core.domain.search_space import SearchSpace
 from clm_core.domain.vocabulary import ModelType
+from clm_core.market import own_features
 from clm_core.models import plugins
 from clm_core.models.contract import Composite, Model, ModelCard, PluginOrigin, Recipe
 from clm_core.models.kind import ModelKind
@@ -119,9 +120,10 @@ def load(folder: Path, card: ModelCard) -> Model:
     """Model of a verified bundle.
 
     Raises:
-        FeatureMismatch: the model needs features this release does not compute.
+        FeatureMismatch: a feature of the model is missing here, or has another source.
         PluginMissing: the plug-in that fitted the model is not installed here; names the distribution.
     """
+    own_features.require(card.own_features)
     if card.plugin is not None:
         return plugins.required(card.plugin).load(folder, card)
     params = stored_params(card.model_type, card.params)

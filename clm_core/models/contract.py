@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict
 from clm_core.domain.errors import FeatureMismatch, NotEnoughBars
 from clm_core.domain.vocabulary import ModelType
 from clm_core.market.bars import Bars, Floats
+from clm_core.market.own_features import FeatureOrigin
 from clm_core.market.timeframes import Calendar, Timeframe
 
 Progress = Callable[[float], None]
@@ -107,6 +108,8 @@ class ModelCard(BaseModel):
     """Installed versions the fit ran with, by distribution name."""
     bars_needed: int | None = None
     """`Model.bars_needed`; None in a card of release 0.1.0."""
+    own_features: tuple[FeatureOrigin, ...] = ()
+    """Own features of the model, with the digests of their source."""
 
 
 class Model(Protocol):

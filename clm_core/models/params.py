@@ -8,7 +8,9 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Val
 from clm_core.domain.errors import FeatureMismatch, InvalidTrainingParams, UnknownFeature
 from clm_core.domain.search_space import Between, OneOf, SearchDimension, SearchSpace
 from clm_core.domain.vocabulary import ModelType
+from clm_core.market import own_features
 from clm_core.market.features import FEATURES, select_features
+from clm_core.market.own_features import FeatureOrigin, OwnFeature
 
 __all__ = [
     "Between",
@@ -101,14 +103,32 @@ FeatureNames = Annotated[tuple[str, ...], BeforeValidator(split_commas), AfterVa
 
 
 def require_features(names: Iterable[str]) -> None:
-    """Check the input features of a saved model.
+    """Check the input features of a saved model; own features were checked by the card of the bundle.
 
     Raises:
-        FeatureMismatch: this release does not compute a feature the model needs.
+        FeatureMismatch: neither this release nor an own file has a feature the model needs.
     """
-    missing = [name for name in names if name not in FEATURES]
+    others = [name for name in names if name not in FEATURES]
+    missing = [name for name in others if name not in own_features.table()]
     if missing:
         raise FeatureMismatch(
             f"the model needs features this release does not have: {', '.join(missing)}. "
             "Retrain the model, or run the release that trained the model"
         )
+
+
+def feature_names(params: Mapping[str, Any]) -> tuple[str, ...]:
+    """Features named by training parameters of any kind, those of an ensemble's members included."""
+    own = params.get("features") or ()
+    members = [member["params"] for member in params.get("members") or () if isinstance(member, Mapping)]
+    return tuple(dict.fromkeys([*own, *(name for each in members for name in feature_names(each))]))
+
+
+def own_origins(params: Mapping[str, Any]) -> tuple[FeatureOrigin, ...]:
+    """Origins of the own features that training parameters name, by name.
+
+    Raises:
+        FeatureFailed: a file or distribution with own features cannot be imported.
+    """
+    selected = select_features([name for name in feature_names(params) if name not in FEATURES])
+    return tuple(each.origin for each in selected if isinstance(each, OwnFeature))

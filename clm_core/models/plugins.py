@@ -25,11 +25,17 @@ import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
 from clm_core.domain.costs import Costs
-from clm_core.domain.errors import CLMError, InvalidPositions, PluginFailed, PluginMissing
+from clm_core.domain.errors import (
+    CLMError,
+    InvalidPositions,
+    PluginFailed,
+    PluginMissing,
+    UnknownFeature,
+)
 from clm_core.domain.kinds import PluginName
 from clm_core.domain.vocabulary import ModelType
 from clm_core.market.bars import Bars, Floats
-from clm_core.market.features import FEATURES, memory_of
+from clm_core.market.features import memory_of, select_features
 from clm_core.models.contract import Model, ModelCard, PluginOrigin, Progress, Recipe, TrainedOn
 from clm_core.models.params import TrainingParams
 
@@ -211,9 +217,17 @@ def measure(model: Model, bars: Bars, at_least: int) -> int:
 def _derived_bars_needed(params: Mapping[str, Any]) -> int | None:
     """Number for a model that holds signals computed from features over a horizon; None for other models."""
     match params:
-        case {"features": [*names], "horizon": int(horizon)} if set(names) <= FEATURES.keys():
+        case {"features": [*names], "horizon": int(horizon)} if _are_known(names):
             return memory_of(names) + horizon
     return None
+
+
+def _are_known(names: list[Any]) -> bool:
+    try:
+        select_features(names)
+    except (UnknownFeature, TypeError):
+        return False
+    return True
 
 
 @contextmanager

@@ -28,8 +28,8 @@ def require_usable(settings: Settings) -> None:
     """Try all that the settings name and a started process would need.
 
     Raises:
-        SettingsError: the policy, the policy store, a receiver of alerts, a kind of model or the certificates
-            of the time-stamp authority cannot be used; the message names all of them.
+        SettingsError: the policy, the policy store, a receiver of alerts, a file with own features, a kind of
+            model or the certificates of the time-stamp authority cannot be used; the message names all.
     """
     problems = [str(error) for check in _checks(settings) if (error := _error_of(check)) is not None]
     if problems:
@@ -106,6 +106,7 @@ def record_deployed(settings: Settings) -> None:
 
 
 def _checks(settings: Settings) -> Iterator[Callable[[], object]]:
+    from clm_core.market import own_features
     from clm_core.models import catalog
 
     policy = settings.policy
@@ -117,6 +118,8 @@ def _checks(settings: Settings) -> Iterator[Callable[[], object]]:
     authority = authority_of(settings.audit)
     if authority is not None:
         yield authority.trusted
+    with own_features.use(settings.features.files):
+        yield own_features.table
     for market in settings.universe:
         plugins = (Kind(ModelType.OTHER, name) for name in market.plugins)
         for kind in (*map(Kind, market.model_types or ()), *plugins):

@@ -75,7 +75,8 @@ def move_settings(source: Path) -> list[str]:
     names_home = "home" in before
     changes = []
     for key in [key for key in PATHS if key != ("home",)]:
-        if (path := value_at(before, key)) is not None and not Path(path).is_absolute():
+        path = value_at(before, key)
+        if isinstance(path, str) and not Path(path).is_absolute():
             absolute = str(source.parent / Path(path).expanduser())
             text = _with_path(text, key, path, absolute)
             changes.append(f"{dotted(key)} is now {absolute}.")

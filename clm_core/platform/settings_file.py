@@ -143,8 +143,15 @@ def with_absolute_paths(values: dict[str, Any], paths: Collection[Key], folder: 
     """The tables, with relative values of path settings joined to a folder; changes the tables in place."""
     for *groups, name in paths:
         table = value_at(values, tuple(groups)) if groups else values
-        if isinstance(table, dict) and isinstance(value := table.get(name), str):
+        if not isinstance(table, dict):
+            continue
+        value = table.get(name)
+        if isinstance(value, str):
             table[name] = str(folder / Path(value).expanduser())
+        elif isinstance(value, list):
+            table[name] = [
+                str(folder / Path(each).expanduser()) if isinstance(each, str) else each for each in value
+            ]
     return values
 
 

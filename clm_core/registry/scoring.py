@@ -25,6 +25,7 @@ from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
 from mlflow.types.schema import AnyType, DataType
 
 from clm_core.domain.errors import CLMError, ConflictError, DataError, Finding, InvalidBars
+from clm_core.market import own_features
 from clm_core.market.bars import FIELDS, Bars
 from clm_core.market.timeframes import Calendar, Timeframe
 from clm_core.market.times import EPOCH_BOUNDS
@@ -32,6 +33,7 @@ from clm_core.market.validation import OVERRULABLE, validate
 from clm_core.models.bundle import load_bundle
 from clm_core.models.contract import Model, require_bars_needed
 from clm_core.registry.loading import advice_on
+from clm_core.settings import load_settings
 
 ORIGIN = "the bars given to predict()"
 ZONED = re.compile(r"(?:\dZ|\d[+-]\d{2}:?\d{2}|:\d{2}(?:\.\d+)?[+-]\d{2})$")
@@ -91,6 +93,9 @@ class Scorer:
             ConflictError: the alias `production` names the version, and no promotion put it there.
         """
         accept_any_column_in_csv()
+        if not own_features.files_chosen():
+            # own features come from the settings of this process, never from a bundle or a request
+            own_features.use_files_of(lambda: load_settings().features.files)
         _require_may_serve(config["bundle_digest"])
         return cls(
             load_bundle(bundle, digest=config["bundle_digest"]),

@@ -25,6 +25,7 @@ from clm_core.domain.walk_forward import WalkForwardPlan
 from clm_core.market.bars import Bars
 from clm_core.models import catalog
 from clm_core.models.bundle import read_card
+from clm_core.models.contract import ModelCard
 from clm_core.models.ensemble import readable
 from clm_core.registry.mlflow_registry import Registered
 from clm_core.retraining import case, resume, training
@@ -277,10 +278,16 @@ def _model_version(
         code_version=code_version(),
         seed=job.seed,
         params=trained.params,
-        environment={"Python": platform.python_version(), **read_card(trained.bundle).libraries},
+        environment=_environment(read_card(trained.bundle)),
         train_metrics=trained.train_metrics,
         created_at=now,
     )
+
+
+def _environment(card: ModelCard) -> dict[str, str]:
+    """Versions of Python and the libraries, and the digests of own features."""
+    own = {f"feature {each.name}": f"{each.source} {each.digest[:12]}" for each in card.own_features}
+    return {"Python": platform.python_version(), **card.libraries, **own}
 
 
 def _finite_or_lowest(ratio: float) -> float:

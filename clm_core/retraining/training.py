@@ -2,8 +2,8 @@
 
 The folder of a training holds input and results as JSON, numpy arrays and a bundle:
 
-spec.json  bars.npz  members/                   input: the spec, the bars and, for an ensemble, the members
-bundle/  out_of_sample.npz  trained.json        results; `trained.json` is written last
+spec.json  bars.npz  features.json  members/    input: the spec, the bars, own features, members of an
+ensemble bundle/  out_of_sample.npz  trained.json        results; `trained.json` is written last
 
 `results_key` names the results by everything they depend on, so that the next retrain can take over the
 training of a failed job.
@@ -39,11 +39,14 @@ from clm_core.models import catalog
 from clm_core.models.bundle import installed_libraries, save_bundle, verify_bundle
 from clm_core.models.contract import Recipe
 from clm_core.models.ensemble import with_members
+from clm_core.models.own import FeaturesInUse
+from clm_core.models.params import feature_names, own_origins
 from clm_core.platform.private_files import keep_files_private
 from clm_core.retraining.code_version import code_digest
 
 SPEC = "spec.json"
 BARS = "bars.npz"
+FEATURES = "features.json"
 BUNDLE = "bundle"
 OUT_OF_SAMPLE = "out_of_sample.npz"
 RESULTS = "trained.json"
@@ -97,6 +100,7 @@ def results_key(spec: TrainingSpec, data_hash: str) -> str:
         "code": code_digest(),
         "libraries": installed_libraries(recipe),
         "plugins": catalog.plugin_code(recipe),
+        "features": {origin.name: origin.digest for origin in own_origins(recipe.describe())},
     }
     return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
 
@@ -108,6 +112,8 @@ def train(spec: TrainingSpec, bars: Bars, folder: Path, announce: Announce) -> N
         LookAhead: a feature or the model uses future bars; the message names the culprit.
     """
     recipe = spec.recipe()
+    # seconds, and refused before hours of training
+    sentinel.examine_own_features(feature_names(recipe.describe()), bars, spec.seed)
     share = spec.plan.folds / (spec.plan.folds + 2)
     runs = [_walk(spec, recipe, bars, number, share, announce) for number in range(spec.seeds)]
     final_recipe = with_members(recipe, folder / MEMBERS)
@@ -223,6 +229,7 @@ def _read_walk(
 def _write_input(spec: TrainingSpec, bars: Bars, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / SPEC).write_text(spec.model_dump_json())
+    (folder / FEATURES).write_text(FeaturesInUse.of(spec.recipe().describe()).model_dump_json())
     np.savez(
         folder / BARS,
         allow_pickle=False,
@@ -311,8 +318,10 @@ def _main(folder: Path) -> None:
             send(step=step, share=share)
 
     spec, bars = _read_input(folder)
+    features = FeaturesInUse.model_validate_json((folder / FEATURES).read_bytes())
     try:
-        train(spec, bars, folder, announce)
+        with features.in_force():
+            train(spec, bars, folder, announce)
     except CLMError as error:
         send(error=type(error).__name__, message=str(error))
     else:

@@ -21,7 +21,13 @@ from clm_core.ledger.candidates import CandidateStore
 from clm_core.market.bars import Bars
 from clm_core.search.evaluator import Evaluator, Interrupted, RunQueue, open_evaluator
 from clm_core.search.folds import SharedInputs, search_folds
-from clm_core.search.request import contradiction, parameter_space, search_bars, search_fields
+from clm_core.search.request import (
+    checked_features,
+    contradiction,
+    parameter_space,
+    search_bars,
+    search_fields,
+)
 from clm_core.search.runs import TrialRun
 from clm_core.search.workers import Workers, local_workers
 from clm_core.services import Services
@@ -114,7 +120,8 @@ def search(services: Services, evolution: Evolution, workers: int | None) -> Evo
         NothingTuned: no candidate could be measured.
     """
     bars = search_bars(services.market, evolution)
-    shared_inputs = SharedInputs(evolution.kind, evolution.market_costs, bars)
+    features = checked_features(evolution, bars)
+    shared_inputs = SharedInputs(evolution.kind, evolution.market_costs, bars, features)
     with local_workers(workers, shared_inputs) as processes:
         return search_with(processes, services, evolution, bars)
 

@@ -1,6 +1,7 @@
 """Folds of a search: a walk-forward computed fold by fold, so that poor parameters can be pruned early."""
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +17,7 @@ from clm_core.domain.searches import Search
 from clm_core.market.bars import Bars, Floats
 from clm_core.models import catalog
 from clm_core.models.contract import WarmStarting
+from clm_core.models.own import FeaturesInUse
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,6 +27,8 @@ class SharedInputs:
     kind: Kind
     costs: MarketCosts
     bars: Bars
+    features: FeaturesInUse | None = None
+    """Own features of the searching process; None to use those of the worker's process."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +68,14 @@ def run_fold(shared_inputs: SharedInputs, fold_task: FoldTask) -> Floats:
 
     Raises:
         InvalidPositions: the model's positions cannot be traded.
+        FeatureMismatch: an own feature is missing in this process, or its source has changed.
     """
+    features = shared_inputs.features
+    with nullcontext() if features is None else features.in_force():
+        return _run_fold(shared_inputs, fold_task)
+
+
+def _run_fold(shared_inputs: SharedInputs, fold_task: FoldTask) -> Floats:
     bars, kind = shared_inputs.bars, shared_inputs.kind
     params = catalog.stored_params(kind.model_type, fold_task.params, kind.plugin)
     recipe = catalog.recipe(kind.model_type, params, shared_inputs.costs, kind.plugin)

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from clm_core.backtest import sentinel
 from clm_core.domain.costs import Costs
 from clm_core.domain.errors import InvalidTrainingParams
 from clm_core.domain.search_space import SearchDimension
@@ -10,6 +11,8 @@ from clm_core.domain.searches import Search, SearchRequest
 from clm_core.market.bars import Bars
 from clm_core.market.sources import MarketData
 from clm_core.models import catalog
+from clm_core.models.own import FeaturesInUse
+from clm_core.models.params import feature_names
 from clm_core.search.workers import error_line
 from clm_core.services import Services
 
@@ -79,6 +82,17 @@ def search_bars(market: MarketData, search: Search) -> Bars:
         search.data_snapshot,
         closed_by=search.created_at,
     )
+
+
+def checked_features(search: Search, bars: Bars) -> FeaturesInUse:
+    """Own features of a search for its workers, examined on the bars.
+
+    Raises:
+        LookAhead: an own feature uses future bars.
+        FeatureFailed: an own feature raises, gives no number, or remembers more bars than declared.
+    """
+    sentinel.examine_own_features(feature_names(search.fixed), bars, search.seed)
+    return FeaturesInUse.of(search.fixed)
 
 
 def contradiction(search: Search, params: Mapping[str, Any]) -> str | None:

@@ -21,7 +21,13 @@ from clm_core.market.bars import Bars
 from clm_core.search.engines import open_workers
 from clm_core.search.evaluator import Evaluator, Interrupted, TimeLimitReached, open_evaluator
 from clm_core.search.folds import SharedInputs, search_folds
-from clm_core.search.request import contradiction, parameter_space, search_bars, search_fields
+from clm_core.search.request import (
+    checked_features,
+    contradiction,
+    parameter_space,
+    search_bars,
+    search_fields,
+)
 from clm_core.search.runs import TrialRun
 from clm_core.search.study import HEARTBEAT_SECONDS, OpenTrial, Study, best, has_completed, open_study
 from clm_core.search.workers import Workers
@@ -99,7 +105,9 @@ def search(services: Services, tuning: Tuning, request: TuneRequest) -> TuneResu
         NothingTuned: all trials have ended, and none was completed.
     """
     bars = search_bars(services.market, tuning)
-    with open_workers(request, SharedInputs(tuning.kind, tuning.market_costs, bars)) as workers:
+    features = checked_features(tuning, bars)
+    shared_inputs = SharedInputs(tuning.kind, tuning.market_costs, bars, features)
+    with open_workers(request, shared_inputs) as workers:
         return search_with(workers, services, tuning, request, bars)
 
 

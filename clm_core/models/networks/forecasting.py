@@ -35,7 +35,7 @@ from clm_core.domain.costs import Costs
 from clm_core.domain.errors import NotEnoughBars
 from clm_core.domain.vocabulary import ModelType
 from clm_core.market.bars import Bars, Floats
-from clm_core.market.features import FEATURES, memory_of
+from clm_core.market.features import memory_of, select_features
 from clm_core.market.signals import accuracy
 from clm_core.market.splits import bars_for_tail, purged_tail
 from clm_core.models.contract import Model, ModelCard, Progress, TrainedOn
@@ -283,7 +283,7 @@ def training_windows(bars: Bars, params: ForecastParams) -> TrainingWindows:
     targets, end = targets_of(bars, windows.volatility, params.horizon)
     target_end = np.full(len(bars), -1)
     target_end[windows.rows] = end[windows.rows]
-    look_back = max(FEATURES[name].warm_up for name in (RETURN, VOLATILITY, *params.input_features))
+    look_back = max(each.warm_up for each in select_features((RETURN, VOLATILITY, *params.input_features)))
     needed = bars_for_tail(
         MIN_ROWS, MIN_ROWS // 4, params.validation_fraction, look_back + params.input_size - 1, params.horizon
     )
