@@ -64,6 +64,8 @@ def pytest_configure(config: pytest.Config) -> None:
         "markers", "chaos: takes long, measures or moves the clock; `make chaos` runs these tests"
     )
 
+    _trust_one_certificate(_shared_folder())
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
@@ -87,6 +89,24 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 def pytest_unconfigure(config: pytest.Config) -> None:
     if not hasattr(config, "workerinput"):
         shutil.rmtree(_shared_folder(), ignore_errors=True)
+
+
+def _trust_one_certificate(folder: Path) -> None:
+    """Make the clients of httpx and Prefect, which talk plain HTTP in tests, read one certificate.
+
+    The 140 certificates by default cost each client 20 ms, and a test session makes thousands of clients.
+    """
+    import certifi
+
+    file = folder / "trusted.pem"
+    if not file.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        folder.chmod(0o755)
+        certificate, end, _ = certifi.contents().partition("-----END CERTIFICATE-----\n")
+        unfinished = folder / f"trusted.{os.getpid()}"
+        unfinished.write_text(certificate + end)
+        unfinished.replace(file)
+    os.environ |= {"SSL_CERT_FILE": str(file), "PREFECT_API_SSL_CERT_FILE": str(file)}
 
 
 def _group(nodeid: str) -> str:

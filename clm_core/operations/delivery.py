@@ -28,6 +28,7 @@ from clm_core.domain.webhook_settings import Subscriber
 from clm_core.ledger.alerts import AlertStore
 from clm_core.ledger.receivers import ALERTS, EVENTS, GIVEN_UP_AFTER, OutgoingEvent, ReceiverStore, Stream, T
 from clm_core.platform import notifications
+from clm_core.platform.trusted_certificates import trusted_certificates
 from clm_core.services import Services
 
 ALERT_AFTER = timedelta(minutes=10)
@@ -254,6 +255,7 @@ def _post(url: str, body: str, headers: dict[str, str]) -> None:
                     headers=headers,
                     timeout=TIMEOUT_SECONDS,
                     follow_redirects=False,
+                    verify=trusted_certificates(),
                 ) as answer,
             ):
                 status = answer.status_code

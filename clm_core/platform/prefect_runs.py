@@ -12,6 +12,7 @@ from uuid import UUID
 
 from clm_core.domain.errors import ServerUnavailable
 from clm_core.platform.stack_state import prefect_auth, running
+from clm_core.platform.trusted_certificates import trusted_certificates
 
 if TYPE_CHECKING:
     import httpx
@@ -32,7 +33,7 @@ def is_answering(url: str) -> bool:
     import httpx
 
     try:
-        return httpx.get(url, timeout=2).status_code == httpx.codes.OK
+        return httpx.get(url, timeout=2, verify=trusted_certificates()).status_code == httpx.codes.OK
     except httpx.TransportError:
         return False
 
@@ -67,7 +68,14 @@ def ask(environment: Mapping[str, str], method: str, path: str, body: Any = None
     user, _, password = environment.get("PREFECT_API_AUTH_STRING", "").partition(":")
     url = f"{environment['PREFECT_API_URL']}{path}"
     try:
-        answer = httpx.request(method, url, json=body, auth=(user, password), timeout=10).raise_for_status()
+        answer = httpx.request(
+            method,
+            url,
+            json=body,
+            auth=(user, password),
+            timeout=10,
+            verify=trusted_certificates(),
+        ).raise_for_status()
     except httpx.HTTPError as error:
         raise ServerUnavailable(
             f"Prefect did not carry out the request ({error}): see `clm status`."
@@ -200,7 +208,12 @@ def prefect_runs(home: Path) -> Iterator[Runs]:
     url, auth = _known_api(home)
     user, _, password = auth.partition(":")
     try:
-        with httpx.Client(base_url=url, auth=(user, password) if user else None, timeout=10) as client:
+        with httpx.Client(
+            base_url=url,
+            auth=(user, password) if user else None,
+            timeout=10,
+            verify=trusted_certificates(),
+        ) as client:
             yield Runs(client)
     except httpx.HTTPError as error:
         raise ServerUnavailable(f"Prefect did not carry out the request: {error}") from error

@@ -14,6 +14,8 @@ from patience import PATIENT_SECONDS
 from clm_core.platform import stack_state
 
 CLM = Path(sys.executable).with_name("clm")
+KEPT = ("PREFECT_API_SSL_CERT_FILE",)
+"""Variables of the test session that cannot change an answer."""
 
 
 class Installation:
@@ -22,7 +24,8 @@ class Installation:
     def __init__(self, home: Path, **variables: str) -> None:
         self.home = home
         own = {name: value for name, value in os.environ.items() if not name.startswith(("CLM_", "PREFECT_"))}
-        self.environment = own | {"CLM_HOME": str(home)} | variables
+        certificates = {name: os.environ[name] for name in KEPT if name in os.environ}
+        self.environment = own | certificates | {"CLM_HOME": str(home)} | variables
 
     def clm(self, *arguments: str, folder: Path | None = None) -> subprocess.CompletedProcess[str]:
         """Result of a command typed in a folder, by default the current folder."""
