@@ -3,11 +3,12 @@
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from clm_core.market.bars import Bars
+if TYPE_CHECKING:
+    from clm_core.market.bars import Bars
 
-Function = Callable[[Bars], Any]
+Function = Callable[["Bars"], Any]
 """A function of the bars of an unbroken stretch, with one number for each bar."""
 
 NAME = re.compile(r"[a-z][a-z0-9_]{0,59}")
@@ -26,7 +27,7 @@ class DeclaredFeature:
     """Bars before a bar from which on earlier bars no longer change the value."""
     description: str
 
-    def __call__(self, bars: Bars) -> Any:
+    def __call__(self, bars: "Bars") -> Any:
         return self.function(bars)
 
     @property

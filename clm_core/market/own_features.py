@@ -31,15 +31,18 @@ from importlib.metadata import EntryPoint, entry_points
 from itertools import pairwise
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from clm_core.domain.errors import CLMError, FeatureFailed, FeatureMismatch
-from clm_core.market.bars import Bars, Floats
 from clm_core.market.feature_declaration import DeclaredFeature, feature
 from clm_core.market.feature_source import SourceFile, of_module, of_path
+
+if TYPE_CHECKING:
+    # every process opens the services, and few need the libraries of bars
+    from clm_core.market.bars import Bars, Floats
 
 __all__ = [
     "DeclaredFeature",
@@ -61,7 +64,7 @@ class HasBars(Protocol):
     """Bars of an unbroken stretch."""
 
     @property
-    def bars(self) -> Bars: ...
+    def bars(self) -> "Bars": ...
 
 
 class FeatureOrigin(BaseModel):
@@ -113,7 +116,7 @@ class OwnFeature:
         """Bars before a bar from which on earlier bars no longer matter."""
         return self.declared.memory + self.block - 1
 
-    def compute(self, stretch: HasBars) -> Floats:
+    def compute(self, stretch: HasBars) -> "Floats":
         """Values of one unbroken stretch, shape (n_bars,); NaN in the warm-up.
 
         Raises:
@@ -130,7 +133,7 @@ class OwnFeature:
                 self._require_numbers(bars[start:end], values[start:end])
         return values
 
-    def raw(self, bars: Bars) -> Floats:
+    def raw(self, bars: "Bars") -> "Floats":
         """Answer of the function for the bars, shape (n_bars,), unchecked but for the shape.
 
         Raises:
@@ -153,13 +156,13 @@ class OwnFeature:
             )
         return values
 
-    def _blocks(self, bars: Bars) -> Iterator[tuple[int, int]]:
+    def _blocks(self, bars: "Bars") -> Iterator[tuple[int, int]]:
         """First row and end of each block of the stretch."""
         numbers = bars.time // bars.timeframe.nanoseconds // self.block
         edges = [0, *(np.flatnonzero(np.diff(numbers)) + 1).tolist(), len(bars)]
         yield from pairwise(edges)
 
-    def _require_numbers(self, bars: Bars, values: Floats) -> None:
+    def _require_numbers(self, bars: "Bars", values: "Floats") -> None:
         wrong = np.flatnonzero(~np.isfinite(values))
         if not len(wrong):
             return
