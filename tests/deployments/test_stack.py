@@ -1,4 +1,4 @@
-"""`clm up` from the command line: all parts run, and no process is left behind."""
+"""`clm up` from the command line: all parts run by the settings of the home, and none is left behind."""
 
 import contextlib
 import itertools
@@ -26,7 +26,6 @@ from markets import add_markets
 from other_user import CLOSED, LOCKED, Attempt, as_other_user, as_this_user, paths_of
 from webhooks import signed
 
-from clm_core.decisions import gate_policy
 from clm_core.platform import stack_state
 from clm_core.platform.database import open_database
 
@@ -35,13 +34,20 @@ if TYPE_CHECKING:
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 NOT_UP = 3
-POLICY = Path(gate_policy.__file__).with_name("policy.toml")
 SECRET = "whsec_plJ3nmyCDGBKInavdOK15jsl8nUjcLkM"
 SETTINGS = f"""
 [stack]
 concurrent_runs = 1
 [webhooks.monitor]
 secrets = ["{SECRET}"]
+[policy]
+file = "policy.toml"
+"""
+POLICY = """
+version = 7
+preset = "strict"
+[models.lightgbm_btcusd_1h]
+criteria.min_trades = 4321
 """
 WHOLE = "CHAOS_REPETITIONS" in os.environ
 MARKETS, OUTAGE_SECONDS = (100, 120.0) if WHOLE else (10, 5.0)
@@ -59,27 +65,29 @@ def received() -> Iterator[AlertReceiver]:
 
 
 @pytest.fixture(scope="module")
-def policy(home: Path) -> Path:
-    """Policy document of the stack."""
-    return Path(shutil.copy(POLICY, home / "up-policy.toml"))
-
-
-@pytest.fixture(scope="module")
-def up(
-    home: Path, make_home: Callable[[str], Path], received: AlertReceiver, policy: Path
-) -> Iterator[Installation]:
-    file = home / "up.toml"
+def up(home: Path, make_home: Callable[[str], Path], received: AlertReceiver) -> Iterator[Installation]:
+    installation = Installation(make_home("up"))
     alerts = f'[alerts]\nurls = ["{received.url}"]\nheartbeat_url = "{received.heartbeat_url}"\n'
-    file.write_text(f'{SETTINGS}{alerts}[policy]\nfile = "{policy}"\n')
-    installation = Installation(make_home("up"), CLM_CONFIG=str(file))
+    (installation.home / "clm.toml").write_text(SETTINGS + alerts)
+    refused = installation.clm("up", "--detach")
+    assert refused.returncode == 1
+    assert f"{installation.home}/policy.toml cannot be read" in refused.stderr
+    assert not (installation.home / "stack" / "state.json").exists()
+    (installation.home / "policy.toml").write_text(POLICY)
     add_markets(installation.home, MARKETS + 1)
-    started = installation.clm("up", "--detach")
+    started = installation.clm("up", "--detach", folder=make_folder(home, "here"))
     assert started.returncode == 0, started.stderr
     assert "http://127.0.0.1:" in started.stdout
     yield installation
     assert installation.clm("down").returncode == 0
-    wait_until(lambda: installation.processes() == [], seconds=60)
+    wait_until(lambda: installation.processes() == [])
     assert json.loads(installation.clm("status", "--json").stdout)["up"] is False
+
+
+def make_folder(home: Path, name: str) -> Path:
+    folder = home / f"folder-{name}"
+    folder.mkdir(exist_ok=True)
+    return folder
 
 
 def test_status_has_the_health_of_each_part_and_the_next_runs(up: Installation) -> None:
@@ -193,6 +201,35 @@ def test_a_command_of_ones_own_is_refused_and_never_run(up: Installation, tmp_pa
     up.prefect("PATCH", f"/deployments/{watch['id']}", own)
 
 
+def test_a_deploy_typed_in_any_folder_gives_the_same_deployments(up: Installation, home: Path) -> None:
+    deployed = up.clm("deploy", folder=make_folder(home, "elsewhere"))
+    assert deployed.returncode == 0, deployed.stderr
+    assert [line.partition(":")[0] for line in deployed.stdout.splitlines()] == ["unchanged"]
+
+
+def test_other_settings_in_the_current_folder_are_refused_and_pause_nothing(
+    up: Installation, home: Path
+) -> None:
+    folder = make_folder(home, "demo")
+    (folder / "clm.toml").write_text("[costs]\nfee_bps = 1\n")
+    refused = up.clm("deploy", folder=folder)
+    assert refused.returncode == 1
+    assert f"{folder}/clm.toml" in refused.stderr
+    assert "costs.fee_bps" in refused.stderr
+    assert not up.prefect("GET", "/deployments/name/retrain/lightgbm_btcusd_1h")["paused"]
+
+
+def test_other_settings_by_variable_are_refused_by_name(up: Installation) -> None:
+    dearer = Installation(up.home, CLM_COSTS__FEE_BPS="77")
+    refused = dearer.clm("retrain", "--model", "lightgbm", "--symbol", "BTCUSD")
+    assert refused.returncode == 1
+    assert "other settings: costs.fee_bps." in refused.stderr
+    assert "unset CLM_COSTS__FEE_BPS" in refused.stderr
+    looked = dearer.clm("models", "--json")
+    assert looked.returncode == 0
+    assert "Warning: The running stack" in looked.stderr
+
+
 @pytest.fixture(scope="module")
 def page(up: Installation) -> Iterator["Page"]:
     """Browser signed in to Prefect."""
@@ -215,7 +252,7 @@ def page(up: Installation) -> Iterator["Page"]:
 @pytest.fixture(scope="module")
 def run(up: Installation, page: "Page") -> dict[str, Any]:
     """Run launched from the form and ended by the worker."""
-    deployment = up.prefect("GET", "/deployments/name/retrain/lightgbm_btcusd_1h")
+    deployment = deployment_of_the_model(up)
     page.goto(f"{up.state.prefect_url}/v2/deployments/deployment/{deployment['id']}/run")
     form = page.locator("form")
     form.locator("input[type=number]").first.fill("150")
@@ -224,6 +261,16 @@ def run(up: Installation, page: "Page") -> dict[str, Any]:
     # pasted whole: typed, the editor adds brackets of its own
     page.keyboard.insert_text('{"rounds": 5}')
     page.get_by_role("button", name="Submit").click()
+    return ended_run(up, deployment)
+
+
+def deployment_of_the_model(up: Installation) -> dict[str, Any]:
+    deployment: dict[str, Any] = up.prefect("GET", "/deployments/name/retrain/lightgbm_btcusd_1h")
+    return deployment
+
+
+def ended_run(up: Installation, deployment: dict[str, Any]) -> dict[str, Any]:
+    """Newest run of a deployment that was not scheduled, once the run has ended."""
     by_hand = {
         "deployments": {"id": {"any_": [deployment["id"]]}},
         "flow_runs": {"state": {"type": {"not_any_": ["SCHEDULED"]}}},
@@ -237,6 +284,36 @@ def run(up: Installation, page: "Page") -> dict[str, Any]:
 
     wait_until(has_ended)
     return runs[0]
+
+
+@pytest.fixture(scope="module")
+def retrained(up: Installation, request: pytest.FixtureRequest) -> dict[str, Any]:
+    """Ended run of the worker: launched from the form where there is a browser, else by a request."""
+    if CHROMIUM is not None:
+        run: dict[str, Any] = request.getfixturevalue("run")
+        return run
+    deployment = deployment_of_the_model(up)
+    training = deployment["parameters"]["request"] | {
+        "dataset_span_days": 150,
+        "training_params": {"rounds": 5},
+    }
+    body = {"parameters": {"request": training}}
+    up.prefect("POST", f"/deployments/{deployment['id']}/create_flow_run", body)
+    return ended_run(up, deployment)
+
+
+def test_maintenance_and_a_retrain_of_the_worker_use_the_policy_beside_the_file(
+    up: Installation, retrained: dict[str, Any]
+) -> None:
+    assert retrained["state_type"] == "COMPLETED"
+    [version] = json.loads(up.clm("models", "--json").stdout)
+    shown = up.clm("show", f"{version['model_id']}@{version['version']}", "--json")
+    assert "4321" in shown.stdout
+    completed = {
+        "deployments": {"name": {"any_": ["maintenance"]}},
+        "flow_runs": {"state": {"type": {"any_": ["COMPLETED"]}}},
+    }
+    wait_until(lambda: up.prefect("POST", "/flow_runs/filter", completed) != [])
 
 
 def test_a_retrain_launched_from_the_form_is_run_and_judged(up: Installation, run: dict[str, Any]) -> None:
@@ -333,16 +410,32 @@ def test_a_server_that_is_killed_comes_back_and_is_reported(up: Installation) ->
     assert "mlflow: ended (SIGKILL)" in (stack_state.folder(up.home) / "logs" / "up.log").read_text()
 
 
-def test_a_policy_that_becomes_unreadable_is_alerted_although_no_maintenance_can_run(
-    up: Installation, received: AlertReceiver, policy: Path, ledger: psycopg.Connection[Any]
+def test_an_unreadable_policy_is_alerted_and_an_illness_of_status_and_health_until_it_is_readable(
+    up: Installation, received: AlertReceiver, ledger: psycopg.Connection[Any]
 ) -> None:
-    good = policy.read_text()
+    policy = up.home / "policy.toml"
     policy.write_text("broken [")
-    try:
-        wait_until(lambda: has_title(received, "settings refused, settings"))
-    finally:
-        policy.write_text(good)
+
+    def status() -> dict[str, Any]:
+        answer: dict[str, Any] = json.loads(up.clm("status", "--json").stdout)
+        return answer
+
+    wait_until(lambda: str(policy) in str(status()["settings_problem"]))
+    assert status()["healthy"] is False
+    ill = up.clm("status")
+    assert ill.returncode == 1
+    assert "Ill: " in ill.stdout
+    assert str(policy) in ill.stdout
+    health = httpx.get(f"{up.state.api_url}/health", timeout=60).json()
+    assert (health["status"], health["parts"]["settings"]) == ("ill", "down")
+    # no run of maintenance can load the policy: the alert comes from the supervisor
+    wait_until(lambda: has_title(received, "settings refused, settings"))
+    policy.write_text(POLICY)
+    wait_until(lambda: status()["settings_problem"] is None)
     wait_until(lambda: lasting(ledger, "settings_refused") == [])
+    # maintenance may be overdue until its next success
+    wait_until(lambda: up.clm("status").returncode == 0)
+    wait_until(lambda: httpx.get(f"{up.state.api_url}/health", timeout=60).json()["status"] == "ok")
 
 
 def test_a_watch_that_no_longer_succeeds_is_ill_and_alerted_until_it_succeeds_again(
