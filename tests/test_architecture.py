@@ -87,3 +87,34 @@ def test_only_entry_points_without_a_database_read_the_clock_of_their_machine() 
         if isinstance(node.value, ast.Name) and node.value.id in {"datetime", "date", "Timestamp"}
     }
     assert readers == READ_THE_CLOCK_OF_THE_MACHINE
+
+
+SLOW_IMPORTS = {
+    "torch",
+    "neuralforecast",
+    "gymnasium",
+    "stable_baselines3",
+    "skops",
+    "arch",
+    "ray",
+    "shap",
+    "clm_core.models.networks.architecture",
+    "clm_core.models.networks.training",
+    "clm_core.models.policies.trading_env",
+}
+"""Libraries of few tests, and modules that import such a library."""
+
+
+def test_no_test_module_imports_a_slow_library_when_tests_are_collected() -> None:
+    # each process of pytest-xdist collects every test
+    slow = list[str]()
+    for file in sorted((ROOT / "tests").rglob("*.py")):
+        if (ROOT / "tests" / "data") in file.parents:
+            continue
+        for node in ast.parse(file.read_text(encoding="utf-8")).body:
+            names = {alias.name for alias in node.names} if isinstance(node, ast.Import) else set[str]()
+            if isinstance(node, ast.ImportFrom) and node.module:
+                names = {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+            if any(name == each or name.startswith(f"{each}.") for name in names for each in SLOW_IMPORTS):
+                slow.append(f"{file.relative_to(ROOT)}:{node.lineno}")
+    assert slow == [], "import in the test that needs the library, or see tests/support/lazily.py"

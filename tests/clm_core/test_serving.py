@@ -21,7 +21,6 @@ import joblib
 import mlflow
 import numpy as np
 import pytest
-import skops.io
 from sqlalchemy import create_engine, text
 
 from clm_core.domain.actors import Actor
@@ -301,10 +300,15 @@ class Restored:
 
 
 def with_skops(mark: Path) -> bytes:
+    # the import looks through every module of the process: seconds, in each process that collects the tests
+    import skops.io
+
     return skops.io.dumps(Restored(mark))
 
 
 def trusting_its_own_list(raw: bytes) -> object:
+    import skops.io
+
     return skops.io.loads(raw, trusted=skops.io.get_untrusted_types(data=raw))
 
 

@@ -4,7 +4,6 @@ import math
 
 import numpy as np
 import pytest
-from arch.bootstrap import StationaryBootstrap, optimal_block_length
 
 from clm_core.decisions.return_streams import Shape, draw_returns
 from clm_core.evidence import bootstrap
@@ -63,12 +62,16 @@ def test_blocks_start_anywhere_alike_and_their_lengths_are_geometric(block: floa
 
 @pytest.mark.parametrize("shape", Shape)
 def test_block_lengths_are_those_of_arch(shape: Shape) -> None:
+    from arch.bootstrap import optimal_block_length
+
     values = random_returns(shape, 0.0, 1000, seed=3)
     theirs = float(optimal_block_length(values)["stationary"].iloc[0])
     assert bootstrap.block_length(values) == pytest.approx(max(theirs, 1.0), rel=1e-9)
 
 
 def test_draws_are_distributed_as_those_of_arch() -> None:
+    from arch.bootstrap import StationaryBootstrap
+
     theirs = StationaryBootstrap(12.0, CHALLENGER, CHAMPION, seed=rng(1)).apply(
         lambda a, b: sharpe(a) - sharpe(b), 4000
     )[:, 0]

@@ -2,6 +2,7 @@
 
 import json
 import pickle
+from functools import cache
 
 import numpy as np
 import pandas as pd
@@ -257,15 +258,15 @@ class TestLearnt:
     @pytest.mark.parametrize(
         ("time", "timeframe", "calendar"),
         [
-            (times("2020-01-01", "2021-06-01", "h"), "1h", "24x7"),
-            (times("2020-01-01", "2021-06-01", "D"), "1d", "24x7"),
-            (times("2020-01-01", "2020-01-03", "h"), "1h", "24x7"),
-            (gold_hours("2015-01-01", "2017-01-01"), "1h", "24x5"),
-            (gold_hours("2015-03-03", "2015-03-13"), "1h", "24x5"),
-            (new_york_days("2010-01-01", "2012-12-31"), "1d", "weekly"),
-            (new_york_hours("2010-01-01", "2012-12-31"), "1h", "weekly"),
-            (new_york_hours("2010-01-04", "2010-01-08"), "1h", "24x7"),
-            (times("2020-01-01", "2021-06-01", "h")[:0], "1h", "24x7"),
+            (lambda: times("2020-01-01", "2021-06-01", "h"), "1h", "24x7"),
+            (lambda: times("2020-01-01", "2021-06-01", "D"), "1d", "24x7"),
+            (lambda: times("2020-01-01", "2020-01-03", "h"), "1h", "24x7"),
+            (lambda: gold_hours("2015-01-01", "2017-01-01"), "1h", "24x5"),
+            (lambda: gold_hours("2015-03-03", "2015-03-13"), "1h", "24x5"),
+            (lambda: new_york_days("2010-01-01", "2012-12-31"), "1d", "weekly"),
+            (lambda: new_york_hours("2010-01-01", "2012-12-31"), "1h", "weekly"),
+            (lambda: new_york_hours("2010-01-04", "2010-01-08"), "1h", "24x7"),
+            (lambda: times("2020-01-01", "2021-06-01", "h")[:0], "1h", "24x7"),
         ],
         ids=[
             "crypto",
@@ -280,7 +281,7 @@ class TestLearnt:
         ],
     )
     def test_the_calendar_of_a_file_is_recognised(self, time, timeframe, calendar):
-        assert recognise(time, Timeframe(timeframe)).split(":")[0] == calendar
+        assert recognise(time(), Timeframe(timeframe)).split(":")[0] == calendar
 
     def test_outages_of_crypto_are_not_taken_for_closing_times(self):
         rng = np.random.default_rng(3)
@@ -315,20 +316,20 @@ class TestPeriodsPerYear:
     @pytest.mark.parametrize(
         ("time", "timeframe", "calendar", "low", "high"),
         [
-            (new_york_days("1998-01-01", "2020-12-31"), "1d", "XNYS", 251.0, 252.0),
-            (new_york_hours("1998-01-01", "2020-12-31"), "1h", "XNYS", 1750.0, 1762.0),
-            (gold_hours("2012-01-01", "2020-01-01"), "1h", "24x5", 5900.0, 6005.0),
-            (times("2020-01-01", "2021-01-01", "h"), "1h", "24x7", 8760.0, 8760.0),
-            (times("2020-01-01", "2020-01-02", "D"), "1d", "24x7", 365.0, 365.0),
-            (np.empty(0, dtype=np.int64), "1d", "XNYS", 250.0, 254.0),
+            (lambda: new_york_days("1998-01-01", "2020-12-31"), "1d", "XNYS", 251.0, 252.0),
+            (lambda: new_york_hours("1998-01-01", "2020-12-31"), "1h", "XNYS", 1750.0, 1762.0),
+            (lambda: gold_hours("2012-01-01", "2020-01-01"), "1h", "24x5", 5900.0, 6005.0),
+            (lambda: times("2020-01-01", "2021-01-01", "h"), "1h", "24x7", 8760.0, 8760.0),
+            (lambda: times("2020-01-01", "2020-01-02", "D"), "1d", "24x7", 365.0, 365.0),
+            (lambda: np.empty(0, dtype=np.int64), "1d", "XNYS", 250.0, 254.0),
         ],
     )
     def test_bars_a_year_are_those_that_exist(self, time, timeframe, calendar, low, high):
-        assert low <= periods_per_year(time, Timeframe(timeframe), Calendar(calendar)) <= high
+        assert low <= periods_per_year(time(), Timeframe(timeframe), Calendar(calendar)) <= high
 
     @given(start=st.integers(0, 3000), length=st.integers(5, 1200), daily=st.booleans())
     def test_a_slice_of_a_market_has_about_the_bars_a_year_of_the_whole(self, start, length, daily):
-        time = DAYS if daily else HOURS
+        time = days() if daily else hours()
         timeframe = Timeframe.D1 if daily else Timeframe.H1
         whole = periods_per_year(time, timeframe, Calendar("XNYS"))
         part = periods_per_year(time[start : start + length], timeframe, Calendar("XNYS"))
@@ -336,10 +337,16 @@ class TestPeriodsPerYear:
 
     @given(start=st.integers(0, 3000), length=st.integers(700, 3000))
     def test_a_covered_span_counts_its_own_bars(self, start, length):
-        time = HOURS[start : start + length]
+        time = hours()[start : start + length]
         years = (time[-1] - time[0] + HOUR) / YEAR
         assert periods_per_year(time, Timeframe.H1, Calendar("24x5")) == pytest.approx(len(time) / years)
 
 
-DAYS = new_york_days("2005-01-01", "2020-12-31")
-HOURS = new_york_hours("2016-01-01", "2020-12-31")
+@cache
+def days() -> np.ndarray:
+    return new_york_days("2005-01-01", "2020-12-31")
+
+
+@cache
+def hours() -> np.ndarray:
+    return new_york_hours("2016-01-01", "2020-12-31")

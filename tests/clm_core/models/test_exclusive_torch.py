@@ -5,7 +5,7 @@ from threading import Lock
 
 import numpy as np
 import pytest
-import torch
+from lazily import Lazily
 
 from clm_core.domain.costs import Costs
 from clm_core.domain.errors import InvalidTrainingParams
@@ -13,6 +13,8 @@ from clm_core.domain.vocabulary import ModelType
 from clm_core.models.catalog import recipe
 from clm_core.models.exclusive_torch import exclusive_torch, torch_device
 from clm_core.models.threads import exclusive_gpu
+
+torch = Lazily("torch")
 
 
 def draws(seed: int) -> list[float]:

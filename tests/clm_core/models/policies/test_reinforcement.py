@@ -32,7 +32,6 @@ from clm_core.models.bundle import card_of
 from clm_core.models.catalog import recipe
 from clm_core.models.policies.reinforcement import FILE, PolicyModel, rules_of, spans
 from clm_core.models.policies.trading import MarketArrays, PolicyNetwork, TradingRules, roll_out
-from clm_core.models.policies.trading_env import TradingEnv, TradingEpisodes
 
 KINDS = [ModelType.RL_V2, ModelType.RL_V3]
 FREE = {"fee_bps": 0, "slippage_bps": 0}
@@ -119,6 +118,8 @@ def test_a_span_is_traded_like_an_episode_from_the_start_of_the_span(model: Poli
     table = compute_features(bars, model.params.features)
     discrete = model.model_type is ModelType.RL_V2
     rules = rules_of(model.params, model.normaliser)
+    from clm_core.models.policies.trading_env import TradingEnv, TradingEpisodes
+
     episodes = TradingEpisodes(
         model.normaliser.scores(table.values),
         MarketArrays.of(bars),

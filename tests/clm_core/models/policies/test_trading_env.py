@@ -1,14 +1,13 @@
 """Trading environments: the rules of the backtest engine, unbroken bars only, gymnasium's interface."""
 
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from gymnasium.utils.env_checker import check_env as check_gymnasium_env
 from hypothesis import given
 from hypothesis import strategies as st
-from stable_baselines3.common.env_checker import check_env
+from lazily import Lazily
 
 from clm_core.backtest.engine import backtest
 from clm_core.domain.costs import Costs, HoldingCosts
@@ -18,8 +17,11 @@ from clm_core.market.carry import holding_rates
 from clm_core.market.features import compute_features
 from clm_core.market.timeframes import Calendar, Timeframe
 from clm_core.models.policies.trading import MAX_UNREALISED, MIN_EQUITY, MarketArrays, TradingRules
-from clm_core.models.policies.trading_env import TradingEnv, TradingEpisodes, VectorTradingEnv, episode_starts
 
+if TYPE_CHECKING:
+    from clm_core.models.policies.trading_env import TradingEnv, TradingEpisodes
+
+trading_env: Any = Lazily("clm_core.models.policies.trading_env")
 FREE = HoldingCosts()
 FINE = 1 / 64
 """Step that is a power of two: rounding leaves multiples of the step exactly as they are."""
@@ -27,13 +29,15 @@ FINE = 1 / 64
 
 def episodes_of(
     bars: Bars, costs: Costs, discrete: bool = False, holding: HoldingCosts = FREE, **rules: float
-) -> TradingEpisodes:
+) -> "TradingEpisodes":
     """A single feature, the bar's number, and a single episode over all of the bars."""
     features = np.arange(len(bars), dtype=np.float32)[:, None]
     length = len(bars) - 1
     starts = np.zeros(1, dtype=np.int64)
     trading_rules = TradingRules.at(costs, **{"step": FINE, "unit": 0.01} | rules)
-    return TradingEpisodes(features, MarketArrays.of(bars, holding), starts, length, trading_rules, discrete)
+    return trading_env.TradingEpisodes(
+        features, MarketArrays.of(bars, holding), starts, length, trading_rules, discrete
+    )
 
 
 def made_bars(prices: Floats) -> Bars:
@@ -58,7 +62,7 @@ def traded_bars(draw: st.DrawFn) -> tuple[Bars, Floats, Costs]:
     return made_bars(prices), positions.astype(float), costs
 
 
-def played(env: TradingEnv, positions: Floats) -> list[float]:
+def played(env: "TradingEnv", positions: Floats) -> list[float]:
     env.reset(seed=0)
     rewards = []
     for position in positions[:-1]:
@@ -75,7 +79,7 @@ def test_the_rewards_of_an_episode_sum_to_the_log_equity_of_the_backtest_engine(
 ):
     bars, positions, costs = episode
     result = backtest(bars, positions, costs, Execution(initial_cash=1.0))
-    rewards = played(TradingEnv(episodes_of(bars, costs)), positions)
+    rewards = played(trading_env.TradingEnv(episodes_of(bars, costs)), positions)
     assert sum(rewards) == pytest.approx(np.log(max(result.equity[-1], MIN_EQUITY)), abs=1e-9)
     known = np.log(np.maximum(result.equity, MIN_EQUITY))[1 : len(rewards) + 1]
     assert np.cumsum(rewards) == pytest.approx(known, abs=1e-9)
@@ -92,7 +96,7 @@ def test_an_episode_pays_the_costs_of_holding_that_the_backtest_engine_charges(
     bars, positions, costs = episode
     holding = HoldingCosts(funding_bps_per_8h=funding, borrow_bps_per_year=borrow)
     result = backtest(bars, positions, costs, Execution(initial_cash=1.0), holding_rates(bars, holding))
-    rewards = played(TradingEnv(episodes_of(bars, costs, holding=holding)), positions)
+    rewards = played(trading_env.TradingEnv(episodes_of(bars, costs, holding=holding)), positions)
     known = np.log(np.maximum(result.equity, MIN_EQUITY))[1 : len(rewards) + 1]
     assert np.cumsum(rewards) == pytest.approx(known, abs=1e-9)
 
@@ -100,15 +104,15 @@ def test_an_episode_pays_the_costs_of_holding_that_the_backtest_engine_charges(
 def test_a_long_only_episode_trades_a_short_target_as_no_position():
     bars = made_bars(np.array([[100.0, 101.0], [101.0, 90.0], [90.0, 120.0], [119.0, 118.0]]))
     positions = np.array([-1.0, 1.0, -0.5, 0.0])
-    rewards = played(TradingEnv(episodes_of(bars, Costs(), lowest=0.0)), positions)
-    assert rewards == played(TradingEnv(episodes_of(bars, Costs())), np.maximum(positions, 0.0))
+    rewards = played(trading_env.TradingEnv(episodes_of(bars, Costs(), lowest=0.0)), positions)
+    assert rewards == played(trading_env.TradingEnv(episodes_of(bars, Costs())), np.maximum(positions, 0.0))
 
 
 def test_ruin_ends_an_episode_at_the_minimum_equity():
     wild = made_bars(np.array([[100.0, 100.0], [100.0, 150.0], [160.0, 230.0], [100.0, 90.0]]))
     short = np.full(4, -1.0)
     assert backtest(wild, short, Costs(), Execution(initial_cash=1.0)).equity[-1] == 0.0
-    rewards = played(TradingEnv(episodes_of(wild, Costs())), short)
+    rewards = played(trading_env.TradingEnv(episodes_of(wild, Costs())), short)
     assert len(rewards) == 2
     assert sum(rewards) == pytest.approx(np.log(MIN_EQUITY))
 
@@ -118,9 +122,9 @@ def test_the_drawdown_penalty_subtracts_the_deepest_drawdown_of_the_episode_once
     episode: tuple[Bars, Floats, Costs], penalty: float
 ):
     bars, positions, costs = episode
-    plain = played(TradingEnv(episodes_of(bars, costs)), positions)
+    plain = played(trading_env.TradingEnv(episodes_of(bars, costs)), positions)
     penalised = played(
-        TradingEnv(episodes_of(bars, costs, drawdown_penalty=penalty, reward_unit=0.1)), positions
+        trading_env.TradingEnv(episodes_of(bars, costs, drawdown_penalty=penalty, reward_unit=0.1)), positions
     )
     wealth = np.concatenate([[0.0], np.cumsum(plain)])
     deepest = np.max(np.maximum.accumulate(wealth) - wealth)
@@ -130,8 +134,11 @@ def test_the_drawdown_penalty_subtracts_the_deepest_drawdown_of_the_episode_once
 @pytest.mark.parametrize("discrete", [False, True], ids=["any position", "short, flat, long"])
 def test_the_environment_passes_the_checkers_of_gymnasium_and_stable_baselines(discrete: bool):
     bars = made_bars(np.full((30, 2), 100.0))
-    check_env(TradingEnv(episodes_of(bars, Costs(), discrete)))
-    check_gymnasium_env(TradingEnv(episodes_of(bars, Costs(), discrete)), skip_render_check=True)
+    from gymnasium.utils.env_checker import check_env as check_gymnasium_env
+    from stable_baselines3.common.env_checker import check_env
+
+    check_env(trading_env.TradingEnv(episodes_of(bars, Costs(), discrete)))
+    check_gymnasium_env(trading_env.TradingEnv(episodes_of(bars, Costs(), discrete)), skip_render_check=True)
 
 
 @pytest.mark.parametrize("discrete", [False, True], ids=["any position", "short, flat, long"])
@@ -140,12 +147,12 @@ def test_parallel_episodes_give_the_same_results_as_single_episodes(bars: Bars, 
     playable = replace(
         episodes_of(bars, Costs(), discrete, drawdown_penalty=0.3),
         features=table.values.astype(np.float32),
-        starts=episode_starts(bars, table.complete, 24),
+        starts=trading_env.episode_starts(bars, table.complete, 24),
         length=24,
     )
     rng = np.random.default_rng(3)
-    parallel = VectorTradingEnv(playable, 8, np.random.default_rng(5))
-    single = [TradingEnv(playable) for _ in range(8)]
+    parallel = trading_env.VectorTradingEnv(playable, 8, np.random.default_rng(5))
+    single = [trading_env.TradingEnv(playable) for _ in range(8)]
     ends = 0
     observations = parallel.reset()
     rows = np.random.default_rng(5)
@@ -173,21 +180,21 @@ def test_parallel_episodes_give_the_same_results_as_single_episodes(bars: Bars, 
 def test_no_episode_reaches_across_an_outage_or_into_rows_without_features(bars: Bars):
     complete = compute_features(bars).complete
     length = 100
-    starts = episode_starts(bars, complete, length)
+    starts = trading_env.episode_starts(bars, complete, length)
     outage = 1500
     assert len(starts) == (1500 - 150 - length) + (len(bars) - 1500 - 150 - length)
     for start in (starts.min(), starts[starts < outage].max(), starts[starts >= outage].min(), starts.max()):
         rows = slice(start, start + length + 1)
         assert complete[rows].all()
         assert len(set(bars.segments[rows].tolist())) == 1
-    assert not len(episode_starts(bars[:100], complete[:100], length))
+    assert not len(trading_env.episode_starts(bars[:100], complete[:100], length))
 
 
 def test_an_observation_holds_features_the_position_and_the_return_of_the_open_trade():
     bars = made_bars(
         np.array([[100.0, 100.0], [100.0, 102.0], [102.0, 102.0], [102.0, 120.0], [120.0, 120.0]])
     )
-    env = TradingEnv(episodes_of(bars, Costs(fee_bps=100, slippage_bps=0)))
+    env = trading_env.TradingEnv(episodes_of(bars, Costs(fee_bps=100, slippage_bps=0)))
     observation, _ = env.reset()
     assert observation.tolist() == [0, 0, 0]
     assert env.step(np.array([0.5]))[0].tolist() == pytest.approx([1, 0.5, 2])
@@ -203,13 +210,13 @@ def test_an_observation_holds_features_the_position_and_the_return_of_the_open_t
     ("action", "position"), [([0.13], 0.25), ([-0.12], 0.0), ([7.0], 1.0), ([-0.9], -1.0)], ids=str
 )
 def test_a_target_position_is_rounded_to_the_step(action: list[float], position: float):
-    env = TradingEnv(episodes_of(made_bars(np.full((9, 2), 100.0)), Costs(), step=0.25))
+    env = trading_env.TradingEnv(episodes_of(made_bars(np.full((9, 2), 100.0)), Costs(), step=0.25))
     env.reset()
     assert env.step(np.array(action))[0][1] == position
 
 
 @pytest.mark.parametrize(("action", "position"), [(0, -1.0), (1, 0.0), (2, 1.0)])
 def test_discrete_actions_are_short_flat_and_long(action: Any, position: float):
-    env = TradingEnv(episodes_of(made_bars(np.full((9, 2), 100.0)), Costs(), discrete=True))
+    env = trading_env.TradingEnv(episodes_of(made_bars(np.full((9, 2), 100.0)), Costs(), discrete=True))
     env.reset()
     assert env.step(action)[0][1] == position
