@@ -416,12 +416,10 @@ def test_an_unreadable_policy_is_alerted_and_an_illness_of_status_and_health_unt
     policy = up.home / "policy.toml"
     policy.write_text("broken [")
 
-    def status() -> dict[str, Any]:
-        answer: dict[str, Any] = json.loads(up.clm("status", "--json").stdout)
-        return answer
-
-    wait_until(lambda: str(policy) in str(status()["settings_problem"]))
-    assert status()["healthy"] is False
+    wait_until(lambda: str(policy) in str(up.state.settings_problem))
+    status = json.loads(up.clm("status", "--json").stdout)
+    assert str(policy) in status["settings_problem"]
+    assert status["healthy"] is False
     ill = up.clm("status")
     assert ill.returncode == 1
     assert "Ill: " in ill.stdout
@@ -431,11 +429,12 @@ def test_an_unreadable_policy_is_alerted_and_an_illness_of_status_and_health_unt
     # no run of maintenance can load the policy: the alert comes from the supervisor
     wait_until(lambda: has_title(received, "settings refused, settings"))
     policy.write_text(POLICY)
-    wait_until(lambda: status()["settings_problem"] is None)
+    wait_until(lambda: up.state.settings_problem is None)
     wait_until(lambda: lasting(ledger, "settings_refused") == [])
     # maintenance may be overdue until its next success
-    wait_until(lambda: up.clm("status").returncode == 0)
     wait_until(lambda: httpx.get(f"{up.state.api_url}/health", timeout=60).json()["status"] == "ok")
+    assert json.loads(up.clm("status", "--json").stdout)["settings_problem"] is None
+    wait_until(lambda: up.clm("status").returncode == 0)
 
 
 def test_a_watch_that_no_longer_succeeds_is_ill_and_alerted_until_it_succeeds_again(
