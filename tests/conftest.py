@@ -52,6 +52,11 @@ FIRST = (
     "test_readme.py",
     "flows",
     "deployments",
+    "clm_core/search",
+    "clm_core/registry",
+    "clm_core/retraining",
+    "clm_core/api/test_description.py",
+    "clm_core/cli/test_app.py",
 )
 """Groups that take longest, which are begun first: at the end they would keep one processor waiting."""
 
