@@ -25,6 +25,7 @@ from clm_core.domain.errors import SettingsError
 from clm_core.domain.progress import Announce
 from clm_core.domain.spellings import normalise_symbol
 from clm_core.domain.terms import MarketSettings, TradingTerms
+from clm_core.domain.versions import ModelVersion
 from clm_core.ledger.alerts import AlertStore
 from clm_core.ledger.audit_log import anchor, anchor_folder
 from clm_core.ledger.clock import read_clock
@@ -106,6 +107,17 @@ class Services:
         costs = cost_sources(settings)
         terms = trading_terms(symbol, calendar, own, costs, settings.execution, carry, self.is_old_home)
         return MarketTerms(terms, carry)
+
+    def version_terms(self, version: ModelVersion, calendar: Calendar | str) -> "MarketTerms":
+        """Terms in force for the market of a version, with the version's own execution.
+
+        Raises:
+            StoreCorrupt: a file of stored payments was changed.
+        """
+        from clm_core.models.catalog import version_execution
+
+        rules = version_execution(version.params, self.settings.execution.rules)
+        return self.terms(version.symbol, calendar).under(rules)
 
     def recorded_terms(self, symbol: str, terms: TradingTerms) -> "MarketTerms":
         """Recorded terms of a market, with the stored payments that were in force at the time.

@@ -24,6 +24,7 @@ from dataclasses import dataclass, field
 
 from clm_core.domain.actors import SYSTEM
 from clm_core.domain.errors import BundleCorrupt, ConflictError, NotFound
+from clm_core.domain.execution import ExecutionRules
 from clm_core.domain.versions import ModelVersion
 from clm_core.domain.vocabulary import ModelStatus
 from clm_core.ledger.store import Ledger
@@ -32,6 +33,7 @@ from clm_core.market.bars import Bars, Floats
 from clm_core.models import golden
 from clm_core.models.bundle import load_bundle
 from clm_core.models.contract import Model, require_bars_needed
+from clm_core.models.sizing import execution_of
 from clm_core.registry.mlflow_registry import MLflowRegistry
 from clm_core.registry.serving_rights import (
     NOT_TRADED,
@@ -62,6 +64,14 @@ class Served:
     def bars_needed(self) -> int | None:
         """Number of closed bars from which on more history changes no answer; see `Model.bars_needed`."""
         return self.model.bars_needed
+
+    @property
+    def execution(self) -> ExecutionRules:
+        """Stop loss, take profit, lot size and rebalancing under which the version was judged, to be traded.
+
+        A version of an older release has none of its own: a fixed number of units between changes.
+        """
+        return execution_of(self.model)
 
     def positions(self, bars: Bars) -> Floats:
         """Target exposure after each bar, shape (n_bars,), in [-1, 1]; see `Model.positions`.

@@ -28,7 +28,7 @@ from clm_core.decisions.retraining import TriggerPolicy
 from clm_core.domain.api_settings import ApiSettings
 from clm_core.domain.audit_settings import AuditSettings
 from clm_core.domain.errors import SettingsError
-from clm_core.domain.execution import Execution
+from clm_core.domain.execution import ExecutionSettings
 from clm_core.domain.faults import Fault
 from clm_core.domain.operation_settings import (
     AlertSettings,
@@ -90,7 +90,7 @@ class Settings(BaseSettings):
     markets: dict[str, MarketSettings] = {}
     """Costs and rules by symbol, as in `clm data list`; a name with a dot may be written with or without
     quotes: [markets."BTCUSDT.P"] or [markets.BTCUSDT.P]."""
-    execution: Execution = Execution()
+    execution: ExecutionSettings = ExecutionSettings()
     policy: PolicySource = PolicySource()
     walk_forward: WalkForwardPlan = WalkForwardPlan()
     training: TrainingSettings = TrainingSettings()

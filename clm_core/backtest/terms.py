@@ -6,6 +6,7 @@ import numpy as np
 
 from clm_core.backtest.engine import backtest, check_positions
 from clm_core.backtest.results import Backtest
+from clm_core.domain.execution import ExecutionRules
 from clm_core.domain.terms import TradingTerms
 from clm_core.market.bars import Bars, Floats
 from clm_core.market.carry import NO_CARRY, Carry, HoldingRates, holding_rates
@@ -17,6 +18,11 @@ class MarketTerms:
 
     terms: TradingTerms
     carry: Carry = NO_CARRY
+
+    def under(self, rules: ExecutionRules) -> "MarketTerms":
+        """The terms with the execution of a version; the starting capital stays."""
+        execution = self.terms.execution.under(rules)
+        return replace(self, terms=self.terms.model_copy(update={"execution": execution}))
 
     def holding(self, bars: Bars) -> HoldingRates | None:
         """Costs of holding into each bar; None if holding is free."""

@@ -163,13 +163,14 @@ def _members(version: "ModelVersion") -> list[str]:
     """Members of an ensemble with weights, and the requested name where different."""
     if version.model_type is not ModelType.ENSEMBLE:
         return []
+    from clm_core.models import catalog
     from clm_core.models.ensemble import EnsembleParams, Member
 
     metrics = version.train_metrics
     return [
         f"{each.name}, weight {metrics[f'weight.{each.model_id}.{each.version}']:.3f}"
         + (f", requested as {each.asked}" if each.asked != each.name else "")
-        for each in EnsembleParams.parse(version.params).members
+        for each in EnsembleParams.parse(catalog.own_params(version.params)).members
         if isinstance(each, Member)
     ]
 

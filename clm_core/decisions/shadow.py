@@ -132,7 +132,7 @@ def compare(
     bars: Bars,
     ours: Floats,
     theirs: Floats,
-    market: MarketTerms,
+    markets: tuple[MarketTerms, MarketTerms],
     rng: np.random.Generator,
 ) -> ChampionComparison:
     """Comparison of a shadowed version with the production version.
@@ -142,11 +142,11 @@ def compare(
         bars: bars common to both versions, at least one.
         ours: positions of the shadowed version, shape (n_bars,).
         theirs: positions of the production version, shape (n_bars,).
-        market: terms of trading, the same for both.
+        markets: terms of trading, alike but for the execution: of the shadowed and of the production version.
         rng: random generator of the bootstrap.
     """
-    shadow_result = market.backtest(bars, ours)
-    champion_result = market.backtest(bars, theirs)
+    shadow_result = markets[0].backtest(bars, ours)
+    champion_result = markets[1].backtest(bars, theirs)
     shadow_performance = _performance(shadow_result, bars.periods_per_year)
     champion_performance = _performance(champion_result, bars.periods_per_year)
     if len(bars) < MIN_BARS:

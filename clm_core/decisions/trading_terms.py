@@ -104,7 +104,7 @@ def trading_terms(
     return TradingTerms(
         costs=Costs(**values),
         holding=HoldingCosts(funding_bps_per_8h=funding, borrow_bps_per_year=market.borrow_bps_per_year),
-        execution=execution,
+        execution=Execution(**execution.model_dump()),
         long_only=market.long_only,
         adjusted=market.adjusted,
         funding_hash=None if carry.funding is None else carry.funding.content_hash,

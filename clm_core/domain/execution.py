@@ -8,12 +8,12 @@ REBALANCE_BAND = 0.02
 """Default band of new versions: an exposure that drifts by 2 % of the equity is traded back."""
 
 
-def _none(value: object) -> object:
+def none_of_text(value: object) -> object:
     """None for the text "none": a settings file and a command line cannot write a missing value."""
     return None if value == "none" else value
 
 
-OptionalLimit = Annotated[float | None, BeforeValidator(_none)]
+OptionalLimit = Annotated[float | None, BeforeValidator(none_of_text)]
 
 
 class ExecutionRules(BaseModel):
@@ -28,8 +28,14 @@ class ExecutionRules(BaseModel):
     lot_size: OptionalLimit = Field(default=None, gt=0, allow_inf_nan=False)
     """Smallest tradable quantity; orders are rounded towards zero to whole lots. None for any quantity."""
     rebalance_band: OptionalLimit = Field(default=None, gt=0, le=1, allow_inf_nan=False)
-    """Drift of the exposure (position value over equity) at an open beyond which the position is traded back
-    to its target. None for a fixed number of units between changes of the target, as in release 0.1.0."""
+    """Largest drift of the exposure (position value over equity) at an open without a trade back to target.
+    None for a fixed number of units between changes of the target, as in release 0.1.0."""
+
+
+FIXED_UNITS = ExecutionRules()
+"""Rules of versions of releases before rules belonged to a version: no orders, a fixed number of units."""
+NEW_VERSIONS = ExecutionRules(rebalance_band=REBALANCE_BAND)
+"""Rules of new versions by default."""
 
 
 class Execution(ExecutionRules):
@@ -52,5 +58,5 @@ class ExecutionSettings(Execution):
     """Execution of new versions, unless their training parameters name other rules."""
 
     rebalance_band: OptionalLimit = Field(default=REBALANCE_BAND, gt=0, le=1, allow_inf_nan=False)
-    """Drift of the exposure (position value over equity) at an open beyond which the position is traded back
-    to its target; "none" for a fixed number of units between changes of the target."""
+    """Largest drift of the exposure (position value over equity) at an open without a trade back to target;
+    "none" for a fixed number of units between changes of the target."""

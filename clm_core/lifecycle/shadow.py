@@ -343,7 +343,7 @@ def _measure(
     champion: tuple[ModelVersion, _Track] | None,
 ) -> ShadowedVersion:
     bars = track.bars
-    market = services.terms(version.symbol, bars.calendar)
+    market = services.version_terms(version, bars.calendar)
     return ShadowedVersion(
         model_id=version.model_id,
         version=version.version,
@@ -365,12 +365,13 @@ def _compare(
     common = min(len(ours.bars), len(theirs.bars))
     if not common:
         return None
+    calendar = ours.bars.calendar
     return compare(
         champion.version,
         ours.bars[-common:],
         ours.record.position[-common:],
         theirs.record.position[-common:],
-        services.terms(version.symbol, ours.bars.calendar),
+        (services.version_terms(version, calendar), services.version_terms(champion, calendar)),
         np.random.default_rng(version.seed),
     )
 

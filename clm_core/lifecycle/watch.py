@@ -131,7 +131,8 @@ def _measure_version(services: Services, version: ModelVersion) -> WatchedVersio
     bars = services.market.bars(version.symbol, version.timeframe, closed_by=now)
     model = services.registry.load(version.model_path, version.bundle_digest)
     first_new = bars.row_after(model.trained_on.end)
-    performance = _performance(services, model, bars, first_new)
+    market = services.version_terms(version, bars.calendar)
+    performance = _performance(services, model, bars, first_new, market)
     finding, because = judge(performance, settings.watch, settings.triggers.max_sharpe_ratio)
     return WatchedVersion(
         model_id=version.model_id,
@@ -148,15 +149,17 @@ def _measure_version(services: Services, version: ModelVersion) -> WatchedVersio
     )
 
 
-def _performance(services: Services, model: Model, bars: Bars, first_new: int) -> Performance:
+def _performance(
+    services: Services, model: Model, bars: Bars, first_new: int, market: MarketTerms
+) -> Performance:
     """Performance on the bars from row `first_new` on, within the window of the settings."""
     settings = services.settings
     first = max(first_new, len(bars) - len(bars.last_days(settings.watch.window_days)))
     # as many bars as in the training cover every look-back, and bound the computation of a network
-    begin = max(0, first - model.trained_on.bars)
+    begin = max(0, first - max(model.trained_on.bars, model.bars_needed or 0))
     positions = model.positions(bars[begin:])[first - begin :]
     limit = settings.triggers.max_sharpe_ratio
-    return measure(bars[first:], positions, services.terms(bars.symbol, bars.calendar), limit)
+    return measure(bars[first:], positions, market, limit)
 
 
 def _drift(version: ModelVersion, model: Model, bars: Bars, first_new: int, days: int) -> Drift | None:

@@ -11,6 +11,7 @@ The bundle's digest is the SHA-256 of the manifest: stored elsewhere, the digest
 import hashlib
 import json
 import stat
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from clm_core.models import catalog, golden
 from clm_core.models.contract import Model, ModelCard, Recipe
 from clm_core.models.params import own_origins
 from clm_core.models.plugins import PluginModel
+from clm_core.models.sizing import SizedModel
 
 MANIFEST = "manifest.json"
 CARD = "model.json"
@@ -67,8 +69,7 @@ def save_bundle(model: Model, recipe: Recipe, folder: Path, bars: Bars) -> str:
     folder.mkdir(parents=True, exist_ok=True)
     if any(folder.iterdir()):
         raise ModelError(f"{folder} is not empty: a bundle needs a folder of its own")
-    if isinstance(model, PluginModel):
-        model = model.measured(bars)
+    model = _measured(model, bars)
     model.save(folder)
     _require_storable(folder)
     golden.record(model, bars, folder)
@@ -150,6 +151,13 @@ def card_of(model: Model, recipe: Recipe) -> ModelCard:
 def installed_libraries(of: Model | Recipe) -> dict[str, str]:
     """Installed versions of the distributions a fit depends on, by name."""
     return {name: version(name) for name in (*LIBRARIES, *catalog.distributions(of))}
+
+
+def _measured(model: Model, bars: Bars) -> Model:
+    """The model with a known `bars_needed`, also where a plug-in does not state the number."""
+    if isinstance(model, SizedModel):
+        return replace(model, inner=_measured(model.inner, bars))
+    return model.measured(bars) if isinstance(model, PluginModel) else model
 
 
 def _require_storable(folder: Path) -> None:

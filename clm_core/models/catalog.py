@@ -4,21 +4,35 @@ The modules of the wings are listed without being imported; a kind's module is i
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from pkgutil import iter_modules
 from typing import Any
 
+from pydantic import BaseModel, ValidationError
+
 from clm_core.domain.costs import Costs, MarketCosts
-from clm_core.domain.errors import MissingExtra, ModelError
+from clm_core.domain.errors import InvalidTrainingParams, MissingExtra, ModelError
+from clm_core.domain.execution import FIXED_UNITS, NEW_VERSIONS, ExecutionRules
 from clm_core.domain.kinds import Kind
 from clm_core.domain.search_space import SearchSpace
+from clm_core.domain.sizing import NO_SIZING, Sizing, sizing_of
 from clm_core.domain.vocabulary import ModelType
 from clm_core.market import own_features
 from clm_core.models import plugins
 from clm_core.models.contract import Composite, Model, ModelCard, PluginOrigin, Recipe
 from clm_core.models.kind import ModelKind
+from clm_core.models.params import EXECUTION, SIZING
+from clm_core.models.sizing import (
+    SizedModel,
+    SizedRecipe,
+    sections,
+    unsized_model,
+    unsized_recipe,
+    with_costs,
+)
 
 WINGS = (
     "clm_core.models.trees",
@@ -72,10 +86,12 @@ def find_kind(model_type: ModelType, plugin: str | None = None) -> ModelKind:
 
 def recipe(
     model_type: ModelType, params: Mapping[str, Any], costs: Costs, plugin: str | None = None
-) -> Recipe:
+) -> SizedRecipe:
     """Validated training parameters of a model type, defaults filled in; loads no data.
 
     Args:
+        params: parameters of the kind, and the sections `sizing` and `execution`; a value of a section may be
+            named by both: "sizing.target_volatility". Stored parameters: see `stored_params`.
         costs: costs of the market, for the kinds of model that take costs into account; costs of trading
             alone mean free holding.
         plugin: name of the plug-in, for the type OTHER.
@@ -85,38 +101,74 @@ def recipe(
         MissingExtra: the model's library is not installed.
         ModelError: the model type has no implementation, or the plug-in cannot be used.
     """
-    return find_kind(model_type, plugin).recipe(params, MarketCosts.of(costs))
+    kind = find_kind(model_type, plugin)
+    market = MarketCosts.of(costs)
+    split = _Split.of(params)
+    sizing = with_costs(split.sizing_section(kind.sizing), market)
+    return SizedRecipe(kind.recipe(split.own, market), sizing, split.execution_section(NEW_VERSIONS))
 
 
 def requested_params(
-    model_type: ModelType, params: Mapping[str, Any], plugin: str | None = None
+    model_type: ModelType,
+    params: Mapping[str, Any],
+    plugin: str | None = None,
+    execution: ExecutionRules = NEW_VERSIONS,
 ) -> dict[str, Any]:
-    """Parameters of a request as they are stored: with the markers that tell them from older parameters.
+    """Parameters of a request for storage: with the markers of this release, sizing and execution.
+
+    Args:
+        execution: rules of the installation, for rules missing in the request.
 
     Raises:
         InvalidTrainingParams: a parameter is unknown or out of range.
     """
     # the costs are defaults of parameters and make no parameter invalid
     described = recipe(model_type, params, Costs(), plugin).describe()
-    markers = [older.marker for older in find_kind(model_type, plugin).older_params]
-    return dict(params) | {name: described[name] for name in markers}
+    kind = find_kind(model_type, plugin)
+    markers = [older.marker for older in kind.older_params]
+    split = _Split.of(params)
+    explicit = sections(split.sizing_section(kind.sizing), split.execution_section(execution))
+    return dict(split.own) | {name: described[name] for name in markers} | explicit
 
 
 def stored_params(
-    model_type: ModelType, params: Mapping[str, Any], plugin: str | None = None
+    model_type: ModelType,
+    params: Mapping[str, Any],
+    plugin: str | None = None,
+    execution: ExecutionRules = FIXED_UNITS,
 ) -> dict[str, Any]:
     """Stored parameters (of a card, version, job or search) with their meaning at the time explicit.
 
-    A name that an older release did not know is not filled with the default of this release.
+    A name that an older release did not know is not filled with the default of this release: without a
+    section, signals are positions and a fixed number of units is held.
+
+    Args:
+        execution: rules of the installation, for parameters without a section.
     """
-    explicit = dict(params)
+    explicit = sections(None, execution.model_copy(update={"rebalance_band": None})) | dict(params)
     for older in find_kind(model_type, plugin).older_params:
         if older.marker not in params:
             explicit = {**older.meaning, **explicit}
     return explicit
 
 
-def load(folder: Path, card: ModelCard) -> Model:
+def own_params(params: Mapping[str, Any]) -> dict[str, Any]:
+    """Parameters of the kind, without sizing and execution."""
+    return dict(_Split.of(params).own)
+
+
+def version_execution(params: Mapping[str, Any], installation: ExecutionRules) -> ExecutionRules:
+    """Execution of a version by its stored parameters.
+
+    Args:
+        installation: rules of the installation, for a version of an older release: a fixed number of units.
+    """
+    if EXECUTION not in params:
+        return installation.model_copy(update={"rebalance_band": None})
+    return _Split.of(params).execution_section(FIXED_UNITS)
+
+
+def load(folder: Path, card: ModelCard) -> SizedModel:
     """Model of a verified bundle.
 
     Raises:
@@ -124,10 +176,14 @@ def load(folder: Path, card: ModelCard) -> Model:
         PluginMissing: the plug-in that fitted the model is not installed here; names the distribution.
     """
     own_features.require(card.own_features)
-    if card.plugin is not None:
-        return plugins.required(card.plugin).load(folder, card)
-    params = stored_params(card.model_type, card.params)
-    return find_kind(card.model_type).load(folder, card.model_copy(update={"params": params}))
+    plugin = None if card.plugin is None else plugins.required(card.plugin)
+    kind = find_kind(card.model_type) if plugin is None else _plugin_kind(plugin)
+    params = stored_params(card.model_type, card.params, None if plugin is None else plugin.origin.name)
+    split = _Split.of(params)
+    sizing = split.sizing_section(None)
+    unsized = {"params": dict(split.own), "bars_needed": _bars_by_signal(card.bars_needed, sizing)}
+    inner = kind.load(folder, card.model_copy(update=unsized))
+    return SizedModel(inner, sizing, split.execution_section(FIXED_UNITS))
 
 
 def search_space(model_type: ModelType, plugin: str | None = None) -> SearchSpace:
@@ -147,7 +203,9 @@ def search_space(model_type: ModelType, plugin: str | None = None) -> SearchSpac
 
 def origin(of: Model | Recipe) -> PluginOrigin | None:
     """Plug-in that made the model or recipe; None for a built-in kind."""
-    return of.origin if isinstance(of, plugins.PluginModel | plugins.PluginRecipe) else None
+    inner = unsized_model(of) if isinstance(of, SizedModel) else of
+    inner = unsized_recipe(inner) if isinstance(inner, SizedRecipe) else inner
+    return inner.origin if isinstance(inner, plugins.PluginModel | plugins.PluginRecipe) else None
 
 
 def seeds(recipe: Recipe) -> int:
@@ -209,4 +267,85 @@ def _plugin_kind(installed: plugins.Installed) -> ModelKind:
         tolerance=plugin.tolerance,
         search_space=plugin.params.search_space,
         retrain_every=plugin.retrain_every,
+        sizing=plugin.sizing,
     )
+
+
+@dataclass(frozen=True)
+class _Split:
+    """Training parameters, split into those of the kind and the two sections."""
+
+    own: Mapping[str, Any]
+    sizing: Any
+    execution: Any
+    """Section as given; None for no section."""
+
+    @classmethod
+    def of(cls, params: Mapping[str, Any]) -> "_Split":
+        """
+        Raises:
+            InvalidTrainingParams: a section is no table, or a value is named twice.
+        """
+        own = {name: value for name, value in params.items() if _section_of(name) is None}
+        return cls(own, _section(params, SIZING), _section(params, EXECUTION))
+
+    def sizing_section(self, default: Sizing | None) -> Sizing | None:
+        """
+        Raises:
+            InvalidTrainingParams: a value is unknown or out of range.
+        """
+        try:
+            return sizing_of(self.sizing, default)
+        except ValidationError as error:
+            raise _invalid(SIZING, error, Sizing) from error
+
+    def execution_section(self, default: ExecutionRules) -> ExecutionRules:
+        """
+        Raises:
+            InvalidTrainingParams: a value is unknown or out of range.
+        """
+        try:
+            return ExecutionRules.model_validate(default.model_dump() | (self.execution or {}))
+        except ValidationError as error:
+            raise _invalid(EXECUTION, error, ExecutionRules) from error
+
+
+def _section_of(name: str) -> str | None:
+    """Section that a parameter's name belongs to, if any."""
+    section = name.partition(".")[0]
+    return section if section in (SIZING, EXECUTION) else None
+
+
+def _section(params: Mapping[str, Any], section: str) -> Any:
+    """Table of a section, values named with a dot included; "none" for no sizing, None without a section."""
+    whole = params.get(section)
+    named = {
+        name.partition(".")[2]: value
+        for name, value in params.items()
+        if name != section and _section_of(name) == section
+    }
+    if whole is None or not (named or isinstance(whole, Mapping)):
+        if isinstance(whole, str) and section == SIZING and whole == NO_SIZING:
+            return whole
+        if whole is None:
+            return named or None
+        none = f', or {SIZING}="{NO_SIZING}"' if section == SIZING else ""
+        example = "target_volatility=0.15" if section == SIZING else "stop_loss=0.05"
+        raise InvalidTrainingParams(f"{section}={whole}: name a value, as {section}.{example}{none}")
+    twice = sorted(named.keys() & whole.keys()) if isinstance(whole, Mapping) else [section]
+    if twice:
+        raise InvalidTrainingParams(f"{section}.{twice[0]} is given twice: keep one")
+    return dict(whole) | named
+
+
+def _invalid(section: str, error: ValidationError, record: type[BaseModel]) -> InvalidTrainingParams:
+    problems = "; ".join(f"{section}.{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+    names = ", ".join(f"{section}.{name}" for name in record.model_fields)
+    return InvalidTrainingParams(f"{problems}. Valid parameters: {names}")
+
+
+def _bars_by_signal(bars_needed: int | None, sizing: Sizing | None) -> int | None:
+    """Bars needed by the signal of a stored model, from the number needed by the positions."""
+    if bars_needed is None or sizing is None:
+        return bars_needed
+    return sizing.bars_by_signal(bars_needed)

@@ -224,3 +224,24 @@ class Composite(Protocol):
     def parts(self) -> "tuple[Model, ...] | tuple[Recipe, ...]":
         """Models or recipes combined; parts are not composites themselves."""
         ...
+
+
+@runtime_checkable
+class ExpectsReturns(Protocol):
+    """A model that offers expected returns, for the threshold of the sizing."""
+
+    def expected_return(self, bars: Bars) -> Floats:
+        """Simple return expected over the model's horizon after each bar, shape (n_bars,); NaN where unknown.
+
+        The value at bar t uses bars up to and including t.
+        """
+        ...
+
+
+@runtime_checkable
+class OffersConvictions(Protocol):
+    """A model of sized models, as an ensemble: its signal before any sizing."""
+
+    def convictions(self, bars: Bars) -> Floats:
+        """Signal after each bar, shape (n_bars,), in [-1, 1], without the sizing of the parts."""
+        ...

@@ -40,14 +40,16 @@ from pydantic import (
 from clm_core.domain.costs import MarketCosts
 from clm_core.domain.errors import BundleCorrupt, InvalidTrainingParams, NotEnoughBars
 from clm_core.domain.kinds import OfKind, PluginName
+from clm_core.domain.sizing import Sizing
 from clm_core.domain.vocabulary import ModelType
 from clm_core.market.bars import Bars, Floats
 from clm_core.market.carry import holding_rates
 from clm_core.models import catalog
 from clm_core.models.bundle import load_bundle, save_bundle
-from clm_core.models.contract import Model, ModelCard, Progress, Recipe, TrainedOn
+from clm_core.models.contract import Model, ModelCard, OffersConvictions, Progress, Recipe, TrainedOn
 from clm_core.models.kind import ModelKind
-from clm_core.models.params import TrainingParams, split_commas
+from clm_core.models.params import EXECUTION, SIZING, TrainingParams, split_commas
+from clm_core.models.sizing import SizedRecipe, unsized_model
 
 FILE = "ensemble.json"
 FIRST_FRACTION = 0.4
@@ -147,11 +149,19 @@ class EnsembleParams(TrainingParams):
 
 
 def readable(model_type: ModelType, params: Mapping[str, Any]) -> dict[str, Any]:
-    """Training parameters of any kind for display: members by name."""
-    displayed = dict(params)
+    """Training parameters of any kind for display: members by name, values of sections by both names."""
+    displayed = catalog.own_params(params)
     if model_type is ModelType.ENSEMBLE:
-        members = EnsembleParams.parse(params).members
+        members = EnsembleParams.parse(displayed).members
         displayed["members"] = ", ".join(each if isinstance(each, str) else each.name for each in members)
+    for section in (SIZING, EXECUTION):
+        match params.get(section):
+            case None:
+                pass
+            case Mapping() as values:
+                displayed |= {f"{section}.{name}": value for name, value in values.items()}
+            case text:
+                displayed[section] = text
     return displayed
 
 
@@ -298,6 +308,15 @@ class EnsembleModel:
         # rounding may bring the sum of the shares above 1
         return np.clip(total, -1.0, 1.0)
 
+    def convictions(self, bars: Bars) -> Floats:
+        """Weighted sum of the members' signals before their sizing: a sized ensemble is sized once."""
+        bars = self.trained_on.accept(bars)
+        total = np.zeros(len(bars))
+        for weight, model in zip(self.weights, self.parts, strict=True):
+            offered = model.convictions(bars) if isinstance(model, OffersConvictions) else None
+            total += weight * (model.positions(bars) if offered is None else offered)
+        return np.clip(total, -1.0, 1.0)
+
     def forecast(self, bars: Bars) -> Floats:
         """Weighted mean of the members' forecasts of a bar; NaN if no member with a weight has a forecast."""
         bars = self.trained_on.accept(bars)
@@ -361,6 +380,8 @@ def with_members(recipe: Recipe, folder: Path) -> Recipe:
     Raises:
         BundleCorrupt: a bundle differs from the registered bundle.
     """
+    if isinstance(recipe, SizedRecipe):
+        return recipe.with_inner(with_members(recipe.inner, folder))
     if not isinstance(recipe, EnsembleRecipe):
         return recipe
     return recipe.with_bundled(
@@ -373,6 +394,8 @@ def with_members(recipe: Recipe, folder: Path) -> Recipe:
 
 def with_members_of(recipe: Recipe, model: Model) -> Recipe:
     """Recipe of an ensemble with the members of the model; other recipes are returned unchanged."""
+    if isinstance(recipe, SizedRecipe):
+        return recipe.with_inner(with_members_of(recipe.inner, unsized_model(model)))
     if isinstance(recipe, EnsembleRecipe) and isinstance(model, EnsembleModel):
         return recipe.with_bundled(model.members)
     return recipe
@@ -506,4 +529,10 @@ def recipe(params: Mapping[str, Any], costs: MarketCosts) -> EnsembleRecipe:
     return EnsembleRecipe.of(EnsembleParams.parse(params), costs)
 
 
-KIND = ModelKind(recipe=recipe, load=load, library="scipy")
+KIND = ModelKind(
+    recipe=recipe,
+    load=load,
+    library="scipy",
+    # the members' signals are smoothed already
+    sizing=Sizing(smoothing_half_life=0.0),
+)

@@ -13,7 +13,10 @@ from typing import Any
 
 from clm_core.domain.costs import MarketCosts
 from clm_core.domain.search_space import SearchSpace
+from clm_core.domain.sizing import Sizing
 from clm_core.models.contract import Model, ModelCard, Recipe
+
+DEFAULT_SIZING = Sizing()
 
 
 @dataclass(frozen=True)
@@ -51,5 +54,7 @@ class ModelKind:
     """Further distributions with an influence on the answers."""
     retrain_every: timedelta | None = None
     """Interval of scheduled retraining; None for a kind that is retrained on demand only."""
+    sizing: Sizing | None = DEFAULT_SIZING
+    """Sizing of new versions of the kind by default; None for positions that are sized already."""
     older_params: tuple[OlderParams, ...] = ()
     """Meaning of stored training parameters of older releases, one entry a marker."""

@@ -23,6 +23,9 @@ __all__ = [
     "split_commas",
 ]
 
+SIZING = "sizing"
+EXECUTION = "execution"
+"""Names of the sections of training parameters beside those of a kind; no parameter may have these names."""
 Device = Literal["auto", "cpu", "cuda"]
 """Training device; "auto" selects a GPU where available."""
 
@@ -53,7 +56,7 @@ class TrainingParams(BaseModel):
             problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
             raise InvalidTrainingParams(
                 f"{kind or cls.model_type.value} cannot be trained with these parameters: {problems}. "
-                f"Valid parameters: {', '.join(cls.model_fields)}"
+                f"Valid parameters: {', '.join([*cls.model_fields, f'{SIZING}.NAME', f'{EXECUTION}.NAME'])}"
             ) from error
 
     @classmethod

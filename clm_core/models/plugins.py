@@ -33,11 +33,20 @@ from clm_core.domain.errors import (
     UnknownFeature,
 )
 from clm_core.domain.kinds import PluginName
+from clm_core.domain.sizing import Sizing
 from clm_core.domain.vocabulary import ModelType
 from clm_core.market.bars import Bars, Floats
 from clm_core.market.features import memory_of, select_features
-from clm_core.models.contract import Model, ModelCard, PluginOrigin, Progress, Recipe, TrainedOn
-from clm_core.models.params import TrainingParams
+from clm_core.models.contract import (
+    ExpectsReturns,
+    Model,
+    ModelCard,
+    PluginOrigin,
+    Progress,
+    Recipe,
+    TrainedOn,
+)
+from clm_core.models.params import EXECUTION, SIZING, TrainingParams
 
 GROUP = "clm.models"
 
@@ -55,6 +64,9 @@ class Plugin(ABC):
     """Largest accepted difference between answers of one bundle on two machines; 0.0 demands equality."""
     retrain_every: ClassVar[timedelta | None] = timedelta(hours=168)
     """Interval of scheduled retraining; None for a kind that is retrained on demand only."""
+
+    sizing: ClassVar[Sizing | None] = Sizing()
+    """Sizing of new versions by default; None for positions that are sized already."""
 
     @abstractmethod
     def recipe(self, params: Any, costs: Costs) -> Recipe:
@@ -160,6 +172,15 @@ class PluginModel:
         valid = np.isnan(forecast) | ((forecast >= 0) & (forecast <= 1))
         self._require("forecasts", forecast, valid, len(bars), "0 to 1, or NaN for no forecast")
         return forecast
+
+    def expected_return(self, bars: Bars) -> Floats:
+        """Expected returns of a plug-in that offers them; NaN for others."""
+        if not isinstance(self.inner, ExpectsReturns):
+            return np.full(len(bars), np.nan)
+        with attributing_errors(self.origin):
+            expected = np.asarray(self.inner.expected_return(self._accept(bars)), dtype=np.float64)
+        self._require("expected returns", expected, ~np.isinf(expected), len(bars), "finite, or NaN")
+        return expected
 
     def importances(self) -> dict[str, float]:
         with attributing_errors(self.origin):
@@ -338,6 +359,11 @@ def _instance(origin: PluginOrigin, loaded: object) -> Plugin:
     missing += sorted(loaded.__abstractmethods__)
     if missing:
         raise PluginFailed(f"{origin} does not define {', '.join(missing)}: fix the plug-in")
+    if taken := sorted({SIZING, EXECUTION} & loaded.params.model_fields.keys()):
+        raise PluginFailed(
+            f"{origin} has a parameter named {taken[0]}, which is the name of a section of every kind's "
+            "parameters: rename the parameter"
+        )
     try:
         version(loaded.library)
     except PackageNotFoundError as error:

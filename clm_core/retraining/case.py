@@ -9,6 +9,7 @@ from clm_core.decisions.explanation import Proof
 from clm_core.decisions.gate import Case, Comparison
 from clm_core.decisions.gate_policy import GatePolicy
 from clm_core.domain.evaluations import Verdict
+from clm_core.domain.execution import ExecutionRules
 from clm_core.domain.jobs import Lease, TrainingJob
 from clm_core.domain.trials import Trial, TrialSource
 from clm_core.domain.versions import ModelVersion
@@ -18,6 +19,7 @@ from clm_core.evidence.track_record import TrackRecord, track_record
 from clm_core.evidence.trials import TrialRecord, count_trials, trial_record
 from clm_core.ledger.store import Ledger
 from clm_core.market.bars import Bars
+from clm_core.models import catalog
 from clm_core.registry.mlflow_registry import MLflowRegistry
 from clm_core.retraining.results import BacktestEvaluation
 
@@ -88,10 +90,15 @@ def compare_with_champion(
     registry: MLflowRegistry,
     version: ModelVersion,
     evaluation: BacktestEvaluation,
+    installation: ExecutionRules,
 ) -> Comparison | None:
     """Champion and challenger on the bars new to both; None without another version in production.
 
-    Both start flat on the first common bar and trade under the terms of the evaluation.
+    Both start flat on the first common bar and trade under the terms of the evaluation, each with its own
+    execution.
+
+    Args:
+        installation: rules of the installation, for a champion without an execution of its own.
     """
     label = ledger.promotions.champion(version.model_id)
     if label is None or label == version.version:
@@ -105,7 +112,8 @@ def compare_with_champion(
     champion_positions = champion.positions(evaluation.bars)[first_new:]
     market = evaluation.market
     challenger_result = market.backtest(common, evaluation.positions[first_new:])
-    champion_result = market.backtest(common, champion_positions)
+    rules = catalog.version_execution(production.params, installation)
+    champion_result = market.under(rules).backtest(common, champion_positions)
     return Comparison(
         label, paired.extend(paired.PairedRecord(), challenger_result.returns, champion_result.returns)
     )

@@ -8,8 +8,10 @@ from clm_core.domain.jobs import RetrainRequest
 from clm_core.domain.versions import ModelVersion
 from clm_core.domain.vocabulary import ModelStatus, ModelType
 from clm_core.ledger.store import Ledger
+from clm_core.models import catalog
 from clm_core.models.contract import Recipe
 from clm_core.models.ensemble import EnsembleParams, EnsembleRecipe, Member
+from clm_core.models.sizing import unsized_recipe
 from clm_core.registry.mlflow_registry import MLflowRegistry
 from clm_core.registry.serving_rights import PRODUCTION
 
@@ -26,12 +28,13 @@ def resolve_members(ledger: Ledger, request: RetrainRequest) -> RetrainRequest:
     """
     if request.model_type is not ModelType.ENSEMBLE:
         return request
-    requested = EnsembleParams.parse(request.training_params)
+    own = catalog.own_params(request.training_params)
+    requested = EnsembleParams.parse(own)
     names = [member if isinstance(member, str) else member.asked for member in requested.members]
     members = [_member(ledger, request, name, requested.allow_failed).model_dump() for name in names]
     params = request.training_params | {"members": members}
     # parsed again to refuse two names of the same version
-    EnsembleParams.parse(params)
+    EnsembleParams.parse(own | {"members": members})
     return request.model_copy(update={"training_params": params})
 
 
@@ -41,6 +44,7 @@ def fetch_members(ledger: Ledger, registry: MLflowRegistry, recipe: Recipe, fold
     Raises:
         RegistryUnavailable: MLflow does not answer, or has lost a bundle.
     """
+    recipe = unsized_recipe(recipe)
     if not isinstance(recipe, EnsembleRecipe):
         return
     shutil.rmtree(folder, ignore_errors=True)

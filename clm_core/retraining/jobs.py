@@ -34,7 +34,12 @@ def new_job(services: Services, request: RetrainRequest) -> TrainingJob:
     from clm_core.models import catalog
     from clm_core.retraining.ensembles import resolve_members
 
-    params = catalog.requested_params(request.model_type, request.training_params, request.plugin)
+    params = catalog.requested_params(
+        request.model_type,
+        request.training_params,
+        request.plugin,
+        services.settings.execution.rules,
+    )
     now = services.clock()
     series = services.market.newest(request.symbol, request.timeframe)
     # read here already, so that a damaged file or a series without a closed bar is refused without a job

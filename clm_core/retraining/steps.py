@@ -16,6 +16,7 @@ from clm_core.backtest.terms import buy_and_hold
 from clm_core.decisions import gate
 from clm_core.domain.costs import MarketCosts
 from clm_core.domain.evaluations import Decision, EvaluationResult, Verdict
+from clm_core.domain.execution import FIXED_UNITS, ExecutionRules
 from clm_core.domain.faults import Fault, crash_at
 from clm_core.domain.jobs import Lease, TrainingJob
 from clm_core.domain.terms import EvaluationTerms, cost_sentence
@@ -64,7 +65,7 @@ def train(services: Services, job: TrainingJob, bars: Bars) -> TrainingResult:
     """
     settings = services.settings
     costs = services.terms(bars.symbol, bars.calendar).terms.market_costs
-    spec = training_spec(job, settings.walk_forward, costs)
+    spec = training_spec(job, settings.walk_forward, costs, settings.execution.rules)
     key = training.results_key(spec, bars.content_hash)
     if resume.take_over_training(services.work, job, key):
         services.announce("Reusing the earlier training", 1.0)
@@ -128,7 +129,8 @@ def evaluate_out_of_sample(
 
     The seed judged stands at the policy's `seed_quantile` of the seeds, ranked by Sharpe ratio.
     """
-    market = services.terms(bars.symbol, bars.calendar)
+    rules = catalog.version_execution(trained.params, services.settings.execution.rules)
+    market = services.terms(bars.symbol, bars.calendar).under(rules)
     rows = trained.out_of_sample[0].rows
     unseen = bars[rows]
     positions = [market.tradable(run.positions[rows]) for run in trained.out_of_sample]
@@ -165,7 +167,7 @@ def judge(services: Services, lease: Lease, version: ModelVersion, evaluation: B
     settings = services.settings
     policy = services.policy(version.model_id, version.symbol)
     trials = ledger.trials.records(version.symbol, version.timeframe)
-    against = case.compare_with_champion(ledger, registry, version, evaluation)
+    against = case.compare_with_champion(ledger, registry, version, evaluation, settings.execution.rules)
     verdict = gate.judge(case.build_case(evaluation, trials, against, policy), policy)
     if len(evaluation.seed_sharpes) > 1:
         verdict = verdict.model_copy(update={"seed_sharpes": evaluation.seed_sharpes})
@@ -230,9 +232,18 @@ def report(
     return TearSheetFiles(html, picture.read_bytes())
 
 
-def training_spec(job: TrainingJob, plan: WalkForwardPlan, costs: MarketCosts) -> TrainingSpec:
-    """The training that a job asks for, under the installation's plan and the market's costs."""
-    params = catalog.stored_params(job.model_type, job.training_params, job.plugin)
+def training_spec(
+    job: TrainingJob,
+    plan: WalkForwardPlan,
+    costs: MarketCosts,
+    execution: ExecutionRules = FIXED_UNITS,
+) -> TrainingSpec:
+    """The training that a job asks for, under the installation's plan and the market's costs.
+
+    Args:
+        execution: rules of the installation, for a job opened before rules belonged to a version.
+    """
+    params = catalog.stored_params(job.model_type, job.training_params, job.plugin, execution)
     recipe = catalog.recipe(job.model_type, params, costs, job.plugin)
     return TrainingSpec(
         model_type=job.model_type,

@@ -96,9 +96,9 @@ def open_evolution(services: Services, request: EvolveRequest) -> Evolution:
         UnknownSeries: no source has the bars.
     """
     now = services.clock()
-    fixed, space = parameter_space(request)
+    fixed, space = parameter_space(request, services.settings.execution.rules)
     evolution = Evolution(
-        **search_fields(request, services),
+        **search_fields(request, fixed, services),
         name=request.name or f"{request.model_id}_{now:%Y%m%d_%H%M%S}",
         fixed=fixed,
         space=space,

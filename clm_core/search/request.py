@@ -6,6 +6,7 @@ from typing import Any
 from clm_core.backtest import sentinel
 from clm_core.domain.costs import Costs
 from clm_core.domain.errors import InvalidTrainingParams
+from clm_core.domain.execution import NEW_VERSIONS, ExecutionRules
 from clm_core.domain.search_space import SearchDimension
 from clm_core.domain.searches import Search, SearchRequest
 from clm_core.market.bars import Bars
@@ -21,9 +22,12 @@ TERMS = ("costs", "holding", "execution", "long_only", "adjusted", "funding_hash
 
 
 def parameter_space(
-    request: SearchRequest,
+    request: SearchRequest, execution: ExecutionRules = NEW_VERSIONS
 ) -> tuple[dict[str, Any], dict[str, SearchDimension]]:
     """The fixed and the searched parameters; loads no data.
+
+    Args:
+        execution: rules of the installation, for rules missing in the request.
 
     Raises:
         InvalidTrainingParams: a fixed parameter is unknown or out of range, or every parameter is fixed.
@@ -35,8 +39,11 @@ def parameter_space(
         request.model_type, request.training_params, Costs(), request.plugin
     ).describe()
     every = catalog.search_space(request.model_type, request.plugin)
-    stored = catalog.requested_params(request.model_type, request.training_params, request.plugin)
-    fixed = {name: described[name] for name in stored if name in request.training_params or name not in every}
+    stored = catalog.requested_params(request.model_type, request.training_params, request.plugin, execution)
+    own = catalog.own_params(stored)
+    fixed = {name: described[name] for name in own if name in request.training_params or name not in every}
+    # as requested: described sections hold costs of a market
+    fixed |= {name: stored[name] for name in stored if name not in own}
     space = {name: dimension for name, dimension in every.items() if name not in fixed}
     if not space:
         raise InvalidTrainingParams(
@@ -45,14 +52,18 @@ def parameter_space(
     return fixed, space
 
 
-def search_fields(request: SearchRequest, services: Services) -> dict[str, Any]:
+def search_fields(request: SearchRequest, fixed: Mapping[str, Any], services: Services) -> dict[str, Any]:
     """Fields of a `Search` that follow from the request, the settings and the stored bars.
+
+    Args:
+        fixed: parameters outside the search, with the execution of every trial.
 
     Raises:
         UnknownSeries: no source has the requested bars.
     """
     series = services.market.newest(request.symbol, request.timeframe)
-    terms = services.terms(series.symbol, series.calendar).terms
+    rules = catalog.version_execution(fixed, services.settings.execution.rules)
+    terms = services.terms(series.symbol, series.calendar).under(rules).terms
     return {
         "model_type": request.model_type,
         "plugin": request.plugin,

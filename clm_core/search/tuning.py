@@ -11,6 +11,7 @@ import numpy as np
 
 from clm_core.domain.actors import Actor
 from clm_core.domain.errors import MissingExtra
+from clm_core.domain.execution import NEW_VERSIONS, ExecutionRules
 from clm_core.domain.progress import Announce
 from clm_core.domain.search_space import SearchDimension
 from clm_core.domain.searches import HeldOutSharpe, Tuning
@@ -18,6 +19,7 @@ from clm_core.domain.trials import TrialSource
 from clm_core.domain.tuning import Engine, StopReason, TrialResult, TuneRequest, TuneResult
 from clm_core.domain.vocabulary import Role
 from clm_core.market.bars import Bars
+from clm_core.models import catalog
 from clm_core.search.engines import open_workers
 from clm_core.search.evaluator import Evaluator, Interrupted, TimeLimitReached, open_evaluator
 from clm_core.search.folds import SharedInputs, search_folds
@@ -34,7 +36,9 @@ from clm_core.search.workers import Workers
 from clm_core.services import Services
 
 
-def check(request: TuneRequest) -> tuple[dict[str, Any], dict[str, SearchDimension]]:
+def check(
+    request: TuneRequest, execution: ExecutionRules = NEW_VERSIONS
+) -> tuple[dict[str, Any], dict[str, SearchDimension]]:
     """The fixed and the searched parameters, after a check of the required libraries; loads no data.
 
     Raises:
@@ -42,7 +46,7 @@ def check(request: TuneRequest) -> tuple[dict[str, Any], dict[str, SearchDimensi
         MissingExtra: Optuna, Ray or the model's library is not installed.
         ModelError: the kind of model has no implementation, or nothing to tune.
     """
-    fixed, space = parameter_space(request)
+    fixed, space = parameter_space(request, execution)
     for library, extra, needed in (
         ("optuna", "evolve", True),
         ("ray", "ray", request.on is Engine.RAY),
@@ -62,11 +66,15 @@ def open_tuning(services: Services, request: TuneRequest) -> Tuning:
     """
     now = services.clock()
     store = services.ledger.tunings
-    fixed, space = check(request)
+    fixed, space = check(request, services.settings.execution.rules)
     name = request.study or f"{request.model_id}_{now:%Y%m%d_%H%M%S}"
-    fields = search_fields(request, services)
+    fields = search_fields(request, fixed, services)
     fields |= {"name": name, "fixed": fixed, "space": space}
     if store.exists(name):
+        begun = store.find(name)
+        if _explicit(begun) == fixed:
+            # a study of an older release names neither sizing nor execution
+            fields["fixed"] = begun.fixed
         # bars that arrived since are no difference: a study keeps the bars of its beginning
         fields["data_snapshot"] = store.find(name).data_snapshot
     tuning = Tuning(**fields, trials=request.trials, created_at=now)
@@ -89,13 +97,18 @@ def continued(services: Services, name: str, **changes: Any) -> TuneRequest:
         "timeframe": tuning.timeframe,
         "dataset_span_days": tuning.dataset_span_days,
         "holdout": tuning.holdout,
-        "training_params": tuning.fixed,
+        "training_params": _explicit(tuning),
         "seed": tuning.seed,
         "seeds": tuning.seeds,
         "study": name,
         "trials": tuning.trials,
     }
     return TuneRequest.model_validate(fields | changes)
+
+
+def _explicit(tuning: Tuning) -> dict[str, Any]:
+    """Fixed parameters of a study with their meaning at its start explicit."""
+    return catalog.stored_params(tuning.model_type, tuning.fixed, tuning.plugin, tuning.execution.rules)
 
 
 def search(services: Services, tuning: Tuning, request: TuneRequest) -> TuneResult:

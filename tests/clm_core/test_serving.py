@@ -89,7 +89,7 @@ def name_production(services: Services, version: ModelVersion) -> None:
 
 @pytest.fixture
 def bars(services: Services) -> Bars:
-    return services.market.bars("EURUSD", "1h", days=60, closed_by=services.clock())
+    return services.market.bars("EURUSD", "1h", days=120, closed_by=services.clock())
 
 
 @pytest.fixture

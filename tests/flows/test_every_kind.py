@@ -69,7 +69,7 @@ def retrained(kind: Kind, params: dict[str, Any]) -> RetrainResult:
         model_type=kind.model_type,
         plugin=kind.plugin,
         symbol="EURUSD",
-        dataset_span_days=120,
+        dataset_span_days=150,
         training_params=params,
         requested_by="tests",
     )

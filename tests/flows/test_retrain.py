@@ -129,14 +129,14 @@ def test_a_trader_loads_the_version_in_a_fresh_process_and_gets_the_same_positio
     result: RetrainResult, services: Services
 ) -> None:
     version = result.version
-    bars = services.market.bars("BTCUSD", "1h", days=60, closed_by=services.clock())
+    bars = services.market.bars("BTCUSD", "1h", days=120, closed_by=services.clock())
     script = """
 import json, sys, mlflow
 from datetime import UTC, datetime
 from pathlib import Path
 from types import ModuleType
 from clm_core.market.sources import MarketData
-bars = MarketData(Path(sys.argv[2])).bars("BTCUSD", "1h", days=60, closed_by=datetime.now(UTC))
+bars = MarketData(Path(sys.argv[2])).bars("BTCUSD", "1h", days=120, closed_by=datetime.now(UTC))
 served = mlflow.pyfunc.load_model(sys.argv[1]).predict(bars.to_frame().reset_index())
 print(json.dumps([served["position"].tolist(), served["forecast"].dropna().tolist()]))
 """

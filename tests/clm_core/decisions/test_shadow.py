@@ -94,7 +94,7 @@ def beside(bars: Bars, ours: float, theirs: float) -> ChampionComparison:
     """Comparison of positions that foresee the next bar, scaled by `ours` and `theirs`."""
     foresight = np.sign(np.append(np.diff(bars.open)[1:], [0.0, 0.0]))
     rng = np.random.default_rng(1)
-    return compare("v1", bars, ours * foresight, theirs * foresight, FREE, rng)
+    return compare("v1", bars, ours * foresight, theirs * foresight, (FREE, FREE), rng)
 
 
 @pytest.mark.parametrize(

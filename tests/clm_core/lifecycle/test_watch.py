@@ -44,6 +44,7 @@ DEGRADED = TriggerReason.PERFORMANCE_DEGRADED
 DRIFTED = TriggerReason.DRIFT_DETECTED
 NEW_BARS = TriggerReason.DATA_THRESHOLD
 STALE = TriggerReason.PERIODIC
+EAGER = {"rounds": 20, "threshold": 0, "learning_rate": 0.3, "min_child_weight": 1, "sizing": "none"}
 STRICT = TriggerPolicy(max_sharpe_ratio=50)
 """No model is good enough."""
 
@@ -89,7 +90,13 @@ def serve(services: Services, model_type: ModelType = ModelType.LIGHTGBM) -> Mod
         model_type=model_type,
         symbol="BTCUSD",
         dataset_span_days=60,
-        training_params={"rounds": 20, "threshold": 0, "learning_rate": 0.3, "min_child_weight": 1},
+        training_params={
+            "rounds": 20,
+            "threshold": 0,
+            "learning_rate": 0.3,
+            "min_child_weight": 1,
+            "sizing": "none",
+        },
         seed=3,
         requested_by="tests",
     )

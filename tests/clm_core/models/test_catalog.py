@@ -9,7 +9,9 @@ from kind_cases import CASES
 
 from clm_core.domain.costs import Costs
 from clm_core.domain.errors import InvalidTrainingParams, MissingExtra, ModelError
+from clm_core.domain.execution import FIXED_UNITS, NEW_VERSIONS
 from clm_core.domain.search_space import Between, SearchDimension
+from clm_core.domain.sizing import Sizing
 from clm_core.domain.universe import Market
 from clm_core.domain.vocabulary import ModelType
 from clm_core.market.bars import Bars
@@ -18,6 +20,7 @@ from clm_core.models.bundle import load_bundle, save_bundle
 from clm_core.models.catalog import recipe
 from clm_core.models.kind import OlderParams
 from clm_core.models.offer import offers
+from clm_core.models.sizing import sections
 from clm_core.models.trees import xgboost
 from clm_core.settings import Settings
 from deployments.definitions import target_deployments
@@ -64,8 +67,8 @@ def deeper_since_then(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_stored_parameters_without_a_marker_keep_their_meaning_and_a_request_gets_the_defaults():
     stored = catalog.stored_params(ModelType.XGBOOST, {"rounds": 7})
     requested = catalog.requested_params(ModelType.XGBOOST, {"rounds": 7})
-    assert stored == {"rounds": 7, "max_depth": 5, "learning_rate": 0.001}
-    assert requested == {"rounds": 7, "max_depth": 3}
+    assert stored == {"rounds": 7, "max_depth": 5, "learning_rate": 0.001} | sections(None, FIXED_UNITS)
+    assert requested == {"rounds": 7, "max_depth": 3} | sections(Sizing(), NEW_VERSIONS)
     # once requested, stored for good
     assert catalog.stored_params(ModelType.XGBOOST, requested) == requested
 
@@ -73,7 +76,7 @@ def test_stored_parameters_without_a_marker_keep_their_meaning_and_a_request_get
 @pytest.mark.usefixtures("deeper_since_then")
 def test_an_older_set_keeps_the_values_stored_with_it():
     stored = catalog.stored_params(ModelType.XGBOOST, {"learning_rate": 0.1})
-    assert stored == {"learning_rate": 0.1, "max_depth": 5}
+    assert catalog.own_params(stored) == {"learning_rate": 0.1, "max_depth": 5}
 
 
 def extremes(tuned: SearchDimension) -> list[object]:

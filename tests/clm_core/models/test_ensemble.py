@@ -306,7 +306,7 @@ def test_a_changed_file_of_a_member_is_refused_by_both_digests(bars: Bars, tmp_p
     recipe = catalog.recipe(ModelType.ENSEMBLE, {"members": members, "weights": [1, 1]}, MarketCosts())
     digest = save_bundle(recipe.fit(bars, seed=0), recipe, tmp_path / "bundle", bars)
     loaded = load_bundle(tmp_path / "bundle", digest)
-    assert isinstance(loaded, EnsembleModel)
+    assert isinstance(loaded.inner, EnsembleModel)
     (tmp_path / "bundle" / "member1.trees.txt").write_text("tree\n")
     with pytest.raises(BundleCorrupt, match=r"member1\.trees\.txt was changed"):
         load_bundle(tmp_path / "bundle", digest)

@@ -18,6 +18,7 @@ from clm_core.domain.errors import (
     PluginFailed,
     PluginMissing,
 )
+from clm_core.domain.sizing import Sizing
 from clm_core.domain.vocabulary import ModelType
 from clm_core.market.bars import Bars
 from clm_core.models import catalog, plugins
@@ -253,9 +254,13 @@ def test_the_bars_that_a_plug_in_needs_are_stated_derived_or_measured(
     install: Install, bars: Bars, tmp_path: Path, stated: str, described: str, needed: int
 ) -> None:
     install("clm-remembers", "remembers", REMEMBERING.format(stated=stated, described=described, span=30))
-    recipe = of_plugin("remembers")
+    recipe = of_plugin("remembers", sizing="none")
     digest = save_bundle(recipe.fit(bars, seed=0), recipe, tmp_path / "bundle", bars)
+    sized = of_plugin("remembers")
+    save_bundle(sized.fit(bars, seed=0), sized, tmp_path / "sized", bars)
 
+    assert read_card(tmp_path / "sized").bars_needed == Sizing().bars_needed(needed)
+    assert load_bundle(tmp_path / "sized").bars_needed == Sizing().bars_needed(needed)
     assert read_card(tmp_path / "bundle").bars_needed == needed
     loaded = load_bundle(tmp_path / "bundle", digest)
     assert loaded.bars_needed == needed

@@ -40,7 +40,7 @@ def promote(services: Services, version: ModelVersion) -> None:
 
 def positions_by_both_loaders(services: Services) -> None:
     """Loads the production version by both loaders, and compares the positions."""
-    bars = services.market.bars("EURUSD", "1h", days=60, closed_by=services.clock())
+    bars = services.market.bars("EURUSD", "1h", days=120, closed_by=services.clock())
     served = load(MODEL, registry=services.registry, ledger=services.ledger)
     mlflow.set_tracking_uri(services.database.url("mlflow"))
     mlflow.set_registry_uri(services.database.url("mlflow"))

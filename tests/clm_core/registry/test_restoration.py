@@ -67,7 +67,7 @@ class Served:
     def positions(self) -> tuple[int, bytes, bytes]:
         """Number in MLflow, and the positions as CLM's loader and MLflow's loader give them."""
         services = self.services
-        bars = services.market.bars("BTCUSD", "1h", days=60, closed_by=NOW)
+        bars = services.market.bars("BTCUSD", "1h", days=120, closed_by=NOW)
         served = load(self.model_id, registry=services.registry, ledger=services.ledger)
         table = bars.to_frame().reset_index()
         table["timestamp"] = table["timestamp"].dt.strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -50,7 +50,7 @@ def version(services: Services) -> ModelVersion:
     request = RetrainRequest(
         model_type=ModelType.LIGHTGBM,
         symbol="EURUSD",
-        dataset_span_days=90,
+        dataset_span_days=120,
         training_params={"rounds": 20},
         seed=1,
         requested_by="tests",
@@ -70,7 +70,7 @@ def files(version: ModelVersion, services: Services, tmp_path_factory: pytest.Te
 
 @pytest.fixture(scope="module")
 def bars(services: Services) -> Bars:
-    return services.market.bars("EURUSD", "1h", days=60, closed_by=services.clock())
+    return services.market.bars("EURUSD", "1h", days=120, closed_by=services.clock())
 
 
 @pytest.fixture(scope="module")
@@ -194,7 +194,7 @@ def test_the_stored_example_is_a_valid_request(
 
 
 BAD_REQUESTS: dict[str, Callable[[pd.DataFrame], pd.DataFrame]] = {
-    "give predict() at least 829 closed bars; there are 151": lambda table: table.tail(151),
+    "give predict() at least 1,570 closed bars; there are 151": lambda table: table.tail(151),
     "a column is missing: give timestamp": lambda table: table.drop(columns="timestamp"),
     "a value is missing or not a number": lambda table: table.assign(open="much"),
     "neither ISO 8601 nor a count": lambda table: table.assign(timestamp="soon"),
@@ -276,9 +276,11 @@ def test_epochs_of_daily_bars_long_ago_and_with_a_fraction_are_read(scorer: Scor
     assert len(scorer.predict(table, datetime.now(UTC))) == len(bars)
 
 
-@pytest.mark.parametrize("count", [0, 1, 150, 151, 828])
+@pytest.mark.parametrize("count", [0, 1, 150, 151, 1_569])
 def test_fewer_bars_than_needed_are_refused(count: int, loaded: Any, table: pd.DataFrame) -> None:
-    with pytest.raises(MlflowException, match=f"at least 829 closed bars; there are {count}|there is no bar"):
+    with pytest.raises(
+        MlflowException, match=f"at least 1,570 closed bars; there are {count:,}|there is no bar"
+    ):
         loaded.predict(table.tail(count))
 
 
@@ -286,7 +288,7 @@ def test_every_window_long_enough_has_the_answer_of_all_history(
     scorer: Scorer, table: pd.DataFrame, expected: "np.ndarray[Any, Any]"
 ) -> None:
     now = datetime.now(UTC)
-    for count in range(829, 1_029, 5):
+    for count in range(1_570, 1_770, 5):
         answer = scorer.predict(table.tail(count), now)
         assert np.array_equal(answer.to_numpy()[-1], expected[-1])
 
@@ -294,15 +296,15 @@ def test_every_window_long_enough_has_the_answer_of_all_history(
 def test_a_version_publishes_the_number_of_bars(
     version: ModelVersion, services: Services, files: Path, loaded: Any
 ) -> None:
-    assert read_card(files / "artifacts" / "bundle").bars_needed == 829
-    assert loaded.metadata.metadata == {"bars_needed": 829, "symbol": "EURUSD", "timeframe": "1h"}
-    assert services.registry.tagged_bars_needed(version.model_id, version.mlflow_version) == 829
+    assert read_card(files / "artifacts" / "bundle").bars_needed == 1_570
+    assert loaded.metadata.metadata == {"bars_needed": 1_570, "symbol": "EURUSD", "timeframe": "1h"}
+    assert services.registry.tagged_bars_needed(version.model_id, version.mlflow_version) == 1_570
     assert loaded.metadata.signature.inputs.input_names() == [
         "timestamp",
         *("open", "high", "low", "close", "volume"),
     ]
     assert loaded.metadata.signature.outputs.input_names() == ["position", "forecast"]
-    assert len(loaded.input_example) == 829
+    assert len(loaded.input_example) == 1_570
 
 
 def newest_first(table: pd.DataFrame) -> pd.DataFrame:

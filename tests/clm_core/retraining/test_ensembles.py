@@ -7,6 +7,7 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
+import numpy as np
 import pytest
 from jobs import end_all_jobs
 from records import a_job, a_version
@@ -19,6 +20,7 @@ from clm_core.domain.versions import ModelVersion
 from clm_core.domain.vocabulary import ModelStatus
 from clm_core.domain.walk_forward import WalkForwardPlan
 from clm_core.models.ensemble import EnsembleModel
+from clm_core.models.sizing import bars_per_year, size_positions
 from clm_core.retraining import jobs, steps
 from clm_core.retraining.ensembles import member_of
 from clm_core.retraining.reproduce import reproduce
@@ -35,7 +37,7 @@ from clm_core.market.sources import MarketData
 from pathlib import Path
 mlflow.set_tracking_uri(sys.argv[2])
 served = mlflow.pyfunc.load_model(sys.argv[3])
-bars = MarketData(Path(sys.argv[1])).bars("EURUSD", "1h", days=60, closed_by=datetime.now(UTC))
+bars = MarketData(Path(sys.argv[1])).bars("EURUSD", "1h", days=240, closed_by=datetime.now(UTC))
 frame = bars.to_frame().reset_index(names="timestamp")
 print(served.predict(frame)["position"].abs().sum())
 """
@@ -91,13 +93,28 @@ def test_an_ensemble_serves_its_member_versions_by_weight(
     quick: Services, ensemble: ModelVersion, trees: ModelVersion, ridge: ModelVersion
 ) -> None:
     served = load("ensemble_eurusd_1h", ensemble.version, registry=quick.registry, ledger=quick.ledger)
-    assert isinstance(served.model, EnsembleModel)
-    assert [part.digest for part in served.model.members] == [trees.bundle_digest, ridge.bundle_digest]
-    bars = quick.market.bars("EURUSD", "1h", days=60, closed_by=quick.clock())
+    assert isinstance(served.model.inner, EnsembleModel)
+    assert [part.digest for part in served.model.inner.members] == [trees.bundle_digest, ridge.bundle_digest]
+    bars = quick.market.bars("EURUSD", "1h", days=240, closed_by=quick.clock())
     own = [
         quick.registry.load(each.model_path, each.bundle_digest).positions(bars) for each in (trees, ridge)
     ]
-    assert served.positions(bars) == pytest.approx(0.25 * own[0] + 0.75 * own[1])
+    assert served.model.inner.positions(bars) == pytest.approx(0.25 * own[0] + 0.75 * own[1])
+
+
+def test_an_ensemble_of_sized_members_is_sized_once(
+    quick: Services, ensemble: ModelVersion, trees: ModelVersion, ridge: ModelVersion
+) -> None:
+    model = quick.registry.load(ensemble.model_path, ensemble.bundle_digest)
+    bars = quick.market.bars("EURUSD", "1h", days=240, closed_by=quick.clock())
+    members = [quick.registry.load(each.model_path, each.bundle_digest) for each in (trees, ridge)]
+    signal = 0.25 * members[0].convictions(bars) + 0.75 * members[1].convictions(bars)
+    expected = size_positions(
+        bars, np.clip(signal, -1, 1), model.sizing, periods_per_year=bars_per_year(model.trained_on)
+    )
+    assert np.array_equal(model.positions(bars), expected)
+    unsized = 0.25 * members[0].inner.positions(bars) + 0.75 * members[1].inner.positions(bars)
+    assert not np.array_equal(signal, unsized)
 
 
 def test_job_and_version_of_an_ensemble_name_the_member_versions(
@@ -241,5 +258,5 @@ def test_an_ensemble_survives_the_deletion_of_its_members(
     client = MlflowClient(quick.database.url("mlflow", driver="psycopg"))
     client.delete_model_version(trees.model_id, str(trees.mlflow_version))
     served = load("ensemble_eurusd_1h", ensemble.version, registry=quick.registry, ledger=quick.ledger)
-    assert served.positions(quick.market.bars("EURUSD", "1h", days=60, closed_by=quick.clock())).any()
+    assert served.positions(quick.market.bars("EURUSD", "1h", days=240, closed_by=quick.clock())).any()
     assert reproduce(quick, ensemble).reproduced

@@ -7,10 +7,18 @@ import numpy as np
 import pytest
 
 from clm_core.domain.costs import Costs, HoldingCosts
+from clm_core.domain.execution import (
+    NEW_VERSIONS,
+    REBALANCE_BAND,
+    Execution,
+    ExecutionRules,
+    ExecutionSettings,
+)
 from clm_core.domain.jobs import RetrainRequest
 from clm_core.domain.terms import GeneralCostSettings, MarketSettings
 from clm_core.domain.vocabulary import ModelType
 from clm_core.market.carry_store import CarryStore, PaymentKind
+from clm_core.models import catalog
 from clm_core.retraining import jobs, steps
 from clm_core.retraining.reproduce import _costs_of
 from clm_core.services import Services
@@ -37,7 +45,7 @@ def test_an_evaluation_records_the_terms_of_its_market_everywhere(own: Services)
         model_type=ModelType.LIGHTGBM,
         symbol="EURUSD",
         dataset_span_days=90,
-        training_params={"rounds": 5, "threshold": 0.0},
+        training_params={"rounds": 5, "threshold": 0.0, "execution.stop_loss": "0.05"},
         requested_by="tests",
     )
     job = jobs.open_job(own, request)
@@ -70,6 +78,16 @@ def test_an_evaluation_records_the_terms_of_its_market_everywhere(own: Services)
     page = files.html.read_text()
     assert terms.digest in page
     assert "0.25 bps per side ([markets.EURUSD.costs])" in page
+    assert terms.execution == Execution(stop_loss=0.05, rebalance_band=REBALANCE_BAND)
+    assert evaluation.market.terms.execution == terms.execution
+    # the settings change later: the version keeps its execution, an older version has that of the settings
+    other = own.settings.model_copy(update={"execution": ExecutionSettings(stop_loss=0.2, initial_cash=500)})
+    changed = replace(own, settings=other)
+    kept = changed.version_terms(version, bars.calendar).terms.execution
+    assert kept == terms.execution.model_copy(update={"initial_cash": 500.0})
+    older = version.model_copy(update={"params": catalog.own_params(version.params)})
+    before = changed.version_terms(older, bars.calendar).terms.execution
+    assert before == Execution(stop_loss=0.2, rebalance_band=None, initial_cash=500)
     # the settings change later: the version is trained again under its own costs
     dearer = own.settings.model_copy(update={"markets": {}, "costs": GeneralCostSettings(fee_bps=9.0)})
     assert _costs_of(replace(own, settings=dearer), version, bars) == terms.market_costs
@@ -84,7 +102,10 @@ def test_a_search_keeps_the_terms_of_its_beginning(own: Services) -> None:
     )
     tuning = open_tuning(own, request)
     stored = own.ledger.tunings.find(tuning.name)
-    assert stored.terms == own.terms("EURUSD", "24x5").terms.model_copy(update={"origins": {}, "remarks": ()})
+    rules = catalog.version_execution(stored.fixed, ExecutionRules())
+    assert rules == NEW_VERSIONS
+    expected = own.terms("EURUSD", "24x5").under(rules).terms
+    assert stored.terms == expected.model_copy(update={"origins": {}, "remarks": ()})
     assert stored.market_costs.long_only
     market = own.recorded_terms("EURUSD", stored.terms)
     bars = own.market.bars("EURUSD", "1h", days=30, closed_by=own.clock())

@@ -155,7 +155,8 @@ def test_every_candidate_is_recorded_with_parents_and_event_and_counted_once(
     candidates = {candidate.id: candidate for candidate in recorded(clm, request)}
     assert len(candidates) == result.candidates == sum(each.new for each in result.generations)
     founders = [each for each in candidates.values() if not each.parents]
-    assert [each.params for each in founders if each.origin is CandidateOrigin.MANUAL] == [{}]
+    manual = [each for each in founders if each.origin is CandidateOrigin.MANUAL]
+    assert [catalog.own_params(each.params) for each in manual] == [{}]
     children = [each for each in candidates.values() if each.parents]
     assert len(children) >= 4
     assert all(candidates[parent].fitness_score is not None for each in children for parent in each.parents)
@@ -189,7 +190,7 @@ def test_the_best_recorded_candidate_and_the_defaults_are_evaluated_on_held_out_
     assert result.generations[-1].best == result.best.fitness_score
     assert result.unseen is not None
     assert result.unseen.bars == int(90 * 24 * 0.2)
-    assert result.defaults.params == {}
+    assert catalog.own_params(result.defaults.params) == {}
     defaults = {name: tuned.default for name, tuned in catalog.search_space(*request.kind).items()}
     assert result.default_params == defaults
     assert result.best_params == defaults | result.best.params

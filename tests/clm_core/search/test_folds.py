@@ -59,7 +59,8 @@ def test_folds_computed_one_by_one_give_the_positions_of_a_walk_forward(
     fold_plan = search_folds(len(bars), tuning)
     shared_inputs = SharedInputs(Kind(model_type), Costs(), bars)
     fold_by_fold = [run_fold(shared_inputs, fold_plan.fold(number, params, seed=0)) for number in range(3)]
-    whole = walk_forward(catalog.recipe(model_type, params, Costs()), bars, tuning.plan, seed=0)
+    stored = catalog.stored_params(model_type, params)
+    whole = walk_forward(catalog.recipe(model_type, stored, Costs()), bars, tuning.plan, seed=0)
     assert np.array_equal(np.concatenate(fold_by_fold), whole.positions[whole.rows])
 
 

@@ -107,7 +107,7 @@ def test_a_study_has_the_requested_number_of_trials_each_counted_and_finds_the_b
     assert result.best is not None
     assert result.best.sharpe_ratio == max(trial.sharpe_ratio or -math.inf for trial in complete)
     defaults = {name: tuned.default for name, tuned in catalog.search_space(request.model_type).items()}
-    assert result.trials[0].params == defaults | request.training_params
+    assert catalog.own_params(result.trials[0].params) == defaults | request.training_params
     held_out_trials = {0, result.best.number}
     assert len(counted(clm, request)) == 6 + len(held_out_trials)
     assert unknown(counted(clm, request)) == []
@@ -129,7 +129,8 @@ def test_a_model_type_is_tuned_over_the_space_declared_by_its_training_parameter
     result = tune(clm, request)
     assert [trial.state for trial in result.trials] == 2 * [TrialState.COMPLETE]
     searched = catalog.search_space(request.model_type, request.plugin).keys() - params.keys()
-    assert all(trial.params.keys() == searched | params.keys() for trial in result.trials)
+    explicit = searched | params.keys() | {"sizing", "execution"}
+    assert all(trial.params.keys() == explicit for trial in result.trials)
     assert all(result.trials[0].params[name] != result.trials[1].params[name] for name in searched)
     assert len(counted(clm, request)) == 2
     assert unknown(counted(clm, request)) == []
@@ -281,7 +282,9 @@ def test_two_commands_share_a_study_without_exceeding_the_requested_trials(clm: 
 
 
 def test_a_pruned_trial_is_counted_with_the_returns_of_its_completed_folds(clm: Services) -> None:
-    request = request_for(clm, trials=10, holdout=0.0)
+    params = {"rounds": 10, "threshold": 0.0, "learning_rate": 0.1, "min_child_weight": 5.0}
+    unsized = params | {"sizing": "none"}
+    request = request_for(clm, trials=10, holdout=0.0, training_params=unsized)
     result = tune(clm, request)
     pruned = [trial for trial in result.trials if trial.state is TrialState.PRUNED]
     assert pruned

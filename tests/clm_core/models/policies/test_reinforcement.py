@@ -45,7 +45,7 @@ HOUR = Timeframe.H1.nanoseconds
 
 
 def fitted(kind: ModelType, bars: Bars, seed: int = 0, **params: Any) -> PolicyModel:
-    model = recipe(kind, FAST[kind] | params, Costs()).fit(bars, seed)
+    model = recipe(kind, FAST[kind] | params, Costs()).fit(bars, seed).inner
     assert isinstance(model, PolicyModel)
     return model
 
@@ -180,7 +180,7 @@ def test_an_interrupted_training_leaves_torch_to_the_next_training(kind: ModelTy
     def interrupt(done: float) -> None:
         raise KeyboardInterrupt
 
-    interrupted = recipe(kind, FAST[kind], Costs())
+    interrupted = recipe(kind, FAST[kind], Costs()).inner
     with pytest.raises(KeyboardInterrupt):
         interrupted.fit(bars, 0, interrupt)
     assert np.array_equal(interrupted.fit(bars, 0).positions(bars), fitted(kind, bars).positions(bars))
@@ -269,10 +269,10 @@ import numpy as np
 from clm_core.market.bars import Bars
 from clm_core.market.timeframes import Calendar, Timeframe
 from clm_core.models.bundle import read_card
-from clm_core.models.policies.rl_v3 import KIND
+from clm_core.models import catalog
 folder = Path({str(tmp_path)!r})
 bars = Bars("BTCUSD", Timeframe.H1, Calendar.ALWAYS, **np.load(folder / "bars.npz"))
-positions = KIND.load(folder, read_card(folder)).positions(bars)
+positions = catalog.load(folder, read_card(folder)).positions(bars)
 np.save(folder / "positions.npy", positions)
 assert not {{"torch", "stable_baselines3", "gymnasium"}} & set(sys.modules)
 """

@@ -125,7 +125,7 @@ def test_a_trader_with_a_token_loads_the_production_version_without_access_to_th
     tokens: Mapping[Role, str],
     open_folder: Path,
 ) -> None:
-    bars = services.market.bars("BTCUSD", "1h", days=60, closed_by=services.clock())
+    bars = services.market.bars("BTCUSD", "1h", days=120, closed_by=services.clock())
     table = bars.to_frame().reset_index()
     table["timestamp"] = table["timestamp"].astype(str)
     file = open_folder / "bars.json"

@@ -1,0 +1,134 @@
+"""Sizing of a known signal: share of the net Sharpe ratio that sized positions keep of unsized positions.
+
+    python -m benchmarks.known_signal
+
+Five years of hourly bars are simulated: volatility moves around 60 % a year (exponential Ornstein-Uhlenbeck,
+half-life ten days), shocks have fat tails (Student t, five degrees of freedom), and a signal with a known
+half-life predicts the next bar. The strength of the signal is such that the signal itself, traded unsized at
+7 bps a side, has a given net Sharpe ratio. `kept` is the net Sharpe ratio of the sized positions over that of
+the unsized.
+"""
+
+import argparse
+from dataclasses import dataclass
+from itertools import product
+
+import numpy as np
+
+from clm_core.backtest.engine import backtest
+from clm_core.backtest.metrics import summarise
+from clm_core.backtest.results import Metrics
+from clm_core.domain.costs import Costs
+from clm_core.domain.execution import REBALANCE_BAND, Execution
+from clm_core.domain.sizing import Sizing
+from clm_core.market.bars import Bars, Floats
+from clm_core.market.timeframes import Calendar, Timeframe
+from clm_core.models.sizing import size_positions
+
+COSTS = Costs(fee_bps=5.0, slippage_bps=2.0)
+BARS = 5 * 8_760
+YEARLY_VOLATILITY = 0.6
+VOLATILITY_HALF_LIFE = 240
+LOG_VOLATILITY_DEVIATION = 0.4
+DEGREES_OF_FREEDOM = 5
+NET_SHARPES = (1.0, 2.0, 3.0)
+HALF_LIVES = (48, 24, 12)
+"""Half-lives of the signal, bars: two days, the goal, and faster ones."""
+SEEDS = 5
+GOAL = 0.7
+"""Least share of the net Sharpe ratio to keep, for a half-life of two days."""
+TURNOVER_GOAL = 60.0
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Metrics of one simulated series, unsized and sized."""
+
+    unsized: Metrics
+    sized: Metrics
+
+    @property
+    def kept(self) -> float:
+        """Net Sharpe ratio of the sized positions over that of the unsized."""
+        return self.sized.sharpe_ratio / self.unsized.sharpe_ratio
+
+
+@dataclass(frozen=True, eq=False)
+class _World:
+    """Everything random of a series."""
+
+    signal: Floats
+    noise: Floats
+    """Returns of the bars without the signal, in units of their volatility, shape (n_bars,)."""
+    volatility: Floats
+    """Standard deviation of each bar's return, shape (n_bars,)."""
+
+    def bars(self, strength: float) -> Bars:
+        drift = np.zeros(len(self.noise))
+        # the signal of the close of bar t - 2 is traded at the open of t - 1 and earns until the open of t
+        drift[2:] = strength * self.signal[:-2]
+        steps = self.volatility * (self.noise + drift)
+        opens = 100.0 * np.exp(np.cumsum(steps))
+        closes = np.append(opens[1:], opens[-1])
+        high = np.maximum(opens, closes)
+        low = np.minimum(opens, closes)
+        time = np.arange(len(opens), dtype=np.int64) * Timeframe.H1.nanoseconds
+        columns = (opens, high, low, closes, np.ones(len(opens)))
+        return Bars("KNOWN", Timeframe.H1, Calendar.ALWAYS, time, *columns)
+
+
+def compare(half_life: float, net_sharpe: float, sizing: Sizing, seed: int, n_bars: int = BARS) -> Kept:
+    """Unsized and sized positions of a signal with a given half-life and net Sharpe ratio when unsized."""
+    world = _world(half_life, n_bars, np.random.default_rng(seed))
+    unsized_rules = Execution()
+
+    def unsized(strength: float) -> Metrics:
+        bars = world.bars(strength)
+        return summarise(backtest(bars, world.signal, COSTS, unsized_rules), bars.periods_per_year)
+
+    low, high = 0.0, 2.0
+    for _ in range(30):
+        middle = (low + high) / 2
+        low, high = (middle, high) if unsized(middle).sharpe_ratio < net_sharpe else (low, middle)
+    bars = world.bars(high)
+    positions = size_positions(bars, world.signal, sizing)
+    result = backtest(bars, positions, COSTS, Execution(rebalance_band=REBALANCE_BAND))
+    return Kept(unsized(high), summarise(result, bars.periods_per_year))
+
+
+def _world(half_life: float, n_bars: int, rng: np.random.Generator) -> _World:
+    signal = np.clip(0.5 * _ornstein_uhlenbeck(half_life, n_bars, rng), -1.0, 1.0)
+    log_volatility = LOG_VOLATILITY_DEVIATION * _ornstein_uhlenbeck(VOLATILITY_HALF_LIFE, n_bars, rng)
+    # the mean of the squared volatilities is the square of the yearly volatility
+    centred = np.exp(log_volatility - LOG_VOLATILITY_DEVIATION**2)
+    deviation = np.sqrt(DEGREES_OF_FREEDOM / (DEGREES_OF_FREEDOM - 2))
+    noise = rng.standard_t(DEGREES_OF_FREEDOM, n_bars) / deviation
+    return _World(signal, noise, YEARLY_VOLATILITY / np.sqrt(8_760) * centred)
+
+
+def _ornstein_uhlenbeck(half_life: float, n: int, rng: np.random.Generator) -> Floats:
+    """Stationary, standard normal, with the given half-life in bars, shape (n,)."""
+    from scipy.signal import lfilter
+
+    keep = 0.5 ** (1 / half_life)
+    shocks = rng.standard_normal(n) * np.sqrt(1 - keep**2)
+    shocks[0] /= np.sqrt(1 - keep**2)
+    return np.asarray(lfilter([1.0], [1.0, -keep], shocks))
+
+
+def main() -> None:
+    argparse.ArgumentParser(description=__doc__).parse_args()
+    print("| half-life, bars | net Sharpe unsized | kept | volatility | turnover | drawdown |")
+    print("| --- | --- | --- | --- | --- | --- |")
+    for half_life, net_sharpe in product(HALF_LIVES, NET_SHARPES):
+        results = [compare(half_life, net_sharpe, Sizing(), seed) for seed in range(SEEDS)]
+        kept = np.mean([each.kept for each in results])
+        volatility = np.mean([each.sized.volatility for each in results])
+        turnover = np.mean([each.sized.turnover for each in results])
+        drawdown = min(each.sized.max_drawdown for each in results)
+        figures = f"{kept:.0%} | {volatility:.1%} | {turnover:.0f} | {drawdown:.0%}"
+        print(f"| {half_life} | {net_sharpe:g} | {figures} |")
+
+
+if __name__ == "__main__":
+    main()

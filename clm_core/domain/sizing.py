@@ -1,0 +1,91 @@
+"""Sizing: from the signal of a model to the position traded."""
+
+import math
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from clm_core.domain.execution import OptionalLimit
+
+NO_SIZING = "none"
+"""Text in place of a sizing: positions are the signals themselves."""
+SHARE_LEFT_OUT = 1 / 16
+"""Weight of the bars beyond the window of an exponential average: the window is four half-lives long."""
+
+
+class Sizing(BaseModel):
+    """Constants of the steps from a signal in [-1, 1] to a position; formulas: `models.sizing`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    smoothing_half_life: float = Field(default=24.0, ge=0, le=1_000)
+    """Half-life of the exponential average of the signal, bars; 0 for none."""
+    scale_half_life: float = Field(default=120.0, gt=0, le=2_000)
+    """Half-life of the average size by which the signal is divided, bars."""
+    target_volatility: OptionalLimit = Field(default=0.10, gt=0, le=10)
+    """Yearly volatility aimed at, as a fraction; "none" for the smoothed signal times `max_position`."""
+    volatility_half_life: float = Field(default=72.0, gt=0, le=2_000)
+    """Half-life of the average of the squared returns, bars."""
+    min_edge: float = Field(default=0.0, ge=0, le=100)
+    """Least expected return for a position, in costs of a round trip; 0 for no threshold. Without effect on
+    kinds without expected returns."""
+    round_trip_bps: OptionalLimit = Field(default=None, ge=0, lt=20_000)
+    """Cost of a round trip for `min_edge`, basis points; "none": fee and slippage of the market, twice."""
+    long_only: bool = False
+    """True to take no position where the signal is short."""
+    max_position: float = Field(default=1.0, gt=0, le=1)
+    """Largest size of a position, a fraction of the equity."""
+    no_trade_band: float = Field(default=0.5, ge=0, le=2)
+    """Largest difference from the position wanted at which the position held is kept, as a fraction of a
+    full-size position; 0 for none."""
+    anchor_bars: int = Field(default=168, ge=1, le=10_000)
+    """Bar lengths between the moments on the clock at which the position held starts anew."""
+
+    @property
+    def smoothing_window(self) -> int:
+        return window_of(self.smoothing_half_life)
+
+    @property
+    def scale_window(self) -> int:
+        return window_of(self.scale_half_life) if self.target_volatility is not None else 1
+
+    @property
+    def volatility_window(self) -> int:
+        return window_of(self.volatility_half_life) if self.target_volatility is not None else 0
+
+    def bars_needed(self, by_signal: int) -> int:
+        """Closed bars from which on more history changes no position of the last bar.
+
+        Args:
+            by_signal: the same number for the signal.
+        """
+        # the position held comes from an anchor at most `anchor_bars` - 1 bars before the last bar
+        by_averages = by_signal + self.smoothing_window + self.scale_window - 2
+        return self.anchor_bars - 1 + max(by_averages, self.volatility_window + 1, 2)
+
+    def bars_by_signal(self, bars_needed: int) -> int:
+        """Closed bars needed by the signal, from the number needed by the positions."""
+        return max(1, bars_needed - (self.anchor_bars - 1 + self.smoothing_window + self.scale_window - 2))
+
+
+def window_of(half_life: float) -> int:
+    """Bars of an exponential average, the current bar included; 1 for a half-life of 0."""
+    return max(1, math.ceil(half_life * math.log2(1 / SHARE_LEFT_OUT)))
+
+
+def sizing_of(section: Any, default: "Sizing | None") -> "Sizing | None":
+    """Sizing of the section `sizing` of training parameters; None for "none".
+
+    Args:
+        section: "none", or the fields that differ from the default; None for no section.
+        default: sizing of a kind of model.
+
+    Raises:
+        ValidationError: a field is unknown or out of range.
+    """
+    if section is None:
+        return default
+    if section == NO_SIZING:
+        return None
+    base = (default or Sizing()).model_dump()
+    return Sizing.model_validate(base | section if isinstance(section, dict) else section)
