@@ -19,6 +19,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from mlflow.exceptions import MlflowException
+from patience import PATIENT_SECONDS
 
 from clm_core.domain.errors import DataError
 from clm_core.domain.jobs import RetrainRequest
@@ -125,7 +126,7 @@ def server(files: Path) -> Iterator[str]:
     )
     try:
         url = f"http://127.0.0.1:{port}"
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + PATIENT_SECONDS
         while not answers(f"{url}/ping"):
             assert process.poll() is None, "the scoring server ended"
             assert time.monotonic() < deadline, "the scoring server did not start"
@@ -147,7 +148,7 @@ def answers(url: str) -> bool:
 def post(url: str, body: str, content_type: str = "application/json") -> tuple[int, str]:
     request = urllib.request.Request(url, body.encode(), {"Content-Type": content_type})
     try:
-        with urllib.request.urlopen(request, timeout=60) as response:
+        with urllib.request.urlopen(request, timeout=PATIENT_SECONDS) as response:
             return response.status, response.read().decode()
     except urllib.error.HTTPError as error:
         return error.code, error.read().decode()
