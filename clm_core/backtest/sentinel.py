@@ -30,7 +30,9 @@ from clm_core.market.own_features import OwnFeature
 from clm_core.models.contract import Model, Recipe
 
 NEWEST = 3000
-"""Number of bars in the experiments."""
+"""Least number of bars in the experiments."""
+MEMORIES = 3
+"""Least number of bars in the experiments, in memories of the model: a rule of months is learnt in years."""
 POSITIVE_CONTROL = "the positive control (the next bar's return)"
 LARGEST_SCORE = 5.0
 """Maximum mean return on shuffled bars, in standard errors; chance exceeds 5 once in 3 million retrains."""
@@ -48,7 +50,7 @@ def examine(recipe: Recipe, model: Model, bars: Bars, seed: int) -> None:
     Raises:
         LookAhead: an experiment found a leak; the message names the culprit.
     """
-    newest = bars[-NEWEST:]
+    newest = bars[-max(NEWEST, MEMORIES * (model.bars_needed or 0)) :]
     rng = np.random.default_rng(seed)
     rows = sorted(rng.integers(len(newest) // 2, len(newest) - 1, size=2).tolist())
     examine_features(FEATURE_COLUMNS, newest, rows)

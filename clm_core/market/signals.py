@@ -2,6 +2,7 @@
 accuracy of their directions."""
 
 import numpy as np
+from numba import njit
 from numpy.typing import NDArray
 
 from clm_core.market.bars import Bars, Floats
@@ -25,6 +26,68 @@ def hold_signals(signals: NDArray[np.int64], bars: Bars, horizon: int) -> Floats
         total[horizon:] -= total[:-horizon].copy()
         positions[rows] = total / horizon
     return positions
+
+
+def hold_convictions(signals: Floats, bars: Bars, horizon: int) -> Floats:
+    """Mean of the last `horizon` signals within each unbroken stretch of bars, for signals of any size.
+
+    Each mean is summed anew from its oldest signal on, so a position is the same to the bit for every history
+    before.
+
+    Args:
+        signals: in [-1, 1], shape (n_bars,).
+        horizon: bars over which each signal is held.
+
+    Returns:
+        Positions, shape (n_bars,), in [-1, 1]; signals before the start of a stretch count as 0.
+    """
+    positions = np.zeros(len(signals))
+    for rows in bars.stretches():
+        positions[rows] = _trailing_means(signals[rows], horizon)
+    # rounding may bring a mean beyond the signals
+    return np.clip(positions, -1.0, 1.0)
+
+
+def centred(scores: Floats, bars: Bars, window: int) -> Floats:
+    """Scores less their mean over the last `window` bars of the unbroken stretch, the bar's own included.
+
+    Each mean is summed anew from its oldest score on, so a result is the same to the bit for every history
+    before the window.
+
+    Args:
+        scores: shape (n_bars,); NaN counts in no mean and stays NaN.
+        window: bars; at the start of a stretch the mean is that of the bars there are.
+    """
+    result = np.empty(len(scores))
+    for rows in bars.stretches():
+        result[rows] = _less_trailing_means(scores[rows], window)
+    return result
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _less_trailing_means(values: Floats, window: int) -> Floats:
+    differences = np.empty(len(values))
+    for row in range(len(values)):
+        total = 0.0
+        count = 0
+        if not np.isnan(values[row]):
+            for back in range(min(window - 1, row), -1, -1):
+                if not np.isnan(values[row - back]):
+                    total += values[row - back]
+                    count += 1
+        differences[row] = values[row] - total / count if count else np.nan
+    return differences
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _trailing_means(values: Floats, window: int) -> Floats:
+    means = np.empty(len(values))
+    for row in range(len(values)):
+        total = 0.0
+        for back in range(min(window - 1, row), -1, -1):
+            total += values[row - back]
+        means[row] = total / window
+    return means
 
 
 def accuracy(predicted: Floats, actual: Floats) -> float:

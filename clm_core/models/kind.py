@@ -27,7 +27,7 @@ class OlderParams:
     """
 
     marker: str
-    """Name of a parameter that every set stored since then has."""
+    """Name of a parameter in every set stored since then."""
     meaning: Mapping[str, Any]
     """Values of the names missing in older sets, the marker's included."""
 

@@ -216,7 +216,7 @@ def report(
         verdict=verdict,
         terms=evaluation.market.terms,
         terms_digest=_recorded_terms(evaluation, settings.walk_forward).digest,
-        params=readable(job.model_type, trained.params),
+        params=readable(job.model_type, trained.params) | _chosen_horizon(trained, evaluation.judged_seed),
         importances=trained.importances,
         data_facts=_data_facts(bars),
         folds=trained.out_of_sample[evaluation.judged_seed].folds,
@@ -230,6 +230,19 @@ def report(
     services.registry.attach(version.mlflow_run_id, [html, picture], "report")
     crash_at(Fault.REPORTED, settings.fault)
     return TearSheetFiles(html, picture.read_bytes())
+
+
+def _chosen_horizon(trained: TrainingResult, judged_seed: int) -> dict[str, str]:
+    """Line of the tear sheet for horizon=auto: the horizons the fits chose, and what they cost."""
+    if trained.params.get("horizon") != "auto":
+        return {}
+    folds = trained.out_of_sample[judged_seed].folds
+    horizons = [f"{fold.train_metrics['horizon']:g}" for fold in folds]
+    share = trained.train_metrics.get("round_trip_share_of_move", math.inf)
+    return {
+        "horizon chosen by cost": f"{trained.train_metrics['horizon']:g} bars, over which a round trip costs "
+        f"{100 * share:.1f} % of the mean absolute move; in the folds {', '.join(horizons)}"
+    }
 
 
 def training_spec(

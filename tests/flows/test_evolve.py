@@ -20,7 +20,7 @@ from clm_core.search.evolution_report import warning
 from clm_core.services import Services
 
 runner = CliRunner()
-FIXED = {"rounds": 10, "threshold": 0.0, "learning_rate": 0.1}
+FIXED = {"rounds": 10, "threshold": 0.0, "learning_rate": 0.1, "calibrate": False}
 
 
 @pytest.fixture(scope="module")
@@ -125,7 +125,7 @@ def test_the_command_shows_the_generations_and_continues_under_its_name() -> Non
         (["--symbol", "BTCUSD", "--selection", "lottery"], "'tournament' or 'roulette'"),
         (["--symbol", "BTCUSD", "--crossover", "twice"], "'uniform' or 'single-point'"),
         (["--symbol", "BTCUSD", "--name", "a b"], "name"),
-        (["--symbol", "BTCUSD", "--param", "sped=1"], "Valid parameters: horizon"),
+        (["--symbol", "BTCUSD", "--param", "sped=1"], "Valid parameters: label, horizon"),
     ],
     ids=["market", "population", "selection", "crossover", "name", "parameter"],
 )

@@ -198,7 +198,10 @@ def test_the_command_tunes_a_plugin_and_a_retrain_takes_the_best_parameters(
         (["--model", "xgboost", "--symbol", "BTCUSD", "--trials", "0"], "Invalid value for '--trials'"),
         (["--model", "xgboost", "--symbol", "BTCUSD", "--on", "mars"], "'local' or 'ray'"),
         (["--model", "xgboost", "--symbol", "BTCUSD", "--timeout", "-1"], "greater than 0"),
-        (["--model", "xgboost", "--symbol", "BTCUSD", "--param", "sped=1"], "Valid parameters: horizon"),
+        (
+            ["--model", "xgboost", "--symbol", "BTCUSD", "--param", "sped=1"],
+            "Valid parameters: label",
+        ),
         (["--model", "ensemble", "--symbol", "BTCUSD"], "ensemble"),
         (["--model", "xgboost"], "give --model and --symbol, or --resume STUDY"),
         (["--resume", "nothing"], "There is no study nothing"),

@@ -1,6 +1,6 @@
 """Training parameters of every kind of model for the tests: the fixture to add with a new kind."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from clm_core.domain.vocabulary import ModelType
@@ -35,8 +35,8 @@ def member(model_type: ModelType, **params: Any) -> dict[str, Any]:
 FREE = {"fee_bps": 0, "slippage_bps": 0}
 """Trading without costs, since a policy after little training would otherwise not trade at all."""
 TREES = KindCase(
-    params={"rounds": 40, "horizon": 6, "threshold": 0.01},
-    quick={"rounds": 20, "horizon": 6, "threshold": 0.01},
+    params={"rounds": 40, "horizon": 6},
+    quick={"rounds": 20, "horizon": 6},
 )
 NETWORK = KindCase(
     params={"steps": 20, "horizon": 6, "hidden_size": 16, "round_trip_bps": 1.0, "shrink": False},
@@ -44,7 +44,7 @@ NETWORK = KindCase(
 )
 CASES = {
     ModelType.XGBOOST: TREES,
-    ModelType.LIGHTGBM: TREES,
+    ModelType.LIGHTGBM: replace(TREES, params={"rounds": 40, "horizon": 6, "label": "triple_barrier"}),
     ModelType.NHITS: NETWORK,
     ModelType.PATCHTST: NETWORK,
     ModelType.RL_V2: KindCase(
@@ -63,7 +63,7 @@ CASES = {
             "combine": "vote",
             "folds": 2,
             "members": [
-                member(ModelType.LIGHTGBM, rounds=20, horizon=6, threshold=0.01),
+                member(ModelType.LIGHTGBM, rounds=20, horizon=6, label="direction"),
                 member(ModelType.NHITS, steps=4, horizon=6, round_trip_bps=0.0, shrink=False),
                 member(ModelType.RL_V3, bars_played=3_000, checks=1, **FREE),
             ],

@@ -98,6 +98,14 @@ class ForecastModel:
         probability[windows.rows] = probability_of_rise(quantiles)
         return probability
 
+    def expected_return(self, bars: Bars) -> Floats:
+        """Mean of the distribution over the horizon as a simple return, NaN in rows without a full window."""
+        windows, quantiles = self._quantiles(self.trained_on.accept(bars))
+        unit = windows.volatility[windows.rows] * math.sqrt(self.params.horizon)
+        expected = np.full(len(bars), np.nan)
+        expected[windows.rows] = np.expm1(quantiles.mean(axis=1) * unit)
+        return expected
+
     def importances(self) -> dict[str, float]:
         return {}
 

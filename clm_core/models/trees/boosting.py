@@ -1,39 +1,72 @@
 """Gradient-boosted trees: the parts of a model that XGBoost and LightGBM share.
 
-The trees give p, the probability that the price rises over the next `horizon` bars. The position follows
-from p by a fixed rule:
+The trees learn a label (`targets`) on the older rows. The newest labelled rows, purged, are divided into
+two parts, purged again: the older three quarters stop the boosting early, the newest quarter calibrates
+the answers, so that no row decides twice. Without calibration all of them stop the boosting.
 
-- signal: sign(p - 1/2) where |p - 1/2| >= `threshold`, else 0; also 0 in rows without a full look-back;
-  with `long_only`, -1 becomes 0.
+- signal: the strength of a score over twice its root mean square on both parts, clipped to [-1, 1]; 0 where
+  the probability is less than `threshold` from even, and in rows without a full look-back; with `long_only`,
+  negative signals become 0.
 - position: the mean of the last `horizon` signals of the unbroken stretch, signals before the start of the
   stretch counting as 0. Each signal is held for the horizon the trees were trained on: holdings overlap,
-  turnover is low, and memory is finite: the last `bars_needed` bars, the memory of the features plus the
-  horizon, give the same position as the whole history.
+  turnover is low, and memory is finite: the last `bars_needed` bars give the same position as the whole
+  history.
+
+The label `sign` is the rule of models made before the other labels existed, and keeps their answers to the
+bit: the signal is sign(p - 1/2) where |p - 1/2| >= `threshold`, p as the trees give it.
 """
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, NamedTuple, Protocol
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, ValidationError, model_validator
 
-from clm_core.domain.errors import FeatureMismatch, NotEnoughBars
-from clm_core.domain.search_space import Between
+from clm_core.domain.costs import Costs
+from clm_core.domain.errors import BundleCorrupt, FeatureMismatch, InvalidTrainingParams, NotEnoughBars
+from clm_core.domain.search_space import Between, OneOf
 from clm_core.domain.vocabulary import ModelType
 from clm_core.market.bars import Bars, Floats
-from clm_core.market.features import FEATURES, compute_features, memory_of, select_features
-from clm_core.market.labels import direction, ties
-from clm_core.market.signals import accuracy, hold_signals
-from clm_core.market.splits import bars_for_tail, purged_tail
+from clm_core.market.features import FEATURES, FeatureTable, compute_features, memory_of, select_features
+from clm_core.market.labels import Labels, direction, return_unit, ties, volatility_scaled_return
+from clm_core.market.sample_weights import age_weights, average_uniqueness
+from clm_core.market.signals import accuracy, hold_convictions, hold_signals
+from clm_core.market.splits import Rows, bars_for_tail, purged_tail
 from clm_core.models.contract import ModelCard, Progress, TrainedOn
+from clm_core.models.kind import OlderParams
 from clm_core.models.params import FeatureNames, TrainingParams, require_features
+from clm_core.models.trees.calibration import Curve, base_prior, fit_curve
+from clm_core.models.trees.horizon import choose_horizon, cost_share
+from clm_core.models.trees.targets import (
+    LOGISTIC_SCALE,
+    Label,
+    Reading,
+    Targets,
+    log_odds,
+    memory,
+    rule_memory,
+    side_of_rule,
+    targets_of,
+)
 
 MIN_ROWS = 200
 """Minimum number of labelled rows to fit on; a quarter as many are needed for early stopping. On fewer
 rows trees learn the noise."""
+MIN_CALIBRATION_ROWS = 15
+"""Minimum number of rows to calibrate on; the priors decide where rows are few."""
+CALIBRATION_SHARE = 1 / 4
+"""Share of the newest rows that calibrate; the older ones stop the boosting."""
+READING = "reading.json"
+"""File of the bundle with the reading of the trees' answers."""
+LEAST_DEVIATION = 1e-9
+"""Deviation of residuals that are all alike, in standard deviations of the horizon's return."""
+LEAST_STRENGTH = 1e-6
+"""Log-odds up to which answers differ by rounding alone."""
+DEFAULT_LABEL: Label = "volatility_scaled_return"
 MAX_BINS = 63
 """Histogram bins per feature: splits finer than a 63rd of the rows carry no information on noisy returns."""
 
@@ -41,16 +74,38 @@ MAX_BINS = 63
 class BoostingParams(TrainingParams):
     """Training parameters that both libraries share."""
 
-    horizon: Annotated[int, Between(6, 72, log=True)] = Field(default=24, ge=1, le=500)
-    """Bars over which the price is predicted and each signal is held; 1..500."""
-    threshold: Annotated[float, Between(0.0, 0.06)] = Field(default=0.02, ge=0, lt=0.5)
-    """Minimum distance of the probability from 1/2 for a signal; 0..0.5."""
+    label: Annotated[Label, OneOf(("volatility_scaled_return", "direction", "triple_barrier"))] = (
+        DEFAULT_LABEL
+    )
+    """Label of the trees: volatility_scaled_return, direction, triple_barrier, meta (a filter of the trend
+    rule), or sign (the rule of versions made before these labels)."""
+    horizon: Annotated[
+        Annotated[int, Field(ge=1, le=500)] | Literal["auto"], OneOf(("auto", 6, 12, 24, 48, 96))
+    ] = "auto"
+    """Bars over which the price is predicted and each signal is held, 1..500; auto for the shortest of 6 to
+    168 bars at which a round trip costs at most 5 % of the mean absolute move of the training bars."""
+    round_trip_bps: float | None = Field(default=None, ge=0, lt=10_000)
+    """Cost of entry and exit in basis points, for horizon=auto; default: costs in the settings."""
+    barrier: Annotated[float, Between(0.5, 2.0)] = Field(default=1.0, gt=0, le=10)
+    """Distance of the barriers of triple_barrier and meta, in standard deviations of the horizon's return."""
+    uniqueness_weights: bool = True
+    """Rows weigh by the average uniqueness of their labels: overlapping labels count less."""
+    age_half_life: float = Field(default=0.0, ge=0)
+    """Bars after which a row weighs half; 0 for equal weights at every age."""
+    calibrate: bool = True
+    """Fit the probability on the newest, purged rows, which then take no part in early stopping."""
+    centre_horizons: int = Field(default=30, ge=0, le=500)
+    """Horizons over whose mean the trees' answers are centred, besides the base rate; 0 for the base rate
+    alone. Without effect on meta."""
+    threshold: Annotated[float, Between(0.0, 0.03)] = Field(default=0.0, ge=0, lt=0.5)
+    """Minimum distance of the probability from even odds, without the drift of the training bars, for a
+    signal; 0..0.5."""
     long_only: bool = False
     """True to stay flat instead of selling short when prices are expected to fall."""
     features: FeatureNames = Field(default_factory=lambda: tuple(FEATURES), min_length=1)
     """Names of the features used (as text: separated by commas); default all."""
     validation_fraction: float = Field(default=0.2, gt=0, le=0.5)
-    """Share of the labelled rows, the newest, used for early stopping; 0..0.5."""
+    """Share of the labelled rows, the newest, used for early stopping and calibration; 0..0.5."""
     rounds: int = Field(default=500, ge=1, le=10_000)
     """Maximum number of trees; 1..10,000."""
     early_stopping_rounds: int = Field(default=100, ge=1, le=10_000)
@@ -58,13 +113,54 @@ class BoostingParams(TrainingParams):
     learning_rate: Annotated[float, Between(0.005, 0.1, log=True)] = Field(default=0.02, gt=0, le=1)
     """Shrinkage: share of each tree's output added to the sum; 0..1."""
     min_child_weight: Annotated[float, Between(5.0, 200.0, log=True)] = Field(default=50.0, ge=0)
-    """Minimum sum of hessians in a leaf; a row weighs at most 1/4, so 50 requires at least 200 rows."""
+    """Minimum sum of hessians in a leaf; a row weighs at most 1/4, so 50 requires about 200 rows."""
     subsample: Annotated[float, Between(0.3, 1.0)] = Field(default=0.5, gt=0, le=1)
     """Share of the rows sampled for each tree; 0..1."""
     colsample: Annotated[float, Between(0.3, 1.0)] = Field(default=0.5, gt=0, le=1)
     """Share of the features sampled for each tree; 0..1."""
     reg_lambda: Annotated[float, Between(0.1, 100.0, log=True)] = Field(default=10.0, ge=0)
     """L2 penalty on leaf values, in units of summed hessians."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.label == "sign" and (self.calibrate or self.horizon == "auto"):
+            raise ValueError(
+                "label=sign is the rule of versions made before: give calibrate=false and a horizon in bars"
+            )
+        return self
+
+    @property
+    def learns_returns(self) -> bool:
+        """True for a label learnt by regression."""
+        return self.label == "volatility_scaled_return"
+
+    @property
+    def curvature(self) -> float:
+        """Largest hessian of a row over that of a probability: scales parameters in units of hessians."""
+        return 4.0 if self.learns_returns else 1.0
+
+    def with_costs(self, costs: Costs) -> Self:
+        """Parameters with the cost of a round trip filled in, where the cost chooses the horizon."""
+        if self.horizon != "auto" or self.round_trip_bps is not None:
+            return self
+        return self.model_copy(update={"round_trip_bps": 2 * (costs.fee_bps + costs.slippage_bps)})
+
+
+OLDER_PARAMS = OlderParams(
+    "label",
+    {
+        "label": "sign",
+        "horizon": 24,
+        "threshold": 0.02,
+        "round_trip_bps": None,
+        "barrier": 1.0,
+        "uniqueness_weights": False,
+        "age_half_life": 0.0,
+        "calibrate": False,
+        "centre_horizons": 0,
+    },
+)
+"""Meaning of parameters stored before there was a choice of labels."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,8 +169,15 @@ class Sample:
 
     values: Floats
     """Features, shape (n_rows, n_features)."""
-    rises: Floats
-    """1.0 where the price rises over the horizon, else 0.0, shape (n_rows,)."""
+    target: Floats
+    """Label: 1.0 or 0.0, or a scaled return, shape (n_rows,)."""
+    weight: Floats | None = None
+    """Weights with mean 1, shape (n_rows,); None for equal weights."""
+
+    @property
+    def mean(self) -> float:
+        """Weighted mean of the labels."""
+        return float(np.average(self.target, weights=self.weight))
 
 
 class Trees(Protocol):
@@ -91,7 +194,9 @@ class Trees(Protocol):
     @property
     def rounds(self) -> int: ...
 
-    def probability(self, values: Floats) -> Floats: ...
+    def answers(self, values: Floats) -> Floats:
+        """Probability of a label of 1.0, or the scaled return, shape (n_rows,)."""
+        ...
 
     def gains(self) -> dict[str, float]: ...
 
@@ -102,7 +207,7 @@ class Boosted(NamedTuple):
     raw: bytes
     """Trees in the library's own file format."""
     losses: list[float]
-    """Validation log loss after each round."""
+    """Validation loss after each round."""
     metrics: dict[str, float]
     """Metrics specific to the library."""
 
@@ -117,6 +222,8 @@ class BoostedModel:
     raw: bytes
     """Trees in the library's own file format: the content of the file in the bundle."""
     trees: Trees
+    reading: Reading | None = None
+    """Reading of the trees' answers; None for the label `sign`."""
     learning_curve: tuple[float, ...] = ()
 
     @property
@@ -126,19 +233,40 @@ class BoostedModel:
     @property
     def bars_needed(self) -> int:
         # the oldest of the signals held is that of the bar `horizon - 1` before the last
-        return memory_of(self.params.features) + self.params.horizon
+        if self.reading is None:
+            assert self.params.horizon != "auto"
+            return memory_of(self.params.features) + self.params.horizon
+        scores = memory(self.params.label, self.params.features, self.trained_on.timeframe)
+        return scores + self.reading.centre_bars + self.reading.horizon
 
     def positions(self, bars: Bars) -> Floats:
         bars = self.trained_on.accept(bars)
-        return hold_signals(self._signals(self.forecast(bars)), bars, self.params.horizon)
+        answers, side = _answers(self.trees, self.params, bars)
+        if self.reading is None:
+            assert self.params.horizon != "auto"
+            return hold_signals(self._signs(answers), bars, self.params.horizon)
+        strength = self.reading.strength_of(self.reading.score(answers, side, bars), side)
+        signals = self.reading.signal(strength, self.params.threshold, self.params.long_only)
+        return hold_convictions(signals, bars, self.reading.horizon)
 
     def forecast(self, bars: Bars) -> Floats:
         bars = self.trained_on.accept(bars)
-        table = compute_features(bars, self.params.features)
-        probability = np.full(len(bars), np.nan)
-        if table.complete.any():
-            probability[table.complete] = self.trees.probability(table.values[table.complete])
-        return probability
+        answers, side = _answers(self.trees, self.params, bars)
+        if self.reading is None:
+            return answers
+        return self.reading.rise.probability(self.reading.score(answers, side, bars))
+
+    def expected_return(self, bars: Bars) -> Floats:
+        """Simple return over the horizon, less the drift of the training bars, shape (n_bars,).
+
+        NaN in rows without a full look-back, and everywhere for the label `sign`, which has no such forecast.
+        """
+        bars = self.trained_on.accept(bars)
+        if self.reading is None:
+            return np.full(len(bars), np.nan)
+        answers, side = _answers(self.trees, self.params, bars)
+        strength = self.reading.strength_of(self.reading.score(answers, side, bars), side)
+        return self.reading.expected_return(strength, return_unit(bars))
 
     def importances(self) -> dict[str, float]:
         gains = self.trees.gains()
@@ -147,8 +275,10 @@ class BoostedModel:
 
     def save(self, folder: Path) -> None:
         (folder / self.trees.FILE).write_bytes(self.raw)
+        if self.reading is not None:
+            (folder / READING).write_text(self.reading.model_dump_json(indent=2))
 
-    def _signals(self, probability: Floats) -> NDArray[np.int64]:
+    def _signs(self, probability: Floats) -> NDArray[np.int64]:
         edge = probability - 0.5
         # NaN compares false: a row without a forecast gives no signal
         signals = np.where(np.abs(edge) >= self.params.threshold, np.sign(edge), 0.0).astype(np.int64)
@@ -170,22 +300,36 @@ class BoostingRecipe(ABC):
         return self.params.model_dump(mode="json")
 
     def fit(self, bars: Bars, seed: int, progress: Progress | None = None) -> BoostedModel:
-        """Boost on the older rows until the newest, purged `validation_fraction` of them stops improving.
+        """Boost on the older rows until the newest, purged rows stop improving, and calibrate.
 
-        The training metrics are rows and log loss of both samples, rows left out as ties (the price is the
-        same after the horizon), validation accuracy, and the validation log loss of a constant forecast (the
-        fitted rows' share of rises), an upper bound for useful trees.
-        XGBoost adds a flag for the use of a GPU.
+        Training metrics: rows of each part and the number of labels without overlap that tell as much as the
+        fitted ones, rows left out as ties (the price is the same after the horizon), the horizon and the
+        cost of a round trip as a share of the mean absolute move over it, the loss of both samples (log loss,
+        or mean squared error of scaled returns) and of a constant forecast (the fitted rows' mean), an upper
+        bound for useful trees, the validation accuracy, and the log loss of the probability of a rise before
+        and after calibration. XGBoost adds a flag for the use of a GPU.
         """
-        fit, validation, n_ties = _samples(bars, self.params)
+        horizon = _horizon(bars, self.params)
+        material = _material(bars, self.params, horizon)
         report = progress or (lambda done: None)
         # the libraries hold seeds in 31 bits
-        boosted = self.boost(fit, validation, seed % 2**31, report)
+        boosted = self.boost(material.fit, material.validation, seed % 2**31, report)
         trees = self.trees(boosted.raw)
         report(1.0)
-        metrics = _metrics(trees, fit, validation) | {"ties": float(n_ties)} | boosted.metrics
+        reading = (
+            None if self.params.label == "sign" else _reading(bars, self.params, horizon, material, trees)
+        )
+        metrics = _metrics(trees, material, self.params) | boosted.metrics
+        if reading is not None:
+            metrics |= _reading_metrics(bars, self.params, material, trees, reading)
         return BoostedModel(
-            self.params, TrainedOn.of(bars, seed), metrics, boosted.raw, trees, tuple(boosted.losses)
+            self.params,
+            TrainedOn.of(bars, seed),
+            metrics,
+            boosted.raw,
+            trees,
+            reading,
+            tuple(boosted.losses),
         )
 
     @abstractmethod
@@ -200,6 +344,7 @@ def load_trees(
 
     Raises:
         FeatureMismatch: the trees were fitted on features that this release does not compute.
+        BundleCorrupt: the reading of the trees' answers is missing or not of this release.
     """
     require_features(card.params["features"])
     params = params_type.parse(card.params)
@@ -210,57 +355,243 @@ def load_trees(
             f"the trees were fitted on {', '.join(trees.features)}, in this order, but the model's card "
             f"names {', '.join(params.features)}: retrain the model"
         )
-    return BoostedModel(params, card.trained_on, card.train_metrics, raw, trees)
+    reading = None if params.label == "sign" else _read_reading(folder)
+    return BoostedModel(params, card.trained_on, card.train_metrics, raw, trees, reading)
 
 
-def _samples(bars: Bars, params: BoostingParams) -> tuple[Sample, Sample, int]:
-    """Rows to fit on, newer rows for early stopping, purged by the end of the labels, and number of ties."""
-    table = compute_features(bars, params.features)
-    labels = direction(bars, params.horizon)
-    label_end = np.where(table.complete, labels.end, -1)
-    needed = _bars_needed(params)
+def _read_reading(folder: Path) -> Reading:
     try:
-        tail = purged_tail(label_end, params.validation_fraction, embargo=0)
-    except NotEnoughBars as error:
-        raise NotEnoughBars(f"{bars.symbol} {bars.timeframe}: {error}", needed) from error
-    fit, validation = tail.fit, tail.validation
-    if len(fit) < MIN_ROWS or len(validation) < MIN_ROWS // 4:
-        raise NotEnoughBars(
-            f"{bars.symbol} {bars.timeframe}: {len(bars)} bars leave {len(fit)} rows to fit on and "
-            f"{len(validation)} to validate on; {MIN_ROWS} and {MIN_ROWS // 4} are needed. "
-            "Give more days of bars, a shorter horizon or fewer folds",
-            needed,
+        return Reading.model_validate_json((folder / READING).read_bytes())
+    except (OSError, ValidationError) as error:
+        raise BundleCorrupt(
+            f"{READING}, the reading of the trees' answers, is missing or not of this release: load the "
+            "bundle with the release that wrote it, or train the model again"
+        ) from error
+
+
+def _horizon(bars: Bars, params: BoostingParams) -> int:
+    if params.horizon != "auto":
+        return params.horizon
+    if params.round_trip_bps is None:
+        raise InvalidTrainingParams(
+            "horizon=auto chooses by the cost of a round trip: give round_trip_bps, or make the recipe with "
+            "the costs of a market"
         )
-    if len(np.unique(labels.values[fit])) < 2:
+    return choose_horizon(bars, params.round_trip_bps).bars
+
+
+@dataclass(frozen=True, eq=False)
+class _Material:
+    """Training bars divided into the three parts of a fit."""
+
+    fit: Sample
+    validation: Sample
+    """Rows for early stopping."""
+    fit_rows: Rows
+    validation_rows: Rows
+    calibration_rows: Rows
+    """Rows for calibration; without calibration, the rows for early stopping."""
+    targets: Targets
+    ties: int
+    """Rows left out because the price is the same after the horizon."""
+    independent: float
+    """Number of labels without overlap equal in information to the fitted labels."""
+
+
+def _material(bars: Bars, params: BoostingParams, horizon: int) -> _Material:
+    """Rows to fit on, newer rows for early stopping, the newest for calibration, each purged by label end."""
+    table = compute_features(bars, params.features)
+    targets = targets_of(bars, params.label, horizon, params.barrier)
+    known = _known(table, targets.side)
+    labels = targets.labels
+    label_end = np.where(known, labels.end, -1)
+    parts = _parts(bars, params, horizon, label_end)
+    if len(np.unique(labels.values[parts[0]])) < 2:
         raise NotEnoughBars(
             f"{bars.symbol} {bars.timeframe}: every row to fit on has the same label, so there is nothing "
             "to learn. Give more days of bars or a shorter horizon"
         )
-    values = table.values
-    n_ties = int(np.count_nonzero(table.complete & ties(bars, params.horizon)))
-    fitted = Sample(values[fit], labels.values[fit])
-    return fitted, Sample(values[validation], labels.values[validation]), n_ties
+    uniqueness = average_uniqueness(parts[0], label_end[parts[0]])
+    weight = _weights(parts[0], uniqueness, params)
+    fit, validation = (Sample(table.values[rows], labels.values[rows]) for rows in parts[:2])
+    return _Material(
+        fit=Sample(fit.values, fit.target, weight),
+        validation=validation,
+        fit_rows=parts[0],
+        validation_rows=parts[1],
+        calibration_rows=parts[2],
+        targets=targets,
+        ties=int(np.count_nonzero(known & ties(bars, horizon))),
+        independent=float(uniqueness.sum()),
+    )
 
 
-def _bars_needed(params: BoostingParams) -> int:
+def _answers(trees: Trees, params: BoostingParams, bars: Bars) -> tuple[Floats, Floats | None]:
+    """The trees' answers, NaN in rows without a full look-back, and the rule's side, shape (n_bars,)."""
+    table = compute_features(bars, params.features)
+    side = side_of_rule(bars) if params.label == "meta" else None
+    answers = np.full(len(bars), np.nan)
+    known = _known(table, side)
+    if known.any():
+        answers[known] = trees.answers(table.values[known])
+    return answers, side
+
+
+def _known(table: FeatureTable, side: Floats | None) -> NDArray[np.bool_]:
+    """Rows with every feature and, for a filter of a rule, a direction of the rule, shape (n_bars,)."""
+    return table.complete if side is None else table.complete & ~np.isnan(side)
+
+
+def _weights(rows: Rows, uniqueness: Floats, params: BoostingParams) -> Floats | None:
+    if not (params.uniqueness_weights or params.age_half_life):
+        return None
+    weight = uniqueness if params.uniqueness_weights else np.ones(len(rows))
+    if params.age_half_life:
+        weight = weight * age_weights(rows, params.age_half_life)
+    return np.asarray(weight / weight.mean())
+
+
+def _parts(bars: Bars, params: BoostingParams, horizon: int, label_end: Rows) -> tuple[Rows, Rows, Rows]:
+    """Rows to fit, to stop and to calibrate on; the last two are the same without calibration.
+
+    Raises:
+        NotEnoughBars: a part has too few rows.
+    """
+    needed = _bars_needed(bars, params, horizon)
+    try:
+        tail = purged_tail(label_end, params.validation_fraction, embargo=0)
+        fit, validation, calibration = tail.fit, tail.validation, tail.validation
+        if params.calibrate:
+            of_tail = np.where(np.arange(len(label_end)) >= validation[0], label_end, -1)
+            divided = purged_tail(of_tail, CALIBRATION_SHARE, embargo=0)
+            validation, calibration = divided.fit, divided.validation
+    except NotEnoughBars as error:
+        raise NotEnoughBars(f"{bars.symbol} {bars.timeframe}: {error}", needed) from error
+    least = (MIN_ROWS, MIN_ROWS // 4, MIN_CALIBRATION_ROWS if params.calibrate else 0)
+    rows = (len(fit), len(validation), len(calibration))
+    if any(have < want for have, want in zip(rows, least, strict=True)):
+        kept = f"; {rows[2]} to calibrate on, {least[2]} are needed" if params.calibrate else ""
+        raise NotEnoughBars(
+            f"{bars.symbol} {bars.timeframe}: {len(bars)} bars leave {len(fit)} rows to fit on and "
+            f"{len(validation)} to validate on; {MIN_ROWS} and {MIN_ROWS // 4} are needed{kept}. "
+            "Give more days of bars, a shorter horizon or fewer folds",
+            needed,
+        )
+    return fit, validation, calibration
+
+
+def _bars_needed(bars: Bars, params: BoostingParams, horizon: int) -> int:
     look_back = max(feature.warm_up for feature in select_features(params.features))
-    return bars_for_tail(MIN_ROWS, MIN_ROWS // 4, params.validation_fraction, look_back, params.horizon)
+    if params.label == "meta":
+        look_back = max(look_back, rule_memory(bars.timeframe))
+    least = MIN_ROWS // 4
+    if params.calibrate:
+        # the older part of the tail loses the rows whose labels reach into the newer part
+        for_stopping = (least + horizon + 2) / (1 - CALIBRATION_SHARE)
+        least = math.ceil(max(for_stopping, (MIN_CALIBRATION_ROWS + 1) / CALIBRATION_SHARE))
+    return bars_for_tail(MIN_ROWS, least, params.validation_fraction, look_back, horizon)
 
 
-def _metrics(trees: Trees, fit: Sample, validation: Sample) -> dict[str, float]:
-    fitted, unseen = trees.probability(fit.values), trees.probability(validation.values)
-    constant = np.full(len(unseen), fit.rises.mean())
+def _reading(bars: Bars, params: BoostingParams, horizon: int, material: _Material, trees: Trees) -> Reading:
+    """Reading of the trees' answers, fitted on the rows left out of the trees."""
+    base = material.fit.mean
+    scale = 1.0
+    if params.learns_returns:
+        residuals = material.validation.target - trees.answers(material.validation.values)
+        scale = LOGISTIC_SCALE / max(float(residuals.std()), LEAST_DEVIATION)
+    else:
+        base = float(log_odds(np.array([base]))[0])
+    scaled = volatility_scaled_return(bars, horizon).values[material.fit_rows]
+    reading = Reading(
+        label=params.label,
+        horizon=horizon,
+        base=base,
+        scale=scale,
+        centre_bars=0 if params.label == "meta" else params.centre_horizons * horizon,
+        deviation=float(scaled[~np.isnan(scaled)].std()),
+    )
+    answers, side = _answers(trees, params, bars)
+    if params.label == "meta":
+        win = _curve(reading.beyond_base(answers), material.targets.labels, material, params)
+        reading = reading.model_copy(update={"win": win})
+    score = reading.score(answers, side, bars)
+    strengths = reading.strength_of(score, side)[
+        np.union1d(material.validation_rows, material.calibration_rows)
+    ]
+    usual = float(np.sqrt(np.mean(strengths**2)))
+    return reading.model_copy(
+        update={
+            "rise": _curve(score, direction(bars, horizon), material, params),
+            "strength": usual if usual > LEAST_STRENGTH else 0.0,
+        }
+    )
+
+
+def _curve(score: Floats, labels: Labels, material: _Material, params: BoostingParams) -> Curve:
+    """Curve from the scores of the calibration rows to the outcome of a label of 1 or 0.
+
+    Args:
+        score: shape (n_bars,).
+    """
+    fitted = labels.values[material.fit_rows]
+    decided = fitted[~np.isnan(fitted)]
+    base = base_prior(float(decided.mean()) if len(decided) else 0.5, material.independent)
+    if not params.calibrate:
+        return Curve(1.0, base.mean)
+    rows = material.calibration_rows[labels.end[material.calibration_rows] >= 0]
+    return fit_curve(score[rows], labels.values[rows], average_uniqueness(rows, labels.end[rows]), base)
+
+
+def _metrics(trees: Trees, material: _Material, params: BoostingParams) -> dict[str, float]:
+    fit, validation = material.fit, material.validation
+    fitted, unseen = trees.answers(fit.values), trees.answers(validation.values)
+    constant = np.full(len(unseen), fit.mean)
+    loss = _squared_error if params.learns_returns else _log_loss
+    name = "squared_error" if params.learns_returns else "log_loss"
+    even = 0.0 if params.learns_returns else 0.5
     return {
         "fit_rows": float(len(fitted)),
         "validation_rows": float(len(unseen)),
         "rounds": float(trees.rounds),
-        "fit_log_loss": _log_loss(fitted, fit.rises),
-        "validation_log_loss": _log_loss(unseen, validation.rises),
-        "validation_log_loss_of_constant": _log_loss(constant, validation.rises),
-        "validation_accuracy": accuracy(unseen - 0.5, validation.rises - 0.5),
+        f"fit_{name}": loss(fitted, fit.target),
+        f"validation_{name}": loss(unseen, validation.target),
+        f"validation_{name}_of_constant": loss(constant, validation.target),
+        "validation_accuracy": accuracy(unseen - even, validation.target - even),
+        "ties": float(material.ties),
     }
+
+
+def _reading_metrics(
+    bars: Bars, params: BoostingParams, material: _Material, trees: Trees, reading: Reading
+) -> dict[str, float]:
+    rows = material.calibration_rows
+    answers, side = _answers(trees, params, bars)
+    score = reading.score(answers, side, bars)[rows]
+    rises = direction(bars, reading.horizon).values[rows]
+    decided = ~np.isnan(rises)
+    metrics = {
+        "horizon": float(reading.horizon),
+        "independent_labels": material.independent,
+        "calibration_rows": float(len(rows)) if params.calibrate else 0.0,
+        "calibration_slope": reading.rise.slope,
+        "base_rate": material.fit.mean,
+    }
+    if params.round_trip_bps is not None:
+        share = cost_share(bars, reading.horizon, params.round_trip_bps)
+        # a market without moves has no such share, and a card no NaN
+        metrics |= {} if math.isnan(share) else {"round_trip_share_of_move": share}
+    if decided.any():
+        before = Curve(1.0, 0.0).probability(score[decided])
+        after = reading.rise.probability(score[decided])
+        metrics["calibration_log_loss_before"] = _log_loss(before, rises[decided])
+        metrics["calibration_log_loss"] = _log_loss(after, rises[decided])
+    return metrics
 
 
 def _log_loss(probability: Floats, rises: Floats) -> float:
     """Mean of -log of the probability given to the observed outcome; a coin scores 0.693."""
     return float(-np.mean(np.log(np.where(rises > 0.5, probability, 1 - probability))))
+
+
+def _squared_error(forecast: Floats, actual: Floats) -> float:
+    return float(np.mean((forecast - actual) ** 2))

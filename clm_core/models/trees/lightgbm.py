@@ -18,6 +18,7 @@ from clm_core.models.contract import Model, ModelCard, Progress
 from clm_core.models.kind import ModelKind
 from clm_core.models.trees.boosting import (
     MAX_BINS,
+    OLDER_PARAMS,
     Boosted,
     BoostingParams,
     BoostingRecipe,
@@ -54,7 +55,7 @@ class LightGBMTrees:
     def rounds(self) -> int:
         return int(self._booster.num_trees())
 
-    def probability(self, values: Floats) -> Floats:
+    def answers(self, values: Floats) -> Floats:
         return np.asarray(self._booster.predict(values, num_threads=1), dtype=np.float64)
 
     def gains(self) -> dict[str, float]:
@@ -73,9 +74,10 @@ class LightGBMRecipe(BoostingRecipe):
         def report(state: Any) -> None:
             progress((state.iteration + 1) / self.params.rounds)
 
+        metric = "rmse" if self.params.learns_returns else "binary_logloss"
         native = {
-            "objective": "binary",
-            "metric": "binary_logloss",
+            "objective": "regression" if self.params.learns_returns else "binary",
+            "metric": metric,
             "max_bin": MAX_BINS,
             "num_threads": 1,
             "deterministic": True,
@@ -84,16 +86,20 @@ class LightGBMRecipe(BoostingRecipe):
             "seed": seed,
             "learning_rate": self.params.learning_rate,
             "num_leaves": self.params.num_leaves,
-            "min_sum_hessian_in_leaf": self.params.min_child_weight,
+            "min_sum_hessian_in_leaf": self.params.min_child_weight * self.params.curvature,
             # the summed hessian alone decides, as in XGBoost
             "min_data_in_leaf": 1,
             "bagging_fraction": self.params.subsample,
             "bagging_freq": 1,
             "feature_fraction": self.params.colsample,
-            "lambda_l2": self.params.reg_lambda,
+            "lambda_l2": self.params.reg_lambda * self.params.curvature,
         }
         train = lightgbm.Dataset(
-            fit.values, fit.rises, feature_name=list(self.params.features), params=native
+            fit.values,
+            fit.target,
+            weight=fit.weight,
+            feature_name=list(self.params.features),
+            params=native,
         )
         history: dict[str, dict[str, list[float]]] = {}
         booster = lightgbm.train(
@@ -101,7 +107,7 @@ class LightGBMRecipe(BoostingRecipe):
             train,
             num_boost_round=self.params.rounds,
             valid_sets=[
-                lightgbm.Dataset(validation.values, validation.rises, reference=train, params=native)
+                lightgbm.Dataset(validation.values, validation.target, reference=train, params=native)
             ],
             valid_names=["validation"],
             callbacks=[
@@ -111,11 +117,11 @@ class LightGBMRecipe(BoostingRecipe):
             ],
         )
         text: str = booster.model_to_string(num_iteration=booster.best_iteration)
-        return Boosted(text.encode(), history["validation"]["binary_logloss"], {})
+        return Boosted(text.encode(), history["validation"][metric], {})
 
 
 def recipe(params: Mapping[str, Any], costs: Costs) -> LightGBMRecipe:
-    return LightGBMRecipe(LightGBMParams.parse(params))
+    return LightGBMRecipe(LightGBMParams.parse(params).with_costs(costs))
 
 
 def load(folder: Path, card: ModelCard) -> Model:
@@ -128,4 +134,5 @@ KIND = ModelKind(
     library="lightgbm",
     search_space=LightGBMParams.search_space,
     retrain_every=timedelta(hours=168),
+    older_params=(OLDER_PARAMS,),
 )

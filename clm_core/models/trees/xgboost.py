@@ -21,6 +21,7 @@ from clm_core.models.params import Device, choose_device
 from clm_core.models.threads import exclusive_gpu
 from clm_core.models.trees.boosting import (
     MAX_BINS,
+    OLDER_PARAMS,
     Boosted,
     BoostingParams,
     BoostingRecipe,
@@ -62,7 +63,7 @@ class XGBoostTrees:
     def rounds(self) -> int:
         return int(self._booster.num_boosted_rounds())
 
-    def probability(self, values: Floats) -> Floats:
+    def answers(self, values: Floats) -> Floats:
         return np.asarray(self._booster.inplace_predict(values), dtype=np.float64)
 
     def gains(self) -> dict[str, float]:
@@ -90,9 +91,10 @@ class XGBoostRecipe(BoostingRecipe):
         device = xgboost_device(self.params.device)
         train, tail = _matrices(names, fit, validation, device)
         history: dict[str, dict[str, list[float]]] = {}
+        metric = "rmse" if self.params.learns_returns else "logloss"
         native = {
-            "objective": "binary:logistic",
-            "eval_metric": "logloss",
+            "objective": "reg:squarederror" if self.params.learns_returns else "binary:logistic",
+            "eval_metric": metric,
             "tree_method": "hist",
             "device": device,
             "max_bin": MAX_BINS,
@@ -100,10 +102,10 @@ class XGBoostRecipe(BoostingRecipe):
             "seed": seed,
             "learning_rate": self.params.learning_rate,
             "max_depth": self.params.max_depth,
-            "min_child_weight": self.params.min_child_weight,
+            "min_child_weight": self.params.min_child_weight * self.params.curvature,
             "subsample": self.params.subsample,
             "colsample_bytree": self.params.colsample,
-            "reg_lambda": self.params.reg_lambda,
+            "reg_lambda": self.params.reg_lambda * self.params.curvature,
         }
         with exclusive_gpu(device):
             booster = xgboost.train(
@@ -119,7 +121,7 @@ class XGBoostRecipe(BoostingRecipe):
                 verbose_eval=False,
             )
         used_gpu = {"gpu": float(device == "cuda")}
-        return Boosted(bytes(booster.save_raw("ubj")), history["validation"]["logloss"], used_gpu)
+        return Boosted(bytes(booster.save_raw("ubj")), history["validation"][metric], used_gpu)
 
 
 def recipe(params: Mapping[str, Any], costs: Costs) -> XGBoostRecipe:
@@ -128,7 +130,7 @@ def recipe(params: Mapping[str, Any], costs: Costs) -> XGBoostRecipe:
     Raises:
         InvalidTrainingParams: a parameter is unknown or out of range, or no GPU is available for device=cuda.
     """
-    parsed = XGBoostParams.parse(params)
+    parsed = XGBoostParams.parse(params).with_costs(costs)
     if parsed.device == "cuda":
         xgboost_device(parsed.device)
     return XGBoostRecipe(parsed)
@@ -167,13 +169,17 @@ def _matrices(names: list[str], fit: Sample, validation: Sample, device: str) ->
 
     if device == "cuda":
         train, tail = (
-            xgboost.DMatrix(sample.values, sample.rises, feature_names=names, nthread=1)
+            xgboost.DMatrix(
+                sample.values, sample.target, weight=sample.weight, feature_names=names, nthread=1
+            )
             for sample in (fit, validation)
         )
         return train, tail
-    train = xgboost.QuantileDMatrix(fit.values, fit.rises, feature_names=names, max_bin=MAX_BINS, nthread=1)
+    train = xgboost.QuantileDMatrix(
+        fit.values, fit.target, weight=fit.weight, feature_names=names, max_bin=MAX_BINS, nthread=1
+    )
     tail = xgboost.QuantileDMatrix(
-        validation.values, validation.rises, feature_names=names, max_bin=MAX_BINS, nthread=1, ref=train
+        validation.values, validation.target, feature_names=names, max_bin=MAX_BINS, nthread=1, ref=train
     )
     return train, tail
 
@@ -184,4 +190,5 @@ KIND = ModelKind(
     library="xgboost",
     search_space=XGBoostParams.search_space,
     retrain_every=timedelta(hours=168),
+    older_params=(OLDER_PARAMS,),
 )

@@ -32,6 +32,7 @@ class FunctionModel:
     """A model made of a function of the bars, and its own recipe."""
 
     positions: Callable[[Bars], Floats]
+    bars_needed: int | None = None
 
     def fit(self, bars: Bars, seed: int, progress: Any = None) -> "FunctionModel":
         return self

@@ -74,7 +74,8 @@ class World:
 
     def register(self, bars: int = 0, seed: int = 1) -> ModelVersion:
         """A candidate registered ten minutes after the close of the n-th bar."""
-        recipe = catalog.recipe(ModelType.LIGHTGBM, {"rounds": 20, "threshold": 0.0}, Costs())
+        params = {"label": "sign", "horizon": 24, "threshold": 0.0, "calibrate": False, "rounds": 20}
+        recipe = catalog.recipe(ModelType.LIGHTGBM, params, Costs())
         trained_on = self.bars[:TRAINED]
         folder = self._folder / str(seed) / "bundle"
         digest = save_bundle(recipe.fit(trained_on, seed=seed), recipe, folder, trained_on)

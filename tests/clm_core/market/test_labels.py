@@ -7,7 +7,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clm_core.market.bars import FIELDS, Bars
-from clm_core.market.labels import VOLATILITY_WINDOW, Labels, direction, forward_return, ties, triple_barrier
+from clm_core.market.labels import (
+    LARGEST_SCALED_RETURN,
+    VOLATILITY_WINDOW,
+    Labels,
+    direction,
+    forward_return,
+    return_unit,
+    ties,
+    trade_outcome,
+    triple_barrier,
+    volatility_scaled_return,
+)
 from clm_core.market.look_ahead import other_futures
 from clm_core.testing.tick_walks import mirror_image, tick_walk
 
@@ -16,7 +27,12 @@ MakeWalk = Callable[..., Bars]
 EVERY_LABEL = {
     "forward_return": lambda bars: forward_return(bars, 5),
     "direction": lambda bars: direction(bars, 5),
+    "volatility_scaled_return": lambda bars: volatility_scaled_return(bars, 5),
     "triple_barrier": lambda bars: triple_barrier(bars, 12, take_profit=2.0, stop_loss=1.5),
+    "trade_outcome": lambda bars: trade_outcome(bars, 12, 1.0),
+    "trade_outcome of trades in the direction of the last bar": lambda bars: trade_outcome(
+        bars, 12, 1.0, np.sign(bars.close - bars.open)
+    ),
 }
 every_label = pytest.mark.parametrize("label", EVERY_LABEL.values(), ids=EVERY_LABEL)
 
@@ -157,6 +173,58 @@ def test_the_barrier_that_is_touched_first_decides(
 
     assert labels.values[DECIDED] == value
     assert labels.end[DECIDED] == DECIDED + bars_waited
+
+
+def test_a_scaled_return_is_measured_in_standard_deviations_of_the_horizon(make_walk: MakeWalk) -> None:
+    walk = make_walk(400, seed=3)
+    labels = volatility_scaled_return(walk, horizon=9)
+    deviation = return_unit(walk)[200] * 3
+    assert labels.values[200] == pytest.approx(np.log(walk.open[210] / walk.open[201]) / deviation)
+    assert labels.end[200] == 210
+    assert np.isnan(labels.values[:96]).all()
+
+
+def test_a_crash_counts_as_four_standard_deviations(make_walk: MakeWalk) -> None:
+    walk = make_walk(300, seed=3)
+    crash = np.where(np.arange(300) >= 250, 0.01, 1.0)
+    crashed = replace(
+        walk, **{name: getattr(walk, name) * crash for name in ("open", "high", "low", "close")}
+    )
+    assert volatility_scaled_return(crashed, horizon=5).values[248] == -LARGEST_SCALED_RETURN
+
+
+@pytest.mark.parametrize(
+    ("after", "bought", "sold"),
+    [
+        ([CALM, (100, 102.1, 99.5), CALM, CALM], 1.0, 0.0),
+        ([CALM, (100, 100.5, 97.9), CALM, CALM], 0.0, 1.0),
+        ([(100, 103, 97), CALM, CALM, CALM], 0.0, 0.0),
+        ([CALM, CALM, CALM, (100.3, 100.5, 99.5)], 1.0, 0.0),
+        ([CALM, CALM, CALM, CALM], np.nan, np.nan),
+    ],
+    ids=["up", "down", "both in one bar are a loss", "a gain at the end", "no return at the end"],
+)
+def test_a_trade_wins_at_its_profit_barrier_or_by_its_return_at_the_end(
+    after: list[tuple[float, float, float]], bought: float, sold: float, walk: Bars
+) -> None:
+    bars = bars_after_a_calm_day(walk, after)
+    # barriers at 2 * 1 %: a standard deviation of four bars
+    for side, value in ((1.0, bought), (-1.0, sold), (0.0, np.nan)):
+        labels = trade_outcome(bars, 4, 1.0, np.full(len(bars), side))
+        np.testing.assert_equal(labels.values[DECIDED], value)
+        assert (labels.end[DECIDED] == -1) == np.isnan(value)
+
+
+def test_trades_without_a_side_have_no_label(walk: Bars) -> None:
+    assert np.isnan(trade_outcome(walk, 5, 1.0, np.full(len(walk), np.nan)).values).all()
+
+
+def test_a_sale_of_the_price_is_a_purchase_of_the_mirrored_price() -> None:
+    bars = tick_walk(2_000, 0.3, seed=1)
+    sold = triple_barrier(bars, 8, 4.0, 4.0, np.full(2_000, -1.0))
+    mirrored = triple_barrier(mirror_image(bars), 8, 4.0, 4.0)
+    # barriers of a mirrored price are a little narrower, and few paths end in between
+    assert np.mean(sold.values[100:-20] == mirrored.values[100:-20]) > 0.95
 
 
 @pytest.mark.parametrize("waited", [0, 1, 2])

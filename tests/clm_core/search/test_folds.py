@@ -55,6 +55,8 @@ def test_folds_computed_one_by_one_give_the_positions_of_a_walk_forward(
     model_type: ModelType, params: dict[str, Any], tmp_path: Path
 ) -> None:
     bars = MarketData(tmp_path).bars("BTCUSD", "1h", days=70, closed_by=datetime.now(UTC))
+    # as a search records them
+    params = catalog.requested_params(model_type, params)
     tuning = a_tuning(model_type=model_type, holdout=0.0)
     fold_plan = search_folds(len(bars), tuning)
     shared_inputs = SharedInputs(Kind(model_type), Costs(), bars)

@@ -1,6 +1,7 @@
 import subprocess
 import sys
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from clm_core.domain.costs import Costs
 from clm_core.domain.errors import InvalidTrainingParams, NotEnoughBars
 from clm_core.market.bars import Bars
 from clm_core.market.features import FEATURES, LOOK_BACK
@@ -21,10 +23,19 @@ from clm_core.testing.tick_walks import mirror_image, tick_walk
 LIBRARIES = [pytest.param(XGBoostParams, id="xgboost"), pytest.param(LightGBMParams, id="lightgbm")]
 Params = type[XGBoostParams] | type[LightGBMParams]
 HOUR = Timeframe.H1.nanoseconds
+SIGN = {
+    "label": "sign",
+    "uniqueness_weights": False,
+    "calibrate": False,
+    "horizon": 24,
+    "threshold": 0.02,
+}
+"""The rule of versions made before there was a choice of labels."""
 
 
 def recipe_of(params: XGBoostParams | LightGBMParams) -> BoostingRecipe:
-    return XGBoostRecipe(params) if isinstance(params, XGBoostParams) else LightGBMRecipe(params)
+    priced = params.with_costs(Costs())
+    return XGBoostRecipe(priced) if isinstance(priced, XGBoostParams) else LightGBMRecipe(priced)
 
 
 def stretches_of(lengths: list[int]) -> Bars:
@@ -57,7 +68,7 @@ def test_a_position_is_the_mean_of_the_last_signals_of_the_same_stretch(
 
 
 def test_the_bars_needed_suffice_for_the_same_positions(bars: Bars):
-    model = XGBoostRecipe(XGBoostParams(rounds=60, horizon=12, threshold=0.01)).fit(bars, seed=0)
+    model = recipe_of(XGBoostParams(**{**SIGN, "rounds": 60, "horizon": 12})).fit(bars, seed=0)
     full = model.positions(bars)
     rows = range(1000, len(bars), 20)
     live = [model.positions(bars[t + 1 - model.bars_needed : t + 1])[-1] for t in rows]
@@ -65,16 +76,16 @@ def test_the_bars_needed_suffice_for_the_same_positions(bars: Bars):
     assert live == full[rows].tolist()
 
 
-@pytest.mark.parametrize("horizon", [1, 4, 24])
-@pytest.mark.parametrize("standstill", [0.0, 0.5, 0.8])
-@pytest.mark.parametrize("library", LIBRARIES)
+@pytest.mark.parametrize(("standstill", "horizon"), [(0.0, 24), (0.5, 4), (0.8, 1)])
+@pytest.mark.parametrize("label", ["sign", "volatility_scaled_return", "direction", "triple_barrier"])
 def test_mean_positions_on_a_driftless_walk_and_its_mirror_image_add_up_to_about_nothing(
-    library: Params, standstill: float, horizon: int
+    label: str, standstill: float, horizon: int
 ):
-    recipe = recipe_of(library(rounds=20, horizon=horizon, threshold=0.01))
+    params = {"rounds": 20, "label": label, "horizon": horizon, "calibrate": label != "sign"}
+    recipe = recipe_of(LightGBMParams.parse(params | {"threshold": 0.01 if label == "sign" else 0}))
     sums = []
     for seed in range(6):
-        walk = tick_walk(2_000, standstill, seed)
+        walk = tick_walk(3_000, standstill, seed)
         both = (walk, mirror_image(walk))
         sums.append(sum(recipe.fit(prices, seed).positions(prices).mean() for prices in both))
     assert abs(np.mean(sums)) <= 4 * np.std(sums, ddof=1) / np.sqrt(6) + 0.05, sums
@@ -82,15 +93,16 @@ def test_mean_positions_on_a_driftless_walk_and_its_mirror_image_add_up_to_about
 
 def test_ties_are_left_out_of_the_fit_and_counted():
     bars = tick_walk(2_000, 0.8, seed=0)
-    metrics = XGBoostRecipe(XGBoostParams(rounds=5, horizon=1)).fit(bars, seed=0).train_metrics
+    params = XGBoostParams(rounds=5, horizon=1, label="direction", calibrate=False)
+    metrics = recipe_of(params).fit(bars, seed=0).train_metrics
     labelled = 2_000 - LOOK_BACK - 2
     assert metrics["ties"] == pytest.approx(0.8 * labelled, rel=0.05)
     assert metrics["fit_rows"] + metrics["validation_rows"] + metrics["ties"] <= labelled
 
 
 @pytest.mark.parametrize("library", LIBRARIES)
-def test_signals_follow_the_forecast_beyond_the_threshold(library: Params, bars: Bars):
-    model = recipe_of(library(rounds=40, horizon=1, threshold=0.02)).fit(bars, seed=0)
+def test_signs_follow_the_forecast_beyond_the_threshold(library: Params, bars: Bars):
+    model = recipe_of(library(**{**SIGN, "rounds": 40, "horizon": 1})).fit(bars, seed=0)
     forecast, positions = model.forecast(bars), model.positions(bars)
     assert np.all(positions[forecast >= 0.52] == 1)
     assert np.all(positions[forecast <= 0.48] == -1)
@@ -98,9 +110,12 @@ def test_signals_follow_the_forecast_beyond_the_threshold(library: Params, bars:
     assert {-1.0, 0.0, 1.0} == set(positions)
 
 
-def test_long_only_stays_flat_in_place_of_short_positions(bars: Bars):
-    both = XGBoostRecipe(XGBoostParams(rounds=40, horizon=1)).fit(bars, seed=0)
-    long_only = XGBoostRecipe(XGBoostParams(rounds=40, horizon=1, long_only=True)).fit(bars, seed=0)
+@pytest.mark.parametrize("label", ["sign", "direction"])
+def test_long_only_stays_flat_in_place_of_short_positions(label: str, bars: Bars):
+    params = {"rounds": 40, "horizon": 1, "label": label}
+    params |= {"calibrate": False} if label == "sign" else {}
+    both = recipe_of(XGBoostParams(**params)).fit(bars, seed=0)
+    long_only = recipe_of(XGBoostParams(**params, long_only=True)).fit(bars, seed=0)
     assert np.array_equal(long_only.positions(bars), np.maximum(both.positions(bars), 0))
 
 
@@ -126,6 +141,12 @@ def test_parameters_as_text_parse_to_the_same_values(library: Params):
         (LightGBMParams, {"validation_fraction": 0.9}, "validation_fraction"),
         (LightGBMParams, {"features": "rsi_14,moon_phase"}, "features.*moon_phase.*log_return_1"),
         (LightGBMParams, {"features": ""}, "features"),
+        (LightGBMParams, {"label": "magic"}, "label.*direction.*triple_barrier.*meta"),
+        (XGBoostParams, {"horizon": "soon"}, "horizon.*auto"),
+        (XGBoostParams, {"horizon": 0}, "horizon.*greater than or equal to 1"),
+        (XGBoostParams, {"age_half_life": -1}, "age_half_life.*greater than or equal to 0"),
+        (XGBoostParams, {"barrier": 0}, "barrier.*greater than 0"),
+        (XGBoostParams, {"label": "sign"}, "calibrate=false and a horizon in bars"),
     ],
 )
 def test_invalid_parameters_are_named_together_with_the_valid_parameters(
@@ -136,7 +157,7 @@ def test_invalid_parameters_are_named_together_with_the_valid_parameters(
 
 
 def test_features_default_to_all_and_are_described_by_name():
-    assert XGBoostRecipe(XGBoostParams()).describe()["features"] == list(FEATURES)
+    assert recipe_of(XGBoostParams()).describe()["features"] == list(FEATURES)
 
 
 @pytest.mark.parametrize("library", LIBRARIES)
@@ -149,6 +170,7 @@ def test_only_the_chosen_features_are_used(library: Params, bars: Bars):
 @pytest.mark.parametrize("library", LIBRARIES)
 def test_boosting_stops_where_the_validation_rows_stop_improving(library: Params, bars: Bars):
     late_stop = {"learning_rate": 0.3, "min_child_weight": 1, "rounds": 200, "early_stopping_rounds": 200}
+    late_stop |= SIGN
     stopped = fitted(library, bars, {**late_stop, "early_stopping_rounds": 5})
     assert stopped.train_metrics["rounds"] < 100
     assert (
@@ -165,15 +187,17 @@ def test_the_seed_decides_which_rows_and_features_the_trees_see(library: Params,
 
 
 @pytest.mark.parametrize("library", LIBRARIES)
-def test_trees_that_cannot_split_forecast_the_share_of_rises_and_name_no_feature(library: Params, bars: Bars):
-    model = fitted(library, bars, {"rounds": 3, "min_child_weight": 1e9})
+@pytest.mark.parametrize("label", ["volatility_scaled_return", "direction", "triple_barrier"])
+def test_trees_that_cannot_split_stay_flat_and_name_no_feature(library: Params, label: str, bars: Bars):
+    model = fitted(library, bars, {"rounds": 3, "min_child_weight": 1e9, "label": label})
     forecast = model.forecast(bars)
     assert np.ptp(forecast[~np.isnan(forecast)]) == 0
+    assert not model.positions(bars).any()
     assert model.importances() == {}
 
 
 def test_metrics_compare_the_trees_with_a_constant_forecast(bars: Bars):
-    metrics = fitted(XGBoostParams, bars, {"rounds": 20}).train_metrics
+    metrics = fitted(XGBoostParams, bars, {"rounds": 20, **SIGN}).train_metrics
     assert metrics["fit_rows"] > 4 * metrics["validation_rows"] * 0.9
     assert metrics["fit_log_loss"] < np.log(2)
     assert 0 < metrics["validation_log_loss_of_constant"] < 1
@@ -190,7 +214,7 @@ def test_labels_of_a_single_class_are_refused(bars: Bars):
         volume=np.ones(len(bars)),
     )
     with pytest.raises(NotEnoughBars, match="the same label"):
-        XGBoostRecipe(XGBoostParams()).fit(rising, seed=0)
+        recipe_of(XGBoostParams()).fit(rising, seed=0)
 
 
 def test_the_file_of_trees_does_not_record_the_training_device(bars: Bars):
@@ -211,7 +235,7 @@ def test_importing_a_kind_imports_no_heavy_library():
     assert done.stdout.strip() == "True set()"
 
 
-def fitted(library: Params, bars: Bars, params: dict[str, float | str]) -> BoostedModel:
+def fitted(library: Params, bars: Bars, params: dict[str, Any]) -> BoostedModel:
     return recipe_of(library.parse(params)).fit(bars, seed=0)
 
 
@@ -219,7 +243,7 @@ def fitted(library: Params, bars: Bars, params: dict[str, float | str]) -> Boost
 def test_the_learning_curve_has_its_lowest_loss_at_the_last_round_kept(
     library: type[XGBoostParams] | type[LightGBMParams], bars: Bars
 ) -> None:
-    model = fitted(library, bars, {"rounds": 40, "early_stopping_rounds": 40})
+    model = fitted(library, bars, {"rounds": 40, "early_stopping_rounds": 40, **SIGN})
     assert len(model.learning_curve) == 40
     assert np.argmin(model.learning_curve) + 1 == model.train_metrics["rounds"]
     assert min(model.learning_curve) == pytest.approx(model.train_metrics["validation_log_loss"], rel=1e-5)
