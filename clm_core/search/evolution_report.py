@@ -1,6 +1,7 @@
 """Report of an evolution, for the terminal and for a run's page."""
 
 from clm_core.domain.evolution import EvolveResult, Generation
+from clm_core.models import catalog
 from clm_core.search import report_parts
 from clm_core.search.report_parts import BLUE, GREY, Row, formatted, formatted_ratio
 
@@ -33,7 +34,7 @@ def comparison(result: EvolveResult) -> list[Row]:
     """Parameters, then measures, of the defaults and of the best candidate."""
     rows = [
         (name, formatted(result.default_params[name]), formatted(value))
-        for name, value in sorted(result.best_params.items())
+        for name, value in sorted(catalog.own_params(result.best_params).items())
     ]
     measures = report_parts.search_row(
         result.defaults.fitness_score if result.defaults else None,

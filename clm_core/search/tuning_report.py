@@ -10,6 +10,8 @@ from clm_core.domain.search_space import Between, SearchDimension
 from clm_core.domain.searches import Tuning
 from clm_core.domain.terms import cost_sentence
 from clm_core.domain.tuning import StopReason, TrialResult, TrialState, TuneResult
+from clm_core.models import catalog
+from clm_core.models.ensemble import readable
 from clm_core.platform.database import Database
 from clm_core.search import report_parts
 from clm_core.search.report_parts import BLUE, GREY, OCHRE, Row, formatted
@@ -63,7 +65,8 @@ def comparison(result: TuneResult) -> list[Row]:
             formatted(default_params[name]) if name in default_params else "",
             formatted(best.params[name]),
         )
-        for name in sorted(best.params)
+        # sizing and execution are the same for every trial
+        for name in sorted(catalog.own_params(best.params))
     ]
     rows.append(report_parts.search_row(defaults.sharpe_ratio if defaults else None, best.sharpe_ratio))
     if len(best.seed_sharpes) > 1:
@@ -222,7 +225,7 @@ def _row(trial: TrialResult) -> dict[str, Any]:
         "sharpe": "" if trial.sharpe_ratio is None else f"{trial.sharpe_ratio:.2f}",
         "by_seed": ", ".join(f"{each:.2f}" for each in trial.seed_sharpes),
         "trades": "" if trial.trades is None else f"{trial.trades:,}",
-        "params": {name: formatted(value) for name, value in trial.params.items()},
+        "params": {name: formatted(value) for name, value in catalog.own_params(trial.params).items()},
     }
 
 
@@ -235,14 +238,14 @@ def _range(dimension: SearchDimension) -> str:
 
 def _facts(tuning: Tuning) -> dict[str, str]:
     plan = tuning.plan
+    fixed = readable(tuning.model_type, tuning.fixed).items()
     return {
         "series": f"{tuning.symbol} {tuning.timeframe}, the newest {tuning.dataset_span_days} days",
         "content hash": tuning.data_snapshot,
         "held out": f"the newest {tuning.holdout:.0%} of the bars",
         "walk-forward": f"{plan.folds} folds, embargo {plan.embargo_bars} bars",
         "costs": cost_sentence(tuning.terms),
-        "fixed parameters": ", ".join(f"{name} {formatted(value)}" for name, value in tuning.fixed.items())
-        or "none",
+        "fixed parameters": ", ".join(f"{name} {formatted(value)}" for name, value in fixed) or "none",
         "seeds": ", ".join(str(tuning.seed + number) for number in range(tuning.seeds)),
         "started": f"{tuning.created_at:%Y-%m-%d %H:%M} UTC, by {tuning.requested_by}",
     }

@@ -17,7 +17,7 @@ from clm_core.domain.vocabulary import ModelType
 from clm_core.market.bars import FIELDS, Bars, Floats
 from clm_core.market.timeframes import Calendar, Timeframe
 from clm_core.models import catalog
-from clm_core.models.sizing import size_positions
+from clm_core.models.sizing import convictions_of, size_positions
 
 YEAR = 8_760
 HOUR = Timeframe.H1.nanoseconds
@@ -194,6 +194,9 @@ def test_a_rule_that_is_seldom_on_is_not_blown_up() -> None:
     sized = size_positions(bars, seldom, sizing)
     assert (sized[on] <= 2.0 * always[on] + 1e-12).all()
     assert not sized[~on].any()
+    # half a conviction stays smaller than a whole one
+    falling = np.where(np.arange(n) % 24 < 12, 1.0, 0.5) * seldom
+    assert convictions_of(bars, falling, sizing)[falling == 0.5].max() < 1.5
 
 
 def test_the_no_trade_band_and_smoothing_cut_the_turnover_by_more_than_half() -> None:
