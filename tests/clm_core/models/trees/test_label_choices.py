@@ -133,6 +133,13 @@ def test_a_drift_of_the_first_window_is_not_sold_as_skill(label: str) -> None:
     assert abs(positions.mean()) < 0.4
 
 
+def test_the_base_rate_alone_takes_the_drift_out_of_a_market_without_changes() -> None:
+    drift = series(np.random.default_rng(7).normal(-0.0016, 0.012, 3_000), 8)
+    centred = fitted(drift, "direction", horizon=24, centre_horizons=0)
+    assert abs(centred.positions(drift).mean()) < 0.2
+    assert centred.train_metrics["base_rate"] < 0.4
+
+
 def test_the_old_rule_sold_the_drift_of_its_first_window() -> None:
     run = walked(falls_then_rises(100), own_params(stored_params(ModelType.XGBOOST, {})))
     assert np.mean(run.positions[run.folds[0].test] < 0) > 0.8
@@ -148,7 +155,8 @@ def test_noise_has_no_skill(label: str) -> None:
 @pytest.mark.parametrize("label", CHOICES)
 def test_no_answer_uses_a_later_bar_and_the_bars_needed_give_the_answers_of_all_history(label: str) -> None:
     bars = noise()
-    model = fitted(bars[:3_500], label, rounds=20)
+    # features with a short memory, so that a bar too few shows
+    model = fitted(bars[:3_500], label, rounds=20, features="log_return_1,log_return_8")
     answers = (model.positions, model.forecast, model.expected_return)
     whole = [answer(bars) for answer in answers]
     for answer in answers:
