@@ -253,7 +253,10 @@ class SizedModel:
         if self.sizing is None:
             return self.inner.positions(bars)
         bars = self.trained_on.accept(bars)
-        expected = self.inner.expected_return(bars) if isinstance(self.inner, ExpectsReturns) else None
+        expected = None
+        # without a threshold the forecast would be computed for nothing
+        if self.sizing.min_edge > 0 and isinstance(self.inner, ExpectsReturns):
+            expected = self.inner.expected_return(bars)
         return size_positions(
             bars,
             self._signal(bars),
