@@ -178,8 +178,12 @@ def _window_sums(values: Floats, weights: Floats, starts: NDArray[np.int64]) -> 
             end -= 1
         for k in range(min(len(weights), end - begin)):
             weight = weights[k]
-            for row in range(max(first, begin + k), end):
-                sums[row] += weight * values[row - k]
+            low = max(first, begin + k)
+            # parts of the arrays, so that the loop is compiled for several rows at a time
+            part = sums[low:end]
+            older = values[low - k : end - k]
+            for row in range(len(part)):
+                part[row] += weight * older[row]
         first = end
     return sums
 
