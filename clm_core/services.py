@@ -31,7 +31,7 @@ from clm_core.ledger.audit_log import anchor, anchor_folder
 from clm_core.ledger.clock import read_clock
 from clm_core.ledger.receivers import ReceiverStore
 from clm_core.ledger.store import Ledger
-from clm_core.market import own_features
+from clm_core.market import feature_files
 from clm_core.market.timeframes import Calendar
 from clm_core.platform.database import Database, open_database
 from clm_core.platform.home_costs import HomeCosts
@@ -144,7 +144,7 @@ def open_services(settings: Settings, announce: Announce = lambda step, share: N
     global _current  # noqa: PLW0603 - a Prefect task has no other way to reach the services of its process
     costs = HomeCosts.of(settings.home)
     with (
-        own_features.use(settings.features.files),
+        feature_files.use(settings.features.files),
         open_database(settings.home, settings.database_url) as database,
         _connect(settings, database, announce, costs) as opened,
     ):

@@ -24,8 +24,7 @@ the last `memory + block - 1` bars give the same value, to the last bit, as the 
 
 import sys
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from itertools import pairwise
@@ -38,6 +37,7 @@ from pydantic import BaseModel, ConfigDict
 
 from clm_core.domain.errors import CLMError, FeatureFailed, FeatureMismatch
 from clm_core.market.feature_declaration import DeclaredFeature, feature
+from clm_core.market.feature_files import files, files_chosen, use, use_files, use_files_of
 from clm_core.market.feature_source import SourceFile, of_module, of_path
 
 if TYPE_CHECKING:
@@ -49,10 +49,13 @@ __all__ = [
     "FeatureOrigin",
     "OwnFeature",
     "feature",
+    "files",
+    "files_chosen",
     "require",
     "table",
     "use",
     "use_files",
+    "use_files_of",
 ]
 
 GROUP = "clm.features"
@@ -175,40 +178,7 @@ class OwnFeature:
         )
 
 
-_sources: Callable[[], Sequence[Path]] = tuple
 _cache: tuple[object, Mapping[str, OwnFeature]] | None = None
-
-
-@contextmanager
-def use(files: Sequence[Path]) -> Iterator[None]:
-    """Own features of these files and of the installed distributions, while the block lasts."""
-    global _sources  # noqa: PLW0603 - parameters and models are made in many places, as for entry points
-    before, _sources = _sources, lambda: files
-    try:
-        yield
-    finally:
-        _sources = before
-
-
-def use_files(files: Sequence[Path | str]) -> None:
-    """Own features of these files and of the installed distributions, from now on in this process."""
-    use_files_of(lambda: [Path(file).absolute() for file in files])
-
-
-def use_files_of(source: Callable[[], Sequence[Path]]) -> None:
-    """As `use_files`, with files asked for when an own feature is needed."""
-    global _sources  # noqa: PLW0603 - see `use`
-    _sources = source
-
-
-def files_chosen() -> bool:
-    """True if this process was told the files, by `use`, `use_files` or `use_files_of`."""
-    return _sources is not tuple
-
-
-def files() -> tuple[Path, ...]:
-    """Files with own features in this process."""
-    return tuple(_sources())
 
 
 def table() -> Mapping[str, OwnFeature]:
