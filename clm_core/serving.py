@@ -20,7 +20,9 @@ The source of the digests decides the guarantee:
 """
 
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from clm_core.domain.actors import SYSTEM
 from clm_core.domain.errors import BundleCorrupt, ConflictError, NotFound
@@ -30,8 +32,10 @@ from clm_core.domain.vocabulary import ModelStatus
 from clm_core.ledger.store import Ledger
 from clm_core.market import own_features
 from clm_core.market.bars import Bars, Floats
+from clm_core.market.series import KnownSeries, require_series, with_series
+from clm_core.market.series_reading import series_of_tables
 from clm_core.models import golden
-from clm_core.models.bundle import load_bundle
+from clm_core.models.bundle import load_bundle, read_card
 from clm_core.models.contract import Model, require_bars_needed
 from clm_core.models.sizing import execution_of
 from clm_core.registry.mlflow_registry import MLflowRegistry
@@ -44,6 +48,9 @@ from clm_core.registry.serving_rights import (
     unknown_version,
 )
 from clm_core.settings import load_settings
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,6 +66,8 @@ class Served:
     """Status at loading time; without a ledger MLflow's tag, which follows with a short delay."""
     model: Model = field(repr=False)
     registry: MLflowRegistry = field(repr=False)
+    series: tuple[str, ...] = ()
+    """Own series that the version takes beside the bars."""
 
     @property
     def bars_needed(self) -> int | None:
@@ -73,13 +82,24 @@ class Served:
         """
         return execution_of(self.model)
 
-    def positions(self, bars: Bars) -> Floats:
+    def positions(
+        self, bars: Bars, series: "Mapping[str, pd.DataFrame | KnownSeries] | None" = None
+    ) -> Floats:
         """Target exposure after each bar, shape (n_bars,), in [-1, 1]; see `Model.positions`.
+
+        Args:
+            series: own series by name, each a table with the columns `time`, `known` (the time from which on
+                the value was known) and `value`, joined as known; not needed for bars that have them already.
 
         Raises:
             NotEnoughBars: fewer than `bars_needed` bars.
+            SeriesMissing: the version takes a series that comes neither with the bars nor as an argument.
+            InvalidSeries: a table breaks a rule.
         """
         require_bars_needed(self.model, len(bars), "positions()")
+        bars = with_series(bars, series_of_tables(series or {}))
+        for name in self.series:
+            require_series(bars, name)
         return self.model.positions(bars)
 
     def changed(self) -> bool:
@@ -116,8 +136,8 @@ def load(
         raise NotFound(f"No version of {model_id} has the alias {alias}: `clm promote` promotes a version.")
     if ledger is None:
         digest, status = registry.tagged_digest(model_id, number), registry.tagged_status(model_id, number)
-        model = _fetch(registry, model_id, number, digest, None)
-        return _with_warning(Served(model_id, alias, number, digest, status, model, registry))
+        model, series = _fetch(registry, model_id, number, digest, None)
+        return _with_warning(Served(model_id, alias, number, digest, status, model, registry, series))
     version = _recorded(ledger, model_id, number)
     if alias == PRODUCTION and not is_in_production(ledger, version):
         if registry.aliased(model_id, alias) != number:
@@ -125,22 +145,23 @@ def load(
             return load(model_id, alias, registry=registry, ledger=ledger)
         raise ConflictError(moved_alias(version))
     try:
-        model = _fetch(registry, model_id, number, version.bundle_digest, version.package_digest)
+        model, series = _fetch(registry, model_id, number, version.bundle_digest, version.package_digest)
     except BundleCorrupt as error:
         ledger.promotions.refuse_bundle(version, SYSTEM, str(error), ledger.now(), once=True)
         raise
     return _with_warning(
-        Served(model_id, alias, number, version.bundle_digest, version.status, model, registry)
+        Served(model_id, alias, number, version.bundle_digest, version.status, model, registry, series)
     )
 
 
 def _fetch(
     registry: MLflowRegistry, model_id: str, number: int, bundle_digest: str, package_digest: str | None
-) -> Model:
+) -> tuple[Model, tuple[str, ...]]:
+    """Verified and tested model, and the own series it takes."""
     with registry.verified(model_id, number, package_digest) as bundle:
         model = load_bundle(bundle, bundle_digest)
         golden.preflight(model, bundle)
-    return model
+        return model, read_card(bundle).series
 
 
 def _with_warning(served: Served) -> Served:

@@ -35,6 +35,7 @@ from clm_core.cli import (
 from clm_core.cli.renamed import show_deprecations
 from clm_core.cli.settings_in_force import settings_for_look
 from clm_core.domain.errors import CLMError
+from clm_core.market import feature_files
 from clm_core.platform.private_files import keep_files_private
 
 if TYPE_CHECKING:
@@ -75,11 +76,19 @@ def main() -> None:
     """Entry point of `clm`: prints errors and warnings of CLM as messages without tracebacks."""
     users_umask = keep_files_private()
     show_deprecations()
+    # commands check parameters before they open the home
+    feature_files.use_files_of(_feature_files)
     try:
         app(obj=users_umask)
     except CLMError as error:
         Console(stderr=True).print(Text("Error: ", style="red"), error, sep="", markup=False, soft_wrap=True)
         sys.exit(1)
+
+
+def _feature_files() -> tuple[Path, ...]:
+    from clm_core.settings import load_settings
+
+    return load_settings().features.files
 
 
 @app.command(name="exec", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})

@@ -4,6 +4,7 @@ import json
 import logging
 from dataclasses import asdict
 from datetime import UTC, datetime
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -19,6 +20,14 @@ from clm_core.cli.running import services_with_status
 if TYPE_CHECKING:
     from clm_core.market.bars import Bars
     from clm_core.market.sources import MarketData, SeriesInfo
+
+
+class ImportedKind(StrEnum):
+    """Content of an imported file."""
+
+    BARS = "bars"
+    SERIES = "series"
+
 
 app = typer.Typer(help="Market data: list, draw, import, fetch and correct bars.", no_args_is_help=True)
 app.add_typer(data_replace.app)
@@ -49,8 +58,10 @@ Allowed = Annotated[
 
 @app.command("list")
 def list_series(as_json: AsJson = False) -> None:
-    """List every series: imported, fetched or bundled."""
+    """List every series: imported, fetched or bundled bars, then own series."""
     _print(_market().series(), as_json)
+    if not as_json:
+        _print_own_series()
 
 
 @app.command()
@@ -82,10 +93,24 @@ def show(
 
 @app.command("import")
 def import_file(
-    file: Annotated[Path, typer.Argument(help="CSV (also .txt, .gz, .zip), parquet or feather.")],
+    words: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="[NAME] FILE",
+            help="CSV (also .txt, .gz, .zip), parquet or feather; a series has a name in front.",
+        ),
+    ],
     *,
-    symbol: Annotated[str, typer.Option(help="BTCUSDT, BTC/USDT, BTC/USDT:USDT, ^GSPC.")],
-    timeframe: Annotated[str, typer.Option(help="Length of a bar: 1m, 15m, 1h, 4h, 1d, 1w ...; 60m is 1h.")],
+    kind: Annotated[
+        ImportedKind, typer.Option("--as", help="Bars of a market, or a series of values beside the bars.")
+    ] = ImportedKind.BARS,
+    symbol: Annotated[
+        str | None,
+        typer.Option(help="BTCUSDT, BTC/USDT, BTC/USDT:USDT, ^GSPC; of a series: only for this market."),
+    ] = None,
+    timeframe: Annotated[
+        str | None, typer.Option(help="Length of a bar: 1m, 15m, 1h, 4h, 1d, 1w ...; 60m is 1h.")
+    ] = None,
     calendar: Trading = "auto",
     time_column: Annotated[str | None, typer.Option(help="Column with the open times of the bars.")] = None,
     time_format: Annotated[
@@ -128,10 +153,33 @@ def import_file(
         str | None, typer.Option(help="Import only the rows of one symbol of a file with several.")
     ] = None,
     allow: Allowed = None,
+    known_column: Annotated[
+        str | None, typer.Option(help="Series: column with the time each value became known.")
+    ] = None,
+    known_after: Annotated[
+        str | None,
+        typer.Option(help="Series: each value became known so long after its time: 0s, 30m, 8h, 1d."),
+    ] = None,
+    value_column: Annotated[str | None, typer.Option(help="Series: column with the values.")] = None,
+    max_age: Annotated[
+        str | None,
+        typer.Option(
+            help="Series: a value known longer ago is unknown again: 36h. Default: as stored, else no limit."
+        ),
+    ] = None,
 ) -> None:
-    """Add the bars of a file to the store: all bars, or none and a report of the problems."""
+    """Add the bars of a file, or the values of a series, to the store: all, or none and the problems."""
     from clm_core.market.reading import Layout
 
+    if kind is ImportedKind.SERIES:
+        layout = {"time_column": time_column, "known_column": known_column, "value_column": value_column}
+        _import_series(
+            words, symbol, known_after, max_age, layout | {"timezone": timezone, "time_format": time_format}
+        )
+        return
+    if len(words) != 1 or symbol is None or timeframe is None:
+        raise typer.BadParameter("bars are imported as: clm data import FILE --symbol SYMBOL --timeframe 1h")
+    file = Path(words[0])
     info = _market().import_file(
         file,
         symbol,
@@ -155,6 +203,66 @@ def import_file(
     )
     _print([info], as_json=False)
     _print_calendar(info)
+
+
+def _import_series(
+    words: list[str],
+    symbol: str | None,
+    known_after: str | None,
+    max_age: str | None,
+    layout: dict[str, str | None],
+) -> None:
+    from clm_core.market.reading import content_of
+    from clm_core.market.series_reading import SeriesLayout, duration, read_series
+
+    if len(words) != 2:
+        raise typer.BadParameter(
+            "a series is imported as: clm data import --as series NAME FILE --known-column COLUMN"
+        )
+    name, file = words[0], Path(words[1])
+    delay = None if known_after is None else duration(known_after)
+    series = read_series(
+        name,
+        file.name,
+        content_of(file),
+        SeriesLayout(**layout, known_after=delay),
+        None if max_age is None else duration(max_age),
+    )
+    _market().own_series.add(series, symbol, file.name, datetime.now(UTC), keep_age=max_age is None)
+    _print_own_series()
+
+
+@app.command("series")
+def list_own_series(as_json: AsJson = False) -> None:
+    """List the own series beside the bars."""
+    if as_json:
+        manifests = _market().own_series.manifests()
+        typer.echo(json.dumps([each.model_dump(mode="json") for each in manifests], indent=1))
+    elif not _print_own_series():
+        console.print("There is no own series: `clm data import --as series NAME FILE` adds one.")
+
+
+def _print_own_series() -> bool:
+    """Print the own series; False if there is none."""
+    stored = _market().own_series.manifests()
+    if not stored:
+        return False
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
+    for name in ("Own series", "Market", "From", "To"):
+        table.add_column(name, no_wrap=True)
+    for name in ("Values", "Revisions"):
+        table.add_column(name, no_wrap=True, justify="right")
+    for name in ("Known until (UTC)", "Max age", "Hash"):
+        table.add_column(name, no_wrap=True)
+    table.add_column("Source", overflow="fold")
+    for each in stored:
+        newest = each.snapshots[-1]
+        days = (f"{moment:%Y-%m-%d}" for moment in (newest.start, newest.end))
+        age = "-" if newest.max_age is None else f"{newest.max_age / 3.6e12:g} h"
+        counts = (f"{newest.values:,}", f"{newest.revisions:,}", f"{newest.known_until:%Y-%m-%d %H:%M}", age)
+        table.add_row(each.name, each.symbol or "all", *days, *counts, newest.content_hash[:8], newest.source)
+    console.print(table)
+    return True
 
 
 Payments = Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="CSV file.")]

@@ -65,6 +65,7 @@ def check(
         found = own_features.table() if file is None else own_features.load_file(file)
         market = MarketData(settings.home)
         bars = market.bars(symbol, timeframe, closed_by=datetime.now(UTC))
+        bars = market.with_series(bars, sorted({name for each in found.values() for name in each.series}))
         results = [_examined(each, bars, seed) for each in found.values()]
     if as_json:
         typer.echo(json.dumps(results, indent=1))

@@ -9,6 +9,8 @@ CLMError                        the root
 │   │   └── StoredBarsDiffer    a source gives other values for stored bars
 │   ├── InvalidSymbol           a symbol is malformed
 │   ├── UnknownSeries           no source has the symbol and timeframe
+│   ├── InvalidSeries           values of an own series break a rule
+│   ├── SeriesMissing           bars come without a series that the model uses
 │   ├── UnknownCalendar         no trading calendar has the name
 │   ├── UnknownFeature          no feature has the name
 │   ├── StoreCorrupt            a stored series was changed
@@ -124,6 +126,14 @@ class InvalidSymbol(DataError):
 
 class UnknownSeries(DataError):
     """No source has a series with the symbol and timeframe."""
+
+
+class InvalidSeries(DataError):
+    """The values of an own series break a rule; the message has the value and the remedy."""
+
+
+class SeriesMissing(DataError):
+    """The bars come without an own series that the model uses; the message says what to pass."""
 
 
 class UnknownCalendar(DataError):

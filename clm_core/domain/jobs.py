@@ -72,6 +72,8 @@ class TrainingJob(OfModel):
     """Days of bars, counted back from the newest, available to the training."""
     data_snapshot: str
     """Content hash of the series at the creation of the job; the market data read the bars back by hash."""
+    series: dict[str, str] = Field(default_factory=dict)
+    """Content hashes of the own series in use at the creation of the job, by name."""
     trigger_reason: TriggerReason
     training_params: dict[str, Any] = Field(default_factory=dict)
     seed: int = 0

@@ -46,7 +46,8 @@ def record(
 
 
 def job_created(connection: Connection, job: TrainingJob, by: Actor) -> None:
-    details = {"model_id": job.model_id, **job.model_dump(include=_REQUEST)}
+    series = {"series": job.series} if job.series else {}
+    details = {"model_id": job.model_id, **job.model_dump(include=_REQUEST), **series}
     record(connection, Action.JOB_CREATED, str(job.id), job.created_at, details, by)
 
 

@@ -136,6 +136,7 @@ class JobRow(Base):
     timeframe: Mapped[str]
     dataset_span_days: Mapped[int]
     data_snapshot: Mapped[str]
+    series: Mapped[dict[str, str]] = mapped_column(JSONB, server_default=text("'{}'::jsonb"))
     trigger_reason: Mapped[str]
     training_params: Mapped[dict[str, Any]] = mapped_column(JSONB)
     seed: Mapped[int] = mapped_column(BigInteger)

@@ -36,6 +36,7 @@ from clm_core.domain.versions import ModelVersion
 from clm_core.domain.vocabulary import ModelStatus
 from clm_core.market.bars import Bars, Floats
 from clm_core.market.timeframes import Timeframe
+from clm_core.models.params import series_names
 from clm_core.operations.passes import PassReport, Row, attempt, formatted, report_problems
 from clm_core.services import Services
 
@@ -300,6 +301,7 @@ def _positions(services: Services, version: ModelVersion, bars: Bars) -> Floats:
         InvalidPositions: a position is missing or outside [-1, 1].
     """
     model = services.registry.load(version.model_path, version.bundle_digest)
+    bars = services.market.with_series(bars, series_names(version.params))
     first = bars.row_after(model.trained_on.start - timedelta(microseconds=1))
     positions = model.positions(bars[first:])
     if not (np.abs(positions) <= 1.0).all():

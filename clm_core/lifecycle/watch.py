@@ -26,7 +26,7 @@ from clm_core.market.bars import Bars, Floats
 from clm_core.market.drift import CALENDAR, Drift, drift
 from clm_core.market.features import FEATURES, compute_features
 from clm_core.models.contract import Model
-from clm_core.models.params import feature_names
+from clm_core.models.params import feature_names, series_names
 from clm_core.operations.passes import PassReport, Row, formatted, report_problems, run_each
 from clm_core.services import Services
 from clm_core.triggers import intake
@@ -129,6 +129,7 @@ def _measure_version(services: Services, version: ModelVersion) -> WatchedVersio
     now = services.clock()
     settings = services.settings
     bars = services.market.bars(version.symbol, version.timeframe, closed_by=now)
+    bars = services.market.with_series(bars, series_names(version.params))
     model = services.registry.load(version.model_path, version.bundle_digest)
     first_new = bars.row_after(model.trained_on.end)
     market = services.version_terms(version, bars.calendar)

@@ -1,8 +1,8 @@
 """Bars: open, high, low, close and volume on a fixed time grid, validated once and immutable."""
 
 import hashlib
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cached_property
 from itertools import pairwise
@@ -59,10 +59,16 @@ class Bars:
     """Traded quantity of the base asset; 0 for a bar without a trade."""
     gap_rules: int = GAP_RULES
     """Rules of closures and outages; not part of the content hash."""
+    series: Mapping[str, Floats] = field(default_factory=dict)
+    """Own series by name: the value known at the close of each bar, shape (n_bars,), NaN where none is."""
 
     def __post_init__(self) -> None:
         for name in ("time", *FIELDS):
             getattr(self, name).setflags(write=False)
+        for name, values in self.series.items():
+            values.setflags(write=False)
+            if values.shape != self.time.shape:
+                raise ValueError(f"the series {name} has {len(values)} values for {len(self)} bars")
 
     def __len__(self) -> int:
         return len(self.time)
@@ -71,7 +77,8 @@ class Bars:
         """A contiguous part that shares memory: `bars[:100]`."""
         if rows.step not in (None, 1):
             raise ValueError("bars are sliced contiguously: a step would change their timeframe")
-        return replace(self, **{name: getattr(self, name)[rows] for name in ("time", *FIELDS)})
+        series = {name: values[rows] for name, values in self.series.items()}
+        return replace(self, **{name: getattr(self, name)[rows] for name in ("time", *FIELDS)}, series=series)
 
     def under(self, gap_rules: int) -> "Bars":
         """The same bars under other rules of closures and outages; shares memory."""
@@ -97,12 +104,16 @@ class Bars:
 
     @cached_property
     def content_hash(self) -> str:
-        """SHA-256 over symbol, timeframe, calendar and every value, hexadecimal; equal on all machines."""
+        """SHA-256 over symbol, timeframe, calendar and every value, those of own series included,
+        hexadecimal; equal on all machines."""
         digest = hashlib.sha256(f"bars-1|{self.symbol}|{self.timeframe}|{self.calendar}|{len(self)}".encode())
         digest.update(self.time.astype("<i8").tobytes())
         for name in FIELDS:
             # adding 0.0 turns -0.0 into 0.0: equal values, equal bytes
             digest.update((getattr(self, name) + 0.0).astype("<f8").tobytes())
+        for name, values in sorted(self.series.items()):
+            digest.update(f"|series|{name}|".encode())
+            digest.update(np.where(np.isnan(values), np.nan, values + 0.0).astype("<f8").tobytes())
         return digest.hexdigest()
 
     @cached_property

@@ -149,8 +149,11 @@ def _seen(
 
 def _require_warm_up(feature: OwnFeature, bars: Bars, values: Floats) -> int:
     """Bars before the first value from which on every value is finite, measured."""
-    wrong = np.flatnonzero(~np.isfinite(values))
+    wrong = np.flatnonzero(np.isinf(values) if feature.series else ~np.isfinite(values))
     first = int(wrong[-1]) + 1 if len(wrong) else 0
+    if feature.series:
+        # unknown values of the series come in between
+        first = max(first, int(np.argmax(np.isfinite(values))))
     if first > feature.warm_up:
         row = int(wrong[wrong >= feature.warm_up][0])
         what = "no value" if np.isnan(values[row]) else "an infinite value"

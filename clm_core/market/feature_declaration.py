@@ -1,15 +1,13 @@
 """Declaration of an own feature: the decorator above a user's function."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from clm_core.market.bars import Bars
-
-Function = Callable[["Bars"], Any]
-"""A function of the bars of an unbroken stretch, with one number for each bar."""
+Function = Callable[..., Any]
+"""A function of the bars of an unbroken stretch, and of own series if it declares any; one number for each
+bar."""
 
 NAME = re.compile(r"[a-z][a-z0-9_]{0,59}")
 MAX_MEMORY = 100_000
@@ -26,9 +24,11 @@ class DeclaredFeature:
     memory: int
     """Bars before a bar from which on earlier bars no longer change the value."""
     description: str
+    series: tuple[str, ...] = ()
+    """Own series, passed to the function as the second argument: values by name."""
 
-    def __call__(self, bars: "Bars") -> Any:
-        return self.function(bars)
+    def __call__(self, *arguments: Any) -> Any:
+        return self.function(*arguments)
 
     @property
     def function_name(self) -> str:
@@ -37,11 +37,16 @@ class DeclaredFeature:
     @property
     def signature(self) -> str:
         """Declared properties with an influence on the values."""
-        return f"{self.name}|{self.warm_up}|{self.memory}"
+        return "|".join([self.name, str(self.warm_up), str(self.memory), *self.series])
 
 
 def feature(
-    *, warm_up: int, memory: int | None = None, name: str | None = None, description: str | None = None
+    *,
+    warm_up: int,
+    memory: int | None = None,
+    name: str | None = None,
+    description: str | None = None,
+    series: Sequence[str] = (),
 ) -> Callable[[Function], DeclaredFeature]:
     """Declare a function of bars as a feature that models select by name.
 
@@ -51,6 +56,8 @@ def feature(
             remember more than their warm-up, such as exponential averages; default: the warm-up.
         name: default: the name of the function.
         description: formula in words; default: the first line of the docstring.
+        series: names of own series: the function is then called with bars and a mapping of these names to
+            values, one for each bar, NaN where no value was known at its close. The feature may be NaN there.
 
     Raises:
         ValueError: the name or a number is out of range.
@@ -66,6 +73,7 @@ def feature(
             warm_up=warm_up,
             memory=warm_up if memory is None else memory,
             description=description or (lines[0].strip() if lines else ""),
+            series=tuple(series),
         )
 
     return declare

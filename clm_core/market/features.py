@@ -13,6 +13,7 @@ from clm_core.market import own_features
 from clm_core.market.bars import Bars, Floats
 from clm_core.market.own_features import OwnFeature
 from clm_core.market.rolling import LN_2, gap_and_deviation, ratio
+from clm_core.market.series import NAME, PREFIX, require_series
 
 DAY = 1440
 WEEK = 7 * DAY
@@ -232,6 +233,9 @@ class Feature:
     """Values of one stretch, shape (n_bars,); values within the warm-up are ignored."""
     settled_after: int | None = None
     """Value of `memory` for a feature with infinite memory; None for a feature of a finite window."""
+
+    series: tuple[str, ...] = ()
+    """Own series the feature takes."""
 
     @property
     def memory(self) -> int:
@@ -493,7 +497,8 @@ def _fill(values: Floats, features: Sequence[Feature | OwnFeature], stretch: Str
 
 
 def select_features(names: Sequence[str] | None) -> tuple[Feature | OwnFeature, ...]:
-    """The named features, or all built-in features: built-in in the order of `FEATURES`, then own by name.
+    """The named features, or all built-in features: built-in in the order of `FEATURES`, then own by name,
+    then values of series (`series.NAME`) by name.
 
     Raises:
         UnknownFeature: no feature has a name.
@@ -503,7 +508,27 @@ def select_features(names: Sequence[str] | None) -> tuple[Feature | OwnFeature, 
         return ALL
     built_in = tuple(feature for feature in ALL if feature.name in names)
     others = sorted(set(names) - FEATURES.keys())
-    return built_in + tuple(_own(others)) if others else built_in
+    series = [
+        name for name in others if NAME.fullmatch(name.removeprefix(PREFIX)) and name.startswith(PREFIX)
+    ]
+    own = [name for name in others if name not in series]
+    return (*built_in, *(_own(own) if own else ()), *map(_of_series, series))
+
+
+def series_of(names: Sequence[str]) -> tuple[str, ...]:
+    """Names of the own series that the named features take, sorted.
+
+    Raises:
+        UnknownFeature: no feature has a name.
+    """
+    others = [name for name in names if name not in FEATURES]
+    return tuple(sorted({name for feature in select_features(others) for name in feature.series}))
+
+
+def _of_series(name: str) -> Feature:
+    series = name.removeprefix(PREFIX)
+    description = f"value of the series {series} known at the close"
+    return Feature(name, 0, description, lambda s: require_series(s.bars, series), series=(series,))
 
 
 def _own(names: Sequence[str]) -> Iterator[OwnFeature]:

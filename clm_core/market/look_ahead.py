@@ -52,7 +52,11 @@ def _rewrite(bars: Bars, row: int, change: Callable[[str, Floats], Floats]) -> B
         return np.concatenate([values[: row + 1], change(name, values[row + 1 :])])
 
     columns: dict[str, Any] = {name: rewritten(name) for name in FIELDS}
-    return replace(bars, **columns)
+    series = {
+        name: np.concatenate([values[: row + 1], change(name, values[row + 1 :])])
+        for name, values in bars.series.items()
+    }
+    return replace(bars, **columns, series=series)
 
 
 def _first_difference(before: Floats, after: Floats) -> tuple[int, ...] | None:

@@ -25,24 +25,22 @@ the last `memory + block - 1` bars give the same value, to the last bit, as the 
 import sys
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import EntryPoint, entry_points
 from itertools import pairwise
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from clm_core.domain.errors import CLMError, FeatureFailed, FeatureMismatch
+from clm_core.market.bars import Bars, Floats
 from clm_core.market.feature_declaration import DeclaredFeature, feature
 from clm_core.market.feature_files import files, files_chosen, use, use_files, use_files_of
 from clm_core.market.feature_source import SourceFile, of_module, of_path
-
-if TYPE_CHECKING:
-    # every process opens the services, and few need the libraries of bars
-    from clm_core.market.bars import Bars, Floats
+from clm_core.market.series import require_series
 
 __all__ = [
     "DeclaredFeature",
@@ -67,7 +65,7 @@ class HasBars(Protocol):
     """Bars of an unbroken stretch."""
 
     @property
-    def bars(self) -> "Bars": ...
+    def bars(self) -> Bars: ...
 
 
 class FeatureOrigin(BaseModel):
@@ -109,6 +107,11 @@ class OwnFeature:
         return self.declared.description
 
     @property
+    def series(self) -> tuple[str, ...]:
+        """Own series that the function takes."""
+        return self.declared.series
+
+    @property
     def block(self) -> int:
         """Bars of a block: a power of two of at least half the memory, so that a bar is computed about three
         times at most."""
@@ -119,7 +122,7 @@ class OwnFeature:
         """Bars before a bar from which on earlier bars no longer matter."""
         return self.declared.memory + self.block - 1
 
-    def compute(self, stretch: HasBars) -> "Floats":
+    def compute(self, stretch: HasBars) -> Floats:
         """Values of one unbroken stretch, shape (n_bars,); NaN in the warm-up.
 
         Raises:
@@ -136,14 +139,18 @@ class OwnFeature:
                 self._require_numbers(bars[start:end], values[start:end])
         return values
 
-    def raw(self, bars: "Bars") -> "Floats":
+    def raw(self, bars: Bars) -> Floats:
         """Answer of the function for the bars, shape (n_bars,), unchecked but for the shape.
 
         Raises:
             FeatureFailed: the function raises, or gives another shape.
         """
+        # nothing undeclared: a series would be missing where the model serves
+        series = {name: require_series(bars, name) for name in self.series}
+        alone = replace(bars, series={})
+        arguments = (alone, series) if self.series else (alone,)
         try:
-            values = np.asarray(self.declared.function(bars), dtype=np.float64)
+            values = np.asarray(self.declared.function(*arguments), dtype=np.float64)
         except CLMError:
             raise
         except Exception as error:
@@ -159,14 +166,15 @@ class OwnFeature:
             )
         return values
 
-    def _blocks(self, bars: "Bars") -> Iterator[tuple[int, int]]:
+    def _blocks(self, bars: Bars) -> Iterator[tuple[int, int]]:
         """First row and end of each block of the stretch."""
         numbers = bars.time // bars.timeframe.nanoseconds // self.block
         edges = [0, *(np.flatnonzero(np.diff(numbers)) + 1).tolist(), len(bars)]
         yield from pairwise(edges)
 
-    def _require_numbers(self, bars: "Bars", values: "Floats") -> None:
-        wrong = np.flatnonzero(~np.isfinite(values))
+    def _require_numbers(self, bars: Bars, values: Floats) -> None:
+        # a value that follows from an unknown value of a series is unknown itself
+        wrong = np.flatnonzero(np.isinf(values) if self.series else ~np.isfinite(values))
         if not len(wrong):
             return
         row = int(wrong[0])
@@ -231,8 +239,8 @@ def require(origins: Collection[FeatureOrigin]) -> None:
             raise FeatureMismatch(
                 f"the model was trained with another source of {needed}: digest {needed.digest[:12]}, "
                 "and here "
-                f"{found.source} has {found.digest[:12]}. Put the former source back and give the changed "
-                "function a name of its own, or retrain the model"
+                f"{found.source} has {found.digest[:12]}. Put the former source back, and give the changed "
+                "function a name of its own for the next retrain"
             )
 
 

@@ -28,6 +28,8 @@ from clm_core.market.corrections import RECHECKED_BARS, moment
 from clm_core.market.differing import why_waiting
 from clm_core.market.exchange import ExchangeSeries, RetryPolicy
 from clm_core.market.reading import Layout, content_of, read
+from clm_core.market.series import with_series
+from clm_core.market.series_store import ValuesStore
 from clm_core.market.store import Replacement, SeriesManifest, SeriesStore, parquet, replacement
 from clm_core.market.timeframes import Calendar, Timeframe
 from clm_core.market.validation import Examined, examine, refuse_unknown_rules
@@ -78,6 +80,7 @@ class MarketData:
         self._bundled = SeriesStore(BUNDLED)
         self._quarantine = home / "quarantine"
         self.payments = CarryStore(home / "carry", self._quarantine)
+        self.own_series = ValuesStore(home / "series")
 
     def series(self) -> list[SeriesInfo]:
         manifests = [*self._bundled.manifests(), *self._store.manifests()]
@@ -99,6 +102,33 @@ class MarketData:
             UnknownSeries: the state is no longer stored.
         """
         return self.payments.recorded(symbol, funding_hash, dividends_hash)
+
+    def newest_series(self, names: Iterable[str], symbol: str) -> dict[str, str]:
+        """Content hash of the newest state of each own series, by name.
+
+        Raises:
+            UnknownSeries: a series is not stored.
+        """
+        return self.own_series.newest_hashes(names, symbol)
+
+    def with_series(self, bars: Bars, series: Iterable[str] | Mapping[str, str]) -> Bars:
+        """The bars with own series, joined as known at the close of each bar.
+
+        Args:
+            series: names, for the newest state of each, or content hashes by name, for the states at an
+                earlier moment. Series the bars have already are left alone.
+
+        Raises:
+            UnknownSeries: a series or state is not stored.
+            StoreCorrupt: a stored file differs from the file that was written.
+        """
+        wanted = [name for name in series if name not in bars.series]
+        hashes = (
+            {name: series[name] for name in wanted}
+            if isinstance(series, Mapping)
+            else self.newest_series(wanted, bars.symbol)
+        )
+        return with_series(bars, self.own_series.read(hashes, bars.symbol))
 
     def stored(self, symbol: str, timeframe: str) -> SeriesInfo | None:
         """The stored series, bundled series excluded, or None if nothing is stored."""

@@ -307,7 +307,7 @@ class SeriesStore:
     def keep(self, symbol: str, timeframe: Timeframe, first: int, last: int) -> SeriesManifest:
         """Decide for the stored values of a span: the differing values are ignored from now on."""
         folder = self._folder(symbol, timeframe)
-        with _locked(folder / ".lock"):
+        with locked(folder / ".lock"):
             manifest = self.manifest(symbol, timeframe)
             if manifest is None:
                 raise UnknownSeries(f"{symbol} {timeframe} is not stored")
@@ -324,7 +324,7 @@ class SeriesStore:
         """Folder and manifest of the series of the bars, locked against other processes."""
         folder = self._folder(bars.symbol, bars.timeframe)
         folder.mkdir(parents=True, exist_ok=True)
-        with _locked(folder / ".lock"):
+        with locked(folder / ".lock"):
             yield folder, self.manifest(bars.symbol, bars.timeframe)
 
     def _write(
@@ -539,7 +539,7 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 
 @contextmanager
-def _locked(path: Path) -> Iterator[None]:
+def locked(path: Path) -> Iterator[None]:
     """Exclusive file lock between processes, released by the system on the death of the holder."""
     with path.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)

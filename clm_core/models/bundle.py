@@ -21,7 +21,7 @@ from clm_core.domain.errors import BundleCorrupt, ModelError
 from clm_core.market.bars import Bars
 from clm_core.models import catalog, golden
 from clm_core.models.contract import Model, ModelCard, Recipe
-from clm_core.models.params import own_origins
+from clm_core.models.params import own_origins, series_names
 from clm_core.models.plugins import PluginModel
 from clm_core.models.sizing import SizedModel
 
@@ -74,8 +74,8 @@ def save_bundle(model: Model, recipe: Recipe, folder: Path, bars: Bars) -> str:
     _require_storable(folder)
     golden.record(model, bars, folder)
     card = card_of(model, recipe)
-    # a card without own features stays readable by earlier releases
-    unused = None if card.own_features else {"own_features"}
+    # a card without own features and series stays readable by earlier releases
+    unused = {name for name in ("own_features", "series") if not getattr(card, name)}
     (folder / CARD).write_text(card.model_dump_json(indent=2, exclude=unused))
     files = {path.name: _entry(path) for path in folder.iterdir()}
     manifest = BundleManifest(files=files).canonical()
@@ -145,6 +145,7 @@ def card_of(model: Model, recipe: Recipe) -> ModelCard:
         libraries=installed_libraries(model),
         bars_needed=model.bars_needed,
         own_features=own_origins(recipe.describe()),
+        series=series_names(recipe.describe()),
     )
 
 

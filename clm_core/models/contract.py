@@ -110,6 +110,8 @@ class ModelCard(BaseModel):
     """`Model.bars_needed`; None in a card of release 0.1.0."""
     own_features: tuple[FeatureOrigin, ...] = ()
     """Own features of the model, with the digests of their source."""
+    series: tuple[str, ...] = ()
+    """Own series of the model, which come with the bars."""
 
 
 class Model(Protocol):

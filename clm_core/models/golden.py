@@ -35,10 +35,13 @@ class GoldenRows(BaseModel):
     positions: list[float]
     forecast: list[float | None]
     """None in rows without a full look-back."""
+    series: dict[str, list[float | None]] = {}
+    """Own series by name; None where no value was known."""
 
     @model_validator(mode="after")
     def _one_row_a_bar(self) -> Self:
-        lengths = {len(getattr(self, name)) for name in type(self).model_fields}
+        columns = [getattr(self, name) for name in type(self).model_fields if name != "series"]
+        lengths = {len(column) for column in (*columns, *self.series.values())}
         if len(lengths) != 1 or lengths == {0}:
             raise ValueError(f"columns of {sorted(lengths)} rows")
         return self
@@ -46,8 +49,15 @@ class GoldenRows(BaseModel):
     def bars(self, series: TrainedOn) -> Bars:
         columns = {name: np.array(getattr(self, name), dtype=np.float64) for name in FIELDS}
         time = np.array(self.time, dtype=np.int64)
+        own = {name: np.array(values, dtype=np.float64) for name, values in self.series.items()}
         return Bars(
-            series.symbol, series.timeframe, series.calendar, time, **columns, gap_rules=series.gap_rules
+            series.symbol,
+            series.timeframe,
+            series.calendar,
+            time,
+            **columns,
+            gap_rules=series.gap_rules,
+            series=own,
         )
 
 
@@ -64,9 +74,17 @@ def record(model: Model, bars: Bars, folder: Path) -> None:
         time=last.time.tolist(),
         **{name: getattr(last, name).tolist() for name in FIELDS},
         positions=model.positions(last).tolist(),
-        forecast=[None if np.isnan(value) else value for value in answers.tolist()],
+        forecast=_with_none(answers),
+        series={name: _with_none(values) for name, values in last.series.items()},
     )
-    (folder / FILE).write_text(golden.model_dump_json())
+    # rows without series stay readable by earlier releases
+    unused = None if golden.series else {"series"}
+    (folder / FILE).write_text(golden.model_dump_json(exclude=unused))
+
+
+def _with_none(values: Floats) -> list[float | None]:
+    """Numbers for JSON, None for NaN."""
+    return [None if np.isnan(value) else value for value in values.tolist()]
 
 
 def preflight(model: Model, folder: Path) -> None:

@@ -8,8 +8,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Val
 from clm_core.domain.errors import FeatureMismatch, InvalidTrainingParams, UnknownFeature
 from clm_core.domain.search_space import Between, OneOf, SearchDimension, SearchSpace
 from clm_core.domain.vocabulary import ModelType
-from clm_core.market import own_features
-from clm_core.market.features import FEATURES, select_features
+from clm_core.market.features import FEATURES, select_features, series_of
 from clm_core.market.own_features import FeatureOrigin, OwnFeature
 
 __all__ = [
@@ -111,20 +110,27 @@ def require_features(names: Iterable[str]) -> None:
     Raises:
         FeatureMismatch: neither this release nor an own file has a feature the model needs.
     """
-    others = [name for name in names if name not in FEATURES]
-    missing = [name for name in others if name not in own_features.table()]
-    if missing:
+    try:
+        select_features([name for name in names if name not in FEATURES])
+    except UnknownFeature as error:
         raise FeatureMismatch(
-            f"the model needs features this release does not have: {', '.join(missing)}. "
+            f"the model needs features this release does not have: {error}. "
             "Retrain the model, or run the release that trained the model"
-        )
+        ) from error
 
 
 def feature_names(params: Mapping[str, Any]) -> tuple[str, ...]:
     """Features named by training parameters of any kind, those of an ensemble's members included."""
-    own = params.get("features") or ()
+    own = split_commas(params.get("features") or ())
+    if not isinstance(own, Iterable):
+        return ()
     members = [member["params"] for member in params.get("members") or () if isinstance(member, Mapping)]
     return tuple(dict.fromkeys([*own, *(name for each in members for name in feature_names(each))]))
+
+
+def series_names(params: Mapping[str, Any]) -> tuple[str, ...]:
+    """Own series that the features named by training parameters take, sorted."""
+    return series_of(feature_names(params))
 
 
 def own_origins(params: Mapping[str, Any]) -> tuple[FeatureOrigin, ...]:

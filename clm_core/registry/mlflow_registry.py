@@ -510,7 +510,7 @@ class MLflowRegistry:
     def _store(self, name: str, bundle: Path, bundle_digest: str, bars: "Bars") -> str:
         """Store the files of a version with the serving code; returns their location."""
         from clm_core.models.bundle import read_card
-        from clm_core.registry.scoring import SIGNATURE
+        from clm_core.registry.scoring import signature_with
 
         card = read_card(bundle)
         with _bytecode_off(), registration():
@@ -525,7 +525,7 @@ class MLflowRegistry:
                     "timeframe": bars.timeframe.value,
                     "calendar": bars.calendar.value,
                 },
-                signature=SIGNATURE,
+                signature=signature_with(card.series),
                 input_example=_example(bars, card.bars_needed),
                 metadata={
                     "bars_needed": card.bars_needed,
@@ -684,11 +684,18 @@ def _dataset(bars: "Bars") -> Any:
 def _requirements(card: "ModelCard") -> list[str]:
     """Requirements of the model: versions of the libraries and plug-ins of the fit."""
     # every index offers torch 2.13.0, a single index 2.13.0+cpu
-    return [f"{name}=={number.partition('+')[0]}" for name, number in card.libraries.items()]
+    installed = [each.source.rpartition(" ") for each in card.own_features if not each.source.endswith(".py")]
+    brought = {distribution: number for distribution, _, number in installed}
+    return [f"{name}=={number.partition('+')[0]}" for name, number in {**card.libraries, **brought}.items()]
 
 
 def _example(bars: "Bars", count: int | None) -> "pd.DataFrame":
     """Table that a prediction accepts: the last training bars, as many as needed, with times as ISO text."""
-    table = bars[-(count or 1) :].to_frame().reset_index()
+    from clm_core.market.series import PREFIX
+
+    last = bars[-(count or 1) :]
+    table = last.to_frame().reset_index()
+    for name, values in last.series.items():
+        table[f"{PREFIX}{name}"] = values
     table["timestamp"] = table["timestamp"].dt.strftime("%Y-%m-%dT%H:%M:%SZ")
     return table

@@ -9,8 +9,8 @@ times (without a zone: UTC), ISO 8601 text (without a zone: UTC), or a count of 
 
 import re
 import warnings
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from mlflow.types.schema import AnyType, DataType
 from clm_core.domain.errors import CLMError, ConflictError, DataError, Finding, InvalidBars
 from clm_core.market import own_features
 from clm_core.market.bars import FIELDS, Bars
+from clm_core.market.series import PREFIX
 from clm_core.market.timeframes import Calendar, Timeframe
 from clm_core.market.times import EPOCH_BOUNDS
 from clm_core.market.validation import OVERRULABLE, validate
@@ -53,6 +54,17 @@ SIGNATURE = ModelSignature(
     params=ParamSchema([ParamSpec("allow", "string", "")]),
 )
 """Columns of the table and of the answer. The bar-open times are the column `timestamp` or the index."""
+
+
+def signature_with(series: Sequence[str]) -> ModelSignature:
+    """Signature of a version that takes own series: a column `series.NAME` for each."""
+    columns = [
+        *SIGNATURE.inputs.inputs,
+        *(ColSpec(_ANY, f"{PREFIX}{name}", required=False) for name in series),
+    ]
+    return ModelSignature(inputs=Schema(columns), outputs=SIGNATURE.outputs, params=SIGNATURE.params)
+
+
 IN_PYTHON: Mapping[str, str] = {
     "unreadable-time": "the time is missing, or neither ISO 8601 nor a count of s, ms, us or ns since 1970",
     "newest-first": "the newest bar comes first: sort the rows by time",
@@ -141,9 +153,14 @@ class Scorer:
                 message = "the time was there before: keep one bar of each"
                 raise InvalidBars(ORIGIN, [Finding("duplicate-time", (first,), 1, message)])
         frame = pd.DataFrame(columns)
-        return validate(
+        bars = validate(
             frame, self.symbol, self.timeframe, self.calendar, now=now, origin=ORIGIN, allow=allow
         )
+        given = [str(name) for name in table if str(name).startswith(PREFIX)]
+        series = {
+            name.removeprefix(PREFIX): np.asarray(_numbers(table[name]), dtype=np.float64) for name in given
+        }
+        return replace(bars, series=series)
 
 
 class Predictions(pd.DataFrame):

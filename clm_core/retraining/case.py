@@ -19,7 +19,9 @@ from clm_core.evidence.track_record import TrackRecord, track_record
 from clm_core.evidence.trials import TrialRecord, count_trials, trial_record
 from clm_core.ledger.store import Ledger
 from clm_core.market.bars import Bars
+from clm_core.market.sources import MarketData
 from clm_core.models import catalog
+from clm_core.models.params import series_names
 from clm_core.registry.mlflow_registry import MLflowRegistry
 from clm_core.retraining.results import BacktestEvaluation
 
@@ -88,6 +90,7 @@ def build_case(
 def compare_with_champion(
     ledger: Ledger,
     registry: MLflowRegistry,
+    market_data: MarketData,
     version: ModelVersion,
     evaluation: BacktestEvaluation,
     installation: ExecutionRules,
@@ -109,7 +112,9 @@ def compare_with_champion(
     if first_new == len(evaluation.bars):
         return Comparison(label, paired.PairedRecord())
     common = evaluation.bars[first_new:]
-    champion_positions = champion.positions(evaluation.bars)[first_new:]
+    # the champion may take series that the new version does not
+    bars = market_data.with_series(evaluation.bars, series_names(production.params))
+    champion_positions = champion.positions(bars)[first_new:]
     market = evaluation.market
     challenger_result = market.backtest(common, evaluation.positions[first_new:])
     rules = catalog.version_execution(production.params, installation)

@@ -27,11 +27,12 @@ def new_job(services: Services, request: RetrainRequest) -> TrainingJob:
 
     Raises:
         InvalidTrainingParams: a parameter is unknown or out of range.
-        UnknownSeries: no source has the requested bars.
+        UnknownSeries: no source has the requested bars, or an own series in use is not stored.
         NotFound: a member of an ensemble does not exist.
     """
     # a maintenance pass, which makes no job, does without the libraries of models and bars
     from clm_core.models import catalog
+    from clm_core.models.params import series_names
     from clm_core.retraining.ensembles import resolve_members
 
     params = catalog.requested_params(
@@ -47,7 +48,9 @@ def new_job(services: Services, request: RetrainRequest) -> TrainingJob:
     changes = {"symbol": series.symbol, "timeframe": series.timeframe.value, "training_params": params}
     normalised = request.model_copy(update=changes)
     fields = resolve_members(services.ledger, normalised).model_dump()
-    return TrainingJob(id=uuid.uuid4(), created_at=now, **fields | {"data_snapshot": series.content_hash})
+    own_series = services.market.newest_series(series_names(fields["training_params"]), series.symbol)
+    data = {"data_snapshot": series.content_hash, "series": own_series}
+    return TrainingJob(id=uuid.uuid4(), created_at=now, **fields | data)
 
 
 def open_job(services: Services, request: RetrainRequest) -> TrainingJob:

@@ -131,6 +131,7 @@ def _facts(card: ModelCard) -> dict[str, object]:
         **{f"parameter {name}": value for name, value in readable(card.model_type, params).items()},
         "seed": card.trained_on.seed,
         **libraries,
+        **({"series": ", ".join(card.series)} if card.series else {}),
         **{f"source of {each}": each.digest[:12] for each in card.own_features},
     }
 

@@ -45,10 +45,11 @@ STATUS_AFTER_DECISION = {
 
 
 def fetch_bars(services: Services, job: TrainingJob) -> Bars:
-    """Bars of the job's data snapshot closed by the job's creation, also for a later reproduction."""
+    """Bars and own series of the job's data snapshot by the job's creation, also for a later reproduction."""
     bars = services.market.bars(
         job.symbol, job.timeframe, job.dataset_span_days, job.data_snapshot, closed_by=job.created_at
     )
+    bars = services.market.with_series(bars, job.series)
     crash_at(Fault.BARS_FETCHED, services.settings.fault)
     return bars
 
@@ -167,7 +168,9 @@ def judge(services: Services, lease: Lease, version: ModelVersion, evaluation: B
     settings = services.settings
     policy = services.policy(version.model_id, version.symbol)
     trials = ledger.trials.records(version.symbol, version.timeframe)
-    against = case.compare_with_champion(ledger, registry, version, evaluation, settings.execution.rules)
+    against = case.compare_with_champion(
+        ledger, registry, services.market, version, evaluation, settings.execution.rules
+    )
     verdict = gate.judge(case.build_case(evaluation, trials, against, policy), policy)
     if len(evaluation.seed_sharpes) > 1:
         verdict = verdict.model_copy(update={"seed_sharpes": evaluation.seed_sharpes})

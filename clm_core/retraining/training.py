@@ -34,6 +34,7 @@ from clm_core.domain.progress import Announce
 from clm_core.domain.vocabulary import ModelType
 from clm_core.domain.walk_forward import WalkForwardPlan
 from clm_core.market.bars import FIELDS, Bars, Floats
+from clm_core.market.series import PREFIX
 from clm_core.market.timeframes import Calendar, Timeframe
 from clm_core.models import catalog
 from clm_core.models.bundle import installed_libraries, save_bundle, verify_bundle
@@ -238,6 +239,7 @@ def _write_input(spec: TrainingSpec, bars: Bars, folder: Path) -> None:
         calendar=bars.calendar.value,
         gap_rules=bars.gap_rules,
         **{name: getattr(bars, name) for name in ("time", *FIELDS)},
+        **{f"{PREFIX}{name}": values for name, values in bars.series.items()},
     )
 
 
@@ -245,7 +247,8 @@ def _read_input(folder: Path) -> tuple[TrainingSpec, Bars]:
     with np.load(folder / BARS, allow_pickle=False) as kept:
         series = str(kept["symbol"]), Timeframe(str(kept["timeframe"])), Calendar(str(kept["calendar"]))
         columns = {name: kept[name] for name in ("time", *FIELDS)}
-        bars = Bars(*series, **columns, gap_rules=int(kept["gap_rules"]))
+        own = {name.removeprefix(PREFIX): kept[name] for name in kept.files if name.startswith(PREFIX)}
+        bars = Bars(*series, **columns, gap_rules=int(kept["gap_rules"]), series=own)
     return TrainingSpec.model_validate_json((folder / SPEC).read_bytes()), bars
 
 

@@ -13,7 +13,7 @@ from clm_core.market.bars import Bars
 from clm_core.market.sources import MarketData
 from clm_core.models import catalog
 from clm_core.models.own import FeaturesInUse
-from clm_core.models.params import feature_names
+from clm_core.models.params import feature_names, series_names
 from clm_core.search.workers import error_line
 from clm_core.services import Services
 
@@ -62,6 +62,7 @@ def search_fields(request: SearchRequest, fixed: Mapping[str, Any], services: Se
         UnknownSeries: no source has the requested bars.
     """
     series = services.market.newest(request.symbol, request.timeframe)
+    own_series = services.market.newest_series(series_names(fixed), series.symbol)
     rules = catalog.version_execution(fixed, services.settings.execution.rules)
     terms = services.terms(series.symbol, series.calendar).under(rules).terms
     return {
@@ -71,6 +72,7 @@ def search_fields(request: SearchRequest, fixed: Mapping[str, Any], services: Se
         "timeframe": series.timeframe.value,
         "dataset_span_days": request.dataset_span_days,
         "data_snapshot": series.content_hash,
+        "series": own_series,
         "holdout": request.holdout,
         "seed": request.seed,
         "seeds": request.seeds or catalog.find_kind(*request.kind).seeds,
@@ -86,13 +88,14 @@ def search_bars(market: MarketData, search: Search) -> Bars:
     Raises:
         UnknownSeries: no source has the bars, or no longer.
     """
-    return market.bars(
+    bars = market.bars(
         search.symbol,
         search.timeframe,
         search.dataset_span_days,
         search.data_snapshot,
         closed_by=search.created_at,
     )
+    return market.with_series(bars, search.series)
 
 
 def checked_features(search: Search, bars: Bars) -> FeaturesInUse:

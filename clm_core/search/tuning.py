@@ -76,7 +76,8 @@ def open_tuning(services: Services, request: TuneRequest) -> Tuning:
             # a study of an older release names neither sizing nor execution
             fields["fixed"] = begun.fixed
         # bars that arrived since are no difference: a study keeps the bars of its beginning
-        fields["data_snapshot"] = store.find(name).data_snapshot
+        began = store.find(name)
+        fields |= {"data_snapshot": began.data_snapshot, "series": began.series}
     tuning = Tuning(**fields, trials=request.trials, created_at=now)
     search_folds(len(search_bars(services.market, tuning)), tuning)
     actor = Actor(name=request.requested_by, role=Role.OPERATOR)

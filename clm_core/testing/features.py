@@ -28,7 +28,8 @@ def examine_features(source: Path | ModuleType, bars: Bars | None = None) -> lis
     """Examine every feature of a file or module: look-ahead, memory, warm-up, and answers to the last bit.
 
     Args:
-        bars: real bars; default: the bundled hourly bars of BTCUSD.
+        bars: real bars, with the own series that the features take (`market.series.with_series`); default:
+            the bundled hourly bars of BTCUSD.
 
     Raises:
         LookAhead: a feature uses later bars.

@@ -137,7 +137,7 @@ def test_a_bundle_is_refused_where_a_feature_is_missing_or_has_another_source(
 
     file.write_text(FILE.replace("span=30", "span=31"))
     with pytest.raises(
-        FeatureMismatch, match=r"another source of the feature gap_30 \(mine\.py\).*retrain the model"
+        FeatureMismatch, match=r"another source of the feature gap_30 \(mine\.py\).*next retrain"
     ):
         load_bundle(tmp_path / "bundle")
     with (

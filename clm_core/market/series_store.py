@@ -1,0 +1,223 @@
+"""Own series on disk: append-only imports, kept as immutable, content-addressed snapshots.
+
+<root>/funding/all/manifest.json             a series for every market
+<root>/funding/BTCUSDT/manifest.json         a series of one market, which takes precedence
+<root>/funding/BTCUSDT/<content hash>.parquet
+"""
+
+import hashlib
+import io
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict
+
+from clm_core.domain.errors import InvalidSeries, StoreCorrupt, UnknownSeries
+from clm_core.domain.spellings import normalise_symbol
+from clm_core.market.series import KnownSeries
+from clm_core.market.store import locked, write_atomically
+
+EVERY_MARKET = "all"
+
+
+class ValuesSnapshot(BaseModel):
+    """State of an own series after an import."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    content_hash: str
+    """`KnownSeries.content_hash`, hexadecimal; also the name of the file."""
+    file_sha256: str
+    source: str
+    """Name of the imported file."""
+    values: int
+    start: datetime
+    """Time of the oldest value."""
+    end: datetime
+    """Time of the newest value."""
+    known_until: datetime
+    """Time at which the last value became known."""
+    revisions: int
+    """Number of values that revise an earlier value of the same time."""
+    max_age: int | None
+    """Nanoseconds after becoming known from which on a value is too old; None for no limit."""
+    written_at: datetime
+
+
+class ValuesManifest(BaseModel):
+    """An own series with all snapshots, oldest first."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    symbol: str | None
+    """Symbol of the market, None for a series of every market."""
+    snapshots: tuple[ValuesSnapshot, ...]
+
+
+class ValuesStore:
+    """Own series below a folder; safe for concurrent processes."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    def manifests(self) -> list[ValuesManifest]:
+        """All stored series, by name and symbol."""
+        return [_read_manifest(path) for path in sorted(self._root.glob("*/*/manifest.json"))]
+
+    def newest_hashes(self, names: Iterable[str], symbol: str) -> dict[str, str]:
+        """Content hash of the newest state of each series, by name.
+
+        Raises:
+            UnknownSeries: a series is not stored; the message names the stored series and the command.
+        """
+        return {name: self._manifest_for(name, symbol).snapshots[-1].content_hash for name in names}
+
+    def read(self, hashes: Mapping[str, str], symbol: str) -> dict[str, KnownSeries]:
+        """Series by name, each in the state of a content hash.
+
+        Raises:
+            UnknownSeries: a state is not stored.
+            StoreCorrupt: a file differs from the file that was written.
+        """
+        return {name: self._read(name, symbol, content_hash) for name, content_hash in hashes.items()}
+
+    def add(
+        self, series: KnownSeries, symbol: str | None, source: str, now: datetime, *, keep_age: bool = False
+    ) -> ValuesSnapshot:
+        """Append the values of a series to the stored values.
+
+        Args:
+            keep_age: take the stored age limit instead of that of the series.
+
+        Raises:
+            InvalidSeries: a value is stored with another value and the same times, or became known after
+                `now`.
+        """
+        _require_past(series, now)
+        folder = self._folder(series.name, symbol)
+        folder.mkdir(parents=True, exist_ok=True)
+        with locked(folder / ".lock"):
+            path = folder / "manifest.json"
+            manifest = _read_manifest(path) if path.exists() else None
+            if manifest is not None:
+                stored = _load(folder, manifest, manifest.snapshots[-1])
+                series = _united(stored, series, stored.max_age if keep_age else series.max_age)
+            return _write(folder, series, manifest, symbol, source, now)
+
+    def _read(self, name: str, symbol: str, content_hash: str) -> KnownSeries:
+        for place in (normalise_symbol(symbol), EVERY_MARKET):
+            folder = self._root / name / place
+            if not (folder / "manifest.json").exists():
+                continue
+            manifest = _read_manifest(folder / "manifest.json")
+            matching = [each for each in manifest.snapshots if each.content_hash == content_hash]
+            if matching:
+                return _load(folder, manifest, matching[-1])
+        raise UnknownSeries(
+            f"the series {name} has no stored state {content_hash[:12]}: restore the folder "
+            f"{self._root / name} from a backup"
+        )
+
+    def _manifest_for(self, name: str, symbol: str) -> ValuesManifest:
+        for place in (normalise_symbol(symbol), EVERY_MARKET):
+            path = self._root / name / place / "manifest.json"
+            if path.exists():
+                return _read_manifest(path)
+        have = ", ".join(dict.fromkeys(each.name for each in self.manifests()))
+        raise UnknownSeries(
+            f"there is no series {name} for {symbol} (stored: {have or 'none'}): "
+            f"`clm data import --as series {name} FILE` adds it"
+        )
+
+    def _folder(self, name: str, symbol: str | None) -> Path:
+        return self._root / name / (EVERY_MARKET if symbol is None else normalise_symbol(symbol))
+
+
+def _require_past(series: KnownSeries, now: datetime) -> None:
+    late = np.flatnonzero(series.known > int(now.timestamp() * 1e9))
+    if len(late):
+        raise InvalidSeries(
+            f"the series {series.name} has a value known from "
+            f"{_moment(series.known[late[0]]):%Y-%m-%d %H:%M} UTC on, which is in the future: leave out what "
+            "is not known yet"
+        )
+
+
+def _united(stored: KnownSeries, new: KnownSeries, max_age: int | None) -> KnownSeries:
+    time, known, value = (
+        np.concatenate([getattr(stored, name), getattr(new, name)]) for name in ("time", "known", "value")
+    )
+    return KnownSeries.of(stored.name, time, known, value, max_age)
+
+
+def _write(
+    folder: Path,
+    series: KnownSeries,
+    manifest: ValuesManifest | None,
+    symbol: str | None,
+    source: str,
+    now: datetime,
+) -> ValuesSnapshot:
+    earlier = () if manifest is None else manifest.snapshots
+    if earlier and earlier[-1].content_hash == series.content_hash:
+        return earlier[-1]
+    content = _parquet(series)
+    snapshot = ValuesSnapshot(
+        content_hash=series.content_hash,
+        file_sha256=hashlib.sha256(content).hexdigest(),
+        source=source,
+        values=len(series),
+        start=_moment(series.time.min()),
+        end=_moment(series.time.max()),
+        known_until=_moment(series.known[-1]),
+        revisions=len(series) - len(np.unique(series.time)),
+        max_age=series.max_age,
+        written_at=now,
+    )
+    grown = ValuesManifest(
+        name=series.name,
+        symbol=None if symbol is None else normalise_symbol(symbol),
+        snapshots=(*earlier, snapshot),
+    )
+    write_atomically(folder / f"{snapshot.content_hash}.parquet", content)
+    write_atomically(folder / "manifest.json", grown.model_dump_json(indent=1).encode() + b"\n")
+    return snapshot
+
+
+def _parquet(series: KnownSeries) -> bytes:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    columns = {name: pa.array(getattr(series, name)) for name in ("time", "known", "value")}
+    sink = io.BytesIO()
+    pq.write_table(pa.table(columns), sink, compression="zstd")
+    return sink.getvalue()
+
+
+def _load(folder: Path, manifest: ValuesManifest, snapshot: ValuesSnapshot) -> KnownSeries:
+    import pyarrow.parquet as pq
+
+    path = folder / f"{snapshot.content_hash}.parquet"
+    damaged = f"{path} is missing or damaged: restore it from a backup, or delete {folder} and import again"
+    if not path.exists():
+        raise StoreCorrupt(damaged)
+    content = path.read_bytes()
+    if hashlib.sha256(content).hexdigest() != snapshot.file_sha256:
+        raise StoreCorrupt(damaged)
+    table = pq.read_table(io.BytesIO(content))
+    time, known, value = (table[name].to_numpy().copy() for name in ("time", "known", "value"))
+    return KnownSeries(manifest.name, time, known, value, snapshot.max_age)
+
+
+def _read_manifest(path: Path) -> ValuesManifest:
+    try:
+        return ValuesManifest.model_validate_json(path.read_bytes())
+    except ValueError as error:
+        raise StoreCorrupt(f"{path} is damaged: restore it from a backup, or delete its folder") from error
+
+
+def _moment(nanoseconds: np.int64) -> datetime:
+    return datetime.fromtimestamp(int(nanoseconds) / 1e9, UTC)
