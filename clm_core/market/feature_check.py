@@ -26,8 +26,10 @@ NEWEST = 1_500
 """Bars examined, besides those for the memory of the feature."""
 FUTURES_ROWS = 8
 """Rows after which the bars are changed in every way."""
-CONSECUTIVE_ROWS = 72
-"""Neighbouring rows at which the series is cut: three days of hourly bars."""
+CONSECUTIVE_ROWS = 170
+"""Neighbouring rows at which the series is cut: a week of hourly bars, for leaks at one bar of the week."""
+MIN_BARS = 400
+"""Least number of bars of a stretch beyond twice the memory: half of them have the consecutive rows."""
 SCATTERED_ROWS = 40
 """Further rows at which the series is cut, and rows at which the memory is tried."""
 FORGOTTEN = 1e-6
@@ -84,11 +86,11 @@ def _stretch(feature: OwnFeature, bars: Bars) -> Bars:
     memory = feature.declared.memory
     stretches = [bars[rows] for rows in bars.stretches()]
     longest = max(stretches, key=len, default=bars)
-    if len(longest) < 2 * memory + 200:
+    if len(longest) < 2 * memory + MIN_BARS:
         raise NotEnoughBars(
             f"{feature.origin} remembers {memory} bars, and the longest unbroken stretch has "
             f"{len(longest)}: give "
-            f"at least {2 * memory + 200} bars without an outage"
+            f"at least {2 * memory + MIN_BARS} bars without an outage"
         )
     return longest[-(2 * memory + NEWEST) :]
 

@@ -93,6 +93,13 @@ def transform_of_the_whole(bars: Bars) -> Floats:
 
 
 @feature(warm_up=0)
+def one_bar_of_the_week(bars: Bars) -> Floats:
+    """First return of the week, one bar early: a leak at one bar of 168 (#11346)."""
+    change = np.append(np.log(bars.close[1:] / bars.close[:-1]), 0.0)
+    return np.where((bars.time // HOUR + 73) % 168 == 0, change, 0.0)
+
+
+@feature(warm_up=0)
 def rank_in_the_series(bars: Bars) -> Floats:
     """Quantile of the price among all bars given."""
     return pd.Series(bars.close).rank(pct=True).to_numpy()
@@ -109,6 +116,7 @@ LEAKS = (
     confirmed_later,
     back_filled,
     transform_of_the_whole,
+    one_bar_of_the_week,
     rank_in_the_series,
 )
 

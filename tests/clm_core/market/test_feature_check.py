@@ -117,8 +117,8 @@ def test_a_missing_value_after_the_warm_up_is_refused_with_the_bar(
 
 
 def test_too_few_bars_for_the_memory_are_refused(bundled: Bars) -> None:
-    with pytest.raises(NotEnoughBars, match=r"remembers 1000 bars.* give at least 2200 bars"):
-        examine(of_function(exponential_gap, 50, 1_000), bundled[:2_100], np.random.default_rng(0))
+    with pytest.raises(NotEnoughBars, match=r"remembers 1000 bars.* give at least 2400 bars"):
+        examine(of_function(exponential_gap, 50, 1_000), bundled[:2_300], np.random.default_rng(0))
 
 
 def test_the_contract_for_authors_passes_a_module_and_names_a_fault(bundled: Bars) -> None:

@@ -12,7 +12,7 @@ from clm_core.domain.errors import DataError, InvalidSeries, SeriesMissing, Unkn
 from clm_core.market import own_features
 from clm_core.market.bars import Bars
 from clm_core.market.features import compute_features, memory_of, select_features, series_of
-from clm_core.market.look_ahead import first_leak
+from clm_core.market.look_ahead import first_leak, other_futures
 from clm_core.market.own_features import FeatureOrigin, OwnFeature, feature
 from clm_core.market.series import KnownSeries, with_series
 from clm_core.market.series_reading import SeriesLayout, duration, read_series, series_of_table
@@ -196,6 +196,16 @@ def test_a_function_that_reads_a_series_ahead_is_found(walk: Bars) -> None:
 
     assert first_leak(ahead.raw, joined, [200, 450, 700]) is not None
     assert first_leak(behind.raw, joined, [200, 450, 700]) is None
+
+
+def test_the_look_ahead_test_changes_later_values_of_a_series_and_no_earlier_ones(walk: Bars) -> None:
+    joined = with_series(walk, {"tone": daily(walk)})
+    before = joined.series["tone"]
+    for change, changed in other_futures(joined, 300):
+        after = changed.series["tone"]
+        assert np.array_equal(after[:301], before[:301], equal_nan=True), change
+        if change in {"multiplied", "flattened", "reversed"}:
+            assert not np.array_equal(after[301:], before[301:], equal_nan=True), change
 
 
 CSV = """date,rate,released
