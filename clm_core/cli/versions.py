@@ -148,6 +148,7 @@ def _facts_table(
         ("training job", f"{lineage.job.id}, {lineage.job.trigger_reason}, by {lineage.job.requested_by}"),
         ("trained on", f"{version.symbol} {version.timeframe}, hash {version.data_hash}"),
         ("of the series", f"hash {lineage.data_snapshot}"),
+        *((f"own series {name}", f"hash {each}") for name, each in lineage.job.series.items()),
         ("seed", str(version.seed)),
         ("parameters", _pairs(readable(version.model_type, version.params))),
         *(("member", member) for member in _members(version)),

@@ -99,6 +99,8 @@ class Search(OfModel):
     """Content hash of the series at the start of the search, by which the bars can be read again."""
     series: dict[str, str] = Field(default_factory=dict)
     """Content hashes of the own series in use at the start of the search, by name."""
+    own_features: dict[str, str] = Field(default_factory=dict)
+    """Digests of the source of the own features in use at the start of the search, by name."""
     holdout: float
     """Share of the bars, the newest, held out from the search; 0..0.5."""
     fixed: dict[str, Any]

@@ -50,8 +50,8 @@ COMPARABLE = {
 }
 """Fields besides the parameters that the fitness depends on; part of a candidate's identity."""
 
-LATER_TERMS = {"holding", "long_only", "adjusted", "funding_hash", "dividends_hash", "series"}
-"""Terms of trading and own series that the fitness depends on, unknown to release 0.1.0."""
+LATER_TERMS = {"holding", "long_only", "adjusted", "funding_hash", "dividends_hash", "series", "own_features"}
+"""Terms of trading, own series and features that the fitness depends on, unknown to release 0.1.0."""
 
 
 class Evolution(Search):

@@ -13,7 +13,7 @@ from clm_core.market.bars import Bars
 from clm_core.market.sources import MarketData
 from clm_core.models import catalog
 from clm_core.models.own import FeaturesInUse
-from clm_core.models.params import feature_names, series_names
+from clm_core.models.params import feature_names, own_origins, series_names
 from clm_core.search.workers import error_line
 from clm_core.services import Services
 
@@ -73,6 +73,7 @@ def search_fields(request: SearchRequest, fixed: Mapping[str, Any], services: Se
         "dataset_span_days": request.dataset_span_days,
         "data_snapshot": series.content_hash,
         "series": own_series,
+        "own_features": {each.name: each.digest for each in own_origins(fixed)},
         "holdout": request.holdout,
         "seed": request.seed,
         "seeds": request.seeds or catalog.find_kind(*request.kind).seeds,
