@@ -6,7 +6,7 @@ leaves the other models unaffected.
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
 from functools import partial
 
@@ -56,6 +56,8 @@ class WatchedVersion(BaseModel):
     """Drift of the features on the newest bars; None with too few bars, in the training or since."""
     asked: tuple[Answer, ...]
     """Answers of the intake to the requested retrains."""
+    unknown_series: tuple[str, ...] = ()
+    """Own series without a known value at the newest bar, where the version takes no position."""
 
 
 class WatchReport(PassReport):
@@ -97,8 +99,20 @@ class WatchReport(PassReport):
 def run(services: Services) -> WatchReport:
     """Check every production version in turn."""
     models, problems = run_each(_steps(services))
+    problems += unknown_series_problems(models)
     report_problems(services, "watch", "clm watch", problems)
     return WatchReport(at=services.clock(), models=tuple(models), problems=tuple(problems))
+
+
+def unknown_series_problems(models: Sequence[WatchedVersion]) -> list[str]:
+    """Sentence for each own series that stopped: its version takes no position any more."""
+    return [
+        f"{each.model_id}@{each.version}: the series {name} has no known value at the bar of "
+        f"{each.newest_bar:%Y-%m-%d %H:%M} UTC, so the version takes no position: "
+        f"`clm data import --as series {name} FILE` adds newer values"
+        for each in models
+        for name in each.unknown_series
+    ]
 
 
 def _steps(services: Services) -> Iterator[tuple[str, Callable[[], WatchedVersion]]]:
@@ -147,6 +161,7 @@ def _measure_version(services: Services, version: ModelVersion) -> WatchedVersio
         because=because,
         drift=_drift(version, model, bars, first_new, settings.watch.drift_days),
         asked=(),
+        unknown_series=tuple(name for name, values in bars.series.items() if math.isnan(values[-1])),
     )
 
 

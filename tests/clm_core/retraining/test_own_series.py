@@ -17,7 +17,7 @@ from clm_core.domain.jobs import RetrainRequest
 from clm_core.domain.versions import ModelVersion
 from clm_core.domain.vocabulary import ModelType
 from clm_core.ledger.audit_log import entries
-from clm_core.lifecycle import shadow
+from clm_core.lifecycle import shadow, watch
 from clm_core.market import feature_files
 from clm_core.market.bars import Bars
 from clm_core.market.series import KnownSeries
@@ -223,9 +223,21 @@ def test_shadow_positions_are_computed_with_the_series(own: Services, bars: Bars
     assert positions.any()
 
 
-def test_drift_of_a_series_is_watched(own: Services, bars: Bars, tmp_path: Path) -> None:
-    from clm_core.lifecycle.watch import _drift
+def test_a_series_that_stopped_is_a_problem_of_the_watch(own: Services, bars: Bars, tmp_path: Path) -> None:
+    limited = replace(tone(bars[:-200], delay=DAY // 3), max_age=4 * DAY)
+    own.market.own_series.add(limited, None, "limited.csv", datetime.now(UTC))
+    version = register(own, a_request(seed=10))
+    assert watch.unknown_series_problems([watch._measure_version(own, version)]) == []
+    SeriesStore(tmp_path / "data").add(bars, "tests", datetime.now(UTC))
 
+    measured = watch._measure_version(own, version)
+    [problem] = watch.unknown_series_problems([measured])
+    assert measured.unknown_series == ("tone",)
+    assert "the series tone has no known value at the bar of 2017-12-29 21:00 UTC" in problem
+    assert "`clm data import --as series tone FILE` adds newer values" in problem
+
+
+def test_drift_of_a_series_is_watched(own: Services, bars: Bars, tmp_path: Path) -> None:
     version = register(own, a_request(seed=9))
     model = own.registry.load(version.model_path, version.bundle_digest)
     moved = tone(bars)
@@ -234,7 +246,7 @@ def test_drift_of_a_series_is_watched(own: Services, bars: Bars, tmp_path: Path)
     joined = replace(
         joined, series={"tone": replace(moved, value=newest).at(bars.time + bars.timeframe.nanoseconds)}
     )
-    drift = _drift(version, model, joined, bars.row_after(model.trained_on.end), days=5)
+    drift = watch._drift(version, model, joined, bars.row_after(model.trained_on.end), days=5)
 
     assert drift is not None
     assert drift.features[0] in {"series.tone", "tone_and_range"}
