@@ -21,6 +21,7 @@ SECTIONS = (
     "engine",
     "features",
     "gaps",
+    "pools",
     "overhead",
     "evidence",
     "audit",

@@ -108,8 +108,13 @@ class Services:
         terms = trading_terms(symbol, calendar, own, costs, settings.execution, carry, self.is_old_home)
         return MarketTerms(terms, carry)
 
-    def version_terms(self, version: ModelVersion, calendar: Calendar | str) -> "MarketTerms":
+    def version_terms(
+        self, version: ModelVersion, calendar: Calendar | str, symbol: str | None = None
+    ) -> "MarketTerms":
         """Terms in force for the market of a version, with the version's own execution.
+
+        Args:
+            symbol: market of a pool's member; by default the version's market.
 
         Raises:
             StoreCorrupt: a file of stored payments was changed.
@@ -117,7 +122,7 @@ class Services:
         from clm_core.models.catalog import version_execution
 
         rules = version_execution(version.params, self.settings.execution.rules)
-        return self.terms(version.symbol, calendar).under(rules)
+        return self.terms(symbol or version.symbol, calendar).under(rules)
 
     def recorded_terms(self, symbol: str, terms: TradingTerms) -> "MarketTerms":
         """Recorded terms of a market, with the stored payments that were in force at the time.

@@ -40,6 +40,7 @@ from clm_core.domain.operation_settings import (
     StackSettings,
     TrainingSettings,
 )
+from clm_core.domain.pools import PoolSettings, by_pool_name
 from clm_core.domain.setting_keys import (
     Key,
     dotted,
@@ -109,6 +110,8 @@ class Settings(BaseSettings):
     """Maximum size of a version fetched from MLflow, MiB."""
     universe: tuple[Market, ...] = (Market(symbol="BTCUSD"),)
     """Markets retrained on a schedule: `[[universe]]` in the file."""
+    pools: dict[str, PoolSettings] = {}
+    """Pools by name: several symbols with a shared model. The name is no symbol of a market."""
     stack: StackSettings = StackSettings()
     deploy: DeploySettings = DeploySettings()
     api: ApiSettings = ApiSettings()
@@ -126,6 +129,11 @@ class Settings(BaseSettings):
     @classmethod
     def _symbols_with_dots(cls, markets: Any) -> Any:
         return by_symbol(markets) if isinstance(markets, Mapping) else markets
+
+    @field_validator("pools", mode="before")
+    @classmethod
+    def _canonical_pools(cls, pools: Any) -> Any:
+        return by_pool_name(pools) if isinstance(pools, Mapping) else pools
 
     @field_validator("database_url")
     @classmethod

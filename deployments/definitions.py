@@ -21,6 +21,7 @@ from clm_core.cli.renamed import show_deprecations
 from clm_core.domain.errors import CLMError, ServerUnavailable
 from clm_core.domain.jobs import RetrainRequest
 from clm_core.domain.kinds import Kind, model_id
+from clm_core.domain.pools import PoolSettings
 from clm_core.domain.universe import Market
 from clm_core.domain.vocabulary import ModelType, TriggerReason
 from clm_core.market.timeframes import Timeframe
@@ -202,8 +203,8 @@ _WATCH = _pass(
 )
 
 
-def _shadows(universe: Sequence[Market]) -> Iterator[Deployment]:
-    """A deployment for each timeframe of the universe, after the close and the fetch of the bars."""
+def _shadows(universe: Sequence[Market | PoolSettings]) -> Iterator[Deployment]:
+    """A deployment for each timeframe of universe and pools, after the close and the fetch of the bars."""
     timeframes = {market.timeframe for market in universe}
     for timeframe in (each for each in Timeframe if each in timeframes):
         every = timedelta(seconds=timeframe.seconds)
@@ -237,8 +238,11 @@ def target_deployments(settings: Settings) -> list[Deployment]:
         ModelError: the universe names a kind of model that is not installed.
     """
     retrains = [_retrain(market, kind) for market in settings.universe for kind in _kinds(market)]
+    retrains += [
+        _retrain_pool(name, pool, kind) for name, pool in settings.pools.items() for kind in _kinds(pool)
+    ]
     fetch = _fetch(settings.universe)
-    shadows = _shadows(settings.universe)
+    shadows = _shadows([*settings.universe, *settings.pools.values()])
     return [*retrains, _ON_DEMAND, _TUNE, _EVOLVE, _DISPATCH, *fetch, _MAINTENANCE, _WATCH, *shadows]
 
 
@@ -273,7 +277,6 @@ def deploy(settings: Settings) -> DeployResult:
 
 
 def _retrain(market: Market, kind: Kind) -> Deployment:
-    name = model_id(kind, market.symbol, market.timeframe)
     request = RetrainRequest(
         model_type=kind.model_type,
         plugin=kind.plugin,
@@ -282,13 +285,40 @@ def _retrain(market: Market, kind: Kind) -> Deployment:
         dataset_span_days=market.dataset_span_days,
         requested_by="Prefect",
     )
+    return _retrain_of(request, f"Retrain {kind} on {market.symbol} {market.timeframe}, and judge it.")
+
+
+def _retrain_pool(name: str, pool: PoolSettings, kind: Kind) -> Deployment:
+    """
+    Raises:
+        ModelError: the kind of model cannot fit one model to several symbols.
+    """
+    catalog.require_pooling(*kind)
+    request = RetrainRequest(
+        model_type=kind.model_type,
+        plugin=kind.plugin,
+        symbol=name,
+        symbols=pool.symbols,
+        timeframe=pool.timeframe,
+        dataset_span_days=pool.dataset_span_days,
+        requested_by="Prefect",
+    )
+    members = ", ".join(pool.symbols)
+    return _retrain_of(
+        request, f"Retrain one {kind} of {members} {pool.timeframe} as the pool {name}, and judge it."
+    )
+
+
+def _retrain_of(request: RetrainRequest, description: str) -> Deployment:
+    kind = request.kind
+    name = model_id(kind, request.symbol, request.timeframe)
     scheduled = request.model_copy(
         update={"trigger_reason": TriggerReason.PERIODIC, "requested_by": "schedule"}
     )
     return Deployment(
         entrypoint="flows.retrain.retrain",
         name=name,
-        description=f"Retrain {kind} on {market.symbol} {market.timeframe}, and judge it.",
+        description=description,
         every=catalog.find_kind(*kind).retrain_every,
         parameters={"request": request.model_dump(mode="json")},
         scheduled_parameters={"request": scheduled.model_dump(mode="json")},
@@ -296,7 +326,7 @@ def _retrain(market: Market, kind: Kind) -> Deployment:
     )
 
 
-def _kinds(market: Market) -> list[Kind]:
+def _kinds(market: Market | PoolSettings) -> list[Kind]:
     plugins = [Kind(ModelType.OTHER, name) for name in market.plugins]
     if market.model_types is not None:
         return [*map(Kind, market.model_types), *plugins]

@@ -3,6 +3,7 @@ from prefect.cache_policies import NO_CACHE
 
 from clm_core.domain.jobs import Lease, TrainingJob
 from clm_core.market.bars import Bars
+from clm_core.market.panel import Panel
 from clm_core.retraining import steps
 from clm_core.retraining.results import BacktestEvaluation
 from clm_core.retraining.training import TrainingResult
@@ -10,5 +11,7 @@ from clm_core.services import services
 
 
 @task(cache_policy=NO_CACHE, task_run_name="backtest out of sample")
-def backtest(lease: Lease, job: TrainingJob, bars: Bars, trained: TrainingResult) -> BacktestEvaluation:
+def backtest(
+    lease: Lease, job: TrainingJob, bars: Bars | Panel, trained: TrainingResult
+) -> BacktestEvaluation:
     return steps.evaluate_out_of_sample(services(), lease, job, bars, trained)

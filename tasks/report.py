@@ -5,6 +5,7 @@ from clm_core.domain.evaluations import Verdict
 from clm_core.domain.jobs import TrainingJob
 from clm_core.domain.versions import ModelVersion
 from clm_core.market.bars import Bars
+from clm_core.market.panel import Panel
 from clm_core.retraining import steps
 from clm_core.retraining.results import BacktestEvaluation, TearSheetFiles
 from clm_core.retraining.training import TrainingResult
@@ -15,7 +16,7 @@ from clm_core.services import services
 def report(
     job: TrainingJob,
     version: ModelVersion,
-    bars: Bars,
+    bars: Bars | Panel,
     trained: TrainingResult,
     evaluation: BacktestEvaluation,
     verdict: Verdict,

@@ -4,6 +4,7 @@ from prefect.cache_policies import NO_CACHE
 from clm_core.domain.jobs import TrainingJob
 from clm_core.domain.kinds import artifact_key
 from clm_core.market.bars import Bars
+from clm_core.market.panel import Panel
 from clm_core.retraining import steps
 from clm_core.retraining.training import TrainingResult
 from clm_core.retraining.window import window_of_bars
@@ -12,8 +13,9 @@ from tasks.progress import progress_bar
 
 
 @task(cache_policy=NO_CACHE, task_run_name="train {job.model_id} walk-forward")
-def train(job: TrainingJob, bars: Bars) -> TrainingResult:
-    if window := window_of_bars(services(), job, bars):
+def train(job: TrainingJob, bars: Bars | Panel) -> TrainingResult:
+    axis = bars.index_bars() if isinstance(bars, Panel) else bars
+    if window := window_of_bars(services(), job, axis):
         get_run_logger().info(window.sentence)
     with progress_bar(services(), f"{artifact_key(job.model_id)}-progress") as with_progress:
         return steps.train(with_progress, job, bars)

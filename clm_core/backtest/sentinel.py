@@ -122,7 +122,16 @@ def shuffle(bars: Bars, rng: np.random.Generator) -> Bars:
 
 def return_score(bars: Bars, positions: Floats) -> float:
     """Mean return per bar before costs, in standard errors; 0.0 for positions without trades."""
-    returns = backtest(bars, positions, Costs(fee_bps=0.0, slippage_bps=0.0), Execution()).returns
+    return score_of(gross_returns(bars, positions))
+
+
+def gross_returns(bars: Bars, positions: Floats) -> Floats:
+    """Returns of the bars before costs, shape (n_bars,)."""
+    return backtest(bars, positions, Costs(fee_bps=0.0, slippage_bps=0.0), Execution()).returns
+
+
+def score_of(returns: Floats) -> float:
+    """Mean in standard errors; 0.0 for returns that never vary."""
     deviation = float(returns.std())
     return 0.0 if deviation == 0.0 else float(returns.mean()) / deviation * math.sqrt(len(returns))
 

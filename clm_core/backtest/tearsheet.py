@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from clm_core.backtest.results import Backtest, ExitReason, Metrics, Trades
 from clm_core.backtest.walk_forward import FoldResult
-from clm_core.domain.evaluations import Check, Decision, Verdict
+from clm_core.domain.evaluations import SYMBOL_COLUMNS, Check, Decision, Verdict
 from clm_core.domain.execution import Execution
 from clm_core.domain.terms import TradingTerms, cost_lines, cost_sentence
 from clm_core.domain.vocabulary import TriggerReason
@@ -156,6 +156,7 @@ def render(sheet: TearSheet) -> str:
         checks=[_check(check) for check in sheet.verdict.checks],
         tiles=[_compared(sheet, name) for name in ("total_return", "sharpe_ratio", "max_drawdown", "trades")],
         metrics=[_compared(sheet, name) for name in METRICS],
+        symbol_columns=SYMBOL_COLUMNS,
         month_names=MONTHS,
         years=_years(sheet),
         trades=_trades(sheet),

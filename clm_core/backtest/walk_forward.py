@@ -80,7 +80,7 @@ def walk_forward(
         NotEnoughBars: a fold would have no rows to train or to test on.
     """
     folds = split(len(bars), plan)
-    shares = _ProgressSum(len(folds), progress)
+    shares = ProgressSum(len(folds), progress)
 
     def fit(number: int) -> Model:
         train, _ = folds[number]
@@ -162,7 +162,7 @@ def split(n_bars: int, plan: WalkForwardPlan) -> list[tuple[slice, slice]]:
     return folds
 
 
-class _ProgressSum:
+class ProgressSum:
     """Mean progress of folds fitted in parallel."""
 
     def __init__(self, folds: int, progress: Progress | None) -> None:

@@ -13,8 +13,9 @@ from clm_core.cli.output import AsJson, console, parsed_params, print_json, prob
 from clm_core.cli.running import flow_of
 from clm_core.cli.search_options import Days, span_of
 from clm_core.cli.settings_in_force import settings_for_change
-from clm_core.cli.verdicts import colored_decision, formatted_limit, formatted_value
+from clm_core.cli.verdicts import colored_decision, formatted_limit, formatted_value, symbols_table
 from clm_core.domain.errors import NotRetrained
+from clm_core.domain.spellings import normalise_symbol
 from clm_core.domain.vocabulary import ModelType
 
 if TYPE_CHECKING:
@@ -47,7 +48,14 @@ def demo() -> None:
 @app.command()
 def retrain(
     model: Annotated[ModelType, typer.Option(help="Type of model to train.")],
-    symbol: Annotated[str, typer.Option(help="Market, as in `clm data list`.")],
+    symbol: Annotated[
+        str | None, typer.Option(help="Market, as in `clm data list`, or a pool under [pools].")
+    ] = None,
+    symbols: Annotated[
+        str | None,
+        typer.Option(metavar="A,B,C", help="Markets of a pool: one model of all of them, with --pool."),
+    ] = None,
+    pool: Annotated[str | None, typer.Option(metavar="NAME", help="Name of the pool of --symbols.")] = None,
     plugin: Annotated[str | None, typer.Option(help="With --model other: name of the plug-in.")] = None,
     timeframe: Annotated[str, typer.Option(help="Length of a bar.")] = "1h",
     days: Days = None,
@@ -73,7 +81,7 @@ def retrain(
         request = RetrainRequest(
             model_type=model,
             plugin=plugin,
-            symbol=symbol,
+            **_market(symbol, symbols, pool),
             timeframe=timeframe,
             **span_of(days),
             training_params=tune.best_params(params_from, model, plugin) | parsed_params(param or []),
@@ -87,6 +95,21 @@ def retrain(
         print_json([_outcome_json(outcome) for outcome in outcomes])
     else:
         _show_outcomes(outcomes)
+
+
+def _market(symbol: str | None, symbols: str | None, pool: str | None) -> dict[str, Any]:
+    """Fields of a request that name a market, or the pool and its symbols."""
+    if symbols is None and pool is None:
+        if symbol is None:
+            raise typer.BadParameter("name a market with --symbol, or a pool with --symbols and --pool")
+        return {"symbol": symbol}
+    if symbols is None or pool is None:
+        raise typer.BadParameter(
+            "a pool needs --symbols and --pool: --symbols BTCUSDT,ETHUSDT,SOLUSDT --pool CRYPTO3"
+        )
+    if symbol is not None:
+        raise typer.BadParameter("--symbol names one market and --symbols a pool: give one of them")
+    return {"symbol": pool, "symbols": tuple(each.strip() for each in symbols.split(",") if each.strip())}
 
 
 def _retrain(requests: list["RetrainRequest"]) -> list["RetrainResult"]:
@@ -126,8 +149,14 @@ def _require_valid(settings: "Settings", request: "RetrainRequest") -> None:
     from clm_core.market.sources import MarketData
     from clm_core.models import catalog
 
-    catalog.recipe(request.model_type, request.training_params, Costs(), request.plugin)
-    MarketData(settings.home).bars(request.symbol, request.timeframe, closed_by=datetime.now(UTC))
+    recipe = catalog.recipe(request.model_type, request.training_params, Costs(), request.plugin)
+    named = settings.pools.get(normalise_symbol(request.symbol))
+    symbols = request.symbols or (() if named is None else named.symbols)
+    if symbols:
+        catalog.pooling(recipe)
+    market = MarketData(settings.home)
+    for symbol in symbols or (request.symbol,):
+        market.bars(symbol, request.timeframe, closed_by=datetime.now(UTC))
 
 
 def _require_members(settings: "Settings", database: "Database", request: "RetrainRequest") -> None:
@@ -197,6 +226,8 @@ def _show_outcome(outcome: "RetrainResult") -> None:
 
     for reason in (*outcome.verdict.reasons, *outcome.verdict.warnings, *spread(outcome.verdict)):
         console.print(f"  - {reason}", highlight=False)
+    if outcome.verdict.by_symbol:
+        console.print(symbols_table(outcome.verdict))
     console.print(f"  load it:  {version.model_path}", highlight=False, soft_wrap=True)
     console.print(f"  report:   {outcome.report.html}", highlight=False, soft_wrap=True)
     console.print()

@@ -3,7 +3,11 @@
 import math
 from typing import TYPE_CHECKING
 
+from clm_core.domain.evaluations import SYMBOL_COLUMNS
+
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from clm_core.domain.evaluations import Check, Verdict
 
 PERCENTAGES = {"win_rate", "max_drawdown", "share_of_one_side"}
@@ -27,6 +31,20 @@ def formatted_limit(check: "Check") -> str:
 
 def formatted_value(check: "Check") -> str:
     return f"{_formatted(check.name, check.value)} " + ("[green]✓[/]" if check.passed else "[red]✗[/]")
+
+
+def symbols_table(verdict: "Verdict") -> "Table":
+    """Results of each symbol of a pool."""
+    from rich.box import SIMPLE_HEAVY
+    from rich.table import Table
+
+    table = Table(box=SIMPLE_HEAVY)
+    table.add_column("symbol")
+    for name in SYMBOL_COLUMNS:
+        table.add_column(name, justify="right")
+    for each in verdict.by_symbol:
+        table.add_row(each.symbol, *each.cells)
+    return table
 
 
 def _formatted(criterion: str, value: float) -> str:

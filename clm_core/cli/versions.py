@@ -11,7 +11,7 @@ from rich.table import Table
 from clm_core.cli.naming import VersionName, find_version
 from clm_core.cli.output import AsJson, console, print_json
 from clm_core.cli.settings_in_force import settings_for_look
-from clm_core.cli.verdicts import colored_decision, formatted_limit, formatted_value
+from clm_core.cli.verdicts import colored_decision, formatted_limit, formatted_value, symbols_table
 from clm_core.domain.errors import NotFound, RegistryUnavailable
 from clm_core.domain.vocabulary import ModelType
 
@@ -63,6 +63,8 @@ def show(version: VersionName, as_json: AsJson = False) -> None:
     for check in verdict.checks:
         checks.add_row(check.label, formatted_value(check), formatted_limit(check))
     console.print(checks)
+    if verdict.by_symbol:
+        console.print(symbols_table(verdict))
     for reason in (*verdict.reasons, *verdict.warnings):
         console.print(f"  - {reason}", highlight=False)
 
@@ -149,6 +151,10 @@ def _facts_table(
         ("trained on", f"{version.symbol} {version.timeframe}, hash {version.data_hash}"),
         ("of the series", f"hash {lineage.data_snapshot}"),
         *((f"own series {name}", f"hash {each}") for name, each in lineage.job.series.items()),
+        *(
+            (f"series {symbol}", f"hash {snapshot}")
+            for symbol, snapshot in zip(lineage.job.symbols, lineage.job.data_snapshots, strict=True)
+        ),
         ("seed", str(version.seed)),
         ("parameters", _pairs(readable(version.model_type, version.params))),
         *(("member", member) for member in _members(version)),

@@ -124,7 +124,7 @@ def measure(bars: Bars, positions: Floats, market: MarketTerms) -> ShadowPerform
     """
     if not len(bars):
         return ShadowPerformance()
-    return _performance(market.backtest(bars, positions), bars.periods_per_year)
+    return performance_of(market.backtest(bars, positions), bars.periods_per_year)
 
 
 def compare(
@@ -145,11 +145,17 @@ def compare(
         markets: terms of trading, alike but for the execution: of the shadowed and of the production version.
         rng: random generator of the bootstrap.
     """
-    shadow_result = markets[0].backtest(bars, ours)
-    champion_result = markets[1].backtest(bars, theirs)
-    shadow_performance = _performance(shadow_result, bars.periods_per_year)
-    champion_performance = _performance(champion_result, bars.periods_per_year)
-    if len(bars) < MIN_BARS:
+    results = (markets[0].backtest(bars, ours), markets[1].backtest(bars, theirs))
+    return compare_results(champion, *results, bars.periods_per_year, rng)
+
+
+def compare_results(
+    champion: str, ours: Backtest, theirs: Backtest, periods_per_year: float, rng: np.random.Generator
+) -> ChampionComparison:
+    """Comparison of two backtests on the same bars; see `compare`."""
+    shadow_performance = performance_of(ours, periods_per_year)
+    champion_performance = performance_of(theirs, periods_per_year)
+    if len(ours.returns) < MIN_BARS:
         return ChampionComparison(
             champion=champion,
             ours=shadow_performance,
@@ -157,10 +163,10 @@ def compare(
             difference=None,
             lead=None,
         )
-    returns = (shadow_result.returns, champion_result.returns)
+    returns = (ours.returns, theirs.returns)
     interval = difference_interval(*returns, CONFIDENCE, RESAMPLES, rng)
     differences = paired.extend(paired.PairedRecord(), *returns)
-    scale = math.sqrt(bars.periods_per_year)
+    scale = math.sqrt(periods_per_year)
     finite = math.isfinite(interval.low) and math.isfinite(interval.high)
     return ChampionComparison(
         champion=champion,
@@ -171,7 +177,8 @@ def compare(
     )
 
 
-def _performance(result: Backtest, periods_per_year: float) -> ShadowPerformance:
+def performance_of(result: Backtest, periods_per_year: float) -> ShadowPerformance:
+    """Performance of a backtest that started flat."""
     metrics = summarise(result, periods_per_year)
     return ShadowPerformance(
         bars=len(result.returns),

@@ -8,6 +8,7 @@ CLMError                        the root
 │   ├── InvalidBars             bars break validation rules
 │   │   └── StoredBarsDiffer    a source gives other values for stored bars
 │   ├── InvalidSymbol           a symbol is malformed
+│   ├── PoolRefused             symbols cannot make the pool asked for
 │   ├── UnknownSeries           no source has the symbol and timeframe
 │   ├── InvalidSeries           values of an own series break a rule
 │   ├── SeriesMissing           bars come without a series that the model uses
@@ -122,6 +123,10 @@ class StoredBarsDiffer(InvalidBars):
 
 class InvalidSymbol(DataError):
     """The symbol is malformed, for example a path that would leave the folder of the store."""
+
+
+class PoolRefused(DataError):
+    """Symbols cannot make the pool asked for."""
 
 
 class UnknownSeries(DataError):

@@ -121,6 +121,65 @@ class TrialLuck(BaseModel):
     """Annualisation factor of the ratios."""
 
 
+SYMBOL_COLUMNS = (
+    "Sharpe ratio",
+    "net return",
+    "volatility",
+    "maximum drawdown",
+    "turnover a year",
+    "exposure",
+    "trades",
+    "contribution",
+    "buying and holding",
+)
+"""Titles of the cells of a `SymbolResult`."""
+
+
+class SymbolResult(BaseModel):
+    """Out-of-sample results of one symbol of a pool, under the terms of the symbol's market."""
+
+    model_config = ConfigDict(frozen=True)
+
+    symbol: str
+    sharpe_ratio: float
+    """Annualised."""
+    total_return: float
+    """Net return over the period, as a fraction of the starting capital."""
+    volatility: float
+    """Annualised."""
+    max_drawdown: float
+    """Negative fraction."""
+    turnover: float
+    """Traded value over equity per year."""
+    exposure: float
+    """Mean absolute exposure, as a fraction of equity."""
+    trades: int
+    contribution: float
+    """Sum of the returns of the bars times the symbol's share of the capital; the contributions add up to the
+    sum of the portfolio's returns."""
+    buy_and_hold_return: float
+    """Net return of holding over the same bars, under the same terms."""
+    terms_digest: str
+    """SHA-256 of the terms of the symbol's market, hexadecimal."""
+    costs: str
+    """Costs of the market as a clause."""
+
+    @property
+    def cells(self) -> tuple[str, ...]:
+        """Formatted values, in the order of `SYMBOL_COLUMNS`."""
+        return (
+            f"{self.sharpe_ratio:.2f}",
+            f"{self.total_return:+.1%}",
+            f"{self.volatility:.1%}",
+            f"{self.max_drawdown:.1%}",
+            f"{self.turnover:.1f}",
+            f"{self.exposure:.1%}",
+            f"{self.trades:,}",
+            f"{self.contribution:+.1%}",
+            f"{self.buy_and_hold_return:+.1%}",
+        )
+
+
 class Verdict(BaseModel):
     """The gate's decision, with every check and the reasons."""
 
@@ -145,6 +204,8 @@ class Verdict(BaseModel):
     """Annualised Sharpe ratio of the recipe with each seed, ascending, the judged seed included. Empty with a
     single seed."""
     warnings: tuple[str, ...] = ()
+    by_symbol: tuple[SymbolResult, ...] = ()
+    """Results of each member of a pool, whose equal-risk portfolio was judged; empty for one market."""
 
     @property
     def passed(self) -> bool:

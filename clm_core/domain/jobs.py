@@ -1,13 +1,14 @@
 """Training jobs: requests to retrain a model, and their progress."""
 
 from datetime import datetime
-from typing import Any
+from typing import Any, Self
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from clm_core.domain.kinds import OfModel, PluginName
-from clm_core.domain.spellings import TIMEFRAMES, TimeframeName, span_by_timeframe
+from clm_core.domain.pools import require_pool
+from clm_core.domain.spellings import TIMEFRAMES, SymbolName, TimeframeName, span_by_timeframe
 from clm_core.domain.vocabulary import JobStatus, ModelType, TriggerReason
 
 
@@ -28,7 +29,14 @@ class RetrainRequest(OfModel):
         title="Plug-in",
         description="Name of the plug-in for the type other, as in clm models list-types. Otherwise empty.",
     )
-    symbol: str = Field(description="Symbol of the market, as in clm data list: BTCUSD.")
+    symbol: str = Field(
+        description="Symbol of the market, as in clm data list: BTCUSD. For a pool, the pool's name: CRYPTO3."
+    )
+    symbols: tuple[SymbolName, ...] = Field(
+        default=(),
+        description="Symbols of a pool, at least two: one model is fitted to all of them together. Empty for "
+        "a model of one market, and for a pool under [pools] in the settings.",
+    )
     timeframe: TimeframeName = Field(
         default="1h", description="Length of a bar.", json_schema_extra={"enum": list(TIMEFRAMES)}
     )
@@ -56,6 +64,11 @@ class RetrainRequest(OfModel):
         default="unknown", title="Requested by", description="Your name, for the record."
     )
 
+    @model_validator(mode="after")
+    def _pool_of_distinct_symbols(self) -> Self:
+        require_pool(self.symbol, self.symbols)
+        return self
+
 
 class TrainingJob(OfModel):
     """A request to retrain a model, from the request to the end of the training."""
@@ -67,13 +80,20 @@ class TrainingJob(OfModel):
     plugin: PluginName | None = None
     """Name of the plug-in; None unless the type is OTHER."""
     symbol: str
+    """Symbol of the market, or name of the pool."""
+    symbols: tuple[str, ...] = ()
+    """Symbols of the pool's members; empty for a model of one market."""
     timeframe: str
     dataset_span_days: int = Field(gt=0)
-    """Days of bars, counted back from the newest, available to the training."""
+    """Days of bars, counted back from the newest, available to the training; of each member of a pool."""
     data_snapshot: str
-    """Content hash of the series at the creation of the job; the market data read the bars back by hash."""
+    """Content hash of the series at the creation of the job; the market data read the bars back by hash. Of a
+    pool, the hash over the hashes of the members' series."""
+    data_snapshots: tuple[str, ...] = ()
+    """Content hash of the series of each member, in the order of `symbols`."""
     series: dict[str, str] = Field(default_factory=dict)
-    """Content hashes of the own series in use at the creation of the job, by name."""
+    """Content hashes of the own series in use at the creation of the job, by name; of a pool by member and
+    name, as ETHUSDT/funding."""
     trigger_reason: TriggerReason
     training_params: dict[str, Any] = Field(default_factory=dict)
     seed: int = 0

@@ -148,6 +148,9 @@ class EvaluationTerms(BaseModel):
     calendar: str
     gap_rules: int
     """Rules by which missing bars are told apart as closures and outages."""
+    members: dict[str, str] = {}
+    """Digest of the terms of each member of a pool, by symbol; the costs above are then the highest of the
+    members', under which the pool was trained. Empty for one market."""
 
     @classmethod
     def of(cls, terms: TradingTerms, plan: WalkForwardPlan, calendar: str, gap_rules: int) -> Self:
@@ -162,6 +165,9 @@ class EvaluationTerms(BaseModel):
         if self.execution.rebalance_band is None:
             # terms with fixed units keep the digest that they had before bands existed
             del values["execution"]["rebalance_band"]
+        if not self.members:
+            # terms of one market keep the digest that they had before there were pools
+            del values["members"]
         facts = json.dumps(values, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(facts.encode()).hexdigest()
 

@@ -47,7 +47,8 @@ def record(
 
 def job_created(connection: Connection, job: TrainingJob, by: Actor) -> None:
     series = {"series": job.series} if job.series else {}
-    details = {"model_id": job.model_id, **job.model_dump(include=_REQUEST), **series}
+    members = {"symbols", "data_snapshots"} if job.symbols else set[str]()
+    details = {"model_id": job.model_id, **job.model_dump(include=_REQUEST | members), **series}
     record(connection, Action.JOB_CREATED, str(job.id), job.created_at, details, by)
 
 

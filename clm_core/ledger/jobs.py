@@ -112,6 +112,17 @@ class JobStore:
         equal = {"status": status, "model_id": model_id}
         return [read_job(row) for row in rows.newest_rows(self._engine, _JOBS, equal, limit)]
 
+    def pool_members(self, name: str) -> tuple[str, ...]:
+        """Symbols of a pool by its first job; empty for a name without jobs of a pool."""
+        first = (
+            select(_JOBS.c.symbols)
+            .where(_JOBS.c.symbol == name, _JOBS.c.symbols != [])
+            .order_by(_JOBS.c.created_at, _JOBS.c.id)
+            .limit(1)
+        )
+        with self._engine.begin() as connection:
+            return tuple(connection.scalar(first) or ())
+
     def find_jobs(self, query: JobQuery) -> Page[TrainingJob]:
         """
         Raises:

@@ -25,11 +25,18 @@ class ShadowStore:
         self._engine = engine
 
     def record(
-        self, model_id: str, version: str, time: "NDArray[np.int64]", positions: "Floats", now: datetime
+        self,
+        model_id: str,
+        version: str,
+        time: "NDArray[np.int64]",
+        positions: "Floats",
+        now: datetime,
+        symbol: str = "",
     ) -> int:
         """Record a version's positions after the given bars; existing records stay unchanged.
 
         Args:
+            symbol: member of a pool that the bars belong to; empty for a version of one market.
             time: open times of the bars, nanoseconds since 1970-01-01 UTC, shape (n_bars,).
             positions: target positions in [-1, 1], shape (n_bars,).
 
@@ -42,6 +49,7 @@ class ShadowStore:
             {
                 "model_id": model_id,
                 "version": version,
+                "symbol": symbol,
                 "bar_time": moment.to_pydatetime(),
                 "position": position,
                 "recorded_at": now,
@@ -54,8 +62,9 @@ class ShadowStore:
         with self._engine.begin() as connection:
             return len(connection.execute(new, rows).all())
 
-    def recorded(self, model_id: str, version: str, first: datetime) -> ShadowRecord:
-        """Recorded positions of a version, from the bar with the given open time on."""
+    def recorded(self, model_id: str, version: str, first: datetime, symbol: str = "") -> ShadowRecord:
+        """Recorded positions of a version, from the bar with the given open time on; for one member of a
+        pool."""
         import numpy as np
 
         query = (
@@ -63,6 +72,7 @@ class ShadowStore:
             .where(
                 _POSITIONS.c.model_id == model_id,
                 _POSITIONS.c.version == version,
+                _POSITIONS.c.symbol == symbol,
                 _POSITIONS.c.bar_time >= first,
             )
             .order_by(_POSITIONS.c.bar_time)

@@ -119,12 +119,14 @@ class JobRow(Base):
         _one_of(JobStatus, "status"),
         _named_plugin(),
         CheckConstraint("dataset_span_days > 0", name="span"),
+        CheckConstraint("cardinality(symbols) = cardinality(data_snapshots)", name="members"),
         CheckConstraint("(started_at IS NULL) = (status = 'pending')", name="started"),
         CheckConstraint("(finished_at IS NOT NULL) = (status IN ('completed', 'failed'))", name="finished"),
         CheckConstraint("(failure_cause IS NOT NULL) = (status = 'failed')", name="cause"),
         Index(None, "model_id", "created_at"),
         Index(None, "status"),
         Index(None, "created_at", "id"),
+        Index("ix_training_jobs_pools", "symbol", postgresql_where=text("symbols <> '{}'")),
     )
 
     id: Mapped[UUID] = mapped_column(primary_key=True)
@@ -133,10 +135,12 @@ class JobRow(Base):
     model_type: Mapped[str]
     plugin: Mapped[str | None]
     symbol: Mapped[str]
+    symbols: Mapped[list[str]] = mapped_column(ARRAY(Text), server_default=text("'{}'"))
     timeframe: Mapped[str]
     dataset_span_days: Mapped[int]
     data_snapshot: Mapped[str]
     series: Mapped[dict[str, str]] = mapped_column(JSONB, server_default=text("'{}'::jsonb"))
+    data_snapshots: Mapped[list[str]] = mapped_column(ARRAY(Text), server_default=text("'{}'"))
     trigger_reason: Mapped[str]
     training_params: Mapped[dict[str, Any]] = mapped_column(JSONB)
     seed: Mapped[int] = mapped_column(BigInteger)
@@ -336,6 +340,8 @@ class ShadowPositionRow(Base):
 
     model_id: Mapped[str] = mapped_column(primary_key=True)
     version: Mapped[str] = mapped_column(primary_key=True)
+    symbol: Mapped[str] = mapped_column(primary_key=True, server_default=text("''"))
+    """Member of a pool; empty for a version of one market."""
     bar_time: Mapped[datetime] = mapped_column(primary_key=True)
     """Open time of the bar before the position."""
     position: Mapped[float]

@@ -6,13 +6,24 @@ process is killed.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 import numpy as np
-from sqlalchemy import Engine, LargeBinary, and_, literal, select, union_all
+from sqlalchemy import (
+    ColumnElement,
+    Engine,
+    LargeBinary,
+    Table,
+    and_,
+    false,
+    literal,
+    or_,
+    select,
+    union_all,
+)
 from sqlalchemy.dialects.postgresql import insert as insert_once
 
 from clm_core.domain.jobs import Lease
@@ -27,6 +38,7 @@ if TYPE_CHECKING:
 _TRIALS, _BEGUN, _EVALUATIONS, _VERSIONS = (
     Base.metadata.tables[row.__tablename__] for row in (TrialRow, BegunTrialRow, EvaluationRow, VersionRow)
 )
+_COUNTED = _TRIALS.alias()
 _RECORD = tuple(_TRIALS.c[name] for name in ("sharpe", "effective_bars", "first_day", "daily_returns"))
 STORED = np.dtype("<f4")
 """Type of a stored daily return: seven digits suffice for a correlation."""
@@ -64,22 +76,35 @@ class TrialStore:
             connection.execute(insert_once(_TRIALS).values(row).on_conflict_do_nothing())
         return trial
 
-    def records(self, symbol: str, timeframe: str, until: datetime | None = None) -> "list[TrialRecord]":
+    def records(
+        self,
+        symbol: str,
+        timeframe: str,
+        until: datetime | None = None,
+        members: Sequence[str] = (),
+    ) -> "list[TrialRecord]":
         """Trials for a market and timeframe, oldest first; trials merely begun have no returns.
 
         Args:
+            symbol: the market, or the name of a pool.
             until: latest time of a trial, to reproduce the count at the time.
+            members: symbols of the pool: trials of their markets count as well, unless a job of the pool made
+                them, whose portfolio counts already.
         """
         of_market = [
-            [table.c.symbol == symbol, table.c.timeframe == timeframe]
+            [
+                or_(table.c.symbol == symbol, _of_members(table, symbol, members)),
+                table.c.timeframe == timeframe,
+            ]
             + ([] if until is None else [table.c.at <= until])
             for table in (_TRIALS, _BEGUN)
         ]
+        finished = [_COUNTED.c.id == _BEGUN.c.id] + ([] if until is None else [_COUNTED.c.at <= until])
         counted = select(*_RECORD, _TRIALS.c.at, _TRIALS.c.id).where(*of_market[0])
         unknown = literal(math.nan)
         begun = select(
             *(unknown, unknown, _BEGUN.c.first_day, literal(b"", LargeBinary), _BEGUN.c.at, _BEGUN.c.id)
-        ).where(*of_market[1], ~counted.where(_TRIALS.c.id == _BEGUN.c.id).exists())
+        ).where(*of_market[1], ~select(_COUNTED.c.id).where(*finished).exists())
         with self._engine.begin() as connection:
             rows = connection.execute(union_all(counted, begun).order_by("at", "id"))
             return [_record(*row[:4]) for row in rows]
@@ -106,6 +131,16 @@ class TrialStore:
         query = select(*_TRIALS.c).where(_TRIALS.c.job_id == job_id).order_by(_TRIALS.c.at, _TRIALS.c.id)
         with self._engine.begin() as connection:
             return [_trial(row) for row in connection.execute(query).mappings()]
+
+
+def _of_members(table: Table, pool: str, members: Sequence[str]) -> ColumnElement[bool]:
+    """Condition for trials of the members' markets made by no job of the pool."""
+    if not members:
+        return false()
+    if table is not _TRIALS:
+        return table.c.symbol.in_(members)
+    of_pool = select(_COUNTED.c.job_id).where(_COUNTED.c.symbol == pool, _COUNTED.c.job_id == table.c.job_id)
+    return and_(table.c.symbol.in_(members), ~of_pool.exists())
 
 
 def _record(sharpe: float, effective_bars: float, first_day: int, stored: bytes) -> "TrialRecord":

@@ -16,6 +16,8 @@ import numpy as np
 import pandas as pd
 from pydantic import AwareDatetime, BaseModel, ConfigDict
 
+from clm_core.backtest.pools import portfolio
+from clm_core.backtest.results import Backtest
 from clm_core.decisions.shadow import (
     MIN_BARS,
     TARGET_TRADES,
@@ -24,19 +26,22 @@ from clm_core.decisions.shadow import (
     Mask,
     Rows,
     ShadowPerformance,
-    compare,
+    compare_results,
     corrected_since,
     count_late,
     differing_rows,
     measure,
+    performance_of,
 )
 from clm_core.domain.errors import InvalidPositions, NotFound, StoreCorrupt
 from clm_core.domain.shadows import EMPTY, ShadowRecord
 from clm_core.domain.versions import ModelVersion
 from clm_core.domain.vocabulary import ModelStatus
 from clm_core.market.bars import Bars, Floats
+from clm_core.market.panel import Panel
 from clm_core.market.timeframes import Timeframe
 from clm_core.models.params import series_names
+from clm_core.models.pooled import view_of
 from clm_core.operations.passes import PassReport, Row, attempt, formatted, report_problems
 from clm_core.services import Services
 
@@ -45,6 +50,18 @@ SHADOWED = (ModelStatus.CANDIDATE, ModelStatus.SHADOW)
 """Statuses of the versions that await a decision."""
 MAX_VERSIONS = 1000
 """Maximum number of versions of each status."""
+
+
+class ShadowedSymbol(BaseModel):
+    """A member of a pool under shadow testing."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    symbol: str
+    newest_bar: AwareDatetime | None
+    """Open time of the last bar with a recorded position; None before the first bar has closed."""
+    late: int
+    figures: ShadowPerformance
 
 
 class ShadowedVersion(BaseModel):
@@ -68,6 +85,8 @@ class ShadowedVersion(BaseModel):
     figures: ShadowPerformance
     against: ChampionComparison | None
     """None without a production version, or without a bar common to both records."""
+    by_symbol: tuple[ShadowedSymbol, ...] = ()
+    """Members of a pool, whose portfolio the figures describe; empty for one market."""
 
 
 class ShadowReport(PassReport):
@@ -173,6 +192,9 @@ def _clauses(shadowed: ShadowedVersion) -> Iterator[str]:
         return
     counted = f"{shadowed.late:,} of {shadowed.figures.bars:,} recorded late"
     yield f"{counted}, newest bar {shadowed.newest_bar:%Y-%m-%d %H:%M} UTC"
+    for each in shadowed.by_symbol:
+        sharpe = formatted(each.figures.sharpe_ratio, ".2f")
+        yield f"{each.symbol} Sharpe ratio {sharpe} on {each.figures.bars:,} bars"
     if shadowed.explained:
         yield f"{shadowed.explained:,} recorded positions differ, explained by bars corrected later"
     if shadowed.against is None:
@@ -220,20 +242,36 @@ def _shadow_model(services: Services, versions: Sequence[ModelVersion], collecto
     champion = None
     for production in services.ledger.versions(model_id=oldest.model_id, status=ModelStatus.PRODUCTION):
         since = max(oldest.created_at, production.created_at)
-        track = collector.attempt(
-            production, partial(_extend_track, services, production, bars, since, collector)
+        tracks = collector.attempt(
+            production, partial(_extend_tracks, services, production, bars, since, collector)
         )
-        champion = None if track is None else (production, track)
+        champion = None if tracks is None else (production, tracks)
     for version in versions:
         since = version.created_at
-        track = collector.attempt(version, partial(_extend_track, services, version, bars, since, collector))
-        if track is not None:
-            shadowed = collector.attempt(version, partial(_measure, services, version, track, champion))
+        tracks = collector.attempt(
+            version, partial(_extend_tracks, services, version, bars, since, collector)
+        )
+        if tracks is not None:
+            shadowed = collector.attempt(version, partial(_measure, services, version, tracks, champion))
             collector.versions += [] if shadowed is None else [shadowed]
 
 
-def _closed_bars(services: Services, version: ModelVersion) -> Bars:
-    return services.market.bars(version.symbol, version.timeframe, closed_by=services.clock())
+def _closed_bars(services: Services, version: ModelVersion) -> tuple[Bars, ...]:
+    """Closed bars of the market, or of each member of a pool."""
+    now = services.clock()
+    symbols = services.ledger.job(version.training_job_id).symbols or (version.symbol,)
+    return tuple(services.market.bars(symbol, version.timeframe, closed_by=now) for symbol in symbols)
+
+
+def _extend_tracks(
+    services: Services,
+    version: ModelVersion,
+    markets: Sequence[Bars],
+    since: datetime,
+    collector: _Collector,
+) -> tuple[_Track, ...]:
+    """A track for the market, or for each member of a pool."""
+    return tuple(_extend_track(services, version, bars, since, collector) for bars in markets)
 
 
 def _extend_track(
@@ -244,18 +282,20 @@ def _extend_track(
     if not len(bars_since):
         return _Track(bars_since, EMPTY, 0)
     positions = _positions(services, version, bars)[-len(bars_since) :]
-    corrections = _corrections(services, version)
+    corrections = _corrections(services, bars)
     record, new, gone = _record(services, version, bars_since, positions, corrections)
     differing = differing_rows(record, positions)
     explained = corrected_since(record.time[differing], record.recorded[differing], corrections)
     if not explained.all():
         unexplained = differing[~explained]
-        collector.problems[version.timeframe].append(_difference(version, record, positions, unexplained))
+        collector.problems[version.timeframe].append(
+            _difference(version, bars, record, positions, unexplained)
+        )
     return _Track(bars_since, record, new, gone + int(explained.sum()))
 
 
-def _corrections(services: Services, version: ModelVersion) -> list[Correction]:
-    manifest = services.market.manifest(version.symbol, version.timeframe)
+def _corrections(services: Services, bars: Bars) -> list[Correction]:
+    manifest = services.market.manifest(bars.symbol, bars.timeframe)
     return [
         Correction(_nanoseconds(snapshot.written_at), _nanoseconds(revision.first))
         for snapshot, revision in manifest.revisions
@@ -277,12 +317,13 @@ def _record(
     positions left out because a correction removed their bars."""
     store = services.ledger.shadows
     first = bars.start.to_pydatetime()
-    before = store.recorded(version.model_id, version.version, first)
+    member = "" if bars.symbol == version.symbol else bars.symbol
+    before = store.recorded(version.model_id, version.version, first, member)
     missing = ~np.isin(bars.time, before.time)
     new = store.record(
-        version.model_id, version.version, bars.time[missing], positions[missing], services.clock()
+        version.model_id, version.version, bars.time[missing], positions[missing], services.clock(), member
     )
-    record = store.recorded(version.model_id, version.version, first)
+    record = store.recorded(version.model_id, version.version, first, member)
     held = np.isin(record.time, bars.time)
     _require_stored(record, held, corrections)
     return (
@@ -300,7 +341,7 @@ def _positions(services: Services, version: ModelVersion, bars: Bars) -> Floats:
     Raises:
         InvalidPositions: a position is missing or outside [-1, 1].
     """
-    model = services.registry.load(version.model_path, version.bundle_digest)
+    model = view_of(services.registry.load(version.model_path, version.bundle_digest), bars.symbol)
     bars = services.market.with_series(bars, series_names(version.params))
     first = bars.row_after(model.trained_on.start - timedelta(microseconds=1))
     positions = model.positions(bars[first:])
@@ -327,11 +368,14 @@ def _require_stored(record: ShadowRecord, held: Mask, corrections: Sequence[Corr
         )
 
 
-def _difference(version: ModelVersion, record: ShadowRecord, positions: Floats, rows: Rows) -> str:
+def _difference(
+    version: ModelVersion, bars: Bars, record: ShadowRecord, positions: Floats, rows: Rows
+) -> str:
     first = rows[0]
+    of_member = "" if bars.symbol == version.symbol else f" of {bars.symbol}"
     return (
-        f"{_label(version)}: after {len(rows)} of {len(positions)} bars the position computed now differs "
-        f"from the recorded position, first after the bar of {_moment(record.time[first])}: "
+        f"{_label(version)}{of_member}: after {len(rows)} of {len(positions)} bars the position computed now "
+        f"differs from the recorded position, first after the bar of {_moment(record.time[first])}: "
         f"{positions[first]:g} instead of {record.position[first]:g}. No correction of bars "
         "since is on record: bars were put in front of the series, or the model is not deterministic. The "
         "record stays"
@@ -341,41 +385,107 @@ def _difference(version: ModelVersion, record: ShadowRecord, positions: Floats, 
 def _measure(
     services: Services,
     version: ModelVersion,
-    track: _Track,
-    champion: tuple[ModelVersion, _Track] | None,
+    tracks: Sequence[_Track],
+    champion: tuple[ModelVersion, Sequence[_Track]] | None,
 ) -> ShadowedVersion:
-    bars = track.bars
-    market = services.version_terms(version, bars.calendar)
+    """Figures of a version on a market, or of the portfolio of a pool's members."""
+    newest = [track.bars.end.to_pydatetime() for track in tracks if len(track.bars)]
+    is_pool = len(tracks) > 1
     return ShadowedVersion(
         model_id=version.model_id,
         version=version.version,
         status=version.status,
         registered_at=version.created_at,
-        newest_bar=bars.end.to_pydatetime() if len(bars) else None,
-        new=track.new,
-        late=count_late(track.record, bars.timeframe),
-        explained=track.explained,
-        figures=measure(bars, track.record.position, market),
-        against=None if champion is None else _compare(services, version, track, *champion),
+        newest_bar=max(newest, default=None),
+        new=sum(track.new for track in tracks),
+        late=sum(count_late(track.record, track.bars.timeframe) for track in tracks),
+        explained=sum(track.explained for track in tracks),
+        figures=(_pool_figures if is_pool else _figures)(services, version, tracks),
+        against=None if champion is None else _compare(services, version, tracks, *champion),
+        by_symbol=tuple(_member(services, version, track) for track in tracks) if is_pool else (),
     )
+
+
+def _figures(services: Services, version: ModelVersion, tracks: Sequence[_Track]) -> ShadowPerformance:
+    [track] = tracks
+    bars = track.bars
+    market = services.version_terms(version, bars.calendar, bars.symbol)
+    return measure(bars, track.record.position, market)
+
+
+def _member(services: Services, version: ModelVersion, track: _Track) -> ShadowedSymbol:
+    bars = track.bars
+    return ShadowedSymbol(
+        symbol=bars.symbol,
+        newest_bar=bars.end.to_pydatetime() if len(bars) else None,
+        late=count_late(track.record, bars.timeframe),
+        figures=_figures(services, version, [track]),
+    )
+
+
+def _pool_figures(services: Services, version: ModelVersion, tracks: Sequence[_Track]) -> ShadowPerformance:
+    traded = [_last_rows(track, len(track.bars)) for track in tracks]
+    axis = _axis(version, traded)
+    if axis is None:
+        return ShadowPerformance()
+    return performance_of(_portfolio(services, version, axis, traded), axis.periods_per_year)
+
+
+Traded = tuple[Bars, Floats]
+"""Bars of a member with the recorded positions."""
+
+
+def _last_rows(track: _Track, count: int) -> Traded:
+    first = len(track.bars) - count
+    return track.bars[first:], track.record.position[first:]
+
+
+def _axis(version: ModelVersion, traded: Sequence[Traded]) -> Bars | None:
+    """Bars of the pool's common axis; None without a bar of any member."""
+    members = tuple(bars for bars, _ in traded if len(bars))
+    return Panel(version.symbol, members).index_bars() if members else None
+
+
+def _portfolio(services: Services, version: ModelVersion, axis: Bars, traded: Sequence[Traded]) -> Backtest:
+    results = [
+        (bars, services.version_terms(version, bars.calendar, bars.symbol).backtest(bars, positions))
+        for bars, positions in traded
+        if len(bars)
+    ]
+    return portfolio(axis, results, 1.0, members=len(traded))
 
 
 def _compare(
-    services: Services, version: ModelVersion, ours: _Track, champion: ModelVersion, theirs: _Track
+    services: Services,
+    version: ModelVersion,
+    ours: Sequence[_Track],
+    champion: ModelVersion,
+    theirs: Sequence[_Track],
 ) -> ChampionComparison | None:
-    """Comparison on the common bars; both tracks end with the same bar."""
-    common = min(len(ours.bars), len(theirs.bars))
-    if not common:
+    """Comparison on the common bars; both tracks of a market end with the same bar."""
+    common = [min(len(one.bars), len(other.bars)) for one, other in zip(ours, theirs, strict=True)]
+    if not any(common):
         return None
-    calendar = ours.bars.calendar
-    return compare(
-        champion.version,
-        ours.bars[-common:],
-        ours.record.position[-common:],
-        theirs.record.position[-common:],
-        (services.version_terms(version, calendar), services.version_terms(champion, calendar)),
-        np.random.default_rng(version.seed),
-    )
+    rng = np.random.default_rng(version.seed)
+    pairs = [
+        [_last_rows(track, count) for track, count in zip(tracks, common, strict=True)]
+        for tracks in (ours, theirs)
+    ]
+    axis = _axis(version, pairs[0])
+    assert axis is not None
+    if len(ours) > 1:
+        results = [
+            _portfolio(services, each, axis, traded)
+            for each, traded in zip((version, champion), pairs, strict=True)
+        ]
+    else:
+        [(bars, mine)], [(_, other)] = pairs
+        results = [
+            services.version_terms(each, bars.calendar).backtest(bars, positions)
+            for each, positions in ((version, mine), (champion, other))
+        ]
+        axis = bars
+    return compare_results(champion.version, results[0], results[1], axis.periods_per_year, rng)
 
 
 def _label(version: ModelVersion) -> str:

@@ -10,9 +10,12 @@ from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
 from functools import partial
 
+import numpy as np
 from pydantic import AwareDatetime, BaseModel, ConfigDict
 
 from clm_core.backtest.metrics import summarise
+from clm_core.backtest.pools import portfolio
+from clm_core.backtest.results import Backtest
 from clm_core.backtest.terms import MarketTerms
 from clm_core.decisions import health, staleness
 from clm_core.decisions.health import HealthFinding, Performance, confidence_below, judge
@@ -25,14 +28,29 @@ from clm_core.domain.vocabulary import ModelStatus, Role
 from clm_core.market.bars import Bars, Floats
 from clm_core.market.drift import CALENDAR, Drift, drift
 from clm_core.market.features import FEATURES, compute_features
+from clm_core.market.panel import Panel
 from clm_core.models.contract import Model
 from clm_core.models.params import feature_names, series_names
+from clm_core.models.pooled import PooledModel
 from clm_core.operations.passes import PassReport, Row, formatted, report_problems, run_each
 from clm_core.services import Services
 from clm_core.triggers import intake
 
 WATCH = Actor(name="watch", role=Role.OPERATOR)
 MAX_MODELS = 1000
+
+
+class WatchedSymbol(BaseModel):
+    """A member of a pool, measured on the newest bars of the market."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    symbol: str
+    newest_bar: AwareDatetime
+    """Open time of the market's last bar."""
+    performance: Performance
+    drift: Drift | None
+    """Drift of the features on the newest bars; None with too few bars, in the training or since."""
 
 
 class WatchedVersion(BaseModel):
@@ -53,11 +71,14 @@ class WatchedVersion(BaseModel):
     because: str
     """Finding in words."""
     drift: Drift | None
-    """Drift of the features on the newest bars; None with too few bars, in the training or since."""
+    """Drift of the features on the newest bars; None with too few bars, in the training or since. Of a pool,
+    that of the median member."""
     asked: tuple[Answer, ...]
     """Answers of the intake to the requested retrains."""
     unknown_series: tuple[str, ...] = ()
     """Own series without a known value at the newest bar, where the version takes no position."""
+    by_symbol: tuple[WatchedSymbol, ...] = ()
+    """Members of a pool, whose portfolio is judged; empty for one market."""
 
 
 class WatchReport(PassReport):
@@ -124,6 +145,10 @@ def _steps(services: Services) -> Iterator[tuple[str, Callable[[], WatchedVersio
 
 def _sentences(watched: WatchedVersion) -> Iterator[str]:
     yield watched.because
+    for each in watched.by_symbol:
+        sharpe = formatted(each.performance.sharpe_ratio, ".2f")
+        drifted = formatted(None if each.drift is None else each.drift.score, ".2f")
+        yield f"{each.symbol}: Sharpe ratio {sharpe} on {each.performance.bars:,} bars, drift {drifted}"
     if watched.drift is not None and watched.drift.features:
         yield (
             f"drift {watched.drift.score:.2f}: {', '.join(watched.drift.features)} lie further from the "
@@ -142,9 +167,11 @@ def _watch(services: Services, version: ModelVersion) -> WatchedVersion:
 def _measure_version(services: Services, version: ModelVersion) -> WatchedVersion:
     now = services.clock()
     settings = services.settings
+    model = services.registry.load(version.model_path, version.bundle_digest)
+    if isinstance(model, PooledModel):
+        return _measure_pool(services, version, model)
     bars = services.market.bars(version.symbol, version.timeframe, closed_by=now)
     bars = services.market.with_series(bars, series_names(version.params))
-    model = services.registry.load(version.model_path, version.bundle_digest)
     first_new = bars.row_after(model.trained_on.end)
     market = services.version_terms(version, bars.calendar)
     performance = _performance(services, model, bars, first_new, market)
@@ -161,8 +188,91 @@ def _measure_version(services: Services, version: ModelVersion) -> WatchedVersio
         because=because,
         drift=_drift(version, model, bars, first_new, settings.watch.drift_days),
         asked=(),
-        unknown_series=tuple(name for name, values in bars.series.items() if math.isnan(values[-1])),
+        unknown_series=_unknown_series([bars]),
     )
+
+
+def _measure_pool(services: Services, version: ModelVersion, model: PooledModel) -> WatchedVersion:
+    """A pool in production: its portfolio is judged, performance and drift of each member are reported.
+
+    The training of all members ends with the pool's last training bar.
+    """
+    now = services.clock()
+    settings = services.settings
+    limit = settings.triggers.max_sharpe_ratio
+    stored = (services.market.bars(symbol, version.timeframe, closed_by=now) for symbol in model.symbols)
+    names = series_names(version.params)
+    members = tuple(services.market.with_series(bars, names) for bars in stored)
+    axis = Panel(version.symbol, members).index_bars()
+    first_new = axis.row_after(model.trained_on.end)
+    unseen = axis[max(first_new, len(axis) - len(axis.last_days(settings.watch.window_days))) :]
+    results = [_result_of_member(services, version, model, bars, unseen) for bars in members]
+    performance = Performance()
+    if any(result is not None for result in results):
+        traded = [result for result in results if result is not None]
+        whole = portfolio(unseen, traded, 1.0, members=len(members))
+        performance = performance_of(whole, axis.periods_per_year, limit)
+    finding, because = judge(performance, settings.watch, limit)
+    symbols = tuple(
+        WatchedSymbol(
+            symbol=bars.symbol,
+            newest_bar=bars.end.to_pydatetime(),
+            performance=Performance()
+            if result is None
+            else performance_of(result[1], bars.periods_per_year, limit),
+            drift=_drift(
+                version,
+                model.member(bars.symbol),
+                bars,
+                bars.row_after(model.trained_on.end),
+                settings.watch.drift_days,
+            ),
+        )
+        for bars, result in zip(members, results, strict=True)
+    )
+    return WatchedVersion(
+        model_id=version.model_id,
+        version=version.version,
+        trained_at=version.created_at,
+        age_days=(now - version.created_at) / timedelta(days=1),
+        newest_bar=axis.end.to_pydatetime(),
+        new_bars=len(axis) - first_new,
+        performance=performance,
+        finding=finding,
+        because=because,
+        drift=_median_drift(symbols),
+        asked=(),
+        unknown_series=_unknown_series(members),
+        by_symbol=symbols,
+    )
+
+
+def _result_of_member(
+    services: Services, version: ModelVersion, model: PooledModel, bars: Bars, unseen: Bars
+) -> tuple[Bars, Backtest] | None:
+    """Bars and backtest of a member on the moments of the pool to measure; None without a bar."""
+    if not len(unseen):
+        return None
+    row = int(np.searchsorted(bars.time, unseen.time[0]))
+    if row == len(bars):
+        return None
+    member = model.member(bars.symbol)
+    begin = max(0, row - max(member.trained_on.bars, member.bars_needed or 0))
+    positions = member.positions(bars[begin:])[row - begin :]
+    market = services.version_terms(version, bars.calendar, bars.symbol)
+    return bars[row:], market.backtest(bars[row:], positions)
+
+
+def _unknown_series(markets: Sequence[Bars]) -> tuple[str, ...]:
+    """Own series without a known value at the newest bar of any of the markets."""
+    unknown = (name for bars in markets for name, values in bars.series.items() if math.isnan(values[-1]))
+    return tuple(dict.fromkeys(unknown))
+
+
+def _median_drift(symbols: Sequence[WatchedSymbol]) -> Drift | None:
+    """Drift of the median member: many members raise no more false alarms than a single market."""
+    drifts = sorted((each.drift for each in symbols if each.drift), key=lambda each: each.score)
+    return drifts[(len(drifts) - 1) // 2] if drifts else None
 
 
 def _performance(
@@ -204,14 +314,18 @@ def measure(bars: Bars, positions: Floats, market: MarketTerms, limit: float) ->
     """
     if not len(bars):
         return Performance()
-    result = market.backtest(bars, positions)
-    metrics = summarise(result, bars.periods_per_year)
+    return performance_of(market.backtest(bars, positions), bars.periods_per_year, limit)
+
+
+def performance_of(result: Backtest, periods_per_year: float, limit: float) -> Performance:
+    """Performance of a backtest that started flat; see `measure`."""
+    metrics = summarise(result, periods_per_year)
     return Performance(
-        bars=len(bars),
+        bars=len(result.returns),
         trades=result.trades.ended,
         sharpe_ratio=_finite(metrics.sharpe_ratio),
         max_drawdown=_finite(metrics.max_drawdown),
-        confidence=_finite(confidence_below(result.returns, limit, bars.periods_per_year)),
+        confidence=_finite(confidence_below(result.returns, limit, periods_per_year)),
     )
 
 

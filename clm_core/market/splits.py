@@ -77,14 +77,16 @@ def bars_for_tail(fit_rows: int, validation_rows: int, fraction: float, look_bac
     return look_back + labelled + horizon + 1
 
 
-def purged_tail(label_end: Rows, fraction: float, embargo: int) -> Tail:
+def purged_tail(label_end: Rows, fraction: float, embargo: int, at: Rows | None = None) -> Tail:
     """Split off the last `fraction` of the labelled rows; labels of fit rows end before the rest and the
     embargo.
 
     Args:
-        label_end: `Labels.end` of the training window, shape (n_bars,); rows with -1 are in neither part.
+        label_end: `Labels.end` of the training window, shape (n_rows,); rows with -1 are in neither part.
         fraction: share of the labelled rows for validation, 0..1 exclusive.
         embargo: rows left out before the first validation row.
+        at: place in time of each row, in the unit of `label_end`, shape (n_rows,): rows of several symbols
+            share places. By default each row has a place of its own.
 
     Raises:
         NotEnoughBars: the rows to fit or the validation rows would be empty.
@@ -94,10 +96,20 @@ def purged_tail(label_end: Rows, fraction: float, embargo: int) -> Tail:
     if embargo < 0:
         raise ValueError(f"the embargo must be at least 0 bars, not {embargo}")
     labelled = np.flatnonzero(label_end >= 0)
-    validation = labelled[len(labelled) - int(len(labelled) * fraction) :]
-    if not len(validation):
+    places = labelled if at is None else at[labelled]
+    newest = int(len(labelled) * fraction)
+    if not newest:
         raise NotEnoughBars(f"{len(labelled)} labelled bars leave none for validation: load more bars")
-    return Tail(_train_rows(label_end, int(validation[0]) - embargo, None), validation)
+    # a moment is never divided: rows of all symbols at the place of the first validation row validate
+    first = int(np.sort(places)[len(places) - newest])
+    fit = labelled[label_end[labelled] < first - embargo]
+    if not len(fit):
+        raise _no_rows(first - embargo)
+    return Tail(fit, labelled[places >= first])
+
+
+def _no_rows(before: int) -> NotEnoughBars:
+    return NotEnoughBars(f"no label ends before row {before}: load more bars, or shorten horizon or embargo")
 
 
 def _train_rows(label_end: Rows, before: int, train_bars: int | None) -> Rows:
@@ -105,7 +117,5 @@ def _train_rows(label_end: Rows, before: int, train_bars: int | None) -> Rows:
     ends = label_end[first:]
     rows = np.flatnonzero((ends >= 0) & (ends < before)) + first
     if not len(rows):
-        raise NotEnoughBars(
-            f"no label ends before row {before}: load more bars, or shorten horizon or embargo"
-        )
+        raise _no_rows(before)
     return rows

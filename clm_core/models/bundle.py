@@ -2,7 +2,8 @@
 
 model.json      description of the model (`ModelCard`)
 trees.ubj ...   the model's own files, in formats for data only, never code
-golden.json     the model's answers to the last training bars at the time of saving (`golden`)
+golden.json     the model's answers to the last training bars at the time of saving (`golden`); a pooled
+                model has golden-0.json and so on, one file a member
 manifest.json   SHA-256 and size of every other file, as canonical JSON
 
 The bundle's digest is the SHA-256 of the manifest: stored elsewhere, the digest protects every byte.
@@ -19,10 +20,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from clm_core.domain.errors import BundleCorrupt, ModelError
 from clm_core.market.bars import Bars
+from clm_core.market.panel import Panel
 from clm_core.models import catalog, golden
 from clm_core.models.contract import Model, ModelCard, Recipe
 from clm_core.models.params import own_origins, series_names
 from clm_core.models.plugins import PluginModel
+from clm_core.models.pooled import PooledModel
 from clm_core.models.sizing import SizedModel
 
 MANIFEST = "manifest.json"
@@ -54,11 +57,12 @@ class BundleManifest(BaseModel):
         return json.dumps(self.model_dump(), sort_keys=True, separators=(",", ":")).encode()
 
 
-def save_bundle(model: Model, recipe: Recipe, folder: Path, bars: Bars) -> str:
+def save_bundle(model: Model, recipe: Recipe, folder: Path, bars: Bars | Panel) -> str:
     """Write a model with golden rows as a bundle into an empty or absent folder.
 
     Args:
-        bars: training bars of the model; the answers to the last bars are the golden rows.
+        bars: training bars of the model, a panel for a pooled model; the answers to the last bars, of each
+            member, are the golden rows.
 
     Returns:
         The bundle's digest.
@@ -74,8 +78,8 @@ def save_bundle(model: Model, recipe: Recipe, folder: Path, bars: Bars) -> str:
     _require_storable(folder)
     golden.record(model, bars, folder)
     card = card_of(model, recipe)
-    # a card without own features and series stays readable by earlier releases
-    unused = {name for name in ("own_features", "series") if not getattr(card, name)}
+    # a card without own features, series and a pool stays readable by earlier releases
+    unused = {name for name in ("own_features", "series", "pool") if not getattr(card, name)}
     (folder / CARD).write_text(card.model_dump_json(indent=2, exclude=unused))
     files = {path.name: _entry(path) for path in folder.iterdir()}
     manifest = BundleManifest(files=files).canonical()
@@ -97,6 +101,9 @@ def load_bundle(folder: Path, digest: str | None = None) -> Model:
     """
     verify_bundle(folder, digest)
     card = read_card(folder)
+    if card.pool:
+        members = [catalog.load(folder, card.of_member(member)) for member in card.pool]
+        return PooledModel(card.trained_on, tuple(members))
     return catalog.load(folder, card)
 
 
@@ -146,6 +153,7 @@ def card_of(model: Model, recipe: Recipe) -> ModelCard:
         bars_needed=model.bars_needed,
         own_features=own_origins(recipe.describe()),
         series=series_names(recipe.describe()),
+        pool=tuple(each.trained_on for each in model.members) if isinstance(model, PooledModel) else (),
     )
 
 
@@ -154,8 +162,11 @@ def installed_libraries(of: Model | Recipe) -> dict[str, str]:
     return {name: version(name) for name in (*LIBRARIES, *catalog.distributions(of))}
 
 
-def _measured(model: Model, bars: Bars) -> Model:
+def _measured(model: Model, bars: Bars | Panel) -> Model:
     """The model with a known `bars_needed`, also where a plug-in does not state the number."""
+    if isinstance(bars, Panel):
+        # plug-ins cannot pool
+        return model
     if isinstance(model, SizedModel):
         return replace(model, inner=_measured(model.inner, bars))
     return model.measured(bars) if isinstance(model, PluginModel) else model
@@ -164,7 +175,8 @@ def _measured(model: Model, bars: Bars) -> Model:
 def _require_storable(folder: Path) -> None:
     """Refuse files that verification would reject on loading."""
     for path in sorted(folder.iterdir()):
-        if path.name in (MANIFEST, CARD, golden.FILE) or path.suffix not in SAFE_SUFFIXES:
+        taken = path.name in (MANIFEST, CARD) or golden.is_golden(path.name)
+        if taken or path.suffix not in SAFE_SUFFIXES:
             raise ModelError(
                 f"the model wrote {path.name}, which no bundle may hold: a file needs an unused name with "
                 f"one of the endings {', '.join(sorted(SAFE_SUFFIXES))}"

@@ -22,7 +22,7 @@ from clm_core.domain.sizing import NO_SIZING, Sizing, sizing_of
 from clm_core.domain.vocabulary import ModelType
 from clm_core.market import own_features
 from clm_core.models import plugins
-from clm_core.models.contract import Composite, Model, ModelCard, PluginOrigin, Recipe
+from clm_core.models.contract import Composite, Model, ModelCard, PluginOrigin, Pooling, Recipe
 from clm_core.models.kind import ModelKind
 from clm_core.models.params import EXECUTION, SIZING
 from clm_core.models.sizing import (
@@ -106,6 +106,33 @@ def recipe(
     split = _Split.of(params)
     sizing = with_costs(split.sizing_section(kind.sizing), market)
     return SizedRecipe(kind.recipe(split.own, market), sizing, split.execution_section(NEW_VERSIONS))
+
+
+def pooling(recipe: Recipe) -> Pooling:
+    """The recipe as one that fits one model to several symbols.
+
+    Raises:
+        ModelError: the kind of model cannot; the message names the kinds that can.
+    """
+    made_by = origin(recipe)
+    require_pooling(recipe.model_type, None if made_by is None else made_by.name)
+    assert isinstance(recipe, Pooling)
+    return recipe
+
+
+def require_pooling(model_type: ModelType, plugin: str | None = None) -> None:
+    """Refuse a kind of model that cannot fit one model to several symbols.
+
+    Raises:
+        ModelError: the message names the kinds that can.
+    """
+    if find_kind(model_type, plugin).pools:
+        return
+    able = [each.value for each in kinds() if (kind := declared(each)) is not None and kind.pools]
+    raise ModelError(
+        f"{Kind(model_type, plugin)} cannot fit one model to several symbols: choose one of "
+        f"{', '.join(able)}, or retrain each symbol by itself"
+    )
 
 
 def requested_params(

@@ -18,6 +18,7 @@ from clm_core.domain.errors import FeatureMismatch, NotEnoughBars
 from clm_core.domain.vocabulary import ModelType
 from clm_core.market.bars import Bars, Floats
 from clm_core.market.own_features import FeatureOrigin
+from clm_core.market.panel import Panel
 from clm_core.market.timeframes import Calendar, Timeframe
 
 Progress = Callable[[float], None]
@@ -55,6 +56,21 @@ class TrainedOn(BaseModel):
             data_hash=bars.content_hash,
             seed=seed,
             gap_rules=bars.gap_rules,
+        )
+
+    @classmethod
+    def of_pool(cls, panel: Panel, seed: int) -> "TrainedOn":
+        """Provenance of a pooled model: name of the pool, span and number of the bars of all members."""
+        return cls(
+            symbol=panel.name,
+            timeframe=panel.timeframe,
+            calendar=panel.calendar,
+            start=min(member.start for member in panel).to_pydatetime(),
+            end=max(member.end for member in panel).to_pydatetime(),
+            bars=panel.rows,
+            data_hash=panel.content_hash,
+            seed=seed,
+            gap_rules=panel.gap_rules,
         )
 
     def require_same_series(self, bars: Bars) -> None:
@@ -112,6 +128,13 @@ class ModelCard(BaseModel):
     """Own features of the model, with the digests of their source."""
     series: tuple[str, ...] = ()
     """Own series of the model, which come with the bars."""
+    pool: tuple[TrainedOn, ...] = ()
+    """Training bars of each member of a pooled model, whose `trained_on` is the pool's; empty for a model of
+    one series."""
+
+    def of_member(self, member: TrainedOn) -> "ModelCard":
+        """Card of a member of a pooled model, as of a model of one series."""
+        return self.model_copy(update={"trained_on": member, "pool": ()})
 
 
 class Model(Protocol):
@@ -215,6 +238,26 @@ class WarmStarting(Recipe, Protocol):
 
     def fit_after(self, older: Model, bars: Bars, seed: int, progress: Progress | None = None) -> Model:
         """Continue a model of the same recipe, fitted on older bars only (none after `bars`)."""
+        ...
+
+
+@runtime_checkable
+class Pooling(Recipe, Protocol):
+    """A recipe able to fit a single model to the bars of several symbols."""
+
+    def fit_panel(self, panel: Panel, seed: int, progress: Progress | None = None) -> "tuple[Model, ...]":
+        """Train on all bars of the members together.
+
+        Rows are divided by time over all members: no label of a row fitted ends after the first row that
+        stops the fit, of whichever symbol.
+
+        Returns:
+            A view of the one fitted model for each member, in the order of the panel. Each view obeys the
+            contract of a model of the member's series.
+
+        Raises:
+            NotEnoughBars: too few rows with features and labels to train on.
+        """
         ...
 
 

@@ -14,8 +14,10 @@ from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from clm_core.domain.errors import BundleCorrupt, PreflightFailed
 from clm_core.market.bars import FIELDS, Bars, Floats
+from clm_core.market.panel import Panel
 from clm_core.models import catalog
 from clm_core.models.contract import Model, TrainedOn
+from clm_core.models.pooled import PooledModel, view_of
 
 FILE = "golden.json"
 ROWS = 500
@@ -66,8 +68,26 @@ def rows_of(model: Model) -> int:
     return max(ROWS, model.bars_needed or 0)
 
 
-def record(model: Model, bars: Bars, folder: Path) -> None:
-    """Write the golden rows of a model fitted on the bars."""
+def is_golden(name: str) -> bool:
+    """True for a file name of golden rows, of a model of one series or of a pool's member."""
+    return name == FILE or (name.startswith("golden-") and name.endswith(".json"))
+
+
+def member_file(number: int) -> str:
+    """File of the golden rows of a member of a pooled model, by the place in the pool."""
+    return f"golden-{number}.json"
+
+
+def record(model: Model, bars: Bars | Panel, folder: Path) -> None:
+    """Write the golden rows of a model fitted on the bars; those of each member of a pooled model."""
+    if isinstance(bars, Bars):
+        _record(model, bars, folder / FILE)
+        return
+    for number, member in enumerate(bars):
+        _record(view_of(model, member.symbol), member, folder / member_file(number))
+
+
+def _record(model: Model, bars: Bars, path: Path) -> None:
     last = bars[-rows_of(model) :]
     answers = model.forecast(last)
     golden = GoldenRows(
@@ -79,7 +99,7 @@ def record(model: Model, bars: Bars, folder: Path) -> None:
     )
     # rows without series stay readable by earlier releases
     unused = None if golden.series else {"series"}
-    (folder / FILE).write_text(golden.model_dump_json(exclude=unused))
+    path.write_text(golden.model_dump_json(exclude=unused))
 
 
 def _with_none(values: Floats) -> list[float | None]:
@@ -91,10 +111,30 @@ def preflight(model: Model, folder: Path) -> None:
     """Compare the answers of a loaded model with the golden rows of the verified bundle.
 
     Raises:
-        PreflightFailed: answers differ, answers are constant, or the bundle has no golden rows.
+        PreflightFailed: answers differ, answers are constant (those of every member of a pool), or the bundle
+            has no golden rows.
         BundleCorrupt: the golden rows cannot be read.
     """
-    golden = _read(folder / FILE)
+    if not isinstance(model, PooledModel):
+        constant = _compare(model, folder / FILE)
+    else:
+        answers = [
+            _compare(member, folder / member_file(number)) for number, member in enumerate(model.members)
+        ]
+        constant = answers[0] if None not in answers else None
+    if constant is not None:
+        raise PreflightFailed(
+            f"the model answers {constant:g} to every golden row and has learned nothing: retrain the model"
+        )
+
+
+def _compare(model: Model, path: Path) -> float | None:
+    """The answer to every golden row if all are the same, else None.
+
+    Raises:
+        PreflightFailed: answers differ, or there are no golden rows.
+    """
+    golden = _read(path)
     bars = golden.bars(model.trained_on)
     positions, forecast = model.positions(bars), model.forecast(bars)
     recorded = np.array(golden.forecast, dtype=np.float64)
@@ -103,15 +143,11 @@ def preflight(model: Model, folder: Path) -> None:
     if differs.any():
         raise PreflightFailed(
             f"the model gives other answers here than at the time of saving, on "
-            f"{np.count_nonzero(differs)} of {len(bars)} golden rows, first at "
+            f"{np.count_nonzero(differs)} of {len(bars)} golden rows of {bars.symbol}, first at "
             f"{bars.index[int(np.argmax(differs))]}: install the library versions named in model.json, or "
             "retrain the model"
         )
-    if _constant(positions) and _constant(forecast):
-        raise PreflightFailed(
-            f"the model answers {positions[0]:g} to every golden row and has learned nothing: "
-            "retrain the model"
-        )
+    return float(positions[0]) if _constant(positions) and _constant(forecast) else None
 
 
 def _read(path: Path) -> GoldenRows:

@@ -56,5 +56,7 @@ class ModelKind:
     """Interval of scheduled retraining; None for a kind that is retrained on demand only."""
     sizing: Sizing | None = DEFAULT_SIZING
     """Sizing of new versions of the kind by default; None for positions that are sized already."""
+    pools: bool = False
+    """True for a kind whose recipes can fit one model to several symbols (`contract.Pooling`)."""
     older_params: tuple[OlderParams, ...] = ()
     """Meaning of stored training parameters of older releases, one entry a marker."""

@@ -36,17 +36,20 @@ from clm_core.domain.sizing import NO_SIZING, Sizing, window_of
 from clm_core.domain.vocabulary import ModelType
 from clm_core.market.bars import Bars, Floats
 from clm_core.market.features import MONDAY
+from clm_core.market.panel import Panel
 from clm_core.market.timeframes import Calendar
 from clm_core.models.contract import (
     ExpectsReturns,
     Model,
     OffersConvictions,
+    Pooling,
     Progress,
     Recipe,
     TrainedOn,
     WarmStarting,
 )
 from clm_core.models.params import EXECUTION, SIZING
+from clm_core.models.pooled import PooledModel
 
 YEAR_NS = 365 * 86_400 * 1_000_000_000
 MAX_CONVICTION = 2.0
@@ -325,6 +328,10 @@ class SizedRecipe:
         assert isinstance(self.inner, WarmStarting)
         return self._sized(self.inner.fit_after(unsized_model(older), bars, seed, progress))
 
+    def fit_panel(self, panel: Panel, seed: int, progress: Progress | None = None) -> tuple[SizedModel, ...]:
+        assert isinstance(self.inner, Pooling)
+        return tuple(self._sized(model) for model in self.inner.fit_panel(panel, seed, progress))
+
     def with_inner(self, inner: Recipe) -> "SizedRecipe":
         return replace(self, inner=inner)
 
@@ -352,6 +359,8 @@ def unsized_recipe(recipe: Recipe) -> Recipe:
 
 def execution_of(model: Model) -> ExecutionRules:
     """Execution of a model's version; a fixed number of units for a model without execution."""
+    if isinstance(model, PooledModel):
+        return execution_of(model.members[0])
     return model.execution if isinstance(model, SizedModel) else FIXED_UNITS
 
 

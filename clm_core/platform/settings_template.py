@@ -140,7 +140,11 @@ def _value(
     if field.is_required() and group is None:
         yield f"# {name} = ...    ({_type_in_words(field.annotation)}; required)"
         return
-    value = field.get_default(call_default_factory=True) if group is None else getattr(group, name)
+    value = (
+        field.get_default(call_default_factory=True, validated_data={})
+        if group is None
+        else getattr(group, name)
+    )
     if value is None:
         yield f"# {name} = ...    ({_type_in_words(field.annotation)}; not set)"
     else:

@@ -28,13 +28,13 @@ from clm_core.registry.locations import EXPERIMENT, HOME_TAG, is_inside
 from clm_core.registry.store_tables import creating_tables, is_database, jobs_left_open
 
 if TYPE_CHECKING:
-    import pandas as pd
     from mlflow import MlflowClient
     from mlflow.entities.model_registry import ModelVersion as MLflowVersion
     from mlflow.entities.model_registry import RegisteredModel
     from mlflow.store.artifact.artifact_repo import ArtifactRepository
 
     from clm_core.market.bars import Bars, Floats
+    from clm_core.market.panel import Panel
     from clm_core.models.contract import Model, ModelCard
 
 T = TypeVar("T")
@@ -173,7 +173,7 @@ class MLflowRegistry:
         job: TrainingJob,
         bundle: Path,
         bundle_digest: str,
-        bars: "Bars",
+        bars: "Bars | Panel",
         params: Mapping[str, Any],
         metrics: Mapping[str, float],
         label: str,
@@ -507,12 +507,13 @@ class MLflowRegistry:
             crash_at(Fault.RUN_OPENED, self._fault)
             yield run.info.run_id
 
-    def _store(self, name: str, bundle: Path, bundle_digest: str, bars: "Bars") -> str:
+    def _store(self, name: str, bundle: Path, bundle_digest: str, bars: "Bars | Panel") -> str:
         """Store the files of a version with the serving code; returns their location."""
         from clm_core.models.bundle import read_card
         from clm_core.registry.scoring import signature_with
 
         card = read_card(bundle)
+        symbols = [member.symbol for member in card.pool]
         with _bytecode_off(), registration():
             stored = self._mlflow.pyfunc.log_model(
                 # a logged model, unlike a registered one, may not have a dot in the name
@@ -521,15 +522,16 @@ class MLflowRegistry:
                 artifacts={BUNDLE: str(bundle)},
                 model_config={
                     "bundle_digest": bundle_digest,
-                    "symbol": bars.symbol,
+                    "symbol": card.trained_on.symbol,
                     "timeframe": bars.timeframe.value,
                     "calendar": bars.calendar.value,
                 },
-                signature=signature_with(card.series),
+                signature=signature_with(card.series, pooled=bool(symbols)),
                 input_example=_example(bars, card.bars_needed),
                 metadata={
                     "bars_needed": card.bars_needed,
-                    "symbol": bars.symbol,
+                    "symbol": card.trained_on.symbol,
+                    **({"symbols": symbols} if symbols else {}),
                     "timeframe": bars.timeframe.value,
                 },
                 pip_requirements=_requirements(card),
@@ -572,7 +574,7 @@ class MLflowRegistry:
         source: str,
         run_id: str,
         bundle_digest: str,
-        bars: "Bars",
+        bars: "Bars | Panel",
         bars_needed: int | None,
         above: int,
     ) -> int:
@@ -667,16 +669,28 @@ def _none_on(codes: set[str], read: Callable[[], T]) -> T | None:
         return None
 
 
-def _dataset(bars: "Bars") -> Any:
+def _dataset(bars: "Bars | Panel") -> Any:
     """Identity of the bars for MLflow; the bars themselves stay in the market data store under their hash."""
     from mlflow.entities import Dataset, DatasetInput, InputTag
 
+    from clm_core.market.panel import Panel
+
+    source: dict[str, Any]
+    if isinstance(bars, Panel):
+        axis = bars.index_bars()
+        source = {
+            "content_hash": bars.content_hash,
+            "members": {member.symbol: member.content_hash for member in bars},
+        }
+    else:
+        axis = bars
+        source = {"content_hash": bars.content_hash, "bars": len(bars)}
     dataset = Dataset(
-        name=f"{bars.symbol} {bars.timeframe} {bars.start:%Y-%m-%d}..{bars.end:%Y-%m-%d}",
+        name=f"{axis.symbol} {axis.timeframe} {axis.start:%Y-%m-%d}..{axis.end:%Y-%m-%d}",
         # MLflow allows a digest 36 characters; the whole hash is the source
         digest=bars.content_hash[:36],
         source_type="clm.market",
-        source=json.dumps({"content_hash": bars.content_hash, "bars": len(bars)}),
+        source=json.dumps(source),
     )
     return DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])
 
@@ -689,13 +703,16 @@ def _requirements(card: "ModelCard") -> list[str]:
     return [f"{name}=={number.partition('+')[0]}" for name, number in {**card.libraries, **brought}.items()]
 
 
-def _example(bars: "Bars", count: int | None) -> "pd.DataFrame":
-    """Table that a prediction accepts: the last training bars, as many as needed, with times as ISO text."""
+def _example(bars: "Bars | Panel", count: int | None) -> Any:
+    """Table that a prediction accepts: the last training bars, as many as needed, with times as ISO text; of
+    a pool those of the first member, with its symbol as the parameter."""
+    from clm_core.market.panel import Panel
     from clm_core.market.series import PREFIX
 
-    last = bars[-(count or 1) :]
+    series = bars.members[0] if isinstance(bars, Panel) else bars
+    last = series[-(count or 1) :]
     table = last.to_frame().reset_index()
     for name, values in last.series.items():
         table[f"{PREFIX}{name}"] = values
     table["timestamp"] = table["timestamp"].dt.strftime("%Y-%m-%dT%H:%M:%SZ")
-    return table
+    return (table, {"symbol": series.symbol}) if isinstance(bars, Panel) else table

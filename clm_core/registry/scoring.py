@@ -25,6 +25,7 @@ from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
 from mlflow.types.schema import AnyType, DataType
 
 from clm_core.domain.errors import CLMError, ConflictError, DataError, Finding, InvalidBars
+from clm_core.domain.spellings import normalise_symbol
 from clm_core.market import own_features
 from clm_core.market.bars import FIELDS, Bars
 from clm_core.market.series import PREFIX
@@ -33,6 +34,7 @@ from clm_core.market.times import EPOCH_BOUNDS
 from clm_core.market.validation import OVERRULABLE, validate
 from clm_core.models.bundle import load_bundle
 from clm_core.models.contract import Model, require_bars_needed
+from clm_core.models.pooled import PooledModel
 from clm_core.registry.loading import advice_on
 from clm_core.settings import load_settings
 
@@ -54,15 +56,23 @@ SIGNATURE = ModelSignature(
     params=ParamSchema([ParamSpec("allow", "string", "")]),
 )
 """Columns of the table and of the answer. The bar-open times are the column `timestamp` or the index."""
+POOL_PARAMS = ParamSchema([ParamSpec("allow", "string", ""), ParamSpec("symbol", "string", "")])
+"""Parameters of a pooled model: `symbol` names the member that the bars belong to."""
 
 
-def signature_with(series: Sequence[str]) -> ModelSignature:
-    """Signature of a version that takes own series: a column `series.NAME` for each."""
+def signature_with(series: Sequence[str], pooled: bool = False) -> ModelSignature:
+    """Signature of a version.
+
+    Args:
+        series: own series of the version: a column `series.NAME` for each.
+        pooled: True for a pooled model, with the symbol as a parameter.
+    """
     columns = [
         *SIGNATURE.inputs.inputs,
         *(ColSpec(_ANY, f"{PREFIX}{name}", required=False) for name in series),
     ]
-    return ModelSignature(inputs=Schema(columns), outputs=SIGNATURE.outputs, params=SIGNATURE.params)
+    params = POOL_PARAMS if pooled else SIGNATURE.params
+    return ModelSignature(inputs=Schema(columns), outputs=SIGNATURE.outputs, params=params)
 
 
 IN_PYTHON: Mapping[str, str] = {
@@ -122,13 +132,16 @@ class Scorer:
         """Positions and forecasts for a table of closed bars, one row a bar, over the same index.
 
         Args:
-            params: optional `allow`, names of rules that the bars may break, separated by commas.
+            params: optional `allow`, names of rules that the bars may break, separated by commas; `symbol`,
+                the member of a pool that the bars belong to.
 
         Raises:
-            InputRefused: the table breaks a rule, or has fewer bars than `Model.bars_needed`.
+            InputRefused: the table breaks a rule, has fewer bars than `Model.bars_needed`, or the symbol is
+                missing or no member of the pool.
         """
         try:
-            bars = self._bars(table, now, _allowed(params or {}))
+            symbol = _symbol(self.model, self.symbol, params or {})
+            bars = self._bars(table, now, _allowed(params or {}), symbol)
             require_bars_needed(self.model, len(bars), "predict()")
             answer = {"position": self.model.positions(bars), "forecast": self.model.forecast(bars)}
         except DataError as error:
@@ -137,7 +150,7 @@ class Scorer:
             raise MlflowException(str(error), error_code=INTERNAL_ERROR) from error
         return Predictions(answer, index=table.index)
 
-    def _bars(self, table: pd.DataFrame, now: datetime, allow: frozenset[str]) -> Bars:
+    def _bars(self, table: pd.DataFrame, now: datetime, allow: frozenset[str], symbol: str) -> Bars:
         if "timestamp" not in table.columns and isinstance(table.index, pd.DatetimeIndex):
             table = table.assign(timestamp=table.index)
         table = table.reset_index(drop=True)
@@ -153,9 +166,7 @@ class Scorer:
                 message = "the time was there before: keep one bar of each"
                 raise InvalidBars(ORIGIN, [Finding("duplicate-time", (first,), 1, message)])
         frame = pd.DataFrame(columns)
-        bars = validate(
-            frame, self.symbol, self.timeframe, self.calendar, now=now, origin=ORIGIN, allow=allow
-        )
+        bars = validate(frame, symbol, self.timeframe, self.calendar, now=now, origin=ORIGIN, allow=allow)
         given = [str(name) for name in table if str(name).startswith(PREFIX)]
         series = {
             name.removeprefix(PREFIX): np.asarray(_numbers(table[name]), dtype=np.float64) for name in given
@@ -204,6 +215,23 @@ def accept_any_column_in_csv() -> None:
 
     pandas_types.reads_any_column = True  # type: ignore[attr-defined]
     Schema.pandas_types = pandas_types  # type: ignore[method-assign,assignment]
+
+
+def _symbol(model: Model, trained_on: str, params: Mapping[str, Any]) -> str:
+    """Symbol of the bars of a table: the symbol of the training, or the named member of a pool."""
+    named = str(params.get("symbol") or "")
+    if not isinstance(model, PooledModel):
+        return trained_on
+    members = ", ".join(model.symbols)
+    if not named:
+        raise DataError(
+            f"{trained_on} is a pool of {members}: name the symbol of the bars, as "
+            f'predict(bars, params={{"symbol": "{model.symbols[0]}"}})'
+        )
+    symbol = normalise_symbol(named)
+    if symbol not in model.symbols:
+        raise DataError(f"the pool {trained_on} has no member {symbol}: give bars of one of {members}")
+    return symbol
 
 
 def _allowed(params: Mapping[str, Any]) -> frozenset[str]:

@@ -29,12 +29,15 @@ def new_job(services: Services, request: RetrainRequest) -> TrainingJob:
         InvalidTrainingParams: a parameter is unknown or out of range.
         UnknownSeries: no source has the requested bars, or an own series in use is not stored.
         NotFound: a member of an ensemble does not exist.
+        PoolRefused: the symbols cannot make the pool asked for.
     """
     # a maintenance pass, which makes no job, does without the libraries of models and bars
     from clm_core.models import catalog
     from clm_core.models.params import series_names
+    from clm_core.retraining import pools
     from clm_core.retraining.ensembles import resolve_members
 
+    request = pools.resolve(services, request)
     params = catalog.requested_params(
         request.model_type,
         request.training_params,
@@ -42,6 +45,8 @@ def new_job(services: Services, request: RetrainRequest) -> TrainingJob:
         services.settings.execution.rules,
     )
     now = services.clock()
+    if request.symbols:
+        return pools.new_job(services, request.model_copy(update={"training_params": params}), now)
     series = services.market.newest(request.symbol, request.timeframe)
     # read here already, so that a damaged file or a series without a closed bar is refused without a job
     services.market.bars(series.symbol, series.timeframe, content_hash=series.content_hash, closed_by=now)

@@ -4,7 +4,7 @@ from base64 import b64encode
 from pathlib import Path
 
 from clm_core.domain.errors import NotFound
-from clm_core.domain.evaluations import Verdict
+from clm_core.domain.evaluations import SYMBOL_COLUMNS, Verdict
 from clm_core.domain.versions import ModelVersion
 from clm_core.ledger.store import Ledger
 from clm_core.platform import stack_state
@@ -34,11 +34,27 @@ def summary_page(home: Path, version: ModelVersion, verdict: Verdict, report: Te
             "| --- | --- | --- | --- |",
             *rows,
             "",
+            *symbol_rows(verdict),
             f"![equity curve](data:image/png;base64,{b64encode(report.equity_png).decode()})",
             "",
             *_links(home, version, report),
         ]
     )
+
+
+def symbol_rows(verdict: Verdict) -> list[str]:
+    """Markdown table of the symbols of a pool; empty for one market."""
+    if not verdict.by_symbol:
+        return []
+    return [
+        f"| symbol | {' | '.join(SYMBOL_COLUMNS)} | costs |",
+        f"| --- {'| --- ' * (len(SYMBOL_COLUMNS) + 1)}|",
+        *(f"| {each.symbol} | {' | '.join(each.cells)} | {each.costs} |" for each in verdict.by_symbol),
+        "",
+        "The pool is judged as the equal-risk portfolio of its symbols; the contributions add up to the sum "
+        "of the portfolio's returns.",
+        "",
+    ]
 
 
 def beside_champion(ledger: Ledger, version: ModelVersion, verdict: Verdict) -> list[dict[str, str]]:

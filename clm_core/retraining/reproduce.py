@@ -10,12 +10,14 @@ from clm_core.domain.costs import MarketCosts
 from clm_core.domain.errors import NotFound
 from clm_core.domain.versions import ModelVersion
 from clm_core.market.bars import Bars, Floats
+from clm_core.market.panel import Panel
 from clm_core.models import catalog
 from clm_core.models.bundle import card_of, load_bundle, read_card
-from clm_core.models.contract import Model, ModelCard
+from clm_core.models.contract import Model, ModelCard, Progress, Recipe
 from clm_core.models.ensemble import readable, with_members_of
+from clm_core.models.pooled import fit_pool
 from clm_core.retraining.code_version import code_version
-from clm_core.retraining.steps import fetch_bars
+from clm_core.retraining.steps import fetch_bars, training_costs
 from clm_core.services import Services
 
 
@@ -78,13 +80,32 @@ def reproduce(services: Services, version: ModelVersion) -> Reproduction:
     requested = catalog.recipe(job.model_type, params, costs, job.plugin)
     # members of an ensemble stay as stored: each member is a version to be reproduced by itself
     recipe = with_members_of(requested, stored)
-    again = recipe.fit(bars, job.seed, lambda done: services.announce("Training again", done))
+    again = _fit(recipe, bars, job.seed, lambda done: services.announce("Training again", done))
     different = [
         *_differences({"data": version.data_hash}, {"data": bars.content_hash}),
         *_differences({"code": version.code_version}, {"code": code_version()}),
         *differences(card, card_of(again, recipe)),
     ]
-    return Reproduction(version, tuple(different), compare(stored, again, bars))
+    return Reproduction(version, tuple(different), _compare(stored, again, bars))
+
+
+def _fit(recipe: Recipe, bars: Bars | Panel, seed: int, progress: Progress) -> Model:
+    if isinstance(bars, Panel):
+        return fit_pool(catalog.pooling(recipe), bars, seed, progress)
+    return recipe.fit(bars, seed, progress)
+
+
+def _compare(stored: Model, again: Model, bars: Bars | Panel) -> Positions:
+    """Comparison on the bars; of a pool, over the bars of all members."""
+    if isinstance(bars, Bars):
+        return compare(stored, again, bars)
+    each = [compare(stored, again, member) for member in bars]
+    return Positions(
+        bars=sum(member.bars for member in each),
+        differing=sum(member.differing for member in each),
+        largest=max(member.largest for member in each),
+        first=min((member.first for member in each if member.first is not None), default=None),
+    )
 
 
 def differences(then: ModelCard, now: ModelCard) -> list[Difference]:
@@ -104,12 +125,12 @@ def compare(stored: Model, again: Model, bars: Bars) -> Positions:
     )
 
 
-def _costs_of(services: Services, version: ModelVersion, bars: Bars) -> MarketCosts:
+def _costs_of(services: Services, version: ModelVersion, bars: Bars | Panel) -> MarketCosts:
     """Costs under which the version was trained and judged; those in force for a version never judged."""
     try:
         evaluation, _ = services.ledger.evaluation(version.model_id, version.version)
     except NotFound:
-        return services.terms(bars.symbol, bars.calendar).terms.market_costs
+        return training_costs(services, bars)
     if evaluation.terms is not None:
         return evaluation.terms.market_costs
     return MarketCosts(fee_bps=evaluation.fee_bps, slippage_bps=evaluation.slippage_bps)

@@ -10,14 +10,28 @@ from clm_core.domain.versions import ModelVersion
 from clm_core.market.bars import Bars, Floats
 
 
+@dataclass(frozen=True, eq=False)
+class MemberEvaluation:
+    """Backtest of a pool's member over the out-of-sample bars, under the terms of the member's market."""
+
+    bars: Bars
+    """Out-of-sample bars of the member."""
+    positions: Floats
+    """Target position after each bar, as traded, shape (n_bars,)."""
+    result: Backtest
+    metrics: Metrics
+    market: MarketTerms
+
+
 @dataclass(frozen=True)
 class BacktestEvaluation:
     """Backtest over the out-of-sample bars, after costs, beside buy-and-hold over the same bars."""
 
     bars: Bars
-    """Out-of-sample bars."""
+    """Out-of-sample bars; of a pool, the common axis (`Panel.index_bars`)."""
     positions: Floats
-    """Target position after each bar, as traded, shape (n_bars,)."""
+    """Target position after each bar, as traded, shape (n_bars,); of a pool, the positions of all members in
+    sequence."""
     judged_seed: int
     """Index of the seed judged: 0 is the job's own seed."""
     seed_sharpes: tuple[float, ...]
@@ -29,7 +43,10 @@ class BacktestEvaluation:
     buy_and_hold: Backtest
     buy_and_hold_metrics: Metrics
     market: MarketTerms
-    """Terms of trading of every backtest of the evaluation."""
+    """Terms of trading of every backtest of the evaluation; of a pool, the highest of each cost, under which
+    the pool was trained, while each member trades under its own."""
+    members: tuple[MemberEvaluation, ...] = ()
+    """Members of a pool with the judged seed; empty for one market."""
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,9 @@
 import math
 import platform
 import uuid
+from collections.abc import Sequence
 from dataclasses import asdict
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import partial
 
 import numpy as np
@@ -12,7 +13,7 @@ import numpy as np
 from clm_core.backtest.metrics import summarise
 from clm_core.backtest.results import Metrics
 from clm_core.backtest.tearsheet import TearSheet, equity_png, render
-from clm_core.backtest.terms import buy_and_hold
+from clm_core.backtest.terms import MarketTerms, buy_and_hold
 from clm_core.decisions import gate
 from clm_core.domain.costs import MarketCosts
 from clm_core.domain.evaluations import Decision, EvaluationResult, Verdict
@@ -24,12 +25,13 @@ from clm_core.domain.versions import ModelVersion
 from clm_core.domain.vocabulary import ModelStatus
 from clm_core.domain.walk_forward import WalkForwardPlan
 from clm_core.market.bars import Bars
+from clm_core.market.panel import Panel
 from clm_core.models import catalog
 from clm_core.models.bundle import read_card
 from clm_core.models.contract import ModelCard
 from clm_core.models.ensemble import readable
 from clm_core.registry.mlflow_registry import Registered
-from clm_core.retraining import case, resume, training
+from clm_core.retraining import case, pools, resume, training
 from clm_core.retraining.code_version import code_version
 from clm_core.retraining.ensembles import fetch_members
 from clm_core.retraining.results import BacktestEvaluation, TearSheetFiles
@@ -44,17 +46,22 @@ STATUS_AFTER_DECISION = {
 """Status of a version after the gate's decision."""
 
 
-def fetch_bars(services: Services, job: TrainingJob) -> Bars:
-    """Bars and own series of the job's data snapshot by the job's creation, also for a later reproduction."""
-    bars = services.market.bars(
-        job.symbol, job.timeframe, job.dataset_span_days, job.data_snapshot, closed_by=job.created_at
-    )
-    bars = services.market.with_series(bars, job.series)
+def fetch_bars(services: Services, job: TrainingJob) -> Bars | Panel:
+    """Bars and own series of the job's data snapshot by the job's creation, also for a later reproduction;
+    those of all members of a pool."""
+    bars: Bars | Panel
+    if job.symbols:
+        bars = pools.fetch_panel(services, job)
+    else:
+        bars = services.market.bars(
+            job.symbol, job.timeframe, job.dataset_span_days, job.data_snapshot, closed_by=job.created_at
+        )
+        bars = services.market.with_series(bars, job.series)
     crash_at(Fault.BARS_FETCHED, services.settings.fault)
     return bars
 
 
-def train(services: Services, job: TrainingJob, bars: Bars) -> TrainingResult:
+def train(services: Services, job: TrainingJob, bars: Bars | Panel) -> TrainingResult:
     """Walk forward, fit the final model and test for leaks.
 
     Results of an earlier job of the model are taken over if the earlier job did exactly the same training and
@@ -65,7 +72,7 @@ def train(services: Services, job: TrainingJob, bars: Bars) -> TrainingResult:
         TrainingFailed: the training exceeded its time limit, or its process died.
     """
     settings = services.settings
-    costs = services.terms(bars.symbol, bars.calendar).terms.market_costs
+    costs = training_costs(services, bars)
     spec = training_spec(job, settings.walk_forward, costs, settings.execution.rules)
     key = training.results_key(spec, bars.content_hash)
     if resume.take_over_training(services.work, job, key):
@@ -82,8 +89,16 @@ def train(services: Services, job: TrainingJob, bars: Bars) -> TrainingResult:
     return training.read(resume.workspace(services.work, job.id), bars)
 
 
+def training_costs(services: Services, bars: Bars | Panel) -> MarketCosts:
+    """Constant costs of the market; of a pool, the highest of each cost of the members."""
+    if isinstance(bars, Panel):
+        terms = pools.member_terms(services, bars)
+        return pools.dearest([each.terms for each in terms.values()]).market_costs
+    return services.terms(bars.symbol, bars.calendar).terms.market_costs
+
+
 def register(
-    services: Services, lease: Lease, job: TrainingJob, bars: Bars, trained: TrainingResult
+    services: Services, lease: Lease, job: TrainingJob, bars: Bars | Panel, trained: TrainingResult
 ) -> ModelVersion:
     """Store the bundle as a new version, in MLflow and then in the ledger.
 
@@ -123,23 +138,24 @@ def taken_labels(services: Services, model_id: str) -> set[str]:
 
 
 def evaluate_out_of_sample(
-    services: Services, lease: Lease, job: TrainingJob, bars: Bars, trained: TrainingResult
+    services: Services, lease: Lease, job: TrainingJob, bars: Bars | Panel, trained: TrainingResult
 ) -> BacktestEvaluation:
     """Backtest the out-of-sample bars with every seed; each backtest counts as a trial, whatever its
     result.
 
-    The seed judged stands at the policy's `seed_quantile` of the seeds, ranked by Sharpe ratio.
+    The seed judged stands at the policy's `seed_quantile` of the seeds, ranked by Sharpe ratio. A pool is
+    judged by its equal-risk portfolio; the backtest of each member counts as a trial of the member's market.
     """
     rules = catalog.version_execution(trained.params, services.settings.execution.rules)
+    if isinstance(bars, Panel):
+        return _evaluate_pool(services, lease, job, bars, trained, rules)
     market = services.terms(bars.symbol, bars.calendar).under(rules)
     rows = trained.out_of_sample[0].rows
     unseen = bars[rows]
     positions = [market.tradable(run.positions[rows]) for run in trained.out_of_sample]
     results = [market.backtest(unseen, targets) for targets in positions]
     metrics = [summarise(result, unseen.periods_per_year) for result in results]
-    quantile = services.policy(job.model_id, job.symbol).criteria.seed_quantile
-    ranking = sorted(range(len(metrics)), key=lambda seed: _finite_or_lowest(metrics[seed].sharpe_ratio))
-    judged = ranking[int(quantile * (len(ranking) - 1))]
+    ranking, judged = _ranked_seeds(services, job, metrics)
     # the judged seed last: a verdict refers to the newest trial of its job
     backtests = sorted(enumerate(results), key=lambda pair: pair[0] == judged)
     case.record_trials(services.ledger, lease, job, unseen, backtests, services.clock())
@@ -158,6 +174,48 @@ def evaluate_out_of_sample(
     )
 
 
+def _evaluate_pool(
+    services: Services,
+    lease: Lease,
+    job: TrainingJob,
+    panel: Panel,
+    trained: TrainingResult,
+    rules: ExecutionRules,
+) -> BacktestEvaluation:
+    terms = {symbol: market.under(rules) for symbol, market in pools.member_terms(services, panel).items()}
+    members = [pools.evaluate_members(panel, run, terms) for run in trained.by_member]
+    axis = panel.index_bars()[trained.out_of_sample[0].rows]
+    results = [pools.portfolio_of(axis, each) for each in members]
+    metrics = [summarise(result, axis.periods_per_year) for result in results]
+    ranking, judged = _ranked_seeds(services, job, metrics)
+    now = services.clock()
+    looks = pools.record_looks(services.ledger, lease, job, list(enumerate(members)), now)
+    # the portfolio with the judged seed last: a verdict refers to the newest trial of its job
+    backtests = sorted(enumerate(results), key=lambda pair: pair[0] == judged)
+    case.record_trials(services.ledger, lease, job, axis, backtests, now + timedelta(microseconds=looks))
+    held = pools.held_portfolio(axis, members[judged])
+    crash_at(Fault.EVALUATED, services.settings.fault)
+    return BacktestEvaluation(
+        bars=axis,
+        positions=pools.joined_positions(members[judged]),
+        judged_seed=judged,
+        seed_sharpes=tuple(metrics[seed].sharpe_ratio for seed in ranking),
+        result=results[judged],
+        metrics=metrics[judged],
+        buy_and_hold=held,
+        buy_and_hold_metrics=summarise(held, axis.periods_per_year),
+        market=MarketTerms(pools.dearest([each.terms for each in terms.values()])),
+        members=members[judged],
+    )
+
+
+def _ranked_seeds(services: Services, job: TrainingJob, metrics: Sequence[Metrics]) -> tuple[list[int], int]:
+    """Seeds by Sharpe ratio, ascending, and the seed judged."""
+    quantile = services.policy(job.model_id, job.symbol).criteria.seed_quantile
+    ranking = sorted(range(len(metrics)), key=lambda seed: _finite_or_lowest(metrics[seed].sharpe_ratio))
+    return ranking, ranking[int(quantile * (len(ranking) - 1))]
+
+
 def judge(services: Services, lease: Lease, version: ModelVersion, evaluation: BacktestEvaluation) -> Verdict:
     """Judge the version, and record the verdict and the new status.
 
@@ -167,15 +225,24 @@ def judge(services: Services, lease: Lease, version: ModelVersion, evaluation: B
     registry = services.registry
     settings = services.settings
     policy = services.policy(version.model_id, version.symbol)
-    trials = ledger.trials.records(version.symbol, version.timeframe)
-    against = case.compare_with_champion(
-        ledger, registry, services.market, version, evaluation, settings.execution.rules
-    )
+    if evaluation.members:
+        symbols = tuple(member.bars.symbol for member in evaluation.members)
+        trials = pools.trials_of(ledger, version.symbol, symbols, version.timeframe)
+        against = pools.compare_with_champion(
+            ledger, registry, services.market, version, evaluation, settings.execution.rules
+        )
+    else:
+        trials = ledger.trials.records(version.symbol, version.timeframe)
+        against = case.compare_with_champion(
+            ledger, registry, services.market, version, evaluation, settings.execution.rules
+        )
     verdict = gate.judge(case.build_case(evaluation, trials, against, policy), policy)
     if len(evaluation.seed_sharpes) > 1:
         verdict = verdict.model_copy(update={"seed_sharpes": evaluation.seed_sharpes})
     remarks = evaluation.market.terms.remarks
     verdict = verdict.model_copy(update={"warnings": (*verdict.warnings, *remarks)})
+    members = pools.by_symbol(evaluation.members, settings.walk_forward, len(evaluation.seed_sharpes))
+    verdict = verdict.model_copy(update={"by_symbol": members})
     terms = _recorded_terms(evaluation, settings.walk_forward)
     record = _evaluation_record(version, evaluation, verdict, terms, services.clock())
     ledger.add_evaluation(record, verdict, policy, version.bundle_digest, lease)
@@ -198,7 +265,7 @@ def report(
     services: Services,
     job: TrainingJob,
     version: ModelVersion,
-    bars: Bars,
+    bars: Bars | Panel,
     trained: TrainingResult,
     evaluation: BacktestEvaluation,
     verdict: Verdict,
@@ -274,7 +341,7 @@ def training_spec(
 
 def _model_version(
     job: TrainingJob,
-    bars: Bars,
+    bars: Bars | Panel,
     trained: TrainingResult,
     registered: Registered,
     package_digest: str,
@@ -323,8 +390,13 @@ def _finite_or_lowest(ratio: float) -> float:
 
 def _recorded_terms(evaluation: BacktestEvaluation, plan: WalkForwardPlan) -> EvaluationTerms:
     bars = evaluation.bars
-    run = plan.model_copy(update={"seeds": len(evaluation.seed_sharpes)})
-    return EvaluationTerms.of(evaluation.market.terms, run, str(bars.calendar), bars.gap_rules)
+    seeds = len(evaluation.seed_sharpes)
+    run = plan.model_copy(update={"seeds": seeds})
+    terms = EvaluationTerms.of(evaluation.market.terms, run, str(bars.calendar), bars.gap_rules)
+    members = {
+        member.bars.symbol: pools.member_record(member, plan, seeds).digest for member in evaluation.members
+    }
+    return terms.model_copy(update={"members": members})
 
 
 def _evaluation_record(
@@ -371,17 +443,37 @@ def _terms_of_run(record: EvaluationResult) -> dict[str, str]:
     }
 
 
-def _data_facts(bars: Bars) -> dict[str, str]:
+def _data_facts(bars: Bars | Panel) -> dict[str, str]:
+    if isinstance(bars, Panel):
+        return _pool_facts(bars)
     gaps = bars.gaps
     return {
         "series": f"{bars.symbol} {bars.timeframe}, calendar {bars.calendar}",
         "bars": f"{len(bars):,}",
-        "range": f"{bars.start:%Y-%m-%d %H:%M} to {bars.end:%Y-%m-%d %H:%M} UTC",
+        "range": _range(bars),
         "gaps": f"{len(gaps)} ({sum(gap.missing for gap in gaps)} bars missing, none filled; "
         f"{bars.bridged.sum()} carried through)",
         "bars a year": f"{bars.periods_per_year:,.0f}",
         "content hash": bars.content_hash,
     }
+
+
+def _pool_facts(panel: Panel) -> dict[str, str]:
+    members = {
+        f"bars of {bars.symbol}": f"{len(bars):,}, {_range(bars)}, {len(bars.gaps)} gaps, content hash "
+        f"{bars.content_hash[:12]}"
+        for bars in panel
+    }
+    return {
+        "pool": f"{panel.name}: {', '.join(panel.symbols)} {panel.timeframe}, calendar {panel.calendar}",
+        **members,
+        "moments": f"{len(panel.time):,} with a bar of any member",
+        "content hash": panel.content_hash,
+    }
+
+
+def _range(bars: Bars) -> str:
+    return f"{bars.start:%Y-%m-%d %H:%M} to {bars.end:%Y-%m-%d %H:%M} UTC"
 
 
 def _numbers(metrics: Metrics) -> dict[str, float]:

@@ -25,7 +25,7 @@ from typing import IO, Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-from clm_core.backtest import sentinel
+from clm_core.backtest import pools, sentinel
 from clm_core.backtest.walk_forward import FoldResult, OutOfSample, fold_result, walk_forward
 from clm_core.domain import errors
 from clm_core.domain.costs import MarketCosts
@@ -34,19 +34,23 @@ from clm_core.domain.progress import Announce
 from clm_core.domain.vocabulary import ModelType
 from clm_core.domain.walk_forward import WalkForwardPlan
 from clm_core.market.bars import FIELDS, Bars, Floats
+from clm_core.market.panel import Panel
 from clm_core.market.series import PREFIX
 from clm_core.market.timeframes import Calendar, Timeframe
 from clm_core.models import catalog
 from clm_core.models.bundle import installed_libraries, save_bundle, verify_bundle
-from clm_core.models.contract import Recipe
+from clm_core.models.contract import Model, Progress, Recipe
 from clm_core.models.ensemble import with_members
 from clm_core.models.own import FeaturesInUse
 from clm_core.models.params import feature_names, own_origins
+from clm_core.models.pooled import PooledModel, fit_pool
 from clm_core.platform.private_files import keep_files_private
 from clm_core.retraining.code_version import code_digest
 
 SPEC = "spec.json"
 BARS = "bars.npz"
+POOL = "pool.json"
+"""File of a pool's training with the name and the number of the members."""
 FEATURES = "features.json"
 BUNDLE = "bundle"
 OUT_OF_SAMPLE = "out_of_sample.npz"
@@ -89,7 +93,9 @@ class TrainingResult:
     learning_curve: tuple[float, ...]
     importances: dict[str, float]
     out_of_sample: tuple[OutOfSample, ...]
-    """Walk-forward results, one item per seed."""
+    """Walk-forward results, one item per seed; of a pool, the mean position on the common axis."""
+    by_member: tuple[tuple[OutOfSample, ...], ...] = ()
+    """Walk-forward results of each member of a pool, one item per seed; empty for one market."""
 
 
 def results_key(spec: TrainingSpec, data_hash: str) -> str:
@@ -106,7 +112,7 @@ def results_key(spec: TrainingSpec, data_hash: str) -> str:
     return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
 
 
-def train(spec: TrainingSpec, bars: Bars, folder: Path, announce: Announce) -> None:
+def train(spec: TrainingSpec, bars: Bars | Panel, folder: Path, announce: Announce) -> None:
     """Walk forward with every seed, fit the final model on all bars, test for leaks and write the results.
 
     Raises:
@@ -114,7 +120,8 @@ def train(spec: TrainingSpec, bars: Bars, folder: Path, announce: Announce) -> N
     """
     recipe = spec.recipe()
     # seconds, and refused before hours of training
-    sentinel.examine_own_features(feature_names(recipe.describe()), bars, spec.seed)
+    longest = max(bars, key=len) if isinstance(bars, Panel) else bars
+    sentinel.examine_own_features(feature_names(recipe.describe()), longest, spec.seed)
     share = spec.plan.folds / (spec.plan.folds + 2)
     runs = [_walk(spec, recipe, bars, number, share, announce) for number in range(spec.seeds)]
     final_recipe = with_members(recipe, folder / MEMBERS)
@@ -122,12 +129,21 @@ def train(spec: TrainingSpec, bars: Bars, folder: Path, announce: Announce) -> N
     def report_fit(done: float) -> None:
         announce("Final fit", share + done * (1 - share) / 2)
 
-    model = final_recipe.fit(bars, spec.seed, report_fit)
+    model = _fit(final_recipe, bars, spec.seed, report_fit)
     announce("Looking for leaks", (1 + share) / 2)
-    sentinel.examine(recipe, model, bars, spec.seed)
+    if isinstance(model, PooledModel):
+        assert isinstance(bars, Panel)
+        pools.examine(catalog.pooling(recipe), model, bars, spec.seed)
+    else:
+        assert isinstance(bars, Bars)
+        sentinel.examine(recipe, model, bars, spec.seed)
     digest = save_bundle(model, recipe, folder / BUNDLE, bars)
-    arrays = {f"positions{number}": run.positions for number, run in enumerate(runs)}
-    arrays |= {f"forecast{number}": run.forecast for number, run in enumerate(runs)}
+    arrays = {
+        _array(name, number, member, len(run)): getattr(of_member, name)
+        for number, run in enumerate(runs)
+        for member, of_member in enumerate(run)
+        for name in ("positions", "forecast")
+    }
     np.savez(folder / OUT_OF_SAMPLE, allow_pickle=False, **arrays)
     results = {
         "bundle_digest": digest,
@@ -135,7 +151,7 @@ def train(spec: TrainingSpec, bars: Bars, folder: Path, announce: Announce) -> N
         "train_metrics": model.train_metrics,
         "learning_curve": model.learning_curve,
         "importances": model.importances(),
-        "folds": [[_fold_json(fold) for fold in run.folds] for run in runs],
+        "folds": [[_fold_json(fold) for fold in run[0].folds] for run in runs],
     }
     unfinished = folder / f"{RESULTS}.part"
     unfinished.write_text(json.dumps(results, default=float))
@@ -143,7 +159,7 @@ def train(spec: TrainingSpec, bars: Bars, folder: Path, announce: Announce) -> N
 
 
 def train_in_subprocess(
-    spec: TrainingSpec, bars: Bars, folder: Path, announce: Announce, limit_seconds: float
+    spec: TrainingSpec, bars: Bars | Panel, folder: Path, announce: Announce, limit_seconds: float
 ) -> None:
     """`train` in a subprocess, which ends at the time limit, or when the caller is interrupted or dies.
 
@@ -172,12 +188,23 @@ def train_in_subprocess(
         raise _training_failed(process.returncode, folder / LOG, exceeded)
 
 
-def read(folder: Path, bars: Bars) -> TrainingResult:
+def read(folder: Path, bars: Bars | Panel) -> TrainingResult:
     """Read the results of a training on the bars."""
     results = json.loads((folder / RESULTS).read_text())
+    members = bars.members if isinstance(bars, Panel) else (bars,)
+    axis = bars.index_bars() if isinstance(bars, Panel) else bars
     with np.load(folder / OUT_OF_SAMPLE, allow_pickle=False) as arrays:
         runs = tuple(
-            _read_walk(bars, folds, arrays[f"positions{number}"], arrays[f"forecast{number}"])
+            tuple(
+                _read_walk(
+                    axis,
+                    member_bars,
+                    folds,
+                    arrays[_array("positions", number, member, len(members))],
+                    arrays[_array("forecast", number, member, len(members))],
+                )
+                for member, member_bars in enumerate(members)
+            )
             for number, folds in enumerate(results["folds"])
         )
     return TrainingResult(
@@ -187,7 +214,8 @@ def read(folder: Path, bars: Bars) -> TrainingResult:
         train_metrics=results["train_metrics"],
         learning_curve=tuple(results["learning_curve"]),
         importances=results["importances"],
-        out_of_sample=runs,
+        out_of_sample=tuple(pools.on_axis(bars, run) if isinstance(bars, Panel) else run[0] for run in runs),
+        by_member=runs if isinstance(bars, Panel) else (),
     )
 
 
@@ -202,12 +230,28 @@ def is_complete(folder: Path) -> bool:
 
 
 def _walk(
-    spec: TrainingSpec, recipe: Recipe, bars: Bars, number: int, share: float, announce: Announce
-) -> OutOfSample:
+    spec: TrainingSpec, recipe: Recipe, bars: Bars | Panel, number: int, share: float, announce: Announce
+) -> tuple[OutOfSample, ...]:
+    """Results of each member of a pool; of one series, a single result."""
+
     def report(done: float) -> None:
         announce("Walk-forward", (number + done) / spec.seeds * share)
 
-    return walk_forward(recipe, bars, spec.plan, spec.seed + number, report)
+    seed = spec.seed + number
+    if isinstance(bars, Panel):
+        return pools.walk_forward(catalog.pooling(recipe), bars, spec.plan, seed, report)
+    return (walk_forward(recipe, bars, spec.plan, seed, report),)
+
+
+def _fit(recipe: Recipe, bars: Bars | Panel, seed: int, progress: Progress) -> Model:
+    if isinstance(bars, Panel):
+        return fit_pool(catalog.pooling(recipe), bars, seed, progress)
+    return recipe.fit(bars, seed, progress)
+
+
+def _array(name: str, seed: int, member: int, members: int) -> str:
+    """Name of an array of results; those of one market carry no number of a member."""
+    return f"{name}{seed}" if members == 1 else f"{name}{seed}-{member}"
 
 
 def _fold_json(fold: FoldResult) -> dict[str, Any]:
@@ -216,23 +260,50 @@ def _fold_json(fold: FoldResult) -> dict[str, Any]:
 
 
 def _read_walk(
-    bars: Bars, folds: Sequence[Mapping[str, Any]], positions: Floats, forecast: Floats
+    axis: Bars, bars: Bars, folds: Sequence[Mapping[str, Any]], positions: Floats, forecast: Floats
 ) -> OutOfSample:
+    """
+    Args:
+        axis: bars whose rows the folds count: the bars themselves, or those of a pool.
+    """
     for array in (positions, forecast):
         array.setflags(write=False)
     results = tuple(
-        fold_result(bars, slice(*fold["train"]), slice(*fold["test"]), fold["train_metrics"])
+        fold_result(axis, slice(*fold["train"]), slice(*fold["test"]), fold["train_metrics"])
         for fold in folds
     )
-    return OutOfSample(positions, forecast, slice(results[0].test.start, len(bars)), results)
+    first = int(np.searchsorted(bars.time, axis.time[results[0].test.start]))
+    return OutOfSample(positions, forecast, slice(first, len(bars)), results)
 
 
-def _write_input(spec: TrainingSpec, bars: Bars, folder: Path) -> None:
+def _write_input(spec: TrainingSpec, bars: Bars | Panel, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / SPEC).write_text(spec.model_dump_json())
     (folder / FEATURES).write_text(FeaturesInUse.of(spec.recipe().describe()).model_dump_json())
+    if isinstance(bars, Panel):
+        (folder / POOL).write_text(json.dumps({"name": bars.name, "members": len(bars)}))
+        for number, member in enumerate(bars):
+            _write_bars(member, folder / _member_file(number))
+    else:
+        _write_bars(bars, folder / BARS)
+
+
+def _read_input(folder: Path) -> tuple[TrainingSpec, Bars | Panel]:
+    spec = TrainingSpec.model_validate_json((folder / SPEC).read_bytes())
+    if not (folder / POOL).exists():
+        return spec, _read_bars(folder / BARS)
+    pool = json.loads((folder / POOL).read_text())
+    members = (_read_bars(folder / _member_file(number)) for number in range(pool["members"]))
+    return spec, Panel(pool["name"], tuple(members))
+
+
+def _member_file(number: int) -> str:
+    return f"bars-{number}.npz"
+
+
+def _write_bars(bars: Bars, path: Path) -> None:
     np.savez(
-        folder / BARS,
+        path,
         allow_pickle=False,
         symbol=bars.symbol,
         timeframe=bars.timeframe.value,
@@ -243,13 +314,12 @@ def _write_input(spec: TrainingSpec, bars: Bars, folder: Path) -> None:
     )
 
 
-def _read_input(folder: Path) -> tuple[TrainingSpec, Bars]:
-    with np.load(folder / BARS, allow_pickle=False) as kept:
+def _read_bars(path: Path) -> Bars:
+    with np.load(path, allow_pickle=False) as kept:
         series = str(kept["symbol"]), Timeframe(str(kept["timeframe"])), Calendar(str(kept["calendar"]))
         columns = {name: kept[name] for name in ("time", *FIELDS)}
         own = {name.removeprefix(PREFIX): kept[name] for name in kept.files if name.startswith(PREFIX)}
-        bars = Bars(*series, **columns, gap_rules=int(kept["gap_rules"]), series=own)
-    return TrainingSpec.model_validate_json((folder / SPEC).read_bytes()), bars
+        return Bars(*series, **columns, gap_rules=int(kept["gap_rules"]), series=own)
 
 
 def _process(folder: Path, log: IO[bytes]) -> subprocess.Popen[bytes]:

@@ -6,6 +6,7 @@ from clm_core.domain.jobs import RetrainRequest, TrainingJob
 from clm_core.domain.spellings import default_span_days
 from clm_core.evidence.trials import DAY, TrialCount, count_trials
 from clm_core.market.bars import Bars
+from clm_core.retraining import pools
 from clm_core.services import Services
 
 
@@ -15,6 +16,9 @@ def evidence_window(services: Services, request: RetrainRequest) -> EvidenceWind
     Raises:
         UnknownSeries: no source has the requested bars.
     """
+    request = pools.resolve(services, request)
+    if request.symbols:
+        return window_of_bars(services, request, pools.newest_panel(services, request).index_bars())
     bars = services.market.bars(
         request.symbol, request.timeframe, request.dataset_span_days, closed_by=services.clock()
     )
@@ -29,12 +33,12 @@ def window_of_bars(
 
     Args:
         training: request or job with the canonical names of the market.
-        bars: bars of the training, at least one.
+        bars: bars of the training, at least one; of a pool, those of the common axis.
     """
     levels = services.policy(training.model_id, training.symbol).evidence
     if levels is None:
         return None
-    records = services.ledger.trials.records(training.symbol, training.timeframe)
+    records = pools.trials_of(services.ledger, training.symbol, training.symbols, training.timeframe)
     trials = (
         count_trials(records, levels.fewest_trials) if records else TrialCount(0, levels.fewest_trials, 0.0)
     )

@@ -18,7 +18,9 @@ bit: the signal is sign(p - 1/2) where |p - 1/2| >= `threshold`, p as the trees 
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Protocol, Self
 
@@ -33,6 +35,7 @@ from clm_core.domain.vocabulary import ModelType
 from clm_core.market.bars import Bars, Floats
 from clm_core.market.features import FEATURES, FeatureTable, compute_features, memory_of, select_features
 from clm_core.market.labels import Labels, direction, return_unit, ties, volatility_scaled_return
+from clm_core.market.panel import Panel, thinned
 from clm_core.market.sample_weights import age_weights, average_uniqueness
 from clm_core.market.signals import accuracy, hold_convictions, hold_signals
 from clm_core.market.splits import Rows, bars_for_tail, purged_tail
@@ -309,27 +312,40 @@ class BoostingRecipe(ABC):
         bound for useful trees, the validation accuracy, and the log loss of the probability of a rise before
         and after calibration. XGBoost adds a flag for the use of a GPU.
         """
-        horizon = _horizon(bars, self.params)
-        material = _material(bars, self.params, horizon)
+        # a series is a panel with a single member
+        [model] = self.fit_panel(Panel(bars.symbol, (bars,)), seed, progress)
+        return model
+
+    def fit_panel(
+        self, panel: Panel, seed: int, progress: Progress | None = None
+    ) -> tuple[BoostedModel, ...]:
+        """`fit` on the rows of all members together: the trees and the reading of the answers are shared.
+
+        Rows are thinned (`panel.thinned`) and divided by time over all members. horizon=auto takes the
+        longest choice of the members.
+        """
+        horizon = _horizon(panel, self.params)
+        material = _material(panel, self.params, horizon)
         report = progress or (lambda done: None)
         # the libraries hold seeds in 31 bits
         boosted = self.boost(material.fit, material.validation, seed % 2**31, report)
         trees = self.trees(boosted.raw)
         report(1.0)
-        reading = (
-            None if self.params.label == "sign" else _reading(bars, self.params, horizon, material, trees)
-        )
+        reading = None if self.params.label == "sign" else _reading(self.params, horizon, material, trees)
         metrics = _metrics(trees, material, self.params) | boosted.metrics
         if reading is not None:
-            metrics |= _reading_metrics(bars, self.params, material, trees, reading)
-        return BoostedModel(
-            self.params,
-            TrainedOn.of(bars, seed),
-            metrics,
-            boosted.raw,
-            trees,
-            reading,
-            tuple(boosted.losses),
+            metrics |= _reading_metrics(self.params, material, trees, reading)
+        return tuple(
+            BoostedModel(
+                self.params,
+                TrainedOn.of(bars, seed),
+                metrics,
+                boosted.raw,
+                trees,
+                reading,
+                tuple(boosted.losses),
+            )
+            for bars in panel
         )
 
     @abstractmethod
@@ -369,7 +385,7 @@ def _read_reading(folder: Path) -> Reading:
         ) from error
 
 
-def _horizon(bars: Bars, params: BoostingParams) -> int:
+def _horizon(panel: Panel, params: BoostingParams) -> int:
     if params.horizon != "auto":
         return params.horizon
     if params.round_trip_bps is None:
@@ -377,7 +393,41 @@ def _horizon(bars: Bars, params: BoostingParams) -> int:
             "horizon=auto chooses by the cost of a round trip: give round_trip_bps, or make the recipe with "
             "the costs of a market"
         )
-    return choose_horizon(bars, params.round_trip_bps).bars
+    return max(choose_horizon(bars, params.round_trip_bps).bars for bars in panel)
+
+
+@dataclass(frozen=True, eq=False)
+class _Member:
+    """Training bars of a member with labels, and the rows of each part of a fit."""
+
+    bars: Bars
+    values: Floats
+    """Features, shape (n_bars, n_features)."""
+    targets: Targets
+    at: Rows
+    """Row of each bar on the common axis of time, shape (n_bars,)."""
+    label_end: Rows
+    """Row of the last bar of each label, shape (n_bars,); -1 for rows without label and rows thinned out."""
+    ties: int
+    """Rows left out because the price is the same after the horizon."""
+
+    @property
+    def end_at(self) -> Rows:
+        """`label_end` on the common axis, shape (n_bars,)."""
+        return np.where(self.label_end >= 0, self.at[self.label_end], -1)
+
+
+@dataclass(frozen=True, eq=False)
+class _Parts:
+    """Rows of a member in each part of a fit."""
+
+    member: _Member
+    fit: Rows
+    validation: Rows
+    calibration: Rows
+    """Rows for calibration; without calibration, the rows for early stopping."""
+    uniqueness: Floats
+    """Average uniqueness of the fitted labels."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -387,42 +437,56 @@ class _Material:
     fit: Sample
     validation: Sample
     """Rows for early stopping."""
-    fit_rows: Rows
-    validation_rows: Rows
-    calibration_rows: Rows
-    """Rows for calibration; without calibration, the rows for early stopping."""
-    targets: Targets
-    ties: int
-    """Rows left out because the price is the same after the horizon."""
-    independent: float
-    """Number of labels without overlap equal in information to the fitted labels."""
+    parts: tuple[_Parts, ...]
+    """Rows by member."""
+
+    @property
+    def ties(self) -> int:
+        return sum(each.member.ties for each in self.parts)
+
+    @property
+    def independent(self) -> float:
+        """Number of labels without overlap equal in information to the fitted labels; labels of several
+        members at the same moments count once."""
+        return max(float(each.uniqueness.sum()) for each in self.parts)
 
 
-def _material(bars: Bars, params: BoostingParams, horizon: int) -> _Material:
+def _material(panel: Panel, params: BoostingParams, horizon: int) -> _Material:
     """Rows to fit on, newer rows for early stopping, the newest for calibration, each purged by label end."""
+    members = [_member(panel, number, params, horizon) for number in range(len(panel))]
+    rows = _divided(panel, params, horizon, members)
+    parts = tuple(
+        _Parts(member, *own, average_uniqueness(own[0], member.label_end[own[0]]))
+        for member, own in zip(members, rows, strict=True)
+    )
+    target = np.concatenate([each.member.targets.labels.values[each.fit] for each in parts])
+    if len(np.unique(target)) < 2:
+        raise NotEnoughBars(
+            f"{panel.name} {panel.timeframe}: every row to fit on has the same label, so there is nothing "
+            "to learn. Give more days of bars or a shorter horizon"
+        )
+    fit, validation = (
+        Sample(
+            np.concatenate([each.member.values[rows] for each, rows in chosen]),
+            np.concatenate([each.member.targets.labels.values[rows] for each, rows in chosen]),
+        )
+        for chosen in ([(each, each.fit) for each in parts], [(each, each.validation) for each in parts])
+    )
+    return _Material(Sample(fit.values, fit.target, _weights(parts, params)), validation, parts)
+
+
+def _member(panel: Panel, number: int, params: BoostingParams, horizon: int) -> _Member:
+    bars = panel.members[number]
     table = compute_features(bars, params.features)
     targets = targets_of(bars, params.label, horizon, params.barrier)
     known = _known(table, targets.side)
-    labels = targets.labels
-    label_end = np.where(known, labels.end, -1)
-    parts = _parts(bars, params, horizon, label_end)
-    if len(np.unique(labels.values[parts[0]])) < 2:
-        raise NotEnoughBars(
-            f"{bars.symbol} {bars.timeframe}: every row to fit on has the same label, so there is nothing "
-            "to learn. Give more days of bars or a shorter horizon"
-        )
-    uniqueness = average_uniqueness(parts[0], label_end[parts[0]])
-    weight = _weights(parts[0], uniqueness, params)
-    fit, validation = (Sample(table.values[rows], labels.values[rows]) for rows in parts[:2])
-    return _Material(
-        fit=Sample(fit.values, fit.target, weight),
-        validation=validation,
-        fit_rows=parts[0],
-        validation_rows=parts[1],
-        calibration_rows=parts[2],
+    return _Member(
+        bars=bars,
+        values=table.values,
         targets=targets,
+        at=np.searchsorted(panel.time, bars.time),
+        label_end=np.where(known & thinned(panel, number), targets.labels.end, -1),
         ties=int(np.count_nonzero(known & ties(bars, horizon))),
-        independent=float(uniqueness.sum()),
     )
 
 
@@ -442,37 +506,72 @@ def _known(table: FeatureTable, side: Floats | None) -> NDArray[np.bool_]:
     return table.complete if side is None else table.complete & ~np.isnan(side)
 
 
-def _weights(rows: Rows, uniqueness: Floats, params: BoostingParams) -> Floats | None:
+def _weights(parts: Sequence[_Parts], params: BoostingParams) -> Floats | None:
     if not (params.uniqueness_weights or params.age_half_life):
         return None
-    weight = uniqueness if params.uniqueness_weights else np.ones(len(rows))
+    uniqueness = np.concatenate([each.uniqueness for each in parts])
+    weight = uniqueness if params.uniqueness_weights else np.ones(len(uniqueness))
     if params.age_half_life:
-        weight = weight * age_weights(rows, params.age_half_life)
+        at = np.concatenate([each.member.at[each.fit] for each in parts])
+        # ages count from the newest row of any member
+        weight = weight * age_weights(np.append(at, at.max()), params.age_half_life)[:-1]
     return np.asarray(weight / weight.mean())
 
 
-def _parts(bars: Bars, params: BoostingParams, horizon: int, label_end: Rows) -> tuple[Rows, Rows, Rows]:
-    """Rows to fit, to stop and to calibrate on; the last two are the same without calibration.
+def _divided(
+    panel: Panel, params: BoostingParams, horizon: int, members: Sequence[_Member]
+) -> list[tuple[Rows, Rows, Rows]]:
+    """Rows of each member to fit, to stop and to calibrate on; the last two are the same without calibration.
+
+    Moments are divided, not rows: the parts begin at the same time for every member.
 
     Raises:
         NotEnoughBars: a part has too few rows.
     """
-    needed = _bars_needed(bars, params, horizon)
+    label_end = np.concatenate([member.end_at for member in members])
+    at = np.concatenate([member.at for member in members])
+    parts = _parts(panel, params, horizon, label_end, at)
+    edges = np.cumsum([0, *(len(member.bars) for member in members)]).tolist()
+    return [
+        (
+            _between(parts[0], first, stop),
+            _between(parts[1], first, stop),
+            _between(parts[2], first, stop),
+        )
+        for first, stop in pairwise(edges)
+    ]
+
+
+def _between(rows: Rows, first: int, stop: int) -> Rows:
+    """Rows from `first` to before `stop`, counted from `first`."""
+    return rows[(rows >= first) & (rows < stop)] - first
+
+
+def _parts(
+    panel: Panel, params: BoostingParams, horizon: int, label_end: Rows, at: Rows
+) -> tuple[Rows, Rows, Rows]:
+    """Rows to fit, to stop and to calibrate on, among the rows of all members in sequence.
+
+    Args:
+        label_end: row of the last bar of each label on the common axis, shape (n_rows,); -1 without label.
+        at: row on the common axis, shape (n_rows,).
+    """
+    needed = _bars_needed(panel.members[0], params, horizon) if len(panel) == 1 else None
     try:
-        tail = purged_tail(label_end, params.validation_fraction, embargo=0)
+        tail = purged_tail(label_end, params.validation_fraction, embargo=0, at=at)
         fit, validation, calibration = tail.fit, tail.validation, tail.validation
         if params.calibrate:
-            of_tail = np.where(np.arange(len(label_end)) >= validation[0], label_end, -1)
-            divided = purged_tail(of_tail, CALIBRATION_SHARE, embargo=0)
+            of_tail = np.where(at >= at[validation].min(), label_end, -1)
+            divided = purged_tail(of_tail, CALIBRATION_SHARE, embargo=0, at=at)
             validation, calibration = divided.fit, divided.validation
     except NotEnoughBars as error:
-        raise NotEnoughBars(f"{bars.symbol} {bars.timeframe}: {error}", needed) from error
+        raise NotEnoughBars(f"{panel.name} {panel.timeframe}: {error}", needed) from error
     least = (MIN_ROWS, MIN_ROWS // 4, MIN_CALIBRATION_ROWS if params.calibrate else 0)
     rows = (len(fit), len(validation), len(calibration))
     if any(have < want for have, want in zip(rows, least, strict=True)):
         kept = f"; {rows[2]} to calibrate on, {least[2]} are needed" if params.calibrate else ""
         raise NotEnoughBars(
-            f"{bars.symbol} {bars.timeframe}: {len(bars)} bars leave {len(fit)} rows to fit on and "
+            f"{panel.name} {panel.timeframe}: {panel.rows} bars leave {len(fit)} rows to fit on and "
             f"{len(validation)} to validate on; {MIN_ROWS} and {MIN_ROWS // 4} are needed{kept}. "
             "Give more days of bars, a shorter horizon or fewer folds",
             needed,
@@ -492,7 +591,7 @@ def _bars_needed(bars: Bars, params: BoostingParams, horizon: int) -> int:
     return bars_for_tail(MIN_ROWS, least, params.validation_fraction, look_back, horizon)
 
 
-def _reading(bars: Bars, params: BoostingParams, horizon: int, material: _Material, trees: Trees) -> Reading:
+def _reading(params: BoostingParams, horizon: int, material: _Material, trees: Trees) -> Reading:
     """Reading of the trees' answers, fitted on the rows left out of the trees."""
     base = material.fit.mean
     scale = 1.0
@@ -501,7 +600,9 @@ def _reading(bars: Bars, params: BoostingParams, horizon: int, material: _Materi
         scale = LOGISTIC_SCALE / max(float(residuals.std()), LEAST_DEVIATION)
     else:
         base = float(log_odds(np.array([base]))[0])
-    scaled = volatility_scaled_return(bars, horizon).values[material.fit_rows]
+    scaled = np.concatenate(
+        [volatility_scaled_return(each.member.bars, horizon).values[each.fit] for each in material.parts]
+    )
     reading = Reading(
         label=params.label,
         horizon=horizon,
@@ -510,36 +611,57 @@ def _reading(bars: Bars, params: BoostingParams, horizon: int, material: _Materi
         centre_bars=0 if params.label == "meta" else params.centre_horizons * horizon,
         deviation=float(scaled[~np.isnan(scaled)].std()),
     )
-    answers, side = _answers(trees, params, bars)
+    answered = [_answers(trees, params, each.member.bars) for each in material.parts]
     if params.label == "meta":
-        win = _curve(reading.beyond_base(answers), material.targets.labels, material, params)
-        reading = reading.model_copy(update={"win": win})
-    score = reading.score(answers, side, bars)
-    strengths = reading.strength_of(score, side)[
-        np.union1d(material.validation_rows, material.calibration_rows)
+        beyond = [reading.beyond_base(answers) for answers, _ in answered]
+        labels = [each.member.targets.labels for each in material.parts]
+        reading = reading.model_copy(update={"win": _curve(beyond, labels, material, params)})
+    scores = [
+        reading.score(answers, side, each.member.bars)
+        for each, (answers, side) in zip(material.parts, answered, strict=True)
     ]
+    strengths = np.concatenate(
+        [
+            reading.strength_of(score, side)[np.union1d(each.validation, each.calibration)]
+            for each, score, (_, side) in zip(material.parts, scores, answered, strict=True)
+        ]
+    )
     usual = float(np.sqrt(np.mean(strengths**2)))
+    rises = [direction(each.member.bars, horizon) for each in material.parts]
     return reading.model_copy(
         update={
-            "rise": _curve(score, direction(bars, horizon), material, params),
+            "rise": _curve(scores, rises, material, params),
             "strength": usual if usual > LEAST_STRENGTH else 0.0,
         }
     )
 
 
-def _curve(score: Floats, labels: Labels, material: _Material, params: BoostingParams) -> Curve:
+def _curve(
+    scores: Sequence[Floats], labels: Sequence[Labels], material: _Material, params: BoostingParams
+) -> Curve:
     """Curve from the scores of the calibration rows to the outcome of a label of 1 or 0.
 
     Args:
-        score: shape (n_bars,).
+        scores: shape (n_bars,) for each member.
+        labels: labels of each member.
     """
-    fitted = labels.values[material.fit_rows]
+    fitted = np.concatenate([own.values[each.fit] for own, each in zip(labels, material.parts, strict=True)])
     decided = fitted[~np.isnan(fitted)]
     base = base_prior(float(decided.mean()) if len(decided) else 0.5, material.independent)
     if not params.calibrate:
         return Curve(1.0, base.mean)
-    rows = material.calibration_rows[labels.end[material.calibration_rows] >= 0]
-    return fit_curve(score[rows], labels.values[rows], average_uniqueness(rows, labels.end[rows]), base)
+    rows = [
+        each.calibration[own.end[each.calibration] >= 0]
+        for own, each in zip(labels, material.parts, strict=True)
+    ]
+    return fit_curve(
+        np.concatenate([score[own] for score, own in zip(scores, rows, strict=True)]),
+        np.concatenate([label.values[own] for label, own in zip(labels, rows, strict=True)]),
+        np.concatenate(
+            [average_uniqueness(own, label.end[own]) for label, own in zip(labels, rows, strict=True)]
+        ),
+        base,
+    )
 
 
 def _metrics(trees: Trees, material: _Material, params: BoostingParams) -> dict[str, float]:
@@ -562,22 +684,24 @@ def _metrics(trees: Trees, material: _Material, params: BoostingParams) -> dict[
 
 
 def _reading_metrics(
-    bars: Bars, params: BoostingParams, material: _Material, trees: Trees, reading: Reading
+    params: BoostingParams, material: _Material, trees: Trees, reading: Reading
 ) -> dict[str, float]:
-    rows = material.calibration_rows
-    answers, side = _answers(trees, params, bars)
-    score = reading.score(answers, side, bars)[rows]
-    rises = direction(bars, reading.horizon).values[rows]
+    pairs = [_calibrated(params, each, trees, reading) for each in material.parts]
+    score = np.concatenate([own for own, _ in pairs])
+    rises = np.concatenate([own for _, own in pairs])
     decided = ~np.isnan(rises)
     metrics = {
         "horizon": float(reading.horizon),
         "independent_labels": material.independent,
-        "calibration_rows": float(len(rows)) if params.calibrate else 0.0,
+        "calibration_rows": float(len(score)) if params.calibrate else 0.0,
         "calibration_slope": reading.rise.slope,
         "base_rate": material.fit.mean,
     }
     if params.round_trip_bps is not None:
-        share = cost_share(bars, reading.horizon, params.round_trip_bps)
+        shares = [
+            cost_share(each.member.bars, reading.horizon, params.round_trip_bps) for each in material.parts
+        ]
+        share = sum(shares) / len(shares)
         # a market without moves has no such share, and a card no NaN
         metrics |= {} if math.isnan(share) else {"round_trip_share_of_move": share}
     if decided.any():
@@ -586,6 +710,16 @@ def _reading_metrics(
         metrics["calibration_log_loss_before"] = _log_loss(before, rises[decided])
         metrics["calibration_log_loss"] = _log_loss(after, rises[decided])
     return metrics
+
+
+def _calibrated(
+    params: BoostingParams, parts: _Parts, trees: Trees, reading: Reading
+) -> tuple[Floats, Floats]:
+    """Scores and rises of a member's calibration rows."""
+    bars = parts.member.bars
+    answers, side = _answers(trees, params, bars)
+    score = reading.score(answers, side, bars)[parts.calibration]
+    return score, direction(bars, reading.horizon).values[parts.calibration]
 
 
 def _log_loss(probability: Floats, rises: Floats) -> float:

@@ -135,4 +135,5 @@ KIND = ModelKind(
     search_space=LightGBMParams.search_space,
     retrain_every=timedelta(hours=168),
     older_params=(OLDER_PARAMS,),
+    pools=True,
 )

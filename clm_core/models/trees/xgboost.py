@@ -191,4 +191,5 @@ KIND = ModelKind(
     search_space=XGBoostParams.search_space,
     retrain_every=timedelta(hours=168),
     older_params=(OLDER_PARAMS,),
+    pools=True,
 )

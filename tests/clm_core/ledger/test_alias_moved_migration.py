@@ -49,8 +49,13 @@ def at_revision(url: str, revision: str) -> None:
         command.upgrade(alembic_config(connection), revision)
 
 
+def back_to_revision(url: str, revision: str) -> None:
+    with create_engine(url).begin() as connection:
+        command.downgrade(alembic_config(connection), revision)
+
+
 def insert_version(url: str) -> ModelVersion:
-    """A version with an evaluation, recorded by the stores: revision 0015 leaves both tables as they were."""
+    """A version with a counted trial, recorded by the stores of this release."""
     ledger = Ledger(create_engine(url))
     job = ledger.create_job(records.a_job(created_at=NOW))
     version = ledger.add_version(records.a_version(job, "v20260304_120000", created_at=NOW))
@@ -93,8 +98,9 @@ def test_promotions_and_alerts_of_revision_0014_are_read_under_the_new_names(
     empty_database: Callable[[], str],
 ) -> None:
     url = empty_database()
-    at_revision(url, "0014")
+    upgrade(url)
     version = insert_version(url)
+    back_to_revision(url, "0014")
     engine = create_engine(url)
     with engine.begin() as connection:
         rows = [

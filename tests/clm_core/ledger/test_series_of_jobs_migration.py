@@ -24,7 +24,7 @@ def test_revision_0022_gives_earlier_jobs_no_series_and_keeps_those_of_later_job
     with create_engine(url).begin() as connection:
         columns = "SELECT count(*) FROM information_schema.columns WHERE table_name = 'training_jobs' AND "
         assert connection.scalar(text(columns + "column_name = 'series'")) == 0
-    move(url, "0022")
+    upgrade(url)
 
     assert ledger.job(before.id) == before
     later = ledger.create_job(records.a_job(created_at=NOW, series={"funding": "a" * 64}))

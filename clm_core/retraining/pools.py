@@ -1,0 +1,360 @@
+"""Pools: from the names in a request to the bars of all members, and the evaluation member by member."""
+
+import uuid
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import TypeVar
+
+import numpy as np
+import pandas as pd
+
+from clm_core.backtest import pools
+from clm_core.backtest.metrics import summarise
+from clm_core.backtest.results import Backtest
+from clm_core.backtest.terms import MarketTerms, buy_and_hold
+from clm_core.backtest.walk_forward import OutOfSample
+from clm_core.decisions.gate import Comparison
+from clm_core.domain.costs import Costs, HoldingCosts
+from clm_core.domain.errors import NotEnoughBars, PoolRefused, UnknownSeries
+from clm_core.domain.evaluations import SymbolResult
+from clm_core.domain.execution import ExecutionRules
+from clm_core.domain.jobs import Lease, RetrainRequest, TrainingJob
+from clm_core.domain.pools import require_pool
+from clm_core.domain.spellings import normalise_symbol
+from clm_core.domain.terms import EvaluationTerms, TradingTerms, cost_sentence
+from clm_core.domain.trials import Trial, TrialSource
+from clm_core.domain.versions import ModelVersion
+from clm_core.domain.walk_forward import WalkForwardPlan
+from clm_core.evidence import paired
+from clm_core.evidence.track_record import track_record
+from clm_core.evidence.trials import TrialRecord, trial_record
+from clm_core.ledger.store import Ledger
+from clm_core.market.bars import Bars, Floats
+from clm_core.market.panel import Panel, hash_of
+from clm_core.market.sources import MarketData
+from clm_core.market.timeframes import Timeframe
+from clm_core.models import catalog
+from clm_core.models.params import series_names
+from clm_core.models.pooled import view_of
+from clm_core.registry.mlflow_registry import MLflowRegistry
+from clm_core.retraining.results import BacktestEvaluation, MemberEvaluation
+from clm_core.services import Services
+
+DAY_NS = 86_400_000_000_000
+R = TypeVar("R", RetrainRequest, TrainingJob)
+
+
+def resolve(services: Services, request: RetrainRequest) -> RetrainRequest:
+    """A request for a pool with the canonical name and symbols; a request for a single market unchanged.
+
+    The symbols come from the request, the settings, or the pool's earlier jobs. A name stands for the same
+    symbols for ever: versions of a model id are compared with each other.
+
+    Raises:
+        PoolRefused: the name is a stored market, or stands for other symbols already.
+    """
+    name = normalise_symbol(request.symbol)
+    earlier = services.ledger.pool_members(name)
+    named = services.settings.pools.get(name)
+    symbols = request.symbols or (() if named is None else named.symbols) or earlier
+    if not symbols:
+        return request
+    canonical = tuple(normalise_symbol(symbol) for symbol in symbols)
+    try:
+        require_pool(name, canonical)
+    except ValueError as error:
+        raise PoolRefused(str(error)) from error
+    if _is_stored(services.market, name):
+        raise PoolRefused(
+            f"{name} is the symbol of a stored market: give the pool of {', '.join(canonical)} another name"
+        )
+    if earlier and set(earlier) != set(canonical):
+        raise PoolRefused(
+            f"the pool {name} has the members {', '.join(earlier)}, not {', '.join(canonical)}: give the new "
+            "pool another name, so that its versions are not compared with those of other markets"
+        )
+    return request.model_copy(update={"symbol": name, "symbols": earlier or canonical})
+
+
+def new_job(services: Services, request: RetrainRequest, now: datetime) -> TrainingJob:
+    """The job for a resolved request, not yet recorded.
+
+    Raises:
+        ModelError: the kind of model cannot fit one model to several symbols.
+        UnknownSeries: a member is not stored, or has no bar in the span.
+        DataError: the members cannot be one panel.
+    """
+    catalog.pooling(catalog.recipe(request.model_type, request.training_params, Costs(), request.plugin))
+    hashes = snapshots(services, request, now)
+    names = series_names(request.training_params)
+    series = {
+        _of_member(symbol, name): content_hash
+        for symbol in request.symbols
+        for name, content_hash in services.market.newest_series(names, symbol).items()
+    }
+    fields = request.model_dump() | {
+        "series": series,
+        "timeframe": Timeframe(request.timeframe).value,
+        "data_snapshot": hash_of(request.symbol, hashes),
+        "data_snapshots": hashes,
+    }
+    return TrainingJob(id=uuid.uuid4(), created_at=now, **fields)
+
+
+def snapshots(services: Services, request: RetrainRequest, now: datetime) -> tuple[str, ...]:
+    """Content hash of the newest series of each member, each readable and with a bar in the span.
+
+    Raises:
+        UnknownSeries: a member is not stored, or has no bar in the span.
+        DataError: the members cannot be one panel.
+    """
+    hashes = tuple(
+        services.market.newest(symbol, request.timeframe).content_hash for symbol in request.symbols
+    )
+    _panel(services.market, request.symbol, request, hashes, now)
+    return hashes
+
+
+def fetch_panel(services: Services, job: TrainingJob) -> Panel:
+    """Bars and own series of the data snapshots of a pool's job, closed by the job's creation."""
+    panel = _panel(services.market, job.symbol, job, job.data_snapshots, job.created_at)
+    names = series_names(job.training_params)
+    members = (
+        services.market.with_series(bars, {name: job.series[_of_member(bars.symbol, name)] for name in names})
+        for bars in panel
+    )
+    return replace(panel, members=tuple(members))
+
+
+def _of_member(symbol: str, name: str) -> str:
+    """Key of an own series of a member among the series of a job."""
+    return f"{symbol}/{name}"
+
+
+def newest_panel(services: Services, request: RetrainRequest) -> Panel:
+    """Bars for a training of the pool at present."""
+    now = services.clock()
+    return _panel(services.market, request.symbol, request, snapshots(services, request, now), now)
+
+
+def _panel(
+    market: MarketData,
+    name: str,
+    training: RetrainRequest | TrainingJob,
+    hashes: Sequence[str],
+    closed_by: datetime,
+) -> Panel:
+    """Bars of the newest days of the pool, counted back from the newest bar of any member."""
+    members = tuple(
+        market.bars(symbol, training.timeframe, content_hash=content_hash, closed_by=closed_by)
+        for symbol, content_hash in zip(training.symbols, hashes, strict=True)
+    )
+    whole = Panel(name, members)
+    last = int(whole.time[-1])
+    panel = whole.between(last - training.dataset_span_days * DAY_NS + 1, last + 1)
+    absent = set(whole.symbols) - set(() if panel is None else panel.symbols)
+    if panel is None or absent:
+        raise UnknownSeries(
+            f"{', '.join(sorted(absent))} has no bar in the newest {training.dataset_span_days} days of the "
+            f"pool {name}, which end at {pd.Timestamp(last):%Y-%m-%d %H:%M} UTC: add newer bars, or pool the "
+            "other symbols under another name"
+        )
+    return panel
+
+
+def _is_stored(market: MarketData, name: str) -> bool:
+    return any(series.symbol == name for series in market.series())
+
+
+def member_terms(services: Services, panel: Panel) -> dict[str, MarketTerms]:
+    """Terms of trading in force for each member, by symbol."""
+    return {member.symbol: services.terms(member.symbol, member.calendar) for member in panel}
+
+
+def dearest(terms: Sequence[TradingTerms]) -> TradingTerms:
+    """Terms of the pool for the training: the highest of each cost, and long only where any member is."""
+    remarks = dict.fromkeys(remark for each in terms for remark in each.remarks)
+    return TradingTerms(
+        costs=Costs(
+            fee_bps=max(each.costs.fee_bps for each in terms),
+            slippage_bps=max(each.costs.slippage_bps for each in terms),
+        ),
+        holding=HoldingCosts(
+            funding_bps_per_8h=max((each.holding.funding_bps_per_8h for each in terms), key=abs),
+            borrow_bps_per_year=max(each.holding.borrow_bps_per_year for each in terms),
+        ),
+        execution=terms[0].execution,
+        long_only=any(each.long_only for each in terms),
+        origins=dict.fromkeys(("fee_bps", "slippage_bps"), "highest of the pool's members"),
+        remarks=tuple(remarks),
+    )
+
+
+def evaluate_members(
+    panel: Panel, runs: Sequence[OutOfSample], terms: dict[str, MarketTerms]
+) -> tuple[MemberEvaluation, ...]:
+    """Backtest of each member on its out-of-sample bars, under the terms of the member's market.
+
+    Raises:
+        NotEnoughBars: a member has no out-of-sample bar.
+    """
+    members = []
+    for bars, run in zip(panel, runs, strict=True):
+        unseen = bars[run.rows]
+        if not len(unseen):
+            raise NotEnoughBars(
+                f"{bars.symbol} has no bar in the out-of-sample part of the pool {panel.name}: give a longer "
+                "span, or leave the symbol out"
+            )
+        market = terms[bars.symbol]
+        positions = market.tradable(run.positions[run.rows])
+        result = market.backtest(unseen, positions)
+        members.append(
+            MemberEvaluation(unseen, positions, result, summarise(result, unseen.periods_per_year), market)
+        )
+    return tuple(members)
+
+
+def portfolio_of(axis: Bars, members: Sequence[MemberEvaluation]) -> Backtest:
+    """Equal-risk portfolio of evaluated members on the out-of-sample part of the common axis."""
+    cash = members[0].market.terms.execution.initial_cash
+    return pools.portfolio(axis, [(member.bars, member.result) for member in members], cash)
+
+
+def held_portfolio(axis: Bars, members: Sequence[MemberEvaluation]) -> Backtest:
+    """Portfolio of holding every member, under the terms of each."""
+    cash = members[0].market.terms.execution.initial_cash
+    held = [(member.bars, buy_and_hold(member.market, member.bars)) for member in members]
+    return pools.portfolio(axis, held, cash)
+
+
+def record_looks(
+    ledger: Ledger,
+    lease: Lease,
+    job: TrainingJob,
+    evaluations: Sequence[tuple[int, Sequence[MemberEvaluation]]],
+    now: datetime,
+) -> int:
+    """Count a trial for each member's market and seed: a pool must not be a way around a market's count.
+
+    Args:
+        evaluations: difference from the job's seed, and the evaluated members.
+
+    Returns:
+        Number of trials recorded.
+    """
+    looks = [(seed, member) for seed, members in evaluations for member in members]
+    for number, (seed, member) in enumerate(looks):
+        record = track_record(member.result.returns)
+        trial = Trial(
+            id=uuid.uuid4(),
+            source=TrialSource.RETRAIN,
+            model_id=job.model_id,
+            symbol=member.bars.symbol,
+            timeframe=job.timeframe,
+            job_id=job.id,
+            params=job.training_params,
+            seed=job.seed + seed,
+            sharpe=record.sharpe,
+            skewness=record.skewness,
+            kurtosis=record.kurtosis,
+            bars=record.bars,
+            effective_bars=record.effective_bars,
+            period_start=member.bars.start.to_pydatetime(),
+            period_end=member.bars.end.to_pydatetime(),
+            at=now + timedelta(microseconds=number),
+        )
+        ledger.trials.count(trial, trial_record(member.bars.time, member.result.returns, record), lease)
+    return len(looks)
+
+
+def trials_of(
+    ledger: Ledger, name: str, symbols: Sequence[str], timeframe: str, until: datetime | None = None
+) -> list[TrialRecord]:
+    """Trials counted for a pool: trials of the portfolio, and those of the members' markets by
+    other models."""
+    return ledger.trials.records(name, timeframe, until, members=symbols)
+
+
+def by_symbol(
+    members: Sequence[MemberEvaluation], plan: WalkForwardPlan, seeds: int
+) -> tuple[SymbolResult, ...]:
+    """Results of each member for the verdict."""
+    return tuple(_result(member, len(members), plan, seeds) for member in members)
+
+
+def _result(member: MemberEvaluation, members: int, plan: WalkForwardPlan, seeds: int) -> SymbolResult:
+    metrics = member.metrics
+    terms = member_record(member, plan, seeds)
+    held = summarise(buy_and_hold(member.market, member.bars), member.bars.periods_per_year)
+    return SymbolResult(
+        symbol=member.bars.symbol,
+        sharpe_ratio=metrics.sharpe_ratio,
+        total_return=metrics.total_return,
+        volatility=metrics.volatility,
+        max_drawdown=metrics.max_drawdown,
+        turnover=metrics.turnover,
+        exposure=metrics.exposure,
+        trades=metrics.trades,
+        contribution=pools.contribution(members, member.result),
+        buy_and_hold_return=held.total_return,
+        terms_digest=terms.digest,
+        costs=cost_sentence(terms),
+    )
+
+
+def member_record(member: MemberEvaluation, plan: WalkForwardPlan, seeds: int) -> EvaluationTerms:
+    """Terms of a member's evaluation, as of an evaluation of the market alone."""
+    run = plan.model_copy(update={"seeds": seeds})
+    return EvaluationTerms.of(member.market.terms, run, str(member.bars.calendar), member.bars.gap_rules)
+
+
+def compare_with_champion(
+    ledger: Ledger,
+    registry: MLflowRegistry,
+    market: MarketData,
+    version: ModelVersion,
+    evaluation: BacktestEvaluation,
+    installation: ExecutionRules,
+) -> Comparison | None:
+    """Portfolios of champion and challenger on the bars new to both; None without another version in
+    production.
+
+    Both start flat on the first common bar of each member and trade under the terms of the member's market,
+    each with its own execution.
+
+    Args:
+        installation: rules of the installation, for a champion without an execution of its own.
+    """
+    label = ledger.promotions.champion(version.model_id)
+    if label is None or label == version.version:
+        return None
+    production = ledger.version(version.model_id, label)
+    champion = registry.load(production.model_path, production.bundle_digest)
+    first_new = evaluation.bars.row_after(champion.trained_on.end)
+    if first_new == len(evaluation.bars):
+        return Comparison(label, paired.PairedRecord())
+    rules = catalog.version_execution(production.params, installation)
+    axis = evaluation.bars[first_new:]
+    ours, theirs = (list[tuple[Bars, Backtest]]() for _ in range(2))
+    for member in evaluation.members:
+        first = member.bars.row_after(champion.trained_on.end)
+        common = member.bars[first:]
+        if not len(common):
+            continue
+        # the champion may take series that the new version does not
+        bars = market.with_series(member.bars, series_names(production.params))
+        other = view_of(champion, bars.symbol).positions(bars)[first:]
+        ours.append((common, member.market.backtest(common, member.positions[first:])))
+        theirs.append((common, member.market.under(rules).backtest(common, other)))
+    returns: list[Floats] = [
+        pools.portfolio(axis, results, 1.0, members=len(evaluation.members)).returns
+        for results in (ours, theirs)
+    ]
+    return Comparison(label, paired.extend(paired.PairedRecord(), *returns))
+
+
+def joined_positions(members: Sequence[MemberEvaluation]) -> Floats:
+    """Positions of all members in sequence: a pool has collapsed if all positions are alike."""
+    return np.concatenate([member.positions for member in members])
