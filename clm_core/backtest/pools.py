@@ -97,9 +97,12 @@ def _of_member(
         first, stop = np.searchsorted(bars.time, [fold.test_start, fold.test_stop]).tolist()
         if first == stop or bars.symbol not in model.symbols:
             continue
-        known = bars[:stop]
-        positions[first:stop] = model.positions(known)[first:]
-        forecast[first:stop] = model.forecast(known)[first:]
+        # older bars change no answer: `Model.bars_needed`
+        needed = model.member(bars.symbol).bars_needed
+        begin = 0 if needed is None else max(0, first + 1 - needed)
+        known = bars[begin:stop]
+        positions[first:stop] = model.positions(known)[first - begin :]
+        forecast[first:stop] = model.forecast(known)[first - begin :]
     for array in (positions, forecast):
         array.setflags(write=False)
     rows = slice(int(np.searchsorted(bars.time, times[0].test_start)), len(bars))

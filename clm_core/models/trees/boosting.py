@@ -331,10 +331,11 @@ class BoostingRecipe(ABC):
         boosted = self.boost(material.fit, material.validation, seed % 2**31, report)
         trees = self.trees(boosted.raw)
         report(1.0)
-        reading = None if self.params.label == "sign" else _reading(self.params, horizon, material, trees)
+        reading = None
         metrics = _metrics(trees, material, self.params) | boosted.metrics
-        if reading is not None:
-            metrics |= _reading_metrics(self.params, material, trees, reading)
+        if self.params.label != "sign":
+            reading, scores = _reading(self.params, horizon, material, trees)
+            metrics |= _reading_metrics(self.params, material, reading, scores)
         return tuple(
             BoostedModel(
                 self.params,
@@ -403,6 +404,8 @@ class _Member:
     bars: Bars
     values: Floats
     """Features, shape (n_bars, n_features)."""
+    known: NDArray[np.bool_]
+    """Rows with every feature and the rule's direction, shape (n_bars,)."""
     targets: Targets
     at: Rows
     """Row of each bar on the common axis of time, shape (n_bars,)."""
@@ -483,6 +486,7 @@ def _member(panel: Panel, number: int, params: BoostingParams, horizon: int) -> 
     return _Member(
         bars=bars,
         values=table.values,
+        known=known,
         targets=targets,
         at=np.searchsorted(panel.time, bars.time),
         label_end=np.where(known & thinned(panel, number), targets.labels.end, -1),
@@ -591,8 +595,10 @@ def _bars_needed(bars: Bars, params: BoostingParams, horizon: int) -> int:
     return bars_for_tail(MIN_ROWS, least, params.validation_fraction, look_back, horizon)
 
 
-def _reading(params: BoostingParams, horizon: int, material: _Material, trees: Trees) -> Reading:
-    """Reading of the trees' answers, fitted on the rows left out of the trees."""
+def _reading(
+    params: BoostingParams, horizon: int, material: _Material, trees: Trees
+) -> tuple[Reading, list[Floats]]:
+    """Reading of the trees' answers, fitted on the rows left out of the trees, and the scores by member."""
     base = material.fit.mean
     scale = 1.0
     if params.learns_returns:
@@ -611,29 +617,39 @@ def _reading(params: BoostingParams, horizon: int, material: _Material, trees: T
         centre_bars=0 if params.label == "meta" else params.centre_horizons * horizon,
         deviation=float(scaled[~np.isnan(scaled)].std()),
     )
-    answered = [_answers(trees, params, each.member.bars) for each in material.parts]
+    answered = [_answers_of(trees, each.member) for each in material.parts]
     if params.label == "meta":
-        beyond = [reading.beyond_base(answers) for answers, _ in answered]
+        beyond = [reading.beyond_base(answers) for answers in answered]
         labels = [each.member.targets.labels for each in material.parts]
         reading = reading.model_copy(update={"win": _curve(beyond, labels, material, params)})
+    sides = [each.member.targets.side for each in material.parts]
     scores = [
         reading.score(answers, side, each.member.bars)
-        for each, (answers, side) in zip(material.parts, answered, strict=True)
+        for each, answers, side in zip(material.parts, answered, sides, strict=True)
     ]
     strengths = np.concatenate(
         [
             reading.strength_of(score, side)[np.union1d(each.validation, each.calibration)]
-            for each, score, (_, side) in zip(material.parts, scores, answered, strict=True)
+            for each, score, side in zip(material.parts, scores, sides, strict=True)
         ]
     )
     usual = float(np.sqrt(np.mean(strengths**2)))
     rises = [direction(each.member.bars, horizon) for each in material.parts]
-    return reading.model_copy(
+    fitted = reading.model_copy(
         update={
             "rise": _curve(scores, rises, material, params),
             "strength": usual if usual > LEAST_STRENGTH else 0.0,
         }
     )
+    return fitted, scores
+
+
+def _answers_of(trees: Trees, member: _Member) -> Floats:
+    """`_answers` on the training bars of a member, whose features are computed already."""
+    answers = np.full(len(member.bars), np.nan)
+    if member.known.any():
+        answers[member.known] = trees.answers(member.values[member.known])
+    return answers
 
 
 def _curve(
@@ -684,11 +700,17 @@ def _metrics(trees: Trees, material: _Material, params: BoostingParams) -> dict[
 
 
 def _reading_metrics(
-    params: BoostingParams, material: _Material, trees: Trees, reading: Reading
+    params: BoostingParams, material: _Material, reading: Reading, scores: Sequence[Floats]
 ) -> dict[str, float]:
-    pairs = [_calibrated(params, each, trees, reading) for each in material.parts]
-    score = np.concatenate([own for own, _ in pairs])
-    rises = np.concatenate([own for _, own in pairs])
+    """
+    Args:
+        scores: shape (n_bars,) for each member.
+    """
+    parts = material.parts
+    score = np.concatenate([own[each.calibration] for own, each in zip(scores, parts, strict=True)])
+    rises = np.concatenate(
+        [direction(each.member.bars, reading.horizon).values[each.calibration] for each in parts]
+    )
     decided = ~np.isnan(rises)
     metrics = {
         "horizon": float(reading.horizon),
@@ -698,9 +720,7 @@ def _reading_metrics(
         "base_rate": material.fit.mean,
     }
     if params.round_trip_bps is not None:
-        shares = [
-            cost_share(each.member.bars, reading.horizon, params.round_trip_bps) for each in material.parts
-        ]
+        shares = [cost_share(each.member.bars, reading.horizon, params.round_trip_bps) for each in parts]
         share = sum(shares) / len(shares)
         # a market without moves has no such share, and a card no NaN
         metrics |= {} if math.isnan(share) else {"round_trip_share_of_move": share}
@@ -710,16 +730,6 @@ def _reading_metrics(
         metrics["calibration_log_loss_before"] = _log_loss(before, rises[decided])
         metrics["calibration_log_loss"] = _log_loss(after, rises[decided])
     return metrics
-
-
-def _calibrated(
-    params: BoostingParams, parts: _Parts, trees: Trees, reading: Reading
-) -> tuple[Floats, Floats]:
-    """Scores and rises of a member's calibration rows."""
-    bars = parts.member.bars
-    answers, side = _answers(trees, params, bars)
-    score = reading.score(answers, side, bars)[parts.calibration]
-    return score, direction(bars, reading.horizon).values[parts.calibration]
 
 
 def _log_loss(probability: Floats, rises: Floats) -> float:
