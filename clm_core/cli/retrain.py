@@ -15,7 +15,6 @@ from clm_core.cli.search_options import Days, span_of
 from clm_core.cli.settings_in_force import settings_for_change
 from clm_core.cli.verdicts import colored_decision, formatted_limit, formatted_value, symbols_table
 from clm_core.domain.errors import NotRetrained
-from clm_core.domain.spellings import normalise_symbol
 from clm_core.domain.vocabulary import ModelType
 
 if TYPE_CHECKING:
@@ -146,6 +145,7 @@ def _require_valid(settings: "Settings", request: "RetrainRequest") -> None:
         CLMError: the bars do not exist, or the parameters are not valid.
     """
     from clm_core.domain.costs import Costs
+    from clm_core.domain.spellings import normalise_symbol
     from clm_core.market.sources import MarketData
     from clm_core.models import catalog
 

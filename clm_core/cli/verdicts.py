@@ -3,8 +3,6 @@
 import math
 from typing import TYPE_CHECKING
 
-from clm_core.domain.evaluations import SYMBOL_COLUMNS
-
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -37,6 +35,8 @@ def symbols_table(verdict: "Verdict") -> "Table":
     """Results of each symbol of a pool."""
     from rich.box import SIMPLE_HEAVY
     from rich.table import Table
+
+    from clm_core.domain.evaluations import SYMBOL_COLUMNS
 
     table = Table(box=SIMPLE_HEAVY)
     table.add_column("symbol")
