@@ -41,4 +41,4 @@ def retrain(request: RetrainRequest, job_id: UUID | None = None) -> RetrainResul
         verdict = judge(lease, version, evaluation)
         files = report(job, version, bars, trained, evaluation, verdict)
         show(version, verdict, files)
-    return RetrainResult(version, verdict, evaluation.metrics, evaluation.buy_and_hold_metrics, files)
+    return RetrainResult(version, verdict, evaluation.metrics, files)

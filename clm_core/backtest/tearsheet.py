@@ -16,9 +16,18 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from clm_core.backtest.baselines import Baseline
 from clm_core.backtest.results import Backtest, ExitReason, Metrics, Trades
 from clm_core.backtest.walk_forward import FoldResult
-from clm_core.domain.evaluations import SYMBOL_COLUMNS, Check, Decision, Verdict
+from clm_core.domain.evaluations import (
+    BASELINE_LABELS,
+    SYMBOL_COLUMNS,
+    BaselineComparison,
+    Check,
+    Decision,
+    IntervalEstimate,
+    Verdict,
+)
 from clm_core.domain.execution import Execution
 from clm_core.domain.terms import TradingTerms, cost_lines, cost_sentence
 from clm_core.domain.vocabulary import TriggerReason
@@ -30,6 +39,8 @@ if TYPE_CHECKING:
 
 MODEL = "#2f6fed"
 HOLD = "#8a94a6"
+BASELINES = {"buy_and_hold": HOLD, "hold_at_volatility": "#c7a23c", "trend": "#4fa39b"}
+"""Colours of the baselines."""
 LOSS = "#d64545"
 GAIN = "#12966a"
 EXPOSURE = "#8b6fd8"
@@ -51,15 +62,14 @@ class TearSheet:
     trigger_reason: TriggerReason
     requested_by: str
     bars: Bars
-    """Out-of-sample bars, n_bars long; the arrays of both backtests have the shape (n_bars,)."""
+    """Out-of-sample bars, n_bars long; the arrays of every backtest have the shape (n_bars,)."""
     backtest: Backtest
     metrics: Metrics
-    buy_and_hold: Backtest
-    """Fully long over the same bars, under the same terms, costs of holding included."""
-    buy_and_hold_metrics: Metrics
+    baselines: Sequence[Baseline]
+    """Baselines over the same bars, under the same terms; the first is buy and hold."""
     verdict: Verdict
     terms: TradingTerms
-    """Costs and rules of both backtests."""
+    """Costs and rules of every backtest."""
     terms_digest: str
     """SHA-256 of the terms as recorded with the evaluation, hexadecimal."""
     params: Mapping[str, Any]
@@ -155,8 +165,10 @@ def render(sheet: TearSheet) -> str:
         verdict=_verdict(sheet.verdict),
         checks=[_check(check) for check in sheet.verdict.checks],
         tiles=[_compared(sheet, name) for name in ("total_return", "sharpe_ratio", "max_drawdown", "trades")],
+        baseline_names=[_name_of(baseline) for baseline in sheet.baselines],
         metrics=[_compared(sheet, name) for name in METRICS],
         symbol_columns=SYMBOL_COLUMNS,
+        comparisons=[_comparison(each) for each in sheet.verdict.baselines],
         month_names=MONTHS,
         years=_years(sheet),
         trades=_trades(sheet),
@@ -178,7 +190,14 @@ def equity_png(sheet: TearSheet) -> bytes:
     times = sheet.bars.index[rows]
     figure = Figure(figsize=(9, 4.2), dpi=100, layout="constrained")
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
-    upper.plot(times, curves["hold"][rows], color=HOLD, linewidth=1, label="buy and hold")
+    for baseline in sheet.baselines:
+        upper.plot(
+            times,
+            curves[baseline.name][rows],
+            color=BASELINES[baseline.name],
+            linewidth=1,
+            label=BASELINE_LABELS[baseline.name],
+        )
     upper.plot(times, curves["model"][rows], color=MODEL, linewidth=1.4, label=sheet.model_id)
     upper.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
     upper.legend(loc="upper left", frameon=False, ncols=2)
@@ -245,14 +264,18 @@ def period_returns(
 def _curves(sheet: TearSheet) -> dict[str, Floats]:
     cash = sheet.terms.execution.initial_cash
     model = sheet.backtest.equity
-    hold = sheet.buy_and_hold.equity
     return {
         "model": model,
-        "hold": hold,
+        **{baseline.name: baseline.result.equity for baseline in sheet.baselines},
         "drawdown": drawdown(model, cash),
-        "hold_drawdown": drawdown(hold, cash),
+        "hold_drawdown": drawdown(sheet.baselines[0].result.equity, cash),
         "exposure": sheet.backtest.exposure,
     }
+
+
+def _name_of(baseline: Baseline) -> str:
+    label = BASELINE_LABELS[baseline.name]
+    return label[0].upper() + label[1:]
 
 
 def _small_png(figure: "Figure") -> bytes:
@@ -289,7 +312,10 @@ def _curves_figure(sheet: TearSheet, rows: NDArray[np.int64]) -> dict[str, Any]:
         return {"name": name, "yaxis": axis, "line": line, "hovertemplate": hover, **values, **style}
 
     data = [
-        trace("Buy and hold", "hold", "y", HOLD, ",.0f"),
+        *(
+            trace(_name_of(baseline), baseline.name, "y", BASELINES[baseline.name], ",.0f")
+            for baseline in sheet.baselines
+        ),
         trace("Model", "model", "y", MODEL, ",.0f", line={"width": 2}),
         trace(
             "Drawdown, buy and hold", "hold_drawdown", "y2", HOLD, ".1%", showlegend=False, line={"width": 1}
@@ -452,11 +478,24 @@ def _check(check: Check) -> dict[str, str]:
     }
 
 
-def _compared(sheet: TearSheet, name: str) -> dict[str, str]:
+def _compared(sheet: TearSheet, name: str) -> dict[str, Any]:
     label, write, definition = METRICS[name]
     model = getattr(sheet.metrics, name)
-    hold = getattr(sheet.buy_and_hold_metrics, name)
-    return {"label": label, "definition": definition, "model": write(model), "hold": write(hold)}
+    baselines = [write(getattr(baseline.metrics, name)) for baseline in sheet.baselines]
+    return {"label": label, "definition": definition, "model": write(model), "baselines": baselines}
+
+
+def _comparison(each: BaselineComparison) -> dict[str, str]:
+    return {
+        "label": each.label,
+        "excess": _with_interval(each.excess_return, percent),
+        "alpha": _with_interval(each.alpha, percent),
+        "beta": _with_interval(each.beta, ratio),
+    }
+
+
+def _with_interval(estimate: IntervalEstimate, write: Callable[[float], str]) -> str:
+    return f"{write(estimate.value)} ({write(estimate.low)} to {write(estimate.high)})"
 
 
 def _years(sheet: TearSheet) -> list[dict[str, Any]]:
@@ -464,7 +503,7 @@ def _years(sheet: TearSheet) -> list[dict[str, Any]]:
     cash = sheet.terms.execution.initial_cash
     months = period_returns(times, sheet.backtest.equity, cash, "M")
     totals = period_returns(times, sheet.backtest.equity, cash, "Y")
-    hold = period_returns(times, sheet.buy_and_hold.equity, cash, "Y")
+    hold = period_returns(times, sheet.baselines[0].result.equity, cash, "Y")
     return [
         {
             "year": year,

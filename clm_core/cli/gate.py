@@ -14,6 +14,7 @@ from rich.table import Table
 from clm_core.cli.naming import VersionName, find_version
 from clm_core.cli.output import AsJson, console, listing, print_json
 from clm_core.cli.settings_in_force import settings_for_look
+from clm_core.cli.verdicts import baseline_table
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -87,6 +88,8 @@ def explain(
     console.print(f"[bold]{title}[/]: {verdict.decision.value.upper()} by {verdict.policy}", highlight=False)
     for reason in (*verdict.reasons, *verdict.warnings):
         console.print(f"  - {reason}", highlight=False)
+    if verdict.baselines:
+        console.print(baseline_table(verdict))
     if changes:
         console.print("Changes that would let the version pass:")
         for change in changes:

@@ -47,6 +47,27 @@ def symbols_table(verdict: "Verdict") -> "Table":
     return table
 
 
+def baseline_table(verdict: "Verdict") -> "Table":
+    """The baselines' results, and the version's return against each with an interval of 95 %."""
+    from rich.box import SIMPLE_HEAVY
+    from rich.table import Table
+
+    columns = ("baseline", "net return", "Sharpe", "volatility", "drawdown", "excess a year", "alpha", "beta")
+    table = Table(*columns, box=SIMPLE_HEAVY)
+    for each in verdict.baselines:
+        table.add_row(
+            each.label,
+            f"{each.total_return:+.1%}",
+            f"{each.sharpe_ratio:.2f}",
+            f"{each.volatility:.1%}",
+            f"{each.max_drawdown:.1%}",
+            each.excess_return.text(".1%"),
+            each.alpha.text(".1%"),
+            each.beta.text(".2f"),
+        )
+    return table
+
+
 def _formatted(criterion: str, value: float) -> str:
     if criterion in FACTS and not math.isnan(value):
         return "yes" if value else "no"

@@ -11,7 +11,13 @@ from rich.table import Table
 from clm_core.cli.naming import VersionName, find_version
 from clm_core.cli.output import AsJson, console, print_json
 from clm_core.cli.settings_in_force import settings_for_look
-from clm_core.cli.verdicts import colored_decision, formatted_limit, formatted_value, symbols_table
+from clm_core.cli.verdicts import (
+    baseline_table,
+    colored_decision,
+    formatted_limit,
+    formatted_value,
+    symbols_table,
+)
 from clm_core.domain.errors import NotFound, RegistryUnavailable
 from clm_core.domain.vocabulary import ModelType
 
@@ -65,6 +71,8 @@ def show(version: VersionName, as_json: AsJson = False) -> None:
     console.print(checks)
     if verdict.by_symbol:
         console.print(symbols_table(verdict))
+    if verdict.baselines:
+        console.print(baseline_table(verdict))
     for reason in (*verdict.reasons, *verdict.warnings):
         console.print(f"  - {reason}", highlight=False)
 

@@ -180,6 +180,60 @@ class SymbolResult(BaseModel):
         )
 
 
+class IntervalEstimate(BaseModel):
+    """An estimate with an interval of 95 %."""
+
+    model_config = ConfigDict(frozen=True)
+
+    value: float
+    low: float
+    high: float
+
+    def text(self, digits: str) -> str:
+        """`3.1% (-4.0% to 10.2%)` for the format ".1%"."""
+        return f"{self.value:{digits}} ({self.low:{digits}} to {self.high:{digits}})"
+
+
+class BaselineComparison(BaseModel):
+    """A baseline on the bars of a verdict, under the same terms, and the version's return against the
+    baseline."""
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    """"buy_and_hold", "hold_at_volatility" or "trend"."""
+    total_return: float
+    """Net return over the period, as a fraction."""
+    sharpe_ratio: float
+    """Annualised."""
+    volatility: float
+    """Annualised."""
+    max_drawdown: float
+    """Negative fraction."""
+    turnover: float
+    """Traded value over equity per year."""
+    exposure: float
+    """Mean absolute exposure, as a fraction of equity."""
+    excess_return: IntervalEstimate
+    """The version's mean return less the baseline's, a fraction a year."""
+    alpha: IntervalEstimate
+    """Intercept of the regression of the version's returns on the baseline's, a fraction a year."""
+    beta: IntervalEstimate
+    """Slope of the regression."""
+
+    @property
+    def label(self) -> str:
+        """Name for people."""
+        return BASELINE_LABELS.get(self.name, self.name)
+
+
+BASELINE_LABELS = {
+    "buy_and_hold": "buy and hold",
+    "hold_at_volatility": "hold at the same volatility",
+    "trend": "trend rule",
+}
+
+
 class Verdict(BaseModel):
     """The gate's decision, with every check and the reasons."""
 
@@ -204,6 +258,9 @@ class Verdict(BaseModel):
     """Annualised Sharpe ratio of the recipe with each seed, ascending, the judged seed included. Empty with a
     single seed."""
     warnings: tuple[str, ...] = ()
+    baselines: tuple[BaselineComparison, ...] = ()
+    """Comparisons with the three baselines, for information; empty for a verdict before baselines were
+    compared."""
     by_symbol: tuple[SymbolResult, ...] = ()
     """Results of each member of a pool, whose equal-risk portfolio was judged; empty for one market."""
 

@@ -195,6 +195,11 @@ def version_execution(params: Mapping[str, Any], installation: ExecutionRules) -
     return _Split.of(params).execution_section(FIXED_UNITS)
 
 
+def version_sizing(params: Mapping[str, Any]) -> Sizing | None:
+    """Sizing of a version by its stored parameters; None for positions that are the signals themselves."""
+    return _Split.of(params).sizing_section(None)
+
+
 def load(folder: Path, card: ModelCard) -> SizedModel:
     """Model of a verified bundle.
 

@@ -4,16 +4,18 @@ import uuid
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
+from clm_core.backtest.baselines import Baseline
 from clm_core.backtest.results import Backtest
 from clm_core.decisions.explanation import Proof
 from clm_core.decisions.gate import Case, Comparison
 from clm_core.decisions.gate_policy import GatePolicy
-from clm_core.domain.evaluations import Verdict
+from clm_core.domain.evaluations import BaselineComparison, Verdict
 from clm_core.domain.execution import ExecutionRules
 from clm_core.domain.jobs import Lease, TrainingJob
 from clm_core.domain.trials import Trial, TrialSource
 from clm_core.domain.versions import ModelVersion
 from clm_core.evidence import paired
+from clm_core.evidence.regression import alpha_and_beta, excess_return
 from clm_core.evidence.soundness import activity
 from clm_core.evidence.track_record import TrackRecord, track_record
 from clm_core.evidence.trials import TrialRecord, count_trials, trial_record
@@ -121,6 +123,30 @@ def compare_with_champion(
     champion_result = market.under(rules).backtest(common, champion_positions)
     return Comparison(
         label, paired.extend(paired.PairedRecord(), challenger_result.returns, champion_result.returns)
+    )
+
+
+def compare_with_baselines(evaluation: BacktestEvaluation) -> tuple[BaselineComparison, ...]:
+    """The version's returns against those of each baseline, on the out-of-sample bars."""
+    return tuple(_compare(evaluation, baseline) for baseline in evaluation.baselines)
+
+
+def _compare(evaluation: BacktestEvaluation, baseline: Baseline) -> BaselineComparison:
+    own = evaluation.result.returns
+    periods_per_year = evaluation.bars.periods_per_year
+    alpha, beta = alpha_and_beta(own, baseline.result.returns, periods_per_year)
+    metrics = baseline.metrics
+    return BaselineComparison(
+        name=baseline.name,
+        total_return=metrics.total_return,
+        sharpe_ratio=metrics.sharpe_ratio,
+        volatility=metrics.volatility,
+        max_drawdown=metrics.max_drawdown,
+        turnover=metrics.turnover,
+        exposure=metrics.exposure,
+        excess_return=excess_return(own, baseline.result.returns, periods_per_year),
+        alpha=alpha,
+        beta=beta,
     )
 
 

@@ -35,6 +35,7 @@ def summary_page(home: Path, version: ModelVersion, verdict: Verdict, report: Te
             *rows,
             "",
             *symbol_rows(verdict),
+            *_baseline_rows(verdict),
             f"![equity curve](data:image/png;base64,{b64encode(report.equity_png).decode()})",
             "",
             *_links(home, version, report),
@@ -53,6 +54,26 @@ def symbol_rows(verdict: Verdict) -> list[str]:
         "",
         "The pool is judged as the equal-risk portfolio of its symbols; the contributions add up to the sum "
         "of the portfolio's returns.",
+        "",
+    ]
+
+
+def _baseline_rows(verdict: Verdict) -> list[str]:
+    """Table of the baselines in Markdown; empty for a verdict without baselines."""
+    if not verdict.baselines:
+        return []
+    return [
+        "| baseline | net return | Sharpe ratio | volatility | maximum drawdown | excess return a year | "
+        "alpha a year | beta |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+        *(
+            f"| {each.label} | {each.total_return:+.1%} | {each.sharpe_ratio:.2f} | {each.volatility:.1%} | "
+            f"{each.max_drawdown:.1%} | {each.excess_return.text('.1%')} | "
+            f"{each.alpha.text('.1%')} | {each.beta.text('.2f')} |"
+            for each in verdict.baselines
+        ),
+        "",
+        "In brackets the interval of 95 %.",
         "",
     ]
 

@@ -12,6 +12,7 @@ import pandas as pd
 from clm_core.backtest import pools
 from clm_core.backtest.metrics import summarise
 from clm_core.backtest.results import Backtest
+from clm_core.backtest.baselines import Baseline, Sizer, run_baselines
 from clm_core.backtest.terms import MarketTerms, buy_and_hold
 from clm_core.backtest.walk_forward import OutOfSample
 from clm_core.decisions.gate import Comparison
@@ -222,11 +223,28 @@ def portfolio_of(axis: Bars, members: Sequence[MemberEvaluation]) -> Backtest:
     return pools.portfolio(axis, [(member.bars, member.result) for member in members], cash)
 
 
-def held_portfolio(axis: Bars, members: Sequence[MemberEvaluation]) -> Backtest:
-    """Portfolio of holding every member, under the terms of each."""
-    cash = members[0].market.terms.execution.initial_cash
-    held = [(member.bars, buy_and_hold(member.market, member.bars)) for member in members]
-    return pools.portfolio(axis, held, cash)
+def pool_baselines(
+    axis: Bars, panel: Panel, runs: Sequence[OutOfSample], terms: dict[str, MarketTerms], size: Sizer
+) -> tuple[Baseline, ...]:
+    """Baselines of the pool: the equal-risk portfolio of the members' baselines, under the terms of each.
+
+    Args:
+        axis: out-of-sample part of the common axis.
+        runs: out-of-sample results of each member, whose rows are traded.
+        size: sizing of the version.
+    """
+    cash = terms[panel.symbols[0]].terms.execution.initial_cash
+    by_member = [
+        run_baselines(terms[bars.symbol], bars, run.rows, size)
+        for bars, run in zip(panel, runs, strict=True)
+    ]
+    unseen = [bars[run.rows] for bars, run in zip(panel, runs, strict=True)]
+    baselines = []
+    for same in zip(*by_member, strict=True):
+        results = [(bars, baseline.result) for bars, baseline in zip(unseen, same, strict=True)]
+        joined = pools.portfolio(axis, results, cash)
+        baselines.append(Baseline(same[0].name, joined, summarise(joined, axis.periods_per_year)))
+    return tuple(baselines)
 
 
 def record_looks(

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from clm_core.backtest.baselines import Baseline
 from clm_core.backtest.results import Backtest, Metrics
 from clm_core.backtest.terms import MarketTerms
 from clm_core.domain.evaluations import Verdict
@@ -25,7 +26,7 @@ class MemberEvaluation:
 
 @dataclass(frozen=True)
 class BacktestEvaluation:
-    """Backtest over the out-of-sample bars, after costs, beside buy-and-hold over the same bars."""
+    """Backtest over the out-of-sample bars, after costs, beside the baselines over the same bars."""
 
     bars: Bars
     """Out-of-sample bars; of a pool, the common axis (`Panel.index_bars`)."""
@@ -40,8 +41,8 @@ class BacktestEvaluation:
     """Backtest with the judged seed."""
     metrics: Metrics
     """Metrics with the judged seed."""
-    buy_and_hold: Backtest
-    buy_and_hold_metrics: Metrics
+    baselines: tuple[Baseline, ...]
+    """Backtests of the baselines on the same bars; the first is buy and hold."""
     market: MarketTerms
     """Terms of trading of every backtest of the evaluation; of a pool, the highest of each cost, under which
     the pool was trained, while each member trades under its own."""
@@ -64,5 +65,4 @@ class RetrainResult:
     version: ModelVersion
     verdict: Verdict
     metrics: Metrics
-    buy_and_hold: Metrics
     report: TearSheetFiles

@@ -10,10 +10,11 @@ from functools import partial
 
 import numpy as np
 
+from clm_core.backtest.baselines import Sizer, run_baselines
 from clm_core.backtest.metrics import summarise
 from clm_core.backtest.results import Metrics
 from clm_core.backtest.tearsheet import TearSheet, equity_png, render
-from clm_core.backtest.terms import MarketTerms, buy_and_hold
+from clm_core.backtest.terms import MarketTerms
 from clm_core.decisions import gate
 from clm_core.domain.costs import MarketCosts
 from clm_core.domain.evaluations import Decision, EvaluationResult, Verdict
@@ -30,6 +31,8 @@ from clm_core.models import catalog
 from clm_core.models.bundle import read_card
 from clm_core.models.contract import ModelCard
 from clm_core.models.ensemble import readable
+from clm_core.models.kind import DEFAULT_SIZING
+from clm_core.models.sizing import size_positions
 from clm_core.registry.mlflow_registry import Registered
 from clm_core.retraining import case, pools, resume, training
 from clm_core.retraining.code_version import code_version
@@ -141,7 +144,7 @@ def evaluate_out_of_sample(
     services: Services, lease: Lease, job: TrainingJob, bars: Bars | Panel, trained: TrainingResult
 ) -> BacktestEvaluation:
     """Backtest the out-of-sample bars with every seed; each backtest counts as a trial, whatever its
-    result.
+    result. Baselines of a version without sizing are sized by default.
 
     The seed judged stands at the policy's `seed_quantile` of the seeds, ranked by Sharpe ratio. A pool is
     judged by its equal-risk portfolio; the backtest of each member counts as a trial of the member's market.
@@ -159,7 +162,7 @@ def evaluate_out_of_sample(
     # the judged seed last: a verdict refers to the newest trial of its job
     backtests = sorted(enumerate(results), key=lambda pair: pair[0] == judged)
     case.record_trials(services.ledger, lease, job, unseen, backtests, services.clock())
-    held = buy_and_hold(market, unseen)
+    baselines = run_baselines(market, bars, rows, _baseline_sizer(trained))
     crash_at(Fault.EVALUATED, services.settings.fault)
     return BacktestEvaluation(
         bars=unseen,
@@ -168,8 +171,7 @@ def evaluate_out_of_sample(
         seed_sharpes=tuple(metrics[seed].sharpe_ratio for seed in ranking),
         result=results[judged],
         metrics=metrics[judged],
-        buy_and_hold=held,
-        buy_and_hold_metrics=summarise(held, unseen.periods_per_year),
+        baselines=baselines,
         market=market,
     )
 
@@ -193,7 +195,8 @@ def _evaluate_pool(
     # the portfolio with the judged seed last: a verdict refers to the newest trial of its job
     backtests = sorted(enumerate(results), key=lambda pair: pair[0] == judged)
     case.record_trials(services.ledger, lease, job, axis, backtests, now + timedelta(microseconds=looks))
-    held = pools.held_portfolio(axis, members[judged])
+    size = _baseline_sizer(trained)
+    baselines = pools.pool_baselines(axis, panel, trained.by_member[judged], terms, size)
     crash_at(Fault.EVALUATED, services.settings.fault)
     return BacktestEvaluation(
         bars=axis,
@@ -202,11 +205,16 @@ def _evaluate_pool(
         seed_sharpes=tuple(metrics[seed].sharpe_ratio for seed in ranking),
         result=results[judged],
         metrics=metrics[judged],
-        buy_and_hold=held,
-        buy_and_hold_metrics=summarise(held, axis.periods_per_year),
+        baselines=baselines,
         market=MarketTerms(pools.dearest([each.terms for each in terms.values()])),
         members=members[judged],
     )
+
+
+def _baseline_sizer(trained: TrainingResult) -> Sizer:
+    """Sizing of the version, or the default of a version without."""
+    sizing = catalog.version_sizing(trained.params) or DEFAULT_SIZING
+    return partial(size_positions, sizing=sizing)
 
 
 def _ranked_seeds(services: Services, job: TrainingJob, metrics: Sequence[Metrics]) -> tuple[list[int], int]:
@@ -240,9 +248,12 @@ def judge(services: Services, lease: Lease, version: ModelVersion, evaluation: B
     if len(evaluation.seed_sharpes) > 1:
         verdict = verdict.model_copy(update={"seed_sharpes": evaluation.seed_sharpes})
     remarks = evaluation.market.terms.remarks
-    verdict = verdict.model_copy(update={"warnings": (*verdict.warnings, *remarks)})
-    members = pools.by_symbol(evaluation.members, settings.walk_forward, len(evaluation.seed_sharpes))
-    verdict = verdict.model_copy(update={"by_symbol": members})
+    updates = {
+        "warnings": (*verdict.warnings, *remarks),
+        "baselines": case.compare_with_baselines(evaluation),
+        "by_symbol": pools.by_symbol(evaluation.members, settings.walk_forward, len(evaluation.seed_sharpes)),
+    }
+    verdict = verdict.model_copy(update=updates)
     terms = _recorded_terms(evaluation, settings.walk_forward)
     record = _evaluation_record(version, evaluation, verdict, terms, services.clock())
     ledger.add_evaluation(record, verdict, policy, version.bundle_digest, lease)
@@ -281,8 +292,7 @@ def report(
         bars=evaluation.bars,
         backtest=evaluation.result,
         metrics=evaluation.metrics,
-        buy_and_hold=evaluation.buy_and_hold,
-        buy_and_hold_metrics=evaluation.buy_and_hold_metrics,
+        baselines=evaluation.baselines,
         verdict=verdict,
         terms=evaluation.market.terms,
         terms_digest=_recorded_terms(evaluation, settings.walk_forward).digest,

@@ -20,6 +20,7 @@ from hypothesis.extra.numpy import arrays
 from PIL import Image
 from plotly.offline import get_plotlyjs
 
+from clm_core.backtest.baselines import run_baselines
 from clm_core.backtest.engine import backtest
 from clm_core.backtest.metrics import summarise
 from clm_core.backtest.results import Metrics
@@ -35,9 +36,17 @@ from clm_core.backtest.tearsheet import (
     render,
     rows_to_draw,
 )
+from clm_core.backtest.terms import MarketTerms
 from clm_core.backtest.walk_forward import FoldResult
 from clm_core.domain.costs import Costs
-from clm_core.domain.evaluations import Check, Decision, Verdict
+from clm_core.domain.evaluations import (
+    BASELINE_LABELS,
+    BaselineComparison,
+    Check,
+    Decision,
+    IntervalEstimate,
+    Verdict,
+)
 from clm_core.domain.execution import Execution
 from clm_core.domain.terms import TradingTerms
 from clm_core.domain.vocabulary import TriggerReason
@@ -57,10 +66,24 @@ def bars_at(close: Floats) -> Bars:
     )
 
 
+AGAINST_HOLDING = BaselineComparison(
+    name="hold_at_volatility",
+    total_return=0.31,
+    sharpe_ratio=0.9,
+    volatility=0.1,
+    max_drawdown=-0.2,
+    turnover=4.0,
+    exposure=0.3,
+    excess_return=IntervalEstimate(value=-0.034, low=-0.1, high=0.032),
+    alpha=IntervalEstimate(value=0.021, low=-0.05, high=0.092),
+    beta=IntervalEstimate(value=0.37, low=0.3, high=0.44),
+)
+
+
 def sheet_of(close: Floats, positions: Floats, **changes: Any) -> TearSheet:
     bars, costs, execution = bars_at(close), Costs(), Execution()
     model = backtest(bars, positions, costs, execution)
-    hold = backtest(bars, np.ones(len(bars)), costs, execution)
+    terms = TradingTerms(costs=costs, execution=execution)
     sheet = TearSheet(
         model_id="xgboost_btcusd_1h",
         version="v20251204_143022",
@@ -70,8 +93,7 @@ def sheet_of(close: Floats, positions: Floats, **changes: Any) -> TearSheet:
         bars=bars,
         backtest=model,
         metrics=summarise(model, bars.periods_per_year),
-        buy_and_hold=hold,
-        buy_and_hold_metrics=summarise(hold, bars.periods_per_year),
+        baselines=run_baselines(MarketTerms(terms), bars, slice(None), lambda _, signal: 0.5 * signal),
         verdict=Verdict(
             decision=Decision.FAIL,
             score=34.1,
@@ -87,8 +109,9 @@ def sheet_of(close: Floats, positions: Floats, **changes: Any) -> TearSheet:
                 Check(name="max_drawdown", value=0.1, limit=0.15, comparison="<=", passed=True, margin=0.05),
             ),
             reasons=("win rate could not be measured",),
+            baselines=(AGAINST_HOLDING,),
         ),
-        terms=TradingTerms(costs=costs, execution=execution),
+        terms=terms,
         terms_digest="7e" * 32,
         params={"max_depth": 5, "labels": {"horizon": 12, "barrier": math.inf}, "monotone": None},
         importances={"rsi_14": 0.75, "atr_14": 0.25},
@@ -254,12 +277,25 @@ def test_every_metric_has_a_label_a_format_and_a_definition() -> None:
     assert list(METRICS) == [field.name for field in fields(Metrics)]
 
 
-def test_every_metric_is_shown_beside_buy_and_hold(page: Page, sheet: TearSheet) -> None:
+def test_every_metric_is_shown_beside_the_baselines(page: Page, sheet: TearSheet) -> None:
     words = " ".join(page.text.split())
-    hold = asdict(sheet.buy_and_hold_metrics)
+    assert [baseline.name for baseline in sheet.baselines] == list(BASELINE_LABELS)
     for name, value in asdict(sheet.metrics).items():
         label, write, definition = METRICS[name]
-        assert f"{label} {definition} {write(value)} {write(hold[name])}" in words
+        others = " ".join(write(getattr(baseline.metrics, name)) for baseline in sheet.baselines)
+        assert f"{label} {definition} {write(value)} {others}" in words
+
+
+def test_the_return_against_a_baseline_is_shown_with_its_interval(page: Page) -> None:
+    words = " ".join(page.text.split())
+    assert (
+        "hold at the same volatility -3.4% (-10.0% to 3.2%) 2.1% (-5.0% to 9.2%) 0.37 (0.30 to 0.44)" in words
+    )
+
+
+def test_a_verdict_from_before_baselines_has_no_comparison(sheet: TearSheet) -> None:
+    older = replace(sheet, verdict=sheet.verdict.model_copy(update={"baselines": ()}))
+    assert "Against the baselines" not in render(older)
 
 
 @pytest.mark.parametrize(

@@ -58,7 +58,8 @@ def test_an_evaluation_records_the_terms_of_its_market_everywhere(own: Services)
         files = steps.report(own, job, version, bars, trained, evaluation, verdict)
     assert (evaluation.positions >= 0).all()
     assert (trained.out_of_sample[0].positions < 0).any()
-    assert evaluation.buy_and_hold.holding_costs > 0
+    assert evaluation.baselines[0].result.holding_costs > 0
+    assert [each.name for each in verdict.baselines] == ["buy_and_hold", "hold_at_volatility", "trend"]
     recorded, stored_verdict = own.ledger.evaluation(version.model_id, version.version)
     terms = recorded.terms
     assert terms is not None
