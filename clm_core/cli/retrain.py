@@ -28,20 +28,27 @@ if TYPE_CHECKING:
 app = typer.Typer(rich_markup_mode=None)
 
 DEMO_DAYS = 840
+PLANTED_NOTE = (
+    "{symbol} is a made-up market: the volume announces the drift of the next day, so there is an edge to "
+    "learn. BTCUSD is real: the results there are no better than luck would show."
+)
 
 
 @app.command()
 def demo() -> None:
-    """Retrain, backtest and judge XGBoost and LightGBM on the bundled BTCUSD bars."""
+    """Retrain, backtest and judge models on bundled BTCUSD bars, and one on a made-up market with an edge."""
     from clm_core.domain.jobs import RetrainRequest
+    from clm_core.market.sources import MarketData
 
+    settings = settings_for_change()
+    planted = MarketData(settings.home).add_planted(DEMO_DAYS * 24, datetime.now(UTC)).symbol
+    series = [(ModelType.XGBOOST, "BTCUSD"), (ModelType.LIGHTGBM, "BTCUSD"), (ModelType.XGBOOST, planted)]
     requests = [
-        RetrainRequest(
-            model_type=model_type, symbol="BTCUSD", dataset_span_days=DEMO_DAYS, requested_by=user()
-        )
-        for model_type in (ModelType.XGBOOST, ModelType.LIGHTGBM)
+        RetrainRequest(model_type=model_type, symbol=symbol, dataset_span_days=DEMO_DAYS, requested_by=user())
+        for model_type, symbol in series
     ]
     _show_outcomes(_retrain(requests))
+    console.print(PLANTED_NOTE.format(symbol=planted), highlight=False)
 
 
 @app.command()
@@ -206,9 +213,12 @@ def _show_outcomes(outcomes: list["RetrainResult"]) -> None:
         )
     table.add_section()
     table.add_row("net return", "", *(f"{outcome.metrics.total_return:+.1%}  " for outcome in outcomes))
-    table.add_row(
-        "buying and holding", "", *(f"{outcome.buy_and_hold.total_return:+.1%}  " for outcome in outcomes)
-    )
+    baselines = list(zip(*(outcome.verdict.baselines for outcome in outcomes), strict=True))
+    for same in baselines:
+        table.add_row(f"  {same[0].label}", "", *(f"{each.total_return:+.1%}  " for each in same))
+    table.add_row("net Sharpe ratio", "", *(f"{outcome.metrics.sharpe_ratio:.2f}  " for outcome in outcomes))
+    for same in baselines:
+        table.add_row(f"  {same[0].label}", "", *(f"{each.sharpe_ratio:.2f}  " for each in same))
     table.add_row("score, 0 to 100", "", *(f"{outcome.verdict.score:.1f}  " for outcome in outcomes))
     table.add_section()
     table.add_row("verdict", "", *(colored_decision(outcome.verdict) + "  " for outcome in outcomes))

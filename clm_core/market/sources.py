@@ -647,6 +647,22 @@ class MarketData:
             content = frame.to_csv(index=False).encode()
             raise quarantine.keep(self._quarantine, file, content, refusal, now) from refusal
 
+    def add_planted(self, n_bars: int, now: datetime) -> SeriesInfo:
+        """Store the planted market, a made-up series with a known edge, unless the series is stored.
+
+        Raises:
+            InvalidSymbol: the name is taken by another market.
+        """
+        from clm_core.market import planted
+
+        stored = self._store.manifest(planted.SYMBOL, Timeframe.H1)
+        if stored is not None:
+            return _info(stored)
+        bars = planted.planted_bars(n_bars)
+        options = {"now": now, "origin": "the planted market"}
+        checked = self._valid(bars.to_frame(), planted.SYMBOL, Timeframe.H1, Calendar.ALWAYS.value, **options)
+        return _info(self._store.add(checked.bars, "planted by clm demo", now))
+
     def _valid(
         self, frame: pd.DataFrame, symbol: str, timeframe: Timeframe, calendar: str, **options: Any
     ) -> Examined:
