@@ -1,0 +1,289 @@
+"""Recipes at their defaults on real series, beside the baselines: results in docs/reference/recipes.md.
+
+python -m benchmarks.recipes [KIND ...]             measure the kinds (default: the trees), and write the page
+python -m benchmarks.recipes --choice [KIND ...]    the series and years on which the defaults were chosen
+python -m benchmarks.recipes --before [KIND ...]    the recipes before sizing, labels and the band
+
+The bars are read from CLM_BENCHMARK_DATA, by default ../shared/data. Each kind is walked forward as a retrain
+does by default: five folds, the first 40 % for training only, costs by market, the execution of new versions.
+A series-year is a year of out-of-sample bars, counted back from the end of a series. Figures of a kind are
+kept in benchmarks/recipes.json, so that a kind can be measured anew alone.
+"""
+
+import argparse
+import json
+import os
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from functools import cache
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+
+from clm_core.backtest.baselines import run_baselines
+from clm_core.backtest.results import Backtest
+from clm_core.backtest.terms import MarketTerms
+from clm_core.backtest.walk_forward import walk_forward
+from clm_core.decisions.trading_terms import default_costs
+from clm_core.domain.costs import Costs
+from clm_core.domain.evaluations import BASELINE_LABELS
+from clm_core.domain.execution import NEW_VERSIONS
+from clm_core.domain.sizing import Sizing
+from clm_core.domain.terms import TradingTerms
+from clm_core.domain.vocabulary import ModelType
+from clm_core.domain.walk_forward import WalkForwardPlan
+from clm_core.market.bars import Bars, Floats
+from clm_core.market.sources import MarketData
+from clm_core.models import catalog
+from clm_core.models.sizing import size_positions
+
+DATA = Path(os.environ.get("CLM_BENCHMARK_DATA", Path(__file__).parents[2] / "shared" / "data"))
+FIGURES = Path(__file__).with_name("recipes.json")
+PAGE = Path(__file__).parents[1] / "docs" / "reference" / "recipes.md"
+MARK = "<!-- below: python -m benchmarks.recipes -->\n"
+TREES = (ModelType.XGBOOST.value, ModelType.LIGHTGBM.value)
+FREE = Costs(fee_bps=0.0, slippage_bps=0.0)
+YEAR = 365 * 86_400_000_000_000
+DEEP = 0.2
+"""Drawdown within a year that counts as deep."""
+
+
+@dataclass(frozen=True)
+class Window:
+    """Bars of a series between two dates, as a retrain would see them."""
+
+    file: str
+    symbol: str
+    timeframe: str
+    start: str
+    end: str
+    years: int
+    """Newest out-of-sample years to report."""
+
+    @property
+    def name(self) -> str:
+        return f"{self.symbol} {self.timeframe} to {self.end[:7]}"
+
+
+REPORTED = (
+    Window("BTCUSDT_1h", "BTCUSDT", "1h", "2020-09-20", "2025-09-20", 3),
+    Window("ETHUSDT_1h", "ETHUSDT", "1h", "2020-09-20", "2025-09-20", 3),
+    Window("SOLUSDT_1h", "SOLUSDT", "1h", "2020-09-20", "2025-09-20", 3),
+    Window("BTCUSDT_1d", "BTCUSDT", "1d", "2020-09-20", "2025-09-20", 3),
+    Window("XAUUSD_1h", "XAUUSD", "1h", "2017-03-05", "2022-03-05", 3),
+    Window("SPY_1d", "SPY", "1d", "1998-01-01", "2021-04-01", 4),
+    Window("EURUSD_1h", "EURUSD", "1h", "2017-01-01", "2018-01-01", 1),
+)
+"""Twenty series-years."""
+CHOICE = (
+    Window("BTCUSDT_1h", "BTCUSDT", "1h", "2017-08-17", "2020-09-20", 2),
+    Window("XRPUSDT_1h", "XRPUSDT", "1h", "2020-09-20", "2022-09-20", 1),
+    Window("BNBUSDT_1h", "BNBUSDT", "1h", "2020-09-20", "2022-09-20", 1),
+    Window("BTCUSD-TT_1h", "BTCUSD", "1h", "2017-07-01", "2019-10-18", 1),
+    Window("XAUUSD_1h", "XAUUSD", "1h", "2012-05-17", "2017-03-05", 3),
+    Window("AAPL_1h", "AAPL", "1h", "2016-04-01", "2021-04-01", 3),
+    Window("SPY_1d", "SPY", "1d", "1998-01-01", "2017-04-01", 4),
+)
+"""Series and years for choosing defaults; no series-year of `REPORTED` is among them."""
+
+
+@dataclass(frozen=True)
+class YearResult:
+    """Results of a model or baseline in a series-year."""
+
+    window: str
+    end: str
+    """Last day of the year."""
+    sharpe: float
+    """Annualised, after costs."""
+    gross_sharpe: float
+    """Annualised, of the same positions without costs."""
+    max_drawdown: float
+    """Negative fraction, within the year."""
+    volatility: float
+    turnover: float
+    exposure: float
+    is_capped: bool
+    """True if a full-size position was at the cap in most bars: the volatility aimed at is out of reach."""
+
+
+@cache
+def bars_of(window: Window) -> Bars:
+    with tempfile.TemporaryDirectory() as home:
+        market = MarketData(Path(home))
+        now = datetime.now(UTC)
+        path = DATA / f"{window.file}.parquet"
+        market.import_file(path, window.symbol, window.timeframe, now=now)
+        bars = market.bars(window.symbol, window.timeframe, closed_by=now)
+    start, end = (np.datetime64(text, "ns").astype(np.int64) for text in (window.start, window.end))
+    return bars[int(np.searchsorted(bars.time, start)) : int(np.searchsorted(bars.time, end))]
+
+
+def measure(kind: str, window: Window, legacy: bool) -> list[YearResult]:
+    """Results of a kind at its defaults, newest year last.
+
+    Args:
+        legacy: True for the defaults before sizing, labels and the band, and for no band.
+    """
+    bars = bars_of(window)
+    market = market_of(bars)
+    model_type = ModelType(kind)
+    params = catalog.stored_params(model_type, {}) if legacy else {}
+    recipe = catalog.recipe(model_type, params, market.terms.costs)
+    out = walk_forward(recipe, bars, WalkForwardPlan(), seed=0)
+    traded = market.under(recipe.execution)
+    free = MarketTerms(traded.terms.model_copy(update={"costs": FREE}))
+    tested = bars[out.rows]
+    positions = out.positions[out.rows]
+    return years_of(window, tested, traded.backtest(tested, positions), free.backtest(tested, positions))
+
+
+def measure_baselines(window: Window) -> dict[str, list[YearResult]]:
+    """Results of the three baselines under the default sizing and execution, by name."""
+    bars = bars_of(window)
+    market = market_of(bars).under(NEW_VERSIONS)
+    free = MarketTerms(market.terms.model_copy(update={"costs": FREE}))
+    rows = slice(int(len(bars) * WalkForwardPlan().first_train_fraction), len(bars))
+    paid = run_baselines(market, bars, rows, _sized)
+    unpaid = run_baselines(free, bars, rows, _sized)
+    return {
+        one.name: years_of(window, bars[rows], one.result, other.result)
+        for one, other in zip(paid, unpaid, strict=True)
+    }
+
+
+def _sized(bars: Bars, signal: Floats) -> Floats:
+    return size_positions(bars, signal, Sizing())
+
+
+def market_of(bars: Bars) -> MarketTerms:
+    return MarketTerms(TradingTerms(costs=default_costs(bars.symbol, str(bars.calendar)).costs))
+
+
+def years_of(window: Window, bars: Bars, paid: Backtest, free: Backtest) -> list[YearResult]:
+    """Results of each of the newest years, oldest first."""
+    last = int(bars.time[-1]) + bars.timeframe.nanoseconds
+    edges = [int(np.searchsorted(bars.time, last - years * YEAR)) for years in range(window.years, -1, -1)]
+    return [_year(window, bars, paid, free, slice(*edge)) for edge in pairwise(edges)]
+
+
+def _year(window: Window, bars: Bars, paid: Backtest, free: Backtest, rows: slice) -> YearResult:
+    year = bars[rows]
+    annual = bars.periods_per_year
+    own = paid.returns[rows]
+    equity = np.cumprod(np.concatenate([[1.0], 1.0 + own]))
+    moves = np.diff(year.close) / year.close[:-1]
+    return YearResult(
+        window=window.name,
+        end=f"{year.end:%Y-%m-%d}",
+        sharpe=_sharpe(own, annual),
+        gross_sharpe=_sharpe(free.returns[rows], annual),
+        max_drawdown=float((equity / np.maximum.accumulate(equity) - 1.0).min()),
+        volatility=float(own.std() * np.sqrt(annual)),
+        turnover=float(paid.turnover[rows].mean() * annual),
+        exposure=float(np.abs(paid.exposure[rows]).mean()),
+        is_capped=bool(moves.std() * np.sqrt(annual) < Sizing().target_volatility),
+    )
+
+
+def _sharpe(returns: Floats, annual: float) -> float:
+    deviation = returns.std()
+    return float(returns.mean() / deviation * np.sqrt(annual)) if deviation > 0 else 0.0
+
+
+def summary(results: Sequence[YearResult]) -> list[str]:
+    """Cells of a row: the mean over the series-years, and the worst."""
+    sharpes = np.array([each.sharpe for each in results])
+    free = [each.volatility for each in results if not each.is_capped and each.exposure > 0]
+    drawdowns = np.array([each.max_drawdown for each in results])
+    turnovers = [each.turnover for each in results]
+    return [
+        f"{sharpes.mean():.2f} ± {sharpes.std(ddof=1) / np.sqrt(len(sharpes)):.2f}",
+        f"{np.mean([each.gross_sharpe for each in results]):.2f}",
+        f"{drawdowns.min():.0%}",
+        f"{np.count_nonzero(drawdowns < -DEEP)} of {len(drawdowns)}",
+        f"{np.min(free):.1%} / {np.mean(free):.1%} / {np.max(free):.1%}" if free else "-",
+        f"{np.mean(turnovers):.0f} / {np.max(turnovers):.0f}",
+        f"{np.mean([each.exposure for each in results]):.0%}",
+    ]
+
+
+HEADINGS = (
+    "",
+    "Sharpe net",
+    "gross",
+    "worst drawdown",
+    "years below -20 %",
+    "volatility, least / mean / most",
+    "turnover a year, mean / most",
+    "exposure",
+)
+
+
+def page(figures: dict[str, Any]) -> str:
+    """Tables in Markdown of every measured set of series."""
+    parts = []
+    for part, heading in PARTS.items():
+        rows = figures.get(part, {})
+        if not rows:
+            continue
+        years = {name: [YearResult(**each) for each in row["years"]] for name, row in rows.items()}
+        count = max(map(len, years.values()))
+        lines = [
+            " | ".join([f"| {name}", *summary(results)]) + " |" for name, results in years.items() if results
+        ]
+        head = "| " + " | ".join(HEADINGS) + " |\n|" + "---|" * len(HEADINGS)
+        parts.append(f"## {heading}\n\n{count} series-years.\n\n{head}\n" + "\n".join(lines) + "\n")
+    return "\n".join(parts)
+
+
+PARTS = {
+    "reported": "Defaults, on series and years not used to choose them",
+    "before": "The same before sizing, labels and the rebalancing band",
+    "choice": "Series and years on which the defaults were chosen",
+}
+
+
+def run(part: str, kinds: Sequence[str]) -> None:
+    figures = json.loads(FIGURES.read_text()) if FIGURES.exists() else {}
+    windows = CHOICE if part == "choice" else REPORTED
+    rows = figures.setdefault(part, {})
+    console = Console()
+    baselines: dict[str, list[YearResult]] = {}
+    for window in windows:
+        for name, years in measure_baselines(window).items():
+            baselines.setdefault(BASELINE_LABELS[name], []).extend(years)
+    for name, years in baselines.items():
+        rows[name] = {"years": [asdict(year) for year in years]}
+    for kind in kinds:
+        started = time.monotonic()
+        results = []
+        for window in windows:
+            with console.status(f"{kind} on {window.name}"):
+                results += measure(kind, window, legacy=part == "before")
+        rows[kind] = {"years": [asdict(year) for year in results]}
+        console.print(f"{kind:<10} {time.monotonic() - started:6.0f} s  " + "  ".join(summary(results)))
+    FIGURES.write_text(json.dumps(figures, indent=1) + "\n")
+    PAGE.write_text(PAGE.read_text().split(MARK)[0] + MARK + "\n" + page(figures))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("kinds", nargs="*", default=TREES)
+    part = parser.add_mutually_exclusive_group()
+    part.add_argument("--choice", action="store_true")
+    part.add_argument("--before", action="store_true")
+    asked = parser.parse_args()
+    run("choice" if asked.choice else "before" if asked.before else "reported", asked.kinds)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,157 @@
+"""Choice of the sizing's constants, by the protocol of docs/reference/recipes.md.
+
+python -m benchmarks.sizing_choice [KIND ...]     default: the trees; prints a row per set of constants
+
+The signals of each kind are fitted once on the series of `recipes.CHOICE` and sized by every set of the grid.
+No set is chosen by the Sharpe ratio on real series: a set must hold the limits of risk and cost on every
+kind, and among those that do the one that keeps most of a known signal wins.
+"""
+
+import argparse
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import product
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.known_signal import compare
+from benchmarks.recipes import CHOICE, TREES, Window, YearResult, bars_of, market_of, years_of
+from clm_core.backtest.terms import MarketTerms
+from clm_core.backtest.walk_forward import walk_forward
+from clm_core.domain.execution import NEW_VERSIONS
+from clm_core.domain.sizing import Sizing
+from clm_core.domain.vocabulary import ModelType
+from clm_core.domain.walk_forward import WalkForwardPlan
+from clm_core.market.bars import Bars, Floats
+from clm_core.models import catalog
+from clm_core.models.sizing import size_positions
+
+SMOOTHING = (6.0, 12.0, 24.0, 48.0)
+BANDS = (0.25, 0.5, 0.75)
+VOLATILITY_HALF_LIVES = (48.0, 72.0, 168.0)
+HALF_LIFE = 48
+"""Half-life of the known signal, bars."""
+KNOWN_SEEDS = 3
+MAX_TURNOVER = 60.0
+VOLATILITY = (0.07, 0.12)
+DEEP = 0.2
+MAX_DEEP_SHARE = 3 / 20
+MAX_DRAWDOWN = 0.35
+MIN_KEPT = 0.7
+
+
+@dataclass(frozen=True, eq=False)
+class Signal:
+    """Out-of-sample signal of a kind before sizing."""
+
+    kind: str
+    window: Window
+    bars: Bars
+    rows: slice
+    values: Floats
+    market: MarketTerms
+
+
+@dataclass(frozen=True)
+class Outcome:
+    sizing: Sizing
+    kept: float
+    """Smallest share of the known signal's net Sharpe ratio that is kept, over net ratios of 1, 2 and 3."""
+    turnover: float
+    """Largest mean turnover of a kind."""
+    most_turnover: float
+    """Largest turnover in a series-year of any kind."""
+    lowest_volatility: float
+    highest_volatility: float
+    """Of series-years whose cap does not bind, any kind."""
+    deep_share: float
+    """Largest share, over the kinds, of series-years with a drawdown beyond 20 %."""
+    worst_drawdown: float
+
+    @property
+    def holds(self) -> bool:
+        """True if every limit of risk and cost holds."""
+        return (
+            self.most_turnover <= MAX_TURNOVER
+            and VOLATILITY[0] <= self.lowest_volatility
+            and self.highest_volatility <= VOLATILITY[1]
+            and self.deep_share <= MAX_DEEP_SHARE
+            and self.worst_drawdown >= -MAX_DRAWDOWN
+            and self.kept >= MIN_KEPT
+        )
+
+
+def signals(kinds: list[str]) -> Iterator[Signal]:
+    for kind, window in product(kinds, CHOICE):
+        bars = bars_of(window)
+        market = market_of(bars)
+        recipe = catalog.recipe(ModelType(kind), {"sizing": "none"}, market.terms.costs)
+        out = walk_forward(recipe, bars, WalkForwardPlan(), seed=0)
+        yield Signal(kind, window, bars, out.rows, out.positions, market.under(NEW_VERSIONS))
+
+
+def sized_years(signal: Signal, sizing: Sizing) -> list[YearResult]:
+    values = signal.values.copy()
+    values[: signal.rows.start] = 0.0
+    positions = size_positions(signal.bars, values, sizing)[signal.rows]
+    tested = signal.bars[signal.rows]
+    result = signal.market.backtest(tested, positions)
+    return years_of(signal.window, tested, result, result)
+
+
+def outcome(fitted: list[Signal], sizing: Sizing) -> Outcome:
+    kept = [
+        np.mean([compare(HALF_LIFE, sharpe, sizing, seed).kept for seed in range(KNOWN_SEEDS)])
+        for sharpe in (1.0, 2.0, 3.0)
+    ]
+    by_kind: dict[str, list[YearResult]] = {}
+    for signal in fitted:
+        by_kind.setdefault(signal.kind, []).extend(sized_years(signal, sizing))
+    every = [year for years in by_kind.values() for year in years]
+    free = [year.volatility for year in every if not year.is_capped and year.exposure > 0]
+    return Outcome(
+        sizing=sizing,
+        kept=float(min(kept)),
+        turnover=max(float(np.mean([year.turnover for year in years])) for years in by_kind.values()),
+        most_turnover=max(year.turnover for year in every),
+        lowest_volatility=min(free),
+        highest_volatility=max(free),
+        deep_share=max(
+            float(np.mean([year.max_drawdown < -DEEP for year in years])) for years in by_kind.values()
+        ),
+        worst_drawdown=min(year.max_drawdown for year in every),
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("kinds", nargs="*", default=TREES)
+    console = Console(width=160)
+    with console.status("fitting"):
+        fitted = list(signals(list(parser.parse_args().kinds)))
+    columns = ("smoothing", "band", "volatility half-life", "kept", "turnover", "most", "volatility")
+    table = Table(*columns, "deep years", "worst drawdown", "holds")
+    for smoothing, band, half_life in product(SMOOTHING, BANDS, VOLATILITY_HALF_LIVES):
+        sizing = Sizing(smoothing_half_life=smoothing, no_trade_band=band, volatility_half_life=half_life)
+        each = outcome(fitted, sizing)
+        table.add_row(
+            f"{smoothing:g}",
+            f"{band:g}",
+            f"{half_life:g}",
+            f"{each.kept:.0%}",
+            f"{each.turnover:.0f}",
+            f"{each.most_turnover:.0f}",
+            f"{each.lowest_volatility:.1%} to {each.highest_volatility:.1%}",
+            f"{each.deep_share:.0%}",
+            f"{each.worst_drawdown:.0%}",
+            "yes" if each.holds else "",
+        )
+    console.print(table)
+
+
+if __name__ == "__main__":
+    main()
