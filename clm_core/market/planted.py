@@ -1,6 +1,7 @@
 """Planted market: a made-up series with a known edge, to show a newcomer a verdict that passes.
 
-The price is a random walk whose drift follows a hidden state s, an autoregression with a half-life of a day:
+The price is a random walk whose drift follows a hidden state s, an autoregression with a half-life of 36
+bars:
 
     log return(t) = sigma (edge s(t - 1) + e(t)),    log volume(t) = loudness s(t) + noise
 
@@ -17,11 +18,11 @@ from clm_core.market.timeframes import Calendar, Timeframe
 
 SYMBOL = "PLANTED"
 START = "2017-07-01"
-HALF_LIFE = 24
+HALF_LIFE = 36
 """Half-life of the hidden state, bars."""
 SIGMA = 0.005
 """Standard deviation of a bar's log return: 47 % a year."""
-EDGE = 0.15
+EDGE = 0.2
 """Drift of a bar per unit of the hidden state, in standard deviations of the return."""
 LOUDNESS = 0.5
 """Log volume per unit of the hidden state."""
