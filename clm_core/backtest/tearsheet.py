@@ -467,12 +467,16 @@ def _verdict(verdict: Verdict) -> dict[str, str]:
 
 def _check(check: Check) -> dict[str, str]:
     label, write, _ = (METRICS | CHECKS)[check.name]
-    comparison = {">=": "≥", "<=": "≤"}[check.comparison]
+    comparison = {">=": "≥ ", "<=": "≤ "}[check.comparison]
+    margin = ("+" if check.margin >= 0 else "") + write(check.margin)
+    if write is yes_or_no:
+        # a fact has no margin
+        comparison = margin = ""
     return {
         "label": label,
         "measured": write(check.value),
-        "required": f"{comparison} {write(check.limit)}",
-        "margin": ("+" if check.margin >= 0 else "") + write(check.margin),
+        "required": f"{comparison}{write(check.limit)}",
+        "margin": margin,
         "tone": "good" if check.passed else "bad",
         "mark": "✓" if check.passed else "✗",
     }

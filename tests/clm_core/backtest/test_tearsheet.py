@@ -265,6 +265,12 @@ def test_the_verdict_stands_on_the_page_with_reasons_and_margins(page: Page) -> 
     assert "Win rate n/a ≥ 52.0% n/a ✗ Maximum drawdown 10.0% ≤ 15.0% +5.0% ✓" in words
 
 
+def test_a_fact_is_shown_without_comparison_and_margin(sheet: TearSheet) -> None:
+    ruined = Check(name="ruined", value=1.0, limit=0.0, comparison="<=", passed=False, margin=-1.0)
+    page = Page(render(replace(sheet, verdict=sheet.verdict.model_copy(update={"checks": (ruined,)}))))
+    assert "Ruined yes no ✗" in " ".join(page.text.split())
+
+
 def test_a_pass_says_that_all_checks_passed() -> None:
     check = Check(name="trades", value=60, limit=50, comparison=">=", passed=True, margin=10)
     verdict = Verdict(decision=Decision.PASS, score=80, checks=(check,), reasons=())
