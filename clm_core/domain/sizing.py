@@ -35,7 +35,7 @@ class Sizing(BaseModel):
     """True to take no position where the signal is short."""
     max_position: float = Field(default=1.0, gt=0, le=1)
     """Largest size of a position, a fraction of the equity."""
-    no_trade_band: float = Field(default=0.5, ge=0, le=2)
+    no_trade_band: float = Field(default=0.6, ge=0, le=2)
     """Largest difference from the position wanted at which the position held is kept, as a fraction of a
     full-size position; 0 for none."""
     anchor_bars: int = Field(default=168, ge=1, le=10_000)

@@ -3,7 +3,7 @@
 A signal in [-1, 1] says direction and conviction. At each bar, within the unbroken stretch:
 
 1.  Smoothing: c is the exponential average of the signal; signals before the stretch count as 0.
-2.  Scale: u = c / q, at most 2 in size. q is the root mean square of c, weighted exponentially. A rule that
+2.  Scale: u = c / q, at most 1.5 in size. q is the root mean square of c, weighted exponentially. A rule that
     is on for less than a quarter of the time counts as on for a quarter, and q is at least 0.05, so that a
     rule that is seldom on is not blown up.
 3.  Volatility: v is the root of the exponential average of the squared returns of the bars, a year. A full
@@ -52,7 +52,7 @@ from clm_core.models.params import EXECUTION, SIZING
 from clm_core.models.pooled import PooledModel
 
 YEAR_NS = 365 * 86_400 * 1_000_000_000
-MAX_CONVICTION = 2.0
+MAX_CONVICTION = 1.5
 """Largest size of a signal in units of its own root mean square."""
 MIN_SHARE_ON = 0.25
 """Least share of the time that a rule counts as on."""

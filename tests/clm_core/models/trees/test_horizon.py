@@ -7,8 +7,7 @@ import pytest
 
 from clm_core.domain.costs import Costs
 from clm_core.domain.errors import InvalidTrainingParams
-from clm_core.market.bars import Bars
-from clm_core.models.trees.horizon import LADDER, LARGEST_COST_SHARE, choose_horizon, cost_share
+from clm_core.models.trees.horizon import LADDER, LARGEST_COST_SHARE, SHORTEST, choose_horizon, cost_share
 from clm_core.models.trees.xgboost import recipe
 from clm_core.testing.tick_walks import tick_walk
 
@@ -16,18 +15,20 @@ LONG = tick_walk(20_000, 0.0, seed=0)
 
 
 def test_a_dearer_market_is_held_longer_until_the_ladder_ends() -> None:
-    chosen = [choose_horizon(LONG, bps).bars for bps in (0.0, 0.4, 0.6, 0.8, 1.2, 1.6, 1_000)]
+    chosen = [choose_horizon(LONG, bps).bars for bps in (0.0, 0.8, 1.6, 2.0, 1_000)]
     assert chosen == sorted(chosen)
-    assert chosen[0] == LADDER[0]
+    assert chosen[0] == SHORTEST
     assert chosen[-1] == LADDER[-1]
-    assert len(set(chosen)) > 3
+    assert len(set(chosen)) == 3
 
 
 def test_the_horizon_is_the_shortest_at_which_the_round_trip_is_a_twentieth_of_the_move() -> None:
-    chosen = choose_horizon(LONG, 1.0)
-    shares = {each: cost_share(LONG, each, 1.0) for each in LADDER}
+    chosen = choose_horizon(LONG, 1.8)
+    shares = {each: cost_share(LONG, each, 1.8) for each in LADDER}
     assert chosen.cost_share == shares[chosen.bars] <= LARGEST_COST_SHARE
-    assert all(share > LARGEST_COST_SHARE for each, share in shares.items() if each < chosen.bars)
+    longer = [each for each in LADDER if SHORTEST <= each < chosen.bars]
+    assert longer
+    assert all(shares[each] > LARGEST_COST_SHARE for each in longer)
 
 
 def test_the_cost_is_measured_against_the_mean_absolute_move() -> None:
@@ -55,13 +56,11 @@ def test_the_cost_of_a_round_trip_is_that_of_the_market_unless_given() -> None:
         recipe({"round_trip_bps": -1}, costs)
 
 
-def test_each_fit_chooses_by_its_own_training_bars(bars: Bars) -> None:
-    fitting = recipe({"rounds": 5, "round_trip_bps": 20.0}, Costs())
-    # ten times the moves of every bar
-    wild = replace(
-        bars, **{name: getattr(bars, name) ** 3 / 1e8 for name in ("open", "high", "low", "close")}
-    )
-    calm_model, wild_model = fitting.fit(bars, 0), fitting.fit(wild, 0)
+def test_each_fit_chooses_by_its_own_training_bars() -> None:
+    fitting = recipe({"rounds": 5, "round_trip_bps": 2.0}, Costs())
+    # three times the moves of every bar
+    wild = replace(LONG, **{name: getattr(LONG, name) ** 3 for name in ("open", "high", "low", "close")})
+    calm_model, wild_model = fitting.fit(LONG, 0), fitting.fit(wild, 0)
     assert wild_model.train_metrics["horizon"] < calm_model.train_metrics["horizon"]
     assert calm_model.train_metrics["round_trip_share_of_move"] > 0
     horizons = calm_model.train_metrics["horizon"] - wild_model.train_metrics["horizon"]
