@@ -28,9 +28,9 @@ if TYPE_CHECKING:
 app = typer.Typer(rich_markup_mode=None)
 
 DEMO_DAYS = 840
-PLANTED_NOTE = (
-    "{symbol} is a made-up market: the volume announces the drift of the next day, so there is an edge to "
-    "learn. BTCUSD is real: the results there are no better than luck would show."
+PLANTED_NOTES = (
+    "{symbol} is a made-up market: the volume announces the drift of the next day, an edge to learn.",
+    "BTCUSD is real: results like these are what luck would show.",
 )
 
 
@@ -48,7 +48,8 @@ def demo() -> None:
         for model_type, symbol in series
     ]
     _show_outcomes(_retrain(requests))
-    console.print(PLANTED_NOTE.format(symbol=planted), highlight=False)
+    for note in PLANTED_NOTES:
+        console.print(note.format(symbol=planted), highlight=False)
 
 
 @app.command()
@@ -208,7 +209,7 @@ def _show_outcomes(outcomes: list["RetrainResult"]) -> None:
         limits = dict.fromkeys(formatted_limit(check) for check in checks if check is not None)
         table.add_row(
             row.label,
-            " / ".join(limits),
+            next(iter(limits)) if len(limits) == 1 else "by model",
             *("" if check is None else formatted_value(check) for check in checks),
         )
     table.add_section()
