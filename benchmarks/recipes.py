@@ -50,6 +50,9 @@ MARK = "<!-- below: python -m benchmarks.recipes -->\n"
 TREES = (ModelType.XGBOOST.value, ModelType.LIGHTGBM.value)
 FREE = Costs(fee_bps=0.0, slippage_bps=0.0)
 YEAR = 365 * 86_400_000_000_000
+CAP = 0.95
+"""Exposure from which on a position counts as at the cap."""
+CAPPED_SHARE = 0.1
 DEEP = 0.2
 """Drawdown within a year that counts as deep."""
 
@@ -110,7 +113,8 @@ class YearResult:
     turnover: float
     exposure: float
     is_capped: bool
-    """True if a full-size position was at the cap in most bars: the volatility aimed at is out of reach."""
+    """True if the volatility aimed at is out of reach: the market moves less, or the position was at the cap
+    of 1 in a tenth of the bars or more."""
 
 
 @cache
@@ -177,8 +181,8 @@ def _year(window: Window, bars: Bars, paid: Backtest, free: Backtest, rows: slic
     year = bars[rows]
     annual = bars.periods_per_year
     own = paid.returns[rows]
-    equity = np.cumprod(np.concatenate([[1.0], 1.0 + own]))
     moves = np.diff(year.close) / year.close[:-1]
+    equity = np.cumprod(np.concatenate([[1.0], 1.0 + own]))
     return YearResult(
         window=window.name,
         end=f"{year.end:%Y-%m-%d}",
@@ -188,7 +192,10 @@ def _year(window: Window, bars: Bars, paid: Backtest, free: Backtest, rows: slic
         volatility=float(own.std() * np.sqrt(annual)),
         turnover=float(paid.turnover[rows].mean() * annual),
         exposure=float(np.abs(paid.exposure[rows]).mean()),
-        is_capped=bool(moves.std() * np.sqrt(annual) < Sizing().target_volatility),
+        is_capped=bool(
+            moves.std() * np.sqrt(annual) < Sizing().target_volatility
+            or np.mean(np.abs(paid.exposure[rows]) >= CAP) >= CAPPED_SHARE
+        ),
     )
 
 
@@ -200,9 +207,10 @@ def _sharpe(returns: Floats, annual: float) -> float:
 def summary(results: Sequence[YearResult]) -> list[str]:
     """Cells of a row: the mean over the series-years, and the worst."""
     sharpes = np.array([each.sharpe for each in results])
-    free = [each.volatility for each in results if not each.is_capped and each.exposure > 0]
+    series = _by_series(results)
+    free = [_mean([y.volatility for y in years]) for years in series if not any(y.is_capped for y in years)]
     drawdowns = np.array([each.max_drawdown for each in results])
-    turnovers = [each.turnover for each in results]
+    turnovers = [_mean([each.turnover for each in years]) for years in series]
     return [
         f"{sharpes.mean():.2f} ± {sharpes.std(ddof=1) / np.sqrt(len(sharpes)):.2f}",
         f"{np.mean([each.gross_sharpe for each in results]):.2f}",
@@ -214,14 +222,23 @@ def summary(results: Sequence[YearResult]) -> list[str]:
     ]
 
 
+def _by_series(results: Sequence[YearResult]) -> list[list[YearResult]]:
+    names = dict.fromkeys(each.window for each in results)
+    return [[each for each in results if each.window == name] for name in names]
+
+
+def _mean(values: Sequence[float]) -> float:
+    return float(np.mean(values))
+
+
 HEADINGS = (
     "",
     "Sharpe net",
     "gross",
     "worst drawdown",
     "years below -20 %",
-    "volatility, least / mean / most",
-    "turnover a year, mean / most",
+    "volatility of a series, least / mean / most",
+    "turnover a year of a series, mean / most",
     "exposure",
 )
 

@@ -18,7 +18,7 @@ class Sizing(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    smoothing_half_life: float = Field(default=24.0, ge=0, le=1_000)
+    smoothing_half_life: float = Field(default=36.0, ge=0, le=1_000)
     """Half-life of the exponential average of the signal, bars; 0 for none."""
     scale_half_life: float = Field(default=120.0, gt=0, le=2_000)
     """Half-life of the average size by which the signal is divided, bars."""
