@@ -10,9 +10,9 @@ import numpy as np
 import pandas as pd
 
 from clm_core.backtest import pools
+from clm_core.backtest.baselines import Baseline, Sizer, run_baselines
 from clm_core.backtest.metrics import summarise
 from clm_core.backtest.results import Backtest
-from clm_core.backtest.baselines import Baseline, Sizer, run_baselines
 from clm_core.backtest.terms import MarketTerms, buy_and_hold
 from clm_core.backtest.walk_forward import OutOfSample
 from clm_core.decisions.gate import Comparison
@@ -235,8 +235,7 @@ def pool_baselines(
     """
     cash = terms[panel.symbols[0]].terms.execution.initial_cash
     by_member = [
-        run_baselines(terms[bars.symbol], bars, run.rows, size)
-        for bars, run in zip(panel, runs, strict=True)
+        run_baselines(terms[bars.symbol], bars, run.rows, size) for bars, run in zip(panel, runs, strict=True)
     ]
     unseen = [bars[run.rows] for bars, run in zip(panel, runs, strict=True)]
     baselines = []

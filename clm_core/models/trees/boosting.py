@@ -97,7 +97,7 @@ class BoostingParams(TrainingParams):
     """Bars after which a row weighs half; 0 for equal weights at every age."""
     calibrate: bool = True
     """Fit the probability on the newest, purged rows, which then take no part in early stopping."""
-    centre_horizons: int = Field(default=30, ge=0, le=500)
+    centre_horizons: int = Field(default=15, ge=0, le=500)
     """Horizons over whose mean the trees' answers are centred, besides the base rate; 0 for the base rate
     alone. Without effect on meta."""
     threshold: Annotated[float, Between(0.0, 0.03)] = Field(default=0.0, ge=0, lt=0.5)

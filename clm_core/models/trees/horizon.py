@@ -13,9 +13,10 @@ LARGEST_COST_SHARE = 0.05
 """Largest cost of a round trip, as a share of the mean absolute move over the horizon. The expected move of a
 forecast with correlation c is at most about c * sqrt(pi / 2) of the mean absolute move: at 1/20 a forecast
 with a correlation of 0.04 pays its costs."""
-SHORTEST = 48
-"""Shortest horizon chosen where the bars allow for it: with shorter ones the default sizing turns over more
-than 60 times a year in markets of low volatility (docs/reference/recipes.md)."""
+SHORTEST_HOURS = 48
+"""Shortest horizon chosen where the bars allow for it, or the longest of the ladder for short bars: with
+shorter ones the default sizing turns over more than 60 times a year in markets of low volatility
+(docs/reference/recipes.md)."""
 LEAST_SPANS = 50
 """Least number of horizons, end to end, in the training bars: fewer outcomes teach nothing."""
 
@@ -27,11 +28,11 @@ class ChosenHorizon(NamedTuple):
 
 
 def choose_horizon(bars: Bars, round_trip_bps: float) -> ChosenHorizon:
-    """Shortest horizon of the ladder, from 48 bars on, with a move worth the costs.
+    """Shortest horizon of the ladder, from 48 hours on, with a move worth the costs.
 
     The rule: a round trip costs at most 5 % of the mean absolute return over the horizon, measured on the
     training bars; the longest horizon where all cost more. Horizons of which fewer than 50 fit into the
-    training bars end to end are left out; where that leaves none from 48 bars on, the longest that fits is
+    training bars end to end are left out; where that leaves none from 48 hours on, the longest that fits is
     taken.
 
     Args:
@@ -39,7 +40,8 @@ def choose_horizon(bars: Bars, round_trip_bps: float) -> ChosenHorizon:
         round_trip_bps: cost of entry and exit, in basis points.
     """
     fitting = [each for each in LADDER if each * LEAST_SPANS <= len(bars)] or [LADDER[0]]
-    eligible = [each for each in fitting if each >= SHORTEST] or fitting[-1:]
+    shortest = min(SHORTEST_HOURS * 3600 / bars.timeframe.seconds, LADDER[-1])
+    eligible = [each for each in fitting if each >= shortest] or fitting[-1:]
     chosen = [ChosenHorizon(each, cost_share(bars, each, round_trip_bps)) for each in eligible]
     return next((each for each in chosen if each.cost_share <= LARGEST_COST_SHARE), chosen[-1])
 

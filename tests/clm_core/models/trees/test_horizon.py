@@ -7,7 +7,14 @@ import pytest
 
 from clm_core.domain.costs import Costs
 from clm_core.domain.errors import InvalidTrainingParams
-from clm_core.models.trees.horizon import LADDER, LARGEST_COST_SHARE, SHORTEST, choose_horizon, cost_share
+from clm_core.market.timeframes import Timeframe
+from clm_core.models.trees.horizon import (
+    LADDER,
+    LARGEST_COST_SHARE,
+    SHORTEST_HOURS,
+    choose_horizon,
+    cost_share,
+)
 from clm_core.models.trees.xgboost import recipe
 from clm_core.testing.tick_walks import tick_walk
 
@@ -17,7 +24,7 @@ LONG = tick_walk(20_000, 0.0, seed=0)
 def test_a_dearer_market_is_held_longer_until_the_ladder_ends() -> None:
     chosen = [choose_horizon(LONG, bps).bars for bps in (0.0, 0.8, 1.6, 2.0, 1_000)]
     assert chosen == sorted(chosen)
-    assert chosen[0] == SHORTEST
+    assert chosen[0] == SHORTEST_HOURS
     assert chosen[-1] == LADDER[-1]
     assert len(set(chosen)) == 3
 
@@ -26,7 +33,7 @@ def test_the_horizon_is_the_shortest_at_which_the_round_trip_is_a_twentieth_of_t
     chosen = choose_horizon(LONG, 1.8)
     shares = {each: cost_share(LONG, each, 1.8) for each in LADDER}
     assert chosen.cost_share == shares[chosen.bars] <= LARGEST_COST_SHARE
-    longer = [each for each in LADDER if SHORTEST <= each < chosen.bars]
+    longer = [each for each in LADDER if SHORTEST_HOURS <= each < chosen.bars]
     assert longer
     assert all(shares[each] > LARGEST_COST_SHARE for each in longer)
 
@@ -40,6 +47,14 @@ def test_a_horizon_fits_fifty_times_into_the_training_bars() -> None:
     assert choose_horizon(LONG[:2_500], 1_000.0).bars == 48
     assert choose_horizon(LONG[:2_300], 1_000.0).bars == 24
     assert choose_horizon(LONG[:100], 1_000.0).bars == LADDER[0]
+
+
+@pytest.mark.parametrize(
+    ("timeframe", "shortest"),
+    [(Timeframe.M15, 168), (Timeframe.H1, 48), (Timeframe.H4, 12), (Timeframe.D1, 6)],
+)
+def test_the_shortest_horizon_is_two_days_or_what_the_ladder_has(timeframe: Timeframe, shortest: int) -> None:
+    assert choose_horizon(replace(LONG, timeframe=timeframe), 0.0).bars == shortest
 
 
 def test_a_market_that_stands_still_is_held_longest() -> None:
