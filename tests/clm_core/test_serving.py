@@ -55,7 +55,7 @@ def register(services: Services, seed: int) -> ModelVersion:
         model_type=ModelType.LIGHTGBM,
         symbol="EURUSD",
         dataset_span_days=90,
-        training_params={"rounds": 20, "horizon": 24},
+        training_params={"rounds": 20, "horizon": 12},
         seed=seed,
         requested_by="tests",
     )

@@ -71,7 +71,7 @@ def files(version: ModelVersion, services: Services, tmp_path_factory: pytest.Te
 
 @pytest.fixture(scope="module")
 def bars(services: Services) -> Bars:
-    return services.market.bars("EURUSD", "1h", days=120, closed_by=services.clock())
+    return services.market.bars("EURUSD", "1h", days=150, closed_by=services.clock())
 
 
 @pytest.fixture(scope="module")
@@ -195,7 +195,7 @@ def test_the_stored_example_is_a_valid_request(
 
 
 BAD_REQUESTS: dict[str, Callable[[pd.DataFrame], pd.DataFrame]] = {
-    "give predict() at least 1,594 closed bars; there are 151": lambda table: table.tail(151),
+    "give predict() at least 1,978 closed bars; there are 151": lambda table: table.tail(151),
     "a column is missing: give timestamp": lambda table: table.drop(columns="timestamp"),
     "a value is missing or not a number": lambda table: table.assign(open="much"),
     "neither ISO 8601 nor a count": lambda table: table.assign(timestamp="soon"),
@@ -277,10 +277,10 @@ def test_epochs_of_daily_bars_long_ago_and_with_a_fraction_are_read(scorer: Scor
     assert len(scorer.predict(table, datetime.now(UTC))) == len(bars)
 
 
-@pytest.mark.parametrize("count", [0, 1, 150, 151, 1_593])
+@pytest.mark.parametrize("count", [0, 1, 150, 151, 1_977])
 def test_fewer_bars_than_needed_are_refused(count: int, loaded: Any, table: pd.DataFrame) -> None:
     with pytest.raises(
-        MlflowException, match=f"at least 1,594 closed bars; there are {count:,}|there is no bar"
+        MlflowException, match=f"at least 1,978 closed bars; there are {count:,}|there is no bar"
     ):
         loaded.predict(table.tail(count))
 
@@ -289,7 +289,7 @@ def test_every_window_long_enough_has_the_answer_of_all_history(
     scorer: Scorer, table: pd.DataFrame, expected: "np.ndarray[Any, Any]"
 ) -> None:
     now = datetime.now(UTC)
-    for count in range(1_594, 1_794, 5):
+    for count in range(1_978, 2_178, 5):
         answer = scorer.predict(table.tail(count), now)
         assert np.array_equal(answer.to_numpy()[-1], expected[-1])
 
@@ -297,15 +297,15 @@ def test_every_window_long_enough_has_the_answer_of_all_history(
 def test_a_version_publishes_the_number_of_bars(
     version: ModelVersion, services: Services, files: Path, loaded: Any
 ) -> None:
-    assert read_card(files / "artifacts" / "bundle").bars_needed == 1_594
-    assert loaded.metadata.metadata == {"bars_needed": 1_594, "symbol": "EURUSD", "timeframe": "1h"}
-    assert services.registry.tagged_bars_needed(version.model_id, version.mlflow_version) == 1_594
+    assert read_card(files / "artifacts" / "bundle").bars_needed == 1_978
+    assert loaded.metadata.metadata == {"bars_needed": 1_978, "symbol": "EURUSD", "timeframe": "1h"}
+    assert services.registry.tagged_bars_needed(version.model_id, version.mlflow_version) == 1_978
     assert loaded.metadata.signature.inputs.input_names() == [
         "timestamp",
         *("open", "high", "low", "close", "volume"),
     ]
     assert loaded.metadata.signature.outputs.input_names() == ["position", "forecast"]
-    assert len(loaded.input_example) == 1_594
+    assert len(loaded.input_example) == 1_978
 
 
 def newest_first(table: pd.DataFrame) -> pd.DataFrame:

@@ -79,5 +79,5 @@ def test_each_fit_chooses_by_its_own_training_bars() -> None:
     assert wild_model.train_metrics["horizon"] < calm_model.train_metrics["horizon"]
     assert calm_model.train_metrics["round_trip_share_of_move"] > 0
     horizons = calm_model.train_metrics["horizon"] - wild_model.train_metrics["horizon"]
-    assert calm_model.bars_needed - wild_model.bars_needed == (1 + 30) * horizons
+    assert calm_model.bars_needed - wild_model.bars_needed == (1 + 15) * horizons
     assert fitting.describe()["horizon"] == "auto"

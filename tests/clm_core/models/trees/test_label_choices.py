@@ -172,7 +172,7 @@ def test_the_memory_of_the_rule_is_counted() -> None:
     assert model.bars_needed == rule_memory(Timeframe.H4) + 6 == 721 + 6
     centred = fitted(noise(), "direction", rounds=5, features="log_return_1")
     alone = fitted(noise(), "direction", rounds=5, features="log_return_1", centre_horizons=0)
-    assert centred.bars_needed == alone.bars_needed + 30 * 6
+    assert centred.bars_needed == alone.bars_needed + 15 * 6
 
 
 @pytest.mark.parametrize("label", CHOICES)
