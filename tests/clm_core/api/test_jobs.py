@@ -55,6 +55,44 @@ def test_the_training_of_the_interface_s_description_works_as_it_stands(
     assert (entry.actor, entry.role) == ("operator", "operator")
 
 
+def test_a_pool_is_requested_with_its_symbols(btcusdt: None, client: Client, services: Services) -> None:
+    body = {
+        "model_type": "lightgbm",
+        "symbol": "duo",
+        "symbols": ["BTC/USDT", "BTCUSD"],
+        "dataset_span_days": 90,
+    }
+    answer = client(Role.OPERATOR).post("/clm/train", json=body)
+    assert (answer.status_code, answer.json()["reply"]) == (202, "accepted")
+    assert answer.json()["evidence_window"]["days"] >= 90
+    job = client(Role.VIEWER).get(f"/clm/jobs/{answer.json()['job_id']}").json()
+    assert (job["symbol"], job["symbols"], len(job["data_snapshots"])) == ("DUO", ["BTCUSDT", "BTCUSD"], 2)
+    assert answer.json()["model_id"] == "lightgbm_duo_1h"
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ({"symbol": "DUO", "symbols": ["BTCUSDT"]}, "at least 2 symbols"),
+        ({"symbol": "BTCUSD", "symbols": ["BTCUSDT", "BTCUSD"]}, "BTCUSD is a member of the pool"),
+        ({"symbol": "EURUSD", "symbols": ["BTCUSDT", "BTCUSD"]}, "EURUSD is the symbol of a stored market"),
+        ({"symbol": "PAIR", "symbols": ["BTCUSDT", "EURUSD"]}, "members of a pool share the calendar"),
+        (
+            {"symbol": "PAIR", "symbols": ["BTCUSDT", "BTCUSD"], "model_type": "rl_v3"},
+            "choose one of xgboost",
+        ),
+    ],
+    ids=["one symbol", "named like a member", "named like a market", "calendars", "kind"],
+)
+def test_a_pool_that_cannot_be_is_refused_with_the_reason(
+    btcusdt: None, client: Client, body: dict[str, object], words: str
+) -> None:
+    request = {"model_type": "xgboost", "dataset_span_days": 90} | body
+    answer = client(Role.OPERATOR).post("/clm/train", json=request)
+    assert answer.status_code == 422
+    assert words in answer.text
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [

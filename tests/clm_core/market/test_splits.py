@@ -121,6 +121,33 @@ def test_fit_and_validation_share_no_bar_of_any_label(label_end: Rows, fraction:
     assert abs(len(tail.validation) - fraction * len(labelled)) <= 1
 
 
+@settings(deadline=None, max_examples=100)
+@given(
+    members=st.lists(label_ends(), min_size=2, max_size=4),
+    starts=st.lists(st.integers(0, 60), min_size=4, max_size=4),
+    fraction=st.floats(0.05, 0.6),
+)
+def test_no_label_fitted_of_any_symbol_reaches_the_validation_of_another(
+    members: list[Rows], starts: list[int], fraction: float
+) -> None:
+    """Rows of several symbols in sequence, with places on a common axis."""
+    shifts = starts[: len(members)]
+    label_end = np.concatenate(
+        [np.where(end >= 0, end + shift, -1) for end, shift in zip(members, shifts, strict=True)]
+    )
+    at = np.concatenate([np.arange(len(end)) + shift for end, shift in zip(members, shifts, strict=True)])
+    try:
+        tail = purged_tail(label_end, fraction, embargo=2, at=at)
+    except NotEnoughBars:
+        assume(False)
+    first = at[tail.validation].min()
+
+    assert (label_end[tail.fit] < first - 2).all()
+    # a moment is not divided: each labelled row from the first moment on validates
+    assert np.array_equal(tail.validation, np.flatnonzero((label_end >= 0) & (at >= first)))
+    assert len(tail.validation) >= int(fraction * np.count_nonzero(label_end >= 0))
+
+
 @pytest.mark.parametrize("fraction", [0.0, 1.0, -0.1, float("nan")])
 def test_a_fraction_that_leaves_a_part_empty_is_refused(fraction: float) -> None:
     with pytest.raises(ValueError, match="between 0 and 1"):

@@ -17,6 +17,8 @@ from clm_core.market.panel import Panel
 from clm_core.models import catalog, golden
 from clm_core.models.bundle import CARD, load_bundle, read_card, save_bundle
 from clm_core.models.pooled import PooledModel, fit_pool
+from clm_core.models.trees import boosting
+from clm_core.models.trees.xgboost import XGBoostParams
 
 SEED = 7
 POOLING = [ModelType.XGBOOST, ModelType.LIGHTGBM]
@@ -155,6 +157,24 @@ def _other_future(bars: Bars, end: int) -> Bars:
         for name in ("open", "high", "low", "close")
     }
     return replace(bars, **values)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("calibrate", [True, False], ids=["calibrated", "not calibrated"])
+def test_the_parts_of_a_fit_begin_at_the_same_moments_for_every_member(panel: Panel, calibrate: bool) -> None:
+    params = XGBoostParams(horizon=6, calibrate=calibrate)
+    material = boosting._material(panel, params, 6)
+    validated = min(each.member.at[each.validation].min() for each in material.parts if len(each.validation))
+    calibrated = min(
+        each.member.at[each.calibration].min() for each in material.parts if len(each.calibration)
+    )
+    for each in material.parts:
+        ends = each.member.end_at
+        assert (ends[each.fit] < validated).all()
+        assert not calibrate or (ends[each.validation] < calibrated).all()
+        assert (each.member.at[each.validation] >= validated).all()
+    # CCC ends at hour 900 of 1,500: its labels are fitted on, and the newest rows are those of the others
+    assert len(material.parts[2].calibration) == 0
+    assert len(material.parts[2].fit) > 0
 
 
 @pytest.mark.parametrize("kind", POOLING, ids=str)
