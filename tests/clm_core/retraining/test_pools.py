@@ -137,6 +137,7 @@ def test_a_pool_is_judged_as_a_portfolio_and_by_symbol_under_the_terms_of_each_m
     np.testing.assert_allclose(done.evaluation.result.returns, returns, rtol=0, atol=1e-15)
     assert sum(each.contribution for each in done.verdict.by_symbol) == pytest.approx(returns.sum())
     assert sum(each.trades for each in done.verdict.by_symbol) == done.evaluation.metrics.trades
+    assert [each.name for each in done.verdict.baselines] == ["buy_and_hold", "hold_at_volatility", "trend"]
     for symbol in SYMBOLS:
         assert f"<td>{symbol}</td>" in done.report
 
