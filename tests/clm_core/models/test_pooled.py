@@ -162,19 +162,18 @@ def _other_future(bars: Bars, end: int) -> Bars:
 @pytest.mark.parametrize("calibrate", [True, False], ids=["calibrated", "not calibrated"])
 def test_the_parts_of_a_fit_begin_at_the_same_moments_for_every_member(panel: Panel, calibrate: bool) -> None:
     params = XGBoostParams(horizon=6, calibrate=calibrate)
-    material = boosting._material(panel, params, 6)
-    validated = min(each.member.at[each.validation].min() for each in material.parts if len(each.validation))
-    calibrated = min(
-        each.member.at[each.calibration].min() for each in material.parts if len(each.calibration)
-    )
-    for each in material.parts:
-        ends = each.member.end_at
+    parts = boosting._material(panel, params, 6).parts
+    validated = min(each.member.bars.time[each.validation[0]] for each in parts if len(each.validation))
+    calibrated = min(each.member.bars.time[each.calibration[0]] for each in parts if len(each.calibration))
+    for each in parts:
+        time = each.member.bars.time
+        ends = time[each.member.label_end]
         assert (ends[each.fit] < validated).all()
         assert not calibrate or (ends[each.validation] < calibrated).all()
-        assert (each.member.at[each.validation] >= validated).all()
+        assert (time[each.validation] >= validated).all()
     # CCC ends at hour 900 of 1,500: its labels are fitted on, and the newest rows are those of the others
-    assert len(material.parts[2].calibration) == 0
-    assert len(material.parts[2].fit) > 0
+    assert len(parts[2].calibration) == 0
+    assert len(parts[2].fit) > 0
 
 
 @pytest.mark.parametrize("kind", POOLING, ids=str)

@@ -193,8 +193,9 @@ def test_mlflow_answers_for_the_symbol_named_and_says_when_none_is(
     assert answers["position"].to_numpy().tobytes() == model.positions(bars).tobytes()
     with pytest.raises(MlflowException, match="TRIO is a pool of AAAUSD, BBBUSD, CCCUSD: name the symbol"):
         loaded.predict(bars.to_frame())
-    with pytest.raises(MlflowException, match="no member DDDUSD: give bars of one of AAAUSD"):
+    with pytest.raises(MlflowException, match="no member DDDUSD: give bars of one of AAAUSD") as refused:
         loaded.predict(bars.to_frame(), params={"symbol": "DDDUSD"})
+    assert refused.value.error_code == "INVALID_PARAMETER_VALUE"
 
 
 def test_a_pool_is_reproduced_bar_by_bar_over_all_members(clm_of_module: Services, done: Retrained) -> None:
