@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from clm_core.decisions.gate_policy import EvidenceLevels
-from clm_core.domain.evaluations import EvaluationResult, TrialLuck, Verdict
+from clm_core.domain.evaluations import SYMBOL_COLUMNS, EvaluationResult, TrialLuck, Verdict
 from clm_core.evidence.track_record import NORMAL, TrackRecord, probabilistic_sharpe_ratio
 from clm_core.evidence.trials import TrialCount, bars_to_pass, first_passing, sharpe_to_pass
 from clm_core.market.bars import Floats
@@ -131,6 +131,7 @@ def page(
         changes=changes_to_pass(verdict, proof, bar),
         formatted=_formatted,
         pictures=pictures,
+        symbol_columns=SYMBOL_COLUMNS,
     )
 
 
