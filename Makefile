@@ -47,9 +47,10 @@ lint: $(VENV)/.dev    ## ruff, strict mypy, import contracts
 	$(BIN)/python scripts/prose.py
 	$(BIN)/python scripts/pins.py
 
-bench: .venv-bench/.ready ## measure against peers, write benchmarks/RESULTS.md
+bench: .venv-bench/.ready ## measure against peers, write benchmarks/RESULTS.md and docs/reference/recipes.md
 	.venv-bench/bin/python -m benchmarks.run
 	.venv-bench/bin/python -m benchmarks.gate
+	.venv-bench/bin/python -m benchmarks.recipes --all
 
 lock: $(VENV)/.uv     ## resolve the constraints anew, with hashes; UPGRADE=1 takes the newest versions
 	$(BIN)/python scripts/lock.py $(BIN)/uv $(if $(UPGRADE),--upgrade)

@@ -3,6 +3,7 @@
 python -m benchmarks.recipes [KIND ...]             measure the kinds (default: the trees), and write the page
 python -m benchmarks.recipes --choice [KIND ...]    the series and years on which the defaults were chosen
 python -m benchmarks.recipes --before [KIND ...]    the recipes before sizing, labels and the band
+python -m benchmarks.recipes --all                  every kind, both tables; an hour or more
 
 The bars are read from CLM_BENCHMARK_DATA, by default ../shared/data. Each kind is walked forward as a retrain
 does by default: five folds, the first 40 % for training only, costs by market, the execution of new versions.
@@ -48,6 +49,10 @@ FIGURES = Path(__file__).with_name("recipes.json")
 PAGE = Path(__file__).parents[1] / "docs" / "reference" / "recipes.md"
 MARK = "<!-- below: python -m benchmarks.recipes -->\n"
 TREES = (ModelType.XGBOOST.value, ModelType.LIGHTGBM.value)
+KINDS = (
+    *TREES,
+    *(each.value for each in (ModelType.NHITS, ModelType.PATCHTST, ModelType.RL_V2, ModelType.RL_V3)),
+)
 FREE = Costs(fee_bps=0.0, slippage_bps=0.0)
 YEAR = 365 * 86_400_000_000_000
 CAP = 0.95
@@ -208,7 +213,8 @@ def summary(results: Sequence[YearResult]) -> list[str]:
     """Cells of a row: the mean over the series-years, and the worst."""
     sharpes = np.array([each.sharpe for each in results])
     series = _by_series(results)
-    free = [_mean([y.volatility for y in years]) for years in series if not any(y.is_capped for y in years)]
+    uncapped = [years for years in series if not any(year.is_capped for year in years)]
+    free = [_mean([year.volatility for year in years]) for years in uncapped or series]
     drawdowns = np.array([each.max_drawdown for each in results])
     turnovers = [_mean([each.turnover for each in years]) for years in series]
     return [
@@ -216,7 +222,7 @@ def summary(results: Sequence[YearResult]) -> list[str]:
         f"{np.mean([each.gross_sharpe for each in results]):.2f}",
         f"{drawdowns.min():.0%}",
         f"{np.count_nonzero(drawdowns < -DEEP)} of {len(drawdowns)}",
-        f"{np.min(free):.1%} / {np.mean(free):.1%} / {np.max(free):.1%}" if free else "-",
+        f"{np.min(free):.1%} / {np.mean(free):.1%} / {np.max(free):.1%}",
         f"{np.mean(turnovers):.0f} / {np.max(turnovers):.0f}",
         f"{np.mean([each.exposure for each in results]):.0%}",
     ]
@@ -298,8 +304,14 @@ def main() -> None:
     part = parser.add_mutually_exclusive_group()
     part.add_argument("--choice", action="store_true")
     part.add_argument("--before", action="store_true")
-    asked = parser.parse_args()
-    run("choice" if asked.choice else "before" if asked.before else "reported", asked.kinds)
+    part.add_argument("--all", action="store_true")
+    arguments = parser.parse_args()
+    if arguments.all:
+        for each in ("reported", "before"):
+            run(each, KINDS)
+        return
+    part_name = "choice" if arguments.choice else "before" if arguments.before else "reported"
+    run(part_name, arguments.kinds)
 
 
 if __name__ == "__main__":
