@@ -94,9 +94,12 @@ class Installed:
             return PluginRecipe(self.origin, self.plugin.recipe(params, costs))
 
     def load(self, folder: Path, card: ModelCard) -> "PluginModel":
+        """Model of the plug-in, which is shown the plug-in's own parameters alone."""
         needed = _derived_bars_needed(card.params) if card.bars_needed is None else card.bars_needed
+        own = {name: value for name, value in card.params.items() if name not in (SIZING, EXECUTION)}
         with attributing_errors(self.origin):
-            return PluginModel(self.origin, self.plugin.load(folder, card), needed)
+            model = self.plugin.load(folder, card.model_copy(update={"params": own}))
+            return PluginModel(self.origin, model, needed)
 
 
 @dataclass(frozen=True)

@@ -95,7 +95,8 @@ def test_no_spelling_of_a_path_or_method_bypasses_the_role(
 
 @pytest.mark.parametrize("header", ["X-HTTP-Method-Override", "X-Original-URL", "X-Rewrite-URL"])
 def test_no_header_changes_the_requested_path(header: str, client: Client) -> None:
-    assert client(None).get("/health", headers={header: "/clm/tokens"}).json()["status"] == "ok"
+    plain = client(None).get("/health").json()
+    assert client(None).get("/health", headers={header: "/clm/tokens"}).json().keys() == plain.keys()
 
 
 def test_health_is_ill_while_a_new_process_could_not_load_the_policy(

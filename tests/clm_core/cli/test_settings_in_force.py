@@ -8,6 +8,8 @@ from clm_core import cli
 WITHOUT_COMPARISON = {
     # compares, for all other commands
     "settings_in_force.py",
+    # finds the files with own features before any command
+    "app.py",
     # start, stop and show the stack; `clm deploy` compares in its own process
     "stack.py",
     # use the path of the home alone

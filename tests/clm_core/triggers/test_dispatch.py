@@ -74,7 +74,11 @@ def test_a_pending_job_gets_one_run_with_its_request(clm: Services, prefect: htt
     assert run["id"] == str(started.runs[job_id])
     assert run["parameters"]["job_id"] == str(job_id)
     request = RetrainRequest.model_validate(run["parameters"]["request"])
-    assert (request.dataset_span_days, request.training_params) == (90, {"rounds": 2})
+    assert (request.dataset_span_days, request.training_params) == (
+        90,
+        clm.ledger.job(job_id).training_params,
+    )
+    assert request.training_params["rounds"] == 2
     assert set(run["tags"]) >= {"lightgbm_btcusd_1h", "manual"}
 
 

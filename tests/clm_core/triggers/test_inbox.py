@@ -144,7 +144,9 @@ def test_a_retrain_for_an_event_has_the_recipe_of_the_production_version(clm: Se
     deliver(clm, "1", "market.regime_changed", **MARKET, current="calm")
     [answer] = answer_all(clm)
     assert answer.model_id == version.model_id
-    assert answer.request.training.training_params == {"rounds": 2}
+    recipe = clm.ledger.job(version.training_job_id).training_params
+    assert recipe["rounds"] == 2
+    assert answer.request.training.training_params == recipe
     assert answer.request.training.dataset_span_days == 60
 
 
