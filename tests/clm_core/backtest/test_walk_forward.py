@@ -16,6 +16,7 @@ from clm_core.backtest.walk_forward import OutOfSample, split, walk_forward
 from clm_core.domain.costs import Costs
 from clm_core.domain.errors import NotEnoughBars
 from clm_core.domain.execution import Execution
+from clm_core.domain.sizing import Sizing
 from clm_core.domain.vocabulary import ModelType
 from clm_core.domain.walk_forward import WalkForwardPlan
 from clm_core.market.bars import Bars, Floats
@@ -24,6 +25,7 @@ from clm_core.market.look_ahead import first_leak, other_futures
 from clm_core.market.timeframes import Calendar, Timeframe
 from clm_core.models.catalog import recipe
 from clm_core.models.contract import Progress, TrainedOn
+from clm_core.models.sizing import size_positions
 from clm_core.testing.contract import recipe_of
 
 SEED = 3
@@ -70,10 +72,11 @@ SMALL: dict[ModelType, dict[str, Any]] = {
 }
 
 
-def series(momentum: float, n: int = 3000, seed: int = 11) -> Bars:
-    """Hourly bars with autoregressive one-bar log returns; `momentum` is the coefficient, 0 for none."""
+def series(momentum: float, n: int = 3000, seed: int = 11, deviation: float = 0.005) -> Bars:
+    """Hourly bars with autoregressive one-bar log returns; `momentum` is the coefficient, 0 for none, and
+    `deviation` that of the new part of a return."""
     rng = np.random.default_rng(seed)
-    steps = rng.normal(0, 0.005, n)
+    steps = rng.normal(0, deviation, n)
     for t in range(1, n):
         steps[t] += momentum * steps[t - 1]
     close = 1000 * np.exp(np.cumsum(steps))
@@ -155,9 +158,20 @@ def test_no_pattern_is_found_in_a_series_without_a_pattern(kind: str):
 @pytest.mark.parametrize("model_type", LEARNT_BY_TRADING)
 def test_a_planted_pattern_is_traded_at_a_profit_out_of_sample_and_after_costs(model_type: ModelType):
     bars = series(momentum=0.5)
-    result = walk_forward(recipe(model_type, {}, Costs()), bars, ONE_FOLD, SEED)
+    # the pattern lasts a bar, and the default smoothing would leave little even of the known rule
+    result = walk_forward(recipe(model_type, {"sizing": "none"}, Costs()), bars, ONE_FOLD, SEED)
     # trading each sign of the known rule earns some 15 bps per bar after costs
     assert 10_000 * mean_log_return(result, bars, Costs()) > 10
+
+
+def test_sized_by_default_a_policy_trades_a_slow_pattern_at_a_profit_and_seldom():
+    # the half-life of a return is 46 bars
+    bars = series(momentum=0.985, deviation=0.0005)
+    result = walk_forward(recipe(ModelType.RL_V3, {}, Costs()), bars, ONE_FOLD, SEED)
+    known_rule = np.sign(np.diff(bars.close, prepend=bars.close[0]))
+    best = replace(result, positions=size_positions(bars, known_rule, Sizing()))
+    assert mean_log_return(result, bars, Costs()) > 0.5 * mean_log_return(best, bars, Costs()) > 0
+    assert np.abs(np.diff(result.positions[result.rows])).mean() < 0.01
 
 
 @pytest.mark.parametrize("model_type", LEARNT_BY_TRADING)
@@ -165,7 +179,7 @@ def test_a_policy_without_a_pattern_to_learn_earns_nothing_before_costs_and_trad
     model_type: ModelType,
 ):
     bars = series(momentum=0.0)
-    result = walk_forward(recipe(model_type, {}, Costs()), bars, ONE_FOLD, SEED)
+    result = walk_forward(recipe(model_type, {"sizing": "none"}, Costs()), bars, ONE_FOLD, SEED)
     # 1,200 bars of 50 bps: three standard errors are 4.3 bps for a policy always in the market
     assert abs(10_000 * mean_log_return(result, bars, Costs(fee_bps=0, slippage_bps=0))) < 4.3
     assert np.abs(np.diff(result.positions[result.rows])).mean() < 0.15
