@@ -55,7 +55,7 @@ def test_an_answer_that_differs_by_a_bit_is_found_and_located(
     edit(folder, change_last_bit)
     with pytest.raises(
         PreflightFailed,
-        match=re.escape(f"on 1 of {golden.rows_of(model)} golden rows, first at {bars.index[-2]}"),
+        match=re.escape(f"on 1 of {golden.rows_of(model)} golden rows of BTCUSD, first at {bars.index[-2]}"),
     ):
         golden.preflight(model, folder)
 
