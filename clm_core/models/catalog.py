@@ -152,10 +152,20 @@ def requested_params(
     # the costs are defaults of parameters and make no parameter invalid
     described = recipe(model_type, params, Costs(), plugin).describe()
     kind = find_kind(model_type, plugin)
-    markers = [older.marker for older in kind.older_params]
     split = _Split.of(params)
     explicit = sections(split.sizing_section(kind.sizing), split.execution_section(execution))
-    return dict(split.own) | {name: described[name] for name in markers} | explicit
+    named = {name: described[name] for name in markers(model_type, plugin)}
+    return dict(split.own) | named | explicit
+
+
+def markers(model_type: ModelType, plugin: str | None = None) -> tuple[str, ...]:
+    """Names of parameters of the kind that every stored set has: without one, a set is older than the name.
+
+    Raises:
+        MissingExtra: the library is not installed.
+        ModelError: the model type has no implementation, or the plug-in cannot be used.
+    """
+    return tuple(older.marker for older in find_kind(model_type, plugin).older_params)
 
 
 def stored_params(

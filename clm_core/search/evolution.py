@@ -19,6 +19,7 @@ from clm_core.evolution.generations import Population, Proposal, Rules, evolve
 from clm_core.evolution.genome import Genome, default_genome, params_of
 from clm_core.ledger.candidates import CandidateStore
 from clm_core.market.bars import Bars
+from clm_core.models import catalog
 from clm_core.search.evaluator import Evaluator, Interrupted, RunQueue, open_evaluator
 from clm_core.search.folds import SharedInputs, search_folds
 from clm_core.search.request import (
@@ -74,10 +75,15 @@ class Evolution(Search):
         return self.fixed | params_of(self.space, genome)
 
     def differing(self, genome: Genome) -> dict[str, Any]:
-        """Fixed parameters, and evolved parameters that differ from the defaults."""
+        """Fixed parameters, and evolved parameters that differ from the defaults.
+
+        A marker is kept at its default, too: parameters without the marker are those of an older release.
+        """
         defaults = params_of(self.space, default_genome(self.space))
+        markers = catalog.markers(self.model_type, self.plugin)
         evolved = params_of(self.space, genome).items()
-        return self.fixed | {name: value for name, value in evolved if value != defaults[name]}
+        kept = {name: value for name, value in evolved if value != defaults[name] or name in markers}
+        return self.fixed | kept
 
     def id_of(self, genome: Genome) -> UUID:
         """Id of a candidate: the same however often, and whenever, the candidate is proposed."""

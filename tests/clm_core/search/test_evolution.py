@@ -18,7 +18,7 @@ from clm_core.domain.errors import InvalidTrainingParams, NotEnoughBars, Nothing
 from clm_core.domain.evolution import EvolveRequest, EvolveResult
 from clm_core.domain.listings import CandidateQuery
 from clm_core.domain.trials import TrialSource
-from clm_core.domain.vocabulary import CandidateOrigin
+from clm_core.domain.vocabulary import CandidateOrigin, ModelType
 from clm_core.domain.walk_forward import WalkForwardPlan
 from clm_core.evidence.trials import TrialRecord
 from clm_core.market.bars import Floats
@@ -194,6 +194,17 @@ def test_the_best_recorded_candidate_and_the_defaults_are_evaluated_on_held_out_
     defaults = {name: tuned.default for name, tuned in catalog.search_space(*request.kind).items()}
     assert catalog.own_params(result.default_params) == defaults
     assert result.best_params == result.default_params | result.best.params
+
+
+def test_a_recorded_candidate_of_trees_names_its_label_even_where_the_default_is_kept(clm: Services) -> None:
+    kind = {"model_type": "lightgbm", "plugin": None}
+    params = {"rounds": 10, "learning_rate": 0.1, "min_child_weight": 5.0, "calibrate": False}
+    result = evolve(clm, a_request_to_evolve(clm, **kind, generations=1, holdout=0.0, training_params=params))
+    assert result.defaults is not None
+    label = catalog.search_space(ModelType.LIGHTGBM)["label"].default
+    assert catalog.own_params(result.defaults.params) == params | {"label": label}
+    # a retrain with the parameters of the candidate trains what was measured
+    assert catalog.stored_params(ModelType.LIGHTGBM, result.defaults.params) == result.defaults.params
 
 
 def test_results_depend_on_the_seed_and_not_on_the_order_in_which_workers_end(
