@@ -171,15 +171,16 @@ def _params_of(services: "Services", source: str) -> "tuple[Kind, dict[str, Any]
 def _tune(resume: str | None, definition: dict[str, Any], run_fields: dict[str, Any]) -> "TuneResult":
     from clm_core.domain.tuning import TuneRequest
     from clm_core.market.sources import MarketData
-    from clm_core.search.tuning import check
+    from clm_core.search.tuning import check, require_libraries
 
     settings = settings_for_change()
+    # before any server is started: a typing error must not cost ten seconds
     if resume is None:
         request = validated(TuneRequest, definition | run_fields)
+        check(request)
     else:
         request = _continued(settings, resume, run_fields)
-    # before any server is started: a typing error must not cost ten seconds
-    check(request)
+        require_libraries(request)
     MarketData(settings.home).bars(request.symbol, request.timeframe, closed_by=datetime.now(UTC))
     with flow_of("flows.tune.tune", settings, lambda services: __import__("optuna")) as (_, run):
         result: TuneResult = run(f"{request.kind} {request.symbol}", request)

@@ -47,13 +47,21 @@ def check(
         ModelError: the kind of model has no implementation, or nothing to tune.
     """
     fixed, space = parameter_space(request, execution)
+    require_libraries(request)
+    return fixed, space
+
+
+def require_libraries(request: TuneRequest) -> None:
+    """
+    Raises:
+        MissingExtra: Optuna or Ray is not installed.
+    """
     for library, extra, needed in (
         ("optuna", "evolve", True),
         ("ray", "ray", request.on is Engine.RAY),
     ):
         if needed and find_spec(library) is None:
             raise MissingExtra(library, extra)
-    return fixed, space
 
 
 def open_tuning(services: Services, request: TuneRequest) -> Tuning:
@@ -66,22 +74,36 @@ def open_tuning(services: Services, request: TuneRequest) -> Tuning:
     """
     now = services.clock()
     store = services.ledger.tunings
-    fixed, space = check(request, services.settings.execution.rules)
     name = request.study or f"{request.model_id}_{now:%Y%m%d_%H%M%S}"
-    fields = search_fields(request, fixed, services)
-    fields |= {"name": name, "fixed": fixed, "space": space}
-    if store.exists(name):
-        begun = store.find(name)
-        if _explicit(begun) == fixed:
-            # a study of an older release names neither sizing nor execution
-            fields["fixed"] = begun.fixed
+    began = store.find(name) if store.exists(name) else None
+    fields = {"name": name} | _fields(services, request, began)
+    if began is not None:
         # bars that arrived since are no difference: a study keeps the bars of its beginning
-        began = store.find(name)
         fields |= {"data_snapshot": began.data_snapshot, "series": began.series}
     tuning = Tuning(**fields, trials=request.trials, created_at=now)
     search_folds(len(search_bars(services.market, tuning)), tuning)
     actor = Actor(name=request.requested_by, role=Role.OPERATOR)
     return store.open(tuning, request.trials, actor, now)
+
+
+def _fields(services: Services, request: TuneRequest, began: Tuning | None) -> dict[str, Any]:
+    """Fields of the requested study by today's settings and bars.
+
+    Args:
+        began: study of the same name, if any.
+    """
+    explicit = None if began is None else _explicit(began)
+    if began is not None and request.training_params == explicit:
+        # the ranges and names of an older release stay those of its studies
+        require_libraries(request)
+        own = {"fixed": began.fixed, "space": began.space}
+        return search_fields(request, request.training_params, services) | own
+    fixed, space = check(request, services.settings.execution.rules)
+    fields = search_fields(request, fixed, services) | {"fixed": fixed, "space": space}
+    if began is not None and fixed == explicit:
+        # a study of an older release names neither sizing nor execution
+        fields["fixed"] = began.fixed
+    return fields
 
 
 def continued(services: Services, name: str, **changes: Any) -> TuneRequest:
@@ -109,7 +131,12 @@ def continued(services: Services, name: str, **changes: Any) -> TuneRequest:
 
 def _explicit(tuning: Tuning) -> dict[str, Any]:
     """Fixed parameters of a study with their meaning at its start explicit."""
-    return catalog.stored_params(tuning.model_type, tuning.fixed, tuning.plugin, tuning.execution.rules)
+    # a searched parameter was known to the release that started the study
+    searched = {name: dimension.default for name, dimension in tuning.space.items()}
+    explicit = catalog.stored_params(
+        tuning.model_type, tuning.fixed | searched, tuning.plugin, tuning.execution.rules
+    )
+    return {name: value for name, value in explicit.items() if name not in searched}
 
 
 def search(services: Services, tuning: Tuning, request: TuneRequest) -> TuneResult:

@@ -14,6 +14,7 @@ import pytest
 from sqlalchemy import text
 from tunings import Threads, a_request, own_market, own_symbol, tune
 
+from clm_core.domain.actors import Actor
 from clm_core.domain.costs import Costs
 from clm_core.domain.errors import (
     CLMError,
@@ -24,9 +25,11 @@ from clm_core.domain.errors import (
     NothingTuned,
     StudyDiffers,
 )
+from clm_core.domain.search_space import Between, SearchDimension
+from clm_core.domain.searches import Tuning
 from clm_core.domain.terms import GeneralCostSettings
 from clm_core.domain.tuning import StopReason, TrialState, TuneRequest
-from clm_core.domain.vocabulary import ModelType
+from clm_core.domain.vocabulary import ModelType, Role
 from clm_core.evidence.trials import TrialRecord, count_trials
 from clm_core.ledger.audit_log import entries
 from clm_core.market.bars import Floats
@@ -271,6 +274,29 @@ def test_a_study_continues_where_it_ended_when_more_trials_are_requested(clm: Se
     assert tune(clm, tuning.continued(clm, request.study or "", trials=4)) == more
 
 
+def test_a_study_of_an_older_release_continues_with_its_own_ranges_and_meaning(clm: Services) -> None:
+    stored = {"rounds": 10, "learning_rate": 0.1, "min_child_weight": 5.0}
+    explicit = catalog.stored_params(ModelType.LIGHTGBM, stored)
+    today = request_for(clm, trials=1, holdout=0.0, training_params=explicit)
+    request = request_for(clm, trials=2, holdout=0.0)
+    horizon = SearchDimension(Between(6, 72, log=True), True, 24)
+    threshold = SearchDimension(Between(0.0, 0.06), False, 0.02)
+    definition = tuning.open_tuning(clm, today).model_dump() | {
+        "name": request.study,
+        "trials": 2,
+        "fixed": stored,
+        "space": {"horizon": horizon, "threshold": threshold},
+    }
+    older = Tuning.model_validate(definition)
+    clm.ledger.tunings.open(older, 2, Actor(name="ada", role=Role.OPERATOR), clm.clock())
+    result = tune(clm, tuning.continued(clm, older.name))
+    assert [trial.state for trial in result.trials] == 2 * [TrialState.COMPLETE]
+    assert all(trial.params.keys() == stored.keys() | older.space.keys() for trial in result.trials)
+    assert result.trials[1].params["threshold"] != 0.02
+    [trained_then] = tune(clm, today).trials
+    assert result.trials[0].seed_sharpes == trained_then.seed_sharpes
+
+
 def test_two_commands_share_a_study_without_exceeding_the_requested_trials(clm: Services) -> None:
     request = request_for(clm, trials=8, holdout=0.0)
     tuning.open_tuning(clm, request)
@@ -282,8 +308,7 @@ def test_two_commands_share_a_study_without_exceeding_the_requested_trials(clm: 
 
 
 def test_a_pruned_trial_is_counted_with_the_returns_of_its_completed_folds(clm: Services) -> None:
-    params = {"rounds": 10, "threshold": 0.0, "learning_rate": 0.1, "min_child_weight": 5.0}
-    unsized = params | {"sizing": "none"}
+    unsized = a_request().training_params | {"sizing": "none"}
     request = request_for(clm, trials=10, holdout=0.0, training_params=unsized)
     result = tune(clm, request)
     pruned = [trial for trial in result.trials if trial.state is TrialState.PRUNED]
