@@ -28,7 +28,7 @@ demo: $(VENV)/.base   ## retrain, backtest and judge two models on real bars
 	@$(BIN)/clm demo
 
 test: $(VENV)/.dev    ## the whole test suite
-	$(BIN)/python -m pytest -n 3 --dist loadscope --no-loadscope-reorder
+	$(BIN)/python -m pytest -n 4 --dist loadscope --no-loadscope-reorder
 
 check: $(VENV)/.dev   ## the tests of the numerics, the domain and the decisions; under a minute
 	$(BIN)/python -m pytest -n 2 --dist loadscope -q $(CHECKED)
