@@ -43,27 +43,48 @@ def record_trials(
         backtests: difference from the job's seed, and the backtest with that seed; the judged seed last.
     """
     for number, (seed, result) in enumerate(backtests):
-        record = track_record(result.returns)
-        trial = Trial(
-            id=uuid.uuid4(),
-            source=TrialSource.RETRAIN,
-            model_id=job.model_id,
-            symbol=job.symbol,
-            timeframe=job.timeframe,
-            job_id=job.id,
-            params=job.training_params,
-            seed=job.seed + seed,
-            sharpe=record.sharpe,
-            skewness=record.skewness,
-            kurtosis=record.kurtosis,
-            bars=record.bars,
-            effective_bars=record.effective_bars,
-            period_start=bars.start.to_pydatetime(),
-            period_end=bars.end.to_pydatetime(),
-            # keeps the order given, however coarse the clock
-            at=now + timedelta(microseconds=number),
-        )
-        ledger.trials.count(trial, trial_record(bars.time, result.returns, record), lease)
+        # keeps the order given, however coarse the clock
+        at = now + timedelta(microseconds=number)
+        count_trial(ledger, lease, job, job.symbol, bars, seed, result, at)
+
+
+def count_trial(
+    ledger: Ledger,
+    lease: Lease,
+    job: TrainingJob,
+    symbol: str,
+    bars: Bars,
+    seed: int,
+    result: Backtest,
+    at: datetime,
+) -> None:
+    """Count a backtest as a trial of a market or pool.
+
+    Args:
+        symbol: market or pool in which the trial counts.
+        bars: out-of-sample bars of the backtest.
+        seed: difference from the job's seed.
+    """
+    record = track_record(result.returns)
+    trial = Trial(
+        id=uuid.uuid4(),
+        source=TrialSource.RETRAIN,
+        model_id=job.model_id,
+        symbol=symbol,
+        timeframe=job.timeframe,
+        job_id=job.id,
+        params=job.training_params,
+        seed=job.seed + seed,
+        sharpe=record.sharpe,
+        skewness=record.skewness,
+        kurtosis=record.kurtosis,
+        bars=record.bars,
+        effective_bars=record.effective_bars,
+        period_start=bars.start.to_pydatetime(),
+        period_end=bars.end.to_pydatetime(),
+        at=at,
+    )
+    ledger.trials.count(trial, trial_record(bars.time, result.returns, record), lease)
 
 
 def build_case(

@@ -24,12 +24,10 @@ from clm_core.domain.jobs import Lease, RetrainRequest, TrainingJob
 from clm_core.domain.pools import require_pool
 from clm_core.domain.spellings import normalise_symbol
 from clm_core.domain.terms import EvaluationTerms, TradingTerms, cost_sentence
-from clm_core.domain.trials import Trial, TrialSource
 from clm_core.domain.versions import ModelVersion
 from clm_core.domain.walk_forward import WalkForwardPlan
 from clm_core.evidence import paired
-from clm_core.evidence.track_record import track_record
-from clm_core.evidence.trials import TrialRecord, trial_record
+from clm_core.evidence.trials import TrialRecord
 from clm_core.ledger.store import Ledger
 from clm_core.market.bars import Bars, Floats
 from clm_core.market.panel import Panel, hash_of
@@ -39,6 +37,7 @@ from clm_core.models import catalog
 from clm_core.models.params import series_names
 from clm_core.models.pooled import view_of
 from clm_core.registry.mlflow_registry import MLflowRegistry
+from clm_core.retraining.case import count_trial
 from clm_core.retraining.results import BacktestEvaluation, MemberEvaluation
 from clm_core.services import Services
 
@@ -263,26 +262,8 @@ def record_looks(
     """
     looks = [(seed, member) for seed, members in evaluations for member in members]
     for number, (seed, member) in enumerate(looks):
-        record = track_record(member.result.returns)
-        trial = Trial(
-            id=uuid.uuid4(),
-            source=TrialSource.RETRAIN,
-            model_id=job.model_id,
-            symbol=member.bars.symbol,
-            timeframe=job.timeframe,
-            job_id=job.id,
-            params=job.training_params,
-            seed=job.seed + seed,
-            sharpe=record.sharpe,
-            skewness=record.skewness,
-            kurtosis=record.kurtosis,
-            bars=record.bars,
-            effective_bars=record.effective_bars,
-            period_start=member.bars.start.to_pydatetime(),
-            period_end=member.bars.end.to_pydatetime(),
-            at=now + timedelta(microseconds=number),
-        )
-        ledger.trials.count(trial, trial_record(member.bars.time, member.result.returns, record), lease)
+        at = now + timedelta(microseconds=number)
+        count_trial(ledger, lease, job, member.bars.symbol, member.bars, seed, member.result, at)
     return len(looks)
 
 
