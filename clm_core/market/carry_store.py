@@ -22,7 +22,7 @@ from clm_core.domain.spellings import normalise_symbol
 from clm_core.market import quarantine
 from clm_core.market.bars import Floats
 from clm_core.market.carry import Carry, Payments, Times
-from clm_core.market.store import write_atomically
+from clm_core.market.store import verified_content, write_atomically
 
 MAX_FUNDING_RATE = 0.05
 """Largest plausible funding rate of one interval, as a fraction; exchanges cap rates at 0.75 % to 4 %."""
@@ -328,11 +328,7 @@ def _csv(payments: Payments) -> bytes:
 def _load(folder: Path, snapshot: CarrySnapshot) -> Payments:
     path = folder / f"{snapshot.content_hash}.csv"
     damaged = f"{path} is missing or damaged: restore it from a backup, or delete {folder} and import again"
-    if not path.exists():
-        raise StoreCorrupt(damaged)
-    content = path.read_bytes()
-    if hashlib.sha256(content).hexdigest() != snapshot.file_sha256:
-        raise StoreCorrupt(damaged)
+    content = verified_content(path, snapshot.file_sha256, damaged)
     rows = [line.split(",") for line in content.decode().splitlines()[1:]]
     return Payments(
         np.array([int(time) for time, _ in rows], np.int64), np.array([float(value) for _, value in rows])

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict
 from clm_core.domain.errors import InvalidSeries, StoreCorrupt, UnknownSeries
 from clm_core.domain.spellings import normalise_symbol
 from clm_core.market.series import KnownSeries
-from clm_core.market.store import locked, write_atomically
+from clm_core.market.store import locked, verified_content, write_atomically
 
 EVERY_MARKET = "all"
 
@@ -202,12 +202,7 @@ def _load(folder: Path, manifest: ValuesManifest, snapshot: ValuesSnapshot) -> K
 
     path = folder / f"{snapshot.content_hash}.parquet"
     damaged = f"{path} is missing or damaged: restore it from a backup, or delete {folder} and import again"
-    if not path.exists():
-        raise StoreCorrupt(damaged)
-    content = path.read_bytes()
-    if hashlib.sha256(content).hexdigest() != snapshot.file_sha256:
-        raise StoreCorrupt(damaged)
-    table = pq.read_table(io.BytesIO(content))
+    table = pq.read_table(io.BytesIO(verified_content(path, snapshot.file_sha256, damaged)))
     time, known, value = (table[name].to_numpy().copy() for name in ("time", "known", "value"))
     return KnownSeries(manifest.name, time, known, value, snapshot.max_age)
 

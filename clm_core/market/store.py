@@ -564,16 +564,25 @@ def parquet(bars: Bars) -> bytes:
     return sink.getvalue()
 
 
+def verified_content(path: Path, file_sha256: str, damaged: str) -> bytes:
+    """Content of a stored file.
+
+    Raises:
+        StoreCorrupt: the file is missing, or differs from the file that was written; with the text `damaged`.
+    """
+    if not path.exists():
+        raise StoreCorrupt(damaged)
+    content = path.read_bytes()
+    if hashlib.sha256(content).hexdigest() != file_sha256:
+        raise StoreCorrupt(damaged)
+    return content
+
+
 def _load(path: Path, manifest: SeriesManifest, snapshot: Snapshot) -> Bars:
     import pyarrow.parquet as pq
 
     damaged = f"{path} is missing or damaged: restore it from a backup, or delete its folder and import again"
-    if not path.exists():
-        raise StoreCorrupt(damaged)
-    content = path.read_bytes()
-    if hashlib.sha256(content).hexdigest() != snapshot.file_sha256:
-        raise StoreCorrupt(damaged)
-    table = pq.read_table(io.BytesIO(content))
+    table = pq.read_table(io.BytesIO(verified_content(path, snapshot.file_sha256, damaged)))
     arrays = {field: table[field].to_numpy().copy() for field in FIELDS}
     time = table["timestamp"].to_numpy().astype(np.int64)
     calendar = snapshot.calendar or manifest.calendar
