@@ -15,6 +15,7 @@ import numpy as np
 
 from clm_core.backtest.metrics import measure
 from clm_core.decisions import gate
+from clm_core.decisions.cases import Case
 from clm_core.decisions.gate_policy import GatePolicy
 from clm_core.decisions.return_streams import Shape, draw_returns
 from clm_core.domain.evaluations import Decision
@@ -210,7 +211,7 @@ class _Market:
         returns = self._returns[retrain]
         empty = np.zeros(0)
         yearly = self._world.trades_per_year
-        case = gate.Case(
+        case = Case(
             metrics=measure(returns, empty, empty, returns, yearly),
             activity=ALIVE,
             record=self._records[retrain],

@@ -6,8 +6,8 @@ from datetime import datetime, timedelta
 
 from clm_core.backtest.baselines import Baseline
 from clm_core.backtest.results import Backtest
+from clm_core.decisions.cases import Case, Comparison
 from clm_core.decisions.explanation import Proof
-from clm_core.decisions.gate import Case, Comparison
 from clm_core.decisions.gate_policy import GatePolicy
 from clm_core.domain.evaluations import BaselineComparison, Verdict
 from clm_core.domain.execution import ExecutionRules

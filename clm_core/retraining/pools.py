@@ -15,7 +15,7 @@ from clm_core.backtest.metrics import summarise
 from clm_core.backtest.results import Backtest
 from clm_core.backtest.terms import MarketTerms, buy_and_hold
 from clm_core.backtest.walk_forward import OutOfSample
-from clm_core.decisions.gate import Comparison
+from clm_core.decisions.cases import Comparison
 from clm_core.domain.costs import Costs, HoldingCosts
 from clm_core.domain.errors import NotEnoughBars, PoolRefused, UnknownSeries
 from clm_core.domain.evaluations import SymbolResult

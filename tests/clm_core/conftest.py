@@ -19,6 +19,7 @@ from trials import count_trial_of
 
 from clm_core.backtest.results import Metrics
 from clm_core.decisions import gate
+from clm_core.decisions.cases import Case
 from clm_core.decisions.gate_policy import GatePolicy
 from clm_core.domain.costs import Costs
 from clm_core.domain.evaluations import Verdict
@@ -159,7 +160,7 @@ POLICY = GatePolicy(name="thresholds-only", evidence=None)
 
 def _verdict(metrics: Metrics) -> Verdict:
     nothing = track_record(np.zeros(1))
-    case = gate.Case(metrics, Activity("long", 0.5, 0.5), nothing, TrialCount(1, 1.0, 0.0), 8760.0, None)
+    case = Case(metrics, Activity("long", 0.5, 0.5), nothing, TrialCount(1, 1.0, 0.0), 8760.0, None)
     return gate.judge(case, POLICY)
 
 

@@ -10,6 +10,7 @@ from records import an_evaluation
 
 from clm_core.backtest.results import Metrics
 from clm_core.decisions import gate
+from clm_core.decisions.cases import Case
 from clm_core.decisions.explanation import Proof, changes_to_pass, page
 from clm_core.decisions.gate_policy import EvidenceLevels, GatePolicy
 from clm_core.domain.evaluations import Decision, EvaluationResult, Verdict
@@ -30,7 +31,7 @@ def record_of(sharpe: float, bars: int) -> TrackRecord:
 
 def judged(record: TrackRecord, trials: float = 20.0, metrics: Metrics = METRICS) -> Verdict:
     count = TrialCount(int(trials), trials, 0.0)
-    return gate.judge(gate.Case(metrics, Activity("long", 0.5, 0.9), record, count, YEAR, None), STRICT)
+    return gate.judge(Case(metrics, Activity("long", 0.5, 0.9), record, count, YEAR, None), STRICT)
 
 
 def proof_of(record: TrackRecord, verdict: Verdict) -> Proof:
@@ -109,9 +110,7 @@ def test_the_page_shows_checks_trial_luck_and_changes_to_pass(
 
 
 def test_a_page_without_evidence_has_no_pictures() -> None:
-    case = gate.Case(
-        METRICS, Activity("long", 0.5, 0.9), record_of(1.5, 100), TrialCount(1, 1, 0), YEAR, None
-    )
+    case = Case(METRICS, Activity("long", 0.5, 0.9), record_of(1.5, 100), TrialCount(1, 1, 0), YEAR, None)
     verdict = gate.judge(case, GatePolicy(name="thresholds-only", evidence=None))
     html = page("m v", verdict, evaluation(verdict), None, HOUR)
     assert "<svg" not in html

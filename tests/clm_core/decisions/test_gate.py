@@ -11,6 +11,9 @@ from hypothesis import strategies as st
 
 from clm_core.backtest.results import Metrics
 from clm_core.decisions import gate
+from clm_core.decisions.cases import Case, Comparison
+from clm_core.decisions.checks.evidence import LEAD
+from clm_core.decisions.checks.soundness import RUINED
 from clm_core.decisions.gate_policy import EvidenceLevels, GatePolicy
 from clm_core.domain.evaluations import CheckKind, Decision, Verdict
 from clm_core.evidence import paired
@@ -46,10 +49,10 @@ def returns_of(sharpe: float, bars: int) -> Floats:
 
 
 def case(
-    sharpe: float = 0.2, bars: int = 2000, trials: float = 10.0, comparison: gate.Comparison | None = None
-) -> gate.Case:
+    sharpe: float = 0.2, bars: int = 2000, trials: float = 10.0, comparison: Comparison | None = None
+) -> Case:
     """A case with returns beyond doubt by default."""
-    return gate.Case(
+    return Case(
         GOOD,
         ALIVE,
         track_record(returns_of(sharpe, bars)),
@@ -63,11 +66,11 @@ def judged(policy: GatePolicy = STRICT, **changes: Any) -> Verdict:
     return gate.judge(replace(case(), metrics=replace(GOOD, **changes)), policy)
 
 
-def compared(lead: float, bars: int) -> gate.Comparison:
+def compared(lead: float, bars: int) -> Comparison:
     """With a champion whose returns are as good on the bar, a steady lead and noise apart."""
     noise = np.resize([0.001, -0.001], bars)
     record = paired.extend(paired.PairedRecord(), noise + lead, np.zeros(bars))
-    return gate.Comparison("v20250101_000000", record)
+    return Comparison("v20250101_000000", record)
 
 
 def test_a_version_that_meets_every_condition_passes_without_reasons() -> None:
@@ -89,7 +92,7 @@ def test_a_version_that_lost_all_the_capital_fails_as_ruined_whatever_the_limits
     lenient = STRICT.criteria.model_copy(update={"max_drawdown": 1.0})
     verdict = judged(STRICT.model_copy(update={"criteria": lenient}), max_drawdown=-1.0)
     assert verdict.decision is Decision.FAIL
-    assert verdict.reasons[0] == gate.RUINED
+    assert verdict.reasons[0] == RUINED
     check = verdict.checks[0]
     assert (check.name, check.kind, check.value, check.passed) == ("ruined", CheckKind.SOUNDNESS, 1.0, False)
 
@@ -261,9 +264,7 @@ def test_a_record_that_cannot_be_measured_proves_nothing(returns: Floats) -> Non
         (compared(-0.0005, 30), Decision.INCONCLUSIVE, "only 30 bars are new to both"),
         (compared(0.001, 0), Decision.INCONCLUSIVE, "only 0 bars are new to both"),
         (
-            gate.Comparison(
-                "v20250101_000000", paired.extend(paired.PairedRecord(), np.zeros(60), np.zeros(60))
-            ),
+            Comparison("v20250101_000000", paired.extend(paired.PairedRecord(), np.zeros(60), np.zeros(60))),
             Decision.PASS,
             "",
         ),
@@ -271,12 +272,12 @@ def test_a_record_that_cannot_be_measured_proves_nothing(returns: Floats) -> Non
     ids=["better", "as good", "worse", "too few to tell", "no common bar", "the same on every bar"],
 )
 def test_a_challenger_must_not_be_worse_than_the_champion(
-    comparison: gate.Comparison, decision: Decision, reason: str
+    comparison: Comparison, decision: Decision, reason: str
 ) -> None:
     verdict = gate.judge(case(comparison=comparison), STRICT)
     assert verdict.decision is decision
     assert any(reason in given for given in verdict.reasons) or not reason
-    assert verdict.checks[-1].name == gate.LEAD
+    assert verdict.checks[-1].name == LEAD
 
 
 def test_too_few_common_bars_say_how_many_are_missing() -> None:

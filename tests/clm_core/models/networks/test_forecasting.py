@@ -15,6 +15,7 @@ from clm_core.backtest.engine import backtest
 from clm_core.backtest.metrics import summarise
 from clm_core.backtest.sentinel import shuffle
 from clm_core.decisions import gate
+from clm_core.decisions.cases import Case
 from clm_core.decisions.gate_policy import GatePolicy
 from clm_core.domain.costs import Costs
 from clm_core.domain.errors import BundleCorrupt, FeatureMismatch, InvalidTrainingParams, ModelError
@@ -156,7 +157,7 @@ def test_an_untrained_network_has_no_forecast_takes_no_position_and_fails_as_col
     assert np.nanmax(np.abs(forecast - 0.5)) < 1e-6
     result = backtest(bars, positions, Costs(), Execution())
     verdict = gate.judge(
-        gate.Case(
+        Case(
             summarise(result, bars.periods_per_year),
             activity(positions),
             track_record(result.returns),

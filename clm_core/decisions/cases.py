@@ -1,0 +1,41 @@
+"""Case of a version before the gate: all evidence that the checks read."""
+
+from dataclasses import dataclass
+
+from clm_core.backtest.results import Metrics
+from clm_core.decisions.gate_policy import EvidenceLevels
+from clm_core.evidence import paired
+from clm_core.evidence.soundness import Activity
+from clm_core.evidence.track_record import TrackRecord
+from clm_core.evidence.trials import TrialCount
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Challenger and champion on the same bars at the same costs, all bars unseen by both trainings."""
+
+    champion: str
+    """Version label of the champion."""
+    record: paired.PairedRecord
+    """Differences of the returns, challenger less champion, as fractions a bar."""
+
+    def max_lead(self, levels: EvidenceLevels) -> float:
+        """Upper bound of the challenger's lead over the champion, a fraction a bar; NaN for too few bars."""
+        if self.record.n >= paired.MIN_DIFFERENCES and self.record.squares == 0.0:
+            return self.record.first
+        return paired.bounds(self.record, levels.champion_alpha, levels.champion_bars).high
+
+
+@dataclass(frozen=True)
+class Case:
+    """Evidence for one version: out-of-sample results after costs, the trials made and the champion."""
+
+    metrics: Metrics
+    activity: Activity
+    record: TrackRecord
+    """Track record of the returns of a bar."""
+    trials: TrialCount
+    """All trials of the market and timeframe, the judged trial included."""
+    periods_per_year: float
+    comparison: Comparison | None
+    """Comparison with the champion, or None without a production version."""

@@ -1,0 +1,81 @@
+"""Evidence checks: trial luck, length of the track record, and the comparison with the champion."""
+
+import math
+
+from clm_core.decisions.cases import Case, Comparison
+from clm_core.decisions.checks import limits
+from clm_core.decisions.checks.limits import Reasoned
+from clm_core.decisions.gate_policy import EvidenceLevels
+from clm_core.domain.evaluations import CheckKind, TrialLuck
+from clm_core.evidence import paired
+from clm_core.evidence.track_record import probabilistic_sharpe_ratio
+from clm_core.evidence.trials import bars_to_pass
+
+LEAD = "lead_over_champion_bps"
+
+
+def evidence_checks(case: Case, levels: EvidenceLevels) -> tuple[Reasoned, ...]:
+    luckiest_sharpe = case.trials.expected_maximum(case.record.effective_bars)
+    deflated = probabilistic_sharpe_ratio(case.record, luckiest_sharpe)
+    needed = bars_to_pass(case.record, case.trials, levels.min_deflated_sharpe)
+    beyond_trial_luck = limits.at_least(
+        "deflated_sharpe_ratio", deflated, levels.min_deflated_sharpe, CheckKind.EVIDENCE
+    )
+    # no length can meet a limit of inf or NaN
+    long_enough = limits.at_least("track_record_bars", case.record.bars, needed, CheckKind.EVIDENCE)
+    checks = [
+        (beyond_trial_luck, f"{limits.refusal(beyond_trial_luck)}: {_luckiest(case, luckiest_sharpe)}"),
+        (long_enough, _too_short(case.record.bars, needed)),
+    ]
+    return (*checks, *([] if case.comparison is None else [_versus_champion(case.comparison, levels)]))
+
+
+def _luckiest(case: Case, sharpe: float) -> str:
+    annual = sharpe * math.sqrt(case.periods_per_year)
+    return (
+        f"the luckiest of {case.trials.trials} trials, counted as {case.trials.effective:.1f} independent "
+        f"ones, would show a Sharpe ratio of {annual:.2f}"
+    )
+
+
+def _too_short(bars: int, needed: float) -> str:
+    if math.isfinite(needed):
+        return (
+            f"track record of {bars:,} bars is too short: {needed - bars:,.0f} more at this rate would decide"
+        )
+    return f"track record of {bars:,} bars is too short, and no number of bars at this rate would decide"
+
+
+def _versus_champion(comparison: Comparison, levels: EvidenceLevels) -> Reasoned:
+    """Check of the upper bound of the lead: below zero is worse; an unknown bound is missing evidence."""
+    bars = comparison.record.n
+    lead_bps = comparison.max_lead(levels) * 1e4
+    check = limits.at_least(LEAD, lead_bps, 0.0, CheckKind.EVIDENCE)
+    if not math.isfinite(lead_bps):
+        return check, (
+            f"only {bars} bars are new to both the challenger and champion {comparison.champion}: "
+            f"a comparison needs at least {paired.MIN_DIFFERENCES}"
+        )
+    return check, (
+        f"the challenger earns less than champion {comparison.champion}: at best {lead_bps:.2f} bps a bar "
+        f"over {bars:,} common bars"
+    )
+
+
+def trial_luck(case: Case) -> TrialLuck:
+    bars = case.record.effective_bars
+    yearly = math.sqrt(case.periods_per_year)
+    return TrialLuck(
+        trials=case.trials.trials,
+        effective_trials=case.trials.effective,
+        deviation=math.sqrt(case.trials.variance(bars)) * yearly,
+        sharpe_ratio=case.trials.expected_maximum(bars) * yearly,
+        bars_per_year=case.periods_per_year,
+    )
+
+
+def more_bars(case: Case, levels: EvidenceLevels) -> float:
+    """Bars to come until the slowest of the missing evidence is complete; inf if never."""
+    needed = bars_to_pass(case.record, case.trials, levels.min_deflated_sharpe) - case.record.bars
+    common = 0 if case.comparison is None else paired.MIN_DIFFERENCES - case.comparison.record.n
+    return max(needed, float(common), 0.0) if not math.isnan(needed) else math.inf
