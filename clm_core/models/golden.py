@@ -3,6 +3,10 @@
 The last training bars and the model's answers to exactly the same bars, as JSON beside the model in the
 bundle. JSON written by Python keeps every bit of a float64, so trees have to give identical answers; answers
 of a network may differ by `ModelKind.tolerance`, because sums differ slightly between processors.
+
+A model with a single answer to all bars has learned nothing and is refused. A model that seldom changes its
+mind has not: where the no-trade band of the sizing hides the changes of the signal, the signal is recorded as
+well, and where the signal does not change on the last bars, the bars up to its newest change are recorded.
 """
 
 from pathlib import Path
@@ -18,6 +22,7 @@ from clm_core.market.panel import Panel
 from clm_core.models import catalog
 from clm_core.models.contract import Model, TrainedOn
 from clm_core.models.pooled import PooledModel, view_of
+from clm_core.models.sizing import signal_of
 
 FILE = "golden.json"
 ROWS = 500
@@ -39,11 +44,14 @@ class GoldenRows(BaseModel):
     """None in rows without a full look-back."""
     series: dict[str, list[float | None]] = {}
     """Own series by name; None where no value was known."""
+    signal: list[float] | None = None
+    """Signals before the sizing, recorded where positions and forecasts never vary and signals do."""
 
     @model_validator(mode="after")
     def _one_row_a_bar(self) -> Self:
-        columns = [getattr(self, name) for name in type(self).model_fields if name != "series"]
-        lengths = {len(column) for column in (*columns, *self.series.values())}
+        named = [getattr(self, name) for name in type(self).model_fields if name not in ("series", "signal")]
+        signal = [] if self.signal is None else [self.signal]
+        lengths = {len(column) for column in (*named, *self.series.values(), *signal)}
         if len(lengths) != 1 or lengths == {0}:
             raise ValueError(f"columns of {sorted(lengths)} rows")
         return self
@@ -88,18 +96,55 @@ def record(model: Model, bars: Bars | Panel, folder: Path) -> None:
 
 
 def _record(model: Model, bars: Bars, path: Path) -> None:
-    last = bars[-rows_of(model) :]
-    answers = model.forecast(last)
+    rows = _telling_rows(model, bars)
+    positions, forecast = model.positions(rows), model.forecast(rows)
     golden = GoldenRows(
-        time=last.time.tolist(),
-        **{name: getattr(last, name).tolist() for name in FIELDS},
-        positions=model.positions(last).tolist(),
-        forecast=_with_none(answers),
-        series={name: _with_none(values) for name, values in last.series.items()},
+        time=rows.time.tolist(),
+        **{name: getattr(rows, name).tolist() for name in FIELDS},
+        positions=positions.tolist(),
+        forecast=_with_none(forecast),
+        series={name: _with_none(values) for name, values in rows.series.items()},
+        signal=_hidden_signal(model, rows, positions, forecast),
     )
-    # rows without series stay readable by earlier releases
-    unused = None if golden.series else {"series"}
+    # rows without series and signals stay readable by earlier releases
+    unused = {name for name in ("series", "signal") if not getattr(golden, name)}
     path.write_text(golden.model_dump_json(exclude=unused))
+
+
+def _telling_rows(model: Model, bars: Bars) -> Bars:
+    """The last rows; if no answer and no signal varies in them, the rows up to the signal's newest change."""
+    count = rows_of(model)
+    last = bars[-count:]
+    if not (_constant(model.positions(last)) and _constant(model.forecast(last))):
+        return last
+    if len(_changes(signal_of(model, last), last)):
+        return last
+    changes = _changes(signal_of(model, bars), bars)
+    if not len(changes):
+        return last
+    # one row more than needed for the answer after the change: the answer before it
+    return bars[max(0, int(changes[-1]) - count) : int(changes[-1]) + 1]
+
+
+def _hidden_signal(model: Model, rows: Bars, positions: Floats, forecast: Floats) -> list[float] | None:
+    """Signals that vary although positions and forecasts do not; None in all other cases."""
+    if not (_constant(positions) and _constant(forecast)):
+        return None
+    signal = signal_of(model, rows)
+    return signal.tolist() if len(_changes(signal, rows)) else None
+
+
+def _changes(signal: Floats, bars: Bars) -> NDArray[np.int64]:
+    """Rows in which the signal differs from that of the row before.
+
+    The first signal of a stretch is no change: rows without a full look-back have a signal of 0.
+    """
+    changed = np.diff(signal, prepend=signal[:1]) != 0.0
+    for rows in bars.stretches():
+        answered = np.flatnonzero(signal[rows] != 0.0)
+        first = rows.start + int(answered[0]) if len(answered) else rows.stop - 1
+        changed[rows.start : first + 1] = False
+    return np.flatnonzero(changed)
 
 
 def _with_none(values: Floats) -> list[float | None]:
@@ -129,7 +174,7 @@ def preflight(model: Model, folder: Path) -> None:
 
 
 def _compare(model: Model, path: Path) -> float | None:
-    """The answer to every golden row if all are the same, else None.
+    """The answer to every golden row if all are the same, those before the sizing included; else None.
 
     Raises:
         PreflightFailed: answers differ, or there are no golden rows.
@@ -137,17 +182,23 @@ def _compare(model: Model, path: Path) -> float | None:
     golden = _read(path)
     bars = golden.bars(model.trained_on)
     positions, forecast = model.positions(bars), model.forecast(bars)
+    constant = _constant(positions) and _constant(forecast)
+    signal = signal_of(model, bars) if constant or golden.signal is not None else None
     recorded = np.array(golden.forecast, dtype=np.float64)
     tolerance = catalog.tolerance(model)
-    differs = ~(_same(positions, golden.positions, tolerance) & _same(forecast, recorded, tolerance))
-    if differs.any():
+    same = _same(positions, golden.positions, tolerance) & _same(forecast, recorded, tolerance)
+    if signal is not None and golden.signal is not None:
+        same &= _same(signal, golden.signal, tolerance)
+    if not same.all():
         raise PreflightFailed(
             f"the model gives other answers here than at the time of saving, on "
-            f"{np.count_nonzero(differs)} of {len(bars)} golden rows of {bars.symbol}, first at "
-            f"{bars.index[int(np.argmax(differs))]}: install the library versions named in model.json, or "
+            f"{np.count_nonzero(~same)} of {len(bars)} golden rows of {bars.symbol}, first at "
+            f"{bars.index[int(np.argmin(same))]}: install the library versions named in model.json, or "
             "retrain the model"
         )
-    return float(positions[0]) if _constant(positions) and _constant(forecast) else None
+    if not constant or (signal is not None and len(_changes(signal, bars))):
+        return None
+    return float(positions[0])
 
 
 def _read(path: Path) -> GoldenRows:

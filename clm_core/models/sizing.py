@@ -266,7 +266,7 @@ class SizedModel:
             expected = self.inner.expected_return(bars)
         return size_positions(
             bars,
-            self._signal(bars),
+            self.signal(bars),
             self.sizing,
             expected_return=expected,
             periods_per_year=bars_per_year(self.trained_on),
@@ -277,7 +277,7 @@ class SizedModel:
         if self.sizing is None:
             return self.inner.positions(bars)
         bars = self.trained_on.accept(bars)
-        convictions = convictions_of(bars, self._signal(bars), self.sizing)
+        convictions = convictions_of(bars, self.signal(bars), self.sizing)
         return np.clip(convictions, 0.0 if self.sizing.long_only else -1.0, 1.0)
 
     def forecast(self, bars: Bars) -> Floats:
@@ -289,7 +289,8 @@ class SizedModel:
     def save(self, folder: Path) -> None:
         self.inner.save(folder)
 
-    def _signal(self, bars: Bars) -> Floats:
+    def signal(self, bars: Bars) -> Floats:
+        """Direction and conviction before the sizing, shape (n_bars,), in [-1, 1]."""
         # members that are sized themselves would be sized twice
         if isinstance(self.inner, OffersConvictions):
             return self.inner.convictions(bars)
@@ -362,6 +363,11 @@ def execution_of(model: Model) -> ExecutionRules:
     if isinstance(model, PooledModel):
         return execution_of(model.members[0])
     return model.execution if isinstance(model, SizedModel) else FIXED_UNITS
+
+
+def signal_of(model: Model, bars: Bars) -> Floats:
+    """Signal of a model before the sizing, shape (n_bars,); the positions of a model without a sizing."""
+    return model.signal(bars) if isinstance(model, SizedModel) else model.positions(bars)
 
 
 def with_costs(sizing: Sizing | None, costs: Costs) -> Sizing | None:

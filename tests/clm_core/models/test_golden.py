@@ -12,11 +12,14 @@ import pytest
 
 from clm_core.domain.costs import Costs
 from clm_core.domain.errors import BundleCorrupt, PreflightFailed
+from clm_core.domain.execution import FIXED_UNITS
+from clm_core.domain.sizing import Sizing
 from clm_core.domain.vocabulary import ModelType
 from clm_core.market.bars import Bars, Floats
 from clm_core.models import golden
 from clm_core.models.catalog import recipe
 from clm_core.models.contract import Model, TrainedOn
+from clm_core.models.sizing import SizedModel
 
 
 @pytest.fixture(scope="module")
@@ -110,3 +113,93 @@ def test_a_model_with_constant_answers_is_refused(
     golden.record(stubborn, bars, tmp_path)
     with pytest.raises(PreflightFailed, match=rf"answers {position:g} to every golden row"):
         golden.preflight(stubborn, tmp_path)
+
+
+@dataclass(frozen=True)
+class Seldom:
+    """A policy that is short after the bars at the given times and flat at others, without forecasts."""
+
+    model_type = ModelType.RL_V3
+    trained_on: TrainedOn
+    at: frozenset[int]
+    bars_needed = 20
+    base: float = 0.0
+    """Signal at all other bars after the look-back."""
+
+    def positions(self, bars: Bars) -> Floats:
+        signal = np.where(np.isin(bars.time, list(self.at)), -1.0, self.base)
+        signal[: self.bars_needed - 1] = 0.0
+        return signal
+
+    def forecast(self, bars: Bars) -> Floats:
+        return np.full(len(bars), np.nan)
+
+
+def after_an_anchor(bars: Bars, rows_before_the_end: int) -> int:
+    """Time of a bar just after the position held starts anew; at the next anchor its signal is forgotten."""
+    week = Sizing().anchor_bars
+    # 1970-01-01 was a Thursday
+    hours = bars.time // 3_600_000_000_000 + 3 * 24
+    return int(bars.time[np.flatnonzero(hours[:-rows_before_the_end] % week == 1)[-1]])
+
+
+def seldom(bars: Bars, at: int, sizing: Sizing | None, base: float = 0.0) -> SizedModel:
+    inner: Any = Seldom(TrainedOn.of(bars, seed=1), frozenset({at}), base)
+    return SizedModel(inner, sizing, FIXED_UNITS)
+
+
+def test_a_policy_whose_rare_signals_stay_inside_the_no_trade_band_passes(bars: Bars, tmp_path: Path):
+    model = seldom(bars, after_an_anchor(bars, 250), Sizing())
+    assert not model.positions(bars).any()
+    golden.record(model, bars, tmp_path)
+    golden.preflight(model, tmp_path)
+
+
+def test_a_hidden_signal_that_differs_is_found_and_located(bars: Bars, tmp_path: Path):
+    model = seldom(bars, after_an_anchor(bars, 250), Sizing())
+
+    def change(rows: dict[str, Any]) -> None:
+        # a policy's tolerance is 1e-5
+        rows["signal"][-2] += 1e-4
+
+    golden.record(model, bars, tmp_path)
+    edit(tmp_path, change)
+    with pytest.raises(PreflightFailed, match=re.escape(f"golden rows of BTCUSD, first at {bars.index[-2]}")):
+        golden.preflight(model, tmp_path)
+
+
+@pytest.mark.parametrize("sizing", [Sizing(), None], ids=["sized", "positions are signals"])
+def test_golden_rows_end_at_the_newest_change_of_a_policy_flat_in_all_last_bars(
+    sizing: Sizing | None, bars: Bars, tmp_path: Path
+):
+    at = after_an_anchor(bars, 1_600)
+    model = seldom(bars, at, sizing)
+    golden.record(model, bars, tmp_path)
+    golden.preflight(model, tmp_path)
+    rows = golden.GoldenRows.model_validate_json((tmp_path / golden.FILE).read_bytes())
+    # the change back to flat
+    assert rows.time[-2:] == [at, at + bars.timeframe.nanoseconds]
+
+
+def test_a_policy_saved_without_its_signal_by_an_earlier_release_is_judged_by_the_signal_it_gives(
+    bars: Bars, tmp_path: Path
+):
+    model = seldom(bars, after_an_anchor(bars, 250), Sizing())
+    golden.record(model, bars, tmp_path)
+    edit(tmp_path, lambda rows: rows.pop("signal"))
+    golden.preflight(model, tmp_path)
+
+
+@pytest.mark.parametrize("base", [0.0, -1.0], ids=["always flat", "always short"])
+def test_a_policy_with_one_signal_behind_constant_positions_is_refused(
+    base: float, bars: Bars, tmp_path: Path
+):
+    """The rows without a full look-back, whose signal is 0, are no change of mind."""
+    model = seldom(bars, at=0, sizing=Sizing(long_only=True), base=base)
+    golden.record(model, bars, tmp_path)
+    with pytest.raises(PreflightFailed, match="answers 0 to every golden row"):
+        golden.preflight(model, tmp_path)
+
+
+def test_golden_rows_that_vary_stay_readable_by_earlier_releases(folder: Path):
+    assert "signal" not in json.loads((folder / golden.FILE).read_text())
