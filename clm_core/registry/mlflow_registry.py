@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import UUID
 
 from clm_core.domain.errors import AlreadyExists, BundleCorrupt, HomeMismatch, NotFound, RegistryUnavailable
+from clm_core.domain.execution import FIXED_UNITS
 from clm_core.domain.faults import Fault, crash_at
 from clm_core.domain.jobs import TrainingJob
 from clm_core.domain.vocabulary import ModelStatus
@@ -510,6 +511,7 @@ class MLflowRegistry:
     def _store(self, name: str, bundle: Path, bundle_digest: str, bars: "Bars | Panel") -> str:
         """Store the files of a version with the serving code; returns their location."""
         from clm_core.models.bundle import read_card
+        from clm_core.models.catalog import version_execution
         from clm_core.registry.scoring import signature_with
 
         card = read_card(bundle)
@@ -533,6 +535,7 @@ class MLflowRegistry:
                     "symbol": card.trained_on.symbol,
                     **({"symbols": symbols} if symbols else {}),
                     "timeframe": bars.timeframe.value,
+                    "execution": version_execution(card.params, FIXED_UNITS).model_dump(mode="json"),
                 },
                 pip_requirements=_requirements(card),
             )

@@ -1,7 +1,7 @@
 """Scoring by `mlflow.pyfunc`: tables in the spellings of MLflow's clients, and errors in the words of Python.
 
-The serving code stored beside a version (`serving`) calls `Scorer`; so `Scorer.load`, `Scorer.predict` and
-their arguments stay as they are.
+The serving code stored beside a version (`serving`) calls `Scorer`; so `Scorer.load`, `Scorer.predict`,
+`Scorer.execution` and their arguments stay as they are.
 
 A table comes as a pandas frame, or over HTTP as `dataframe_split`, `dataframe_records` or CSV. Times may be
 times (without a zone: UTC), ISO 8601 text (without a zone: UTC), or a count of s, ms, us or ns since 1970.
@@ -35,6 +35,7 @@ from clm_core.market.validation import OVERRULABLE, validate
 from clm_core.models.bundle import load_bundle
 from clm_core.models.contract import Model, require_bars_needed
 from clm_core.models.pooled import PooledModel
+from clm_core.models.sizing import execution_of
 from clm_core.registry.loading import advice_on
 from clm_core.settings import load_settings
 
@@ -149,6 +150,11 @@ class Scorer:
         except CLMError as error:
             raise MlflowException(str(error), error_code=INTERNAL_ERROR) from error
         return Predictions(answer, index=table.index)
+
+    @property
+    def execution(self) -> dict[str, Any]:
+        """Execution rules of the version, JSON-ready: those under which it was judged."""
+        return execution_of(self.model).model_dump(mode="json")
 
     def _bars(self, table: pd.DataFrame, now: datetime, allow: frozenset[str], symbol: str) -> Bars:
         if "timestamp" not in table.columns and isinstance(table.index, pd.DatetimeIndex):

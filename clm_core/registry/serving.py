@@ -33,5 +33,11 @@ class ServedModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc,name-defined]
         """
         return self._scorer.predict(model_input, datetime.now(UTC), params)
 
+    @property
+    def execution(self) -> dict[str, Any]:
+        """Rules to trade the positions by, those of the judgement: `stop_loss`, `take_profit`, `lot_size` and
+        `rebalance_band`; None leaves out a rule (a `rebalance_band` of None: a fixed number of units)."""
+        return dict(self._scorer.execution)
+
 
 mlflow.models.set_model(ServedModel())

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -43,6 +44,7 @@ TIMES: dict[str, Callable[["pd.Series[pd.Timestamp]"], Any]] = {
         for unit, size in EPOCHS.items()
     },
 }
+EXECUTION = {"stop_loss": 0.05, "take_profit": None, "lot_size": None, "rebalance_band": 0.02}
 every_spelling_of_time = pytest.mark.parametrize("spelling", TIMES.values(), ids=TIMES)
 
 
@@ -52,7 +54,7 @@ def version(services: Services) -> ModelVersion:
         model_type=ModelType.LIGHTGBM,
         symbol="EURUSD",
         dataset_span_days=120,
-        training_params={"rounds": 20, "horizon": 24},
+        training_params={"rounds": 20, "horizon": 24, "execution.stop_loss": 0.05},
         seed=1,
         requested_by="tests",
     )
@@ -298,7 +300,12 @@ def test_a_version_publishes_the_number_of_bars(
     version: ModelVersion, services: Services, files: Path, loaded: Any
 ) -> None:
     assert read_card(files / "artifacts" / "bundle").bars_needed == 1_978
-    assert loaded.metadata.metadata == {"bars_needed": 1_978, "symbol": "EURUSD", "timeframe": "1h"}
+    assert loaded.metadata.metadata == {
+        "bars_needed": 1_978,
+        "symbol": "EURUSD",
+        "timeframe": "1h",
+        "execution": EXECUTION,
+    }
     assert services.registry.tagged_bars_needed(version.model_id, version.mlflow_version) == 1_978
     assert loaded.metadata.signature.inputs.input_names() == [
         "timestamp",
@@ -306,6 +313,55 @@ def test_a_version_publishes_the_number_of_bars(
     ]
     assert loaded.metadata.signature.outputs.input_names() == ["position", "forecast"]
     assert len(loaded.input_example) == 1_978
+
+
+def test_a_trader_on_mlflow_gets_the_execution_before_and_after_loading(
+    version: ModelVersion, loaded: Any
+) -> None:
+    assert mlflow.models.get_model_info(version.model_path).metadata["execution"] == EXECUTION
+    assert loaded.unwrap_python_model().execution == EXECUTION
+
+
+BEFORE_EXECUTION = """
+from datetime import UTC, datetime
+from pathlib import Path
+
+import mlflow
+import pandas as pd
+
+from clm_core.registry.scoring import Scorer
+
+
+class ServedModel(mlflow.pyfunc.PythonModel):
+    def load_context(self, context):
+        self._scorer = Scorer.load(Path(context.artifacts["bundle"]), context.model_config)
+
+    def predict(self, context, model_input: pd.DataFrame, params=None) -> pd.DataFrame:
+        return self._scorer.predict(model_input, datetime.now(UTC), params)
+
+
+mlflow.models.set_model(ServedModel())
+"""
+
+
+def test_serving_code_stored_before_it_knew_the_execution_keeps_answering(
+    files: Path, table: pd.DataFrame, expected: "np.ndarray[Any, Any]", tmp_path: Path
+) -> None:
+    shutil.copytree(files, tmp_path / "version")
+    (tmp_path / "version" / "serving.py").write_text(BEFORE_EXECUTION)
+    older = mlflow.pyfunc.load_model(str(tmp_path / "version"))
+    assert np.array_equal(older.predict(table), expected, equal_nan=True)
+
+
+def test_serving_code_answers_where_the_installed_release_knows_no_execution(
+    files: Path,
+    table: pd.DataFrame,
+    expected: "np.ndarray[Any, Any]",
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delattr(Scorer, "execution")
+    loaded = mlflow.pyfunc.load_model(str(files))
+    assert np.array_equal(loaded.predict(table), expected, equal_nan=True)
 
 
 def newest_first(table: pd.DataFrame) -> pd.DataFrame:
