@@ -163,6 +163,7 @@ def _facts_table(
             (f"series {symbol}", f"hash {snapshot}")
             for symbol, snapshot in zip(lineage.job.symbols, lineage.job.data_snapshots, strict=True)
         ),
+        ("recipe", version.recipe_digest or "not recorded"),
         ("seed", str(version.seed)),
         ("parameters", _pairs(readable(version.model_type, version.params))),
         *(("member", member) for member in _members(version)),

@@ -41,6 +41,9 @@ class ModelVersion(OfKind):
     """Content hash of the training bars, hexadecimal."""
     code_version: str
     """Release of this software, with the git commit if available."""
+    recipe_digest: str | None = None
+    """SHA-256 of the `RecipeIdentity`, hexadecimal: a later version with the same digest is a refresh, with
+    another a replacement; None: registered by an earlier release."""
     seed: int
     params: dict[str, Any] = Field(default_factory=dict)
     """Every training parameter with the effective value; empty: registered by an earlier release."""

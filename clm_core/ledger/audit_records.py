@@ -29,6 +29,7 @@ _LINEAGE = {
     "package_digest",
     "data_hash",
     "code_version",
+    "recipe_digest",
 }
 
 

@@ -184,6 +184,7 @@ class VersionRow(Base):
         Index(None, "sharpe_rank", "model_id", "version"),
         Index(None, "score_rank", "model_id", "version"),
         Index(None, "training_job_id"),
+        Index(None, "recipe_digest", "created_at"),
         Index(
             "ix_model_versions_production",
             "model_id",
@@ -208,6 +209,7 @@ class VersionRow(Base):
     package_digest: Mapped[str | None]
     data_hash: Mapped[str]
     code_version: Mapped[str]
+    recipe_digest: Mapped[str | None]
     seed: Mapped[int] = mapped_column(BigInteger)
     params: Mapped[dict[str, Any]] = mapped_column(JSONB)
     environment: Mapped[dict[str, str]] = mapped_column(JSONB)

@@ -66,6 +66,7 @@ class VersionStore:
         training_job_id: UUID | None = None,
         mlflow_version: int | None = None,
         bundle_digest: str | None = None,
+        recipe_digest: str | None = None,
         limit: int = 50,
     ) -> list[ModelVersion]:
         """Versions, newest first."""
@@ -76,6 +77,7 @@ class VersionStore:
             "training_job_id": training_job_id,
             "mlflow_version": mlflow_version,
             "bundle_digest": bundle_digest,
+            "recipe_digest": recipe_digest,
         }
         return [_version(row) for row in rows.newest_rows(self._engine, _VERSIONS, equal, limit)]
 

@@ -21,6 +21,7 @@ from clm_core.domain.evaluations import Decision, EvaluationResult, Verdict
 from clm_core.domain.execution import FIXED_UNITS, ExecutionRules
 from clm_core.domain.faults import Fault, crash_at
 from clm_core.domain.jobs import Lease, TrainingJob
+from clm_core.domain.recipes import RecipeIdentity
 from clm_core.domain.terms import EvaluationTerms, cost_sentence
 from clm_core.domain.versions import ModelVersion
 from clm_core.domain.vocabulary import ModelStatus
@@ -37,6 +38,7 @@ from clm_core.registry.mlflow_registry import Registered
 from clm_core.retraining import case, pools, resume, training
 from clm_core.retraining.code_version import code_version
 from clm_core.retraining.ensembles import fetch_members
+from clm_core.retraining.recipes import recipe_of
 from clm_core.retraining.results import BacktestEvaluation, TearSheetFiles
 from clm_core.retraining.training import TrainingResult, TrainingSpec
 from clm_core.services import Services
@@ -126,7 +128,8 @@ def register(
         crash_at(Fault.VERSION_STORED, services.settings.fault)
         parent = ledger.promotions.champion(job.model_id)
         package_digest = registry.package_digest(job.model_id, registered.mlflow_version)
-        version = _model_version(job, bars, trained, registered, package_digest, parent, now)
+        recipe = recipe_of(job, services.settings.execution.rules)
+        version = _model_version(job, bars, trained, registered, package_digest, recipe, parent, now)
         ledger.add_version(version, lease)
         crash_at(Fault.VERSION_RECORDED, services.settings.fault)
     registry.log_results(
@@ -355,6 +358,7 @@ def _model_version(
     trained: TrainingResult,
     registered: Registered,
     package_digest: str,
+    recipe: RecipeIdentity,
     parent: str | None,
     now: datetime,
 ) -> ModelVersion:
@@ -380,6 +384,7 @@ def _model_version(
         package_digest=package_digest,
         data_hash=bars.content_hash,
         code_version=code_version(),
+        recipe_digest=recipe.digest,
         seed=job.seed,
         params=trained.params,
         environment=_environment(read_card(trained.bundle)),

@@ -95,6 +95,7 @@ def test_a_retrain_makes_an_entry_for_each_change(ledger: Ledger, read_entries: 
         "parent_version": None,
         "bundle_digest": "b" * 64,
         "package_digest": None,
+        "recipe_digest": None,
         "data_hash": "d" * 64,
         "code_version": "0.1.0",
     }
