@@ -6,7 +6,8 @@ from clm_core.domain.jobs import RetrainRequest, TrainingJob
 from clm_core.domain.spellings import default_span_days
 from clm_core.evidence.trials import DAY, TrialCount, count_trials
 from clm_core.market.bars import Bars
-from clm_core.retraining import pools
+from clm_core.market.panel import Panel
+from clm_core.retraining import pools, steps
 from clm_core.services import Services
 
 
@@ -26,19 +27,31 @@ def evidence_window(services: Services, request: RetrainRequest) -> EvidenceWind
     return window_of_bars(services, canonical, bars)
 
 
+def window_of_job(services: Services, job: TrainingJob) -> EvidenceWindow | None:
+    """Window of the bars and trials that a job was created with, the same whenever asked under one policy;
+    None if the policy asks for no evidence.
+
+    Raises:
+        UnknownSeries: the bars of the job no longer exist.
+    """
+    bars = steps.fetch_bars(services, job)
+    return window_of_bars(services, job, bars.index_bars() if isinstance(bars, Panel) else bars)
+
+
 def window_of_bars(
     services: Services, training: RetrainRequest | TrainingJob, bars: Bars
 ) -> EvidenceWindow | None:
     """Window of the bars of a training; None if the policy asks for no evidence.
 
     Args:
-        training: request or job with the canonical names of the market.
+        training: request or job with the canonical names of the market; trials count up to a job's creation.
         bars: bars of the training, at least one; of a pool, those of the common axis.
     """
     levels = services.policy(training.model_id, training.symbol).evidence
     if levels is None:
         return None
-    records = pools.trials_of(services.ledger, training.symbol, training.symbols, training.timeframe)
+    until = training.created_at if isinstance(training, TrainingJob) else None
+    records = pools.trials_of(services.ledger, training.symbol, training.symbols, training.timeframe, until)
     trials = (
         count_trials(records, levels.fewest_trials) if records else TrialCount(0, levels.fewest_trials, 0.0)
     )

@@ -22,7 +22,7 @@ class TrainAnswer(Answer):
     """Answer to a request to train, with the result that the window of bars can prove."""
 
     evidence_window: EvidenceWindow | None = None
-    """None if the policy asks for no evidence."""
+    """Window of the job that serves the request; null if the policy asks for no evidence."""
 
 
 def list_jobs(clm: Connected, query: Annotated[JobQuery, Query()]) -> Page[TrainingJob]:
@@ -54,7 +54,9 @@ def _response(clm: Services, answer: Answer) -> Response:
     if answer.reply is Reply.REJECTED:
         return problem(409, f"Rejected: {answer.because}.", "urn:clm:problem:retrain-rejected")
     # the server starts without the libraries of bars
-    from clm_core.retraining.window import evidence_window
+    from clm_core.retraining.window import window_of_job
 
-    window = evidence_window(clm, answer.request.training)
+    assert answer.job_id is not None
+    # a coalesced request is trained as the earlier request asked
+    window = window_of_job(clm, clm.ledger.job(answer.job_id))
     return json_response(TrainAnswer(**dict(answer), evidence_window=window), status=202)

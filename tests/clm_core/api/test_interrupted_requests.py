@@ -162,6 +162,6 @@ def test_a_request_to_train_killed_before_its_reply_has_one_job_and_the_same_ans
     assert answer.status_code == 202, answer.text
     answers = services.ledger.triggers.answers(limit=20)
     [recorded] = [each for each in answers if (each.request.key or "").endswith(key)]
-    # the window of the bars is worked out for each answer, and recorded nowhere
+    # the window of the job is worked out for each answer, and recorded nowhere
     window = {"evidence_window": answer.json()["evidence_window"]}
     assert answer.json() == recorded.model_dump(mode="json") | window

@@ -1,3 +1,4 @@
+import uuid
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -52,6 +53,22 @@ def test_the_training_of_the_interface_s_description_works_as_it_stands(
         if (entry.action, entry.subject) == ("job_created", job["id"])
     )
     assert (entry.actor, entry.role) == ("operator", "operator")
+
+
+def test_a_repeated_request_is_answered_with_the_window_of_the_recorded_job(
+    btcusdt: None, client: Client, services: Services
+) -> None:
+    body = {"model_type": "lightgbm", "symbol": "BTCUSDT", "dataset_span_days": 90}
+    first = client(Role.OPERATOR).post("/clm/train", json=body)
+    assert first.json()["reply"] == "accepted"
+    # looks at the market ask more of every later job
+    for _ in range(100):
+        services.ledger.trials.begin(uuid.uuid4(), "BTCUSDT", "1h", 17_000, services.clock())
+    for changes in ({}, {"dataset_span_days": 30}):
+        again = client(Role.OPERATOR).post("/clm/train", json=body | changes)
+        assert (again.status_code, again.json()["reply"]) == (202, "coalesced")
+        assert again.json()["job_id"] == first.json()["job_id"]
+        assert again.json()["evidence_window"] == first.json()["evidence_window"]
 
 
 def test_a_pool_is_requested_with_its_symbols(btcusdt: None, client: Client, services: Services) -> None:
