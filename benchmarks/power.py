@@ -16,12 +16,11 @@ from clm_core.evidence.bootstrap import difference_interval, sharpe_interval
 from clm_core.evidence.paired import PairedRecord, Standing, stand, update
 from clm_core.evidence.track_record import (
     TrackRecord,
-    deflated_sharpe_ratio,
     expected_maximum_sharpe,
     probabilistic_sharpe_ratio,
     track_record,
 )
-from clm_core.evidence.trials import dispersion, effective_trials, sharpe_variance, trial_correlations
+from clm_core.evidence.trials import DAY, TrialCount, count_trials, trial_record
 from clm_core.market.bars import Floats
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "decisions" / "0001-evidence.md"
@@ -104,23 +103,22 @@ def expected_maximum_table(rng: np.random.Generator) -> str:
         n = len(correlations)
         best = best_of(correlations, rng)
         mean = (correlations.sum() - n) / (n * (n - 1))
-        spread = 1.0 / np.square(correlations / n).sum()
-        ours = effective_trials(correlations)
+        ours = counted(correlated(correlations, 1000, rng)).effective
         rows.append(
             [
                 name,
                 f"{n}",
                 f"{implied(best):.1f}",
                 f"{ours:.1f}",
+                galwey(correlations),
                 f"{mean + (1 - mean) * n:.1f}",
-                f"{spread:.1f}",
             ]
         )
     return table(
         "Effective number of trials",
         "Implied: as many independent trials have the expected maximum of these, simulated 50,000 times. "
         "A count below it lets luck pass; one far above it costs power.",
-        ["pattern", "trials", "implied", "ours (Galwey)", "mean correlation", "participation ratio"],
+        ["pattern", "trials", "implied", "ours, from 1,000 days", "Galwey", "mean correlation"],
         rows,
     )
 
@@ -128,6 +126,13 @@ def expected_maximum_table(rng: np.random.Generator) -> str:
 def clusters(count: int, size: int, correlation: float) -> Floats:
     matrix = np.kron(np.eye(count), np.full((size, size), correlation))
     np.fill_diagonal(matrix, 1.0)
+    return matrix
+
+
+def block_diagonal(first: Floats, second: Floats) -> Floats:
+    matrix = np.zeros((len(first) + len(second),) * 2)
+    matrix[: len(first), : len(first)] = first
+    matrix[len(first) :, len(first) :] = second
     return matrix
 
 
@@ -139,7 +144,27 @@ PATTERNS = {
     "25 clusters of 4, 0.7": clusters(25, 4, 0.7),
     "chain, 0.9 between neighbours": 0.9 ** np.abs(np.subtract.outer(np.arange(52), np.arange(52))),
     "chain, 0.99 between neighbours": 0.99 ** np.abs(np.subtract.outer(np.arange(52), np.arange(52))),
+    "50 copies and 10 independent": block_diagonal(np.ones((50, 50)), np.eye(10)),
 }
+
+
+def correlated(correlations: Floats, bars: int, rng: np.random.Generator) -> Floats:
+    """Normal returns with the given correlations, shape (bars, n_trials)."""
+    values, vectors = np.linalg.eigh(correlations)
+    root = vectors * np.sqrt(np.maximum(values, 0.0))
+    return np.asarray(rng.standard_normal((bars, len(correlations))) @ root.T)
+
+
+def counted(returns: Floats) -> TrialCount:
+    """Count of trials with the given daily returns, shape (n_days, n_trials)."""
+    days = np.arange(len(returns)) * DAY
+    return count_trials([trial_record(days, column, track_record(column)) for column in returns.T])
+
+
+def galwey(correlations: Floats) -> str:
+    """(sum of the square roots of the eigenvalues) ** 2 / sum of the eigenvalues (Galwey 2009)."""
+    eigenvalues = np.maximum(np.linalg.eigvalsh(correlations), 0.0)
+    return f"{np.sqrt(eigenvalues).sum() ** 2 / eigenvalues.sum():.1f}"
 
 
 def best_of(correlations: Floats, rng: np.random.Generator) -> float:
@@ -178,11 +203,9 @@ def lucky_year(
     common = draw_returns(shape, 0.0, (size[0], 1), rng)
     returns = sqrt(correlation) * common + sqrt(1.0 - correlation) * own
     records = [track_record(x) for x in returns.T]
-    count = effective_trials(trial_correlations(returns))
-    sharpes = np.array([record.sharpe for record in records])
-    variation = dispersion(sharpes, np.array([record.effective_bars for record in records]))
+    count = counted(returns)
     deflated = [
-        deflated_sharpe_ratio(record, sharpe_variance(variation, record.effective_bars), count)
+        probabilistic_sharpe_ratio(record, count.expected_maximum(record.effective_bars))
         for record in records
     ]
     plain = [probabilistic_sharpe_ratio(record) for record in records]

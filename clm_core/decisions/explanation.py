@@ -34,9 +34,12 @@ class Proof:
 
     @property
     def trials(self) -> TrialCount:
-        """Count of the trials at the time of the verdict."""
+        """Count of the trials at the time of the verdict; a verdict of a release that took the dispersion of
+        the trials for luck keeps its variance."""
         variance = self.trial_luck.deviation**2 / self.trial_luck.bars_per_year
-        dispersion = max(variance - 1.0 / (self.record.effective_bars - 1.0), 0.0)
+        dispersion = variance - 1.0 / (self.record.effective_bars - 1.0)
+        # rounding of a variance that is chance alone
+        dispersion = dispersion if dispersion > 1e-9 * variance else 0.0
         return TrialCount(self.trial_luck.trials, self.trial_luck.effective_trials, dispersion)
 
     @property

@@ -10,6 +10,7 @@ import math
 from bisect import bisect_left
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -21,7 +22,7 @@ from clm_core.decisions.return_streams import Shape, draw_returns
 from clm_core.domain.evaluations import Decision
 from clm_core.evidence.soundness import Activity
 from clm_core.evidence.track_record import TrackRecord, track_record
-from clm_core.evidence.trials import DAY, TrialCount, bars_to_pass, count_trials, trial_record
+from clm_core.evidence.trials import DAY, TrialCount, bars_to_pass, effective_counts, trial_record
 from clm_core.market.bars import Floats
 from clm_core.market.splits import Rows
 
@@ -186,7 +187,7 @@ class _Market:
 
     def judge(self, retrain: int) -> Decision:
         # counting trials is costly, and a retrain that fails with the minimum count fails with any other
-        lenient = self._decide(retrain, TrialCount(retrain + 1, self._min_trials, 0.0))
+        lenient = self._decide(retrain, TrialCount(retrain + 1, self._min_trials))
         if lenient is not Decision.PASS or self._policy.evidence is None:
             return lenient
         return self._decide(retrain, self._count(retrain))
@@ -205,7 +206,12 @@ class _Market:
         return 1.0 if self._policy.evidence is None else self._policy.evidence.fewest_trials
 
     def _count(self, retrain: int) -> TrialCount:
-        return count_trials(self._trials[: retrain + 1], self._min_trials)
+        return TrialCount(retrain + 1, max(float(self._counts[retrain]), self._min_trials))
+
+    @cached_property
+    def _counts(self) -> Floats:
+        """Effective number of trials at each retrain, shape (n_retrains,)."""
+        return effective_counts(self._trials)
 
     def _decide(self, retrain: int, trials: TrialCount) -> Decision:
         returns = self._returns[retrain]

@@ -1,18 +1,19 @@
-"""Multiple-testing correction: the effective number of independent trials and the dispersion of results.
+"""Multiple-testing correction: the effective number of independent trials, and trial luck.
 
-A hundred near copies of a model are hardly two trials; counting too few trials lets luck pass, so every
-uncertainty raises the count.
+The null is what chance gives: the results of the trials, good or bad, play no part in it. A hundred near
+copies of a model are hardly two trials, and a losing trial is one more trial, no wider chance.
 """
 
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cache, lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 
-from clm_core.domain.evaluations import MIN_BARS
 from clm_core.evidence.track_record import (
+    NORMAL,
     TrackRecord,
     expected_maximum_sharpe,
     probabilistic_sharpe_ratio,
@@ -21,9 +22,13 @@ from clm_core.market.bars import Floats
 
 DAY = 86_400_000_000_000
 """Length of a day in nanoseconds."""
-DAYS_PER_TRIAL = 4
-"""Minimum days of returns for each trial of a part counted together: with fewer days, correlations of
-independent trials look significant."""
+DRAWS = 2048
+"""Draws of the multiplier bootstrap, each used with both signs: the count is certain to about 2 %."""
+DAYS_PER_DRAW = 64
+"""Days whose multipliers come from one generator; fixed to the calendar, so that a count never changes."""
+SEED = 20_140_601
+COUNTS = np.geomspace(1.0, 1e7, 300)
+"""Numbers of independent trials at which the expected maximum is tabulated."""
 MAX_BARS = 2**40
 """Upper limit of the search for a passing length, in bars."""
 MAX_SHARPE = 100.0
@@ -47,17 +52,19 @@ class TrialRecord:
 
 @dataclass(frozen=True)
 class TrialCount:
-    """Number of trials of a market and timeframe, with the dispersion of the results."""
+    """Number of trials of a market, and the variance beyond chance that earlier verdicts allowed for."""
 
     trials: int
     effective: float
-    """Effective number of independent trials."""
-    dispersion: float
-    """`dispersion` of the trials' Sharpe ratios of a bar."""
+    """Effective number of independent trials, see `effective_counts`."""
+    dispersion: float = 0.0
+    """Variance of a bar's Sharpe ratio beyond chance in a verdict of a release that took the trials'
+    dispersion for luck; 0.0 for every count made since."""
 
     def variance(self, effective_bars: float) -> float:
-        """`sharpe_variance` for a record of `effective_bars` independent bars."""
-        return sharpe_variance(self.dispersion, effective_bars)
+        """Variance of a bar's Sharpe ratio without an edge, for a record of `effective_bars` independent
+        bars: 1 / (effective_bars - 1) by chance; NaN for a record without a Sharpe ratio."""
+        return 1.0 / (effective_bars - 1.0) + self.dispersion if effective_bars > 1.0 else math.nan
 
     def expected_maximum(self, effective_bars: float) -> float:
         """Trial luck: expected maximum Sharpe ratio of a bar among the trials without an edge, see
@@ -82,26 +89,113 @@ def trial_record(times: NDArray[np.int64], returns: Floats, record: TrackRecord)
 
 
 def count_trials(records: Sequence[TrialRecord], min_trials: float = 1.0) -> TrialCount:
-    """Effective number of independent trials.
-
-    Trials are counted in parts of n_days / `DAYS_PER_TRIAL` trials, in the order given, and the counts added
-    up: correlations between parts are ignored, which can only raise the count. A trial without a Sharpe ratio
-    counts as a trial, but not for the dispersion.
+    """Effective number of independent trials, at least `min_trials`; see `effective_counts`.
 
     Args:
-        records: all trials of the market and timeframe, the judged trial included.
+        records: all trials of the market, the judged trial included, oldest first.
         min_trials: minimum number of independent trials to presume.
     """
-    returns = aligned(records)
-    size = max(1, len(returns) // DAYS_PER_TRIAL)
-    parts = [returns[:, first : first + size] for first in range(0, len(records), size)]
-    effective = sum(effective_trials(trial_correlations(part)) for part in parts)
-    measured = [record for record in records if math.isfinite(record.sharpe)]
-    spread = dispersion(
-        np.array([record.sharpe for record in measured]),
-        np.array([record.effective_bars for record in measured]),
-    )
-    return TrialCount(len(records), max(effective, min_trials), spread)
+    return TrialCount(len(records), max(float(effective_counts(records)[-1]), min_trials))
+
+
+def effective_counts(records: Sequence[TrialRecord]) -> Floats:
+    """Effective number of independent trials among the first trial, the first two, ..., shape (n_trials,).
+
+    The number of independent trials with the same expected maximum as these trials without an edge. The
+    expectation comes from a multiplier bootstrap of the maximum over the centred daily returns (White 2000,
+    "A reality check for data snooping", Econometrica 68(5); studentised: Romano & Wolf 2005, "Stepwise
+    multiple testing as formalized data snooping", Econometrica 73(4)): every day of the calendar has a
+    standard normal multiplier, and the statistic of a trial is the sum of multiplier times centred return
+    over the square root of the sum of squares. Neither the mean nor the volatility of a trial enters. Copies
+    have the same statistic and add nothing; trials of days that do not meet are independent.
+
+    Three properties hold exactly, since a trial's statistic never depends on other trials: a further trial
+    never lowers the count, adds at most 1, and changes no earlier count. A trial with unknown or constant
+    returns adds 1 like an unrelated one.
+
+    Args:
+        records: trials, oldest first, at least one.
+    """
+    statistics = chance_statistics(records)
+    highest, lowest = statistics[0].copy(), statistics[0].copy()
+    expected = np.empty(len(records))
+    for place, drawn in enumerate(statistics):
+        np.maximum(highest, drawn, out=highest)
+        np.minimum(lowest, drawn, out=lowest)
+        # the multipliers with the opposite sign count too: a single trial has an expectation of exactly 0
+        expected[place] = (highest.mean(dtype=np.float64) - lowest.mean(dtype=np.float64)) / 2.0
+    implied = np.interp(expected, expected_maxima(), COUNTS)
+    counts = np.empty(len(records))
+    count = 0.0
+    for place, value in enumerate(implied):
+        count = min(count + 1.0, max(count, float(value)))
+        counts[place] = count
+    return counts
+
+
+def chance_statistics(records: Sequence[TrialRecord]) -> NDArray[np.float32]:
+    """Statistic of each trial in each draw without an edge, standard normal, shape (n_trials, `DRAWS`)."""
+    first = min(record.first_day for record in records) // DAYS_PER_DRAW
+    last = max(record.first_day + len(record.daily) for record in records) // DAYS_PER_DRAW
+    statistics = np.zeros((len(records), DRAWS), np.float32)
+    directions = [_direction(record) for record in records]
+    for block in range(first, last + 1):
+        begin = block * DAYS_PER_DRAW
+        weights = np.zeros((len(records), DAYS_PER_DRAW), np.float32)
+        for row, record, direction in zip(weights, records, directions, strict=True):
+            start = max(record.first_day, begin)
+            stop = min(record.first_day + len(direction), begin + DAYS_PER_DRAW)
+            if start < stop:
+                row[start - begin : stop - begin] = direction[
+                    start - record.first_day : stop - record.first_day
+                ]
+        if weights.any():
+            statistics += weights @ _normal(block, DAYS_PER_DRAW)
+    for place, direction in enumerate(directions):
+        if not len(direction):
+            statistics[place] = _normal(-1 - place, 1)[0]
+    return statistics
+
+
+def _direction(record: TrialRecord) -> Floats:
+    """Centred returns of the days, of length 1 as a vector and 0.0 on days without bars, shape (n_days,);
+    empty for unknown or constant returns."""
+    tested = np.isfinite(record.daily)
+    if np.isinf(record.daily).any():
+        raise ValueError("returns must not be infinite: mark days a trial was not tested on with NaN")
+    days = np.count_nonzero(tested)
+    if days < 2:
+        return np.empty(0)
+    centred = np.where(tested, record.daily, 0.0)
+    centred = np.where(tested, centred - centred.sum() / days, 0.0)
+    length = float(np.linalg.norm(centred))
+    # constant returns leave rounding errors
+    if length <= 1e-7 * float(np.abs(record.daily[tested]).max(initial=0.0)) * math.sqrt(days):
+        return np.empty(0)
+    return centred / length
+
+
+@lru_cache(maxsize=32)
+def _normal(block: int, rows: int) -> NDArray[np.float32]:
+    """Standard normal multipliers of a block of days, or for block -1 - k of the unknown trial k; always the
+    same, shape (rows, `DRAWS`)."""
+    # SeedSequence takes no negative numbers
+    seed = (SEED, int(block < 0), block if block >= 0 else -block)
+    drawn = np.random.default_rng(seed).standard_normal((rows, DRAWS), dtype=np.float32)
+    drawn.setflags(write=False)
+    return drawn
+
+
+@cache
+def expected_maxima() -> Floats:
+    """Expected maximum of each of `COUNTS` independent standard normal variables, shape (len(COUNTS),)."""
+    points = np.linspace(-9.0, 9.0, 3601)
+    below = np.array([NORMAL.cdf(point) for point in points])
+    # the integral of the distribution function of the maximum, by parts: no density is needed
+    sign = points >= 0.0
+    step = points[1] - points[0]
+    powers = below[None, :] ** COUNTS[:, None]
+    return np.asarray(step * (np.where(sign, 1.0, 0.0) - powers).sum(axis=1) - step / 2.0)
 
 
 def bars_to_pass(record: TrackRecord, trials: TrialCount, confidence: float) -> float:
@@ -164,86 +258,3 @@ def aligned(records: Sequence[TrialRecord]) -> Floats:
         start = record.first_day - first
         returns[start : start + len(record.daily), column] = record.daily
     return returns
-
-
-def trial_correlations(returns: Floats) -> Floats:
-    """Pairwise correlations over the common bars, shape (n_trials, n_trials).
-
-    0, as for independent trials, for pairs with fewer than `MIN_BARS` common bars or a constant member.
-
-    Args:
-        returns: out-of-sample returns as fractions on one time axis, shape (n_bars, n_trials); NaN on bars a
-            trial was not tested on.
-
-    Raises:
-        ValueError: a return is infinite.
-    """
-    if np.isinf(returns).any():
-        raise ValueError("returns must not be infinite: mark bars a trial was not tested on with NaN")
-    tested = ~np.isnan(returns)
-    centred = returns - np.nansum(returns, axis=0) / np.maximum(tested.sum(axis=0), 1)
-    values = np.where(tested, centred, 0.0)
-    held = tested.astype(np.float64)
-    shared = held.T @ held
-    enough = shared >= MIN_BARS
-    bars = np.where(enough, shared, 1.0)
-    # row i, column j: moments of trial i over the bars common with trial j
-    means = values.T @ held / bars
-    variances = (values**2).T @ held / bars - means**2
-    products = variances * variances.T
-    known = enough & (products > 0.0)
-    covariances = values.T @ values / bars - means * means.T
-    correlations = np.where(known, covariances / np.sqrt(np.where(known, products, 1.0)), 0.0)
-    np.fill_diagonal(correlations, 1.0)
-    return np.clip(correlations, -1.0, 1.0)
-
-
-def effective_trials(correlations: Floats) -> float:
-    """Effective number of independent trials, from 1 to n_trials; NaN for correlations that are not finite.
-
-    (sum of the square roots of the eigenvalues) ** 2 / sum of the eigenvalues, with negative eigenvalues as 0
-    (Galwey 2009, "A new measure of the effective number of tests", Genetic Epidemiology 33). In every
-    simulated pattern the number exceeds the number implied by the expected maximum and, unlike the mean
-    correlation (Bailey & Lopez de Prado 2014), reflects clusters; other eigenvalue counts fall below the
-    implied number: see the table in docs/decisions/0001-evidence.md. The correlations should come from more
-    bars than trials.
-
-    Args:
-        correlations: symmetric matrix, shape (n_trials, n_trials), see `trial_correlations`.
-    """
-    if not np.isfinite(correlations).all():
-        return math.nan
-    eigenvalues = np.maximum(np.linalg.eigvalsh(correlations), 0.0)
-    return float(np.sqrt(eigenvalues).sum() ** 2 / eigenvalues.sum())
-
-
-def dispersion(sharpes: Floats, effective_bars: Floats) -> float:
-    """Variance (n - 1) of the trials' Sharpe ratios of a bar in excess of sampling error, at least 0.0.
-
-    Sampling error explains the mean of 1 / (effective_bars - 1) (DerSimonian & Laird 1986, "Meta-analysis in
-    clinical trials", Controlled Clinical Trials 7(3), with equal weights). Similar trials, which
-    `effective_trials` accounts for, give 0.0. 0.0 for fewer than two trials; NaN for a trial without a Sharpe
-    ratio.
-
-    Args:
-        sharpes: Sharpe ratio of a bar of each trial, shape (n_trials,).
-        effective_bars: effective bars of each trial, above 1, shape (n_trials,).
-    """
-    if len(sharpes) < 2:
-        return 0.0
-    by_chance = np.mean(1.0 / (effective_bars - 1.0))
-    return float(np.maximum(np.var(sharpes, ddof=1) - by_chance, 0.0))
-
-
-def sharpe_variance(spread: float, effective_bars: float) -> float:
-    """Variance of a bar's Sharpe ratio among trials without an edge, for
-    `track_record.deflated_sharpe_ratio`: the sampling variance 1 / (effective_bars - 1) plus the dispersion
-    of the trials.
-
-    NaN for a record without a Sharpe ratio.
-
-    Args:
-        spread: `dispersion` of the trials.
-        effective_bars: effective bars of the judged record.
-    """
-    return 1.0 / (effective_bars - 1.0) + spread if effective_bars > 1.0 else math.nan

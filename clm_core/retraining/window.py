@@ -52,9 +52,7 @@ def window_of_bars(
         return None
     until = training.created_at if isinstance(training, TrainingJob) else None
     records = pools.trials_of(services.ledger, training.symbol, training.symbols, training.timeframe, until)
-    trials = (
-        count_trials(records, levels.fewest_trials) if records else TrialCount(0, levels.fewest_trials, 0.0)
-    )
+    trials = count_trials(records, levels.fewest_trials) if records else TrialCount(0, levels.fewest_trials)
     nanoseconds = int(bars.time[-1] - bars.time[0]) + bars.timeframe.nanoseconds
     days = max(round(nanoseconds / DAY), 1)
     return windows.evidence_window(

@@ -19,7 +19,7 @@ from clm_core.domain.evaluations import CheckKind, Decision, Verdict
 from clm_core.evidence import paired
 from clm_core.evidence.soundness import Activity, activity
 from clm_core.evidence.track_record import track_record
-from clm_core.evidence.trials import TrialCount
+from clm_core.evidence.trials import DAY, TrialCount, count_trials, trial_record
 from clm_core.market.bars import Floats
 
 GOOD = Metrics(
@@ -232,11 +232,18 @@ def test_the_more_was_tried_the_more_a_version_must_show() -> None:
     assert few.luck.sharpe_ratio < many.luck.sharpe_ratio
 
 
-def test_trials_far_apart_leave_what_is_within_their_reach_undecided_for_ever() -> None:
-    verdict = gate.judge(replace(case(), trials=TrialCount(50, 50.0, 0.2)), STRICT)
-    assert verdict.decision is Decision.INCONCLUSIVE
-    assert verdict.more_bars == math.inf
-    assert any("no number of bars" in reason for reason in verdict.reasons)
+def test_losing_trials_raise_the_bar_by_their_number_alone() -> None:
+    days = np.arange(1095) * DAY
+    noise = np.random.default_rng(1).standard_normal((1095, 12))
+    honest = noise[:, :1] + 3.0 / math.sqrt(365.0)
+    losers = noise[:, 1:] - 6.0 / math.sqrt(365.0)
+    bars = []
+    for others in (losers, losers + 6.0 / math.sqrt(365.0)):
+        counted = [trial_record(days, each, track_record(each)) for each in np.hstack([others, honest]).T]
+        verdict = gate.judge(replace(case(), trials=count_trials(counted, 10.0)), STRICT)
+        assert verdict.luck is not None
+        bars.append(verdict.luck.sharpe_ratio)
+    assert bars[0] == pytest.approx(bars[1], rel=1e-3)
 
 
 @pytest.mark.parametrize(
