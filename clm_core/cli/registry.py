@@ -13,6 +13,8 @@ from clm_core.cli.settings_in_force import settings_for_look, settings_for_repai
 from clm_core.domain.vocabulary import JobStatus, ModelStatus, ModelType, VersionOrder
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from clm_core.domain.evaluations import EvaluationResult
     from clm_core.domain.jobs import TrainingJob
     from clm_core.domain.listings import ListedVersion, Page
@@ -91,14 +93,16 @@ def models(
 
 @models_app.command()
 def list_types(as_json: AsJson = False) -> None:
-    """List all kinds of model, with origin and installation of missing libraries."""
+    """List all kinds of model, with origin, installation of missing libraries, and defaults of the parameters
+    that all kinds share."""
     from clm_core.models.offer import offers
 
-    kinds = offers()
+    kinds = offers(settings_for_look().execution.rules)
     if as_json:
         print_json([_offer_json(offer) for offer in kinds])
     else:
         _show_offers(kinds)
+        _show_sections(kinds)
 
 
 @jobs_app.callback()
@@ -189,7 +193,9 @@ def _version_json(each: "ListedVersion") -> dict[str, Any]:
 def _offer_json(offer: "Offer") -> dict[str, Any]:
     from dataclasses import asdict
 
-    return asdict(offer) | {"kind": str(offer.kind), **offer.kind._asdict(), "usable": offer.usable}
+    shown = asdict(offer)
+    sections = shown.pop("sections") or {"sizing": None, "execution": None}
+    return shown | {"kind": str(offer.kind), **offer.kind._asdict(), "usable": offer.usable} | sections
 
 
 def _show_offers(offers: "list[Offer]") -> None:
@@ -206,6 +212,46 @@ def _show_offers(offers: "list[Offer]") -> None:
             "ready" if offer.usable else escape(offer.command or offer.problem or ""),
         )
     console.print(table)
+
+
+def _show_sections(offers: "list[Offer]") -> None:
+    """Parameters of the sections that all kinds share, with the kinds whose default is another."""
+    by_kind = {str(offer.kind): _named_values(offer.sections) for offer in offers if offer.sections}
+    names = list(dict.fromkeys(name for values in by_kind.values() for name in values))
+    table = listing("parameter of every kind", "default", "default of other kinds")
+    for name in names:
+        values = [values.get(name, "-") for values in by_kind.values()]
+        usual = max(values, key=values.count)
+        others = (f"{kind} {value}" for kind, value in zip(by_kind, values, strict=True) if value != usual)
+        table.add_row(name, usual, ", ".join(others))
+    console.print(table)
+    console.print(
+        "Set with --param NAME=VALUE (sizing=none: positions are the signals). Parameters of each kind: "
+        "docs/reference/models.md.",
+        highlight=False,
+    )
+
+
+def _named_values(sections: "Mapping[str, Any]") -> dict[str, str]:
+    """Values by section and name, as in `sizing.target_volatility`; a section left out under its own name."""
+    named = dict[str, str]()
+    for section, values in sections.items():
+        items = {section: values} if isinstance(values, str) else values
+        for name, value in items.items():
+            whole = section if name == section else f"{section}.{name}"
+            named[whole] = _formatted_default(value)
+    return named
+
+
+def _formatted_default(value: Any) -> str:
+    match value:
+        case None:
+            return "none"
+        case bool():
+            return str(value).lower()
+        case float():
+            return f"{value:g}"
+    return str(value)
 
 
 def _show_versions(page: "Page[ListedVersion]", filtered: bool) -> None:

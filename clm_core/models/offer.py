@@ -1,12 +1,17 @@
-"""Kinds of model on offer: origin, library, and the command that installs a missing library."""
+"""Kinds of model on offer: origin, library, defaults of the shared parameters, and the command that installs
+a missing library."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
+from typing import Any
 
 from clm_core.domain.errors import MissingExtra, ModelError
+from clm_core.domain.execution import NEW_VERSIONS, ExecutionRules
 from clm_core.domain.kinds import Kind
 from clm_core.domain.vocabulary import ModelType
 from clm_core.models import catalog, plugins
+from clm_core.models.sizing import sections
 
 
 @dataclass(frozen=True)
@@ -28,19 +33,26 @@ class Offer:
     """Command that installs the missing library; None if nothing is missing or no command helps."""
     problem: str | None
     """Reason why models of the kind cannot be trained here, if any."""
+    sections: Mapping[str, Any] | None = None
+    """Defaults of the sections `sizing` and `execution` of the training parameters, JSON-ready; None for a
+    kind without implementation, or a plug-in that cannot be imported."""
 
     @property
     def usable(self) -> bool:
         return self.problem is None
 
 
-def offers() -> list[Offer]:
-    """Built-in kinds in the order of the vocabulary, then plug-ins by name; imports every plug-in."""
-    built_in = [_built_in(each) for each in ModelType if each is not ModelType.OTHER]
-    return built_in + [_from_plugin(name) for name in dict.fromkeys(plugins.names())]
+def offers(execution: ExecutionRules = NEW_VERSIONS) -> list[Offer]:
+    """Built-in kinds in the order of the vocabulary, then plug-ins by name; imports every plug-in.
+
+    Args:
+        execution: rules of the installation for new versions.
+    """
+    built_in = [_built_in(each, execution) for each in ModelType if each is not ModelType.OTHER]
+    return built_in + [_from_plugin(name, execution) for name in dict.fromkeys(plugins.names())]
 
 
-def _built_in(model_type: ModelType) -> Offer:
+def _built_in(model_type: ModelType, execution: ExecutionRules) -> Offer:
     kind = catalog.declared(model_type)
     problem = None
     command = None
@@ -59,10 +71,11 @@ def _built_in(model_type: ModelType) -> Offer:
         seeds=kind.seeds if kind else None,
         command=command,
         problem=problem,
+        sections=sections(kind.sizing, execution) if kind else None,
     )
 
 
-def _from_plugin(name: str) -> Offer:
+def _from_plugin(name: str, execution: ExecutionRules) -> Offer:
     kind, origins = Kind(ModelType.OTHER, name), plugins.origins(name)
     distribution = " and ".join(origin.distribution for origin in origins)
     release = origins[0].version if len(origins) == 1 else None
@@ -71,7 +84,15 @@ def _from_plugin(name: str) -> Offer:
     except ModelError as error:
         return Offer(kind, distribution, release, None, None, None, None, str(error))
     return Offer(
-        kind, distribution, release, plugin.library, _version(plugin.library), plugin.seeds, None, None
+        kind,
+        distribution,
+        release,
+        plugin.library,
+        _version(plugin.library),
+        plugin.seeds,
+        None,
+        None,
+        sections(plugin.sizing, execution),
     )
 
 

@@ -6,6 +6,9 @@ import pytest
 from typer.testing import CliRunner
 
 from clm_core.cli.app import app
+from clm_core.domain.costs import Costs
+from clm_core.domain.execution import NEW_VERSIONS
+from clm_core.domain.sizing import Sizing
 from clm_core.domain.vocabulary import ModelType
 from clm_core.models import catalog
 
@@ -25,8 +28,33 @@ def test_every_kind_is_listed_with_distribution_and_library() -> None:
         "command": None,
         "problem": None,
         "usable": True,
+        "sizing": Sizing().model_dump(mode="json"),
+        "execution": NEW_VERSIONS.model_dump(mode="json"),
     }
     assert listed["xgboost"]["distribution"] == "continuous-learning-manager"
+
+
+def test_the_defaults_of_sizing_and_execution_are_listed_with_the_kinds_that_differ(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("CLM_EXECUTION__STOP_LOSS", "0.05")
+    lines = [line.split() for line in clm("models", "list-types").splitlines()]
+    assert ["sizing.smoothing_half_life", "36", "ensemble", "0"] in lines
+    assert ["sizing.target_volatility", "0.1"] in lines
+    assert ["execution.stop_loss", "0.05"] in lines
+    listed = {each["kind"]: each for each in json.loads(clm("models", "list-types", "--json"))}
+    assert listed["ensemble"]["sizing"]["smoothing_half_life"] == 0
+    assert {each["execution"]["stop_loss"] for each in listed.values()} == {0.05}
+
+
+def test_every_listed_default_can_be_named_in_a_request() -> None:
+    lines = (line.split() for line in clm("models", "list-types").splitlines())
+    named = {line[0]: line[1] for line in lines if line and line[0].startswith(("sizing.", "execution."))}
+    defaults, explicit = (
+        catalog.recipe(ModelType.LIGHTGBM, params, Costs()).describe() for params in ({}, named)
+    )
+    assert len(named) == len(Sizing.model_fields) + len(NEW_VERSIONS.model_dump())
+    assert explicit == defaults
 
 
 def test_a_missing_library_is_listed_with_the_install_command(
