@@ -111,7 +111,7 @@ class Services:
     def version_terms(
         self, version: ModelVersion, calendar: Calendar | str, symbol: str | None = None
     ) -> "MarketTerms":
-        """Terms in force for the market of a version, with the version's own execution.
+        """Terms in force for the market of a version, with the execution of its judgement.
 
         Args:
             symbol: market of a pool's member; by default the version's market.
@@ -119,9 +119,9 @@ class Services:
         Raises:
             StoreCorrupt: a file of stored payments was changed.
         """
-        from clm_core.models.catalog import version_execution
+        from clm_core.ledger.executions import version_execution
 
-        rules = version_execution(version.params, self.settings.execution.rules)
+        rules = version_execution(self.ledger, version, self.settings.execution.rules)
         return self.terms(symbol or version.symbol, calendar).under(rules)
 
     def recorded_terms(self, symbol: str, terms: TradingTerms) -> "MarketTerms":

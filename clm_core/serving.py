@@ -26,9 +26,10 @@ from typing import TYPE_CHECKING
 
 from clm_core.domain.actors import SYSTEM
 from clm_core.domain.errors import BundleCorrupt, ConflictError, NotFound
-from clm_core.domain.execution import ExecutionRules
+from clm_core.domain.execution import FIXED_UNITS, ExecutionRules
 from clm_core.domain.versions import ModelVersion
 from clm_core.domain.vocabulary import ModelStatus
+from clm_core.ledger.executions import version_execution
 from clm_core.ledger.store import Ledger
 from clm_core.market import own_features
 from clm_core.market.bars import Bars, Floats
@@ -68,19 +69,17 @@ class Served:
     registry: MLflowRegistry = field(repr=False)
     series: tuple[str, ...] = ()
     """Own series that the version takes beside the bars."""
+    execution: ExecutionRules = FIXED_UNITS
+    """Stop loss, take profit, lot size and rebalancing under which the version was judged, to be traded.
+
+    For a version of an older release the ledger knows them from the evaluation; without a ledger, and for a
+    version of release 0.1.0: no orders, and a fixed number of units between changes.
+    """
 
     @property
     def bars_needed(self) -> int | None:
         """Number of closed bars from which on more history changes no answer; see `Model.bars_needed`."""
         return self.model.bars_needed
-
-    @property
-    def execution(self) -> ExecutionRules:
-        """Stop loss, take profit, lot size and rebalancing under which the version was judged, to be traded.
-
-        A version of an older release has none of its own: a fixed number of units between changes.
-        """
-        return execution_of(self.model)
 
     def positions(
         self, bars: Bars, series: "Mapping[str, pd.DataFrame | KnownSeries] | None" = None
@@ -137,7 +136,8 @@ def load(
     if ledger is None:
         digest, status = registry.tagged_digest(model_id, number), registry.tagged_status(model_id, number)
         model, series = _fetch(registry, model_id, number, digest, None)
-        return _with_warning(Served(model_id, alias, number, digest, status, model, registry, series))
+        rules = execution_of(model)
+        return _with_warning(Served(model_id, alias, number, digest, status, model, registry, series, rules))
     version = _recorded(ledger, model_id, number)
     if alias == PRODUCTION and not is_in_production(ledger, version):
         if registry.aliased(model_id, alias) != number:
@@ -149,9 +149,9 @@ def load(
     except BundleCorrupt as error:
         ledger.promotions.refuse_bundle(version, SYSTEM, str(error), ledger.now(), once=True)
         raise
-    return _with_warning(
-        Served(model_id, alias, number, version.bundle_digest, version.status, model, registry, series)
-    )
+    rules = version_execution(ledger, version, FIXED_UNITS)
+    digest, status = version.bundle_digest, version.status
+    return _with_warning(Served(model_id, alias, number, digest, status, model, registry, series, rules))
 
 
 def _fetch(

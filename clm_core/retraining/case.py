@@ -19,10 +19,10 @@ from clm_core.evidence.regression import alpha_and_beta, excess_return
 from clm_core.evidence.soundness import activity
 from clm_core.evidence.track_record import TrackRecord, track_record
 from clm_core.evidence.trials import TrialRecord, count_trials, trial_record
+from clm_core.ledger.executions import version_execution
 from clm_core.ledger.store import Ledger
 from clm_core.market.bars import Bars
 from clm_core.market.sources import MarketData
-from clm_core.models import catalog
 from clm_core.models.params import series_names
 from clm_core.registry.mlflow_registry import MLflowRegistry
 from clm_core.retraining.results import BacktestEvaluation
@@ -120,11 +120,11 @@ def compare_with_champion(
 ) -> Comparison | None:
     """Champion and challenger on the bars new to both; None without another version in production.
 
-    Both start flat on the first common bar and trade under the terms of the evaluation, each with its own
-    execution.
+    Both start flat on the first common bar and trade under the terms of the evaluation, each with the
+    execution of its judgement.
 
     Args:
-        installation: rules of the installation, for a champion without an execution of its own.
+        installation: rules of the installation, for a champion of release 0.1.0.
     """
     label = ledger.promotions.champion(version.model_id)
     if label is None or label == version.version:
@@ -140,7 +140,7 @@ def compare_with_champion(
     champion_positions = champion.positions(bars)[first_new:]
     market = evaluation.market
     challenger_result = market.backtest(common, evaluation.positions[first_new:])
-    rules = catalog.version_execution(production.params, installation)
+    rules = version_execution(ledger, production, installation)
     champion_result = market.under(rules).backtest(common, champion_positions)
     return Comparison(
         label, paired.extend(paired.PairedRecord(), challenger_result.returns, champion_result.returns)

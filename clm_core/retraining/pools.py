@@ -28,6 +28,7 @@ from clm_core.domain.versions import ModelVersion
 from clm_core.domain.walk_forward import WalkForwardPlan
 from clm_core.evidence import paired
 from clm_core.evidence.trials import TrialRecord
+from clm_core.ledger.executions import version_execution
 from clm_core.ledger.store import Ledger
 from clm_core.market.bars import Bars, Floats
 from clm_core.market.panel import Panel, hash_of
@@ -333,7 +334,7 @@ def compare_with_champion(
     first_new = evaluation.bars.row_after(champion.trained_on.end)
     if first_new == len(evaluation.bars):
         return Comparison(label, paired.PairedRecord())
-    rules = catalog.version_execution(production.params, installation)
+    rules = version_execution(ledger, production, installation)
     axis = evaluation.bars[first_new:]
     ours, theirs = (list[tuple[Bars, Backtest]]() for _ in range(2))
     for member in evaluation.members:

@@ -25,6 +25,7 @@ from clm_core.domain.costs import Costs
 from clm_core.domain.evaluations import Verdict
 from clm_core.domain.jobs import Lease, TrainingJob
 from clm_core.domain.promotions import PromotionKind
+from clm_core.domain.terms import EvaluationTerms
 from clm_core.domain.versions import ModelVersion
 from clm_core.domain.vocabulary import ModelStatus, ModelType
 from clm_core.evidence.soundness import Activity
@@ -109,6 +110,7 @@ def make_version(services: Services, bundle: Stored) -> MakeVersion:
         completed: bool = True,
         now: datetime = NOW,
         stored: Stored = bundle,
+        terms: EvaluationTerms | None = records.TERMS,
     ) -> ModelVersion:
         job, lease = _job(services, model_id)
         above = max(services.ledger.promotions.numbers(model_id).values(), default=0)
@@ -132,7 +134,7 @@ def make_version(services: Services, bundle: Stored) -> MakeVersion:
             lease,
         )
         if judged:
-            version = _judge(services, lease, version, sharpe)
+            version = _judge(services, lease, version, sharpe, terms)
         if completed:
             services.ledger.complete_job(lease, NOW)
         return version
@@ -164,7 +166,9 @@ def _verdict(metrics: Metrics) -> Verdict:
     return gate.judge(case, POLICY)
 
 
-def _judge(services: Services, lease: Lease, version: ModelVersion, sharpe: float) -> ModelVersion:
+def _judge(
+    services: Services, lease: Lease, version: ModelVersion, sharpe: float, terms: EvaluationTerms | None
+) -> ModelVersion:
     metrics = replace(GOOD, sharpe_ratio=sharpe)
     verdict = _verdict(metrics)
     count_trial_of(services.ledger, version, lease)
@@ -185,6 +189,8 @@ def _judge(services: Services, lease: Lease, version: ModelVersion, sharpe: floa
         promotion_score=verdict.score,
         failure_reason="; ".join(verdict.reasons) or None,
         created_at=NOW,
+        terms=terms,
+        terms_digest=None if terms is None else terms.digest,
     )
     services.ledger.add_evaluation(result, verdict, POLICY, version.bundle_digest, lease)
     status = ModelStatus.CANDIDATE if verdict.passed else ModelStatus.FAILED

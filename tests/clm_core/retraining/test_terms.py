@@ -81,13 +81,16 @@ def test_an_evaluation_records_the_terms_of_its_market_everywhere(own: Services)
     assert "0.25 bps per side ([markets.EURUSD.costs])" in page
     assert terms.execution == Execution(stop_loss=0.05, rebalance_band=REBALANCE_BAND)
     assert evaluation.market.terms.execution == terms.execution
-    # the settings change later: the version keeps its execution, an older version has that of the settings
+    # the settings change later: the version keeps its execution, a version stored without that of its
+    # evaluation, and a version of a release that recorded none has that of the settings
     other = own.settings.model_copy(update={"execution": ExecutionSettings(stop_loss=0.2, initial_cash=500)})
     changed = replace(own, settings=other)
     kept = changed.version_terms(version, bars.calendar).terms.execution
     assert kept == terms.execution.model_copy(update={"initial_cash": 500.0})
     older = version.model_copy(update={"params": catalog.own_params(version.params)})
-    before = changed.version_terms(older, bars.calendar).terms.execution
+    assert changed.version_terms(older, bars.calendar).terms.execution == kept
+    oldest = older.model_copy(update={"version": "v20200101_000000"})
+    before = changed.version_terms(oldest, bars.calendar).terms.execution
     assert before == Execution(stop_loss=0.2, rebalance_band=None, initial_cash=500)
     # the settings change later: the version is trained again under its own costs
     dearer = own.settings.model_copy(update={"markets": {}, "costs": GeneralCostSettings(fee_bps=9.0)})
