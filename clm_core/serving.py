@@ -72,7 +72,7 @@ class Served:
     execution: ExecutionRules = FIXED_UNITS
     """Stop loss, take profit, lot size and rebalancing under which the version was judged, to be traded.
 
-    For a version of an older release the ledger knows them from the evaluation; without a ledger, and for a
+    The ledger has the rules of a version of an older release from the evaluation; without a ledger, and for a
     version of release 0.1.0: no orders, and a fixed number of units between changes.
     """
 

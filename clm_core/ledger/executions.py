@@ -1,4 +1,4 @@
-"""Execution of stored versions: their own, or for versions without, the one under which they were judged."""
+"""Execution of stored versions: of the version, or of the judgement for versions of older releases."""
 
 from clm_core.domain.errors import NotFound
 from clm_core.domain.execution import ExecutionRules
@@ -9,11 +9,10 @@ from clm_core.models.params import EXECUTION
 
 
 def version_execution(ledger: Ledger, version: ModelVersion, installation: ExecutionRules) -> ExecutionRules:
-    """Rules under which a version is compared, shadowed, watched and traded: those of the judgement.
+    """Rules to compare, shadow, watch and trade a version under, equal to the rules of the judgement.
 
-    A version without rules of its own was judged under the settings of the time, which its evaluation
-    recorded. Release 0.1.0 recorded none: the rules are then those of the installation, with a fixed number
-    of units.
+    A version without rules was judged under the settings of the time, recorded with the evaluation. Release
+    0.1.0 recorded no rules: the installation's then apply, with a fixed number of units.
 
     Args:
         installation: rules of the settings in force.

@@ -4,9 +4,9 @@ The last training bars and the model's answers to exactly the same bars, as JSON
 bundle. JSON written by Python keeps every bit of a float64, so trees have to give identical answers; answers
 of a network may differ by `ModelKind.tolerance`, because sums differ slightly between processors.
 
-A model with a single answer to all bars has learned nothing and is refused. A model that seldom changes its
-mind has not: where the no-trade band of the sizing hides the changes of the signal, the signal is recorded as
-well, and where the signal does not change on the last bars, the bars up to its newest change are recorded.
+A model with a single answer to all bars has learned nothing and is refused. Rare changes suffice: where the
+no-trade band of the sizing hides the changes of the signal, the signal is recorded as well, and where the
+signal does not change on the last bars, the bars up to the newest change are recorded.
 """
 
 from pathlib import Path

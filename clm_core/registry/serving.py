@@ -35,7 +35,7 @@ class ServedModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc,name-defined]
 
     @property
     def execution(self) -> dict[str, Any]:
-        """Rules to trade the positions by, those of the judgement: `stop_loss`, `take_profit`, `lot_size` and
+        """Rules of the judgement, to trade the positions by: `stop_loss`, `take_profit`, `lot_size` and
         `rebalance_band`; None leaves out a rule (a `rebalance_band` of None: a fixed number of units)."""
         return dict(self._scorer.execution)
 
