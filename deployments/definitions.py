@@ -32,6 +32,7 @@ from clm_core.operations.settings_check import (
     require_usable,
 )
 from clm_core.platform import stack_state
+from clm_core.platform.garbage_collection import collect_garbage_rarely
 from clm_core.platform.prefect_runs import DEPLOYMENTS_TAG
 from clm_core.platform.private_files import keep_files_private
 from clm_core.settings import Settings, load_settings
@@ -568,5 +569,6 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
+    collect_garbage_rarely()
     keep_files_private()
     sys.exit(main(sys.argv[1:]))

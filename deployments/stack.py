@@ -22,6 +22,7 @@ from clm_core.ledger.passes import PassStore
 from clm_core.operations.settings_check import record_settings, require_usable
 from clm_core.platform import stack_state
 from clm_core.platform.database import Database, open_database, revive
+from clm_core.platform.garbage_collection import collect_garbage_rarely
 from clm_core.platform.prefect_runs import is_answering, work_pool_template, workers_online
 from clm_core.platform.prefect_server import server_environment
 from clm_core.platform.private_files import close_settings, keep_files_private, secure_home
@@ -344,5 +345,6 @@ def _local(port: int) -> str:
 
 
 if __name__ == "__main__":
+    collect_garbage_rarely()
     keep_files_private()
     sys.exit(main())

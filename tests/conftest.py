@@ -4,6 +4,7 @@ Each test process has servers of its own. Their databases are copies of one temp
 makes (`prepared_homes`).
 """
 
+import gc
 import os
 import shutil
 import signal
@@ -28,6 +29,9 @@ from clm_core.settings import Settings
 hypothesis.register_profile("suite", derandomize=True, deadline=None)
 hypothesis.register_profile("search", deadline=None, max_examples=1000)
 hypothesis.load_profile("suite")
+
+# modules and collected tests live until the end: the collector would examine them dozens of times
+gc.disable()
 
 GROUPS = {
     # one process imports torch, Lightning and neuralforecast: seconds of processor time each
@@ -89,6 +93,11 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
             return _group(nodeid)
 
     return GroupScheduling(config, log)
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()
+    gc.enable()
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

@@ -16,6 +16,7 @@ from clm_core.api.connections import bounded
 from clm_core.api.envelope import log
 from clm_core.domain.api_settings import ApiSettings
 from clm_core.domain.errors import CLMError
+from clm_core.platform.garbage_collection import collect_garbage_rarely
 from clm_core.platform.private_files import keep_files_private
 from clm_core.services import open_services
 from clm_core.settings import load_settings
@@ -61,6 +62,7 @@ def _stop_when_orphaned(server: uvicorn.Server) -> None:
 
 
 if __name__ == "__main__":
+    collect_garbage_rarely()
     keep_files_private()
     try:
         main(int(sys.argv[1]) if len(sys.argv) > 1 else DEFAULT_PORT)

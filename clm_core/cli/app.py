@@ -36,6 +36,7 @@ from clm_core.cli.renamed import show_deprecations
 from clm_core.cli.settings_in_force import settings_for_look
 from clm_core.domain.errors import CLMError
 from clm_core.market import feature_files
+from clm_core.platform.garbage_collection import collect_garbage_rarely
 from clm_core.platform.private_files import keep_files_private
 
 if TYPE_CHECKING:
@@ -74,6 +75,7 @@ DEMO_DAYS = 840
 
 def main() -> None:
     """Entry point of `clm`: prints errors and warnings of CLM as messages without tracebacks."""
+    collect_garbage_rarely()
     users_umask = keep_files_private()
     show_deprecations()
     # commands check parameters before they open the home

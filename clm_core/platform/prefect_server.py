@@ -16,6 +16,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from clm_core.platform.database import Database
 from clm_core.platform.file_locks import lock_file
+from clm_core.platform.garbage_collection import collect_garbage_rarely
 from clm_core.platform.private_files import keep_files_private
 from clm_core.platform.shared_prefect import announce_address, end_when_unused, shared_server
 from clm_core.platform.stack_state import prefect_auth, running
@@ -159,5 +160,6 @@ def _unlock_when_started(server: "Server", migration: IO[bytes]) -> None:
 
 
 if __name__ == "__main__":
+    collect_garbage_rarely()
     keep_files_private()
     _serve(int(sys.argv[1]), Path(sys.argv[2]) if len(sys.argv) > 2 else None)

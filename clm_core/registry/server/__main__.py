@@ -7,6 +7,7 @@ the memory and twice the start-up time. Configured by CLM's settings and by MLFL
 import os
 import sys
 
+from clm_core.platform.garbage_collection import collect_garbage_rarely
 from clm_core.platform.private_files import keep_files_private
 from clm_core.registry.locations import artifacts_folder
 from clm_core.registry.server.app import create_app
@@ -33,5 +34,6 @@ def main(port: int) -> None:
 
 
 if __name__ == "__main__":
+    collect_garbage_rarely()
     keep_files_private()
     main(int(sys.argv[1]))

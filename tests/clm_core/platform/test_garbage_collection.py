@@ -1,0 +1,30 @@
+"""Garbage collection of our own processes."""
+
+import subprocess
+import sys
+
+from clm_core.platform.garbage_collection import YOUNG_OBJECTS
+
+AT_EXIT = """
+import atexit, gc, sys
+atexit.register(lambda: print(gc.get_threshold()[0]))
+sys.argv = ["clm", "--help"]
+from clm_core.cli.app import main
+main()
+"""
+AFTER_IMPORT = """
+import gc
+before = gc.get_threshold()
+import clm_core.serving
+print(gc.get_threshold() == before)
+"""
+
+
+def test_a_command_collects_garbage_rarely() -> None:
+    shown = subprocess.run([sys.executable, "-c", AT_EXIT], capture_output=True, text=True, check=True)
+    assert shown.stdout.splitlines()[-1] == str(YOUNG_OBJECTS)
+
+
+def test_an_import_of_the_library_leaves_the_collector_of_a_trader_alone() -> None:
+    shown = subprocess.run([sys.executable, "-c", AFTER_IMPORT], capture_output=True, text=True, check=True)
+    assert shown.stdout == "True\n"
