@@ -22,7 +22,7 @@ from tasks.train import train
 
 
 @flow(name="retrain", flow_run_name="{request.model_id} {request.trigger_reason.value}")
-def retrain(request: RetrainRequest, job_id: UUID | None = None) -> RetrainResult | State[Answer]:
+def retrain(request: RetrainRequest, job_id: UUID | None = None) -> State[RetrainResult] | State[Answer]:
     """Retrain a model on the newest bars, then backtest and judge the new version out of sample.
 
     Args:
@@ -41,4 +41,7 @@ def retrain(request: RetrainRequest, job_id: UUID | None = None) -> RetrainResul
         verdict = judge(lease, version, evaluation)
         files = report(job, version, bars, trained, evaluation, verdict)
         show(version, verdict, files)
-    return RetrainResult(version, verdict, evaluation.metrics, files)
+    return Completed(
+        message=f"{verdict.headline}, {version.model_id} {version.version}",
+        data=RetrainResult(version, verdict, evaluation.metrics, files),
+    )

@@ -1,8 +1,9 @@
 """Artifacts of a retrain on the run's page in the Prefect UI."""
 
-from prefect import task
+from prefect import get_client, task
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
+from prefect.runtime import flow_run
 
 from clm_core.domain.evaluations import Verdict
 from clm_core.domain.kinds import artifact_key
@@ -18,10 +19,13 @@ def show(version: ModelVersion, verdict: Verdict, report: TearSheetFiles) -> Non
     create_markdown_artifact(
         pages.summary_page(services().settings.home, version, verdict, report),
         key=f"{key}-verdict",
-        description=f"{verdict.decision.value.upper()}, score {verdict.score:.1f} of 100.",
+        description=f"{verdict.headline}, score {verdict.score:.1f} of 100.",
     )
     create_table_artifact(
         pages.beside_champion(services().ledger, version, verdict),
         key=f"{key}-champion",
         description="The new version beside the production version.",
     )
+    # the list of runs shows names, and no verdict
+    with get_client(sync_client=True) as client:
+        client.update_flow_run(flow_run.id, name=f"{flow_run.name}: {verdict.decision.value.upper()}")

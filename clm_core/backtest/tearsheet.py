@@ -21,14 +21,15 @@ from clm_core.backtest.results import Backtest, ExitReason, Metrics, Trades
 from clm_core.backtest.walk_forward import FoldResult
 from clm_core.domain.evaluations import (
     BASELINE_LABELS,
+    CHECK_COLUMNS,
     SYMBOL_COLUMNS,
     BaselineComparison,
-    Check,
+    CheckStatus,
     Decision,
-    IntervalEstimate,
     Verdict,
 )
 from clm_core.domain.execution import Execution
+from clm_core.domain.measures import count, formatter, number, percent, ratio
 from clm_core.domain.terms import TradingTerms, cost_lines, cost_sentence
 from clm_core.domain.vocabulary import TriggerReason
 from clm_core.market.bars import Bars, Floats
@@ -89,21 +90,7 @@ class Metric(NamedTuple):
     definition: str
 
 
-def _finite(format_number: Callable[[float], str]) -> Callable[[float], str]:
-    def formatted(value: float) -> str:
-        if math.isfinite(value):
-            return format_number(value)
-        return "n/a" if math.isnan(value) else "∞" if value > 0 else "-∞"
-
-    return formatted
-
-
-percent = _finite(lambda value: f"{100 * value:,.1f}%")
-fine_percent = _finite(lambda value: f"{100 * value:,.2f}%")
-ratio = _finite(lambda value: f"{value:,.2f}")
-count = _finite(lambda value: f"{value:,.0f}")
-number = _finite(lambda value: f"{value:,.6g}")
-yes_or_no = _finite(lambda value: "yes" if value else "no")
+_fraction_of_a_percent = formatter(lambda value: f"{100 * value:,.2f}%")
 
 METRICS = {
     "total_return": Metric("Total return", percent, "Final equity over starting capital, minus one."),
@@ -131,15 +118,13 @@ METRICS = {
         "Turnover", ratio, "Traded value over equity per year: 2 is a full position in and out."
     ),
 }
-CHECKS = {
-    "ruined": Metric("Ruined", yes_or_no, "Yes if equity reached 0: the losses took all the capital."),
-    "share_of_one_side": Metric("Bars on one side", percent, "Largest share of bars short, flat or long."),
-    "position_deviation": Metric("Deviation of positions", number, ""),
-    "deflated_sharpe_ratio": Metric("Deflated Sharpe ratio", ratio, "Probability of a result beyond luck."),
-    "track_record_bars": Metric("Track record, bars", count, "Required: at this rate, to rule out luck."),
-    "lead_over_champion_bps": Metric("Lead over champion, at best", number, "Basis points per bar."),
-}
 TONES = {Decision.PASS: "good", Decision.INCONCLUSIVE: "open", Decision.FAIL: "bad"}
+CHECK_TONES = {
+    CheckStatus.MET: "good",
+    CheckStatus.MISSED: "bad",
+    CheckStatus.CARRIED: "open",
+    CheckStatus.INFORMATION: "muted",
+}
 
 
 def render(sheet: TearSheet) -> str:
@@ -163,7 +148,8 @@ def render(sheet: TearSheet) -> str:
         method_note=_method_note(sheet.terms),
         points_note=_points_note(len(rows), len(sheet.bars)),
         verdict=_verdict(sheet.verdict),
-        checks=[_check(check) for check in sheet.verdict.checks],
+        check_columns=CHECK_COLUMNS,
+        check_tones=CHECK_TONES,
         tiles=[_compared(sheet, name) for name in ("total_return", "sharpe_ratio", "max_drawdown", "trades")],
         baseline_names=[_name_of(baseline) for baseline in sheet.baselines],
         metrics=[_compared(sheet, name) for name in METRICS],
@@ -390,7 +376,7 @@ def _returns_figure(trades: Trades) -> dict[str, Any]:
         "x": _binary(centres),
         "y": counts.tolist(),
         "marker": {"color": [GAIN if centre > 0 else LOSS for centre in centres]},
-        "text": [f"{fine_percent(a)} to {fine_percent(b)}" for a, b in pairwise(edges)],
+        "text": [f"{_fraction_of_a_percent(a)} to {_fraction_of_a_percent(b)}" for a, b in pairwise(edges)],
         "textposition": "none",
         "hovertemplate": "%{text}: %{y} trades<extra></extra>",
     }
@@ -453,32 +439,12 @@ def _points_note(rows: int, bars: int) -> str:
 
 
 def _verdict(verdict: Verdict) -> dict[str, str]:
-    total = len(verdict.checks)
-    failed = sum(not check.passed for check in verdict.checks)
-    headline = f"{failed} of {total} checks failed" if failed else f"{total} of {total} checks passed"
     return {
         "badge": verdict.decision.value.upper(),
         "tone": TONES[verdict.decision],
-        "headline": headline,
-        "score": _finite(lambda value: f"{value:.1f}")(verdict.score),
+        "headline": verdict.count,
+        "score": formatter(lambda value: f"{value:.1f}")(verdict.score),
         "score_width": f"{np.nan_to_num(verdict.score):.1f}",
-    }
-
-
-def _check(check: Check) -> dict[str, str]:
-    label, write, _ = (METRICS | CHECKS)[check.name]
-    comparison = {">=": "≥ ", "<=": "≤ "}[check.comparison]
-    margin = ("+" if check.margin >= 0 else "") + write(check.margin)
-    if write is yes_or_no:
-        # a fact has no margin
-        comparison = margin = ""
-    return {
-        "label": label,
-        "measured": write(check.value),
-        "required": f"{comparison}{write(check.limit)}",
-        "margin": margin,
-        "tone": "good" if check.passed else "bad",
-        "mark": "✓" if check.passed else "✗",
     }
 
 
@@ -492,14 +458,10 @@ def _compared(sheet: TearSheet, name: str) -> dict[str, Any]:
 def _comparison(each: BaselineComparison) -> dict[str, str]:
     return {
         "label": each.label,
-        "excess": _with_interval(each.excess_return, percent),
-        "alpha": _with_interval(each.alpha, percent),
-        "beta": _with_interval(each.beta, ratio),
+        "excess": each.excess_return.text(percent),
+        "alpha": each.alpha.text(percent),
+        "beta": each.beta.text(ratio),
     }
-
-
-def _with_interval(estimate: IntervalEstimate, write: Callable[[float], str]) -> str:
-    return f"{write(estimate.value)} ({write(estimate.low)} to {write(estimate.high)})"
 
 
 def _years(sheet: TearSheet) -> list[dict[str, Any]]:
@@ -523,7 +485,7 @@ def _largest(returns: Mapping[str, float]) -> float:
     return max((abs(value) for value in returns.values() if math.isfinite(value)), default=0.0)
 
 
-_month_text = _finite(lambda value: f"{100 * value:,.1f}")
+_month_text = formatter(lambda value: f"{100 * value:,.1f}")
 
 
 def _cell(value: float | None, largest: float) -> dict[str, str]:
@@ -568,9 +530,9 @@ def _trade_summary(trades: Trades) -> str:
     reasons = [(reason, int((trades.reason == reason).sum())) for reason in ExitReason]
     parts = [
         f"{count(len(gains))} with a gain"
-        + (f", {fine_percent(gains.mean())} on average" if len(gains) else ""),
+        + (f", {_fraction_of_a_percent(gains.mean())} on average" if len(gains) else ""),
         f"{count(len(losses))} without"
-        + (f", {fine_percent(losses.mean())} on average" if len(losses) else ""),
+        + (f", {_fraction_of_a_percent(losses.mean())} on average" if len(losses) else ""),
         f"median holding time {count(float(np.median(trades.bars)))} bars",
         "closed by " + ", ".join(f"{_words(reason)} {count(number)}" for reason, number in reasons if number),
     ]
@@ -584,7 +546,7 @@ def _words(reason: int) -> str:
 def _price(bars: Bars) -> Callable[[float], str]:
     """Format of the prices: six digits for the lowest price, and the same decimals for all, to align."""
     decimals = max(5 - math.floor(math.log10(bars.close.min())), 0)
-    return _finite(lambda value: f"{value:,.{decimals}f}")
+    return formatter(lambda value: f"{value:,.{decimals}f}")
 
 
 def _trade(
@@ -598,7 +560,7 @@ def _trade(
         "entry_price": price(trades.entry_price[row]),
         "exit_price": price(trades.exit_price[row]),
         "bars": count(trades.bars[row]),
-        "net_return": fine_percent(trades.net_return[row]),
+        "net_return": _fraction_of_a_percent(trades.net_return[row]),
         "pnl": ratio(trades.pnl[row]),
         "tone": "good" if trades.net_return[row] > 0 else "bad",
         "reason": _words(trades.reason[row]),

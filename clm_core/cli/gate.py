@@ -14,7 +14,7 @@ from rich.table import Table
 from clm_core.cli.naming import VersionName, find_version
 from clm_core.cli.output import AsJson, console, listing, print_json
 from clm_core.cli.settings_in_force import settings_for_look
-from clm_core.cli.verdicts import baseline_table
+from clm_core.cli.verdicts import baseline_table, check_table, colored_headline
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -85,9 +85,10 @@ def explain(
             {"verdict": verdict.model_dump(mode="json"), "would_change_it": changes, "page": str(file)}
         )
         return
-    console.print(f"[bold]{title}[/]: {verdict.decision.value.upper()} by {verdict.policy}", highlight=False)
+    console.print(f"[bold]{title}[/]: {colored_headline(verdict)} by {verdict.policy}", highlight=False)
     for reason in (*verdict.reasons, *verdict.warnings):
-        console.print(f"  - {reason}", highlight=False)
+        console.print(f"  - {reason}", highlight=False, soft_wrap=True)
+    console.print(check_table(verdict))
     if verdict.baselines:
         console.print(baseline_table(verdict))
     if changes:

@@ -13,8 +13,9 @@ from clm_core.cli.output import AsJson, console, parsed_params, print_json, prob
 from clm_core.cli.running import flow_of
 from clm_core.cli.search_options import Days, span_of
 from clm_core.cli.settings_in_force import settings_for_change
-from clm_core.cli.verdicts import colored_decision, formatted_limit, formatted_value, symbols_table
+from clm_core.cli.verdicts import colored_decision, colored_headline, marked_estimate, symbols_table
 from clm_core.domain.errors import NotRetrained
+from clm_core.domain.measures import percent, ratio, signed_percent
 from clm_core.domain.vocabulary import ModelType
 
 if TYPE_CHECKING:
@@ -206,20 +207,22 @@ def _show_outcomes(outcomes: list["RetrainResult"]) -> None:
     # rows of the verdict with most checks: without a champion, a verdict has no comparison
     for row in max(checks_by_name, key=len).values():
         checks = [by_name.get(row.name) for by_name in checks_by_name]
-        limits = dict.fromkeys(formatted_limit(check) for check in checks if check is not None)
+        limits = dict.fromkeys(check.required for check in checks if check is not None)
         table.add_row(
             row.label,
             next(iter(limits)) if len(limits) == 1 else "by model",
-            *("" if check is None else formatted_value(check) for check in checks),
+            *("" if check is None else marked_estimate(check) for check in checks),
         )
     table.add_section()
-    table.add_row("net return", "", *(f"{outcome.metrics.total_return:+.1%}  " for outcome in outcomes))
+    metrics = [outcome.metrics for outcome in outcomes]
     baselines = list(zip(*(outcome.verdict.baselines for outcome in outcomes), strict=True))
+    table.add_row("drawdown as traded", "", *(f"{percent(-each.max_drawdown)}  " for each in metrics))
+    table.add_row("net return", "", *(f"{signed_percent(each.total_return)}  " for each in metrics))
     for same in baselines:
-        table.add_row(f"  {same[0].label}", "", *(f"{each.total_return:+.1%}  " for each in same))
-    table.add_row("net Sharpe ratio", "", *(f"{outcome.metrics.sharpe_ratio:.2f}  " for outcome in outcomes))
+        table.add_row(f"  {same[0].label}", "", *(f"{signed_percent(each.total_return)}  " for each in same))
+    table.add_row("net Sharpe ratio", "", *(f"{ratio(each.sharpe_ratio)}  " for each in metrics))
     for same in baselines:
-        table.add_row(f"  {same[0].label}", "", *(f"{each.sharpe_ratio:.2f}  " for each in same))
+        table.add_row(f"  {same[0].label}", "", *(f"{ratio(each.sharpe_ratio)}  " for each in same))
     table.add_row("score, 0 to 100", "", *(f"{outcome.verdict.score:.1f}  " for outcome in outcomes))
     table.add_section()
     table.add_row("verdict", "", *(colored_decision(outcome.verdict) + "  " for outcome in outcomes))
@@ -231,12 +234,12 @@ def _show_outcomes(outcomes: list["RetrainResult"]) -> None:
 def _show_outcome(outcome: "RetrainResult") -> None:
     version = outcome.version
     console.print(
-        f"[bold]{version.model_id}[/] {version.version}: {colored_decision(outcome.verdict)}", highlight=False
+        f"[bold]{version.model_id}[/] {version.version}: {colored_headline(outcome.verdict)}", highlight=False
     )
     from clm_core.retraining.pages import spread
 
     for reason in (*outcome.verdict.reasons, *outcome.verdict.warnings, *spread(outcome.verdict)):
-        console.print(f"  - {reason}", highlight=False)
+        console.print(f"  - {reason}", highlight=False, soft_wrap=True)
     if outcome.verdict.by_symbol:
         console.print(symbols_table(outcome.verdict))
     console.print(f"  load it:  {version.model_path}", highlight=False, soft_wrap=True)

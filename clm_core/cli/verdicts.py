@@ -1,42 +1,60 @@
-"""Formatting of verdicts on the terminal."""
+"""Verdicts as tables on the terminal."""
 
-import math
 from typing import TYPE_CHECKING
+
+from clm_core.domain.evaluations import (
+    BASELINE_COLUMNS,
+    CHECK_COLUMNS,
+    SYMBOL_COLUMNS,
+    CheckStatus,
+    Decision,
+)
 
 if TYPE_CHECKING:
     from rich.table import Table
 
     from clm_core.domain.evaluations import Check, Verdict
 
-PERCENTAGES = {"win_rate", "max_drawdown", "share_of_one_side"}
-COUNTS = {"trades", "track_record_bars"}
-FACTS = {"ruined"}
-"""Checks of a fact: 1 for yes, 0 for no."""
-TONES = {"pass": "green", "inconclusive": "yellow", "fail": "red"}
+TONES = {Decision.PASS: "green", Decision.INCONCLUSIVE: "yellow", Decision.FAIL: "red"}
+COLOURS = {
+    CheckStatus.MET: "green",
+    CheckStatus.MISSED: "red",
+    CheckStatus.CARRIED: "yellow",
+    CheckStatus.INFORMATION: "dim",
+}
+MARKS = {CheckStatus.MET: "✓", CheckStatus.MISSED: "✗", CheckStatus.CARRIED: "✗"}
 
 
 def colored_decision(verdict: "Verdict") -> str:
-    return f"[{TONES[verdict.decision.value]}]{verdict.decision.value.upper()}[/]"
+    return f"[{TONES[verdict.decision]}]{verdict.decision.value.upper()}[/]"
 
 
-def formatted_limit(check: "Check") -> str:
-    if math.isinf(check.limit):
-        return "never"
-    if check.name in FACTS:
-        return _formatted(check.name, check.limit)
-    return f"{check.comparison} {_formatted(check.name, check.limit)}"
+def colored_headline(verdict: "Verdict") -> str:
+    """Decision and count of the checks."""
+    return f"[{TONES[verdict.decision]}]{verdict.headline}[/]"
 
 
-def formatted_value(check: "Check") -> str:
-    return f"{_formatted(check.name, check.value)} " + ("[green]✓[/]" if check.passed else "[red]✗[/]")
+def marked_estimate(check: "Check") -> str:
+    """Value with interval and mark, without note, for a table with a column a model."""
+    return f"{check.estimate} [{COLOURS[check.status]}]{MARKS.get(check.status, ' ')}[/]"
+
+
+def check_table(verdict: "Verdict") -> "Table":
+    """All checks of a verdict."""
+    from rich.box import SIMPLE_HEAVY
+    from rich.table import Table
+
+    table = Table(*CHECK_COLUMNS, box=SIMPLE_HEAVY)
+    for check in verdict.checks:
+        label, measured, required, outcome = check.cells
+        table.add_row(label, measured, required, f"[{COLOURS[check.status]}]{outcome}[/]")
+    return table
 
 
 def symbols_table(verdict: "Verdict") -> "Table":
     """Results of each symbol of a pool."""
     from rich.box import SIMPLE_HEAVY
     from rich.table import Table
-
-    from clm_core.domain.evaluations import SYMBOL_COLUMNS
 
     table = Table(box=SIMPLE_HEAVY)
     table.add_column("symbol")
@@ -52,25 +70,7 @@ def baseline_table(verdict: "Verdict") -> "Table":
     from rich.box import SIMPLE_HEAVY
     from rich.table import Table
 
-    columns = ("baseline", "net return", "Sharpe", "volatility", "drawdown", "excess a year", "alpha", "beta")
-    table = Table(*columns, box=SIMPLE_HEAVY)
+    table = Table(*BASELINE_COLUMNS, box=SIMPLE_HEAVY)
     for each in verdict.baselines:
-        table.add_row(
-            each.label,
-            f"{each.total_return:+.1%}",
-            f"{each.sharpe_ratio:.2f}",
-            f"{each.volatility:.1%}",
-            f"{each.max_drawdown:.1%}",
-            each.excess_return.text(".1%"),
-            each.alpha.text(".1%"),
-            each.beta.text(".2f"),
-        )
+        table.add_row(*each.cells)
     return table
-
-
-def _formatted(criterion: str, value: float) -> str:
-    if criterion in FACTS and not math.isnan(value):
-        return "yes" if value else "no"
-    if criterion in COUNTS:
-        return f"{value:,.0f}"
-    return f"{value:.1%}" if criterion in PERCENTAGES else f"{value:.2f}"

@@ -13,9 +13,8 @@ from clm_core.cli.output import AsJson, console, print_json
 from clm_core.cli.settings_in_force import settings_for_look
 from clm_core.cli.verdicts import (
     baseline_table,
-    colored_decision,
-    formatted_limit,
-    formatted_value,
+    check_table,
+    colored_headline,
     symbols_table,
 )
 from clm_core.domain.errors import NotFound, RegistryUnavailable
@@ -59,22 +58,19 @@ def show(version: VersionName, as_json: AsJson = False) -> None:
         return
     evaluation, verdict = judged
     console.print(
-        f"{colored_decision(verdict)}, score {verdict.score:.1f} of 100, out of sample "
+        f"{colored_headline(verdict)}, score {verdict.score:.1f} of 100, out of sample "
         f"{evaluation.period_start:%Y-%m-%d} to {evaluation.period_end:%Y-%m-%d}, after "
         f"{evaluation.costs_in_words}"
     )
     if evaluation.terms_digest is not None:
         console.print(f"terms of trading {evaluation.terms_digest[:12]}", highlight=False)
-    checks = Table("criterion", "measured", "required", box=SIMPLE_HEAVY)
-    for check in verdict.checks:
-        checks.add_row(check.label, formatted_value(check), formatted_limit(check))
-    console.print(checks)
+    console.print(check_table(verdict))
     if verdict.by_symbol:
         console.print(symbols_table(verdict))
     if verdict.baselines:
         console.print(baseline_table(verdict))
     for reason in (*verdict.reasons, *verdict.warnings):
-        console.print(f"  - {reason}", highlight=False)
+        console.print(f"  - {reason}", highlight=False, soft_wrap=True)
 
 
 @app.command()

@@ -5,9 +5,11 @@ from dataclasses import dataclass
 from clm_core.backtest.results import Metrics
 from clm_core.decisions.gate_policy import EvidenceLevels
 from clm_core.evidence import paired
+from clm_core.evidence.bootstrap import Interval
 from clm_core.evidence.soundness import Activity
 from clm_core.evidence.track_record import TrackRecord
 from clm_core.evidence.trials import TrialCount
+from clm_core.market.bars import Floats
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,7 @@ class Comparison:
         return paired.bounds(self.record, levels.champion_alpha, levels.champion_bars).high
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Case:
     """Evidence for one version: out-of-sample results after costs, the trials made and the champion."""
 
@@ -39,3 +41,9 @@ class Case:
     periods_per_year: float
     comparison: Comparison | None
     """Comparison with the champion, or None without a production version."""
+    returns: Floats | None = None
+    """Returns of a bar after costs, as fractions, shape (n_bars,); None: not measured."""
+    trade_returns: Floats | None = None
+    """Net returns of the closed trades after costs, as fractions, shape (n_trades,); None: not measured."""
+    sharpe_interval: Interval | None = None
+    """Interval of 95 % of the annualised Sharpe ratio, for information; None: not measured."""

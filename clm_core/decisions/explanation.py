@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from clm_core.decisions.gate_policy import EvidenceLevels
-from clm_core.domain.evaluations import SYMBOL_COLUMNS, EvaluationResult, TrialLuck, Verdict
+from clm_core.domain import measures
+from clm_core.domain.evaluations import (
+    BASELINE_COLUMNS,
+    CHECK_COLUMNS,
+    SYMBOL_COLUMNS,
+    CheckKind,
+    EvaluationResult,
+    TrialLuck,
+    Verdict,
+)
 from clm_core.evidence.track_record import NORMAL, TrackRecord, probabilistic_sharpe_ratio
 from clm_core.evidence.trials import TrialCount, bars_to_pass, first_passing, sharpe_to_pass
 from clm_core.market.bars import Floats
@@ -78,10 +87,10 @@ def changes_to_pass(verdict: Verdict, proof: Proof | None, bar: timedelta) -> li
     Args:
         bar: time that one bar takes on average, closing times of the market included.
     """
-    failed = [check for check in verdict.checks if not check.passed and check.kind != "evidence"]
+    missed = [check for check in verdict.missed if check.kind is not CheckKind.EVIDENCE]
     sentences = [
-        f"{check.label}: {check.comparison} {check.limit:,.6g} instead of {check.value:,.4g}"
-        for check in failed
+        f"{check.label}: {check.required} instead of {check.measured}"
+        for check in missed
         if math.isfinite(check.value)
     ]
     if proof is None or not proof.record.measured:
@@ -132,14 +141,20 @@ def page(
         evaluation=evaluation,
         luck=verdict.luck,
         changes=changes_to_pass(verdict, proof, bar),
-        formatted=_formatted,
+        check_columns=CHECK_COLUMNS,
+        baseline_columns=BASELINE_COLUMNS,
+        earned=measures.signed_percent(evaluation.total_pnl),
+        sharpe=_sharpe(verdict, evaluation),
+        lucky_sharpe="" if verdict.luck is None else measures.ratio(verdict.luck.sharpe_ratio),
         pictures=pictures,
         symbol_columns=SYMBOL_COLUMNS,
     )
 
 
-def _formatted(value: float) -> str:
-    return f"{value:,.6g}" if math.isfinite(value) else "none" if math.isnan(value) else "no length"
+def _sharpe(verdict: Verdict, evaluation: EvaluationResult) -> str:
+    """Sharpe ratio with its interval."""
+    checks = (check.estimate for check in verdict.checks if check.name == "sharpe_ratio")
+    return next(checks, measures.ratio(evaluation.sharpe_ratio))
 
 
 def trial_luck_svg(proof: Proof, evaluation: EvaluationResult) -> str:

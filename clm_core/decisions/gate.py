@@ -1,8 +1,9 @@
 """The promotion gate: measured results and a policy in, a verdict with every reason out.
 
-Soundness and thresholds come first: a version that misses a single check FAILS. Evidence follows: a Sharpe
-ratio above the trial luck of all trials, a track record long enough to show so, and no worse return than the
-champion's on bars unseen by both. Missing evidence makes the verdict INCONCLUSIVE.
+Soundness and thresholds come first: a version that misses a single check FAILS, unless another check carries
+the miss. Evidence follows: a Sharpe ratio above the trial luck of all trials, and no worse return than the
+champion's on bars unseen by both. Missing evidence makes the verdict INCONCLUSIVE. Every missed check has one
+reason.
 """
 
 import math
@@ -13,7 +14,7 @@ from clm_core.decisions.checks.evidence import LEAD, evidence_checks, more_bars,
 from clm_core.decisions.checks.soundness import soundness_checks
 from clm_core.decisions.checks.thresholds import threshold_checks
 from clm_core.decisions.gate_policy import GatePolicy
-from clm_core.domain.evaluations import Check, CheckKind, Decision, Verdict
+from clm_core.domain.evaluations import Check, CheckKind, CheckStatus, Decision, Verdict
 
 THRESHOLDS_ALONE = (
     "Judged by thresholds alone: versions without any edge pass them one time in five at 50 trades, and of "
@@ -27,17 +28,16 @@ def judge(case: Case, policy: GatePolicy) -> Verdict:
     A value that is missing, NaN or infinite fails its check, whatever the limit.
     """
     metrics = case.metrics
-    results = (*soundness_checks(case), *threshold_checks(case, policy.criteria))
     evidence = () if policy.evidence is None else evidence_checks(case, policy.evidence)
-    checks = tuple(check for check, _ in (*results, *evidence))
-    refusals = tuple(reason for check, reason in (*results, *evidence) if _refuses(check))
-    missing = tuple(reason for check, reason in evidence if not check.passed)
-    undecided = not refusals and bool(missing)
+    results = (*soundness_checks(case), *threshold_checks(case, policy), *evidence)
+    checks = tuple(check for check, _ in results)
+    decision = _decision(checks)
+    undecided = decision is Decision.INCONCLUSIVE
     return Verdict(
-        decision=_decision(refusals, missing),
+        decision=decision,
         score=promotion_score(metrics.sharpe_ratio, metrics.win_rate, metrics.profit_factor),
         checks=checks,
-        reasons=refusals or missing,
+        reasons=tuple(reason for check, reason in results if check.status is CheckStatus.MISSED),
         policy=policy.name,
         policy_hash=policy.digest,
         luck=None if policy.evidence is None else trial_luck(case),
@@ -46,17 +46,16 @@ def judge(case: Case, policy: GatePolicy) -> Verdict:
     )
 
 
-def _decision(refusals: tuple[str, ...], missing: tuple[str, ...]) -> Decision:
-    if refusals:
+def _decision(checks: tuple[Check, ...]) -> Decision:
+    missed = [check for check in checks if check.status is CheckStatus.MISSED]
+    if any(_refuses(check) for check in missed):
         return Decision.FAIL
-    return Decision.INCONCLUSIVE if missing else Decision.PASS
+    return Decision.INCONCLUSIVE if missed else Decision.PASS
 
 
 def _refuses(check: Check) -> bool:
-    """True for a failed check that more evidence would not mend."""
-    if check.kind is CheckKind.EVIDENCE and not (check.name == LEAD and math.isfinite(check.value)):
-        return False
-    return not check.passed
+    """True for a missed check that more evidence would not mend."""
+    return check.kind is not CheckKind.EVIDENCE or (check.name == LEAD and math.isfinite(check.value))
 
 
 def promotion_score(sharpe_ratio: float, win_rate: float, profit_factor: float) -> float:

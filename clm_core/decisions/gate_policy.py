@@ -16,8 +16,9 @@ A policy document is TOML:
     min_trades = 200
     [presets.cautious.evidence]
 
-Presets of the document are added to the shipped presets `strict` and `thresholds-only`. A level left out has
-its default; an unknown level is refused.
+Presets of the document are added to the shipped presets `strict`, `classic` and `thresholds-only`. A level
+left out has its default; an unknown level is refused. A limit that a document names, or that a policy store
+answers, binds as it stands, whatever the preset: see `GatePolicy.binding`.
 """
 
 import hashlib
@@ -26,7 +27,7 @@ from collections.abc import Mapping
 from importlib import import_module
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Literal, Protocol, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -44,9 +45,12 @@ STORE_KEYS = {
 }
 """Key of each criterion in a policy store."""
 
+ALTERNATIVES = ("max_drawdown", "min_profit_factor", "min_win_rate")
+"""Criteria that are judged in another way unless they bind as they stand, in alphabetical order."""
+
 
 class PromotionCriteria(BaseModel):
-    """Thresholds on the out-of-sample results after costs; all must hold."""
+    """Thresholds on the out-of-sample results after costs."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -57,7 +61,13 @@ class PromotionCriteria(BaseModel):
     min_profit_factor: float = Field(default=1.3, ge=0)
     """Minimum of the sum of winning over the sum of losing net trade returns."""
     max_drawdown: float = Field(default=0.15, ge=0, le=1)
-    """Deepest allowed fall of equity below the running peak, as a positive fraction."""
+    """Deepest allowed fall of equity below the running peak, as a positive fraction, of the returns scaled to
+    `drawdown_volatility`."""
+    drawdown_volatility: float = Field(default=0.10, gt=0, le=10)
+    """Annual volatility to which the returns are scaled before the drawdown is judged."""
+    expectancy_confidence: float = Field(default=0.95, ge=0.5, lt=1)
+    """Confidence, one-sided, of the lower bound of the expectancy of a trade; above 0, the bound carries a
+    missed win rate or profit factor."""
     min_trades: int = Field(default=50, ge=0)
     """Minimum number of closed trades: results of fewer are too uncertain."""
     seed_quantile: float = Field(default=0.25, ge=0, le=1)
@@ -91,6 +101,13 @@ class GatePolicy(BaseModel):
     criteria: PromotionCriteria = PromotionCriteria()
     evidence: EvidenceLevels | None = EvidenceLevels()
     """Levels of the evidence; None lets thresholds alone decide, which lucky versions pass."""
+    binding: tuple[str, ...] = ()
+    """Criteria binding as they stand, in alphabetical order: win rate or profit factor without the expectancy
+    as an alternative, drawdown without scaling. All three without evidence."""
+
+    def binds(self, criterion: str) -> bool:
+        """True if the criterion binds as it stands."""
+        return self.evidence is None or criterion in self.binding
 
     @property
     def digest(self) -> str:
@@ -106,6 +123,13 @@ class Levels(BaseModel):
     preset: str | None = None
     criteria: dict[str, Any] = Field(default_factory=dict)
     evidence: dict[str, Any] | None = None
+    binding: tuple[Literal["max_drawdown", "min_profit_factor", "min_win_rate"], ...] = ()
+    """Criteria binding as they stand, beside the criteria named by a document of the installation."""
+
+    def named(self) -> "Levels":
+        """The levels as of a document of the installation: each criterion named binds as it stands."""
+        names = {*self.binding, *(name for name in ALTERNATIVES if name in self.criteria)}
+        return self.model_copy(update={"binding": tuple(sorted(names))})
 
 
 class PolicyDocument(BaseModel):
@@ -141,6 +165,7 @@ class PolicyDocument(BaseModel):
             "name": f"{preset} + overrides" if changed else preset,
             "criteria": _merged([levels.criteria for levels in layers]),
             "evidence": _merged(evidence) if evidence else None,
+            "binding": tuple(sorted({name for levels in layers for name in levels.binding})),
         }
         return _validated(GatePolicy, merged, f"The policy of {model_id}")
 
@@ -154,13 +179,19 @@ class PolicyStore(Protocol):
 def with_store(policy: GatePolicy, store: PolicyStore) -> GatePolicy:
     """The policy with the criteria of the store, by `STORE_KEYS`, in place of the document's.
 
+    An answered criterion binds as it stands; the very default handed back is no answer.
+
     Raises:
         PolicyError: a value in the store is not a valid limit.
     """
-    defaults = policy.criteria.model_dump()
+    present = policy.criteria.model_dump()
+    # new objects, which no store can hold
+    defaults = {name: float(repr(float(present[name]))) for name in STORE_KEYS}
     values = {name: store.get(key, defaults[name]) for name, key in STORE_KEYS.items()}
-    criteria = _validated(PromotionCriteria, values, "The answer of the policy store")
-    return policy.model_copy(update={"criteria": criteria})
+    answered = {name for name in ALTERNATIVES if values[name] is not defaults[name]}
+    criteria = _validated(PromotionCriteria, {**present, **values}, "The answer of the policy store")
+    binding = tuple(sorted({*policy.binding, *answered}))
+    return policy.model_copy(update={"criteria": criteria, "binding": binding})
 
 
 def load_store(name: str) -> PolicyStore:
@@ -205,11 +236,21 @@ def load_document(file: Path | None = None, preset: str | None = None) -> Policy
             raise PolicyError(
                 f"The policy {file} cannot be read ({error.strerror}): correct policy.file."
             ) from error
+        document = _named(document)
     document = document.model_copy(
         update={"presets": shipped.presets | document.presets, "preset": preset or document.preset}
     )
     _check_all(document)
     return document
+
+
+def _named(document: PolicyDocument) -> PolicyDocument:
+    """A document of the installation, with the named criteria binding as they stand."""
+    levels = {
+        group: {name: each.named() for name, each in getattr(document, group).items()}
+        for group in ("presets", "markets", "models")
+    }
+    return document.model_copy(update=levels)
 
 
 def _check_all(document: PolicyDocument) -> None:

@@ -217,13 +217,21 @@ class _Market:
         returns = self._returns[retrain]
         empty = np.zeros(0)
         yearly = self._world.trades_per_year
+        metrics = measure(returns, empty, empty, returns, yearly)
+        criteria = self._policy.criteria
+        payoff_holds = (
+            metrics.win_rate >= criteria.min_win_rate and metrics.profit_factor >= criteria.min_profit_factor
+        )
         case = Case(
-            metrics=measure(returns, empty, empty, returns, yearly),
+            metrics=metrics,
             activity=ALIVE,
             record=self._records[retrain],
             trials=trials,
             periods_per_year=yearly,
             comparison=None,
+            returns=returns,
+            # resampling is costly, and decides nothing where both limits hold
+            trade_returns=None if payoff_holds else returns,
         )
         return gate.judge(case, self._policy).decision
 

@@ -1,5 +1,7 @@
 """Evaluations of versions: measured results, and the gate's verdict."""
 
+import math
+from collections.abc import Callable
 from datetime import datetime
 from enum import StrEnum
 from typing import Annotated
@@ -7,6 +9,7 @@ from uuid import UUID
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, WithJsonSchema, computed_field
 
+from clm_core.domain import measures
 from clm_core.domain.terms import EvaluationTerms, cost_sentence
 
 MIN_BARS = 20
@@ -83,6 +86,16 @@ class CheckKind(StrEnum):
     """Statistical confidence; a miss is INCONCLUSIVE, or FAIL if the evidence is against the version."""
 
 
+class CheckStatus(StrEnum):
+    MET = "met"
+    MISSED = "missed"
+    """The verdict has a reason about the check."""
+    CARRIED = "carried"
+    """Missed, with another check standing in, see `Check.carried_by`."""
+    INFORMATION = "information"
+    """Shown without influence on the decision."""
+
+
 class Check(BaseModel):
     """A condition of a verdict: measured value, limit and margin."""
 
@@ -93,15 +106,85 @@ class Check(BaseModel):
     value: float
     limit: float
     comparison: str
-    """">=" or "<=": required relation of the value to the limit."""
+    """">=", "<=" or ">": required relation of the value to the limit."""
     passed: bool
     margin: float
     """Distance to the limit, positive when the condition holds; NaN without a usable value."""
+    decides: bool = True
+    """False for a check shown for information."""
+    carried_by: str = ""
+    """Name of the check standing in for the missed check; empty if none does."""
+    low: float | None = None
+    """Lower end of an interval of 95 % of the value; None where none was computed."""
+    high: float | None = None
+    """Upper end of the interval."""
+    note: str = ""
+    """Further facts about the value, formatted."""
 
+    @computed_field  # type: ignore[prop-decorator]
     @property
     def label(self) -> str:
         """Name for people: "Sharpe ratio"."""
-        return self.name.removesuffix("_bps").replace("_", " ").replace("sharpe", "Sharpe")
+        return measures.label_of(self.name)
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def measured(self) -> str:
+        """Value for people, with interval and note: "1.45 (0.20 to 2.70)"."""
+        return f"{self.estimate}, {self.note}" if self.note else self.estimate
+
+    @property
+    def estimate(self) -> str:
+        """Value for people, with interval: "1.45 (0.20 to 2.70)"."""
+        text = measures.apart(self.name, self.value, self.limit)
+        if self.low is None or self.high is None:
+            return text
+        return measures.with_interval(self.value, self.low, self.high, measures.format_of(self.name))
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def required(self) -> str:
+        """Limit for people: "≥ 1.00"; "never" for a limit that no value can meet."""
+        if not math.isfinite(self.limit):
+            return "never"
+        text = measures.format_of(self.name)(self.limit)
+        if measures.format_of(self.name) is measures.yes_or_no:
+            return text
+        return f"{SIGNS[self.comparison]} {text}"
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def status(self) -> CheckStatus:
+        if not self.decides:
+            return CheckStatus.INFORMATION
+        if self.passed:
+            return CheckStatus.MET
+        return CheckStatus.CARRIED if self.carried_by else CheckStatus.MISSED
+
+    @property
+    def outcome(self) -> str:
+        """Status for people: "✗ missed, carried by expectancy of a trade"."""
+        match self.status:
+            case CheckStatus.CARRIED:
+                return f"✗ missed, carried by {measures.label_of(self.carried_by).partition(',')[0]}"
+            case CheckStatus.INFORMATION:
+                return "for information"
+            case CheckStatus.MET:
+                return "✓ met"
+        return "✗ missed"
+
+    @property
+    def cells(self) -> tuple[str, str, str, str]:
+        """Texts for people, in the order of `CHECK_COLUMNS`."""
+        return (self.label, self.measured, self.required, self.outcome)
+
+
+CHECK_COLUMNS = ("check", "measured", "required", "result")
+"""Titles of the cells of a `Check`."""
+SIGNS = {">=": "≥", "<=": "≤", ">": ">"}
+"""Sign for people of each comparison."""
+DERIVED = frozenset(Check.model_computed_fields)
+"""Fields of a check that follow from the others."""
 
 
 class TrialLuck(BaseModel):
@@ -125,7 +208,7 @@ SYMBOL_COLUMNS = (
     "Sharpe ratio",
     "net return",
     "volatility",
-    "maximum drawdown",
+    "max drawdown",
     "turnover a year",
     "exposure",
     "trades",
@@ -168,15 +251,15 @@ class SymbolResult(BaseModel):
     def cells(self) -> tuple[str, ...]:
         """Formatted values, in the order of `SYMBOL_COLUMNS`."""
         return (
-            f"{self.sharpe_ratio:.2f}",
-            f"{self.total_return:+.1%}",
-            f"{self.volatility:.1%}",
-            f"{self.max_drawdown:.1%}",
-            f"{self.turnover:.1f}",
-            f"{self.exposure:.1%}",
-            f"{self.trades:,}",
-            f"{self.contribution:+.1%}",
-            f"{self.buy_and_hold_return:+.1%}",
+            measures.ratio(self.sharpe_ratio),
+            measures.signed_percent(self.total_return),
+            measures.percent(self.volatility),
+            measures.percent(self.max_drawdown),
+            measures.ratio(self.turnover),
+            measures.percent(self.exposure),
+            measures.count(self.trades),
+            measures.signed_percent(self.contribution),
+            measures.signed_percent(self.buy_and_hold_return),
         )
 
 
@@ -189,9 +272,9 @@ class IntervalEstimate(BaseModel):
     low: float
     high: float
 
-    def text(self, digits: str) -> str:
-        """`3.1% (-4.0% to 10.2%)` for the format ".1%"."""
-        return f"{self.value:{digits}} ({self.low:{digits}} to {self.high:{digits}})"
+    def text(self, write: Callable[[float], str]) -> str:
+        """Estimate and interval: "3.1% (-4.0% to 10.2%)"."""
+        return measures.with_interval(self.value, self.low, self.high, write)
 
 
 class BaselineComparison(BaseModel):
@@ -226,6 +309,32 @@ class BaselineComparison(BaseModel):
         """Name for people."""
         return BASELINE_LABELS.get(self.name, self.name)
 
+    @property
+    def cells(self) -> tuple[str, ...]:
+        """Texts for people, in the order of `BASELINE_COLUMNS`."""
+        return (
+            self.label,
+            measures.signed_percent(self.total_return),
+            measures.ratio(self.sharpe_ratio),
+            measures.percent(self.volatility),
+            measures.percent(self.max_drawdown),
+            self.excess_return.text(measures.percent),
+            self.alpha.text(measures.percent),
+            self.beta.text(measures.ratio),
+        )
+
+
+BASELINE_COLUMNS = (
+    "baseline",
+    "net return",
+    "Sharpe ratio",
+    "volatility",
+    "max drawdown",
+    "excess return a year",
+    "alpha a year",
+    "beta",
+)
+"""Titles of the cells of a `BaselineComparison`."""
 
 BASELINE_LABELS = {
     "buy_and_hold": "buy and hold",
@@ -267,6 +376,29 @@ class Verdict(BaseModel):
     @property
     def passed(self) -> bool:
         return self.decision is Decision.PASS
+
+    @property
+    def missed(self) -> tuple[Check, ...]:
+        """Missed checks, one for each reason."""
+        return tuple(check for check in self.checks if check.status is CheckStatus.MISSED)
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def headline(self) -> str:
+        """Decision and count of the deciding checks: "FAIL: 2 of 9 checks missed"."""
+        return f"{self.decision.value.upper()}: {self.count}"
+
+    @property
+    def count(self) -> str:
+        """Count of the deciding checks: "2 of 9 checks missed"."""
+        statuses = [check.status for check in self.checks if check.decides]
+        missed = statuses.count(CheckStatus.MISSED)
+        carried = statuses.count(CheckStatus.CARRIED)
+        text = f"{missed} of {len(statuses)} checks missed"
+        if not missed:
+            text = f"{len(statuses) - carried} of {len(statuses)} checks met"
+        also = f", {carried} missed but carried" if carried else ""
+        return f"{text}{also}"
 
     @computed_field(json_schema_extra={"deprecated": True})  # type: ignore[prop-decorator]
     @property

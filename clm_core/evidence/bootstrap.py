@@ -21,6 +21,7 @@ from clm_core.market.bars import Floats
 Indices = NDArray[np.uint32]
 """Row numbers; unsigned, so that no look-up checks for negative indices."""
 
+SEED = 0
 STEPS = 2**13
 HALF = np.uint64(32)
 LOW_HALF = np.uint64(2**32 - 1)
@@ -54,6 +55,13 @@ def sharpe_interval(returns: Floats, confidence: float, resamples: int, rng: np.
         return NOT_MEASURED
     block = block_length(influence(*standard))
     return _percentiles(sharpe_draws(returns, block, resamples, rng), confidence, standard[1])
+
+
+def annual_sharpe_interval(returns: Floats, periods_per_year: float, resamples: int = 2000) -> Interval:
+    """Interval of 95 % of the annualised Sharpe ratio; the same returns always give the same interval."""
+    a_bar = sharpe_interval(returns, 0.95, resamples, np.random.default_rng(SEED))
+    yearly = math.sqrt(periods_per_year)
+    return Interval(a_bar.low * yearly, a_bar.high * yearly, a_bar.estimate * yearly)
 
 
 def difference_interval(
@@ -93,6 +101,21 @@ def difference_draws(
     _require_same_bars(challenger, champion)
     ours, theirs = _draws([challenger, champion], block, resamples, rng)
     return np.asarray(ours - theirs)
+
+
+def resampled_moments(z: Floats, resamples: int, rng: np.random.Generator) -> tuple[Floats, Floats]:
+    """Mean and standard deviation (n - 1) of resamples of single values, shape (resamples,) each.
+
+    Args:
+        z: standardised values, shape (n,), see `track_record.standardised`.
+    """
+    n = len(z)
+    totals = np.vstack([_running_totals(values) for values in (z, z**2)])
+    seed = rng.integers(2**64, dtype=np.uint64)
+    total, squares = _resampled_sums(totals, math.inf, _lengths(math.inf), resamples, seed)
+    variance = np.maximum(squares - total**2 / n, 0.0) / (n - 1)
+    # rounding errors of the running totals
+    return total / n, np.sqrt(np.where(variance > 1e-12, variance, 0.0))
 
 
 def block_length(values: Floats) -> float:

@@ -5,14 +5,16 @@ from uuid import UUID
 
 from sqlalchemy import Engine, ScalarSelect, insert, select, text
 
-from clm_core.decisions.gate_policy import GatePolicy
+from clm_core.decisions.gate_policy import ALTERNATIVES, GatePolicy
 from clm_core.domain.errors import NotFound
-from clm_core.domain.evaluations import EvaluationResult, Verdict
+from clm_core.domain.evaluations import DERIVED, EvaluationResult, Verdict
 from clm_core.domain.events import EventType, ModelEvaluated
 from clm_core.domain.jobs import Lease
 from clm_core.ledger import audit_records, events, leases, rows, versions
 from clm_core.ledger.tables import Base, EvaluationRow, TrialRow
 
+_DERIVED: Any = {"legs": True, "headline": True, "checks": {"__all__": set(DERIVED)}}
+"""Fields of a verdict that follow from the others, and are not stored."""
 _EVALUATIONS = Base.metadata.tables[EvaluationRow.__tablename__]
 _TRIALS = Base.metadata.tables[TrialRow.__tablename__]
 # an evaluation that is added late need not be the newest
@@ -52,7 +54,7 @@ class EvaluationStore:
         job = versions.job_of(result.model_id, result.version)
         row = result.model_dump(exclude={"terms"}) | {
             "terms": None if result.terms is None else result.terms.model_dump(mode="json"),
-            "verdict": verdict.model_dump(exclude={"legs"}),
+            "verdict": verdict.model_dump(exclude=_DERIVED),
             "policy": policy.model_dump(),
             "bundle_digest": bundle_digest,
             "trial_id": _newest_trial(job),
@@ -90,7 +92,9 @@ class EvaluationStore:
         Raises:
             NotFound: the version has not been evaluated.
         """
-        return GatePolicy.model_validate(self._newest_evaluation(model_id, label)["policy"])
+        stored = self._newest_evaluation(model_id, label)["policy"]
+        # before limits could be carried or scaled, each bound as it stood
+        return GatePolicy.model_validate({"binding": ALTERNATIVES, **stored})
 
     def _newest_evaluation(self, model_id: str, label: str) -> dict[str, Any]:
         equal = {"model_id": model_id, "version": label}

@@ -17,6 +17,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import UUID
 
+from clm_core.domain import verdict_text
 from clm_core.domain.errors import AlreadyExists, BundleCorrupt, HomeMismatch, NotFound, RegistryUnavailable
 from clm_core.domain.execution import FIXED_UNITS
 from clm_core.domain.faults import Fault, crash_at
@@ -239,14 +240,20 @@ class MLflowRegistry:
             for file in files:
                 self._client.log_artifact(run_id, str(file), folder)
 
-    def set_status(
-        self, model_id: str, mlflow_version: int, status: ModelStatus, reasons: Sequence[str]
-    ) -> None:
-        """Show a status to people reading the MLflow UI; the ledger stays the truth."""
+    def set_status(self, model_id: str, mlflow_version: int, status: ModelStatus, description: str) -> None:
+        """Show a status to people reading the MLflow UI; the ledger stays the truth.
+
+        Args:
+            description: the verdict (`verdict_text.description`), or a sentence, which leaves the verdict of
+                an earlier description in place.
+        """
         number = str(mlflow_version)
         with _mlflow_request(f"show the status of {model_id} {number}"):
             self._client.set_model_version_tag(model_id, number, STATUS_TAG, status.value)
-            self._client.update_model_version(model_id, number, description="; ".join(reasons))
+            present = self._client.get_model_version(model_id, number).description or ""
+            if not description.startswith(verdict_text.TITLE):
+                description = verdict_text.status_description(description, present)
+            self._client.update_model_version(model_id, number, description=description)
 
     def abandon(self, job_id: UUID, reason: str) -> None:
         """Close the remains of a failed job: open run, partly stored model, unusable version."""
@@ -261,7 +268,7 @@ class MLflowRegistry:
                 self._client.set_terminated(run_id, "FAILED")
             for version in self._client.search_model_versions(of_job):
                 if version.tags[STATUS_TAG] != ModelStatus.FAILED:
-                    self.set_status(version.name, int(version.version), ModelStatus.FAILED, [reason])
+                    self.set_status(version.name, int(version.version), ModelStatus.FAILED, reason)
 
     def left_open(self) -> set[UUID]:
         """Jobs with an open run or an unjudged version in MLflow."""

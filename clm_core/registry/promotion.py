@@ -376,7 +376,7 @@ class Promotions:
 
     def _show(self, version: ModelVersion | None, status: ModelStatus, reason: str) -> None:
         if version is not None and self._holds(version):
-            self.registry.set_status(version.model_id, version.mlflow_version, status, [reason])
+            self.registry.set_status(version.model_id, version.mlflow_version, status, reason)
 
     def _holds(self, version: ModelVersion) -> bool:
         return self.registry.holds(version.model_id, version.mlflow_version, version.mlflow_run_id)

@@ -15,6 +15,7 @@ from clm_core.domain.jobs import Lease, TrainingJob
 from clm_core.domain.trials import Trial, TrialSource
 from clm_core.domain.versions import ModelVersion
 from clm_core.evidence import paired
+from clm_core.evidence.bootstrap import annual_sharpe_interval
 from clm_core.evidence.regression import alpha_and_beta, excess_return
 from clm_core.evidence.soundness import activity
 from clm_core.evidence.track_record import TrackRecord, track_record
@@ -100,13 +101,18 @@ def build_case(
         against: the comparison with the champion, if any.
     """
     min_trials = policy.evidence.fewest_trials if policy.evidence else 1.0
+    returns = evaluation.result.returns
+    periods_per_year = evaluation.bars.periods_per_year
     return Case(
         metrics=evaluation.metrics,
         activity=activity(evaluation.positions),
-        record=track_record(evaluation.result.returns),
+        record=track_record(returns),
         trials=count_trials(trials, min_trials),
-        periods_per_year=evaluation.bars.periods_per_year,
+        periods_per_year=periods_per_year,
         comparison=against,
+        returns=returns,
+        trade_returns=evaluation.result.trades.net_return,
+        sharpe_interval=annual_sharpe_interval(returns, periods_per_year),
     )
 
 

@@ -3,8 +3,9 @@
 from base64 import b64encode
 from pathlib import Path
 
+from clm_core.domain import verdict_text
 from clm_core.domain.errors import NotFound
-from clm_core.domain.evaluations import SYMBOL_COLUMNS, Verdict
+from clm_core.domain.evaluations import CHECK_COLUMNS, Verdict
 from clm_core.domain.versions import ModelVersion
 from clm_core.ledger.store import Ledger
 from clm_core.platform import stack_state
@@ -17,65 +18,24 @@ def summary_page(home: Path, version: ModelVersion, verdict: Verdict, report: Te
     Args:
         home: home folder of the installation; its running stack decides where the links lead.
     """
-    met = {True: "yes", False: "**no**"}
-    rows = [
-        f"| {check.label} | {check.value:.4g} | {check.comparison} {check.limit:,.6g} | {met[check.passed]} |"
-        for check in verdict.checks
-    ]
     return "\n".join(
         [
-            f"# {version.model_id} {version.version}: {verdict.decision.value.upper()}",
+            f"# {version.model_id} {version.version}",
+            "",
+            f"**{verdict.headline}**",
             "",
             f"Score {verdict.score:.1f} of 100, out of sample, after costs, by the policy {verdict.policy}.",
             "",
-            *(f"- {reason}" for reason in (*verdict.reasons, *verdict.warnings, *spread(verdict))),
-            "",
-            "| check | measured | required | met |",
-            "| --- | --- | --- | --- |",
-            *rows,
-            "",
-            *symbol_rows(verdict),
-            *_baseline_rows(verdict),
+            *verdict_text.bullets(verdict),
+            *(f"{sentence}.\n" for sentence in spread(verdict)),
+            *verdict_text.table(CHECK_COLUMNS, verdict_text.check_rows(verdict)),
+            *verdict_text.symbol_table(verdict),
+            *verdict_text.baseline_table(verdict),
             f"![equity curve](data:image/png;base64,{b64encode(report.equity_png).decode()})",
             "",
             *_links(home, version, report),
         ]
     )
-
-
-def symbol_rows(verdict: Verdict) -> list[str]:
-    """Markdown table of the symbols of a pool; empty for one market."""
-    if not verdict.by_symbol:
-        return []
-    return [
-        f"| symbol | {' | '.join(SYMBOL_COLUMNS)} | costs |",
-        f"| --- {'| --- ' * (len(SYMBOL_COLUMNS) + 1)}|",
-        *(f"| {each.symbol} | {' | '.join(each.cells)} | {each.costs} |" for each in verdict.by_symbol),
-        "",
-        "The pool is judged as the equal-risk portfolio of its symbols; the contributions add up to the sum "
-        "of the portfolio's returns.",
-        "",
-    ]
-
-
-def _baseline_rows(verdict: Verdict) -> list[str]:
-    """Table of the baselines in Markdown; empty for a verdict without baselines."""
-    if not verdict.baselines:
-        return []
-    return [
-        "| baseline | net return | Sharpe ratio | volatility | maximum drawdown | excess return a year | "
-        "alpha a year | beta |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- |",
-        *(
-            f"| {each.label} | {each.total_return:+.1%} | {each.sharpe_ratio:.2f} | {each.volatility:.1%} | "
-            f"{each.max_drawdown:.1%} | {each.excess_return.text('.1%')} | "
-            f"{each.alpha.text('.1%')} | {each.beta.text('.2f')} |"
-            for each in verdict.baselines
-        ),
-        "",
-        "In brackets the interval of 95 %.",
-        "",
-    ]
 
 
 def beside_champion(ledger: Ledger, version: ModelVersion, verdict: Verdict) -> list[dict[str, str]]:
@@ -86,9 +46,9 @@ def beside_champion(ledger: Ledger, version: ModelVersion, verdict: Verdict) -> 
     return [
         {
             "check": check.label,
-            f"{version.version} (challenger)": f"{check.value:.4g}",
+            f"{version.version} (challenger)": check.measured,
             champion_column: champion_values.get(check.name, "-"),
-            "required": f"{check.comparison} {check.limit:,.6g}",
+            "required": check.required,
         }
         for check in verdict.checks
     ]
@@ -116,7 +76,7 @@ def _measured(ledger: Ledger, model_id: str, version: str | None) -> dict[str, s
     except NotFound:
         # the version was put into production by hand and never judged
         return {}
-    return {check.name: f"{check.value:.4g}" for check in verdict.checks}
+    return {check.name: check.measured for check in verdict.checks}
 
 
 def _links(home: Path, version: ModelVersion, report: TearSheetFiles) -> list[str]:

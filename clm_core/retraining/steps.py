@@ -16,6 +16,7 @@ from clm_core.backtest.results import Metrics
 from clm_core.backtest.tearsheet import TearSheet, equity_png, render
 from clm_core.backtest.terms import MarketTerms
 from clm_core.decisions import gate
+from clm_core.domain import verdict_text
 from clm_core.domain.costs import MarketCosts
 from clm_core.domain.evaluations import Decision, EvaluationResult, Verdict
 from clm_core.domain.execution import FIXED_UNITS, ExecutionRules
@@ -270,7 +271,8 @@ def judge(services: Services, lease: Lease, version: ModelVersion, evaluation: B
     status = STATUS_AFTER_DECISION[verdict.decision]
     ledger.set_version_status(version.model_id, version.version, status, services.clock(), lease)
     crash_at(Fault.STATUS_RECORDED, settings.fault)
-    registry.set_status(version.model_id, version.mlflow_version, status, verdict.reasons)
+    description = verdict_text.description(verdict)
+    registry.set_status(version.model_id, version.mlflow_version, status, description)
     crash_at(Fault.JUDGED, settings.fault)
     return verdict
 

@@ -1,7 +1,9 @@
 """Retrain flow, from bars to a judged version, on real bars and real servers."""
 
+import html
 import json
 import os
+import re
 import subprocess
 import sys
 from datetime import timedelta
@@ -11,6 +13,7 @@ from types import ModuleType
 from typing import Any
 
 import httpx
+import mlflow
 import numpy as np
 import pytest
 from jobs import end_all_jobs
@@ -63,7 +66,8 @@ def test_the_job_ends_completed_and_the_version_carries_the_verdict(
     assert job.status is JobStatus.COMPLETED
     assert version.status is (ModelStatus.CANDIDATE if result.verdict.passed else ModelStatus.FAILED)
     evaluation, verdict = services.ledger.evaluation(version.model_id, version.version)
-    assert verdict == result.verdict
+    # a NaN does not equal itself
+    assert verdict.model_dump_json() == result.verdict.model_dump_json()
     assert evaluation.sharpe_ratio == result.metrics.sharpe_ratio
     assert evaluation.trades == result.metrics.trades > 0
 
@@ -122,7 +126,28 @@ def test_the_run_page_shows_the_verdict_and_the_equity_curve(result: RetrainResu
     assert result.verdict.decision.value.upper() in artifact["data"]
     assert "data:image/png;base64," in artifact["data"]
     runs = httpx.post(f"{prefect_url}/flow_runs/filter", json={}).json()
-    assert artifact["flow_run_id"] in {run["id"] for run in runs if run["state_type"] == "COMPLETED"}
+    run = next(run for run in runs if run["id"] == artifact["flow_run_id"])
+    assert run["state_type"] == "COMPLETED"
+    assert run["name"].endswith(f": {result.verdict.decision.value.upper()}")
+    assert run["state"]["message"].startswith(result.verdict.headline)
+
+
+def test_mlflow_the_run_page_and_the_tear_sheet_show_the_same_checks_in_the_same_order(
+    result: RetrainResult, services: Services, prefect_url: str
+) -> None:
+    key = result.version.model_id.replace("_", "-")
+    page = httpx.get(f"{prefect_url}/artifacts/{key}-verdict/latest").json()["data"]
+    number = str(result.version.mlflow_version)
+    client = mlflow.MlflowClient(services.database.url("mlflow"), services.database.url("mlflow"))
+    described = client.get_model_version(result.version.model_id, number).description
+    sheet = html.unescape(result.report.html.read_text())
+    for text in (page, described, sheet):
+        assert all(check.label in text and check.required in text for check in result.verdict.checks)
+        assert result.verdict.count in text
+        assert "nan" not in re.sub(r"data:image\S+|<script.*?</script>", "", text, flags=re.DOTALL).lower()
+    rows = [" | ".join(check.cells) for check in result.verdict.checks]
+    assert all(row in page and row in described for row in rows)
+    assert [row for row in page.splitlines() if row[2:-2] in rows] == [f"| {row} |" for row in rows]
 
 
 def test_a_trader_loads_the_version_in_a_fresh_process_and_gets_the_same_positions(

@@ -1,4 +1,4 @@
-"""Evidence checks: trial luck, length of the track record, and the comparison with the champion."""
+"""Evidence checks: trial luck, the track record needed (for information), comparison with the champion."""
 
 import math
 
@@ -21,11 +21,16 @@ def evidence_checks(case: Case, levels: EvidenceLevels) -> tuple[Reasoned, ...]:
     beyond_trial_luck = limits.at_least(
         "deflated_sharpe_ratio", deflated, levels.min_deflated_sharpe, CheckKind.EVIDENCE
     )
-    # no length can meet a limit of inf or NaN
+    # no length can meet a limit of inf or NaN; the deflated Sharpe ratio decides the same question
     long_enough = limits.at_least("track_record_bars", case.record.bars, needed, CheckKind.EVIDENCE)
+    long_enough = long_enough.model_copy(update={"decides": False})
+    shortfall = _too_short(case.record.bars, needed)
     checks = [
-        (beyond_trial_luck, f"{limits.refusal(beyond_trial_luck)}: {_luckiest(case, luckiest_sharpe)}"),
-        (long_enough, _too_short(case.record.bars, needed)),
+        (
+            beyond_trial_luck,
+            f"{limits.refusal(beyond_trial_luck)}: {_luckiest(case, luckiest_sharpe)}; {shortfall}",
+        ),
+        (long_enough, shortfall),
     ]
     return (*checks, *([] if case.comparison is None else [_versus_champion(case.comparison, levels)]))
 

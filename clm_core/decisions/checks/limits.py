@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 
+from clm_core.domain import measures
 from clm_core.domain.evaluations import Check, CheckKind
 
 Reasoned = tuple[Check, str]
@@ -15,6 +16,10 @@ def at_least(name: str, value: float, limit: float, kind: CheckKind = CheckKind.
 
 def at_most(name: str, value: float, limit: float, kind: CheckKind = CheckKind.THRESHOLD) -> Check:
     return _check(kind, name, value, limit, "<=", lambda v: v <= limit, lambda v: limit - v)
+
+
+def above(name: str, value: float, limit: float, kind: CheckKind = CheckKind.THRESHOLD) -> Check:
+    return _check(kind, name, value, limit, ">", lambda v: v > limit, lambda v: v - limit)
 
 
 def _check(
@@ -50,8 +55,7 @@ def is_finite_number(value: float) -> bool:
 def refusal(check: Check) -> str:
     if not math.isfinite(check.value):
         return f"{check.label} could not be measured"
-    requirement = "below the required" if check.comparison == ">=" else "above the allowed"
-    value = f"{check.value:.4g}"
-    if value == f"{check.limit:.4g}":
-        value = repr(check.value)  # refused by a hair: the value must not read like the limit
-    return f"{check.label} {value} is {requirement} {check.limit:g}"
+    requirement = {">=": "below the required", "<=": "above the allowed", ">": "not above"}[check.comparison]
+    value = measures.apart(check.name, check.value, check.limit)
+    limit = measures.format_of(check.name)(check.limit)
+    return f"{check.label} {value}{f' ({check.note})' if check.note else ''} is {requirement} {limit}"

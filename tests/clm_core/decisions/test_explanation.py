@@ -24,6 +24,9 @@ STRICT = GatePolicy(name="strict")
 METRICS = Metrics(0.4, 0.3, 0.2, 1.5, 2.0, 3.0, -0.1, 1.65, 0.58, 120, 0.5, 40.0)
 
 
+RETURNS = np.resize([0.01, -0.009], 500)
+
+
 def record_of(sharpe: float, bars: int) -> TrackRecord:
     swing = np.resize([1.0, -1.0], bars)
     return track_record(0.01 * (swing / swing.std(ddof=1) + sharpe / np.sqrt(YEAR)))
@@ -31,7 +34,8 @@ def record_of(sharpe: float, bars: int) -> TrackRecord:
 
 def judged(record: TrackRecord, trials: float = 20.0, metrics: Metrics = METRICS) -> Verdict:
     count = TrialCount(int(trials), trials, 0.0)
-    return gate.judge(Case(metrics, Activity("long", 0.5, 0.9), record, count, YEAR, None), STRICT)
+    case = Case(metrics, Activity("long", 0.5, 0.9), record, count, YEAR, None, RETURNS)
+    return gate.judge(case, STRICT)
 
 
 def proof_of(record: TrackRecord, verdict: Verdict) -> Proof:
@@ -79,7 +83,7 @@ def test_changes_name_each_failed_threshold_and_then_the_evidence() -> None:
     record = record_of(1.5, 9000)
     verdict = judged(record, metrics=replace(METRICS, win_rate=0.5, trades=20))
     changes = changes_to_pass(verdict, proof_of(record, verdict), HOUR)
-    assert changes[:2] == ["win rate: >= 0.52 instead of 0.5", "trades: >= 50 instead of 20"]
+    assert changes[:2] == ["win rate: ≥ 52.0% instead of 50.0%", "trades: ≥ 50 instead of 20"]
     assert "more bars at this rate" in changes[2]
 
 

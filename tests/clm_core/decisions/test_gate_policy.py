@@ -1,10 +1,12 @@
 """Gate policies: read, merged by preset, market and model, and validated on loading."""
 
+from importlib.resources import files
 from pathlib import Path
 
 import pytest
 
 from clm_core.decisions.gate_policy import (
+    ALTERNATIVES,
     STORE_KEYS,
     EvidenceLevels,
     GatePolicy,
@@ -58,6 +60,7 @@ def test_a_model_overrides_its_market_which_overrides_the_preset(own: Path) -> N
         name="strict + overrides",
         criteria=PromotionCriteria(max_drawdown=0.2, min_trades=200),
         evidence=EvidenceLevels(min_deflated_sharpe=0.99),
+        binding=("max_drawdown",),
     )
 
 
@@ -77,7 +80,7 @@ def test_a_preset_of_one_s_own_stands_beside_those_of_the_package(own: Path) -> 
     assert document.policy("lightgbm_ethusdt_1h", "ETHUSDT") == GatePolicy(
         name="cautious", criteria=PromotionCriteria(min_sharpe_ratio=2.0)
     )
-    assert {"strict", "thresholds-only", "cautious"} == set(document.presets)
+    assert {"strict", "classic", "thresholds-only", "cautious"} == set(document.presets)
 
 
 @pytest.mark.parametrize(
@@ -85,7 +88,7 @@ def test_a_preset_of_one_s_own_stands_beside_those_of_the_package(own: Path) -> 
     [
         ("version = 1", "preset: Field required"),
         ("preset = ", "not valid TOML"),
-        ('version = 1\npreset = "lax"', "no policy preset lax: choose from strict, thresholds-only"),
+        ('version = 1\npreset = "lax"', "no policy preset lax: choose from strict, classic, thresholds-only"),
         ('version = 1\npreset = "strict"\nmarket = {}', "market: Extra inputs"),
         (
             'version = 1\npreset = "strict"\n[models.m.criteria]\nmin_sharp = 1',
@@ -134,7 +137,44 @@ def test_the_policy_store_overrides_criteria_and_keeps_the_rest() -> None:
     assert stored.criteria == PromotionCriteria(min_sharpe_ratio=1.5, max_drawdown=0.1)
     assert stored.evidence == policy.evidence
     assert stored.digest != policy.digest
-    assert set(STORE_KEYS) == set(PromotionCriteria.model_fields)
+    assert set(STORE_KEYS) <= set(PromotionCriteria.model_fields)
+
+
+@pytest.mark.parametrize(
+    ("answers", "binding"),
+    [
+        ({}, ()),
+        ({"clm_v3.min_win_rate": 0.52}, ("min_win_rate",)),
+        ({"clm_v3.max_dd": 0.2, "clm_v3.min_profit_factor": 1.3}, ("max_drawdown", "min_profit_factor")),
+        ({"clm_v3.min_sharpe": 2.0}, ()),
+    ],
+    ids=["no answer", "the default itself", "two limits", "a limit without alternative"],
+)
+def test_a_limit_binds_as_it_stands_where_the_store_answers(
+    answers: dict[str, float], binding: tuple[str, ...]
+) -> None:
+    assert with_store(GatePolicy(name="strict"), Store(answers)).binding == binding
+
+
+def test_a_limit_binds_as_it_stands_where_a_file_names_it_under_every_preset(tmp_path: Path) -> None:
+    file = tmp_path / "policy.toml"
+    file.write_text('version = 1\npreset = "strict"\n[models.m.criteria]\nmin_win_rate = 0.52\n')
+    document = load_document(file)
+    assert document.policy("m", "any market").binding == ("min_win_rate",)
+    assert document.policy("another model", "any market").binding == ()
+
+
+def test_classic_asks_all_five_limits_as_they_stand_with_the_evidence() -> None:
+    classic = load_document(preset="classic").policy("any model", "any market")
+    assert classic.binding == ALTERNATIVES
+    assert classic.criteria == PromotionCriteria()
+    assert classic.evidence == EvidenceLevels()
+
+
+def test_a_copy_of_the_shipped_policy_binds_no_limit_that_was_left_a_comment(tmp_path: Path) -> None:
+    copy = tmp_path / "policy.toml"
+    copy.write_bytes(files("clm_core.decisions").joinpath("policy.toml").read_bytes())
+    assert load_document(copy).policy("any model", "any market") == GatePolicy(name="strict")
 
 
 def test_a_policy_store_cannot_turn_a_limit_off_with_nan() -> None:

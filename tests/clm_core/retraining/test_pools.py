@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 
 from clm_core.cli.app import app
 from clm_core.decisions import explanation
+from clm_core.domain import verdict_text
 from clm_core.domain.actors import Actor
 from clm_core.domain.errors import CLMError, FeatureMismatch, ModelError, PoolRefused, UnknownSeries
 from clm_core.domain.evaluations import Verdict
@@ -30,7 +31,7 @@ from clm_core.market.panel import Panel
 from clm_core.market.sources import MarketData
 from clm_core.market.store import SeriesStore
 from clm_core.registry.promotion import Promotions
-from clm_core.retraining import jobs, pages, pools, steps
+from clm_core.retraining import jobs, pools, steps
 from clm_core.retraining.reproduce import reproduce
 from clm_core.retraining.results import BacktestEvaluation
 from clm_core.retraining.training import TrainingResult
@@ -140,7 +141,7 @@ def test_a_pool_is_judged_as_a_portfolio_and_by_symbol_under_the_terms_of_each_m
     assert sum(each.trades for each in done.verdict.by_symbol) == done.evaluation.metrics.trades
     assert [each.name for each in done.verdict.baselines] == ["buy_and_hold", "hold_at_volatility", "trend"]
     explained = explanation.page("TRIO", done.verdict, stored[0], None, timedelta(hours=1))
-    table = "\n".join(pages.symbol_rows(done.verdict))
+    table = "\n".join(verdict_text.symbol_table(done.verdict))
     for symbol in SYMBOLS:
         assert f"<td>{symbol}</td>" in done.report
         assert f"<td>{symbol}</td>" in explained
