@@ -5,7 +5,7 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
@@ -24,7 +24,7 @@ from clm_core.decisions.trading_terms import OLD_COSTS, keeps_old_costs, trading
 from clm_core.domain.errors import SettingsError
 from clm_core.domain.progress import Announce
 from clm_core.domain.spellings import normalise_symbol
-from clm_core.domain.terms import MarketSettings, TradingTerms
+from clm_core.domain.terms import CostSources, MarketSettings, TradingTerms
 from clm_core.domain.versions import ModelVersion
 from clm_core.ledger.alerts import AlertStore
 from clm_core.ledger.audit_log import anchor, anchor_folder
@@ -40,7 +40,13 @@ from clm_core.platform.private_files import keep_files_private
 from clm_core.registry.locations import artifacts_folder, settle
 from clm_core.registry.mlflow_registry import MLflowRegistry
 from clm_core.registry.promotion import Promotions
-from clm_core.settings import Settings, cost_sources, load_settings
+from clm_core.settings import (
+    Settings,
+    cost_sources,
+    home_cost_sources,
+    home_markets,
+    load_settings,
+)
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
@@ -99,13 +105,31 @@ class Services:
         Raises:
             StoreCorrupt: a file of stored payments was changed.
         """
+        return self._terms(symbol, calendar, self.settings.markets, cost_sources(self.settings))
+
+    def home_terms(self, symbol: str, calendar: Calendar | str) -> "MarketTerms":
+        """Terms of a market by the settings file of the home: variables of the process have no effect.
+
+        Promotions judge under these terms, so that the costs do not depend on the caller.
+
+        Raises:
+            StoreCorrupt: a file of stored payments was changed.
+        """
+        return self._terms(symbol, calendar, home_markets(self.settings), home_cost_sources(self.settings))
+
+    def _terms(
+        self,
+        symbol: str,
+        calendar: Calendar | str,
+        markets: Mapping[str, MarketSettings],
+        costs: CostSources,
+    ) -> "MarketTerms":
         from clm_core.backtest.terms import MarketTerms
 
         carry = self.market.carry(symbol)
-        settings = self.settings
-        own = settings.markets.get(normalise_symbol(symbol), MarketSettings())
-        costs = cost_sources(settings)
-        terms = trading_terms(symbol, calendar, own, costs, settings.execution, carry, self.is_old_home)
+        own = markets.get(normalise_symbol(symbol), MarketSettings())
+        execution = self.settings.execution
+        terms = trading_terms(symbol, calendar, own, costs, execution, carry, self.is_old_home)
         return MarketTerms(terms, carry)
 
     def version_terms(

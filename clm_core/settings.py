@@ -5,6 +5,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin
 
@@ -270,6 +271,40 @@ def cost_sources(settings: Settings) -> CostSources:
         file_name=found.file_name,
         markets_variable=any(name.upper() == "CLM_MARKETS" for name in os.environ),
     )
+
+
+def home_cost_sources(settings: Settings) -> CostSources:
+    """Costs of the home: as `cost_sources`, with the values of the settings file in place of variables."""
+    sources = cost_sources(settings)
+    filed = {field: getattr(sources.file, field) for field in sources.variables}
+    if variable_given(os.environ, ("costs", "defaults")) is not None:
+        file = settings_place(settings.home).file
+        filed["defaults"] = None if file is None else value_at(file.values, ("costs", "defaults"))
+    return replace(
+        sources, general=settings.costs.model_copy(update=filed), variables={}, markets_variable=False
+    )
+
+
+def home_markets(settings: Settings) -> Mapping[str, MarketSettings]:
+    """Costs and rules by symbol, without those of the variable CLM_MARKETS."""
+    if variable_given(os.environ, ("markets",)) is None:
+        return settings.markets
+    file = settings_place(settings.home).file
+    filed = {} if file is None else file.values.get("markets", {})
+    return TypeAdapter(dict[str, MarketSettings]).validate_python(by_symbol(filed))
+
+
+def policy_variables(settings: Settings) -> list[str]:
+    """Names of the variables that give the policy another source than the home's settings file."""
+    file = settings_place(settings.home).file
+    keys: list[Key] = [("policy", field) for field in PolicySource.model_fields]
+    filed = {key: None if file is None else value_at(file.values, key) for key in keys}
+    given = ((key, variable_given(os.environ, key)) for key in keys)
+    return [
+        name
+        for key, name in given
+        if name is not None and not _equal(key, filed[key], getattr(settings.policy, key[-1]))
+    ]
 
 
 def _cost_variable(field: str, general: float | None) -> str | None:

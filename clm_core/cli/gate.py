@@ -48,6 +48,7 @@ def policy(
     groups = [levels.criteria, *([] if levels.evidence is None else [levels.evidence])]
     for name, value in (pair for group in groups for pair in group.model_dump().items()):
         table.add_row(name, f"{value:g}")
+    table.add_row("verdict_days", f"{levels.verdict_days:g}")
     console.print(table)
     if levels.evidence is None:
         from clm_core.decisions.gate import THRESHOLDS_ALONE

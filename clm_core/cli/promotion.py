@@ -7,7 +7,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from clm_core.cli.output import AsJson
-from clm_core.cli.settings_in_force import settings_for_change, settings_for_repair
+from clm_core.cli.settings_in_force import (
+    settings_for_change,
+    settings_for_promotion,
+    settings_for_repair,
+)
 
 if TYPE_CHECKING:
     from clm_core.domain.actors import Actor
@@ -27,17 +31,18 @@ Expect = Annotated[
 Force = Annotated[bool, typer.Option("--force", help="Overrule the gate for 7 days; needs --reason.")]
 
 
-@app.command()
-def promote(
+@app.command(name="promote")
+def promote_version(
     version: Named, reason: Reason = "", expect: Expect = None, force: Force = False, as_json: AsJson = False
 ) -> None:
-    """Promote a version that passed its gate to production: models:/MODEL@production."""
+    """Promote a version to production: models:/MODEL@production. Its evidence is judged anew."""
+    from clm_core.retraining.promoting import promote
     from clm_core.services import open_services
 
     model_id, label = _parts(version)
-    with open_services(settings_for_change()) as services:
-        change = services.promotions.promote(
-            model_id, label, this_user(), reason, services.clock(), _expected(expect), force
+    with open_services(settings_for_promotion()) as services:
+        change = promote(
+            services, model_id, label, this_user(), reason, expected_champion=_expected(expect), force=force
         )
     _print([change], as_json)
 

@@ -25,6 +25,20 @@ def settings_for_change(*, delivers: bool = False) -> "Settings":
     return settings
 
 
+def settings_for_promotion() -> "Settings":
+    """Settings of a command that promotes: the policy is that of the home, not of the shell.
+
+    Raises:
+        SettingsError: as for `settings_for_change`, or a variable names another policy than the settings file
+            of the home while no stack runs.
+    """
+    from clm_core.operations.settings_check import require_policy_of_home
+
+    settings = settings_for_change()
+    require_policy_of_home(settings)
+    return settings
+
+
 def settings_for_repair() -> "Settings":
     """Settings of a command that repairs what serves, such as a rollback, which must not wait for a restart.
 

@@ -101,6 +101,8 @@ class GatePolicy(BaseModel):
     criteria: PromotionCriteria = PromotionCriteria()
     evidence: EvidenceLevels | None = EvidenceLevels()
     """Levels of the evidence; None lets thresholds alone decide, which lucky versions pass."""
+    verdict_days: float = Field(default=30.0, gt=0, le=3650, allow_inf_nan=False)
+    """Greatest age of the newest evidence for a promotion, days: of the verdict, or of a later shadow bar."""
     binding: tuple[str, ...] = ()
     """Criteria binding as they stand, in alphabetical order: win rate or profit factor without the expectancy
     as an alternative, drawdown without scaling. All three without evidence."""
@@ -123,6 +125,7 @@ class Levels(BaseModel):
     preset: str | None = None
     criteria: dict[str, Any] = Field(default_factory=dict)
     evidence: dict[str, Any] | None = None
+    verdict_days: float | None = None
     binding: tuple[Literal["max_drawdown", "min_profit_factor", "min_win_rate"], ...] = ()
     """Criteria binding as they stand, beside the criteria named by a document of the installation."""
 
@@ -159,9 +162,11 @@ class PolicyDocument(BaseModel):
         if preset not in self.presets:
             raise PolicyError(f"There is no policy preset {preset}: choose from {', '.join(self.presets)}.")
         layers = [self.presets[preset], *overrides]
-        changed = any(levels.criteria or levels.evidence for levels in overrides)
+        changed = any(levels.criteria or levels.evidence or levels.verdict_days for levels in overrides)
         evidence = [levels.evidence for levels in layers if levels.evidence is not None]
+        days = [levels.verdict_days for levels in layers if levels.verdict_days is not None]
         merged = {
+            **({"verdict_days": days[-1]} if days else {}),
             "name": f"{preset} + overrides" if changed else preset,
             "criteria": _merged([levels.criteria for levels in layers]),
             "evidence": _merged(evidence) if evidence else None,

@@ -145,7 +145,10 @@ class _Resolved:
         if own is not None:
             remark = f"{variable} = {general:g} is not used: {symbol} has a {name} of its own, {known}."
             return cls(field, own, alone.origin, remark)
-        remark = f"The {name} of {general:g} bps comes from {variable}; without the variable {known}."
+        remark = (
+            f"The {name} of {general:g} bps comes from {variable}; without the variable {known}, at which a "
+            "promotion judges the version."
+        )
         return cls(field, general, variable, remark)
 
 
@@ -161,4 +164,7 @@ def _market_remarks(symbol: str, market: MarketSettings, costs: CostSources) -> 
     if market.long_only:
         yield f"Long only: targets below 0 are traded as 0 ([markets.{symbol}] long_only)."
     if costs.markets_variable and market != MarketSettings():
-        yield f"The terms of {symbol} come from CLM_MARKETS, not from the settings file alone."
+        yield (
+            f"The terms of {symbol} come from CLM_MARKETS, not from the settings file alone, by which a "
+            "promotion judges the version."
+        )

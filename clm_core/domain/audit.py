@@ -22,6 +22,8 @@ class Action(StrEnum):
     JOB_FAILED = "job_failed"
     VERSION_REGISTERED = "version_registered"
     VERSION_JUDGED = "version_judged"
+    VERSION_REJUDGED = "version_rejudged"
+    """A promotion judged the stored evidence under the policy, costs and champion in force."""
     VERSION_STATUS_CHANGED = "version_status_changed"
     """Any change of status but promotions, rollbacks and retirements: their actions are listed below."""
     VERSION_RETIRED = "version_retired"
@@ -53,6 +55,9 @@ class Action(StrEnum):
     DELIVERY_SKIPPED = "delivery_skipped"
     """A receiver's next event or alert was given up by hand."""
     DEAD_LETTERS_FORGOTTEN = "dead_letters_forgotten"
+    MARKET_COSTS_CHANGED = "market_costs_changed"
+    """The costs of a market in the settings of the home were used for the first time, or have changed;
+    the subject is the symbol."""
     HOME_MOVED = "home_moved"
     """The locations of the versions follow a home that was moved or copied."""
 

@@ -42,6 +42,8 @@ CLMError                        the root
 ├── NotFound                    a record does not exist
 ├── AlreadyExists               a record with the same key exists
 ├── StudyDiffers                a study cannot continue with other inputs
+├── EvidenceChanged             stored evidence differs from its digest
+├── EvidenceMissing             what a judgement needs was not stored or measured
 ├── IllegalTransition           a job or version cannot change to the status
 ├── InvalidCursor               a cursor does not belong to the list
 ├── NotAuthenticated            a request has no valid token
@@ -269,6 +271,14 @@ class AlreadyExists(CLMError):
 
 class StudyDiffers(CLMError):
     """A study would continue with other bars, parameters or costs than at the start."""
+
+
+class EvidenceChanged(CLMError):
+    """The stored positions behind a verdict differ from their digest, or do not fit the stored bars."""
+
+
+class EvidenceMissing(CLMError):
+    """A verdict cannot be given anew: the evidence that the judgement needs was not stored or measured."""
 
 
 class IllegalTransition(CLMError):

@@ -1,14 +1,16 @@
 """Changes of the production version: records, permissions and the order of rollbacks."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from enum import Enum, StrEnum
 from typing import Self
+from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict
 
 from clm_core.domain.actors import Actor
 from clm_core.domain.errors import NotAllowed
+from clm_core.domain.evaluations import Decision
 from clm_core.domain.versions import ModelVersion
 from clm_core.domain.vocabulary import JobStatus, ModelStatus, Role
 
@@ -107,6 +109,35 @@ class Evidence(BaseModel):
     """SHA-256 of the judged bundle's manifest, hexadecimal."""
 
 
+class Rejudgement(BaseModel):
+    """Stored evidence of a version, judged under the policy, costs and champion in force at a promotion."""
+
+    model_config = ConfigDict(frozen=True, allow_inf_nan=True)
+
+    evaluation: UUID
+    """Evaluation whose evidence was judged."""
+    evidence_digest: str | None
+    """SHA-256 of the stored evidence, hexadecimal; None: recorded numbers of a release that stored none."""
+    evidence_at: datetime
+    """Time of the newest evidence: of the verdict, or of the newest shadow bar recorded in time after it."""
+    champion: str | None
+    """Version in production at the time."""
+    decision: Decision | None
+    """None if the evidence could not be judged."""
+    refusals: tuple[str, ...]
+    """Reasons against the promotion, each with the name of the check or the remedy; empty: none."""
+    policy: str
+    policy_hash: str
+    terms_digest: str | None
+    """SHA-256 of the terms of the judgement, hexadecimal; None if the evidence could not be judged."""
+    costs: str
+    """Costs of the judgement as a clause."""
+
+
+Judge = Callable[[ModelVersion], Rejudgement]
+"""Function that judges the stored evidence of a version anew."""
+
+
 def authorise(actor: Actor, force: bool, reason: str) -> None:
     """Check the role: viewers change nothing, and only an admin with a reason overrules the gate or an alias.
 
@@ -132,15 +163,19 @@ def integrity_refusals(job: JobStatus) -> tuple[str, ...]:
 
 
 def gate_refusals(
-    version: ModelVersion, evidence: Evidence | None, allowed: Sequence[ModelStatus]
+    version: ModelVersion, evidence: Evidence | None, allowed: Sequence[ModelStatus], must_have_passed: bool
 ) -> tuple[str, ...]:
-    """Reasons against a version in production that only an admin can overrule; empty: none."""
+    """Reasons against a version in production that only an admin can overrule; empty: none.
+
+    Args:
+        must_have_passed: False for a promotion, which judges the stored evidence anew.
+    """
     refusals = []
     if version.status not in allowed:
         refusals.append(f"the status is {version.status}, not {' or '.join(allowed)}")
     if evidence is None:
         refusals.append("the version was never judged")
-    elif not evidence.passed:
+    elif not evidence.passed and (must_have_passed or refusals):
         refusals.append("the version did not pass the gate")
     elif evidence.bundle_digest != version.bundle_digest:
         refusals.append("the gate judged a different bundle")

@@ -15,6 +15,7 @@ from clm_core.domain.audit import Action, AuditEntry
 from clm_core.domain.evaluations import EvaluationResult, Verdict
 from clm_core.domain.jobs import Lease, TrainingJob
 from clm_core.domain.searches import Tuning
+from clm_core.domain.stored_evidence import StoredEvidence
 from clm_core.domain.tuning import TrialState, TuneResult
 from clm_core.domain.versions import ModelVersion
 from clm_core.domain.vocabulary import ModelStatus
@@ -79,7 +80,13 @@ def version_judged(
     verdict: Verdict,
     policy: GatePolicy,
     bundle_digest: str,
+    evidence: StoredEvidence | None,
 ) -> None:
+    stored = evidence and {
+        "evidence_digest": evidence.digest,
+        "data_hash": evidence.data_hash,
+        "code_digest": evidence.code_digest,
+    }
     details = {
         "version": result.version,
         "evaluation": result.id,
@@ -90,6 +97,7 @@ def version_judged(
         "terms_digest": result.terms_digest,
         "policy": policy.name,
         "policy_hash": policy.digest,
+        **(stored or {}),
     }
     record(connection, Action.VERSION_JUDGED, result.model_id, result.created_at, details)
 

@@ -1,22 +1,25 @@
 """Evaluations of versions: the measured results, the verdict, the policy and the judged bundle."""
 
+from dataclasses import asdict
 from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Engine, ScalarSelect, insert, select, text
 
 from clm_core.decisions.gate_policy import ALTERNATIVES, GatePolicy
-from clm_core.domain.errors import NotFound
+from clm_core.domain.errors import EvidenceChanged, NotFound
 from clm_core.domain.evaluations import DERIVED, EvaluationResult, Verdict
 from clm_core.domain.events import EventType, ModelEvaluated
 from clm_core.domain.jobs import Lease
+from clm_core.domain.stored_evidence import StoredEvidence
 from clm_core.ledger import audit_records, events, leases, rows, versions
-from clm_core.ledger.tables import Base, EvaluationRow, TrialRow
+from clm_core.ledger.tables import Base, EvaluationRow, EvidenceRow, TrialRow
 
 _DERIVED: Any = {"legs": True, "headline": True, "checks": {"__all__": set(DERIVED)}}
 """Fields of a verdict that follow from the others, and are not stored."""
 _EVALUATIONS = Base.metadata.tables[EvaluationRow.__tablename__]
 _TRIALS = Base.metadata.tables[TrialRow.__tablename__]
+_EVIDENCE = Base.metadata.tables[EvidenceRow.__tablename__]
 # an evaluation that is added late need not be the newest
 _RANK = text("""
 UPDATE model_versions SET
@@ -43,8 +46,12 @@ class EvaluationStore:
         policy: GatePolicy,
         bundle_digest: str,
         lease: Lease | None = None,
+        evidence: StoredEvidence | None = None,
     ) -> EvaluationResult:
         """Record measured results and the verdict, with the policy and the digest of the judged bundle.
+
+        Args:
+            evidence: positions behind the results, for a judgement at a promotion; None: not stored.
 
         Raises:
             AlreadyExists: an evaluation with the same id is recorded.
@@ -64,10 +71,13 @@ class EvaluationStore:
             leases.require(connection, job, lease)
             versions.lock_version(connection, result.model_id, result.version)
             connection.execute(insert(_EVALUATIONS).values(row))
+            if evidence is not None:
+                stored = asdict(evidence) | {"evaluation_id": result.id, "digest": evidence.digest}
+                connection.execute(insert(_EVIDENCE).values(stored))
             connection.execute(_RANK, {"model_id": result.model_id, "version": result.version})
             event = _evaluated_event(result, verdict, bundle_digest)
             events.record(connection, EventType.MODEL_EVALUATED, event, result.created_at)
-            audit_records.version_judged(connection, result, verdict, policy, bundle_digest)
+            audit_records.version_judged(connection, result, verdict, policy, bundle_digest, evidence)
         return result
 
     def evaluation(self, model_id: str, label: str) -> tuple[EvaluationResult, Verdict]:
@@ -79,6 +89,25 @@ class EvaluationStore:
         newest = self._newest_evaluation(model_id, label)
         result = {name: newest[name] for name in EvaluationResult.model_fields}
         return EvaluationResult.model_validate(result), Verdict.model_validate(newest["verdict"])
+
+    def stored_evidence(self, evaluation_id: UUID) -> StoredEvidence | None:
+        """Positions behind an evaluation; None for an evaluation by a release that stored none.
+
+        Raises:
+            EvidenceChanged: the stored positions differ from their digest.
+        """
+        query = select(*_EVIDENCE.c).where(_EVIDENCE.c.evaluation_id == evaluation_id)
+        with self._engine.begin() as connection:
+            row = connection.execute(query).mappings().one_or_none()
+        if row is None:
+            return None
+        evidence = StoredEvidence(row["content"], row["data_hash"], row["code_digest"])
+        if evidence.digest != row["digest"]:
+            raise EvidenceChanged(
+                f"The stored positions of evaluation {evaluation_id} differ from their digest: they were "
+                "changed in the database. Restore a backup, or retrain."
+            )
+        return evidence
 
     def has_unrecorded_terms(self) -> bool:
         """True if an evaluation has no recorded terms: release 0.1.0 recorded none."""

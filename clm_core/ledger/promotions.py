@@ -15,7 +15,14 @@ from clm_core.domain.audit import Action
 from clm_core.domain.errors import ConflictError, IllegalTransition
 from clm_core.domain.events import Event, EventType, ProductionChanged
 from clm_core.domain.faults import Fault, crash_at
-from clm_core.domain.promotions import Change, Evidence, Promotion, PromotionKind, PromotionState
+from clm_core.domain.promotions import (
+    Change,
+    Evidence,
+    Promotion,
+    PromotionKind,
+    PromotionState,
+    Rejudgement,
+)
 from clm_core.domain.versions import ModelVersion
 from clm_core.domain.vocabulary import JobStatus, ModelStatus
 from clm_core.ledger import alerts, audit_records
@@ -116,6 +123,15 @@ class PromotionStore:
         with self._engine.begin() as connection:
             row = connection.execute(newest).mappings().one_or_none()
         return None if row is None else Evidence.model_validate(dict(row))
+
+    def record_rejudgement(
+        self, version: ModelVersion, judged: Rejudgement, actor: Actor, now: datetime
+    ) -> None:
+        """Record in the audit that a promotion judged a version's stored evidence anew."""
+        details = {"version": version.version, **judged.model_dump()}
+        with self._engine.begin() as connection:
+            action = Action.VERSION_REJUDGED
+            audit_records.record(connection, action, version.model_id, now, details, actor)
 
     def expired_forced(self, now: datetime) -> list[Promotion]:
         """Expired forced promotions whose version still serves."""

@@ -8,7 +8,15 @@ from sqlalchemy import Connection, NullPool, create_engine, text
 from clm_core.ledger.migrations import HEAD, current_revision, pending
 from clm_core.ledger.tables import Base
 
-APPEND_ONLY = ("audit_log", "trials", "begun_trials", "tunings", "shadow_positions")
+APPEND_ONLY = (
+    "audit_log",
+    "trials",
+    "begun_trials",
+    "tunings",
+    "evaluation_evidence",
+    "market_costs",
+    "shadow_positions",
+)
 _RIGHTS = text("""
 SELECT what || ' on ' || relname FROM pg_class, unnest(ARRAY['UPDATE', 'DELETE', 'TRUNCATE']) what
 WHERE relname = ANY (:tables) AND relnamespace = 'public'::regnamespace

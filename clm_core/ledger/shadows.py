@@ -1,9 +1,9 @@
 """Positions of shadow versions: recorded once, never changed, never deleted."""
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
-from sqlalchemy import Engine, select
+from sqlalchemy import Engine, Interval, func, literal, select
 from sqlalchemy.dialects.postgresql import insert as insert_once
 
 from clm_core.domain.shadows import ShadowRecord
@@ -82,6 +82,21 @@ class ShadowStore:
         time, position, recorded_at = zip(*rows, strict=True) if rows else ((), (), ())
         positions = np.array(position, dtype=np.float64)
         return ShadowRecord(_nanoseconds(time), positions, _nanoseconds(recorded_at))
+
+    def newest_in_time(self, model_id: str, version: str, bar: timedelta) -> datetime | None:
+        """Close of the newest bar whose position was recorded before the close of the next bar; None: none.
+
+        Args:
+            bar: length of a bar.
+        """
+        newest = select(func.max(_POSITIONS.c.bar_time)).where(
+            _POSITIONS.c.model_id == model_id,
+            _POSITIONS.c.version == version,
+            _POSITIONS.c.recorded_at - _POSITIONS.c.bar_time <= literal(2 * bar, Interval),
+        )
+        with self._engine.begin() as connection:
+            opened: datetime | None = connection.scalar(newest)
+        return None if opened is None else opened + bar
 
 
 def _nanoseconds(moments: tuple[datetime, ...]) -> "NDArray[np.int64]":

@@ -16,6 +16,7 @@ from clm_core.ledger.evaluations import EvaluationStore
 from clm_core.ledger.hash_chain import Anchor, Recorded
 from clm_core.ledger.jobs import JobStore
 from clm_core.ledger.labels import LabelStore
+from clm_core.ledger.market_costs import MarketCostStore
 from clm_core.ledger.passes import PassStore
 from clm_core.ledger.promotions import PromotionStore
 from clm_core.ledger.replies import ReplyStore
@@ -45,6 +46,7 @@ class Ledger(JobStore, VersionStore, EvaluationStore):
         self.trials = TrialStore(engine)
         self.tunings = TuningStore(engine)
         self.shadows = ShadowStore(engine)
+        self.market_costs = MarketCostStore(engine)
         self.tokens = TokenStore(engine)
         self.replies = ReplyStore(engine)
         self.passes = PassStore(engine)

@@ -329,6 +329,32 @@ class EvaluationRow(Base):
     trial_id: Mapped[UUID] = mapped_column(ForeignKey("trials.id"))
 
 
+class EvidenceRow(Base):
+    """The `StoredEvidence` of an evaluation. Append-only: a promotion judges what the verdict judged."""
+
+    __tablename__ = "evaluation_evidence"
+
+    evaluation_id: Mapped[UUID] = mapped_column(ForeignKey("evaluations.id"), primary_key=True)
+    digest: Mapped[str]
+    """SHA-256 of the content, hexadecimal."""
+    content: Mapped[bytes]
+    data_hash: Mapped[str]
+    code_digest: Mapped[str]
+
+
+class MarketCostsRow(Base):
+    """Costs of a market from a moment on. Append-only."""
+
+    __tablename__ = "market_costs"
+    __table_args__ = (Index(None, "symbol", "number"),)
+
+    number: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
+    symbol: Mapped[str]
+    costs: Mapped[dict[str, Any]] = mapped_column(JSONB)
+    """`MarketCosts` of the settings of the home."""
+    at: Mapped[datetime]
+
+
 class ShadowPositionRow(Base):
     """Target position of a shadow version after a bar, recorded at the time. Append-only: positions chosen
     afterwards would prove nothing."""

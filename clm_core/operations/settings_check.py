@@ -12,7 +12,13 @@ from clm_core.ledger.timestamps import authority_of
 from clm_core.platform import notifications
 from clm_core.platform.settings_file import HOME_VARIABLE
 from clm_core.platform.stack_settings import StackSettingsRecord
-from clm_core.settings import Settings, setting_texts, settings_file, variables_given
+from clm_core.settings import (
+    Settings,
+    policy_variables,
+    setting_texts,
+    settings_file,
+    variables_given,
+)
 
 DEPLOYED = ("universe", "deploy.job_variables")
 """Settings that `clm deploy` brings into a running stack: names, or beginnings of names."""
@@ -74,6 +80,26 @@ def require_settings_of_stack(
         names = [name for name in names if not name.startswith(DEPLOYED)]
     if names:
         raise SettingsError(f"{_difference(settings, record, names)}\n{_advice(settings, record)}")
+
+
+def require_policy_of_home(settings: Settings) -> None:
+    """Refuse a gate policy that comes from a variable of the command alone.
+
+    A running stack, whose settings are compared by `require_settings_of_stack`, may take its policy from
+    variables.
+
+    Raises:
+        SettingsError: a variable gives the policy, and the home's settings file gives another.
+    """
+    if StackSettingsRecord.read(settings.home) is not None:
+        return
+    names = policy_variables(settings)
+    if names:
+        raise SettingsError(
+            f"{', '.join(names)} names another gate policy than the settings of {settings.home}: a promotion "
+            "is judged by the policy of the home. Unset the variable, or write the policy into "
+            f"{settings.home / 'clm.toml'} under [policy]."
+        )
 
 
 def record_settings(settings: Settings, at: datetime) -> None:

@@ -23,6 +23,8 @@ class AdvisoryLock(IntEnum):
     """A request to the REST API with an `Idempotency-Key`; the second number is a hash of caller and key."""
     LABEL = 0x434C4D0A
     """Registration of a version; the second number is a hash of the model id and the label."""
+    MARKET_COSTS = 0x434C4D0C
+    """Record of the costs of a market; the second number is a hash of the symbol."""
     MLFLOW_TABLES = 0x434C4D0B
     """Creation and migration of MLflow's tables, in MLflow's database."""
     HOME = 0x434C4D09

@@ -1,6 +1,7 @@
 """Promotion protocol: the alias in MLflow moves once, and the ledger records the reason.
 
-    lock the model -> end interrupted promotions -> compare with the expected champion -> verify the bundle
+    lock the model -> end interrupted promotions -> compare with the expected champion
+    -> judge the stored evidence anew (a promotion, not a rollback) -> verify the bundle
     -> intent -> move the alias `production` (the commit point) -> alias `previous`, tags
     -> outcome, statuses, audit entry and event in one transaction
 
@@ -28,6 +29,7 @@ from clm_core.domain.promotions import (
     UNSET,
     Change,
     Expected,
+    Judge,
     Promotion,
     PromotionKind,
     PromotionState,
@@ -93,14 +95,17 @@ class Promotions:
         actor: Actor,
         reason: str,
         now: datetime,
+        judge: Judge,
         expected_champion: Expected = UNSET,
         force: bool = False,
         said_by: str | None = None,
         key: str | None = None,
     ) -> Promotion:
-        """Promote a version that passed its gate; the replaced version is retired.
+        """Promote a version whose stored evidence passes the gate now; the replaced version is retired.
 
         Args:
+            judge: judges the stored evidence under the policy, costs and champion in force, and is called
+                while the model is locked. The answer is an entry of the audit.
             expected_champion: label of the production version as the caller saw it, None for no version,
                 UNSET for no expectation.
             force: an admin overrides the gate; the bytes must still be the judged bytes.
@@ -111,7 +116,7 @@ class Promotions:
         Raises:
             NotAllowed: the actor's role does not permit the change.
             ConflictError: another version is in production than the caller saw.
-            PromotionRefused: the version did not pass the gate, or cannot serve at all.
+            PromotionRefused: the version does not pass the gate now, or cannot serve at all.
             BundleCorrupt: MLflow holds other files than were judged.
             RegistryUnavailable: MLflow failed on the way; `reconcile` ends the promotion.
         """
@@ -122,7 +127,7 @@ class Promotions:
                 return done
             champion = self._champion(model_id, expected_champion)
             target = self.ledger.version(model_id, label)
-            forced = self._check(target, champion, PROMOTABLE, force, request)
+            forced = self._check(target, champion, PROMOTABLE, force, request, judge)
             change = request.change(model_id, PromotionKind.PROMOTION, champion, label, forced)
             return self._carry_out(change, target, expected_champion, require_lock, request.key)
 
@@ -301,8 +306,13 @@ class Promotions:
         allowed: Sequence[ModelStatus],
         force: bool,
         request: ChangeRequest,
+        judge: Judge | None = None,
     ) -> bool:
-        """True if the promotion overrides the gate; refuses a version that may not serve."""
+        """True if the promotion overrides the gate; refuses a version that may not serve.
+
+        Args:
+            judge: judge of new evidence; None for a version that was in production before, or is there.
+        """
         model_id, label = target.model_id, target.version
         if label == champion:
             raise PromotionRefused(
@@ -311,7 +321,12 @@ class Promotions:
         unfit = integrity_refusals(self._store.job_status(target))
         if unfit:
             raise PromotionRefused(model_id, label, unfit, "Wait for the job to complete, or retrain.")
-        refusals = gate_refusals(target, self._store.evidence(model_id, label), allowed)
+        evidence = self._store.evidence(model_id, label)
+        refusals = gate_refusals(target, evidence, allowed, must_have_passed=judge is None)
+        if judge is not None and not refusals:
+            judged = judge(target)
+            self._store.record_rejudgement(target, judged, request.actor, request.at)
+            refusals = judged.refusals
         if refusals and not force:
             advice = "Retrain, or ask an admin to force the promotion and to give a reason."
             raise PromotionRefused(model_id, label, refusals, advice)

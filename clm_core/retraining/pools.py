@@ -1,7 +1,7 @@
 """Pools: from the names in a request to the bars of all members, and the evaluation member by member."""
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import TypeVar
@@ -14,7 +14,6 @@ from clm_core.backtest.baselines import Baseline, Sizer, run_baselines
 from clm_core.backtest.metrics import summarise
 from clm_core.backtest.results import Backtest
 from clm_core.backtest.terms import MarketTerms, buy_and_hold
-from clm_core.backtest.walk_forward import OutOfSample
 from clm_core.decisions.cases import Comparison
 from clm_core.domain.costs import Costs, HoldingCosts
 from clm_core.domain.errors import NotEnoughBars, PoolRefused, UnknownSeries
@@ -40,6 +39,7 @@ from clm_core.models.pooled import view_of
 from clm_core.registry.mlflow_registry import MLflowRegistry
 from clm_core.retraining.case import count_trial
 from clm_core.retraining.results import BacktestEvaluation, MemberEvaluation
+from clm_core.retraining.stored_evidence import OutOfSampleRuns
 from clm_core.services import Services
 
 DAY_NS = 86_400_000_000_000
@@ -193,23 +193,26 @@ def dearest(terms: Sequence[TradingTerms]) -> TradingTerms:
 
 
 def evaluate_members(
-    panel: Panel, runs: Sequence[OutOfSample], terms: dict[str, MarketTerms]
+    panel: Panel, runs: OutOfSampleRuns, seed: int, terms: Mapping[str, MarketTerms]
 ) -> tuple[MemberEvaluation, ...]:
     """Backtest of each member on its out-of-sample bars, under the terms of the member's market.
+
+    Args:
+        seed: index of the seed.
 
     Raises:
         NotEnoughBars: a member has no out-of-sample bar.
     """
     members = []
-    for bars, run in zip(panel, runs, strict=True):
-        unseen = bars[run.rows]
+    for bars, run in zip(panel, runs.markets, strict=True):
+        unseen = bars[run.rows(bars)]
         if not len(unseen):
             raise NotEnoughBars(
                 f"{bars.symbol} has no bar in the out-of-sample part of the pool {panel.name}: give a longer "
                 "span, or leave the symbol out"
             )
         market = terms[bars.symbol]
-        positions = market.tradable(run.positions[run.rows])
+        positions = market.tradable(run.positions[seed])
         result = market.backtest(unseen, positions)
         members.append(
             MemberEvaluation(unseen, positions, result, summarise(result, unseen.periods_per_year), market)
@@ -224,20 +227,22 @@ def portfolio_of(axis: Bars, members: Sequence[MemberEvaluation]) -> Backtest:
 
 
 def pool_baselines(
-    axis: Bars, panel: Panel, runs: Sequence[OutOfSample], terms: dict[str, MarketTerms], size: Sizer
+    axis: Bars, panel: Panel, runs: OutOfSampleRuns, terms: Mapping[str, MarketTerms], size: Sizer
 ) -> tuple[Baseline, ...]:
     """Baselines of the pool: the equal-risk portfolio of the members' baselines, under the terms of each.
 
     Args:
         axis: out-of-sample part of the common axis.
-        runs: out-of-sample results of each member, whose rows are traded.
+        runs: out-of-sample positions of each member, whose rows are traded.
         size: sizing of the version.
     """
     cash = terms[panel.symbols[0]].terms.execution.initial_cash
+    rows = [run.rows(bars) for bars, run in zip(panel, runs.markets, strict=True)]
     by_member = [
-        run_baselines(terms[bars.symbol], bars, run.rows, size) for bars, run in zip(panel, runs, strict=True)
+        run_baselines(terms[bars.symbol], bars, traded, size)
+        for bars, traded in zip(panel, rows, strict=True)
     ]
-    unseen = [bars[run.rows] for bars, run in zip(panel, runs, strict=True)]
+    unseen = [bars[traded] for bars, traded in zip(panel, rows, strict=True)]
     baselines = []
     for same in zip(*by_member, strict=True):
         results = [(bars, baseline.result) for bars, baseline in zip(unseen, same, strict=True)]

@@ -9,6 +9,7 @@ from clm_core.backtest.terms import MarketTerms
 from clm_core.domain.evaluations import Verdict
 from clm_core.domain.versions import ModelVersion
 from clm_core.market.bars import Bars, Floats
+from clm_core.retraining.stored_evidence import OutOfSampleRuns
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,6 +47,8 @@ class BacktestEvaluation:
     market: MarketTerms
     """Terms of trading of every backtest of the evaluation; of a pool, the highest of each cost, under which
     the pool was trained, while each member trades under its own."""
+    runs: OutOfSampleRuns
+    """Positions of every seed, as the models asked for them."""
     members: tuple[MemberEvaluation, ...] = ()
     """Members of a pool with the judged seed; empty for one market."""
 

@@ -3,19 +3,14 @@
 import math
 import platform
 import uuid
-from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import datetime, timedelta
 from functools import partial
 
 import numpy as np
 
-from clm_core.backtest.baselines import Sizer, run_baselines
-from clm_core.backtest.metrics import summarise
 from clm_core.backtest.results import Metrics
 from clm_core.backtest.tearsheet import TearSheet, equity_png, render
-from clm_core.backtest.terms import MarketTerms
-from clm_core.decisions import gate
 from clm_core.domain import verdict_text
 from clm_core.domain.costs import MarketCosts
 from clm_core.domain.evaluations import Decision, EvaluationResult, Verdict
@@ -23,6 +18,7 @@ from clm_core.domain.execution import FIXED_UNITS, ExecutionRules
 from clm_core.domain.faults import Fault, crash_at
 from clm_core.domain.jobs import Lease, TrainingJob
 from clm_core.domain.recipes import RecipeIdentity
+from clm_core.domain.stored_evidence import StoredEvidence
 from clm_core.domain.terms import EvaluationTerms, cost_sentence
 from clm_core.domain.versions import ModelVersion
 from clm_core.domain.vocabulary import ModelStatus
@@ -33,14 +29,20 @@ from clm_core.models import catalog
 from clm_core.models.bundle import read_card
 from clm_core.models.contract import ModelCard
 from clm_core.models.ensemble import readable
-from clm_core.models.kind import DEFAULT_SIZING
-from clm_core.models.sizing import size_positions
 from clm_core.registry.mlflow_registry import Registered
 from clm_core.retraining import case, pools, resume, training
-from clm_core.retraining.code_version import code_version
+from clm_core.retraining.code_version import code_digest, code_version
 from clm_core.retraining.ensembles import fetch_members
+from clm_core.retraining.evaluation import (
+    SeedBacktests,
+    backtest_seeds,
+    baseline_sizer,
+    evaluation_of,
+)
+from clm_core.retraining.judging import market_terms, recorded_terms, settle_costs, verdict_on
 from clm_core.retraining.recipes import recipe_of
 from clm_core.retraining.results import BacktestEvaluation, TearSheetFiles
+from clm_core.retraining.stored_evidence import pack, runs_of
 from clm_core.retraining.training import TrainingResult, TrainingSpec
 from clm_core.services import Services
 
@@ -154,78 +156,24 @@ def evaluate_out_of_sample(
     judged by its equal-risk portfolio; the backtest of each member counts as a trial of the member's market.
     """
     rules = catalog.version_execution(trained.params, services.settings.execution.rules)
-    if isinstance(bars, Panel):
-        return _evaluate_pool(services, lease, job, bars, trained, rules)
-    market = services.terms(bars.symbol, bars.calendar).under(rules)
-    rows = trained.out_of_sample[0].rows
-    unseen = bars[rows]
-    positions = [market.tradable(run.positions[rows]) for run in trained.out_of_sample]
-    results = [market.backtest(unseen, targets) for targets in positions]
-    metrics = [summarise(result, unseen.periods_per_year) for result in results]
-    ranking, judged = _ranked_seeds(services, job, metrics)
-    # the judged seed last: a verdict refers to the newest trial of its job
-    backtests = sorted(enumerate(results), key=lambda pair: pair[0] == judged)
-    case.record_trials(services.ledger, lease, job, unseen, backtests, services.clock())
-    baselines = run_baselines(market, bars, rows, _baseline_sizer(trained))
-    crash_at(Fault.EVALUATED, services.settings.fault)
-    return BacktestEvaluation(
-        bars=unseen,
-        positions=positions[judged],
-        judged_seed=judged,
-        seed_sharpes=tuple(metrics[seed].sharpe_ratio for seed in ranking),
-        result=results[judged],
-        metrics=metrics[judged],
-        baselines=baselines,
-        market=market,
-    )
-
-
-def _evaluate_pool(
-    services: Services,
-    lease: Lease,
-    job: TrainingJob,
-    panel: Panel,
-    trained: TrainingResult,
-    rules: ExecutionRules,
-) -> BacktestEvaluation:
-    terms = {symbol: market.under(rules) for symbol, market in pools.member_terms(services, panel).items()}
-    members = [pools.evaluate_members(panel, run, terms) for run in trained.by_member]
-    axis = panel.index_bars()[trained.out_of_sample[0].rows]
-    results = [pools.portfolio_of(axis, each) for each in members]
-    metrics = [summarise(result, axis.periods_per_year) for result in results]
-    ranking, judged = _ranked_seeds(services, job, metrics)
-    now = services.clock()
-    looks = pools.record_looks(services.ledger, lease, job, list(enumerate(members)), now)
-    # the portfolio with the judged seed last: a verdict refers to the newest trial of its job
-    backtests = sorted(enumerate(results), key=lambda pair: pair[0] == judged)
-    case.record_trials(services.ledger, lease, job, axis, backtests, now + timedelta(microseconds=looks))
-    size = _baseline_sizer(trained)
-    baselines = pools.pool_baselines(axis, panel, trained.by_member[judged], terms, size)
-    crash_at(Fault.EVALUATED, services.settings.fault)
-    return BacktestEvaluation(
-        bars=axis,
-        positions=pools.joined_positions(members[judged]),
-        judged_seed=judged,
-        seed_sharpes=tuple(metrics[seed].sharpe_ratio for seed in ranking),
-        result=results[judged],
-        metrics=metrics[judged],
-        baselines=baselines,
-        market=MarketTerms(pools.dearest([each.terms for each in terms.values()])),
-        members=members[judged],
-    )
-
-
-def _baseline_sizer(trained: TrainingResult) -> Sizer:
-    """Sizing of the version, or the default of a version without."""
-    sizing = catalog.version_sizing(trained.params) or DEFAULT_SIZING
-    return partial(size_positions, sizing=sizing)
-
-
-def _ranked_seeds(services: Services, job: TrainingJob, metrics: Sequence[Metrics]) -> tuple[list[int], int]:
-    """Seeds by Sharpe ratio, ascending, and the seed judged."""
+    runs = runs_of(bars, trained)
+    terms = market_terms(services.terms, bars, rules)
     quantile = services.policy(job.model_id, job.symbol).criteria.seed_quantile
-    ranking = sorted(range(len(metrics)), key=lambda seed: _finite_or_lowest(metrics[seed].sharpe_ratio))
-    return ranking, ranking[int(quantile * (len(ranking) - 1))]
+    backtests = backtest_seeds(bars, runs, terms, quantile)
+    _count_trials(services, lease, job, backtests)
+    evaluation = evaluation_of(backtests, bars, runs, terms, baseline_sizer(trained.params))
+    crash_at(Fault.EVALUATED, services.settings.fault)
+    return evaluation
+
+
+def _count_trials(services: Services, lease: Lease, job: TrainingJob, backtests: SeedBacktests) -> None:
+    """Count the backtest of every seed; of a pool, those of the members in their markets as well."""
+    now = services.clock()
+    looks = pools.record_looks(services.ledger, lease, job, list(enumerate(backtests.members)), now)
+    # the judged seed last: a verdict refers to the newest trial of its job
+    ordered = sorted(enumerate(backtests.results), key=lambda pair: pair[0] == backtests.judged)
+    at = now + timedelta(microseconds=looks)
+    case.record_trials(services.ledger, lease, job, backtests.axis, ordered, at)
 
 
 def judge(services: Services, lease: Lease, version: ModelVersion, evaluation: BacktestEvaluation) -> Verdict:
@@ -237,30 +185,12 @@ def judge(services: Services, lease: Lease, version: ModelVersion, evaluation: B
     registry = services.registry
     settings = services.settings
     policy = services.policy(version.model_id, version.symbol)
-    if evaluation.members:
-        symbols = tuple(member.bars.symbol for member in evaluation.members)
-        trials = pools.trials_of(ledger, version.symbol, symbols, version.timeframe)
-        against = pools.compare_with_champion(
-            ledger, registry, services.market, version, evaluation, settings.execution.rules
-        )
-    else:
-        trials = ledger.trials.records(version.symbol, version.timeframe)
-        against = case.compare_with_champion(
-            ledger, registry, services.market, version, evaluation, settings.execution.rules
-        )
-    verdict = gate.judge(case.build_case(evaluation, trials, against, policy), policy)
-    if len(evaluation.seed_sharpes) > 1:
-        verdict = verdict.model_copy(update={"seed_sharpes": evaluation.seed_sharpes})
-    remarks = evaluation.market.terms.remarks
-    updates = {
-        "warnings": (*verdict.warnings, *remarks),
-        "baselines": case.compare_with_baselines(evaluation),
-        "by_symbol": pools.by_symbol(evaluation.members, settings.walk_forward, len(evaluation.seed_sharpes)),
-    }
-    verdict = verdict.model_copy(update=updates)
-    terms = _recorded_terms(evaluation, settings.walk_forward)
+    settle_costs(services, [each.symbol for each in evaluation.runs.markets], evaluation.bars.calendar)
+    verdict = verdict_on(services, version, evaluation, policy)
+    terms = recorded_terms(evaluation, settings.walk_forward)
     record = _evaluation_record(version, evaluation, verdict, terms, services.clock())
-    ledger.add_evaluation(record, verdict, policy, version.bundle_digest, lease)
+    evidence = StoredEvidence(pack(evaluation.runs), version.data_hash, code_digest())
+    ledger.add_evaluation(record, verdict, policy, version.bundle_digest, lease, evidence)
     crash_at(Fault.EVALUATION_RECORDED, settings.fault)
     registry.log_results(
         version.mlflow_run_id,
@@ -300,7 +230,7 @@ def report(
         baselines=evaluation.baselines,
         verdict=verdict,
         terms=evaluation.market.terms,
-        terms_digest=_recorded_terms(evaluation, settings.walk_forward).digest,
+        terms_digest=recorded_terms(evaluation, settings.walk_forward).digest,
         params=readable(job.model_type, trained.params) | _chosen_horizon(trained, evaluation.judged_seed),
         importances=trained.importances,
         data_facts=_data_facts(bars),
@@ -399,21 +329,6 @@ def _environment(card: ModelCard) -> dict[str, str]:
     """Versions of Python and the libraries, and the digests of own features."""
     own = {f"feature {each.name}": f"{each.source} {each.digest[:12]}" for each in card.own_features}
     return {"Python": platform.python_version(), **card.libraries, **own}
-
-
-def _finite_or_lowest(ratio: float) -> float:
-    return ratio if math.isfinite(ratio) else -math.inf
-
-
-def _recorded_terms(evaluation: BacktestEvaluation, plan: WalkForwardPlan) -> EvaluationTerms:
-    bars = evaluation.bars
-    seeds = len(evaluation.seed_sharpes)
-    run = plan.model_copy(update={"seeds": seeds})
-    terms = EvaluationTerms.of(evaluation.market.terms, run, str(bars.calendar), bars.gap_rules)
-    members = {
-        member.bars.symbol: pools.member_record(member, plan, seeds).digest for member in evaluation.members
-    }
-    return terms.model_copy(update={"members": members})
 
 
 def _evaluation_record(

@@ -65,8 +65,8 @@ CHANGED = {
     "production_restored",
 }
 """Audit actions of changes of the production version."""
-MADE = ["version_registered", "version_judged", "version_status_changed"]
-"""Audit actions of the creation of a version."""
+MADE = ["version_registered", "version_judged", "version_rejudged", "version_status_changed"]
+"""Audit actions of the creation and the judgement of a version."""
 
 
 @dataclass(frozen=True)

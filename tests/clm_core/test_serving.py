@@ -20,6 +20,7 @@ from pathlib import Path
 import joblib
 import mlflow
 import numpy as np
+import promoting
 import pytest
 from sqlalchemy import create_engine, text
 
@@ -83,7 +84,7 @@ def name_production(services: Services, version: ModelVersion) -> None:
     """Put a version into production, also without a verdict and after changes of the alias by a test."""
     if services.ledger.promotions.champion(MODEL) != version.version:
         now = services.clock()
-        services.promotions.promote(MODEL, version.version, ADMIN, "to be loaded", now, force=True)
+        promoting.promote(services, MODEL, version.version, ADMIN, "to be loaded", now, force=True)
     services.registry.point(MODEL, "production", version.mlflow_version)
 
 

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import promoting
 import pytest
 from installations import CLM, Installation, wait_until
 from markets import add_markets
@@ -149,7 +150,7 @@ def life(make_home: Callable[[str], Path], policy: Path) -> Iterator[Life]:
         exec(RETRAIN, {"settings": settings, "request": REQUEST})
     with open_services(settings) as services:
         for version in services.ledger.versions(model_id=MODEL)[:2]:
-            services.promotions.promote(MODEL, version.version, SYSTEM, "tested", services.clock())
+            promoting.promote(services, MODEL, version.version, SYSTEM, "tested", services.clock())
     with open_database(home) as database:
         lived = Life(installed(home, policy), database.server)
         yield lived

@@ -15,6 +15,7 @@ from typing import Any
 import httpx
 import mlflow
 import numpy as np
+import promoting
 import pytest
 from jobs import end_all_jobs
 
@@ -234,8 +235,8 @@ def test_a_version_names_the_production_version_of_its_training_as_parent(
     served = services.ledger.promotions.champion("lightgbm_eurusd_1h")
     first = retrain(request).version
     admin = Actor(name="ada", role=Role.ADMIN)
-    services.promotions.promote(
-        first.model_id, first.version, admin, "a parent for the next", services.clock(), force=True
+    promoting.promote(
+        services, first.model_id, first.version, admin, "a parent for the next", services.clock(), force=True
     )
     assert first.parent_version == served
     assert retrain(request).version.parent_version == first.version

@@ -8,6 +8,7 @@ from clm_core.api.context import Connected
 from clm_core.api.idempotency import Idempotent, json_response
 from clm_core.api.parameters import Label, ModelId, Text
 from clm_core.domain.promotions import UNSET, Expected
+from clm_core.retraining import promoting
 
 
 class _Change(BaseModel):
@@ -41,15 +42,16 @@ class RollbackRequest(_Change):
 
 
 def promote(body: PromoteRequest, actor: Caller, clm: Connected, idempotent: Idempotent) -> Response:
-    """Promote a version that passed its gate to production; forcing another version takes an admin."""
+    """Promote a version to production; its stored evidence is judged anew under the policy, the costs and the
+    production version in force. Forcing a version against the gate takes an admin."""
 
     def change() -> Response:
-        done = clm.promotions.promote(
+        done = promoting.promote(
+            clm,
             body.model_id,
             body.version,
             actor,
             body.reason,
-            clm.clock(),
             expected_champion=body.expected,
             force=body.force,
             said_by=body.promoted_by,

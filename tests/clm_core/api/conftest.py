@@ -11,6 +11,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 
+import promoting
 import pytest
 import uvicorn
 from fastapi import FastAPI
@@ -51,7 +52,7 @@ def wired(services: Services) -> Services:
             },
         }
     )
-    return replace(services, settings=settings)
+    return replace(services, settings=settings, policies=promoting.THRESHOLDS_ALONE)
 
 
 @pytest.fixture(scope="session")

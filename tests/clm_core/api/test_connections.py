@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import httpx
+import promoting
 import pytest
 from patience import PATIENT_SECONDS
 from sqlalchemy import create_engine, text
@@ -151,7 +152,7 @@ def test_a_stream_of_events_outlasts_every_deadline(
         assert next(lines) == ": connected"
         # longer than all deadlines together
         time.sleep(3.5)
-        services.promotions.promote(model_id, version.version, OPERATOR, "", services.clock())
+        promoting.promote(services, model_id, version.version, OPERATOR, "", services.clock())
         assert any(version.version in line for line in lines)
 
 

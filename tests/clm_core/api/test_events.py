@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 import httpx
+import promoting
 import pytest
 from fastapi.testclient import TestClient
 
@@ -35,7 +36,7 @@ def follow(url: str, token: str, **headers: str) -> Iterator[dict[str, Any]]:
 
 
 def promote(services: Services, version: ModelVersion) -> None:
-    services.promotions.promote(version.model_id, version.version, OPERATOR, "", services.clock())
+    promoting.promote(services, version.model_id, version.version, OPERATOR, "", services.clock())
 
 
 def test_a_subscriber_receives_a_promotion_and_resumes_after_the_last_event(

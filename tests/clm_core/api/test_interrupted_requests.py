@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import httpx
+import promoting
 import pytest
 from patience import PATIENT_SECONDS
 from processes import PROMOTION_FAULTS
@@ -40,7 +41,7 @@ def served(services: Services, make_version: MakeVersion) -> list[ModelVersion]:
     """Versions of a model that were in production, one after the other."""
     versions = [make_version("lightgbm_keptusd_1h") for _ in range(3)]
     for version in versions:
-        services.promotions.promote(version.model_id, version.version, ADA, "", services.clock())
+        promoting.promote(services, version.model_id, version.version, ADA, "", services.clock())
     return versions
 
 
@@ -124,7 +125,7 @@ def test_a_promotion_finished_by_maintenance_answers_the_success(
     key = uuid.uuid4().hex
     assert interrupted.killed_by(Fault.AFTER_ALIAS, "/clm/promote", body, key)
     services.promotions.reconcile(model_id, ADA, services.clock())
-    services.promotions.promote(model_id, other, ADA, "", services.clock())
+    promoting.promote(services, model_id, other, ADA, "", services.clock())
     answer = interrupted.repeat("/clm/promote", body, key)
     assert (answer.status_code, answer.json()["to_version"]) == (200, version)
     assert services.ledger.promotions.champion(model_id) == other
@@ -147,7 +148,7 @@ def test_a_rollback_to_the_version_before_goes_back_once(
 ) -> None:
     first, second, third = (make_version(model_id).version for _ in range(3))
     for version in (first, second, third):
-        services.promotions.promote(model_id, version, ADA, "", services.clock())
+        promoting.promote(services, model_id, version, ADA, "", services.clock())
     answer, _ = interrupted.send(Fault.BEFORE_REPLY, "/clm/rollback", {"model_id": model_id})
     assert (answer.status_code, answer.json()["to_version"]) == (200, second)
     assert services.ledger.promotions.champion(model_id) == second

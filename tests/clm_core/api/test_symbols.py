@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from datetime import UTC, datetime
 
+import promoting
 import pytest
 
 from clm_core.domain.actors import Actor
@@ -22,7 +23,7 @@ def test_a_model_of_a_symbol_with_a_dot_is_registered_promoted_loaded_and_listed
     version = make_version(model_id)
     assert version.model_id == model_id
     operator = Actor(name="an operator", role=Role.OPERATOR)
-    services.promotions.promote(model_id, version.version, operator, "tested", NOW)
+    promoting.promote(services, model_id, version.version, operator, "tested", NOW)
     assert services.ledger.version(model_id, version.version).status is ModelStatus.PRODUCTION
     assert services.registry.aliased(model_id, "production") == version.mlflow_version
     services.registry.load(version.model_path, version.bundle_digest)

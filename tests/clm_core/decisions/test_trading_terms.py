@@ -17,7 +17,13 @@ from clm_core.ledger.store import Ledger
 from clm_core.market.carry import NO_CARRY, Carry, Payments
 from clm_core.platform.home_costs import HomeCosts
 from clm_core.services import Services, _settle_costs
-from clm_core.settings import Settings, cost_sources, load_settings
+from clm_core.settings import (
+    Settings,
+    cost_sources,
+    home_cost_sources,
+    home_markets,
+    load_settings,
+)
 
 OWN = "[markets.EURUSD.costs]\nfee_bps = 0.3\nslippage_bps = 0.1\n"
 
@@ -110,6 +116,25 @@ def test_a_variable_that_differs_from_the_file_is_remarked(
     assert (found.costs.fee_bps, found.origins["fee_bps"]) == (9.0, "CLM_COSTS__FEE_BPS")
     [remark] = found.remarks
     assert f"The fee of 9 bps comes from CLM_COSTS__FEE_BPS; without the variable {without}" in remark
+
+
+def test_the_costs_of_the_home_are_those_of_the_file_whatever_the_variables(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "clm.toml").write_text(f"[costs]\nfee_bps = 4\n{OWN}")
+    without = load_settings()
+    monkeypatch.setenv("CLM_COSTS__FEE_BPS", "0")
+    monkeypatch.setenv("CLM_COSTS__SLIPPAGE_BPS", "0")
+    monkeypatch.setenv("CLM_COSTS__DEFAULTS", "0.1.0")
+    monkeypatch.setenv("CLM_MARKETS", '{"EURUSD": {"costs": {"fee_bps": 0}}, "SPY": {"long_only": true}}')
+    settings = load_settings()
+    assert (settings.costs.fee_bps, settings.costs.slippage_bps) == (0.0, 0.0)
+    costs = home_cost_sources(settings)
+    assert costs.general == without.costs
+    assert (dict(costs.variables), costs.markets_variable) == ({}, False)
+    assert home_markets(settings) == without.markets
+    found = trading_terms("BTCUSDT", "24x7", MarketSettings(), costs, settings.execution, NO_CARRY, False)
+    assert (found.costs, found.remarks) == (Costs(fee_bps=4.0, slippage_bps=2.0), ())
 
 
 def test_a_variable_equal_to_the_file_is_not_remarked(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import httpx
 import numpy as np
+import promoting
 import pytest
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import IntegrityError
@@ -236,8 +237,8 @@ def test_candidates_are_compared_with_the_champion_on_the_common_bars(world: Wor
     late = world.register(20, seed=3)
     alone = world.run(20)
     assert [each.version for each in alone.versions] == [each.version for each in (champion, early, late)]
-    world.services(20).promotions.promote(
-        champion.model_id, champion.version, OPERATOR, "tested", world.when(20)
+    promoting.promote(
+        world.services(20), champion.model_id, champion.version, OPERATOR, "tested", world.when(20)
     )
     few = world.run(100)
     assert [(each.version, each.figures.bars) for each in few.versions] == [

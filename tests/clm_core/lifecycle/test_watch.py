@@ -6,6 +6,7 @@ from pathlib import Path
 
 import httpx
 import numpy as np
+import promoting
 import pytest
 from jobs import end_all_jobs
 from sqlalchemy import Engine
@@ -108,7 +109,7 @@ def serve(services: Services, model_type: ModelType = ModelType.LIGHTGBM) -> Mod
         tested = steps.evaluate_out_of_sample(services, lease, job, bars, trained)
         steps.judge(services, lease, version, tested)
     now = services.clock()
-    services.promotions.promote(version.model_id, version.version, ADMIN, "tested", now, force=True)
+    promoting.promote(services, version.model_id, version.version, ADMIN, "tested", now, force=True)
     return version
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from uuid import UUID, uuid4
 
 import httpx
+import promoting
 import pytest
 from installations import wait_until
 from jobs import after, end_all_jobs
@@ -54,7 +55,7 @@ def no_pending_job(services: Services) -> None:
 
 
 def promote(services: Services, version: ModelVersion, force: bool = False) -> None:
-    services.promotions.promote(version.model_id, version.version, ADMIN, "tested", NOW, force=force)
+    promoting.promote(services, version.model_id, version.version, ADMIN, "tested", NOW, force=force)
 
 
 def at(services: Services, moment: datetime, on_expiry: OnExpiry = OnExpiry.ASK) -> Services:

@@ -116,6 +116,26 @@ def test_an_edited_universe_is_taken_up_by_a_deploy_from_the_file_of_the_stack_a
         settings_check.require_settings_of_stack(load_settings(), deploys=True)
 
 
+def test_a_running_stack_may_take_its_policy_from_a_variable(
+    stack: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CLM_POLICY__PRESET", "thresholds-only")
+    settings_check.require_policy_of_home(load_settings())
+
+
+def test_without_a_stack_a_promotion_takes_no_policy_from_a_variable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CLM_HOME", str(tmp_path))
+    (tmp_path / "clm.toml").write_text('[policy]\npreset = "strict"\n')
+    settings_check.require_policy_of_home(load_settings())
+    monkeypatch.setenv("CLM_POLICY__PRESET", "strict")
+    settings_check.require_policy_of_home(load_settings())
+    monkeypatch.setenv("CLM_POLICY__PRESET", "thresholds-only")
+    with pytest.raises(SettingsError, match="CLM_POLICY__PRESET names another gate policy"):
+        settings_check.require_policy_of_home(load_settings())
+
+
 def test_a_rollback_is_refused_for_another_database_alone(
     stack: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import mlflow
 import numpy as np
 import pandas as pd
+import promoting
 import pytest
 from moved_homes import locations, opened, retrain
 
@@ -116,7 +117,7 @@ def test_the_production_version_gives_its_golden_rows_by_both_loaders(services: 
 
 
 def test_a_version_of_the_release_is_promoted_and_a_new_version_is_registered(services: Services) -> None:
-    services.promotions.promote(FAILED, "v20261128_154008", ADMIN, "for the test", NOW, force=True)
+    promoting.promote(services, FAILED, "v20261128_154008", ADMIN, "for the test", NOW, force=True)
     assert load(FAILED, registry=services.registry, ledger=services.ledger).status is ModelStatus.PRODUCTION
     version = retrain(services, seed=1)
     services.promotions.verify(version, ADMIN, NOW)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+import promoting
 import psycopg
 import pytest
 from processes import ANYTHING_PASSES, REQUEST, RETRAIN
@@ -51,7 +52,7 @@ def life(make_home: Callable[[str], Path], tmp_path_factory: pytest.TempPathFact
     exec(RETRAIN, done)
     with open_services(settings) as services:
         [version] = services.ledger.versions(model_id="lightgbm_btcusd_1h")
-        services.promotions.promote(version.model_id, version.version, SYSTEM, "tested", datetime.now(UTC))
+        promoting.promote(services, version.model_id, version.version, SYSTEM, "tested", datetime.now(UTC))
         yield Life(settings.home, services.database.server, str(version.training_job_id))
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import mlflow
 import numpy as np
 import pandas as pd
+import promoting
 import psycopg
 import pytest
 from moved_homes import MODEL, locations, opened, retrain
@@ -35,7 +36,7 @@ AWKWARD = "a home, 100% ümlaut #2"
 
 
 def promote(services: Services, version: ModelVersion) -> None:
-    services.promotions.promote(MODEL, version.version, ADMIN, "to trade", services.clock(), force=True)
+    promoting.promote(services, MODEL, version.version, ADMIN, "to trade", services.clock(), force=True)
 
 
 def positions_by_both_loaders(services: Services) -> None:

@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import promoting
 import pytest
 from sqlalchemy import Engine, create_engine, text
 from sqlalchemy.exc import IntegrityError
@@ -41,7 +42,7 @@ Check = Callable[[str], None]
 
 
 def promote(services: Services, version: ModelVersion, actor: Actor = OPERATOR, **options: Any) -> Promotion:
-    return services.promotions.promote(version.model_id, version.version, actor, "tested", NOW, **options)
+    return promoting.promote(services, version.model_id, version.version, actor, "tested", NOW, **options)
 
 
 def rollback(services: Services, model_id: str, actor: Actor = OPERATOR, **options: Any) -> Promotion:
@@ -230,11 +231,11 @@ def test_a_forced_promotion_needs_an_admin_and_a_reason_and_expires(
     audited: Callable[[str], list[str]],
 ) -> None:
     failed, good = make_version(model_id, sharpe=0.2), make_version(model_id)
-    promotions, store = services.promotions, services.ledger.promotions
+    store = services.ledger.promotions
     with pytest.raises(NotAllowed, match="only an admin may overrule"):
         promote(services, failed, OPERATOR, force=True)
     with pytest.raises(NotAllowed, match="needs a reason"):
-        promotions.promote(model_id, failed.version, ADMIN, " ", NOW, force=True)
+        promoting.promote(services, model_id, failed.version, ADMIN, " ", NOW, force=True)
     before = services.ledger.counts()
     forced = promote(services, failed, ADMIN, force=True)
     check(model_id)
@@ -451,7 +452,7 @@ def test_the_statistics_count_promotions_rollbacks_and_the_share_promoted(
 @pytest.mark.parametrize(
     ("change", "error"),
     [
-        (lambda s: s.promotions.promote("no_model_1h", "v1", OPERATOR, "", NOW), NotFound),
+        (lambda s: promoting.promote(s, "no_model_1h", "v1", OPERATOR, "", NOW), NotFound),
         (lambda s: s.promotions.rollback("no_model_1h", OPERATOR, "", NOW), NotFound),
         (lambda s: s.promotions.retire("no_model_1h", "v1", OPERATOR, "", NOW), NotFound),
     ],

@@ -1,14 +1,14 @@
 """Commands that change the production version."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner, Result
 
 from clm_core.cli.app import app
-from clm_core.domain.errors import ConflictError, PromotionRefused
+from clm_core.domain.errors import ConflictError, PromotionRefused, SettingsError
 from clm_core.domain.versions import ModelVersion
 from clm_core.services import Services
 
@@ -16,12 +16,26 @@ MakeVersion = Callable[..., ModelVersion]
 Type = Callable[..., Result]
 
 
+POLICY = """
+version = 1
+preset = "thresholds-only"
+[presets.thresholds-only]
+verdict_days = 3650
+"""
+
+
 @pytest.fixture
-def clm(services: Services, home: Path) -> Type:
+def clm(services: Services, home: Path) -> Iterator[Type]:
+    """Runs a command on the home, whose settings file names a policy without evidence."""
+    (home / "policy.toml").write_text(POLICY)
+    settings = home / "clm.toml"
+    settings.write_text('[policy]\nfile = "policy.toml"\n')
+
     def run(*arguments: str) -> Result:
         return CliRunner().invoke(app, arguments, env={"CLM_HOME": str(home)})
 
-    return run
+    yield run
+    settings.unlink()
 
 
 def name(version: ModelVersion) -> str:
@@ -50,6 +64,22 @@ def test_a_conflict_and_a_refusal_end_the_command(
     assert isinstance(clm("promote", name(failed)).exception, PromotionRefused)
     forced = clm("promote", name(failed), "--force", "--reason", "paper trading")
     assert "Forced until" in forced.stdout
+
+
+def test_a_promotion_takes_no_policy_from_a_variable_and_changes_nothing(
+    clm: Type, make_version: MakeVersion, model_id: str, home: Path, tmp_path: Path
+) -> None:
+    version = make_version(model_id, sharpe=0.2)
+    lax = tmp_path / "lax.toml"
+    lax.write_text(POLICY + "[presets.thresholds-only.criteria]\nmin_sharpe_ratio = 0.1\n")
+    environment = {"CLM_HOME": str(home), "CLM_POLICY__FILE": str(lax)}
+    refused = CliRunner().invoke(app, ["promote", name(version)], env=environment)
+    assert isinstance(refused.exception, SettingsError)
+    assert "CLM_POLICY__FILE names another gate policy" in str(refused.exception)
+    assert "Unset the variable" in str(refused.exception)
+    same = {"CLM_HOME": str(home), "CLM_POLICY__FILE": str(home / "policy.toml")}
+    good = make_version(model_id)
+    assert CliRunner().invoke(app, ["promote", name(good)], env=same).exit_code == 0
 
 
 def test_reconcile_puts_an_alias_moved_by_hand_back_or_adopts_the_move(

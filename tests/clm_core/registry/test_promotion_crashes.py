@@ -10,6 +10,7 @@ from functools import partial
 from multiprocessing.connection import Connection, Listener
 from typing import Any
 
+import promoting
 import pytest
 from patience import PATIENT_SECONDS
 from processes import PROMOTION_FAULTS
@@ -67,7 +68,7 @@ def three_served(services: Services, make_version: MakeVersion, model_id: str) -
     """Versions of a model that were promoted in turn; the last is in production."""
     versions = [make_version(model_id) for _ in range(3)]
     for version in versions:
-        services.promotions.promote(version.model_id, version.version, ADA, "", NOW)
+        promoting.promote(services, version.model_id, version.version, ADA, "", NOW)
     return versions
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import hypothesis
 import hypothesis.strategies as st
+import promoting
 import pytest
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -288,6 +289,7 @@ class Machine(RuleBasedStateMachine):
                 ADMIN,
                 "tested",
                 self.expected.now,
+                promoting.judge(self.world.services, self.expected.now),
                 self.expected_champion(expected),
                 force,
             ),

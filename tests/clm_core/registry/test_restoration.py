@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import mlflow
+import promoting
 import pytest
 from sqlalchemy import Engine, create_engine, text
 from typer.testing import CliRunner
@@ -89,7 +90,7 @@ class Served:
 def served(services: Services, make_version: MakeVersion, model_id: str) -> Served:
     first, second = make_version(model_id), make_version(model_id)
     for version in (first, second):
-        services.promotions.promote(model_id, version.version, OPERATOR, "tested", NOW)
+        promoting.promote(services, model_id, version.version, OPERATOR, "tested", NOW)
     return Served(services, model_id, first, second)
 
 
@@ -406,7 +407,7 @@ def test_a_forced_version_comes_back_as_forced_until_the_former_expiry(
     services: Services, make_version: MakeVersion, model_id: str, check: Check
 ) -> None:
     failed = make_version(model_id, sharpe=0.2)
-    forced = services.promotions.promote(model_id, failed.version, ADMIN, "paper", NOW, force=True)
+    forced = promoting.promote(services, model_id, failed.version, ADMIN, "paper", NOW, force=True)
     served = Served(services, model_id, failed, failed)
     delete_model(served)
     with pytest.raises(NotAllowed, match="only an admin"):

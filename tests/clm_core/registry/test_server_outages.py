@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+import promoting
 import pytest
 from mlflow_servers import ALONE, MLflowServer
 from patience import PATIENT_SECONDS
@@ -144,7 +145,7 @@ def test_a_server_lost_before_the_alias_moves_leaves_the_old_or_the_new_version(
     check: Callable[[str], None],
 ) -> None:
     old, new = make_version(model_id), make_version(model_id)
-    services.promotions.promote(model_id, old.version, ADA, "", NOW)
+    promoting.promote(services, model_id, old.version, ADA, "", NOW)
     through = MLflowRegistry(proxy.url, services.settings.home / "mlflow" / "artifacts")
     promotions = Promotions(services.ledger, through)
     through.connect()
@@ -153,7 +154,7 @@ def test_a_server_lost_before_the_alias_moves_leaves_the_old_or_the_new_version(
         proxy.arm(accident)
         began = time.monotonic()
         with pytest.raises(RegistryUnavailable, match="clm reconcile"):
-            promotions.promote(model_id, new.version, ADA, "", NOW)
+            promotions.promote(model_id, new.version, ADA, "", NOW, promoting.judge(services, NOW))
         assert time.monotonic() - began < PATIENT_SECONDS
         assert proxy.happened.is_set()
         # a trader who reads from the server gets the outage as an error, never no version
@@ -176,7 +177,7 @@ def test_promotions_and_rollbacks_through_a_server_agree_with_the_ledger(
     through = MLflowRegistry(proxy.url, services.settings.home / "mlflow" / "artifacts")
     promotions = replace(services.promotions, registry=through)
     for version in (make_version(model_id), make_version(model_id)):
-        promotions.promote(model_id, version.version, ADA, "", NOW)
+        promotions.promote(model_id, version.version, ADA, "", NOW, promoting.judge(services, NOW))
     promotions.rollback(model_id, ADA, "", NOW)
     check(model_id)
 

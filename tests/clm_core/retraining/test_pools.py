@@ -7,6 +7,7 @@ from typing import Any
 
 import mlflow
 import numpy as np
+import promoting
 import pytest
 from mlflow.exceptions import MlflowException
 from panels import a_market
@@ -176,7 +177,7 @@ def test_a_served_pool_answers_for_its_members_and_refuses_other_symbols(
     services: Services, done: Retrained
 ) -> None:
     label = done.version.version
-    services.promotions.promote(done.version.model_id, label, ADMIN, "t", services.clock(), force=True)
+    promoting.promote(services, done.version.model_id, label, ADMIN, "t", services.clock(), force=True)
     served = load(done.version.model_id, registry=services.registry, ledger=services.ledger)
     needed = served.bars_needed
     assert needed is not None
@@ -212,7 +213,7 @@ def test_a_pool_is_reproduced_bar_by_bar_over_all_members(clm_of_module: Service
 
 def test_a_champion_is_compared_with_the_challenger_as_a_portfolio(own: Services, folder: Path) -> None:
     first = retrain(own)
-    own.promotions.promote(first.version.model_id, first.version.version, ADMIN, "t", own.clock(), force=True)
+    promoting.promote(own, first.version.model_id, first.version.version, ADMIN, "t", own.clock(), force=True)
     market_of(folder, BARS)
     later = replace(
         own,
@@ -235,7 +236,7 @@ def test_the_watch_measures_a_pool_by_symbol_and_requests_a_retrain_of_the_pool(
     own: Services, folder: Path
 ) -> None:
     first = retrain(own)
-    own.promotions.promote(first.version.model_id, first.version.version, ADMIN, "t", own.clock(), force=True)
+    promoting.promote(own, first.version.model_id, first.version.version, ADMIN, "t", own.clock(), force=True)
     market_of(folder, BARS)
     watched = watch.run(own)
     assert watched.problems == ()

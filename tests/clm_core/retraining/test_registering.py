@@ -8,6 +8,7 @@ from pathlib import Path
 from threading import Barrier, Event
 from typing import Any
 
+import promoting
 import pytest
 from patience import PATIENT_SECONDS
 
@@ -88,7 +89,7 @@ def test_a_promotion_does_not_wait_for_an_upload(
         try:
             assert uploading.wait(PATIENT_SECONDS)
             now = services.clock()
-            services.promotions.promote(judged.model_id, judged.version, admin, "a good version", now)
+            promoting.promote(services, judged.model_id, judged.version, admin, "a good version", now)
         finally:
             promoted.set()
         assert registered.result(PATIENT_SECONDS).version != judged.version

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import promoting
 import pytest
 from mlflow_servers import MLflowServer
 
@@ -128,7 +129,7 @@ def test_mlflow_alone_moves_the_alias_and_deletes_the_model_for_everybody(
 def version(services: Services, make_version: Callable[..., ModelVersion]) -> ModelVersion:
     """Production version of a model."""
     made = make_version("lightgbm_guarded_1h")
-    services.promotions.promote(made.model_id, made.version, ADA, "", NOW)
+    promoting.promote(services, made.model_id, made.version, ADA, "", NOW)
     return made
 
 
@@ -341,7 +342,7 @@ def test_a_moved_alias_is_answered_with_the_command_that_puts_it_back(
     clients: Clients, services: Services, make_version: Callable[..., ModelVersion], model_id: str
 ) -> None:
     good, failed = make_version(model_id), make_version(model_id, sharpe=-1.0)
-    services.promotions.promote(model_id, good.version, ADA, "", NOW)
+    promoting.promote(services, model_id, good.version, ADA, "", NOW)
     query = {"name": model_id, "alias": "production"}
     services.registry.point(model_id, "production", failed.mlflow_version)
     for prefix in ("/api", "/ajax-api"):

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import mlflow
+import promoting
 import pytest
 from mlflow.exceptions import MlflowException
 from mlflow_servers import MLflowServer
@@ -50,7 +51,7 @@ def make_own(make_version: MakeVersion, bundle: Any, tmp_path: Path, model_id: s
 def good(make_own: MakeVersion, services: Services) -> ModelVersion:
     """Production version."""
     made = make_own()
-    services.promotions.promote(made.model_id, made.version, ADA, "", NOW)
+    promoting.promote(services, made.model_id, made.version, ADA, "", NOW)
     return made
 
 
@@ -119,7 +120,9 @@ def test_a_version_under_promotion_loads(
             raise Killed
 
     with pytest.raises(Killed):
-        Crashing(services.ledger, services.registry).promote(good.model_id, better.version, ADA, "", NOW)
+        Crashing(services.ledger, services.registry).promote(
+            good.model_id, better.version, ADA, "", NOW, promoting.judge(services, NOW)
+        )
     assert services.registry.aliased(good.model_id, "production") == better.mlflow_version
     assert load(good.model_id, "@production") is not None
     services.promotions.reconcile(good.model_id, ADA, NOW)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
+import promoting
 import pytest
 from mlflow_servers import MLflowServer
 from other_user import run_as_other_user
@@ -64,7 +65,7 @@ print(model.predict(pandas.read_json(sys.argv[2], orient="split")).shape)
 def version(services: Services, make_version: Callable[..., ModelVersion], model_id: str) -> ModelVersion:
     """Production version of a model with a second version."""
     made = make_version(model_id)
-    services.promotions.promote(model_id, made.version, ADA, "", NOW)
+    promoting.promote(services, model_id, made.version, ADA, "", NOW)
     make_version(model_id, sharpe=-1.0)
     return made
 

@@ -1,0 +1,126 @@
+"""Judgement of the recorded numbers of an evaluation whose positions an earlier release did not store.
+
+The numbers hold under the costs they were measured at alone: under other costs, against another champion, or
+where the policy in force asks for evidence that the numbers lack, the version has to be trained again.
+"""
+
+import math
+
+from clm_core.backtest.results import Metrics
+from clm_core.decisions import gate
+from clm_core.decisions.cases import Case
+from clm_core.decisions.checks.evidence import LEAD
+from clm_core.decisions.gate_policy import GatePolicy
+from clm_core.domain.errors import EvidenceMissing
+from clm_core.domain.evaluations import EvaluationResult, Verdict
+from clm_core.domain.jobs import TrainingJob
+from clm_core.domain.terms import EvaluationTerms, TradingTerms, cost_sentence
+from clm_core.domain.trials import Trial
+from clm_core.domain.versions import ModelVersion
+from clm_core.evidence.soundness import Activity
+from clm_core.evidence.track_record import TrackRecord
+from clm_core.evidence.trials import count_trials
+from clm_core.market.timeframes import Timeframe
+from clm_core.retraining import pools
+from clm_core.services import Services
+
+SECONDS_A_YEAR = 365.25 * 86_400
+
+
+def judge_recorded_numbers(
+    services: Services, version: ModelVersion, job: TrainingJob, result: EvaluationResult, recorded: Verdict
+) -> Verdict:
+    """Verdict on recorded numbers under the policy in force.
+
+    Raises:
+        EvidenceMissing: the costs or the champion in force differ from those of the evaluation.
+    """
+    _require_equal_costs(services, job, result)
+    policy = services.policy(version.model_id, version.symbol)
+    champion = services.ledger.promotions.champion(version.model_id)
+    if policy.evidence is not None and champion is not None:
+        _require_compared(version, recorded, champion)
+    return gate.judge(_case(services, version, job, result, recorded, policy), policy)
+
+
+def calendar_of(result: EvaluationResult) -> str:
+    """Calendar of the evaluation; release 0.1.0 knew 24x7 alone and recorded no calendar."""
+    return "24x7" if result.terms is None else result.terms.calendar
+
+
+def _require_equal_costs(services: Services, job: TrainingJob, result: EvaluationResult) -> None:
+    symbols = job.symbols or (job.symbol,)
+    each = [services.home_terms(symbol, calendar_of(result)).terms for symbol in symbols]
+    in_force = pools.dearest(each) if job.symbols else each[0]
+    if result.terms is None:
+        equal = (result.fee_bps, result.slippage_bps) == (in_force.costs.fee_bps, in_force.costs.slippage_bps)
+    else:
+        equal = _costs(result.terms) == _costs(in_force)
+    if not equal:
+        raise EvidenceMissing(
+            f"the verdict was given at {result.costs_in_words}, in force are {cost_sentence(in_force)}, and "
+            "no positions are stored to judge again: retrain"
+        )
+
+
+def _costs(terms: TradingTerms | EvaluationTerms) -> tuple[object, ...]:
+    return terms.costs, terms.holding, terms.long_only, terms.adjusted
+
+
+def _require_compared(version: ModelVersion, recorded: Verdict, champion: str) -> None:
+    compared = any(check.name == LEAD and check.passed for check in recorded.checks)
+    if not (compared and champion == version.parent_version):
+        raise EvidenceMissing(
+            f"the verdict did not compare the version with {champion}, which is in production, and no "
+            "positions are stored to compare now: retrain"
+        )
+
+
+def _case(
+    services: Services,
+    version: ModelVersion,
+    job: TrainingJob,
+    result: EvaluationResult,
+    recorded: Verdict,
+    policy: GatePolicy,
+) -> Case:
+    """Case of the recorded numbers, without measurements of later releases."""
+    values = {check.name: check.value for check in recorded.checks}
+    share, deviation = (values.get(name, math.nan) for name in ("share_of_one_side", "position_deviation"))
+    trials = services.ledger.trials.records(
+        version.symbol, version.timeframe, result.created_at, members=job.symbols
+    )
+    bars_a_year = SECONDS_A_YEAR / Timeframe(version.timeframe).seconds
+    return Case(
+        metrics=_metrics(result),
+        activity=Activity("on one side", share, deviation),
+        record=_record(services.ledger.trials.of_job(job.id)),
+        trials=count_trials(trials, policy.evidence.fewest_trials if policy.evidence else 1.0),
+        periods_per_year=recorded.luck.bars_per_year if recorded.luck else bars_a_year,
+        comparison=None,
+    )
+
+
+def _metrics(result: EvaluationResult) -> Metrics:
+    return Metrics(
+        total_return=result.total_pnl,
+        cagr=math.nan,
+        volatility=math.nan,
+        sharpe_ratio=result.sharpe_ratio,
+        sortino_ratio=result.sortino_ratio,
+        calmar_ratio=result.calmar_ratio,
+        max_drawdown=result.max_drawdown,
+        profit_factor=result.profit_factor,
+        win_rate=result.win_rate,
+        trades=result.trades,
+        exposure=math.nan,
+        turnover=math.nan,
+    )
+
+
+def _record(trials: list[Trial]) -> TrackRecord:
+    """Track record of the judged trial, the newest of the job."""
+    if not trials:
+        return TrackRecord(math.nan, math.nan, math.nan, 0, math.nan)
+    judged = trials[-1]
+    return TrackRecord(judged.sharpe, judged.skewness, judged.kurtosis, judged.bars, judged.effective_bars)

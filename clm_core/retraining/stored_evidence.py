@@ -1,0 +1,90 @@
+"""Out-of-sample positions behind a verdict, packed for the ledger and read back with the stored bars."""
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clm_core.backtest.walk_forward import OutOfSample
+from clm_core.domain.errors import EvidenceChanged
+from clm_core.market.bars import Bars, Floats
+from clm_core.market.panel import Panel
+from clm_core.retraining.training import TrainingResult
+
+
+@dataclass(frozen=True, eq=False)
+class MarketRuns:
+    """Out-of-sample positions of every seed in a market."""
+
+    symbol: str
+    time: NDArray[np.int64]
+    """Open times of the bars, nanoseconds since 1970-01-01 UTC, shape (n_bars,)."""
+    positions: Floats
+    """Target position after each bar as the models asked, shape (n_seeds, n_bars)."""
+
+    def rows(self, bars: Bars) -> slice:
+        """Rows of the bars with the positions.
+
+        Raises:
+            EvidenceChanged: the open times of bars and positions differ.
+        """
+        first = int(np.searchsorted(bars.time, self.time[0])) if len(self.time) else 0
+        rows = slice(first, first + len(self.time))
+        if not np.array_equal(bars.time[rows], self.time):
+            raise EvidenceChanged(
+                f"The stored positions do not fit the stored bars of {self.symbol}: restore a backup, "
+                "or retrain."
+            )
+        return rows
+
+
+@dataclass(frozen=True)
+class OutOfSampleRuns:
+    """Out-of-sample positions of every seed: the evidence of a verdict."""
+
+    markets: tuple[MarketRuns, ...]
+    """The market, or the members of a pool in the order of the panel."""
+
+    @property
+    def seeds(self) -> int:
+        return len(self.markets[0].positions)
+
+
+def runs_of(bars: Bars | Panel, trained: TrainingResult) -> OutOfSampleRuns:
+    """Positions of a training on its out-of-sample bars."""
+    if isinstance(bars, Panel):
+        by_market = zip(*trained.by_member, strict=True)
+        return OutOfSampleRuns(
+            tuple(_market_runs(member, runs) for member, runs in zip(bars, by_market, strict=True))
+        )
+    return OutOfSampleRuns((_market_runs(bars, trained.out_of_sample),))
+
+
+def _market_runs(bars: Bars, runs: Sequence[OutOfSample]) -> MarketRuns:
+    rows = runs[0].rows
+    return MarketRuns(bars.symbol, bars.time[rows], np.stack([run.positions[rows] for run in runs]))
+
+
+def pack(runs: OutOfSampleRuns) -> bytes:
+    """The positions as the bytes of a compressed npz file without objects."""
+    arrays: dict[str, NDArray[np.generic]] = {"symbols": np.array([each.symbol for each in runs.markets])}
+    for number, market in enumerate(runs.markets):
+        # steps between bars repeat and take hardly any space
+        arrays[f"time{number}"] = np.diff(market.time, prepend=np.int64(0))
+        arrays[f"positions{number}"] = market.positions
+    packed = io.BytesIO()
+    np.savez_compressed(packed, allow_pickle=False, **arrays)
+    return packed.getvalue()
+
+
+def unpack(content: bytes) -> OutOfSampleRuns:
+    """The positions of `pack`, whose digest the caller has verified."""
+    with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+        return OutOfSampleRuns(
+            tuple(
+                MarketRuns(str(symbol), np.cumsum(arrays[f"time{number}"]), arrays[f"positions{number}"])
+                for number, symbol in enumerate(arrays["symbols"])
+            )
+        )

@@ -1,0 +1,299 @@
+"""Judgement of stored evidence: the same verdict while nothing changes, another where the terms do."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from panels import a_market
+from sqlalchemy import create_engine, text
+
+from clm_core.decisions.gate_policy import PolicyDocument, load_document
+from clm_core.domain.actors import Actor
+from clm_core.domain.errors import EvidenceChanged, PromotionRefused
+from clm_core.domain.jobs import RetrainRequest
+from clm_core.domain.promotions import Rejudgement
+from clm_core.domain.terms import CostSettings, GeneralCostSettings, MarketSettings
+from clm_core.domain.versions import ModelVersion
+from clm_core.domain.vocabulary import ModelType, Role
+from clm_core.domain.walk_forward import WalkForwardPlan
+from clm_core.market.sources import MarketData
+from clm_core.market.store import SeriesStore
+from clm_core.retraining import jobs, steps
+from clm_core.retraining.judging import judge_anew, rejudge
+from clm_core.retraining.promoting import promote
+from clm_core.services import Services
+
+SYMBOL = "JUDGEUSD"
+ADMIN = Actor(name="ada", role=Role.ADMIN)
+PARAMS = {
+    "rounds": 20,
+    "learning_rate": 0.2,
+    "min_child_weight": 1,
+    "threshold": 0.0,
+    "horizon": 4,
+    "label": "direction",
+    "sizing": "none",
+}
+ANYTHING = """
+version = 1
+preset = "lax"
+[presets.lax.criteria]
+min_sharpe_ratio = -1e9
+min_win_rate = 0.0
+min_profit_factor = 0.0
+max_drawdown = 1.0
+min_trades = 0
+"""
+
+
+@pytest.fixture(scope="module")
+def lax(tmp_path_factory: pytest.TempPathFactory) -> PolicyDocument:
+    file = tmp_path_factory.mktemp("policy") / "lax.toml"
+    file.write_text(ANYTHING)
+    return load_document(file)
+
+
+@pytest.fixture(scope="module")
+def own(services: Services, lax: PolicyDocument, tmp_path_factory: pytest.TempPathFactory) -> Services:
+    """Services with a market of their own, under a policy that lets everything pass."""
+    folder = tmp_path_factory.mktemp("market")
+    bars = a_market(SYMBOL, 1500, 3, momentum=0.2)
+    SeriesStore(folder / "data").add(bars, "tests", bars.end.to_pydatetime() + timedelta(hours=1))
+    plan = WalkForwardPlan(folds=2, seeds=3)
+    settings = services.settings.model_copy(update={"walk_forward": plan})
+    return replace(services, settings=settings, policies=lax, open_market=lambda: MarketData(folder))
+
+
+def retrained(services: Services) -> ModelVersion:
+    request = RetrainRequest(
+        model_type=ModelType.LIGHTGBM,
+        symbol=SYMBOL,
+        dataset_span_days=62,
+        training_params=PARAMS,
+        requested_by="tests",
+    )
+    job = jobs.open_job(services, request)
+    with jobs.running(services, job) as lease:
+        bars = steps.fetch_bars(services, job)
+        trained = steps.train(services, job, bars)
+        version = steps.register(services, lease, job, bars, trained)
+        evaluation = steps.evaluate_out_of_sample(services, lease, job, bars, trained)
+        assert steps.judge(services, lease, version, evaluation).passed
+    return services.ledger.version(version.model_id, version.version)
+
+
+@pytest.fixture(scope="module")
+def version(own: Services) -> ModelVersion:
+    """Version judged at the costs of the home."""
+    return retrained(own)
+
+
+@pytest.fixture(scope="module")
+def cheap(own: Services) -> Iterator[ModelVersion]:
+    """Version judged without a fee, which a variable of the retrain's process named."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CLM_COSTS__FEE_BPS", "0")
+        yield retrained(priced(own, fee_bps=0.0))
+
+
+def priced(services: Services, **costs: float) -> Services:
+    changed = {"costs": GeneralCostSettings(**costs)}
+    return replace(services, settings=services.settings.model_copy(update=changed))
+
+
+def strict(services: Services) -> Services:
+    return replace(services, policies=load_document())
+
+
+def judged(services: Services, version: ModelVersion) -> Rejudgement:
+    return rejudge(services, version, services.clock())
+
+
+def entries(services: Services, action: str, subject: str) -> list[dict[str, Any]]:
+    return [
+        dict(entry.details)
+        for entry in services.ledger.audit_after(0, 10**6)
+        if (entry.action, entry.subject) == (action, subject)
+    ]
+
+
+def test_the_verdict_is_the_same_while_nothing_has_changed(own: Services, version: ModelVersion) -> None:
+    _, recorded = own.ledger.evaluation(version.model_id, version.version)
+    again = judge_anew(own, version, own.clock())
+    assert again.model_dump_json() == recorded.model_dump_json()
+    assert len(again.seed_sharpes) == 3
+    result, _ = own.ledger.evaluation(version.model_id, version.version)
+    found = judged(own, version)
+    assert (found.refusals, found.decision) == ((), "pass")
+    assert found.terms_digest == result.terms_digest
+    evidence = own.ledger.stored_evidence(result.id)
+    assert evidence is not None
+    assert found.evidence_digest == evidence.digest
+    assert evidence.data_hash == version.data_hash
+
+
+def test_the_seed_is_chosen_anew_by_the_quantile_in_force(own: Services, version: ModelVersion) -> None:
+    worst = own.policies.presets["lax"].model_copy(
+        update={"criteria": own.policies.presets["lax"].criteria | {"seed_quantile": 1.0}}
+    )
+    best = own.policies.model_copy(update={"presets": {"lax": worst}})
+    verdict = judge_anew(replace(own, policies=best), version, own.clock())
+    sharpe = next(check.value for check in verdict.checks if check.name == "sharpe_ratio")
+    assert sharpe == verdict.seed_sharpes[-1]
+
+
+def test_a_pass_by_a_lax_policy_without_fee_is_refused_under_what_is_in_force(
+    own: Services, cheap: ModelVersion
+) -> None:
+    result, recorded = own.ledger.evaluation(cheap.model_id, cheap.version)
+    assert result.terms is not None
+    assert (recorded.passed, result.terms.costs.fee_bps) == (True, 0.0)
+    assert any("at which a promotion judges the version" in each for each in recorded.warnings)
+    in_force = strict(own)
+    with pytest.raises(PromotionRefused) as refused:
+        promote(in_force, cheap.model_id, cheap.version, ADMIN, "tested")
+    message = str(refused.value)
+    assert "judged anew under the policy strict at 5 bps of fees and 2 bps of slippage" in message
+    assert "was given under the policy lax at 0 bps of fees and 2 bps of slippage" in message
+    assert "missed: sharpe_ratio" in message
+    assert "Retrain, or ask an admin to force" in message
+    newest = entries(own, "version_rejudged", cheap.model_id)[-1]
+    assert (newest["version"], newest["decision"], newest["policy"]) == (cheap.version, "fail", "strict")
+    assert newest["costs"].startswith("5 bps of fees")
+    assert newest["evidence_digest"]
+
+
+def test_a_variable_of_the_promotion_changes_no_costs(
+    own: Services, cheap: ModelVersion, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CLM_COSTS__FEE_BPS", "0")
+    assert judged(priced(own, fee_bps=0.0), cheap).costs.startswith("5 bps of fees")
+    monkeypatch.setenv("CLM_MARKETS", '{"JUDGEUSD": {"costs": {"fee_bps": 0}}}')
+    free = {"markets": {SYMBOL: MarketSettings(costs=CostSettings(fee_bps=0.0))}}
+    freed = replace(own, settings=own.settings.model_copy(update=free))
+    assert judged(freed, cheap).costs.startswith("5 bps of fees")
+
+
+def test_higher_costs_of_the_home_lower_the_verdict_and_are_audited(
+    own: Services, version: ModelVersion
+) -> None:
+    judged(own, version)
+    before = len(entries(own, "market_costs_changed", SYMBOL))
+    judged(own, version)
+    assert len(entries(own, "market_costs_changed", SYMBOL)) == before
+    cheap = judge_anew(own, version, own.clock())
+    dear = judge_anew(priced(own, fee_bps=40.0), version, own.clock())
+    assert sharpe_of(dear) < sharpe_of(cheap)
+    newest = entries(own, "market_costs_changed", SYMBOL)[-1]
+    assert (newest["from"]["fee_bps"], newest["to"]["fee_bps"]) == (5.0, 40.0)
+    assert newest["origins"]["fee_bps"] == "[costs]"
+    judged(own, version)
+    assert [costs.fee_bps for _, costs in own.ledger.market_costs.history(SYMBOL)][-2:] == [40.0, 5.0]
+
+
+def sharpe_of(verdict: Any) -> float:
+    return next(check.value for check in verdict.checks if check.name == "sharpe_ratio")
+
+
+def test_old_evidence_refuses_until_the_shadow_pass_adds_a_bar_in_time(
+    own: Services, version: ModelVersion
+) -> None:
+    result, _ = own.ledger.evaluation(version.model_id, version.version)
+    late = result.created_at + timedelta(days=31)
+    [refusal] = rejudge(own, version, late).refusals
+    assert "31 days old" in refusal
+    assert "allows 30 (verdict_days)" in refusal
+    assert rejudge(own, version, result.created_at + timedelta(days=29)).refusals == ()
+    bar = own.market.bars(SYMBOL, "1h", closed_by=own.clock()).time[-1:]
+
+    def follow(opened: datetime, recorded: datetime) -> None:
+        import pandas as pd
+
+        time = bar * 0 + pd.Timestamp(opened).value
+        own.ledger.shadows.record(version.model_id, version.version, time, bar * 0.0, recorded)
+
+    # recorded a day late: no evidence
+    follow(late - timedelta(days=5), late - timedelta(days=4))
+    assert len(rejudge(own, version, late).refusals) == 1
+    follow(late - timedelta(days=3), late - timedelta(days=3) + timedelta(hours=1, minutes=2))
+    assert rejudge(own, version, late).refusals == ()
+
+
+def test_changed_positions_are_refused_by_their_digest(own: Services) -> None:
+    version = retrained(own)
+    result, _ = own.ledger.evaluation(version.model_id, version.version)
+    change = text("UPDATE evaluation_evidence SET content = content || '\\x00' WHERE evaluation_id = :id")
+    with create_engine(own.database.url("ledger")).begin() as connection:
+        connection.execute(change, {"id": result.id})
+    with pytest.raises(EvidenceChanged, match="differ from their digest"):
+        judge_anew(own, version, own.clock())
+    found = judged(own, version)
+    assert found.decision is None
+    assert "cannot be judged: The stored positions" in found.refusals[0]
+
+
+@pytest.fixture
+def without_positions(own: Services, version: ModelVersion) -> Iterator[ModelVersion]:
+    """Version whose positions were not stored, as by an earlier release."""
+    result, _ = own.ledger.evaluation(version.model_id, version.version)
+    stored = own.ledger.stored_evidence(result.id)
+    assert stored is not None
+    engine = create_engine(own.database.url("ledger"))
+    remove = text("DELETE FROM evaluation_evidence WHERE evaluation_id = :id")
+    with engine.begin() as connection:
+        connection.execute(remove, {"id": result.id})
+    yield version
+    put_back = text(
+        "INSERT INTO evaluation_evidence VALUES (:id, :digest, :content, :data_hash, :code_digest)"
+    )
+    values = {"id": result.id, "digest": stored.digest, **vars(stored)}
+    with engine.begin() as connection:
+        connection.execute(put_back, values)
+
+
+def test_a_version_of_an_earlier_release_is_judged_by_its_numbers_at_its_own_costs_alone(
+    own: Services, without_positions: ModelVersion
+) -> None:
+    version = without_positions
+    found = judged(own, version)
+    assert (found.refusals, found.decision, found.evidence_digest) == ((), "pass", None)
+    refused = judged(strict(own), version)
+    assert refused.decision == "fail"
+    assert "Sharpe ratio" in " ".join(refused.refusals)
+    dearer = judged(priced(own, fee_bps=9.0), version)
+    assert dearer.decision is None
+    assert "in force are 9 bps of fees" in dearer.refusals[0]
+    assert "retrain" in dearer.refusals[0]
+
+
+def test_bars_that_are_gone_refuse_with_the_remedy(
+    own: Services, version: ModelVersion, tmp_path: Path, lax: PolicyDocument
+) -> None:
+    other = a_market(SYMBOL, 1400, 4)
+    SeriesStore(tmp_path / "data").add(other, "tests", other.end.to_pydatetime() + timedelta(hours=1))
+    empty = replace(own, open_market=lambda: MarketData(tmp_path))
+    found = judged(empty, version)
+    assert found.decision is None
+    assert "the stored evidence cannot be judged" in found.refusals[0]
+
+
+def test_force_overrules_the_judgement_of_a_promotion(own: Services, cheap: ModelVersion) -> None:
+    done = promote(strict(own), cheap.model_id, cheap.version, ADMIN, "tested", force=True)
+    assert done.forced
+
+
+def test_a_rollback_returns_to_a_former_production_version_whatever_the_policy_in_force(
+    own: Services, version: ModelVersion
+) -> None:
+    second = retrained(own)
+    for each in (version, second):
+        promote(own, each.model_id, each.version, ADMIN, "tested")
+    assert judged(strict(own), version).refusals
+    before = len(entries(own, "version_rejudged", version.model_id))
+    clm = strict(own)
+    done = clm.promotions.rollback(version.model_id, ADMIN, "an emergency", clm.clock())
+    assert (done.to_version, done.forced) == (version.version, False)
+    assert len(entries(own, "version_rejudged", version.model_id)) == before
