@@ -60,8 +60,16 @@ class Sizing(BaseModel):
             by_signal: the same number for the signal.
         """
         # the position held comes from an anchor at most `anchor_bars` - 1 bars before the last bar
-        by_averages = by_signal + self.smoothing_window + self.scale_window - 2
+        by_averages = self.bars_by_averages(by_signal)
         return self.anchor_bars - 1 + max(by_averages, self.volatility_window + 1, 2)
+
+    def bars_by_averages(self, by_signal: int) -> int:
+        """Closed bars from which on more history changes no smoothed and scaled signal of the last bar.
+
+        Args:
+            by_signal: the same number for the signal.
+        """
+        return by_signal + self.smoothing_window + self.scale_window - 2
 
     def bars_by_signal(self, bars_needed: int) -> int:
         """Closed bars needed by the signal, from the number needed by the positions."""

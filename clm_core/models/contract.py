@@ -287,6 +287,12 @@ class ExpectsReturns(Protocol):
 class OffersConvictions(Protocol):
     """A model of sized models, as an ensemble: its signal before any sizing."""
 
+    @property
+    def bars_by_convictions(self) -> int | None:
+        """Closed bars from which on more history changes no conviction and no forecast of the last bar; None
+        if unknown."""
+        ...
+
     def convictions(self, bars: Bars) -> Floats:
         """Signal after each bar, shape (n_bars,), in [-1, 1], without the sizing of the parts."""
         ...

@@ -297,8 +297,17 @@ class EnsembleModel:
     @property
     def bars_needed(self) -> int | None:
         """Largest number of a member; None if a member's number is unknown."""
-        needed = [model.bars_needed for model in self.parts]
-        return None if None in needed else max(number for number in needed if number is not None)
+        return _largest([model.bars_needed for model in self.parts])
+
+    @property
+    def bars_by_convictions(self) -> int | None:
+        """Largest number of a member without the positions held by its sizing, which no conviction needs."""
+        return _largest(
+            [
+                model.bars_by_convictions if isinstance(model, OffersConvictions) else model.bars_needed
+                for model in self.parts
+            ]
+        )
 
     def positions(self, bars: Bars) -> Floats:
         bars = self.trained_on.accept(bars)
@@ -505,6 +514,11 @@ def _read_member(folder: Path, number: int, member: StoredMember) -> BundledMemb
         for path in folder.glob(f"member{number}.*"):
             Path(empty, path.name.removeprefix(f"member{number}.")).write_bytes(path.read_bytes())
         return BundledMember.read(member.name, Path(empty), member.bundle_digest)
+
+
+def _largest(numbers: Sequence[int | None]) -> int | None:
+    known = [number for number in numbers if number is not None]
+    return max(known) if len(known) == len(numbers) else None
 
 
 def _shares(weights: Floats) -> Floats:

@@ -251,10 +251,24 @@ class SizedModel:
 
     @property
     def bars_needed(self) -> int | None:
-        by_signal = self.inner.bars_needed
-        if by_signal is None or self.sizing is None:
-            return by_signal
-        return self.sizing.bars_needed(by_signal)
+        if self.sizing is None:
+            return self.inner.bars_needed
+        by_signal = self._bars_by_signal
+        return None if by_signal is None else self.sizing.bars_needed(by_signal)
+
+    @property
+    def bars_by_convictions(self) -> int | None:
+        """Closed bars from which on more history changes no conviction and no forecast of the last bar."""
+        if self.sizing is None:
+            return self.inner.bars_needed
+        by_signal = self._bars_by_signal
+        return None if by_signal is None else self.sizing.bars_by_averages(by_signal)
+
+    @property
+    def _bars_by_signal(self) -> int | None:
+        if isinstance(self.inner, OffersConvictions):
+            return self.inner.bars_by_convictions
+        return self.inner.bars_needed
 
     def positions(self, bars: Bars) -> Floats:
         if self.sizing is None:

@@ -22,9 +22,10 @@ from clm_core.domain.costs import Costs
 from clm_core.domain.errors import FeatureMismatch, NotEnoughBars
 from clm_core.domain.vocabulary import ModelType
 from clm_core.market.bars import FIELDS, Bars
+from clm_core.market.features import MONDAY
 from clm_core.market.look_ahead import first_leak
 from clm_core.market.sources import MarketData
-from clm_core.market.timeframes import Calendar, Timeframe
+from clm_core.market.timeframes import Calendar, Timeframe, in_weekend
 from clm_core.models import golden
 from clm_core.models.bundle import load_bundle, save_bundle
 from clm_core.models.catalog import recipe, tolerance
@@ -44,7 +45,7 @@ from clm_core.models.bundle import save_bundle
 from clm_core.testing.contract import recipe_of
 
 folder, cases, seed = Path(sys.argv[1]), json.loads(sys.argv[2]), int(sys.argv[3])
-bars = Bars("BTCUSD", Timeframe.H1, Calendar.ALWAYS, **np.load(folder / "bars.npz"))
+bars = Bars("BTCUSD", Timeframe(sys.argv[4]), Calendar.ALWAYS, **np.load(folder / "bars.npz"))
 for kind, params in cases.items():
     fitting = recipe_of(kind, params)
     save_bundle(fitting.fit(bars, seed), fitting, folder / kind, bars)
@@ -75,6 +76,18 @@ def first_row_after_a_weekend(bars: Bars) -> int:
     return int(pauses[pauses > 1000][0])
 
 
+def at_timeframe(bars: Bars, timeframe: Timeframe) -> Bars:
+    """The same prices as bars of another length, one after the other from the Monday before the first bar."""
+    if timeframe is bars.timeframe:
+        return bars
+    week = 7 * Timeframe.D1.nanoseconds
+    monday = bars.time[0] - (bars.time[0] + MONDAY * 60_000_000_000) % week
+    slots = monday + np.arange(2 * len(bars)) * timeframe.nanoseconds
+    if bars.calendar == Calendar.WEEKDAYS:
+        slots = slots[~in_weekend(slots, timeframe)]
+    return replace(bars, timeframe=timeframe, time=slots[: len(bars)])
+
+
 class ModelContract:
     """Base class of contract tests: derive a class collected by pytest, with the kinds to test in `cases`."""
 
@@ -86,6 +99,8 @@ class ModelContract:
     """Training parameters for the driftless walks, in place of those of `cases`, where a kind has them."""
     walks: ClassVar[tuple[tuple[float, int], ...]] = ((0.0, 24), (0.5, 4), (0.8, 1))
     """Driftless walks: probability of a step of 0, and `horizon` where a kind has one."""
+    timeframe: ClassVar[Timeframe] = Timeframe.H1
+    """Length of the bars; longer bars have the hourly prices, for kinds with a look-back of months."""
 
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
         if "fitted" in metafunc.fixturenames:
@@ -94,9 +109,10 @@ class ModelContract:
     @pytest.fixture(scope="class")
     @classmethod
     def bars(cls, tmp_path_factory: pytest.TempPathFactory) -> Bars:
-        """3,000 bundled hourly bars of BTCUSD, less 30 before row 1500: an outage."""
+        """3,000 bundled bars of BTCUSD, less 30 before row 1500: an outage."""
         whole = MarketData(tmp_path_factory.mktemp("home")).bars("BTCUSD", "1h", closed_by=datetime.now(UTC))
         keep = np.r_[0:1500, 1530:3000]
+        whole = at_timeframe(whole, cls.timeframe)
         return replace(whole, **{name: getattr(whole, name)[keep] for name in ("time", *FIELDS)})
 
     @pytest.fixture(scope="class")
@@ -110,10 +126,11 @@ class ModelContract:
     @pytest.fixture(scope="class")
     @classmethod
     def closing(cls, tmp_path_factory: pytest.TempPathFactory) -> Bars:
-        """3,000 bundled hourly bars of EURUSD, which closes at weekends, less 3 bars before row 1400 (carried
+        """3,000 bundled bars of EURUSD, which closes at weekends, less 3 bars before row 1400 (carried
         through) and 30 before row 2000 (an outage)."""
         whole = MarketData(tmp_path_factory.mktemp("home")).bars("EURUSD", "1h", closed_by=datetime.now(UTC))
         keep = np.r_[0:1400, 1403:2003, 2033:3033]
+        whole = at_timeframe(whole, cls.timeframe)
         return replace(whole, **{name: getattr(whole, name)[keep] for name in ("time", *FIELDS)})
 
     @pytest.fixture(scope="class")
@@ -129,7 +146,8 @@ class ModelContract:
         folder = tmp_path_factory.mktemp("elsewhere")
         np.savez(folder / "bars.npz", **{name: getattr(bars, name) for name in ("time", *FIELDS)})
         cases = json.dumps(dict(cls.cases))
-        subprocess.run([sys.executable, "-c", FIT_AND_SAVE, folder, cases, str(SEED)], check=True)
+        arguments = [str(folder), cases, str(SEED), cls.timeframe.value]
+        subprocess.run([sys.executable, "-c", FIT_AND_SAVE, *arguments], check=True)
         return folder
 
     @pytest.fixture
@@ -236,7 +254,7 @@ class ModelContract:
             changes = {"horizon": horizon, **self.on_walks}
             described = fitted.recipe.describe()
             params = {**fitted.params, **{name: changes[name] for name in changes if name in described}}
-            walk = tick_walk(2_000, standstill, seed)
+            walk = tick_walk(2_000, standstill, seed, self.timeframe)
             means = [
                 recipe_of(fitted.kind, params).fit(prices, SEED + seed).positions(prices).mean()
                 for prices in (walk, mirror_image(walk))
@@ -291,16 +309,17 @@ class ModelContract:
 
     @pytest.mark.parametrize(
         "other",
-        [{"symbol": "ETHUSD"}, {"timeframe": Timeframe.H4}, {"calendar": Calendar.WEEKDAYS}],
+        [{"symbol": "ETHUSD"}, {"timeframe": Timeframe.D1}, {"calendar": Calendar.WEEKDAYS}],
         ids=["symbol", "timeframe", "calendar"],
     )
     def test_bars_of_another_series_are_refused(
         self, fitted: Fitted, bars: Bars, other: dict[str, Any]
     ) -> None:
         foreign = replace(bars, **other)
-        with pytest.raises(FeatureMismatch, match="BTCUSD 1h 24x7"):
+        series = f"BTCUSD {self.timeframe} 24x7"
+        with pytest.raises(FeatureMismatch, match=series):
             fitted.model.positions(foreign)
-        with pytest.raises(FeatureMismatch, match="BTCUSD 1h 24x7"):
+        with pytest.raises(FeatureMismatch, match=series):
             fitted.model.forecast(foreign)
 
     @pytest.mark.parametrize("count", [1, 100, 300])

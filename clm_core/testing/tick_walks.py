@@ -12,8 +12,8 @@ START = 2_000
 TICK = 0.05
 
 
-def tick_walk(n_bars: int, standstill: float, seed: int) -> Bars:
-    """Hourly bars from 2020-01-01 whose close moves by -1, 0 or +1 ticks.
+def tick_walk(n_bars: int, standstill: float, seed: int, timeframe: Timeframe = Timeframe.H1) -> Bars:
+    """Bars from 2020-01-01, by default hourly, whose close moves by -1, 0 or +1 ticks.
 
     Args:
         standstill: probability of a step of 0; the other steps are equally likely.
@@ -25,11 +25,11 @@ def tick_walk(n_bars: int, standstill: float, seed: int) -> Bars:
     wick = rng.integers(0, 2, (2, n_bars))
     high = np.maximum(open_, close) + wick[0]
     low = np.minimum(open_, close) - wick[1]
-    time = (438_288 + np.arange(n_bars)) * Timeframe.H1.nanoseconds
+    time = 438_288 * Timeframe.H1.nanoseconds + np.arange(n_bars) * timeframe.nanoseconds
     volume = rng.integers(0, 50, n_bars).astype(np.float64)
     return Bars(
         "TICKS",
-        Timeframe.H1,
+        timeframe,
         Calendar.ALWAYS,
         time,
         open=TICK * open_,

@@ -4,6 +4,8 @@ from typing import ClassVar
 
 from kind_cases import CASES
 
+from clm_core.domain.vocabulary import ModelType
+from clm_core.market.timeframes import Timeframe
 from clm_core.models import catalog
 from clm_core.testing.contract import ModelContract
 
@@ -12,3 +14,10 @@ class TestEveryModel(ModelContract):
     cases: ClassVar = {kind: CASES[kind].params for kind in catalog.kinds()}
     on_walks: ClassVar = {"steps": 10, "round_trip_bps": 0.0, "bars_played": 5_000, "checks": 1}
     without_forecast = frozenset(kind for kind in catalog.kinds() if CASES[kind].without_forecast)
+
+
+class TestMetaLabelling(ModelContract):
+    """The label that filters the trend rule, whose look-back is 120 days: 720 bars of 4 hours."""
+
+    cases: ClassVar = {ModelType.LIGHTGBM: {"rounds": 40, "horizon": 6, "label": "meta"}}
+    timeframe = Timeframe.H4
