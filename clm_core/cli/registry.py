@@ -93,8 +93,8 @@ def models(
 
 @models_app.command()
 def list_types(as_json: AsJson = False) -> None:
-    """List all kinds of model, with origin, installation of missing libraries, and defaults of the parameters
-    that all kinds share."""
+    """List all kinds of model, with origin, installation of missing libraries, and defaults of the shared
+    parameters."""
     from clm_core.models.offer import offers
 
     kinds = offers(settings_for_look().execution.rules)
@@ -215,7 +215,7 @@ def _show_offers(offers: "list[Offer]") -> None:
 
 
 def _show_sections(offers: "list[Offer]") -> None:
-    """Parameters of the sections that all kinds share, with the kinds whose default is another."""
+    """Parameters of the sections shared by all kinds, with the kinds of another default."""
     by_kind = {str(offer.kind): _named_values(offer.sections) for offer in offers if offer.sections}
     names = list(dict.fromkeys(name for values in by_kind.values() for name in values))
     table = listing("parameter of every kind", "default", "default of other kinds")
@@ -233,7 +233,7 @@ def _show_sections(offers: "list[Offer]") -> None:
 
 
 def _named_values(sections: "Mapping[str, Any]") -> dict[str, str]:
-    """Values by section and name, as in `sizing.target_volatility`; a section left out under its own name."""
+    """Values by section and name, as in `sizing.target_volatility`; "none" for a whole section by name."""
     named = dict[str, str]()
     for section, values in sections.items():
         items = {section: values} if isinstance(values, str) else values

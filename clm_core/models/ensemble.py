@@ -301,7 +301,7 @@ class EnsembleModel:
 
     @property
     def bars_by_convictions(self) -> int | None:
-        """Largest number of a member without the positions held by its sizing, which no conviction needs."""
+        """Largest number of a member for the smoothed and scaled signal, before any position is held."""
         return _largest(
             [
                 model.bars_by_convictions if isinstance(model, OffersConvictions) else model.bars_needed

@@ -112,7 +112,7 @@ def _record(model: Model, bars: Bars, path: Path) -> None:
 
 
 def _telling_rows(model: Model, bars: Bars) -> Bars:
-    """The last rows; if no answer and no signal varies in them, the rows up to the signal's newest change."""
+    """The last rows, or the rows up to the signal's newest change if no answer and no signal varies there."""
     count = rows_of(model)
     last = bars[-count:]
     if not (_constant(model.positions(last)) and _constant(model.forecast(last))):
@@ -174,7 +174,7 @@ def preflight(model: Model, folder: Path) -> None:
 
 
 def _compare(model: Model, path: Path) -> float | None:
-    """The answer to every golden row if all are the same, those before the sizing included; else None.
+    """The answer to every golden row if all answers and all signals are the same, else None.
 
     Raises:
         PreflightFailed: answers differ, or there are no golden rows.

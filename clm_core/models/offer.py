@@ -20,17 +20,17 @@ class Offer:
 
     kind: Kind
     distribution: str
-    """Distribution that brings the kind; both names if two distributions offer a plug-in by the same name."""
+    """Distribution of the kind; both names if two distributions offer a plug-in by the same name."""
     release: str | None
     """Version of the distribution; None if two distributions offer the same plug-in."""
     library: str | None
-    """Distribution that does the work; None if the plug-in cannot be imported."""
+    """Distribution of the library; None if the plug-in cannot be imported."""
     library_version: str | None
     """Installed version of the library, if any."""
     seeds: int | None
     """Number of walk-forwards, each with another seed, needed to separate skill from the seed's luck."""
     command: str | None
-    """Command that installs the missing library; None if nothing is missing or no command helps."""
+    """Command to install the missing library; None if nothing is missing or no command helps."""
     problem: str | None
     """Reason why models of the kind cannot be trained here, if any."""
     sections: Mapping[str, Any] | None = None

@@ -100,7 +100,7 @@ class ModelContract:
     walks: ClassVar[tuple[tuple[float, int], ...]] = ((0.0, 24), (0.5, 4), (0.8, 1))
     """Driftless walks: probability of a step of 0, and `horizon` where a kind has one."""
     timeframe: ClassVar[Timeframe] = Timeframe.H1
-    """Length of the bars; longer bars have the hourly prices, for kinds with a look-back of months."""
+    """Length of the bars; longer bars repeat the hourly prices, for kinds with a look-back of months."""
 
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
         if "fitted" in metafunc.fixturenames:
