@@ -43,13 +43,13 @@ def market(symbol: str, seed: int) -> Bars:
 
 def train_one(kind: ModelType, bars: Bars) -> None:
     recipe = catalog.recipe(kind, PARAMS, Costs())
-    walk_forward(recipe, bars, WalkForwardPlan(), SEED)
+    walk_forward(recipe, bars, WalkForwardPlan(folds=5), SEED)
     sentinel.examine(recipe, recipe.fit(bars, SEED), bars, SEED)
 
 
 def train_pool(kind: ModelType, panel: Panel) -> None:
     recipe = catalog.pooling(catalog.recipe(kind, PARAMS, Costs()))
-    pools.walk_forward(recipe, panel, WalkForwardPlan(), SEED)
+    pools.walk_forward(recipe, panel, WalkForwardPlan(folds=5), SEED)
     pools.examine(recipe, fit_pool(recipe, panel, SEED), panel, SEED)
 
 

@@ -145,7 +145,7 @@ def measure(kind: str, window: Window, legacy: bool) -> list[YearResult]:
     model_type = ModelType(kind)
     params = catalog.stored_params(model_type, {}) if legacy else {}
     recipe = catalog.recipe(model_type, params, market.terms.costs)
-    out = walk_forward(recipe, bars, WalkForwardPlan(), seed=0)
+    out = walk_forward(recipe, bars, WalkForwardPlan(folds=5), seed=0)
     traded = market.under(recipe.execution)
     free = MarketTerms(traded.terms.model_copy(update={"costs": FREE}))
     tested = bars[out.rows]

@@ -88,7 +88,7 @@ def signals(kinds: list[str]) -> Iterator[Signal]:
         bars = bars_of(window)
         market = market_of(bars)
         recipe = catalog.recipe(ModelType(kind), {"sizing": "none"}, market.terms.costs)
-        out = walk_forward(recipe, bars, WalkForwardPlan(), seed=0)
+        out = walk_forward(recipe, bars, WalkForwardPlan(folds=5), seed=0)
         yield Signal(kind, window, bars, out.rows, out.positions, market.under(NEW_VERSIONS))
 
 

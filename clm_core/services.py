@@ -87,6 +87,11 @@ class Services:
         return self.settings.home / "work"
 
     @property
+    def folds(self) -> Path:
+        """Folder of the models of past folds."""
+        return self.settings.home / "folds"
+
+    @property
     def reports(self) -> Path:
         return self.settings.home / "reports"
 

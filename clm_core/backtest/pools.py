@@ -9,6 +9,7 @@ import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,17 @@ from numpy.typing import NDArray
 
 from clm_core.backtest import sentinel
 from clm_core.backtest.results import Backtest, Trades
-from clm_core.backtest.walk_forward import FoldResult, OutOfSample, ProgressSum, fold_result, split
+from clm_core.backtest.walk_forward import (
+    FitOnce,
+    FoldResult,
+    OutOfSample,
+    ProgressSum,
+    final_rows,
+    fit_anew,
+    fold_result,
+    fold_rows,
+    history_start,
+)
 from clm_core.domain.errors import LookAhead, NotEnoughBars
 from clm_core.domain.walk_forward import WalkForwardPlan
 from clm_core.market.bars import Bars, Floats
@@ -56,6 +67,7 @@ def walk_forward(
     progress: Progress | None = None,
     *,
     workers: int | None = None,
+    fit_once: FitOnce[Panel, PooledModel] = fit_anew,
 ) -> tuple[OutOfSample, ...]:
     """Fit a model per fold to the bars of all members, and collect the positions of each member.
 
@@ -69,7 +81,7 @@ def walk_forward(
     Raises:
         NotEnoughBars: a fold would have no rows to train or to test on.
     """
-    folds = split(len(panel.time), plan)
+    folds = fold_rows(panel.time, plan)
     times = fold_times(panel.time, folds)
     shares = ProgressSum(len(folds), progress)
 
@@ -77,7 +89,9 @@ def walk_forward(
         trained = panel.between(times[number].train_start, times[number].train_stop)
         if trained is None:
             raise NotEnoughBars(f"no member of {panel.name} has bars to train fold {number + 1} on")
-        return fit_pool(recipe, trained, seed, lambda done: shares.report(number, done))
+        model = fit_once(trained, lambda: fit_pool(recipe, trained, seed, partial(shares.report, number)))
+        shares.finish(number)
+        return model
 
     with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
         models = list(pool.map(fit, range(len(folds))))
@@ -85,21 +99,38 @@ def walk_forward(
     results = tuple(
         fold_result(axis, *fold, model.train_metrics) for fold, model in zip(folds, models, strict=True)
     )
-    return tuple(_of_member(member, models, times, results) for member in panel)
+    starts = [int(panel.time[history_start(plan, train)]) for train, _ in folds]
+    return tuple(_of_member(member, models, times, starts, results) for member in panel)
+
+
+def final_panel(panel: Panel, plan: WalkForwardPlan) -> Panel:
+    """Bars of the final fit: the newest training span of the common axis."""
+    rows = final_rows(panel.time, plan)
+    newest = panel.between(int(panel.time[rows.start]), int(panel.time[-1]) + 1)
+    assert newest is not None
+    return newest
 
 
 def _of_member(
-    bars: Bars, models: Sequence[PooledModel], times: Sequence[FoldTimes], folds: tuple[FoldResult, ...]
+    bars: Bars,
+    models: Sequence[PooledModel],
+    times: Sequence[FoldTimes],
+    starts: Sequence[int],
+    folds: tuple[FoldResult, ...],
 ) -> OutOfSample:
+    """
+    Args:
+        starts: first moment known to the model of each fold, nanoseconds since 1970-01-01 UTC.
+    """
     positions = np.zeros(len(bars))
     forecast = np.full(len(bars), np.nan)
-    for model, fold in zip(models, times, strict=True):
-        first, stop = np.searchsorted(bars.time, [fold.test_start, fold.test_stop]).tolist()
+    for model, fold, start in zip(models, times, starts, strict=True):
+        oldest, first, stop = np.searchsorted(bars.time, [start, fold.test_start, fold.test_stop]).tolist()
         if first == stop or bars.symbol not in model.symbols:
             continue
         # older bars change no answer: `Model.bars_needed`
         needed = model.member(bars.symbol).bars_needed
-        begin = 0 if needed is None else max(0, first + 1 - needed)
+        begin = oldest if needed is None else max(oldest, first + 1 - needed)
         known = bars[begin:stop]
         positions[first:stop] = model.positions(known)[first - begin :]
         forecast[first:stop] = model.forecast(known)[first - begin :]

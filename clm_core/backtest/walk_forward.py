@@ -1,7 +1,9 @@
 """Walk-forward: every out-of-sample position comes from a model fitted on older bars only.
 
-The model of fold k is fitted on `bars[:test_start - embargo]`. Purging needs no separate rule: a label in
-need of a later bar is undefined in the slice, so no label reaches into the test rows.
+A fold begins at a fixed date, and its model is fitted on the training span of the plan that ends at the date
+less the embargo: no run, and no bar after the fold, changes the positions of a past fold. Purging needs no
+separate rule: a label in need of a later bar is undefined in the training rows, so no label reaches into the
+test rows.
 """
 
 import math
@@ -10,17 +12,41 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from itertools import pairwise
 from threading import Lock
+from typing import TypeVar
 
 import numpy as np
+import pandas as pd
 
 from clm_core.domain.errors import NotEnoughBars
-from clm_core.domain.walk_forward import WalkForwardPlan
+from clm_core.domain.walk_forward import FoldGrid, WalkForwardPlan
 from clm_core.market.bars import Bars, Floats
+from clm_core.market.panel import Panel, Times
 from clm_core.models.contract import Model, Progress, Recipe, WarmStarting
 
 DAYS_A_YEAR = 365.25
+DAY_NS = 86_400_000_000_000
+FREQUENCIES = {
+    FoldGrid.YEAR: "YS",
+    FoldGrid.HALF_YEAR: "QS",
+    FoldGrid.QUARTER: "QS",
+    FoldGrid.MONTH: "MS",
+    FoldGrid.WEEK: "W-MON",
+    FoldGrid.DAY: "D",
+}
+"""Dates of each grid as frequencies of pandas; of half years every second one."""
+D = TypeVar("D", Bars, Panel)
+M = TypeVar("M", bound=Model)
+FitOnce = Callable[[D, Callable[[], M]], M]
+"""Function that returns the model of a fold from its training bars: the result of the function given, or an
+equal model kept from an earlier call."""
+
+
+def fit_anew(bars: Bars | Panel, fit: Callable[[], M]) -> M:
+    """A `FitOnce` that keeps no model."""
+    return fit()
 
 
 @dataclass(frozen=True)
@@ -61,33 +87,39 @@ def walk_forward(
     progress: Progress | None = None,
     *,
     workers: int | None = None,
+    fit_once: FitOnce[Bars, Model] = fit_anew,
 ) -> OutOfSample:
     """Fit a model per fold, and collect the positions of each model on the fold's test rows.
 
-    Positions on test rows are computed with the full history before the rows, as in live trading. The result
-    does not depend on `workers`. Folds with warm start are fitted in sequence, each continuing the model of
-    the fold before, fitted on older bars only.
+    Positions on test rows are computed from the first training bar of the fold on, as in live trading; in
+    equal folds with the full history. The result does not depend on `workers`. Folds with warm start are
+    fitted in sequence, each continuing the model of the fold before, fitted on older bars only.
 
     Args:
         recipe: recipe to fit on every fold.
         bars: whole series, n_bars long.
-        plan: number of folds, embargo and training window.
+        plan: dates or number of the folds, embargo and training span; a plan without the days of a request
+            takes the days of the bars.
         seed: seed of every fit.
         progress: called with the fraction of the work completed, 0..1.
         workers: number of folds fitted in parallel threads; None for a thread per processor.
+        fit_once: keeps the models of folds without warm start between calls.
 
     Raises:
         NotEnoughBars: a fold would have no rows to train or to test on.
     """
-    folds = split(len(bars), plan)
+    folds = fold_rows(bars.time, plan)
     shares = ProgressSum(len(folds), progress)
 
     def fit(number: int) -> Model:
         train, _ = folds[number]
+        trained = bars[train]
         try:
-            return recipe.fit(bars[train], seed, lambda done: shares.report(number, done))
+            model = fit_once(trained, lambda: recipe.fit(trained, seed, partial(shares.report, number)))
         except NotEnoughBars as error:
             raise _with_days(error, bars, plan) from error
+        shares.finish(number)
+        return model
 
     def fit_after(older: Model | None, number: int) -> Model:
         if older is None:
@@ -103,10 +135,11 @@ def walk_forward(
             models = list(pool.map(fit, range(len(folds))))
     positions = np.zeros(len(bars))
     forecast = np.full(len(bars), np.nan)
-    for model, (_, test) in zip(models, folds, strict=True):
-        known = bars[: test.stop]
-        positions[test] = model.positions(known)[test]
-        forecast[test] = model.forecast(known)[test]
+    for model, (train, test) in zip(models, folds, strict=True):
+        begin = history_start(plan, train)
+        known = bars[begin : test.stop]
+        positions[test] = model.positions(known)[test.start - begin :]
+        forecast[test] = model.forecast(known)[test.start - begin :]
     for array in (positions, forecast):
         array.setflags(write=False)
     results = (
@@ -126,7 +159,7 @@ def _with_days(error: NotEnoughBars, bars: Bars, plan: WalkForwardPlan) -> NotEn
     # holidays are uneven: two days in a hundred more than on average
     days = math.ceil(1.02 * total * DAYS_A_YEAR / bars.periods_per_year)
     return NotEnoughBars(
-        f"{error}. Walked forward in {plan.folds} folds, {bars.symbol} {bars.timeframe} takes about "
+        f"{error}. Walked forward, {bars.symbol} {bars.timeframe} takes about "
         f"{total:,} bars, which are {days} days of this market "
         f"({bars.periods_per_year:,.0f} bars a year); given are {len(bars):,} bars. Pass --days {days} "
         "(dataset_span_days), and import older bars where the series is shorter",
@@ -141,17 +174,100 @@ def _fit_in_sequence(fit_after: Callable[[Model | None, int], Model], folds: int
     return models
 
 
-def split(n_bars: int, plan: WalkForwardPlan) -> list[tuple[slice, slice]]:
-    """Cut a series into folds: training and test rows of each fold.
+def fold_rows(time: Times, plan: WalkForwardPlan) -> list[tuple[slice, slice]]:
+    """Training and test rows of each fold of the plan.
+
+    Args:
+        time: open times of the bars, nanoseconds since 1970-01-01 UTC, ascending, shape (n_bars,).
 
     Raises:
         NotEnoughBars: a fold would have no rows to train or to test on.
     """
-    first = int(n_bars * plan.first_train_fraction)
-    edges = np.linspace(first, n_bars, plan.folds + 1).astype(int).tolist()
-    if first <= plan.embargo_bars or n_bars - first < plan.folds:
+    if not plan.on_dates:
+        return split(len(time), plan)
+    return _dated_rows(time, plan_of_bars(time, plan)) if len(time) else split(0, plan.in_equal_folds())
+
+
+def plan_of_bars(time: Times, plan: WalkForwardPlan) -> WalkForwardPlan:
+    """The plan, with the days of the bars where the plan names no days of a request."""
+    days = max(1, math.ceil((int(time[-1]) - int(time[0])) / DAY_NS))
+    return plan.for_request(days, days)
+
+
+def final_rows(time: Times, plan: WalkForwardPlan) -> slice:
+    """Training rows of the final fit: the newest training span, by the same rule as that of a fold; all rows
+    of a plan in equal folds."""
+    if not plan.on_dates:
+        return slice(0, len(time))
+    plan = plan_of_bars(time, plan)
+    return slice(max(0, _train_start(time, plan, len(time), int(time[-1]) + 1)), len(time))
+
+
+def history_start(plan: WalkForwardPlan, train: slice) -> int:
+    """First row known to the model of a fold: fixed, since averages may depend on the first bar for ever."""
+    start: int = train.start if plan.on_dates else 0
+    return start
+
+
+def _dated_rows(time: Times, plan: WalkForwardPlan) -> list[tuple[slice, slice]]:
+    assert plan.grid is not None
+    dates = grid_dates(plan.grid, int(time[0]), int(time[-1]))
+    edges = [*np.unique(np.searchsorted(time, dates)).tolist(), len(time)]
+    folds = []
+    for start, stop in pairwise(edges):
+        train_stop = start - plan.embargo_bars
+        begin = _train_start(time, plan, train_stop, int(time[min(start, len(time) - 1)]))
+        # a fold without the whole training span before it would be another recipe
+        if 0 <= begin < train_stop and start < stop:
+            folds.append((slice(begin, train_stop), slice(start, stop)))
+    if not folds:
         raise NotEnoughBars(
-            f"{n_bars} bars cannot be walked forward in {plan.folds} folds with {first} bars before the "
+            f"{len(time)} bars cannot be walked forward by the {plan.grid.value.replace('_', '-')}: no fold "
+            f"has {_training_span(plan)} before it and bars to test after: give more days of bars or fewer "
+            "folds (walk_forward.folds)"
+        )
+    return folds
+
+
+def _training_span(plan: WalkForwardPlan) -> str:
+    if plan.train_bars is not None:
+        return f"{plan.train_bars:,} bars and an embargo of {plan.embargo_bars}"
+    return f"{plan.train_days:g} days, more than the embargo of {plan.embargo_bars} bars,"
+
+
+def _train_start(time: Times, plan: WalkForwardPlan, train_stop: int, moment: int) -> int:
+    """First training row of a span that ends before row `train_stop`; negative if bars are missing.
+
+    Args:
+        moment: end of the training span, nanoseconds since 1970-01-01 UTC.
+    """
+    if plan.train_bars is not None:
+        return train_stop - plan.train_bars
+    first = moment - round(plan.train_days * DAY_NS)
+    return int(np.searchsorted(time, first)) if int(time[0]) <= first else -1
+
+
+def grid_dates(grid: FoldGrid, first: int, last: int) -> Times:
+    """Dates of a grid after a first and up to a last moment, nanoseconds since 1970-01-01 UTC."""
+    begin = (pd.Timestamp(first) + pd.Timedelta(1, "ns")).ceil("D")
+    dates = pd.date_range(begin, pd.Timestamp(last), freq=FREQUENCIES[grid])
+    if grid is FoldGrid.HALF_YEAR:
+        dates = dates[dates.month.isin((1, 7))]
+    return np.asarray(dates.as_unit("ns").asi8, dtype=np.int64)
+
+
+def split(n_bars: int, plan: WalkForwardPlan) -> list[tuple[slice, slice]]:
+    """Cut a series into equal folds: training and test rows of each fold.
+
+    Raises:
+        NotEnoughBars: a fold would have no rows to train or to test on.
+    """
+    count = plan.equal_folds
+    first = int(n_bars * plan.first_train_fraction)
+    edges = np.linspace(first, n_bars, count + 1).astype(int).tolist()
+    if first <= plan.embargo_bars or n_bars - first < count:
+        raise NotEnoughBars(
+            f"{n_bars} bars cannot be walked forward in {count} folds with {first} bars before the "
             f"first and an embargo of {plan.embargo_bars}: give more days of bars or fewer folds"
         )
     folds = []
@@ -176,6 +292,11 @@ class ProgressSum:
         with self._lock:
             self._done[fold] = done
             self._progress(sum(self._done) / len(self._done))
+
+    def finish(self, fold: int) -> None:
+        """Report a fold whose model was not fitted but kept."""
+        if self._done[fold] < 1.0:
+            self.report(fold, 1.0)
 
 
 def fold_result(bars: Bars, train: slice, test: slice, train_metrics: dict[str, float]) -> FoldResult:

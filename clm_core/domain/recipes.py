@@ -25,8 +25,8 @@ class RecipeIdentity(OfModel):
     params: dict[str, Any]
     """Every training parameter with its effective value at no cost, label, sizing and execution included; of
     an ensemble's members kind and parameters, not the versions."""
-    training_span_days: int
-    """Days of bars that the training may see."""
+    training_span: str
+    """Bars that a fit sees: `WalkForwardPlan.training_span`."""
     code: dict[str, str] = Field(default_factory=dict)
     """Digest of the source of each own feature and each plug-in in use, by name."""
 

@@ -168,6 +168,7 @@ class EvaluationTerms(BaseModel):
         if not self.members:
             # terms of one market keep the digest that they had before there were pools
             del values["members"]
+        values["walk_forward"] = self.walk_forward.recorded()
         facts = json.dumps(values, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(facts.encode()).hexdigest()
 

@@ -47,7 +47,7 @@ from clm_core.market.carry import holding_rates
 from clm_core.models import catalog
 from clm_core.models.bundle import load_bundle, save_bundle
 from clm_core.models.contract import Model, ModelCard, OffersConvictions, Progress, Recipe, TrainedOn
-from clm_core.models.kind import ModelKind
+from clm_core.models.kind import EXPENSIVE_FOLDS, ModelKind
 from clm_core.models.params import EXECUTION, SIZING, TrainingParams, split_commas
 from clm_core.models.sizing import SizedRecipe, unsized_model
 
@@ -547,6 +547,7 @@ KIND = ModelKind(
     recipe=recipe,
     load=load,
     library="scipy",
+    max_folds=EXPENSIVE_FOLDS,
     # the members' signals are smoothed already
     sizing=Sizing(smoothing_half_life=0.0),
 )

@@ -14,9 +14,12 @@ from typing import Any
 from clm_core.domain.costs import MarketCosts
 from clm_core.domain.search_space import SearchSpace
 from clm_core.domain.sizing import Sizing
+from clm_core.domain.walk_forward import MAX_FOLDS
 from clm_core.models.contract import Model, ModelCard, Recipe
 
 DEFAULT_SIZING = Sizing()
+EXPENSIVE_FOLDS = 7
+"""`ModelKind.max_folds` of kinds whose fits take long: half years for three years out of sample."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,8 @@ class ModelKind:
     """Parameters varied by a tuning; empty for a kind without tunable parameters."""
     depends_on: tuple[str, ...] = ()
     """Further distributions with an influence on the answers."""
+    max_folds: int = MAX_FOLDS
+    """Most fits of a walk-forward on the grid of dates chosen by itself; fewer where a fit takes minutes."""
     retrain_every: timedelta | None = None
     """Interval of scheduled retraining; None for a kind that is retrained on demand only."""
     sizing: Sizing | None = DEFAULT_SIZING

@@ -12,6 +12,7 @@ from clm_core.backtest.baselines import Sizer, run_baselines
 from clm_core.backtest.metrics import summarise
 from clm_core.backtest.results import Backtest, Metrics
 from clm_core.backtest.terms import MarketTerms
+from clm_core.domain.walk_forward import WalkForwardPlan
 from clm_core.market.bars import Bars, Floats
 from clm_core.market.panel import Panel
 from clm_core.models import catalog
@@ -82,12 +83,18 @@ def _backtest_pool(
 
 
 def evaluation_of(
-    backtests: SeedBacktests, bars: Bars | Panel, runs: OutOfSampleRuns, terms: TermsBySymbol, size: Sizer
+    backtests: SeedBacktests,
+    bars: Bars | Panel,
+    runs: OutOfSampleRuns,
+    terms: TermsBySymbol,
+    size: Sizer,
+    plan: WalkForwardPlan,
 ) -> BacktestEvaluation:
     """Evaluation of the judged seed, beside the baselines.
 
     Args:
         size: sizing of the baselines.
+        plan: plan of the walk-forward behind the positions.
     """
     judged = backtests.judged
     members = backtests.members[judged]
@@ -108,6 +115,7 @@ def evaluation_of(
         market=market,
         members=members,
         runs=runs,
+        plan=plan,
     )
 
 

@@ -86,7 +86,7 @@ def verdict_on(
         "seed_sharpes": seeds if len(seeds) > 1 else (),
         "warnings": (*verdict.warnings, *evaluation.market.terms.remarks),
         "baselines": case.compare_with_baselines(evaluation),
-        "by_symbol": pools.by_symbol(evaluation.members, services.settings.walk_forward, len(seeds)),
+        "by_symbol": pools.by_symbol(evaluation.members, evaluation.plan, len(seeds)),
     }
     return verdict.model_copy(update=updates)
 
@@ -214,9 +214,9 @@ def _judge_positions(
     settle_costs(services, list(terms), bars.calendar)
     policy = services.policy(version.model_id, version.symbol)
     backtests = backtest_seeds(bars, runs, terms, policy.criteria.seed_quantile)
-    evaluation = evaluation_of(backtests, bars, runs, terms, baseline_sizer(version.params))
-    verdict = verdict_on(services, version, evaluation, policy, until=result.created_at)
     plan = services.settings.walk_forward if result.terms is None else result.terms.walk_forward
+    evaluation = evaluation_of(backtests, bars, runs, terms, baseline_sizer(version.params), plan)
+    verdict = verdict_on(services, version, evaluation, policy, until=result.created_at)
     judged_under = recorded_terms(evaluation, plan)
     return Judgement(verdict, cost_sentence(judged_under), judged_under.digest, evidence.digest)
 

@@ -6,6 +6,7 @@ from clm_core.domain.costs import Costs
 from clm_core.domain.execution import ExecutionRules
 from clm_core.domain.jobs import TrainingJob
 from clm_core.domain.recipes import RecipeIdentity
+from clm_core.domain.walk_forward import WalkForwardPlan
 from clm_core.models import catalog
 from clm_core.models.params import own_origins
 
@@ -13,10 +14,11 @@ _OF_A_MEMBER = ("model_type", "plugin", "params")
 """Fields of an ensemble's member that a newer version of the member shares."""
 
 
-def recipe_of(job: TrainingJob, installation: ExecutionRules) -> RecipeIdentity:
+def recipe_of(job: TrainingJob, plan: WalkForwardPlan, installation: ExecutionRules) -> RecipeIdentity:
     """Recipe of a job, with the own features and plug-ins by the code installed now.
 
     Args:
+        plan: plan of the job's walk-forward, which states the training span.
         installation: rules of the installation, for a job without an execution of its own.
 
     Raises:
@@ -36,7 +38,7 @@ def recipe_of(job: TrainingJob, installation: ExecutionRules) -> RecipeIdentity:
         symbols=tuple(sorted(job.symbols)),
         timeframe=job.timeframe,
         params=_without_versions(described),
-        training_span_days=job.dataset_span_days,
+        training_span=plan.training_span(job.dataset_span_days),
         code=features | plugins,
     )
 

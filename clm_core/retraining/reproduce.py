@@ -5,6 +5,7 @@ from datetime import datetime
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from clm_core.domain.costs import MarketCosts
 from clm_core.domain.errors import NotFound
@@ -80,13 +81,23 @@ def reproduce(services: Services, version: ModelVersion) -> Reproduction:
     requested = catalog.recipe(job.model_type, params, costs, job.plugin)
     # members of an ensemble stay as stored: each member is a version to be reproduced by itself
     recipe = with_members_of(requested, stored)
-    again = _fit(recipe, bars, job.seed, lambda done: services.announce("Training again", done))
+    fitted_on = _training_bars(bars, stored)
+    again = _fit(recipe, fitted_on, job.seed, lambda done: services.announce("Training again", done))
     different = [
         *_differences({"data": version.data_hash}, {"data": bars.content_hash}),
         *_differences({"code": version.code_version}, {"code": code_version()}),
         *differences(card, card_of(again, recipe)),
     ]
     return Reproduction(version, tuple(different), _compare(stored, again, bars))
+
+
+def _training_bars(bars: Bars | Panel, stored: Model) -> Bars | Panel:
+    """Bars from the first to the last training bar of the stored model, of those that the training saw."""
+    first, last = (pd.Timestamp(each).value for each in (stored.trained_on.start, stored.trained_on.end))
+    if isinstance(bars, Panel):
+        return bars.between(first, last + 1) or bars
+    rows = slice(*np.searchsorted(bars.time, [first, last + 1]).tolist())
+    return bars[rows] if rows.start < rows.stop else bars
 
 
 def _fit(recipe: Recipe, bars: Bars | Panel, seed: int, progress: Progress) -> Model:

@@ -8,6 +8,7 @@ from clm_core.backtest.results import Backtest, Metrics
 from clm_core.backtest.terms import MarketTerms
 from clm_core.domain.evaluations import Verdict
 from clm_core.domain.versions import ModelVersion
+from clm_core.domain.walk_forward import WalkForwardPlan
 from clm_core.market.bars import Bars, Floats
 from clm_core.retraining.stored_evidence import OutOfSampleRuns
 
@@ -49,6 +50,8 @@ class BacktestEvaluation:
     the pool was trained, while each member trades under its own."""
     runs: OutOfSampleRuns
     """Positions of every seed, as the models asked for them."""
+    plan: WalkForwardPlan
+    """Plan of the walk-forward, with the days and the grid of the request."""
     members: tuple[MemberEvaluation, ...] = ()
     """Members of a pool with the judged seed; empty for one market."""
 

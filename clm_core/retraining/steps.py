@@ -39,7 +39,9 @@ from clm_core.retraining.evaluation import (
     baseline_sizer,
     evaluation_of,
 )
+from clm_core.retraining.fold_cache import FoldCache
 from clm_core.retraining.judging import market_terms, recorded_terms, settle_costs, verdict_on
+from clm_core.retraining.plans import plan_of
 from clm_core.retraining.recipes import recipe_of
 from clm_core.retraining.results import BacktestEvaluation, TearSheetFiles
 from clm_core.retraining.stored_evidence import pack, runs_of
@@ -81,18 +83,20 @@ def train(services: Services, job: TrainingJob, bars: Bars | Panel) -> TrainingR
     """
     settings = services.settings
     costs = training_costs(services, bars)
-    spec = training_spec(job, settings.walk_forward, costs, settings.execution.rules)
+    spec = training_spec(job, plan_of(settings.walk_forward, job, bars), costs, settings.execution.rules)
     key = training.results_key(spec, bars.content_hash)
     if resume.take_over_training(services.work, job, key):
         services.announce("Reusing the earlier training", 1.0)
     else:
         folder = resume.start_workspace(services.work, job.id, key)
         fetch_members(services.ledger, services.registry, spec.recipe(), folder / training.MEMBERS)
+        max_mib = settings.training.fold_cache_mib
+        cache = FoldCache(services.folds, max_mib) if max_mib else None
         if settings.training.isolated:
             limit = settings.training.limit_seconds
-            training.train_in_subprocess(spec, bars, folder, services.announce, limit)
+            training.train_in_subprocess(spec, bars, folder, services.announce, limit, cache)
         else:
-            training.train(spec, bars, folder, services.announce)
+            training.train(spec, bars, folder, services.announce, cache)
     crash_at(Fault.TRAINED, settings.fault)
     return training.read(resume.workspace(services.work, job.id), bars)
 
@@ -131,7 +135,7 @@ def register(
         crash_at(Fault.VERSION_STORED, services.settings.fault)
         parent = ledger.promotions.champion(job.model_id)
         package_digest = registry.package_digest(job.model_id, registered.mlflow_version)
-        recipe = recipe_of(job, services.settings.execution.rules)
+        recipe = recipe_of(job, trained.plan, services.settings.execution.rules)
         version = _model_version(job, bars, trained, registered, package_digest, recipe, parent, now)
         ledger.add_version(version, lease)
         crash_at(Fault.VERSION_RECORDED, services.settings.fault)
@@ -161,7 +165,9 @@ def evaluate_out_of_sample(
     quantile = services.policy(job.model_id, job.symbol).criteria.seed_quantile
     backtests = backtest_seeds(bars, runs, terms, quantile)
     _count_trials(services, lease, job, backtests)
-    evaluation = evaluation_of(backtests, bars, runs, terms, baseline_sizer(trained.params))
+    evaluation = evaluation_of(
+        backtests, bars, runs, terms, baseline_sizer(trained.params), trained.plan
+    )
     crash_at(Fault.EVALUATED, services.settings.fault)
     return evaluation
 
@@ -187,7 +193,7 @@ def judge(services: Services, lease: Lease, version: ModelVersion, evaluation: B
     policy = services.policy(version.model_id, version.symbol)
     settle_costs(services, [each.symbol for each in evaluation.runs.markets], evaluation.bars.calendar)
     verdict = verdict_on(services, version, evaluation, policy)
-    terms = recorded_terms(evaluation, settings.walk_forward)
+    terms = recorded_terms(evaluation, evaluation.plan)
     record = _evaluation_record(version, evaluation, verdict, terms, services.clock())
     evidence = StoredEvidence(pack(evaluation.runs), version.data_hash, code_digest())
     ledger.add_evaluation(record, verdict, policy, version.bundle_digest, lease, evidence)
@@ -230,7 +236,7 @@ def report(
         baselines=evaluation.baselines,
         verdict=verdict,
         terms=evaluation.market.terms,
-        terms_digest=recorded_terms(evaluation, settings.walk_forward).digest,
+        terms_digest=recorded_terms(evaluation, evaluation.plan).digest,
         params=readable(job.model_type, trained.params) | _chosen_horizon(trained, evaluation.judged_seed),
         importances=trained.importances,
         data_facts=_data_facts(bars),

@@ -26,7 +26,15 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from clm_core.backtest import pools, sentinel
-from clm_core.backtest.walk_forward import FoldResult, OutOfSample, fold_result, walk_forward
+from clm_core.backtest.walk_forward import (
+    FoldResult,
+    OutOfSample,
+    final_rows,
+    fit_anew,
+    fold_result,
+    fold_rows,
+    walk_forward,
+)
 from clm_core.domain import errors
 from clm_core.domain.costs import MarketCosts
 from clm_core.domain.errors import BundleCorrupt, CLMError, TrainingFailed
@@ -46,6 +54,7 @@ from clm_core.models.params import feature_names, own_origins
 from clm_core.models.pooled import PooledModel, fit_pool
 from clm_core.platform.private_files import keep_files_private
 from clm_core.retraining.code_version import code_digest
+from clm_core.retraining.fold_cache import FoldCache
 
 SPEC = "spec.json"
 BARS = "bars.npz"
@@ -84,7 +93,7 @@ class TrainingSpec(BaseModel):
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """A model fitted on all bars, and the out-of-sample results of the same recipe from walk-forward."""
+    """A model fitted on the newest training span, and out-of-sample results of the recipe by walk-forward."""
 
     bundle: Path
     bundle_digest: str
@@ -92,6 +101,8 @@ class TrainingResult:
     train_metrics: dict[str, float]
     learning_curve: tuple[float, ...]
     importances: dict[str, float]
+    plan: WalkForwardPlan
+    """Plan of the walk-forward, with the days and the grid of the request."""
     out_of_sample: tuple[OutOfSample, ...]
     """Walk-forward results, one item per seed; of a pool, the mean position on the common axis."""
     by_member: tuple[tuple[OutOfSample, ...], ...] = ()
@@ -100,20 +111,31 @@ class TrainingResult:
 
 def results_key(spec: TrainingSpec, data_hash: str) -> str:
     """SHA-256 over spec, data, code and libraries, hexadecimal: equal keys mean equal results."""
-    recipe = spec.recipe()
-    inputs = {
-        "spec": spec.model_dump(mode="json"),
-        "data": data_hash,
+    inputs = {"spec": spec.model_dump(mode="json"), "data": data_hash, **_code_facts(spec.recipe())}
+    return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
+
+
+def _code_facts(recipe: Recipe) -> dict[str, Any]:
+    """Code and libraries that a fit depends on."""
+    return {
         "code": code_digest(),
         "libraries": installed_libraries(recipe),
         "plugins": catalog.plugin_code(recipe),
         "features": {origin.name: origin.digest for origin in own_origins(recipe.describe())},
     }
-    return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
 
 
-def train(spec: TrainingSpec, bars: Bars | Panel, folder: Path, announce: Announce) -> None:
-    """Walk forward with every seed, fit the final model on all bars, test for leaks and write the results.
+def train(
+    spec: TrainingSpec,
+    bars: Bars | Panel,
+    folder: Path,
+    announce: Announce,
+    cache: FoldCache | None = None,
+) -> None:
+    """Walk forward with every seed, fit the final model, test for leaks and write the results.
+
+    Args:
+        cache: models of folds fitted by earlier trainings; None fits every fold.
 
     Raises:
         LookAhead: a feature or the model uses future bars; the message names the culprit.
@@ -122,14 +144,18 @@ def train(spec: TrainingSpec, bars: Bars | Panel, folder: Path, announce: Announ
     # seconds, and refused before hours of training
     longest = max(bars, key=len) if isinstance(bars, Panel) else bars
     sentinel.examine_own_features(feature_names(recipe.describe()), longest, spec.seed)
-    share = spec.plan.folds / (spec.plan.folds + 2)
-    runs = [_walk(spec, recipe, bars, number, share, announce) for number in range(spec.seeds)]
+    count = len(fold_rows(bars.time, spec.plan))
+    share = count / (count + 2)
+    runs = [_walk(spec, recipe, bars, number, share, announce, cache) for number in range(spec.seeds)]
+    if cache is not None:
+        cache.trim()
     final_recipe = with_members(recipe, folder / MEMBERS)
 
     def report_fit(done: float) -> None:
         announce("Final fit", share + done * (1 - share) / 2)
 
-    model = _fit(final_recipe, bars, spec.seed, report_fit)
+    newest = _final_bars(bars, spec.plan)
+    model = _fit(final_recipe, newest, spec.seed, report_fit)
     announce("Looking for leaks", (1 + share) / 2)
     if isinstance(model, PooledModel):
         assert isinstance(bars, Panel)
@@ -137,7 +163,7 @@ def train(spec: TrainingSpec, bars: Bars | Panel, folder: Path, announce: Announ
     else:
         assert isinstance(bars, Bars)
         sentinel.examine(recipe, model, bars, spec.seed)
-    digest = save_bundle(model, recipe, folder / BUNDLE, bars)
+    digest = save_bundle(model, recipe, folder / BUNDLE, newest)
     arrays = {
         _array(name, number, member, len(run)): getattr(of_member, name)
         for number, run in enumerate(runs)
@@ -151,6 +177,7 @@ def train(spec: TrainingSpec, bars: Bars | Panel, folder: Path, announce: Announ
         "train_metrics": model.train_metrics,
         "learning_curve": model.learning_curve,
         "importances": model.importances(),
+        "plan": spec.plan.model_dump(mode="json"),
         "folds": [[_fold_json(fold) for fold in run[0].folds] for run in runs],
     }
     unfinished = folder / f"{RESULTS}.part"
@@ -159,7 +186,12 @@ def train(spec: TrainingSpec, bars: Bars | Panel, folder: Path, announce: Announ
 
 
 def train_in_subprocess(
-    spec: TrainingSpec, bars: Bars | Panel, folder: Path, announce: Announce, limit_seconds: float
+    spec: TrainingSpec,
+    bars: Bars | Panel,
+    folder: Path,
+    announce: Announce,
+    limit_seconds: float,
+    cache: FoldCache | None = None,
 ) -> None:
     """`train` in a subprocess, which ends at the time limit, or when the caller is interrupted or dies.
 
@@ -168,7 +200,7 @@ def train_in_subprocess(
         CLMError: the error raised by the training.
     """
     _write_input(spec, bars, folder)
-    with (folder / LOG).open("wb") as log, _process(folder, log) as process:
+    with (folder / LOG).open("wb") as log, _process(folder, log, cache) as process:
         timed_out = threading.Event()
 
         def end_at_limit() -> None:
@@ -214,6 +246,7 @@ def read(folder: Path, bars: Bars | Panel) -> TrainingResult:
         train_metrics=results["train_metrics"],
         learning_curve=tuple(results["learning_curve"]),
         importances=results["importances"],
+        plan=WalkForwardPlan.model_validate(results["plan"]),
         out_of_sample=tuple(pools.on_axis(bars, run) if isinstance(bars, Panel) else run[0] for run in runs),
         by_member=runs if isinstance(bars, Panel) else (),
     )
@@ -230,7 +263,13 @@ def is_complete(folder: Path) -> bool:
 
 
 def _walk(
-    spec: TrainingSpec, recipe: Recipe, bars: Bars | Panel, number: int, share: float, announce: Announce
+    spec: TrainingSpec,
+    recipe: Recipe,
+    bars: Bars | Panel,
+    number: int,
+    share: float,
+    announce: Announce,
+    cache: FoldCache | None,
 ) -> tuple[OutOfSample, ...]:
     """Results of each member of a pool; of one series, a single result."""
 
@@ -238,9 +277,20 @@ def _walk(
         announce("Walk-forward", (number + done) / spec.seeds * share)
 
     seed = spec.seed + number
+    fit_once = fit_anew
+    # folds of a plan in equal folds move with the bars, and none would be found again
+    if cache is not None and spec.plan.on_dates:
+        facts = spec.model_dump(mode="json", exclude={"plan", "seeds", "seed"}) | {"seed": seed}
+        fit_once = cache.fit_once(facts | _code_facts(recipe), recipe)
     if isinstance(bars, Panel):
-        return pools.walk_forward(catalog.pooling(recipe), bars, spec.plan, seed, report)
-    return (walk_forward(recipe, bars, spec.plan, seed, report),)
+        pooling = catalog.pooling(recipe)
+        return pools.walk_forward(pooling, bars, spec.plan, seed, report, fit_once=fit_once)
+    return (walk_forward(recipe, bars, spec.plan, seed, report, fit_once=fit_once),)
+
+
+def _final_bars(bars: Bars | Panel, plan: WalkForwardPlan) -> Bars | Panel:
+    """Training bars of the registered model: the newest training span of the plan."""
+    return pools.final_panel(bars, plan) if isinstance(bars, Panel) else bars[final_rows(bars.time, plan)]
 
 
 def _fit(recipe: Recipe, bars: Bars | Panel, seed: int, progress: Progress) -> Model:
@@ -322,10 +372,11 @@ def _read_bars(path: Path) -> Bars:
         return Bars(*series, **columns, gap_rules=int(kept["gap_rules"]), series=own)
 
 
-def _process(folder: Path, log: IO[bytes]) -> subprocess.Popen[bytes]:
+def _process(folder: Path, log: IO[bytes], cache: FoldCache | None = None) -> subprocess.Popen[bytes]:
     """A training subprocess, in its own session: Ctrl-C in a terminal reaches the caller only."""
+    kept = [] if cache is None else [str(cache.folder), str(cache.max_mib)]
     return subprocess.Popen(
-        [sys.executable, "-m", "clm_core.retraining.training", str(folder)],
+        [sys.executable, "-m", "clm_core.retraining.training", str(folder), *kept],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=log,
@@ -367,7 +418,7 @@ def _training_failed(code: int, log: Path, limit_seconds: float | None) -> Train
     return error
 
 
-def _main(folder: Path) -> None:
+def _main(folder: Path, cache: FoldCache | None) -> None:
     """Entry point of the subprocess: train, and send progress messages to the original standard output."""
     # print() of a library must not mix with the messages: standard output goes to the log from here on
     messages = os.fdopen(os.dup(1), "w", buffering=1)
@@ -394,7 +445,7 @@ def _main(folder: Path) -> None:
     features = FeaturesInUse.model_validate_json((folder / FEATURES).read_bytes())
     try:
         with features.in_force():
-            train(spec, bars, folder, announce)
+            train(spec, bars, folder, announce, cache)
     except CLMError as error:
         send(error=type(error).__name__, message=str(error))
     else:
@@ -409,4 +460,4 @@ def _end_when_orphaned() -> None:
 
 if __name__ == "__main__":
     keep_files_private()
-    _main(Path(sys.argv[1]))
+    _main(Path(sys.argv[1]), FoldCache(Path(sys.argv[2]), int(sys.argv[3])) if sys.argv[2:] else None)

@@ -1,6 +1,8 @@
 """Evidence window of a training: stated in the terminal, in the run's log and in the API's answer."""
 
+from clm_core.backtest.walk_forward import fold_rows
 from clm_core.decisions import evidence_window as windows
+from clm_core.domain.errors import NotEnoughBars
 from clm_core.domain.evidence_window import EvidenceWindow
 from clm_core.domain.jobs import RetrainRequest, TrainingJob
 from clm_core.domain.spellings import default_span_days
@@ -8,6 +10,7 @@ from clm_core.evidence.trials import DAY, TrialCount, count_trials
 from clm_core.market.bars import Bars
 from clm_core.market.panel import Panel
 from clm_core.retraining import pools, steps
+from clm_core.retraining.plans import plan_of
 from clm_core.services import Services
 
 
@@ -60,7 +63,18 @@ def window_of_bars(
         requested_days=training.dataset_span_days,
         longer_days=max(training.dataset_span_days, default_span_days(training.timeframe)),
         bars_per_day=len(bars) / days,
-        out_of_sample=1.0 - services.settings.walk_forward.first_train_fraction,
+        out_of_sample=_tested_share(services, training, bars),
         trials=trials,
         levels=levels,
     )
+
+
+def _tested_share(services: Services, training: RetrainRequest | TrainingJob, bars: Bars) -> float:
+    """Share of the bars from the first fold on, 0..1; of too few bars, which the training refuses, the share
+    beside the training span."""
+    plan = plan_of(services.settings.walk_forward, training, bars)
+    try:
+        _, first = fold_rows(bars.time, plan)[0]
+    except NotEnoughBars:
+        return 1.0 - plan.first_train_fraction
+    return 1.0 - float(first.start) / len(bars)

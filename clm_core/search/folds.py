@@ -101,7 +101,7 @@ def held_out_folds(n_bars: int, search: Search) -> FoldPlan:
     """The held-out bars, in folds about as long as those of the search."""
     held = held_out(n_bars, search)
     seen = n_bars - held
-    length = seen * (1 - search.plan.first_train_fraction) / search.plan.folds
+    length = seen * (1 - search.plan.first_train_fraction) / search.plan.equal_folds
     folds = min(max(1, round(held / length)), held)
     # half a bar more, so that rounding never tests a bar that the search has used
     plan = search.plan.model_copy(update={"folds": folds, "first_train_fraction": (seen + 0.5) / n_bars})

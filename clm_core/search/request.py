@@ -77,7 +77,7 @@ def search_fields(request: SearchRequest, fixed: Mapping[str, Any], services: Se
         "holdout": request.holdout,
         "seed": request.seed,
         "seeds": request.seeds or catalog.find_kind(*request.kind).seeds,
-        "plan": services.settings.walk_forward,
+        "plan": services.settings.walk_forward.in_equal_folds(),
         **{name: getattr(terms, name) for name in TERMS},
         "requested_by": request.requested_by,
     }

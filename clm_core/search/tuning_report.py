@@ -243,7 +243,7 @@ def _facts(tuning: Tuning) -> dict[str, str]:
         "series": f"{tuning.symbol} {tuning.timeframe}, the newest {tuning.dataset_span_days} days",
         "content hash": tuning.data_snapshot,
         "held out": f"the newest {tuning.holdout:.0%} of the bars",
-        "walk-forward": f"{plan.folds} folds, embargo {plan.embargo_bars} bars",
+        "walk-forward": f"{plan.equal_folds} folds, embargo {plan.embargo_bars} bars",
         "costs": cost_sentence(tuning.terms),
         "fixed parameters": ", ".join(f"{name} {formatted(value)}" for name, value in fixed) or "none",
         "seeds": ", ".join(str(tuning.seed + number) for number in range(tuning.seeds)),

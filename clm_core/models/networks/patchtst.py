@@ -11,7 +11,7 @@ from clm_core.domain.costs import Costs
 from clm_core.domain.search_space import Between, OneOf
 from clm_core.domain.vocabulary import ModelType
 from clm_core.models.contract import Model, ModelCard, Recipe
-from clm_core.models.kind import ModelKind
+from clm_core.models.kind import EXPENSIVE_FOLDS, ModelKind
 from clm_core.models.networks import forecasting
 from clm_core.models.networks.forecast_params import ForecastParams
 
@@ -89,5 +89,6 @@ KIND = ModelKind(
     tolerance=1e-5,
     search_space=PatchTSTParams.search_space,
     depends_on=("torch",),
+    max_folds=EXPENSIVE_FOLDS,
     retrain_every=timedelta(hours=336),
 )

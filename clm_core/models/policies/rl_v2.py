@@ -10,7 +10,7 @@ from clm_core.domain.costs import MarketCosts
 from clm_core.domain.search_space import Between
 from clm_core.domain.vocabulary import ModelType
 from clm_core.models.contract import Model, ModelCard, Recipe
-from clm_core.models.kind import ModelKind
+from clm_core.models.kind import EXPENSIVE_FOLDS, ModelKind
 from clm_core.models.policies.policy_params import PolicyParams
 
 if TYPE_CHECKING:
@@ -90,4 +90,5 @@ KIND = ModelKind(
     tolerance=1e-5,
     search_space=DQNParams.search_space,
     depends_on=("torch",),
+    max_folds=EXPENSIVE_FOLDS,
 )

@@ -12,7 +12,7 @@ from clm_core.domain.costs import MarketCosts
 from clm_core.domain.search_space import Between
 from clm_core.domain.vocabulary import ModelType
 from clm_core.models.contract import Model, ModelCard, Recipe
-from clm_core.models.kind import ModelKind
+from clm_core.models.kind import EXPENSIVE_FOLDS, ModelKind
 from clm_core.models.policies.policy_params import PolicyParams
 
 if TYPE_CHECKING:
@@ -87,5 +87,6 @@ KIND = ModelKind(
     tolerance=1e-5,
     search_space=PPOParams.search_space,
     depends_on=("torch",),
+    max_folds=EXPENSIVE_FOLDS,
     retrain_every=timedelta(hours=24),
 )

@@ -6,25 +6,28 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from clm_core.backtest.engine import backtest
-from clm_core.backtest.walk_forward import OutOfSample, split, walk_forward
+from clm_core.backtest.walk_forward import OutOfSample, final_rows, fold_rows, split, walk_forward
 from clm_core.domain.costs import Costs
 from clm_core.domain.errors import NotEnoughBars
 from clm_core.domain.execution import Execution
 from clm_core.domain.sizing import Sizing
 from clm_core.domain.vocabulary import ModelType
-from clm_core.domain.walk_forward import WalkForwardPlan
+from clm_core.domain.walk_forward import FoldGrid, WalkForwardPlan, effective_span
 from clm_core.market.bars import Bars, Floats
 from clm_core.market.labels import direction
 from clm_core.market.look_ahead import first_leak, other_futures
+from clm_core.market.panel import Times
 from clm_core.market.timeframes import Calendar, Timeframe
 from clm_core.models.catalog import recipe
 from clm_core.models.contract import Progress, TrainedOn
+from clm_core.models.kind import EXPENSIVE_FOLDS
 from clm_core.models.sizing import size_positions
 from clm_core.testing.contract import recipe_of
 
@@ -324,7 +327,7 @@ def test_too_few_days_are_refused_with_the_days_that_the_market_takes():
         walk_forward(fitting, whole.last_days(365), WalkForwardPlan(), SEED)
     days = int(re.search(r"--days (\d+)", str(refused.value))[1])
     assert 1500 < days < 2000
-    assert len(walk_forward(fitting, whole.last_days(days), WalkForwardPlan(), SEED).folds) == 5
+    assert len(walk_forward(fitting, whole.last_days(days), WalkForwardPlan(), SEED).folds) > 5
 
 
 def days_of_new_york(years: int) -> Bars:
@@ -333,6 +336,144 @@ def days_of_new_york(years: int) -> Bars:
     time = get_calendar("XNYS", start="2005-01-03", end=f"{2004 + years}-12-31").sessions.as_unit("ns").asi8
     walk = series(0.2, n=len(time))
     return replace(walk, timeframe=Timeframe.D1, calendar=Calendar("XNYS"), time=time)
+
+
+START = pd.Timestamp("2022-11-17 05:00").value
+FIVE_YEARS = WalkForwardPlan().for_request(1825, 1825)
+
+
+def hours(days: float, first: int = START) -> Times:
+    """Open times of hourly bars."""
+    return first + np.arange(int(days * 24), dtype=np.int64) * Timeframe.H1.nanoseconds
+
+
+def moments(time: Times, plan: WalkForwardPlan) -> dict[str, tuple[int, int, int]]:
+    """First and last training bar and last test bar by the first test bar of each fold."""
+    return {
+        str(pd.Timestamp(time[test.start])): (
+            int(time[train.start]), int(time[train.stop - 1]), int(time[test.stop - 1])
+        )
+        for train, test in fold_rows(time, plan)
+    }  # fmt: skip
+
+
+def test_three_years_out_of_sample_take_twelve_fits_that_begin_with_the_quarters():
+    dates = list(moments(hours(1825), FIVE_YEARS))
+    assert len(dates) == 12
+    assert dates[0] == "2025-01-01 00:00:00"
+    assert dates[-1] == "2027-10-01 00:00:00"
+    assert FIVE_YEARS.grid is FoldGrid.QUARTER
+
+
+def test_a_kind_with_costly_fits_has_six_that_begin_with_the_half_years():
+    plan = WalkForwardPlan().for_request(1825, 1825, EXPENSIVE_FOLDS)
+    dates = list(moments(hours(1825), plan))
+    assert dates == [f"{year}-0{month}-01 00:00:00" for year in (2025, 2026, 2027) for month in (1, 7)]
+
+
+def test_every_fold_trains_on_the_same_span_before_its_date_less_the_embargo():
+    time = hours(1825)
+    for first_test, (first, last, _) in moments(time, FIVE_YEARS).items():
+        date = pd.Timestamp(first_test)
+        assert pd.Timestamp(first) == date - pd.Timedelta(days=730)
+        assert pd.Timestamp(last) == date - pd.Timedelta(hours=FIVE_YEARS.embargo_bars + 1)
+
+
+@given(
+    days=st.sampled_from((30, 60, 120, 365, 1825)),
+    later_hours=st.integers(1, 24 * 200),
+    start=st.integers(0, 24 * 400),
+)
+def test_a_later_run_changes_no_fold_that_has_ended_and_cuts_none_of_its_training_rows(
+    days: int, later_hours: int, start: int
+):
+    plan = WalkForwardPlan().for_request(days, days)
+    first = START + start * Timeframe.H1.nanoseconds
+    before = moments(hours(days, first), plan)
+    after = moments(hours(days, first + later_hours * Timeframe.H1.nanoseconds), plan)
+    for date in before.keys() & after.keys():
+        *trained, tested_to = before[date]
+        assert trained == list(after[date][:2])
+        assert tested_to <= after[date][2]
+    # the dates of the later run are those of the earlier one, without the oldest and with newer ones
+    assert [date for date in after if date in before] == [date for date in before if date >= min(after)]
+
+
+def test_longer_history_than_requested_changes_no_fold():
+    time = hours(2500)
+    requested, whole = moments(time[-1825 * 24 :], FIVE_YEARS), moments(time, FIVE_YEARS)
+    assert requested.items() <= whole.items()
+    assert len(whole) > len(requested)
+
+
+def test_the_final_fit_has_the_span_of_a_fold_and_ends_with_the_newest_bar():
+    time = hours(1825)
+    rows = final_rows(time, FIVE_YEARS)
+    assert rows == slice(1095 * 24, 1825 * 24)
+    assert final_rows(time, PLAN) == slice(0, len(time))
+
+
+def test_a_rolling_number_of_bars_takes_the_place_of_the_training_span():
+    plan = FIVE_YEARS.model_copy(update={"train_bars": 1000})
+    folds = fold_rows(hours(1825), plan)
+    assert {train.stop - train.start for train, _ in folds} == {1000}
+    assert final_rows(hours(1825), plan) == slice(1825 * 24 - 1000, 1825 * 24)
+
+
+@pytest.mark.parametrize(
+    ("requested", "series", "span"),
+    [
+        (1825, 1825, 1825),
+        (1825, 1400, 1825),
+        (1825, 1300, 1095),
+        (1825, 400, 365),
+        (1825, 729, 365),
+        (60, 61, 60),
+        (90, 20, 14),
+        (90, 3.5, 3),
+    ],
+)
+def test_a_series_much_shorter_than_requested_has_the_longest_shorter_span(
+    requested: int, series: float, span: int
+):
+    assert effective_span(requested, series) == span
+
+
+def test_positions_of_a_past_fold_do_not_depend_on_the_bars_loaded_before_it_or_after():
+    bars = series(0.3, n=24 * 100)
+    fast = recipe_of("ridge", {"horizon": 1, "threshold": 0.0, "sizing": "none"})
+    plan = WalkForwardPlan(embargo_bars=10).for_request(60, 60)
+    early, late = bars[: 24 * 80], bars[24 * 20 :]
+    one, other = (walk_forward(fast, loaded, plan, SEED) for loaded in (early, late))
+    # the last date of the early run is one whose fold both runs have; its rows up to the end of the early run
+    first = one.folds[-1].test_start
+    assert first in [fold.test_start for fold in other.folds]
+    ours = one.positions[early.row_after(first) - 1 :]
+    begin = late.row_after(first) - 1
+    assert np.abs(ours).max() > 0
+    assert np.array_equal(ours, other.positions[begin : begin + len(ours)])
+
+
+def test_a_corrected_bar_changes_the_folds_that_saw_the_bar_and_no_earlier_one():
+    bars = series(0.3, n=24 * 60)
+    plan = WalkForwardPlan(embargo_bars=10).for_request(60, 60)
+    fast = recipe_of("ridge", {"horizon": 1, "threshold": 0.0, "sizing": "none"})
+    before = walk_forward(fast, bars, plan, SEED)
+    row = before.folds[2].test.start
+    close = bars.close.copy()
+    close[row] *= 1.1
+    corrected = replace(bars, close=close, high=np.maximum(bars.high, close))
+    after = walk_forward(fast, corrected, plan, SEED)
+    assert np.array_equal(before.positions[:row], after.positions[:row])
+    assert not np.array_equal(before.positions[row:], after.positions[row:])
+
+
+def test_a_plan_stored_before_folds_had_dates_keeps_its_folds_and_its_digest():
+    stored = {"folds": 5, "first_train_fraction": 0.4, "embargo_bars": 24, "seeds": 1, "train_bars": None}
+    plan = WalkForwardPlan.model_validate(stored)
+    assert plan.recorded() == stored
+    assert plan.for_request(1825, 1825) == plan
+    assert fold_rows(hours(100), plan) == split(2400, plan)
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from records import a_job
 from clm_core.domain.execution import NEW_VERSIONS
 from clm_core.domain.jobs import TrainingJob
 from clm_core.domain.vocabulary import ModelType
+from clm_core.domain.walk_forward import WalkForwardPlan
 from clm_core.models import catalog
 from clm_core.retraining.recipes import recipe_of
 
@@ -18,7 +19,8 @@ def job(model_type: ModelType = ModelType.LIGHTGBM, **changes: Any) -> TrainingJ
 
 
 def digest(of: TrainingJob) -> str:
-    return recipe_of(of, NEW_VERSIONS).digest
+    plan = WalkForwardPlan().for_request(of.dataset_span_days, of.dataset_span_days)
+    return recipe_of(of, plan, NEW_VERSIONS).digest
 
 
 @pytest.mark.parametrize("model_type", [each for each in catalog.kinds() if each is not ModelType.ENSEMBLE])
