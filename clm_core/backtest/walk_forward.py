@@ -196,10 +196,12 @@ def plan_of_bars(time: Times, plan: WalkForwardPlan) -> WalkForwardPlan:
 
 def final_rows(time: Times, plan: WalkForwardPlan) -> slice:
     """Training rows of the final fit: the newest training span, by the same rule as that of a fold; all rows
-    of a plan in equal folds."""
+    of a plan in equal folds, and of a short request (`SHORT_SPAN_DAYS`)."""
     if not plan.on_dates:
         return slice(0, len(time))
     plan = plan_of_bars(time, plan)
+    if plan.train_bars is None and plan.final_days > plan.train_days:
+        return slice(0, len(time))
     return slice(max(0, _train_start(time, plan, len(time), int(time[-1]) + 1)), len(time))
 
 

@@ -11,6 +11,9 @@ MAX_FOLDS = 13
 """Most fits of a walk-forward on the grid chosen by itself: quarters for three years out of sample."""
 ENOUGH_OF_SPAN = 0.75
 """Share of the requested days below which a series counts as shorter than requested."""
+SHORT_SPAN_DAYS = 365
+"""Requested days below which the registered model is fitted on all of them: a share of so few bars teaches
+little, and no length of so short a record proves anything."""
 SHORTER_SPANS = (1095, 730, 365, 180, 90, 60, 30, 14, 7)
 """Days of the spans that stand in for a request longer than the series: a series that grows day by day must
 not change the recipe day by day."""
@@ -88,16 +91,22 @@ class WalkForwardPlan(BaseModel):
         assert self.span_days is not None
         return self.first_train_fraction * self.span_days
 
+    @property
+    def final_days(self) -> float:
+        """Days that the registered model is fitted on: those of a fold, or all days of a short request."""
+        assert self.span_days is not None
+        return self.train_days if self.span_days >= SHORT_SPAN_DAYS else self.span_days
+
     def training_span(self, requested_days: int) -> str:
-        """Bars that a fit sees, in words: "730 of 1825 days".
+        """Bars that a fit sees, in words: "730 days of 1825".
 
         Args:
             requested_days: days of the request, for a plan in equal folds.
         """
         if self.on_dates:
             assert self.span_days is not None
-            newest = f"{self.train_days:g}" if self.train_bars is None else f"{self.train_bars} bars"
-            return f"{newest} of {self.span_days} days"
+            newest = f"{self.train_days:g} days" if self.train_bars is None else f"{self.train_bars} bars"
+            return f"{newest} of {self.span_days}"
         newest = "all" if self.train_bars is None else f"{self.train_bars}"
         return f"{newest} bars of {requested_days} days"
 

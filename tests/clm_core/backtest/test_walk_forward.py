@@ -413,6 +413,13 @@ def test_the_final_fit_has_the_span_of_a_fold_and_ends_with_the_newest_bar():
     assert final_rows(time, PLAN) == slice(0, len(time))
 
 
+def test_the_final_fit_of_a_short_request_has_all_bars():
+    plan = WalkForwardPlan().for_request(364, 364)
+    assert final_rows(hours(364), plan) == slice(0, 364 * 24)
+    year = WalkForwardPlan().for_request(365, 365)
+    assert final_rows(hours(365), year) == slice(219 * 24, 365 * 24)
+
+
 def test_a_rolling_number_of_bars_takes_the_place_of_the_training_span():
     plan = FIVE_YEARS.model_copy(update={"train_bars": 1000})
     folds = fold_rows(hours(1825), plan)

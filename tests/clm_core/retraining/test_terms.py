@@ -44,7 +44,7 @@ def test_an_evaluation_records_the_terms_of_its_market_everywhere(own: Services)
     request = RetrainRequest(
         model_type=ModelType.LIGHTGBM,
         symbol="EURUSD",
-        dataset_span_days=90,
+        dataset_span_days=240,
         training_params={"rounds": 5, "threshold": 0.0, "execution.stop_loss": "0.05"},
         requested_by="tests",
     )
