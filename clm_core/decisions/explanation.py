@@ -49,7 +49,10 @@ class Proof:
         dispersion = variance - 1.0 / (self.record.effective_bars - 1.0)
         # rounding of a variance that is chance alone
         dispersion = dispersion if dispersion > 1e-9 * variance else 0.0
-        return TrialCount(self.trial_luck.trials, self.trial_luck.effective_trials, dispersion)
+        luck = self.trial_luck
+        return TrialCount(
+            luck.trials, luck.effective_trials, dispersion, luck.forward_bars, luck.side_by_side
+        )
 
     @property
     def needed_bars(self) -> float:
@@ -75,7 +78,8 @@ class Proof:
     def deflated(self, bars: float) -> float:
         """Deflated Sharpe ratio of a record of `bars` bars at the same rate."""
         effective = self.record.effective_bars / self.record.bars * bars
-        return self._deflated(replace(self.record, bars=round(bars), effective_bars=effective), self.trials)
+        longer = replace(self.record, bars=round(bars), effective_bars=effective)
+        return self._deflated(longer, self.trials.after(effective - self.record.effective_bars))
 
     def _deflated(self, record: TrackRecord, trials: TrialCount) -> float:
         return probabilistic_sharpe_ratio(record, trials.expected_maximum(record.effective_bars))

@@ -2,15 +2,15 @@
 
 Soundness and thresholds come first: a version that misses a single check FAILS, unless another check carries
 the miss. Evidence follows: a Sharpe ratio above the trial luck of all trials, and no worse return than the
-champion's on bars unseen by both. Missing evidence makes the verdict INCONCLUSIVE. Every missed check has one
-reason.
+champion's on bars unseen by both. Missing evidence makes the verdict INCONCLUSIVE, or FAIL where no
+number of bars at the measured rate would complete it. Every missed check has one reason.
 """
 
 import math
 
 from clm_core.decisions.cases import Case
 from clm_core.decisions.checks import limits
-from clm_core.decisions.checks.evidence import LEAD, evidence_checks, more_bars, trial_luck
+from clm_core.decisions.checks.evidence import LEAD, evidence_checks, more_bars, never_decides, trial_luck
 from clm_core.decisions.checks.soundness import soundness_checks
 from clm_core.decisions.checks.thresholds import threshold_checks
 from clm_core.decisions.gate_policy import GatePolicy
@@ -33,6 +33,8 @@ def judge(case: Case, policy: GatePolicy) -> Verdict:
     checks = tuple(check for check, _ in results)
     decision = _decision(checks)
     undecided = decision is Decision.INCONCLUSIVE
+    if undecided and policy.evidence and never_decides(case, policy.evidence):
+        decision, undecided = Decision.FAIL, False
     return Verdict(
         decision=decision,
         score=promotion_score(metrics.sharpe_ratio, metrics.win_rate, metrics.profit_factor),

@@ -202,6 +202,47 @@ class TrialLuck(BaseModel):
     """Expected annualised Sharpe ratio of the luckiest trial."""
     bars_per_year: float
     """Annualisation factor of the ratios."""
+    forward_bars: float = 0.0
+    """Number of independent forward bars of the judged record."""
+    side_by_side: float = 1.0
+    """Number of recipes followed on the forward bars."""
+
+
+class RecordFacts(BaseModel):
+    """Judged record of a recipe: the first walk-forward, then bars on which versions were followed."""
+
+    model_config = ConfigDict(frozen=True)
+
+    begun: datetime
+    """Open time of the first bar."""
+    walk_forward_until: datetime
+    """Open time of the last bar of the first walk-forward; later bars are forward bars."""
+    forward_bars: int = 0
+    versions: int = 0
+    """Number of versions followed on the forward bars."""
+    side_by_side: int = 1
+    """Number of recipes of the market with registered versions, this one included."""
+    corrected_from: datetime | None = None
+    """First bar that was corrected since the version before; positions of the first walk-forward from there
+    on were computed anew."""
+    problem: str | None = None
+    """Reason why the walk-forward stands in for a version that could not be followed."""
+
+    @property
+    def sentence(self) -> str:
+        """`out of sample from 2023-01-01: walk-forward to 2025-11-20, then 168 bars forward by 1 version`."""
+        forward = "no forward bar yet"
+        if self.forward_bars:
+            noun = "version" if self.versions == 1 else "versions"
+            forward = f"then {self.forward_bars:,} bars forward by {self.versions} {noun}"
+        corrected = ""
+        if self.corrected_from is not None:
+            corrected = f"; bars corrected from {self.corrected_from:%Y-%m-%d %H:%M} UTC on"
+        problem = f"; {self.problem}" if self.problem else ""
+        return (
+            f"out of sample from {self.begun:%Y-%m-%d}: walk-forward to {self.walk_forward_until:%Y-%m-%d}, "
+            f"{forward}{corrected}{problem}"
+        )
 
 
 SYMBOL_COLUMNS = (
@@ -370,6 +411,8 @@ class Verdict(BaseModel):
     baselines: tuple[BaselineComparison, ...] = ()
     """Comparisons with the three baselines, for information; empty for a verdict before baselines were
     compared."""
+    record: RecordFacts | None = None
+    """The judged record of the recipe; None for a verdict before records grew over retrains."""
     by_symbol: tuple[SymbolResult, ...] = ()
     """Results of each member of a pool, whose equal-risk portfolio was judged; empty for one market."""
 

@@ -60,6 +60,11 @@ class TrialCount:
     dispersion: float = 0.0
     """Variance of a bar's Sharpe ratio beyond chance in a verdict of a release that took the trials'
     dispersion for luck; 0.0 for every count made since."""
+    forward_bars: float = 0.0
+    """Number of independent bars at the end of the record on which registered versions were followed: no
+    trial was chosen by these bars."""
+    side_by_side: float = 1.0
+    """Number of recipes followed on the forward bars."""
 
     def variance(self, effective_bars: float) -> float:
         """Variance of a bar's Sharpe ratio without an edge, for a record of `effective_bars` independent
@@ -68,8 +73,22 @@ class TrialCount:
 
     def expected_maximum(self, effective_bars: float) -> float:
         """Trial luck: expected maximum Sharpe ratio of a bar among the trials without an edge, see
-        `track_record.expected_maximum_sharpe`."""
-        return expected_maximum_sharpe(self.variance(effective_bars), self.effective)
+        `track_record.expected_maximum_sharpe`.
+
+        Of a record with forward bars, the mean over all bars of the luck of the best of all trials on the
+        bars before and of the best of the recipes followed side by side on the forward bars.
+        """
+        variance = self.variance(effective_bars)
+        chosen = expected_maximum_sharpe(variance, self.effective)
+        if self.forward_bars <= 0.0 or self.dispersion > 0.0:
+            return chosen
+        share = min(self.forward_bars / effective_bars, 1.0)
+        followed = expected_maximum_sharpe(variance, self.side_by_side)
+        return math.sqrt(1.0 - share) * chosen + math.sqrt(share) * followed
+
+    def after(self, effective_bars: float) -> "TrialCount":
+        """The count for a record with so many more independent bars, all of them forward bars."""
+        return replace(self, forward_bars=max(self.forward_bars + effective_bars, 0.0))
 
 
 def trial_record(times: NDArray[np.int64], returns: Floats, record: TrackRecord) -> TrialRecord:
@@ -202,7 +221,7 @@ def bars_to_pass(record: TrackRecord, trials: TrialCount, confidence: float) -> 
     """Total number of bars at which the deflated Sharpe ratio reaches `confidence`, at an unchanged rate.
 
     The minimum track record length (Bailey & Lopez de Prado 2012) with the trial luck as the benchmark, which
-    falls as the record grows.
+    falls as the record grows. The bars to come are forward bars: a retrain adds them to the record.
 
     Returns:
         Bars, the present bars included; inf if never, NaN for a record without a Sharpe ratio.
@@ -212,9 +231,9 @@ def bars_to_pass(record: TrackRecord, trials: TrialCount, confidence: float) -> 
 
     def passes(bars: int) -> bool:
         longer = replace(record, bars=bars, effective_bars=record.effective_bars / record.bars * bars)
-        return (
-            probabilistic_sharpe_ratio(longer, trials.expected_maximum(longer.effective_bars)) >= confidence
-        )
+        then = trials.after(longer.effective_bars - record.effective_bars)
+        luck = then.expected_maximum(longer.effective_bars)
+        return probabilistic_sharpe_ratio(longer, luck) >= confidence
 
     few = 1
     many = MAX_BARS

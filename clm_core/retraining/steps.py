@@ -165,9 +165,7 @@ def evaluate_out_of_sample(
     quantile = services.policy(job.model_id, job.symbol).criteria.seed_quantile
     backtests = backtest_seeds(bars, runs, terms, quantile)
     _count_trials(services, lease, job, backtests)
-    evaluation = evaluation_of(
-        backtests, bars, runs, terms, baseline_sizer(trained.params), trained.plan
-    )
+    evaluation = evaluation_of(backtests, bars, runs, terms, baseline_sizer(trained.params), trained.plan)
     crash_at(Fault.EVALUATED, services.settings.fault)
     return evaluation
 

@@ -76,7 +76,14 @@ def trial_luck(case: Case) -> TrialLuck:
         deviation=math.sqrt(case.trials.variance(bars)) * yearly,
         sharpe_ratio=case.trials.expected_maximum(bars) * yearly,
         bars_per_year=case.periods_per_year,
+        forward_bars=case.trials.forward_bars,
+        side_by_side=case.trials.side_by_side,
     )
+
+
+def never_decides(case: Case, levels: EvidenceLevels) -> bool:
+    """True if no number of bars at the measured rate would prove the version."""
+    return math.isinf(bars_to_pass(case.record, case.trials, levels.min_deflated_sharpe))
 
 
 def more_bars(case: Case, levels: EvidenceLevels) -> float:

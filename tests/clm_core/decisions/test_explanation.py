@@ -32,8 +32,10 @@ def record_of(sharpe: float, bars: int) -> TrackRecord:
     return track_record(0.01 * (swing / swing.std(ddof=1) + sharpe / np.sqrt(YEAR)))
 
 
-def judged(record: TrackRecord, trials: float = 20.0, metrics: Metrics = METRICS) -> Verdict:
-    count = TrialCount(int(trials), trials, 0.0)
+def judged(
+    record: TrackRecord, trials: float = 20.0, metrics: Metrics = METRICS, forward: float = 0.0
+) -> Verdict:
+    count = TrialCount(int(trials), trials, 0.0, forward)
     case = Case(metrics, Activity("long", 0.5, 0.9), record, count, YEAR, None, RETURNS)
     return gate.judge(case, STRICT)
 
@@ -64,7 +66,8 @@ def undecided() -> tuple[TrackRecord, Verdict]:
 def test_the_stated_number_of_bars_would_pass(undecided: tuple[TrackRecord, Verdict]) -> None:
     record, verdict = undecided
     needed = int(proof_of(record, verdict).needed_bars)
-    assert [judged(record_of(1.5, needed + off)).passed for off in (-200, 200)] == [False, True]
+    longer = [(record_of(1.5, needed + off), float(needed + off - record.bars)) for off in (-200, 200)]
+    assert [judged(each, forward=forward).passed for each, forward in longer] == [False, True]
 
 
 def test_the_stated_sharpe_ratio_would_pass(undecided: tuple[TrackRecord, Verdict]) -> None:

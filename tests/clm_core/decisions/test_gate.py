@@ -50,7 +50,11 @@ def returns_of(sharpe: float, bars: int) -> Floats:
 
 
 def case(
-    sharpe: float = 0.2, bars: int = 2000, trials: float = 10.0, comparison: Comparison | None = None
+    sharpe: float = 0.2,
+    bars: int = 2000,
+    trials: float = 10.0,
+    comparison: Comparison | None = None,
+    forward: float = 0.0,
 ) -> Case:
     """A case with returns beyond doubt by default, without trades."""
     returns = returns_of(sharpe, bars)
@@ -58,7 +62,7 @@ def case(
         GOOD,
         ALIVE,
         track_record(returns),
-        TrialCount(max(1, int(trials)), trials, 0.0),
+        TrialCount(max(1, int(trials)), trials, 0.0, forward),
         365.0,
         comparison,
         returns,
@@ -219,10 +223,21 @@ def test_a_result_within_trial_luck_is_inconclusive_and_names_the_missing_bars()
     verdict = gate.judge(case(sharpe=0.1, bars=500), STRICT)
     assert verdict.decision is Decision.INCONCLUSIVE
     assert verdict.more_bars is not None
-    later = gate.judge(case(sharpe=0.1, bars=500 + int(verdict.more_bars) + 25), STRICT)
-    sooner = gate.judge(case(sharpe=0.1, bars=500 + int(verdict.more_bars) - 25), STRICT)
+    # the bars to come are bars on which the registered version is followed
+    longer = [int(verdict.more_bars) + off for off in (25, -25)]
+    later, sooner = (
+        gate.judge(case(sharpe=0.1, bars=500 + more, forward=float(more)), STRICT) for more in longer
+    )
     assert (later.decision, sooner.decision) == (Decision.PASS, Decision.INCONCLUSIVE)
     assert any(f"{verdict.more_bars:,.0f} more at this rate" in reason for reason in verdict.reasons)
+
+
+def test_a_record_that_no_number_of_bars_would_prove_fails() -> None:
+    level = replace(case(sharpe=0.0, bars=500), metrics=GOOD)
+    verdict = gate.judge(level, STRICT)
+    assert verdict.decision is Decision.FAIL
+    assert verdict.more_bars is None
+    assert any("no number of bars at this rate would decide" in reason for reason in verdict.reasons)
 
 
 def test_the_more_was_tried_the_more_a_version_must_show() -> None:

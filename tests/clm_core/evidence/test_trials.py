@@ -207,10 +207,35 @@ def test_the_bars_that_pass_are_the_fewest_that_do() -> None:
     def passes(bars: int) -> bool:
         effective = record.effective_bars / record.bars * bars
         longer = replace(record, bars=bars, effective_bars=effective)
-        return probabilistic_sharpe_ratio(longer, count.expected_maximum(effective)) >= 0.95
+        # bars beyond the present are forward bars
+        then = replace(count, forward_bars=max(effective - record.effective_bars, 0.0))
+        return probabilistic_sharpe_ratio(longer, then.expected_maximum(effective)) >= 0.95
 
+    assert needed > record.bars
     assert passes(needed)
     assert not passes(needed - 1)
+
+
+def test_forward_bars_are_deflated_by_what_was_followed_side_by_side_only() -> None:
+    many = trials.TrialCount(50, 50.0)
+    followed = replace(many, forward_bars=1000.0)
+    assert followed.expected_maximum(1000.0) == pytest.approx(0.0, abs=1e-9)
+    assert replace(followed, side_by_side=50.0).expected_maximum(1000.0) == many.expected_maximum(1000.0)
+    # half of the bars: the luck of the first half, spread over all bars
+    half = replace(many, forward_bars=500.0).expected_maximum(1000.0)
+    assert half == pytest.approx(many.expected_maximum(1000.0) * math.sqrt(0.5))
+    few = replace(followed, forward_bars=500.0, side_by_side=2.0)
+    assert half < few.expected_maximum(1000.0) < many.expected_maximum(1000.0)
+
+
+@given(forward=st.floats(0.0, 1000.0), followed=st.floats(1.0, 50.0))
+def test_forward_bars_never_raise_the_trial_luck_above_twice_the_chance(
+    forward: float, followed: float
+) -> None:
+    whole = trials.TrialCount(50, 50.0).expected_maximum(1000.0)
+    joined = trials.TrialCount(50, 50.0, 0.0, forward, followed).expected_maximum(1000.0)
+    # two parts with a maximum each have more luck than one: at most the root of two
+    assert 0.0 <= joined <= math.sqrt(2.0) * whole * (1.0 + 1e-9)
 
 
 @pytest.mark.parametrize(
