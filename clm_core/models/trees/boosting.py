@@ -70,6 +70,8 @@ LEAST_DEVIATION = 1e-9
 LEAST_STRENGTH = 1e-6
 """Log-odds up to which answers differ by rounding alone."""
 DEFAULT_LABEL: Label = "volatility_scaled_return"
+LARGEST_HESSIAN = 1 / 4
+"""Hessian of a row at even odds."""
 MAX_BINS = 63
 """Histogram bins per feature: splits finer than a 63rd of the rows carry no information on noisy returns."""
 
@@ -117,6 +119,9 @@ class BoostingParams(TrainingParams):
     """Shrinkage: share of each tree's output added to the sum; 0..1."""
     min_child_weight: Annotated[float, Between(5.0, 200.0, log=True)] = Field(default=50.0, ge=0)
     """Minimum sum of hessians in a leaf; a row weighs at most 1/4, so 50 requires about 200 rows."""
+    leaf_share: float = Field(default=0.25, gt=0, le=1)
+    """Largest share of the rows sampled for a tree that `min_child_weight` may require in a leaf; 0..1. With
+    few rows no tree could split otherwise."""
     subsample: Annotated[float, Between(0.3, 1.0)] = Field(default=0.5, gt=0, le=1)
     """Share of the rows sampled for each tree; 0..1."""
     colsample: Annotated[float, Between(0.3, 1.0)] = Field(default=0.5, gt=0, le=1)
@@ -142,6 +147,11 @@ class BoostingParams(TrainingParams):
         """Largest hessian of a row over that of a probability: scales parameters in units of hessians."""
         return 4.0 if self.learns_returns else 1.0
 
+    def leaf_weight(self, rows: int) -> float:
+        """Least sum of hessians in a leaf of trees fitted on so many rows."""
+        most = self.leaf_share * self.subsample * rows * LARGEST_HESSIAN
+        return min(self.min_child_weight, most) * self.curvature
+
     def with_costs(self, costs: Costs) -> Self:
         """Parameters with the cost of a round trip filled in, where the cost chooses the horizon."""
         if self.horizon != "auto" or self.round_trip_bps is not None:
@@ -164,6 +174,8 @@ OLDER_PARAMS = OlderParams(
     },
 )
 """Meaning of parameters stored before there was a choice of labels."""
+OLDER_LEAVES = OlderParams("leaf_share", {"leaf_share": 1.0})
+"""Meaning of parameters stored before leaves were limited to a share of the rows."""
 
 
 @dataclass(frozen=True, eq=False)

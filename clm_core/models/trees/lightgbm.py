@@ -18,6 +18,7 @@ from clm_core.models.contract import Model, ModelCard, Progress
 from clm_core.models.kind import ModelKind
 from clm_core.models.trees.boosting import (
     MAX_BINS,
+    OLDER_LEAVES,
     OLDER_PARAMS,
     Boosted,
     BoostingParams,
@@ -86,7 +87,7 @@ class LightGBMRecipe(BoostingRecipe):
             "seed": seed,
             "learning_rate": self.params.learning_rate,
             "num_leaves": self.params.num_leaves,
-            "min_sum_hessian_in_leaf": self.params.min_child_weight * self.params.curvature,
+            "min_sum_hessian_in_leaf": self.params.leaf_weight(len(fit.target)),
             # the summed hessian alone decides, as in XGBoost
             "min_data_in_leaf": 1,
             "bagging_fraction": self.params.subsample,
@@ -134,6 +135,6 @@ KIND = ModelKind(
     library="lightgbm",
     search_space=LightGBMParams.search_space,
     retrain_every=timedelta(hours=168),
-    older_params=(OLDER_PARAMS,),
+    older_params=(OLDER_PARAMS, OLDER_LEAVES),
     pools=True,
 )

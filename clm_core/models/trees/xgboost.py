@@ -21,6 +21,7 @@ from clm_core.models.params import Device, choose_device
 from clm_core.models.threads import exclusive_gpu
 from clm_core.models.trees.boosting import (
     MAX_BINS,
+    OLDER_LEAVES,
     OLDER_PARAMS,
     Boosted,
     BoostingParams,
@@ -102,7 +103,7 @@ class XGBoostRecipe(BoostingRecipe):
             "seed": seed,
             "learning_rate": self.params.learning_rate,
             "max_depth": self.params.max_depth,
-            "min_child_weight": self.params.min_child_weight * self.params.curvature,
+            "min_child_weight": self.params.leaf_weight(len(fit.target)),
             "subsample": self.params.subsample,
             "colsample_bytree": self.params.colsample,
             "reg_lambda": self.params.reg_lambda * self.params.curvature,
@@ -190,6 +191,6 @@ KIND = ModelKind(
     library="xgboost",
     search_space=XGBoostParams.search_space,
     retrain_every=timedelta(hours=168),
-    older_params=(OLDER_PARAMS,),
+    older_params=(OLDER_PARAMS, OLDER_LEAVES),
     pools=True,
 )

@@ -11,10 +11,12 @@ from numpy.typing import NDArray
 
 from clm_core.domain.costs import Costs
 from clm_core.domain.errors import InvalidTrainingParams, NotEnoughBars
+from clm_core.domain.vocabulary import ModelType
 from clm_core.market.bars import Bars
 from clm_core.market.features import FEATURES, LOOK_BACK
 from clm_core.market.signals import hold_signals
 from clm_core.market.timeframes import Calendar, Timeframe
+from clm_core.models import catalog
 from clm_core.models.trees.boosting import BoostedModel, BoostingRecipe
 from clm_core.models.trees.lightgbm import LightGBMParams, LightGBMRecipe
 from clm_core.models.trees.xgboost import XGBoostParams, XGBoostRecipe
@@ -189,11 +191,40 @@ def test_the_seed_decides_which_rows_and_features_the_trees_see(library: Params,
 @pytest.mark.parametrize("library", LIBRARIES)
 @pytest.mark.parametrize("label", ["volatility_scaled_return", "direction", "triple_barrier"])
 def test_trees_that_cannot_split_stay_flat_and_name_no_feature(library: Params, label: str, bars: Bars):
-    model = fitted(library, bars, {"rounds": 3, "min_child_weight": 1e9, "label": label})
+    heavy = {"min_child_weight": 1e9, "leaf_share": 1.0}
+    model = fitted(library, bars, {"rounds": 3, "label": label} | heavy)
     forecast = model.forecast(bars)
     assert np.ptp(forecast[~np.isnan(forecast)]) == 0
     assert not model.positions(bars).any()
     assert model.importances() == {}
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+@pytest.mark.parametrize("label", ["volatility_scaled_return", "direction"])
+def test_trees_split_on_fewer_rows_than_two_leaves_of_the_least_weight(
+    library: Params, label: str, bars: Bars
+):
+    few = bars[-700:]
+    params = {"label": label, "horizon": 6, "rounds": 20}
+    model = fitted(library, few, params)
+    # half the rows are sampled for a tree, and 50 is the weight of 200 rows
+    assert model.train_metrics["fit_rows"] / 2 < 2 * 200
+    assert model.positions(few).any()
+    # the meaning of parameters stored before leaves were limited
+    assert not fitted(library, few, params | {"leaf_share": 1.0}).positions(few).any()
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_leaves_hold_the_least_weight_where_rows_are_many(library: Params):
+    params = library(label="direction", min_child_weight=50.0, leaf_share=0.25, subsample=0.5)
+    assert [params.leaf_weight(rows) for rows in (800, 1_600, 50_000)] == [25.0, 50.0, 50.0]
+
+
+@pytest.mark.parametrize("model_type", [ModelType.XGBOOST, ModelType.LIGHTGBM])
+def test_stored_parameters_without_a_share_of_leaves_keep_the_least_weight(model_type: ModelType):
+    stored = {"label": "direction", "rounds": 5}
+    assert catalog.stored_params(model_type, stored)["leaf_share"] == 1.0
+    assert catalog.requested_params(model_type, stored)["leaf_share"] == 0.25
 
 
 def test_metrics_compare_the_trees_with_a_constant_forecast(bars: Bars):

@@ -21,7 +21,7 @@ from clm_core.models.bundle import load_bundle, save_bundle
 from clm_core.models.catalog import find_kind, own_params, stored_params
 from clm_core.models.contract import ExpectsReturns, Recipe
 from clm_core.models.strategies.trend import LOOK_BACK_DAYS, trend
-from clm_core.models.trees.boosting import OLDER_PARAMS, READING, BoostedModel
+from clm_core.models.trees.boosting import OLDER_LEAVES, OLDER_PARAMS, READING, BoostedModel
 from clm_core.models.trees.targets import rule_memory
 
 CHOICES = ["volatility_scaled_return", "direction", "triple_barrier", "meta"]
@@ -257,7 +257,7 @@ def test_a_half_life_makes_the_newest_rows_decide() -> None:
 
 def test_stored_parameters_without_a_label_are_those_of_the_old_rule() -> None:
     stored = own_params(stored_params(ModelType.XGBOOST, {"max_depth": 4}))
-    assert stored == {**OLDER_PARAMS.meaning, "max_depth": 4}
+    assert stored == {**OLDER_PARAMS.meaning, **OLDER_LEAVES.meaning, "max_depth": 4}
     assert recipe(ModelType.XGBOOST, stored, Costs()).describe()["label"] == "sign"
     assert recipe(ModelType.XGBOOST, {"max_depth": 4}, Costs()).describe()["label"] != "sign"
 
