@@ -7,10 +7,8 @@ MLflow's address decides who is asked:
 - any other store, or nobody answers: the version is loaded as before, verified by its digest alone.
 """
 
-import contextlib
 import logging
-from collections.abc import Callable, Iterator
-from contextvars import ContextVar
+from collections.abc import Callable
 from http import HTTPStatus
 
 from sqlalchemy.exc import SQLAlchemyError
@@ -23,17 +21,6 @@ ADDRESS = "/clm/loading-advice"
 ANSWERED_WITHIN_SECONDS = 5
 
 log = logging.getLogger("clm.serving")
-_registering = ContextVar("registering", default=False)
-
-
-@contextlib.contextmanager
-def registration() -> Iterator[None]:
-    """Load without a question: MLflow tries a version out while it is registered."""
-    before = _registering.set(True)
-    try:
-        yield
-    finally:
-        _registering.reset(before)
 
 
 def advice_on(bundle_digest: str, registry_uri: str) -> LoadingAdvice:
@@ -45,7 +32,7 @@ def advice_on(bundle_digest: str, registry_uri: str) -> LoadingAdvice:
     from mlflow.exceptions import MlflowException
 
     ask = _source(registry_uri)
-    if ask is None or _registering.get():
+    if ask is None:
         return LoadingAdvice()
     try:
         return ask(bundle_digest)

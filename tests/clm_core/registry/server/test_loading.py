@@ -21,6 +21,7 @@ from clm_core.domain.versions import ModelVersion
 from clm_core.domain.vocabulary import ModelType, Role
 from clm_core.models import catalog
 from clm_core.models.bundle import save_bundle
+from clm_core.registry import scoring
 from clm_core.registry.loading import advice_on
 from clm_core.registry.promotion import Promotions
 from clm_core.registry.serving_rights import LoadingAdvice
@@ -128,13 +129,21 @@ def test_a_version_under_promotion_loads(
     services.promotions.reconcile(good.model_id, ADA, NOW)
 
 
+def test_a_registration_loads_no_model(
+    make_version: MakeVersion, model_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded = list[Path]()
+    monkeypatch.setattr(scoring, "load_bundle", lambda folder, digest: loaded.append(folder))
+    assert make_version(model_id).model_id == model_id
+    assert loaded == []
+
+
 def test_registering_the_bundle_of_a_failed_version_again_warns_nobody(
     make_version: MakeVersion, make_own: MakeVersion, bundle: Any, tmp_path: Path
 ) -> None:
     failed = make_own(sharpe=-1.0)
     [folder] = tmp_path.glob("*/bundle")
     stored = type(bundle)(folder, failed.bundle_digest, bundle.bars)
-    # MLflow loads a version while it is registered
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         again = make_version(failed.model_id, stored=stored)
