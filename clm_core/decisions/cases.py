@@ -6,6 +6,7 @@ from clm_core.backtest.results import Metrics
 from clm_core.decisions.gate_policy import EvidenceLevels
 from clm_core.evidence import paired
 from clm_core.evidence.bootstrap import Interval
+from clm_core.evidence.overfitting import SelectionRisk
 from clm_core.evidence.soundness import Activity
 from clm_core.evidence.track_record import TrackRecord
 from clm_core.evidence.trials import TrialCount
@@ -45,5 +46,7 @@ class Case:
     """Returns of a bar after costs, as fractions, shape (n_bars,); None: not measured."""
     trade_returns: Floats | None = None
     """Net returns of the closed trades after costs, as fractions, shape (n_trades,); None: not measured."""
+    selection: SelectionRisk | None = None
+    """Risk of the search that chose the version's parameters; None for parameters from no search."""
     sharpe_interval: Interval | None = None
     """Interval of 95 % of the annualised Sharpe ratio, for information; None: not measured."""

@@ -19,7 +19,13 @@ from clm_core.domain.evaluations import (
     TrialLuck,
     Verdict,
 )
-from clm_core.evidence.track_record import NORMAL, TrackRecord, probabilistic_sharpe_ratio
+from clm_core.evidence.track_record import (
+    NORMAL,
+    TrackRecord,
+    minimum_backtest_length,
+    minimum_track_record_length,
+    probabilistic_sharpe_ratio,
+)
 from clm_core.evidence.trials import TrialCount, bars_to_pass, first_passing, sharpe_to_pass
 from clm_core.market.bars import Floats
 
@@ -121,6 +127,25 @@ def _evidence(proof: Proof, bar: timedelta) -> list[str]:
     return [longer, higher, *([fewer] if count else [])]
 
 
+def textbook_lengths(proof: Proof | None) -> list[str]:
+    """Minimum track record length and minimum backtest length of a record with a Sharpe ratio above 0."""
+    if proof is None or not proof.record.measured or not proof.record.sharpe > 0.0:
+        return []
+    a_year = proof.trial_luck.bars_per_year
+    sharpe = proof.record.sharpe * math.sqrt(a_year)
+    years = proof.record.bars / a_year
+    confidence = proof.levels.min_deflated_sharpe
+    alone = minimum_track_record_length(proof.record, confidence) / a_year
+    lucky = minimum_backtest_length(proof.trial_luck.effective_trials, sharpe)
+    return [
+        f"Minimum track record length: {alone:,.2f} years at this rate show a Sharpe ratio above 0, if "
+        f"nothing else had been tried; the record has {years:,.2f} years.",
+        f"Minimum backtest length: on {lucky:,.2f} years or fewer, the best of "
+        f"{proof.trial_luck.effective_trials:,.1f} independent trials without an edge is expected to show a "
+        f"Sharpe ratio of {sharpe:,.2f}.",
+    ]
+
+
 def page(
     title: str,
     verdict: Verdict,
@@ -145,6 +170,7 @@ def page(
         evaluation=evaluation,
         luck=verdict.luck,
         changes=changes_to_pass(verdict, proof, bar),
+        lengths=textbook_lengths(proof),
         check_columns=CHECK_COLUMNS,
         baseline_columns=BASELINE_COLUMNS,
         earned=measures.signed_percent(evaluation.total_pnl),

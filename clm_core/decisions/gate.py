@@ -11,9 +11,11 @@ import math
 from clm_core.decisions.cases import Case
 from clm_core.decisions.checks import limits
 from clm_core.decisions.checks.evidence import LEAD, evidence_checks, more_bars, never_decides, trial_luck
+from clm_core.decisions.checks.limits import Reasoned
+from clm_core.decisions.checks.overfitting import OVERFITTING, overfitting_checks
 from clm_core.decisions.checks.soundness import soundness_checks
 from clm_core.decisions.checks.thresholds import threshold_checks
-from clm_core.decisions.gate_policy import GatePolicy
+from clm_core.decisions.gate_policy import EvidenceLevels, GatePolicy
 from clm_core.domain.evaluations import Check, CheckKind, CheckStatus, Decision, Verdict
 
 THRESHOLDS_ALONE = (
@@ -28,11 +30,13 @@ def judge(case: Case, policy: GatePolicy) -> Verdict:
     A value that is missing, NaN or infinite fails its check, whatever the limit.
     """
     metrics = case.metrics
-    evidence = () if policy.evidence is None else evidence_checks(case, policy.evidence)
+    evidence = () if policy.evidence is None else _evidence(case, policy.evidence)
     results = (*soundness_checks(case), *threshold_checks(case, policy), *evidence)
     checks = tuple(check for check, _ in results)
     decision = _decision(checks)
-    undecided = decision is Decision.INCONCLUSIVE
+    # bars of the record say nothing of a search; they decide the other evidence
+    awaits_bars = any(check.name != OVERFITTING for check in checks if check.status is CheckStatus.MISSED)
+    undecided = decision is Decision.INCONCLUSIVE and awaits_bars
     if undecided and policy.evidence and never_decides(case, policy.evidence):
         decision, undecided = Decision.FAIL, False
     return Verdict(
@@ -46,6 +50,10 @@ def judge(case: Case, policy: GatePolicy) -> Verdict:
         more_bars=more_bars(case, policy.evidence) if undecided and policy.evidence else None,
         warnings=() if policy.evidence else (THRESHOLDS_ALONE,),
     )
+
+
+def _evidence(case: Case, levels: EvidenceLevels) -> tuple[Reasoned, ...]:
+    return (*evidence_checks(case, levels), *overfitting_checks(case, levels))
 
 
 def _decision(checks: tuple[Check, ...]) -> Decision:

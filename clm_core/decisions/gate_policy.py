@@ -85,6 +85,11 @@ class EvidenceLevels(BaseModel):
     edge."""
     fewest_trials: float = Field(default=10.0, ge=1, le=1e9)
     """Minimum number of independent trials presumed, for trials made before trials were counted."""
+    max_overfitting: float = Field(default=0.2, ge=0, le=1)
+    """Maximum probability of overfitting of the tuning or evolution behind the parameters."""
+    max_selection_loss: float = Field(default=0.05, ge=0, le=1)
+    """Maximum probability that the candidate chosen on one half of the days loses on the other half, which
+    carries a missed probability of overfitting."""
     champion_alpha: float = Field(default=0.05, gt=0, lt=0.5)
     """Probability that a challenger as good as the champion is ever called worse."""
     champion_bars: int = Field(default=500, ge=1)

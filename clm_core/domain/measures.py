@@ -42,6 +42,7 @@ FORMATS: dict[str, Callable[[float], str]] = {
     "timing": probability,
     "alpha": percent,
     "probability_of_overfitting": percent,
+    "probability_of_loss": percent,
     "lead_over_champion_bps": basis_points,
 }
 """Number format by name of the check; four significant digits for any other check."""
@@ -51,6 +52,7 @@ LABELS = {
     "position_deviation": "deviation of positions",
     "expectancy": "expectancy of a trade, at least",
     "track_record_bars": "track record, bars",
+    "probability_of_loss": "probability of a loss of the chosen candidate",
     "lead_over_champion_bps": "lead over champion, at best",
     "alpha": "alpha a year, at least",
 }

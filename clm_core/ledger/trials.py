@@ -27,7 +27,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import insert as insert_once
 
 from clm_core.domain.jobs import Lease
-from clm_core.domain.trials import Trial
+from clm_core.domain.trials import Trial, TrialSource
 from clm_core.domain.vocabulary import ModelStatus
 from clm_core.ledger import leases
 from clm_core.ledger.tables import Base, BegunTrialRow, EvaluationRow, TrialRow, VersionRow
@@ -125,6 +125,25 @@ class TrialStore:
         with self._engine.begin() as connection:
             rows = connection.execute(query).all()
         return [(label, ModelStatus(status), _record(*record)) for label, status, *record in rows]
+
+    def of_searches(self, model_id: str, until: datetime | None = None) -> "list[tuple[Trial, TrialRecord]]":
+        """Trials of a model made by tunings and evolutions, oldest first.
+
+        Args:
+            until: latest time of a trial; None for all.
+        """
+        names = [*Trial.model_fields, "first_day", "daily_returns"]
+        conditions = [_TRIALS.c.model_id == model_id, _TRIALS.c.source != TrialSource.RETRAIN]
+        if until is not None:
+            conditions.append(_TRIALS.c.at <= until)
+        query = (
+            select(*(_TRIALS.c[name] for name in names))
+            .where(*conditions)
+            .order_by(_TRIALS.c.at, _TRIALS.c.id)
+        )
+        with self._engine.begin() as connection:
+            rows = connection.execute(query).mappings().all()
+        return [(_trial(row), _record(*(row[column.name] for column in _RECORD))) for row in rows]
 
     def of_job(self, job_id: UUID) -> list[Trial]:
         """Trials of a job, oldest first."""

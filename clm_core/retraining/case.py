@@ -16,6 +16,7 @@ from clm_core.domain.trials import Trial, TrialSource
 from clm_core.domain.versions import ModelVersion
 from clm_core.evidence import paired
 from clm_core.evidence.bootstrap import annual_sharpe_interval
+from clm_core.evidence.overfitting import SelectionRisk
 from clm_core.evidence.regression import alpha_and_beta, excess_return
 from clm_core.evidence.soundness import activity
 from clm_core.evidence.track_record import TrackRecord, track_record
@@ -93,12 +94,14 @@ def build_case(
     trials: Sequence[TrialRecord],
     against: Comparison | None,
     policy: GatePolicy,
+    selection: SelectionRisk | None = None,
 ) -> Case:
     """The evidence about a version as the gate reads it.
 
     Args:
         trials: every trial recorded for the version's market and timeframe.
         against: the comparison with the champion, if any.
+        selection: risk of the search behind the parameters; None for parameters from no search.
     """
     min_trials = policy.evidence.fewest_trials if policy.evidence else 1.0
     returns = evaluation.result.returns
@@ -112,6 +115,7 @@ def build_case(
         comparison=against,
         returns=returns,
         trade_returns=evaluation.result.trades.net_return,
+        selection=selection,
         sharpe_interval=annual_sharpe_interval(returns, periods_per_year),
     )
 

@@ -30,6 +30,7 @@ from clm_core.retraining import case, pools
 from clm_core.retraining.evaluation import backtest_seeds, baseline_sizer, evaluation_of
 from clm_core.retraining.recorded_numbers import calendar_of, judge_recorded_numbers
 from clm_core.retraining.results import BacktestEvaluation
+from clm_core.retraining.searched import search_risk
 from clm_core.retraining.stored_evidence import OutOfSampleRuns, unpack
 from clm_core.services import Services
 
@@ -80,7 +81,8 @@ def verdict_on(
     trials = services.ledger.trials.records(version.symbol, version.timeframe, until, members=symbols)
     rules = services.settings.execution.rules
     against = compare(services.ledger, services.registry, services.market, version, evaluation, rules)
-    verdict = gate.judge(case.build_case(evaluation, trials, against, policy), policy)
+    selection = search_risk(services.ledger, version, until)
+    verdict = gate.judge(case.build_case(evaluation, trials, against, policy, selection), policy)
     seeds = evaluation.seed_sharpes
     updates = {
         "seed_sharpes": seeds if len(seeds) > 1 else (),

@@ -56,6 +56,7 @@ def _versus_champion(comparison: Comparison, levels: EvidenceLevels) -> Reasoned
     bars = comparison.record.n
     lead_bps = comparison.max_lead(levels) * 1e4
     check = limits.at_least(LEAD, lead_bps, 0.0, CheckKind.EVIDENCE)
+    check = check.model_copy(update={"note": _until_decided(comparison, levels)})
     if not math.isfinite(lead_bps):
         return check, (
             f"only {bars} bars are new to both the challenger and champion {comparison.champion}: "
@@ -65,6 +66,14 @@ def _versus_champion(comparison: Comparison, levels: EvidenceLevels) -> Reasoned
         f"the challenger earns less than champion {comparison.champion}: at best {lead_bps:.2f} bps a bar "
         f"over {bars:,} common bars"
     )
+
+
+def _until_decided(comparison: Comparison, levels: EvidenceLevels) -> str:
+    """Number of common bars, and the number at which a difference would show at this rate."""
+    record = comparison.record
+    needed = paired.differences_to_decide(record, levels.champion_alpha, levels.champion_bars)
+    bars = f"over {record.n:,} common bars"
+    return f"{bars}, {needed:,.0f} would decide at this rate" if record.n < needed < math.inf else bars
 
 
 def trial_luck(case: Case) -> TrialLuck:

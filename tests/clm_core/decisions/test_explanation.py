@@ -11,7 +11,7 @@ from records import an_evaluation
 from clm_core.backtest.results import Metrics
 from clm_core.decisions import gate
 from clm_core.decisions.cases import Case
-from clm_core.decisions.explanation import Proof, changes_to_pass, page
+from clm_core.decisions.explanation import Proof, changes_to_pass, page, textbook_lengths
 from clm_core.decisions.gate_policy import EvidenceLevels, GatePolicy
 from clm_core.domain.evaluations import Decision, EvaluationResult, Verdict
 from clm_core.evidence.soundness import Activity
@@ -114,6 +114,22 @@ def test_the_page_shows_checks_trial_luck_and_changes_to_pass(
     assert all(check.label in html for check in verdict.checks)
     assert verdict.policy_hash[:12] in html
     assert not re.search(r"(src|href)=.?https?:", html)
+
+
+def test_the_page_states_the_textbook_lengths_of_a_record() -> None:
+    record = record_of(3.0, 9000)
+    verdict = judged(record)
+    sentences = textbook_lengths(proof_of(record, verdict))
+    # Bailey & Lopez de Prado 2012: 1 + (1 + SR ** 2 / 2) (1.645 / SR) ** 2 bars, about 0.30 years at 3 a year
+    assert "0.30 years at this rate" in sentences[0]
+    assert "Sharpe ratio of 3.00" in sentences[1]
+    html = page("m v", verdict, evaluation(verdict), proof_of(record, verdict), HOUR)
+    assert all(sentence in html for sentence in sentences)
+
+
+def test_a_loss_has_no_textbook_length() -> None:
+    record = record_of(-1.0, 9000)
+    assert textbook_lengths(proof_of(record, judged(record))) == []
 
 
 def test_a_page_without_evidence_has_no_pictures() -> None:

@@ -1,0 +1,77 @@
+"""Search behind a version's parameters, found by content: parameters copied by hand were searched, too."""
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+
+from clm_core.domain.costs import Costs
+from clm_core.domain.errors import CLMError
+from clm_core.domain.kinds import Kind
+from clm_core.domain.trials import Trial
+from clm_core.domain.versions import ModelVersion
+from clm_core.evidence.overfitting import SelectionRisk, selection_risk
+from clm_core.evidence.trials import TrialRecord, aligned
+from clm_core.ledger.store import Ledger
+from clm_core.market.bars import Floats
+from clm_core.models import catalog
+
+
+def search_risk(ledger: Ledger, version: ModelVersion, until: datetime | None = None) -> SelectionRisk | None:
+    """Risk of the newest tuning or evolution of the model with the version's parameters among its candidates.
+
+    None for parameters from no search: equal to no candidate, or defaults beside a better candidate.
+    Candidates pruned before the last fold take no part.
+
+    Args:
+        until: latest time of a trial; None for all.
+    """
+    kind = Kind(version.model_type, version.plugin)
+    wanted = _own(kind, ledger.job(version.training_job_id).training_params)
+    if wanted is None:
+        return None
+    for candidates in _searches(kind, ledger.trials.of_searches(version.model_id, until)):
+        names = [name for name in candidates if _own(kind, json.loads(name)) == wanted]
+        if len(candidates) > 1 and names and (wanted != _own(kind, {}) or _best(candidates) in names):
+            return selection_risk(_common_days(list(candidates.values())))
+    return None
+
+
+def _searches(
+    kind: Kind, trials: Iterable[tuple[Trial, TrialRecord]]
+) -> Iterable[dict[str, list[TrialRecord]]]:
+    """Records of the candidates of each search by parameters, newest search first.
+
+    Trials of a search have the source and the tested days in common.
+    """
+    searches: dict[tuple[str, int, int], dict[str, list[TrialRecord]]] = {}
+    for trial, record in trials:
+        if np.isfinite(record.sharpe) or len(record.daily):
+            key = (trial.source, record.first_day, len(record.daily))
+            name = json.dumps(trial.params, sort_keys=True)
+            searches.setdefault(key, defaultdict(list))[name].append(record)
+    return reversed(searches.values())
+
+
+def _own(kind: Kind, params: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Effective parameters without sizing and execution; None for parameters refused by this release."""
+    try:
+        stored = catalog.stored_params(kind.model_type, params, kind.plugin)
+        recipe = catalog.recipe(kind.model_type, stored, Costs(fee_bps=0, slippage_bps=0), kind.plugin)
+    except CLMError:
+        return None
+    return catalog.own_params(recipe.describe())
+
+
+def _best(candidates: Mapping[str, list[TrialRecord]]) -> str:
+    """Parameters of the candidate with the highest mean Sharpe ratio over its seeds."""
+    return max(candidates, key=lambda name: float(np.mean([each.sharpe for each in candidates[name]])))
+
+
+def _common_days(candidates: list[list[TrialRecord]]) -> Floats:
+    """Daily returns of each candidate, the mean over its seeds, on the days of all, shape (n_days, n)."""
+    returns: Floats = np.column_stack([aligned(records).mean(axis=1) for records in candidates])
+    return returns[np.isfinite(returns).all(axis=1)]
