@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clm_core.backtest import sentinel
-from clm_core.backtest.results import Backtest, Trades
+from clm_core.backtest.results import Backtest, PoolTrades, Trades
 from clm_core.backtest.walk_forward import (
     FitOnce,
     FoldResult,
@@ -251,7 +251,7 @@ def _held(axis: Bars, bars: Bars, exposure: Floats) -> Floats:
     return np.where(last >= 0, exposure[np.maximum(last, 0)], 0.0)
 
 
-def _trades(axis: Bars, members: Sequence[tuple[Bars, Backtest]], share: float) -> Trades:
+def _trades(axis: Bars, members: Sequence[tuple[Bars, Backtest]], share: float) -> PoolTrades:
     columns: dict[str, list[NDArray[Any]]] = {field.name: [] for field in fields(Trades)}
     for bars, result in members:
         rows = np.searchsorted(axis.time, bars.time)
@@ -262,8 +262,9 @@ def _trades(axis: Bars, members: Sequence[tuple[Bars, Backtest]], share: float) 
                 column = np.append(rows, rows[-1] + 1)[column]
             values.append(column * share if name == "pnl" else column)
     joined: dict[str, NDArray[Any]] = {name: np.concatenate(values) for name, values in columns.items()}
+    symbol = np.concatenate([np.full(len(result.trades), bars.symbol) for bars, result in members])
     order = np.argsort(joined["exit_bar"], kind="stable")
-    return Trades(**{name: values[order] for name, values in joined.items()})
+    return PoolTrades(**{name: values[order] for name, values in joined.items()}, symbol=symbol[order])
 
 
 def _sampled_rows(bars: Bars, rng: np.random.Generator, count: int) -> list[int]:

@@ -61,6 +61,14 @@ class Trades:
 
 
 @dataclass(frozen=True, eq=False)
+class PoolTrades(Trades):
+    """Closed trades of the members of a pool."""
+
+    symbol: NDArray[np.str_]
+    """Market of each trade, shape (n_trades,)."""
+
+
+@dataclass(frozen=True, eq=False)
 class Backtest:
     """Result of a backtest."""
 

@@ -17,7 +17,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from clm_core.backtest.baselines import Baseline
-from clm_core.backtest.results import Backtest, ExitReason, Metrics, Trades
+from clm_core.backtest.results import Backtest, ExitReason, Metrics, PoolTrades, Trades
 from clm_core.backtest.walk_forward import FoldResult
 from clm_core.domain.evaluations import (
     BASELINE_LABELS,
@@ -509,7 +509,8 @@ def _trades(sheet: TearSheet) -> dict[str, Any]:
     if len(embedded) < len(table):
         link = f"Download the newest {count(len(embedded))} trades (CSV)"
     return {
-        "rows": [_trade(int(row), trades, times, _price(sheet.bars)) for row in listed],
+        "of_pool": isinstance(trades, PoolTrades),
+        "rows": [_trade(int(row), trades, times, _price_at(int(row), sheet)) for row in listed],
         "heading": "All trades" if len(listed) == len(trades) else "First, last, best and worst trades",
         "summary": _trade_summary(trades),
         "file_name": f"{sheet.model_id}_{sheet.version}_trades.csv",
@@ -543,9 +544,18 @@ def _words(reason: int) -> str:
     return ExitReason(reason).name.lower().replace("_", " ")
 
 
-def _price(bars: Bars) -> Callable[[float], str]:
+def _price_at(row: int, sheet: TearSheet) -> Callable[[float], str]:
+    """Format of the prices of a trade, the same for all trades of a market."""
+    trades = sheet.backtest.trades
+    if not isinstance(trades, PoolTrades):
+        return _price(float(sheet.bars.close.min()))
+    of_market = trades.symbol == trades.symbol[row]
+    return _price(float(min(trades.entry_price[of_market].min(), trades.exit_price[of_market].min())))
+
+
+def _price(lowest: float) -> Callable[[float], str]:
     """Format of the prices: six digits for the lowest price, and the same decimals for all, to align."""
-    decimals = max(5 - math.floor(math.log10(bars.close.min())), 0)
+    decimals = max(5 - math.floor(math.log10(lowest)), 0)
     return formatter(lambda value: f"{value:,.{decimals}f}")
 
 
@@ -554,6 +564,7 @@ def _trade(
 ) -> dict[str, str]:
     return {
         "number": count(row + 1),
+        "symbol": str(trades.symbol[row]) if isinstance(trades, PoolTrades) else "",
         "entry": f"{times[trades.entry_bar[row]]:%Y-%m-%d %H:%M}",
         "exit": f"{times[trades.exit_bar[row]]:%Y-%m-%d %H:%M}",
         "side": _side(trades.direction[row]),
@@ -573,7 +584,8 @@ def _side(direction: int) -> str:
 
 def _trade_table(trades: Trades, times: pd.DatetimeIndex) -> pd.DataFrame:
     naive = times.tz_localize(None)
-    columns = {
+    market = {"symbol": trades.symbol} if isinstance(trades, PoolTrades) else {}
+    columns = market | {
         "entry_time_utc": naive[trades.entry_bar],
         "exit_time_utc": naive[trades.exit_bar],
         "side": [_side(direction) for direction in trades.direction],

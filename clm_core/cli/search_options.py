@@ -17,6 +17,17 @@ EXIT_INTERRUPTED = 130
 MODEL = typer.Option(help="Type of model to search parameters for.")
 SYMBOL = typer.Option(help="Market, as in `clm data list`.")
 
+
+def _refuse_pool(symbols: str | None) -> None:
+    if symbols is not None:
+        raise typer.BadParameter(
+            "a search runs on one market: name one with --symbol, then train the pool with the parameters "
+            "found, as clm retrain --symbols A,B --pool NAME --params-from STUDY"
+        )
+
+
+Symbols = Annotated[str | None, typer.Option(hidden=True, callback=_refuse_pool)]
+"""Option of `clm retrain` that a search refuses with the reason."""
 Plugin = Annotated[str | None, typer.Option(help="With --model other: name of the plug-in.")]
 Timeframe = Annotated[str, typer.Option(help="Length of a bar.")]
 Days = Annotated[

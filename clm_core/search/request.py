@@ -5,10 +5,11 @@ from typing import Any
 
 from clm_core.backtest import sentinel
 from clm_core.domain.costs import Costs
-from clm_core.domain.errors import InvalidTrainingParams
+from clm_core.domain.errors import InvalidTrainingParams, PoolRefused
 from clm_core.domain.execution import NEW_VERSIONS, ExecutionRules
 from clm_core.domain.search_space import SearchDimension
 from clm_core.domain.searches import Search, SearchRequest
+from clm_core.domain.spellings import normalise_symbol
 from clm_core.market.bars import Bars
 from clm_core.market.sources import MarketData
 from clm_core.models import catalog
@@ -59,8 +60,10 @@ def search_fields(request: SearchRequest, fixed: Mapping[str, Any], services: Se
         fixed: parameters outside the search, with the execution of every trial.
 
     Raises:
+        PoolRefused: the symbol names a pool.
         UnknownSeries: no source has the requested bars.
     """
+    _require_one_market(services, request)
     series = services.market.newest(request.symbol, request.timeframe)
     own_series = services.market.newest_series(series_names(fixed), series.symbol)
     rules = catalog.version_execution(fixed, services.settings.execution.rules)
@@ -81,6 +84,18 @@ def search_fields(request: SearchRequest, fixed: Mapping[str, Any], services: Se
         **{name: getattr(terms, name) for name in TERMS},
         "requested_by": request.requested_by,
     }
+
+
+def _require_one_market(services: Services, request: SearchRequest) -> None:
+    name = normalise_symbol(request.symbol)
+    named = services.settings.pools.get(name)
+    symbols = services.ledger.pool_members(name) if named is None else named.symbols
+    if symbols:
+        raise PoolRefused(
+            f"{name} is a pool of {', '.join(symbols)}, and a search runs on one market: search with "
+            f"--symbol {symbols[0]}, then train the pool with the parameters found, as `clm retrain "
+            f"--symbols {','.join(symbols)} --pool {name} --params-from STUDY`"
+        )
 
 
 def search_bars(market: MarketData, search: Search) -> Bars:

@@ -11,7 +11,7 @@ from panels import HOUR, a_market, a_panel
 
 from clm_core.backtest import pools
 from clm_core.backtest.engine import backtest
-from clm_core.backtest.results import Backtest
+from clm_core.backtest.results import Backtest, PoolTrades
 from clm_core.domain.costs import Costs
 from clm_core.domain.errors import LookAhead
 from clm_core.domain.execution import Execution
@@ -145,6 +145,23 @@ def test_the_portfolio_earns_the_mean_return_and_an_absent_member_nothing() -> N
     entries = dict(zip(whole.trades.exit_price.tolist(), whole.trades.entry_bar.tolist(), strict=True))
     second: Backtest = results[1][1]
     assert entries[second.trades.exit_price[0]] == 40 + second.trades.entry_bar[0]
+
+
+def test_every_trade_of_a_portfolio_names_its_market() -> None:
+    panel = a_panel(("AAAUSD", "BBBUSD"), 40)
+    late, early = (np.zeros(40) for _ in range(2))
+    late[20:30] = 1.0
+    early[5:10] = -1.0
+    early[25:28] = 1.0
+    results = [
+        (bars, backtest(bars, positions, FREE, Execution()))
+        for bars, positions in zip(panel, (late, early), strict=True)
+    ]
+    trades = pools.portfolio(panel.index_bars(), results, 1.0).trades
+    assert isinstance(trades, PoolTrades)
+    # in the order of the exits
+    assert trades.symbol.tolist() == ["BBBUSD", "BBBUSD", "AAAUSD"]
+    assert trades.direction.tolist() == [-1, 1, 1]
 
 
 def test_contributions_add_up_to_the_sum_of_the_portfolios_returns() -> None:

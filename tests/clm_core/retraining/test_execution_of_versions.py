@@ -4,13 +4,13 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
+import promoting
 import pytest
 import records
 
-from clm_core.backtest.metrics import summarise
-from clm_core.backtest.terms import MarketTerms
 from clm_core.domain.actors import Actor
 from clm_core.domain.costs import Costs
 from clm_core.domain.execution import FIXED_UNITS, Execution, ExecutionRules, ExecutionSettings
@@ -18,11 +18,9 @@ from clm_core.domain.terms import EvaluationTerms
 from clm_core.domain.versions import ModelVersion
 from clm_core.domain.vocabulary import ModelType, Role
 from clm_core.evidence import paired
-from clm_core.market.bars import Bars
 from clm_core.models import catalog
 from clm_core.models.bundle import save_bundle
 from clm_core.retraining.case import compare_with_champion
-from clm_core.retraining.results import BacktestEvaluation
 from clm_core.services import Services
 from clm_core.serving import load
 
@@ -63,7 +61,7 @@ def test_a_version_stored_without_rules_is_watched_and_served_under_those_of_its
     version = make_version(model_id, terms=terms)
     assert "execution" not in version.params
     assert today.version_terms(version, "24x7").terms.execution.rules == judged
-    today.promotions.promote(model_id, version.version, ADA, "", today.clock())
+    promoting.promote(today, model_id, version.version, ADA, "t", today.clock(), force=True)
     assert load(model_id, registry=today.registry, ledger=today.ledger).execution == served
 
 
@@ -78,10 +76,11 @@ def test_a_champion_stored_without_rules_is_compared_under_those_of_its_evaluati
     digest = save_bundle(model, recipe, tmp_path / "bundle", older)
     stored = SimpleNamespace(folder=tmp_path / "bundle", digest=digest, bars=older)
     champion = make_version(model_id, stored=stored, terms=judged_under(STOPPED))
-    today.promotions.promote(model_id, champion.version, ADA, "", today.clock())
+    promoting.promote(today, model_id, champion.version, ADA, "t", today.clock(), force=True)
     challenger = make_version(model_id)
     market = today.terms("BTCUSD", "24x7")
-    evaluation = flat(bars, market)
+    # of a version without a position; all that the comparison reads
+    evaluation: Any = SimpleNamespace(bars=bars, positions=np.zeros(len(bars)), market=market)
     against = compare_with_champion(
         today.ledger, today.registry, today.market, challenger, evaluation, today.settings.execution.rules
     )
@@ -93,11 +92,3 @@ def test_a_champion_stored_without_rules_is_compared_under_those_of_its_evaluati
     assert against is not None
     assert against.record == record_under(STOPPED)
     assert against.record != record_under(TODAY)
-
-
-def flat(bars: Bars, market: MarketTerms) -> BacktestEvaluation:
-    """Evaluation of a version without a position."""
-    positions = np.zeros(len(bars))
-    result = market.backtest(bars, positions)
-    metrics = summarise(result, bars.periods_per_year)
-    return BacktestEvaluation(bars, positions, 0, (0.0,), result, metrics, (), market)

@@ -1,12 +1,16 @@
 """A pool from the request to serving: one model over three made-up markets, on real stores."""
 
+import base64
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import mlflow
 import numpy as np
+import pandas as pd
 import promoting
 import pytest
 from mlflow.exceptions import MlflowException
@@ -20,14 +24,17 @@ from clm_core.domain import verdict_text
 from clm_core.domain.actors import Actor
 from clm_core.domain.errors import CLMError, FeatureMismatch, ModelError, PoolRefused, UnknownSeries
 from clm_core.domain.evaluations import Verdict
+from clm_core.domain.evolution import EvolveRequest
 from clm_core.domain.jobs import RetrainRequest
 from clm_core.domain.pools import PoolSettings
 from clm_core.domain.terms import CostSettings, MarketSettings
+from clm_core.domain.tuning import TuneRequest
 from clm_core.domain.versions import ModelVersion
 from clm_core.domain.vocabulary import ModelType, Role
 from clm_core.domain.walk_forward import WalkForwardPlan
 from clm_core.ledger.alerts import AlertStore
 from clm_core.lifecycle import shadow, watch
+from clm_core.market.bars import Floats
 from clm_core.market.panel import Panel
 from clm_core.market.sources import MarketData
 from clm_core.market.store import SeriesStore
@@ -36,6 +43,7 @@ from clm_core.retraining import jobs, pools, steps
 from clm_core.retraining.reproduce import reproduce
 from clm_core.retraining.results import BacktestEvaluation
 from clm_core.retraining.training import TrainingResult
+from clm_core.search.request import search_fields
 from clm_core.services import Services
 from clm_core.serving import load
 
@@ -65,9 +73,10 @@ class Retrained:
     report: str
 
 
-def market_of(folder: Path, bars: int = BARS - NEW) -> MarketData:
+def market_of(folder: Path, bars: int = BARS - NEW, symbols: Sequence[str] = SYMBOLS) -> MarketData:
     store = SeriesStore(folder / "data")
-    for number, symbol in enumerate(SYMBOLS):
+    for symbol in symbols:
+        number = SYMBOLS.index(symbol)
         whole = a_market(symbol, BARS, 10 + number, momentum=0.1)[:bars]
         store.add(whole, "tests", whole.end.to_pydatetime() + timedelta(hours=1))
     return MarketData(folder)
@@ -147,6 +156,11 @@ def test_a_pool_is_judged_as_a_portfolio_and_by_symbol_under_the_terms_of_each_m
         assert f"<td>{symbol}</td>" in done.report
         assert f"<td>{symbol}</td>" in explained
         assert f"| {symbol} |" in table
+    assert "<th>Symbol</th><th>Entry (UTC)</th>" in done.report
+    encoded = done.report.partition("data:text/csv;base64,")[2].partition('"')[0]
+    trades = pd.read_csv(BytesIO(base64.b64decode(encoded)))
+    listed = trades.groupby("symbol").size().to_dict()
+    assert listed == {member.bars.symbol: len(member.result.trades) for member in done.evaluation.members}
 
 
 def test_every_look_at_a_members_market_counts_there_and_once_for_the_pool(own: Services) -> None:
@@ -267,15 +281,80 @@ def test_shadow_records_the_positions_of_every_member(own: Services, folder: Pat
     assert shadow.run(own).versions[0].new == 0
 
 
-def put_into_shadow(services: Services, version: ModelVersion, registered: datetime) -> None:
+def test_shadow_compares_the_portfolios_of_a_pool_and_its_champion_on_the_bars_of_both(
+    own: Services, folder: Path
+) -> None:
+    champion = retrain(own).version
+    promoting.promote(own, champion.model_id, champion.version, ADMIN, "t", own.clock(), force=True)
+    later = replace(own, clock=lambda: own.clock() + timedelta(seconds=5))
+    other = {**QUICK, "horizon": 24, "execution.stop_loss": 0.01}
+    done = retrain(later, POOL.model_copy(update={"training_params": other}))
+    registered = done.panel.members[0].end.to_pydatetime() + timedelta(hours=1)
+    put_into_shadow(own, done.version, registered)
+    # the champion went into production 100 bars later, and one member has had no bar since
+    put_into_shadow(own, champion, registered + timedelta(hours=100), "production")
+    market_of(folder, BARS, SYMBOLS[:2])
+    report = shadow.run(own)
+    assert report.problems == ()
+    [shadowed] = report.versions
+    assert [each.figures.bars for each in shadowed.by_symbol] == [NEW, NEW, 0]
+    against = shadowed.against
+    assert against is not None
+    assert against.champion == champion.version
+    for version, figures in ((done.version, against.ours), (champion, against.theirs)):
+        returns = portfolio_returns(own, version, NEW - 100)
+        assert figures.bars == NEW - 100
+        assert figures.total_return == pytest.approx(np.prod(1 + returns) - 1, abs=1e-12)
+    assert against.ours.total_return != against.theirs.total_return
+    assert against.difference is not None
+    assert champion.version in " ".join(report.summary_lines())
+
+
+def portfolio_returns(services: Services, version: ModelVersion, count: int) -> Floats:
+    """Mean return of the members on the newest bars, starting flat; a member without new bars earns 0."""
+    model = services.registry.load(version.model_path, version.bundle_digest)
+    total = np.zeros(count)
+    for symbol in SYMBOLS[:2]:
+        bars = services.market.bars(symbol, "1h", closed_by=services.clock())
+        market = services.version_terms(version, bars.calendar, symbol)
+        total += market.backtest(bars[-count:], model.positions(bars)[-count:]).returns
+    return total / len(SYMBOLS)
+
+
+@pytest.mark.parametrize("search", [TuneRequest, EvolveRequest], ids=["tune", "evolve"])
+@pytest.mark.parametrize("known_by", ["settings", "job"])
+def test_a_search_on_a_pool_is_refused_with_the_way_to_go(
+    search: type[TuneRequest] | type[EvolveRequest], known_by: str, own: Services
+) -> None:
+    if known_by == "job":
+        jobs.open_job(own, POOL)
+    else:
+        settings = own.settings.model_copy(update={"pools": {"TRIO": PoolSettings(symbols=SYMBOLS)}})
+        own = replace(own, settings=settings)
+    request = search(model_type=ModelType.XGBOOST, symbol="trio", requested_by="tests")
+    with pytest.raises(PoolRefused, match=r"TRIO is a pool of AAAUSD.*search with --symbol AAAUSD, then"):
+        search_fields(request, {}, own)
+
+
+@pytest.mark.parametrize("command", ["tune", "evolve"])
+def test_a_search_explains_why_there_is_no_option_symbols(command: str) -> None:
+    arguments = [command, "--model", "xgboost", "--symbols", "AAAUSD,BBBUSD"]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 2
+    assert "a search runs on one market" in " ".join(result.output.split()).replace("│ ", "")
+
+
+def put_into_shadow(
+    services: Services, version: ModelVersion, registered: datetime, status: str = "shadow"
+) -> None:
     """The version as one registered at an earlier moment, with an inconclusive verdict."""
     with services.ledger._engine.begin() as connection:
         connection.execute(
             text(
-                "UPDATE model_versions SET created_at = :at, status = 'shadow' "
+                "UPDATE model_versions SET created_at = :at, status = :status "
                 "WHERE model_id = :id AND version = :version"
             ),
-            {"at": registered, "id": version.model_id, "version": version.version},
+            {"at": registered, "status": status, "id": version.model_id, "version": version.version},
         )
 
 
