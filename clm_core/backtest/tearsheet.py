@@ -104,7 +104,7 @@ METRICS = {
     ),
     "calmar_ratio": Metric("Calmar ratio", ratio, "CAGR over the size of the maximum drawdown."),
     "max_drawdown": Metric(
-        "Maximum drawdown",
+        "Max drawdown as traded",
         percent,
         "Deepest fall below the highest equity so far, starting capital included.",
     ),
@@ -450,9 +450,11 @@ def _verdict(verdict: Verdict) -> dict[str, str]:
 
 def _compared(sheet: TearSheet, name: str) -> dict[str, Any]:
     label, write, definition = METRICS[name]
-    model = getattr(sheet.metrics, name)
+    model = write(getattr(sheet.metrics, name))
+    if name == "sharpe_ratio":
+        model = sheet.verdict.estimate_of(name) or model
     baselines = [write(getattr(baseline.metrics, name)) for baseline in sheet.baselines]
-    return {"label": label, "definition": definition, "model": write(model), "baselines": baselines}
+    return {"label": label, "definition": definition, "model": model, "baselines": baselines}
 
 
 def _comparison(each: BaselineComparison) -> dict[str, str]:

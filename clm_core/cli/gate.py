@@ -86,7 +86,9 @@ def explain(
             {"verdict": verdict.model_dump(mode="json"), "would_change_it": changes, "page": str(file)}
         )
         return
-    console.print(f"[bold]{title}[/]: {colored_headline(verdict)} by {verdict.policy}", highlight=False)
+    console.print(
+        f"[bold]{title}[/]: {colored_headline(verdict)}, by the policy {verdict.policy}", highlight=False
+    )
     for reason in (*verdict.reasons, *verdict.warnings):
         console.print(f"  - {reason}", highlight=False, soft_wrap=True)
     console.print(check_table(verdict))

@@ -10,12 +10,12 @@ from rich.markup import escape
 from clm_core.cli.output import AsJson, console, listing, print_json, print_table
 from clm_core.cli.renamed import keep_old_name
 from clm_core.cli.settings_in_force import settings_for_look, settings_for_repair
+from clm_core.domain.measures import count, ratio
 from clm_core.domain.vocabulary import JobStatus, ModelStatus, ModelType, VersionOrder
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from clm_core.domain.evaluations import EvaluationResult
     from clm_core.domain.jobs import TrainingJob
     from clm_core.domain.listings import ListedVersion, Page
     from clm_core.ledger.counts import Counts
@@ -262,7 +262,7 @@ def _show_versions(page: "Page[ListedVersion]", filtered: bool) -> None:
             version.model_id,
             version.version,
             version.status.value,
-            *_figures(each.evaluation),
+            *_figures(each),
             f"{version.created_at:%Y-%m-%d %H:%M}",
         )
     print_table(
@@ -270,12 +270,14 @@ def _show_versions(page: "Page[ListedVersion]", filtered: bool) -> None:
     )
 
 
-def _figures(evaluation: "EvaluationResult | None") -> tuple[str, str, str]:
+def _figures(listed: "ListedVersion") -> tuple[str, str, str]:
+    evaluation = listed.evaluation
     if evaluation is None:
         return "-", "-", "-"
+    interval = listed.sharpe_interval
     return (
-        f"{evaluation.sharpe_ratio:.2f}",
-        str(evaluation.trades),
+        ratio(evaluation.sharpe_ratio) if interval is None else interval.text(ratio),
+        count(evaluation.trades),
         f"{evaluation.promotion_score:.1f}",
     )
 

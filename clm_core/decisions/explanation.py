@@ -174,17 +174,11 @@ def page(
         check_columns=CHECK_COLUMNS,
         baseline_columns=BASELINE_COLUMNS,
         earned=measures.signed_percent(evaluation.total_pnl),
-        sharpe=_sharpe(verdict, evaluation),
+        sharpe=verdict.estimate_of("sharpe_ratio") or measures.ratio(evaluation.sharpe_ratio),
         lucky_sharpe="" if verdict.luck is None else measures.ratio(verdict.luck.sharpe_ratio),
         pictures=pictures,
         symbol_columns=SYMBOL_COLUMNS,
     )
-
-
-def _sharpe(verdict: Verdict, evaluation: EvaluationResult) -> str:
-    """Sharpe ratio with its interval."""
-    checks = (check.estimate for check in verdict.checks if check.name == "sharpe_ratio")
-    return next(checks, measures.ratio(evaluation.sharpe_ratio))
 
 
 def trial_luck_svg(proof: Proof, evaluation: EvaluationResult) -> str:

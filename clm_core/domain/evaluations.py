@@ -425,6 +425,10 @@ class Verdict(BaseModel):
         """Missed checks, one for each reason."""
         return tuple(check for check in self.checks if check.status is CheckStatus.MISSED)
 
+    def estimate_of(self, name: str) -> str | None:
+        """Value of a check for people, with interval; None without the check."""
+        return next((check.estimate for check in self.checks if check.name == name), None)
+
     @computed_field  # type: ignore[prop-decorator]
     @property
     def headline(self) -> str:

@@ -6,7 +6,7 @@ from typing import Annotated, Generic, TypeVar
 
 from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field
 
-from clm_core.domain.evaluations import EvaluationResult
+from clm_core.domain.evaluations import EvaluationResult, IntervalEstimate
 from clm_core.domain.spellings import TimeframeName
 from clm_core.domain.versions import ModelVersion
 from clm_core.domain.vocabulary import (
@@ -96,6 +96,8 @@ class ListedVersion(BaseModel):
     version: ModelVersion
     evaluation: EvaluationResult | None
     """None if the version was never judged."""
+    sharpe_interval: IntervalEstimate | None = None
+    """Annualised Sharpe ratio with its interval of 95 %; None for a verdict before intervals were stored."""
 
 
 class CandidateQuery(Listing):

@@ -9,7 +9,7 @@ from sqlalchemy import ColumnElement, Connection, Engine, ScalarSelect, and_, in
 
 from clm_core.domain.actors import SYSTEM, Actor
 from clm_core.domain.errors import IllegalTransition, NotFound
-from clm_core.domain.evaluations import EvaluationResult
+from clm_core.domain.evaluations import EvaluationResult, IntervalEstimate, Verdict
 from clm_core.domain.events import EventType, ModelTrained
 from clm_core.domain.jobs import Lease
 from clm_core.domain.listings import ListedVersion, Page, VersionQuery
@@ -172,7 +172,18 @@ def _listed(row: Mapping[Any, Any]) -> ListedVersion:
     if row["measured_id"] is None:
         return ListedVersion(version=_version(row), evaluation=None)
     measured = {name: row[f"measured_{name}"] for name in EvaluationResult.model_fields}
-    return ListedVersion(version=_version(row), evaluation=EvaluationResult.model_validate(measured))
+    return ListedVersion(
+        version=_version(row),
+        evaluation=EvaluationResult.model_validate(measured),
+        sharpe_interval=_sharpe_interval(Verdict.model_validate(row["measured_verdict"])),
+    )
+
+
+def _sharpe_interval(verdict: Verdict) -> IntervalEstimate | None:
+    for check in verdict.checks:
+        if check.name == "sharpe_ratio" and check.low is not None and check.high is not None:
+            return IntervalEstimate(value=check.value, low=check.low, high=check.high)
+    return None
 
 
 def _conditions(query: VersionQuery) -> list[ColumnElement[bool]]:
