@@ -165,31 +165,16 @@ def _watch(services: Services, version: ModelVersion) -> WatchedVersion:
 
 
 def _measure_version(services: Services, version: ModelVersion) -> WatchedVersion:
-    now = services.clock()
-    settings = services.settings
     model = services.registry.load(version.model_path, version.bundle_digest)
     if isinstance(model, PooledModel):
         return _measure_pool(services, version, model)
-    bars = services.market.bars(version.symbol, version.timeframe, closed_by=now)
+    bars = services.market.bars(version.symbol, version.timeframe, closed_by=services.clock())
     bars = services.market.with_series(bars, series_names(version.params))
     first_new = bars.row_after(model.trained_on.end)
     market = services.version_terms(version, bars.calendar)
     performance = _performance(services, model, bars, first_new, market)
-    finding, because = judge(performance, settings.watch, settings.triggers.max_sharpe_ratio)
-    return WatchedVersion(
-        model_id=version.model_id,
-        version=version.version,
-        trained_at=version.created_at,
-        age_days=(now - version.created_at) / timedelta(days=1),
-        newest_bar=bars.end.to_pydatetime(),
-        new_bars=len(bars) - first_new,
-        performance=performance,
-        finding=finding,
-        because=because,
-        drift=_drift(version, model, bars, first_new, settings.watch.drift_days),
-        asked=(),
-        unknown_series=_unknown_series([bars]),
-    )
+    drifted = _drift(version, model, bars, first_new, services.settings.watch.drift_days)
+    return _watched(services, version, [bars], bars, first_new, performance, drifted)
 
 
 def _measure_pool(services: Services, version: ModelVersion, model: PooledModel) -> WatchedVersion:
@@ -212,7 +197,6 @@ def _measure_pool(services: Services, version: ModelVersion, model: PooledModel)
         traded = [result for result in results if result is not None]
         whole = portfolio(unseen, traded, 1.0, members=len(members))
         performance = performance_of(whole, axis.periods_per_year, limit)
-    finding, because = judge(performance, settings.watch, limit)
     symbols = tuple(
         WatchedSymbol(
             symbol=bars.symbol,
@@ -230,20 +214,43 @@ def _measure_pool(services: Services, version: ModelVersion, model: PooledModel)
         )
         for bars, result in zip(members, results, strict=True)
     )
+    drifted = _median_drift(symbols)
+    return _watched(services, version, members, axis, first_new, performance, drifted, symbols)
+
+
+def _watched(
+    services: Services,
+    version: ModelVersion,
+    markets: Sequence[Bars],
+    axis: Bars,
+    first_new: int,
+    performance: Performance,
+    drifted: Drift | None,
+    by_symbol: tuple[WatchedSymbol, ...] = (),
+) -> WatchedVersion:
+    """The measured version with the finding, before any request.
+
+    Args:
+        markets: bars of the market, or of each member of a pool.
+        axis: bars of the market, or the common axis of the members.
+        first_new: first row of the axis after the training.
+    """
+    settings = services.settings
+    finding, because = judge(performance, settings.watch, settings.triggers.max_sharpe_ratio)
     return WatchedVersion(
         model_id=version.model_id,
         version=version.version,
         trained_at=version.created_at,
-        age_days=(now - version.created_at) / timedelta(days=1),
+        age_days=(services.clock() - version.created_at) / timedelta(days=1),
         newest_bar=axis.end.to_pydatetime(),
         new_bars=len(axis) - first_new,
         performance=performance,
         finding=finding,
         because=because,
-        drift=_median_drift(symbols),
+        drift=drifted,
         asked=(),
-        unknown_series=_unknown_series(members),
-        by_symbol=symbols,
+        unknown_series=_unknown_series(markets),
+        by_symbol=by_symbol,
     )
 
 

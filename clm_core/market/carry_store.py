@@ -4,32 +4,35 @@
 <root>/BTCUSDT.P/funding/<content hash>.csv  <root>/SPY/dividends/<content hash>.csv
 """
 
-import fcntl
 import hashlib
-from collections.abc import Iterator
-from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from pydantic import BaseModel, ConfigDict
 
-from clm_core.domain.errors import Finding, InvalidBars, InvalidSymbol, StoreCorrupt, UnknownSeries
+from clm_core.domain.errors import Finding, InvalidBars, InvalidSymbol, UnknownSeries
 from clm_core.domain.spellings import normalise_symbol
 from clm_core.market import quarantine
 from clm_core.market.bars import Floats
 from clm_core.market.carry import Carry, Payments, Times
-from clm_core.market.store import verified_content, write_atomically
+from clm_core.market.snapshots import (
+    MANIFEST,
+    ImportedSnapshot,
+    moment,
+    read_manifest,
+    read_snapshot,
+    write_snapshot,
+)
+from clm_core.market.store import locked
+from clm_core.market.times import EPOCH_BOUNDS, EPOCH_UNITS
 
 MAX_FUNDING_RATE = 0.05
 """Largest plausible funding rate of one interval, as a fraction; exchanges cap rates at 0.75 % to 4 %."""
 _MINUTE = 60_000_000_000
-_EPOCH_UNITS: tuple[Literal["s", "ms", "us", "ns"], ...] = ("s", "ms", "us", "ns")
-# Seconds of 1973..5138, the same span in milliseconds, ...: no number is a plausible time in two units.
-_EPOCH_BOUNDS = np.array([1e8, 1e11, 1e14, 1e17])
 _FUNDING_TIMES = ("calc_time", "fundingtime", "funding_time", "fundingratetimestamp", "timestamp", "time")
 _FUNDING_RATES = ("last_funding_rate", "fundingrate", "funding_rate", "realizedrate", "rate")
 _DIVIDEND_DATES = ("ex_date", "exdate", "ex_dividend_date", "date")
@@ -41,21 +44,10 @@ class PaymentKind(StrEnum):
     DIVIDENDS = "dividends"
 
 
-class CarrySnapshot(BaseModel):
+class CarrySnapshot(ImportedSnapshot):
     """State of a series of payments after an import."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    content_hash: str
-    """`Payments.content_hash`, hexadecimal; also the name of the file."""
-    file_sha256: str
-    source: str
-    """Name of the imported file."""
     payments: int
-    start: datetime
-    end: datetime
-    """Moment of the last payment."""
-    written_at: datetime
 
 
 class CarryManifest(BaseModel):
@@ -83,7 +75,7 @@ class CarryStore:
 
     def manifests(self) -> list[CarryManifest]:
         """All stored series, by symbol."""
-        return [_read_manifest(path) for path in sorted(self._root.glob("*/*/manifest.json"))]
+        return [read_manifest(path, CarryManifest) for path in sorted(self._root.glob(f"*/*/{MANIFEST}"))]
 
     def newest(self, symbol: str) -> Carry:
         """The newest stored payments of a market.
@@ -124,7 +116,7 @@ class CarryStore:
         try:
             payments = _parsed(kind, path, name, now)
             folder.mkdir(parents=True, exist_ok=True)
-            with _locked(folder / ".lock"):
+            with locked(folder / ".lock"):
                 stored = self._read(name, kind)
                 merged = payments if stored is None else _merged(stored, payments, replace)
                 return self._write(folder, name, kind, merged, path.name, now)
@@ -145,18 +137,17 @@ class CarryStore:
             file_sha256=hashlib.sha256(content).hexdigest(),
             source=source,
             payments=len(payments),
-            start=_moment(payments.time[0]),
-            end=_moment(payments.time[-1]),
+            start=moment(payments.time[0]),
+            end=moment(payments.time[-1]),
             written_at=now,
         )
         grown = CarryManifest(symbol=symbol, kind=kind, snapshots=(*earlier, snapshot))
-        write_atomically(folder / f"{snapshot.content_hash}.csv", content)
-        write_atomically(folder / "manifest.json", grown.model_dump_json(indent=1).encode() + b"\n")
+        write_snapshot(folder, snapshot, "csv", content, grown)
         return snapshot
 
     def _manifest(self, symbol: str, kind: PaymentKind) -> CarryManifest | None:
-        path = self._root / symbol / kind.value / "manifest.json"
-        return _read_manifest(path) if path.exists() else None
+        path = self._root / symbol / kind.value / MANIFEST
+        return read_manifest(path, CarryManifest) if path.exists() else None
 
     def _read(self, symbol: str, kind: PaymentKind, content_hash: str | None = None) -> Payments | None:
         manifest = self._manifest(symbol, kind)
@@ -199,7 +190,7 @@ def _parsed(kind: PaymentKind, path: Path, symbol: str, now: datetime) -> Paymen
     order = np.argsort(time, kind="stable")
     same = np.flatnonzero(np.diff(time[order]) == 0)
     if len(same):
-        when = _moment(time[order][same[0]])
+        when = moment(time[order][same[0]])
         raise _InvalidError("duplicate-time", f"{when:%Y-%m-%d %H:%M} is listed twice: keep one", order[same])
     return Payments(time[order], value[order])
 
@@ -259,10 +250,10 @@ def _instants(column: "pd.Series[str]") -> Times:
     numbers = pd.to_numeric(column, errors="coerce")
     times: Any
     if numbers.notna().all():
-        units = np.unique(np.searchsorted(_EPOCH_BOUNDS, np.abs(numbers.to_numpy(np.float64)), side="right"))
+        units = np.unique(np.searchsorted(EPOCH_BOUNDS, np.abs(numbers.to_numpy(np.float64)), side="right"))
         if len(units) > 1 or units[0] == 0:
             raise _InvalidError("unreadable-time", "the times are no counts of s, ms, us or ns since 1970")
-        times = pd.to_datetime(numbers, unit=_EPOCH_UNITS[units[0] - 1], utc=True, errors="coerce")
+        times = pd.to_datetime(numbers, unit=EPOCH_UNITS[units[0] - 1], utc=True, errors="coerce")
     else:
         times = pd.to_datetime(column, format="ISO8601", utc=True, errors="coerce")
     return _without_missing(times, "unreadable-time", "ISO 8601 or a count of ms since 1970", column)
@@ -306,7 +297,7 @@ def _merged(stored: Payments, new: Payments, replace: bool) -> Payments:
         row = np.flatnonzero(differs)[0]
         raise _InvalidError(
             "contradicts-store",
-            f"{_moment(new.time[here[row]]):%Y-%m-%d %H:%M} is stored with {stored.value[there[row]]:g}, the "
+            f"{moment(new.time[here[row]]):%Y-%m-%d %H:%M} is stored with {stored.value[there[row]]:g}, the "
             f"file has {new.value[here[row]]:g}: pass --replace to take the values of the file",
             here[differs],
         )
@@ -326,29 +317,8 @@ def _csv(payments: Payments) -> bytes:
 
 
 def _load(folder: Path, snapshot: CarrySnapshot) -> Payments:
-    path = folder / f"{snapshot.content_hash}.csv"
-    damaged = f"{path} is missing or damaged: restore it from a backup, or delete {folder} and import again"
-    content = verified_content(path, snapshot.file_sha256, damaged)
+    content = read_snapshot(folder, snapshot, "csv")
     rows = [line.split(",") for line in content.decode().splitlines()[1:]]
     return Payments(
         np.array([int(time) for time, _ in rows], np.int64), np.array([float(value) for _, value in rows])
     )
-
-
-def _read_manifest(path: Path) -> CarryManifest:
-    try:
-        return CarryManifest.model_validate_json(path.read_bytes())
-    except ValueError as error:
-        raise StoreCorrupt(f"{path} is damaged: restore it from a backup, or delete its folder") from error
-
-
-def _moment(nanoseconds: np.int64) -> datetime:
-    return datetime.fromtimestamp(int(nanoseconds) / 1e9, UTC)
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Exclusive file lock between processes, released by the system on the death of the holder."""
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield

@@ -8,42 +8,38 @@
 import hashlib
 import io
 from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-from clm_core.domain.errors import InvalidSeries, StoreCorrupt, UnknownSeries
+from clm_core.domain.errors import InvalidSeries, UnknownSeries
 from clm_core.domain.spellings import normalise_symbol
 from clm_core.market.series import KnownSeries
-from clm_core.market.store import locked, verified_content, write_atomically
+from clm_core.market.snapshots import (
+    MANIFEST,
+    ImportedSnapshot,
+    moment,
+    read_manifest,
+    read_snapshot,
+    write_snapshot,
+)
+from clm_core.market.store import locked
 
 EVERY_MARKET = "all"
 
 
-class ValuesSnapshot(BaseModel):
+class ValuesSnapshot(ImportedSnapshot):
     """State of an own series after an import."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    content_hash: str
-    """`KnownSeries.content_hash`, hexadecimal; also the name of the file."""
-    file_sha256: str
-    source: str
-    """Name of the imported file."""
     values: int
-    start: datetime
-    """Time of the oldest value."""
-    end: datetime
-    """Time of the newest value."""
     known_until: datetime
     """Time at which the last value became known."""
     revisions: int
     """Number of values that revise an earlier value of the same time."""
     max_age: int | None
     """Nanoseconds after becoming known from which on a value is too old; None for no limit."""
-    written_at: datetime
 
 
 class ValuesManifest(BaseModel):
@@ -65,7 +61,7 @@ class ValuesStore:
 
     def manifests(self) -> list[ValuesManifest]:
         """All stored series, by name and symbol."""
-        return [_read_manifest(path) for path in sorted(self._root.glob("*/*/manifest.json"))]
+        return [read_manifest(path, ValuesManifest) for path in sorted(self._root.glob(f"*/*/{MANIFEST}"))]
 
     def newest_hashes(self, names: Iterable[str], symbol: str) -> dict[str, str]:
         """Content hash of the newest state of each series, by name.
@@ -100,8 +96,8 @@ class ValuesStore:
         folder = self._folder(series.name, symbol)
         folder.mkdir(parents=True, exist_ok=True)
         with locked(folder / ".lock"):
-            path = folder / "manifest.json"
-            manifest = _read_manifest(path) if path.exists() else None
+            path = folder / MANIFEST
+            manifest = read_manifest(path, ValuesManifest) if path.exists() else None
             if manifest is not None:
                 stored = _load(folder, manifest, manifest.snapshots[-1])
                 series = _united(stored, series, stored.max_age if keep_age else series.max_age)
@@ -110,9 +106,9 @@ class ValuesStore:
     def _read(self, name: str, symbol: str, content_hash: str) -> KnownSeries:
         for place in (normalise_symbol(symbol), EVERY_MARKET):
             folder = self._root / name / place
-            if not (folder / "manifest.json").exists():
+            if not (folder / MANIFEST).exists():
                 continue
-            manifest = _read_manifest(folder / "manifest.json")
+            manifest = read_manifest(folder / MANIFEST, ValuesManifest)
             matching = [each for each in manifest.snapshots if each.content_hash == content_hash]
             if matching:
                 return _load(folder, manifest, matching[-1])
@@ -123,9 +119,9 @@ class ValuesStore:
 
     def _manifest_for(self, name: str, symbol: str) -> ValuesManifest:
         for place in (normalise_symbol(symbol), EVERY_MARKET):
-            path = self._root / name / place / "manifest.json"
+            path = self._root / name / place / MANIFEST
             if path.exists():
-                return _read_manifest(path)
+                return read_manifest(path, ValuesManifest)
         have = ", ".join(dict.fromkeys(each.name for each in self.manifests()))
         raise UnknownSeries(
             f"there is no series {name} for {symbol} (stored: {have or 'none'}): "
@@ -141,7 +137,7 @@ def _require_past(series: KnownSeries, now: datetime) -> None:
     if len(late):
         raise InvalidSeries(
             f"the series {series.name} has a value known from "
-            f"{_moment(series.known[late[0]]):%Y-%m-%d %H:%M} UTC on, which is in the future: leave out what "
+            f"{moment(series.known[late[0]]):%Y-%m-%d %H:%M} UTC on, which is in the future: leave out what "
             "is not known yet"
         )
 
@@ -170,9 +166,9 @@ def _write(
         file_sha256=hashlib.sha256(content).hexdigest(),
         source=source,
         values=len(series),
-        start=_moment(series.time.min()),
-        end=_moment(series.time.max()),
-        known_until=_moment(series.known[-1]),
+        start=moment(series.time.min()),
+        end=moment(series.time.max()),
+        known_until=moment(series.known[-1]),
         revisions=len(series) - len(np.unique(series.time)),
         max_age=series.max_age,
         written_at=now,
@@ -182,8 +178,7 @@ def _write(
         symbol=None if symbol is None else normalise_symbol(symbol),
         snapshots=(*earlier, snapshot),
     )
-    write_atomically(folder / f"{snapshot.content_hash}.parquet", content)
-    write_atomically(folder / "manifest.json", grown.model_dump_json(indent=1).encode() + b"\n")
+    write_snapshot(folder, snapshot, "parquet", content, grown)
     return snapshot
 
 
@@ -200,19 +195,6 @@ def _parquet(series: KnownSeries) -> bytes:
 def _load(folder: Path, manifest: ValuesManifest, snapshot: ValuesSnapshot) -> KnownSeries:
     import pyarrow.parquet as pq
 
-    path = folder / f"{snapshot.content_hash}.parquet"
-    damaged = f"{path} is missing or damaged: restore it from a backup, or delete {folder} and import again"
-    table = pq.read_table(io.BytesIO(verified_content(path, snapshot.file_sha256, damaged)))
+    table = pq.read_table(io.BytesIO(read_snapshot(folder, snapshot, "parquet")))
     time, known, value = (table[name].to_numpy().copy() for name in ("time", "known", "value"))
     return KnownSeries(manifest.name, time, known, value, snapshot.max_age)
-
-
-def _read_manifest(path: Path) -> ValuesManifest:
-    try:
-        return ValuesManifest.model_validate_json(path.read_bytes())
-    except ValueError as error:
-        raise StoreCorrupt(f"{path} is damaged: restore it from a backup, or delete its folder") from error
-
-
-def _moment(nanoseconds: np.int64) -> datetime:
-    return datetime.fromtimestamp(int(nanoseconds) / 1e9, UTC)
