@@ -5,6 +5,7 @@ return of a bar is the mean of the members' returns. Members sized to the same v
 risk. A member without a bar earns 0.
 """
 
+import math
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from clm_core.backtest import sentinel
+from clm_core.backtest.agreement import agreement_metric, rank_correlation
 from clm_core.backtest.results import Backtest, PoolTrades, Trades
 from clm_core.backtest.walk_forward import (
     FitOnce,
@@ -100,7 +102,13 @@ def walk_forward(
         fold_result(axis, *fold, model.train_metrics) for fold, model in zip(folds, models, strict=True)
     )
     starts = [int(panel.time[history_start(plan, train)]) for train, _ in folds]
-    return tuple(_of_member(member, models, times, starts, results) for member in panel)
+    runs = tuple(_of_member(member, models, times, starts, results) for member in panel)
+    agreements = [math.nan, *map(partial(_agreement, panel, runs), models[1:], times, starts)]
+    agreed = tuple(
+        replace(fold, train_metrics=fold.train_metrics | agreement_metric(agreement))
+        for fold, agreement in zip(results, agreements, strict=True)
+    )
+    return tuple(replace(run, folds=agreed) for run in runs)
 
 
 def final_panel(panel: Panel, plan: WalkForwardPlan) -> Panel:
@@ -109,6 +117,23 @@ def final_panel(panel: Panel, plan: WalkForwardPlan) -> Panel:
     newest = panel.between(int(panel.time[rows.start]), int(panel.time[-1]) + 1)
     assert newest is not None
     return newest
+
+
+def _agreement(
+    panel: Panel, runs: Sequence[OutOfSample], newer: PooledModel, older: FoldTimes, start: int
+) -> float:
+    """Agreement of a model with the model of the fold before, on the older test rows of all members.
+
+    Args:
+        runs: out-of-sample positions of each member.
+        start: first moment known to the older model, nanoseconds since 1970-01-01 UTC.
+    """
+    ours, theirs = list[Floats](), list[Floats]()
+    for bars, run in zip(panel, runs, strict=True):
+        rows = slice(*np.searchsorted(bars.time, [older.test_start, older.test_stop]).tolist())
+        ours.append(_of_member(bars, [newer], [older], [start], ()).positions[rows])
+        theirs.append(run.positions[rows])
+    return rank_correlation(np.concatenate(ours), np.concatenate(theirs))
 
 
 def _of_member(

@@ -20,6 +20,7 @@ from typing import TypeVar
 import numpy as np
 import pandas as pd
 
+from clm_core.backtest.agreement import agreement_metric, rank_correlation
 from clm_core.domain.errors import NotEnoughBars
 from clm_core.domain.walk_forward import FoldGrid, WalkForwardPlan
 from clm_core.market.bars import Bars, Floats
@@ -142,8 +143,14 @@ def walk_forward(
         forecast[test] = model.forecast(known)[test.start - begin :]
     for array in (positions, forecast):
         array.setflags(write=False)
+    agreements = [math.nan]
+    for newer, (train, test) in zip(models[1:], folds, strict=False):
+        begin = history_start(plan, train)
+        answers = newer.positions(bars[begin : test.stop])[test.start - begin :]
+        agreements.append(rank_correlation(answers, positions[test]))
     results = (
-        fold_result(bars, *fold, model.train_metrics) for fold, model in zip(folds, models, strict=True)
+        fold_result(bars, *fold, model.train_metrics | agreement_metric(agreement))
+        for fold, model, agreement in zip(folds, models, agreements, strict=True)
     )
     return OutOfSample(positions, forecast, slice(folds[0][1].start, len(bars)), tuple(results))
 

@@ -29,6 +29,30 @@ class Comparison:
         return paired.bounds(self.record, levels.champion_alpha, levels.champion_bars).high
 
 
+@dataclass(frozen=True)
+class RecipeRefresh:
+    """The champion's recipe on newer bars."""
+
+    champion: str
+    """Version label of the champion."""
+    agreement: float
+    """Rank correlation of the positions with the champion's on the newest bars; NaN if not measured."""
+    agreement_of_folds: float
+    """Lowest rank correlation of the positions of consecutive folds of the recipe; NaN if not measured."""
+    problem: str = ""
+    """Reason for a missing agreement; empty for positions that never vary."""
+
+
+@dataclass(frozen=True)
+class RecipeReplacement:
+    """Another recipe than the champion's."""
+
+    champion: str
+    """Version label of the champion."""
+    record: paired.PairedRecord
+    """Differences of the returns in shadow, challenger less champion, at equal volatility."""
+
+
 @dataclass(frozen=True, eq=False)
 class Case:
     """Evidence for one version: out-of-sample results after costs, the trials made and the champion."""
@@ -50,3 +74,5 @@ class Case:
     """Risk of the search that chose the version's parameters; None for parameters from no search."""
     sharpe_interval: Interval | None = None
     """Interval of 95 % of the annualised Sharpe ratio, for information; None: not measured."""
+    succession: RecipeRefresh | RecipeReplacement | None = None
+    """Kind of the change of the production version; None without one, or not told."""

@@ -14,6 +14,7 @@ from clm_core.decisions.checks.evidence import LEAD, evidence_checks, more_bars,
 from clm_core.decisions.checks.limits import Reasoned
 from clm_core.decisions.checks.overfitting import OVERFITTING, overfitting_checks
 from clm_core.decisions.checks.soundness import soundness_checks
+from clm_core.decisions.checks.succession import succession_checks
 from clm_core.decisions.checks.thresholds import threshold_checks
 from clm_core.decisions.gate_policy import EvidenceLevels, GatePolicy
 from clm_core.domain.evaluations import Check, CheckKind, CheckStatus, Decision, Verdict
@@ -53,7 +54,11 @@ def judge(case: Case, policy: GatePolicy) -> Verdict:
 
 
 def _evidence(case: Case, levels: EvidenceLevels) -> tuple[Reasoned, ...]:
-    return (*evidence_checks(case, levels), *overfitting_checks(case, levels))
+    return (
+        *evidence_checks(case, levels),
+        *succession_checks(case, levels),
+        *overfitting_checks(case, levels),
+    )
 
 
 def _decision(checks: tuple[Check, ...]) -> Decision:

@@ -16,7 +16,7 @@ from clm_core.backtest.metrics import summarise
 from clm_core.backtest.results import Backtest
 from clm_core.backtest.terms import MarketTerms
 from clm_core.domain.shadows import ShadowRecord
-from clm_core.evidence import paired
+from clm_core.evidence import equal_volatility, paired
 from clm_core.evidence.bootstrap import difference_interval
 from clm_core.evidence.paired import Standing
 from clm_core.market.bars import Bars, Floats
@@ -71,7 +71,8 @@ class ChampionComparison(BaseModel):
     difference: tuple[float, float] | None
     """95 % interval of the annualised Sharpe ratio minus the champion's; None with too few bars."""
     lead: Standing | None
-    """Sequential test of the mean return per bar, valid at every look; None with too few bars."""
+    """Sequential test of the mean return per bar at equal volatility, valid at every look; None with too few
+    bars."""
 
 
 @dataclass(frozen=True)
@@ -165,7 +166,7 @@ def compare_results(
         )
     returns = (ours.returns, theirs.returns)
     interval = difference_interval(*returns, CONFIDENCE, RESAMPLES, rng)
-    differences = paired.extend(paired.PairedRecord(), *returns)
+    differences = equal_volatility.compare(*returns, periods_per_year)
     scale = math.sqrt(periods_per_year)
     finite = math.isfinite(interval.low) and math.isfinite(interval.high)
     return ChampionComparison(

@@ -44,6 +44,8 @@ FORMATS: dict[str, Callable[[float], str]] = {
     "probability_of_overfitting": percent,
     "probability_of_loss": percent,
     "lead_over_champion_bps": basis_points,
+    "agreement_with_champion": ratio,
+    "shadow_lead_bps": basis_points,
 }
 """Number format by name of the check; four significant digits for any other check."""
 
@@ -54,6 +56,7 @@ LABELS = {
     "track_record_bars": "track record, bars",
     "probability_of_loss": "probability of a loss of the chosen candidate",
     "lead_over_champion_bps": "lead over champion, at best",
+    "shadow_lead_bps": "lead in shadow, at least",
     "alpha": "alpha a year, at least",
 }
 """Names for people, where the name with spaces does not do."""

@@ -4,9 +4,11 @@ import uuid
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
+import numpy as np
+
 from clm_core.backtest.baselines import Baseline
 from clm_core.backtest.results import Backtest
-from clm_core.decisions.cases import Case, Comparison
+from clm_core.decisions.cases import Case, Comparison, RecipeRefresh, RecipeReplacement
 from clm_core.decisions.explanation import Proof
 from clm_core.decisions.gate_policy import GatePolicy
 from clm_core.domain.evaluations import BaselineComparison, Verdict
@@ -16,6 +18,7 @@ from clm_core.domain.trials import Trial, TrialSource
 from clm_core.domain.versions import ModelVersion
 from clm_core.evidence import paired
 from clm_core.evidence.bootstrap import annual_sharpe_interval
+from clm_core.evidence.equal_volatility import compare
 from clm_core.evidence.overfitting import SelectionRisk
 from clm_core.evidence.regression import alpha_and_beta, excess_return
 from clm_core.evidence.soundness import activity
@@ -95,6 +98,7 @@ def build_case(
     against: Comparison | None,
     policy: GatePolicy,
     selection: SelectionRisk | None = None,
+    succession: RecipeRefresh | RecipeReplacement | None = None,
 ) -> Case:
     """The evidence about a version as the gate reads it.
 
@@ -102,6 +106,7 @@ def build_case(
         trials: every trial recorded for the version's market and timeframe.
         against: the comparison with the champion, if any.
         selection: risk of the search behind the parameters; None for parameters from no search.
+        succession: kind of the change of the production version.
     """
     min_trials = policy.evidence.fewest_trials if policy.evidence else 1.0
     returns = evaluation.result.returns
@@ -117,6 +122,7 @@ def build_case(
         trade_returns=evaluation.result.trades.net_return,
         selection=selection,
         sharpe_interval=annual_sharpe_interval(returns, periods_per_year),
+        succession=succession,
     )
 
 
@@ -130,8 +136,9 @@ def compare_with_champion(
 ) -> Comparison | None:
     """Champion and challenger on the bars new to both; None without another version in production.
 
-    Both start flat on the first common bar and trade under the terms of the evaluation, each with the
-    execution of its judgement.
+    Both trade over all out-of-sample bars under the terms of the evaluation, each with the execution of its
+    judgement. Training bars of the champion tell the volatility alone. The returns are compared at equal
+    volatility: size is no lead.
 
     Args:
         installation: rules of the installation, for a champion of release 0.1.0.
@@ -141,20 +148,16 @@ def compare_with_champion(
         return None
     production = ledger.version(version.model_id, label)
     champion = registry.load(production.model_path, production.bundle_digest)
-    first_new = evaluation.bars.row_after(champion.trained_on.end)
-    if first_new == len(evaluation.bars):
+    bars = evaluation.bars
+    is_new = np.arange(len(bars)) >= bars.row_after(champion.trained_on.end)
+    if not is_new.any():
         return Comparison(label, paired.PairedRecord())
-    common = evaluation.bars[first_new:]
     # the champion may take series that the new version does not
-    bars = market_data.with_series(evaluation.bars, series_names(production.params))
-    champion_positions = champion.positions(bars)[first_new:]
-    market = evaluation.market
-    challenger_result = market.backtest(common, evaluation.positions[first_new:])
+    positions = champion.positions(market_data.with_series(bars, series_names(production.params)))
     rules = version_execution(ledger, production, installation)
-    champion_result = market.under(rules).backtest(common, champion_positions)
-    return Comparison(
-        label, paired.extend(paired.PairedRecord(), challenger_result.returns, champion_result.returns)
-    )
+    other = evaluation.market.under(rules).backtest(bars, positions)
+    record = compare(evaluation.result.returns, other.returns, bars.periods_per_year, is_new)
+    return Comparison(label, record)
 
 
 def compare_with_baselines(evaluation: BacktestEvaluation) -> tuple[BaselineComparison, ...]:

@@ -32,6 +32,7 @@ from clm_core.retraining.recorded_numbers import calendar_of, judge_recorded_num
 from clm_core.retraining.results import BacktestEvaluation
 from clm_core.retraining.searched import search_risk
 from clm_core.retraining.stored_evidence import OutOfSampleRuns, unpack
+from clm_core.retraining.succession import succession_of
 from clm_core.services import Services
 
 TermsOf = Callable[[str, Calendar], MarketTerms]
@@ -82,7 +83,12 @@ def verdict_on(
     rules = services.settings.execution.rules
     against = compare(services.ledger, services.registry, services.market, version, evaluation, rules)
     selection = search_risk(services.ledger, version, until)
-    verdict = gate.judge(case.build_case(evaluation, trials, against, policy, selection), policy)
+    succession = None
+    if policy.evidence is not None:
+        agreements = evaluation.runs.agreements[evaluation.judged_seed].tolist()
+        succession = succession_of(services, version, evaluation, agreements)
+    judged = case.build_case(evaluation, trials, against, policy, selection, succession)
+    verdict = gate.judge(judged, policy)
     seeds = evaluation.seed_sharpes
     updates = {
         "seed_sharpes": seeds if len(seeds) > 1 else (),

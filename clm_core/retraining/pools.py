@@ -26,6 +26,7 @@ from clm_core.domain.terms import EvaluationTerms, TradingTerms, cost_sentence
 from clm_core.domain.versions import ModelVersion
 from clm_core.domain.walk_forward import WalkForwardPlan
 from clm_core.evidence import paired
+from clm_core.evidence.equal_volatility import compare
 from clm_core.evidence.trials import TrialRecord
 from clm_core.ledger.executions import version_execution
 from clm_core.ledger.store import Ledger
@@ -325,8 +326,9 @@ def compare_with_champion(
     """Portfolios of champion and challenger on the bars new to both; None without another version in
     production.
 
-    Both start flat on the first common bar of each member and trade under the terms of the member's market,
-    each with its own execution.
+    Both trade over all out-of-sample bars under the terms of the members' markets, each with its own
+    execution. Training bars of the champion tell the volatility alone. The returns are compared at equal
+    volatility.
 
     Args:
         installation: rules of the installation, for a champion without an execution of its own.
@@ -336,27 +338,20 @@ def compare_with_champion(
         return None
     production = ledger.version(version.model_id, label)
     champion = registry.load(production.model_path, production.bundle_digest)
-    first_new = evaluation.bars.row_after(champion.trained_on.end)
-    if first_new == len(evaluation.bars):
+    axis = evaluation.bars
+    is_new = np.arange(len(axis)) >= axis.row_after(champion.trained_on.end)
+    if not is_new.any():
         return Comparison(label, paired.PairedRecord())
     rules = version_execution(ledger, production, installation)
-    axis = evaluation.bars[first_new:]
-    ours, theirs = (list[tuple[Bars, Backtest]]() for _ in range(2))
+    theirs = list[tuple[Bars, Backtest]]()
     for member in evaluation.members:
-        first = member.bars.row_after(champion.trained_on.end)
-        common = member.bars[first:]
-        if not len(common):
-            continue
         # the champion may take series that the new version does not
         bars = market.with_series(member.bars, series_names(production.params))
-        other = view_of(champion, bars.symbol).positions(bars)[first:]
-        ours.append((common, member.market.backtest(common, member.positions[first:])))
-        theirs.append((common, member.market.under(rules).backtest(common, other)))
-    returns: list[Floats] = [
-        pools.portfolio(axis, results, 1.0, members=len(evaluation.members)).returns
-        for results in (ours, theirs)
-    ]
-    return Comparison(label, paired.extend(paired.PairedRecord(), *returns))
+        positions = view_of(champion, bars.symbol).positions(bars)
+        theirs.append((member.bars, member.market.under(rules).backtest(member.bars, positions)))
+    other = pools.portfolio(axis, theirs, 1.0, members=len(evaluation.members))
+    record = compare(evaluation.result.returns, other.returns, axis.periods_per_year, is_new)
+    return Comparison(label, record)
 
 
 def joined_positions(members: Sequence[MemberEvaluation]) -> Floats:

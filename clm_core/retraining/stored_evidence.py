@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from clm_core.backtest.agreement import OLDER_FOLD
 from clm_core.backtest.walk_forward import OutOfSample
 from clm_core.domain.errors import EvidenceChanged
 from clm_core.market.bars import Bars, Floats
@@ -40,12 +41,15 @@ class MarketRuns:
         return rows
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class OutOfSampleRuns:
     """Out-of-sample positions of every seed: the evidence of a verdict."""
 
     markets: tuple[MarketRuns, ...]
     """The market, or the members of a pool in the order of the panel."""
+    agreements: Floats
+    """Rank correlation of the positions of each fold's model with the model of the fold before, shape
+    (n_seeds, n_folds - 1); NaN where not measured."""
 
     @property
     def seeds(self) -> int:
@@ -54,12 +58,17 @@ class OutOfSampleRuns:
 
 def runs_of(bars: Bars | Panel, trained: TrainingResult) -> OutOfSampleRuns:
     """Positions of a training on its out-of-sample bars."""
-    if isinstance(bars, Panel):
-        by_market = zip(*trained.by_member, strict=True)
-        return OutOfSampleRuns(
-            tuple(_market_runs(member, runs) for member, runs in zip(bars, by_market, strict=True))
-        )
-    return OutOfSampleRuns((_market_runs(bars, trained.out_of_sample),))
+    agreements = np.array(
+        [
+            [fold.train_metrics.get(OLDER_FOLD, np.nan) for fold in run.folds[1:]]
+            for run in trained.out_of_sample
+        ]
+    )
+    if not isinstance(bars, Panel):
+        return OutOfSampleRuns((_market_runs(bars, trained.out_of_sample),), agreements)
+    by_market = zip(*trained.by_member, strict=True)
+    markets = (_market_runs(member, runs) for member, runs in zip(bars, by_market, strict=True))
+    return OutOfSampleRuns(tuple(markets), agreements)
 
 
 def _market_runs(bars: Bars, runs: Sequence[OutOfSample]) -> MarketRuns:
@@ -69,7 +78,10 @@ def _market_runs(bars: Bars, runs: Sequence[OutOfSample]) -> MarketRuns:
 
 def pack(runs: OutOfSampleRuns) -> bytes:
     """The positions as the bytes of a compressed npz file without objects."""
-    arrays: dict[str, NDArray[np.generic]] = {"symbols": np.array([each.symbol for each in runs.markets])}
+    arrays: dict[str, NDArray[np.generic]] = {
+        "symbols": np.array([each.symbol for each in runs.markets]),
+        "agreements": runs.agreements,
+    }
     for number, market in enumerate(runs.markets):
         # steps between bars repeat and take hardly any space
         arrays[f"time{number}"] = np.diff(market.time, prepend=np.int64(0))
@@ -86,5 +98,7 @@ def unpack(content: bytes) -> OutOfSampleRuns:
             tuple(
                 MarketRuns(str(symbol), np.cumsum(arrays[f"time{number}"]), arrays[f"positions{number}"])
                 for number, symbol in enumerate(arrays["symbols"])
-            )
+            ),
+            # positions stored before folds were compared have no agreements
+            arrays["agreements"] if "agreements" in arrays else np.empty((len(arrays["positions0"]), 0)),
         )

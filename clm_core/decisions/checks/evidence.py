@@ -2,12 +2,13 @@
 
 import math
 
-from clm_core.decisions.cases import Case, Comparison
+from clm_core.decisions.cases import Case, Comparison, RecipeReplacement
 from clm_core.decisions.checks import limits
 from clm_core.decisions.checks.limits import Reasoned
 from clm_core.decisions.gate_policy import EvidenceLevels
 from clm_core.domain.evaluations import CheckKind, TrialLuck
 from clm_core.evidence import paired
+from clm_core.evidence.equal_volatility import WARM_UP
 from clm_core.evidence.track_record import probabilistic_sharpe_ratio
 from clm_core.evidence.trials import bars_to_pass
 
@@ -32,7 +33,7 @@ def evidence_checks(case: Case, levels: EvidenceLevels) -> tuple[Reasoned, ...]:
         ),
         (long_enough, shortfall),
     ]
-    return (*checks, *([] if case.comparison is None else [_versus_champion(case.comparison, levels)]))
+    return (*checks, *_versus_champion(case, levels))
 
 
 def _luckiest(case: Case, sharpe: float) -> str:
@@ -51,7 +52,21 @@ def _too_short(bars: int, needed: float) -> str:
     return f"track record of {bars:,} bars is too short, and no number of bars at this rate would decide"
 
 
-def _versus_champion(comparison: Comparison, levels: EvidenceLevels) -> Reasoned:
+def _versus_champion(case: Case, levels: EvidenceLevels) -> tuple[Reasoned, ...]:
+    """Check that the version is not proven worse than the champion.
+
+    Without enough common bars nothing is proven; what the kind of the change asks beyond is a check of
+    `checks.succession`.
+    """
+    comparison = case.comparison
+    if comparison is None:
+        return ()
+    if case.succession is not None and not math.isfinite(comparison.max_lead(levels)):
+        return ()
+    return (_lead(comparison, levels),)
+
+
+def _lead(comparison: Comparison, levels: EvidenceLevels) -> Reasoned:
     """Check of the upper bound of the lead: below zero is worse; an unknown bound is missing evidence."""
     bars = comparison.record.n
     lead_bps = comparison.max_lead(levels) * 1e4
@@ -64,7 +79,7 @@ def _versus_champion(comparison: Comparison, levels: EvidenceLevels) -> Reasoned
         )
     return check, (
         f"the challenger earns less than champion {comparison.champion}: at best {lead_bps:.2f} bps a bar "
-        f"over {bars:,} common bars"
+        f"over {bars:,} common bars at equal volatility"
     )
 
 
@@ -98,5 +113,23 @@ def never_decides(case: Case, levels: EvidenceLevels) -> bool:
 def more_bars(case: Case, levels: EvidenceLevels) -> float:
     """Bars to come until the slowest of the missing evidence is complete; inf if never."""
     needed = bars_to_pass(case.record, case.trials, levels.min_deflated_sharpe) - case.record.bars
-    common = 0 if case.comparison is None else paired.MIN_DIFFERENCES - case.comparison.record.n
-    return max(needed, float(common), 0.0) if not math.isnan(needed) else math.inf
+    return max(needed, _comparison_bars(case, levels), 0.0) if not math.isnan(needed) else math.inf
+
+
+def _comparison_bars(case: Case, levels: EvidenceLevels) -> float:
+    """Bars to come until the comparison with the champion can decide."""
+    if isinstance(case.succession, RecipeReplacement):
+        return _shadow_bars(case.succession.record, levels)
+    if case.comparison is None or case.succession is not None:
+        return 0.0
+    return float(paired.MIN_DIFFERENCES - case.comparison.record.n)
+
+
+def _shadow_bars(record: paired.PairedRecord, levels: EvidenceLevels) -> float:
+    """Shadow bars to come until a replacement is shown to be better at the present lead; without a lead,
+    until the shortest comparison."""
+    decided = paired.differences_to_decide(record, levels.champion_alpha, levels.champion_bars)
+    leads = record.n > 0 and record.first + record.total / record.n > 0.0
+    if leads and math.isfinite(decided):
+        return max(decided - record.n, 0.0)
+    return float(max(WARM_UP + paired.MIN_DIFFERENCES - record.n, 0))

@@ -103,6 +103,7 @@ def beside(bars: Bars, ours: float, theirs: float) -> ChampionComparison:
         pytest.param(1.0, -1.0, Standing.BETTER, id="better"),
         pytest.param(-1.0, 1.0, Standing.WORSE, id="worse"),
         pytest.param(1.0, 1.0, Standing.UNDECIDED, id="the same"),
+        pytest.param(1.0, 0.3, Standing.UNDECIDED, id="larger positions"),
     ],
 )
 def test_a_lead_is_found_where_there_is_one(ours: float, theirs: float, lead: Standing, bars: Bars) -> None:
