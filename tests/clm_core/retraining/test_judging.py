@@ -6,6 +6,8 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import pytest
 from panels import a_market
 from sqlalchemy import create_engine, text
@@ -19,9 +21,12 @@ from clm_core.domain.terms import CostSettings, GeneralCostSettings, MarketSetti
 from clm_core.domain.versions import ModelVersion
 from clm_core.domain.vocabulary import ModelType, Role
 from clm_core.domain.walk_forward import WalkForwardPlan
+from clm_core.evidence import paired
+from clm_core.evidence.equal_volatility import WARM_UP
+from clm_core.market.bars import Floats
 from clm_core.market.sources import MarketData
 from clm_core.market.store import SeriesStore
-from clm_core.retraining import jobs, steps
+from clm_core.retraining import jobs, steps, succession
 from clm_core.retraining.judging import judge_anew, rejudge
 from clm_core.retraining.promoting import promote
 from clm_core.services import Services
@@ -67,12 +72,12 @@ def own(services: Services, lax: PolicyDocument, tmp_path_factory: pytest.TempPa
     return replace(services, settings=settings, policies=lax, open_market=lambda: MarketData(folder))
 
 
-def retrained(services: Services) -> ModelVersion:
+def retrained(services: Services, **params: Any) -> ModelVersion:
     request = RetrainRequest(
         model_type=ModelType.LIGHTGBM,
         symbol=SYMBOL,
         dataset_span_days=62,
-        training_params=PARAMS,
+        training_params=PARAMS | params,
         requested_by="tests",
     )
     job = jobs.open_job(services, request)
@@ -297,3 +302,63 @@ def test_a_rollback_returns_to_a_former_production_version_whatever_the_policy_i
     done = clm.promotions.rollback(version.model_id, ADMIN, "an emergency", clm.clock())
     assert (done.to_version, done.forced) == (version.version, False)
     assert len(entries(own, "version_rejudged", version.model_id)) == before
+
+
+@pytest.fixture
+def champion(own: Services, version: ModelVersion) -> ModelVersion:
+    """Version in production."""
+    if own.ledger.promotions.champion(version.model_id) is None:
+        promote(own, version.model_id, version.version, ADMIN, "tested")
+    label = own.ledger.promotions.champion(version.model_id)
+    assert label is not None
+    return own.ledger.version(version.model_id, label)
+
+
+def test_a_refresh_agrees_with_the_champion_and_another_recipe_has_to_be_followed(
+    own: Services, champion: ModelVersion
+) -> None:
+    refresh = retrained(own)
+    assert refresh.recipe_digest == champion.recipe_digest
+    checks = {check.name: check for check in judge_anew(strict(own), refresh, own.clock()).checks}
+    agreement = checks["agreement_with_champion"]
+    # the same bars and the same seed: the same model
+    assert (agreement.value, agreement.passed) == (pytest.approx(1.0), True)
+    assert -1.1 <= agreement.limit < 0.9
+    assert "shadow_lead_bps" not in checks
+    other = retrained(own, rounds=21)
+    verdict = judge_anew(strict(own), other, own.clock())
+    lead = next(check for check in verdict.checks if check.name == "shadow_lead_bps")
+    assert not lead.passed
+    assert any("0 common bars are recorded" in reason for reason in verdict.reasons)
+
+
+def test_a_replacement_is_compared_on_bars_followed_in_time_whatever_the_size(
+    own: Services, champion: ModelVersion
+) -> None:
+    bars = own.market.bars(SYMBOL, "1h", closed_by=own.clock())[-151:]
+    since = bars.start.to_pydatetime()
+    foresight = np.sign(np.append(np.diff(bars.open)[1:], [0.0, 0.0]))
+    old = champion.model_copy(update={"created_at": since})
+
+    def record(size: float, late: int) -> paired.PairedRecord:
+        challenger = retrained(own, rounds=22).model_copy(update={"created_at": since})
+        follow(challenger, size * foresight, late)
+        terms = {SYMBOL: own.home_terms(SYMBOL, bars.calendar)}
+        return succession._shadow_record(own, challenger, old, terms)
+
+    def follow(version: ModelVersion, positions: Floats, late: int) -> None:
+        """Positions recorded a minute after each bar, those after the first bars a day later."""
+        store = own.ledger.shadows
+        for number, (time, position) in enumerate(zip(bars.time, positions, strict=True)):
+            delay = timedelta(days=1) if number < late else timedelta(minutes=1)
+            moment = pd.Timestamp(time, tz="UTC").to_pydatetime() + timedelta(hours=1) + delay
+            one = slice(number, number + 1)
+            store.record(version.model_id, version.version, bars.time[one], positions[one], moment)
+            assert position == positions[number]
+
+    follow(old, -foresight, 0)
+    whole, small = record(1.0, 0), record(0.25, 0)
+    assert whole.n == 151 - WARM_UP
+    assert paired.bounds(whole, 0.05, 500).low > 0.0
+    assert paired.bounds(small, 0.05, 500).low > 0.0
+    assert record(1.0, 60).n == 151 - 60 - 1
