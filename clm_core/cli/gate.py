@@ -35,7 +35,7 @@ def policy(
     as_json: AsJson = False,
 ) -> None:
     """Levels a version is judged by."""
-    from clm_core.decisions.gate_policy import load_document, load_store, with_store
+    from clm_core.decisions.gate_policy import ALTERNATIVES, load_document, load_store, with_store
 
     source = settings_for_look().policy
     levels = load_document(source.file, source.preset).policy(model_id, symbol)
@@ -49,6 +49,8 @@ def policy(
     for name, value in (pair for group in groups for pair in group.model_dump().items()):
         table.add_row(name, f"{value:g}")
     table.add_row("verdict_days", f"{levels.verdict_days:g}")
+    as_they_stand = [name for name in ALTERNATIVES if levels.binds(name)]
+    table.add_row("bind as they stand", ", ".join(as_they_stand) or "none")
     console.print(table)
     if levels.evidence is None:
         from clm_core.decisions.gate import THRESHOLDS_ALONE

@@ -23,6 +23,17 @@ def test_the_levels_in_force_are_printed_with_their_hash() -> None:
     assert len(policy["hash"]) == 64
 
 
+@pytest.mark.parametrize(
+    ("preset", "binding"),
+    [("strict", "none"), ("classic", "max_drawdown, min_profit_factor, min_win_rate")],
+)
+def test_the_limits_that_bind_as_they_stand_are_printed(
+    preset: str, binding: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CLM_POLICY__PRESET", preset)
+    assert f"bind as they stand {binding}" in " ".join(runner.invoke(app, ["gate", "policy"]).output.split())
+
+
 def test_thresholds_alone_come_with_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CLM_POLICY__PRESET", "thresholds-only")
     assert "almost surely" in runner.invoke(app, ["gate", "policy"]).output.replace("\n", " ")

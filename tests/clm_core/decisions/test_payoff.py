@@ -72,9 +72,8 @@ def test_without_trades_nothing_carries_a_missed_win_rate() -> None:
 
 
 def test_an_expectancy_of_few_trades_carries_nothing() -> None:
-    case = trend_like()
-    assert case.trade_returns is not None
-    verdict = gate.judge(replace(case, trade_returns=case.trade_returns[:49]), STRICT)
+    trades = np.resize([0.03, -0.001, -0.001], 49)
+    verdict = gate.judge(replace(trend_like(), trade_returns=trades), STRICT)
     assert verdict.decision is Decision.FAIL
     assert "49 trades are too few" in verdict.reasons[0]
 
