@@ -43,18 +43,48 @@ GROUPS = {
         "clm_core/models/test_golden.py",
         "clm_core/models/test_on_gpu.py",
         "clm_core/backtest/test_walk_forward.py",
+        "clm_core/retraining/test_own_features.py::test_every_kind_trains",
+        "clm_core/retraining/test_own_series.py::test_a_bundle_holds_series",
+        "clm_core/search/test_folds.py::test_folds_computed_one_by_one",
+        "clm_core/search/test_tuning.py::test_a_model_type_is_tuned_over",
+        "clm_core/search/test_tuning.py::test_contradictory_parameters",
         "flows/test_every_kind.py",
     ),
+    # one process starts a Prefect server, which is busy as long as it lives
+    "prefect": (
+        "flows",
+        "clm_core/operations/test_delivery.py",
+        "clm_core/operations/test_maintenance.py",
+        "clm_core/lifecycle/test_shadow.py",
+        "clm_core/lifecycle/test_watch.py",
+        "clm_core/triggers/test_dispatch.py",
+        "clm_core/triggers/test_prefect_events.py",
+        "deployments/test_deployments.py",
+        "deployments/test_watchdog.py",
+    ),
+    # one process starts MLflow's servers
+    "mlflow": ("clm_core/registry/server",),
+    # one process has the parent of the processes to be killed, which retrains a model first
+    "killed": (
+        "clm_core/api/test_interrupted_requests.py",
+        "clm_core/registry/test_promotion_crashes.py",
+        "clm_core/registry/test_restoration.py",
+        "clm_core/retraining/test_retraining_crashes.py",
+    ),
 }
-"""Files that one test process runs one after the other; every other file is a group of its own."""
+"""Tests that one test process runs one after the other, by beginnings of their ids.
+
+The first group that lists a test has it. Every other file is a group of its own."""
 FIRST = (
     # needs a process whose children nobody else waits for
     "clm_core/platform/test_database.py",
     "deployments/test_stack.py",
-    "deployments/test_secrets.py",
     "torch",
+    "prefect",
+    "deployments/test_secrets.py",
     "test_readme.py",
-    "flows",
+    "mlflow",
+    "killed",
     "deployments",
     "clm_core/search",
     "clm_core/registry",
@@ -124,9 +154,10 @@ def _trust_one_certificate(folder: Path) -> None:
 
 
 def _group(nodeid: str) -> str:
-    """Group of a test: its file, or the name of the group that lists the file."""
-    file = nodeid.partition("::")[0].removeprefix("tests/")
-    return next((name for name, files in GROUPS.items() if file.startswith(files)), file)
+    """Group of a test: its file, or the name of the group that lists the test."""
+    test = nodeid.removeprefix("tests/")
+    file = test.partition("::")[0]
+    return next((name for name, begun in GROUPS.items() if test.startswith(begun)), file)
 
 
 def _rank(group: str) -> int:
