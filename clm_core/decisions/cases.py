@@ -1,5 +1,6 @@
 """Case of a version before the gate: all evidence that the checks read."""
 
+import math
 from dataclasses import dataclass
 
 from clm_core.backtest.results import Metrics
@@ -7,6 +8,7 @@ from clm_core.decisions.gate_policy import EvidenceLevels
 from clm_core.evidence import paired
 from clm_core.evidence.bootstrap import Interval
 from clm_core.evidence.overfitting import SelectionRisk
+from clm_core.evidence.regression import NOT_REGRESSED, JointAlpha
 from clm_core.evidence.soundness import Activity
 from clm_core.evidence.track_record import TrackRecord
 from clm_core.evidence.trials import TrialCount
@@ -53,6 +55,15 @@ class RecipeReplacement:
     """Differences of the returns in shadow, challenger less champion, at equal volatility."""
 
 
+@dataclass(frozen=True)
+class BaselineAlpha:
+    """Return of the version beyond the three baselines together."""
+
+    joint: JointAlpha
+    simpler_rule: str = ""
+    """Name of a baseline beyond which alone the version earns nothing certain; empty without one."""
+
+
 @dataclass(frozen=True, eq=False)
 class Case:
     """Evidence for one version: out-of-sample results after costs, the trials made and the champion."""
@@ -76,3 +87,7 @@ class Case:
     """Interval of 95 % of the annualised Sharpe ratio, for information; None: not measured."""
     succession: RecipeRefresh | RecipeReplacement | None = None
     """Kind of the change of the production version; None without one, or not told."""
+    timing: float = math.nan
+    """P(timing), see `exposure_null.timing_probability`; NaN if not measured."""
+    alpha: BaselineAlpha = BaselineAlpha(NOT_REGRESSED)
+    """Alpha of the daily net returns on the three baselines together; not regressed if not measured."""

@@ -1,9 +1,10 @@
 """The promotion gate: measured results and a policy in, a verdict with every reason out.
 
 Soundness and thresholds come first: a version that misses a single check FAILS, unless another check carries
-the miss. Evidence follows: a Sharpe ratio above the trial luck of all trials, and no worse return than the
-champion's on bars unseen by both. Missing evidence makes the verdict INCONCLUSIVE, or FAIL where no
-number of bars at the measured rate would complete it. Every missed check has one reason.
+the miss. Evidence follows: timing, alpha beyond the baselines, a Sharpe ratio above the trial luck of all
+trials, and no worse return than the champion's on bars unseen by both. Missing evidence makes the verdict
+INCONCLUSIVE, or FAIL where no number of bars at the measured rate would complete it. Every missed check has
+one reason.
 """
 
 import math
@@ -16,9 +17,12 @@ from clm_core.decisions.checks.overfitting import OVERFITTING, overfitting_check
 from clm_core.decisions.checks.soundness import soundness_checks
 from clm_core.decisions.checks.succession import succession_checks
 from clm_core.decisions.checks.thresholds import threshold_checks
+from clm_core.decisions.checks.timing import ALPHA, TIMING, timing_checks
 from clm_core.decisions.gate_policy import EvidenceLevels, GatePolicy
 from clm_core.domain.evaluations import Check, CheckKind, CheckStatus, Decision, Verdict
 
+MEASURED_REFUSES = (TIMING, ALPHA, LEAD)
+"""Evidence whose miss is FAIL once it is measured."""
 THRESHOLDS_ALONE = (
     "Judged by thresholds alone: versions without any edge pass them one time in five at 50 trades, and of "
     "twenty retrains one almost surely does."
@@ -55,6 +59,7 @@ def judge(case: Case, policy: GatePolicy) -> Verdict:
 
 def _evidence(case: Case, levels: EvidenceLevels) -> tuple[Reasoned, ...]:
     return (
+        *timing_checks(case, levels),
         *evidence_checks(case, levels),
         *succession_checks(case, levels),
         *overfitting_checks(case, levels),
@@ -70,7 +75,8 @@ def _decision(checks: tuple[Check, ...]) -> Decision:
 
 def _refuses(check: Check) -> bool:
     """True for a missed check that more evidence would not mend."""
-    return check.kind is not CheckKind.EVIDENCE or (check.name == LEAD and math.isfinite(check.value))
+    measured = math.isfinite(check.value)
+    return check.kind is not CheckKind.EVIDENCE or (check.name in MEASURED_REFUSES and measured)
 
 
 def promotion_score(sharpe_ratio: float, win_rate: float, profit_factor: float) -> float:

@@ -90,6 +90,11 @@ class EvidenceLevels(BaseModel):
     max_selection_loss: float = Field(default=0.05, ge=0, le=1)
     """Maximum probability that the candidate chosen on one half of the days loses on the other half, which
     carries a missed probability of overfitting."""
+    min_timing_probability: float = Field(default=0.95, ge=0, lt=1)
+    """Minimum share of circular shifts at which the same positions earn less, P(timing)."""
+    alpha_confidence: float = Field(default=0.95, ge=0.5, lt=1)
+    """One-sided confidence with which the alpha of the daily net returns on the three baselines together must
+    be above zero."""
     champion_alpha: float = Field(default=0.05, gt=0, lt=0.5)
     """Probability that a challenger as good as the champion is ever called worse."""
     champion_bars: int = Field(default=500, ge=1)

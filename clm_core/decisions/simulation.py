@@ -3,7 +3,9 @@
 A bar of a stream is a trade. Every retrain of a market is tested on the trades up to the day of the retrain;
 the returns of two retrains on the same trade correlate by `World.retrain_correlation`. The gate receives the
 same inputs as for a real version: metrics, activity, track record and all trials so far. There is no
-production version, hence no comparison with a champion.
+production version, hence no comparison with a champion. Every trade is long or short by the toss of a coin,
+so that holding the market earns nothing: timing and alpha are judged on the trades' sides and the moves that
+they imply.
 """
 
 import math
@@ -16,10 +18,12 @@ import numpy as np
 
 from clm_core.backtest.metrics import measure
 from clm_core.decisions import gate
-from clm_core.decisions.cases import Case
+from clm_core.decisions.cases import BaselineAlpha, Case
 from clm_core.decisions.gate_policy import GatePolicy
 from clm_core.decisions.return_streams import Shape, draw_returns
 from clm_core.domain.evaluations import Decision
+from clm_core.evidence.exposure_null import timing_probability
+from clm_core.evidence.regression import joint_alpha
 from clm_core.evidence.soundness import Activity
 from clm_core.evidence.track_record import TrackRecord, track_record
 from clm_core.evidence.trials import DAY, TrialCount, bars_to_pass, effective_counts, trial_record
@@ -27,6 +31,7 @@ from clm_core.market.bars import Floats
 from clm_core.market.splits import Rows
 
 ALIVE = Activity("long", 0.5, 1.0)
+SIDES_SEED = 20_251_129
 VOLATILITY = 0.01
 """Standard deviation of a trade's return, a fraction; only the drawdown depends on the value."""
 
@@ -179,6 +184,7 @@ class _Market:
         self._returns = [
             returns[start:end, k] for k, (start, end) in enumerate(zip(starts, ends, strict=True))
         ]
+        self._sides = np.random.default_rng(SIDES_SEED).choice([-1.0, 1.0], int(ends[-1]))
         self._records = [track_record(trades) for trades in self._returns]
         self._trials = [
             trial_record((start + np.arange(len(trades))) * DAY, trades, record)
@@ -216,6 +222,7 @@ class _Market:
     def _decide(self, retrain: int, trials: TrialCount) -> Decision:
         returns = self._returns[retrain]
         empty = np.zeros(0)
+        sides = self._sides[: len(returns)]
         yearly = self._world.trades_per_year
         metrics = measure(returns, empty, empty, returns, yearly)
         criteria = self._policy.criteria
@@ -232,6 +239,8 @@ class _Market:
             returns=returns,
             # resampling is costly, and decides nothing where both limits hold
             trade_returns=None if payoff_holds else returns,
+            timing=timing_probability([sides], [sides * returns]),
+            alpha=BaselineAlpha(joint_alpha(returns, [sides * returns], yearly)),
         )
         return gate.judge(case, self._policy).decision
 

@@ -11,6 +11,8 @@ negative autocorrelation narrows no interval. Intervals are normal.
 """
 
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -62,6 +64,60 @@ def alpha_and_beta(
         _estimate(alpha, influence_of_alpha, periods_per_year, confidence),
         _estimate(beta, influence_of_beta, 1.0, confidence),
     )
+
+
+@dataclass(frozen=True)
+class JointAlpha:
+    """Intercept of a regression on several baselines together, a fraction a year."""
+
+    value: float
+    error: float
+    """Standard error."""
+
+    def at_least(self, confidence: float) -> float:
+        """Lower end of the one-sided interval with the given confidence, 0..1 exclusive; NaN if unknown."""
+        return self.value - NORMAL.inv_cdf(confidence) * self.error
+
+
+NOT_REGRESSED = JointAlpha(math.nan, math.nan)
+COPY = 1e-9
+"""Residuals below this share of the returns' deviation are rounding: the returns are a mixture of the
+baselines, with an alpha of 0 and this error, so that no confidence calls alpha positive."""
+
+
+def joint_alpha(returns: Floats, baselines: Sequence[Floats], periods_per_year: float) -> JointAlpha:
+    """Alpha of returns on several baselines together,
+
+        r(t) = alpha + sum over i of beta(i) b(i, t) + e(t)
+
+    by least squares, with the error of the module and n / (n - number of coefficients) for the fitted ones.
+    Baselines that depend on each other, or never vary, count as far as they tell something new.
+
+    Args:
+        returns: returns of periods as fractions, shape (n,).
+        baselines: returns of each baseline over the same periods, shape (n,) each, at least one.
+        periods_per_year: periods in a year.
+
+    Returns:
+        `NOT_REGRESSED` for too few periods or values that are not finite.
+    """
+    if not all(_measurable(returns, baseline) for baseline in baselines):
+        return NOT_REGRESSED
+    n = len(returns)
+    centred = np.column_stack([baseline - baseline.mean() for baseline in baselines])
+    scale = np.linalg.norm(centred, axis=0)
+    usable = centred[:, scale > 0.0] / scale[scale > 0.0]
+    betas, _, rank, _ = np.linalg.lstsq(usable, returns - returns.mean(), rcond=1e-9)
+    residuals = returns - returns.mean() - usable @ betas
+    means = np.array([baseline.mean() for baseline in baselines])[scale > 0.0] / scale[scale > 0.0]
+    alpha = float(returns.mean() - means @ betas)
+    if n - 1 - rank < 1 or np.linalg.norm(residuals) <= COPY * np.linalg.norm(returns):
+        return JointAlpha(0.0, COPY)
+    # a period moves the intercept by its residual, less what the slopes take up
+    leverage = usable @ np.linalg.pinv(usable.T @ usable, rcond=1e-9) @ means * n
+    influence = (1.0 - leverage) * residuals
+    error = math.sqrt(_variance_of_mean(influence) * n / (n - 1 - rank))
+    return JointAlpha(periods_per_year * alpha, periods_per_year * error)
 
 
 def _measurable(returns: Floats, baseline: Floats) -> bool:

@@ -1,6 +1,6 @@
 """Multiple-testing correction: the effective number of independent trials, and trial luck.
 
-The null is what chance gives: the results of the trials, good or bad, play no part in it. A hundred near
+The null is chance: the results of the trials, good or bad, play no part. A hundred near
 copies of a model are hardly two trials, and a losing trial is one more trial, no wider chance.
 """
 
@@ -99,12 +99,21 @@ def trial_record(times: NDArray[np.int64], returns: Floats, record: TrackRecord)
         returns: out-of-sample returns after costs, as fractions, shape (n_bars,).
         record: track record of the returns.
     """
-    days = times // DAY
-    first = int(days[0])
-    daily = np.full(int(days[-1]) - first + 1, np.nan)
-    traded, starts = np.unique(days, return_index=True)
-    daily[traded - first] = np.add.reduceat(returns, starts)
+    traded, sums = daily_sums(times, returns)
+    first = int(traded[0])
+    daily = np.full(int(traded[-1]) - first + 1, np.nan)
+    daily[traded - first] = sums
     return TrialRecord(record.sharpe, record.effective_bars, first, daily)
+
+
+def daily_sums(times: NDArray[np.int64], returns: Floats) -> tuple[NDArray[np.int64], Floats]:
+    """Days with bars, counted from 1970-01-01 UTC, and the sum of the returns of each, shape (n_days,) each.
+
+    Args:
+        times, returns: as in `trial_record`.
+    """
+    days, starts = np.unique(times // DAY, return_index=True)
+    return days, np.add.reduceat(returns, starts)
 
 
 def count_trials(records: Sequence[TrialRecord], min_trials: float = 1.0) -> TrialCount:

@@ -3,15 +3,18 @@
 import numpy as np
 
 from clm_core.backtest.metrics import measure
-from clm_core.decisions.cases import Case
+from clm_core.decisions.cases import BaselineAlpha, Case
 from clm_core.decisions.gate_policy import GatePolicy
 from clm_core.domain.evaluations import Check, Verdict
+from clm_core.evidence.regression import JointAlpha
 from clm_core.evidence.soundness import Activity
 from clm_core.evidence.track_record import track_record
 from clm_core.evidence.trials import TrialCount
 from clm_core.market.bars import Floats
 
 STRICT = GatePolicy(name="strict")
+CERTAIN = BaselineAlpha(JointAlpha(0.10, 0.02))
+"""An alpha of 10 % a year, beyond doubt."""
 YEAR = 2190.0
 """Bars of four hours in a year."""
 
@@ -41,6 +44,8 @@ def case_of(returns: Floats, trade_returns: Floats) -> Case:
         comparison=None,
         returns=returns,
         trade_returns=trade_returns,
+        timing=1.0,
+        alpha=CERTAIN,
     )
 
 

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from gate_cases import CERTAIN
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -13,6 +14,7 @@ from clm_core.decisions.gate_policy import GatePolicy
 from clm_core.domain.costs import Costs
 from clm_core.domain.evaluations import Verdict
 from clm_core.domain.execution import Execution
+from clm_core.evidence.exposure_null import timing_probability
 from clm_core.evidence.soundness import activity
 from clm_core.evidence.track_record import track_record
 from clm_core.evidence.trials import TrialCount
@@ -46,6 +48,8 @@ def verdict_of(make_bars, edge: float, size: float, seed: int) -> Verdict:
         comparison=None,
         returns=result.returns,
         trade_returns=result.trades.net_return,
+        timing=timing_probability([positions[:-1]], [np.diff(bars.close) / bars.close[:-1]]),
+        alpha=CERTAIN,
     )
     return gate.judge(case, STRICT)
 

@@ -10,10 +10,11 @@ from records import an_evaluation
 
 from clm_core.backtest.results import Metrics
 from clm_core.decisions import gate
-from clm_core.decisions.cases import Case
+from clm_core.decisions.cases import BaselineAlpha, Case
 from clm_core.decisions.explanation import Proof, changes_to_pass, page, textbook_lengths
 from clm_core.decisions.gate_policy import EvidenceLevels, GatePolicy
 from clm_core.domain.evaluations import Decision, EvaluationResult, Verdict
+from clm_core.evidence.regression import JointAlpha
 from clm_core.evidence.soundness import Activity
 from clm_core.evidence.track_record import TrackRecord, track_record
 from clm_core.evidence.trials import TrialCount
@@ -21,6 +22,7 @@ from clm_core.evidence.trials import TrialCount
 HOUR = timedelta(hours=1)
 YEAR = 8760.0
 STRICT = GatePolicy(name="strict")
+CERTAIN = BaselineAlpha(JointAlpha(0.10, 0.02))
 METRICS = Metrics(0.4, 0.3, 0.2, 1.5, 2.0, 3.0, -0.1, 1.65, 0.58, 120, 0.5, 40.0)
 
 
@@ -36,7 +38,8 @@ def judged(
     record: TrackRecord, trials: float = 20.0, metrics: Metrics = METRICS, forward: float = 0.0
 ) -> Verdict:
     count = TrialCount(int(trials), trials, 0.0, forward)
-    case = Case(metrics, Activity("long", 0.5, 0.9), record, count, YEAR, None, RETURNS)
+    activity = Activity("long", 0.5, 0.9)
+    case = Case(metrics, activity, record, count, YEAR, None, RETURNS, timing=1.0, alpha=CERTAIN)
     return gate.judge(case, STRICT)
 
 
@@ -80,6 +83,20 @@ def test_the_stated_number_of_trials_would_pass() -> None:
     record = record_of(2.5, 9000)
     max_trials = proof_of(record, judged(record)).max_trials
     assert [judged(record, max_trials + off).passed for off in (-0.1, 0.1)] == [True, False]
+
+
+def test_a_verdict_of_a_wider_luck_is_explained_as_it_stood() -> None:
+    """An earlier release took the dispersion of losing trials for luck: its verdicts stay as given."""
+    record = record_of(2.5, 9000)
+    verdict = judged(record)
+    assert verdict.luck is not None
+    wider = verdict.luck.model_copy(update={"deviation": 3.0 * verdict.luck.deviation})
+    old, new = (Proof(record, luck, EvidenceLevels()) for luck in (wider, verdict.luck))
+    assert new.trials.dispersion == 0.0
+    assert old.trials.variance(record.effective_bars) == pytest.approx(
+        9.0 * new.trials.variance(record.effective_bars)
+    )
+    assert old.needed_sharpe > new.needed_sharpe
 
 
 def test_changes_name_each_failed_threshold_and_then_the_evidence() -> None:

@@ -11,12 +11,13 @@ from hypothesis import strategies as st
 
 from clm_core.backtest.results import Metrics
 from clm_core.decisions import gate
-from clm_core.decisions.cases import Case, Comparison
+from clm_core.decisions.cases import BaselineAlpha, Case, Comparison
 from clm_core.decisions.checks.evidence import LEAD
 from clm_core.decisions.checks.soundness import RUINED
 from clm_core.decisions.gate_policy import EvidenceLevels, GatePolicy, load_document
 from clm_core.domain.evaluations import CheckKind, Decision, Verdict
 from clm_core.evidence import paired
+from clm_core.evidence.regression import NOT_REGRESSED, JointAlpha
 from clm_core.evidence.soundness import Activity, activity
 from clm_core.evidence.track_record import track_record
 from clm_core.evidence.trials import DAY, TrialCount, count_trials, trial_record
@@ -40,6 +41,7 @@ THRESHOLDS = ("sharpe_ratio", "win_rate", "profit_factor", "max_drawdown", "trad
 STRICT = GatePolicy(name="strict")
 CLASSIC = load_document(preset="classic").policy("any model", "any market")
 ALONE = GatePolicy(name="thresholds-only", evidence=None)
+CERTAIN = BaselineAlpha(JointAlpha(0.10, 0.02))
 ALIVE = Activity("long", 0.5, 0.9)
 
 
@@ -66,6 +68,8 @@ def case(
         365.0,
         comparison,
         returns,
+        timing=1.0,
+        alpha=CERTAIN,
     )
 
 
@@ -272,6 +276,42 @@ def test_a_record_that_cannot_be_measured_proves_nothing(returns: Floats) -> Non
         verdict = gate.judge(replace(case(), record=track_record(returns)), STRICT)
     assert verdict.decision is Decision.INCONCLUSIVE
     assert verdict.more_bars == math.inf
+
+
+@pytest.mark.parametrize(
+    ("changes", "decision", "reason"),
+    [
+        ({"timing": 0.94}, Decision.FAIL, "earn less than this at 94.0% of all shifts, and 95% are required"),
+        ({"timing": 0.0}, Decision.FAIL, "the positions have no timing: they never vary"),
+        ({"timing": math.nan}, Decision.INCONCLUSIVE, "timing could not be measured"),
+        ({"alpha": BaselineAlpha(NOT_REGRESSED)}, Decision.INCONCLUSIVE, "alpha could not be measured"),
+        (
+            {"alpha": BaselineAlpha(JointAlpha(0.10, 0.08), "trend")},
+            Decision.FAIL,
+            "a trend rule does as well: the alpha beyond the three baselines together is 10.0% a year, and "
+            "not above zero with a confidence of 95% (at least -3.2%)",
+        ),
+        (
+            {"alpha": BaselineAlpha(JointAlpha(0.10, 0.08), "buy_and_hold")},
+            Decision.FAIL,
+            "buying and holding does as well",
+        ),
+        (
+            {"alpha": BaselineAlpha(JointAlpha(0.10, 0.08))},
+            Decision.FAIL,
+            "the three baselines together do as well",
+        ),
+    ],
+    ids=["shifted", "constant", "unmeasured", "no alpha", "trend", "holding", "together"],
+)
+def test_a_version_must_earn_by_its_timing_and_beyond_the_baselines(
+    changes: dict[str, Any], decision: Decision, reason: str
+) -> None:
+    verdict = gate.judge(replace(case(), **changes), STRICT)
+    assert verdict.decision is decision
+    assert len(verdict.reasons) == 1
+    assert reason in verdict.reasons[0]
+    assert gate.judge(replace(case(), **changes), ALONE).passed
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.signal import lfilter
 
-from clm_core.evidence.regression import alpha_and_beta, excess_return
+from clm_core.evidence.regression import alpha_and_beta, excess_return, joint_alpha
 
 YEAR = 8760.0
 
@@ -84,3 +84,55 @@ def test_bars_that_decide_nothing_give_nan(returns, baseline):
 def test_series_of_different_lengths_are_refused():
     with pytest.raises(ValueError, match="same bars"):
         excess_return(np.zeros(30), np.zeros(31), YEAR)
+
+
+def test_the_alpha_on_several_baselines_is_the_intercept_of_their_regression() -> None:
+    """Coefficients and White's errors by the textbook formula, for returns without autocorrelation."""
+    rng = np.random.default_rng(0)
+    baselines = 0.001 + 0.01 * rng.standard_normal((3, 500))
+    baselines[1] = 0.5 * baselines[0] + 0.001 * rng.standard_normal(500)
+    returns = 0.0005 + 0.3 * baselines[0] + 0.2 * baselines[2] + 0.01 * rng.standard_normal(500)
+    design = np.vstack([np.ones(500), baselines]).T
+    coefficients = np.linalg.lstsq(design, returns, rcond=None)[0]
+    residuals = returns - design @ coefficients
+    inverse = np.linalg.inv(design.T @ design)
+    covariance = inverse @ (design.T * residuals**2) @ design @ inverse * 500 / 496
+    alpha = joint_alpha(returns, list(baselines), 365.0)
+    assert alpha.value == pytest.approx(365.0 * coefficients[0])
+    assert alpha.error == pytest.approx(365.0 * math.sqrt(covariance[0, 0]), rel=0.05)
+    assert alpha.error >= 365.0 * math.sqrt(covariance[0, 0]) * (1.0 - 1e-9)
+
+
+def test_a_mixture_of_the_baselines_has_no_alpha() -> None:
+    baselines = list(0.001 + 0.01 * np.random.default_rng(1).standard_normal((3, 300)))
+    alpha = joint_alpha(0.4 * baselines[0] + 0.1 * baselines[2], baselines, 365.0)
+    assert alpha.value == 0.0
+    assert alpha.at_least(0.5 + 1e-6) < 0.0
+
+
+def test_equal_and_constant_baselines_count_once() -> None:
+    rng = np.random.default_rng(2)
+    baseline = 0.001 + 0.01 * rng.standard_normal(300)
+    returns = 0.002 + 0.5 * baseline + 0.01 * rng.standard_normal(300)
+    once = joint_alpha(returns, [baseline], 365.0)
+    twice = joint_alpha(returns, [baseline, 2.0 * baseline, np.zeros(300)], 365.0)
+    assert twice.value == pytest.approx(once.value)
+    assert twice.error == pytest.approx(once.error, rel=0.01)
+    assert once.value == pytest.approx(alpha_and_beta(returns, baseline, 365.0)[0].value)
+
+
+def test_returns_without_alpha_are_certain_in_one_case_of_twenty() -> None:
+    rng = np.random.default_rng(3)
+    streams = 1000
+    certain = 0
+    for _ in range(streams):
+        baselines = list(0.001 + 0.01 * rng.standard_normal((3, 250)))
+        returns = 0.3 * baselines[0] + 0.2 * baselines[2] + 0.01 * rng.standard_normal(250)
+        certain += joint_alpha(returns, baselines, 365.0).at_least(0.95) >= 0.0
+    assert certain / streams == pytest.approx(0.05, abs=3.5 * math.sqrt(0.05 * 0.95 / streams))
+
+
+def test_an_alpha_that_cannot_be_measured_is_unknown() -> None:
+    short = np.linspace(0.0, 1.0, 10)
+    assert math.isnan(joint_alpha(short, [short**2], 365.0).value)
+    assert math.isnan(joint_alpha(np.append(short, [np.nan] * 20), [np.arange(30.0)], 365.0).value)
