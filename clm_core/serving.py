@@ -22,10 +22,11 @@ The source of the digests decides the guarantee:
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from clm_core.domain.actors import SYSTEM
-from clm_core.domain.errors import BundleCorrupt, ConflictError, NotFound
+from clm_core.domain.errors import BundleCorrupt, ConflictError, NotFound, PreflightFailed
 from clm_core.domain.execution import FIXED_UNITS, ExecutionRules
 from clm_core.domain.versions import ModelVersion
 from clm_core.domain.vocabulary import ModelStatus
@@ -35,7 +36,7 @@ from clm_core.market import own_features
 from clm_core.market.bars import Bars, Floats
 from clm_core.market.series import KnownSeries, require_series, with_series
 from clm_core.market.series_reading import series_of_tables
-from clm_core.models import golden
+from clm_core.models import activity, golden
 from clm_core.models.bundle import load_bundle, read_card
 from clm_core.models.contract import Model, require_bars_needed
 from clm_core.models.sizing import execution_of
@@ -115,7 +116,8 @@ def load(
 ) -> Served:
     """Load the version behind the alias, verified and tested on its golden rows.
 
-    A failed or retired version can be loaded by its label, with a warning, for inspection.
+    A failed or retired version can be loaded by its label, with a warning, for inspection; so can a version
+    that never trades, which `production` refuses.
 
     Args:
         ledger: None for a trader without access to the ledger; the module docstring states the consequences.
@@ -124,7 +126,8 @@ def load(
         NotFound: no version carries the alias, or the version was never registered here.
         ConflictError: `production` names a version that no promotion put there; only the ledger can tell.
         BundleCorrupt: the files are not the registered files.
-        PreflightFailed: the model's answers differ from those recorded at saving, or are all the same.
+        PreflightFailed: the model's answers differ from those recorded at saving, or are all the same, or the
+            model in production never trades.
         FeatureMismatch: a feature of the model is missing here, or has another source.
         RegistryUnavailable: MLflow does not answer, or has lost the files.
     """
@@ -135,7 +138,7 @@ def load(
         raise NotFound(f"No version of {model_id} has the alias {alias}: `clm promote` promotes a version.")
     if ledger is None:
         digest, status = registry.tagged_digest(model_id, number), registry.tagged_status(model_id, number)
-        model, series = _fetch(registry, model_id, number, digest, None)
+        model, series = _fetch(registry, model_id, alias, number, digest, None)
         rules = execution_of(model)
         return _with_warning(Served(model_id, alias, number, digest, status, model, registry, series, rules))
     version = _recorded(ledger, model_id, number)
@@ -145,7 +148,9 @@ def load(
             return load(model_id, alias, registry=registry, ledger=ledger)
         raise ConflictError(moved_alias(version))
     try:
-        model, series = _fetch(registry, model_id, number, version.bundle_digest, version.package_digest)
+        model, series = _fetch(
+            registry, model_id, alias, number, version.bundle_digest, version.package_digest
+        )
     except BundleCorrupt as error:
         ledger.promotions.refuse_bundle(version, SYSTEM, str(error), ledger.now(), once=True)
         raise
@@ -155,13 +160,33 @@ def load(
 
 
 def _fetch(
-    registry: MLflowRegistry, model_id: str, number: int, bundle_digest: str, package_digest: str | None
+    registry: MLflowRegistry,
+    model_id: str,
+    alias: str,
+    number: int,
+    bundle_digest: str,
+    package_digest: str | None,
 ) -> tuple[Model, tuple[str, ...]]:
     """Verified and tested model, and the own series it takes."""
     with registry.verified(model_id, number, package_digest) as bundle:
         model = load_bundle(bundle, bundle_digest)
         golden.preflight(model, bundle)
+        _require_activity(f"{model_id}@{alias}", alias, bundle)
         return model, read_card(bundle).series
+
+
+def _require_activity(name: str, alias: str, bundle: Path) -> None:
+    """Refuse a production version that never trades; warn of a version that holds one side.
+
+    Raises:
+        PreflightFailed: the version has no position on any bar known.
+    """
+    problem = activity.problem_of(bundle)
+    if problem is None:
+        return
+    if alias == PRODUCTION and activity.never_trades(bundle):
+        raise PreflightFailed(f"{name} never trades: {problem}. Roll back to an earlier version, or retrain")
+    warnings.warn(f"{name} has collapsed: {problem}", stacklevel=4)
 
 
 def _with_warning(served: Served) -> Served:

@@ -22,6 +22,7 @@ from clm_core.backtest.walk_forward import FoldResult
 from clm_core.domain.evaluations import (
     BASELINE_LABELS,
     CHECK_COLUMNS,
+    FOLD_COLUMNS,
     SYMBOL_COLUMNS,
     BaselineComparison,
     CheckStatus,
@@ -160,6 +161,7 @@ def render(sheet: TearSheet) -> str:
         trades=_trades(sheet),
         importances=_importances(sheet.importances),
         folds=_folds(sheet.folds),
+        fold_columns=FOLD_COLUMNS,
         lists=_lists(sheet),
         figures=script_safe(figures),
         plotly=packed_plotly(),

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from clm_core.domain.evaluations import (
     BASELINE_COLUMNS,
     CHECK_COLUMNS,
+    FOLD_COLUMNS,
     SYMBOL_COLUMNS,
     CheckStatus,
     Decision,
@@ -62,6 +63,17 @@ def symbols_table(verdict: "Verdict") -> "Table":
         table.add_column(name, justify="right")
     for each in verdict.by_symbol:
         table.add_row(each.symbol, *each.cells)
+    return table
+
+
+def folds_table(verdict: "Verdict") -> "Table":
+    """A row a fold of the walk-forward: fit, results and what is degenerate."""
+    from rich.box import SIMPLE_HEAVY
+    from rich.table import Table
+
+    table = Table(*FOLD_COLUMNS, box=SIMPLE_HEAVY)
+    for each in verdict.folds:
+        table.add_row(*each.cells)
     return table
 
 

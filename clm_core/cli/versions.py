@@ -15,6 +15,7 @@ from clm_core.cli.verdicts import (
     baseline_table,
     check_table,
     colored_headline,
+    folds_table,
     symbols_table,
 )
 from clm_core.domain.errors import NotFound, RegistryUnavailable
@@ -65,6 +66,8 @@ def show(version: VersionName, as_json: AsJson = False) -> None:
     if evaluation.terms_digest is not None:
         console.print(f"terms of trading {evaluation.terms_digest[:12]}", highlight=False)
     console.print(check_table(verdict))
+    if verdict.folds:
+        console.print(folds_table(verdict))
     if verdict.by_symbol:
         console.print(symbols_table(verdict))
     if verdict.baselines:

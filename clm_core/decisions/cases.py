@@ -9,10 +9,11 @@ from clm_core.evidence import paired
 from clm_core.evidence.bootstrap import Interval
 from clm_core.evidence.overfitting import SelectionRisk
 from clm_core.evidence.regression import NOT_REGRESSED, JointAlpha
-from clm_core.evidence.soundness import Activity
+from clm_core.evidence.soundness import Activity, Skill
 from clm_core.evidence.track_record import TrackRecord
 from clm_core.evidence.trials import TrialCount
 from clm_core.market.bars import Floats
+from clm_core.models.activity import BundleActivity
 
 
 @dataclass(frozen=True)
@@ -91,3 +92,7 @@ class Case:
     """P(timing), see `exposure_null.timing_probability`; NaN if not measured."""
     alpha: BaselineAlpha = BaselineAlpha(NOT_REGRESSED)
     """Alpha of the daily net returns on the three baselines together; not regressed if not measured."""
+    bundle: BundleActivity | None = None
+    """Positions of the registered model itself on its training tail; None: not measured."""
+    skill: Skill | None = None
+    """Skill of the registered model; None: not measured, or a kind of model without forecasts."""

@@ -8,7 +8,9 @@ one reason.
 """
 
 import math
+from collections.abc import Sequence
 
+from clm_core.backtest.results import Metrics
 from clm_core.decisions.cases import Case
 from clm_core.decisions.checks import limits
 from clm_core.decisions.checks.evidence import LEAD, evidence_checks, more_bars, never_decides, trial_luck
@@ -46,7 +48,7 @@ def judge(case: Case, policy: GatePolicy) -> Verdict:
         decision, undecided = Decision.FAIL, False
     return Verdict(
         decision=decision,
-        score=promotion_score(metrics.sharpe_ratio, metrics.win_rate, metrics.profit_factor),
+        score=_score(metrics, checks),
         checks=checks,
         reasons=tuple(reason for check, reason in results if check.status is CheckStatus.MISSED),
         policy=policy.name,
@@ -77,6 +79,13 @@ def _refuses(check: Check) -> bool:
     """True for a missed check that more evidence would not mend."""
     measured = math.isfinite(check.value)
     return check.kind is not CheckKind.EVIDENCE or (check.name in MEASURED_REFUSES and measured)
+
+
+def _score(metrics: Metrics, checks: Sequence[Check]) -> float:
+    """Promotion score; 0 for a version with a missed soundness check: a collapse must not lead a list."""
+    if not all(check.passed for check in checks if check.kind is CheckKind.SOUNDNESS):
+        return 0.0
+    return promotion_score(metrics.sharpe_ratio, metrics.win_rate, metrics.profit_factor)
 
 
 def promotion_score(sharpe_ratio: float, win_rate: float, profit_factor: float) -> float:

@@ -7,7 +7,15 @@ from enum import StrEnum
 from typing import Annotated
 from uuid import UUID
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, WithJsonSchema, computed_field
+from pydantic import (
+    AliasChoices,
+    BaseModel,
+    ConfigDict,
+    Field,
+    WithJsonSchema,
+    computed_field,
+    field_serializer,
+)
 
 from clm_core.domain import measures
 from clm_core.domain.terms import EvaluationTerms, cost_sentence
@@ -384,6 +392,61 @@ BASELINE_LABELS = {
 }
 
 
+FOLD_COLUMNS = ("fold", "rounds", "skill", "Sharpe ratio", "exposure", "trades", "remark")
+"""Titles of the cells of a `FoldSummary`."""
+
+
+class FoldSummary(BaseModel):
+    """A fold of the walk-forward with the judged seed: the fit of the model, and the results on the test bars
+    after costs."""
+
+    model_config = ConfigDict(frozen=True)
+
+    start: datetime
+    """Open time of the first test bar."""
+    end: datetime
+    """Open time of the last test bar."""
+    rounds: float | None
+    """Trees, or steps of a network; None for a kind without."""
+    loss: float | None
+    """Loss on the rows that the fit left out; None for a kind without a loss."""
+    loss_of_constant: float | None
+    """Loss of a constant forecast on the same rows."""
+    sharpe_ratio: float
+    """Annualised."""
+    exposure: float
+    """Mean absolute exposure, as a fraction of equity."""
+    trades: int
+    """Trades entered in the fold."""
+    remarks: tuple[str, ...] = ()
+    """Degenerate properties of the fold: no position, one side throughout, a fit that learned nothing."""
+
+    @field_serializer("start", "end")
+    def _as_text(self, moment: datetime) -> str:
+        # verdicts are stored as JSON that keeps NaN and infinity
+        return moment.isoformat()
+
+    @property
+    def skill(self) -> float | None:
+        """1 - loss / loss of the constant; None where unknown."""
+        if self.loss is None or not self.loss_of_constant:
+            return None
+        return 1.0 - self.loss / self.loss_of_constant
+
+    @property
+    def cells(self) -> tuple[str, ...]:
+        """Formatted values, in the order of `FOLD_COLUMNS`."""
+        return (
+            f"{self.start:%Y-%m-%d} to {self.end:%Y-%m-%d}",
+            "-" if self.rounds is None else measures.count(self.rounds),
+            "-" if self.skill is None else measures.fine_percent(self.skill),
+            measures.ratio(self.sharpe_ratio),
+            measures.percent(self.exposure),
+            measures.count(self.trades),
+            "; ".join(self.remarks) or "-",
+        )
+
+
 class Verdict(BaseModel):
     """The gate's decision, with every check and the reasons."""
 
@@ -415,6 +478,8 @@ class Verdict(BaseModel):
     """The judged record of the recipe; None for a verdict before records grew over retrains."""
     by_symbol: tuple[SymbolResult, ...] = ()
     """Results of each member of a pool, whose equal-risk portfolio was judged; empty for one market."""
+    folds: tuple[FoldSummary, ...] = ()
+    """Folds of the walk-forward with the judged seed; empty for a verdict by an earlier release."""
 
     @property
     def passed(self) -> bool:

@@ -31,6 +31,8 @@ significant = formatter(lambda value: f"{value:,.4g}")
 FORMATS: dict[str, Callable[[float], str]] = {
     "ruined": yes_or_no,
     "share_of_one_side": percent,
+    "bundle_activity": percent,
+    "skill": fine_percent,
     "sharpe_ratio": ratio,
     "win_rate": percent,
     "profit_factor": ratio,
@@ -52,6 +54,8 @@ FORMATS: dict[str, Callable[[float], str]] = {
 LABELS = {
     "share_of_one_side": "bars on one side",
     "position_deviation": "deviation of positions",
+    "bundle_activity": "activity of the fitted model",
+    "skill": "skill against a constant",
     "expectancy": "expectancy of a trade, at least",
     "track_record_bars": "track record, bars",
     "probability_of_loss": "probability of a loss of the chosen candidate",

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from clm_core.domain.evaluations import (
     BASELINE_COLUMNS,
     CHECK_COLUMNS,
+    FOLD_COLUMNS,
     SYMBOL_COLUMNS,
     Verdict,
 )
@@ -42,6 +43,11 @@ def baseline_table(verdict: Verdict) -> list[str]:
         return []
     rows = [each.cells for each in verdict.baselines]
     return [*table(BASELINE_COLUMNS, rows), "In brackets the interval of 95 %.", ""]
+
+
+def fold_table(verdict: Verdict) -> list[str]:
+    """Table with a row a fold; empty for a verdict without folds."""
+    return table(FOLD_COLUMNS, [each.cells for each in verdict.folds]) if verdict.folds else []
 
 
 def symbol_table(verdict: Verdict) -> list[str]:

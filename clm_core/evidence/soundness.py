@@ -1,5 +1,7 @@
-"""Soundness of positions: a model with constant positions has collapsed, whatever the return."""
+"""Soundness: constant positions, and forecasts worse than a constant, whatever the return."""
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +12,11 @@ MAX_SHARE_OF_ONE_SIDE = 0.95
 MIN_POSITION_DEVIATION = 0.01
 FLAT = 1e-9
 """Positions of at most this size count as flat."""
+
+
+WORSE_THAN_CONSTANT = 1.645
+"""Standard errors below zero from which on a skill counts as worse than a constant's: 5 %, one-sided."""
+LOSSES = ("squared_error", "log_loss", "quantile_loss")
 
 
 @dataclass(frozen=True)
@@ -35,3 +42,30 @@ def activity(positions: Floats) -> Activity:
 
 
 SIDES = {"short": -1.0, "flat": 0.0, "long": 1.0}
+
+
+@dataclass(frozen=True)
+class Skill:
+    """Skill of a forecast against a constant, on rows that the fit left out."""
+
+    value: float
+    """1 - loss / loss of the constant; 0 is no better than the constant."""
+    error: float
+    """Standard error of the value; NaN for a fit by a release that measured none."""
+
+    @property
+    def least(self) -> float:
+        """Value below which the forecast is proven worse than the constant; NaN without an error."""
+        return -WORSE_THAN_CONSTANT * self.error
+
+
+def skill_of(train_metrics: Mapping[str, float]) -> Skill | None:
+    """Skill in the metrics of a fit, or None for a kind of model without a loss."""
+    if "skill" in train_metrics:
+        return Skill(train_metrics["skill"], train_metrics.get("skill_error", math.nan))
+    for name in LOSSES:
+        loss = train_metrics.get(f"validation_{name}")
+        constant = train_metrics.get(f"validation_{name}_of_constant")
+        if loss is not None and constant:
+            return Skill(1.0 - loss / constant, math.nan)
+    return None

@@ -4,6 +4,7 @@ model.json      description of the model (`ModelCard`)
 trees.ubj ...   the model's own files, in formats for data only, never code
 golden.json     the model's answers to the last training bars at the time of saving (`golden`); a pooled
                 model has golden-0.json and so on, one file a member
+activity.json   the model's own positions on its newest training bars, in figures (`activity`)
 manifest.json   SHA-256 and size of every other file, as canonical JSON
 
 The bundle's digest is the SHA-256 of the manifest: stored elsewhere, the digest protects every byte.
@@ -21,7 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from clm_core.domain.errors import BundleCorrupt, ModelError
 from clm_core.market.bars import Bars
 from clm_core.market.panel import Panel
-from clm_core.models import catalog, golden
+from clm_core.models import activity, catalog, golden
 from clm_core.models.contract import Model, ModelCard, Recipe
 from clm_core.models.params import own_origins, series_names
 from clm_core.models.plugins import PluginModel
@@ -77,6 +78,7 @@ def save_bundle(model: Model, recipe: Recipe, folder: Path, bars: Bars | Panel) 
     model.save(folder)
     _require_storable(folder)
     golden.record(model, bars, folder)
+    activity.record(model, bars, folder)
     card = card_of(model, recipe)
     # a card without own features, series and a pool stays readable by earlier releases
     unused = {name for name in ("own_features", "series", "pool") if not getattr(card, name)}
@@ -175,7 +177,7 @@ def _measured(model: Model, bars: Bars | Panel) -> Model:
 def _require_storable(folder: Path) -> None:
     """Refuse files that verification would reject on loading."""
     for path in sorted(folder.iterdir()):
-        taken = path.name in (MANIFEST, CARD) or golden.is_golden(path.name)
+        taken = path.name in (MANIFEST, CARD, activity.FILE) or golden.is_golden(path.name)
         if taken or path.suffix not in SAFE_SUFFIXES:
             raise ModelError(
                 f"the model wrote {path.name}, which no bundle may hold: a file needs an unused name with "

@@ -7,7 +7,7 @@ Backtest, shadow testing and gate treat trees, forecasters and RL policies alike
     model.positions(bars)      # shape (n_bars,), in [-1, 1]
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
@@ -238,6 +238,27 @@ class WarmStarting(Recipe, Protocol):
 
     def fit_after(self, older: Model, bars: Bars, seed: int, progress: Progress | None = None) -> Model:
         """Continue a model of the same recipe, fitted on older bars only (none after `bars`)."""
+        ...
+
+
+@runtime_checkable
+class FollowsFolds(Recipe, Protocol):
+    """A recipe whose final fit takes its length from the folds of the walk-forward."""
+
+    def following_folds(self, metrics: Sequence[Mapping[str, float]]) -> Recipe:
+        """Recipe of the final fit.
+
+        Args:
+            metrics: training metrics of the fold's models, at least one.
+        """
+        ...
+
+    def as_fitted(self, metrics: Mapping[str, float]) -> Recipe:
+        """Recipe that repeats the final fit of a stored version.
+
+        Args:
+            metrics: training metrics of the version.
+        """
         ...
 
 

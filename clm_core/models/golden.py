@@ -173,6 +173,18 @@ def preflight(model: Model, folder: Path) -> None:
         )
 
 
+def is_flat(folder: Path) -> bool:
+    """True if no golden row of a verified bundle has a position, nor a signal behind it; False without rows.
+
+    Raises:
+        BundleCorrupt: the golden rows cannot be read.
+    """
+    paths = [path for path in folder.iterdir() if is_golden(path.name)]
+    recorded = [_read(path) for path in paths]
+    moves = any(any(rows.positions) or any(rows.signal or ()) for rows in recorded)
+    return bool(recorded) and not moves
+
+
 def _compare(model: Model, path: Path) -> float | None:
     """The answer to every golden row if all answers and all signals are the same, else None.
 

@@ -21,6 +21,7 @@ wanted, at the start of a stretch and at moments on the clock every `anchor_bars
 `Sizing.bars_needed` bars give the positions of the whole history.
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
@@ -40,6 +41,7 @@ from clm_core.market.panel import Panel
 from clm_core.market.timeframes import Calendar
 from clm_core.models.contract import (
     ExpectsReturns,
+    FollowsFolds,
     Model,
     OffersConvictions,
     Pooling,
@@ -352,6 +354,30 @@ class SizedRecipe:
 
     def _sized(self, model: Model) -> SizedModel:
         return SizedModel(model, self.sizing, self.execution)
+
+
+def following_folds(recipe: Recipe, metrics: Sequence[Mapping[str, float]]) -> Recipe:
+    """Recipe of the final fit; kinds that do not follow the folds are returned unchanged.
+
+    Args:
+        metrics: training metrics of the fold's models, at least one.
+    """
+    inner = unsized_recipe(recipe)
+    return _with_inner(recipe, inner.following_folds(metrics)) if isinstance(inner, FollowsFolds) else recipe
+
+
+def as_fitted(recipe: Recipe, metrics: Mapping[str, float]) -> Recipe:
+    """Recipe that repeats the final fit of a stored version.
+
+    Args:
+        metrics: training metrics of the version.
+    """
+    inner = unsized_recipe(recipe)
+    return _with_inner(recipe, inner.as_fitted(metrics)) if isinstance(inner, FollowsFolds) else recipe
+
+
+def _with_inner(recipe: Recipe, inner: Recipe) -> Recipe:
+    return recipe.with_inner(inner) if isinstance(recipe, SizedRecipe) else inner
 
 
 def sections(sizing: Sizing | None, execution: ExecutionRules) -> dict[str, Any]:

@@ -336,7 +336,18 @@ class Promotions:
                 f"`clm restore-version {model_id} {label}`, then repeat the command."
             )
         self.verify(target, request.actor, request.at)
-        return bool(refusals)
+        inactive = self._inactivity(target)
+        if inactive is not None and not force:
+            advice = "Retrain, or ask an admin to force the promotion and to give a reason."
+            raise PromotionRefused(model_id, label, [inactive], advice)
+        return bool(refusals) or inactive is not None
+
+    def _inactivity(self, target: ModelVersion) -> str | None:
+        """Reason against a version whose registered model holds one side, whatever its folds did."""
+        from clm_core.models import activity
+
+        with self.registry.fetched(target.model_path) as bundle:
+            return activity.problem_of(bundle)
 
     def _roll_back(
         self,

@@ -117,6 +117,7 @@ def build_case(
     min_trials = policy.evidence.fewest_trials if policy.evidence else 1.0
     returns = evaluation.result.returns
     periods_per_year = evaluation.bars.periods_per_year
+    fitted = evaluation.fitted
     return Case(
         metrics=evaluation.metrics,
         activity=activity(evaluation.positions),
@@ -131,6 +132,8 @@ def build_case(
         succession=succession,
         timing=timing_of(evaluation),
         alpha=alpha_of(evaluation),
+        bundle=None if fitted is None else fitted.activity,
+        skill=None if fitted is None else fitted.skill,
     )
 
 

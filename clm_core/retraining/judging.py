@@ -6,14 +6,15 @@ the same gate as after the training, on the bars of the training. Later trials b
 later versions and do not count.
 """
 
+import contextlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from clm_core.backtest.terms import MarketTerms
 from clm_core.decisions import gate
 from clm_core.decisions.gate_policy import GatePolicy
-from clm_core.domain.errors import CLMError, EvidenceChanged
+from clm_core.domain.errors import CLMError, EvidenceChanged, RegistryUnavailable
 from clm_core.domain.evaluations import CheckStatus, EvaluationResult, Verdict
 from clm_core.domain.execution import ExecutionRules
 from clm_core.domain.jobs import TrainingJob
@@ -22,14 +23,16 @@ from clm_core.domain.stored_evidence import StoredEvidence
 from clm_core.domain.terms import EvaluationTerms, cost_sentence
 from clm_core.domain.versions import ModelVersion
 from clm_core.domain.walk_forward import WalkForwardPlan
+from clm_core.evidence.soundness import skill_of
 from clm_core.ledger.executions import version_execution
 from clm_core.market.bars import Bars
 from clm_core.market.panel import Panel
 from clm_core.market.timeframes import Calendar, Timeframe
-from clm_core.retraining import case, pools
+from clm_core.models import activity
+from clm_core.retraining import case, folds, pools
 from clm_core.retraining.evaluation import backtest_seeds, baseline_sizer, evaluation_of
 from clm_core.retraining.recorded_numbers import calendar_of, judge_recorded_numbers
-from clm_core.retraining.results import BacktestEvaluation
+from clm_core.retraining.results import BacktestEvaluation, FittedModel
 from clm_core.retraining.searched import search_risk
 from clm_core.retraining.stored_evidence import OutOfSampleRuns, unpack
 from clm_core.retraining.succession import succession_of
@@ -90,9 +93,11 @@ def verdict_on(
     judged = case.build_case(evaluation, trials, against, policy, selection, succession)
     verdict = gate.judge(judged, policy)
     seeds = evaluation.seed_sharpes
+    by_fold = () if evaluation.fitted is None else evaluation.fitted.folds
     updates = {
         "seed_sharpes": seeds if len(seeds) > 1 else (),
-        "warnings": (*verdict.warnings, *evaluation.market.terms.remarks),
+        "warnings": (*verdict.warnings, *evaluation.market.terms.remarks, *folds.degenerate(by_fold)),
+        "folds": by_fold,
         "baselines": case.compare_with_baselines(evaluation),
         "by_symbol": pools.by_symbol(evaluation.members, evaluation.plan, len(seeds)),
     }
@@ -203,7 +208,7 @@ def _judge(
 ) -> Judgement:
     evidence = services.ledger.stored_evidence(result.id)
     if evidence is not None:
-        return _judge_positions(services, version, result, evidence)
+        return _judge_positions(services, version, result, recorded, evidence)
     job = services.ledger.job(version.training_job_id)
     settle_costs(services, job.symbols or (job.symbol,), calendar_of(result))
     verdict = judge_recorded_numbers(services, version, job, result, recorded)
@@ -211,7 +216,11 @@ def _judge(
 
 
 def _judge_positions(
-    services: Services, version: ModelVersion, result: EvaluationResult, evidence: StoredEvidence
+    services: Services,
+    version: ModelVersion,
+    result: EvaluationResult,
+    recorded: Verdict,
+    evidence: StoredEvidence,
 ) -> Judgement:
     """Backtests and gate on the stored positions, on the bars of the training."""
     job = services.ledger.job(version.training_job_id)
@@ -224,9 +233,19 @@ def _judge_positions(
     backtests = backtest_seeds(bars, runs, terms, policy.criteria.seed_quantile)
     plan = services.settings.walk_forward if result.terms is None else result.terms.walk_forward
     evaluation = evaluation_of(backtests, bars, runs, terms, baseline_sizer(version.params), plan)
+    evaluation = replace(evaluation, fitted=_fitted(services, version, recorded))
     verdict = verdict_on(services, version, evaluation, policy, until=result.created_at)
     judged_under = recorded_terms(evaluation, plan)
     return Judgement(verdict, cost_sentence(judged_under), judged_under.digest, evidence.digest)
+
+
+def _fitted(services: Services, version: ModelVersion, recorded: Verdict) -> FittedModel:
+    """Facts about the registered model; without the activity where MLflow has no bundle, which refuses a
+    promotion by itself."""
+    measured = None
+    with contextlib.suppress(RegistryUnavailable), services.registry.fetched(version.model_path) as bundle:
+        measured = activity.read(bundle)
+    return FittedModel(measured, skill_of(version.train_metrics), recorded.folds)
 
 
 def _bars_of(

@@ -29,6 +29,7 @@ def summary_page(home: Path, version: ModelVersion, verdict: Verdict, report: Te
             *verdict_text.bullets(verdict),
             *(f"{sentence}.\n" for sentence in spread(verdict)),
             *verdict_text.table(CHECK_COLUMNS, verdict_text.check_rows(verdict)),
+            *verdict_text.fold_table(verdict),
             *verdict_text.symbol_table(verdict),
             *verdict_text.baseline_table(verdict),
             f"![equity curve](data:image/png;base64,{b64encode(report.equity_png).decode()})",

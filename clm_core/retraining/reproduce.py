@@ -17,6 +17,7 @@ from clm_core.models.bundle import card_of, load_bundle, read_card
 from clm_core.models.contract import Model, ModelCard, Progress, Recipe
 from clm_core.models.ensemble import readable, with_members_of
 from clm_core.models.pooled import fit_pool
+from clm_core.models.sizing import as_fitted
 from clm_core.retraining.code_version import code_version
 from clm_core.retraining.steps import fetch_bars, training_costs
 from clm_core.services import Services
@@ -80,7 +81,7 @@ def reproduce(services: Services, version: ModelVersion) -> Reproduction:
     params = catalog.stored_params(job.model_type, job.training_params, job.plugin)
     requested = catalog.recipe(job.model_type, params, costs, job.plugin)
     # members of an ensemble stay as stored: each member is a version to be reproduced by itself
-    recipe = with_members_of(requested, stored)
+    recipe = as_fitted(with_members_of(requested, stored), card.train_metrics)
     fitted_on = _training_bars(bars, stored)
     again = _fit(recipe, fitted_on, job.seed, lambda done: services.announce("Training again", done))
     different = [

@@ -6,10 +6,12 @@ from pathlib import Path
 from clm_core.backtest.baselines import Baseline
 from clm_core.backtest.results import Backtest, Metrics
 from clm_core.backtest.terms import MarketTerms
-from clm_core.domain.evaluations import Verdict
+from clm_core.domain.evaluations import FoldSummary, Verdict
 from clm_core.domain.versions import ModelVersion
 from clm_core.domain.walk_forward import WalkForwardPlan
+from clm_core.evidence.soundness import Skill
 from clm_core.market.bars import Bars, Floats
+from clm_core.models.activity import BundleActivity
 from clm_core.retraining.stored_evidence import OutOfSampleRuns
 
 
@@ -24,6 +26,18 @@ class MemberEvaluation:
     result: Backtest
     metrics: Metrics
     market: MarketTerms
+
+
+@dataclass(frozen=True)
+class FittedModel:
+    """Facts about the registered model, which is fitted on all bars, and about the fits of the folds."""
+
+    activity: BundleActivity | None
+    """Positions of the model itself on its training tail; None for a bundle of an earlier release."""
+    skill: Skill | None
+    """Skill of the model; None for a kind without forecasts."""
+    folds: tuple[FoldSummary, ...]
+    """Folds of the judged seed; for stored evidence, as they were recorded."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +66,8 @@ class BacktestEvaluation:
     """Positions of every seed, as the models asked for them."""
     plan: WalkForwardPlan
     """Plan of the walk-forward, with the days and the grid of the request."""
+    fitted: FittedModel | None = None
+    """Facts about the registered model; None: not measured."""
     members: tuple[MemberEvaluation, ...] = ()
     """Members of a pool with the judged seed; empty for one market."""
 

@@ -3,7 +3,7 @@
 import math
 import platform
 import uuid
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import datetime, timedelta
 from functools import partial
 
@@ -23,14 +23,15 @@ from clm_core.domain.terms import EvaluationTerms, cost_sentence
 from clm_core.domain.versions import ModelVersion
 from clm_core.domain.vocabulary import ModelStatus
 from clm_core.domain.walk_forward import WalkForwardPlan
+from clm_core.evidence.soundness import skill_of
 from clm_core.market.bars import Bars
 from clm_core.market.panel import Panel
-from clm_core.models import catalog
+from clm_core.models import activity, catalog
 from clm_core.models.bundle import read_card
 from clm_core.models.contract import ModelCard
 from clm_core.models.ensemble import readable
 from clm_core.registry.mlflow_registry import Registered
-from clm_core.retraining import case, pools, resume, training
+from clm_core.retraining import case, folds, pools, resume, training
 from clm_core.retraining.code_version import code_digest, code_version
 from clm_core.retraining.ensembles import fetch_members
 from clm_core.retraining.evaluation import (
@@ -43,7 +44,7 @@ from clm_core.retraining.fold_cache import FoldCache
 from clm_core.retraining.judging import market_terms, recorded_terms, settle_costs, verdict_on
 from clm_core.retraining.plans import plan_of
 from clm_core.retraining.recipes import recipe_of
-from clm_core.retraining.results import BacktestEvaluation, TearSheetFiles
+from clm_core.retraining.results import BacktestEvaluation, FittedModel, TearSheetFiles
 from clm_core.retraining.stored_evidence import pack, runs_of
 from clm_core.retraining.training import TrainingResult, TrainingSpec
 from clm_core.services import Services
@@ -166,8 +167,18 @@ def evaluate_out_of_sample(
     backtests = backtest_seeds(bars, runs, terms, quantile)
     _count_trials(services, lease, job, backtests)
     evaluation = evaluation_of(backtests, bars, runs, terms, baseline_sizer(trained.params), trained.plan)
+    evaluation = replace(evaluation, fitted=_fitted(evaluation, trained))
     crash_at(Fault.EVALUATED, services.settings.fault)
     return evaluation
+
+
+def _fitted(evaluation: BacktestEvaluation, trained: TrainingResult) -> FittedModel:
+    run = trained.out_of_sample[evaluation.judged_seed]
+    return FittedModel(
+        activity=activity.read(trained.bundle),
+        skill=skill_of(trained.train_metrics),
+        folds=folds.summaries(evaluation.result, run.folds, evaluation.bars.periods_per_year),
+    )
 
 
 def _count_trials(services: Services, lease: Lease, job: TrainingJob, backtests: SeedBacktests) -> None:

@@ -52,6 +52,7 @@ from clm_core.models.ensemble import with_members
 from clm_core.models.own import FeaturesInUse
 from clm_core.models.params import feature_names, own_origins
 from clm_core.models.pooled import PooledModel, fit_pool
+from clm_core.models.sizing import following_folds
 from clm_core.platform.private_files import keep_files_private
 from clm_core.retraining.code_version import code_digest
 from clm_core.retraining.fold_cache import FoldCache
@@ -149,7 +150,10 @@ def train(
     runs = [_walk(spec, recipe, bars, number, share, announce, cache) for number in range(spec.seeds)]
     if cache is not None:
         cache.trim()
-    final_recipe = with_members(recipe, folder / MEMBERS)
+    final_recipe = following_folds(
+        with_members(recipe, folder / MEMBERS),
+        [fold.train_metrics for run in runs for fold in run[0].folds],
+    )
 
     def report_fit(done: float) -> None:
         announce("Final fit", share + done * (1 - share) / 2)

@@ -1,4 +1,8 @@
-"""Soundness checks: a ruined or collapsed version is refused whatever the result."""
+"""Soundness checks: a ruined or collapsed version is refused whatever the result.
+
+The walk-forward shows the activity of the recipe. The registered model is fitted on all bars and has checks
+of the model alone: `bundle_activity` and `skill`.
+"""
 
 import math
 
@@ -6,7 +10,8 @@ from clm_core.decisions.cases import Case
 from clm_core.decisions.checks import limits
 from clm_core.decisions.checks.limits import Reasoned
 from clm_core.domain.evaluations import CheckKind
-from clm_core.evidence.soundness import MAX_SHARE_OF_ONE_SIDE, MIN_POSITION_DEVIATION
+from clm_core.evidence.soundness import MAX_SHARE_OF_ONE_SIDE, MIN_POSITION_DEVIATION, Skill
+from clm_core.models.activity import MIN_ACTIVE_SHARE, BundleActivity
 
 RUINED = "ruined: the losses took all the capital within the test, equity reached 0"
 
@@ -22,6 +27,35 @@ def soundness_checks(case: Case) -> tuple[Reasoned, ...]:
         (ruined, RUINED if ruined.value == 1.0 else limits.refusal(ruined)),
         (share, f"collapsed: {activity.share:.1%} of its positions are {activity.commonest_side}"),
         (deviation, f"collapsed: its positions vary by {activity.deviation:.2g}, hardly at all"),
+        *_of_bundle(case.bundle),
+        *_of_skill(case.skill),
+    )
+
+
+def _of_bundle(activity: BundleActivity | None) -> tuple[Reasoned, ...]:
+    if activity is None:
+        return ()
+    check = limits.at_least("bundle_activity", activity.active_share, MIN_ACTIVE_SHARE, CheckKind.SOUNDNESS)
+    return ((check, f"collapsed: {activity.problem}"),)
+
+
+def _of_skill(skill: Skill | None) -> tuple[Reasoned, ...]:
+    """Check that the forecast is not proven worse than a constant; none for a skill without a known error.
+
+    Zero is no limit: a real edge has a skill of some thousandths, and a single validation part shows less
+    than zero in a sixth of the fits.
+    """
+    if skill is None or math.isnan(skill.error):
+        return ()
+    check = limits.at_least("skill", skill.value, skill.least, CheckKind.SOUNDNESS)
+    return (
+        (
+            check,
+            f"the registered model's forecast is worse than a constant: skill {skill.value:.2%}, "
+            f"{-skill.value / skill.error:.1f} standard errors below zero"
+            if skill.error > 0
+            else limits.refusal(check),
+        ),
     )
 
 

@@ -50,6 +50,7 @@ from clm_core.models.networks.windows import (
     windows_of,
 )
 from clm_core.models.params import require_features
+from clm_core.models.skill import skill_metrics
 
 if TYPE_CHECKING:
     from clm_core.models.networks.architecture import Forecaster
@@ -319,19 +320,26 @@ def _validation_metrics(
     actual = material.targets[material.validation, -1]
     base = forecaster.base[-1].double().numpy()
     shares = KEPT_SHARES if shrink else KEPT_SHARES[-1:]
-    losses = [_quantile_loss(base + share * (forecast - base), actual) for share in shares]
+    by_share = [_quantile_losses(base + share * (forecast - base), actual) for share in shares]
+    losses = [float(np.mean(each)) for each in by_share]
     best = int(np.argmin(losses))
+    of_constant = _quantile_losses(base[None], actual)
     return {
         "fit_rows": float(len(material.fit)),
         "validation_rows": float(len(material.validation)),
         "validation_quantile_loss": losses[best],
-        "validation_quantile_loss_of_constant": _quantile_loss(base[None], actual),
+        "validation_quantile_loss_of_constant": float(np.mean(of_constant)),
         "validation_accuracy": accuracy(probability_of_rise(forecast) - 0.5, actual),
         "trust": float(shares[best]),
+        **skill_metrics(
+            by_share[best].mean(axis=1),
+            of_constant.mean(axis=1),
+            len(actual) / material.targets.shape[1],
+        ),
     }
 
 
-def _quantile_loss(quantiles: Floats, actual: Floats) -> float:
-    """Mean over levels and rows of max(level * miss, (level - 1) * miss), miss = actual - quantile."""
+def _quantile_losses(quantiles: Floats, actual: Floats) -> Floats:
+    """max(level * miss, (level - 1) * miss), miss = actual - quantile, shape (n_rows, n_levels)."""
     miss = actual[:, None] - quantiles
-    return float(np.mean(np.maximum(LEVELS * miss, (LEVELS - 1) * miss)))
+    return np.asarray(np.maximum(LEVELS * miss, (LEVELS - 1) * miss))

@@ -4,6 +4,10 @@ The trees learn a label (`targets`) on the older rows. The newest labelled rows,
 two parts, purged again: the older three quarters stop the boosting early, the newest quarter calibrates
 the answers, so that no row decides twice. Without calibration all of them stop the boosting.
 
+The final fit of a version does not stop early: it grows the median number of trees of the folds of its
+walk-forward (`following_folds`), because a single tail may stop the boosting at the first tree. The newest
+rows calibrate and measure the skill as before, and take no part in the fit.
+
 - signal: the strength of a score over twice its root mean square on both parts, clipped to [-1, 1]; 0 where
   the probability is less than `threshold` from even, and in rows without a full look-back; with `long_only`,
   negative signals become 0.
@@ -18,8 +22,8 @@ bit: the signal is sign(p - 1/2) where |p - 1/2| >= `threshold`, p as the trees 
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Protocol, Self
@@ -42,6 +46,7 @@ from clm_core.market.splits import Rows, bars_for_tail, purged_tail
 from clm_core.models.contract import ModelCard, Progress, TrainedOn
 from clm_core.models.kind import OlderParams
 from clm_core.models.params import FeatureNames, TrainingParams, require_features
+from clm_core.models.skill import skill_metrics
 from clm_core.models.trees.calibration import Curve, base_prior, fit_curve
 from clm_core.models.trees.horizon import choose_horizon, cost_share
 from clm_core.models.trees.targets import (
@@ -69,6 +74,8 @@ LEAST_DEVIATION = 1e-9
 """Deviation of residuals that are all alike, in standard deviations of the horizon's return."""
 LEAST_STRENGTH = 1e-6
 """Log-odds up to which answers differ by rounding alone."""
+ROUNDS_OF_FOLDS = "rounds_of_folds"
+"""Training metric of a fit with a fixed number of trees."""
 DEFAULT_LABEL: Label = "volatility_scaled_return"
 LARGEST_HESSIAN = 1 / 4
 """Hessian of a row at even odds."""
@@ -306,6 +313,8 @@ class BoostingRecipe(ABC):
 
     trees: ClassVar[type[Trees]]
     params: BoostingParams
+    fixed_rounds: int | None = None
+    """Number of trees to grow; None to stop early."""
 
     @property
     def model_type(self) -> ModelType:
@@ -314,6 +323,15 @@ class BoostingRecipe(ABC):
     def describe(self) -> dict[str, Any]:
         return self.params.model_dump(mode="json")
 
+    def following_folds(self, metrics: Sequence[Mapping[str, float]]) -> Self:
+        """Recipe of the final fit: as many trees as the median fold, rounded down."""
+        return replace(self, fixed_rounds=max(1, int(np.median([each["rounds"] for each in metrics]))))
+
+    def as_fitted(self, metrics: Mapping[str, float]) -> Self:
+        """Recipe that fits a stored version again; a version of an older release stopped early."""
+        fixed = metrics.get(ROUNDS_OF_FOLDS)
+        return replace(self, fixed_rounds=None if fixed is None else int(fixed))
+
     def fit(self, bars: Bars, seed: int, progress: Progress | None = None) -> BoostedModel:
         """Boost on the older rows until the newest, purged rows stop improving, and calibrate.
 
@@ -321,8 +339,9 @@ class BoostingRecipe(ABC):
         fitted ones, rows left out as ties (the price is the same after the horizon), the horizon and the
         cost of a round trip as a share of the mean absolute move over it, the loss of both samples (log loss,
         or mean squared error of scaled returns) and of a constant forecast (the fitted rows' mean), an upper
-        bound for useful trees, the validation accuracy, and the log loss of the probability of a rise before
-        and after calibration. XGBoost adds a flag for the use of a GPU.
+        bound for useful trees, the validation accuracy, the skill against the constant (1 - loss / loss of
+        the constant) with its standard error, and the log loss of the probability of a rise before and after
+        calibration. A fit with a fixed number of trees names the number, and XGBoost a use of a GPU.
         """
         # a series is a panel with a single member
         [model] = self.fit_panel(Panel(bars.symbol, (bars,)), seed, progress)
@@ -345,6 +364,8 @@ class BoostingRecipe(ABC):
         report(1.0)
         reading = None
         metrics = _metrics(trees, material, self.params) | boosted.metrics
+        if self.fixed_rounds is not None:
+            metrics[ROUNDS_OF_FOLDS] = float(self.fixed_rounds)
         if self.params.label != "sign":
             reading, scores = _reading(self.params, horizon, material, trees)
             metrics |= _reading_metrics(self.params, material, reading, scores)
@@ -363,7 +384,7 @@ class BoostingRecipe(ABC):
 
     @abstractmethod
     def boost(self, fit: Sample, validation: Sample, seed: int, progress: Progress) -> Boosted:
-        """Grow trees on the first sample until the loss on the second stops improving."""
+        """Grow `fixed_rounds` trees on the first sample, or until the loss on the second stops improving."""
 
 
 def load_trees(
@@ -464,6 +485,12 @@ class _Material:
         """Number of labels without overlap equal in information to the fitted labels; labels of several
         members at the same moments count once."""
         return max(float(each.uniqueness.sum()) for each in self.parts)
+
+    @property
+    def independent_of_validation(self) -> float:
+        """`independent` for the validation rows."""
+        ends = ((each.validation, each.member.label_end[each.validation]) for each in self.parts)
+        return max(float(average_uniqueness(rows, end).sum()) for rows, end in ends)
 
 
 def _material(panel: Panel, params: BoostingParams, horizon: int) -> _Material:
@@ -699,15 +726,18 @@ def _metrics(trees: Trees, material: _Material, params: BoostingParams) -> dict[
     loss = _squared_error if params.learns_returns else _log_loss
     name = "squared_error" if params.learns_returns else "log_loss"
     even = 0.0 if params.learns_returns else 0.5
+    losses = loss(unseen, validation.target)
+    of_constant = loss(constant, validation.target)
     return {
         "fit_rows": float(len(fitted)),
         "validation_rows": float(len(unseen)),
         "rounds": float(trees.rounds),
-        f"fit_{name}": loss(fitted, fit.target),
-        f"validation_{name}": loss(unseen, validation.target),
-        f"validation_{name}_of_constant": loss(constant, validation.target),
+        f"fit_{name}": float(np.mean(loss(fitted, fit.target))),
+        f"validation_{name}": float(np.mean(losses)),
+        f"validation_{name}_of_constant": float(np.mean(of_constant)),
         "validation_accuracy": accuracy(unseen - even, validation.target - even),
         "ties": float(material.ties),
+        **skill_metrics(losses, of_constant, material.independent_of_validation),
     }
 
 
@@ -739,15 +769,15 @@ def _reading_metrics(
     if decided.any():
         before = Curve(1.0, 0.0).probability(score[decided])
         after = reading.rise.probability(score[decided])
-        metrics["calibration_log_loss_before"] = _log_loss(before, rises[decided])
-        metrics["calibration_log_loss"] = _log_loss(after, rises[decided])
+        metrics["calibration_log_loss_before"] = float(np.mean(_log_loss(before, rises[decided])))
+        metrics["calibration_log_loss"] = float(np.mean(_log_loss(after, rises[decided])))
     return metrics
 
 
-def _log_loss(probability: Floats, rises: Floats) -> float:
-    """Mean of -log of the probability given to the observed outcome; a coin scores 0.693."""
-    return float(-np.mean(np.log(np.where(rises > 0.5, probability, 1 - probability))))
+def _log_loss(probability: Floats, rises: Floats) -> Floats:
+    """-log of the probability given to the observed outcome, shape (n_rows,); a coin scores 0.693."""
+    return np.asarray(-np.log(np.where(rises > 0.5, probability, 1 - probability)))
 
 
-def _squared_error(forecast: Floats, actual: Floats) -> float:
-    return float(np.mean((forecast - actual) ** 2))
+def _squared_error(forecast: Floats, actual: Floats) -> Floats:
+    return np.asarray((forecast - actual) ** 2)

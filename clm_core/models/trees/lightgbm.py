@@ -72,8 +72,10 @@ class LightGBMRecipe(BoostingRecipe):
     def boost(self, fit: Sample, validation: Sample, seed: int, progress: Progress) -> Boosted:
         import lightgbm
 
+        rounds = self.fixed_rounds or self.params.rounds
+
         def report(state: Any) -> None:
-            progress((state.iteration + 1) / self.params.rounds)
+            progress((state.iteration + 1) / rounds)
 
         metric = "rmse" if self.params.learns_returns else "binary_logloss"
         native = {
@@ -103,20 +105,23 @@ class LightGBMRecipe(BoostingRecipe):
             params=native,
         )
         history: dict[str, dict[str, list[float]]] = {}
+        early = lightgbm.early_stopping(self.params.early_stopping_rounds, verbose=False)
+        stopping = [early] if self.fixed_rounds is None else []
         booster = lightgbm.train(
             native,
             train,
-            num_boost_round=self.params.rounds,
+            num_boost_round=rounds,
             valid_sets=[
                 lightgbm.Dataset(validation.values, validation.target, reference=train, params=native)
             ],
             valid_names=["validation"],
             callbacks=[
-                lightgbm.early_stopping(self.params.early_stopping_rounds, verbose=False),
+                *stopping,
                 lightgbm.record_evaluation(history),
                 report,
             ],
         )
+        # without early stopping best_iteration is 0 or less, and every tree is kept
         text: str = booster.model_to_string(num_iteration=booster.best_iteration)
         return Boosted(text.encode(), history["validation"][metric], {})
 

@@ -81,7 +81,7 @@ class XGBoostRecipe(BoostingRecipe):
     def boost(self, fit: Sample, validation: Sample, seed: int, progress: Progress) -> Boosted:
         import xgboost
 
-        rounds = self.params.rounds
+        rounds = self.fixed_rounds or self.params.rounds
 
         class ReportRounds(xgboost.callback.TrainingCallback):
             def after_iteration(self, model: Any, epoch: int, evals_log: Any) -> bool:
@@ -108,17 +108,16 @@ class XGBoostRecipe(BoostingRecipe):
             "colsample_bytree": self.params.colsample,
             "reg_lambda": self.params.reg_lambda * self.params.curvature,
         }
+        early = xgboost.callback.EarlyStopping(rounds=self.params.early_stopping_rounds, save_best=True)
+        stopping = [early] if self.fixed_rounds is None else []
         with exclusive_gpu(device):
             booster = xgboost.train(
                 native,
                 train,
-                num_boost_round=self.params.rounds,
+                num_boost_round=rounds,
                 evals=[(tail, "validation")],
                 evals_result=history,
-                callbacks=[
-                    xgboost.callback.EarlyStopping(rounds=self.params.early_stopping_rounds, save_best=True),
-                    ReportRounds(),
-                ],
+                callbacks=[*stopping, ReportRounds()],
                 verbose_eval=False,
             )
         used_gpu = {"gpu": float(device == "cuda")}

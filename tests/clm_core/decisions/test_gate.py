@@ -18,10 +18,11 @@ from clm_core.decisions.gate_policy import EvidenceLevels, GatePolicy, load_docu
 from clm_core.domain.evaluations import CheckKind, Decision, Verdict
 from clm_core.evidence import paired
 from clm_core.evidence.regression import NOT_REGRESSED, JointAlpha
-from clm_core.evidence.soundness import Activity, activity
+from clm_core.evidence.soundness import Activity, Skill, activity, skill_of
 from clm_core.evidence.track_record import track_record
 from clm_core.evidence.trials import DAY, TrialCount, count_trials, trial_record
 from clm_core.market.bars import Floats
+from clm_core.models.activity import activity_of
 
 GOOD = Metrics(
     total_return=0.4,
@@ -359,3 +360,57 @@ def test_a_verdict_names_the_policy_it_was_reached_by() -> None:
     verdicts = [judged(policy) for policy in (STRICT, STRICT, harder, ALONE)]
     assert verdicts[0].policy_hash == verdicts[1].policy_hash == STRICT.digest
     assert len({verdict.policy_hash for verdict in verdicts}) == 3
+
+
+NEVER_TRADES = activity_of(np.zeros(100))
+WORSE = Skill(-0.03, 0.01)
+
+
+@pytest.mark.parametrize(
+    ("changes", "name", "reason"),
+    [
+        (
+            {"bundle": NEVER_TRADES},
+            "bundle_activity",
+            "collapsed: the fitted model is flat on 100.0% of the newest 100 training bars",
+        ),
+        (
+            {"skill": WORSE},
+            "skill",
+            "the registered model's forecast is worse than a constant: skill -3.00%, 3.0 standard errors "
+            "below zero",
+        ),
+    ],
+    ids=["activity", "skill"],
+)
+def test_a_registered_model_that_collapsed_fails_whatever_its_folds_did(
+    changes: dict[str, Any], name: str, reason: str
+) -> None:
+    verdict = gate.judge(replace(case(), **changes), STRICT)
+    [check] = [each for each in verdict.checks if each.name == name]
+    assert (check.kind, check.passed) == (CheckKind.SOUNDNESS, False)
+    assert (verdict.decision, verdict.reasons) == (Decision.FAIL, (reason,))
+
+
+def test_a_model_that_collapsed_has_no_score() -> None:
+    assert gate.judge(replace(case(), bundle=NEVER_TRADES), STRICT).score == 0.0
+    assert gate.judge(replace(case(), activity=Activity("long", 1.0, 0.0)), STRICT).score == 0.0
+    assert judged(sharpe_ratio=0.6, win_rate=0.48).score > 0.0
+
+
+@pytest.mark.parametrize(
+    "skill",
+    [Skill(0.002, 0.01), Skill(-0.016, 0.01), Skill(0.0, 0.0), None, Skill(-0.5, math.nan)],
+    ids=["some", "within chance of zero", "a constant", "no forecast", "no error measured"],
+)
+def test_a_skill_not_proven_below_zero_refuses_nothing(skill: Skill | None) -> None:
+    active = activity_of(np.resize([0.5, -0.5], 100))
+    assert gate.judge(replace(case(), bundle=active, skill=skill), STRICT).decision is Decision.PASS
+
+
+def test_a_skill_is_read_from_the_losses_of_an_earlier_release() -> None:
+    skill = skill_of({"validation_log_loss": 0.70, "validation_log_loss_of_constant": 0.69})
+    assert skill is not None
+    assert skill.value == pytest.approx(1 - 0.70 / 0.69)
+    assert math.isnan(skill.error)
+    assert skill_of({"out_of_fold_sharpe.x": 1.0}) is None

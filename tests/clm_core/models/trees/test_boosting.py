@@ -17,6 +17,7 @@ from clm_core.market.features import FEATURES, LOOK_BACK
 from clm_core.market.signals import hold_signals
 from clm_core.market.timeframes import Calendar, Timeframe
 from clm_core.models import catalog
+from clm_core.models.skill import skill_metrics
 from clm_core.models.trees.boosting import BoostedModel, BoostingRecipe
 from clm_core.models.trees.lightgbm import LightGBMParams, LightGBMRecipe
 from clm_core.models.trees.xgboost import XGBoostParams, XGBoostRecipe
@@ -278,3 +279,45 @@ def test_the_learning_curve_has_its_lowest_loss_at_the_last_round_kept(
     assert len(model.learning_curve) == 40
     assert np.argmin(model.learning_curve) + 1 == model.train_metrics["rounds"]
     assert min(model.learning_curve) == pytest.approx(model.train_metrics["validation_log_loss"], rel=1e-5)
+
+
+@pytest.mark.parametrize("params", LIBRARIES)
+def test_the_final_fit_grows_the_median_trees_of_the_folds_without_stopping(
+    params: Params, bars: Bars
+) -> None:
+    recipe = recipe_of(params(early_stopping_rounds=1, rounds=500))
+    folds = [{"rounds": float(rounds)} for rounds in (1, 30, 191, 20, 3)]
+    model = recipe.following_folds(folds).fit(bars, seed=1)
+    assert model.trees.rounds == 20
+    assert model.train_metrics["rounds"] == model.train_metrics["rounds_of_folds"] == 20
+    assert recipe.describe() == recipe.following_folds(folds).describe()
+
+
+@pytest.mark.parametrize("params", LIBRARIES)
+def test_a_stored_version_is_fitted_again_with_as_many_trees_or_stops_early_as_it_did(
+    params: Params, bars: Bars
+) -> None:
+    recipe = recipe_of(params(rounds=40))
+    final = recipe.following_folds([{"rounds": 7.0}, {"rounds": 12.0}])
+    first = final.fit(bars, seed=1)
+    assert recipe.as_fitted(first.train_metrics).fit(bars, seed=1).raw == first.raw
+    of_earlier_release = {"rounds": 12.0}
+    assert recipe.as_fitted(of_earlier_release) == recipe
+
+
+@pytest.mark.parametrize("params", LIBRARIES)
+def test_the_skill_is_the_gain_over_a_constant_with_the_error_of_labels_without_overlap(
+    params: Params, bars: Bars
+) -> None:
+    metrics = fitted(params, bars, {"rounds": 5}).train_metrics
+    loss, constant = (metrics[f"validation_squared_error{end}"] for end in ("", "_of_constant"))
+    assert metrics["skill"] == pytest.approx(1 - loss / constant)
+    assert 0 < metrics["skill_error"] < 1
+
+
+def test_overlapping_labels_tell_no_more_than_those_without_overlap() -> None:
+    losses, constant = np.resize([1.0, 1.2], 480), np.ones(480)
+    tenfold = skill_metrics(losses, constant, 48)["skill_error"]
+    assert tenfold == pytest.approx(0.1 / np.sqrt(48))
+    assert skill_metrics(losses, constant, 480)["skill_error"] == pytest.approx(tenfold / np.sqrt(10))
+    assert skill_metrics(losses, np.zeros(480), 48) == {}

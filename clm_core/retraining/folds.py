@@ -1,0 +1,89 @@
+"""Rows of a verdict about the folds of the walk-forward, with degenerate properties by name."""
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+
+from clm_core.backtest.metrics import sharpe_ratio
+from clm_core.backtest.results import Backtest
+from clm_core.backtest.walk_forward import FoldResult
+from clm_core.domain.evaluations import FoldSummary
+from clm_core.evidence.soundness import FLAT, LOSSES
+from clm_core.market.bars import Floats
+from clm_core.models.activity import MIN_ACTIVE_SHARE, activity_of
+
+LENGTHS = ("rounds", "steps")
+"""Training metrics with the length of a fit."""
+
+
+def summaries(
+    result: Backtest, folds: Sequence[FoldResult], periods_per_year: float
+) -> tuple[FoldSummary, ...]:
+    """Folds of a walk-forward, oldest first.
+
+    Args:
+        result: backtest over the test bars of all folds; of a pool, the portfolio's.
+    """
+    first = folds[0].test.start
+    return tuple(_summary(result, fold, first, periods_per_year) for fold in folds)
+
+
+def degenerate(folds: tuple[FoldSummary, ...]) -> tuple[str, ...]:
+    """A sentence for each degenerate property, with the numbers of the folds."""
+    having: dict[str, list[int]] = {}
+    for number, fold in enumerate(folds, 1):
+        for remark in fold.remarks:
+            having.setdefault(remark, []).append(number)
+    return tuple(
+        f"Fold {', '.join(map(str, numbers))} of {len(folds)}: {remark}."
+        for remark, numbers in having.items()
+    )
+
+
+def _summary(result: Backtest, fold: FoldResult, first: int, periods_per_year: float) -> FoldSummary:
+    """
+    Args:
+        first: row of the first out-of-sample bar.
+    """
+    rows = slice(fold.test.start - first, fold.test.stop - first)
+    exposure = result.exposure[rows]
+    entries = result.trades.entry_bar
+    loss, of_constant = losses(fold.train_metrics)
+    return FoldSummary(
+        start=fold.test_start,
+        end=fold.test_end,
+        rounds=_length(fold.train_metrics),
+        loss=loss,
+        loss_of_constant=of_constant,
+        sharpe_ratio=sharpe_ratio(result.returns[rows], periods_per_year),
+        exposure=float(np.abs(exposure).mean()),
+        trades=int(np.count_nonzero((entries >= rows.start) & (entries < rows.stop))),
+        remarks=tuple(_remarks(exposure, fold.train_metrics)),
+    )
+
+
+def losses(train_metrics: Mapping[str, float]) -> tuple[float | None, float | None]:
+    """Validation loss of a fit and of a constant; None for a kind without."""
+    for name in LOSSES:
+        if f"validation_{name}" in train_metrics:
+            key = f"validation_{name}"
+            return train_metrics[key], train_metrics.get(f"{key}_of_constant")
+    return None, None
+
+
+def _length(train_metrics: Mapping[str, float]) -> float | None:
+    return next((train_metrics[name] for name in LENGTHS if name in train_metrics), None)
+
+
+def _remarks(exposure: Floats, train_metrics: Mapping[str, float]) -> Iterator[str]:
+    if np.all(np.abs(exposure) <= FLAT):
+        yield "flat on every bar"
+    else:
+        activity = activity_of(exposure)
+        if activity.active_share < MIN_ACTIVE_SHARE:
+            yield f"{activity.commonest_side} on {1 - activity.active_share:.1%} of the bars"
+    if train_metrics.get("rounds") == 1:
+        yield "boosting stopped at the first tree"
+    loss, of_constant = losses(train_metrics)
+    if loss is not None and of_constant is not None and not loss < of_constant:
+        yield "the forecast is no better than a constant"
