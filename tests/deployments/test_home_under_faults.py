@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import promoting
 import pytest
 from installations import CLM, Installation, wait_until
 from markets import add_markets
@@ -31,6 +30,7 @@ from webhooks import signed
 from clm_core.domain.actors import SYSTEM
 from clm_core.domain.operation_settings import PolicySource
 from clm_core.platform.database import open_database
+from clm_core.retraining.promoting import promote
 from clm_core.services import open_services
 from clm_core.settings import Settings, TrainingSettings
 
@@ -121,9 +121,11 @@ class Life:
 
 
 def installed(home: Path, policy: Path) -> Installation:
+    """Installation whose settings file names the policy: a promotion takes none from a variable."""
+    home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    (home / "clm.toml").write_text(f'[policy]\nfile = "{policy}"\n')
     return Installation(
         home,
-        CLM_POLICY__FILE=str(policy),
         CLM_LEASE_SECONDS=str(LEASE_SECONDS),
         CLM_STACK__CONCURRENT_RUNS="1",
     )
@@ -150,7 +152,7 @@ def life(make_home: Callable[[str], Path], policy: Path) -> Iterator[Life]:
         exec(RETRAIN, {"settings": settings, "request": REQUEST})
     with open_services(settings) as services:
         for version in services.ledger.versions(model_id=MODEL)[:2]:
-            promoting.promote(services, MODEL, version.version, SYSTEM, "tested", services.clock())
+            promote(services, MODEL, version.version, SYSTEM, "tested")
     with open_database(home) as database:
         lived = Life(installed(home, policy), database.server)
         yield lived

@@ -4,16 +4,15 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 
-import promoting
 import psycopg
 import pytest
 from processes import ANYTHING_PASSES, REQUEST, RETRAIN
 
 from clm_core.domain.actors import SYSTEM
 from clm_core.domain.operation_settings import PolicySource
+from clm_core.retraining.promoting import promote
 from clm_core.services import open_services
 from clm_core.settings import Settings, TrainingSettings
 
@@ -52,7 +51,7 @@ def life(make_home: Callable[[str], Path], tmp_path_factory: pytest.TempPathFact
     exec(RETRAIN, done)
     with open_services(settings) as services:
         [version] = services.ledger.versions(model_id="lightgbm_btcusd_1h")
-        promoting.promote(services, version.model_id, version.version, SYSTEM, "tested", datetime.now(UTC))
+        promote(services, version.model_id, version.version, SYSTEM, "tested")
         yield Life(settings.home, services.database.server, str(version.training_job_id))
 
 
