@@ -14,7 +14,6 @@ from benchmarks.power import error, percent, table
 from clm_core.decisions.return_streams import Shape, draw_returns
 from clm_core.evidence.track_record import (
     NORMAL,
-    deflated_sharpe_ratio,
     expected_maximum_sharpe,
     probabilistic_sharpe_ratio,
     track_record,
@@ -40,7 +39,9 @@ def before(records: Sequence[TrialRecord], returns: Sequence[Floats]) -> list[bo
     for stop in range(1, len(records) + 1):
         record = track_record(returns[stop - 1])
         passes.append(
-            deflated_sharpe_ratio(record, *variance_and_count(records[:stop], record.effective_bars))
+            probabilistic_sharpe_ratio(
+                record, expected_maximum_sharpe(*variance_and_count(records[:stop], record.effective_bars))
+            )
             >= CONFIDENCE
         )
     return passes
@@ -179,7 +180,10 @@ def last_pass(judge: Judge, records: Sequence[TrialRecord], returns: Sequence[Fl
     if judge is before:
         record = track_record(returns[-1])
         return (
-            deflated_sharpe_ratio(record, *variance_and_count(records, record.effective_bars)) >= CONFIDENCE
+            probabilistic_sharpe_ratio(
+                record, expected_maximum_sharpe(*variance_and_count(records, record.effective_bars))
+            )
+            >= CONFIDENCE
         )
     return judge(records, returns)[-1]
 

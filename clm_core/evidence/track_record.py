@@ -196,13 +196,6 @@ def expected_maximum_sharpe(trial_variance: float, trials: float) -> float:
     return math.sqrt(trial_variance) * max((1.0 - gamma) * low + gamma * high, 0.0)
 
 
-def deflated_sharpe_ratio(record: TrackRecord, trial_variance: float, trials: float) -> float:
-    """Probability, 0..1, that the true Sharpe ratio exceeds the trial luck: `probabilistic_sharpe_ratio` with
-    `expected_maximum_sharpe` as the benchmark (Bailey & Lopez de Prado 2014, equation 2).
-    """
-    return probabilistic_sharpe_ratio(record, expected_maximum_sharpe(trial_variance, trials))
-
-
 def minimum_track_record_length(record: TrackRecord, confidence: float, benchmark: float = 0.0) -> float:
     """Bars at which an unchanged Sharpe ratio exceeds `benchmark` with the given confidence (Bailey & Lopez
     de Prado 2012); inf for a Sharpe ratio of at most `benchmark`, NaN for a record without a Sharpe ratio.
