@@ -452,11 +452,12 @@ def _verdict(verdict: Verdict) -> dict[str, str]:
 
 def _compared(sheet: TearSheet, name: str) -> dict[str, Any]:
     label, write, definition = METRICS[name]
-    model = write(getattr(sheet.metrics, name))
+    value = write(getattr(sheet.metrics, name))
+    model = value
     if name == "sharpe_ratio":
-        model = sheet.verdict.estimate_of(name) or model
+        model = sheet.verdict.estimate_of(name) or value
     baselines = [write(getattr(baseline.metrics, name)) for baseline in sheet.baselines]
-    return {"label": label, "definition": definition, "model": model, "baselines": baselines}
+    return {"label": label, "definition": definition, "value": value, "model": model, "baselines": baselines}
 
 
 def _comparison(each: BaselineComparison) -> dict[str, str]:

@@ -91,7 +91,7 @@ def explain(
     console.print(
         f"[bold]{title}[/]: {colored_headline(verdict)}, by the policy {verdict.policy}", highlight=False
     )
-    for reason in (*verdict.reasons, *verdict.warnings):
+    for reason in verdict.sentences:
         console.print(f"  - {reason}", highlight=False, soft_wrap=True)
     console.print(check_table(verdict))
     if verdict.baselines:

@@ -238,7 +238,7 @@ def _show_outcome(outcome: "RetrainResult") -> None:
     )
     from clm_core.retraining.pages import spread
 
-    for reason in (*outcome.verdict.reasons, *outcome.verdict.warnings, *spread(outcome.verdict)):
+    for reason in (*outcome.verdict.sentences, *spread(outcome.verdict)):
         console.print(f"  - {reason}", highlight=False, soft_wrap=True)
     if outcome.verdict.by_symbol:
         console.print(symbols_table(outcome.verdict))

@@ -72,7 +72,7 @@ def show(version: VersionName, as_json: AsJson = False) -> None:
         console.print(symbols_table(verdict))
     if verdict.baselines:
         console.print(baseline_table(verdict))
-    for reason in (*verdict.reasons, *verdict.warnings):
+    for reason in verdict.sentences:
         console.print(f"  - {reason}", highlight=False, soft_wrap=True)
 
 

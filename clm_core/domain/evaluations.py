@@ -490,6 +490,11 @@ class Verdict(BaseModel):
         """Missed checks, one for each reason."""
         return tuple(check for check in self.checks if check.status is CheckStatus.MISSED)
 
+    @property
+    def sentences(self) -> tuple[str, ...]:
+        """Reasons, one for each missed check, and then the warnings as notes, for people."""
+        return (*self.reasons, *(f"Note: {warning}" for warning in self.warnings))
+
     def estimate_of(self, name: str) -> str | None:
         """Value of a check for people, with interval; None without the check."""
         return next((check.estimate for check in self.checks if check.name == name), None)

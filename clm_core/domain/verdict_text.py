@@ -33,7 +33,7 @@ def check_rows(verdict: Verdict) -> list[tuple[str, ...]]:
 
 def bullets(verdict: Verdict) -> list[str]:
     """Reasons and warnings as a list, with an empty line below; empty without any."""
-    sentences = (*verdict.reasons, *verdict.warnings)
+    sentences = verdict.sentences
     return [*(f"- {sentence}" for sentence in sentences), *([""] if sentences else [])]
 
 

@@ -26,13 +26,10 @@ def evidence_checks(case: Case, levels: EvidenceLevels) -> tuple[Reasoned, ...]:
     long_enough = limits.at_least("track_record_bars", case.record.bars, needed, CheckKind.EVIDENCE)
     long_enough = long_enough.model_copy(update={"decides": False})
     shortfall = _too_short(case.record.bars, needed)
-    checks = [
-        (
-            beyond_trial_luck,
-            f"{limits.refusal(beyond_trial_luck)}: {_luckiest(case, luckiest_sharpe)}; {shortfall}",
-        ),
-        (long_enough, shortfall),
-    ]
+    why = f"{case.record.bars:,} bars of these returns have no Sharpe ratio"
+    if math.isfinite(deflated):
+        why = f"{_luckiest(case, luckiest_sharpe)}; {shortfall}"
+    checks = [(beyond_trial_luck, f"{limits.refusal(beyond_trial_luck)}: {why}"), (long_enough, shortfall)]
     return (*checks, *_versus_champion(case, levels))
 
 

@@ -9,7 +9,7 @@ import math
 from clm_core.decisions.cases import Case
 from clm_core.decisions.checks import limits
 from clm_core.decisions.checks.limits import Reasoned
-from clm_core.domain.evaluations import CheckKind
+from clm_core.domain.evaluations import Check, CheckKind
 from clm_core.evidence.soundness import MAX_SHARE_OF_ONE_SIDE, MIN_POSITION_DEVIATION, Skill
 from clm_core.models.activity import MIN_ACTIVE_SHARE, BundleActivity
 
@@ -25,11 +25,15 @@ def soundness_checks(case: Case) -> tuple[Reasoned, ...]:
     )
     return (
         (ruined, RUINED if ruined.value == 1.0 else limits.refusal(ruined)),
-        (share, f"collapsed: {activity.share:.1%} of its positions are {activity.commonest_side}"),
-        (deviation, f"collapsed: its positions vary by {activity.deviation:.2g}, hardly at all"),
+        (share, _collapsed(share, f"{share.measured} of its positions are {activity.commonest_side}")),
+        (deviation, _collapsed(deviation, f"its positions vary by {deviation.measured}, hardly at all")),
         *_of_bundle(case.bundle),
         *_of_skill(case.skill),
     )
+
+
+def _collapsed(check: Check, sentence: str) -> str:
+    return f"collapsed: {sentence if math.isfinite(check.value) else limits.refusal(check)}"
 
 
 def _of_bundle(activity: BundleActivity | None) -> tuple[Reasoned, ...]:

@@ -1,5 +1,6 @@
 """A payoff is judged as a whole, and a drawdown at a stated volatility."""
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from clm_core.decisions import gate
 from clm_core.decisions.gate_policy import load_document
 from clm_core.domain.evaluations import CheckStatus, Decision
+from clm_core.evidence.soundness import Activity
 from clm_core.evidence.track_record import track_record
 
 CLASSIC = load_document(preset="classic").policy("any model", "any market")
@@ -138,3 +140,35 @@ def test_a_constant_scale_of_the_returns_changes_no_check(
     assert [check.status for check in before.checks] == [check.status for check in after.checks]
     drawdowns = [check_of(each, "max_drawdown").value for each in (before, after)]
     assert drawdowns[0] == pytest.approx(drawdowns[1])
+
+
+ANY = st.one_of(st.floats(-1e9, 1e9), st.sampled_from([np.nan, np.inf, -np.inf]))
+
+
+@settings(max_examples=100, deadline=None)
+@given(ANY, ANY, ANY, ANY, ANY, st.sampled_from([0, 5, 300]))
+def test_no_number_is_shown_as_nan_and_each_missed_check_has_one_reason(
+    sharpe: float, win_rate: float, profit_factor: float, drawdown: float, share: float, bars: int
+) -> None:
+    case = trend_like()
+    metrics = replace(
+        case.metrics,
+        sharpe_ratio=sharpe,
+        win_rate=win_rate,
+        profit_factor=profit_factor,
+        max_drawdown=drawdown,
+    )
+    returns = np.resize([0.01, np.nan], bars)
+    unmeasured = replace(
+        case,
+        metrics=metrics,
+        activity=Activity("flat", share, share),
+        record=track_record(returns),
+        returns=returns,
+        trade_returns=returns[:60],
+    )
+    with np.errstate(all="ignore"):
+        verdict = gate.judge(unmeasured, STRICT)
+    texts = [*verdict.reasons, verdict.headline, *(cell for check in verdict.checks for cell in check.cells)]
+    assert not [text for text in texts if re.search(r"\b(nan|inf)\b", text)]
+    assert len(verdict.reasons) == len(verdict.missed)
