@@ -23,7 +23,9 @@ from clm_core.domain.execution import REBALANCE_BAND, Execution
 from clm_core.domain.sizing import Sizing
 from clm_core.market.bars import Bars, Floats
 from clm_core.market.timeframes import Calendar, Timeframe
+from clm_core.models.networks import forecasting
 from clm_core.models.sizing import size_positions
+from clm_core.models.trees import boosting
 
 COSTS = Costs(fee_bps=5.0, slippage_bps=2.0)
 BARS = 5 * 8_760
@@ -34,6 +36,8 @@ DEGREES_OF_FREEDOM = 5
 NET_SHARPES = (1.0, 2.0, 3.0)
 HALF_LIVES = (48, 24, 12)
 """Half-lives of the signal, bars: two days, the goal, and faster ones."""
+SIZINGS = {"default": Sizing(), "trees": boosting.SIZING, "networks": forecasting.SIZING}
+"""Sizings of the kinds by default."""
 SEEDS = 5
 GOAL = 0.7
 """Least share of the net Sharpe ratio to keep, for a half-life of two days."""
@@ -118,16 +122,16 @@ def _ornstein_uhlenbeck(half_life: float, n: int, rng: np.random.Generator) -> F
 
 def main() -> None:
     argparse.ArgumentParser(description=__doc__).parse_args()
-    print("| half-life, bars | net Sharpe unsized | kept | volatility | turnover | drawdown |")
-    print("| --- | --- | --- | --- | --- | --- |")
-    for half_life, net_sharpe in product(HALF_LIVES, NET_SHARPES):
-        results = [compare(half_life, net_sharpe, Sizing(), seed) for seed in range(SEEDS)]
+    print("| sizing | half-life, bars | net Sharpe unsized | kept | volatility | turnover | drawdown |")
+    print("| --- | --- | --- | --- | --- | --- | --- |")
+    for name, half_life, net_sharpe in product(SIZINGS, HALF_LIVES, NET_SHARPES):
+        results = [compare(half_life, net_sharpe, SIZINGS[name], seed) for seed in range(SEEDS)]
         kept = np.mean([each.kept for each in results])
         volatility = np.mean([each.sized.volatility for each in results])
         turnover = np.mean([each.sized.turnover for each in results])
         drawdown = min(each.sized.max_drawdown for each in results)
         figures = f"{kept:.0%} | {volatility:.1%} | {turnover:.0f} | {drawdown:.0%}"
-        print(f"| {half_life} | {net_sharpe:g} | {figures} |")
+        print(f"| {name} | {half_life} | {net_sharpe:g} | {figures} |")
 
 
 if __name__ == "__main__":

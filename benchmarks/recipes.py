@@ -7,8 +7,10 @@ python -m benchmarks.recipes --all                  every kind, both tables; an 
 
 The bars are read from CLM_BENCHMARK_DATA, by default ../shared/data. Each kind is walked forward as a retrain
 does by default: five folds, the first 40 % for training only, costs by market, the execution of new versions.
-A series-year is a year of out-of-sample bars, counted back from the end of a series. Figures of a kind are
-kept in benchmarks/recipes.json, so that a kind can be measured anew alone.
+A series-year is a year of out-of-sample bars, counted back from the end of a series. Volatility is measured
+on the bars with a position: a model without an opinion stays flat, and the share of the bars in the market
+is a column of its own. Figures of a kind are kept in benchmarks/recipes.json, so that a kind can be measured
+anew alone.
 """
 
 import argparse
@@ -17,7 +19,7 @@ import os
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from functools import cache
 from itertools import pairwise
@@ -55,6 +57,7 @@ KINDS = (
 )
 FREE = Costs(fee_bps=0.0, slippage_bps=0.0)
 YEAR = 365 * 86_400_000_000_000
+PRICES = ("open", "high", "low", "close")
 CAP = 0.95
 """Exposure from which on a position counts as at the cap."""
 CAPPED_SHARE = 0.1
@@ -73,10 +76,14 @@ class Window:
     end: str
     years: int
     """Newest out-of-sample years to report."""
+    volatility: float | None = None
+    """Yearly volatility to which the returns are scaled; None for bars as they are."""
+    series: str | None = None
+    """Name of the series; None for a series of its own. Windows of the same name are years of one series."""
 
     @property
     def name(self) -> str:
-        return f"{self.symbol} {self.timeframe} to {self.end[:7]}"
+        return self.series or f"{self.symbol} {self.timeframe} to {self.end[:7]}"
 
 
 REPORTED = (
@@ -89,6 +96,8 @@ REPORTED = (
     Window("EURUSD_1h", "EURUSD", "1h", "2017-01-01", "2018-01-01", 1),
 )
 """Twenty series-years."""
+CURRENCY = 0.07
+"""Yearly volatility of a currency pair."""
 CHOICE = (
     Window("BTCUSDT_1h", "BTCUSDT", "1h", "2017-08-17", "2020-09-20", 2),
     Window("XRPUSDT_1h", "XRPUSDT", "1h", "2020-09-20", "2022-09-20", 1),
@@ -97,6 +106,23 @@ CHOICE = (
     Window("XAUUSD_1h", "XAUUSD", "1h", "2012-05-17", "2017-03-05", 3),
     Window("AAPL_1h", "AAPL", "1h", "2016-04-01", "2021-04-01", 3),
     Window("SPY_1d", "SPY", "1d", "1998-01-01", "2017-04-01", 4),
+    # markets that move little, a year of bars each
+    *(
+        Window(
+            "XAUUSD_1h",
+            "XAUUSD",
+            "1h",
+            f"{year}-01-01",
+            f"{year + 1}-01-01",
+            1,
+            CURRENCY,
+            "XAUUSD 1h by year",
+        )
+        for year in (2013, 2014, 2015, 2016)
+    ),
+    # daily markets with as many bars as five years of trading every day
+    Window("SPY_1d", "SPY", "1d", "1998-01-01", "2005-04-01", 4, series="SPY 1d by seven years"),
+    Window("SPY_1d", "SPY", "1d", "2005-04-01", "2012-07-01", 4, series="SPY 1d by seven years"),
 )
 """Series and years for choosing defaults; no series-year of `REPORTED` is among them."""
 
@@ -115,8 +141,11 @@ class YearResult:
     max_drawdown: float
     """Negative fraction, within the year."""
     volatility: float
+    """Of the bars with a position; 0 without any."""
     turnover: float
     exposure: float
+    in_market: float
+    """Share of the bars with a position, 0..1."""
     is_capped: bool
     """True if the volatility aimed at is out of reach: the market moves less, or the position was at the cap
     of 1 in a tenth of the bars or more."""
@@ -131,7 +160,16 @@ def bars_of(window: Window) -> Bars:
         market.import_file(path, window.symbol, window.timeframe, now=now)
         bars = market.bars(window.symbol, window.timeframe, closed_by=now)
     start, end = (np.datetime64(text, "ns").astype(np.int64) for text in (window.start, window.end))
-    return bars[int(np.searchsorted(bars.time, start)) : int(np.searchsorted(bars.time, end))]
+    bars = bars[int(np.searchsorted(bars.time, start)) : int(np.searchsorted(bars.time, end))]
+    return bars if window.volatility is None else scaled(bars, window.volatility)
+
+
+def scaled(bars: Bars, volatility: float) -> Bars:
+    """The bars with log returns multiplied such that they have a yearly volatility."""
+    moves = np.diff(np.log(bars.close))
+    factor = volatility / (moves.std() * np.sqrt(bars.periods_per_year))
+    prices = {name: bars.close[0] * (getattr(bars, name) / bars.close[0]) ** factor for name in PRICES}
+    return replace(bars, **prices)
 
 
 def measure(kind: str, window: Window, legacy: bool) -> list[YearResult]:
@@ -188,15 +226,17 @@ def _year(window: Window, bars: Bars, paid: Backtest, free: Backtest, rows: slic
     own = paid.returns[rows]
     moves = np.diff(year.close) / year.close[:-1]
     equity = np.cumprod(np.concatenate([[1.0], 1.0 + own]))
+    held = paid.exposure[rows] != 0
     return YearResult(
         window=window.name,
         end=f"{year.end:%Y-%m-%d}",
         sharpe=_sharpe(own, annual),
         gross_sharpe=_sharpe(free.returns[rows], annual),
         max_drawdown=float((equity / np.maximum.accumulate(equity) - 1.0).min()),
-        volatility=float(own.std() * np.sqrt(annual)),
+        volatility=float(own[held].std() * np.sqrt(annual)) if held.any() else 0.0,
         turnover=float(paid.turnover[rows].mean() * annual),
         exposure=float(np.abs(paid.exposure[rows]).mean()),
+        in_market=float(held.mean()),
         is_capped=bool(
             moves.std() * np.sqrt(annual) < Sizing().target_volatility
             or np.mean(np.abs(paid.exposure[rows]) >= CAP) >= CAPPED_SHARE
@@ -212,9 +252,10 @@ def _sharpe(returns: Floats, annual: float) -> float:
 def summary(results: Sequence[YearResult]) -> list[str]:
     """Cells of a row: the mean over the series-years, and the worst."""
     sharpes = np.array([each.sharpe for each in results])
-    series = _by_series(results)
+    series = by_series(results)
     uncapped = [years for years in series if not any(year.is_capped for year in years)]
-    free = [_mean([year.volatility for year in years]) for years in uncapped or series]
+    held = [years for years in uncapped or series if any(year.in_market for year in years)]
+    free = [series_volatility(years) for years in held]
     drawdowns = np.array([each.max_drawdown for each in results])
     turnovers = [_mean([each.turnover for each in years]) for years in series]
     return [
@@ -222,13 +263,19 @@ def summary(results: Sequence[YearResult]) -> list[str]:
         f"{np.mean([each.gross_sharpe for each in results]):.2f}",
         f"{drawdowns.min():.0%}",
         f"{np.count_nonzero(drawdowns < -DEEP)} of {len(drawdowns)}",
-        f"{np.min(free):.1%} / {np.mean(free):.1%} / {np.max(free):.1%}",
+        f"{np.min(free):.1%} / {np.mean(free):.1%} / {np.max(free):.1%}" if free else "",
         f"{np.mean(turnovers):.0f} / {np.max(turnovers):.0f}",
         f"{np.mean([each.exposure for each in results]):.0%}",
+        f"{np.mean([each.in_market for each in results]):.0%}",
     ]
 
 
-def _by_series(results: Sequence[YearResult]) -> list[list[YearResult]]:
+def series_volatility(years: Sequence[YearResult]) -> float:
+    """Mean over the years of a series, weighted by the bars with a position; one at least has any."""
+    return float(np.average([year.volatility for year in years], weights=[year.in_market for year in years]))
+
+
+def by_series(results: Sequence[YearResult]) -> list[list[YearResult]]:
     names = dict.fromkeys(each.window for each in results)
     return [[each for each in results if each.window == name] for name in names]
 
@@ -246,6 +293,7 @@ HEADINGS = (
     "volatility of a series, least / mean / most",
     "turnover a year of a series, mean / most",
     "exposure",
+    "in the market",
 )
 
 

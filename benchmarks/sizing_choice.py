@@ -2,9 +2,10 @@
 
 python -m benchmarks.sizing_choice [KIND ...]     default: the trees; prints a row per set of constants
 
-The signals of each kind are fitted once on the series of `recipes.CHOICE` and sized by every set of the grid.
-No set is chosen by the Sharpe ratio on real series: a set must hold the limits of risk and cost on every
-kind, and among those that do the one that keeps most of a known signal wins.
+The signals of each kind are fitted once on the series of `recipes.CHOICE` and sized by every set of the
+grid; the other constants are those of the first kind. No set is chosen by the Sharpe ratio on real series: a
+set must hold the limits of risk and cost on every kind, and keep enough of a known signal. Among those that
+do, the one with the least memory is taken, and of equals the one that keeps most.
 """
 
 import argparse
@@ -17,7 +18,17 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.known_signal import compare
-from benchmarks.recipes import CHOICE, TREES, Window, YearResult, bars_of, market_of, years_of
+from benchmarks.recipes import (
+    CHOICE,
+    TREES,
+    Window,
+    YearResult,
+    bars_of,
+    by_series,
+    market_of,
+    series_volatility,
+    years_of,
+)
 from clm_core.backtest.terms import MarketTerms
 from clm_core.backtest.walk_forward import walk_forward
 from clm_core.domain.execution import NEW_VERSIONS
@@ -28,9 +39,10 @@ from clm_core.market.bars import Bars, Floats
 from clm_core.models import catalog
 from clm_core.models.sizing import size_positions
 
-SMOOTHING = (6.0, 12.0, 24.0, 48.0)
-BANDS = (0.25, 0.5, 0.75)
-VOLATILITY_HALF_LIVES = (48.0, 72.0, 168.0)
+SMOOTHING = (12.0, 24.0, 36.0, 60.0, 72.0, 96.0)
+SCALES = (40.0, 60.0, 120.0)
+BANDS = (0.4, 0.6, 0.8)
+"""Below 1: a constant signal wants a full position, and has to reach it from none."""
 HALF_LIFE = 48
 """Half-life of the known signal, bars."""
 KNOWN_SEEDS = 3
@@ -62,10 +74,10 @@ class Outcome:
     turnover: float
     """Largest mean turnover of a kind."""
     most_turnover: float
-    """Largest turnover in a series-year of any kind."""
+    """Largest turnover a year of a series, any kind."""
     lowest_volatility: float
     highest_volatility: float
-    """Of series-years whose cap does not bind, any kind."""
+    """Of series whose cap does not bind in any year, any kind."""
     deep_share: float
     """Largest share, over the kinds, of series-years with a drawdown beyond 20 %."""
     worst_drawdown: float
@@ -110,12 +122,17 @@ def outcome(fitted: list[Signal], sizing: Sizing) -> Outcome:
     for signal in fitted:
         by_kind.setdefault(signal.kind, []).extend(sized_years(signal, sizing))
     every = [year for years in by_kind.values() for year in years]
-    free = [year.volatility for year in every if not year.is_capped and year.exposure > 0]
+    series = [years for of_kind in by_kind.values() for years in by_series(of_kind)]
+    free = [
+        series_volatility(years)
+        for years in series
+        if not any(year.is_capped for year in years) and any(year.in_market for year in years)
+    ]
     return Outcome(
         sizing=sizing,
         kept=float(min(kept)),
         turnover=max(float(np.mean([year.turnover for year in years])) for years in by_kind.values()),
-        most_turnover=max(year.turnover for year in every),
+        most_turnover=max(float(np.mean([year.turnover for year in years])) for years in series),
         lowest_volatility=min(free),
         highest_volatility=max(free),
         deep_share=max(
@@ -131,17 +148,22 @@ def main() -> None:
     )
     parser.add_argument("kinds", nargs="*", default=TREES)
     console = Console(width=160)
+    kinds = list(parser.parse_args().kinds)
     with console.status("fitting"):
-        fitted = list(signals(list(parser.parse_args().kinds)))
-    columns = ("smoothing", "band", "volatility half-life", "kept", "turnover", "most", "volatility")
+        fitted = list(signals(kinds))
+    declared = catalog.declared(ModelType(kinds[0]))
+    own = (declared.sizing if declared is not None else None) or Sizing()
+    columns = ("smoothing", "scale", "band", "bars", "kept", "turnover", "most", "volatility")
     table = Table(*columns, "deep years", "worst drawdown", "holds")
-    for smoothing, band, half_life in product(SMOOTHING, BANDS, VOLATILITY_HALF_LIVES):
-        sizing = Sizing(smoothing_half_life=smoothing, no_trade_band=band, volatility_half_life=half_life)
+    for smoothing, scale, band in product(SMOOTHING, SCALES, BANDS):
+        varied = {"smoothing_half_life": smoothing, "scale_half_life": scale, "no_trade_band": band}
+        sizing = own.model_copy(update=varied)
         each = outcome(fitted, sizing)
         table.add_row(
             f"{smoothing:g}",
+            f"{scale:g}",
             f"{band:g}",
-            f"{half_life:g}",
+            f"{sizing.bars_needed(1)}",
             f"{each.kept:.0%}",
             f"{each.turnover:.0f}",
             f"{each.most_turnover:.0f}",

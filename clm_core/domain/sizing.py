@@ -9,6 +9,8 @@ from clm_core.domain.execution import OptionalLimit
 
 NO_SIZING = "none"
 """Text in place of a sizing: positions are the signals themselves."""
+LATER_FIELDS = {"min_scale": 0.05}
+"""Meaning of fields missing in a section that was stored in full before the fields existed."""
 SHARE_LEFT_OUT = 1 / 16
 """Weight of the bars beyond the window of an exponential average: the window is four half-lives long."""
 
@@ -22,6 +24,8 @@ class Sizing(BaseModel):
     """Half-life of the exponential average of the signal, bars; 0 for none."""
     scale_half_life: float = Field(default=120.0, gt=0, le=2_000)
     """Half-life of the average size by which the signal is divided, bars."""
+    min_scale: float = Field(default=0.05, gt=0, le=1)
+    """Least average size by which the signal is divided: signals much smaller take smaller positions."""
     target_volatility: OptionalLimit = Field(default=0.10, gt=0, le=10)
     """Yearly volatility aimed at, as a fraction; "none" for the smoothed signal times `max_position`."""
     volatility_half_life: float = Field(default=72.0, gt=0, le=2_000)
@@ -96,4 +100,6 @@ def sizing_of(section: Any, default: "Sizing | None") -> "Sizing | None":
     if section == NO_SIZING:
         return None
     base = (default or Sizing()).model_dump()
+    if isinstance(section, dict) and base.keys() - section.keys() <= LATER_FIELDS.keys():
+        base |= LATER_FIELDS
     return Sizing.model_validate(base | section if isinstance(section, dict) else section)

@@ -7,8 +7,9 @@ Backtest, shadow testing and gate treat trees, forecasters and RL policies alike
     model.positions(bars)      # shape (n_bars,), in [-1, 1]
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -204,8 +205,17 @@ def require_bars_needed(model: Model, bars: int, call: str) -> None:
     Raises:
         NotEnoughBars: the window has fewer than `bars_needed` bars.
     """
-    if model.bars_needed is not None and bars < model.bars_needed:
-        raise NotEnoughBars(f"give {call} at least {model.bars_needed:,} closed bars; there are {bars:,}")
+    if model.bars_needed is None or bars >= model.bars_needed:
+        return
+    seen = model.trained_on
+    days = math.ceil(model.bars_needed * (seen.end - seen.start) / timedelta(days=1) / seen.bars)
+    raise NotEnoughBars(
+        f"give {call} at least {model.bars_needed:,} closed bars; there are {bars:,}. Look-backs and "
+        f"half-lives count bars: {model.bars_needed:,} bars of {seen.timeframe} are about {days:,} days of "
+        f"{seen.symbol}. "
+        "Where there are not so many, train with shorter half-lives (sizing.scale_half_life, "
+        "sizing.smoothing_half_life) or fewer features"
+    )
 
 
 class Recipe(Protocol):

@@ -4,8 +4,8 @@ A signal in [-1, 1] says direction and conviction. At each bar, within the unbro
 
 1.  Smoothing: c is the exponential average of the signal; signals before the stretch count as 0.
 2.  Scale: u = c / q, at most 1.5 in size. q is the root mean square of c, weighted exponentially. A rule that
-    is on for less than a quarter of the time counts as on for a quarter, and q is at least 0.05, so that a
-    rule that is seldom on is not blown up.
+    is on for less than a quarter of the time counts as on for a quarter, so that a rule that is seldom on is
+    not blown up, and q is at least `min_scale`.
 3.  Volatility: v is the root of the exponential average of the squared returns of the bars, a year. A full
     position is target / v, at most `max_position`; the position wanted is u target / v. No position before a
     half-life of returns, or while the price has not moved.
@@ -58,8 +58,6 @@ MAX_CONVICTION = 1.5
 """Largest size of a signal in units of its own root mean square."""
 MIN_SHARE_ON = 0.25
 """Least share of the time that a rule counts as on."""
-MIN_SCALE = 0.05
-"""Least root mean square by which a signal is divided."""
 _BLOCK = 2048
 """Rows of a window sum computed at a time: the rows stay in the cache of a processor."""
 
@@ -120,7 +118,7 @@ def convictions_of(bars: Bars, signal: Floats, sizing: Sizing) -> Floats:
     squares = _window_sums(smooth * smooth, weights, starts)
     sizes = _window_sums(np.abs(smooth), weights, starts)
     covered = np.cumsum(weights)[np.minimum(np.arange(len(bars)) - starts, len(weights) - 1)]
-    return _scaled(smooth, squares, sizes, covered)
+    return _scaled(smooth, squares, sizes, covered, sizing.min_scale)
 
 
 def _weights(half_life: float) -> Floats:
@@ -194,14 +192,14 @@ def _window_sums(values: Floats, weights: Floats, starts: NDArray[np.int64]) -> 
 
 
 @_compiled
-def _scaled(smooth: Floats, squares: Floats, sizes: Floats, covered: Floats) -> Floats:
+def _scaled(smooth: Floats, squares: Floats, sizes: Floats, covered: Floats, min_scale: float) -> Floats:
     convictions = np.zeros(len(smooth))
     for row in range(len(smooth)):
         if squares[row] > 0.0:
             # squared sizes over squares: the weight of the bars on which the rule was on
             on = sizes[row] * sizes[row] / squares[row]
             scale = np.sqrt(squares[row] / min(covered[row], on / MIN_SHARE_ON))
-            conviction = smooth[row] / max(scale, MIN_SCALE)
+            conviction = smooth[row] / max(scale, min_scale)
             convictions[row] = min(max(conviction, -MAX_CONVICTION), MAX_CONVICTION)
     return convictions
 

@@ -1,15 +1,17 @@
-"""Goals of the default sizing on a signal that is known to predict."""
+"""Goals of the default sizings on a signal that is known to predict."""
 
 import numpy as np
 import pytest
 
-from benchmarks.known_signal import GOAL, TURNOVER_GOAL, compare
-from clm_core.domain.sizing import Sizing
+from benchmarks.known_signal import GOAL, SIZINGS, TURNOVER_GOAL, compare
 
 
 @pytest.mark.parametrize("net_sharpe", [1.0, 2.0, 3.0])
-def test_sizing_keeps_the_net_sharpe_of_a_signal_with_a_half_life_of_two_days(net_sharpe: float) -> None:
-    results = [compare(48, net_sharpe, Sizing(), seed) for seed in range(2)]
+@pytest.mark.parametrize("name", SIZINGS)
+def test_sizing_keeps_the_net_sharpe_of_a_signal_with_a_half_life_of_two_days(
+    name: str, net_sharpe: float
+) -> None:
+    results = [compare(48, net_sharpe, SIZINGS[name], seed) for seed in range(2)]
     assert np.mean([each.unsized.sharpe_ratio for each in results]) == pytest.approx(net_sharpe, abs=0.01)
     assert np.mean([each.kept for each in results]) >= GOAL
     for each in results:

@@ -33,6 +33,7 @@ from numpy.typing import NDArray
 
 from clm_core.domain.costs import Costs
 from clm_core.domain.errors import NotEnoughBars
+from clm_core.domain.sizing import Sizing
 from clm_core.domain.vocabulary import ModelType
 from clm_core.market.bars import Bars, Floats
 from clm_core.market.features import memory_of, select_features
@@ -61,6 +62,8 @@ MIN_ROWS = 200
 LEVELS: Floats = (np.arange(9) + 0.5) / 9
 """Levels of the quantiles: the middles of nine equal parts, for quantiles whose mean is the mean of the
 distribution."""
+SIZING = Sizing(smoothing_half_life=24.0, scale_half_life=40.0, min_scale=0.001)
+"""Signals are forecasts beyond their cost, held for their horizon: smooth, and faint without being unsure."""
 KEPT_SHARES: Floats = np.linspace(0, 1, 21)
 """Shares of a forecast compared on the validation windows."""
 

@@ -84,4 +84,5 @@ KIND = ModelKind(
     depends_on=("torch",),
     max_folds=EXPENSIVE_FOLDS,
     retrain_every=timedelta(hours=336),
+    sizing=forecasting.SIZING,
 )

@@ -35,6 +35,7 @@ from pydantic import Field, ValidationError, model_validator
 from clm_core.domain.costs import Costs
 from clm_core.domain.errors import BundleCorrupt, FeatureMismatch, InvalidTrainingParams, NotEnoughBars
 from clm_core.domain.search_space import Between, OneOf
+from clm_core.domain.sizing import Sizing
 from clm_core.domain.vocabulary import ModelType
 from clm_core.market.bars import Bars, Floats
 from clm_core.market.features import FEATURES, FeatureTable, compute_features, memory_of, select_features
@@ -76,6 +77,8 @@ LEAST_STRENGTH = 1e-6
 """Log-odds up to which answers differ by rounding alone."""
 ROUNDS_OF_FOLDS = "rounds_of_folds"
 """Training metric of a fit with a fixed number of trees."""
+SIZING = Sizing(smoothing_half_life=72.0, scale_half_life=40.0, no_trade_band=0.8)
+"""Trees fitted on a year of bars change their minds often: docs/reference/recipes.md has the choice."""
 DEFAULT_LABEL: Label = "volatility_scaled_return"
 LARGEST_HESSIAN = 1 / 4
 """Hessian of a row at even odds."""

@@ -20,6 +20,7 @@ from clm_core.models.trees.boosting import (
     MAX_BINS,
     OLDER_LEAVES,
     OLDER_PARAMS,
+    SIZING,
     Boosted,
     BoostingParams,
     BoostingRecipe,
@@ -140,6 +141,7 @@ KIND = ModelKind(
     library="lightgbm",
     search_space=LightGBMParams.search_space,
     retrain_every=timedelta(hours=168),
+    sizing=SIZING,
     older_params=(OLDER_PARAMS, OLDER_LEAVES),
     pools=True,
 )

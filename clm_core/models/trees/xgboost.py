@@ -23,6 +23,7 @@ from clm_core.models.trees.boosting import (
     MAX_BINS,
     OLDER_LEAVES,
     OLDER_PARAMS,
+    SIZING,
     Boosted,
     BoostingParams,
     BoostingRecipe,
@@ -190,6 +191,7 @@ KIND = ModelKind(
     library="xgboost",
     search_space=XGBoostParams.search_space,
     retrain_every=timedelta(hours=168),
+    sizing=SIZING,
     older_params=(OLDER_PARAMS, OLDER_LEAVES),
     pools=True,
 )

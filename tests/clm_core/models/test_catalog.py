@@ -11,7 +11,6 @@ from clm_core.domain.costs import Costs
 from clm_core.domain.errors import InvalidTrainingParams, MissingExtra, ModelError
 from clm_core.domain.execution import FIXED_UNITS, NEW_VERSIONS
 from clm_core.domain.search_space import Between, SearchDimension
-from clm_core.domain.sizing import Sizing
 from clm_core.domain.universe import Market
 from clm_core.domain.vocabulary import ModelType
 from clm_core.market.bars import Bars
@@ -68,7 +67,7 @@ def test_stored_parameters_without_a_marker_keep_their_meaning_and_a_request_get
     stored = catalog.stored_params(ModelType.XGBOOST, {"rounds": 7})
     requested = catalog.requested_params(ModelType.XGBOOST, {"rounds": 7})
     assert stored == {"rounds": 7, "max_depth": 5, "learning_rate": 0.001} | sections(None, FIXED_UNITS)
-    assert requested == {"rounds": 7, "max_depth": 3} | sections(Sizing(), NEW_VERSIONS)
+    assert requested == {"rounds": 7, "max_depth": 3} | sections(xgboost.KIND.sizing, NEW_VERSIONS)
     # once requested, stored for good
     assert catalog.stored_params(ModelType.XGBOOST, requested) == requested
 

@@ -18,6 +18,7 @@ from clm_core.market.bars import FIELDS, Bars, Floats
 from clm_core.market.timeframes import Calendar, Timeframe
 from clm_core.models import catalog
 from clm_core.models.sizing import convictions_of, size_positions
+from clm_core.models.trees.boosting import SIZING
 
 YEAR = 8_760
 HOUR = Timeframe.H1.nanoseconds
@@ -172,6 +173,32 @@ def test_realised_volatility_is_near_the_target_for_every_style_of_signal(
     assert 0.07 <= realised(bars, size_positions(bars, signals[style], Sizing())) <= 0.12
 
 
+@pytest.mark.parametrize("share", [0.5, 0.1])
+def test_faint_signals_reach_the_target_while_they_are_on_with_a_small_least_scale(share: float) -> None:
+    n = 2 * YEAR
+    bars = random_bars(n, seed=7)
+    slow = random_signal(n, seed=9, half_life=48)
+    faint = 0.02 * np.where(np.abs(slow) >= np.quantile(np.abs(slow), 1 - share), slow, 0.0)
+    volatilities = []
+    for min_scale in (0.001, 0.05):
+        positions = size_positions(bars, faint, Sizing(min_scale=min_scale))
+        on = positions[:-1] != 0
+        moved = bars.close[1:] / bars.close[:-1] - 1.0
+        volatilities.append(np.std((positions[:-1] * moved)[on]) * np.sqrt(YEAR))
+    assert 0.07 <= volatilities[0] <= 0.12
+    assert volatilities[1] < 0.03
+
+
+def test_a_section_stored_in_full_before_a_field_keeps_the_meaning_of_its_absence() -> None:
+    older = Sizing(smoothing_half_life=36.0).model_dump(exclude={"min_scale"})
+    recorded = catalog.recipe(ModelType.NHITS, {"sizing": older}, Costs()).sizing
+    requested = catalog.recipe(ModelType.NHITS, {"sizing.long_only": True}, Costs()).sizing
+    assert recorded is not None
+    assert requested is not None
+    assert (recorded.min_scale, requested.min_scale) == (0.05, 0.001)
+    assert catalog.version_sizing({"sizing": older}) == Sizing(smoothing_half_life=36.0)
+
+
 def test_volatility_that_doubles_halves_the_positions() -> None:
     calm = random_bars(2_000, seed=1, volatility=0.3)
     steps = np.diff(np.log(calm.close), prepend=np.log(100.0))
@@ -252,7 +279,7 @@ def params_of(params: dict[str, Any]) -> dict[str, Any]:
 
 def test_a_request_is_stored_with_every_value_of_both_sections() -> None:
     stored = params_of({"max_depth": 4, "sizing.target_volatility": "0.15", "execution": {"stop_loss": 0.05}})
-    assert stored["sizing"] == Sizing(target_volatility=0.15).model_dump(mode="json")
+    assert stored["sizing"] == SIZING.model_copy(update={"target_volatility": 0.15}).model_dump(mode="json")
     assert stored["execution"] == {
         "stop_loss": 0.05,
         "take_profit": None,

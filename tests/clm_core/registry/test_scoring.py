@@ -197,7 +197,7 @@ def test_the_stored_example_is_a_valid_request(
 
 
 BAD_REQUESTS: dict[str, Callable[[pd.DataFrame], pd.DataFrame]] = {
-    "give predict() at least 1,978 closed bars; there are 151": lambda table: table.tail(151),
+    "give predict() at least 1,802 closed bars; there are 151": lambda table: table.tail(151),
     "a column is missing: give timestamp": lambda table: table.drop(columns="timestamp"),
     "a value is missing or not a number": lambda table: table.assign(open="much"),
     "neither ISO 8601 nor a count": lambda table: table.assign(timestamp="soon"),
@@ -279,10 +279,10 @@ def test_epochs_of_daily_bars_long_ago_and_with_a_fraction_are_read(scorer: Scor
     assert len(scorer.predict(table, datetime.now(UTC))) == len(bars)
 
 
-@pytest.mark.parametrize("count", [0, 1, 150, 151, 1_977])
+@pytest.mark.parametrize("count", [0, 1, 150, 151, 1_801])
 def test_fewer_bars_than_needed_are_refused(count: int, loaded: Any, table: pd.DataFrame) -> None:
     with pytest.raises(
-        MlflowException, match=f"at least 1,978 closed bars; there are {count:,}|there is no bar"
+        MlflowException, match=f"at least 1,802 closed bars; there are {count:,}|there is no bar"
     ):
         loaded.predict(table.tail(count))
 
