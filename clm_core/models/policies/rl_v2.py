@@ -8,6 +8,7 @@ from pydantic import Field
 
 from clm_core.domain.costs import MarketCosts
 from clm_core.domain.search_space import Between
+from clm_core.domain.sizing import Sizing
 from clm_core.domain.vocabulary import ModelType
 from clm_core.models.contract import Model, ModelCard, Recipe
 from clm_core.models.kind import EXPENSIVE_FOLDS, ModelKind
@@ -18,6 +19,10 @@ if TYPE_CHECKING:
     from stable_baselines3 import DQN
 
     from clm_core.models.policies.trading_env import VectorTradingEnv
+
+
+SIZING = Sizing(scale_half_life=40.0)
+"""The policy is flat most of the time: the size of its older signals says little."""
 
 
 class DQNParams(PolicyParams):
@@ -91,4 +96,5 @@ KIND = ModelKind(
     search_space=DQNParams.search_space,
     depends_on=("torch",),
     max_folds=EXPENSIVE_FOLDS,
+    sizing=SIZING,
 )

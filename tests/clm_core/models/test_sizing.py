@@ -17,6 +17,7 @@ from clm_core.domain.vocabulary import ModelType
 from clm_core.market.bars import FIELDS, Bars, Floats
 from clm_core.market.timeframes import Calendar, Timeframe
 from clm_core.models import catalog
+from clm_core.models.policies import rl_v2
 from clm_core.models.sizing import convictions_of, size_positions
 from clm_core.models.trees.boosting import SIZING
 
@@ -187,6 +188,22 @@ def test_faint_signals_reach_the_target_while_they_are_on_with_a_small_least_sca
         volatilities.append(np.std((positions[:-1] * moved)[on]) * np.sqrt(YEAR))
     assert 0.07 <= volatilities[0] <= 0.12
     assert volatilities[1] < 0.03
+
+
+@pytest.mark.parametrize("share", [0.02, 0.1, 0.3])
+@pytest.mark.parametrize("length", [12, 48])
+def test_positions_seldom_taken_reach_the_target_while_they_are_held(share: float, length: int) -> None:
+    n = 5 * YEAR
+    bars = random_bars(n, seed=7)
+    rng = np.random.default_rng(length)
+    ends = np.cumsum(rng.geometric(share / length, n // length))
+    signal = np.zeros(n)
+    for end in ends[ends < n - length]:
+        signal[end : end + length] = rng.choice([-1.0, 1.0])
+    positions = size_positions(bars, signal, rl_v2.SIZING)
+    on = positions[:-1] != 0
+    moved = bars.close[1:] / bars.close[:-1] - 1.0
+    assert 0.07 <= np.std((positions[:-1] * moved)[on]) * np.sqrt(YEAR) <= 0.12
 
 
 def test_a_section_stored_in_full_before_a_field_keeps_the_meaning_of_its_absence() -> None:
