@@ -141,14 +141,14 @@ class YearResult:
     max_drawdown: float
     """Negative fraction, within the year."""
     volatility: float
-    """Of the bars with a position; 0 without any."""
+    """Of the bars with a position; 0 without any. Of all bars in figures without `in_market`."""
     turnover: float
     exposure: float
-    in_market: float
-    """Share of the bars with a position, 0..1."""
     is_capped: bool
     """True if the volatility aimed at is out of reach: the market moves less, or the position was at the cap
     of 1 in a tenth of the bars or more."""
+    in_market: float | None = None
+    """Share of the bars with a position, 0..1; None in figures measured before it was counted."""
 
 
 @cache
@@ -236,11 +236,11 @@ def _year(window: Window, bars: Bars, paid: Backtest, free: Backtest, rows: slic
         volatility=float(own[held].std() * np.sqrt(annual)) if held.any() else 0.0,
         turnover=float(paid.turnover[rows].mean() * annual),
         exposure=float(np.abs(paid.exposure[rows]).mean()),
-        in_market=float(held.mean()),
         is_capped=bool(
             moves.std() * np.sqrt(annual) < Sizing().target_volatility
             or np.mean(np.abs(paid.exposure[rows]) >= CAP) >= CAPPED_SHARE
         ),
+        in_market=float(held.mean()),
     )
 
 
@@ -254,7 +254,7 @@ def summary(results: Sequence[YearResult]) -> list[str]:
     sharpes = np.array([each.sharpe for each in results])
     series = by_series(results)
     uncapped = [years for years in series if not any(year.is_capped for year in years)]
-    held = [years for years in uncapped or series if any(year.in_market for year in years)]
+    held = [years for years in uncapped or series if any(year.in_market != 0 for year in years)]
     free = [series_volatility(years) for years in held]
     drawdowns = np.array([each.max_drawdown for each in results])
     turnovers = [_mean([each.turnover for each in years]) for years in series]
@@ -266,13 +266,19 @@ def summary(results: Sequence[YearResult]) -> list[str]:
         f"{np.min(free):.1%} / {np.mean(free):.1%} / {np.max(free):.1%}" if free else "",
         f"{np.mean(turnovers):.0f} / {np.max(turnovers):.0f}",
         f"{np.mean([each.exposure for each in results]):.0%}",
-        f"{np.mean([each.in_market for each in results]):.0%}",
+        _in_market(results),
     ]
+
+
+def _in_market(results: Sequence[YearResult]) -> str:
+    shares = [each.in_market for each in results if each.in_market is not None]
+    return f"{np.mean(shares):.0%}" if shares else "not counted"
 
 
 def series_volatility(years: Sequence[YearResult]) -> float:
     """Mean over the years of a series, weighted by the bars with a position; one at least has any."""
-    return float(np.average([year.volatility for year in years], weights=[year.in_market for year in years]))
+    weights = [1.0 if year.in_market is None else year.in_market for year in years]
+    return float(np.average([year.volatility for year in years], weights=weights))
 
 
 def by_series(results: Sequence[YearResult]) -> list[list[YearResult]]:

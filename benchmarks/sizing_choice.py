@@ -126,7 +126,7 @@ def outcome(fitted: list[Signal], sizing: Sizing) -> Outcome:
     free = [
         series_volatility(years)
         for years in series
-        if not any(year.is_capped for year in years) and any(year.in_market for year in years)
+        if not any(year.is_capped for year in years) and any(year.in_market != 0 for year in years)
     ]
     return Outcome(
         sizing=sizing,

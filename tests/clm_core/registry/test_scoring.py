@@ -291,7 +291,7 @@ def test_every_window_long_enough_has_the_answer_of_all_history(
     scorer: Scorer, table: pd.DataFrame, expected: "np.ndarray[Any, Any]"
 ) -> None:
     now = datetime.now(UTC)
-    for count in range(1_978, 2_178, 5):
+    for count in range(1_802, 2_002, 5):
         answer = scorer.predict(table.tail(count), now)
         assert np.array_equal(answer.to_numpy()[-1], expected[-1])
 
@@ -299,20 +299,20 @@ def test_every_window_long_enough_has_the_answer_of_all_history(
 def test_a_version_publishes_the_number_of_bars(
     version: ModelVersion, services: Services, files: Path, loaded: Any
 ) -> None:
-    assert read_card(files / "artifacts" / "bundle").bars_needed == 1_978
+    assert read_card(files / "artifacts" / "bundle").bars_needed == 1_802
     assert loaded.metadata.metadata == {
-        "bars_needed": 1_978,
+        "bars_needed": 1_802,
         "symbol": "EURUSD",
         "timeframe": "1h",
         "execution": EXECUTION,
     }
-    assert services.registry.tagged_bars_needed(version.model_id, version.mlflow_version) == 1_978
+    assert services.registry.tagged_bars_needed(version.model_id, version.mlflow_version) == 1_802
     assert loaded.metadata.signature.inputs.input_names() == [
         "timestamp",
         *("open", "high", "low", "close", "volume"),
     ]
     assert loaded.metadata.signature.outputs.input_names() == ["position", "forecast"]
-    assert len(loaded.input_example) == 1_978
+    assert len(loaded.input_example) == 1_802
 
 
 def test_a_trader_on_mlflow_gets_the_execution_before_and_after_loading(
