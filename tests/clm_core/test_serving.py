@@ -55,7 +55,7 @@ def register(services: Services, seed: int) -> ModelVersion:
     request = RetrainRequest(
         model_type=ModelType.LIGHTGBM,
         symbol="EURUSD",
-        dataset_span_days=90,
+        dataset_span_days=110,
         training_params={"rounds": 20, "horizon": 12},
         seed=seed,
         requested_by="tests",
@@ -90,7 +90,7 @@ def name_production(services: Services, version: ModelVersion) -> None:
 
 @pytest.fixture
 def bars(services: Services) -> Bars:
-    return services.market.bars("EURUSD", "1h", days=120, closed_by=services.clock())
+    return services.market.bars("EURUSD", "1h", days=130, closed_by=services.clock())
 
 
 @pytest.fixture

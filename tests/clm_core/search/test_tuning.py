@@ -110,7 +110,9 @@ def test_a_study_has_the_requested_number_of_trials_each_counted_and_finds_the_b
     assert result.best is not None
     assert result.best.sharpe_ratio == max(trial.sharpe_ratio or -math.inf for trial in complete)
     defaults = {name: tuned.default for name, tuned in catalog.search_space(request.model_type).items()}
-    assert catalog.own_params(result.trials[0].params) == defaults | request.training_params
+    stored = catalog.own_params(result.trials[0].params)
+    marked = {name: stored[name] for name in catalog.markers(request.model_type)}
+    assert stored == marked | defaults | request.training_params
     held_out_trials = {0, result.best.number}
     assert len(counted(clm, request)) == 6 + len(held_out_trials)
     assert unknown(counted(clm, request)) == []
