@@ -50,6 +50,8 @@ def policy(
         table.add_row(name, f"{value:g}")
     table.add_row("verdict_days", f"{levels.verdict_days:g}")
     as_they_stand = [name for name in ALTERNATIVES if levels.binds(name)]
+    budget = "none" if levels.fleet_budget is None else f"{levels.fleet_budget:g}"
+    table.add_row("fleet budget", budget)
     table.add_row("bind as they stand", ", ".join(as_they_stand) or "none")
     console.print(table)
     if levels.evidence is None:

@@ -12,6 +12,9 @@ A policy document is TOML:
     preset = "strict"
     evidence.min_deflated_sharpe = 0.99
 
+    [fleet]                                 # error over all markets together, a year
+    budget = 0.05
+
     [presets.cautious.criteria]             # an additional preset
     min_trades = 200
     [presets.cautious.evidence]
@@ -117,6 +120,28 @@ class GatePolicy(BaseModel):
     """Criteria binding as they stand, in alphabetical order: win rate or profit factor without the expectancy
     as an alternative, drawdown without scaling. All three without evidence."""
 
+    fleet_budget: float | None = Field(default=None, gt=0, lt=0.5, allow_inf_nan=False)
+    """Largest probability that luck is promoted in any market of the installation within a year; None leaves
+    each market its own error."""
+
+    def fleet_error(self, markets: int) -> float | None:
+        """Largest probability, 0..1, that luck is promoted in any of the markets within a year: each market
+        errs with at most 1 - `min_deflated_sharpe`, independently. None without evidence."""
+        return None if self.evidence is None else 1.0 - self.evidence.min_deflated_sharpe**markets
+
+    def within_fleet(self, markets: int) -> "GatePolicy":
+        """The policy with the deflated Sharpe ratio at which the error of the markets keeps the budget: the
+        n-th root of 1 - budget for n markets (Sidak 1967); unchanged where the ratio is higher already."""
+        if self.fleet_budget is None or self.evidence is None:
+            return self
+        required = (1.0 - self.fleet_budget) ** (1.0 / max(markets, 1))
+        if required <= self.evidence.min_deflated_sharpe:
+            return self
+        evidence = self.evidence.model_copy(update={"min_deflated_sharpe": required})
+        return self.model_copy(
+            update={"name": f"{self.name}, budget of {markets} markets", "evidence": evidence}
+        )
+
     def binds(self, criterion: str) -> bool:
         """True if the criterion binds as it stands."""
         return self.evidence is None or criterion in self.binding
@@ -145,6 +170,15 @@ class Levels(BaseModel):
         return self.model_copy(update={"binding": tuple(sorted(names))})
 
 
+class Fleet(BaseModel):
+    """Levels over all markets of an installation together."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    budget: float | None = Field(default=None, gt=0, lt=0.5)
+    """Largest probability that luck is promoted in any market within a year; None for no budget."""
+
+
 class PolicyDocument(BaseModel):
     """All levels of an installation: presets, and overrides by market and by model."""
 
@@ -158,6 +192,7 @@ class PolicyDocument(BaseModel):
     """Overrides by symbol."""
     models: dict[str, Levels] = Field(default_factory=dict)
     """Overrides by model id."""
+    fleet: Fleet = Fleet()
 
     def policy(self, model_id: str, symbol: str) -> GatePolicy:
         """The levels for one model.
@@ -180,6 +215,7 @@ class PolicyDocument(BaseModel):
             "name": f"{preset} + overrides" if changed else preset,
             "criteria": _merged([levels.criteria for levels in layers]),
             "evidence": _merged(evidence) if evidence else None,
+            "fleet_budget": self.fleet.budget,
             "binding": tuple(sorted({name for levels in layers for name in levels.binding})),
         }
         return _validated(GatePolicy, merged, f"The policy of {model_id}")

@@ -19,6 +19,7 @@ from pydantic import (
 
 from clm_core.domain import measures
 from clm_core.domain.terms import EvaluationTerms, cost_sentence
+from clm_core.domain.trials import MatchedMarket
 
 MIN_BARS = 20
 """Minimum number of returns in a track record: fewer say nothing of the tails of the distribution."""
@@ -214,6 +215,15 @@ class TrialLuck(BaseModel):
     """Number of independent forward bars of the judged record."""
     side_by_side: float = 1.0
     """Number of recipes followed on the forward bars."""
+    matched: tuple[MatchedMarket, ...] = ()
+    """Other series with the same daily returns, whose trials are counted; empty for a verdict before series
+    were compared."""
+    markets: int | None = None
+    """Markets with trials in the year before the verdict, this one included; None for a verdict before they
+    were counted."""
+    fleet_error: float | None = None
+    """Largest probability, 0..1, that luck is promoted in any of the markets within a year; None like
+    `markets`."""
 
 
 class RecordFacts(BaseModel):

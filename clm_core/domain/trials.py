@@ -41,3 +41,24 @@ class Trial(BaseModel):
     period_end: datetime
     """Open time of the last out-of-sample bar."""
     at: datetime
+
+
+class MatchedMarket(BaseModel):
+    """Another series of the same market, with shared trials."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=True)
+
+    symbol: str
+    timeframe: str
+    correlation: float
+    """Correlation of the daily log returns, -1..1; 1 for a pool at another bar length."""
+    days: int
+    """Common days; 0 where the name alone tells."""
+    trials: int
+    """Trials of the series, begun ones included."""
+
+    @property
+    def text(self) -> str:
+        """`BTCUSD 1h (correlation 0.97 over 900 days, 12 trials)`."""
+        how = f"correlation {self.correlation:.2f} over {self.days:,} days, " if self.days else ""
+        return f"{self.symbol} {self.timeframe} ({how}{self.trials:,} trials)"

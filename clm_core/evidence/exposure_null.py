@@ -6,7 +6,7 @@ timing is the rest. The statistic of a shift by k bars is
     T(k) = sum over t of p(t - k) r(t) / sqrt(sum over t of p(t - k) ** 2 r(t) ** 2)
 
 with positions p and returns r less the means, indices circular. Centred: a rising market lends nothing to a
-version that is mostly long. Studentised: positions that are small in wild markets (a volatility target) are
+version mostly long. Studentised: positions small in wild markets (a volatility target) are
 compared at equal noise. Both sums of all shifts are circular cross-correlations, exact by the fast Fourier
 transform in O(n log n).
 

@@ -7,6 +7,7 @@ process is killed.
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
@@ -19,9 +20,11 @@ from sqlalchemy import (
     Table,
     and_,
     false,
+    func,
     literal,
     or_,
     select,
+    tuple_,
     union_all,
 )
 from sqlalchemy.dialects.postgresql import insert as insert_once
@@ -42,6 +45,18 @@ _COUNTED = _TRIALS.alias()
 _RECORD = tuple(_TRIALS.c[name] for name in ("sharpe", "effective_bars", "first_day", "daily_returns"))
 STORED = np.dtype("<f4")
 """Type of a stored daily return: seven digits suffice for a correlation."""
+
+
+@dataclass(frozen=True)
+class LookedAt:
+    """A market and timeframe with trials."""
+
+    symbol: str
+    timeframe: str
+    trials: int
+    """Number of trials, begun ones included."""
+    newest: datetime
+    """Time of the newest trial."""
 
 
 class TrialStore:
@@ -82,6 +97,7 @@ class TrialStore:
         timeframe: str,
         until: datetime | None = None,
         members: Sequence[str] = (),
+        matched: Sequence[tuple[str, str]] = (),
     ) -> "list[TrialRecord]":
         """Trials for a market and timeframe, oldest first; trials merely begun have no returns.
 
@@ -90,11 +106,16 @@ class TrialStore:
             until: latest time of a trial, to reproduce the count at the time.
             members: symbols of the pool: trials of their markets count as well, unless a job of the pool made
                 them, whose portfolio counts already.
+            matched: symbol and timeframe of other series of the same market, whose trials count as well,
+                under the same exception.
         """
+        pairs = [*((name, timeframe) for name in members), *matched]
         of_market = [
             [
-                or_(table.c.symbol == symbol, _of_members(table, symbol, members)),
-                table.c.timeframe == timeframe,
+                or_(
+                    and_(table.c.symbol == symbol, table.c.timeframe == timeframe),
+                    _of_others(table, symbol, pairs),
+                )
             ]
             + ([] if until is None else [table.c.at <= until])
             for table in (_TRIALS, _BEGUN)
@@ -108,6 +129,28 @@ class TrialStore:
         with self._engine.begin() as connection:
             rows = connection.execute(union_all(counted, begun).order_by("at", "id"))
             return [_record(*row[:4]) for row in rows]
+
+    def markets(self, until: datetime | None = None) -> list[LookedAt]:
+        """Every market and timeframe with trials, by name.
+
+        Args:
+            until: latest time of a trial.
+        """
+        looks = [
+            select(table.c.symbol, table.c.timeframe, table.c.at, table.c.id).where(
+                *([] if until is None else [table.c.at <= until])
+            )
+            for table in (_TRIALS, _BEGUN)
+        ]
+        every = union_all(*looks).subquery()
+        number, newest = func.count(every.c.id.distinct()), func.max(every.c.at)
+        query = (
+            select(every.c.symbol, every.c.timeframe, number, newest)
+            .group_by(every.c.symbol, every.c.timeframe)
+            .order_by(every.c.symbol, every.c.timeframe)
+        )
+        with self._engine.begin() as connection:
+            return [LookedAt(*row) for row in connection.execute(query)]
 
     def competing(self, model_id: str) -> "list[tuple[str, ModelStatus, TrialRecord]]":
         """Label, status and judged trial of a model's production, candidate and shadow versions,
@@ -152,14 +195,16 @@ class TrialStore:
             return [_trial(row) for row in connection.execute(query).mappings()]
 
 
-def _of_members(table: Table, pool: str, members: Sequence[str]) -> ColumnElement[bool]:
-    """Condition for trials of the members' markets made by no job of the pool."""
-    if not members:
+def _of_others(table: Table, pool: str, pairs: Sequence[tuple[str, str]]) -> ColumnElement[bool]:
+    """Condition for trials of other series, except trials of members by a job of the pool, counted by the
+    portfolio."""
+    if not pairs:
         return false()
+    named = tuple_(table.c.symbol, table.c.timeframe).in_(pairs)
     if table is not _TRIALS:
-        return table.c.symbol.in_(members)
+        return named
     of_pool = select(_COUNTED.c.job_id).where(_COUNTED.c.symbol == pool, _COUNTED.c.job_id == table.c.job_id)
-    return and_(table.c.symbol.in_(members), ~of_pool.exists())
+    return and_(named, or_(table.c.symbol == pool, ~of_pool.exists()))
 
 
 def _record(sharpe: float, effective_bars: float, first_day: int, stored: bytes) -> "TrialRecord":

@@ -28,6 +28,7 @@ from clm_core.market.corrections import RECHECKED_BARS, moment
 from clm_core.market.differing import why_waiting
 from clm_core.market.exchange import ExchangeSeries, RetryPolicy
 from clm_core.market.reading import Layout, content_of, read
+from clm_core.market.same_market import DailyReturns, daily_log_returns
 from clm_core.market.series import with_series
 from clm_core.market.series_store import ValuesStore
 from clm_core.market.store import Replacement, SeriesManifest, SeriesStore, parquet, replacement
@@ -81,6 +82,7 @@ class MarketData:
         self._quarantine = home / "quarantine"
         self.payments = CarryStore(home / "carry", self._quarantine)
         self.own_series = ValuesStore(home / "series")
+        self._daily: dict[tuple[str, str], tuple[str, DailyReturns]] = {}
 
     def series(self) -> list[SeriesInfo]:
         manifests = [*self._bundled.manifests(), *self._store.manifests()]
@@ -151,6 +153,20 @@ class MarketData:
         """
         _, manifest = self._sources(symbol, timeframe)[0]
         return _info(manifest)
+
+    def daily_returns(self, symbol: str, timeframe: str) -> DailyReturns:
+        """Daily log returns of the newest state of a series; read once for each content.
+
+        Raises:
+            UnknownSeries: the series does not exist.
+            StoreCorrupt: the stored file differs from the file that was written.
+        """
+        store, manifest = self._sources(symbol, timeframe)[0]
+        newest = manifest.snapshots[-1].content_hash
+        known = self._daily.get((symbol, timeframe))
+        if known is None or known[0] != newest:
+            known = self._daily[symbol, timeframe] = newest, daily_log_returns(store.read(manifest))
+        return known[1]
 
     def bars(
         self,

@@ -30,6 +30,7 @@ from clm_core.market.panel import Panel
 from clm_core.market.timeframes import Calendar, Timeframe
 from clm_core.models import activity
 from clm_core.retraining import case, folds, pools
+from clm_core.retraining.counted_trials import counted_trials
 from clm_core.retraining.evaluation import backtest_seeds, baseline_sizer, evaluation_of
 from clm_core.retraining.recorded_numbers import calendar_of, judge_recorded_numbers
 from clm_core.retraining.results import BacktestEvaluation, FittedModel
@@ -75,14 +76,24 @@ def verdict_on(
     policy: GatePolicy,
     until: datetime | None = None,
 ) -> Verdict:
-    """Verdict on an evaluation against the champion of the moment.
+    """Verdict on an evaluation against the champion of the moment, by the trials of the market under every
+    name, and within the policy's budget for the fleet.
 
     Args:
         until: latest time of a counted trial; None counts all.
     """
     compare = pools.compare_with_champion if evaluation.members else case.compare_with_champion
     symbols = tuple(member.bars.symbol for member in evaluation.members)
-    trials = services.ledger.trials.records(version.symbol, version.timeframe, until, members=symbols)
+    counted = counted_trials(
+        services.ledger,
+        services.market,
+        version.symbol,
+        version.timeframe,
+        symbols,
+        now=services.clock(),
+        until=until,
+    )
+    policy = policy.within_fleet(counted.markets)
     rules = services.settings.execution.rules
     against = compare(services.ledger, services.registry, services.market, version, evaluation, rules)
     selection = search_risk(services.ledger, version, until)
@@ -90,13 +101,19 @@ def verdict_on(
     if policy.evidence is not None:
         agreements = evaluation.runs.agreements[evaluation.judged_seed].tolist()
         succession = succession_of(services, version, evaluation, agreements)
-    judged = case.build_case(evaluation, trials, against, policy, selection, succession)
+    judged = case.build_case(evaluation, counted.records, against, policy, selection, succession)
     verdict = gate.judge(judged, policy)
     seeds = evaluation.seed_sharpes
     by_fold = () if evaluation.fitted is None else evaluation.fitted.folds
     updates = {
         "seed_sharpes": seeds if len(seeds) > 1 else (),
-        "warnings": (*verdict.warnings, *evaluation.market.terms.remarks, *folds.degenerate(by_fold)),
+        "luck": counted.shown(verdict.luck, policy),
+        "warnings": (
+            *verdict.warnings,
+            *counted.warnings,
+            *evaluation.market.terms.remarks,
+            *folds.degenerate(by_fold),
+        ),
         "folds": by_fold,
         "baselines": case.compare_with_baselines(evaluation),
         "by_symbol": pools.by_symbol(evaluation.members, evaluation.plan, len(seeds)),

@@ -27,7 +27,6 @@ from clm_core.domain.versions import ModelVersion
 from clm_core.domain.walk_forward import WalkForwardPlan
 from clm_core.evidence import paired
 from clm_core.evidence.equal_volatility import compare
-from clm_core.evidence.trials import TrialRecord
 from clm_core.ledger.executions import version_execution
 from clm_core.ledger.store import Ledger
 from clm_core.market.bars import Bars, Floats
@@ -272,14 +271,6 @@ def record_looks(
         at = now + timedelta(microseconds=number)
         count_trial(ledger, lease, job, member.bars.symbol, member.bars, seed, member.result, at)
     return len(looks)
-
-
-def trials_of(
-    ledger: Ledger, name: str, symbols: Sequence[str], timeframe: str, until: datetime | None = None
-) -> list[TrialRecord]:
-    """Trials counted for a pool: trials of the portfolio, and those of the members' markets by
-    other models."""
-    return ledger.trials.records(name, timeframe, until, members=symbols)
 
 
 def by_symbol(

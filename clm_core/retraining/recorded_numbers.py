@@ -22,6 +22,7 @@ from clm_core.evidence.track_record import TrackRecord
 from clm_core.evidence.trials import count_trials
 from clm_core.market.timeframes import Timeframe
 from clm_core.retraining import pools
+from clm_core.retraining.counted_trials import counted_trials
 from clm_core.services import Services
 
 SECONDS_A_YEAR = 365.25 * 86_400
@@ -87,15 +88,21 @@ def _case(
     """Case of the recorded numbers, without measurements of later releases."""
     values = {check.name: check.value for check in recorded.checks}
     share, deviation = (values.get(name, math.nan) for name in ("share_of_one_side", "position_deviation"))
-    trials = services.ledger.trials.records(
-        version.symbol, version.timeframe, result.created_at, members=job.symbols
+    counted = counted_trials(
+        services.ledger,
+        services.market,
+        version.symbol,
+        version.timeframe,
+        job.symbols,
+        now=services.clock(),
+        until=result.created_at,
     )
     bars_a_year = SECONDS_A_YEAR / Timeframe(version.timeframe).seconds
     return Case(
         metrics=_metrics(result),
         activity=Activity("on one side", share, deviation),
         record=_record(services.ledger.trials.of_job(job.id)),
-        trials=count_trials(trials, policy.evidence.fewest_trials if policy.evidence else 1.0),
+        trials=count_trials(counted.records, policy.evidence.fewest_trials if policy.evidence else 1.0),
         periods_per_year=recorded.luck.bars_per_year if recorded.luck else bars_a_year,
         comparison=None,
     )

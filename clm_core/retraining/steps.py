@@ -205,6 +205,8 @@ def judge(services: Services, lease: Lease, version: ModelVersion, evaluation: B
     terms = recorded_terms(evaluation, evaluation.plan)
     record = _evaluation_record(version, evaluation, verdict, terms, services.clock())
     evidence = StoredEvidence(pack(evaluation.runs), version.data_hash, code_digest())
+    markets = 1 if verdict.luck is None else verdict.luck.markets or 1
+    policy = policy.within_fleet(markets)
     ledger.add_evaluation(record, verdict, policy, version.bundle_digest, lease, evidence)
     crash_at(Fault.EVALUATION_RECORDED, settings.fault)
     registry.log_results(

@@ -10,6 +10,7 @@ from clm_core.evidence.trials import DAY, TrialCount, count_trials
 from clm_core.market.bars import Bars
 from clm_core.market.panel import Panel
 from clm_core.retraining import pools, steps
+from clm_core.retraining.counted_trials import counted_trials
 from clm_core.retraining.plans import plan_of
 from clm_core.services import Services
 
@@ -54,7 +55,15 @@ def window_of_bars(
     if levels is None:
         return None
     until = training.created_at if isinstance(training, TrainingJob) else None
-    records = pools.trials_of(services.ledger, training.symbol, training.symbols, training.timeframe, until)
+    records = counted_trials(
+        services.ledger,
+        services.market,
+        training.symbol,
+        training.timeframe,
+        training.symbols,
+        now=services.clock(),
+        until=until,
+    ).records
     trials = count_trials(records, levels.fewest_trials) if records else TrialCount(0, levels.fewest_trials)
     nanoseconds = int(bars.time[-1] - bars.time[0]) + bars.timeframe.nanoseconds
     days = max(round(nanoseconds / DAY), 1)

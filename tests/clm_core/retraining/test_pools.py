@@ -167,9 +167,9 @@ def test_every_look_at_a_members_market_counts_there_and_once_for_the_pool(own: 
     retrain(own)
     trials = own.ledger.trials
     assert [len(trials.records(symbol, "1h")) for symbol in ("TRIO", *SYMBOLS)] == [1, 1, 1, 1]
-    assert len(pools.trials_of(own.ledger, "TRIO", SYMBOLS, "1h")) == 1
+    assert len(own.ledger.trials.records("TRIO", "1h", members=SYMBOLS)) == 1
     # another pool of the same markets begins with the looks already taken
-    assert len(pools.trials_of(own.ledger, "OTHER", SYMBOLS[:2], "1h")) == 2
+    assert len(own.ledger.trials.records("OTHER", "1h", members=SYMBOLS[:2])) == 2
     single = RetrainRequest(
         model_type=ModelType.XGBOOST,
         symbol="AAAUSD",
@@ -184,7 +184,7 @@ def test_every_look_at_a_members_market_counts_there_and_once_for_the_pool(own: 
         steps.register(own, lease, job, bars, trained)
         steps.evaluate_out_of_sample(own, lease, job, bars, trained)
     assert len(trials.records("AAAUSD", "1h")) == 2
-    assert len(pools.trials_of(own.ledger, "TRIO", SYMBOLS, "1h")) == 2
+    assert len(own.ledger.trials.records("TRIO", "1h", members=SYMBOLS)) == 2
 
 
 def test_a_served_pool_answers_for_its_members_and_refuses_other_symbols(
