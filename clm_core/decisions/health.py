@@ -1,23 +1,48 @@
 """Performance of a production version on bars newer than the training: degraded or not, with reasons.
 
 An observed Sharpe ratio below the limit is no proof: over 90 days the standard error is 2, whatever the
-number of bars. The decision therefore rests on the probability of a true Sharpe ratio below the limit, given
-enough bars and trades.
+number of bars. A probability looked at every day is passed some day by luck. So a sequential test decides
+(`evidence.sequential`), with a declared rate of false alarms: 1 % a quarter at a true Sharpe ratio of 2. The
+Sharpe ratio of the promotion plays no part: the highest of several results flatters.
+
+`python -m benchmarks.watch_alarm` gives the rates at other true ratios, and the time to detect.
 """
 
 import math
 from collections.abc import Iterator
 from enum import StrEnum
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from clm_core.decisions.staleness import DueRetrain
 from clm_core.domain.triggers import Observation
 from clm_core.domain.vocabulary import TriggerReason
 from clm_core.domain.watch_rules import WatchRules
-from clm_core.evidence.track_record import probabilistic_sharpe_ratio, track_record
+from clm_core.evidence.sequential import FIRST_LOOK, log_odds_of_loss
 from clm_core.market.bars import Floats
 from clm_core.market.drift import Drift
+
+HEALTHY_SHARPE = 2.0
+"""Annualised Sharpe ratio at which the rate of false alarms is declared."""
+LOSING_SHARPE = -2.0
+"""Annualised Sharpe ratio that the test is tuned to find: losses as fast as a healthy version's gains."""
+ALARM = 5.4
+"""Log-odds of the statistic at which an alarm is raised: at most one alarm in 100 quarters under watch at the
+healthy ratio, for normal returns, returns with the tails of t(3), and GARCH returns."""
+
+
+class Alarm(BaseModel):
+    """State of the sequential test after the newest complete day."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    days: int = 0
+    """Complete days under watch."""
+    statistic: float | None = None
+    """Log-odds of losing; None before the first look."""
+    raised_on_day: int | None = None
+    """Number of the day on which the statistic first reached `ALARM`, from 1; None: never."""
 
 
 class Performance(BaseModel):
@@ -32,12 +57,13 @@ class Performance(BaseModel):
     """Annualised."""
     max_drawdown: float | None = None
     """Negative fraction."""
-    confidence: float | None = None
-    """Probability of a true Sharpe ratio below the limit, 0..1."""
+    alarm: Alarm = Alarm()
+    """Test over all bars since the training."""
 
 
 class HealthFinding(StrEnum):
     DEGRADED = "degraded"
+    """The sequential test has raised its alarm."""
     HOLDS = "holds"
     UNSURE = "unsure"
     """Below the limit, but within the range of chance."""
@@ -45,24 +71,42 @@ class HealthFinding(StrEnum):
     UNMEASURABLE = "unmeasurable"
 
 
-def confidence_below(returns: Floats, limit: float, periods_per_year: float) -> float:
-    """Probability of a true Sharpe ratio below an annualised limit, 0..1; NaN where not measurable.
+def alarm_of(daily: Floats, days_per_year: float) -> Alarm:
+    """State of the test on the returns of complete days.
 
     Args:
-        returns: simple returns per bar, shape (n_bars,), as fractions.
-        periods_per_year: bars in a year.
+        daily: returns as fractions, oldest first, shape (n_days,).
+        days_per_year: days with returns in a year.
     """
-    return 1.0 - probabilistic_sharpe_ratio(track_record(returns), limit / math.sqrt(periods_per_year))
+    if len(daily) < FIRST_LOOK or not math.isfinite(days_per_year):
+        return Alarm(days=len(daily))
+    statistic = log_odds_of_loss(daily, HEALTHY_SHARPE, LOSING_SHARPE, days_per_year)
+    raised = np.flatnonzero(statistic >= ALARM)
+    return Alarm(
+        days=len(daily),
+        statistic=float(statistic[-1]),
+        raised_on_day=int(raised[0]) + 1 if len(raised) else None,
+    )
 
 
 def judge(performance: Performance, rules: WatchRules, limit: float) -> tuple[HealthFinding, str]:
-    """Finding and the reason in words; an unmeasurable performance is neither good nor bad."""
+    """Finding and the reason in words; an unmeasurable performance is neither good nor bad.
+
+    Args:
+        limit: annualised Sharpe ratio below which a version is not called healthy; no cause of an alarm.
+    """
+    alarm = performance.alarm
+    if alarm.raised_on_day is not None:
+        return HealthFinding.DEGRADED, (
+            f"the sequential test raised its alarm on day {alarm.raised_on_day} of {alarm.days}: a version "
+            f"with a Sharpe ratio of {HEALTHY_SHARPE:g} does so in one quarter of a hundred"
+        )
     if not (performance.bars >= rules.min_bars and performance.trades >= rules.min_trades):
         return HealthFinding.TOO_EARLY, (
             f"{performance.bars:,} new bars and {performance.trades} closed trades are too few: "
             f"{rules.min_bars} and {rules.min_trades} are needed"
         )
-    if performance.sharpe_ratio is None or performance.confidence is None:
+    if performance.sharpe_ratio is None:
         return (
             HealthFinding.UNMEASURABLE,
             "the Sharpe ratio cannot be measured: the returns are empty or never vary",
@@ -70,11 +114,10 @@ def judge(performance: Performance, rules: WatchRules, limit: float) -> tuple[He
     observed = f"Sharpe ratio {performance.sharpe_ratio:.2f}"
     if performance.sharpe_ratio >= limit:
         return HealthFinding.HOLDS, f"{observed} is not below {limit:g}"
-    probability = f"{performance.confidence:.0%}"
-    below = f"{observed} is below {limit:g}, and the true ratio with a probability of {probability}"
-    if not performance.confidence >= rules.confidence:
-        return HealthFinding.UNSURE, f"{below}: {rules.confidence:.0%} are needed"
-    return HealthFinding.DEGRADED, below
+    test = "the sequential test has not begun"
+    if alarm.statistic is not None:
+        test = f"the sequential test stands at {alarm.statistic:.1f} of {ALARM:g}"
+    return HealthFinding.UNSURE, f"{observed} is below {limit:g}, and chance may explain it: {test}"
 
 
 def due_retrains(
@@ -86,7 +129,7 @@ def due_retrains(
 ) -> Iterator[DueRetrain]:
     """Retrains to request for degraded performance and for drift."""
     if finding is HealthFinding.DEGRADED:
-        observed = Observation(sharpe_ratio=performance.sharpe_ratio)
+        observed = Observation(sharpe_ratio=performance.sharpe_ratio, alarm=True)
         yield DueRetrain(model_id, TriggerReason.PERFORMANCE_DEGRADED, observed)
     if drift is not None and drift.score > rules.drift_score:
         yield DueRetrain(model_id, TriggerReason.DRIFT_DETECTED, Observation())

@@ -9,6 +9,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from clm_core.domain.triggers import History, Observation, Reply, TriggerDecision, TriggerRequest
 from clm_core.domain.vocabulary import TriggerReason
 
+MAX_DOUBLINGS = 30
+"""Doublings of the wait for new bars; beyond, staleness alone asks for a retrain."""
+
 
 class ReasonRules(BaseModel):
     """Rules for requests of one trigger reason."""
@@ -39,7 +42,8 @@ class TriggerPolicy(BaseModel):
     max_sharpe_ratio: float = 0.5
     """Annualised Sharpe ratio below which performance counts as degraded."""
     min_new_samples: int = Field(default=100, ge=1)
-    """Minimum number of bars since the training for a retrain on new data."""
+    """Minimum number of bars since the training of the production version for a retrain on new data; doubled
+    for each retrain since then that was not promoted."""
     max_age_days: float = Field(default=30.0, gt=0)
     """Age above which a model is stale, days."""
     cooldown_hours: float = Field(default=24.0, ge=0, le=8760)
@@ -60,6 +64,14 @@ class TriggerPolicy(BaseModel):
         rules: ReasonRules = getattr(self, reason.value)
         return rules
 
+    def new_samples_needed(self, unpromoted: int) -> int:
+        """Bars since the training of the production version for a retrain on new data.
+
+        Args:
+            unpromoted: retrains since then that ended and were not promoted, of whatever reason.
+        """
+        return int(self.min_new_samples * 2 ** min(unpromoted, MAX_DOUBLINGS))
+
     def cooldown(self, reason: TriggerReason) -> timedelta:
         own = self.rules(reason).cooldown_hours
         return timedelta(hours=self.cooldown_hours if own is None else own)
@@ -76,7 +88,7 @@ def decide(
     if history.same_key is not None:
         return _coalesced(history.same_key, "the same request was accepted before")
     reason = request.training.trigger_reason
-    if refusal := next(_missing_evidence(reason, request.observed, policy), None):
+    if refusal := next(_missing_evidence(reason, request.observed, policy, history.unpromoted), None):
         return TriggerDecision(Reply.REJECTED, refusal)
     if history.pending is not None:
         return _coalesced(history.pending, "the job is pending, with the parameters of the earlier request")
@@ -93,9 +105,12 @@ def _coalesced(job_id: UUID, because: str) -> TriggerDecision:
     return TriggerDecision(Reply.COALESCED, because, job_id)
 
 
-def _missing_evidence(reason: TriggerReason, observed: Observation, policy: TriggerPolicy) -> Iterator[str]:
+def _missing_evidence(
+    reason: TriggerReason, observed: Observation, policy: TriggerPolicy, unpromoted: int
+) -> Iterator[str]:
     """Requirements of the reason that the observation does not meet; every comparison refuses a NaN."""
-    if reason is TriggerReason.PERFORMANCE_DEGRADED:
+    # an alarm has a declared error rate, which an observed ratio has not
+    if reason is TriggerReason.PERFORMANCE_DEGRADED and not observed.alarm:
         if observed.sharpe_ratio is None:
             yield "performance_degraded needs the observed Sharpe ratio, and the request has none"
         elif not observed.sharpe_ratio < policy.max_sharpe_ratio:
@@ -103,12 +118,22 @@ def _missing_evidence(reason: TriggerReason, observed: Observation, policy: Trig
     if reason is TriggerReason.DATA_THRESHOLD:
         if observed.new_samples is None:
             yield "data_threshold needs the number of new bars, and the request has none"
-        elif not observed.new_samples >= policy.min_new_samples:
-            yield f"{observed.new_samples} new bars are fewer than {policy.min_new_samples}"
+        elif not observed.new_samples >= policy.new_samples_needed(unpromoted):
+            yield _too_few(observed.new_samples, policy, unpromoted)
     # a schedule gives no age; a request that gives an age claims a stale model
     stale = observed.age_days is None or observed.age_days > policy.max_age_days
     if reason is TriggerReason.PERIODIC and not stale:
         yield f"the model is {observed.age_days:.1f} days old, stale after {policy.max_age_days:g}"
+
+
+def _too_few(new_samples: int, policy: TriggerPolicy, unpromoted: int) -> str:
+    refusal = f"{new_samples} new bars are fewer than {policy.new_samples_needed(unpromoted)}"
+    if not unpromoted:
+        return refusal
+    return (
+        f"{refusal}: {policy.min_new_samples}, doubled for each of the {unpromoted} retrains since the "
+        "training of the production version that were not promoted"
+    )
 
 
 def _exceeded_limits(

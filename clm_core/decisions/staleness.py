@@ -17,6 +17,10 @@ class Freshness:
     trained_at: datetime
     new_bars: int
     """Number of bars of the market after the last bar of the training."""
+    tried_at: datetime | None = None
+    """Start of the newest retrain since the training, promoted or not; None: none."""
+    unpromoted: int = 0
+    """Retrains since the training that ended and were not promoted."""
 
 
 @dataclass(frozen=True)
@@ -29,11 +33,16 @@ class DueRetrain:
 
 
 def due_retrains(versions: Iterable[Freshness], policy: TriggerPolicy, now: datetime) -> Iterator[DueRetrain]:
-    """At most one retrain per model: staleness takes precedence over new bars."""
+    """At most one retrain per model: staleness takes precedence over new bars.
+
+    The watch adds a retrain only where the schedule made none: a model is stale when no retrain began for
+    `max_age_days`, whether the last one was promoted or not, and each retrain without a promotion doubles
+    the number of new bars to wait for.
+    """
     for each in versions:
-        age_days = (now - each.trained_at) / timedelta(days=1)
+        age_days = (now - (each.tried_at or each.trained_at)) / timedelta(days=1)
         if age_days > policy.max_age_days:
             yield DueRetrain(each.model_id, TriggerReason.PERIODIC, Observation(age_days=age_days))
-        elif each.new_bars >= policy.min_new_samples:
+        elif each.new_bars >= policy.new_samples_needed(each.unpromoted):
             observed = Observation(new_samples=each.new_bars)
             yield DueRetrain(each.model_id, TriggerReason.DATA_THRESHOLD, observed)

@@ -32,6 +32,8 @@ class Observation(BaseModel):
 
     sharpe_ratio: float | None = None
     """Annualised, of the production version since the promotion."""
+    alarm: bool | None = None
+    """True if a sequential test with a declared rate of false alarms found the degradation."""
     new_samples: int | None = Field(default=None, ge=0)
     """Bars after the training data of the production version."""
     age_days: float | None = Field(default=None, ge=0)
@@ -71,6 +73,9 @@ class History:
     """Requests accepted for any model in the last 24 hours."""
     same_key: UUID | None
     """Job that serves an earlier request for the model with the same key."""
+    unpromoted: int = 0
+    """Jobs of the model that ended since the training of the production version, none of them promoted; 0
+    without a production version."""
 
 
 @dataclass(frozen=True)

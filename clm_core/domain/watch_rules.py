@@ -1,7 +1,11 @@
 """Limits of the watch over production versions: `[watch]` in the settings."""
 
-from pydantic import BaseModel, ConfigDict, Field
+import warnings
+from typing import Self
 
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from clm_core.domain.errors import DeprecatedSetting
 from clm_core.domain.evaluations import MIN_BARS
 
 
@@ -11,15 +15,25 @@ class WatchRules(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     window_days: int = Field(default=90, ge=1, le=3650)
-    """Days of newest bars to measure, at most; only bars after the training count."""
+    """Days of newest bars for the Sharpe ratio shown, at most; the alarm takes all since the training."""
     min_bars: int = Field(default=240, ge=MIN_BARS)
     """Minimum number of new bars for a decision."""
     min_trades: int = Field(default=10, ge=1)
     """Minimum number of closed trades on the new bars for a decision."""
-    confidence: float = Field(default=0.9, ge=0.5, lt=1)
-    """Required probability of a true Sharpe ratio below `triggers.max_sharpe_ratio`, in [0.5, 1); at 0.5 the
-    observed ratio alone decides."""
+    confidence: float | None = Field(default=None, ge=0.5, lt=1)
+    """Without effect, accepted in this release only: the alarm has a declared rate of false alarms."""
     drift_days: int = Field(default=14, ge=1, le=3650)
     """Days of newest bars whose features are compared with the training; all must be after the training."""
     drift_score: float = Field(default=1.25, gt=0)
     """Score above which features have drifted; 1 is the distance of the training's own furthest stretch."""
+
+    @model_validator(mode="after")
+    def _warn_of_confidence(self) -> Self:
+        if self.confidence is not None:
+            warnings.warn(
+                "watch.confidence has no effect any more: a sequential test with a declared rate of false "
+                "alarms decides. Remove the setting, it is accepted in this release only.",
+                DeprecatedSetting,
+                stacklevel=2,
+            )
+        return self

@@ -5,6 +5,7 @@ Requests are answered one at a time: the budget of all models together is counte
 
 import contextlib
 from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -29,7 +30,7 @@ from clm_core.domain.alerts import Alert, AlertKind
 from clm_core.domain.jobs import TrainingJob
 from clm_core.domain.kinds import Kind
 from clm_core.domain.triggers import Answer, History, Message, Reply, TriggerDecision, TriggerRequest
-from clm_core.domain.vocabulary import JobStatus, ModelType, TriggerReason
+from clm_core.domain.vocabulary import JobStatus, ModelStatus, ModelType, TriggerReason
 from clm_core.ledger import alerts
 from clm_core.ledger.jobs import read_job
 from clm_core.ledger.tables import Base, InboxRow, JobRow, StartRow, TriggerRow, VersionRow, storable
@@ -169,6 +170,10 @@ class TriggerStore:
         with self._engine.begin() as connection:
             connection.execute(delete(_RUNS).where(_RUNS.c.job_id == job_id))
 
+    def retrains_since_training(self, model_id: str) -> "RetrainsSince":
+        with self._engine.begin() as connection:
+            return retrains_since_training(connection, model_id)
+
     def kinds(self, symbol: str, timeframe: str) -> list[Kind]:
         """Kinds of model with a version on a market."""
         kinds = (
@@ -217,7 +222,36 @@ def history(connection: Connection, model_id: str, key: str | None, now: datetim
         accepted={TriggerReason(row.trigger_reason): row.within_a_day for row in rows},
         accepted_in_all=connection.execute(in_all).scalar_one(),
         same_key=None if key is None else _job_with_key(connection, model_id, key),
+        unpromoted=retrains_since_training(connection, model_id).ended,
     )
+
+
+@dataclass(frozen=True)
+class RetrainsSince:
+    """Retrains of a model since the training of the production version."""
+
+    ended: int
+    """Jobs completed or failed; none of them led to a promotion."""
+    failed: int
+    newest: datetime | None
+    """Time of the newest request; None: none."""
+
+
+def retrains_since_training(connection: Connection, model_id: str) -> RetrainsSince:
+    """Jobs opened after the production version's own; none without a production version."""
+    produced = (
+        select(func.max(_JOBS.c.created_at))
+        .join(_VERSIONS, _VERSIONS.c.training_job_id == _JOBS.c.id)
+        .where(_VERSIONS.c.model_id == model_id, _VERSIONS.c.status == ModelStatus.PRODUCTION)
+    )
+    ended = _JOBS.c.status.in_((JobStatus.COMPLETED, JobStatus.FAILED))
+    counted = select(
+        func.count(case((ended, 1))).label("ended"),
+        func.count(case((_JOBS.c.status == JobStatus.FAILED, 1))).label("failed"),
+        func.max(_JOBS.c.created_at).label("newest"),
+    ).where(_JOBS.c.model_id == model_id, _JOBS.c.created_at > produced.scalar_subquery())
+    row = connection.execute(counted).one()
+    return RetrainsSince(row.ended, row.failed, row.newest)
 
 
 def record(

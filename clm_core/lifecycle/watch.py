@@ -18,13 +18,15 @@ from clm_core.backtest.pools import portfolio
 from clm_core.backtest.results import Backtest
 from clm_core.backtest.terms import MarketTerms
 from clm_core.decisions import health, staleness
-from clm_core.decisions.health import HealthFinding, Performance, confidence_below, judge
+from clm_core.decisions.health import Alarm, HealthFinding, Performance, alarm_of, judge
 from clm_core.decisions.staleness import DueRetrain, Freshness
 from clm_core.domain.actors import Actor
 from clm_core.domain.jobs import RetrainRequest, TrainingJob
 from clm_core.domain.triggers import Answer, TriggerRequest
 from clm_core.domain.versions import ModelVersion
-from clm_core.domain.vocabulary import ModelStatus, Role
+from clm_core.domain.vocabulary import ModelStatus, Role, TriggerReason
+from clm_core.evidence.sequential import daily_returns, days_per_year
+from clm_core.ledger.triggers import RetrainsSince
 from clm_core.market.bars import Bars, Floats
 from clm_core.market.drift import CALENDAR, Drift, drift
 from clm_core.market.features import FEATURES, compute_features
@@ -184,7 +186,6 @@ def _measure_pool(services: Services, version: ModelVersion, model: PooledModel)
     """
     now = services.clock()
     settings = services.settings
-    limit = settings.triggers.max_sharpe_ratio
     stored = (services.market.bars(symbol, version.timeframe, closed_by=now) for symbol in model.symbols)
     names = series_names(version.params)
     members = tuple(services.market.with_series(bars, names) for bars in stored)
@@ -193,17 +194,16 @@ def _measure_pool(services: Services, version: ModelVersion, model: PooledModel)
     unseen = axis[max(first_new, len(axis) - len(axis.last_days(settings.watch.window_days))) :]
     results = [_result_of_member(services, version, model, bars, unseen) for bars in members]
     performance = Performance()
-    if any(result is not None for result in results):
-        traded = [result for result in results if result is not None]
+    if traded := [result for result in results if result is not None]:
         whole = portfolio(unseen, traded, 1.0, members=len(members))
-        performance = performance_of(whole, axis.periods_per_year, limit)
+        performance = performance_of(whole, axis.periods_per_year)
+        alarm = _alarm_of_pool(services, version, model, members, axis, first_new)
+        performance = performance.model_copy(update={"alarm": alarm})
     symbols = tuple(
         WatchedSymbol(
             symbol=bars.symbol,
             newest_bar=bars.end.to_pydatetime(),
-            performance=Performance()
-            if result is None
-            else performance_of(result[1], bars.periods_per_year, limit),
+            performance=Performance() if result is None else performance_of(result[1], bars.periods_per_year),
             drift=_drift(
                 version,
                 model.member(bars.symbol),
@@ -254,6 +254,33 @@ def _watched(
     )
 
 
+def _alarm_of_pool(
+    services: Services,
+    version: ModelVersion,
+    model: PooledModel,
+    members: Sequence[Bars],
+    axis: Bars,
+    first_new: int,
+) -> Alarm:
+    """Test of the pool's portfolio on all bars after the training."""
+    unseen = axis[first_new:]
+    results = (_result_of_member(services, version, model, bars, unseen) for bars in members)
+    traded = [result for result in results if result is not None]
+    whole = portfolio(unseen, traded, 1.0, members=len(members))
+    return alarm_on(unseen, whole, axis)
+
+
+def alarm_on(unseen: Bars, result: Backtest, market: Bars) -> Alarm:
+    """State of the sequential test on the complete days of a backtest.
+
+    Args:
+        unseen: bars of the backtest, all after the training.
+        market: all bars of the market, for the number of days with bars in a year.
+    """
+    daily = daily_returns(unseen.time, result.returns, unseen.timeframe.nanoseconds)
+    return alarm_of(daily, days_per_year(market.time))
+
+
 def _result_of_member(
     services: Services, version: ModelVersion, model: PooledModel, bars: Bars, unseen: Bars
 ) -> tuple[Bars, Backtest] | None:
@@ -285,14 +312,18 @@ def _median_drift(symbols: Sequence[WatchedSymbol]) -> Drift | None:
 def _performance(
     services: Services, model: Model, bars: Bars, first_new: int, market: MarketTerms
 ) -> Performance:
-    """Performance on the bars from row `first_new` on, within the window of the settings."""
+    """Performance on the bars from row `first_new` on, within the window of the settings; the alarm is that
+    of all of them."""
     settings = services.settings
     first = max(first_new, len(bars) - len(bars.last_days(settings.watch.window_days)))
     # as many bars as in the training cover every look-back, and bound the computation of a network
-    begin = max(0, first - max(model.trained_on.bars, model.bars_needed or 0))
-    positions = model.positions(bars[begin:])[first - begin :]
-    limit = settings.triggers.max_sharpe_ratio
-    return measure(bars[first:], positions, market, limit)
+    begin = max(0, first_new - max(model.trained_on.bars, model.bars_needed or 0))
+    positions = model.positions(bars[begin:])[first_new - begin :]
+    performance = measure(bars[first:], positions[first - first_new :], market)
+    if first_new == len(bars):
+        return performance
+    whole = market.backtest(bars[first_new:], positions)
+    return performance.model_copy(update={"alarm": alarm_on(bars[first_new:], whole, bars)})
 
 
 def _drift(version: ModelVersion, model: Model, bars: Bars, first_new: int, days: int) -> Drift | None:
@@ -310,21 +341,20 @@ def _drift(version: ModelVersion, model: Model, bars: Bars, first_new: int, days
     return drift(values[trained][complete[trained]], values[newest][complete[newest]], table.names)
 
 
-def measure(bars: Bars, positions: Floats, market: MarketTerms, limit: float) -> Performance:
-    """Backtest of the positions, starting flat.
+def measure(bars: Bars, positions: Floats, market: MarketTerms) -> Performance:
+    """Backtest of the positions, starting flat, without the alarm.
 
     Args:
         bars: bars after the training; may be empty.
         positions: positions of the version on the bars, shape (n_bars,).
         market: terms of trading.
-        limit: annualised Sharpe ratio; the confidence is the probability of a true ratio below the limit.
     """
     if not len(bars):
         return Performance()
-    return performance_of(market.backtest(bars, positions), bars.periods_per_year, limit)
+    return performance_of(market.backtest(bars, positions), bars.periods_per_year)
 
 
-def performance_of(result: Backtest, periods_per_year: float, limit: float) -> Performance:
+def performance_of(result: Backtest, periods_per_year: float) -> Performance:
     """Performance of a backtest that started flat; see `measure`."""
     metrics = summarise(result, periods_per_year)
     return Performance(
@@ -332,7 +362,6 @@ def performance_of(result: Backtest, periods_per_year: float, limit: float) -> P
         trades=result.trades.ended,
         sharpe_ratio=_finite(metrics.sharpe_ratio),
         max_drawdown=_finite(metrics.max_drawdown),
-        confidence=_finite(confidence_below(result.returns, limit, periods_per_year)),
     )
 
 
@@ -345,9 +374,10 @@ def _request_retrains(
 ) -> Iterator[Answer]:
     policy = services.settings.triggers
     job = services.ledger.job(version.training_job_id)
-    # a retrain on the same bars would end as the last retrain did: further bars make a new request
-    new_samples = measured.new_bars // policy.min_new_samples
-    freshness = Freshness(measured.model_id, measured.trained_at, measured.new_bars)
+    retrains = services.ledger.triggers.retrains_since_training(measured.model_id)
+    freshness = Freshness(
+        measured.model_id, measured.trained_at, measured.new_bars, retrains.newest, retrains.ended
+    )
     for due in (
         *health.due_retrains(
             measured.model_id,
@@ -358,8 +388,25 @@ def _request_retrains(
         ),
         *staleness.due_retrains([freshness], policy, services.clock()),
     ):
-        key = f"watch/{version.version}/{due.reason}/{new_samples}"
+        key = _key(version, due.reason, measured.new_bars // policy.min_new_samples, retrains)
         yield intake.submit(services, _request(job, due, key))
+
+
+def _key(version: ModelVersion, reason: TriggerReason, steps: int, retrains: RetrainsSince) -> str:
+    """Key of a request: equal for as long as a repetition would end as the last retrain did.
+
+    Args:
+        steps: new bars in units of `min_new_samples`.
+    """
+    if reason is TriggerReason.PERFORMANCE_DEGRADED:
+        # an alarm stands until the version is replaced, and asks once
+        occasion = retrains.failed
+    elif reason is TriggerReason.DRIFT_DETECTED:
+        # at 1, 2, 4, 8 ... steps
+        occasion = steps.bit_length()
+    else:
+        occasion = retrains.ended
+    return f"watch/{version.version}/{reason}/{occasion}"
 
 
 def _request(job: TrainingJob, due: DueRetrain, key: str) -> TriggerRequest:

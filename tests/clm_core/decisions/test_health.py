@@ -1,35 +1,32 @@
 """Findings on the performance on new bars, at the limits."""
 
 import math
+import re
 from typing import Any
 
 import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from clm_core.decisions.health import (
-    HealthFinding,
-    Performance,
-    confidence_below,
-    due_retrains,
-    judge,
-)
+from clm_core.decisions.health import Alarm, HealthFinding, Performance, alarm_of, due_retrains, judge
 from clm_core.decisions.staleness import DueRetrain
+from clm_core.domain.errors import DeprecatedSetting
 from clm_core.domain.triggers import Observation
 from clm_core.domain.vocabulary import TriggerReason
 from clm_core.domain.watch_rules import WatchRules
+from clm_core.evidence.sequential import FIRST_LOOK
 from clm_core.market.drift import Drift
 
 RULES = WatchRules()
 LIMIT = 0.5
-YEAR = 8760.0
-"""Hours."""
+QUIET = Alarm(days=40, statistic=2.0)
+RAISED = Alarm(days=40, statistic=1.0, raised_on_day=33)
 BAD: dict[str, Any] = {
     "bars": 240,
     "trades": 10,
     "sharpe_ratio": -3.0,
     "max_drawdown": -0.2,
-    "confidence": 0.95,
+    "alarm": RAISED,
 }
 
 
@@ -37,48 +34,57 @@ BAD: dict[str, Any] = {
     ("changes", "finding"),
     [
         ({}, HealthFinding.DEGRADED),
-        ({"confidence": 0.9}, HealthFinding.DEGRADED),
-        ({"confidence": 0.899}, HealthFinding.UNSURE),
-        ({"sharpe_ratio": 0.499}, HealthFinding.DEGRADED),
-        ({"sharpe_ratio": 0.5}, HealthFinding.HOLDS),
-        ({"sharpe_ratio": 4.0, "confidence": 0.01}, HealthFinding.HOLDS),
-        ({"bars": 239}, HealthFinding.TOO_EARLY),
-        ({"trades": 9}, HealthFinding.TOO_EARLY),
-        ({"bars": 0, "trades": 0, "sharpe_ratio": None, "confidence": None}, HealthFinding.TOO_EARLY),
-        ({"sharpe_ratio": None}, HealthFinding.UNMEASURABLE),
-        ({"confidence": None}, HealthFinding.UNMEASURABLE),
+        ({"sharpe_ratio": 0.7}, HealthFinding.DEGRADED),
+        ({"bars": 10, "trades": 0}, HealthFinding.DEGRADED),
+        ({"alarm": QUIET}, HealthFinding.UNSURE),
+        ({"alarm": Alarm(days=10)}, HealthFinding.UNSURE),
+        ({"alarm": QUIET, "sharpe_ratio": 0.5}, HealthFinding.HOLDS),
+        ({"alarm": QUIET, "bars": 239}, HealthFinding.TOO_EARLY),
+        ({"alarm": QUIET, "trades": 9}, HealthFinding.TOO_EARLY),
+        ({"alarm": QUIET, "sharpe_ratio": None}, HealthFinding.UNMEASURABLE),
     ],
     ids=[
-        "bad beyond doubt",
-        "just sure enough",
-        "not quite sure",
-        "just below the limit",
+        "alarm",
+        "alarm, and a ratio above the limit since",
+        "alarm, in spite of few trades",
+        "below the limit without an alarm",
+        "before the first look",
         "at the limit",
-        "good",
         "a bar too few",
         "a trade too few",
-        "no new bars",
         "no Sharpe ratio",
-        "no confidence",
     ],
 )
-def test_only_a_certainly_degraded_model_is_due_for_a_retrain(
+def test_only_the_alarm_of_the_sequential_test_is_due_for_a_retrain(
     changes: dict[str, Any], finding: HealthFinding
 ) -> None:
     seen = Performance(**BAD | changes)
     judged, because = judge(seen, RULES, LIMIT)
     assert judged is finding
     assert because
-    observation = Observation(sharpe_ratio=seen.sharpe_ratio) if finding is HealthFinding.DEGRADED else None
-    assert [each.observed for each in due_retrains("a_model", seen, judged, None, RULES)] == (
-        [observation] if observation else []
+    observed = Observation(sharpe_ratio=seen.sharpe_ratio, alarm=True)
+    expected = [observed] if finding is HealthFinding.DEGRADED else []
+    assert [each.observed for each in due_retrains("a_model", seen, judged, None, RULES)] == expected
+
+
+def test_an_alarm_names_its_day_and_a_low_ratio_without_one_names_the_statistic() -> None:
+    assert "raised its alarm on day 33 of 40" in judge(Performance(**BAD), RULES, LIMIT)[1]
+    assert judge(Performance(**BAD | {"alarm": QUIET}), RULES, LIMIT)[1] == (
+        "Sharpe ratio -3.00 is below 0.5, and chance may explain it: the sequential test stands at 2.0 of 5.4"
     )
 
 
-def test_a_due_retrain_carries_the_reason_and_the_observed_sharpe_ratio() -> None:
-    seen = Performance(**BAD)
-    expected = DueRetrain("a_model", TriggerReason.PERFORMANCE_DEGRADED, Observation(sharpe_ratio=-3.0))
-    assert list(due_retrains("a_model", seen, HealthFinding.DEGRADED, None, RULES)) == [expected]
+def test_the_alarm_stands_after_the_returns_have_recovered() -> None:
+    daily = np.r_[np.full(40, -0.01), np.full(400, 0.01)]
+    alarm = alarm_of(daily, 365.25)
+    assert alarm.raised_on_day is not None
+    assert FIRST_LOOK <= alarm.raised_on_day <= 40
+    assert (alarm.days, alarm.statistic) == (440, 0.0)
+
+
+@pytest.mark.parametrize(("days", "in_a_year"), [(19, 365.25), (100, math.nan)])
+def test_before_the_first_look_there_is_no_statistic(days: int, in_a_year: float) -> None:
+    assert alarm_of(np.full(days, -0.01), in_a_year) == Alarm(days=days)
 
 
 @pytest.mark.parametrize(
@@ -92,36 +98,12 @@ def test_drift_above_the_limit_is_due_for_a_retrain(drift: float | None, request
     assert list(due_retrains("a_model", Performance(), HealthFinding.TOO_EARLY, measured, RULES)) == expected
 
 
-def test_at_a_confidence_of_one_half_the_observed_ratio_alone_decides() -> None:
-    rules = WatchRules(confidence=0.5)
-    assert judge(Performance(**BAD | {"sharpe_ratio": 0.4, "confidence": 0.51}), rules, LIMIT)[0] is (
-        HealthFinding.DEGRADED
-    )
+def test_the_former_confidence_is_accepted_with_a_warning() -> None:
+    with pytest.warns(DeprecatedSetting, match=re.escape("watch.confidence has no effect any more")):
+        assert WatchRules(confidence=0.9).min_bars == RULES.min_bars
 
 
 @pytest.mark.parametrize("value", [math.nan, -math.inf])
 def test_a_ratio_that_is_not_a_number_is_refused_before_the_finding(value: float) -> None:
     with pytest.raises(ValidationError, match="finite"):
         Performance(**BAD | {"sharpe_ratio": value})
-
-
-@pytest.mark.parametrize(
-    ("worth", "confidence", "min_share", "max_share"),
-    [(1.0, 0.9, 0.1, 0.4), (1.0, 0.5, 0.6, 1.0), (-3.0, 0.9, 0.6, 1.0)],
-    ids=["a good model", "a good model, by the observed ratio alone", "a bad model"],
-)
-def test_90_daily_looks_find_a_bad_model_more_often_than_a_good_model(
-    worth: float, confidence: float, min_share: float, max_share: float
-) -> None:
-    detected = [day is not None for day in (first_detection(worth, confidence, seed) for seed in range(40))]
-    assert min_share <= np.mean(detected) <= max_share
-
-
-def first_detection(worth: float, confidence: float, seed: int) -> int | None:
-    """The day on which hourly returns of this Sharpe ratio, with fat tails, are first called degraded."""
-    noise = np.random.default_rng(seed).standard_t(4, size=90 * 24) / math.sqrt(2)
-    returns = 0.005 * (noise + worth / math.sqrt(YEAR))
-    days = (RULES.min_bars // 24 + day for day in range(81))
-    return next(
-        (day for day in days if confidence_below(returns[: day * 24], LIMIT, YEAR) >= confidence), None
-    )

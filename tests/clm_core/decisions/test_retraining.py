@@ -264,3 +264,45 @@ def test_no_sequence_of_requests_breaks_the_rules(policy: TriggerPolicy, sequenc
         same = [o.at for o in world.granted if (o.model, o.reason) == (each.model, each.reason)]
         gaps = [later - earlier for earlier, later in pairwise(same)]
         assert all(gap >= policy.cooldown(each.reason) for gap in gaps)
+
+
+@pytest.mark.parametrize(
+    ("unpromoted", "new_samples", "reply"),
+    [
+        (0, 100, Reply.ACCEPTED),
+        (1, 199, Reply.REJECTED),
+        (1, 200, Reply.ACCEPTED),
+        (3, 799, Reply.REJECTED),
+        (3, 800, Reply.ACCEPTED),
+        (500, 10**9, Reply.REJECTED),
+    ],
+)
+def test_each_retrain_that_was_not_promoted_doubles_the_new_bars_to_wait_for(
+    unpromoted: int, new_samples: int, reply: Reply
+) -> None:
+    history = replace(QUIET, unpromoted=unpromoted)
+    decision = decide(
+        request_for(TriggerReason.DATA_THRESHOLD, new_samples=new_samples), history, POLICY, NOW
+    )
+    assert decision.reply is reply
+    if reply is Reply.REJECTED and unpromoted == 3:
+        assert decision.because == (
+            "799 new bars are fewer than 800: 100, doubled for each of the 3 retrains since the training of "
+            "the production version that were not promoted"
+        )
+
+
+def test_a_year_of_hourly_bars_without_a_promotion_asks_for_seven_retrains() -> None:
+    granted = 0
+    for new_samples in range(8760):
+        history = replace(QUIET, unpromoted=granted)
+        request = request_for(TriggerReason.DATA_THRESHOLD, new_samples=new_samples)
+        granted += decide(request, history, POLICY, NOW).reply is Reply.ACCEPTED
+    assert granted == 7
+
+
+def test_an_alarm_of_the_sequential_test_needs_no_low_ratio() -> None:
+    degraded = TriggerReason.PERFORMANCE_DEGRADED
+    assert decide(request_for(degraded, sharpe_ratio=0.7), QUIET, POLICY, NOW).reply is Reply.REJECTED
+    alarmed = request_for(degraded, sharpe_ratio=0.7, alarm=True)
+    assert decide(alarmed, QUIET, POLICY, NOW).reply is Reply.ACCEPTED

@@ -44,3 +44,22 @@ def test_a_model_is_due_when_the_intake_would_grant_the_retrain(
             observed=each.observed,
         )
         assert decide(request, QUIET, POLICY, NOW).reply is Reply.ACCEPTED
+
+
+@pytest.mark.parametrize(
+    ("tried_days_ago", "reasons"), [(29, []), (31, [STALE])], ids=["tried lately", "tried long ago"]
+)
+def test_a_model_is_stale_when_no_retrain_began_for_the_age_promoted_or_not(
+    tried_days_ago: int, reasons: list[TriggerReason]
+) -> None:
+    tried = NOW - timedelta(days=tried_days_ago)
+    freshness = Freshness("xgboost_btcusd_1h", NOW - timedelta(days=90), 5000, tried, unpromoted=9)
+    assert [each.reason for each in due_retrains([freshness], POLICY, NOW)] == reasons
+
+
+@pytest.mark.parametrize(("new_bars", "due"), [(399, False), (400, True)])
+def test_new_bars_are_waited_for_twice_as_long_after_each_retrain_without_a_promotion(
+    new_bars: int, due: bool
+) -> None:
+    freshness = Freshness("xgboost_btcusd_1h", NOW, new_bars, NOW, unpromoted=2)
+    assert [each.reason for each in due_retrains([freshness], POLICY, NOW)] == ([NEW_BARS] if due else [])

@@ -9,6 +9,7 @@ import numpy as np
 import promoting
 import pytest
 from jobs import end_all_jobs
+from records import a_job, a_version
 from sqlalchemy import Engine
 from typer.testing import CliRunner
 
@@ -26,6 +27,7 @@ from clm_core.domain.vocabulary import ModelType, Role, TriggerReason
 from clm_core.domain.walk_forward import WalkForwardPlan
 from clm_core.domain.watch_rules import WatchRules
 from clm_core.ledger.alerts import AlertStore
+from clm_core.ledger.triggers import RetrainsSince
 from clm_core.lifecycle import watch
 from clm_core.lifecycle.watch import WatchedVersion, WatchReport
 from clm_core.market.bars import Bars
@@ -150,8 +152,9 @@ def test_a_retrain_for_the_same_new_bars_is_requested_once(own: Services, market
 
     market.lack(0)
     watched = watch_one(own)
-    assert (watched.new_bars, watched.performance.bars, watched.finding) == (NEW, NEW, HealthFinding.DEGRADED)
-    assert answers(watched) == [(DEGRADED, Reply.ACCEPTED), (NEW_BARS, Reply.COALESCED)]
+    assert (watched.new_bars, watched.performance.bars, watched.finding) == (NEW, NEW, HealthFinding.UNSURE)
+    assert watched.performance.alarm.raised_on_day is None
+    assert answers(watched) == [(NEW_BARS, Reply.ACCEPTED)]
     answer = watched.asked[0]
     [job] = [job for job in own.ledger.jobs() if job.id == answer.job_id]
     as_it_was = own.ledger.job(version.training_job_id)
@@ -161,36 +164,61 @@ def test_a_retrain_for_the_same_new_bars_is_requested_once(own: Services, market
         as_it_was.dataset_span_days,
     )
     assert job.data_snapshot == market.data.bars("BTCUSD", "1h", closed_by=datetime.now(UTC)).content_hash
-    assert answer.request.observed.sharpe_ratio == watched.performance.sharpe_ratio
+    assert answer.request.observed.new_samples == NEW
     assert (answer.request.actor.name, answer.request.source, job.requested_by) == ("watch", "watch", "watch")
 
-    # the same facts, whatever time has passed and whatever became of the job
-    assert answers(watch_one(own)) == [(DEGRADED, Reply.COALESCED), (NEW_BARS, Reply.COALESCED)]
-    end_all_jobs(own)
-    assert answers(watch_one(later(own, days=29))) == [
-        (DEGRADED, Reply.COALESCED),
-        (NEW_BARS, Reply.COALESCED),
-    ]
+    # the same facts while the job waits
+    assert answers(watch_one(own)) == [(NEW_BARS, Reply.COALESCED)]
     assert len(own.ledger.jobs()) == 2
 
-    stale = later(own, days=31)
-    assert answers(watch_one(stale)) == [(DEGRADED, Reply.COALESCED), (STALE, Reply.ACCEPTED)]
-    assert answers(watch_one(stale)) == [(DEGRADED, Reply.COALESCED), (STALE, Reply.COALESCED)]
-    assert len(own.ledger.jobs()) == 3
 
-
-def test_further_bars_make_a_new_request_subject_to_the_cooldown(own: Services, market: Market) -> None:
+def test_a_retrain_without_a_promotion_doubles_the_new_bars_to_wait_for(
+    own: Services, market: Market
+) -> None:
     serve(own)
-    market.lack(100)
-    assert answers(watch_one(own)) == [(DEGRADED, Reply.ACCEPTED), (NEW_BARS, Reply.COALESCED)]
+    market.lack(NEW - 100)
+    assert answers(watch_one(own)) == [(NEW_BARS, Reply.ACCEPTED)]
     end_all_jobs(own)
-    market.lack(0)
-    assert answers(watch_one(own)) == [(DEGRADED, Reply.REJECTED), (NEW_BARS, Reply.ACCEPTED)]
+    market.lack(NEW - 199)
+    patient = later(own, days=2)
+    assert answers(watch_one(patient)) == []
+    market.lack(NEW - 200)
+    assert answers(watch_one(patient)) == [(NEW_BARS, Reply.ACCEPTED)]
     end_all_jobs(own)
-    assert answers(watch_one(later(own, days=1.1))) == [
-        (DEGRADED, Reply.ACCEPTED),
-        (NEW_BARS, Reply.COALESCED),
-    ]
+    market.lack(NEW - 399)
+    assert answers(watch_one(later(own, days=4))) == []
+
+
+def test_a_model_is_stale_when_no_retrain_began_for_a_month(own: Services, market: Market) -> None:
+    serve(own)
+    market.lack(NEW - 100)
+    assert answers(watch_one(later(own, days=20))) == [(NEW_BARS, Reply.ACCEPTED)]
+    end_all_jobs(own)
+    assert answers(watch_one(later(own, days=40))) == [], "a retrain began 20 days ago"
+    assert answers(watch_one(later(own, days=51))) == [(STALE, Reply.ACCEPTED)]
+
+
+@pytest.mark.parametrize(
+    ("reason", "changes", "same"),
+    [
+        (DEGRADED, {"steps": 9, "ended": 2}, True),
+        (DEGRADED, {"failed": 1}, False),
+        (DRIFTED, {"steps": 3, "ended": 2}, True),
+        (DRIFTED, {"steps": 4}, False),
+        (NEW_BARS, {"steps": 9}, True),
+        (NEW_BARS, {"ended": 1}, False),
+    ],
+)
+def test_a_request_is_repeated_under_its_key_until_a_retrain_could_end_otherwise(
+    reason: TriggerReason, changes: dict[str, int], same: bool
+) -> None:
+    version = a_version(a_job())
+    facts = {"steps": 2, "ended": 0, "failed": 0}
+
+    def key(steps: int, ended: int, failed: int) -> str:
+        return watch._key(version, reason, steps, RetrainsSince(ended, failed, None))
+
+    assert (key(**facts) == key(**facts | changes)) is same
 
 
 def test_only_bars_after_the_training_count_and_trading_starts_flat(own: Services, market: Market) -> None:
@@ -201,18 +229,19 @@ def test_only_bars_after_the_training_count_and_trading_starts_flat(own: Service
     expected_positions = model.positions(bars)
     new = np.flatnonzero(bars.index > model.trained_on.end)
     assert len(new) == NEW
-    expected = watch.measure(
-        bars[-NEW:], expected_positions[new], own.terms(bars.symbol, bars.calendar), STRICT.max_sharpe_ratio
-    )
-    assert watch_one(own).performance == expected
+    terms = own.terms(bars.symbol, bars.calendar)
+    expected = watch.measure(bars[-NEW:], expected_positions[new], terms)
+    alarm = watch.alarm_on(bars[-NEW:], terms.backtest(bars[-NEW:], expected_positions[new]), bars)
+    assert alarm.statistic is not None
+    assert watch_one(own).performance == expected.model_copy(update={"alarm": alarm})
 
     end_all_jobs(own)
     short = own.settings.model_copy(update={"watch": WatchRules(window_days=10)})
     seen = watch_one(replace(own, settings=short))
     assert (seen.new_bars, seen.performance.bars) == (NEW, 240)
-    assert seen.performance == watch.measure(
-        bars[-240:], expected_positions[-240:], own.terms(bars.symbol, bars.calendar), STRICT.max_sharpe_ratio
-    )
+    # the alarm takes all new bars, whatever the window
+    expected = watch.measure(bars[-240:], expected_positions[-240:], terms)
+    assert seen.performance == expected.model_copy(update={"alarm": alarm})
 
 
 def test_drift_is_measured_on_the_features_of_the_model(own: Services, market: Market) -> None:
@@ -288,7 +317,7 @@ def test_a_row_shows_the_age_and_the_new_bars(own: Services, market: Market) -> 
     assert WatchReport.model_validate_json(report.model_dump_json()) == report
     [row] = report.rows()
     assert (row["model"], row["new bars"], row["age"]) == (version.model_id, "950", "0.0 d")
-    assert report.headline == "Models watched: 1. Retrains requested: 1 accepted, 1 coalesced."
+    assert report.headline == "Models watched: 1. Retrains requested: 1 accepted."
 
 
 @pytest.mark.parametrize(
@@ -300,13 +329,13 @@ def test_a_position_open_at_the_end_is_not_a_closed_trade(
     position: float, trades: int, sharpe: float | None, services: Services
 ) -> None:
     bars = services.market.bars("BTCUSD", "1h", closed_by=services.clock())[-500:]
-    seen = watch.measure(bars, np.full(500, position), MarketTerms(TradingTerms()), 0.5)
+    seen = watch.measure(bars, np.full(500, position), MarketTerms(TradingTerms()))
     assert (seen.bars, seen.trades) == (500, trades)
     assert seen.sharpe_ratio is not None
     if sharpe is not None:
-        assert (seen.sharpe_ratio, seen.confidence) == (sharpe, None)
+        assert seen.sharpe_ratio == sharpe
 
 
 def test_without_new_bars_nothing_is_measured(services: Services) -> None:
     bars = services.market.bars("BTCUSD", "1h", closed_by=services.clock())[:0]
-    assert watch.measure(bars, np.zeros(0), MarketTerms(TradingTerms()), 0.5) == watch.Performance()
+    assert watch.measure(bars, np.zeros(0), MarketTerms(TradingTerms())) == watch.Performance()
