@@ -23,9 +23,9 @@ class Sizing(BaseModel):
     smoothing_half_life: float = Field(default=36.0, ge=0, le=1_000)
     """Half-life of the exponential average of the signal, bars; 0 for none."""
     scale_half_life: float = Field(default=120.0, gt=0, le=2_000)
-    """Half-life of the average size by which the signal is divided, bars."""
+    """Half-life of the average size that divides the signal, bars."""
     min_scale: float = Field(default=0.05, gt=0, le=1)
-    """Least average size by which the signal is divided: signals much smaller take smaller positions."""
+    """Least divisor of the signal, an average size: signals much smaller take smaller positions."""
     target_volatility: OptionalLimit = Field(default=0.10, gt=0, le=10)
     """Yearly volatility aimed at, as a fraction; "none" for the smoothed signal times `max_position`."""
     volatility_half_life: float = Field(default=72.0, gt=0, le=2_000)
@@ -43,7 +43,7 @@ class Sizing(BaseModel):
     """Largest difference from the position wanted at which the position held is kept, as a fraction of a
     full-size position; 0 for none."""
     anchor_bars: int = Field(default=168, ge=1, le=10_000)
-    """Bar lengths between the moments on the clock at which the position held starts anew."""
+    """Bar lengths between the moments on the clock for a new start of the position held."""
 
     @property
     def smoothing_window(self) -> int:

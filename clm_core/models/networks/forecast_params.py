@@ -32,7 +32,7 @@ class ForecastParams(TrainingParams):
     check_steps: int = Field(default=20, ge=1, le=10_000)
     """Training steps between two measurements of the validation loss; 1..10,000."""
     patience: int = Field(default=5, ge=1, le=10_000)
-    """Measurements without a better validation loss after which training stops; 1..10,000."""
+    """Measurements without a better validation loss before training stops; 1..10,000."""
     batch_size: int = Field(default=256, ge=1, le=65_536)
     """Windows per training step; 1..65,536."""
     learning_rate: Annotated[float, Between(1e-4, 1e-2, log=True)] = Field(default=1e-3, gt=0, le=1)

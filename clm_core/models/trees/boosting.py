@@ -97,8 +97,8 @@ class BoostingParams(TrainingParams):
     horizon: Annotated[
         Annotated[int, Field(ge=1, le=500)] | Literal["auto"], OneOf(("auto", 6, 12, 24, 48, 96))
     ] = "auto"
-    """Bars over which the price is predicted and each signal is held, 1..500; auto for the shortest of 6 to
-    168 bars at which a round trip costs at most 5 % of the mean absolute move of the training bars."""
+    """Bars of the prediction and of the holding of each signal, 1..500; auto for the shortest of 6 to
+    168 bars such that a round trip costs at most 5 % of the mean absolute move of the training bars."""
     round_trip_bps: float | None = Field(default=None, ge=0, lt=10_000)
     """Cost of entry and exit in basis points, for horizon=auto; default: costs in the settings."""
     barrier: Annotated[float, Between(0.5, 2.0)] = Field(default=1.0, gt=0, le=10)
@@ -396,7 +396,7 @@ def load_trees(
     """Model of a verified bundle.
 
     Raises:
-        FeatureMismatch: the trees were fitted on features that this release does not compute.
+        FeatureMismatch: the trees were fitted on features unknown to this release.
         BundleCorrupt: the reading of the trees' answers is missing or not of this release.
     """
     require_features(card.params["features"])

@@ -75,12 +75,12 @@ def side_of_rule(bars: Bars) -> Floats:
 
 
 def rule_memory(timeframe: Timeframe) -> int:
-    """Bars from which on older bars change no direction of the rule: the look-back and the bar before."""
+    """Memory of the direction of the rule, bars: the look-back and the bar before."""
     return LOOK_BACK_DAYS[-1] * DAY // timeframe.nanoseconds + 1
 
 
 def memory(label: Label, features: tuple[str, ...], timeframe: Timeframe) -> int:
-    """Bars from which on older bars change no score and no expected return."""
+    """Memory of scores and expected returns, bars."""
     rule = rule_memory(timeframe) if label == "meta" else 0
     return max(memory_of(features), memory_of((RETURN_UNIT,)), rule)
 
