@@ -19,6 +19,7 @@ def evidence_window(
     out_of_sample: float,
     trials: TrialCount,
     levels: EvidenceLevels,
+    record: tuple[int, int] | None = None,
 ) -> EvidenceWindow:
     """The window, with the Sharpe ratio at which a record of independent, normal returns just passes.
 
@@ -28,23 +29,27 @@ def evidence_window(
         bars_per_day: mean number of bars in a calendar day.
         out_of_sample: share of the bars tested out of sample, 0..1.
         trials: trials of the market and timeframe counted so far, at least the policy's minimum.
+        record: days of the recipe's record up to the newest bar, and of those the days after its first
+            walk-forward; None for a recipe without a record.
     """
 
-    def required(length: int) -> float | None:
-        bars = max(int(length * bars_per_day * out_of_sample), 2)
-        record = TrackRecord(0.0, 0.0, 3.0, bars, float(bars))
-        sharpe = sharpe_to_pass(record, trials, levels.min_deflated_sharpe)
+    def required(tested_days: float, forward_days: float = 0.0) -> float | None:
+        bars = max(int(tested_days * bars_per_day), 2)
+        level = TrackRecord(0.0, 0.0, 3.0, bars, float(bars))
+        count = trials.after(forward_days * bars_per_day)
+        sharpe = sharpe_to_pass(level, count, levels.min_deflated_sharpe)
         annual = sharpe * math.sqrt(bars_per_day * DAYS_A_YEAR)
         return annual if math.isfinite(annual) else None
 
-    is_longer = longer_days > MIN_GAIN * days
+    is_longer = record is None and longer_days > MIN_GAIN * days
     return EvidenceWindow(
         days=days,
         requested_days=requested_days,
         out_of_sample=out_of_sample,
-        required_sharpe=required(days),
+        required_sharpe=required(*record) if record else required(days * out_of_sample),
+        record_days=record[0] if record else None,
         longer_days=longer_days if is_longer else None,
-        longer_sharpe=required(longer_days) if is_longer else None,
+        longer_sharpe=required(longer_days * out_of_sample) if is_longer else None,
     )
 
 

@@ -239,12 +239,17 @@ class RecordFacts(BaseModel):
     versions: int = 0
     """Number of versions followed on the forward bars."""
     side_by_side: int = 1
-    """Number of recipes of the market with registered versions, this one included."""
+    """Number of recipes of the market with registered versions, the judged recipe included."""
     corrected_from: datetime | None = None
     """First bar that was corrected since the version before; positions of the first walk-forward from there
     on were computed anew."""
     problem: str | None = None
-    """Reason why the walk-forward stands in for a version that could not be followed."""
+    """Reason why the walk-forward stands in for a version without a loadable bundle."""
+
+    @field_serializer("begun", "walk_forward_until", "corrected_from")
+    def _as_text(self, moment: datetime | None) -> str | None:
+        """ISO 8601: the ledger stores verdicts as JSON."""
+        return None if moment is None else moment.isoformat()
 
     @property
     def sentence(self) -> str:

@@ -17,6 +17,11 @@ class EvidenceWindow(BaseModel):
         description="Annualised Sharpe ratio that a version must show out of sample to pass the gate's "
         "evidence; null if no ratio suffices."
     )
+    record_days: int | None = Field(
+        default=None,
+        description="Days of the recipe's record so far, which the judgement continues; null for a recipe "
+        "without a record.",
+    )
     longer_days: int | None = Field(default=None, description="A longer window for comparison.")
     longer_sharpe: float | None = Field(
         default=None, description="Sharpe ratio to show with `longer_days` days of bars."
@@ -30,6 +35,8 @@ class EvidenceWindow(BaseModel):
         if self.days < 0.98 * self.requested_days:
             short = f"The series has {self.days:,} of the {self.requested_days:,} days requested. "
         tested = f"{100 * self.out_of_sample:.0f} % of {self.days:,} days out of sample: "
+        if self.record_days is not None:
+            tested = f"The recipe has a record of {self.record_days:,} days out of sample: "
         required = "no Sharpe ratio is enough to pass"
         if self.required_sharpe is not None:
             required = (

@@ -61,8 +61,8 @@ class TrialCount:
     """Variance of a bar's Sharpe ratio beyond chance in a verdict of a release that took the trials'
     dispersion for luck; 0.0 for every count made since."""
     forward_bars: float = 0.0
-    """Number of independent bars at the end of the record on which registered versions were followed: no
-    trial was chosen by these bars."""
+    """Number of independent bars at the end of the record with registered versions followed forward, without
+    a choice among trials."""
     side_by_side: float = 1.0
     """Number of recipes followed on the forward bars."""
 

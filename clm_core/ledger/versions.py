@@ -5,7 +5,18 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Connection, Engine, ScalarSelect, and_, insert, select, true, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Engine,
+    ScalarSelect,
+    and_,
+    func,
+    insert,
+    select,
+    true,
+    update,
+)
 
 from clm_core.domain.actors import SYSTEM, Actor
 from clm_core.domain.errors import IllegalTransition, NotFound
@@ -80,6 +91,14 @@ class VersionStore:
             "recipe_digest": recipe_digest,
         }
         return [_version(row) for row in rows.newest_rows(self._engine, _VERSIONS, equal, limit)]
+
+    def recipes(self, symbol: str, timeframe: str) -> int:
+        """Number of recipes of a market or pool with a registered version."""
+        query = select(func.count(_VERSIONS.c.recipe_digest.distinct())).where(
+            _VERSIONS.c.symbol == symbol, _VERSIONS.c.timeframe == timeframe
+        )
+        with self._engine.begin() as connection:
+            return int(connection.scalar(query) or 0)
 
     def find_versions(self, query: VersionQuery) -> Page[ListedVersion]:
         """

@@ -2,6 +2,7 @@
 
 import uuid
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 import numpy as np
@@ -25,7 +26,7 @@ from clm_core.evidence.overfitting import SelectionRisk
 from clm_core.evidence.regression import NOT_REGRESSED, alpha_and_beta, excess_return, joint_alpha
 from clm_core.evidence.soundness import activity
 from clm_core.evidence.track_record import TrackRecord, track_record
-from clm_core.evidence.trials import TrialRecord, count_trials, daily_sums, trial_record
+from clm_core.evidence.trials import TrialCount, TrialRecord, count_trials, daily_sums, trial_record
 from clm_core.ledger.executions import version_execution
 from clm_core.ledger.store import Ledger
 from clm_core.market.bars import Bars, Floats
@@ -116,13 +117,14 @@ def build_case(
     """
     min_trials = policy.evidence.fewest_trials if policy.evidence else 1.0
     returns = evaluation.result.returns
+    record = track_record(returns)
     periods_per_year = evaluation.bars.periods_per_year
     fitted = evaluation.fitted
     return Case(
         metrics=evaluation.metrics,
         activity=activity(evaluation.positions),
-        record=track_record(returns),
-        trials=count_trials(trials, min_trials),
+        record=record,
+        trials=_with_forward_bars(count_trials(trials, min_trials), record, evaluation),
         periods_per_year=periods_per_year,
         comparison=against,
         returns=returns,
@@ -170,6 +172,15 @@ def alpha_of(evaluation: BacktestEvaluation) -> BaselineAlpha:
     least = min(bounds, key=lambda name: bounds[name])
     joint = joint_alpha(own, list(baselines.values()), days_per_year)
     return BaselineAlpha(joint, "" if bounds[least] >= 0.0 else least)
+
+
+def _with_forward_bars(count: TrialCount, record: TrackRecord, evaluation: BacktestEvaluation) -> TrialCount:
+    """The count, with the forward bars of the recipe's record as independent bars."""
+    facts = evaluation.record
+    if facts is None or not record.measured:
+        return count
+    forward = record.effective_bars * min(facts.forward_bars / len(evaluation.bars), 1.0)
+    return replace(count, forward_bars=forward, side_by_side=float(facts.side_by_side))
 
 
 def compare_with_champion(

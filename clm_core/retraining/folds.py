@@ -1,6 +1,7 @@
 """Rows of a verdict about the folds of the walk-forward, with degenerate properties by name."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import timedelta
 
 import numpy as np
 
@@ -9,23 +10,31 @@ from clm_core.backtest.results import Backtest
 from clm_core.backtest.walk_forward import FoldResult
 from clm_core.domain.evaluations import FoldSummary
 from clm_core.evidence.soundness import FLAT, LOSSES
-from clm_core.market.bars import Floats
+from clm_core.market.bars import Bars, Floats
 from clm_core.models.activity import MIN_ACTIVE_SHARE, activity_of
 
 LENGTHS = ("rounds", "steps")
 """Training metrics with the length of a fit."""
 
 
-def summaries(
-    result: Backtest, folds: Sequence[FoldResult], periods_per_year: float
-) -> tuple[FoldSummary, ...]:
-    """Folds of a walk-forward, oldest first.
+def summaries(result: Backtest, bars: Bars, folds: Sequence[FoldResult]) -> tuple[FoldSummary, ...]:
+    """Folds of a walk-forward, oldest first, each with the results of the judged record on its dates.
 
     Args:
-        result: backtest over the test bars of all folds; of a pool, the portfolio's.
+        result: backtest over the bars; of a pool, the portfolio's.
+        bars: out-of-sample bars; of a pool, those of the common axis.
     """
-    first = folds[0].test.start
-    return tuple(_summary(result, fold, first, periods_per_year) for fold in folds)
+    rows = [_rows(bars, fold) for fold in folds]
+    return tuple(
+        _summary(result, fold, each, bars.periods_per_year)
+        for fold, each in zip(folds, rows, strict=True)
+        if each.start < each.stop
+    )
+
+
+def _rows(bars: Bars, fold: FoldResult) -> slice:
+    stop = bars.row_after(fold.test_end)
+    return slice(min(bars.row_after(fold.test_start - timedelta(microseconds=1)), stop), stop)
 
 
 def degenerate(folds: tuple[FoldSummary, ...]) -> tuple[str, ...]:
@@ -40,12 +49,7 @@ def degenerate(folds: tuple[FoldSummary, ...]) -> tuple[str, ...]:
     )
 
 
-def _summary(result: Backtest, fold: FoldResult, first: int, periods_per_year: float) -> FoldSummary:
-    """
-    Args:
-        first: row of the first out-of-sample bar.
-    """
-    rows = slice(fold.test.start - first, fold.test.stop - first)
+def _summary(result: Backtest, fold: FoldResult, rows: slice, periods_per_year: float) -> FoldSummary:
     exposure = result.exposure[rows]
     entries = result.trades.entry_bar
     loss, of_constant = losses(fold.train_metrics)

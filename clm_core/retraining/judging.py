@@ -112,13 +112,23 @@ def verdict_on(
             *verdict.warnings,
             *counted.warnings,
             *evaluation.market.terms.remarks,
+            *_of_record(evaluation),
             *folds.degenerate(by_fold),
         ),
         "folds": by_fold,
         "baselines": case.compare_with_baselines(evaluation),
+        "record": evaluation.record,
         "by_symbol": pools.by_symbol(evaluation.members, evaluation.plan, len(seeds)),
     }
     return verdict.model_copy(update=updates)
+
+
+def _of_record(evaluation: BacktestEvaluation) -> tuple[str, ...]:
+    """Sentence on a record longer than the first walk-forward, corrected or without a version."""
+    facts = evaluation.record
+    if facts is None or not (facts.forward_bars or facts.corrected_from or facts.problem):
+        return ()
+    return (f"The judged record is the recipe's, {facts.sentence}.",)
 
 
 def recorded_terms(evaluation: BacktestEvaluation, plan: WalkForwardPlan) -> EvaluationTerms:
@@ -250,7 +260,8 @@ def _judge_positions(
     backtests = backtest_seeds(bars, runs, terms, policy.criteria.seed_quantile)
     plan = services.settings.walk_forward if result.terms is None else result.terms.walk_forward
     evaluation = evaluation_of(backtests, bars, runs, terms, baseline_sizer(version.params), plan)
-    evaluation = replace(evaluation, fitted=_fitted(services, version, recorded))
+    fitted = _fitted(services, version, recorded)
+    evaluation = replace(evaluation, fitted=fitted, record=recorded.record)
     verdict = verdict_on(services, version, evaluation, policy, until=result.created_at)
     judged_under = recorded_terms(evaluation, plan)
     return Judgement(verdict, cost_sentence(judged_under), judged_under.digest, evidence.digest)
@@ -280,9 +291,10 @@ def _bars_of(
     if job.symbols:
         bars = pools.fetch_panel(services, job)
     else:
-        snapshot = (job.symbol, job.timeframe)
-        span: int | None = job.dataset_span_days
-        bars = services.market.bars(*snapshot, span, job.data_snapshot, closed_by=job.created_at)
-        if runs.markets[0].time[0] < bars.time[0]:
-            bars = services.market.bars(*snapshot, None, job.data_snapshot, closed_by=job.created_at)
+        span = job.dataset_span_days
+        bars = services.market.bars(
+            job.symbol, job.timeframe, span, job.data_snapshot, closed_by=job.created_at
+        )
+    if min(int(each.time[0]) for each in runs.markets if len(each.time)) < bars.time[0]:
+        bars = pools.whole_bars(services, job)
     return bars if result.terms is None else bars.under(result.terms.gap_rules)

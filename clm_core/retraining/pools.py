@@ -128,6 +128,25 @@ def fetch_panel(services: Services, job: TrainingJob) -> Panel:
     return replace(panel, members=tuple(members))
 
 
+def whole_bars(services: Services, job: TrainingJob) -> Bars | Panel:
+    """All bars of a job's data snapshots closed by the job's creation, whatever its span, with own series.
+
+    Raises:
+        UnknownSeries: a snapshot is no longer stored.
+    """
+    market, names = services.market, series_names(job.training_params)
+    if not job.symbols:
+        bars = market.bars(job.symbol, job.timeframe, None, job.data_snapshot, closed_by=job.created_at)
+        return market.with_series(bars, job.series)
+    members = []
+    for symbol, snapshot in zip(job.symbols, job.data_snapshots, strict=True):
+        bars = market.bars(symbol, job.timeframe, None, snapshot, closed_by=job.created_at)
+        members.append(
+            market.with_series(bars, {name: job.series[_of_member(symbol, name)] for name in names})
+        )
+    return Panel(job.symbol, tuple(members))
+
+
 def _of_member(symbol: str, name: str) -> str:
     """Key of an own series of a member among the series of a job."""
     return f"{symbol}/{name}"

@@ -6,7 +6,7 @@ from pathlib import Path
 from clm_core.backtest.baselines import Baseline
 from clm_core.backtest.results import Backtest, Metrics
 from clm_core.backtest.terms import MarketTerms
-from clm_core.domain.evaluations import FoldSummary, Verdict
+from clm_core.domain.evaluations import FoldSummary, RecordFacts, Verdict
 from clm_core.domain.versions import ModelVersion
 from clm_core.domain.walk_forward import WalkForwardPlan
 from clm_core.evidence.soundness import Skill
@@ -68,6 +68,8 @@ class BacktestEvaluation:
     """Plan of the walk-forward, with the days and the grid of the request."""
     fitted: FittedModel | None = None
     """Facts about the registered model; None: not measured."""
+    record: RecordFacts | None = None
+    """Record of the recipe with the positions; None for positions of a release without records."""
     members: tuple[MemberEvaluation, ...] = ()
     """Members of a pool with the judged seed; empty for one market."""
 

@@ -31,7 +31,7 @@ from clm_core.models.bundle import read_card
 from clm_core.models.contract import ModelCard
 from clm_core.models.ensemble import readable
 from clm_core.registry.mlflow_registry import Registered
-from clm_core.retraining import case, folds, pools, resume, training
+from clm_core.retraining import case, folds, pools, recipe_record, resume, training
 from clm_core.retraining.code_version import code_digest, code_version
 from clm_core.retraining.ensembles import fetch_members
 from clm_core.retraining.evaluation import (
@@ -45,7 +45,7 @@ from clm_core.retraining.judging import market_terms, recorded_terms, settle_cos
 from clm_core.retraining.plans import plan_of
 from clm_core.retraining.recipes import recipe_of
 from clm_core.retraining.results import BacktestEvaluation, FittedModel, TearSheetFiles
-from clm_core.retraining.stored_evidence import pack, runs_of
+from clm_core.retraining.stored_evidence import pack
 from clm_core.retraining.training import TrainingResult, TrainingSpec
 from clm_core.services import Services
 
@@ -154,20 +154,21 @@ def taken_labels(services: Services, model_id: str) -> set[str]:
 def evaluate_out_of_sample(
     services: Services, lease: Lease, job: TrainingJob, bars: Bars | Panel, trained: TrainingResult
 ) -> BacktestEvaluation:
-    """Backtest the out-of-sample bars with every seed; each backtest counts as a trial, whatever its
-    result. Baselines of a version without sizing are sized by default.
+    """Backtest the recipe's record, up to the newest bar, with every seed; each backtest counts as a trial,
+    whatever its result. Baselines of a version without sizing are sized by default.
 
     The seed judged stands at the policy's `seed_quantile` of the seeds, ranked by Sharpe ratio. A pool is
     judged by its equal-risk portfolio; the backtest of each member counts as a trial of the member's market.
     """
     rules = catalog.version_execution(trained.params, services.settings.execution.rules)
-    runs = runs_of(bars, trained)
+    record = recipe_record.extended(services, job, bars, trained)
+    bars, runs = record.bars, record.runs
     terms = market_terms(services.terms, bars, rules)
     quantile = services.policy(job.model_id, job.symbol).criteria.seed_quantile
     backtests = backtest_seeds(bars, runs, terms, quantile)
     _count_trials(services, lease, job, backtests)
     evaluation = evaluation_of(backtests, bars, runs, terms, baseline_sizer(trained.params), trained.plan)
-    evaluation = replace(evaluation, fitted=_fitted(evaluation, trained))
+    evaluation = replace(evaluation, fitted=_fitted(evaluation, trained), record=record.facts)
     crash_at(Fault.EVALUATED, services.settings.fault)
     return evaluation
 
@@ -177,7 +178,7 @@ def _fitted(evaluation: BacktestEvaluation, trained: TrainingResult) -> FittedMo
     return FittedModel(
         activity=activity.read(trained.bundle),
         skill=skill_of(trained.train_metrics),
-        folds=folds.summaries(evaluation.result, run.folds, evaluation.bars.periods_per_year),
+        folds=folds.summaries(evaluation.result, evaluation.bars, run.folds),
     )
 
 
@@ -250,7 +251,7 @@ def report(
         terms_digest=recorded_terms(evaluation, evaluation.plan).digest,
         params=readable(job.model_type, trained.params) | _chosen_horizon(trained, evaluation.judged_seed),
         importances=trained.importances,
-        data_facts=_data_facts(bars),
+        data_facts=_data_facts(bars) | _record_facts(verdict),
         folds=trained.out_of_sample[evaluation.judged_seed].folds,
     )
     folder = services.reports / version.model_id
@@ -390,6 +391,10 @@ def _terms_of_run(record: EvaluationResult) -> dict[str, str]:
         "clm.costs": cost_sentence(record.terms),
         "clm.terms": record.terms.model_dump_json(),
     }
+
+
+def _record_facts(verdict: Verdict) -> dict[str, str]:
+    return {} if verdict.record is None else {"record of the recipe": verdict.record.sentence}
 
 
 def _data_facts(bars: Bars | Panel) -> dict[str, str]:

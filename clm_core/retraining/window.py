@@ -9,7 +9,7 @@ from clm_core.domain.spellings import default_span_days
 from clm_core.evidence.trials import DAY, TrialCount, count_trials
 from clm_core.market.bars import Bars
 from clm_core.market.panel import Panel
-from clm_core.retraining import pools, steps
+from clm_core.retraining import pools, recipe_record, steps
 from clm_core.retraining.counted_trials import counted_trials
 from clm_core.retraining.plans import plan_of
 from clm_core.services import Services
@@ -75,7 +75,17 @@ def window_of_bars(
         out_of_sample=_tested_share(services, training, bars),
         trials=trials,
         levels=levels,
+        record=_record_days(services, training, bars) if isinstance(training, TrainingJob) else None,
     )
+
+
+def _record_days(services: Services, job: TrainingJob, bars: Bars) -> tuple[int, int] | None:
+    """Days of the record before a job, and the days after the first walk-forward."""
+    facts = recipe_record.facts_of(services, job, plan_of(services.settings.walk_forward, job, bars))
+    if facts is None:
+        return None
+    end = bars.end.to_pydatetime()
+    return max((end - facts.begun).days, 1), max((end - facts.walk_forward_until).days, 0)
 
 
 def _tested_share(services: Services, training: RetrainRequest | TrainingJob, bars: Bars) -> float:

@@ -37,6 +37,18 @@ def test_more_trials_raise_the_ratio():
     assert many.required_sharpe > window(1825).required_sharpe + 0.5
 
 
+def test_a_recipe_with_a_record_needs_the_less_the_longer_it_was_followed():
+    def continued(days: int, forward: int) -> EvidenceWindow:
+        record = (days, forward)
+        return evidence_window(365, 365, 1825, 24.0, 0.6, POLICY_MINIMUM, EvidenceLevels(), record)
+
+    followed = continued(419, 200)
+    assert followed.sentence.startswith("The recipe has a record of 419 days out of sample: a version must")
+    assert followed.longer_days is None
+    # as many days without forward bars are deflated by all trials
+    assert followed.required_sharpe < continued(419, 0).required_sharpe < window(365, 365).required_sharpe
+
+
 def test_a_window_too_short_for_any_ratio_is_said():
     tiny = evidence_window(2, 2, 2, 1.0, 0.6, POLICY_MINIMUM, EvidenceLevels())
     assert tiny.required_sharpe is None

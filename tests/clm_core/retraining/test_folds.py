@@ -41,7 +41,7 @@ def test_a_row_a_fold_has_the_fit_and_the_results_of_the_test_bars(
     bars: Bars, run: tuple[Backtest, list[FoldResult]]
 ) -> None:
     backtest, results = run
-    first, flat, held = folds.summaries(backtest, results, bars.periods_per_year)
+    first, flat, held = folds.summaries(backtest, bars[400:], results)
     assert (first.rounds, first.loss, first.loss_of_constant) == (40.0, 0.690, 0.693)
     assert first.skill == pytest.approx(1 - 0.690 / 0.693)
     assert first.sharpe_ratio == sharpe_ratio(backtest.returns[:200], bars.periods_per_year)
@@ -55,7 +55,7 @@ def test_a_row_a_fold_has_the_fit_and_the_results_of_the_test_bars(
 
 def test_degenerate_folds_are_named(bars: Bars, run: tuple[Backtest, list[FoldResult]]) -> None:
     backtest, results = run
-    first, flat, held = folds.summaries(backtest, results, bars.periods_per_year)
+    first, flat, held = folds.summaries(backtest, bars[400:], results)
     assert first.remarks == ()
     assert flat.remarks == (
         "flat on 99.5% of the bars",
@@ -68,14 +68,25 @@ def test_degenerate_folds_are_named(bars: Bars, run: tuple[Backtest, list[FoldRe
 def test_the_folds_with_the_same_remark_share_a_sentence(
     bars: Bars, run: tuple[Backtest, list[FoldResult]]
 ) -> None:
-    rows = folds.summaries(*run, bars.periods_per_year)
+    rows = folds.summaries(run[0], bars[400:], run[1])
     assert folds.degenerate((*rows, rows[1]))[1] == "Fold 2, 4 of 4: boosting stopped at the first tree."
+
+
+def test_rows_of_a_longer_record_are_found_by_the_dates_of_the_folds(
+    bars: Bars, run: tuple[Backtest, list[FoldResult]]
+) -> None:
+    backtest, results = run
+    later = folds.summaries(backtest, bars[400:], results[1:])
+    assert later == folds.summaries(backtest, bars[400:], results)[1:]
+    # a fold before the first bar of the record has no results
+    assert len(folds.summaries(backtest, bars[400:], [*results, results[0]])) == 4
+    before = fold_result(bars, slice(0, 100), slice(200, 400), {})
+    assert len(folds.summaries(backtest, bars[400:], [before, *results])) == 3
 
 
 def test_a_fold_without_any_position_is_flat_on_every_bar(bars: Bars) -> None:
     backtest = MarketTerms(TradingTerms()).backtest(bars[400:], np.zeros(600))
-    [row] = folds.summaries(
-        backtest, [fold_result(bars, slice(0, 376), slice(400, 1000), {})], bars.periods_per_year
-    )
+    whole = fold_result(bars, slice(0, 376), slice(400, 1000), {})
+    [row] = folds.summaries(backtest, bars[400:], [whole])
     assert row.remarks == ("flat on every bar",)
     assert row.cells[1:3] == ("-", "-")

@@ -246,6 +246,27 @@ def test_a_champion_is_compared_with_the_challenger_as_a_portfolio(own: Services
     assert second.version.parent_version == first.version.version
 
 
+def test_the_record_of_a_pool_grows_by_the_bars_its_version_was_followed_on(
+    own: Services, folder: Path
+) -> None:
+    first = retrain(own)
+    market_of(folder, BARS)
+    second = retrain(replace(own, clock=lambda: own.clock() + timedelta(seconds=5)))
+    assert second.version.recipe_digest == first.version.recipe_digest
+    record = second.verdict.record
+    assert record is not None
+    assert (record.forward_bars, record.versions) == (NEW, 1)
+    assert len(second.evaluation.bars) == len(first.evaluation.bars) + NEW
+    model = own.registry.load(first.version.model_path, first.version.bundle_digest)
+    for member, then, now in zip(
+        second.panel, first.evaluation.runs.markets, second.evaluation.runs.markets, strict=True
+    ):
+        assert np.array_equal(now.positions[:, :-NEW], then.positions)
+        followed = model.member(member.symbol).positions(member)[-NEW:]
+        assert np.abs(followed).max() > 0
+        assert np.array_equal(now.positions[0, -NEW:], followed)
+
+
 def test_the_watch_measures_a_pool_by_symbol_and_requests_a_retrain_of_the_pool(
     own: Services, folder: Path
 ) -> None:

@@ -1,0 +1,232 @@
+"""Record of a recipe: one out-of-sample record that grows over the retrains of the recipe.
+
+The record begins with the walk-forward of the first retrain. Every later bar belongs to the newest registered
+version trained before the bar, promoted or not: the positions of the stored bundle, each bar once. No bar is
+chosen, and a later retrain adds bars without another look at the old ones. The positions are kept with each
+version. Only a corrected bar changes them: positions of the first walk-forward from the correction on are
+computed anew, and the record says so.
+"""
+
+import contextlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+
+import numpy as np
+import pandas as pd
+
+from clm_core.domain.errors import (
+    CLMError,
+    EvidenceChanged,
+    NotFound,
+    RegistryUnavailable,
+    UnknownSeries,
+)
+from clm_core.domain.evaluations import RecordFacts
+from clm_core.domain.jobs import TrainingJob
+from clm_core.domain.versions import ModelVersion
+from clm_core.domain.walk_forward import WalkForwardPlan
+from clm_core.market.bars import FIELDS, Bars, Floats
+from clm_core.market.panel import Panel
+from clm_core.models.contract import Model
+from clm_core.models.params import series_names
+from clm_core.models.pooled import view_of
+from clm_core.retraining import pools
+from clm_core.retraining.recipes import recipe_of
+from clm_core.retraining.stored_evidence import MarketRuns, OutOfSampleRuns, runs_of, unpack
+from clm_core.retraining.training import TrainingResult
+from clm_core.services import Services
+
+MAX_VERSIONS = 100
+"""Newest versions of a recipe among which the last judged one is looked for."""
+
+
+@dataclass(frozen=True, eq=False)
+class RecipeRecord:
+    """Out-of-sample positions of a recipe, with the bars of the positions and earlier bars."""
+
+    bars: Bars | Panel
+    runs: OutOfSampleRuns
+    facts: RecordFacts
+
+
+@dataclass(frozen=True)
+class _Earlier:
+    """Record of the recipe at the newest version judged by one."""
+
+    version: ModelVersion
+    job: TrainingJob
+    runs: OutOfSampleRuns
+    facts: RecordFacts
+
+
+def extended(
+    services: Services, job: TrainingJob, bars: Bars | Panel, trained: TrainingResult
+) -> RecipeRecord:
+    """The recipe's record, continued to the newest bar of a job; the walk-forward of the job for a recipe
+    without a record.
+
+    Args:
+        bars: loaded bars of the job.
+        trained: results of the job's training.
+
+    Raises:
+        RegistryUnavailable: MLflow does not answer.
+    """
+    runs = runs_of(bars, trained)
+    earlier = _newest(services, job, trained.plan)
+    if earlier is None:
+        begun = min(int(market.time[0]) for market in runs.markets if len(market.time))
+        until = _moment(int(bars.time[-1]))
+        return RecipeRecord(bars, runs, RecordFacts(begun=_moment(begun), walk_forward_until=until))
+    whole = pools.whole_bars(services, job)
+    corrected = _corrected_from(services, earlier, whole)
+    forward, problem = _followed(services, earlier, whole)
+    last = _nanoseconds(earlier.facts.walk_forward_until)
+    each = zip(_members(whole), earlier.runs.markets, runs.markets, forward, strict=True)
+    markets = tuple(_continued(*market, last, corrected) for market in each)
+    changes = {
+        "forward_bars": int(len(whole.time) - np.searchsorted(whole.time, last, side="right")),
+        "versions": earlier.facts.versions + 1,
+        "side_by_side": max(services.ledger.recipes(job.symbol, job.timeframe), 1),
+        "corrected_from": None if corrected is None else _moment(corrected),
+        "problem": problem,
+    }
+    facts = earlier.facts.model_copy(update=changes)
+    return RecipeRecord(whole, replace(runs, markets=markets), facts)
+
+
+def facts_of(services: Services, job: TrainingJob, plan: WalkForwardPlan) -> RecordFacts | None:
+    """Facts of the record before a job; None for a recipe without a record."""
+    earlier = _newest(services, job, plan)
+    return None if earlier is None else earlier.facts
+
+
+def _newest(services: Services, job: TrainingJob, plan: WalkForwardPlan) -> _Earlier | None:
+    """Newest version of the recipe with unchanged stored positions, registered before the job was
+    created."""
+    recipe = recipe_of(job, plan, services.settings.execution.rules)
+    versions = services.ledger.versions(
+        model_id=job.model_id, recipe_digest=recipe.digest, limit=MAX_VERSIONS
+    )
+    for version in versions:
+        # the same answer whenever asked about the job
+        if version.created_at >= job.created_at:
+            continue
+        # a retrain is the remedy of changed evidence: an older version with sound evidence goes first
+        with contextlib.suppress(NotFound, EvidenceChanged):
+            result, verdict = services.ledger.evaluation(version.model_id, version.version)
+            stored = services.ledger.stored_evidence(result.id)
+            if stored is not None and verdict.record is not None:
+                earlier = services.ledger.job(version.training_job_id)
+                return _Earlier(version, earlier, unpack(stored.content), verdict.record)
+    return None
+
+
+def _followed(
+    services: Services, earlier: _Earlier, whole: Bars | Panel
+) -> tuple[Sequence[Floats | None], str | None]:
+    """Positions of the newest version on the bars after the record, by market; None and the reason where the
+    bundle cannot be loaded: the walk-forward then stands in.
+    """
+    version = earlier.version
+    try:
+        model = services.registry.load(version.model_path, version.bundle_digest)
+        ahead = [
+            _after_record(services, version, model, bars, market)
+            for bars, market in zip(_members(whole), earlier.runs.markets, strict=True)
+        ]
+    except RegistryUnavailable:
+        raise
+    except CLMError as error:
+        return [None] * len(earlier.runs.markets), f"{version.version} cannot be followed: {error}"
+    return ahead, None
+
+
+def _after_record(
+    services: Services, version: ModelVersion, model: Model, bars: Bars, market: MarketRuns
+) -> Floats:
+    view = view_of(model, bars.symbol)
+    known = services.market.with_series(bars, series_names(version.params))
+    # the first bar must be the same in every pass: an average may depend on it for ever
+    first = known.row_after(view.trained_on.start - timedelta(microseconds=1))
+    begin = int(np.searchsorted(bars.time, market.time[-1], side="right")) if len(market.time) else len(bars)
+    positions: Floats = view.positions(known[first:])
+    return positions[max(0, begin - first) :]
+
+
+def _continued(
+    bars: Bars,
+    old: MarketRuns,
+    new: MarketRuns,
+    ahead: Floats | None,
+    until: int,
+    corrected: int | None,
+) -> MarketRuns:
+    """Positions of a market from the first bar of its record to the newest bar.
+
+    Args:
+        bars: all bars of the market.
+        old: record at the newest version.
+        new: walk-forward of the job.
+        ahead: positions of the newest version after its record.
+        until: last bar of the first walk-forward, nanoseconds since 1970-01-01 UTC.
+        corrected: first corrected bar, nanoseconds since 1970-01-01 UTC.
+    """
+    if not len(old.time):
+        return new
+    time = bars.time[int(np.searchsorted(bars.time, old.time[0])) :]
+    seeds = min(len(old.positions), len(new.positions))
+    positions = np.zeros((seeds, len(time)))
+    walked = np.isin(time, new.time)
+    positions[:, walked] = new.positions[:seeds, np.isin(new.time, time)]
+    recorded = time <= old.time[-1]
+    if corrected is not None:
+        recorded &= ~(walked & (time >= corrected) & (time <= until))
+    # the position is held over a bar that was missing at the time
+    held = np.searchsorted(old.time, time[recorded], side="right") - 1
+    positions[:, recorded] = old.positions[:seeds, held]
+    if ahead is not None:
+        positions[:, time > old.time[-1]] = ahead
+    return MarketRuns(bars.symbol, time, positions)
+
+
+def _corrected_from(services: Services, earlier: _Earlier, whole: Bars | Panel) -> int | None:
+    """First bar that differs from the bars of the newest version's training; None if all are equal, or if
+    the earlier bars are stored no more."""
+    try:
+        before = _members(pools.whole_bars(services, earlier.job))
+    except UnknownSeries:
+        return None
+    differing = [_first_difference(old, new) for old, new in zip(before, _members(whole), strict=True)]
+    return min((each for each in differing if each is not None), default=None)
+
+
+def _first_difference(old: Bars, new: Bars) -> int | None:
+    """Open time of the first bar that is missing or different in the new bars, or was missing in the old."""
+    start = max(int(old.time[0]), int(new.time[0]))
+    ours = old[int(np.searchsorted(old.time, start)) :]
+    stop = int(np.searchsorted(new.time, old.time[-1], side="right"))
+    theirs = new[int(np.searchsorted(new.time, start)) : stop]
+    count = min(len(ours), len(theirs))
+    same = ours.time[:count] == theirs.time[:count]
+    for name in FIELDS:
+        same &= getattr(ours, name)[:count] == getattr(theirs, name)[:count]
+    if not same.all():
+        row = int(np.argmin(same))
+        return min(int(ours.time[row]), int(theirs.time[row]))
+    longer = ours if len(ours) > count else theirs
+    return int(longer.time[count]) if len(longer) > count else None
+
+
+def _members(bars: Bars | Panel) -> tuple[Bars, ...]:
+    return bars.members if isinstance(bars, Panel) else (bars,)
+
+
+def _nanoseconds(moment: datetime) -> int:
+    return int(pd.Timestamp(moment).value)
+
+
+def _moment(nanoseconds: int) -> datetime:
+    moment: datetime = pd.Timestamp(nanoseconds, unit="ns", tz="UTC").to_pydatetime()
+    return moment

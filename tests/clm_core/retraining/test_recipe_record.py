@@ -1,0 +1,184 @@
+"""Record of a recipe over its retrains: grows by the bars that versions were followed on, by no others."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from clm_core.domain.evaluations import RecordFacts
+from clm_core.domain.jobs import RetrainRequest
+from clm_core.domain.versions import ModelVersion
+from clm_core.domain.vocabulary import ModelType
+from clm_core.market.bars import Bars
+from clm_core.market.sources import MarketData
+from clm_core.market.store import SeriesStore
+from clm_core.market.validation import Examined
+from clm_core.models import catalog
+from clm_core.retraining import jobs, steps
+from clm_core.retraining.results import BacktestEvaluation
+from clm_core.retraining.stored_evidence import MarketRuns, unpack
+from clm_core.services import Services
+
+WEEK = 7 * 24
+DAY = timedelta(days=1)
+
+
+class Recipes:
+    """A market of its own with hourly bars that arrive on request, and retrains on it."""
+
+    def __init__(self, services: Services, folder: Path, bars: Bars) -> None:
+        self.bars = bars
+        self._store = SeriesStore(folder / "data")
+        quick = services.settings.training.model_copy(update={"isolated": False})
+        self.services = replace(
+            services,
+            settings=services.settings.model_copy(update={"training": quick}),
+            open_market=lambda: MarketData(folder),
+        )
+
+    def arrive(self, stop: int) -> None:
+        """Store the bars up to a row."""
+        self._store.add(self.bars[:stop], "tests", datetime.now(UTC))
+        self.services = replace(self.services)
+
+    def retrain(self, **changes: Any) -> tuple[ModelVersion, BacktestEvaluation, RecordFacts]:
+        fields: dict[str, Any] = {
+            "model_type": ModelType.OTHER,
+            "plugin": "ridge",
+            "symbol": self.bars.symbol,
+            "dataset_span_days": 60,
+            "training_params": {"horizon": 6, "threshold": 0.0, "sizing": "none"},
+            "requested_by": "tests",
+        }
+        own = self.services
+        job = jobs.open_job(own, RetrainRequest.model_validate(fields | changes))
+        with jobs.running(own, job) as lease:
+            loaded = steps.fetch_bars(own, job)
+            trained = steps.train(own, job, loaded)
+            version = steps.register(own, lease, job, loaded, trained)
+            evaluation = steps.evaluate_out_of_sample(own, lease, job, loaded, trained)
+            verdict = steps.judge(own, lease, version, evaluation)
+        assert verdict.record is not None
+        return version, evaluation, verdict.record
+
+    def stored(self, version: ModelVersion) -> MarketRuns:
+        """Positions that the ledger keeps with the version's evaluation."""
+        result, _ = self.services.ledger.evaluation(version.model_id, version.version)
+        evidence = self.services.ledger.stored_evidence(result.id)
+        assert evidence is not None
+        [market] = unpack(evidence.content).markets
+        return market
+
+
+NewMarket = Callable[[str], Recipes]
+
+
+@pytest.fixture
+def new_market(services: Services, tmp_path: Path) -> NewMarket:
+    bars = services.market.bars("BTCUSD", "1h", days=100, closed_by=services.clock())
+    return lambda symbol: Recipes(services, tmp_path / symbol, replace(bars, symbol=symbol))
+
+
+def test_a_refresh_adds_the_bars_its_predecessor_was_followed_on_and_changes_no_other(
+    new_market: NewMarket,
+) -> None:
+    market = new_market("RECAUSD")
+    rows = len(market.bars) - 2 * WEEK
+    market.arrive(rows)
+    first, alone, begun = market.retrain()
+    assert (begun.forward_bars, begun.versions) == (0, 0)
+    assert begun.walk_forward_until == market.bars[:rows].end.to_pydatetime()
+
+    market.arrive(rows + WEEK)
+    second, joined, grown = market.retrain()
+    assert second.recipe_digest == first.recipe_digest
+    assert (grown.begun, grown.walk_forward_until) == (begun.begun, begun.walk_forward_until)
+    assert (grown.forward_bars, grown.versions) == (WEEK, 1)
+    assert len(joined.bars) == len(alone.bars) + WEEK
+    assert np.array_equal(joined.positions[:-WEEK], alone.positions)
+
+    # the new bars are those of the first version's bundle, not of any fit that knows them
+    model = market.services.registry.load(first.model_path, first.bundle_digest)
+    known = market.bars[: rows + WEEK]
+    followed = model.positions(known[known.row_after(model.trained_on.start - DAY / 1000) :])[-WEEK:]
+    assert np.abs(followed).max() > 0
+    assert np.array_equal(market.stored(second).positions[0, -WEEK:], followed)
+
+    market.arrive(rows + 2 * WEEK)
+    third, _, later = market.retrain()
+    assert (later.forward_bars, later.versions) == (2 * WEEK, 2)
+    before, after = market.stored(second), market.stored(third)
+    assert np.array_equal(after.time, market.bars[-len(after.time) :].time)
+    assert np.array_equal(after.time[:-WEEK], before.time)
+    assert np.array_equal(after.positions[:, :-WEEK], before.positions)
+
+
+def test_a_retrain_without_new_bars_adds_nothing(new_market: NewMarket) -> None:
+    market = new_market("RECBUSD")
+    market.arrive(len(market.bars))
+    first, alone, _ = market.retrain()
+    second, again, record = market.retrain(seed=5)
+    assert record.forward_bars == 0
+    assert second.recipe_digest == first.recipe_digest
+    # another seed is another fit of the same recipe: the record stays
+    assert np.array_equal(again.positions, alone.positions)
+
+
+def test_a_changed_recipe_starts_a_record_of_its_own(new_market: NewMarket) -> None:
+    market = new_market("RECCUSD")
+    market.arrive(len(market.bars) - WEEK)
+    market.retrain()
+    market.arrive(len(market.bars))
+    changed = {"horizon": 7, "threshold": 0.0, "sizing": "none"}
+    _, evaluation, record = market.retrain(training_params=changed)
+    assert (record.forward_bars, record.side_by_side) == (0, 1)
+    assert record.walk_forward_until == market.bars.end.to_pydatetime()
+    assert evaluation.bars.end == market.bars.end
+    # the first recipe is followed beside the second from now on
+    _, _, grown = market.retrain()
+    assert (grown.forward_bars, grown.side_by_side) == (WEEK, 2)
+
+
+def test_a_corrected_bar_changes_the_walk_forward_from_the_bar_on_and_is_named(new_market: NewMarket) -> None:
+    market = new_market("RECDUSD")
+    market.arrive(len(market.bars))
+    first, _, _ = market.retrain()
+    before = market.stored(first)
+    row = len(market.bars) - 5 * 24
+    close = market.bars.close.copy()
+    close[row] = (market.bars.high[row] + 2 * market.bars.low[row]) / 3
+    corrected = replace(market.bars, close=close)
+    shown = market.services.market.replacement(Examined(corrected, {}, {}))
+    market.services.market.replace(shown, "tests", reason="", actor="ada", now=market.services.clock())
+
+    second, _, record = market.retrain()
+    assert record.corrected_from == market.bars[row:].start.to_pydatetime()
+    assert "bars corrected from" in record.sentence
+    after = market.stored(second)
+    kept = len(before.time) - 5 * 24
+    assert np.array_equal(after.positions[:, :kept], before.positions[:, :kept])
+    assert not np.array_equal(after.positions[:, kept:], before.positions[:, kept:])
+
+
+def test_a_version_that_cannot_be_loaded_is_named_and_the_walk_forward_stands_in(
+    new_market: NewMarket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    market = new_market("RECEUSD")
+    market.arrive(len(market.bars) - WEEK)
+    market.retrain()
+    market.arrive(len(market.bars))
+    monkeypatch.setattr(catalog.plugins, "required", _missing)
+    second, _, record = market.retrain()
+    assert record.problem is not None
+    assert "cannot be followed" in record.sentence
+    assert len(market.stored(second).time) > WEEK
+
+
+def _missing(origin: object) -> Any:
+    from clm_core.domain.errors import PluginMissing
+
+    raise PluginMissing("the plug-in is not installed: pip install it")
