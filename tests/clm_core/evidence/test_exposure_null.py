@@ -78,13 +78,13 @@ def test_positions_that_foresee_the_returns_have_timing() -> None:
 
 def test_a_profitable_trend_rule_is_not_hidden_by_the_bars_it_reacts_to() -> None:
     """Positions shortly before the returns that made them would earn more than any skill does."""
-    noise = rng(3).standard_normal(BARS)
+    shocks = rng(4).standard_normal(BARS)
     drift = np.zeros(BARS)
     for bar in range(1, BARS):
-        drift[bar] = 0.99 * drift[bar - 1] + 0.05 * rng(bar).standard_normal()
-    returns = noise + drift
+        drift[bar] = 0.995 * drift[bar - 1] + 0.02 * shocks[bar]
+    returns = rng(3).standard_normal(BARS) + drift
     totals = np.concatenate([[0.0], np.cumsum(returns)])
-    trend = np.sign(np.append(np.zeros(49), totals[50:] - totals[:-50]))
+    trend = np.sign(np.append(np.zeros(299), totals[300:] - totals[:-300]))
     assert timing_probability([trend[:-1]], [returns[1:]]) > 0.95
 
 
