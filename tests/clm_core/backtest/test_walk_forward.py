@@ -461,6 +461,13 @@ def test_positions_of_a_past_fold_do_not_depend_on_the_bars_loaded_before_it_or_
     assert np.array_equal(ours, other.positions[begin : begin + len(ours)])
 
 
+def test_the_model_of_a_fold_knows_the_bars_from_its_first_training_bar_on_and_no_older_one():
+    plan = WalkForwardPlan().for_request(60, 60)
+    result = walk_forward(RecordingRecipe(), series(0.0, n=24 * 60), plan, SEED)
+    for fold in result.folds:
+        assert result.forecast[fold.test.start] == 1 / (fold.test.stop - fold.train.start)
+
+
 def test_a_corrected_bar_changes_the_folds_that_saw_the_bar_and_no_earlier_one():
     bars = series(0.3, n=24 * 60)
     plan = WalkForwardPlan(embargo_bars=10).for_request(60, 60)
