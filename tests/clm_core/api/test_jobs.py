@@ -1,17 +1,29 @@
 import uuid
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 from fastapi.testclient import TestClient
 
+from clm_core.api.app import create_app
 from clm_core.domain.versions import ModelVersion
 from clm_core.domain.vocabulary import Role
 from clm_core.services import Services
 
 Client = Callable[[Role | None], TestClient]
 MakeVersion = Callable[..., ModelVersion]
+
+
+@pytest.fixture(scope="module")
+def client(wired: Services, services: Services, make_token: Callable[..., str]) -> Client:
+    """Client under the shipped policy, which asks for evidence."""
+    api = create_app(replace(wired, policies=services.policies))
+    headers = {role: {"Authorization": f"Bearer {make_token(role, role.value)}"} for role in Role}
+    return lambda role: TestClient(
+        api, headers=None if role is None else headers[role], raise_server_exceptions=False
+    )
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +54,7 @@ def test_the_training_of_the_interface_s_description_works_as_it_stands(
     job = client(Role.VIEWER).get(f"/clm/jobs/{answer.json()['job_id']}").json()
     assert (job["status"], job["requested_by"]) == ("pending", "operator")
     # with the values of the time that later defaults must not change
-    assert job["training_params"].keys() == {"max_depth", "label", "sizing", "execution"}
+    assert job["training_params"].keys() == {"max_depth", "label", "leaf_share", "sizing", "execution"}
     assert job["training_params"]["max_depth"] == 5
     again = client(Role.OPERATOR).post("/clm/train", json=body | {"requested_by": "the desk"})
     assert (again.status_code, again.json()["reply"]) == (202, "coalesced")
