@@ -101,6 +101,8 @@ class EvolveResult(OfModel):
     """Number of sets of parameters evaluated."""
     unmeasured: int
     """Number of candidates that could not be measured."""
+    degenerate: int = 0
+    """Number of candidates measured and not ranked: flat or on one side nearly always, or too few trades."""
     found: int
     """Number of candidates measured before the evolution was stopped, and not measured again."""
     best: StrategyCandidate | None

@@ -63,6 +63,8 @@ class TrialState(StrEnum):
     COMPLETE = "complete"
     PRUNED = "pruned"
     """Stopped after some folds: most other trials did better by the same fold."""
+    DEGENERATE = "degenerate"
+    """Not ranked: flat or on one side nearly always, or too few trades."""
     FAILED = "failed"
 
 
@@ -83,7 +85,7 @@ class TrialResult(BaseModel):
     seed_sharpes: tuple[float, ...] = ()
     """Sharpe ratio with each seed; empty if not measured, or measured by an earlier release."""
     cause: str | None = None
-    """Error of a failed trial."""
+    """Error of a failed trial, or the reason against ranking a degenerate trial."""
 
 
 class TuneResult(OfModel):

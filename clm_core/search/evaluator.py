@@ -24,6 +24,7 @@ from clm_core.domain.searches import HeldOutSharpe, Search
 from clm_core.domain.trials import TrialSource
 from clm_core.ledger.trials import TrialStore
 from clm_core.market.bars import Bars, Floats
+from clm_core.search.degeneracy import degeneracy
 from clm_core.search.folds import held_out, held_out_folds, search_folds
 from clm_core.search.runs import TrialRun, seed_backtests
 from clm_core.search.trial_recorder import TrialRecorder
@@ -189,6 +190,10 @@ class Evaluator:
             return None
         ratio = self.mean_sharpe(run)
         return ratio if math.isfinite(ratio) else None
+
+    def degeneracy(self, run: TrialRun) -> str | None:
+        """Reason against ranking a run, or None; see `degeneracy`."""
+        return degeneracy(np.concatenate(run.positions), self.backtests(run))
 
     def _require_unstopped(self, stop_at: datetime | None) -> None:
         if self._interrupted.is_set():

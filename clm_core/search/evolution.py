@@ -175,7 +175,9 @@ class _Objective:
         self.already_recorded = 0
         """Candidates recorded by an earlier command of the same evolution."""
         self.failures = list[str]()
-        """Errors of the candidates that could not be measured."""
+        """Errors of the candidates that could not be measured, and reasons against degenerate candidates."""
+        self.degenerate = 0
+        """Candidates that were measured and are not ranked."""
 
     def __call__(self, number: int, proposals: Sequence[Proposal]) -> list[float | None]:
         recorded = self._load_recorded(proposals)
@@ -186,9 +188,19 @@ class _Objective:
         for done, run in enumerate(ended_runs, len(proposals) - len(new) + 1):
             if run.failure is not None:
                 self.failures.append(run.failure)
-            self._record(proposed[run], self._evaluator.completed_sharpe(run))
+            self._record(proposed[run], self._fitness(run))
             self._report_progress(number, done, len(proposals))
         return [self.candidates[each.genome].fitness_score for each in proposals]
+
+    def _fitness(self, run: TrialRun) -> float | None:
+        """Sharpe ratio; None for a run that could not be measured or is degenerate."""
+        fitness = self._evaluator.completed_sharpe(run)
+        degenerate = None if fitness is None else self._evaluator.degeneracy(run)
+        if degenerate is None:
+            return fitness
+        self.degenerate += 1
+        self.failures.append(degenerate)
+        return None
 
     def note_best(self, population: Population) -> None:
         """Add a generation's fitness to the progress reported from now on."""
@@ -303,7 +315,8 @@ def _result(
         interrupted=interrupted,
         generations=tuple(map(summarised, populations)),
         candidates=len(candidates),
-        unmeasured=sum(each.fitness_score is None for each in candidates.values()),
+        unmeasured=sum(each.fitness_score is None for each in candidates.values()) - objective.degenerate,
+        degenerate=objective.degenerate,
         found=objective.already_recorded,
         best=None if best is None else candidates[best],
         best_params={} if best is None else evolution.params(best),

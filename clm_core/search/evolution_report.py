@@ -9,10 +9,11 @@ from clm_core.search.report_parts import BLUE, GREY, Row, formatted, formatted_r
 def headline(result: EvolveResult) -> str:
     recorded = f", {result.found} of them measured before" if result.found else ""
     unmeasured = f", {result.unmeasured} could not be measured" if result.unmeasured else ""
+    degenerate = f", {result.degenerate} degenerate and not ranked" if result.degenerate else ""
     last = result.generations[-1].number if result.generations else None
     generations = "No generation was completed" if last is None else f"Generations 0 to {last}"
     interrupted = " The evolution was interrupted." if result.interrupted else ""
-    return f"{generations}: {result.candidates} candidates{recorded}{unmeasured}.{interrupted}"
+    return f"{generations}: {result.candidates} candidates{recorded}{unmeasured}{degenerate}.{interrupted}"
 
 
 def warning(result: EvolveResult) -> str | None:

@@ -38,6 +38,7 @@ NUMBER = "number"
 TRADES = "trades"
 SEEDS = "seeds"
 CAUSE = "cause"
+DEGENERATE = "degenerate"
 HELD_OUT = "unseen"
 WITHOUT_HEARTBEAT = text("""
 SELECT trial_id FROM trials
@@ -118,6 +119,11 @@ class Study:
         from optuna.trial import TrialState as State
 
         self._study.tell(trial.handle, state=State.PRUNED)
+
+    def mark_degenerate(self, trial: OpenTrial, cause: str) -> None:
+        """End a measured trial without a rank: for the sampler, worse than every completed trial."""
+        trial.handle.set_user_attr(DEGENERATE, cause)
+        self.prune(trial)
 
     def fail(self, trial: OpenTrial, cause: str) -> None:
         from optuna.trial import TrialState as State
@@ -242,6 +248,9 @@ def best(trials: Sequence[TrialResult]) -> TrialResult:
     """
     complete = [trial for trial in trials if trial.state is TrialState.COMPLETE]
     if not complete:
+        degenerate = [trial.cause for trial in trials if trial.state is TrialState.DEGENERATE]
+        if degenerate:
+            raise NothingTuned(f"None of {len(trials)} trials can be ranked: the first is {degenerate[0]}")
         causes = dict.fromkeys(trial.cause for trial in trials if trial.cause)
         why = f"the first failed of {next(iter(causes))}" if causes else "request more trials"
         raise NothingTuned(f"None of {len(trials)} trials was completed: {why}")
@@ -322,13 +331,14 @@ def _trial_result(trial: "optuna.trial.FrozenTrial", tuning: Tuning) -> TrialRes
         State.FAIL: TrialState.FAILED,
     }
     value = trial.value if trial.value is not None and math.isfinite(trial.value) else None
-    stored = {TRADES: None, SEEDS: (), CAUSE: None} | trial.user_attrs
+    stored = {TRADES: None, SEEDS: (), CAUSE: None, DEGENERATE: None} | trial.user_attrs
+    is_degenerate = stored[DEGENERATE] is not None
     return TrialResult(
         number=stored[NUMBER],
-        state=states[trial.state],
+        state=TrialState.DEGENERATE if is_degenerate else states[trial.state],
         params=tuning.fixed | trial.params,
-        sharpe_ratio=value,
+        sharpe_ratio=float(np.mean(stored[SEEDS])) if is_degenerate else value,
         trades=stored[TRADES],
         seed_sharpes=stored[SEEDS],
-        cause=stored[CAUSE],
+        cause=stored[DEGENERATE] or stored[CAUSE],
     )

@@ -298,8 +298,11 @@ class _StudyTrials:
             self._study.fail(trial, "the returns could not be measured")
             return
         self._study.note(trial, sharpe_ratios, round(np.mean([len(each.trades) for each in backtests])))
+        degenerate = self._evaluator.degeneracy(run)
         if run.is_pruned:
             self._study.prune(trial)
+        elif degenerate is not None:
+            self._study.mark_degenerate(trial, degenerate)
         else:
             self._study.complete(trial, mean)
 

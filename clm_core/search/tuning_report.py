@@ -80,6 +80,9 @@ def warning(result: TuneResult) -> str | None:
     best, unseen = result.best, result.unseen
     if best is None:
         return None
+    defaults = result.defaults
+    if defaults is not None and defaults.state is TrialState.DEGENERATE:
+        return f"The defaults are no yardstick: {defaults.cause}."
     if not best.trades or not (best.sharpe_ratio or 0.0) > 0:
         return "No parameters earned more than staying out of the market."
     if best.number == 0:

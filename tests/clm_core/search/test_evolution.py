@@ -202,7 +202,7 @@ def test_a_recorded_candidate_of_trees_names_its_label_even_where_the_default_is
     result = evolve(clm, a_request_to_evolve(clm, **kind, generations=1, holdout=0.0, training_params=params))
     assert result.defaults is not None
     label = catalog.search_space(ModelType.LIGHTGBM)["label"].default
-    assert catalog.own_params(result.defaults.params) == params | {"label": label}
+    assert catalog.own_params(result.defaults.params) == params | {"label": label, "leaf_share": 0.25}
     # a retrain with the parameters of the candidate trains what was measured
     assert catalog.stored_params(ModelType.LIGHTGBM, result.defaults.params) == result.defaults.params
 

@@ -1,5 +1,6 @@
 """Studies on a real PostgreSQL: trials, counting, continuation and refusals."""
 
+import contextlib
 import math
 import os
 import signal
@@ -28,7 +29,7 @@ from clm_core.domain.errors import (
 from clm_core.domain.search_space import Between, SearchDimension
 from clm_core.domain.searches import Tuning
 from clm_core.domain.terms import GeneralCostSettings
-from clm_core.domain.tuning import StopReason, TrialState, TuneRequest
+from clm_core.domain.tuning import StopReason, TrialResult, TrialState, TuneRequest
 from clm_core.domain.vocabulary import ModelType, Role
 from clm_core.evidence.trials import TrialRecord, count_trials
 from clm_core.ledger.audit_log import entries
@@ -82,6 +83,15 @@ def unknown(records: list[TrialRecord]) -> list[TrialRecord]:
     return [record for record in records if len(record.daily) == 0]
 
 
+def ended_trials(clm: Services, request: TuneRequest) -> tuple[TrialResult, ...]:
+    """Trials of a study, whether one of them can be ranked or not."""
+    with contextlib.suppress(NothingTuned):
+        tune(clm, request)
+    assert request.study is not None
+    with studies.open_study(clm.database, clm.ledger.tunings.find(request.study)) as study:
+        return study.trials()
+
+
 class Killed(Exception):
     """Stands for SIGKILL of the whole command."""
 
@@ -131,12 +141,13 @@ def test_a_model_type_is_tuned_over_the_space_declared_by_its_training_parameter
     kind: dict[str, str], params: dict[str, Any], clm: Services
 ) -> None:
     request = request_for(clm, trials=2, holdout=0.0, training_params=params, seeds=1, **kind)
-    result = tune(clm, request)
-    assert [trial.state for trial in result.trials] == 2 * [TrialState.COMPLETE]
+    trials = ended_trials(clm, request)
+    # models of two steps may hardly move
+    assert {trial.state for trial in trials} <= {TrialState.COMPLETE, TrialState.DEGENERATE}
     searched = catalog.search_space(request.model_type, request.plugin).keys() - params.keys()
     explicit = searched | params.keys() | {"sizing", "execution"}
-    assert all(trial.params.keys() == explicit for trial in result.trials)
-    assert all(result.trials[0].params[name] != result.trials[1].params[name] for name in searched)
+    assert all(trial.params.keys() == explicit for trial in trials)
+    assert all(trials[0].params[name] != trials[1].params[name] for name in searched)
     assert len(counted(clm, request)) == 2
     assert unknown(counted(clm, request)) == []
 
@@ -333,11 +344,10 @@ class Failing(Threads):
 def test_a_failed_trial_keeps_its_cause_and_is_counted_while_the_others_continue(clm: Services) -> None:
     request = request_for(clm, trials=3, holdout=0.0)
     result = tune(clm, request, Failing)
-    assert [trial.state for trial in result.trials] == [
-        TrialState.COMPLETE,
-        TrialState.FAILED,
-        TrialState.COMPLETE,
-    ]
+    first, failed, third = (trial.state for trial in result.trials)
+    assert (first, failed) == (TrialState.COMPLETE, TrialState.FAILED)
+    # ten trees of random parameters may hardly trade
+    assert third in (TrialState.COMPLETE, TrialState.DEGENERATE)
     assert str(result.trials[1].cause).startswith("InvalidTrainingParams: lightgbm cannot be trained")
     assert len(counted(clm, request)) == 3
 
@@ -349,7 +359,7 @@ def test_contradictory_parameters_fail_without_evaluating_a_bar(clm: Services) -
     request = request_for(
         clm, model_type="patchtst", trials=2, holdout=0.0, seeds=1, seed=3, training_params=fixed
     )
-    _, second = tune(clm, request).trials
+    _, second = ended_trials(clm, request)
     assert second.params["input_size"] < 96
     assert second.state is TrialState.FAILED
     assert "is longer than input_size" in str(second.cause)
