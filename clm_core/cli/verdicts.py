@@ -2,28 +2,16 @@
 
 from typing import TYPE_CHECKING
 
-from clm_core.domain.evaluations import (
-    BASELINE_COLUMNS,
-    CHECK_COLUMNS,
-    FOLD_COLUMNS,
-    SYMBOL_COLUMNS,
-    CheckStatus,
-    Decision,
-)
-
 if TYPE_CHECKING:
     from rich.table import Table
 
     from clm_core.domain.evaluations import Check, Verdict
 
-TONES = {Decision.PASS: "green", Decision.INCONCLUSIVE: "yellow", Decision.FAIL: "red"}
-COLOURS = {
-    CheckStatus.MET: "green",
-    CheckStatus.MISSED: "red",
-    CheckStatus.CARRIED: "yellow",
-    CheckStatus.INFORMATION: "dim",
-}
-MARKS = {CheckStatus.MET: "✓", CheckStatus.MISSED: "✗", CheckStatus.CARRIED: "✗"}
+TONES = {"pass": "green", "inconclusive": "yellow", "fail": "red"}
+"""Colour of each `Decision`, by the value: the enumerations come with pydantic, which help does not load."""
+COLOURS = {"met": "green", "missed": "red", "carried": "yellow", "information": "dim"}
+"""Colour of each `CheckStatus`."""
+MARKS = {"met": "✓", "missed": "✗", "carried": "✗"}
 
 
 def colored_decision(verdict: "Verdict") -> str:
@@ -45,6 +33,8 @@ def check_table(verdict: "Verdict") -> "Table":
     from rich.box import SIMPLE_HEAVY
     from rich.table import Table
 
+    from clm_core.domain.evaluations import CHECK_COLUMNS
+
     table = Table(*CHECK_COLUMNS, box=SIMPLE_HEAVY)
     for check in verdict.checks:
         label, measured, required, outcome = check.cells
@@ -56,6 +46,8 @@ def symbols_table(verdict: "Verdict") -> "Table":
     """Results of each symbol of a pool."""
     from rich.box import SIMPLE_HEAVY
     from rich.table import Table
+
+    from clm_core.domain.evaluations import SYMBOL_COLUMNS
 
     table = Table(box=SIMPLE_HEAVY)
     table.add_column("symbol")
@@ -71,6 +63,8 @@ def folds_table(verdict: "Verdict") -> "Table":
     from rich.box import SIMPLE_HEAVY
     from rich.table import Table
 
+    from clm_core.domain.evaluations import FOLD_COLUMNS
+
     table = Table(*FOLD_COLUMNS, box=SIMPLE_HEAVY)
     for each in verdict.folds:
         table.add_row(*each.cells)
@@ -81,6 +75,8 @@ def baseline_table(verdict: "Verdict") -> "Table":
     """The baselines' results, and the version's return against each with an interval of 95 %."""
     from rich.box import SIMPLE_HEAVY
     from rich.table import Table
+
+    from clm_core.domain.evaluations import BASELINE_COLUMNS
 
     table = Table(*BASELINE_COLUMNS, box=SIMPLE_HEAVY)
     for each in verdict.baselines:

@@ -8,7 +8,6 @@ from clm_core.api.context import Connected
 from clm_core.api.idempotency import Idempotent, json_response
 from clm_core.api.parameters import Label, ModelId, Text
 from clm_core.domain.promotions import UNSET, Expected
-from clm_core.retraining import promoting
 
 
 class _Change(BaseModel):
@@ -44,6 +43,8 @@ class RollbackRequest(_Change):
 def promote(body: PromoteRequest, actor: Caller, clm: Connected, idempotent: Idempotent) -> Response:
     """Promote a version to production; its stored evidence is judged anew under the policy, the costs and the
     production version in force. Forcing a version against the gate takes an admin."""
+    # imported here: the libraries of backtests
+    from clm_core.retraining import promoting
 
     def change() -> Response:
         done = promoting.promote(
