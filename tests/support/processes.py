@@ -22,8 +22,14 @@ REQUEST = RetrainRequest(
     model_type=ModelType.LIGHTGBM,
     symbol="BTCUSD",
     dataset_span_days=60,
-    # the calibration of other labels leaves so small a fit flat
-    training_params={"rounds": 2, "threshold": 0, "label": "sign", "calibrate": False, "horizon": 12},
+    # so small a fit of the signs is short on every bar, which the gate refuses
+    training_params={
+        "rounds": 2,
+        "threshold": 0,
+        "label": "volatility_scaled_return",
+        "calibrate": False,
+        "horizon": 12,
+    },
     requested_by="tests",
 )
 PROMOTION_FAULTS = [
@@ -103,9 +109,14 @@ class Parent:
     def run(self, script: str, fault: Fault | None = None, **names: Any) -> int | None:
         return self.wait(self.start(script, fault, **names))
 
-    def retrain(self, fault: Fault | None = None) -> tuple[TrainingJob, int | None]:
-        """Job and exit code of a whole retrain."""
-        request = REQUEST.model_copy(update={"requested_by": str(uuid.uuid4())})
+    def retrain(self, fault: Fault | None = None, **params: Any) -> tuple[TrainingJob, int | None]:
+        """Job and exit code of a whole retrain.
+
+        Args:
+            params: training parameters in place of those of `REQUEST`.
+        """
+        changes = {"requested_by": str(uuid.uuid4()), "training_params": REQUEST.training_params | params}
+        request = REQUEST.model_copy(update=changes)
         exit_code = self.run(RETRAIN, fault, request=request)
         [job] = [
             job for job in self.services.ledger.jobs(limit=5) if job.requested_by == request.requested_by

@@ -38,18 +38,23 @@ def test_the_defaults_of_sizing_and_execution_are_listed_with_the_kinds_that_dif
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("CLM_EXECUTION__STOP_LOSS", "0.05")
-    lines = [line.split() for line in clm("models", "list-types").splitlines()]
-    assert ["sizing.smoothing_half_life", "36", "ensemble", "0"] in lines
-    assert ["sizing.target_volatility", "0.1"] in lines
-    assert ["execution.stop_loss", "0.05"] in lines
+    shown = shown_defaults()
+    usual, by_kind = shown["sizing.smoothing_half_life"]
+    assert by_kind["ensemble"] == "0"
+    assert by_kind["lightgbm"] == by_kind["xgboost"] != usual
+    assert shown["sizing.target_volatility"] == ("0.1", {})
+    assert shown["execution.stop_loss"] == ("0.05", {})
     listed = {each["kind"]: each for each in json.loads(clm("models", "list-types", "--json"))}
-    assert listed["ensemble"]["sizing"]["smoothing_half_life"] == 0
+    for name in ("smoothing_half_life", "scale_half_life", "min_scale", "no_trade_band"):
+        usual, by_kind = shown[f"sizing.{name}"]
+        assert usual not in by_kind.values()
+        for kind, each in listed.items():
+            assert by_kind.get(kind, usual) == f"{each['sizing'][name]:g}"
     assert {each["execution"]["stop_loss"] for each in listed.values()} == {0.05}
 
 
 def test_every_listed_default_can_be_named_in_a_request() -> None:
-    lines = (line.split() for line in clm("models", "list-types").splitlines())
-    named = {line[0]: line[1] for line in lines if line and line[0].startswith(("sizing.", "execution."))}
+    named = {name: by_kind.get("lightgbm", usual) for name, (usual, by_kind) in shown_defaults().items()}
     defaults, explicit = (
         catalog.recipe(ModelType.LIGHTGBM, params, Costs()).describe() for params in ({}, named)
     )
@@ -82,6 +87,17 @@ def test_a_kind_with_a_wrong_name_is_refused_before_a_run_is_started(
     answer = CliRunner().invoke(app, [command, *arguments, "--symbol", "BTCUSD"])
     assert answer.exit_code == 2
     assert problem in " ".join(answer.output.split())
+
+
+def shown_defaults() -> dict[str, tuple[str, dict[str, str]]]:
+    """Default of each parameter of sizing and execution, and the defaults of the kinds that differ."""
+    shown = {}
+    for line in clm("models", "list-types").splitlines():
+        match line.split(maxsplit=2):
+            case [name, usual, *others] if name.startswith(("sizing.", "execution.")):
+                pairs = (each.strip().partition(" ") for each in "".join(others).split(",") if each.strip())
+                shown[name] = usual, {kind: value for kind, _, value in pairs}
+    return shown
 
 
 def clm(*arguments: str) -> str:

@@ -18,6 +18,7 @@ from clm_core.domain.terms import EvaluationTerms
 from clm_core.domain.versions import ModelVersion
 from clm_core.domain.vocabulary import ModelType, Role
 from clm_core.evidence import paired
+from clm_core.evidence.equal_volatility import compare
 from clm_core.models import catalog
 from clm_core.models.bundle import save_bundle
 from clm_core.retraining.case import compare_with_champion
@@ -69,7 +70,7 @@ def test_a_champion_stored_without_rules_is_compared_under_those_of_its_evaluati
     today: Services, make_version: MakeVersion, model_id: str, tmp_path: Path
 ) -> None:
     bars = today.market.bars("BTCUSD", "1h", days=90, closed_by=today.clock())
-    older, newer = bars[:-600], bars[-600:]
+    older = bars[:-600]
     params = {"rounds": 20, "label": "direction", "horizon": 4, "sizing": "none"}
     recipe = catalog.recipe(ModelType.LIGHTGBM, params, Costs())
     model = recipe.fit(older, seed=1)
@@ -79,16 +80,19 @@ def test_a_champion_stored_without_rules_is_compared_under_those_of_its_evaluati
     promoting.promote(today, model_id, champion.version, ADA, "t", today.clock(), force=True)
     challenger = make_version(model_id)
     market = today.terms("BTCUSD", "24x7")
-    # of a version without a position; all that the comparison reads
-    evaluation: Any = SimpleNamespace(bars=bars, positions=np.zeros(len(bars)), market=market)
+    # of a version that is always long; all that the comparison reads
+    held = market.backtest(bars, np.ones(len(bars)))
+    evaluation: Any = SimpleNamespace(bars=bars, result=held, market=market)
     against = compare_with_champion(
         today.ledger, today.registry, today.market, challenger, evaluation, today.settings.execution.rules
     )
 
     def record_under(rules: ExecutionRules) -> paired.PairedRecord:
-        result = market.under(rules).backtest(newer, model.positions(bars)[-600:])
-        return paired.extend(paired.PairedRecord(), np.zeros(len(newer)), result.returns)
+        result = market.under(rules).backtest(bars, model.positions(bars))
+        is_new = np.arange(len(bars)) >= len(older)
+        return compare(held.returns, result.returns, bars.periods_per_year, is_new)
 
     assert against is not None
     assert against.record == record_under(STOPPED)
+    assert against.record.n > 500
     assert against.record != record_under(TODAY)

@@ -116,12 +116,13 @@ def test_the_entries_used_least_recently_are_deleted_beyond_the_size(bars: Bars,
     trained = bars[: 24 * 30]
     for number in range(3):
         Counting(cache, {"number": number})(trained, lambda: RECIPE.fit(trained, 3))
-    oldest, middle, newest = sorted(tmp_path.iterdir(), key=lambda path: path.stat().st_mtime_ns)
-    for path, used in ((oldest, 1_000), (middle, 3_000), (newest, 2_000)):
-        os.utime(path, (used, used))
+    first, second, third = tmp_path.iterdir()
+    for path, used in ((first, 1_000), (second, 3_000), (third, 2_000)):
         (path / "padding.json").write_bytes(b"0" * 600_000)
+        # after the new file, which changes the time of its folder
+        os.utime(path, (used, used))
     cache.trim()
-    assert list(tmp_path.iterdir()) == [middle]
+    assert list(tmp_path.iterdir()) == [second]
     FoldCache(tmp_path / "absent", 1).trim()
 
 
