@@ -322,23 +322,25 @@ class Promotions:
         if unfit:
             raise PromotionRefused(model_id, label, unfit, "Wait for the job to complete, or retrain.")
         evidence = self._store.evidence(model_id, label)
+        advice = "Retrain, or ask an admin to force the promotion and to give a reason."
         refusals = gate_refusals(target, evidence, allowed, must_have_passed=judge is None)
-        if judge is not None and not refusals:
-            judged = judge(target)
-            self._store.record_rejudgement(target, judged, request.actor, request.at)
-            refusals = judged.refusals
         if refusals and not force:
-            advice = "Retrain, or ask an admin to force the promotion and to give a reason."
             raise PromotionRefused(model_id, label, refusals, advice)
         if not self._holds(target):
             raise RegistryUnavailable(
                 f"MLflow could not read {label}: the version was deleted there. Put the version back with "
                 f"`clm restore-version {model_id} {label}`, then repeat the command."
             )
+        # before the judge, who reads the files too
         self.verify(target, request.actor, request.at)
+        if judge is not None and not refusals:
+            judged = judge(target)
+            self._store.record_rejudgement(target, judged, request.actor, request.at)
+            refusals = judged.refusals
+            if refusals and not force:
+                raise PromotionRefused(model_id, label, refusals, advice)
         inactive = self._inactivity(target)
         if inactive is not None and not force:
-            advice = "Retrain, or ask an admin to force the promotion and to give a reason."
             raise PromotionRefused(model_id, label, [inactive], advice)
         return bool(refusals) or inactive is not None
 

@@ -14,7 +14,7 @@ from sqlalchemy import create_engine, text
 
 from clm_core.decisions.gate_policy import PolicyDocument, load_document
 from clm_core.domain.actors import Actor
-from clm_core.domain.errors import EvidenceChanged, PromotionRefused
+from clm_core.domain.errors import BundleCorrupt, EvidenceChanged, PromotionRefused
 from clm_core.domain.jobs import RetrainRequest
 from clm_core.domain.promotions import Rejudgement
 from clm_core.domain.terms import CostSettings, GeneralCostSettings, MarketSettings
@@ -283,6 +283,26 @@ def test_bars_that_are_gone_refuse_with_the_remedy(
     found = judged(empty, version)
     assert found.decision is None
     assert "the stored evidence cannot be judged" in found.refusals[0]
+
+
+def test_a_changed_measurement_is_audited_as_changed_bytes_and_judged_by_nobody(
+    own: Services, version: ModelVersion
+) -> None:
+    stored_model = own.registry.client.get_model_version(version.model_id, str(version.mlflow_version))
+    folder = stored_model.source.removeprefix("models:/")
+    [stored] = Path(own.settings.home, "mlflow").rglob(f"*{folder}*/**/activity.json")
+    content = stored.read_bytes()
+    actions = ("bundle_refused", "version_rejudged")
+    before = [len(entries(own, action, version.model_id)) for action in actions]
+    try:
+        for changed in (b"{", content + b"\n"):
+            stored.write_bytes(changed)
+            with pytest.raises(BundleCorrupt, match=r"activity\.json was changed"):
+                promote(own, version.model_id, version.version, ADMIN, "good")
+    finally:
+        stored.write_bytes(content)
+    refused, rejudged = (len(entries(own, action, version.model_id)) for action in actions)
+    assert [refused - before[0], rejudged - before[1]] == [2, 0]
 
 
 def test_force_overrules_the_judgement_of_a_promotion(own: Services, cheap: ModelVersion) -> None:
