@@ -110,7 +110,7 @@ def make_version(services: Services, bundle: Stored) -> MakeVersion:
         completed: bool = True,
         now: datetime = NOW,
         stored: Stored = bundle,
-        terms: EvaluationTerms | None = records.TERMS,
+        terms: EvaluationTerms | None = None,
     ) -> ModelVersion:
         job, lease = _job(services, model_id)
         above = max(services.ledger.promotions.numbers(model_id).values(), default=0)
@@ -134,7 +134,7 @@ def make_version(services: Services, bundle: Stored) -> MakeVersion:
             lease,
         )
         if judged:
-            version = _judge(services, lease, version, sharpe, terms)
+            version = _judge(services, lease, version, sharpe, terms or _terms_in_force(services, version))
         if completed:
             services.ledger.complete_job(lease, NOW)
         return version
@@ -166,8 +166,15 @@ def _verdict(metrics: Metrics) -> Verdict:
     return gate.judge(case, POLICY)
 
 
+def _terms_in_force(services: Services, version: ModelVersion) -> EvaluationTerms:
+    """Terms of the version's market by the settings of the home, at which a promotion judges."""
+    kind = records.TERMS
+    terms = services.home_terms(version.symbol, kind.calendar).terms
+    return EvaluationTerms.of(terms, kind.walk_forward, kind.calendar, kind.gap_rules)
+
+
 def _judge(
-    services: Services, lease: Lease, version: ModelVersion, sharpe: float, terms: EvaluationTerms | None
+    services: Services, lease: Lease, version: ModelVersion, sharpe: float, terms: EvaluationTerms
 ) -> ModelVersion:
     metrics = replace(GOOD, sharpe_ratio=sharpe)
     verdict = _verdict(metrics)
@@ -190,7 +197,7 @@ def _judge(
         failure_reason="; ".join(verdict.reasons) or None,
         created_at=NOW,
         terms=terms,
-        terms_digest=None if terms is None else terms.digest,
+        terms_digest=terms.digest,
     )
     services.ledger.add_evaluation(result, verdict, POLICY, version.bundle_digest, lease)
     status = ModelStatus.CANDIDATE if verdict.passed else ModelStatus.FAILED

@@ -25,13 +25,15 @@ MakeToken = Callable[..., str]
 MakeVersion = Callable[..., ModelVersion]
 ADA = Actor(name="ada", role=Role.OPERATOR)
 SERVE = """
+import promoting
 import uvicorn
 from clm_core.api.__main__ import configuration
 from clm_core.api.app import create_app
 from clm_core.services import open_services
 settings = settings.model_copy(update={"api": api})
 with open_services(settings) as services:
-    uvicorn.Server(configuration(create_app(services), api, port)).run()
+    judging = promoting.by_thresholds(services)
+    uvicorn.Server(configuration(create_app(judging), api, port)).run()
 """
 INTERRUPTIONS = [*PROMOTION_FAULTS, Fault.BEFORE_REPLY, Fault.AFTER_REPLY]
 

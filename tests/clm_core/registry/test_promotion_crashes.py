@@ -46,6 +46,12 @@ with open_services(settings) as services, Client(address) as pipe:
         except Exception as error:
             pipe.send(type(error).__name__)
 """
+PROMOTE_ONCE = """
+import promoting
+from clm_core.services import open_services
+with open_services(settings) as services:
+    promoting.promote(services, **arguments)
+"""
 BROKEN_BUILDS = {
     "the lock": """
 from contextlib import nullcontext
@@ -114,7 +120,8 @@ def test_a_first_promotion_killed_midway_is_finished_or_aborted(
     check: Check,
 ) -> None:
     version = make_version(model_id)
-    assert killed(parent, fault, "promote", **request(model_id, label=version.version))
+    arguments = request(model_id, label=version.version)
+    assert parent.run(PROMOTE_ONCE, fault, arguments=arguments) == -signal.SIGKILL
     services.promotions.reconcile(model_id, ADA, NOW)
     check(model_id)
     finished = fault is Fault.AFTER_ALIAS
