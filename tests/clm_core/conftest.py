@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
+from typing import Literal
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -110,7 +111,7 @@ def make_version(services: Services, bundle: Stored) -> MakeVersion:
         completed: bool = True,
         now: datetime = NOW,
         stored: Stored = bundle,
-        terms: EvaluationTerms | None = None,
+        terms: EvaluationTerms | Literal["in force"] | None = "in force",
     ) -> ModelVersion:
         job, lease = _job(services, model_id)
         above = max(services.ledger.promotions.numbers(model_id).values(), default=0)
@@ -134,7 +135,8 @@ def make_version(services: Services, bundle: Stored) -> MakeVersion:
             lease,
         )
         if judged:
-            version = _judge(services, lease, version, sharpe, terms or _terms_in_force(services, version))
+            under = _terms_in_force(services, version) if terms == "in force" else terms
+            version = _judge(services, lease, version, sharpe, under)
         if completed:
             services.ledger.complete_job(lease, NOW)
         return version
@@ -174,7 +176,7 @@ def _terms_in_force(services: Services, version: ModelVersion) -> EvaluationTerm
 
 
 def _judge(
-    services: Services, lease: Lease, version: ModelVersion, sharpe: float, terms: EvaluationTerms
+    services: Services, lease: Lease, version: ModelVersion, sharpe: float, terms: EvaluationTerms | None
 ) -> ModelVersion:
     metrics = replace(GOOD, sharpe_ratio=sharpe)
     verdict = _verdict(metrics)
@@ -197,7 +199,7 @@ def _judge(
         failure_reason="; ".join(verdict.reasons) or None,
         created_at=NOW,
         terms=terms,
-        terms_digest=terms.digest,
+        terms_digest=None if terms is None else terms.digest,
     )
     services.ledger.add_evaluation(result, verdict, POLICY, version.bundle_digest, lease)
     status = ModelStatus.CANDIDATE if verdict.passed else ModelStatus.FAILED
