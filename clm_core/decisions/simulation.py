@@ -1,17 +1,21 @@
 """Gate simulation: streams of returns with a known edge, retrained and judged by the gate.
 
-A bar of a stream is a trade. Every retrain of a market is tested on the trades up to the day of the retrain;
-the returns of two retrains on the same trade correlate by `World.retrain_correlation`. The gate receives the
-same inputs as for a real version: metrics, activity, track record and all trials so far. There is no
-production version, hence no comparison with a champion. Every trade is long or short by the toss of a coin,
-so that holding the market earns nothing: timing and alpha are judged on the trades' sides and the moves that
-they imply.
+A bar of a stream is a trade; the returns of two retrains on the same trade correlate by
+`World.retrain_correlation`. In years without an edge every retrain is another recipe, tested on a window up
+to the day of the retrain. A stream with an edge is one recipe, whose record begins with the window of the
+first retrain and grows: the trades after a retrain are those of the version registered then, as in a real
+record.
+
+The gate receives the same inputs as for a real version: metrics, activity, track record and all trials so
+far. There is no production version, hence no comparison with a champion. Every trade is long or short by the
+toss of a coin, so that holding the market earns nothing: timing and alpha are judged on the trades' sides and
+the moves that they imply.
 """
 
 import math
 from bisect import bisect_left
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -48,7 +52,7 @@ class World:
     retrain_correlation: float = 0.9
     """Correlation between the returns of two retrains on the same trade, 0..1."""
     record_years: float = 1.0
-    """Length of the out-of-sample track record of every retrain."""
+    """Length of the out-of-sample window of a retrain, and of the record at the first retrain of a recipe."""
 
     @property
     def sharpe(self) -> float:
@@ -79,19 +83,20 @@ class SimulatedYears:
 
 @dataclass(frozen=True)
 class SimulatedWaits:
-    """Simulated streams, judged at every retrain from the first trade on."""
+    """Simulated streams, each the growing record of a recipe, judged at every retrain."""
 
     promoted: Estimate
     """Share of the streams with a pass before the end."""
     median_years: float
-    """Median wait until the first pass; inf if less than half of the streams pass."""
+    """Median length of the record at the first pass; inf if less than half of the streams pass."""
     minimum_years: float
-    """Minimum track record length: wait until a record of exactly the true Sharpe ratio passes; inf if not
-    before the end."""
+    """Minimum track record length: length at which a record of exactly the true Sharpe ratio passes; inf if
+    not before the end."""
     in_time: Estimate
-    """Share of the streams with a pass within twice `minimum_years`; NaN if the streams are shorter."""
+    """Share of the streams with a pass within a record of twice `minimum_years`; NaN if the streams are
+    shorter."""
     years: tuple[float, ...]
-    """Wait of each stream, ascending; inf without a pass."""
+    """Length of the record of each stream at the first pass, ascending; inf without a pass."""
 
 
 Progress = Callable[[float], None]
@@ -117,7 +122,11 @@ def simulate_waits(
     rng: np.random.Generator,
     progress: Progress | None = None,
 ) -> SimulatedWaits:
-    """Waiting times of streams with a true edge, each judged at every retrain until the first pass."""
+    """Lengths of record of streams with a true edge, each judged at every retrain until the first pass.
+
+    Args:
+        longest_years: years from the first retrain to the end of the streams.
+    """
     waited = np.empty(streams)
     needed = np.empty(streams)
     for stream in range(streams):
@@ -130,31 +139,48 @@ def simulate_waits(
         promoted=_share(np.isfinite(waited)),
         median_years=float(np.median(waited)),
         minimum_years=minimum,
-        in_time=_share(waited <= 2.0 * minimum) if 2.0 * minimum <= longest_years else unknown,
+        in_time=(
+            _share(waited <= 2.0 * minimum)
+            if 2.0 * minimum <= world.record_years + longest_years
+            else unknown
+        ),
         years=tuple(np.sort(waited).tolist()),
     )
 
 
 def _year(world: World, policy: GatePolicy, rng: np.random.Generator) -> list[Decision]:
-    length = round(world.record_years * world.trades_per_year)
+    length = _window_trades(world)
     ends = length + _retrain_trades(world, 1.0)
-    market = _Market(world, policy, ends - length, ends, rng)
+    returns = _correlated_returns(world, (int(ends[-1]), len(ends)), rng)
+    windows = [returns[end - length : end, k] for k, end in enumerate(ends)]
+    market = _Market(world, policy, windows, ends - length, np.zeros_like(ends))
     return [market.judge(retrain) for retrain in range(len(ends))]
 
 
 def _wait(
     world: World, policy: GatePolicy, longest_years: float, rng: np.random.Generator
 ) -> tuple[float, float]:
-    """Years until the first pass and until a record of exactly the true Sharpe ratio passes; inf if never."""
-    ends = _retrain_trades(world, longest_years)
-    market = _Market(world, policy, np.zeros_like(ends), ends, rng)
+    """Years of record at the first pass, and at which a record of exactly the true Sharpe ratio passes; inf
+    if never."""
+    length = _window_trades(world)
+    ends = length + np.append(0, _retrain_trades(world, longest_years))
+    returns = _correlated_returns(world, (int(ends[-1]), len(ends)), rng)
+    trades = np.arange(len(returns))
+    # the window belongs to the first retrain, every later trade to the version registered last
+    version = np.maximum(np.searchsorted(ends, trades, side="right") - 1, 0)
+    record = returns[trades, version]
+    market = _Market(world, policy, [record[:end] for end in ends], np.zeros_like(ends), ends - length)
     retrains = range(len(ends))
     waited = next((k for k in retrains if market.judge(k) is Decision.PASS), math.inf)
     needed = bisect_left(retrains, True, key=market.would_pass)
     return (
-        (waited + 1) / world.retrains_per_year,
-        (needed + 1) / world.retrains_per_year if needed < len(ends) else math.inf,
+        world.record_years + waited / world.retrains_per_year,
+        world.record_years + needed / world.retrains_per_year if needed < len(ends) else math.inf,
     )
+
+
+def _window_trades(world: World) -> int:
+    return round(world.record_years * world.trades_per_year)
 
 
 def _retrain_trades(world: World, years: float) -> Rows:
@@ -175,25 +201,29 @@ class _Market:
     """All retrains of a market with returns and records, and the gate's decision on each retrain."""
 
     def __init__(
-        self, world: World, policy: GatePolicy, starts: Rows, ends: Rows, rng: np.random.Generator
+        self, world: World, policy: GatePolicy, returns: Sequence[Floats], starts: Rows, forward: Rows
     ) -> None:
-        """Retrain k is judged by the trades from starts[k] up to, not including, ends[k]."""
+        """
+        Args:
+            returns: returns of the trades that each retrain is judged by.
+            starts: number of the first of these trades, shape (n_retrains,).
+            forward: number of trades after the first window of the recipe, shape (n_retrains,).
+        """
         self._world = world
         self._policy = policy
-        returns = _correlated_returns(world, (int(ends[-1]), len(ends)), rng)
-        self._returns = [
-            returns[start:end, k] for k, (start, end) in enumerate(zip(starts, ends, strict=True))
-        ]
-        self._sides = np.random.default_rng(SIDES_SEED).choice([-1.0, 1.0], int(ends[-1]))
-        self._records = [track_record(trades) for trades in self._returns]
+        self._returns = returns
+        self._forward = forward
+        longest = max(len(trades) for trades in returns)
+        self._sides = np.random.default_rng(SIDES_SEED).choice([-1.0, 1.0], longest)
+        self._records = [track_record(trades) for trades in returns]
         self._trials = [
             trial_record((start + np.arange(len(trades))) * DAY, trades, record)
-            for start, trades, record in zip(starts, self._returns, self._records, strict=True)
+            for start, trades, record in zip(starts, returns, self._records, strict=True)
         ]
 
     def judge(self, retrain: int) -> Decision:
         # counting trials is costly, and a retrain that fails with the minimum count fails with any other
-        lenient = self._decide(retrain, TrialCount(retrain + 1, self._min_trials))
+        lenient = self._decide(retrain, self._counted(retrain, self._min_trials))
         if lenient is not Decision.PASS or self._policy.evidence is None:
             return lenient
         return self._decide(retrain, self._count(retrain))
@@ -205,14 +235,21 @@ class _Market:
         if bars < self._policy.criteria.min_trades or levels is None:
             return bars >= self._policy.criteria.min_trades
         ideal = TrackRecord(self._world.sharpe, 0.0, 3.0, bars, float(bars))
-        return bars_to_pass(ideal, self._count(retrain), levels.min_deflated_sharpe) <= bars
+        count = replace(self._count(retrain), forward_bars=float(self._forward[retrain]))
+        return bars_to_pass(ideal, count, levels.min_deflated_sharpe) <= bars
 
     @property
     def _min_trials(self) -> float:
         return 1.0 if self._policy.evidence is None else self._policy.evidence.fewest_trials
 
     def _count(self, retrain: int) -> TrialCount:
-        return TrialCount(retrain + 1, max(float(self._counts[retrain]), self._min_trials))
+        return self._counted(retrain, max(float(self._counts[retrain]), self._min_trials))
+
+    def _counted(self, retrain: int, effective: float) -> TrialCount:
+        record = self._records[retrain]
+        share = self._forward[retrain] / max(record.bars, 1)
+        forward = record.effective_bars * float(share) if record.measured else 0.0
+        return TrialCount(retrain + 1, effective, forward_bars=forward)
 
     @cached_property
     def _counts(self) -> Floats:

@@ -48,6 +48,18 @@ def test_a_true_edge_is_promoted_within_twice_its_minimum_track_record() -> None
     assert waits.years == tuple(sorted(waits.years))
 
 
+def test_a_record_is_judged_from_the_first_window_on_and_forward_bars_cost_no_trials() -> None:
+    world = replace(QUICK, annual_sharpe=3.0, record_years=2.9)
+    waits = simulate_waits(world, STRICT, 20, 1.0, rng())
+    # five years of bars: most streams pass at the first retrain
+    assert waits.years[0] == 2.9
+    assert waits.median_years == 2.9
+    many = GatePolicy(name="many", evidence=EvidenceLevels(fewest_trials=10_000))
+    few = simulate_waits(replace(QUICK, annual_sharpe=3.0), STRICT, 20, 4.0, rng())
+    later = simulate_waits(replace(QUICK, annual_sharpe=3.0), many, 20, 4.0, rng())
+    assert few.minimum_years < later.minimum_years < 3.0
+
+
 def test_a_stream_without_a_pass_before_the_end_waits_for_ever() -> None:
     waits = simulate_waits(replace(QUICK, annual_sharpe=-1.0), STRICT, 10, 1.0, rng())
     assert waits.promoted.value == 0.0
