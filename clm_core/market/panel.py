@@ -184,3 +184,8 @@ def not_a_member(pool: str, symbols: Sequence[str], symbol: str) -> FeatureMisma
 def _rows(time: Times, first: int, stop: int) -> slice:
     begin, end = np.searchsorted(time, [first, stop])
     return slice(int(begin), int(end))
+
+
+def members_of(bars: Bars | Panel) -> tuple[Bars, ...]:
+    """Bars of each member of a pool; of one market, its bars alone."""
+    return bars.members if isinstance(bars, Panel) else (bars,)

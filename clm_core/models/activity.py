@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from clm_core.domain.errors import BundleCorrupt
 from clm_core.market.bars import Bars, Floats
-from clm_core.market.panel import Panel
+from clm_core.market.panel import Panel, members_of
 from clm_core.models import golden
 from clm_core.models.contract import Model
 from clm_core.models.pooled import view_of
@@ -68,7 +68,7 @@ def measure(model: Model, bars: Bars | Panel) -> BundleActivity:
     Args:
         bars: training bars of the model, a panel for a pooled model.
     """
-    members = bars.members if isinstance(bars, Panel) else (bars,)
+    members = members_of(bars)
     return activity_of(np.concatenate([_tail(model, member) for member in members]))
 
 

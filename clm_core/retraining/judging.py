@@ -26,7 +26,7 @@ from clm_core.domain.walk_forward import WalkForwardPlan
 from clm_core.evidence.soundness import skill_of
 from clm_core.ledger.executions import version_execution
 from clm_core.market.bars import Bars
-from clm_core.market.panel import Panel
+from clm_core.market.panel import Panel, members_of
 from clm_core.market.timeframes import Calendar, Timeframe
 from clm_core.models import activity
 from clm_core.retraining import case, folds, pools
@@ -58,8 +58,7 @@ class Judgement:
 
 def market_terms(terms_of: TermsOf, bars: Bars | Panel, rules: ExecutionRules) -> dict[str, MarketTerms]:
     """Terms of the market, or of each member of a pool, with the execution of a version."""
-    markets = bars if isinstance(bars, Panel) else (bars,)
-    return {each.symbol: terms_of(each.symbol, each.calendar).under(rules) for each in markets}
+    return {each.symbol: terms_of(each.symbol, each.calendar).under(rules) for each in members_of(bars)}
 
 
 def settle_costs(services: Services, symbols: Sequence[str], calendar: Calendar | str) -> None:

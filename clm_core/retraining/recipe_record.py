@@ -27,7 +27,7 @@ from clm_core.domain.jobs import TrainingJob
 from clm_core.domain.versions import ModelVersion
 from clm_core.domain.walk_forward import WalkForwardPlan
 from clm_core.market.bars import FIELDS, Bars, Floats
-from clm_core.market.panel import Panel
+from clm_core.market.panel import Panel, members_of
 from clm_core.models.contract import Model
 from clm_core.models.params import series_names
 from clm_core.models.pooled import view_of
@@ -83,7 +83,7 @@ def extended(
     corrected = _corrected_from(services, earlier, whole)
     forward, problem = _followed(services, earlier, whole)
     last = _nanoseconds(earlier.facts.walk_forward_until)
-    each = zip(_members(whole), earlier.runs.markets, runs.markets, forward, strict=True)
+    each = zip(members_of(whole), earlier.runs.markets, runs.markets, forward, strict=True)
     markets = tuple(_continued(*market, last, corrected) for market in each)
     changes = {
         "forward_bars": int(len(whole.time) - np.searchsorted(whole.time, last, side="right")),
@@ -134,7 +134,7 @@ def _followed(
         model = services.registry.load(version.model_path, version.bundle_digest)
         ahead = [
             _after_record(services, version, model, bars, market)
-            for bars, market in zip(_members(whole), earlier.runs.markets, strict=True)
+            for bars, market in zip(members_of(whole), earlier.runs.markets, strict=True)
         ]
     except RegistryUnavailable:
         raise
@@ -195,10 +195,10 @@ def _corrected_from(services: Services, earlier: _Earlier, whole: Bars | Panel) 
     """First bar that differs from the bars of the newest version's training; None if all are equal, or if
     the earlier bars are stored no more."""
     try:
-        before = _members(pools.whole_bars(services, earlier.job))
+        before = members_of(pools.whole_bars(services, earlier.job))
     except UnknownSeries:
         return None
-    differing = [_first_difference(old, new) for old, new in zip(before, _members(whole), strict=True)]
+    differing = [_first_difference(old, new) for old, new in zip(before, members_of(whole), strict=True)]
     return min((each for each in differing if each is not None), default=None)
 
 
@@ -217,10 +217,6 @@ def _first_difference(old: Bars, new: Bars) -> int | None:
         return min(int(ours.time[row]), int(theirs.time[row]))
     longer = ours if len(ours) > count else theirs
     return int(longer.time[count]) if len(longer) > count else None
-
-
-def _members(bars: Bars | Panel) -> tuple[Bars, ...]:
-    return bars.members if isinstance(bars, Panel) else (bars,)
 
 
 def _nanoseconds(moment: datetime) -> int:

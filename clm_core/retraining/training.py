@@ -42,7 +42,7 @@ from clm_core.domain.progress import Announce
 from clm_core.domain.vocabulary import ModelType
 from clm_core.domain.walk_forward import WalkForwardPlan
 from clm_core.market.bars import FIELDS, Bars, Floats
-from clm_core.market.panel import Panel
+from clm_core.market.panel import Panel, members_of
 from clm_core.market.series import PREFIX
 from clm_core.market.timeframes import Calendar, Timeframe
 from clm_core.models import catalog
@@ -227,7 +227,7 @@ def train_in_subprocess(
 def read(folder: Path, bars: Bars | Panel) -> TrainingResult:
     """Read the results of a training on the bars."""
     results = json.loads((folder / RESULTS).read_text())
-    members = bars.members if isinstance(bars, Panel) else (bars,)
+    members = members_of(bars)
     axis = bars.index_bars() if isinstance(bars, Panel) else bars
     with np.load(folder / OUT_OF_SAMPLE, allow_pickle=False) as arrays:
         runs = tuple(
