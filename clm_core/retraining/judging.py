@@ -142,11 +142,8 @@ def recorded_terms(evaluation: BacktestEvaluation, plan: WalkForwardPlan) -> Eva
     return terms.model_copy(update={"members": members})
 
 
-def judge_anew(services: Services, version: ModelVersion, now: datetime) -> Verdict:
+def judge_anew(services: Services, version: ModelVersion) -> Verdict:
     """Verdict on the stored evidence of a version under the policy, costs and champion in force.
-
-    Args:
-        now: time of the judgement.
 
     Raises:
         NotFound: the version was never judged.

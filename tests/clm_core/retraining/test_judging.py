@@ -127,7 +127,7 @@ def entries(services: Services, action: str, subject: str) -> list[dict[str, Any
 
 def test_the_verdict_is_the_same_while_nothing_has_changed(own: Services, version: ModelVersion) -> None:
     _, recorded = own.ledger.evaluation(version.model_id, version.version)
-    again = judge_anew(own, version, own.clock())
+    again = judge_anew(own, version)
     assert again.model_dump_json() == recorded.model_dump_json()
     assert len(again.seed_sharpes) == 3
     result, _ = own.ledger.evaluation(version.model_id, version.version)
@@ -145,7 +145,7 @@ def test_the_seed_is_chosen_anew_by_the_quantile_in_force(own: Services, version
         update={"criteria": own.policies.presets["lax"].criteria | {"seed_quantile": 1.0}}
     )
     best = own.policies.model_copy(update={"presets": {"lax": worst}})
-    verdict = judge_anew(replace(own, policies=best), version, own.clock())
+    verdict = judge_anew(replace(own, policies=best), version)
     sharpe = next(check.value for check in verdict.checks if check.name == "sharpe_ratio")
     assert sharpe == verdict.seed_sharpes[-1]
 
@@ -189,8 +189,8 @@ def test_higher_costs_of_the_home_lower_the_verdict_and_are_audited(
     before = len(entries(own, "market_costs_changed", SYMBOL))
     judged(own, version)
     assert len(entries(own, "market_costs_changed", SYMBOL)) == before
-    cheap = judge_anew(own, version, own.clock())
-    dear = judge_anew(priced(own, fee_bps=40.0), version, own.clock())
+    cheap = judge_anew(own, version)
+    dear = judge_anew(priced(own, fee_bps=40.0), version)
     assert sharpe_of(dear) < sharpe_of(cheap)
     newest = entries(own, "market_costs_changed", SYMBOL)[-1]
     assert (newest["from"]["fee_bps"], newest["to"]["fee_bps"]) == (5.0, 40.0)
@@ -234,7 +234,7 @@ def test_changed_positions_are_refused_by_their_digest(own: Services) -> None:
     with create_engine(own.database.url("ledger")).begin() as connection:
         connection.execute(change, {"id": result.id})
     with pytest.raises(EvidenceChanged, match="differ from their digest"):
-        judge_anew(own, version, own.clock())
+        judge_anew(own, version)
     found = judged(own, version)
     assert found.decision is None
     assert "cannot be judged: The stored positions" in found.refusals[0]
@@ -339,14 +339,14 @@ def test_a_refresh_agrees_with_the_champion_and_another_recipe_has_to_be_followe
 ) -> None:
     refresh = retrained(own)
     assert refresh.recipe_digest == champion.recipe_digest
-    checks = {check.name: check for check in judge_anew(strict(own), refresh, own.clock()).checks}
+    checks = {check.name: check for check in judge_anew(strict(own), refresh).checks}
     agreement = checks["agreement_with_champion"]
     # the same bars and the same seed: the same model
     assert (agreement.value, agreement.passed) == (pytest.approx(1.0), True)
     assert -1.1 <= agreement.limit < 0.9
     assert "shadow_lead_bps" not in checks
     other = retrained(own, rounds=21)
-    verdict = judge_anew(strict(own), other, own.clock())
+    verdict = judge_anew(strict(own), other)
     lead = next(check for check in verdict.checks if check.name == "shadow_lead_bps")
     assert not lead.passed
     assert any("0 common bars are recorded" in reason for reason in verdict.reasons)
