@@ -14,9 +14,13 @@ ENOUGH_OF_SPAN = 0.75
 SHORT_SPAN_DAYS = 365
 """Requested days below which the registered model is fitted on all of them: a share of so few bars teaches
 little, and no length of so short a record proves anything."""
-SHORTER_SPANS = (1095, 730, 365, 180, 90, 60, 30, 14, 7)
+YEARS_OF_SPANS = (50, 30, 20, 15, 10, 7, 5, 3, 2, 1)
+SHORTER_SPANS = (*(365 * years for years in YEARS_OF_SPANS), 180, 90, 60, 30, 14, 7)
 """Days of the spans that stand in for a request longer than the series: a series that grows day by day must
 not change the recipe day by day."""
+COVERING_SHARE = 0.98
+"""Share of a shorter span from which on a series covers the span: a year of a market that closes begins after
+a holiday and ends before one."""
 
 
 class FoldGrid(StrEnum):
@@ -144,5 +148,6 @@ def effective_span(requested_days: int, series_days: float) -> int:
     """
     if series_days >= ENOUGH_OF_SPAN * requested_days:
         return requested_days
-    shorter = (days for days in SHORTER_SPANS if days <= min(series_days, requested_days))
+    longest = min(series_days / COVERING_SHARE, requested_days)
+    shorter = (days for days in SHORTER_SPANS if days <= longest)
     return next(shorter, max(1, int(series_days)))
