@@ -7,6 +7,9 @@ half-life ten days), shocks have fat tails (Student t, five degrees of freedom),
 half-life predicts the next bar. The strength of the signal is such that the signal itself, traded unsized at
 7 bps a side, has a given net Sharpe ratio. `kept` is the net Sharpe ratio of the sized positions over that of
 the unsized.
+
+The signal of RL v2 is a side: short, flat or long, and flat most of the time. It is the side of a strong
+signal with the half-life, held until the signal is weak.
 """
 
 import argparse
@@ -24,6 +27,7 @@ from clm_core.domain.sizing import Sizing
 from clm_core.market.bars import Bars, Floats
 from clm_core.market.timeframes import Calendar, Timeframe
 from clm_core.models.networks import forecasting
+from clm_core.models.policies import rl_v2
 from clm_core.models.sizing import size_positions
 from clm_core.models.trees import boosting
 
@@ -36,8 +40,19 @@ DEGREES_OF_FREEDOM = 5
 NET_SHARPES = (1.0, 2.0, 3.0)
 HALF_LIVES = (48, 24, 12)
 """Half-lives of the signal, bars: two days, the goal, and faster ones."""
-SIZINGS = {"default": Sizing(), "trees": boosting.SIZING, "networks": forecasting.SIZING}
+SIZINGS = {
+    "default": Sizing(),
+    "trees": boosting.SIZING,
+    "networks": forecasting.SIZING,
+    "rl_v2": rl_v2.SIZING,
+}
 """Sizings of the kinds by default."""
+OF_SIDES = ("rl_v2",)
+"""Sizings of kinds whose signal is a side."""
+STRONG = 1.5
+"""Size of the underlying signal from which on a side is taken, in standard deviations."""
+WEAK = 0.5
+"""Size of the underlying signal below which a side is given up."""
 SEEDS = 5
 GOAL = 0.7
 """Least share of the net Sharpe ratio to keep, for a half-life of two days."""
@@ -81,9 +96,21 @@ class _World:
         return Bars("KNOWN", Timeframe.H1, Calendar.ALWAYS, time, *columns)
 
 
-def compare(half_life: float, net_sharpe: float, sizing: Sizing, seed: int, n_bars: int = BARS) -> Kept:
-    """Unsized and sized positions of a signal with a given half-life and net Sharpe ratio when unsized."""
-    world = _world(half_life, n_bars, np.random.default_rng(seed))
+def compare(
+    half_life: float,
+    net_sharpe: float,
+    sizing: Sizing,
+    seed: int,
+    n_bars: int = BARS,
+    *,
+    of_sides: bool = False,
+) -> Kept:
+    """Unsized and sized positions of a signal with a given half-life and net Sharpe ratio when unsized.
+
+    Args:
+        of_sides: True for a signal that is a side, short, flat or long.
+    """
+    world = _world(half_life, n_bars, np.random.default_rng(seed), of_sides)
     unsized_rules = Execution()
 
     def unsized(strength: float) -> Metrics:
@@ -100,14 +127,28 @@ def compare(half_life: float, net_sharpe: float, sizing: Sizing, seed: int, n_ba
     return Kept(unsized(high), summarise(result, bars.periods_per_year))
 
 
-def _world(half_life: float, n_bars: int, rng: np.random.Generator) -> _World:
-    signal = np.clip(0.5 * _ornstein_uhlenbeck(half_life, n_bars, rng), -1.0, 1.0)
+def _world(half_life: float, n_bars: int, rng: np.random.Generator, of_sides: bool) -> _World:
+    strength = _ornstein_uhlenbeck(half_life, n_bars, rng)
+    signal = sides(strength) if of_sides else np.clip(0.5 * strength, -1.0, 1.0)
     log_volatility = LOG_VOLATILITY_DEVIATION * _ornstein_uhlenbeck(VOLATILITY_HALF_LIFE, n_bars, rng)
     # the mean of the squared volatilities is the square of the yearly volatility
     centred = np.exp(log_volatility - LOG_VOLATILITY_DEVIATION**2)
     deviation = np.sqrt(DEGREES_OF_FREEDOM / (DEGREES_OF_FREEDOM - 2))
     noise = rng.standard_t(DEGREES_OF_FREEDOM, n_bars) / deviation
     return _World(signal, noise, YEARLY_VOLATILITY / np.sqrt(8_760) * centred)
+
+
+def sides(strength: Floats) -> Floats:
+    """Side of a signal, taken from `STRONG` on and given up below `WEAK`, shape (n,)."""
+    taken = np.zeros(len(strength))
+    side = 0.0
+    for row, value in enumerate(strength):
+        if abs(value) >= STRONG:
+            side = float(np.sign(value))
+        elif value * side < WEAK:
+            side = 0.0
+        taken[row] = side
+    return taken
 
 
 def _ornstein_uhlenbeck(half_life: float, n: int, rng: np.random.Generator) -> Floats:
@@ -125,7 +166,10 @@ def main() -> None:
     print("| sizing | half-life, bars | net Sharpe unsized | kept | volatility | turnover | drawdown |")
     print("| --- | --- | --- | --- | --- | --- | --- |")
     for name, half_life, net_sharpe in product(SIZINGS, HALF_LIVES, NET_SHARPES):
-        results = [compare(half_life, net_sharpe, SIZINGS[name], seed) for seed in range(SEEDS)]
+        results = [
+            compare(half_life, net_sharpe, SIZINGS[name], seed, of_sides=name in OF_SIDES)
+            for seed in range(SEEDS)
+        ]
         kept = np.mean([each.kept for each in results])
         volatility = np.mean([each.sized.volatility for each in results])
         turnover = np.mean([each.sized.turnover for each in results])

@@ -5,8 +5,9 @@ python -m benchmarks.recipes --choice [KIND ...]    the series and years on whic
 python -m benchmarks.recipes --before [KIND ...]    the recipes before sizing, labels and the band
 python -m benchmarks.recipes --all                  every kind, both tables; an hour or more
 
-The bars are read from CLM_BENCHMARK_DATA, by default ../shared/data. Each kind is walked forward as a retrain
-does by default: five folds, the first 40 % for training only, costs by market, the execution of new versions.
+The bars are read from CLM_BENCHMARK_DATA, by default ../shared/data. Each kind is walked forward by the plan
+of a retrain without further options (`retraining.plans`): folds at fixed dates, 40 % of the default span for
+training, costs by market, the execution of new versions. The recipes of before had five equal folds.
 A series-year is a year of out-of-sample bars, counted back from the end of a series. Volatility is measured
 on the bars with a position: a model without an opinion stays flat, and the share of the bars in the market
 is a column of its own. Figures of a kind are kept in benchmarks/recipes.json, so that a kind can be measured
@@ -32,19 +33,22 @@ from rich.console import Console
 from clm_core.backtest.baselines import run_baselines
 from clm_core.backtest.results import Backtest
 from clm_core.backtest.terms import MarketTerms
-from clm_core.backtest.walk_forward import walk_forward
+from clm_core.backtest.walk_forward import OutOfSample, fold_rows, walk_forward
 from clm_core.decisions.trading_terms import default_costs
 from clm_core.domain.costs import Costs
 from clm_core.domain.evaluations import BASELINE_LABELS
 from clm_core.domain.execution import NEW_VERSIONS
+from clm_core.domain.jobs import RetrainRequest
 from clm_core.domain.sizing import Sizing
 from clm_core.domain.terms import TradingTerms
 from clm_core.domain.vocabulary import ModelType
-from clm_core.domain.walk_forward import WalkForwardPlan
+from clm_core.domain.walk_forward import EQUAL_FOLDS, WalkForwardPlan
 from clm_core.market.bars import Bars, Floats
 from clm_core.market.sources import MarketData
 from clm_core.models import catalog
+from clm_core.models.contract import Recipe
 from clm_core.models.sizing import size_positions
+from clm_core.retraining.plans import plan_of
 
 DATA = Path(os.environ.get("CLM_BENCHMARK_DATA", Path(__file__).parents[2] / "shared" / "data"))
 FIGURES = Path(__file__).with_name("recipes.json")
@@ -63,6 +67,13 @@ CAP = 0.95
 CAPPED_SHARE = 0.1
 DEEP = 0.2
 """Drawdown within a year that counts as deep."""
+MAX_DEEP_SHARE = 3 / 20
+"""Largest share of series-years with a deep drawdown."""
+MAX_DRAWDOWN = 0.35
+VOLATILITY = (0.07, 0.12)
+"""Bounds of the yearly volatility of a series where the cap does not bind."""
+MAX_TURNOVER = 60.0
+"""Largest turnover a year of a series."""
 
 
 @dataclass(frozen=True)
@@ -165,7 +176,7 @@ def bars_of(window: Window) -> Bars:
 
 
 def scaled(bars: Bars, volatility: float) -> Bars:
-    """The bars with log returns multiplied such that they have a yearly volatility."""
+    """The bars with log returns multiplied to a yearly volatility."""
     moves = np.diff(np.log(bars.close))
     factor = volatility / (moves.std() * np.sqrt(bars.periods_per_year))
     prices = {name: bars.close[0] * (getattr(bars, name) / bars.close[0]) ** factor for name in PRICES}
@@ -176,14 +187,14 @@ def measure(kind: str, window: Window, legacy: bool) -> list[YearResult]:
     """Results of a kind at its defaults, newest year last.
 
     Args:
-        legacy: True for the defaults before sizing, labels and the band, and for no band.
+        legacy: True for the defaults before sizing, labels, the band and folds at fixed dates.
     """
     bars = bars_of(window)
     market = market_of(bars)
     model_type = ModelType(kind)
     params = catalog.stored_params(model_type, {}) if legacy else {}
     recipe = catalog.recipe(model_type, params, market.terms.costs)
-    out = walk_forward(recipe, bars, WalkForwardPlan(folds=5), seed=0)
+    out = out_of_sample(recipe, bars, folds=EQUAL_FOLDS if legacy else None)
     traded = market.under(recipe.execution)
     free = MarketTerms(traded.terms.model_copy(update={"costs": FREE}))
     tested = bars[out.rows]
@@ -191,12 +202,28 @@ def measure(kind: str, window: Window, legacy: bool) -> list[YearResult]:
     return years_of(window, tested, traded.backtest(tested, positions), free.backtest(tested, positions))
 
 
+def out_of_sample(recipe: Recipe, bars: Bars, folds: int | None = None) -> OutOfSample:
+    """Walk-forward by the plan of a retrain with the default days of bars.
+
+    Args:
+        folds: number of equal folds in place of folds at fixed dates.
+    """
+    return walk_forward(recipe, bars, default_plan(recipe.model_type, bars, folds), seed=0)
+
+
+def default_plan(model_type: ModelType, bars: Bars, folds: int | None = None) -> WalkForwardPlan:
+    request = RetrainRequest(model_type=model_type, symbol=bars.symbol, timeframe=bars.timeframe.value)
+    return plan_of(WalkForwardPlan(folds=folds), request, bars)
+
+
 def measure_baselines(window: Window) -> dict[str, list[YearResult]]:
-    """Results of the three baselines under the default sizing and execution, by name."""
+    """Results of the three baselines under the default sizing and execution, by name; on the bars on which
+    trees are tested."""
     bars = bars_of(window)
     market = market_of(bars).under(NEW_VERSIONS)
     free = MarketTerms(market.terms.model_copy(update={"costs": FREE}))
-    rows = slice(int(len(bars) * WalkForwardPlan().first_train_fraction), len(bars))
+    _, first = fold_rows(bars.time, default_plan(ModelType.XGBOOST, bars))[0]
+    rows = slice(first.start, len(bars))
     paid = run_baselines(market, bars, rows, _sized)
     unpaid = run_baselines(free, bars, rows, _sized)
     return {
@@ -252,22 +279,63 @@ def _sharpe(returns: Floats, annual: float) -> float:
 def summary(results: Sequence[YearResult]) -> list[str]:
     """Cells of a row: the mean over the series-years, and the worst."""
     sharpes = np.array([each.sharpe for each in results])
-    series = by_series(results)
-    uncapped = [years for years in series if not any(year.is_capped for year in years)]
-    held = [years for years in uncapped or series if any(year.in_market != 0 for year in years)]
-    free = [series_volatility(years) for years in held]
-    drawdowns = np.array([each.max_drawdown for each in results])
-    turnovers = [_mean([each.turnover for each in years]) for years in series]
+    risk = Risk.of(results)
     return [
         f"{sharpes.mean():.2f} ± {sharpes.std(ddof=1) / np.sqrt(len(sharpes)):.2f}",
         f"{np.mean([each.gross_sharpe for each in results]):.2f}",
-        f"{drawdowns.min():.0%}",
-        f"{np.count_nonzero(drawdowns < -DEEP)} of {len(drawdowns)}",
-        f"{np.min(free):.1%} / {np.mean(free):.1%} / {np.max(free):.1%}" if free else "",
-        f"{np.mean(turnovers):.0f} / {np.max(turnovers):.0f}",
+        f"{risk.worst_drawdown:.0%}",
+        f"{risk.deep_years} of {len(results)}",
+        _least_mean_most(risk.volatilities),
+        f"{np.mean(risk.turnovers):.0f} / {max(risk.turnovers):.0f}",
         f"{np.mean([each.exposure for each in results]):.0%}",
         _in_market(results),
+        ", ".join(risk.missed) or "none",
     ]
+
+
+def _least_mean_most(volatilities: Sequence[float]) -> str:
+    if not volatilities:
+        return "not measurable"
+    return f"{min(volatilities):.1%} / {np.mean(volatilities):.1%} / {max(volatilities):.1%}"
+
+
+@dataclass(frozen=True)
+class Risk:
+    """Figures under the limits of docs/reference/recipes.md."""
+
+    years: int
+    worst_drawdown: float
+    """Negative fraction, within a series-year."""
+    deep_years: int
+    """Series-years with a drawdown beyond `DEEP`."""
+    volatilities: tuple[float, ...]
+    """Of each series with positions and without a binding cap; of all with positions if every cap binds."""
+    turnovers: tuple[float, ...]
+    """Mean turnover a year of each series."""
+
+    @classmethod
+    def of(cls, results: Sequence[YearResult]) -> "Risk":
+        series = by_series(results)
+        held = [years for years in series if any(year.in_market != 0 for year in years)]
+        free = [years for years in held if not any(year.is_capped for year in years)]
+        return cls(
+            years=len(results),
+            worst_drawdown=min(each.max_drawdown for each in results),
+            deep_years=sum(each.max_drawdown < -DEEP for each in results),
+            volatilities=tuple(series_volatility(years) for years in free or held),
+            turnovers=tuple(float(np.mean([each.turnover for each in years])) for years in series),
+        )
+
+    @property
+    def missed(self) -> tuple[str, ...]:
+        """Names of the broken limits."""
+        held = {
+            "drawdown": self.worst_drawdown >= -MAX_DRAWDOWN,
+            "deep years": self.deep_years <= MAX_DEEP_SHARE * self.years,
+            "volatility": all(VOLATILITY[0] <= each <= VOLATILITY[1] for each in self.volatilities),
+            "turnover": all(each <= MAX_TURNOVER for each in self.turnovers),
+        }
+        return tuple(name for name, holds in held.items() if not holds)
 
 
 def _in_market(results: Sequence[YearResult]) -> str:
@@ -286,10 +354,6 @@ def by_series(results: Sequence[YearResult]) -> list[list[YearResult]]:
     return [[each for each in results if each.window == name] for name in names]
 
 
-def _mean(values: Sequence[float]) -> float:
-    return float(np.mean(values))
-
-
 HEADINGS = (
     "",
     "Sharpe net",
@@ -300,6 +364,7 @@ HEADINGS = (
     "turnover a year of a series, mean / most",
     "exposure",
     "in the market",
+    "limits missed",
 )
 
 
@@ -328,24 +393,32 @@ PARTS = {
 
 
 def run(part: str, kinds: Sequence[str]) -> None:
-    figures = json.loads(FIGURES.read_text()) if FIGURES.exists() else {}
     windows = CHOICE if part == "choice" else REPORTED
-    rows = figures.setdefault(part, {})
     console = Console()
     baselines: dict[str, list[YearResult]] = {}
     for window in windows:
         for name, years in measure_baselines(window).items():
             baselines.setdefault(BASELINE_LABELS[name], []).extend(years)
-    for name, years in baselines.items():
-        rows[name] = {"years": [asdict(year) for year in years]}
+    record(part, baselines)
     for kind in kinds:
         started = time.monotonic()
         results = []
         for window in windows:
             with console.status(f"{kind} on {window.name}"):
                 results += measure(kind, window, legacy=part == "before")
-        rows[kind] = {"years": [asdict(year) for year in results]}
+        record(part, {kind: results})
         console.print(f"{kind:<10} {time.monotonic() - started:6.0f} s  " + "  ".join(summary(results)))
+
+
+def record(part: str, rows: dict[str, list[YearResult]]) -> None:
+    """Keep the results of rows of a part, and write the page.
+
+    The file is read anew: another kind may have been measured meanwhile.
+    """
+    figures = json.loads(FIGURES.read_text()) if FIGURES.exists() else {}
+    kept = figures.setdefault(part, {})
+    for name, years in rows.items():
+        kept[name] = {"years": [asdict(year) for year in years]}
     FIGURES.write_text(json.dumps(figures, indent=1) + "\n")
     PAGE.write_text(PAGE.read_text().split(MARK)[0] + MARK + "\n" + page(figures))
 

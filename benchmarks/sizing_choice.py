@@ -21,20 +21,18 @@ from benchmarks.known_signal import compare
 from benchmarks.recipes import (
     CHOICE,
     TREES,
+    Risk,
     Window,
     YearResult,
     bars_of,
-    by_series,
     market_of,
-    series_volatility,
+    out_of_sample,
     years_of,
 )
 from clm_core.backtest.terms import MarketTerms
-from clm_core.backtest.walk_forward import walk_forward
 from clm_core.domain.execution import NEW_VERSIONS
 from clm_core.domain.sizing import Sizing
 from clm_core.domain.vocabulary import ModelType
-from clm_core.domain.walk_forward import WalkForwardPlan
 from clm_core.market.bars import Bars, Floats
 from clm_core.models import catalog
 from clm_core.models.sizing import size_positions
@@ -46,11 +44,6 @@ BANDS = (0.4, 0.6, 0.8)
 HALF_LIFE = 48
 """Half-life of the known signal, bars."""
 KNOWN_SEEDS = 3
-MAX_TURNOVER = 60.0
-VOLATILITY = (0.07, 0.12)
-DEEP = 0.2
-MAX_DEEP_SHARE = 3 / 20
-MAX_DRAWDOWN = 0.35
 MIN_KEPT = 0.7
 
 
@@ -71,28 +64,29 @@ class Outcome:
     sizing: Sizing
     kept: float
     """Smallest share of the known signal's net Sharpe ratio that is kept, over net ratios of 1, 2 and 3."""
-    turnover: float
-    """Largest mean turnover of a kind."""
-    most_turnover: float
-    """Largest turnover a year of a series, any kind."""
-    lowest_volatility: float
-    highest_volatility: float
-    """Of series whose cap does not bind in any year, any kind."""
-    deep_share: float
-    """Largest share, over the kinds, of series-years with a drawdown beyond 20 %."""
-    worst_drawdown: float
+    by_kind: dict[str, Risk]
+
+    @property
+    def turnovers(self) -> list[float]:
+        return [each for risk in self.by_kind.values() for each in risk.turnovers]
+
+    @property
+    def volatilities(self) -> list[float]:
+        return [each for risk in self.by_kind.values() for each in risk.volatilities]
+
+    @property
+    def deep_share(self) -> float:
+        """Largest share, over the kinds, of series-years with a deep drawdown."""
+        return max(risk.deep_years / risk.years for risk in self.by_kind.values())
+
+    @property
+    def worst_drawdown(self) -> float:
+        return min(risk.worst_drawdown for risk in self.by_kind.values())
 
     @property
     def holds(self) -> bool:
-        """True if every limit of risk and cost holds."""
-        return (
-            self.most_turnover <= MAX_TURNOVER
-            and VOLATILITY[0] <= self.lowest_volatility
-            and self.highest_volatility <= VOLATILITY[1]
-            and self.deep_share <= MAX_DEEP_SHARE
-            and self.worst_drawdown >= -MAX_DRAWDOWN
-            and self.kept >= MIN_KEPT
-        )
+        """True if every limit of risk and cost holds for every kind."""
+        return self.kept >= MIN_KEPT and not any(risk.missed for risk in self.by_kind.values())
 
 
 def signals(kinds: list[str]) -> Iterator[Signal]:
@@ -100,7 +94,7 @@ def signals(kinds: list[str]) -> Iterator[Signal]:
         bars = bars_of(window)
         market = market_of(bars)
         recipe = catalog.recipe(ModelType(kind), {"sizing": "none"}, market.terms.costs)
-        out = walk_forward(recipe, bars, WalkForwardPlan(folds=5), seed=0)
+        out = out_of_sample(recipe, bars)
         yield Signal(kind, window, bars, out.rows, out.positions, market.under(NEW_VERSIONS))
 
 
@@ -121,25 +115,7 @@ def outcome(fitted: list[Signal], sizing: Sizing) -> Outcome:
     by_kind: dict[str, list[YearResult]] = {}
     for signal in fitted:
         by_kind.setdefault(signal.kind, []).extend(sized_years(signal, sizing))
-    every = [year for years in by_kind.values() for year in years]
-    series = [years for of_kind in by_kind.values() for years in by_series(of_kind)]
-    free = [
-        series_volatility(years)
-        for years in series
-        if not any(year.is_capped for year in years) and any(year.in_market != 0 for year in years)
-    ]
-    return Outcome(
-        sizing=sizing,
-        kept=float(min(kept)),
-        turnover=max(float(np.mean([year.turnover for year in years])) for years in by_kind.values()),
-        most_turnover=max(float(np.mean([year.turnover for year in years])) for years in series),
-        lowest_volatility=min(free),
-        highest_volatility=max(free),
-        deep_share=max(
-            float(np.mean([year.max_drawdown < -DEEP for year in years])) for years in by_kind.values()
-        ),
-        worst_drawdown=min(year.max_drawdown for year in every),
-    )
+    return Outcome(sizing, float(min(kept)), {kind: Risk.of(years) for kind, years in by_kind.items()})
 
 
 def main() -> None:
@@ -165,9 +141,9 @@ def main() -> None:
             f"{band:g}",
             f"{sizing.bars_needed(1)}",
             f"{each.kept:.0%}",
-            f"{each.turnover:.0f}",
-            f"{each.most_turnover:.0f}",
-            f"{each.lowest_volatility:.1%} to {each.highest_volatility:.1%}",
+            f"{np.mean(each.turnovers):.0f}",
+            f"{max(each.turnovers):.0f}",
+            f"{min(each.volatilities):.1%} to {max(each.volatilities):.1%}",
             f"{each.deep_share:.0%}",
             f"{each.worst_drawdown:.0%}",
             "yes" if each.holds else "",

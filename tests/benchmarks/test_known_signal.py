@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from benchmarks.known_signal import GOAL, SIZINGS, TURNOVER_GOAL, compare
+from benchmarks.known_signal import GOAL, OF_SIDES, SIZINGS, TURNOVER_GOAL, compare, sides
 
 
 @pytest.mark.parametrize("net_sharpe", [1.0, 2.0, 3.0])
@@ -11,10 +11,15 @@ from benchmarks.known_signal import GOAL, SIZINGS, TURNOVER_GOAL, compare
 def test_sizing_keeps_the_net_sharpe_of_a_signal_with_a_half_life_of_two_days(
     name: str, net_sharpe: float
 ) -> None:
-    results = [compare(48, net_sharpe, SIZINGS[name], seed) for seed in range(2)]
+    results = [compare(48, net_sharpe, SIZINGS[name], seed, of_sides=name in OF_SIDES) for seed in range(2)]
     assert np.mean([each.unsized.sharpe_ratio for each in results]) == pytest.approx(net_sharpe, abs=0.01)
     assert np.mean([each.kept for each in results]) >= GOAL
     for each in results:
         assert 0.07 <= each.sized.volatility <= 0.12
         assert each.sized.turnover <= TURNOVER_GOAL
         assert each.sized.max_drawdown >= -0.35
+
+
+def test_a_side_is_held_until_its_signal_is_weak() -> None:
+    strength = np.array([0.0, 1.6, 1.0, 0.4, 1.0, -1.7, -0.6, 1.6, -0.2])
+    assert sides(strength).tolist() == [0, 1, 1, 0, 0, -1, -1, 1, 0]
