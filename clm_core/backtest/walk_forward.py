@@ -160,11 +160,10 @@ def _with_days(error: NotEnoughBars, bars: Bars, plan: WalkForwardPlan) -> NotEn
     too_short = plan.train_bars is not None and error.needed is not None and plan.train_bars < error.needed
     if error.needed is None or too_short:
         return error
-    total = math.ceil((error.needed + plan.embargo_bars) / plan.first_train_fraction)
+    total = _bars_to_walk(error.needed, plan)
     if total <= len(bars):
         return error
-    # holidays are uneven: two days in a hundred more than on average
-    days = math.ceil(1.02 * total * DAYS_A_YEAR / bars.periods_per_year)
+    days = days_to_walk(error.needed, bars, plan)
     return NotEnoughBars(
         f"{error}. Walked forward, {bars.symbol} {bars.timeframe} takes about "
         f"{total:,} bars, which are {days} days of this market "
@@ -172,6 +171,21 @@ def _with_days(error: NotEnoughBars, bars: Bars, plan: WalkForwardPlan) -> NotEn
         "(dataset_span_days), and import older bars where the series is shorter",
         error.needed,
     )
+
+
+def days_to_walk(needed: int, bars: Bars, plan: WalkForwardPlan) -> int:
+    """Days of bars to request so that every fold trains on a number of bars.
+
+    Args:
+        needed: bars that a fit needs.
+        bars: bars of the market, for the number of bars in a year.
+    """
+    # holidays are uneven: two days in a hundred more than on average
+    return math.ceil(1.02 * _bars_to_walk(needed, plan) * DAYS_A_YEAR / bars.periods_per_year)
+
+
+def _bars_to_walk(needed: int, plan: WalkForwardPlan) -> int:
+    return math.ceil((needed + plan.embargo_bars) / plan.first_train_fraction)
 
 
 def _fit_in_sequence(fit_after: Callable[[Model | None, int], Model], folds: int) -> list[Model]:

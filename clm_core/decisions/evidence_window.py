@@ -3,7 +3,7 @@
 import math
 
 from clm_core.decisions.gate_policy import EvidenceLevels
-from clm_core.domain.evidence_window import EvidenceWindow
+from clm_core.domain.evidence_window import EvidenceWindow, ShortTraining
 from clm_core.evidence.track_record import TrackRecord
 from clm_core.evidence.trials import TrialCount, sharpe_to_pass
 
@@ -20,6 +20,7 @@ def evidence_window(
     trials: TrialCount,
     levels: EvidenceLevels,
     record: tuple[int, int] | None = None,
+    too_short: ShortTraining | None = None,
 ) -> EvidenceWindow:
     """The window, with the Sharpe ratio at which a record of independent, normal returns just passes.
 
@@ -31,6 +32,7 @@ def evidence_window(
         trials: trials of the market and timeframe counted so far, at least the policy's minimum.
         record: days of the recipe's record up to the newest bar, and of those the days after its first
             walk-forward; None for a recipe without a record.
+        too_short: bars missing for a fit; None if they suffice or it is not known.
     """
 
     def required(tested_days: float, forward_days: float = 0.0) -> float | None:
@@ -50,6 +52,7 @@ def evidence_window(
         record_days=record[0] if record else None,
         longer_days=longer_days if is_longer else None,
         longer_sharpe=required(longer_days * out_of_sample) if is_longer else None,
+        too_short=too_short,
     )
 
 

@@ -5,6 +5,34 @@ import math
 from pydantic import BaseModel, ConfigDict, Field
 
 
+class ShortTraining(BaseModel):
+    """Fits of a walk-forward on fewer bars than the kind of model needs."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: str = Field(description="Kind of model.")
+    bars: int = Field(description="Bars in the training of the shortest fold; 0 if no fold has a whole span.")
+    needed_bars: int = Field(description="Bars that a fit needs.")
+    needed_days: int | None = Field(
+        description="Days of bars to request; null where the setting walk_forward.train_bars is the limit."
+    )
+
+    @property
+    def sentence(self) -> str:
+        """`A fit of xgboost needs 455 bars, and the shortest fold trains on 122: pass --days 1222
+        (dataset_span_days), and import older bars where the series is shorter`."""
+        trains = f"the shortest fold trains on {self.bars:,}"
+        if not self.bars:
+            trains = "no fold has a whole training span before it"
+        remedy = f"set walk_forward.train_bars to {self.needed_bars} or more"
+        if self.needed_days is not None:
+            remedy = (
+                f"pass --days {self.needed_days} (dataset_span_days), and import older bars where the series "
+                "is shorter"
+            )
+        return f"A fit of {self.kind} needs {self.needed_bars:,} bars, and {trains}: {remedy}"
+
+
 class EvidenceWindow(BaseModel):
     """Out-of-sample length of a training window, and the result a version must show there to pass."""
 
@@ -26,6 +54,11 @@ class EvidenceWindow(BaseModel):
     longer_sharpe: float | None = Field(
         default=None, description="Sharpe ratio to show with `longer_days` days of bars."
     )
+    too_short: ShortTraining | None = Field(
+        default=None,
+        description="Bars missing for a fit of the kind of model; null if they suffice, for a pool, and for "
+        "a kind that does not state what a fit needs.",
+    )
 
     @property
     def sentence(self) -> str:
@@ -34,6 +67,8 @@ class EvidenceWindow(BaseModel):
         short = ""
         if self.days < 0.98 * self.requested_days:
             short = f"The series has {self.days:,} of the {self.requested_days:,} days requested. "
+        if self.too_short is not None:
+            return f"{short}{self.too_short.sentence}"
         tested = f"{100 * self.out_of_sample:.0f} % of {self.days:,} days out of sample: "
         if self.record_days is not None:
             tested = f"The recipe has a record of {self.record_days:,} days out of sample: "

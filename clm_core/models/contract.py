@@ -273,6 +273,19 @@ class FollowsFolds(Recipe, Protocol):
 
 
 @runtime_checkable
+class StatesBarsToFit(Recipe, Protocol):
+    """A recipe with a known need of bars: a window too short for a fit is named before the training."""
+
+    def bars_to_fit(self, bars: Bars) -> int:
+        """Least number of bars, without an outage, for a fit.
+
+        Args:
+            bars: training bars; a recipe may choose the horizon by the bars.
+        """
+        ...
+
+
+@runtime_checkable
 class Pooling(Recipe, Protocol):
     """A recipe able to fit a single model to the bars of several symbols."""
 

@@ -1,14 +1,17 @@
 """Evidence window of a training: stated in the terminal, in the run's log and in the API's answer."""
 
-from clm_core.backtest.walk_forward import fold_rows
+from clm_core.backtest.walk_forward import days_to_walk, fold_rows
 from clm_core.decisions import evidence_window as windows
 from clm_core.domain.errors import NotEnoughBars
-from clm_core.domain.evidence_window import EvidenceWindow
+from clm_core.domain.evidence_window import EvidenceWindow, ShortTraining
 from clm_core.domain.jobs import RetrainRequest, TrainingJob
 from clm_core.domain.spellings import default_span_days
 from clm_core.evidence.trials import DAY, TrialCount, count_trials
 from clm_core.market.bars import Bars
 from clm_core.market.panel import Panel
+from clm_core.models import catalog
+from clm_core.models.contract import Recipe, StatesBarsToFit
+from clm_core.models.sizing import unsized_recipe
 from clm_core.retraining import pools, recipe_record, steps
 from clm_core.retraining.counted_trials import counted_trials
 from clm_core.retraining.plans import plan_of
@@ -76,6 +79,7 @@ def window_of_bars(
         trials=trials,
         levels=levels,
         record=_record_days(services, training, bars) if isinstance(training, TrainingJob) else None,
+        too_short=None if training.symbols else _too_short(services, training, bars),
     )
 
 
@@ -97,3 +101,41 @@ def _tested_share(services: Services, training: RetrainRequest | TrainingJob, ba
     except NotEnoughBars:
         return 1.0 - plan.first_train_fraction
     return 1.0 - float(first.start) / len(bars)
+
+
+def _too_short(
+    services: Services, training: RetrainRequest | TrainingJob, bars: Bars
+) -> ShortTraining | None:
+    """Bars missing in the shortest fold; None if the bars suffice, or the needs of the kind are unknown."""
+    recipe = unsized_recipe(_recipe(services, training, bars))
+    if not isinstance(recipe, StatesBarsToFit):
+        return None
+    plan = plan_of(services.settings.walk_forward, training, bars)
+    try:
+        train = min((train for train, _ in fold_rows(bars.time, plan)), key=_length)
+    except NotEnoughBars:
+        train = slice(0, 0)
+    trained = _length(train)
+    needed = recipe.bars_to_fit(bars[train] if trained else bars)
+    if trained >= needed:
+        return None
+    by_setting = plan.train_bars is not None and plan.train_bars < needed
+    return ShortTraining(
+        kind=str(training.kind),
+        bars=trained,
+        needed_bars=needed,
+        needed_days=None if by_setting else days_to_walk(needed, bars, plan),
+    )
+
+
+def _length(rows: slice) -> int:
+    length: int = rows.stop - rows.start
+    return length
+
+
+def _recipe(services: Services, training: RetrainRequest | TrainingJob, bars: Bars) -> Recipe:
+    costs = steps.training_costs(services, bars)
+    if isinstance(training, TrainingJob):
+        plan = plan_of(services.settings.walk_forward, training, bars)
+        return steps.training_spec(training, plan, costs, services.settings.execution.rules).recipe()
+    return catalog.recipe(training.model_type, training.training_params, costs, training.plugin)

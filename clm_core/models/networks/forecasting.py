@@ -190,6 +190,9 @@ class ForecastRecipe:
     def describe(self) -> dict[str, Any]:
         return self.params.model_dump(mode="json")
 
+    def bars_to_fit(self, bars: Bars) -> int:
+        return _bars_needed(self.params)
+
     def fit(self, bars: Bars, seed: int, progress: Progress | None = None) -> ForecastModel:
         """Train with early stopping on the newest, purged `validation_fraction` of the windows.
 
@@ -295,10 +298,7 @@ def training_windows(bars: Bars, params: ForecastParams) -> TrainingWindows:
     targets, end = targets_of(bars, windows.volatility, params.horizon)
     target_end = np.full(len(bars), -1)
     target_end[windows.rows] = end[windows.rows]
-    look_back = max(each.warm_up for each in select_features((RETURN, VOLATILITY, *params.input_features)))
-    needed = bars_for_tail(
-        MIN_ROWS, MIN_ROWS // 4, params.validation_fraction, look_back + params.input_size - 1, params.horizon
-    )
+    needed = _bars_needed(params)
     try:
         tail = purged_tail(target_end, params.validation_fraction, embargo=0)
     except NotEnoughBars as error:
@@ -311,6 +311,13 @@ def training_windows(bars: Bars, params: ForecastParams) -> TrainingWindows:
             needed,
         )
     return TrainingWindows(windows, targets, tail.fit, tail.validation)
+
+
+def _bars_needed(params: ForecastParams) -> int:
+    look_back = max(each.warm_up for each in select_features((RETURN, VOLATILITY, *params.input_features)))
+    return bars_for_tail(
+        MIN_ROWS, MIN_ROWS // 4, params.validation_fraction, look_back + params.input_size - 1, params.horizon
+    )
 
 
 def _validation_metrics(

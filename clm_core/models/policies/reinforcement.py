@@ -178,6 +178,9 @@ class ReinforcementRecipe:
         unused = {name for name, value in later.items() if not value}
         return self.params.model_dump(mode="json", exclude=unused)
 
+    def bars_to_fit(self, bars: Bars) -> int:
+        return _bars_needed(self.params)
+
     def fit(self, bars: Bars, seed: int, progress: Progress | None = None) -> PolicyModel:
         """Play the older bars; keep the policy that earns most on the newest `validation_fraction`.
 
@@ -325,13 +328,12 @@ def training_set(bars: Bars, params: PolicyParams) -> TrainingSet:
     table = compute_features(bars, params.features)
     played, held_back = _split(table.complete, params.validation_fraction)
     starts = episode_starts(bars, played, params.memory)
-    look_back = max(feature.warm_up for feature in select_features(params.features))
     if len(starts) < MIN_STARTS:
         raise NotEnoughBars(
             f"{bars.symbol} {bars.timeframe}: {len(bars)} bars leave {len(starts)} rows at which an episode "
             f"of {params.memory} bars may start; {MIN_STARTS} are needed. Give more days of bars, a shorter "
             "memory or fewer folds",
-            needed=look_back + math.ceil((MIN_STARTS + params.memory) / (1 - params.validation_fraction)),
+            needed=_bars_needed(params),
         )
     normaliser = _normaliser(bars, table, played)
     market = MarketArrays.of(bars, params.holding)
@@ -340,6 +342,11 @@ def training_set(bars: Bars, params: PolicyParams) -> TrainingSet:
     episodes = TradingEpisodes(features, market, starts, params.memory, rules, params.discrete)
     stretch_starts = np.diff(bars.segments, prepend=-1) != 0
     return TrainingSet(normaliser, episodes, table, market, played, held_back, stretch_starts)
+
+
+def _bars_needed(params: PolicyParams) -> int:
+    look_back = max(feature.warm_up for feature in select_features(params.features))
+    return look_back + math.ceil((MIN_STARTS + params.memory) / (1 - params.validation_fraction))
 
 
 def _split(complete: BoolArray, fraction: float) -> tuple[BoolArray, BoolArray]:

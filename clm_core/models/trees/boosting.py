@@ -335,6 +335,9 @@ class BoostingRecipe(ABC):
         fixed = metrics.get(ROUNDS_OF_FOLDS)
         return replace(self, fixed_rounds=None if fixed is None else int(fixed))
 
+    def bars_to_fit(self, bars: Bars) -> int:
+        return _bars_needed(bars, self.params, _horizon(Panel(bars.symbol, (bars,)), self.params))
+
     def fit(self, bars: Bars, seed: int, progress: Progress | None = None) -> BoostedModel:
         """Boost on the older rows until the newest, purged rows stop improving, and calibrate.
 

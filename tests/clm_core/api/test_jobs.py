@@ -83,6 +83,18 @@ def test_a_repeated_request_is_answered_with_the_window_of_the_recorded_job(
         assert again.json()["evidence_window"] == first.json()["evidence_window"]
 
 
+def test_a_window_too_short_for_the_kind_is_said_in_the_answer(btcusdt: None, client: Client) -> None:
+    body = {"model_type": "nhits", "symbol": "BTCUSDT", "dataset_span_days": 14}
+    answer = client(Role.OPERATOR).post("/clm/train", json=body)
+    assert (answer.status_code, answer.json()["reply"]) == (202, "accepted")
+    short = answer.json()["evidence_window"]["too_short"]
+    assert short["kind"] == "nhits"
+    # 40 % of 14 days less the embargo
+    assert short["bars"] == pytest.approx(134 - 24, abs=1)
+    assert short["needed_bars"] > 110
+    assert short["needed_days"] > 14
+
+
 def test_a_pool_is_requested_with_its_symbols(btcusdt: None, client: Client, services: Services) -> None:
     body = {
         "model_type": "lightgbm",

@@ -4,7 +4,7 @@ import pytest
 
 from clm_core.decisions.evidence_window import evidence_window
 from clm_core.decisions.gate_policy import EvidenceLevels
-from clm_core.domain.evidence_window import EvidenceWindow
+from clm_core.domain.evidence_window import EvidenceWindow, ShortTraining
 from clm_core.domain.jobs import RetrainRequest
 from clm_core.evidence.trials import TrialCount
 
@@ -53,6 +53,37 @@ def test_a_window_too_short_for_any_ratio_is_said():
     tiny = evidence_window(2, 2, 2, 1.0, 0.6, POLICY_MINIMUM, EvidenceLevels())
     assert tiny.required_sharpe is None
     assert "no Sharpe ratio is enough" in tiny.sentence
+
+
+@pytest.mark.parametrize(
+    ("bars", "days", "sentence"),
+    [
+        (
+            122,
+            1222,
+            "A fit of xgboost needs 455 bars, and the shortest fold trains on 122: pass --days 1222 "
+            "(dataset_span_days), and import older bars where the series is shorter",
+        ),
+        (
+            0,
+            1222,
+            "A fit of xgboost needs 455 bars, and no fold has a whole training span before it: pass "
+            "--days 1222 (dataset_span_days), and import older bars where the series is shorter",
+        ),
+        (
+            122,
+            None,
+            "A fit of xgboost needs 455 bars, and the shortest fold trains on 122: set "
+            "walk_forward.train_bars to 455 or more",
+        ),
+    ],
+)
+def test_a_window_too_short_for_a_fit_says_what_to_do_in_place_of_a_ratio(
+    bars: int, days: int | None, sentence: str
+):
+    short = ShortTraining(kind="xgboost", bars=bars, needed_bars=455, needed_days=days)
+    stated = evidence_window(365, 365, 1825, 1.0, 0.6, POLICY_MINIMUM, EvidenceLevels(), too_short=short)
+    assert stated.sentence == sentence
 
 
 def test_the_stated_ratio_is_never_below_the_required_one():

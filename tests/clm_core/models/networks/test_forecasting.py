@@ -18,7 +18,13 @@ from clm_core.decisions import gate
 from clm_core.decisions.cases import Case
 from clm_core.decisions.gate_policy import GatePolicy
 from clm_core.domain.costs import Costs
-from clm_core.domain.errors import BundleCorrupt, FeatureMismatch, InvalidTrainingParams, ModelError
+from clm_core.domain.errors import (
+    BundleCorrupt,
+    FeatureMismatch,
+    InvalidTrainingParams,
+    ModelError,
+    NotEnoughBars,
+)
 from clm_core.domain.evaluations import Decision
 from clm_core.domain.execution import Execution
 from clm_core.evidence.soundness import activity
@@ -29,10 +35,12 @@ from clm_core.models.bundle import read_card, save_bundle
 from clm_core.models.networks.forecasting import (
     FILE,
     LEVELS,
+    MIN_ROWS,
     ForecastModel,
     ForecastRecipe,
     probability_of_rise,
     recipe_of,
+    training_windows,
 )
 from clm_core.models.networks.nhits import KIND, NHITSParams
 from clm_core.models.networks.patchtst import PatchTSTParams
@@ -73,6 +81,16 @@ def test_invalid_parameters_are_named_together_with_the_valid_parameters(
 ):
     with pytest.raises(InvalidTrainingParams, match=complaint):
         network.parse(params)
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_a_network_has_just_enough_windows_on_the_bars_that_its_recipe_states(network: Params, bars: Bars):
+    of_kind = recipe_of(network.parse({}), Costs())
+    stretch = max(bars.stretches(), key=lambda rows: rows.stop - rows.start)
+    needed = of_kind.bars_to_fit(bars)
+    assert len(training_windows(bars[stretch][:needed], of_kind.params).fit) >= MIN_ROWS
+    with pytest.raises(NotEnoughBars):
+        training_windows(bars[stretch][: needed - needed // 20], of_kind.params)
 
 
 def test_a_missing_gpu_is_refused_before_bars_are_loaded(monkeypatch: pytest.MonkeyPatch):

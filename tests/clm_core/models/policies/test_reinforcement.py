@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 
-from clm_core.domain.costs import Costs
+from clm_core.domain.costs import Costs, MarketCosts
 from clm_core.domain.errors import (
     BundleCorrupt,
     FeatureMismatch,
@@ -30,7 +30,15 @@ from clm_core.market.timeframes import Calendar, Timeframe
 from clm_core.models import catalog, golden
 from clm_core.models.bundle import card_of
 from clm_core.models.catalog import recipe
-from clm_core.models.policies.reinforcement import FILE, PolicyModel, rules_of, spans
+from clm_core.models.policies.reinforcement import (
+    FILE,
+    MIN_STARTS,
+    PolicyModel,
+    ReinforcementRecipe,
+    rules_of,
+    spans,
+    training_set,
+)
 from clm_core.models.policies.trading import MarketArrays, PolicyNetwork, TradingRules, roll_out
 
 KINDS = [ModelType.RL_V2, ModelType.RL_V3]
@@ -254,6 +262,19 @@ def test_invalid_parameters_are_refused_with_the_valid_names(kind: ModelType, wr
 def test_bars_with_too_few_episode_starts_are_refused_with_a_remedy(kind: ModelType, bars: Bars):
     with pytest.raises(NotEnoughBars, match=r"rows at which an episode of 24 bars may start; 200 are needed"):
         fitted(kind, bars[:250])
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=str)
+def test_a_policy_has_just_enough_episode_starts_on_the_bars_that_its_recipe_states(
+    kind: ModelType, bars: Bars
+):
+    of_kind = catalog.find_kind(kind).recipe({}, MarketCosts())
+    assert isinstance(of_kind, ReinforcementRecipe)
+    stretch = max(bars.stretches(), key=lambda rows: rows.stop - rows.start)
+    needed = of_kind.bars_to_fit(bars)
+    assert len(training_set(bars[stretch][:needed], of_kind.params).episodes.starts) >= MIN_STARTS
+    with pytest.raises(NotEnoughBars):
+        training_set(bars[stretch][: needed - needed // 20], of_kind.params)
 
 
 def test_loading_and_positions_of_a_policy_import_no_torch(bars: Bars, tmp_path: Path):

@@ -1,5 +1,6 @@
 """Labels of the trees: a planted edge is learnt, a drift is not sold, answers use no later bar."""
 
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from clm_core.market.timeframes import Calendar, Timeframe
 from clm_core.models import golden
 from clm_core.models.bundle import load_bundle, save_bundle
 from clm_core.models.catalog import find_kind, own_params, stored_params
-from clm_core.models.contract import ExpectsReturns, Recipe
+from clm_core.models.contract import ExpectsReturns, Recipe, StatesBarsToFit
 from clm_core.models.strategies.trend import LOOK_BACK_DAYS, trend
 from clm_core.models.trees.boosting import OLDER_LEAVES, OLDER_PARAMS, READING, BoostedModel
 from clm_core.models.trees.targets import rule_memory
@@ -267,3 +268,17 @@ def test_too_few_bars_name_the_number_needed() -> None:
         fitted(noise()[:700], "direction", validation_fraction=0.1)
     assert refused.value.needed is not None
     assert fitted(noise()[: refused.value.needed], "direction", validation_fraction=0.1)
+
+
+@pytest.mark.parametrize("timeframe", ["1h", "1d"])
+def test_trees_at_their_defaults_state_the_bars_that_a_fit_needs(timeframe: str) -> None:
+    step = Timeframe(timeframe)
+    time = np.arange(len(noise()), dtype=np.int64) * step.nanoseconds
+    bars = replace(noise(), timeframe=step, time=time)
+    of_kind = recipe(ModelType.LIGHTGBM, {"rounds": 3}, Costs())
+    assert isinstance(of_kind, StatesBarsToFit)
+    # the horizon is chosen by the bars
+    needed = of_kind.bars_to_fit(bars[:500])
+    assert of_kind.fit(bars[:needed], seed=0)
+    with pytest.raises(NotEnoughBars):
+        of_kind.fit(bars[: needed - needed // 20], seed=0)
