@@ -3,7 +3,8 @@
 An observed Sharpe ratio below the limit is no proof: over 90 days the standard error is 2, whatever the
 number of bars. A probability looked at every day is passed some day by luck. So a sequential test decides
 (`evidence.sequential`), with a declared rate of false alarms: 1 % a quarter at a true Sharpe ratio of 2. The
-Sharpe ratio of the promotion plays no part: the highest of several results flatters.
+Sharpe ratio of the promotion plays no part: the highest of several results flatters. The test runs on over
+successive versions of a recipe, each bar once, so that frequent promotions do not blind it.
 
 `python -m benchmarks.watch_alarm` gives the rates at other true ratios, and the time to detect.
 """
@@ -38,7 +39,9 @@ class Alarm(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     days: int = 0
-    """Complete days under watch."""
+    """Complete days under watch: of the recipe's forward record, then of the version's own bars."""
+    earlier_days: int = 0
+    """Number of these days on which earlier versions of the recipe were followed."""
     statistic: float | None = None
     """Log-odds of losing; None before the first look."""
     raised_on_day: int | None = None
@@ -58,7 +61,7 @@ class Performance(BaseModel):
     max_drawdown: float | None = None
     """Negative fraction."""
     alarm: Alarm = Alarm()
-    """Test over all bars since the training."""
+    """Test over the forward record of the recipe and all bars since the training."""
 
 
 class HealthFinding(StrEnum):
@@ -71,19 +74,25 @@ class HealthFinding(StrEnum):
     UNMEASURABLE = "unmeasurable"
 
 
-def alarm_of(daily: Floats, days_per_year: float) -> Alarm:
+def alarm_of(daily: Floats, days_per_year: float, earlier_days: int = 0) -> Alarm:
     """State of the test on the returns of complete days.
+
+    An alarm of an earlier version ended with its replacement: the test starts anew on the day after.
 
     Args:
         daily: returns as fractions, oldest first, shape (n_days,).
         days_per_year: days with returns in a year.
+        earlier_days: number of the days, the oldest, of earlier versions of the recipe.
     """
-    if len(daily) < FIRST_LOOK or not math.isfinite(days_per_year):
-        return Alarm(days=len(daily))
-    statistic = log_odds_of_loss(daily, HEALTHY_SHARPE, LOSING_SHARPE, days_per_year)
-    raised = np.flatnonzero(statistic >= ALARM)
+    days = len(daily)
+    earlier = min(earlier_days, days)
+    if days < FIRST_LOOK or not math.isfinite(days_per_year):
+        return Alarm(days=days, earlier_days=earlier)
+    statistic = log_odds_of_loss(daily, HEALTHY_SHARPE, LOSING_SHARPE, days_per_year, ALARM, earlier)
+    raised = earlier + np.flatnonzero(statistic[earlier:] >= ALARM)
     return Alarm(
-        days=len(daily),
+        days=days,
+        earlier_days=earlier,
         statistic=float(statistic[-1]),
         raised_on_day=int(raised[0]) + 1 if len(raised) else None,
     )
@@ -98,7 +107,8 @@ def judge(performance: Performance, rules: WatchRules, limit: float) -> tuple[He
     alarm = performance.alarm
     if alarm.raised_on_day is not None:
         return HealthFinding.DEGRADED, (
-            f"the sequential test raised its alarm on day {alarm.raised_on_day} of {alarm.days}: a version "
+            f"the sequential test raised its alarm on day {alarm.raised_on_day} of {alarm.days}"
+            f"{_of_record(alarm)}: a version "
             f"with a Sharpe ratio of {HEALTHY_SHARPE:g} does so in one quarter of a hundred"
         )
     if not (performance.bars >= rules.min_bars and performance.trades >= rules.min_trades):
@@ -118,6 +128,12 @@ def judge(performance: Performance, rules: WatchRules, limit: float) -> tuple[He
     if alarm.statistic is not None:
         test = f"the sequential test stands at {alarm.statistic:.1f} of {ALARM:g}"
     return HealthFinding.UNSURE, f"{observed} is below {limit:g}, and chance may explain it: {test}"
+
+
+def _of_record(alarm: Alarm) -> str:
+    if not alarm.earlier_days:
+        return ""
+    return f" of the recipe's record ({alarm.earlier_days} with earlier versions)"
 
 
 def due_retrains(

@@ -26,7 +26,14 @@ DAY = 86_400_000_000_000
 """Nanoseconds."""
 
 
-def log_odds_of_loss(daily: Floats, healthy: float, losing: float, days_per_year: float) -> Floats:
+def log_odds_of_loss(
+    daily: Floats,
+    healthy: float,
+    losing: float,
+    days_per_year: float,
+    alarm: float = np.inf,
+    settled_days: int = 0,
+) -> Floats:
     """The statistic L after each day, shape of `daily`; 0 before the first look, and on days without returns
     so far.
 
@@ -35,6 +42,8 @@ def log_odds_of_loss(daily: Floats, healthy: float, losing: float, days_per_year
         healthy: annualised Sharpe ratio at which an alarm is false.
         losing: annualised Sharpe ratio to find, below `healthy`.
         days_per_year: days with returns in a year: 365 or about 252.
+        alarm: threshold of L; an alarm on one of the settled days was answered, and L starts anew at 0.
+        settled_days: number of days, the oldest, whose alarms were answered.
     """
     deviation = _deviation(daily)
     moving = deviation > 0
@@ -48,6 +57,8 @@ def log_odds_of_loss(daily: Floats, healthy: float, losing: float, days_per_year
         current = np.maximum(0.0, current + evidence[..., day])
         if day + 1 >= FIRST_LOOK:
             statistic[..., day] = current
+            if day < settled_days:
+                current = np.where(current >= alarm, 0.0, current)
     return statistic
 
 
@@ -68,6 +79,16 @@ def daily_returns(time: NDArray[np.int64], returns: Floats, bar: int) -> Floats:
     compound = np.expm1(np.add.reduceat(logs, first))
     complete = time[-1] + bar >= (days[-1] + 1) * DAY
     return np.asarray(compound if complete else compound[:-1])
+
+
+def days_before(time: NDArray[np.int64], row: int) -> int:
+    """UTC days with bars before the day of a row; all days for a row after the last.
+
+    Args:
+        time: bar-open times, nanoseconds since 1970-01-01 UTC, ascending, shape (n_bars,).
+    """
+    days = np.unique(time // DAY)
+    return len(days) if row >= len(time) else int(np.searchsorted(days, time[row] // DAY))
 
 
 def days_per_year(time: NDArray[np.int64]) -> float:

@@ -25,7 +25,7 @@ from clm_core.domain.jobs import RetrainRequest, TrainingJob
 from clm_core.domain.triggers import Answer, TriggerRequest
 from clm_core.domain.versions import ModelVersion
 from clm_core.domain.vocabulary import ModelStatus, Role, TriggerReason
-from clm_core.evidence.sequential import daily_returns, days_per_year
+from clm_core.evidence.sequential import daily_returns, days_before, days_per_year
 from clm_core.ledger.triggers import RetrainsSince
 from clm_core.market.bars import Bars, Floats
 from clm_core.market.drift import CALENDAR, Drift, drift
@@ -35,6 +35,8 @@ from clm_core.models.contract import Model
 from clm_core.models.params import feature_names, series_names
 from clm_core.models.pooled import PooledModel
 from clm_core.operations.passes import PassReport, Row, formatted, report_problems, run_each
+from clm_core.retraining.recipe_record import forward_runs
+from clm_core.retraining.stored_evidence import MarketRuns
 from clm_core.services import Services
 from clm_core.triggers import intake
 
@@ -174,7 +176,8 @@ def _measure_version(services: Services, version: ModelVersion) -> WatchedVersio
     bars = services.market.with_series(bars, series_names(version.params))
     first_new = bars.row_after(model.trained_on.end)
     market = services.version_terms(version, bars.calendar)
-    performance = _performance(services, model, bars, first_new, market)
+    record = forward_runs(services, version)
+    performance = _performance(services, model, bars, first_new, market, record)
     drifted = _drift(version, model, bars, first_new, services.settings.watch.drift_days)
     return _watched(services, version, [bars], bars, first_new, performance, drifted)
 
@@ -197,8 +200,8 @@ def _measure_pool(services: Services, version: ModelVersion, model: PooledModel)
     if traded := [result for result in results if result is not None]:
         whole = portfolio(unseen, traded, 1.0, members=len(members))
         performance = performance_of(whole, axis.periods_per_year)
-        alarm = _alarm_of_pool(services, version, model, members, axis, first_new)
-        performance = performance.model_copy(update={"alarm": alarm})
+    alarm = _alarm_of_pool(services, version, model, members, axis, first_new)
+    performance = performance.model_copy(update={"alarm": alarm})
     symbols = tuple(
         WatchedSymbol(
             symbol=bars.symbol,
@@ -262,23 +265,60 @@ def _alarm_of_pool(
     axis: Bars,
     first_new: int,
 ) -> Alarm:
-    """Test of the pool's portfolio on all bars after the training."""
-    unseen = axis[first_new:]
-    results = (_result_of_member(services, version, model, bars, unseen) for bars in members)
-    traded = [result for result in results if result is not None]
-    whole = portfolio(unseen, traded, 1.0, members=len(members))
-    return alarm_on(unseen, whole, axis)
+    """Test of the pool's portfolio on the forward record of the recipe and all bars after the training."""
+    record = forward_runs(services, version)
+    begun = [int(np.searchsorted(axis.time, each.time[0])) for each in record if len(each.time)]
+    first = min([first_new, *begun])
+    traded = []
+    for bars in members:
+        row = bars.row_after(model.trained_on.end)
+        own = _positions_from(model.member(bars.symbol), bars, row)
+        tested, positions = _tested(bars, row, own, record)
+        if len(tested):
+            market = services.version_terms(version, bars.calendar, bars.symbol)
+            traded.append((tested, market.backtest(tested, positions)))
+    if not traded:
+        return Alarm()
+    whole = portfolio(axis[first:], traded, 1.0, members=len(members))
+    return alarm_on(axis[first:], whole, axis, first_new - first)
 
 
-def alarm_on(unseen: Bars, result: Backtest, market: Bars) -> Alarm:
+def _tested(
+    bars: Bars, first_new: int, positions: Floats, record: Sequence[MarketRuns]
+) -> tuple[Bars, Floats]:
+    """Bars and positions of the alarm's test: the forward record of the recipe, then the version's own.
+
+    Args:
+        positions: positions of the version on the bars from row `first_new` on.
+        record: forward bars of the recipe up to the version's training, by market.
+    """
+    earlier = [each for each in record if each.symbol == bars.symbol and len(each.time)]
+    if not earlier:
+        return bars[first_new:], positions
+    first = min(first_new, int(np.searchsorted(bars.time, earlier[0].time[0])))
+    # forward positions are the same for every seed
+    followed = earlier[0].held_at(bars.time[first:first_new])[0]
+    return bars[first:], np.concatenate([followed, positions])
+
+
+def alarm_on(tested: Bars, result: Backtest, market: Bars, first_own: int = 0) -> Alarm:
     """State of the sequential test on the complete days of a backtest.
 
     Args:
-        unseen: bars of the backtest, all after the training.
+        tested: bars of the backtest, none of the training of the version followed on the bar.
         market: all bars of the market, for the number of days with bars in a year.
+        first_own: first row of the watched version's own bars; earlier versions of the recipe have the rows
+            before.
     """
-    daily = daily_returns(unseen.time, result.returns, unseen.timeframe.nanoseconds)
-    return alarm_of(daily, days_per_year(market.time))
+    daily = daily_returns(tested.time, result.returns, tested.timeframe.nanoseconds)
+    return alarm_of(daily, days_per_year(market.time), days_before(tested.time, first_own))
+
+
+def _positions_from(model: Model, bars: Bars, row: int) -> Floats:
+    """Positions of a version on the bars from a row after its training on."""
+    # as many bars as in the training cover every look-back, and bound the computation of a network
+    begin = max(0, row - max(model.trained_on.bars, model.bars_needed or 0))
+    return model.positions(bars[begin:])[row - begin :]
 
 
 def _result_of_member(
@@ -290,9 +330,7 @@ def _result_of_member(
     row = int(np.searchsorted(bars.time, unseen.time[0]))
     if row == len(bars):
         return None
-    member = model.member(bars.symbol)
-    begin = max(0, row - max(member.trained_on.bars, member.bars_needed or 0))
-    positions = member.positions(bars[begin:])[row - begin :]
+    positions = _positions_from(model.member(bars.symbol), bars, row)
     market = services.version_terms(version, bars.calendar, bars.symbol)
     return bars[row:], market.backtest(bars[row:], positions)
 
@@ -310,20 +348,25 @@ def _median_drift(symbols: Sequence[WatchedSymbol]) -> Drift | None:
 
 
 def _performance(
-    services: Services, model: Model, bars: Bars, first_new: int, market: MarketTerms
+    services: Services,
+    model: Model,
+    bars: Bars,
+    first_new: int,
+    market: MarketTerms,
+    record: Sequence[MarketRuns],
 ) -> Performance:
     """Performance on the bars from row `first_new` on, within the window of the settings; the alarm is that
-    of all of them."""
+    of all of them, and of the recipe's forward record before."""
     settings = services.settings
     first = max(first_new, len(bars) - len(bars.last_days(settings.watch.window_days)))
-    # as many bars as in the training cover every look-back, and bound the computation of a network
-    begin = max(0, first_new - max(model.trained_on.bars, model.bars_needed or 0))
-    positions = model.positions(bars[begin:])[first_new - begin :]
+    positions = _positions_from(model, bars, first_new)
     performance = measure(bars[first:], positions[first - first_new :], market)
-    if first_new == len(bars):
+    tested, held = _tested(bars, first_new, positions, record)
+    if not len(tested):
         return performance
-    whole = market.backtest(bars[first_new:], positions)
-    return performance.model_copy(update={"alarm": alarm_on(bars[first_new:], whole, bars)})
+    whole = market.backtest(tested, held)
+    alarm = alarm_on(tested, whole, bars, len(tested) - len(positions))
+    return performance.model_copy(update={"alarm": alarm})
 
 
 def _drift(version: ModelVersion, model: Model, bars: Bars, first_new: int, days: int) -> Drift | None:

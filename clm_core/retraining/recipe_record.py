@@ -102,6 +102,24 @@ def facts_of(services: Services, job: TrainingJob, plan: WalkForwardPlan) -> Rec
     return None if earlier is None else earlier.facts
 
 
+def forward_runs(services: Services, version: ModelVersion) -> tuple[MarketRuns, ...]:
+    """Forward bars of the record at a version's training, by market: the positions of earlier versions of the
+    recipe, each bar once, up to the newest bar of the training. Empty for a version without.
+
+    Raises:
+        EvidenceChanged: the stored positions differ from their digest.
+    """
+    try:
+        result, verdict = services.ledger.evaluation(version.model_id, version.version)
+    except NotFound:
+        return ()
+    stored = services.ledger.stored_evidence(result.id)
+    if stored is None or verdict.record is None or not verdict.record.forward_bars:
+        return ()
+    last = _nanoseconds(verdict.record.walk_forward_until)
+    return tuple(market.after(last) for market in unpack(stored.content).markets)
+
+
 def _newest(services: Services, job: TrainingJob, plan: WalkForwardPlan) -> _Earlier | None:
     """Newest version of the recipe with unchanged stored positions, registered before the job was
     created."""
@@ -183,9 +201,7 @@ def _continued(
     recorded = time <= old.time[-1]
     if corrected is not None:
         recorded &= ~(walked & (time >= corrected) & (time <= until))
-    # the position is held over a bar that was missing at the time
-    held = np.searchsorted(old.time, time[recorded], side="right") - 1
-    positions[:, recorded] = old.positions[:seeds, held]
+    positions[:, recorded] = old.held_at(time[recorded])[:seeds]
     if ahead is not None:
         positions[:, time > old.time[-1]] = ahead
     return MarketRuns(bars.symbol, time, positions)

@@ -25,6 +25,19 @@ class MarketRuns:
     positions: Floats
     """Target position after each bar as the models asked, shape (n_seeds, n_bars)."""
 
+    def after(self, moment: int) -> "MarketRuns":
+        """The part after a moment, nanoseconds since 1970-01-01 UTC."""
+        first = int(np.searchsorted(self.time, moment, side="right"))
+        return MarketRuns(self.symbol, self.time[first:], self.positions[:, first:])
+
+    def held_at(self, time: NDArray[np.int64]) -> Floats:
+        """Positions of every seed at times from the first bar on, shape (n_seeds, n_times).
+
+        A position is held over a bar that was missing.
+        """
+        rows = np.searchsorted(self.time, time, side="right") - 1
+        return np.asarray(self.positions[:, rows])
+
     def rows(self, bars: Bars) -> slice:
         """Rows of the bars with the positions.
 

@@ -107,3 +107,17 @@ def test_the_former_confidence_is_accepted_with_a_warning() -> None:
 def test_a_ratio_that_is_not_a_number_is_refused_before_the_finding(value: float) -> None:
     with pytest.raises(ValidationError, match="finite"):
         Performance(**BAD | {"sharpe_ratio": value})
+
+
+def test_an_alarm_of_an_earlier_version_was_answered_and_the_test_starts_anew() -> None:
+    losing = np.full(60, -0.01)
+    alone = alarm_of(losing, 365.25)
+    assert alone.raised_on_day is not None
+    # with all the days those of earlier versions, no alarm stands
+    assert alarm_of(losing, 365.25, earlier_days=60).raised_on_day is None
+    # evidence short of an alarm goes on to count
+    short = alone.raised_on_day - 1
+    assert alarm_of(losing, 365.25, earlier_days=short) == alone.model_copy(update={"earlier_days": short})
+    # after the answered alarm, the statistic takes as many days again
+    next_alarm = alarm_of(losing, 365.25, earlier_days=alone.raised_on_day).raised_on_day
+    assert next_alarm == 2 * alone.raised_on_day

@@ -3,12 +3,14 @@
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import httpx
 import numpy as np
 import promoting
 import pytest
 from jobs import end_all_jobs
+from panels import a_market
 from records import a_job, a_version
 from sqlalchemy import Engine
 from typer.testing import CliRunner
@@ -30,7 +32,7 @@ from clm_core.ledger.alerts import AlertStore
 from clm_core.ledger.triggers import RetrainsSince
 from clm_core.lifecycle import watch
 from clm_core.lifecycle.watch import WatchedVersion, WatchReport
-from clm_core.market.bars import Bars
+from clm_core.market.bars import FIELDS, Bars
 from clm_core.market.drift import CALENDAR
 from clm_core.market.features import FEATURES, LOOK_BACK
 from clm_core.market.sources import MarketData
@@ -87,23 +89,17 @@ def own(clm: Services, engine: Engine, market: Market) -> Services:
     )
 
 
-def serve(services: Services, model_type: ModelType = ModelType.LIGHTGBM) -> ModelVersion:
+def serve(services: Services, model_type: ModelType = ModelType.LIGHTGBM, **changes: Any) -> ModelVersion:
     """A poor model that trades often, promoted against the verdict of the gate."""
-    request = RetrainRequest(
-        model_type=model_type,
-        symbol="BTCUSD",
-        dataset_span_days=60,
-        training_params={
-            "rounds": 20,
-            "threshold": 0,
-            "learning_rate": 0.3,
-            "min_child_weight": 1,
-            "sizing": "none",
-        },
-        seed=3,
-        requested_by="tests",
-    )
-    job = jobs.open_job(services, request)
+    fields: dict[str, Any] = {
+        "model_type": model_type,
+        "symbol": "BTCUSD",
+        "dataset_span_days": 60,
+        "training_params": EAGER,
+        "seed": 3,
+        "requested_by": "tests",
+    }
+    job = jobs.open_job(services, RetrainRequest.model_validate(fields | changes))
     with jobs.running(services, job) as lease:
         bars = steps.fetch_bars(services, job)
         trained = steps.train(services, job, bars)
@@ -242,6 +238,66 @@ def test_only_bars_after_the_training_count_and_trading_starts_flat(own: Service
     # the alarm takes all new bars, whatever the window
     expected = watch.measure(bars[-240:], expected_positions[-240:], terms)
     assert seen.performance == expected.model_copy(update={"alarm": alarm})
+
+
+DEATH = 120 * 24
+"""Bars with an edge, before bars that go against the edge."""
+
+
+@pytest.fixture
+def dying(tmp_path: Path) -> Market:
+    """A market of which each return repeats the last, for 120 days; later each return reverts the last."""
+    alive = a_market("DYINGUSD", DEATH, seed=1, momentum=0.6)
+    dead = a_market("DYINGUSD", 40 * 24, seed=2, first=DEATH, momentum=-0.6)
+    joined = {name: np.concatenate([getattr(alive, name), getattr(dead, name)]) for name in ("time", *FIELDS)}
+    return Market(replace(alive, **joined), tmp_path)
+
+
+def serve_momentum(services: Services) -> ModelVersion:
+    follows = {"horizon": 1, "threshold": 0.0, "features": ["log_return_1"], "sizing": "none"}
+    recipe: dict[str, Any] = {"plugin": "ridge", "symbol": "DYINGUSD", "dataset_span_days": 120}
+    return serve(services, ModelType.OTHER, training_params=follows, **recipe)
+
+
+def test_a_version_whose_edge_has_died_raises_the_alarm_and_asks_for_one_retrain(
+    own: Services, dying: Market
+) -> None:
+    dying.lack(40 * 24)
+    version = serve_momentum(own)
+    dying.lack(20 * 24)
+    assert watch_one(own).finding is HealthFinding.UNSURE
+    end_all_jobs(own)
+    dying.lack(0)
+    watched = watch_one(own)
+    alarm = watched.performance.alarm
+    assert (watched.version, watched.finding, alarm.days) == (version.version, HealthFinding.DEGRADED, 40)
+    assert alarm.raised_on_day is not None
+    assert alarm.earlier_days == 0
+    assert f"raised its alarm on day {alarm.raised_on_day} of 40" in watched.because
+    assert answers(watched)[0] == (DEGRADED, Reply.ACCEPTED)
+
+    # the alarm stands until the version is replaced, and its request is kept
+    again = watch_one(own)
+    assert (again.finding, again.because) == (watched.finding, watched.because)
+    assert answers(again)[0] == (DEGRADED, Reply.COALESCED)
+    kept = own.ledger.triggers.answers(version.model_id, Reply.ACCEPTED)[0]
+    assert (kept.request.training.trigger_reason, kept.request.observed.alarm) == (DEGRADED, True)
+
+
+def test_the_alarm_runs_on_over_successive_versions_of_a_recipe(own: Services, dying: Market) -> None:
+    dying.lack(40 * 24)
+    first = serve_momentum(own)
+    dying.lack(21 * 24)
+    second = serve_momentum(own)
+    assert second.recipe_digest == first.recipe_digest
+    dying.lack(2 * 24)
+    watched = watch_one(own)
+    alarm = watched.performance.alarm
+    # 19 days of its own are too few for a first look
+    assert (watched.version, watched.performance.bars) == (second.version, 19 * 24)
+    assert (alarm.days, alarm.earlier_days) == (38, 19)
+    assert watched.finding is HealthFinding.DEGRADED, alarm
+    assert "of the recipe's record (19 with earlier versions)" in watched.because
 
 
 def test_drift_is_measured_on_the_features_of_the_model(own: Services, market: Market) -> None:
