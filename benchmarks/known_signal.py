@@ -128,9 +128,9 @@ def compare(
 
 
 def _world(half_life: float, n_bars: int, rng: np.random.Generator, of_sides: bool) -> _World:
-    strength = _ornstein_uhlenbeck(half_life, n_bars, rng)
+    strength = ornstein_uhlenbeck(half_life, n_bars, rng)
     signal = sides(strength) if of_sides else np.clip(0.5 * strength, -1.0, 1.0)
-    log_volatility = LOG_VOLATILITY_DEVIATION * _ornstein_uhlenbeck(VOLATILITY_HALF_LIFE, n_bars, rng)
+    log_volatility = LOG_VOLATILITY_DEVIATION * ornstein_uhlenbeck(VOLATILITY_HALF_LIFE, n_bars, rng)
     # the mean of the squared volatilities is the square of the yearly volatility
     centred = np.exp(log_volatility - LOG_VOLATILITY_DEVIATION**2)
     deviation = np.sqrt(DEGREES_OF_FREEDOM / (DEGREES_OF_FREEDOM - 2))
@@ -151,7 +151,7 @@ def sides(strength: Floats) -> Floats:
     return taken
 
 
-def _ornstein_uhlenbeck(half_life: float, n: int, rng: np.random.Generator) -> Floats:
+def ornstein_uhlenbeck(half_life: float, n: int, rng: np.random.Generator) -> Floats:
     """Stationary, standard normal, with the given half-life in bars, shape (n,)."""
     from scipy.signal import lfilter
 
