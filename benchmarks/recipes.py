@@ -285,7 +285,8 @@ def summary(results: Sequence[YearResult]) -> list[str]:
         f"{np.mean([each.gross_sharpe for each in results]):.2f}",
         f"{risk.worst_drawdown:.0%}",
         f"{risk.deep_years} of {len(results)}",
-        _least_mean_most(risk.volatilities),
+        # of all series if every cap binds
+        _least_mean_most(risk.volatilities or [series_volatility(years) for years in held(results)]),
         f"{np.mean(risk.turnovers):.0f} / {max(risk.turnovers):.0f}",
         f"{np.mean([each.exposure for each in results]):.0%}",
         _in_market(results),
@@ -309,20 +310,19 @@ class Risk:
     deep_years: int
     """Series-years with a drawdown beyond `DEEP`."""
     volatilities: tuple[float, ...]
-    """Of each series with positions and without a binding cap; of all with positions if every cap binds."""
+    """Of each series with positions and without a binding cap."""
     turnovers: tuple[float, ...]
     """Mean turnover a year of each series."""
 
     @classmethod
     def of(cls, results: Sequence[YearResult]) -> "Risk":
         series = by_series(results)
-        held = [years for years in series if any(year.in_market != 0 for year in years)]
-        free = [years for years in held if not any(year.is_capped for year in years)]
+        free = [years for years in held(results) if not any(year.is_capped for year in years)]
         return cls(
             years=len(results),
             worst_drawdown=min(each.max_drawdown for each in results),
             deep_years=sum(each.max_drawdown < -DEEP for each in results),
-            volatilities=tuple(series_volatility(years) for years in free or held),
+            volatilities=tuple(series_volatility(years) for years in free),
             turnovers=tuple(float(np.mean([each.turnover for each in years])) for years in series),
         )
 
@@ -347,6 +347,11 @@ def series_volatility(years: Sequence[YearResult]) -> float:
     """Mean over the years of a series, weighted by the bars with a position; one at least has any."""
     weights = [1.0 if year.in_market is None else year.in_market for year in years]
     return float(np.average([year.volatility for year in years], weights=weights))
+
+
+def held(results: Sequence[YearResult]) -> list[list[YearResult]]:
+    """Years of each series with any position."""
+    return [years for years in by_series(results) if any(year.in_market != 0 for year in years)]
 
 
 def by_series(results: Sequence[YearResult]) -> list[list[YearResult]]:

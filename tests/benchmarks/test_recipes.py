@@ -71,4 +71,5 @@ def test_limits_that_do_not_hold_are_named(changes: dict[str, float], missed: tu
 
 def test_a_series_whose_cap_binds_in_any_year_has_no_limit_of_volatility() -> None:
     capped = replace(YEAR, volatility=0.03, is_capped=True)
+    assert Risk.of([capped]).missed == ()
     assert Risk.of([capped, replace(YEAR, window="ETHUSDT 1h")]).missed == ()

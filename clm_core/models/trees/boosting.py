@@ -336,7 +336,11 @@ class BoostingRecipe(ABC):
         return replace(self, fixed_rounds=None if fixed is None else int(fixed))
 
     def bars_to_fit(self, bars: Bars) -> int:
-        return _bars_needed(bars, self.params, _horizon(Panel(bars.symbol, (bars,)), self.params))
+        # more bars may have room for a longer horizon, which needs more bars
+        needed = len(bars)
+        while (more := _bars_needed(bars, self.params, _horizon_of(bars, self.params, needed))) > needed:
+            needed = more
+        return more
 
     def fit(self, bars: Bars, seed: int, progress: Progress | None = None) -> BoostedModel:
         """Boost on the older rows until the newest, purged rows stop improving, and calibrate.
@@ -426,6 +430,11 @@ def _read_reading(folder: Path) -> Reading:
 
 
 def _horizon(panel: Panel, params: BoostingParams) -> int:
+    return max(_horizon_of(bars, params) for bars in panel)
+
+
+def _horizon_of(bars: Bars, params: BoostingParams, n_bars: int | None = None) -> int:
+    """Horizon of a member; of training bars with others not known yet, `n_bars` in all."""
     if params.horizon != "auto":
         return params.horizon
     if params.round_trip_bps is None:
@@ -433,7 +442,7 @@ def _horizon(panel: Panel, params: BoostingParams) -> int:
             "horizon=auto chooses by the cost of a round trip: give round_trip_bps, or make the recipe with "
             "the costs of a market"
         )
-    return max(choose_horizon(bars, params.round_trip_bps).bars for bars in panel)
+    return choose_horizon(bars, params.round_trip_bps, n_bars).bars
 
 
 @dataclass(frozen=True, eq=False)

@@ -17,8 +17,9 @@ SHORTEST_HOURS = 48
 """Shortest horizon chosen where the bars allow for it, or the longest of the ladder for short bars: with
 shorter ones the default sizing turns over more than 60 times a year in markets of low volatility
 (docs/reference/recipes.md)."""
-LEAST_SPANS = 50
-"""Least number of horizons, end to end, in the training bars: fewer outcomes teach nothing."""
+LEAST_SPANS = 40
+"""Least number of horizons, end to end, in the training bars: fewer outcomes teach nothing. The folds of a
+year of bars of a currency or of gold, about 2,350 bars each, have room for 48 hours."""
 
 
 class ChosenHorizon(NamedTuple):
@@ -27,19 +28,21 @@ class ChosenHorizon(NamedTuple):
     """Cost of a round trip over the mean absolute move over the horizon; NaN for bars that never move."""
 
 
-def choose_horizon(bars: Bars, round_trip_bps: float) -> ChosenHorizon:
+def choose_horizon(bars: Bars, round_trip_bps: float, n_bars: int | None = None) -> ChosenHorizon:
     """Shortest horizon of the ladder, from 48 hours on, with a move worth the costs.
 
     The rule: a round trip costs at most 5 % of the mean absolute return over the horizon, measured on the
-    training bars; the longest horizon where all cost more. Horizons of which fewer than 50 fit into the
+    training bars; the longest horizon where all cost more. Horizons of which fewer than 40 fit into the
     training bars end to end are left out; where that leaves none from 48 hours on, the longest that fits is
     taken.
 
     Args:
         bars: training bars.
         round_trip_bps: cost of entry and exit, in basis points.
+        n_bars: number of training bars, if these are the only ones known of more.
     """
-    fitting = [each for each in LADDER if each * LEAST_SPANS <= len(bars)] or [LADDER[0]]
+    length = len(bars) if n_bars is None else n_bars
+    fitting = [each for each in LADDER if each * LEAST_SPANS <= length] or [LADDER[0]]
     shortest = min(SHORTEST_HOURS * 3600 / bars.timeframe.seconds, LADDER[-1])
     eligible = [each for each in fitting if each >= shortest] or fitting[-1:]
     chosen = [ChosenHorizon(each, cost_share(bars, each, round_trip_bps)) for each in eligible]

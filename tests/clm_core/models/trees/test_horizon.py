@@ -43,9 +43,10 @@ def test_the_cost_is_measured_against_the_mean_absolute_move() -> None:
     assert cost_share(LONG, 6, 14.0) == pytest.approx(0.0014 / moves.mean())
 
 
-def test_a_horizon_fits_fifty_times_into_the_training_bars() -> None:
-    assert choose_horizon(LONG[:2_500], 1_000.0).bars == 48
-    assert choose_horizon(LONG[:2_300], 1_000.0).bars == 24
+def test_a_horizon_fits_forty_times_into_the_training_bars() -> None:
+    assert choose_horizon(LONG[:1_920], 1_000.0).bars == 48
+    assert choose_horizon(LONG[:1_919], 1_000.0).bars == 24
+    assert choose_horizon(LONG[:1_919], 1_000.0, n_bars=1_920).bars == 48
     assert choose_horizon(LONG[:100], 1_000.0).bars == LADDER[0]
 
 

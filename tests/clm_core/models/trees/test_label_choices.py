@@ -277,8 +277,7 @@ def test_trees_at_their_defaults_state_the_bars_that_a_fit_needs(timeframe: str)
     bars = replace(noise(), timeframe=step, time=time)
     of_kind = recipe(ModelType.LIGHTGBM, {"rounds": 3}, Costs())
     assert isinstance(of_kind, StatesBarsToFit)
-    # the horizon is chosen by the bars
-    needed = of_kind.bars_to_fit(bars[:500])
+    needed = of_kind.bars_to_fit(bars[:300])
     assert of_kind.fit(bars[:needed], seed=0)
     with pytest.raises(NotEnoughBars):
         of_kind.fit(bars[: needed - needed // 20], seed=0)
