@@ -1,11 +1,11 @@
-"""Volatility of a series of which the models of some folds take no position.
+"""Volatility of a series with flat models in some folds.
 
     python -m benchmarks.flat_folds
 
 Signals without skill (Ornstein-Uhlenbeck, of a known half-life) stand for the networks on the daily BTC bars
 of docs/reference/recipes.md: sized fold by fold as networks are, in the folds of their plan, with no
-position in folds drawn at random. So the spread between the draws is that of the measurement alone. The
-volatility is that of the bars with a position, years weighted by their number.
+position in folds drawn at random. The spread between the draws is due to the measurement alone. The
+volatility is measured on the bars with a position, years weighted by the number of such bars.
 """
 
 import argparse

@@ -63,7 +63,7 @@ class Signal:
 class Outcome:
     sizing: Sizing
     kept: float
-    """Smallest share of the known signal's net Sharpe ratio that is kept, over net ratios of 1, 2 and 3."""
+    """Smallest share kept of the known signal's net Sharpe ratio, over net ratios of 1, 2 and 3."""
     by_kind: dict[str, Risk]
 
     @property

@@ -434,7 +434,7 @@ def _horizon(panel: Panel, params: BoostingParams) -> int:
 
 
 def _horizon_of(bars: Bars, params: BoostingParams, n_bars: int | None = None) -> int:
-    """Horizon of a member; of training bars with others not known yet, `n_bars` in all."""
+    """Horizon of a member, as of `n_bars` training bars in all."""
     if params.horizon != "auto":
         return params.horizon
     if params.round_trip_bps is None:

@@ -39,7 +39,7 @@ def choose_horizon(bars: Bars, round_trip_bps: float, n_bars: int | None = None)
     Args:
         bars: training bars.
         round_trip_bps: cost of entry and exit, in basis points.
-        n_bars: number of training bars, if these are the only ones known of more.
+        n_bars: number of training bars; by default the length of `bars`.
     """
     length = len(bars) if n_bars is None else n_bars
     fitting = [each for each in LADDER if each * LEAST_SPANS <= length] or [LADDER[0]]
