@@ -8,11 +8,11 @@ from datetime import datetime, timedelta
 import numpy as np
 
 from clm_core.backtest.baselines import Baseline
-from clm_core.backtest.earned import earned_returns
 from clm_core.backtest.results import Backtest
 from clm_core.decisions.cases import BaselineAlpha, Case, Comparison, RecipeRefresh, RecipeReplacement
 from clm_core.decisions.explanation import Proof
 from clm_core.decisions.gate_policy import GatePolicy
+from clm_core.decisions.timing_evidence import alpha_beyond_baselines, timing_of_positions
 from clm_core.domain.evaluations import BaselineComparison, Verdict
 from clm_core.domain.execution import ExecutionRules
 from clm_core.domain.jobs import Lease, TrainingJob
@@ -21,23 +21,18 @@ from clm_core.domain.versions import ModelVersion
 from clm_core.evidence import paired
 from clm_core.evidence.bootstrap import annual_sharpe_interval
 from clm_core.evidence.equal_volatility import compare
-from clm_core.evidence.exposure_null import timing_probability
 from clm_core.evidence.overfitting import SelectionRisk
-from clm_core.evidence.regression import NOT_REGRESSED, alpha_and_beta, excess_return, joint_alpha
+from clm_core.evidence.regression import alpha_and_beta, excess_return
 from clm_core.evidence.soundness import activity
 from clm_core.evidence.track_record import TrackRecord, track_record
-from clm_core.evidence.trials import TrialCount, TrialRecord, count_trials, daily_sums, trial_record
+from clm_core.evidence.trials import TrialCount, TrialRecord, count_trials, trial_record
 from clm_core.ledger.executions import version_execution
 from clm_core.ledger.store import Ledger
-from clm_core.market.bars import Bars, Floats
+from clm_core.market.bars import Bars
 from clm_core.market.sources import MarketData
 from clm_core.models.params import series_names
 from clm_core.registry.mlflow_registry import MLflowRegistry
 from clm_core.retraining.results import BacktestEvaluation
-
-DAYS_PER_YEAR = 365.25
-CERTAIN = 0.95
-"""Confidence of an alpha beyond a single baseline, below which the baseline does as well."""
 
 
 def record_trials(
@@ -141,37 +136,15 @@ def build_case(
 
 def timing_of(evaluation: BacktestEvaluation) -> float:
     """P(timing) of the positions asked for on the out-of-sample bars; of a pool, of all members shifted
-    together.
-
-    Stops and rebalancing do not enter: they follow from the positions and the bars, for shifted positions as
-    well.
-    """
-    time = evaluation.bars.time
+    together."""
     members = [(each.market, each.bars, each.positions) for each in evaluation.members]
-    held: list[Floats] = []
-    moved: list[Floats] = []
-    for market, bars, positions in members or [(evaluation.market, evaluation.bars, evaluation.positions)]:
-        rows = np.searchsorted(time, bars.time[:-1])
-        for values, series in ((positions[:-1], held), (earned_returns(market, bars), moved)):
-            on_axis = np.zeros(len(time))
-            on_axis[rows] = values
-            series.append(on_axis)
-    return timing_probability([values[:-1] for values in held], [values[:-1] for values in moved])
+    alone = (evaluation.market, evaluation.bars, evaluation.positions)
+    return timing_of_positions(evaluation.bars.time, members or [alone])
 
 
 def alpha_of(evaluation: BacktestEvaluation) -> BaselineAlpha:
     """Alpha of the daily net returns on the three baselines together."""
-    time = evaluation.bars.time
-    days, own = daily_sums(time, evaluation.result.returns)
-    baselines = {each.name: daily_sums(time, each.result.returns)[1] for each in evaluation.baselines}
-    if not baselines:
-        return BaselineAlpha(NOT_REGRESSED)
-    days_per_year = len(days) / (int(days[-1] - days[0]) + 1) * DAYS_PER_YEAR
-    alone = {name: joint_alpha(own, [returns], days_per_year) for name, returns in baselines.items()}
-    bounds = {name: alpha.at_least(CERTAIN) for name, alpha in alone.items()}
-    least = min(bounds, key=lambda name: bounds[name])
-    joint = joint_alpha(own, list(baselines.values()), days_per_year)
-    return BaselineAlpha(joint, "" if bounds[least] >= 0.0 else least)
+    return alpha_beyond_baselines(evaluation.bars.time, evaluation.result.returns, evaluation.baselines)
 
 
 def _with_forward_bars(count: TrialCount, record: TrackRecord, evaluation: BacktestEvaluation) -> TrialCount:
