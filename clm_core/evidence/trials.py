@@ -203,7 +203,7 @@ def _direction(record: TrialRecord) -> Floats:
     return centred / length
 
 
-@lru_cache(maxsize=32)
+@lru_cache(maxsize=64)
 def _normal(block: int, rows: int) -> NDArray[np.float32]:
     """Standard normal multipliers of a block of days, or for block -1 - k of the unknown trial k; always the
     same, shape (rows, `DRAWS`)."""

@@ -79,6 +79,9 @@ def holding_rates(bars: Bars, holding: HoldingCosts, carry: Carry = NO_CARRY) ->
     Args:
         carry: stored payments; a constant funding rate fills the times without a stored rate.
     """
+    is_stored = carry.funding is not None or carry.dividends is not None
+    if not (is_stored or holding.funding_bps_per_8h or holding.borrow_bps_per_year):
+        return None
     funding = np.zeros(len(bars))
     _add(funding, bars, _constant_funding(bars, holding.funding_bps_per_8h / 10_000, carry.funding))
     if carry.funding is not None:
