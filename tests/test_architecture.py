@@ -65,6 +65,7 @@ READ_THE_CLOCK_OF_THE_MACHINE = {
     "clm_core/cli/data_replace.py",
     "clm_core/cli/evolve.py",
     "clm_core/cli/features.py",
+    "clm_core/cli/gate_simulations.py",
     "clm_core/cli/retrain.py",
     "clm_core/cli/tune.py",
     "clm_core/registry/serving.py",

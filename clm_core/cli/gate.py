@@ -1,31 +1,23 @@
 """`clm gate …`: the levels of the gate, explanations of verdicts, competitions and simulations."""
 
-import math
 from datetime import timedelta
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 from rich.box import SIMPLE_HEAVY
-from rich.console import Console
 from rich.table import Table
 
+from clm_core.cli.gate_simulations import power, simulate
 from clm_core.cli.naming import VersionName, find_version
 from clm_core.cli.output import AsJson, console, listing, print_json
 from clm_core.cli.settings_in_force import settings_for_look
 from clm_core.cli.verdicts import baseline_table, check_table, colored_headline
 
-if TYPE_CHECKING:
-    from rich.progress import Progress, TaskID
-
-    from clm_core.decisions.outlook import Outlook
-
 app = typer.Typer(
     help="The promotion gate: levels, explanations of verdicts, competitions and simulations.",
     no_args_is_help=True,
 )
-EDGES = [0.0, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0]
 
 
 @app.command()
@@ -144,108 +136,5 @@ def compete(
     )
 
 
-@app.command()
-def simulate(
-    edge: Annotated[
-        list[float] | None, typer.Option(help="True annual Sharpe ratio; repeatable. Default: 0 to 3.")
-    ] = None,
-    shape: Annotated[
-        str,
-        typer.Option(help="Returns: normal, student-t(3), skewed, AR(1) 0.2 or GARCH(1,1)."),
-    ] = "normal",
-    preset: Annotated[
-        list[str] | None,
-        typer.Option(help="Policy preset; repeatable. Default: the configured preset and thresholds-only."),
-    ] = None,
-    streams: Annotated[
-        int, typer.Option(min=10, help="Number of years without an edge, and of streams of each edge.")
-    ] = 200,
-    retrains: Annotated[int, typer.Option(min=1, max=366, help="Retrains a year.")] = 52,
-    trades: Annotated[float, typer.Option(min=20, help="Trades a year.")] = 203.0,
-    retrain_correlation: Annotated[
-        float,
-        typer.Option(
-            "--retrain-correlation",
-            "--kinship",
-            min=0,
-            max=1,
-            help="Correlation of two retrains' returns on the same trade; --kinship is the former name.",
-        ),
-    ] = 0.9,
-    horizon: Annotated[float, typer.Option(min=0.5, max=10, help="Years to wait for a promotion.")] = 3.0,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the simulation.")] = 0,
-    picture: Annotated[Path | None, typer.Option(help="Draw the outlook into a PNG or SVG file.")] = None,
-    as_json: AsJson = False,
-) -> None:
-    """Simulate the gate on streams of a known edge: promotions by luck, and the wait of an edge."""
-    from rich.progress import Progress
-
-    from clm_core.decisions.gate_policy import load_document
-    from clm_core.decisions.outlook import draw_picture, outlook
-    from clm_core.decisions.return_streams import Shape
-    from clm_core.decisions.simulation import World
-
-    if shape not in list(Shape):
-        raise typer.BadParameter(f"{shape!r} is none of {', '.join(Shape)}", param_hint="--shape")
-
-    source = settings_for_look().policy
-    configured = load_document(source.file, source.preset)
-    policies = [
-        load_document(source.file, name).policy("any model", "any market")
-        for name in dict.fromkeys(preset or [configured.preset, "thresholds-only"])
-    ]
-    world = World(
-        shape=Shape(shape),
-        trades_per_year=trades,
-        retrains_per_year=retrains,
-        retrain_correlation=retrain_correlation,
-    )
-    edges = EDGES if edge is None else edge
-    outlooks = []
-    with Progress(console=Console(stderr=True), transient=True) as progress:
-        for levels in policies:
-            task = progress.add_task(levels.name, total=1.0)
-            advance = partial(_advance, progress, task)
-            outlooks.append(outlook(world, levels, edges, streams, horizon, seed, advance))
-    if picture is not None:
-        draw_picture(outlooks, picture)
-    if as_json:
-        print_json([each.to_json() for each in outlooks])
-        return
-    _show_outlooks(outlooks)
-    if picture is not None:
-        console.print(f"Picture: {picture}", highlight=False)
-
-
-def _advance(progress: "Progress", task: "TaskID", done: float) -> None:
-    progress.update(task, completed=done)
-
-
-def _show_outlooks(outlooks: "list[Outlook]") -> None:
-    first = outlooks[0]
-    world = first.world
-    console.print(
-        f"{first.streams} streams each, {world.shape} returns, {world.trades_per_year:.0f} trades and "
-        f"{world.retrains_per_year} retrains a year, correlation {world.retrain_correlation:g}",
-        highlight=False,
-    )
-    table = Table("true Sharpe", box=SIMPLE_HEAVY)
-    for each in outlooks:
-        table.add_column(each.policy, justify="right")
-    without_edge = [each.luck for each in outlooks if each.luck is not None]
-    if without_edge:
-        table.add_row("0: years that promote luck", *(str(years.promoted) for years in without_edge))
-        table.add_row("0: promotions a year", *(f"{years.promotions:.2f}" for years in without_edge))
-    for edge in first.edges:
-        waits = [each.edges[edge] for each in outlooks]
-        within = f"promoted within {first.horizon_years:g} years"
-        table.add_row(f"{edge:g}: {within}", *(str(wait.promoted) for wait in waits))
-        table.add_row(f"{edge:g}: median wait, years", *(_years(wait.median_years) for wait in waits))
-        table.add_row(
-            f"{edge:g}: minimum track record, years", *(_years(wait.minimum_years) for wait in waits)
-        )
-    console.print(table)
-
-
-def _years(value: float) -> str:
-    return f"{value:.2f}" if math.isfinite(value) else "more"
+app.command()(simulate)
+app.command()(power)

@@ -1,14 +1,26 @@
 """Required Sharpe ratio of a training window: what the gate's evidence asks of a record of this length."""
 
 import math
+from datetime import UTC, datetime, timedelta
 
+import numpy as np
+import pandas as pd
+
+from clm_core.backtest.walk_forward import fold_rows
 from clm_core.decisions.gate_policy import EvidenceLevels
+from clm_core.domain.errors import NotEnoughBars
 from clm_core.domain.evidence_window import EvidenceWindow, ShortTraining
+from clm_core.domain.walk_forward import WalkForwardPlan
 from clm_core.evidence.track_record import TrackRecord
-from clm_core.evidence.trials import TrialCount, sharpe_to_pass
+from clm_core.evidence.trials import DAY, TrialCount, sharpe_to_pass
+from clm_core.market.panel import Times
+from clm_core.market.timeframes import Timeframe
 
 MIN_GAIN = 1.1
 """Smallest ratio of a longer window to the present one worth naming."""
+DAYS_A_YEAR = 365.25
+ENDS = tuple(datetime(2025, 1, 1, tzinfo=UTC) + timedelta(days=7 * week) for week in range(52))
+"""Moments at which a window may end, a year of weeks."""
 
 
 def evidence_window(
@@ -56,4 +68,32 @@ def evidence_window(
     )
 
 
-DAYS_A_YEAR = 365.25
+def tested_share(time: Times, plan: WalkForwardPlan) -> float:
+    """Share of the bars from the first fold on, 0..1; of too few bars, which a training refuses, the share
+    beside the training span.
+
+    Args:
+        time: open times of the bars, nanoseconds since 1970-01-01 UTC, shape (n_bars,).
+        plan: plan of the walk-forward, with the days and the grid of the request.
+    """
+    try:
+        _, first = fold_rows(time, plan)[0]
+    except NotEnoughBars:
+        return 1.0 - plan.first_train_fraction
+    return 1.0 - float(first.start) / len(time)
+
+
+def open_times(days: int, timeframe: Timeframe, end: datetime) -> Times:
+    """Open times of the bars closed in the days before a moment, in a market that never closes, shape
+    (n_bars,)."""
+    step = timeframe.nanoseconds
+    last = (pd.Timestamp(end).value - timeframe.grid_start) // step * step + timeframe.grid_start - step
+    count = max(days * DAY // step, 1)
+    return np.asarray(last - step * np.arange(count - 1, -1, -1), np.int64)
+
+
+def mean_tested_days(days: int, timeframe: Timeframe) -> float:
+    """Days of the out-of-sample record of a first retrain with so many days of bars, by the default plan:
+    mean over windows that end in any week of a year, since folds begin at dates."""
+    plan = WalkForwardPlan().for_request(days, days)
+    return days * float(np.mean([tested_share(open_times(days, timeframe, end), plan) for end in ENDS]))

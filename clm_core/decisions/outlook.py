@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from clm_core.decisions.gate_policy import GatePolicy
+from clm_core.decisions.simulated_market import World
 from clm_core.decisions.simulation import (
     SimulatedWaits,
     SimulatedYears,
-    World,
     simulate_waits,
     simulate_years,
 )
@@ -31,6 +31,8 @@ class Outlook:
     """Years of retrains without an edge; None unless edge 0 is among the requested edges."""
     edges: dict[float, SimulatedWaits]
     """Waiting times by true annual Sharpe ratio."""
+    refreshed: SimulatedWaits | None = None
+    """One recipe without an edge, refreshed at every retrain of a year; None like `luck`."""
 
     def to_json(self) -> dict[str, Any]:
         """JSON-ready dictionary; `kinship`, the former `retrain_correlation`, stays for one release."""
@@ -58,6 +60,7 @@ def outlook(
         progress: called with the completed share, 0..1.
     """
     without_edge = None
+    refreshed = None
     waits = {}
     for number, edge in enumerate(edges):
         rng = np.random.default_rng([seed, number])
@@ -66,11 +69,13 @@ def outlook(
             progress((number + done) / len(edges))
 
         if edge == 0.0:
-            without_edge = simulate_years(replace(world, annual_sharpe=0.0), policy, streams, rng, part)
+            none = replace(world, annual_sharpe=0.0)
+            without_edge = simulate_years(none, policy, streams, rng, part)
+            refreshed = simulate_waits(none, policy, streams, 1.0, rng)
         else:
             with_edge = replace(world, annual_sharpe=edge)
             waits[edge] = simulate_waits(with_edge, policy, streams, horizon_years, rng, part)
-    return Outlook(policy.name, world, streams, horizon_years, without_edge, waits)
+    return Outlook(policy.name, world, streams, horizon_years, without_edge, waits, refreshed)
 
 
 def draw_picture(outlooks: Sequence[Outlook], file: Path) -> None:

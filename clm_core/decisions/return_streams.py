@@ -3,8 +3,13 @@
 from enum import StrEnum
 
 import numpy as np
+from numba import njit
+from numpy.typing import NDArray
 
 from clm_core.market.bars import Floats
+
+AUTOREGRESSION = 0.2
+"""Coefficient of `Shape.AUTOREGRESSIVE`."""
 
 
 class Shape(StrEnum):
@@ -37,12 +42,22 @@ def draw_returns(shape: Shape, sharpe: float, size: tuple[int, int], rng: np.ran
         case Shape.SKEWED:
             unit = 1.0 - rng.standard_exponential(size)
         case Shape.AUTOREGRESSIVE:
-            unit = _autoregressive(normal, 0.2)
+            unit = _autoregressive(normal, AUTOREGRESSION)
         case Shape.GARCH:
             unit = _garch(normal, 0.05, 0.10, 0.85)
     return unit + sharpe
 
 
+def variance_ratio(shape: Shape, bars: NDArray[np.int64]) -> Floats:
+    """Variance of the sum of consecutive returns over the number of the returns, shape of `bars`."""
+    if shape is not Shape.AUTOREGRESSIVE:
+        return np.ones(len(bars))
+    slope = AUTOREGRESSION
+    ends = 2.0 * slope * (1.0 - slope**bars) / (bars * (1.0 - slope) ** 2)
+    return np.asarray((1.0 + slope) / (1.0 - slope) - ends)
+
+
+@njit(cache=True, nogil=True)
 def _autoregressive(innovations: Floats, slope: float) -> Floats:
     values = innovations.copy()
     scale = np.sqrt(1.0 - slope**2)
@@ -51,6 +66,7 @@ def _autoregressive(innovations: Floats, slope: float) -> Floats:
     return values
 
 
+@njit(cache=True, nogil=True)
 def _garch(innovations: Floats, base: float, shock: float, memory: float) -> Floats:
     values = innovations.copy()
     variance = np.full(values.shape[1], base / (1.0 - shock - memory))

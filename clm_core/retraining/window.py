@@ -1,5 +1,7 @@
 """Evidence window of a training: stated in the terminal, in the run's log and in the API's answer."""
 
+from datetime import datetime
+
 from clm_core.backtest.walk_forward import days_to_walk, fold_rows
 from clm_core.decisions import evidence_window as windows
 from clm_core.domain.errors import NotEnoughBars
@@ -58,16 +60,8 @@ def window_of_bars(
     if levels is None:
         return None
     until = training.created_at if isinstance(training, TrainingJob) else None
-    records = counted_trials(
-        services.ledger,
-        services.market,
-        training.symbol,
-        training.timeframe,
-        training.symbols,
-        now=services.clock(),
-        until=until,
-    ).records
-    trials = count_trials(records, levels.fewest_trials) if records else TrialCount(0, levels.fewest_trials)
+    market = (training.symbol, training.timeframe, training.symbols)
+    trials = trials_so_far(services, market, levels.fewest_trials, until)
     nanoseconds = int(bars.time[-1] - bars.time[0]) + bars.timeframe.nanoseconds
     days = max(round(nanoseconds / DAY), 1)
     return windows.evidence_window(
@@ -75,12 +69,34 @@ def window_of_bars(
         requested_days=training.dataset_span_days,
         longer_days=max(training.dataset_span_days, default_span_days(training.timeframe)),
         bars_per_day=len(bars) / days,
-        out_of_sample=_tested_share(services, training, bars),
+        out_of_sample=windows.tested_share(
+            bars.time, plan_of(services.settings.walk_forward, training, bars)
+        ),
         trials=trials,
         levels=levels,
         record=_record_days(services, training, bars) if isinstance(training, TrainingJob) else None,
         too_short=None if training.symbols else _too_short(services, training, bars),
     )
+
+
+def trials_so_far(
+    services: Services,
+    market: tuple[str, str, tuple[str, ...]],
+    fewest_trials: float,
+    until: datetime | None = None,
+) -> TrialCount:
+    """Trials of a market or pool counted so far.
+
+    Args:
+        market: canonical symbol or pool, bar length, and symbols of the pool.
+        fewest_trials: minimum of the policy.
+        until: latest time of a counted trial; None counts all.
+    """
+    symbol, timeframe, members = market
+    counted = counted_trials(
+        services.ledger, services.market, symbol, timeframe, members, now=services.clock(), until=until
+    )
+    return count_trials(counted.records, fewest_trials) if counted.records else TrialCount(0, fewest_trials)
 
 
 def _record_days(services: Services, job: TrainingJob, bars: Bars) -> tuple[int, int] | None:
@@ -90,17 +106,6 @@ def _record_days(services: Services, job: TrainingJob, bars: Bars) -> tuple[int,
         return None
     end = bars.end.to_pydatetime()
     return max((end - facts.begun).days, 1), max((end - facts.walk_forward_until).days, 0)
-
-
-def _tested_share(services: Services, training: RetrainRequest | TrainingJob, bars: Bars) -> float:
-    """Share of the bars from the first fold on, 0..1; of too few bars, which the training refuses, the share
-    beside the training span."""
-    plan = plan_of(services.settings.walk_forward, training, bars)
-    try:
-        _, first = fold_rows(bars.time, plan)[0]
-    except NotEnoughBars:
-        return 1.0 - plan.first_train_fraction
-    return 1.0 - float(first.start) / len(bars)
 
 
 def _too_short(
