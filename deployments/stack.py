@@ -26,9 +26,11 @@ from clm_core.platform.garbage_collection import collect_garbage_rarely
 from clm_core.platform.prefect_runs import is_answering, work_pool_template, workers_online
 from clm_core.platform.prefect_server import server_environment
 from clm_core.platform.private_files import close_settings, keep_files_private, secure_home
+from clm_core.platform.run_engine import is_listening
 from clm_core.platform.stack_state import PartState, PartStatus, StackState
 from clm_core.services import loading_problem, open_ledger, settle_home
 from clm_core.settings import Settings, child_variables, load_settings, names_secrets, settings_file
+from deployments import fork_server
 from deployments.supervisor import StackPart, Stopped, Supervisor, stoppable
 from deployments.watchdog import Watchdog
 from deployments.work_pool import PROCESS, process_template
@@ -84,6 +86,8 @@ def run(settings: Settings, console: Console) -> None:
         running.callback(deploying.terminate)
         # a worker goes by the template that the pool has when the worker starts
         _wait_for_work_pool(settings, plan.environment, deploying)
+        if fork_server.is_supported():
+            supervisor.start(plan.fork_server())
         supervisor.start(plan.worker())
         supervisor.start(plan.maintenance())
         # both migrate MLflow's database, and two migrations at once would collide
@@ -145,6 +149,15 @@ class _Plan:
             },
             is_ready=lambda: is_answering(f"{self.state.mlflow_url}/health"),
             is_alive=lambda: is_answering(f"{self.state.mlflow_url}/health"),
+        )
+
+    def fork_server(self) -> StackPart:
+        home = self._settings.home
+        return StackPart(
+            name="fork-server",
+            command=(sys.executable, "-m", "deployments.fork_server"),
+            environment=self.environment | fork_server.ENVIRONMENT,
+            is_ready=lambda: is_listening(home),
         )
 
     def worker(self) -> StackPart:

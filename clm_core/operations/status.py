@@ -15,6 +15,7 @@ from clm_core.operations.settings_check import differences
 from clm_core.platform import stack_state
 from clm_core.platform.database import open_database
 from clm_core.platform.prefect_runs import ask, is_answering, workers_online
+from clm_core.platform.run_engine import is_listening
 from clm_core.platform.stack_settings import StackSettingsRecord
 from clm_core.platform.stack_state import StackState
 from clm_core.services import loading_problem, open_ledger
@@ -147,6 +148,7 @@ def _parts(home: Path, work_pool: str, state: StackState) -> tuple[PartHealth, .
         "prefect": lambda: is_answering(f"{state.prefect_api_url}/health"),
         "mlflow": lambda: is_answering(f"{state.mlflow_url}/health"),
         "api": lambda: is_answering(f"{state.api_url}/health"),
+        "fork-server": lambda: is_listening(home),
         "worker": lambda: stack_state.WORKER in workers,
         "maintenance": lambda: stack_state.MAINTENANCE_WORKER in workers,
         # name in the release before, whose `clm up` may still run
