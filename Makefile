@@ -28,6 +28,7 @@ demo: $(VENV)/.base   ## retrain, backtest and judge two models on real bars
 	@$(BIN)/clm demo
 
 test: $(VENV)/.dev    ## the whole test suite
+	@$(BIN)/python scripts/warm_up.py
 	$(BIN)/python -m pytest -n 4 --dist loadscope --no-loadscope-reorder
 
 check: $(VENV)/.dev   ## the tests of the numerics, the domain and the decisions; under a minute
