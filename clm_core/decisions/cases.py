@@ -62,7 +62,8 @@ class BaselineAlpha:
 
     joint: JointAlpha
     simpler_rule: str = ""
-    """Name of a baseline beyond which alone the version earns nothing certain; empty without one."""
+    """Name of the baseline most like the version beyond which alone the version earns nothing certain; empty
+    without one."""
 
 
 @dataclass(frozen=True, eq=False)

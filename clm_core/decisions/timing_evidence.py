@@ -9,7 +9,7 @@ from clm_core.backtest.earned import earned_returns
 from clm_core.backtest.terms import MarketTerms
 from clm_core.decisions.cases import BaselineAlpha
 from clm_core.evidence.exposure_null import timing_probability
-from clm_core.evidence.regression import NOT_REGRESSED, joint_alpha
+from clm_core.evidence.regression import NOT_REGRESSED, joint_alpha, simpler_rule
 from clm_core.evidence.trials import daily_sums
 from clm_core.market.bars import Bars, Floats
 from clm_core.market.panel import Times
@@ -53,8 +53,5 @@ def alpha_beyond_baselines(time: Times, returns: Floats, baselines: Sequence[Bas
     days, own = daily_sums(time, returns)
     others = {each.name: daily_sums(time, each.result.returns)[1] for each in baselines}
     days_per_year = len(days) / (int(days[-1] - days[0]) + 1) * DAYS_PER_YEAR
-    alone = {name: joint_alpha(own, [daily], days_per_year) for name, daily in others.items()}
-    bounds = {name: alpha.at_least(CERTAIN) for name, alpha in alone.items()}
-    least = min(bounds, key=lambda name: bounds[name])
     joint = joint_alpha(own, list(others.values()), days_per_year)
-    return BaselineAlpha(joint, "" if bounds[least] >= 0.0 else least)
+    return BaselineAlpha(joint, simpler_rule(own, others, days_per_year, CERTAIN))

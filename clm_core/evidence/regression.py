@@ -11,7 +11,7 @@ negative autocorrelation narrows no interval. Intervals are normal.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -118,6 +118,33 @@ def joint_alpha(returns: Floats, baselines: Sequence[Floats], periods_per_year: 
     influence = (1.0 - leverage) * residuals
     error = math.sqrt(_variance_of_mean(influence) * n / (n - 1 - rank))
     return JointAlpha(periods_per_year * alpha, periods_per_year * error)
+
+
+def simpler_rule(
+    returns: Floats, baselines: Mapping[str, Floats], periods_per_year: float, confidence: float
+) -> str:
+    """Name of the baseline that does as well as the returns: of the baselines beyond which alone no alpha is
+    certain, the one most like the returns, by correlation. Empty if the alpha is certain beyond each.
+
+    Args:
+        returns: returns of periods as fractions, shape (n,).
+        baselines: returns of each baseline over the same periods by name, shape (n,) each.
+        confidence: one-sided, 0..1 exclusive.
+    """
+    uncertain = [
+        name
+        for name, baseline in baselines.items()
+        if not joint_alpha(returns, [baseline], periods_per_year).at_least(confidence) >= 0.0
+    ]
+    return max(uncertain, key=lambda name: _correlation(returns, baselines[name]), default="")
+
+
+def _correlation(first: Floats, second: Floats) -> float:
+    """Correlation of two series, shape (n,) each; 0.0 if one never varies or a value is not finite."""
+    scale = float(first.std() * second.std())
+    if not (math.isfinite(scale) and scale > 0.0):
+        return 0.0
+    return float(np.mean((first - first.mean()) * (second - second.mean()))) / scale
 
 
 def _measurable(returns: Floats, baseline: Floats) -> bool:

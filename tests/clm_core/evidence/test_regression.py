@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.signal import lfilter
 
-from clm_core.evidence.regression import alpha_and_beta, excess_return, joint_alpha
+from clm_core.evidence.regression import alpha_and_beta, excess_return, joint_alpha, simpler_rule
 
 YEAR = 8760.0
 
@@ -136,3 +136,15 @@ def test_an_alpha_that_cannot_be_measured_is_unknown() -> None:
     short = np.linspace(0.0, 1.0, 10)
     assert math.isnan(joint_alpha(short, [short**2], 365.0).value)
     assert math.isnan(joint_alpha(np.append(short, [np.nan] * 20), [np.arange(30.0)], 365.0).value)
+
+
+def test_the_rule_that_does_as_well_is_the_one_most_like_the_returns() -> None:
+    rng = np.random.default_rng(7)
+    hold, trend = rng.normal(0.0, 0.01, (2, 1000))
+    rules = {"hold": hold, "trend": trend, "flat": np.zeros(1000)}
+    follower = trend + rng.normal(0.0, 0.001, 1000)
+    assert simpler_rule(follower, rules, 365.25, 0.95) == "trend"
+    # nothing certain beyond the holder either, whose lower bound may be the lowest
+    assert joint_alpha(follower, [hold], 365.25).at_least(0.95) < 0.0
+    assert simpler_rule(hold - trend, rules, 365.25, 0.95) == "hold"
+    assert simpler_rule(follower + 0.01, rules, 365.25, 0.95) == ""
