@@ -22,6 +22,7 @@ from clm_core.decisions.return_streams import Shape, draw_returns
 from clm_core.domain.execution import NEW_VERSIONS
 from clm_core.domain.sizing import Sizing
 from clm_core.domain.terms import TradingTerms
+from clm_core.domain.walk_forward import WalkForwardPlan
 from clm_core.evidence.exposure_null import timing_probability
 from clm_core.evidence.track_record import probabilistic_sharpe_ratio, track_record
 from clm_core.evidence.trials import TrialCount
@@ -30,6 +31,7 @@ from clm_core.market.timeframes import Calendar, Timeframe
 from clm_core.models.sizing import size_positions
 from clm_core.retraining.case import alpha_of, timing_of
 from clm_core.retraining.results import BacktestEvaluation
+from clm_core.retraining.stored_evidence import MarketRuns, OutOfSampleRuns
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "decisions" / "0057-timing-or-just-long.md"
 MARK = "<!-- below: python -m benchmarks.timing -->\n"
@@ -182,7 +184,9 @@ def evaluated(market: MarketTerms, bars: Bars, positions: Floats) -> BacktestEva
     result = market.backtest(bars, positions)
     metrics = summarise(result, bars.periods_per_year)
     baselines = run_baselines(market, bars, slice(0, len(bars)), sized)
-    return BacktestEvaluation(bars, positions, 0, (), result, metrics, baselines, market)
+    runs = OutOfSampleRuns((MarketRuns(bars.symbol, bars.time, positions[None]),), np.empty((1, 0)))
+    plan = WalkForwardPlan()
+    return BacktestEvaluation(bars, positions, 0, (), result, metrics, baselines, market, runs, plan)
 
 
 def power(rng: np.random.Generator) -> str:
