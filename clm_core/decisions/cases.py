@@ -62,8 +62,8 @@ class BaselineAlpha:
 
     joint: JointAlpha
     simpler_rule: str = ""
-    """Name of the baseline most like the version beyond which alone the version earns nothing certain; empty
-    without one."""
+    """Name of the baseline most like the version, of the baselines without a certain alpha beyond each alone;
+    empty without such a baseline."""
 
 
 @dataclass(frozen=True, eq=False)

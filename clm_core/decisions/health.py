@@ -41,7 +41,7 @@ class Alarm(BaseModel):
     days: int = 0
     """Complete days under watch: of the recipe's forward record, then of the version's own bars."""
     earlier_days: int = 0
-    """Number of these days on which earlier versions of the recipe were followed."""
+    """Number of the days of earlier versions of the recipe."""
     statistic: float | None = None
     """Log-odds of losing; None before the first look."""
     raised_on_day: int | None = None

@@ -123,8 +123,8 @@ def joint_alpha(returns: Floats, baselines: Sequence[Floats], periods_per_year: 
 def simpler_rule(
     returns: Floats, baselines: Mapping[str, Floats], periods_per_year: float, confidence: float
 ) -> str:
-    """Name of the baseline that does as well as the returns: of the baselines beyond which alone no alpha is
-    certain, the one most like the returns, by correlation. Empty if the alpha is certain beyond each.
+    """Name of the baseline with the highest correlation with the returns, among the baselines without a
+    certain alpha of the returns beyond each alone. Empty if the alpha is certain beyond every baseline.
 
     Args:
         returns: returns of periods as fractions, shape (n,).
@@ -140,7 +140,7 @@ def simpler_rule(
 
 
 def _correlation(first: Floats, second: Floats) -> float:
-    """Correlation of two series, shape (n,) each; 0.0 if one never varies or a value is not finite."""
+    """Correlation of two series, shape (n,) each; 0.0 for constant series and values that are not finite."""
     scale = float(first.std() * second.std())
     if not (math.isfinite(scale) and scale > 0.0):
         return 0.0

@@ -355,8 +355,8 @@ def _performance(
     market: MarketTerms,
     record: Sequence[MarketRuns],
 ) -> Performance:
-    """Performance on the bars from row `first_new` on, within the window of the settings; the alarm is that
-    of all of them, and of the recipe's forward record before."""
+    """Performance on the bars from row `first_new` on, within the window of the settings; the alarm is over
+    all new bars and the recipe's forward record before."""
     settings = services.settings
     first = max(first_new, len(bars) - len(bars.last_days(settings.watch.window_days)))
     positions = _positions_from(model, bars, first_new)
