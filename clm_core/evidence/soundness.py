@@ -7,13 +7,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from clm_core.market.bars import Floats
+from clm_core.models.activity import FLAT
 
 MAX_SHARE_OF_ONE_SIDE = 0.95
 MIN_POSITION_DEVIATION = 0.01
-FLAT = 1e-9
-"""Positions of at most this size count as flat."""
-
-
+"""Least standard deviation of the positions, relative to the largest position."""
+DUST = 1e-4
+"""Share of the capital up to which the largest position counts as none: nothing would be traded."""
 WORSE_THAN_CONSTANT = 1.645
 """Standard errors below zero from which on a skill counts as worse than a constant's: 5 %, one-sided."""
 LOSSES = ("squared_error", "log_loss", "quantile_loss")
@@ -28,7 +28,8 @@ class Activity:
     share: float
     """Share of the bars with the commonest side, 0..1; NaN for positions that are not finite."""
     deviation: float
-    """Standard deviation (n) of the positions; NaN for positions that are not finite."""
+    """Standard deviation (n) of the positions over the largest position size: size is no sign of life. 0 without
+    a position beyond `DUST`, NaN for positions that are not finite."""
 
 
 def activity(positions: Floats) -> Activity:
@@ -38,7 +39,9 @@ def activity(positions: Floats) -> Activity:
     sides = np.where(np.abs(positions) <= FLAT, 0.0, np.sign(positions))
     shares = {name: float(np.mean(sides == side)) for name, side in SIDES.items()}
     commonest = max(shares, key=lambda name: shares[name])
-    return Activity(commonest, shares[commonest], float(np.std(positions)))
+    largest = float(np.max(np.abs(positions)))
+    deviation = float(np.std(positions / largest)) if largest > DUST else 0.0
+    return Activity(commonest, shares[commonest], deviation)
 
 
 SIDES = {"short": -1.0, "flat": 0.0, "long": 1.0}

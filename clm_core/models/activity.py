@@ -25,8 +25,10 @@ from clm_core.models.pooled import view_of
 FILE = "activity.json"
 MIN_ACTIVE_SHARE = 0.05
 """Least share of the training tail on another side than the commonest."""
+FLAT = 1e-9
+"""Positions of at most this size count as flat."""
 MIN_POSITION = 0.01
-"""Positions below this size count as flat."""
+"""Share of the largest position below which a position counts as flat."""
 SIDES = {"short": -1.0, "flat": 0.0, "long": 1.0}
 
 Side = Literal["short", "flat", "long"]
@@ -40,7 +42,7 @@ class BundleActivity(BaseModel):
     bars: int = Field(ge=1)
     """Bars of the tail; of a pool, the bars of all members."""
     commonest_side: Side
-    """Side of most of the bars; positions below 0.01 in size are flat."""
+    """Side of most of the bars; positions below a hundredth of the largest are flat."""
     active_share: float = Field(ge=0, le=1)
     """Share of the bars on another side."""
     deviation: float = Field(ge=0)
@@ -77,7 +79,9 @@ def activity_of(positions: Floats) -> BundleActivity:
     Args:
         positions: positions in [-1, 1] on the tail, shape (n_bars,), at least one bar.
     """
-    sides = np.where(np.abs(positions) < MIN_POSITION, 0.0, np.sign(positions))
+    sizes = np.abs(positions)
+    smallest = max(MIN_POSITION * float(np.max(sizes)), FLAT)
+    sides = np.where(sizes < smallest, 0.0, np.sign(positions))
     shares: dict[Side, float] = {
         "short": float(np.mean(sides < 0)),
         "flat": float(np.mean(sides == 0)),

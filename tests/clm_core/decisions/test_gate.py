@@ -208,7 +208,7 @@ def test_the_verdict_agrees_with_the_thresholds_read_literally(
         (np.zeros(500), "100.0% of its positions are flat"),
         (np.ones(500), "100.0% of its positions are long"),
         (np.append(-np.ones(481), np.ones(19)), "96.2% of its positions are short"),
-        (np.resize([1e-6, -1e-6], 500), "vary by 1e-06, hardly at all"),
+        (np.resize([1e-6, -1e-6], 500), "vary by 0, hardly at all"),
         (np.append(np.resize([1.0, -1.0], 499), np.nan), "bars on one side could not be measured"),
     ],
     ids=["never trades", "always long", "one side", "too small to matter", "not finite"],

@@ -38,12 +38,13 @@ def saved(bars: Bars, folder: Path, params: dict[str, Any]) -> Path:
     ("positions", "side", "share"),
     [
         (np.zeros(100), "flat", 0.0),
-        (np.full(100, 0.009), "flat", 0.0),
+        (np.r_[np.full(98, 0.009), np.full(2, 1.0)], "flat", 0.02),
+        (np.r_[np.full(50, -0.001), np.full(50, 0.002)], "short", 0.5),
         (np.r_[np.full(96, 0.2), np.zeros(4)], "long", 0.04),
         (np.r_[np.full(60, -0.5), np.full(40, 0.5)], "short", 0.4),
         (np.linspace(0.3, 1.0, 100), "long", 0.0),
     ],
-    ids=["flat", "all but flat", "mostly long", "both sides", "long in changing sizes"],
+    ids=["flat", "all but flat", "small", "mostly long", "both sides", "long in changing sizes"],
 )
 def test_the_active_share_counts_bars_on_another_side_than_the_commonest(
     positions: Floats, side: str, share: float

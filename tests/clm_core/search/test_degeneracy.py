@@ -33,7 +33,7 @@ def traded(bars: Bars, positions: Floats) -> Backtest:
     [
         (np.full(2000, 0.5), "degenerate: long on 100.0% of the bars"),
         (np.zeros(2000), "degenerate: flat on 100.0% of the bars"),
-        (np.resize([0.004, -0.004], 2000), "degenerate: positions vary by 0.004, hardly at all"),
+        (np.resize([4e-5, -4e-5], 2000), "degenerate: positions vary by 0, hardly at all"),
         (np.resize(np.repeat([0.5, -0.5], 400), 2000), "degenerate: 5 trades, 10 are asked for"),
         (np.resize(np.repeat([0.5, -0.5], 100), 2000), None),
     ],
