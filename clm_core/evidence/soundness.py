@@ -28,8 +28,8 @@ class Activity:
     share: float
     """Share of the bars with the commonest side, 0..1; NaN for positions that are not finite."""
     deviation: float
-    """Standard deviation (n) of the positions over the largest position size: size is no sign of life. 0 without
-    a position beyond `DUST`, NaN for positions that are not finite."""
+    """Standard deviation (n) of the positions over the largest position size; 0 without a position beyond
+    `DUST`, NaN for positions that are not finite."""
 
 
 def activity(positions: Floats) -> Activity:
