@@ -3,7 +3,9 @@
 python -m benchmarks.recipes [KIND ...]             measure the kinds (default: the trees), and write the page
 python -m benchmarks.recipes --choice [KIND ...]    the series and years on which the defaults were chosen
 python -m benchmarks.recipes --before [KIND ...]    the recipes before sizing, labels and the band
-python -m benchmarks.recipes --all                  every kind, both tables; an hour or more
+python -m benchmarks.recipes --all                  every kind, both tables; two hours or more
+python -m benchmarks.recipes [--choice] KIND --only SERIES [--seed N]
+                                                    one series, with another seed: printed, not recorded
 
 The bars are read from CLM_BENCHMARK_DATA, by default ../shared/data. Each kind is walked forward by the plan
 of a retrain without further options (`retraining.plans`): folds at fixed dates, 40 % of the default span for
@@ -183,7 +185,7 @@ def scaled(bars: Bars, volatility: float) -> Bars:
     return replace(bars, **prices)
 
 
-def measure(kind: str, window: Window, legacy: bool) -> list[YearResult]:
+def measure(kind: str, window: Window, legacy: bool, seed: int = 0) -> list[YearResult]:
     """Results of a kind at its defaults, newest year last.
 
     Args:
@@ -194,7 +196,7 @@ def measure(kind: str, window: Window, legacy: bool) -> list[YearResult]:
     model_type = ModelType(kind)
     params = catalog.stored_params(model_type, {}) if legacy else {}
     recipe = catalog.recipe(model_type, params, market.terms.costs)
-    out = out_of_sample(recipe, bars, folds=EQUAL_FOLDS if legacy else None)
+    out = out_of_sample(recipe, bars, EQUAL_FOLDS if legacy else None, seed)
     traded = market.under(recipe.execution)
     free = MarketTerms(traded.terms.model_copy(update={"costs": FREE}))
     tested = bars[out.rows]
@@ -202,13 +204,13 @@ def measure(kind: str, window: Window, legacy: bool) -> list[YearResult]:
     return years_of(window, tested, traded.backtest(tested, positions), free.backtest(tested, positions))
 
 
-def out_of_sample(recipe: Recipe, bars: Bars, folds: int | None = None) -> OutOfSample:
+def out_of_sample(recipe: Recipe, bars: Bars, folds: int | None = None, seed: int = 0) -> OutOfSample:
     """Walk-forward by the plan of a retrain with the default days of bars.
 
     Args:
         folds: number of equal folds in place of folds at fixed dates.
     """
-    return walk_forward(recipe, bars, default_plan(recipe.model_type, bars, folds), seed=0)
+    return walk_forward(recipe, bars, default_plan(recipe.model_type, bars, folds), seed)
 
 
 def default_plan(model_type: ModelType, bars: Bars, folds: int | None = None) -> WalkForwardPlan:
@@ -397,8 +399,33 @@ PARTS = {
 }
 
 
+def windows_of(part: str) -> tuple[Window, ...]:
+    return CHOICE if part == "choice" else REPORTED
+
+
+def show(part: str, kinds: Sequence[str], name: str, seed: int) -> None:
+    """Print the results of series by the beginning of the name, without a record."""
+    for kind in kinds:
+        windows = [window for window in windows_of(part) if window.name.startswith(name)]
+        years = [year for window in windows for year in measure(kind, window, part == "before", seed)]
+        if not years:
+            names = ", ".join(dict.fromkeys(window.name for window in windows_of(part)))
+            raise SystemExit(f"no series begins with {name!r}: choose one of {names}")
+        for year in years:
+            print(
+                f"{kind} {year.window} year to {year.end}: Sharpe ratio {year.sharpe:.2f}, "
+                f"drawdown {year.max_drawdown:.0%}, volatility {year.volatility:.1%}, "
+                f"turnover {year.turnover:.0f}"
+            )
+        risk = Risk.of(years)
+        print(
+            f"{kind}: turnover of a series at most {max(risk.turnovers):.0f}; "
+            f"limits missed: {', '.join(risk.missed) or 'none'}"
+        )
+
+
 def run(part: str, kinds: Sequence[str]) -> None:
-    windows = CHOICE if part == "choice" else REPORTED
+    windows = windows_of(part)
     console = Console()
     baselines: dict[str, list[YearResult]] = {}
     for window in windows:
@@ -433,6 +460,8 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("kinds", nargs="*", default=TREES)
+    parser.add_argument("--only", metavar="SERIES", help="beginning of the name of a series; not recorded")
+    parser.add_argument("--seed", type=int, default=0, help="with --only: seed of every fit")
     part = parser.add_mutually_exclusive_group()
     part.add_argument("--choice", action="store_true")
     part.add_argument("--before", action="store_true")
@@ -442,7 +471,12 @@ def main() -> None:
         for each in ("reported", "before"):
             run(each, KINDS)
         return
+    if arguments.seed and not arguments.only:
+        parser.error("--seed needs --only: the tables have the seed 0")
     part_name = "choice" if arguments.choice else "before" if arguments.before else "reported"
+    if arguments.only:
+        show(part_name, arguments.kinds, arguments.only, arguments.seed)
+        return
     run(part_name, arguments.kinds)
 
 

@@ -17,7 +17,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.known_signal import compare
+from benchmarks.known_signal import OF_SIDES, compare
 from benchmarks.recipes import (
     CHOICE,
     TREES,
@@ -108,8 +108,11 @@ def sized_years(signal: Signal, sizing: Sizing) -> list[YearResult]:
 
 
 def outcome(fitted: list[Signal], sizing: Sizing) -> Outcome:
+    of_sides = any(signal.kind in OF_SIDES for signal in fitted)
     kept = [
-        np.mean([compare(HALF_LIFE, sharpe, sizing, seed).kept for seed in range(KNOWN_SEEDS)])
+        np.mean(
+            [compare(HALF_LIFE, sharpe, sizing, seed, of_sides=of_sides).kept for seed in range(KNOWN_SEEDS)]
+        )
         for sharpe in (1.0, 2.0, 3.0)
     ]
     by_kind: dict[str, list[YearResult]] = {}
