@@ -62,7 +62,7 @@ class EvidenceWindow(BaseModel):
 
     @property
     def sentence(self) -> str:
-        """`60 % of 365 days out of sample: a version must show a Sharpe ratio of 4.2 to pass; with 1,825 days
+        """`58 % of 365 days out of sample: a version must show a Sharpe ratio of 4.3 to pass; with 1,825 days
         1.9`."""
         short = ""
         if self.days < 0.98 * self.requested_days:

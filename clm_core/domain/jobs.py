@@ -47,7 +47,7 @@ class RetrainRequest(OfModel):
         title="Span of the data (days)",
         description="Days of bars, counted back from the newest, that the training may see; fewer if the "
         "series is shorter. Empty: five years of hourly bars (docs/how-to/retrain.md for other lengths). The "
-        "window limits the proof: by the default policy a version must show a Sharpe ratio of 4.2 out of "
+        "window limits the proof: by the default policy a version must show a Sharpe ratio of 4.3 out of "
         "sample to pass with 365 days, 1.9 with 1,825 days. A window too short for the kind of model to be "
         "fitted is named at the start of the run, with the days to request.",
     )
