@@ -68,6 +68,10 @@ class PoolTrades(Trades):
     """Market of each trade, shape (n_trades,)."""
 
 
+LEAST_RETURN = -1.0 + 1e-12
+"""Return of a bar that takes all the equity has no equity before, by division."""
+
+
 @dataclass(frozen=True, eq=False)
 class Backtest:
     """Result of a backtest."""
@@ -89,6 +93,14 @@ class Backtest:
     def __post_init__(self) -> None:
         for series in (self.equity, self.returns, self.exposure, self.turnover):
             series.setflags(write=False)
+
+    @property
+    def trade_returns(self) -> Floats:
+        """Profit of each closed trade after costs over the equity before the bar of the entry, a fraction,
+        shape (n_trades,): a trade counts by its size."""
+        begun = self.equity[:1] / (1.0 + np.maximum(self.returns[:1], LEAST_RETURN))
+        before = np.concatenate([begun, self.equity[:-1]])
+        return np.asarray(self.trades.pnl / before[self.trades.entry_bar])
 
 
 @dataclass(frozen=True)

@@ -82,7 +82,8 @@ class Case:
     returns: Floats | None = None
     """Returns of a bar after costs, as fractions, shape (n_bars,); None: not measured."""
     trade_returns: Floats | None = None
-    """Net returns of the closed trades after costs, as fractions, shape (n_trades,); None: not measured."""
+    """Profit of the closed trades after costs over the equity at the entry, as fractions, shape (n_trades,);
+    None: not measured."""
     selection: SelectionRisk | None = None
     """Risk of the search that chose the version's parameters; None for parameters from no search."""
     sharpe_interval: Interval | None = None

@@ -270,7 +270,7 @@ class Retrains:
         result = self._backtest(retrain)
         record = track_record(result.returns)
         case = self._case(retrain, result, self._measured(result), record)
-        case = replace(case, trade_returns=result.trades.net_return)
+        case = replace(case, trade_returns=result.trade_returns)
         return gate.judge(self._completed(case, retrain, result), self._policy)
 
     def passes(self, retrain: int) -> bool:
@@ -363,7 +363,7 @@ class Retrains:
             comparison=None,
             returns=result.returns,
             # resampling is costly, and decides nothing where both limits hold
-            trade_returns=None if payoff_holds else result.trades.net_return,
+            trade_returns=None if payoff_holds else result.trade_returns,
             timing=1.0,
             alpha=CERTAIN_ALPHA,
         )

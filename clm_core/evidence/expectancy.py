@@ -1,9 +1,9 @@
 """Expectancy of a trade after costs, with a lower confidence bound by the studentised bootstrap.
 
-The expectancy is the mean net return of a trade. Resamples draw whole trades with replacement; the bound
-comes from the resamples' t statistics (Hall 1992, "The bootstrap and Edgeworth expansion", section 3.2), as
-percentiles of the means are too high for payoffs of many small gains and few large losses:
-docs/decisions/0053-payoff-as-a-whole.md has the coverage of both.
+The expectancy is the mean profit of a trade over the equity at the entry: a trade counts by its size.
+Resamples draw whole trades with replacement; the bound comes from the resamples' t statistics (Hall 1992,
+"The bootstrap and Edgeworth expansion", section 3.2), as percentiles of the means are too high for payoffs of
+many small gains and few large losses: docs/decisions/0053-payoff-as-a-whole.md has the coverage of both.
 """
 
 import math
@@ -24,17 +24,18 @@ RESAMPLES = 2000
 class Expectancy:
     trades: int
     mean: float
-    """Mean net return of a trade, a fraction; NaN without a trade."""
+    """Mean return of a trade, a fraction; NaN without a trade."""
     low: float
     """Lower bound of the expectancy; NaN for fewer than `MIN_TRADES`, constant or non-finite returns."""
 
 
 def expectancy(trade_returns: Floats, confidence: float, seed: int, resamples: int = RESAMPLES) -> Expectancy:
-    """Mean net return of a trade, and the bound below which the true mean lies with probability
+    """Mean return of a trade, and the bound below which the true mean lies with probability
     1 - confidence.
 
     Args:
-        trade_returns: net returns of the closed trades after costs, as fractions, shape (n_trades,).
+        trade_returns: profits of the closed trades after costs over the equity at the entry, as fractions,
+            shape (n_trades,).
         confidence: one-sided, 0.5 to 1 exclusive.
         seed: seed of the resampling; equal trades and seeds give equal bounds.
     """

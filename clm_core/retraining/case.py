@@ -123,7 +123,7 @@ def build_case(
         periods_per_year=periods_per_year,
         comparison=against,
         returns=returns,
-        trade_returns=evaluation.result.trades.net_return,
+        trade_returns=evaluation.result.trade_returns,
         selection=selection,
         sharpe_interval=annual_sharpe_interval(returns, periods_per_year),
         succession=succession,

@@ -47,7 +47,7 @@ def verdict_of(make_bars, edge: float, size: float, seed: int) -> Verdict:
         periods_per_year=bars.periods_per_year,
         comparison=None,
         returns=result.returns,
-        trade_returns=result.trades.net_return,
+        trade_returns=result.trade_returns,
         timing=timing_probability([positions[:-1]], [np.diff(bars.close) / bars.close[:-1]]),
         alpha=CERTAIN,
     )
@@ -74,3 +74,15 @@ def test_the_planted_edge_passes_at_both_sizes(make_bars) -> None:
 @pytest.mark.parametrize("size", [0.9, 0.36])
 def test_without_an_edge_neither_size_passes(make_bars, size) -> None:
     assert not verdict_of(make_bars, 0.0, size, 1).passed
+
+
+def test_a_trade_counts_by_the_share_of_the_equity_that_it_earned(make_bars) -> None:
+    close = 100.0 * 1.1 ** np.arange(7)
+    opened = np.concatenate([[100.0], close[:-1]])
+    prices = np.column_stack([opened, np.maximum(opened, close), np.minimum(opened, close), close])
+    # a long and a short of another size, each held for two bars
+    positions = np.array([1.0, 1.0, 0.0, -0.25, -0.25, 0.0, 0.0])
+    result = backtest(make_bars(prices), positions, NO_COSTS, Execution())
+    assert result.trades.net_return == pytest.approx([0.21, -0.21])
+    assert result.trade_returns == pytest.approx([0.21, -0.0525])
+    assert np.prod(1.0 + result.trade_returns) == pytest.approx(result.equity[-1] / 10_000.0)
