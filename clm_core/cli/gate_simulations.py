@@ -73,7 +73,7 @@ def simulate(
     held_days: HeldDays = None,
     costs: CostsOfASide = 7.0,
     days: WindowDays = 1825,
-    timeframe: BarLength = "1h",
+    timeframe: BarLength = "4h",
     retrains: Annotated[int, typer.Option(min=1, max=366, help="Retrains a year.")] = 52,
     retrain_correlation: Annotated[
         float,
@@ -159,7 +159,7 @@ def power(
     ] = None,
     streams: Annotated[
         int, typer.Option(min=0, help="Simulated retrains of each edge through the whole gate; 0 for none.")
-    ] = 100,
+    ] = 50,
     shape: Shape = "normal",
     volatility: Volatility = 0.35,
     payoff: Payoff = None,

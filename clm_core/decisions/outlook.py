@@ -70,8 +70,8 @@ def outlook(
 
         if edge == 0.0:
             none = replace(world, annual_sharpe=0.0)
-            without_edge = simulate_years(none, policy, streams, rng, part)
-            refreshed = simulate_waits(none, policy, streams, 1.0, rng)
+            without_edge = simulate_years(none, policy, streams, rng, lambda done: part(done / 2.0))
+            refreshed = simulate_waits(none, policy, streams, 1.0, rng, lambda done: part(0.5 + done / 2.0))
         else:
             with_edge = replace(world, annual_sharpe=edge)
             waits[edge] = simulate_waits(with_edge, policy, streams, horizon_years, rng, part)
@@ -93,7 +93,8 @@ def draw_picture(outlooks: Sequence[Outlook], file: Path) -> None:
             height = 100 * share.value + 196 * share.error + 2
             left.text(place, height, f"{share.value:.1%}", ha="center")
         for style, (edge, wait) in zip(_styles(len(each.edges)), each.edges.items(), strict=True):
-            years = [0.0, *(year for year in wait.years if math.isfinite(year)), each.horizon_years]
+            end = each.world.record_years + each.horizon_years
+            years = [0.0, *(year for year in wait.years if math.isfinite(year)), end]
             passed = np.arange(len(years)) / len(wait.years) * 100
             passed[-1] = passed[-2]
             right.step(

@@ -84,7 +84,8 @@ class World:
     """Mean days that a position is held; None for `SHARE_IN_MARKET` of the time in the market."""
     cost_bps: float = 7.0
     """Fee and slippage of a side of a trade, basis points of the traded value."""
-    timeframe: Timeframe = Timeframe.H1
+    timeframe: Timeframe = Timeframe.H4
+    """Length of a bar; hourly bars give the same trades and days in four times the time."""
 
     @property
     def bars_per_day(self) -> float:
