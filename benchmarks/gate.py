@@ -1,7 +1,7 @@
 """Promotions of the default policy and of the thresholds alone: rewrites the tables of
 docs/decisions/0002-gate.md and the picture in the README.
 
-python -m benchmarks.gate     ten minutes on two cores; the same seed gives the same figures
+python -m benchmarks.gate     four minutes on two idle cores; the same seed gives the same figures
 """
 
 import os

@@ -85,16 +85,19 @@ def draw_picture(outlooks: Sequence[Outlook], file: Path) -> None:
 
     figure = Figure(figsize=(10, 3.8), dpi=110, layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=(2, 3))
+    heights = [0.0]
     for place, each in enumerate(outlooks):
         colour = COLOURS[place % len(COLOURS)]
         if each.luck is not None:
             share = each.luck.promoted
             left.bar(place, 100 * share.value, yerr=196 * share.error, color=colour, width=0.6, capsize=4)
-            height = 100 * share.value + 196 * share.error + 2
+            height = 100 * share.value + 196 * share.error + 0.5
             left.text(place, height, f"{share.value:.1%}", ha="center")
+            heights.append(height)
         for style, (edge, wait) in zip(_styles(len(each.edges)), each.edges.items(), strict=True):
-            end = each.world.record_years + each.horizon_years
-            years = [0.0, *(year for year in wait.years if math.isfinite(year)), end]
+            first = each.world.record_years
+            passes = [year for year in wait.years if math.isfinite(year)]
+            years = [first, *passes, first + each.horizon_years]
             passed = np.arange(len(years)) / len(wait.years) * 100
             passed[-1] = passed[-2]
             right.step(
@@ -107,8 +110,8 @@ def draw_picture(outlooks: Sequence[Outlook], file: Path) -> None:
             )
     left.set_xticks(range(len(outlooks)), [each.policy for each in outlooks])
     left.set_ylabel("years that promote luck, %")
-    left.set_ylim(0, 110)
-    right.set_xlabel("years of track record")
+    left.set_ylim(0, min(1.3 * max(10.0, *heights), 110.0))
+    right.set_xlabel("years of track record, from the first retrain on")
     right.set_ylabel("promoted, %")
     right.set_ylim(0, 104)
     figure.legend(*right.get_legend_handles_labels(), loc="outside lower center", frameon=False, ncols=3)
