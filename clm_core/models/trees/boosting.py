@@ -336,11 +336,7 @@ class BoostingRecipe(ABC):
         return replace(self, fixed_rounds=None if fixed is None else int(fixed))
 
     def bars_to_fit(self, bars: Bars) -> int:
-        # more bars may have room for a longer horizon, which needs more bars
-        needed = len(bars)
-        while (more := _bars_needed(bars, self.params, _horizon_of(bars, self.params, needed))) > needed:
-            needed = more
-        return more
+        return _bars_to_fit(bars, self.params)
 
     def fit(self, bars: Bars, seed: int, progress: Progress | None = None) -> BoostedModel:
         """Boost on the older rows until the newest, purged rows stop improving, and calibrate.
@@ -511,7 +507,7 @@ class _Material:
 def _material(panel: Panel, params: BoostingParams, horizon: int) -> _Material:
     """Rows to fit on, newer rows for early stopping, the newest for calibration, each purged by label end."""
     members = [_member(panel, number, params, horizon) for number in range(len(panel))]
-    rows = _divided(panel, params, horizon, members)
+    rows = _divided(panel, params, members)
     parts = tuple(
         _Parts(member, *own, average_uniqueness(own[0], member.label_end[own[0]]))
         for member, own in zip(members, rows, strict=True)
@@ -577,7 +573,7 @@ def _weights(parts: Sequence[_Parts], params: BoostingParams) -> Floats | None:
 
 
 def _divided(
-    panel: Panel, params: BoostingParams, horizon: int, members: Sequence[_Member]
+    panel: Panel, params: BoostingParams, members: Sequence[_Member]
 ) -> list[tuple[Rows, Rows, Rows]]:
     """Rows of each member to fit, to stop and to calibrate on; the last two are the same without calibration.
 
@@ -588,7 +584,7 @@ def _divided(
     """
     label_end = np.concatenate([member.end_at for member in members])
     at = np.concatenate([member.at for member in members])
-    parts = _parts(panel, params, horizon, label_end, at)
+    parts = _parts(panel, params, label_end, at)
     edges = np.cumsum([0, *(len(member.bars) for member in members)]).tolist()
     return [
         (
@@ -605,16 +601,13 @@ def _between(rows: Rows, first: int, stop: int) -> Rows:
     return rows[(rows >= first) & (rows < stop)] - first
 
 
-def _parts(
-    panel: Panel, params: BoostingParams, horizon: int, label_end: Rows, at: Rows
-) -> tuple[Rows, Rows, Rows]:
+def _parts(panel: Panel, params: BoostingParams, label_end: Rows, at: Rows) -> tuple[Rows, Rows, Rows]:
     """Rows to fit, to stop and to calibrate on, among the rows of all members in sequence.
 
     Args:
         label_end: row of the last bar of each label on the common axis, shape (n_rows,); -1 without label.
         at: row on the common axis, shape (n_rows,).
     """
-    needed = _bars_needed(panel.members[0], params, horizon) if len(panel) == 1 else None
     try:
         tail = purged_tail(label_end, params.validation_fraction, embargo=0, at=at)
         fit, validation, calibration = tail.fit, tail.validation, tail.validation
@@ -623,7 +616,7 @@ def _parts(
             divided = purged_tail(of_tail, CALIBRATION_SHARE, embargo=0, at=at)
             validation, calibration = divided.fit, divided.validation
     except NotEnoughBars as error:
-        raise NotEnoughBars(f"{panel.name} {panel.timeframe}: {error}", needed) from error
+        raise NotEnoughBars(f"{panel.name} {panel.timeframe}: {error}", _needed(panel, params)) from error
     least = (MIN_ROWS, MIN_ROWS // 4, MIN_CALIBRATION_ROWS if params.calibrate else 0)
     rows = (len(fit), len(validation), len(calibration))
     if any(have < want for have, want in zip(rows, least, strict=True)):
@@ -632,9 +625,22 @@ def _parts(
             f"{panel.name} {panel.timeframe}: {panel.rows} bars leave {len(fit)} rows to fit on and "
             f"{len(validation)} to validate on; {MIN_ROWS} and {MIN_ROWS // 4} are needed{kept}. "
             "Give more days of bars, a shorter horizon or fewer folds",
-            needed,
+            _needed(panel, params),
         )
     return fit, validation, calibration
+
+
+def _needed(panel: Panel, params: BoostingParams) -> int | None:
+    """Bars for a fit of a single market; None for a pool, whose members share the rows."""
+    return _bars_to_fit(panel.members[0], params) if len(panel) == 1 else None
+
+
+def _bars_to_fit(bars: Bars, params: BoostingParams) -> int:
+    """Least number of bars for a fit; more bars may have room for a longer horizon, in need of more bars."""
+    needed = len(bars)
+    while (more := _bars_needed(bars, params, _horizon_of(bars, params, needed))) > needed:
+        needed = more
+    return more
 
 
 def _bars_needed(bars: Bars, params: BoostingParams, horizon: int) -> int:
