@@ -48,7 +48,7 @@ def demo() -> None:
         RetrainRequest(model_type=model_type, symbol=symbol, dataset_span_days=DEMO_DAYS, requested_by=user())
         for model_type, symbol in series
     ]
-    _show_outcomes(_retrain(requests))
+    _show_outcomes(retrain_all(requests))
     for note in PLANTED_NOTES:
         console.print(note.format(symbol=planted), highlight=False)
 
@@ -98,7 +98,7 @@ def retrain(
         )
     except ValidationError as error:
         raise typer.BadParameter(problem(error)) from None
-    outcomes = _retrain([request])
+    outcomes = retrain_all([request])
     if as_json:
         print_json([_outcome_json(outcome) for outcome in outcomes])
     else:
@@ -120,7 +120,7 @@ def _market(symbol: str | None, symbols: str | None, pool: str | None) -> dict[s
     return {"symbol": pool, "symbols": tuple(each.strip() for each in symbols.split(",") if each.strip())}
 
 
-def _retrain(requests: list["RetrainRequest"]) -> list["RetrainResult"]:
+def retrain_all(requests: list["RetrainRequest"]) -> list["RetrainResult"]:
     """Runs the flow for each request under a single Prefect server, with progress on the terminal."""
     from clm_core.platform.database import open_database
 

@@ -1,0 +1,435 @@
+"""Planted edges through `clm retrain`: rewrites the tables of docs/reference/planted-edges.md.
+
+    python -m benchmarks.planted_edges --folder FOLDER [--series 40]     continues where a former run stopped
+    python -m benchmarks.planted_edges --folder FOLDER --measure 30      net Sharpe ratios, on series so long
+
+Every series is a market of its own, five years of hourly bars in a home of the benchmark, retrained by the
+function behind `clm retrain` with the settings, costs and parameters that the product has by default
+(XGBoost).
+
+**Continuation**: moves on heavy volume continue, moves on light volume do not. A hidden state remembers the
+moves of the bars with heavy volume, three in ten with four fifths of the variance, and is the drift of the
+price: small, and greatest after three days. Following it pays as trends do: the side changes after losses and
+stays through gains, so that losses are many and small. Neither a holder nor a trend rule of 30 to 120 days
+sees much of it. With shuffled labels the moves of the bars are shuffled among the bars, so that nothing
+announces them.
+
+**Drift**: the drift of the price is an autoregression with a half-life of 48 bars, seen in prices alone.
+"""
+
+import argparse
+import json
+import math
+import os
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+import pandas as pd
+
+from benchmarks import trend_follower
+from benchmarks.power import percent, table
+from clm_core.market.bars import Bars, Floats
+from clm_core.market.store import SeriesStore
+from clm_core.market.timeframes import Calendar, Timeframe
+
+if TYPE_CHECKING:
+    from clm_core.retraining.results import RetrainResult
+
+R = TypeVar("R")
+DOCUMENT = Path(__file__).parents[1] / "docs" / "reference" / "planted-edges.md"
+MARK = "<!-- below: python -m benchmarks.planted_edges -->\n"
+YEAR = 8_760
+DAYS = 5 * 365
+START = "2019-01-01"
+BATCH = 5
+"""Retrains under one Prefect server."""
+
+MEMORIES = (48, 24)
+"""Half-lives of the two averages, one of the other, that remember the moves on heavy volume, bars."""
+HALF_LIFE = 48
+"""Half-life of the drift that prices show, bars."""
+DEVIATION = 0.5 / math.sqrt(YEAR)
+"""Standard deviation of a bar's log return without drift: 50 % a year."""
+HEAVY = 0.3
+"""Share of the bars with heavy volume."""
+HEAVY_VARIANCE = 0.9
+"""Share of the variance on them."""
+LOUDNESS = 1.4
+"""Log volume of a heavy bar over that of a light one."""
+VOLUME_NOISE = 0.25
+"""Standard deviation of the log volume of either."""
+
+
+@dataclass(frozen=True)
+class Continuation:
+    """Moves on heavy volume continue."""
+
+    strength: float
+    """Standard deviation of the drift, in standard deviations of a bar's return without drift."""
+    shuffled: bool = False
+    """True to shuffle the moves of the bars among the bars."""
+
+    def bars(self, symbol: str, n_bars: int, seed: int) -> Bars:
+        rng = np.random.default_rng(seed)
+        is_heavy = rng.random(n_bars) < HEAVY
+        variance = np.where(is_heavy, HEAVY_VARIANCE / HEAVY, (1 - HEAVY_VARIANCE) / (1 - HEAVY))
+        noise = np.sqrt(variance) * rng.standard_normal(n_bars)
+        state = _remembered(np.where(is_heavy, noise, 0.0), *MEMORIES)
+        drift = np.append(0.0, state[:-1])
+        returns = DEVIATION * (noise + self.strength * drift)
+        if self.shuffled:
+            returns = rng.permutation(returns)
+        return _bars(symbol, returns, np.where(is_heavy, LOUDNESS, 0.0), rng)
+
+
+@dataclass(frozen=True)
+class Drift:
+    """Drift to be seen in prices."""
+
+    strength: float
+    """Standard deviation of the drift, in standard deviations of a bar's return without drift."""
+
+    def bars(self, symbol: str, n_bars: int, seed: int) -> Bars:
+        rng = np.random.default_rng(seed)
+        drift = self.strength * _remembered(rng.standard_normal(n_bars), HALF_LIFE)
+        returns = DEVIATION * (drift + rng.standard_normal(n_bars))
+        return _bars(symbol, returns, np.zeros(n_bars), rng)
+
+
+def _remembered(moves: Floats, *half_lives: float) -> Floats:
+    """Exponential averages, each of the one before, scaled to a standard deviation of 1, shape (n_bars,).
+
+    Args:
+        half_lives: in bars.
+    """
+    from scipy.signal import lfilter
+
+    for half_life in half_lives:
+        keep = 0.5 ** (1.0 / half_life)
+        moves = np.asarray(lfilter([1.0 - keep], [1.0, -keep], moves))
+    return moves / moves.std()
+
+
+def _bars(symbol: str, returns: Floats, log_volume: Floats, rng: np.random.Generator) -> Bars:
+    """Hourly bars of log returns, each opening at the close before.
+
+    Args:
+        log_volume: mean log volume of each bar, light bars at 0, shape (n_bars,).
+    """
+    n_bars = len(returns)
+    # without half the variance a holder would gain on average
+    closes = np.cumsum(returns - returns.var() / 2.0)
+    opens = np.concatenate([[0.0], closes[:-1]])
+    beyond = DEVIATION * np.abs(rng.standard_normal((2, n_bars))) / 2.0
+    volume = 1000.0 * np.exp(log_volume + VOLUME_NOISE * rng.standard_normal(n_bars))
+    logs = (opens, np.maximum(opens, closes) + beyond[0], np.minimum(opens, closes) - beyond[1], closes)
+    time = pd.Timestamp(START, tz="UTC").value + np.arange(n_bars) * Timeframe.H1.nanoseconds
+    prices = (100.0 * np.exp(each) for each in logs)
+    return Bars(symbol, Timeframe.H1, Calendar.ALWAYS, time, *prices, volume)
+
+
+@dataclass(frozen=True)
+class Group:
+    """Series of one kind, retrained alike."""
+
+    edge: Continuation | Drift
+    asked: str
+    """Verdicts asked for."""
+    plugin: str | None = None
+    """Name of the plug-in to retrain; None for XGBoost."""
+    few: bool = False
+    """True for a handful of series."""
+
+
+GROUPS = {
+    "continuation, net Sharpe ratio 2.5": Group(Continuation(0.047), "PASS in 30 of 40"),
+    "continuation, net Sharpe ratio 2": Group(Continuation(0.039), "PASS in 16 of 40"),
+    "continuation, shuffled labels": Group(Continuation(0.047, shuffled=True), "PASS in none"),
+    "drift, net Sharpe ratio 6": Group(Drift(0.3), "PASS", few=True),
+    "drift, followed by the trend rule": Group(
+        Drift(0.3), "a trend rule does as well", trend_follower.NAME, few=True
+    ),
+}
+FEW = 4
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Verdict on one series."""
+
+    group: str
+    number: int
+    decision: str
+    sharpe_ratio: float
+    """Net, of the record out of sample, a year."""
+    trend: float
+    """The same of the trend rule."""
+    win_rate: float
+    trades: int
+    days: float
+    """Days out of sample."""
+    missed: tuple[str, ...]
+    """Names of the missed checks."""
+    reasons: tuple[str, ...]
+
+
+def retrained(home: Path, todo: Sequence[tuple[str, int]]) -> Iterator[Outcome]:
+    """Import the series and retrain, as the command does."""
+    from clm_core.cli.retrain import retrain_all
+    from clm_core.domain.jobs import RetrainRequest
+    from clm_core.domain.vocabulary import ModelType
+
+    store = SeriesStore(home / "data")
+    requests = []
+    for name, number in todo:
+        group = GROUPS[name]
+        place = list(GROUPS).index(name)
+        symbol = f"EDGE{place}{number:03}USD"
+        # no two series share noise: copies would share their trials
+        bars = group.edge.bars(symbol, DAYS * 24, seed=1_000 * (place + 1) + number)
+        store.add(bars, "planted", datetime.now(UTC))
+        requests.append(
+            RetrainRequest(
+                model_type=ModelType.OTHER if group.plugin else ModelType.XGBOOST,
+                plugin=group.plugin,
+                symbol=symbol,
+                requested_by="benchmark",
+            )
+        )
+    for (name, number), result in zip(todo, retrain_all(requests), strict=True):
+        yield _outcome(name, number, result)
+
+
+def _outcome(name: str, number: int, result: "RetrainResult") -> Outcome:
+    verdict = result.verdict
+    assert verdict.record is not None
+    return Outcome(
+        group=name,
+        number=number,
+        decision=verdict.decision.value,
+        sharpe_ratio=result.metrics.sharpe_ratio,
+        trend=next(each.sharpe_ratio for each in verdict.baselines if each.name == "trend"),
+        win_rate=result.metrics.win_rate,
+        trades=result.metrics.trades,
+        days=(verdict.record.walk_forward_until - verdict.record.begun) / timedelta(days=1),
+        missed=tuple(check.name for check in verdict.missed),
+        reasons=verdict.reasons,
+    )
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Result of a walk-forward over one long series."""
+
+    group: str
+    years: float
+    """Years out of sample."""
+    sharpe_ratio: float
+    """Net, a year."""
+    win_rate: float
+    days_a_trade: float
+    trend: float
+    """Net Sharpe ratio of the trend rule."""
+
+
+def measure(name: str, years: int) -> Measured:
+    """Walk-forward of the default recipe, with the folds and the costs of a retrain, on a long series."""
+    from clm_core.backtest.baselines import run_baselines
+    from clm_core.backtest.metrics import summarise
+    from clm_core.backtest.terms import MarketTerms
+    from clm_core.backtest.walk_forward import walk_forward
+    from clm_core.domain.costs import Costs
+    from clm_core.domain.execution import NEW_VERSIONS
+    from clm_core.domain.terms import TradingTerms
+    from clm_core.domain.vocabulary import ModelType
+    from clm_core.domain.walk_forward import WalkForwardPlan
+    from clm_core.models import catalog
+    from clm_core.retraining.evaluation import baseline_sizer
+
+    group = GROUPS[name]
+    bars = group.edge.bars("LONG", (years + 2) * YEAR, seed=list(GROUPS).index(name) + 1)
+    model_type = ModelType.OTHER if group.plugin else ModelType.XGBOOST
+    recipe = catalog.recipe(model_type, {}, Costs(), group.plugin)
+    walked = walk_forward(recipe, bars, WalkForwardPlan().for_request(DAYS, DAYS), 0)
+    market = MarketTerms(TradingTerms()).under(NEW_VERSIONS)
+    result = market.backtest(bars[walked.rows], walked.positions[walked.rows])
+    metrics = summarise(result, bars.periods_per_year)
+    baselines = run_baselines(market, bars, walked.rows, baseline_sizer(recipe.describe()))
+    return Measured(
+        group=name,
+        years=len(result.returns) / YEAR,
+        sharpe_ratio=metrics.sharpe_ratio,
+        win_rate=metrics.win_rate,
+        days_a_trade=float(result.trades.bars.mean()) / 24,
+        trend=next(each.metrics.sharpe_ratio for each in baselines if each.name == "trend"),
+    )
+
+
+def todo(series: int, done: Sequence[Outcome]) -> list[tuple[str, int]]:
+    """Series to retrain, the groups in turn."""
+    known = {(each.group, each.number) for each in done}
+    places = [
+        (name, number)
+        for number in range(series)
+        for name, group in GROUPS.items()
+        if not group.few or number < FEW
+    ]
+    return [place for place in places if place not in known]
+
+
+def run(folder: Path, series: int) -> None:
+    """Retrain missing series in batches, each stored before the next begins."""
+    os.environ["CLM_HOME"] = str(folder / "home")
+    # a process of its own for each training is for time limits alone
+    os.environ["CLM_TRAINING__ISOLATED"] = "false"
+    missing = todo(series, kept(folder, "outcomes", Outcome))
+    for first in range(0, len(missing), BATCH):
+        outcomes = list(retrained(folder / "home", missing[first : first + BATCH]))
+        keep(folder, "outcomes", outcomes)
+        write(folder)
+
+
+def measure_all(folder: Path, years: int) -> None:
+    done = {each.group for each in kept(folder, "measured", Measured)}
+    for name, group in GROUPS.items():
+        if name not in done and not getattr(group.edge, "shuffled", False):
+            keep(folder, "measured", [measure(name, years)])
+
+
+def keep(folder: Path, name: str, records: Sequence[Any]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / f"{name}.jsonl").open("a") as file:
+        file.writelines(json.dumps(asdict(each)) + "\n" for each in records)
+
+
+def kept(folder: Path, name: str, kind: type[R]) -> list[R]:
+    path = folder / f"{name}.jsonl"
+    lines = path.read_text().splitlines() if path.exists() else []
+    return [kind(**json.loads(line)) for line in lines]
+
+
+def write(folder: Path) -> None:
+    """Rewrite the tables of the document."""
+    outcomes = kept(folder, "outcomes", Outcome)
+    by_group = {name: [each for each in outcomes if each.group == name] for name in GROUPS}
+    parts = [verdicts(by_group, kept(folder, "measured", Measured)), reasons(by_group)]
+    tables = "\n".join(parts)
+    print(tables, flush=True)
+    DOCUMENT.write_text(DOCUMENT.read_text().split(MARK)[0] + MARK + "\n" + tables)
+
+
+def verdicts(by_group: Mapping[str, Sequence[Outcome]], measured: Sequence[Measured]) -> str:
+    rows = []
+    for name, outcomes in by_group.items():
+        if not outcomes:
+            continue
+        count = len(outcomes)
+        decisions = Counter(each.decision for each in outcomes)
+        passed = decisions["pass"] / count
+        sharpes = np.array([each.sharpe_ratio for each in outcomes])
+        trades = np.array([each.trades for each in outcomes])
+        wins = np.average([each.win_rate for each in outcomes], weights=np.maximum(trades, 1))
+        days = sum(each.days for each in outcomes) / max(int(trades.sum()), 1)
+        trend = np.mean([each.trend for each in outcomes])
+        rows.append(
+            [
+                name,
+                next((on_long_series(each) for each in measured if each.group == name), "not measured"),
+                f"{with_error(sharpes)}, trend rule {trend:.2f}",
+                f"{100 * wins:.0f} %",
+                f"{trades.mean():.0f}, {days:.0f} days",
+                f"{decisions['pass']} of {count}, {percent(passed)} ± {proportion_error(passed, count)}",
+                f"{decisions['inconclusive']}, {decisions['fail']}",
+                GROUPS[name].asked,
+            ]
+        )
+    return table(
+        "Verdicts",
+        "Net Sharpe ratios a year, by walk-forward after costs: of one long series of the same kind, and the "
+        "mean of the records judged, with its standard error. Behind ± of PASS stands one Monte-Carlo error.",
+        [
+            "series",
+            "net Sharpe ratio on a long series",
+            "of the records",
+            "win rate",
+            "trades of a record, length",
+            "PASS",
+            "INCONCLUSIVE, FAIL",
+            "asked for",
+        ],
+        rows,
+    )
+
+
+def on_long_series(measured: Measured) -> str:
+    error = math.sqrt((1.0 + measured.sharpe_ratio**2 / (2 * YEAR)) / measured.years)
+    return (
+        f"{measured.sharpe_ratio:.2f} ± {error:.2f} ({measured.years:.0f} years, win rate "
+        f"{100 * measured.win_rate:.0f} %, {measured.days_a_trade:.0f} days a trade; trend rule "
+        f"{measured.trend:.2f})"
+    )
+
+
+def with_error(values: Floats) -> str:
+    error = values.std(ddof=1) / math.sqrt(len(values)) if len(values) > 1 else math.nan
+    return f"{values.mean():.2f} ± {error:.2f}" if math.isfinite(error) else f"{values.mean():.2f}"
+
+
+def proportion_error(share: float, count: int) -> str:
+    return percent(math.sqrt(share * (1.0 - share) / count))
+
+
+def reasons(by_group: Mapping[str, Sequence[Outcome]]) -> str:
+    named = {name: outcomes for name, outcomes in by_group.items() if outcomes}
+    counts = {
+        name: Counter(check for each in outcomes for check in each.missed) for name, outcomes in named.items()
+    }
+    sole = {
+        name: Counter(each.missed[0] for each in outcomes if len(each.missed) == 1)
+        for name, outcomes in named.items()
+    }
+    checks = sorted({check for count in counts.values() for check in count})
+    rows = [[check, *(cell(counts[name][check], sole[name][check]) for name in named)] for check in checks]
+    simpler = [
+        str(sum(any("a trend rule does as well" in reason for reason in each.reasons) for each in outcomes))
+        for outcomes in named.values()
+    ]
+    rows.append(['"a trend rule does as well"', *simpler])
+    return table(
+        "Missed checks",
+        "Number of series that miss a check; in brackets those that miss no other.",
+        ["check", *(f"{name} ({len(outcomes)})" for name, outcomes in named.items())],
+        rows,
+    )
+
+
+def cell(missed: int, alone: int) -> str:
+    return f"{missed} ({alone})" if alone else str(missed)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--folder", type=Path, required=True, help="home and results, kept between runs")
+    parser.add_argument("--series", type=int, default=40)
+    parser.add_argument(
+        "--measure", type=int, metavar="YEARS", help="measure long series in place of retrains"
+    )
+    given = parser.parse_args()
+    folder = given.folder.resolve()
+    trend_follower.install(folder / "site")
+    if given.measure:
+        measure_all(folder, given.measure)
+    else:
+        run(folder, given.series)
+    write(folder)
+
+
+if __name__ == "__main__":
+    main()
