@@ -49,7 +49,7 @@ from clm_core.models.kind import OlderParams
 from clm_core.models.params import FeatureNames, TrainingParams, require_features
 from clm_core.models.skill import skill_metrics
 from clm_core.models.trees.calibration import Curve, base_prior, fit_curve
-from clm_core.models.trees.horizon import choose_horizon, cost_share
+from clm_core.models.trees.horizon import LADDER, choose_horizon, cost_share
 from clm_core.models.trees.targets import (
     LOGISTIC_SCALE,
     Label,
@@ -430,7 +430,8 @@ def _horizon(panel: Panel, params: BoostingParams) -> int:
 
 
 def _horizon_of(bars: Bars, params: BoostingParams, n_bars: int | None = None) -> int:
-    """Horizon of a member, as of `n_bars` training bars in all."""
+    """Horizon of a member, as of `n_bars` training bars in all: shorter than the chosen one where that would
+    leave too few rows to fit on."""
     if params.horizon != "auto":
         return params.horizon
     if params.round_trip_bps is None:
@@ -438,7 +439,10 @@ def _horizon_of(bars: Bars, params: BoostingParams, n_bars: int | None = None) -
             "horizon=auto chooses by the cost of a round trip: give round_trip_bps, or make the recipe with "
             "the costs of a market"
         )
-    return choose_horizon(bars, params.round_trip_bps, n_bars).bars
+    length = len(bars) if n_bars is None else n_bars
+    chosen = choose_horizon(bars, params.round_trip_bps, length).bars
+    within = [each for each in LADDER if each <= chosen and _bars_needed(bars, params, each) <= length]
+    return max(within, default=LADDER[0])
 
 
 @dataclass(frozen=True, eq=False)
