@@ -272,22 +272,25 @@ def _policy_and_trials(
     """Policy of a market, and the trials of the market or as many as stated, at least the policy's fewest."""
     from clm_core.decisions.gate_policy import load_document
     from clm_core.domain.spellings import normalise_symbol
-    from clm_core.evidence.trials import TrialCount
     from clm_core.retraining.window import trials_so_far
     from clm_core.services import open_services
 
     source = settings.policy
     if symbol is None:
         levels = load_document(source.file, source.preset).policy("any model", "any market")
-        fewest = 1.0 if levels.evidence is None else levels.evidence.fewest_trials
-        return levels, TrialCount(0, max(trials or fewest, fewest))
+        return levels, _stated(trials or levels.fewest_trials, levels)
     name = normalise_symbol(symbol)
     with open_services(settings) as services:
         levels = services.policy("any model", name)
-        fewest = 1.0 if levels.evidence is None else levels.evidence.fewest_trials
         if trials is not None:
-            return levels, TrialCount(0, max(trials, fewest))
-        return levels, trials_so_far(services, (name, timeframe, ()), fewest)
+            return levels, _stated(trials, levels)
+        return levels, trials_so_far(services, (name, timeframe, ()), levels.fewest_trials)
+
+
+def _stated(trials: float, levels: "GatePolicy") -> "TrialCount":
+    from clm_core.evidence.trials import TrialCount
+
+    return TrialCount(0, max(trials, levels.fewest_trials))
 
 
 @contextmanager

@@ -147,6 +147,11 @@ class GatePolicy(BaseModel):
         return self.evidence is None or criterion in self.binding
 
     @property
+    def fewest_trials(self) -> float:
+        """Independent trials presumed at least; 1 for a policy without evidence."""
+        return 1.0 if self.evidence is None else self.evidence.fewest_trials
+
+    @property
     def digest(self) -> str:
         """SHA-256 over name and levels, hexadecimal."""
         return hashlib.sha256(self.model_dump_json().encode()).hexdigest()

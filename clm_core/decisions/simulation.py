@@ -318,7 +318,7 @@ class Retrains:
         levels = self._policy.evidence
         if levels is None:
             return True
-        trials = self._counted(retrain, record, self._fewest_trials)
+        trials = self._counted(retrain, record, self._policy.fewest_trials)
         luck = trials.expected_maximum(record.effective_bars)
         return probabilistic_sharpe_ratio(record, luck) >= levels.min_deflated_sharpe
 
@@ -330,7 +330,7 @@ class Retrains:
         if trades < self._policy.criteria.min_trades or levels is None:
             return trades >= self._policy.criteria.min_trades
         ideal = _ideal(self._world, bars)
-        fewest = self._counted(retrain, ideal, self._fewest_trials)
+        fewest = self._counted(retrain, ideal, self._policy.fewest_trials)
         if bars_to_pass(ideal, fewest, levels.min_deflated_sharpe) > bars:
             return False
         return bars_to_pass(ideal, self._count(retrain, ideal), levels.min_deflated_sharpe) <= bars
@@ -358,7 +358,7 @@ class Retrains:
             metrics=metrics,
             activity=activity(self._positions(retrain)),
             record=record,
-            trials=self._counted(retrain, record, self._fewest_trials),
+            trials=self._counted(retrain, record, self._policy.fewest_trials),
             periods_per_year=self._world.bars_per_year,
             comparison=None,
             returns=result.returns,
@@ -378,20 +378,16 @@ class Retrains:
         baselines = run_baselines(self._market.terms, known, rows, baseline_sizes)
         return alpha_beyond_baselines(known.time[rows], result.returns, baselines)
 
-    @property
-    def _fewest_trials(self) -> float:
-        return 1.0 if self._policy.evidence is None else self._policy.evidence.fewest_trials
-
     def _count(self, retrain: int, record: TrackRecord) -> TrialCount:
         """Count of the trials up to a retrain."""
         # as many trials count at most
-        if retrain + 1 <= self._fewest_trials:
-            return self._counted(retrain, record, self._fewest_trials)
+        if retrain + 1 <= self._policy.fewest_trials:
+            return self._counted(retrain, record, self._policy.fewest_trials)
         for earlier in range(len(self._trials), retrain + 1):
             self._trials.append(self._trial(earlier))
         if len(self._counts) <= retrain:
             self._counts = effective_counts(self._trials)
-        return self._counted(retrain, record, max(float(self._counts[retrain]), self._fewest_trials))
+        return self._counted(retrain, record, max(float(self._counts[retrain]), self._policy.fewest_trials))
 
     def _trial(self, retrain: int) -> TrialRecord:
         returns = self._backtest(retrain).returns

@@ -110,7 +110,7 @@ def build_case(
         selection: risk of the search behind the parameters; None for parameters from no search.
         succession: kind of the change of the production version.
     """
-    min_trials = policy.evidence.fewest_trials if policy.evidence else 1.0
+    min_trials = policy.fewest_trials
     returns = evaluation.result.returns
     record = track_record(returns)
     periods_per_year = evaluation.bars.periods_per_year

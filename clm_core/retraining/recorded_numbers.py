@@ -102,7 +102,7 @@ def _case(
         metrics=_metrics(result),
         activity=Activity("on one side", share, deviation),
         record=_record(services.ledger.trials.of_job(job.id)),
-        trials=count_trials(counted.records, policy.evidence.fewest_trials if policy.evidence else 1.0),
+        trials=count_trials(counted.records, policy.fewest_trials),
         periods_per_year=recorded.luck.bars_per_year if recorded.luck else bars_a_year,
         comparison=None,
     )
