@@ -67,7 +67,8 @@ class PromotionCriteria(BaseModel):
     """Deepest allowed fall of equity below the running peak, as a positive fraction, of the returns scaled to
     `drawdown_volatility`."""
     drawdown_volatility: float = Field(default=0.10, gt=0, le=10)
-    """Annual volatility to which the returns are scaled before the drawdown is judged."""
+    """Annual volatility, measured on weekly returns, to which the returns are scaled before the drawdown is
+    judged."""
     expectancy_confidence: float = Field(default=0.95, ge=0.5, lt=1)
     """Confidence, one-sided, of the lower bound of the expectancy of a trade; above 0, the bound carries a
     missed win rate or profit factor."""

@@ -2,8 +2,8 @@
 
 Win rate and profit factor are judged as a whole: where the lower bound of the expectancy of a trade is above
 0, the expectancy carries a missed one, since trend payoffs win a third of the time. The drawdown is judged on
-returns scaled to a stated volatility, as size is the trader's choice. Neither holds for a limit that binds as
-it stands (`GatePolicy.binds`).
+returns scaled to a stated weekly volatility, as size is the trader's choice. Neither holds for a limit that
+binds as it stands (`GatePolicy.binds`).
 """
 
 import math
@@ -15,7 +15,7 @@ from clm_core.decisions.gate_policy import GatePolicy
 from clm_core.domain import measures
 from clm_core.domain.evaluations import Check
 from clm_core.evidence.expectancy import MIN_TRADES, Expectancy, expectancy
-from clm_core.evidence.scaling import scaled_drawdown
+from clm_core.evidence.scaling import bars_a_week, bars_summed, scaled_drawdown
 
 SEED = 0
 """Seed of the resampling of trades: the same evidence always gets the same verdict."""
@@ -62,9 +62,12 @@ def _drawdown(case: Case, policy: GatePolicy) -> Check:
     if limits.is_finite_number(raw):
         scaled = _scaled(case, volatility)
     check = limits.at_most("max_drawdown", scaled, limit)
-    if not math.isfinite(check.value):
+    if case.returns is None or not math.isfinite(check.value):
         return check
-    note = f"at a volatility of {100 * volatility:g}% a year; {measures.percent(raw)} as traded"
+    note = (
+        f"at a volatility of {_span(len(case.returns), case.periods_per_year)} returns of "
+        f"{100 * volatility:g}% a year; {measures.percent(raw)} as traded"
+    )
     return check.model_copy(update={"note": note})
 
 
@@ -72,6 +75,12 @@ def _scaled(case: Case, volatility: float) -> float:
     if case.returns is None:
         return math.nan
     return scaled_drawdown(case.returns, case.periods_per_year, volatility)
+
+
+def _span(n_bars: int, periods_per_year: float) -> str:
+    """Adjective for the returns whose volatility is measured: weekly, except on a short record."""
+    bars = bars_summed(n_bars, periods_per_year)
+    return "weekly" if bars == bars_a_week(periods_per_year) else f"{bars:,}-bar"
 
 
 def _expectancy(case: Case, policy: GatePolicy) -> Check | None:

@@ -42,7 +42,24 @@ def test_the_traded_drawdown_stands_beside_the_judged_one() -> None:
     drawdown = check_of(gate.judge(case, STRICT), "max_drawdown")
     assert drawdown.value < 0.15
     assert f"{100 * abs(case.metrics.max_drawdown):.1f}% as traded" in drawdown.measured
-    assert "at a volatility of 10% a year" in drawdown.measured
+    assert "at a volatility of weekly returns of 10% a year" in drawdown.measured
+
+
+def test_the_drawdown_of_a_short_record_names_the_sums_it_was_measured_on() -> None:
+    case = trend_like(bars=1500)
+    case = replace(case, periods_per_year=8760.0)
+    drawdown = check_of(gate.judge(case, STRICT), "max_drawdown")
+    assert "at a volatility of 57-bar returns of 10% a year" in drawdown.measured
+
+
+def test_a_path_of_equity_has_the_same_drawdown_where_its_bars_are_smooth() -> None:
+    case = trend_like()
+    assert case.returns is not None
+    assert case.trade_returns is not None
+    # the volatility of the bars falls to a fifth, that of weeks by a tenth
+    smooth = case_of(np.convolve(case.returns, np.ones(24) / 24, mode="same"), case.trade_returns)
+    drawdowns = [check_of(gate.judge(each, STRICT), "max_drawdown").value for each in (case, smooth)]
+    assert drawdowns[1] == pytest.approx(drawdowns[0], rel=0.4)
 
 
 def test_classic_refuses_the_same_payoff_for_win_rate_and_traded_drawdown() -> None:
