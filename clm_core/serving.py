@@ -19,31 +19,35 @@ The source of the digests decides the guarantee:
   model in place, but never make this process run code.
 """
 
+import logging
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from clm_core.domain.actors import SYSTEM
 from clm_core.domain.errors import BundleCorrupt, ConflictError, NotFound, PreflightFailed
 from clm_core.domain.execution import FIXED_UNITS, ExecutionRules
+from clm_core.domain.promotions import Promotion
 from clm_core.domain.versions import ModelVersion
 from clm_core.domain.vocabulary import ModelStatus
+from clm_core.evidence.soundness import Skill
 from clm_core.ledger.executions import version_execution
 from clm_core.ledger.store import Ledger
 from clm_core.market import own_features
 from clm_core.market.bars import Bars, Floats
 from clm_core.market.series import KnownSeries, require_series, with_series
 from clm_core.market.series_reading import series_of_tables
-from clm_core.models import activity, golden
+from clm_core.models import golden
 from clm_core.models.bundle import load_bundle, read_card
 from clm_core.models.contract import Model, require_bars_needed
 from clm_core.models.sizing import execution_of
+from clm_core.registry.bundle_checks import NO_SKILL, BundleChecks, checks_of
 from clm_core.registry.mlflow_registry import MLflowRegistry
 from clm_core.registry.serving_rights import (
     NOT_TRADED,
     PRODUCTION,
+    forced_change,
     is_in_production,
     moved_alias,
     not_traded,
@@ -53,6 +57,8 @@ from clm_core.settings import load_settings
 
 if TYPE_CHECKING:
     import pandas as pd
+
+log = logging.getLogger("clm.serving")
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,6 +82,8 @@ class Served:
     The ledger has the rules of a version of an older release from the evaluation; without a ledger, and for a
     version of release 0.1.0: no orders, and a fixed number of units between changes.
     """
+    skill: Skill | None = None
+    """Skill of the registered model against a constant; None for a version without a measurement."""
 
     @property
     def bars_needed(self) -> int | None:
@@ -117,7 +125,8 @@ def load(
     """Load the version behind the alias, verified and tested on its golden rows.
 
     A failed or retired version can be loaded by its label, with a warning, for inspection; so can a version
-    that never trades, which `production` refuses.
+    whose registered model holds one side or forecasts worse than a constant. `production` refuses such a
+    version, unless an admin forced the promotion: then the version is loaded with a warning.
 
     Args:
         ledger: None for a trader without access to the ledger; the module docstring states the consequences.
@@ -126,8 +135,8 @@ def load(
         NotFound: no version carries the alias, or the version was never registered here.
         ConflictError: `production` names a version that no promotion put there; only the ledger can tell.
         BundleCorrupt: the files are not the registered files.
-        PreflightFailed: the model's answers differ from those recorded at saving, or are all the same, or the
-            model in production never trades.
+        PreflightFailed: the model's answers differ from those recorded at saving, or are all the same; the
+            model in production never trades; or it is unsound and was not forced.
         FeatureMismatch: a feature of the model is missing here, or has another source.
         RegistryUnavailable: MLflow does not answer, or has lost the files.
     """
@@ -138,9 +147,23 @@ def load(
         raise NotFound(f"No version of {model_id} has the alias {alias}: `clm promote` promotes a version.")
     if ledger is None:
         digest, status = registry.tagged_digest(model_id, number), registry.tagged_status(model_id, number)
-        model, series = _fetch(registry, model_id, alias, number, digest, None)
-        rules = execution_of(model)
-        return _with_warning(Served(model_id, alias, number, digest, status, model, registry, series, rules))
+        stored = _fetch(registry, model_id, number, digest, None)
+        _require_sound(f"{model_id}@{alias}", alias, stored.checks, UNKNOWN_TO_TRADER)
+        rules = execution_of(stored.model)
+        return _with_warning(
+            Served(
+                model_id,
+                alias,
+                number,
+                digest,
+                status,
+                stored.model,
+                registry,
+                stored.series,
+                rules,
+                stored.checks.skill,
+            )
+        )
     version = _recorded(ledger, model_id, number)
     if alias == PRODUCTION and not is_in_production(ledger, version):
         if registry.aliased(model_id, alias) != number:
@@ -148,45 +171,80 @@ def load(
             return load(model_id, alias, registry=registry, ledger=ledger)
         raise ConflictError(moved_alias(version))
     try:
-        model, series = _fetch(
-            registry, model_id, alias, number, version.bundle_digest, version.package_digest
-        )
+        stored = _fetch(registry, model_id, number, version.bundle_digest, version.package_digest)
     except BundleCorrupt as error:
         ledger.promotions.refuse_bundle(version, SYSTEM, str(error), ledger.now(), once=True)
         raise
+    _require_sound(f"{model_id}@{alias}", alias, stored.checks, _overruled(forced_change(ledger, version)))
     rules = version_execution(ledger, version, FIXED_UNITS)
-    digest, status = version.bundle_digest, version.status
-    return _with_warning(Served(model_id, alias, number, digest, status, model, registry, series, rules))
+    return _with_warning(
+        Served(
+            model_id,
+            alias,
+            number,
+            version.bundle_digest,
+            version.status,
+            stored.model,
+            registry,
+            stored.series,
+            rules,
+            stored.checks.skill,
+        )
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class _Stored:
+    """A verified and tested bundle."""
+
+    model: Model
+    series: tuple[str, ...]
+    """Own series that the version takes beside the bars."""
+    checks: BundleChecks
 
 
 def _fetch(
     registry: MLflowRegistry,
     model_id: str,
-    alias: str,
     number: int,
     bundle_digest: str,
     package_digest: str | None,
-) -> tuple[Model, tuple[str, ...]]:
-    """Verified and tested model, and the own series it takes."""
+) -> _Stored:
     with registry.verified(model_id, number, package_digest) as bundle:
         model = load_bundle(bundle, bundle_digest)
         golden.preflight(model, bundle)
-        _require_activity(f"{model_id}@{alias}", alias, bundle)
-        return model, read_card(bundle).series
+        return _Stored(model, read_card(bundle).series, checks_of(bundle))
 
 
-def _require_activity(name: str, alias: str, bundle: Path) -> None:
-    """Refuse a production version that never trades; warn of a version that holds one side.
+UNKNOWN_TO_TRADER = "the ledger alone knows whether an admin forced the promotion"
+"""Explanation of a warning to a trader without access to the ledger."""
+
+
+def _overruled(forced: Promotion | None) -> str | None:
+    """Sentence on a forced promotion; None for a promotion that was not forced."""
+    return None if forced is None else f"{forced.actor} forced the promotion ({forced.reason})"
+
+
+def _require_sound(name: str, alias: str, checks: BundleChecks, overruled: str | None) -> None:
+    """Refuse an unsound production version that nobody forced; warn of any other unsound version.
+
+    Args:
+        overruled: why an unsound version may be in production; None: for no reason.
 
     Raises:
-        PreflightFailed: the version has no position on any bar known.
+        PreflightFailed: the production version never trades, or is unsound and was not forced.
     """
-    problem = activity.problem_of(bundle)
-    if problem is None:
+    if not checks.skill_measured:
+        log.info("%s is loaded without a check of its skill: %s.", name, NO_SKILL)
+    if not checks.problems:
         return
-    if alias == PRODUCTION and activity.never_trades(bundle):
-        raise PreflightFailed(f"{name} never trades: {problem}. Roll back to an earlier version, or retrain")
-    warnings.warn(f"{name} has collapsed: {problem}", stacklevel=4)
+    found = "; ".join(checks.problems)
+    if alias == PRODUCTION and checks.never_trades:
+        raise PreflightFailed(f"{name} never trades: {found}. Roll back to an earlier version, or retrain")
+    if alias == PRODUCTION and overruled is None:
+        raise PreflightFailed(f"{name} may not serve: {found}. Roll back to an earlier version, or retrain")
+    why = f" ({overruled})" if alias == PRODUCTION else ""
+    warnings.warn(f"{name} is not sound: {found}{why}", stacklevel=3)
 
 
 def _with_warning(served: Served) -> Served:

@@ -18,6 +18,7 @@ from clm_core.cli.verdicts import (
     folds_table,
     symbols_table,
 )
+from clm_core.domain import measures
 from clm_core.domain.errors import NotFound, RegistryUnavailable
 from clm_core.domain.vocabulary import ModelType
 
@@ -166,6 +167,7 @@ def _facts_table(
         ("seed", str(version.seed)),
         ("parameters", _pairs(readable(version.model_type, version.params))),
         *(("member", member) for member in _members(version)),
+        ("skill against a constant", _skill(version)),
         ("code", version.code_version),
         ("libraries", _pairs(version.environment)),
         ("bundle digest", version.bundle_digest),
@@ -188,6 +190,17 @@ def _members(version: "ModelVersion") -> list[str]:
         for each in EnsembleParams.parse(catalog.own_params(version.params)).members
         if isinstance(each, Member)
     ]
+
+
+def _skill(version: "ModelVersion") -> str:
+    """Skill of the registered model with the standard error."""
+    from clm_core.evidence.soundness import skill_of
+
+    skill = skill_of(version.train_metrics)
+    if skill is None:
+        return measures.NOT_MEASURED
+    error = f"standard error {measures.fine_percent(skill.error)}" if skill.measured else "error not measured"
+    return f"{measures.fine_percent(skill.value)}, {error}"
 
 
 def _pairs(values: Mapping[str, Any]) -> str:

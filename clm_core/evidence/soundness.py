@@ -61,6 +61,26 @@ class Skill:
         """Value below which the forecast is proven worse than the constant; NaN without an error."""
         return -WORSE_THAN_CONSTANT * self.error
 
+    @property
+    def measured(self) -> bool:
+        """True if the standard error is known, so that the skill can be compared with zero."""
+        return not math.isnan(self.error)
+
+    @property
+    def problem(self) -> str | None:
+        """Reason against the model in production, or None; none for a skill without a known error.
+
+        Zero is no limit: a real edge has a skill of some thousandths, and a single validation part shows less
+        than zero in a sixth of the fits.
+        """
+        # Written as `value >= least` so that a NaN value refuses.
+        if not self.measured or self.value >= self.least:
+            return None
+        if not math.isfinite(self.value):
+            return "the registered model's skill against a constant could not be measured"
+        distance = f", {-self.value / self.error:.1f} standard errors below zero" if self.error > 0 else ""
+        return f"the registered model's forecast is worse than a constant: skill {self.value:.2%}{distance}"
+
 
 def skill_of(train_metrics: Mapping[str, float]) -> Skill | None:
     """Skill in the metrics of a fit, or None for a kind of model without a loss."""

@@ -339,17 +339,17 @@ class Promotions:
             refusals = judged.refusals
             if refusals and not force:
                 raise PromotionRefused(model_id, label, refusals, advice)
-        inactive = self._inactivity(target)
-        if inactive is not None and not force:
-            raise PromotionRefused(model_id, label, [inactive], advice)
-        return bool(refusals) or inactive is not None
+        unsound = self._problems_of_bundle(target)
+        if unsound and not force:
+            raise PromotionRefused(model_id, label, unsound, advice)
+        return bool(refusals or unsound)
 
-    def _inactivity(self, target: ModelVersion) -> str | None:
-        """Reason against a version whose registered model holds one side, whatever its folds did."""
-        from clm_core.models import activity
+    def _problems_of_bundle(self, target: ModelVersion) -> tuple[str, ...]:
+        """Reasons against the registered model, whatever its folds did: one side, or no skill."""
+        from clm_core.registry.bundle_checks import checks_of
 
         with self.registry.fetched(target.model_path) as bundle:
-            return activity.problem_of(bundle)
+            return checks_of(bundle).problems
 
     def _roll_back(
         self,

@@ -36,6 +36,7 @@ from clm_core.models.bundle import load_bundle
 from clm_core.models.contract import Model, require_bars_needed
 from clm_core.models.pooled import PooledModel
 from clm_core.models.sizing import execution_of
+from clm_core.registry.bundle_checks import checks_of
 from clm_core.registry.loading import advice_on
 from clm_core.settings import load_settings
 
@@ -120,8 +121,10 @@ class Scorer:
             # own features come from the settings of this process, never from a bundle or a request
             own_features.use_files_of(lambda: load_settings().features.files)
         _require_may_serve(config["bundle_digest"])
+        model = load_bundle(bundle, digest=config["bundle_digest"])
+        _warn_of_problems(bundle, f"the version of {config['symbol']} {config['timeframe']}")
         return cls(
-            load_bundle(bundle, digest=config["bundle_digest"]),
+            model,
             config["symbol"],
             Timeframe(config["timeframe"]),
             Calendar(config["calendar"]),
@@ -201,6 +204,13 @@ def _require_may_serve(bundle_digest: str) -> None:
         raise ConflictError(advice.refusal)
     if advice.warning is not None:
         warnings.warn(advice.warning, stacklevel=2)
+
+
+def _warn_of_problems(bundle: Path, name: str) -> None:
+    """Warn of an unsound model; the alias of the load is not known here, so nothing is refused."""
+    problems = checks_of(bundle).problems
+    if problems:
+        warnings.warn(f"{name} is not sound: {'; '.join(problems)}", stacklevel=3)
 
 
 def accept_any_column_in_csv() -> None:

@@ -7,7 +7,7 @@ so a version is in production when the ledger says so.
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from clm_core.domain.promotions import PromotionState
+from clm_core.domain.promotions import Promotion, PromotionState
 from clm_core.domain.versions import ModelVersion
 from clm_core.domain.vocabulary import ModelStatus
 from clm_core.ledger.store import Ledger
@@ -36,6 +36,14 @@ def is_in_production(ledger: Ledger, version: ModelVersion) -> bool:
     if change is not None and change.state is PromotionState.INTENT and change.to_version == version.version:
         return True
     return ledger.version(version.model_id, version.version).status is ModelStatus.PRODUCTION
+
+
+def forced_change(ledger: Ledger, version: ModelVersion) -> Promotion | None:
+    """Change by which an admin forced the version into production; None for a version that was not forced."""
+    under_way = ledger.promotions.under_way(version.model_id)
+    changes = [*ledger.promotions.committed(version.model_id), *([under_way] if under_way else [])]
+    newest = [change for change in changes if change.to_version == version.version][-1:]
+    return next((change for change in newest if change.forced), None)
 
 
 def alias_refusal(ledger: Ledger, model_id: str, mlflow_version: int) -> str | None:

@@ -44,23 +44,11 @@ def _of_bundle(activity: BundleActivity | None) -> tuple[Reasoned, ...]:
 
 
 def _of_skill(skill: Skill | None) -> tuple[Reasoned, ...]:
-    """Check that the forecast is not proven worse than a constant; none for a skill without a known error.
-
-    Zero is no limit: a real edge has a skill of some thousandths, and a single validation part shows less
-    than zero in a sixth of the fits.
-    """
-    if skill is None or math.isnan(skill.error):
+    """Check that the forecast is not proven worse than a constant; none for a skill without a known error."""
+    if skill is None or not skill.measured:
         return ()
     check = limits.at_least("skill", skill.value, skill.least, CheckKind.SOUNDNESS)
-    return (
-        (
-            check,
-            f"the registered model's forecast is worse than a constant: skill {skill.value:.2%}, "
-            f"{-skill.value / skill.error:.1f} standard errors below zero"
-            if skill.error > 0
-            else limits.refusal(check),
-        ),
-    )
+    return ((check, skill.problem or limits.refusal(check)),)
 
 
 def _ruined(max_drawdown: float) -> float:
