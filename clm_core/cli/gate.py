@@ -12,7 +12,7 @@ from clm_core.cli.gate_simulations import power, simulate
 from clm_core.cli.naming import VersionName, find_version
 from clm_core.cli.output import AsJson, console, listing, print_json
 from clm_core.cli.settings_in_force import settings_for_look
-from clm_core.cli.verdicts import baseline_table, check_table, colored_headline
+from clm_core.cli.verdicts import colored_headline, verdict_tables
 
 app = typer.Typer(
     help="The promotion gate: levels, explanations of verdicts, competitions and simulations.",
@@ -87,9 +87,8 @@ def explain(
     )
     for reason in verdict.sentences:
         console.print(f"  - {reason}", highlight=False, soft_wrap=True)
-    console.print(check_table(verdict))
-    if verdict.baselines:
-        console.print(baseline_table(verdict))
+    for table in verdict_tables(verdict):
+        console.print(table)
     if changes:
         console.print("Changes that would let the version pass:")
         for change in changes:

@@ -28,6 +28,12 @@ def marked_estimate(check: "Check") -> str:
     return f"{check.estimate} [{COLOURS[check.status]}]{MARKS.get(check.status, ' ')}[/]"
 
 
+def verdict_tables(verdict: "Verdict") -> "list[Table]":
+    """Checks, folds, symbols of a pool and baselines, without the tables that the verdict has no rows for."""
+    tables = (check_table, folds_table, symbols_table, baseline_table)
+    return [table for table in (make(verdict) for make in tables) if table.row_count]
+
+
 def check_table(verdict: "Verdict") -> "Table":
     """All checks of a verdict."""
     from rich.box import SIMPLE_HEAVY

@@ -11,13 +11,7 @@ from rich.table import Table
 from clm_core.cli.naming import VersionName, find_version
 from clm_core.cli.output import AsJson, console, print_json
 from clm_core.cli.settings_in_force import settings_for_look
-from clm_core.cli.verdicts import (
-    baseline_table,
-    check_table,
-    colored_headline,
-    folds_table,
-    symbols_table,
-)
+from clm_core.cli.verdicts import colored_headline, verdict_tables
 from clm_core.domain import measures
 from clm_core.domain.errors import NotFound, RegistryUnavailable
 from clm_core.domain.vocabulary import ModelType
@@ -66,13 +60,8 @@ def show(version: VersionName, as_json: AsJson = False) -> None:
     )
     if evaluation.terms_digest is not None:
         console.print(f"terms of trading {evaluation.terms_digest[:12]}", highlight=False)
-    console.print(check_table(verdict))
-    if verdict.folds:
-        console.print(folds_table(verdict))
-    if verdict.by_symbol:
-        console.print(symbols_table(verdict))
-    if verdict.baselines:
-        console.print(baseline_table(verdict))
+    for table in verdict_tables(verdict):
+        console.print(table)
     for reason in verdict.sentences:
         console.print(f"  - {reason}", highlight=False, soft_wrap=True)
 

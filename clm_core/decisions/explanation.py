@@ -13,6 +13,7 @@ from clm_core.domain import measures
 from clm_core.domain.evaluations import (
     BASELINE_COLUMNS,
     CHECK_COLUMNS,
+    FOLD_COLUMNS,
     SYMBOL_COLUMNS,
     CheckKind,
     EvaluationResult,
@@ -178,6 +179,7 @@ def page(
         lucky_sharpe="" if verdict.luck is None else measures.ratio(verdict.luck.sharpe_ratio),
         pictures=pictures,
         symbol_columns=SYMBOL_COLUMNS,
+        fold_columns=FOLD_COLUMNS,
     )
 
 

@@ -407,7 +407,7 @@ BASELINE_LABELS = {
 }
 
 
-FOLD_COLUMNS = ("fold", "rounds", "skill", "Sharpe ratio", "exposure", "trades", "remark")
+FOLD_COLUMNS = ("fold", "rounds", "loss", "skill", "Sharpe ratio", "exposure", "trades", "remark")
 """Titles of the cells of a `FoldSummary`."""
 
 
@@ -441,6 +441,7 @@ class FoldSummary(BaseModel):
         # verdicts are stored as JSON that keeps NaN and infinity
         return moment.isoformat()
 
+    @computed_field  # type: ignore[prop-decorator]
     @property
     def skill(self) -> float | None:
         """1 - loss / loss of the constant; None where unknown."""
@@ -454,6 +455,7 @@ class FoldSummary(BaseModel):
         return (
             f"{self.start:%Y-%m-%d} to {self.end:%Y-%m-%d}",
             "-" if self.rounds is None else measures.count(self.rounds),
+            "-" if self.loss is None else measures.significant(self.loss),
             "-" if self.skill is None else measures.fine_percent(self.skill),
             measures.ratio(self.sharpe_ratio),
             measures.percent(self.exposure),

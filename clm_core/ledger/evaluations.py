@@ -15,7 +15,12 @@ from clm_core.domain.stored_evidence import StoredEvidence
 from clm_core.ledger import audit_records, events, leases, rows, versions
 from clm_core.ledger.tables import Base, EvaluationRow, EvidenceRow, TrialRow
 
-_DERIVED: Any = {"legs": True, "headline": True, "checks": {"__all__": set(DERIVED)}}
+_DERIVED: Any = {
+    "legs": True,
+    "headline": True,
+    "checks": {"__all__": set(DERIVED)},
+    "folds": {"__all__": {"skill"}},
+}
 """Fields of a verdict that follow from the others, and are not stored."""
 _EVALUATIONS = Base.metadata.tables[EvaluationRow.__tablename__]
 _TRIALS = Base.metadata.tables[TrialRow.__tablename__]
@@ -31,6 +36,11 @@ FROM (
 ) newest
 WHERE model_id = :model_id AND version = :version
 """)
+
+
+def stored_verdict(verdict: Verdict) -> dict[str, Any]:
+    """Verdict as the ledger stores it, without the fields that follow from others."""
+    return verdict.model_dump(exclude=_DERIVED)
 
 
 class EvaluationStore:
@@ -61,7 +71,7 @@ class EvaluationStore:
         job = versions.job_of(result.model_id, result.version)
         row = result.model_dump(exclude={"terms"}) | {
             "terms": None if result.terms is None else result.terms.model_dump(mode="json"),
-            "verdict": verdict.model_dump(exclude=_DERIVED),
+            "verdict": stored_verdict(verdict),
             "policy": policy.model_dump(),
             "bundle_digest": bundle_digest,
             "trial_id": _newest_trial(job),

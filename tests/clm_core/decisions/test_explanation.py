@@ -2,7 +2,7 @@
 
 import re
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ from clm_core.decisions import gate
 from clm_core.decisions.cases import BaselineAlpha, Case
 from clm_core.decisions.explanation import Proof, changes_to_pass, page, textbook_lengths
 from clm_core.decisions.gate_policy import EvidenceLevels, GatePolicy
-from clm_core.domain.evaluations import Decision, EvaluationResult, Verdict
+from clm_core.domain.evaluations import Decision, EvaluationResult, FoldSummary, Verdict
 from clm_core.evidence.regression import JointAlpha
 from clm_core.evidence.soundness import Activity
 from clm_core.evidence.track_record import TrackRecord, track_record
@@ -155,3 +155,23 @@ def test_a_page_without_evidence_has_no_pictures() -> None:
     html = page("m v", verdict, evaluation(verdict), None, HOUR)
     assert "<svg" not in html
     assert gate.THRESHOLDS_ALONE in html
+
+
+def test_the_page_has_a_row_a_fold(undecided: tuple[TrackRecord, Verdict]) -> None:
+    record, verdict = undecided
+    day = datetime(2025, 1, 1, tzinfo=UTC)
+    fold = FoldSummary(
+        start=day,
+        end=day,
+        rounds=1.0,
+        loss=0.694,
+        loss_of_constant=0.693,
+        sharpe_ratio=-0.2,
+        exposure=0.0,
+        trades=0,
+        remarks=("flat on every bar",),
+    )
+    with_fold = verdict.model_copy(update={"folds": (fold,)})
+    html = page("m v", with_fold, evaluation(verdict), proof_of(record, verdict), HOUR)
+    assert all(f">{cell}</td>" in html for cell in fold.cells)
+    assert "by fold" not in page("m v", verdict, evaluation(verdict), proof_of(record, verdict), HOUR)
