@@ -12,7 +12,7 @@ function behind `clm retrain` with the settings, costs and parameters that the p
 (XGBoost).
 
 **Continuation**: moves on heavy volume continue, moves on light volume do not. A hidden state remembers the
-moves of the bars with heavy volume, three in ten with four fifths of the variance, and is the drift of the
+moves of the bars with heavy volume, three in ten with nine tenths of the variance, and is the drift of the
 price: small, and greatest after three days. Following it pays as trends do: the side changes after losses and
 stays through gains, so that losses are many and small. Neither a holder nor a trend rule of 30 to 120 days
 sees much of it. With shuffled labels the moves of the bars are shuffled among the bars, so that nothing
