@@ -58,6 +58,7 @@ class RetrainRequest(OfModel):
         default_factory=dict,
         title="Training parameters",
         description='Parameters that differ from the model type\'s defaults, as JSON: {"max_depth": 5}. '
+        'Sizing and execution are sections of their own: {"sizing": {"max_turnover": 60}}. '
         "Unknown names and values out of range are refused; the error lists the valid parameters.",
     )
     seed: int = Field(default=0, ge=0, description="Seed of everything random in the training.")

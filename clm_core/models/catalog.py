@@ -223,7 +223,7 @@ def load(folder: Path, card: ModelCard) -> SizedModel:
     params = stored_params(card.model_type, card.params, None if plugin is None else plugin.origin.name)
     split = _Split.of(params)
     sizing = split.sizing_section(None)
-    unsized = {"params": dict(split.own), "bars_needed": _bars_by_signal(card.bars_needed, sizing)}
+    unsized = {"params": dict(split.own), "bars_needed": _bars_by_signal(card, sizing)}
     inner = kind.load(folder, card.model_copy(update=unsized))
     return SizedModel(inner, sizing, split.execution_section(FIXED_UNITS))
 
@@ -386,8 +386,8 @@ def _invalid(section: str, error: ValidationError, record: type[BaseModel]) -> I
     return InvalidTrainingParams(f"{problems}. Valid parameters: {names}")
 
 
-def _bars_by_signal(bars_needed: int | None, sizing: Sizing | None) -> int | None:
+def _bars_by_signal(card: ModelCard, sizing: Sizing | None) -> int | None:
     """Bars needed by the signal of a stored model, from the number needed by the positions."""
-    if bars_needed is None or sizing is None:
-        return bars_needed
-    return sizing.bars_by_signal(bars_needed)
+    if card.bars_needed is None or sizing is None:
+        return card.bars_needed
+    return sizing.bars_by_signal(card.bars_needed, card.trained_on.timeframe.seconds)

@@ -14,11 +14,17 @@ A signal in [-1, 1] says direction and conviction. At each bar, within the unbro
 6.  Cap: at most `max_position` in size.
 7.  No-trade band: the position held stays while its distance from the position wanted is at most the band, a
     fraction of a full position; beyond, the position wanted is taken. A wanted position of 0 is always taken.
+8.  Turnover: with a `max_turnover`, the size of the position traded grows in each period on the clock by at
+    most an allowance, `Sizing.growth_limit`; it never exceeds that of the position held of step 7, on the
+    same side. Growth of the position held takes the allowance first; what a period leaves lets a position
+    that is behind catch up at the first bar of the next. Reductions are taken at once, and a change of side
+    is a reduction to 0 and growth on the other side.
 
 No step sees a later bar, and memory is finite to the last bit: averages are sums over windows of four
-half-lives, taken in the same order whatever the history, and the position held starts anew, at the position
-wanted, at the start of a stretch and at moments on the clock every `anchor_bars` bar lengths. So
-`Sizing.bars_needed` bars give the positions of the whole history.
+half-lives, taken in the same order whatever the history; the position held starts anew, at the position
+wanted, at the start of a stretch and at moments on the clock every `anchor_bars` bar lengths; and growth is
+allowed by the position held alone, by more than a full position over two periods. So `Sizing.bars_needed`
+bars give the positions of the whole history.
 """
 
 from collections.abc import Mapping, Sequence
@@ -101,8 +107,11 @@ def size_positions(
     lowest = 0.0 if sizing.long_only else -sizing.max_position
     wanted = np.clip(wanted, lowest, sizing.max_position)
     band = sizing.no_trade_band * np.minimum(full, sizing.max_position)
+    held = _held(wanted, band, _restarts(bars, sizing.anchor_bars))
+    if (limit := sizing.growth_limit(bars.timeframe.seconds)) is not None:
+        held = _grown(held, limit.allowance, _periods(bars, limit.period), _starts(bars))
     # adding 0.0 turns -0.0 into 0.0
-    return _held(wanted, band, _restarts(bars, sizing.anchor_bars)) + 0.0
+    return held + 0.0
 
 
 def convictions_of(bars: Bars, signal: Floats, sizing: Sizing) -> Floats:
@@ -152,11 +161,16 @@ def _starts(bars: Bars) -> NDArray[np.int64]:
 
 def _restarts(bars: Bars, anchor_bars: int) -> NDArray[np.bool_]:
     """True in rows at which the position held starts anew, shape (n_bars,)."""
+    period = _periods(bars, anchor_bars)
+    is_anchor = np.diff(period, prepend=period[0] - 1) != 0
+    return np.asarray(is_anchor | (_starts(bars) == np.arange(len(bars))))
+
+
+def _periods(bars: Bars, length: int) -> NDArray[np.int64]:
+    """Number of the period of each bar, periods of `length` bar lengths on the clock, shape (n_bars,)."""
     # in whole bars, counted from the Monday before 1970
     bar = (bars.time + MONDAY * 60_000_000_000) // bars.timeframe.nanoseconds
-    block = bar // anchor_bars
-    is_anchor = np.diff(block, prepend=block[0] - 1) != 0
-    return np.asarray(is_anchor | (_starts(bars) == np.arange(len(bars))))
+    return np.asarray(bar // length)
 
 
 @_compiled
@@ -217,6 +231,41 @@ def _held(wanted: Floats, band: Floats, restarts: NDArray[np.bool_]) -> Floats:
     return held
 
 
+@_compiled
+def _grown(held: Floats, allowance: float, periods: NDArray[np.int64], starts: NDArray[np.int64]) -> Floats:
+    """Positions whose growth in each period is at most the allowance, shape (n,).
+
+    Args:
+        held: positions without the limit, shape (n,).
+        allowance: growth of a period, more than the largest size of a position held.
+        periods: number of each row's period, shape (n,).
+        starts: first row of the stretch of each row, shape (n,).
+    """
+    grown = np.empty(len(held))
+    left = allowance
+    before = 0.0
+    size = 0.0
+    for row in range(len(held)):
+        allowed = 0.0
+        if starts[row] == row:
+            left = allowance
+            before = 0.0
+            size = 0.0
+        elif periods[row] != periods[row - 1]:
+            # a period without bars, while the market is closed, leaves all of its allowance
+            allowed = left + allowance * (periods[row] - periods[row - 1] - 1)
+            left = allowance
+        if not held[row] * before > 0.0:
+            before = 0.0
+            size = 0.0
+        spent = min(max(abs(held[row]) - abs(before), 0.0), left)
+        left -= spent
+        size = min(size + spent + allowed, abs(held[row]))
+        grown[row] = np.sign(held[row]) * size
+        before = held[row]
+    return grown
+
+
 @dataclass(frozen=True, eq=False)
 class SizedModel:
     """A model of any kind with the sizing and the execution of the version."""
@@ -254,7 +303,9 @@ class SizedModel:
         if self.sizing is None:
             return self.inner.bars_needed
         by_signal = self._bars_by_signal
-        return None if by_signal is None else self.sizing.bars_needed(by_signal)
+        if by_signal is None:
+            return None
+        return self.sizing.bars_needed(by_signal, self.trained_on.timeframe.seconds)
 
     @property
     def bars_by_convictions(self) -> int | None:

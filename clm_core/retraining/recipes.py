@@ -8,7 +8,7 @@ from clm_core.domain.jobs import TrainingJob
 from clm_core.domain.recipes import RecipeIdentity
 from clm_core.domain.walk_forward import WalkForwardPlan
 from clm_core.models import catalog
-from clm_core.models.params import own_origins
+from clm_core.models.params import SIZING, own_origins
 
 _OF_A_MEMBER = ("model_type", "plugin", "params")
 """Fields of an ensemble's member that a newer version of the member shares."""
@@ -45,8 +45,17 @@ def recipe_of(job: TrainingJob, plan: WalkForwardPlan, installation: ExecutionRu
 
 def _without_versions(params: dict[str, Any]) -> dict[str, Any]:
     """Parameters with the members of an ensemble by their own recipes: a retrained member is the same."""
+    params = _without_unset_limit(params)
     members = params.get("members")
     if not members:
         return params
     recipes = [{name: member[name] for name in _OF_A_MEMBER} for member in members]
-    return params | {"members": recipes}
+    return params | {"members": [each | {"params": _without_unset_limit(each["params"])} for each in recipes]}
+
+
+def _without_unset_limit(params: dict[str, Any]) -> dict[str, Any]:
+    """Parameters as recorded before the sizing had a `max_turnover`, where none is set: the same recipe."""
+    sizing = params.get(SIZING)
+    if not isinstance(sizing, dict) or sizing.get("max_turnover") is not None:
+        return params
+    return params | {SIZING: {name: value for name, value in sizing.items() if name != "max_turnover"}}

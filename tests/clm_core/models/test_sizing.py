@@ -23,8 +23,11 @@ from clm_core.models.trees.boosting import SIZING
 
 YEAR = 8_760
 HOUR = Timeframe.H1.nanoseconds
+AN_HOUR = Timeframe.H1.seconds
 QUICK = Sizing(scale_half_life=30.0, volatility_half_life=20.0, anchor_bars=48)
 """Short windows: 190 bars of memory."""
+ABRUPT = Sizing(smoothing_half_life=0.0, target_volatility=None, no_trade_band=0.0, anchor_bars=1)
+"""Positions are the signal; other steps act alone."""
 STEPS = st.builds(
     Sizing,
     smoothing_half_life=st.sampled_from([0.0, 3.0, 12.0]),
@@ -36,6 +39,7 @@ STEPS = st.builds(
     max_position=st.sampled_from([0.3, 1.0]),
     no_trade_band=st.sampled_from([0.0, 0.4, 1.0]),
     anchor_bars=st.sampled_from([1, 24, 100]),
+    max_turnover=st.sampled_from([None, 60.0, 400.0]),
 )
 unhurried = settings(max_examples=60, deadline=None)
 
@@ -112,12 +116,12 @@ def test_the_bars_needed_give_the_position_of_all_history_to_the_bit(
     sizing: Sizing, seed: int, closes: bool
 ) -> None:
     calendar = Calendar.WEEKDAYS if closes else Calendar.ALWAYS
-    bars = random_bars(900, seed, calendar=calendar)
-    signal = random_signal(900, seed)
+    bars = random_bars(1_500, seed, calendar=calendar)
+    signal = random_signal(1_500, seed)
     whole = size_positions(bars, signal, sizing, periods_per_year=YEAR)
     # a signal without memory needs the last bar alone
-    needed = sizing.bars_needed(1)
-    for end in (900, 823):
+    needed = sizing.bars_needed(1, AN_HOUR)
+    for end in (1_500, 1_423):
         for count in (needed, needed + 1, needed + 37):
             window = slice(end - count, end)
             last = size_positions(bars[window], signal[window], sizing, periods_per_year=YEAR)[-1]
@@ -134,6 +138,26 @@ def test_a_bar_less_than_the_bars_needed_gives_other_positions_somewhere() -> No
         for end in range(needed, 1_500)
     ]
     assert not np.array_equal(lasts, whole[needed - 1 : -1])
+
+
+@pytest.mark.parametrize("jumpiness", [0.01, 0.1, 0.5])
+def test_the_bars_needed_with_a_turnover_limit_are_not_one_too_few_or_too_many(jumpiness: float) -> None:
+    n = 3_000
+    bars = random_bars(n, seed=1)
+    rng = np.random.default_rng(1)
+    signal = np.cumsum(rng.choice([-1.0, 0.0, 1.0], n) * (rng.random(n) < jumpiness)) % 3 - 1
+    sizing = ABRUPT.model_copy(update={"smoothing_half_life": 0.5, "max_turnover": 2 * YEAR / 9})
+    whole = size_positions(bars, signal, sizing)
+    needed = sizing.bars_needed(1, AN_HOUR)
+    assert needed == 22
+
+    def differing(count: int) -> int:
+        windows = (slice(end - count, end) for end in range(needed, n))
+        lasts = [size_positions(bars[window], signal[window], sizing)[-1] for window in windows]
+        return int(np.count_nonzero(lasts != whole[needed - 1 : -1]))
+
+    assert differing(needed) == 0
+    assert differing(needed - 1) > 0
 
 
 def test_a_stretch_after_an_outage_starts_as_a_series_of_its_own(holed: Bars) -> None:
@@ -216,6 +240,18 @@ def test_a_section_stored_in_full_before_a_field_keeps_the_meaning_of_its_absenc
     assert catalog.version_sizing({"sizing": older}) == Sizing(smoothing_half_life=36.0)
 
 
+def test_a_section_stored_before_the_turnover_limit_means_none() -> None:
+    older = Sizing(scale_half_life=40.0).model_dump(exclude={"max_turnover"})
+    recorded = catalog.recipe(ModelType.RL_V2, {"sizing": older}, Costs()).sizing
+    requested = catalog.recipe(ModelType.RL_V2, {"sizing.long_only": True}, Costs()).sizing
+    lifted = catalog.recipe(ModelType.RL_V2, {"sizing.max_turnover": "none"}, Costs()).sizing
+    assert recorded is not None
+    assert requested is not None
+    assert lifted is not None
+    assert (recorded.max_turnover, requested.max_turnover, lifted.max_turnover) == (None, None, None)
+    assert catalog.version_sizing({"sizing": older}) == Sizing(scale_half_life=40.0)
+
+
 def test_volatility_that_doubles_halves_the_positions() -> None:
     calm = random_bars(2_000, seed=1, volatility=0.3)
     steps = np.diff(np.log(calm.close), prepend=np.log(100.0))
@@ -249,6 +285,97 @@ def test_the_no_trade_band_and_smoothing_cut_the_turnover_by_more_than_half() ->
     eager = Sizing(smoothing_half_life=0.0, no_trade_band=0.0)
     turnover = [np.abs(np.diff(size_positions(bars, signal, sizing))).sum() for sizing in (eager, Sizing())]
     assert turnover[1] < 0.5 * turnover[0]
+
+
+def largest_excess(positions: Floats, a_bar: float) -> float:
+    """Largest excess of the turnover of any span of bars over an amount a bar."""
+    turnover = np.abs(np.diff(positions, prepend=0.0)) - a_bar
+    balance = np.append(0.0, np.cumsum(turnover))
+    return float((balance - np.minimum.accumulate(balance)).max())
+
+
+@unhurried
+@given(
+    st.builds(
+        Sizing,
+        smoothing_half_life=st.sampled_from([0.0, 3.0]),
+        scale_half_life=st.just(10.0),
+        target_volatility=st.sampled_from([None, 0.5]),
+        volatility_half_life=st.just(5.0),
+        max_position=st.sampled_from([0.3, 1.0]),
+        no_trade_band=st.sampled_from([0.0, 0.6]),
+        anchor_bars=st.sampled_from([1, 100]),
+        max_turnover=st.sampled_from([30.0, 60.0, 300.0, 2_000.0]),
+    ),
+    st.integers(0, 1_000),
+    st.sampled_from([0.002, 0.02, 0.3]),
+    st.booleans(),
+)
+def test_the_turnover_of_any_span_is_at_most_the_limit_and_five_full_positions(
+    sizing: Sizing, seed: int, jumpiness: float, closes: bool
+) -> None:
+    n = 6_000
+    bars = random_bars(n, seed, calendar=Calendar.WEEKDAYS if closes else Calendar.ALWAYS)
+    rng = np.random.default_rng(seed)
+    jumps = rng.random(n) < jumpiness
+    signal = rng.choice([-1.0, -0.5, 0.0, 0.5, 1.0], n)[np.maximum.accumulate(np.arange(n) * jumps)]
+    positions = size_positions(bars, signal, sizing, periods_per_year=YEAR)
+    limit = sizing.growth_limit(AN_HOUR)
+    assert limit is not None
+    assert sizing.max_turnover is not None
+    # the hours of a closed market count as well: the excess is measured on the clock
+    hours = np.diff(bars.time, prepend=bars.time[0] - HOUR) // HOUR
+    held = np.repeat(positions, np.append(hours[1:], 1))
+    slack = 4 * limit.allowance + sizing.max_position
+    assert largest_excess(held, sizing.max_turnover / YEAR) <= slack + 1e-6
+    assert sizing.max_position < limit.allowance
+    assert limit.allowance <= sizing.max_position + sizing.max_turnover / 2 / YEAR + 1e-6
+
+
+def test_a_turnover_limit_keeps_sides_never_adds_and_lets_positions_be_reduced_at_once() -> None:
+    bars = random_bars(6_000, seed=4)
+    signal = random_signal(6_000, seed=4)
+    free = size_positions(bars, signal, Sizing(target_volatility=0.6))
+    held = size_positions(bars, signal, Sizing(target_volatility=0.6, max_turnover=40.0))
+    assert (held * free >= 0).all()
+    assert (np.abs(held) <= np.abs(free)).all()
+    assert not held[free == 0].any()
+    turnover = [np.abs(np.diff(each)).sum() for each in (held, free)]
+    assert turnover[0] < 0.8 * turnover[1]
+
+
+def test_growth_beyond_the_allowance_waits_for_the_first_bar_of_the_next_period() -> None:
+    bars = random_bars(1_000, seed=1)
+    sizing = ABRUPT.model_copy(update={"max_turnover": 2 * YEAR / 100})
+    limit = sizing.growth_limit(AN_HOUR)
+    assert limit is not None
+    assert (limit.period, limit.allowance) == (101, pytest.approx(1.01))
+    first = int(np.flatnonzero((bars.time // HOUR + 72) % 101 == 0)[1])
+    signal = np.zeros(1_000)
+    # bought, given up and sold short within a period: the allowance is spent
+    signal[first : first + 10] = 1.0
+    signal[first + 20 :] = -1.0
+    positions = size_positions(bars, signal, sizing)
+    assert positions[first : first + 10].tolist() == [1.0] * 10
+    assert positions[first + 20 : first + 202] == pytest.approx(-0.01)
+    assert positions[first + 202 :] == pytest.approx(-1.0)
+
+
+def test_a_turnover_limit_that_is_never_reached_changes_no_bit() -> None:
+    bars = random_bars(3_000, seed=4)
+    signal = random_signal(3_000, seed=4)
+    limited = size_positions(bars, signal, Sizing(max_turnover=1_000.0))
+    assert np.array_equal(limited, size_positions(bars, signal, Sizing()))
+
+
+@pytest.mark.parametrize(("timeframe", "period"), [("1m", 21_025), ("1h", 351), ("1d", 15), ("1w", 3)])
+def test_the_memory_of_a_turnover_limit_is_a_span_of_time(timeframe: str, period: int) -> None:
+    sizing = Sizing(max_turnover=50.0)
+    seconds = Timeframe(timeframe).seconds
+    assert sizing.bars_needed(7, seconds) == Sizing().bars_needed(7) + 2 * period
+    assert sizing.bars_by_signal(sizing.bars_needed(7, seconds), seconds) == 7
+    with pytest.raises(ValueError, match="name the length of a bar"):
+        sizing.bars_needed(7)
 
 
 def test_between_anchors_a_position_within_the_band_is_kept() -> None:

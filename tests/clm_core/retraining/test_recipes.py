@@ -33,12 +33,21 @@ def test_a_default_written_out_makes_no_other_recipe() -> None:
     assert digest(job(training_params={"rounds": 500, "sizing.max_position": 1.0})) == digest(job())
 
 
+def test_a_recipe_without_a_turnover_limit_is_that_of_before_there_were_limits() -> None:
+    older = catalog.requested_params(ModelType.LIGHTGBM, {})
+    del older["sizing"]["max_turnover"]
+    plan = WalkForwardPlan().for_request(365, 365)
+    recipe = recipe_of(job(), plan, NEW_VERSIONS)
+    assert recipe.params["sizing"].keys() == older["sizing"].keys()
+
+
 @pytest.mark.parametrize(
     "changes",
     [
         {"training_params": {"rounds": 501}},
         {"training_params": {"label": "triple_barrier"}},
         {"training_params": {"sizing.target_volatility": 0.2}},
+        {"training_params": {"sizing.max_turnover": 60}},
         {"training_params": {"execution.stop_loss": 0.05}},
         {"training_params": {"features": ["log_return_1", "rsi_14"]}},
         {"dataset_span_days": 366},
@@ -80,6 +89,9 @@ def test_an_ensemble_of_retrained_members_has_the_same_recipe_and_one_of_changed
 
     assert ensemble(member("v2")) == ensemble(member("v1"))
     assert ensemble(member("v2", rounds=7)) != ensemble(member("v1"))
+    before_limits = member("v1")
+    del before_limits["params"]["sizing"]["max_turnover"]
+    assert ensemble(member("v2")) == ensemble(before_limits)
 
 
 def test_a_changed_plugin_makes_another_recipe(monkeypatch: pytest.MonkeyPatch) -> None:
