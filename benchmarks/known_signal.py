@@ -1,11 +1,14 @@
 """Sizing of a known signal: share of the net Sharpe ratio that sized positions keep of unsized positions.
 
-    python -m benchmarks.known_signal
+    python -m benchmarks.known_signal [SIZING ...]     by default all of them
+    python -m benchmarks.known_signal rl_v2 --set smoothing_half_life=48
+    python -m benchmarks.known_signal rl_v2 --volatility 0.08 --cost-bps 0.7
 
 Five years of hourly bars are simulated: volatility moves around 60 % a year (exponential Ornstein-Uhlenbeck,
 half-life ten days), shocks have fat tails (Student t, five degrees of freedom), and a signal with a known
 half-life predicts the next bar. The strength of the signal is such that the signal itself, traded unsized at
-7 bps a side, has a given net Sharpe ratio. `kept` is the net Sharpe ratio of the sized positions over that of
+7 bps a side, has a given net Sharpe ratio. Calm markets are those of `--volatility`, cheap ones those of
+`--cost-bps`. `kept` is the net Sharpe ratio of the sized positions over that of
 the unsized.
 
 The signal of RL v2 is a side: short, flat or long, and flat most of the time. It is the side of a strong
@@ -23,7 +26,7 @@ from clm_core.backtest.metrics import summarise
 from clm_core.backtest.results import Metrics
 from clm_core.domain.costs import Costs
 from clm_core.domain.execution import REBALANCE_BAND, Execution
-from clm_core.domain.sizing import Sizing
+from clm_core.domain.sizing import Sizing, sizing_of
 from clm_core.market.bars import Bars, Floats
 from clm_core.market.timeframes import Calendar, Timeframe
 from clm_core.models.networks import forecasting
@@ -104,18 +107,22 @@ def compare(
     n_bars: int = BARS,
     *,
     of_sides: bool = False,
+    yearly_volatility: float = YEARLY_VOLATILITY,
+    costs: Costs = COSTS,
 ) -> Kept:
     """Unsized and sized positions of a signal with a given half-life and net Sharpe ratio when unsized.
 
     Args:
         of_sides: True for a signal that is a side, short, flat or long.
+        yearly_volatility: volatility of the simulated market.
+        costs: costs of trading there.
     """
-    world = _world(half_life, n_bars, np.random.default_rng(seed), of_sides)
+    world = _world(half_life, n_bars, np.random.default_rng(seed), of_sides, yearly_volatility)
     unsized_rules = Execution()
 
     def unsized(strength: float) -> Metrics:
         bars = world.bars(strength)
-        return summarise(backtest(bars, world.signal, COSTS, unsized_rules), bars.periods_per_year)
+        return summarise(backtest(bars, world.signal, costs, unsized_rules), bars.periods_per_year)
 
     low, high = 0.0, 2.0
     for _ in range(30):
@@ -123,11 +130,13 @@ def compare(
         low, high = (middle, high) if unsized(middle).sharpe_ratio < net_sharpe else (low, middle)
     bars = world.bars(high)
     positions = size_positions(bars, world.signal, sizing)
-    result = backtest(bars, positions, COSTS, Execution(rebalance_band=REBALANCE_BAND))
+    result = backtest(bars, positions, costs, Execution(rebalance_band=REBALANCE_BAND))
     return Kept(unsized(high), summarise(result, bars.periods_per_year))
 
 
-def _world(half_life: float, n_bars: int, rng: np.random.Generator, of_sides: bool) -> _World:
+def _world(
+    half_life: float, n_bars: int, rng: np.random.Generator, of_sides: bool, yearly_volatility: float
+) -> _World:
     strength = ornstein_uhlenbeck(half_life, n_bars, rng)
     signal = sides(strength) if of_sides else np.clip(0.5 * strength, -1.0, 1.0)
     log_volatility = LOG_VOLATILITY_DEVIATION * ornstein_uhlenbeck(VOLATILITY_HALF_LIFE, n_bars, rng)
@@ -135,7 +144,7 @@ def _world(half_life: float, n_bars: int, rng: np.random.Generator, of_sides: bo
     centred = np.exp(log_volatility - LOG_VOLATILITY_DEVIATION**2)
     deviation = np.sqrt(DEGREES_OF_FREEDOM / (DEGREES_OF_FREEDOM - 2))
     noise = rng.standard_t(DEGREES_OF_FREEDOM, n_bars) / deviation
-    return _World(signal, noise, YEARLY_VOLATILITY / np.sqrt(8_760) * centred)
+    return _World(signal, noise, yearly_volatility / np.sqrt(8_760) * centred)
 
 
 def sides(strength: Floats) -> Floats:
@@ -161,13 +170,42 @@ def ornstein_uhlenbeck(half_life: float, n: int, rng: np.random.Generator) -> Fl
     return np.asarray(lfilter([1.0], [1.0, -keep], shocks))
 
 
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("sizings", nargs="*", metavar="SIZING", help=", ".join(SIZINGS))
+    parser.add_argument(
+        "--set", nargs="+", default=[], metavar="NAME=VALUE", help="constants in place of the sizing's own"
+    )
+    parser.add_argument("--volatility", type=float, default=YEARLY_VOLATILITY, help="of a year, a fraction")
+    parser.add_argument("--cost-bps", type=float, help="a side, basis points; default: 7")
+    arguments = parser.parse_args()
+    if unknown := [name for name in arguments.sizings if name not in SIZINGS]:
+        parser.error(f"no sizing {unknown[0]!r}: choose from {', '.join(SIZINGS)}")
+    return arguments
+
+
 def main() -> None:
-    argparse.ArgumentParser(description=__doc__).parse_args()
+    arguments = parse_arguments()
+    varied = dict(each.split("=", 1) for each in arguments.set)
+    cost_bps = arguments.cost_bps
+    costs = COSTS if cost_bps is None else Costs(fee_bps=cost_bps, slippage_bps=0.0)
     print("| sizing | half-life, bars | net Sharpe unsized | kept | volatility | turnover | drawdown |")
     print("| --- | --- | --- | --- | --- | --- | --- |")
-    for name, half_life, net_sharpe in product(SIZINGS, HALF_LIVES, NET_SHARPES):
+    for name, half_life, net_sharpe in product(arguments.sizings or SIZINGS, HALF_LIVES, NET_SHARPES):
+        sizing = sizing_of(varied, SIZINGS[name])
+        assert sizing is not None
         results = [
-            compare(half_life, net_sharpe, SIZINGS[name], seed, of_sides=name in OF_SIDES)
+            compare(
+                half_life,
+                net_sharpe,
+                sizing,
+                seed,
+                of_sides=name in OF_SIDES,
+                yearly_volatility=arguments.volatility,
+                costs=costs,
+            )
             for seed in range(SEEDS)
         ]
         kept = np.mean([each.kept for each in results])

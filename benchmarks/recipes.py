@@ -4,8 +4,9 @@ python -m benchmarks.recipes [KIND ...]             measure the kinds (default: 
 python -m benchmarks.recipes --choice [KIND ...]    the series and years on which the defaults were chosen
 python -m benchmarks.recipes --before [KIND ...]    the recipes before sizing, labels and the band
 python -m benchmarks.recipes --all                  every kind, both tables; two hours or more
-python -m benchmarks.recipes [--choice] KIND --only SERIES [--seed N]
-                                                    one series, with another seed: printed, not recorded
+python -m benchmarks.recipes [--choice] KIND --only SERIES [--seed N] [--param NAME=VALUE ...]
+                                                    one series, with another seed or other parameters:
+                                                    printed, not recorded
 
 The bars are read from CLM_BENCHMARK_DATA, by default ../shared/data. Each kind is walked forward by the plan
 of a retrain without further options (`retraining.plans`): folds at fixed dates, 40 % of the default span for
@@ -21,7 +22,7 @@ import json
 import os
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from functools import cache
@@ -185,17 +186,20 @@ def scaled(bars: Bars, volatility: float) -> Bars:
     return replace(bars, **prices)
 
 
-def measure(kind: str, window: Window, legacy: bool, seed: int = 0) -> list[YearResult]:
+def measure(
+    kind: str, window: Window, legacy: bool, seed: int = 0, changed: Mapping[str, str] | None = None
+) -> list[YearResult]:
     """Results of a kind at its defaults, newest year last.
 
     Args:
         legacy: True for the defaults before sizing, labels, the band and folds at fixed dates.
+        changed: training parameters in place of the defaults.
     """
     bars = bars_of(window)
     market = market_of(bars)
     model_type = ModelType(kind)
     params = catalog.stored_params(model_type, {}) if legacy else {}
-    recipe = catalog.recipe(model_type, params, market.terms.costs)
+    recipe = catalog.recipe(model_type, params | (changed or {}), market.terms.costs)
     out = out_of_sample(recipe, bars, EQUAL_FOLDS if legacy else None, seed)
     traded = market.under(recipe.execution)
     free = MarketTerms(traded.terms.model_copy(update={"costs": FREE}))
@@ -403,14 +407,22 @@ def windows_of(part: str) -> tuple[Window, ...]:
     return CHOICE if part == "choice" else REPORTED
 
 
-def show(part: str, kinds: Sequence[str], name: str, seed: int) -> None:
+def windows_named(part: str, name: str) -> list[Window]:
+    """Windows of a part by the beginning of the series' name."""
+    windows = [window for window in windows_of(part) if window.name.startswith(name)]
+    if not windows:
+        names = ", ".join(dict.fromkeys(window.name for window in windows_of(part)))
+        raise SystemExit(f"no series begins with {name!r}: choose one of {names}")
+    return windows
+
+
+def show(part: str, kinds: Sequence[str], name: str, seed: int, changed: Mapping[str, str]) -> None:
     """Print the results of series by the beginning of the name, without a record."""
+    windows = windows_named(part, name)
     for kind in kinds:
-        windows = [window for window in windows_of(part) if window.name.startswith(name)]
-        years = [year for window in windows for year in measure(kind, window, part == "before", seed)]
-        if not years:
-            names = ", ".join(dict.fromkeys(window.name for window in windows_of(part)))
-            raise SystemExit(f"no series begins with {name!r}: choose one of {names}")
+        years = [
+            year for window in windows for year in measure(kind, window, part == "before", seed, changed)
+        ]
         for year in years:
             print(
                 f"{kind} {year.window} year to {year.end}: Sharpe ratio {year.sharpe:.2f}, "
@@ -462,6 +474,9 @@ def main() -> None:
     parser.add_argument("kinds", nargs="*", default=TREES)
     parser.add_argument("--only", metavar="SERIES", help="beginning of the name of a series; not recorded")
     parser.add_argument("--seed", type=int, default=0, help="with --only: seed of every fit")
+    parser.add_argument(
+        "--param", nargs="+", default=[], metavar="NAME=VALUE", help="with --only: training parameters"
+    )
     part = parser.add_mutually_exclusive_group()
     part.add_argument("--choice", action="store_true")
     part.add_argument("--before", action="store_true")
@@ -471,11 +486,12 @@ def main() -> None:
         for each in ("reported", "before"):
             run(each, KINDS)
         return
-    if arguments.seed and not arguments.only:
-        parser.error("--seed needs --only: the tables have the seed 0")
+    if (arguments.seed or arguments.param) and not arguments.only:
+        parser.error("--seed and --param need --only: the tables have the seed 0 and the defaults")
     part_name = "choice" if arguments.choice else "before" if arguments.before else "reported"
     if arguments.only:
-        show(part_name, arguments.kinds, arguments.only, arguments.seed)
+        changed = dict(each.split("=", 1) for each in arguments.param)
+        show(part_name, arguments.kinds, arguments.only, arguments.seed, changed)
         return
     run(part_name, arguments.kinds)
 

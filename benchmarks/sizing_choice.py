@@ -1,11 +1,15 @@
 """Choice of the sizing's constants, by the protocol of docs/reference/recipes.md.
 
 python -m benchmarks.sizing_choice [KIND ...]     default: the trees; prints a row per set of constants
+python -m benchmarks.sizing_choice [KIND ...] --limits
+                                                  the bounds of the turnover instead
+    --only SERIES                                 series by the beginning of the name
 
-The signals of each kind are fitted once on the series of `recipes.CHOICE` and sized by every set of the
-grid; the other constants are those of the first kind. No set is chosen by the Sharpe ratio on real series: a
-set must hold the limits of risk and cost on every kind, and keep enough of a known signal. Among those that
-do, the one with the least memory is taken, and of equals the one that keeps most.
+The models of each kind are fitted once on the folds of the series of `recipes.CHOICE`, and the signals of
+each fold are sized by every set of the grid, as in the walk-forward of a retrain; the other constants are
+those of the first kind. No set is chosen by the Sharpe ratio on real series: a set must hold the limits of
+risk and cost on every kind, and keep enough of a known signal. Among those that do, the one with the least
+memory is taken, and of equals the one that keeps most.
 """
 
 import argparse
@@ -19,28 +23,32 @@ from rich.table import Table
 
 from benchmarks.known_signal import OF_SIDES, compare
 from benchmarks.recipes import (
-    CHOICE,
     TREES,
     Risk,
     Window,
     YearResult,
     bars_of,
+    default_plan,
     market_of,
-    out_of_sample,
+    windows_named,
     years_of,
 )
 from clm_core.backtest.terms import MarketTerms
+from clm_core.backtest.walk_forward import fold_rows, history_start
 from clm_core.domain.execution import NEW_VERSIONS
 from clm_core.domain.sizing import Sizing
 from clm_core.domain.vocabulary import ModelType
 from clm_core.market.bars import Bars, Floats
+from clm_core.market.timeframes import Timeframe
 from clm_core.models import catalog
-from clm_core.models.sizing import size_positions
+from clm_core.models.sizing import bars_per_year, size_positions
 
 SMOOTHING = (12.0, 24.0, 36.0, 60.0, 72.0, 96.0)
 SCALES = (40.0, 60.0, 120.0)
 BANDS = (0.4, 0.6, 0.8)
 """Below 1: a constant signal wants a full position, and has to reach it from none."""
+LIMITS = (None, 60.0, 55.0, 50.0, 45.0, 40.0)
+"""Bounds of the turnover a year."""
 HALF_LIFE = 48
 """Half-life of the known signal, bars."""
 KNOWN_SEEDS = 3
@@ -48,14 +56,27 @@ MIN_KEPT = 0.7
 
 
 @dataclass(frozen=True, eq=False)
+class FoldSignal:
+    """Signal of a fold's model before sizing."""
+
+    begin: int
+    """First row that the model knows."""
+    test: slice
+    """Test rows of the fold."""
+    values: Floats
+    """From the first known row to the last test row."""
+    bars_per_year: float
+    """By the bars of the training."""
+
+
+@dataclass(frozen=True, eq=False)
 class Signal:
-    """Out-of-sample signal of a kind before sizing."""
+    """Signals of a kind on a series, out of sample."""
 
     kind: str
     window: Window
     bars: Bars
-    rows: slice
-    values: Floats
+    folds: tuple[FoldSignal, ...]
     market: MarketTerms
 
 
@@ -89,22 +110,31 @@ class Outcome:
         return self.kept >= MIN_KEPT and not any(risk.missed for risk in self.by_kind.values())
 
 
-def signals(kinds: list[str]) -> Iterator[Signal]:
-    for kind, window in product(kinds, CHOICE):
+def signals(kinds: list[str], only: str) -> Iterator[Signal]:
+    for kind, window in product(kinds, windows_named("choice", only)):
         bars = bars_of(window)
         market = market_of(bars)
         recipe = catalog.recipe(ModelType(kind), {"sizing": "none"}, market.terms.costs)
-        out = out_of_sample(recipe, bars)
-        yield Signal(kind, window, bars, out.rows, out.positions, market.under(NEW_VERSIONS))
+        plan = default_plan(recipe.model_type, bars)
+        folds = []
+        for train, test in fold_rows(bars.time, plan):
+            begin = history_start(plan, train)
+            model = recipe.fit(bars[train], 0)
+            values = model.positions(bars[begin : test.stop])
+            folds.append(FoldSignal(begin, test, values, bars_per_year(model.trained_on)))
+        yield Signal(kind, window, bars, tuple(folds), market.under(NEW_VERSIONS))
 
 
 def sized_years(signal: Signal, sizing: Sizing) -> list[YearResult]:
-    values = signal.values.copy()
-    values[: signal.rows.start] = 0.0
-    positions = size_positions(signal.bars, values, sizing)[signal.rows]
-    tested = signal.bars[signal.rows]
-    result = signal.market.backtest(tested, positions)
-    return years_of(signal.window, tested, result, result)
+    bars = signal.bars
+    positions = np.zeros(len(bars))
+    for fold in signal.folds:
+        known = bars[fold.begin : fold.test.stop]
+        sized = size_positions(known, fold.values, sizing, periods_per_year=fold.bars_per_year)
+        positions[fold.test] = sized[fold.test.start - fold.begin :]
+    tested = slice(signal.folds[0].test.start, len(bars))
+    result = signal.market.backtest(bars[tested], positions[tested])
+    return years_of(signal.window, bars[tested], result, result)
 
 
 def outcome(fitted: list[Signal], sizing: Sizing) -> Outcome:
@@ -126,32 +156,50 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("kinds", nargs="*", default=TREES)
+    parser.add_argument("--limits", action="store_true")
+    parser.add_argument("--only", metavar="SERIES", default="")
+    arguments = parser.parse_args()
     console = Console(width=160)
-    kinds = list(parser.parse_args().kinds)
+    kinds = list(arguments.kinds)
     with console.status("fitting"):
-        fitted = list(signals(kinds))
+        fitted = list(signals(kinds, arguments.only))
     declared = catalog.declared(ModelType(kinds[0]))
     own = (declared.sizing if declared is not None else None) or Sizing()
-    columns = ("smoothing", "scale", "band", "bars", "kept", "turnover", "most", "volatility")
+    columns = ("smoothing", "scale", "band", "limit", "bars", "kept", "turnover", "most", "volatility")
     table = Table(*columns, "deep years", "worst drawdown", "holds")
-    for smoothing, scale, band in product(SMOOTHING, SCALES, BANDS):
-        varied = {"smoothing_half_life": smoothing, "scale_half_life": scale, "no_trade_band": band}
-        sizing = own.model_copy(update=varied)
+    for sizing in limited(own) if arguments.limits else grid(own):
         each = outcome(fitted, sizing)
         table.add_row(
-            f"{smoothing:g}",
-            f"{scale:g}",
-            f"{band:g}",
-            f"{sizing.bars_needed(1)}",
+            f"{sizing.smoothing_half_life:g}",
+            f"{sizing.scale_half_life:g}",
+            f"{sizing.no_trade_band:g}",
+            "none" if sizing.max_turnover is None else f"{sizing.max_turnover:g}",
+            f"{sizing.bars_needed(1, Timeframe.H1.seconds)}",
             f"{each.kept:.0%}",
             f"{np.mean(each.turnovers):.0f}",
             f"{max(each.turnovers):.0f}",
-            f"{min(each.volatilities):.1%} to {max(each.volatilities):.1%}",
+            _least_to_most(each.volatilities),
             f"{each.deep_share:.0%}",
             f"{each.worst_drawdown:.0%}",
             "yes" if each.holds else "",
         )
     console.print(table)
+
+
+def grid(own: Sizing) -> Iterator[Sizing]:
+    for smoothing, scale, band in product(SMOOTHING, SCALES, BANDS):
+        varied = {"smoothing_half_life": smoothing, "scale_half_life": scale, "no_trade_band": band}
+        yield own.model_copy(update=varied)
+
+
+def limited(own: Sizing) -> Iterator[Sizing]:
+    for max_turnover in LIMITS:
+        yield own.model_copy(update={"max_turnover": max_turnover})
+
+
+def _least_to_most(volatilities: list[float]) -> str:
+    # none where the cap binds on every series
+    return f"{min(volatilities):.1%} to {max(volatilities):.1%}" if volatilities else "capped"
 
 
 if __name__ == "__main__":
