@@ -28,6 +28,7 @@ from clm_core.domain.evaluations import (
     CheckStatus,
     Decision,
     Verdict,
+    ratio_cell,
 )
 from clm_core.domain.execution import Execution
 from clm_core.domain.measures import count, formatter, number, percent, ratio
@@ -457,6 +458,11 @@ def _compared(sheet: TearSheet, name: str) -> dict[str, Any]:
     if name == "sharpe_ratio":
         model = sheet.verdict.estimate_of(name) or value
     baselines = [write(getattr(baseline.metrics, name)) for baseline in sheet.baselines]
+    if name == "sharpe_ratio":
+        intervals = {each.name: each.sharpe_interval for each in sheet.verdict.baselines}
+        baselines = [
+            ratio_cell(each.metrics.sharpe_ratio, intervals.get(each.name)) for each in sheet.baselines
+        ]
     return {"label": label, "definition": definition, "value": value, "model": model, "baselines": baselines}
 
 

@@ -10,7 +10,7 @@ from rich.markup import escape
 from clm_core.cli.output import AsJson, console, listing, print_json, print_table
 from clm_core.cli.renamed import keep_old_name
 from clm_core.cli.settings_in_force import settings_for_look, settings_for_repair
-from clm_core.domain.measures import count, ratio
+from clm_core.domain.measures import count
 from clm_core.domain.vocabulary import JobStatus, ModelStatus, ModelType, VersionOrder
 
 if TYPE_CHECKING:
@@ -274,9 +274,10 @@ def _figures(listed: "ListedVersion") -> tuple[str, str, str]:
     evaluation = listed.evaluation
     if evaluation is None:
         return "-", "-", "-"
-    interval = listed.sharpe_interval
+    from clm_core.domain.evaluations import ratio_cell
+
     return (
-        ratio(evaluation.sharpe_ratio) if interval is None else interval.text(ratio),
+        ratio_cell(evaluation.sharpe_ratio, listed.sharpe_interval),
         count(evaluation.trades),
         f"{evaluation.promotion_score:.1f}",
     )

@@ -198,6 +198,8 @@ def _granted(result: "RetrainResult | Answer") -> "RetrainResult":
 
 def _show_outcomes(outcomes: list["RetrainResult"]) -> None:
     """Prints a column for each model and a row for each check, with further metrics below."""
+    from clm_core.domain.evaluations import ratio_cell
+
     table = Table(box=SIMPLE_HEAVY)
     table.add_column("out of sample, after costs")
     table.add_column("required", justify="right")
@@ -220,15 +222,21 @@ def _show_outcomes(outcomes: list["RetrainResult"]) -> None:
     table.add_row("net return", "", *(f"{signed_percent(each.total_return)}  " for each in metrics))
     for same in baselines:
         table.add_row(f"  {same[0].label}", "", *(f"{signed_percent(each.total_return)}  " for each in same))
-    table.add_row("net Sharpe ratio", "", *(f"{ratio(each.sharpe_ratio)}  " for each in metrics))
+    table.add_row("net Sharpe ratio", "", *(f"{_sharpe(outcome)}  " for outcome in outcomes))
     for same in baselines:
-        table.add_row(f"  {same[0].label}", "", *(f"{ratio(each.sharpe_ratio)}  " for each in same))
+        cells = (ratio_cell(each.sharpe_ratio, each.sharpe_interval) for each in same)
+        table.add_row(f"  {same[0].label}", "", *(f"{cell}  " for cell in cells))
     table.add_row("score, 0 to 100", "", *(f"{outcome.verdict.score:.1f}  " for outcome in outcomes))
     table.add_section()
     table.add_row("verdict", "", *(colored_decision(outcome.verdict) + "  " for outcome in outcomes))
     console.print(table)
     for outcome in outcomes:
         _show_outcome(outcome)
+
+
+def _sharpe(outcome: "RetrainResult") -> str:
+    """Sharpe ratio of the verdict, with the interval."""
+    return outcome.verdict.estimate_of("sharpe_ratio") or ratio(outcome.metrics.sharpe_ratio)
 
 
 def _show_outcome(outcome: "RetrainResult") -> None:

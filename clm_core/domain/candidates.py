@@ -6,6 +6,7 @@ from uuid import UUID
 
 from pydantic import ConfigDict, Field
 
+from clm_core.domain.evaluations import IntervalEstimate
 from clm_core.domain.kinds import OfKind, PluginName
 from clm_core.domain.vocabulary import CandidateOrigin, ModelType
 
@@ -31,4 +32,15 @@ class StrategyCandidate(OfKind):
     """Parent candidates: none, one (mutation) or two (crossover)."""
     fitness_score: float | None = None
     """Fitness measured by the search, greater is better; None if not measured yet."""
+    fitness_low: float | None = None
+    """Lower end of the interval of 95 % of the fitness; None without an interval."""
+    fitness_high: float | None = None
+    """Upper end of the interval."""
     created_at: datetime
+
+    @property
+    def fitness_interval(self) -> IntervalEstimate | None:
+        """Fitness with the interval of 95 %, if known."""
+        if self.fitness_score is None or self.fitness_low is None or self.fitness_high is None:
+            return None
+        return IntervalEstimate(value=self.fitness_score, low=self.fitness_low, high=self.fitness_high)

@@ -268,6 +268,25 @@ class RecordFacts(BaseModel):
         )
 
 
+class IntervalEstimate(BaseModel):
+    """An estimate with an interval of 95 %."""
+
+    model_config = ConfigDict(frozen=True)
+
+    value: float
+    low: float
+    high: float
+
+    def text(self, write: Callable[[float], str]) -> str:
+        """Estimate and interval: "3.1% (-4.0% to 10.2%)"."""
+        return measures.with_interval(self.value, self.low, self.high, write)
+
+
+def ratio_cell(ratio: float, interval: IntervalEstimate | None) -> str:
+    """A Sharpe ratio for people, with the interval where one is known: "1.20 (0.30 to 2.10)"."""
+    return measures.ratio(ratio) if interval is None else interval.text(measures.ratio)
+
+
 SYMBOL_COLUMNS = (
     "Sharpe ratio",
     "net return",
@@ -290,6 +309,9 @@ class SymbolResult(BaseModel):
     symbol: str
     sharpe_ratio: float
     """Annualised."""
+    sharpe_interval: IntervalEstimate | None = None
+    """The ratio with the interval of 95 %; None for returns that never vary, too few bars, and a verdict
+    before intervals were stored here."""
     total_return: float
     """Net return over the period, as a fraction of the starting capital."""
     volatility: float
@@ -315,7 +337,7 @@ class SymbolResult(BaseModel):
     def cells(self) -> tuple[str, ...]:
         """Formatted values, in the order of `SYMBOL_COLUMNS`."""
         return (
-            measures.ratio(self.sharpe_ratio),
+            ratio_cell(self.sharpe_ratio, self.sharpe_interval),
             measures.signed_percent(self.total_return),
             measures.percent(self.volatility),
             measures.percent(self.max_drawdown),
@@ -325,20 +347,6 @@ class SymbolResult(BaseModel):
             measures.signed_percent(self.contribution),
             measures.signed_percent(self.buy_and_hold_return),
         )
-
-
-class IntervalEstimate(BaseModel):
-    """An estimate with an interval of 95 %."""
-
-    model_config = ConfigDict(frozen=True)
-
-    value: float
-    low: float
-    high: float
-
-    def text(self, write: Callable[[float], str]) -> str:
-        """Estimate and interval: "3.1% (-4.0% to 10.2%)"."""
-        return measures.with_interval(self.value, self.low, self.high, write)
 
 
 class BaselineComparison(BaseModel):
@@ -353,6 +361,9 @@ class BaselineComparison(BaseModel):
     """Net return over the period, as a fraction."""
     sharpe_ratio: float
     """Annualised."""
+    sharpe_interval: IntervalEstimate | None = None
+    """The ratio with the interval of 95 %; None for returns that never vary, too few bars, and a verdict
+    before intervals were stored here."""
     volatility: float
     """Annualised."""
     max_drawdown: float
@@ -379,7 +390,7 @@ class BaselineComparison(BaseModel):
         return (
             self.label,
             measures.signed_percent(self.total_return),
-            measures.ratio(self.sharpe_ratio),
+            ratio_cell(self.sharpe_ratio, self.sharpe_interval),
             measures.percent(self.volatility),
             measures.percent(self.max_drawdown),
             self.excess_return.text(measures.percent),
@@ -429,6 +440,9 @@ class FoldSummary(BaseModel):
     """Loss of a constant forecast on the same rows."""
     sharpe_ratio: float
     """Annualised."""
+    sharpe_interval: IntervalEstimate | None = None
+    """The ratio with the interval of 95 %; None for returns that never vary, too few bars, and a verdict
+    before intervals were stored here."""
     exposure: float
     """Mean absolute exposure, as a fraction of equity."""
     trades: int
@@ -457,7 +471,7 @@ class FoldSummary(BaseModel):
             "-" if self.rounds is None else measures.count(self.rounds),
             "-" if self.loss is None else measures.significant(self.loss),
             "-" if self.skill is None else measures.fine_percent(self.skill),
-            measures.ratio(self.sharpe_ratio),
+            ratio_cell(self.sharpe_ratio, self.sharpe_interval),
             measures.percent(self.exposure),
             measures.count(self.trades),
             "; ".join(self.remarks) or "-",

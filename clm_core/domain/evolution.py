@@ -6,6 +6,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from clm_core.domain.candidates import StrategyCandidate
+from clm_core.domain.evaluations import IntervalEstimate
 from clm_core.domain.kinds import OfModel, PluginName
 from clm_core.domain.searches import HeldOutSharpe, SearchRequest
 from clm_core.domain.vocabulary import ModelType
@@ -78,6 +79,9 @@ class Generation(BaseModel):
     """Sets of parameters evaluated first in this generation."""
     best: float | None
     """Highest fitness; None if no member could be measured."""
+    best_interval: IntervalEstimate | None = None
+    """Highest fitness with the interval of 95 %; None where not measured, or recorded by an earlier
+    release."""
     mean: float | None
     """Mean fitness of the members that could be measured."""
 

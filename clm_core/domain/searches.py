@@ -6,6 +6,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from clm_core.domain.costs import Costs, HoldingCosts, MarketCosts
+from clm_core.domain.evaluations import IntervalEstimate
 from clm_core.domain.execution import Execution
 from clm_core.domain.kinds import OfModel, PluginName
 from clm_core.domain.search_space import SearchDimension
@@ -166,3 +167,7 @@ class HeldOutSharpe(BaseModel):
     """Sharpe ratio of the best parameters."""
     defaults: float | None
     """Sharpe ratio of the default parameters."""
+    best_interval: IntervalEstimate | None = None
+    """Sharpe ratio of the best parameters with the interval of 95 %; None where not measured."""
+    defaults_interval: IntervalEstimate | None = None
+    """Sharpe ratio of the default parameters with the interval of 95 %."""

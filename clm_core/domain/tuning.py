@@ -6,6 +6,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from clm_core.domain.evaluations import IntervalEstimate
 from clm_core.domain.kinds import OfModel, PluginName
 from clm_core.domain.searches import HeldOutSharpe, SearchRequest
 from clm_core.domain.vocabulary import ModelType
@@ -80,6 +81,8 @@ class TrialResult(BaseModel):
     """Fixed and searched parameters; all other parameters have their defaults."""
     sharpe_ratio: float | None
     """Annualised Sharpe ratio after costs over the completed folds, mean of all seeds; None if unknown."""
+    sharpe_interval: IntervalEstimate | None = None
+    """The ratio with the interval of 95 %; None if not measured, or measured by an earlier release."""
     trades: int | None
     """Number of trades, mean of all seeds."""
     seed_sharpes: tuple[float, ...] = ()

@@ -493,6 +493,8 @@ class CandidateRow(Base):
     parents: Mapped[list[UUID]] = mapped_column(ARRAY(Uuid))
     """Ids of other candidates; foreign keys cannot refer from an array."""
     fitness_score: Mapped[float | None]
+    fitness_low: Mapped[float | None]
+    fitness_high: Mapped[float | None]
     fitness_rank: Mapped[float] = mapped_column(
         Computed("coalesce(fitness_score, '-Infinity')", persisted=True)
     )

@@ -19,7 +19,7 @@ from clm_core.domain.jobs import Lease, TrainingJob
 from clm_core.domain.trials import Trial, TrialSource
 from clm_core.domain.versions import ModelVersion
 from clm_core.evidence import paired
-from clm_core.evidence.bootstrap import annual_sharpe_interval
+from clm_core.evidence.bootstrap import annual_sharpe_interval, sharpe_estimate
 from clm_core.evidence.equal_volatility import compare
 from clm_core.evidence.overfitting import SelectionRisk
 from clm_core.evidence.regression import alpha_and_beta, excess_return
@@ -204,6 +204,7 @@ def _compare(evaluation: BacktestEvaluation, baseline: Baseline) -> BaselineComp
         name=baseline.name,
         total_return=metrics.total_return,
         sharpe_ratio=metrics.sharpe_ratio,
+        sharpe_interval=sharpe_estimate(metrics.sharpe_ratio, [baseline.result.returns], periods_per_year),
         volatility=metrics.volatility,
         max_drawdown=metrics.max_drawdown,
         turnover=metrics.turnover,

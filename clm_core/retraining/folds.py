@@ -9,6 +9,7 @@ from clm_core.backtest.metrics import sharpe_ratio
 from clm_core.backtest.results import Backtest
 from clm_core.backtest.walk_forward import FoldResult
 from clm_core.domain.evaluations import FoldSummary
+from clm_core.evidence.bootstrap import sharpe_estimate
 from clm_core.evidence.soundness import LOSSES
 from clm_core.market.bars import Bars, Floats
 from clm_core.models.activity import FLAT, MIN_ACTIVE_SHARE, activity_of
@@ -53,13 +54,16 @@ def _summary(result: Backtest, fold: FoldResult, rows: slice, periods_per_year: 
     exposure = result.exposure[rows]
     entries = result.trades.entry_bar
     loss, of_constant = losses(fold.train_metrics)
+    returns = result.returns[rows]
+    ratio = sharpe_ratio(returns, periods_per_year)
     return FoldSummary(
         start=fold.test_start,
         end=fold.test_end,
         rounds=_length(fold.train_metrics),
         loss=loss,
         loss_of_constant=of_constant,
-        sharpe_ratio=sharpe_ratio(result.returns[rows], periods_per_year),
+        sharpe_ratio=ratio,
+        sharpe_interval=sharpe_estimate(ratio, [returns], periods_per_year),
         exposure=float(np.abs(exposure).mean()),
         trades=int(np.count_nonzero((entries >= rows.start) & (entries < rows.stop))),
         remarks=tuple(_remarks(exposure, fold.train_metrics)),

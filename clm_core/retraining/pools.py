@@ -26,6 +26,7 @@ from clm_core.domain.terms import EvaluationTerms, TradingTerms, cost_sentence
 from clm_core.domain.versions import ModelVersion
 from clm_core.domain.walk_forward import WalkForwardPlan
 from clm_core.evidence import paired
+from clm_core.evidence.bootstrap import sharpe_estimate
 from clm_core.evidence.equal_volatility import compare
 from clm_core.ledger.executions import version_execution
 from clm_core.ledger.store import Ledger
@@ -306,6 +307,9 @@ def _result(member: MemberEvaluation, members: int, plan: WalkForwardPlan, seeds
     return SymbolResult(
         symbol=member.bars.symbol,
         sharpe_ratio=metrics.sharpe_ratio,
+        sharpe_interval=sharpe_estimate(
+            metrics.sharpe_ratio, [member.result.returns], member.bars.periods_per_year
+        ),
         total_return=metrics.total_return,
         volatility=metrics.volatility,
         max_drawdown=metrics.max_drawdown,

@@ -9,7 +9,7 @@ import signal
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from datetime import datetime
 from typing import Any, Protocol
@@ -20,8 +20,10 @@ import numpy as np
 from clm_core.backtest.metrics import sharpe_ratio
 from clm_core.backtest.results import Backtest
 from clm_core.backtest.terms import MarketTerms
+from clm_core.domain.evaluations import IntervalEstimate
 from clm_core.domain.searches import HeldOutSharpe, Search
 from clm_core.domain.trials import TrialSource
+from clm_core.evidence.bootstrap import sharpe_estimate
 from clm_core.ledger.trials import TrialStore
 from clm_core.market.bars import Bars, Floats
 from clm_core.search.degeneracy import degeneracy
@@ -169,8 +171,19 @@ class Evaluator:
         """
         # the defaults may be the best: the same trials are evaluated once
         distinct = {run.ids: run for run in (best, defaults)}
-        sharpes = {run.ids: self.completed_sharpe(run) for run in self.evaluate(RunQueue(distinct.values()))}
-        return HeldOutSharpe(bars=self.held_out_bars, best=sharpes[best.ids], defaults=sharpes[defaults.ids])
+        ended = {run.ids: run for run in self.evaluate(RunQueue(distinct.values()))}
+        sharpes = {ids: self.completed_sharpe(run) for ids, run in ended.items()}
+        intervals = {
+            ids: None if sharpes[ids] is None else self.sharpe_interval(self.backtests(run))
+            for ids, run in ended.items()
+        }
+        return HeldOutSharpe(
+            bars=self.held_out_bars,
+            best=sharpes[best.ids],
+            defaults=sharpes[defaults.ids],
+            best_interval=intervals[best.ids],
+            defaults_interval=intervals[defaults.ids],
+        )
 
     def backtests(self, run: TrialRun) -> list[Backtest]:
         """Backtests over the folds completed so far, one per seed."""
@@ -179,6 +192,16 @@ class Evaluator:
     def sharpe_ratios(self, backtests: Iterable[Backtest]) -> list[float]:
         """Annualised Sharpe ratios."""
         return [float(sharpe_ratio(each.returns, self._bars.periods_per_year)) for each in backtests]
+
+    def sharpe_interval(self, backtests: Sequence[Backtest]) -> IntervalEstimate | None:
+        """Mean of the annualised Sharpe ratios of backtests over the same bars, with the interval of 95 %.
+
+        Returns:
+            None where no interval can be measured.
+        """
+        returns = [each.returns for each in backtests]
+        mean = float(np.mean(self.sharpe_ratios(backtests)))
+        return sharpe_estimate(mean, returns, self._bars.periods_per_year)
 
     def mean_sharpe(self, run: TrialRun) -> float:
         """Annualised Sharpe ratio over the folds completed so far, mean of the seeds; may be NaN."""

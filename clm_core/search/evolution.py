@@ -2,7 +2,8 @@
 
 import contextlib
 import json
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 from uuid import UUID, uuid5
@@ -11,6 +12,7 @@ import numpy as np
 
 from clm_core.domain.candidates import StrategyCandidate
 from clm_core.domain.errors import AlreadyExists, NothingTuned
+from clm_core.domain.evaluations import IntervalEstimate
 from clm_core.domain.evolution import Crossover, EvolveRequest, EvolveResult, Generation, Mutation, Selection
 from clm_core.domain.progress import Announce
 from clm_core.domain.searches import HeldOutSharpe, Search
@@ -188,7 +190,9 @@ class _Objective:
         for done, run in enumerate(ended_runs, len(proposals) - len(new) + 1):
             if run.failure is not None:
                 self.failures.append(run.failure)
-            self._record(proposed[run], self._fitness(run))
+            fitness = self._fitness(run)
+            interval = self._interval(run) if fitness is not None else None
+            self._record(proposed[run], fitness, interval)
             self._report_progress(number, done, len(proposals))
         return [self.candidates[each.genome].fitness_score for each in proposals]
 
@@ -201,6 +205,9 @@ class _Objective:
         self.degenerate += 1
         self.failures.append(degenerate)
         return None
+
+    def _interval(self, run: TrialRun) -> IntervalEstimate | None:
+        return self._evaluator.sharpe_interval(self._evaluator.backtests(run))
 
     def note_best(self, population: Population) -> None:
         """Add a generation's fitness to the progress reported from now on."""
@@ -242,7 +249,9 @@ class _Objective:
         candidate_id = self._evolution.id_of(genome)
         return tuple(uuid5(candidate_id, f"{prefix}{number}") for number in range(self._evolution.seeds))
 
-    def _record(self, proposal: Proposal, fitness: float | None) -> None:
+    def _record(
+        self, proposal: Proposal, fitness: float | None, interval: IntervalEstimate | None = None
+    ) -> None:
         evolution, genome = self._evolution, proposal.genome
         candidate = StrategyCandidate(
             id=evolution.id_of(genome),
@@ -255,6 +264,8 @@ class _Objective:
             origin=proposal.origin,
             parents=tuple(map(evolution.id_of, proposal.parents)),
             fitness_score=fitness,
+            fitness_low=None if interval is None else interval.low,
+            fitness_high=None if interval is None else interval.high,
             created_at=self._clock(),
         )
         # another command that works on the same evolution has measured the same
@@ -277,6 +288,13 @@ def summarised(population: Population) -> Generation:
         new=population.new,
         best=max(fitness) if fitness else None,
         mean=float(np.mean(fitness)) if fitness else None,
+    )
+
+
+def _with_interval(population: Population, candidates: Mapping[Genome, StrategyCandidate]) -> Generation:
+    best = max(population.members, key=lambda member: -math.inf if member.fitness is None else member.fitness)
+    return summarised(population).model_copy(
+        update={"best_interval": candidates[best.genome].fitness_interval}
     )
 
 
@@ -313,7 +331,7 @@ def _result(
         timeframe=evolution.timeframe,
         dataset_span_days=evolution.dataset_span_days,
         interrupted=interrupted,
-        generations=tuple(map(summarised, populations)),
+        generations=tuple(_with_interval(each, candidates) for each in populations),
         candidates=len(candidates),
         unmeasured=sum(each.fitness_score is None for each in candidates.values()) - objective.degenerate,
         degenerate=objective.degenerate,

@@ -1,5 +1,6 @@
 """Report of an evolution, for the terminal and for a run's page."""
 
+from clm_core.domain.candidates import StrategyCandidate
 from clm_core.domain.evolution import EvolveResult, Generation
 from clm_core.models import catalog
 from clm_core.search import report_parts
@@ -37,11 +38,14 @@ def comparison(result: EvolveResult) -> list[Row]:
         (name, formatted(result.default_params[name]), formatted(value))
         for name, value in sorted(catalog.own_params(result.best_params).items())
     ]
-    measures = report_parts.search_row(
-        result.defaults.fitness_score if result.defaults else None,
-        result.best.fitness_score if result.best else None,
-    )
+    measures = report_parts.search_row(_fitness(result.defaults), _fitness(result.best))
     return [*rows, measures, *report_parts.held_out_rows(result.unseen)]
+
+
+def _fitness(candidate: StrategyCandidate | None) -> str:
+    if candidate is None:
+        return formatted_ratio(None)
+    return formatted_ratio(candidate.fitness_score, candidate.fitness_interval)
 
 
 def retrain_command(result: EvolveResult) -> str:
@@ -54,7 +58,7 @@ def generation_row(generation: Generation) -> tuple[str, str, str, str]:
     return (
         str(generation.number),
         str(generation.new),
-        formatted_ratio(generation.best),
+        formatted_ratio(generation.best, generation.best_interval),
         formatted_ratio(generation.mean),
     )
 
@@ -74,9 +78,9 @@ def summary_page(result: EvolveResult) -> str:
     if result.generations:
         first, last = result.generations[0], result.generations[-1]
         lines += [
-            f"Best Sharpe ratio of generation 0: {formatted_ratio(first.best)}, of generation {last.number}: "
-            f"{formatted_ratio(last.best)}; mean {formatted_ratio(first.mean)} and "
-            f"{formatted_ratio(last.mean)}.",
+            f"Best Sharpe ratio of generation 0: {formatted_ratio(first.best, first.best_interval)}, of "
+            f"generation {last.number}: {formatted_ratio(last.best, last.best_interval)}; mean "
+            f"{formatted_ratio(first.mean)} and {formatted_ratio(last.mean)}.",
             "",
             report_parts.markdown_picture("generations", generations_png(result)),
             "",

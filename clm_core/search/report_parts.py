@@ -5,7 +5,9 @@ from base64 import b64encode
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from clm_core.domain.evaluations import IntervalEstimate, ratio_cell
 from clm_core.domain.evolution import EvolveResult
+from clm_core.domain.measures import NOT_MEASURED
 from clm_core.domain.searches import HeldOutSharpe
 from clm_core.domain.tuning import TuneResult
 
@@ -27,12 +29,18 @@ def formatted(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def formatted_ratio(value: float | None) -> str:
-    return "not measured" if value is None else f"{value:.2f}"
+def formatted_ratio(value: float | None, interval: IntervalEstimate | None = None) -> str:
+    """Sharpe ratio with the interval of 95 %, where one is known."""
+    return NOT_MEASURED if value is None else ratio_cell(value, interval)
 
 
-def search_row(defaults: float | None, best: float | None) -> Row:
-    return ("Sharpe ratio on the bars of the search", formatted_ratio(defaults), formatted_ratio(best))
+def search_row(defaults: str, best: str) -> Row:
+    """The row of the searched bars.
+
+    Args:
+        defaults, best: ratios of the defaults and of the best as `formatted_ratio` writes them.
+    """
+    return ("Sharpe ratio on the bars of the search", defaults, best)
 
 
 def held_out_rows(sharpe: HeldOutSharpe | None) -> list[Row]:
@@ -40,7 +48,8 @@ def held_out_rows(sharpe: HeldOutSharpe | None) -> list[Row]:
     if sharpe is None:
         return []
     name = f"Sharpe ratio on {sharpe.bars:,} held-out bars"
-    return [(name, formatted_ratio(sharpe.defaults), formatted_ratio(sharpe.best))]
+    defaults = formatted_ratio(sharpe.defaults, sharpe.defaults_interval)
+    return [(name, defaults, formatted_ratio(sharpe.best, sharpe.best_interval))]
 
 
 def markdown_comparison(best_title: str, rows: Sequence[Row]) -> list[str]:

@@ -18,6 +18,7 @@ import numpy as np
 from sqlalchemy import text
 
 from clm_core.domain.errors import DatabaseUnavailable, MissingExtra, NothingTuned
+from clm_core.domain.evaluations import IntervalEstimate
 from clm_core.domain.search_space import Between, Choice, SearchDimension
 from clm_core.domain.searches import Tuning
 from clm_core.domain.tuning import TrialResult, TrialState
@@ -39,6 +40,7 @@ TRADES = "trades"
 SEEDS = "seeds"
 CAUSE = "cause"
 DEGENERATE = "degenerate"
+INTERVAL = "interval"
 HELD_OUT = "unseen"
 WITHOUT_HEARTBEAT = text("""
 SELECT trial_id FROM trials
@@ -107,8 +109,16 @@ class Study:
         trial.handle.report(sharpe_ratio, folds)
         return trial.number != 0 and bool(trial.handle.should_prune())
 
-    def note(self, trial: OpenTrial, seed_sharpes: Sequence[float], trades: int) -> None:
+    def note(
+        self,
+        trial: OpenTrial,
+        seed_sharpes: Sequence[float],
+        trades: int,
+        interval: IntervalEstimate | None = None,
+    ) -> None:
         """Store results for the report."""
+        if interval is not None:
+            trial.handle.set_user_attr(INTERVAL, interval.model_dump())
         trial.handle.set_user_attr(SEEDS, list(seed_sharpes))
         trial.handle.set_user_attr(TRADES, trades)
 
@@ -143,12 +153,12 @@ class Study:
         results = (_trial_result(each, self.tuning) for each in ended(self._study.get_trials(deepcopy=False)))
         return tuple(sorted(results, key=lambda result: result.number))
 
-    def held_out_sharpe(self, number: int) -> dict[str, float | None] | None:
+    def held_out_sharpe(self, number: int) -> dict[str, Any] | None:
         """Stored Sharpe ratios on the held-out bars, if measured when this trial was the best."""
-        stored: dict[str, dict[str, float | None]] = self._study.user_attrs.get(HELD_OUT, {})
+        stored: dict[str, dict[str, Any]] = self._study.user_attrs.get(HELD_OUT, {})
         return stored.get(str(number))
 
-    def note_held_out_sharpe(self, number: int, sharpes: Mapping[str, float | None]) -> None:
+    def note_held_out_sharpe(self, number: int, sharpes: Mapping[str, Any]) -> None:
         self._study.set_user_attr(HELD_OUT, {str(number): dict(sharpes)})
 
     def ids_of(self, number: int) -> tuple[UUID, ...]:
@@ -331,13 +341,15 @@ def _trial_result(trial: "optuna.trial.FrozenTrial", tuning: Tuning) -> TrialRes
         State.FAIL: TrialState.FAILED,
     }
     value = trial.value if trial.value is not None and math.isfinite(trial.value) else None
-    stored = {TRADES: None, SEEDS: (), CAUSE: None, DEGENERATE: None} | trial.user_attrs
+    missing = {TRADES: None, SEEDS: (), CAUSE: None, DEGENERATE: None, INTERVAL: None}
+    stored = missing | trial.user_attrs
     is_degenerate = stored[DEGENERATE] is not None
     return TrialResult(
         number=stored[NUMBER],
         state=TrialState.DEGENERATE if is_degenerate else states[trial.state],
         params=tuning.fixed | trial.params,
         sharpe_ratio=float(np.mean(stored[SEEDS])) if is_degenerate else value,
+        sharpe_interval=stored[INTERVAL],
         trades=stored[TRADES],
         seed_sharpes=stored[SEEDS],
         cause=stored[DEGENERATE] or stored[CAUSE],

@@ -221,7 +221,7 @@ def _look_at_held_out(study: Study, evaluator: Evaluator, announce: Announce) ->
     sharpes = evaluator.look_at_held_out(
         *(_held_out_run(study, evaluator, trial) for trial in (best_trial, defaults))
     )
-    study.note_held_out_sharpe(best_trial.number, {"best": sharpes.best, "defaults": sharpes.defaults})
+    study.note_held_out_sharpe(best_trial.number, sharpes.model_dump(exclude={"bars"}))
     return sharpes
 
 
@@ -297,7 +297,8 @@ class _StudyTrials:
         if not math.isfinite(mean):
             self._study.fail(trial, "the returns could not be measured")
             return
-        self._study.note(trial, sharpe_ratios, round(np.mean([len(each.trades) for each in backtests])))
+        trades = round(np.mean([len(each.trades) for each in backtests]))
+        self._study.note(trial, sharpe_ratios, trades, self._evaluator.sharpe_interval(backtests))
         degenerate = self._evaluator.degeneracy(run)
         if run.is_pruned:
             self._study.prune(trial)

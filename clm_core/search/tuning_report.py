@@ -68,7 +68,7 @@ def comparison(result: TuneResult) -> list[Row]:
         # sizing and execution are the same for every trial
         for name in sorted(catalog.own_params(best.params))
     ]
-    rows.append(report_parts.search_row(defaults.sharpe_ratio if defaults else None, best.sharpe_ratio))
+    rows.append(report_parts.search_row(_ratio(defaults), _ratio(best)))
     if len(best.seed_sharpes) > 1:
         name = f"from the lowest to the highest of {len(best.seed_sharpes)} seeds"
         rows.append((name, _seed_range(defaults), _seed_range(best)))
@@ -125,6 +125,12 @@ def history_png(result: TuneResult) -> bytes:
     axes.step(numbers, records, where="post", color=GREY, label="best so far")
     axes.set(xlabel="trial")
     return report_parts.png(figure, axes, legend_columns=3)
+
+
+def _ratio(trial: TrialResult | None) -> str:
+    if trial is None:
+        return report_parts.formatted_ratio(None)
+    return report_parts.formatted_ratio(trial.sharpe_ratio, trial.sharpe_interval)
 
 
 def _seed_range(trial: TrialResult | None) -> str:
@@ -225,7 +231,7 @@ def _row(trial: TrialResult) -> dict[str, Any]:
     return {
         "number": trial.number,
         "state": trial.state.value if trial.cause is None else f"{trial.state.value}: {trial.cause}",
-        "sharpe": "" if trial.sharpe_ratio is None else f"{trial.sharpe_ratio:.2f}",
+        "sharpe": "" if trial.sharpe_ratio is None else _ratio(trial),
         "by_seed": ", ".join(f"{each:.2f}" for each in trial.seed_sharpes),
         "trades": "" if trial.trades is None else f"{trial.trades:,}",
         "params": {name: formatted(value) for name, value in catalog.own_params(trial.params).items()},

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from clm_core.cli.verdicts import verdict_tables
 from clm_core.decisions import gate
-from clm_core.domain.evaluations import FoldSummary, Verdict
+from clm_core.domain.evaluations import FoldSummary, IntervalEstimate, Verdict
 from clm_core.ledger.evaluations import stored_verdict
 
 FOLD = FoldSummary(
@@ -50,6 +50,12 @@ def test_a_table_without_rows_is_left_out(verdict: Verdict) -> None:
     without = verdict.model_copy(update={"folds": ()})
     assert len(verdict_tables(verdict)) == 2
     assert len(verdict_tables(without)) == 1
+
+
+def test_a_ratio_has_its_interval_in_the_same_cell_and_stands_alone_without_one() -> None:
+    measured = IntervalEstimate(value=-0.2, low=-4.0, high=3.5)
+    assert FOLD.model_copy(update={"sharpe_interval": measured}).cells[4] == "-0.20 (-4.00 to 3.50)"
+    assert FOLD.cells[4] == "-0.20"
 
 
 def test_json_has_the_skill_of_a_fold_and_the_ledger_computes_it(verdict: Verdict) -> None:

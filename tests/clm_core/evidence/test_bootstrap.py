@@ -143,3 +143,20 @@ def test_blocks_shorter_than_a_bar_are_refused(block: float) -> None:
 def test_a_confidence_that_makes_no_sense_is_refused(confidence: float) -> None:
     with pytest.raises(ValueError, match="must lie between 0 and 1"):
         bootstrap.sharpe_interval(CHAMPION, confidence, 100, rng())
+
+
+def test_the_interval_of_a_mean_of_ratios_keeps_what_the_series_have_in_common() -> None:
+    alone = bootstrap.annual_sharpe_interval(CHALLENGER, 252.0)
+    twice = bootstrap.mean_sharpe_interval([CHALLENGER, CHALLENGER], 252.0)
+    assert (twice.low, twice.high) == pytest.approx((alone.low, alone.high))
+    noise = rng(3).standard_normal((2, len(CHALLENGER)))
+    one, both = (bootstrap.mean_sharpe_interval(series, 252.0) for series in (noise[:1], noise))
+    assert both.high - both.low == pytest.approx((one.high - one.low) / np.sqrt(2), rel=0.2)
+
+
+def test_an_estimate_has_no_interval_where_a_series_has_no_ratio() -> None:
+    estimate = bootstrap.sharpe_estimate(1.0, [CHALLENGER], 252.0)
+    assert estimate is not None
+    assert estimate.value == 1.0
+    assert estimate.low < estimate.high
+    assert bootstrap.sharpe_estimate(0.0, [CHALLENGER, np.zeros_like(CHALLENGER)], 252.0) is None

@@ -227,8 +227,11 @@ def a_candidate(number: int = 0, **changes: Any) -> StrategyCandidate:
 
 def test_candidates_come_back_as_they_were_added_best_first_or_newest_first(ledger: Ledger) -> None:
     one, unscored = ledger.candidates.add(a_candidate(0, fitness_score=1.5)), a_candidate(1)
+    assert one.fitness_interval is None
     ledger.candidates.add(unscored)
-    child = a_candidate(2, fitness_score=2.0, origin=CandidateOrigin.CROSSOVER, parents=(one.id, unscored.id))
+    measured = {"fitness_score": 2.0, "fitness_low": 0.3, "fitness_high": 3.7}
+    parents = (one.id, unscored.id)
+    child = a_candidate(2, **measured, origin=CandidateOrigin.CROSSOVER, parents=parents)
     ledger.candidates.add(child)
 
     def list_candidates(**filters: Any) -> list[StrategyCandidate]:

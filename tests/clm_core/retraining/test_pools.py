@@ -139,6 +139,9 @@ def test_a_pool_is_judged_as_a_portfolio_and_by_symbol_under_the_terms_of_each_m
     assert done.version.model_id == "xgboost_trio_1h"
     assert done.version.symbol == "TRIO"
     assert [each.symbol for each in done.verdict.by_symbol] == list(SYMBOLS)
+    assert [each.sharpe_interval is not None for each in done.verdict.by_symbol] == [
+        each.trades > 0 for each in done.verdict.by_symbol
+    ]
     stored = services.ledger.evaluation(done.version.model_id, done.version.version)
     assert stored[1].by_symbol == done.verdict.by_symbol
     assert [each.costs.split(" of")[0] for each in done.verdict.by_symbol] == ["5 bps", "50 bps", "5 bps"]

@@ -60,6 +60,7 @@ def test_an_evaluation_records_the_terms_of_its_market_everywhere(own: Services)
     assert (trained.out_of_sample[0].positions < 0).any()
     assert evaluation.baselines[0].result.holding_costs > 0
     assert [each.name for each in verdict.baselines] == ["buy_and_hold", "hold_at_volatility", "trend"]
+    assert all(each.sharpe_interval is not None for each in verdict.baselines)
     recorded, stored_verdict = own.ledger.evaluation(version.model_id, version.version)
     terms = recorded.terms
     assert terms is not None

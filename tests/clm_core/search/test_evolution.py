@@ -188,6 +188,10 @@ def test_the_best_recorded_candidate_and_the_defaults_are_evaluated_on_held_out_
     fitness = [each.fitness_score for each in recorded(clm, request)]
     assert result.best.fitness_score == max(each for each in fitness if each is not None)
     assert result.generations[-1].best == result.best.fitness_score
+    interval = result.best.fitness_interval
+    assert interval is not None
+    assert interval.low < interval.value < interval.high
+    assert result.generations[-1].best_interval == interval
     assert result.unseen is not None
     assert result.unseen.bars == int(90 * 24 * 0.2)
     assert catalog.own_params(result.defaults.params) == {}

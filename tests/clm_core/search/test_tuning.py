@@ -119,6 +119,12 @@ def test_a_study_has_the_requested_number_of_trials_each_counted_and_finds_the_b
     complete = [trial for trial in result.trials if trial.state is TrialState.COMPLETE]
     assert result.best is not None
     assert result.best.sharpe_ratio == max(trial.sharpe_ratio or -math.inf for trial in complete)
+    for trial in complete:
+        assert trial.sharpe_interval is not None
+        assert trial.sharpe_interval.value == trial.sharpe_ratio
+        assert trial.sharpe_interval.low < trial.sharpe_interval.value < trial.sharpe_interval.high
+    assert result.unseen is not None
+    assert result.unseen.best_interval is not None
     defaults = {name: tuned.default for name, tuned in catalog.search_space(request.model_type).items()}
     stored = catalog.own_params(result.trials[0].params)
     marked = {name: stored[name] for name in catalog.markers(request.model_type)}
