@@ -1,17 +1,24 @@
 """Judgement of the recorded numbers of an evaluation whose positions an earlier release did not store.
 
-The numbers hold under the costs they were measured at alone: under other costs, against another champion, or
-where the policy in force asks for evidence that the numbers lack, the version has to be trained again.
+The numbers hold under the costs they were measured at alone: under other costs, with other funding rates or
+dividends in the judged period, against another champion, or where the policy in force asks for evidence that
+the numbers lack, the version has to be trained again.
 """
 
 import math
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
 
 from clm_core.backtest.results import Metrics
+from clm_core.backtest.terms import MarketTerms
 from clm_core.decisions import gate
 from clm_core.decisions.cases import Case
 from clm_core.decisions.checks.evidence import LEAD
 from clm_core.decisions.gate_policy import GatePolicy
-from clm_core.domain.errors import EvidenceMissing
+from clm_core.domain.costs import Costs
+from clm_core.domain.errors import EvidenceMissing, UnknownSeries
 from clm_core.domain.evaluations import EvaluationResult, Verdict
 from clm_core.domain.jobs import TrainingJob
 from clm_core.domain.terms import EvaluationTerms, TradingTerms, cost_sentence
@@ -20,6 +27,8 @@ from clm_core.domain.versions import ModelVersion
 from clm_core.evidence.soundness import Activity
 from clm_core.evidence.track_record import TrackRecord
 from clm_core.evidence.trials import count_trials
+from clm_core.ledger.executions import version_execution
+from clm_core.market.carry import Carry, Payments
 from clm_core.market.timeframes import Timeframe
 from clm_core.retraining import pools
 from clm_core.retraining.counted_trials import counted_trials
@@ -34,9 +43,10 @@ def judge_recorded_numbers(
     """Verdict on recorded numbers under the policy in force.
 
     Raises:
-        EvidenceMissing: the costs or the champion in force differ from those of the evaluation.
+        EvidenceMissing: the costs, the stored payments of the judged period or the champion in force differ
+            from those of the evaluation.
     """
-    _require_equal_costs(services, job, result)
+    _require_equal_costs(services, version, job, result)
     policy = services.policy(version.model_id, version.symbol)
     champion = services.ledger.promotions.champion(version.model_id)
     if policy.evidence is not None and champion is not None:
@@ -49,23 +59,73 @@ def calendar_of(result: EvaluationResult) -> str:
     return "24x7" if result.terms is None else result.terms.calendar
 
 
-def _require_equal_costs(services: Services, job: TrainingJob, result: EvaluationResult) -> None:
+def _require_equal_costs(
+    services: Services, version: ModelVersion, job: TrainingJob, result: EvaluationResult
+) -> None:
     symbols = job.symbols or (job.symbol,)
-    each = [services.home_terms(symbol, calendar_of(result)).terms for symbol in symbols]
-    in_force = pools.dearest(each) if job.symbols else each[0]
-    if result.terms is None:
-        equal = (result.fee_bps, result.slippage_bps) == (in_force.costs.fee_bps, in_force.costs.slippage_bps)
-    else:
-        equal = _costs(result.terms) == _costs(in_force)
-    if not equal:
+    each = [services.home_terms(symbol, calendar_of(result)) for symbol in symbols]
+    in_force = pools.dearest([market.terms for market in each]) if job.symbols else each[0].terms
+    recorded = _recorded_terms(result)
+    if _costs(recorded) != _costs(in_force):
         raise EvidenceMissing(
             f"the verdict was given at {result.costs_in_words}, in force are {cost_sentence(in_force)}, and "
             "no positions are stored to judge again: retrain"
         )
+    if job.symbols:
+        rules = version_execution(services.ledger, version, services.settings.execution.rules)
+        equal = _members_unchanged(result, [market.under(rules) for market in each], symbols)
+    else:
+        equal = _payments_unchanged(services, job.symbol, result, each[0].carry)
+    if not equal:
+        raise EvidenceMissing(
+            "the stored funding rates or dividends of the judged period were changed after the verdict, and "
+            "no positions are stored to judge again: retrain"
+        )
+
+
+def _recorded_terms(result: EvaluationResult) -> TradingTerms | EvaluationTerms:
+    """Terms of the evaluation; release 0.1.0 knew fee and slippage alone."""
+    if result.terms is not None:
+        return result.terms
+    return TradingTerms(costs=Costs(fee_bps=result.fee_bps, slippage_bps=result.slippage_bps))
 
 
 def _costs(terms: TradingTerms | EvaluationTerms) -> tuple[object, ...]:
     return terms.costs, terms.holding, terms.long_only, terms.adjusted
+
+
+def _payments_unchanged(services: Services, symbol: str, result: EvaluationResult, in_force: Carry) -> bool:
+    """True if the payments within the judged period are those of the verdict; later payments do not count."""
+    recorded = _recorded_terms(result)
+    try:
+        before = services.market.recorded_carry(symbol, recorded.funding_hash, recorded.dividends_hash)
+    except UnknownSeries:
+        return False
+    pairs = ((before.funding, in_force.funding), (before.dividends, in_force.dividends))
+    return all(_within(old, result) == _within(new, result) for old, new in pairs)
+
+
+def _within(payments: Payments | None, result: EvaluationResult) -> list[tuple[int, float]]:
+    """Moments and values of the payments of the judged period."""
+    if payments is None:
+        return []
+    first, last = (pd.Timestamp(each).value for each in (result.period_start, result.period_end))
+    rows = slice(*np.searchsorted(payments.time, [first, last + 1]).tolist())
+    return list(zip(payments.time[rows].tolist(), payments.value[rows].tolist(), strict=True))
+
+
+def _members_unchanged(
+    result: EvaluationResult, in_force: Sequence[MarketTerms], symbols: Sequence[str]
+) -> bool:
+    """True if the terms of every member of a pool are those of the verdict, payments included."""
+    if result.terms is None:
+        return False
+    terms = result.terms
+    now = {
+        symbol: EvaluationTerms.of(market.terms, terms.walk_forward, terms.calendar, terms.gap_rules).digest
+        for symbol, market in zip(symbols, in_force, strict=True)
+    }
+    return now == terms.members
 
 
 def _require_compared(version: ModelVersion, recorded: Verdict, champion: str) -> None:

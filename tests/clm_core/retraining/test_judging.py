@@ -24,6 +24,7 @@ from clm_core.domain.walk_forward import WalkForwardPlan
 from clm_core.evidence import paired
 from clm_core.evidence.equal_volatility import WARM_UP
 from clm_core.market.bars import Floats
+from clm_core.market.carry_store import CarryStore, PaymentKind
 from clm_core.market.sources import MarketData
 from clm_core.market.store import SeriesStore
 from clm_core.retraining import jobs, steps, succession
@@ -272,6 +273,30 @@ def test_a_version_of_an_earlier_release_is_judged_by_its_numbers_at_its_own_cos
     assert dearer.decision is None
     assert "in force are 9 bps of fees" in dearer.refusals[0]
     assert "retrain" in dearer.refusals[0]
+
+
+def test_recorded_numbers_are_refused_where_a_payment_of_the_judged_period_was_changed(
+    own: Services, without_positions: ModelVersion, tmp_path: Path
+) -> None:
+    version = without_positions
+    result, _ = own.ledger.evaluation(version.model_id, version.version)
+    own.market.payments = CarryStore(tmp_path / "carry", tmp_path / "quarantine")
+
+    def pay(at: datetime, rate: float) -> Rejudgement:
+        rates = tmp_path / "funding.csv"
+        rates.write_text(f"time,rate\n{at:%Y-%m-%dT%H:%M:%SZ},{rate}\n")
+        own.market.payments.add(PaymentKind.FUNDING, rates, SYMBOL, now=own.clock(), replace=True)
+        return judged(own, version)
+
+    try:
+        # a payment after the judged period changes no number
+        assert pay(result.period_end + timedelta(hours=8), 0.0001).refusals == ()
+        refused = pay(result.period_start + timedelta(hours=8), 0.001)
+        assert refused.decision is None
+        assert "funding rates or dividends of the judged period were changed" in refused.refusals[0]
+        assert "retrain" in refused.refusals[0]
+    finally:
+        own.market.payments = MarketData(tmp_path).payments
 
 
 def test_bars_that_are_gone_refuse_with_the_remedy(
