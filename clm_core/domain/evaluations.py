@@ -244,7 +244,8 @@ class RecordFacts(BaseModel):
     """First bar that was corrected since the version before; positions of the first walk-forward from there
     on were computed anew."""
     problem: str | None = None
-    """Reason why the walk-forward stands in for a version without a loadable bundle."""
+    """Remark on a version whose bundle was lost and trained again, or cannot be loaded here, so that the
+    walk-forward stands in."""
 
     @field_serializer("begun", "walk_forward_until", "corrected_from")
     def _as_text(self, moment: datetime | None) -> str | None:

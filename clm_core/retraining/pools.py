@@ -129,6 +129,19 @@ def fetch_panel(services: Services, job: TrainingJob) -> Panel:
     return replace(panel, members=tuple(members))
 
 
+def bars_of(services: Services, job: TrainingJob) -> Bars | Panel:
+    """Bars and own series of a job's data snapshots, closed by the creation, within the span of the job.
+
+    Raises:
+        UnknownSeries: a snapshot is no longer stored.
+    """
+    if job.symbols:
+        return fetch_panel(services, job)
+    span = job.dataset_span_days
+    bars = services.market.bars(job.symbol, job.timeframe, span, job.data_snapshot, closed_by=job.created_at)
+    return services.market.with_series(bars, job.series)
+
+
 def whole_bars(services: Services, job: TrainingJob) -> Bars | Panel:
     """All bars of a job's data snapshots closed by the job's creation, whatever its span, with own series.
 

@@ -16,8 +16,10 @@ import numpy as np
 import pandas as pd
 
 from clm_core.domain.errors import (
+    BundleCorrupt,
     CLMError,
     EvidenceChanged,
+    EvidenceMissing,
     NotFound,
     RegistryUnavailable,
     UnknownSeries,
@@ -28,12 +30,14 @@ from clm_core.domain.versions import ModelVersion
 from clm_core.domain.walk_forward import WalkForwardPlan
 from clm_core.market.bars import FIELDS, Bars, Floats
 from clm_core.market.panel import Panel, members_of
+from clm_core.models.bundle import load_bundle, verify_bundle
 from clm_core.models.contract import Model
 from clm_core.models.params import series_names
 from clm_core.models.pooled import view_of
 from clm_core.retraining import pools
 from clm_core.retraining.recipes import recipe_of
 from clm_core.retraining.stored_evidence import MarketRuns, OutOfSampleRuns, runs_of, unpack
+from clm_core.retraining.trained_again import trained_again
 from clm_core.retraining.training import TrainingResult
 from clm_core.services import Services
 
@@ -72,6 +76,8 @@ def extended(
 
     Raises:
         RegistryUnavailable: MLflow does not answer.
+        EvidenceMissing: the bundle of the newest version is lost, bars belong to it, and training again gives
+            other bytes.
     """
     runs = runs_of(bars, trained)
     earlier = _newest(services, job, trained.plan)
@@ -144,21 +150,78 @@ def _newest(services: Services, job: TrainingJob, plan: WalkForwardPlan) -> _Ear
 def _followed(
     services: Services, earlier: _Earlier, whole: Bars | Panel
 ) -> tuple[Sequence[Floats | None], str | None]:
-    """Positions of the newest version on the bars after the record, by market; None and the reason where the
-    bundle cannot be loaded: the walk-forward then stands in.
+    """Positions of the newest version on the bars after the record, by market; None and the reason where an
+    intact bundle cannot be loaded here: the walk-forward then stands in. Without bars after the record no
+    bundle is read.
+
+    Raises:
+        EvidenceMissing: the bundle is lost, and training again gives other bytes.
     """
+    markets = earlier.runs.markets
+    after = [_count_after(bars, market) for bars, market in zip(members_of(whole), markets, strict=True)]
+    if not any(after):
+        return [None] * len(markets), None
     version = earlier.version
     try:
-        model = services.registry.load(version.model_path, version.bundle_digest)
+        model, remark = _newest_model(services, version, max(after))
         ahead = [
             _after_record(services, version, model, bars, market)
-            for bars, market in zip(members_of(whole), earlier.runs.markets, strict=True)
+            for bars, market in zip(members_of(whole), markets, strict=True)
         ]
-    except RegistryUnavailable:
+    except (RegistryUnavailable, EvidenceMissing):
         raise
     except CLMError as error:
-        return [None] * len(earlier.runs.markets), f"{version.version} cannot be followed: {error}"
-    return ahead, None
+        return [None] * len(markets), f"{version.version} cannot be followed: {error}"
+    return ahead, remark
+
+
+def _newest_model(services: Services, version: ModelVersion, bars: int) -> tuple[Model, str | None]:
+    """Model of the newest version, with a remark where the bundle is lost and was trained again.
+
+    The bars after the record belong to the version, whatever the result. Another model in its place, or bars
+    left out, would let a deleted file choose the record.
+
+    Args:
+        bars: number of bars after the record.
+
+    Raises:
+        RegistryUnavailable: MLflow does not answer.
+        EvidenceMissing: the bundle is lost, and training again gives other bytes.
+    """
+    try:
+        with services.registry.fetched(version.model_path) as bundle:
+            verify_bundle(bundle, version.bundle_digest)
+            return load_bundle(bundle, version.bundle_digest), None
+    except (RegistryUnavailable, BundleCorrupt) as error:
+        # an outage is no loss: the retrain can be repeated
+        services.registry.require_reachable()
+        lost = error
+    try:
+        model = trained_again(services, version)
+    except EvidenceMissing as error:
+        raise EvidenceMissing(_lost(version, bars, lost, error)) from error
+    remark = (
+        f"the bundle of {version.version} is lost and was trained again, to the same bytes; a backup or "
+        f"`clm restore-version {version.model_id} {version.version}` puts it back"
+    )
+    return model, remark
+
+
+def _lost(version: ModelVersion, bars: int, lost: CLMError, again: CLMError) -> str:
+    name = f"{version.model_id} {version.version}"
+    return (
+        f"the bundle of {name} is lost ({lost}), and {again}. The {bars:,} bars since its training belong "
+        "to it, and no other model may stand in: a deleted file must not choose the record. Put the files "
+        f"back from a backup, or run `clm restore-version {name}`, and retrain; a changed recipe starts a "
+        "record of its own"
+    )
+
+
+def _count_after(bars: Bars, market: MarketRuns) -> int:
+    """Number of bars after the record of a market; 0 for a market without a record."""
+    if not len(market.time):
+        return 0
+    return len(bars) - int(np.searchsorted(bars.time, market.time[-1], side="right"))
 
 
 def _after_record(

@@ -60,14 +60,7 @@ STATUS_AFTER_DECISION = {
 def fetch_bars(services: Services, job: TrainingJob) -> Bars | Panel:
     """Bars and own series of the job's data snapshot by the job's creation, also for a later reproduction;
     those of all members of a pool."""
-    bars: Bars | Panel
-    if job.symbols:
-        bars = pools.fetch_panel(services, job)
-    else:
-        bars = services.market.bars(
-            job.symbol, job.timeframe, job.dataset_span_days, job.data_snapshot, closed_by=job.created_at
-        )
-        bars = services.market.with_series(bars, job.series)
+    bars = pools.bars_of(services, job)
     crash_at(Fault.BARS_FETCHED, services.settings.fault)
     return bars
 

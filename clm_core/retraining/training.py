@@ -158,8 +158,8 @@ def train(
     def report_fit(done: float) -> None:
         announce("Final fit", share + done * (1 - share) / 2)
 
-    newest = _final_bars(bars, spec.plan)
-    model = _fit(final_recipe, newest, spec.seed, report_fit)
+    newest = final_bars(bars, spec.plan)
+    model = fit(final_recipe, newest, spec.seed, report_fit)
     announce("Looking for leaks", (1 + share) / 2)
     if isinstance(model, PooledModel):
         assert isinstance(bars, Panel)
@@ -292,12 +292,13 @@ def _walk(
     return (walk_forward(recipe, bars, spec.plan, seed, report, fit_once=fit_once),)
 
 
-def _final_bars(bars: Bars | Panel, plan: WalkForwardPlan) -> Bars | Panel:
+def final_bars(bars: Bars | Panel, plan: WalkForwardPlan) -> Bars | Panel:
     """Training bars of the registered model: the newest training span of the plan."""
     return pools.final_panel(bars, plan) if isinstance(bars, Panel) else bars[final_rows(bars.time, plan)]
 
 
-def _fit(recipe: Recipe, bars: Bars | Panel, seed: int, progress: Progress) -> Model:
+def fit(recipe: Recipe, bars: Bars | Panel, seed: int, progress: Progress) -> Model:
+    """Model of one market, or pooled model of a panel."""
     if isinstance(bars, Panel):
         return fit_pool(catalog.pooling(recipe), bars, seed, progress)
     return recipe.fit(bars, seed, progress)

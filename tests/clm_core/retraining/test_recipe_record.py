@@ -1,5 +1,6 @@
 """Record of a recipe over its retrains: grows by the bars that versions were followed on, by no others."""
 
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from clm_core.domain.errors import EvidenceMissing, RegistryUnavailable
 from clm_core.domain.evaluations import RecordFacts
 from clm_core.domain.jobs import RetrainRequest
 from clm_core.domain.versions import ModelVersion
@@ -17,7 +19,8 @@ from clm_core.market.bars import Bars
 from clm_core.market.sources import MarketData
 from clm_core.market.store import SeriesStore
 from clm_core.market.validation import Examined
-from clm_core.models import catalog
+from clm_core.models import bundle, catalog
+from clm_core.registry.mlflow_registry import MLflowRegistry
 from clm_core.retraining import jobs, steps
 from clm_core.retraining.results import BacktestEvaluation
 from clm_core.retraining.stored_evidence import MarketRuns, unpack
@@ -182,3 +185,74 @@ def _missing(origin: object) -> Any:
     from clm_core.domain.errors import PluginMissing
 
     raise PluginMissing("the plug-in is not installed: pip install it")
+
+
+def folder_of(market: Recipes, version: ModelVersion) -> Path:
+    """Files of a version in the artifact store."""
+    client = market.services.registry.client
+    source = client.get_model_version(version.model_id, str(version.mlflow_version)).source
+    location = client.get_logged_model(source.removeprefix("models:/")).artifact_location
+    return Path(location.removeprefix("file://")) / "artifacts" / "bundle"
+
+
+def delete(folder: Path) -> None:
+    shutil.rmtree(folder)
+
+
+def damage(folder: Path) -> None:
+    [weights] = folder.glob("ridge*.json")
+    weights.write_bytes(weights.read_bytes() + b" ")
+
+
+@pytest.mark.parametrize("lose", [delete, damage])
+def test_a_lost_bundle_is_trained_again_to_the_same_bytes_and_the_record_is_the_same(
+    lose: Callable[[Path], None], new_market: NewMarket
+) -> None:
+    market = new_market(f"REC{lose.__name__.upper()}USD")
+    rows = len(market.bars) - WEEK
+    market.arrive(rows)
+    first, _, _ = market.retrain()
+    model = market.services.registry.load(first.model_path, first.bundle_digest)
+    lose(folder_of(market, first))
+    market.arrive(len(market.bars))
+    second, _, record = market.retrain()
+    known = market.bars[market.bars.row_after(model.trained_on.start - DAY / 1000) :]
+    assert np.array_equal(market.stored(second).positions[0, -WEEK:], model.positions(known)[-WEEK:])
+    assert record.problem is not None
+    assert f"clm restore-version {first.model_id} {first.version}" in record.problem
+    # the next retrain follows the second version
+    assert market.retrain()[2].problem is None
+
+
+def test_a_lost_bundle_that_cannot_be_trained_again_refuses_the_retrain_while_bars_belong_to_it(
+    new_market: NewMarket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    market = new_market("RECFUSD")
+    market.arrive(len(market.bars) - WEEK)
+    first, _, before = market.retrain()
+    shutil.rmtree(folder_of(market, first))
+    # no bar belongs to the lost version yet
+    again, _, record = market.retrain()
+    assert (record.forward_bars, record.problem) == (before.forward_bars, None)
+    shutil.rmtree(folder_of(market, again))
+    market.arrive(len(market.bars))
+    monkeypatch.setattr(bundle, "installed_libraries", lambda of: {"numpy": "of another day"})
+    with pytest.raises(EvidenceMissing, match=f"{again.version} is lost") as refused:
+        market.retrain()
+    assert f"The {WEEK} bars since its training belong to it" in str(refused.value)
+    assert "clm restore-version" in str(refused.value)
+
+
+def test_an_outage_of_mlflow_is_no_loss(new_market: NewMarket, monkeypatch: pytest.MonkeyPatch) -> None:
+    market = new_market("RECGUSD")
+    market.arrive(len(market.bars) - WEEK)
+    market.retrain()
+    market.arrive(len(market.bars))
+
+    def away(*arguments: Any) -> Any:
+        raise RegistryUnavailable("MLflow is away")
+
+    monkeypatch.setattr(MLflowRegistry, "fetched", away)
+    monkeypatch.setattr(MLflowRegistry, "require_reachable", away)
+    with pytest.raises(RegistryUnavailable, match="is away"):
+        market.retrain()
