@@ -52,6 +52,10 @@ class TrackRecord:
         return all(map(math.isfinite, estimates)) and self.effective_bars > 1.0
 
 
+NOT_MEASURED = TrackRecord(math.nan, math.nan, math.nan, 0, math.nan)
+"""Record of a trial without returns."""
+
+
 def track_record(returns: Floats) -> TrackRecord:
     """Track record of returns, as fractions, shape (n_bars,).
 

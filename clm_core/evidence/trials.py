@@ -6,14 +6,17 @@ copies of a model are hardly two trials, and a losing trial is one more trial, n
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from functools import cache, lru_cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from clm_core.domain.trials import Trial
 from clm_core.evidence.track_record import (
     NORMAL,
+    NOT_MEASURED,
     TrackRecord,
     expected_maximum_sharpe,
     probabilistic_sharpe_ratio,
@@ -48,6 +51,18 @@ class TrialRecord:
     daily: Floats
     """Sum of the returns of each day from the first to the last, shape (n_days,); NaN for days without
     bars."""
+
+
+def statistics_of(record: TrackRecord) -> dict[str, Any]:
+    """Fields of a `Trial` that are statistics of the returns."""
+    return asdict(record)
+
+
+def record_of(trial: Trial | None) -> TrackRecord:
+    """Track record of a counted trial; not measured without a trial."""
+    if trial is None:
+        return NOT_MEASURED
+    return TrackRecord(**trial.model_dump(include={field.name for field in fields(TrackRecord)}))
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,14 @@ from clm_core.evidence.overfitting import SelectionRisk
 from clm_core.evidence.regression import alpha_and_beta, excess_return
 from clm_core.evidence.soundness import activity
 from clm_core.evidence.track_record import TrackRecord, track_record
-from clm_core.evidence.trials import TrialCount, TrialRecord, count_trials, trial_record
+from clm_core.evidence.trials import (
+    TrialCount,
+    TrialRecord,
+    count_trials,
+    record_of,
+    statistics_of,
+    trial_record,
+)
 from clm_core.ledger.executions import version_execution
 from clm_core.ledger.store import Ledger
 from clm_core.market.bars import Bars
@@ -82,11 +89,7 @@ def count_trial(
         job_id=job.id,
         params=job.training_params,
         seed=job.seed + seed,
-        sharpe=record.sharpe,
-        skewness=record.skewness,
-        kurtosis=record.kurtosis,
-        bars=record.bars,
-        effective_bars=record.effective_bars,
+        **statistics_of(record),
         period_start=bars.start.to_pydatetime(),
         period_end=bars.end.to_pydatetime(),
         at=at,
@@ -221,6 +224,4 @@ def proof_of(ledger: Ledger, version: ModelVersion, verdict: Verdict) -> Proof |
     trials = ledger.trials.of_job(version.training_job_id)
     if verdict.luck is None or levels is None or not trials:
         return None
-    judged = trials[-1]
-    record = TrackRecord(judged.sharpe, judged.skewness, judged.kurtosis, judged.bars, judged.effective_bars)
-    return Proof(record, verdict.luck, levels)
+    return Proof(record_of(trials[-1]), verdict.luck, levels)

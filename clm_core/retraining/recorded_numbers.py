@@ -22,11 +22,9 @@ from clm_core.domain.errors import EvidenceMissing, UnknownSeries
 from clm_core.domain.evaluations import EvaluationResult, Verdict
 from clm_core.domain.jobs import TrainingJob
 from clm_core.domain.terms import EvaluationTerms, TradingTerms, cost_sentence
-from clm_core.domain.trials import Trial
 from clm_core.domain.versions import ModelVersion
 from clm_core.evidence.soundness import Activity
-from clm_core.evidence.track_record import TrackRecord
-from clm_core.evidence.trials import count_trials
+from clm_core.evidence.trials import count_trials, record_of
 from clm_core.ledger.executions import version_execution
 from clm_core.market.carry import Carry, Payments
 from clm_core.market.timeframes import Timeframe
@@ -157,11 +155,12 @@ def _case(
         now=services.clock(),
         until=result.created_at,
     )
+    trials = services.ledger.trials.of_job(job.id)
     bars_a_year = SECONDS_A_YEAR / Timeframe(version.timeframe).seconds
     return Case(
         metrics=_metrics(result),
         activity=Activity("on one side", share, deviation),
-        record=_record(services.ledger.trials.of_job(job.id)),
+        record=record_of(trials[-1] if trials else None),
         trials=count_trials(counted.records, policy.fewest_trials),
         periods_per_year=recorded.luck.bars_per_year if recorded.luck else bars_a_year,
         comparison=None,
@@ -183,11 +182,3 @@ def _metrics(result: EvaluationResult) -> Metrics:
         exposure=math.nan,
         turnover=math.nan,
     )
-
-
-def _record(trials: list[Trial]) -> TrackRecord:
-    """Track record of the judged trial, the newest of the job."""
-    if not trials:
-        return TrackRecord(math.nan, math.nan, math.nan, 0, math.nan)
-    judged = trials[-1]
-    return TrackRecord(judged.sharpe, judged.skewness, judged.kurtosis, judged.bars, judged.effective_bars)

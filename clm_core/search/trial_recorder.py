@@ -11,8 +11,8 @@ from clm_core.backtest.results import Backtest
 from clm_core.backtest.terms import MarketTerms
 from clm_core.domain.searches import Search
 from clm_core.domain.trials import Trial, TrialSource
-from clm_core.evidence.track_record import TrackRecord, track_record
-from clm_core.evidence.trials import DAY, TrialRecord, trial_record
+from clm_core.evidence.track_record import NOT_MEASURED, track_record
+from clm_core.evidence.trials import DAY, TrialRecord, statistics_of, trial_record
 from clm_core.ledger.trials import TrialStore
 from clm_core.market.bars import Bars
 from clm_core.search.runs import TrialRun, seed_backtests
@@ -61,7 +61,7 @@ class TrialRecorder:
             record = trial_record(evaluated.time, result.returns, statistics)
         else:
             evaluated = self._bars[first : first + 1]
-            statistics = TrackRecord(math.nan, math.nan, math.nan, 0, math.nan)
+            statistics = NOT_MEASURED
             record = TrialRecord(math.nan, math.nan, self._first_day(run), np.empty(0))
         trial = Trial(
             id=trial_id,
@@ -72,11 +72,7 @@ class TrialRecorder:
             job_id=None,
             params=dict(run.params),
             seed=seed,
-            sharpe=statistics.sharpe,
-            skewness=statistics.skewness,
-            kurtosis=statistics.kurtosis,
-            bars=statistics.bars,
-            effective_bars=statistics.effective_bars,
+            **statistics_of(statistics),
             period_start=evaluated.start.to_pydatetime(),
             period_end=evaluated.end.to_pydatetime(),
             at=self._clock(),
