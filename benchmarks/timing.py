@@ -1,11 +1,13 @@
 """Size and power of the timing checks: rewrites the tables of docs/decisions/0057-timing-or-just-long.md.
 
-python -m benchmarks.timing     about ten minutes on one core; the same seed gives the same tables
+python -m benchmarks.timing             about ten minutes on one core; the same seed gives the same tables
+python -m benchmarks.timing holders     the tables of the holders alone, about three minutes
 
 Real series are read from CLM_BENCHMARK_DATA, by default ../shared/data.
 """
 
 import math
+import sys
 from collections.abc import Callable
 from functools import partial
 from itertools import product
@@ -15,7 +17,7 @@ import numpy as np
 
 from benchmarks.power import error, percent, table
 from benchmarks.recipes import FREE, Window, bars_of, market_of
-from clm_core.backtest.baselines import run_baselines
+from clm_core.backtest.baselines import Baseline, run_baselines
 from clm_core.backtest.metrics import summarise
 from clm_core.backtest.terms import MarketTerms
 from clm_core.decisions.return_streams import Shape, draw_returns
@@ -126,64 +128,121 @@ def sized(bars: Bars, signal: Floats, **changes: float) -> Floats:
     return size_positions(bars, signal, Sizing(**changes))
 
 
-def holders(bars: Bars, rng: np.random.Generator) -> dict[str, Floats]:
-    """Positions of holders on all bars of a window."""
+def holders(bars: Bars, rng: np.random.Generator) -> dict[str, list[Floats]]:
+    """Positions of holders on all bars of a window; of the random holder, `DRAWS` draws."""
     ones = np.ones(len(bars))
     noise = ones + 0.1 * np.sin(np.arange(len(bars)) / 37.0)
-    flat = held(ones, rng, len(bars) / 40.0, (0.0, 1.0, 1.0, 1.0, 1.0))
+    mostly = (0.0, 1.0, 1.0, 1.0, 1.0)
     return {
-        "long": ones,
-        "long at the default volatility target": sized(bars, ones),
-        "long at a faster target, no band": sized(bars, ones, volatility_half_life=24.0, no_trade_band=0.0),
-        "nearly constant": 0.9 * noise,
-        "long four fifths of the time, at random": flat,
+        "long": [ones],
+        "long at the default volatility target": [sized(bars, ones)],
+        "long at a faster target, no band": [sized(bars, ones, volatility_half_life=24.0, no_trade_band=0.0)],
+        "nearly constant": [0.9 * noise],
+        RANDOM: [held(ones, rng, len(bars) / 40.0, mostly) for _ in range(DRAWS)],
     }
 
 
-def windows() -> str:
-    rows = []
-    for series in SERIES:
-        rng = np.random.default_rng(SEED)
-        whole = bars_of(series)
-        passed: dict[str, list[tuple[bool, bool]]] = {}
-        first, last = whole.time[0].astype("M8[ns]"), whole.time[-1].astype("M8[ns]")
-        for start in np.arange(first, last - WINDOW, STEP):
-            edges = np.searchsorted(whole.time, [start.astype(np.int64), (start + WINDOW).astype(np.int64)])
-            bars = whole[int(edges[0]) : int(edges[1])]
-            market = market_of(bars).under(NEW_VERSIONS)
-            for name, positions in holders(bars, rng).items():
-                passed.setdefault(name, []).append(checks(market, bars, positions))
-        for name, results in passed.items():
+RANDOM = "long four fifths of the time, at random"
+DRAWS = 20
+"""Draws of the random holder in each window: the windows are few."""
+LIMIT = 0.05
+"""Largest share of windows in which a holder may meet both checks."""
+OVERLAP = 8
+"""Number of windows that share bars with one of them, itself included: two years, one begun a quarter."""
+Shares = dict[str, Floats]
+"""By name of the positions: shares of draws with timing, with alpha and with both, shape (n_windows, 3)."""
+
+
+def shares_of(series: Window) -> Shares:
+    rng = np.random.default_rng(SEED)
+    whole = bars_of(series)
+    passed: dict[str, list[Floats]] = {}
+    first, last = whole.time[0].astype("M8[ns]"), whole.time[-1].astype("M8[ns]")
+    for start in np.arange(first, last - WINDOW, STEP):
+        edges = np.searchsorted(whole.time, [start.astype(np.int64), (start + WINDOW).astype(np.int64)])
+        bars = whole[int(edges[0]) : int(edges[1])]
+        market = market_of(bars).under(NEW_VERSIONS)
+        baselines = run_baselines(market, bars, slice(0, len(bars)), sized)
+        for name, drawn in holders(bars, rng).items():
+            results = [checks(market, bars, positions, baselines) for positions in drawn]
             timing, alpha = np.array(results).T
-            rows.append(
-                [
-                    series.name,
-                    name,
-                    f"{len(results)}",
-                    percent(np.mean(timing)),
-                    percent(np.mean(alpha)),
-                    percent(np.mean(timing & alpha)),
-                ]
-            )
-    return table(
-        "Holders on real series",
-        "Share of windows of two years, one beginning every quarter, in which a holder meets the checks, "
-        "after costs. With both it could reach shadow, the other checks aside.",
-        ["series", "positions", "windows", "timing", "alpha", "both"],
-        rows,
+            shares = np.array([np.mean(timing), np.mean(alpha), np.mean(timing & alpha)])
+            passed.setdefault(name, []).append(shares)
+    return {name: np.array(shares) for name, shares in passed.items()}
+
+
+def windows() -> str:
+    shares = {series.name: shares_of(series) for series in SERIES}
+    rows = [
+        [name, positions, f"{len(each):,}", *(percent(share) for share in each.mean(axis=0))]
+        for name, of_series in shares.items()
+        for positions, each in of_series.items()
+    ]
+    return "\n".join(
+        [
+            table(
+                "Holders on real series",
+                "Share of windows of two years, one beginning every quarter, in which a holder meets the "
+                f"checks, after costs; of the random holder, the mean of {DRAWS} draws a window. With both "
+                "checks it could reach shadow, the other checks aside.",
+                ["series", "positions", "windows", "timing", "alpha", "both"],
+                rows,
+            ),
+            table(
+                "Holders by market",
+                "Both checks over all rows of a market, each row counted once, against the claim of at most "
+                f"{percent(LIMIT)}. Windows overlap: {OVERLAP} consecutive ones share bars, and the error is "
+                "that of the windows without overlap. The last column treats the windows of a row as "
+                "independent: the binomial probability of at least as many as in the row with most, were the "
+                f"share {percent(LIMIT)}. Overlap makes high counts likelier than that.",
+                ["series", "windows without overlap", "both, all rows", "error", "most", "P of the most"],
+                [_against_claim(name, of_series) for name, of_series in shares.items()],
+            ),
+        ]
     )
 
 
-def checks(market: MarketTerms, bars: Bars, positions: Floats) -> tuple[bool, bool]:
-    evaluation = evaluated(market, bars, positions)
+def _against_claim(name: str, shares: Shares) -> list[str]:
+    """Row of a market: the share over all rows with the error, and the row with the highest share."""
+    from scipy.stats import binom
+
+    both = {positions: each[:, 2] for positions, each in shares.items()}
+    by_window = np.mean(list(both.values()), axis=0)
+    separate = (len(by_window) + OVERLAP - 1) / OVERLAP
+    spread = float(np.std(by_window, ddof=1)) / math.sqrt(separate)
+    most = max(both, key=lambda positions: float(np.mean(both[positions])))
+    count = math.ceil(round(float(np.sum(both[most])), 9))
+    chance = float(binom.sf(count - 1, len(by_window), LIMIT))
+    return [
+        name,
+        f"{separate:.1f}",
+        percent(float(np.mean(by_window))),
+        f"± {percent(spread)}",
+        f"{most}: {percent(float(np.mean(both[most])))}",
+        percent(chance),
+    ]
+
+
+def checks(
+    market: MarketTerms, bars: Bars, positions: Floats, baselines: tuple[Baseline, ...] | None = None
+) -> tuple[bool, bool]:
+    evaluation = evaluated(market, bars, positions, baselines)
     timing = timing_of(evaluation)
     return timing >= CONFIDENCE, alpha_of(evaluation).joint.at_least(CONFIDENCE) >= 0.0
 
 
-def evaluated(market: MarketTerms, bars: Bars, positions: Floats) -> BacktestEvaluation:
+def evaluated(
+    market: MarketTerms, bars: Bars, positions: Floats, baselines: tuple[Baseline, ...] | None = None
+) -> BacktestEvaluation:
+    """Evaluation of positions as after a retrain.
+
+    Args:
+        baselines: those of the market on the bars; None computes them.
+    """
     result = market.backtest(bars, positions)
     metrics = summarise(result, bars.periods_per_year)
-    baselines = run_baselines(market, bars, slice(0, len(bars)), sized)
+    if baselines is None:
+        baselines = run_baselines(market, bars, slice(0, len(bars)), sized)
     runs = OutOfSampleRuns((MarketRuns(bars.symbol, bars.time, positions[None]),), np.empty((1, 0)))
     plan = WalkForwardPlan()
     return BacktestEvaluation(bars, positions, 0, (), result, metrics, baselines, market, runs, plan)
@@ -252,11 +311,33 @@ def planted(
     return Bars("PLANTED", Timeframe.H1, Calendar.ALWAYS, time, *columns), positions
 
 
+PARTS: dict[str, Callable[[], str]] = {
+    "size": lambda: size(np.random.default_rng(SEED)),
+    "holders": windows,
+    "power": lambda: power(np.random.default_rng(SEED)),
+}
+TITLES = {
+    "size": ("Positions that know nothing",),
+    "holders": ("Holders on real series", "Holders by market"),
+    "power": ("A planted timing edge",),
+}
+
+
 def main() -> None:
-    parts = (size(np.random.default_rng(SEED)), windows(), power(np.random.default_rng(SEED)))
-    tables = "\n".join(parts)
-    print(tables)
-    DOCUMENT.write_text(DOCUMENT.read_text().split(MARK)[0] + MARK + "\n" + tables)
+    parts = sys.argv[1:] or list(PARTS)
+    if unknown := sorted(set(parts) - set(PARTS)):
+        raise SystemExit(f"no table {', '.join(unknown)}: choose from {', '.join(PARTS)}")
+    before, _, present = DOCUMENT.read_text().partition(MARK)
+    kept = {each.partition("\n")[0]: f"### {each.strip()}\n" for each in present.split("### ")[1:]}
+    made = dict[str, str]()
+    for name in parts:
+        made[name] = PARTS[name]()
+        print(made[name], flush=True)
+    texts = [
+        made.get(name) or "\n".join(kept[title] for title in titles if title in kept)
+        for name, titles in TITLES.items()
+    ]
+    DOCUMENT.write_text(before + MARK + "\n" + "\n".join(texts))
 
 
 if __name__ == "__main__":
