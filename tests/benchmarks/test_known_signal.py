@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from benchmarks.known_signal import GOAL, OF_SIDES, SIZINGS, TURNOVER_GOAL, compare, sides
+from clm_core.domain.costs import Costs
 
 
 @pytest.mark.parametrize("net_sharpe", [1.0, 2.0, 3.0])
@@ -18,6 +19,16 @@ def test_sizing_keeps_the_net_sharpe_of_a_signal_with_a_half_life_of_two_days(
         assert 0.07 <= each.sized.volatility <= 0.12
         assert each.sized.turnover <= TURNOVER_GOAL
         assert each.sized.max_drawdown >= -0.35
+
+
+@pytest.mark.parametrize("half_life", [48, 12])
+def test_sides_in_a_calm_market_turn_over_at_most_as_often_as_their_limit(half_life: float) -> None:
+    cheap = Costs(fee_bps=0.7, slippage_bps=0.0)
+    calm = compare(half_life, 1.0, SIZINGS["rl_v2"], 0, of_sides=True, yearly_volatility=0.08, costs=cheap)
+    limit = SIZINGS["rl_v2"].max_turnover
+    assert limit is not None
+    assert 0.6 * limit < calm.sized.turnover <= limit
+    assert calm.unsized.turnover > limit
 
 
 def test_a_side_is_held_until_its_signal_is_weak() -> None:

@@ -21,8 +21,9 @@ if TYPE_CHECKING:
     from clm_core.models.policies.trading_env import VectorTradingEnv
 
 
-SIZING = Sizing(scale_half_life=40.0)
-"""The policy is flat most of the time: the size of its older signals says little."""
+SIZING = Sizing(scale_half_life=40.0, max_turnover=50.0)
+"""The policy is flat most of the time: the size of its older signals says little. A side saves little by
+trading less often, so that the turnover is bounded instead of smoothed away."""
 
 
 class DQNParams(PolicyParams):

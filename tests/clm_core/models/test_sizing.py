@@ -248,7 +248,7 @@ def test_a_section_stored_before_the_turnover_limit_means_none() -> None:
     assert recorded is not None
     assert requested is not None
     assert lifted is not None
-    assert (recorded.max_turnover, requested.max_turnover, lifted.max_turnover) == (None, None, None)
+    assert (recorded.max_turnover, requested.max_turnover, lifted.max_turnover) == (None, 50.0, None)
     assert catalog.version_sizing({"sizing": older}) == Sizing(scale_half_life=40.0)
 
 
