@@ -20,6 +20,7 @@ from clm_core.decisions.gate_policy import (
     load_store,
     with_store,
 )
+from clm_core.decisions.lifecycle_rules import LifecycleRules
 from clm_core.decisions.trading_terms import OLD_COSTS, keeps_old_costs, trading_terms
 from clm_core.domain.errors import SettingsError
 from clm_core.domain.progress import Announce
@@ -103,6 +104,10 @@ class Services:
         """
         policy = self.policies.policy(model_id, symbol)
         return policy if self.policy_store is None else with_store(policy, self.policy_store)
+
+    def lifecycle(self, model_id: str, symbol: str) -> LifecycleRules:
+        """Rules of the shadows of a model."""
+        return self.policies.lifecycle(model_id, symbol)
 
     def terms(self, symbol: str, calendar: Calendar | str) -> "MarketTerms":
         """Terms of trading in force for a market: costs, costs of holding, execution, long-only.

@@ -1,4 +1,4 @@
-"""Shadow testing after each bar: records the positions of candidate versions."""
+"""Shadow testing after each bar: records the positions of candidate versions and decides on them."""
 
 from prefect import flow
 
@@ -6,14 +6,14 @@ from clm_core.lifecycle.shadow import ShadowReport
 from clm_core.market.timeframes import Timeframe
 from clm_core.operations.passes import run_name
 from tasks.record_success import record_success
-from tasks.shadow import record_positions
+from tasks.shadow import record_and_decide
 from tasks.show_pass import show_pass
 
 
 @flow(name="shadow", flow_run_name=run_name("shadow"))
 def shadow(timeframe: Timeframe | None = None) -> ShadowReport:
-    """Record positions on one timeframe or all; fails after the pass if a version had a problem."""
-    report = record_positions(timeframe)
+    """Record positions and decide, on one timeframe or all; fails at the end if a version had a problem."""
+    report = record_and_decide(timeframe)
     show_pass(report, f"shadow-{timeframe or 'all'}")
     report.complete()
     record_success(f"shadow-{timeframe or 'all'}")

@@ -67,6 +67,7 @@ GROUPS = {
     # one process has the parent of the processes to be killed, which retrains a model first
     "killed": (
         "clm_core/api/test_interrupted_requests.py",
+        "clm_core/lifecycle/test_shadow_decision_crashes.py",
         "clm_core/registry/test_promotion_crashes.py",
         "clm_core/registry/test_restoration.py",
         "clm_core/retraining/test_retraining_crashes.py",

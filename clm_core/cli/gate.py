@@ -26,15 +26,18 @@ def policy(
     symbol: Annotated[str, typer.Option(help="Market of the model.")] = "any market",
     as_json: AsJson = False,
 ) -> None:
-    """Levels a version is judged by."""
+    """Levels a version is judged by, and what the shadow pass may do."""
     from clm_core.decisions.gate_policy import ALTERNATIVES, load_document, load_store, with_store
 
     source = settings_for_look().policy
-    levels = load_document(source.file, source.preset).policy(model_id, symbol)
+    document = load_document(source.file, source.preset)
+    levels = document.policy(model_id, symbol)
+    lifecycle = document.lifecycle(model_id, symbol)
     if source.store:
         levels = with_store(levels, load_store(source.store))
     if as_json:
-        print_json({**levels.model_dump(mode="json"), "hash": levels.digest})
+        shown = {"lifecycle": lifecycle.model_dump(mode="json"), "hash": levels.digest}
+        print_json({**levels.model_dump(mode="json"), **shown})
         return
     table = Table("level", "value", box=SIMPLE_HEAVY, title=f"{levels.name}, {levels.digest[:12]}")
     groups = [levels.criteria, *([] if levels.evidence is None else [levels.evidence])]
@@ -45,6 +48,8 @@ def policy(
     budget = "none" if levels.fleet_budget is None else f"{levels.fleet_budget:g}"
     table.add_row("fleet budget", budget)
     table.add_row("bind as they stand", ", ".join(as_they_stand) or "none")
+    for name, value in lifecycle.model_dump().items():
+        table.add_row(f"lifecycle.{name}", value if isinstance(value, str) else f"{value:g}")
     console.print(table)
     if levels.evidence is None:
         from clm_core.decisions.gate import THRESHOLDS_ALONE

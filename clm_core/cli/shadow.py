@@ -15,9 +15,10 @@ def shadow(
     model: Annotated[str | None, typer.Argument(help="Only the versions of this model.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Record the positions of candidate versions, and show the returns of all recorded positions."""
+    """Record the positions of candidate versions, show their returns, and decide: promote, retire, expire or
+    continue."""
     with services_with_status() as services:
-        from clm_core.lifecycle import shadow
+        from clm_core.lifecycle import shadow_decisions
 
-        report = shadow.run(services, model)
+        report = shadow_decisions.run(services, model, anew=True)
     print_report(report, as_json)

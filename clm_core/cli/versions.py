@@ -27,7 +27,7 @@ app = typer.Typer(rich_markup_mode=None)
 
 @app.command()
 def show(version: VersionName, as_json: AsJson = False) -> None:
-    """Show a version: training data, lineage, out-of-sample metrics and verdict."""
+    """Show a version: training data, lineage, newest shadow decision, out-of-sample metrics and verdict."""
     from clm_core.services import open_services
 
     with open_services(settings_for_look()) as services:
@@ -36,6 +36,7 @@ def show(version: VersionName, as_json: AsJson = False) -> None:
         lineage = services.ledger.lineage(stored.model_id, stored.version)
         bars_needed = _bars_needed(services, stored)
         in_mlflow = _in_mlflow(services, stored)
+        decided = services.ledger.shadow_decisions.newest(stored.model_id, stored.version)
     if as_json:
         evaluation, verdict = judged or (None, None)
         print_json(
@@ -45,10 +46,14 @@ def show(version: VersionName, as_json: AsJson = False) -> None:
                 "verdict": verdict.model_dump(mode="json") if verdict else None,
                 "lineage": lineage.model_dump(mode="json"),
                 "bars_needed": bars_needed,
+                "shadow_decision": None if decided is None else decided.model_dump(mode="json"),
             }
         )
         return
     console.print(_facts_table(stored, lineage, bars_needed, in_mlflow))
+    if decided is not None:
+        sentence = f"shadow, {decided.at:%Y-%m-%d %H:%M} UTC: {decided.decision.sentence}"
+        console.print(sentence, highlight=False, soft_wrap=True, markup=False)
     if judged is None:
         console.print("Not judged yet.")
         return

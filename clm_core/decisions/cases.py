@@ -53,7 +53,11 @@ class RecipeReplacement:
     champion: str
     """Version label of the champion."""
     record: paired.PairedRecord
-    """Differences of the returns in shadow, challenger less champion, at equal volatility."""
+    """Daily differences of the returns in shadow, challenger less champion, at equal volatility."""
+    level: float | None = None
+    """Level of the recipe's place in the year's error budget; None before the shadow pass gave a level."""
+    bars_a_day: float = 24.0
+    """Bars of a day with bars."""
 
 
 @dataclass(frozen=True)

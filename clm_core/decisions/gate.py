@@ -63,7 +63,7 @@ def _evidence(case: Case, levels: EvidenceLevels) -> tuple[Reasoned, ...]:
     return (
         *timing_checks(case, levels),
         *evidence_checks(case, levels),
-        *succession_checks(case, levels),
+        *succession_checks(case),
         *overfitting_checks(case, levels),
     )
 

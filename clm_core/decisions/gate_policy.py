@@ -12,6 +12,9 @@ A policy document is TOML:
     preset = "strict"
     evidence.min_deflated_sharpe = 0.99
 
+    [models.xgboost_btcusdt_1h.lifecycle]   # what the shadow pass may do; see `LifecycleRules`
+    promotion = "off"
+
     [fleet]                                 # error over all markets together, a year
     budget = 0.05
 
@@ -34,7 +37,9 @@ from typing import Any, Literal, Protocol, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from clm_core.decisions.lifecycle_rules import LifecycleRules
 from clm_core.domain.errors import PolicyError
+from clm_core.evidence.repeated_looks import confidence_of_looks
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -143,6 +148,19 @@ class GatePolicy(BaseModel):
             update={"name": f"{self.name}, budget of {markets} markets", "evidence": evidence}
         )
 
+    def looked_at(self, growth: float) -> "GatePolicy":
+        """The policy for repeated judgements of growing evidence, all together in error as rarely as a single
+        judgement; see `confidence_of_looks`.
+
+        Args:
+            growth: longest record over the shortest, n1 / n0.
+        """
+        if self.evidence is None:
+            return self
+        required = confidence_of_looks(self.evidence.min_deflated_sharpe, growth)
+        evidence = self.evidence.model_copy(update={"min_deflated_sharpe": required})
+        return self.model_copy(update={"name": f"{self.name}, looked at daily", "evidence": evidence})
+
     def binds(self, criterion: str) -> bool:
         """True if the criterion binds as it stands."""
         return self.evidence is None or criterion in self.binding
@@ -167,6 +185,8 @@ class Levels(BaseModel):
     criteria: dict[str, Any] = Field(default_factory=dict)
     evidence: dict[str, Any] | None = None
     verdict_days: float | None = None
+    lifecycle: dict[str, Any] = Field(default_factory=dict)
+    """Levels of `LifecycleRules`; no part of the gate's policy or its digest."""
     binding: tuple[Literal["max_drawdown", "min_profit_factor", "min_win_rate"], ...] = ()
     """Criteria binding as they stand, beside the criteria named by a document of the installation."""
 
@@ -207,11 +227,7 @@ class PolicyDocument(BaseModel):
             PolicyError: a level is unknown or out of range, or the preset does not exist; the message names
                 the level or the preset.
         """
-        overrides = [self.markets[symbol]] if symbol in self.markets else []
-        overrides += [self.models[model_id]] if model_id in self.models else []
-        preset = [self.preset, *(levels.preset for levels in overrides if levels.preset)][-1]
-        if preset not in self.presets:
-            raise PolicyError(f"There is no policy preset {preset}: choose from {', '.join(self.presets)}.")
+        preset, overrides = self._overrides(model_id, symbol)
         layers = [self.presets[preset], *overrides]
         changed = any(levels.criteria or levels.evidence or levels.verdict_days for levels in overrides)
         evidence = [levels.evidence for levels in layers if levels.evidence is not None]
@@ -225,6 +241,25 @@ class PolicyDocument(BaseModel):
             "binding": tuple(sorted({name for levels in layers for name in levels.binding})),
         }
         return _validated(GatePolicy, merged, f"The policy of {model_id}")
+
+    def lifecycle(self, model_id: str, symbol: str) -> LifecycleRules:
+        """The rules of a model's shadows.
+
+        Raises:
+            PolicyError: as for `policy`.
+        """
+        preset, overrides = self._overrides(model_id, symbol)
+        merged = _merged([self.presets[preset].lifecycle, *(levels.lifecycle for levels in overrides)])
+        return _validated(LifecycleRules, merged, f"The lifecycle of {model_id}")
+
+    def _overrides(self, model_id: str, symbol: str) -> tuple[str, list[Levels]]:
+        """Name of the preset, and the levels of market and model that lie over the preset."""
+        overrides = [self.markets[symbol]] if symbol in self.markets else []
+        overrides += [self.models[model_id]] if model_id in self.models else []
+        preset = [self.preset, *(levels.preset for levels in overrides if levels.preset)][-1]
+        if preset not in self.presets:
+            raise PolicyError(f"There is no policy preset {preset}: choose from {', '.join(self.presets)}.")
+        return preset, overrides
 
 
 class PolicyStore(Protocol):
@@ -312,13 +347,16 @@ def _named(document: PolicyDocument) -> PolicyDocument:
 
 def _check_all(document: PolicyDocument) -> None:
     """Resolve every preset, market and model once, so that an error shows on loading, not at a verdict."""
-    document.policy("any model", "any market")
-    for name in document.presets:
-        document.model_copy(update={"preset": name, "markets": {}, "models": {}}).policy(name, name)
-    for symbol in document.markets:
-        document.policy("any model", symbol)
-    for model_id in document.models:
-        document.policy(model_id, "any market")
+    alone: dict[str, Any] = {"markets": {}, "models": {}}
+    checked = [(document, "any model", "any market")]
+    checked += [
+        (document.model_copy(update=alone | {"preset": each}), each, each) for each in document.presets
+    ]
+    checked += [(document, "any model", symbol) for symbol in document.markets]
+    checked += [(document, model_id, "any market") for model_id in document.models]
+    for each, model_id, symbol in checked:
+        each.policy(model_id, symbol)
+        each.lifecycle(model_id, symbol)
 
 
 def _read(text: str, origin: str) -> PolicyDocument:

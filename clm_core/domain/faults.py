@@ -30,6 +30,13 @@ class Fault(StrEnum):
     NUMBER_RECORDED = "number_recorded"
     """The ledger has the new number of a restored version, MLflow lacks the aliases."""
 
+    SHADOW_DECIDED = "shadow_decided"
+    """The decision on a version in shadow is recorded and not carried out."""
+    SHADOW_PROMOTED = "shadow_promoted"
+    """The version is in production, and its recipe's place is still open."""
+    SHADOW_RETIRED = "shadow_retired"
+    """The version is retired, and its recipe's place is still open."""
+
     BEFORE_REPLY = "before_reply"
     """The work of an API request with an Idempotency-Key is done, the reply is not stored."""
     AFTER_REPLY = "after_reply"

@@ -13,6 +13,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from clm_core.evidence.paired import PairedRecord, extend
+from clm_core.evidence.sequential import DAY
 from clm_core.market.bars import Floats
 
 Mask = NDArray[np.bool_]
@@ -66,3 +67,29 @@ def compare(
     if counted is not None:
         known &= counted
     return extend(PairedRecord(), ours[known], theirs[known])
+
+
+def compare_days(
+    time: NDArray[np.int64], bar: int, ours: Floats, theirs: Floats, periods_per_year: float, counted: Mask
+) -> PairedRecord:
+    """Differences of the complete UTC days, each the sum over its counted bars; see `compare`.
+
+    Bars that do not count tell not even the volatility. A day without a counted bar has no difference:
+    neither a zero nor a look.
+
+    Args:
+        time: bar-open times, nanoseconds since 1970-01-01 UTC, ascending, shape (n_bars,).
+        bar: length of a bar in nanoseconds.
+    """
+    if not len(time):
+        return PairedRecord()
+    unfinished = time[-1] + bar < (time[-1] // DAY + 1) * DAY
+    complete = time // DAY < time[-1] // DAY + (0 if unfinished else 1)
+    rows = counted & complete
+    scaled = [at_equal_volatility(each[rows], periods_per_year) for each in (ours, theirs)]
+    known = np.isfinite(scaled[0]) & np.isfinite(scaled[1])
+    days, of_day = np.unique(time[rows][known] // DAY, return_inverse=True)
+    totals = np.zeros((2, len(days)))
+    for row, each in enumerate(scaled):
+        np.add.at(totals[row], of_day, each[known])
+    return extend(PairedRecord(), totals[0], totals[1])

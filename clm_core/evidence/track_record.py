@@ -161,8 +161,25 @@ def probabilistic_sharpe_ratio(record: TrackRecord, benchmark: float = 0.0) -> f
     distribution, with two changes that only lower the probability for an SR above 0: n counts effective bars,
     and a positive skewness counts as 0, since Student-t(3) records would pass a 5 % test too often.
     """
-    error = math.sqrt(_spread(record) / (record.effective_bars - 1.0)) if record.measured else math.nan
-    return 0.5 * math.erfc((benchmark - record.sharpe) / error / math.sqrt(2.0))
+    return 0.5 * math.erfc((benchmark - record.sharpe) / standard_error(record) / math.sqrt(2.0))
+
+
+def standard_error(record: TrackRecord) -> float:
+    """Standard error of the Sharpe ratio of a bar, see `probabilistic_sharpe_ratio`; NaN if not measured."""
+    return math.sqrt(_spread(record) / (record.effective_bars - 1.0)) if record.measured else math.nan
+
+
+def chance_of_shortfall(record: TrackRecord, earlier: TrackRecord) -> float:
+    """Probability, 0..1, that a Sharpe ratio as low as the record's comes by bad luck.
+
+    q((SR - SR') / sqrt(s ** 2 + s' ** 2)) for two records of one strategy on different bars of one length,
+    with their standard errors; NaN if one of them is not measured.
+
+    Args:
+        earlier: record that promised a Sharpe ratio, such as a walk-forward.
+    """
+    error = math.hypot(standard_error(record), standard_error(earlier))
+    return 0.5 * math.erfc((earlier.sharpe - record.sharpe) / error / math.sqrt(2.0))
 
 
 def _spread(record: TrackRecord) -> float:

@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Engine, NullPool, create_engine, func, insert, select, text, update
+from sqlalchemy import Connection, Engine, NullPool, create_engine, func, insert, or_, select, text, update
 from sqlalchemy.exc import OperationalError
 
-from clm_core.domain.actors import Actor
+from clm_core.domain.actors import SYSTEM, Actor
 from clm_core.domain.alerts import Alert, AlertKind
 from clm_core.domain.audit import Action
 from clm_core.domain.errors import ConflictError, IllegalTransition
@@ -26,12 +26,12 @@ from clm_core.domain.promotions import (
 from clm_core.domain.versions import ModelVersion
 from clm_core.domain.vocabulary import JobStatus, ModelStatus
 from clm_core.ledger import alerts, audit_records
-from clm_core.ledger.tables import Base, EvaluationRow, JobRow, OutboxRow, PromotionRow, VersionRow
+from clm_core.ledger.tables import AuditRow, Base, EvaluationRow, JobRow, OutboxRow, PromotionRow, VersionRow
 from clm_core.platform.locks import AdvisoryLock
 
-_PROMOTIONS, _OUTBOX, _VERSIONS, _JOBS, _EVALUATIONS = (
+_PROMOTIONS, _OUTBOX, _VERSIONS, _JOBS, _EVALUATIONS, _AUDIT = (
     Base.metadata.tables[row.__tablename__]
-    for row in (PromotionRow, OutboxRow, VersionRow, JobRow, EvaluationRow)
+    for row in (PromotionRow, OutboxRow, VersionRow, JobRow, EvaluationRow, AuditRow)
 )
 LOCK_WAIT_SECONDS = 30
 
@@ -48,6 +48,16 @@ ACTION_OF = {
     PromotionKind.LOSS: Action.PRODUCTION_LOST,
     PromotionKind.RESTORATION: Action.PRODUCTION_RESTORED,
 }
+
+DECIDED_BY_PERSON = (
+    Action.PROMOTION_COMMITTED,
+    Action.FORCED_PROMOTION,
+    Action.FORCED_CONFIRMED,
+    Action.ROLLBACK_COMMITTED,
+    Action.ALIAS_MOVE_ADOPTED,
+    Action.PRODUCTION_RESTORED,
+)
+"""Actions after which the system promotes nothing for a while, if a person's."""
 
 
 class PromotionStore:
@@ -107,6 +117,20 @@ class PromotionStore:
         with self._engine.begin() as connection:
             champion: str | None = connection.scalar(last)
             return champion
+
+    def newest_by_person(self, model_id: str) -> tuple[datetime, str] | None:
+        """Time and actor of the newest change of production, or confirmation, not made by the system
+        itself; None without."""
+        newest = (
+            select(_AUDIT.c.at, _AUDIT.c.actor)
+            .where(_AUDIT.c.subject == model_id, _AUDIT.c.action.in_(DECIDED_BY_PERSON))
+            .where(or_(_AUDIT.c.actor != SYSTEM.name, _AUDIT.c.role != SYSTEM.role))
+            .order_by(_AUDIT.c.seq.desc())
+            .limit(1)
+        )
+        with self._engine.begin() as connection:
+            row = connection.execute(newest).one_or_none()
+        return None if row is None else (row.at, row.actor)
 
     def under_way(self, model_id: str) -> Promotion | None:
         """Unfinished change of a model, if any."""

@@ -15,6 +15,7 @@ APPEND_ONLY = (
     "tunings",
     "evaluation_evidence",
     "market_costs",
+    "shadow_decisions",
     "shadow_positions",
 )
 _RIGHTS = text("""

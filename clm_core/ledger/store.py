@@ -20,6 +20,7 @@ from clm_core.ledger.market_costs import MarketCostStore
 from clm_core.ledger.passes import PassStore
 from clm_core.ledger.promotions import PromotionStore
 from clm_core.ledger.replies import ReplyStore
+from clm_core.ledger.shadow_decisions import ShadowDecisionStore
 from clm_core.ledger.shadows import ShadowStore
 from clm_core.ledger.tokens import TokenStore
 from clm_core.ledger.trials import TrialStore
@@ -46,6 +47,7 @@ class Ledger(JobStore, VersionStore, EvaluationStore):
         self.trials = TrialStore(engine)
         self.tunings = TuningStore(engine)
         self.shadows = ShadowStore(engine)
+        self.shadow_decisions = ShadowDecisionStore(engine)
         self.market_costs = MarketCostStore(engine)
         self.tokens = TokenStore(engine)
         self.replies = ReplyStore(engine)

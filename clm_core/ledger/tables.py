@@ -31,6 +31,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from clm_core.domain.deliveries import StreamName
 from clm_core.domain.events import EventType
 from clm_core.domain.promotions import PromotionKind, PromotionState
+from clm_core.domain.shadow_decisions import PlaceOutcome
 from clm_core.domain.trials import TrialSource
 from clm_core.domain.triggers import Reply
 from clm_core.domain.vocabulary import CandidateOrigin, JobStatus, ModelStatus, ModelType, Role, TriggerReason
@@ -374,6 +375,57 @@ class ShadowPositionRow(Base):
     """Open time of the bar before the position."""
     position: Mapped[float]
     recorded_at: Mapped[datetime]
+
+
+class ShadowPlaceRow(Base):
+    """A `ShadowPlace`."""
+
+    __tablename__ = "shadow_places"
+    __table_args__ = (
+        CheckConstraint("rank > 0", name="rank"),
+        CheckConstraint("level > 0 AND level < 1", name="level"),
+        _one_of(PlaceOutcome, "outcome"),
+        CheckConstraint(
+            "(year IS NULL) = (rank IS NULL) AND (year IS NULL) = (level IS NULL)", name="budget"
+        ),
+        CheckConstraint("(closed_at IS NULL) = (outcome IS NULL)", name="closed"),
+        UniqueConstraint("model_id", "year", "rank"),
+        Index(
+            "ix_shadow_places_open",
+            "model_id",
+            "recipe",
+            unique=True,
+            postgresql_where=text("closed_at IS NULL"),
+        ),
+    )
+
+    id: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
+    model_id: Mapped[str]
+    recipe: Mapped[str]
+    started_at: Mapped[datetime]
+    year: Mapped[int | None]
+    rank: Mapped[int | None]
+    level: Mapped[float | None]
+    closed_at: Mapped[datetime | None]
+    outcome: Mapped[str | None]
+
+
+class ShadowDecisionRow(Base):
+    """A `RecordedDecision`. Append-only."""
+
+    __tablename__ = "shadow_decisions"
+    __table_args__ = (
+        ForeignKeyConstraint(["model_id", "version"], ["model_versions.model_id", "model_versions.version"]),
+        Index(None, "model_id", "version", "id"),
+    )
+
+    id: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
+    place_id: Mapped[int | None] = mapped_column(ForeignKey("shadow_places.id"))
+    model_id: Mapped[str]
+    version: Mapped[str]
+    champion: Mapped[str | None]
+    decision: Mapped[dict[str, Any]] = mapped_column(JSONB)
+    at: Mapped[datetime]
 
 
 class AuditRow(Base):

@@ -1,11 +1,11 @@
 """Shadow testing: records the positions of candidate versions after each bar, at 0 % allocation.
 
 A pass covers the versions that passed the gate and await a decision, and beside them the production version
-of the same model. The pass neither judges nor promotes. A version with an error leaves the other versions
-unaffected.
+of the same model. The decisions follow in `shadow_decisions`. A version with an error leaves the other
+versions unaffected.
 """
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -34,6 +34,7 @@ from clm_core.decisions.shadow import (
     performance_of,
 )
 from clm_core.domain.errors import InvalidPositions, NotFound, StoreCorrupt
+from clm_core.domain.shadow_decisions import ShadowDecision
 from clm_core.domain.shadows import EMPTY, ShadowRecord
 from clm_core.domain.versions import ModelVersion
 from clm_core.domain.vocabulary import ModelStatus
@@ -87,6 +88,8 @@ class ShadowedVersion(BaseModel):
     """None without a production version, or without a bar common to both records."""
     by_symbol: tuple[ShadowedSymbol, ...] = ()
     """Members of a pool, whose portfolio the figures describe; empty for one market."""
+    decision: ShadowDecision | None = None
+    """Decision after the pass; None before, or where the version could not be decided on."""
 
 
 class ShadowReport(PassReport):
@@ -104,7 +107,10 @@ class ShadowReport(PassReport):
             return "No version awaits a decision: nothing to shadow. A version that passes the gate does."
         failed = f"; problems: {len(self.problems)}" if self.problems else ""
         new = sum(each.new for each in self.versions)
-        return f"Versions shadowed: {len(self.versions)}{failed}. Positions recorded: {new:,}."
+        actions = Counter(str(each.decision.action) for each in self.versions if each.decision)
+        counts = ", ".join(f"{count} {action}" for action, count in sorted(actions.items()))
+        decided = f" Decisions: {counts}." if counts else ""
+        return f"Versions shadowed: {len(self.versions)}{failed}. Positions recorded: {new:,}.{decided}"
 
     def rows(self) -> list[Row]:
         return [
@@ -119,6 +125,7 @@ class ShadowReport(PassReport):
                 "Sharpe": formatted(each.figures.sharpe_ratio, ".2f"),
                 "champion's": _champion_sharpe(each.against),
                 "lead": _lead(each.against),
+                "decision": "-" if each.decision is None else str(each.decision.action),
             }
             for each in self.versions
         ]
@@ -161,7 +168,7 @@ def run(services: Services, model_id: str | None = None, timeframe: Timeframe | 
     Raises:
         NotFound: the model does not exist.
     """
-    models = _shadowed_versions(services, model_id, timeframe)
+    models = shadowed_versions(services, model_id, timeframe)
     collector = _Collector()
     for number, (name, versions) in enumerate(sorted(models.items())):
         services.announce(f"Shadowing {name}", number / len(models))
@@ -187,6 +194,8 @@ def _lead(comparison: ChampionComparison | None) -> str:
 
 
 def _clauses(shadowed: ShadowedVersion) -> Iterator[str]:
+    if shadowed.decision is not None:
+        yield shadowed.decision.sentence
     if shadowed.newest_bar is None:
         yield f"no bar has closed since the registration at {shadowed.registered_at:%Y-%m-%d %H:%M} UTC"
         return
@@ -219,10 +228,14 @@ def _comparison_clauses(comparison: ChampionComparison) -> Iterator[str]:
     yield f"return per bar: {comparison.lead}"
 
 
-def _shadowed_versions(
+def shadowed_versions(
     services: Services, model_id: str | None, timeframe: Timeframe | None
 ) -> dict[str, list[ModelVersion]]:
-    """Versions awaiting a decision by model, oldest first."""
+    """Versions awaiting a decision by model, oldest first.
+
+    Raises:
+        NotFound: the model does not exist.
+    """
     if model_id is not None and not services.ledger.versions(model_id=model_id, limit=1):
         raise NotFound(f"There is no model {model_id}. `clm models` lists the models.")
     by_model = defaultdict[str, list[ModelVersion]](list)

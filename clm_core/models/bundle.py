@@ -79,11 +79,19 @@ def save_bundle(model: Model, recipe: Recipe, folder: Path, bars: Bars | Panel) 
     _require_storable(folder)
     golden.record(model, bars, folder)
     activity.record(model, bars, folder)
-    card = card_of(model, recipe)
+    return seal(folder, card_of(model, recipe))
+
+
+def seal(folder: Path, card: ModelCard) -> str:
+    """Write card and manifest of a bundle whose other files are complete.
+
+    Returns:
+        The bundle's digest.
+    """
     # a card without own features, series and a pool stays readable by earlier releases
     unused = {name for name in ("own_features", "series", "pool") if not getattr(card, name)}
     (folder / CARD).write_text(card.model_dump_json(indent=2, exclude=unused))
-    files = {path.name: _entry(path) for path in folder.iterdir()}
+    files = {path.name: _entry(path) for path in folder.iterdir() if path.name != MANIFEST}
     manifest = BundleManifest(files=files).canonical()
     (folder / MANIFEST).write_bytes(manifest)
     return hashlib.sha256(manifest).hexdigest()

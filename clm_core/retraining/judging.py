@@ -3,7 +3,7 @@
 A verdict holds under the terms it was given under. The ledger keeps the out-of-sample positions of every
 seed, so that a promotion can judge them under the policy, costs and champion in force: the same backtests and
 the same gate as after the training, on the bars of the training. Later trials belong to
-later versions and do not count.
+later versions and do not count. An INCONCLUSIVE version is judged on its bars in shadow too.
 """
 
 import contextlib
@@ -35,6 +35,7 @@ from clm_core.retraining.evaluation import backtest_seeds, baseline_sizer, evalu
 from clm_core.retraining.recorded_numbers import calendar_of, judge_recorded_numbers
 from clm_core.retraining.results import BacktestEvaluation, FittedModel
 from clm_core.retraining.searched import search_risk
+from clm_core.retraining.shadow_evidence import continued_in_shadow
 from clm_core.retraining.stored_evidence import OutOfSampleRuns, unpack
 from clm_core.retraining.succession import succession_of
 from clm_core.services import Services
@@ -74,12 +75,14 @@ def verdict_on(
     evaluation: BacktestEvaluation,
     policy: GatePolicy,
     until: datetime | None = None,
+    growth: float | None = None,
 ) -> Verdict:
     """Verdict on an evaluation against the champion of the moment, by the trials of the market under every
     name, and within the policy's budget for the fleet.
 
     Args:
         until: latest time of a counted trial; None counts all.
+        growth: for a record judged again and again, the longest over the shortest; None for a single look.
     """
     compare = pools.compare_with_champion if evaluation.members else case.compare_with_champion
     symbols = tuple(member.bars.symbol for member in evaluation.members)
@@ -93,6 +96,8 @@ def verdict_on(
         until=until,
     )
     policy = policy.within_fleet(counted.markets)
+    if growth is not None:
+        policy = policy.looked_at(growth)
     rules = services.settings.execution.rules
     against = compare(services.ledger, services.registry, services.market, version, evaluation, rules)
     selection = search_risk(services.ledger, version, until)
@@ -248,7 +253,13 @@ def _judge_positions(
     """Backtests and gate on the stored positions, on the bars of the training."""
     job = services.ledger.job(version.training_job_id)
     runs = unpack(evidence.content)
-    bars = _bars_of(services, job, runs, result)
+    shadow = continued_in_shadow(services, version, job, recorded, runs)
+    if shadow is None:
+        bars, facts, growth = _bars_of(services, job, runs, result), recorded.record, None
+    else:
+        bars, facts, growth = shadow.bars, shadow.facts, shadow.growth
+        bars = bars if result.terms is None else bars.under(result.terms.gap_rules)
+        runs = shadow.runs
     rules = version_execution(services.ledger, version, services.settings.execution.rules)
     terms = market_terms(services.home_terms, bars, rules)
     settle_costs(services, list(terms), bars.calendar)
@@ -257,8 +268,8 @@ def _judge_positions(
     plan = services.settings.walk_forward if result.terms is None else result.terms.walk_forward
     evaluation = evaluation_of(backtests, bars, runs, terms, baseline_sizer(version.params), plan)
     fitted = _fitted(services, version, recorded)
-    evaluation = replace(evaluation, fitted=fitted, record=recorded.record)
-    verdict = verdict_on(services, version, evaluation, policy, until=result.created_at)
+    evaluation = replace(evaluation, fitted=fitted, record=facts)
+    verdict = verdict_on(services, version, evaluation, policy, until=result.created_at, growth=growth)
     judged_under = recorded_terms(evaluation, plan)
     return Judgement(verdict, cost_sentence(judged_under), judged_under.digest, evidence.digest)
 

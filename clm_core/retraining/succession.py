@@ -1,48 +1,29 @@
 """Kind of the change that a version would make: a refresh of the champion's recipe, or a replacement."""
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime
+from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
 from clm_core.backtest.agreement import MIN_BARS, rank_correlation
-from clm_core.backtest.pools import portfolio
-from clm_core.backtest.results import Backtest
-from clm_core.backtest.terms import MarketTerms
 from clm_core.decisions.cases import RecipeRefresh, RecipeReplacement
 from clm_core.domain.errors import CLMError
-from clm_core.domain.execution import ExecutionRules
-from clm_core.domain.shadows import ShadowRecord
 from clm_core.domain.versions import ModelVersion
 from clm_core.domain.walk_forward import WalkForwardPlan
-from clm_core.evidence.equal_volatility import compare
-from clm_core.evidence.paired import PairedRecord
-from clm_core.ledger.executions import version_execution
+from clm_core.evidence.sequential import DAY
 from clm_core.market.bars import Bars, Floats
-from clm_core.market.panel import Panel
 from clm_core.models.contract import Model
 from clm_core.models.params import series_names
 from clm_core.models.pooled import view_of
 from clm_core.retraining.recipes import recipe_of
 from clm_core.retraining.results import BacktestEvaluation
+from clm_core.retraining.shadow_tracks import (
+    compare_in_shadow,
+    recipe_key,
+    stints_in_production,
+    stints_in_shadow,
+)
 from clm_core.services import Services
-
-Mask = NDArray[np.bool_]
-
-
-@dataclass(frozen=True, eq=False)
-class _Followed:
-    """Bars of a market after which two versions were followed: the newest stretch without a hole."""
-
-    bars: Bars
-    ours: Floats
-    """Recorded position after each bar, shape (n_bars,)."""
-    theirs: Floats
-    in_time: Mask
-    """True for bars after which both positions were recorded before the close of the next bar."""
 
 
 def succession_of(
@@ -57,12 +38,12 @@ def succession_of(
     if label is None or label == version.version:
         return None
     champion = services.ledger.version(version.model_id, label)
-    if _is_refresh(services, version, champion, evaluation.plan):
+    if is_refresh(services, version, champion, evaluation.plan):
         return _refresh(services, version, champion, evaluation, agreements)
-    return RecipeReplacement(label, _shadow_record(services, version, champion, _terms(evaluation)))
+    return _replacement(services, version, champion, evaluation)
 
 
-def _is_refresh(
+def is_refresh(
     services: Services, version: ModelVersion, champion: ModelVersion, plan: WalkForwardPlan
 ) -> bool:
     """True for two versions of the same recipe; an earlier release recorded a job, no recipe."""
@@ -110,77 +91,14 @@ def _newest_positions(services: Services, version: ModelVersion, bars: Bars, row
     return model.positions(known)[-rows:]
 
 
-def _terms(evaluation: BacktestEvaluation) -> dict[str, MarketTerms]:
-    if evaluation.members:
-        return {member.bars.symbol: member.market for member in evaluation.members}
-    return {evaluation.bars.symbol: evaluation.market}
-
-
-def _shadow_record(
-    services: Services, version: ModelVersion, champion: ModelVersion, terms: Mapping[str, MarketTerms]
-) -> PairedRecord:
-    """Differences of the returns in shadow at equal volatility, over the common bars of both records.
-
-    Both are traded from flat under the terms of the market, each with its own execution.
-    """
-    followed = [_followed(services, version, champion, symbol) for symbol in terms]
-    markets = [each for each in followed if each is not None]
-    if not markets:
-        return PairedRecord()
-    rules = services.settings.execution.rules
-    results: list[list[tuple[Bars, Backtest]]] = []
-    for each in (version, champion):
-        own = version_execution(services.ledger, each, rules)
-        results.append([_traded(market, terms, own, each is version) for market in markets])
-    if len(terms) == 1:
-        axis = markets[0].bars
-        ours, theirs = (each[0][1].returns for each in results)
-    else:
-        axis = Panel(version.symbol, tuple(market.bars for market in markets)).index_bars()
-        ours, theirs = (portfolio(axis, each, 1.0, members=len(terms)).returns for each in results)
-    return compare(ours, theirs, axis.periods_per_year, _earned_in_time(axis, markets))
-
-
-def _traded(
-    market: _Followed, terms: Mapping[str, MarketTerms], rules: ExecutionRules, is_ours: bool
-) -> tuple[Bars, Backtest]:
-    positions = market.ours if is_ours else market.theirs
-    return market.bars, terms[market.bars.symbol].under(rules).backtest(market.bars, positions)
-
-
-def _followed(
-    services: Services, version: ModelVersion, champion: ModelVersion, symbol: str
-) -> _Followed | None:
-    """Common record of two versions in a market; None without a common bar."""
-    since = max(version.created_at, champion.created_at)
-    now = services.clock()
-    bars = services.market.bars(symbol, version.timeframe, closed_by=now)
-    bars = bars[bars.row_closed_after(since) :]
-    if not len(bars):
-        return None
-    ours, theirs = (_recorded(services, each, bars, symbol) for each in (version, champion))
-    both = np.isin(bars.time, ours.time) & np.isin(bars.time, theirs.time)
-    # bars corrected or filled in later may have no record: the newest stretch counts
-    first = int(np.flatnonzero(~both)[-1]) + 1 if not both.all() else 0
-    bars = bars[first:]
-    if not len(bars):
-        return None
-    rows = [np.searchsorted(record.time, bars.time) for record in (ours, theirs)]
-    closes = bars.time + 2 * bars.timeframe.nanoseconds
-    in_time = (ours.recorded[rows[0]] <= closes) & (theirs.recorded[rows[1]] <= closes)
-    return _Followed(bars, ours.position[rows[0]], theirs.position[rows[1]], in_time)
-
-
-def _recorded(services: Services, version: ModelVersion, bars: Bars, symbol: str) -> ShadowRecord:
-    first: datetime = bars.start.to_pydatetime()
-    member = "" if symbol == version.symbol else symbol
-    return services.ledger.shadows.recorded(version.model_id, version.version, first, member)
-
-
-def _earned_in_time(axis: Bars, markets: Sequence[_Followed]) -> Mask:
-    """True for bars whose positions, of the bar before, were recorded in time in every market."""
-    counted = np.ones(len(axis), dtype=np.bool_)
-    for market in markets:
-        earned = np.concatenate([[False], market.in_time[:-1]])
-        counted[np.searchsorted(axis.time, market.bars.time[~earned])] = False
-    return counted
+def _replacement(
+    services: Services, version: ModelVersion, champion: ModelVersion, evaluation: BacktestEvaluation
+) -> RecipeReplacement:
+    """Lead of another recipe in shadow, since the start of the recipe's place."""
+    place = services.ledger.shadow_decisions.open_place(version.model_id, recipe_key(version))
+    since = version.created_at if place is None else place.started_at
+    ours = stints_in_shadow(services, version, since)
+    lead = compare_in_shadow(services, ours, stints_in_production(services, champion), since)
+    days = len(np.unique(evaluation.bars.time // DAY))
+    level = None if place is None else place.level
+    return RecipeReplacement(champion.version, lead, level, len(evaluation.bars) / days)

@@ -1,18 +1,21 @@
 """Version trained again from recorded inputs, to the bytes of a bundle that MLflow has lost.
 
-Training is reproducible, so a lost bundle can be told from any other: the same job, bars, seed, code and
-libraries give the same bytes, and the ledger keeps the digest.
+Training is reproducible, so a lost bundle can be told from any other: the same job, bars and seed give the
+same bytes, and the ledger keeps the digest. The card names the libraries and parameters of the release that
+wrote it, which the ledger knows; so a newer release that fits the same model finds the same digest.
 """
 
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from clm_core.domain.errors import CLMError, EvidenceMissing
 from clm_core.domain.evaluations import EvaluationResult
 from clm_core.domain.versions import ModelVersion
 from clm_core.models import catalog
-from clm_core.models.bundle import save_bundle
-from clm_core.models.contract import Model
+from clm_core.models.bundle import read_card, save_bundle, seal
+from clm_core.models.contract import Model, ModelCard
 from clm_core.models.ensemble import with_members
 from clm_core.models.sizing import as_fitted
 from clm_core.retraining import pools
@@ -35,8 +38,8 @@ def trained_again(services: Services, version: ModelVersion) -> Model:
         raise EvidenceMissing(f"its training cannot be repeated: {error}") from error
     if digest != version.bundle_digest:
         raise EvidenceMissing(
-            "trained again it has other bytes, as with other code or libraries (`clm show` has those of its "
-            "training)"
+            "trained again it has other bytes, as where other code or libraries fit another model (`clm "
+            "show` has those of its training)"
         )
     return model
 
@@ -56,4 +59,26 @@ def _fit(
     newest = final_bars(bars, result.terms.walk_forward)
     message = f"Training {version.version} again, whose bundle is lost"
     model = fit(repeated, newest, job.seed, lambda done: services.announce(message, done))
-    return model, save_bundle(model, recipe, folder / "bundle", newest)
+    bundle = folder / "bundle"
+    save_bundle(model, recipe, bundle, newest)
+    return model, seal(bundle, _as_recorded(read_card(bundle), version))
+
+
+def _as_recorded(card: ModelCard, version: ModelVersion) -> ModelCard:
+    """The card with the parameters and libraries that the ledger recorded."""
+    changes = {
+        "params": known_then(card.params, version.params),
+        "libraries": known_then(card.libraries, version.environment),
+    }
+    return card.model_copy(update=changes)
+
+
+def known_then(now: Mapping[str, Any], recorded: Mapping[str, Any]) -> dict[str, Any]:
+    """Recorded values in the order of today's, without the names that are new."""
+    return {
+        name: known_then(value, recorded[name])
+        if isinstance(value, Mapping) and isinstance(recorded[name], Mapping)
+        else recorded[name]
+        for name, value in now.items()
+        if name in recorded
+    }

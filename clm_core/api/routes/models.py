@@ -13,6 +13,7 @@ from clm_core.domain.errors import NotFound
 from clm_core.domain.evaluations import EvaluationResult, Verdict
 from clm_core.domain.jobs import TrainingJob
 from clm_core.domain.listings import CandidateQuery, ListedVersion, Page, VersionQuery
+from clm_core.domain.shadow_decisions import RecordedDecision
 from clm_core.domain.versions import ModelVersion
 from clm_core.services import Services
 
@@ -32,6 +33,8 @@ class VersionDetails(BaseModel):
     evaluation: EvaluationResult | None
     """Newest evaluation; null for a version never judged."""
     verdict: Verdict | None
+    shadow_decision: RecordedDecision | None = None
+    """Newest decision on the version in shadow; null for a version never decided on."""
 
 
 def list_models(clm: Connected, query: Annotated[VersionQuery, Query()]) -> Page[ListedVersion]:
@@ -45,7 +48,7 @@ def list_candidates(clm: Connected, query: Annotated[CandidateQuery, Query()]) -
 
 
 def one_version(model_id: ModelIdInPath, version: LabelInPath, clm: Connected) -> VersionDetails:
-    """Version with training job, ancestors, evaluation and verdict."""
+    """Version with training job, ancestors, evaluation, verdict and newest shadow decision."""
     stored = clm.ledger.version(model_id, version)
     evaluation, verdict = _judged(clm, stored)
     return VersionDetails(
@@ -54,6 +57,7 @@ def one_version(model_id: ModelIdInPath, version: LabelInPath, clm: Connected) -
         ancestors=_ancestors(clm, stored),
         evaluation=evaluation,
         verdict=verdict,
+        shadow_decision=clm.ledger.shadow_decisions.newest(stored.model_id, stored.version),
     )
 
 

@@ -6,6 +6,7 @@ from clm_core.decisions.cases import Case, Comparison, RecipeReplacement
 from clm_core.decisions.checks import limits
 from clm_core.decisions.checks.limits import Reasoned
 from clm_core.decisions.gate_policy import EvidenceLevels
+from clm_core.decisions.shadow_decision import TUNED_FOR
 from clm_core.domain.evaluations import CheckKind, TrialLuck
 from clm_core.evidence import paired
 from clm_core.evidence.equal_volatility import WARM_UP
@@ -116,17 +117,19 @@ def more_bars(case: Case, levels: EvidenceLevels) -> float:
 def _comparison_bars(case: Case, levels: EvidenceLevels) -> float:
     """Bars to come until the comparison with the champion can decide."""
     if isinstance(case.succession, RecipeReplacement):
-        return _shadow_bars(case.succession.record, levels)
+        return _shadow_bars(case.succession)
     if case.comparison is None or case.succession is not None:
         return 0.0
     return float(paired.MIN_DIFFERENCES - case.comparison.record.n)
 
 
-def _shadow_bars(record: paired.PairedRecord, levels: EvidenceLevels) -> float:
+def _shadow_bars(replacement: RecipeReplacement) -> float:
     """Shadow bars to come until a replacement is shown to be better at the present lead; without a lead,
     until the shortest comparison."""
-    decided = paired.differences_to_decide(record, levels.champion_alpha, levels.champion_bars)
+    record = replacement.record
     leads = record.n > 0 and record.first + record.total / record.n > 0.0
-    if leads and math.isfinite(decided):
-        return max(decided - record.n, 0.0)
-    return float(max(WARM_UP + paired.MIN_DIFFERENCES - record.n, 0))
+    if leads and replacement.level is not None:
+        decided = paired.differences_to_decide(record, replacement.level, TUNED_FOR)
+        if math.isfinite(decided):
+            return max(decided - record.n, 0.0) * replacement.bars_a_day
+    return WARM_UP + max(paired.MIN_DIFFERENCES - record.n, 0) * replacement.bars_a_day

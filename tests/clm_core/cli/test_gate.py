@@ -21,6 +21,7 @@ def test_the_levels_in_force_are_printed_with_their_hash() -> None:
     assert policy["name"] == "strict"
     assert policy["evidence"]["min_deflated_sharpe"] == 0.95
     assert len(policy["hash"]) == 64
+    assert (policy["lifecycle"]["promotion"], policy["lifecycle"]["confirm_days"]) == ("auto", 60.0)
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from clm_core.decisions.gate_policy import (
     load_store,
     with_store,
 )
+from clm_core.decisions.lifecycle_rules import LifecycleRules
 from clm_core.domain.errors import PolicyError
 
 OWN = """
@@ -175,6 +176,37 @@ def test_a_copy_of_the_shipped_policy_binds_no_limit_that_was_left_a_comment(tmp
     copy = tmp_path / "policy.toml"
     copy.write_bytes(files("clm_core.decisions").joinpath("policy.toml").read_bytes())
     assert load_document(copy).policy("any model", "any market") == GatePolicy(name="strict")
+
+
+def test_the_rules_of_shadows_are_merged_as_the_levels_and_change_no_digest(tmp_path: Path) -> None:
+    file = tmp_path / "policy.toml"
+    file.write_text(
+        OWN + "[markets.BTCUSDT.lifecycle]\nmax_days = 90\n"
+        "[models.nhits_btcusdt_1h.lifecycle]\nrefresh = 'approval'\n"
+    )
+    document = load_document(file)
+    assert document.lifecycle("any model", "ETHUSDT") == LifecycleRules()
+    assert document.lifecycle("xgboost_btcusdt_1h", "BTCUSDT") == LifecycleRules(max_days=90)
+    by_thresholds = LifecycleRules(promotion="off", refresh="approval", max_days=90)
+    assert document.lifecycle("nhits_btcusdt_1h", "BTCUSDT") == by_thresholds
+    before = load_document().policy("any model", "ETHUSDT")
+    assert document.policy("any model", "ETHUSDT").digest == before.digest
+
+
+@pytest.mark.parametrize(
+    ("levels", "message"),
+    [
+        ("promotion = 'sometimes'", "promotion: Input should be 'auto', 'approval' or 'off'"),
+        ("max_days = 30", "every shadow would expire before it confirms"),
+        ("yearly_eror = 0.05", "yearly_eror: Extra inputs are not permitted"),
+    ],
+    ids=["unknown word", "expires too early", "misspelt"],
+)
+def test_invalid_rules_of_shadows_are_named_on_loading(levels: str, message: str, tmp_path: Path) -> None:
+    file = tmp_path / "policy.toml"
+    file.write_text(f"{OWN}[presets.cautious.lifecycle]\n{levels}\n")
+    with pytest.raises(PolicyError, match=f"The lifecycle of cautious is not allowed: .*{message}"):
+        load_document(file)
 
 
 def test_a_policy_store_cannot_turn_a_limit_off_with_nan() -> None:

@@ -12,7 +12,6 @@ from clm_core.decisions import gate
 from clm_core.decisions.cases import Case, Comparison, RecipeRefresh, RecipeReplacement
 from clm_core.decisions.checks.evidence import LEAD
 from clm_core.decisions.checks.succession import AGREEMENT, SHADOW_LEAD, succession_checks
-from clm_core.decisions.gate_policy import EvidenceLevels
 from clm_core.domain.evaluations import Check, CheckKind
 from clm_core.evidence import paired
 from clm_core.evidence.soundness import Activity
@@ -20,7 +19,6 @@ from clm_core.evidence.track_record import track_record
 from clm_core.evidence.trials import TrialCount
 
 CHAMPION = "v20250101_000000"
-LEVELS = EvidenceLevels()
 METRICS = Metrics(*(0.0 for _ in range(9)), trades=0, exposure=0.0, turnover=0.0)
 
 
@@ -38,14 +36,15 @@ def case(succession: RecipeRefresh | RecipeReplacement | None, common: int = 0) 
     )
 
 
-def shadowed(lead: float, bars: int) -> RecipeReplacement:
-    noise = np.resize([0.001, -0.001, 0.0005], bars)
+def shadowed(lead: float, days: int, level: float | None = 0.03) -> RecipeReplacement:
+    noise = np.resize([0.001, -0.001, 0.0005], days)
     noise = noise - noise.mean()
-    return RecipeReplacement(CHAMPION, paired.extend(paired.PairedRecord(), noise + lead, np.zeros(bars)))
+    record = paired.extend(paired.PairedRecord(), noise + lead, np.zeros(days))
+    return RecipeReplacement(CHAMPION, record, level)
 
 
 def checked(succession: RecipeRefresh | RecipeReplacement | None, **changes: Any) -> tuple[Check, str]:
-    [result] = succession_checks(replace(case(succession), **changes), LEVELS)
+    [result] = succession_checks(replace(case(succession), **changes))
     return result
 
 
@@ -80,9 +79,10 @@ def test_a_refresh_that_does_not_load_is_named() -> None:
         (shadowed(0.001, 2000), True, CheckKind.EVIDENCE, ""),
         (shadowed(0.0, 2000), False, CheckKind.EVIDENCE, "the lead lies between -"),
         (shadowed(-0.001, 2000), False, CheckKind.THRESHOLD, "the lead lies between -"),
-        (shadowed(0.001, 10), False, CheckKind.EVIDENCE, "10 common bars are recorded"),
+        (shadowed(0.001, 10), False, CheckKind.EVIDENCE, "10 common days are recorded"),
+        (shadowed(0.001, 2000, None), False, CheckKind.EVIDENCE, "has not given the recipe a level yet"),
     ],
-    ids=["better", "undecided", "worse", "too few"],
+    ids=["better", "undecided", "worse", "too few", "no level"],
 )
 def test_a_replacement_shows_its_lead_in_shadow_and_fails_where_it_is_proven_worse(
     succession: RecipeReplacement, passed: bool, kind: CheckKind, reason: str
@@ -93,7 +93,7 @@ def test_a_replacement_shows_its_lead_in_shadow_and_fails_where_it_is_proven_wor
 
 
 def test_without_another_version_in_production_nothing_is_asked() -> None:
-    assert succession_checks(case(None), LEVELS) == ()
+    assert succession_checks(case(None)) == ()
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from clm_core.evidence.equal_volatility import (
     WARM_UP,
     at_equal_volatility,
     compare,
+    compare_days,
     trailing_volatility,
 )
 from clm_core.market.bars import Floats
@@ -88,3 +89,30 @@ def test_rank_correlation_is_spearmans() -> None:
     assert rank_correlation(first, second) == pytest.approx(1.0 - 6.0 * 4.0 / (5.0 * 24.0))
     assert np.isnan(rank_correlation(ours, np.ones(200)))
     assert np.isnan(rank_correlation(ours[:40], theirs[:40]))
+
+
+def test_days_sum_their_bars_and_an_unfinished_day_waits() -> None:
+    time = np.arange(240, dtype=np.int64) * 3_600_000_000_000
+    rng = np.random.default_rng(1)
+    ours, theirs = rng.normal(0.001, 0.01, (2, 240))
+    counted = np.ones(240, dtype=np.bool_)
+    whole = compare_days(time, 3_600_000_000_000, ours, theirs, 8760.0, counted)
+    # the volatility is known from the 51st bar, in the third of ten days
+    assert whole.n == 8
+    bars = compare(ours, theirs, 8760.0)
+    assert whole.n * whole.first + whole.total == pytest.approx(bars.n * bars.first + bars.total)
+    unfinished = compare_days(time[:-1], 3_600_000_000_000, ours[:-1], theirs[:-1], 8760.0, counted[:-1])
+    assert unfinished.n == 7
+
+
+def test_bars_that_do_not_count_change_nothing() -> None:
+    time = np.arange(2400, dtype=np.int64) * 3_600_000_000_000
+    rng = np.random.default_rng(1)
+    ours, theirs = rng.normal(0.001, 0.01, (2, 2400))
+    counted = rng.random(2400) < 0.8
+    lucky = np.where(counted, ours, 1.0)
+    first, other = (
+        compare_days(time, 3_600_000_000_000, each, theirs, 8760.0, counted) for each in (ours, lucky)
+    )
+    assert first == other
+    assert compare_days(time[:0], 3_600_000_000_000, ours[:0], theirs[:0], 8760.0, counted[:0]).n == 0

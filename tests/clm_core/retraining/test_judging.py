@@ -19,20 +19,23 @@ from clm_core.domain.jobs import RetrainRequest
 from clm_core.domain.promotions import Rejudgement
 from clm_core.domain.terms import CostSettings, GeneralCostSettings, MarketSettings
 from clm_core.domain.versions import ModelVersion
-from clm_core.domain.vocabulary import ModelType, Role
+from clm_core.domain.vocabulary import ModelStatus, ModelType, Role
 from clm_core.domain.walk_forward import WalkForwardPlan
 from clm_core.evidence import paired
 from clm_core.evidence.equal_volatility import WARM_UP
+from clm_core.evidence.sequential import DAY
 from clm_core.market.bars import Floats
 from clm_core.market.carry_store import CarryStore, PaymentKind
 from clm_core.market.sources import MarketData
 from clm_core.market.store import SeriesStore
-from clm_core.retraining import jobs, steps, succession
+from clm_core.retraining import jobs, steps
 from clm_core.retraining.judging import judge_anew, rejudge
 from clm_core.retraining.promoting import promote
+from clm_core.retraining.shadow_tracks import Stint, compare_in_shadow
 from clm_core.services import Services
 
 SYMBOL = "JUDGEUSD"
+HOUR = 3_600_000_000_000
 ADMIN = Actor(name="ada", role=Role.ADMIN)
 PARAMS = {
     "rounds": 20,
@@ -73,10 +76,12 @@ def own(services: Services, lax: PolicyDocument, tmp_path_factory: pytest.TempPa
     return replace(services, settings=settings, policies=lax, open_market=lambda: MarketData(folder))
 
 
-def retrained(services: Services, **params: Any) -> ModelVersion:
+def retrained(
+    services: Services, expected: str = "pass", symbol: str = SYMBOL, **params: Any
+) -> ModelVersion:
     request = RetrainRequest(
         model_type=ModelType.LIGHTGBM,
-        symbol=SYMBOL,
+        symbol=symbol,
         dataset_span_days=62,
         training_params=PARAMS | params,
         requested_by="tests",
@@ -87,7 +92,8 @@ def retrained(services: Services, **params: Any) -> ModelVersion:
         trained = steps.train(services, job, bars)
         version = steps.register(services, lease, job, bars, trained)
         evaluation = steps.evaluate_out_of_sample(services, lease, job, bars, trained)
-        assert steps.judge(services, lease, version, evaluation).passed
+        verdict = steps.judge(services, lease, version, evaluation)
+        assert verdict.decision == expected
     return services.ledger.version(version.model_id, version.version)
 
 
@@ -374,7 +380,7 @@ def test_a_refresh_agrees_with_the_champion_and_another_recipe_has_to_be_followe
     verdict = judge_anew(strict(own), other)
     lead = next(check for check in verdict.checks if check.name == "shadow_lead_bps")
     assert not lead.passed
-    assert any("0 common bars are recorded" in reason for reason in verdict.reasons)
+    assert any("has not given the recipe a level yet" in reason for reason in verdict.reasons)
 
 
 def test_a_replacement_is_compared_on_bars_followed_in_time_whatever_the_size(
@@ -388,8 +394,8 @@ def test_a_replacement_is_compared_on_bars_followed_in_time_whatever_the_size(
     def record(size: float, late: int) -> paired.PairedRecord:
         challenger = retrained(own, rounds=22).model_copy(update={"created_at": since})
         follow(challenger, size * foresight, late)
-        terms = {SYMBOL: own.home_terms(SYMBOL, bars.calendar)}
-        return succession._shadow_record(own, challenger, old, terms)
+        stints = [Stint(each, since) for each in (challenger, old)]
+        return compare_in_shadow(own, stints[:1], stints[1:], since)
 
     def follow(version: ModelVersion, positions: Floats, late: int) -> None:
         """Positions recorded a minute after each bar, those after the first bars a day later."""
@@ -403,7 +409,58 @@ def test_a_replacement_is_compared_on_bars_followed_in_time_whatever_the_size(
 
     follow(old, -foresight, 0)
     whole, small = record(1.0, 0), record(0.25, 0)
-    assert whole.n == 151 - WARM_UP
-    assert paired.bounds(whole, 0.05, 500).low > 0.0
-    assert paired.bounds(small, 0.05, 500).low > 0.0
-    assert record(1.0, 60).n == 151 - 60 - 1
+    closed = bars.time[-1] // DAY + (1 if (bars.time[-1] + HOUR) % DAY == 0 else 0)
+    # the first bar was earned on no recorded position
+    assert whole.n == closed - bars.time[1 + WARM_UP] // DAY
+    means = [each.first + each.total / each.n for each in (whole, small)]
+    assert min(means) > 0.0
+    assert means[1] == pytest.approx(means[0], rel=0.05)
+    assert record(1.0, 60).n == closed - bars.time[1 + 60 + WARM_UP] // DAY
+
+
+NEARLY = (
+    ANYTHING
+    + """
+[presets.lax.evidence]
+min_deflated_sharpe = 0.95
+fewest_trials = 1
+min_timing_probability = 0.0
+alpha_confidence = 0.5
+"""
+)
+
+
+def test_an_inconclusive_version_is_judged_anew_on_its_bars_in_shadow_recorded_in_time(
+    own: Services, tmp_path: Path
+) -> None:
+    bars = a_market("SHADOWUSD", 1800, 4, momentum=0.5)
+    store = SeriesStore(tmp_path / "data")
+    store.add(bars[:1500], "tests", bars.index[1500].to_pydatetime())
+    policy = tmp_path / "nearly.toml"
+    policy.write_text(NEARLY)
+    clm = replace(own, policies=load_document(policy), open_market=lambda: MarketData(tmp_path))
+    version = retrained(clm, "inconclusive", "SHADOWUSD")
+    before = judge_anew(clm, version)
+    # the version was registered today: the shadow of the test lies in the past of its bars
+    version = version.model_copy(update={"created_at": bars.index[1500].to_pydatetime()})
+    store.add(bars, "tests", clm.clock())
+    foresight = np.sign(np.append(np.diff(bars.open)[1:], [0.0, 0.0]))[1500:]
+    recorded = clm.ledger.shadows.record
+    names = (version.model_id, version.version)
+    recorded(*names, bars.time[1500:1600], foresight[:100], clm.clock())
+    assert judge_anew(clm, version) == before, "late positions alone"
+    for row in range(1600, 1800):
+        at = bars.index[row].to_pydatetime() + timedelta(hours=1, minutes=2)
+        recorded(*names, bars.time[row : row + 1], foresight[row - 1500 : row - 1499], at)
+
+    verdict = judge_anew(clm, version)
+    assert verdict.decision == "pass"
+    assert verdict.policy == "lax, looked at daily"
+    assert verdict.record is not None
+    assert verdict.record.forward_bars == 200
+    deflated = next(check for check in verdict.checks if check.name == "deflated_sharpe_ratio")
+    assert deflated.limit > 0.99
+    found = rejudge(clm, version, clm.clock())
+    assert (found.decision, found.refusals) == ("pass", ())
+    candidate = version.model_copy(update={"status": ModelStatus.CANDIDATE})
+    assert judge_anew(clm, candidate).policy == "lax", "a single look"

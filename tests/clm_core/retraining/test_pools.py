@@ -22,7 +22,14 @@ from clm_core.cli.app import app
 from clm_core.decisions import explanation
 from clm_core.domain import verdict_text
 from clm_core.domain.actors import Actor
-from clm_core.domain.errors import CLMError, FeatureMismatch, ModelError, PoolRefused, UnknownSeries
+from clm_core.domain.errors import (
+    CLMError,
+    EvidenceMissing,
+    FeatureMismatch,
+    ModelError,
+    PoolRefused,
+    UnknownSeries,
+)
 from clm_core.domain.evaluations import Verdict
 from clm_core.domain.evolution import EvolveRequest
 from clm_core.domain.jobs import RetrainRequest
@@ -35,11 +42,13 @@ from clm_core.domain.walk_forward import WalkForwardPlan
 from clm_core.ledger.alerts import AlertStore
 from clm_core.lifecycle import shadow, watch
 from clm_core.market.bars import Floats
+from clm_core.market.carry_store import CarryStore, PaymentKind
 from clm_core.market.panel import Panel
 from clm_core.market.sources import MarketData
 from clm_core.market.store import SeriesStore
 from clm_core.registry.promotion import Promotions
 from clm_core.retraining import jobs, pools, steps
+from clm_core.retraining.recorded_numbers import judge_recorded_numbers
 from clm_core.retraining.reproduce import reproduce
 from clm_core.retraining.results import BacktestEvaluation
 from clm_core.retraining.training import TrainingResult
@@ -164,6 +173,26 @@ def test_a_pool_is_judged_as_a_portfolio_and_by_symbol_under_the_terms_of_each_m
     trades = pd.read_csv(BytesIO(base64.b64decode(encoded)))
     listed = trades.groupby("symbol").size().to_dict()
     assert listed == {member.bars.symbol: len(member.result.trades) for member in done.evaluation.members}
+
+
+def test_recorded_numbers_of_a_pool_are_refused_where_a_payment_of_a_member_was_changed(
+    clm_of_module: Services, done: Retrained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    services = clm_of_module
+    job = services.ledger.job(done.version.training_job_id)
+    result, verdict = services.ledger.evaluation(done.version.model_id, done.version.version)
+
+    def judge() -> Verdict:
+        return judge_recorded_numbers(services, done.version, job, result, verdict)
+
+    assert judge().checks
+    payments = CarryStore(tmp_path / "carry", tmp_path / "quarantine")
+    rates = tmp_path / "funding.csv"
+    rates.write_text(f"time,rate\n{result.period_end:%Y-%m-%dT%H:00:00Z},0.0001\n")
+    payments.add(PaymentKind.FUNDING, rates, SYMBOLS[2], now=services.clock())
+    monkeypatch.setattr(services.market, "payments", payments)
+    with pytest.raises(EvidenceMissing, match="funding rates or dividends of the judged period"):
+        judge()
 
 
 def test_every_look_at_a_members_market_counts_there_and_once_for_the_pool(own: Services) -> None:

@@ -19,11 +19,12 @@ from clm_core.market.bars import Bars
 from clm_core.market.sources import MarketData
 from clm_core.market.store import SeriesStore
 from clm_core.market.validation import Examined
-from clm_core.models import bundle, catalog
+from clm_core.models import bundle, catalog, golden
 from clm_core.registry.mlflow_registry import MLflowRegistry
 from clm_core.retraining import jobs, steps
 from clm_core.retraining.results import BacktestEvaluation
 from clm_core.retraining.stored_evidence import MarketRuns, unpack
+from clm_core.retraining.trained_again import known_then
 from clm_core.services import Services
 
 WEEK = 7 * 24
@@ -206,7 +207,7 @@ def damage(folder: Path) -> None:
 
 @pytest.mark.parametrize("lose", [delete, damage])
 def test_a_lost_bundle_is_trained_again_to_the_same_bytes_and_the_record_is_the_same(
-    lose: Callable[[Path], None], new_market: NewMarket
+    lose: Callable[[Path], None], new_market: NewMarket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     market = new_market(f"REC{lose.__name__.upper()}USD")
     rows = len(market.bars) - WEEK
@@ -215,6 +216,9 @@ def test_a_lost_bundle_is_trained_again_to_the_same_bytes_and_the_record_is_the_
     model = market.services.registry.load(first.model_path, first.bundle_digest)
     lose(folder_of(market, first))
     market.arrive(len(market.bars))
+    # a library of another release that fits the same model
+    installed = bundle.installed_libraries
+    monkeypatch.setattr(bundle, "installed_libraries", lambda of: dict.fromkeys(installed(of), "99.0"))
     second, _, record = market.retrain()
     known = market.bars[market.bars.row_after(model.trained_on.start - DAY / 1000) :]
     assert np.array_equal(market.stored(second).positions[0, -WEEK:], model.positions(known)[-WEEK:])
@@ -236,7 +240,9 @@ def test_a_lost_bundle_that_cannot_be_trained_again_refuses_the_retrain_while_ba
     assert (record.forward_bars, record.problem) == (before.forward_bars, None)
     shutil.rmtree(folder_of(market, again))
     market.arrive(len(market.bars))
-    monkeypatch.setattr(bundle, "installed_libraries", lambda of: {"numpy": "of another day"})
+    # another release that records other answers
+    rows_of = golden.rows_of
+    monkeypatch.setattr(golden, "rows_of", lambda model: rows_of(model) + 1)
     with pytest.raises(EvidenceMissing, match=f"{again.version} is lost") as refused:
         market.retrain()
     assert f"The {WEEK} bars since its training belong to it" in str(refused.value)
@@ -256,3 +262,11 @@ def test_an_outage_of_mlflow_is_no_loss(new_market: NewMarket, monkeypatch: pyte
     monkeypatch.setattr(MLflowRegistry, "require_reachable", away)
     with pytest.raises(RegistryUnavailable, match="is away"):
         market.retrain()
+
+
+def test_parameters_are_written_as_they_were_recorded_without_those_that_are_new() -> None:
+    now = {"horizon": 6, "sizing": {"target": 0.2, "later": None}, "later": 1}
+    assert known_then(now, {"sizing": {"target": 0.1}, "horizon": 5, "former": 2}) == {
+        "horizon": 5,
+        "sizing": {"target": 0.1},
+    }

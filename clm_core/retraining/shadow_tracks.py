@@ -1,0 +1,211 @@
+"""Recorded positions of a recipe under shadow testing, over successive versions, and the returns.
+
+A version belongs to the record from the registration on, until the next version of the recipe took over; a
+production version from the promotion on. Bars without a recorded position are traded flat. Only a bar earned
+on a position recorded before the bar's close is evidence.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from clm_core.backtest.pools import portfolio
+from clm_core.backtest.results import Backtest, ExitReason
+from clm_core.domain.promotions import Promotion
+from clm_core.domain.versions import ModelVersion
+from clm_core.domain.vocabulary import ModelStatus
+from clm_core.evidence.equal_volatility import compare_days
+from clm_core.evidence.paired import PairedRecord
+from clm_core.ledger.executions import version_execution
+from clm_core.market.bars import Bars, Floats
+from clm_core.market.panel import Panel
+from clm_core.services import Services
+
+Mask = NDArray[np.bool_]
+MAX_VERSIONS = 1000
+"""Newest versions of a recipe that are read."""
+FOLLOWED = (ModelStatus.CANDIDATE, ModelStatus.SHADOW, ModelStatus.RETIRED)
+"""Statuses of versions that are, or were, followed in a place."""
+
+
+@dataclass(frozen=True)
+class Stint:
+    """A version and the moment of taking over."""
+
+    version: ModelVersion
+    since: datetime
+
+
+@dataclass(frozen=True, eq=False)
+class RecipeTrack:
+    """Recorded positions on the bars of a market, arrays of shape (n_bars,)."""
+
+    bars: Bars
+    positions: Floats
+    """Position after each bar; 0 where none was recorded."""
+    in_time: Mask
+    """True for positions recorded before the close of the next bar."""
+
+    @property
+    def earned(self) -> Mask:
+        """True for bars with a return earned on a position recorded in time, after the bar before."""
+        return np.concatenate([[False], self.in_time[:-1]])
+
+
+@dataclass(frozen=True, eq=False)
+class ShadowRun:
+    """Returns of a recipe under shadow testing, traded from flat at the costs of the home."""
+
+    axis: Bars
+    """Bars of the market, or the common axis of a pool."""
+    returns: Floats
+    """Returns of a bar as fractions, shape (n_bars,)."""
+    earned: Mask
+    """True for bars counted as evidence, shape (n_bars,)."""
+    exits: NDArray[np.int64]
+    """Closes of the bars at the exits of trades counted as evidence, ascending, nanoseconds since
+    1970-01-01 UTC."""
+
+    def returns_until(self, moment: datetime) -> Floats:
+        """Returns counted as evidence, of bars closed by a moment."""
+        rows = self.earned[: self.axis.row_closed_after(moment)]
+        return self.returns[: len(rows)][rows]
+
+
+def recipe_key(version: ModelVersion) -> str:
+    """Recipe of a version in the table of places."""
+    return version.recipe_digest or version.version
+
+
+def stints_in_shadow(services: Services, version: ModelVersion, since: datetime) -> list[Stint]:
+    """Versions of a recipe followed since a moment, oldest first, each from the registration on."""
+    if version.recipe_digest is None:
+        return [Stint(version, version.created_at)]
+    versions = services.ledger.versions(
+        model_id=version.model_id, recipe_digest=version.recipe_digest, limit=MAX_VERSIONS
+    )
+    followed = [
+        each
+        for each in versions
+        if each.version == version.version
+        or (each.status in FOLLOWED and since <= each.created_at < version.created_at)
+    ]
+    return [Stint(each, each.created_at) for each in sorted(followed, key=lambda each: each.created_at)]
+
+
+def stints_in_production(services: Services, champion: ModelVersion) -> list[Stint]:
+    """Versions of the champion's recipe in production one after another up to now, oldest first; the first
+    from the registration on: a version is followed before the promotion."""
+    history = services.ledger.promotions.committed(champion.model_id)
+    stints: list[Stint] = []
+    for change in reversed(history):
+        version = _served(services, change)
+        if version is None or recipe_key(version) != recipe_key(champion):
+            break
+        stints.insert(0, Stint(version, change.at))
+    first = stints[0] if stints else Stint(champion, champion.created_at)
+    return [Stint(first.version, first.version.created_at), *stints[1:]]
+
+
+def _served(services: Services, change: Promotion) -> ModelVersion | None:
+    return None if change.to_version is None else services.ledger.version(change.model_id, change.to_version)
+
+
+def recipe_track(services: Services, stints: Sequence[Stint], bars: Bars) -> RecipeTrack:
+    """Recorded positions of successive versions on the bars of a market."""
+    positions = np.zeros(len(bars))
+    in_time = np.zeros(len(bars), dtype=np.bool_)
+    ends = [*(bars.row_closed_after(each.since) for each in stints[1:]), len(bars)]
+    for stint, end in zip(stints, ends, strict=True):
+        rows = slice(bars.row_closed_after(stint.since), end)
+        part = bars[rows]
+        if not len(part):
+            continue
+        version = stint.version
+        member = "" if bars.symbol == version.symbol else bars.symbol
+        record = services.ledger.shadows.recorded(
+            version.model_id, version.version, part.start.to_pydatetime(), member
+        )
+        held = np.isin(part.time, record.time)
+        of_record = np.searchsorted(record.time, part.time[held])
+        closes = part.time[held] + 2 * bars.timeframe.nanoseconds
+        positions[rows][held] = record.position[of_record]
+        in_time[rows][held] = record.recorded[of_record] <= closes
+    return RecipeTrack(bars, positions, in_time)
+
+
+def markets_since(services: Services, version: ModelVersion, since: datetime) -> tuple[Bars, ...]:
+    """Bars of the market closed after a moment, or of each member of a pool."""
+    now = services.clock()
+    symbols = services.ledger.job(version.training_job_id).symbols or (version.symbol,)
+    stored = (services.market.bars(symbol, version.timeframe, closed_by=now) for symbol in symbols)
+    return tuple(bars[bars.row_closed_after(since) :] for bars in stored)
+
+
+def run_of(services: Services, stints: Sequence[Stint], markets: Sequence[Bars]) -> ShadowRun | None:
+    """Returns of a recipe on the bars of the markets; None without a bar."""
+    tracks = [recipe_track(services, stints, bars) for bars in markets]
+    return _traded(services, stints[-1].version, tracks)
+
+
+def compare_in_shadow(
+    services: Services, ours: Sequence[Stint], theirs: Sequence[Stint], since: datetime
+) -> PairedRecord:
+    """Daily differences at equal volatility of two recipes, on bars of both earned on positions recorded in
+    time.
+
+    Args:
+        ours: versions of the shadowed recipe.
+        theirs: versions of the champion's recipe.
+        since: moment after which bars count.
+    """
+    markets = markets_since(services, ours[-1].version, max(since, theirs[0].since))
+    runs = [run_of(services, stints, markets) for stints in (ours, theirs)]
+    if runs[0] is None or runs[1] is None:
+        return PairedRecord()
+    axis = runs[0].axis
+    both = runs[0].earned & runs[1].earned
+    bar = axis.timeframe.nanoseconds
+    pair = (runs[0].returns, runs[1].returns)
+    return compare_days(axis.time, bar, *pair, axis.periods_per_year, both)
+
+
+def _traded(services: Services, version: ModelVersion, tracks: Sequence[RecipeTrack]) -> ShadowRun | None:
+    filled = [track for track in tracks if len(track.bars)]
+    if not filled:
+        return None
+    rules = version_execution(services.ledger, version, services.settings.execution.rules)
+    results = [
+        services.home_terms(track.bars.symbol, track.bars.calendar)
+        .under(rules)
+        .backtest(track.bars, track.positions)
+        for track in filled
+    ]
+    exits = np.sort(np.concatenate([_exits(*each) for each in zip(filled, results, strict=True)]))
+    if len(tracks) == 1:
+        return ShadowRun(filled[0].bars, results[0].returns, filled[0].earned, exits)
+    axis = Panel(version.symbol, tuple(track.bars for track in filled)).index_bars()
+    traded = [(track.bars, result) for track, result in zip(filled, results, strict=True)]
+    earned = np.ones(len(axis), dtype=np.bool_)
+    for track in filled:
+        earned[np.searchsorted(axis.time, track.bars.time[~track.earned])] = False
+    return ShadowRun(axis, portfolio(axis, traded, 1.0, members=len(tracks)).returns, earned, exits)
+
+
+def _exits(track: RecipeTrack, result: Backtest) -> NDArray[np.int64]:
+    """Closes of the bars in which trades were closed with every bar earned on a position recorded in time."""
+    trades = result.trades
+    closed = trades.reason != ExitReason.END_OF_DATA
+    late_before = np.concatenate([[0], np.cumsum(~track.earned)])
+    first, last = trades.entry_bar[closed], trades.exit_bar[closed]
+    whole = late_before[last + 1] == late_before[first]
+    return np.asarray(track.bars.time[last[whole]] + track.bars.timeframe.nanoseconds)
+
+
+def moment(nanoseconds: int) -> datetime:
+    converted: datetime = pd.Timestamp(nanoseconds, unit="ns", tz="UTC").to_pydatetime()
+    return converted
