@@ -243,13 +243,17 @@ class PolicyDocument(BaseModel):
         return _validated(GatePolicy, merged, f"The policy of {model_id}")
 
     def lifecycle(self, model_id: str, symbol: str) -> LifecycleRules:
-        """The rules of a model's shadows.
+        """The rules of a model's shadows; without evidence people alone promote, unless a level says
+        otherwise: a shadow confirms a proof, and thresholds prove nothing.
 
         Raises:
             PolicyError: as for `policy`.
         """
         preset, overrides = self._overrides(model_id, symbol)
-        merged = _merged([self.presets[preset].lifecycle, *(levels.lifecycle for levels in overrides)])
+        layers = [self.presets[preset], *overrides]
+        without_proof = all(levels.evidence is None for levels in layers)
+        switches = {"promotion": "off", "refresh": "off"} if without_proof else {}
+        merged = _merged([switches, *(levels.lifecycle for levels in layers)])
         return _validated(LifecycleRules, merged, f"The lifecycle of {model_id}")
 
     def _overrides(self, model_id: str, symbol: str) -> tuple[str, list[Levels]]:

@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Switch = Literal["auto", "approval", "off"]
 """`auto`: the pass promotes; `approval`: the pass says that a person has to promote; `off`: people alone
-promote."""
+promote, the default of a policy without evidence."""
 
 
 class LifecycleRules(BaseModel):

@@ -320,7 +320,7 @@ def _obstacle(services: Services, subject: _Subject) -> str:
     version, rules = subject.version, subject.rules
     switch: Switch = rules.refresh if subject.is_refresh else rules.promotion
     name = "refresh" if subject.is_refresh else "promotion"
-    command = f"clm promote {version.model_id} {version.version}"
+    command = f"clm promote {version.model_id}@{version.version}"
     if switch == "off":
         return f"{name} = off in the policy: a person promotes with `{command}`"
     if switch == "approval":

@@ -31,6 +31,7 @@ MakeVersion = Callable[..., ModelVersion]
 
 def policies(**rules: object) -> PolicyDocument:
     """Policy by thresholds alone whose shadows end in promotions."""
+    rules = {"promotion": "auto", "refresh": "auto"} | rules
     document = promoting.THRESHOLDS_ALONE
     preset = document.presets["thresholds-only"].model_copy(update={"lifecycle": rules})
     return document.model_copy(update={"presets": {"thresholds-only": preset}})
