@@ -21,6 +21,7 @@ from clm_core.domain.shadow_decisions import ShadowAction
 from clm_core.evidence.alpha_spending import share
 from clm_core.evidence.equal_volatility import FLOOR, HALF_LIFE, WARM_UP, compare_days
 from clm_core.evidence.paired import MAX_AUTOREGRESSION, MIN_DIFFERENCES
+from clm_core.evidence.repeated_looks import confidence_of_looks
 from clm_core.evidence.sequential import DAY
 from clm_core.evidence.track_record import probabilistic_sharpe_ratio, track_record
 from clm_core.market.bars import Floats
@@ -54,7 +55,7 @@ NULLS = (Null("as good as the champion", 2.0, 2.0), Null("without an edge", 2.0,
 
 
 def main() -> None:
-    sections = (false_replacements, speed, confirmations)
+    sections = (false_replacements, speed, confirmations, repeated_judgements)
     tables = "\n".join(section(np.random.default_rng(SEED)) for section in sections)
     print(tables)
     DOCUMENT.write_text(DOCUMENT.read_text().split(MARK)[0] + MARK + "\n" + tables)
@@ -195,6 +196,45 @@ def confirmations(rng: np.random.Generator) -> str:
         f"Walk-forward of three years that passed the probabilistic Sharpe ratio at 95 %; {streams:,} "
         f"streams, {error(0.05, streams)} at 5 %. A true Sharpe ratio of 0 in shadow is a dead edge.",
         ["returns", "true Sharpe ratio before", "in shadow", "promoted", "refuted"],
+        rows,
+    )
+
+
+def repeated_judgements(rng: np.random.Generator) -> str:
+    """Share of versions without an edge that ever pass the gate's evidence, judged each day in shadow."""
+    streams = 20_000
+    confidence = 0.95
+    rows = []
+    for years in (1, 2, 3, 5):
+        begun = 365 * years
+        growth = 1.0 + RULES.max_days / begun
+        once, raised = (
+            NormalDist().inv_cdf(each) for each in (confidence, confidence_of_looks(confidence, growth))
+        )
+        total = rng.normal(0.0, sqrt(begun), streams)
+        first = total / sqrt(begun) >= once
+        unadjusted = first.copy()
+        adjusted = np.zeros(streams, dtype=np.bool_)
+        for days in range(begun + 1, begun + int(RULES.max_days) + 1):
+            total += rng.standard_normal(streams)
+            statistic = total / sqrt(days)
+            unadjusted |= statistic >= once
+            adjusted |= statistic >= raised
+        shares = (first, unadjusted, adjusted, first | adjusted)
+        rows.append([f"{years}", f"{raised:.2f}", *(percent(np.mean(each)) for each in shares)])
+    return table(
+        "Versions without an edge that ever pass, judged each day in shadow",
+        f"Independent normal days and no trial luck, at a confidence of {100 * confidence:g} % for a single "
+        f"judgement, {RULES.max_days:g} days in shadow; {streams:,} streams, {error(0.05, streams)} at 5 %. "
+        "The limit is of the standardised statistic (1.64 for a single judgement).",
+        [
+            "years before the shadow",
+            "limit in shadow",
+            "pass the first verdict",
+            "ever, each day at 95 %",
+            "in shadow, at the limit",
+            "first verdict or shadow",
+        ],
         rows,
     )
 
