@@ -17,7 +17,6 @@ from functools import lru_cache
 from statistics import NormalDist
 
 import numpy as np
-from scipy.special import ndtr
 
 NORMAL = NormalDist()
 HALVINGS = 50
@@ -34,6 +33,9 @@ def crossing_probability(limit: float, growth: float) -> float:
         limit: limit of the standardised statistic.
         growth: longest record over the shortest, n1 / n0, at least 1.
     """
+    # imported here: a pass that judges nothing reads the policy too
+    from scipy.special import ndtr
+
     first = 1.0 - NORMAL.cdf(limit)
     if growth == 1.0:
         return first
