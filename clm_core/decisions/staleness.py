@@ -1,4 +1,4 @@
-"""Retrains due by age or by the number of new bars."""
+"""Retrains due by age or by the number of new bars, and bars that no longer arrive."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -7,6 +7,11 @@ from datetime import datetime, timedelta
 from clm_core.decisions.retraining import TriggerPolicy
 from clm_core.domain.triggers import Observation
 from clm_core.domain.vocabulary import TriggerReason
+
+MIN_MISSING = 3
+"""Missing newest bars from which on a series is stale: one late fetch is no illness."""
+MIN_MISSING_TIME = timedelta(hours=1)
+"""Least time without a bar from which on a series of short bars is stale."""
 
 
 @dataclass(frozen=True)
@@ -46,3 +51,13 @@ def due_retrains(versions: Iterable[Freshness], policy: TriggerPolicy, now: date
         elif each.new_bars >= policy.new_samples_needed(each.unpromoted):
             observed = Observation(new_samples=each.new_bars)
             yield DueRetrain(each.model_id, TriggerReason.DATA_THRESHOLD, observed)
+
+
+def is_stale(missing: int, bar: timedelta) -> bool:
+    """True for a series without its newest bars.
+
+    Args:
+        missing: bars required by the calendar after the newest bar, up to now.
+        bar: length of a bar.
+    """
+    return missing >= MIN_MISSING and missing * bar >= MIN_MISSING_TIME

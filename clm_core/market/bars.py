@@ -154,6 +154,21 @@ class Bars:
         absent = np.diff(self.time) // self.timeframe.nanoseconds - 1
         return int(np.count_nonzero(absent > self._missing_after))
 
+    def missing_until(self, now: datetime) -> int:
+        """Bars that the calendar requires between the newest bar and the bar under way at a moment.
+
+        0 for an empty series, which no bar begins.
+        """
+        if not len(self):
+            return 0
+        step = self.timeframe.nanoseconds
+        start = self.timeframe.grid_start
+        under_way = (pd.Timestamp(now).value - start) // step * step + start
+        if under_way <= self.time[-1]:
+            return 0
+        edges = np.array([self.time[-1], under_way])
+        return int(missing_after(edges, self.timeframe, self.calendar, self.gap_rules)[0])
+
     @cached_property
     def _missing_after(self) -> NDArray[np.int64]:
         """Number of bars missing between each bar and the next, closing times excluded, shape (n_bars -

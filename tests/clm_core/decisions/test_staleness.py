@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from clm_core.decisions.retraining import TriggerPolicy, decide
-from clm_core.decisions.staleness import Freshness, due_retrains
+from clm_core.decisions.staleness import Freshness, due_retrains, is_stale
 from clm_core.domain.actors import Actor
 from clm_core.domain.jobs import RetrainRequest
 from clm_core.domain.triggers import History, Reply, TriggerRequest
@@ -63,3 +63,18 @@ def test_new_bars_are_waited_for_twice_as_long_after_each_retrain_without_a_prom
 ) -> None:
     freshness = Freshness("xgboost_btcusd_1h", NOW, new_bars, NOW, unpromoted=2)
     assert [each.reason for each in due_retrains([freshness], POLICY, NOW)] == ([NEW_BARS] if due else [])
+
+
+@pytest.mark.parametrize(
+    ("missing", "bar", "stale"),
+    [
+        (2, timedelta(days=1), False),
+        (3, timedelta(days=1), True),
+        (3, timedelta(hours=1), True),
+        (11, timedelta(minutes=5), False),
+        (12, timedelta(minutes=5), True),
+    ],
+    ids=str,
+)
+def test_bars_are_stale_from_three_missing_and_an_hour_on(missing: int, bar: timedelta, stale: bool) -> None:
+    assert is_stale(missing, bar) is stale

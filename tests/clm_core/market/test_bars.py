@@ -17,6 +17,24 @@ def bars_at(*times: str, timeframe: Timeframe = Timeframe.H1, calendar: Calendar
 
 
 @pytest.mark.parametrize(
+    ("newest", "now", "timeframe", "calendar", "missing"),
+    [
+        pytest.param("2024-01-01 10:00", "2024-01-01 10:30", "1h", "24x7", 0, id="under way"),
+        pytest.param("2024-01-01 10:00", "2024-01-01 11:59", "1h", "24x7", 0, id="the next is under way"),
+        pytest.param("2024-01-01 10:00", "2024-01-01 14:00", "1h", "24x7", 3, id="three late"),
+        pytest.param("2024-01-05 20:00", "2024-01-07 12:00", "1h", "24x5", 0, id="weekend"),
+        pytest.param("2024-01-05 20:00", "2024-01-08 03:30", "1h", "24x5", 4, id="after the weekend"),
+        pytest.param("2024-01-01", "2024-01-05 09:00", "1d", "24x7", 3, id="days"),
+        pytest.param("2024-01-01 10:00", "2023-12-31", "1h", "24x7", 0, id="before the newest"),
+    ],
+)
+def test_missing_newest_bars_are_counted_by_the_calendar(newest, now, timeframe, calendar, missing):
+    bars = bars_at(newest, timeframe=Timeframe(timeframe), calendar=Calendar(calendar))
+    assert bars.missing_until(pd.Timestamp(now, tz="UTC").to_pydatetime()) == missing
+    assert bars[:0].missing_until(pd.Timestamp(now, tz="UTC").to_pydatetime()) == 0
+
+
+@pytest.mark.parametrize(
     ("times", "timeframe", "calendar", "segments"),
     [
         pytest.param(["2024-01-01 00:00", "2024-01-01 01:00"], "1h", "24x7", [0, 0], id="neighbours"),
