@@ -4,18 +4,41 @@ from typing import Annotated
 from uuid import UUID
 
 from fastapi import Query, Response
+from pydantic import BaseModel, ConfigDict, Field
 
 from clm_core.api.auth import Caller
 from clm_core.api.context import Connected, Dispatch
 from clm_core.api.errors import problem
 from clm_core.api.idempotency import Idempotent, json_response
-from clm_core.domain.actors import Actor
 from clm_core.domain.evidence_window import EvidenceWindow
 from clm_core.domain.jobs import RetrainRequest, TrainingJob
 from clm_core.domain.listings import JobQuery, Page
-from clm_core.domain.triggers import Answer, Reply, TriggerRequest
+from clm_core.domain.triggers import Answer, Observation, Reply, TriggerRequest
 from clm_core.services import Services
 from clm_core.triggers import intake
+
+
+class TrainObservation(BaseModel):
+    """Measurements in favour of a retrain for degraded performance or new data."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    sharpe_ratio: float | None = Field(
+        default=None, description="Annualised Sharpe ratio of the production version since its promotion."
+    )
+    new_samples: int | None = Field(
+        default=None, ge=0, description="Bars after the training data of the production version."
+    )
+
+
+class TrainRequest(RetrainRequest):
+    """A retrain, with the measurements that the reason rests on."""
+
+    observed: TrainObservation | None = Field(
+        default=None,
+        description="Evidence for the reasons performance_degraded (sharpe_ratio) and data_threshold "
+        "(new_samples), which are rejected without; kept with the job.",
+    )
 
 
 class TrainAnswer(Answer):
@@ -36,18 +59,18 @@ def one_job(job_id: UUID, clm: Connected) -> TrainingJob:
 
 
 def train(
-    body: RetrainRequest, actor: Caller, clm: Connected, idempotent: Idempotent, dispatch: Dispatch
+    body: TrainRequest, actor: Caller, clm: Connected, idempotent: Idempotent, dispatch: Dispatch
 ) -> Response:
     """Request a retrain: accepted with a job, coalesced with a pending job, or rejected."""
-    training = body if "requested_by" in body.model_fields_set else _requested_by(actor, body)
-    request = TriggerRequest(training=training, actor=actor, source="api", key=idempotent.key)
+    fields = body.model_dump(include=set(RetrainRequest.model_fields), exclude_unset=True)
+    training = RetrainRequest.model_validate({"requested_by": actor.name} | fields)
+    observed = Observation() if body.observed is None else Observation(**body.observed.model_dump())
+    request = TriggerRequest(
+        training=training, actor=actor, source="api", key=idempotent.key, observed=observed
+    )
     response = idempotent(body, lambda: _response(clm, intake.submit_once(clm, request)))
     dispatch()
     return response
-
-
-def _requested_by(actor: Actor, request: RetrainRequest) -> RetrainRequest:
-    return request.model_copy(update={"requested_by": actor.name})
 
 
 def _response(clm: Services, answer: Answer) -> Response:

@@ -67,6 +67,29 @@ def test_the_training_of_the_interface_s_description_works_as_it_stands(
     assert (entry.actor, entry.role) == ("operator", "operator")
 
 
+@pytest.mark.parametrize(
+    ("reason", "observed", "status"),
+    [
+        ("performance_degraded", None, 409),
+        ("performance_degraded", {"sharpe_ratio": 0.8}, 409),
+        ("performance_degraded", {"sharpe_ratio": -0.4}, 202),
+        ("data_threshold", {"new_samples": 5}, 409),
+        ("data_threshold", {"new_samples": 500}, 202),
+        ("data_threshold", {"new_samples": -1}, 422),
+        ("data_threshold", {"samples": 500}, 422),
+    ],
+)
+def test_a_reason_that_rests_on_a_measurement_is_answered_by_the_observation(
+    reason: str, observed: dict[str, float] | None, status: int, btcusdt: None, client: Client
+) -> None:
+    body = {"model_type": "patchtst", "symbol": "BTCUSDT", "trigger_reason": reason, "observed": observed}
+    answer = client(Role.OPERATOR).post("/clm/train", json=body)
+    assert answer.status_code == status
+    if status == 202:
+        assert observed is not None
+        assert answer.json()["request"]["observed"].items() >= observed.items()
+
+
 def test_a_repeated_request_is_answered_with_the_window_of_the_recorded_job(
     btcusdt: None, client: Client, services: Services
 ) -> None:
