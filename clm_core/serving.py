@@ -26,9 +26,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from clm_core.domain.actors import SYSTEM
-from clm_core.domain.errors import BundleCorrupt, ConflictError, NotFound, PreflightFailed
+from clm_core.domain.errors import BundleCorrupt, ConflictError, ModelHalted, NotFound, PreflightFailed
 from clm_core.domain.execution import FIXED_UNITS, ExecutionRules
-from clm_core.domain.promotions import Promotion
+from clm_core.domain.promotions import Promotion, halted
 from clm_core.domain.versions import ModelVersion
 from clm_core.domain.vocabulary import ModelStatus
 from clm_core.evidence.soundness import Skill
@@ -133,6 +133,7 @@ def load(
 
     Raises:
         NotFound: no version carries the alias, or the version was never registered here.
+        ModelHalted: `production` was taken away by a person or the protection; only the ledger can tell.
         ConflictError: `production` names a version that no promotion put there; only the ledger can tell.
         BundleCorrupt: the files are not the registered files.
         PreflightFailed: the model's answers differ from those recorded at saving, or are all the same; the
@@ -144,6 +145,8 @@ def load(
         own_features.use_files_of(lambda: load_settings().features.files)
     number = registry.aliased(model_id, alias)
     if number is None:
+        if alias == PRODUCTION and ledger is not None:
+            _require_not_halted(ledger, model_id)
         raise NotFound(f"No version of {model_id} has the alias {alias}: `clm promote` promotes a version.")
     if ledger is None:
         digest, status = registry.tagged_digest(model_id, number), registry.tagged_status(model_id, number)
@@ -201,6 +204,15 @@ class _Stored:
     series: tuple[str, ...]
     """Own series that the version takes beside the bars."""
     checks: BundleChecks
+
+
+def _require_not_halted(ledger: Ledger, model_id: str) -> None:
+    halt = halted(ledger.promotions.committed(model_id))
+    if halt is not None:
+        raise ModelHalted(
+            f"{model_id} is halted since {halt.at:%Y-%m-%d %H:%M} UTC by {halt.actor}: {halt.reason}. Hold "
+            "no position until a version is in production again; `changed()` and `load` tell when."
+        )
 
 
 def _fetch(

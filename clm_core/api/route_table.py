@@ -65,6 +65,7 @@ ROUTES = (
     # forcing takes an admin: a rule of promotion, checked there
     Route("POST", "/clm/promote", promotion.promote, Role.OPERATOR, answer=Promotion),
     Route("POST", "/clm/rollback", promotion.rollback, Role.OPERATOR, answer=Promotion),
+    Route("POST", "/clm/halt", promotion.halt, Role.OPERATOR, answer=Promotion),
     Route("GET", "/clm/audit", audit.export_audit, Role.ADMIN),
     Route("GET", "/clm/tokens", tokens.list_tokens, Role.ADMIN),
     Route("POST", "/clm/tokens", tokens.create_token, Role.ADMIN, status=201),

@@ -1,4 +1,4 @@
-"""`clm promote`, `clm rollback`, `clm confirm`, `clm retire`, `clm reconcile`: the production version."""
+"""Commands on the production version: promote, rollback, halt, hard-stop, confirm, retire, reconcile."""
 
 import json
 from collections.abc import Sequence
@@ -66,6 +66,47 @@ def rollback(
             model, this_user(), reason, services.clock(), to, _expected(expect), force
         )
     _print([change], as_json)
+
+
+@app.command()
+def halt(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="Model id.")],
+    reason: Annotated[str, typer.Option(help="Reason for the audit log and for the people it pages.")],
+    expect: Expect = None,
+    as_json: AsJson = False,
+) -> None:
+    """Take the production version out of production: nothing serves, and traders hold no position."""
+    from clm_core.services import open_services
+
+    with open_services(settings_for_repair()) as services:
+        change = services.promotions.halt(model, this_user(), reason, services.clock(), _expected(expect))
+    _print([change], as_json)
+
+
+@app.command(name="hard-stop")
+def switch_hard_stop(
+    version: Named,
+    off_for: Annotated[
+        float, typer.Option(metavar="DAYS", min=0, max=90, help="Days without a hard stop; 0 ends them.")
+    ],
+    reason: Annotated[str, typer.Option(help="Reason for the audit log.")],
+) -> None:
+    """Switch the hard stop of a version off for some days."""
+    from datetime import timedelta
+
+    from clm_core.services import open_services
+
+    model_id, label = _parts(version)
+    if not reason.strip():
+        raise typer.BadParameter("a version without a hard stop needs a reason for the audit: --reason")
+    with open_services(settings_for_change()) as services:
+        now = services.clock()
+        until = now + timedelta(days=off_for)
+        services.ledger.exemptions.record(
+            services.ledger.version(model_id, label), until, this_user(), reason, now
+        )
+    state = f"off until {until:%Y-%m-%d %H:%M} UTC" if off_for else "on"
+    typer.echo(f"The hard stop of {model_id} {label} is {state}.")
 
 
 @app.command()
@@ -168,6 +209,11 @@ def _sentence(change: "Promotion") -> str:
         )
     if change.kind is PromotionKind.ALIAS_MOVED:
         return f"{model_id}: {change.reason}; the alias is moved back, {before} is in production."
+    if change.kind is PromotionKind.HALT:
+        return (
+            f"{model_id}: halted, NOTHING IS IN PRODUCTION, before {before}. "
+            f"Put a version back with: clm rollback {model_id} --to {before}"
+        )
     if change.kind is PromotionKind.LOSS:
         return (
             f"{model_id}: {before} was deleted in MLflow and NOTHING IS IN PRODUCTION. "

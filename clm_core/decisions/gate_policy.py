@@ -38,6 +38,7 @@ from typing import Any, Literal, Protocol, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from clm_core.decisions.lifecycle_rules import LifecycleRules
+from clm_core.decisions.protection_rules import ProtectionRules
 from clm_core.domain.errors import PolicyError
 from clm_core.evidence.repeated_looks import confidence_of_looks
 
@@ -187,6 +188,8 @@ class Levels(BaseModel):
     verdict_days: float | None = None
     lifecycle: dict[str, Any] = Field(default_factory=dict)
     """Levels of `LifecycleRules`; no part of the gate's policy or its digest."""
+    protection: dict[str, Any] = Field(default_factory=dict)
+    """Levels of `ProtectionRules`; no part of the gate's policy or its digest."""
     binding: tuple[Literal["max_drawdown", "min_profit_factor", "min_win_rate"], ...] = ()
     """Criteria binding as they stand, beside the criteria named by a document of the installation."""
 
@@ -255,6 +258,16 @@ class PolicyDocument(BaseModel):
         switches = {"promotion": "off", "refresh": "off"} if without_proof else {}
         merged = _merged([switches, *(levels.lifecycle for levels in layers)])
         return _validated(LifecycleRules, merged, f"The lifecycle of {model_id}")
+
+    def protection(self, model_id: str, symbol: str) -> ProtectionRules:
+        """The rules of the protection of a model's production version.
+
+        Raises:
+            PolicyError: as for `policy`.
+        """
+        preset, overrides = self._overrides(model_id, symbol)
+        merged = _merged([self.presets[preset].protection, *(levels.protection for levels in overrides)])
+        return _validated(ProtectionRules, merged, f"The protection of {model_id}")
 
     def _overrides(self, model_id: str, symbol: str) -> tuple[str, list[Levels]]:
         """Name of the preset, and the levels of market and model that lie over the preset."""
@@ -361,6 +374,7 @@ def _check_all(document: PolicyDocument) -> None:
     for each, model_id, symbol in checked:
         each.policy(model_id, symbol)
         each.lifecycle(model_id, symbol)
+        each.protection(model_id, symbol)
 
 
 def _read(text: str, origin: str) -> PolicyDocument:

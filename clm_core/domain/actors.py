@@ -16,3 +16,9 @@ class Actor(BaseModel):
 
 SYSTEM = Actor(name="clm", role=Role.OPERATOR)
 """Actor of the changes without a direct request: a job's own steps, scheduled maintenance."""
+WATCH = Actor(name="watch", role=Role.OPERATOR)
+"""Actor of the retrains that the watch requests."""
+PROTECTION = Actor(name="protection", role=Role.OPERATOR)
+"""Actor of the rollbacks and halts of a production version that disappoints."""
+AUTOMATIC = (SYSTEM, WATCH, PROTECTION)
+"""Actors that are parts of this system."""

@@ -12,10 +12,22 @@ OLD_KINDS = {"drift_detected": "alias_moved", "upkeep_failing": "maintenance_fai
 
 class AlertKind(StrEnum):
     JOB_FAILED = "job_failed"
+    TRAINING_SLOW = "training_slow"
+    """A job is in progress for longer than the settings allow without a word."""
+    PROMOTED = "promoted"
+    """The product promoted a version by itself, after a shadow or as a refresh of the champion's recipe."""
     ALIAS_MOVED = "alias_moved"
     """The alias `production` was moved by hand."""
     PRODUCTION_LOST = "production_lost"
     """The production version was deleted in MLflow: no version serves."""
+    MODEL_HALTED = "model_halted"
+    """No version of the model serves, by decision of a person or of the protection."""
+    PROTECTION_FROZEN = "protection_frozen"
+    """The protection of a model changes nothing any more without a person."""
+    PROTECTION_ROLLED_BACK = "protection_rolled_back"
+    """The protection took a version out of production and put the version before back."""
+    ROLLBACK_TARGET_UNUSABLE = "rollback_target_unusable"
+    """The version that a rollback would put back cannot serve."""
     BUNDLE_REFUSED = "bundle_refused"
     """The files of a version in MLflow differ from the registered files."""
     FORCED_EXPIRED = "forced_expired"
@@ -38,6 +50,8 @@ class AlertKind(StrEnum):
     """A run of a deployment failed or crashed before any job could record the cause."""
     MAINTENANCE_FAILING = "maintenance_failing"
     """A step of the maintenance, a watch, a shadow pass or a data update failed."""
+    STALE_BARS = "stale_bars"
+    """The newest bars of a market with a production version are missing."""
     PASS_OVERDUE = "pass_overdue"
     """A scheduled pass has not succeeded for several of its intervals."""
     SETTINGS_REFUSED = "settings_refused"
@@ -55,6 +69,8 @@ HAPPENINGS = frozenset(
         AlertKind.JOB_FAILED,
         AlertKind.ALIAS_MOVED,
         AlertKind.FORCED_ROLLED_BACK,
+        AlertKind.PROMOTED,
+        AlertKind.PROTECTION_ROLLED_BACK,
         AlertKind.MESSAGE_SET_ASIDE,
     }
 )
@@ -80,3 +96,11 @@ class RaisedAlert(Alert):
     """Grows with time."""
     ended_at: datetime | None
     """End of the condition; for an occurrence, the time of the alert."""
+    recovers: int | None = None
+    """Number of the alert whose condition has ended; None for an alert. A recovery tells of the end."""
+
+    @property
+    def condition(self) -> str:
+        """Key of the condition, the same for alert and recovery; each occurrence has another."""
+        occurrence = f"/{self.seq}" if self.kind in HAPPENINGS else ""
+        return f"clm/{self.kind}/{self.subject}{occurrence}"

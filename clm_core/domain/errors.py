@@ -40,6 +40,7 @@ CLMError                        the root
 ├── StackRunning                `clm up` is already running for the home
 ├── PortTaken                   a port is in use
 ├── NotFound                    a record does not exist
+│   └── ModelHalted             no version of a model is to serve
 ├── AlreadyExists               a record with the same key exists
 ├── StudyDiffers                a study cannot continue with other inputs
 ├── EvidenceChanged             stored evidence differs from its digest
@@ -263,6 +264,10 @@ class PortTaken(CLMError):
 
 class NotFound(CLMError):
     """The job, version, report or other record does not exist."""
+
+
+class ModelHalted(NotFound):
+    """No version of the model is to serve: traders hold no position until a promotion or rollback."""
 
 
 class AlreadyExists(CLMError):

@@ -17,6 +17,7 @@ class EventType(StrEnum):
     MODEL_EVALUATED = "clm.model_evaluated"
     MODEL_PROMOTED = "clm.model_promoted"
     MODEL_ROLLBACK = "clm.model_rollback"
+    MODEL_HALTED = "clm.model_halted"
     STRATEGY_CANDIDATE_CREATED = "clm.strategy_candidate_created"
     AUDIT_ANCHORED = "clm.audit_anchored"
 
@@ -85,6 +86,20 @@ class ProductionChanged(BaseModel):
     forced: bool
 
 
+class ProductionHalted(BaseModel):
+    """A model without a production version until a promotion or rollback: traders hold no position."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    promotion_id: int
+    """Grows with every change of a model, so that a receiver can ignore an event that arrives late."""
+    model_id: str
+    previous_version: str
+    """Version that was in production."""
+    actor: str
+    reason: str
+
+
 class AuditAnchored(BaseModel):
     """Newest entry of the audit at a time: a receiver that keeps the anchors can prove later changes."""
 
@@ -100,7 +115,13 @@ class AuditAnchored(BaseModel):
 
 
 Happening = (
-    TrainingJobCreated | ModelTrained | ModelEvaluated | ProductionChanged | StrategyCandidate | AuditAnchored
+    TrainingJobCreated
+    | ModelTrained
+    | ModelEvaluated
+    | ProductionChanged
+    | ProductionHalted
+    | StrategyCandidate
+    | AuditAnchored
 )
 
 

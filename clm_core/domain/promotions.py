@@ -37,6 +37,8 @@ class PromotionKind(StrEnum):
     """An alias moved by hand, accepted by an admin."""
     LOSS = "loss"
     """The production version was deleted in MLflow: none serves until the next promotion or rollback."""
+    HALT = "halt"
+    """Nothing serves until the next promotion or rollback: by a person, or by the protection."""
     RESTORATION = "restoration"
     """A lost production version, registered again and in production again."""
     ALIAS_MOVED = "alias_moved"
@@ -136,6 +138,15 @@ class Rejudgement(BaseModel):
 
 Judge = Callable[[ModelVersion], Rejudgement]
 """Function that judges the stored evidence of a version anew."""
+
+
+def halted(history: Sequence[Promotion]) -> Promotion | None:
+    """Halt in force, if the newest committed change is one.
+
+    Args:
+        history: committed changes of a model, oldest first.
+    """
+    return history[-1] if history and history[-1].kind is PromotionKind.HALT else None
 
 
 def authorise(actor: Actor, force: bool, reason: str) -> None:

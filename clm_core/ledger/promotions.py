@@ -9,11 +9,11 @@ from typing import Any
 from sqlalchemy import Connection, Engine, NullPool, create_engine, func, insert, or_, select, text, update
 from sqlalchemy.exc import OperationalError
 
-from clm_core.domain.actors import SYSTEM, Actor
+from clm_core.domain.actors import AUTOMATIC, PROTECTION, SYSTEM, Actor
 from clm_core.domain.alerts import Alert, AlertKind
 from clm_core.domain.audit import Action
 from clm_core.domain.errors import ConflictError, IllegalTransition
-from clm_core.domain.events import Event, EventType, ProductionChanged
+from clm_core.domain.events import Event, EventType, ProductionChanged, ProductionHalted
 from clm_core.domain.faults import Fault, crash_at
 from clm_core.domain.promotions import (
     Change,
@@ -40,12 +40,14 @@ EVENT_OF = {
     PromotionKind.ADOPTION: EventType.MODEL_PROMOTED,
     PromotionKind.ROLLBACK: EventType.MODEL_ROLLBACK,
     PromotionKind.RESTORATION: EventType.MODEL_PROMOTED,
+    PromotionKind.HALT: EventType.MODEL_HALTED,
 }
 ACTION_OF = {
     PromotionKind.PROMOTION: Action.PROMOTION_COMMITTED,
     PromotionKind.ADOPTION: Action.ALIAS_MOVE_ADOPTED,
     PromotionKind.ROLLBACK: Action.ROLLBACK_COMMITTED,
     PromotionKind.LOSS: Action.PRODUCTION_LOST,
+    PromotionKind.HALT: Action.PRODUCTION_HALTED,
     PromotionKind.RESTORATION: Action.PRODUCTION_RESTORED,
 }
 
@@ -56,6 +58,7 @@ DECIDED_BY_PERSON = (
     Action.ROLLBACK_COMMITTED,
     Action.ALIAS_MOVE_ADOPTED,
     Action.PRODUCTION_RESTORED,
+    Action.PRODUCTION_HALTED,
 )
 """Actions after which the system promotes nothing for a while, if a person's."""
 
@@ -124,7 +127,7 @@ class PromotionStore:
         newest = (
             select(_AUDIT.c.at, _AUDIT.c.actor)
             .where(_AUDIT.c.subject == model_id, _AUDIT.c.action.in_(DECIDED_BY_PERSON))
-            .where(or_(_AUDIT.c.actor != SYSTEM.name, _AUDIT.c.role != SYSTEM.role))
+            .where(*(or_(_AUDIT.c.actor != each.name, _AUDIT.c.role != each.role) for each in AUTOMATIC))
             .order_by(_AUDIT.c.seq.desc())
             .limit(1)
         )
@@ -423,6 +426,27 @@ def _record_commit(connection: Connection, done: Promotion, now: datetime) -> No
     alerts.end(connection, AlertKind.FORCED_EXPIRED, done.model_id, now)
     if done.to_version is not None:
         alerts.end(connection, AlertKind.PRODUCTION_LOST, done.model_id, now)
+        alerts.end(connection, AlertKind.MODEL_HALTED, done.model_id, now)
+    if done.kind is PromotionKind.PROMOTION and done.by == SYSTEM:
+        message = (
+            f"{done.to_version} serves now instead of {done.from_version or 'no version'}: {done.reason}. "
+            f"`clm show {done.model_id}@{done.to_version}` has the evidence, `clm rollback {done.model_id}` "
+            "puts the version before back."
+        )
+        _alert(connection, AlertKind.PROMOTED, done, message, now)
+    if done.kind is PromotionKind.ROLLBACK and done.by == PROTECTION:
+        message = (
+            f"{done.from_version} was taken out of production and {done.to_version} serves again: "
+            f"{done.reason}. `clm show {done.model_id}@{done.from_version}` shows the version."
+        )
+        _alert(connection, AlertKind.PROTECTION_ROLLED_BACK, done, message, now)
+    if done.kind is PromotionKind.HALT:
+        message = (
+            f"{done.from_version} was taken out of production by {done.actor} and nothing serves: "
+            f"{done.reason}. Promote another version, or put one back with "
+            f"`clm rollback {done.model_id} --to VERSION`."
+        )
+        _alert(connection, AlertKind.MODEL_HALTED, done, message, now)
     if done.kind is PromotionKind.LOSS:
         message = (
             f"{done.from_version} was deleted in MLflow and nothing serves. Put the version back with "
@@ -462,19 +486,29 @@ def _alert(connection: Connection, kind: AlertKind, change: Promotion, message: 
 
 
 def _announce(connection: Connection, done: Promotion, now: datetime) -> None:
+    of_change = done.model_dump(include={"model_id", "actor", "reason"})
+    payload: ProductionChanged | ProductionHalted
+    if done.to_version is None:
+        before = str(done.from_version)
+        payload = ProductionHalted(promotion_id=done.id, previous_version=before, **of_change)
+    else:
+        payload = _production_changed(connection, done, done.to_version)
+    event = Event(id=uuid.uuid4(), type=EVENT_OF[done.kind], at=now, payload=payload)
+    connection.execute(insert(_OUTBOX).values(event.model_dump()))
+
+
+def _production_changed(connection: Connection, done: Promotion, label: str) -> ProductionChanged:
     digest = select(_VERSIONS.c.model_path, _VERSIONS.c.bundle_digest).where(
-        _VERSIONS.c.model_id == done.model_id, _VERSIONS.c.version == done.to_version
+        _VERSIONS.c.model_id == done.model_id, _VERSIONS.c.version == label
     )
     stored = connection.execute(digest).mappings().one()
-    payload = ProductionChanged(
+    return ProductionChanged(
         promotion_id=done.id,
-        version=str(done.to_version),
+        version=label,
         previous_version=done.from_version,
         **done.model_dump(include={"model_id", "actor", "reason", "forced"}),
         **stored,
     )
-    event = Event(id=uuid.uuid4(), type=EVENT_OF[done.kind], at=now, payload=payload)
-    connection.execute(insert(_OUTBOX).values(event.model_dump()))
 
 
 def _require_answer(connection: Connection, model_id: str) -> None:

@@ -17,6 +17,7 @@ APPEND_ONLY = (
     "market_costs",
     "shadow_decisions",
     "shadow_positions",
+    "hard_stop_exemptions",
 )
 _RIGHTS = text("""
 SELECT what || ' on ' || relname FROM pg_class, unnest(ARRAY['UPDATE', 'DELETE', 'TRUNCATE']) what

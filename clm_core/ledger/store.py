@@ -13,6 +13,7 @@ from clm_core.ledger.candidates import CandidateStore
 from clm_core.ledger.clock import read_clock
 from clm_core.ledger.counts import Counts
 from clm_core.ledger.evaluations import EvaluationStore
+from clm_core.ledger.exemptions import ExemptionStore
 from clm_core.ledger.hash_chain import Anchor, Recorded
 from clm_core.ledger.jobs import JobStore
 from clm_core.ledger.labels import LabelStore
@@ -48,6 +49,7 @@ class Ledger(JobStore, VersionStore, EvaluationStore):
         self.tunings = TuningStore(engine)
         self.shadows = ShadowStore(engine)
         self.shadow_decisions = ShadowDecisionStore(engine)
+        self.exemptions = ExemptionStore(engine)
         self.market_costs = MarketCostStore(engine)
         self.tokens = TokenStore(engine)
         self.replies = ReplyStore(engine)

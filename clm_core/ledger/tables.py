@@ -356,6 +356,25 @@ class MarketCostsRow(Base):
     at: Mapped[datetime]
 
 
+class HardStopExemptionRow(Base):
+    """A version whose hard stop a person switched off until a moment. Append-only."""
+
+    __tablename__ = "hard_stop_exemptions"
+    __table_args__ = (
+        ForeignKeyConstraint(["model_id", "version"], ["model_versions.model_id", "model_versions.version"]),
+        CheckConstraint("reason <> ''", name="reason"),
+        Index(None, "model_id", "version"),
+    )
+
+    number: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
+    model_id: Mapped[str]
+    version: Mapped[str]
+    until: Mapped[datetime]
+    actor: Mapped[str]
+    reason: Mapped[str]
+    at: Mapped[datetime]
+
+
 class ShadowPositionRow(Base):
     """Target position of a shadow version after a bar, recorded at the time. Append-only: positions chosen
     afterwards would prove nothing."""
@@ -456,8 +475,7 @@ class PromotionRow(Base):
         _one_of(Role, "role"),
         CheckConstraint("(kind = 'alias_moved') = (state = 'alias_moved')", name="alias_moved"),
         CheckConstraint(
-            "to_version IS NOT NULL AND kind <> 'loss' OR kind = 'alias_moved' OR "
-            "to_version IS NULL AND kind = 'loss'",
+            "kind = 'alias_moved' OR (to_version IS NULL) = (kind IN ('loss', 'halt'))",
             name="target",
         ),
         CheckConstraint(
@@ -567,6 +585,8 @@ class AlertRow(Base):
     message: Mapped[str]
     at: Mapped[datetime]
     ended_at: Mapped[datetime | None]
+    recovers: Mapped[int | None] = mapped_column(ForeignKey("alerts.seq", ondelete="CASCADE"))
+    """Alert whose condition has ended; None for an alert."""
 
 
 class ReceiverRow(Base):

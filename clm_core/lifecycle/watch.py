@@ -7,7 +7,7 @@ leaves the other models unaffected.
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
 
 import numpy as np
@@ -19,14 +19,18 @@ from clm_core.backtest.results import Backtest
 from clm_core.backtest.terms import MarketTerms
 from clm_core.decisions import health, staleness
 from clm_core.decisions.health import Alarm, HealthFinding, Performance, alarm_of, judge
+from clm_core.decisions.protection import ProtectionAction
 from clm_core.decisions.staleness import DueRetrain, Freshness
-from clm_core.domain.actors import Actor
+from clm_core.domain.actors import WATCH
+from clm_core.domain.alerts import Alert, AlertKind
 from clm_core.domain.jobs import RetrainRequest, TrainingJob
-from clm_core.domain.triggers import Answer, TriggerRequest
+from clm_core.domain.triggers import Answer, Observation, TriggerRequest
 from clm_core.domain.versions import ModelVersion
-from clm_core.domain.vocabulary import ModelStatus, Role, TriggerReason
+from clm_core.domain.vocabulary import ModelStatus, TriggerReason
 from clm_core.evidence.sequential import daily_returns, days_before, days_per_year
+from clm_core.evidence.tail_risk import reference_of, standardised, tail_test
 from clm_core.ledger.triggers import RetrainsSince
+from clm_core.lifecycle.protection import ProtectedVersion, ServingRecord, promoted_at, protect_version
 from clm_core.market.bars import Bars, Floats
 from clm_core.market.drift import CALENDAR, Drift, drift
 from clm_core.market.features import FEATURES, compute_features
@@ -35,12 +39,12 @@ from clm_core.models.contract import Model
 from clm_core.models.params import feature_names, series_names
 from clm_core.models.pooled import PooledModel
 from clm_core.operations.passes import PassReport, Row, formatted, report_problems, run_each
+from clm_core.retraining.judging import out_of_sample_returns
 from clm_core.retraining.recipe_record import forward_runs
 from clm_core.retraining.stored_evidence import MarketRuns
 from clm_core.services import Services
 from clm_core.triggers import intake
 
-WATCH = Actor(name="watch", role=Role.OPERATOR)
 MAX_MODELS = 1000
 
 
@@ -70,6 +74,10 @@ class WatchedVersion(BaseModel):
     """Open time of the market's last bar."""
     new_bars: int
     """Number of bars after the last bar of the training."""
+    missing_bars: int = 0
+    """Bars required by the market's calendar after the newest bar, up to now; of a pool, the most."""
+    is_stale: bool = False
+    """True for missing newest bars: the version answers to an old market."""
     performance: Performance
     finding: HealthFinding
     because: str
@@ -81,6 +89,8 @@ class WatchedVersion(BaseModel):
     """Answers of the intake to the requested retrains."""
     unknown_series: tuple[str, ...] = ()
     """Own series without a known value at the newest bar, where the version takes no position."""
+    protection: ProtectedVersion | None = None
+    """Protection on the bars since the promotion; None before it was asked."""
     by_symbol: tuple[WatchedSymbol, ...] = ()
     """Members of a pool, whose portfolio is judged; empty for one market."""
 
@@ -111,7 +121,8 @@ class WatchReport(PassReport):
                 "drawdown": formatted(each.performance.max_drawdown, ".1%"),
                 "drift": formatted(None if each.drift is None else each.drift.score, ".2f"),
                 "finding": each.finding.replace("_", " "),
-                "newest bar (UTC)": f"{each.newest_bar:%Y-%m-%d %H:%M}",
+                "protection": "-" if each.protection is None else each.protection.word,
+                "newest bar (UTC)": f"{each.newest_bar:%Y-%m-%d %H:%M}{' STALE' if each.is_stale else ''}",
             }
             for each in self.models
         ]
@@ -149,6 +160,12 @@ def _steps(services: Services) -> Iterator[tuple[str, Callable[[], WatchedVersio
 
 def _sentences(watched: WatchedVersion) -> Iterator[str]:
     yield watched.because
+    if watched.is_stale:
+        yield (
+            f"STALE: {watched.missing_bars:,} bars are missing since {watched.newest_bar:%Y-%m-%d %H:%M} UTC"
+        )
+    if watched.protection is not None:
+        yield watched.protection.sentence
     for each in watched.by_symbol:
         sharpe = formatted(each.performance.sharpe_ratio, ".2f")
         drifted = formatted(None if each.drift is None else each.drift.score, ".2f")
@@ -163,12 +180,32 @@ def _sentences(watched: WatchedVersion) -> Iterator[str]:
 
 
 def _watch(services: Services, version: ModelVersion) -> WatchedVersion:
-    measured = _measure_version(services, version)
+    measured, record = _measure_version(services, version)
+    _report_stale_bars(services, measured)
+    protected = protect_version(services, version, record)
+    measured = measured.model_copy(update={"protection": protected})
     answers = tuple(_request_retrains(services, version, measured))
     return measured.model_copy(update={"asked": answers})
 
 
-def _measure_version(services: Services, version: ModelVersion) -> WatchedVersion:
+def _report_stale_bars(services: Services, measured: WatchedVersion) -> None:
+    """Alert about missing newest bars, once, until bars arrive again."""
+    now = services.clock()
+    if not measured.is_stale:
+        services.alerts.end(AlertKind.STALE_BARS, measured.model_id, now)
+        return
+    message = (
+        f"The newest bar of {measured.model_id} is that of {measured.newest_bar:%Y-%m-%d %H:%M} UTC, and "
+        f"{measured.missing_bars:,} bars since are missing: the version answers to an old market. "
+        "`clm data update` fetches bars of an exchange, `clm data import` reads a file; the log of the flow "
+        "`fetch` has the cause."
+    )
+    alert = Alert(kind=AlertKind.STALE_BARS, subject=measured.model_id, message=message, at=now)
+    services.alerts.record(alert)
+
+
+def _measure_version(services: Services, version: ModelVersion) -> tuple[WatchedVersion, ServingRecord]:
+    """The measured version, before any request, and its record since the promotion."""
     model = services.registry.load(version.model_path, version.bundle_digest)
     if isinstance(model, PooledModel):
         return _measure_pool(services, version, model)
@@ -177,12 +214,20 @@ def _measure_version(services: Services, version: ModelVersion) -> WatchedVersio
     first_new = bars.row_after(model.trained_on.end)
     market = services.version_terms(version, bars.calendar)
     record = forward_runs(services, version)
-    performance = _performance(services, model, bars, first_new, market, record)
+    positions = _positions_from(model, bars, first_new)
+    performance = _performance(services, positions, bars, first_new, market, record)
     drifted = _drift(version, model, bars, first_new, services.settings.watch.drift_days)
-    return _watched(services, version, [bars], bars, first_new, performance, drifted)
+    watched = _watched(services, version, [bars], bars, first_new, performance, drifted)
+    first = max(first_new, bars.row_closed_after(_promoted_at(services, version)))
+    served = bars[first:]
+    result = market.backtest(served, positions[first - first_new :]) if len(served) else None
+    backtest = out_of_sample_returns(services, version, bars, market)
+    return watched, serving_record(served, result, bars, backtest)
 
 
-def _measure_pool(services: Services, version: ModelVersion, model: PooledModel) -> WatchedVersion:
+def _measure_pool(
+    services: Services, version: ModelVersion, model: PooledModel
+) -> tuple[WatchedVersion, ServingRecord]:
     """A pool in production: its portfolio is judged, performance and drift of each member are reported.
 
     The training of all members ends with the pool's last training bar.
@@ -218,7 +263,40 @@ def _measure_pool(services: Services, version: ModelVersion, model: PooledModel)
         for bars, result in zip(members, results, strict=True)
     )
     drifted = _median_drift(symbols)
-    return _watched(services, version, members, axis, first_new, performance, drifted, symbols)
+    watched = _watched(services, version, members, axis, first_new, performance, drifted, symbols)
+    served = axis[max(first_new, axis.row_closed_after(_promoted_at(services, version))) :]
+    held = [_result_of_member(services, version, model, bars, served) for bars in members]
+    kept = [each for each in held if each is not None]
+    result = portfolio(served, kept, 1.0, members=len(members)) if kept else None
+    # the portfolio of the walk-forward is not kept by bar: the tail of a pool has no reference
+    return watched, serving_record(served, result, axis, None)
+
+
+def _promoted_at(services: Services, version: ModelVersion) -> datetime:
+    return promoted_at(services.ledger.promotions.committed(version.model_id), version)
+
+
+def serving_record(
+    served: Bars, result: Backtest | None, market: Bars, backtest: Floats | None
+) -> ServingRecord:
+    """Record of a production version, with the tests of the protection.
+
+    Args:
+        served: bars closed since the promotion.
+        result: backtest on them; None without a bar.
+        market: all bars of the market.
+        backtest: out-of-sample returns of the version before its registration, by bar; None without a
+            reference for the tail.
+    """
+    if result is None:
+        return ServingRecord(served, None, Alarm(), None)
+    tail = None
+    if backtest is not None:
+        active = float(np.mean(backtest != 0.0))
+        quarter = round(active * market.periods_per_year / 4)
+        reference = reference_of(backtest, quarter, np.random.default_rng(0))
+        tail = None if reference is None else tail_test(standardised(result.returns, backtest), reference)
+    return ServingRecord(served, result, alarm_on(served, result, market), tail)
 
 
 def _watched(
@@ -240,13 +318,17 @@ def _watched(
     """
     settings = services.settings
     finding, because = judge(performance, settings.watch, settings.triggers.max_sharpe_ratio)
+    now = services.clock()
+    missing = max(bars.missing_until(now) for bars in markets)
     return WatchedVersion(
         model_id=version.model_id,
         version=version.version,
         trained_at=version.created_at,
-        age_days=(services.clock() - version.created_at) / timedelta(days=1),
+        age_days=(now - version.created_at) / timedelta(days=1),
         newest_bar=axis.end.to_pydatetime(),
         new_bars=len(axis) - first_new,
+        missing_bars=missing,
+        is_stale=staleness.is_stale(missing, timedelta(seconds=axis.timeframe.seconds)),
         performance=performance,
         finding=finding,
         because=because,
@@ -349,17 +431,20 @@ def _median_drift(symbols: Sequence[WatchedSymbol]) -> Drift | None:
 
 def _performance(
     services: Services,
-    model: Model,
+    positions: Floats,
     bars: Bars,
     first_new: int,
     market: MarketTerms,
     record: Sequence[MarketRuns],
 ) -> Performance:
     """Performance on the bars from row `first_new` on, within the window of the settings; the alarm is over
-    all new bars and the recipe's forward record before."""
+    all new bars and the recipe's forward record before.
+
+    Args:
+        positions: positions of the version on the bars from row `first_new` on.
+    """
     settings = services.settings
     first = max(first_new, len(bars) - len(bars.last_days(settings.watch.window_days)))
-    positions = _positions_from(model, bars, first_new)
     performance = measure(bars[first:], positions[first - first_new :], market)
     tested, held = _tested(bars, first_new, positions, record)
     if not len(tested):
@@ -429,10 +514,20 @@ def _request_retrains(
             measured.drift,
             services.settings.watch,
         ),
+        *_after_protection(measured),
         *staleness.due_retrains([freshness], policy, services.clock()),
     ):
         key = _key(version, due.reason, measured.new_bars // policy.min_new_samples, retrains)
         yield intake.submit(services, _request(job, due, key))
+
+
+def _after_protection(measured: WatchedVersion) -> Iterator[DueRetrain]:
+    """Retrain to request for a version that the protection took out of production."""
+    protection = measured.protection
+    acted = (ProtectionAction.ROLL_BACK, ProtectionAction.HALT)
+    if protection is not None and protection.action in acted and measured.finding != HealthFinding.DEGRADED:
+        observed = Observation(sharpe_ratio=measured.performance.sharpe_ratio, alarm=True)
+        yield DueRetrain(measured.model_id, TriggerReason.PERFORMANCE_DEGRADED, observed)
 
 
 def _key(version: ModelVersion, reason: TriggerReason, steps: int, retrains: RetrainsSince) -> str:

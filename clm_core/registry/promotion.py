@@ -19,6 +19,7 @@ from clm_core.domain.actors import Actor
 from clm_core.domain.errors import (
     BundleCorrupt,
     ConflictError,
+    NotAllowed,
     NotFound,
     PromotionRefused,
     RegistryUnavailable,
@@ -155,6 +156,48 @@ class Promotions:
             if done := self._done_before(request):
                 return done
             return self._roll_back(model_id, request, to, expected_champion, force, require_lock)
+
+    def halt(
+        self,
+        model_id: str,
+        actor: Actor,
+        reason: str,
+        now: datetime,
+        expected_champion: Expected = UNSET,
+        said_by: str | None = None,
+        key: str | None = None,
+    ) -> Promotion:
+        """Take the production version out of production, and put no other in its place.
+
+        Raises:
+            NotFound: no version is in production.
+            NotAllowed: the actor's role does not permit the change, or the reason is missing.
+            ConflictError: another version is in production than the caller saw.
+            RegistryUnavailable: MLflow failed on the way; `reconcile` ends the change.
+        """
+        authorise(actor, False, reason)
+        if not reason.strip():
+            raise NotAllowed("A halt needs a reason for the audit and for the people it pages: add --reason.")
+        request = ChangeRequest(actor, reason, now, said_by, key)
+        with self.locked(model_id, request) as require_lock:
+            if done := self._done_before(request):
+                return done
+            champion = self._champion(model_id, expected_champion)
+            if champion is None:
+                raise NotFound(f"No version of {model_id} is in production: there is nothing to halt.")
+            change = request.change(model_id, PromotionKind.HALT, champion, None)
+            return self._carry_out(change, None, expected_champion, require_lock, request.key)
+
+    def rollback_refusals(self, target: ModelVersion) -> tuple[str, ...]:
+        """Reasons why a rollback to a version would be refused, beside its files; empty: none."""
+        evidence = self._store.evidence(target.model_id, target.version)
+        refusals = (
+            *integrity_refusals(self._store.job_status(target)),
+            *gate_refusals(target, evidence, (ModelStatus.RETIRED,), must_have_passed=True),
+        )
+        if not self._holds(target):
+            return (*refusals, "the version was deleted in MLflow")
+        return (*refusals, *self._problems_of_bundle(target))
 
     def end_expired(self, model_id: str, actor: Actor, now: datetime) -> Promotion | None:
         """Roll back an expired forced promotion; None if no forced promotion of the model has expired.
@@ -370,17 +413,18 @@ class Promotions:
     def _carry_out(
         self,
         change: Change,
-        target: ModelVersion,
+        target: ModelVersion | None,
         expected: Expected,
         require_lock: Callable[[], None],
         key: str | None = None,
     ) -> Promotion:
+        """Record the intent and move the alias to the target; None removes the alias."""
         planned = change.model_copy(update={"expected": expected is not UNSET})
         intent = self._store.intend(planned, key)
         crash_at(Fault.AFTER_INTENT, self.fault)
         # without the lock another process may be changing the alias at this moment
         require_lock()
-        self.registry.point(change.model_id, PRODUCTION, target.mlflow_version)
+        self.registry.point(change.model_id, PRODUCTION, None if target is None else target.mlflow_version)
         crash_at(Fault.AFTER_ALIAS, self.fault)
         return self._finish(intent, change.at)
 
@@ -397,7 +441,9 @@ class Promotions:
         if before is not None and self._holds(before):
             self.registry.point(change.model_id, PREVIOUS, before.mlflow_version)
         crash_at(Fault.AFTER_PREVIOUS, self.fault)
-        self._show(before, ModelStatus.RETIRED, f"replaced by {change.to_version}")
+        replaced = f"replaced by {change.to_version}"
+        halted = f"halted by {change.actor}: {change.reason}"
+        self._show(before, ModelStatus.RETIRED, replaced if change.to_version is not None else halted)
         after = self._version(change.model_id, change.to_version)
         self._show(after, ModelStatus.PRODUCTION, f"{change.kind} by {change.actor}: {change.reason}")
         crash_at(Fault.AFTER_TAGS, self.fault)
@@ -423,7 +469,8 @@ class Promotions:
     def _end(self, intent: Promotion, aliased_number: int | None, now: datetime) -> Promotion:
         """Finish the interrupted promotion if the alias had moved, else abort the promotion."""
         target = self._version(intent.model_id, intent.to_version)
-        if target is not None and aliased_number == target.mlflow_version:
+        planned_number = None if target is None else target.mlflow_version
+        if aliased_number == planned_number:
             return self._finish(intent, now)
         aborted = self._store.abort(intent, "interrupted before the alias moved", now)
         # the alias may have been moved back by hand after the tags were set

@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 from clm_core.backtest.terms import MarketTerms
 from clm_core.decisions import gate
 from clm_core.decisions.gate_policy import GatePolicy
-from clm_core.domain.errors import CLMError, EvidenceChanged, RegistryUnavailable
+from clm_core.domain.errors import CLMError, EvidenceChanged, NotFound, RegistryUnavailable
 from clm_core.domain.evaluations import CheckStatus, EvaluationResult, Verdict
 from clm_core.domain.execution import ExecutionRules
 from clm_core.domain.jobs import TrainingJob
@@ -25,7 +25,7 @@ from clm_core.domain.versions import ModelVersion
 from clm_core.domain.walk_forward import WalkForwardPlan
 from clm_core.evidence.soundness import skill_of
 from clm_core.ledger.executions import version_execution
-from clm_core.market.bars import Bars
+from clm_core.market.bars import Bars, Floats
 from clm_core.market.panel import Panel, members_of
 from clm_core.market.timeframes import Calendar, Timeframe
 from clm_core.models import activity
@@ -272,6 +272,28 @@ def _judge_positions(
     verdict = verdict_on(services, version, evaluation, policy, until=result.created_at, growth=growth)
     judged_under = recorded_terms(evaluation, plan)
     return Judgement(verdict, cost_sentence(judged_under), judged_under.digest, evidence.digest)
+
+
+def out_of_sample_returns(
+    services: Services, version: ModelVersion, bars: Bars, market: MarketTerms
+) -> Floats | None:
+    """Net returns of the stored out-of-sample positions that were judged, by bar, under given terms.
+
+    None for a version without stored positions, or whose bars are stored no more.
+
+    Args:
+        bars: bars of the version's one market.
+    """
+    try:
+        result, _ = services.ledger.evaluation(version.model_id, version.version)
+        stored = services.ledger.stored_evidence(result.id)
+        if stored is None:
+            return None
+        quantile = services.policy(version.model_id, version.symbol).criteria.seed_quantile
+        backtests = backtest_seeds(bars, unpack(stored.content), {bars.symbol: market}, quantile)
+    except (NotFound, EvidenceChanged):
+        return None
+    return backtests.results[backtests.judged].returns
 
 
 def _fitted(services: Services, version: ModelVersion, recorded: Verdict) -> FittedModel:

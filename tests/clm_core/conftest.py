@@ -63,6 +63,7 @@ CHANGED = {
     "rollback_committed",
     "alias_move_adopted",
     "production_lost",
+    "production_halted",
     "production_restored",
 }
 """Audit actions of changes of the production version."""

@@ -1,4 +1,4 @@
-"""Promotion and rollback of the production version."""
+"""Promotion, rollback and halt of the production version."""
 
 from fastapi import Response
 from pydantic import BaseModel, ConfigDict, Field
@@ -40,6 +40,20 @@ class RollbackRequest(_Change):
     )
 
 
+class HaltRequest(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model_id: ModelId = Field(examples=["xgboost_btcusdt_1h"])
+    reason: Text = Field(min_length=1, description="Reason for the audit log and for the people it pages.")
+    promoted_by: Text | None = Field(
+        default=None,
+        description="Requester in the caller's own words; recorded beside the owner of the token.",
+    )
+    expected_champion: Label | None = Field(
+        default=None, description="Production version required at the moment. Omit to skip the check."
+    )
+
+
 def promote(body: PromoteRequest, actor: Caller, clm: Connected, idempotent: Idempotent) -> Response:
     """Promote a version to production; its stored evidence is judged anew under the policy, the costs and the
     production version in force. Forcing a version against the gate takes an admin."""
@@ -75,6 +89,25 @@ def rollback(body: RollbackRequest, actor: Caller, clm: Connected, idempotent: I
             to=body.to,
             expected_champion=body.expected,
             force=body.force,
+            said_by=body.promoted_by,
+            key=idempotent.key,
+        )
+        return json_response(done)
+
+    return idempotent(body, change)
+
+
+def halt(body: HaltRequest, actor: Caller, clm: Connected, idempotent: Idempotent) -> Response:
+    """Take the production version out of production without another in its place: traders hold no position
+    until the next promotion or rollback."""
+
+    def change() -> Response:
+        done = clm.promotions.halt(
+            body.model_id,
+            actor,
+            body.reason,
+            clm.clock(),
+            expected_champion=UNSET if body.expected_champion is None else body.expected_champion,
             said_by=body.promoted_by,
             key=idempotent.key,
         )

@@ -26,6 +26,7 @@ BODIES = {
     "/clm/train": {"model_type": "xgboost", "symbol": "NOSUCHTHING"},
     "/clm/promote": {"model_id": EXAMPLES["model_id"], "version": EXAMPLES["version"]},
     "/clm/rollback": {"model_id": EXAMPLES["model_id"]},
+    "/clm/halt": {"model_id": EXAMPLES["model_id"], "reason": "tested"},
     "/clm/tokens": {"name": "matrix", "role": "viewer"},
     "/webhooks/{source}": {},
 }

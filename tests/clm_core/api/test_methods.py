@@ -22,6 +22,7 @@ ALLOWED = {
     "/clm/train": "OPTIONS, POST",
     "/clm/promote": "OPTIONS, POST",
     "/clm/rollback": "OPTIONS, POST",
+    "/clm/halt": "OPTIONS, POST",
     "/webhooks/{source}": "OPTIONS, POST",
     "/clm/events": "GET, OPTIONS",
 }

@@ -57,6 +57,20 @@ def test_a_rollback_returns_to_the_version_before(
     assert (stale.status_code, stale.json()["type"]) == (409, "urn:clm:problem:conflict-error")
 
 
+def test_a_halt_takes_the_production_version_away_and_needs_a_reason(
+    client: Client, make_version: MakeVersion, model_id: str
+) -> None:
+    version = make_version(model_id).version
+    promote = {"model_id": model_id, "version": version}
+    assert client(Role.OPERATOR).post("/clm/promote", json=promote).status_code == 200
+    assert client(Role.OPERATOR).post("/clm/halt", json={"model_id": model_id}).status_code == 422
+    halt = {"model_id": model_id, "reason": "exchange down", "expected_champion": version}
+    assert client(Role.VIEWER).post("/clm/halt", json=halt).status_code == 403
+    answer = client(Role.OPERATOR).post("/clm/halt", json=halt).json()
+    assert (answer["kind"], answer["from_version"], answer["to_version"]) == ("halt", version, None)
+    assert client(Role.OPERATOR).post("/clm/halt", json=halt).status_code == 409
+
+
 def test_null_requires_no_production_version_and_omission_requires_nothing(
     client: Client, make_version: MakeVersion, model_id: str
 ) -> None:

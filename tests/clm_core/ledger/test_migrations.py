@@ -47,6 +47,7 @@ def test_up_down_and_up_again_leave_the_newest_tables(empty_database: Callable[[
             "dead_letters",
             "evaluation_evidence",
             "evaluations",
+            "hard_stop_exemptions",
             "inbox",
             "job_leases",
             "job_runs",

@@ -34,7 +34,7 @@ def upgraded(empty_database: Callable[[], str]) -> Iterator[tuple[Engine, ModelV
     job = ledger.create_job(records.a_job(created_at=NOW))
     lease = ledger.start_job(job.id, "tests", NOW, timedelta(minutes=1))
     version = ledger.add_version(records.a_version(job, "v20260304_120000", created_at=NOW), lease)
-    assert upgrade(url) == ("0027",)
+    assert upgrade(url)[0] == "0027"
     yield engine, version
     engine.dispose()
 

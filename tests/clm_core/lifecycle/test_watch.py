@@ -20,6 +20,7 @@ from clm_core.cli.app import app
 from clm_core.decisions.health import HealthFinding
 from clm_core.decisions.retraining import TriggerPolicy
 from clm_core.domain.actors import Actor
+from clm_core.domain.alerts import AlertKind
 from clm_core.domain.errors import PassIncomplete
 from clm_core.domain.jobs import RetrainRequest
 from clm_core.domain.terms import TradingTerms
@@ -336,11 +337,15 @@ def test_a_model_that_cannot_be_checked_leaves_the_rest_to_run_and_is_alerted_un
     assert f"| {well.model_id} | {well.version} |" in markdown
     assert f"- {broken.model_id}@{broken.version}: " in markdown
     assert " was accepted as job " in markdown
-    assert [alert.subject for alert in own.alerts.lasting()] == ["watch"]
+    assert [alert.subject for alert in own.alerts.lasting(AlertKind.MAINTENANCE_FAILING)] == ["watch"]
     stored.write_bytes(content)
     report = flow()
     assert [each.model_id for each in report.models] == [broken.model_id, well.model_id]
-    assert own.alerts.lasting() == []
+    assert own.alerts.lasting(AlertKind.MAINTENANCE_FAILING) == []
+    # the bars are years old
+    stale = [alert.subject for alert in own.alerts.lasting(AlertKind.STALE_BARS)]
+    assert {broken.model_id, well.model_id} <= set(stale)
+    assert all(each.is_stale for each in report.models)
     assert f"| {broken.model_id} | {broken.version} |" in page(prefect_url)
 
 

@@ -18,6 +18,7 @@ from clm_core.domain.errors import (
     CLMError,
     ConflictError,
     IllegalTransition,
+    ModelHalted,
     NotAllowed,
     NotFound,
     PromotionRefused,
@@ -34,6 +35,7 @@ from clm_core.domain.versions import ModelVersion
 from clm_core.domain.vocabulary import ModelStatus, Role
 from clm_core.registry.promotion import ChangeRequest
 from clm_core.services import Services
+from clm_core.serving import load
 
 NOW = datetime(2026, 3, 4, 12, tzinfo=UTC)
 VIEWER, OPERATOR, ADMIN = (Actor(name=f"a {role}", role=role) for role in Role)
@@ -139,16 +141,20 @@ def test_a_rollback_leads_only_to_an_earlier_production_version(
         ("AB<C", "A"),
         ("ABx", "A"),
         ("Ax", None),
+        ("ABh", "A"),
+        ("Ah", None),
+        ("ABh<", None),
         ("ABA", "B"),
     ],
     ids=lambda served: served or "nothing",
 )
 def test_the_target_of_a_rollback_follows_from_the_recorded_changes(served: str, target: str | None) -> None:
-    """Letters are promotions, < is a rollback, x the deletion of the production version."""
+    """Letters are promotions, < is a rollback, x the deletion of the production version, h a halt."""
     history: list[Promotion] = []
     for step in served:
-        kind = {"<": PromotionKind.ROLLBACK, "x": PromotionKind.LOSS}.get(step, PromotionKind.PROMOTION)
-        to = {"<": rollback_target(history), "x": None}.get(step, step)
+        kinds = {"<": PromotionKind.ROLLBACK, "x": PromotionKind.LOSS, "h": PromotionKind.HALT}
+        kind = kinds.get(step, PromotionKind.PROMOTION)
+        to = {"<": rollback_target(history), "x": None, "h": None}.get(step, step)
         history.append(committed(kind, to))
     assert rollback_target(history) == target
     assert len(line_of_champions(history)) <= len(served)
@@ -168,6 +174,45 @@ def committed(kind: PromotionKind, to: str | None) -> Promotion:
         at=NOW,
         finished_at=NOW,
     )
+
+
+def test_a_halted_model_serves_nothing_until_a_version_is_put_back(
+    services: Services,
+    make_version: MakeVersion,
+    model_id: str,
+    check: Check,
+    audited: Callable[[str], list[str]],
+) -> None:
+    version = make_version(model_id)
+    promote(services, version)
+    with pytest.raises(NotAllowed, match="needs a reason"):
+        services.promotions.halt(model_id, OPERATOR, " ", NOW)
+    with pytest.raises(NotAllowed, match="viewer"):
+        services.promotions.halt(model_id, VIEWER, "tested", NOW)
+    halt = services.promotions.halt(model_id, OPERATOR, "the exchange is down", NOW, version.version)
+    check(model_id)
+    assert (halt.kind, halt.from_version, halt.to_version) == (PromotionKind.HALT, version.version, None)
+    assert status(services, version) is ModelStatus.RETIRED
+    with pytest.raises(
+        ModelHalted, match=r"halted since 2026-03-04 12:00 UTC .*: the exchange is down\. Hold"
+    ):
+        load(model_id, registry=services.registry, ledger=services.ledger)
+    lasting = [(alert.kind, alert.subject) for alert in services.alerts.lasting()]
+    assert (AlertKind.MODEL_HALTED, model_id) in lasting
+    with create_engine(services.database.url("ledger")).begin() as connection:
+        newest = text("SELECT type, payload FROM outbox WHERE payload->>'model_id' = :id ORDER BY seq DESC")
+        event = connection.execute(newest, {"id": model_id}).first()
+    assert event is not None
+    assert event.type == "clm.model_halted"
+    assert event.payload["previous_version"] == version.version
+    with pytest.raises(NotFound, match="nothing to halt"):
+        services.promotions.halt(model_id, OPERATOR, "again", NOW)
+    assert rollback(services, model_id, to=version.version).to_version == version.version
+    check(model_id)
+    assert AlertKind.MODEL_HALTED not in [
+        alert.kind for alert in services.alerts.lasting() if alert.subject == model_id
+    ]
+    assert audited(model_id) == ["promotion_committed", "production_halted", "rollback_committed"]
 
 
 @pytest.mark.parametrize("expected", [None, "v19700101_000000"])

@@ -56,6 +56,25 @@ def test_promote_rollback_and_retire_print_the_new_state(
     check(model_id)
 
 
+def test_halt_and_hard_stop_print_the_new_state(
+    clm: Type, make_version: MakeVersion, model_id: str, check: Callable[[str], None], services: Services
+) -> None:
+    version = make_version(model_id)
+    clm("promote", name(version))
+    off = clm("hard-stop", name(version), "--off-for", "3", "--reason", "known").stdout
+    assert off.startswith(f"The hard stop of {model_id} {version.version} is off until ")
+    until = services.ledger.exemptions.until(version)
+    assert until is not None
+    assert until > services.clock()
+    on = clm("hard-stop", name(version), "--off-for", "0", "--reason", "over").stdout
+    assert on == f"The hard stop of {model_id} {version.version} is on.\n"
+    assert clm("halt", model_id, "--reason", "exchange down").stdout == (
+        f"{model_id}: halted, NOTHING IS IN PRODUCTION, before {version.version}. "
+        f"Put a version back with: clm rollback {model_id} --to {version.version}\n"
+    )
+    check(model_id)
+
+
 def test_a_conflict_and_a_refusal_end_the_command(
     clm: Type, make_version: MakeVersion, model_id: str
 ) -> None:

@@ -66,7 +66,7 @@ class Expected:
     line: list[int] = field(default_factory=list)
     """Versions that rollbacks go back through, the champion last unless the champion was lost."""
     audited: list[str] = field(default_factory=list)
-    intent: tuple[str, int, datetime | None] | None = None
+    intent: tuple[str, int | None, datetime | None] | None = None
     """Kind, version and expiry if forced; the expiry counts from the request, not from the reconciliation."""
     alias_moved: bool = False
     expires: datetime | None = None
@@ -95,6 +95,13 @@ class Expected:
         if to is None or to not in [served for _, served in self.committed]:
             raise Refusal("NotFound")
         self.carry_out("rollback", to, self.overruled(to, SERVED, force))
+
+    def halt(self, expected: str) -> None:
+        self.settle()
+        self.compare(expected)
+        if self.champion is None:
+            raise Refusal("NotFound")
+        self.carry_out("halt", None, None)
 
     @property
     def overdue(self) -> bool:
@@ -171,14 +178,14 @@ class Expected:
             raise Refusal("RegistryUnavailable")
         return self.now + timedelta(days=7) if refused else None
 
-    def carry_out(self, kind: str, to: int, until: datetime | None) -> None:
+    def carry_out(self, kind: str, to: int | None, until: datetime | None) -> None:
         self.intent = (kind, to, until)
         self.crash_at(Fault.AFTER_INTENT)
         self.alias = to
         self.crash_at(Fault.AFTER_ALIAS)
         self.finish(kind, to, until)
 
-    def finish(self, kind: str, to: int, until: datetime | None) -> None:
+    def finish(self, kind: str, to: int | None, until: datetime | None) -> None:
         for point in (Fault.AFTER_PREVIOUS, Fault.AFTER_TAGS, Fault.IN_COMMIT):
             self.crash_at(point)
         self.commit(kind, to, until)
@@ -190,6 +197,7 @@ class Expected:
         self.committed.append((kind, to))
         words = {
             "loss": "production_lost",
+            "halt": "production_halted",
             "adoption": "alias_move_adopted",
             "rollback": "rollback_committed",
         }
@@ -311,6 +319,16 @@ class Machine(RuleBasedStateMachine):
                 force=force,
             ),
             lambda state: state.rollback(version, expected, force),
+        )
+
+    @rule(expected=expectations, crash=crashes)
+    def halt(self, expected: str, crash: Fault | None) -> None:
+        self.both(
+            crash,
+            lambda real: real.halt(
+                self.model_id, ADMIN, "tested", self.expected.now, self.expected_champion(expected)
+            ),
+            lambda state: state.halt(expected),
         )
 
     @rule(version=numbers)

@@ -1,0 +1,179 @@
+"""Protection of production versions: rolled back, halted or frozen by the watch."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine
+
+from clm_core.decisions.gate_policy import Levels
+from clm_core.decisions.protection import ProtectionAction, ProtectionTrigger
+from clm_core.domain.actors import PROTECTION, Actor
+from clm_core.domain.alerts import AlertKind
+from clm_core.domain.jobs import RetrainRequest
+from clm_core.domain.promotions import PromotionKind
+from clm_core.domain.versions import ModelVersion
+from clm_core.domain.vocabulary import ModelStatus, ModelType, Role, TriggerReason
+from clm_core.domain.walk_forward import WalkForwardPlan
+from clm_core.ledger.alerts import AlertStore
+from clm_core.lifecycle import watch
+from clm_core.lifecycle.watch import WatchedVersion
+from clm_core.market.sources import MarketData
+from clm_core.market.store import SeriesStore
+from clm_core.registry.promotion import Promotions
+from clm_core.retraining import jobs, promoting, steps
+from clm_core.services import Services
+
+ADMIN = Actor(name="ada", role=Role.ADMIN)
+EAGER = {"rounds": 20, "threshold": 0, "learning_rate": 0.3, "min_child_weight": 1, "sizing": "none"}
+MODEL = "lightgbm_btcusd_1h"
+ANYTHING_PASSES = {
+    "min_sharpe_ratio": -1e9,
+    "min_win_rate": 0.0,
+    "min_profit_factor": 0.0,
+    "max_drawdown": 1.0,
+    "min_trades": 0,
+}
+TIGHT = {"max_drawdown": 0.001}
+"""A hard stop that any strategy reaches within days."""
+
+
+class Life:
+    """A model that lives through time: bars arrive, and the clock stands at the close of the newest."""
+
+    def __init__(self, services: Services, engine: Engine, home: Path) -> None:
+        self._bars = services.market.bars("BTCUSD", "1h", closed_by=services.clock())
+        self._store = SeriesStore(home / "data")
+        self._count = 0
+        market = MarketData(home)
+        settings = services.settings.model_copy(update={"walk_forward": WalkForwardPlan(folds=2)})
+        self.services = replace(
+            services,
+            settings=settings,
+            promotions=Promotions(services.ledger, services.registry, None),
+            alerts=AlertStore(engine),
+            open_market=lambda: market,
+            clock=self.now,
+        )
+        self.rules()
+        self.live(len(self._bars) - 900)
+
+    def now(self) -> datetime:
+        end: datetime = self._bars[: self._count].end.to_pydatetime()
+        return end + timedelta(hours=1)
+
+    def live(self, bars: int) -> None:
+        self._count += bars
+        self._store.add(self._bars[: self._count], "tests", self.now())
+
+    def rules(self, **protection: Any) -> None:
+        """A gate that every version passes, and levels of the protection."""
+        lenient = Levels(preset="thresholds-only", criteria=ANYTHING_PASSES, protection=protection)
+        document = self.services.policies.model_copy(update={"models": {MODEL: lenient}})
+        self.services = replace(self.services, policies=document)
+
+    def serve(self, seed: int) -> ModelVersion:
+        """A model that trades often, in production."""
+        services = self.services
+        fields = {
+            "model_type": ModelType.LIGHTGBM,
+            "symbol": "BTCUSD",
+            "dataset_span_days": 60,
+            "training_params": EAGER,
+            "seed": seed,
+            "requested_by": "tests",
+        }
+        job = jobs.open_job(services, RetrainRequest.model_validate(fields))
+        with jobs.running(services, job) as lease:
+            bars = steps.fetch_bars(services, job)
+            trained = steps.train(services, job, bars)
+            version = steps.register(services, lease, job, bars, trained)
+            steps.judge(
+                services,
+                lease,
+                version,
+                steps.evaluate_out_of_sample(services, lease, job, bars, trained),
+            )
+        promoting.promote(services, MODEL, version.version, ADMIN, "tested")
+        return version
+
+    def watch(self) -> WatchedVersion:
+        report = watch.run(self.services)
+        assert report.problems == ()
+        [watched] = report.models
+        return watched
+
+    def alerts(self) -> list[AlertKind]:
+        return [alert.kind for alert in self.services.alerts.newest()]
+
+
+@pytest.fixture
+def life(clm: Services, engine: Engine, tmp_path: Path) -> Life:
+    return Life(clm, engine, tmp_path)
+
+
+def test_a_hard_stop_rolls_back_to_the_version_before_and_halts_without_one(
+    life: Life, check: Callable[[str], None]
+) -> None:
+    first, second = life.serve(3), life.serve(4)
+    life.rules(**TIGHT)
+    fresh = life.watch()
+    assert fresh.protection is not None
+    assert (fresh.protection.bars, fresh.protection.action) == (0, ProtectionAction.KEEP)
+    life.live(200)
+
+    watched = life.watch()
+    protection = watched.protection
+    assert protection is not None
+    assert protection.drawdown is not None
+    assert protection.drawdown > 0.001
+    assert protection.bars == 200
+    assert (protection.action, protection.trigger) == (
+        ProtectionAction.ROLL_BACK,
+        ProtectionTrigger.HARD_STOP,
+    )
+    assert protection.target == first.version
+    change = life.services.ledger.promotions.committed(MODEL)[-1]
+    assert (change.kind, change.from_version, change.to_version) == (
+        PromotionKind.ROLLBACK,
+        second.version,
+        first.version,
+    )
+    assert change.by == PROTECTION
+    assert "hard stop" in change.reason
+    assert AlertKind.PROTECTION_ROLLED_BACK in life.alerts()
+    [asked] = [
+        each
+        for each in watched.asked
+        if each.request.training.trigger_reason is TriggerReason.PERFORMANCE_DEGRADED
+    ]
+    assert asked.request.observed.alarm
+
+    life.live(300)
+    again = life.watch()
+    assert again.version == first.version
+    assert again.protection is not None
+    assert again.protection.bars == 300
+    assert again.protection.action is ProtectionAction.HALT
+    assert life.services.ledger.promotions.champion(MODEL) is None
+    assert AlertKind.MODEL_HALTED in life.alerts()
+    assert life.services.ledger.version(MODEL, first.version).status is ModelStatus.RETIRED
+
+
+def test_a_target_that_cannot_serve_is_alerted_before_it_is_needed_and_halts_the_model(life: Life) -> None:
+    first, second = life.serve(3), life.serve(4)
+    life.services.registry._client.delete_model_version(MODEL, str(first.mlflow_version))
+    watched = life.watch()
+    assert watched.protection is not None
+    assert watched.protection.target_problem is not None
+    assert AlertKind.ROLLBACK_TARGET_UNUSABLE in life.alerts()
+    life.rules(**TIGHT)
+    life.live(200)
+    protection = life.watch().protection
+    assert protection is not None
+    assert protection.action is ProtectionAction.HALT
+    assert first.version in protection.reasons[-1]
+    assert life.services.ledger.promotions.committed(MODEL)[-1].from_version == second.version
