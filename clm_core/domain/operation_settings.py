@@ -25,6 +25,8 @@ class TrainingSettings(BaseModel):
     """True trains in a subprocess, which a time limit or cancellation ends; false in the run's process."""
     limit_seconds: float = Field(default=21_600.0, gt=0)
     """Time limit of a training in a subprocess, seconds."""
+    alert_after_seconds: float = Field(default=7_200.0, gt=0)
+    """Time in progress from which on a job is alerted, seconds."""
     fold_cache_mib: int = Field(default=512, ge=0)
     """Maximum size of the models of past folds in the home, MiB; 0 keeps none, and every retrain fits all
     folds again."""

@@ -34,13 +34,29 @@ def record(connection: Connection, alert: Alert) -> bool:
 
 
 def end(connection: Connection, kind: AlertKind, subject: str, now: datetime) -> bool:
-    """Record the end of a condition, so that a recurrence is alerted; False if no such condition lasts."""
+    """Record the end of a condition, so that a recurrence is alerted; False if no such condition lasts.
+
+    The recovery is sent as an alert is.
+    """
     ended = (
         update(_ALERTS)
         .where(_ALERTS.c.kind == kind, _ALERTS.c.subject == subject, _ALERTS.c.ended_at.is_(None))
         .values(ended_at=now)
+        .returning(_ALERTS.c.seq, _ALERTS.c.at)
     )
-    return connection.execute(ended).rowcount > 0
+    alert = connection.execute(ended).one_or_none()
+    if alert is None:
+        return False
+    recovery = {
+        "kind": kind,
+        "subject": subject,
+        "message": f"The condition of alert #{alert.seq}, since {alert.at:%Y-%m-%d %H:%M} UTC, has ended.",
+        "at": now,
+        "ended_at": now,
+        "recovers": alert.seq,
+    }
+    connection.execute(insert(_ALERTS).values(recovery))
+    return True
 
 
 class AlertStore:
@@ -66,8 +82,9 @@ class AlertStore:
         return self._read(query)
 
     def newest(self, limit: int = 50) -> list[RaisedAlert]:
-        """Newest first."""
-        return self._read(select(_ALERTS).order_by(_ALERTS.c.seq.desc()).limit(limit))
+        """Newest first, without the recoveries: an alert has its end."""
+        alerted = select(_ALERTS).where(_ALERTS.c.recovers.is_(None))
+        return self._read(alerted.order_by(_ALERTS.c.seq.desc()).limit(limit))
 
     def _read(self, query: Select[Any]) -> list[RaisedAlert]:
         with self._engine.begin() as connection:

@@ -83,7 +83,7 @@ ALERTS = Stream(
     StreamName.ALERTS,
     _ALERTS,
     lambda row: RaisedAlert.model_validate(dict(row)),
-    lambda alert: f"{alert.kind} {alert.subject}",
+    lambda alert: f"{'recovered: ' if alert.recovers else ''}{alert.kind} {alert.subject}",
 )
 _STREAMS: dict[StreamName, Stream[Any]] = {stream.name: stream for stream in (EVENTS, ALERTS)}
 

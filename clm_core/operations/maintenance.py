@@ -17,7 +17,7 @@ from clm_core.domain.errors import AuditBroken, CLMError, ServerUnavailable
 from clm_core.domain.operation_settings import OnExpiry
 from clm_core.domain.promotions import Promotion
 from clm_core.domain.versions import ModelVersion
-from clm_core.domain.vocabulary import ModelStatus
+from clm_core.domain.vocabulary import JobStatus, ModelStatus
 from clm_core.ledger.audit_log import anchor_folder
 from clm_core.operations import anchor_shipping
 from clm_core.operations.delivery import DeliveryResult, deliver
@@ -96,6 +96,8 @@ LOST_RUNS_WITHIN = timedelta(days=1)
 """Age up to which the run of a failed job is marked as crashed."""
 RUNS_RECOVERED_AFTER = timedelta(hours=3)
 """Time without a failed run after which a deployment counts as recovered."""
+MAX_JOBS = 1_000
+"""Maximum number of jobs in progress looked at."""
 OWN_DEPLOYMENTS = frozenset({"maintenance", "upkeep"})
 """Deployment of the maintenance passes, now and in the release before."""
 SEE_LOG = "The log is on the page of the run in the Prefect UI."
@@ -173,6 +175,25 @@ def _end_alerts_of_former_parts(services: Services) -> None:
 def _reap(services: Services) -> Iterable[Step]:
     yield "jobs", lambda: [f"job {job.id} {job.failure_cause}" for job in reap_dead_jobs(services)]
     yield "runs", partial(_crash_lost_runs, services)
+    yield "trainings", partial(_alert_slow_trainings, services)
+
+
+def _alert_slow_trainings(services: Services) -> list[str]:
+    """Alert on jobs in progress for long, until each ends."""
+    now = services.clock()
+    allowed = timedelta(seconds=services.settings.training.alert_after_seconds)
+    jobs = services.ledger.jobs(status=JobStatus.IN_PROGRESS, limit=MAX_JOBS)
+    slow = [job for job in jobs if job.started_at is not None and now - job.started_at > allowed]
+    messages = {
+        str(
+            job.id
+        ): f"The training of {job.model_id} began at {job.started_at:%Y-%m-%d %H:%M} UTC and goes on. "
+        f"It is ended after {services.settings.training.limit_seconds / 3600:g} hours "
+        "(training.limit_seconds); the page of its run shows the progress, and can cancel it."
+        for job in slow
+    }
+    new = _alert_while_failing(services, AlertKind.TRAINING_SLOW, messages, now)
+    return [f"job {job_id} is slow" for job_id in new]
 
 
 def _crash_lost_runs(services: Services) -> list[str]:

@@ -18,6 +18,8 @@ from urllib.parse import urlsplit
 import httpx
 import psycopg
 import pytest
+from apprise.plugins.pagerduty import PAGERDUTY_API_LOOKUP
+from apprise.plugins.slack import NotifySlack
 from patience import PATIENT_SECONDS
 from psycopg.sql import SQL, Identifier
 from pydantic import SecretStr
@@ -56,6 +58,7 @@ class Listener:
 
     url: str = ""
     status: int = 204
+    answer: bytes = b""
     requests: list[Request] = field(default_factory=list)
     before_answering: Callable[[], object] = lambda: None
 
@@ -79,8 +82,9 @@ def listen() -> Iterator[Callable[[], Listener]]:
                 listener.before_answering()
                 self.send_response(listener.status)
                 self.send_header("location", f"{listener.url}/elsewhere")
-                self.send_header("content-length", "0")
+                self.send_header("content-length", str(len(listener.answer)))
                 self.end_headers()
+                self.wfile.write(listener.answer)
 
             def log_message(self, *_: object) -> None:
                 pass
@@ -447,6 +451,82 @@ def test_an_alert_reaches_people_through_apprise(clm: Services, listen: Callable
     assert [request.body["title"] for request in person.requests] == ["CLM #1: audit broken, audit"]
     assert person.requests[0].body["message"].startswith("Entry 7 was edited.")
     assert person.requests[0].body["type"] == "failure"
+
+
+def test_the_end_of_a_condition_is_sent_to_the_people_who_were_alerted(
+    clm: Services, listen: Callable[[], Listener]
+) -> None:
+    person = listen()
+    clm.alerts.record(Alert(kind=AlertKind.STALE_BARS, subject="a_model_1h", message="old", at=clm.clock()))
+    clm.alerts.end(AlertKind.STALE_BARS, "a_model_1h", clm.clock())
+    deliver(with_receivers(clm, alert_receivers=[person]))
+    sent = [(request.body["title"], request.body["type"]) for request in person.requests]
+    assert sent == [
+        ("CLM #1: stale bars, a_model_1h", "failure"),
+        ("CLM #2: recovered from stale bars, a_model_1h", "success"),
+    ]
+    assert person.requests[1].body["message"].startswith("The condition of alert #1, since 20")
+    assert [alert.seq for alert in clm.alerts.newest()] == [1]
+    assert clm.alerts.lasting() == []
+
+
+def through(clm: Services, url: str) -> None:
+    settings = clm.settings.model_copy(update={"alerts": AlertSettings(urls=(SecretStr(url),))})
+    [result] = deliver(replace(clm, settings=settings))
+    assert result.last_error is None
+
+
+def test_pagerduty_opens_an_incident_for_a_condition_and_resolves_the_same_one(
+    clm: Services, listen: Callable[[], Listener], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fields of the Events API v2: developer.pagerduty.com/docs/send-alert-event."""
+    pagerduty = listen()
+    pagerduty.status = 202
+    monkeypatch.setitem(PAGERDUTY_API_LOOKUP, "eu", f"{pagerduty.url}/v2/enqueue")
+    key = "a" * 32
+    at = clm.clock()
+    clm.alerts.record(Alert(kind=AlertKind.MODEL_HALTED, subject="a_model_1h", message="hard stop", at=at))
+    clm.alerts.end(AlertKind.MODEL_HALTED, "a_model_1h", at)
+    clm.alerts.record(Alert(kind=AlertKind.JOB_FAILED, subject="a job", message="no bars", at=at))
+    through(clm, f"pagerduty://{key}@api/desk?region=eu")
+    opened, resolved, happened = [request.body for request in pagerduty.requests]
+    assert opened == {
+        "routing_key": key,
+        "event_action": "trigger",
+        "dedup_key": "clm/model_halted/a_model_1h",
+        "client": "CLM",
+        "payload": {
+            "summary": "CLM #1: model halted, a_model_1h: hard stop",
+            "source": "desk",
+            "component": "Notification",
+            "severity": "critical",
+            "timestamp": at.isoformat(),
+            "custom_details": {"message": "hard stop", "subject": "a_model_1h", "kind": "model_halted"},
+        },
+    }
+    assert (resolved["event_action"], resolved["dedup_key"]) == ("resolve", opened["dedup_key"])
+    assert (happened["event_action"], happened["dedup_key"]) == ("trigger", "clm/job_failed/a job/3")
+    assert happened["payload"]["severity"] == "warning"
+
+
+def test_slack_gets_the_alert_and_the_recovery_in_its_colours(
+    clm: Services, listen: Callable[[], Listener], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Attachments of an incoming webhook: api.slack.com/reference/messaging/attachments."""
+    slack = listen()
+    slack.status = 200
+    slack.answer = b"ok"
+    monkeypatch.setattr(NotifySlack, "webhook_url", f"{slack.url}/services")
+    clm.alerts.record(Alert(kind=AlertKind.STALE_BARS, subject="a_model_1h", message="old", at=clm.clock()))
+    clm.alerts.end(AlertKind.STALE_BARS, "a_model_1h", clm.clock())
+    through(clm, "slack://T1JJ3T3L2/A1BRTD4JD/TIiajkdnlazkcOXrIdevi7FQ/#trading")
+    alerted, recovered = [request.body for request in slack.requests]
+    assert alerted["channel"] == "#trading"
+    assert [each["attachments"][0]["title"] for each in (alerted, recovered)] == [
+        "CLM #1: stale bars, a_model_1h",
+        "CLM #2: recovered from stale bars, a_model_1h",
+    ]
+    assert alerted["attachments"][0]["color"] != recovered["attachments"][0]["color"]
 
 
 @pytest.mark.parametrize(

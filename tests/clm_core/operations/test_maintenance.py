@@ -13,6 +13,7 @@ import pytest
 from installations import wait_until
 from jobs import after, end_all_jobs
 from prefect.settings import PREFECT_API_URL, temporary_settings
+from records import a_job
 from sqlalchemy import Engine, text
 from typer.testing import CliRunner
 
@@ -123,6 +124,21 @@ def test_an_expired_override_is_alerted_once_and_reported_by_every_pass(
     assert [alert.kind for alert in alerted(services, model_id)] == [AlertKind.FORCED_EXPIRED]
     assert audited(model_id)[-1] == "forced_expired"
     assert audited(model_id).count("forced_expired") == 1
+
+
+def test_a_training_in_progress_for_hours_is_alerted_until_it_ends(services: Services) -> None:
+    job = services.ledger.create_job(a_job(symbol="SLOWUSD", created_at=NOW))
+    lease = services.ledger.start_job(job.id, "tests", NOW, timedelta(hours=9))
+    subject = str(job.id)
+
+    def kinds(hours: float) -> list[AlertKind]:
+        maintenance._alert_slow_trainings(at(services, NOW + timedelta(hours=hours)))
+        return [alert.kind for alert in services.alerts.lasting() if alert.subject == subject]
+
+    assert kinds(1.9) == []
+    assert kinds(2.1) == [AlertKind.TRAINING_SLOW]
+    services.ledger.fail_job(lease, "cancelled", NOW + timedelta(hours=3))
+    assert kinds(3.1) == []
 
 
 def test_an_override_confirmed_by_an_admin_expires_again_after_the_days(
