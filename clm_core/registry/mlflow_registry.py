@@ -147,10 +147,11 @@ class MLflowRegistry:
 
     @cached_property
     def _client(self) -> "MlflowClient":
-        mlflow = self._mlflow
+        assert self._mlflow
+        from clm_core.registry.model_client import ModelClient
+
         with creating_tables(self._uri):
-            client: MlflowClient = mlflow.MlflowClient(self._uri, self._uri)
-        return client
+            return ModelClient(self._uri, self._uri)
 
     def connect(self) -> None:
         """Import MLflow and migrate the store now instead of at the first use; takes seconds once.
@@ -190,7 +191,8 @@ class MLflowRegistry:
                 and one number must not stand for two versions.
 
         Raises:
-            AlreadyExists: another version took the label during the upload.
+            AlreadyExists: another version took the label during the upload, or a prompt in MLflow has the
+                name of the model.
             RegistryUnavailable: MLflow does not answer or has no space; run and version are marked failed.
             HomeMismatch: the version would be stored outside the home in force.
         """
@@ -444,7 +446,13 @@ class MLflowRegistry:
     def _store_of(self, uri: str) -> "ArtifactRepository":
         assert self._fluent
         from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+        from mlflow.store.artifact.utils.models import get_model_name_and_version
 
+        if uri.startswith("models:/"):
+            named = get_model_name_and_version(self._client, uri)  # type: ignore[no-untyped-call]
+            if len(named) == 2:
+                # MLflow would resolve the version with a client of its own; see `ModelClient`
+                uri = self._client.get_model_version_download_uri(*named)
         return get_artifact_repository(uri)
 
     def _require_max_size(self, uri: str, store: "ArtifactRepository") -> None:
@@ -568,7 +576,11 @@ class MLflowRegistry:
         return _none_on({"RESOURCE_DOES_NOT_EXIST"}, lambda: self._client.get_registered_model(model_id))
 
     def ensure_model(self, model_id: str) -> None:
-        """Create the registered model unless there is one."""
+        """Create the registered model unless there is one.
+
+        Raises:
+            AlreadyExists: a prompt in MLflow has the name.
+        """
         from mlflow.exceptions import MlflowException
 
         if self._model(model_id) is not None:
@@ -576,9 +588,13 @@ class MLflowRegistry:
         try:
             self._client.create_registered_model(model_id)
         except MlflowException as error:
-            # a registration at the same moment
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
+            # otherwise a registration at the same moment
+            if self._model(model_id) is None:
+                raise AlreadyExists(
+                    f"MLflow has a prompt of the name {model_id}: delete the prompt and repeat the retrain."
+                ) from error
 
     def _create_version(
         self,
