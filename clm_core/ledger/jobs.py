@@ -123,6 +123,12 @@ class JobStore:
         with self._engine.begin() as connection:
             return tuple(connection.scalar(first) or ())
 
+    def pool_names(self) -> frozenset[str]:
+        """Names of all pools with a job."""
+        pools = select(_JOBS.c.symbol).where(_JOBS.c.symbols != []).distinct()
+        with self._engine.begin() as connection:
+            return frozenset(connection.scalars(pools))
+
     def find_jobs(self, query: JobQuery) -> Page[TrainingJob]:
         """
         Raises:

@@ -73,13 +73,13 @@ def counted_trials(
     found = _Comparison(market, symbol, timeframe, members)
     since = (until or now) - timedelta(days=FLEET_DAYS)
     fleet = {symbol}
-    matched, unread = [], []
+    matched = []
+    unreadable = []
     for looked in ledger.trials.markets(until):
         try:
             like = found.likeness_of(looked.symbol, looked.timeframe)
         except CLMError:
-            if not ledger.pool_members(looked.symbol):
-                unread.append(f"{looked.symbol} {looked.timeframe}")
+            unreadable.append(looked)
             like = None
         if like is not None:
             matched.append(
@@ -93,6 +93,9 @@ def counted_trials(
             )
         elif not found.is_own(looked.symbol) and looked.newest > since:
             fleet.add(looked.symbol)
+    # a pool has no series to read
+    pools = ledger.pool_names() if unreadable else frozenset()
+    unread = [f"{each.symbol} {each.timeframe}" for each in unreadable if each.symbol not in pools]
     others = [(each.symbol, each.timeframe) for each in matched]
     records = ledger.trials.records(symbol, timeframe, until, members=members, matched=others)
     fleet -= {each.symbol for each in matched if each.symbol != symbol}

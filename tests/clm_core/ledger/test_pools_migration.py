@@ -55,6 +55,7 @@ def test_a_job_of_a_pool_is_stored_with_its_members_and_goes_with_a_downgrade_as
     assert ledger.job(job.id) == job
     assert ledger.pool_members("CRYPTO2") == ("BTCUSDT", "ETHUSDT")
     assert ledger.pool_members("BTCUSDT") == ()
+    assert ledger.pool_names() == {"CRYPTO2"}
     version = ledger.add_version(records.a_version(job, "v20260304_120000", created_at=NOW))
     for symbol, position in zip(job.symbols, (0.25, -0.75), strict=True):
         ledger.shadows.record(version.model_id, version.version, BAR, np.array([position]), NOW, symbol)
