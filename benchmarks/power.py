@@ -9,7 +9,6 @@ from math import inf, sqrt
 from pathlib import Path
 
 import numpy as np
-from scipy import stats
 
 from clm_core.decisions.return_streams import Shape, draw_returns
 from clm_core.evidence.bootstrap import difference_interval, sharpe_interval
@@ -249,6 +248,8 @@ def decision(values: Floats, tuned_for: int) -> tuple[Standing, float]:
 
 
 def peeked(values: Floats) -> Floats:
+    from scipy import stats
+
     n = np.arange(1, len(values) + 1)[49:, None]
     means = np.cumsum(values, axis=0)[49:] / n
     deviations = np.sqrt((np.cumsum(values**2, axis=0)[49:] / n - means**2) * n / (n - 1))
@@ -256,6 +257,8 @@ def peeked(values: Floats) -> Floats:
 
 
 def decision_times(rng: np.random.Generator) -> str:
+    from scipy import stats
+
     streams = 2000
     trades = 600
     champion = rng.standard_normal((trades, streams))

@@ -8,7 +8,6 @@ from math import sqrt
 from pathlib import Path
 
 import numpy as np
-from scipy.signal import lfilter
 
 from benchmarks.power import error, percent, table
 from clm_core.backtest.agreement import rank_correlation
@@ -62,6 +61,8 @@ def agrees(recipe: float, actual: float, rng: np.random.Generator) -> bool:
 
 
 def positions(correlation: float, rng: np.random.Generator) -> tuple[Floats, Floats]:
+    from scipy.signal import lfilter
+
     decay = 0.5 ** (1 / 24)
     shocks = rng.normal(size=(2, FOLD_BARS))
     shocks[0] = correlation * shocks[1] + sqrt(1 - correlation**2) * shocks[0]

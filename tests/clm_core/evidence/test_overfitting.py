@@ -5,7 +5,6 @@ from itertools import combinations
 
 import numpy as np
 import pytest
-from scipy import stats
 
 from clm_core.domain.errors import NotEnoughBars
 from clm_core.evidence import overfitting
@@ -16,6 +15,8 @@ def noise(bars: int, trials: int, seed: int = 0) -> np.ndarray:
 
 
 def slow_ranks(returns: np.ndarray, blocks: int) -> list[tuple[float, float]]:
+    from scipy import stats
+
     parts = np.split(returns, blocks)
     found = []
     for chosen in combinations(range(blocks), blocks // 2):

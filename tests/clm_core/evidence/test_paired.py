@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy import stats
 
 from clm_core.decisions.return_streams import Shape, draw_returns
 from clm_core.evidence import paired
@@ -48,6 +47,8 @@ def test_equal_streams_are_rarely_distinguished_by_frequent_looks(shape: Shape, 
 
 def test_a_small_edge_is_seen_in_far_fewer_trades_than_the_unpaired_test_needs() -> None:
     """Correlation 0.9, edge 0.15 standard deviations a trade: Welch's test detects 4 % after 100 trades."""
+    from scipy import stats
+
     rng = np.random.default_rng(4)
     champion = rng.standard_normal((250, 200))
     challenger = 0.9 * champion + math.sqrt(0.19) * rng.standard_normal((250, 200)) + 0.15
@@ -70,6 +71,8 @@ def test_a_worse_challenger_is_found_out_as_soon() -> None:
 @given(differences)
 def test_the_running_sums_give_the_moments_of_the_whole_series(values: np.ndarray) -> None:
     """The slope of the autoregression is the first autocorrelation, from 0 up."""
+    from scipy import stats
+
     now = paired.bounds(record_of(values), ALPHA, TUNED_FOR)
     if np.ptp(values) == 0:
         assert math.isnan(now.low)

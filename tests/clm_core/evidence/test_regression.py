@@ -4,7 +4,6 @@ import math
 
 import numpy as np
 import pytest
-from scipy.signal import lfilter
 
 from clm_core.evidence.regression import alpha_and_beta, excess_return, joint_alpha, simpler_rule
 
@@ -12,6 +11,8 @@ YEAR = 8760.0
 
 
 def drawn(n: int, rng: np.random.Generator, autoregression: float = 0.0) -> np.ndarray:
+    from scipy.signal import lfilter
+
     return lfilter([1.0], [1.0, -autoregression], rng.normal(0.0, 1e-3, n))
 
 

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.signal import lfilter
 
 from clm_core.backtest.metrics import max_drawdown, volatility
 from clm_core.evidence.scaling import (
@@ -23,6 +22,8 @@ YEAR = 8760
 
 def autoregressive(slope: float, n_bars: int, seed: int) -> Floats:
     """AR(1) returns whose bars have a volatility of 0.001, shape (n_bars,)."""
+    from scipy.signal import lfilter
+
     noise = np.random.default_rng(seed).standard_normal(n_bars)
     return np.asarray(0.001 * np.sqrt(1.0 - slope**2) * lfilter([1.0], [1.0, -slope], noise))
 

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy import stats
 
 from clm_core.decisions.return_streams import Shape, draw_returns
 from clm_core.evidence import track_record
@@ -80,6 +79,8 @@ def test_no_length_proves_a_sharpe_ratio_that_is_not_above_the_benchmark() -> No
 
 
 def test_kurtosis_is_pearsons_and_moments_are_those_of_scipy() -> None:
+    from scipy import stats
+
     returns = random_returns(Shape.SKEWED, 0.1, 500)
     record = track_record.track_record(returns)
     assert record.sharpe == pytest.approx(returns.mean() / returns.std(ddof=1))
