@@ -42,11 +42,16 @@ NETWORK = KindCase(
     params={"steps": 20, "horizon": 6, "hidden_size": 16, "round_trip_bps": 1.0, "shrink": False},
     quick={"steps": 6, "horizon": 6, "hidden_size": 16, "round_trip_bps": 0.0, "shrink": False},
 )
+SMALL_TRANSFORMER = {"input_size": 48, "layers": 1}
+"""A quarter of the default computation a forecast, which the contract tests make by the hundred thousand."""
 CASES = {
     ModelType.XGBOOST: TREES,
     ModelType.LIGHTGBM: replace(TREES, params={"rounds": 40, "horizon": 6, "label": "triple_barrier"}),
     ModelType.NHITS: NETWORK,
-    ModelType.PATCHTST: NETWORK,
+    ModelType.PATCHTST: KindCase(
+        params=NETWORK.params | SMALL_TRANSFORMER,
+        quick=NETWORK.quick | SMALL_TRANSFORMER,
+    ),
     ModelType.RL_V2: KindCase(
         params={"bars_played": 6_000, "checks": 2, "margin": 0, **FREE},
         quick={"bars_played": 3_000, "checks": 1, "margin": 0, **FREE},

@@ -35,7 +35,11 @@ SEED = 3
 PLAN = WalkForwardPlan(folds=3, embargo_bars=10)
 ONE_FOLD = WalkForwardPlan(folds=1, first_train_fraction=0.6, embargo_bars=10)
 BOOSTED = [ModelType.XGBOOST, ModelType.LIGHTGBM]
-LEARNT_BY_TRADING = [ModelType.RL_V2, ModelType.RL_V3]
+LEARNT_BY_TRADING: dict[ModelType, dict[str, Any]] = {
+    # a third of the default, after which seeds 0 to 4 earn 14 to 18 bps per bar with the planted pattern
+    ModelType.RL_V2: {"bars_played": 20_000},
+    ModelType.RL_V3: {},
+}
 FAST = {"rounds": 30, "learning_rate": 0.1, "horizon": 1, "threshold": 0.0}
 LEARNERS = {
     **dict.fromkeys(BOOSTED, FAST),
@@ -162,7 +166,8 @@ def test_no_pattern_is_found_in_a_series_without_a_pattern(kind: str):
 def test_a_planted_pattern_is_traded_at_a_profit_out_of_sample_and_after_costs(model_type: ModelType):
     bars = series(momentum=0.5)
     # the pattern lasts a bar, and the default smoothing would leave little even of the known rule
-    result = walk_forward(recipe(model_type, {"sizing": "none"}, Costs()), bars, ONE_FOLD, SEED)
+    policy = recipe(model_type, LEARNT_BY_TRADING[model_type] | {"sizing": "none"}, Costs())
+    result = walk_forward(policy, bars, ONE_FOLD, SEED)
     # trading each sign of the known rule earns some 15 bps per bar after costs
     assert 10_000 * mean_log_return(result, bars, Costs()) > 10
 
