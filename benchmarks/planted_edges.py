@@ -30,6 +30,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -430,7 +431,9 @@ def main() -> None:
     if given.home is None and not given.measure and not given.write:
         parser.error("--home is missing")
     if given.measure:
-        measure_all(given.measure)
+        with TemporaryDirectory() as site:
+            trend_follower.install(Path(site))
+            measure_all(given.measure)
     elif given.home is not None:
         trend_follower.install(given.home.resolve() / "site")
         run(given.home.resolve(), given.series)
