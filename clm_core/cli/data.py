@@ -378,7 +378,8 @@ def list_calendars(as_json: AsJson = False) -> None:
 
 @app.command()
 def update(as_json: AsJson = False) -> None:
-    """Fetch the bars closed since the last update, for every market of the universe with an exchange."""
+    """Fetch the bars closed since the last update, for every market of the universe with an exchange, and
+    compute the ranks of pools."""
     logging.getLogger("stamina").setLevel(logging.ERROR)
     with services_with_status(lambda step, share: f"{step}: {share:.0%}") as services:
         from clm_core.operations import ingest

@@ -1,7 +1,7 @@
 """Pools: several symbols with a shared model and the same bar length."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -11,6 +11,8 @@ from clm_core.domain.spellings import SymbolName, TimeframeName, normalise_symbo
 from clm_core.domain.vocabulary import ModelType
 
 MIN_SYMBOLS = 2
+FeatureName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,34}$")]
+"""Name of a feature that fits into the name of a series."""
 
 
 class PoolSettings(BaseModel):
@@ -28,6 +30,9 @@ class PoolSettings(BaseModel):
     """Names of plug-ins to retrain as well."""
     dataset_span_days: int = Field(default_factory=span_by_timeframe, gt=0)
     """Days of bars, counted back from the newest, for a scheduled training."""
+    ranks: tuple[FeatureName, ...] = ()
+    """Features whose ranks among the members are kept as own series of each member: `log_return_24` becomes
+    `series.rank_log_return_24`."""
 
     @field_validator("model_types")
     @classmethod

@@ -3,7 +3,7 @@
 import shlex
 import warnings
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import partial
@@ -27,6 +27,7 @@ from clm_core.market.carry_store import CarryStore
 from clm_core.market.corrections import RECHECKED_BARS, moment
 from clm_core.market.differing import why_waiting
 from clm_core.market.exchange import ExchangeSeries, RetryPolicy
+from clm_core.market.ranks import newer_than, ranks_among
 from clm_core.market.reading import Layout, content_of, read
 from clm_core.market.same_market import DailyReturns, daily_log_returns
 from clm_core.market.series import with_series
@@ -131,6 +132,38 @@ class MarketData:
             else self.newest_series(wanted, bars.symbol)
         )
         return with_series(bars, self.own_series.read(hashes, bars.symbol))
+
+    def add_ranks(self, symbols: Sequence[str], timeframe: str, feature: str, now: datetime) -> int:
+        """Compute the ranks of a feature among markets and append the new ones to the members' own series.
+
+        Returns:
+            Number of new values over all members.
+
+        Raises:
+            UnknownSeries: a member has no bars.
+            UnknownFeature: no feature has the name.
+        """
+        members = [self.bars(symbol, timeframe, closed_by=now) for symbol in symbols]
+        added = 0
+        for bars, ranks in zip(members, ranks_among(members, feature), strict=True):
+            stored = self._newest_rank(ranks.name, bars.symbol)
+            new = ranks if stored is None else newer_than(ranks, stored)
+            if len(new):
+                self.own_series.add(new, bars.symbol, f"ranks among {', '.join(symbols)}", now)
+                added += len(new)
+        return added
+
+    def _newest_rank(self, name: str, symbol: str) -> int | None:
+        """Time of the newest stored value of a member's own series; None for no series."""
+        stored = [
+            each
+            for each in self.own_series.manifests()
+            if (each.name, each.symbol) == (name, normalise_symbol(symbol))
+        ]
+        if not stored:
+            return None
+        newest = self.own_series.read(self.own_series.newest_hashes([name], symbol), symbol)[name]
+        return int(newest.time.max()) if len(newest) else None
 
     def stored(self, symbol: str, timeframe: str) -> SeriesInfo | None:
         """The stored series, bundled series excluded, or None if nothing is stored."""

@@ -48,14 +48,26 @@ class MarketUpdate(BaseModel):
         return sum(revision.bars for revision in self.corrections)
 
 
+class RanksUpdate(BaseModel):
+    """Ranks of a feature among the members of a pool, brought up to date."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    pool: str
+    feature: str
+    new_values: int
+    """New values over all members."""
+
+
 class IngestReport(PassReport):
-    """Markets fetched in one pass."""
+    """Markets fetched in one pass, and the ranks of pools."""
 
     markets: tuple[MarketUpdate, ...]
+    ranks: tuple[RanksUpdate, ...] = ()
 
     @property
     def headline(self) -> str:
-        if not self.markets and not self.problems:
+        if not self.markets and not self.ranks and not self.problems:
             return 'No market of the universe names an exchange: `exchange = "binance"` under [[universe]].'
         new = sum(market.new_bars for market in self.markets)
         corrected = sum(market.corrected for market in self.markets)
@@ -83,8 +95,9 @@ class IngestReport(PassReport):
         ]
 
     def summary_lines(self) -> list[str]:
-        """Corrections taken, then the problems."""
+        """Ranks computed, corrections taken, then the problems."""
         return [
+            *(f"{each.pool}: {each.new_values:,} new ranks of {each.feature}" for each in self.ranks),
             *(
                 f"{market.symbol} {market.timeframe}: {revision}"
                 for market in self.markets
@@ -101,15 +114,29 @@ def run(services: Services) -> IngestReport:
         (f"{market.symbol} {market.timeframe}", partial(_fetch, services, market, exchange, differing))
         for market, exchange in _markets_of_exchanges(services)
     )
-    problems = [*failed, *differing]
+    ranks, unranked = run_each(
+        (f"ranks of {feature} in {name}", partial(_rank, services, name, feature))
+        for name, pool in services.settings.pools.items()
+        for feature in pool.ranks
+    )
+    problems = [*failed, *unranked, *differing]
     report_problems(services, "fetch", "clm data update", problems)
-    return IngestReport(at=services.clock(), markets=tuple(markets), problems=tuple(problems))
+    return IngestReport(
+        at=services.clock(), markets=tuple(markets), ranks=tuple(ranks), problems=tuple(problems)
+    )
 
 
 def _markets_of_exchanges(services: Services) -> Iterator[tuple[Market, str]]:
     for market in services.settings.universe:
         if market.exchange is not None:
             yield market, market.exchange
+
+
+def _rank(services: Services, name: str, feature: str) -> RanksUpdate:
+    pool = services.settings.pools[name]
+    now = services.clock()
+    new = services.market.add_ranks(pool.symbols, pool.timeframe, feature, now)
+    return RanksUpdate(pool=name, feature=feature, new_values=new)
 
 
 def _fetch(services: Services, market: Market, exchange: str, differing: list[str]) -> MarketUpdate:

@@ -9,6 +9,7 @@ import pytest
 from exchanges import NOW, START, Binance, kline, serving
 
 from clm_core.domain.alerts import AlertKind
+from clm_core.domain.pools import PoolSettings
 from clm_core.domain.universe import Market
 from clm_core.market.sources import MarketData
 from clm_core.operations import ingest
@@ -65,6 +66,28 @@ def test_a_market_that_cannot_be_fetched_is_alerted_and_leaves_the_rest_to_run(
     assert "fetch" not in failing
 
 
+def test_the_ranks_of_a_pool_follow_the_bars_and_an_unknown_feature_is_a_problem(
+    clm: Services, tmp_path: Path
+) -> None:
+    ranked = {"PAIR": PoolSettings(symbols=("BTCUSDT", "ETHUSDT"), ranks=("log_return_1", "no_such_feature"))}
+    ingest.run(at(clm, 12.5))
+    clm = replace(clm, settings=clm.settings.model_copy(update={"pools": ranked}))
+
+    def import_other(hours: float) -> Services:
+        now = at(clm, hours)
+        bars = now.market.bars("BTCUSDT", "1h", closed_by=now.clock())
+        bars.to_frame().to_csv(tmp_path / "eth.csv", index_label="timestamp")
+        now.market.import_file(tmp_path / "eth.csv", "ETHUSDT", "1h", now=now.clock())
+        return now
+
+    reports = [ingest.run(import_other(12.5)), ingest.run(at(clm, 13.5)), ingest.run(import_other(13.6))]
+    # a bar of one member alone is not ranked
+    assert [[each.new_values for each in report.ranks] for report in reports] == [[22], [0], [2]]
+    assert "PAIR: 2 new ranks of log_return_1" in reports[-1].summary_lines()
+    [problem] = reports[-1].problems
+    assert problem.startswith("ranks of no_such_feature in PAIR: ")
+
+
 def opens(hour: int) -> int:
     return int((START + timedelta(hours=hour)).timestamp() * 1000)
 
@@ -89,6 +112,7 @@ def test_a_difference_for_a_person_is_alerted_once_and_the_feed_goes_on(
 ) -> None:
     ingest.run(at(clm, 12.1))
     binance.bars[opens(11)] = kline(opens(11), offset=2000)
+    print(ingest.run(at(clm, 12.4)).problems)
     reports = [ingest.run(at(clm, hour + 0.1)) for hour in (13, 14, 20)]
     assert [market.new_bars for report in reports for market in report.markets] == [1, 1, 6]
     assert reports[0].headline == (
