@@ -112,7 +112,6 @@ def test_a_difference_for_a_person_is_alerted_once_and_the_feed_goes_on(
 ) -> None:
     ingest.run(at(clm, 12.1))
     binance.bars[opens(11)] = kline(opens(11), offset=2000)
-    print(ingest.run(at(clm, 12.4)).problems)
     reports = [ingest.run(at(clm, hour + 0.1)) for hour in (13, 14, 20)]
     assert [market.new_bars for report in reports for market in report.markets] == [1, 1, 6]
     assert reports[0].headline == (
