@@ -14,6 +14,9 @@ back to the version before. Without a usable version before, the model is halted
 traders are flat. After `max_rollbacks` rollbacks in a row without a person, no alarm acts any more, and a
 hard stop halts.
 
+A version older than `max_serving_days`, where the rules name them, is halted: the version before is older
+still.
+
 `protection = "classic"` adds the rule that people know: a Sharpe ratio below `min_sharpe` over the first
 `first_trades` trades. Of the versions with a true Sharpe ratio of 2 the rule takes back 23 % where these
 trades take a quarter (`python -m benchmarks.protection`).
@@ -42,6 +45,7 @@ class ProtectionTrigger(StrEnum):
     MEAN = "mean"
     TAIL = "tail"
     FIRST_TRADES = "first_trades"
+    EXPIRED = "expired"
 
 
 @dataclass(frozen=True)
@@ -65,6 +69,8 @@ class ProtectionFacts:
     """Rollbacks by the protection in a row."""
     target: str | None
     """Version that a rollback would put into production; None without one."""
+    age_days: float = 0.0
+    """Days since the registration of the version."""
     target_problem: str | None = None
     """Reason why the target cannot serve, if any."""
 
@@ -83,6 +89,12 @@ def protect(facts: ProtectionFacts, rules: ProtectionRules) -> ProtectionDecisio
     if rules.mode == "off":
         return ProtectionDecision(ProtectionAction.KEEP, None, ("the protection is switched off",))
     fired = _fired(facts, rules)
+    if fired is None and rules.max_serving_days is not None and facts.age_days > rules.max_serving_days:
+        reason = (
+            f"the version is {facts.age_days:.0f} days old, and may serve for {rules.max_serving_days:g} "
+            "(max_serving_days): retrain"
+        )
+        return ProtectionDecision(ProtectionAction.HALT, ProtectionTrigger.EXPIRED, (reason,))
     if fired is None:
         return ProtectionDecision(ProtectionAction.KEEP, None, ())
     trigger, reason = fired

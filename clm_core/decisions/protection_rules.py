@@ -20,5 +20,8 @@ class ProtectionRules(BaseModel):
     """Closed trades since the promotion for the look of "classic"."""
     hold_days: float = Field(default=7.0, ge=0, le=3650)
     """Days without action of an alarm after a person's decision on the production version."""
+    max_serving_days: float | None = Field(default=None, gt=0, le=3650)
+    """Age of a production version, in days since the registration, at which the model is halted; None: no
+    limit."""
     max_rollbacks: int = Field(default=3, ge=0, le=100)
     """Rollbacks by the protection in a row, without a promotion or a decision of a person between."""

@@ -139,6 +139,7 @@ def protect_version(services: Services, version: ModelVersion, record: ServingRe
         hard_stop_off=is_off,
         rollbacks=rollbacks_in_a_row(history),
         target=target,
+        age_days=(now - version.created_at) / timedelta(days=1),
         target_problem=problem,
     )
     decision = protect(facts, rules)

@@ -104,3 +104,18 @@ def test_the_mean_time_to_a_hard_stop_is_continuous_where_log_equity_has_no_drif
     assert around == sorted(around)
     assert around[0] == pytest.approx(around[2], rel=0.01)
     assert math.isnan(years_to_hard_stop(1.0, 0.0, 0.20))
+
+
+@pytest.mark.parametrize(
+    ("age", "limit", "action"),
+    [(99.0, None, KEEP), (30.0, 30.0, KEEP), (30.1, 30.0, HALT), (math.nan, 30.0, KEEP)],
+    ids=["no limit", "at the limit", "older", "unknown"],
+)
+def test_a_version_beyond_its_days_is_halted_and_not_rolled_back(
+    age: float, limit: float | None, action: ProtectionAction
+) -> None:
+    rules = ProtectionRules(max_serving_days=limit)
+    decision = protect(replace(HEALTHY, age_days=age), rules)
+    assert decision.action is action
+    stopped = protect(replace(HEALTHY, age_days=99.0, drawdown=0.5), rules)
+    assert stopped.trigger is ProtectionTrigger.HARD_STOP
