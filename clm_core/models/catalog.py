@@ -5,6 +5,7 @@ The modules of the wings are listed without being imported; a kind's module is i
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -273,12 +274,19 @@ def plugin_code(of: Model | Recipe) -> dict[str, str]:
     return {name: plugins.code_digest(name) for name in names}
 
 
-def _modules() -> dict[ModelType, str]:
-    """Full name of the module that implements each type; lists files, imports no kind."""
+def _modules() -> Mapping[ModelType, str]:
+    """Full name of the module that implements each type; imports no kind."""
+    return _listed(WINGS)
+
+
+@cache
+def _listed(wings: tuple[str, ...]) -> Mapping[ModelType, str]:
+    """Modules of kinds in the wings, listed once in a process: a listing takes milliseconds, and each
+    loading of a version needs several."""
     types = list(ModelType)
     return {
         ModelType(module.name): f"{wing}.{module.name}"
-        for wing in WINGS
+        for wing in wings
         for module in iter_modules(import_module(wing).__path__)
         if module.name in types
     }
