@@ -12,12 +12,14 @@ listed.
 import hashlib
 import inspect
 import re
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
-from importlib.metadata import EntryPoint, PackageNotFoundError, entry_points, version
+from functools import lru_cache
+from importlib.metadata import EntryPoint, EntryPoints, PackageNotFoundError, entry_points, version
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -269,12 +271,12 @@ def attributing_errors(origin: PluginOrigin) -> Iterator[None]:
 
 def names() -> list[str]:
     """Names of all installed plug-ins, usable or not; imports none."""
-    return sorted(entry_points(group=GROUP).names)
+    return sorted(_offered().names)
 
 
 def origins(name: str) -> list[PluginOrigin]:
     """Distributions that offer a plug-in by the name; two or more make the plug-in unusable."""
-    offered = {entry.dist.name: entry for entry in entry_points(group=GROUP, name=name) if entry.dist}
+    offered = {entry.dist.name: entry for entry in _offered().select(name=name) if entry.dist}
     return [_origin(offered[distribution]) for distribution in sorted(offered)]
 
 
@@ -323,8 +325,33 @@ def required(origin: PluginOrigin) -> Installed:
     return installed
 
 
+def _offered() -> EntryPoints:
+    """Entry points of all plug-ins, the newest installation included.
+
+    A listing reads files of every distribution, tens of milliseconds, so a process lists again only after a
+    change of the import path or of a folder on the path, as by an installation.
+    """
+    return _listed(tuple((folder, _changed(folder)) for folder in sys.path))
+
+
+@lru_cache(maxsize=1)
+def _listed(path: tuple[tuple[str, int | None], ...]) -> EntryPoints:
+    """
+    Args:
+        path: each folder of the import path with the time of its last change, None for no folder.
+    """
+    return entry_points(group=GROUP)
+
+
+def _changed(folder: str) -> int | None:
+    try:
+        return Path(folder).stat().st_mtime_ns
+    except OSError:
+        return None
+
+
 def _entry(name: str) -> EntryPoint:
-    offered = entry_points(group=GROUP, name=name)
+    offered = _offered().select(name=name)
     if not offered:
         raise PluginMissing(
             f"no plug-in {name} is installed here (installed: {', '.join(names()) or 'none'}): install the "

@@ -1,6 +1,7 @@
 """Plug-ins of distributions written into a folder on the import path."""
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -65,6 +66,19 @@ def test_a_plug_in_of_release_0_1_0_still_trains_with_a_warning(install: Install
         earlier = of_plugin("earlier")
     model = earlier.fit(bars, seed=0)
     assert model.positions(bars).tolist() == of_plugin("ridge").fit(bars, seed=0).positions(bars).tolist()
+
+
+def test_a_plug_in_installed_or_removed_later_counts_at_once(
+    install: Install, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path / "site")
+    assert plugins.names() == ["ridge"]
+    path = list(sys.path)
+    install("clm-later", "later", RIDGE)
+    monkeypatch.setattr(sys, "path", path)
+    assert plugins.names() == ["later", "ridge"]
+    shutil.rmtree(tmp_path / "site" / "clm_later-2.5.dist-info")
+    assert plugins.names() == ["ridge"]
 
 
 def test_an_unused_plug_in_is_not_imported(install: Install) -> None:
