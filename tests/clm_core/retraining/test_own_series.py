@@ -227,10 +227,11 @@ def test_a_series_that_stopped_is_a_problem_of_the_watch(own: Services, bars: Ba
     limited = replace(tone(bars[:-200], delay=DAY // 3), max_age=4 * DAY)
     own.market.own_series.add(limited, None, "limited.csv", datetime.now(UTC))
     version = register(own, a_request(seed=10))
-    assert watch.unknown_series_problems([watch._measure_version(own, version)]) == []
+    known, _ = watch._measure_version(own, version)
+    assert watch.unknown_series_problems([known]) == []
     SeriesStore(tmp_path / "data").add(bars, "tests", datetime.now(UTC))
 
-    measured = watch._measure_version(own, version)
+    measured, _ = watch._measure_version(own, version)
     [problem] = watch.unknown_series_problems([measured])
     assert measured.unknown_series == ("tone",)
     assert "the series tone has no known value at the bar of 2017-12-29 21:00 UTC" in problem
