@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from functools import lru_cache
-from importlib.metadata import EntryPoint, EntryPoints, PackageNotFoundError, entry_points, version
+from importlib.metadata import EntryPoint, PackageNotFoundError, distribution, entry_points
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -271,13 +271,13 @@ def attributing_errors(origin: PluginOrigin) -> Iterator[None]:
 
 def names() -> list[str]:
     """Names of all installed plug-ins, usable or not; imports none."""
-    return sorted(_offered().names)
+    return sorted({offer.origin.name for offer in _offers()})
 
 
 def origins(name: str) -> list[PluginOrigin]:
     """Distributions that offer a plug-in by the name; two or more make the plug-in unusable."""
-    offered = {entry.dist.name: entry for entry in _offered().select(name=name) if entry.dist}
-    return [_origin(offered[distribution]) for distribution in sorted(offered)]
+    offered = {offer.origin for offer in _offers() if offer.origin.name == name}
+    return sorted(offered, key=lambda origin: origin.distribution)
 
 
 def find(name: str) -> Installed:
@@ -287,10 +287,10 @@ def find(name: str) -> Installed:
         PluginMissing: no installed distribution offers the plug-in.
         PluginFailed: two distributions offer the plug-in, the name is not allowed, or the import fails.
     """
-    entry = _entry(name)
-    origin = _origin(entry)
+    offer = _offer(name)
+    origin = offer.origin
     try:
-        loaded = entry.load()
+        loaded = offer.entry.load()
     # a foreign module may raise anything, SystemExit included
     except (Exception, SystemExit) as error:
         raise PluginFailed(
@@ -325,8 +325,16 @@ def required(origin: PluginOrigin) -> Installed:
     return installed
 
 
-def _offered() -> EntryPoints:
-    """Entry points of all plug-ins, the newest installation included.
+@dataclass(frozen=True)
+class _Offer:
+    """Plug-in that a distribution offers."""
+
+    entry: EntryPoint
+    origin: PluginOrigin
+
+
+def _offers() -> tuple[_Offer, ...]:
+    """All plug-ins offered, the newest installation included.
 
     A listing reads files of every distribution, tens of milliseconds, so a process lists again only after a
     change of the import path or of a folder on the path, as by an installation.
@@ -335,12 +343,12 @@ def _offered() -> EntryPoints:
 
 
 @lru_cache(maxsize=1)
-def _listed(path: tuple[tuple[str, int | None], ...]) -> EntryPoints:
+def _listed(path: tuple[tuple[str, int | None], ...]) -> tuple[_Offer, ...]:
     """
     Args:
         path: each folder of the import path with the time of its last change, None for no folder.
     """
-    return entry_points(group=GROUP)
+    return tuple(_Offer(entry, _origin(entry)) for entry in entry_points(group=GROUP) if entry.dist)
 
 
 def _changed(folder: str) -> int | None:
@@ -350,8 +358,8 @@ def _changed(folder: str) -> int | None:
         return None
 
 
-def _entry(name: str) -> EntryPoint:
-    offered = _offered().select(name=name)
+def _offer(name: str) -> _Offer:
+    offered = [offer for offer in _offers() if offer.origin.name == name]
     if not offered:
         raise PluginMissing(
             f"no plug-in {name} is installed here (installed: {', '.join(names()) or 'none'}): install the "
@@ -362,7 +370,6 @@ def _entry(name: str) -> EntryPoint:
         raise PluginFailed(
             f"{' and '.join(offerers)} both offer a plug-in named {name}: keep one, uninstall the other"
         )
-    entry = next(iter(offered))
     try:
         TypeAdapter(PluginName).validate_python(name)
     except ValidationError as error:
@@ -370,7 +377,7 @@ def _entry(name: str) -> EntryPoint:
             f"{offerers[0]} names a plug-in {name!r}, which is not allowed: a name consists of at most 40 "
             "lower-case letters, digits and _, and is no built-in type. Tell the author of the plug-in"
         ) from error
-    return entry
+    return offered[0]
 
 
 def _origin(entry: EntryPoint) -> PluginOrigin:
@@ -395,7 +402,7 @@ def _instance(origin: PluginOrigin, loaded: object) -> Plugin:
             "parameters: rename the parameter"
         )
     try:
-        version(loaded.library)
+        distribution(loaded.library)
     except PackageNotFoundError as error:
         raise PluginFailed(f"{origin} needs {loaded.library}: pip install {loaded.library}") from error
     with attributing_errors(origin):
