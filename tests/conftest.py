@@ -57,6 +57,7 @@ GROUPS = {
         "clm_core/operations/test_maintenance.py",
         "clm_core/lifecycle/test_shadow.py",
         "clm_core/lifecycle/test_watch.py",
+        "clm_core/lifecycle/test_whole_story.py",
         "clm_core/triggers/test_dispatch.py",
         "clm_core/triggers/test_prefect_events.py",
         "deployments/test_deployments.py",
