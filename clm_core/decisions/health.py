@@ -17,6 +17,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from clm_core.decisions.staleness import DueRetrain
+from clm_core.domain.evaluations import MIN_BARS
 from clm_core.domain.triggers import Observation
 from clm_core.domain.vocabulary import TriggerReason
 from clm_core.domain.watch_rules import WatchRules
@@ -98,11 +99,15 @@ def alarm_of(daily: Floats, days_per_year: float, earlier_days: int = 0) -> Alar
     )
 
 
-def judge(performance: Performance, rules: WatchRules, limit: float) -> tuple[HealthFinding, str]:
+def judge(
+    performance: Performance, rules: WatchRules, limit: float, window_bars: int
+) -> tuple[HealthFinding, str]:
     """Finding and the reason in words; an unmeasurable performance is neither good nor bad.
 
     Args:
         limit: annualised Sharpe ratio below which a version is not called healthy; no cause of an alarm.
+        window_bars: bars of the market within `window_days`; with fewer than `min_bars`, as of daily bars,
+            all of them are enough.
     """
     alarm = performance.alarm
     if alarm.raised_on_day is not None:
@@ -111,10 +116,11 @@ def judge(performance: Performance, rules: WatchRules, limit: float) -> tuple[He
             f"{_of_record(alarm)}: a version "
             f"with a Sharpe ratio of {HEALTHY_SHARPE:g} does so in one quarter of a hundred"
         )
-    if not (performance.bars >= rules.min_bars and performance.trades >= rules.min_trades):
+    min_bars = max(min(rules.min_bars, window_bars), MIN_BARS)
+    if not (performance.bars >= min_bars and performance.trades >= rules.min_trades):
         return HealthFinding.TOO_EARLY, (
             f"{performance.bars:,} new bars and {performance.trades} closed trades are too few: "
-            f"{rules.min_bars} and {rules.min_trades} are needed"
+            f"{min_bars} and {rules.min_trades} are needed"
         )
     if performance.sharpe_ratio is None:
         return (

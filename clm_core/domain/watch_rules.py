@@ -17,7 +17,7 @@ class WatchRules(BaseModel):
     window_days: int = Field(default=90, ge=1, le=3650)
     """Days of newest bars for the Sharpe ratio shown, at most; the alarm takes all since the training."""
     min_bars: int = Field(default=240, ge=MIN_BARS)
-    """Minimum number of new bars for a decision."""
+    """Minimum number of new bars for a decision; of longer bars, as many as `window_days` hold."""
     min_trades: int = Field(default=10, ge=1)
     """Minimum number of closed trades on the new bars for a decision."""
     confidence: float | None = Field(default=None, ge=0.5, lt=1)

@@ -317,7 +317,8 @@ def _watched(
         first_new: first row of the axis after the training.
     """
     settings = services.settings
-    finding, because = judge(performance, settings.watch, settings.triggers.max_sharpe_ratio)
+    window_bars = len(axis.last_days(settings.watch.window_days))
+    finding, because = judge(performance, settings.watch, settings.triggers.max_sharpe_ratio, window_bars)
     now = services.clock()
     missing = max(bars.missing_until(now) for bars in markets)
     return WatchedVersion(

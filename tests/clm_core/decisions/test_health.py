@@ -19,6 +19,8 @@ from clm_core.market.drift import Drift
 
 RULES = WatchRules()
 LIMIT = 0.5
+WINDOW = 90 * 24
+"""Hourly bars within 90 days."""
 QUIET = Alarm(days=40, statistic=2.0)
 RAISED = Alarm(days=40, statistic=1.0, raised_on_day=33)
 BAD: dict[str, Any] = {
@@ -59,7 +61,7 @@ def test_only_the_alarm_of_the_sequential_test_is_due_for_a_retrain(
     changes: dict[str, Any], finding: HealthFinding
 ) -> None:
     seen = Performance(**BAD | changes)
-    judged, because = judge(seen, RULES, LIMIT)
+    judged, because = judge(seen, RULES, LIMIT, WINDOW)
     assert judged is finding
     assert because
     observed = Observation(sharpe_ratio=seen.sharpe_ratio, alarm=True)
@@ -68,10 +70,28 @@ def test_only_the_alarm_of_the_sequential_test_is_due_for_a_retrain(
 
 
 def test_an_alarm_names_its_day_and_a_low_ratio_without_one_names_the_statistic() -> None:
-    assert "raised its alarm on day 33 of 40" in judge(Performance(**BAD), RULES, LIMIT)[1]
-    assert judge(Performance(**BAD | {"alarm": QUIET}), RULES, LIMIT)[1] == (
+    assert "raised its alarm on day 33 of 40" in judge(Performance(**BAD), RULES, LIMIT, WINDOW)[1]
+    assert judge(Performance(**BAD | {"alarm": QUIET}), RULES, LIMIT, WINDOW)[1] == (
         "Sharpe ratio -3.00 is below 0.5, and chance may explain it: the sequential test stands at 2.0 of 5.4"
     )
+
+
+@pytest.mark.parametrize(
+    ("bars", "window", "finding", "needed"),
+    [
+        (89, 90, HealthFinding.TOO_EARLY, "90 and 10"),
+        (90, 90, HealthFinding.UNSURE, ""),
+        (13, 13, HealthFinding.TOO_EARLY, "20 and 10"),
+    ],
+    ids=["a bar of the window is older", "a window of daily bars", "a window of weekly bars"],
+)
+def test_bars_as_many_as_the_window_holds_are_enough(
+    bars: int, window: int, finding: HealthFinding, needed: str
+) -> None:
+    seen = Performance(**BAD | {"alarm": QUIET, "bars": bars})
+    judged, because = judge(seen, RULES, LIMIT, window)
+    assert judged is finding
+    assert needed in because
 
 
 def test_the_alarm_stands_after_the_returns_have_recovered() -> None:
