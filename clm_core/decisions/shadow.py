@@ -22,8 +22,12 @@ from clm_core.evidence.paired import Standing
 from clm_core.market.bars import Bars, Floats
 from clm_core.market.timeframes import Timeframe
 
-MIN_BARS = 240
-"""Minimum number of common bars for a comparison with the champion; ten days of hourly bars."""
+MIN_DAYS = 30
+"""Days of common bars for a comparison with the champion, within the two limits below."""
+FEWEST_BARS = equal_volatility.WARM_UP + paired.MIN_DIFFERENCES
+"""Common bars before the sequential test can answer."""
+MOST_BARS = 240
+"""Common bars that are enough of any timeframe: ten days of hourly bars."""
 TARGET_TRADES = 100
 """Number of closed trades for a meaningful shadow record."""
 CONFIDENCE = 0.95
@@ -37,6 +41,7 @@ TUNED_FOR = 500
 RACE_NS = 3_600_000_000_000
 """Longest time between reading bars and recording positions, or between the start of a fetch and the write,
 nanoseconds: a correction dated up to an hour before a record may have come after the bars were read."""
+YEAR_DAYS = 365.25
 Rows = NDArray[np.int64]
 Mask = NDArray[np.bool_]
 TOLERANCE = 1e-6
@@ -73,6 +78,8 @@ class ChampionComparison(BaseModel):
     lead: Standing | None
     """Sequential test of the mean return per bar at equal volatility, valid at every look; None with too few
     bars."""
+    min_bars: int = MOST_BARS
+    """Minimum number of common bars for difference and lead."""
 
 
 @dataclass(frozen=True)
@@ -128,6 +135,11 @@ def measure(bars: Bars, positions: Floats, market: MarketTerms) -> ShadowPerform
     return performance_of(market.backtest(bars, positions), bars.periods_per_year)
 
 
+def min_common_bars(periods_per_year: float) -> int:
+    """Minimum number of common bars for a comparison with the champion: 240 of an hour, 100 of a day."""
+    return min(max(round(MIN_DAYS * periods_per_year / YEAR_DAYS), FEWEST_BARS), MOST_BARS)
+
+
 def compare(
     champion: str,
     bars: Bars,
@@ -156,13 +168,15 @@ def compare_results(
     """Comparison of two backtests on the same bars; see `compare`."""
     shadow_performance = performance_of(ours, periods_per_year)
     champion_performance = performance_of(theirs, periods_per_year)
-    if len(ours.returns) < MIN_BARS:
+    min_bars = min_common_bars(periods_per_year)
+    if len(ours.returns) < min_bars:
         return ChampionComparison(
             champion=champion,
             ours=shadow_performance,
             theirs=champion_performance,
             difference=None,
             lead=None,
+            min_bars=min_bars,
         )
     returns = (ours.returns, theirs.returns)
     interval = difference_interval(*returns, CONFIDENCE, RESAMPLES, rng)
@@ -175,6 +189,7 @@ def compare_results(
         theirs=champion_performance,
         difference=(interval.low * scale, interval.high * scale) if finite else None,
         lead=paired.stand(differences, ALPHA, TUNED_FOR),
+        min_bars=min_bars,
     )
 
 

@@ -19,7 +19,6 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict
 from clm_core.backtest.pools import portfolio
 from clm_core.backtest.results import Backtest
 from clm_core.decisions.shadow import (
-    MIN_BARS,
     TARGET_TRADES,
     ChampionComparison,
     Correction,
@@ -220,7 +219,7 @@ def _comparison_clauses(comparison: ChampionComparison) -> Iterator[str]:
         f"{comparison.champion} {formatted(theirs.sharpe_ratio, '.2f')}"
     )
     if comparison.lead is None:
-        yield f"too early for a comparison, which needs {MIN_BARS} bars"
+        yield f"too early for a comparison, which needs {comparison.min_bars} bars"
         return
     if comparison.difference is not None:
         low, high = comparison.difference

@@ -7,13 +7,14 @@ import pytest
 
 from clm_core.backtest.terms import MarketTerms
 from clm_core.decisions.shadow import (
-    MIN_BARS,
+    MOST_BARS,
     ChampionComparison,
     ShadowPerformance,
     compare,
     count_late,
     differing_rows,
     measure,
+    min_common_bars,
 )
 from clm_core.domain.costs import Costs
 from clm_core.domain.shadows import EMPTY, ShadowRecord
@@ -116,7 +117,15 @@ def test_a_lead_is_found_where_there_is_one(ours: float, theirs: float, lead: St
 
 
 def test_few_common_bars_are_too_early_for_a_comparison(bars: Bars) -> None:
-    early, enough = (beside(bars[:count], 1.0, -1.0) for count in (MIN_BARS - 1, MIN_BARS))
+    early, enough = (beside(bars[:count], 1.0, -1.0) for count in (MOST_BARS - 1, MOST_BARS))
     assert (early.lead, early.difference) == (None, None)
     assert early.ours.sharpe_ratio is not None
     assert enough.lead is Standing.BETTER
+    assert early.min_bars == enough.min_bars == MOST_BARS
+
+
+@pytest.mark.parametrize(
+    ("bars_a_day", "needed"), [(96, 240), (24, 240), (6, 180), (1, 100), (1 / 7, 100)], ids=str
+)
+def test_fewer_common_bars_of_a_long_timeframe_are_enough(bars_a_day: float, needed: int) -> None:
+    assert min_common_bars(bars_a_day * 365.25) == needed
