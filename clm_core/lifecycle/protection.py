@@ -28,6 +28,7 @@ from clm_core.decisions.protection_rules import ProtectionRules
 from clm_core.domain.actors import PROTECTION
 from clm_core.domain.alerts import Alert, AlertKind
 from clm_core.domain.errors import CLMError, ConflictError
+from clm_core.domain.evaluations import MIN_BARS
 from clm_core.domain.promotions import Promotion, PromotionKind, rollback_target
 from clm_core.domain.versions import ModelVersion
 from clm_core.evidence.tail_risk import TailTest
@@ -71,7 +72,8 @@ class ProtectedVersion(BaseModel):
     hard_stop_off_until: AwareDatetime | None = None
     """End of the time without a hard stop, by a person; None: the hard stop is on."""
     years_to_hard_stop: float | None = None
-    """Mean years to the hard stop for a true Sharpe ratio of 1, at the volatility since the promotion."""
+    """Mean years to the hard stop for a true Sharpe ratio of 1, at the volatility since the promotion; None
+    with too few bars."""
     tail_statistic: float | None = None
     tail_threshold: float | None = None
     target: str | None = None
@@ -252,7 +254,9 @@ def _shown(
     if record.result is not None:
         metrics = summarise(record.result, record.bars.periods_per_year)
         total = metrics.total_return
-        volatility = metrics.volatility
+        # the volatility of a few bars says nothing of years
+        if len(record.bars) >= MIN_BARS:
+            volatility = metrics.volatility
     tail = record.tail
     return ProtectedVersion(
         since=promoted_at(history, version),

@@ -131,6 +131,7 @@ def test_a_hard_stop_rolls_back_to_the_version_before_and_halts_without_one(
     assert protection.drawdown is not None
     assert protection.drawdown > 0.001
     assert protection.bars == 200
+    assert protection.years_to_hard_stop is not None
     assert (protection.action, protection.trigger) == (
         ProtectionAction.ROLL_BACK,
         ProtectionTrigger.HARD_STOP,
@@ -161,6 +162,19 @@ def test_a_hard_stop_rolls_back_to_the_version_before_and_halts_without_one(
     assert life.services.ledger.promotions.champion(MODEL) is None
     assert AlertKind.MODEL_HALTED in life.alerts()
     assert life.services.ledger.version(MODEL, first.version).status is ModelStatus.RETIRED
+
+
+def test_the_time_to_a_hard_stop_is_estimated_from_20_bars_on(life: Life) -> None:
+    life.serve(3)
+    years = []
+    for bars in (19, 1):
+        life.live(bars)
+        protection = life.watch().protection
+        assert protection is not None
+        assert protection.drawdown is not None
+        years.append(protection.years_to_hard_stop)
+    assert years[0] is None
+    assert years[1] is not None
 
 
 def test_a_target_that_cannot_serve_is_alerted_before_it_is_needed_and_halts_the_model(life: Life) -> None:
