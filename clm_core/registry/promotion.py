@@ -29,6 +29,7 @@ from clm_core.domain.promotions import (
     FORCED_FOR,
     UNSET,
     Change,
+    Evidence,
     Expected,
     Judge,
     Promotion,
@@ -190,7 +191,7 @@ class Promotions:
 
     def rollback_refusals(self, target: ModelVersion) -> tuple[str, ...]:
         """Reasons why a rollback to a version would be refused, beside its files; empty: none."""
-        evidence = self._store.evidence(target.model_id, target.version)
+        evidence = self._evidence(target)
         refusals = (
             *integrity_refusals(self._store.job_status(target)),
             *gate_refusals(target, evidence, (ModelStatus.RETIRED,), must_have_passed=True),
@@ -364,7 +365,7 @@ class Promotions:
         unfit = integrity_refusals(self._store.job_status(target))
         if unfit:
             raise PromotionRefused(model_id, label, unfit, "Wait for the job to complete, or retrain.")
-        evidence = self._store.evidence(model_id, label)
+        evidence = self._evidence(target)
         advice = "Retrain, or ask an admin to force the promotion and to give a reason."
         refusals = gate_refusals(target, evidence, allowed, must_have_passed=judge is None)
         if refusals and not force:
@@ -386,6 +387,21 @@ class Promotions:
         if unsound and not force:
             raise PromotionRefused(model_id, label, unsound, advice)
         return bool(refusals or unsound)
+
+    def _evidence(self, target: ModelVersion) -> Evidence | None:
+        """Newest evidence of a version; a promotion that was not forced judged the version anew, and passed.
+
+        The recorded verdict of a version promoted after its shadow stays INCONCLUSIVE.
+        """
+        evidence = self._store.evidence(target.model_id, target.version)
+        if evidence is None or evidence.passed:
+            return evidence
+        passed = any(
+            change.kind is PromotionKind.PROMOTION and not change.forced
+            for change in self._store.committed(target.model_id)
+            if change.to_version == target.version
+        )
+        return evidence.model_copy(update={"passed": passed})
 
     def _problems_of_bundle(self, target: ModelVersion) -> tuple[str, ...]:
         """Reasons against the registered model, whatever its folds did: one side, or no skill."""

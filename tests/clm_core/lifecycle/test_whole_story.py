@@ -153,6 +153,13 @@ class Story:
     def status(self, version: ModelVersion) -> ModelStatus:
         return self.services.ledger.version(MODEL, version.version).status
 
+    def require_serving(self, version: ModelVersion, instead_of: ModelVersion) -> None:
+        assert (self.status(version), self.status(instead_of)) == (
+            ModelStatus.PRODUCTION,
+            ModelStatus.RETIRED,
+        )
+        assert self.services.registry.aliased(MODEL, "production") == version.mlflow_version
+
     def changes(self) -> list[tuple[PromotionKind, str, str | None, str | None]]:
         committed = self.services.ledger.promotions.committed(MODEL)
         return [(each.kind, each.actor, each.from_version, each.to_version) for each in committed]
@@ -235,8 +242,7 @@ def test_a_version_is_shadowed_promoted_and_rolled_back_without_a_person(
     assert (decision.action, decision.waits_for) == (ShadowAction.PROMOTE, "")
     assert decision.reasons[0].startswith(f"better than champion {first.version}: at least ")
     assert decision.figures.bars == days - 1
-    assert (story.status(first), story.status(second)) == (ModelStatus.RETIRED, ModelStatus.PRODUCTION)
-    assert services.registry.aliased(MODEL, "production") == second.mlflow_version
+    story.require_serving(second, instead_of=first)
     delivery.deliver(services)
     assert delivered(receiver) == [f"promoted, {MODEL}"]
 
@@ -256,8 +262,7 @@ def test_a_version_is_shadowed_promoted_and_rolled_back_without_a_person(
         (PromotionKind.PROMOTION, SYSTEM.name, first.version, second.version),
         (PromotionKind.ROLLBACK, PROTECTION.name, second.version, first.version),
     ]
-    assert (story.status(first), story.status(second)) == (ModelStatus.PRODUCTION, ModelStatus.RETIRED)
-    assert services.registry.aliased(MODEL, "production") == first.mlflow_version
+    story.require_serving(first, instead_of=second)
 
     delivery.deliver(services)
     assert delivered(receiver) == [f"promoted, {MODEL}", f"protection rolled back, {MODEL}"]
@@ -273,4 +278,7 @@ def test_a_version_is_shadowed_promoted_and_rolled_back_without_a_person(
     story.live(2)
     assert load_flow("flows.shadow.shadow")(Timeframe.D1).versions == ()
     assert story.watch().version == first.version
-    assert story.status(second) is ModelStatus.RETIRED
+    story.require_serving(first, instead_of=second)
+    # a person may put the version back: its promotion passed the gate
+    retired = services.ledger.version(MODEL, second.version)
+    assert services.promotions.rollback_refusals(retired) == ()

@@ -28,6 +28,7 @@ from clm_core.domain.promotions import (
     Promotion,
     PromotionKind,
     PromotionState,
+    Rejudgement,
     line_of_champions,
     rollback_target,
 )
@@ -116,6 +117,29 @@ def test_rollbacks_go_back_through_the_earlier_production_versions(
     )
     check(model_id)
     assert audited(model_id) == ["promotion_committed"] * 3 + ["rollback_committed"] * 3
+
+
+def test_a_rollback_leads_to_a_version_that_passed_at_its_promotion_and_not_to_a_forced_one(
+    services: Services, make_version: MakeVersion, model_id: str, ledger_engine: Engine
+) -> None:
+    forced, shadowed, newest = (make_version(model_id, sharpe=each) for each in (0.1, 0.1, 2.0))
+    promote(services, forced, ADMIN, force=True)
+    in_shadow = text("UPDATE model_versions SET status = 'shadow' WHERE model_id = :m AND version = :v")
+    with ledger_engine.begin() as connection:
+        connection.execute(in_shadow, {"m": model_id, "v": shadowed.version})
+    judge = promoting.judge(services, NOW)
+
+    def passes_now(version: ModelVersion) -> Rejudgement:
+        """Judgement after a shadow that completed the evidence."""
+        return judge(version).model_copy(update={"refusals": ()})
+
+    promotions = services.promotions
+    promotions.promote(model_id, shadowed.version, OPERATOR, "after its shadow", NOW, passes_now)
+    promote(services, newest)
+    assert promotions.rollback_refusals(services.ledger.version(model_id, shadowed.version)) == ()
+    assert rollback(services, model_id).to_version == shadowed.version
+    refusals = promotions.rollback_refusals(services.ledger.version(model_id, forced.version))
+    assert refusals == ("the version did not pass the gate",)
 
 
 def test_a_rollback_leads_only_to_an_earlier_production_version(
