@@ -9,9 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from shadow_worlds import DAYS, MakeVersion, World
+from shadow_worlds import ADA, DAYS, MakeVersion, World
 from sqlalchemy import Engine, text
 
+from clm_core.domain.actors import PROTECTION, Actor
 from clm_core.domain.shadow_decisions import PlaceOutcome, ShadowAction, ShadowDecision
 from clm_core.domain.versions import ModelVersion
 from clm_core.domain.vocabulary import ModelStatus
@@ -120,6 +121,33 @@ def test_a_better_recipe_replaces_the_champion_after_a_persons_decision_has_stoo
     change = world.services(150).ledger.promotions.committed(world.model_id)[-1]
     assert (change.actor, change.from_version, change.expected) == ("clm", champion.version, True)
     assert world.outcomes(ledger_engine) == [PlaceOutcome.PROMOTED, PlaceOutcome.RETIRED]
+
+
+@pytest.mark.parametrize(("actor", "held"), [(PROTECTION, False), (ADA, True)], ids=["protection", "person"])
+def test_after_a_halt_a_confirmed_candidate_serves_and_waits_for_a_persons_decision_alone(
+    world: World, actor: Actor, held: bool, check: Callable[[str], None]
+) -> None:
+    champion = world.register(5)
+    candidate = world.register(10)
+    world.promote(champion, 6)
+    world.follow(champion, -world.foresight, 80)
+    world.follow(candidate, world.foresight, 80)
+    clm = world.services(69)
+    clm.promotions.halt(world.model_id, actor, "tested", clm.clock())
+
+    waiting = world.decide(71, human_hold_days=7)[candidate.version]
+    assert waiting.action is PROMOTE
+    assert waiting.reasons[0].startswith("nothing serves, and ")
+    assert bool(waiting.waits_for) is held
+    # the protection counts the same decisions
+    decided = clm.ledger.promotions.newest_by_person(world.model_id)
+    assert decided == (world.when(69 if held else 6), ADA.name)
+
+    assert (world.decide(77, human_hold_days=7) != {}) is held
+    change = clm.ledger.promotions.committed(world.model_id)[-1]
+    assert (change.actor, change.from_version, change.to_version) == ("clm", None, candidate.version)
+    assert world.status(champion) is ModelStatus.RETIRED
+    check(world.model_id)
 
 
 def test_a_later_version_of_the_recipe_takes_over_place_and_record(
