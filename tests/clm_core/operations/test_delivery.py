@@ -84,7 +84,8 @@ def listen() -> Iterator[Callable[[], Listener]]:
                 self.send_header("location", f"{listener.url}/elsewhere")
                 self.send_header("content-length", str(len(listener.answer)))
                 self.end_headers()
-                self.wfile.write(listener.answer)
+                if listener.answer:
+                    self.wfile.write(listener.answer)
 
             def log_message(self, *_: object) -> None:
                 pass
