@@ -74,6 +74,17 @@ class AlertStore:
         with self._engine.begin() as connection:
             return end(connection, kind, subject, now)
 
+    def settle(self, kind: AlertKind, subject: str, message: str | None, now: datetime) -> None:
+        """Record a condition that lasts, once, or its end.
+
+        Args:
+            message: cause and remedy; None: the condition does not last.
+        """
+        if message is None:
+            self.end(kind, subject, now)
+        else:
+            self.record(Alert(kind=kind, subject=subject, message=message, at=now))
+
     def lasting(self, kind: AlertKind | None = None) -> list[RaisedAlert]:
         """Conditions that last, oldest first."""
         query = select(_ALERTS).where(_ALERTS.c.ended_at.is_(None)).order_by(_ALERTS.c.seq)

@@ -26,7 +26,7 @@ from clm_core.decisions.protection import (
 )
 from clm_core.decisions.protection_rules import ProtectionRules
 from clm_core.domain.actors import PROTECTION
-from clm_core.domain.alerts import Alert, AlertKind
+from clm_core.domain.alerts import AlertKind
 from clm_core.domain.errors import CLMError, ConflictError
 from clm_core.domain.evaluations import MIN_BARS
 from clm_core.domain.promotions import Promotion, PromotionKind, rollback_target
@@ -176,32 +176,25 @@ def target_problem(services: Services, model_id: str, label: str) -> str | None:
             golden.preflight(load_bundle(bundle, target.bundle_digest), bundle)
     except CLMError as error:
         problem = str(error)
-    now = services.clock()
-    if problem is None:
-        services.alerts.end(AlertKind.ROLLBACK_TARGET_UNUSABLE, model_id, now)
-        return None
     message = (
         f"{label}, which a rollback of {model_id} would put back, cannot serve: {problem}. Until then the "
         f"protection halts the model instead. `clm restore-version {model_id} {label}` names what is missing."
     )
-    kind = AlertKind.ROLLBACK_TARGET_UNUSABLE
-    services.alerts.record(Alert(kind=kind, subject=model_id, message=message, at=now))
+    lasting = None if problem is None else message
+    services.alerts.settle(AlertKind.ROLLBACK_TARGET_UNUSABLE, model_id, lasting, services.clock())
     return problem
 
 
 def _act(services: Services, version: ModelVersion, decision: ProtectionDecision, now: datetime) -> None:
     model_id = version.model_id
     reason = "; ".join(decision.reasons)
-    if decision.action is ProtectionAction.FREEZE:
-        message = (
-            f"{version.version} serves on, although the protection would take it out of production: "
-            f"{reason}. Decide with `clm rollback {model_id}`, `clm halt {model_id}` or a promotion."
-        )
-        kind = AlertKind.PROTECTION_FROZEN
-        services.alerts.record(Alert(kind=kind, subject=model_id, message=message, at=now))
-        return
-    services.alerts.end(AlertKind.PROTECTION_FROZEN, model_id, now)
-    if decision.action is ProtectionAction.KEEP:
+    is_frozen = decision.action is ProtectionAction.FREEZE
+    message = (
+        f"{version.version} serves on, although the protection would take it out of production: "
+        f"{reason}. Decide with `clm rollback {model_id}`, `clm halt {model_id}` or a promotion."
+    )
+    services.alerts.settle(AlertKind.PROTECTION_FROZEN, model_id, message if is_frozen else None, now)
+    if is_frozen or decision.action is ProtectionAction.KEEP:
         return
     change = services.promotions
     try:

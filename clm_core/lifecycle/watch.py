@@ -22,7 +22,7 @@ from clm_core.decisions.health import Alarm, HealthFinding, Performance, alarm_o
 from clm_core.decisions.protection import ProtectionAction
 from clm_core.decisions.staleness import DueRetrain, Freshness
 from clm_core.domain.actors import WATCH
-from clm_core.domain.alerts import Alert, AlertKind
+from clm_core.domain.alerts import AlertKind
 from clm_core.domain.jobs import RetrainRequest, TrainingJob
 from clm_core.domain.triggers import Answer, Observation, TriggerRequest
 from clm_core.domain.versions import ModelVersion
@@ -190,18 +190,14 @@ def _watch(services: Services, version: ModelVersion) -> WatchedVersion:
 
 def _report_stale_bars(services: Services, measured: WatchedVersion) -> None:
     """Alert about missing newest bars, once, until bars arrive again."""
-    now = services.clock()
-    if not measured.is_stale:
-        services.alerts.end(AlertKind.STALE_BARS, measured.model_id, now)
-        return
     message = (
         f"The newest bar of {measured.model_id} is that of {measured.newest_bar:%Y-%m-%d %H:%M} UTC, and "
         f"{measured.missing_bars:,} bars since are missing: the version answers to an old market. "
         "`clm data update` fetches bars of an exchange, `clm data import` reads a file; the log of the flow "
         "`fetch` has the cause."
     )
-    alert = Alert(kind=AlertKind.STALE_BARS, subject=measured.model_id, message=message, at=now)
-    services.alerts.record(alert)
+    lasting = message if measured.is_stale else None
+    services.alerts.settle(AlertKind.STALE_BARS, measured.model_id, lasting, services.clock())
 
 
 def _measure_version(services: Services, version: ModelVersion) -> tuple[WatchedVersion, ServingRecord]:
@@ -221,7 +217,7 @@ def _measure_version(services: Services, version: ModelVersion) -> tuple[Watched
     first = max(first_new, bars.row_closed_after(_promoted_at(services, version)))
     served = bars[first:]
     result = market.backtest(served, positions[first - first_new :]) if len(served) else None
-    backtest = out_of_sample_returns(services, version, bars, market)
+    backtest = None if result is None else out_of_sample_returns(services, version, bars, market)
     return watched, serving_record(served, result, bars, backtest)
 
 

@@ -184,12 +184,12 @@ def _alert_slow_trainings(services: Services) -> list[str]:
     allowed = timedelta(seconds=services.settings.training.alert_after_seconds)
     jobs = services.ledger.jobs(status=JobStatus.IN_PROGRESS, limit=MAX_JOBS)
     slow = [job for job in jobs if job.started_at is not None and now - job.started_at > allowed]
+    limit = f"{services.settings.training.limit_seconds / 3600:g} hours (training.limit_seconds)"
     messages = {
-        str(
-            job.id
-        ): f"The training of {job.model_id} began at {job.started_at:%Y-%m-%d %H:%M} UTC and goes on. "
-        f"It is ended after {services.settings.training.limit_seconds / 3600:g} hours "
-        "(training.limit_seconds); the page of its run shows the progress, and can cancel it."
+        str(job.id): (
+            f"The training of {job.model_id} began at {job.started_at:%Y-%m-%d %H:%M} UTC and goes on. "
+            f"It is ended after {limit}; the page of its run shows the progress, and can cancel it."
+        )
         for job in slow
     }
     new = _alert_while_failing(services, AlertKind.TRAINING_SLOW, messages, now)

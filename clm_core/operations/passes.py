@@ -19,7 +19,7 @@ from typing import Self, TypeVar
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict
 
-from clm_core.domain.alerts import Alert, AlertKind
+from clm_core.domain.alerts import AlertKind
 from clm_core.domain.errors import CLMError, PassIncomplete
 from clm_core.ledger.tables import storable
 from clm_core.services import Services
@@ -104,12 +104,8 @@ def report_problems(services: Services, part: str, command: str, problems: Seque
         part: subject of the alert.
         command: the `clm` command that shows the problems.
     """
-    now = services.clock()
-    if not problems:
-        services.alerts.end(AlertKind.MAINTENANCE_FAILING, part, now)
-        return
-    message = "\n".join([*problems, f"See `{command}`; every pass tries again."])
-    services.alerts.record(Alert(kind=AlertKind.MAINTENANCE_FAILING, subject=part, message=message, at=now))
+    message = "\n".join([*problems, f"See `{command}`; every pass tries again."]) if problems else None
+    services.alerts.settle(AlertKind.MAINTENANCE_FAILING, part, message, services.clock())
 
 
 def run_name(title: str) -> Callable[[], str]:
