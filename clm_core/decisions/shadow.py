@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict
 from clm_core.backtest.metrics import summarise
 from clm_core.backtest.results import Backtest
 from clm_core.backtest.terms import MarketTerms
+from clm_core.domain.measures import finite_or_none
 from clm_core.domain.shadows import ShadowRecord
 from clm_core.evidence import equal_volatility, paired
 from clm_core.evidence.bootstrap import difference_interval
@@ -199,11 +200,7 @@ def performance_of(result: Backtest, periods_per_year: float) -> ShadowPerforman
     return ShadowPerformance(
         bars=len(result.returns),
         trades=result.trades.ended,
-        total_return=_finite(metrics.total_return),
-        sharpe_ratio=_finite(metrics.sharpe_ratio),
-        max_drawdown=_finite(metrics.max_drawdown),
+        total_return=finite_or_none(metrics.total_return),
+        sharpe_ratio=finite_or_none(metrics.sharpe_ratio),
+        max_drawdown=finite_or_none(metrics.max_drawdown),
     )
-
-
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 
 from clm_core.decisions.lifecycle_rules import LifecycleRules
 from clm_core.domain.evaluations import Decision
+from clm_core.domain.measures import finite_or_none
 from clm_core.domain.shadow_decisions import ShadowAction, ShadowDecision, ShadowFigures
 from clm_core.evidence import paired
 from clm_core.evidence.paired import Bounds, PairedRecord
@@ -72,14 +73,14 @@ def decide(facts: ShadowFacts, rules: LifecycleRules) -> ShadowDecision:
         progress=_progress(facts, rules, low, high),
         waits_for=facts.waits_for if action is ShadowAction.PROMOTE else "",
         figures=ShadowFigures(
-            days=_finite(facts.days),
+            days=finite_or_none(facts.days),
             bars=facts.bars,
             trades=facts.trades,
             lead_days=facts.lead.n,
             level=facts.level,
-            lead_low_bps=_finite(low * 1e4),
-            lead_high_bps=_finite(high * 1e4),
-            chance_of_bad_luck=_finite(min(chances, default=math.nan)),
+            lead_low_bps=finite_or_none(low * 1e4),
+            lead_high_bps=finite_or_none(high * 1e4),
+            chance_of_bad_luck=finite_or_none(min(chances, default=math.nan)),
         ),
     )
 
@@ -202,7 +203,3 @@ def _chances(facts: ShadowFacts) -> Iterator[float]:
 
 def _first(objections: tuple[str, ...]) -> str:
     return objections[0] if objections else "no reason was recorded"
-
-
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None

@@ -17,6 +17,11 @@ def formatter(format_number: Callable[[float], str]) -> Callable[[float], str]:
     return formatted
 
 
+def finite_or_none(value: float) -> float | None:
+    """The value for JSON, which has no NaN and no infinity."""
+    return value if math.isfinite(value) else None
+
+
 percent = formatter(lambda value: f"{100 * value:,.1f}%")
 fine_percent = formatter(lambda value: f"{100 * value:,.3f}%")
 signed_percent = formatter(lambda value: f"{100 * value:+,.1f}%")

@@ -29,6 +29,7 @@ from clm_core.domain.actors import PROTECTION
 from clm_core.domain.alerts import AlertKind
 from clm_core.domain.errors import CLMError, ConflictError
 from clm_core.domain.evaluations import MIN_BARS
+from clm_core.domain.measures import finite_or_none
 from clm_core.domain.promotions import Promotion, PromotionKind, rollback_target
 from clm_core.domain.versions import ModelVersion
 from clm_core.evidence.tail_risk import TailTest
@@ -255,20 +256,16 @@ def _shown(
         since=promoted_at(history, version),
         bars=len(record.bars),
         trades=facts.trades,
-        total_return=_finite(total),
-        drawdown=_finite(facts.drawdown),
+        total_return=finite_or_none(total),
+        drawdown=finite_or_none(facts.drawdown),
         hard_stop=rules.max_drawdown,
         hard_stop_off_until=off_until,
-        years_to_hard_stop=_finite(years_to_hard_stop(1.0, volatility, rules.max_drawdown)),
-        tail_statistic=None if tail is None else _finite(tail.statistic),
-        tail_threshold=None if tail is None else _finite(tail.threshold),
+        years_to_hard_stop=finite_or_none(years_to_hard_stop(1.0, volatility, rules.max_drawdown)),
+        tail_statistic=None if tail is None else finite_or_none(tail.statistic),
+        tail_threshold=None if tail is None else finite_or_none(tail.threshold),
         target=facts.target,
         target_problem=facts.target_problem,
         action=decision.action,
         trigger=decision.trigger,
         reasons=decision.reasons,
     )
-
-
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None

@@ -24,6 +24,7 @@ from clm_core.decisions.staleness import DueRetrain, Freshness
 from clm_core.domain.actors import WATCH
 from clm_core.domain.alerts import AlertKind
 from clm_core.domain.jobs import RetrainRequest, TrainingJob
+from clm_core.domain.measures import finite_or_none
 from clm_core.domain.triggers import Answer, Observation, TriggerRequest
 from clm_core.domain.versions import ModelVersion
 from clm_core.domain.vocabulary import ModelStatus, TriggerReason
@@ -485,13 +486,9 @@ def performance_of(result: Backtest, periods_per_year: float) -> Performance:
     return Performance(
         bars=len(result.returns),
         trades=result.trades.ended,
-        sharpe_ratio=_finite(metrics.sharpe_ratio),
-        max_drawdown=_finite(metrics.max_drawdown),
+        sharpe_ratio=finite_or_none(metrics.sharpe_ratio),
+        max_drawdown=finite_or_none(metrics.max_drawdown),
     )
-
-
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None
 
 
 def _request_retrains(
