@@ -15,7 +15,12 @@ from clm_core.api.dispatch_soon import DispatchSoon
 from clm_core.api.envelope import Envelope
 from clm_core.api.methods import Methods
 from clm_core.api.oidc import Provider
-from clm_core.api.route_table import ENDLESS, ROUTES, Route
+from clm_core.api.pages import problems
+from clm_core.api.pages.forms import page_guards
+from clm_core.api.pages.sessions import Sessions, session_key
+from clm_core.api.pages.surroundings import Surroundings
+from clm_core.api.route_table import ENDLESS, PAGES, ROUTES, Route
+from clm_core.domain.vocabulary import Role
 from clm_core.platform.rate_limits import RateLimits
 from clm_core.services import Services
 
@@ -45,11 +50,15 @@ def create_app(services: Services) -> FastAPI:
         redoc_url=None,
         openapi_url=None,
         redirect_slashes=False,
-        exception_handlers=errors.HANDLERS,
+        exception_handlers=problems.handlers(PAGES),
     )
     app.state.services = services
     app.state.limits = RateLimits(settings.failed_logins_per_minute, settings.writes_per_minute)
     app.state.provider = Provider(settings.oidc) if settings.oidc else None
+    app.state.sessions = Sessions(
+        session_key(services.settings.home), services.ledger.tokens, app.state.provider, services.clock
+    )
+    app.state.surroundings = Surroundings(services.settings.home)
     app.state.dispatch_soon = DispatchSoon(services.settings.home)
     app.state.streams = 0
     app.router.route_class = StrictRoute
@@ -59,7 +68,12 @@ def create_app(services: Services) -> FastAPI:
     app.add_middleware(Admission)
     app.add_middleware(Methods, routes=[(each.method, each.path) for each in ROUTES], endless=ENDLESS)
     # wraps both: a body still arriving takes no place
-    app.add_middleware(BodyLimits, max_bytes=settings.max_body_bytes, seconds=settings.body_seconds)
+    app.add_middleware(
+        BodyLimits,
+        max_bytes=settings.max_body_bytes,
+        seconds=settings.body_seconds,
+        forms=[route.path for route in ROUTES if route.page and route.writes],
+    )
     # added last: wraps the body limits
     app.add_middleware(Envelope, hosts=settings.hosts)
     return app
@@ -86,12 +100,18 @@ def _add(app: FastAPI, route: Route) -> None:
         route.endpoint,
         methods=[route.method],
         status_code=route.status,
-        dependencies=guards(route.open_to, route.writes),
+        dependencies=_guards(route),
         responses=_problems(route),
         include_in_schema=route.documented,
         summary=(route.endpoint.__doc__ or "").partition(".")[0],
         **more,
     )
+
+
+def _guards(route: Route) -> list[Any]:
+    if route.page and isinstance(route.open_to, Role):
+        return page_guards(route.open_to, route.writes)
+    return guards(route.open_to, route.writes)
 
 
 def _problems(route: Route) -> dict[int | str, dict[str, Any]]:

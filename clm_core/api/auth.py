@@ -22,6 +22,8 @@ class Open(StrEnum):
     EVERYBODY = "everybody"
     SIGNER = "signer"
     """Any sender who signs the body with the secret of a webhook source."""
+    BROWSER = "browser"
+    """Any browser: changes nothing but the session of the browser, and takes a form of this server."""
 
 
 Access = Role | Open
@@ -66,7 +68,7 @@ Caller = Annotated[Actor, Depends(_actor)]
 
 def guards(access: Access, writes: bool) -> list[Any]:
     """Dependencies that enforce the access of a route."""
-    if access is Open.EVERYBODY:
+    if access in (Open.EVERYBODY, Open.BROWSER):
         return []
     if access is Open.SIGNER:
         return [Depends(verified)]

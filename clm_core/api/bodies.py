@@ -3,27 +3,34 @@
 import asyncio
 import json
 import math
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from typing import Any
 
 from fastapi import Request, Response
 from fastapi.routing import APIRoute
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
+from starlette.routing import compile_path
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from clm_core.api.errors import problem
 
+FORM = "application/x-www-form-urlencoded"
 MAX_DEPTH = 32
 MAX_INTEGER = 2**53
 """Largest integer that every JSON parser reads exactly (RFC 8259, section 6)."""
 
 
 class BodyLimits:
-    """Middleware that reads the whole body before the application is called, or refuses the request."""
+    """Middleware that reads the whole body before the application is called, or refuses the request.
 
-    def __init__(self, app: ASGIApp, max_bytes: int, seconds: float) -> None:
+    Args:
+        forms: paths that take a form; all others take JSON.
+    """
+
+    def __init__(self, app: ASGIApp, max_bytes: int, seconds: float, forms: Iterable[str] = ()) -> None:
         self._app = app
+        self._forms = [compile_path(path)[0] for path in forms]
         self._max_bytes = max_bytes
         self._seconds = seconds
 
@@ -32,14 +39,15 @@ class BodyLimits:
             await self._app(scope, receive, send)
             return
         try:
-            body = await self._read(Headers(scope=scope), receive)
+            takes_form = any(form.match(scope["path"]) for form in self._forms)
+            body = await self._read(Headers(scope=scope), receive, takes_form)
         except HTTPException as refused:
             answer = problem(refused.status_code, refused.detail, headers={"Connection": "close"})
             await answer(scope, receive, send)
             return
         await self._app(scope, _replay(body, receive), send)
 
-    async def _read(self, headers: Headers, receive: Receive) -> bytes:
+    async def _read(self, headers: Headers, receive: Receive, takes_form: bool) -> bytes:
         if headers.get("content-encoding") is not None:
             raise HTTPException(415, "Send the body as it is, without Content-Encoding.")
         if "content-length" in headers and "transfer-encoding" in headers:
@@ -51,7 +59,9 @@ class BodyLimits:
             raise self._too_large()
         body = await self._collect(receive)
         kind = headers.get("content-type", "").partition(";")[0].strip().lower()
-        if body and not (kind == "application/json" or kind.endswith("+json")):
+        if takes_form and kind != FORM:
+            raise HTTPException(415, f"Send a form, with Content-Type: {FORM}.")
+        if body and not takes_form and not (kind == "application/json" or kind.endswith("+json")):
             raise HTTPException(415, "Send JSON, with Content-Type: application/json.")
         return body
 

@@ -15,6 +15,7 @@ from clm_core.api.routes import (
     events,
     jobs,
     models,
+    pages,
     promotion,
     system,
     tokens,
@@ -36,10 +37,17 @@ class Route:
     kind: type[Any] | None = None
     """Response class other than JSON."""
     documented: bool = True
+    page: bool = False
+    """True for a page for people: takes the session of a browser instead of a token, answers errors as pages,
+    and a POST takes a form."""
 
     @property
     def writes(self) -> bool:
         return self.method != "GET"
+
+
+def _page(method: str, path: str, endpoint: Callable[..., Any], open_to: Access) -> Route:
+    return Route(method, path, endpoint, open_to, kind=HTMLResponse, documented=False, page=True)
 
 
 ENDLESS = frozenset({"/clm/events"})
@@ -77,4 +85,10 @@ ROUTES = (
     Route("GET", "/docs/swagger-ui.css", documentation.style, Open.EVERYBODY, documented=False),
     Route("GET", "/docs/favicon.png", documentation.icon, Open.EVERYBODY, documented=False),
     Route("GET", "/openapi.json", documentation.openapi, Open.EVERYBODY, documented=False),
+    _page("GET", "/", pages.home, Role.VIEWER),
+    _page("GET", "/login", pages.sign_in_form, Open.BROWSER),
+    _page("POST", "/login", pages.sign_in, Open.BROWSER),
+    _page("POST", "/logout", pages.sign_out, Open.BROWSER),
+    _page("GET", "/models/{model_id}/versions/{version}/report", pages.report, Role.VIEWER),
 )
+PAGES = frozenset(route.path for route in ROUTES if route.page)

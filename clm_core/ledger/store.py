@@ -18,6 +18,7 @@ from clm_core.ledger.hash_chain import Anchor, Recorded
 from clm_core.ledger.jobs import JobStore
 from clm_core.ledger.labels import LabelStore
 from clm_core.ledger.market_costs import MarketCostStore
+from clm_core.ledger.overviews import OverviewStore
 from clm_core.ledger.passes import PassStore
 from clm_core.ledger.promotions import PromotionStore
 from clm_core.ledger.replies import ReplyStore
@@ -54,6 +55,7 @@ class Ledger(JobStore, VersionStore, EvaluationStore):
         self.tokens = TokenStore(engine)
         self.replies = ReplyStore(engine)
         self.passes = PassStore(engine)
+        self.overviews = OverviewStore(engine)
 
     def require_reachable(self) -> None:
         """

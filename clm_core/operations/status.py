@@ -124,7 +124,7 @@ def read_status(settings: Settings) -> InstallationStatus:
         parts=_parts(settings.home, settings.deploy.work_pool, state),
         jobs=jobs,
         production=production,
-        next_runs=_next_runs(stack_state.prefect_environment(settings.home, state)),
+        next_runs=next_runs(stack_state.prefect_environment(settings.home, state)),
         settings_problem=state.settings_problem,
         command_problem=loading_problem(),
         settings_differ=tuple(differences(settings)),
@@ -166,7 +166,8 @@ def _parts(home: Path, work_pool: str, state: StackState) -> tuple[PartHealth, .
     )
 
 
-def _next_runs(environment: Mapping[str, str]) -> tuple[NextRun, ...]:
+def next_runs(environment: Mapping[str, str]) -> tuple[NextRun, ...]:
+    """Next scheduled run of each deployment, soonest first; empty while no Prefect server answers."""
     try:
         deployments = ask(environment, "POST", "/deployments/filter", {"limit": SCHEDULED_RUNS_READ})
         runs = [run for each in deployments for run in _scheduled(environment, each["id"])]

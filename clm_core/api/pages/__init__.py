@@ -1,0 +1,1 @@
+"""Pages for people: sessions by cookie, forms, and the rendering of the templates."""

@@ -1,0 +1,135 @@
+"""Overview of all models and history of a model, from the records of the ledger without computation."""
+
+from collections import defaultdict
+from collections.abc import Iterator
+
+from clm_core.domain.errors import NotFound
+from clm_core.domain.listings import VersionQuery
+from clm_core.domain.overviews import (
+    AWAITING,
+    TIMELINE_KIND_OF,
+    Challenger,
+    ModelHistory,
+    ModelOverview,
+    Overview,
+    TimelineEntry,
+    TimelineKind,
+    changed_decisions,
+    is_about,
+)
+from clm_core.domain.versions import ModelVersion
+from clm_core.domain.vocabulary import JobStatus, ModelStatus
+from clm_core.services import Services
+
+VERDICTS_SHOWN = 2
+"""Newest verdicts of each model in an overview."""
+VERSIONS_SHOWN = 50
+EVENTS_READ = 400
+"""Newest records of each kind behind a time line."""
+EVENTS_SHOWN = 100
+MAX_VERSIONS = 1000
+
+
+def read_overview(services: Services) -> Overview:
+    """All models by id, first the models in need of a person."""
+    counts = services.ledger.counts().jobs
+    models = sorted(_models(services, None), key=lambda each: (_calm(each), each.model_id))
+    return Overview(
+        at=services.clock(),
+        models=tuple(models),
+        alerts=tuple(reversed(services.alerts.lasting())),
+        training=sum(counts.get(status, 0) for status in (JobStatus.PENDING, JobStatus.IN_PROGRESS)),
+    )
+
+
+def read_history(services: Services, model_id: str) -> ModelHistory:
+    """A model with versions and time line.
+
+    Raises:
+        NotFound: the model has no version.
+    """
+    query = VersionQuery(model_id=model_id, limit=VERSIONS_SHOWN)
+    listed = tuple(services.ledger.find_versions(query).items)
+    if not listed:
+        raise NotFound(f"There is no model {model_id}: the home page lists the models.")
+    [overview] = _models(services, model_id)
+    judged = next((each.version for each in listed if each.evaluation is not None), None)
+    alerts = (each for each in reversed(services.alerts.lasting()) if is_about(each, model_id))
+    return ModelHistory(
+        at=services.clock(),
+        overview=overview,
+        alerts=tuple(alerts),
+        versions=listed,
+        judged=None if judged is None else services.ledger.evaluation(model_id, judged.version),
+        timeline=tuple(_timeline(services, model_id)),
+    )
+
+
+def _models(services: Services, model_id: str | None) -> Iterator[ModelOverview]:
+    store = services.ledger.overviews
+    champions = {each.model_id: each for each in _versions(services, model_id, ModelStatus.PRODUCTION)}
+    challengers = defaultdict[str, list[ModelVersion]](list)
+    for status in AWAITING:
+        for each in _versions(services, model_id, status):
+            challengers[each.model_id].append(each)
+    decisions = store.decisions(model_id)
+    changes = store.changes(model_id)
+    verdicts = store.verdicts(VERDICTS_SHOWN, model_id)
+    for name in services.ledger.promotions.models() if model_id is None else [model_id]:
+        yield ModelOverview(
+            model_id=name,
+            change=changes.get(name),
+            champion=champions.get(name),
+            challengers=tuple(
+                Challenger(version=each, decision=decisions.get((name, each.version)))
+                for each in sorted(challengers[name], key=lambda each: each.created_at)
+            ),
+            verdicts=tuple(each for each in verdicts if each.model_id == name),
+        )
+
+
+def _versions(services: Services, model_id: str | None, status: ModelStatus) -> list[ModelVersion]:
+    return services.ledger.versions(model_id=model_id, status=status, limit=MAX_VERSIONS)
+
+
+def _calm(model: ModelOverview) -> bool:
+    """False for a model with production ended, or with a waiting promotion."""
+    was_ended = model.champion is None and model.change is not None
+    return not was_ended and not any(each.waits_for for each in model.challengers)
+
+
+def _timeline(services: Services, model_id: str) -> list[TimelineEntry]:
+    """Events of a model, newest first, without repeated decisions."""
+    store = services.ledger.overviews
+    entries = [*store.trainings(model_id, EVENTS_READ), *store.retirements(model_id, EVENTS_READ)]
+    entries += [
+        TimelineEntry(
+            at=each.at,
+            kind=TimelineKind.JUDGED,
+            version=each.version,
+            by="",
+            text="; ".join((each.verdict.headline, *each.verdict.reasons)),
+        )
+        for each in store.verdicts(EVENTS_SHOWN, model_id)
+    ]
+    entries += [
+        TimelineEntry(
+            at=each.at,
+            kind=TimelineKind.SHADOW,
+            version=each.version,
+            by="",
+            text=each.decision.sentence,
+        )
+        for each in changed_decisions(store.decisions_of(model_id, EVENTS_READ))
+    ]
+    entries += [
+        TimelineEntry(
+            at=each.at,
+            kind=TIMELINE_KIND_OF[each.kind],
+            version=each.to_version or each.from_version,
+            by=each.actor,
+            text=f"{'forced: ' if each.forced else ''}{each.reason}",
+        )
+        for each in services.ledger.promotions.committed(model_id)
+    ]
+    return sorted(entries, key=lambda each: each.at, reverse=True)[:EVENTS_SHOWN]

@@ -1,0 +1,242 @@
+"""Pages for people: sessions, forms, and what the home page shows."""
+
+import html
+import re
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from browser import browser
+from fastapi.testclient import TestClient
+from httpx import Response
+from PIL import Image, ImageStat
+
+from clm_core.api.app import create_app
+from clm_core.api.auth import Open
+from clm_core.api.route_table import ROUTES, Route
+from clm_core.domain.api_settings import ApiSettings
+from clm_core.domain.tokens import Secret
+from clm_core.domain.vocabulary import Role
+from clm_core.services import Services
+
+MakeToken = Callable[..., str]
+SignIn = Callable[..., TestClient]
+EXAMPLES = {"model_id": "xgboost_nosuchthing_1h", "version": "v20200101_000000"}
+PAGES = [pytest.param(route, id=f"{route.method} {route.path}") for route in ROUTES if route.page]
+
+
+def form_of(page: Response) -> dict[str, str]:
+    """Hidden fields of a page, by name."""
+    return {
+        name: html.unescape(value)
+        for name, value in re.findall(r'type="hidden" name="(\w+)" value="([^"]*)"', page.text)
+    }
+
+
+def fill_in(browsing: TestClient, secret: str, **options: Any) -> Response:
+    fields = form_of(browsing.get("/login")) | {"secret": secret} | options.pop("fields", {})
+    return browsing.post("/login", data=fields, follow_redirects=False, **options)
+
+
+@pytest.fixture
+def visit(wired: Services) -> Callable[..., TestClient]:
+    """Function that makes a browser without a session."""
+
+    def visit(clm: Services = wired, **options: Any) -> TestClient:
+        return TestClient(create_app(clm), raise_server_exceptions=False, **options)
+
+    return visit
+
+
+@pytest.fixture
+def sign_in(visit: Callable[..., TestClient], make_token: MakeToken) -> SignIn:
+    """Function that makes a browser with a session in a role."""
+
+    def sign_in(role: Role = Role.VIEWER, secret: str | None = None, **options: Any) -> TestClient:
+        browsing = visit(**options)
+        answer = fill_in(browsing, secret or make_token(role))
+        assert (answer.status_code, answer.headers["location"]) == (303, "/")
+        return browsing
+
+    return sign_in
+
+
+@pytest.mark.parametrize("route", PAGES)
+def test_each_page_is_open_to_the_roles_of_the_table_only(
+    route: Route, visit: Callable[..., TestClient], sign_in: SignIn
+) -> None:
+    path = route.path.format(**EXAMPLES)
+    browsers: dict[Role | None, TestClient] = {None: visit(), **{role: sign_in(role) for role in Role}}
+    for role, browsing in browsers.items():
+        data = form_of(browsing.get("/")) if route.writes else None
+        answer = browsing.request(route.method, path, data=data, follow_redirects=False)
+        if route.open_to is Open.BROWSER:
+            assert answer.status_code < 500
+        elif role is None:
+            assert (answer.status_code, answer.headers["location"][:7]) == (303, "/login?")
+        else:
+            assert isinstance(route.open_to, Role)
+            assert (answer.status_code == 403) is not role.includes(route.open_to)
+
+
+def test_a_token_of_the_header_opens_no_page_and_a_session_no_route_of_the_api(
+    sign_in: SignIn, client: Callable[[Role | None], TestClient]
+) -> None:
+    assert client(Role.ADMIN).get("/", follow_redirects=False).status_code == 303
+    assert sign_in(Role.ADMIN).get("/clm/status").status_code == 401
+
+
+def test_the_cookie_is_withheld_from_scripts_and_other_sites_and_names_no_secret(
+    visit: Callable[..., TestClient], make_token: MakeToken
+) -> None:
+    secret = make_token(Role.VIEWER)
+    cookie = next(
+        each for each in fill_in(visit(), secret).headers.get_list("set-cookie") if "session" in each
+    )
+    assert {"HttpOnly", "SameSite=strict", "Path=/"} <= set(cookie.split("; "))
+    assert "Secure" not in cookie
+    assert secret[17:] not in cookie
+    over_tls = fill_in(visit(base_url="https://testserver"), secret).headers.get_list("set-cookie")
+    assert all(each.startswith("__Host-clm") and "Secure" in each for each in over_tls)
+
+
+def test_a_revoked_token_ends_the_session(sign_in: SignIn, make_token: MakeToken, wired: Services) -> None:
+    secret = make_token(Role.OPERATOR)
+    browsing = sign_in(secret=secret)
+    assert browsing.get("/", follow_redirects=False).status_code == 200
+    wired.ledger.tokens.revoke(
+        Secret(secret).token_id, wired.ledger.tokens.authenticate(secret).actor, wired.clock()
+    )
+    assert browsing.get("/", follow_redirects=False).headers["location"] == "/login?next=%2F"
+
+
+@pytest.mark.parametrize("lasts", [timedelta(minutes=10), timedelta(days=3)], ids=["token", "twelve-hours"])
+def test_a_session_ends_with_its_token_and_after_twelve_hours(
+    lasts: timedelta, sign_in: SignIn, make_token: MakeToken, wired: Services
+) -> None:
+    now = datetime.now(UTC)
+    secret = make_token(Role.VIEWER, lasts=lasts)
+    moments = iter([now, now, now + min(lasts, timedelta(hours=12)) + timedelta(minutes=1)])
+    moving = replace(wired, clock=lambda: next(moments))
+    browsing = sign_in(secret=secret, clm=moving)
+    assert browsing.get("/", follow_redirects=False).status_code == 303
+
+
+def test_a_forged_cookie_is_no_session(sign_in: SignIn) -> None:
+    browsing = sign_in()
+    [name] = [each for each in browsing.cookies if "session" in each]
+    browsing.cookies[name] = browsing.cookies[name][:-2] + "AA"
+    assert browsing.get("/", follow_redirects=False).status_code == 303
+
+
+def test_signing_out_ends_the_session(sign_in: SignIn) -> None:
+    browsing = sign_in()
+    form = form_of(browsing.get("/"))
+    assert browsing.post("/logout", data={"form_key": ""}, follow_redirects=False).status_code == 403
+    assert browsing.post("/logout", data=form, follow_redirects=False).headers["location"] == "/login"
+    assert browsing.get("/", follow_redirects=False).status_code == 303
+
+
+@pytest.mark.parametrize(
+    ("fields", "headers"),
+    [
+        pytest.param({"form_key": ""}, {}, id="no-key"),
+        pytest.param({"form_key": "0" * 64}, {}, id="key-of-another-session"),
+        pytest.param({}, {"Origin": "https://evil.example"}, id="another-origin"),
+        pytest.param({}, {"Origin": "null"}, id="hidden-origin"),
+        pytest.param({}, {"Origin": "http://testserver:81"}, id="another-port"),
+        pytest.param({}, {"Sec-Fetch-Site": "same-site"}, id="another-port-by-the-browser"),
+        pytest.param({}, {"Content-Type": "application/json"}, id="no-form"),
+    ],
+)
+def test_a_form_of_another_site_is_refused(
+    fields: dict[str, str], headers: dict[str, str], visit: Callable[..., TestClient], make_token: MakeToken
+) -> None:
+    answer = fill_in(visit(), make_token(Role.ADMIN), fields=fields, headers=headers)
+    assert answer.status_code in {403, 415}
+    assert not [each for each in answer.headers.get_list("set-cookie") if "session" in each]
+
+
+def test_the_eleventh_wrong_token_in_a_minute_is_limited_on_the_page_too(
+    wired: Services, visit: Callable[..., TestClient], make_token: MakeToken
+) -> None:
+    few = ApiSettings(hosts=("testserver",), failed_logins_per_minute=2)
+    browsing = visit(replace(wired, settings=wired.settings.model_copy(update={"api": few})))
+    wrong = [fill_in(browsing, Secret.generate(bytes).text) for _ in range(3)]
+    assert [each.status_code for each in wrong] == [401, 401, 429]
+    assert 1 <= int(wrong[-1].headers["retry-after"]) <= 60
+    assert "The token is unknown" in wrong[0].text
+    assert fill_in(browsing, make_token(Role.VIEWER)).status_code == 303
+
+
+@pytest.mark.parametrize(
+    ("asked", "shown"),
+    [
+        ("/models/xgboost_btcusdt_1h", "/models/xgboost_btcusdt_1h"),
+        ("//evil.example", "/"),
+        ("/\\evil.example", "/"),
+        ("https://evil.example", "/"),
+        ("/clm/tokens", "/"),
+        ("", "/"),
+    ],
+)
+def test_signing_in_leads_to_a_page_of_this_server(
+    asked: str, shown: str, visit: Callable[..., TestClient], make_token: MakeToken
+) -> None:
+    answer = fill_in(visit(), make_token(Role.VIEWER), fields={"next": asked})
+    assert answer.headers["location"] == shown
+
+
+def test_a_page_allows_no_script_and_nothing_from_elsewhere(sign_in: SignIn) -> None:
+    browsing = sign_in()
+    for path in ("/", "/login"):
+        page = browsing.get(path)
+        policy = page.headers["content-security-policy"]
+        assert policy.startswith("default-src 'none'; style-src 'sha256-")
+        assert {"form-action 'self'", "frame-ancestors 'none'", "base-uri 'none'"} <= set(policy.split("; "))
+        assert "unsafe" not in policy
+        assert (page.headers["x-content-type-options"], page.headers["cache-control"]) == (
+            "nosniff",
+            "no-store",
+        )
+        assert "<script" not in page.text
+        assert " style=" not in page.text
+
+
+def test_an_installation_without_models_says_what_to_do(
+    wired: Services, sign_in: SignIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(type(wired.ledger.promotions), "models", lambda _: [])
+    page = sign_in().get("/").text
+    assert "No model yet" in page
+    assert "clm demo" in page
+    assert "clm retrain" in page
+
+
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="no chromium on this machine")
+def test_a_browser_signs_in_and_shows_the_page_in_light_and_dark_and_on_a_telephone(
+    serve: Any, wired: Services, make_token: MakeToken, tmp_path: Path
+) -> None:
+    pictures = dict[str, int]()
+    with serve(wired) as server, browser() as seen:
+        seen.look(1200, 800)
+        seen.open(f"{server.url}/login")
+        seen.submit({"secret": make_token(Role.VIEWER)})
+        assert seen.run("location.pathname") == "/"
+        for name, width, dark in (("light", 1200, False), ("dark", 1200, True), ("telephone", 400, False)):
+            seen.look(width, 800, dark)
+            seen.open(f"{server.url}/")
+            assert seen.run("document.documentElement.scrollWidth") == width
+            file = tmp_path / f"{name}.png"
+            seen.picture(file)
+            with Image.open(file) as picture:
+                pictures[name] = round(ImageStat.Stat(picture.convert("L")).mean[0])
+                assert len(picture.convert("RGB").getcolors(2**24) or ()) > 20
+        # what a content security policy refuses is reported on the console
+        assert not [each for each in seen.violations if "Content Security Policy" in each]
+    assert pictures["light"] > 200
+    assert pictures["dark"] < 60
