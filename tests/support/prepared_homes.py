@@ -13,6 +13,9 @@ from pathlib import Path
 
 from clm_core.platform.database import Database, open_database
 
+# tests kill processes, never the machine: the operating system keeps what a killed server wrote
+UNSYNCED = "fsync = off\nfull_page_writes = off\n"
+
 MIGRATE_PREFECT = """
 import asyncio
 from prefect.server.database import provide_database_interface
@@ -58,6 +61,8 @@ def _template(shared: Path) -> Path:
             template.mkdir()
             with open_database(template) as database:
                 _migrate(database)
+            with (template / "postgres" / "postgresql.auto.conf").open("a") as configuration:
+                configuration.write(UNSYNCED)
             (template / "ready").touch()
     return template
 
