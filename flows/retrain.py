@@ -14,6 +14,7 @@ from tasks.backtest import backtest
 from tasks.fetch_bars import fetch_bars
 from tasks.judge import judge
 from tasks.open_job import open_job
+from tasks.promote_refresh import promote_refresh
 from tasks.register import register
 from tasks.report import report
 from tasks.show import show
@@ -41,7 +42,9 @@ def retrain(request: RetrainRequest, job_id: UUID | None = None) -> State[Retrai
         verdict = judge(lease, version, evaluation)
         files = report(job, version, bars, trained, evaluation, verdict)
         show(version, verdict, files)
+    decision = promote_refresh(version)
+    outcome = "" if decision is None else f": {decision.sentence}"
     return Completed(
-        message=f"{verdict.headline}, {version.model_id} {version.version}",
-        data=RetrainResult(version, verdict, evaluation.metrics, files),
+        message=f"{verdict.headline}, {version.model_id} {version.version}{outcome}",
+        data=RetrainResult(version, verdict, evaluation.metrics, files, decision),
     )

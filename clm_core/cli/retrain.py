@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.box import SIMPLE_HEAVY
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from clm_core.cli import tune
@@ -250,6 +251,8 @@ def _show_outcome(outcome: "RetrainResult") -> None:
         console.print(f"  - {reason}", highlight=False, soft_wrap=True)
     if outcome.verdict.by_symbol:
         console.print(symbols_table(outcome.verdict))
+    if outcome.decision is not None:
+        console.print(f"  decision: {escape(outcome.decision.sentence)}", highlight=False, soft_wrap=True)
     console.print(f"  load it:  {version.model_path}", highlight=False, soft_wrap=True)
     console.print(f"  report:   {outcome.report.html}", highlight=False, soft_wrap=True)
     console.print()
@@ -260,4 +263,5 @@ def _outcome_json(outcome: "RetrainResult") -> dict[str, Any]:
         "version": outcome.version.model_dump(mode="json"),
         "verdict": outcome.verdict.model_dump(mode="json"),
         "report": str(outcome.report.html),
+        "decision": None if outcome.decision is None else outcome.decision.model_dump(mode="json"),
     }

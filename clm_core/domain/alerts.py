@@ -16,6 +16,8 @@ class AlertKind(StrEnum):
     """A job is in progress for longer than the settings allow without a word."""
     PROMOTED = "promoted"
     """The product promoted a version by itself, after a shadow or as a refresh of the champion's recipe."""
+    LOW_SCORE = "low_score"
+    """A version with a promotion score below 50 has earned a promotion."""
     ALIAS_MOVED = "alias_moved"
     """The alias `production` was moved by hand."""
     PRODUCTION_LOST = "production_lost"
@@ -70,12 +72,15 @@ HAPPENINGS = frozenset(
         AlertKind.ALIAS_MOVED,
         AlertKind.FORCED_ROLLED_BACK,
         AlertKind.PROMOTED,
+        AlertKind.LOW_SCORE,
         AlertKind.PROTECTION_ROLLED_BACK,
         AlertKind.MESSAGE_SET_ASIDE,
     }
 )
 """Kinds alerted at each occurrence. All other kinds are conditions: alerted when the condition begins, and
 again only after the condition has ended."""
+INFORMATION = frozenset({AlertKind.LOW_SCORE})
+"""Happenings that nobody has to act on: receivers that page a person get none of them."""
 
 
 class Alert(BaseModel):

@@ -17,6 +17,7 @@ from clm_core.decisions import shadow_decision
 from clm_core.decisions.lifecycle_rules import LifecycleRules, Switch
 from clm_core.decisions.shadow_decision import ShadowFacts
 from clm_core.domain.actors import SYSTEM
+from clm_core.domain.alerts import Alert, AlertKind
 from clm_core.domain.errors import CLMError, ConflictError, PromotionRefused
 from clm_core.domain.evaluations import Decision
 from clm_core.domain.faults import Fault, crash_at
@@ -52,6 +53,8 @@ from clm_core.retraining.succession import is_refresh
 from clm_core.services import Services
 
 DAY = timedelta(days=1)
+LOW_SCORE = 50.0
+"""Promotion score below which a promotion is told of beforehand."""
 
 
 @dataclass(frozen=True)
@@ -134,6 +137,22 @@ def decide_all(
             if decision is not None:
                 decisions[name, version.version] = decision
     return decisions, problems
+
+
+def decide_on_refresh(services: Services, version: ModelVersion) -> ShadowDecision | None:
+    """Decide at once on a new version of the champion's recipe, and act; None for any other version.
+
+    The walk-forward has tested refreshing already: a shadow would add nothing. After a process killed in
+    between, the next pass decides the same.
+    """
+    version = services.ledger.version(version.model_id, version.version)
+    label = services.ledger.promotions.champion(version.model_id)
+    if version.status is not ModelStatus.CANDIDATE or label is None:
+        return None
+    champion = services.ledger.version(version.model_id, label)
+    if not _is_refresh(services, version, champion):
+        return None
+    return _decide_and_act(services, version, _followed(services, version.model_id), anew=False)
 
 
 def _close_ended_places(services: Services) -> None:
@@ -352,6 +371,7 @@ def _record(services: Services, subject: _Subject, decision: ShadowDecision) -> 
 
 def _act(services: Services, subject: _Subject, decision: ShadowDecision) -> ShadowDecision:
     """Record the decision and carry it out."""
+    _tell_of_low_score(services, subject, decision)
     _record(services, subject, decision)
     crash_at(Fault.SHADOW_DECIDED, services.settings.fault)
     match decision.action:
@@ -362,6 +382,28 @@ def _act(services: Services, subject: _Subject, decision: ShadowDecision) -> Sha
         case ShadowAction.EXPIRE:
             _retire(services, subject, decision, PlaceOutcome.EXPIRED)
     return decision
+
+
+def _tell_of_low_score(services: Services, subject: _Subject, decision: ShadowDecision) -> None:
+    """Alert, once a version, about a promotion earned with a score that people rarely see promoted."""
+    version = subject.version
+    label = f"{version.model_id}@{version.version}"
+    if decision.action is not ShadowAction.PROMOTE:
+        return
+    newest = services.ledger.shadow_decisions.newest(version.model_id, version.version)
+    if newest is not None and newest.decision.action is ShadowAction.PROMOTE:
+        return
+    _, verdict = services.ledger.evaluation(version.model_id, version.version)
+    if not verdict.score < LOW_SCORE:
+        return
+    waits = f", and waits: {decision.waits_for}" if decision.waits_for else ""
+    message = (
+        f"{label} has earned its promotion with a promotion score of {verdict.score:.2f} of 100{waits}. The "
+        f"score ranks versions and decides nothing; `clm show {label}` has the evidence."
+    )
+    services.alerts.record(
+        Alert(kind=AlertKind.LOW_SCORE, subject=label, message=message, at=services.clock())
+    )
 
 
 def _promote(services: Services, subject: _Subject, decision: ShadowDecision) -> ShadowDecision:

@@ -157,16 +157,12 @@ def _alert_failing(stores: DeliveryStores, state: ReceiverState) -> None:
 
 
 def _alert_given_up(stores: DeliveryStores, state: ReceiverState) -> None:
-    now = stores.clock()
-    if not state.given_up:
-        stores.alerts.end(AlertKind.DELIVERY_GIVEN_UP, state.name, now)
-        return
     message = (
         "Messages refused for days are dead letters now and are not sent any more. `clm deliveries show` "
         "lists the dead letters; once the receiver is repaired, `clm deliveries retry` sends them again."
     )
-    alert = Alert(kind=AlertKind.DELIVERY_GIVEN_UP, subject=state.name, message=message, at=now)
-    stores.alerts.record(alert)
+    lasting = message if state.given_up else None
+    stores.alerts.settle(AlertKind.DELIVERY_GIVEN_UP, state.name, lasting, stores.clock())
 
 
 def _end_alerts_of_removed(services: Services, receivers: Set[str]) -> None:

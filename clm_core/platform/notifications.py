@@ -1,16 +1,17 @@
 """Notifications by apprise: Slack, PagerDuty, mail, JSON and other services, each named by a URL.
 
 Incidents of PagerDuty are opened and resolved by the key of the condition, unknown to apprise: apprise reads
-the URL, and the event follows https://developer.pagerduty.com/docs/send-alert-event (Events API v2).
+the URL, and the event follows https://developer.pagerduty.com/docs/send-alert-event (Events API v2). An alert
+of `domain.alerts.INFORMATION` pages nobody: PagerDuty gets none.
 """
 
 from typing import TYPE_CHECKING
 
-from clm_core.domain.alerts import HAPPENINGS, Alert, RaisedAlert
+from clm_core.domain.alerts import HAPPENINGS, INFORMATION, Alert, RaisedAlert
 from clm_core.domain.errors import DeliveryFailed, SettingsError
 
 if TYPE_CHECKING:
-    from apprise import Apprise
+    from apprise import Apprise, NotifyType
 
 TIMEOUT_SECONDS = 10.0
 PAGERDUTY = "pagerduty://"
@@ -47,19 +48,29 @@ def send(url: str, alert: Alert) -> None:
     import apprise
 
     if url.startswith(PAGERDUTY) and isinstance(alert, RaisedAlert):
-        _send_to_pagerduty(url, alert)
+        if alert.kind not in INFORMATION:
+            _send_to_pagerduty(url, alert)
         return
-    kind = apprise.NotifyType.WARNING if alert.kind in HAPPENINGS else apprise.NotifyType.FAILURE
     accepted = receiver(url).notify(
         title=_title(alert),
         body=f"{alert.message}\n{alert.at:%Y-%m-%d %H:%M:%S} UTC",
-        notify_type=apprise.NotifyType.SUCCESS if _is_recovery(alert) else kind,
+        notify_type=_notify_type(alert),
         body_format=apprise.NotifyFormat.TEXT,
     )
     if not accepted:
         raise DeliveryFailed(
             "the receiver is down, or the URL has a wrong host or token: the alert was not accepted"
         )
+
+
+def _notify_type(alert: Alert) -> "NotifyType":
+    from apprise import NotifyType
+
+    if _is_recovery(alert):
+        return NotifyType.SUCCESS
+    if alert.kind in INFORMATION:
+        return NotifyType.INFO
+    return NotifyType.WARNING if alert.kind in HAPPENINGS else NotifyType.FAILURE
 
 
 def _is_recovery(alert: Alert) -> bool:

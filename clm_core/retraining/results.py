@@ -7,6 +7,7 @@ from clm_core.backtest.baselines import Baseline
 from clm_core.backtest.results import Backtest, Metrics
 from clm_core.backtest.terms import MarketTerms
 from clm_core.domain.evaluations import FoldSummary, RecordFacts, Verdict
+from clm_core.domain.shadow_decisions import ShadowDecision
 from clm_core.domain.versions import ModelVersion
 from clm_core.domain.walk_forward import WalkForwardPlan
 from clm_core.evidence.soundness import Skill
@@ -90,3 +91,5 @@ class RetrainResult:
     verdict: Verdict
     metrics: Metrics
     report: TearSheetFiles
+    decision: ShadowDecision | None = None
+    """Decision taken at once on a refresh of the champion's recipe; None for any other version."""

@@ -131,6 +131,7 @@ def test_the_run_page_shows_the_verdict_and_the_equity_curve(result: RetrainResu
     assert run["state_type"] == "COMPLETED"
     assert run["name"].endswith(f": {result.verdict.decision.value.upper()}")
     assert run["state"]["message"].startswith(result.verdict.headline)
+    assert result.decision is None, "a first version refreshes nothing"
 
 
 def test_mlflow_the_run_page_and_the_tear_sheet_show_the_same_checks_in_the_same_order(

@@ -13,6 +13,7 @@ from shadow_worlds import ADA, DAYS, MakeVersion, World
 from sqlalchemy import Engine, text
 
 from clm_core.domain.actors import PROTECTION, Actor
+from clm_core.domain.alerts import AlertKind
 from clm_core.domain.shadow_decisions import PlaceOutcome, ShadowAction, ShadowDecision
 from clm_core.domain.versions import ModelVersion
 from clm_core.domain.vocabulary import ModelStatus
@@ -195,6 +196,38 @@ def test_a_refresh_that_passed_the_gate_is_promoted_at_once_where_the_policy_let
     if waits:
         assert world.decide(191, **rules)[refresh.version].action is EXPIRE
         assert world.status(refresh) is ModelStatus.RETIRED
+
+
+def test_a_refresh_is_decided_on_as_soon_as_its_retrain_has_ended(
+    world: World, of_recipe: Callable[[Sequence[ModelVersion], str], None]
+) -> None:
+    champion, refresh, other = world.register(5), world.register(10), world.register(11)
+    of_recipe([champion, refresh], "b" * 64)
+    clm = world.services(12, human_hold_days=0)
+    assert shadow_decisions.decide_on_refresh(clm, refresh) is None
+    world.promote(champion, 6)
+    assert shadow_decisions.decide_on_refresh(clm, other) is None
+    decision = shadow_decisions.decide_on_refresh(clm, refresh)
+    assert decision is not None
+    assert (decision.action, decision.waits_for) == (PROMOTE, "")
+    assert world.status(refresh) is ModelStatus.PRODUCTION
+    assert shadow_decisions.decide_on_refresh(clm, refresh) is None
+
+
+def test_a_promotion_earned_with_a_low_score_is_told_of_once(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shadow_decisions, "LOW_SCORE", 70.0)
+    version = world.register(10)
+    world.follow(version, world.foresight, 80)
+    assert world.decide(71, promotion="approval")[version.version].action is PROMOTE
+    assert world.decide(72)[version.version].waits_for == ""
+    label = f"{version.model_id}@{version.version}"
+    told = [each for each in world.services(72).alerts.newest(200) if each.subject == label]
+    [alert] = [each for each in told if each.kind is AlertKind.LOW_SCORE]
+    earned = f"{label} has earned its promotion with a promotion score of 62.80 of 100"
+    assert alert.message.startswith(earned)
+    assert "and waits: promotion = approval in the policy" in alert.message
 
 
 def test_a_refused_promotion_says_why_is_tried_again_daily_and_expires(world: World) -> None:

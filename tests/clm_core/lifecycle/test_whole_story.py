@@ -244,7 +244,8 @@ def test_a_version_is_shadowed_promoted_and_rolled_back_without_a_person(
     assert decision.figures.bars == days - 1
     story.require_serving(second, instead_of=first)
     delivery.deliver(services)
-    assert delivered(receiver) == [f"promoted, {MODEL}"]
+    promoted = [f"low score, {MODEL}@{second.version}", f"promoted, {MODEL}"]
+    assert delivered(receiver) == promoted
 
     watched = story.watch()
     while watched.protection.action is ProtectionAction.KEEP:
@@ -265,7 +266,7 @@ def test_a_version_is_shadowed_promoted_and_rolled_back_without_a_person(
     story.require_serving(first, instead_of=second)
 
     delivery.deliver(services)
-    assert delivered(receiver) == [f"promoted, {MODEL}", f"protection rolled back, {MODEL}"]
+    assert delivered(receiver) == [*promoted, f"protection rolled back, {MODEL}"]
 
     [asked] = watched.asked
     assert (asked.reply, asked.request.training.trigger_reason) == (

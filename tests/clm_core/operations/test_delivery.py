@@ -477,7 +477,7 @@ def through(clm: Services, url: str) -> None:
     assert result.last_error is None
 
 
-def test_pagerduty_opens_an_incident_for_a_condition_and_resolves_the_same_one(
+def test_pagerduty_opens_an_incident_for_a_condition_resolves_the_same_one_and_pages_no_information(
     clm: Services, listen: Callable[[], Listener], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Fields of the Events API v2: developer.pagerduty.com/docs/send-alert-event."""
@@ -489,6 +489,7 @@ def test_pagerduty_opens_an_incident_for_a_condition_and_resolves_the_same_one(
     clm.alerts.record(Alert(kind=AlertKind.MODEL_HALTED, subject="a_model_1h", message="hard stop", at=at))
     clm.alerts.end(AlertKind.MODEL_HALTED, "a_model_1h", at)
     clm.alerts.record(Alert(kind=AlertKind.JOB_FAILED, subject="a job", message="no bars", at=at))
+    clm.alerts.record(Alert(kind=AlertKind.LOW_SCORE, subject="a_model_1h@v1", message="47.55", at=at))
     through(clm, f"pagerduty://{key}@api/desk?region=eu")
     opened, resolved, happened = [request.body for request in pagerduty.requests]
     assert opened == {
