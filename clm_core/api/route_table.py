@@ -89,6 +89,9 @@ ROUTES = (
     _page("GET", "/login", pages.sign_in_form, Open.BROWSER),
     _page("POST", "/login", pages.sign_in, Open.BROWSER),
     _page("POST", "/logout", pages.sign_out, Open.BROWSER),
+    _page("GET", "/models/{model_id}", pages.model, Role.VIEWER),
+    _page("POST", "/models/{model_id}/versions/{version}/promote", pages.promote, Role.OPERATOR),
+    _page("POST", "/models/{model_id}/versions/{version}/refuse", pages.refuse, Role.OPERATOR),
     _page("GET", "/models/{model_id}/versions/{version}/report", pages.report, Role.VIEWER),
 )
 PAGES = frozenset(route.path for route in ROUTES if route.page)

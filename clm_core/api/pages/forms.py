@@ -4,10 +4,12 @@ import hmac
 import re
 import secrets
 from collections.abc import Callable
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 from urllib.parse import parse_qsl, urlsplit
 
 from fastapi import Depends, Request, Response
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel, ValidationError
 
 from clm_core.api.context import Counted
 from clm_core.api.pages.sessions import SESSION_LASTS, Session, Sessions
@@ -20,6 +22,7 @@ FORM_KEY = "form_key"
 AGAIN = "Open the page again and send the form from there."
 
 Fields = dict[str, str]
+Form = TypeVar("Form", bound=BaseModel)
 
 
 def _sessions(request: Request) -> Sessions:
@@ -93,6 +96,18 @@ def require_own_form(request: Request, fields: Fields, form_key: str) -> None:
     given = fields.get(FORM_KEY, "")
     if not form_key or not hmac.compare_digest(given.encode(), form_key.encode()):
         raise NotAllowed(f"The form is not of this session. {AGAIN}")
+
+
+def read_form(form: type[Form], fields: Fields) -> Form:
+    """Fields of a form as a record.
+
+    Raises:
+        RequestValidationError: a field is missing or invalid.
+    """
+    try:
+        return form.model_validate(fields)
+    except ValidationError as error:
+        raise RequestValidationError(error.errors(include_url=False)) from error
 
 
 def page_guards(role: Role, writes: bool) -> list[Any]:

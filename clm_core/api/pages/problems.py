@@ -33,12 +33,21 @@ def _page_of(request: Request, error: Exception, otherwise: Handler) -> Response
         case NotAuthenticated():
             return sign_in_first(request)
         case RequestValidationError():
-            return _problem(request, HTTPStatus.NOT_FOUND, "There is no such page.")
+            return _invalid(request, error)
         case CLMError():
             status = errors.status_of(error)
             detail = errors.ADVICE[status] if status >= HTTPStatus.INTERNAL_SERVER_ERROR else str(error)
             return _problem(request, status, detail, error)
     return _problem(request, HTTPStatus(otherwise(request, error).status_code), errors.ADVICE[503])
+
+
+def _invalid(request: Request, error: RequestValidationError) -> Response:
+    """Page about invalid fields of a form, or about an address without a page."""
+    if any(details["loc"][0] == "path" for details in error.errors()):
+        return _problem(request, HTTPStatus.NOT_FOUND, "There is no such page.")
+    listed = "; ".join(f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors())
+    detail = f"Go back, correct these and send the form again: {listed}."
+    return _problem(request, HTTPStatus.UNPROCESSABLE_ENTITY, detail)
 
 
 def _problem(request: Request, status: HTTPStatus, detail: str, error: Exception | None = None) -> Response:

@@ -1,10 +1,11 @@
 """Home page and pages of models for people, after signing in with a token."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from urllib.parse import quote
 
 from fastapi import Depends, Request, Response
 from fastapi.responses import FileResponse, HTMLResponse, RedirectResponse
+from pydantic import BaseModel, ConfigDict, Field
 
 from clm_core.api.context import Connected, Counted
 from clm_core.api.pages.forms import (
@@ -17,21 +18,45 @@ from clm_core.api.pages.forms import (
     end_session,
     first_cookie,
     new_nonce,
+    read_form,
     set_cookie,
 )
 from clm_core.api.pages.rendering import page
-from clm_core.api.pages.sessions import Sessions
+from clm_core.api.pages.sessions import Session, Sessions
 from clm_core.api.pages.surroundings import Surroundings
-from clm_core.api.parameters import LabelInPath, ModelIdInPath
+from clm_core.api.parameters import Label, LabelInPath, ModelIdInPath, Text
 from clm_core.api.routes import models
+from clm_core.domain import verdict_text
 from clm_core.domain.errors import NotAuthenticated
-from clm_core.operations.overview import read_overview
+from clm_core.domain.evaluations import CHECK_COLUMNS, ratio_cell
+from clm_core.domain.vocabulary import Role
+from clm_core.operations.overview import read_history, read_overview
 from clm_core.registry.server.pages import safe_target
 
 SIGN_IN_WITHIN_SECONDS = 3600
 """Validity of the form to sign in."""
 RUNS_SHOWN = 8
 ALERTS_SHOWN = 20
+
+
+class RefuseForm(BaseModel):
+    """Fields of the button to refuse a version."""
+
+    model_config = ConfigDict(frozen=True)
+
+    reason: Text = Field(min_length=1)
+
+
+class PromoteForm(BaseModel):
+    """Fields of the form to promote a version."""
+
+    model_config = ConfigDict(frozen=True)
+
+    reason: Text = ""
+    expected_champion: Label | Literal[""]
+    """Production version on the page; empty: none."""
+    request: str = Field(pattern=r"^[0-9a-f]{32}$")
+    """Name of the request: a form sent twice is carried out once."""
 
 
 def _surroundings(request: Request) -> Surroundings:
@@ -53,7 +78,60 @@ def home(request: Request, session: SignedIn, clm: Connected, beside: Beside) ->
         alerts=overview.alerts[:ALERTS_SHOWN],
         links=beside.links(),
         runs=beside.next_runs()[:RUNS_SHOWN],
+        **_deciding(session),
     )
+
+
+def model(
+    request: Request, model_id: ModelIdInPath, session: SignedIn, clm: Connected, beside: Beside
+) -> HTMLResponse:
+    """A model with challengers, the newest verdict, versions and time line."""
+    history = read_history(clm, model_id)
+    evaluation, verdict = history.judged or (None, None)
+    return page(
+        request,
+        "model.html",
+        session=session,
+        history=history,
+        model=history.overview,
+        evaluation=evaluation,
+        verdict=verdict,
+        skill=None if verdict is None else verdict.estimate_of("skill"),
+        check_columns=CHECK_COLUMNS,
+        check_rows=[] if verdict is None else verdict_text.check_rows(verdict),
+        ratio_cell=ratio_cell,
+        links=beside.links(),
+        **_deciding(session),
+    )
+
+
+def promote(
+    model_id: ModelIdInPath, version: LabelInPath, form: OwnForm, session: SignedIn, clm: Connected
+) -> Response:
+    """Promote a version that awaits a decision, as `POST /clm/promote` does without force."""
+    # imported here: the libraries of backtests
+    from clm_core.retraining import promoting
+
+    given = read_form(PromoteForm, form)
+    promoting.promote(
+        clm,
+        model_id,
+        version,
+        session.token.actor,
+        given.reason,
+        expected_champion=given.expected_champion or None,
+        key=f"{session.token.id}/page/{given.request}",
+    )
+    return RedirectResponse(f"/models/{model_id}", 303)
+
+
+def refuse(
+    model_id: ModelIdInPath, version: LabelInPath, form: OwnForm, session: SignedIn, clm: Connected
+) -> Response:
+    """Retire a version that awaits a decision, as `clm retire` does."""
+    given = read_form(RefuseForm, form)
+    clm.promotions.retire(model_id, version, session.token.actor, given.reason, clm.clock())
+    return RedirectResponse(f"/models/{model_id}", 303)
 
 
 def report(model_id: ModelIdInPath, version: LabelInPath, _: SignedIn, clm: Connected) -> FileResponse:
@@ -94,6 +172,11 @@ def sign_in_first(request: Request) -> Response:
     """Redirection of a request without a session to the form to sign in."""
     target = request.url.path if request.method == "GET" else "/"
     return RedirectResponse(f"/login?next={quote(_target(target), safe='')}", 303)
+
+
+def _deciding(session: Session) -> dict[str, Any]:
+    """Values of the forms to promote and refuse."""
+    return {"may_decide": session.token.role.includes(Role.OPERATOR), "new_request": new_nonce}
 
 
 def _sign_in_page(

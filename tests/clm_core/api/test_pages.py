@@ -3,6 +3,7 @@
 import html
 import re
 import shutil
+import uuid
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -20,10 +21,12 @@ from clm_core.api.auth import Open
 from clm_core.api.route_table import ROUTES, Route
 from clm_core.domain.api_settings import ApiSettings
 from clm_core.domain.tokens import Secret
-from clm_core.domain.vocabulary import Role
+from clm_core.domain.versions import ModelVersion
+from clm_core.domain.vocabulary import ModelStatus, Role
 from clm_core.services import Services
 
 MakeToken = Callable[..., str]
+MakeVersion = Callable[..., ModelVersion]
 SignIn = Callable[..., TestClient]
 EXAMPLES = {"model_id": "xgboost_nosuchthing_1h", "version": "v20200101_000000"}
 PAGES = [pytest.param(route, id=f"{route.method} {route.path}") for route in ROUTES if route.page]
@@ -205,6 +208,78 @@ def test_a_page_allows_no_script_and_nothing_from_elsewhere(sign_in: SignIn) -> 
         )
         assert "<script" not in page.text
         assert " style=" not in page.text
+
+
+def test_an_operator_promotes_once_with_the_champion_of_the_page_and_the_page_tells_why(
+    sign_in: SignIn, make_version: MakeVersion, model_id: str, wired: Services
+) -> None:
+    first, second = (make_version(model_id).version for _ in range(2))
+    browsing = sign_in(Role.OPERATOR)
+    address = f"/models/{model_id}"
+    form = form_of(browsing.get(address)) | {"reason": "<script>alert(1)</script>"}
+    promote = f"{address}/versions/{first}/promote"
+    answers = [browsing.post(promote, data=form, follow_redirects=False) for _ in range(2)]
+    assert [(each.status_code, each.headers["location"]) for each in answers] == [(303, address)] * 2
+    [done] = wired.ledger.promotions.committed(model_id)
+    assert (done.to_version, done.actor, done.expected) == (first, "ada", True)
+    page = browsing.get(address)
+    assert "<script" not in page.text
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page.text
+    # the form of the page before the promotion names another champion
+    stale = form | {"request": uuid.uuid4().hex}
+    refused = browsing.post(f"{address}/versions/{second}/promote", data=stale)
+    assert (refused.status_code, refused.headers["content-type"]) == (409, "text/html; charset=utf-8")
+    assert wired.ledger.promotions.champion(model_id) == first
+
+
+def test_an_operator_refuses_a_version_with_a_reason(
+    sign_in: SignIn, make_version: MakeVersion, model_id: str, wired: Services
+) -> None:
+    version = make_version(model_id).version
+    browsing = sign_in(Role.OPERATOR)
+    form = form_of(browsing.get(f"/models/{model_id}"))
+    address = f"/models/{model_id}/versions/{version}/refuse"
+    assert browsing.post(address, data=form | {"reason": ""}).status_code == 422
+    page = browsing.post(address, data=form | {"reason": "costs have doubled"})
+    assert wired.ledger.version(model_id, version).status is ModelStatus.RETIRED
+    assert re.search(r"Retired</b> v\d+_\d+\s.*ada</span>\s*<p class=\"small\">costs have doubled", page.text)
+
+
+def test_a_viewer_and_a_form_without_its_key_promote_nothing(
+    sign_in: SignIn, make_version: MakeVersion, model_id: str, wired: Services
+) -> None:
+    version = make_version(model_id).version
+    address = f"/models/{model_id}"
+    viewing, operating = sign_in(Role.VIEWER), sign_in(Role.OPERATOR)
+    form = form_of(operating.get(address)) | {"reason": "tested"}
+    assert "/promote" not in viewing.get(address).text
+    own = form | {"form_key": form_of(viewing.get(address))["form_key"]}
+    without = form | {"form_key": ""}
+    elsewhere = {"Origin": "https://evil.example"}
+    promote = f"{address}/versions/{version}/promote"
+    answers = [
+        viewing.post(promote, data=own),
+        operating.post(promote, data=without),
+        operating.post(promote, data=own),
+        operating.post(promote, data=form, headers=elsewhere),
+    ]
+    assert [each.status_code for each in answers] == [403] * 4
+    assert "ask an operator" in answers[0].text
+    assert wired.ledger.promotions.champion(model_id) is None
+
+
+def test_a_model_s_page_has_the_checks_and_the_versions_and_none_for_an_unknown_model(
+    sign_in: SignIn, make_version: MakeVersion, model_id: str
+) -> None:
+    version = make_version(model_id)
+    browsing = sign_in()
+    page = html.unescape(browsing.get(f"/models/{model_id}").text)
+    assert f"{version.version}" in page
+    for words in ("Sharpe ratio", "max drawdown", "\u2713 met", "Judged", "Trained", "Tear sheet"):
+        assert words in page
+    for unknown in ("/models/xgboost_unknown_1h", "/models/..%20x"):
+        missing = browsing.get(unknown)
+        assert (missing.status_code, "<h1>Not Found</h1>" in missing.text) == (404, True)
 
 
 def test_an_installation_without_models_says_what_to_do(

@@ -1,0 +1,133 @@
+"""Overview of all models, and the time line of one."""
+
+from collections.abc import Callable
+from datetime import datetime, timedelta
+
+import promoting
+import pytest
+from sqlalchemy import Engine, event
+
+from clm_core.domain.actors import Actor
+from clm_core.domain.alerts import Alert, AlertKind
+from clm_core.domain.errors import NotFound
+from clm_core.domain.overviews import ModelOverview, ServingState, TimelineKind
+from clm_core.domain.shadow_decisions import ShadowAction, ShadowDecision
+from clm_core.domain.versions import ModelVersion
+from clm_core.domain.vocabulary import Role
+from clm_core.operations.overview import read_history, read_overview
+from clm_core.services import Services
+
+MakeVersion = Callable[..., ModelVersion]
+ADA = Actor(name="ada", role=Role.OPERATOR)
+
+
+def decided(
+    services: Services, version: ModelVersion, action: ShadowAction, at: datetime, waits_for: str = ""
+) -> None:
+    decision = ShadowDecision(action=action, reasons=(), progress="5 of 60 days", waits_for=waits_for)
+    label = version.version
+    services.ledger.shadow_decisions.record(None, version.model_id, label, None, decision, at)
+
+
+def shown(services: Services, model_id: str) -> ModelOverview:
+    return next(each for each in read_overview(services).models if each.model_id == model_id)
+
+
+def promote(services: Services, version: ModelVersion, reason: str = "") -> None:
+    now = services.clock()
+    promoting.promote(services, version.model_id, version.version, ADA, reason, now)
+
+
+def test_the_state_follows_the_newest_change_of_production(
+    services: Services, make_version: MakeVersion, model_id: str
+) -> None:
+    version = make_version(model_id)
+    states = [shown(services, model_id).state]
+    promote(services, version)
+    states.append(shown(services, model_id).state)
+    services.promotions.halt(model_id, ADA, "exchange down", services.clock())
+    states.append(shown(services, model_id).state)
+    assert states == [ServingState.NOTHING, ServingState.SERVING, ServingState.HALTED]
+    change = shown(services, model_id).change
+    assert change is not None
+    assert change.reason == "exchange down"
+
+
+def test_a_promotion_that_waits_comes_first_with_its_obstacle(
+    services: Services, make_version: MakeVersion, model_id: str
+) -> None:
+    version = make_version(model_id)
+    before = read_overview(services)
+    decided(services, version, ShadowAction.PROMOTE, services.clock(), "promotion = approval in the policy")
+    overview = read_overview(services)
+    [challenger] = shown(services, model_id).challengers
+    assert challenger.waits_for == "promotion = approval in the policy"
+    assert overview.waiting == before.waiting + 1
+    names = [each.model_id for each in overview.models]
+    calm = [each.model_id for each in overview.models if each.state is ServingState.SERVING]
+    assert all(names.index(model_id) < names.index(each) for each in calm)
+
+
+def test_the_time_line_is_newest_first_and_repeats_no_decision(
+    services: Services, make_version: MakeVersion, model_id: str
+) -> None:
+    version = make_version(model_id)
+    began = services.clock()
+    for days in range(3):
+        decided(services, version, ShadowAction.CONTINUE, began + timedelta(days=days))
+    second = make_version(model_id)
+    promote(services, version, "proved")
+    services.promotions.retire(model_id, second.version, ADA, "older data", services.clock())
+    history = read_history(services, model_id)
+    kinds = [each.kind for each in history.timeline if each.version == version.version]
+    assert kinds.count(TimelineKind.SHADOW) == 1
+    assert set(kinds) == {
+        TimelineKind.TRAINED,
+        TimelineKind.JUDGED,
+        TimelineKind.SHADOW,
+        TimelineKind.PROMOTED,
+    }
+    moments = [each.at for each in history.timeline]
+    assert moments == sorted(moments, reverse=True)
+    assert [(each.by, each.text) for each in history.timeline if each.kind is TimelineKind.RETIRED] == [
+        ("ada", "older data")
+    ]
+    assert len(history.versions) == 2
+    assert history.judged is not None
+
+
+def test_a_history_has_the_alerts_about_the_model_and_its_versions_alone(
+    services: Services, make_version: MakeVersion, model_id: str
+) -> None:
+    version = make_version(model_id)
+    subjects = [model_id, f"{model_id}@{version.version}", f"{model_id}x"]
+    for subject in subjects:
+        now = services.clock()
+        services.alerts.record(Alert(kind=AlertKind.STALE_BARS, subject=subject, message="old", at=now))
+    assert [each.subject for each in read_history(services, model_id).alerts] == subjects[1::-1]
+    for subject in subjects:
+        services.alerts.end(AlertKind.STALE_BARS, subject, services.clock())
+    with pytest.raises(NotFound, match="There is no model nothing_1h"):
+        read_history(services, "nothing_1h")
+
+
+def test_more_models_take_no_more_queries(
+    services: Services, make_version: MakeVersion, model_id: str
+) -> None:
+    def queries() -> int:
+        count = 0
+
+        def counted(*_: object) -> None:
+            nonlocal count
+            count += 1
+
+        event.listen(Engine, "before_cursor_execute", counted)
+        read_overview(services)
+        event.remove(Engine, "before_cursor_execute", counted)
+        return count
+
+    before = queries()
+    for letter in "abc":
+        version = make_version(model_id.replace("usd_", f"usd{letter}_"))
+        decided(services, version, ShadowAction.CONTINUE, services.clock())
+    assert queries() == before < 20
