@@ -48,8 +48,10 @@ def policy(
     budget = "none" if levels.fleet_budget is None else f"{levels.fleet_budget:g}"
     table.add_row("fleet budget", budget)
     table.add_row("bind as they stand", ", ".join(as_they_stand) or "none")
-    for name, value in lifecycle.model_dump().items():
+    for name, value in lifecycle.model_dump(exclude={"allocation"}).items():
         table.add_row(f"lifecycle.{name}", value if isinstance(value, str) else f"{value:g}")
+    for name, value in lifecycle.allocation.model_dump().items():
+        table.add_row(f"lifecycle.allocation.{name}", value if isinstance(value, str) else f"{value:g}")
     console.print(table)
     if levels.evidence is None:
         from clm_core.decisions.gate import THRESHOLDS_ALONE

@@ -385,7 +385,15 @@ def _read(text: str, origin: str) -> PolicyDocument:
 
 
 def _merged(layers: list[dict[str, Any]]) -> dict[str, Any]:
-    return {name: value for layer in layers for name, value in layer.items()}
+    """Later layers over earlier ones, tables within a layer likewise."""
+    merged: dict[str, Any] = {}
+    for name, value in (item for layer in layers for item in layer.items()):
+        before = merged.get(name)
+        if isinstance(before, dict) and isinstance(value, dict):
+            merged[name] = _merged([before, value])
+        else:
+            merged[name] = value
+    return merged
 
 
 def _validated(model: type[M], values: Mapping[str, Any], subject: str) -> M:

@@ -4,6 +4,8 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from clm_core.decisions.allocation_rules import AllocationRules
+
 Switch = Literal["auto", "approval", "off"]
 """`auto`: the pass promotes; `approval`: the pass says that a person has to promote; `off`: people alone
 promote, the default of a policy without evidence."""
@@ -32,6 +34,8 @@ class LifecycleRules(BaseModel):
     """Days until an undecided shadow expires."""
     human_hold_days: float = Field(default=7.0, ge=0, le=3650)
     """Days during which the pass promotes nothing after a person's promotion, rollback or confirmation."""
+    allocation: AllocationRules = AllocationRules()
+    """Division of the capital between the production version and candidates, where a person started one."""
 
     @model_validator(mode="after")
     def _expires_after_confirming(self) -> Self:

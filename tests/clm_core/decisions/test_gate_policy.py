@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from clm_core.decisions.allocation_rules import AllocationRules
 from clm_core.decisions.gate_policy import (
     ALTERNATIVES,
     STORE_KEYS,
@@ -182,12 +183,20 @@ def test_the_rules_of_shadows_are_merged_as_the_levels_and_change_no_digest(tmp_
     file = tmp_path / "policy.toml"
     file.write_text(
         OWN + "[markets.BTCUSDT.lifecycle]\nmax_days = 90\n"
-        "[models.nhits_btcusdt_1h.lifecycle]\nrefresh = 'approval'\n"
+        "[markets.BTCUSDT.lifecycle.allocation]\nfloor = 0.1\n"
+        "[models.nhits_btcusdt_1h.lifecycle]\nrefresh = 'approval'\nallocation.observed = 'fills'\n"
     )
     document = load_document(file)
     assert document.lifecycle("any model", "ETHUSDT") == LifecycleRules()
-    assert document.lifecycle("xgboost_btcusdt_1h", "BTCUSDT") == LifecycleRules(max_days=90)
-    by_thresholds = LifecycleRules(promotion="off", refresh="approval", max_days=90)
+    assert document.lifecycle("xgboost_btcusdt_1h", "BTCUSDT") == LifecycleRules(
+        max_days=90, allocation=AllocationRules(floor=0.1)
+    )
+    by_thresholds = LifecycleRules(
+        promotion="off",
+        refresh="approval",
+        max_days=90,
+        allocation=AllocationRules(floor=0.1, observed="fills"),
+    )
     assert document.lifecycle("nhits_btcusdt_1h", "BTCUSDT") == by_thresholds
     before = load_document().policy("any model", "ETHUSDT")
     assert document.policy("any model", "ETHUSDT").digest == before.digest
@@ -199,8 +208,10 @@ def test_the_rules_of_shadows_are_merged_as_the_levels_and_change_no_digest(tmp_
         ("promotion = 'sometimes'", "promotion: Input should be 'auto', 'approval' or 'off'"),
         ("max_days = 30", "every shadow would expire before it confirms"),
         ("yearly_eror = 0.05", "yearly_eror: Extra inputs are not permitted"),
+        ("allocation.floor = 0.4", "allocation: .*weights of 0.3 and 0.7, which are not between floor = 0.4"),
+        ("allocation = 'even'", "allocation: Input should be a valid dictionary"),
     ],
-    ids=["unknown word", "expires too early", "misspelt"],
+    ids=["unknown word", "expires too early", "misspelt", "weights at the start", "no table"],
 )
 def test_invalid_rules_of_shadows_are_named_on_loading(levels: str, message: str, tmp_path: Path) -> None:
     file = tmp_path / "policy.toml"
