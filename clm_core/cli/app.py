@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.text import Text
 
 from clm_core.cli import (
+    ab,
     audit,
     configuration,
     data,
@@ -69,6 +70,7 @@ app.add_typer(stack.app)
 app.add_typer(maintenance.app)
 app.add_typer(watch.app)
 app.add_typer(shadow.app)
+app.add_typer(ab.app, name="ab")
 
 DEMO_DAYS = 840
 

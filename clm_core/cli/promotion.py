@@ -39,7 +39,7 @@ def promote_version(
     from clm_core.retraining.promoting import promote
     from clm_core.services import open_services
 
-    model_id, label = _parts(version)
+    model_id, label = parts_of(version)
     with open_services(settings_for_promotion()) as services:
         change = promote(
             services, model_id, label, this_user(), reason, expected_champion=_expected(expect), force=force
@@ -96,7 +96,7 @@ def switch_hard_stop(
 
     from clm_core.services import open_services
 
-    model_id, label = _parts(version)
+    model_id, label = parts_of(version)
     if not reason.strip():
         raise typer.BadParameter("a version without a hard stop needs a reason for the audit: --reason")
     with open_services(settings_for_change()) as services:
@@ -129,7 +129,7 @@ def retire(version: Named, reason: Reason = "") -> None:
     """Retire a version that is not in production."""
     from clm_core.services import open_services
 
-    model_id, label = _parts(version)
+    model_id, label = parts_of(version)
     with open_services(settings_for_change()) as services:
         services.promotions.retire(model_id, label, this_user(), reason, services.clock())
     typer.echo(f"{model_id} {label} is retired.")
@@ -162,7 +162,7 @@ def reconcile(
     _print(changes, as_json)
 
 
-def _parts(version: str) -> tuple[str, str]:
+def parts_of(version: str) -> tuple[str, str]:
     model_id, separator, label = version.rpartition("@")
     if not (model_id and separator and label):
         raise typer.BadParameter(f"{version!r} is not MODEL@VERSION, see `clm models`")

@@ -4,9 +4,7 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-Observed = Literal["paper", "fills"]
-"""`paper`: every arm's return is known on every bar, and Hedge sets the weights; `fills`: only the return of
-the arm traded on a bar is known, and Thompson sampling sets the weights."""
+from clm_core.domain.allocations import Observed
 
 
 class AllocationRules(BaseModel):

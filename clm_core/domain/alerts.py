@@ -30,6 +30,8 @@ class AlertKind(StrEnum):
     """The protection took a version out of production and put the version before back."""
     ROLLBACK_TARGET_UNUSABLE = "rollback_target_unusable"
     """The version that a rollback would put back cannot serve."""
+    SPLIT_DIFFERS = "split_differs"
+    """The bars traded by the arms of an allocation differ from the weights."""
     BUNDLE_REFUSED = "bundle_refused"
     """The files of a version in MLflow differ from the registered files."""
     FORCED_EXPIRED = "forced_expired"

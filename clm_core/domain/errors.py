@@ -51,6 +51,7 @@ CLMError                        the root
 ├── NotAllowed                  the role does not permit the action
 ├── NotRetrained                a request to retrain was rejected or coalesced
 ├── PromotionRefused            a version may not become the production version
+├── AllocationRefused           a version may not take part in an allocation
 ├── ConflictError               a concurrent change came first
 ├── TooManyRequests             the limit of requests a minute is exceeded
 ├── KeyReused                   an idempotency key belongs to a different request
@@ -312,6 +313,10 @@ class PromotionRefused(CLMError):
     def __init__(self, model_id: str, version: str, reasons: Sequence[str], advice: str) -> None:
         self.reasons = tuple(reasons)
         super().__init__(f"{model_id} {version} may not serve: {'; '.join(reasons)}. {advice}")
+
+
+class AllocationRefused(CLMError):
+    """A version may not share the capital of a model, or the weights cannot be kept; says what to do."""
 
 
 class ConflictError(CLMError):

@@ -6,6 +6,7 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict
 
+from clm_core.domain.allocations import AllocationState, ArmWeight
 from clm_core.domain.candidates import StrategyCandidate
 from clm_core.domain.evaluations import Decision
 from clm_core.domain.vocabulary import ModelType, TriggerReason
@@ -18,6 +19,7 @@ class EventType(StrEnum):
     MODEL_PROMOTED = "clm.model_promoted"
     MODEL_ROLLBACK = "clm.model_rollback"
     MODEL_HALTED = "clm.model_halted"
+    ALLOCATION_CHANGED = "clm.allocation_changed"
     STRATEGY_CANDIDATE_CREATED = "clm.strategy_candidate_created"
     AUDIT_ANCHORED = "clm.audit_anchored"
 
@@ -100,6 +102,21 @@ class ProductionHalted(BaseModel):
     reason: str
 
 
+class AllocationChanged(BaseModel):
+    """An allocation was started or ended, or its weights changed: traders ask for the weights in force."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    allocation_id: int
+    model_id: str
+    state: AllocationState
+    """`running`; after the end `production`, or `halted`."""
+    arms: tuple[ArmWeight, ...]
+    """Weights recorded last, the former production version first."""
+    actor: str
+    reason: str
+
+
 class AuditAnchored(BaseModel):
     """Newest entry of the audit at a time: a receiver that keeps the anchors can prove later changes."""
 
@@ -120,6 +137,7 @@ Happening = (
     | ModelEvaluated
     | ProductionChanged
     | ProductionHalted
+    | AllocationChanged
     | StrategyCandidate
     | AuditAnchored
 )

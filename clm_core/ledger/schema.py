@@ -18,6 +18,10 @@ APPEND_ONLY = (
     "shadow_decisions",
     "shadow_positions",
     "hard_stop_exemptions",
+    "allocations",
+    "allocation_weights",
+    "allocation_ends",
+    "allocation_served",
 )
 _RIGHTS = text("""
 SELECT what || ' on ' || relname FROM pg_class, unnest(ARRAY['UPDATE', 'DELETE', 'TRUNCATE']) what

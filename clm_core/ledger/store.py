@@ -9,6 +9,7 @@ from sqlalchemy import Engine, text
 from clm_core.domain.events import AuditAnchored, EventType
 from clm_core.domain.versions import Lineage
 from clm_core.ledger import audit_log, counts, events
+from clm_core.ledger.allocations import AllocationStore
 from clm_core.ledger.candidates import CandidateStore
 from clm_core.ledger.clock import read_clock
 from clm_core.ledger.counts import Counts
@@ -51,6 +52,7 @@ class Ledger(JobStore, VersionStore, EvaluationStore):
         self.shadows = ShadowStore(engine)
         self.shadow_decisions = ShadowDecisionStore(engine)
         self.exemptions = ExemptionStore(engine)
+        self.allocations = AllocationStore(engine)
         self.market_costs = MarketCostStore(engine)
         self.tokens = TokenStore(engine)
         self.replies = ReplyStore(engine)

@@ -28,6 +28,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
+from clm_core.domain.allocations import AllocationEnd
 from clm_core.domain.deliveries import StreamName
 from clm_core.domain.events import EventType
 from clm_core.domain.promotions import PromotionKind, PromotionState
@@ -444,6 +445,66 @@ class ShadowDecisionRow(Base):
     version: Mapped[str]
     champion: Mapped[str | None]
     decision: Mapped[dict[str, Any]] = mapped_column(JSONB)
+    at: Mapped[datetime]
+
+
+class AllocationRow(Base):
+    """Start of an `AllocationRun`. Append-only."""
+
+    __tablename__ = "allocations"
+    __table_args__ = (
+        CheckConstraint("cardinality(arms) >= 2", name="arms"),
+        CheckConstraint("observed IN ('paper', 'fills')", name="observed"),
+        Index(None, "model_id", "id"),
+    )
+
+    id: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
+    model_id: Mapped[str]
+    arms: Mapped[list[str]] = mapped_column(ARRAY(Text))
+    """Version labels, the production version first; foreign keys cannot refer from an array."""
+    observed: Mapped[str]
+    started_at: Mapped[datetime]
+    started_by: Mapped[str]
+    reason: Mapped[str]
+    forced: Mapped[bool]
+
+
+class AllocationWeightsRow(Base):
+    """A `RecordedWeights`. Append-only."""
+
+    __tablename__ = "allocation_weights"
+    __table_args__ = (Index(None, "allocation_id", "id"),)
+
+    id: Mapped[int] = mapped_column(BigInteger, Identity(always=True), primary_key=True)
+    allocation_id: Mapped[int] = mapped_column(ForeignKey("allocations.id"))
+    at: Mapped[datetime]
+    arms: Mapped[list[dict[str, Any]]] = mapped_column(JSONB)
+    reasons: Mapped[list[str]] = mapped_column(ARRAY(Text))
+
+
+class AllocationEndRow(Base):
+    """End of an `AllocationRun`; an allocation without one is running. Append-only."""
+
+    __tablename__ = "allocation_ends"
+    __table_args__ = (_one_of(AllocationEnd, "outcome"), CheckConstraint("reason <> ''", name="reason"))
+
+    allocation_id: Mapped[int] = mapped_column(ForeignKey("allocations.id"), primary_key=True)
+    outcome: Mapped[str]
+    at: Mapped[datetime]
+    actor: Mapped[str]
+    reason: Mapped[str]
+
+
+class AllocationServedRow(Base):
+    """Arm that a trader says to have traded after a bar. Append-only."""
+
+    __tablename__ = "allocation_served"
+
+    allocation_id: Mapped[int] = mapped_column(ForeignKey("allocations.id"), primary_key=True)
+    bar_time: Mapped[datetime] = mapped_column(primary_key=True)
+    """Open time of the bar."""
+    version: Mapped[str]
+    reported_by: Mapped[str]
     at: Mapped[datetime]
 
 

@@ -37,6 +37,7 @@ from clm_core.domain.shadow_decisions import ShadowDecision
 from clm_core.domain.shadows import EMPTY, ShadowRecord
 from clm_core.domain.versions import ModelVersion
 from clm_core.domain.vocabulary import ModelStatus
+from clm_core.lifecycle.allocation import AllocationStep
 from clm_core.market.bars import Bars, Floats
 from clm_core.market.panel import Panel
 from clm_core.market.timeframes import Timeframe
@@ -99,6 +100,8 @@ class ShadowReport(PassReport):
     """
 
     versions: tuple[ShadowedVersion, ...]
+    allocations: tuple[AllocationStep, ...] = ()
+    """Running allocations after the pass, and those that ended."""
 
     @property
     def headline(self) -> str:
@@ -132,7 +135,7 @@ class ShadowReport(PassReport):
     def summary_lines(self) -> list[str]:
         """Evidence for each version, then the problems."""
         lines = (f"{each.model_id} {each.version}: {'; '.join(_clauses(each))}." for each in self.versions)
-        return [*lines, *self.problems]
+        return [*lines, *(each.sentence for each in self.allocations), *self.problems]
 
 
 @dataclass(frozen=True, eq=False)

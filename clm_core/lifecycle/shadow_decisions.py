@@ -31,7 +31,7 @@ from clm_core.domain.shadow_decisions import (
 from clm_core.domain.versions import ModelVersion
 from clm_core.domain.vocabulary import ModelStatus
 from clm_core.evidence.track_record import TrackRecord, track_record
-from clm_core.lifecycle import shadow
+from clm_core.lifecycle import allocation, shadow
 from clm_core.lifecycle.shadow import ShadowReport
 from clm_core.market.timeframes import Timeframe
 from clm_core.operations.passes import attempt, report_problems
@@ -106,12 +106,21 @@ def run(
     if model_id is None:
         for part, its_problems in problems.items():
             report_problems(services, f"shadow-decisions-{part}", "clm shadow", its_problems)
+    allocations, unmoved = allocation.update_all(services, model_id, timeframe)
+    if model_id is None:
+        for each in Timeframe if timeframe is None else (timeframe,):
+            report_problems(services, f"allocation-{each}", "clm shadow", unmoved.get(each, []))
     decided = tuple(
         each.model_copy(update={"decision": decisions.get((each.model_id, each.version))})
         for each in report.versions
     )
-    failed = [problem for each in problems.values() for problem in each]
-    return report.model_copy(update={"versions": decided, "problems": (*report.problems, *failed)})
+    failed = [problem for each in (*problems.values(), *unmoved.values()) for problem in each]
+    changes = {
+        "versions": decided,
+        "problems": (*report.problems, *failed),
+        "allocations": tuple(allocations),
+    }
+    return report.model_copy(update=changes)
 
 
 def decide_all(

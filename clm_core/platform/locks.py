@@ -27,6 +27,8 @@ class AdvisoryLock(IntEnum):
     """Record of the costs of a market; the second number is a hash of the symbol."""
     SHADOW_PLACES = 0x434C4D0D
     """Place of a recipe under shadow testing; the second number is a hash of the model id."""
+    ALLOCATION = 0x434C4D0E
+    """Start, weights or end of an allocation; the second number is a hash of the model id."""
     MLFLOW_TABLES = 0x434C4D0B
     """Creation and migration of MLflow's tables, in MLflow's database."""
     HOME = 0x434C4D09

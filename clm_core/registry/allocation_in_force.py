@@ -1,0 +1,78 @@
+"""Weights in force for the versions of a model, asked at any moment between two passes.
+
+A promotion, a retirement or a halt takes effect at once: the recorded weights of an allocation are in force
+only while its production version serves and its candidates are followed.
+"""
+
+from clm_core.domain.allocations import (
+    AllocationInForce,
+    AllocationRun,
+    AllocationState,
+    ArmWeight,
+    RecordedWeights,
+    weights_of_bar,
+)
+from clm_core.domain.errors import NotFound
+from clm_core.domain.promotions import Promotion, halted
+from clm_core.domain.vocabulary import ModelStatus
+from clm_core.ledger.store import Ledger
+
+TAKING_PART = (ModelStatus.CANDIDATE, ModelStatus.SHADOW)
+"""Statuses of a candidate that takes part."""
+
+
+def allocation_in_force(ledger: Ledger, model_id: str) -> AllocationInForce:
+    """
+    Raises:
+        NotFound: the model does not exist, or has no production version without being halted.
+    """
+    if not ledger.versions(model_id=model_id, limit=1):
+        raise NotFound(f"There is no model {model_id}. `clm models` lists the models.")
+    history = ledger.promotions.committed(model_id)
+    halt = halted(history)
+    run = ledger.allocations.running(model_id)
+    if halt is not None:
+        return _halted(model_id, halt, run)
+    champion = history[-1].to_version if history else None
+    if champion is None:
+        raise NotFound(f"{model_id} has no production version: `clm promote` promotes a version.")
+    if run is None or run.champion != champion:
+        alone = (ArmWeight(version=champion, weight=1.0),)
+        return AllocationInForce(
+            model_id=model_id, state=AllocationState.PRODUCTION, arms=alone, since=history[-1].at
+        )
+    recorded = tuple(ledger.allocations.weights(run))
+    statuses = [ledger.version(model_id, label).status for label in run.arms]
+    arms = _followed(recorded[-1], statuses)
+    return AllocationInForce(
+        model_id=model_id,
+        state=AllocationState.RUNNING,
+        arms=_weighted(recorded, arms),
+        since=recorded[-1].at,
+        reasons=recorded[-1].reasons,
+        run=run,
+        recorded=recorded,
+    )
+
+
+def _halted(model_id: str, halt: Promotion, run: AllocationRun | None) -> AllocationInForce:
+    labels = () if run is None else run.arms
+    arms = tuple(ArmWeight(version=label, weight=0.0, out="the model is halted") for label in labels)
+    reason = f"halted by {halt.actor}: {halt.reason}"
+    return AllocationInForce(
+        model_id=model_id, state=AllocationState.HALTED, arms=arms, since=halt.at, reasons=(reason,)
+    )
+
+
+def _followed(newest: RecordedWeights, statuses: list[ModelStatus]) -> tuple[ArmWeight, ...]:
+    """Arms with the reason why a candidate that nobody follows any more is out."""
+    arms = list(newest.arms)
+    for number, status in enumerate(statuses):
+        if number and status not in TAKING_PART and not arms[number].out:
+            arms[number] = arms[number].model_copy(update={"out": f"the version is {status}"})
+    return tuple(arms)
+
+
+def _weighted(recorded: tuple[RecordedWeights, ...], arms: tuple[ArmWeight, ...]) -> tuple[ArmWeight, ...]:
+    weights = weights_of_bar(recorded, arms, recorded[-1].at)
+    return tuple(arm.model_copy(update={"weight": w}) for arm, w in zip(arms, weights, strict=True))
