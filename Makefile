@@ -51,6 +51,7 @@ lint: $(VENV)/.dev    ## ruff, strict mypy, import contracts
 bench: .venv-bench/.ready ## measure against peers, write benchmarks/RESULTS.md and docs/reference/recipes.md
 	.venv-bench/bin/python -m benchmarks.run
 	.venv-bench/bin/python -m benchmarks.gate
+	.venv-bench/bin/python -m benchmarks.allocation
 	.venv-bench/bin/python -m benchmarks.recipes --all
 
 lock: $(VENV)/.uv     ## resolve the constraints anew, with hashes; UPGRADE=1 takes the newest versions

@@ -6,6 +6,8 @@
             served = load("xgboost_btcusd_1h", registry=registry, ledger=ledger)
         trade(served.positions(bars))
 
+`load_allocation` loads all versions that share the capital of a model, with their weights.
+
 Only the bundle is read, and no part of the bundle is parsed before verification. Files beside the bundle in
 MLflow, such as serving code, are never run here; a changed file is refused all the same, since
 `mlflow.pyfunc` would run the file.
@@ -23,9 +25,13 @@ import logging
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from clm_core.domain.actors import SYSTEM
+from clm_core.domain.allocations import AllocationInForce, AllocationState
 from clm_core.domain.errors import BundleCorrupt, ConflictError, ModelHalted, NotFound, PreflightFailed
 from clm_core.domain.execution import FIXED_UNITS, ExecutionRules
 from clm_core.domain.promotions import Promotion, halted
@@ -38,10 +44,12 @@ from clm_core.market import own_features
 from clm_core.market.bars import Bars, Floats
 from clm_core.market.series import KnownSeries, require_series, with_series
 from clm_core.market.series_reading import series_of_tables
+from clm_core.market.timeframes import Timeframe
 from clm_core.models import golden
 from clm_core.models.bundle import load_bundle, read_card
 from clm_core.models.contract import Model, require_bars_needed
 from clm_core.models.sizing import execution_of
+from clm_core.registry.allocation_in_force import allocation_in_force, arm_for_bar
 from clm_core.registry.bundle_checks import NO_SKILL, BundleChecks, checks_of
 from clm_core.registry.mlflow_registry import MLflowRegistry
 from clm_core.registry.serving_rights import (
@@ -194,6 +202,101 @@ def load(
             stored.checks.skill,
         )
     )
+
+
+@dataclass(frozen=True, eq=False)
+class ServedAllocation:
+    """Loaded versions that share the capital of a model, with the weights at the time of loading."""
+
+    model_id: str
+    allocation: AllocationInForce
+    """Weights in force at the time of loading."""
+    arms: Mapping[str, Served] = field(repr=False)
+    """Loaded versions by label, without those that are out."""
+    bar: timedelta
+    """Length of a bar."""
+    ledger: Ledger = field(repr=False)
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """Share of the capital of each version, 0..1, by label; the sum is 1, or less while capital may not
+        be taken over yet."""
+        return {arm.version: arm.weight for arm in self.allocation.arms}
+
+    @property
+    def bars_needed(self) -> int | None:
+        """Number of closed bars that every loaded version needs; None if a version states none."""
+        needed = [served.bars_needed for served in self.arms.values()]
+        return None if None in needed else max((each for each in needed if each is not None), default=None)
+
+    def positions(
+        self, bars: Bars, series: "Mapping[str, pd.DataFrame | KnownSeries] | None" = None
+    ) -> Floats:
+        """Positions of all versions blended by weight, shape (n_bars,), in [-1, 1]: a split of capital.
+
+        The weights in force apply to every bar. Versions with unlike rules of execution (`Served.execution`)
+        cannot be traded as one position: trade `weights` times the positions of each instead.
+
+        Raises:
+            See `Served.positions`.
+        """
+        blended = np.zeros(len(bars))
+        for label, served in self.arms.items():
+            blended = blended + self.weights[label] * served.positions(bars, series)
+        return blended
+
+    def arm(self, bar_open: datetime) -> Served | None:
+        """Version that trades the whole position after a bar: one arm a bar instead of a split of capital.
+
+        The same bar has the same arm in every process, by the weights recorded at the close of the bar. None:
+        hold no position.
+
+        Args:
+            bar_open: open time of the bar, with a time zone.
+        """
+        label = arm_for_bar(self.allocation, bar_open, self.bar)
+        return None if label is None else self.arms[label]
+
+    def changed(self) -> bool:
+        """True if the weights or the versions in force are others by now, or the model is halted.
+
+        Raises:
+            sqlalchemy.exc.OperationalError: the ledger does not answer; the loaded versions go on answering.
+        """
+        try:
+            return allocation_in_force(self.ledger, self.model_id) != self.allocation
+        except NotFound:
+            return True
+
+
+def load_allocation(model_id: str, *, registry: MLflowRegistry, ledger: Ledger) -> ServedAllocation:
+    """Load every version that shares the capital of a model, each verified and tested as by `load`.
+
+    Without a running allocation the production version has weight 1.
+
+    Raises:
+        ModelHalted: the model is halted; hold no position.
+        ConflictError: the production version changes at the moment; try again.
+        See also `load`.
+    """
+    allocation = allocation_in_force(ledger, model_id)
+    if allocation.state is AllocationState.HALTED:
+        _require_not_halted(ledger, model_id)
+        # a version was put back in the meantime
+        return load_allocation(model_id, registry=registry, ledger=ledger)
+    champion = allocation.arms[0].version
+    version = ledger.version(model_id, champion)
+    production = load(model_id, registry=registry, ledger=ledger)
+    if production.mlflow_version != version.mlflow_version:
+        raise ConflictError(
+            f"The production version of {model_id} changes at the moment: load the allocation again."
+        )
+    arms = {} if allocation.arms[0].out else {champion: production}
+    for arm in allocation.arms[1:]:
+        if not arm.out:
+            arms[arm.version] = load(model_id, arm.version, registry=registry, ledger=ledger)
+    bar = timedelta(seconds=Timeframe(version.timeframe).seconds)
+    return ServedAllocation(model_id, allocation, arms, bar, ledger)
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,6 +10,7 @@ from pydantic import BaseModel
 
 from clm_core.api.auth import Access, Open
 from clm_core.api.routes import (
+    allocation,
     audit,
     documentation,
     events,
@@ -21,6 +22,7 @@ from clm_core.api.routes import (
     tokens,
     webhooks,
 )
+from clm_core.domain.allocations import AllocationRun
 from clm_core.domain.promotions import Promotion
 from clm_core.domain.vocabulary import Role
 
@@ -74,6 +76,17 @@ ROUTES = (
     Route("POST", "/clm/promote", promotion.promote, Role.OPERATOR, answer=Promotion),
     Route("POST", "/clm/rollback", promotion.rollback, Role.OPERATOR, answer=Promotion),
     Route("POST", "/clm/halt", promotion.halt, Role.OPERATOR, answer=Promotion),
+    Route("GET", "/clm/allocation/{model_id}", allocation.weights, Role.VIEWER),
+    Route(
+        "POST",
+        "/clm/allocation/{model_id}",
+        allocation.start,
+        Role.OPERATOR,
+        status=201,
+        answer=AllocationRun,
+    ),
+    Route("DELETE", "/clm/allocation/{model_id}", allocation.stop, Role.OPERATOR),
+    Route("POST", "/clm/allocation/{model_id}/served", allocation.report_served, Role.OPERATOR),
     Route("GET", "/clm/audit", audit.export_audit, Role.ADMIN),
     Route("GET", "/clm/tokens", tokens.list_tokens, Role.ADMIN),
     Route("POST", "/clm/tokens", tokens.create_token, Role.ADMIN, status=201),

@@ -168,7 +168,12 @@ def arm_of_bar(model_id: str, experiment: int, bar_open: datetime, weights: Sequ
     Args:
         bar_open: open time of the bar after whose close the position is taken.
         weights: weights of the arms in force, 0..1.
+
+    Raises:
+        ValueError: the time has no time zone.
     """
+    if bar_open.tzinfo is None:
+        raise ValueError(f"{bar_open} has no time zone: give the open time of the bar in UTC")
     key = f"{model_id}|{experiment}|{bar_open.astimezone(UTC).isoformat()}"
     uniform = int.from_bytes(hashlib.sha256(key.encode()).digest()[:8]) / 2.0**64
     arm = int(np.searchsorted(np.cumsum(weights), uniform, side="right"))

@@ -58,7 +58,7 @@ class AllocationStore:
         now: datetime,
         forced: bool = False,
     ) -> AllocationRun:
-        """Start an allocation.
+        """Start an allocation; a repetition of the start is answered with the running allocation.
 
         Args:
             arms: weights at the start, the production version first.
@@ -78,6 +78,8 @@ class AllocationStore:
         with self._engine.begin() as connection:
             _lock(connection, model_id)
             running = _running(connection, model_id)
+            if running is not None and _repeats(row, running):
+                return running
             if running is not None:
                 raise ConflictError(
                     f"{model_id} has a running allocation, of {' and '.join(running.arms)}: end it with "
@@ -202,6 +204,12 @@ def _running(connection: Connection, model_id: str) -> AllocationRun | None:
     query = _RUNS.where(_ALLOCATIONS.c.model_id == model_id, _ENDS.c.allocation_id.is_(None))
     row = connection.execute(query).mappings().one_or_none()
     return None if row is None else _run(row)
+
+
+def _repeats(row: Mapping[str, Any], running: AllocationRun) -> bool:
+    """True for a request sent again after a lost answer."""
+    same = ("observed", "started_by", "reason", "forced")
+    return list(running.arms) == row["arms"] and all(getattr(running, name) == row[name] for name in same)
 
 
 def _newest_weights(connection: Connection, run: AllocationRun) -> RecordedWeights:

@@ -118,6 +118,8 @@ def start(
 def stop(services: Services, model_id: str, actor: Actor, reason: str) -> AllocationRun:
     """End the running allocation of a model: the production version has the whole capital.
 
+    A repetition of the end is answered with the ended allocation.
+
     Raises:
         NotFound: no allocation of the model is running.
         NotAllowed: the actor's role does not permit the end.
@@ -125,6 +127,9 @@ def stop(services: Services, model_id: str, actor: Actor, reason: str) -> Alloca
     authorise(actor, False, reason)
     run = services.ledger.allocations.running(model_id)
     if run is None:
+        newest = services.ledger.allocations.history(model_id, limit=1)
+        if newest and (newest[0].ended_by, newest[0].end_reason) == (actor.name, reason):
+            return newest[0]
         raise NotFound(f"No allocation of {model_id} is running: `clm ab start` starts one.")
     return services.ledger.allocations.end(run, AllocationEnd.STOPPED, reason, actor, services.clock())
 

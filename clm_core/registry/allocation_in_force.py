@@ -4,6 +4,9 @@ A promotion, a retirement or a halt takes effect at once: the recorded weights o
 only while its production version serves and its candidates are followed.
 """
 
+from datetime import datetime, timedelta
+
+from clm_core.decisions.allocation import arm_of_bar
 from clm_core.domain.allocations import (
     AllocationInForce,
     AllocationRun,
@@ -53,6 +56,25 @@ def allocation_in_force(ledger: Ledger, model_id: str) -> AllocationInForce:
         run=run,
         recorded=recorded,
     )
+
+
+def arm_for_bar(allocation: AllocationInForce, bar_open: datetime, bar: timedelta) -> str | None:
+    """Version that trades the position after a bar, the same in every process; None: hold no position.
+
+    The weights are those recorded by the close of the bar, so that the answer does not depend on the moment
+    of the question, except that an arm that is out by now trades no bar.
+
+    Args:
+        bar_open: open time of the bar.
+        bar: length of the bar.
+    """
+    if allocation.state is AllocationState.HALTED:
+        return None
+    if allocation.run is None:
+        return allocation.arms[0].version
+    weights = weights_of_bar(allocation.recorded, allocation.arms, bar_open + bar)
+    number = arm_of_bar(allocation.model_id, allocation.run.id, bar_open, weights)
+    return None if number is None else allocation.arms[number].version
 
 
 def _halted(model_id: str, halt: Promotion, run: AllocationRun | None) -> AllocationInForce:

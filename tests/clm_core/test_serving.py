@@ -22,13 +22,15 @@ import mlflow
 import numpy as np
 import promoting
 import pytest
-from sqlalchemy import create_engine, text
+from sqlalchemy import Engine, create_engine, text
 
 from clm_core.domain.actors import Actor
 from clm_core.domain.alerts import AlertKind
+from clm_core.domain.allocations import AllocationEnd, AllocationRun, ArmWeight
 from clm_core.domain.errors import (
     BundleCorrupt,
     ConflictError,
+    ModelHalted,
     NotFound,
     PreflightFailed,
     RegistryUnavailable,
@@ -43,7 +45,7 @@ from clm_core.registry.integrity import listing
 from clm_core.registry.mlflow_registry import MLflowRegistry
 from clm_core.retraining import jobs, steps
 from clm_core.services import Services
-from clm_core.serving import Served, load
+from clm_core.serving import Served, ServedAllocation, load, load_allocation
 
 MODEL = "lightgbm_eurusd_1h"
 ADMIN = Actor(name="ada", role=Role.ADMIN)
@@ -489,6 +491,80 @@ def test_a_retired_version_is_loaded_by_its_label_with_a_warning(
     with pytest.warns(UserWarning, match=f"{older.version} is retired: do not trade it"):
         served = load(MODEL, older.version, registry=services.registry, ledger=ledger)
     assert (served.status, served.mlflow_version) == (ModelStatus.RETIRED, older.mlflow_version)
+
+
+@pytest.fixture
+def allocation(
+    version: ModelVersion, older: ModelVersion, services: Services, ledger_engine: Engine
+) -> Iterator[AllocationRun]:
+    """Allocation of 60 % to the production version and 40 % to the older version."""
+    name_production(services, version)
+    change = text("UPDATE model_versions SET status = :s WHERE model_id = :m AND version = :v")
+    named = {"m": MODEL, "v": older.version}
+    before = services.ledger.version(MODEL, older.version).status
+    arms = [ArmWeight(version=version.version, weight=0.6), ArmWeight(version=older.version, weight=0.4)]
+    with ledger_engine.begin() as connection:
+        connection.execute(change, named | {"s": "candidate"})
+    run = services.ledger.allocations.start(MODEL, arms, "paper", ADMIN, "", services.clock())
+    yield run
+    services.ledger.allocations.end(run, AllocationEnd.STOPPED, "tested", ADMIN, services.clock())
+    with ledger_engine.begin() as connection:
+        connection.execute(change, named | {"s": before})
+
+
+def allocated(services: Services) -> ServedAllocation:
+    return load_allocation(MODEL, registry=services.registry, ledger=services.ledger)
+
+
+def test_a_trader_without_an_allocation_gets_the_production_version_with_weight_one(
+    version: ModelVersion, services: Services, bars: Bars
+) -> None:
+    name_production(services, version)
+    served = allocated(services)
+    assert served.weights == {version.version: 1.0}
+    assert np.array_equal(served.positions(bars), with_ledger(services).positions(bars))
+    arm = served.arm(services.clock())
+    assert arm is not None
+    assert arm.mlflow_version == version.mlflow_version
+
+
+def test_a_trader_splits_the_capital_by_weight_or_gives_each_bar_one_arm(
+    allocation: AllocationRun, version: ModelVersion, older: ModelVersion, services: Services, bars: Bars
+) -> None:
+    served = allocated(services)
+    assert served.weights == {version.version: 0.6, older.version: 0.4}
+    ours = with_ledger(services).positions(bars)
+    theirs = services.registry.load(older.model_path, older.bundle_digest).positions(bars)
+    np.testing.assert_allclose(served.positions(bars), 0.6 * ours + 0.4 * theirs)
+    assert served.bars_needed is not None
+    times = [services.clock() + timedelta(hours=hour) for hour in range(40)]
+    chosen = [getattr(served.arm(time), "mlflow_version", None) for time in times]
+    assert set(chosen) == {version.mlflow_version, older.mlflow_version}
+    assert chosen == [getattr(allocated(services).arm(time), "mlflow_version", None) for time in times]
+
+
+def test_a_trader_learns_of_changed_weights_and_of_a_halt(
+    allocation: AllocationRun, version: ModelVersion, services: Services, bars: Bars
+) -> None:
+    served = allocated(services)
+    assert not served.changed()
+    store = services.ledger.allocations
+    arms = [
+        ArmWeight(version=label, weight=weight)
+        for label, weight in zip(allocation.arms, (1.0, 0.0), strict=True)
+    ]
+    store.weigh(allocation, store.weights(allocation)[-1], arms, ["moved"], ADMIN, services.clock())
+    assert served.changed()
+    out = [arms[0], arms[1].model_copy(update={"out": "drawdown"})]
+    store.weigh(allocation, store.weights(allocation)[-1], out, ["out"], ADMIN, services.clock())
+    without = allocated(services)
+    assert list(without.arms) == [version.version]
+    assert np.array_equal(without.positions(bars), with_ledger(services).positions(bars))
+    services.promotions.halt(MODEL, ADMIN, "exchange down", services.clock())
+    assert without.changed()
+    with pytest.raises(ModelHalted, match="exchange down"):
+        allocated(services)
+    name_production(services, version)
 
 
 @with_and_without_ledger
