@@ -55,8 +55,8 @@ def test_an_allocation_is_started_asked_reported_and_stopped(
     assert client(Role.OPERATOR).delete(address, params={"reason": "more"}).status_code == 404
     assert client(Role.VIEWER).get(address).json() == alone
     sent = [each.payload for each in services.receivers.following(EVENTS, 0, 10**6)]
-    mine = [each for each in sent if getattr(each, "allocation_id", None) == stopped["id"]]
-    assert [each.state for each in mine] == ["running", "production"]
+    mine = [each for each in sent if each.get("allocation_id") == stopped["id"]]
+    assert [each["state"] for each in mine] == ["running", "production"]
 
 
 def test_a_halted_model_is_answered_flat(client: Client, pair: tuple[str, str], model_id: str) -> None:
