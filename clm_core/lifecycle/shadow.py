@@ -1,7 +1,7 @@
-"""Shadow testing: records the positions of candidate versions after each bar, at 0 % allocation.
+"""Shadow testing: records the positions of versions after each bar, at 0 % allocation.
 
-A pass covers the versions that passed the gate and await a decision, and beside them the production version
-of the same model. The decisions follow in `shadow_decisions`. A version with an error leaves the other
+A pass covers every production version, and the versions that passed the gate and await a decision, each from
+the registration on. The decisions follow in `shadow_decisions`. A version with an error leaves the other
 versions unaffected.
 """
 
@@ -66,7 +66,7 @@ class ShadowedSymbol(BaseModel):
 
 
 class ShadowedVersion(BaseModel):
-    """A version under shadow testing, on the bars closed since the registration."""
+    """A version in production or under shadow testing, on the bars closed since the registration."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -85,11 +85,11 @@ class ShadowedVersion(BaseModel):
     bars were corrected after the recording."""
     figures: ShadowPerformance
     against: ChampionComparison | None
-    """None without a production version, or without a bar common to both records."""
+    """None for the production version, without one, or without a bar common to both records."""
     by_symbol: tuple[ShadowedSymbol, ...] = ()
     """Members of a pool, whose portfolio the figures describe; empty for one market."""
     decision: ShadowDecision | None = None
-    """Decision after the pass; None before, or where the version could not be decided on."""
+    """Decision after the pass; None before, where the version could not be decided on, and in production."""
 
 
 class ShadowReport(PassReport):
@@ -106,19 +106,27 @@ class ShadowReport(PassReport):
     @property
     def headline(self) -> str:
         if not self.versions and not self.problems:
-            return "No version awaits a decision: nothing to shadow. A version that passes the gate does."
+            return (
+                "No version is in production or awaits a decision: nothing to record. A version that passes "
+                "the gate awaits one."
+            )
         failed = f"; problems: {len(self.problems)}" if self.problems else ""
+        waiting = sum(each.status in SHADOWED for each in self.versions)
         new = sum(each.new for each in self.versions)
         actions = Counter(str(each.decision.action) for each in self.versions if each.decision)
         counts = ", ".join(f"{count} {action}" for action, count in sorted(actions.items()))
         decided = f" Decisions: {counts}." if counts else ""
-        return f"Versions shadowed: {len(self.versions)}{failed}. Positions recorded: {new:,}.{decided}"
+        return (
+            f"Versions followed: {len(self.versions)}, of which {waiting} in shadow{failed}. "
+            f"Positions recorded: {new:,}.{decided}"
+        )
 
     def rows(self) -> list[Row]:
         return [
             {
                 "model": each.model_id,
                 "version": each.version,
+                "status": str(each.status),
                 "bars": f"{each.figures.bars:,}",
                 "late": f"{each.late:,}",
                 "trades": f"{each.figures.trades} of {TARGET_TRADES}",
@@ -150,8 +158,17 @@ class _Track:
     """Number of recorded positions that differ, or whose bar is gone, explained by corrections."""
 
 
+@dataclass(frozen=True)
+class FollowedModel:
+    """Versions of a model whose positions are recorded."""
+
+    production: ModelVersion | None
+    waiting: Sequence[ModelVersion]
+    """Versions that await a decision, oldest first."""
+
+
 class _Collector:
-    """Versions shadowed so far, and the problems by timeframe."""
+    """Versions followed so far, and the problems by timeframe."""
 
     def __init__(self) -> None:
         self.versions: list[ShadowedVersion] = []
@@ -170,11 +187,11 @@ def run(services: Services, model_id: str | None = None, timeframe: Timeframe | 
     Raises:
         NotFound: the model does not exist.
     """
-    models = shadowed_versions(services, model_id, timeframe)
+    models = followed_models(services, model_id, timeframe)
     collector = _Collector()
-    for number, (name, versions) in enumerate(sorted(models.items())):
-        services.announce(f"Shadowing {name}", number / len(models))
-        _shadow_model(services, versions, collector)
+    for number, (name, model) in enumerate(sorted(models.items())):
+        services.announce(f"Following {name}", number / len(models))
+        _follow_model(services, model, collector)
     if model_id is None:
         for each in Timeframe if timeframe is None else (timeframe,):
             report_problems(services, f"shadow-{each}", "clm shadow", collector.problems[each])
@@ -208,10 +225,10 @@ def _clauses(shadowed: ShadowedVersion) -> Iterator[str]:
         yield f"{each.symbol} Sharpe ratio {sharpe} on {each.figures.bars:,} bars"
     if shadowed.explained:
         yield f"{shadowed.explained:,} recorded positions differ, explained by bars corrected later"
-    if shadowed.against is None:
-        yield "no production version to compare with"
-    else:
+    if shadowed.against is not None:
         yield from _comparison_clauses(shadowed.against)
+    elif shadowed.status in SHADOWED:
+        yield "no production version to compare with"
 
 
 def _comparison_clauses(comparison: ChampionComparison) -> Iterator[str]:
@@ -238,37 +255,60 @@ def shadowed_versions(
     Raises:
         NotFound: the model does not exist.
     """
+    return _versions(services, SHADOWED, model_id, timeframe)
+
+
+def followed_models(
+    services: Services, model_id: str | None, timeframe: Timeframe | None
+) -> dict[str, FollowedModel]:
+    """Models with a version in production or awaiting a decision, by model id.
+
+    Raises:
+        NotFound: the model does not exist.
+    """
+    waiting = shadowed_versions(services, model_id, timeframe)
+    serving = _versions(services, (ModelStatus.PRODUCTION,), model_id, timeframe)
+    return {
+        name: FollowedModel(next(iter(serving.get(name, ())), None), waiting.get(name, ()))
+        for name in waiting.keys() | serving.keys()
+    }
+
+
+def _versions(
+    services: Services, statuses: Sequence[ModelStatus], model_id: str | None, timeframe: Timeframe | None
+) -> dict[str, list[ModelVersion]]:
     if model_id is not None and not services.ledger.versions(model_id=model_id, limit=1):
         raise NotFound(f"There is no model {model_id}. `clm models` lists the models.")
     by_model = defaultdict[str, list[ModelVersion]](list)
-    for status in SHADOWED:
+    for status in statuses:
         for version in services.ledger.versions(model_id=model_id, status=status, limit=MAX_VERSIONS):
             if timeframe is None or version.timeframe == timeframe:
                 by_model[version.model_id].append(version)
     return {name: sorted(versions, key=lambda each: each.created_at) for name, versions in by_model.items()}
 
 
-def _shadow_model(services: Services, versions: Sequence[ModelVersion], collector: _Collector) -> None:
-    """Shadow all versions of a model, and the production version since the oldest of them was registered."""
-    oldest = versions[0]
-    bars = collector.attempt(oldest, partial(_closed_bars, services, oldest))
-    if bars is None:
-        return
+def _follow_model(services: Services, model: FollowedModel, collector: _Collector) -> None:
+    """Record the positions of all followed versions of a model, and measure the records."""
     champion = None
-    for production in services.ledger.versions(model_id=oldest.model_id, status=ModelStatus.PRODUCTION):
-        since = max(oldest.created_at, production.created_at)
-        tracks = collector.attempt(
-            production, partial(_extend_tracks, services, production, bars, since, collector)
-        )
-        champion = None if tracks is None else (production, tracks)
-    for version in versions:
-        since = version.created_at
-        tracks = collector.attempt(
-            version, partial(_extend_tracks, services, version, bars, since, collector)
-        )
-        if tracks is not None:
-            shadowed = collector.attempt(version, partial(_measure, services, version, tracks, champion))
-            collector.versions += [] if shadowed is None else [shadowed]
+    if model.production is not None:
+        champion = _follow(services, model.production, None, collector)
+    for version in model.waiting:
+        _follow(services, version, champion, collector)
+
+
+def _follow(
+    services: Services,
+    version: ModelVersion,
+    champion: tuple[ModelVersion, Sequence[_Track]] | None,
+    collector: _Collector,
+) -> tuple[ModelVersion, Sequence[_Track]] | None:
+    """The version with its tracks since the registration; None if the positions could not be recorded."""
+    tracks = collector.attempt(version, partial(_extend_tracks, services, version, collector))
+    if tracks is None:
+        return None
+    measured = collector.attempt(version, partial(_measure, services, version, tracks, champion))
+    collector.versions += [] if measured is None else [measured]
+    return version, tracks
 
 
 def _closed_bars(services: Services, version: ModelVersion) -> tuple[Bars, ...]:
@@ -278,22 +318,16 @@ def _closed_bars(services: Services, version: ModelVersion) -> tuple[Bars, ...]:
     return tuple(services.market.bars(symbol, version.timeframe, closed_by=now) for symbol in symbols)
 
 
-def _extend_tracks(
-    services: Services,
-    version: ModelVersion,
-    markets: Sequence[Bars],
-    since: datetime,
-    collector: _Collector,
-) -> tuple[_Track, ...]:
+def _extend_tracks(services: Services, version: ModelVersion, collector: _Collector) -> tuple[_Track, ...]:
     """A track for the market, or for each member of a pool."""
-    return tuple(_extend_track(services, version, bars, since, collector) for bars in markets)
+    return tuple(
+        _extend_track(services, version, bars, collector) for bars in _closed_bars(services, version)
+    )
 
 
-def _extend_track(
-    services: Services, version: ModelVersion, bars: Bars, since: datetime, collector: _Collector
-) -> _Track:
-    """Record the missing positions on the bars closed after a moment, and compare those on record."""
-    bars_since = bars[bars.row_closed_after(since) :]
+def _extend_track(services: Services, version: ModelVersion, bars: Bars, collector: _Collector) -> _Track:
+    """Record the missing positions on the bars closed since the registration, and compare those on record."""
+    bars_since = bars[bars.row_closed_after(version.created_at) :]
     if not len(bars_since):
         return _Track(bars_since, EMPTY, 0)
     positions = _positions(services, version, bars)[-len(bars_since) :]
@@ -477,7 +511,12 @@ def _compare(
     champion: ModelVersion,
     theirs: Sequence[_Track],
 ) -> ChampionComparison | None:
-    """Comparison on the common bars; both tracks of a market end with the same bar."""
+    """Comparison on the common bars; both tracks of a market end with the same bar.
+
+    None without a common bar, or for a pool of other members.
+    """
+    if [track.bars.symbol for track in ours] != [track.bars.symbol for track in theirs]:
+        return None
     common = [min(len(one.bars), len(other.bars)) for one, other in zip(ours, theirs, strict=True)]
     if not any(common):
         return None

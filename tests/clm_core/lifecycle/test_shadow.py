@@ -249,6 +249,7 @@ def test_candidates_are_compared_with_the_champion_on_the_common_bars(world: Wor
     )
     few = world.run(100)
     assert [(each.version, each.figures.bars) for each in few.versions] == [
+        (champion.version, 100),
         (early.version, 90),
         (late.version, 80),
     ]
@@ -257,7 +258,8 @@ def test_candidates_are_compared_with_the_champion_on_the_common_bars(world: Wor
     assert len(world.written(champion).time) == 100
 
     many = world.run(NEW)
-    for each in many.versions:
+    assert many.versions[0].against is None
+    for each in many.versions[1:]:
         assert each.against is not None
         assert each.against.champion == champion.version
         assert each.against.lead is not None
@@ -265,8 +267,28 @@ def test_candidates_are_compared_with_the_champion_on_the_common_bars(world: Wor
         assert each.figures.sharpe_ratio == each.against.ours.sharpe_ratio
     assert many == world.run(NEW).model_copy(update={"versions": many.versions})
     assert ShadowReport.model_validate_json(many.model_dump_json()) == many
-    [row, _] = many.rows()
-    assert row["trades"] == f"{many.versions[0].figures.trades} of 100"
+    row = many.rows()[0]
+    assert (row["status"], row["trades"]) == ("production", f"{many.versions[0].figures.trades} of 100")
+
+
+def test_a_production_version_is_recorded_where_no_version_awaits_a_decision(world: World) -> None:
+    version = world.register()
+    world.run(2)
+    promoting.promote(world.services(2), version.model_id, version.version, OPERATOR, "tested", world.when(2))
+    for bars in (3, 4):
+        seen = only(world.run(bars))
+        assert (seen.status, seen.new, seen.figures.bars, seen.late) == (ModelStatus.PRODUCTION, 1, bars, 0)
+    assert "Versions followed: 1, of which 0 in shadow. Positions recorded: 1." in world.run(5).headline
+    assert world.written(version).position.tolist() == world.expected_positions(version, 5).tolist()
+
+
+def test_the_record_of_a_version_promoted_before_it_was_followed_begins_late(world: World) -> None:
+    version = world.register()
+    promoting.promote(
+        world.services(30), version.model_id, version.version, OPERATOR, "tested", world.when(30)
+    )
+    seen = only(world.run(31))
+    assert (seen.figures.bars, seen.late) == (31, 30)
 
 
 def test_a_version_that_cannot_be_read_leaves_the_other_versions_to_run(
@@ -324,7 +346,7 @@ def test_the_run_shows_a_page_and_fails_with_problems_and_an_alert_lasts_as_long
     flow(timeframe="1d")
     assert "shadow-1d" not in [alert.subject for alert in services.alerts.lasting()]
     page = httpx.get(f"{prefect_url}/artifacts/shadow-1d/latest").json()["data"]
-    assert f"| {version.model_id} | {version.version} | 3 | 2 |" in page
+    assert f"| {version.model_id} | {version.version} | shadow | 3 | 2 |" in page
 
 
 def test_the_command_prints_a_table_or_json_and_refuses_an_unknown_model(

@@ -349,7 +349,8 @@ def test_shadow_compares_the_portfolios_of_a_pool_and_its_champion_on_the_bars_o
     market_of(folder, BARS, SYMBOLS[:2])
     report = shadow.run(own)
     assert report.problems == ()
-    [shadowed] = report.versions
+    [serving, shadowed] = report.versions
+    assert (serving.version, serving.figures.bars) == (champion.version, NEW - 100)
     assert [each.figures.bars for each in shadowed.by_symbol] == [NEW, NEW, 0]
     against = shadowed.against
     assert against is not None
