@@ -1,6 +1,7 @@
 """Positions that the shadow pass recorded of one version."""
 
 from dataclasses import dataclass
+from datetime import datetime
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,3 +19,16 @@ class ShadowRecord:
 
 
 EMPTY = ShadowRecord(np.empty(0, dtype=np.int64), np.empty(0), np.empty(0, dtype=np.int64))
+
+
+@dataclass(frozen=True)
+class RecordCheck:
+    """Newest comparison of all recorded positions of a version with the positions computed then."""
+
+    checked_at: datetime
+    corrections: int
+    """Number of corrections of the bars on record at the time."""
+    explained: int
+    """Number of recorded positions that differ, explained by corrections."""
+    problem: str | None
+    """Sentence about differences that no correction explains; None without."""

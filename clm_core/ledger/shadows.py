@@ -1,13 +1,14 @@
-"""Positions of shadow versions: recorded once, never changed, never deleted."""
+"""Positions of followed versions, recorded once, never changed or deleted, and the newest check of each."""
 
+from dataclasses import asdict
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from sqlalchemy import Engine, Interval, func, literal, select
 from sqlalchemy.dialects.postgresql import insert as insert_once
 
-from clm_core.domain.shadows import ShadowRecord
-from clm_core.ledger.tables import Base, ShadowPositionRow
+from clm_core.domain.shadows import RecordCheck, ShadowRecord
+from clm_core.ledger.tables import Base, ShadowCheckRow, ShadowPositionRow
 
 if TYPE_CHECKING:
     import numpy as np
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from clm_core.market.bars import Floats
 
 _POSITIONS = Base.metadata.tables[ShadowPositionRow.__tablename__]
+_CHECKS = Base.metadata.tables[ShadowCheckRow.__tablename__]
 
 
 class ShadowStore:
@@ -82,6 +84,27 @@ class ShadowStore:
         time, position, recorded_at = zip(*rows, strict=True) if rows else ((), (), ())
         positions = np.array(position, dtype=np.float64)
         return ShadowRecord(_nanoseconds(time), positions, _nanoseconds(recorded_at))
+
+    def newest_check(self, model_id: str, version: str, symbol: str = "") -> RecordCheck | None:
+        """Newest whole check of a version's record; None before the first."""
+        query = select(_CHECKS.c.checked_at, _CHECKS.c.corrections, _CHECKS.c.explained, _CHECKS.c.problem)
+        of_version = (
+            _CHECKS.c.model_id == model_id,
+            _CHECKS.c.version == version,
+            _CHECKS.c.symbol == symbol,
+        )
+        with self._engine.begin() as connection:
+            row = connection.execute(query.where(*of_version)).one_or_none()
+        return None if row is None else RecordCheck(*row)
+
+    def save_check(self, model_id: str, version: str, symbol: str, check: RecordCheck) -> None:
+        """Store a whole check in place of the one before."""
+        values = asdict(check)
+        row = {"model_id": model_id, "version": version, "symbol": symbol} | values
+        keys = [_CHECKS.c.model_id, _CHECKS.c.version, _CHECKS.c.symbol]
+        statement = insert_once(_CHECKS).values(row)
+        with self._engine.begin() as connection:
+            connection.execute(statement.on_conflict_do_update(index_elements=keys, set_=values))
 
     def newest_in_time(self, model_id: str, version: str, bar: timedelta) -> datetime | None:
         """Close of the newest bar whose position was recorded before the close of the next bar; None: none.

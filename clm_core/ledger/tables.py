@@ -397,6 +397,25 @@ class ShadowPositionRow(Base):
     recorded_at: Mapped[datetime]
 
 
+class ShadowCheckRow(Base):
+    """A `RecordCheck`: the newest of each version and market."""
+
+    __tablename__ = "shadow_checks"
+    __table_args__ = (
+        ForeignKeyConstraint(["model_id", "version"], ["model_versions.model_id", "model_versions.version"]),
+        CheckConstraint("corrections >= 0 AND explained >= 0", name="counts"),
+    )
+
+    model_id: Mapped[str] = mapped_column(primary_key=True)
+    version: Mapped[str] = mapped_column(primary_key=True)
+    symbol: Mapped[str] = mapped_column(primary_key=True, server_default=text("''"))
+    """Member of a pool; empty for a version of one market."""
+    checked_at: Mapped[datetime]
+    corrections: Mapped[int]
+    explained: Mapped[int]
+    problem: Mapped[str | None]
+
+
 class ShadowPlaceRow(Base):
     """A `ShadowPlace`."""
 

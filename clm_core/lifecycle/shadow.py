@@ -8,12 +8,10 @@ versions unaffected.
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
-from functools import partial
+from functools import cache, partial
 from typing import TypeVar
 
 import numpy as np
-import pandas as pd
 from pydantic import AwareDatetime, BaseModel, ConfigDict
 
 from clm_core.backtest.pools import portfolio
@@ -21,28 +19,21 @@ from clm_core.backtest.results import Backtest
 from clm_core.decisions.shadow import (
     TARGET_TRADES,
     ChampionComparison,
-    Correction,
-    Mask,
-    Rows,
     ShadowPerformance,
     compare_results,
-    corrected_since,
     count_late,
-    differing_rows,
     measure,
     performance_of,
 )
-from clm_core.domain.errors import InvalidPositions, NotFound, StoreCorrupt
+from clm_core.domain.errors import NotFound
 from clm_core.domain.shadow_decisions import ShadowDecision
-from clm_core.domain.shadows import EMPTY, ShadowRecord
 from clm_core.domain.versions import ModelVersion
 from clm_core.domain.vocabulary import ModelStatus
 from clm_core.lifecycle.allocation import AllocationStep
+from clm_core.lifecycle.paper_record import PaperTrack, extend_track, paper_markets
 from clm_core.market.bars import Bars, Floats
 from clm_core.market.panel import Panel
 from clm_core.market.timeframes import Timeframe
-from clm_core.models.params import series_names
-from clm_core.models.pooled import view_of
 from clm_core.operations.passes import PassReport, Row, attempt, formatted, report_problems
 from clm_core.services import Services
 
@@ -78,6 +69,8 @@ class ShadowedVersion(BaseModel):
     """Open time of the last bar with a recorded position; None before the first bar has closed."""
     new: int
     """Number of positions recorded by this pass."""
+    computed: int = 0
+    """Number of bars that the model was given by this pass; of a pool, over all members."""
     late: int
     """Number of all positions recorded more than one bar after the close of their bar."""
     explained: int = 0
@@ -146,18 +139,6 @@ class ShadowReport(PassReport):
         return [*lines, *(each.sentence for each in self.allocations), *self.problems]
 
 
-@dataclass(frozen=True, eq=False)
-class _Track:
-    """Recorded positions of a version, with their bars."""
-
-    bars: Bars
-    record: ShadowRecord
-    new: int
-    """Number of positions recorded by this pass."""
-    explained: int = 0
-    """Number of recorded positions that differ, or whose bar is gone, explained by corrections."""
-
-
 @dataclass(frozen=True)
 class FollowedModel:
     """Versions of a model whose positions are recorded."""
@@ -181,8 +162,16 @@ class _Collector:
         return result
 
 
-def run(services: Services, model_id: str | None = None, timeframe: Timeframe | None = None) -> ShadowReport:
+def run(
+    services: Services,
+    model_id: str | None = None,
+    timeframe: Timeframe | None = None,
+    whole: bool = False,
+) -> ShadowReport:
     """Record the missing positions of one model, one timeframe or all, and measure the records.
+
+    Args:
+        whole: compute all positions since the registration anew and compare them with the record.
 
     Raises:
         NotFound: the model does not exist.
@@ -191,7 +180,7 @@ def run(services: Services, model_id: str | None = None, timeframe: Timeframe | 
     collector = _Collector()
     for number, (name, model) in enumerate(sorted(models.items())):
         services.announce(f"Following {name}", number / len(models))
-        _follow_model(services, model, collector)
+        _follow_model(services, model, whole, collector)
     if model_id is None:
         for each in Timeframe if timeframe is None else (timeframe,):
             report_problems(services, f"shadow-{each}", "clm shadow", collector.problems[each])
@@ -287,23 +276,24 @@ def _versions(
     return {name: sorted(versions, key=lambda each: each.created_at) for name, versions in by_model.items()}
 
 
-def _follow_model(services: Services, model: FollowedModel, collector: _Collector) -> None:
+def _follow_model(services: Services, model: FollowedModel, whole: bool, collector: _Collector) -> None:
     """Record the positions of all followed versions of a model, and measure the records."""
     champion = None
     if model.production is not None:
-        champion = _follow(services, model.production, None, collector)
+        champion = _follow(services, model.production, None, whole, collector)
     for version in model.waiting:
-        _follow(services, version, champion, collector)
+        _follow(services, version, champion, whole, collector)
 
 
 def _follow(
     services: Services,
     version: ModelVersion,
-    champion: tuple[ModelVersion, Sequence[_Track]] | None,
+    champion: tuple[ModelVersion, Sequence[PaperTrack]] | None,
+    whole: bool,
     collector: _Collector,
-) -> tuple[ModelVersion, Sequence[_Track]] | None:
+) -> tuple[ModelVersion, Sequence[PaperTrack]] | None:
     """The version with its tracks since the registration; None if the positions could not be recorded."""
-    tracks = collector.attempt(version, partial(_extend_tracks, services, version, collector))
+    tracks = collector.attempt(version, partial(_extend_tracks, services, version, whole, collector))
     if tracks is None:
         return None
     measured = collector.attempt(version, partial(_measure, services, version, tracks, champion))
@@ -311,131 +301,23 @@ def _follow(
     return version, tracks
 
 
-def _closed_bars(services: Services, version: ModelVersion) -> tuple[Bars, ...]:
-    """Closed bars of the market, or of each member of a pool."""
-    now = services.clock()
-    symbols = services.ledger.job(version.training_job_id).symbols or (version.symbol,)
-    return tuple(services.market.bars(symbol, version.timeframe, closed_by=now) for symbol in symbols)
-
-
-def _extend_tracks(services: Services, version: ModelVersion, collector: _Collector) -> tuple[_Track, ...]:
+def _extend_tracks(
+    services: Services, version: ModelVersion, whole: bool, collector: _Collector
+) -> tuple[PaperTrack, ...]:
     """A track for the market, or for each member of a pool."""
-    return tuple(
-        _extend_track(services, version, bars, collector) for bars in _closed_bars(services, version)
+    load = cache(partial(services.registry.load, version.model_path, version.bundle_digest))
+    tracks = tuple(
+        extend_track(services, version, load, market, whole) for market in paper_markets(services, version)
     )
-
-
-def _extend_track(services: Services, version: ModelVersion, bars: Bars, collector: _Collector) -> _Track:
-    """Record the missing positions on the bars closed since the registration, and compare those on record."""
-    bars_since = bars[bars.row_closed_after(version.created_at) :]
-    if not len(bars_since):
-        return _Track(bars_since, EMPTY, 0)
-    positions = _positions(services, version, bars)[-len(bars_since) :]
-    corrections = _corrections(services, bars)
-    record, new, gone = _record(services, version, bars_since, positions, corrections)
-    differing = differing_rows(record, positions)
-    explained = corrected_since(record.time[differing], record.recorded[differing], corrections)
-    if not explained.all():
-        unexplained = differing[~explained]
-        collector.problems[version.timeframe].append(
-            _difference(version, bars, record, positions, unexplained)
-        )
-    return _Track(bars_since, record, new, gone + int(explained.sum()))
-
-
-def _corrections(services: Services, bars: Bars) -> list[Correction]:
-    manifest = services.market.manifest(bars.symbol, bars.timeframe)
-    return [
-        Correction(_nanoseconds(snapshot.written_at), _nanoseconds(revision.first))
-        for snapshot, revision in manifest.revisions
-    ]
-
-
-def _nanoseconds(moment: datetime) -> int:
-    return int(pd.Timestamp(moment).value)
-
-
-def _record(
-    services: Services,
-    version: ModelVersion,
-    bars: Bars,
-    positions: Floats,
-    corrections: Sequence[Correction],
-) -> tuple[ShadowRecord, int, int]:
-    """The record on the bars after this pass, the number of positions added, and the number of recorded
-    positions left out because a correction removed their bars."""
-    store = services.ledger.shadows
-    first = bars.start.to_pydatetime()
-    member = "" if bars.symbol == version.symbol else bars.symbol
-    before = store.recorded(version.model_id, version.version, first, member)
-    missing = ~np.isin(bars.time, before.time)
-    new = store.record(
-        version.model_id, version.version, bars.time[missing], positions[missing], services.clock(), member
-    )
-    record = store.recorded(version.model_id, version.version, first, member)
-    held = np.isin(record.time, bars.time)
-    _require_stored(record, held, corrections)
-    return (
-        ShadowRecord(record.time[held], record.position[held], record.recorded[held]),
-        new,
-        int((~held).sum()),
-    )
-
-
-def _positions(services: Services, version: ModelVersion, bars: Bars) -> Floats:
-    """Positions computed now, on the bars since the start of the training.
-
-    The first bar must be the same in every pass: an exponential average depends on the first bar for ever.
-
-    Raises:
-        InvalidPositions: a position is missing or outside [-1, 1].
-    """
-    model = view_of(services.registry.load(version.model_path, version.bundle_digest), bars.symbol)
-    bars = services.market.with_series(bars, series_names(version.params))
-    first = bars.row_after(model.trained_on.start - timedelta(microseconds=1))
-    positions = model.positions(bars[first:])
-    if not (np.abs(positions) <= 1.0).all():
-        raise InvalidPositions(
-            f"{_label(version)} answers with positions that are missing or outside [-1, 1]: no position was "
-            "recorded. Correct the model and train again, or `clm retire` the version."
-        )
-    return np.concatenate([np.zeros(first), positions])
-
-
-def _require_stored(record: ShadowRecord, held: Mask, corrections: Sequence[Correction]) -> None:
-    """Raise for recorded positions whose bar is gone without a correction.
-
-    Args:
-        held: True for positions whose bar is stored, shape (n_positions,).
-    """
-    time = record.time[~held]
-    gone = time[~corrected_since(time, record.recorded[~held], corrections)]
-    if len(gone):
-        raise StoreCorrupt(
-            f"positions were recorded after bars that are no longer stored, {len(gone)} of them, the first "
-            f"that of {_moment(gone[0])}: restore the data folder from a backup"
-        )
-
-
-def _difference(
-    version: ModelVersion, bars: Bars, record: ShadowRecord, positions: Floats, rows: Rows
-) -> str:
-    first = rows[0]
-    of_member = "" if bars.symbol == version.symbol else f" of {bars.symbol}"
-    return (
-        f"{_label(version)}{of_member}: after {len(rows)} of {len(positions)} bars the position computed now "
-        f"differs from the recorded position, first after the bar of {_moment(record.time[first])}: "
-        f"{positions[first]:g} instead of {record.position[first]:g}. No correction of bars "
-        "since is on record: bars were put in front of the series, or the model is not deterministic. The "
-        "record stays"
-    )
+    collector.problems[version.timeframe] += [track.problem for track in tracks if track.problem]
+    return tracks
 
 
 def _measure(
     services: Services,
     version: ModelVersion,
-    tracks: Sequence[_Track],
-    champion: tuple[ModelVersion, Sequence[_Track]] | None,
+    tracks: Sequence[PaperTrack],
+    champion: tuple[ModelVersion, Sequence[PaperTrack]] | None,
 ) -> ShadowedVersion:
     """Figures of a version on a market, or of the portfolio of a pool's members."""
     newest = [track.bars.end.to_pydatetime() for track in tracks if len(track.bars)]
@@ -447,6 +329,7 @@ def _measure(
         registered_at=version.created_at,
         newest_bar=max(newest, default=None),
         new=sum(track.new for track in tracks),
+        computed=sum(track.computed for track in tracks),
         late=sum(count_late(track.record, track.bars.timeframe) for track in tracks),
         explained=sum(track.explained for track in tracks),
         figures=(_pool_figures if is_pool else _figures)(services, version, tracks),
@@ -455,14 +338,14 @@ def _measure(
     )
 
 
-def _figures(services: Services, version: ModelVersion, tracks: Sequence[_Track]) -> ShadowPerformance:
+def _figures(services: Services, version: ModelVersion, tracks: Sequence[PaperTrack]) -> ShadowPerformance:
     [track] = tracks
     bars = track.bars
     market = services.version_terms(version, bars.calendar, bars.symbol)
     return measure(bars, track.record.position, market)
 
 
-def _member(services: Services, version: ModelVersion, track: _Track) -> ShadowedSymbol:
+def _member(services: Services, version: ModelVersion, track: PaperTrack) -> ShadowedSymbol:
     bars = track.bars
     return ShadowedSymbol(
         symbol=bars.symbol,
@@ -472,7 +355,9 @@ def _member(services: Services, version: ModelVersion, track: _Track) -> Shadowe
     )
 
 
-def _pool_figures(services: Services, version: ModelVersion, tracks: Sequence[_Track]) -> ShadowPerformance:
+def _pool_figures(
+    services: Services, version: ModelVersion, tracks: Sequence[PaperTrack]
+) -> ShadowPerformance:
     traded = [_last_rows(track, len(track.bars)) for track in tracks]
     axis = _axis(version, traded)
     if axis is None:
@@ -484,7 +369,7 @@ Traded = tuple[Bars, Floats]
 """Bars of a member with the recorded positions."""
 
 
-def _last_rows(track: _Track, count: int) -> Traded:
+def _last_rows(track: PaperTrack, count: int) -> Traded:
     first = len(track.bars) - count
     return track.bars[first:], track.record.position[first:]
 
@@ -507,9 +392,9 @@ def _portfolio(services: Services, version: ModelVersion, axis: Bars, traded: Se
 def _compare(
     services: Services,
     version: ModelVersion,
-    ours: Sequence[_Track],
+    ours: Sequence[PaperTrack],
     champion: ModelVersion,
-    theirs: Sequence[_Track],
+    theirs: Sequence[PaperTrack],
 ) -> ChampionComparison | None:
     """Comparison on the common bars; both tracks of a market end with the same bar.
 
@@ -544,7 +429,3 @@ def _compare(
 
 def _label(version: ModelVersion) -> str:
     return f"{version.model_id}@{version.version}"
-
-
-def _moment(nanoseconds: int) -> str:
-    return f"{pd.Timestamp(nanoseconds, unit='ns'):%Y-%m-%d %H:%M} UTC"

@@ -87,16 +87,18 @@ def run(
     model_id: str | None = None,
     timeframe: Timeframe | None = None,
     anew: bool = False,
+    whole: bool = False,
 ) -> ShadowReport:
     """Record the missing positions, then decide on every version under shadow testing and act.
 
     Args:
         anew: measure also versions whose newest decision, of the same UTC day, was to continue.
+        whole: compute all positions since the registration anew and compare them with the record.
 
     Raises:
         NotFound: the model does not exist.
     """
-    report = shadow.run(services, model_id, timeframe)
+    report = shadow.run(services, model_id, timeframe, whole)
     decisions, found = decide_all(services, model_id, timeframe, anew)
     # what kept a position from being recorded is a problem already
     problems = {

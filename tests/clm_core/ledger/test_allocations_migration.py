@@ -31,7 +31,7 @@ def test_revision_0031_keeps_the_events_and_records_allocations_once_and_for_eve
     upgrade(url)
     engine = open_engine(url)
     ledger = Ledger(engine)
-    move(url, "0029", down=True)
+    move(url, "0030", down=True)
     ledger.create_job(records.a_job(created_at=NOW))
     move(url, "0031")
     run = ledger.allocations.start(MODEL, ARMS, "paper", ADA, "try", NOW)
@@ -55,7 +55,7 @@ def test_revision_0031_keeps_the_events_and_records_allocations_once_and_for_eve
     with pytest.raises(IntegrityError, match="ck_allocations_arms"):
         ledger.allocations.start("another", ARMS[:1], "paper", ADA, "alone", NOW)
     engine.dispose()
-    move(url, "0029", down=True)
+    move(url, "0030", down=True)
     with create_engine(url).begin() as connection:
         assert list(connection.scalars(EVENTS)) == ["clm.training_job_created"]
 

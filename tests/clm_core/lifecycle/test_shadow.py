@@ -24,6 +24,7 @@ from clm_core.domain.versions import ModelVersion
 from clm_core.domain.vocabulary import ModelStatus, ModelType, Role
 from clm_core.ledger.shadows import ShadowStore
 from clm_core.lifecycle import shadow
+from clm_core.lifecycle.paper_record import OVERLAP
 from clm_core.lifecycle.shadow import ShadowedVersion, ShadowReport
 from clm_core.market.bars import FIELDS, Bars, Floats
 from clm_core.market.sources import MarketData
@@ -112,8 +113,17 @@ class World:
         [path] = self._folder.glob("data/*/*/manifest.json")
         path.write_text(dated.model_dump_json())
 
-    def run(self, bars: int, after: timedelta = 2 * MINUTE) -> ShadowReport:
-        return shadow.run(self.services(bars, after), self.model_id)
+    def run(self, bars: int, after: timedelta = 2 * MINUTE, whole: bool = False) -> ShadowReport:
+        return shadow.run(self.services(bars, after), self.model_id, whole=whole)
+
+    def first_of_a_day(self) -> int:
+        """Number of bars, 100 or more, after which the clock shows the first hour of a day."""
+        return next(bars for bars in range(100, NEW) if self.when(bars).hour == 0)
+
+    def bars_needed(self, version: ModelVersion) -> int:
+        model = self._services.registry.load(version.model_path, version.bundle_digest)
+        assert model.bars_needed is not None
+        return model.bars_needed
 
     def written(self, version: ModelVersion) -> ShadowRecord:
         store = self._services.ledger.shadows
@@ -167,6 +177,55 @@ def test_positions_missed_in_an_outage_are_recorded_later_and_counted_as_late(
     assert only(world.run(14)).late == 11
     assert world.written(version).position.tolist() == world.expected_positions(version, 14).tolist()
     assert "11 of 14 recorded late" in " ".join(world.run(14).summary_lines())
+
+
+def test_a_pass_gives_the_model_the_bars_needed_for_the_new_bars_and_an_overlap(world: World) -> None:
+    version = world.register()
+    bars = world.first_of_a_day()
+    assert only(world.run(bars)).computed == TRAINED + bars
+    needed = world.bars_needed(version)
+    for new, count in ((1, bars + 1), (5, bars + 6)):
+        seen = only(world.run(count))
+        assert (seen.new, seen.computed) == (new, needed + OVERLAP + new - 1)
+    assert only(world.run(bars + 6)).computed == 0
+    assert only(world.run(bars + 6, whole=True)).computed == TRAINED + bars + 6
+    assert only(world.run(bars + 24)).computed == TRAINED + bars + 24, "the first pass of the next day"
+    assert world.written(version).position.tolist() == pytest.approx(
+        world.expected_positions(version, bars + 24), abs=1e-9
+    )
+
+
+def test_a_correction_of_bars_leads_to_one_whole_check(world: World) -> None:
+    version = world.register()
+    bars = world.first_of_a_day()
+    world.run(bars)
+    world.correct(TRAINED + 15, at=world.when(bars))
+    assert only(world.run(bars + 1)).computed == TRAINED + bars + 1
+    explained = only(world.run(bars + 1)).explained
+    assert explained > 0
+    seen = only(world.run(bars + 2))
+    assert (seen.computed, seen.explained) == (world.bars_needed(version) + OVERLAP, explained)
+
+
+def test_a_difference_lasts_over_the_passes_that_compute_new_bars_alone(world: World) -> None:
+    version = world.register()
+    bars = world.first_of_a_day()
+    world.record_other_position(version, 20)
+    [problem] = world.run(bars).problems
+    later = world.run(bars + 1)
+    assert later.problems == (problem,)
+    assert later.versions[0].computed == world.bars_needed(version) + OVERLAP
+
+
+def test_a_model_that_states_no_bars_needed_is_computed_from_the_start_of_the_training(
+    world: World, services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    version = world.register()
+    bars = world.first_of_a_day()
+    world.run(bars)
+    model = services.registry.load(version.model_path, version.bundle_digest)
+    monkeypatch.setattr(type(model), "bars_needed", None)
+    assert only(world.run(bars + 1)).computed == TRAINED + bars + 1
 
 
 def test_concurrent_passes_record_each_position_once(world: World) -> None:

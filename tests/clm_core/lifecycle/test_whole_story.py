@@ -137,7 +137,8 @@ class Story:
     def record(self) -> None:
         report = shadow.run(self.services, timeframe=Timeframe.D1)
         assert report.problems == ()
-        assert all(each.late == 0 for each in report.versions)
+        # the champion's first bars closed before the first pass
+        assert all(each.late <= (each.status is ModelStatus.PRODUCTION) for each in report.versions)
 
     def decide(self) -> ShadowDecision:
         followed = load_flow("flows.shadow.shadow")(Timeframe.D1).versions

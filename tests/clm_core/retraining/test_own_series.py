@@ -17,7 +17,8 @@ from clm_core.domain.jobs import RetrainRequest
 from clm_core.domain.versions import ModelVersion
 from clm_core.domain.vocabulary import ModelType
 from clm_core.ledger.audit_log import entries
-from clm_core.lifecycle import shadow, watch
+from clm_core.lifecycle import watch
+from clm_core.lifecycle.paper_record import positions_from
 from clm_core.market import feature_files
 from clm_core.market.bars import Bars
 from clm_core.market.series import KnownSeries
@@ -217,7 +218,10 @@ def test_shadow_positions_are_computed_with_the_series(own: Services, bars: Bars
     version = register(own, a_request(seed=8))
     SeriesStore(tmp_path / "data").add(bars, "tests", datetime.now(UTC))
     own.market.own_series.add(tone(bars), None, "newer.csv", datetime.now(UTC))
-    positions = shadow._positions(own, version, own.market.bars("EURUSD", "1h", closed_by=own.clock()))
+    stored = own.market.bars("EURUSD", "1h", closed_by=own.clock())
+    model = own.registry.load(version.model_path, version.bundle_digest)
+    earlier = version.model_copy(update={"created_at": stored.index[0].to_pydatetime()})
+    positions, _ = positions_from(own, earlier, model, stored, 0, whole=True)
 
     assert len(positions) == len(bars)
     assert positions.any()
