@@ -69,6 +69,8 @@ ROUTES = (
         Role.VIEWER,
         kind=HTMLResponse,
     ),
+    Route("GET", "/clm/models/{model_id}/versions/{version}/record", models.record, Role.VIEWER),
+    Route("GET", "/clm/models/{model_id}/learning", models.learning, Role.VIEWER),
     Route("GET", "/clm/candidates", models.list_candidates, Role.VIEWER),
     Route("GET", "/clm/events", events.events, Role.VIEWER, kind=EventSourceResponse),
     Route("POST", "/clm/train", jobs.train, Role.OPERATOR, status=202, answer=jobs.TrainAnswer),

@@ -21,6 +21,7 @@ from clm_core.cli import (
     features,
     gate,
     maintenance,
+    paper,
     promotion,
     registry,
     restoration,
@@ -71,6 +72,7 @@ app.add_typer(maintenance.app)
 app.add_typer(watch.app)
 app.add_typer(shadow.app)
 app.add_typer(ab.app, name="ab")
+app.add_typer(paper.app)
 
 DEMO_DAYS = 840
 

@@ -13,11 +13,12 @@ from clm_core.cli.output import AsJson, console, print_json
 from clm_core.cli.settings_in_force import settings_for_look
 from clm_core.cli.verdicts import colored_headline, verdict_tables
 from clm_core.domain import measures
-from clm_core.domain.errors import NotFound, RegistryUnavailable
+from clm_core.domain.errors import DataError, NotFound, RegistryUnavailable
 from clm_core.domain.vocabulary import ModelType
 
 if TYPE_CHECKING:
     from clm_core.domain.evaluations import EvaluationResult, Verdict
+    from clm_core.domain.paper import LearningValue
     from clm_core.domain.versions import Lineage, ModelVersion
     from clm_core.retraining.reproduce import Reproduction
     from clm_core.services import Services
@@ -27,7 +28,8 @@ app = typer.Typer(rich_markup_mode=None)
 
 @app.command()
 def show(version: VersionName, as_json: AsJson = False) -> None:
-    """Show a version: training data, lineage, newest shadow decision, out-of-sample metrics and verdict."""
+    """Show a version: training data, lineage, newest shadow decision, what continuous learning is worth for
+    the model, out-of-sample metrics and verdict."""
     from clm_core.services import open_services
 
     with open_services(settings_for_look()) as services:
@@ -37,6 +39,7 @@ def show(version: VersionName, as_json: AsJson = False) -> None:
         bars_needed = _bars_needed(services, stored)
         in_mlflow = _in_mlflow(services, stored)
         decided = services.ledger.shadow_decisions.newest(stored.model_id, stored.version)
+        learned = _learned(services, stored)
     if as_json:
         evaluation, verdict = judged or (None, None)
         print_json(
@@ -47,6 +50,7 @@ def show(version: VersionName, as_json: AsJson = False) -> None:
                 "lineage": lineage.model_dump(mode="json"),
                 "bars_needed": bars_needed,
                 "shadow_decision": None if decided is None else decided.model_dump(mode="json"),
+                "continuous_learning": None if learned is None else learned.model_dump(mode="json"),
             }
         )
         return
@@ -54,6 +58,10 @@ def show(version: VersionName, as_json: AsJson = False) -> None:
     if decided is not None:
         sentence = f"shadow, {decided.at:%Y-%m-%d %H:%M} UTC: {decided.decision.sentence}"
         console.print(sentence, highlight=False, soft_wrap=True, markup=False)
+    if learned is not None:
+        console.print(
+            f"{learned.model_id}: {learned.sentence}", highlight=False, soft_wrap=True, markup=False
+        )
     if judged is None:
         console.print("Not judged yet.")
         return
@@ -109,6 +117,18 @@ def _judged(services: "Services", version: "ModelVersion") -> "tuple[EvaluationR
     try:
         return services.ledger.evaluation(version.model_id, version.version)
     except NotFound:
+        return None
+
+
+def _learned(services: "Services", version: "ModelVersion") -> "LearningValue | None":
+    """Production minus the frozen champion of the version's model; None for a model never in production, or
+    without stored bars."""
+    from clm_core.lifecycle.learning import learning_value
+
+    try:
+        return learning_value(services, version.model_id)
+    except DataError as error:
+        typer.echo(f"What continuous learning is worth cannot be measured: {error}", err=True)
         return None
 
 

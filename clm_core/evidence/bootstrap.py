@@ -123,6 +123,34 @@ def difference_interval(
     return _percentiles(draws, confidence, ours[1] - theirs[1])
 
 
+def total_return_interval(
+    ours: Floats, theirs: Floats, confidence: float, resamples: int, rng: np.random.Generator
+) -> Interval:
+    """Interval of the total return of one strategy minus that of another on the same bars.
+
+    Both series are resampled in the same blocks, so that common movements cancel out; the returns of a
+    resample are compounded.
+
+    Args:
+        ours: returns as fractions, shape (n_bars,).
+        theirs: returns of the other strategy, shape (n_bars,).
+
+    Returns:
+        NaN for equal returns, fewer than two bars, and after a total loss.
+    """
+    _require_same_bars(ours, theirs)
+    if len(ours) < 2 or np.array_equal(ours, theirs) or not min(ours.min(), theirs.min()) > -1.0:
+        return NOT_MEASURED
+    logs = np.log1p(ours), np.log1p(theirs)
+    block = block_length(logs[0] - logs[1])
+    rate = -math.log1p(-1.0 / block) if block > 1.0 else math.inf
+    totals = np.vstack([_running_totals(values) for values in logs])
+    seed = rng.integers(2**64, dtype=np.uint64)
+    our_sums, their_sums = _resampled_sums(totals, rate, _lengths(rate), resamples, seed)
+    estimate = math.expm1(logs[0].sum()) - math.expm1(logs[1].sum())
+    return _percentiles(np.expm1(our_sums) - np.expm1(their_sums), confidence, estimate)
+
+
 def sharpe_draws(returns: Floats, block: float, resamples: int, rng: np.random.Generator) -> Floats:
     """Sharpe ratio of a bar of each resample, shape (resamples,); 0.0 for a constant resample.
 

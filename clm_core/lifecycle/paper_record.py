@@ -2,7 +2,7 @@
 
 A pass computes the positions of the new bars, and of `OVERLAP` recorded bars before them, from the last
 `Model.bars_needed` bars. A whole check computes all positions anew from the start of the training and
-compares the record with them: at the first pass of each UTC day, after a correction of the bars, after a
+compares the record: at the first pass of each UTC day, after a correction of the bars, after a
 difference in the overlap, on request, and always for a model without `bars_needed`.
 """
 
@@ -30,19 +30,19 @@ OVERLAP = 10
 
 @dataclass(frozen=True, eq=False)
 class PaperTrack:
-    """Recorded positions of a version, with their bars."""
+    """Recorded positions of a version, with the bars."""
 
     bars: Bars
     """Bars of the market closed since the registration."""
     record: ShadowRecord = EMPTY
     new: int = 0
-    """Number of positions recorded by this pass."""
+    """Number of positions recorded in the pass."""
     computed: int = 0
-    """Number of bars that the model was given by this pass."""
+    """Number of bars given to the model in the pass."""
     explained: int = 0
     """Number of recorded positions that differ, or whose bar is gone, explained by corrections."""
     problem: str = ""
-    """Sentence about differences that no correction explains; empty: none."""
+    """Sentence about differences without a correction; empty: none."""
 
 
 @dataclass(frozen=True)
@@ -114,8 +114,8 @@ def extend_track(
     """Record the missing positions on the bars closed since the registration.
 
     Args:
-        load: function that loads the version's model, called only where positions are to be computed.
-        whole: compute all positions anew and compare them with the record.
+        load: function to load the version's model, called only where positions are to be computed.
+        whole: compute all positions anew and compare with the record.
 
     Raises:
         InvalidPositions: a position is missing or outside [-1, 1].
@@ -206,7 +206,7 @@ def positions_from(
     begin = known.row_after(view.trained_on.start - timedelta(microseconds=1))
     if not whole and view.bars_needed is not None:
         begin = max(begin, first + 1 - view.bars_needed)
-    positions = view.positions(known[begin:])[first - begin :]
+    positions = np.concatenate([np.zeros(begin), view.positions(known[begin:])])[first:]
     if not (np.abs(positions) <= 1.0).all():
         raise InvalidPositions(
             f"{_label(version)} answers with positions that are missing or outside [-1, 1]: no position was "

@@ -25,11 +25,13 @@ from clm_core.decisions.shadow import (
     measure,
     performance_of,
 )
-from clm_core.domain.errors import NotFound
+from clm_core.domain.errors import BundleCorrupt, CLMError, NotFound, RegistryUnavailable
+from clm_core.domain.paper import LearningValue
 from clm_core.domain.shadow_decisions import ShadowDecision
 from clm_core.domain.versions import ModelVersion
 from clm_core.domain.vocabulary import ModelStatus
 from clm_core.lifecycle.allocation import AllocationStep
+from clm_core.lifecycle.learning import first_champion, learning_value
 from clm_core.lifecycle.paper_record import PaperTrack, extend_track, paper_markets
 from clm_core.market.bars import Bars, Floats
 from clm_core.market.panel import Panel
@@ -68,11 +70,11 @@ class ShadowedVersion(BaseModel):
     newest_bar: AwareDatetime | None
     """Open time of the last bar with a recorded position; None before the first bar has closed."""
     new: int
-    """Number of positions recorded by this pass."""
+    """Number of positions recorded in the pass."""
     computed: int = 0
-    """Number of bars that the model was given by this pass; of a pool, over all members."""
+    """Number of bars given to the model in the pass; of a pool, over all members."""
     late: int
-    """Number of all positions recorded more than one bar after the close of their bar."""
+    """Number of all positions recorded more than a bar after the close of the bar."""
     explained: int = 0
     """Number of recorded positions that differ from the positions computed now, or whose bar is gone, because
     bars were corrected after the recording."""
@@ -95,6 +97,10 @@ class ShadowReport(PassReport):
     versions: tuple[ShadowedVersion, ...]
     allocations: tuple[AllocationStep, ...] = ()
     """Running allocations after the pass, and those that ended."""
+    learning: tuple[LearningValue, ...] = ()
+    """Production minus the frozen first champion, of each followed model ever in production."""
+    remarks: tuple[str, ...] = ()
+    """Sentences about frozen champions whose bundle is lost."""
 
     @property
     def headline(self) -> str:
@@ -136,7 +142,9 @@ class ShadowReport(PassReport):
     def summary_lines(self) -> list[str]:
         """Evidence for each version, then the problems."""
         lines = (f"{each.model_id} {each.version}: {'; '.join(_clauses(each))}." for each in self.versions)
-        return [*lines, *(each.sentence for each in self.allocations), *self.problems]
+        learned = (f"{each.model_id}: {each.sentence}." for each in self.learning)
+        allocated = (each.sentence for each in self.allocations)
+        return [*lines, *learned, *allocated, *self.remarks, *self.problems]
 
 
 @dataclass(frozen=True)
@@ -146,6 +154,8 @@ class FollowedModel:
     production: ModelVersion | None
     waiting: Sequence[ModelVersion]
     """Versions that await a decision, oldest first."""
+    frozen: ModelVersion | None
+    """First champion, followed for ever; None where in production, awaiting a decision, or never promoted."""
 
 
 class _Collector:
@@ -153,6 +163,8 @@ class _Collector:
 
     def __init__(self) -> None:
         self.versions: list[ShadowedVersion] = []
+        self.learning: list[LearningValue] = []
+        self.remarks: list[str] = []
         self.problems = defaultdict[str, list[str]](list)
 
     def attempt(self, version: ModelVersion, step: Callable[[], R]) -> R | None:
@@ -171,7 +183,7 @@ def run(
     """Record the missing positions of one model, one timeframe or all, and measure the records.
 
     Args:
-        whole: compute all positions since the registration anew and compare them with the record.
+        whole: compute all positions since the registration anew and compare with the record.
 
     Raises:
         NotFound: the model does not exist.
@@ -180,13 +192,15 @@ def run(
     collector = _Collector()
     for number, (name, model) in enumerate(sorted(models.items())):
         services.announce(f"Following {name}", number / len(models))
-        _follow_model(services, model, whole, collector)
+        _follow_model(services, name, model, whole, collector)
     if model_id is None:
         for each in Timeframe if timeframe is None else (timeframe,):
             report_problems(services, f"shadow-{each}", "clm shadow", collector.problems[each])
     return ShadowReport(
         at=services.clock(),
         versions=tuple(collector.versions),
+        learning=tuple(collector.learning),
+        remarks=tuple(collector.remarks),
         problems=tuple(problem for problems in collector.problems.values() for problem in problems),
     )
 
@@ -250,17 +264,36 @@ def shadowed_versions(
 def followed_models(
     services: Services, model_id: str | None, timeframe: Timeframe | None
 ) -> dict[str, FollowedModel]:
-    """Models with a version in production or awaiting a decision, by model id.
+    """Models with a version that awaits a decision or was ever in production, by model id.
 
     Raises:
         NotFound: the model does not exist.
     """
     waiting = shadowed_versions(services, model_id, timeframe)
     serving = _versions(services, (ModelStatus.PRODUCTION,), model_id, timeframe)
-    return {
-        name: FollowedModel(next(iter(serving.get(name, ())), None), waiting.get(name, ()))
-        for name in waiting.keys() | serving.keys()
+    frozen = _first_champions(services, model_id, timeframe)
+    models = {}
+    for name in waiting.keys() | serving.keys() | frozen.keys():
+        production = next(iter(serving.get(name, ())), None)
+        own = [*waiting.get(name, ()), *([] if production is None else [production])]
+        first = frozen.get(name)
+        is_extra = first is not None and all(first.version != each.version for each in own)
+        models[name] = FollowedModel(production, waiting.get(name, ()), first if is_extra else None)
+    return models
+
+
+def _first_champions(
+    services: Services, model_id: str | None, timeframe: Timeframe | None
+) -> dict[str, ModelVersion]:
+    """First version ever in production of each model, by model id."""
+    promotions = services.ledger.promotions
+    labels = {
+        name: first_champion(promotions.committed(name))
+        for name in promotions.models()
+        if model_id in (None, name)
     }
+    versions = [services.ledger.version(name, label) for name, label in labels.items() if label is not None]
+    return {each.model_id: each for each in versions if timeframe in (None, each.timeframe)}
 
 
 def _versions(
@@ -276,13 +309,46 @@ def _versions(
     return {name: sorted(versions, key=lambda each: each.created_at) for name, versions in by_model.items()}
 
 
-def _follow_model(services: Services, model: FollowedModel, whole: bool, collector: _Collector) -> None:
+def _follow_model(
+    services: Services, name: str, model: FollowedModel, whole: bool, collector: _Collector
+) -> None:
     """Record the positions of all followed versions of a model, and measure the records."""
     champion = None
     if model.production is not None:
         champion = _follow(services, model.production, None, whole, collector)
     for version in model.waiting:
         _follow(services, version, champion, whole, collector)
+    if model.frozen is not None:
+        _follow_frozen(services, model.frozen, whole, collector)
+    learned, problems = attempt(name, partial(learning_value, services, name))
+    timeframe = (model.production or model.frozen or model.waiting[0]).timeframe
+    collector.problems[timeframe] += problems
+    collector.learning += [] if learned is None else [learned]
+
+
+def _follow_frozen(services: Services, version: ModelVersion, whole: bool, collector: _Collector) -> None:
+    """Follow the first champion; a lost bundle is a remark, since no decision depends on the version."""
+    try:
+        tracks = _extend_tracks(services, version, whole, collector)
+    except (RegistryUnavailable, BundleCorrupt) as error:
+        # an outage is no loss
+        if collector.attempt(version, partial(_require_registry, services)) is None:
+            return
+        collector.remarks.append(
+            f"{_label(version)}, the first champion, is followed no more: {error}. `clm restore-version "
+            f"{version.model_id} {version.version}` names what is missing"
+        )
+        return
+    except CLMError as error:
+        collector.problems[version.timeframe].append(f"{_label(version)}: {error}")
+        return
+    measured = collector.attempt(version, partial(_measure, services, version, tracks, None))
+    collector.versions += [] if measured is None else [measured]
+
+
+def _require_registry(services: Services) -> bool:
+    services.registry.require_reachable()
+    return True
 
 
 def _follow(

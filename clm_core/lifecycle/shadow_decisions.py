@@ -93,7 +93,7 @@ def run(
 
     Args:
         anew: measure also versions whose newest decision, of the same UTC day, was to continue.
-        whole: compute all positions since the registration anew and compare them with the record.
+        whole: compute all positions since the registration anew and compare with the record.
 
     Raises:
         NotFound: the model does not exist.

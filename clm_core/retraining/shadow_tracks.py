@@ -40,6 +40,13 @@ class Stint:
     since: datetime
 
 
+@dataclass(frozen=True)
+class Pause:
+    """Moment from which nothing served: flat, which everybody knows in time."""
+
+    since: datetime
+
+
 @dataclass(frozen=True, eq=False)
 class RecipeTrack:
     """Recorded positions on the bars of a market, arrays of shape (n_bars,)."""
@@ -48,7 +55,9 @@ class RecipeTrack:
     positions: Floats
     """Position after each bar; 0 where none was recorded."""
     in_time: Mask
-    """True for positions recorded before the close of the next bar."""
+    """True for positions recorded before the close of the next bar, and where nothing served."""
+    recorded: Mask
+    """True for bars with a recorded position, late or in time."""
 
     @property
     def earned(self) -> Mask:
@@ -115,15 +124,18 @@ def _served(services: Services, change: Promotion) -> ModelVersion | None:
     return None if change.to_version is None else services.ledger.version(change.model_id, change.to_version)
 
 
-def recipe_track(services: Services, stints: Sequence[Stint], bars: Bars) -> RecipeTrack:
+def recipe_track(services: Services, stints: Sequence[Stint | Pause], bars: Bars) -> RecipeTrack:
     """Recorded positions of successive versions on the bars of a market."""
     positions = np.zeros(len(bars))
-    in_time = np.zeros(len(bars), dtype=np.bool_)
+    in_time, recorded = (np.zeros(len(bars), dtype=np.bool_) for _ in range(2))
     ends = [*(bars.row_closed_after(each.since) for each in stints[1:]), len(bars)]
     for stint, end in zip(stints, ends, strict=True):
         rows = slice(bars.row_closed_after(stint.since), end)
         part = bars[rows]
         if not len(part):
+            continue
+        if isinstance(stint, Pause):
+            in_time[rows] = True
             continue
         version = stint.version
         member = "" if bars.symbol == version.symbol else bars.symbol
@@ -135,7 +147,8 @@ def recipe_track(services: Services, stints: Sequence[Stint], bars: Bars) -> Rec
         closes = part.time[held] + 2 * bars.timeframe.nanoseconds
         positions[rows][held] = record.position[of_record]
         in_time[rows][held] = record.recorded[of_record] <= closes
-    return RecipeTrack(bars, positions, in_time)
+        recorded[rows] = held
+    return RecipeTrack(bars, positions, in_time, recorded)
 
 
 def markets_since(services: Services, version: ModelVersion, since: datetime) -> tuple[Bars, ...]:
@@ -149,7 +162,7 @@ def markets_since(services: Services, version: ModelVersion, since: datetime) ->
 def run_of(services: Services, stints: Sequence[Stint], markets: Sequence[Bars]) -> ShadowRun | None:
     """Returns of a recipe on the bars of the markets; None without a bar."""
     tracks = [recipe_track(services, stints, bars) for bars in markets]
-    return _traded(services, stints[-1].version, tracks)
+    return traded(services, stints[-1].version, tracks)
 
 
 def compare_in_shadow(
@@ -174,7 +187,8 @@ def compare_in_shadow(
     return compare_days(axis.time, bar, *pair, axis.periods_per_year, both)
 
 
-def _traded(services: Services, version: ModelVersion, tracks: Sequence[RecipeTrack]) -> ShadowRun | None:
+def traded(services: Services, version: ModelVersion, tracks: Sequence[RecipeTrack]) -> ShadowRun | None:
+    """Returns of tracks under the execution of a version; None without a bar."""
     filled = [track for track in tracks if len(track.bars)]
     if not filled:
         return None
@@ -189,11 +203,11 @@ def _traded(services: Services, version: ModelVersion, tracks: Sequence[RecipeTr
     if len(tracks) == 1:
         return ShadowRun(filled[0].bars, results[0].returns, filled[0].earned, exits)
     axis = Panel(version.symbol, tuple(track.bars for track in filled)).index_bars()
-    traded = [(track.bars, result) for track, result in zip(filled, results, strict=True)]
+    members = [(track.bars, result) for track, result in zip(filled, results, strict=True)]
     earned = np.ones(len(axis), dtype=np.bool_)
     for track in filled:
         earned[np.searchsorted(axis.time, track.bars.time[~track.earned])] = False
-    return ShadowRun(axis, portfolio(axis, traded, 1.0, members=len(tracks)).returns, earned, exits)
+    return ShadowRun(axis, portfolio(axis, members, 1.0, members=len(tracks)).returns, earned, exits)
 
 
 def _exits(track: RecipeTrack, result: Backtest) -> NDArray[np.int64]:

@@ -13,8 +13,11 @@ from clm_core.domain.errors import NotFound
 from clm_core.domain.evaluations import EvaluationResult, Verdict
 from clm_core.domain.jobs import TrainingJob
 from clm_core.domain.listings import CandidateQuery, ListedVersion, Page, VersionQuery
+from clm_core.domain.paper import LearningValue, PaperQuery, PaperRecord
 from clm_core.domain.shadow_decisions import RecordedDecision
 from clm_core.domain.versions import ModelVersion
+from clm_core.lifecycle.learning import learning_value
+from clm_core.lifecycle.paper import paper_record
 from clm_core.services import Services
 
 REPORT_POLICY = (
@@ -59,6 +62,24 @@ def one_version(model_id: ModelIdInPath, version: LabelInPath, clm: Connected) -
         verdict=verdict,
         shadow_decision=clm.ledger.shadow_decisions.newest(stored.model_id, stored.version),
     )
+
+
+def record(
+    model_id: ModelIdInPath,
+    version: LabelInPath,
+    clm: Connected,
+    query: Annotated[PaperQuery, Query()],
+) -> PaperRecord:
+    """Paper record of the version: position, net return and cost of each closed bar, late rows marked."""
+    return paper_record(clm, clm.ledger.version(model_id, version), query)
+
+
+def learning(model_id: ModelIdInPath, clm: Connected) -> LearningValue:
+    """Value of continuous learning: production minus the frozen first champion, with intervals."""
+    value = learning_value(clm, model_id)
+    if value is None:
+        raise NotFound(f"No version of {model_id} was ever in production: `clm models` lists the models.")
+    return value
 
 
 def report(model_id: ModelIdInPath, version: LabelInPath, clm: Connected) -> FileResponse:

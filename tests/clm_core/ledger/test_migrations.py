@@ -57,6 +57,7 @@ def test_up_down_and_up_again_leave_the_newest_tables(empty_database: Callable[[
             "promotions",
             "receivers",
             "scheduled_passes",
+            "shadow_checks",
             "shadow_decisions",
             "shadow_places",
             "shadow_positions",

@@ -6,6 +6,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import httpx
 import numpy as np
@@ -74,16 +75,23 @@ class World:
         now = self.when(bars, after)
         return replace(self._services, open_market=lambda: market, clock=lambda: now)
 
-    def register(self, bars: int = 0, seed: int = 1) -> ModelVersion:
-        """A candidate registered ten minutes after the close of the n-th bar."""
+    def register(self, bars: int = 0, seed: int = 1, short_memory: bool = False) -> ModelVersion:
+        """A candidate registered ten minutes after the close of the n-th bar.
+
+        Args:
+            short_memory: a recipe that needs fewer bars than those of the training.
+        """
         # a fit of the signs is short on every bar, which no promotion accepts
-        params = {
+        params: dict[str, Any] = {
             "label": "volatility_scaled_return",
             "horizon": 24,
             "threshold": 0.0,
             "calibrate": False,
             "rounds": 20,
         }
+        if short_memory:
+            names = ("scale_half_life", "smoothing_half_life", "volatility_half_life")
+            params |= {"centre_horizons": 1, "sizing": dict.fromkeys(names, 5.0) | {"anchor_bars": 24}}
         recipe = catalog.recipe(ModelType.LIGHTGBM, params, Costs())
         trained_on = self.bars[:TRAINED]
         folder = self._folder / str(seed) / "bundle"
@@ -180,7 +188,7 @@ def test_positions_missed_in_an_outage_are_recorded_later_and_counted_as_late(
 
 
 def test_a_pass_gives_the_model_the_bars_needed_for_the_new_bars_and_an_overlap(world: World) -> None:
-    version = world.register()
+    version = world.register(short_memory=True)
     bars = world.first_of_a_day()
     assert only(world.run(bars)).computed == TRAINED + bars
     needed = world.bars_needed(version)
@@ -196,7 +204,7 @@ def test_a_pass_gives_the_model_the_bars_needed_for_the_new_bars_and_an_overlap(
 
 
 def test_a_correction_of_bars_leads_to_one_whole_check(world: World) -> None:
-    version = world.register()
+    version = world.register(short_memory=True)
     bars = world.first_of_a_day()
     world.run(bars)
     world.correct(TRAINED + 15, at=world.when(bars))
@@ -208,7 +216,7 @@ def test_a_correction_of_bars_leads_to_one_whole_check(world: World) -> None:
 
 
 def test_a_difference_lasts_over_the_passes_that_compute_new_bars_alone(world: World) -> None:
-    version = world.register()
+    version = world.register(short_memory=True)
     bars = world.first_of_a_day()
     world.record_other_position(version, 20)
     [problem] = world.run(bars).problems
@@ -220,7 +228,7 @@ def test_a_difference_lasts_over_the_passes_that_compute_new_bars_alone(world: W
 def test_a_model_that_states_no_bars_needed_is_computed_from_the_start_of_the_training(
     world: World, services: Services, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    version = world.register()
+    version = world.register(short_memory=True)
     bars = world.first_of_a_day()
     world.run(bars)
     model = services.registry.load(version.model_path, version.bundle_digest)
@@ -332,13 +340,39 @@ def test_candidates_are_compared_with_the_champion_on_the_common_bars(world: Wor
 
 def test_a_production_version_is_recorded_where_no_version_awaits_a_decision(world: World) -> None:
     version = world.register()
-    world.run(2)
-    promoting.promote(world.services(2), version.model_id, version.version, OPERATOR, "tested", world.when(2))
-    for bars in (3, 4):
+    world.run(1)
+    promoting.promote(world.services(1), version.model_id, version.version, OPERATOR, "tested", world.when(1))
+    for bars in (2, 3, 4):
         seen = only(world.run(bars))
         assert (seen.status, seen.new, seen.figures.bars, seen.late) == (ModelStatus.PRODUCTION, 1, bars, 0)
     assert "Versions followed: 1, of which 0 in shadow. Positions recorded: 1." in world.run(5).headline
     assert world.written(version).position.tolist() == world.expected_positions(version, 5).tolist()
+
+
+def test_the_first_champion_is_followed_after_its_retirement_until_its_bundle_is_lost(
+    world: World, services: Services
+) -> None:
+    first = world.register(seed=1)
+    second = world.register(1, seed=2)
+    world.run(1)
+    for version, bars in ((first, 1), (second, 2)):
+        own = world.services(bars)
+        promoting.promote(own, version.model_id, version.version, OPERATOR, "tested", own.clock())
+    report = world.run(3)
+    assert [(each.version, each.status) for each in report.versions] == [
+        (second.version, ModelStatus.PRODUCTION),
+        (first.version, ModelStatus.RETIRED),
+    ]
+    [value] = report.learning
+    assert (value.frozen, value.production) == (first.version, second.version)
+    assert value.sentence in " ".join(report.summary_lines())
+
+    trees(services, first).unlink()
+    lost = world.run(4)
+    assert [each.version for each in lost.versions] == [second.version]
+    [remark] = lost.remarks
+    assert f"{first.model_id}@{first.version}, the first champion, is followed no more" in remark
+    assert lost.problems == ()
 
 
 def test_the_record_of_a_version_promoted_before_it_was_followed_begins_late(world: World) -> None:

@@ -33,6 +33,7 @@ from clm_core.domain.errors import (
 from clm_core.domain.evaluations import Verdict
 from clm_core.domain.evolution import EvolveRequest
 from clm_core.domain.jobs import RetrainRequest
+from clm_core.domain.paper import PaperQuery
 from clm_core.domain.pools import PoolSettings
 from clm_core.domain.terms import CostSettings, MarketSettings
 from clm_core.domain.tuning import TuneRequest
@@ -41,6 +42,7 @@ from clm_core.domain.vocabulary import ModelType, Role
 from clm_core.domain.walk_forward import WalkForwardPlan
 from clm_core.ledger.alerts import AlertStore
 from clm_core.lifecycle import shadow, watch
+from clm_core.lifecycle.paper import paper_record
 from clm_core.market.bars import Floats
 from clm_core.market.carry_store import CarryStore, PaymentKind
 from clm_core.market.panel import Panel
@@ -331,6 +333,12 @@ def test_shadow_records_the_positions_of_every_member(own: Services, folder: Pat
         (symbol, NEW) for symbol in SYMBOLS
     ]
     assert shadowed.figures.bars == NEW
+    whole = paper_record(own, done.version, PaperQuery(limit=1000))
+    returns = np.array([each.net_return for each in whole.items])
+    assert (whole.bars, whole.symbol) == (NEW, "TRIO")
+    assert np.prod(1.0 + returns) - 1.0 == pytest.approx(shadowed.figures.total_return, abs=1e-12)
+    member = paper_record(own, done.version, PaperQuery(limit=1000, symbol=SYMBOLS[1]))
+    assert (member.bars, member.symbol) == (NEW, SYMBOLS[1])
     assert shadow.run(own).versions[0].new == 0
 
 

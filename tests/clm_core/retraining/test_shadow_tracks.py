@@ -14,7 +14,8 @@ from clm_core.retraining.shadow_tracks import RecipeTrack, _exits
 BARS = a_market("LATEUSD", 60, 1)
 POSITIONS = np.sign(np.sin(np.arange(60) / 3.0)).round()
 RESULT = MarketTerms(TradingTerms()).backtest(BARS, POSITIONS)
-IN_TIME = RecipeTrack(BARS, POSITIONS, np.ones(60, dtype=np.bool_))
+EVERY = np.ones(60, dtype=np.bool_)
+IN_TIME = RecipeTrack(BARS, POSITIONS, EVERY, EVERY)
 
 
 @given(st.sets(st.integers(0, 59), max_size=20))

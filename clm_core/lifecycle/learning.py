@@ -1,0 +1,128 @@
+"""Value of continuous learning: production against the first champion, frozen and followed for ever.
+
+The track of production has the positions of the version in production at each bar, and is flat while nothing
+served. Both tracks are paper records on the same bars, traded from flat at the moment the first champion was
+replaced.
+"""
+
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+
+import numpy as np
+
+from clm_core.decisions.learning_value import measure_learning
+from clm_core.domain.execution import ExecutionRules
+from clm_core.domain.paper import LearningValue
+from clm_core.domain.promotions import Promotion
+from clm_core.domain.versions import ModelVersion
+from clm_core.ledger.executions import version_execution
+from clm_core.market.bars import Bars
+from clm_core.retraining.shadow_tracks import (
+    Pause,
+    ShadowRun,
+    Stint,
+    markets_since,
+    moment,
+    recipe_track,
+    run_of,
+    traded,
+)
+from clm_core.services import Services
+
+
+def first_champion(history: Sequence[Promotion]) -> str | None:
+    """Version label of the first version ever in production; None if none was.
+
+    Args:
+        history: committed changes of the model, oldest first.
+    """
+    return next((change.to_version for change in history if change.to_version is not None), None)
+
+
+def learning_value(services: Services, model_id: str) -> LearningValue | None:
+    """Production minus the frozen first champion of a model; None for a model never in production."""
+    history = services.ledger.promotions.committed(model_id)
+    label = first_champion(history)
+    if label is None:
+        return None
+    value = LearningValue(model_id=model_id, frozen=label, production=history[-1].to_version)
+    begun = [change.to_version for change in history].index(label)
+    since_left = [row for row, change in enumerate(history) if row > begun and change.to_version != label]
+    if not since_left:
+        reason = f"the first champion {label} has served all along, so there is no difference to measure"
+        return value.model_copy(update={"reason": reason})
+    changes = history[since_left[0] :]
+    value = value.model_copy(update={"since": changes[0].at})
+    return _measured(services, value, changes)
+
+
+def _measured(services: Services, value: LearningValue, changes: Sequence[Promotion]) -> LearningValue:
+    """The value with the figures of the bars since the first champion was replaced."""
+    frozen = services.ledger.version(value.model_id, value.frozen)
+    served = [change.to_version for change in changes if change.to_version is not None]
+    newest = services.ledger.version(value.model_id, served[-1]) if served else frozen
+    markets = markets_since(services, newest, changes[0].at)
+    theirs = run_of(services, [Stint(frozen, changes[0].at)], markets)
+    runs = list(_production_runs(services, frozen, changes, markets))
+    if theirs is None or not runs:
+        return value.model_copy(update={"reason": "no bar has closed since"})
+    returns = np.concatenate([run.returns for run in runs])
+    counted = np.concatenate([run.earned for run in runs]) & theirs.earned
+    axis = theirs.axis
+    figures = measure_learning(
+        axis.time, axis.timeframe.nanoseconds, returns, theirs.returns, counted, axis.periods_per_year
+    )
+    if figures is None:
+        reason = (
+            f"no bar counts yet: a position of production or of {value.frozen} was missing or recorded late "
+            "on every bar (`clm shadow` says why)"
+        )
+        return value.model_copy(update={"reason": reason})
+    is_whole = figures.return_difference is not None and figures.sharpe_difference is not None
+    return value.model_copy(
+        update={
+            "until": moment(int(axis.time[counted][-1])),
+            "bars": int(counted.sum()),
+            "production_return": figures.production_return,
+            "frozen_return": figures.frozen_return,
+            "return_difference": figures.return_difference,
+            "sharpe_difference": figures.sharpe_difference,
+            "reason": None if is_whole else "too few bars, or equal returns, for every difference",
+        }
+    )
+
+
+def _production_runs(
+    services: Services, frozen: ModelVersion, changes: Sequence[Promotion], markets: Sequence[Bars]
+) -> Iterator[ShadowRun]:
+    """Returns of production in time order, a run for successive versions under the same execution rules."""
+    stints = [_stint(services, change) for change in changes]
+    rules = list(_rules(services, frozen, stints))
+    groups = [list(group) for _, group in groupby(range(len(stints)), key=lambda row: rules[row])]
+    for number, group in enumerate(groups):
+        own = [stints[row] for row in group]
+        end = stints[groups[number + 1][0]].since if number + 1 < len(groups) else None
+        parts = [
+            bars[bars.row_closed_after(own[0].since) : None if end is None else bars.row_closed_after(end)]
+            for bars in markets
+        ]
+        version = next((each.version for each in reversed(own) if isinstance(each, Stint)), frozen)
+        run = traded(services, version, [recipe_track(services, own, bars) for bars in parts])
+        if run is not None:
+            yield run
+
+
+def _stint(services: Services, change: Promotion) -> Stint | Pause:
+    if change.to_version is None:
+        return Pause(change.at)
+    return Stint(services.ledger.version(change.model_id, change.to_version), change.at)
+
+
+def _rules(
+    services: Services, frozen: ModelVersion, stints: Sequence[Stint | Pause]
+) -> Iterator[ExecutionRules]:
+    """Execution rules of each stint; a pause has the rules of the stint before."""
+    version = frozen
+    for stint in stints:
+        version = stint.version if isinstance(stint, Stint) else version
+        yield version_execution(services.ledger, version, services.settings.execution.rules)
