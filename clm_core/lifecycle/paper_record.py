@@ -3,7 +3,7 @@
 A pass computes the positions of the new bars, and of `OVERLAP` recorded bars before them, from the last
 `Model.bars_needed` bars. A whole check computes all positions anew from the start of the training and
 compares the record: at the first pass of each UTC day, after a correction of the bars, after a
-difference in the overlap, on request, and always for a model without `bars_needed`.
+difference in the overlap without a correction, on request, and always for a model without `bars_needed`.
 """
 
 from collections.abc import Callable, Sequence
@@ -151,7 +151,9 @@ def _with_new_bars(paper: _Paper) -> PaperTrack | None:
         paper.services, paper.version, paper.load(), paper.market.bars, first
     )
     compared = _held(before, paper.bars[first:])[0]
-    if len(differing_rows(compared, positions[~missing[first:]])):
+    differing = differing_rows(compared, positions[~missing[first:]])
+    # a whole check has counted what the corrections explain
+    if not _explained(paper, compared, differing).all():
         return None
     new = paper.add(paper.bars.time[first:][missing[first:]], positions[missing[first:]])
     return _track(paper, new, computed)
@@ -172,15 +174,20 @@ def _checked_whole(paper: _Paper) -> PaperTrack:
     missing = ~np.isin(paper.bars.time, paper.recorded().time)
     new = paper.add(paper.bars.time[missing], positions[missing])
     track = _track(paper, new, computed)
-    corrections = _corrections(paper.services, paper.bars)
     differing = differing_rows(track.record, positions)
-    explained = corrected_since(track.record.time[differing], track.record.recorded[differing], corrections)
+    explained = _explained(paper, track.record, differing)
     unexplained = differing[~explained]
     problem = _difference(paper, track.record, positions, unexplained) if len(unexplained) else None
     check = RecordCheck(paper.now, paper.market.corrections, int(explained.sum()), problem)
     version = paper.version
     paper.services.ledger.shadows.save_check(version.model_id, version.version, paper.member, check)
     return replace(track, explained=track.explained + check.explained, problem=problem or "")
+
+
+def _explained(paper: _Paper, record: ShadowRecord, rows: Rows) -> Mask:
+    """True for rows of a record explained by corrections of the bars, shape of the rows."""
+    corrections = _corrections(paper.services, paper.bars)
+    return corrected_since(record.time[rows], record.recorded[rows], corrections)
 
 
 def positions_from(
