@@ -40,6 +40,10 @@ def test_up_down_and_up_again_leave_the_newest_tables(empty_database: Callable[[
         assert tables(connection) == [
             "alembic_version",
             "alerts",
+            "allocation_ends",
+            "allocation_served",
+            "allocation_weights",
+            "allocations",
             "api_replies",
             "api_tokens",
             "audit_log",

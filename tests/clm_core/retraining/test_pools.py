@@ -333,11 +333,12 @@ def test_shadow_records_the_positions_of_every_member(own: Services, folder: Pat
         (symbol, NEW) for symbol in SYMBOLS
     ]
     assert shadowed.figures.bars == NEW
-    whole = paper_record(own, done.version, PaperQuery(limit=1000))
+    followed = own.ledger.version(done.version.model_id, done.version.version)
+    whole = paper_record(own, followed, PaperQuery(limit=1000))
     returns = np.array([each.net_return for each in whole.items])
     assert (whole.bars, whole.symbol) == (NEW, "TRIO")
     assert np.prod(1.0 + returns) - 1.0 == pytest.approx(shadowed.figures.total_return, abs=1e-12)
-    member = paper_record(own, done.version, PaperQuery(limit=1000, symbol=SYMBOLS[1]))
+    member = paper_record(own, followed, PaperQuery(limit=1000, symbol=SYMBOLS[1]))
     assert (member.bars, member.symbol) == (NEW, SYMBOLS[1])
     assert shadow.run(own).versions[0].new == 0
 
