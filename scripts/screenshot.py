@@ -1,16 +1,35 @@
-"""Pictures of a verdict for the documentation: on the run's page, and the tear sheet.
+"""Pictures for the documentation; needs Chromium (`chromium` on PATH).
 
-CLM_HOME=HOME clm demo, then CLM_HOME=HOME python scripts/screenshot.py; needs Chromium (`chromium` on PATH).
-A Prefect server of its own serves the pages, without the password that the server of a home asks for.
+CLM_HOME=HOME clm demo, then CLM_HOME=HOME python scripts/screenshot.py: a verdict, on the run's page and as a
+tear sheet. A Prefect server of its own serves the pages, without the password that the server of a home asks
+for.
+
+CLM_HOME=OTHER python scripts/shown_home.py, then CLM_HOME=OTHER python scripts/screenshot.py home: the home
+page.
 """
 
+import secrets
+import socket
 import subprocess
+import sys
+import threading
+from datetime import timedelta
 from pathlib import Path
 
 import httpx
+import uvicorn
 from PIL import Image
 
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
+
+from browser import browser
+
+from clm_core.api.__main__ import configuration
+from clm_core.api.app import create_app
+from clm_core.domain.actors import SYSTEM
 from clm_core.domain.kinds import artifact_key
+from clm_core.domain.tokens import Secret, new_token
+from clm_core.domain.vocabulary import Role
 from clm_core.platform.prefect_server import server_environment
 from clm_core.platform.shared_prefect import shared_server
 from clm_core.services import Services, open_services
@@ -26,6 +45,9 @@ COLOURS = 160
 def main() -> None:
     settings = load_settings()
     with open_services(settings) as services:
+        if sys.argv[1:] == ["home"]:
+            take_home_page(services, IMAGES / "home-page.png")
+            return
         newest, *_ = services.ledger.versions(model_id=MODEL, limit=1)
         sheet = services.reports / MODEL / f"{newest.version}.html"
         take(sheet.as_uri(), IMAGES / "tear-sheet.png", 960, 1250)
@@ -45,6 +67,28 @@ def take_verdict(services: Services, folder: Path) -> None:
         take(page, IMAGES / "verdict-page.png", 1000, 1690)
 
 
+def take_home_page(services: Services, picture: Path) -> None:
+    """Picture of the home page as a viewer sees it, served for the moment."""
+    now = services.clock()
+    secret = Secret.generate(secrets.token_bytes)
+    token = new_token(secret, "ada", Role.VIEWER, SYSTEM, now, timedelta(hours=1))
+    services.ledger.tokens.issue(token, secret, SYSTEM)
+    with socket.socket() as listening, browser() as seen:
+        listening.bind(("127.0.0.1", 0))
+        port = listening.getsockname()[1]
+        server = uvicorn.Server(configuration(create_app(services), services.settings.api, port))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
+        thread.start()
+        seen.look(1180, 760)
+        seen.open(f"http://127.0.0.1:{port}/login")
+        seen.submit({"secret": secret.text})
+        seen.picture(picture)
+        server.should_exit = True
+        thread.join()
+    services.ledger.tokens.revoke(token.id, SYSTEM, services.clock())
+    _shrink(picture)
+
+
 def take(address: str, picture: Path, width: int, height: int) -> None:
     """Picture of a page, sizes in pixels."""
     command = [
@@ -58,6 +102,10 @@ def take(address: str, picture: Path, width: int, height: int) -> None:
         address,
     ]
     subprocess.run(command, check=True, stderr=subprocess.DEVNULL)
+    _shrink(picture)
+
+
+def _shrink(picture: Path) -> None:
     Image.open(picture).convert("RGB").quantize(COLOURS).save(picture, optimize=True)
     print(picture)
 

@@ -7,10 +7,12 @@ from enum import StrEnum
 from pydantic import BaseModel, ConfigDict
 
 from clm_core.domain.alerts import RaisedAlert
+from clm_core.domain.allocations import RecordedWeights
 from clm_core.domain.evaluations import EvaluationResult, Verdict
 from clm_core.domain.listings import ListedVersion
 from clm_core.domain.promotions import Promotion, PromotionKind
 from clm_core.domain.shadow_decisions import RecordedDecision, ShadowAction
+from clm_core.domain.standings import ProductionStanding
 from clm_core.domain.versions import ModelVersion
 from clm_core.domain.vocabulary import ModelStatus
 
@@ -30,6 +32,8 @@ class ServingState(StrEnum):
 
 
 class TimelineKind(StrEnum):
+    """Kind of event, in the order of events at the same moment."""
+
     TRAINED = "trained"
     JUDGED = "judged"
     SHADOW = "shadow"
@@ -108,6 +112,10 @@ class ModelOverview(BaseModel):
     """Challengers, oldest first."""
     verdicts: tuple[JudgedVersion, ...]
     """Newest verdicts, newest first."""
+    weights: RecordedWeights | None
+    """Newest weights of the running allocation, if any."""
+    standing: ProductionStanding | None
+    """Newest measurement of the production version since the promotion; None before the first."""
 
     @property
     def state(self) -> ServingState:

@@ -5,12 +5,16 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Engine, and_, func, select, true
 
+from clm_core.domain.allocations import RecordedWeights
 from clm_core.domain.audit import Action
 from clm_core.domain.evaluations import Verdict
 from clm_core.domain.overviews import AWAITING, JudgedVersion, TimelineEntry, TimelineKind
 from clm_core.domain.promotions import Promotion, PromotionState
 from clm_core.domain.shadow_decisions import RecordedDecision
 from clm_core.ledger.tables import (
+    AllocationEndRow,
+    AllocationRow,
+    AllocationWeightsRow,
     AuditRow,
     Base,
     EvaluationRow,
@@ -20,6 +24,9 @@ from clm_core.ledger.tables import (
     VersionRow,
 )
 
+_RUNS, _WEIGHTS, _ENDS = (
+    Base.metadata.tables[row.__tablename__] for row in (AllocationRow, AllocationWeightsRow, AllocationEndRow)
+)
 _PROMOTIONS, _EVALUATIONS, _DECISIONS, _VERSIONS, _JOBS, _AUDIT = (
     Base.metadata.tables[row.__tablename__]
     for row in (PromotionRow, EvaluationRow, ShadowDecisionRow, VersionRow, JobRow, AuditRow)
@@ -81,6 +88,23 @@ class OverviewStore:
         )
         decisions = (RecordedDecision.model_validate(dict(row)) for row in self._rows(newest))
         return {(each.model_id, each.version): each for each in decisions}
+
+    def weights(self, model_id: str | None = None) -> dict[str, RecordedWeights]:
+        """Newest weights of each running allocation, by model."""
+        ended = select(_ENDS.c.allocation_id)
+        newest = (
+            select(_RUNS.c.model_id, *(_WEIGHTS.c[name] for name in RecordedWeights.model_fields))
+            .join(_RUNS, _RUNS.c.id == _WEIGHTS.c.allocation_id)
+            .where(_RUNS.c.id.not_in(ended), *_of(_RUNS, model_id))
+            .distinct(_RUNS.c.model_id)
+            .order_by(_RUNS.c.model_id, _WEIGHTS.c.id.desc())
+        )
+        return {
+            row["model_id"]: RecordedWeights.model_validate(
+                {name: row[name] for name in RecordedWeights.model_fields}
+            )
+            for row in self._rows(newest)
+        }
 
     def decisions_of(self, model_id: str, limit: int) -> list[RecordedDecision]:
         """Newest decisions on all versions of a model, newest first."""

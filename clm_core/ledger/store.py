@@ -25,6 +25,7 @@ from clm_core.ledger.promotions import PromotionStore
 from clm_core.ledger.replies import ReplyStore
 from clm_core.ledger.shadow_decisions import ShadowDecisionStore
 from clm_core.ledger.shadows import ShadowStore
+from clm_core.ledger.standings import StandingStore
 from clm_core.ledger.tokens import TokenStore
 from clm_core.ledger.trials import TrialStore
 from clm_core.ledger.triggers import TriggerStore
@@ -58,6 +59,7 @@ class Ledger(JobStore, VersionStore, EvaluationStore):
         self.replies = ReplyStore(engine)
         self.passes = PassStore(engine)
         self.overviews = OverviewStore(engine)
+        self.standings = StandingStore(engine)
 
     def require_reachable(self) -> None:
         """

@@ -376,6 +376,20 @@ class HardStopExemptionRow(Base):
     at: Mapped[datetime]
 
 
+class StandingRow(Base):
+    """The newest `ProductionStanding` of a model, replaced by each watch."""
+
+    __tablename__ = "production_standings"
+    __table_args__ = (
+        ForeignKeyConstraint(["model_id", "version"], ["model_versions.model_id", "model_versions.version"]),
+    )
+
+    model_id: Mapped[str] = mapped_column(primary_key=True)
+    version: Mapped[str]
+    at: Mapped[datetime]
+    standing: Mapped[dict[str, Any]] = mapped_column(JSONB)
+
+
 class ShadowPositionRow(Base):
     """Target position of a shadow version after a bar, recorded at the time. Append-only: positions chosen
     afterwards would prove nothing."""
@@ -531,7 +545,11 @@ class AuditRow(Base):
     """An `AuditEntry` with number and hashes. Append-only."""
 
     __tablename__ = "audit_log"
-    __table_args__ = (_one_of(Role, "role"), CheckConstraint("seq > 0", name="seq"))
+    __table_args__ = (
+        _one_of(Role, "role"),
+        CheckConstraint("seq > 0", name="seq"),
+        Index(None, "subject", "seq"),
+    )
 
     seq: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
     """1, 2, 3, ...: counted by the appending transaction, because a PostgreSQL sequence leaves gaps."""

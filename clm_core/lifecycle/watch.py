@@ -32,6 +32,7 @@ from clm_core.evidence.sequential import daily_returns, days_before, days_per_ye
 from clm_core.evidence.tail_risk import reference_of, standardised, tail_test
 from clm_core.ledger.triggers import RetrainsSince
 from clm_core.lifecycle.protection import ProtectedVersion, ServingRecord, promoted_at, protect_version
+from clm_core.lifecycle.standing import standing_of
 from clm_core.market.bars import Bars, Floats
 from clm_core.market.drift import CALENDAR, Drift, drift
 from clm_core.market.features import FEATURES, compute_features
@@ -185,6 +186,8 @@ def _watch(services: Services, version: ModelVersion) -> WatchedVersion:
     _report_stale_bars(services, measured)
     protected = protect_version(services, version, record)
     measured = measured.model_copy(update={"protection": protected})
+    sentences = tuple(_sentences(measured))
+    services.ledger.standings.record(standing_of(services, version, record, protected, sentences))
     answers = tuple(_request_retrains(services, version, measured))
     return measured.model_copy(update={"asked": answers})
 

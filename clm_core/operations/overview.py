@@ -17,6 +17,8 @@ from clm_core.domain.overviews import (
     changed_decisions,
     is_about,
 )
+from clm_core.domain.promotions import Promotion
+from clm_core.domain.standings import ProductionStanding
 from clm_core.domain.versions import ModelVersion
 from clm_core.domain.vocabulary import JobStatus, ModelStatus
 from clm_core.services import Services
@@ -75,6 +77,8 @@ def _models(services: Services, model_id: str | None) -> Iterator[ModelOverview]
     decisions = store.decisions(model_id)
     changes = store.changes(model_id)
     verdicts = store.verdicts(VERDICTS_SHOWN, model_id)
+    weights = store.weights(model_id)
+    standings = services.ledger.standings.newest(model_id)
     for name in services.ledger.promotions.models() if model_id is None else [model_id]:
         yield ModelOverview(
             model_id=name,
@@ -85,7 +89,18 @@ def _models(services: Services, model_id: str | None) -> Iterator[ModelOverview]
                 for each in sorted(challengers[name], key=lambda each: each.created_at)
             ),
             verdicts=tuple(each for each in verdicts if each.model_id == name),
+            weights=weights.get(name),
+            standing=_since_promotion(standings.get(name), changes.get(name)),
         )
+
+
+def _since_promotion(
+    standing: ProductionStanding | None, change: Promotion | None
+) -> ProductionStanding | None:
+    """The standing, unless another change of production came after the measured one."""
+    if standing is None or change is None or standing.version != change.to_version:
+        return None
+    return standing if standing.since >= change.at else None
 
 
 def _versions(services: Services, model_id: str | None, status: ModelStatus) -> list[ModelVersion]:
@@ -132,4 +147,6 @@ def _timeline(services: Services, model_id: str) -> list[TimelineEntry]:
         )
         for each in services.ledger.promotions.committed(model_id)
     ]
-    return sorted(entries, key=lambda each: each.at, reverse=True)[:EVENTS_SHOWN]
+    kinds = list(TimelineKind)
+    entries.sort(key=lambda each: (each.at, kinds.index(each.kind)), reverse=True)
+    return entries[:EVENTS_SHOWN]

@@ -51,6 +51,7 @@ class Browser:
         self.ask("Emulation.setEmulatedMedia", features=[scheme])
 
     def open(self, address: str) -> None:
+        self.run("window.isFormerPage = true")
         self.ask("Page.navigate", url=address)
         self._await_load()
 
@@ -58,6 +59,7 @@ class Browser:
         """Fill in a form and send it with its first button."""
         for name, value in fields.items():
             self.run(f"document.querySelector('{form} [name={name}]').value = {json.dumps(value)}")
+        self.run("window.isFormerPage = true")
         self.run(f"document.querySelector('{form} button').click()")
         self._await_load()
 
@@ -67,12 +69,17 @@ class Browser:
 
     def picture(self, file: Path, whole: bool = True) -> None:
         """PNG of the page; of its visible part alone unless whole."""
+        # the frame of the former page stays until the first of the new page is painted
+        painted = "new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))"
+        self.ask("Runtime.evaluate", expression=painted, awaitPromise=True)
         taken = self.ask("Page.captureScreenshot", captureBeyondViewport=whole)
         file.write_bytes(base64.b64decode(taken["data"]))
 
     def _await_load(self) -> None:
-        while self._receive().get("method") != "Page.loadEventFired":
-            pass
+        deadline = time.monotonic() + ANSWERS_WITHIN_SECONDS
+        while not self.run("!window.isFormerPage && document.readyState === 'complete'"):
+            assert time.monotonic() < deadline, "the page did not load"
+            time.sleep(0.02)
 
     def _receive(self) -> dict[str, Any]:
         message: dict[str, Any] = json.loads(self._connection.recv(timeout=ANSWERS_WITHIN_SECONDS))

@@ -1,6 +1,7 @@
 """HTML of the pages: templates, style sheet and strict headers."""
 
 import base64
+import re
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from hashlib import sha256
@@ -9,8 +10,9 @@ from typing import Any
 from fastapi import Request
 from fastapi.responses import HTMLResponse
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
+from clm_core.api.pages.charts import equity_chart
 from clm_core.api.pages.sessions import Session
 from clm_core.domain import measures
 
@@ -39,9 +41,11 @@ def _templates() -> Environment:
     templates.filters |= {
         "moment": moment,
         "ago": ago,
+        "commands": commands,
         "percent": measures.percent,
         "signed_percent": measures.signed_percent,
     }
+    templates.globals["equity_chart"] = equity_chart
     return templates
 
 
@@ -69,6 +73,11 @@ def _headers() -> dict[str, str]:
 def moment(at: datetime) -> str:
     """`2026-01-31 12:00` in UTC."""
     return f"{at.astimezone(UTC):%Y-%m-%d %H:%M}"
+
+
+def commands(text: str) -> Markup:
+    """Escaped text with the commands between backticks as code."""
+    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))
 
 
 def ago(at: datetime, now: datetime) -> str:

@@ -216,7 +216,7 @@ def test_an_operator_promotes_once_with_the_champion_of_the_page_and_the_page_te
     first, second = (make_version(model_id).version for _ in range(2))
     browsing = sign_in(Role.OPERATOR)
     address = f"/models/{model_id}"
-    form = form_of(browsing.get(address)) | {"reason": "<script>alert(1)</script>"}
+    form = form_of(browsing.get(address)) | {"reason": "`<script>alert(1)</script>`"}
     promote = f"{address}/versions/{first}/promote"
     answers = [browsing.post(promote, data=form, follow_redirects=False) for _ in range(2)]
     assert [(each.status_code, each.headers["location"]) for each in answers] == [(303, address)] * 2
@@ -224,7 +224,7 @@ def test_an_operator_promotes_once_with_the_champion_of_the_page_and_the_page_te
     assert (done.to_version, done.actor, done.expected) == (first, "ada", True)
     page = browsing.get(address)
     assert "<script" not in page.text
-    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page.text
+    assert "<code>&lt;script&gt;alert(1)&lt;/script&gt;</code>" in page.text
     # the form of the page before the promotion names another champion
     stale = form | {"request": uuid.uuid4().hex}
     refused = browsing.post(f"{address}/versions/{second}/promote", data=stale)

@@ -58,6 +58,7 @@ def test_up_down_and_up_again_leave_the_newest_tables(empty_database: Callable[[
             "market_costs",
             "model_versions",
             "outbox",
+            "production_standings",
             "promotions",
             "receivers",
             "scheduled_passes",

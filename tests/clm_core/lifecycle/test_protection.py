@@ -177,6 +177,22 @@ def test_the_time_to_a_hard_stop_is_estimated_from_20_bars_on(life: Life) -> Non
     assert years[1] is not None
 
 
+def test_the_watch_records_the_equity_since_the_promotion(life: Life) -> None:
+    version = life.serve(3)
+    life.live(300)
+    protection = life.watch().protection
+    assert protection is not None
+    standing = life.services.ledger.standings.newest()[MODEL]
+    assert (standing.version, standing.since, standing.bars) == (version.version, protection.since, 300)
+    assert standing.total_return == pytest.approx(protection.total_return)
+    assert standing.drawdown == protection.drawdown
+    assert (standing.equity[0].days, standing.equity[0].equity) == (0.0, 1.0)
+    assert standing.equity[-1].days == pytest.approx(300 / 24)
+    assert protection.sentence in standing.sentences
+    # a walk-forward of fewer than 60 days has no band
+    assert (standing.band, standing.expected) == ((), None)
+
+
 def test_a_target_that_cannot_serve_is_alerted_before_it_is_needed_and_halts_the_model(life: Life) -> None:
     first, second = life.serve(3), life.serve(4)
     life.services.registry._client.delete_model_version(MODEL, str(first.mlflow_version))

@@ -12,8 +12,10 @@ from clm_core.domain.alerts import Alert, AlertKind
 from clm_core.domain.errors import NotFound
 from clm_core.domain.overviews import ModelOverview, ServingState, TimelineKind
 from clm_core.domain.shadow_decisions import ShadowAction, ShadowDecision
+from clm_core.domain.standings import ProductionStanding
 from clm_core.domain.versions import ModelVersion
 from clm_core.domain.vocabulary import Role
+from clm_core.lifecycle import allocation
 from clm_core.operations.overview import read_history, read_overview
 from clm_core.services import Services
 
@@ -66,6 +68,49 @@ def test_a_promotion_that_waits_comes_first_with_its_obstacle(
     names = [each.model_id for each in overview.models]
     calm = [each.model_id for each in overview.models if each.state is ServingState.SERVING]
     assert all(names.index(model_id) < names.index(each) for each in calm)
+
+
+def test_a_standing_is_shown_until_production_changes_again(
+    services: Services, make_version: MakeVersion, model_id: str
+) -> None:
+    first, second = (make_version(model_id) for _ in range(2))
+    promote(services, first)
+    [change] = services.ledger.promotions.committed(model_id)
+    measured = ProductionStanding(
+        model_id=model_id,
+        version=first.version,
+        since=change.at,
+        at=services.clock(),
+        bars=0,
+        trades=0,
+        drawdown=None,
+        hard_stop=0.2,
+        equity=(),
+        band=(),
+        expected=None,
+        sentences=("no new bars",),
+    )
+    older = measured.model_copy(update={"at": change.at, "sentences": ()})
+    for each in (measured, older):
+        services.ledger.standings.record(each)
+    assert shown(services, model_id).standing == measured
+    promote(services, second)
+    assert shown(services, model_id).standing is None
+    services.promotions.rollback(model_id, ADA, "worse", services.clock())
+    assert shown(services, model_id).standing is None
+
+
+def test_the_newest_weights_of_a_running_allocation_are_shown(
+    services: Services, make_version: MakeVersion, model_id: str
+) -> None:
+    first, second = (make_version(model_id) for _ in range(2))
+    promote(services, first)
+    allocation.start(services, model_id, [second.version], ADA, "tested")
+    weights = shown(services, model_id).weights
+    assert weights is not None
+    assert {arm.version: arm.weight for arm in weights.arms} == {first.version: 0.7, second.version: 0.3}
+    allocation.stop(services, model_id, ADA, "tested")
+    assert shown(services, model_id).weights is None
 
 
 def test_the_time_line_is_newest_first_and_repeats_no_decision(
