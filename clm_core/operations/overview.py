@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Iterator
 
+from clm_core.domain.allocations import RecordedWeights
 from clm_core.domain.errors import NotFound
 from clm_core.domain.listings import VersionQuery
 from clm_core.domain.overviews import (
@@ -89,9 +90,16 @@ def _models(services: Services, model_id: str | None) -> Iterator[ModelOverview]
                 for each in sorted(challengers[name], key=lambda each: each.created_at)
             ),
             verdicts=tuple(each for each in verdicts if each.model_id == name),
-            weights=weights.get(name),
+            weights=_in_force(weights.get(name), champions.get(name)),
             standing=_since_promotion(standings.get(name), changes.get(name)),
         )
+
+
+def _in_force(weights: RecordedWeights | None, champion: ModelVersion | None) -> RecordedWeights | None:
+    """The weights, unless production has changed and the next pass will end the allocation."""
+    if weights is None or champion is None or weights.arms[0].version != champion.version:
+        return None
+    return weights
 
 
 def _since_promotion(

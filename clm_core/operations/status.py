@@ -137,7 +137,7 @@ def urls(state: StackState) -> dict[str, str]:
     return {
         "prefect": state.prefect_url,
         "mlflow": state.mlflow_url,
-        **({"api": f"{state.api_url}/docs"} if state.api_url else {}),
+        **({"home page": f"{state.api_url}/", "api": f"{state.api_url}/docs"} if state.api_url else {}),
     }
 
 

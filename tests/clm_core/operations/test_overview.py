@@ -109,6 +109,9 @@ def test_the_newest_weights_of_a_running_allocation_are_shown(
     weights = shown(services, model_id).weights
     assert weights is not None
     assert {arm.version: arm.weight for arm in weights.arms} == {first.version: 0.7, second.version: 0.3}
+    # the next pass ends the allocation of a former production version
+    promote(services, second)
+    assert shown(services, model_id).weights is None
     allocation.stop(services, model_id, ADA, "tested")
     assert shown(services, model_id).weights is None
 
