@@ -117,16 +117,23 @@ def _show(services: "Services", models: list[str], as_json: bool) -> None:
         return
     table = listing("model", "state", "version", "weight", "since", "")
     for each in shown:
+        if not each.arms:
+            table.add_row(each.model_id, str(each.state), "-", f"{0:.1f} %", _since(each), "nothing serves")
         for number, arm in enumerate(each.arms):
             first = number == 0
-            since = "" if each.since is None else f"{each.since:%Y-%m-%d %H:%M}"
             role = arm.out or ("production" if first else "candidate")
             head = (each.model_id, str(each.state)) if first else ("", "")
-            table.add_row(*head, arm.version, f"{100 * arm.weight:.1f} %", since if first else "", role)
+            table.add_row(
+                *head, arm.version, f"{100 * arm.weight:.1f} %", _since(each) if first else "", role
+            )
     print_table(table, "No allocation is running: `clm ab start MODEL@CANDIDATE` starts one.")
     for each in shown:
         for line in (*each.reasons, *(_ended(run) for run in ended[each.model_id])):
             plain.print(line, soft_wrap=True)
+
+
+def _since(shown: "AllocationInForce") -> str:
+    return "" if shown.since is None else f"{shown.since:%Y-%m-%d %H:%M}"
 
 
 def _of_the_past(services: "Services", model_id: str) -> "list[AllocationRun]":

@@ -36,14 +36,14 @@ from clm_core.domain.allocations import (
     recorded_for_bar,
 )
 from clm_core.domain.errors import AllocationRefused, ConflictError, ModelHalted, NotFound
-from clm_core.domain.promotions import authorise, halted
+from clm_core.domain.promotions import PromotionKind, authorise, halted
 from clm_core.domain.shadow_decisions import ShadowAction, ShadowDecision
 from clm_core.domain.versions import ModelVersion
 from clm_core.domain.vocabulary import ModelStatus
 from clm_core.market.bars import Floats
 from clm_core.market.timeframes import Timeframe
 from clm_core.operations.passes import attempt
-from clm_core.registry.allocation_in_force import TAKING_PART
+from clm_core.registry.allocation_in_force import TAKING_PART, change_since_start
 from clm_core.retraining.shadow_tracks import Stint, markets_since, moment, run_of
 from clm_core.services import Services
 
@@ -224,12 +224,11 @@ def end_of(
 ) -> tuple[AllocationEnd, str] | None:
     """Outcome of an allocation with the reason; None while it goes on."""
     history = services.ledger.promotions.committed(run.model_id)
-    halt = halted(history)
-    if halt is not None:
-        return AllocationEnd.HALTED, f"{halt.actor} halted the model: {halt.reason}"
-    change = history[-1]
-    if change.to_version != run.champion:
-        promoted = change.to_version in run.arms
+    change = change_since_start(run, history)
+    if change is not None and change.kind is PromotionKind.HALT:
+        return AllocationEnd.HALTED, f"{change.actor} halted the model: {change.reason}"
+    if change is not None:
+        promoted = change.to_version in run.arms[1:]
         outcome = AllocationEnd.PROMOTED if promoted else AllocationEnd.CHAMPION_CHANGED
         reason = f": {change.reason}" if change.reason else ""
         return outcome, f"{change.to_version or 'no version'} is in production, by {change.actor}{reason}"

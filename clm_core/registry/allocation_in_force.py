@@ -4,6 +4,7 @@ A promotion, a retirement or a halt takes effect at once: the recorded weights o
 only while its production version serves and its candidates are followed.
 """
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from clm_core.decisions.allocation import arm_of_bar
@@ -39,7 +40,7 @@ def allocation_in_force(ledger: Ledger, model_id: str) -> AllocationInForce:
     champion = history[-1].to_version if history else None
     if champion is None:
         raise NotFound(f"{model_id} has no production version: `clm promote` promotes a version.")
-    if run is None or run.champion != champion:
+    if run is None or change_since_start(run, history) is not None:
         alone = (ArmWeight(version=champion, weight=1.0),)
         return AllocationInForce(
             model_id=model_id, state=AllocationState.PRODUCTION, arms=alone, since=history[-1].at
@@ -56,6 +57,21 @@ def allocation_in_force(ledger: Ledger, model_id: str) -> AllocationInForce:
         run=run,
         recorded=recorded,
     )
+
+
+def change_since_start(run: AllocationRun, history: Sequence[Promotion]) -> Promotion | None:
+    """First change of the production version since the start of an allocation, which ends with it.
+
+    A model that was halted, or had another version in production, has changed also where the first version is
+    back.
+
+    Args:
+        history: committed changes of the model, oldest first, at least one.
+    """
+    since = [change for change in history if change.at > run.started_at]
+    # a change begun before the start, and ended after it
+    since += [history[-1]] if history[-1].to_version != run.champion else []
+    return since[0] if since else None
 
 
 def arm_for_bar(allocation: AllocationInForce, bar_open: datetime, bar: timedelta) -> str | None:

@@ -150,6 +150,18 @@ def test_a_halted_model_is_flat_at_once_and_its_allocation_ends(
     assert step.run.end_reason == "ada halted the model: exchange down"
 
 
+def test_an_allocation_does_not_survive_a_halt_that_was_taken_back_before_the_pass(
+    world: World, pair: tuple[ModelVersion, ModelVersion]
+) -> None:
+    clm = world.services(30)
+    clm.promotions.halt(world.model_id, ADA, "exchange down", clm.clock())
+    world.promote(pair[1], 30.1)
+    later = world.services(30.2)
+    later.promotions.rollback(world.model_id, ADA, "back", later.clock(), to=pair[0].version)
+    assert (in_force(world).state, in_force(world).weights) == (AllocationState.PRODUCTION, (1.0,))
+    assert update(world, 31).run.end is AllocationEnd.HALTED
+
+
 def test_a_shadow_pass_moves_the_allocation(world: World, pair: tuple[ModelVersion, ModelVersion]) -> None:
     report = shadow_decisions.run(world.services(STARTED + 1), world.model_id)
     [step] = report.allocations
