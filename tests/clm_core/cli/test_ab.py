@@ -30,7 +30,7 @@ STATUS = text("UPDATE model_versions SET status = :status WHERE version = :versi
 
 
 @pytest.fixture(scope="module")
-def home(make_home: Callable[[str], Path]) -> Path:
+def shared(make_home: Callable[[str], Path]) -> Path:
     folder = make_home("shared-capital")
     with open_services(Settings(home=folder, database_url=None)) as services:
         job = services.ledger.create_job(records.a_job(created_at=NOW))
@@ -49,14 +49,14 @@ def home(make_home: Callable[[str], Path]) -> Path:
 
 
 @pytest.fixture
-def clm(home: Path, monkeypatch: pytest.MonkeyPatch) -> Clm:
-    monkeypatch.setenv("CLM_HOME", str(home))
+def clm(shared: Path, monkeypatch: pytest.MonkeyPatch) -> Clm:
+    monkeypatch.setenv("CLM_HOME", str(shared))
     return lambda *words: CliRunner().invoke(app, list(words))
 
 
-def test_an_allocation_is_started_shown_and_stopped_on_the_command_line(home: Path, clm: Clm) -> None:
+def test_an_allocation_is_started_shown_and_stopped_on_the_command_line(shared: Path, clm: Clm) -> None:
     model_id = records.a_job().model_id
-    with open_database(home):
+    with open_database(shared):
         assert "No allocation is running" in clm("ab", "status").output
         assert isinstance(clm("ab", "start", f"{model_id}@{FAILED}").exception, AllocationRefused)
         elsewhere = clm("ab", "start", f"{model_id}@{CANDIDATE}", "--also", f"other@{FAILED}")
