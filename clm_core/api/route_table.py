@@ -61,6 +61,7 @@ ROUTES = (
     Route("GET", "/clm/jobs", jobs.list_jobs, Role.VIEWER),
     Route("GET", "/clm/jobs/{job_id}", jobs.one_job, Role.VIEWER),
     Route("GET", "/clm/models", models.list_models, Role.VIEWER),
+    Route("GET", "/clm/models/{model_id}/drift", models.drift, Role.VIEWER),
     Route("GET", "/clm/models/{model_id}/versions/{version}", models.one_version, Role.VIEWER),
     Route(
         "GET",

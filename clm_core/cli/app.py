@@ -17,6 +17,7 @@ from clm_core.cli import (
     data,
     db,
     deliveries,
+    drift,
     evolve,
     features,
     gate,
@@ -70,6 +71,7 @@ app.add_typer(evolve.app)
 app.add_typer(stack.app)
 app.add_typer(maintenance.app)
 app.add_typer(watch.app)
+app.add_typer(drift.app)
 app.add_typer(shadow.app)
 app.add_typer(ab.app, name="ab")
 app.add_typer(paper.app)

@@ -11,16 +11,19 @@ successive versions of a recipe, each bar once, so that frequent promotions do n
 
 import math
 from collections.abc import Iterator
+from dataclasses import dataclass
 from enum import StrEnum
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from clm_core.decisions.staleness import DueRetrain
+from clm_core.domain.drift_history import PREDICTION
 from clm_core.domain.evaluations import MIN_BARS
 from clm_core.domain.triggers import Observation
 from clm_core.domain.vocabulary import TriggerReason
 from clm_core.domain.watch_rules import WatchRules
+from clm_core.evidence.forecast_errors import ErrorDrift
 from clm_core.evidence.sequential import FIRST_LOOK, log_odds_of_loss
 from clm_core.market.bars import Floats
 from clm_core.market.drift import Drift
@@ -32,6 +35,12 @@ LOSING_SHARPE = -2.0
 ALARM = 5.4
 """Log-odds of the statistic at which an alarm is raised: at most one alarm in 100 quarters under watch at the
 healthy ratio, for normal returns, returns with the tails of t(3), and GARCH returns."""
+
+
+FORECAST_ERRORS = "forecast errors"
+"""Name of the drift of the forecasts' errors."""
+MAX_NAMES = 200
+"""Maximum number of names in the evidence of a request."""
 
 
 class Alarm(BaseModel):
@@ -63,6 +72,16 @@ class Performance(BaseModel):
     """Negative fraction."""
     alarm: Alarm = Alarm()
     """Test over the forward record of the recipe and all bars since the training."""
+
+
+@dataclass(frozen=True)
+class DriftFindings:
+    """Drift of a production version on the bars since the training; None where not measurable."""
+
+    features: Drift | None = None
+    predictions: Drift | None = None
+    """Drift of the version's positions against those of the walk-forward."""
+    errors: ErrorDrift | None = None
 
 
 class HealthFinding(StrEnum):
@@ -146,12 +165,26 @@ def due_retrains(
     model_id: str,
     performance: Performance,
     finding: HealthFinding,
-    drift: Drift | None,
+    drifts: DriftFindings,
     rules: WatchRules,
 ) -> Iterator[DueRetrain]:
-    """Retrains to request for degraded performance and for drift."""
+    """Retrains to request for degraded performance and for drift, with the evidence."""
     if finding is HealthFinding.DEGRADED:
         observed = Observation(sharpe_ratio=performance.sharpe_ratio, alarm=True)
         yield DueRetrain(model_id, TriggerReason.PERFORMANCE_DEGRADED, observed)
-    if drift is not None and drift.score > rules.drift_score:
-        yield DueRetrain(model_id, TriggerReason.DRIFT_DETECTED, Observation())
+    drifted = tuple(_drifted(drifts, rules.drift_score))
+    if drifted:
+        scores = [each.score for each in (drifts.features, drifts.predictions) if each is not None]
+        observed = Observation(drift_score=max(scores, default=None), drifted=drifted[:MAX_NAMES])
+        yield DueRetrain(model_id, TriggerReason.DRIFT_DETECTED, observed)
+
+
+def _drifted(drifts: DriftFindings, limit: float) -> Iterator[str]:
+    """Names of what drifted far enough for a retrain."""
+    features, predictions, errors = drifts.features, drifts.predictions, drifts.errors
+    if features is not None and features.score > limit:
+        yield from features.features
+    if predictions is not None and predictions.score > limit:
+        yield PREDICTION
+    if errors is not None and errors.changed_at is not None:
+        yield FORECAST_ERRORS

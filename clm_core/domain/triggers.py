@@ -38,6 +38,10 @@ class Observation(BaseModel):
     """Bars after the training data of the production version."""
     age_days: float | None = Field(default=None, ge=0)
     """Days since the training of the production version."""
+    drift_score: float | None = None
+    """Score of the drift, in the unit of the detector."""
+    drifted: tuple[str, ...] = Field(default=(), max_length=200)
+    """Drifted features; `prediction` and `forecast errors` for those of the version."""
 
 
 class TriggerRequest(BaseModel):

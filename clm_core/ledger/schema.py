@@ -18,6 +18,7 @@ APPEND_ONLY = (
     "shadow_decisions",
     "shadow_positions",
     "hard_stop_exemptions",
+    "drift_measurements",
     "allocations",
     "allocation_weights",
     "allocation_ends",

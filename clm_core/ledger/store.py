@@ -13,6 +13,7 @@ from clm_core.ledger.allocations import AllocationStore
 from clm_core.ledger.candidates import CandidateStore
 from clm_core.ledger.clock import read_clock
 from clm_core.ledger.counts import Counts
+from clm_core.ledger.drift_history import DriftStore
 from clm_core.ledger.evaluations import EvaluationStore
 from clm_core.ledger.exemptions import ExemptionStore
 from clm_core.ledger.hash_chain import Anchor, Recorded
@@ -52,6 +53,7 @@ class Ledger(JobStore, VersionStore, EvaluationStore):
         self.tunings = TuningStore(engine)
         self.shadows = ShadowStore(engine)
         self.shadow_decisions = ShadowDecisionStore(engine)
+        self.drift = DriftStore(engine)
         self.exemptions = ExemptionStore(engine)
         self.allocations = AllocationStore(engine)
         self.market_costs = MarketCostStore(engine)

@@ -1,7 +1,7 @@
 """Tables of the ledger."""
 
 import math
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from enum import StrEnum
 from typing import Any
 from uuid import UUID
@@ -388,6 +388,24 @@ class StandingRow(Base):
     version: Mapped[str]
     at: Mapped[datetime]
     standing: Mapped[dict[str, Any]] = mapped_column(JSONB)
+
+
+class DriftMeasurementRow(Base):
+    """A `DriftMeasurement` of a version. Append-only."""
+
+    __tablename__ = "drift_measurements"
+    __table_args__ = (
+        ForeignKeyConstraint(["model_id", "version"], ["model_versions.model_id", "model_versions.version"]),
+        CheckConstraint("score >= 0", name="score"),
+        CheckConstraint("p_value BETWEEN 0 AND 1", name="p_value"),
+    )
+
+    model_id: Mapped[str] = mapped_column(primary_key=True)
+    version: Mapped[str] = mapped_column(primary_key=True)
+    day: Mapped[date] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(primary_key=True)
+    score: Mapped[float]
+    p_value: Mapped[float]
 
 
 class ShadowPositionRow(Base):

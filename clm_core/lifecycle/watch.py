@@ -18,7 +18,7 @@ from clm_core.backtest.pools import portfolio
 from clm_core.backtest.results import Backtest
 from clm_core.backtest.terms import MarketTerms
 from clm_core.decisions import health, staleness
-from clm_core.decisions.health import Alarm, HealthFinding, Performance, alarm_of, judge
+from clm_core.decisions.health import Alarm, DriftFindings, HealthFinding, Performance, alarm_of, judge
 from clm_core.decisions.protection import ProtectionAction
 from clm_core.decisions.staleness import DueRetrain, Freshness
 from clm_core.domain.actors import WATCH
@@ -28,17 +28,18 @@ from clm_core.domain.measures import finite_or_none
 from clm_core.domain.triggers import Answer, Observation, TriggerRequest
 from clm_core.domain.versions import ModelVersion
 from clm_core.domain.vocabulary import ModelStatus, TriggerReason
+from clm_core.evidence.forecast_errors import ErrorDrift
 from clm_core.evidence.sequential import daily_returns, days_before, days_per_year
 from clm_core.evidence.tail_risk import reference_of, standardised, tail_test
 from clm_core.ledger.triggers import RetrainsSince
+from clm_core.lifecycle.drift_watch import drift_of_errors, feature_drift, prediction_drift, record_drift
 from clm_core.lifecycle.protection import ProtectedVersion, ServingRecord, promoted_at, protect_version
 from clm_core.lifecycle.standing import standing_of
 from clm_core.market.bars import Bars, Floats
-from clm_core.market.drift import CALENDAR, Drift, drift
-from clm_core.market.features import FEATURES, compute_features
+from clm_core.market.drift import Drift
 from clm_core.market.panel import Panel
 from clm_core.models.contract import Model
-from clm_core.models.params import feature_names, series_names
+from clm_core.models.params import series_names
 from clm_core.models.pooled import PooledModel
 from clm_core.operations.passes import PassReport, Row, formatted, report_problems, run_each
 from clm_core.retraining.judging import out_of_sample_returns
@@ -61,6 +62,7 @@ class WatchedSymbol(BaseModel):
     performance: Performance
     drift: Drift | None
     """Drift of the features on the newest bars; None with too few bars, in the training or since."""
+    prediction_drift: Drift | None = None
 
 
 class WatchedVersion(BaseModel):
@@ -87,6 +89,15 @@ class WatchedVersion(BaseModel):
     drift: Drift | None
     """Drift of the features on the newest bars; None with too few bars, in the training or since. Of a pool,
     that of the median member."""
+    prediction_drift: Drift | None = None
+    """Drift of the positions against those of the walk-forward; None where not measurable. Of a pool, that of
+    the median member."""
+    error_drift: ErrorDrift | None = None
+    """Changes of the errors of the forecasts since the training; None for a pool, a model without forecasts
+    and too few outcomes."""
+    discoveries: tuple[str, ...] = ()
+    """Features (and `prediction`) that have drifted, with a share of false discoveries of at most 5 % over
+    features and 30 days."""
     asked: tuple[Answer, ...]
     """Answers of the intake to the requested retrains."""
     unknown_series: tuple[str, ...] = ()
@@ -177,19 +188,48 @@ def _sentences(watched: WatchedVersion) -> Iterator[str]:
             f"drift {watched.drift.score:.2f}: {', '.join(watched.drift.features)} lie further from the "
             f"training than each of the {watched.drift.stretches} stretches of the training"
         )
+    yield from _drift_sentences(watched)
     for answer in watched.asked:
         yield f"{answer.request.training.trigger_reason} was {answer.sentence}"
+
+
+def _drift_sentences(watched: WatchedVersion) -> Iterator[str]:
+    if watched.prediction_drift is not None and watched.prediction_drift.score > 1:
+        yield (
+            f"prediction drift {watched.prediction_drift.score:.2f}: the positions lie further from those of "
+            "the walk-forward than each of its stretches"
+        )
+    errors = watched.error_drift
+    if errors is not None and errors.changed_at is not None and errors.mean_since is not None:
+        yield (
+            f"the errors of the forecasts changed by outcome {errors.changed_at} of {errors.observations}: "
+            f"rise less forecast {errors.mean_since:+.2f}, before {errors.mean_before:+.2f}"
+        )
+    if watched.discoveries:
+        yield f"drifted, at most 5 % of them falsely: {', '.join(watched.discoveries)}"
 
 
 def _watch(services: Services, version: ModelVersion) -> WatchedVersion:
     measured, record = _measure_version(services, version)
     _report_stale_bars(services, measured)
+    discovered = record_drift(services, version, _named_drifts(measured))
     protected = protect_version(services, version, record)
-    measured = measured.model_copy(update={"protection": protected})
+    measured = measured.model_copy(update={"protection": protected, "discoveries": discovered})
     sentences = tuple(_sentences(measured))
     services.ledger.standings.record(standing_of(services, version, record, protected, sentences))
     answers = tuple(_request_retrains(services, version, measured))
     return measured.model_copy(update={"asked": answers})
+
+
+def _named_drifts(measured: WatchedVersion) -> list[tuple[str, Drift | None]]:
+    """Drifts of features and predictions, with the prefix of their names."""
+    if not measured.by_symbol:
+        return [("", measured.drift), ("", measured.prediction_drift)]
+    return [
+        (f"{each.symbol}/", drifted)
+        for each in measured.by_symbol
+        for drifted in (each.drift, each.prediction_drift)
+    ]
 
 
 def _report_stale_bars(services: Services, measured: WatchedVersion) -> None:
@@ -216,8 +256,13 @@ def _measure_version(services: Services, version: ModelVersion) -> tuple[Watched
     record = forward_runs(services, version)
     positions = _positions_from(model, bars, first_new)
     performance = _performance(services, positions, bars, first_new, market, record)
-    drifted = _drift(version, model, bars, first_new, services.settings.watch.drift_days)
-    watched = _watched(services, version, [bars], bars, first_new, performance, drifted)
+    days = services.settings.watch.drift_days
+    drifts = DriftFindings(
+        features=feature_drift(version, model, bars, first_new, days),
+        predictions=prediction_drift(services, version, bars, positions, days),
+        errors=drift_of_errors(version, model, bars, first_new),
+    )
+    watched = _watched(services, version, [bars], bars, first_new, performance, drifts)
     first = max(first_new, bars.row_closed_after(_promoted_at(services, version)))
     served = bars[first:]
     result = market.backtest(served, positions[first - first_new :]) if len(served) else None
@@ -248,28 +293,36 @@ def _measure_pool(
     alarm = _alarm_of_pool(services, version, model, members, axis, first_new)
     performance = performance.model_copy(update={"alarm": alarm})
     symbols = tuple(
-        WatchedSymbol(
-            symbol=bars.symbol,
-            newest_bar=bars.end.to_pydatetime(),
-            performance=Performance() if result is None else performance_of(result[1], bars.periods_per_year),
-            drift=_drift(
-                version,
-                model.member(bars.symbol),
-                bars,
-                bars.row_after(model.trained_on.end),
-                settings.watch.drift_days,
-            ),
-        )
+        _watched_symbol(services, version, model.member(bars.symbol), bars, result)
         for bars, result in zip(members, results, strict=True)
     )
-    drifted = _median_drift(symbols)
-    watched = _watched(services, version, members, axis, first_new, performance, drifted, symbols)
+    drifts = DriftFindings(
+        features=_median_drift([each.drift for each in symbols]),
+        predictions=_median_drift([each.prediction_drift for each in symbols]),
+    )
+    watched = _watched(services, version, members, axis, first_new, performance, drifts, symbols)
     served = axis[max(first_new, axis.row_closed_after(_promoted_at(services, version))) :]
     held = [_result_of_member(services, version, model, bars, served) for bars in members]
     kept = [each for each in held if each is not None]
     result = portfolio(served, kept, 1.0, members=len(members)) if kept else None
     # the portfolio of the walk-forward is not kept by bar: the tail of a pool has no reference
     return watched, serving_record(served, result, axis, None)
+
+
+def _watched_symbol(
+    services: Services, version: ModelVersion, model: Model, bars: Bars, result: tuple[Bars, Backtest] | None
+) -> WatchedSymbol:
+    """A member of a pool, by its bars and the backtest on the newest of them."""
+    days = services.settings.watch.drift_days
+    first_new = bars.row_after(model.trained_on.end)
+    positions = _positions_from(model, bars, first_new)
+    return WatchedSymbol(
+        symbol=bars.symbol,
+        newest_bar=bars.end.to_pydatetime(),
+        performance=Performance() if result is None else performance_of(result[1], bars.periods_per_year),
+        drift=feature_drift(version, model, bars, first_new, days),
+        prediction_drift=prediction_drift(services, version, bars, positions, days),
+    )
 
 
 def _promoted_at(services: Services, version: ModelVersion) -> datetime:
@@ -306,7 +359,7 @@ def _watched(
     axis: Bars,
     first_new: int,
     performance: Performance,
-    drifted: Drift | None,
+    drifts: DriftFindings,
     by_symbol: tuple[WatchedSymbol, ...] = (),
 ) -> WatchedVersion:
     """The measured version with the finding, before any request.
@@ -333,7 +386,9 @@ def _watched(
         performance=performance,
         finding=finding,
         because=because,
-        drift=drifted,
+        drift=drifts.features,
+        prediction_drift=drifts.predictions,
+        error_drift=drifts.errors,
         asked=(),
         unknown_series=_unknown_series(markets),
         by_symbol=by_symbol,
@@ -424,9 +479,9 @@ def _unknown_series(markets: Sequence[Bars]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(unknown))
 
 
-def _median_drift(symbols: Sequence[WatchedSymbol]) -> Drift | None:
+def _median_drift(members: Sequence[Drift | None]) -> Drift | None:
     """Drift of the median member: many members raise no more false alarms than a single market."""
-    drifts = sorted((each.drift for each in symbols if each.drift), key=lambda each: each.score)
+    drifts = sorted((each for each in members if each), key=lambda each: each.score)
     return drifts[(len(drifts) - 1) // 2] if drifts else None
 
 
@@ -453,21 +508,6 @@ def _performance(
     whole = market.backtest(tested, held)
     alarm = alarm_on(tested, whole, bars, len(tested) - len(positions))
     return performance.model_copy(update={"alarm": alarm})
-
-
-def _drift(version: ModelVersion, model: Model, bars: Bars, first_new: int, days: int) -> Drift | None:
-    """Drift of the features of the model; of all features if the parameters name none."""
-    first = len(bars) - len(bars.last_days(days))
-    if first < first_new:
-        return None
-    begin = max(0, first_new - model.trained_on.bars)
-    features = feature_names(version.params) or FEATURES
-    table = compute_features(bars[begin:], [name for name in features if name not in CALENDAR])
-    trained = slice(0, first_new - begin)
-    newest = slice(first - begin, None)
-    values = table.values
-    complete = table.complete
-    return drift(values[trained][complete[trained]], values[newest][complete[newest]], table.names)
 
 
 def measure(bars: Bars, positions: Floats, market: MarketTerms) -> Performance:
@@ -508,7 +548,7 @@ def _request_retrains(
             measured.model_id,
             measured.performance,
             measured.finding,
-            measured.drift,
+            DriftFindings(measured.drift, measured.prediction_drift, measured.error_drift),
             services.settings.watch,
         ),
         *_after_protection(measured),

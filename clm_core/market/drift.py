@@ -26,6 +26,18 @@ FEWEST_STRETCHES = MIN_STRETCHES
 """Former name of `MIN_STRETCHES`, kept for one release."""
 
 
+class FeatureDrift(BaseModel):
+    """Drift of a single feature."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    name: str
+    score: float
+    """Distance in units of the largest distance of any feature within the training."""
+    p_value: float
+    """Probability of a distance as large without drift, by the feature's own training stretches."""
+
+
 class Drift(BaseModel):
     """Drift of the newest bars relative to the training bars."""
 
@@ -38,6 +50,8 @@ class Drift(BaseModel):
     """Features with a score above 1, the largest first."""
     stretches: int
     """Number of training stretches compared."""
+    by_feature: tuple[FeatureDrift, ...] = ()
+    """Every feature that varies, the largest score first."""
 
 
 def drift(reference: Floats, newest: Floats, names: Sequence[str]) -> Drift | None:
@@ -65,12 +79,42 @@ def drift(reference: Floats, newest: Floats, names: Sequence[str]) -> Drift | No
         return None
     limit = (own[:, varies] / usual[varies]).max()
     scores = _distance(quantiles, newest)[varies] / usual[varies] / limit
+    p_values = _p_values(own[:, varies], _distance(quantiles, newest)[varies])
     furthest = np.argsort(-scores, kind="stable")
+    by_feature = tuple(
+        FeatureDrift(name=names[varies[each]], score=float(scores[each]), p_value=float(p_values[each]))
+        for each in furthest
+    )
     return Drift(
         score=float(scores.max()),
-        features=tuple(names[varies[each]] for each in furthest if scores[each] > 1.0),
+        features=tuple(each.name for each in by_feature if each.score > 1.0),
         stretches=count,
+        by_feature=by_feature,
     )
+
+
+def _p_values(own: Floats, newest: Floats) -> Floats:
+    """Probability of a distance as large as the newest, by Student's prediction interval of log distances.
+
+    A stretch is a part of the whole with which it is compared, which draws the whole towards it: its distance
+    to the others is larger by a factor of n / (n - 1).
+
+    Args:
+        own: distances of the training stretches, shape (n_stretches, n_features), not all 0 in any column.
+        newest: distances of the newest bars, shape (n_features,).
+
+    Returns:
+        Shape (n_features,), within [0, 1].
+    """
+    from scipy.special import stdtr
+
+    count = len(own)
+    # a stretch like the whole, as of a feature that seldom moves, has a distance of 0
+    floor = 1e-3 * np.median(own, axis=0)
+    logs = np.log(np.maximum(own, floor) * count / (count - 1))
+    deviation = np.maximum(logs.std(axis=0, ddof=1), 1e-9) * np.sqrt(1 + 1 / count)
+    units = (np.log(np.maximum(newest, floor)) - logs.mean(axis=0)) / deviation
+    return np.asarray(stdtr(count - 1, -units))
 
 
 def _distance(quantiles: Floats, values: Floats) -> Floats:

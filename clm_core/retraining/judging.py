@@ -296,6 +296,17 @@ def out_of_sample_returns(
     return backtests.results[backtests.judged].returns
 
 
+def out_of_sample_positions(services: Services, version: ModelVersion, symbol: str) -> Floats | None:
+    """Stored out-of-sample positions of the first seed on a market, by bar; None for a version without."""
+    try:
+        result, _ = services.ledger.evaluation(version.model_id, version.version)
+    except NotFound:
+        return None
+    stored = services.ledger.stored_evidence(result.id)
+    runs = () if stored is None else unpack(stored.content).markets
+    return next((each.positions[0] for each in runs if each.symbol == symbol), None)
+
+
 def _fitted(services: Services, version: ModelVersion, recorded: Verdict) -> FittedModel:
     """Facts about the registered model; without the activity where MLflow has no bundle, which refuses a
     promotion by itself."""

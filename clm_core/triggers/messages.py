@@ -85,7 +85,7 @@ class DriftDetected(_OfModel):
 
     @property
     def observed(self) -> Observation:
-        return Observation()
+        return Observation(drift_score=self.score, drifted=self.features)
 
 
 class PerformanceDegraded(_OfModel):

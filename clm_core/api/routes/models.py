@@ -16,6 +16,7 @@ from clm_core.domain.listings import CandidateQuery, ListedVersion, Page, Versio
 from clm_core.domain.paper import LearningValue, PaperQuery, PaperRecord
 from clm_core.domain.shadow_decisions import RecordedDecision
 from clm_core.domain.versions import ModelVersion
+from clm_core.lifecycle.drift_watch import DriftHistory, drift_history
 from clm_core.lifecycle.learning import learning_value
 from clm_core.lifecycle.paper import paper_record
 from clm_core.services import Services
@@ -80,6 +81,13 @@ def learning(model_id: ModelIdInPath, clm: Connected) -> LearningValue:
     if value is None:
         raise NotFound(f"No version of {model_id} was ever in production: `clm models` lists the models.")
     return value
+
+
+def drift(
+    model_id: ModelIdInPath, clm: Connected, days: Annotated[int, Query(ge=1, le=3650)] = 30
+) -> DriftHistory:
+    """Drift of the features and predictions of the production version, by day."""
+    return drift_history(clm, model_id, days)
 
 
 def report(model_id: ModelIdInPath, version: LabelInPath, clm: Connected) -> FileResponse:

@@ -8,12 +8,23 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from clm_core.decisions.health import Alarm, HealthFinding, Performance, alarm_of, due_retrains, judge
+from clm_core.decisions.health import (
+    FORECAST_ERRORS,
+    Alarm,
+    DriftFindings,
+    HealthFinding,
+    Performance,
+    alarm_of,
+    due_retrains,
+    judge,
+)
 from clm_core.decisions.staleness import DueRetrain
+from clm_core.domain.drift_history import PREDICTION
 from clm_core.domain.errors import DeprecatedSetting
 from clm_core.domain.triggers import Observation
 from clm_core.domain.vocabulary import TriggerReason
 from clm_core.domain.watch_rules import WatchRules
+from clm_core.evidence.forecast_errors import ErrorDrift
 from clm_core.evidence.sequential import FIRST_LOOK
 from clm_core.market.drift import Drift
 
@@ -66,7 +77,9 @@ def test_only_the_alarm_of_the_sequential_test_is_due_for_a_retrain(
     assert because
     observed = Observation(sharpe_ratio=seen.sharpe_ratio, alarm=True)
     expected = [observed] if finding is HealthFinding.DEGRADED else []
-    assert [each.observed for each in due_retrains("a_model", seen, judged, None, RULES)] == expected
+    assert [
+        each.observed for each in due_retrains("a_model", seen, judged, DriftFindings(), RULES)
+    ] == expected
 
 
 def test_an_alarm_names_its_day_and_a_low_ratio_without_one_names_the_statistic() -> None:
@@ -107,15 +120,34 @@ def test_before_the_first_look_there_is_no_statistic(days: int, in_a_year: float
     assert alarm_of(np.full(days, -0.01), in_a_year) == Alarm(days=days)
 
 
+def drift_of(score: float, *names: str) -> Drift:
+    return Drift(score=score, features=names, stretches=26)
+
+
+def errors_changed_at(row: int | None) -> ErrorDrift:
+    since = None if row is None else 0.2
+    return ErrorDrift(observations=90, changed_at=row, mean_before=0.0, mean_since=since)
+
+
 @pytest.mark.parametrize(
-    ("drift", "requested"),
-    [(None, False), (1.25, False), (1.26, True)],
-    ids=["not measured", "at the limit", "above it"],
+    ("drifts", "observed"),
+    [
+        (DriftFindings(), None),
+        (DriftFindings(drift_of(1.25, "atr_14"), drift_of(1.25, PREDICTION), errors_changed_at(None)), None),
+        (DriftFindings(drift_of(1.26, "atr_14")), Observation(drift_score=1.26, drifted=("atr_14",))),
+        (
+            DriftFindings(drift_of(1.1, "atr_14"), drift_of(1.3, PREDICTION)),
+            Observation(drift_score=1.3, drifted=(PREDICTION,)),
+        ),
+        (DriftFindings(errors=errors_changed_at(61)), Observation(drifted=(FORECAST_ERRORS,))),
+    ],
+    ids=["not measured", "at the limits", "features", "predictions", "forecast errors"],
 )
-def test_drift_above_the_limit_is_due_for_a_retrain(drift: float | None, requested: bool) -> None:
-    measured = None if drift is None else Drift(score=drift, features=("atr_14",), stretches=26)
-    expected = [DueRetrain("a_model", TriggerReason.DRIFT_DETECTED, Observation())] if requested else []
-    assert list(due_retrains("a_model", Performance(), HealthFinding.TOO_EARLY, measured, RULES)) == expected
+def test_drift_above_the_limit_is_due_for_a_retrain_with_the_evidence(
+    drifts: DriftFindings, observed: Observation | None
+) -> None:
+    expected = [] if observed is None else [DueRetrain("a_model", TriggerReason.DRIFT_DETECTED, observed)]
+    assert list(due_retrains("a_model", Performance(), HealthFinding.TOO_EARLY, drifts, RULES)) == expected
 
 
 def test_the_former_confidence_is_accepted_with_a_warning() -> None:

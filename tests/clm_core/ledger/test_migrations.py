@@ -49,6 +49,7 @@ def test_up_down_and_up_again_leave_the_newest_tables(empty_database: Callable[[
             "audit_log",
             "begun_trials",
             "dead_letters",
+            "drift_measurements",
             "evaluation_evidence",
             "evaluations",
             "hard_stop_exemptions",

@@ -21,6 +21,7 @@ from clm_core.decisions.health import HealthFinding
 from clm_core.decisions.retraining import TriggerPolicy
 from clm_core.domain.actors import Actor
 from clm_core.domain.alerts import AlertKind
+from clm_core.domain.drift_history import PREDICTION
 from clm_core.domain.errors import PassIncomplete
 from clm_core.domain.jobs import RetrainRequest
 from clm_core.domain.terms import TradingTerms
@@ -32,6 +33,7 @@ from clm_core.domain.watch_rules import WatchRules
 from clm_core.ledger.alerts import AlertStore
 from clm_core.ledger.triggers import RetrainsSince
 from clm_core.lifecycle import watch
+from clm_core.lifecycle.drift_watch import drift_history
 from clm_core.lifecycle.watch import WatchedVersion, WatchReport
 from clm_core.market.bars import FIELDS, Bars
 from clm_core.market.drift import CALENDAR
@@ -313,6 +315,21 @@ def test_drift_is_measured_on_the_features_of_the_model(own: Services, market: M
     assert watched.drift.stretches == (60 * 24 - LOOK_BACK) // 48
     assert set(watched.drift.features) <= set(FEATURES) - CALENDAR
     assert answers(watched) == [(DRIFTED, Reply.ACCEPTED), (NEW_BARS, Reply.COALESCED)]
+    evidence = watched.asked[0].request.observed
+    assert watched.prediction_drift is not None
+    assert watched.error_drift is not None
+    assert watched.error_drift.observations == NEW // 24
+    assert evidence.drift_score == max(watched.drift.score, watched.prediction_drift.score)
+    assert set(evidence.drifted) == {*watched.drift.features, PREDICTION}
+
+    history = drift_history(quick, watched.model_id, 30)
+    assert (history.version, history.newest_day) == (watched.version, quick.clock().date())
+    # a market without closures has no opening gaps, which never vary
+    named = (set(FEATURES) - CALENDAR - {"opening_gap"}) | {PREDICTION}
+    assert {each.name for each in history.features} == named
+    assert {each.name for each in history.features if each.drifted} == set(watched.discoveries)
+    assert watch_one(quick).discoveries == watched.discoveries, "a day is measured once"
+    assert all(len(each.measurements) == 1 for each in drift_history(quick, watched.model_id, 30).features)
 
 
 def test_a_model_that_cannot_be_checked_leaves_the_rest_to_run_and_is_alerted_until_repaired(

@@ -18,6 +18,7 @@ from clm_core.domain.versions import ModelVersion
 from clm_core.domain.vocabulary import ModelType
 from clm_core.ledger.audit_log import entries
 from clm_core.lifecycle import watch
+from clm_core.lifecycle.drift_watch import feature_drift
 from clm_core.lifecycle.paper_record import positions_from
 from clm_core.market import feature_files
 from clm_core.market.bars import Bars
@@ -251,7 +252,7 @@ def test_drift_of_a_series_is_watched(own: Services, bars: Bars, tmp_path: Path)
     joined = replace(
         joined, series={"tone": replace(moved, value=newest).at(bars.time + bars.timeframe.nanoseconds)}
     )
-    drift = watch._drift(version, model, joined, bars.row_after(model.trained_on.end), days=5)
+    drift = feature_drift(version, model, joined, bars.row_after(model.trained_on.end), days=5)
 
     assert drift is not None
     assert drift.features[0] in {"series.tone", "tone_and_range"}

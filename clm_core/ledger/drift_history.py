@@ -1,0 +1,43 @@
+"""Drift of production versions by day: the first measurement of a day, never changed."""
+
+from collections.abc import Sequence
+from datetime import date
+
+from sqlalchemy import Engine, select
+from sqlalchemy.dialects.postgresql import insert
+
+from clm_core.domain.drift_history import DriftMeasurement
+from clm_core.ledger.tables import Base, DriftMeasurementRow
+
+_DRIFT = Base.metadata.tables[DriftMeasurementRow.__tablename__]
+
+
+class DriftStore:
+    """Measured drift of versions. Every method is a transaction."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def record(self, model_id: str, version: str, measurements: Sequence[DriftMeasurement]) -> int:
+        """Record measurements; those of a day and name recorded before stay.
+
+        Returns:
+            Number of new records.
+        """
+        rows = [{"model_id": model_id, "version": version, **each.model_dump()} for each in measurements]
+        if not rows:
+            return 0
+        new = insert(_DRIFT).on_conflict_do_nothing().returning(_DRIFT.c.name)
+        with self._engine.begin() as connection:
+            return len(connection.execute(new, rows).all())
+
+    def since(self, model_id: str, version: str, first: date) -> list[DriftMeasurement]:
+        """Measurements of a version from a day on, by day and name."""
+        query = (
+            select(_DRIFT.c.day, _DRIFT.c.name, _DRIFT.c.score, _DRIFT.c.p_value)
+            .where(_DRIFT.c.model_id == model_id, _DRIFT.c.version == version, _DRIFT.c.day >= first)
+            .order_by(_DRIFT.c.day, _DRIFT.c.name)
+        )
+        with self._engine.begin() as connection:
+            rows = connection.execute(query).mappings().all()
+        return [DriftMeasurement.model_validate(dict(row)) for row in rows]

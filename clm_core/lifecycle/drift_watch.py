@@ -1,0 +1,162 @@
+"""Drift of the production versions: features, predictions and errors of the forecasts on the newest bars.
+
+The drift of each feature is kept by day. A retrain is requested by the watch's own limits; the kept history
+tells which features have drifted, with a bounded share of false discoveries over features and days.
+"""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from datetime import date, timedelta
+
+from pydantic import BaseModel, ConfigDict
+
+from clm_core.decisions.drift_discoveries import FAMILY, discoveries
+from clm_core.domain.drift_history import PREDICTION, DriftMeasurement
+from clm_core.domain.errors import NotFound
+from clm_core.domain.versions import ModelVersion
+from clm_core.evidence.forecast_errors import ErrorDrift, error_drift, forecast_errors
+from clm_core.market.bars import Bars, Floats
+from clm_core.market.drift import CALENDAR, Drift, drift
+from clm_core.market.features import FEATURES, compute_features
+from clm_core.models.contract import Model
+from clm_core.models.params import feature_names
+from clm_core.retraining.judging import out_of_sample_positions
+from clm_core.services import Services
+
+
+class FeatureHistory(BaseModel):
+    """Kept drift of a feature, or of the predictions."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    drifted: bool
+    """True if the newest measurement is a discovery, at a false-discovery rate of 5 %."""
+    measurements: tuple[DriftMeasurement, ...]
+    """Oldest first; at most one a day."""
+
+
+class DriftHistory(BaseModel):
+    """Kept drift of a production version, the most drifted feature first."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model_id: str
+    version: str
+    newest_day: date | None
+    """Day of the newest measurement (UTC); None: the watch has measured none yet."""
+    features: tuple[FeatureHistory, ...]
+
+
+def drift_history(services: Services, model_id: str, days: int) -> DriftHistory:
+    """Kept drift of the production version of a model.
+
+    Args:
+        days: days of measurements, back from the present day.
+
+    Raises:
+        NotFound: no version of the model is in production.
+    """
+    label = services.ledger.promotions.champion(model_id)
+    if label is None:
+        raise NotFound(
+            f"No version of {model_id} is in production: drift is measured of production versions alone. "
+            "`clm models` lists the models."
+        )
+    version = services.ledger.version(model_id, label)
+    today = services.clock().date()
+    kept = services.ledger.drift.since(model_id, label, today - timedelta(days=days))
+    newest_day = max((each.day for each in kept), default=None)
+    drifted = () if newest_day is None else discovered(services, version, newest_day)
+    by_name = defaultdict[str, list[DriftMeasurement]](list)
+    for each in kept:
+        by_name[each.name].append(each)
+    features = (
+        FeatureHistory(name=name, drifted=name in drifted, measurements=tuple(measured))
+        for name, measured in by_name.items()
+    )
+    return DriftHistory(
+        model_id=model_id,
+        version=label,
+        newest_day=newest_day,
+        features=tuple(sorted(features, key=lambda each: -each.measurements[-1].score)),
+    )
+
+
+def feature_drift(version: ModelVersion, model: Model, bars: Bars, first_new: int, days: int) -> Drift | None:
+    """Drift of the features of the model; of all features if the parameters name none.
+
+    Args:
+        first_new: first row after the training.
+        days: days of newest bars to compare, all of which must be after the training.
+    """
+    first = len(bars) - len(bars.last_days(days))
+    if first < first_new:
+        return None
+    begin = max(0, first_new - model.trained_on.bars)
+    features = feature_names(version.params) or FEATURES
+    table = compute_features(bars[begin:], [name for name in features if name not in CALENDAR])
+    trained = slice(0, first_new - begin)
+    newest = slice(first - begin, None)
+    values = table.values
+    complete = table.complete
+    return drift(values[trained][complete[trained]], values[newest][complete[newest]], table.names)
+
+
+def prediction_drift(
+    services: Services, version: ModelVersion, bars: Bars, positions: Floats, days: int
+) -> Drift | None:
+    """Drift of the version's positions against the out-of-sample positions of the walk-forward.
+
+    Args:
+        bars: bars of the market.
+        positions: positions of the version on the bars after the training, shape (n_new_bars,).
+        days: days of newest bars to compare, all of which must be after the training.
+    """
+    newest = len(bars.last_days(days))
+    if newest > len(positions):
+        return None
+    reference = out_of_sample_positions(services, version, bars.symbol)
+    if reference is None:
+        return None
+    return drift(reference[:, None], positions[len(positions) - newest :, None], [PREDICTION])
+
+
+def drift_of_errors(version: ModelVersion, model: Model, bars: Bars, first_new: int) -> ErrorDrift | None:
+    """Changes of the errors of the forecasts after the training; None for a model without forecasts."""
+    horizon = _horizon(version)
+    if horizon is None:
+        return None
+    begin = max(0, first_new - max(model.trained_on.bars, model.bars_needed or 0))
+    recent = bars[begin:]
+    return error_drift(forecast_errors(model.forecast(recent), recent, horizon, first_new - begin))
+
+
+def _horizon(version: ModelVersion) -> int | None:
+    """Horizon of the forecasts, bars: the fitted one, or that of the parameters."""
+    horizon = version.train_metrics.get("horizon", version.params.get("horizon"))
+    return int(horizon) if isinstance(horizon, int | float) and horizon >= 1 else None
+
+
+def record_drift(
+    services: Services, version: ModelVersion, drifts: Sequence[tuple[str, Drift | None]]
+) -> tuple[str, ...]:
+    """Keep the drift of the day, and name what has drifted by the history of the version.
+
+    Args:
+        drifts: prefix of the names, as "ETHUSDT/" for a member of a pool, and drift.
+    """
+    today = services.clock().date()
+    measured = [
+        DriftMeasurement(day=today, name=prefix + each.name, score=each.score, p_value=each.p_value)
+        for prefix, drifted in drifts
+        for each in (() if drifted is None else drifted.by_feature)
+    ]
+    services.ledger.drift.record(version.model_id, version.version, measured)
+    return discovered(services, version, today)
+
+
+def discovered(services: Services, version: ModelVersion, day: date) -> tuple[str, ...]:
+    """Names that have drifted on a day, by the measurements up to it."""
+    history = services.ledger.drift.since(version.model_id, version.version, day - FAMILY)
+    return discoveries(history, day)
