@@ -25,7 +25,7 @@ class BodyLimits:
     """Middleware that reads the whole body before the application is called, or refuses the request.
 
     Args:
-        forms: paths that take a form; all others take JSON.
+        forms: paths whose POST takes a form; everything else takes JSON.
     """
 
     def __init__(self, app: ASGIApp, max_bytes: int, seconds: float, forms: Iterable[str] = ()) -> None:
@@ -39,7 +39,7 @@ class BodyLimits:
             await self._app(scope, receive, send)
             return
         try:
-            takes_form = any(form.match(scope["path"]) for form in self._forms)
+            takes_form = scope["method"] == "POST" and any(form.match(scope["path"]) for form in self._forms)
             body = await self._read(Headers(scope=scope), receive, takes_form)
         except HTTPException as refused:
             answer = problem(refused.status_code, refused.detail, headers={"Connection": "close"})

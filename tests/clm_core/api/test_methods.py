@@ -26,6 +26,10 @@ ALLOWED = {
     "/clm/allocation/{model_id}": "DELETE, GET, HEAD, OPTIONS, POST",
     "/clm/allocation/{model_id}/served": "OPTIONS, POST",
     "/webhooks/{source}": "OPTIONS, POST",
+    "/login": "GET, HEAD, OPTIONS, POST",
+    "/logout": "OPTIONS, POST",
+    "/models/{model_id}/versions/{version}/promote": "OPTIONS, POST",
+    "/models/{model_id}/versions/{version}/refuse": "OPTIONS, POST",
     "/clm/events": "GET, OPTIONS",
 }
 """Value of Allow; `GET, HEAD, OPTIONS` for every other path."""
