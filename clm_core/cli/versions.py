@@ -19,6 +19,7 @@ from clm_core.domain.vocabulary import ModelType
 if TYPE_CHECKING:
     from clm_core.domain.evaluations import EvaluationResult, Verdict
     from clm_core.domain.paper import LearningValue
+    from clm_core.domain.promotions import Promotion
     from clm_core.domain.versions import Lineage, ModelVersion
     from clm_core.retraining.reproduce import Reproduction
     from clm_core.services import Services
@@ -28,8 +29,8 @@ app = typer.Typer(rich_markup_mode=None)
 
 @app.command()
 def show(version: VersionName, as_json: AsJson = False) -> None:
-    """Show a version: training data, lineage, newest shadow decision, what continuous learning is worth for
-    the model, out-of-sample metrics and verdict."""
+    """Show a version: training data, lineage, changes of production, newest shadow decision, what continuous
+    learning is worth for the model, out-of-sample metrics and verdict."""
     from clm_core.services import open_services
 
     with open_services(settings_for_look()) as services:
@@ -40,6 +41,7 @@ def show(version: VersionName, as_json: AsJson = False) -> None:
         in_mlflow = _in_mlflow(services, stored)
         decided = services.ledger.shadow_decisions.newest(stored.model_id, stored.version)
         learned = _learned(services, stored)
+        changes = _production_changes(services, stored)
     if as_json:
         evaluation, verdict = judged or (None, None)
         print_json(
@@ -50,11 +52,14 @@ def show(version: VersionName, as_json: AsJson = False) -> None:
                 "lineage": lineage.model_dump(mode="json"),
                 "bars_needed": bars_needed,
                 "shadow_decision": None if decided is None else decided.model_dump(mode="json"),
+                "production_changes": [each.model_dump(mode="json") for each in changes],
                 "continuous_learning": None if learned is None else learned.model_dump(mode="json"),
             }
         )
         return
     console.print(_facts_table(stored, lineage, bars_needed, in_mlflow))
+    for change in changes:
+        console.print(_change_sentence(change), highlight=False, soft_wrap=True, markup=False)
     if decided is not None:
         sentence = f"shadow, {decided.at:%Y-%m-%d %H:%M} UTC: {decided.decision.sentence}"
         console.print(sentence, highlight=False, soft_wrap=True, markup=False)
@@ -118,6 +123,22 @@ def _judged(services: "Services", version: "ModelVersion") -> "tuple[EvaluationR
         return services.ledger.evaluation(version.model_id, version.version)
     except NotFound:
         return None
+
+
+def _production_changes(services: "Services", version: "ModelVersion") -> "list[Promotion]":
+    """Committed changes that put the version in production or took it out, oldest first."""
+    changes = services.ledger.promotions.committed(version.model_id)
+    return [each for each in changes if version.version in (each.from_version, each.to_version)]
+
+
+def _change_sentence(change: "Promotion") -> str:
+    from clm_core.domain.overviews import TIMELINE_KIND_OF
+
+    before, after = (label or "nothing" for label in (change.from_version, change.to_version))
+    return (
+        f"{TIMELINE_KIND_OF[change.kind]}, {change.at:%Y-%m-%d %H:%M} UTC: {after} in production after "
+        f"{before}, by {change.actor}: {change.reason}"
+    )
 
 
 def _learned(services: "Services", version: "ModelVersion") -> "LearningValue | None":
