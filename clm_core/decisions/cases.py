@@ -24,6 +24,8 @@ class Comparison:
     """Version label of the champion."""
     record: paired.PairedRecord
     """Differences of the returns, challenger less champion, as fractions a bar."""
+    problem: str | None = None
+    """Reason for a comparison that could not be made, which refuses; None for a comparison made."""
 
     def max_lead(self, levels: EvidenceLevels) -> float:
         """Upper bound of the challenger's lead over the champion, a fraction a bar; NaN for too few bars."""

@@ -38,8 +38,7 @@ from clm_core.ledger.store import Ledger
 from clm_core.market.bars import Bars
 from clm_core.market.sources import MarketData
 from clm_core.models.params import series_names
-from clm_core.registry.mlflow_registry import MLflowRegistry
-from clm_core.retraining.results import BacktestEvaluation
+from clm_core.retraining.results import BacktestEvaluation, ChampionModel
 
 
 def record_trials(
@@ -161,13 +160,12 @@ def _with_forward_bars(count: TrialCount, record: TrackRecord, evaluation: Backt
 
 def compare_with_champion(
     ledger: Ledger,
-    registry: MLflowRegistry,
     market_data: MarketData,
-    version: ModelVersion,
+    champion: ChampionModel,
     evaluation: BacktestEvaluation,
     installation: ExecutionRules,
-) -> Comparison | None:
-    """Champion and challenger on the bars new to both; None without another version in production.
+) -> Comparison:
+    """Champion and challenger on the bars new to both.
 
     Both trade over all out-of-sample bars under the terms of the evaluation, each with the execution of its
     judgement. Training bars of the champion tell the volatility alone. The returns are compared at equal
@@ -176,17 +174,16 @@ def compare_with_champion(
     Args:
         installation: rules of the installation, for a champion of release 0.1.0.
     """
-    label = ledger.promotions.champion(version.model_id)
-    if label is None or label == version.version:
-        return None
-    production = ledger.version(version.model_id, label)
-    champion = registry.load(production.model_path, production.bundle_digest)
+    production, model = champion.version, champion.model
+    label = production.version
+    if model is None:
+        return Comparison(label, paired.PairedRecord(), champion.problem)
     bars = evaluation.bars
-    is_new = np.arange(len(bars)) >= bars.row_after(champion.trained_on.end)
+    is_new = np.arange(len(bars)) >= bars.row_after(model.trained_on.end)
     if not is_new.any():
         return Comparison(label, paired.PairedRecord())
     # the champion may take series that the new version does not
-    positions = champion.positions(market_data.with_series(bars, series_names(production.params)))
+    positions = model.positions(market_data.with_series(bars, series_names(production.params)))
     rules = version_execution(ledger, production, installation)
     other = evaluation.market.under(rules).backtest(bars, positions)
     record = compare(evaluation.result.returns, other.returns, bars.periods_per_year, is_new)

@@ -30,10 +30,11 @@ from clm_core.market.panel import Panel, members_of
 from clm_core.market.timeframes import Calendar, Timeframe
 from clm_core.models import activity
 from clm_core.retraining import case, folds, pools
+from clm_core.retraining.champion import champion_of
 from clm_core.retraining.counted_trials import counted_trials
 from clm_core.retraining.evaluation import backtest_seeds, baseline_sizer, evaluation_of
 from clm_core.retraining.recorded_numbers import calendar_of, judge_recorded_numbers
-from clm_core.retraining.results import BacktestEvaluation, FittedModel
+from clm_core.retraining.results import BacktestEvaluation, ChampionModel, FittedModel
 from clm_core.retraining.searched import search_risk
 from clm_core.retraining.shadow_evidence import continued_in_shadow
 from clm_core.retraining.stored_evidence import OutOfSampleRuns, unpack
@@ -98,13 +99,15 @@ def verdict_on(
     policy = policy.within_fleet(counted.markets)
     if growth is not None:
         policy = policy.looked_at(growth)
-    rules = services.settings.execution.rules
-    against = compare(services.ledger, services.registry, services.market, version, evaluation, rules)
     selection = search_risk(services.ledger, version, until)
-    succession = None
-    if policy.evidence is not None:
-        agreements = evaluation.runs.agreements[evaluation.judged_seed].tolist()
-        succession = succession_of(services, version, evaluation, agreements)
+    champion = champion_of(services, version)
+    against, succession = None, None
+    if champion is not None:
+        rules = services.settings.execution.rules
+        against = compare(services.ledger, services.market, champion, evaluation, rules)
+        if policy.evidence is not None:
+            agreements = evaluation.runs.agreements[evaluation.judged_seed].tolist()
+            succession = succession_of(services, version, champion, evaluation, agreements)
     judged = case.build_case(evaluation, counted.records, against, policy, selection, succession)
     verdict = gate.judge(judged, policy)
     seeds = evaluation.seed_sharpes
@@ -117,6 +120,7 @@ def verdict_on(
             *counted.warnings,
             *evaluation.market.terms.remarks,
             *_of_record(evaluation),
+            *_of_champion(champion),
             *folds.degenerate(by_fold),
         ),
         "folds": by_fold,
@@ -133,6 +137,11 @@ def _of_record(evaluation: BacktestEvaluation) -> tuple[str, ...]:
     if facts is None or not (facts.forward_bars or facts.corrected_from or facts.problem):
         return ()
     return (f"The judged record is the recipe's, {facts.sentence}.",)
+
+
+def _of_champion(champion: ChampionModel | None) -> tuple[str, ...]:
+    """Sentence on a champion that was trained again for the comparison."""
+    return () if champion is None or champion.remark is None else (f"Champion: {champion.remark}.",)
 
 
 def recorded_terms(evaluation: BacktestEvaluation, plan: WalkForwardPlan) -> EvaluationTerms:

@@ -23,7 +23,6 @@ from clm_core.domain.jobs import Lease, RetrainRequest, TrainingJob
 from clm_core.domain.pools import require_pool
 from clm_core.domain.spellings import normalise_symbol
 from clm_core.domain.terms import EvaluationTerms, TradingTerms, cost_sentence
-from clm_core.domain.versions import ModelVersion
 from clm_core.domain.walk_forward import WalkForwardPlan
 from clm_core.evidence import paired
 from clm_core.evidence.bootstrap import sharpe_estimate
@@ -37,9 +36,8 @@ from clm_core.market.timeframes import Timeframe
 from clm_core.models import catalog
 from clm_core.models.params import series_names
 from clm_core.models.pooled import view_of
-from clm_core.registry.mlflow_registry import MLflowRegistry
 from clm_core.retraining.case import count_trial
-from clm_core.retraining.results import BacktestEvaluation, MemberEvaluation
+from clm_core.retraining.results import BacktestEvaluation, ChampionModel, MemberEvaluation
 from clm_core.retraining.stored_evidence import OutOfSampleRuns
 from clm_core.services import Services
 
@@ -344,14 +342,12 @@ def member_record(member: MemberEvaluation, plan: WalkForwardPlan, seeds: int) -
 
 def compare_with_champion(
     ledger: Ledger,
-    registry: MLflowRegistry,
     market: MarketData,
-    version: ModelVersion,
+    champion: ChampionModel,
     evaluation: BacktestEvaluation,
     installation: ExecutionRules,
-) -> Comparison | None:
-    """Portfolios of champion and challenger on the bars new to both; None without another version in
-    production.
+) -> Comparison:
+    """Portfolios of champion and challenger on the bars new to both.
 
     Both trade over all out-of-sample bars under the terms of the members' markets, each with its own
     execution. Training bars of the champion tell the volatility alone. The returns are compared at equal
@@ -360,13 +356,12 @@ def compare_with_champion(
     Args:
         installation: rules of the installation, for a champion without an execution of its own.
     """
-    label = ledger.promotions.champion(version.model_id)
-    if label is None or label == version.version:
-        return None
-    production = ledger.version(version.model_id, label)
-    champion = registry.load(production.model_path, production.bundle_digest)
+    production, model = champion.version, champion.model
+    label = production.version
+    if model is None:
+        return Comparison(label, paired.PairedRecord(), champion.problem)
     axis = evaluation.bars
-    is_new = np.arange(len(axis)) >= axis.row_after(champion.trained_on.end)
+    is_new = np.arange(len(axis)) >= axis.row_after(model.trained_on.end)
     if not is_new.any():
         return Comparison(label, paired.PairedRecord())
     rules = version_execution(ledger, production, installation)
@@ -374,7 +369,7 @@ def compare_with_champion(
     for member in evaluation.members:
         # the champion may take series that the new version does not
         bars = market.with_series(member.bars, series_names(production.params))
-        positions = view_of(champion, bars.symbol).positions(bars)
+        positions = view_of(model, bars.symbol).positions(bars)
         theirs.append((member.bars, member.market.under(rules).backtest(member.bars, positions)))
     other = pools.portfolio(axis, theirs, 1.0, members=len(evaluation.members))
     record = compare(evaluation.result.returns, other.returns, axis.periods_per_year, is_new)

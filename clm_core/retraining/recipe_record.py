@@ -16,7 +16,6 @@ import numpy as np
 import pandas as pd
 
 from clm_core.domain.errors import (
-    BundleCorrupt,
     CLMError,
     EvidenceChanged,
     EvidenceMissing,
@@ -30,14 +29,13 @@ from clm_core.domain.versions import ModelVersion
 from clm_core.domain.walk_forward import WalkForwardPlan
 from clm_core.market.bars import FIELDS, Bars, Floats
 from clm_core.market.panel import Panel, members_of
-from clm_core.models.bundle import load_bundle, verify_bundle
 from clm_core.models.contract import Model
 from clm_core.models.params import series_names
 from clm_core.models.pooled import view_of
 from clm_core.retraining import pools
 from clm_core.retraining.recipes import recipe_of
 from clm_core.retraining.stored_evidence import MarketRuns, OutOfSampleRuns, runs_of, unpack
-from clm_core.retraining.trained_again import trained_again
+from clm_core.retraining.trained_again import recovered
 from clm_core.retraining.training import TrainingResult
 from clm_core.services import Services
 
@@ -189,31 +187,18 @@ def _newest_model(services: Services, version: ModelVersion, bars: int) -> tuple
         EvidenceMissing: the bundle is lost, and training again gives other bytes.
     """
     try:
-        with services.registry.fetched(version.model_path) as bundle:
-            verify_bundle(bundle, version.bundle_digest)
-            return load_bundle(bundle, version.bundle_digest), None
-    except (RegistryUnavailable, BundleCorrupt) as error:
-        # an outage is no loss: the retrain can be repeated
-        services.registry.require_reachable()
-        lost = error
-    try:
-        model = trained_again(services, version)
+        found = recovered(services, version)
     except EvidenceMissing as error:
-        raise EvidenceMissing(_lost(version, bars, lost, error)) from error
-    remark = (
-        f"the bundle of {version.version} is lost and was trained again, to the same bytes; a backup or "
-        f"`clm restore-version {version.model_id} {version.version}` puts it back"
-    )
-    return model, remark
+        raise EvidenceMissing(_lost(version, bars, error)) from error
+    return found.model, found.lost
 
 
-def _lost(version: ModelVersion, bars: int, lost: CLMError, again: CLMError) -> str:
+def _lost(version: ModelVersion, bars: int, why: CLMError) -> str:
     name = f"{version.model_id} {version.version}"
     return (
-        f"the bundle of {name} is lost ({lost}), and {again}. The {bars:,} bars since its training belong "
-        "to it, and no other model may stand in: a deleted file must not choose the record. Put the files "
-        f"back from a backup, or run `clm restore-version {name}`, and retrain; a changed recipe starts a "
-        "record of its own"
+        f"{why}. The {bars:,} bars since its training belong to it, and no other model may stand in: a "
+        "deleted file must not choose the record. Put the files back from a backup, or run "
+        f"`clm restore-version {name}`, and retrain; a changed recipe starts a record of its own"
     )
 
 

@@ -13,6 +13,7 @@ from clm_core.domain.walk_forward import WalkForwardPlan
 from clm_core.evidence.soundness import Skill
 from clm_core.market.bars import Bars, Floats
 from clm_core.models.activity import BundleActivity
+from clm_core.models.contract import Model
 from clm_core.retraining.stored_evidence import OutOfSampleRuns
 
 
@@ -93,3 +94,16 @@ class RetrainResult:
     report: TearSheetFiles
     decision: ShadowDecision | None = None
     """Decision taken at once on a refresh of the champion's recipe; None for any other version."""
+
+
+@dataclass(frozen=True, eq=False)
+class ChampionModel:
+    """Version in production, other than the version to be judged."""
+
+    version: ModelVersion
+    model: Model | None
+    """Model of the version; None if it cannot be had."""
+    problem: str | None = None
+    """Reason for the missing model."""
+    remark: str | None = None
+    """Sentence on a model trained again; None for a stored model."""

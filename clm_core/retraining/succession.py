@@ -16,7 +16,7 @@ from clm_core.models.contract import Model
 from clm_core.models.params import series_names
 from clm_core.models.pooled import view_of
 from clm_core.retraining.recipes import recipe_of
-from clm_core.retraining.results import BacktestEvaluation
+from clm_core.retraining.results import BacktestEvaluation, ChampionModel
 from clm_core.retraining.shadow_tracks import (
     compare_in_shadow,
     recipe_key,
@@ -27,20 +27,20 @@ from clm_core.services import Services
 
 
 def succession_of(
-    services: Services, version: ModelVersion, evaluation: BacktestEvaluation, agreements: Sequence[float]
-) -> RecipeRefresh | RecipeReplacement | None:
-    """Kind of the change with its evidence; None without another version in production.
+    services: Services,
+    version: ModelVersion,
+    champion: ChampionModel,
+    evaluation: BacktestEvaluation,
+    agreements: Sequence[float],
+) -> RecipeRefresh | RecipeReplacement:
+    """Kind of the change with its evidence.
 
     Args:
         agreements: rank correlations of consecutive folds of the judged seed.
     """
-    label = services.ledger.promotions.champion(version.model_id)
-    if label is None or label == version.version:
-        return None
-    champion = services.ledger.version(version.model_id, label)
-    if is_refresh(services, version, champion, evaluation.plan):
+    if is_refresh(services, version, champion.version, evaluation.plan):
         return _refresh(services, version, champion, evaluation, agreements)
-    return _replacement(services, version, champion, evaluation)
+    return _replacement(services, version, champion.version, evaluation)
 
 
 def is_refresh(
@@ -62,33 +62,39 @@ def is_refresh(
 def _refresh(
     services: Services,
     version: ModelVersion,
-    champion: ModelVersion,
+    champion: ChampionModel,
     evaluation: BacktestEvaluation,
     agreements: Sequence[float],
 ) -> RecipeRefresh:
+    label = champion.version.version
     measured = [each for each in agreements if math.isfinite(each)]
     of_folds = min(measured, default=math.nan)
     rows = max(len(evaluation.bars) // max(len(agreements) + 1, 1), MIN_BARS)
     markets = [member.bars for member in evaluation.members] or [evaluation.bars]
+    if champion.model is None:
+        return RecipeRefresh(label, math.nan, of_folds, champion.problem or "")
     try:
+        model = services.registry.load(version.model_path, version.bundle_digest)
         ours, theirs = (
-            np.concatenate([_newest_positions(services, each, bars, rows) for bars in markets])
-            for each in (version, champion)
+            np.concatenate([_newest_positions(services, *each, bars, rows) for bars in markets])
+            for each in ((version, model), (champion.version, champion.model))
         )
     except CLMError as error:
-        return RecipeRefresh(champion.version, math.nan, of_folds, str(error))
-    return RecipeRefresh(champion.version, rank_correlation(ours, theirs), of_folds)
+        return RecipeRefresh(label, math.nan, of_folds, str(error))
+    return RecipeRefresh(label, rank_correlation(ours, theirs), of_folds)
 
 
-def _newest_positions(services: Services, version: ModelVersion, bars: Bars, rows: int) -> Floats:
+def _newest_positions(
+    services: Services, version: ModelVersion, model: Model, bars: Bars, rows: int
+) -> Floats:
     """Positions of a registered model on the newest rows, after the whole history before them.
 
     Raises:
-        CLMError: the model does not load, or gives no positions.
+        CLMError: the model gives no positions.
     """
-    model: Model = view_of(services.registry.load(version.model_path, version.bundle_digest), bars.symbol)
     known = services.market.with_series(bars, series_names(version.params))
-    return model.positions(known)[-rows:]
+    positions: Floats = view_of(model, bars.symbol).positions(known)
+    return positions[-rows:]
 
 
 def _replacement(

@@ -7,14 +7,15 @@ wrote it, which the ledger knows; so a newer release that fits the same model fi
 
 import tempfile
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from clm_core.domain.errors import CLMError, EvidenceMissing
+from clm_core.domain.errors import BundleCorrupt, CLMError, EvidenceMissing, RegistryUnavailable
 from clm_core.domain.evaluations import EvaluationResult
 from clm_core.domain.versions import ModelVersion
 from clm_core.models import catalog
-from clm_core.models.bundle import read_card, save_bundle, seal
+from clm_core.models.bundle import load_bundle, read_card, save_bundle, seal, verify_bundle
 from clm_core.models.contract import Model, ModelCard
 from clm_core.models.ensemble import with_members
 from clm_core.models.sizing import as_fitted
@@ -22,6 +23,43 @@ from clm_core.retraining import pools
 from clm_core.retraining.ensembles import fetch_members
 from clm_core.retraining.training import MEMBERS, final_bars, fit
 from clm_core.services import Services
+
+
+@dataclass(frozen=True, eq=False)
+class Recovered:
+    """Model of a registered version, from the stored bundle or trained again to the same bytes."""
+
+    model: Model
+    lost: str | None = None
+    """Sentence on the lost bundle and the command that puts the files back; None for a stored bundle."""
+
+
+def recovered(services: Services, version: ModelVersion) -> Recovered:
+    """Model of a version, trained again to the same bytes where MLflow has lost the bundle.
+
+    Raises:
+        RegistryUnavailable: MLflow does not answer.
+        EvidenceMissing: the bundle is lost, and the training gives other bytes now, or cannot be repeated.
+        CLMError: the bundle has the registered bytes, and cannot be loaded here.
+    """
+    try:
+        with services.registry.fetched(version.model_path) as bundle:
+            verify_bundle(bundle, version.bundle_digest)
+            return Recovered(load_bundle(bundle, version.bundle_digest))
+    except (RegistryUnavailable, BundleCorrupt) as error:
+        # an outage is no loss: the retrain can be repeated
+        services.registry.require_reachable()
+        lost = error
+    try:
+        model = trained_again(services, version)
+    except EvidenceMissing as error:
+        name = f"{version.model_id} {version.version}"
+        raise EvidenceMissing(f"the bundle of {name} is lost ({lost}), and {error}") from error
+    return Recovered(
+        model,
+        f"the bundle of {version.version} is lost and was trained again, to the same bytes; a backup or "
+        f"`clm restore-version {version.model_id} {version.version}` puts the files back",
+    )
 
 
 def trained_again(services: Services, version: ModelVersion) -> Model:

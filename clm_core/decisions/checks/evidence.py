@@ -59,9 +59,17 @@ def _versus_champion(case: Case, levels: EvidenceLevels) -> tuple[Reasoned, ...]
     comparison = case.comparison
     if comparison is None:
         return ()
+    if comparison.problem is not None:
+        return (_not_compared(comparison, comparison.problem),)
     if case.succession is not None and not math.isfinite(comparison.max_lead(levels)):
         return ()
     return (_lead(comparison, levels),)
+
+
+def _not_compared(comparison: Comparison, problem: str) -> Reasoned:
+    """Missed check of a comparison that could not be made: no version is promoted unseen beside it."""
+    check = limits.at_least(LEAD, math.nan, 0.0, CheckKind.EVIDENCE)
+    return check, f"the challenger cannot be compared with champion {comparison.champion}: {problem}"
 
 
 def _lead(comparison: Comparison, levels: EvidenceLevels) -> Reasoned:
@@ -115,7 +123,9 @@ def more_bars(case: Case, levels: EvidenceLevels) -> float:
 
 
 def _comparison_bars(case: Case, levels: EvidenceLevels) -> float:
-    """Bars to come until the comparison with the champion can decide."""
+    """Bars to come until the comparison with the champion can decide; inf where none can be made."""
+    if case.comparison is not None and case.comparison.problem is not None:
+        return math.inf
     if isinstance(case.succession, RecipeReplacement):
         return _shadow_bars(case.succession)
     if case.comparison is None or case.succession is not None:

@@ -12,6 +12,7 @@ from clm_core.decisions import gate
 from clm_core.decisions.cases import Case, Comparison, RecipeRefresh, RecipeReplacement
 from clm_core.decisions.checks.evidence import LEAD
 from clm_core.decisions.checks.succession import AGREEMENT, SHADOW_LEAD, succession_checks
+from clm_core.decisions.gate_policy import GatePolicy
 from clm_core.domain.evaluations import Check, CheckKind
 from clm_core.evidence import paired
 from clm_core.evidence.soundness import Activity
@@ -19,6 +20,7 @@ from clm_core.evidence.track_record import track_record
 from clm_core.evidence.trials import TrialCount
 
 CHAMPION = "v20250101_000000"
+STRICT = GatePolicy(name="strict")
 METRICS = Metrics(*(0.0 for _ in range(9)), trades=0, exposure=0.0, turnover=0.0)
 
 
@@ -92,6 +94,18 @@ def test_a_replacement_shows_its_lead_in_shadow_and_fails_where_it_is_proven_wor
     assert reason in why
 
 
+@pytest.mark.parametrize("succession", [None, RecipeReplacement(CHAMPION, paired.PairedRecord())])
+def test_a_comparison_that_cannot_be_made_refuses_every_kind_of_change(
+    succession: RecipeReplacement | None,
+) -> None:
+    unknown = Comparison(CHAMPION, paired.PairedRecord(), "the bundle is lost")
+    verdict = gate.judge(replace(case(succession), comparison=unknown), STRICT)
+    assert LEAD in {check.name for check in verdict.missed}
+    assert any(
+        f"cannot be compared with champion {CHAMPION}: the bundle is" in each for each in verdict.reasons
+    )
+
+
 def test_without_another_version_in_production_nothing_is_asked() -> None:
     assert succession_checks(case(None)) == ()
 
@@ -109,7 +123,5 @@ def test_without_another_version_in_production_nothing_is_asked() -> None:
 def test_a_refresh_is_not_held_up_by_too_few_bars_that_are_new_to_both(
     succession: RecipeRefresh | RecipeReplacement | None, common: int, expected: bool
 ) -> None:
-    from clm_core.decisions.gate_policy import GatePolicy
-
-    names = [check.name for check in gate.judge(case(succession, common), GatePolicy(name="strict")).checks]
+    names = [check.name for check in gate.judge(case(succession, common), STRICT).checks]
     assert (LEAD in names) is expected

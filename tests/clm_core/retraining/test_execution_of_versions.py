@@ -22,6 +22,7 @@ from clm_core.evidence.equal_volatility import compare
 from clm_core.models import catalog
 from clm_core.models.bundle import save_bundle
 from clm_core.retraining.case import compare_with_champion
+from clm_core.retraining.champion import champion_of
 from clm_core.services import Services
 from clm_core.serving import load
 
@@ -78,13 +79,14 @@ def test_a_champion_stored_without_rules_is_compared_under_those_of_its_evaluati
     stored = SimpleNamespace(folder=tmp_path / "bundle", digest=digest, bars=older)
     champion = make_version(model_id, stored=stored, terms=judged_under(STOPPED))
     promoting.promote(today, model_id, champion.version, ADA, "t", today.clock(), force=True)
-    challenger = make_version(model_id)
+    production = champion_of(today, make_version(model_id))
+    assert production is not None
     market = today.terms("BTCUSD", "24x7")
     # of a version that is always long; all that the comparison reads
     held = market.backtest(bars, np.ones(len(bars)))
     evaluation: Any = SimpleNamespace(bars=bars, result=held, market=market)
     against = compare_with_champion(
-        today.ledger, today.registry, today.market, challenger, evaluation, today.settings.execution.rules
+        today.ledger, today.market, production, evaluation, today.settings.execution.rules
     )
 
     def record_under(rules: ExecutionRules) -> paired.PairedRecord:
@@ -92,7 +94,6 @@ def test_a_champion_stored_without_rules_is_compared_under_those_of_its_evaluati
         is_new = np.arange(len(bars)) >= len(older)
         return compare(held.returns, result.returns, bars.periods_per_year, is_new)
 
-    assert against is not None
     assert against.record == record_under(STOPPED)
     assert against.record.n > 500
     assert against.record != record_under(TODAY)

@@ -50,6 +50,7 @@ from clm_core.market.sources import MarketData
 from clm_core.market.store import SeriesStore
 from clm_core.registry.promotion import Promotions
 from clm_core.retraining import jobs, pools, steps
+from clm_core.retraining.champion import champion_of
 from clm_core.retraining.recorded_numbers import judge_recorded_numbers
 from clm_core.retraining.reproduce import reproduce
 from clm_core.retraining.results import BacktestEvaluation
@@ -271,10 +272,11 @@ def test_a_champion_is_compared_with_the_challenger_as_a_portfolio(own: Services
         ),
     )
     second = retrain(later, POOL.model_copy(update={"dataset_span_days": 100}))
+    champion = champion_of(own, second.version)
+    assert champion is not None
     against = pools.compare_with_champion(
-        own.ledger, own.registry, own.market, second.version, second.evaluation, own.settings.execution.rules
+        own.ledger, own.market, champion, second.evaluation, own.settings.execution.rules
     )
-    assert against is not None
     assert against.champion == first.version.version
     assert against.record.n == NEW
     assert second.version.parent_version == first.version.version

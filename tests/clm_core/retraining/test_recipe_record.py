@@ -8,13 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import promoting
 import pytest
 
+from clm_core.decisions.checks.evidence import LEAD
+from clm_core.decisions.checks.succession import AGREEMENT
+from clm_core.domain.actors import Actor
 from clm_core.domain.errors import EvidenceMissing, RegistryUnavailable
-from clm_core.domain.evaluations import RecordFacts
+from clm_core.domain.evaluations import RecordFacts, Verdict
 from clm_core.domain.jobs import RetrainRequest
 from clm_core.domain.versions import ModelVersion
-from clm_core.domain.vocabulary import ModelType
+from clm_core.domain.vocabulary import ModelType, Role
 from clm_core.market.bars import Bars
 from clm_core.market.sources import MarketData
 from clm_core.market.store import SeriesStore
@@ -29,6 +33,7 @@ from clm_core.services import Services
 
 WEEK = 7 * 24
 DAY = timedelta(days=1)
+ADA = Actor(name="ada", role=Role.ADMIN)
 
 
 class Recipes:
@@ -68,6 +73,14 @@ class Recipes:
             verdict = steps.judge(own, lease, version, evaluation)
         assert verdict.record is not None
         return version, evaluation, verdict.record
+
+    def make_champion(self, version: ModelVersion) -> None:
+        """Promote the version, whatever its verdict."""
+        now = self.services.clock()
+        promoting.promote(self.services, version.model_id, version.version, ADA, "tests", now, force=True)
+
+    def verdict(self, version: ModelVersion) -> Verdict:
+        return self.services.ledger.evaluation(version.model_id, version.version)[1]
 
     def stored(self, version: ModelVersion) -> MarketRuns:
         """Positions that the ledger keeps with the version's evaluation."""
@@ -247,6 +260,37 @@ def test_a_lost_bundle_that_cannot_be_trained_again_refuses_the_retrain_while_ba
         market.retrain()
     assert f"The {WEEK} bars since its training belong to it" in str(refused.value)
     assert "clm restore-version" in str(refused.value)
+
+
+def test_a_lost_bundle_of_the_champion_is_trained_again_for_the_comparison(new_market: NewMarket) -> None:
+    market = new_market("RECHUSD")
+    market.arrive(len(market.bars))
+    first, _, _ = market.retrain()
+    market.make_champion(first)
+    stored = market.verdict(market.retrain()[0])
+    shutil.rmtree(folder_of(market, first))
+    lost = market.verdict(market.retrain()[0])
+    [before, after] = [
+        next(check for check in verdict.checks if check.name == AGREEMENT) for verdict in (stored, lost)
+    ]
+    assert after.value == before.value > 0.0
+    assert any(f"clm restore-version {first.model_id} {first.version}" in each for each in lost.warnings)
+
+
+def test_a_retrain_beside_a_champion_that_cannot_be_trained_again_ends_and_is_not_promoted(
+    new_market: NewMarket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    market = new_market("RECIUSD")
+    market.arrive(len(market.bars))
+    first, _, _ = market.retrain()
+    market.make_champion(first)
+    shutil.rmtree(folder_of(market, first))
+    # another release that records other answers
+    rows_of = golden.rows_of
+    monkeypatch.setattr(golden, "rows_of", lambda model: rows_of(model) + 1)
+    verdict = market.verdict(market.retrain()[0])
+    assert {LEAD, AGREEMENT} <= {check.name for check in verdict.missed}
+    assert f"cannot be compared with champion {first.version}: the bundle" in " ".join(verdict.reasons)
 
 
 def test_an_outage_of_mlflow_is_no_loss(new_market: NewMarket, monkeypatch: pytest.MonkeyPatch) -> None:
