@@ -161,6 +161,16 @@ _EVOLVE = Deployment(
     max_runs=1,
 )
 
+_APPROVE = Deployment(
+    entrypoint="flows.approve.approve",
+    name="approve",
+    description="Ask a person about a promotion earned in shadow; the shadow pass creates the runs.",
+    every=None,
+    # a suspended run has no process; the answer must not wait for the end of a retrain
+    max_runs=None,
+    work_queue=stack_state.MAINTENANCE_QUEUE,
+)
+
 _DISPATCH = _pass(
     entrypoint="flows.dispatch.dispatch",
     name="dispatch",
@@ -244,7 +254,18 @@ def target_deployments(settings: Settings) -> list[Deployment]:
     ]
     fetch = _fetch(settings.universe)
     shadows = _shadows([*settings.universe, *settings.pools.values()])
-    return [*retrains, _ON_DEMAND, _TUNE, _EVOLVE, _DISPATCH, *fetch, _MAINTENANCE, _WATCH, *shadows]
+    return [
+        *retrains,
+        _ON_DEMAND,
+        _TUNE,
+        _EVOLVE,
+        _APPROVE,
+        _DISPATCH,
+        *fetch,
+        _MAINTENANCE,
+        _WATCH,
+        *shadows,
+    ]
 
 
 def prefect_yaml(settings: Settings) -> dict[str, Any]:
@@ -505,13 +526,17 @@ def _is_outdated(run: "FlowRun", deployment: "DeploymentResponse") -> bool:
 
 
 def _ensure_automations(client: "SyncPrefectClient") -> None:
-    """Create the automations that crash the runs of a killed worker, which Prefect itself never ends."""
+    """Create the automations that crash the runs of a killed worker, which Prefect itself never ends.
+
+    An automation of an earlier release is updated, and stays switched off where a person did so.
+    """
     ends = {"Completed", "Failed", "Cancelled", "Crashed"}
     for automation in (
         _crash_runs(
             "CLM: end runs that give no sign of life",
             after="heartbeat",
-            expect={"heartbeat", *ends},
+            # a suspended run has no process until a person answers
+            expect={"heartbeat", "Suspended", *ends},
             within=timedelta(seconds=75),
             message="No heartbeat for 75 s.",
         ),
@@ -523,8 +548,18 @@ def _ensure_automations(client: "SyncPrefectClient") -> None:
             message="Assigned to a worker, and not started within 10 minutes.",
         ),
     ):
-        if not client.read_automations_by_name(automation.name):
+        present = client.read_automations_by_name(automation.name)
+        if not present:
             client.create_automation(automation)
+        for each in present:
+            if _expected(each) != _expected(automation):
+                automation.enabled = each.enabled
+                client.update_automation(each.id, automation)
+
+
+def _expected(automation: "AutomationCore") -> set[str]:
+    """Events that the trigger of an automation waits for."""
+    return set(getattr(automation.trigger, "expect", ()))
 
 
 def _crash_runs(name: str, after: str, expect: set[str], within: timedelta, message: str) -> "AutomationCore":

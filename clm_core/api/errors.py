@@ -36,6 +36,7 @@ STATUS: Mapping[type[CLMError], HTTPStatus] = {
     errors.NotAllowed: HTTPStatus.FORBIDDEN,
     errors.PromotionRefused: HTTPStatus.CONFLICT,
     errors.AllocationRefused: HTTPStatus.CONFLICT,
+    errors.ApprovalRefused: HTTPStatus.CONFLICT,
     errors.ConflictError: HTTPStatus.CONFLICT,
     errors.TooManyRequests: HTTPStatus.TOO_MANY_REQUESTS,
     errors.KeyReused: HTTPStatus.UNPROCESSABLE_ENTITY,

@@ -11,6 +11,7 @@ from pydantic import BaseModel
 from clm_core.api.auth import Access, Open
 from clm_core.api.routes import (
     allocation,
+    approvals,
     audit,
     documentation,
     events,
@@ -23,6 +24,7 @@ from clm_core.api.routes import (
     webhooks,
 )
 from clm_core.domain.allocations import AllocationRun
+from clm_core.domain.approvals import AnsweredApproval
 from clm_core.domain.promotions import Promotion
 from clm_core.domain.vocabulary import Role
 
@@ -79,6 +81,8 @@ ROUTES = (
     Route("POST", "/clm/promote", promotion.promote, Role.OPERATOR, answer=Promotion),
     Route("POST", "/clm/rollback", promotion.rollback, Role.OPERATOR, answer=Promotion),
     Route("POST", "/clm/halt", promotion.halt, Role.OPERATOR, answer=Promotion),
+    Route("GET", "/clm/approvals", approvals.list_approvals, Role.VIEWER),
+    Route("POST", "/clm/approvals/{model_id}", approvals.decide, Role.OPERATOR, answer=AnsweredApproval),
     Route("GET", "/clm/allocation/{model_id}", allocation.weights, Role.VIEWER),
     Route(
         "POST",

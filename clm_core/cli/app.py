@@ -12,6 +12,7 @@ from rich.text import Text
 
 from clm_core.cli import (
     ab,
+    approvals,
     audit,
     configuration,
     data,
@@ -73,6 +74,7 @@ app.add_typer(maintenance.app)
 app.add_typer(watch.app)
 app.add_typer(drift.app)
 app.add_typer(shadow.app)
+app.add_typer(approvals.app)
 app.add_typer(ab.app, name="ab")
 app.add_typer(paper.app)
 

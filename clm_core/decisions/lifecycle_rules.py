@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from clm_core.decisions.allocation_rules import AllocationRules
 
 Switch = Literal["auto", "approval", "off"]
-"""`auto`: the pass promotes; `approval`: the pass says that a person has to promote; `off`: people alone
+"""`auto`: the pass promotes; `approval`: the pass asks a person, whose silence refuses; `off`: people alone
 promote, the default of a policy without evidence."""
 
 
@@ -32,6 +32,9 @@ class LifecycleRules(BaseModel):
     model replaces a champion without being better."""
     max_days: float = Field(default=180.0, gt=0, le=3650)
     """Days until an undecided shadow expires."""
+    approval_days: float = Field(default=7.0, gt=0, le=3650)
+    """Days from the first decision to promote until a promotion that nobody approved is refused, where
+    `promotion` or `refresh` is `approval`."""
     human_hold_days: float = Field(default=7.0, ge=0, le=3650)
     """Days during which the pass promotes nothing after a person's promotion, rollback or confirmation."""
     allocation: AllocationRules = AllocationRules()

@@ -60,6 +60,8 @@ class ShadowFacts:
     """Level of the lead's lower bound, from the place; None without a champion."""
     waits_for: str = ""
     """Reason against carrying out a promotion now; empty: none."""
+    needs_approval: bool = False
+    """True if the policy asks for the approval of a person."""
 
 
 def decide(facts: ShadowFacts, rules: LifecycleRules) -> ShadowDecision:
@@ -72,6 +74,7 @@ def decide(facts: ShadowFacts, rules: LifecycleRules) -> ShadowDecision:
         reasons=(reason,),
         progress=_progress(facts, rules, low, high),
         waits_for=facts.waits_for if action is ShadowAction.PROMOTE else "",
+        needs_approval=facts.needs_approval and action is ShadowAction.PROMOTE,
         figures=ShadowFigures(
             days=finite_or_none(facts.days),
             bars=facts.bars,

@@ -18,6 +18,8 @@ SYSTEM = Actor(name="clm", role=Role.OPERATOR)
 """Actor of the changes without a direct request: a job's own steps, scheduled maintenance."""
 WATCH = Actor(name="watch", role=Role.OPERATOR)
 """Actor of the retrains that the watch requests."""
+FORM = Actor(name="prefect", role=Role.OPERATOR)
+"""Actor of answers given on a run's page in Prefect, which knows no accounts; the person is named beside."""
 PROTECTION = Actor(name="protection", role=Role.OPERATOR)
 """Actor of the rollbacks and halts of a production version that disappoints."""
 AUTOMATIC = (SYSTEM, WATCH, PROTECTION)

@@ -18,6 +18,8 @@ class AlertKind(StrEnum):
     """The product promoted a version by itself, after a shadow or as a refresh of the champion's recipe."""
     LOW_SCORE = "low_score"
     """A version with a promotion score below 50 has earned a promotion."""
+    APPROVAL_WAITS = "approval_waits"
+    """A promotion earned in shadow waits for the approval of a person."""
     ALIAS_MOVED = "alias_moved"
     """The alias `production` was moved by hand."""
     PRODUCTION_LOST = "production_lost"
@@ -81,8 +83,8 @@ HAPPENINGS = frozenset(
 )
 """Kinds alerted at each occurrence. All other kinds are conditions: alerted when the condition begins, and
 again only after the condition has ended."""
-INFORMATION = frozenset({AlertKind.LOW_SCORE})
-"""Happenings that nobody has to act on: receivers that page a person get none of them."""
+INFORMATION = frozenset({AlertKind.LOW_SCORE, AlertKind.APPROVAL_WAITS})
+"""Kinds that nobody has to act on at once: receivers that page a person get none of them."""
 
 
 class Alert(BaseModel):

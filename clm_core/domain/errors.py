@@ -51,6 +51,7 @@ CLMError                        the root
 ├── NotAllowed                  the role does not permit the action
 ├── NotRetrained                a request to retrain was rejected or coalesced
 ├── PromotionRefused            a version may not become the production version
+├── ApprovalRefused             an answer comes to no waiting approval, or without a reason
 ├── AllocationRefused           a version may not take part in an allocation
 ├── ConflictError               a concurrent change came first
 ├── TooManyRequests             the limit of requests a minute is exceeded
@@ -313,6 +314,10 @@ class PromotionRefused(CLMError):
     def __init__(self, model_id: str, version: str, reasons: Sequence[str], advice: str) -> None:
         self.reasons = tuple(reasons)
         super().__init__(f"{model_id} {version} may not serve: {'; '.join(reasons)}. {advice}")
+
+
+class ApprovalRefused(CLMError):
+    """An answer to a version that waits for no approval, too late, or a refusal without a reason."""
 
 
 class AllocationRefused(CLMError):

@@ -59,6 +59,8 @@ class ShadowDecision(BaseModel):
     """Days and trades, or the lead, reached so far and needed, as a clause."""
     waits_for: str = ""
     """Obstacle to the promotion, as a clause; empty: none."""
+    needs_approval: bool = False
+    """True if the obstacle is the approval of a person that the policy asks for."""
     figures: ShadowFigures = ShadowFigures()
 
     @property

@@ -31,7 +31,7 @@ from clm_core.domain.shadow_decisions import (
 from clm_core.domain.versions import ModelVersion
 from clm_core.domain.vocabulary import ModelStatus
 from clm_core.evidence.track_record import TrackRecord, track_record
-from clm_core.lifecycle import allocation, shadow
+from clm_core.lifecycle import allocation, approvals, shadow
 from clm_core.lifecycle.shadow import ShadowReport
 from clm_core.market.timeframes import Timeframe
 from clm_core.operations.passes import attempt, report_problems
@@ -108,6 +108,9 @@ def run(
     if model_id is None:
         for part, its_problems in problems.items():
             report_problems(services, f"shadow-decisions-{part}", "clm shadow", its_problems)
+    unasked = approvals.keep_forms(services) if model_id is None else []
+    if model_id is None:
+        report_problems(services, "approvals", "clm shadow", unasked)
     allocations, unmoved = allocation.update_all(services, model_id, timeframe)
     if model_id is None:
         for each in Timeframe if timeframe is None else (timeframe,):
@@ -116,7 +119,7 @@ def run(
         each.model_copy(update={"decision": decisions.get((each.model_id, each.version))})
         for each in report.versions
     )
-    failed = [problem for each in (*problems.values(), *unmoved.values()) for problem in each]
+    failed = [problem for each in (*problems.values(), unasked, *unmoved.values()) for problem in each]
     changes = {
         "versions": decided,
         "problems": (*report.problems, *failed),
@@ -198,11 +201,26 @@ def _decide_and_act(
     successor = _successor(subject, versions)
     if successor is not None:
         return _retire_superseded(services, subject, successor)
+    unanswered = _unanswered(services, subject)
+    if unanswered is not None:
+        return _act(services, subject, unanswered)
     newest = services.ledger.shadow_decisions.newest(version.model_id, version.version)
     if newest is not None and not anew and _stands(services, newest, subject):
         return newest.decision
     decision = shadow_decision.decide(_facts(services, subject), subject.rules)
     return _act(services, subject, decision)
+
+
+def _unanswered(services: Services, subject: _Subject) -> ShadowDecision | None:
+    """Decision on a version whose promotion nobody approved or refused in time; None for any other."""
+    waiting = approvals.waiting_for(services, subject.version.model_id, subject.version.version)
+    if waiting is None or _switch(subject) != "approval" or subject.now < waiting.until:
+        return None
+    days = subject.rules.approval_days
+    reason = f"nobody approved the promotion within {days:g} days (approval_days): refused"
+    return ShadowDecision(
+        action=ShadowAction.EXPIRE, reasons=(reason, *waiting.reasons), progress=waiting.progress
+    )
 
 
 def _ended(version: ModelVersion) -> ShadowDecision:
@@ -282,6 +300,7 @@ def _facts(services: Services, subject: _Subject) -> ShadowFacts:
         is_refresh=subject.is_refresh,
         level=None if subject.place is None or champion is None else subject.place.level,
         waits_for=waits_for,
+        needs_approval=_switch(subject) == "approval",
     )
     since = subject.started_at
     stints = stints_in_shadow(services, version, since)
@@ -345,16 +364,23 @@ def _walk_forward(services: Services, stints: Sequence[Stint]) -> TrackRecord | 
 REFUSED = "the promotion was refused"
 
 
+def _switch(subject: _Subject) -> Switch:
+    return subject.rules.refresh if subject.is_refresh else subject.rules.promotion
+
+
 def _obstacle(services: Services, subject: _Subject) -> str:
     """Reason against a promotion by the pass now; empty: none."""
     version, rules = subject.version, subject.rules
-    switch: Switch = rules.refresh if subject.is_refresh else rules.promotion
+    switch = _switch(subject)
     name = "refresh" if subject.is_refresh else "promotion"
     command = f"clm promote {version.model_id}@{version.version}"
     if switch == "off":
         return f"{name} = off in the policy: a person promotes with `{command}`"
     if switch == "approval":
-        return f"{name} = approval in the policy: approve with `{command}`, refuse with `clm retire`"
+        return (
+            f"{name} = approval in the policy: approve on the page of the run in Prefect or with "
+            f"`{command}`, refuse there or with `clm retire`"
+        )
     decided = services.ledger.promotions.newest_by_person(version.model_id)
     if decided is None:
         return ""

@@ -24,6 +24,8 @@ MAX_PAGE = 200
 """Maximum number of runs or deployments in one answer of Prefect."""
 RUN_RESOURCE = "prefect.flow-run."
 """Beginning of the resource id of a run in events."""
+ENDED = frozenset({"COMPLETED", "FAILED", "CRASHED", "CANCELLED"})
+"""Prefect's types of the state of a run that has ended."""
 MAX_EVENTS_PAGE = 50
 """Maximum number of events in one answer of Prefect."""
 
@@ -101,6 +103,26 @@ class Run:
 
 
 @dataclass(frozen=True)
+class FormRun:
+    """A run that asks a person."""
+
+    id: UUID
+    parameters: dict[str, Any]
+    state: str
+    """Prefect's type of the state: `PAUSED`."""
+    created: datetime
+
+    @property
+    def ended(self) -> bool:
+        return self.state in ENDED
+
+    @property
+    def rests(self) -> bool:
+        """True for a run without a process: not started yet, or suspended."""
+        return self.state in {"SCHEDULED", "PAUSED"}
+
+
+@dataclass(frozen=True)
 class PrefectEvent:
     """An event in Prefect's event log."""
 
@@ -140,6 +162,29 @@ class Runs:
             for run in self._post("/flow_runs/filter", {"flow_runs": {"id": {"any_": batch}}}):
                 runs[UUID(run["id"])] = _run(run["state"])
         return runs
+
+    def forms(self, deployment: UUID, tag: str | None = None) -> list[FormRun]:
+        """Runs of a deployment that have not ended; with a tag, the runs with the tag, ended or not."""
+        states = {"state": {"type": {"not_any_": sorted(ENDED)}}}
+        asked = states if tag is None else {"tags": {"all_": [tag]}}
+        request = {"flow_runs": asked, "deployments": {"id": {"any_": [str(deployment)]}}}
+        runs = self._post(
+            "/flow_runs/filter", request | {"sort": "EXPECTED_START_TIME_DESC", "limit": MAX_PAGE}
+        )
+        return [
+            FormRun(
+                UUID(run["id"]),
+                run["parameters"],
+                run["state_type"],
+                datetime.fromisoformat(run["created"]),
+            )
+            for run in runs
+        ]
+
+    def cancel(self, run_id: UUID, message: str) -> None:
+        """End a run that has no process."""
+        cancelled = {"type": "CANCELLED", "name": "Cancelled", "message": message}
+        self._post(f"/flow_runs/{run_id}/set_state", {"state": cancelled, "force": True})
 
     def crash(self, run_id: UUID, message: str) -> None:
         """Mark a run as crashed that would otherwise be shown as running for ever."""
@@ -259,6 +304,6 @@ def _is_moot(runs: Sequence[Run]) -> bool:
 
 
 def _run(state: Mapping[str, Any]) -> Run:
-    ended = state["type"] in {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
+    ended = state["type"] in ENDED
     description = ": ".join(part for part in (state["name"], state["message"]) if part)
     return Run(RunState.ENDED if ended else RunState.UNDER_WAY, description)

@@ -171,7 +171,15 @@ def test_shadow_passes_run_soon_after_each_bar_of_the_universe(
 def test_automations_end_the_runs_of_a_killed_worker_and_exist_once(
     deployed: str, settings: Settings
 ) -> None:
+    [old] = [each for each in ask(deployed, "/automations/filter") if "no sign of life" in each["name"]]
+    old["trigger"]["expect"].remove("prefect.flow-run.Suspended")
+    kept = {name: old[name] for name in ("name", "description", "trigger", "actions", "tags")}
+    httpx.put(f"{deployed}/automations/{old['id']}", json=kept | {"enabled": False}).raise_for_status()
     deploy(settings)
+    new = httpx.get(f"{deployed}/automations/{old['id']}").json()
+    # the release before would end the runs that wait for a person
+    assert "prefect.flow-run.Suspended" in new["trigger"]["expect"]
+    assert new["enabled"] is False
     names = [each["name"] for each in ask(deployed, "/automations/filter") if each["name"].startswith("CLM")]
     assert sorted(names) == [
         "CLM: dispatch at once",

@@ -27,6 +27,7 @@ BODIES = {
     "/clm/promote": {"model_id": EXAMPLES["model_id"], "version": EXAMPLES["version"]},
     "/clm/rollback": {"model_id": EXAMPLES["model_id"]},
     "/clm/halt": {"model_id": EXAMPLES["model_id"], "reason": "tested"},
+    "/clm/approvals/{model_id}": {"version": EXAMPLES["version"], "approve": True},
     "/clm/allocation/{model_id}": {"candidates": [EXAMPLES["version"]]},
     "/clm/allocation/{model_id}/served": {"bars": []},
     "/clm/tokens": {"name": "matrix", "role": "viewer"},

@@ -23,6 +23,7 @@ ALLOWED = {
     "/clm/promote": "OPTIONS, POST",
     "/clm/rollback": "OPTIONS, POST",
     "/clm/halt": "OPTIONS, POST",
+    "/clm/approvals/{model_id}": "OPTIONS, POST",
     "/clm/allocation/{model_id}": "DELETE, GET, HEAD, OPTIONS, POST",
     "/clm/allocation/{model_id}/served": "OPTIONS, POST",
     "/webhooks/{source}": "OPTIONS, POST",

@@ -18,7 +18,7 @@ from clm_core.domain.shadow_decisions import PlaceOutcome, ShadowAction, ShadowD
 from clm_core.domain.versions import ModelVersion
 from clm_core.domain.vocabulary import ModelStatus
 from clm_core.evidence.alpha_spending import share
-from clm_core.lifecycle import shadow_decisions
+from clm_core.lifecycle import approvals, shadow_decisions
 from clm_core.services import Services
 
 PROMOTE, RETIRE, CONTINUE, EXPIRE = ShadowAction
@@ -196,6 +196,26 @@ def test_a_refresh_that_passed_the_gate_is_promoted_at_once_where_the_policy_let
     if waits:
         assert world.decide(191, **rules)[refresh.version].action is EXPIRE
         assert world.status(refresh) is ModelStatus.RETIRED
+
+
+def test_a_promotion_that_nobody_approves_is_refused_after_its_days(
+    world: World, ledger_engine: Engine
+) -> None:
+    version = world.register(10)
+    world.follow(version, world.foresight, 80)
+    rules = {"promotion": "approval", "approval_days": 3.0}
+    for day in (71, 72, 73.9):
+        waits = world.decide(day, **rules)[version.version]
+        assert (waits.action, waits.needs_approval) == (PROMOTE, True)
+    clm = world.services(73.9, **rules)
+    [waiting] = [each for each in approvals.all_waiting(clm) if each.model_id == world.model_id]
+    assert (waiting.since, waiting.until) == (world.when(71), world.when(74))
+
+    refused = world.decide(74, **rules)[version.version]
+    assert refused.action is EXPIRE
+    assert refused.reasons[0] == "nobody approved the promotion within 3 days (approval_days): refused"
+    assert world.status(version) is ModelStatus.RETIRED
+    assert world.outcomes(ledger_engine) == [PlaceOutcome.EXPIRED]
 
 
 def test_a_refresh_is_decided_on_as_soon_as_its_retrain_has_ended(
