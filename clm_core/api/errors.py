@@ -37,6 +37,8 @@ STATUS: Mapping[type[CLMError], HTTPStatus] = {
     errors.PromotionRefused: HTTPStatus.CONFLICT,
     errors.AllocationRefused: HTTPStatus.CONFLICT,
     errors.ApprovalRefused: HTTPStatus.CONFLICT,
+    errors.FillRefused: HTTPStatus.UNPROCESSABLE_ENTITY,
+    errors.BarNotStored: HTTPStatus.CONFLICT,
     errors.ConflictError: HTTPStatus.CONFLICT,
     errors.TooManyRequests: HTTPStatus.TOO_MANY_REQUESTS,
     errors.KeyReused: HTTPStatus.UNPROCESSABLE_ENTITY,

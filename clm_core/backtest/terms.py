@@ -6,6 +6,7 @@ import numpy as np
 
 from clm_core.backtest.engine import backtest, check_positions
 from clm_core.backtest.results import Backtest
+from clm_core.domain.costs import Costs
 from clm_core.domain.execution import ExecutionRules
 from clm_core.domain.terms import TradingTerms
 from clm_core.market.bars import Bars, Floats
@@ -23,6 +24,12 @@ class MarketTerms:
         """The terms with the execution of a version; the starting capital stays."""
         execution = self.terms.execution.under(rules)
         return replace(self, terms=self.terms.model_copy(update={"execution": execution}))
+
+    def at_costs(self, costs: Costs | None) -> "MarketTerms":
+        """The terms at other costs of trading; None keeps the costs."""
+        if costs is None:
+            return self
+        return replace(self, terms=self.terms.model_copy(update={"costs": costs}))
 
     def holding(self, bars: Bars) -> HoldingRates | None:
         """Costs of holding into each bar; None if holding is free."""

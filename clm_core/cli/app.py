@@ -21,6 +21,7 @@ from clm_core.cli import (
     drift,
     evolve,
     features,
+    fills,
     gate,
     maintenance,
     paper,
@@ -77,6 +78,7 @@ app.add_typer(shadow.app)
 app.add_typer(approvals.app)
 app.add_typer(ab.app, name="ab")
 app.add_typer(paper.app)
+app.add_typer(fills.app)
 
 DEMO_DAYS = 840
 

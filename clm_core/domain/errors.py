@@ -53,6 +53,8 @@ CLMError                        the root
 ├── PromotionRefused            a version may not become the production version
 ├── ApprovalRefused             an answer comes to no waiting approval, or without a reason
 ├── AllocationRefused           a version may not take part in an allocation
+├── FillRefused                 a reported fill cannot be true
+│   └── BarNotStored            the bar of a reported fill is not stored yet
 ├── ConflictError               a concurrent change came first
 ├── TooManyRequests             the limit of requests a minute is exceeded
 ├── KeyReused                   an idempotency key belongs to a different request
@@ -322,6 +324,14 @@ class ApprovalRefused(CLMError):
 
 class AllocationRefused(CLMError):
     """A version may not share the capital of a model, or the weights cannot be kept; says what to do."""
+
+
+class FillRefused(CLMError):
+    """A reported fill cannot be true: its time, version or price; names the fill and says what to do."""
+
+
+class BarNotStored(FillRefused):
+    """The bar of a reported fill is not stored yet: the same report is accepted later."""
 
 
 class ConflictError(CLMError):

@@ -67,6 +67,8 @@ class ProductionStanding(BaseModel):
     """Band at the last point of the equity; None without a bar or a band."""
     sentences: tuple[str, ...]
     """Findings of the watch and the protection."""
+    fills: tuple[str, ...] = ()
+    """Sentence on the reported fills of each market: slippage, fees, realised against paper returns."""
 
     @property
     def total_return(self) -> float | None:

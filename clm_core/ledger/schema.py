@@ -23,6 +23,7 @@ APPEND_ONLY = (
     "allocation_weights",
     "allocation_ends",
     "allocation_served",
+    "fills",
 )
 _RIGHTS = text("""
 SELECT what || ' on ' || relname FROM pg_class, unnest(ARRAY['UPDATE', 'DELETE', 'TRUNCATE']) what

@@ -16,6 +16,7 @@ from clm_core.ledger.counts import Counts
 from clm_core.ledger.drift_history import DriftStore
 from clm_core.ledger.evaluations import EvaluationStore
 from clm_core.ledger.exemptions import ExemptionStore
+from clm_core.ledger.fills import FillStore
 from clm_core.ledger.hash_chain import Anchor, Recorded
 from clm_core.ledger.jobs import JobStore
 from clm_core.ledger.labels import LabelStore
@@ -56,6 +57,7 @@ class Ledger(JobStore, VersionStore, EvaluationStore):
         self.drift = DriftStore(engine)
         self.exemptions = ExemptionStore(engine)
         self.allocations = AllocationStore(engine)
+        self.fills = FillStore(engine)
         self.market_costs = MarketCostStore(engine)
         self.tokens = TokenStore(engine)
         self.replies = ReplyStore(engine)

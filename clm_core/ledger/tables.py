@@ -559,6 +559,30 @@ class AllocationServedRow(Base):
     at: Mapped[datetime]
 
 
+class FillRow(Base):
+    """A `RecordedFill`. Append-only."""
+
+    __tablename__ = "fills"
+    __table_args__ = (
+        ForeignKeyConstraint(["model_id", "version"], ["model_versions.model_id", "model_versions.version"]),
+        CheckConstraint("change BETWEEN -2 AND 2 AND change <> 0", name="change"),
+        CheckConstraint("price > 0 AND price < 'Infinity'", name="price"),
+        Index(None, "model_id", "time", "id"),
+    )
+
+    model_id: Mapped[str] = mapped_column(primary_key=True)
+    id: Mapped[str] = mapped_column(primary_key=True)
+    version: Mapped[str]
+    symbol: Mapped[str]
+    time: Mapped[datetime]
+    change: Mapped[float]
+    price: Mapped[float]
+    fee_bps: Mapped[float | None]
+    resting: Mapped[bool]
+    reported_by: Mapped[str]
+    at: Mapped[datetime]
+
+
 class AuditRow(Base):
     """An `AuditEntry` with number and hashes. Append-only."""
 

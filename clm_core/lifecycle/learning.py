@@ -2,21 +2,23 @@
 
 The track of production has the positions of the version in production at each bar, and is flat while nothing
 served. Both tracks are paper records on the same bars, traded from flat at the moment the first champion was
-replaced.
+replaced, at the costs measured by fills where there are enough.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 
 import numpy as np
 
 from clm_core.decisions.learning_value import measure_learning
+from clm_core.domain.costs import Costs
 from clm_core.domain.execution import ExecutionRules
 from clm_core.domain.paper import LearningValue
 from clm_core.domain.promotions import Promotion
 from clm_core.domain.versions import ModelVersion
 from clm_core.ledger.executions import version_execution
 from clm_core.market.bars import Bars
+from clm_core.retraining.measured_costs import costs_of_comparisons
 from clm_core.retraining.shadow_tracks import (
     Pause,
     ShadowRun,
@@ -25,6 +27,7 @@ from clm_core.retraining.shadow_tracks import (
     moment,
     recipe_track,
     run_of,
+    stint_of,
     traded,
 )
 from clm_core.services import Services
@@ -62,8 +65,9 @@ def _measured(services: Services, value: LearningValue, changes: Sequence[Promot
     served = [change.to_version for change in changes if change.to_version is not None]
     newest = services.ledger.version(value.model_id, served[-1]) if served else frozen
     markets = markets_since(services, newest, changes[0].at)
-    theirs = run_of(services, [Stint(frozen, changes[0].at)], markets)
-    runs = list(_production_runs(services, frozen, changes, markets))
+    costs = costs_of_comparisons(services, value.model_id, markets)
+    theirs = run_of(services, [Stint(frozen, changes[0].at)], markets, costs)
+    runs = list(_production_runs(services, frozen, changes, markets, costs))
     if theirs is None or not runs:
         return value.model_copy(update={"reason": "no bar has closed since"})
     returns = np.concatenate([run.returns for run in runs])
@@ -93,10 +97,14 @@ def _measured(services: Services, value: LearningValue, changes: Sequence[Promot
 
 
 def _production_runs(
-    services: Services, frozen: ModelVersion, changes: Sequence[Promotion], markets: Sequence[Bars]
+    services: Services,
+    frozen: ModelVersion,
+    changes: Sequence[Promotion],
+    markets: Sequence[Bars],
+    costs: Mapping[str, Costs],
 ) -> Iterator[ShadowRun]:
     """Returns of production in time order, a run for successive versions under the same execution rules."""
-    stints = [_stint(services, change) for change in changes]
+    stints = [stint_of(services, change) for change in changes]
     rules = list(_rules(services, frozen, stints))
     groups = [list(group) for _, group in groupby(range(len(stints)), key=lambda row: rules[row])]
     for number, group in enumerate(groups):
@@ -107,15 +115,9 @@ def _production_runs(
             for bars in markets
         ]
         version = next((each.version for each in reversed(own) if isinstance(each, Stint)), frozen)
-        run = traded(services, version, [recipe_track(services, own, bars) for bars in parts])
+        run = traded(services, version, [recipe_track(services, own, bars) for bars in parts], costs)
         if run is not None:
             yield run
-
-
-def _stint(services: Services, change: Promotion) -> Stint | Pause:
-    if change.to_version is None:
-        return Pause(change.at)
-    return Stint(services.ledger.version(change.model_id, change.to_version), change.at)
 
 
 def _rules(

@@ -9,6 +9,7 @@ from clm_core.backtest.tearsheet import rows_to_draw
 from clm_core.domain.standings import BAND_LEVEL, BandPoint, EquityPoint, ProductionStanding
 from clm_core.domain.versions import ModelVersion
 from clm_core.evidence.equity_band import DailyGrowth, daily_growth, equity_band
+from clm_core.lifecycle.fills import fill_figures
 from clm_core.lifecycle.protection import ProtectedVersion, ServingRecord
 from clm_core.market.bars import Floats
 from clm_core.services import Services
@@ -53,6 +54,7 @@ def standing_of(
         band=_band(growth, grid),
         expected=next(iter(_band(growth, np.array([last]))), None) if equity else None,
         sentences=tuple(sentences),
+        fills=tuple(each.sentence for each in fill_figures(services, version.model_id)),
     )
 
 

@@ -5,9 +5,10 @@ production version from the promotion on. Bars without a recorded position are t
 on a position recorded before the bar's close is evidence.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from types import MappingProxyType
 
 import numpy as np
 import pandas as pd
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 
 from clm_core.backtest.pools import portfolio
 from clm_core.backtest.results import Backtest, ExitReason
+from clm_core.domain.costs import Costs
 from clm_core.domain.promotions import Promotion
 from clm_core.domain.versions import ModelVersion
 from clm_core.domain.vocabulary import ModelStatus
@@ -23,6 +25,7 @@ from clm_core.evidence.paired import PairedRecord
 from clm_core.ledger.executions import version_execution
 from clm_core.market.bars import Bars, Floats
 from clm_core.market.panel import Panel
+from clm_core.retraining.measured_costs import costs_of_comparisons
 from clm_core.services import Services
 
 Mask = NDArray[np.bool_]
@@ -120,6 +123,12 @@ def stints_in_production(services: Services, champion: ModelVersion) -> list[Sti
     return [Stint(first.version, first.version.created_at), *stints[1:]]
 
 
+def stint_of(services: Services, change: Promotion) -> Stint | Pause:
+    """What was in production from a change on."""
+    version = _served(services, change)
+    return Pause(change.at) if version is None else Stint(version, change.at)
+
+
 def _served(services: Services, change: Promotion) -> ModelVersion | None:
     return None if change.to_version is None else services.ledger.version(change.model_id, change.to_version)
 
@@ -159,17 +168,26 @@ def markets_since(services: Services, version: ModelVersion, since: datetime) ->
     return tuple(bars[bars.row_closed_after(since) :] for bars in stored)
 
 
-def run_of(services: Services, stints: Sequence[Stint], markets: Sequence[Bars]) -> ShadowRun | None:
-    """Returns of a recipe on the bars of the markets; None without a bar."""
+def run_of(
+    services: Services,
+    stints: Sequence[Stint],
+    markets: Sequence[Bars],
+    costs: Mapping[str, Costs] = MappingProxyType({}),
+) -> ShadowRun | None:
+    """Returns of a recipe on the bars of the markets; None without a bar.
+
+    Args:
+        costs: measured costs by symbol; other markets have the costs of the home.
+    """
     tracks = [recipe_track(services, stints, bars) for bars in markets]
-    return traded(services, stints[-1].version, tracks)
+    return traded(services, stints[-1].version, tracks, costs)
 
 
 def compare_in_shadow(
     services: Services, ours: Sequence[Stint], theirs: Sequence[Stint], since: datetime
 ) -> PairedRecord:
     """Daily differences at equal volatility of two recipes, on bars of both earned on positions recorded in
-    time.
+    time, both at the costs measured by fills where there are enough.
 
     Args:
         ours: versions of the shadowed recipe.
@@ -177,7 +195,8 @@ def compare_in_shadow(
         since: moment after which bars count.
     """
     markets = markets_since(services, ours[-1].version, max(since, theirs[0].since))
-    runs = [run_of(services, stints, markets) for stints in (ours, theirs)]
+    costs = costs_of_comparisons(services, ours[-1].version.model_id, markets)
+    runs = [run_of(services, stints, markets, costs) for stints in (ours, theirs)]
     if runs[0] is None or runs[1] is None:
         return PairedRecord()
     axis = runs[0].axis
@@ -187,8 +206,17 @@ def compare_in_shadow(
     return compare_days(axis.time, bar, *pair, axis.periods_per_year, both)
 
 
-def traded(services: Services, version: ModelVersion, tracks: Sequence[RecipeTrack]) -> ShadowRun | None:
-    """Returns of tracks under the execution of a version; None without a bar."""
+def traded(
+    services: Services,
+    version: ModelVersion,
+    tracks: Sequence[RecipeTrack],
+    costs: Mapping[str, Costs] = MappingProxyType({}),
+) -> ShadowRun | None:
+    """Returns of tracks under the execution of a version; None without a bar.
+
+    Args:
+        costs: measured costs by symbol; other markets have the costs of the home.
+    """
     filled = [track for track in tracks if len(track.bars)]
     if not filled:
         return None
@@ -196,6 +224,7 @@ def traded(services: Services, version: ModelVersion, tracks: Sequence[RecipeTra
     results = [
         services.home_terms(track.bars.symbol, track.bars.calendar)
         .under(rules)
+        .at_costs(costs.get(track.bars.symbol))
         .backtest(track.bars, track.positions)
         for track in filled
     ]

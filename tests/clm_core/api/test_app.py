@@ -30,6 +30,7 @@ BODIES = {
     "/clm/approvals/{model_id}": {"version": EXAMPLES["version"], "approve": True},
     "/clm/allocation/{model_id}": {"candidates": [EXAMPLES["version"]]},
     "/clm/allocation/{model_id}/served": {"bars": []},
+    "/clm/fills": {"fills": []},
     "/clm/tokens": {"name": "matrix", "role": "viewer"},
     "/webhooks/{source}": {},
 }

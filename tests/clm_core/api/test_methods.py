@@ -26,6 +26,7 @@ ALLOWED = {
     "/clm/approvals/{model_id}": "OPTIONS, POST",
     "/clm/allocation/{model_id}": "DELETE, GET, HEAD, OPTIONS, POST",
     "/clm/allocation/{model_id}/served": "OPTIONS, POST",
+    "/clm/fills": "OPTIONS, POST",
     "/webhooks/{source}": "OPTIONS, POST",
     "/login": "GET, HEAD, OPTIONS, POST",
     "/logout": "OPTIONS, POST",

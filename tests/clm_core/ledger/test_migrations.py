@@ -52,6 +52,7 @@ def test_up_down_and_up_again_leave_the_newest_tables(empty_database: Callable[[
             "drift_measurements",
             "evaluation_evidence",
             "evaluations",
+            "fills",
             "hard_stop_exemptions",
             "inbox",
             "job_leases",
