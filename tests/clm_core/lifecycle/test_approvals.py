@@ -1,6 +1,7 @@
 """Approvals on a real Prefect server: a suspended run asks a person, and the answer is carried out."""
 
 import contextlib
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import timedelta
@@ -14,7 +15,9 @@ from prefect.client.schemas.objects import State
 from prefect.exceptions import Pause
 from prefect.flow_engine import run_flow
 from prefect.settings import PREFECT_API_URL, temporary_settings
+from typer.testing import CliRunner
 
+from clm_core.cli.app import app
 from clm_core.domain.actors import FORM, Actor
 from clm_core.domain.alerts import AlertKind
 from clm_core.domain.errors import ApprovalRefused, ConflictError
@@ -125,6 +128,16 @@ def test_a_suspended_run_asks_and_an_approval_promotes(
     assert len(runs_of(prefect, waiting)) == 1
 
 
+def test_the_command_lists_what_waits(
+    clm: Services, waiting: ModelVersion, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CLM_HOME", str(clm.settings.home))
+    answer = CliRunner().invoke(app, ["approvals", "--json"])
+    [shown] = [each for each in json.loads(answer.stdout) if each["model_id"] == waiting.model_id]
+    assert (shown["version"], shown["progress"]) == (waiting.version, "60 of 60 days")
+    assert label_of(waiting) in CliRunner().invoke(app, ["approvals"]).stdout
+
+
 def test_a_refusal_needs_a_reason_and_retires(
     clm: Services, waiting: ModelVersion, prefect: httpx.Client
 ) -> None:
@@ -154,7 +167,7 @@ def test_a_run_ends_when_the_version_is_decided_elsewhere(
 ) -> None:
     approvals.keep_forms(clm)
     execute(prefect, waiting)
-    clm.promotions.retire(waiting.model_id, waiting.version, ADA, "tested", clm.clock())
+    approvals.answer(clm, waiting.model_id, waiting.version, False, "a fee error", ADA)
     with temporary_settings({PREFECT_API_URL: NOWHERE}):
         [problem] = approvals.keep_forms(clm)
         assert "Prefect did not carry out the request" in problem
