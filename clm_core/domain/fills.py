@@ -159,11 +159,12 @@ class MarketFills(BaseModel):
         ]
 
     def _returns(self) -> list[str]:
-        if self.realised_return is None or self.paper_return is None:
+        if self.until is None:
             return []
         return [
             f"turnover {self.turnover:.2f} of {self.paper_turnover:.2f} on paper",
             f"realised return {self.realised_return:+.2%} against {self.paper_return:+.2%} on paper",
+            f"position {self.position:+.3f} against {self.paper_position:+.3f} on paper",
         ]
 
 

@@ -124,6 +124,7 @@ def test_figures_stand_beside_the_paper_record(world: World, version: ModelVersi
     assert figures.paper_position == pytest.approx(paper.exposure[-2])
     assert figures.measured.reason == "0 of 30 bars with fills in the last 90 days"
     assert "comparisons pay modelled costs: 0 of 30 bars" in figures.sentence
+    assert f"position {figures.position:+.3f} against {figures.paper_position:+.3f}" in figures.sentence
 
 
 def test_both_sides_of_a_comparison_pay_the_costs_that_enough_fills_measure(
