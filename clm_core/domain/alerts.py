@@ -56,6 +56,10 @@ class AlertKind(StrEnum):
     """A run of a deployment failed or crashed before any job could record the cause."""
     MAINTENANCE_FAILING = "maintenance_failing"
     """A step of the maintenance, a watch, a shadow pass or a data update failed."""
+    DEGRADED = "degraded"
+    """The sequential test of a production version's returns has raised its alarm."""
+    DRIFTED = "drifted"
+    """Features, predictions or forecast errors of a production version have drifted beyond the limits."""
     STALE_BARS = "stale_bars"
     """The newest bars of a market with a production version are missing."""
     PASS_OVERDUE = "pass_overdue"
@@ -83,7 +87,7 @@ HAPPENINGS = frozenset(
 )
 """Kinds alerted at each occurrence. All other kinds are conditions: alerted when the condition begins, and
 again only after the condition has ended."""
-INFORMATION = frozenset({AlertKind.LOW_SCORE, AlertKind.APPROVAL_WAITS})
+INFORMATION = frozenset({AlertKind.LOW_SCORE, AlertKind.APPROVAL_WAITS, AlertKind.DRIFTED})
 """Kinds that nobody has to act on at once: receivers that page a person get none of them."""
 
 

@@ -147,7 +147,9 @@ class WatchReport(PassReport):
 
 def run(services: Services) -> WatchReport:
     """Check every production version in turn."""
-    models, problems = run_each(_steps(services))
+    serving = services.ledger.versions(status=ModelStatus.PRODUCTION, limit=MAX_MODELS)
+    models, problems = run_each(_steps(services, serving))
+    _end_alerts_of_others(services, serving)
     problems += unknown_series_problems(models)
     report_problems(services, "watch", "clm watch", problems)
     return WatchReport(at=services.clock(), models=tuple(models), problems=tuple(problems))
@@ -164,8 +166,9 @@ def unknown_series_problems(models: Sequence[WatchedVersion]) -> list[str]:
     ]
 
 
-def _steps(services: Services) -> Iterator[tuple[str, Callable[[], WatchedVersion]]]:
-    versions = services.ledger.versions(status=ModelStatus.PRODUCTION, limit=MAX_MODELS)
+def _steps(
+    services: Services, versions: Sequence[ModelVersion]
+) -> Iterator[tuple[str, Callable[[], WatchedVersion]]]:
     for number, version in enumerate(sorted(versions, key=lambda each: each.model_id)):
         services.announce(f"Watching {version.model_id}", number / len(versions))
         yield f"{version.model_id}@{version.version}", partial(_watch, services, version)
@@ -218,7 +221,10 @@ def _watch(services: Services, version: ModelVersion) -> WatchedVersion:
     sentences = tuple(_sentences(measured))
     services.ledger.standings.record(standing_of(services, version, record, protected, sentences))
     answers = tuple(_request_retrains(services, version, measured))
-    return measured.model_copy(update={"asked": answers})
+    measured = measured.model_copy(update={"asked": answers})
+    _report_degraded(services, measured)
+    _report_drifted(services, measured)
+    return measured
 
 
 def _named_drifts(measured: WatchedVersion) -> list[tuple[str, Drift | None]]:
@@ -242,6 +248,42 @@ def _report_stale_bars(services: Services, measured: WatchedVersion) -> None:
     )
     lasting = message if measured.is_stale else None
     services.alerts.settle(AlertKind.STALE_BARS, measured.model_id, lasting, services.clock())
+
+
+def _report_degraded(services: Services, measured: WatchedVersion) -> None:
+    message = (
+        f"{measured.model_id}@{measured.version}: {measured.because}. A retrain is requested, and the "
+        "protection decides whether the version stays: `clm watch` has the figures."
+    )
+    lasting = message if measured.finding is HealthFinding.DEGRADED else None
+    services.alerts.settle(AlertKind.DEGRADED, measured.model_id, lasting, services.clock())
+
+
+def _report_drifted(services: Services, measured: WatchedVersion) -> None:
+    """Alert about drift for which a retrain is requested, once, until none is."""
+    drifted = next(
+        (
+            answer.request.observed.drifted
+            for answer in measured.asked
+            if answer.request.training.trigger_reason is TriggerReason.DRIFT_DETECTED
+        ),
+        (),
+    )
+    message = (
+        f"{measured.model_id}@{measured.version} has drifted: {', '.join(drifted)}. A retrain is requested; "
+        f"`clm drift {measured.model_id}` has the history."
+    )
+    lasting = message if drifted else None
+    services.alerts.settle(AlertKind.DRIFTED, measured.model_id, lasting, services.clock())
+
+
+def _end_alerts_of_others(services: Services, serving: Sequence[ModelVersion]) -> None:
+    """End the conditions of models without a production version, which the watch measures no more."""
+    names = {each.model_id for each in serving}
+    for kind in (AlertKind.DEGRADED, AlertKind.DRIFTED, AlertKind.STALE_BARS):
+        for alert in services.alerts.lasting(kind):
+            if alert.subject not in names:
+                services.alerts.end(kind, alert.subject, services.clock())
 
 
 def _measure_version(services: Services, version: ModelVersion) -> tuple[WatchedVersion, ServingRecord]:

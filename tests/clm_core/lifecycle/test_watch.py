@@ -285,6 +285,11 @@ def test_a_version_whose_edge_has_died_raises_the_alarm_and_asks_for_one_retrain
     assert answers(again)[0] == (DEGRADED, Reply.COALESCED)
     kept = own.ledger.triggers.answers(version.model_id, Reply.ACCEPTED)[0]
     assert (kept.request.training.trigger_reason, kept.request.observed.alarm) == (DEGRADED, True)
+    [alert] = own.alerts.lasting(AlertKind.DEGRADED)
+    assert (alert.subject, watched.because in alert.message) == (version.model_id, True)
+    own.promotions.halt(version.model_id, ADMIN, "drill", own.clock())
+    assert watch.run(own).models == ()
+    assert own.alerts.lasting(AlertKind.DEGRADED) == [], "nothing serves"
 
 
 def test_the_alarm_runs_on_over_successive_versions_of_a_recipe(own: Services, dying: Market) -> None:
@@ -328,8 +333,11 @@ def test_drift_is_measured_on_the_features_of_the_model(own: Services, market: M
     named = (set(FEATURES) - CALENDAR - {"opening_gap"}) | {PREDICTION}
     assert {each.name for each in history.features} == named
     assert {each.name for each in history.features if each.drifted} == set(watched.discoveries)
+    assert [each.subject for each in own.alerts.lasting(AlertKind.DRIFTED)] == [watched.model_id]
     assert watch_one(quick).discoveries == watched.discoveries, "a day is measured once"
     assert all(len(each.measurements) == 1 for each in drift_history(quick, watched.model_id, 30).features)
+    assert watch_one(own).drift is None
+    assert own.alerts.lasting(AlertKind.DRIFTED) == []
 
 
 def test_a_model_that_cannot_be_checked_leaves_the_rest_to_run_and_is_alerted_until_repaired(
