@@ -21,3 +21,27 @@ class DriftMeasurement(BaseModel):
     """Distance to the training in units of the largest distance within the training."""
     p_value: float
     """Probability of a distance as large without drift."""
+
+
+class FeatureHistory(BaseModel):
+    """Kept drift of a feature, or of the predictions."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    drifted: bool
+    """True if the newest measurement is a discovery, at a false-discovery rate of 5 %."""
+    measurements: tuple[DriftMeasurement, ...]
+    """Oldest first; at most one a day."""
+
+
+class DriftHistory(BaseModel):
+    """Kept drift of a production version, the most drifted feature first."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model_id: str
+    version: str
+    newest_day: date | None
+    """Day of the newest measurement (UTC); None: the watch has measured none yet."""
+    features: tuple[FeatureHistory, ...]

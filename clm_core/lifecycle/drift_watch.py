@@ -8,10 +8,8 @@ from collections import defaultdict
 from collections.abc import Sequence
 from datetime import date, timedelta
 
-from pydantic import BaseModel, ConfigDict
-
 from clm_core.decisions.drift_discoveries import FAMILY, discoveries
-from clm_core.domain.drift_history import PREDICTION, DriftMeasurement
+from clm_core.domain.drift_history import PREDICTION, DriftHistory, DriftMeasurement, FeatureHistory
 from clm_core.domain.errors import NotFound
 from clm_core.domain.versions import ModelVersion
 from clm_core.evidence.forecast_errors import ErrorDrift, error_drift, forecast_errors
@@ -22,30 +20,6 @@ from clm_core.models.contract import Model
 from clm_core.models.params import feature_names
 from clm_core.retraining.judging import out_of_sample_positions
 from clm_core.services import Services
-
-
-class FeatureHistory(BaseModel):
-    """Kept drift of a feature, or of the predictions."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    name: str
-    drifted: bool
-    """True if the newest measurement is a discovery, at a false-discovery rate of 5 %."""
-    measurements: tuple[DriftMeasurement, ...]
-    """Oldest first; at most one a day."""
-
-
-class DriftHistory(BaseModel):
-    """Kept drift of a production version, the most drifted feature first."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    model_id: str
-    version: str
-    newest_day: date | None
-    """Day of the newest measurement (UTC); None: the watch has measured none yet."""
-    features: tuple[FeatureHistory, ...]
 
 
 def drift_history(services: Services, model_id: str, days: int) -> DriftHistory:

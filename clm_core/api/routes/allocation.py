@@ -11,7 +11,6 @@ from clm_core.api.context import Connected
 from clm_core.api.idempotency import Idempotent, json_response
 from clm_core.api.parameters import Label, ModelIdInPath, Text
 from clm_core.domain.allocations import AllocationRun, AllocationState, ArmWeight, Observed
-from clm_core.registry.allocation_in_force import allocation_in_force, arm_for_bar
 
 MAX_BARS = 10_000
 """Bars of one report."""
@@ -83,7 +82,9 @@ def weights(
     ] = None,
 ) -> AllocationAnswer:
     """Weights to use now for the versions of a model; all 0 while the model is halted."""
+    # imported here: the libraries of bars
     from clm_core.market.timeframes import Timeframe
+    from clm_core.registry.allocation_in_force import allocation_in_force, arm_for_bar
 
     now = allocation_in_force(clm.ledger, model_id)
     arm = None

@@ -9,6 +9,7 @@ from pydantic import BaseModel
 from clm_core.api.context import Connected
 from clm_core.api.parameters import LabelInPath, ModelIdInPath
 from clm_core.domain.candidates import StrategyCandidate
+from clm_core.domain.drift_history import DriftHistory
 from clm_core.domain.errors import NotFound
 from clm_core.domain.evaluations import EvaluationResult, Verdict
 from clm_core.domain.jobs import TrainingJob
@@ -16,9 +17,6 @@ from clm_core.domain.listings import CandidateQuery, ListedVersion, Page, Versio
 from clm_core.domain.paper import LearningValue, PaperQuery, PaperRecord
 from clm_core.domain.shadow_decisions import RecordedDecision
 from clm_core.domain.versions import ModelVersion
-from clm_core.lifecycle.drift_watch import DriftHistory, drift_history
-from clm_core.lifecycle.learning import learning_value
-from clm_core.lifecycle.paper import paper_record
 from clm_core.services import Services
 
 REPORT_POLICY = (
@@ -72,11 +70,16 @@ def record(
     query: Annotated[PaperQuery, Query()],
 ) -> PaperRecord:
     """Paper record of the version: position, net return and cost of each closed bar, late rows marked."""
+    # imported here, as below: the libraries of backtests
+    from clm_core.lifecycle.paper import paper_record
+
     return paper_record(clm, clm.ledger.version(model_id, version), query)
 
 
 def learning(model_id: ModelIdInPath, clm: Connected) -> LearningValue:
     """Value of continuous learning: production minus the frozen first champion, with intervals."""
+    from clm_core.lifecycle.learning import learning_value
+
     value = learning_value(clm, model_id)
     if value is None:
         raise NotFound(f"No version of {model_id} was ever in production: `clm models` lists the models.")
@@ -87,6 +90,8 @@ def drift(
     model_id: ModelIdInPath, clm: Connected, days: Annotated[int, Query(ge=1, le=3650)] = 30
 ) -> DriftHistory:
     """Drift of the features and predictions of the production version, by day."""
+    from clm_core.lifecycle.drift_watch import drift_history
+
     return drift_history(clm, model_id, days)
 
 
