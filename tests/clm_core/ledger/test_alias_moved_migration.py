@@ -216,7 +216,7 @@ def test_former_values_are_accepted(former: Callable[[], object], expected: obje
     "vocabulary", [PromotionKind, PromotionState, AlertKind, Action], ids=lambda it: it.__name__
 )
 def test_unknown_values_are_still_refused(vocabulary: Callable[[object], object]) -> None:
-    for unknown in ("drifted", None):
+    for unknown in ("unheard_of", None):
         with pytest.raises(ValueError, match="is not a valid"):
             vocabulary(unknown)
 
