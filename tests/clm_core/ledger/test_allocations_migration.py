@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 
 import pytest
 import records
-from alembic import command
+from revisions import move
 from sqlalchemy import create_engine, text
 from sqlalchemy.exc import IntegrityError, ProgrammingError
 
@@ -14,7 +14,7 @@ from clm_core.domain.allocations import AllocationEnd, ArmWeight
 from clm_core.domain.errors import ConflictError
 from clm_core.domain.vocabulary import Role
 from clm_core.ledger.engine import open_engine
-from clm_core.ledger.migrations import alembic_config, upgrade
+from clm_core.ledger.migrations import upgrade
 from clm_core.ledger.store import Ledger
 
 NOW = datetime(2026, 3, 4, 12, tzinfo=UTC)
@@ -58,8 +58,3 @@ def test_revision_0031_keeps_the_events_and_records_allocations_once_and_for_eve
     move(url, "0030", down=True)
     with create_engine(url).begin() as connection:
         assert list(connection.scalars(EVENTS)) == ["clm.training_job_created"]
-
-
-def move(url: str, revision: str, down: bool = False) -> None:
-    with create_engine(url).begin() as connection:
-        (command.downgrade if down else command.upgrade)(alembic_config(connection), revision)

@@ -4,11 +4,9 @@ import uuid
 from collections.abc import Callable
 
 import pytest
-from alembic import command
+from revisions import move
 from sqlalchemy import create_engine, text
 from sqlalchemy.exc import IntegrityError
-
-from clm_core.ledger.migrations import alembic_config
 
 EVENT = text("INSERT INTO outbox (id, type, payload, at) VALUES (:id, :type, '{}', now())")
 FORMER = "clm.model_trained"
@@ -26,11 +24,6 @@ def test_revision_0021_keeps_the_events_and_accepts_anchors(empty_database: Call
     assert types(url) == [FORMER, NEW]
     move(url, "0020", down=True)
     assert types(url) == [FORMER]
-
-
-def move(url: str, revision: str, down: bool = False) -> None:
-    with create_engine(url).begin() as connection:
-        (command.downgrade if down else command.upgrade)(alembic_config(connection), revision)
 
 
 def record(url: str, kind: str) -> None:

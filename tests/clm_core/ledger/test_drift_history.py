@@ -5,13 +5,13 @@ from datetime import UTC, date, datetime
 
 import pytest
 import records
-from alembic import command
+from revisions import move
 from sqlalchemy import create_engine, text
 from sqlalchemy.exc import IntegrityError, ProgrammingError
 
 from clm_core.domain.drift_history import DriftMeasurement
 from clm_core.ledger.engine import open_engine
-from clm_core.ledger.migrations import alembic_config, upgrade
+from clm_core.ledger.migrations import upgrade
 from clm_core.ledger.store import Ledger
 
 NOW = datetime(2026, 3, 4, 12, tzinfo=UTC)
@@ -50,8 +50,3 @@ def test_revision_0033_keeps_the_versions_and_the_first_measurement_of_a_day(
     move(url, "0032", down=True)
     with create_engine(url).begin() as connection:
         assert connection.scalar(text("SELECT count(*) FROM model_versions")) == 1
-
-
-def move(url: str, revision: str, down: bool = False) -> None:
-    with create_engine(url).begin() as connection:
-        (command.downgrade if down else command.upgrade)(alembic_config(connection), revision)

@@ -5,23 +5,18 @@ from datetime import UTC, datetime
 
 import pytest
 import records
-from alembic import command
-from sqlalchemy import create_engine, text
+from revisions import move
+from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError, ProgrammingError
 
 from clm_core.domain.errors import AlreadyExists
 from clm_core.domain.fills import RecordedFill
 from clm_core.ledger.engine import open_engine
-from clm_core.ledger.migrations import alembic_config, upgrade
+from clm_core.ledger.migrations import upgrade
 from clm_core.ledger.store import Ledger
 
 FORMER = "0033"
 NOW = datetime(2026, 3, 4, 12, tzinfo=UTC)
-
-
-def move(url: str, revision: str, down: bool = False) -> None:
-    with create_engine(url).begin() as connection:
-        (command.downgrade if down else command.upgrade)(alembic_config(connection), revision)
 
 
 def test_revision_0034_keeps_the_records_and_records_fills_once_and_for_ever(

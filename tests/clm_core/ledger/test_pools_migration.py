@@ -6,22 +6,17 @@ from datetime import UTC, datetime
 import numpy as np
 import pytest
 import records
-from alembic import command
+from revisions import move
 from sqlalchemy import create_engine, text
 from sqlalchemy.exc import IntegrityError
 from trials import count_trial_of
 
-from clm_core.ledger.migrations import alembic_config, upgrade
+from clm_core.ledger.migrations import upgrade
 from clm_core.ledger.store import Ledger
 
 NOW = datetime(2026, 3, 4, 12, tzinfo=UTC)
 BAR = np.array([1_772_625_600_000_000_000])
 POOL = {"symbol": "CRYPTO2", "symbols": ("BTCUSDT", "ETHUSDT"), "data_snapshots": ("5a" * 32, "6b" * 32)}
-
-
-def move(url: str, revision: str, down: bool = False) -> None:
-    with create_engine(url).begin() as connection:
-        (command.downgrade if down else command.upgrade)(alembic_config(connection), revision)
 
 
 def test_revision_0023_keeps_jobs_and_shadow_positions_of_single_markets(

@@ -5,14 +5,14 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 import records
-from alembic import command
+from revisions import move
 from sqlalchemy import create_engine, text
 from sqlalchemy.exc import IntegrityError, ProgrammingError
 
 from clm_core.domain.actors import Actor
 from clm_core.domain.vocabulary import Role
 from clm_core.ledger.engine import open_engine
-from clm_core.ledger.migrations import alembic_config, upgrade
+from clm_core.ledger.migrations import upgrade
 from clm_core.ledger.store import Ledger
 
 NOW = datetime(2026, 3, 4, 12, tzinfo=UTC)
@@ -56,11 +56,6 @@ def test_revision_0028_keeps_the_changes_and_accepts_halts_and_exemptions(
     engine.dispose()
     move(url, "0027", down=True)
     assert kinds(url) == ["promotion", "loss"]
-
-
-def move(url: str, revision: str, down: bool = False) -> None:
-    with create_engine(url).begin() as connection:
-        (command.downgrade if down else command.upgrade)(alembic_config(connection), revision)
 
 
 def insert(url: str, row: dict[str, str | None]) -> None:

@@ -4,10 +4,10 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 
 import records
-from alembic import command
+from revisions import move
 from sqlalchemy import create_engine, text
 
-from clm_core.ledger.migrations import alembic_config, upgrade
+from clm_core.ledger.migrations import upgrade
 from clm_core.ledger.store import Ledger
 
 NOW = datetime(2026, 3, 4, 12, tzinfo=UTC)
@@ -32,8 +32,3 @@ def test_revision_0024_leaves_earlier_versions_without_a_recipe_and_finds_later_
     assert before.recipe_digest is None
     later = ledger.add_version(records.a_version(job, "v20251205_143022", recipe_digest=DIGEST))
     assert ledger.versions(recipe_digest=DIGEST) == [later]
-
-
-def move(url: str, revision: str, down: bool = False) -> None:
-    with create_engine(url).begin() as connection:
-        (command.downgrade if down else command.upgrade)(alembic_config(connection), revision)

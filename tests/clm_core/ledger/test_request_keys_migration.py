@@ -3,11 +3,11 @@
 from collections.abc import Callable
 
 import pytest
-from alembic import command
+from revisions import move
 from sqlalchemy import create_engine, text
 from sqlalchemy.exc import IntegrityError
 
-from clm_core.ledger.migrations import alembic_config, upgrade
+from clm_core.ledger.migrations import upgrade
 
 REPLY = text("""
 INSERT INTO api_replies (caller, key, request_hash, status, media_type, body, at)
@@ -45,11 +45,6 @@ def test_revision_0020_keeps_replies_and_promotions_and_accepts_begun_requests(
     assert keys(url) == ["begun", "done"]
     move(url, "0019", down=True)
     assert keys(url) == ["done"]
-
-
-def move(url: str, revision: str, down: bool = False) -> None:
-    with create_engine(url).begin() as connection:
-        (command.downgrade if down else command.upgrade)(alembic_config(connection), revision)
 
 
 def keys(url: str) -> list[str]:

@@ -5,11 +5,11 @@ from datetime import UTC, datetime
 
 import pytest
 import records
-from alembic import command
+from revisions import move
 from sqlalchemy import create_engine, text
 from sqlalchemy.exc import IntegrityError
 
-from clm_core.ledger.migrations import alembic_config, upgrade
+from clm_core.ledger.migrations import upgrade
 from clm_core.ledger.store import Ledger
 
 NOW = datetime(2026, 3, 4, 12, tzinfo=UTC)
@@ -45,11 +45,6 @@ def test_revision_0018_keeps_the_promotions_and_accepts_restorations(
     assert kinds(url) == ["promotion", "loss", "restoration"]
     move(url, "0017", down=True)
     assert kinds(url) == ["promotion", "loss", "rollback"]
-
-
-def move(url: str, revision: str, down: bool = False) -> None:
-    with create_engine(url).begin() as connection:
-        (command.downgrade if down else command.upgrade)(alembic_config(connection), revision)
 
 
 def insert(url: str, *rows: dict[str, str | None]) -> None:

@@ -4,10 +4,10 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 
 import records
-from alembic import command
+from revisions import move
 from sqlalchemy import create_engine, text
 
-from clm_core.ledger.migrations import alembic_config, upgrade
+from clm_core.ledger.migrations import upgrade
 from clm_core.ledger.store import Ledger
 
 NOW = datetime(2026, 3, 4, 12, tzinfo=UTC)
@@ -30,8 +30,3 @@ def test_revision_0022_gives_earlier_jobs_no_series_and_keeps_those_of_later_job
     later = ledger.create_job(records.a_job(created_at=NOW, series={"funding": "a" * 64}))
     assert ledger.job(later.id).series == {"funding": "a" * 64}
     assert ledger.job(before.id).series == {}
-
-
-def move(url: str, revision: str, down: bool = False) -> None:
-    with create_engine(url).begin() as connection:
-        (command.downgrade if down else command.upgrade)(alembic_config(connection), revision)

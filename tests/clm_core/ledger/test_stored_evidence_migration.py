@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 import records
-from alembic import command
+from revisions import move
 from sqlalchemy import create_engine, text
 from sqlalchemy.exc import ProgrammingError
 from trials import count_trial_of
@@ -14,7 +14,7 @@ from clm_core.decisions.gate_policy import GatePolicy
 from clm_core.domain.evaluations import Decision, Verdict
 from clm_core.domain.stored_evidence import StoredEvidence
 from clm_core.ledger.engine import open_engine
-from clm_core.ledger.migrations import alembic_config, upgrade
+from clm_core.ledger.migrations import upgrade
 from clm_core.ledger.store import Ledger
 
 NOW = datetime(2026, 3, 4, 12, tzinfo=UTC)
@@ -54,8 +54,3 @@ def test_revision_0025_keeps_evaluations_and_stores_positions_that_nobody_change
         with pytest.raises(ProgrammingError, match="permission denied"), engine.begin() as connection:
             connection.execute(text(change))
     engine.dispose()
-
-
-def move(url: str, revision: str, down: bool = False) -> None:
-    with create_engine(url).begin() as connection:
-        (command.downgrade if down else command.upgrade)(alembic_config(connection), revision)
