@@ -101,9 +101,17 @@ def drift_of_errors(version: ModelVersion, model: Model, bars: Bars, first_new: 
     horizon = _horizon(version)
     if horizon is None:
         return None
-    begin = max(0, first_new - max(model.trained_on.bars, model.bars_needed or 0))
+    begin = first_row_for(model, first_new)
     recent = bars[begin:]
     return error_drift(forecast_errors(model.forecast(recent), recent, horizon, first_new - begin))
+
+
+def first_row_for(model: Model, row: int) -> int:
+    """First row to give a model for its answers from a row after the training on.
+
+    As many bars as in the training cover every look-back, and bound the computation of a network.
+    """
+    return max(0, row - max(model.trained_on.bars, model.bars_needed or 0))
 
 
 def _horizon(version: ModelVersion) -> int | None:

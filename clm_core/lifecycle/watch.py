@@ -32,7 +32,13 @@ from clm_core.evidence.forecast_errors import ErrorDrift
 from clm_core.evidence.sequential import daily_returns, days_before, days_per_year
 from clm_core.evidence.tail_risk import reference_of, standardised, tail_test
 from clm_core.ledger.triggers import RetrainsSince
-from clm_core.lifecycle.drift_watch import drift_of_errors, feature_drift, prediction_drift, record_drift
+from clm_core.lifecycle.drift_watch import (
+    drift_of_errors,
+    feature_drift,
+    first_row_for,
+    prediction_drift,
+    record_drift,
+)
 from clm_core.lifecycle.protection import ProtectedVersion, ServingRecord, promoted_at, protect_version
 from clm_core.lifecycle.standing import standing_of
 from clm_core.market.bars import Bars, Floats
@@ -496,8 +502,7 @@ def alarm_on(tested: Bars, result: Backtest, market: Bars, first_own: int = 0) -
 
 def _positions_from(model: Model, bars: Bars, row: int) -> Floats:
     """Positions of a version on the bars from a row after its training on."""
-    # as many bars as in the training cover every look-back, and bound the computation of a network
-    begin = max(0, row - max(model.trained_on.bars, model.bars_needed or 0))
+    begin = first_row_for(model, row)
     return model.positions(bars[begin:])[row - begin :]
 
 
