@@ -8,6 +8,7 @@ import typer
 from clm_core.cli.output import AsJson, listing, plain, print_table
 from clm_core.cli.promotion import Named, parts_of, this_user
 from clm_core.cli.settings_in_force import settings_for_change, settings_for_look
+from clm_core.domain.allocations import Observed
 
 if TYPE_CHECKING:
     from clm_core.domain.allocations import AllocationInForce, AllocationRun
@@ -27,9 +28,8 @@ def start(
         list[str] | None, typer.Option(metavar="VERSION", help="Another candidate of the model; repeatable.")
     ] = None,
     observed: Annotated[
-        str | None,
+        Observed | None,
         typer.Option(
-            metavar="paper|fills",
             help="Known returns: of every arm (paper) or of the traded arm (fills); default: the policy's.",
         ),
     ] = None,
@@ -43,8 +43,6 @@ def start(
     from clm_core.lifecycle import allocation
     from clm_core.services import open_services
 
-    if observed not in (None, "paper", "fills"):
-        raise typer.BadParameter(f"{observed!r} is neither paper nor fills", param_hint="--observed")
     model_id, label = parts_of(candidate)
     labels = [label, *(_of_model(each, model_id) for each in also or [])]
     with open_services(settings_for_change()) as services:
@@ -54,7 +52,7 @@ def start(
             labels,
             this_user(),
             reason,
-            observed,  # type: ignore[arg-type]
+            observed,
             force,
         )
         _show(services, [run.model_id], as_json)
