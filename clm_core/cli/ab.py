@@ -1,14 +1,13 @@
 """`clm ab`: allocations (A/B): candidates share the capital of a model with the production version."""
 
 import json
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from clm_core.cli.output import AsJson, listing, plain, print_table
 from clm_core.cli.promotion import Named, parts_of, this_user
 from clm_core.cli.settings_in_force import settings_for_change, settings_for_look
-from clm_core.domain.allocations import Observed
 
 if TYPE_CHECKING:
     from clm_core.domain.allocations import AllocationInForce, AllocationRun
@@ -28,7 +27,7 @@ def start(
         list[str] | None, typer.Option(metavar="VERSION", help="Another candidate of the model; repeatable.")
     ] = None,
     observed: Annotated[
-        Observed | None,
+        Literal["paper", "fills"] | None,
         typer.Option(
             help="Known returns: of every arm (paper) or of the traded arm (fills); default: the policy's.",
         ),
