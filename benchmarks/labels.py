@@ -20,6 +20,7 @@ from clm_core.domain.errors import NotEnoughBars
 from clm_core.domain.execution import Execution
 from clm_core.domain.vocabulary import ModelType
 from clm_core.domain.walk_forward import WalkForwardPlan
+from clm_core.market.arrow_files import read_parquet
 from clm_core.market.bars import Bars, Floats
 from clm_core.market.labels import forward_return
 from clm_core.market.timeframes import Calendar, Timeframe
@@ -48,7 +49,7 @@ PARAMS: dict[str, dict[str, Any]] = {
 
 
 def read(folder: Path, name: str) -> Bars:
-    table = pd.read_parquet(folder / f"{name}.parquet")
+    table = read_parquet((folder / f"{name}.parquet").read_bytes()).to_pandas()
     table = table[table.timestamp < BEFORE]
     time = table.timestamp.astype("datetime64[ns, UTC]").astype("int64").to_numpy().copy()
     columns = {

@@ -14,6 +14,7 @@ import pandas as pd
 
 from clm_core.domain.errors import InvalidSeries
 from clm_core.market import times
+from clm_core.market.arrow_files import read_feather, read_parquet
 from clm_core.market.bars import Floats
 from clm_core.market.series import KnownSeries, Times
 from clm_core.market.tables import FOREIGN_ERRORS, UnclearError, plain_name, refuse_unknown_format
@@ -116,14 +117,14 @@ def series_of_tables(tables: "Mapping[str, pd.DataFrame | KnownSeries]") -> dict
 def _table(origin: str, content: bytes) -> pd.DataFrame:
     """Columns of a file with a header line, by normalised name."""
     refuse_unknown_format(origin)
-    read: Mapping[str, Callable[[io.BytesIO], pd.DataFrame]] = {
-        ".parquet": pd.read_parquet,
-        ".feather": pd.read_feather,
+    read: Mapping[str, Callable[[bytes], pd.DataFrame]] = {
+        ".parquet": lambda table: read_parquet(table).to_pandas(),
+        ".feather": lambda table: read_feather(table).to_pandas(),
         ".gz": partial(_text_table, compression="gzip"),
         ".zip": partial(_text_table, compression="zip"),
     }
     try:
-        frame = read.get(Path(origin).suffix.lower(), _text_table)(io.BytesIO(content))
+        frame = read.get(Path(origin).suffix.lower(), _text_table)(content)
     except FOREIGN_ERRORS as error:
         cause = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UnclearError("unreadable-file", f"it is not readable: {cause}") from error
@@ -136,8 +137,8 @@ def _table(origin: str, content: bytes) -> pd.DataFrame:
     return frame
 
 
-def _text_table(content: io.BytesIO, compression: Any = None) -> pd.DataFrame:
-    return pd.read_csv(content, dtype=str, skipinitialspace=True, compression=compression)
+def _text_table(content: bytes, compression: Any = None) -> pd.DataFrame:
+    return pd.read_csv(io.BytesIO(content), dtype=str, skipinitialspace=True, compression=compression)
 
 
 def _known(frame: pd.DataFrame, layout: SeriesLayout, time: Times) -> Times:

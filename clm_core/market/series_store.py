@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict
 
 from clm_core.domain.errors import InvalidSeries, UnknownSeries
 from clm_core.domain.spellings import normalise_symbol
+from clm_core.market.arrow_files import read_parquet
 from clm_core.market.series import KnownSeries
 from clm_core.market.snapshots import (
     MANIFEST,
@@ -200,8 +201,6 @@ def _parquet(series: KnownSeries) -> bytes:
 
 
 def _load(folder: Path, manifest: ValuesManifest, snapshot: ValuesSnapshot) -> KnownSeries:
-    import pyarrow.parquet as pq
-
-    table = pq.read_table(io.BytesIO(read_snapshot(folder, snapshot, "parquet")))
+    table = read_parquet(read_snapshot(folder, snapshot, "parquet"))
     time, known, value = (table[name].to_numpy().copy() for name in ("time", "known", "value"))
     return KnownSeries(manifest.name, time, known, value, snapshot.max_age)

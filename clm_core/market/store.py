@@ -33,6 +33,7 @@ from clm_core.domain.errors import (
     UnknownSeries,
 )
 from clm_core.domain.spellings import native_symbol, same_market
+from clm_core.market.arrow_files import read_parquet
 from clm_core.market.bars import FIELDS, Bars
 from clm_core.market.corrections import (
     RECHECKED_BARS,
@@ -579,10 +580,8 @@ def verified_content(path: Path, file_sha256: str, damaged: str) -> bytes:
 
 
 def _load(path: Path, manifest: SeriesManifest, snapshot: Snapshot) -> Bars:
-    import pyarrow.parquet as pq
-
     damaged = f"{path} is missing or damaged: restore it from a backup, or delete its folder and import again"
-    table = pq.read_table(io.BytesIO(verified_content(path, snapshot.file_sha256, damaged)))
+    table = read_parquet(verified_content(path, snapshot.file_sha256, damaged))
     arrays = {field: table[field].to_numpy().copy() for field in FIELDS}
     time = table["timestamp"].to_numpy().astype(np.int64)
     calendar = snapshot.calendar or manifest.calendar

@@ -18,6 +18,7 @@ import numpy as np
 import pandas as pd
 
 from clm_core.domain.errors import DataError
+from clm_core.market.arrow_files import read_feather, read_parquet
 
 TEXT = (".csv", ".txt", ".tsv", ".asc", ".prn")
 FOREIGN_ERRORS = (
@@ -152,9 +153,9 @@ def read_table(name: str, content: bytes, time_names: frozenset[str]) -> Table:
         if kind in TEXT:
             return _from_text(_decoded(content), time_names)
         if kind == ".parquet":
-            return _from_frame(pd.read_parquet(io.BytesIO(content)))
+            return _from_frame(read_parquet(content).to_pandas())
         if kind == ".feather":
-            return _from_frame(pd.read_feather(io.BytesIO(content)))
+            return _from_frame(read_feather(content).to_pandas())
     except FOREIGN_ERRORS as error:
         cause = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UnclearError("unreadable-file", f"not readable as {kind[1:]}: {cause}") from error

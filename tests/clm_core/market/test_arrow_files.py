@@ -1,0 +1,45 @@
+"""Reading of parquet and feather files: values, and no Arrow worker that outlives a read."""
+
+import io
+import subprocess
+import sys
+
+import pandas as pd
+import pytest
+
+from clm_core.market.arrow_files import read_feather, read_parquet
+
+TABLE = pd.DataFrame({"time": pd.date_range("2024-01-01", periods=3, tz="UTC"), "close": [1.0, 2.0, 3.0]})
+READ_AND_COUNT = """
+import sys
+from pathlib import Path
+import pyarrow.feather, pyarrow.parquet
+from clm_core.market.arrow_files import read_feather, read_parquet
+
+def threads():
+    names = [(task / "comm").read_text().strip() for task in Path("/proc/self/task").iterdir()]
+    return len([name for name in names if name != "jemalloc_bg_thd"])
+
+before = threads()
+{"read_parquet": read_parquet, "read_feather": read_feather}[sys.argv[1]](sys.stdin.buffer.read())
+print(threads() - before)
+"""
+
+
+def content(kind: str) -> bytes:
+    sink = io.BytesIO()
+    (TABLE.to_parquet if kind == "read_parquet" else TABLE.to_feather)(sink)
+    return sink.getvalue()
+
+
+@pytest.mark.parametrize("read", [read_parquet, read_feather])
+def test_the_table_read_is_the_table_written(read) -> None:
+    pd.testing.assert_frame_equal(read(content(read.__name__)).to_pandas(), TABLE)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="threads are counted in /proc")
+@pytest.mark.parametrize("kind", ["read_parquet", "read_feather"])
+def test_a_read_starts_no_worker_thread(kind) -> None:
+    command = [sys.executable, "-c", READ_AND_COUNT, kind]
+    answer = subprocess.run(command, input=content(kind), capture_output=True, check=True)
+    assert answer.stdout.strip() == b"0"
