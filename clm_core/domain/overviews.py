@@ -10,6 +10,7 @@ from clm_core.domain.alerts import RaisedAlert
 from clm_core.domain.allocations import RecordedWeights
 from clm_core.domain.evaluations import EvaluationResult, Verdict
 from clm_core.domain.listings import ListedVersion
+from clm_core.domain.paper import LearningValue
 from clm_core.domain.promotions import Promotion, PromotionKind
 from clm_core.domain.shadow_decisions import RecordedDecision, ShadowAction
 from clm_core.domain.standings import ProductionStanding
@@ -116,6 +117,8 @@ class ModelOverview(BaseModel):
     """Newest weights of the running allocation, if any."""
     standing: ProductionStanding | None
     """Newest measurement of the production version since the promotion; None before the first."""
+    learning: LearningValue | None
+    """Newest value of continuous learning; None before the first, and for a model never in production."""
 
     @property
     def state(self) -> ServingState:

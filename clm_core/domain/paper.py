@@ -2,6 +2,7 @@
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict
 
+from clm_core.domain import measures
 from clm_core.domain.evaluations import IntervalEstimate
 from clm_core.domain.listings import Listing, Page
 
@@ -63,6 +64,8 @@ class LearningValue(BaseModel):
     """Version label of the first champion."""
     production: str | None
     """Version label of the production version; None while nothing serves."""
+    at: AwareDatetime
+    """Time of the measurement."""
     since: AwareDatetime | None = None
     """Time the first champion was replaced; None while the first champion has served all along."""
     until: AwareDatetime | None = None
@@ -89,14 +92,25 @@ class LearningValue(BaseModel):
             return f"continuous learning: {self.reason}"
         parts = [f"continuous learning: {self.production or 'no version'} in production, {self._span()}"]
         if self.sharpe_difference is not None:
-            ratio = self.sharpe_difference.text(lambda value: f"{value:+.2f}")
+            ratio = self.sharpe_difference.text(measures.signed_ratio)
             parts.append(f"Sharpe ratio minus the frozen champion's at equal volatility {ratio}")
         if self.production_return is not None and self.frozen_return is not None:
             totals = f"total return {self.production_return:+.1%} against {self.frozen_return:+.1%}"
             difference = self.return_difference
-            between = None if difference is None else difference.text(lambda value: f"{value:+.1%}")
+            between = None if difference is None else difference.text(measures.signed_percent)
             parts.append(totals if between is None else f"{totals}, difference {between}")
         return "; ".join([*parts, *([self.reason] if self.reason else [])])
+
+    @property
+    def conclusion(self) -> str:
+        """What the interval of the Sharpe ratios, valid at every look, says so far; empty without one."""
+        if self.sharpe_difference is None:
+            return ""
+        if self.sharpe_difference.low > 0.0:
+            return "Learning has paid off: the whole interval is above zero."
+        if self.sharpe_difference.high < 0.0:
+            return "Learning has cost: the whole interval is below zero."
+        return "Nothing is proved so far: the interval includes zero."
 
     def _span(self) -> str:
         return (

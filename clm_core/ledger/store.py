@@ -20,6 +20,7 @@ from clm_core.ledger.fills import FillStore
 from clm_core.ledger.hash_chain import Anchor, Recorded
 from clm_core.ledger.jobs import JobStore
 from clm_core.ledger.labels import LabelStore
+from clm_core.ledger.learning_values import LearningValueStore
 from clm_core.ledger.market_costs import MarketCostStore
 from clm_core.ledger.overviews import OverviewStore
 from clm_core.ledger.passes import PassStore
@@ -64,6 +65,7 @@ class Ledger(JobStore, VersionStore, EvaluationStore):
         self.passes = PassStore(engine)
         self.overviews = OverviewStore(engine)
         self.standings = StandingStore(engine)
+        self.learning_values = LearningValueStore(engine)
 
     def require_reachable(self) -> None:
         """

@@ -390,6 +390,20 @@ class StandingRow(Base):
     standing: Mapped[dict[str, Any]] = mapped_column(JSONB)
 
 
+class LearningValueRow(Base):
+    """The newest `LearningValue` of a model, replaced by each shadow pass."""
+
+    __tablename__ = "learning_values"
+    __table_args__ = (
+        ForeignKeyConstraint(["model_id", "frozen"], ["model_versions.model_id", "model_versions.version"]),
+    )
+
+    model_id: Mapped[str] = mapped_column(primary_key=True)
+    frozen: Mapped[str]
+    at: Mapped[datetime]
+    value: Mapped[dict[str, Any]] = mapped_column(JSONB)
+
+
 class DriftMeasurementRow(Base):
     """A `DriftMeasurement` of a version. Append-only."""
 

@@ -48,7 +48,9 @@ def learning_value(services: Services, model_id: str) -> LearningValue | None:
     label = first_champion(history)
     if label is None:
         return None
-    value = LearningValue(model_id=model_id, frozen=label, production=history[-1].to_version)
+    value = LearningValue(
+        model_id=model_id, frozen=label, production=history[-1].to_version, at=services.clock()
+    )
     begun = [change.to_version for change in history].index(label)
     since_left = [row for row, change in enumerate(history) if row > begun and change.to_version != label]
     if not since_left:

@@ -320,10 +320,18 @@ def _follow_model(
         _follow(services, version, champion, whole, collector)
     if model.frozen is not None:
         _follow_frozen(services, model.frozen, whole, collector)
-    learned, problems = attempt(name, partial(learning_value, services, name))
+    learned, problems = attempt(name, partial(_measure_learning, services, name))
     timeframe = (model.production or model.frozen or model.waiting[0]).timeframe
     collector.problems[timeframe] += problems
     collector.learning += [] if learned is None else [learned]
+
+
+def _measure_learning(services: Services, name: str) -> LearningValue | None:
+    """Value of continuous learning, stored for the pages."""
+    value = learning_value(services, name)
+    if value is not None:
+        services.ledger.learning_values.record(value)
+    return value
 
 
 def _follow_frozen(services: Services, version: ModelVersion, whole: bool, collector: _Collector) -> None:

@@ -80,6 +80,7 @@ def _models(services: Services, model_id: str | None) -> Iterator[ModelOverview]
     verdicts = store.verdicts(VERDICTS_SHOWN, model_id)
     weights = store.weights(model_id)
     standings = services.ledger.standings.newest(model_id)
+    learned = services.ledger.learning_values.newest(model_id)
     for name in services.ledger.promotions.models() if model_id is None else [model_id]:
         yield ModelOverview(
             model_id=name,
@@ -92,6 +93,7 @@ def _models(services: Services, model_id: str | None) -> Iterator[ModelOverview]
             verdicts=tuple(each for each in verdicts if each.model_id == name),
             weights=_in_force(weights.get(name), champions.get(name)),
             standing=_since_promotion(standings.get(name), changes.get(name)),
+            learning=learned.get(name),
         )
 
 

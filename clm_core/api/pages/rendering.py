@@ -44,6 +44,7 @@ def _templates() -> Environment:
         "commands": commands,
         "percent": measures.percent,
         "signed_percent": measures.signed_percent,
+        "signed_ratio": measures.signed_ratio,
     }
     templates.globals["equity_chart"] = equity_chart
     return templates

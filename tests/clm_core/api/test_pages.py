@@ -20,6 +20,8 @@ from clm_core.api.app import create_app
 from clm_core.api.auth import Open
 from clm_core.api.route_table import ROUTES, Route
 from clm_core.domain.api_settings import ApiSettings
+from clm_core.domain.evaluations import IntervalEstimate
+from clm_core.domain.paper import LearningValue
 from clm_core.domain.tokens import Secret
 from clm_core.domain.versions import ModelVersion
 from clm_core.domain.vocabulary import ModelStatus, Role
@@ -30,6 +32,24 @@ MakeVersion = Callable[..., ModelVersion]
 SignIn = Callable[..., TestClient]
 EXAMPLES = {"model_id": "xgboost_nosuchthing_1h", "version": "v20200101_000000"}
 PAGES = [pytest.param(route, id=f"{route.method} {route.path}") for route in ROUTES if route.page]
+
+
+def learning_of(version: ModelVersion, ratio: tuple[float, float, float]) -> LearningValue:
+    """Value of learning with a difference of Sharpe ratios and its bounds."""
+    value, low, high = ratio
+    return LearningValue(
+        model_id=version.model_id,
+        frozen=version.version,
+        production="v20260301_000000",
+        at=datetime(2026, 3, 4, 12, 30, tzinfo=UTC),
+        since=datetime(2026, 1, 2, tzinfo=UTC),
+        until=datetime(2026, 3, 4, 11, tzinfo=UTC),
+        bars=1477,
+        production_return=0.15,
+        frozen_return=0.03,
+        return_difference=IntervalEstimate(value=0.12, low=-0.05, high=0.31),
+        sharpe_difference=IntervalEstimate(value=value, low=low, high=high),
+    )
 
 
 def form_of(page: Response) -> dict[str, str]:
@@ -280,6 +300,58 @@ def test_a_model_s_page_has_the_checks_and_the_versions_and_none_for_an_unknown_
     for unknown in ("/models/xgboost_unknown_1h", "/models/..%20x"):
         missing = browsing.get(unknown)
         assert (missing.status_code, "<h1>Not Found</h1>" in missing.text) == (404, True)
+
+
+@pytest.mark.parametrize(
+    ("ratio", "words"),
+    [
+        pytest.param((0.4, -0.3, 1.1), "Nothing is proved so far", id="unproved"),
+        pytest.param((1.4, 0.3, 2.5), "Learning has paid off", id="gain"),
+        pytest.param((-1.4, -2.5, -0.3), "Learning has cost", id="loss"),
+    ],
+)
+def test_pages_say_what_continuous_learning_is_worth_with_interval_and_time(
+    ratio: tuple[float, float, float],
+    words: str,
+    sign_in: SignIn,
+    make_version: MakeVersion,
+    model_id: str,
+    wired: Services,
+) -> None:
+    value = learning_of(make_version(model_id), ratio)
+    wired.ledger.learning_values.record(value)
+    browsing = sign_in()
+    page = " ".join(html.unescape(browsing.get(f"/models/{model_id}").text).split())
+    shown = (
+        '<b>{:+.2f}</b> <span class="muted small">Sharpe ratio at equal volatility, 95 %: {:+.2f} to {:+.2f}<'
+    )
+    assert shown.format(*ratio) in page
+    assert "<b>+12.0%</b>" in page
+    assert f"against the first champion <b>{value.frozen}</b>" in page
+    assert words in page
+    assert f"As of {value.at:%Y-%m-%d %H:%M} UTC" in page
+    home = " ".join(browsing.get("/").text.split())
+    assert f"Learning since 2026-01-02: <b>{ratio[0]:+.2f}</b> Sharpe ratio" in home
+
+
+def test_a_first_champion_that_has_served_all_along_leaves_no_difference_to_show(
+    sign_in: SignIn, make_version: MakeVersion, model_id: str, wired: Services
+) -> None:
+    version = make_version(model_id).version
+    reason = f"the first champion {version} has served all along, so there is no difference to measure"
+    alone = LearningValue(
+        model_id=model_id,
+        frozen=version,
+        production=version,
+        at=datetime(2026, 3, 4, tzinfo=UTC),
+        reason=reason,
+    )
+    browsing = sign_in()
+    before = browsing.get("/").text.count("Learning since")
+    wired.ledger.learning_values.record(alone)
+    page = browsing.get(f"/models/{model_id}").text
+    assert f"The{reason[3:]} (as of 2026-03-04 00:00 UTC)" in page
+    assert browsing.get("/").text.count("Learning since") == before
 
 
 def test_an_installation_without_models_says_what_to_do(

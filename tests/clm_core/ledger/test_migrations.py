@@ -57,6 +57,7 @@ def test_up_down_and_up_again_leave_the_newest_tables(empty_database: Callable[[
             "inbox",
             "job_leases",
             "job_runs",
+            "learning_values",
             "market_costs",
             "model_versions",
             "outbox",

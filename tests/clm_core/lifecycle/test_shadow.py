@@ -366,6 +366,7 @@ def test_the_first_champion_is_followed_after_its_retirement_until_its_bundle_is
     [value] = report.learning
     assert (value.frozen, value.production) == (first.version, second.version)
     assert value.sentence in " ".join(report.summary_lines())
+    assert services.ledger.learning_values.newest(first.model_id) == {first.model_id: value}
 
     trees(services, first).unlink()
     lost = world.run(4)
