@@ -25,7 +25,7 @@ class AllocationEnd(StrEnum):
     EXPIRED = "expired"
     """No candidate is left, and the shadow of the last could not decide in time."""
     CHAMPION_CHANGED = "champion_changed"
-    """Another version than an arm is in production, or none."""
+    """A recipe without an arm is in production, or none, or an earlier version again."""
     HALTED = "halted"
     """The model was halted: no version serves."""
 
@@ -60,7 +60,8 @@ class AllocationRun(BaseModel):
     id: int
     model_id: str
     arms: tuple[str, ...]
-    """Version labels, the production version first."""
+    """Labels of the versions at the start, the production version first; see `RecordedWeights` for versions
+    that took over an arm since."""
     observed: Observed
     started_at: datetime
     started_by: str
@@ -75,6 +76,7 @@ class AllocationRun(BaseModel):
 
     @property
     def champion(self) -> str:
+        """Production version at the start."""
         return self.arms[0]
 
 
@@ -88,7 +90,7 @@ class RecordedWeights(BaseModel):
     allocation_id: int
     at: datetime
     arms: tuple[ArmWeight, ...]
-    """In the order of the allocation's arms."""
+    """In the order of the allocation's arms. An arm belongs to a recipe: a newer version takes over."""
     reasons: tuple[str, ...]
 
     @property

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from itertools import groupby
 from typing import Any
 
 from sqlalchemy import Connection, Engine, func, insert, select
@@ -40,6 +41,7 @@ _RUNS = select(
     _ENDS.c.actor.label("ended_by"),
     _ENDS.c.reason.label("end_reason"),
 ).outerjoin(_ENDS, _ENDS.c.allocation_id == _ALLOCATIONS.c.id)
+_RUNS_WITH_END = _RUNS.subquery()
 
 
 class AllocationStore:
@@ -161,6 +163,26 @@ class AllocationStore:
         query = select(_WEIGHTS).where(_WEIGHTS.c.allocation_id == run.id).order_by(_WEIGHTS.c.id)
         with self._engine.begin() as connection:
             return [_recorded(row) for row in connection.execute(query).mappings()]
+
+    def tenures(self, model_id: str, version: str) -> list[tuple[datetime, datetime | None]]:
+        """Start and end of each time in which a version had an arm of an allocation, oldest first."""
+        has_arm = _WEIGHTS.c.arms.contains([{"version": version}]).label("has_arm")
+        query = (
+            select(_RUNS_WITH_END.c.id, _RUNS_WITH_END.c.ended_at, _WEIGHTS.c.at, has_arm)
+            .join(_WEIGHTS, _WEIGHTS.c.allocation_id == _RUNS_WITH_END.c.id)
+            .where(_RUNS_WITH_END.c.model_id == model_id)
+            .order_by(_WEIGHTS.c.id)
+        )
+        with self._engine.begin() as connection:
+            rows = connection.execute(query).all()
+        found = []
+        for _, of_run in groupby(rows, key=lambda row: row.id):
+            recorded = list(of_run)
+            since = next((row.at for row in recorded if row.has_arm), None)
+            if since is not None:
+                ends = (row.at for row in recorded if row.at > since and not row.has_arm)
+                found.append((since, next(ends, recorded[0].ended_at)))
+        return found
 
     def record_served(
         self, run: AllocationRun, arms: Mapping[datetime, str], actor: Actor, now: datetime

@@ -1,29 +1,19 @@
 """Allocations (A/B): candidates share the capital of a model with the production version.
 
-A person starts an allocation; each shadow pass moves the weights by `decisions.allocation`, and ends the
-allocation once the shadow decision, a person or the protection has changed the versions. Every arm's return
-comes from the recorded positions, as in shadow testing; only bars earned on positions recorded in time count.
+A person starts an allocation; each shadow pass moves the weights by `decisions.allocation`, lets newer
+versions of a recipe take over its arm, and ends the allocation once the shadow decision, a person or the
+protection has changed the recipes.
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import partial
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
-from clm_core.decisions.allocation import (
-    Allocation,
-    Arm,
-    SplitCheck,
-    allocate,
-    arm_of_bar,
-    check_split,
-    start_weights,
-)
+from clm_core.decisions.allocation import Allocation, SplitCheck, allocate, check_split, start_weights
 from clm_core.decisions.allocation_rules import AllocationRules
 from clm_core.domain.actors import SYSTEM, Actor
 from clm_core.domain.alerts import AlertKind
@@ -36,15 +26,21 @@ from clm_core.domain.allocations import (
     recorded_for_bar,
 )
 from clm_core.domain.errors import AllocationRefused, ConflictError, ModelHalted, NotFound
-from clm_core.domain.promotions import PromotionKind, authorise, halted
+from clm_core.domain.promotions import Promotion, PromotionKind, authorise, halted
 from clm_core.domain.shadow_decisions import ShadowAction, ShadowDecision
 from clm_core.domain.versions import ModelVersion
 from clm_core.domain.vocabulary import ModelStatus
-from clm_core.market.bars import Floats
+from clm_core.lifecycle.allocation_arms import (
+    ArmVersions,
+    arm_numbers,
+    arm_tracks,
+    arms_now,
+    arms_of_decision,
+)
 from clm_core.market.timeframes import Timeframe
 from clm_core.operations.passes import attempt
-from clm_core.registry.allocation_in_force import TAKING_PART, change_since_start
-from clm_core.retraining.shadow_tracks import Stint, markets_since, moment, run_of
+from clm_core.registry.allocation_in_force import TAKING_PART
+from clm_core.retraining.shadow_tracks import moment, recipe_key
 from clm_core.services import Services
 
 DAY = timedelta(days=1)
@@ -149,10 +145,11 @@ def report_served(services: Services, model_id: str, arms: Mapping[datetime, str
     if run is None:
         raise NotFound(f"No allocation of {model_id} is running: there is nothing to report.")
     bar = _bar_of(services.ledger.version(model_id, run.champion))
+    labels = arm_numbers(services, run, services.ledger.allocations.weights(run))
     now = services.clock()
     for opened, label in arms.items():
-        if label not in run.arms:
-            raise AllocationRefused(f"{label} is no arm of {model_id}: the arms are {', '.join(run.arms)}.")
+        if label not in labels:
+            raise AllocationRefused(f"{label} is no arm of {model_id}: the arms are {', '.join(labels)}.")
         if not run.started_at < opened + bar <= now:
             raise AllocationRefused(
                 f"The bar of {opened:%Y-%m-%d %H:%M} UTC has not closed between the start of the allocation "
@@ -175,70 +172,88 @@ def update_all(
         champion = services.ledger.version(run.model_id, run.champion)
         if model_id not in (None, run.model_id) or timeframe not in (None, champion.timeframe):
             continue
-        step, failed = attempt(f"allocation of {run.model_id}", partial(update, services, run, champion))
+        step, failed = attempt(f"allocation of {run.model_id}", partial(update, services, run))
         problems.setdefault(champion.timeframe, []).extend(failed)
         steps += [] if step is None else [step]
     return steps, problems
 
 
-def update(services: Services, run: AllocationRun, champion: ModelVersion) -> AllocationStep:
+def update(services: Services, run: AllocationRun) -> AllocationStep:
     """Move the weights of an allocation by the bars recorded since, or end the allocation."""
     store = services.ledger.allocations
     recorded = store.weights(run)
-    candidates = [services.ledger.version(run.model_id, label) for label in run.arms[1:]]
+    newest = recorded[-1]
+    arms, change = arms_now(services, run, recorded)
     now = services.clock()
-    ended = end_of(services, run, candidates)
+    ended = _end(services, [arm.version for arm in arms[1:]], change)
     if ended is not None:
         done = store.end(run, *ended, SYSTEM, now)
         services.alerts.settle(AlertKind.SPLIT_DIFFERS, run.model_id, None, now)
-        return AllocationStep(run=done, arms=recorded[-1].arms)
+        return AllocationStep(run=done, arms=newest.arms)
+    champion = arms[0].version
     levels = services.lifecycle(run.model_id, champion.symbol)
     rules = levels.allocation.model_copy(update={"observed": run.observed})
-    tracks = _tracks(services, run, [champion, *candidates])
-    newest = recorded[-1]
+    tracks = arm_tracks(services, run, arms)
     is_new_day = newest.at.date() < now.astimezone(newest.at.tzinfo).date()
     has_new_bar = len(tracks.closes) > 0 and moment(int(tracks.closes[-1])) > newest.at
     may_move = is_new_day and has_new_bar
-    arms = _arms(run, recorded, [champion, *candidates], tracks)
     horizon = max(round(levels.max_days * DAY / _bar_of(champion)), 1)
-    decided = allocate(arms, tracks.age_days(now), rules, horizon, may_move)
+    shown = arms_of_decision(run, recorded, arms, tracks)
+    decided = allocate(shown, tracks.age_days(now), rules, horizon, may_move)
     split = _checked_split(services, run, recorded, rules, _bar_of(champion))
     step = AllocationStep(
         run=run,
-        arms=_weighed(run, decided),
+        arms=_weighed(arms, decided),
         bars=int(np.count_nonzero(np.isfinite(tracks.returns).all(axis=1))),
-        reasons=decided.reasons,
+        reasons=(*_successions(arms, newest), *decided.reasons),
         split=split,
     )
     if may_move or step.arms != newest.arms:
         try:
-            store.weigh(run, newest, step.arms, decided.reasons, SYSTEM, now)
+            store.weigh(run, newest, step.arms, step.reasons, SYSTEM, now)
         except ConflictError:
             # another pass or a person came first; the weights in force are theirs
             return step.model_copy(update={"arms": store.weights(run)[-1].arms})
     return step
 
 
-def end_of(
-    services: Services, run: AllocationRun, candidates: Sequence[ModelVersion]
+def _successions(arms: Sequence[ArmVersions], newest: RecordedWeights) -> Iterator[str]:
+    for arm, before in zip(arms, newest.arms, strict=True):
+        if arm.version.version != before.version:
+            yield f"{arm.version.version} of the same recipe takes over the arm of {before.version}"
+
+
+def _end(
+    services: Services, candidates: Sequence[ModelVersion], change: Promotion | None
 ) -> tuple[AllocationEnd, str] | None:
-    """Outcome of an allocation with the reason; None while it goes on."""
-    history = services.ledger.promotions.committed(run.model_id)
-    change = change_since_start(run, history)
+    """Outcome of an allocation with the reason; None while it goes on.
+
+    Args:
+        change: change of the production version that ends the allocation, if any.
+    """
     if change is not None and change.kind is PromotionKind.HALT:
         return AllocationEnd.HALTED, f"{change.actor} halted the model: {change.reason}"
     if change is not None:
-        promoted = change.to_version in run.arms[1:]
+        promoted = _is_of_arm(services, change, candidates)
         outcome = AllocationEnd.PROMOTED if promoted else AllocationEnd.CHAMPION_CHANGED
         reason = f": {change.reason}" if change.reason else ""
         return outcome, f"{change.to_version or 'no version'} is in production, by {change.actor}{reason}"
     if any(each.status in TAKING_PART for each in candidates):
         return None
-    newest = [services.ledger.shadow_decisions.newest(run.model_id, each.version) for each in candidates]
+    decided = services.ledger.shadow_decisions.newest
+    newest = [decided(each.model_id, each.version) for each in candidates]
     decisions = [None if each is None else each.decision for each in newest]
     expired = all(each is not None and each.action is ShadowAction.EXPIRE for each in decisions)
     reasons = (_why_left(*pair) for pair in zip(candidates, decisions, strict=True))
     return AllocationEnd.EXPIRED if expired else AllocationEnd.RETIRED, "; ".join(reasons)
+
+
+def _is_of_arm(services: Services, change: Promotion, candidates: Sequence[ModelVersion]) -> bool:
+    """True for a change to a candidate, or to another version of a candidate's recipe."""
+    if change.kind is not PromotionKind.PROMOTION or change.to_version is None:
+        return change.to_version in [each.version for each in candidates]
+    promoted = services.ledger.version(change.model_id, change.to_version)
+    return recipe_key(promoted) in [recipe_key(each) for each in candidates]
 
 
 def _why_left(version: ModelVersion, decision: ShadowDecision | None) -> str:
@@ -248,81 +263,9 @@ def _why_left(version: ModelVersion, decision: ShadowDecision | None) -> str:
     return f"{left}: {'; '.join(decision.reasons)}"
 
 
-@dataclass(frozen=True, eq=False)
-class _Tracks:
-    """Returns of all arms since the start of an allocation, on common bars."""
-
-    opens: NDArray[np.int64]
-    """Open times of the bars, nanoseconds since 1970-01-01 UTC, shape (n_bars,)."""
-    closes: NDArray[np.int64]
-    returns: Floats
-    """Net returns earned on positions recorded in time, NaN elsewhere, shape (n_bars, n_arms)."""
-
-    def age_days(self, now: datetime) -> Floats:
-        """Days since the close of each bar, shape (n_bars,)."""
-        return np.asarray((now.timestamp() - self.closes / 1e9) / DAY.total_seconds())
-
-
-def _tracks(services: Services, run: AllocationRun, versions: Sequence[ModelVersion]) -> _Tracks:
-    markets = markets_since(services, versions[0], run.started_at)
-    runs = [run_of(services, [Stint(each, run.started_at)], markets) for each in versions]
-    measured = [each for each in runs if each is not None]
-    if not measured:
-        none = np.zeros(0, dtype=np.int64)
-        return _Tracks(none, none, np.zeros((0, len(versions))))
-    axis = measured[0].axis
-    returns = np.stack([np.where(each.earned, each.returns, np.nan) for each in measured], axis=1)
-    return _Tracks(axis.time, axis.time + axis.timeframe.nanoseconds, returns)
-
-
-def _arms(
-    run: AllocationRun,
-    recorded: Sequence[RecordedWeights],
-    versions: Sequence[ModelVersion],
-    tracks: _Tracks,
-) -> list[Arm]:
-    observed = tracks.returns
-    if run.observed == "fills":
-        traded = _traded_arms(run, recorded, tracks)
-        observed = np.where(traded[:, None] == np.arange(len(versions)), observed, np.nan)
-    arms = []
-    for number, version in enumerate(versions):
-        newest = recorded[-1].arms[number]
-        left = number > 0 and version.status not in TAKING_PART
-        arms.append(
-            Arm(
-                version.version,
-                recorded[0].arms[number].weight,
-                newest.weight,
-                observed[:, number],
-                _drawdown(tracks.returns[:, number]),
-                newest.out or (f"the version is {version.status}" if left else ""),
-            )
-        )
-    return arms
-
-
-def _traded_arms(
-    run: AllocationRun, recorded: Sequence[RecordedWeights], tracks: _Tracks
-) -> NDArray[np.int64]:
-    """Number of the arm whose position earned the return of each bar, -1 for none, shape (n_bars,)."""
-    chosen = [-1]
-    for opened, close in zip(tracks.opens[:-1], tracks.closes[:-1], strict=True):
-        weights = recorded_for_bar(recorded, moment(int(close))).weights
-        arm = arm_of_bar(run.model_id, run.id, moment(int(opened)), weights)
-        chosen.append(-1 if arm is None else arm)
-    return np.array(chosen[: len(tracks.opens)], dtype=np.int64)
-
-
-def _drawdown(returns: Floats) -> float:
-    """Largest fall of equity below its peak, 0..1; bars without a return are left out."""
-    equity = np.concatenate([[1.0], np.cumprod(1.0 + returns[np.isfinite(returns)])])
-    return float(np.max(1.0 - equity / np.maximum.accumulate(equity)))
-
-
-def _weighed(run: AllocationRun, decided: Allocation) -> tuple[ArmWeight, ...]:
-    rows = zip(run.arms, decided.weights, decided.out, strict=True)
-    return tuple(ArmWeight(version=label, weight=weight, out=out) for label, weight, out in rows)
+def _weighed(arms: Sequence[ArmVersions], decided: Allocation) -> tuple[ArmWeight, ...]:
+    rows = zip(arms, decided.weights, decided.out, strict=True)
+    return tuple(ArmWeight(version=arm.version.version, weight=weight, out=out) for arm, weight, out in rows)
 
 
 def _checked_split(
@@ -336,12 +279,15 @@ def _checked_split(
     served = services.ledger.allocations.served(run)
     if not served:
         return None
-    counted = Counter(served.values())
+    numbers = arm_numbers(services, run, recorded)
+    counted = Counter(numbers[label] for label in served.values())
     weights = [recorded_for_bar(recorded, opened + bar).weights for opened in served]
     expected = [float(sum(column)) for column in zip(*weights, strict=True)]
-    check = check_split([counted[label] for label in run.arms], expected, rules.split_false_alarms)
-    rows = zip(run.arms, check.counts, check.expected, strict=True)
-    shown = ", ".join(f"{label} {count} bars, asked for {asked:.1f}" for label, count, asked in rows)
+    check = check_split(
+        [counted[number] for number in range(len(run.arms))], expected, rules.split_false_alarms
+    )
+    rows = zip(recorded[-1].arms, check.counts, check.expected, strict=True)
+    shown = ", ".join(f"{arm.version} {count} bars, asked for {asked:.1f}" for arm, count, asked in rows)
     message = (
         f"The bars traded by the arms of {run.model_id} differ from the weights: {shown}. Check that the "
         "trader asks `load_allocation` or GET /clm/allocation for every bar, or `clm ab stop` the allocation."

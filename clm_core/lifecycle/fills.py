@@ -34,7 +34,6 @@ PRICE_TOLERANCE = 0.005
 venue than the source of the bars."""
 CLOCK_TOLERANCE = timedelta(minutes=1)
 """Lead of a sender's clock that is accepted."""
-MAX_ALLOCATIONS = 1000
 
 
 def report_fills(services: Services, fills: Sequence[Fill], actor: Actor) -> FillReceipt:
@@ -184,11 +183,8 @@ def _servings(services: Services, version: ModelVersion) -> list[_Serving]:
         for change, end in zip(history, ends, strict=False)
         if change.to_version == version.version
     ]
-    runs = services.ledger.allocations.history(version.model_id, limit=MAX_ALLOCATIONS)
-    return [
-        *in_production,
-        *(_Serving(run.started_at, run.ended_at) for run in runs if version.version in run.arms),
-    ]
+    tenures = services.ledger.allocations.tenures(version.model_id, version.version)
+    return [*in_production, *(_Serving(since, until) for since, until in tenures)]
 
 
 def fills_of(services: Services, model_id: str, query: FillQuery) -> FillPage:

@@ -22,6 +22,7 @@ from clm_core.domain.promotions import Promotion
 from clm_core.domain.standings import ProductionStanding
 from clm_core.domain.versions import ModelVersion
 from clm_core.domain.vocabulary import JobStatus, ModelStatus
+from clm_core.registry.allocation_in_force import allocation_in_force
 from clm_core.services import Services
 
 VERDICTS_SHOWN = 2
@@ -91,17 +92,24 @@ def _models(services: Services, model_id: str | None) -> Iterator[ModelOverview]
                 for each in sorted(challengers[name], key=lambda each: each.created_at)
             ),
             verdicts=tuple(each for each in verdicts if each.model_id == name),
-            weights=_in_force(weights.get(name), champions.get(name)),
+            weights=_in_force(services, name, weights.get(name), champions.get(name)),
             standing=_since_promotion(standings.get(name), changes.get(name)),
             learning=learned.get(name),
         )
 
 
-def _in_force(weights: RecordedWeights | None, champion: ModelVersion | None) -> RecordedWeights | None:
-    """The weights, unless production has changed and the next pass will end the allocation."""
-    if weights is None or champion is None or weights.arms[0].version != champion.version:
+def _in_force(
+    services: Services, model_id: str, weights: RecordedWeights | None, champion: ModelVersion | None
+) -> RecordedWeights | None:
+    """The weights with the versions in force, unless the next pass will end the allocation."""
+    if weights is None or champion is None or weights.arms[0].version == champion.version:
+        return None if champion is None else weights
+    try:
+        now = allocation_in_force(services.ledger, model_id)
+    except NotFound:
+        # the production version was lost since it was read
         return None
-    return weights
+    return None if now.run is None else weights.model_copy(update={"arms": now.arms})
 
 
 def _since_promotion(

@@ -1,10 +1,12 @@
 """Weights in force for the versions of a model, asked at any moment between two passes.
 
 A promotion, a retirement or a halt takes effect at once: the recorded weights of an allocation are in force
-only while its production version serves and its candidates are followed.
+only while the recipe of its production version serves and its candidates are followed. A refresh of the
+production version takes over the arm at its promotion, the successor of a candidate in a shadow pass.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from clm_core.decisions.allocation import arm_of_bar
@@ -17,7 +19,7 @@ from clm_core.domain.allocations import (
     weights_of_bar,
 )
 from clm_core.domain.errors import NotFound
-from clm_core.domain.promotions import Promotion, halted
+from clm_core.domain.promotions import Promotion, PromotionKind, halted
 from clm_core.domain.vocabulary import ModelStatus
 from clm_core.ledger.store import Ledger
 
@@ -40,14 +42,16 @@ def allocation_in_force(ledger: Ledger, model_id: str) -> AllocationInForce:
     champion = history[-1].to_version if history else None
     if champion is None:
         raise NotFound(f"{model_id} has no production version: `clm promote` promotes a version.")
-    if run is None or change_since_start(run, history) is not None:
+    recorded = () if run is None else tuple(ledger.allocations.weights(run))
+    if run is None or changes_since_start(ledger, run, history, candidates_of(recorded)).end is not None:
         alone = (ArmWeight(version=champion, weight=1.0),)
         return AllocationInForce(
             model_id=model_id, state=AllocationState.PRODUCTION, arms=alone, since=history[-1].at
         )
-    recorded = tuple(ledger.allocations.weights(run))
-    statuses = [ledger.version(model_id, label).status for label in run.arms]
-    arms = _followed(recorded[-1], statuses)
+    first, *others = recorded[-1].arms
+    newest = (first.model_copy(update={"version": champion}), *others)
+    statuses = [ledger.version(model_id, arm.version).status for arm in newest]
+    arms = _followed(newest, statuses)
     return AllocationInForce(
         model_id=model_id,
         state=AllocationState.RUNNING,
@@ -59,19 +63,54 @@ def allocation_in_force(ledger: Ledger, model_id: str) -> AllocationInForce:
     )
 
 
-def change_since_start(run: AllocationRun, history: Sequence[Promotion]) -> Promotion | None:
-    """First change of the production version since the start of an allocation, which ends with it.
+@dataclass(frozen=True)
+class ChangesSinceStart:
+    """Changes of the production version since the start of an allocation."""
 
-    A model that was halted, or had another version in production, has changed also where the first version is
+    refreshes: tuple[Promotion, ...]
+    """Promotions of versions of the recipe in production, which took over the arm, oldest first."""
+    end: Promotion | None
+    """First other change, which ends the allocation; None while it goes on."""
+
+
+def changes_since_start(
+    ledger: Ledger, run: AllocationRun, history: Sequence[Promotion], candidates: Collection[str]
+) -> ChangesSinceStart:
+    """Changes of the production version since the start of an allocation.
+
+    A halt, another recipe in production and a rollback end an allocation, also where the first version is
     back.
 
     Args:
         history: committed changes of the model, oldest first, at least one.
+        candidates: labels of all candidates so far.
     """
-    since = [change for change in history if change.at > run.started_at]
+    refreshes: list[Promotion] = []
+    champion = run.champion
+    for change in history:
+        if change.at <= run.started_at:
+            continue
+        if change.to_version in candidates or not _is_refresh(ledger, champion, change):
+            return ChangesSinceStart(tuple(refreshes), change)
+        refreshes.append(change)
+        champion = change.to_version or champion
     # a change begun before the start, and ended after it
-    since += [history[-1]] if history[-1].to_version != run.champion else []
-    return since[0] if since else None
+    late = history[-1] if history[-1].to_version != champion else None
+    return ChangesSinceStart(tuple(refreshes), late)
+
+
+def candidates_of(recorded: Sequence[RecordedWeights]) -> set[str]:
+    """Labels of all candidates of an allocation so far."""
+    return {arm.version for each in recorded for arm in each.arms[1:]}
+
+
+def _is_refresh(ledger: Ledger, champion: str, change: Promotion) -> bool:
+    """True for the promotion of another version of the champion's recipe."""
+    if change.kind is not PromotionKind.PROMOTION or change.to_version is None:
+        return False
+    before, after = (ledger.version(change.model_id, label) for label in (champion, change.to_version))
+    same = before.recipe_digest is not None and before.recipe_digest == after.recipe_digest
+    return same and change.from_version == champion
 
 
 def arm_for_bar(allocation: AllocationInForce, bar_open: datetime, bar: timedelta) -> str | None:
@@ -102,9 +141,9 @@ def _halted(model_id: str, halt: Promotion, run: AllocationRun | None) -> Alloca
     )
 
 
-def _followed(newest: RecordedWeights, statuses: list[ModelStatus]) -> tuple[ArmWeight, ...]:
+def _followed(newest: Sequence[ArmWeight], statuses: Sequence[ModelStatus]) -> tuple[ArmWeight, ...]:
     """Arms with the reason why a candidate that nobody follows any more is out."""
-    arms = list(newest.arms)
+    arms = list(newest)
     for number, status in enumerate(statuses):
         if number and status not in TAKING_PART and not arms[number].out:
             arms[number] = arms[number].model_copy(update={"out": f"the version is {status}"})

@@ -1,6 +1,6 @@
 """A market of daily bars whose versions are followed by recorded positions, with a moved clock."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -67,6 +67,13 @@ class World:
         return replace(
             self._services, open_market=lambda: market, clock=lambda: now, policies=policies(**rules)
         )
+
+    def of_recipe(self, versions: Sequence[ModelVersion], recipe: str) -> None:
+        """Give versions a recipe, as retrains of this release do."""
+        change = text("UPDATE model_versions SET recipe_digest = :r WHERE model_id = :m AND version = :v")
+        with self._engine.begin() as connection:
+            for each in versions:
+                connection.execute(change, {"r": recipe, "m": each.model_id, "v": each.version})
 
     def register(self, day: float) -> ModelVersion:
         return self._make(self.model_id, now=self.when(day))

@@ -17,7 +17,7 @@ from clm_core.domain.alerts import AlertKind
 from clm_core.domain.allocations import AllocationEnd, AllocationInForce, AllocationState
 from clm_core.domain.errors import AllocationRefused, AlreadyExists, ConflictError, NotAllowed, NotFound
 from clm_core.domain.versions import ModelVersion
-from clm_core.domain.vocabulary import Role
+from clm_core.domain.vocabulary import ModelStatus, Role
 from clm_core.lifecycle import allocation, shadow_decisions
 from clm_core.lifecycle.allocation import AllocationStep
 from clm_core.registry.allocation_in_force import allocation_in_force
@@ -26,6 +26,8 @@ from clm_core.services import Services
 ADMIN = Actor(name="eve", role=Role.ADMIN)
 VIEWER = Actor(name="vic", role=Role.VIEWER)
 STARTED = 20
+SERVING, AWAITING = "5" * 64, "a" * 64
+"""Recipes of the production version and of the candidate."""
 
 
 @pytest.fixture
@@ -39,6 +41,8 @@ def world(
 def pair(world: World) -> tuple[ModelVersion, ModelVersion]:
     """A production version that is always flat, and a candidate of foresight, with an allocation."""
     production, candidate = world.register(9), world.register(10)
+    world.of_recipe([production], SERVING)
+    world.of_recipe([candidate], AWAITING)
     world.promote(production, 10)
     world.follow(production, np.zeros(DAYS), 120)
     world.follow(candidate, 0.5 * world.foresight, 120)
@@ -137,6 +141,123 @@ def test_an_allocation_of_three_goes_on_without_the_retired_candidate(world: Wor
     step = update(world, 40.1)
     assert [arm.weight for arm in step.arms] == pytest.approx([0.85, 0.0, 0.15])
     assert step.run.end is None
+
+
+def test_a_refresh_in_production_takes_over_the_arm_with_its_weight_and_record(
+    world: World, pair: tuple[ModelVersion, ModelVersion], audited: Callable[[str], list[str]]
+) -> None:
+    production, candidate = pair
+    update(world, STARTED + 70.1)
+    weights = in_force(world).weights
+    refresh = world.register(STARTED + 71)
+    world.of_recipe([refresh], SERVING)
+    world.follow(refresh, -world.foresight, 120)
+    world.promote(refresh, STARTED + 72)
+    now = in_force(world)
+    assert [arm.version for arm in now.arms] == [refresh.version, candidate.version]
+    assert (now.state, now.weights) == (AllocationState.RUNNING, weights)
+    traded = {world.when(STARTED + 71): refresh.version, world.when(STARTED + 70): production.version}
+    assert allocation.report_served(world.services(STARTED + 72.5), world.model_id, traded, ADA) == 2
+
+    step = update(world, STARTED + 75.1)
+    assert (step.run.end, step.bars) == (None, 74)
+    assert (
+        step.reasons[0] == f"{refresh.version} of the same recipe takes over the arm of {production.version}"
+    )
+    assert step.split is not None
+    assert sum(step.split.counts) == 2
+    assert [arm.version for arm in step.arms] == [refresh.version, candidate.version]
+    assert step.arms[1].weight > weights[1]
+    assert audited(world.model_id)[-1] == "allocation_changed"
+    # three days of losses do not make a drawdown of 15 %, a month does: the record goes on
+    out = update(world, STARTED + 99.1)
+    assert out.arms[0].out.startswith("drawdown ")
+    world.promote(candidate, STARTED + 99.5)
+    assert update(world, STARTED + 99.6).run.end is AllocationEnd.PROMOTED
+
+
+def test_an_allocation_ends_with_a_rollback_and_with_another_recipe(
+    world: World, pair: tuple[ModelVersion, ModelVersion]
+) -> None:
+    production, candidate = pair
+
+    def ended(day: float) -> AllocationEnd | None:
+        assert in_force(world).state is AllocationState.PRODUCTION
+        return update(world, day).run.end
+
+    refresh, other, newer = (world.register(day) for day in (30, 31, 32))
+    for version, recipe in ((refresh, SERVING), (other, "0" * 64), (newer, AWAITING)):
+        world.of_recipe([version], recipe)
+    world.promote(refresh, 40)
+    clm = world.services(41)
+    clm.promotions.rollback(world.model_id, ADA, "back", clm.clock(), to=production.version)
+    assert ended(42) is AllocationEnd.CHAMPION_CHANGED
+    allocation.start(world.services(43), world.model_id, [candidate.version], ADA, "")
+    world.promote(other, 44)
+    assert ended(45) is AllocationEnd.CHAMPION_CHANGED
+    allocation.start(world.services(46), world.model_id, [candidate.version], ADA, "")
+    world.promote(newer, 47)
+    assert ended(48) is AllocationEnd.PROMOTED
+
+
+def test_the_next_candidate_of_a_recipe_takes_over_arm_weight_and_record(
+    world: World, pair: tuple[ModelVersion, ModelVersion]
+) -> None:
+    production, first = pair
+    world.decide(60)
+    update(world, STARTED + 70.1)
+    update(world, STARTED + 71.1)
+    weights = in_force(world).weights
+    second = world.register(STARTED + 72)
+    world.of_recipe([second], AWAITING)
+    world.follow(second, 0.5 * world.foresight, 120)
+    assert [arm.version for arm in update(world, STARTED + 72.1).arms] == [production.version, first.version]
+    weights = in_force(world).weights
+    world.decide(STARTED + 72.5, promotion="off")
+    assert world.status(first) is ModelStatus.RETIRED
+    # until a pass has recorded the successor, the capital of the retired version is in production
+    assert in_force(world).weights == (1.0, 0.0)
+    step = update(world, STARTED + 72.6)
+    assert [arm.version for arm in step.arms] == [production.version, second.version]
+    assert (step.run.end, in_force(world).weights) == (None, pytest.approx(weights))
+    assert step.reasons[0] == f"{second.version} of the same recipe takes over the arm of {first.version}"
+    assert update(world, STARTED + 74.1).bars == 73
+    tenures = world.services(0).ledger.allocations.tenures
+    since = world.when(STARTED + 72.6)
+    assert tenures(world.model_id, first.version) == [(world.when(STARTED), since)]
+    assert tenures(world.model_id, second.version) == [(since, None)]
+
+
+@pytest.mark.parametrize("forced", [False, True], ids=["as passed", "forced"])
+def test_a_successor_that_has_not_passed_the_gate_takes_over_a_forced_arm_alone(
+    forced: bool, world: World, pair: tuple[ModelVersion, ModelVersion], ledger_engine: Engine
+) -> None:
+    if forced:
+        allocation.stop(world.services(STARTED), world.model_id, ADA, "again")
+        labels = [pair[1].version]
+        allocation.start(world.services(STARTED), world.model_id, labels, ADMIN, "bold", force=True)
+    second = world.register(40)
+    world.of_recipe([second], AWAITING)
+    with ledger_engine.begin() as connection:
+        change = text("UPDATE model_versions SET status = 'shadow' WHERE model_id = :m AND version = :v")
+        connection.execute(change, {"m": world.model_id, "v": second.version})
+    world.decide(41, promotion="off")
+    assert world.status(pair[1]) is ModelStatus.RETIRED
+    end = update(world, 42).run.end
+    assert end is (None if forced else AllocationEnd.RETIRED)
+
+
+def test_a_version_registered_after_the_end_of_a_place_takes_over_no_arm(
+    world: World, pair: tuple[ModelVersion, ModelVersion]
+) -> None:
+    world.decide(40)
+    clm = world.services(41)
+    clm.promotions.retire(world.model_id, pair[1].version, ADA, "no", clm.clock())
+    world.decide(42)
+    later = world.register(43)
+    world.of_recipe([later], AWAITING)
+    world.decide(44)
+    assert update(world, 45).run.end is AllocationEnd.RETIRED
 
 
 def test_a_halted_model_is_flat_at_once_and_its_allocation_ends(

@@ -3,19 +3,18 @@
 Positions are recorded by the tests: of foresight, or its reverse, on daily bars.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from shadow_worlds import ADA, DAYS, MakeVersion, World
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine
 
 from clm_core.domain.actors import PROTECTION, Actor
 from clm_core.domain.alerts import AlertKind
 from clm_core.domain.shadow_decisions import PlaceOutcome, ShadowAction, ShadowDecision
-from clm_core.domain.versions import ModelVersion
 from clm_core.domain.vocabulary import ModelStatus
 from clm_core.evidence.alpha_spending import share
 from clm_core.lifecycle import approvals, shadow_decisions
@@ -29,19 +28,6 @@ def world(
     services: Services, model_id: str, make_version: MakeVersion, tmp_path: Path, ledger_engine: Engine
 ) -> World:
     return World(services, model_id, make_version, tmp_path, ledger_engine)
-
-
-@pytest.fixture
-def of_recipe(ledger_engine: Engine) -> Callable[[Sequence[ModelVersion], str], None]:
-    """Function that gives versions a recipe, as retrains of this release do."""
-
-    def give(versions: Sequence[ModelVersion], recipe: str) -> None:
-        change = text("UPDATE model_versions SET recipe_digest = :r WHERE model_id = :m AND version = :v")
-        with ledger_engine.begin() as connection:
-            for each in versions:
-                connection.execute(change, {"r": recipe, "m": each.model_id, "v": each.version})
-
-    return give
 
 
 def test_the_first_version_is_promoted_once_its_shadow_confirms_it(
@@ -152,14 +138,14 @@ def test_after_a_halt_a_confirmed_candidate_serves_and_waits_for_a_persons_decis
 
 
 def test_a_later_version_of_the_recipe_takes_over_place_and_record(
-    world: World, of_recipe: Callable[[Sequence[ModelVersion], str], None], ledger_engine: Engine
+    world: World, ledger_engine: Engine
 ) -> None:
     first = world.register(10)
-    of_recipe([first], "a" * 64)
+    world.of_recipe([first], "a" * 64)
     world.follow(first, world.foresight, 40)
     assert world.decide(39)[first.version].progress.startswith("29 of 60 days")
     second = world.register(40)
-    of_recipe([second], "a" * 64)
+    world.of_recipe([second], "a" * 64)
     world.follow(second, world.foresight, 60)
     decided = world.decide(60)
     assert decided[first.version].action is RETIRE
@@ -183,10 +169,9 @@ def test_a_refresh_that_passed_the_gate_is_promoted_at_once_where_the_policy_let
     rules: dict[str, object],
     waits: str,
     world: World,
-    of_recipe: Callable[[Sequence[ModelVersion], str], None],
 ) -> None:
     champion, refresh = world.register(5), world.register(10)
-    of_recipe([champion, refresh], "b" * 64)
+    world.of_recipe([champion, refresh], "b" * 64)
     world.promote(champion, 6)
     decision = world.decide(10.1, **rules)[refresh.version]
     assert decision.action is PROMOTE
@@ -218,11 +203,9 @@ def test_a_promotion_that_nobody_approves_is_refused_after_its_days(
     assert world.outcomes(ledger_engine) == [PlaceOutcome.EXPIRED]
 
 
-def test_a_refresh_is_decided_on_as_soon_as_its_retrain_has_ended(
-    world: World, of_recipe: Callable[[Sequence[ModelVersion], str], None]
-) -> None:
+def test_a_refresh_is_decided_on_as_soon_as_its_retrain_has_ended(world: World) -> None:
     champion, refresh, other = world.register(5), world.register(10), world.register(11)
-    of_recipe([champion, refresh], "b" * 64)
+    world.of_recipe([champion, refresh], "b" * 64)
     clm = world.services(12, human_hold_days=0)
     assert shadow_decisions.decide_on_refresh(clm, refresh) is None
     world.promote(champion, 6)
