@@ -63,6 +63,9 @@ def show(version: VersionName, as_json: AsJson = False) -> None:
     if decided is not None:
         sentence = f"shadow, {decided.at:%Y-%m-%d %H:%M} UTC: {decided.decision.sentence}"
         console.print(sentence, highlight=False, soft_wrap=True, markup=False)
+        tests = decided.decision.figures.single_look
+        if tests is not None:
+            console.print(tests.sentence, highlight=False, soft_wrap=True, markup=False)
     if learned is not None:
         console.print(
             f"{learned.model_id}: {learned.sentence}", highlight=False, soft_wrap=True, markup=False

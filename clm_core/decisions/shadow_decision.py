@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from clm_core.decisions.lifecycle_rules import LifecycleRules
 from clm_core.domain.evaluations import Decision
 from clm_core.domain.measures import finite_or_none
-from clm_core.domain.shadow_decisions import ShadowAction, ShadowDecision, ShadowFigures
+from clm_core.domain.shadow_decisions import ShadowAction, ShadowDecision, ShadowFigures, SingleLookTests
 from clm_core.evidence import paired
 from clm_core.evidence.paired import Bounds, PairedRecord
 from clm_core.evidence.track_record import TrackRecord, chance_of_shortfall
@@ -56,6 +56,8 @@ class ShadowFacts:
     confirmation where nothing serves, every `confirm_days` where a version does."""
     lead: PairedRecord = NO_LEAD
     """Daily differences to the champion at equal volatility."""
+    single_look: SingleLookTests | None = None
+    """Usual tests on the same days, shown beside the decision."""
     level: float | None = None
     """Level of the lead's lower bound, from the place; None without a champion."""
     waits_for: str = ""
@@ -84,6 +86,7 @@ def decide(facts: ShadowFacts, rules: LifecycleRules) -> ShadowDecision:
             lead_low_bps=finite_or_none(low * 1e4),
             lead_high_bps=finite_or_none(high * 1e4),
             chance_of_bad_luck=finite_or_none(min(chances, default=math.nan)),
+            single_look=facts.single_look,
         ),
     )
 

@@ -103,7 +103,7 @@ class LearningValue(BaseModel):
 
     @property
     def conclusion(self) -> str:
-        """What the interval of the Sharpe ratios, valid at every look, says so far; empty without one."""
+        """Reading of the interval of the Sharpe ratios, valid at every look; empty without an interval."""
         if self.sharpe_difference is None:
             return ""
         if self.sharpe_difference.low > 0.0:

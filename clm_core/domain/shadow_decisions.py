@@ -6,6 +6,10 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from clm_core.domain import measures
+from clm_core.domain.evaluations import IntervalEstimate
+
+SINGLE_LOOK = "not valid when looked at repeatedly"
 Level = Annotated[float, Field(gt=0, lt=1)]
 
 
@@ -23,6 +27,58 @@ class PlaceOutcome(StrEnum):
     PROMOTED = "promoted"
     RETIRED = "retired"
     EXPIRED = "expired"
+
+
+class TTest(BaseModel):
+    """Two-sided test of a lead of 0."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    statistic: float
+    """Mean over its standard error."""
+    degrees_of_freedom: float
+    p_value: float
+    """Probability, 0..1, of a statistic as far from 0 without a lead."""
+    low_bps: float
+    """Lower end of the interval of 95 % of the lead, basis points a day."""
+    high_bps: float
+
+
+class SingleLookTests(BaseModel):
+    """Usual tests of the lead over the champion, on the days compared by the decision.
+
+    Valid for one look at a number of days fixed before, not when looked at repeatedly: shown beside the
+    decision, without a part in the rule.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    days: int
+    """Days compared."""
+    lead_bps: float
+    """Mean lead at equal volatility, basis points a day."""
+    paired: TTest
+    """Student's t-test of the differences of the days."""
+    welch: TTest | None
+    """Welch's t-test, as if the two versions had traded independently; None where not measurable."""
+    sharpe_difference: IntervalEstimate | None
+    """Annualised Sharpe ratio minus the champion's, with an interval of 95 % by the stationary bootstrap;
+    None where not measurable."""
+
+    @property
+    def sentence(self) -> str:
+        """Tests with the warning, as a clause."""
+        first = self.paired
+        parts = [
+            f"lead {self.lead_bps:+.2f} bps a day ({first.low_bps:+.2f} to {first.high_bps:+.2f}), "
+            f"paired t-test p = {first.p_value:.3f}"
+        ]
+        if self.welch is not None:
+            parts.append(f"Welch's t-test p = {self.welch.p_value:.3f}")
+        if self.sharpe_difference is not None:
+            ratio = self.sharpe_difference.text(measures.signed_ratio)
+            parts.append(f"Sharpe ratio minus the champion's by bootstrap {ratio}")
+        return f"{SINGLE_LOOK}: {', '.join(parts)}, on {self.days} days"
 
 
 class ShadowFigures(BaseModel):
@@ -46,6 +102,8 @@ class ShadowFigures(BaseModel):
     """Upper bound at a level of 5 %."""
     chance_of_bad_luck: float | None = None
     """Lowest probability at the looks so far, 0..1, of a shadow as low by bad luck."""
+    single_look: SingleLookTests | None = None
+    """Usual tests of the lead, not valid when looked at repeatedly; None before a comparison."""
 
 
 class ShadowDecision(BaseModel):

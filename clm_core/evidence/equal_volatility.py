@@ -72,17 +72,27 @@ def compare(
 def compare_days(
     time: NDArray[np.int64], bar: int, ours: Floats, theirs: Floats, periods_per_year: float, counted: Mask
 ) -> PairedRecord:
-    """Differences of the complete UTC days, each the sum over its counted bars; see `compare`.
+    """Differences of the complete UTC days; see `days_at_equal_volatility`."""
+    return extend(
+        PairedRecord(), *days_at_equal_volatility(time, bar, ours, theirs, periods_per_year, counted)
+    )
 
-    Bars that do not count tell not even the volatility. A day without a counted bar has no difference:
-    neither a zero nor a look.
+
+def days_at_equal_volatility(
+    time: NDArray[np.int64], bar: int, ours: Floats, theirs: Floats, periods_per_year: float, counted: Mask
+) -> tuple[Floats, Floats]:
+    """Returns of both strategies on the complete UTC days, each the sum over its counted bars at
+    `ANNUAL_VOLATILITY`, oldest first, shape (n_days,) each; see `compare`.
+
+    Bars that do not count tell not even the volatility. A day without a counted bar is left out: neither a
+    zero nor a look.
 
     Args:
         time: bar-open times, nanoseconds since 1970-01-01 UTC, ascending, shape (n_bars,).
         bar: length of a bar in nanoseconds.
     """
     if not len(time):
-        return PairedRecord()
+        return np.zeros(0), np.zeros(0)
     unfinished = time[-1] + bar < (time[-1] // DAY + 1) * DAY
     complete = time // DAY < time[-1] // DAY + (0 if unfinished else 1)
     rows = counted & complete
@@ -92,4 +102,4 @@ def compare_days(
     totals = np.zeros((2, len(days)))
     for row, each in enumerate(scaled):
         np.add.at(totals[row], of_day, each[known])
-    return extend(PairedRecord(), totals[0], totals[1])
+    return totals[0], totals[1]

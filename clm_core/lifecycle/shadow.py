@@ -27,7 +27,7 @@ from clm_core.decisions.shadow import (
 )
 from clm_core.domain.errors import BundleCorrupt, CLMError, NotFound, RegistryUnavailable
 from clm_core.domain.paper import LearningValue
-from clm_core.domain.shadow_decisions import ShadowDecision
+from clm_core.domain.shadow_decisions import SINGLE_LOOK, ShadowDecision
 from clm_core.domain.versions import ModelVersion
 from clm_core.domain.vocabulary import ModelStatus
 from clm_core.lifecycle.allocation import AllocationStep
@@ -218,6 +218,9 @@ def _lead(comparison: ChampionComparison | None) -> str:
 def _clauses(shadowed: ShadowedVersion) -> Iterator[str]:
     if shadowed.decision is not None:
         yield shadowed.decision.sentence
+        tests = shadowed.decision.figures.single_look
+        if tests is not None:
+            yield tests.sentence
     if shadowed.newest_bar is None:
         yield f"no bar has closed since the registration at {shadowed.registered_at:%Y-%m-%d %H:%M} UTC"
         return
@@ -246,7 +249,7 @@ def _comparison_clauses(comparison: ChampionComparison) -> Iterator[str]:
         return
     if comparison.difference is not None:
         low, high = comparison.difference
-        yield f"difference {low:.2f} to {high:.2f} (95 % interval)"
+        yield f"difference {low:.2f} to {high:.2f} (95 % interval, {SINGLE_LOOK})"
     yield f"return per bar: {comparison.lead}"
 
 

@@ -30,6 +30,8 @@ from clm_core.domain.shadow_decisions import (
 )
 from clm_core.domain.versions import ModelVersion
 from clm_core.domain.vocabulary import ModelStatus
+from clm_core.evidence.paired import MIN_DIFFERENCES
+from clm_core.evidence.single_look import single_look_tests
 from clm_core.evidence.track_record import TrackRecord, track_record
 from clm_core.lifecycle import allocation, approvals, shadow
 from clm_core.lifecycle.shadow import ShadowReport
@@ -41,7 +43,7 @@ from clm_core.retraining.shadow_evidence import beside_lead
 from clm_core.retraining.shadow_tracks import (
     ShadowRun,
     Stint,
-    compare_in_shadow,
+    days_in_shadow,
     markets_since,
     moment,
     recipe_key,
@@ -317,8 +319,9 @@ def _facts(services: Services, subject: _Subject) -> ShadowFacts:
     facts = replace(facts, walk_forward=_walk_forward(services, stints))
     if champion is None:
         return facts
-    lead = compare_in_shadow(services, stints, stints_in_production(services, champion), since)
-    return replace(facts, lead=lead)
+    days = days_in_shadow(services, stints, stints_in_production(services, champion), since)
+    tests = single_look_tests(days.ours, days.theirs, days.days_per_year, MIN_DIFFERENCES)
+    return replace(facts, lead=days.record, single_look=tests)
 
 
 def _verdict(services: Services, version: ModelVersion) -> tuple[Decision | None, tuple[str, ...]]:

@@ -5,6 +5,7 @@ production version from the promotion on. Bars without a recorded position are t
 on a position recorded before the bar's close is evidence.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -20,8 +21,9 @@ from clm_core.domain.costs import Costs
 from clm_core.domain.promotions import Promotion
 from clm_core.domain.versions import ModelVersion
 from clm_core.domain.vocabulary import ModelStatus
-from clm_core.evidence.equal_volatility import compare_days
-from clm_core.evidence.paired import PairedRecord
+from clm_core.evidence.equal_volatility import days_at_equal_volatility
+from clm_core.evidence.paired import PairedRecord, extend
+from clm_core.evidence.sequential import days_per_year
 from clm_core.ledger.executions import version_execution
 from clm_core.market.bars import Bars, Floats
 from clm_core.market.panel import Panel
@@ -86,6 +88,22 @@ class ShadowRun:
         """Returns counted as evidence, of bars closed by a moment."""
         rows = self.earned[: self.axis.row_closed_after(moment)]
         return self.returns[: len(rows)][rows]
+
+
+@dataclass(frozen=True, eq=False)
+class DaysInShadow:
+    """Returns of two recipes on the same complete UTC days at equal volatility, as fractions, shape
+    (n_days,)."""
+
+    ours: Floats
+    theirs: Floats
+    days_per_year: float
+    """Days with bars in a year; NaN for fewer than two days."""
+
+    @property
+    def record(self) -> PairedRecord:
+        """Differences of the days."""
+        return extend(PairedRecord(), self.ours, self.theirs)
 
 
 def recipe_key(version: ModelVersion) -> str:
@@ -186,8 +204,15 @@ def run_of(
 def compare_in_shadow(
     services: Services, ours: Sequence[Stint], theirs: Sequence[Stint], since: datetime
 ) -> PairedRecord:
-    """Daily differences at equal volatility of two recipes, on bars of both earned on positions recorded in
-    time, both at the costs measured by fills where there are enough.
+    """Daily differences at equal volatility of two recipes; see `days_in_shadow`."""
+    return days_in_shadow(services, ours, theirs, since).record
+
+
+def days_in_shadow(
+    services: Services, ours: Sequence[Stint], theirs: Sequence[Stint], since: datetime
+) -> DaysInShadow:
+    """Daily returns at equal volatility of two recipes, on bars of both earned on positions recorded in time,
+    both at the costs measured by fills where there are enough.
 
     Args:
         ours: versions of the shadowed recipe.
@@ -198,12 +223,13 @@ def compare_in_shadow(
     costs = costs_of_comparisons(services, ours[-1].version.model_id, markets)
     runs = [run_of(services, stints, markets, costs) for stints in (ours, theirs)]
     if runs[0] is None or runs[1] is None:
-        return PairedRecord()
+        return DaysInShadow(np.zeros(0), np.zeros(0), math.nan)
     axis = runs[0].axis
     both = runs[0].earned & runs[1].earned
     bar = axis.timeframe.nanoseconds
     pair = (runs[0].returns, runs[1].returns)
-    return compare_days(axis.time, bar, *pair, axis.periods_per_year, both)
+    days = days_at_equal_volatility(axis.time, bar, *pair, axis.periods_per_year, both)
+    return DaysInShadow(*days, days_per_year(axis.time))
 
 
 def traded(

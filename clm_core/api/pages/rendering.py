@@ -45,6 +45,7 @@ def _templates() -> Environment:
         "percent": measures.percent,
         "signed_percent": measures.signed_percent,
         "signed_ratio": measures.signed_ratio,
+        "probability": measures.probability,
     }
     templates.globals["equity_chart"] = equity_chart
     return templates

@@ -22,6 +22,13 @@ from clm_core.api.route_table import ROUTES, Route
 from clm_core.domain.api_settings import ApiSettings
 from clm_core.domain.evaluations import IntervalEstimate
 from clm_core.domain.paper import LearningValue
+from clm_core.domain.shadow_decisions import (
+    ShadowAction,
+    ShadowDecision,
+    ShadowFigures,
+    SingleLookTests,
+    TTest,
+)
 from clm_core.domain.tokens import Secret
 from clm_core.domain.versions import ModelVersion
 from clm_core.domain.vocabulary import ModelStatus, Role
@@ -31,6 +38,13 @@ MakeToken = Callable[..., str]
 MakeVersion = Callable[..., ModelVersion]
 SignIn = Callable[..., TestClient]
 EXAMPLES = {"model_id": "xgboost_nosuchthing_1h", "version": "v20200101_000000"}
+USUAL_TESTS = SingleLookTests(
+    days=63,
+    lead_bps=1.2,
+    paired=TTest(statistic=1.5, degrees_of_freedom=62, p_value=0.14, low_bps=-0.4, high_bps=2.8),
+    welch=TTest(statistic=0.7, degrees_of_freedom=120.3, p_value=0.48, low_bps=-2.1, high_bps=4.5),
+    sharpe_difference=IntervalEstimate(value=0.8, low=-0.4, high=2.0),
+)
 PAGES = [pytest.param(route, id=f"{route.method} {route.path}") for route in ROUTES if route.page]
 
 
@@ -352,6 +366,33 @@ def test_a_first_champion_that_has_served_all_along_leaves_no_difference_to_show
     page = browsing.get(f"/models/{model_id}").text
     assert f"The{reason[3:]} (as of 2026-03-04 00:00 UTC)" in page
     assert browsing.get("/").text.count("Learning since") == before
+
+
+def test_a_model_s_page_marks_the_usual_tests_as_valid_for_one_look(
+    sign_in: SignIn, make_version: MakeVersion, model_id: str, wired: Services
+) -> None:
+    version = make_version(model_id).version
+    decision = ShadowDecision(
+        action=ShadowAction.CONTINUE,
+        reasons=("neither better nor worse",),
+        progress="lead: 63 days",
+        figures=ShadowFigures(single_look=USUAL_TESTS),
+    )
+    wired.ledger.shadow_decisions.record(None, model_id, version, None, decision, wired.clock())
+    browsing = sign_in()
+    page = html.unescape(browsing.get(f"/models/{model_id}").text)
+    assert "<summary>Usual tests, not valid when looked at repeatedly</summary>" in page
+    shown = re.search(
+        r"Paired t-test</td>.*?</tr>.*?Welch's t-test</td>.*?</tr>.*?Bootstrap.*?</tr>", page, re.DOTALL
+    )
+    assert shown is not None
+    cells = [cell for cell in re.sub(r"<[^>]+>", "|", shown[0]).split("|") if cell.strip()]
+    assert cells == [
+        *("Paired t-test", "+1.20 bps", "-0.40 to +2.80", "0.140"),
+        *("Welch's t-test", "+1.20 bps", "-2.10 to +4.50", "0.480"),
+        *("Bootstrap", "+0.80 Sharpe", "-0.40 to +2.00"),
+    ]
+    assert "Usual tests" not in browsing.get("/").text
 
 
 def test_an_installation_without_models_says_what_to_do(

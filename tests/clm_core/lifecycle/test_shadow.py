@@ -334,6 +334,7 @@ def test_candidates_are_compared_with_the_champion_on_the_common_bars(world: Wor
         assert each.figures.sharpe_ratio == each.against.ours.sharpe_ratio
     assert many == world.run(NEW).model_copy(update={"versions": many.versions})
     assert ShadowReport.model_validate_json(many.model_dump_json()) == many
+    assert " ".join(many.summary_lines()).count("(95 % interval, not valid when looked at repeatedly)") == 2
     row = many.rows()[0]
     assert (row["status"], row["trades"]) == ("production", f"{many.versions[0].figures.trades} of 100")
 

@@ -102,6 +102,14 @@ def test_a_better_recipe_replaces_the_champion_after_a_persons_decision_has_stoo
     assert held[better.version].action is PROMOTE
     assert held[better.version].waits_for.startswith("ada decided about production on 2024-01-12")
     assert world.status(better) is ModelStatus.CANDIDATE
+    assert first[better.version].figures.single_look is None
+    recorded = world.services(150).ledger.shadow_decisions.newest(world.model_id, better.version)
+    assert recorded is not None
+    tests = recorded.decision.figures.single_look
+    assert tests is not None
+    assert tests == held[better.version].figures.single_look
+    assert tests.days == held[better.version].figures.lead_days
+    assert 0.0 < tests.paired.low_bps < tests.lead_bps < tests.paired.high_bps
 
     assert world.decide(150, human_hold_days=7)[better.version].waits_for == ""
     assert (world.status(better), world.status(champion)) == (ModelStatus.PRODUCTION, ModelStatus.RETIRED)
