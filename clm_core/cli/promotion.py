@@ -16,6 +16,7 @@ from clm_core.cli.settings_in_force import (
 if TYPE_CHECKING:
     from clm_core.domain.actors import Actor
     from clm_core.domain.promotions import Expected, Promotion
+    from clm_core.services import Services
 
 app = typer.Typer(rich_markup_mode=None)
 
@@ -44,6 +45,7 @@ def promote_version(
         change = promote(
             services, model_id, label, this_user(), reason, expected_champion=_expected(expect), force=force
         )
+        _end_answered_forms(services, model_id)
     _print([change], as_json)
 
 
@@ -65,6 +67,7 @@ def rollback(
         change = services.promotions.rollback(
             model, this_user(), reason, services.clock(), to, _expected(expect), force
         )
+        _end_answered_forms(services, model)
     _print([change], as_json)
 
 
@@ -80,6 +83,7 @@ def halt(
 
     with open_services(settings_for_repair()) as services:
         change = services.promotions.halt(model, this_user(), reason, services.clock(), _expected(expect))
+        _end_answered_forms(services, model)
     _print([change], as_json)
 
 
@@ -132,6 +136,7 @@ def retire(version: Named, reason: Reason = "") -> None:
     model_id, label = parts_of(version)
     with open_services(settings_for_change()) as services:
         services.promotions.retire(model_id, label, this_user(), reason, services.clock())
+        _end_answered_forms(services, model_id)
     typer.echo(f"{model_id} {label} is retired.")
 
 
@@ -177,6 +182,16 @@ def this_user() -> "Actor":
     from clm_core.domain.vocabulary import Role
 
     return Actor(name=getpass.getuser(), role=Role.ADMIN)
+
+
+def _end_answered_forms(services: "Services", model_id: str) -> None:
+    """End the runs in Prefect that still ask about the model; a problem leaves them to the next pass."""
+    from clm_core.lifecycle.answered_forms import end_answered_forms
+
+    for problem in end_answered_forms(services, model_id):
+        typer.echo(
+            f"The waiting run `approve` in Prefect ends with the next shadow pass: {problem}", err=True
+        )
 
 
 def _expected(label: str | None) -> "Expected":

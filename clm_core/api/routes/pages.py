@@ -30,6 +30,7 @@ from clm_core.domain import verdict_text
 from clm_core.domain.errors import NotAuthenticated
 from clm_core.domain.evaluations import CHECK_COLUMNS, ratio_cell
 from clm_core.domain.vocabulary import Role
+from clm_core.lifecycle.answered_forms import end_answered_forms
 from clm_core.operations.overview import read_history, read_overview
 from clm_core.registry.server.pages import safe_target
 
@@ -122,6 +123,7 @@ def promote(
         expected_champion=given.expected_champion or None,
         key=f"{session.token.id}/page/{given.request}",
     )
+    end_answered_forms(clm, model_id)
     return RedirectResponse(f"/models/{model_id}", 303)
 
 
@@ -131,6 +133,7 @@ def refuse(
     """Retire a version that awaits a decision, as `clm retire` does."""
     given = read_form(RefuseForm, form)
     clm.promotions.retire(model_id, version, session.token.actor, given.reason, clm.clock())
+    end_answered_forms(clm, model_id)
     return RedirectResponse(f"/models/{model_id}", 303)
 
 

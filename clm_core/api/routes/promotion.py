@@ -8,6 +8,7 @@ from clm_core.api.context import Connected
 from clm_core.api.idempotency import Idempotent, json_response
 from clm_core.api.parameters import Label, ModelId, Text
 from clm_core.domain.promotions import UNSET, Expected
+from clm_core.lifecycle.answered_forms import end_answered_forms
 
 
 class _Change(BaseModel):
@@ -72,6 +73,7 @@ def promote(body: PromoteRequest, actor: Caller, clm: Connected, idempotent: Ide
             said_by=body.promoted_by,
             key=idempotent.key,
         )
+        end_answered_forms(clm, body.model_id)
         return json_response(done)
 
     return idempotent(body, change)
@@ -92,6 +94,7 @@ def rollback(body: RollbackRequest, actor: Caller, clm: Connected, idempotent: I
             said_by=body.promoted_by,
             key=idempotent.key,
         )
+        end_answered_forms(clm, body.model_id)
         return json_response(done)
 
     return idempotent(body, change)
@@ -111,6 +114,7 @@ def halt(body: HaltRequest, actor: Caller, clm: Connected, idempotent: Idempoten
             said_by=body.promoted_by,
             key=idempotent.key,
         )
+        end_answered_forms(clm, body.model_id)
         return json_response(done)
 
     return idempotent(body, change)

@@ -6,6 +6,7 @@ from fastapi.testclient import TestClient
 from clm_core.domain.shadow_decisions import ShadowAction, ShadowDecision
 from clm_core.domain.versions import ModelVersion
 from clm_core.domain.vocabulary import Role
+from clm_core.lifecycle import approvals
 from clm_core.services import Services
 
 Client = Callable[[Role | None], TestClient]
@@ -50,3 +51,13 @@ def test_a_refusal_by_rest_needs_a_reason_and_retires(client: Client, waiting: s
     assert client(Role.OPERATOR).post(address, json=body).status_code == 422
     refused = client(Role.OPERATOR).post(address, json=body | {"reason": "a fee error"})
     assert (refused.json()["approved"], refused.json()["status"]) == (False, "retired")
+
+
+def test_a_promotion_by_rest_ends_the_alert_about_the_approval(
+    client: Client, waiting: str, model_id: str, services: Services
+) -> None:
+    approvals.keep_forms(services)
+    assert f"{model_id}@{waiting}" in [each.subject for each in services.alerts.lasting()]
+    body = {"model_id": model_id, "version": waiting}
+    assert client(Role.OPERATOR).post("/clm/promote", json=body).status_code == 200
+    assert f"{model_id}@{waiting}" not in [each.subject for each in services.alerts.lasting()]

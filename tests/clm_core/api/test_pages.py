@@ -32,6 +32,7 @@ from clm_core.domain.shadow_decisions import (
 from clm_core.domain.tokens import Secret
 from clm_core.domain.versions import ModelVersion
 from clm_core.domain.vocabulary import ModelStatus, Role
+from clm_core.lifecycle import approvals
 from clm_core.services import Services
 
 MakeToken = Callable[..., str]
@@ -277,6 +278,23 @@ def test_an_operator_refuses_a_version_with_a_reason(
     page = browsing.post(address, data=form | {"reason": "costs have doubled"})
     assert wired.ledger.version(model_id, version).status is ModelStatus.RETIRED
     assert re.search(r"Retired</b> v\d+_\d+\s.*ada</span>\s*<p class=\"small\">costs have doubled", page.text)
+
+
+@pytest.mark.parametrize("decide", ["promote", "refuse"])
+def test_a_form_of_the_page_ends_the_alert_about_the_approval_at_once(
+    decide: str, sign_in: SignIn, make_version: MakeVersion, model_id: str, wired: Services
+) -> None:
+    version = make_version(model_id).version
+    decision = ShadowDecision(
+        action=ShadowAction.PROMOTE, reasons=(), progress="", waits_for="approval", needs_approval=True
+    )
+    wired.ledger.shadow_decisions.record(None, model_id, version, None, decision, wired.clock())
+    approvals.keep_forms(wired)
+    assert f"{model_id}@{version}" in [each.subject for each in wired.alerts.lasting()]
+    browsing = sign_in(Role.OPERATOR)
+    form = form_of(browsing.get(f"/models/{model_id}")) | {"reason": "tested"}
+    browsing.post(f"/models/{model_id}/versions/{version}/{decide}", data=form)
+    assert f"{model_id}@{version}" not in [each.subject for each in wired.alerts.lasting()]
 
 
 def test_a_viewer_and_a_form_without_its_key_promote_nothing(

@@ -15,7 +15,7 @@ from prefect.client.schemas.objects import State
 from prefect.exceptions import Pause
 from prefect.flow_engine import run_flow
 from prefect.settings import PREFECT_API_URL, temporary_settings
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from clm_core.cli.app import app
 from clm_core.domain.actors import FORM, Actor
@@ -25,6 +25,7 @@ from clm_core.domain.shadow_decisions import ShadowAction, ShadowDecision
 from clm_core.domain.versions import ModelVersion
 from clm_core.domain.vocabulary import ModelStatus, Role
 from clm_core.lifecycle import approvals
+from clm_core.lifecycle.answered_forms import end_answered_forms
 from clm_core.platform.prefect_server import load_flow
 from clm_core.services import Services
 
@@ -97,6 +98,15 @@ def execute(prefect: httpx.Client, version: ModelVersion) -> State[Any]:
         state = client.read_flow_run(run.id).state
     assert state is not None
     return state
+
+
+def commanded(clm: Services, monkeypatch: pytest.MonkeyPatch, *command: str) -> Result:
+    """Result of a command in the home of the services, under their policies."""
+    monkeypatch.setenv("CLM_HOME", str(clm.settings.home))
+    monkeypatch.setattr("clm_core.services.open_services", lambda _: contextlib.nullcontext(clm))
+    answer = CliRunner().invoke(app, list(command))
+    assert answer.exit_code == 0, answer.output
+    return answer
 
 
 def resume(prefect: httpx.Client, version: ModelVersion, **answer: Any) -> None:
@@ -175,6 +185,46 @@ def test_a_run_ends_when_the_version_is_decided_elsewhere(
     assert approvals.keep_forms(clm) == []
     [run] = runs_of(prefect, waiting)
     assert (run["state_type"], is_told(clm, waiting)) == ("CANCELLED", False)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [pytest.param(["promote"], id="promote"), pytest.param(["retire"], id="retire")],
+)
+def test_a_command_that_decides_ends_the_run_at_once(
+    command: list[str],
+    clm: Services,
+    waiting: ModelVersion,
+    prefect: httpx.Client,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    approvals.keep_forms(clm)
+    execute(prefect, waiting)
+    commanded(clm, monkeypatch, *command, label_of(waiting))
+    [run] = runs_of(prefect, waiting)
+    assert (run["state_type"], is_told(clm, waiting)) == ("CANCELLED", False)
+
+
+def test_a_command_decides_without_prefect_and_the_next_pass_ends_the_run(
+    clm: Services, waiting: ModelVersion, prefect: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    approvals.keep_forms(clm)
+    execute(prefect, waiting)
+    with temporary_settings({PREFECT_API_URL: NOWHERE}):
+        answer = commanded(clm, monkeypatch, "retire", label_of(waiting))
+    assert "ends with the next shadow pass: approvals: Prefect did not carry out the request" in answer.stderr
+    assert status(clm, waiting) is ModelStatus.RETIRED
+    assert is_told(clm, waiting)
+    assert approvals.keep_forms(clm) == []
+    [run] = runs_of(prefect, waiting)
+    assert (run["state_type"], is_told(clm, waiting)) == ("CANCELLED", False)
+
+
+def test_a_decision_about_a_model_without_a_form_asks_prefect_for_nothing(
+    clm: Services, model_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(approvals, "keep_forms", lambda _: pytest.fail("asked"))
+    assert end_answered_forms(clm, model_id) == []
 
 
 def test_an_answer_too_late_or_about_another_champion_changes_nothing(
