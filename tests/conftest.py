@@ -69,6 +69,7 @@ GROUPS = {
     # one process has the parent of the processes to be killed, which retrains a model first
     "killed": (
         "clm_core/api/test_interrupted_requests.py",
+        "clm_core/lifecycle/test_allocation_crashes.py",
         "clm_core/lifecycle/test_shadow_decision_crashes.py",
         "clm_core/registry/test_promotion_crashes.py",
         "clm_core/registry/test_restoration.py",

@@ -6,8 +6,8 @@ from enum import StrEnum
 
 
 class Fault(StrEnum):
-    """Crash points selected by `settings.fault`: points of a promotion, then of a request to
-    the API, then of a retrain."""
+    """Crash points selected by `settings.fault`: of promotions, of passes over shadows and allocations, of
+    reports and approvals, of requests to the API, then of a retrain."""
 
     AFTER_INTENT = "after_intent"
     """The intent of a promotion is recorded, the alias is not moved."""
@@ -36,6 +36,28 @@ class Fault(StrEnum):
     """The version is in production, and its recipe's place is still open."""
     SHADOW_RETIRED = "shadow_retired"
     """The version is retired, and its recipe's place is still open."""
+
+    ALLOCATION_OPENED = "allocation_opened"
+    """The ledger's transaction has the start of an allocation, without weights."""
+    ALLOCATION_STARTED = "allocation_started"
+    WEIGHTS_INSERTED = "weights_inserted"
+    """The ledger's transaction has new weights, without the audit entry."""
+    WEIGHTS_RECORDED = "weights_recorded"
+    ALLOCATION_ENDING = "allocation_ending"
+    """The ledger's transaction has the end of an allocation, without the audit entry."""
+    ALLOCATION_ENDED = "allocation_ended"
+    """The end of an allocation is recorded, and a condition of the allocation may still be alerted."""
+    FILLS_INSERTED = "fills_inserted"
+    """The ledger's transaction has the fills of a report, not yet compared with those known."""
+    FILLS_RECORDED = "fills_recorded"
+    APPROVAL_TOLD = "approval_told"
+    """The alert about an approval that waits is recorded, and Prefect has no form."""
+    FORM_OPENED = "form_opened"
+    """Prefect has the form."""
+    APPROVAL_ANSWERED = "approval_answered"
+    """The answer is carried out, alert and form are left."""
+    FORM_CANCELLED = "form_cancelled"
+    """The form of a decided version is cancelled, the alert is left."""
 
     BEFORE_REPLY = "before_reply"
     """The work of an API request with an Idempotency-Key is done, the reply is not stored."""

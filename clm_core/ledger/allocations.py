@@ -20,6 +20,7 @@ from clm_core.domain.allocations import (
 from clm_core.domain.audit import Action
 from clm_core.domain.errors import AlreadyExists, ConflictError
 from clm_core.domain.events import AllocationChanged, EventType
+from clm_core.domain.faults import Fault, crash_at
 from clm_core.ledger import audit_records, events
 from clm_core.ledger.tables import (
     AllocationEndRow,
@@ -59,6 +60,7 @@ class AllocationStore:
         reason: str,
         now: datetime,
         forced: bool = False,
+        fault: Fault | None = None,
     ) -> AllocationRun:
         """Start an allocation; a repetition of the start is answered with the running allocation.
 
@@ -89,8 +91,9 @@ class AllocationStore:
                 )
             stored = connection.execute(insert(_ALLOCATIONS).values(row).returning(*_ALLOCATIONS.c))
             run = _run(stored.mappings().one())
+            crash_at(Fault.ALLOCATION_OPENED, fault)
             reasons = (f"started by {actor.name}" + (f": {reason}" if reason else ""),)
-            _record(connection, run, Action.ALLOCATION_STARTED, arms, reasons, actor, now)
+            _record(connection, run, Action.ALLOCATION_STARTED, arms, reasons, actor, now, fault)
         return run
 
     def weigh(
@@ -101,6 +104,7 @@ class AllocationStore:
         reasons: Sequence[str],
         actor: Actor,
         now: datetime,
+        fault: Fault | None = None,
     ) -> None:
         """Record the weights in force from now on.
 
@@ -118,10 +122,16 @@ class AllocationStore:
                 raise ConflictError(
                     f"The allocation of {run.model_id} was changed meanwhile: see `clm ab status`."
                 )
-            _record(connection, run, Action.ALLOCATION_CHANGED, arms, reasons, actor, now)
+            _record(connection, run, Action.ALLOCATION_CHANGED, arms, reasons, actor, now, fault)
 
     def end(
-        self, run: AllocationRun, outcome: AllocationEnd, reason: str, actor: Actor, now: datetime
+        self,
+        run: AllocationRun,
+        outcome: AllocationEnd,
+        reason: str,
+        actor: Actor,
+        now: datetime,
+        fault: Fault | None = None,
     ) -> AllocationRun:
         """End an allocation; an ended allocation keeps its end."""
         row = {"allocation_id": run.id, "outcome": outcome, "at": now, "actor": actor.name, "reason": reason}
@@ -130,6 +140,7 @@ class AllocationStore:
             newest = _newest_weights(connection, run)
             ending = insert_once(_ENDS).values(row).on_conflict_do_nothing()
             if connection.execute(ending.returning(_ENDS.c.allocation_id)).all():
+                crash_at(Fault.ALLOCATION_ENDING, fault)
                 details = {"allocation_id": run.id, "outcome": outcome, "reason": reason}
                 action = Action.ALLOCATION_ENDED
                 audit_records.record(connection, action, run.model_id, now, details, actor)
@@ -253,11 +264,13 @@ def _record(
     reasons: Sequence[str],
     actor: Actor,
     now: datetime,
+    fault: Fault | None,
 ) -> None:
     """Record weights with the audit entry and the event."""
     shown = [arm.model_dump() for arm in arms]
     weighed = {"allocation_id": run.id, "at": now, "arms": shown, "reasons": list(reasons)}
     connection.execute(insert(_WEIGHTS).values(weighed))
+    crash_at(Fault.WEIGHTS_INSERTED, fault)
     details: dict[str, Any] = {"allocation_id": run.id, "arms": shown, "reasons": list(reasons)}
     if action is Action.ALLOCATION_STARTED:
         details |= {"observed": run.observed, "reason": run.reason, "forced": run.forced}

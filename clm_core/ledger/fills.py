@@ -8,6 +8,7 @@ from sqlalchemy import Engine, select
 from sqlalchemy.dialects.postgresql import insert as insert_once
 
 from clm_core.domain.errors import AlreadyExists
+from clm_core.domain.faults import Fault, crash_at
 from clm_core.domain.fills import FillQuery, RecordedFill
 from clm_core.domain.listings import Page
 from clm_core.ledger import paging
@@ -22,7 +23,7 @@ class FillStore:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
-    def record(self, fills: Sequence[RecordedFill]) -> int:
+    def record(self, fills: Sequence[RecordedFill], fault: Fault | None = None) -> int:
         """Record all fills or none; fills known with the same contents stay as they are.
 
         Returns:
@@ -40,6 +41,7 @@ class FillStore:
         )
         with self._engine.begin() as connection:
             added = connection.execute(new, [each.model_dump() for each in fills]).all()
+            crash_at(Fault.FILLS_INSERTED, fault)
             stored = {
                 (row["model_id"], row["id"]): _fill(row) for row in connection.execute(known).mappings()
             }

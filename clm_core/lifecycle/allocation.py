@@ -26,6 +26,7 @@ from clm_core.domain.allocations import (
     recorded_for_bar,
 )
 from clm_core.domain.errors import AllocationRefused, ConflictError, ModelHalted, NotFound
+from clm_core.domain.faults import Fault, crash_at
 from clm_core.domain.promotions import Promotion, PromotionKind, authorise, halted
 from clm_core.domain.shadow_decisions import ShadowAction, ShadowDecision
 from clm_core.domain.versions import ModelVersion
@@ -105,10 +106,12 @@ def start(
         ArmWeight(version=each.version, weight=weight)
         for each, weight in zip([champion, *versions], weights, strict=True)
     ]
-    chosen = observed or rules.observed
-    return services.ledger.allocations.start(
-        model_id, arms, chosen, actor, reason, services.clock(), forced=force
+    chosen, fault = observed or rules.observed, services.settings.fault
+    run = services.ledger.allocations.start(
+        model_id, arms, chosen, actor, reason, services.clock(), forced=force, fault=fault
     )
+    crash_at(Fault.ALLOCATION_STARTED, fault)
+    return run
 
 
 def stop(services: Services, model_id: str, actor: Actor, reason: str) -> AllocationRun:
@@ -127,7 +130,17 @@ def stop(services: Services, model_id: str, actor: Actor, reason: str) -> Alloca
         if newest and (newest[0].ended_by, newest[0].end_reason) == (actor.name, reason):
             return newest[0]
         raise NotFound(f"No allocation of {model_id} is running: `clm ab start` starts one.")
-    return services.ledger.allocations.end(run, AllocationEnd.STOPPED, reason, actor, services.clock())
+    return _end(services, run, AllocationEnd.STOPPED, reason, actor)
+
+
+def _end(
+    services: Services, run: AllocationRun, outcome: AllocationEnd, reason: str, actor: Actor
+) -> AllocationRun:
+    """End an allocation; the next pass ends the alert about its split."""
+    fault = services.settings.fault
+    done = services.ledger.allocations.end(run, outcome, reason, actor, services.clock(), fault)
+    crash_at(Fault.ALLOCATION_ENDED, fault)
+    return done
 
 
 def report_served(services: Services, model_id: str, arms: Mapping[datetime, str], actor: Actor) -> int:
@@ -175,7 +188,16 @@ def update_all(
         step, failed = attempt(f"allocation of {run.model_id}", partial(update, services, run))
         problems.setdefault(champion.timeframe, []).extend(failed)
         steps += [] if step is None else [step]
+    _end_alerts(services)
     return steps, problems
+
+
+def _end_alerts(services: Services) -> None:
+    """End the alerts about splits of allocations that a person, a pass or a killed process has ended."""
+    lasting = services.alerts.lasting(AlertKind.SPLIT_DIFFERS)
+    for alert in lasting:
+        if services.ledger.allocations.running(alert.subject) is None:
+            services.alerts.end(AlertKind.SPLIT_DIFFERS, alert.subject, services.clock())
 
 
 def update(services: Services, run: AllocationRun) -> AllocationStep:
@@ -185,10 +207,9 @@ def update(services: Services, run: AllocationRun) -> AllocationStep:
     newest = recorded[-1]
     arms, change = arms_now(services, run, recorded)
     now = services.clock()
-    ended = _end(services, [arm.version for arm in arms[1:]], change)
+    ended = _outcome(services, [arm.version for arm in arms[1:]], change)
     if ended is not None:
-        done = store.end(run, *ended, SYSTEM, now)
-        services.alerts.settle(AlertKind.SPLIT_DIFFERS, run.model_id, None, now)
+        done = _end(services, run, *ended, SYSTEM)
         return AllocationStep(run=done, arms=newest.arms)
     champion = arms[0].version
     levels = services.lifecycle(run.model_id, champion.symbol)
@@ -210,10 +231,11 @@ def update(services: Services, run: AllocationRun) -> AllocationStep:
     )
     if may_move or step.arms != newest.arms:
         try:
-            store.weigh(run, newest, step.arms, step.reasons, SYSTEM, now)
+            store.weigh(run, newest, step.arms, step.reasons, SYSTEM, now, services.settings.fault)
         except ConflictError:
             # another pass or a person came first; the weights in force are theirs
             return step.model_copy(update={"arms": store.weights(run)[-1].arms})
+        crash_at(Fault.WEIGHTS_RECORDED, services.settings.fault)
     return step
 
 
@@ -223,7 +245,7 @@ def _successions(arms: Sequence[ArmVersions], newest: RecordedWeights) -> Iterat
             yield f"{arm.version.version} of the same recipe takes over the arm of {before.version}"
 
 
-def _end(
+def _outcome(
     services: Services, candidates: Sequence[ModelVersion], change: Promotion | None
 ) -> tuple[AllocationEnd, str] | None:
     """Outcome of an allocation with the reason; None while it goes on.

@@ -12,6 +12,7 @@ from clm_core.domain.actors import Actor
 from clm_core.domain.alerts import Alert, AlertKind
 from clm_core.domain.approvals import AnsweredApproval, WaitingApproval, waiting_approval
 from clm_core.domain.errors import ApprovalRefused, ServerUnavailable
+from clm_core.domain.faults import Fault, crash_at
 from clm_core.domain.promotions import UNSET, Expected, Unset
 from clm_core.lifecycle.shadow import SHADOWED, shadowed_versions
 from clm_core.platform.prefect_runs import FormRun, Runs, knows_prefect, prefect_runs
@@ -77,6 +78,7 @@ def answer(
         )
     else:
         _refuse(services, waiting, reason, actor, said_by)
+    crash_at(Fault.APPROVAL_ANSWERED, services.settings.fault)
     status = services.ledger.version(model_id, label).status
     return AnsweredApproval(model_id=model_id, version=label, approved=approve, status=status)
 
@@ -91,6 +93,7 @@ def keep_forms(services: Services) -> list[str]:
     lasting = services.alerts.lasting(AlertKind.APPROVAL_WAITS)
     for each in waiting:
         services.alerts.record(_alert(services, each))
+        crash_at(Fault.APPROVAL_TOLD, services.settings.fault)
     if not (waiting or lasting):
         return []
     problems = _keep_runs(services, waiting) if knows_prefect(services.settings.home) else []
@@ -115,8 +118,10 @@ def _keep_runs(services: Services, waiting: Sequence[WaitingApproval]) -> list[s
             runs = prefect.forms(deployment)
             for run in _obsolete(runs, waiting):
                 prefect.cancel(run.id, "The version waits for no approval any more: see `clm show`.")
+                crash_at(Fault.FORM_CANCELLED, services.settings.fault)
             for each in _without_form(runs, waiting):
                 _open_form(prefect, deployment, each)
+                crash_at(Fault.FORM_OPENED, services.settings.fault)
     except ServerUnavailable as error:
         return [f"approvals: {error}"]
     return []

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from clm_core.backtest.realised import BarFills, realised_account
 from clm_core.domain.actors import Actor
 from clm_core.domain.errors import BarNotStored, FillRefused, NotFound
+from clm_core.domain.faults import Fault, crash_at
 from clm_core.domain.fills import (
     Fill,
     FillPage,
@@ -50,7 +51,8 @@ def report_fills(services: Services, fills: Sequence[Fill], actor: Actor) -> Fil
     known = {(model, id) for model in models for id in services.ledger.fills.known(model, ids)}
     examination = _Examination(services, actor, services.clock(), known)
     recorded = [examination.examined(number, each) for number, each in enumerate(fills, start=1)]
-    new = services.ledger.fills.record(recorded)
+    new = services.ledger.fills.record(recorded, services.settings.fault)
+    crash_at(Fault.FILLS_RECORDED, services.settings.fault)
     return FillReceipt(new=new, known=len(recorded) - new)
 
 

@@ -207,6 +207,8 @@ def _decide_and_act(
     if unanswered is not None:
         return _act(services, subject, unanswered)
     newest = services.ledger.shadow_decisions.newest(version.model_id, version.version)
+    if newest is not None and _is_left(newest, subject):
+        return _act(services, subject, newest.decision)
     if newest is not None and not anew and _stands(services, newest, subject):
         return newest.decision
     decision = shadow_decision.decide(_facts(services, subject), subject.rules)
@@ -223,6 +225,15 @@ def _unanswered(services: Services, subject: _Subject) -> ShadowDecision | None:
     return ShadowDecision(
         action=ShadowAction.EXPIRE, reasons=(reason, *waiting.reasons), progress=waiting.progress
     )
+
+
+def _is_left(newest: RecordedDecision, subject: _Subject) -> bool:
+    """True for an end of the shadow that a killed pass recorded, and did not carry out.
+
+    A refusal by silence in particular would else ask again: the recorded end is the end of the wait.
+    """
+    ends = (ShadowAction.RETIRE, ShadowAction.EXPIRE)
+    return newest.decision.action in ends and newest.champion == subject.label_of_champion
 
 
 def _ended(version: ModelVersion) -> ShadowDecision:
