@@ -9,7 +9,6 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from clm_core.decisions.allocation import arm_of_bar
 from clm_core.domain.allocations import (
     AllocationInForce,
     AllocationRun,
@@ -127,6 +126,9 @@ def arm_for_bar(allocation: AllocationInForce, bar_open: datetime, bar: timedelt
         return None
     if allocation.run is None:
         return allocation.arms[0].version
+    # imported here: the libraries of bars, for pages that ask for no bar
+    from clm_core.decisions.allocation import arm_of_bar
+
     weights = weights_of_bar(allocation.recorded, allocation.arms, bar_open + bar)
     number = arm_of_bar(allocation.model_id, allocation.run.id, bar_open, weights)
     return None if number is None else allocation.arms[number].version
