@@ -43,6 +43,8 @@ class TimelineKind(StrEnum):
     HALTED = "halted"
     LOST = "lost"
     RETIRED = "retired"
+    ALLOCATION_STARTED = "allocation started"
+    ALLOCATION_ENDED = "allocation ended"
 
 
 TIMELINE_KIND_OF = {

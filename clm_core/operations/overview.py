@@ -1,9 +1,9 @@
 """Overview of all models and history of a model, from the records of the ledger without computation."""
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
-from clm_core.domain.allocations import RecordedWeights
+from clm_core.domain.allocations import AllocationRun, RecordedWeights
 from clm_core.domain.errors import NotFound
 from clm_core.domain.listings import VersionQuery
 from clm_core.domain.overviews import (
@@ -165,6 +165,28 @@ def _timeline(services: Services, model_id: str) -> list[TimelineEntry]:
         )
         for each in services.ledger.promotions.committed(model_id)
     ]
+    entries += _allocation_entries(services.ledger.allocations.history(model_id, EVENTS_READ))
     kinds = list(TimelineKind)
     entries.sort(key=lambda each: (each.at, kinds.index(each.kind)), reverse=True)
     return entries[:EVENTS_SHOWN]
+
+
+def _allocation_entries(runs: Sequence[AllocationRun]) -> Iterator[TimelineEntry]:
+    """Starts and ends of allocations."""
+    for run in runs:
+        shared = f"{run.arms[0]} in production shares the capital with {' and '.join(run.arms[1:])}"
+        yield TimelineEntry(
+            at=run.started_at,
+            kind=TimelineKind.ALLOCATION_STARTED,
+            version=None,
+            by=run.started_by,
+            text=": ".join(part for part in ("forced" if run.forced else "", shared, run.reason) if part),
+        )
+        if run.end is not None and run.ended_at is not None:
+            yield TimelineEntry(
+                at=run.ended_at,
+                kind=TimelineKind.ALLOCATION_ENDED,
+                version=None,
+                by=run.ended_by or "",
+                text=f"{run.end.replace('_', ' ')}: {run.end_reason}",
+            )

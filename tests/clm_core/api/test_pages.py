@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import promoting
 import pytest
 from browser import browser
 from fastapi.testclient import TestClient
@@ -19,6 +20,7 @@ from PIL import Image, ImageStat
 from clm_core.api.app import create_app
 from clm_core.api.auth import Open
 from clm_core.api.route_table import ROUTES, Route
+from clm_core.domain.actors import Actor
 from clm_core.domain.api_settings import ApiSettings
 from clm_core.domain.evaluations import IntervalEstimate
 from clm_core.domain.paper import LearningValue
@@ -29,15 +31,17 @@ from clm_core.domain.shadow_decisions import (
     SingleLookTests,
     TTest,
 )
+from clm_core.domain.standings import ProductionStanding
 from clm_core.domain.tokens import Secret
 from clm_core.domain.versions import ModelVersion
 from clm_core.domain.vocabulary import ModelStatus, Role
-from clm_core.lifecycle import approvals
+from clm_core.lifecycle import allocation, approvals
 from clm_core.services import Services
 
 MakeToken = Callable[..., str]
 MakeVersion = Callable[..., ModelVersion]
 SignIn = Callable[..., TestClient]
+ADA = Actor(name="ada", role=Role.OPERATOR)
 EXAMPLES = {"model_id": "xgboost_nosuchthing_1h", "version": "v20200101_000000"}
 USUAL_TESTS = SingleLookTests(
     days=63,
@@ -411,6 +415,41 @@ def test_a_model_s_page_marks_the_usual_tests_as_valid_for_one_look(
         *("Bootstrap", "+0.80 Sharpe", "-0.40 to +2.00"),
     ]
     assert "Usual tests" not in browsing.get("/").text
+
+
+def test_a_model_s_page_has_the_figures_of_its_fills_and_of_allocations(
+    sign_in: SignIn, make_version: MakeVersion, model_id: str, wired: Services
+) -> None:
+    first, second = (make_version(model_id).version for _ in range(2))
+    browsing = sign_in()
+    address = f"/models/{model_id}"
+    assert "Reported fills" not in browsing.get(address).text
+    promoting.promote(wired, model_id, first, ADA, "tested", wired.clock())
+    [change] = wired.ledger.promotions.committed(model_id)
+    standing = ProductionStanding(
+        model_id=model_id,
+        version=first,
+        since=change.at,
+        at=wired.clock(),
+        bars=0,
+        trades=0,
+        drawdown=None,
+        hard_stop=0.2,
+        equity=(),
+        band=(),
+        expected=None,
+        sentences=(),
+        fills=("BTCUSD: 40 fills, slippage 1.50 bps <beside> 2.00 bps modelled",),
+    )
+    wired.ledger.standings.record(standing)
+    allocation.start(wired, model_id, [second], ADA, "to compare")
+    allocation.stop(wired, model_id, ADA, "costs too much")
+    page = browsing.get(address).text
+    section = page.partition("<h2>Reported fills</h2>")[2].partition("</section>")[0]
+    assert "<li>BTCUSD: 40 fills, slippage 1.50 bps &lt;beside&gt; 2.00 bps modelled</li>" in section
+    line = page.partition("<h2>Time line</h2>")[2]
+    assert line.index("<b>Allocation ended</b>") < line.index("<b>Allocation started</b>")
+    assert "stopped: costs too much" in line
 
 
 def test_an_installation_without_models_says_what_to_do(

@@ -144,6 +144,24 @@ def test_the_time_line_is_newest_first_and_repeats_no_decision(
     assert history.judged is not None
 
 
+def test_the_time_line_tells_of_the_start_and_the_end_of_an_allocation(
+    services: Services, make_version: MakeVersion, model_id: str
+) -> None:
+    first, second = (make_version(model_id) for _ in range(2))
+    promote(services, first)
+    allocation.start(services, model_id, [second.version], ADA, "to compare")
+    started = read_history(services, model_id).timeline[0]
+    assert (started.kind, started.by) == (TimelineKind.ALLOCATION_STARTED, "ada")
+    assert started.text == (
+        f"{first.version} in production shares the capital with {second.version}: to compare"
+    )
+    allocation.stop(services, model_id, ADA, "costs too much")
+    ended, before, *_ = read_history(services, model_id).timeline
+    assert (ended.kind, ended.by) == (TimelineKind.ALLOCATION_ENDED, "ada")
+    assert ended.text == "stopped: costs too much"
+    assert before == started
+
+
 def test_a_history_has_the_alerts_about_the_model_and_its_versions_alone(
     services: Services, make_version: MakeVersion, model_id: str
 ) -> None:
