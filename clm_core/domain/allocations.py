@@ -10,7 +10,8 @@ from pydantic import BaseModel, ConfigDict
 
 Observed = Literal["paper", "fills"]
 """`paper`: every arm's return is known on every bar, and Hedge sets the weights; `fills`: only the return of
-the arm traded on a bar is known, and Thompson sampling sets the weights."""
+the arm traded on a bar is known, realised where a fill was reported, and Thompson sampling sets the
+weights."""
 
 
 class AllocationEnd(StrEnum):

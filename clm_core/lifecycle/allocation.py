@@ -37,6 +37,7 @@ from clm_core.lifecycle.allocation_arms import (
     arm_tracks,
     arms_now,
     arms_of_decision,
+    observed_returns,
 )
 from clm_core.market.timeframes import Timeframe
 from clm_core.operations.passes import attempt
@@ -219,14 +220,15 @@ def update(services: Services, run: AllocationRun) -> AllocationStep:
     has_new_bar = len(tracks.closes) > 0 and moment(int(tracks.closes[-1])) > newest.at
     may_move = is_new_day and has_new_bar
     horizon = max(round(levels.max_days * DAY / _bar_of(champion)), 1)
-    shown = arms_of_decision(run, recorded, arms, tracks)
+    observed = observed_returns(services, run, recorded, arms, tracks)
+    shown = arms_of_decision(recorded, arms, tracks, observed.returns)
     decided = allocate(shown, tracks.age_days(now), rules, horizon, may_move)
     split = _checked_split(services, run, recorded, rules, _bar_of(champion))
     step = AllocationStep(
         run=run,
         arms=_weighed(arms, decided),
         bars=int(np.count_nonzero(np.isfinite(tracks.returns).all(axis=1))),
-        reasons=(*_successions(arms, newest), *decided.reasons),
+        reasons=(*_successions(arms, newest), *observed.notes, *decided.reasons),
         split=split,
     )
     if may_move or step.arms != newest.arms:

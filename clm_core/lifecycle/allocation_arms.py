@@ -18,6 +18,7 @@ from clm_core.domain.allocations import AllocationRun, ArmWeight, RecordedWeight
 from clm_core.domain.promotions import Promotion
 from clm_core.domain.versions import ModelVersion
 from clm_core.domain.vocabulary import ModelStatus
+from clm_core.lifecycle.fills import realised_bars
 from clm_core.market.bars import Floats
 from clm_core.registry.allocation_in_force import TAKING_PART, candidates_of, changes_since_start
 from clm_core.retraining.shadow_tracks import MAX_VERSIONS, Stint, markets_since, moment, recipe_key, run_of
@@ -149,17 +150,56 @@ def arm_tracks(services: Services, run: AllocationRun, arms: Sequence[ArmVersion
     return ArmTracks(axis.time, axis.time + axis.timeframe.nanoseconds, returns)
 
 
-def arms_of_decision(
+@dataclass(frozen=True, eq=False)
+class ObservedReturns:
+    """Returns that move the weights."""
+
+    returns: Floats
+    """Net returns, NaN on bars where the arm was not observed, shape (n_bars, n_arms)."""
+    notes: tuple[str, ...] = ()
+    """Sources of the returns, for people; empty: recorded positions alone."""
+
+
+def observed_returns(
+    services: Services,
     run: AllocationRun,
     recorded: Sequence[RecordedWeights],
     arms: Sequence[ArmVersions],
     tracks: ArmTracks,
+) -> ObservedReturns:
+    """Returns of every arm on every bar, or, by fills, of the arm traded on a bar.
+
+    A bar with a fill has the return of the account of the fills, and belongs to the arm that the last fill
+    names. On other bars the arm chosen by the weights holds the position: the return is that on paper, since
+    a bar without a fill does not tell a held position from an unreported trade.
+    """
+    if run.observed != "fills":
+        return ObservedReturns(tracks.returns)
+    traded = _traded_arms(run, recorded, tracks)
+    returns = np.where(traded[:, None] == np.arange(len(arms)), tracks.returns, np.nan)
+    realised = realised_bars(services, arms[0].version)
+    numbers = arm_numbers(services, run, recorded)
+    by_fills = 0
+    for time, earned, version in zip(realised.time, realised.returns, realised.versions, strict=True):
+        row = int(np.searchsorted(tracks.opens, time))
+        is_known = row < len(tracks.opens) and tracks.opens[row] == time and np.isfinite(earned)
+        if is_known and version in numbers:
+            returns[row] = np.nan
+            returns[row, numbers[version]] = earned
+            by_fills += 1
+    bars = int(np.count_nonzero(np.isfinite(returns).any(axis=1)))
+    note = f"returns of {by_fills} of {bars} observed bars from fills, of the others on paper"
+    return ObservedReturns(returns, (note,))
+
+
+def arms_of_decision(
+    recorded: Sequence[RecordedWeights], arms: Sequence[ArmVersions], tracks: ArmTracks, observed: Floats
 ) -> list[Arm]:
-    """Arms in the form for `decisions.allocation`."""
-    observed = tracks.returns
-    if run.observed == "fills":
-        traded = _traded_arms(run, recorded, tracks)
-        observed = np.where(traded[:, None] == np.arange(len(arms)), observed, np.nan)
+    """Arms in the form for `decisions.allocation`.
+
+    Args:
+        observed: returns that move the weights, shape (n_bars, n_arms).
+    """
     shown = []
     for number, arm in enumerate(arms):
         version = arm.version

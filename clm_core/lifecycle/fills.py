@@ -8,7 +8,8 @@ from itertools import groupby
 import numpy as np
 from numpy.typing import NDArray
 
-from clm_core.backtest.realised import BarFills, realised_account
+from clm_core.backtest.realised import BarFills, RealisedAccount, realised_account
+from clm_core.backtest.terms import MarketTerms
 from clm_core.domain.actors import Actor
 from clm_core.domain.errors import BarNotStored, FillRefused, NotFound
 from clm_core.domain.faults import Fault, crash_at
@@ -25,7 +26,7 @@ from clm_core.domain.spellings import normalise_symbol
 from clm_core.domain.versions import ModelVersion
 from clm_core.evidence.slippage import slippage_bps
 from clm_core.ledger.executions import version_execution
-from clm_core.market.bars import Bars
+from clm_core.market.bars import Bars, Floats
 from clm_core.retraining.measured_costs import measured_costs, rows_of
 from clm_core.retraining.shadow_tracks import moment, recipe_track, stint_of
 from clm_core.services import Services
@@ -276,20 +277,58 @@ def _beside_paper(
     market = services.home_terms(bars.symbol, bars.calendar).under(rules)
     stints = [stint_of(services, change) for change in services.ledger.promotions.committed(newest.model_id)]
     paper = market.backtest(part, recipe_track(services, stints, part).positions)
-    modelled = market.terms.costs.fee_bps
-    change = np.array([each.change for each in fills])
-    fees = np.array([modelled if each.fee_bps is None else each.fee_bps for each in fills])
-    on_bars = BarFills(rows - start, change, np.array([each.price for each in fills]), fees / 10_000)
-    realised = realised_account(part, on_bars, market.holding(part))
+    realised = _account(market, fills, rows - start, part)
     return {
         "until": moment(int(part.time[-2])),
-        "turnover": float(np.abs(change).sum()),
+        "turnover": sum(abs(each.change) for each in fills),
         "paper_turnover": float(paper.turnover[:-1].sum()),
         "realised_return": float(realised.equity[-2] - 1.0),
         "paper_return": float(np.prod(1.0 + paper.returns[:-1]) - 1.0),
         "position": float(realised.exposure[-2]),
         "paper_position": float(paper.exposure[-2]),
     }
+
+
+def _account(
+    market: MarketTerms, fills: Sequence[RecordedFill], rows: NDArray[np.int64], bars: Bars
+) -> RealisedAccount:
+    """Account of fills on rows of bars, with modelled fees where none were reported."""
+    modelled = market.terms.costs.fee_bps
+    fees = np.array([modelled if each.fee_bps is None else each.fee_bps for each in fills])
+    change, price = (np.array([getattr(each, name) for each in fills]) for name in ("change", "price"))
+    return realised_account(bars, BarFills(rows, change, price, fees / 10_000), market.holding(bars))
+
+
+@dataclass(frozen=True, eq=False)
+class RealisedBars:
+    """Bars of a market with a fill, arrays of shape (n_bars,), oldest first."""
+
+    time: NDArray[np.int64]
+    """Open times, nanoseconds since 1970-01-01 UTC."""
+    returns: Floats
+    """Returns of the account of all fills over each bar, fractions; NaN after a ruin."""
+    versions: tuple[str, ...]
+    """Versions of the last fill on each bar."""
+
+
+def realised_bars(services: Services, version: ModelVersion) -> RealisedBars:
+    """Bars with a fill of a model, in the market of a version; none for a pool, traded as a portfolio."""
+    pooled = bool(services.ledger.job(version.training_job_id).symbols)
+    fills = [] if pooled else services.ledger.fills.of_model(version.model_id)
+    bars = services.market.bars(version.symbol, version.timeframe, closed_by=services.clock())
+    rows = rows_of(fills, bars)
+    kept = [each for each, row in zip(fills, rows, strict=True) if row >= 0]
+    rows = rows[rows >= 0]
+    if not kept:
+        return RealisedBars(np.zeros(0, dtype=np.int64), np.zeros(0), ())
+    start = max(int(rows[0]) - 1, 0)
+    part = bars[start:]
+    equity = _account(services.home_terms(bars.symbol, bars.calendar), kept, rows - start, part).equity
+    before = np.concatenate([[1.0], equity[:-1]])
+    returns = np.divide(equity, before, out=np.full(len(equity), np.nan), where=before > 0.0) - 1.0
+    last = {int(row): each.version for row, each in zip(rows, kept, strict=True)}
+    on_bars = np.array(list(last), dtype=np.int64)
+    return RealisedBars(bars.time[on_bars], returns[on_bars - start], tuple(last.values()))
 
 
 def _either(members: Sequence[str]) -> str:

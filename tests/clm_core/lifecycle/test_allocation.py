@@ -16,10 +16,12 @@ from clm_core.domain.actors import Actor
 from clm_core.domain.alerts import AlertKind
 from clm_core.domain.allocations import AllocationEnd, AllocationInForce, AllocationState
 from clm_core.domain.errors import AllocationRefused, AlreadyExists, ConflictError, NotAllowed, NotFound
+from clm_core.domain.fills import Fill
 from clm_core.domain.versions import ModelVersion
 from clm_core.domain.vocabulary import ModelStatus, Role
 from clm_core.lifecycle import allocation, shadow_decisions
 from clm_core.lifecycle.allocation import AllocationStep
+from clm_core.lifecycle.fills import report_fills
 from clm_core.registry.allocation_in_force import allocation_in_force
 from clm_core.services import Services
 
@@ -91,6 +93,38 @@ def test_weights_move_to_the_better_arm_once_a_day_by_at_most_ten_points(
     assert weights[2] == weights[1]
     assert weights[1] < weights[3] <= weights[1] + 0.1 + 1e-9
     assert "before the limits" in in_force(world).reasons[-1]
+
+
+def test_fills_replace_the_paper_returns_of_the_bars_that_have_them(
+    world: World, pair: tuple[ModelVersion, ModelVersion]
+) -> None:
+    allocation.stop(world.services(STARTED), world.model_id, ADA, "by fills")
+    run = allocation.start(world.services(STARTED), world.model_id, [pair[1].version], ADA, "", "fills")
+    day = STARTED + 95
+    # on paper the candidate has foresight; what was traded for it is the reverse
+    held, fills = 0.0, []
+    for bar in range(STARTED + 1, day):
+        arm = arm_of_bar(world.model_id, run.id, world.when(bar - 1), (0.7, 0.3)) or 0
+        target = -0.5 * arm * float(world.foresight[bar - 1])
+        if target != held:
+            fills.append(
+                Fill(
+                    id=f"f{bar}",
+                    model_id=world.model_id,
+                    version=pair[arm].version,
+                    time=world.when(bar + 0.1),
+                    change=target - held,
+                    price=float(world.bars.open[bar]),
+                )
+            )
+        held = target
+    clm = world.services(day + 0.1, allocation={"adaptive_after_bars": 20, "max_drawdown": 0.9})
+    report_fills(clm, fills, ADA)
+    [step], problems = allocation.update_all(clm, world.model_id)
+    assert not any(problems.values()), problems
+    assert step.arms[1].weight < 0.3
+    words = f"returns of {len(fills)} of {day - STARTED - 1} observed bars from fills, of the others on paper"
+    assert step.reasons[0] == words
 
 
 def test_an_arm_that_fell_too_far_is_out_at_once(world: World) -> None:

@@ -13,7 +13,7 @@ from clm_core.domain.costs import Costs
 from clm_core.domain.errors import AlreadyExists, BarNotStored, CLMError, FillRefused, NotFound
 from clm_core.domain.fills import Fill, FillQuery, FillReceipt
 from clm_core.domain.versions import ModelVersion
-from clm_core.lifecycle.fills import fill_figures, fills_of, report_fills
+from clm_core.lifecycle.fills import fill_figures, fills_of, realised_bars, report_fills
 from clm_core.lifecycle.learning import learning_value
 from clm_core.market.timeframes import Calendar
 from clm_core.retraining.shadow_tracks import Stint, compare_in_shadow
@@ -125,6 +125,23 @@ def test_figures_stand_beside_the_paper_record(world: World, version: ModelVersi
     assert figures.measured.reason == "0 of 30 bars with fills in the last 90 days"
     assert "comparisons pay modelled costs: 0 of 30 bars" in figures.sentence
     assert f"position {figures.position:+.3f} against {figures.paper_position:+.3f}" in figures.sentence
+
+
+def test_a_bar_with_a_fill_has_the_return_of_the_account(world: World, version: ModelVersion) -> None:
+    clm = world.services(NOW)
+    assert realised_bars(clm, version).versions == ()
+    report_fills(clm, [fill(world, version, 12.1, 0.5), fill(world, version, 14.1, -0.5)], ADA)
+    bars = realised_bars(clm, version)
+    opened, close = world.bars.open, world.bars.close
+    assert (bars.time.tolist(), bars.versions) == (
+        world.bars.time[[12, 14]].tolist(),
+        (version.version, version.version),
+    )
+    [figures] = fill_figures(clm, world.model_id)
+    fee = figures.modelled.fee_bps / 10_000
+    assert bars.returns[0] == pytest.approx(0.5 * (close[12] / opened[12] - 1.0 - fee))
+    # most was sold at the open: the bar has the way from the close before
+    assert bars.returns[1] == pytest.approx(0.5 * (opened[14] / close[13] - 1.0 - fee), abs=0.002)
 
 
 def test_both_sides_of_a_comparison_pay_the_costs_that_enough_fills_measure(

@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 
 import promoting
 import pytest
-from sqlalchemy import Engine, event
+from sqlalchemy import Engine, event, text
 
 from clm_core.domain.actors import Actor
 from clm_core.domain.alerts import Alert, AlertKind
@@ -101,14 +101,21 @@ def test_a_standing_is_shown_until_production_changes_again(
 
 
 def test_the_newest_weights_of_a_running_allocation_are_shown(
-    services: Services, make_version: MakeVersion, model_id: str
+    services: Services, make_version: MakeVersion, model_id: str, ledger_engine: Engine
 ) -> None:
-    first, second = (make_version(model_id) for _ in range(2))
+    first, second, refresh = (make_version(model_id) for _ in range(3))
+    with ledger_engine.begin() as connection:
+        change = text("UPDATE model_versions SET recipe_digest = :r WHERE model_id = :m AND version <> :v")
+        connection.execute(change, {"r": "a" * 64, "m": model_id, "v": second.version})
     promote(services, first)
     allocation.start(services, model_id, [second.version], ADA, "tested")
     weights = shown(services, model_id).weights
     assert weights is not None
     assert {arm.version: arm.weight for arm in weights.arms} == {first.version: 0.7, second.version: 0.3}
+    promote(services, refresh)
+    weights = shown(services, model_id).weights
+    assert weights is not None
+    assert {arm.version: arm.weight for arm in weights.arms} == {refresh.version: 0.7, second.version: 0.3}
     # the next pass ends the allocation of a former production version
     promote(services, second)
     assert shown(services, model_id).weights is None
