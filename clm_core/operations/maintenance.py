@@ -206,8 +206,8 @@ def _crash_lost_runs(services: Services) -> list[str]:
     with prefect_runs(services.settings.home) as prefect:
         runs = prefect.read(lost.values())
         for job_id, run_id in lost.items():
-            if runs[run_id].state is RunState.UNDER_WAY:
-                prefect.crash(run_id, f"Job {job_id} {LEASE_LOST_CAUSE}: the process sent no heartbeat.")
+            cause = f"Job {job_id} {LEASE_LOST_CAUSE}: the process sent no heartbeat."
+            if runs[run_id].state is RunState.UNDER_WAY and prefect.crash(run_id, cause):
                 crashed.append(f"run {run_id} of job {job_id} has crashed")
     return crashed
 

@@ -186,10 +186,16 @@ class Runs:
         cancelled = {"type": "CANCELLED", "name": "Cancelled", "message": message}
         self._post(f"/flow_runs/{run_id}/set_state", {"state": cancelled, "force": True})
 
-    def crash(self, run_id: UUID, message: str) -> None:
-        """Mark a run as crashed that would otherwise be shown as running for ever."""
+    def crash(self, run_id: UUID, message: str) -> bool:
+        """Mark a run as crashed that would otherwise be shown as running for ever.
+
+        Returns:
+            False for a run that has ended by itself meanwhile, which keeps its state.
+        """
         crashed = {"type": "CRASHED", "name": "Crashed", "message": message}
-        self._post(f"/flow_runs/{run_id}/set_state", {"state": crashed, "force": True})
+        # without force: Prefect refuses to crash a run that has ended
+        answer = self._post(f"/flow_runs/{run_id}/set_state", {"state": crashed})
+        return bool(answer["status"] == "ACCEPT")
 
     def failed_actions(self, since: datetime) -> dict[str, str]:
         """Newest reason of failure of each automation whose action failed, by name.

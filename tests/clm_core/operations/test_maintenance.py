@@ -1,7 +1,7 @@
 """A maintenance pass finds and repairs defects, and alerts on the rest once."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -28,7 +28,7 @@ from clm_core.domain.vocabulary import ModelType, Role
 from clm_core.ledger.promotions import PromotionStore
 from clm_core.operations import maintenance
 from clm_core.operations.maintenance import MaintenancePart, MaintenanceReport
-from clm_core.platform.prefect_runs import DEPLOYMENTS_TAG
+from clm_core.platform.prefect_runs import DEPLOYMENTS_TAG, Run, Runs
 from clm_core.platform.prefect_server import load_flow
 from clm_core.retraining import jobs
 from clm_core.services import Services
@@ -514,3 +514,29 @@ def test_the_run_of_a_reaped_job_is_marked_as_crashed(services: Services, prefec
             report = maintenance.run(after(services, minutes=5))
         assert about(run_id, report, MaintenancePart.REAP)[0] == [f"run {run_id} of job {job.id} has crashed"]
         assert prefect.get(f"/flow_runs/{run_id}").json()["state_type"] == "CRASHED"
+
+
+def test_a_run_that_completes_before_it_is_crashed_stays_completed_and_pages_nobody(
+    services: Services, prefect_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = Runs.read
+    with httpx.Client(base_url=prefect_url) as prefect:
+        flow = prefect.post("/flows/", json={"name": "tests"}).json()["id"]
+        running = {"type": "RUNNING", "name": "Running"}
+        run_id = prefect.post("/flow_runs/", json={"flow_id": flow, "state": running}).json()["id"]
+        job = jobs.open_job(services, REQUEST)
+        services.ledger.triggers.set_run(job.id, UUID(run_id), services.clock())
+        services.ledger.start_job(job.id, "a process that dies", services.clock(), timedelta(seconds=1))
+
+        def read_and_complete(runs: Runs, run_ids: Collection[UUID]) -> dict[UUID, Run]:
+            answer = read(runs, run_ids)
+            completed = {"state": {"type": "COMPLETED", "name": "Completed"}}
+            prefect.post(f"/flow_runs/{run_id}/set_state", json=completed).raise_for_status()
+            return answer
+
+        monkeypatch.setattr(Runs, "read", read_and_complete)
+        with temporary_settings({PREFECT_API_URL: prefect_url}):
+            report = maintenance.run(after(services, minutes=5))
+        assert about(run_id, report, MaintenancePart.REAP) == ([], [])
+        assert prefect.get(f"/flow_runs/{run_id}").json()["state_type"] == "COMPLETED"
+    assert alerted(services, run_id) == []

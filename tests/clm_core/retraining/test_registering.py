@@ -10,14 +10,14 @@ from typing import Any
 
 import promoting
 import pytest
+from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
 from patience import PATIENT_SECONDS
 
-from clm_core.domain.actors import SYSTEM, Actor
+from clm_core.domain.actors import PROTECTION, SYSTEM, Actor
 from clm_core.domain.errors import AlreadyExists
 from clm_core.domain.jobs import RetrainRequest
 from clm_core.domain.versions import ModelVersion
 from clm_core.domain.vocabulary import ModelType, Role
-from clm_core.registry.mlflow_registry import MLflowRegistry
 from clm_core.registry.restoration import Restorations
 from clm_core.retraining import jobs, steps
 from clm_core.services import Services
@@ -56,7 +56,7 @@ def test_versions_registered_within_the_same_second_have_different_labels(servic
         assert number == version.mlflow_version
 
 
-def test_a_promotion_does_not_wait_for_an_upload(
+def test_a_promotion_and_a_rollback_go_through_while_an_upload_hangs(
     services: Services, make_version: MakeVersion, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     request = RetrainRequest(
@@ -66,33 +66,41 @@ def test_a_promotion_does_not_wait_for_an_upload(
         training_params={"rounds": 2},
         requested_by="uploader",
     )
-    judged = make_version(request.model_id)
+    good, worse = make_version(request.model_id), make_version(request.model_id)
     job = jobs.open_job(services, request)
     bars = steps.fetch_bars(services, job)
     trained = steps.train(services, job, bars)
-    uploading, promoted = Event(), Event()
-    store = MLflowRegistry._store
+    uploading, rolled_back = Event(), Event()
+    write = LocalArtifactRepository.log_artifacts
 
-    def slow_store(*arguments: Any) -> str:
+    def hanging_store(*arguments: Any) -> None:
         uploading.set()
-        assert promoted.wait(PATIENT_SECONDS)
-        return store(*arguments)
+        assert rolled_back.wait(PATIENT_SECONDS)
+        write(*arguments)
 
     def upload() -> ModelVersion:
         with jobs.running(services, job) as lease:
             return steps.register(services, lease, job, bars, trained)
 
-    monkeypatch.setattr(MLflowRegistry, "_store", slow_store)
     admin = Actor(name="ada", role=Role.ADMIN)
+    now = services.clock()
+    promoting.promote(services, good.model_id, good.version, admin, "a good version", now)
+    monkeypatch.setattr(LocalArtifactRepository, "log_artifacts", hanging_store)
     with ThreadPoolExecutor(1) as pool:
         registered = pool.submit(upload)
         try:
             assert uploading.wait(PATIENT_SECONDS)
-            now = services.clock()
-            promoting.promote(services, judged.model_id, judged.version, admin, "a good version", now)
+            promoting.promote(services, good.model_id, worse.version, admin, "newer", now)
+            assert services.promotions.reconcile(good.model_id, SYSTEM, now) == []
+            change = services.promotions.rollback(good.model_id, PROTECTION, "an emergency", now)
+            assert not registered.done()
         finally:
-            promoted.set()
-        assert registered.result(PATIENT_SECONDS).version != judged.version
+            rolled_back.set()
+        version = registered.result(PATIENT_SECONDS)
+    assert change.to_version == good.version
+    assert version.version not in {good.version, worse.version}
+    # the champion of the moment at which the upload ended
+    assert version.parent_version == good.version
 
 
 def test_an_upload_does_not_wait_for_another_upload_of_the_model(services: Services) -> None:
