@@ -80,7 +80,8 @@ def _requires(role: Role) -> Callable[[Token], None]:
     def require(token: Authenticated) -> None:
         if not token.role.includes(role):
             raise NotAllowed(
-                f"{token.name} has the role {token.role}; this takes the role {role}: ask an {role}."
+                f"{token.name} has the role {token.role}; this takes the role {role}: ask an admin for "
+                "a token of that role."
             )
 
     return require

@@ -17,7 +17,12 @@ app = typer.Typer(help="Tokens for the REST API: create, list and revoke them.",
 @app.command()
 def create(
     name: Annotated[str, typer.Argument(help="Owner of the token, the name of the actor in the audit log.")],
-    role: Annotated[Role, typer.Option(help="viewer reads, operator retrains and promotes, admin forces.")],
+    role: Annotated[
+        Role,
+        typer.Option(
+            help="reporter sends fills alone, viewer reads, operator retrains and promotes, admin forces."
+        ),
+    ],
     days: Annotated[int, typer.Option(min=1, max=3650, help="Validity, days.")] = 90,
     as_json: AsJson = False,
 ) -> None:

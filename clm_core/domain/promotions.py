@@ -150,14 +150,14 @@ def halted(history: Sequence[Promotion]) -> Promotion | None:
 
 
 def authorise(actor: Actor, force: bool, reason: str) -> None:
-    """Check the role: viewers change nothing, and only an admin with a reason overrules the gate or an alias.
+    """Check the role: operators change, and only an admin with a reason overrules the gate or an alias.
 
     Raises:
         NotAllowed: the role does not permit the change, or the reason is missing.
     """
-    if actor.role is Role.VIEWER:
+    if not actor.role.includes(Role.OPERATOR):
         raise NotAllowed(
-            f"{actor.name} is a viewer and may not change anything: ask an operator or an admin."
+            f"{actor.name} is a {actor.role} and may not change anything: ask an operator or an admin."
         )
     if force and actor.role is not Role.ADMIN:
         raise NotAllowed(

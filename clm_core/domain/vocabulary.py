@@ -62,6 +62,8 @@ class JobStatus(StrEnum):
 
 
 class Role(StrEnum):
+    REPORTER = "reporter"
+    """May report fills and traded bars, and read nothing: the role of a trader's machine."""
     VIEWER = "viewer"
     """May read."""
     OPERATOR = "operator"
@@ -70,6 +72,7 @@ class Role(StrEnum):
     """May also overrule refusals."""
 
     def includes(self, other: "Role") -> bool:
-        """True if the role has every permission of the other role."""
+        """True if the role has every permission of the other role; a viewer reports nothing."""
         ranks = list(Role)
-        return ranks.index(self) >= ranks.index(other)
+        higher = ranks.index(self) > ranks.index(other) and self is not Role.VIEWER
+        return self is other or higher

@@ -137,12 +137,14 @@ def test_a_further_method_of_a_known_path_is_refused_as_well(wired: Services) ->
         require_policies(app)
 
 
-def test_every_write_takes_more_than_a_viewer() -> None:
-    assert all(
-        route.open_to in (Open.SIGNER, Open.BROWSER, Role.OPERATOR, Role.ADMIN)
-        for route in ROUTES
-        if route.writes
-    )
+def test_no_write_is_open_to_viewers_and_reporters_send_reports_alone() -> None:
+    needed = {(route.method, route.path): route.open_to for route in ROUTES}
+    writes = {route.open_to for route in ROUTES if route.writes}
+    assert writes == {Open.SIGNER, Open.BROWSER, Role.REPORTER, Role.OPERATOR, Role.ADMIN}
+    assert [route for route, role in needed.items() if role is Role.REPORTER] == [
+        ("POST", "/clm/allocation/{model_id}/served"),
+        ("POST", "/clm/fills"),
+    ]
 
 
 @pytest.mark.parametrize(

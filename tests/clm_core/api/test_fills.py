@@ -12,7 +12,7 @@ from clm_core.domain.vocabulary import Role
 from clm_core.services import Services
 
 
-def test_operators_report_fills_and_viewers_read_them(
+def test_reporters_report_fills_and_viewers_read_them(
     wired: Services,
     make_token: Callable[..., str],
     model_id: str,
@@ -38,7 +38,7 @@ def test_operators_report_fills_and_viewers_read_them(
         "price": float(world.bars.open[12]),
         "fee_bps": 4.5,
     }
-    send = client(Role.OPERATOR)
+    send = client(Role.REPORTER)
     answer = send.post("/clm/fills", json={"fills": [fill]})
     assert (answer.status_code, answer.json()) == (200, {"new": 1, "known": 0})
     assert send.post("/clm/fills", json={"fills": [fill]}).json() == {"new": 0, "known": 1}
@@ -50,6 +50,9 @@ def test_operators_report_fills_and_viewers_read_them(
     assert (early.status_code, early.json()["type"]) == (409, "urn:clm:problem:bar-not-stored")
     malformed = send.post("/clm/fills", json={"fills": [fill | {"change": 0.0, "time": 1}]})
     assert malformed.status_code == 422
+    assert client(Role.VIEWER).post("/clm/fills", json={"fills": [fill]}).status_code == 403
+    assert send.get(f"/clm/fills/{world.model_id}").status_code == 403
+    assert client(Role.OPERATOR).post("/clm/fills", json={"fills": [fill]}).json() == {"new": 0, "known": 1}
     page = client(Role.VIEWER).get(f"/clm/fills/{world.model_id}").json()
     assert [(each["id"], each["slippage_bps"]) for each in page["items"]] == [("order-1", 0.0)]
     assert (page["markets"][0]["turnover"], page["markets"][0]["measured"]["fee_bps"]) == (1.0, 4.5)

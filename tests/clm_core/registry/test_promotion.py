@@ -39,7 +39,7 @@ from clm_core.services import Services
 from clm_core.serving import load
 
 NOW = datetime(2026, 3, 4, 12, tzinfo=UTC)
-VIEWER, OPERATOR, ADMIN = (Actor(name=f"a {role}", role=role) for role in Role)
+REPORTER, VIEWER, OPERATOR, ADMIN = (Actor(name=f"a {role}", role=role) for role in Role)
 MakeVersion = Callable[..., ModelVersion]
 Check = Callable[[str], None]
 
@@ -327,18 +327,19 @@ def test_a_promotion_with_force_counts_as_forced_only_if_a_rule_was_overruled(
 
 
 @pytest.mark.parametrize("change", ["promote", "rollback", "retire", "reconcile"])
-def test_a_viewer_changes_nothing(
+def test_a_viewer_or_reporter_changes_nothing(
     change: str, services: Services, make_version: MakeVersion, model_id: str
 ) -> None:
     version, promotions = make_version(model_id), services.promotions
-    changes: dict[str, Callable[[], object]] = {
-        "promote": lambda: promote(services, version, VIEWER),
-        "rollback": lambda: rollback(services, model_id, VIEWER),
-        "retire": lambda: promotions.retire(model_id, version.version, VIEWER, "tested", NOW),
-        "reconcile": lambda: promotions.reconcile(model_id, VIEWER, NOW),
+    changes: dict[str, Callable[[Actor], object]] = {
+        "promote": lambda actor: promote(services, version, actor),
+        "rollback": lambda actor: rollback(services, model_id, actor),
+        "retire": lambda actor: promotions.retire(model_id, version.version, actor, "tested", NOW),
+        "reconcile": lambda actor: promotions.reconcile(model_id, actor, NOW),
     }
-    with pytest.raises(NotAllowed, match="ask an operator or an admin"):
-        changes[change]()
+    for actor in (VIEWER, REPORTER):
+        with pytest.raises(NotAllowed, match=f"is a {actor.role} .* ask an operator or an admin"):
+            changes[change](actor)
 
 
 def test_the_production_version_cannot_be_retired_nor_get_another_status(

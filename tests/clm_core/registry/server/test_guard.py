@@ -279,8 +279,15 @@ def test_health_and_version_are_open(clients: Clients) -> None:
     assert clients[None].get("/version").text[0].isdigit()
 
 
-@pytest.mark.parametrize("role", list(Role))
-def test_every_role_reads(role: Role, clients: Clients, version: ModelVersion) -> None:
+def test_a_reporter_reads_nothing(clients: Clients, version: ModelVersion) -> None:
+    params = {"name": version.model_id}
+    answer = clients[Role.REPORTER].get(f"{API}/registered-models/get", params=params)
+    assert answer.status_code == httpx.codes.FORBIDDEN
+    assert version.model_id not in answer.text
+
+
+@pytest.mark.parametrize("role", [Role.VIEWER, Role.OPERATOR, Role.ADMIN])
+def test_every_role_of_people_reads(role: Role, clients: Clients, version: ModelVersion) -> None:
     client, name = clients[role], version.model_id
     found = client.get(f"{API}/registered-models/get", params={"name": name}).raise_for_status()
     assert found.json()["registered_model"]["name"] == name
