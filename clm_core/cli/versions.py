@@ -194,6 +194,7 @@ def _facts_table(
         ("registered", f"{version.created_at:%Y-%m-%d %H:%M:%S} UTC"),
         ("served before it", version.parent_version or "none"),
         ("training job", f"{lineage.job.id}, {lineage.job.trigger_reason}, by {lineage.job.requested_by}"),
+        ("recipe from", lineage.job.recipe_from or "the request"),
         ("trained on", f"{version.symbol} {version.timeframe}, hash {version.data_hash}"),
         ("of the series", f"hash {lineage.data_snapshot}"),
         *((f"own series {name}", f"hash {each}") for name, each in lineage.job.series.items()),

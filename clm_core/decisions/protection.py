@@ -28,6 +28,7 @@ from enum import StrEnum
 
 from clm_core.decisions.health import Alarm
 from clm_core.decisions.protection_rules import ProtectionRules
+from clm_core.domain.promotions import EXPIRY
 from clm_core.evidence.tail_risk import TailTest
 
 
@@ -92,7 +93,7 @@ def protect(facts: ProtectionFacts, rules: ProtectionRules) -> ProtectionDecisio
     if fired is None and rules.max_serving_days is not None and facts.age_days > rules.max_serving_days:
         reason = (
             f"the version is {facts.age_days:.0f} days old, and may serve for {rules.max_serving_days:g} "
-            "(max_serving_days): retrain"
+            f"({EXPIRY}): retrain"
         )
         return ProtectionDecision(ProtectionAction.HALT, ProtectionTrigger.EXPIRED, (reason,))
     if fired is None:

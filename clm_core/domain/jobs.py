@@ -100,6 +100,8 @@ class TrainingJob(OfModel):
     training_params: dict[str, Any] = Field(default_factory=dict)
     seed: int = 0
     requested_by: str = Field(min_length=1)
+    recipe_from: str | None = None
+    """Version whose parameters and span are repeated, or `defaults`, and why; None: as requested."""
     status: JobStatus = JobStatus.PENDING
     created_at: datetime
     started_at: datetime | None = None

@@ -17,6 +17,9 @@ from clm_core.domain.vocabulary import JobStatus, ModelStatus, Role
 FORCED_FOR = timedelta(days=7)
 """Validity of a forced promotion until an admin has to confirm or replace the version."""
 
+EXPIRY = "max_serving_days"
+"""Word in the reason of a halt for the age of a version alone."""
+
 OLD_ALIAS_MOVED = "drift"
 """Value of `ALIAS_MOVED` up to ledger revision 0014; still accepted for one release."""
 

@@ -59,6 +59,8 @@ class TriggerRequest(BaseModel):
     """Deduplication key: requests for a model with equal keys count as the same request at any time. None: no
     deduplication."""
     observed: Observation = Observation()
+    recipe_from: str | None = None
+    """See `TrainingJob`."""
 
 
 @dataclass(frozen=True)

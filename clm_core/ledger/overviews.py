@@ -119,7 +119,10 @@ class OverviewStore:
     def trainings(self, model_id: str, limit: int) -> list[TimelineEntry]:
         """Newest registrations of versions, with the reason of the training, newest first."""
         query = (
-            select(_VERSIONS.c.version, _VERSIONS.c.created_at, _JOBS.c.trigger_reason, _JOBS.c.requested_by)
+            select(
+                *(_VERSIONS.c[name] for name in ("version", "created_at")),
+                *(_JOBS.c[name] for name in ("trigger_reason", "requested_by", "recipe_from")),
+            )
             .join(_JOBS, _JOBS.c.id == _VERSIONS.c.training_job_id)
             .where(_VERSIONS.c.model_id == model_id)
             .order_by(_VERSIONS.c.created_at.desc())
@@ -131,7 +134,7 @@ class OverviewStore:
                 kind=TimelineKind.TRAINED,
                 version=row["version"],
                 by=row["requested_by"],
-                text=row["trigger_reason"].replace("_", " "),
+                text=_training(row["trigger_reason"], row["recipe_from"]),
             )
             for row in self._rows(query)
         ]
@@ -158,6 +161,11 @@ class OverviewStore:
     def _rows(self, query: Any) -> Sequence[Any]:
         with self._engine.begin() as connection:
             return connection.execute(query).mappings().all()
+
+
+def _training(reason: str, recipe_from: str | None) -> str:
+    words = reason.replace("_", " ")
+    return words if recipe_from is None else f"{words}; recipe from {recipe_from}"
 
 
 def _of(table: Any, model_id: str | None) -> tuple[ColumnElement[bool], ...]:

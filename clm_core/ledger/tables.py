@@ -147,6 +147,7 @@ class JobRow(Base):
     training_params: Mapped[dict[str, Any]] = mapped_column(JSONB)
     seed: Mapped[int] = mapped_column(BigInteger)
     requested_by: Mapped[str]
+    recipe_from: Mapped[str | None]
     status: Mapped[str]
     created_at: Mapped[datetime]
     started_at: Mapped[datetime | None]

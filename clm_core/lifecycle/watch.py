@@ -20,10 +20,12 @@ from clm_core.backtest.terms import MarketTerms
 from clm_core.decisions import health, staleness
 from clm_core.decisions.health import Alarm, DriftFindings, HealthFinding, Performance, alarm_of, judge
 from clm_core.decisions.protection import ProtectionAction
+from clm_core.decisions.repeated_recipe import RepeatedRecipe
 from clm_core.decisions.staleness import DueRetrain, Freshness
 from clm_core.domain.actors import WATCH
 from clm_core.domain.alerts import AlertKind
-from clm_core.domain.jobs import RetrainRequest, TrainingJob
+from clm_core.domain.jobs import RetrainRequest
+from clm_core.domain.kinds import Kind
 from clm_core.domain.measures import finite_or_none
 from clm_core.domain.triggers import Answer, Observation, TriggerRequest
 from clm_core.domain.versions import ModelVersion
@@ -53,6 +55,7 @@ from clm_core.retraining.recipe_record import forward_runs
 from clm_core.retraining.stored_evidence import MarketRuns
 from clm_core.services import Services
 from clm_core.triggers import intake
+from clm_core.triggers.repeated_recipes import recipe_of_job, recipe_to_repeat, repeated_job
 
 MAX_MODELS = 1000
 
@@ -585,7 +588,7 @@ def _request_retrains(
     services: Services, version: ModelVersion, measured: WatchedVersion
 ) -> Iterator[Answer]:
     policy = services.settings.triggers
-    job = services.ledger.job(version.training_job_id)
+    kind = Kind(version.model_type, version.plugin)
     retrains = services.ledger.triggers.retrains_since_training(measured.model_id)
     freshness = Freshness(
         measured.model_id, measured.trained_at, measured.new_bars, retrains.newest, retrains.ended
@@ -601,8 +604,13 @@ def _request_retrains(
         *_after_protection(measured),
         *staleness.due_retrains([freshness], policy, services.clock()),
     ):
+        # read after the protection: the recipe of a version taken out of production is not repeated
+        repeated = recipe_to_repeat(services, kind, measured.model_id)
         key = _key(version, due.reason, measured.new_bars // policy.min_new_samples, retrains)
-        yield intake.submit(services, _request(job, due, key))
+        if repeated.version != version.version:
+            # not served by a retrain of the version's own recipe, requested before
+            key += "/taken back"
+        yield intake.submit(services, _request(services, version, repeated, due, key))
 
 
 def _after_protection(measured: WatchedVersion) -> Iterator[DueRetrain]:
@@ -631,9 +639,15 @@ def _key(version: ModelVersion, reason: TriggerReason, steps: int, retrains: Ret
     return f"watch/{version.version}/{reason}/{occasion}"
 
 
-def _request(job: TrainingJob, due: DueRetrain, key: str) -> TriggerRequest:
-    """Request to repeat the training of a job on the newest bars."""
-    fields = job.model_dump(include=set(RetrainRequest.model_fields))
+def _request(
+    services: Services, version: ModelVersion, repeated: RepeatedRecipe, due: DueRetrain, key: str
+) -> TriggerRequest:
+    """Request to train a version's model on the newest bars."""
+    own = services.ledger.job(version.training_job_id)
+    job = repeated_job(services, version.model_id, repeated)
+    fields = own.model_dump(include={"model_type", "plugin", "symbol", "symbols", "timeframe"})
+    if job is not None:
+        fields |= recipe_of_job(job) | {"seed": job.seed}
     training = fields | {"trigger_reason": due.reason, "requested_by": WATCH.name}
     return TriggerRequest(
         training=RetrainRequest.model_validate(training),
@@ -641,4 +655,5 @@ def _request(job: TrainingJob, due: DueRetrain, key: str) -> TriggerRequest:
         source=WATCH.name,
         key=key,
         observed=due.observed,
+        recipe_from=repeated.sentence,
     )

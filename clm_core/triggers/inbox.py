@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Iterator
 from datetime import datetime, timedelta
+from typing import Any
 
 from pydantic import ValidationError
 from sqlalchemy import Connection
@@ -14,17 +15,15 @@ from clm_core.domain.jobs import RetrainRequest, TrainingJob
 from clm_core.domain.kinds import Kind, model_id
 from clm_core.domain.spellings import normalise_symbol
 from clm_core.domain.triggers import Answer, Message, MessageDelivery, Receipt, TriggerRequest
-from clm_core.domain.versions import ModelVersion
-from clm_core.domain.vocabulary import ModelType, Role
+from clm_core.domain.vocabulary import Role
 from clm_core.ledger import triggers
-from clm_core.retraining.jobs import new_job
 from clm_core.services import Services
 from clm_core.triggers import intake
 from clm_core.triggers.messages import REASON_BY_DATA, EventData, RetrainTagged, TrainingRequested, parse
+from clm_core.triggers.repeated_recipes import RECIPE, recipe_of_job, recipe_to_repeat, repeated_job
 
 RETENTION = timedelta(days=90)
 """Time for which an answered message is stored to recognise duplicates."""
-_RECIPE = {"dataset_span_days", "training_params"}
 
 
 def receive(services: Services, source: str, message_id: str, body: bytes, now: datetime) -> Receipt:
@@ -99,7 +98,7 @@ def _answers(services: Services, connection: Connection, message: Message) -> li
 def _job(services: Services, request: TriggerRequest) -> TrainingJob | CLMError:
     """Pending job of the request, or the error that prevents training."""
     try:
-        return new_job(services, request.training)
+        return intake.job_of(services, request)
     except CLMError as error:
         return error
 
@@ -112,8 +111,12 @@ def _requests(services: Services, message: Message) -> Iterator[TriggerRequest]:
         return
     data = _tagged_model(services, event) if isinstance(event, RetrainTagged) else event
     for kind in data.kinds or _kinds_on_market(services, data):
+        name = model_id(kind, normalise_symbol(data.symbol), data.timeframe)
+        repeated = recipe_to_repeat(services, kind, name)
+        as_before = recipe_of_job(repeated_job(services, name, repeated))
         yield TriggerRequest(
-            training=_training(services, kind, data, source),
+            training=_training(kind, data, source, as_before),
+            recipe_from=repeated.sentence if data.training_params is None else None,
             actor=Actor(name=source, role=Role.OPERATOR),
             source=source,
             key=f"{source}/cause/{data.cause}" if data.cause else f"{source}/{message.message_id}",
@@ -139,16 +142,13 @@ def _kinds_on_market(services: Services, data: EventData) -> list[Kind]:
     return kinds
 
 
-def _training(services: Services, kind: Kind, data: EventData, source: str) -> RetrainRequest:
-    """Training request of an event, with the recipe of the production version as default.
+def _training(kind: Kind, data: EventData, source: str, as_before: dict[str, Any]) -> RetrainRequest:
+    """Training request of an event.
 
-    Without a production version, an ensemble takes the members of its newest version.
+    Args:
+        as_before: parameters and span where the event states none; empty: the defaults.
     """
-    name = model_id(kind, normalise_symbol(data.symbol), data.timeframe)
-    before = _model_for(services, kind, name)
-    job = None if before is None else services.ledger.job(before.training_job_id)
-    as_before = {} if job is None else job.model_dump(include=_RECIPE)
-    stated = data.model_dump(include=_RECIPE | {"symbol", "timeframe"}, exclude_none=True)
+    stated = data.model_dump(include={*RECIPE, "symbol", "timeframe"}, exclude_none=True)
     return RetrainRequest(
         model_type=kind.model_type,
         plugin=kind.plugin,
@@ -157,11 +157,3 @@ def _training(services: Services, kind: Kind, data: EventData, source: str) -> R
         seed=data.seed if isinstance(data, TrainingRequested) else 0,
         **(as_before | stated),
     )
-
-
-def _model_for(services: Services, kind: Kind, name: str) -> ModelVersion | None:
-    champion = services.ledger.promotions.champion(name)
-    if champion is not None:
-        return services.ledger.version(name, champion)
-    newest = services.ledger.versions(model_id=name, limit=1)
-    return newest[0] if newest and kind.model_type is ModelType.ENSEMBLE else None

@@ -30,9 +30,19 @@ def submit(services: Services, request: TriggerRequest, run_id: UUID | None = No
         InvalidTrainingParams: a parameter is unknown or out of range; nothing is recorded.
         UnknownSeries: no source has these bars; nothing is recorded.
     """
-    job = new_job(services, request.training)
+    job = job_of(services, request)
     with services.ledger.triggers.transaction() as connection:
         return decide_in(services, connection, request, job, run_id)
+
+
+def job_of(services: Services, request: TriggerRequest) -> TrainingJob:
+    """The job of a request, not yet recorded.
+
+    Raises:
+        CLMError: see `retraining.jobs.new_job`.
+    """
+    job = new_job(services, request.training)
+    return job.model_copy(update={"recipe_from": request.recipe_from})
 
 
 def submit_once(services: Services, request: TriggerRequest) -> Answer:

@@ -55,9 +55,10 @@ class _Data(_Strict):
     """Market, as listed by `clm data list`."""
     timeframe: Annotated[Line, AfterValidator(canonical_timeframe)] = "1h"
     dataset_span_days: int | None = Field(default=None, gt=0, le=36_500)
-    """Days of bars for the training; by default as for the production version, else by the bar length."""
+    """Days of bars for the training; by default as for the version whose recipe is repeated, else by
+    the bar length."""
     training_params: dict[Line, Any] | None = Field(default=None, max_length=MAX_PARAMS)
-    """Parameters that differ from the defaults; by default as for the production version."""
+    """Parameters that differ from the defaults; by default as for the version whose recipe is repeated."""
     cause: Line | None = None
     """Cause of the event: events with the same cause lead to a single retrain of a model."""
 

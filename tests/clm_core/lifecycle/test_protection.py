@@ -152,6 +152,10 @@ def test_a_hard_stop_rolls_back_to_the_version_before_and_halts_without_one(
         if each.request.training.trigger_reason is TriggerReason.PERFORMANCE_DEGRADED
     ]
     assert asked.request.observed.alarm
+    assert asked.request.training.seed == 3
+    assert asked.job_id is not None
+    origin = f"{first.version}: in production again, after {second.version} was taken back"
+    assert life.services.ledger.job(asked.job_id).recipe_from == origin
 
     life.live(300)
     again = life.watch()
@@ -162,6 +166,10 @@ def test_a_hard_stop_rolls_back_to_the_version_before_and_halts_without_one(
     assert life.services.ledger.promotions.champion(MODEL) is None
     assert AlertKind.MODEL_HALTED in life.alerts()
     assert life.services.ledger.version(MODEL, first.version).status is ModelStatus.RETIRED
+    [asked] = [each for each in again.asked if each.request.observed.alarm]
+    assert asked.request.training.training_params == {}
+    assert asked.request.recipe_from is not None
+    assert asked.request.recipe_from.startswith(f"defaults: {first.version} was taken back")
 
 
 def test_the_time_to_a_hard_stop_is_estimated_from_20_bars_on(life: Life) -> None:

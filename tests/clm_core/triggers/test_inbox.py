@@ -20,7 +20,7 @@ from clm_core.domain.jobs import RetrainRequest
 from clm_core.domain.promotions import Change, PromotionKind
 from clm_core.domain.triggers import Answer, MessageDelivery, Reply
 from clm_core.domain.versions import ModelVersion
-from clm_core.domain.vocabulary import ModelStatus, ModelType, Role, TriggerReason
+from clm_core.domain.vocabulary import JobStatus, ModelStatus, ModelType, Role, TriggerReason
 from clm_core.ledger.alerts import AlertStore
 from clm_core.models import catalog
 from clm_core.retraining import jobs
@@ -99,17 +99,24 @@ def test_each_event_is_submitted_with_its_reason_and_observation(clm: Services) 
     assert answer_all(clm) == []
 
 
-def serve(clm: Services, request: RetrainRequest) -> ModelVersion:
+def serve(clm: Services, request: RetrainRequest, label: str = "v20260301_120000") -> ModelVersion:
     """Production version, recorded without training."""
+    version = wait(clm, request, label)
+    change_production(clm, PromotionKind.PROMOTION, version.model_id, version.version)
+    return version
+
+
+def wait(clm: Services, request: RetrainRequest, label: str) -> ModelVersion:
+    """Candidate, recorded without training."""
     job = jobs.open_job(clm, request)
     version = ModelVersion(
         **job.model_dump(include={"model_type", "plugin", "symbol", "timeframe", "seed"}),
         model_id=job.model_id,
-        version="v20260301_120000",
+        version=label,
         status=ModelStatus.CANDIDATE,
         training_job_id=job.id,
         model_path="models:/x@y",
-        mlflow_version=1,
+        mlflow_version=int(label[1:9]),
         mlflow_run_id="0",
         bundle_digest="0",
         data_hash="0",
@@ -119,18 +126,21 @@ def serve(clm: Services, request: RetrainRequest) -> ModelVersion:
     lease = clm.ledger.start_job(job.id, "tests", clm.clock(), timedelta(minutes=1))
     clm.ledger.add_version(version, lease)
     clm.ledger.complete_job(lease, clm.clock())
+    return version
+
+
+def change_production(clm: Services, kind: PromotionKind, model_id: str, label: str | None) -> None:
     change = Change(
-        model_id=job.model_id,
-        kind=PromotionKind.PROMOTION,
-        from_version=None,
-        to_version=version.version,
+        model_id=model_id,
+        kind=kind,
+        from_version=clm.ledger.promotions.champion(model_id),
+        to_version=label,
         actor="ada",
         role=Role.ADMIN,
         reason="tests",
         at=NOW,
     )
     clm.ledger.promotions.commit(clm.ledger.promotions.intend(change), NOW, None)
-    return version
 
 
 def test_a_retrain_for_an_event_has_the_recipe_of_the_production_version(clm: Services) -> None:
@@ -148,6 +158,39 @@ def test_a_retrain_for_an_event_has_the_recipe_of_the_production_version(clm: Se
     assert recipe["rounds"] == 2
     assert answer.request.training.training_params == recipe
     assert answer.request.training.dataset_span_days == 60
+    assert answer.request.recipe_from == f"{version.version}: in production"
+
+
+def test_a_retrain_after_a_halt_has_a_recipe_that_nobody_took_back(clm: Services) -> None:
+    def request(rounds: int) -> RetrainRequest:
+        return RetrainRequest(
+            model_type=ModelType.LIGHTGBM,
+            symbol="BTCUSD",
+            dataset_span_days=60,
+            training_params={"rounds": rounds},
+        )
+
+    first = serve(clm, request(2), "v20260301_120000")
+    second = serve(clm, request(3), "v20260302_120000")
+    halt = (PromotionKind.HALT, first.model_id, None)
+    expected = [(3, "in production"), (2, "newest version that served"), (4, "newest version that awaits")]
+    for number, (rounds, because) in enumerate(expected):
+        if number > 0:
+            change_production(clm, *halt)
+        if number > 1:
+            # of another recipe than the versions taken back, which have no digest here
+            wait(clm, request(4), "v20260303_120000")
+        deliver(clm, str(number), "model.drift_detected", **DRIFT)
+        [answer] = answer_all(clm)
+        assert answer.request.training.training_params["rounds"] == rounds
+        assert because in str(answer.request.recipe_from)
+        if number == 1:
+            change_production(clm, PromotionKind.ROLLBACK, first.model_id, first.version)
+    deliver(clm, "own", "model.drift_detected", **DRIFT, training_params={"rounds": 5})
+    [answer] = answer_all(clm)
+    assert (answer.request.training.training_params["rounds"], answer.request.recipe_from) == (5, None)
+    [job] = clm.ledger.jobs(status=JobStatus.PENDING)
+    assert job.recipe_from == f"{second.version}: in production"
 
 
 def test_a_change_of_the_market_concerns_each_plug_in_on_it(clm: Services) -> None:
