@@ -4,7 +4,7 @@ import contextlib
 from collections.abc import Callable, Iterator, Set
 from datetime import datetime, timedelta
 
-from sqlalchemy import Connection, Engine, NullPool, create_engine, func, select
+from sqlalchemy import Engine, NullPool, create_engine, func, select
 
 from clm_core.domain.versions import version_label
 from clm_core.platform.locks import AdvisoryLock
@@ -31,18 +31,17 @@ class LabelStore:
             taken: reads the labels of the stored versions.
         """
         with self._locks.connect() as connection:
-            moment = now
-            while not _reserve(connection, model_id, version_label(moment), taken):
+            moment, known = now, frozenset[str]()
+            while True:
+                label = version_label(moment)
+                lock = (AdvisoryLock.LABEL, func.hashtext(f"{model_id} {label}"))
+                if label not in known and connection.execute(
+                    select(func.pg_try_advisory_lock(*lock))
+                ).scalar_one():
+                    # read under the lock: a registration that held the lock until now has stored its version
+                    known = frozenset(taken())
+                    if label not in known:
+                        break
+                    connection.execute(select(func.pg_advisory_unlock(*lock)))
                 moment += timedelta(seconds=1)
-            yield version_label(moment)
-
-
-def _reserve(connection: Connection, model_id: str, label: str, taken: Callable[[], Set[str]]) -> bool:
-    lock = (AdvisoryLock.LABEL, func.hashtext(f"{model_id} {label}"))
-    if not connection.execute(select(func.pg_try_advisory_lock(*lock))).scalar_one():
-        return False
-    # read under the lock: a registration that held the lock until now has stored its version
-    if label not in taken():
-        return True
-    connection.execute(select(func.pg_advisory_unlock(*lock)))
-    return False
+            yield label
