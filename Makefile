@@ -27,6 +27,9 @@ help:            ## what there is to type
 demo: $(VENV)/.base   ## retrain, backtest and judge two models on real bars
 	@$(BIN)/clm demo
 
+# Each test process computes in one thread: threads that wait for each other keep the processors busy.
+test check chaos: export OMP_NUM_THREADS = 1
+
 test: $(VENV)/.dev    ## the whole test suite
 	@$(BIN)/python scripts/warm_up.py
 	$(BIN)/python -m pytest -n 4 --dist loadscope --no-loadscope-reorder
