@@ -51,6 +51,18 @@ def no_prefect_receiver(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(autouse=True)
+def models_of_the_test(services: Services, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Passes look at the models that the test makes, not at the dozens of the tests before it."""
+    every_model = PromotionStore.models
+    earlier = set(services.ledger.promotions.models())
+    monkeypatch.setattr(
+        PromotionStore,
+        "models",
+        lambda store: [name for name in every_model(store) if name not in earlier],
+    )
+
+
+@pytest.fixture(autouse=True)
 def no_pending_job(services: Services) -> None:
     end_all_jobs(services)
 
