@@ -20,7 +20,7 @@ Serve = Callable[[Services], AbstractContextManager[Any]]
 IS_CHAOS = "CHAOS_REPETITIONS" in os.environ
 EVERY_PHASE = ("examples", "coverage", "fuzzing", "stateful")
 # a role decides which requests are refused, not how: few requests of each path suffice outside `make chaos`
-PHASES = {role: EVERY_PHASE if IS_CHAOS else ("examples", "fuzzing") for role in (None, *Role)}
+PHASES = dict.fromkeys((None, *Role), EVERY_PHASE if IS_CHAOS else ("examples", "fuzzing"))
 PHASES[Role.ADMIN] = EVERY_PHASE
 OPTIONS = [
     "--checks=all",

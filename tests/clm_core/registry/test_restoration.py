@@ -4,7 +4,7 @@ import re
 import shlex
 import signal
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -86,12 +86,31 @@ class Served:
         return sorted(self.services.ledger.promotions.numbers(self.model_id).values())
 
 
-@pytest.fixture
-def served(services: Services, make_version: MakeVersion, model_id: str) -> Served:
+def serve(services: Services, make_version: MakeVersion, model_id: str) -> Served:
     first, second = make_version(model_id), make_version(model_id)
     for version in (first, second):
         promoting.promote(services, model_id, version.version, OPERATOR, "tested", NOW)
     return Served(services, model_id, first, second)
+
+
+@pytest.fixture
+def served(services: Services, make_version: MakeVersion, model_id: str) -> Served:
+    return serve(services, make_version, model_id)
+
+
+@pytest.fixture(scope="module")
+def restorable_model(services: Services, make_version: MakeVersion) -> Served:
+    return serve(services, make_version, "lightgbm_restorable_1h")
+
+
+@pytest.fixture
+def restorable(restorable_model: Served) -> Served:
+    """A model for the tests that leave it restored in full."""
+
+    def now(version: ModelVersion) -> ModelVersion:
+        return restorable_model.services.ledger.version(version.model_id, version.version)
+
+    return replace(restorable_model, first=now(restorable_model.first), second=now(restorable_model.second))
 
 
 def delete_model(served: Served) -> None:
@@ -150,27 +169,27 @@ DELETIONS = [
 
 @pytest.mark.parametrize("delete", DELETIONS, ids=lambda delete: delete.__name__)
 def test_a_restored_model_gives_the_positions_of_before(
-    delete: Callable[[Served], None], served: Served, check: Check, services: Services
+    delete: Callable[[Served], None], restorable: Served, check: Check, services: Services
 ) -> None:
-    _, ours, theirs = served.positions()
-    delete(served)
-    restored = served.restore()
+    _, ours, theirs = restorable.positions()
+    delete(restorable)
+    restored = restorable.restore()
     assert restored.problems == ()
-    assert restored.champion == served.second.version
-    assert served.positions()[1:] == (ours, theirs)
-    check(served.model_id)
-    assert services.promotions.reconcile(served.model_id, OPERATOR, NOW) == []
-    numbers = services.ledger.promotions.numbers(served.model_id)
-    assert services.registry.aliases(served.model_id) == {
-        "production": numbers[served.second.version],
-        "previous": numbers[served.first.version],
-        served.first.version: numbers[served.first.version],
-        served.second.version: numbers[served.second.version],
+    assert restored.champion == restorable.second.version
+    assert restorable.positions()[1:] == (ours, theirs)
+    check(restorable.model_id)
+    assert services.promotions.reconcile(restorable.model_id, OPERATOR, NOW) == []
+    numbers = services.ledger.promotions.numbers(restorable.model_id)
+    assert services.registry.aliases(restorable.model_id) == {
+        "production": numbers[restorable.second.version],
+        "previous": numbers[restorable.first.version],
+        restorable.first.version: numbers[restorable.first.version],
+        restorable.second.version: numbers[restorable.second.version],
     }
-    for version in (served.first, served.second):
-        assert served.client.get_run(version.mlflow_run_id).info.lifecycle_stage == "active"
-    assert served.client.get_experiment_by_name("clm").lifecycle_stage == "active"
-    again = served.restore()
+    for version in (restorable.first, restorable.second):
+        assert restorable.client.get_run(version.mlflow_run_id).info.lifecycle_stage == "active"
+    assert restorable.client.get_experiment_by_name("clm").lifecycle_stage == "active"
+    again = restorable.restore()
     assert [each.restored for each in again.versions] == [(), ()]
 
 
@@ -323,15 +342,15 @@ def test_a_build_that_compares_no_digest_restores_changed_weights(
 
 @pytest.mark.parametrize("fault", CRASHES, ids=str)
 def test_a_restoration_killed_at_any_point_is_repeated(
-    fault: Fault, served: Served, parent: Any, check: Check
+    fault: Fault, restorable: Served, parent: Any, check: Check
 ) -> None:
-    restore_after_a_kill(fault, delete_model, served, parent, check)
+    restore_after_a_kill(fault, delete_model, restorable, parent, check)
 
 
 def test_a_restoration_killed_before_the_ledger_has_the_new_number_registers_no_second_version(
-    served: Served, parent: Any, check: Check
+    restorable: Served, parent: Any, check: Check
 ) -> None:
-    restore_after_a_kill(Fault.REGISTERED_AGAIN, delete_version, served, parent, check)
+    restore_after_a_kill(Fault.REGISTERED_AGAIN, delete_version, restorable, parent, check)
 
 
 def test_a_build_that_overlooks_an_interrupted_registration_registers_the_version_twice(
