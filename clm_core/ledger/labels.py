@@ -35,9 +35,10 @@ class LabelStore:
             while True:
                 label = version_label(moment)
                 lock = (AdvisoryLock.LABEL, func.hashtext(f"{model_id} {label}"))
-                if label not in known and connection.execute(
-                    select(func.pg_try_advisory_lock(*lock))
-                ).scalar_one():
+                if (
+                    label not in known
+                    and connection.execute(select(func.pg_try_advisory_lock(*lock))).scalar_one()
+                ):
                     # read under the lock: a registration that held the lock until now has stored its version
                     known = frozenset(taken())
                     if label not in known:
