@@ -1,12 +1,16 @@
 """False alarms of the drift of forecast errors, and the time to detect, by Monte Carlo.
 
-    python -m benchmarks.forecast_errors [--paths 1000] [--seed 1]
+    python -m benchmarks.forecast_errors [--paths 1000] [--pools 300] [--seed 1]
 
 Forecasts of a rise lie around 50 % with a deviation of 6 points, as those of the default recipes do, and are
 calibrated for the first 200 outcomes. Then nothing changes, or the probability of a rise is shifted, or the
 forecasts lose their edge. Printed are the share of paths with a change found among the first 200 outcomes,
 which is false, and among the 300 after, with the median number of outcomes. KSWIN of river on the same
 errors stands beside ADWIN, by its default window, at a level of 0.0001 a step.
+
+The second table is of pools of ten members, of which none, one or all change: the share of pools with a
+member reported falsely, unchanged or before the change, the share of false ones among the members reported,
+and the share of the changed members found.
 """
 
 import argparse
@@ -14,7 +18,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from clm_core.evidence.forecast_errors import DELTA, error_drift
+from clm_core.evidence.forecast_errors import DELTA, error_drift, error_drift_of_members
 from clm_core.market.bars import Floats
 
 BEFORE, AFTER = 200, 300
@@ -28,6 +32,7 @@ CHANGES = {
     "rises 30 points more often": (1.0, 0.3),
 }
 """Share of the edge kept and shift of the probability of a rise, by name."""
+MEMBERS = 10
 Detector = Callable[[Floats], int | None]
 
 
@@ -74,6 +79,33 @@ def rows(paths: int, seed: int) -> Iterator[str]:
             yield f"| {' | '.join(cells)} |"
 
 
+def pool_rows(pools: int, seed: int) -> Iterator[str]:
+    for changing, shift in ((0, 0.0), (1, 0.2), (MEMBERS, 0.2), (1, 0.3), (MEMBERS, 0.3)):
+        rng = np.random.default_rng(seed)
+        false, found, shares = 0, 0, []
+        for _ in range(pools):
+            errors = {
+                str(member): errors_of(rng, 1.0, shift if member < changing else 0.0)
+                for member in range(MEMBERS)
+            }
+            reported = {
+                int(member): drift.changed_at
+                for member, drift in error_drift_of_members(errors).items()
+                if drift.changed_at is not None
+            }
+            true = sum(member < changing and at > BEFORE for member, at in reported.items())
+            false += true < len(reported)
+            found += true
+            shares.append(1.0 - true / len(reported) if reported else 0.0)
+        cells = (
+            f"{changing} of {MEMBERS} rise {100 * shift:g} points more often" if changing else "no change",
+            _share(false, pools),
+            f"{np.mean(shares):.1%} ± {np.std(shares) / pools**0.5:.1%}",
+            _share(found, changing * pools) if changing else "-",
+        )
+        yield f"| {' | '.join(cells)} |"
+
+
 def _share(count: int, number: int) -> str:
     mean = count / number
     return f"{mean:.1%} ± {(mean * (1 - mean) / number) ** 0.5:.1%}"
@@ -82,11 +114,17 @@ def _share(count: int, number: int) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--paths", type=int, default=1000)
+    parser.add_argument("--pools", type=int, default=300)
     parser.add_argument("--seed", type=int, default=1)
     given = parser.parse_args()
     print("| change | detector | found before the change | found in the 300 outcomes after | median |")
     print("| --- | --- | --- | --- | --- |")
     for line in rows(given.paths, given.seed):
+        print(line, flush=True)
+    print()
+    print("| pool | pools with a false member | false of the reported | changed members found |")
+    print("| --- | --- | --- | --- |")
+    for line in pool_rows(given.pools, given.seed):
         print(line, flush=True)
 
 

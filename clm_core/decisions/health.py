@@ -82,6 +82,8 @@ class DriftFindings:
     predictions: Drift | None = None
     """Drift of the version's positions against those of the walk-forward."""
     errors: ErrorDrift | None = None
+    members_errors: tuple[str, ...] = ()
+    """Members of a pool with changed errors of the forecasts."""
 
 
 class HealthFinding(StrEnum):
@@ -188,3 +190,5 @@ def _drifted(drifts: DriftFindings, limit: float) -> Iterator[str]:
         yield PREDICTION
     if errors is not None and errors.changed_at is not None:
         yield FORECAST_ERRORS
+    for symbol in drifts.members_errors:
+        yield f"{symbol}/{FORECAST_ERRORS}"

@@ -9,6 +9,9 @@ rise less forecast, its square is tested: forecasts that lost their edge without
 `python -m benchmarks.forecast_errors` gives the rate of false alarms and the time to detect.
 """
 
+from bisect import bisect_left
+from collections.abc import Mapping, Sequence
+
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
@@ -61,17 +64,55 @@ def error_drift(errors: Floats, delta: float = DELTA) -> ErrorDrift | None:
         errors: see `forecast_errors`, shape (n_errors,).
         delta: ADWIN's bound on the probability of a false cut.
     """
-    count = len(errors)
-    if count < MIN_OBSERVATIONS:
-        return None
-    found = [each for each in (_change((errors + 1) / 2, delta), _change(errors**2, delta)) if each]
-    if not found:
-        return ErrorDrift(
-            observations=count, changed_at=None, mean_before=float(errors.mean()), mean_since=None
-        )
-    at, first_since = min(found)
+    return _drift(errors, _changes(errors, delta)) if len(errors) >= MIN_OBSERVATIONS else None
+
+
+def error_drift_of_members(errors: Mapping[str, Floats], delta: float = DELTA) -> dict[str, ErrorDrift]:
+    """Changes of the errors of a pool's members; members with fewer than `MIN_OBSERVATIONS` are left out.
+
+    A member is tested at the level that the rule of Benjamini and Yekutieli (2001) grants: the smallest bound
+    `delta` with a change serves as the p-value of the member. Of the members with a change a share of at most
+    `delta` is expected to be false, however the members depend on each other. A single member is tested as by
+    `error_drift`.
+
+    Args:
+        errors: see `forecast_errors`, by symbol.
+        delta: bound on the expected share of false changes.
+    """
+    known = {symbol: each for symbol, each in errors.items() if len(each) >= MIN_OBSERVATIONS}
+    count = len(known)
+    dependence = sum(1.0 / rank for rank in range(1, count + 1))
+    levels = [rank * delta / (count * dependence) for rank in range(1, count + 1)]
+    needed = {symbol: _first_level(each, levels) for symbol, each in known.items()}
+    granted = 0
+    for rank in range(1, count + 1):
+        if sum(each <= rank for each in needed.values()) >= rank:
+            granted = rank
+    drifts = {}
+    for symbol, each in known.items():
+        changes = _changes(each, levels[granted - 1]) if needed[symbol] <= granted else []
+        drifts[symbol] = _drift(each, changes)
+    return drifts
+
+
+def _first_level(errors: Floats, levels: Sequence[float]) -> int:
+    """Rank of the smallest level with a change, from 1; one more than the levels for none."""
+    # a change found at one level is found at every larger level
+    return 1 + bisect_left(levels, True, key=lambda level: bool(_changes(errors, level)))
+
+
+def _changes(errors: Floats, delta: float) -> list[tuple[int, int]]:
+    """First change of the errors, and of their squares; see `_change`."""
+    return [each for each in (_change((errors + 1) / 2, delta), _change(errors**2, delta)) if each]
+
+
+def _drift(errors: Floats, changes: Sequence[tuple[int, int]]) -> ErrorDrift:
+    if not changes:
+        mean = float(errors.mean())
+        return ErrorDrift(observations=len(errors), changed_at=None, mean_before=mean, mean_since=None)
+    at, first_since = min(changes)
     return ErrorDrift(
-        observations=count,
+        observations=len(errors),
         changed_at=at,
         mean_before=float(errors[:first_since].mean()),
         mean_since=float(errors[first_since:].mean()),

@@ -8,11 +8,13 @@ from collections import defaultdict
 from collections.abc import Sequence
 from datetime import date, timedelta
 
+import numpy as np
+
 from clm_core.decisions.drift_discoveries import FAMILY, discoveries
 from clm_core.domain.drift_history import PREDICTION, DriftHistory, DriftMeasurement, FeatureHistory
 from clm_core.domain.errors import NotFound
 from clm_core.domain.versions import ModelVersion
-from clm_core.evidence.forecast_errors import ErrorDrift, error_drift, forecast_errors
+from clm_core.evidence.forecast_errors import forecast_errors
 from clm_core.market.bars import Bars, Floats
 from clm_core.market.drift import CALENDAR, Drift, drift
 from clm_core.market.features import FEATURES, compute_features
@@ -96,14 +98,21 @@ def prediction_drift(
     return drift(reference[:, None], positions[len(positions) - newest :, None], [PREDICTION])
 
 
-def drift_of_errors(version: ModelVersion, model: Model, bars: Bars, first_new: int) -> ErrorDrift | None:
-    """Changes of the errors of the forecasts after the training; None for a model without forecasts."""
+def errors_since(version: ModelVersion, model: Model, bars: Bars, first_new: int) -> Floats:
+    """Errors of the forecasts after the training, a horizon apart, shape (n_errors,); empty for a model
+    without forecasts."""
     horizon = _horizon(version)
     if horizon is None:
-        return None
+        return np.zeros(0)
     begin = first_row_for(model, first_new)
     recent = bars[begin:]
-    return error_drift(forecast_errors(model.forecast(recent), recent, horizon, first_new - begin))
+    return forecast_errors(model.forecast(recent), recent, horizon, first_new - begin)
+
+
+def positions_from(model: Model, bars: Bars, row: int) -> Floats:
+    """Positions of a version on the bars from a row after the training on, shape (n_bars - row,)."""
+    begin = first_row_for(model, row)
+    return model.positions(bars[begin:])[row - begin :]
 
 
 def first_row_for(model: Model, row: int) -> int:

@@ -30,23 +30,23 @@ from clm_core.domain.measures import finite_or_none
 from clm_core.domain.triggers import Answer, Observation, TriggerRequest
 from clm_core.domain.versions import ModelVersion
 from clm_core.domain.vocabulary import ModelStatus, TriggerReason
-from clm_core.evidence.forecast_errors import ErrorDrift
+from clm_core.evidence.forecast_errors import ErrorDrift, error_drift, error_drift_of_members
 from clm_core.evidence.sequential import daily_returns, days_before, days_per_year
 from clm_core.evidence.tail_risk import reference_of, standardised, tail_test
 from clm_core.ledger.triggers import RetrainsSince
 from clm_core.lifecycle.drift_watch import (
-    drift_of_errors,
+    errors_since,
     feature_drift,
-    first_row_for,
+    positions_from,
     prediction_drift,
     record_drift,
 )
+from clm_core.lifecycle.pool_members import PoolMember, pool_members, portfolio_on
 from clm_core.lifecycle.protection import ProtectedVersion, ServingRecord, promoted_at, protect_version
 from clm_core.lifecycle.standing import standing_of
 from clm_core.market.bars import Bars, Floats
 from clm_core.market.drift import Drift
 from clm_core.market.panel import Panel
-from clm_core.models.contract import Model
 from clm_core.models.params import series_names
 from clm_core.models.pooled import PooledModel
 from clm_core.operations.passes import PassReport, Row, formatted, report_problems, run_each
@@ -72,6 +72,9 @@ class WatchedSymbol(BaseModel):
     drift: Drift | None
     """Drift of the features on the newest bars; None with too few bars, in the training or since."""
     prediction_drift: Drift | None = None
+    error_drift: ErrorDrift | None = None
+    """Changes of the errors of the forecasts since the training, with a bounded share of false changes among
+    the members; None for a model without forecasts and too few outcomes."""
 
 
 class WatchedVersion(BaseModel):
@@ -102,8 +105,8 @@ class WatchedVersion(BaseModel):
     """Drift of the positions against those of the walk-forward; None where not measurable. Of a pool, that of
     the median member."""
     error_drift: ErrorDrift | None = None
-    """Changes of the errors of the forecasts since the training; None for a pool, a model without forecasts
-    and too few outcomes."""
+    """Changes of the errors of the forecasts since the training; None for a pool, which has those of its
+    members, a model without forecasts and too few outcomes."""
     discoveries: tuple[str, ...] = ()
     """Features (and `prediction`) that have drifted, with a share of false discoveries of at most 5 % over
     features and 30 days."""
@@ -211,14 +214,20 @@ def _drift_sentences(watched: WatchedVersion) -> Iterator[str]:
             f"prediction drift {watched.prediction_drift.score:.2f}: the positions lie further from those of "
             "the walk-forward than each of its stretches"
         )
-    errors = watched.error_drift
-    if errors is not None and errors.changed_at is not None and errors.mean_since is not None:
-        yield (
-            f"the errors of the forecasts changed by outcome {errors.changed_at} of {errors.observations}: "
-            f"rise less forecast {errors.mean_since:+.2f}, before {errors.mean_before:+.2f}"
-        )
+    yield from _error_sentences("", watched.error_drift)
+    for each in watched.by_symbol:
+        yield from _error_sentences(f"{each.symbol}: ", each.error_drift)
     if watched.discoveries:
         yield f"drifted, at most 5 % of them falsely: {', '.join(watched.discoveries)}"
+
+
+def _error_sentences(of: str, errors: ErrorDrift | None) -> Iterator[str]:
+    if errors is not None and errors.changed_at is not None and errors.mean_since is not None:
+        yield (
+            f"{of}the errors of the forecasts changed by outcome {errors.changed_at} of "
+            f"{errors.observations}: rise less forecast {errors.mean_since:+.2f}, before "
+            f"{errors.mean_before:+.2f}"
+        )
 
 
 def _watch(services: Services, version: ModelVersion) -> WatchedVersion:
@@ -305,74 +314,83 @@ def _measure_version(services: Services, version: ModelVersion) -> tuple[Watched
     first_new = bars.row_after(model.trained_on.end)
     market = services.version_terms(version, bars.calendar)
     record = forward_runs(services, version)
-    positions = _positions_from(model, bars, first_new)
+    positions = positions_from(model, bars, first_new)
     performance = _performance(services, positions, bars, first_new, market, record)
     days = services.settings.watch.drift_days
     drifts = DriftFindings(
         features=feature_drift(version, model, bars, first_new, days),
         predictions=prediction_drift(services, version, bars, positions, days),
-        errors=drift_of_errors(version, model, bars, first_new),
+        errors=error_drift(errors_since(version, model, bars, first_new)),
     )
     watched = _watched(services, version, [bars], bars, first_new, performance, drifts)
     first = max(first_new, bars.row_closed_after(_promoted_at(services, version)))
     served = bars[first:]
     result = market.backtest(served, positions[first - first_new :]) if len(served) else None
-    backtest = None if result is None else out_of_sample_returns(services, version, bars, market)
+    backtest = (
+        None if result is None else out_of_sample_returns(services, version, bars, {bars.symbol: market})
+    )
     return watched, serving_record(served, result, bars, backtest)
 
 
 def _measure_pool(
     services: Services, version: ModelVersion, model: PooledModel
 ) -> tuple[WatchedVersion, ServingRecord]:
-    """A pool in production: its portfolio is judged, performance and drift of each member are reported.
-
-    The training of all members ends with the pool's last training bar.
-    """
-    now = services.clock()
+    """A pool in production: its portfolio is judged, performance and drift of each member are reported."""
     settings = services.settings
-    stored = (services.market.bars(symbol, version.timeframe, closed_by=now) for symbol in model.symbols)
-    names = series_names(version.params)
-    members = tuple(services.market.with_series(bars, names) for bars in stored)
-    axis = Panel(version.symbol, members).index_bars()
+    members = pool_members(services, version, model)
+    panel = Panel(version.symbol, tuple(each.bars for each in members))
+    axis = panel.index_bars()
     first_new = axis.row_after(model.trained_on.end)
     unseen = axis[max(first_new, len(axis) - len(axis.last_days(settings.watch.window_days))) :]
-    results = [_result_of_member(services, version, model, bars, unseen) for bars in members]
-    performance = Performance()
-    if traded := [result for result in results if result is not None]:
-        whole = portfolio(unseen, traded, 1.0, members=len(members))
-        performance = performance_of(whole, axis.periods_per_year)
-    alarm = _alarm_of_pool(services, version, model, members, axis, first_new)
+    whole = portfolio_on(unseen, members)
+    performance = Performance() if whole is None else performance_of(whole, axis.periods_per_year)
+    alarm = _alarm_of_pool(services, version, members, axis, first_new)
     performance = performance.model_copy(update={"alarm": alarm})
+    errors = error_drift_of_members(
+        {each.bars.symbol: errors_since(version, each.model, each.bars, each.first_new) for each in members}
+    )
     symbols = tuple(
-        _watched_symbol(services, version, model.member(bars.symbol), bars, result)
-        for bars, result in zip(members, results, strict=True)
+        _watched_symbol(services, version, each, unseen, errors.get(each.bars.symbol)) for each in members
     )
     drifts = DriftFindings(
         features=_median_drift([each.drift for each in symbols]),
         predictions=_median_drift([each.prediction_drift for each in symbols]),
+        members_errors=_members_with_changed_errors(symbols),
     )
-    watched = _watched(services, version, members, axis, first_new, performance, drifts, symbols)
+    watched = _watched(services, version, panel.members, axis, first_new, performance, drifts, symbols)
     served = axis[max(first_new, axis.row_closed_after(_promoted_at(services, version))) :]
-    held = [_result_of_member(services, version, model, bars, served) for bars in members]
-    kept = [each for each in held if each is not None]
-    result = portfolio(served, kept, 1.0, members=len(members)) if kept else None
-    # the portfolio of the walk-forward is not kept by bar: the tail of a pool has no reference
-    return watched, serving_record(served, result, axis, None)
+    result = portfolio_on(served, members)
+    terms = {each.bars.symbol: each.market for each in members}
+    backtest = None if result is None else out_of_sample_returns(services, version, panel, terms)
+    return watched, serving_record(served, result, axis, backtest)
 
 
 def _watched_symbol(
-    services: Services, version: ModelVersion, model: Model, bars: Bars, result: tuple[Bars, Backtest] | None
+    services: Services, version: ModelVersion, member: PoolMember, unseen: Bars, errors: ErrorDrift | None
 ) -> WatchedSymbol:
-    """A member of a pool, by its bars and the backtest on the newest of them."""
+    """A member of a pool.
+
+    Args:
+        unseen: bars of the common axis to measure the performance on; may be empty.
+    """
     days = services.settings.watch.drift_days
-    first_new = bars.row_after(model.trained_on.end)
-    positions = _positions_from(model, bars, first_new)
+    bars = member.bars
+    traded = member.traded_from(int(unseen.time[0])) if len(unseen) else None
     return WatchedSymbol(
         symbol=bars.symbol,
         newest_bar=bars.end.to_pydatetime(),
-        performance=Performance() if result is None else performance_of(result[1], bars.periods_per_year),
-        drift=feature_drift(version, model, bars, first_new, days),
-        prediction_drift=prediction_drift(services, version, bars, positions, days),
+        performance=Performance() if traded is None else performance_of(traded[1], bars.periods_per_year),
+        drift=feature_drift(version, member.model, bars, member.first_new, days),
+        prediction_drift=prediction_drift(services, version, bars, member.positions, days),
+        error_drift=errors,
+    )
+
+
+def _members_with_changed_errors(symbols: Sequence[WatchedSymbol]) -> tuple[str, ...]:
+    return tuple(
+        each.symbol
+        for each in symbols
+        if each.error_drift is not None and each.error_drift.changed_at is not None
     )
 
 
@@ -447,25 +465,17 @@ def _watched(
 
 
 def _alarm_of_pool(
-    services: Services,
-    version: ModelVersion,
-    model: PooledModel,
-    members: Sequence[Bars],
-    axis: Bars,
-    first_new: int,
+    services: Services, version: ModelVersion, members: Sequence[PoolMember], axis: Bars, first_new: int
 ) -> Alarm:
     """Test of the pool's portfolio on the forward record of the recipe and all bars after the training."""
     record = forward_runs(services, version)
     begun = [int(np.searchsorted(axis.time, each.time[0])) for each in record if len(each.time)]
     first = min([first_new, *begun])
     traded = []
-    for bars in members:
-        row = bars.row_after(model.trained_on.end)
-        own = _positions_from(model.member(bars.symbol), bars, row)
-        tested, positions = _tested(bars, row, own, record)
+    for each in members:
+        tested, positions = _tested(each.bars, each.first_new, each.positions, record)
         if len(tested):
-            market = services.version_terms(version, bars.calendar, bars.symbol)
-            traded.append((tested, market.backtest(tested, positions)))
+            traded.append((tested, each.market.backtest(tested, positions)))
     if not traded:
         return Alarm()
     whole = portfolio(axis[first:], traded, 1.0, members=len(members))
@@ -501,26 +511,6 @@ def alarm_on(tested: Bars, result: Backtest, market: Bars, first_own: int = 0) -
     """
     daily = daily_returns(tested.time, result.returns, tested.timeframe.nanoseconds)
     return alarm_of(daily, days_per_year(market.time), days_before(tested.time, first_own))
-
-
-def _positions_from(model: Model, bars: Bars, row: int) -> Floats:
-    """Positions of a version on the bars from a row after its training on."""
-    begin = first_row_for(model, row)
-    return model.positions(bars[begin:])[row - begin :]
-
-
-def _result_of_member(
-    services: Services, version: ModelVersion, model: PooledModel, bars: Bars, unseen: Bars
-) -> tuple[Bars, Backtest] | None:
-    """Bars and backtest of a member on the moments of the pool to measure; None without a bar."""
-    if not len(unseen):
-        return None
-    row = int(np.searchsorted(bars.time, unseen.time[0]))
-    if row == len(bars):
-        return None
-    positions = _positions_from(model.member(bars.symbol), bars, row)
-    market = services.version_terms(version, bars.calendar, bars.symbol)
-    return bars[row:], market.backtest(bars[row:], positions)
 
 
 def _unknown_series(markets: Sequence[Bars]) -> tuple[str, ...]:
@@ -598,7 +588,12 @@ def _request_retrains(
             measured.model_id,
             measured.performance,
             measured.finding,
-            DriftFindings(measured.drift, measured.prediction_drift, measured.error_drift),
+            DriftFindings(
+                measured.drift,
+                measured.prediction_drift,
+                measured.error_drift,
+                _members_with_changed_errors(measured.by_symbol),
+            ),
             services.settings.watch,
         ),
         *_after_protection(measured),

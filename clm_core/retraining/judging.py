@@ -7,7 +7,7 @@ later versions and do not count. An INCONCLUSIVE version is judged on its bars i
 """
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
@@ -284,14 +284,16 @@ def _judge_positions(
 
 
 def out_of_sample_returns(
-    services: Services, version: ModelVersion, bars: Bars, market: MarketTerms
+    services: Services, version: ModelVersion, bars: Bars | Panel, terms: Mapping[str, MarketTerms]
 ) -> Floats | None:
-    """Net returns of the stored out-of-sample positions that were judged, by bar, under given terms.
+    """Net returns of the stored out-of-sample positions that were judged, by bar, under given terms; of a
+    pool, those of the portfolio.
 
     None for a version without stored positions, or whose bars are stored no more.
 
     Args:
-        bars: bars of the version's one market.
+        bars: all bars of the version's market, or of the members of a pool.
+        terms: terms of trading by symbol.
     """
     try:
         result, _ = services.ledger.evaluation(version.model_id, version.version)
@@ -299,7 +301,7 @@ def out_of_sample_returns(
         if stored is None:
             return None
         quantile = services.policy(version.model_id, version.symbol).criteria.seed_quantile
-        backtests = backtest_seeds(bars, unpack(stored.content), {bars.symbol: market}, quantile)
+        backtests = backtest_seeds(bars, unpack(stored.content), terms, quantile)
     except (NotFound, EvidenceChanged):
         return None
     return backtests.results[backtests.judged].returns

@@ -41,13 +41,14 @@ from clm_core.domain.versions import ModelVersion
 from clm_core.domain.vocabulary import ModelType, Role
 from clm_core.domain.walk_forward import WalkForwardPlan
 from clm_core.ledger.alerts import AlertStore
-from clm_core.lifecycle import shadow, watch
+from clm_core.lifecycle import pool_members, shadow, watch
 from clm_core.lifecycle.paper import paper_record
-from clm_core.market.bars import Floats
+from clm_core.market.bars import Bars, Floats
 from clm_core.market.carry_store import CarryStore, PaymentKind
 from clm_core.market.panel import Panel
 from clm_core.market.sources import MarketData
 from clm_core.market.store import SeriesStore
+from clm_core.models.contract import Model
 from clm_core.registry.promotion import Promotions
 from clm_core.retraining import jobs, pools, steps
 from clm_core.retraining.champion import champion_of
@@ -304,13 +305,23 @@ def test_the_record_of_a_pool_grows_by_the_bars_its_version_was_followed_on(
 
 
 def test_the_watch_measures_a_pool_by_symbol_and_requests_a_retrain_of_the_pool(
-    own: Services, folder: Path
+    own: Services, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = retrain(own)
-    promoting.promote(own, first.version.model_id, first.version.version, ADMIN, "t", own.clock(), force=True)
+    promoted = first.panel.members[0].end.to_pydatetime() + timedelta(hours=1)
+    promoting.promote(own, first.version.model_id, first.version.version, ADMIN, "t", promoted, force=True)
     market_of(folder, BARS)
+    computed = list[str]()
+    positions_from = pool_members.positions_from
+
+    def counted(model: Model, bars: Bars, row: int) -> Floats:
+        computed.append(bars.symbol)
+        return positions_from(model, bars, row)
+
+    monkeypatch.setattr(pool_members, "positions_from", counted)
     watched = watch.run(own)
     assert watched.problems == ()
+    assert computed == list(SYMBOLS)
     [production] = watched.models
     assert production.new_bars == NEW
     assert [(each.symbol, each.performance.bars) for each in production.by_symbol] == [
@@ -320,6 +331,14 @@ def test_the_watch_measures_a_pool_by_symbol_and_requests_a_retrain_of_the_pool(
     for answer in production.asked:
         assert answer.request.training.symbols == SYMBOLS
     assert any(symbol in line for line in watched.summary_lines() for symbol in SYMBOLS)
+    for each in production.by_symbol:
+        assert each.error_drift is not None
+        assert each.error_drift.observations > NEW / QUICK["horizon"] - 5
+    protection = production.protection
+    assert protection is not None
+    assert protection.bars == NEW
+    assert protection.tail_threshold is not None
+    assert protection.tail_statistic is not None
 
 
 def test_shadow_records_the_positions_of_every_member(own: Services, folder: Path) -> None:
