@@ -31,8 +31,8 @@ def test_revision_0031_keeps_the_events_and_records_allocations_once_and_for_eve
     upgrade(url)
     engine = open_engine(url)
     ledger = Ledger(engine)
-    move(url, "0030", down=True)
     ledger.create_job(records.a_job(created_at=NOW))
+    move(url, "0030", down=True)
     move(url, "0031")
     run = ledger.allocations.start(MODEL, ARMS, "paper", ADA, "try", NOW)
     assert ledger.allocations.running(MODEL) == run

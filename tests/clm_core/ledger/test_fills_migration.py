@@ -26,9 +26,9 @@ def test_revision_0034_keeps_the_records_and_records_fills_once_and_for_ever(
     upgrade(url)
     engine = open_engine(url)
     ledger = Ledger(engine)
-    move(url, FORMER, down=True)
     job = ledger.create_job(records.a_job())
     version = ledger.add_version(records.a_version(job))
+    move(url, FORMER, down=True)
     move(url, "0034")
     fill = RecordedFill(
         id="a1",

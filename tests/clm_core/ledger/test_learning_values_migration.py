@@ -23,9 +23,9 @@ def test_revision_0035_keeps_the_records_and_the_newest_value_of_each_model(
     upgrade(url)
     engine = open_engine(url)
     ledger = Ledger(engine)
-    move(url, FORMER, down=True)
     job = ledger.create_job(records.a_job())
     version = ledger.add_version(records.a_version(job))
+    move(url, FORMER, down=True)
     move(url, "0035")
     assert ledger.learning_values.newest() == {}
     value = LearningValue(

@@ -28,12 +28,12 @@ def upgraded(empty_database: Callable[[], str]) -> Iterator[tuple[Engine, ModelV
     url = empty_database()
     upgrade(url)
     engine = open_engine(url)
-    with create_engine(url).begin() as connection:
-        command.downgrade(alembic_config(connection), "0026")
     ledger = Ledger(engine)
     job = ledger.create_job(records.a_job(created_at=NOW))
     lease = ledger.start_job(job.id, "tests", NOW, timedelta(minutes=1))
     version = ledger.add_version(records.a_version(job, "v20260304_120000", created_at=NOW), lease)
+    with create_engine(url).begin() as connection:
+        command.downgrade(alembic_config(connection), "0026")
     assert upgrade(url)[0] == "0027"
     yield engine, version
     engine.dispose()
