@@ -19,18 +19,24 @@ FAMILY = timedelta(days=30)
 """Days of measurements that are tested together."""
 
 
-def discoveries(measurements: Sequence[DriftMeasurement], today: date) -> tuple[str, ...]:
+def discoveries(
+    measurements: Sequence[DriftMeasurement], today: date, tests: int | None = None
+) -> tuple[str, ...]:
     """Names measured on a day that have drifted, the smallest p-value first.
 
     Args:
-        measurements: measurements of one version; those of the `FAMILY` up to the day count.
+        measurements: measurements of one version; those of the `FAMILY` up to the day count. Those with a
+            p-value above `FALSE_DISCOVERIES`, never a discovery, may be left out.
+        tests: number of the measurements of the family; by default those given.
     """
     from scipy.stats import false_discovery_control
 
     family = [each for each in measurements if today - FAMILY < each.day <= today]
     if not family:
         return ()
-    adjusted = false_discovery_control(np.array([each.p_value for each in family]), method="by")
+    left_out = np.ones(max((tests or 0) - len(family), 0))
+    p_values = np.concatenate([[each.p_value for each in family], left_out])
+    adjusted = false_discovery_control(p_values, method="by")[: len(family)]
     drifted = [
         (value, each.name)
         for value, each in zip(adjusted.tolist(), family, strict=True)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from datetime import date
 
-from sqlalchemy import Engine, select
+from sqlalchemy import Engine, func, select
 from sqlalchemy.dialects.postgresql import insert
 
 from clm_core.domain.drift_history import DriftMeasurement
@@ -41,3 +41,24 @@ class DriftStore:
         with self._engine.begin() as connection:
             rows = connection.execute(query).mappings().all()
         return [DriftMeasurement.model_validate(dict(row)) for row in rows]
+
+    def small(
+        self, model_id: str, version: str, first: date, last: date, max_p_value: float
+    ) -> tuple[int, list[DriftMeasurement]]:
+        """Number of the measurements of a version in a span of days, both included, and the measurements with
+        a p-value of at most `max_p_value`."""
+        in_span = (
+            _DRIFT.c.model_id == model_id,
+            _DRIFT.c.version == version,
+            _DRIFT.c.day.between(first, last),
+        )
+        count = select(func.count()).select_from(_DRIFT).where(*in_span)
+        query = (
+            select(_DRIFT.c.day, _DRIFT.c.name, _DRIFT.c.score, _DRIFT.c.p_value)
+            .where(*in_span, _DRIFT.c.p_value <= max_p_value)
+            .order_by(_DRIFT.c.day, _DRIFT.c.name)
+        )
+        with self._engine.begin() as connection:
+            tests = connection.scalar(count) or 0
+            rows = connection.execute(query).mappings().all()
+        return tests, [DriftMeasurement.model_validate(dict(row)) for row in rows]

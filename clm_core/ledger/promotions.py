@@ -52,13 +52,9 @@ ACTION_OF = {
 }
 
 DECIDED_BY_PERSON = (
-    Action.PROMOTION_COMMITTED,
+    *(action for kind, action in ACTION_OF.items() if kind is not PromotionKind.LOSS),
     Action.FORCED_PROMOTION,
     Action.FORCED_CONFIRMED,
-    Action.ROLLBACK_COMMITTED,
-    Action.ALIAS_MOVE_ADOPTED,
-    Action.PRODUCTION_RESTORED,
-    Action.PRODUCTION_HALTED,
 )
 """Actions after which the system promotes nothing for a while, if a person's."""
 

@@ -10,7 +10,7 @@ from datetime import date, timedelta
 
 import numpy as np
 
-from clm_core.decisions.drift_discoveries import FAMILY, discoveries
+from clm_core.decisions.drift_discoveries import FALSE_DISCOVERIES, FAMILY, discoveries
 from clm_core.domain.drift_history import PREDICTION, DriftHistory, DriftMeasurement, FeatureHistory
 from clm_core.domain.errors import NotFound
 from clm_core.domain.versions import ModelVersion
@@ -149,5 +149,8 @@ def record_drift(
 
 def discovered(services: Services, version: ModelVersion, day: date) -> tuple[str, ...]:
     """Names that have drifted on a day, by the measurements up to it."""
-    history = services.ledger.drift.since(version.model_id, version.version, day - FAMILY)
-    return discoveries(history, day)
+    first = day - FAMILY + timedelta(days=1)
+    tests, small = services.ledger.drift.small(
+        version.model_id, version.version, first, day, FALSE_DISCOVERIES
+    )
+    return discoveries(small, day, tests)

@@ -119,14 +119,18 @@ def promoted_at(history: Sequence[Promotion], version: ModelVersion) -> datetime
     return next(times, version.created_at)
 
 
-def protect_version(services: Services, version: ModelVersion, record: ServingRecord) -> ProtectedVersion:
+def protect_version(
+    services: Services, version: ModelVersion, record: ServingRecord, history: Sequence[Promotion]
+) -> ProtectedVersion:
     """Decide about a production version, and act on the decision.
+
+    Args:
+        history: committed changes of the model, oldest first.
 
     Raises:
         CLMError: the change that was decided could not be made; the next pass tries again.
     """
     rules = services.policies.protection(version.model_id, version.symbol)
-    history = services.ledger.promotions.committed(version.model_id)
     now = services.clock()
     target = rollback_target(history)
     problem = None if target is None else target_problem(services, version.model_id, target)

@@ -231,10 +231,11 @@ def _error_sentences(of: str, errors: ErrorDrift | None) -> Iterator[str]:
 
 
 def _watch(services: Services, version: ModelVersion) -> WatchedVersion:
-    measured, record = _measure_version(services, version)
+    history = services.ledger.promotions.committed(version.model_id)
+    measured, record = _measure_version(services, version, promoted_at(history, version))
     _report_stale_bars(services, measured)
     discovered = record_drift(services, version, _named_drifts(measured))
-    protected = protect_version(services, version, record)
+    protected = protect_version(services, version, record, history)
     measured = measured.model_copy(update={"protection": protected, "discoveries": discovered})
     sentences = tuple(_sentences(measured))
     services.ledger.standings.record(standing_of(services, version, record, protected, sentences))
@@ -304,11 +305,13 @@ def _end_alerts_of_others(services: Services, serving: Sequence[ModelVersion]) -
                 services.alerts.end(kind, alert.subject, services.clock())
 
 
-def _measure_version(services: Services, version: ModelVersion) -> tuple[WatchedVersion, ServingRecord]:
+def _measure_version(
+    services: Services, version: ModelVersion, promoted: datetime
+) -> tuple[WatchedVersion, ServingRecord]:
     """The measured version, before any request, and its record since the promotion."""
     model = services.registry.load(version.model_path, version.bundle_digest)
     if isinstance(model, PooledModel):
-        return _measure_pool(services, version, model)
+        return _measure_pool(services, version, model, promoted)
     bars = services.market.bars(version.symbol, version.timeframe, closed_by=services.clock())
     bars = services.market.with_series(bars, series_names(version.params))
     first_new = bars.row_after(model.trained_on.end)
@@ -323,7 +326,7 @@ def _measure_version(services: Services, version: ModelVersion) -> tuple[Watched
         errors=error_drift(errors_since(version, model, bars, first_new)),
     )
     watched = _watched(services, version, [bars], bars, first_new, performance, drifts)
-    first = max(first_new, bars.row_closed_after(_promoted_at(services, version)))
+    first = max(first_new, bars.row_closed_after(promoted))
     served = bars[first:]
     result = market.backtest(served, positions[first - first_new :]) if len(served) else None
     backtest = (
@@ -333,7 +336,7 @@ def _measure_version(services: Services, version: ModelVersion) -> tuple[Watched
 
 
 def _measure_pool(
-    services: Services, version: ModelVersion, model: PooledModel
+    services: Services, version: ModelVersion, model: PooledModel, promoted: datetime
 ) -> tuple[WatchedVersion, ServingRecord]:
     """A pool in production: its portfolio is judged, performance and drift of each member are reported."""
     settings = services.settings
@@ -358,7 +361,7 @@ def _measure_pool(
         members_errors=_members_with_changed_errors(symbols),
     )
     watched = _watched(services, version, panel.members, axis, first_new, performance, drifts, symbols)
-    served = axis[max(first_new, axis.row_closed_after(_promoted_at(services, version))) :]
+    served = axis[max(first_new, axis.row_closed_after(promoted)) :]
     result = portfolio_on(served, members)
     terms = {each.bars.symbol: each.market for each in members}
     backtest = None if result is None else out_of_sample_returns(services, version, panel, terms)
@@ -392,10 +395,6 @@ def _members_with_changed_errors(symbols: Sequence[WatchedSymbol]) -> tuple[str,
         for each in symbols
         if each.error_drift is not None and each.error_drift.changed_at is not None
     )
-
-
-def _promoted_at(services: Services, version: ModelVersion) -> datetime:
-    return promoted_at(services.ledger.promotions.committed(version.model_id), version)
 
 
 def serving_record(
@@ -578,34 +577,39 @@ def _request_retrains(
     services: Services, version: ModelVersion, measured: WatchedVersion
 ) -> Iterator[Answer]:
     policy = services.settings.triggers
-    kind = Kind(version.model_type, version.plugin)
     retrains = services.ledger.triggers.retrains_since_training(measured.model_id)
-    freshness = Freshness(
-        measured.model_id, measured.trained_at, measured.new_bars, retrains.newest, retrains.ended
-    )
-    for due in (
-        *health.due_retrains(
-            measured.model_id,
-            measured.performance,
-            measured.finding,
-            DriftFindings(
-                measured.drift,
-                measured.prediction_drift,
-                measured.error_drift,
-                _members_with_changed_errors(measured.by_symbol),
-            ),
-            services.settings.watch,
-        ),
-        *_after_protection(measured),
-        *staleness.due_retrains([freshness], policy, services.clock()),
-    ):
-        # read after the protection: the recipe of a version taken out of production is not repeated
-        repeated = recipe_to_repeat(services, kind, measured.model_id)
+    due_now = list(_due_retrains(services, measured, retrains))
+    if not due_now:
+        return
+    # read after the protection: the recipe of a version taken out of production is not repeated
+    kind = Kind(version.model_type, version.plugin)
+    repeated = recipe_to_repeat(services, kind, measured.model_id)
+    for due in due_now:
         key = _key(version, due.reason, measured.new_bars // policy.min_new_samples, retrains)
         if repeated.version != version.version:
             # not served by a retrain of the version's own recipe, requested before
             key += "/taken back"
         yield intake.submit(services, _request(services, version, repeated, due, key))
+
+
+def _due_retrains(
+    services: Services, measured: WatchedVersion, retrains: RetrainsSince
+) -> Iterator[DueRetrain]:
+    drifts = DriftFindings(
+        measured.drift,
+        measured.prediction_drift,
+        measured.error_drift,
+        _members_with_changed_errors(measured.by_symbol),
+    )
+    freshness = Freshness(
+        measured.model_id, measured.trained_at, measured.new_bars, retrains.newest, retrains.ended
+    )
+    settings = services.settings
+    yield from health.due_retrains(
+        measured.model_id, measured.performance, measured.finding, drifts, settings.watch
+    )
+    yield from _after_protection(measured)
+    yield from staleness.due_retrains([freshness], settings.triggers, services.clock())
 
 
 def _after_protection(measured: WatchedVersion) -> Iterator[DueRetrain]:

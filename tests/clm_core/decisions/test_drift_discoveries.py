@@ -53,3 +53,19 @@ def test_without_drift_features_of_many_days_give_no_discovery_in_nineteen_of_tw
         ]
         wrong += bool(discoveries(kept, TODAY))
     assert wrong <= 0.05 * months
+
+
+def test_large_p_values_are_needed_by_their_number_alone() -> None:
+    rng = np.random.default_rng(3)
+    for power in (1, 3, 9):
+        kept = [
+            each
+            for days in range(30)
+            for each in measured(
+                TODAY - timedelta(days=days),
+                dict(zip(NAMES, (rng.uniform(size=len(NAMES)) ** power).tolist(), strict=True)),
+            )
+        ]
+        small = [each for each in kept if each.p_value <= FALSE_DISCOVERIES]
+        assert discoveries(small, TODAY, len(kept)) == discoveries(kept, TODAY)
+    assert discoveries(small, TODAY, len(kept)) != ()

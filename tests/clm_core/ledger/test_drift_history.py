@@ -28,9 +28,9 @@ def test_revision_0033_keeps_the_versions_and_the_first_measurement_of_a_day(
     upgrade(url)
     engine = open_engine(url)
     ledger = Ledger(engine)
-    move(url, "0032", down=True)
     job = ledger.create_job(records.a_job(created_at=NOW))
     version = ledger.add_version(records.a_version(job, "v20260304_120000", created_at=NOW))
+    move(url, "0032", down=True)
     move(url, "0033")
     of = (version.model_id, version.version)
     assert ledger.drift.record(*of, [measured(4, "atr_14"), measured(4, "rsi_14")]) == 2
@@ -42,6 +42,11 @@ def test_revision_0033_keeps_the_versions_and_the_first_measurement_of_a_day(
         measured(5, "atr_14", 0.2),
     ]
     assert ledger.drift.since(*of, date(2026, 3, 5)) == [measured(5, "atr_14", 0.2)]
+    assert ledger.drift.small(*of, date(2026, 3, 4), date(2026, 3, 5), 0.2) == (
+        3,
+        [measured(5, "atr_14", 0.2)],
+    )
+    assert ledger.drift.small(*of, date(2026, 3, 4), date(2026, 3, 4), 0.2) == (2, [])
     with pytest.raises(IntegrityError, match="ck_drift_measurements_p_value"):
         ledger.drift.record(*of, [measured(6, "atr_14", 1.5)])
     with pytest.raises(ProgrammingError, match="permission denied"), engine.begin() as connection:

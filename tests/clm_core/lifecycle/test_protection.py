@@ -14,11 +14,12 @@ from clm_core.decisions.protection import ProtectionAction, ProtectionTrigger
 from clm_core.domain.actors import PROTECTION, Actor
 from clm_core.domain.alerts import AlertKind
 from clm_core.domain.jobs import RetrainRequest
-from clm_core.domain.promotions import PromotionKind
+from clm_core.domain.promotions import Promotion, PromotionKind
 from clm_core.domain.versions import ModelVersion
 from clm_core.domain.vocabulary import ModelStatus, ModelType, Role, TriggerReason
 from clm_core.domain.walk_forward import WalkForwardPlan
 from clm_core.ledger.alerts import AlertStore
+from clm_core.ledger.promotions import PromotionStore
 from clm_core.lifecycle import watch
 from clm_core.lifecycle.watch import WatchedVersion
 from clm_core.market.sources import MarketData
@@ -185,11 +186,24 @@ def test_the_time_to_a_hard_stop_is_estimated_from_20_bars_on(life: Life) -> Non
     assert years[1] is not None
 
 
-def test_the_watch_records_the_equity_since_the_promotion(life: Life) -> None:
+def test_the_watch_records_the_equity_since_the_promotion(
+    life: Life, monkeypatch: pytest.MonkeyPatch
+) -> None:
     version = life.serve(3)
     life.live(300)
-    protection = life.watch().protection
+    reads = list[str]()
+    committed = PromotionStore.committed
+
+    def counted(store: PromotionStore, model_id: str) -> list[Promotion]:
+        reads.append(model_id)
+        return committed(store, model_id)
+
+    monkeypatch.setattr(PromotionStore, "committed", counted)
+    watched = life.watch()
+    protection = watched.protection
     assert protection is not None
+    # once for all measurements, and once more for the recipe of the retrains requested
+    assert reads == [MODEL] * (1 + bool(watched.asked))
     standing = life.services.ledger.standings.newest()[MODEL]
     assert (standing.version, standing.since, standing.bars) == (version.version, protection.since, 300)
     assert standing.total_return == pytest.approx(protection.total_return)

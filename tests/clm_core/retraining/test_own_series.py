@@ -232,11 +232,11 @@ def test_a_series_that_stopped_is_a_problem_of_the_watch(own: Services, bars: Ba
     limited = replace(tone(bars[:-200], delay=DAY // 3), max_age=4 * DAY)
     own.market.own_series.add(limited, None, "limited.csv", datetime.now(UTC))
     version = register(own, a_request(seed=10))
-    known, _ = watch._measure_version(own, version)
+    known, _ = watch._measure_version(own, version, own.clock())
     assert watch.unknown_series_problems([known]) == []
     SeriesStore(tmp_path / "data").add(bars, "tests", datetime.now(UTC))
 
-    measured, _ = watch._measure_version(own, version)
+    measured, _ = watch._measure_version(own, version, own.clock())
     [problem] = watch.unknown_series_problems([measured])
     assert measured.unknown_series == ("tone",)
     assert "the series tone has no known value at the bar of 2017-12-29 21:00 UTC" in problem
