@@ -51,10 +51,15 @@ lint: $(VENV)/.dev    ## ruff, strict mypy, import contracts
 	$(BIN)/python scripts/prose.py
 	$(BIN)/python scripts/pins.py
 
-bench: .venv-bench/.ready ## measure against peers, write benchmarks/RESULTS.md and docs/reference/recipes.md
+bench: .venv-bench/.ready ## measure against peers, write benchmarks/RESULTS.md and the tables of the docs
 	.venv-bench/bin/python -m benchmarks.run
 	.venv-bench/bin/python -m benchmarks.gate
 	.venv-bench/bin/python -m benchmarks.allocation
+	.venv-bench/bin/python -m benchmarks.shadow_decisions
+	.venv-bench/bin/python -m benchmarks.protection
+	.venv-bench/bin/python -m benchmarks.paper_record
+	.venv-bench/bin/python -m benchmarks.feature_drift
+	.venv-bench/bin/python -m benchmarks.forecast_errors
 	.venv-bench/bin/python -m benchmarks.recipes --all
 
 lock: $(VENV)/.uv     ## resolve the constraints anew, with hashes; UPGRADE=1 takes the newest versions

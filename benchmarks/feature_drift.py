@@ -1,4 +1,5 @@
-"""False discoveries of drifted features over a month of days, and the share found, by Monte Carlo.
+"""False discoveries of drifted features over a month of days, and the share found, by Monte Carlo: rewrites
+the table of docs/explanation/monitoring.md.
 
     python -m benchmarks.feature_drift [--markets 24] [--seed 1]
 
@@ -11,9 +12,11 @@ requests a retrain.
 
 import argparse
 from datetime import date, timedelta
+from pathlib import Path
 
 import numpy as np
 
+from benchmarks.pages import replace_part
 from clm_core.decisions.drift_discoveries import discoveries
 from clm_core.domain.drift_history import DriftMeasurement
 from clm_core.domain.watch_rules import WatchRules
@@ -22,6 +25,7 @@ from clm_core.market.drift import CALENDAR, Drift, drift
 from clm_core.market.features import FEATURES, LOOK_BACK, compute_features
 from clm_core.market.timeframes import Calendar, Timeframe
 
+DOCUMENT = Path(__file__).parents[1] / "docs" / "explanation" / "monitoring.md"
 TRAINING, LOOKS, COMPARED = 365, 30, WatchRules().drift_days
 """Days of the training, number of daily looks, days of a look."""
 HOURS = 24
@@ -90,11 +94,18 @@ def main() -> None:
     parser.add_argument("--markets", type=int, default=24)
     parser.add_argument("--seed", type=int, default=1)
     given = parser.parse_args()
-    print("| market | moves times | a feature reported | on the last day | looks above `drift_score` |")
-    print("| --- | --- | --- | --- | --- |")
-    for name, garch in (("normal", False), ("GARCH", True)):
-        for factor in (1.0, 1.5, 2.0):
-            print(row(name, garch, factor, given.markets, given.seed), flush=True)
+    lines = [
+        "| market | moves times | a feature reported | on the last day | looks above `drift_score` |",
+        "| --- | --- | --- | --- | --- |",
+        *(
+            row(name, garch, factor, given.markets, given.seed)
+            for name, garch in (("normal", False), ("GARCH", True))
+            for factor in (1.0, 1.5, 2.0)
+        ),
+    ]
+    text = "\n".join([*lines, ""])
+    print(text)
+    replace_part(DOCUMENT, "python -m benchmarks.feature_drift", text)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,5 @@
-"""False alarms of the drift of forecast errors, and the time to detect, by Monte Carlo.
+"""False alarms of the drift of forecast errors, and the time to detect, by Monte Carlo: rewrites the tables
+of docs/explanation/monitoring.md.
 
     python -m benchmarks.forecast_errors [--paths 1000] [--pools 300] [--seed 1]
 
@@ -15,12 +16,15 @@ and the share of the changed members found.
 
 import argparse
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import numpy as np
 
+from benchmarks.pages import replace_part
 from clm_core.evidence.forecast_errors import DELTA, error_drift, error_drift_of_members
 from clm_core.market.bars import Floats
 
+DOCUMENT = Path(__file__).parents[1] / "docs" / "explanation" / "monitoring.md"
 BEFORE, AFTER = 200, 300
 SPREAD = 0.06
 KSWIN_LEVEL = 1e-4
@@ -117,15 +121,20 @@ def main() -> None:
     parser.add_argument("--pools", type=int, default=300)
     parser.add_argument("--seed", type=int, default=1)
     given = parser.parse_args()
-    print("| change | detector | found before the change | found in the 300 outcomes after | median |")
-    print("| --- | --- | --- | --- | --- |")
-    for line in rows(given.paths, given.seed):
-        print(line, flush=True)
-    print()
-    print("| pool | pools with a false member | false of the reported | changed members found |")
-    print("| --- | --- | --- | --- |")
-    for line in pool_rows(given.pools, given.seed):
-        print(line, flush=True)
+    markets = [
+        "| change | detector | found before the change | found in the 300 outcomes after | median |",
+        "| --- | --- | --- | --- | --- |",
+        *rows(given.paths, given.seed),
+    ]
+    pools = [
+        "| pool | pools with a false member | false of the reported | changed members found |",
+        "| --- | --- | --- | --- |",
+        *pool_rows(given.pools, given.seed),
+    ]
+    for part, lines in (("markets", markets), ("pools", pools)):
+        text = "\n".join([*lines, ""])
+        print(text)
+        replace_part(DOCUMENT, f"python -m benchmarks.forecast_errors, {part}", text)
 
 
 if __name__ == "__main__":

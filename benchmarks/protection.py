@@ -1,6 +1,6 @@
 """Error rates and delays of the protection: rewrites the tables of docs/decisions/0065-protection.md.
 
-    python -m benchmarks.protection [--paths 400] [--streams 60]     two minutes on an idle core
+    python -m benchmarks.protection [--paths 400] [--streams 200]     some minutes on an idle core
 
 **Mean.** Daily returns of a version with a true Sharpe ratio of 2 until its promotion, and of 2 less a drop D
 from then on, go through the test of `decisions.health`. The mean time to the alarm stands beside the shortest

@@ -1,9 +1,12 @@
 """Error rates and speed of shadow decisions, as shipped: rewrites the tables of
 docs/decisions/0066-shadow-decisions.md.
 
-python -m benchmarks.shadow_decisions     takes a few minutes; the same seed gives the same tables
+    python -m benchmarks.shadow_decisions [--share 1]     takes a few minutes
+
+The same seed gives the same tables. `--share` is the share of the years and streams to simulate.
 """
 
+import argparse
 from dataclasses import dataclass
 from math import log, log1p, sqrt
 from pathlib import Path
@@ -55,20 +58,26 @@ NULLS = (Null("as good as the champion", 2.0, 2.0), Null("without an edge", 2.0,
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--share", type=float, default=1.0)
+    share_of_full = parser.parse_args().share
     sections = (false_replacements, speed, confirmations, repeated_judgements)
-    tables = "\n".join(section(np.random.default_rng(SEED)) for section in sections)
+    tables = "\n".join(section(np.random.default_rng(SEED), share_of_full) for section in sections)
     print(tables)
     DOCUMENT.write_text(DOCUMENT.read_text().split(MARK)[0] + MARK + "\n" + tables)
 
 
-def false_replacements(rng: np.random.Generator) -> str:
+def false_replacements(rng: np.random.Generator, share_of_full: float) -> str:
     """Share of years in which any of 52 recipes replaces a champion that it does not beat."""
     agree_with_the_product(rng)
+    number = scaled(YEARS, share_of_full)
     levels = [level(rank) for rank in range(1, WEEKLY + 1)]
     rows = []
     for shape in (*SHAPES, RARE_LOSS):
         for null in NULLS:
-            years = np.array([replaced(year_of(shape, null, rng), levels) for _ in range(YEARS)])
+            years = np.array([replaced(year_of(shape, null, rng), levels) for _ in range(number)])
             alone = np.mean(years[:, 0])
             uncontrolled = np.mean(years[:, 2])
             rows.append(
@@ -78,8 +87,8 @@ def false_replacements(rng: np.random.Generator) -> str:
         "Years with a false replacement",
         f"A new recipe each week, {WEEKLY} a year, each followed for {RULES.max_days:g} days and looked at "
         f"every day; {PER_DAY} bars a day, a champion with a true Sharpe ratio of 2, correlation "
-        f"{CORRELATION:g}, three times the champion's size; {YEARS:,} years, "
-        f"{error(RULES.yearly_error, YEARS)} at 5 %. In the last column every recipe has a level of 5 %.",
+        f"{CORRELATION:g}, three times the champion's size; {number:,} years, "
+        f"{error(RULES.yearly_error, number)} at 5 %. In the last column every recipe has a level of 5 %.",
         ["returns", "recipes", "the first alone", "any of the year", "any, without a budget"],
         rows,
     )
@@ -125,9 +134,9 @@ def replaced(year: tuple[Floats, Floats], levels: list[float]) -> tuple[bool, bo
     return budget[0], any(budget), free
 
 
-def speed(rng: np.random.Generator) -> str:
+def speed(rng: np.random.Generator, share_of_full: float) -> str:
     """Days until a better recipe replaces the champion, by its number in the year."""
-    streams = 4000
+    streams = scaled(4000, share_of_full)
     bars = 2 * YEAR
     theirs = draw_returns(Shape.NORMAL, 0.0, (bars, streams), rng)
     own = draw_returns(Shape.NORMAL, 0.0, (bars, streams), rng)
@@ -159,9 +168,9 @@ def fixed_length() -> float:
     return ((normal.inv_cdf(0.95) + normal.inv_cdf(0.8)) / lead) ** 2
 
 
-def confirmations(rng: np.random.Generator) -> str:
+def confirmations(rng: np.random.Generator, share_of_full: float) -> str:
     """Share of the candidates that the confirmation promotes or refutes where nothing serves."""
-    streams = 500
+    streams = scaled(500, share_of_full)
     days = int(RULES.confirm_days)
     rows = []
     for shape in (Shape.NORMAL, Shape.STUDENT, Shape.GARCH):
@@ -187,8 +196,8 @@ def confirmations(rng: np.random.Generator) -> str:
                         shape,
                         f"{promised:g}",
                         f"{true:g}",
-                        percent(promoted / judged),
-                        percent(refuted / judged),
+                        percent(promoted / max(judged, 1)),
+                        percent(refuted / max(judged, 1)),
                     ]
                 )
     return table(
@@ -200,9 +209,9 @@ def confirmations(rng: np.random.Generator) -> str:
     )
 
 
-def repeated_judgements(rng: np.random.Generator) -> str:
+def repeated_judgements(rng: np.random.Generator, share_of_full: float) -> str:
     """Share of versions without an edge that ever pass the gate's evidence, judged each day in shadow."""
-    streams = 20_000
+    streams = scaled(20_000, share_of_full)
     confidence = 0.95
     rows = []
     for years in (1, 2, 3, 5):
@@ -237,6 +246,10 @@ def repeated_judgements(rng: np.random.Generator) -> str:
         ],
         rows,
     )
+
+
+def scaled(number: int, share_of_full: float) -> int:
+    return max(round(number * share_of_full), 10)
 
 
 def level(rank: int) -> float:
