@@ -1,5 +1,6 @@
 """One Prefect server for all commands of a home, with real servers and real processes."""
 
+import contextlib
 import json
 import os
 import signal
@@ -8,8 +9,10 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -51,34 +54,82 @@ def server_of(folder: Path) -> int:
     return int(json.loads((folder / "server.json").read_text())["pid"])
 
 
-def test_commands_that_begin_at_the_same_moment_share_a_server_which_the_last_one_stops(
-    folder: Path, environment: Environment
-) -> None:
-    together, done = (threading.Barrier(8, timeout=PATIENT_SECONDS) for _ in range(2))
+@dataclass(frozen=True)
+class Shared:
+    """Server of eight commands that began at the same moment."""
 
-    def command() -> tuple[str, bool]:
+    urls: list[str]
+    answers: list[bool]
+    last_answer: bool
+    """True if the server answered the last command after the others had ended."""
+    refused: list[int]
+    """Status of responses to requests without the password."""
+    flows: list[Any]
+    """Response to a request with the password."""
+
+
+@pytest.fixture(scope="module")
+def shared(database: Database, home_of_commands: Path) -> Shared:
+    from prefect.client.orchestration import get_client
+    from prefect.settings import PREFECT_API_URL
+
+    together = threading.Barrier(8, timeout=PATIENT_SECONDS)
+
+    @contextlib.contextmanager
+    def command() -> Iterator[tuple[str, bool]]:
         together.wait()
-        with shared_server(folder, environment) as (url, wait_until_ready):
+        with prefect_server(database, home_of_commands) as wait_until_ready:
             wait_until_ready()
+            url = PREFECT_API_URL.value()
             answers = is_answering(f"{url}/health")
-            done.wait()
-        return url, answers
+            together.wait()
+            yield url, answers
 
-    with ThreadPoolExecutor(8) as pool:
-        commands = [pool.submit(command) for _ in range(8)]
-        urls, answers = zip(*(each.result(PATIENT_SECONDS) for each in commands), strict=True)
-    assert len(set(urls)) == 1
-    assert all(answers)
-    assert not is_alive(folder)
-    assert not (folder / "server.json").exists()
+    def begin_and_end() -> tuple[str, bool]:
+        with command() as used:
+            return used
+
+    with ThreadPoolExecutor(7) as pool:
+        others = [pool.submit(begin_and_end) for _ in range(7)]
+        with command() as last:
+            commands = [*(each.result(PATIENT_SECONDS) for each in others), last]
+            url, _ = last
+            flows = f"{url}/flows/filter"
+            refused = [
+                httpx.post(flows, json={}, auth=password).status_code for password in (None, ("clm", "wrong"))
+            ]
+            with get_client(sync_client=True) as client:
+                return Shared(
+                    urls=[url for url, _ in commands],
+                    answers=[answers for _, answers in commands],
+                    last_answer=is_answering(f"{url}/health"),
+                    refused=refused,
+                    flows=client.read_flows(),
+                )
 
 
-def test_a_server_stays_while_another_command_uses_it(folder: Path, environment: Environment) -> None:
-    with shared_server(folder, environment) as (url, wait_until_ready):
-        with shared_server(folder, environment) as (same, _):
-            wait_until_ready()
-        assert same == url
-        assert is_answering(f"{url}/health")
+@pytest.fixture(scope="module")
+def home_of_commands(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("commands")
+
+
+def test_commands_that_begin_at_the_same_moment_share_a_server_which_the_last_one_stops(
+    shared: Shared, home_of_commands: Path
+) -> None:
+    assert len(set(shared.urls)) == 1
+    assert len(shared.answers) == 8
+    assert all(shared.answers)
+    assert not is_alive(home_of_commands / "prefect")
+    assert not (home_of_commands / "prefect" / "server.json").exists()
+
+
+def test_a_server_stays_while_another_command_uses_it(shared: Shared) -> None:
+    assert shared.last_answer
+
+
+def test_the_server_of_a_command_asks_other_users_of_the_machine_for_the_password(shared: Shared) -> None:
+    assert shared.refused == [401, 401]
+    assert shared.flows == []
 
 
 COMMAND = """
@@ -87,60 +138,46 @@ from pathlib import Path
 from clm_core.platform.shared_prefect import shared_server
 with shared_server(Path(sys.argv[1]), lambda url: {}) as (url, wait_until_ready):
     wait_until_ready()
-    print("ready", flush=True)
+    print(url, flush=True)
     sys.stdin.readline()
 """
 
 
-def test_a_server_ends_when_all_its_commands_were_killed(folder: Path, environment: Environment) -> None:
+def test_a_command_starts_a_new_server_beside_the_traces_of_a_killed_one_and_it_ends_with_killed_commands(
+    folder: Path, environment: Environment
+) -> None:
     variables = os.environ | environment("http://127.0.0.1:9/api")
-    script = [sys.executable, "-c", COMMAND, str(folder)]
-    with subprocess.Popen(
-        script, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=variables, text=True
-    ) as command:
+
+    def start() -> tuple["subprocess.Popen[str]", str]:
+        """A command that uses a server, with the address."""
+        script = [sys.executable, "-c", COMMAND, str(folder)]
+        command = subprocess.Popen(
+            script, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=variables, text=True
+        )
         assert command.stdout is not None
-        assert command.stdout.readline() == "ready\n"
-        assert is_alive(folder)
-        command.kill()
+        return command, command.stdout.readline().strip()
+
+    command, first = start()
+    with command:
+        os.kill(server_of(folder), signal.SIGKILL)
+        wait_until(lambda: not is_alive(folder))
+        assert (folder / "server.json").exists()
+        later, second = start()
+        with later:
+            assert is_answering(f"{second}/health")
+            assert is_alive(folder)
+            for each in (command, later):
+                each.kill()
+    assert first != second
     wait_until(lambda: not is_alive(folder))
     assert not (folder / "server.json").exists()
 
 
-def test_a_command_starts_a_new_server_beside_the_traces_of_a_killed_one(
-    folder: Path, environment: Environment
-) -> None:
-    with shared_server(folder, environment) as (first, wait_until_ready):
-        wait_until_ready()
-        os.kill(server_of(folder), signal.SIGKILL)
-        wait_until(lambda: not is_alive(folder))
-        assert (folder / "server.json").exists()
-        with shared_server(folder, environment) as (second, wait_for_second):
-            wait_for_second()
-            assert is_answering(f"{second}/health")
-    assert first != second
-    assert not is_alive(folder)
-
-
 def test_a_server_that_ends_during_the_start_is_an_error_that_names_the_log(folder: Path) -> None:
-    nowhere = {"PREFECT_HOME": str(folder), "PREFECT_API_DATABASE_CONNECTION_URL": "nonsense://"}
+    refused = {"PREFECT_HOME": str(folder), "PREFECT_SERVER_API_PORT": "nonsense"}
     with (
         pytest.raises(ServerUnavailable, match=r"ended during the start: see .*server\.log"),
-        shared_server(folder, lambda url: nowhere) as (_, wait_until_ready),
+        shared_server(folder, lambda url: refused) as (_, wait_until_ready),
     ):
         wait_until_ready()
     assert (folder / "server.log").read_text()
-
-
-def test_the_server_of_a_command_asks_other_users_of_the_machine_for_the_password(
-    database: Database, tmp_path: Path
-) -> None:
-    from prefect.client.orchestration import get_client
-    from prefect.settings import PREFECT_API_URL
-
-    with prefect_server(database, tmp_path) as wait_until_ready:
-        wait_until_ready()
-        flows = f"{PREFECT_API_URL.value()}/flows/filter"
-        assert httpx.post(flows, json={}).status_code == 401
-        assert httpx.post(flows, json={}, auth=("clm", "wrong")).status_code == 401
-        with get_client(sync_client=True) as client:
-            assert client.read_flows() == []
