@@ -1,5 +1,6 @@
 """MLflow's tables: created by several processes at the same moment, and read without MLflow."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -16,16 +17,26 @@ from clm_core.domain.vocabulary import ModelStatus
 from clm_core.registry import mlflow_registry
 from clm_core.registry.mlflow_registry import JOB_TAG, STATUS_TAG, MLflowRegistry
 from clm_core.services import Services
+from deployments.fork_server import ENVIRONMENT
 
 CONNECT = """
-import sys
+import os, sys
 from pathlib import Path
-import mlflow
+import mlflow, mlflow.store.tracking.sqlalchemy_store
 from clm_core.registry.mlflow_registry import MLflowRegistry
-registry = MLflowRegistry(sys.argv[1], Path(sys.argv[2]))
-print("imported", flush=True)
-sys.stdin.readline()
-registry.connect()
+start, starter = os.pipe()
+# a fork has the modules: importing them in each process takes seconds
+processes = []
+for _ in range(4):
+    if (process := os.fork()) == 0:
+        os.close(starter)
+        registry = MLflowRegistry(sys.argv[1], Path(sys.argv[2]))
+        os.read(start, 1)  # until the parent closes the other end
+        registry.connect()
+        sys.exit()
+    processes.append(process)
+os.close(starter)
+print([os.waitpid(process, 0)[1] for process in processes])
 """
 
 
@@ -36,21 +47,15 @@ def test_processes_that_use_an_empty_store_at_the_same_moment_create_its_tables_
         connection.execute(SQL("CREATE DATABASE mlflow_at_once"))
     url = urlsplit(services.database.url("mlflow"))._replace(path="/mlflow_at_once").geturl()
     script = [sys.executable, "-c", CONNECT, url, str(tmp_path / "mlflow" / "artifacts")]
-    processes = [
-        subprocess.Popen(
-            script, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
-        for _ in range(4)
-    ]
-    for process in processes:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "imported\n"
-    for process in processes:
-        assert process.stdin is not None
-        process.stdin.write("\n")
-        process.stdin.flush()
-    endings = [process.communicate(timeout=PATIENT_SECONDS)[1] for process in processes]
-    assert [process.returncode for process in processes] == [0, 0, 0, 0], endings
+    done = subprocess.run(
+        script,
+        env=os.environ | ENVIRONMENT | {"MLFLOW_DISABLE_TELEMETRY": "true"},
+        capture_output=True,
+        text=True,
+        timeout=PATIENT_SECONDS,
+        check=True,
+    )
+    assert done.stdout == "[0, 0, 0, 0]\n", done.stderr
     with psycopg.connect(url.replace("+psycopg", "")) as connection:
         assert connection.execute("SELECT count(*) FROM experiments WHERE name = 'clm'").fetchone() == (1,)
 
