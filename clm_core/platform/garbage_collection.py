@@ -1,5 +1,6 @@
 """Garbage collection of processes that spend their start on imports."""
 
+import atexit
 import gc
 
 YOUNG_OBJECTS = 100_000
@@ -7,9 +8,11 @@ YOUNG_OBJECTS = 100_000
 
 
 def collect_garbage_rarely() -> None:
-    """Collect cyclic garbage rarely in this process: belongs before the slow imports.
+    """Collect cyclic garbage rarely in this process, and none at its end: belongs before the slow imports.
 
     Modules live until the end of a process. By default the collector examines their objects dozens of times
-    during the imports of MLflow and Prefect, which takes a seventh of the time of the imports.
+    during the imports of MLflow and Prefect, which takes a seventh of the time of the imports, and again at
+    the end of the process: a second where both are loaded.
     """
     gc.set_threshold(YOUNG_OBJECTS)
+    atexit.register(gc.freeze)

@@ -53,6 +53,7 @@ from clm_core.models.own import FeaturesInUse
 from clm_core.models.params import feature_names, own_origins
 from clm_core.models.pooled import PooledModel, fit_pool
 from clm_core.models.sizing import following_folds
+from clm_core.platform.garbage_collection import collect_garbage_rarely
 from clm_core.platform.private_files import keep_files_private
 from clm_core.retraining.code_version import code_digest
 from clm_core.retraining.fold_cache import FoldCache
@@ -464,5 +465,6 @@ def _end_when_orphaned() -> None:
 
 
 if __name__ == "__main__":
+    collect_garbage_rarely()
     keep_files_private()
     _main(Path(sys.argv[1]), FoldCache(Path(sys.argv[2]), int(sys.argv[3])) if sys.argv[2:] else None)
