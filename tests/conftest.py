@@ -53,6 +53,7 @@ GROUPS = {
     # one process starts a Prefect server, which is busy as long as it lives
     "prefect": (
         "flows",
+        "clm_core/cli/test_app.py",
         "clm_core/operations/test_delivery.py",
         "clm_core/operations/test_maintenance.py",
         "clm_core/lifecycle/test_approvals.py",
@@ -94,7 +95,6 @@ FIRST = (
     "clm_core/registry",
     "clm_core/retraining",
     "clm_core/api/test_description.py",
-    "clm_core/cli/test_app.py",
 )
 """Groups that take longest, which are begun first: at the end they would keep one processor waiting."""
 

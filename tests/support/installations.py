@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+from forked_commands import run_clm
 from patience import PATIENT_SECONDS
 
 from clm_core.platform import stack_state
@@ -29,15 +30,7 @@ class Installation:
 
     def clm(self, *arguments: str, folder: Path | None = None) -> subprocess.CompletedProcess[str]:
         """Result of a command typed in a folder, by default the current folder."""
-        return subprocess.run(
-            [CLM, *arguments],
-            env=self.environment,
-            cwd=folder,
-            capture_output=True,
-            text=True,
-            timeout=2 * PATIENT_SECONDS,
-            check=False,
-        )
+        return run_clm(arguments, self.environment, timeout=2 * PATIENT_SECONDS, folder=folder)
 
     @property
     def state(self) -> stack_state.StackState:

@@ -1,35 +1,37 @@
-"""Commands run as subprocesses."""
+"""Commands in processes of their own."""
 
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from forked_commands import run_clm
+from patience import PATIENT_SECONDS
 
-CLM = Path(sys.executable).with_name("clm")
+from clm_core.platform.database import open_database
 
 
 @pytest.fixture(scope="module")
-def environment(make_home: Callable[[str], Path]) -> dict[str, str]:
-    """Environment with a separate home, so that the commands start and stop their own servers."""
+def environment(make_home: Callable[[str], Path], prefect_url: str) -> Iterator[dict[str, str]]:
+    """Environment with a separate home, whose database runs, and with the Prefect server of the session."""
     own = {name: value for name, value in os.environ.items() if not name.startswith(("CLM_", "PREFECT_"))}
-    return own | {"CLM_HOME": str(make_home("commands"))}
+    home = make_home("commands")
+    with open_database(home):
+        yield own | {"CLM_HOME": str(home), "PREFECT_API_URL": prefect_url}
 
 
 def clm(environment: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [CLM, *arguments], env=environment, capture_output=True, text=True, timeout=600, check=False
-    )
+    return run_clm(arguments, environment, timeout=2 * PATIENT_SECONDS)
 
 
 @pytest.fixture(scope="module")
 def retrained(environment: dict[str, str]) -> list[dict[str, dict[str, str]]]:
     """Quick retrain through the command, as input of the other commands."""
     answer = clm(
-        environment,
+        environment | {"CLM_TRAINING__ISOLATED": "false"},
         *("retrain", "--model", "lightgbm", "--symbol", "BTC/USD", "--timeframe", "1h", "--days", "150"),
         *("--param", "rounds=10", "--json"),
     )
