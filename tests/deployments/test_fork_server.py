@@ -194,16 +194,3 @@ def test_the_server_ends_after_the_last_run_once_the_code_has_changed(
 
 def test_the_home_variable_is_that_of_the_settings() -> None:
     assert run_engine.HOME_VARIABLE == HOME_VARIABLE
-
-
-def test_the_preloaded_modules_start_no_thread() -> None:
-    count = "import os; print(len(os.listdir('/proc/self/task')))"
-    script = f"from deployments import fork_server; fork_server.preload(); {count}"
-    answer = subprocess.run(
-        [sys.executable, "-c", script],
-        env=os.environ | fork_server.ENVIRONMENT,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert answer.stdout.split() == ["1"]

@@ -26,8 +26,9 @@ from markets import add_markets
 from other_user import CLOSED, LOCKED, Attempt, as_other_user, as_this_user, paths_of
 from webhooks import signed
 
-from clm_core.platform import stack_state
+from clm_core.platform import run_engine, stack_state
 from clm_core.platform.database import open_database
+from deployments import fork_server
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -170,6 +171,13 @@ def requests_to_prefect(up: Installation) -> list[Attempt]:
         for method, path, body in requests
         for user in ("", f"{stack_state.PREFECT_USER}:wrong")
     ]
+
+
+@pytest.mark.skipif(not fork_server.is_supported(), reason="forks are used on Linux")
+def test_the_fork_server_has_a_single_thread_after_its_imports(up: Installation) -> None:
+    wait_until(lambda: run_engine.is_listening(up.home))
+    [server] = [part for part in up.state.parts if part.name == "fork-server"]
+    assert len(os.listdir(f"/proc/{server.pid}/task")) == 1
 
 
 def test_the_files_of_every_process_are_private(up: Installation) -> None:
