@@ -5,6 +5,7 @@ import hashlib
 import hmac
 import itertools
 import json
+import os
 import random
 import time
 from collections.abc import Callable, Iterator
@@ -36,7 +37,7 @@ from clm_core.services import Services
 Client = Callable[[Role | None], TestClient]
 NOW = datetime(2026, 3, 4, 12, 0, 0, tzinfo=UTC)
 BODY = b'{"type": "model.drift_detected", "data": {"model_id": "xgboost_btcusd_1h"}}'
-FUZZED = 2000
+FORGERIES = 2000 if "CHAOS_REPETITIONS" in os.environ else 300
 SPELT = (b"+%s", b" %s.0", b"0x%s", b"%s000", b"-%s", b"%se0", b"nan", b"", b"\xd9\xa3")
 
 
@@ -222,12 +223,12 @@ def _with_a_byte_changed(body: bytes, rng: random.Random) -> bytes:
     return body[:at] + bytes([body[at] ^ (1 << rng.randrange(8))]) + body[at + 1 :]
 
 
-def test_two_thousand_forgeries_are_all_refused_in_the_same_words(
+def test_forgeries_are_all_refused_in_the_same_words(
     receiver: TestClient, secrets_of: tuple[str, ...]
 ) -> None:
     forged = fuzz(signed(secrets_of[0], "fuzzed"), random.Random(4))
     answers = []
-    for _ in range(FUZZED):
+    for _ in range(FORGERIES):
         source, headers, body = next(forged)
         answers.append(receiver.post(f"/webhooks/{source}", content=body, headers=headers))
     assert {answer.status_code for answer in answers} == {401}
