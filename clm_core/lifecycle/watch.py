@@ -19,7 +19,7 @@ from clm_core.backtest.results import Backtest
 from clm_core.backtest.terms import MarketTerms
 from clm_core.decisions import health, staleness
 from clm_core.decisions.health import Alarm, DriftFindings, HealthFinding, Performance, alarm_of, judge
-from clm_core.decisions.protection import ProtectionAction
+from clm_core.decisions.protection import ProtectionAction, ProtectionTrigger
 from clm_core.decisions.repeated_recipe import RepeatedRecipe
 from clm_core.decisions.staleness import DueRetrain, Freshness
 from clm_core.domain.actors import WATCH
@@ -616,7 +616,12 @@ def _after_protection(measured: WatchedVersion) -> Iterator[DueRetrain]:
     """Retrain to request for a version that the protection took out of production."""
     protection = measured.protection
     acted = (ProtectionAction.ROLL_BACK, ProtectionAction.HALT)
-    if protection is not None and protection.action in acted and measured.finding != HealthFinding.DEGRADED:
+    if protection is None or protection.action not in acted:
+        return
+    if protection.trigger is ProtectionTrigger.EXPIRED:
+        # without an age, which the intake would compare with the limit for versions that serve
+        yield DueRetrain(measured.model_id, TriggerReason.PERIODIC, Observation())
+    elif measured.finding != HealthFinding.DEGRADED:
         observed = Observation(sharpe_ratio=measured.performance.sharpe_ratio, alarm=True)
         yield DueRetrain(measured.model_id, TriggerReason.PERFORMANCE_DEGRADED, observed)
 

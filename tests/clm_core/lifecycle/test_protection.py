@@ -15,6 +15,7 @@ from clm_core.domain.actors import PROTECTION, Actor
 from clm_core.domain.alerts import AlertKind
 from clm_core.domain.jobs import RetrainRequest
 from clm_core.domain.promotions import Promotion, PromotionKind
+from clm_core.domain.triggers import Reply
 from clm_core.domain.versions import ModelVersion
 from clm_core.domain.vocabulary import ModelStatus, ModelType, Role, TriggerReason
 from clm_core.domain.walk_forward import WalkForwardPlan
@@ -173,8 +174,10 @@ def test_a_hard_stop_rolls_back_to_the_version_before_and_halts_without_one(
     assert asked.request.recipe_from.startswith(f"defaults: {first.version} was taken back")
 
 
-def test_the_time_to_a_hard_stop_is_estimated_from_20_bars_on(life: Life) -> None:
-    life.serve(3)
+def test_the_time_to_a_hard_stop_is_estimated_from_20_bars_on_and_an_old_version_is_trained_anew(
+    life: Life,
+) -> None:
+    version = life.serve(3)
     years = []
     for bars in (19, 1):
         life.live(bars)
@@ -184,6 +187,20 @@ def test_the_time_to_a_hard_stop_is_estimated_from_20_bars_on(life: Life) -> Non
         years.append(protection.years_to_hard_stop)
     assert years[0] is None
     assert years[1] is not None
+
+    life.rules(max_serving_days=0.5)
+    watched = life.watch()
+    assert watched.protection is not None
+    assert (watched.protection.action, watched.protection.trigger) == (
+        ProtectionAction.HALT,
+        ProtectionTrigger.EXPIRED,
+    )
+    [asked] = watched.asked
+    assert (asked.request.training.trigger_reason, asked.reply) == (TriggerReason.PERIODIC, Reply.ACCEPTED)
+    # age alone takes no recipe back
+    assert asked.request.training.training_params["rounds"] == EAGER["rounds"]
+    origin = f"{version.version}: the newest version that served and was not taken back"
+    assert asked.request.recipe_from == origin
 
 
 def test_the_watch_records_the_equity_since_the_promotion(

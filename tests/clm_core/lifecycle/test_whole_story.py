@@ -158,6 +158,12 @@ class Story:
     def status(self, version: ModelVersion) -> ModelStatus:
         return self.services.ledger.version(MODEL, version.version).status
 
+    def require_newest_job(self, job_id: UUID | None, repeats: ModelVersion, features: Any) -> None:
+        """The newest job repeats the recipe of a version that a rollback put back."""
+        [job] = self.services.ledger.jobs(model_id=MODEL, limit=1)
+        assert (job.id, job.training_params["features"]) == (job_id, features)
+        assert str(job.recipe_from).startswith(f"{repeats.version}: in production again")
+
     def require_serving(self, version: ModelVersion, instead_of: ModelVersion) -> None:
         assert (self.status(version), self.status(instead_of)) == (
             ModelStatus.PRODUCTION,
@@ -278,7 +284,8 @@ def test_a_version_is_shadowed_promoted_and_rolled_back_without_a_person(
         Reply.ACCEPTED,
         TriggerReason.PERFORMANCE_DEGRADED,
     )
-    assert services.ledger.jobs(model_id=MODEL, limit=1)[0].id == asked.job_id
+    # the recipe on the volume was taken back
+    story.require_newest_job(asked.job_id, first, BY_LOCATION["features"])
     assert story.dispatch()
 
     story.live(2)
