@@ -17,6 +17,7 @@ from clm_core.cli.search_options import (
     Days,
     FixedParams,
     Holdout,
+    KindName,
     ParallelWorkers,
     Plugin,
     Seed,
@@ -27,7 +28,6 @@ from clm_core.cli.search_options import (
     validated,
 )
 from clm_core.cli.settings_in_force import settings_for_change
-from clm_core.domain.vocabulary import ModelType
 
 if TYPE_CHECKING:
     from clm_core.domain.evolution import EvolveRequest, EvolveResult
@@ -37,7 +37,7 @@ app = typer.Typer(rich_markup_mode=None)
 
 @app.command()
 def evolve(
-    model: Annotated[ModelType, MODEL],
+    model: Annotated[KindName, MODEL],
     symbol: Annotated[str, SYMBOL],
     plugin: Plugin = None,
     symbols: Symbols = None,

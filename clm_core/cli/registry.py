@@ -204,9 +204,9 @@ def _show_offers(offers: "list[Offer]") -> None:
     for offer in offers:
         table.add_row(
             str(offer.kind),
-            offer.kind.model_type.value,
-            offer.kind.plugin or "",
-            "built in" if offer.kind.plugin is None else f"{offer.distribution} {offer.release or ''}",
+            str(offer.kind) if offer.is_built_in else offer.kind.model_type.value,
+            "" if offer.is_built_in else offer.kind.plugin or "",
+            "built in" if offer.is_built_in else f"{offer.distribution} {offer.release or ''}",
             " ".join(filter(None, (offer.library, offer.library_version))) or "-",
             "-" if offer.seeds is None else str(offer.seeds),
             "ready" if offer.usable else escape(offer.command or offer.problem or ""),
@@ -216,7 +216,7 @@ def _show_offers(offers: "list[Offer]") -> None:
 
 def _show_sections(offers: "list[Offer]") -> None:
     """Parameters of the sections shared by all kinds, with the kinds of another default."""
-    by_kind = {str(offer.kind): _named_values(offer.sections) for offer in offers if offer.sections}
+    by_kind = {_section_owner(offer): _named_values(offer.sections) for offer in offers if offer.sections}
     names = list(dict.fromkeys(name for values in by_kind.values() for name in values))
     table = listing("parameter of every kind", "default", "default of other kinds")
     for name in names:
@@ -230,6 +230,11 @@ def _show_sections(offers: "list[Offer]") -> None:
         "docs/reference/models.md.",
         highlight=False,
     )
+
+
+def _section_owner(offer: "Offer") -> str:
+    """Name of the kind in the table of sections, one name for the rule strategies, which have one default."""
+    return "strategies" if offer.is_built_in and offer.kind.plugin else str(offer.kind)
 
 
 def _named_values(sections: "Mapping[str, Any]") -> dict[str, str]:

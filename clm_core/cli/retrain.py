@@ -12,7 +12,7 @@ from rich.table import Table
 from clm_core.cli import tune
 from clm_core.cli.output import AsJson, console, parsed_params, print_json, problem, user
 from clm_core.cli.running import flow_of
-from clm_core.cli.search_options import Days, span_of
+from clm_core.cli.search_options import Days, KindName, span_of
 from clm_core.cli.settings_in_force import settings_for_change
 from clm_core.cli.verdicts import colored_decision, colored_headline, marked_estimate, symbols_table
 from clm_core.domain.errors import NotRetrained
@@ -56,7 +56,7 @@ def demo() -> None:
 
 @app.command()
 def retrain(
-    model: Annotated[ModelType, typer.Option(help="Type of model to train.")],
+    model: Annotated[KindName, typer.Option(help="Kind of model to train.")],
     symbol: Annotated[
         str | None, typer.Option(help="Market, as in `clm data list`, or a pool under [pools].")
     ] = None,
@@ -87,15 +87,17 @@ def retrain(
     from clm_core.domain.jobs import RetrainRequest
 
     try:
-        request = RetrainRequest(
-            model_type=model,
-            plugin=plugin,
-            **_market(symbol, symbols, pool),
-            timeframe=timeframe,
-            **span_of(days),
-            training_params=tune.best_params(params_from, model, plugin) | parsed_params(param or []),
-            seed=seed,
-            requested_by=user(),
+        request = RetrainRequest.model_validate(
+            {
+                "model_type": model,
+                "plugin": plugin,
+                **_market(symbol, symbols, pool),
+                "timeframe": timeframe,
+                **span_of(days),
+                "training_params": tune.best_params(params_from, model, plugin) | parsed_params(param or []),
+                "seed": seed,
+                "requested_by": user(),
+            }
         )
     except ValidationError as error:
         raise typer.BadParameter(problem(error)) from None

@@ -1,20 +1,28 @@
-"""Options and arguments shared by `clm tune` and `clm evolve`."""
+"""Options and arguments shared by the commands that name a kind of model, mostly searches."""
 
+from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
 from clm_core.cli.output import problem
+from clm_core.domain.vocabulary import ModelType, RuleFamily
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
+
+    KindName = str
+else:
+    # an enumeration of two others is no type to mypy
+    KindName = StrEnum("KindName", [(each.name, each.value) for each in (*ModelType, *RuleFamily)])
+    """Model types, and the rule strategies by their names."""
 
 Request = TypeVar("Request", bound="BaseModel")
 
 EXIT_INTERRUPTED = 130
 """Exit code of a command stopped by Ctrl-C."""
 
-MODEL = typer.Option(help="Type of model to search parameters for.")
+MODEL = typer.Option(help="Kind of model to search parameters for.")
 SYMBOL = typer.Option(help="Market, as in `clm data list`.")
 
 

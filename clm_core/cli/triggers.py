@@ -11,9 +11,9 @@ from rich.table import Table
 
 from clm_core.cli.output import AsJson, plain, print_json, problem
 from clm_core.cli.renamed import keep_old_name
-from clm_core.cli.search_options import Days, span_of
+from clm_core.cli.search_options import Days, KindName, span_of
 from clm_core.cli.settings_in_force import settings_for_change, settings_for_look
-from clm_core.domain.vocabulary import ModelType, TriggerReason
+from clm_core.domain.vocabulary import TriggerReason
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -34,7 +34,7 @@ def trigger(
             exists=True,
         ),
     ] = None,
-    model: Annotated[ModelType | None, typer.Option(help="Type of model to retrain.")] = None,
+    model: Annotated[KindName | None, typer.Option(help="Kind of model to retrain.")] = None,
     plugin: Annotated[str | None, typer.Option(help="With --model other: name of the plug-in.")] = None,
     symbol: Annotated[str | None, typer.Option(help="Market, as in `clm data list`.")] = None,
     timeframe: Annotated[str, typer.Option(help="Length of a bar.")] = "1h",

@@ -18,6 +18,7 @@ from clm_core.cli.search_options import (
     Days,
     FixedParams,
     Holdout,
+    KindName,
     ParallelWorkers,
     Plugin,
     Seed,
@@ -28,7 +29,6 @@ from clm_core.cli.search_options import (
     validated,
 )
 from clm_core.cli.settings_in_force import settings_for_change, settings_for_look
-from clm_core.domain.vocabulary import ModelType
 
 if TYPE_CHECKING:
     from clm_core.domain.kinds import Kind
@@ -55,7 +55,7 @@ DEFINING_OPTIONS = (
 @app.command()
 def tune(
     context: typer.Context,
-    model: Annotated[ModelType | None, MODEL] = None,
+    model: Annotated[KindName | None, MODEL] = None,
     plugin: Plugin = None,
     symbols: Symbols = None,
     symbol: Annotated[str | None, SYMBOL] = None,
@@ -136,7 +136,7 @@ def _require_own_definition(context: typer.Context) -> None:
         raise typer.BadParameter(f"--resume continues a study as it began: leave out {options}")
 
 
-def best_params(source: str | None, model_type: ModelType, plugin: str | None) -> dict[str, Any]:
+def best_params(source: str | None, model: str, plugin: str | None) -> dict[str, Any]:
     """Best parameters of a study, or parameters of a candidate; empty if no source is named.
 
     Raises:
@@ -151,12 +151,12 @@ def best_params(source: str | None, model_type: ModelType, plugin: str | None) -
 
     with open_services(settings_for_look()) as services:
         kind, params = _params_of(services, source)
-    if kind != (requested := Kind(model_type, plugin)):
+    if kind != (requested := Kind.named(model, plugin)):
         raise InvalidTrainingParams(
             f"{source} belongs to {kind}, and its parameters do not apply to {requested}: name another study "
             "or candidate"
         )
-    return catalog.stored_params(model_type, params, plugin)
+    return catalog.stored_params(kind.model_type, params, kind.plugin)
 
 
 def _params_of(services: "Services", source: str) -> "tuple[Kind, dict[str, Any]]":

@@ -1,19 +1,27 @@
-"""Kinds of model: a built-in type, or a plug-in (type OTHER with the plug-in's name)."""
+"""Kinds of model: a built-in type, or a plug-in or rule strategy (type OTHER with its name)."""
 
 import hashlib
 import re
-from typing import TYPE_CHECKING, Annotated, NamedTuple, Self
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, Self
 
 from pydantic import AfterValidator, BaseModel, StringConstraints, model_validator
 
 from clm_core.domain.spellings import normalise_symbol, normalise_timeframe
-from clm_core.domain.vocabulary import ModelType
+from clm_core.domain.vocabulary import ModelType, RuleFamily
 
 
 class Kind(NamedTuple):
     model_type: ModelType
     plugin: str | None = None
-    """Name of the plug-in; None unless the type is OTHER."""
+    """Name of the plug-in or rule strategy; None unless the type is OTHER."""
+
+    @classmethod
+    def named(cls, name: str, plugin: str | None = None) -> Self:
+        """Kind by the value of a model type, or by the name of a rule strategy alone."""
+        if name in list(RuleFamily):
+            return cls(ModelType.OTHER, name)
+        return cls(ModelType(name), plugin)
 
     def __str__(self) -> str:
         """`xgboost`, `ridge`: the beginning of model ids."""
@@ -32,11 +40,24 @@ PluginName = Annotated[
 
 
 class OfKind(BaseModel):
-    """Base of models with a kind; subclasses declare the fields `model_type` and `plugin`."""
+    """Base of models with a kind; subclasses declare the fields `model_type` and `plugin`.
+
+    The name of a rule strategy is accepted as a model type: `momentum` for `other` and `momentum`.
+    """
 
     if TYPE_CHECKING:
         model_type: ModelType
         plugin: PluginName | None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_strategy(cls, fields: Any) -> Any:
+        if not isinstance(fields, Mapping) or fields.get("model_type") not in list(RuleFamily):
+            return fields
+        name, plugin = str(fields["model_type"]), fields.get("plugin")
+        if plugin not in (None, name):
+            raise ValueError(f"{name} is a rule strategy, not a plug-in: leave {plugin} out")
+        return {**fields, "model_type": ModelType.OTHER, "plugin": name}
 
     @model_validator(mode="after")
     def _names_its_plugin(self) -> Self:
@@ -44,7 +65,7 @@ class OfKind(BaseModel):
         is_other = self.model_type is ModelType.OTHER
         if is_other and self.plugin is None:
             raise ValueError(
-                "type OTHER needs the name of a plug-in: `clm models list-types` lists the plug-ins"
+                "type OTHER needs the name of a plug-in or rule strategy: `clm models list-types` lists both"
             )
         if self.plugin is not None and not is_other:
             raise ValueError(

@@ -13,7 +13,17 @@ class ModelType(StrEnum):
     ENSEMBLE = "ensemble"
     """Combined versions of other models."""
     OTHER = "other"
-    """A plug-in, identified by name."""
+    """A plug-in or a rule strategy, identified by name."""
+
+
+class RuleFamily(StrEnum):
+    """Built-in rule strategies: kinds of model of type OTHER, in the place of a plug-in's name."""
+
+    MOMENTUM = "momentum"
+    BREAKOUT = "breakout"
+    MEAN_REVERSION = "mean_reversion"
+    MA_CROSS = "ma_cross"
+    VOLATILITY_TREND = "volatility_trend"
 
 
 class ModelStatus(StrEnum):

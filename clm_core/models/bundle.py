@@ -24,6 +24,7 @@ from clm_core.market.bars import Bars
 from clm_core.market.panel import Panel
 from clm_core.models import activity, catalog, golden
 from clm_core.models.contract import Model, ModelCard, Recipe
+from clm_core.models.kind import DISTRIBUTION
 from clm_core.models.params import own_origins, series_names
 from clm_core.models.plugins import PluginModel
 from clm_core.models.pooled import PooledModel
@@ -32,7 +33,7 @@ from clm_core.models.sizing import SizedModel
 MANIFEST = "manifest.json"
 CARD = "model.json"
 SAFE_SUFFIXES = frozenset({".json", ".ubj", ".txt", ".safetensors"})
-LIBRARIES = ("continuous-learning-manager", "numpy", "TA-Lib")
+LIBRARIES = (DISTRIBUTION, "numpy", "TA-Lib")
 """Distributions every fit depends on, besides the library of the kind."""
 
 

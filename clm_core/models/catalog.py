@@ -20,11 +20,11 @@ from clm_core.domain.execution import FIXED_UNITS, NEW_VERSIONS, ExecutionRules
 from clm_core.domain.kinds import Kind
 from clm_core.domain.search_space import SearchSpace
 from clm_core.domain.sizing import NO_SIZING, Sizing, sizing_of
-from clm_core.domain.vocabulary import ModelType
+from clm_core.domain.vocabulary import ModelType, RuleFamily
 from clm_core.market import own_features
 from clm_core.models import plugins
 from clm_core.models.contract import Composite, Model, ModelCard, PluginOrigin, Pooling, Recipe
-from clm_core.models.kind import ModelKind
+from clm_core.models.kind import DISTRIBUTION, ModelKind
 from clm_core.models.params import EXECUTION, SIZING
 from clm_core.models.sizing import (
     SizedModel,
@@ -34,6 +34,7 @@ from clm_core.models.sizing import (
     unsized_recipe,
     with_costs,
 )
+from clm_core.models.strategies.rules import RuleModel, RuleRecipe
 
 WINGS = (
     "clm_core.models.trees",
@@ -42,6 +43,8 @@ WINGS = (
     "clm_core.models",
 )
 """Packages whose modules implement kinds of model."""
+STRATEGIES = "clm_core.models.strategies"
+"""Package with a module for each rule strategy."""
 
 
 def kinds() -> tuple[ModelType, ...]:
@@ -65,17 +68,25 @@ def is_installed(model_type: ModelType) -> bool:
     return kind is not None and find_spec(kind.library) is not None
 
 
+def strategy(family: RuleFamily) -> ModelKind:
+    """Declaration of a rule strategy."""
+    kind: ModelKind = import_module(f"{STRATEGIES}.{family.value}").KIND
+    return kind
+
+
 def find_kind(model_type: ModelType, plugin: str | None = None) -> ModelKind:
     """Kind of model that can be trained and loaded here.
 
     Args:
-        plugin: name of the plug-in, for the type OTHER.
+        plugin: name of the plug-in or rule strategy, for the type OTHER.
 
     Raises:
         MissingExtra: the library is not installed.
         ModelError: the model type has no implementation, or the plug-in cannot be used.
     """
     if plugin is not None:
+        if plugin in list(RuleFamily) and not plugins.origins(plugin):
+            return strategy(RuleFamily(plugin))
         return _plugin_kind(plugins.find(plugin))
     kind = declared(model_type)
     if kind is None:
@@ -183,11 +194,7 @@ def stored_params(
     Args:
         execution: rules of the installation, for parameters without a section.
     """
-    explicit = sections(None, execution.model_copy(update={"rebalance_band": None})) | dict(params)
-    for older in find_kind(model_type, plugin).older_params:
-        if older.marker not in params:
-            explicit = {**older.meaning, **explicit}
-    return explicit
+    return _explicit(find_kind(model_type, plugin), params, execution)
 
 
 def own_params(params: Mapping[str, Any]) -> dict[str, Any]:
@@ -219,10 +226,8 @@ def load(folder: Path, card: ModelCard) -> SizedModel:
         PluginMissing: the plug-in that fitted the model is not installed here; names the distribution.
     """
     own_features.require(card.own_features)
-    plugin = None if card.plugin is None else plugins.required(card.plugin)
-    kind = find_kind(card.model_type) if plugin is None else _plugin_kind(plugin)
-    params = stored_params(card.model_type, card.params, None if plugin is None else plugin.origin.name)
-    split = _Split.of(params)
+    kind = _kind_by(card.model_type, card.plugin)
+    split = _Split.of(_explicit(kind, card.params, FIXED_UNITS))
     sizing = split.sizing_section(None)
     unsized = {"params": dict(split.own), "bars_needed": _bars_by_signal(card, sizing)}
     inner = kind.load(folder, card.model_copy(update=unsized))
@@ -245,10 +250,11 @@ def search_space(model_type: ModelType, plugin: str | None = None) -> SearchSpac
 
 
 def origin(of: Model | Recipe) -> PluginOrigin | None:
-    """Plug-in that made the model or recipe; None for a built-in kind."""
+    """Plug-in or rule strategy that made the model or recipe; None for a kind with a type of its own."""
     inner = unsized_model(of) if isinstance(of, SizedModel) else of
     inner = unsized_recipe(inner) if isinstance(inner, SizedRecipe) else inner
-    return inner.origin if isinstance(inner, plugins.PluginModel | plugins.PluginRecipe) else None
+    named = plugins.PluginModel | plugins.PluginRecipe | RuleModel | RuleRecipe
+    return inner.origin if isinstance(inner, named) else None
 
 
 def seeds(recipe: Recipe) -> int:
@@ -270,8 +276,8 @@ def distributions(of: Model | Recipe) -> tuple[str, ...]:
 
 def plugin_code(of: Model | Recipe) -> dict[str, str]:
     """Digest of the source of each plug-in in use, by name: a version number does not show every change."""
-    names = [made_by.name for part in _parts(of) if (made_by := origin(part))]
-    return {name: plugins.code_digest(name) for name in names}
+    made_by = [each for part in _parts(of) if (each := origin(part)) and each.distribution != DISTRIBUTION]
+    return {each.name: plugins.code_digest(each.name) for each in made_by}
 
 
 def _modules() -> Mapping[ModelType, str]:
@@ -298,9 +304,25 @@ def _parts(of: Model | Recipe) -> tuple[Model | Recipe, ...]:
 
 
 def _kinds_of(of: Model | Recipe) -> list[ModelKind]:
-    return [
-        find_kind(part.model_type, made_by.name if (made_by := origin(part)) else None) for part in _parts(of)
-    ]
+    return [_kind_by(part.model_type, origin(part)) for part in _parts(of)]
+
+
+def _kind_by(model_type: ModelType, made_by: PluginOrigin | None) -> ModelKind:
+    """Kind of a model or recipe, from the distribution that made it."""
+    if made_by is None:
+        return find_kind(model_type)
+    if made_by.distribution == DISTRIBUTION:
+        return strategy(RuleFamily(made_by.name))
+    return _plugin_kind(plugins.required(made_by))
+
+
+def _explicit(kind: ModelKind, params: Mapping[str, Any], execution: ExecutionRules) -> dict[str, Any]:
+    """Stored parameters with the meaning of names that did not exist at the time."""
+    explicit = sections(None, execution.model_copy(update={"rebalance_band": None})) | dict(params)
+    for older in kind.older_params:
+        if older.marker not in params:
+            explicit = {**older.meaning, **explicit}
+    return explicit
 
 
 def _plugin_kind(installed: plugins.Installed) -> ModelKind:

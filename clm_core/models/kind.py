@@ -17,6 +17,8 @@ from clm_core.domain.sizing import Sizing
 from clm_core.domain.walk_forward import MAX_FOLDS
 from clm_core.models.contract import Model, ModelCard, Recipe
 
+DISTRIBUTION = "continuous-learning-manager"
+"""Distribution of the built-in kinds."""
 DEFAULT_SIZING = Sizing()
 EXPENSIVE_FOLDS = 7
 """`ModelKind.max_folds` of kinds whose fits take long: half years for three years out of sample."""

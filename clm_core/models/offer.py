@@ -9,8 +9,9 @@ from typing import Any
 from clm_core.domain.errors import MissingExtra, ModelError
 from clm_core.domain.execution import NEW_VERSIONS, ExecutionRules
 from clm_core.domain.kinds import Kind
-from clm_core.domain.vocabulary import ModelType
+from clm_core.domain.vocabulary import ModelType, RuleFamily
 from clm_core.models import catalog, plugins
+from clm_core.models.kind import DISTRIBUTION
 from clm_core.models.sizing import sections
 
 
@@ -38,34 +39,44 @@ class Offer:
     kind without implementation, or a plug-in that cannot be imported."""
 
     @property
+    def is_built_in(self) -> bool:
+        return self.distribution == DISTRIBUTION
+
+    @property
     def usable(self) -> bool:
         return self.problem is None
 
 
 def offers(execution: ExecutionRules = NEW_VERSIONS) -> list[Offer]:
-    """Built-in kinds in the order of the vocabulary, then plug-ins by name; imports every plug-in.
+    """Built-in kinds in the order of the vocabulary, rule strategies, then plug-ins by name; imports every
+    plug-in.
 
     Args:
         execution: rules of the installation for new versions.
     """
-    built_in = [_built_in(each, execution) for each in ModelType if each is not ModelType.OTHER]
+    types = [Kind(each) for each in ModelType if each is not ModelType.OTHER]
+    strategies = [Kind(ModelType.OTHER, family.value) for family in RuleFamily]
+    built_in = [_built_in(each, execution) for each in (*types, *strategies)]
     return built_in + [_from_plugin(name, execution) for name in dict.fromkeys(plugins.names())]
 
 
-def _built_in(model_type: ModelType, execution: ExecutionRules) -> Offer:
-    kind = catalog.declared(model_type)
+def _built_in(named: Kind, execution: ExecutionRules) -> Offer:
+    if named.plugin is None:
+        kind = catalog.declared(named.model_type)
+    else:
+        kind = catalog.strategy(RuleFamily(named.plugin))
     problem = None
     command = None
     try:
-        catalog.find_kind(model_type)
+        catalog.find_kind(*named)
     except MissingExtra as error:
         problem, command = str(error), error.command
     except ModelError as error:
         problem = str(error)
     return Offer(
-        kind=Kind(model_type),
-        distribution="continuous-learning-manager",
-        release=version("continuous-learning-manager"),
+        kind=named,
+        distribution=DISTRIBUTION,
+        release=version(DISTRIBUTION),
         library=kind.library if kind else None,
         library_version=_version(kind.library) if kind else None,
         seeds=kind.seeds if kind else None,

@@ -36,7 +36,7 @@ from clm_core.domain.errors import (
 )
 from clm_core.domain.kinds import PluginName
 from clm_core.domain.sizing import Sizing
-from clm_core.domain.vocabulary import ModelType
+from clm_core.domain.vocabulary import ModelType, RuleFamily
 from clm_core.market.bars import Bars, Floats
 from clm_core.market.features import memory_of, select_features
 from clm_core.models.contract import (
@@ -285,9 +285,21 @@ def find(name: str) -> Installed:
 
     Raises:
         PluginMissing: no installed distribution offers the plug-in.
-        PluginFailed: two distributions offer the plug-in, the name is not allowed, or the import fails.
+        PluginFailed: two distributions offer the plug-in, the name is not allowed or that of a rule strategy,
+            or the import fails.
     """
     offer = _offer(name)
+    if name in list(RuleFamily):
+        distribution = offer.origin.distribution
+        raise PluginFailed(
+            f"{distribution} offers a plug-in named {name}, and {name} is a built-in rule strategy: "
+            f"uninstall {distribution} to use the strategy, or ask the author to rename the plug-in. Stored "
+            f"versions of the plug-in load as long as {distribution} is installed"
+        )
+    return _imported(offer)
+
+
+def _imported(offer: "_Offer") -> Installed:
     origin = offer.origin
     try:
         loaded = offer.entry.load()
@@ -319,7 +331,8 @@ def required(origin: PluginOrigin) -> Installed:
     needed = f"the model is of {origin}: pip install '{origin.distribution}=={origin.version}'"
     if origin.name not in names():
         raise PluginMissing(f"{needed}. The plug-in is not installed here")
-    installed = find(origin.name)
+    # models of a plug-in from before the name was that of a strategy are still served
+    installed = _imported(_offer(origin.name))
     if installed.origin.distribution != origin.distribution:
         raise PluginMissing(f"{needed}. Here {origin.name} is {installed.origin}: uninstall the latter first")
     return installed

@@ -10,6 +10,7 @@ from clm_core.domain.evolution import EvolveResult
 from clm_core.domain.measures import NOT_MEASURED
 from clm_core.domain.searches import HeldOutSharpe
 from clm_core.domain.tuning import TuneResult
+from clm_core.domain.vocabulary import RuleFamily
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -73,8 +74,11 @@ def retrain_command(result: TuneResult | EvolveResult, params_from: str) -> str:
         params_from: name of a study, or id of a candidate.
     """
     plugin = f" --plugin {result.plugin}" if result.plugin else ""
+    model = f"{result.model_type.value}{plugin}"
+    if result.plugin in list(RuleFamily):
+        model = str(result.kind)
     return (
-        f"clm retrain --model {result.model_type.value}{plugin} --symbol {result.symbol} "
+        f"clm retrain --model {model} --symbol {result.symbol} "
         f"--timeframe {result.timeframe} --days {result.dataset_span_days} --params-from {params_from}"
     )
 

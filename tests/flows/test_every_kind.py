@@ -27,7 +27,10 @@ TREES = (ModelType.XGBOOST, ModelType.LIGHTGBM)
 """Kinds that `test_retrain` sends through the same flow."""
 PARAMS: dict[Kind, dict[str, Any]] = {
     Kind(each): CASES[each].quick for each in catalog.kinds() if each not in (*TREES, ModelType.ENSEMBLE)
-} | {Kind(ModelType.OTHER, "ridge"): {"horizon": 6, "threshold": 0.0}}
+} | {
+    Kind(ModelType.OTHER, "ridge"): {"horizon": 6, "threshold": 0.0},
+    Kind(ModelType.OTHER, "momentum"): {"threshold": 0.002},
+}
 SERVING_SCRIPT = """
 import json, sys
 import mlflow

@@ -9,13 +9,13 @@ from clm_core.cli.app import app
 from clm_core.domain.costs import Costs
 from clm_core.domain.execution import NEW_VERSIONS
 from clm_core.domain.sizing import Sizing
-from clm_core.domain.vocabulary import ModelType
+from clm_core.domain.vocabulary import ModelType, RuleFamily
 from clm_core.models import catalog
 
 
 def test_every_kind_is_listed_with_distribution_and_library() -> None:
     listed = {each["kind"]: each for each in json.loads(clm("models", "list-types", "--json"))}
-    assert {ModelType(name) for name in listed if name != "ridge"} == set(ModelType) - {ModelType.OTHER}
+    assert listed.keys() == {*ModelType, *RuleFamily, "ridge"} - {ModelType.OTHER}
     assert listed["ridge"] | {"library_version": None} == {
         "kind": "ridge",
         "model_type": "other",
@@ -32,6 +32,18 @@ def test_every_kind_is_listed_with_distribution_and_library() -> None:
         "execution": NEW_VERSIONS.model_dump(mode="json"),
     }
     assert listed["xgboost"]["distribution"] == "continuous-learning-manager"
+    assert (
+        listed["momentum"].items()
+        >= {
+            "model_type": "other",
+            "plugin": "momentum",
+            "distribution": "continuous-learning-manager",
+            "library": "numba",
+            "usable": True,
+        }.items()
+    )
+    lines = [line.split() for line in clm("models", "list-types").splitlines()]
+    assert [line[1:4] for line in lines if line[:1] == ["momentum"]] == [["momentum", "built", "in"]]
 
 
 def test_the_defaults_of_sizing_and_execution_are_listed_with_the_kinds_that_differ(
@@ -49,7 +61,8 @@ def test_the_defaults_of_sizing_and_execution_are_listed_with_the_kinds_that_dif
         usual, by_kind = shown[f"sizing.{name}"]
         assert usual not in by_kind.values()
         for kind, each in listed.items():
-            assert by_kind.get(kind, usual) == f"{each['sizing'][name]:g}"
+            owner = "strategies" if kind in list(RuleFamily) else kind
+            assert by_kind.get(owner, usual) == f"{each['sizing'][name]:g}"
     assert {each["execution"]["stop_loss"] for each in listed.values()} == {0.05}
 
 
@@ -78,6 +91,7 @@ def test_a_missing_library_is_listed_with_the_install_command(
         pytest.param(("--model", "other"), "type OTHER needs the name of a plug-in", id="nameless"),
         pytest.param(("--model", "nhits", "--plugin", "ridge"), "leave ridge out", id="not a plug-in"),
         pytest.param(("--model", "other", "--plugin", "xgboost"), "is a built-in type", id="a name of ours"),
+        pytest.param(("--model", "momentum", "--plugin", "ridge"), "leave ridge out", id="a rule strategy"),
     ],
 )
 @pytest.mark.parametrize("command", ["retrain", "trigger"])
