@@ -29,8 +29,8 @@ def marked_estimate(check: "Check") -> str:
 
 
 def verdict_tables(verdict: "Verdict") -> "list[Table]":
-    """Checks, folds, symbols of a pool and baselines, without the tables that the verdict has no rows for."""
-    tables = (check_table, folds_table, symbols_table, baseline_table)
+    """Checks, folds, symbols of a pool, baselines and rules; no table that the verdict has no rows for."""
+    tables = (check_table, folds_table, symbols_table, baseline_table, rule_table)
     return [table for table in (make(verdict) for make in tables) if table.row_count]
 
 
@@ -86,5 +86,18 @@ def baseline_table(verdict: "Verdict") -> "Table":
 
     table = Table(*BASELINE_COLUMNS, box=SIMPLE_HEAVY)
     for each in verdict.baselines:
+        table.add_row(*each.cells)
+    return table
+
+
+def rule_table(verdict: "Verdict") -> "Table":
+    """The rule strategies at their defaults on the same bars."""
+    from rich.box import SIMPLE_HEAVY
+    from rich.table import Table
+
+    from clm_core.domain.evaluations import RULE_COLUMNS, RULE_NOTE
+
+    table = Table(*RULE_COLUMNS, box=SIMPLE_HEAVY, caption=RULE_NOTE, caption_justify="left")
+    for each in verdict.rules:
         table.add_row(*each.cells)
     return table

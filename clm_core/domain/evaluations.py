@@ -419,6 +419,52 @@ BASELINE_LABELS = {
 }
 
 
+class RuleResult(BaseModel):
+    """A rule strategy at its defaults on the bars of a verdict, under the same terms; for information."""
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    """Family: "momentum"."""
+    params: dict[str, float | int | None]
+    """Parameters by name, the defaults of the release; None for a rule without the limit."""
+    total_return: float
+    """Net return over the period, as a fraction."""
+    sharpe_ratio: float
+    """Annualised."""
+    sharpe_interval: IntervalEstimate | None = None
+    """The ratio with the interval of 95 %; None for returns that never vary, and too few bars."""
+    max_drawdown: float
+    """Negative fraction."""
+    win_rate: float | None
+    """Share of the closed trades with a gain; None without trades."""
+    trades: int
+
+    @property
+    def cells(self) -> tuple[str, ...]:
+        """Texts for people, in the order of `RULE_COLUMNS`."""
+        own = sorted(self.params.keys() - _SHARED, key=lambda name: (name == "threshold", name))
+        return (
+            self.name,
+            ", ".join(f"{name}={self.params[name]:g}" for name in own),
+            ratio_cell(self.sharpe_ratio, self.sharpe_interval),
+            measures.percent(self.max_drawdown),
+            measures.NOT_MEASURED if self.win_rate is None else measures.percent(self.win_rate),
+            measures.signed_percent(self.total_return),
+            measures.count(self.trades),
+        )
+
+
+RULE_COLUMNS = ("rule", "parameters", "Sharpe ratio", "max drawdown", "win rate", "net return", "trades")
+"""Titles of the cells of a `RuleResult`."""
+_SHARED = {"stop_loss", "take_profit", "max_holding"}
+RULE_NOTE = (
+    "For information, no part of the verdict: the rule strategies at their defaults, which were fixed before "
+    "any result was looked at, on the same bars and under the same costs. In brackets the interval of 95 %."
+)
+"""Sentences below a table of rules."""
+
+
 FOLD_COLUMNS = ("fold", "rounds", "loss", "skill", "Sharpe ratio", "exposure", "trades", "remark")
 """Titles of the cells of a `FoldSummary`."""
 
@@ -506,6 +552,9 @@ class Verdict(BaseModel):
     baselines: tuple[BaselineComparison, ...] = ()
     """Comparisons with the three baselines, for information; empty for a verdict before baselines were
     compared."""
+    rules: tuple[RuleResult, ...] = ()
+    """Rule strategies at their defaults on the same bars, for information; empty for a verdict by an earlier
+    release."""
     record: RecordFacts | None = None
     """The judged record of the recipe; None for a verdict before records grew over retrains."""
     by_symbol: tuple[SymbolResult, ...] = ()

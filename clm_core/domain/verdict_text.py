@@ -6,6 +6,8 @@ from clm_core.domain.evaluations import (
     BASELINE_COLUMNS,
     CHECK_COLUMNS,
     FOLD_COLUMNS,
+    RULE_COLUMNS,
+    RULE_NOTE,
     SYMBOL_COLUMNS,
     Verdict,
 )
@@ -43,6 +45,13 @@ def baseline_table(verdict: Verdict) -> list[str]:
         return []
     rows = [each.cells for each in verdict.baselines]
     return [*table(BASELINE_COLUMNS, rows), "In brackets the interval of 95 %.", ""]
+
+
+def rule_table(verdict: Verdict) -> list[str]:
+    """Table of the rule strategies at their defaults; empty for a verdict without."""
+    if not verdict.rules:
+        return []
+    return [*table(RULE_COLUMNS, [each.cells for each in verdict.rules]), RULE_NOTE, ""]
 
 
 def fold_table(verdict: Verdict) -> list[str]:

@@ -8,12 +8,13 @@ from datetime import datetime, timedelta
 import numpy as np
 
 from clm_core.backtest.baselines import Baseline
+from clm_core.backtest.declared_rules import DeclaredRule
 from clm_core.backtest.results import Backtest
 from clm_core.decisions.cases import BaselineAlpha, Case, Comparison, RecipeRefresh, RecipeReplacement
 from clm_core.decisions.explanation import Proof
 from clm_core.decisions.gate_policy import GatePolicy
 from clm_core.decisions.timing_evidence import alpha_beyond_baselines, timing_of_positions
-from clm_core.domain.evaluations import BaselineComparison, Verdict
+from clm_core.domain.evaluations import BaselineComparison, RuleResult, Verdict
 from clm_core.domain.execution import ExecutionRules
 from clm_core.domain.jobs import Lease, TrainingJob
 from clm_core.domain.trials import Trial, TrialSource
@@ -193,6 +194,26 @@ def compare_with_champion(
 def compare_with_baselines(evaluation: BacktestEvaluation) -> tuple[BaselineComparison, ...]:
     """The version's returns against those of each baseline, on the out-of-sample bars."""
     return tuple(_compare(evaluation, baseline) for baseline in evaluation.baselines)
+
+
+def results_of_rules(evaluation: BacktestEvaluation) -> tuple[RuleResult, ...]:
+    """Results of the rule strategies at their defaults, for information."""
+    return tuple(_result_of(evaluation, rule) for rule in evaluation.rules)
+
+
+def _result_of(evaluation: BacktestEvaluation, rule: DeclaredRule) -> RuleResult:
+    metrics = rule.metrics
+    returns = [rule.result.returns]
+    return RuleResult(
+        name=rule.family.value,
+        params=rule.params.model_dump(mode="json"),
+        total_return=metrics.total_return,
+        sharpe_ratio=metrics.sharpe_ratio,
+        sharpe_interval=sharpe_estimate(metrics.sharpe_ratio, returns, evaluation.bars.periods_per_year),
+        max_drawdown=metrics.max_drawdown,
+        win_rate=metrics.win_rate if metrics.trades else None,
+        trades=metrics.trades,
+    )
 
 
 def _compare(evaluation: BacktestEvaluation, baseline: Baseline) -> BaselineComparison:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from clm_core.backtest.baselines import Sizer, run_baselines
+from clm_core.backtest.declared_rules import run_declared_rules
 from clm_core.backtest.metrics import summarise
 from clm_core.backtest.results import Backtest, Metrics
 from clm_core.backtest.terms import MarketTerms
@@ -90,7 +91,7 @@ def evaluation_of(
     size: Sizer,
     plan: WalkForwardPlan,
 ) -> BacktestEvaluation:
-    """Evaluation of the judged seed, beside the baselines.
+    """Evaluation of the judged seed, beside the baselines and the rule strategies at their defaults.
 
     Args:
         size: sizing of the baselines.
@@ -100,10 +101,13 @@ def evaluation_of(
     members = backtests.members[judged]
     if isinstance(bars, Panel):
         baselines = pools.pool_baselines(backtests.axis, bars, runs, terms, size)
+        rules = pools.pool_rules(backtests.axis, bars, runs, terms)
         market = MarketTerms(pools.dearest([each.terms for each in terms.values()]))
     else:
         market = terms[bars.symbol]
-        baselines = run_baselines(market, bars, runs.markets[0].rows(bars), size)
+        rows = runs.markets[0].rows(bars)
+        baselines = run_baselines(market, bars, rows, size)
+        rules = run_declared_rules(market, bars, rows)
     return BacktestEvaluation(
         bars=backtests.axis,
         positions=backtests.positions[judged],
@@ -112,6 +116,7 @@ def evaluation_of(
         result=backtests.results[judged],
         metrics=backtests.metrics[judged],
         baselines=baselines,
+        rules=rules,
         market=market,
         members=members,
         runs=runs,

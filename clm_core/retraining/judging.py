@@ -125,6 +125,7 @@ def verdict_on(
         ),
         "folds": by_fold,
         "baselines": case.compare_with_baselines(evaluation),
+        "rules": case.results_of_rules(evaluation),
         "record": evaluation.record,
         "by_symbol": pools.by_symbol(evaluation.members, evaluation.plan, len(seeds)),
     }

@@ -32,6 +32,7 @@ def summary_page(home: Path, version: ModelVersion, verdict: Verdict, report: Te
             *verdict_text.fold_table(verdict),
             *verdict_text.symbol_table(verdict),
             *verdict_text.baseline_table(verdict),
+            *verdict_text.rule_table(verdict),
             f"![equity curve](data:image/png;base64,{b64encode(report.equity_png).decode()})",
             "",
             *_links(home, version, report),

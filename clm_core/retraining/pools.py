@@ -11,6 +11,7 @@ import pandas as pd
 
 from clm_core.backtest import pools
 from clm_core.backtest.baselines import Baseline, Sizer, run_baselines
+from clm_core.backtest.declared_rules import DeclaredRule, run_declared_rules
 from clm_core.backtest.metrics import summarise
 from clm_core.backtest.results import Backtest
 from clm_core.backtest.terms import MarketTerms, buy_and_hold
@@ -267,19 +268,49 @@ def pool_baselines(
         runs: out-of-sample positions of each member, whose rows are traded.
         size: sizing of the version.
     """
-    cash = terms[panel.symbols[0]].terms.execution.initial_cash
-    rows = [run.rows(bars) for bars, run in zip(panel, runs.markets, strict=True)]
     by_member = [
-        run_baselines(terms[bars.symbol], bars, traded, size)
-        for bars, traded in zip(panel, rows, strict=True)
+        run_baselines(terms[bars.symbol], bars, run.rows(bars), size)
+        for bars, run in zip(panel, runs.markets, strict=True)
     ]
-    unseen = [bars[traded] for bars, traded in zip(panel, rows, strict=True)]
     baselines = []
     for same in zip(*by_member, strict=True):
-        results = [(bars, baseline.result) for bars, baseline in zip(unseen, same, strict=True)]
-        joined = pools.portfolio(axis, results, cash)
+        joined = _joined(axis, panel, runs, terms, [each.result for each in same])
         baselines.append(Baseline(same[0].name, joined, summarise(joined, axis.periods_per_year)))
     return tuple(baselines)
+
+
+def pool_rules(
+    axis: Bars, panel: Panel, runs: OutOfSampleRuns, terms: Mapping[str, MarketTerms]
+) -> tuple[DeclaredRule, ...]:
+    """Rule strategies of the pool: the equal-risk portfolio of each rule on the members.
+
+    Args:
+        axis: out-of-sample part of the common axis.
+        runs: out-of-sample positions of each member, whose rows are traded.
+    """
+    by_member = [
+        run_declared_rules(terms[bars.symbol], bars, run.rows(bars))
+        for bars, run in zip(panel, runs.markets, strict=True)
+    ]
+    rules = []
+    for same in zip(*by_member, strict=True):
+        joined = _joined(axis, panel, runs, terms, [each.result for each in same])
+        metrics = summarise(joined, axis.periods_per_year)
+        rules.append(replace(same[0], result=joined, metrics=metrics))
+    return tuple(rules)
+
+
+def _joined(
+    axis: Bars,
+    panel: Panel,
+    runs: OutOfSampleRuns,
+    terms: Mapping[str, MarketTerms],
+    results: Sequence[Backtest],
+) -> Backtest:
+    """Equal-risk portfolio of backtests of the members, in the order of the panel."""
+    cash = terms[panel.symbols[0]].terms.execution.initial_cash
+    unseen = [bars[run.rows(bars)] for bars, run in zip(panel, runs.markets, strict=True)]
+    return pools.portfolio(axis, list(zip(unseen, results, strict=True)), cash)
 
 
 def record_looks(

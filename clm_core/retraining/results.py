@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from clm_core.backtest.baselines import Baseline
+from clm_core.backtest.declared_rules import DeclaredRule
 from clm_core.backtest.results import Backtest, Metrics
 from clm_core.backtest.terms import MarketTerms
 from clm_core.domain.evaluations import FoldSummary, RecordFacts, Verdict
@@ -61,6 +62,8 @@ class BacktestEvaluation:
     """Metrics with the judged seed."""
     baselines: tuple[Baseline, ...]
     """Backtests of the baselines on the same bars; the first is buy and hold."""
+    rules: tuple[DeclaredRule, ...]
+    """Backtests of the rule strategies at their defaults on the same bars, for information."""
     market: MarketTerms
     """Terms of trading of every backtest of the evaluation; of a pool, the highest of each cost, under which
     the pool was trained, while each member trades under its own."""

@@ -86,6 +86,10 @@ class Rule:
     """Function from parameters to the number of bars before the current bar in a score."""
 
     @property
+    def defaults(self) -> RuleParams:
+        return self.params.parse({})
+
+    @property
     def origin(self) -> PluginOrigin:
         return PluginOrigin(name=self.family.value, distribution=DISTRIBUTION, version=version(DISTRIBUTION))
 

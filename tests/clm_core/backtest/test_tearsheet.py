@@ -38,13 +38,16 @@ from clm_core.backtest.tearsheet import (
 )
 from clm_core.backtest.terms import MarketTerms
 from clm_core.backtest.walk_forward import FoldResult
+from clm_core.domain import verdict_text
 from clm_core.domain.costs import Costs
 from clm_core.domain.evaluations import (
     BASELINE_LABELS,
+    RULE_NOTE,
     BaselineComparison,
     Check,
     Decision,
     IntervalEstimate,
+    RuleResult,
     Verdict,
 )
 from clm_core.domain.execution import Execution
@@ -297,6 +300,35 @@ def test_the_return_against_a_baseline_is_shown_with_its_interval(page: Page) ->
     assert (
         "hold at the same volatility -3.4% (-10.0% to 3.2%) 2.1% (-5.0% to 9.2%) 0.37 (0.30 to 0.44)" in words
     )
+
+
+def test_rules_at_their_defaults_are_shown_for_information(sheet: TearSheet) -> None:
+    rule = RuleResult(
+        name="momentum",
+        params={
+            "threshold": 0.02,
+            "stop_loss": 0.03,
+            "take_profit": None,
+            "max_holding": 240,
+            "look_back": 20,
+        },
+        total_return=0.191,
+        sharpe_ratio=1.73,
+        sharpe_interval=IntervalEstimate(value=1.73, low=0.06, high=3.29),
+        max_drawdown=-0.056,
+        win_rate=0.345,
+        trades=293,
+    )
+    idle = rule.model_copy(update={"sharpe_ratio": 0.0, "sharpe_interval": None, "win_rate": None})
+    assert "Rule strategies" not in render(sheet)
+    verdict = sheet.verdict.model_copy(update={"rules": (rule, idle)})
+    words = " ".join(Page(render(replace(sheet, verdict=verdict))).text.split())
+    assert "momentum look_back=20, threshold=0.02 1.73 (0.06 to 3.29) -5.6% 34.5% +19.1% 293" in words
+    assert "0.00 -5.6% not measured +19.1% 293" in words
+    assert RULE_NOTE in words
+    assert f"| {' | '.join(rule.cells)} |" in verdict_text.rule_table(verdict)
+    assert verdict_text.rule_table(sheet.verdict) == []
+    assert Verdict.model_validate(verdict.model_dump()).rules == (rule, idle)
 
 
 def test_a_verdict_from_before_baselines_has_no_comparison(sheet: TearSheet) -> None:

@@ -38,7 +38,7 @@ from clm_core.domain.pools import PoolSettings
 from clm_core.domain.terms import CostSettings, MarketSettings
 from clm_core.domain.tuning import TuneRequest
 from clm_core.domain.versions import ModelVersion
-from clm_core.domain.vocabulary import ModelType, Role
+from clm_core.domain.vocabulary import ModelType, Role, RuleFamily
 from clm_core.domain.walk_forward import WalkForwardPlan
 from clm_core.ledger.alerts import AlertStore
 from clm_core.lifecycle import pool_members, shadow, watch
@@ -166,11 +166,17 @@ def test_a_pool_is_judged_as_a_portfolio_and_by_symbol_under_the_terms_of_each_m
     assert sum(each.contribution for each in done.verdict.by_symbol) == pytest.approx(returns.sum())
     assert sum(each.trades for each in done.verdict.by_symbol) == done.evaluation.metrics.trades
     assert [each.name for each in done.verdict.baselines] == ["buy_and_hold", "hold_at_volatility", "trend"]
+    rules = {each.name: each for each in done.verdict.rules}
+    assert rules.keys() == set(RuleFamily)
+    for rule in done.evaluation.rules:
+        assert len(rule.result.returns) == len(done.evaluation.bars)
+        assert rules[rule.family].trades == rule.metrics.trades
     explained = explanation.page("TRIO", done.verdict, stored[0], None, timedelta(hours=1))
     table = "\n".join(verdict_text.symbol_table(done.verdict))
     for symbol in SYMBOLS:
         assert f"<td>{symbol}</td>" in done.report
         assert f"<td>{symbol}</td>" in explained
+        assert "Rule strategies, for information" in explained
         assert f"| {symbol} |" in table
     assert "<th>Symbol</th><th>Entry (UTC)</th>" in done.report
     encoded = done.report.partition("data:text/csv;base64,")[2].partition('"')[0]

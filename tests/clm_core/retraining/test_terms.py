@@ -16,7 +16,7 @@ from clm_core.domain.execution import (
 )
 from clm_core.domain.jobs import RetrainRequest
 from clm_core.domain.terms import GeneralCostSettings, MarketSettings
-from clm_core.domain.vocabulary import ModelType
+from clm_core.domain.vocabulary import ModelType, RuleFamily
 from clm_core.market.carry_store import CarryStore, PaymentKind
 from clm_core.models import catalog
 from clm_core.retraining import jobs, steps
@@ -61,6 +61,9 @@ def test_an_evaluation_records_the_terms_of_its_market_everywhere(own: Services)
     assert evaluation.baselines[0].result.holding_costs > 0
     assert [each.name for each in verdict.baselines] == ["buy_and_hold", "hold_at_volatility", "trend"]
     assert all(each.sharpe_interval is not None for each in verdict.baselines)
+    assert [each.name for each in verdict.rules] == list(RuleFamily)
+    assert all((each.win_rate is None) == (each.trades == 0) for each in verdict.rules)
+    assert "Rule strategies, for information" in files.html.read_text()
     recorded, stored_verdict = own.ledger.evaluation(version.model_id, version.version)
     terms = recorded.terms
     assert terms is not None
