@@ -36,6 +36,9 @@ from clm_core.testing.tick_walks import mirror_image, tick_walk
 
 SEED = 7
 FIT_AND_SAVE = """
+from clm_core.platform.garbage_collection import collect_garbage_rarely
+
+collect_garbage_rarely()
 import json, sys
 from pathlib import Path
 import numpy as np
