@@ -108,6 +108,9 @@ def pytest_configure(config: pytest.Config) -> None:
     )
 
     _trust_one_certificate(_shared_folder())
+    if not hasattr(config, "workerinput"):
+        paths = [str(Path(__file__).parent / "support" / "child_processes"), os.environ.get("PYTHONPATH")]
+        os.environ["PYTHONPATH"] = os.pathsep.join(path for path in paths if path)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -21,10 +21,12 @@ print(gc.get_threshold() == before)
 
 
 def test_a_command_collects_garbage_rarely_and_none_at_its_end() -> None:
-    shown = subprocess.run([sys.executable, "-c", AT_EXIT], capture_output=True, text=True, check=True)
+    shown = subprocess.run([sys.executable, "-I", "-c", AT_EXIT], capture_output=True, text=True, check=True)
     assert shown.stdout.splitlines()[-1] == f"{YOUNG_OBJECTS} True"
 
 
 def test_an_import_of_the_library_leaves_the_collector_of_a_trader_alone() -> None:
-    shown = subprocess.run([sys.executable, "-c", AFTER_IMPORT], capture_output=True, text=True, check=True)
+    shown = subprocess.run(
+        [sys.executable, "-I", "-c", AFTER_IMPORT], capture_output=True, text=True, check=True
+    )
     assert shown.stdout == "True\n"
