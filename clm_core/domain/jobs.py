@@ -27,7 +27,8 @@ class RetrainRequest(OfModel):
     plugin: PluginName | None = Field(
         default=None,
         title="Plug-in",
-        description="Name of the plug-in for the type other, as in clm models list-types. Otherwise empty.",
+        description="Name of the plug-in or rule strategy for the type other, as in clm models list-types: "
+        "momentum. Otherwise empty.",
     )
     symbol: str = Field(
         description="Symbol of the market, as in clm data list: BTCUSD. For a pool, the pool's name: CRYPTO3."

@@ -38,7 +38,7 @@ class PoolSettings(BaseModel):
     @classmethod
     def _named_otherwise(cls, types: tuple[ModelType, ...]) -> tuple[ModelType, ...]:
         if ModelType.OTHER in types:
-            raise ValueError("type `other` stands for a plug-in: list the plug-in's name in plugins")
+            raise ValueError("type `other` stands for a plug-in: list the name in plugins")
         if ModelType.ENSEMBLE in types:
             raise ValueError("an ensemble cannot be scheduled: each request names the ensemble's members")
         return types

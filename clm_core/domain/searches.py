@@ -35,7 +35,8 @@ class SearchRequest(OfModel):
     plugin: PluginName | None = Field(
         default=None,
         title="Plug-in",
-        description="Name of the plug-in of model type other, as in clm models list-types. Otherwise empty.",
+        description="Name of the plug-in or rule strategy of model type other, as in clm models list-types: "
+        "momentum. Otherwise empty.",
     )
     symbol: str = Field(description="Market, as in clm data list: BTCUSD.")
     timeframe: TimeframeName = Field(

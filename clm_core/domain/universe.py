@@ -19,7 +19,7 @@ class Market(BaseModel):
     model_types: tuple[ModelType, ...] | None = None
     """None: every scheduled kind that this installation can train."""
     plugins: tuple[PluginName, ...] = ()
-    """Names of plug-ins to retrain as well, as often as the trees."""
+    """Names of plug-ins and rule strategies to retrain as well, as often as the trees."""
     exchange: str | None = Field(default=None, pattern=r"^[a-z0-9]+$")
     """Name in ccxt of the exchange from which closed bars are fetched. None: bars are added by hand."""
     exchange_url: str | None = None
@@ -34,7 +34,7 @@ class Market(BaseModel):
     @classmethod
     def _on_schedule(cls, types: tuple[ModelType, ...] | None) -> tuple[ModelType, ...] | None:
         if types is not None and ModelType.OTHER in types:
-            raise ValueError("type `other` stands for a plug-in: list the plug-in's name in plugins")
+            raise ValueError("type `other` stands for a plug-in or rule strategy: list the name in plugins")
         if types is not None and ModelType.ENSEMBLE in types:
             raise ValueError("an ensemble cannot be scheduled: each request names the ensemble's members")
         return types

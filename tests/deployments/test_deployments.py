@@ -443,8 +443,10 @@ def test_bars_are_fetched_shortly_after_the_shortest_of_them_has_closed(tmp_path
     assert (fetch.every, fetch.anchor - FIRST_ANCHOR) == (timedelta(minutes=15), timedelta(seconds=20))
 
 
-def test_a_plug_in_of_the_universe_is_retrained_on_schedule(tmp_path: Path) -> None:
-    universe = (Market(symbol="BTCUSD", model_types=(), plugins=("ridge",)),)
-    [ridge, *_] = target_deployments(Settings(home=tmp_path, universe=universe))
-    assert (ridge.name, ridge.every) == ("ridge_btcusd_1h", timedelta(hours=168))
-    assert ridge.scheduled_parameters["request"]["plugin"] == "ridge"
+def test_plug_ins_and_rule_strategies_of_the_universe_are_retrained_on_schedule(tmp_path: Path) -> None:
+    universe = (Market(symbol="BTCUSD", model_types=(), plugins=("ridge", "momentum")),)
+    for name, each in zip(
+        ("ridge", "momentum"), target_deployments(Settings(home=tmp_path, universe=universe)), strict=False
+    ):
+        assert (each.name, each.every) == (f"{name}_btcusd_1h", timedelta(hours=168))
+        assert each.scheduled_parameters["request"]["plugin"] == name

@@ -67,6 +67,18 @@ def test_the_training_of_the_interface_s_description_works_as_it_stands(
     assert (entry.actor, entry.role) == ("operator", "operator")
 
 
+def test_a_rule_strategy_is_requested_by_name(btcusdt: None, client: Client) -> None:
+    body = {"model_type": "momentum", "symbol": "BTCUSDT", "training_params": {"look_back": 50}}
+    answer = client(Role.OPERATOR).post("/clm/train", json=body)
+    assert (answer.status_code, answer.json()["reply"]) == (202, "accepted")
+    job = client(Role.VIEWER).get(f"/clm/jobs/{answer.json()['job_id']}").json()
+    assert (job["model_type"], job["plugin"]) == ("other", "momentum")
+    assert job["training_params"].keys() == {"look_back", "sizing", "execution"}
+    refused = client(Role.OPERATOR).post("/clm/train", json=body | {"training_params": {"stop_loss": 7}})
+    assert refused.status_code == 422
+    assert "stop_loss" in refused.text
+
+
 @pytest.mark.parametrize(
     ("reason", "observed", "status"),
     [

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pytest
+from kind_cases import member
 
 from clm_core.domain.costs import Costs
 from clm_core.domain.errors import InvalidTrainingParams, NotEnoughBars, PluginFailed, PluginMissing
@@ -360,6 +361,23 @@ def test_stop_target_and_threshold_are_on_the_card_of_the_bundle(tmp_path: Path)
     assert card.plugin.name == "momentum"
     assert card.plugin.distribution == "continuous-learning-manager"
     assert card.libraries.keys() >= {"numba"}
+
+
+def test_rules_are_members_of_an_ensemble(tmp_path: Path) -> None:
+    members = [
+        member(ModelType.OTHER, **CASES[family])
+        | {"model_id": f"{family}_walk_1h", "asked": f"{family}_walk_1h@production", "plugin": family}
+        for family in ("momentum", "breakout")
+    ]
+    recipe = recipe_of("ensemble", {"members": members, "weights": "2,1"})
+    bars = walk(4, 2_500, outage=None)
+    model = recipe.fit(bars, seed=0)
+    save_bundle(model, recipe, tmp_path / "ensemble", bars)
+    loaded = load_bundle(tmp_path / "ensemble")
+    assert model.positions(bars).any()
+    assert np.array_equal(loaded.positions(bars), model.positions(bars))
+    made_by = [catalog.origin(part) for part in loaded.parts]
+    assert [each and each.name for each in made_by] == ["momentum", "breakout"]
 
 
 @pytest.fixture
