@@ -1,257 +1,27 @@
 """Random sequences of promotions, manual changes and crashes, compared with a model of one page."""
 
-import itertools
 import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
-from typing import Any
+from functools import partial
 
 import hypothesis
-import hypothesis.strategies as st
-import promoting
 import pytest
-from hypothesis.stateful import (
-    RuleBasedStateMachine,
-    invariant,
-    precondition,
-    rule,
-    run_state_machine_as_test,
+from promotion_machine import (
+    STEPS,
+    CopiedModels,
+    PromotionMachine,
+    crash_at,
+    made_models,
+    play,
+    without_waits_for_the_disk,
 )
-from sqlalchemy import Engine, create_engine, text
+from sqlalchemy import Engine, create_engine
 
-from clm_core.domain.actors import Actor
-from clm_core.domain.errors import CLMError
-from clm_core.domain.faults import Fault
-from clm_core.domain.promotions import UNSET, Promotion, rollback_target
+from clm_core.domain.promotions import Promotion
 from clm_core.domain.versions import ModelVersion
-from clm_core.domain.vocabulary import Role
-from clm_core.registry.promotion import Promotions
 from clm_core.services import Services
 
 SEQUENCES = 1000 if "CHAOS_REPETITIONS" in os.environ else 4
-STEPS = 50
-START = datetime(2026, 3, 4, 12, tzinfo=UTC)
-ADMIN = Actor(name="ada", role=Role.ADMIN)
-PROMOTABLE = {"candidate"}
-SERVED = {"retired"}
-FAULTS = list(Fault)[: list(Fault).index(Fault.BEFORE_REPLY)]
-
-crashes = st.none() | st.none() | st.sampled_from(FAULTS)
-numbers = st.integers(0, 4)
-"""Numbers of versions; the last version failed its gate."""
-forces = st.sampled_from([True, True, False])
-expectations = st.sampled_from(["unset", "unset", "the champion", "another"])
-
-
-NUMBERS = itertools.count()
-
-
-class Crash(BaseException):
-    """Stands for SIGKILL: no code handles the exception."""
-
-
-class Refusal(Exception):
-    """Refusal by the model; the message is the name of the error that the real promotion raises."""
-
-
-@dataclass
-class Expected:
-    """Expected state of one trading model; versions are numbers."""
-
-    status: list[str]
-    alias: int | None = None
-    committed: list[tuple[str, int | None]] = field(default_factory=list)
-    """Kind of each change, and the production version since."""
-    line: list[int] = field(default_factory=list)
-    """Versions that rollbacks go back through, the champion last unless the champion was lost."""
-    audited: list[str] = field(default_factory=list)
-    intent: tuple[str, int | None, datetime | None] | None = None
-    """Kind, version and expiry if forced; the expiry counts from the request, not from the reconciliation."""
-    alias_moved: bool = False
-    expires: datetime | None = None
-    gone: set[int] = field(default_factory=set)
-    now: datetime = START
-    armed: Fault | None = None
-
-    @property
-    def champion(self) -> int | None:
-        return self.committed[-1][1] if self.committed else None
-
-    @property
-    def target(self) -> int | None:
-        before = self.line[:-1] if self.champion is not None else self.line
-        return before[-1] if before else None
-
-    def promote(self, version: int, expected: str, force: bool) -> None:
-        self.settle()
-        self.compare(expected)
-        self.carry_out("promotion", version, self.overruled(version, PROMOTABLE, force))
-
-    def rollback(self, version: int | None, expected: str, force: bool) -> None:
-        self.settle()
-        self.compare(expected)
-        to = self.target if version is None else version
-        if to is None or to not in [served for _, served in self.committed]:
-            raise Refusal("NotFound")
-        self.carry_out("rollback", to, self.overruled(to, SERVED, force))
-
-    def halt(self, expected: str) -> None:
-        self.settle()
-        self.compare(expected)
-        if self.champion is None:
-            raise Refusal("NotFound")
-        self.carry_out("halt", None, None)
-
-    @property
-    def overdue(self) -> bool:
-        return self.expires is not None and self.expires <= self.now
-
-    def end_expired(self) -> None:
-        self.settle()
-        if self.overdue:
-            self.rollback(None, "unset", False)
-
-    def confirm(self, days: int) -> None:
-        self.settle()
-        if self.expires is None:
-            raise Refusal("NotFound")
-        self.expires = self.now + timedelta(days=days)
-        self.audited.append("forced_confirmed")
-
-    def retire(self, version: int) -> None:
-        self.settle()
-        if self.status[version] in {"production", "failed"}:
-            raise Refusal("IllegalTransition")
-        if self.status[version] == "candidate":
-            self.status[version] = "retired"
-            self.audited.append("version_retired")
-
-    def settle(self, adopt: bool = False) -> None:
-        if self.intent is not None and self.alias == self.intent[1]:
-            self.finish(*self.intent)
-        elif self.intent is not None:
-            self.intent = None
-            self.audited.append("promotion_aborted")
-        if self.alias == self.champion:
-            self.restored()
-            return
-        if not self.alias_moved:
-            self.alias_moved = True
-            self.audited.append("alias_moved")
-            self.crash_at(Fault.AFTER_ALIAS_MOVED)
-        if adopt:
-            self.adopt()
-        elif self.champion in self.gone:
-            self.alias = None
-            self.commit("loss", None, None)
-        else:
-            self.alias = self.champion
-            self.crash_at(Fault.AFTER_RESTORE)
-            self.restored()
-
-    def adopt(self) -> None:
-        if self.alias is None:
-            raise Refusal("PromotionRefused")
-        until = self.overruled(self.alias, PROMOTABLE | SERVED, force=True)
-        self.crash_at(Fault.AFTER_PREVIOUS)
-        self.crash_at(Fault.AFTER_TAGS)
-        self.commit("adoption", self.alias, until)
-
-    def restored(self) -> None:
-        if self.alias_moved:
-            self.alias_moved = False
-            self.audited.append("alias_move_restored")
-
-    def compare(self, expected: str) -> None:
-        if expected == "another":
-            raise Refusal("ConflictError")
-
-    def overruled(self, version: int, allowed: set[str], force: bool) -> datetime | None:
-        """Expiry of the forced promotion if a rule is overruled."""
-        if version == self.champion:
-            raise Refusal("PromotionRefused")
-        refused = self.status[version] not in allowed or version == 4
-        if refused and not force:
-            raise Refusal("PromotionRefused")
-        if version in self.gone:
-            raise Refusal("RegistryUnavailable")
-        return self.now + timedelta(days=7) if refused else None
-
-    def carry_out(self, kind: str, to: int | None, until: datetime | None) -> None:
-        self.intent = (kind, to, until)
-        self.crash_at(Fault.AFTER_INTENT)
-        self.alias = to
-        self.crash_at(Fault.AFTER_ALIAS)
-        self.finish(kind, to, until)
-
-    def finish(self, kind: str, to: int | None, until: datetime | None) -> None:
-        for point in (Fault.AFTER_PREVIOUS, Fault.AFTER_TAGS, Fault.IN_COMMIT):
-            self.crash_at(point)
-        self.commit(kind, to, until)
-        self.crash_at(Fault.AFTER_COMMIT)
-
-    def commit(self, kind: str, to: int | None, until: datetime | None) -> None:
-        self.intent, self.alias_moved = None, False
-        self.status = ["retired" if status == "production" else status for status in self.status]
-        self.committed.append((kind, to))
-        words = {
-            "loss": "production_lost",
-            "halt": "production_halted",
-            "adoption": "alias_move_adopted",
-            "rollback": "rollback_committed",
-        }
-        promoted = "forced_promotion" if until else "promotion_committed"
-        self.audited.append(words.get(kind, promoted))
-        self.expires = until
-        if to is None:
-            self.line.pop()
-            return
-        self.status[to] = "production"
-        if kind == "rollback" and to in self.line:
-            del self.line[len(self.line) - self.line[::-1].index(to) :]
-        else:
-            self.line.append(to)
-
-    def crash_at(self, point: Fault) -> None:
-        if point is self.armed:
-            raise Crash
-
-
-@dataclass(frozen=True)
-class World:
-    """Source of models: copies of a model with five versions that were never in production."""
-
-    services: Services
-    ledger: Engine
-    mlflow: Engine
-    versions: tuple[ModelVersion, ...]
-    audited: Callable[[str], list[str]]
-
-    def aliased(self, model_id: str) -> int | None:
-        """Read from the database, since MLflow's client takes longer than all other steps together."""
-        query = "SELECT version FROM registered_model_aliases WHERE name = :id AND alias = 'production'"
-        with self.mlflow.begin() as connection:
-            return connection.scalar(text(query), {"id": model_id})
-
-    def copy(self, model_id: str) -> list[ModelVersion]:
-        original = self.versions[0].model_id
-        for engine, table, column in (
-            (self.ledger, "model_versions", "model_id"),
-            (self.mlflow, "registered_models", "name"),
-            (self.mlflow, "model_versions", "name"),
-            (self.mlflow, "model_version_tags", "name"),
-        ):
-            row = f"jsonb_populate_record(t, jsonb_build_object('{column}', cast(:copy AS text)))"
-            rows = f"INSERT INTO {table} SELECT ({row}).* FROM {table} AS t WHERE {column} = :original"
-            with engine.begin() as connection:
-                connection.execute(text(rows), {"copy": model_id, "original": original})
-        changed = "jsonb_build_object('model_id', cast(:copy AS text), 'id', gen_random_uuid())"
-        row = f"jsonb_populate_record(t, {changed})"
-        rows = f"INSERT INTO evaluations SELECT ({row}).* FROM evaluations AS t WHERE model_id = :original"
-        with self.ledger.begin() as connection:
-            connection.execute(text(rows), {"copy": model_id, "original": original})
-        return [version.model_copy(update={"model_id": model_id}) for version in self.versions]
 
 
 @pytest.fixture(scope="module")
@@ -260,231 +30,31 @@ def world(
     make_version: Callable[..., ModelVersion],
     ledger_engine: Engine,
     audited: Callable[[str], list[str]],
-) -> Iterator[World]:
-    original = "lightgbm_machineusd_1h"
-    versions = [make_version(original, sharpe=sharpe) for sharpe in (2.0, 2.0, 2.0, 2.0, 0.2)]
+) -> Iterator[CopiedModels]:
     mlflow = create_engine(services.database.url("mlflow"))
-    # no server dies in these tests, and waiting for the disk would take most of the time
-    tune(ledger_engine, "SET synchronous_commit = off")
-    yield World(services, ledger_engine, mlflow, tuple(versions), audited)
-    tune(ledger_engine, "RESET synchronous_commit")
+    model_id = "lightgbm_machineusd_1h"
+    made = made_models(services, make_version, model_id, ledger_engine, mlflow, audited)
+    with without_waits_for_the_disk(ledger_engine):
+        yield made
     mlflow.dispose()
-
-
-def tune(engine: Engine, change: str) -> None:
-    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-        connection.execute(text(f"ALTER SYSTEM {change}"))
-        connection.execute(text("SELECT pg_reload_conf()"))
-
-
-class Machine(RuleBasedStateMachine):
-    """Applies every change twice: to the real model and to the expected state."""
-
-    def __init__(self, world: World, model_id: str) -> None:
-        super().__init__()
-        self.world, self.model_id = world, model_id
-        self.versions = world.copy(model_id)
-        self.labels = [version.version for version in self.versions]
-        self.expected = Expected([str(version.status) for version in self.versions])
-
-    @rule(version=numbers, expected=expectations, force=forces, crash=crashes)
-    def promote(self, version: int, expected: str, force: bool, crash: Fault | None) -> None:
-        self.both(
-            crash,
-            lambda real: real.promote(
-                self.model_id,
-                self.labels[version],
-                ADMIN,
-                "tested",
-                self.expected.now,
-                promoting.judge(self.world.services, self.expected.now),
-                self.expected_champion(expected),
-                force,
-            ),
-            lambda state: state.promote(version, expected, force),
-        )
-
-    @rule(version=st.none() | numbers, expected=expectations, force=forces, crash=crashes)
-    def rollback(self, version: int | None, expected: str, force: bool, crash: Fault | None) -> None:
-        to, now = None if version is None else self.labels[version], self.expected.now
-        self.both(
-            crash,
-            lambda real: real.rollback(
-                self.model_id,
-                ADMIN,
-                "tested",
-                now,
-                to,
-                expected_champion=self.expected_champion(expected),
-                force=force,
-            ),
-            lambda state: state.rollback(version, expected, force),
-        )
-
-    @rule(expected=expectations, crash=crashes)
-    def halt(self, expected: str, crash: Fault | None) -> None:
-        self.both(
-            crash,
-            lambda real: real.halt(
-                self.model_id, ADMIN, "tested", self.expected.now, self.expected_champion(expected)
-            ),
-            lambda state: state.halt(expected),
-        )
-
-    @rule(version=numbers)
-    def retire(self, version: int) -> None:
-        self.both(
-            None,
-            lambda real: real.retire(self.model_id, self.labels[version], ADMIN, "tested", self.expected.now),
-            lambda state: state.retire(version),
-        )
-
-    @rule(adopt=st.booleans(), crash=crashes)
-    def reconcile(self, adopt: bool, crash: Fault | None) -> None:
-        self.both(
-            crash,
-            lambda real: real.reconcile(self.model_id, ADMIN, self.expected.now, adopt, "tested"),
-            lambda state: state.settle(adopt),
-        )
-
-    @rule(crash=crashes)
-    def end_expired(self, crash: Fault | None) -> None:
-        self.both(
-            crash,
-            lambda real: real.end_expired(self.model_id, ADMIN, self.expected.now),
-            lambda state: state.end_expired(),
-        )
-
-    @precondition(lambda self: self.expected.expires is not None)
-    @rule(days=st.integers(1, 10))
-    def confirm(self, days: int) -> None:
-        self.both(
-            None,
-            lambda real: real.confirm(self.model_id, days, ADMIN, "tested", self.expected.now),
-            lambda state: state.confirm(days),
-        )
-
-    @rule(version=st.none() | numbers)
-    def move_the_alias_by_hand(self, version: int | None) -> None:
-        if version in self.expected.gone or version == self.expected.alias:
-            return
-        number = None if version is None else self.versions[version].mlflow_version
-        self.world.services.registry.point(self.model_id, "production", number)
-        self.expected.alias = version
-
-    # later steps need versions that are left
-    @precondition(lambda self: len(self.expected.gone) < 2)
-    @rule(version=numbers)
-    def delete_by_hand(self, version: int) -> None:
-        if version in self.expected.gone:
-            return
-        number = str(self.versions[version].mlflow_version)
-        self.world.services.registry._client.delete_model_version(self.model_id, number)
-        self.expected.gone.add(version)
-        if self.expected.alias == version:
-            self.expected.alias = None
-
-    @rule(days=st.integers(1, 5))
-    def let_time_pass(self, days: int) -> None:
-        self.expected.now += timedelta(days=days)
-
-    @invariant()
-    def agree(self) -> None:
-        services, expected = self.world.services, self.expected
-        store = services.ledger.promotions
-        aliased = None if expected.alias is None else self.versions[expected.alias].mlflow_version
-        assert self.world.aliased(self.model_id) == aliased
-        status = {version.version: version.status for version in services.ledger.versions(self.model_id)}
-        assert [status[label] for label in self.labels] == expected.status
-        committed = store.committed(self.model_id)
-        assert [(change.kind, change.to_version) for change in committed] == [
-            (kind, self.label(to)) for kind, to in expected.committed
-        ]
-        assert [change.from_version for change in committed] == [
-            None,
-            *(change.to_version for change in committed),
-        ][:-1]
-        assert rollback_target(committed) == self.label(expected.target)
-        assert self.world.audited(self.model_id) == expected.audited
-        overdue = [change.model_id for change in store.expired_forced(expected.now)]
-        assert (self.model_id in overdue) == expected.overdue
-
-    def both(
-        self,
-        crash: Fault | None,
-        real: Callable[[Promotions], object],
-        expected: Callable[[Expected], object],
-    ) -> None:
-        self.expected.armed = crash
-        promotions = replace(self.world.services.promotions, fault=crash)
-        assert outcome(lambda: real(promotions)) == outcome(lambda: expected(self.expected))
-
-    def expected_champion(self, expected: str) -> Any:
-        """Champion the caller expects; the comparison follows a reconciliation."""
-        if expected == "unset":
-            return UNSET
-        settled = self.settled()
-        champion = settled.champion
-        return self.label(champion) if expected == "the champion" else "v19700101_000000"
-
-    def settled(self) -> Expected:
-        settled = replace(
-            self.expected,
-            committed=list(self.expected.committed),
-            line=list(self.expected.line),
-            audited=list(self.expected.audited),
-            armed=None,
-        )
-        settled.settle()
-        return settled
-
-    def label(self, number: int | None) -> str | None:
-        return None if number is None else self.labels[number]
-
-
-def outcome(change: Callable[[], object]) -> str | None:
-    try:
-        change()
-    except Crash:
-        return "crash"
-    except CLMError as error:
-        return type(error).__name__
-    except Refusal as refusal:
-        return str(refusal)
-    return None
 
 
 Play = Callable[[hypothesis.settings], int]
 
 
 @pytest.fixture
-def play(world: World, monkeypatch: pytest.MonkeyPatch) -> Play:
-    """Function that plays sequences of steps, each with a separate model; returns their number."""
-
-    def crash_at(point: Fault, armed: Fault | None) -> None:
-        if point is armed:
-            raise Crash
-
-    def run(settings: hypothesis.settings) -> int:
-        played = list[Machine]()
-
-        def machine() -> Machine:
-            played.append(Machine(world, f"lightgbm_m{next(NUMBERS)}usd_1h"))
-            return played[-1]
-
-        run_state_machine_as_test(machine, settings=settings)
-        return len(played)
-
+def played(world: CopiedModels, monkeypatch: pytest.MonkeyPatch) -> Play:
+    """Function that plays sequences of steps; returns their number."""
     monkeypatch.setattr("clm_core.registry.promotion.crash_at", crash_at)
     monkeypatch.setattr("clm_core.ledger.promotions.crash_at", crash_at)
-    return run
+    return lambda settings: len(play(partial(PromotionMachine, world), settings))
 
 
 def test_any_sequence_of_changes_and_accidents_ends_in_the_expected_state(
-    play: Play, verify_audit: Callable[[], None]
+    played: Play, verify_audit: Callable[[], None]
 ) -> None:
     settings = hypothesis.settings(max_examples=SEQUENCES, stateful_step_count=STEPS)
-    assert play(settings) >= SEQUENCES
+    assert played(settings) >= SEQUENCES
     verify_audit()
 
 
@@ -500,11 +70,11 @@ def last_but_one(history: Sequence[Promotion]) -> str | None:
 @pytest.mark.chaos
 @pytest.mark.parametrize("wrong", [previous_alias, last_but_one], ids=lambda wrong: wrong.__name__)
 def test_a_rollback_to_a_wrong_version_is_noticed(
-    wrong: Callable[[Sequence[Promotion]], str | None], play: Play, monkeypatch: pytest.MonkeyPatch
+    wrong: Callable[[Sequence[Promotion]], str | None], played: Play, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("clm_core.registry.promotion.rollback_target", wrong)
     settings = hypothesis.settings(
         max_examples=1000, stateful_step_count=STEPS, phases=[hypothesis.Phase.generate]
     )
     with pytest.raises(AssertionError):
-        play(settings)
+        played(settings)
