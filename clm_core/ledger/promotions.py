@@ -420,6 +420,7 @@ def _record_commit(connection: Connection, done: Promotion, now: datetime) -> No
     _audit(connection, done, Action.FORCED_PROMOTION if forced else ACTION_OF[done.kind], now)
     # about the former production version
     alerts.end(connection, AlertKind.FORCED_EXPIRED, done.model_id, now)
+    alerts.end(connection, AlertKind.PROTECTION_FROZEN, done.model_id, now)
     if done.to_version is not None:
         alerts.end(connection, AlertKind.PRODUCTION_LOST, done.model_id, now)
         alerts.end(connection, AlertKind.MODEL_HALTED, done.model_id, now)

@@ -12,7 +12,7 @@ from sqlalchemy import Engine, create_engine, text
 from sqlalchemy.exc import IntegrityError
 
 from clm_core.domain.actors import Actor
-from clm_core.domain.alerts import AlertKind
+from clm_core.domain.alerts import Alert, AlertKind
 from clm_core.domain.errors import (
     BundleCorrupt,
     CLMError,
@@ -213,6 +213,8 @@ def test_a_halted_model_serves_nothing_until_a_version_is_put_back(
         services.promotions.halt(model_id, OPERATOR, " ", NOW)
     with pytest.raises(NotAllowed, match="viewer"):
         services.promotions.halt(model_id, VIEWER, "tested", NOW)
+    frozen = Alert(kind=AlertKind.PROTECTION_FROZEN, subject=model_id, message="decide", at=NOW)
+    services.alerts.record(frozen)
     halt = services.promotions.halt(model_id, OPERATOR, "the exchange is down", NOW, version.version)
     check(model_id)
     assert (halt.kind, halt.from_version, halt.to_version) == (PromotionKind.HALT, version.version, None)
@@ -223,6 +225,7 @@ def test_a_halted_model_serves_nothing_until_a_version_is_put_back(
         load(model_id, registry=services.registry, ledger=services.ledger)
     lasting = [(alert.kind, alert.subject) for alert in services.alerts.lasting()]
     assert (AlertKind.MODEL_HALTED, model_id) in lasting
+    assert (AlertKind.PROTECTION_FROZEN, model_id) not in lasting, "the person decided"
     with create_engine(services.database.url("ledger")).begin() as connection:
         newest = text("SELECT type, payload FROM outbox WHERE payload->>'model_id' = :id ORDER BY seq DESC")
         event = connection.execute(newest, {"id": model_id}).first()
