@@ -41,7 +41,7 @@ NUMBERS = itertools.count()
 
 crashes = st.none() | st.none() | st.sampled_from(FAULTS)
 numbers = st.integers(0, 4)
-"""Numbers of versions; the last version failed its gate."""
+"""Numbers of versions, of which 4 failed its gate."""
 forces = st.sampled_from([True, True, False])
 expectations = st.sampled_from(["unset", "unset", "the champion", "another"])
 
@@ -229,7 +229,7 @@ class Expected:
 
 @dataclass(frozen=True)
 class CopiedModels:
-    """Source of models: copies of a model with five versions that were never in production."""
+    """Source of models: copies of a model with versions that were never in production."""
 
     services: Services
     ledger: Engine
@@ -278,8 +278,11 @@ def made_models(
     ledger: Engine,
     mlflow: Engine,
     audited: Callable[[str], list[str]],
+    others: int = 0,
 ) -> CopiedModels:
-    versions = [make_version(model_id, sharpe=sharpe) for sharpe in (2.0, 2.0, 2.0, 2.0, 0.2)]
+    """The versions of the rules, of which the last failed its gate, and others that passed."""
+    sharpes = (2.0, 2.0, 2.0, 2.0, 0.2, *[2.0] * others)
+    versions = [make_version(model_id, sharpe=sharpe) for sharpe in sharpes]
     return CopiedModels(services, ledger, mlflow, tuple(versions), audited)
 
 
