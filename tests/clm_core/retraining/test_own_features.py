@@ -28,6 +28,7 @@ from clm_core.retraining.reproduce import reproduce
 from clm_core.retraining.training import TrainingSpec
 from clm_core.services import Services
 from clm_core.settings import Settings
+from deployments.fork_server import ENVIRONMENT
 
 FILE = """
 import numpy as np
@@ -242,24 +243,31 @@ def test_pyfunc_takes_the_files_from_the_settings_of_its_process(
     version = register(services, request_with(FEATURES, seed=1))
     assert services.registry._fluent
     folder = mlflow.artifacts.download_artifacts(version.model_path, dst_path=str(tmp_path / "files"))
-    script = "import mlflow, sys; mlflow.pyfunc.load_model(sys.argv[1]); print('loaded')"
     environment = {name: value for name, value in os.environ.items() if not name.startswith("CLM_")}
-    environment["CLM_HOME"] = str(tmp_path / "home")
+    loaded = subprocess.run(
+        [sys.executable, "-c", LOAD, folder],
+        env=environment
+        | ENVIRONMENT
+        | {"MLFLOW_DISABLE_TELEMETRY": "true", "CLM_HOME": str(tmp_path / "home")},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
 
-    def load(**variables: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-c", script, folder],
-            env=environment | variables,
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+    assert "FeatureMismatch: the model needs the feature gap_30 (mine.py)" in loaded.stderr
+    assert loaded.stdout.splitlines() == ["without the setting: 1", "loaded"]
 
-    without = load()
-    assert without.returncode != 0
-    assert "FeatureMismatch: the model needs the feature gap_30 (mine.py)" in without.stderr
-    assert load(CLM_FEATURES__FILES='["mine.py"]').stdout.strip() == "loaded"
+
+LOAD = """
+import mlflow.pyfunc, os, sys
+if without := os.fork():
+    print("without the setting:", os.waitstatus_to_exitcode(os.waitpid(without, 0)[1]), flush=True)
+    os.environ["CLM_FEATURES__FILES"] = '["mine.py"]'
+mlflow.pyfunc.load_model(sys.argv[1])
+print("loaded")
+"""
+"""Two traders: a fork, which has the modules and not the setting, and its parent."""
 
 
 def test_settings_take_relative_files_from_the_folder_of_the_settings_file(
