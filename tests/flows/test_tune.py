@@ -4,12 +4,11 @@ import json
 import os
 import re
 import subprocess
-import sys
 import time
-from pathlib import Path
 
 import httpx
 import pytest
+from forked_commands import CLM, run_clm
 from patience import PATIENT_SECONDS
 from processes import assert_ended, children
 from tunings import a_request
@@ -24,7 +23,6 @@ from clm_core.search.study import open_study
 from clm_core.search.tuning_report import comparison, warning
 from clm_core.services import Services
 
-CLM = Path(sys.executable).with_name("clm")
 runner = CliRunner()
 
 
@@ -116,12 +114,8 @@ def test_a_killed_command_is_continued_and_ends_with_exactly_the_requested_trial
     killed.kill()
     killed.wait()
     assert_ended(started)
-    resumed = subprocess.run(
-        [CLM, "tune", "--resume", "killed", "--workers", "1", "--json"],
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
+    resumed = run_clm(
+        ["tune", "--resume", "killed", "--workers", "1", "--json"], environment, timeout=2 * PATIENT_SECONDS
     )
     assert resumed.returncode == 0, resumed.stderr
     result = json.loads(resumed.stdout)
