@@ -17,6 +17,7 @@ SMALL = {
     "paper_record": ["--training", "1500"],
     "feature_drift": ["--markets", "1"],
     "forecast_errors": ["--paths", "10", "--pools", "2"],
+    "nsga2": ["--seeds", "1", "--generations", "5"],
 }
 """Arguments of a small run."""
 NUMBERS = re.compile(r"[-+]?\d[\d,.]*|inf|nan|-")
