@@ -46,12 +46,14 @@ def call_compiled_functions() -> None:
     from clm_core.market.features import compute_features
     from clm_core.market.labels import triple_barrier
     from clm_core.market.planted import planted_bars
+    from clm_core.market.regimes import regimes
     from clm_core.market.signals import centred, hold_convictions
     from clm_core.models.sizing import size_positions
 
     bars = planted_bars(2000)
     compute_features(bars)
     triple_barrier(bars, 24, 2.0, 2.0)
+    regimes(planted_bars(500 * 24))
     market = MarketTerms(TradingTerms(costs=Costs())).under(NEW_VERSIONS)
     scores = np.random.default_rng(0).normal(size=len(bars))
     signal = hold_convictions(centred(scores, bars, 100), bars, 24)

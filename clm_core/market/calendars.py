@@ -57,6 +57,8 @@ FITTING_SHARE = 0.01
 0.5 % by the early closes of American holidays; shares lack 3 % by their holidays."""
 HOLIDAY_DAYS = 1.5
 """Trading days that a gap of a learnt calendar lacks at most to be a holiday: a day, and half of its eve."""
+JOINED_DAYS = 4
+"""Days within which a date without a session joins the next trading day."""
 COUNTED_DAYS = 90
 """Days that a series covers at least for its bars a year to be counted from its own bars."""
 
@@ -145,6 +147,34 @@ def _required_in_year(calendar: Calendar, timeframe: Timeframe, day: int) -> flo
     end = (day + 1) * _DAY // step * step
     slots = np.arange(end - 365 * _DAY // step * step, end, step)
     return float(np.count_nonzero(required(slots, timeframe, calendar)) * _YEAR_DAYS / 365)
+
+
+def trading_dates(dates: Times, calendar: Calendar) -> Times:
+    """Trading day of each date with bars: the date, or the next date with a session of the calendar.
+
+    Bars on dates without a session, as on the Sunday evening of currencies, belong to the next trading day.
+    Without a session in the next `JOINED_DAYS` days, the date is the trading day.
+
+    Args:
+        dates: days since 1970-01-01 UTC, ascending, shape (n,).
+
+    Returns:
+        Ascending, shape (n,).
+    """
+    if calendar == Calendar.ALWAYS or not len(dates):
+        return dates
+    days, row = np.unique(dates, return_inverse=True)
+    ahead = days[:, None] + np.arange(JOINED_DAYS + 1)
+    trading = _is_trading_date(ahead.ravel(), calendar).reshape(ahead.shape)
+    return np.asarray((days + np.argmax(trading, axis=1))[row])
+
+
+def _is_trading_date(dates: Times, calendar: Calendar) -> Mask:
+    if calendar.is_learnt:
+        hours = _hours(calendar).reshape(7, 24).sum(axis=1)
+        weekdays = (dates + _MONDAY // _DAY) % 7
+        return np.asarray(hours[weekdays] * 2 > hours.max())
+    return required(dates * _DAY, Timeframe.D1, calendar)
 
 
 def learn(time: Times, timeframe: Timeframe) -> Calendar:

@@ -23,6 +23,7 @@ from clm_core.market.calendars import (
     periods_per_year,
     recognise,
     required,
+    trading_dates,
 )
 from clm_core.market.timeframes import Calendar, Timeframe, exchange_names
 
@@ -350,3 +351,27 @@ def days() -> np.ndarray:
 @cache
 def hours() -> np.ndarray:
     return new_york_hours("2016-01-01", "2020-12-31")
+
+
+@pytest.mark.parametrize(
+    ("calendar", "date", "trading"),
+    [
+        pytest.param("24x7", "2021-03-06", "2021-03-06", id="crypto trades on Saturdays"),
+        pytest.param("24x5", "2021-03-05", "2021-03-05", id="a Friday"),
+        pytest.param("24x5", "2021-03-07", "2021-03-08", id="Sunday evening belongs to Monday"),
+        pytest.param("24x5", "2020-12-25", "2020-12-28", id="Christmas"),
+        pytest.param("CMES", "2021-03-07", "2021-03-08", id="Sunday evening of futures"),
+        pytest.param("XSAU", "2021-03-07", "2021-03-07", id="Riyadh trades on Sundays"),
+        pytest.param("XNYS", "2021-04-02", "2021-04-05", id="Good Friday in New York"),
+        pytest.param(
+            "weekly:0003f00003f00003f00003f00003f0000000000000", "2021-03-05", "2021-03-05", id="learnt"
+        ),
+        pytest.param(
+            "weekly:0003f00003f00003f00003f00003f0000000000000", "2021-03-07", "2021-03-08", id="closed"
+        ),
+    ],
+)
+def test_bars_on_a_date_without_a_session_belong_to_the_next_trading_day(calendar, date, trading):
+    dates = np.array([date], dtype="datetime64[D]")
+    expected = np.array([trading], dtype="datetime64[D]").astype(np.int64)
+    assert trading_dates(dates.astype(np.int64), Calendar(calendar)).tolist() == expected.tolist()
