@@ -5,7 +5,7 @@ import gzip
 import io
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
@@ -17,6 +17,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from clm_core.backtest.baselines import Baseline
+from clm_core.backtest.by_regime import results_by_regime, spans_of
 from clm_core.backtest.results import Backtest, ExitReason, Metrics, PoolTrades, Trades
 from clm_core.backtest.walk_forward import FoldResult
 from clm_core.domain.evaluations import (
@@ -37,6 +38,7 @@ from clm_core.domain.measures import count, formatter, number, percent, ratio
 from clm_core.domain.terms import TradingTerms, cost_lines, cost_sentence
 from clm_core.domain.vocabulary import TriggerReason
 from clm_core.market.bars import Bars, Floats
+from clm_core.market.regimes import STATES, UNKNOWN
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -49,6 +51,22 @@ BASELINES = {"buy_and_hold": HOLD, "hold_at_volatility": "#c7a23c", "trend": "#4
 LOSS = "#d64545"
 GAIN = "#12966a"
 EXPOSURE = "#8b6fd8"
+SHADE = "#c7a23c"
+SHADED = STATES.index("turbulent")
+"""Regime shaded behind the curves."""
+REGIME_COLUMNS = (
+    "regime",
+    "share of the bars",
+    "Sharpe ratio",
+    "max drawdown",
+    "net return",
+    "exposure",
+    "trades",
+)
+REGIME_NOTE = (
+    "The regime of a bar is the one known at its open. Sharpe ratio with its standard error; drawdown and "
+    "return as if the bars of a regime followed each other; a trade belongs to the regime of its entry."
+)
 MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 
 BUCKETS = 250
@@ -84,6 +102,9 @@ class TearSheet:
     data_facts: Mapping[str, str]
     """Facts about the data, formatted: source, content hash, first and last bar, gaps."""
     folds: Sequence[FoldResult]
+    regime: NDArray[np.int8] | None = None
+    """Regime of the market (`market.regimes`) known at the open of each bar, shape (n_bars,); None for a
+    pool."""
 
 
 class Metric(NamedTuple):
@@ -150,7 +171,7 @@ def render(sheet: TearSheet) -> str:
         sheet=sheet,
         subtitle=_subtitle(sheet),
         method_note=_method_note(sheet.terms),
-        points_note=_points_note(len(rows), len(sheet.bars)),
+        points_note=_points_note(sheet, len(rows)),
         verdict=_verdict(sheet.verdict),
         check_columns=CHECK_COLUMNS,
         check_tones=CHECK_TONES,
@@ -161,6 +182,9 @@ def render(sheet: TearSheet) -> str:
         comparisons=[_comparison(each) for each in sheet.verdict.baselines],
         rule_columns=RULE_COLUMNS,
         rule_note=RULE_NOTE,
+        regimes=list(_by_regime(sheet)),
+        regime_columns=REGIME_COLUMNS,
+        regime_note=REGIME_NOTE,
         month_names=MONTHS,
         years=_years(sheet),
         trades=_trades(sheet),
@@ -200,6 +224,8 @@ def equity_png(sheet: TearSheet) -> bytes:
     lower.fill_between(times, curves["drawdown"][rows], color=LOSS, alpha=0.35, linewidth=0)
     lower.yaxis.set_major_formatter(lambda value, _: f"{100 * value:,.0f}%")
     lower.set_ylabel("drawdown")
+    for first, last in _shaded(sheet):
+        upper.axvspan(first, last, color=SHADE, alpha=0.14, linewidth=0)
     for axes in (upper, lower):
         _bare(axes)
     return _small_png(figure)
@@ -329,7 +355,45 @@ def _curves_figure(sheet: TearSheet, rows: NDArray[np.int64]) -> dict[str, Any]:
             line={"width": 1, "shape": "hv"},
         ),
     ]
-    return {"data": data, "layout": _layout(CURVES_LAYOUT)}
+    shapes = [
+        {
+            "type": "rect",
+            "x0": first.isoformat(),
+            "x1": last.isoformat(),
+            "y0": 0,
+            "y1": 1,
+            "yref": "y domain",
+        }
+        | {"fillcolor": SHADE, "opacity": 0.14, "line": {"width": 0}, "layer": "below"}
+        for first, last in _shaded(sheet)
+    ]
+    return {"data": data, "layout": _layout(CURVES_LAYOUT | {"shapes": shapes})}
+
+
+def _shaded(sheet: TearSheet) -> Iterator[tuple[pd.Timestamp, pd.Timestamp]]:
+    """Open of the first and close of the last bar of each stretch in the shaded regime."""
+    if sheet.regime is None:
+        return
+    times = sheet.bars.index.tz_localize(None)
+    for rows in spans_of(sheet.regime, SHADED):
+        yield times[rows.start], times[rows.stop - 1] + pd.Timedelta(sheet.bars.timeframe.seconds, "s")
+
+
+def _by_regime(sheet: TearSheet) -> Iterator[tuple[str, ...]]:
+    """Cells of the table by regime, in the order of `REGIME_COLUMNS`."""
+    if sheet.regime is None or np.all(sheet.regime == UNKNOWN):
+        return
+    for each in results_by_regime(sheet.backtest, sheet.regime, sheet.bars.periods_per_year):
+        years = each.share * len(sheet.bars) / sheet.bars.periods_per_year
+        yield (
+            "unknown" if each.state == UNKNOWN else STATES[each.state],
+            percent(each.share),
+            f"{ratio(each.metrics.sharpe_ratio)} ± {ratio(1.0 / math.sqrt(years))}",
+            percent(each.metrics.max_drawdown),
+            percent(each.metrics.total_return),
+            percent(each.metrics.exposure),
+            count(each.metrics.trades),
+        )
 
 
 PANELS = {
@@ -443,10 +507,12 @@ def _method_note(terms: TradingTerms) -> str:
     )
 
 
-def _points_note(rows: int, bars: int) -> str:
+def _points_note(sheet: TearSheet, rows: int) -> str:
+    bars = len(sheet.bars)
+    shaded = "" if next(_shaded(sheet), None) is None else f" Shaded: the market was {STATES[SHADED]}."
     if rows == bars:
-        return f"All {count(bars)} bars are shown."
-    return f"{count(rows)} of {count(bars)} bars are shown, including every high and low."
+        return f"All {count(bars)} bars are shown.{shaded}"
+    return f"{count(rows)} of {count(bars)} bars are shown, including every high and low.{shaded}"
 
 
 def _verdict(verdict: Verdict) -> dict[str, str]:

@@ -26,6 +26,7 @@ from clm_core.domain.walk_forward import WalkForwardPlan
 from clm_core.evidence.soundness import skill_of
 from clm_core.market.bars import Bars
 from clm_core.market.panel import Panel
+from clm_core.market.regimes import regimes
 from clm_core.models import activity, catalog
 from clm_core.models.bundle import read_card
 from clm_core.models.contract import ModelCard
@@ -246,6 +247,7 @@ def report(
         importances=trained.importances,
         data_facts=_data_facts(bars) | _record_facts(verdict),
         folds=trained.out_of_sample[evaluation.judged_seed].folds,
+        regime=regimes(bars).days.known_at(evaluation.bars.time) if isinstance(bars, Bars) else None,
     )
     folder = services.reports / version.model_id
     folder.mkdir(parents=True, exist_ok=True)

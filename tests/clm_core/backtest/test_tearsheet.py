@@ -331,6 +331,24 @@ def test_rules_at_their_defaults_are_shown_for_information(sheet: TearSheet) -> 
     assert Verdict.model_validate(verdict.model_dump()).rules == (rule, idle)
 
 
+def test_turbulent_bars_are_shaded_and_results_stand_by_regime(sheet: TearSheet) -> None:
+    regime = np.repeat(np.array([-1, 0, 1, 0], dtype=np.int8), 5_000)
+    page = Page(render(replace(sheet, regime=regime)))
+    [shape] = json.loads(page.scripts["figures"])["curves"]["layout"]["shapes"]
+    opens = sheet.bars.index.tz_localize(None)
+    assert (shape["x0"], shape["x1"]) == (opens[10_000].isoformat(), opens[15_000].isoformat())
+    assert "Shaded: the market was turbulent." in page.text
+    assert re.search(r"unknown\s+25.0%.*\scalm\s+50.0%.*\sturbulent\s+25.0%", page.text, re.S)
+    assert equity_png(replace(sheet, regime=regime)) != equity_png(sheet)
+
+
+@pytest.mark.parametrize("regime", [None, np.full(20_000, -1, dtype=np.int8)], ids=["a pool", "unknown"])
+def test_without_a_known_regime_nothing_is_shaded(sheet: TearSheet, regime: Any) -> None:
+    page = Page(render(replace(sheet, regime=regime)))
+    assert json.loads(page.scripts["figures"])["curves"]["layout"]["shapes"] == []
+    assert "By regime" not in page.text
+
+
 def test_a_verdict_from_before_baselines_has_no_comparison(sheet: TearSheet) -> None:
     older = replace(sheet, verdict=sheet.verdict.model_copy(update={"baselines": ()}))
     assert "Against the baselines" not in render(older)
