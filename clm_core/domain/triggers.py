@@ -42,6 +42,10 @@ class Observation(BaseModel):
     """Score of the drift, in the unit of the detector."""
     drifted: tuple[str, ...] = Field(default=(), max_length=200)
     """Drifted features; `prediction` and `forecast errors` for those of the version."""
+    regime: Line | None = None
+    """Regime of the market now, another than at the end of the training."""
+    regime_since: AwareDatetime | None = None
+    """Time of the market's newest change of regime."""
 
 
 class TriggerRequest(BaseModel):

@@ -47,6 +47,7 @@ from clm_core.lifecycle.standing import standing_of
 from clm_core.market.bars import Bars, Floats
 from clm_core.market.drift import Drift
 from clm_core.market.panel import Panel
+from clm_core.market.regimes import regimes
 from clm_core.models.params import series_names
 from clm_core.models.pooled import PooledModel
 from clm_core.operations.passes import PassReport, Row, formatted, report_problems, run_each
@@ -77,6 +78,23 @@ class WatchedSymbol(BaseModel):
     the members; None for a model without forecasts and too few outcomes."""
 
 
+class WatchedRegime(BaseModel):
+    """Regime of a market at the close of the newest bar."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    since: AwareDatetime
+    """End of the first day of the regime."""
+    at_training: str | None
+    """Regime at the end of the training; None where unknown."""
+
+    @property
+    def has_changed(self) -> bool:
+        """True for another regime than at the end of the training."""
+        return self.at_training not in (None, self.name)
+
+
 class WatchedVersion(BaseModel):
     """A production version, measured on the newest bars of the market."""
 
@@ -98,6 +116,8 @@ class WatchedVersion(BaseModel):
     finding: HealthFinding
     because: str
     """Finding in words."""
+    regime: WatchedRegime | None = None
+    """Regime of the market; None for a pool, and before the first fit of the regimes."""
     drift: Drift | None
     """Drift of the features on the newest bars; None with too few bars, in the training or since. Of a pool,
     that of the median member."""
@@ -204,6 +224,11 @@ def _sentences(watched: WatchedVersion) -> Iterator[str]:
             f"training than each of the {watched.drift.stretches} stretches of the training"
         )
     yield from _drift_sentences(watched)
+    if watched.regime is not None and watched.regime.has_changed:
+        yield (
+            f"the market is {watched.regime.name} since {watched.regime.since:%Y-%m-%d}, and was "
+            f"{watched.regime.at_training} at the end of the training"
+        )
     for answer in watched.asked:
         yield f"{answer.request.training.trigger_reason} was {answer.sentence}"
 
@@ -326,6 +351,7 @@ def _measure_version(
         errors=error_drift(errors_since(version, model, bars, first_new)),
     )
     watched = _watched(services, version, [bars], bars, first_new, performance, drifts)
+    watched = watched.model_copy(update={"regime": _regime(bars, model.trained_on.end)})
     first = max(first_new, bars.row_closed_after(promoted))
     served = bars[first:]
     result = market.backtest(served, positions[first - first_new :]) if len(served) else None
@@ -333,6 +359,20 @@ def _measure_version(
         None if result is None else out_of_sample_returns(services, version, bars, {bars.symbol: market})
     )
     return watched, serving_record(served, result, bars, backtest)
+
+
+def _regime(bars: Bars, training_end: datetime) -> WatchedRegime | None:
+    """Regime of the market now and at the end of the training.
+
+    Args:
+        training_end: open time of the newest training bar.
+    """
+    found = regimes(bars)
+    now = found.current
+    if now is None:
+        return None
+    closed = training_end + timedelta(seconds=bars.timeframe.seconds)
+    return WatchedRegime(name=now.name, since=now.since.to_pydatetime(), at_training=found.known_at(closed))
 
 
 def _measure_pool(
@@ -585,7 +625,7 @@ def _request_retrains(
     kind = Kind(version.model_type, version.plugin)
     repeated = recipe_to_repeat(services, kind, measured.model_id)
     for due in due_now:
-        key = _key(version, due.reason, measured.new_bars // policy.min_new_samples, retrains)
+        key = _key(version, due, measured.new_bars // policy.min_new_samples, retrains)
         if repeated.version != version.version:
             # not served by a retrain of the version's own recipe, requested before
             key += "/taken back"
@@ -609,6 +649,9 @@ def _due_retrains(
         measured.model_id, measured.performance, measured.finding, drifts, settings.watch
     )
     yield from _after_protection(measured)
+    if measured.regime is not None and measured.regime.has_changed:
+        observed = Observation(regime=measured.regime.name, regime_since=measured.regime.since)
+        yield DueRetrain(measured.model_id, TriggerReason.REGIME_CHANGE, observed)
     yield from staleness.due_retrains([freshness], settings.triggers, services.clock())
 
 
@@ -626,13 +669,18 @@ def _after_protection(measured: WatchedVersion) -> Iterator[DueRetrain]:
         yield DueRetrain(measured.model_id, TriggerReason.PERFORMANCE_DEGRADED, observed)
 
 
-def _key(version: ModelVersion, reason: TriggerReason, steps: int, retrains: RetrainsSince) -> str:
+def _key(version: ModelVersion, due: DueRetrain, steps: int, retrains: RetrainsSince) -> str:
     """Key of a request: equal for as long as a repetition would end as the last retrain did.
 
     Args:
         steps: new bars in units of `min_new_samples`.
     """
-    if reason is TriggerReason.PERFORMANCE_DEGRADED:
+    reason = due.reason
+    occasion: object
+    if reason is TriggerReason.REGIME_CHANGE:
+        # a change asks once, and again if its retrain failed
+        occasion = f"{due.observed.regime_since:%Y-%m-%d}/{retrains.failed}"
+    elif reason is TriggerReason.PERFORMANCE_DEGRADED:
         # an alarm stands until the version is replaced, and asks once
         occasion = retrains.failed
     elif reason is TriggerReason.DRIFT_DETECTED:

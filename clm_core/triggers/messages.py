@@ -140,7 +140,7 @@ class RegimeChanged(_Data):
 
     @property
     def observed(self) -> Observation:
-        return Observation()
+        return Observation(regime=self.current)
 
 
 EventData = DriftDetected | PerformanceDegraded | TrainingRequested | RegimeChanged

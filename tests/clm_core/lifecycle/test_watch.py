@@ -19,13 +19,14 @@ from clm_core.backtest.terms import MarketTerms
 from clm_core.cli.app import app
 from clm_core.decisions.health import HealthFinding
 from clm_core.decisions.retraining import TriggerPolicy
+from clm_core.decisions.staleness import DueRetrain
 from clm_core.domain.actors import Actor
 from clm_core.domain.alerts import AlertKind
 from clm_core.domain.drift_history import PREDICTION
 from clm_core.domain.errors import PassIncomplete
 from clm_core.domain.jobs import RetrainRequest
 from clm_core.domain.terms import TradingTerms
-from clm_core.domain.triggers import Reply
+from clm_core.domain.triggers import Observation, Reply
 from clm_core.domain.versions import ModelVersion
 from clm_core.domain.vocabulary import ModelType, Role, TriggerReason
 from clm_core.domain.walk_forward import WalkForwardPlan
@@ -52,6 +53,7 @@ DEGRADED = TriggerReason.PERFORMANCE_DEGRADED
 DRIFTED = TriggerReason.DRIFT_DETECTED
 NEW_BARS = TriggerReason.DATA_THRESHOLD
 STALE = TriggerReason.PERIODIC
+CHANGED = TriggerReason.REGIME_CHANGE
 EAGER = {"rounds": 20, "threshold": 0, "learning_rate": 0.3, "min_child_weight": 1, "sizing": "none"}
 STRICT = TriggerPolicy(max_sharpe_ratio=50)
 """No model is good enough."""
@@ -206,6 +208,8 @@ def test_a_model_is_stale_when_no_retrain_began_for_a_month(own: Services, marke
         (DRIFTED, {"steps": 4}, False),
         (NEW_BARS, {"steps": 9}, True),
         (NEW_BARS, {"ended": 1}, False),
+        (CHANGED, {"steps": 9, "ended": 2}, True),
+        (CHANGED, {"failed": 1}, False),
     ],
 )
 def test_a_request_is_repeated_under_its_key_until_a_retrain_could_end_otherwise(
@@ -215,9 +219,33 @@ def test_a_request_is_repeated_under_its_key_until_a_retrain_could_end_otherwise
     facts = {"steps": 2, "ended": 0, "failed": 0}
 
     def key(steps: int, ended: int, failed: int) -> str:
-        return watch._key(version, reason, steps, RetrainsSince(ended, failed, None))
+        due = DueRetrain(version.model_id, reason, Observation(regime_since=datetime(2026, 1, 2, tzinfo=UTC)))
+        return watch._key(version, due, steps, RetrainsSince(ended, failed, None))
 
     assert (key(**facts) == key(**facts | changes)) is same
+
+
+def test_a_change_of_the_regime_since_the_training_asks_once(
+    own: Services, services: Services, tmp_path: Path
+) -> None:
+    market = Market(services.market.bars("BTCUSD", "1h", closed_by=services.clock()), tmp_path / "turbulent")
+    market.lack(100 * 24)
+    own = replace(own, open_market=lambda: market.data)
+    serve(own)
+    calm = watch_one(own)
+    assert calm.regime is not None
+    assert (calm.regime.name, calm.regime.at_training) == ("calm", "calm")
+    assert CHANGED not in dict(answers(calm))
+    market.lack(0)
+    turbulent = watch_one(own)
+    assert turbulent.regime is not None
+    assert (turbulent.regime.name, turbulent.regime.at_training) == ("turbulent", "calm")
+    [asked] = [each for each in turbulent.asked if each.request.training.trigger_reason is CHANGED]
+    since = datetime(2019, 7, 11, tzinfo=UTC)
+    assert asked.reply in (Reply.ACCEPTED, Reply.COALESCED)
+    assert asked.request.observed == Observation(regime="turbulent", regime_since=since)
+    [again] = [each for each in watch_one(own).asked if each.request.training.trigger_reason is CHANGED]
+    assert (again.reply, again.job_id) == (Reply.COALESCED, asked.job_id)
 
 
 def test_only_bars_after_the_training_count_and_trading_starts_flat(own: Services, market: Market) -> None:
