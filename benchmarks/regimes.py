@@ -1,7 +1,7 @@
 """Regimes against jumpmodels and against a hidden Markov model, and the lag of the labels.
 
-    python -m benchmarks.regimes [--paths 50] [--seed 2]      makes the tables of docs/explanation/regimes.md
-    python -m benchmarks.run regimes                           the times alone
+    python -m benchmarks.regimes [--paths 50] [--seed 2]    rewrites the tables of docs/explanation/regimes.md
+    python -m benchmarks.run regimes                         the times alone
 
 Needs the peers (`.venv-bench`). On real daily series the labels are compared with those of jumpmodels, fitted
 on the same windows with features by pandas, and their changes with those of a Gaussian hidden Markov model of
@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from itertools import product
+from pathlib import Path
 from time import perf_counter
 
 import numpy as np
@@ -28,6 +29,7 @@ from jumpmodels.jump import JumpModel
 from jumpmodels.preprocess import DataClipperStd, StandardScalerPD
 from numpy.typing import NDArray
 
+from benchmarks.pages import replace_part
 from benchmarks.recipes import Window, bars_of
 from benchmarks.table import Row, faster, seconds
 from clm_core.market import regimes
@@ -36,6 +38,7 @@ from clm_core.market.regimes import DEFAULT, SHU_2024, UNKNOWN, RegimeFit, Regim
 from clm_core.market.timeframes import Calendar, Timeframe
 
 Labels = NDArray[np.int64]
+DOCUMENT = Path(__file__).parents[1] / "docs" / "explanation" / "regimes.md"
 SERIES = (
     Window("BTCUSDT_1h", "BTCUSDT", "1h", "2017-08-17", "2025-09-20", 1),
     Window("ETHUSDT_1h", "ETHUSDT", "1h", "2020-09-20", "2025-09-20", 1),
@@ -266,15 +269,17 @@ def rows() -> list[Row]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--paths", type=int, default=50)
     parser.add_argument("--seed", type=int, default=2)
     given = parser.parse_args()
-    for line in series_rows():
-        print(line, flush=True)
-    print()
-    for line in lag_rows(given.paths, given.seed):
-        print(line, flush=True)
+    parts = {"series": series_rows(), "lags": lag_rows(given.paths, given.seed)}
+    for name, lines in parts.items():
+        text = "".join(f"{line}\n" for line in lines)
+        print(text, flush=True)
+        replace_part(DOCUMENT, f"python -m benchmarks.regimes, {name}", text)
 
 
 if __name__ == "__main__":
