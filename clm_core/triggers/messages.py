@@ -81,7 +81,8 @@ class DriftDetected(_OfModel):
     score: float | None = None
     """Drift score in the unit of the detector."""
     threshold: float | None = None
-    features: tuple[Line, ...] = Field(default=(), max_length=200)
+    # a validator before the fields (`OfKind`) hands over JSON as Python values, with lists for tuples
+    features: tuple[Line, ...] = Field(default=(), max_length=200, strict=False)
     """Drifted features."""
 
     @property
