@@ -8,16 +8,13 @@ and turnover.
 
 import warnings
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
-from functools import cache
-from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import backtesting
 import numpy as np
 import pandas as pd
 import vectorbt as vbt
 
+from benchmarks.made_bars import bars_of
 from benchmarks.table import Row, faster, side_by_side
 from clm_core.backtest.engine import backtest, sma_crossover, sweep
 from clm_core.backtest.metrics import summarise
@@ -25,7 +22,6 @@ from clm_core.backtest.results import Backtest
 from clm_core.domain.costs import Costs
 from clm_core.domain.execution import Execution
 from clm_core.market.bars import Bars, Floats
-from clm_core.market.sources import MarketData
 
 N_BARS = 26_000
 MANY_BARS = 1_000_000
@@ -39,20 +35,6 @@ BACKTESTING = f"backtesting.py {backtesting.__version__}"
 AGREEMENT = 1e-12
 
 Work = Callable[[], object]
-
-
-@cache
-def bars_of(n_bars: int) -> Bars:
-    with TemporaryDirectory() as home:
-        real = MarketData(Path(home)).bars("BTCUSD", "1h", closed_by=datetime.now(UTC))
-    tiles = n_bars // len(real) + 1
-    prices = np.column_stack([real.open, real.high, real.low, real.close])
-    # backwards, open and close change places
-    backwards = prices[::-1, [3, 1, 2, 0]]
-    rows = np.vstack([prices if tile % 2 == 0 else backwards for tile in range(tiles)])[:n_bars]
-    times = np.arange(n_bars, dtype=np.int64) * real.timeframe.nanoseconds
-    columns = (np.ascontiguousarray(column) for column in rows.T)
-    return Bars("BTCUSD", real.timeframe, real.calendar, times, *columns, np.ones(n_bars))
 
 
 def parameter_sets() -> tuple[list[int], list[int]]:

@@ -19,6 +19,7 @@ from benchmarks.table import HEADINGS, Row, markdown
 
 SECTIONS = (
     "engine",
+    "strategy_search",
     "features",
     "gaps",
     "regimes",

@@ -409,6 +409,37 @@ def backtest(
     )
 
 
+class RepeatedBacktest:
+    """Backtests of many target positions on the same bars, into the same arrays; not for several threads."""
+
+    def __init__(
+        self, bars: Bars, costs: Costs, execution: Execution, holding: HoldingRates | None = None
+    ) -> None:
+        """
+        Args:
+            bars: series to trade, n_bars long.
+            costs: fee and slippage per side.
+            execution: starting capital, stops, lot size and rebalancing.
+            holding: costs of holding into each bar; None for free holding.
+
+        Raises:
+            NotEnoughBars: there are no bars.
+        """
+        self._market = _market(bars, holding)
+        self._rules = _rules(costs, execution)
+        self._record = _blank_record(len(bars))
+
+    def run(self, targets: Floats) -> tuple[Floats, Rows]:
+        """Returns per bar, shape (n_bars,), and closed trades, dtype TRADE, shape (n_trades,), equal to those
+        of `backtest`; valid until the next run.
+
+        Args:
+            targets: positions in [-1, 1], shape (n_bars,), float64; not validated.
+        """
+        n_trades, _, _ = _run(GIVEN, targets, targets[:0], self._rules, self._market, self._record)
+        return self._record.returns, self._record.trades[:n_trades]
+
+
 @dataclass(frozen=True, eq=False)
 class Family:
     """A trading rule compiled into the engine's loop, with the parameter sets of a sweep.

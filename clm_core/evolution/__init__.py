@@ -1,1 +1,1 @@
-"""Genetic search: genome, operators and generations."""
+"""Genetic search: genome, operators, generations; NSGA-II and the objectives of rule strategies."""

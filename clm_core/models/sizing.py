@@ -31,7 +31,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import njit
@@ -112,6 +112,64 @@ def size_positions(
         held = _grown(held, limit.allowance, _periods(bars, limit.period), _starts(bars))
     # adding 0.0 turns -0.0 into 0.0
     return held + 0.0
+
+
+class SideSizes(NamedTuple):
+    """Sizing of sides taken in full, computed once for a series; arrays of shape (n_bars,)."""
+
+    size: Floats
+    """Size of a full position after each bar, 0..1."""
+    band: Floats
+    """Largest distance from the position wanted at which the position held is kept."""
+    restarts: NDArray[np.bool_]
+    """True in rows at which the position held starts anew."""
+    long_only: bool
+
+
+def side_sizes(bars: Bars, sizing: Sizing, periods_per_year: float | None = None) -> SideSizes:
+    """Sizes for `size_sides`.
+
+    Args:
+        bars: bars of the signal.
+        sizing: sizing that leaves sides of -1, 0 and 1 as they are: without smoothing, scaling and limit on
+            the turnover.
+        periods_per_year: bars in a year; by default of the bars.
+
+    Raises:
+        ValueError: the sizing smooths or scales the signal, or limits the turnover.
+    """
+    if sizing.smoothing_half_life > 0 or sizing.scale_window > 1 or sizing.max_turnover is not None:
+        raise ValueError("give a sizing without smoothing, scaling and max_turnover")
+    full = np.full(len(bars), sizing.max_position)
+    if sizing.target_volatility is not None:
+        annual = bars.periods_per_year if periods_per_year is None else periods_per_year
+        full = sizing.target_volatility / _volatility(bars, sizing, annual)
+    size = np.minimum(full, sizing.max_position)
+    restarts = _restarts(bars, sizing.anchor_bars)
+    return SideSizes(size, sizing.no_trade_band * size, restarts, sizing.long_only)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def size_sides(sides: Floats, sizes: SideSizes) -> Floats:
+    """Positions of sides, shape (n_bars,), equal to those of `size_positions`.
+
+    Args:
+        sides: -1, 0 or 1 after each bar, shape (n_bars,).
+        sizes: sizes on the same bars.
+    """
+    size = sizes.size
+    band = sizes.band
+    restarts = sizes.restarts
+    lowest = 0.0 if sizes.long_only else -1.0
+    held = np.empty(len(sides))
+    current = 0.0
+    for row in range(len(sides)):
+        # adding 0.0 turns -0.0 into 0.0
+        wanted = max(sides[row], lowest) * size[row] + 0.0
+        if restarts[row] or wanted == 0.0 or not abs(wanted - current) <= band[row]:
+            current = wanted
+        held[row] = current
+    return held
 
 
 def convictions_of(bars: Bars, signal: Floats, sizing: Sizing) -> Floats:

@@ -1,0 +1,160 @@
+"""Objectives of a rule strategy: lower quartiles of its metrics over the combinatorial test sets.
+
+A candidate is backtested once, as a version with its parameters would be traded: sides of the rule, sized by
+the families' own sizing, net of costs under the terms of the market. Scores depend on the look-backs alone,
+and are kept for the candidates with the same look-backs.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from clm_core.backtest.engine import RepeatedBacktest, Rows
+from clm_core.backtest.terms import MarketTerms
+from clm_core.domain.search_space import Choice
+from clm_core.evolution.combinatorial import COLUMNS, SetMetric, TestSets, lower_quartile
+from clm_core.evolution.genes import Genes
+from clm_core.evolution.pareto import Ints
+from clm_core.market.bars import Bars, Floats
+from clm_core.models.sizing import side_sizes, size_sides
+from clm_core.models.strategies.rules import SIZING, Limits, Rule, Scores, compiled, trades
+
+OBJECTIVES = (SetMetric.SHARPE_RATIO, SetMetric.MAX_DRAWDOWN, SetMetric.WIN_RATE)
+CACHE_BYTES = 128 * 2**20
+"""Memory for scores kept."""
+
+
+class RuleObjectives:
+    """Objectives of the candidates of a family, as `nsga2.search` asks for: genes in, scores out.
+
+    A score that counts trades is NaN for a candidate without a trade in more than a quarter of the sets.
+    """
+
+    def __init__(
+        self,
+        rule: Rule,
+        market: MarketTerms,
+        bars: Bars,
+        rows: slice,
+        objectives: Sequence[SetMetric] = OBJECTIVES,
+        threads: int = 1,
+        fixed: Mapping[str, Any] | None = None,
+    ) -> None:
+        """
+        Args:
+            rule: family.
+            market: terms of the backtests.
+            bars: bars known. Those before `rows` are look-back; those after are laid aside, and never read.
+            rows: rows to trade, cut into groups.
+            objectives: metrics that are the scores, in order.
+            threads: number of threads; the scores do not depend on the number.
+            fixed: parameters that are not searched for, instead of their defaults.
+
+        Raises:
+            NotEnoughBars: a group would have fewer than two bars.
+        """
+        self.space = rule.params.search_space()
+        self.genes = Genes.of(self.space)
+        known = bars[: rows.stop]
+        self._traded = slice(rows.start or 0, len(known))
+        tested = known[self._traded]
+        self.sets = TestSets.of(len(tested))
+        self._rule = rule
+        self._bars = known
+        self._fixed = dict(fixed or {})
+        self._defaults = rule.params.parse(self._fixed)
+        self._columns = [COLUMNS.index(each) for each in objectives]
+        self._threads = threads
+        self._periods_per_year = tested.periods_per_year
+        self._long_only = market.terms.long_only
+        self._sizes = side_sizes(known, SIZING)
+        self._open, self._close = (np.ascontiguousarray(each) for each in (known.open, known.close))
+        self._bounds = np.array([0, *(each.stop for each in known.stretches())])
+        terms, holding = market.terms, market.holding(tested)
+        self._backtest: Callable[[], RepeatedBacktest] = lambda: RepeatedBacktest(
+            tested, terms.costs, terms.execution, holding
+        )
+        self._look_backs = [name for name in self.space if name not in Limits._fields]
+        self._scores = lru_cache(max(1, CACHE_BYTES // (16 * max(len(known), 1))))(self._scores_of)
+
+    def __call__(self, values: Floats) -> Floats:
+        """Scores of candidates, shape (n, n_objectives).
+
+        Args:
+            values: genes, shape (n, n_genes).
+        """
+        return lower_quartile(self.metrics(values))[:, self._columns]
+
+    def metrics(self, values: Floats) -> Floats:
+        """Metrics of candidates in each set, shape (n, n_sets, 4), columns as in `SetMetric`."""
+        params = [dict(zip(self.space, each, strict=True)) for each in self.genes.genomes(self.space, values)]
+        metrics = np.empty((len(params), len(self.sets), len(COLUMNS)))
+        # neighbours share their scores
+        order = sorted(range(len(params)), key=lambda place: self._key(params[place]))
+
+        def measure(places: Sequence[int]) -> None:
+            backtest = self._backtest()
+            for place in places:
+                returns, closed = backtest.run(self.targets(params[place])[self._traded])
+                metrics[place] = self._cut(returns, closed)
+
+        parts = [order[part[0] : part[-1] + 1] for part in _parts(len(order), self._threads)]
+        with ThreadPoolExecutor(self._threads) as pool:
+            list(pool.map(measure, parts))
+        return metrics
+
+    def targets(self, params: Mapping[str, Choice]) -> Floats:
+        """Positions of a candidate after each known bar, shape (n_known,)."""
+        limits = self._limits(params)
+        scores = self._scores(self._key(params))
+        sides = _sides(self._open, self._close, scores.entry, scores.exit, limits, self._bounds)
+        positions = size_sides(sides, self._sizes)
+        return np.maximum(positions, 0.0) if self._long_only else positions
+
+    def _cut(self, returns: Floats, closed: Rows) -> Floats:
+        exits: Ints = np.ascontiguousarray(closed["exit_bar"])
+        gains: Floats = np.ascontiguousarray(closed["net_return"])
+        return self.sets.metrics(returns, exits, gains, self._periods_per_year)
+
+    def _key(self, params: Mapping[str, Choice]) -> tuple[Choice, ...]:
+        return tuple(params[name] for name in self._look_backs)
+
+    def _limits(self, params: Mapping[str, Choice]) -> Limits:
+        def limit(name: str) -> float:
+            value = params.get(name, getattr(self._defaults, name))
+            return math.inf if value is None else float(value)
+
+        return Limits(limit("threshold"), limit("stop_loss"), limit("take_profit"), int(limit("max_holding")))
+
+    def _scores_of(self, look_backs: tuple[Choice, ...]) -> Scores:
+        """Scores after each known bar."""
+        given = self._fixed | dict(zip(self._look_backs, look_backs, strict=True))
+        params = self._rule.params.parse(given, kind=self._rule.family.value)
+        parts = [self._rule.scores(params, self._bars[rows]) for rows in self._bars.stretches()]
+        entry = np.concatenate([each.entry for each in parts])
+        same = all(each.exit is each.entry for each in parts)
+        return Scores(entry, entry if same else np.concatenate([each.exit for each in parts]))
+
+
+def _parts(count: int, threads: int) -> list[Ints]:
+    """Consecutive places for the threads, several parts each."""
+    return [part for part in np.array_split(np.arange(count), 4 * threads) if len(part)]
+
+
+@compiled
+def _sides(
+    open_: Floats, close: Floats, entry: Floats, exit_: Floats, limits: Limits, bounds: Ints
+) -> Floats:
+    """Sides after each bar, stretch by stretch, shape (n_bars,)."""
+    sides = np.empty(len(close))
+    for number in range(len(bounds) - 1):
+        first = bounds[number]
+        end = bounds[number + 1]
+        sides[first:end] = trades(
+            open_[first:end], close[first:end], entry[first:end], exit_[first:end], limits
+        )
+    return sides

@@ -1,0 +1,186 @@
+"""Objectives of rule strategies against the functions that serving and the walk-forward call."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from clm_core.backtest.engine import RepeatedBacktest, backtest
+from clm_core.backtest.metrics import max_drawdown, profit_factor, sharpe_ratio, win_rate
+from clm_core.backtest.terms import MarketTerms
+from clm_core.domain.costs import Costs, HoldingCosts
+from clm_core.domain.errors import NotEnoughBars
+from clm_core.domain.execution import Execution
+from clm_core.domain.sizing import Sizing
+from clm_core.domain.terms import TradingTerms
+from clm_core.domain.vocabulary import RuleFamily
+from clm_core.evolution.combinatorial import COLUMNS, SetMetric, TestSets, lower_quartile
+from clm_core.evolution.nsga2 import SearchRules, search
+from clm_core.evolution.rule_objectives import RuleObjectives
+from clm_core.market.bars import Bars, Floats
+from clm_core.market.timeframes import Calendar, Timeframe
+from clm_core.models.sizing import side_sizes, size_positions, size_sides
+from clm_core.models.strategies.families import RULES
+from clm_core.models.strategies.rules import SIZING
+
+N_BARS = 3_000
+TRADED = slice(600, 2_700)
+MOMENTUM = RULES[RuleFamily.MOMENTUM]
+TERMS = TradingTerms(
+    costs=Costs(fee_bps=3, slippage_bps=1),
+    holding=HoldingCosts(funding_bps_per_8h=0.5),
+    execution=Execution(rebalance_band=0.02),
+)
+MARKETS = {
+    "both sides": MarketTerms(TERMS),
+    "long only": MarketTerms(TERMS.model_copy(update={"long_only": True})),
+}
+
+families = pytest.mark.parametrize("family", RULES)
+
+
+@pytest.fixture(scope="module")
+def bars() -> Bars:
+    """Hourly bars with two outages."""
+    rng = np.random.default_rng(5)
+    close = 100 * np.exp(np.cumsum(rng.normal(0, 0.006, N_BARS)))
+    opens = np.concatenate([[100.0], close[:-1]]) * np.exp(rng.normal(0, 0.0005, N_BARS))
+    high, low = np.maximum(opens, close) * 1.002, np.minimum(opens, close) * 0.998
+    hours = 438_288 + np.arange(N_BARS) + 40 * (np.arange(N_BARS) > 900) + 90 * (np.arange(N_BARS) > 2_000)
+    time = hours * Timeframe.H1.nanoseconds
+    return Bars("COIN", Timeframe.H1, Calendar.ALWAYS, time, opens, high, low, close, np.ones(N_BARS))
+
+
+def candidates(objectives: RuleObjectives, count: int) -> Floats:
+    return objectives.genes.random(count, np.random.default_rng(7))
+
+
+@families
+@pytest.mark.parametrize("market", MARKETS.values(), ids=MARKETS)
+def test_a_candidate_is_measured_as_a_version_with_its_parameters_is_served(
+    bars: Bars, family: RuleFamily, market: MarketTerms
+) -> None:
+    assert len(list(bars.stretches())) == 3
+    rule = RULES[family]
+    objectives = RuleObjectives(rule, market, bars, TRADED)
+    values = candidates(objectives, 6)
+    measured = objectives.metrics(values)
+    sets = TestSets.of(TRADED.stop - TRADED.start)
+    traded = 0
+    for genome, found in zip(objectives.genes.genomes(objectives.space, values), measured, strict=True):
+        given = dict(zip(objectives.space, genome, strict=True))
+        known = bars[: TRADED.stop]
+        sides = rule.positions(rule.params.parse(given), known)
+        positions = market.tradable(size_positions(known, sides, SIZING))
+        assert np.array_equal(objectives.targets(given), positions)
+        result = market.backtest(bars[TRADED], positions[TRADED])
+        traded += len(result.trades.net_return)
+        for place, (first, second) in enumerate(sets.groups):
+            kept = np.r_[
+                sets.bounds[first] : sets.bounds[first + 1], sets.bounds[second] : sets.bounds[second + 1]
+            ]
+            closed = result.trades.net_return[np.isin(result.trades.exit_bar, kept)]
+            expected = [
+                sharpe_ratio(result.returns[kept], bars.periods_per_year),
+                max_drawdown(result.returns[kept]),
+                win_rate(closed),
+                profit_factor(closed),
+            ]
+            assert found[place] == pytest.approx(expected, rel=1e-8, abs=1e-12, nan_ok=True)
+    assert traded > 20
+
+
+def test_scores_are_lower_quartiles_of_the_objectives_asked_for(bars: Bars) -> None:
+    asked = (SetMetric.PROFIT_FACTOR, SetMetric.SHARPE_RATIO)
+    objectives = RuleObjectives(MOMENTUM, MARKETS["both sides"], bars, TRADED, asked)
+    values = candidates(objectives, 20)
+    expected = lower_quartile(objectives.metrics(values))[:, [COLUMNS.index(each) for each in asked]]
+    scores = objectives(values)
+    assert scores.shape == (20, 2)
+    assert np.array_equal(scores, expected, equal_nan=True)
+    assert np.isfinite(scores).any()
+
+
+@families
+def test_bars_laid_aside_are_never_looked_at(bars: Bars, family: RuleFamily) -> None:
+    changed = {name: getattr(bars, name).copy() for name in ("open", "high", "low", "close")}
+    for column in changed.values():
+        column[TRADED.stop :] = np.nan
+    scores = []
+    for each in (bars, replace(bars, **changed)):
+        objectives = RuleObjectives(RULES[family], MARKETS["both sides"], each, TRADED)
+        scores.append(objectives(candidates(objectives, 10)))
+    assert np.array_equal(*scores, equal_nan=True)
+
+
+@families
+@pytest.mark.parametrize("threads", [2, 3])
+def test_scores_do_not_depend_on_threads_or_on_the_other_candidates(
+    bars: Bars, family: RuleFamily, threads: int
+) -> None:
+    alone = RuleObjectives(RULES[family], MARKETS["both sides"], bars, TRADED)
+    several = RuleObjectives(RULES[family], MARKETS["both sides"], bars, TRADED, threads=threads)
+    values = candidates(alone, 25)
+    expected = np.concatenate([alone(values[place : place + 1]) for place in range(25)])
+    assert np.array_equal(several(values), expected, equal_nan=True)
+    assert several(values[:0]).shape == (0, 3)
+
+
+def test_a_search_over_momentum_rules_finds_the_same_for_any_number_of_threads(bars: Bars) -> None:
+    found = []
+    for threads in (1, 2):
+        objectives = RuleObjectives(MOMENTUM, MARKETS["both sides"], bars, TRADED, threads=threads)
+        found.append(list(search(objectives.genes, SearchRules(30, 5, seed=2), objectives)))
+    for one, other in zip(*found, strict=True):
+        assert one.genes.tobytes() == other.genes.tobytes()
+        assert one.scores.tobytes() == other.scores.tobytes()
+    assert found[0][-1].hypervolume > found[0][0].hypervolume
+
+
+def test_parameters_that_are_not_searched_for_are_fixed(bars: Bars) -> None:
+    rule = RULES[RuleFamily.VOLATILITY_TREND]
+    objectives = RuleObjectives(rule, MARKETS["both sides"], bars, TRADED, fixed={"stop_loss": "none"})
+    without = {name: each.default for name, each in objectives.space.items() if name != "stop_loss"}
+    positions = rule.positions(rule.params.parse({"stop_loss": "none"}), bars[: TRADED.stop])
+    expected = size_positions(bars[: TRADED.stop], positions, SIZING)
+    assert np.array_equal(objectives.targets(without), expected)
+
+
+def test_fewer_than_twenty_bars_to_trade_are_refused(bars: Bars) -> None:
+    with pytest.raises(NotEnoughBars):
+        RuleObjectives(MOMENTUM, MARKETS["both sides"], bars, slice(600, 619))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"long_only": True}, {"target_volatility": None, "max_position": 0.4}, {"no_trade_band": 0.0}],
+    ids=str,
+)
+def test_sides_are_sized_as_positions_are(bars: Bars, changes: dict[str, float]) -> None:
+    sizing = SIZING.model_copy(update=changes)
+    rng = np.random.default_rng(8)
+    sides = np.repeat(rng.integers(-1, 2, N_BARS // 10), 10).astype(float)
+    sized = size_sides(sides, side_sizes(bars, sizing))
+    assert np.array_equal(sized, size_positions(bars, sides, sizing))
+    assert (np.abs(sized) > 0).any()
+
+
+@pytest.mark.parametrize(
+    "sizing", [Sizing(), SIZING.model_copy(update={"max_turnover": 50.0})], ids=["smoothed", "max_turnover"]
+)
+def test_sides_are_not_sized_by_a_sizing_that_changes_them(bars: Bars, sizing: Sizing) -> None:
+    with pytest.raises(ValueError, match="without smoothing, scaling and max_turnover"):
+        side_sizes(bars, sizing)
+
+
+def test_a_repeated_backtest_is_that_of_a_single_one(bars: Bars) -> None:
+    rng = np.random.default_rng(9)
+    execution = Execution(stop_loss=0.03, rebalance_band=0.1)
+    repeated = RepeatedBacktest(bars, TERMS.costs, execution)
+    for _ in range(3):
+        targets = np.repeat(rng.uniform(-1, 1, N_BARS // 20), 20)
+        single = backtest(bars, targets, TERMS.costs, execution)
+        returns, closed = repeated.run(targets)
+        assert np.array_equal(returns, single.returns)
+        assert np.array_equal(closed["exit_bar"], single.trades.exit_bar)
+        assert np.array_equal(closed["net_return"], single.trades.net_return)
