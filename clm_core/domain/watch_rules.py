@@ -26,6 +26,8 @@ class WatchRules(BaseModel):
     """Days of newest bars whose features are compared with the training; all must be after the training."""
     drift_score: float = Field(default=1.25, gt=0)
     """Score above which features have drifted; 1 is the distance of the training's own furthest stretch."""
+    regime_changes: bool = True
+    """True to request a retrain when the regime of the market is another than at the end of the training."""
 
     @model_validator(mode="after")
     def _warn_of_confidence(self) -> Self:

@@ -649,8 +649,9 @@ def _due_retrains(
         measured.model_id, measured.performance, measured.finding, drifts, settings.watch
     )
     yield from _after_protection(measured)
-    if measured.regime is not None and measured.regime.has_changed:
-        observed = Observation(regime=measured.regime.name, regime_since=measured.regime.since)
+    regime = measured.regime
+    if settings.watch.regime_changes and regime is not None and regime.has_changed:
+        observed = Observation(regime=regime.name, regime_since=regime.since)
         yield DueRetrain(measured.model_id, TriggerReason.REGIME_CHANGE, observed)
     yield from staleness.due_retrains([freshness], settings.triggers, services.clock())
 

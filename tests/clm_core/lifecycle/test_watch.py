@@ -237,6 +237,11 @@ def test_a_change_of_the_regime_since_the_training_asks_once(
     assert (calm.regime.name, calm.regime.at_training) == ("calm", "calm")
     assert CHANGED not in dict(answers(calm))
     market.lack(0)
+    silent = WatchRules(regime_changes=False)
+    told = watch_one(replace(own, settings=own.settings.model_copy(update={"watch": silent})))
+    assert told.regime is not None
+    assert told.regime.has_changed
+    assert CHANGED not in dict(answers(told))
     turbulent = watch_one(own)
     assert turbulent.regime is not None
     assert (turbulent.regime.name, turbulent.regime.at_training) == ("turbulent", "calm")

@@ -33,6 +33,7 @@ from clm_core.domain.shadow_decisions import ShadowAction, ShadowDecision
 from clm_core.domain.triggers import Reply
 from clm_core.domain.versions import ModelVersion
 from clm_core.domain.vocabulary import JobStatus, ModelStatus, ModelType, Role, TriggerReason
+from clm_core.domain.watch_rules import WatchRules
 from clm_core.ledger.alerts import AlertStore
 from clm_core.ledger.receivers import ReceiverStore
 from clm_core.lifecycle import shadow
@@ -76,7 +77,13 @@ class Story:
         market = MarketData(home)
         # a retrain for new bars or for its age would take the place of the version in the story
         patient = TriggerPolicy(max_age_days=1000, min_new_samples=1000)
-        settings = {"alerts": AlertSettings(urls=(SecretStr(alerts_to),)), "triggers": patient}
+        # as would one for the regime of a market that changes on purpose
+        told = WatchRules(regime_changes=False)
+        settings = {
+            "alerts": AlertSettings(urls=(SecretStr(alerts_to),)),
+            "triggers": patient,
+            "watch": told,
+        }
         self.services = replace(
             clm,
             settings=clm.settings.model_copy(update=settings),
