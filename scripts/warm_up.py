@@ -11,16 +11,22 @@ from pathlib import Path
 
 COMPILED_WITH = "clm_core.backtest.engine"
 COLLECTION = [sys.executable, "-m", "pytest", "--collect-only", "-q", "-p", "no:cacheprovider"]
+SHARED = "import lightgbm, matplotlib.figure, mlflow.pyfunc, mlflow.server, prefect.server.api.server"
+"""Imports of most test processes and of the processes that they start."""
 
 
 def main() -> None:
     if _is_compiled():
         return
     print("Compiling for the test processes ...", flush=True)
-    collecting = subprocess.Popen(COLLECTION, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    compiling = [
+        subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        for command in (COLLECTION, [sys.executable, "-c", SHARED])
+    ]
     call_compiled_functions()
-    # a broken test file is for the test run to report
-    collecting.wait()
+    # a broken test file or library is for the test run to report
+    for process in compiling:
+        process.wait()
 
 
 def _is_compiled() -> bool:
