@@ -8,6 +8,7 @@ from typing import Annotated
 from uuid import UUID
 
 from pydantic import (
+    AfterValidator,
     AliasChoices,
     BaseModel,
     ConfigDict,
@@ -419,6 +420,11 @@ BASELINE_LABELS = {
 }
 
 
+def _in_order(params: dict[str, float | int | None]) -> dict[str, float | int | None]:
+    """Parameters in one order: a stored verdict, whose JSON PostgreSQL reorders, equals a new one."""
+    return dict(sorted(params.items()))
+
+
 class RuleResult(BaseModel):
     """A rule strategy at its defaults on the bars of a verdict, under the same terms; for information."""
 
@@ -426,8 +432,9 @@ class RuleResult(BaseModel):
 
     name: str
     """Family: "momentum"."""
-    params: dict[str, float | int | None]
-    """Parameters by name, the defaults of the release; None for a rule without the limit."""
+    params: Annotated[dict[str, float | int | None], AfterValidator(_in_order)]
+    """Parameters by name, in alphabetical order, the defaults of the release; None for a rule without the
+    limit."""
     total_return: float
     """Net return over the period, as a fraction."""
     sharpe_ratio: float
