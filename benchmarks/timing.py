@@ -245,7 +245,19 @@ def evaluated(
         baselines = run_baselines(market, bars, slice(0, len(bars)), sized)
     runs = OutOfSampleRuns((MarketRuns(bars.symbol, bars.time, positions[None]),), np.empty((1, 0)))
     plan = WalkForwardPlan()
-    return BacktestEvaluation(bars, positions, 0, (), result, metrics, baselines, market, runs, plan)
+    return BacktestEvaluation(
+        bars=bars,
+        positions=positions,
+        judged_seed=0,
+        seed_sharpes=(),
+        result=result,
+        metrics=metrics,
+        baselines=baselines,
+        rules=(),
+        market=market,
+        runs=runs,
+        plan=plan,
+    )
 
 
 def power(rng: np.random.Generator) -> str:
