@@ -188,14 +188,14 @@ def test_a_version_that_cannot_be_loaded_is_named_and_the_walk_forward_stands_in
     market.arrive(len(market.bars) - WEEK)
     market.retrain()
     market.arrive(len(market.bars))
-    monkeypatch.setattr(catalog.plugins, "required", _missing)
+    monkeypatch.setattr(catalog, "load", _missing)
     second, _, record = market.retrain()
     assert record.problem is not None
     assert "cannot be followed" in record.sentence
     assert len(market.stored(second).time) > WEEK
 
 
-def _missing(origin: object) -> Any:
+def _missing(folder: object, card: object) -> Any:
     from clm_core.domain.errors import PluginMissing
 
     raise PluginMissing("the plug-in is not installed: pip install it")
