@@ -5,6 +5,7 @@ records. The bounds of `evidence.paired` stay valid and decide; the usual tests 
 """
 
 import math
+from typing import Any
 
 import numpy as np
 
@@ -81,10 +82,10 @@ def welch_t_test(ours: Floats, theirs: Floats) -> TTest | None:
     return _t_test(stats.ttest_ind(ours, theirs, equal_var=False))
 
 
-def _t_test(result: object) -> TTest | None:
+def _t_test(result: Any) -> TTest | None:
     """A result of `scipy.stats`, which has no type hints; None if not finite."""
-    statistic, p_value, freedom = (float(getattr(result, name)) for name in ("statistic", "pvalue", "df"))
-    interval = result.confidence_interval(CONFIDENCE)  # type: ignore[attr-defined]
+    statistic, p_value, freedom = (float(each) for each in (result.statistic, result.pvalue, result.df))
+    interval = result.confidence_interval(CONFIDENCE)
     low, high = (float(each) * BASIS_POINTS for each in interval)
     if not all(math.isfinite(each) for each in (statistic, p_value, freedom, low, high)):
         return None
