@@ -37,6 +37,7 @@ STATUS: Mapping[type[CLMError], HTTPStatus] = {
     errors.PromotionRefused: HTTPStatus.CONFLICT,
     errors.AllocationRefused: HTTPStatus.CONFLICT,
     errors.ApprovalRefused: HTTPStatus.CONFLICT,
+    errors.TooManyWaiting: HTTPStatus.CONFLICT,
     errors.FillRefused: HTTPStatus.UNPROCESSABLE_ENTITY,
     errors.BarNotStored: HTTPStatus.CONFLICT,
     errors.ConflictError: HTTPStatus.CONFLICT,

@@ -13,6 +13,7 @@ from clm_core.api.routes import (
     allocation,
     approvals,
     audit,
+    candidates,
     documentation,
     events,
     fills,
@@ -26,6 +27,7 @@ from clm_core.api.routes import (
 )
 from clm_core.domain.allocations import AllocationRun
 from clm_core.domain.approvals import AnsweredApproval
+from clm_core.domain.candidates import StrategyCandidate
 from clm_core.domain.promotions import Promotion
 from clm_core.domain.vocabulary import Role
 
@@ -75,7 +77,8 @@ ROUTES = (
     ),
     Route("GET", "/clm/models/{model_id}/versions/{version}/record", models.record, Role.VIEWER),
     Route("GET", "/clm/models/{model_id}/learning", models.learning, Role.VIEWER),
-    Route("GET", "/clm/candidates", models.list_candidates, Role.VIEWER),
+    Route("GET", "/clm/candidates", candidates.list_candidates, Role.VIEWER),
+    Route("POST", "/clm/candidates", candidates.post, Role.OPERATOR, status=201, answer=StrategyCandidate),
     Route("GET", "/clm/events", events.events, Role.VIEWER, kind=EventSourceResponse),
     Route("POST", "/clm/train", jobs.train, Role.OPERATOR, status=202, answer=jobs.TrainAnswer),
     # forcing takes an admin: a rule of promotion, checked there

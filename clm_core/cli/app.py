@@ -14,6 +14,7 @@ from clm_core.cli import (
     ab,
     approvals,
     audit,
+    candidates,
     configuration,
     data,
     db,
@@ -70,6 +71,7 @@ app.add_typer(restoration.app)
 app.add_typer(triggers.app)
 app.add_typer(tune.app)
 app.add_typer(evolve.app)
+app.add_typer(candidates.app, name="candidates")
 app.add_typer(stack.app)
 app.add_typer(maintenance.app)
 app.add_typer(watch.app)

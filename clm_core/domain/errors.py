@@ -53,6 +53,7 @@ CLMError                        the root
 ├── PromotionRefused            a version may not become the production version
 ├── ApprovalRefused             an answer comes to no waiting approval, or without a reason
 ├── AllocationRefused           a version may not take part in an allocation
+├── TooManyWaiting              too many candidates wait for their evaluation
 ├── FillRefused                 a reported fill cannot be true
 │   └── BarNotStored            the bar of a reported fill is not stored yet
 ├── ConflictError               a concurrent change came first
@@ -324,6 +325,10 @@ class ApprovalRefused(CLMError):
 
 class AllocationRefused(CLMError):
     """A version may not share the capital of a model, or the weights cannot be kept; says what to do."""
+
+
+class TooManyWaiting(CLMError):
+    """As many candidates wait for their evaluation as may wait; names the number and what to do."""
 
 
 class FillRefused(CLMError):

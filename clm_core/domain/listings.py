@@ -111,4 +111,6 @@ class CandidateQuery(Listing):
     timeframe: TimeframeName | None = None
     origin: CandidateOrigin | None = None
     min_fitness: float | None = None
+    awaits_evaluation: bool | None = None
+    """True for candidates not evaluated yet, False for the others."""
     order: CandidateOrder = CandidateOrder.CREATED_AT

@@ -4,16 +4,18 @@ from collections.abc import Collection, Mapping
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, Engine, insert, select
+from sqlalchemy import Connection, Engine, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from clm_core.domain.candidates import StrategyCandidate
-from clm_core.domain.errors import AlreadyExists, NotFound
+from clm_core.domain.errors import AlreadyExists, NotFound, TooManyWaiting
+from clm_core.domain.evaluations import IntervalEstimate
 from clm_core.domain.events import EventType
 from clm_core.domain.listings import CandidateQuery, Page
 from clm_core.domain.vocabulary import CandidateOrder
 from clm_core.ledger import events, paging
-from clm_core.ledger.tables import Base, CandidateRow
+from clm_core.ledger.tables import Base, CandidateRow, storable
+from clm_core.platform.locks import AdvisoryLock
 
 _CANDIDATES = Base.metadata.tables[CandidateRow.__tablename__]
 _RANKS = {
@@ -37,13 +39,9 @@ class CandidateStore:
         """
         from psycopg.errors import UniqueViolation
 
-        row = candidate.model_dump() | {"parents": list(candidate.parents)}
         try:
             with self._engine.begin() as connection:
-                _require_parents(connection, candidate)
-                connection.execute(insert(_CANDIDATES).values(row))
-                created = EventType.STRATEGY_CANDIDATE_CREATED
-                events.record(connection, created, candidate, candidate.created_at)
+                record_candidate(connection, candidate)
         except IntegrityError as error:
             if isinstance(error.orig, UniqueViolation):
                 raise AlreadyExists(
@@ -51,6 +49,63 @@ class CandidateStore:
                 ) from error
             raise
         return candidate
+
+    def post(self, candidate: StrategyCandidate, max_waiting: int) -> StrategyCandidate:
+        """Record a candidate that awaits its evaluation; a candidate recorded before stays as it is.
+
+        Returns:
+            The recorded candidate.
+
+        Raises:
+            TooManyWaiting: `max_waiting` candidates wait already.
+        """
+        with self._engine.begin() as connection:
+            # two posts at once could both see the last free place
+            connection.execute(select(func.pg_advisory_xact_lock(AdvisoryLock.CANDIDATES)))
+            known = select(*_CANDIDATES.c).where(_CANDIDATES.c.id == candidate.id)
+            recorded = connection.execute(known).mappings().one_or_none()
+            if recorded is not None:
+                return _candidate(recorded)
+            waiting = select(func.count()).where(_CANDIDATES.c.awaits_evaluation)
+            if connection.execute(waiting).scalar_one() >= max_waiting:
+                raise TooManyWaiting(
+                    f"{max_waiting} candidates wait for their evaluation, as many as may wait: "
+                    "`clm candidates evaluate` evaluates them at once, the scheduled pass a few an hour."
+                )
+            record_candidate(connection, candidate)
+        return candidate
+
+    def waiting(self, limit: int) -> list[StrategyCandidate]:
+        """Candidates that await their evaluation, oldest first."""
+        rows = (
+            select(*_CANDIDATES.c)
+            .where(_CANDIDATES.c.awaits_evaluation)
+            .order_by(_CANDIDATES.c.created_at, _CANDIDATES.c.id)
+            .limit(limit)
+        )
+        with self._engine.begin() as connection:
+            return [_candidate(row) for row in connection.execute(rows).mappings()]
+
+    def evaluated(
+        self, candidate_id: UUID, fitness: IntervalEstimate | float | None, failure_cause: str | None = None
+    ) -> None:
+        """Record the result of an evaluation; a candidate evaluated before keeps its result.
+
+        Args:
+            fitness: measured fitness, with the interval where measured; None without fitness.
+            failure_cause: reason for a missing fitness.
+        """
+        interval = fitness if isinstance(fitness, IntervalEstimate) else None
+        changed = update(_CANDIDATES).where(_CANDIDATES.c.id == candidate_id, _CANDIDATES.c.awaits_evaluation)
+        values = {
+            "awaits_evaluation": False,
+            "fitness_score": interval.value if interval is not None else fitness,
+            "fitness_low": None if interval is None else interval.low,
+            "fitness_high": None if interval is None else interval.high,
+            "failure_cause": None if failure_cause is None else storable(failure_cause),
+        }
+        with self._engine.begin() as connection:
+            connection.execute(changed.values(values))
 
     def get(self, candidate_id: UUID) -> StrategyCandidate:
         """
@@ -77,11 +132,25 @@ class CandidateStore:
         conditions = [_CANDIDATES.c[name] == value for name, value in paging.filters(query, *names)]
         if query.min_fitness is not None:
             conditions.append(_CANDIDATES.c.fitness_rank >= query.min_fitness)
+        if query.awaits_evaluation is not None:
+            conditions.append(_CANDIDATES.c.awaits_evaluation.is_(query.awaits_evaluation))
         rows = select(*_CANDIDATES.c).where(*conditions, *paging.created(query, _CANDIDATES.c.created_at))
         keys = (_RANKS[query.order], _CANDIDATES.c.id)
         with self._engine.begin() as connection:
             matching = connection.execute(paging.seek(rows, keys, query)).mappings().all()
         return paging.page(matching, keys, query, _candidate)
+
+
+def record_candidate(connection: Connection, candidate: StrategyCandidate) -> None:
+    """Record a candidate and the event about it in the caller's transaction.
+
+    Raises:
+        NotFound: a parent of the candidate is not recorded.
+    """
+    _require_parents(connection, candidate)
+    row = candidate.model_dump() | {"parents": list(candidate.parents)}
+    connection.execute(insert(_CANDIDATES).values(row))
+    events.record(connection, EventType.STRATEGY_CANDIDATE_CREATED, candidate, candidate.created_at)
 
 
 def _candidate(row: Mapping[Any, Any]) -> StrategyCandidate:

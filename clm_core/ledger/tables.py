@@ -702,6 +702,12 @@ class CandidateRow(Base):
         _named_plugin(),
         _one_of(CandidateOrigin, "origin"),
         CheckConstraint("fitness_rank <> 'NaN'", name="rank"),
+        CheckConstraint(
+            "fitness_score IS NULL OR NOT (awaits_evaluation OR failure_cause IS NOT NULL)", name="evaluated"
+        ),
+        Index(
+            "ix_strategy_candidates_waiting", "created_at", "id", postgresql_where=text("awaits_evaluation")
+        ),
         Index(None, "created_at", "id"),
         Index(None, "fitness_rank", "id"),
         Index(None, "base_strategy"),
@@ -723,6 +729,8 @@ class CandidateRow(Base):
     fitness_rank: Mapped[float] = mapped_column(
         Computed("coalesce(fitness_score, '-Infinity')", persisted=True)
     )
+    awaits_evaluation: Mapped[bool] = mapped_column(server_default=text("false"))
+    failure_cause: Mapped[str | None]
     created_at: Mapped[datetime]
 
 

@@ -29,6 +29,8 @@ class AdvisoryLock(IntEnum):
     """Place of a recipe under shadow testing; the second number is a hash of the model id."""
     ALLOCATION = 0x434C4D0E
     """Start, weights or end of an allocation; the second number is a hash of the model id."""
+    CANDIDATES = 0x434C4D0F
+    """Record of a candidate that awaits its evaluation."""
     MLFLOW_TABLES = 0x434C4D0B
     """Creation and migration of MLflow's tables, in MLflow's database."""
     HOME = 0x434C4D09

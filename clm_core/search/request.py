@@ -63,7 +63,7 @@ def search_fields(request: SearchRequest, fixed: Mapping[str, Any], services: Se
         PoolRefused: the symbol names a pool.
         UnknownSeries: no source has the requested bars.
     """
-    _require_one_market(services, request)
+    require_one_market(services, request.symbol)
     series = services.market.newest(request.symbol, request.timeframe)
     own_series = services.market.newest_series(series_names(fixed), series.symbol)
     rules = catalog.version_execution(fixed, services.settings.execution.rules)
@@ -86,8 +86,12 @@ def search_fields(request: SearchRequest, fixed: Mapping[str, Any], services: Se
     }
 
 
-def _require_one_market(services: Services, request: SearchRequest) -> None:
-    name = normalise_symbol(request.symbol)
+def require_one_market(services: Services, symbol: str) -> None:
+    """
+    Raises:
+        PoolRefused: the symbol names a pool.
+    """
+    name = normalise_symbol(symbol)
     named = services.settings.pools.get(name)
     symbols = services.ledger.pool_members(name) if named is None else named.symbols
     if symbols:

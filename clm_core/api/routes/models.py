@@ -8,12 +8,11 @@ from pydantic import BaseModel
 
 from clm_core.api.context import Connected
 from clm_core.api.parameters import LabelInPath, ModelIdInPath
-from clm_core.domain.candidates import StrategyCandidate
 from clm_core.domain.drift_history import DriftHistory
 from clm_core.domain.errors import NotFound
 from clm_core.domain.evaluations import EvaluationResult, Verdict
 from clm_core.domain.jobs import TrainingJob
-from clm_core.domain.listings import CandidateQuery, ListedVersion, Page, VersionQuery
+from clm_core.domain.listings import ListedVersion, Page, VersionQuery
 from clm_core.domain.paper import LearningValue, PaperQuery, PaperRecord
 from clm_core.domain.shadow_decisions import RecordedDecision
 from clm_core.domain.versions import ModelVersion
@@ -42,11 +41,6 @@ class VersionDetails(BaseModel):
 def list_models(clm: Connected, query: Annotated[VersionQuery, Query()]) -> Page[ListedVersion]:
     """Versions of models, each with the newest evaluation."""
     return clm.ledger.find_versions(query)
-
-
-def list_candidates(clm: Connected, query: Annotated[CandidateQuery, Query()]) -> Page[StrategyCandidate]:
-    """Strategies proposed for training by evolution or by a person."""
-    return clm.ledger.candidates.find(query)
 
 
 def one_version(model_id: ModelIdInPath, version: LabelInPath, clm: Connected) -> VersionDetails:

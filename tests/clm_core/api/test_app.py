@@ -31,6 +31,7 @@ BODIES = {
     "/clm/allocation/{model_id}": {"candidates": [EXAMPLES["version"]]},
     "/clm/allocation/{model_id}/served": {"bars": []},
     "/clm/fills": {"fills": []},
+    "/clm/candidates": {"model_type": "momentum", "symbol": "NOSUCHTHING"},
     "/clm/tokens": {"name": "matrix", "role": "viewer"},
     "/webhooks/{source}": {},
 }

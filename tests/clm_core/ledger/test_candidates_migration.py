@@ -39,6 +39,8 @@ def test_revision_0026_keeps_candidates_without_an_interval_and_stores_it_from_t
         held = connection.scalar(text("SELECT fitness_score FROM strategy_candidates"))
         command.upgrade(alembic_config(connection), "0026")
     assert held == 1.5
+    engine.dispose()
+    upgrade(url)
     assert candidates.get(BEFORE.id) == BEFORE
     ends = {"id": uuid.uuid4(), "fitness_low": 0.3, "fitness_high": 2.7}
     after = candidates.add(BEFORE.model_copy(update=ends))
