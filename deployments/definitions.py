@@ -161,6 +161,16 @@ _EVOLVE = Deployment(
     max_runs=1,
 )
 
+_CANDIDATES = Deployment(
+    entrypoint="flows.candidates.candidates",
+    name="candidates",
+    description="Evaluate the oldest candidates that wait, a bounded number an hour.",
+    every=timedelta(hours=1),
+    # training takes long: the maintenance worker stays free, and a run under way is not repeated
+    max_runs=1,
+    collision_strategy="CANCEL_NEW",
+)
+
 _APPROVE = Deployment(
     entrypoint="flows.approve.approve",
     name="approve",
@@ -259,6 +269,7 @@ def target_deployments(settings: Settings) -> list[Deployment]:
         _ON_DEMAND,
         _TUNE,
         _EVOLVE,
+        _CANDIDATES,
         _APPROVE,
         _DISPATCH,
         *fetch,

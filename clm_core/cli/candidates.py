@@ -4,7 +4,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from clm_core.cli.output import AsJson, listing, parsed_params, plain, print_table
+from clm_core.cli.output import AsJson, listing, parsed_params, plain, print_report, print_table
+from clm_core.cli.running import services_with_status
 from clm_core.cli.search_options import KindName, Plugin, Timeframe, validated
 from clm_core.cli.settings_in_force import settings_for_change, settings_for_look
 from clm_core.domain.vocabulary import CandidateOrder, CandidateOrigin
@@ -34,8 +35,9 @@ def add(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Propose a candidate; it waits for its evaluation. The same proposal again gives the same candidate."""
+    """Propose a candidate, evaluated by the next pass. The same proposal again gives the same candidate."""
     from clm_core.domain.candidates import CandidateRequest
+    from clm_core.lifecycle.candidates import result
     from clm_core.search.posted import post_candidate
     from clm_core.services import open_services
 
@@ -54,7 +56,23 @@ def add(
         typer.echo(candidate.model_dump_json(indent=2))
         return
     typer.echo(candidate.id)
-    typer.echo(f"Candidate of {candidate.base_strategy}: {_result(candidate)}.", err=True)
+    typer.echo(f"Candidate of {candidate.base_strategy}: {result(candidate)}.", err=True)
+
+
+@app.command()
+def evaluate(
+    workers: Annotated[
+        int | None,
+        typer.Option(min=1, help="Candidates evaluated in parallel.", show_default="one per processor"),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Evaluate the oldest waiting candidates, and count the trials; `clm up` does so every hour."""
+    with services_with_status() as services:
+        from clm_core.lifecycle import candidates
+
+        report = candidates.run(services, workers)
+    print_report(report, as_json)
 
 
 @app.command(name="list")
@@ -70,8 +88,9 @@ def list_(
     after: Annotated[str | None, typer.Option(help="Cursor of the preceding page, `next`.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """List the candidates with their fitness."""
+    """List the candidates with fitness and parameters."""
     from clm_core.domain.listings import CandidateQuery
+    from clm_core.lifecycle.candidates import result
     from clm_core.services import open_services
 
     query = CandidateQuery(
@@ -96,7 +115,7 @@ def list_(
             each.base_strategy,
             each.origin.value,
             f"{each.created_at:%Y-%m-%d %H:%M}",
-            _result(each),
+            result(each),
             ", ".join(f"{name} {value}" for name, value in own_params(each).items()) or "defaults",
         )
     print_table(table, "No such candidate: `clm candidates add` proposes one, `clm evolve` breeds them.")
@@ -105,16 +124,5 @@ def list_(
 
 
 def own_params(candidate: "StrategyCandidate") -> dict[str, object]:
-    """Parameters without sizing and execution, which are the same for most candidates."""
+    """Parameters without sizing and execution, mostly the same for all candidates."""
     return {name: value for name, value in candidate.params.items() if name not in ("sizing", "execution")}
-
-
-def _result(candidate: "StrategyCandidate") -> str:
-    """Fitness with its interval, or why there is none."""
-    from clm_core.domain.evaluations import ratio_cell
-
-    if candidate.awaits_evaluation:
-        return "waits for its evaluation"
-    if candidate.fitness_score is None:
-        return candidate.failure_cause or "not measurable"
-    return ratio_cell(candidate.fitness_score, candidate.fitness_interval)

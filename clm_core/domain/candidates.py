@@ -19,7 +19,7 @@ StrategyName = Annotated[
 
 
 class CandidateRequest(OfModel):
-    """Training parameters that a person proposes for a market."""
+    """Training parameters proposed by a person for a market."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -67,7 +67,7 @@ class StrategyCandidate(OfKind):
     fitness_high: float | None = None
     """Upper end of the interval."""
     awaits_evaluation: bool = False
-    """True for a candidate that no evaluation has measured yet."""
+    """True for a candidate not evaluated yet."""
     failure_cause: str | None = None
     """Reason why the evaluation gave no fitness, if known."""
     created_at: datetime

@@ -1,10 +1,11 @@
 """Strategy candidates: proposed by a person or by the evolution."""
 
-from collections.abc import Collection, Mapping
+import contextlib
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, Engine, func, insert, select, update
+from sqlalchemy import Connection, Engine, NullPool, create_engine, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from clm_core.domain.candidates import StrategyCandidate
@@ -25,10 +26,11 @@ _RANKS = {
 
 
 class CandidateStore:
-    """Strategy candidates. Every method is a transaction."""
+    """Strategy candidates. Every method but `evaluation` is a transaction."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+        self._locks = create_engine(engine.url, poolclass=NullPool, isolation_level="AUTOCOMMIT")
 
     def add(self, candidate: StrategyCandidate) -> StrategyCandidate:
         """Record a candidate and the event about the candidate.
@@ -51,7 +53,7 @@ class CandidateStore:
         return candidate
 
     def post(self, candidate: StrategyCandidate, max_waiting: int) -> StrategyCandidate:
-        """Record a candidate that awaits its evaluation; a candidate recorded before stays as it is.
+        """Record a waiting candidate; a candidate recorded before stays unchanged.
 
         Returns:
             The recorded candidate.
@@ -75,8 +77,24 @@ class CandidateStore:
             record_candidate(connection, candidate)
         return candidate
 
+    @contextlib.contextmanager
+    def evaluation(self) -> Iterator[bool]:
+        """The right to evaluate candidates, for the block or until the death of the process.
+
+        Yields:
+            False if another process has the right.
+        """
+        with self._locks.connect() as connection:
+            taken = select(func.pg_try_advisory_lock(AdvisoryLock.CANDIDATE_EVALUATION))
+            yield connection.execute(taken).scalar_one()
+
+    def count_waiting(self) -> int:
+        waiting = select(func.count()).where(_CANDIDATES.c.awaits_evaluation)
+        with self._engine.begin() as connection:
+            return connection.execute(waiting).scalar_one()
+
     def waiting(self, limit: int) -> list[StrategyCandidate]:
-        """Candidates that await their evaluation, oldest first."""
+        """Waiting candidates, oldest first."""
         rows = (
             select(*_CANDIDATES.c)
             .where(_CANDIDATES.c.awaits_evaluation)

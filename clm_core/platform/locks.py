@@ -31,6 +31,8 @@ class AdvisoryLock(IntEnum):
     """Start, weights or end of an allocation; the second number is a hash of the model id."""
     CANDIDATES = 0x434C4D0F
     """Record of a candidate that awaits its evaluation."""
+    CANDIDATE_EVALUATION = 0x434C4D10
+    """Evaluation of the candidates that wait, by one process at a time."""
     MLFLOW_TABLES = 0x434C4D0B
     """Creation and migration of MLflow's tables, in MLflow's database."""
     HOME = 0x434C4D09

@@ -1,1 +1,1 @@
-"""Tuning and evolution of training parameters: trial evaluator, Optuna study, workers, reports."""
+"""Tuning and evolution of training parameters: trial evaluator, Optuna study, candidates, reports."""

@@ -1,4 +1,4 @@
-"""Candidates that a person proposes, by REST or in the terminal: checked, then recorded for evaluation."""
+"""Candidates proposed by people, by REST or in the terminal: checked, then recorded for evaluation."""
 
 import json
 from collections.abc import Mapping
@@ -70,7 +70,7 @@ def explicit_params(kind: Kind, params: Mapping[str, Any], execution: ExecutionR
 
 
 def search_request(candidate: StrategyCandidate) -> SearchRequest:
-    """Request for the search that evaluates a candidate, with the defaults of `clm evolve`."""
+    """Request for the search to evaluate a candidate, with the defaults of `clm evolve`."""
     return SearchRequest(
         model_type=candidate.model_type,
         plugin=candidate.plugin,

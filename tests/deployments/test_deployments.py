@@ -138,8 +138,8 @@ def test_a_deployment_has_one_run_at_a_time_and_the_next_waits(deployed: str) ->
 
 @pytest.mark.parametrize(
     ("name", "every"),
-    [("maintenance", 60), ("watch", 3600), ("shadow-1h", 3600)],
-    ids=["maintenance", "watch", "shadow"],
+    [("maintenance", 60), ("watch", 3600), ("candidates", 3600), ("shadow-1h", 3600)],
+    ids=["maintenance", "watch", "candidates", "shadow"],
 )
 def test_a_scheduled_pass_is_skipped_while_the_one_before_runs(name: str, every: int, deployed: str) -> None:
     deployment = deployments(deployed)[name]

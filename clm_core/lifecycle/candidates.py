@@ -1,0 +1,80 @@
+"""Evaluation of the waiting candidates, a bounded number a pass."""
+
+from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime, timedelta
+from functools import partial
+
+from clm_core.domain.candidates import StrategyCandidate
+from clm_core.domain.evaluations import ratio_cell
+from clm_core.operations.passes import PassReport, Row, report_problems, run_each
+from clm_core.search.candidates import evaluate, measured_alike, search_of
+from clm_core.services import Services
+
+MAX_EVALUATED = 10
+"""Maximum number of proposed candidates evaluated in a pass, the oldest first."""
+TIME_LIMIT = timedelta(minutes=30)
+"""Time after the start of a pass from which on no candidate is begun."""
+
+
+class CandidateReport(PassReport):
+    """Candidates evaluated by a pass."""
+
+    evaluated: tuple[StrategyCandidate, ...] = ()
+    waiting: int = 0
+    """Number of the candidates still waiting."""
+    is_busy: bool = False
+    """True if another process evaluates the candidates: nothing was done."""
+
+    @property
+    def headline(self) -> str:
+        if self.is_busy:
+            return "Another process evaluates the candidates: nothing was done."
+        return f"Candidates evaluated: {len(self.evaluated)}. Still waiting: {self.waiting}."
+
+    def rows(self) -> list[Row]:
+        return [
+            {"candidate": str(each.id), "variant of": each.base_strategy, "Sharpe ratio": result(each)}
+            for each in self.evaluated
+        ]
+
+
+def result(candidate: StrategyCandidate) -> str:
+    """Fitness of a candidate with the interval, or the reason for a missing fitness."""
+    if candidate.awaits_evaluation:
+        return "waits for its evaluation"
+    if candidate.fitness_score is None:
+        return candidate.failure_cause or "not measurable"
+    return ratio_cell(candidate.fitness_score, candidate.fitness_interval)
+
+
+def run(services: Services, workers: int | None = 1) -> CandidateReport:
+    """Evaluate the oldest waiting candidates. After a kill the next pass continues.
+
+    Args:
+        workers: number of worker processes; None for one per processor.
+    """
+    store = services.ledger.candidates
+    with store.evaluation() as is_ours:
+        if not is_ours:
+            return CandidateReport(at=services.clock(), problems=(), is_busy=True)
+        stop_at = services.clock() + TIME_LIMIT
+        waiting = store.waiting(MAX_EVALUATED)
+        _, problems = run_each(_steps(services, waiting, workers, stop_at))
+    report_problems(services, "candidates", "clm candidates evaluate", problems)
+    after = store.known([each.id for each in waiting])
+    return CandidateReport(
+        at=services.clock(),
+        problems=tuple(problems),
+        evaluated=tuple(after[each.id] for each in waiting if not after[each.id].awaits_evaluation),
+        waiting=store.count_waiting(),
+    )
+
+
+def _steps(
+    services: Services, waiting: Sequence[StrategyCandidate], workers: int | None, stop_at: datetime
+) -> Iterator[tuple[str, Callable[[], None]]]:
+    for group in measured_alike(waiting):
+        first = group[0]
+        services.announce(f"Evaluating candidates of {first.base_strategy}", 0.0)
+        opened = partial(search_of, services, first)
+        yield f"candidate {first.id}", partial(evaluate, services, opened, group, workers, stop_at)
