@@ -9,6 +9,22 @@ from numpy.typing import NDArray
 from clm_core.backtest.metrics import measure
 from clm_core.backtest.results import Backtest, Metrics
 
+REGIME_COLUMNS = (
+    "regime",
+    "share of the bars",
+    "Sharpe ratio",
+    "max drawdown",
+    "win rate",
+    "net return",
+    "exposure",
+    "trades",
+)
+"""Titles of the cells of the table by regime."""
+REGIME_NOTE = (
+    "The regime of a bar is the one known at its open. Sharpe ratio with its standard error; drawdown and "
+    "return as if the bars of a regime followed each other; a trade belongs to the regime of its entry."
+)
+
 
 @dataclass(frozen=True)
 class RegimeResult:

@@ -17,7 +17,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from clm_core.backtest.baselines import Baseline
-from clm_core.backtest.by_regime import results_by_regime, spans_of
+from clm_core.backtest.by_regime import REGIME_COLUMNS, REGIME_NOTE, results_by_regime, spans_of
 from clm_core.backtest.results import Backtest, ExitReason, Metrics, PoolTrades, Trades
 from clm_core.backtest.walk_forward import FoldResult
 from clm_core.domain.evaluations import (
@@ -34,7 +34,7 @@ from clm_core.domain.evaluations import (
     ratio_cell,
 )
 from clm_core.domain.execution import Execution
-from clm_core.domain.measures import count, formatter, number, percent, ratio
+from clm_core.domain.measures import NOT_MEASURED, count, formatter, number, percent, ratio
 from clm_core.domain.terms import TradingTerms, cost_lines, cost_sentence
 from clm_core.domain.vocabulary import TriggerReason
 from clm_core.market.bars import Bars, Floats
@@ -54,19 +54,6 @@ EXPOSURE = "#8b6fd8"
 SHADE = "#c7a23c"
 SHADED = STATES.index("turbulent")
 """Regime shaded behind the curves."""
-REGIME_COLUMNS = (
-    "regime",
-    "share of the bars",
-    "Sharpe ratio",
-    "max drawdown",
-    "net return",
-    "exposure",
-    "trades",
-)
-REGIME_NOTE = (
-    "The regime of a bar is the one known at its open. Sharpe ratio with its standard error; drawdown and "
-    "return as if the bars of a regime followed each other; a trade belongs to the regime of its entry."
-)
 MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 
 BUCKETS = 250
@@ -182,7 +169,7 @@ def render(sheet: TearSheet) -> str:
         comparisons=[_comparison(each) for each in sheet.verdict.baselines],
         rule_columns=RULE_COLUMNS,
         rule_note=RULE_NOTE,
-        regimes=list(_by_regime(sheet)),
+        regimes=list(by_regime(sheet)),
         regime_columns=REGIME_COLUMNS,
         regime_note=REGIME_NOTE,
         month_names=MONTHS,
@@ -379,7 +366,7 @@ def _shaded(sheet: TearSheet) -> Iterator[tuple[pd.Timestamp, pd.Timestamp]]:
         yield times[rows.start], times[rows.stop - 1] + pd.Timedelta(sheet.bars.timeframe.seconds, "s")
 
 
-def _by_regime(sheet: TearSheet) -> Iterator[tuple[str, ...]]:
+def by_regime(sheet: TearSheet) -> Iterator[tuple[str, ...]]:
     """Cells of the table by regime, in the order of `REGIME_COLUMNS`."""
     if sheet.regime is None or np.all(sheet.regime == UNKNOWN):
         return
@@ -390,6 +377,7 @@ def _by_regime(sheet: TearSheet) -> Iterator[tuple[str, ...]]:
             percent(each.share),
             f"{ratio(each.metrics.sharpe_ratio)} ± {ratio(1.0 / math.sqrt(years))}",
             percent(each.metrics.max_drawdown),
+            percent(each.metrics.win_rate) if each.metrics.trades else NOT_MEASURED,
             percent(each.metrics.total_return),
             percent(each.metrics.exposure),
             count(each.metrics.trades),

@@ -260,7 +260,9 @@ def _formatted_default(value: Any) -> str:
 
 
 def _show_versions(page: "Page[ListedVersion]", filtered: bool) -> None:
-    table = listing("model", "version", "status", "Sharpe", "trades", "score", "registered (UTC)")
+    columns = ["model", "version", "status", "Sharpe", "trades", "score", "registered (UTC)"]
+    by_regime = any(each.version.regime for each in page.items)
+    table = listing(*columns, *(["towards"] if by_regime else []))
     for each in page.items:
         version = each.version
         table.add_row(
@@ -269,6 +271,7 @@ def _show_versions(page: "Page[ListedVersion]", filtered: bool) -> None:
             version.status.value,
             *_figures(each),
             f"{version.created_at:%Y-%m-%d %H:%M}",
+            *([version.regime or ""] if by_regime else []),
         )
     print_table(
         table, "No such version." if filtered else "No versions yet: `clm demo` or `clm retrain` makes one."

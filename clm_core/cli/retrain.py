@@ -247,8 +247,11 @@ def _show_outcome(outcome: "RetrainResult") -> None:
     console.print(
         f"[bold]{version.model_id}[/] {version.version}: {colored_headline(outcome.verdict)}", highlight=False
     )
+    from clm_core.domain.versions import regime_sentence
     from clm_core.retraining.pages import spread
 
+    if version.regime is not None:
+        console.print(f"  trained towards {regime_sentence(version)}", highlight=False, soft_wrap=True)
     for reason in (*outcome.verdict.sentences, *spread(outcome.verdict)):
         console.print(f"  - {reason}", highlight=False, soft_wrap=True)
     if outcome.verdict.by_symbol:

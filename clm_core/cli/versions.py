@@ -178,6 +178,7 @@ def _in_mlflow(services: "Services", version: "ModelVersion") -> str:
 def _facts_table(
     version: "ModelVersion", lineage: "Lineage", bars_needed: int | None, in_mlflow: str
 ) -> Table:
+    from clm_core.domain.versions import regime_sentence
     from clm_core.models.ensemble import readable
 
     table = Table(
@@ -195,6 +196,7 @@ def _facts_table(
         ("served before it", version.parent_version or "none"),
         ("training job", f"{lineage.job.id}, {lineage.job.trigger_reason}, by {lineage.job.requested_by}"),
         ("recipe from", lineage.job.recipe_from or "the request"),
+        *([("trained towards", regime_sentence(version))] if version.regime else []),
         ("trained on", f"{version.symbol} {version.timeframe}, hash {version.data_hash}"),
         ("of the series", f"hash {lineage.data_snapshot}"),
         *((f"own series {name}", f"hash {each}") for name, each in lineage.job.series.items()),

@@ -11,6 +11,9 @@ from dataclasses import dataclass
 
 from clm_core.domain.promotions import EXPIRY, Promotion, PromotionKind
 
+DEFAULTS = "defaults"
+"""Name of the defaults of the kind, in the place of a version."""
+
 
 @dataclass(frozen=True)
 class ServedVersions:
@@ -33,7 +36,7 @@ class RepeatedRecipe:
     @property
     def sentence(self) -> str:
         """`v20260301_120000: in production`."""
-        return f"{self.version or 'defaults'}: {self.because}"
+        return f"{self.version or DEFAULTS}: {self.because}"
 
 
 def served_versions(history: Sequence[Promotion]) -> ServedVersions:

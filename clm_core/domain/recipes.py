@@ -2,12 +2,26 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from pydantic import ConfigDict, Field
 
 from clm_core.domain.kinds import OfModel, PluginName
-from clm_core.domain.vocabulary import ModelType
+from clm_core.domain.vocabulary import MarketRegime, ModelType
+
+REGIME = "regime"
+"""Name of the training parameter for the regime that a training is weighted towards."""
+
+
+def regime_of(params: Mapping[str, Any], plugin: str | None = None) -> str | None:
+    """Regime that training parameters weigh more than others; None for equal weights.
+
+    Args:
+        plugin: name of the plug-in, whose parameters may have any meaning.
+    """
+    regime = params.get(REGIME)
+    return regime if plugin is None and regime in list(MarketRegime) else None
 
 
 class RecipeIdentity(OfModel):

@@ -8,6 +8,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from clm_core.domain.jobs import TrainingJob
 from clm_core.domain.kinds import OfKind, PluginName
+from clm_core.domain.measures import percent
+from clm_core.domain.recipes import regime_of
 from clm_core.domain.vocabulary import ModelStatus, ModelType
 
 
@@ -52,6 +54,22 @@ class ModelVersion(OfKind):
     train_metrics: dict[str, float] = Field(default_factory=dict)
     validation_metrics: dict[str, float] = Field(default_factory=dict)
     created_at: datetime
+
+    @property
+    def regime(self) -> str | None:
+        """Regime that the training was weighted towards; None for equal weights."""
+        return regime_of(self.params, self.plugin)
+
+
+def regime_sentence(version: ModelVersion) -> str:
+    """`the regime turbulent: 38% of the rows fitted, with 71% of the weight`."""
+    sentence = f"the regime {version.regime}"
+    metrics = version.train_metrics
+    if "regime_rows" not in metrics:
+        return sentence
+    rows = percent(metrics["regime_rows"] / metrics["fit_rows"])
+    weight = percent(metrics["regime_share_of_weight"])
+    return f"{sentence}: {rows} of the rows fitted, with {weight} of the weight"
 
 
 class Lineage(BaseModel):

@@ -26,6 +26,13 @@ class RuleFamily(StrEnum):
     VOLATILITY_TREND = "volatility_trend"
 
 
+class MarketRegime(StrEnum):
+    """States of a market (`market.regimes`), in the order of their labels."""
+
+    CALM = "calm"
+    TURBULENT = "turbulent"
+
+
 class ModelStatus(StrEnum):
     TRAINING = "training"
     SHADOW = "shadow"

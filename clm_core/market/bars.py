@@ -61,6 +61,9 @@ class Bars:
     """Rules of closures and outages; not part of the content hash."""
     series: Mapping[str, Floats] = field(default_factory=dict)
     """Own series by name: the value known at the close of each bar, shape (n_bars,), NaN where none is."""
+    regime: NDArray[np.int8] | None = None
+    """Regime known at the close of each bar (`regimes.with_regimes`), shape (n_bars,), for trainings that
+    weigh regimes; None for all others."""
 
     def __post_init__(self) -> None:
         for name in ("time", *FIELDS):
@@ -69,6 +72,10 @@ class Bars:
             values.setflags(write=False)
             if values.shape != self.time.shape:
                 raise ValueError(f"the series {name} has {len(values)} values for {len(self)} bars")
+        if self.regime is not None:
+            self.regime.setflags(write=False)
+            if self.regime.shape != self.time.shape:
+                raise ValueError(f"there are {len(self.regime)} regimes for {len(self)} bars")
 
     def __len__(self) -> int:
         return len(self.time)
@@ -77,8 +84,10 @@ class Bars:
         """A contiguous part that shares memory: `bars[:100]`."""
         if rows.step not in (None, 1):
             raise ValueError("bars are sliced contiguously: a step would change their timeframe")
+        columns = {name: getattr(self, name)[rows] for name in ("time", *FIELDS)}
         series = {name: values[rows] for name, values in self.series.items()}
-        return replace(self, **{name: getattr(self, name)[rows] for name in ("time", *FIELDS)}, series=series)
+        regime = None if self.regime is None else self.regime[rows]
+        return replace(self, **columns, series=series, regime=regime)
 
     def under(self, gap_rules: int) -> "Bars":
         """The same bars under other rules of closures and outages; shares memory."""
@@ -104,7 +113,7 @@ class Bars:
 
     @cached_property
     def content_hash(self) -> str:
-        """SHA-256 over symbol, timeframe, calendar and every value, those of own series included,
+        """SHA-256 over symbol, timeframe, calendar and every value, own series and regimes included,
         hexadecimal; equal on all machines."""
         digest = hashlib.sha256(f"bars-1|{self.symbol}|{self.timeframe}|{self.calendar}|{len(self)}".encode())
         digest.update(self.time.astype("<i8").tobytes())
@@ -114,6 +123,8 @@ class Bars:
         for name, values in sorted(self.series.items()):
             digest.update(f"|series|{name}|".encode())
             digest.update(np.where(np.isnan(values), np.nan, values + 0.0).astype("<f8").tobytes())
+        if self.regime is not None:
+            digest.update(b"|regime|" + self.regime.tobytes())
         return digest.hexdigest()
 
     @cached_property

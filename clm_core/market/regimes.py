@@ -8,7 +8,7 @@ nearest centroids.
 The labels depend on the first bar, as averages and windows do: use the whole stored series.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 import numpy as np
@@ -16,11 +16,12 @@ import pandas as pd
 from numba import njit
 from numpy.typing import NDArray
 
+from clm_core.domain.vocabulary import MarketRegime
 from clm_core.market import jump_model
 from clm_core.market.bars import Bars, Floats
 from clm_core.market.calendars import trading_dates
 
-STATES = ("calm", "turbulent")
+STATES = tuple(each.value for each in MarketRegime)
 UNKNOWN = -1
 """Label of bars before the first fit."""
 WARM_UP = 60
@@ -225,6 +226,16 @@ def regimes(bars: Bars, rules: RegimeRules = DEFAULT) -> Regimes:
     by_bar = days.known_at(bars.time + step)
     by_bar.setflags(write=False)
     return Regimes(by_bar, rules.states, tuple(fits), days)
+
+
+def with_regimes(bars: Bars, whole: Bars) -> Bars:
+    """The bars with the regime known at the close of each bar, for trainings that weigh regimes.
+
+    Args:
+        whole: the whole stored series, with the bars: labels depend on its first bar.
+    """
+    closes = bars.time + bars.timeframe.nanoseconds
+    return replace(bars, regime=regimes(whole).days.known_at(closes))
 
 
 def current(bars: Bars, rules: RegimeRules = DEFAULT) -> CurrentRegime | None:

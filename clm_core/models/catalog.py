@@ -18,6 +18,7 @@ from clm_core.domain.costs import Costs, MarketCosts
 from clm_core.domain.errors import InvalidTrainingParams, MissingExtra, ModelError
 from clm_core.domain.execution import FIXED_UNITS, NEW_VERSIONS, ExecutionRules
 from clm_core.domain.kinds import Kind
+from clm_core.domain.recipes import REGIME, regime_of
 from clm_core.domain.search_space import SearchSpace
 from clm_core.domain.sizing import NO_SIZING, Sizing, sizing_of
 from clm_core.domain.vocabulary import ModelType, RuleFamily
@@ -25,7 +26,7 @@ from clm_core.market import own_features
 from clm_core.models import plugins
 from clm_core.models.contract import Composite, Model, ModelCard, PluginOrigin, Pooling, Recipe
 from clm_core.models.kind import DISTRIBUTION, ModelKind
-from clm_core.models.params import EXECUTION, SIZING
+from clm_core.models.params import EXECUTION, SIZING, no_regime_of_pool
 from clm_core.models.sizing import (
     SizedModel,
     SizedRecipe,
@@ -114,10 +115,42 @@ def recipe(
         ModelError: the model type has no implementation, or the plug-in cannot be used.
     """
     kind = find_kind(model_type, plugin)
+    _require_weights(model_type, params, plugin)
     market = MarketCosts.of(costs)
     split = _Split.of(params)
     sizing = with_costs(split.sizing_section(kind.sizing), market)
     return SizedRecipe(kind.recipe(split.own, market), sizing, split.execution_section(NEW_VERSIONS))
+
+
+def weighs_regimes(model_type: ModelType, plugin: str | None = None) -> bool:
+    """True for a kind whose trainings can be weighted towards a regime.
+
+    Raises:
+        MissingExtra: the library is not installed.
+        ModelError: the model type has no implementation, or the plug-in cannot be used.
+    """
+    return find_kind(model_type, plugin).weighs_regimes
+
+
+def _require_weights(model_type: ModelType, params: Mapping[str, Any], plugin: str | None) -> None:
+    """
+    Raises:
+        InvalidTrainingParams: a regime is named for a kind whose fits weigh no bars.
+    """
+    is_plugin = plugin is not None and plugin not in list(RuleFamily)
+    # a plug-in may have a parameter of the name
+    if params.get(REGIME) is None or is_plugin or weighs_regimes(model_type, plugin):
+        return
+    why = "its fit has no weights of bars"
+    if plugin is not None:
+        why = "a rule is not fitted, its parameters are the whole rule"
+    elif model_type is ModelType.ENSEMBLE:
+        why = "its members are, each by its own parameters"
+    able = [each.value for each in kinds() if (kind := declared(each)) is not None and kind.weighs_regimes]
+    raise InvalidTrainingParams(
+        f"{REGIME}={params[REGIME]}: {Kind(model_type, plugin)} cannot be trained towards a regime, {why}. "
+        f"Leave {REGIME} out, or choose one of {', '.join(able)}"
+    )
 
 
 def pooling(recipe: Recipe) -> Pooling:
@@ -125,8 +158,11 @@ def pooling(recipe: Recipe) -> Pooling:
 
     Raises:
         ModelError: the kind of model cannot; the message names the kinds that can.
+        InvalidTrainingParams: the recipe is weighted towards a regime, which each market has of its own.
     """
     made_by = origin(recipe)
+    if made_by is None and (regime := regime_of(recipe.describe())) is not None:
+        raise no_regime_of_pool(regime)
     require_pooling(recipe.model_type, None if made_by is None else made_by.name)
     assert isinstance(recipe, Pooling)
     return recipe

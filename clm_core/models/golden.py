@@ -10,7 +10,7 @@ signal does not change on the last bars, the bars up to the newest change are re
 """
 
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -57,7 +57,7 @@ class GoldenRows(BaseModel):
         return self
 
     def bars(self, series: TrainedOn) -> Bars:
-        columns = {name: np.array(getattr(self, name), dtype=np.float64) for name in FIELDS}
+        columns: dict[str, Any] = {name: np.array(getattr(self, name), dtype=np.float64) for name in FIELDS}
         time = np.array(self.time, dtype=np.int64)
         own = {name: np.array(values, dtype=np.float64) for name, values in self.series.items()}
         return Bars(

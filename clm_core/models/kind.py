@@ -65,5 +65,7 @@ class ModelKind:
     """Sizing of new versions of the kind by default; None for positions that are sized already."""
     pools: bool = False
     """True for a kind whose recipes can fit one model to several symbols (`contract.Pooling`)."""
+    weighs_regimes: bool = False
+    """True for a kind whose fits can weigh the bars of a regime more than others (parameter `regime`)."""
     older_params: tuple[OlderParams, ...] = ()
     """Meaning of stored training parameters of older releases, one entry a marker."""

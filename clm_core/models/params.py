@@ -6,8 +6,9 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, ValidationError
 
 from clm_core.domain.errors import FeatureMismatch, InvalidTrainingParams, UnknownFeature
+from clm_core.domain.recipes import regime_of
 from clm_core.domain.search_space import Between, OneOf, SearchDimension, SearchSpace
-from clm_core.domain.vocabulary import ModelType
+from clm_core.domain.vocabulary import MarketRegime, ModelType
 from clm_core.market.features import FEATURES, select_features, series_of
 from clm_core.market.own_features import FeatureOrigin, OwnFeature
 
@@ -16,6 +17,7 @@ __all__ = [
     "Device",
     "FeatureNames",
     "OneOf",
+    "OptionalRegime",
     "TrainingParams",
     "choose_device",
     "require_features",
@@ -102,6 +104,30 @@ def _known(names: tuple[str, ...]) -> tuple[str, ...]:
 
 FeatureNames = Annotated[tuple[str, ...], BeforeValidator(split_commas), AfterValidator(_known)]
 """Names of a model's input features (as text: separated by commas)."""
+
+
+def _none(value: object) -> object:
+    return None if value == "none" else value
+
+
+OptionalRegime = Annotated[MarketRegime | None, BeforeValidator(_none)]
+"""Regime that a training is weighted towards; "none" for equal weights."""
+
+
+def no_regime_of_pool(regime: str) -> InvalidTrainingParams:
+    """Error of a pool to be trained towards a regime."""
+    return InvalidTrainingParams(
+        f"regime={regime}: the markets of a pool are in regimes of their own, so a pool cannot be trained "
+        "towards one. Leave regime out, or retrain each symbol by itself"
+    )
+
+
+def needs_regimes(params: Mapping[str, Any], plugin: str | None = None) -> bool:
+    """True if training parameters weigh regimes, or those of an ensemble's member do."""
+    members = [member for member in params.get("members") or () if isinstance(member, Mapping)]
+    return regime_of(params, plugin) is not None or any(
+        regime_of(member["params"], member["plugin"]) is not None for member in members
+    )
 
 
 def require_features(names: Iterable[str]) -> None:

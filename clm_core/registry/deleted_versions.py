@@ -28,6 +28,7 @@ from clm_core.registry.mlflow_registry import (
     STATUS_TAG,
     MLflowRegistry,
     numbered,
+    regime_tag,
 )
 
 _LOGGED_MODELS = text(
@@ -172,6 +173,7 @@ class DeletedVersions:
             PACKAGE_TAG: listed,
             DATA_TAG: version.data_hash,
             BARS_TAG: str(bars_needed or ""),
+            **regime_tag(version.params, version.plugin),
         }
 
     def _run_is_deleted(self, run_id: str) -> bool:

@@ -22,6 +22,7 @@ from clm_core.domain.errors import AlreadyExists, BundleCorrupt, HomeMismatch, N
 from clm_core.domain.execution import FIXED_UNITS
 from clm_core.domain.faults import Fault, crash_at
 from clm_core.domain.jobs import TrainingJob
+from clm_core.domain.recipes import regime_of
 from clm_core.domain.vocabulary import ModelStatus
 from clm_core.platform.home_record import HomeRecord
 from clm_core.registry import integrity
@@ -51,6 +52,7 @@ JOB_TAG = "clm.job_id"
 STATUS_TAG = "clm.status"
 LABEL_TAG = "clm.version"
 DATA_TAG = "clm.data_hash"
+REGIME_TAG = "clm.regime"
 RUNNING = "attributes.status = 'RUNNING'"
 BARS_TAG = "clm.bars_needed"
 """Tag with the number of closed bars that a prediction needs; see `Model.bars_needed`."""
@@ -515,6 +517,7 @@ class MLflowRegistry:
             JOB_TAG: str(job.id),
             "clm.model_id": job.model_id,
             "clm.trigger_reason": job.trigger_reason.value,
+            **regime_tag(job.training_params, job.plugin),
         }
         name = f"{job.model_id} {label}"
         experiment = self._experiment_at_home()
@@ -618,11 +621,18 @@ class MLflowRegistry:
             PACKAGE_TAG: self._listing(source),
             DATA_TAG: bars.content_hash,
             BARS_TAG: str(bars_needed or ""),
+            **regime_tag(job.training_params, job.plugin),
         }
         version = numbered(self._client, job.model_id, source, run_id, tags, lambda number: number > above)
         crash_at(Fault.VERSION_MADE, self._fault)
         self._client.set_registered_model_alias(job.model_id, label, version.version)
         return int(version.version)
+
+
+def regime_tag(params: Mapping[str, Any], plugin: str | None) -> dict[str, str]:
+    """Tag with the regime that a training is weighted towards; empty without."""
+    regime = regime_of(params, plugin)
+    return {} if regime is None else {REGIME_TAG: regime}
 
 
 def numbered(

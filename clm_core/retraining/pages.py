@@ -3,10 +3,11 @@
 from base64 import b64encode
 from pathlib import Path
 
+from clm_core.backtest.by_regime import REGIME_COLUMNS, REGIME_NOTE
 from clm_core.domain import verdict_text
 from clm_core.domain.errors import NotFound
 from clm_core.domain.evaluations import CHECK_COLUMNS, Verdict
-from clm_core.domain.versions import ModelVersion
+from clm_core.domain.versions import ModelVersion, regime_sentence
 from clm_core.ledger.store import Ledger
 from clm_core.platform import stack_state
 from clm_core.retraining.results import TearSheetFiles
@@ -26,6 +27,7 @@ def summary_page(home: Path, version: ModelVersion, verdict: Verdict, report: Te
             "",
             f"Score {verdict.score:.1f} of 100, out of sample, after costs, by the policy {verdict.policy}.",
             "",
+            *([f"Trained towards {regime_sentence(version)}.\n"] if version.regime else []),
             *verdict_text.bullets(verdict),
             *(f"{sentence}.\n" for sentence in spread(verdict)),
             *verdict_text.table(CHECK_COLUMNS, verdict_text.check_rows(verdict)),
@@ -33,11 +35,19 @@ def summary_page(home: Path, version: ModelVersion, verdict: Verdict, report: Te
             *verdict_text.symbol_table(verdict),
             *verdict_text.baseline_table(verdict),
             *verdict_text.rule_table(verdict),
+            *_regime_table(report),
             f"![equity curve](data:image/png;base64,{b64encode(report.equity_png).decode()})",
             "",
             *_links(home, version, report),
         ]
     )
+
+
+def _regime_table(report: TearSheetFiles) -> list[str]:
+    """Table of the results by regime, as on the tear sheet; empty without known regimes."""
+    if not report.by_regime:
+        return []
+    return [*verdict_text.table(REGIME_COLUMNS, report.by_regime), REGIME_NOTE, ""]
 
 
 def beside_champion(ledger: Ledger, version: ModelVersion, verdict: Verdict) -> list[dict[str, str]]:

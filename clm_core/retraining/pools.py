@@ -32,10 +32,11 @@ from clm_core.ledger.executions import version_execution
 from clm_core.ledger.store import Ledger
 from clm_core.market.bars import Bars, Floats
 from clm_core.market.panel import Panel, hash_of
+from clm_core.market.regimes import with_regimes
 from clm_core.market.sources import MarketData
 from clm_core.market.timeframes import Timeframe
 from clm_core.models import catalog
-from clm_core.models.params import series_names
+from clm_core.models.params import needs_regimes, series_names
 from clm_core.models.pooled import view_of
 from clm_core.retraining.case import count_trial
 from clm_core.retraining.results import BacktestEvaluation, ChampionModel, MemberEvaluation
@@ -129,7 +130,8 @@ def fetch_panel(services: Services, job: TrainingJob) -> Panel:
 
 
 def bars_of(services: Services, job: TrainingJob) -> Bars | Panel:
-    """Bars and own series of a job's data snapshots, closed by the creation, within the span of the job.
+    """Bars and own series of a job's data snapshots, closed by the creation, within the span of the job; with
+    the regimes of the whole series for a training that weighs regimes.
 
     Raises:
         UnknownSeries: a snapshot is no longer stored.
@@ -138,7 +140,18 @@ def bars_of(services: Services, job: TrainingJob) -> Bars | Panel:
         return fetch_panel(services, job)
     span = job.dataset_span_days
     bars = services.market.bars(job.symbol, job.timeframe, span, job.data_snapshot, closed_by=job.created_at)
+    if needs_regimes(job.training_params, job.plugin):
+        bars = with_regimes(bars, whole_bars_of_market(services, job))
     return services.market.with_series(bars, job.series)
+
+
+def whole_bars_of_market(services: Services, job: TrainingJob) -> Bars:
+    """All bars of the snapshot of a job of one market closed by the job's creation, without own series.
+
+    Raises:
+        UnknownSeries: the snapshot is no longer stored.
+    """
+    return services.market.bars(job.symbol, job.timeframe, None, job.data_snapshot, closed_by=job.created_at)
 
 
 def whole_bars(services: Services, job: TrainingJob) -> Bars | Panel:
@@ -149,8 +162,7 @@ def whole_bars(services: Services, job: TrainingJob) -> Bars | Panel:
     """
     market, names = services.market, series_names(job.training_params)
     if not job.symbols:
-        bars = market.bars(job.symbol, job.timeframe, None, job.data_snapshot, closed_by=job.created_at)
-        return market.with_series(bars, job.series)
+        return market.with_series(whole_bars_of_market(services, job), job.series)
     members = []
     for symbol, snapshot in zip(job.symbols, job.data_snapshots, strict=True):
         bars = market.bars(symbol, job.timeframe, None, snapshot, closed_by=job.created_at)

@@ -81,10 +81,12 @@ class BacktestEvaluation:
 
 @dataclass(frozen=True)
 class TearSheetFiles:
-    """Tear sheet as an HTML file, and its equity curve as a PNG picture."""
+    """Tear sheet as an HTML file, its equity curve as a PNG picture and its table by regime."""
 
     html: Path
     equity_png: bytes
+    by_regime: tuple[tuple[str, ...], ...] = ()
+    """Cells of each regime, in the order of `by_regime.REGIME_COLUMNS`; empty without known regimes."""
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,10 @@ from datetime import datetime, timedelta
 from functools import partial
 
 import numpy as np
+from numpy.typing import NDArray
 
 from clm_core.backtest.results import Metrics
-from clm_core.backtest.tearsheet import TearSheet, equity_png, render
+from clm_core.backtest.tearsheet import TearSheet, by_regime, equity_png, render
 from clm_core.domain import verdict_text
 from clm_core.domain.costs import MarketCosts
 from clm_core.domain.evaluations import Decision, EvaluationResult, Verdict
@@ -247,7 +248,7 @@ def report(
         importances=trained.importances,
         data_facts=_data_facts(bars) | _record_facts(verdict),
         folds=trained.out_of_sample[evaluation.judged_seed].folds,
-        regime=regimes(bars).days.known_at(evaluation.bars.time) if isinstance(bars, Bars) else None,
+        regime=_regime_at_open(services, job, evaluation.bars),
     )
     folder = services.reports / version.model_id
     folder.mkdir(parents=True, exist_ok=True)
@@ -257,7 +258,14 @@ def report(
     picture.write_bytes(equity_png(sheet))
     services.registry.attach(version.mlflow_run_id, [html, picture], "report")
     crash_at(Fault.REPORTED, settings.fault)
-    return TearSheetFiles(html, picture.read_bytes())
+    return TearSheetFiles(html, picture.read_bytes(), tuple(by_regime(sheet)))
+
+
+def _regime_at_open(services: Services, job: TrainingJob, unseen: Bars) -> NDArray[np.int8] | None:
+    """Regime known at the open of each out-of-sample bar, by the whole series; None for a pool."""
+    if job.symbols:
+        return None
+    return regimes(pools.whole_bars_of_market(services, job)).days.known_at(unseen.time)
 
 
 def _chosen_horizon(trained: TrainingResult, judged_seed: int) -> dict[str, str]:

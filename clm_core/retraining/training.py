@@ -37,12 +37,14 @@ from clm_core.backtest.walk_forward import (
 )
 from clm_core.domain import errors
 from clm_core.domain.costs import MarketCosts
-from clm_core.domain.errors import BundleCorrupt, CLMError, TrainingFailed
+from clm_core.domain.errors import BundleCorrupt, CLMError, NotEnoughBars, TrainingFailed
 from clm_core.domain.progress import Announce
+from clm_core.domain.recipes import regime_of
 from clm_core.domain.vocabulary import ModelType
 from clm_core.domain.walk_forward import WalkForwardPlan
 from clm_core.market.bars import FIELDS, Bars, Floats
 from clm_core.market.panel import Panel, members_of
+from clm_core.market.regimes import STATES
 from clm_core.market.series import PREFIX
 from clm_core.market.timeframes import Calendar, Timeframe
 from clm_core.models import catalog
@@ -62,6 +64,8 @@ SPEC = "spec.json"
 BARS = "bars.npz"
 POOL = "pool.json"
 """File of a pool's training with the name and the number of the members."""
+REGIMES = "regime"
+"""Array with the regimes among those of the bars."""
 FEATURES = "features.json"
 BUNDLE = "bundle"
 OUT_OF_SAMPLE = "out_of_sample.npz"
@@ -69,6 +73,9 @@ RESULTS = "trained.json"
 LOG = "training.log"
 MEMBERS = "members"
 """Folder for the bundles of an ensemble's members, filled before the training."""
+MIN_REGIME_SHARE = 0.05
+"""Share of the bars that a regime trained towards needs: weighing four times, a twentieth of the bars has a
+sixth of the weight."""
 PAUSE_SECONDS = 0.1
 """Minimum time between two progress messages of the same step."""
 LOG_TAIL = 2000
@@ -143,6 +150,9 @@ def train(
         LookAhead: a feature or the model uses future bars; the message names the culprit.
     """
     recipe = spec.recipe()
+    regime = regime_of(spec.params, spec.plugin)
+    if regime is not None and isinstance(bars, Bars):
+        require_regime(bars, regime, spec.plan)
     # seconds, and refused before hours of training
     longest = max(bars, key=len) if isinstance(bars, Panel) else bars
     sentinel.examine_own_features(feature_names(recipe.describe()), longest, spec.seed)
@@ -188,6 +198,38 @@ def train(
     unfinished = folder / f"{RESULTS}.part"
     unfinished.write_text(json.dumps(results, default=float))
     unfinished.replace(folder / RESULTS)
+
+
+def require_regime(bars: Bars, regime: str, plan: WalkForwardPlan) -> None:
+    """Refuse a training towards a regime that the training bars hardly know.
+
+    The registered model needs the regime in a twentieth of its bars, and so does half of the folds. A fold
+    with fewer is fitted on what there is: the walk-forward judges the recipe at every date.
+
+    Args:
+        bars: bars of the training with regimes.
+
+    Raises:
+        NotEnoughBars: the bars of the regime are too few.
+    """
+    assert bars.regime is not None
+    within = np.equal(bars.regime, STATES.index(regime))
+    market = f"{bars.symbol} {bars.timeframe}"
+    needed = f"{MIN_REGIME_SHARE:.0%}"
+    remedy = "Train without regime, towards another regime, or on more days of bars"
+    newest = within[final_rows(bars.time, plan)]
+    if not newest.mean() >= MIN_REGIME_SHARE:
+        raise NotEnoughBars(
+            f"{market}: {np.count_nonzero(newest):,} of the {len(newest):,} newest training bars are "
+            f"{regime}, and a training towards a regime needs {needed} of them. {remedy}"
+        )
+    shares = [within[train].mean() for train, _ in fold_rows(bars.time, plan)]
+    enough = sum(share >= MIN_REGIME_SHARE for share in shares)
+    if not enough * 2 >= len(shares):
+        raise NotEnoughBars(
+            f"{market}: {enough} of the {len(shares)} folds have {needed} {regime} bars to train on, and "
+            f"half of the folds must: the walk-forward would prove nothing about the regime. {remedy}"
+        )
 
 
 def train_in_subprocess(
@@ -367,6 +409,7 @@ def _write_bars(bars: Bars, path: Path) -> None:
         gap_rules=bars.gap_rules,
         **{name: getattr(bars, name) for name in ("time", *FIELDS)},
         **{f"{PREFIX}{name}": values for name, values in bars.series.items()},
+        **({} if bars.regime is None else {REGIMES: bars.regime}),
     )
 
 
@@ -375,7 +418,8 @@ def _read_bars(path: Path) -> Bars:
         series = str(kept["symbol"]), Timeframe(str(kept["timeframe"])), Calendar(str(kept["calendar"]))
         columns = {name: kept[name] for name in ("time", *FIELDS)}
         own = {name.removeprefix(PREFIX): kept[name] for name in kept.files if name.startswith(PREFIX)}
-        return Bars(*series, **columns, gap_rules=int(kept["gap_rules"]), series=own)
+        regime = kept[REGIMES] if REGIMES in kept.files else None
+        return Bars(*series, **columns, gap_rules=int(kept["gap_rules"]), series=own, regime=regime)
 
 
 def _process(folder: Path, log: IO[bytes], cache: FoldCache | None = None) -> subprocess.Popen[bytes]:

@@ -11,10 +11,11 @@ from clm_core.domain.search_space import SearchDimension
 from clm_core.domain.searches import Search, SearchRequest
 from clm_core.domain.spellings import normalise_symbol
 from clm_core.market.bars import Bars
+from clm_core.market.regimes import with_regimes
 from clm_core.market.sources import MarketData
 from clm_core.models import catalog
 from clm_core.models.own import FeaturesInUse
-from clm_core.models.params import feature_names, own_origins, series_names
+from clm_core.models.params import feature_names, needs_regimes, own_origins, series_names
 from clm_core.search.workers import error_line
 from clm_core.services import Services
 
@@ -115,6 +116,11 @@ def search_bars(market: MarketData, search: Search) -> Bars:
         search.data_snapshot,
         closed_by=search.created_at,
     )
+    if needs_regimes(search.fixed, search.plugin):
+        whole = market.bars(
+            search.symbol, search.timeframe, None, search.data_snapshot, closed_by=search.created_at
+        )
+        bars = with_regimes(bars, whole)
     return market.with_series(bars, search.series)
 
 

@@ -17,6 +17,7 @@ from clm_core.ledger.replies import KEPT_FOR
 from clm_core.ledger.tables import storable
 from clm_core.retraining.jobs import new_job, reap_dead_jobs
 from clm_core.services import Services
+from clm_core.triggers.regime_changes import towards_measured_regime
 
 
 def submit(services: Services, request: TriggerRequest, run_id: UUID | None = None) -> Answer:
@@ -36,13 +37,13 @@ def submit(services: Services, request: TriggerRequest, run_id: UUID | None = No
 
 
 def job_of(services: Services, request: TriggerRequest) -> TrainingJob:
-    """The job of a request, not yet recorded.
+    """The job of a request, not yet recorded; a retrain for a changed regime is weighted towards the regime.
 
     Raises:
         CLMError: see `retraining.jobs.new_job`.
     """
-    job = new_job(services, request.training)
-    return job.model_copy(update={"recipe_from": request.recipe_from})
+    job = new_job(services, request.training).model_copy(update={"recipe_from": request.recipe_from})
+    return towards_measured_regime(services, request, job)
 
 
 def submit_once(services: Services, request: TriggerRequest) -> Answer:

@@ -33,7 +33,14 @@ from numpy.typing import NDArray
 from pydantic import Field, ValidationError, model_validator
 
 from clm_core.domain.costs import Costs
-from clm_core.domain.errors import BundleCorrupt, FeatureMismatch, InvalidTrainingParams, NotEnoughBars
+from clm_core.domain.errors import (
+    BundleCorrupt,
+    FeatureMismatch,
+    InvalidTrainingParams,
+    NotEnoughBars,
+    SeriesMissing,
+)
+from clm_core.domain.recipes import REGIME
 from clm_core.domain.search_space import Between, OneOf
 from clm_core.domain.sizing import Sizing
 from clm_core.domain.vocabulary import ModelType
@@ -41,12 +48,19 @@ from clm_core.market.bars import Bars, Floats
 from clm_core.market.features import FEATURES, FeatureTable, compute_features, memory_of, select_features
 from clm_core.market.labels import Labels, direction, return_unit, ties, volatility_scaled_return
 from clm_core.market.panel import Panel, thinned
-from clm_core.market.sample_weights import age_weights, average_uniqueness
+from clm_core.market.regimes import STATES
+from clm_core.market.sample_weights import age_weights, average_uniqueness, regime_weights
 from clm_core.market.signals import accuracy, hold_convictions, hold_signals
 from clm_core.market.splits import Rows, bars_for_tail, purged_tail
 from clm_core.models.contract import ModelCard, Progress, TrainedOn
 from clm_core.models.kind import OlderParams
-from clm_core.models.params import FeatureNames, TrainingParams, require_features
+from clm_core.models.params import (
+    FeatureNames,
+    OptionalRegime,
+    TrainingParams,
+    no_regime_of_pool,
+    require_features,
+)
 from clm_core.models.skill import skill_metrics
 from clm_core.models.trees.calibration import Curve, base_prior, fit_curve
 from clm_core.models.trees.horizon import LADDER, choose_horizon, cost_share
@@ -107,6 +121,9 @@ class BoostingParams(TrainingParams):
     """Rows weigh by the average uniqueness of their labels: overlapping labels count less."""
     age_half_life: float = Field(default=0.0, ge=0)
     """Bars after which a row weighs half; 0 for equal weights at every age."""
+    regime: OptionalRegime = None
+    """Regime whose rows weigh four times as much as others in the trees: calm, turbulent, or none; early
+    stopping and calibration weigh all rows alike."""
     calibrate: bool = True
     """Fit the probability on the newest, purged rows, which then take no part in early stopping."""
     centre_horizons: int = Field(default=15, ge=0, le=500)
@@ -323,8 +340,15 @@ class BoostingRecipe(ABC):
     def model_type(self) -> ModelType:
         return self.params.model_type
 
+    @property
+    def regime(self) -> str | None:
+        """Regime that the fit is weighted towards; None for equal weights."""
+        return self.params.regime
+
     def describe(self) -> dict[str, Any]:
-        return self.params.model_dump(mode="json")
+        # as before there were regimes where none is named: the same card, and the same recipe
+        unset = {REGIME} if self.params.regime is None else None
+        return self.params.model_dump(mode="json", exclude=unset)
 
     def following_folds(self, metrics: Sequence[Mapping[str, float]]) -> Self:
         """Recipe of the final fit: as many trees as the median fold, rounded down."""
@@ -347,7 +371,8 @@ class BoostingRecipe(ABC):
         or mean squared error of scaled returns) and of a constant forecast (the fitted rows' mean), an upper
         bound for useful trees, the validation accuracy, the skill against the constant (1 - loss / loss of
         the constant) with its standard error, and the log loss of the probability of a rise before and after
-        calibration. A fit with a fixed number of trees names the number, and XGBoost a use of a GPU.
+        calibration. A fit with a fixed number of trees names the number, one towards a regime the fitted rows
+        of the regime and their share of the weight, and XGBoost a use of a GPU.
         """
         # a series is a panel with a single member
         [model] = self.fit_panel(Panel(bars.symbol, (bars,)), seed, progress)
@@ -361,6 +386,7 @@ class BoostingRecipe(ABC):
         Rows are thinned (`panel.thinned`) and divided by time over all members. horizon=auto takes the
         longest choice of the members.
         """
+        _require_regimes(panel, self.params)
         horizon = _horizon(panel, self.params)
         material = _material(panel, self.params, horizon)
         report = progress or (lambda done: None)
@@ -370,6 +396,7 @@ class BoostingRecipe(ABC):
         report(1.0)
         reading = None
         metrics = _metrics(trees, material, self.params) | boosted.metrics
+        metrics |= _regime_metrics(material, self.params)
         if self.fixed_rounds is not None:
             metrics[ROUNDS_OF_FOLDS] = float(self.fixed_rounds)
         if self.params.label != "sign":
@@ -564,8 +591,31 @@ def _known(table: FeatureTable, side: Floats | None) -> NDArray[np.bool_]:
     return table.complete if side is None else table.complete & ~np.isnan(side)
 
 
+def _require_regimes(panel: Panel, params: BoostingParams) -> None:
+    if params.regime is None:
+        return
+    if len(panel) > 1:
+        raise no_regime_of_pool(params.regime)
+    if panel.members[0].regime is None:
+        raise SeriesMissing(
+            f"regime={params.regime}: the bars come without regimes. Give bars of "
+            "`market.regimes.with_regimes(bars, whole)`, whole being the whole stored series"
+        )
+
+
+def _in_regime(parts: Sequence[_Parts], regime: str) -> NDArray[np.bool_]:
+    """True in fitted rows of a regime, shape (n_rows,)."""
+    return np.concatenate([_regimes_of(each) == STATES.index(regime) for each in parts])
+
+
+def _regimes_of(part: _Parts) -> NDArray[np.int8]:
+    """Regime known at each fitted row of a member, shape (n_rows,)."""
+    assert part.member.bars.regime is not None
+    return part.member.bars.regime[part.fit]
+
+
 def _weights(parts: Sequence[_Parts], params: BoostingParams) -> Floats | None:
-    if not (params.uniqueness_weights or params.age_half_life):
+    if not (params.uniqueness_weights or params.age_half_life or params.regime):
         return None
     uniqueness = np.concatenate([each.uniqueness for each in parts])
     weight = uniqueness if params.uniqueness_weights else np.ones(len(uniqueness))
@@ -573,6 +623,9 @@ def _weights(parts: Sequence[_Parts], params: BoostingParams) -> Floats | None:
         at = np.concatenate([each.member.at[each.fit] for each in parts])
         # ages count from the newest row of any member
         weight = weight * age_weights(np.append(at, at.max()), params.age_half_life)[:-1]
+    if params.regime is not None:
+        state = STATES.index(params.regime)
+        weight = weight * np.concatenate([regime_weights(_regimes_of(each), state) for each in parts])
     return np.asarray(weight / weight.mean())
 
 
@@ -797,6 +850,18 @@ def _reading_metrics(
         metrics["calibration_log_loss_before"] = float(np.mean(_log_loss(before, rises[decided])))
         metrics["calibration_log_loss"] = float(np.mean(_log_loss(after, rises[decided])))
     return metrics
+
+
+def _regime_metrics(material: _Material, params: BoostingParams) -> dict[str, float]:
+    """Fitted rows of the regime trained towards, and their share of the weight; empty without a regime."""
+    if params.regime is None:
+        return {}
+    assert material.fit.weight is not None
+    within = _in_regime(material.parts, params.regime)
+    return {
+        "regime_rows": float(np.count_nonzero(within)),
+        "regime_share_of_weight": float(material.fit.weight[within].sum() / material.fit.weight.sum()),
+    }
 
 
 def _log_loss(probability: Floats, rises: Floats) -> Floats:

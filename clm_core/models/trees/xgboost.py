@@ -194,4 +194,5 @@ KIND = ModelKind(
     sizing=SIZING,
     older_params=(OLDER_PARAMS, OLDER_LEAVES),
     pools=True,
+    weighs_regimes=True,
 )
