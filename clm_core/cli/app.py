@@ -27,6 +27,7 @@ from clm_core.cli import (
     maintenance,
     paper,
     promotion,
+    regimes,
     registry,
     restoration,
     retrain,
@@ -76,6 +77,7 @@ app.add_typer(stack.app)
 app.add_typer(maintenance.app)
 app.add_typer(watch.app)
 app.add_typer(drift.app)
+app.add_typer(regimes.app)
 app.add_typer(shadow.app)
 app.add_typer(approvals.app)
 app.add_typer(ab.app, name="ab")

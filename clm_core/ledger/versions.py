@@ -25,7 +25,7 @@ from clm_core.domain.events import EventType, ModelTrained
 from clm_core.domain.jobs import Lease
 from clm_core.domain.listings import ListedVersion, Page, VersionQuery
 from clm_core.domain.versions import ModelVersion
-from clm_core.domain.vocabulary import ModelStatus, VersionOrder
+from clm_core.domain.vocabulary import ModelStatus, ModelType, VersionOrder
 from clm_core.ledger import audit_records, events, leases, paging, rows
 from clm_core.ledger.tables import Base, EvaluationRow, VersionRow
 
@@ -91,6 +91,27 @@ class VersionStore:
             "recipe_digest": recipe_digest,
         }
         return [_version(row) for row in rows.newest_rows(self._engine, _VERSIONS, equal, limit)]
+
+    def newest_of_recipes(self, symbol: str, timeframe: str) -> list[ModelVersion]:
+        """Newest judged version of each recipe of a market, newest first; without ensembles, made of other
+        versions, and without versions registered without parameters."""
+        # a version without a recorded recipe stands for itself
+        recipe = func.coalesce(_VERSIONS.c.recipe_digest, _VERSIONS.c.version)
+        query = (
+            select(*_VERSIONS.c)
+            .distinct(_VERSIONS.c.model_id, recipe)
+            .where(
+                _VERSIONS.c.symbol == symbol,
+                _VERSIONS.c.timeframe == timeframe,
+                _VERSIONS.c.status != ModelStatus.TRAINING,
+                _VERSIONS.c.model_type != ModelType.ENSEMBLE,
+            )
+            .order_by(_VERSIONS.c.model_id, recipe, _VERSIONS.c.created_at.desc(), _VERSIONS.c.version.desc())
+        )
+        with self._engine.begin() as connection:
+            versions = [_version(dict(row)) for row in connection.execute(query).mappings()]
+        newest = sorted(versions, key=lambda each: (each.created_at, each.version), reverse=True)
+        return [each for each in newest if each.params]
 
     def recipes(self, symbol: str, timeframe: str) -> int:
         """Number of recipes of a market or pool with a registered version."""

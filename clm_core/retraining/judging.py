@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
+from clm_core.backtest.results import Backtest
 from clm_core.backtest.terms import MarketTerms
 from clm_core.decisions import gate
 from clm_core.decisions.gate_policy import GatePolicy
@@ -287,8 +288,16 @@ def _judge_positions(
 def out_of_sample_returns(
     services: Services, version: ModelVersion, bars: Bars | Panel, terms: Mapping[str, MarketTerms]
 ) -> Floats | None:
-    """Net returns of the stored out-of-sample positions that were judged, by bar, under given terms; of a
-    pool, those of the portfolio.
+    """Net returns by bar of `out_of_sample_backtest`; None as there."""
+    found = out_of_sample_backtest(services, version, bars, terms)
+    return None if found is None else found[1].returns
+
+
+def out_of_sample_backtest(
+    services: Services, version: ModelVersion, bars: Bars | Panel, terms: Mapping[str, MarketTerms]
+) -> tuple[Bars, Backtest] | None:
+    """Bars and backtest of the stored out-of-sample positions that were judged, under given terms; of a pool,
+    the common axis and the portfolio.
 
     None for a version without stored positions, or whose bars are stored no more.
 
@@ -305,7 +314,7 @@ def out_of_sample_returns(
         backtests = backtest_seeds(bars, unpack(stored.content), terms, quantile)
     except (NotFound, EvidenceChanged):
         return None
-    return backtests.results[backtests.judged].returns
+    return backtests.axis, backtests.results[backtests.judged]
 
 
 def out_of_sample_positions(services: Services, version: ModelVersion, symbol: str) -> Floats | None:

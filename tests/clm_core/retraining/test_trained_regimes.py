@@ -1,22 +1,27 @@
 """Versions trained towards a regime, from the request to the run's page and the reproduction."""
 
 from dataclasses import replace
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
+from records import a_job, a_version
 from typer.testing import CliRunner
 
 from clm_core.cli.app import app
 from clm_core.domain.errors import NotEnoughBars
 from clm_core.domain.jobs import RetrainRequest, TrainingJob
+from clm_core.domain.measures import percent, ratio
+from clm_core.domain.regime_pools import RegimePools
 from clm_core.domain.versions import ModelVersion
-from clm_core.domain.vocabulary import ModelType
+from clm_core.domain.vocabulary import MarketRegime, ModelStatus, ModelType
 from clm_core.domain.walk_forward import WalkForwardPlan
 from clm_core.market.bars import Bars
 from clm_core.market.regimes import regimes
 from clm_core.retraining import jobs, pages, pools, steps, training
+from clm_core.retraining.regime_pools import regime_pools
 from clm_core.retraining.reproduce import reproduce
 from clm_core.services import Services
 
@@ -144,3 +149,57 @@ def test_a_training_towards_a_regime_needs_a_twentieth_of_the_newest_bars_and_of
     once = with_turbulent(slice(2_000, 2_400))
     with pytest.raises(NotEnoughBars, match=r"1 of the 4 folds have 5% turbulent bars"):
         training.require_regime(once, "turbulent", plan)
+
+
+def test_the_pools_of_the_regimes_hold_the_results_of_the_tear_sheet(
+    services: Services, retrained: tuple[TrainingJob, ModelVersion, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, version, page = retrained
+    found = regime_pools(services, "btc/usd", "1h", best=20)
+    assert (found.symbol, found.current, found.since) == (
+        "BTCUSD",
+        "turbulent",
+        datetime(2019, 7, 11, tzinfo=UTC),
+    )
+    assert [pool.regime for pool in found.pools] == list(MarketRegime)
+    for pool in found.pools:
+        ratios = [each.sharpe_ratio for each in pool.kept]
+        assert ratios == sorted(ratios, reverse=True)
+        [own] = [each for each in pool.kept if each.version == version.version]
+        row = f"| {pool.regime} | "
+        cells = next(line for line in page.splitlines() if line.startswith(row)).split(" | ")
+        assert cells[2] == f"{ratio(own.sharpe_ratio)} ± {ratio(own.sharpe_error)}"
+        assert (cells[3], cells[5]) == (percent(own.max_drawdown), percent(own.total_return))
+        best = regime_pools(services, "BTCUSD", "1h", best=1).pools[found.pools.index(pool)]
+        assert (best.kept, best.ranked) == (pool.kept[:1], len(pool.kept))
+    monkeypatch.setenv("CLM_HOME", str(services.settings.home))
+    run = partial(CliRunner().invoke, app, env={"COLUMNS": "200"})
+    told = run(["regimes", "BTCUSD"]).output
+    assert "BTCUSD 1h: turbulent since 2019-07-11." in told
+    assert (
+        RegimePools.model_validate_json(run(["regimes", "BTCUSD", "--best", "20", "--json"]).output) == found
+    )
+    assert run(["regimes", "EURUSD"]).output.startswith("EURUSD 1h: the regime is unknown")
+
+
+def test_a_recipe_stands_with_its_newest_judged_version(clm: Services) -> None:
+    def add(label: str, recipe: str | None, second: int, **changes: object) -> None:
+        job = a_job(symbol="BTCUSD", **{name: changes[name] for name in ("model_type",) if name in changes})
+        clm.ledger.create_job(job)
+        with jobs.running(clm, job) as lease:
+            at = datetime(2026, 3, 1, 12, 0, second, tzinfo=UTC)
+            fields = {"recipe_digest": recipe, "created_at": at, "params": {"rounds": 2}} | changes
+            clm.ledger.add_version(a_version(job, label, **fields), lease)
+
+    failed = ModelStatus.FAILED
+    add("v1", "a", 1, status=failed)
+    add("v2", "a", 2, status=failed)
+    add("v3", "b", 3, status=failed)
+    add("v4", None, 4, status=failed)
+    add("v5", None, 5, status=failed)
+    add("v6", "b", 6)
+    add("v7", "c", 7, status=failed, params={})
+    add("v8", "d", 8, status=failed, model_type=ModelType.ENSEMBLE)
+    newest = clm.ledger.newest_of_recipes("BTCUSD", "1h")
+    assert [each.version for each in newest] == ["v5", "v4", "v3", "v2"]
+    assert clm.ledger.newest_of_recipes("BTCUSD", "4h") == []
