@@ -292,7 +292,7 @@ def _figures(listed: "ListedVersion") -> tuple[str, str, str]:
 
 
 def _show_jobs(page: "Page[TrainingJob]", filtered: bool) -> None:
-    table = listing("job", "model", "reason", "status", "requested (UTC)", "seconds")
+    table = listing("job", "model", "reason", "status", "requested (UTC)", "seconds", "candidate")
     table.add_column("cause of failure", overflow="fold")
     for job in page.items:
         table.add_row(
@@ -302,6 +302,7 @@ def _show_jobs(page: "Page[TrainingJob]", filtered: bool) -> None:
             job.status.value,
             f"{job.created_at:%Y-%m-%d %H:%M}",
             _took(job),
+            "" if job.candidate_id is None else str(job.candidate_id),
             job.failure_cause or "",
         )
     print_table(table, "No such job." if filtered else "No jobs yet: `clm retrain` starts one.")

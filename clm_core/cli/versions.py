@@ -197,6 +197,7 @@ def _facts_table(
         ("training job", f"{lineage.job.id}, {lineage.job.trigger_reason}, by {lineage.job.requested_by}"),
         ("recipe from", lineage.job.recipe_from or "the request"),
         *([("trained towards", regime_sentence(version))] if version.regime else []),
+        *([("candidate", str(lineage.job.candidate_id))] if lineage.job.candidate_id else []),
         ("trained on", f"{version.symbol} {version.timeframe}, hash {version.data_hash}"),
         ("of the series", f"hash {lineage.data_snapshot}"),
         *((f"own series {name}", f"hash {each}") for name, each in lineage.job.series.items()),

@@ -20,7 +20,9 @@ WATCH = Actor(name="watch", role=Role.OPERATOR)
 """Actor of the retrains that the watch requests."""
 FORM = Actor(name="prefect", role=Role.OPERATOR)
 """Actor of answers given on a run's page in Prefect, which knows no accounts; the person is named beside."""
+EVOLUTION = Actor(name="evolution", role=Role.OPERATOR)
+"""Actor of the retrains requested with the parameters of a better variant."""
 PROTECTION = Actor(name="protection", role=Role.OPERATOR)
 """Actor of the rollbacks and halts of a production version that disappoints."""
-AUTOMATIC = (SYSTEM, WATCH, PROTECTION)
+AUTOMATIC = (SYSTEM, WATCH, EVOLUTION, PROTECTION)
 """Actors that are parts of this system."""

@@ -103,6 +103,8 @@ class TrainingJob(OfModel):
     requested_by: str = Field(min_length=1)
     recipe_from: str | None = None
     """Version whose parameters and span are repeated, or `defaults`, and why; None: as requested."""
+    candidate_id: UUID | None = None
+    """Strategy candidate whose parameters are trained, if known."""
     status: JobStatus = JobStatus.PENDING
     created_at: datetime
     started_at: datetime | None = None

@@ -65,6 +65,8 @@ class TriggerRequest(BaseModel):
     observed: Observation = Observation()
     recipe_from: str | None = None
     """See `TrainingJob`."""
+    candidate_id: UUID | None = None
+    """See `TrainingJob`."""
 
 
 @dataclass(frozen=True)

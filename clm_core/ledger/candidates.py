@@ -93,11 +93,15 @@ class CandidateStore:
         with self._engine.begin() as connection:
             return connection.execute(waiting).scalar_one()
 
-    def waiting(self, limit: int) -> list[StrategyCandidate]:
-        """Waiting candidates, oldest first."""
+    def waiting(self, limit: int, without: Collection[UUID] = ()) -> list[StrategyCandidate]:
+        """Waiting candidates, oldest first.
+
+        Args:
+            without: ids left out.
+        """
         rows = (
             select(*_CANDIDATES.c)
-            .where(_CANDIDATES.c.awaits_evaluation)
+            .where(_CANDIDATES.c.awaits_evaluation, _CANDIDATES.c.id.not_in(without))
             .order_by(_CANDIDATES.c.created_at, _CANDIDATES.c.id)
             .limit(limit)
         )

@@ -33,6 +33,7 @@ from clm_core.ledger.tokens import TokenStore
 from clm_core.ledger.trials import TrialStore
 from clm_core.ledger.triggers import TriggerStore
 from clm_core.ledger.tunings import TuningStore
+from clm_core.ledger.variants import VariantStore
 from clm_core.ledger.versions import VersionStore
 
 
@@ -51,6 +52,7 @@ class Ledger(JobStore, VersionStore, EvaluationStore):
         self.labels = LabelStore(engine)
         self.triggers = TriggerStore(engine)
         self.candidates = CandidateStore(engine)
+        self.variants = VariantStore(engine)
         self.trials = TrialStore(engine)
         self.tunings = TuningStore(engine)
         self.shadows = ShadowStore(engine)

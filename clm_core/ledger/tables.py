@@ -148,6 +148,7 @@ class JobRow(Base):
     seed: Mapped[int] = mapped_column(BigInteger)
     requested_by: Mapped[str]
     recipe_from: Mapped[str | None]
+    candidate_id: Mapped[UUID | None] = mapped_column(ForeignKey("strategy_candidates.id"))
     status: Mapped[str]
     created_at: Mapped[datetime]
     started_at: Mapped[datetime | None]
@@ -732,6 +733,32 @@ class CandidateRow(Base):
     awaits_evaluation: Mapped[bool] = mapped_column(server_default=text("false"))
     failure_cause: Mapped[str | None]
     created_at: Mapped[datetime]
+
+
+class ProposedVariantsRow(Base):
+    """`ProposedVariants`."""
+
+    __tablename__ = "proposed_variants"
+    __table_args__ = (
+        ForeignKeyConstraint(["model_id", "version"], ["model_versions.model_id", "model_versions.version"]),
+        CheckConstraint("(ended_at IS NULL) = (outcome IS NULL)", name="outcome"),
+        CheckConstraint("job_id IS NULL OR ended_at IS NOT NULL", name="job"),
+        Index(
+            "ix_proposed_variants_unanswered", "opened_at", "id", postgresql_where=text("ended_at IS NULL")
+        ),
+    )
+
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+    model_id: Mapped[str]
+    version: Mapped[str]
+    because: Mapped[str]
+    search: Mapped[dict[str, Any]] = mapped_column(JSONB)
+    candidates: Mapped[list[UUID]] = mapped_column(ARRAY(Uuid))
+    """Ids of candidates; foreign keys cannot refer from an array."""
+    opened_at: Mapped[datetime]
+    ended_at: Mapped[datetime | None]
+    outcome: Mapped[str | None]
+    job_id: Mapped[UUID | None] = mapped_column(ForeignKey("training_jobs.id"))
 
 
 class AlertRow(Base):

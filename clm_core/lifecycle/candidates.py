@@ -3,9 +3,12 @@
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime, timedelta
 from functools import partial
+from uuid import UUID
 
 from clm_core.domain.candidates import StrategyCandidate
 from clm_core.domain.evaluations import ratio_cell
+from clm_core.domain.variants import ProposedVariants
+from clm_core.lifecycle.variants import MAX_PROPOSED, measure
 from clm_core.operations.passes import PassReport, Row, report_problems, run_each
 from clm_core.search.candidates import evaluate, measured_alike, search_of
 from clm_core.services import Services
@@ -20,6 +23,8 @@ class CandidateReport(PassReport):
     """Candidates evaluated by a pass."""
 
     evaluated: tuple[StrategyCandidate, ...] = ()
+    answers: tuple[str, ...] = ()
+    """Sentence for each weak version whose variants are measured: the requested retrain, or why none."""
     waiting: int = 0
     """Number of the candidates still waiting."""
     is_busy: bool = False
@@ -37,6 +42,10 @@ class CandidateReport(PassReport):
             for each in self.evaluated
         ]
 
+    def summary_lines(self) -> list[str]:
+        """Answers for the weak versions, then the problems."""
+        return [*(f"{each}." for each in self.answers), *self.problems]
+
 
 def result(candidate: StrategyCandidate) -> str:
     """Fitness of a candidate with the interval, or the reason for a missing fitness."""
@@ -48,7 +57,8 @@ def result(candidate: StrategyCandidate) -> str:
 
 
 def run(services: Services, workers: int | None = 1) -> CandidateReport:
-    """Evaluate the oldest waiting candidates. After a kill the next pass continues.
+    """Measure variants of weak versions, then the oldest proposed candidates. The next pass continues
+    after a kill.
 
     Args:
         workers: number of worker processes; None for one per processor.
@@ -58,22 +68,36 @@ def run(services: Services, workers: int | None = 1) -> CandidateReport:
         if not is_ours:
             return CandidateReport(at=services.clock(), problems=(), is_busy=True)
         stop_at = services.clock() + TIME_LIMIT
-        waiting = store.waiting(MAX_EVALUATED)
-        _, problems = run_each(_steps(services, waiting, workers, stop_at))
+        unanswered = services.ledger.variants.unanswered()
+        of_versions = [each for proposed in unanswered for each in proposed.candidates]
+        posted = [each.id for each in store.waiting(MAX_EVALUATED, without=of_versions)]
+        before = {each.id for each in store.known(of_versions).values() if each.awaits_evaluation}
+        answers, problems = run_each(_measurements(services, unanswered, workers, stop_at))
+        _, others = run_each(_evaluations(services, posted, workers, stop_at))
+    problems += others
     report_problems(services, "candidates", "clm candidates evaluate", problems)
-    after = store.known([each.id for each in waiting])
+    after = store.known([*before, *posted])
     return CandidateReport(
         at=services.clock(),
         problems=tuple(problems),
-        evaluated=tuple(after[each.id] for each in waiting if not after[each.id].awaits_evaluation),
+        evaluated=tuple(each for each in after.values() if not each.awaits_evaluation),
+        answers=tuple(filter(None, answers)),
         waiting=store.count_waiting(),
     )
 
 
-def _steps(
-    services: Services, waiting: Sequence[StrategyCandidate], workers: int | None, stop_at: datetime
+def _measurements(
+    services: Services, unanswered: Sequence[ProposedVariants], workers: int | None, stop_at: datetime
+) -> Iterator[tuple[str, Callable[[], str | None]]]:
+    for each in unanswered[:MAX_PROPOSED]:
+        services.announce(f"Measuring variants of {each.model_id}", 0.0)
+        yield f"{each.model_id}@{each.version}", partial(measure, services, each, workers, stop_at)
+
+
+def _evaluations(
+    services: Services, posted: Sequence[UUID], workers: int | None, stop_at: datetime
 ) -> Iterator[tuple[str, Callable[[], None]]]:
-    for group in measured_alike(waiting):
+    for group in measured_alike(services.ledger.candidates.known(posted).values()):
         first = group[0]
         services.announce(f"Evaluating candidates of {first.base_strategy}", 0.0)
         opened = partial(search_of, services, first)

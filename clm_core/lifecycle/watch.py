@@ -34,6 +34,7 @@ from clm_core.evidence.forecast_errors import ErrorDrift, error_drift, error_dri
 from clm_core.evidence.sequential import daily_returns, days_before, days_per_year
 from clm_core.evidence.tail_risk import reference_of, standardised, tail_test
 from clm_core.ledger.triggers import RetrainsSince
+from clm_core.lifecycle import variants
 from clm_core.lifecycle.drift_watch import (
     errors_since,
     feature_drift,
@@ -59,6 +60,8 @@ from clm_core.triggers import intake
 from clm_core.triggers.repeated_recipes import recipe_of_job, recipe_to_repeat, repeated_job
 
 MAX_MODELS = 1000
+TAKEN_OUT = (ProtectionAction.ROLL_BACK, ProtectionAction.HALT)
+"""Actions of the protection that take a version out of production."""
 
 
 class WatchedSymbol(BaseModel):
@@ -134,6 +137,8 @@ class WatchedVersion(BaseModel):
     """Answers of the intake to the requested retrains."""
     unknown_series: tuple[str, ...] = ()
     """Own series without a known value at the newest bar, where the version takes no position."""
+    proposed: int = 0
+    """Number of variants proposed by this watch, to be measured by the flow `candidates`."""
     protection: ProtectedVersion | None = None
     """Protection on the bars since the promotion; None before it was asked."""
     by_symbol: tuple[WatchedSymbol, ...] = ()
@@ -229,6 +234,8 @@ def _sentences(watched: WatchedVersion) -> Iterator[str]:
             f"the market is {watched.regime.name} since {watched.regime.since:%Y-%m-%d}, and was "
             f"{watched.regime.at_training} at the end of the training"
         )
+    if watched.proposed:
+        yield f"{watched.proposed} variants are proposed, to be measured beside the version's own parameters"
     for answer in watched.asked:
         yield f"{answer.request.training.trigger_reason} was {answer.sentence}"
 
@@ -265,10 +272,21 @@ def _watch(services: Services, version: ModelVersion) -> WatchedVersion:
     sentences = tuple(_sentences(measured))
     services.ledger.standings.record(standing_of(services, version, record, protected, sentences))
     answers = tuple(_request_retrains(services, version, measured))
-    measured = measured.model_copy(update={"asked": answers})
+    measured = measured.model_copy(
+        update={"asked": answers, "proposed": _propose_variants(services, version, measured)}
+    )
     _report_degraded(services, measured)
     _report_drifted(services, measured)
     return measured
+
+
+def _propose_variants(services: Services, version: ModelVersion, measured: WatchedVersion) -> int:
+    """Number of new variants; none for a version that the protection took out of production."""
+    protection = measured.protection
+    if protection is not None and protection.action in TAKEN_OUT:
+        return 0
+    proposed = variants.propose(services, version, measured.finding, measured.because)
+    return 0 if proposed is None else len(proposed.candidates) - 1
 
 
 def _named_drifts(measured: WatchedVersion) -> list[tuple[str, Drift | None]]:
@@ -659,8 +677,7 @@ def _due_retrains(
 def _after_protection(measured: WatchedVersion) -> Iterator[DueRetrain]:
     """Retrain to request for a version that the protection took out of production."""
     protection = measured.protection
-    acted = (ProtectionAction.ROLL_BACK, ProtectionAction.HALT)
-    if protection is None or protection.action not in acted:
+    if protection is None or protection.action not in TAKEN_OUT:
         return
     if protection.trigger is ProtectionTrigger.EXPIRED:
         # without an age, which the intake would compare with the limit for versions that serve

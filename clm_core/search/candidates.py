@@ -16,6 +16,7 @@ from clm_core.domain.errors import (
     UnknownSeries,
 )
 from clm_core.domain.evaluations import IntervalEstimate
+from clm_core.domain.recipes import REGIME
 from clm_core.domain.searches import Search
 from clm_core.domain.trials import TrialSource
 from clm_core.ledger.candidates import CandidateStore
@@ -60,10 +61,10 @@ class QueueUntil(RunQueue):
 
 
 def measured_alike(candidates: Iterable[StrategyCandidate]) -> list[list[StrategyCandidate]]:
-    """Groups of candidates with the same kind, market, execution and features: a search evaluates a group."""
+    """Groups of candidates with the same kind, market, terms and inputs: a search evaluates a group."""
 
     def key(candidate: StrategyCandidate) -> str:
-        named = [candidate.params.get(EXECUTION), candidate.params.get("features")]
+        named = [candidate.params.get(name) for name in (EXECUTION, "features", REGIME)]
         return json.dumps([*candidate.kind, candidate.symbol, candidate.timeframe, *named], sort_keys=True)
 
     return [list(group) for _, group in groupby(sorted(candidates, key=key), key)]

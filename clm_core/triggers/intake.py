@@ -42,8 +42,26 @@ def job_of(services: Services, request: TriggerRequest) -> TrainingJob:
     Raises:
         CLMError: see `retraining.jobs.new_job`.
     """
-    job = new_job(services, request.training).model_copy(update={"recipe_from": request.recipe_from})
+    origin = {"recipe_from": request.recipe_from, "candidate_id": request.candidate_id}
+    job = new_job(services, request.training).model_copy(update=origin)
     return towards_measured_regime(services, request, job)
+
+
+def submit_unless_pending(services: Services, request: TriggerRequest) -> Answer | None:
+    """`submit`, or None without a record while another job of the model is pending.
+
+    A pending job would serve the request with parameters of its own.
+
+    Raises:
+        InvalidTrainingParams, UnknownSeries: as for `submit`.
+    """
+    job = job_of(services, request)
+    with services.ledger.triggers.transaction() as connection:
+        triggers.lock(connection)
+        history = triggers.history(connection, job.model_id, request.key, services.clock())
+        if history.same_key is None and history.pending is not None:
+            return None
+        return decide_in(services, connection, request, job)
 
 
 def submit_once(services: Services, request: TriggerRequest) -> Answer:

@@ -63,6 +63,7 @@ def test_up_down_and_up_again_leave_the_newest_tables(empty_database: Callable[[
             "outbox",
             "production_standings",
             "promotions",
+            "proposed_variants",
             "receivers",
             "scheduled_passes",
             "shadow_checks",

@@ -25,6 +25,7 @@ def test_revision_0037_keeps_the_jobs_and_records_where_later_recipes_come_from(
     engine.dispose()
     move(url, FORMER, down=True)
     move(url, "0037")
+    upgrade(url)
     assert ledger.job(before.id) == before
     origin = "v20260301_120000: in production"
     later = ledger.create_job(records.a_job(created_at=NOW, recipe_from=origin))

@@ -42,6 +42,7 @@ def test_revision_0039_keeps_candidates_as_evaluated_and_later_ones_may_wait(
     engine.dispose()
     move(url, FORMER, down=True)
     move(url, "0039")
+    upgrade(url)
     assert [candidates.get(each.id) for each in before] == before
     assert candidates.waiting(10) == []
     waiting = candidates.post(a_candidate(awaits_evaluation=True), 1)
