@@ -16,8 +16,9 @@ from clm_core.services import services
 @task(cache_policy=NO_CACHE, task_run_name="show {version.model_id} {version.version}")
 def show(version: ModelVersion, verdict: Verdict, report: TearSheetFiles) -> None:
     key = artifact_key(version.model_id)
+    recipe_from = services().ledger.job(version.training_job_id).recipe_from
     create_markdown_artifact(
-        pages.summary_page(services().settings.home, version, verdict, report),
+        pages.summary_page(services().settings.home, version, verdict, report, recipe_from),
         key=f"{key}-verdict",
         description=f"{verdict.headline}, score {verdict.score:.1f} of 100.",
     )

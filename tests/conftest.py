@@ -57,6 +57,7 @@ GROUPS = {
         "clm_core/operations/test_delivery.py",
         "clm_core/operations/test_maintenance.py",
         "clm_core/lifecycle/test_approvals.py",
+        "clm_core/lifecycle/test_candidates.py",
         "clm_core/lifecycle/test_shadow.py",
         "clm_core/lifecycle/test_watch.py",
         "clm_core/lifecycle/test_whole_story.py",

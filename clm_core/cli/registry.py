@@ -302,7 +302,7 @@ def _show_jobs(page: "Page[TrainingJob]", filtered: bool) -> None:
             job.status.value,
             f"{job.created_at:%Y-%m-%d %H:%M}",
             _took(job),
-            "" if job.candidate_id is None else str(job.candidate_id),
+            "" if job.candidate_id is None else str(job.candidate_id)[:8],
             job.failure_cause or "",
         )
     print_table(table, "No such job." if filtered else "No jobs yet: `clm retrain` starts one.")

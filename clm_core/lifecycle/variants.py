@@ -75,14 +75,15 @@ def _variants(
     kind = job.kind
     if job.symbols:
         return {}, []
+    installation = services.settings.execution.rules
     try:
         space = catalog.search_space(*kind)
+        stored = catalog.stored_params(kind.model_type, job.training_params, kind.plugin, installation)
+        # the costs are defaults of parameters that the job does not name
+        described = catalog.recipe(kind.model_type, stored, Costs(), kind.plugin).describe()
     except (MissingExtra, ModelError):
+        # not installed, without parameters to vary, or with parameters of an older release
         return {}, []
-    installation = services.settings.execution.rules
-    stored = catalog.stored_params(kind.model_type, job.training_params, kind.plugin, installation)
-    # the costs are defaults of parameters that the job does not name
-    described = catalog.recipe(kind.model_type, stored, Costs(), kind.plugin).describe()
     own = catalog.own_params(stored)
     params = {name: described[name] if name in own else value for name, value in stored.items()}
     is_rule = kind.plugin in list(RuleFamily)
@@ -194,8 +195,8 @@ def _nothing_better(own: StrategyCandidate, variants: list[StrategyCandidate]) -
 
 def _request(
     services: Services, proposed: ProposedVariants, own: StrategyCandidate, best: StrategyCandidate
-) -> str | None:
-    """Request a retrain with the parameters of the best variant; None while another job is pending."""
+) -> str:
+    """Request a retrain with the parameters of the best variant, unless another job is pending."""
     search = proposed.search
     training = RetrainRequest(
         model_type=best.model_type,
@@ -219,11 +220,15 @@ def _request(
     )
     answer = intake.submit_unless_pending(services, request)
     if answer is None:
-        return None
+        return _of(proposed, f"the request with candidate {best.id} waits for the end of the pending job")
     outcome = f"a retrain with candidate {best.id} was {answer.sentence}"
     return _end(services, proposed, outcome, answer.job_id)
 
 
 def _end(services: Services, proposed: ProposedVariants, outcome: str, job_id: UUID | None = None) -> str:
     services.ledger.variants.end(proposed.id, outcome, job_id, services.clock())
+    return _of(proposed, outcome)
+
+
+def _of(proposed: ProposedVariants, outcome: str) -> str:
     return f"{proposed.model_id}@{proposed.version}: {outcome}"

@@ -272,12 +272,10 @@ def _watch(services: Services, version: ModelVersion) -> WatchedVersion:
     sentences = tuple(_sentences(measured))
     services.ledger.standings.record(standing_of(services, version, record, protected, sentences))
     answers = tuple(_request_retrains(services, version, measured))
-    measured = measured.model_copy(
-        update={"asked": answers, "proposed": _propose_variants(services, version, measured)}
-    )
+    measured = measured.model_copy(update={"asked": answers})
     _report_degraded(services, measured)
     _report_drifted(services, measured)
-    return measured
+    return measured.model_copy(update={"proposed": _propose_variants(services, version, measured)})
 
 
 def _propose_variants(services: Services, version: ModelVersion, measured: WatchedVersion) -> int:

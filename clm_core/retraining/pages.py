@@ -13,11 +13,18 @@ from clm_core.platform import stack_state
 from clm_core.retraining.results import TearSheetFiles
 
 
-def summary_page(home: Path, version: ModelVersion, verdict: Verdict, report: TearSheetFiles) -> str:
+def summary_page(
+    home: Path,
+    version: ModelVersion,
+    verdict: Verdict,
+    report: TearSheetFiles,
+    recipe_from: str | None = None,
+) -> str:
     """Markdown for a run's page: verdict, checks, equity curve and links.
 
     Args:
         home: home folder of the installation; its running stack decides where the links lead.
+        recipe_from: origin of the parameters in words; None for a request's own.
     """
     return "\n".join(
         [
@@ -27,6 +34,7 @@ def summary_page(home: Path, version: ModelVersion, verdict: Verdict, report: Te
             "",
             f"Score {verdict.score:.1f} of 100, out of sample, after costs, by the policy {verdict.policy}.",
             "",
+            *([f"Recipe from {recipe_from}.\n"] if recipe_from else []),
             *([f"Trained towards {regime_sentence(version)}.\n"] if version.regime else []),
             *verdict_text.bullets(verdict),
             *(f"{sentence}.\n" for sentence in spread(verdict)),

@@ -1,22 +1,27 @@
 """Evaluation of waiting candidates: counted trials, bounded work, continuation after a kill."""
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from sqlalchemy import Engine
 from tunings import own_market, own_symbol
+from typer.testing import CliRunner
 
+from clm_core.cli.app import app
 from clm_core.domain.alerts import AlertKind
 from clm_core.domain.candidates import CandidateRequest, StrategyCandidate
-from clm_core.domain.errors import StoreCorrupt
+from clm_core.domain.errors import InvalidTrainingParams, StoreCorrupt
 from clm_core.domain.trials import TrialSource
 from clm_core.ledger.alerts import AlertStore
 from clm_core.lifecycle import candidates
 from clm_core.market.sources import MarketData
+from clm_core.platform.prefect_server import load_flow
 from clm_core.search.posted import post_candidate
 from clm_core.services import Services
 
@@ -70,6 +75,39 @@ def test_no_candidate_is_begun_after_the_time_limit(own: Services, monkeypatch: 
     monkeypatch.setattr(candidates, "TIME_LIMIT", timedelta(0))
     report = candidates.run(own)
     assert (report.evaluated, report.waiting, counted(own)) == ((), 1, [])
+
+
+def test_the_flow_shows_what_was_evaluated(
+    own: Services, prefect_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    posted = propose(own, LONGER)
+    monkeypatch.setattr("clm_core.services._current", own)
+    report = load_flow("flows.candidates.candidates")()
+    assert [each.id for each in report.evaluated] == [posted.id]
+    page = httpx.get(f"{prefect_url}/artifacts/candidates/latest").json()["data"]
+    assert f"| {posted.id} | {posted.base_strategy} |" in page
+
+
+def test_the_commands_propose_evaluate_and_list_candidates(
+    make_home: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CLM_HOME", str(make_home("candidates")))
+    monkeypatch.setenv("CLM_WALK_FORWARD__FOLDS", "2")
+    runner = CliRunner()
+    add = ["candidates", "add", "--model", "momentum", "--symbol", "BTCUSD", "--param", "look_back=30"]
+    added = runner.invoke(app, add)
+    candidate = added.stdout.split()[0]
+    assert json.loads(runner.invoke(app, [*add, "--json"]).stdout)["id"] == candidate
+    [waiting] = json.loads(runner.invoke(app, ["candidates", "list", "--waiting", "--json"]).stdout)["items"]
+    assert (waiting["id"], waiting["params"]["look_back"]) == (candidate, 30)
+    done = runner.invoke(app, ["candidates", "evaluate", "--workers", "1", "--json"])
+    [evaluated] = json.loads(done.stdout)["evaluated"]
+    assert (evaluated["id"], evaluated["awaits_evaluation"]) == (candidate, False)
+    listed = runner.invoke(app, ["candidates", "list", "--evaluated"]).stdout
+    assert candidate in listed
+    assert "look_back 30" in listed
+    unknown = runner.invoke(app, [*add[:-1], "lookback=30"])
+    assert isinstance(unknown.exception, InvalidTrainingParams)
 
 
 class Killed(BaseException):
