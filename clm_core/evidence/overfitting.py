@@ -14,6 +14,8 @@ from clm_core.domain.errors import NotEnoughBars
 from clm_core.market.bars import Floats
 
 BLOCKS = 16
+CHUNK = 4_000_000
+"""Number of Sharpe ratios held in memory at a time."""
 MIN_ROWS = 2 * BLOCKS
 """Minimum number of common rows for a test with `BLOCKS` blocks."""
 
@@ -82,6 +84,17 @@ def out_of_sample(returns: Floats, blocks: int) -> tuple[Floats, Floats]:
     sums = parts.sum(axis=1)
     squares = (parts**2).sum(axis=1)
     rows = len(parts[0]) * blocks // 2
+    ranks = np.empty(len(chosen))
+    sharpes = np.empty(len(chosen))
+    step = max(1, CHUNK // n_candidates)
+    for start in range(0, len(chosen), step):
+        splits = slice(start, start + step)
+        ranks[splits], sharpes[splits] = _choices(chosen[splits], sums, squares, rows)
+    return ranks, sharpes
+
+
+def _choices(chosen: Floats, sums: Floats, squares: Floats, rows: int) -> tuple[Floats, Floats]:
+    """Rank and Sharpe ratio, out of sample, of the best candidate in sample, shape (n_splits,) each."""
     inside = _sharpe(chosen @ sums, chosen @ squares, rows)
     outside = _sharpe((1.0 - chosen) @ sums, (1.0 - chosen) @ squares, rows)
     best = np.take_along_axis(outside, inside.argmax(axis=1)[:, None], axis=1)

@@ -53,6 +53,46 @@ class TrialRecord:
     bars."""
 
 
+@dataclass(frozen=True, eq=False)
+class TrialSketch:
+    """Trials counted as a batch: the largest and the smallest statistic of chance in each draw.
+
+    Enough for the effective number of these trials, alone or together with others; see `effective_counts`.
+    """
+
+    trials: int
+    highest: NDArray[np.float32]
+    """Largest statistic of the trials in each draw, shape (`DRAWS`,)."""
+    lowest: NDArray[np.float32]
+    """Smallest statistic of the trials in each draw, shape (`DRAWS`,)."""
+
+    @classmethod
+    def of(cls, days: NDArray[np.int64], daily: NDArray[Any]) -> "TrialSketch":
+        """Sketch of trials on the same days. A trial with constant returns, as one without a trade, has the
+        statistic 0: its returns are known.
+
+        Args:
+            days: days with bars, counted from 1970-01-01 UTC, ascending, shape (n_days,).
+            daily: sum of the returns of each day, shape (n_trials, n_days), at least one trial, finite.
+        """
+        statistics = _statistics_on(days, _directions(daily))
+        return cls(len(daily), statistics.max(axis=0), statistics.min(axis=0))
+
+    @classmethod
+    def merged(cls, sketches: "Sequence[TrialSketch]") -> "TrialSketch":
+        """Sketch of all trials of several batches, at least one."""
+        return cls(
+            sum(each.trials for each in sketches),
+            np.max([each.highest for each in sketches], axis=0),
+            np.min([each.lowest for each in sketches], axis=0),
+        )
+
+    @property
+    def effective(self) -> float:
+        """Effective number of independent trials, 1 to `trials`."""
+        return min(float(self.trials), max(1.0, float(_implied(self.highest, self.lowest))))
+
+
 def statistics_of(record: TrackRecord) -> dict[str, Any]:
     """Fields of a `Trial` that are statistics of the returns."""
     return asdict(record)
@@ -131,17 +171,21 @@ def daily_sums(times: NDArray[np.int64], returns: Floats) -> tuple[NDArray[np.in
     return days, np.add.reduceat(returns, starts)
 
 
-def count_trials(records: Sequence[TrialRecord], min_trials: float = 1.0) -> TrialCount:
+def count_trials(
+    records: Sequence[TrialRecord], min_trials: float = 1.0, search: TrialSketch | None = None
+) -> TrialCount:
     """Effective number of independent trials, at least `min_trials`; see `effective_counts`.
 
     Args:
         records: all trials of the market, the judged trial included, oldest first.
         min_trials: minimum number of independent trials to presume.
+        search: trials of the searches of strategies behind the judged parameters, if any.
     """
-    return TrialCount(len(records), max(float(effective_counts(records)[-1]), min_trials))
+    trials = len(records) + (0 if search is None else search.trials)
+    return TrialCount(trials, max(float(effective_counts(records, search)[-1]), min_trials))
 
 
-def effective_counts(records: Sequence[TrialRecord]) -> Floats:
+def effective_counts(records: Sequence[TrialRecord], search: TrialSketch | None = None) -> Floats:
     """Effective number of independent trials among the first trial, the first two, ..., shape (n_trials,).
 
     The number of independent trials with the same expected maximum as these trials without an edge. The
@@ -158,22 +202,27 @@ def effective_counts(records: Sequence[TrialRecord]) -> Floats:
 
     Args:
         records: trials, oldest first, at least one.
+        search: trials counted as a batch before the first of the records, if any.
     """
     statistics = chance_statistics(records)
-    highest, lowest = statistics[0].copy(), statistics[0].copy()
-    expected = np.empty(len(records))
+    first = statistics[0] if search is None else search.highest
+    highest = first.copy()
+    lowest = first.copy() if search is None else search.lowest.copy()
+    counts = np.empty(len(records))
+    count = 0.0 if search is None else search.effective
     for place, drawn in enumerate(statistics):
         np.maximum(highest, drawn, out=highest)
         np.minimum(lowest, drawn, out=lowest)
-        # the multipliers with the opposite sign count too: a single trial has an expectation of exactly 0
-        expected[place] = (highest.mean(dtype=np.float64) - lowest.mean(dtype=np.float64)) / 2.0
-    implied = np.interp(expected, expected_maxima(), COUNTS)
-    counts = np.empty(len(records))
-    count = 0.0
-    for place, value in enumerate(implied):
-        count = min(count + 1.0, max(count, float(value)))
+        count = min(count + 1.0, max(count, float(_implied(highest, lowest))))
         counts[place] = count
     return counts
+
+
+def _implied(highest: NDArray[np.float32], lowest: NDArray[np.float32]) -> float:
+    """Number of independent trials with the expected maximum of the draws."""
+    # the multipliers with the opposite sign count too: a single trial has an expectation of exactly 0
+    expected = (highest.mean(dtype=np.float64) - lowest.mean(dtype=np.float64)) / 2.0
+    return float(np.interp(expected, expected_maxima(), COUNTS))
 
 
 def chance_statistics(records: Sequence[TrialRecord]) -> NDArray[np.float32]:
@@ -216,6 +265,28 @@ def _direction(record: TrialRecord) -> Floats:
     if length <= 1e-7 * float(np.abs(record.daily[tested]).max(initial=0.0)) * math.sqrt(days):
         return np.empty(0)
     return centred / length
+
+
+def _directions(daily: NDArray[Any]) -> NDArray[np.float32]:
+    """Centred returns of each trial, of length 1 as a vector, shape (n_trials, n_days); 0.0 for constant
+    returns."""
+    centred = daily - daily.mean(axis=1, dtype=np.float64, keepdims=True)
+    lengths = np.linalg.norm(centred, axis=1, keepdims=True)
+    # constant returns leave rounding errors
+    smallest = 1e-7 * np.abs(daily).max(axis=1, keepdims=True) * math.sqrt(daily.shape[1])
+    varies = lengths > smallest
+    return np.where(varies, centred / np.where(varies, lengths, 1.0), 0.0).astype(np.float32)
+
+
+def _statistics_on(days: NDArray[np.int64], directions: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Statistic of each trial in each draw, shape (n_trials, `DRAWS`); the draws of `chance_statistics`."""
+    statistics = np.zeros((len(directions), DRAWS), np.float32)
+    blocks = days // DAYS_PER_DRAW
+    for block in np.unique(blocks):
+        within = np.flatnonzero(blocks == block)
+        normal = _normal(int(block), DAYS_PER_DRAW)
+        statistics += directions[:, within] @ normal[days[within] - block * DAYS_PER_DRAW]
+    return statistics
 
 
 @lru_cache(maxsize=64)

@@ -9,7 +9,6 @@ A trade belongs to the group of the bar of its exit. Its bars before stay in the
 """
 
 from dataclasses import dataclass
-from enum import StrEnum
 from itertools import combinations
 from typing import Self
 
@@ -17,6 +16,7 @@ import numpy as np
 from numba import njit
 
 from clm_core.domain.errors import NotEnoughBars
+from clm_core.domain.strategy_search import Objective
 from clm_core.evolution.pareto import Ints
 from clm_core.market.bars import Floats
 
@@ -29,20 +29,8 @@ MAX_PROFIT_FACTOR = 10.0
 """Largest profit factor of a score: a set without losses has an infinite profit factor."""
 
 _compiled = njit(cache=True, nogil=True, error_model="numpy")
-# the order of a sum may change, so that several values are added at a time
-_summing = njit(cache=True, nogil=True, error_model="numpy", fastmath={"reassoc", "nsz"})
-
-
-class SetMetric(StrEnum):
-    """Metrics of a set, in the order of the columns; greater is better."""
-
-    SHARPE_RATIO = "sharpe_ratio"
-    MAX_DRAWDOWN = "max_drawdown"
-    WIN_RATE = "win_rate"
-    PROFIT_FACTOR = "profit_factor"
-
-
-COLUMNS = tuple(SetMetric)
+COLUMNS = tuple(Objective)
+"""Metrics of a set, in the order of the columns."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,9 +67,10 @@ class TestSets:
     def metrics(
         self, returns: Floats, exit_bars: Ints, trade_returns: Floats, periods_per_year: float
     ) -> Floats:
-        """Metrics of each set as defined in `backtest.metrics`, shape (n_sets, 4), columns as in `SetMetric`.
+        """Metrics of each set as defined in `backtest.metrics`, shape (n_sets, 5), columns as in `COLUMNS`.
 
-        NaN for the win rate of a set without trades, and for a profit factor without gains and losses.
+        NaN for the win rate of a set without trades, and for a profit factor without gains and losses. The
+        score is never NaN: a part that is not finite counts 0, as in the gate.
 
         Args:
             returns: simple returns per bar, shape (n_bars,).
@@ -99,9 +88,9 @@ def lower_quartile(metrics: Floats) -> Floats:
     NaN counts as lower than every number; a quartile among the NaN is NaN.
 
     Args:
-        metrics: shape (..., n_sets, n_metrics), columns as in `SetMetric`.
+        metrics: shape (..., n_sets, n_metrics), columns as in `COLUMNS`.
     """
-    limit = np.array([MAX_PROFIT_FACTOR if each is SetMetric.PROFIT_FACTOR else np.inf for each in COLUMNS])
+    limit = np.array([MAX_PROFIT_FACTOR if each is Objective.PROFIT_FACTOR else np.inf for each in COLUMNS])
     values = np.sort(np.where(np.isnan(metrics), -np.inf, np.minimum(metrics, limit)), axis=-2)
     place = QUANTILE * (values.shape[-2] - 1)
     below, share = int(place), place - int(place)
@@ -117,20 +106,34 @@ def lower_quartile(metrics: Floats) -> Floats:
 _BARS, _MEAN, _SQUARES, _GROWTH, _PEAK, _LOW, _DRAWDOWN, _TRADES, _WINS, _GAINS, _LOSSES = range(11)
 
 
-@_summing
+@_compiled
 def _sum(values: Floats) -> float:
-    total = 0.0
-    for i in range(len(values)):
-        total += values[i]
-    return total
+    """Sum in four lanes: quicker than one, and the same bits on every processor."""
+    first = second = third = fourth = 0.0
+    whole = len(values) - len(values) % 4
+    for i in range(0, whole, 4):
+        first += values[i]
+        second += values[i + 1]
+        third += values[i + 2]
+        fourth += values[i + 3]
+    for i in range(whole, len(values)):
+        first += values[i]
+    return (first + second) + (third + fourth)
 
 
-@_summing
+@_compiled
 def _squares_about(values: Floats, centre: float) -> float:
-    total = 0.0
-    for i in range(len(values)):
-        total += (values[i] - centre) ** 2
-    return total
+    """Sum of the squared distances, in the lanes of `_sum`."""
+    first = second = third = fourth = 0.0
+    whole = len(values) - len(values) % 4
+    for i in range(0, whole, 4):
+        first += (values[i] - centre) ** 2
+        second += (values[i + 1] - centre) ** 2
+        third += (values[i + 2] - centre) ** 2
+        fourth += (values[i + 3] - centre) ** 2
+    for i in range(whole, len(values)):
+        first += (values[i] - centre) ** 2
+    return (first + second) + (third + fourth)
 
 
 @_compiled
@@ -177,8 +180,8 @@ def _by_group(returns: Floats, exit_bars: Ints, trade_returns: Floats, bounds: I
 
 @_compiled
 def _joined(figures: Floats, groups: Ints, periods_per_year: float) -> Floats:
-    """Metrics of each set, shape (n_sets, 4)."""
-    metrics = np.empty((len(groups), 4))
+    """Metrics of each set, shape (n_sets, 5)."""
+    metrics = np.empty((len(groups), 5))
     for place in range(len(groups)):
         bars = total = squares = trades = wins = gains = losses = drawdown = 0.0
         equity = peak = 1.0
@@ -205,4 +208,22 @@ def _joined(figures: Floats, groups: Ints, periods_per_year: float) -> Floats:
         metrics[place, 1] = drawdown
         metrics[place, 2] = wins / trades
         metrics[place, 3] = gains / losses
+        metrics[place, 4] = _score(metrics[place, 0], metrics[place, 2], metrics[place, 3])
     return metrics
+
+
+@_compiled
+def _score(sharpe_ratio: float, win_rate: float, profit_factor: float) -> float:
+    """The gate's promotion score, 0..100."""
+    return (
+        0.5 * _part(sharpe_ratio, 0.0, 2.0)
+        + 0.3 * _part(win_rate, 0.5, 1.0)
+        + 0.2 * _part(profit_factor, 1.0, 3.0)
+    )
+
+
+@_compiled
+def _part(value: float, zero: float, full: float) -> float:
+    if not np.isfinite(value):
+        return 0.0
+    return min(max((value - zero) / (full - zero), 0.0), 1.0) * 100.0

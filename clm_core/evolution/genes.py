@@ -79,7 +79,9 @@ class Genes:
     def nearest(self, values: Floats) -> Floats:
         """Allowed values nearest to some values, shape (n, n_genes)."""
         rounded = values if self.digits is None else _significant(values, self.digits)
-        return np.clip(np.where(self.is_whole, np.rint(values), rounded), self.low, self.high)
+        allowed = np.clip(np.where(self.is_whole, np.rint(values), rounded), self.low, self.high)
+        # -0.0 becomes 0.0: equal rows have equal bytes
+        return np.asarray(allowed + 0.0)
 
     def genomes(self, space: SearchSpace, values: Floats) -> list[Genome]:
         """Genomes of the rows: values of the types of the space that the genes were made of."""

@@ -4,6 +4,9 @@ Generation 0 is drawn at random, around given founders. Each later generation br
 are members; of members and children together the best survive: by rank, and within the last rank by crowding
 distance (`clm_core.evolution.pareto`). Every objective is to be as great as possible.
 
+With an elite in the rules the search is a genetic algorithm: the best share of a generation is kept, and
+children replace the other members, better or not.
+
 Source: Deb, Pratap, Agarwal & Meyarivan 2002, IEEE Transactions on Evolutionary Computation 6(2), with the
 pruning of Kukkonen & Deb 2006 in place of one sorting by crowding distance.
 """
@@ -14,6 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.random import Generator
 
+from clm_core.domain.vocabulary import CandidateOrigin
 from clm_core.evolution.generations import MAX_TRIES
 from clm_core.evolution.genes import Genes
 from clm_core.evolution.pareto import (
@@ -38,6 +42,15 @@ from clm_core.market.bars import Floats
 CROSSOVER_SHARE = 0.9
 """Share of the children with two parents; the other children are mutated copies of one."""
 
+ORIGINS = (
+    CandidateOrigin.MANUAL,
+    CandidateOrigin.RANDOM,
+    CandidateOrigin.MUTATION,
+    CandidateOrigin.CROSSOVER,
+)
+"""Origins by their number in `SearchGeneration.new_origins`."""
+FOUNDER, RANDOM, MUTATED, CROSSED = range(4)
+
 Objectives = Callable[[Floats], Floats]
 """Function from the genes of new candidates, shape (n, n_genes), to their scores, shape (n, n_objectives).
 
@@ -60,6 +73,13 @@ class SearchRules:
     cross: CrossRows = cross_uniformly
     mutate: MutateRows = mutate_normally
     crossover_share: float = CROSSOVER_SHARE
+    elite_share: float | None = None
+    """Share of a generation kept, at least one member, while children replace the rest; None for NSGA-II."""
+
+    @property
+    def elite(self) -> int:
+        """Number of members kept unseen of the children; 0 for NSGA-II."""
+        return 0 if self.elite_share is None else max(1, round(self.elite_share * self.population))
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,6 +91,8 @@ class SearchGeneration:
     """Genes of the candidates measured first in this generation, shape (n_new, n_genes)."""
     new_scores: Floats
     """Scores of these candidates, shape (n_new, n_objectives)."""
+    new_origins: Ints
+    """Origins of these candidates, numbers in `ORIGINS`, shape (n_new,)."""
     genes: Floats
     """Genes of the members, shape (n, n_genes)."""
     scores: Floats
@@ -107,23 +129,46 @@ def search(
     measured = set[bytes]()
     rng = np.random.default_rng([rules.seed, 0])
     new = _first(genes, rules.population, founders, measured, rng)
-    scores = _checked(objectives(new), len(new))
+    scores = _checked(objectives(new.genes), len(new.genes))
     reference = rules.reference or _lowest(scores)
-    last = _survive(0, new, scores, new, scores, rules.population, reference)
+    last = _survive(0, new, scores, new.genes, scores, rules.population, reference)
     yield last
     for number in range(1, rules.generations + 1):
         rng = np.random.default_rng([rules.seed, number])
         new = _children(genes, rules, last, measured, rng)
-        scores = _checked(objectives(new), len(new)) if len(new) else last.scores[:0]
-        pool = np.concatenate([last.genes, new])
-        pool_scores = np.concatenate([last.scores, scores])
+        scores = _checked(objectives(new.genes), len(new.genes)) if len(new.genes) else last.scores[:0]
+        kept = _kept(last, rules)
+        pool = np.concatenate([last.genes[kept], new.genes])
+        pool_scores = np.concatenate([last.scores[kept], scores])
         last = _survive(number, new, scores, pool, pool_scores, rules.population, reference)
         yield last
 
 
+@dataclass(frozen=True, eq=False)
+class _New:
+    """Candidates that were not measured before."""
+
+    genes: Floats
+    origins: Ints
+
+    @classmethod
+    def joined(cls, parts: list["_New"]) -> "_New":
+        return cls(
+            np.concatenate([each.genes for each in parts]), np.concatenate([each.origins for each in parts])
+        )
+
+
+def _kept(last: SearchGeneration, rules: SearchRules) -> Ints:
+    """Members that compete with the children, in their order: all, or the elite."""
+    if not rules.elite:
+        return np.arange(len(last.genes))
+    best = np.argsort(-standings(last.ranks, last.crowding), kind="stable")[: rules.elite]
+    return np.sort(best)
+
+
 def _survive(
     number: int,
-    new: Floats,
+    new: _New,
     scores: Floats,
     pool: Floats,
     pool_scores: Floats,
@@ -135,8 +180,9 @@ def _survive(
     ranks = pareto_ranks(members)
     return SearchGeneration(
         number,
-        new,
+        new.genes,
         scores,
+        new.origins,
         pool[best],
         members,
         ranks,
@@ -162,29 +208,33 @@ def _checked(scores: Floats, count: int) -> Floats:
     return np.asarray(scores, np.float64)
 
 
-def _first(genes: Genes, count: int, founders: Floats | None, measured: set[bytes], rng: Generator) -> Floats:
-    """Founders and random candidates, shape (count, n_genes), fewer where the space has no more points."""
-    given = np.empty((0, len(genes))) if founders is None else founders
-    rows = _unknown(genes.nearest(given), measured, count)
-    return np.concatenate([rows, _random(genes, count - len(rows), measured, rng)])
+def _first(genes: Genes, count: int, founders: Floats | None, measured: set[bytes], rng: Generator) -> _New:
+    """Founders and random candidates, fewer than `count` where the space has no more points."""
+    given = genes.nearest(np.empty((0, len(genes))) if founders is None else founders)
+    rows = given[_unknown(given, measured, count)]
+    return _New.joined(
+        [_New(rows, np.full(len(rows), FOUNDER)), _random(genes, count - len(rows), measured, rng)]
+    )
 
 
-def _random(genes: Genes, count: int, measured: set[bytes], rng: Generator) -> Floats:
+def _random(genes: Genes, count: int, measured: set[bytes], rng: Generator) -> _New:
     parts = [np.empty((0, len(genes)))]
     for _ in range(MAX_TRIES):
         if count > 0:
-            parts.append(_unknown(genes.random(count, rng), measured, count))
+            drawn = genes.random(count, rng)
+            parts.append(drawn[_unknown(drawn, measured, count)])
             count -= len(parts[-1])
-    return np.concatenate(parts)
+    rows = np.concatenate(parts)
+    return _New(rows, np.full(len(rows), RANDOM))
 
 
 def _children(
     genes: Genes, rules: SearchRules, before: SearchGeneration, measured: set[bytes], rng: Generator
-) -> Floats:
-    """Children that were not measured before, as many as the population; random candidates where breeding
-    finds nothing new in `MAX_TRIES` rounds."""
-    parts = [np.empty((0, len(genes)))]
-    count = rules.population
+) -> _New:
+    """Children that were not measured before, as many as the population without the elite; random candidates
+    where breeding finds nothing new in `MAX_TRIES` rounds."""
+    parts: list[_New] = []
+    count = rules.population - rules.elite
     standing = standings(before.ranks, before.crowding)
     for _ in range(MAX_TRIES):
         if count > 0:
@@ -192,19 +242,18 @@ def _children(
             crossed = rng.random((count, 1)) < rules.crossover_share
             children = np.where(crossed, rules.cross(genes, one, other, rng), one)
             children = genes.nearest(rules.mutate(genes, children, rng))
-            parts.append(_unknown(children, measured, count))
-            count -= len(parts[-1])
-    return np.concatenate([*parts, _random(genes, count, measured, rng)])
+            new = _unknown(children, measured, count)
+            parts.append(_New(children[new], np.where(crossed[new, 0], CROSSED, MUTATED)))
+            count -= len(new)
+    return _New.joined([*parts, _random(genes, count, measured, rng)])
 
 
-def _unknown(rows: Floats, measured: set[bytes], count: int) -> Floats:
-    """Up to `count` rows that were not measured, each once; they count as measured from now on."""
-    # adding 0.0 turns -0.0 into 0.0
-    array = np.ascontiguousarray(rows) + 0.0
+def _unknown(rows: Floats, measured: set[bytes], count: int) -> Ints:
+    """Places of up to `count` rows that were not measured, each once; they count as measured from now on."""
     new: list[int] = []
-    for number, row in enumerate(array):
+    for number, row in enumerate(np.ascontiguousarray(rows)):
         key = row.tobytes()
         if len(new) < count and key not in measured:
             measured.add(key)
             new.append(number)
-    return array[new]
+    return np.array(new, np.int64)

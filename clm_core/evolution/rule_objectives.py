@@ -8,24 +8,40 @@ and are kept for the candidates with the same look-backs.
 import math
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from clm_core.backtest.engine import RepeatedBacktest, Rows
+from clm_core.backtest.results import Backtest
 from clm_core.backtest.terms import MarketTerms
 from clm_core.domain.search_space import Choice
-from clm_core.evolution.combinatorial import COLUMNS, SetMetric, TestSets, lower_quartile
+from clm_core.domain.strategy_search import Objective
+from clm_core.evolution.combinatorial import COLUMNS, GROUPS, TESTED, TestSets, lower_quartile
 from clm_core.evolution.genes import Genes
 from clm_core.evolution.pareto import Ints
 from clm_core.market.bars import Bars, Floats
 from clm_core.models.sizing import side_sizes, size_sides
 from clm_core.models.strategies.rules import SIZING, Limits, Rule, Scores, compiled, trades
 
-OBJECTIVES = (SetMetric.SHARPE_RATIO, SetMetric.MAX_DRAWDOWN, SetMetric.WIN_RATE)
+OBJECTIVES = (Objective.SHARPE_RATIO, Objective.MAX_DRAWDOWN, Objective.WIN_RATE)
+DAY = 86_400_000_000_000
+"""Length of a day in nanoseconds."""
 CACHE_BYTES = 128 * 2**20
 """Memory for scores kept."""
+
+
+@dataclass(frozen=True, eq=False)
+class MeasuredRules:
+    """Measures of candidates, a row a candidate."""
+
+    metrics: Floats
+    """Metrics in each set, shape (n, n_sets, 5), columns as in `COLUMNS`."""
+    daily: NDArray[np.float32]
+    """Sum of the net returns of each day with bars, shape (n, n_days)."""
 
 
 class RuleObjectives:
@@ -40,9 +56,11 @@ class RuleObjectives:
         market: MarketTerms,
         bars: Bars,
         rows: slice,
-        objectives: Sequence[SetMetric] = OBJECTIVES,
+        objectives: Sequence[Objective] = OBJECTIVES,
         threads: int = 1,
         fixed: Mapping[str, Any] | None = None,
+        groups: int = GROUPS,
+        tested: int = TESTED,
     ) -> None:
         """
         Args:
@@ -53,30 +71,34 @@ class RuleObjectives:
             objectives: metrics that are the scores, in order.
             threads: number of threads; the scores do not depend on the number.
             fixed: parameters that are not searched for, instead of their defaults.
+            groups, tested: groups of the rows, and groups in a test set; 1 and 1 for all rows as one set.
 
         Raises:
             NotEnoughBars: a group would have fewer than two bars.
         """
-        self.space = rule.params.search_space()
+        self._fixed = dict(fixed or {})
+        every = rule.params.search_space()
+        self.space = {name: every[name] for name in every if name not in self._fixed}
         self.genes = Genes.of(self.space)
         known = bars[: rows.stop]
         self._traded = slice(rows.start or 0, len(known))
-        tested = known[self._traded]
-        self.sets = TestSets.of(len(tested))
+        traded = known[self._traded]
+        self.sets = TestSets.of(len(traded), groups, tested)
+        self.days, self._day_starts = np.unique(traded.time // DAY, return_index=True)
         self._rule = rule
         self._bars = known
-        self._fixed = dict(fixed or {})
         self._defaults = rule.params.parse(self._fixed)
         self._columns = [COLUMNS.index(each) for each in objectives]
         self._threads = threads
-        self._periods_per_year = tested.periods_per_year
+        self._periods_per_year = traded.periods_per_year
+        self._market = market
         self._long_only = market.terms.long_only
         self._sizes = side_sizes(known, SIZING)
         self._open, self._close = (np.ascontiguousarray(each) for each in (known.open, known.close))
         self._bounds = np.array([0, *(each.stop for each in known.stretches())])
-        terms, holding = market.terms, market.holding(tested)
-        self._backtest: Callable[[], RepeatedBacktest] = lambda: RepeatedBacktest(
-            tested, terms.costs, terms.execution, holding
+        terms, holding = market.terms, market.holding(traded)
+        self._repeated: Callable[[], RepeatedBacktest] = lambda: RepeatedBacktest(
+            traded, terms.costs, terms.execution, holding
         )
         self._look_backs = [name for name in self.space if name not in Limits._fields]
         self._scores = lru_cache(max(1, CACHE_BYTES // (16 * max(len(known), 1))))(self._scores_of)
@@ -90,22 +112,35 @@ class RuleObjectives:
         return lower_quartile(self.metrics(values))[:, self._columns]
 
     def metrics(self, values: Floats) -> Floats:
-        """Metrics of candidates in each set, shape (n, n_sets, 4), columns as in `SetMetric`."""
-        params = [dict(zip(self.space, each, strict=True)) for each in self.genes.genomes(self.space, values)]
-        metrics = np.empty((len(params), len(self.sets), len(COLUMNS)))
+        """Metrics of candidates in each set, shape (n, n_sets, 5), columns as in `COLUMNS`."""
+        genomes = self.genes.genomes(self.space, values)
+        return self.measure([dict(zip(self.space, each, strict=True)) for each in genomes]).metrics
+
+    def measure(self, candidates: Sequence[Mapping[str, Choice]]) -> MeasuredRules:
+        """
+        Args:
+            candidates: searched parameters of each candidate.
+        """
+        metrics = np.empty((len(candidates), len(self.sets), len(COLUMNS)))
+        daily = np.empty((len(candidates), len(self.days)), np.float32)
         # neighbours share their scores
-        order = sorted(range(len(params)), key=lambda place: self._key(params[place]))
+        order = sorted(range(len(candidates)), key=lambda place: self._key(candidates[place]))
 
-        def measure(places: Sequence[int]) -> None:
-            backtest = self._backtest()
+        def measure(places: Ints) -> None:
+            repeated = self._repeated()
             for place in places:
-                returns, closed = backtest.run(self.targets(params[place])[self._traded])
+                returns, closed = repeated.run(self.targets(candidates[place])[self._traded])
                 metrics[place] = self._cut(returns, closed)
+                daily[place] = np.add.reduceat(returns, self._day_starts)
 
-        parts = [order[part[0] : part[-1] + 1] for part in _parts(len(order), self._threads)]
+        parts = [np.array(order)[part] for part in _parts(len(order), self._threads)]
         with ThreadPoolExecutor(self._threads) as pool:
             list(pool.map(measure, parts))
-        return metrics
+        return MeasuredRules(metrics, daily)
+
+    def backtest(self, params: Mapping[str, Choice]) -> Backtest:
+        """Backtest of a candidate over the traded rows."""
+        return self._market.backtest(self._bars[self._traded], self.targets(params)[self._traded])
 
     def targets(self, params: Mapping[str, Choice]) -> Floats:
         """Positions of a candidate after each known bar, shape (n_known,)."""

@@ -252,3 +252,38 @@ def test_a_record_that_never_passes_needs_infinite_bars(
     returns: Floats, count: trials.TrialCount, expected: float
 ) -> None:
     assert trials.bars_to_pass(track_record(returns), count, 0.95) == pytest.approx(expected, nan_ok=True)
+
+
+def test_a_sketch_counts_as_the_records_of_its_trials() -> None:
+    rng = np.random.default_rng(12)
+    days = np.delete(np.arange(19_000, 19_400), [5, 6, 130])
+    daily = (rng.normal(0, 0.01, (40, len(days))) + rng.normal(0, 0.01, len(days))).astype(np.float32)
+    records = []
+    for row in daily:
+        returns = np.full(400, np.nan)
+        returns[days - 19_000] = row
+        records.append(trials.TrialRecord(0.1, 100.0, 19_000, returns))
+    parts = [trials.TrialSketch.of(days, daily[:25]), trials.TrialSketch.of(days, daily[25:])]
+    whole = trials.TrialSketch.merged(parts)
+    assert (whole.trials, whole.highest.tobytes()) == (
+        40,
+        trials.TrialSketch.of(days, daily).highest.tobytes(),
+    )
+    expected = trials.effective_counts(records)[-1]
+    assert whole.effective == pytest.approx(expected, rel=1e-3)
+    other = [trials.TrialRecord(0.1, 100.0, 19_100, rng.normal(0, 0.01, 200)) for _ in range(3)]
+    together = trials.effective_counts([*records, *other])
+    assert trials.effective_counts(other, whole) == pytest.approx(together[-3:], rel=1e-3)
+    count = trials.count_trials(other, 5.0, whole)
+    assert (count.trials, count.effective) == (43, pytest.approx(together[-1], rel=1e-3))
+
+
+def test_trials_of_a_sketch_without_a_trade_add_nothing() -> None:
+    rng = np.random.default_rng(13)
+    days = np.arange(19_000, 19_300)
+    daily = rng.normal(0, 0.01, (5, 300))
+    flat = np.zeros((200, 300))
+    with_flat = trials.TrialSketch.of(days, np.concatenate([daily, flat]))
+    assert with_flat.trials == 205
+    assert with_flat.effective == pytest.approx(trials.TrialSketch.of(days, daily).effective, abs=0.5)
+    assert trials.TrialSketch.of(days, flat).effective == pytest.approx(1.0)

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clm_core.backtest.metrics import max_drawdown, profit_factor, sharpe_ratio, win_rate
+from clm_core.decisions.gate import promotion_score
 from clm_core.domain.errors import NotEnoughBars
 from clm_core.evolution.combinatorial import TestSets, lower_quartile
 from clm_core.evolution.pareto import Ints
@@ -25,14 +26,8 @@ def slow(returns: Floats, exits: Ints, gains: Floats, groups: int, tested: int) 
     for chosen in combinations(range(groups), tested):
         kept = np.concatenate([bars[g] for g in chosen])
         joined, closed = returns[kept], gains[np.isin(exits, kept)]
-        rows.append(
-            [
-                sharpe_ratio(joined, HOURS),
-                max_drawdown(joined),
-                win_rate(closed),
-                profit_factor(closed),
-            ]
-        )
+        sharpe, won, factor = sharpe_ratio(joined, HOURS), win_rate(closed), profit_factor(closed)
+        rows.append([sharpe, max_drawdown(joined), won, factor, promotion_score(sharpe, won, factor)])
     return np.array(rows)
 
 
@@ -47,7 +42,7 @@ def test_metrics_of_each_set_are_those_of_its_joined_bars_and_trades(
     exits = np.sort(rng.integers(0, n_bars, 30))
     gains = rng.normal(0.0, 0.05, 30).round(2)
     measured = TestSets.of(n_bars, *plan).metrics(returns, exits, gains, HOURS)
-    assert measured.shape == (math.comb(*plan), 4)
+    assert measured.shape == (math.comb(*plan), 5)
     assert measured == pytest.approx(slow(returns, exits, gains, *plan), rel=1e-9, abs=1e-12, nan_ok=True)
 
 
@@ -58,7 +53,7 @@ def test_constant_returns_and_ruin_are_measured_as_the_metrics_define_them(value
     measured = TestSets.of(100).metrics(returns, nothing, np.empty(0), HOURS)
     assert measured == pytest.approx(slow(returns, nothing, np.empty(0), 10, 2), nan_ok=True)
     assert (measured[:, 0] == 0.0).all()
-    assert np.isnan(measured[:, 2:]).all()
+    assert np.isnan(measured[:, 2:4]).all()
 
 
 def test_two_of_ten_groups_are_45_sets_and_each_group_is_in_nine_of_them() -> None:
@@ -91,7 +86,7 @@ def test_too_few_bars_and_too_many_tested_groups_are_refused() -> None:
 
 @pytest.mark.parametrize("n_sets", [45, 20, 6, 1])
 def test_the_lower_quartile_is_that_of_numpy_with_profit_factors_of_at_most_10(n_sets: int) -> None:
-    metrics = np.random.default_rng(n_sets).normal(8.0, 6.0, (7, n_sets, 4))
+    metrics = np.random.default_rng(n_sets).normal(8.0, 6.0, (7, n_sets, 5))
     expected = metrics.copy()
     expected[..., 3] = np.minimum(expected[..., 3], 10.0)
     assert lower_quartile(metrics) == pytest.approx(np.quantile(expected, 0.25, axis=1))
@@ -101,7 +96,7 @@ def test_the_lower_quartile_is_that_of_numpy_with_profit_factors_of_at_most_10(n
 def test_unmeasured_sets_count_as_the_lowest_until_the_quartile_is_one_of_them(
     missing: int, quartile: float
 ) -> None:
-    metrics = np.tile(np.arange(45.0)[:, None], (1, 4))
+    metrics = np.tile(np.arange(45.0)[:, None], (1, 5))
     metrics[:missing] = np.nan
     metrics[:, 3] = np.where(metrics[:, 3] > 9, np.inf, metrics[:, 3])
     found = lower_quartile(metrics)

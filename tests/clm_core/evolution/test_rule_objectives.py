@@ -8,13 +8,17 @@ import pytest
 from clm_core.backtest.engine import RepeatedBacktest, backtest
 from clm_core.backtest.metrics import max_drawdown, profit_factor, sharpe_ratio, win_rate
 from clm_core.backtest.terms import MarketTerms
+from clm_core.decisions.gate import promotion_score
 from clm_core.domain.costs import Costs, HoldingCosts
 from clm_core.domain.errors import NotEnoughBars
 from clm_core.domain.execution import Execution
 from clm_core.domain.sizing import Sizing
+from clm_core.domain.strategy_search import Objective
 from clm_core.domain.terms import TradingTerms
 from clm_core.domain.vocabulary import RuleFamily
-from clm_core.evolution.combinatorial import COLUMNS, SetMetric, TestSets, lower_quartile
+from clm_core.evidence.trials import daily_sums
+from clm_core.evolution.combinatorial import COLUMNS, TestSets, lower_quartile
+from clm_core.evolution.genome import default_genome
 from clm_core.evolution.nsga2 import SearchRules, search
 from clm_core.evolution.rule_objectives import RuleObjectives
 from clm_core.market.bars import Bars, Floats
@@ -80,18 +84,15 @@ def test_a_candidate_is_measured_as_a_version_with_its_parameters_is_served(
                 sets.bounds[first] : sets.bounds[first + 1], sets.bounds[second] : sets.bounds[second + 1]
             ]
             closed = result.trades.net_return[np.isin(result.trades.exit_bar, kept)]
-            expected = [
-                sharpe_ratio(result.returns[kept], bars.periods_per_year),
-                max_drawdown(result.returns[kept]),
-                win_rate(closed),
-                profit_factor(closed),
-            ]
+            sharpe, won = sharpe_ratio(result.returns[kept], bars.periods_per_year), win_rate(closed)
+            factor, drawdown = profit_factor(closed), max_drawdown(result.returns[kept])
+            expected = [sharpe, drawdown, won, factor, promotion_score(sharpe, won, factor)]
             assert found[place] == pytest.approx(expected, rel=1e-8, abs=1e-12, nan_ok=True)
     assert traded > 20
 
 
 def test_scores_are_lower_quartiles_of_the_objectives_asked_for(bars: Bars) -> None:
-    asked = (SetMetric.PROFIT_FACTOR, SetMetric.SHARPE_RATIO)
+    asked = (Objective.PROFIT_FACTOR, Objective.SHARPE_RATIO)
     objectives = RuleObjectives(MOMENTUM, MARKETS["both sides"], bars, TRADED, asked)
     values = candidates(objectives, 20)
     expected = lower_quartile(objectives.metrics(values))[:, [COLUMNS.index(each) for each in asked]]
@@ -99,6 +100,25 @@ def test_scores_are_lower_quartiles_of_the_objectives_asked_for(bars: Bars) -> N
     assert scores.shape == (20, 2)
     assert np.array_equal(scores, expected, equal_nan=True)
     assert np.isfinite(scores).any()
+
+
+def test_daily_returns_are_sums_of_the_returns_of_the_backtest(bars: Bars) -> None:
+    objectives = RuleObjectives(MOMENTUM, MARKETS["both sides"], bars, TRADED)
+    [params] = [dict(zip(objectives.space, each, strict=True)) for each in [default_genome(objectives.space)]]
+    result = objectives.backtest(params)
+    days, daily = daily_sums(bars[TRADED].time, result.returns)
+    assert np.array_equal(objectives.days, days)
+    assert objectives.measure([params]).daily[0] == pytest.approx(daily, rel=1e-6)
+    assert len(result.trades.net_return) > 10
+
+
+def test_all_rows_can_be_a_single_test_set(bars: Bars) -> None:
+    objectives = RuleObjectives(MOMENTUM, MARKETS["both sides"], bars, TRADED, groups=1, tested=1)
+    params = dict(zip(objectives.space, default_genome(objectives.space), strict=True))
+    result = objectives.backtest(params)
+    [[found]] = objectives.measure([params]).metrics
+    assert found[0] == pytest.approx(sharpe_ratio(result.returns, bars.periods_per_year))
+    assert found[2] == pytest.approx(win_rate(result.trades.net_return))
 
 
 @families
