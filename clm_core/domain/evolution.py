@@ -26,6 +26,8 @@ class Crossover(StrEnum):
     """Each parameter from either parent."""
     SINGLE_POINT = "single-point"
     """The first parameters from one parent, the remaining parameters from the other."""
+    AVERAGE = "average"
+    """The mean of the parents' numbers."""
 
 
 class Mutation(StrEnum):
@@ -52,8 +54,8 @@ class EvolveRequest(SearchRequest):
     )
     crossover: Crossover = Field(
         default=Crossover.UNIFORM,
-        description="Crossover of two parents: each parameter from either parent (uniform), or the first "
-        "parameters from one and the remaining from the other (single-point).",
+        description="Crossover of two parents: each parameter from either parent (uniform), the first "
+        "parameters from one and the remaining from the other (single-point), or means (average).",
     )
     mutation: Mutation = Field(
         default=Mutation.GAUSSIAN,

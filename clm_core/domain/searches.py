@@ -85,15 +85,12 @@ class SearchRequest(OfModel):
     )
 
 
-class Search(OfModel):
-    """Definition of a search: parameters, bars and rules. Never changed after the start."""
+class MarketSearch(BaseModel):
+    """Market, bars and terms of a search. Never changed after the start."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
-    model_type: ModelType
-    plugin: str | None = None
-    """Name of the plug-in; None unless the type is OTHER."""
     symbol: str
     timeframe: str
     dataset_span_days: int
@@ -101,19 +98,12 @@ class Search(OfModel):
     """Content hash of the series at the start of the search, by which the bars can be read again."""
     series: dict[str, str] = Field(default_factory=dict)
     """Content hashes of the own series in use at the start of the search, by name."""
-    own_features: dict[str, str] = Field(default_factory=dict)
-    """Digests of the source of the own features in use at the start of the search, by name."""
     holdout: float
     """Share of the bars, the newest, held out from the search; 0..0.5."""
     fixed: dict[str, Any]
     """Training parameters that are not searched."""
-    space: dict[str, SearchDimension]
-    """Training parameters that are searched."""
     seed: int
-    """Seed of the search, and first training seed of each trial."""
-    seeds: int = 1
-    """Number of seeds each set of parameters is evaluated with: `seed` and the following integers."""
-    plan: WalkForwardPlan
+    """Seed of the search."""
     costs: Costs
     execution: Execution
     holding: HoldingCosts = HoldingCosts()
@@ -142,6 +132,21 @@ class Search(OfModel):
     @property
     def market_costs(self) -> MarketCosts:
         return self.terms.market_costs
+
+
+class Search(OfModel, MarketSearch):
+    """Definition of a search over training parameters. Each trial trains with `seed` and following seeds."""
+
+    model_type: ModelType
+    plugin: str | None = None
+    """Name of the plug-in; None unless the type is OTHER."""
+    own_features: dict[str, str] = Field(default_factory=dict)
+    """Digests of the source of the own features in use at the start of the search, by name."""
+    space: dict[str, SearchDimension]
+    """Training parameters that are searched."""
+    seeds: int = 1
+    """Number of seeds each set of parameters is evaluated with: `seed` and the following integers."""
+    plan: WalkForwardPlan
 
 
 class Tuning(Search):

@@ -75,7 +75,7 @@ class TrialSketch:
             days: days with bars, counted from 1970-01-01 UTC, ascending, shape (n_days,).
             daily: sum of the returns of each day, shape (n_trials, n_days), at least one trial, finite.
         """
-        statistics = _statistics_on(days, _directions(daily))
+        statistics = _directions(daily) @ _multipliers(np.ascontiguousarray(days, np.int64).tobytes())
         return cls(len(daily), statistics.max(axis=0), statistics.min(axis=0))
 
     @classmethod
@@ -278,15 +278,18 @@ def _directions(daily: NDArray[Any]) -> NDArray[np.float32]:
     return np.where(varies, centred / np.where(varies, lengths, 1.0), 0.0).astype(np.float32)
 
 
-def _statistics_on(days: NDArray[np.int64], directions: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Statistic of each trial in each draw, shape (n_trials, `DRAWS`); the draws of `chance_statistics`."""
-    statistics = np.zeros((len(directions), DRAWS), np.float32)
-    blocks = days // DAYS_PER_DRAW
-    for block in np.unique(blocks):
-        within = np.flatnonzero(blocks == block)
-        normal = _normal(int(block), DAYS_PER_DRAW)
-        statistics += directions[:, within] @ normal[days[within] - block * DAYS_PER_DRAW]
-    return statistics
+@lru_cache(maxsize=2)
+def _multipliers(days: bytes) -> NDArray[np.float32]:
+    """Multipliers of days given as the bytes of int64, shape (n_days, `DRAWS`); those of `chance_statistics`."""
+    numbers = np.frombuffer(days, np.int64)
+    blocks = numbers // DAYS_PER_DRAW
+    parts = [
+        _normal(int(block), DAYS_PER_DRAW)[numbers[blocks == block] - block * DAYS_PER_DRAW]
+        for block in np.unique(blocks)
+    ]
+    multipliers = np.concatenate(parts)
+    multipliers.setflags(write=False)
+    return multipliers
 
 
 @lru_cache(maxsize=64)

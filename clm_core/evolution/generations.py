@@ -140,7 +140,7 @@ class _Breeding:
             [self._fitness[number] for number in others],
             self._rng,
         )
-        crossed = CROSSOVERS[self._rules.crossover](parent, other, self._rng)
+        crossed = CROSSOVERS[self._rules.crossover](self._space, parent, other, self._rng)
         return Proposal(mutate(self._space, crossed, self._rng), CandidateOrigin.CROSSOVER, (parent, other))
 
 

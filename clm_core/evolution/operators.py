@@ -23,7 +23,7 @@ ELITE_SHARE = 0.1
 
 Select = Callable[[Sequence[Genome], Sequence[float], Generator], Genome]
 """Selection of a parent from genomes and fitness; fitness is finite, and greater is better."""
-Cross = Callable[[Genome, Genome, Generator], Genome]
+Cross = Callable[[SearchSpace, Genome, Genome, Generator], Genome]
 Mutate = Callable[[SearchSpace, Genome, Generator], Genome]
 
 
@@ -57,16 +57,31 @@ def elite(genomes: Sequence[Genome], fitness: Sequence[float], population: int) 
     return [genomes[number] for number in best[:count]]
 
 
-def single_point_crossover(one: Genome, other: Genome, rng: Generator) -> Genome:
+def single_point_crossover(space: SearchSpace, one: Genome, other: Genome, rng: Generator) -> Genome:
     """The first genes of `one` and the last genes of `other`, at least one gene of each parent."""
     cut = int(rng.integers(1, len(one))) if len(one) > 1 else int(rng.integers(2))
     return one[:cut] + other[cut:]
 
 
-def uniform_crossover(one: Genome, other: Genome, rng: Generator) -> Genome:
+def uniform_crossover(space: SearchSpace, one: Genome, other: Genome, rng: Generator) -> Genome:
     """Each gene from either parent with equal probability."""
     takes = rng.random(len(one)) < 0.5
     return tuple(mine if take else theirs for mine, theirs, take in zip(one, other, takes, strict=True))
+
+
+def average_crossover(space: SearchSpace, one: Genome, other: Genome, rng: Generator) -> Genome:
+    """The mean of the parents' numbers; a choice from either parent with equal probability."""
+    takes = rng.random(len(one)) < 0.5
+    parents = zip(space.values(), one, other, takes, strict=True)
+    return tuple(_mean(dimension, mine, theirs, take) for dimension, mine, theirs, take in parents)
+
+
+def _mean(dimension: SearchDimension, mine: Choice, theirs: Choice, takes_mine: bool) -> Choice:
+    if not isinstance(dimension.values, Between):
+        return mine if takes_mine else theirs
+    assert not isinstance(mine, str)
+    assert not isinstance(theirs, str)
+    return nearest(dimension, (mine + theirs) / 2)
 
 
 def gaussian_mutation(space: SearchSpace, genome: Genome, rng: Generator) -> Genome:
@@ -83,6 +98,7 @@ SELECTIONS: dict[Selection, Select] = {Selection.TOURNAMENT: tournament, Selecti
 CROSSOVERS: dict[Crossover, Cross] = {
     Crossover.UNIFORM: uniform_crossover,
     Crossover.SINGLE_POINT: single_point_crossover,
+    Crossover.AVERAGE: average_crossover,
 }
 MUTATIONS: dict[Mutation, Mutate] = {
     Mutation.GAUSSIAN: gaussian_mutation,

@@ -42,6 +42,8 @@ class MeasuredRules:
     """Metrics in each set, shape (n, n_sets, 5), columns as in `COLUMNS`."""
     daily: NDArray[np.float32]
     """Sum of the net returns of each day with bars, shape (n, n_days)."""
+    trades: Ints
+    """Number of trades, shape (n,)."""
 
 
 class RuleObjectives:
@@ -123,6 +125,7 @@ class RuleObjectives:
         """
         metrics = np.empty((len(candidates), len(self.sets), len(COLUMNS)))
         daily = np.empty((len(candidates), len(self.days)), np.float32)
+        trades_made = np.zeros(len(candidates), np.int64)
         # neighbours share their scores
         order = sorted(range(len(candidates)), key=lambda place: self._key(candidates[place]))
 
@@ -132,11 +135,12 @@ class RuleObjectives:
                 returns, closed = repeated.run(self.targets(candidates[place])[self._traded])
                 metrics[place] = self._cut(returns, closed)
                 daily[place] = np.add.reduceat(returns, self._day_starts)
+                trades_made[place] = len(closed)
 
         parts = [np.array(order)[part] for part in _parts(len(order), self._threads)]
         with ThreadPoolExecutor(self._threads) as pool:
             list(pool.map(measure, parts))
-        return MeasuredRules(metrics, daily)
+        return MeasuredRules(metrics, daily, trades_made)
 
     def backtest(self, params: Mapping[str, Choice]) -> Backtest:
         """Backtest of a candidate over the traded rows."""

@@ -92,7 +92,7 @@ class StrategySpace:
         return [self._strategy(default | {FAMILY: family.value}) for family in self._families]
 
     def _strategy(self, values: Mapping[str, Choice]) -> Strategy:
-        family = RuleFamily(values[FAMILY]) if FAMILY in values else self._families[0]
+        family = RuleFamily(str(values[FAMILY])) if FAMILY in values else self._families[0]
         return Strategy(family, {name: values[column] for name, column in self._columns[family].items()})
 
     def _genes(self) -> Genes:

@@ -16,6 +16,7 @@ from clm_core.domain.evaluations import EvaluationResult, Verdict
 from clm_core.domain.jobs import Lease, TrainingJob
 from clm_core.domain.searches import Tuning
 from clm_core.domain.stored_evidence import StoredEvidence
+from clm_core.domain.strategy_search import StrategySearch, StrategySearchResult
 from clm_core.domain.tuning import TrialState, TuneResult
 from clm_core.domain.versions import ModelVersion
 from clm_core.domain.vocabulary import ModelStatus
@@ -126,3 +127,29 @@ def tuning_ended(connection: Connection, tuning: Tuning, result: TuneResult, now
         "unseen": result.unseen,
     }
     record(connection, Action.TUNING_ENDED, tuning.model_id, now, details)
+
+
+def strategy_search_started(
+    connection: Connection,
+    search: StrategySearch,
+    generations: int,
+    continued: bool,
+    by: Actor,
+    now: datetime,
+) -> None:
+    definition = search.model_dump(include=_STUDY | {"families", "population", "objectives"})
+    details = {"search": search.name, **definition, "generations": generations, "continued": continued}
+    record(connection, Action.STRATEGY_SEARCH_STARTED, search.subject, now, details, by)
+
+
+def strategy_search_ended(
+    connection: Connection, search: StrategySearch, result: StrategySearchResult, now: datetime
+) -> None:
+    measured = {"interrupted", "candidates", "effective_trials", "overfitting", "loss", "shrinkage"}
+    details = {
+        "search": search.name,
+        **result.model_dump(include=measured),
+        "generations": len(result.generations),
+        "front": [each.candidate for each in result.front],
+    }
+    record(connection, Action.STRATEGY_SEARCH_ENDED, search.subject, now, details)

@@ -29,6 +29,7 @@ from clm_core.ledger.replies import ReplyStore
 from clm_core.ledger.shadow_decisions import ShadowDecisionStore
 from clm_core.ledger.shadows import ShadowStore
 from clm_core.ledger.standings import StandingStore
+from clm_core.ledger.strategy_searches import StrategySearchStore
 from clm_core.ledger.tokens import TokenStore
 from clm_core.ledger.trials import TrialStore
 from clm_core.ledger.triggers import TriggerStore
@@ -55,6 +56,7 @@ class Ledger(JobStore, VersionStore, EvaluationStore):
         self.variants = VariantStore(engine)
         self.trials = TrialStore(engine)
         self.tunings = TuningStore(engine)
+        self.strategy_searches = StrategySearchStore(engine)
         self.shadows = ShadowStore(engine)
         self.shadow_decisions = ShadowDecisionStore(engine)
         self.drift = DriftStore(engine)

@@ -287,6 +287,51 @@ class TuningRow(Base):
     created_at: Mapped[datetime]
 
 
+class StrategySearchRow(Base):
+    """A `StrategySearch`. Append-only: the definition of a search never changes."""
+
+    __tablename__ = "strategy_searches"
+    __table_args__ = (Index(None, "symbol", "timeframe", "created_at"),)
+
+    name: Mapped[str] = mapped_column(primary_key=True)
+    symbol: Mapped[str]
+    timeframe: Mapped[str]
+    definition: Mapped[dict[str, Any]] = mapped_column(JSONB)
+    """The whole `StrategySearch`; the columns for searches are repeated beside."""
+    created_at: Mapped[datetime]
+
+
+class StrategyTrialsRow(Base):
+    """The trials of a generation, counted as a batch. Append-only."""
+
+    __tablename__ = "strategy_trials"
+    __table_args__ = (CheckConstraint("trials > 0", name="trials"),)
+
+    search: Mapped[str] = mapped_column(ForeignKey("strategy_searches.name"), primary_key=True)
+    batch: Mapped[int] = mapped_column(primary_key=True)
+    """Number of the generation; negative for the look at the held-out bars after generation -batch - 1."""
+    trials: Mapped[int]
+    genes: Mapped[bytes]
+    """Genes of each candidate, little-endian float64, in rows."""
+    scores: Mapped[bytes]
+    """Scores of each candidate, little-endian float64, in rows; the metrics of the look at held-out bars."""
+    highest: Mapped[bytes]
+    """Largest statistic of chance in each draw, little-endian float32; see `TrialSketch`."""
+    lowest: Mapped[bytes]
+    """Smallest statistic of chance in each draw."""
+    at: Mapped[datetime]
+
+
+class StrategySearchResultRow(Base):
+    """Result of a command that worked on a search. Append-only."""
+
+    __tablename__ = "strategy_search_results"
+
+    search: Mapped[str] = mapped_column(ForeignKey("strategy_searches.name"), primary_key=True)
+    at: Mapped[datetime] = mapped_column(primary_key=True)
+    result: Mapped[dict[str, Any]] = mapped_column(JSONB)
+
+
 class EvaluationRow(Base):
     """An `EvaluationResult` with the verdict, the policy, the judged bundle and the counted trial."""
 

@@ -270,13 +270,13 @@ def open_evaluator(
     Raises:
         NotEnoughBars: a fold would have no rows to train or to test on.
     """
-    with _deferred_interrupt() as interrupted:
+    with deferred_interrupt() as interrupted:
         recorder = TrialRecorder(trials, search, bars, market, source, clock)
         yield Evaluator(workers, search, bars, market, recorder, clock, interrupted)
 
 
 @contextlib.contextmanager
-def _deferred_interrupt() -> Iterator[threading.Event]:
+def deferred_interrupt() -> Iterator[threading.Event]:
     """An event set by the first Ctrl-C; a second Ctrl-C interrupts as usual. Main thread only."""
     interrupted = threading.Event()
     if threading.current_thread() is not threading.main_thread():

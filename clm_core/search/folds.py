@@ -13,7 +13,7 @@ from clm_core.backtest.terms import MarketTerms
 from clm_core.backtest.walk_forward import split
 from clm_core.domain.costs import MarketCosts
 from clm_core.domain.kinds import Kind
-from clm_core.domain.searches import Search
+from clm_core.domain.searches import MarketSearch, Search
 from clm_core.market.bars import Bars, Floats
 from clm_core.models import catalog
 from clm_core.models.contract import WarmStarting
@@ -108,7 +108,7 @@ def held_out_folds(n_bars: int, search: Search) -> FoldPlan:
     return FoldPlan(tuple(split(n_bars, plan)))
 
 
-def held_out(n_bars: int, search: Search) -> int:
+def held_out(n_bars: int, search: MarketSearch) -> int:
     """Number of held-out bars, the newest."""
     return int(n_bars * search.holdout)
 

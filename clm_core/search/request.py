@@ -8,8 +8,9 @@ from clm_core.domain.costs import Costs
 from clm_core.domain.errors import InvalidTrainingParams, PoolRefused
 from clm_core.domain.execution import NEW_VERSIONS, ExecutionRules
 from clm_core.domain.search_space import SearchDimension
-from clm_core.domain.searches import Search, SearchRequest
+from clm_core.domain.searches import MarketSearch, Search, SearchRequest
 from clm_core.domain.spellings import normalise_symbol
+from clm_core.domain.strategy_search import StrategySearchRequest
 from clm_core.market.bars import Bars
 from clm_core.market.regimes import with_regimes
 from clm_core.market.sources import MarketData
@@ -64,24 +65,38 @@ def search_fields(request: SearchRequest, fixed: Mapping[str, Any], services: Se
         PoolRefused: the symbol names a pool.
         UnknownSeries: no source has the requested bars.
     """
-    require_one_market(services, request.symbol)
-    series = services.market.newest(request.symbol, request.timeframe)
-    own_series = services.market.newest_series(series_names(fixed), series.symbol)
-    rules = catalog.version_execution(fixed, services.settings.execution.rules)
-    terms = services.terms(series.symbol, series.calendar).under(rules).terms
+    market = market_fields(request, fixed, services)
     return {
         "model_type": request.model_type,
         "plugin": request.plugin,
+        **market,
+        "series": services.market.newest_series(series_names(fixed), market["symbol"]),
+        "own_features": {each.name: each.digest for each in own_origins(fixed)},
+        "seeds": request.seeds or catalog.find_kind(*request.kind).seeds,
+        "plan": services.settings.walk_forward.in_equal_folds(),
+    }
+
+
+def market_fields(
+    request: SearchRequest | StrategySearchRequest, fixed: Mapping[str, Any], services: Services
+) -> dict[str, Any]:
+    """Fields of a `MarketSearch` but name, fixed parameters and time.
+
+    Raises:
+        PoolRefused: the symbol names a pool.
+        UnknownSeries: no source has the requested bars.
+    """
+    require_one_market(services, request.symbol)
+    series = services.market.newest(request.symbol, request.timeframe)
+    rules = catalog.version_execution(fixed, services.settings.execution.rules)
+    terms = services.terms(series.symbol, series.calendar).under(rules).terms
+    return {
         "symbol": series.symbol,
         "timeframe": series.timeframe.value,
         "dataset_span_days": request.dataset_span_days,
         "data_snapshot": series.content_hash,
-        "series": own_series,
-        "own_features": {each.name: each.digest for each in own_origins(fixed)},
         "holdout": request.holdout,
         "seed": request.seed,
-        "seeds": request.seeds or catalog.find_kind(*request.kind).seeds,
-        "plan": services.settings.walk_forward.in_equal_folds(),
         **{name: getattr(terms, name) for name in TERMS},
         "requested_by": request.requested_by,
     }
@@ -103,7 +118,7 @@ def require_one_market(services: Services, symbol: str) -> None:
         )
 
 
-def search_bars(market: MarketData, search: Search) -> Bars:
+def search_bars(market: MarketData, search: MarketSearch) -> Bars:
     """The bars that had closed when the search began, also when the search is continued later.
 
     Raises:

@@ -1,0 +1,208 @@
+"""Search for rule strategies: start, continuation, verification, and the candidates that come of it.
+
+A search that is started again under its name computes the recorded generations again and compares each with
+what was counted, to the last bit; then it goes on. A verification does the same and records nothing.
+"""
+
+import json
+import os
+import threading
+from collections.abc import Iterable
+from contextlib import suppress
+from datetime import datetime
+from typing import Any
+
+from clm_core.domain.actors import Actor
+from clm_core.domain.candidates import StrategyCandidate
+from clm_core.domain.errors import AlreadyExists, InvalidTrainingParams, NotFound
+from clm_core.domain.kinds import Kind, model_id
+from clm_core.domain.strategy_search import (
+    StrategySearch,
+    StrategySearchRequest,
+    StrategySearchResult,
+    Verification,
+)
+from clm_core.domain.vocabulary import ModelType, Role
+from clm_core.ledger.candidates import CandidateStore
+from clm_core.ledger.strategy_searches import StrategySearchStore, TrialBatch
+from clm_core.models.strategies.families import RULES
+from clm_core.search.evaluator import deferred_interrupt
+from clm_core.search.request import market_fields, search_bars
+from clm_core.search.strategy_objectives import rows_of, space_of
+from clm_core.search.strategy_run import Recorder, StrategyRun
+from clm_core.services import Services
+
+
+class _Counting:
+    """Counts each batch in the ledger."""
+
+    def __init__(self, services: Services, name: str) -> None:
+        self._store: StrategySearchStore = services.ledger.strategy_searches
+        self._clock = services.clock
+        self._name = name
+
+    def record(self, batch: TrialBatch) -> None:
+        """
+        Raises:
+            StudyDiffers: the batch was counted before, with other scores.
+        """
+        self._store.count(self._name, batch, self._clock())
+
+
+class _Comparing:
+    """Compares each batch with the batch counted."""
+
+    def __init__(self, counted: Iterable[TrialBatch]) -> None:
+        self._counted = {each.number: each for each in counted}
+        self.differences = list[str]()
+
+    def record(self, batch: TrialBatch) -> None:
+        counted = self._counted.get(batch.number)
+        if counted is None:
+            self.differences.append(f"batch {batch.number} was never counted")
+        elif differing := batch.differences(counted):
+            self.differences.append(f"batch {batch.number} has other {', '.join(differing)}")
+
+
+def open_strategy_search(services: Services, request: StrategySearchRequest) -> StrategySearch:
+    """The requested search, or the stored search of the same name as it began; nothing is computed yet.
+
+    Raises:
+        InvalidTrainingParams: a fixed parameter is unknown or out of range, or every parameter is fixed.
+        NotEnoughBars: too few bars for the test sets.
+        StudyDiffers: the stored search began with other inputs.
+        UnknownSeries: no source has the bars.
+    """
+    now = services.clock()
+    store = services.ledger.strategy_searches
+    fixed = fixed_params(request)
+    fields = {
+        "name": request.name or f"{request.subject}_{now:%Y%m%d_%H%M%S}",
+        "created_at": now,
+        **market_fields(request, fixed, services),
+        "fixed": fixed,
+    }
+    if store.exists(fields["name"]):
+        began = store.find(fields["name"])
+        # bars that arrived since are no difference: a search keeps the bars of its beginning
+        fields |= {"data_snapshot": began.data_snapshot, "created_at": began.created_at}
+    own = ("families", "population", "generations", "objectives", "selection", "crossover", "mutation")
+    definition = StrategySearch(**fields, **{name: getattr(request, name) for name in own})
+    rows_of(definition, len(search_bars(services.market, definition)))
+    actor = Actor(name=request.requested_by, role=Role.OPERATOR)
+    return store.open(definition, request.generations, actor, now)
+
+
+def fixed_params(request: StrategySearchRequest) -> dict[str, Any]:
+    """Fixed parameters with the types of the family, "none" for a limit that is switched off.
+
+    Raises:
+        InvalidTrainingParams: a parameter is unknown or out of range, or every parameter is fixed.
+    """
+    if not request.training_params:
+        return {}
+    rule = RULES[request.families[0]]
+    parsed = rule.params.parse(request.training_params, kind=rule.family.value).model_dump()
+    if not set(rule.params.search_space()) - set(request.training_params):
+        raise InvalidTrainingParams(f"every parameter of {rule.family} is fixed: leave one open")
+    return {name: "none" if parsed[name] is None else parsed[name] for name in request.training_params}
+
+
+def search_strategies(
+    services: Services, definition: StrategySearch, generations: int, workers: int | None
+) -> StrategySearchResult:
+    """Evaluate generation after generation, until the last generation or Ctrl-C.
+
+    Returns:
+        The result, recorded with the strategies of the front as candidates.
+
+    Args:
+        generations: number of generations after generation 0.
+        workers: number of threads; None for one per processor.
+
+    Raises:
+        NothingTuned: no candidate could be measured.
+        StudyDiffers: a recorded generation computes otherwise now.
+    """
+    run = _run(services, definition, generations, workers, _Counting(services, definition.name))
+    with deferred_interrupt() as interrupted:
+        result = run.run(interrupted)
+    now = services.clock()
+    _record_candidates(services.ledger.candidates, definition, result, now)
+    services.ledger.strategy_searches.end(definition, result, now)
+    return result
+
+
+def verify(services: Services, name: str, workers: int | None) -> Verification:
+    """Compute a recorded search again and compare every candidate and every figure of the front, bit by bit.
+
+    Raises:
+        NotFound: the search does not exist, or has no result yet.
+        UnknownSeries: the bars of the search are no longer stored.
+    """
+    store = services.ledger.strategy_searches
+    definition, recorded = store.find(name), store.result(name)
+    if recorded is None:
+        raise NotFound(
+            f"The search {name} has no result yet: continue it by the same `clm evolve` with --name {name}."
+        )
+    last = recorded.generations[-1].number
+    comparing = _Comparing(store.batches(name, len(space_of(definition).genes)))
+    again = _run(services, definition, last, workers, comparing).run(threading.Event())
+    return Verification(
+        name=name,
+        generations=last,
+        candidates=again.candidates,
+        members=len(recorded.front),
+        differences=(*comparing.differences, *_differing(recorded, again)),
+    )
+
+
+def _differing(recorded: StrategySearchResult, again: StrategySearchResult) -> list[str]:
+    """Fields of two results that differ, but for the picture."""
+    then, now = (each.model_dump(mode="json", exclude={"picture"}) for each in (recorded, again))
+    return [f"{name} of the result" for name in then if _text(then[name]) != _text(now[name])]
+
+
+def _text(value: Any) -> str:
+    # the database keeps no order of names
+    return json.dumps(value, sort_keys=True)
+
+
+def _run(
+    services: Services, definition: StrategySearch, generations: int, workers: int | None, recorder: Recorder
+) -> StrategyRun:
+    return StrategyRun(
+        definition,
+        search_bars(services.market, definition),
+        services.recorded_terms(definition.symbol, definition.terms),
+        generations,
+        workers or os.cpu_count() or 1,
+        recorder,
+        services.announce,
+    )
+
+
+def _record_candidates(
+    store: CandidateStore, definition: StrategySearch, result: StrategySearchResult, now: datetime
+) -> None:
+    known = store.known([each.candidate for each in result.front])
+    for each in result.front:
+        if each.candidate in known:
+            continue
+        kind = Kind(ModelType.OTHER, each.family.value)
+        candidate = StrategyCandidate(
+            id=each.candidate,
+            base_strategy=model_id(kind, definition.symbol, definition.timeframe),
+            model_type=kind.model_type,
+            plugin=kind.plugin,
+            symbol=definition.symbol,
+            timeframe=definition.timeframe,
+            params=each.params,
+            origin=each.origin,
+            fitness_score=each.scores[definition.objectives[0]],
+            created_at=now,
+        )
+        # another command that works on the same search has found the same
+        with suppress(AlreadyExists):
+            store.add(candidate)
