@@ -171,6 +171,14 @@ _CANDIDATES = Deployment(
     collision_strategy="CANCEL_NEW",
 )
 
+_EVOLVE_STRATEGIES = Deployment(
+    entrypoint="flows.evolve_strategies.evolve_strategies",
+    name="evolve-strategies",
+    description="Evolve rule strategies by several objectives; proposes, and trains nothing.",
+    every=None,
+    max_runs=1,
+)
+
 _APPROVE = Deployment(
     entrypoint="flows.approve.approve",
     name="approve",
@@ -270,6 +278,7 @@ def target_deployments(settings: Settings) -> list[Deployment]:
         _TUNE,
         _EVOLVE,
         _CANDIDATES,
+        _EVOLVE_STRATEGIES,
         _APPROVE,
         _DISPATCH,
         *fetch,

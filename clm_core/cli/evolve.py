@@ -1,4 +1,4 @@
-"""`clm evolve`: breed training parameters, generation after generation."""
+"""`clm evolve`: breed training parameters or rule strategies, generation after generation."""
 
 import sys
 from datetime import UTC, datetime
@@ -28,6 +28,7 @@ from clm_core.cli.search_options import (
     validated,
 )
 from clm_core.cli.settings_in_force import settings_for_change
+from clm_core.cli.strategies import evolve_strategies, families_of, verify_search
 
 if TYPE_CHECKING:
     from clm_core.domain.evolution import EvolveRequest, EvolveResult
@@ -35,26 +36,56 @@ if TYPE_CHECKING:
 app = typer.Typer(rich_markup_mode=None)
 
 
+POPULATION = 20
+GENERATIONS = 10
+"""Defaults of an evolution of training parameters."""
+
+
 @app.command()
 def evolve(
-    model: Annotated[KindName, MODEL],
-    symbol: Annotated[str, SYMBOL],
+    model: Annotated[KindName | None, MODEL] = None,
+    symbol: Annotated[str | None, SYMBOL] = None,
+    strategy: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME[,NAME]|all",
+            help="Instead of --model: rule strategies to evolve, by several objectives.",
+        ),
+    ] = None,
     plugin: Plugin = None,
     symbols: Symbols = None,
     timeframe: Timeframe = "1h",
     days: Days = None,
-    population: Annotated[int, typer.Option(min=4, max=500, help="Sets of parameters in a generation.")] = 20,
+    population: Annotated[
+        int | None,
+        typer.Option(
+            min=4, max=1000, help="Candidates of a generation.", show_default="20; 100 for strategies"
+        ),
+    ] = None,
     generations: Annotated[
-        int,
-        typer.Option(min=1, max=1000, help="Number of generations bred after generation 0, which is random."),
-    ] = 10,
+        int | None,
+        typer.Option(
+            min=1,
+            max=1000,
+            help="Number of generations bred after generation 0, which is random.",
+            show_default="10; 50 for strategies",
+        ),
+    ] = None,
+    objectives: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME[,NAME]",
+            help="With --strategy: sharpe_ratio, max_drawdown, win_rate, profit_factor; or score alone.",
+            show_default="sharpe_ratio,max_drawdown,win_rate",
+        ),
+    ] = None,
     holdout: Holdout = 0.2,
     param: FixedParams = None,
     selection: Annotated[
         str, typer.Option(metavar="tournament|roulette", help="Selection of parents.")
     ] = "tournament",
     crossover: Annotated[
-        str, typer.Option(metavar="uniform|single-point", help="Crossover of two parents.")
+        str, typer.Option(metavar="uniform|single-point|average", help="Crossover of two parents.")
     ] = "uniform",
     mutation: Annotated[
         str, typer.Option(metavar="gaussian|uniform", help="Distribution of the changes of a number.")
@@ -66,39 +97,66 @@ def evolve(
         typer.Option(help="Name of the evolution; the same command with the same name continues it."),
     ] = None,
     workers: ParallelWorkers = None,
+    verify: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SEARCH", help="Compute a search for strategies again and compare it, to the last bit."
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Breed better training parameters. Every candidate is counted in the trial ledger.
+    """Breed better training parameters or rule strategies. Every candidate is counted in the trial ledger.
 
     The candidates are proposals only: `clm retrain --params-from CANDIDATE` trains and judges a candidate.
     Ctrl-C stops the evolution and keeps the results so far.
     """
+    if verify is not None:
+        verify_search(verify, workers, as_json)
+        return
+    if (model is None) == (strategy is None) or symbol is None:
+        raise typer.BadParameter("give --symbol and either --model or --strategy, or --verify SEARCH")
     fields = {
-        "model_type": model,
-        "plugin": plugin,
         "symbol": symbol,
         "timeframe": timeframe,
         **span_of(days),
-        "population": population,
-        "generations": generations,
+        **_given(population=population, generations=generations),
         "holdout": holdout,
         "training_params": parsed_params(param or []),
         "selection": selection,
         "crossover": crossover,
         "mutation": mutation,
         "seed": seed,
-        "seeds": seeds,
         "name": name,
         "workers": workers,
         "requested_by": user(),
     }
-    result = _evolve(_request(fields))
+    if strategy is not None:
+        _refuse_with_strategy(plugin=plugin, seeds=seeds)
+        named = None if objectives is None else [each.strip() for each in objectives.split(",")]
+        evolve_strategies(fields | {"families": families_of(strategy)} | _given(objectives=named), as_json)
+        return
+    if objectives is not None:
+        raise typer.BadParameter("--objectives belongs to --strategy: training parameters have one, Sharpe")
+    defaults = {"population": POPULATION, "generations": GENERATIONS}
+    own = {"model_type": model, "plugin": plugin, "seeds": seeds}
+    result = _evolve(_request(defaults | fields | own))
     if as_json:
         print_json(result.model_dump(mode="json"))
     else:
         _show(result)
     if result.interrupted:
         sys.exit(EXIT_INTERRUPTED)
+
+
+def _given(**options: Any) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def _refuse_with_strategy(**options: Any) -> None:
+    if given := _given(**options):
+        raise typer.BadParameter(
+            f"--strategy needs no {', '.join(f'--{name}' for name in given)}: leave it out"
+        )
 
 
 def _evolve(request: "EvolveRequest") -> "EvolveResult":

@@ -280,7 +280,11 @@ def _directions(daily: NDArray[Any]) -> NDArray[np.float32]:
 
 @lru_cache(maxsize=2)
 def _multipliers(days: bytes) -> NDArray[np.float32]:
-    """Multipliers of days given as the bytes of int64, shape (n_days, `DRAWS`); those of `chance_statistics`."""
+    """Multipliers of days, as in `chance_statistics`, shape (n_days, `DRAWS`).
+
+    Args:
+        days: bytes of int64, a key of the cache.
+    """
     numbers = np.frombuffer(days, np.int64)
     blocks = numbers // DAYS_PER_DRAW
     parts = [

@@ -88,8 +88,12 @@ class StrategySpace:
     @property
     def defaults(self) -> list[Strategy]:
         """Each family with its default parameters."""
+        return [self.defaults_of(family) for family in self._families]
+
+    def defaults_of(self, family: RuleFamily) -> Strategy:
+        """A family with its default parameters."""
         default = dict(zip(self.space, default_genome(self.space), strict=True))
-        return [self._strategy(default | {FAMILY: family.value}) for family in self._families]
+        return self._strategy(default | {FAMILY: family.value})
 
     def _strategy(self, values: Mapping[str, Choice]) -> Strategy:
         family = RuleFamily(str(values[FAMILY])) if FAMILY in values else self._families[0]

@@ -12,7 +12,6 @@ from clm_core.backtest.declared_rules import DeclaredRule
 from clm_core.backtest.results import Backtest
 from clm_core.decisions.cases import BaselineAlpha, Case, Comparison, RecipeRefresh, RecipeReplacement
 from clm_core.decisions.explanation import Proof
-from clm_core.decisions.gate_policy import GatePolicy
 from clm_core.decisions.timing_evidence import alpha_beyond_baselines, timing_of_positions
 from clm_core.domain.evaluations import BaselineComparison, RuleResult, Verdict
 from clm_core.domain.execution import ExecutionRules
@@ -28,8 +27,6 @@ from clm_core.evidence.soundness import activity
 from clm_core.evidence.track_record import TrackRecord, track_record
 from clm_core.evidence.trials import (
     TrialCount,
-    TrialRecord,
-    count_trials,
     record_of,
     statistics_of,
     trial_record,
@@ -99,21 +96,19 @@ def count_trial(
 
 def build_case(
     evaluation: BacktestEvaluation,
-    trials: Sequence[TrialRecord],
+    trials: TrialCount,
     against: Comparison | None,
-    policy: GatePolicy,
     selection: SelectionRisk | None = None,
     succession: RecipeRefresh | RecipeReplacement | None = None,
 ) -> Case:
     """The evidence about a version as the gate reads it.
 
     Args:
-        trials: every trial recorded for the version's market and timeframe.
+        trials: count of the trials of the version's market and of its searches.
         against: the comparison with the champion, if any.
         selection: risk of the search behind the parameters; None for parameters from no search.
         succession: kind of the change of the production version.
     """
-    min_trials = policy.fewest_trials
     returns = evaluation.result.returns
     record = track_record(returns)
     periods_per_year = evaluation.bars.periods_per_year
@@ -122,7 +117,7 @@ def build_case(
         metrics=evaluation.metrics,
         activity=activity(evaluation.positions),
         record=record,
-        trials=_with_forward_bars(count_trials(trials, min_trials), record, evaluation),
+        trials=_with_forward_bars(trials, record, evaluation),
         periods_per_year=periods_per_year,
         comparison=against,
         returns=returns,

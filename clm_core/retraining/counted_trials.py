@@ -1,18 +1,21 @@
 """Trials counted for a verdict: trials of the market under any name of its series, and the size of the
 fleet."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
 from clm_core.decisions.gate_policy import GatePolicy
 from clm_core.domain.errors import CLMError
 from clm_core.domain.evaluations import TrialLuck
+from clm_core.domain.kinds import Kind
 from clm_core.domain.trials import MatchedMarket
-from clm_core.evidence.trials import TrialRecord
+from clm_core.evidence.trials import TrialCount, TrialRecord, TrialSketch, count_trials
 from clm_core.ledger.store import Ledger
 from clm_core.market.same_market import DailyReturns, Likeness, likeness
 from clm_core.market.sources import MarketData
+from clm_core.retraining.strategy_trials import SearchTrials, searches_behind
 
 FLEET_DAYS = 365
 """Days in which a market with a trial belongs to the fleet."""
@@ -32,6 +35,21 @@ class CountedTrials:
     markets: int
     """Number of markets with trials in the last `FLEET_DAYS` days, this market included; matched series
     count as this market."""
+    searches: tuple[SearchTrials, ...] = ()
+    """Searches for strategies that evaluated the judged parameters."""
+
+    def count(self, min_trials: float) -> TrialCount:
+        """Effective number of the trials, those of the searches included.
+
+        Args:
+            min_trials: minimum of the policy.
+        """
+        search = TrialSketch.merged([each.sketch for each in self.searches]) if self.searches else None
+        if self.records:
+            return count_trials(self.records, min_trials, search)
+        if search is not None:
+            return TrialCount(search.trials, max(search.effective, min_trials))
+        return TrialCount(0, min_trials)
 
     def shown(self, luck: TrialLuck | None, policy: GatePolicy) -> TrialLuck | None:
         """Trial luck with the series sharing the trials, and the error of the fleet; None stays None."""
@@ -44,9 +62,11 @@ class CountedTrials:
 
     @property
     def warnings(self) -> tuple[str, ...]:
+        searched = tuple(each.sentence for each in self.searches)
         if not self.unread:
-            return ()
+            return searched
         return (
+            *searched,
             f"trials of {', '.join(self.unread)} were not compared with this market, since the series cannot "
             "be read: if it is the same market, import it again",
         )
@@ -61,6 +81,7 @@ def counted_trials(
     *,
     now: datetime,
     until: datetime | None = None,
+    recipe: tuple[Kind, Mapping[str, Any]] | None = None,
 ) -> CountedTrials:
     """Trials of a market or pool: by name, and of every series with the same daily returns.
 
@@ -69,6 +90,7 @@ def counted_trials(
         members: symbols of the pool.
         now: time from which the days of the fleet are counted back.
         until: latest time of a trial, to reproduce the count at the time.
+        recipe: judged kind and training parameters, whose searches for strategies count; None for none.
     """
     found = _Comparison(market, symbol, timeframe, members)
     since = (until or now) - timedelta(days=FLEET_DAYS)
@@ -99,7 +121,9 @@ def counted_trials(
     others = [(each.symbol, each.timeframe) for each in matched]
     records = ledger.trials.records(symbol, timeframe, until, members=members, matched=others)
     fleet -= {each.symbol for each in matched if each.symbol != symbol}
-    return CountedTrials(records, tuple(matched), tuple(unread), len(fleet))
+    named = {(symbol, timeframe), *((name, timeframe) for name in members), *others}
+    searches = () if recipe is None else tuple(searches_behind(ledger, *recipe, named, until))
+    return CountedTrials(records, tuple(matched), tuple(unread), len(fleet), searches)
 
 
 class _Comparison:

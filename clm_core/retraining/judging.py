@@ -19,6 +19,7 @@ from clm_core.domain.errors import CLMError, EvidenceChanged, NotFound, Registry
 from clm_core.domain.evaluations import CheckStatus, EvaluationResult, Verdict
 from clm_core.domain.execution import ExecutionRules
 from clm_core.domain.jobs import TrainingJob
+from clm_core.domain.kinds import Kind
 from clm_core.domain.promotions import Rejudgement
 from clm_core.domain.stored_evidence import StoredEvidence
 from clm_core.domain.terms import EvaluationTerms, cost_sentence
@@ -96,6 +97,10 @@ def verdict_on(
         symbols,
         now=services.clock(),
         until=until,
+        recipe=(
+            Kind(version.model_type, version.plugin),
+            services.ledger.job(version.training_job_id).training_params,
+        ),
     )
     policy = policy.within_fleet(counted.markets)
     if growth is not None:
@@ -109,7 +114,8 @@ def verdict_on(
         if policy.evidence is not None:
             agreements = evaluation.runs.agreements[evaluation.judged_seed].tolist()
             succession = succession_of(services, version, champion, evaluation, agreements)
-    judged = case.build_case(evaluation, counted.records, against, policy, selection, succession)
+    trials = counted.count(policy.fewest_trials)
+    judged = case.build_case(evaluation, trials, against, selection, succession)
     verdict = gate.judge(judged, policy)
     seeds = evaluation.seed_sharpes
     by_fold = () if evaluation.fitted is None else evaluation.fitted.folds

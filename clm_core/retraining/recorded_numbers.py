@@ -24,7 +24,7 @@ from clm_core.domain.jobs import TrainingJob
 from clm_core.domain.terms import EvaluationTerms, TradingTerms, cost_sentence
 from clm_core.domain.versions import ModelVersion
 from clm_core.evidence.soundness import Activity
-from clm_core.evidence.trials import count_trials, record_of
+from clm_core.evidence.trials import record_of
 from clm_core.ledger.executions import version_execution
 from clm_core.market.carry import Carry, Payments
 from clm_core.market.timeframes import Timeframe
@@ -161,7 +161,7 @@ def _case(
         metrics=_metrics(result),
         activity=Activity("on one side", share, deviation),
         record=record_of(trials[-1] if trials else None),
-        trials=count_trials(counted.records, policy.fewest_trials),
+        trials=counted.count(policy.fewest_trials),
         periods_per_year=recorded.luck.bars_per_year if recorded.luck else bars_a_year,
         comparison=None,
     )

@@ -4,12 +4,9 @@ import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from datetime import datetime
-from typing import Any
 
 import numpy as np
 
-from clm_core.domain.costs import Costs
-from clm_core.domain.errors import CLMError
 from clm_core.domain.kinds import Kind
 from clm_core.domain.trials import Trial
 from clm_core.domain.versions import ModelVersion
@@ -17,11 +14,12 @@ from clm_core.evidence.overfitting import SelectionRisk, selection_risk
 from clm_core.evidence.trials import TrialRecord, aligned
 from clm_core.ledger.store import Ledger
 from clm_core.market.bars import Floats
-from clm_core.models import catalog
+from clm_core.retraining.strategy_trials import effective_params, search_result_risk
 
 
 def search_risk(ledger: Ledger, version: ModelVersion, until: datetime | None = None) -> SelectionRisk | None:
-    """Risk of the newest tuning or evolution of the model with the version's parameters among its candidates.
+    """Risk of the newest search of the model with the version's parameters among its candidates: a search for
+    strategies, or a tuning or an evolution of training parameters.
 
     None for parameters from no search: equal to no candidate, or defaults beside a better candidate.
     Candidates pruned before the last fold take no part.
@@ -30,12 +28,20 @@ def search_risk(ledger: Ledger, version: ModelVersion, until: datetime | None = 
         until: latest time of a trial; None for all.
     """
     kind = Kind(version.model_type, version.plugin)
-    wanted = _own(kind, ledger.job(version.training_job_id).training_params)
+    params = ledger.job(version.training_job_id).training_params
+    wanted = effective_params(kind, params)
     if wanted is None:
         return None
+    market = (version.symbol, version.timeframe)
+    if (risk := search_result_risk(ledger, kind, params, market, until)) is not None:
+        return risk
     for candidates in _searches(kind, ledger.trials.of_searches(version.model_id, until)):
-        names = [name for name in candidates if _own(kind, json.loads(name)) == wanted]
-        if len(candidates) > 1 and names and (wanted != _own(kind, {}) or _best(candidates) in names):
+        names = [name for name in candidates if effective_params(kind, json.loads(name)) == wanted]
+        if (
+            len(candidates) > 1
+            and names
+            and (wanted != effective_params(kind, {}) or _best(candidates) in names)
+        ):
             return selection_risk(_common_days(list(candidates.values())))
     return None
 
@@ -54,16 +60,6 @@ def _searches(
             name = json.dumps(trial.params, sort_keys=True)
             searches.setdefault(key, defaultdict(list))[name].append(record)
     return reversed(searches.values())
-
-
-def _own(kind: Kind, params: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Effective parameters without sizing and execution; None for parameters refused by this release."""
-    try:
-        stored = catalog.stored_params(kind.model_type, params, kind.plugin)
-        recipe = catalog.recipe(kind.model_type, stored, Costs(fee_bps=0, slippage_bps=0), kind.plugin)
-    except CLMError:
-        return None
-    return catalog.own_params(recipe.describe())
 
 
 def _best(candidates: Mapping[str, list[TrialRecord]]) -> str:

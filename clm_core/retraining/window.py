@@ -1,14 +1,17 @@
 """Evidence window of a training: stated in the terminal, in the run's log and in the API's answer."""
 
+from collections.abc import Mapping
 from datetime import datetime
+from typing import Any
 
 from clm_core.backtest.walk_forward import days_to_walk, fold_rows
 from clm_core.decisions import evidence_window as windows
 from clm_core.domain.errors import NotEnoughBars
 from clm_core.domain.evidence_window import EvidenceWindow, ShortTraining
 from clm_core.domain.jobs import RetrainRequest, TrainingJob
+from clm_core.domain.kinds import Kind
 from clm_core.domain.spellings import default_span_days
-from clm_core.evidence.trials import DAY, TrialCount, count_trials
+from clm_core.evidence.trials import DAY, TrialCount
 from clm_core.market.bars import Bars
 from clm_core.market.panel import Panel
 from clm_core.models import catalog
@@ -61,7 +64,8 @@ def window_of_bars(
         return None
     until = training.created_at if isinstance(training, TrainingJob) else None
     market = (training.symbol, training.timeframe, training.symbols)
-    trials = trials_so_far(services, market, levels.fewest_trials, until)
+    recipe = (Kind(training.model_type, training.plugin), training.training_params)
+    trials = trials_so_far(services, market, levels.fewest_trials, until, recipe)
     nanoseconds = int(bars.time[-1] - bars.time[0]) + bars.timeframe.nanoseconds
     days = max(round(nanoseconds / DAY), 1)
     return windows.evidence_window(
@@ -84,6 +88,7 @@ def trials_so_far(
     market: tuple[str, str, tuple[str, ...]],
     fewest_trials: float,
     until: datetime | None = None,
+    recipe: tuple[Kind, Mapping[str, Any]] | None = None,
 ) -> TrialCount:
     """Trials of a market or pool counted so far.
 
@@ -91,12 +96,20 @@ def trials_so_far(
         market: canonical symbol or pool, bar length, and symbols of the pool.
         fewest_trials: minimum of the policy.
         until: latest time of a counted trial; None counts all.
+        recipe: kind and training parameters, whose searches for strategies count; None for none.
     """
     symbol, timeframe, members = market
     counted = counted_trials(
-        services.ledger, services.market, symbol, timeframe, members, now=services.clock(), until=until
+        services.ledger,
+        services.market,
+        symbol,
+        timeframe,
+        members,
+        now=services.clock(),
+        until=until,
+        recipe=recipe,
     )
-    return count_trials(counted.records, fewest_trials) if counted.records else TrialCount(0, fewest_trials)
+    return counted.count(fewest_trials)
 
 
 def _record_days(services: Services, job: TrainingJob, bars: Bars) -> tuple[int, int] | None:

@@ -103,7 +103,7 @@ class StrategyObjectives:
         )
 
     def scores(self, measured: MeasuredRules, objectives: Sequence[Objective]) -> Floats:
-        """Scores, shape (n, n_objectives): lower quartiles over the test sets; NaN below the minimum of trades.
+        """Scores, shape (n, n_objectives): lower quartiles over the test sets; NaN for too few trades.
 
         The minimum is that of the trials of a tuning, see `degeneracy.min_trades`.
         """

@@ -1,0 +1,125 @@
+"""Trials of the searches for strategies behind a version's parameters, found by content.
+
+A search evaluates thousands of strategies; only what is handed to the gate is a trial of the market. A
+version whose parameters a search has evaluated owes its luck to the whole search, whether the parameters came
+by `--params-from` or were typed. Defaults were declared beforehand, and owe nothing to a search.
+"""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+
+from clm_core.domain.costs import Costs
+from clm_core.domain.errors import CLMError
+from clm_core.domain.kinds import Kind
+from clm_core.domain.strategy_search import StrategySearch
+from clm_core.domain.vocabulary import RuleFamily
+from clm_core.evidence.overfitting import SelectionRisk
+from clm_core.evidence.trials import TrialSketch
+from clm_core.evolution.strategies import Strategy
+from clm_core.ledger.store import Ledger
+from clm_core.ledger.strategy_searches import TrialBatch
+from clm_core.market.bars import Floats
+from clm_core.models import catalog
+from clm_core.models.strategies.families import RULES
+from clm_core.search.strategy_objectives import space_of
+
+
+@dataclass(frozen=True, eq=False)
+class SearchTrials:
+    """Trials of a search for strategies."""
+
+    search: StrategySearch
+    sketch: TrialSketch
+    """All trials of the search, those on the held-out bars included."""
+
+    @property
+    def sentence(self) -> str:
+        return (
+            f"the search {self.search.name} evaluated these parameters among {self.sketch.trials:,} trials, "
+            f"which count as {self.sketch.effective:,.0f} independent ones"
+        )
+
+
+def effective_params(kind: Kind, params: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Parameters of the kind with defaults, without sizing and execution; None if refused by this release."""
+    try:
+        stored = catalog.stored_params(kind.model_type, params, kind.plugin)
+        recipe = catalog.recipe(kind.model_type, stored, Costs(fee_bps=0, slippage_bps=0), kind.plugin)
+    except CLMError:
+        return None
+    return catalog.own_params(recipe.describe())
+
+
+def searches_behind(
+    ledger: Ledger,
+    kind: Kind,
+    params: Mapping[str, Any],
+    markets: Collection[tuple[str, str]],
+    until: datetime | None = None,
+) -> list[SearchTrials]:
+    """Searches that evaluated the parameters, newest first; none for a kind that is no rule strategy.
+
+    Args:
+        params: training parameters, with or without defaults.
+        markets: symbol and timeframe of the market, and of other series of the same market.
+        until: latest time of a trial; None for all.
+    """
+    if kind.plugin not in list(RuleFamily):
+        return []
+    family = RuleFamily(kind.plugin)
+    wanted = effective_params(kind, params)
+    if wanted is None or wanted == effective_params(kind, {}):
+        return []
+    found = []
+    for search in ledger.strategy_searches.of_markets(markets, until):
+        row = _row(search, family, wanted)
+        if row is None:
+            continue
+        batches = ledger.strategy_searches.batches(search.name, len(row), until)
+        if _has_evaluated(batches, row):
+            found.append(SearchTrials(search, TrialSketch.merged([each.sketch for each in batches])))
+    return found
+
+
+def search_result_risk(
+    ledger: Ledger,
+    kind: Kind,
+    params: Mapping[str, Any],
+    market: tuple[str, str],
+    until: datetime | None = None,
+) -> SelectionRisk | None:
+    """Risk of the newest search for strategies of the market that evaluated the parameters.
+
+    NaN for a search without a result; None for parameters from no search.
+    """
+    behind = searches_behind(ledger, kind, params, [market], until)
+    if not behind:
+        return None
+    result = ledger.strategy_searches.result(behind[0].search.name, until)
+    if result is None:
+        return SelectionRisk(behind[0].sketch.trials, 0, np.nan, np.nan)
+    overfitting, loss = (np.nan if each is None else each for each in (result.overfitting, result.loss))
+    return SelectionRisk(result.candidates, result.selection_days, overfitting, loss)
+
+
+def _row(search: StrategySearch, family: RuleFamily, wanted: Mapping[str, Any]) -> Floats | None:
+    """Genes of the parameters in the space of a search, shape (n_genes,); None outside the space."""
+    if family not in search.families:
+        return None
+    space = space_of(search)
+    searched = {name: wanted[name] for name in dict(space.defaults_of(family).params)}
+    if any(isinstance(value, str) or value is None for value in searched.values()):
+        return None
+    rule = RULES[family]
+    if rule.params.parse(search.fixed | searched, kind=family.value).model_dump(mode="json") != wanted:
+        return None
+    row = space.rows([Strategy(family, searched)])
+    return row[0] if np.array_equal(space.genes.nearest(row), row) else None
+
+
+def _has_evaluated(batches: list[TrialBatch], row: Floats) -> bool:
+    return any((batch.genes == row).all(axis=1).any() for batch in batches)
