@@ -79,9 +79,21 @@ class StrategySearchRequest(BaseModel):
         description="Objectives, each the lower quartile over 45 combinatorial test sets. Several: NSGA-II, "
         "a Pareto front. One, as score: a genetic algorithm that keeps the best tenth.",
     )
-    selection: Selection = Field(default=Selection.TOURNAMENT, description="Selection of parents.")
-    crossover: Crossover = Field(default=Crossover.UNIFORM, description="Crossover of two parents.")
-    mutation: Mutation = Field(default=Mutation.GAUSSIAN, description="Distribution of a number's change.")
+    selection: Selection = Field(
+        default=Selection.TOURNAMENT,
+        description="Selection of parents: the better of two drawn at random (tournament), or random with a "
+        "probability that grows with the standing (roulette).",
+    )
+    crossover: Crossover = Field(
+        default=Crossover.UNIFORM,
+        description="Crossover of two parents: each parameter from either parent (uniform), the first "
+        "parameters from one and the remaining from the other (single-point), or means (average).",
+    )
+    mutation: Mutation = Field(
+        default=Mutation.GAUSSIAN,
+        description="Change of a number, by up to a fifth: small changes more likely (gaussian), or every "
+        "change equally likely (uniform).",
+    )
     holdout: float = Field(
         default=0.2,
         ge=0,

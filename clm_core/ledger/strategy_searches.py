@@ -142,6 +142,12 @@ class StrategySearchStore:
             stored = connection.scalar(query.order_by(_RESULTS.c.at.desc()).limit(1))
         return None if stored is None else StrategySearchResult.model_validate(stored)
 
+    def series(self) -> list[tuple[str, str]]:
+        """Symbol and timeframe of every series with a search, by name."""
+        query = select(_SEARCHES.c.symbol, _SEARCHES.c.timeframe).distinct().order_by("symbol", "timeframe")
+        with self._engine.begin() as connection:
+            return [(symbol, timeframe) for symbol, timeframe in connection.execute(query)]
+
     def of_markets(
         self, markets: Collection[tuple[str, str]], until: datetime | None = None
     ) -> list[StrategySearch]:

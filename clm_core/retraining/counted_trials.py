@@ -15,7 +15,7 @@ from clm_core.evidence.trials import TrialCount, TrialRecord, TrialSketch, count
 from clm_core.ledger.store import Ledger
 from clm_core.market.same_market import DailyReturns, Likeness, likeness
 from clm_core.market.sources import MarketData
-from clm_core.retraining.strategy_trials import SearchTrials, searches_behind
+from clm_core.retraining.strategy_trials import SearchTrials, is_searched, searches_behind
 
 FLEET_DAYS = 365
 """Days in which a market with a trial belongs to the fleet."""
@@ -121,9 +121,18 @@ def counted_trials(
     others = [(each.symbol, each.timeframe) for each in matched]
     records = ledger.trials.records(symbol, timeframe, until, members=members, matched=others)
     fleet -= {each.symbol for each in matched if each.symbol != symbol}
-    named = {(symbol, timeframe), *((name, timeframe) for name in members), *others}
-    searches = () if recipe is None else tuple(searches_behind(ledger, *recipe, named, until))
+    searches = () if recipe is None else tuple(_searches(ledger, found, recipe, until))
     return CountedTrials(records, tuple(matched), tuple(unread), len(fleet), searches)
+
+
+def _searches(
+    ledger: Ledger, found: "_Comparison", recipe: tuple[Kind, Mapping[str, Any]], until: datetime | None
+) -> list[SearchTrials]:
+    """Searches for strategies of the market, under any name of its series, that evaluated a recipe."""
+    if not is_searched(*recipe):
+        return []
+    same = [series for series in ledger.strategy_searches.series() if found.is_same(*series)]
+    return searches_behind(ledger, *recipe, same, until)
 
 
 class _Comparison:
@@ -138,6 +147,15 @@ class _Comparison:
 
     def is_own(self, symbol: str) -> bool:
         return symbol == self._symbol or symbol in self._members
+
+    def is_same(self, symbol: str, timeframe: str) -> bool:
+        """True for a series of the market; False for one that cannot be read."""
+        if self.is_own(symbol):
+            return True
+        try:
+            return self.likeness_of(symbol, timeframe) is not None
+        except CLMError:
+            return False
 
     def likeness_of(self, symbol: str, timeframe: str) -> Likeness | None:
         """Likeness of a series sharing the trials; None for another market, and for the series itself.

@@ -54,6 +54,13 @@ def effective_params(kind: Kind, params: Mapping[str, Any]) -> dict[str, Any] | 
     return catalog.own_params(recipe.describe())
 
 
+def is_searched(kind: Kind, params: Mapping[str, Any]) -> bool:
+    """True for a rule strategy with parameters that a search could have found: others than the defaults."""
+    if kind.plugin not in list(RuleFamily):
+        return False
+    return effective_params(kind, params) not in (None, effective_params(kind, {}))
+
+
 def searches_behind(
     ledger: Ledger,
     kind: Kind,
@@ -68,12 +75,11 @@ def searches_behind(
         markets: symbol and timeframe of the market, and of other series of the same market.
         until: latest time of a trial; None for all.
     """
-    if kind.plugin not in list(RuleFamily):
+    if not is_searched(kind, params):
         return []
-    family = RuleFamily(kind.plugin)
+    family = RuleFamily(str(kind.plugin))
     wanted = effective_params(kind, params)
-    if wanted is None or wanted == effective_params(kind, {}):
-        return []
+    assert wanted is not None
     found = []
     for search in ledger.strategy_searches.of_markets(markets, until):
         row = _row(search, family, wanted)

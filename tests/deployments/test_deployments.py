@@ -20,8 +20,9 @@ from prefect.client.orchestration import get_client
 from prefect.workers.process import ProcessJobConfiguration, ProcessWorker
 
 from clm_core.domain.errors import MissingExtra, PluginMissing, SettingsError
+from clm_core.domain.strategy_search import Objective
 from clm_core.domain.universe import Market
-from clm_core.domain.vocabulary import ModelType
+from clm_core.domain.vocabulary import ModelType, RuleFamily
 from clm_core.market.timeframes import Timeframe
 from clm_core.models import catalog
 from clm_core.platform.prefect_server import load_flow
@@ -126,8 +127,18 @@ def test_the_form_of_an_evolution_has_selects_bounds_and_a_word_on_every_field(d
         "holdout": 0.5,
     }
     assert parts["Selection"]["enum"] == ["tournament", "roulette"]
-    assert parts["Crossover"]["enum"] == ["uniform", "single-point"]
+    assert parts["Crossover"]["enum"] == ["uniform", "single-point", "average"]
     assert parts["Mutation"]["enum"] == ["gaussian", "uniform"]
+
+
+def test_the_form_of_a_search_for_strategies_has_selects_and_a_word_on_every_field(deployed: str) -> None:
+    deployment = deployments(deployed)["evolve-strategies"]
+    parts = deployment["parameter_openapi_schema"]["definitions"]
+    form = parts["StrategySearchRequest"]["properties"]
+    assert all("description" in field for field in form.values())
+    assert parts["RuleFamily"]["enum"] == list(RuleFamily)
+    assert parts["Objective"]["enum"] == list(Objective)
+    assert form["families"]["items"] == {"$ref": "#/definitions/RuleFamily"}
 
 
 def test_a_deployment_has_one_run_at_a_time_and_the_next_waits(deployed: str) -> None:

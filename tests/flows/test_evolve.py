@@ -124,7 +124,7 @@ def test_the_command_shows_the_generations_and_continues_under_its_name() -> Non
         (["--symbol", "DOGEUSD"], "there is no series DOGEUSD"),
         (["--symbol", "BTCUSD", "--population", "2"], "Invalid value for '--population'"),
         (["--symbol", "BTCUSD", "--selection", "lottery"], "'tournament' or 'roulette'"),
-        (["--symbol", "BTCUSD", "--crossover", "twice"], "'uniform' or 'single-point'"),
+        (["--symbol", "BTCUSD", "--crossover", "twice"], "'uniform', 'single-point' or 'average'"),
         (["--symbol", "BTCUSD", "--name", "a b"], "name"),
         (["--symbol", "BTCUSD", "--param", "sped=1"], "Valid parameters: label, horizon"),
     ],
