@@ -118,19 +118,28 @@ def require_one_market(services: Services, symbol: str) -> None:
         )
 
 
-def search_bars(market: MarketData, search: MarketSearch) -> Bars:
+def stored_bars(market: MarketData, search: MarketSearch) -> Bars:
     """The bars that had closed when the search began, also when the search is continued later.
 
     Raises:
         UnknownSeries: no source has the bars, or no longer.
     """
-    bars = market.bars(
+    return market.bars(
         search.symbol,
         search.timeframe,
         search.dataset_span_days,
         search.data_snapshot,
         closed_by=search.created_at,
     )
+
+
+def search_bars(market: MarketData, search: Search) -> Bars:
+    """The stored bars of a search with the series and regimes that its models use.
+
+    Raises:
+        UnknownSeries: no source has the bars or series, or no longer.
+    """
+    bars = stored_bars(market, search)
     if needs_regimes(search.fixed, search.plugin):
         whole = market.bars(
             search.symbol, search.timeframe, None, search.data_snapshot, closed_by=search.created_at

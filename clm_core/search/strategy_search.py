@@ -27,7 +27,7 @@ from clm_core.ledger.candidates import CandidateStore
 from clm_core.ledger.strategy_searches import StrategySearchStore, TrialBatch
 from clm_core.models.strategies.families import RULES
 from clm_core.search.evaluator import deferred_interrupt
-from clm_core.search.request import market_fields, search_bars
+from clm_core.search.request import market_fields, stored_bars
 from clm_core.search.strategy_objectives import rows_of, space_of
 from clm_core.search.strategy_run import Recorder, StrategyRun
 from clm_core.services import Services
@@ -88,7 +88,7 @@ def open_strategy_search(services: Services, request: StrategySearchRequest) -> 
         fields |= {"data_snapshot": began.data_snapshot, "created_at": began.created_at}
     own = ("families", "population", "generations", "objectives", "selection", "crossover", "mutation")
     definition = StrategySearch(**fields, **{name: getattr(request, name) for name in own})
-    rows_of(definition, len(search_bars(services.market, definition)))
+    rows_of(definition, len(stored_bars(services.market, definition)))
     actor = Actor(name=request.requested_by, role=Role.OPERATOR)
     return store.open(definition, request.generations, actor, now)
 
@@ -174,7 +174,7 @@ def _run(
 ) -> StrategyRun:
     return StrategyRun(
         definition,
-        search_bars(services.market, definition),
+        stored_bars(services.market, definition),
         services.recorded_terms(definition.symbol, definition.terms),
         generations,
         workers or os.cpu_count() or 1,

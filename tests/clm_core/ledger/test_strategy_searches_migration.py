@@ -1,4 +1,4 @@
-"""Revision 0038 in ledgers that hold data: searches for strategies beside the studies of before."""
+"""Revision 0041 in ledgers that hold data: searches for strategies beside the studies of before."""
 
 from collections.abc import Callable
 
@@ -12,7 +12,7 @@ from clm_core.ledger.engine import open_engine
 from clm_core.ledger.migrations import upgrade
 from clm_core.ledger.store import Ledger
 
-FORMER = "0037"
+FORMER = "0040"
 STUDY = "INSERT INTO tunings (name, model_id, definition, created_at) VALUES ('s', 'm', '{}', now())"
 SEARCH = (
     "INSERT INTO strategy_searches (name, symbol, timeframe, definition, created_at) "
@@ -24,7 +24,7 @@ BATCH = (
 )
 
 
-def test_revision_0038_keeps_the_studies_and_adds_searches_that_only_grow(
+def test_revision_0041_keeps_the_studies_and_adds_searches_that_only_grow(
     empty_database: Callable[[], str],
 ) -> None:
     url = empty_database()
@@ -34,7 +34,7 @@ def test_revision_0038_keeps_the_studies_and_adds_searches_that_only_grow(
     with engine.begin() as connection:
         connection.execute(text(STUDY))
     engine.dispose()
-    move(url, "0038")
+    move(url, "0041")
     engine = open_engine(url)
     values = {
         "genes": np.array([0.02, 20.0]).tobytes(),

@@ -31,7 +31,7 @@ from clm_core.ledger.audit_log import entries
 from clm_core.ledger.strategy_searches import TrialBatch
 from clm_core.market.bars import Floats
 from clm_core.search import strategy_run
-from clm_core.search.request import search_bars
+from clm_core.search.request import stored_bars
 from clm_core.search.strategy_objectives import StrategyObjectives, rows_of, space_of
 from clm_core.search.strategy_report import COLUMNS, default_row, headline, listed, row, summary_page
 from clm_core.search.strategy_search import open_strategy_search, search_strategies, verify
@@ -126,7 +126,7 @@ def test_the_front_is_deflated_by_the_trials_of_the_whole_search(searched: Searc
 
 
 def measures(searched: Searched, held_out: bool = False) -> StrategyObjectives:
-    bars = search_bars(searched.clm.market, searched.definition)
+    bars = stored_bars(searched.clm.market, searched.definition)
     market = searched.clm.recorded_terms(searched.definition.symbol, searched.definition.terms)
     rows = rows_of(searched.definition, len(bars))[held_out]
     sets = {"groups": 1, "tested": 1} if held_out else {}
@@ -263,7 +263,7 @@ def test_a_search_with_other_inputs_does_not_continue(clm: Services) -> None:
 
 def test_an_interrupted_search_keeps_its_generations_and_has_no_front(clm: Services) -> None:
     definition = open_strategy_search(clm, a_request_to_search(clm))
-    bars = search_bars(clm.market, definition)
+    bars = stored_bars(clm.market, definition)
     market = clm.recorded_terms(definition.symbol, definition.terms)
     stop = threading.Event()
 
