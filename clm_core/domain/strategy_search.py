@@ -160,7 +160,7 @@ class StrategySearch(MarketSearch):
         return _subject(self.families, self.symbol, self.timeframe)
 
     def changes(self, other: "StrategySearch") -> dict[str, tuple[Any, Any]]:
-        """Differences that make the candidates of two searches incomparable: own and other value by field."""
+        """Differences against comparing the candidates of two searches: own and other value by field."""
         ignored = {"name", "generations", "requested_by", "created_at"}
         mine, theirs = (each.model_dump(mode="json", exclude=ignored) for each in (self, other))
         return {name: (mine[name], theirs[name]) for name in mine if mine[name] != theirs[name]}
@@ -240,7 +240,7 @@ class StrategySearchResult(BaseModel):
     dataset_span_days: int
     objectives: tuple[Objective, ...]
     interrupted: bool
-    """True if Ctrl-C ended the search before its last generation."""
+    """True if Ctrl-C ended the search before the last generation."""
     generations: tuple[GenerationSummary, ...]
     candidates: int
     """Number of candidates evaluated, each a counted trial."""
@@ -259,7 +259,7 @@ class StrategySearchResult(BaseModel):
     front: tuple[FoundStrategy, ...]
     """Strategies of the front by falling first objective; empty after an interrupt."""
     defaults: tuple[FoundStrategy, ...]
-    """Each family at its defaults."""
+    """Each family at the defaults."""
     shrinkage: float | None
     """Share of the front's Sharpe ratio lost on the held-out bars: 1 less the ratio of the medians; None
     without held-out bars, or where the front earned nothing."""
@@ -281,7 +281,7 @@ class Verification(BaseModel):
     members: int
     """Strategies of the recorded front."""
     differences: tuple[str, ...]
-    """What differs, to the last bit; empty if nothing does."""
+    """Differences, to the last bit; empty for equal results."""
 
 
 def shown_params(params: Mapping[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""Search space of rule strategies: one family, or several with a gene that chooses the family."""
+"""Search space of rule strategies: one family, or several with a gene for the choice."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -28,13 +28,13 @@ class Strategy(NamedTuple):
 class StrategyGenes(Genes):
     """Genes of several families.
 
-    A gene of another family has its default, so that equal candidates are equal rows.
+    A gene of another family is at the default: equal candidates are equal rows.
     """
 
     default: Floats
     """Defaults of the genes, shape (n_genes,)."""
     is_used: Bools
-    """True for a gene that a family uses, shape (n_families, n_genes)."""
+    """True for the genes of a family, shape (n_families, n_genes)."""
 
     def nearest(self, values: Floats) -> Floats:
         allowed = super().nearest(values)
@@ -44,15 +44,15 @@ class StrategyGenes(Genes):
 class StrategySpace:
     """Genes and strategies of one or several families.
 
-    Parameters with the same name and the same range are one gene: a child of another family inherits the
-    stop of its parents.
+    Parameters with the same name and the same range share a gene: a child of another family inherits the
+    stop of the parents.
     """
 
     def __init__(self, rules: Sequence[Rule], fixed: Mapping[str, Any] | None = None) -> None:
         """
         Args:
             rules: families, at least one.
-            fixed: parameters that are not searched for.
+            fixed: parameters outside the search.
         """
         own = {each.family: _space(each, fixed or {}) for each in rules}
         self._families = tuple(own)
@@ -87,11 +87,11 @@ class StrategySpace:
 
     @property
     def defaults(self) -> list[Strategy]:
-        """Each family with its default parameters."""
+        """Each family with the default parameters."""
         return [self.defaults_of(family) for family in self._families]
 
     def defaults_of(self, family: RuleFamily) -> Strategy:
-        """A family with its default parameters."""
+        """A family with the default parameters."""
         default = dict(zip(self.space, default_genome(self.space), strict=True))
         return self._strategy(default | {FAMILY: family.value})
 

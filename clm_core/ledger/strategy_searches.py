@@ -46,7 +46,7 @@ class TrialBatch:
     sketch: "TrialSketch"
 
     def differences(self, other: "TrialBatch") -> tuple[str, ...]:
-        """Candidates and scores that differ in any bit."""
+        """Names of parts with a differing bit."""
         mine, theirs = _row(self), _row(other)
         # the last bits of a sketch depend on the processor's matrix product
         return tuple(name for name in ("trials", "genes", "scores") if mine[name] != theirs[name])

@@ -34,7 +34,7 @@ class SearchTrials:
 
     search: StrategySearch
     sketch: TrialSketch
-    """All trials of the search, those on the held-out bars included."""
+    """All trials of the search, including the look at held-out bars."""
 
     @property
     def sentence(self) -> str:
@@ -55,7 +55,7 @@ def effective_params(kind: Kind, params: Mapping[str, Any]) -> dict[str, Any] | 
 
 
 def is_searched(kind: Kind, params: Mapping[str, Any]) -> bool:
-    """True for a rule strategy with parameters that a search could have found: others than the defaults."""
+    """True for a rule strategy with parameters other than the defaults."""
     if kind.plugin not in list(RuleFamily):
         return False
     return effective_params(kind, params) not in (None, effective_params(kind, {}))

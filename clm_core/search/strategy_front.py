@@ -29,8 +29,8 @@ def candidate_id(definition: StrategySearch, strategy: Strategy) -> UUID:
 def period_result(result: Backtest, periods_per_year: float, is_unseen: bool = False) -> PeriodResult:
     """
     Args:
-        is_unseen: True for bars that the search has not used: an interval is measured, which would mean
-            nothing for the best of many on the same bars.
+        is_unseen: True for bars outside the search, with an interval; no interval is valid for the best of
+            many on the same bars.
     """
     metrics = summarise(result, periods_per_year)
     sharpe = metrics.sharpe_ratio
@@ -53,7 +53,7 @@ def deflated_sharpe(result: Backtest, trials: TrialSketch) -> float | None:
 
 
 def on_front(results: Sequence[PeriodResult], objectives: Sequence[Objective]) -> list[bool]:
-    """True for a result that no other is better than in every objective; False for one not measured."""
+    """True for measured results on the Pareto front of the results."""
     values = [[_objective(each, objective) for objective in objectives] for each in results]
     scores = np.array(values, np.float64).reshape(len(results), len(objectives))
     leads = (pareto_ranks(scores) == 0) & is_measured(scores)

@@ -1,4 +1,4 @@
-"""Objectives of a search for strategies: rows of the bars, and the measures of several families on them."""
+"""Objectives of a search for strategies: rows of the bars, and measures of several families."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

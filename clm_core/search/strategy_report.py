@@ -33,7 +33,7 @@ COLUMNS = (
 
 
 def headline(result: StrategySearchResult) -> str:
-    """What was evaluated, and how many independent trials that amounts to."""
+    """Number of strategies evaluated, and effective number of trials."""
     if not result.generations:
         return "No generation was completed. The search was interrupted."
     unmeasured = f", {result.unmeasured:,} with too few trades" if result.unmeasured else ""
@@ -45,7 +45,7 @@ def headline(result: StrategySearchResult) -> str:
 
 
 def sentences(result: StrategySearchResult) -> list[str]:
-    """Shrinkage on the held-out bars, risk of the choice, and what to make of the front."""
+    """Shrinkage on the held-out bars, risk of the choice, and advice."""
     if not result.front:
         return []
     return [each for each in (_shrunk(result), _risk(result), _advice(result)) if each]
@@ -88,7 +88,8 @@ def _advice(result: StrategySearchResult) -> str | None:
 def listed(front: Sequence[FoundStrategy], count: int = MAX_LISTED) -> list[FoundStrategy]:
     """Up to `count` strategies, far apart on the front, by falling first objective.
 
-    Each next one is the farthest, in scores over their ranges, from those chosen before (Gonzalez 1985).
+    The next choice is the farthest strategy, in scores over the ranges, from the choices before (Gonzalez
+    1985).
     """
     import numpy as np
 
@@ -120,7 +121,7 @@ def row(found: FoundStrategy) -> tuple[str, ...]:
 
 
 def default_row(found: FoundStrategy) -> tuple[str, ...]:
-    """Cells of a family at its defaults, in the order of `COLUMNS`."""
+    """Cells of a family at the defaults, in the order of `COLUMNS`."""
     family, *cells = row(found)
     return (f"{family} (defaults)", *cells)
 
@@ -131,7 +132,7 @@ def best_by_deflated(result: StrategySearchResult) -> FoundStrategy | None:
 
 
 def retrain_command(result: StrategySearchResult, found: FoundStrategy) -> str:
-    """The command that brings a strategy before the gate."""
+    """Command for judging a strategy by the gate."""
     return (
         f"clm retrain --model {found.family.value} --symbol {result.symbol} --timeframe {result.timeframe} "
         f"--days {result.dataset_span_days} --params-from {found.candidate}"

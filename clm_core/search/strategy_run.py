@@ -1,4 +1,4 @@
-"""A search for strategies as it runs: generations, their trials, the front and the look at held-out bars."""
+"""Run of a search for strategies: generations, trials, the front and the look at held-out bars."""
 
 import math
 import threading
@@ -156,7 +156,7 @@ class StrategyRun:
         return objectives
 
     def _count(self, values: Floats) -> Floats:
-        """Scores of the new candidates of a generation, after their trials were counted."""
+        """Scores of the new candidates of a generation, after the trials were counted."""
         number = len(self._summaries)
         best = self._summaries[-1].best[0] if self._summaries else None
         so_far = "" if best is None else f", best {self._definition.objectives[0].value} {best:.3g}"
@@ -173,7 +173,7 @@ class StrategyRun:
         return scores
 
     def _note(self, generation: SearchGeneration) -> None:
-        """Keep the summary of a generation, and the origins of its candidates."""
+        """Keep the summary of a generation, and the origins of the candidates."""
         for row, origin in zip(generation.new_genes, generation.new_origins, strict=True):
             self._first_seen[row.tobytes()] = _FirstSeen(generation.number, int(origin))
         measured = generation.scores[is_measured(generation.scores)]

@@ -1,7 +1,7 @@
-"""Search for rule strategies: start, continuation, verification, and the candidates that come of it.
+"""Search for rule strategies: start, continuation, verification, and the resulting candidates.
 
-A search that is started again under its name computes the recorded generations again and compares each with
-what was counted, to the last bit; then it goes on. A verification does the same and records nothing.
+A search started again under the same name computes the recorded generations again, compares each generation
+with the counted batch to the last bit, and continues. A verification does the same and records nothing.
 """
 
 import json
@@ -159,7 +159,7 @@ def verify(services: Services, name: str, workers: int | None) -> Verification:
 
 
 def _differing(recorded: StrategySearchResult, again: StrategySearchResult) -> list[str]:
-    """Fields of two results that differ, but for the picture."""
+    """Differing fields of two results, without the picture."""
     then, now = (each.model_dump(mode="json", exclude={"picture"}) for each in (recorded, again))
     return [f"{name} of the result" for name in then if _text(then[name]) != _text(now[name])]
 

@@ -1,4 +1,4 @@
-"""Trials of a search for strategies: whole for what it found, nothing for every other recipe."""
+"""Trials of a search for strategies: all for the strategies found, none for other recipes."""
 
 import uuid
 from dataclasses import dataclass, replace
@@ -35,7 +35,7 @@ class Searched:
 
     @property
     def found(self) -> dict[str, Any]:
-        """Parameters of a strategy of the front that are not the defaults."""
+        """Parameters of a strategy of the front, other than the defaults."""
         defaults = {each.candidate for each in self.result.defaults}
         return next(each.params for each in self.result.front if each.candidate not in defaults)
 
@@ -49,7 +49,7 @@ class Searched:
 
 @pytest.fixture(scope="module")
 def searched(services: Services, tmp_path_factory: pytest.TempPathFactory) -> Searched:
-    """A search on a series that is stored under two names, and is no series of another test."""
+    """A search on a new series, stored under two names."""
     folder: Path = tmp_path_factory.mktemp("searched")
     bars = services.market.bars("BTCUSD", "1h", days=100, closed_by=services.clock())
     close = 100 * np.exp(np.cumsum(0.006 * np.random.default_rng(77).standard_normal(len(bars))))

@@ -43,7 +43,7 @@ GENERATIONS = 3
 
 @dataclass(frozen=True)
 class Searched:
-    """An undisturbed search, the only one of its market."""
+    """An undisturbed search of a separate market."""
 
     clm: Services
     request: StrategySearchRequest
@@ -90,7 +90,7 @@ def batches(clm: Services, definition: StrategySearch) -> list[TrialBatch]:
 
 
 def comparable(result: StrategySearchResult) -> Any:
-    """Fields that do not depend on the names of search and market."""
+    """Fields independent of the names of search and market."""
     ids = {"__all__": {"candidate"}}
     return result.model_dump(exclude={"name": True, "symbol": True, "front": ids, "defaults": ids})
 
