@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from clm_core.cli.output import AsJson, listing, parsed_params, plain, print_report, print_table
+from clm_core.cli.output import AsJson, listing, parsed_params, plain, print_json, print_report, print_table
 from clm_core.cli.running import services_with_status
 from clm_core.cli.search_options import KindName, Plugin, Timeframe, validated
 from clm_core.cli.settings_in_force import settings_for_change, settings_for_look
@@ -121,6 +121,28 @@ def list_(
     print_table(table, "No such candidate: `clm candidates add` proposes one, `clm evolve` breeds them.")
     if page.next:
         plain.print(f"The next page: --after {page.next}", soft_wrap=True)
+
+
+@app.command()
+def variants(
+    model: Annotated[str | None, typer.Option(metavar="MODEL", help="Only this model id.")] = None,
+    limit: Annotated[int, typer.Option(help="Number of versions, newest first.", min=1, max=1000)] = 20,
+    as_json: AsJson = False,
+) -> None:
+    """List the weak production versions with proposed variants, and the answers."""
+    from clm_core.services import open_services
+
+    with open_services(settings_for_look()) as services:
+        proposed = services.ledger.variants.newest(model, limit)
+    if as_json:
+        print_json([each.model_dump(mode="json") for each in proposed])
+        return
+    for each in proposed:
+        plain.print(f"{each.model_id}@{each.version}, {each.opened_at:%Y-%m-%d %H:%M} UTC", soft_wrap=True)
+        plain.print(f"    {each.because}", soft_wrap=True)
+        plain.print(f"    {each.outcome or 'no answer yet: candidates wait'}", soft_wrap=True)
+    if not proposed:
+        plain.print("No variants yet: `clm watch` proposes them for a weak production version.")
 
 
 def own_params(candidate: "StrategyCandidate") -> dict[str, object]:

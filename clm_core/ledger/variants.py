@@ -56,6 +56,18 @@ class VariantStore:
             rows = connection.execute(query.order_by(_PROPOSED.c.opened_at, _PROPOSED.c.id)).mappings()
             return [_proposed(row) for row in rows]
 
+    def newest(self, model_id: str | None, limit: int) -> list[ProposedVariants]:
+        """Proposed variants, newest first.
+
+        Args:
+            model_id: only variants of this model; None for all models.
+        """
+        query = select(*_PROPOSED.c).order_by(_PROPOSED.c.opened_at.desc(), _PROPOSED.c.id).limit(limit)
+        if model_id is not None:
+            query = query.where(_PROPOSED.c.model_id == model_id)
+        with self._engine.begin() as connection:
+            return [_proposed(row) for row in connection.execute(query).mappings()]
+
     def end(self, proposed_id: UUID, outcome: str, job_id: UUID | None, now: datetime) -> None:
         """Record the answer.
 

@@ -1,6 +1,6 @@
 """Evaluation of the waiting candidates, a bounded number a pass."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Set
 from datetime import datetime, timedelta
 from functools import partial
 from uuid import UUID
@@ -72,7 +72,9 @@ def run(services: Services, workers: int | None = 1) -> CandidateReport:
         of_versions = [each for proposed in unanswered for each in proposed.candidates]
         posted = [each.id for each in store.waiting(MAX_EVALUATED, without=of_versions)]
         before = {each.id for each in store.known(of_versions).values() if each.awaits_evaluation}
-        answers, problems = run_each(_measurements(services, unanswered, workers, stop_at))
+        answers, problems = run_each(
+            _measurements(services, _next_measured(unanswered, before), workers, stop_at)
+        )
         _, others = run_each(_evaluations(services, posted, workers, stop_at))
     problems += others
     report_problems(services, "candidates", "clm candidates evaluate", problems)
@@ -86,10 +88,21 @@ def run(services: Services, workers: int | None = 1) -> CandidateReport:
     )
 
 
+def _next_measured(unanswered: Sequence[ProposedVariants], waiting: Set[UUID]) -> list[ProposedVariants]:
+    """Variants measured before, to be answered, and the oldest of those to be measured.
+
+    Args:
+        waiting: ids of the waiting candidates.
+    """
+    measured = [each for each in unanswered if waiting.isdisjoint(each.candidates)]
+    unmeasured = [each for each in unanswered if not waiting.isdisjoint(each.candidates)]
+    return [*measured, *unmeasured[:MAX_PROPOSED]]
+
+
 def _measurements(
-    services: Services, unanswered: Sequence[ProposedVariants], workers: int | None, stop_at: datetime
+    services: Services, proposed: Sequence[ProposedVariants], workers: int | None, stop_at: datetime
 ) -> Iterator[tuple[str, Callable[[], str | None]]]:
-    for each in unanswered[:MAX_PROPOSED]:
+    for each in proposed:
         services.announce(f"Measuring variants of {each.model_id}", 0.0)
         yield f"{each.model_id}@{each.version}", partial(measure, services, each, workers, stop_at)
 

@@ -50,10 +50,13 @@ def propose(
         return None
     job = services.ledger.job(version.training_job_id)
     now = services.clock()
-    params, changes = _variants(services, version, job, now)
-    if not changes:
+    params = _typed_params(services, job)
+    if params is None:
         return None
     search = _search(services, job, params, version, now)
+    changes = _variants(search, version, now)
+    if not changes:
+        return None
     candidates = _candidates(services, proposed_id, search, job, [{}, *changes])
     proposed = ProposedVariants(
         id=proposed_id,
@@ -68,27 +71,33 @@ def propose(
     return proposed if services.ledger.variants.open(proposed, candidates) else None
 
 
-def _variants(
-    services: Services, version: ModelVersion, job: TrainingJob, now: datetime
-) -> tuple[dict[str, Any], list[Changes]]:
-    """Stored parameters of a version, typed, and the changes of each variant."""
+def _typed_params(services: Services, job: TrainingJob) -> dict[str, Any] | None:
+    """Stored parameters of a job with typed values; None where no search can vary them."""
     kind = job.kind
     if job.symbols:
-        return {}, []
+        return None
     installation = services.settings.execution.rules
     try:
-        space = catalog.search_space(*kind)
+        catalog.search_space(*kind)
         stored = catalog.stored_params(kind.model_type, job.training_params, kind.plugin, installation)
-        # the costs are defaults of parameters that the job does not name
         described = catalog.recipe(kind.model_type, stored, Costs(), kind.plugin).describe()
     except (MissingExtra, ModelError):
         # not installed, without parameters to vary, or with parameters of an older release
-        return {}, []
+        return None
     own = catalog.own_params(stored)
-    params = {name: described[name] if name in own else value for name, value in stored.items()}
-    is_rule = kind.plugin in list(RuleFamily)
-    seed = seed_of(version.model_id, version.version, now.date())
-    return params, propose_variants(space, described, is_rule=is_rule, seed=seed)
+    return {name: described[name] if name in own else value for name, value in stored.items()}
+
+
+def _variants(search: Search, version: ModelVersion, now: datetime) -> list[Changes]:
+    """Changes of each variant; defaults follow from the costs of the market."""
+    kind = search.kind
+    recipe = catalog.recipe(kind.model_type, search.fixed, search.market_costs, kind.plugin)
+    return propose_variants(
+        catalog.search_space(*kind),
+        recipe.describe(),
+        is_rule=kind.plugin in list(RuleFamily),
+        seed=seed_of(version.model_id, version.version, now.date()),
+    )
 
 
 def _search(

@@ -101,6 +101,8 @@ def evaluate(
         workers: number of worker processes; None for one per processor.
         stop_at: moment from which on no candidate is begun.
     """
+    if services.clock() >= stop_at:
+        return
     store = services.ledger.candidates
     try:
         opened = search()

@@ -106,6 +106,7 @@ def test_the_commands_propose_evaluate_and_list_candidates(
     listed = runner.invoke(app, ["candidates", "list", "--evaluated"]).stdout
     assert candidate in listed
     assert "look_back 30" in listed
+    assert "No variants yet" in runner.invoke(app, ["candidates", "variants"]).stdout
     unknown = runner.invoke(app, [*add[:-1], "lookback=30"])
     assert isinstance(unknown.exception, InvalidTrainingParams)
 

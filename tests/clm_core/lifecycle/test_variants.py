@@ -5,6 +5,7 @@ from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import promoting
 import pytest
@@ -20,7 +21,7 @@ from clm_core.domain.jobs import RetrainRequest
 from clm_core.domain.listings import CandidateQuery
 from clm_core.domain.variants import ProposedVariants
 from clm_core.domain.versions import ModelVersion
-from clm_core.domain.vocabulary import CandidateOrigin, JobStatus, Role, TriggerReason
+from clm_core.domain.vocabulary import CandidateOrigin, JobStatus, ModelType, Role, TriggerReason
 from clm_core.domain.walk_forward import WalkForwardPlan
 from clm_core.ledger.alerts import AlertStore
 from clm_core.lifecycle import candidates, variants, watch
@@ -263,6 +264,16 @@ def test_a_pass_killed_after_the_request_requests_nothing_again(
     assert len(own.ledger.jobs(status=JobStatus.PENDING)) == 1
 
 
+def test_the_oldest_two_are_measured_and_all_measured_ones_are_answered(weak: Weak) -> None:
+    own, version = weak
+    proposed, _ = proposed_for(own)
+    named = [proposed.model_copy(update={"id": uuid4(), "candidates": (uuid4(),)}) for _ in range(4)]
+    waiting = {each for proposed in named[:3] for each in proposed.candidates}
+    assert candidates._next_measured(named, waiting) == [named[3], *named[:2]]
+    assert own.ledger.variants.newest(version.model_id, 5) == [proposed]
+    assert own.ledger.variants.newest("another", 5) == []
+
+
 def test_variants_of_a_version_that_was_replaced_are_not_measured(weak: Weak) -> None:
     own, version = weak
     proposed, _ = proposed_for(own)
@@ -274,8 +285,22 @@ def test_variants_of_a_version_that_was_replaced_are_not_measured(weak: Weak) ->
     assert own.ledger.trials.of_searches(version.model_id) == []
 
 
-def test_a_healthy_version_a_pool_and_a_kind_without_parameters_have_no_variants(weak: Weak) -> None:
+def test_a_healthy_version_and_a_job_that_no_search_can_vary_have_no_variants(
+    weak: Weak, monkeypatch: pytest.MonkeyPatch
+) -> None:
     own, version = weak
+    job = own.ledger.job(version.training_job_id)
+    changed: tuple[dict[str, Any], ...] = (
+        {"symbols": ("A", "B"), "data_snapshots": ("a", "b")},
+        {"model_type": ModelType.ENSEMBLE, "plugin": None},
+        {"plugin": "astrology"},
+        {"training_params": {"look_back": -1}},
+    )
+    for changes in changed:
+        other = job.model_copy(update=changes)
+        with monkeypatch.context() as patch:
+            patch.setattr(type(own.ledger), "job", lambda *_, other=other: other)
+            assert variants.propose(own, version, HealthFinding.DEGRADED, "the alarm") is None
     assert variants.propose(own, version, HealthFinding.HOLDS, "well") is None
     assert variants.propose(own, version, HealthFinding.TOO_EARLY, "young") is None
     before = own.ledger.candidates.find(CandidateQuery(limit=100)).items
