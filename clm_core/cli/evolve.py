@@ -97,6 +97,18 @@ def evolve(
         typer.Option(help="Name of the evolution; the same command with the same name continues it."),
     ] = None,
     workers: ParallelWorkers = None,
+    ensemble: Annotated[
+        int | None,
+        typer.Option(
+            min=2,
+            max=20,
+            help="With --strategy: retrain so many strategies of the front with different returns, and an "
+            "ensemble of them.",
+        ),
+    ] = None,
+    combine: Annotated[
+        str, typer.Option(metavar="vote|stack", help="With --ensemble: weighted vote, or stacking.")
+    ] = "vote",
     verify: Annotated[
         str | None,
         typer.Option(
@@ -133,8 +145,11 @@ def evolve(
     if strategy is not None:
         _refuse_with_strategy(plugin=plugin, seeds=seeds)
         named = None if objectives is None else [each.strip() for each in objectives.split(",")]
-        evolve_strategies(fields | {"families": families_of(strategy)} | _given(objectives=named), as_json)
+        fields |= {"families": families_of(strategy)} | _given(objectives=named)
+        evolve_strategies(fields, ensemble, combine, as_json)
         return
+    if ensemble is not None:
+        raise typer.BadParameter("--ensemble belongs to --strategy: retrain the members, then the ensemble")
     if objectives is not None:
         raise typer.BadParameter("--objectives belongs to --strategy: training parameters have one, Sharpe")
     defaults = {"population": POPULATION, "generations": GENERATIONS}

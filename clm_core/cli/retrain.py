@@ -49,7 +49,7 @@ def demo() -> None:
         RetrainRequest(model_type=model_type, symbol=symbol, dataset_span_days=DEMO_DAYS, requested_by=user())
         for model_type, symbol in series
     ]
-    _show_outcomes(retrain_all(requests))
+    show_outcomes(retrain_all(requests))
     for note in PLANTED_NOTES:
         console.print(note.format(symbol=planted), highlight=False)
 
@@ -103,9 +103,9 @@ def retrain(
         raise typer.BadParameter(problem(error)) from None
     outcomes = retrain_all([request])
     if as_json:
-        print_json([_outcome_json(outcome) for outcome in outcomes])
+        print_json([outcome_json(outcome) for outcome in outcomes])
     else:
-        _show_outcomes(outcomes)
+        show_outcomes(outcomes)
 
 
 def _market(symbol: str | None, symbols: str | None, pool: str | None) -> dict[str, Any]:
@@ -199,7 +199,7 @@ def _granted(result: "RetrainResult | Answer") -> "RetrainResult":
     return result
 
 
-def _show_outcomes(outcomes: list["RetrainResult"]) -> None:
+def show_outcomes(outcomes: list["RetrainResult"]) -> None:
     """Prints a column for each model and a row for each check, with further metrics below."""
     from clm_core.domain.evaluations import ratio_cell
 
@@ -263,7 +263,7 @@ def _show_outcome(outcome: "RetrainResult") -> None:
     console.print()
 
 
-def _outcome_json(outcome: "RetrainResult") -> dict[str, Any]:
+def outcome_json(outcome: "RetrainResult") -> dict[str, Any]:
     return {
         "version": outcome.version.model_dump(mode="json"),
         "verdict": outcome.verdict.model_dump(mode="json"),

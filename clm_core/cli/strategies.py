@@ -8,17 +8,21 @@ import typer
 from rich.box import SIMPLE_HEAVY
 from rich.table import Table
 
-from clm_core.cli.output import console, plain, print_json
+from clm_core.cli.output import console, plain, print_json, user
+from clm_core.cli.retrain import outcome_json, retrain_all, show_outcomes
 from clm_core.cli.running import flow_of, services_with_status
 from clm_core.cli.search_options import EXIT_INTERRUPTED, validated
 from clm_core.cli.settings_in_force import settings_for_change
 from clm_core.domain.vocabulary import RuleFamily
 
 if TYPE_CHECKING:
+    from clm_core.domain.jobs import RetrainRequest
     from clm_core.domain.strategy_search import StrategySearchRequest, StrategySearchResult
+    from clm_core.retraining.results import RetrainResult
 
 ALL = "all"
 """Name of all families together."""
+COMBINATIONS = ("vote", "stack")
 
 
 def families_of(names: str) -> list[RuleFamily]:
@@ -39,15 +43,62 @@ def families_of(names: str) -> list[RuleFamily]:
         ) from None
 
 
-def evolve_strategies(fields: dict[str, Any], as_json: bool) -> None:
-    """Run a search and print the front."""
+def evolve_strategies(fields: dict[str, Any], ensemble: int | None, combine: str, as_json: bool) -> None:
+    """Run a search and print the front; then retrain an ensemble of the front, if one is asked for.
+
+    Args:
+        ensemble: number of members; None for no ensemble.
+        combine: combination of the members, `vote` or `stack`.
+    """
+    if combine not in COMBINATIONS:
+        raise typer.BadParameter(f"--combine is {' or '.join(COMBINATIONS)}, not {combine}")
     result = _evolve(_request(fields))
-    if as_json:
-        print_json(result.model_dump(mode="json"))
-    else:
+    if not as_json:
         _show(result)
+    outcomes = [] if ensemble is None or result.interrupted else _ensemble(result, ensemble, combine)
+    if as_json:
+        retrained = {} if ensemble is None else {"retrained": [outcome_json(each) for each in outcomes]}
+        print_json(result.model_dump(mode="json") | retrained)
+    elif outcomes:
+        show_outcomes(outcomes)
     if result.interrupted:
         sys.exit(EXIT_INTERRUPTED)
+
+
+def _ensemble(result: "StrategySearchResult", count: int, combine: str) -> "list[RetrainResult]":
+    """Retrains of the members, and of the ensemble of the versions.
+
+    Raises:
+        NothingTuned: fewer than two strategies of the front have different returns.
+    """
+    from clm_core.domain.errors import NothingTuned
+
+    found = {each.candidate: each for each in result.front}
+    members = [found[each] for each in result.diverse[:count]]
+    if len(members) < 2:
+        raise NothingTuned(
+            f"The front of {result.name} has {len(members)} strategies with different returns, and an "
+            "ensemble needs two: search more families, or more generations"
+        )
+    outcomes = retrain_all([_retrain_request(result, each.family.value, each.params) for each in members])
+    names = [f"{each.version.model_id}@{each.version.version}" for each in outcomes]
+    # every member was judged by itself already; the ensemble is judged as a recipe
+    params = {"members": names, "combine": combine, "allow_failed": True}
+    return [*outcomes, *retrain_all([_retrain_request(result, "ensemble", params)])]
+
+
+def _retrain_request(result: "StrategySearchResult", model: str, params: dict[str, Any]) -> "RetrainRequest":
+    fields = {
+        "model_type": model,
+        "symbol": result.symbol,
+        "timeframe": result.timeframe,
+        "dataset_span_days": result.dataset_span_days,
+        "training_params": params,
+        "requested_by": user(),
+    }
+    from clm_core.domain.jobs import RetrainRequest
+
+    return RetrainRequest.model_validate(fields)
 
 
 def verify_search(name: str, workers: int | None, as_json: bool) -> None:

@@ -32,6 +32,8 @@ class Objective(StrEnum):
 
 PARETO = (Objective.SHARPE_RATIO, Objective.MAX_DRAWDOWN, Objective.WIN_RATE)
 """Objectives of a search that states none."""
+MAX_MEMBERS = 20
+"""Maximum number of members of an ensemble of a front."""
 ELITE_SHARE = 0.1
 """Share of a generation that a search by a single objective keeps."""
 
@@ -260,6 +262,9 @@ class StrategySearchResult(BaseModel):
     """Strategies of the front by falling first objective; empty after an interrupt."""
     defaults: tuple[FoundStrategy, ...]
     """Each family at the defaults."""
+    diverse: tuple[UUID, ...] = ()
+    """Candidates of the front with different returns, best deflated Sharpe ratio first: members of an
+    ensemble, see `evolution.diversity`."""
     shrinkage: float | None
     """Share of the front's Sharpe ratio lost on the held-out bars: 1 less the ratio of the medians; None
     without held-out bars, or where the front earned nothing."""

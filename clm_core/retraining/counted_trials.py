@@ -15,7 +15,7 @@ from clm_core.evidence.trials import TrialCount, TrialRecord, TrialSketch, count
 from clm_core.ledger.store import Ledger
 from clm_core.market.same_market import DailyReturns, Likeness, likeness
 from clm_core.market.sources import MarketData
-from clm_core.retraining.strategy_trials import SearchTrials, is_searched, searches_behind
+from clm_core.retraining.strategy_trials import SearchTrials, searched_recipes, searches_behind
 
 FLEET_DAYS = 365
 """Days in which a market with a trial belongs to the fleet."""
@@ -129,7 +129,7 @@ def _searches(
     ledger: Ledger, found: "_Comparison", recipe: tuple[Kind, Mapping[str, Any]], until: datetime | None
 ) -> list[SearchTrials]:
     """Searches for strategies of the market, under any name of its series, that evaluated a recipe."""
-    if not is_searched(*recipe):
+    if not searched_recipes(*recipe):
         return []
     same = [series for series in ledger.strategy_searches.series() if found.is_same(*series)]
     return searches_behind(ledger, *recipe, same, until)

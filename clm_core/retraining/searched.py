@@ -29,12 +29,12 @@ def search_risk(ledger: Ledger, version: ModelVersion, until: datetime | None = 
     """
     kind = Kind(version.model_type, version.plugin)
     params = ledger.job(version.training_job_id).training_params
-    wanted = effective_params(kind, params)
-    if wanted is None:
-        return None
     market = (version.symbol, version.timeframe)
     if (risk := search_result_risk(ledger, kind, params, market, until)) is not None:
         return risk
+    wanted = effective_params(kind, params)
+    if wanted is None:
+        return None
     for candidates in _searches(kind, ledger.trials.of_searches(version.model_id, until)):
         names = [name for name in candidates if effective_params(kind, json.loads(name)) == wanted]
         if (

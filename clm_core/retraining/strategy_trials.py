@@ -16,7 +16,7 @@ from clm_core.domain.costs import Costs
 from clm_core.domain.errors import CLMError
 from clm_core.domain.kinds import Kind
 from clm_core.domain.strategy_search import StrategySearch
-from clm_core.domain.vocabulary import RuleFamily
+from clm_core.domain.vocabulary import ModelType, RuleFamily
 from clm_core.evidence.overfitting import SelectionRisk
 from clm_core.evidence.trials import TrialSketch
 from clm_core.evolution.strategies import Strategy
@@ -24,6 +24,7 @@ from clm_core.ledger.store import Ledger
 from clm_core.ledger.strategy_searches import TrialBatch
 from clm_core.market.bars import Floats
 from clm_core.models import catalog
+from clm_core.models.ensemble import EnsembleParams, Member
 from clm_core.models.strategies.families import RULES
 from clm_core.search.strategy_objectives import space_of
 
@@ -54,11 +55,22 @@ def effective_params(kind: Kind, params: Mapping[str, Any]) -> dict[str, Any] | 
     return catalog.own_params(recipe.describe())
 
 
-def is_searched(kind: Kind, params: Mapping[str, Any]) -> bool:
-    """True for a rule strategy with parameters other than the defaults."""
-    if kind.plugin not in list(RuleFamily):
-        return False
-    return effective_params(kind, params) not in (None, effective_params(kind, {}))
+def searched_recipes(kind: Kind, params: Mapping[str, Any]) -> list[tuple[RuleFamily, dict[str, Any]]]:
+    """Families and effective parameters of a rule strategy, or of the members of an ensemble.
+
+    Parameters at the defaults are left out, as are members named by a version that is not resolved yet.
+    """
+    recipes = [(kind, params)]
+    if kind.model_type is ModelType.ENSEMBLE:
+        members = EnsembleParams.parse(catalog.own_params(params)).members
+        recipes = [(each.kind, each.params) for each in members if isinstance(each, Member)]
+    found = []
+    for each, own in recipes:
+        if each.plugin in list(RuleFamily):
+            wanted = effective_params(each, own)
+            if wanted is not None and wanted != effective_params(each, {}):
+                found.append((RuleFamily(str(each.plugin)), wanted))
+    return found
 
 
 def searches_behind(
@@ -68,25 +80,21 @@ def searches_behind(
     markets: Collection[tuple[str, str]],
     until: datetime | None = None,
 ) -> list[SearchTrials]:
-    """Searches that evaluated the parameters, newest first; none for a kind that is no rule strategy.
+    """Searches that evaluated the parameters of a rule strategy, or of a member of an ensemble, newest first.
 
     Args:
         params: training parameters, with or without defaults.
         markets: symbol and timeframe of the market, and of other series of the same market.
         until: latest time of a trial; None for all.
     """
-    if not is_searched(kind, params):
-        return []
-    family = RuleFamily(str(kind.plugin))
-    wanted = effective_params(kind, params)
-    assert wanted is not None
+    recipes = searched_recipes(kind, params)
     found = []
-    for search in ledger.strategy_searches.of_markets(markets, until):
-        row = _row(search, family, wanted)
-        if row is None:
+    for search in ledger.strategy_searches.of_markets(markets, until) if recipes else ():
+        rows = [row for family, own in recipes if (row := _row(search, family, own)) is not None]
+        if not rows:
             continue
-        batches = ledger.strategy_searches.batches(search.name, len(row), until)
-        if _has_evaluated(batches, row):
+        batches = ledger.strategy_searches.batches(search.name, len(rows[0]), until)
+        if any(_has_evaluated(batches, row) for row in rows):
             found.append(SearchTrials(search, TrialSketch.merged([each.sketch for each in batches])))
     return found
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol
+from uuid import UUID
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,7 @@ from clm_core.domain.evolution import Crossover, Mutation, Selection
 from clm_core.domain.progress import Announce
 from clm_core.domain.strategy_search import (
     ELITE_SHARE,
+    MAX_MEMBERS,
     FoundStrategy,
     GenerationSummary,
     PeriodResult,
@@ -24,6 +26,7 @@ from clm_core.domain.strategy_search import (
 )
 from clm_core.evidence.overfitting import SelectionRisk, selection_risk
 from clm_core.evidence.trials import TrialSketch
+from clm_core.evolution.diversity import decorrelated
 from clm_core.evolution.nsga2 import ORIGINS, Objectives, SearchGeneration, SearchRules, search
 from clm_core.evolution.pareto import Ints, is_measured, standings
 from clm_core.evolution.variation import (
@@ -132,7 +135,7 @@ class StrategyRun:
                 "more than a quarter of the test sets. Give more days of bars"
             )
         front, defaults = self._found(last.number, last.genes[members], founders)
-        return self._result(front, defaults, self._risk())
+        return self._result(front, defaults, self._risk(), self._diverse(front, last.genes[members]))
 
     @cached_property
     def _rules(self) -> SearchRules:
@@ -257,6 +260,12 @@ class StrategyRun:
             on_held_out_front=leads,
         )
 
+    def _diverse(self, front: Sequence[FoundStrategy], rows: Floats) -> list[UUID]:
+        """Candidates of the front with different returns on the bars of the search."""
+        daily = self._objectives.measure(self._space.strategies(rows)).daily
+        merits = [each.deflated_sharpe or 0.0 for each in front]
+        return [front[place].candidate for place in decorrelated(daily, merits, MAX_MEMBERS)]
+
     @property
     def _candidates(self) -> int:
         return sum(map(len, self._daily))
@@ -273,6 +282,7 @@ class StrategyRun:
         front: Sequence[FoundStrategy] = (),
         defaults: Sequence[FoundStrategy] = (),
         risk: SelectionRisk | None = None,
+        diverse: Sequence[UUID] = (),
         interrupted: bool = False,
     ) -> StrategySearchResult:
         definition = self._definition
@@ -295,5 +305,6 @@ class StrategyRun:
             held_out_bars=self._held_out.stop - self._held_out.start,
             front=tuple(front),
             defaults=tuple(defaults),
+            diverse=tuple(diverse),
             shrinkage=shrinkage(front),
         )

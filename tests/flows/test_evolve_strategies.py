@@ -68,6 +68,27 @@ def test_the_command_shows_the_front_and_verifies_it() -> None:
     assert (verified.exit_code, "the same to the last bit" in verified.output) == (0, True)
 
 
+@pytest.mark.usefixtures("environment")
+def test_an_ensemble_of_the_front_is_registered_with_the_versions_of_its_members(services: Services) -> None:
+    rules = ["--population", "10", "--generations", "1", "--ensemble", "2", "--combine", "stack", "--json"]
+    options = ["evolve", "--strategy", "momentum,mean_reversion", "--symbol", "BTCUSD", "--days", "200"]
+    answer = json.loads(runner.invoke(app, [*options, *rules]).stdout)
+    *members, ensemble = answer["retrained"]
+    found = {each["candidate"]: each["params"] for each in answer["front"]}
+    diverse = [found[each] for each in answer["diverse"][:2]]
+    assert len(members) == 2
+    for member, params in zip(members, diverse, strict=True):
+        version = services.ledger.version(member["version"]["model_id"], member["version"]["version"])
+        assert params.items() <= version.params.items()
+    version = services.ledger.version("ensemble_btcusd_1h", ensemble["version"]["version"])
+    names = [f"{each['model_id']}@{each['version']}" for each in (member["version"] for member in members)]
+    assert [each["asked"] for each in version.params["members"]] == names
+    assert version.params["combine"] == "stack"
+    assert f"the search {answer['name']} evaluated these parameters" in " ".join(
+        ensemble["verdict"]["warnings"]
+    )
+
+
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
@@ -80,6 +101,8 @@ def test_the_command_shows_the_front_and_verifies_it() -> None:
         (["--strategy", "momentum", "--symbol", "BTCUSD", "--objectives", "profit"], "'sharpe_ratio'"),
         (["--strategy", "momentum", "--symbol", "BTCUSD", "--param", "lookback=9"], "Valid parameters"),
         (["--model", "lightgbm", "--symbol", "BTCUSD", "--objectives", "score"], "belongs to --strategy"),
+        (["--model", "lightgbm", "--symbol", "BTCUSD", "--ensemble", "3"], "belongs to --strategy"),
+        (["--strategy", "all", "--symbol", "BTCUSD", "--combine", "sum"], "--combine is vote or stack"),
         (["--verify", "nothing"], "There is no search nothing"),
     ],
     ids=lambda value: value[-1] if isinstance(value, list) else None,
