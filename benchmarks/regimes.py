@@ -6,7 +6,8 @@
 Needs the peers (`.venv-bench`). On real daily series the labels are compared with those of jumpmodels, fitted
 on the same windows with features by pandas, and their changes with those of a Gaussian hidden Markov model of
 two states (hmmlearn) on the returns, fitted on the same windows and filtered: the probability of a state
-given the returns up to the day. Series are read from CLM_BENCHMARK_DATA, by default ../shared/data.
+given the returns up to the day. A reader (`regime_reader`) of the two years before each quarter is compared
+with the labels of the quarter. Series are read from CLM_BENCHMARK_DATA, by default ../shared/data.
 
 Planted are regimes of daily returns, normal ones or of Student's t with 4 degrees of freedom: calm ones (mean
 0.06 %, standard deviation 0.8 %, 300 days on average) and turbulent ones (mean -0.08 %, deviation larger by a
@@ -18,7 +19,7 @@ import argparse
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from itertools import product
+from itertools import pairwise, product
 from pathlib import Path
 from time import perf_counter
 
@@ -34,6 +35,7 @@ from benchmarks.recipes import Window, bars_of
 from benchmarks.table import Row, faster, seconds
 from clm_core.market import regimes
 from clm_core.market.bars import Bars, Floats
+from clm_core.market.regime_reader import RegimeReader
 from clm_core.market.regimes import DEFAULT, SHU_2024, UNKNOWN, RegimeFit, RegimeRules
 from clm_core.market.timeframes import Calendar, Timeframe
 
@@ -56,6 +58,8 @@ CALM_MEAN, TURBULENT_MEAN = 0.0006, -0.0008
 CALM_DEVIATION = 0.008
 CALM_DAYS, TURBULENT_DAYS, FEWEST_DAYS = 300, 100, 40
 PATH_DAYS = 6 * 365
+TRAINING_NS = 730 * regimes.DAY
+"""Length of the training bars of a reader."""
 
 
 def labels_by_fit(found: regimes.Regimes, label: Callable[[RegimeFit, slice, int], Labels]) -> Labels:
@@ -161,6 +165,26 @@ def series_rows() -> Iterator[str]:
                 f"{own / hmm:.0%}",
             )
             yield f"| {' | '.join(str(each) for each in cells)} |"
+
+
+def reader_rows() -> Iterator[str]:
+    yield "| series | bars needed | quarters | bars labelled alike | in the worst quarter |"
+    yield "| --- | --- | --- | --- | --- |"
+    for window in SERIES:
+        bars = bars_of(window)
+        found = regimes.regimes(bars)
+        dates = np.array([each.at.value for each in found.fits])
+        edges = np.searchsorted(bars.time, [*dates[dates >= bars.time[0] + TRAINING_NS], 2**62])
+        alike = []
+        for begin, stop in pairwise(edges.tolist()):
+            first = int(np.searchsorted(bars.time, bars.time[begin] - TRAINING_NS))
+            reader = RegimeReader.of(regimes.with_regimes(bars[first:begin], bars[:begin]))
+            labels = reader.labels(bars[first:stop])[begin - first :]
+            alike.append(labels == found.labels[begin:stop])
+        needed = f"{reader.bars_needed:,}"
+        worst = min(float(each.mean()) for each in alike)
+        mean = float(np.concatenate(alike).mean())
+        yield f"| {window.symbol} | {needed} | {len(alike)} | {mean:.0%} | {worst:.0%} |"
 
 
 @dataclass(frozen=True, eq=False)
@@ -275,7 +299,7 @@ def main() -> None:
     parser.add_argument("--paths", type=int, default=50)
     parser.add_argument("--seed", type=int, default=2)
     given = parser.parse_args()
-    parts = {"series": series_rows(), "lags": lag_rows(given.paths, given.seed)}
+    parts = {"series": series_rows(), "reader": reader_rows(), "lags": lag_rows(given.paths, given.seed)}
     for name, lines in parts.items():
         text = "".join(f"{line}\n" for line in lines)
         print(text, flush=True)

@@ -14,7 +14,7 @@ from clm_core.cli.settings_in_force import settings_for_look
 from clm_core.cli.verdicts import colored_headline, verdict_tables
 from clm_core.domain import measures
 from clm_core.domain.errors import DataError, NotFound, RegistryUnavailable
-from clm_core.domain.vocabulary import ModelType
+from clm_core.domain.vocabulary import MarketRegime, ModelType
 
 if TYPE_CHECKING:
     from clm_core.domain.evaluations import EvaluationResult, Verdict
@@ -228,10 +228,18 @@ def _members(version: "ModelVersion") -> list[str]:
     metrics = version.train_metrics
     return [
         f"{each.name}, weight {metrics[f'weight.{each.model_id}.{each.version}']:.3f}"
+        + _weights_by_regime(metrics, f"{each.model_id}.{each.version}")
         + (f", requested as {each.asked}" if each.asked != each.name else "")
         for each in EnsembleParams.parse(catalog.own_params(version.params)).members
         if isinstance(each, Member)
     ]
+
+
+def _weights_by_regime(metrics: Mapping[str, float], member: str) -> str:
+    """` (calm 0.500, turbulent 0.000)`; empty for an ensemble with the same weights in every regime."""
+    names = [(regime, f"weight_{regime}.{member}") for regime in MarketRegime]
+    known = [f"{regime} {metrics[name]:.3f}" for regime, name in names if name in metrics]
+    return f" ({', '.join(known)})" if known else ""
 
 
 def _skill(version: "ModelVersion") -> str:

@@ -64,6 +64,9 @@ class Bars:
     regime: NDArray[np.int8] | None = None
     """Regime known at the close of each bar (`regimes.with_regimes`), shape (n_bars,), for trainings that
     weigh regimes; None for all others."""
+    regime_fits: Floats | None = None
+    """Fits of the regimes up to the close of the last bar, a row each in time order
+    (`regimes.RegimeFit.row`), shape (n_fits, n_numbers), where the bars come with regimes."""
 
     def __post_init__(self) -> None:
         for name in ("time", *FIELDS):
@@ -76,6 +79,8 @@ class Bars:
             self.regime.setflags(write=False)
             if self.regime.shape != self.time.shape:
                 raise ValueError(f"there are {len(self.regime)} regimes for {len(self)} bars")
+        if self.regime_fits is not None:
+            self.regime_fits.setflags(write=False)
 
     def __len__(self) -> int:
         return len(self.time)
@@ -87,7 +92,15 @@ class Bars:
         columns = {name: getattr(self, name)[rows] for name in ("time", *FIELDS)}
         series = {name: values[rows] for name, values in self.series.items()}
         regime = None if self.regime is None else self.regime[rows]
-        return replace(self, **columns, series=series, regime=regime)
+        fits = self._fits_by(columns["time"])
+        return replace(self, **columns, series=series, regime=regime, regime_fits=fits)
+
+    def _fits_by(self, time: NDArray[np.int64]) -> Floats | None:
+        """Fits of the regimes known at the close of the last of the bars."""
+        if self.regime_fits is None or not len(self.regime_fits) or not len(time):
+            return self.regime_fits
+        known = self.regime_fits[:, 0] * 86_400_000_000_000 <= time[-1] + self.timeframe.nanoseconds
+        return np.asarray(self.regime_fits[known])
 
     def under(self, gap_rules: int) -> "Bars":
         """The same bars under other rules of closures and outages; shares memory."""
@@ -125,6 +138,8 @@ class Bars:
             digest.update(np.where(np.isnan(values), np.nan, values + 0.0).astype("<f8").tobytes())
         if self.regime is not None:
             digest.update(b"|regime|" + self.regime.tobytes())
+        if self.regime_fits is not None:
+            digest.update(b"|fits|" + self.regime_fits.astype("<f8").tobytes())
         return digest.hexdigest()
 
     @cached_property

@@ -43,7 +43,7 @@ LONGEST_BREAK_DAYS = 7
 FLOOR = 1e-5
 """Least downside deviation of a day, as a fraction: that of a market that never falls."""
 
-_DAY = 86_400_000_000_000
+DAY = 86_400_000_000_000
 Times = NDArray[np.int64]
 
 
@@ -117,6 +117,12 @@ class RegimeFit:
 
     def standard_centroids(self) -> Floats:
         return np.asarray((self.centroids - self.mean) / self.deviation)
+
+    def row(self) -> Floats:
+        """The fit as a row of numbers for `Bars.regime_fits`: day number of the date, standardised centroids,
+        lower and upper bound, mean, deviation."""
+        parts = (self.standard_centroids().ravel(), self.lower, self.upper, self.mean, self.deviation)
+        return np.concatenate([[self.at.value / DAY], *parts])
 
 
 @dataclass(frozen=True, eq=False)
@@ -206,8 +212,8 @@ def regimes(bars: Bars, rules: RegimeRules = DEFAULT) -> Regimes:
     but the last one of a day that ends at midnight UTC. Bars longer than a day count as a day each.
     """
     step = bars.timeframe.nanoseconds
-    ends, closes = _completed_days(bars)
-    features = features_of(closes, ends, max(step, _DAY), rules)
+    ends, closes = completed_days(bars)
+    features = features_of(closes, ends, max(step, DAY), rules)
     labels = np.full(len(ends), UNKNOWN, dtype=np.int8)
     fits: list[RegimeFit] = []
     dates = _quarters_within(ends)
@@ -229,13 +235,17 @@ def regimes(bars: Bars, rules: RegimeRules = DEFAULT) -> Regimes:
 
 
 def with_regimes(bars: Bars, whole: Bars) -> Bars:
-    """The bars with the regime known at the close of each bar, for trainings that weigh regimes.
+    """The bars with the regime known at the close of each bar, and the fits known at the last, for trainings
+    that weigh regimes or choose by regime.
 
     Args:
         whole: the whole stored series, with the bars: labels depend on its first bar.
     """
     closes = bars.time + bars.timeframe.nanoseconds
-    return replace(bars, regime=regimes(whole).days.known_at(closes))
+    found = regimes(whole)
+    rows = [each.row() for each in found.fits if len(bars) and each.at.value <= closes[-1]]
+    fits = np.array(rows) if rows else np.empty((0, 0))
+    return replace(bars, regime=found.days.known_at(closes), regime_fits=fits)
 
 
 def current(bars: Bars, rules: RegimeRules = DEFAULT) -> CurrentRegime | None:
@@ -254,15 +264,21 @@ def features_of(closes: Floats, ends: Times, step: int, rules: RegimeRules) -> F
     Returns:
         Shape (n_days, n_features), in the order of `rules.features`.
     """
-    returns = np.zeros(len(closes))
-    returns[1:] = closes[1:] / closes[:-1] - 1.0
-    returns[1:][np.diff(ends) > LONGEST_BREAK_DAYS * _DAY + step] = np.nan
-    returns[:1] = np.nan
+    returns = day_returns(closes, ends, step)
     columns = [np.log(_averages(returns, each)[1]) for each in rules.deviation_half_lives]
     for half_life in rules.sortino_half_lives:
         mean, deviation = _averages(returns, half_life)
         columns.append(mean / deviation)
     return np.column_stack(columns)
+
+
+def day_returns(closes: Floats, ends: Times, step: int) -> Floats:
+    """Return of each day, shape (n_days,); NaN for the first, and after a break. Arguments as of
+    `features_of`."""
+    returns = np.full(len(closes), np.nan)
+    returns[1:] = closes[1:] / closes[:-1] - 1.0
+    returns[1:][np.diff(ends) > LONGEST_BREAK_DAYS * DAY + step] = np.nan
+    return returns
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -286,7 +302,7 @@ def _averages(returns: Floats, half_life: float) -> tuple[Floats, Floats]:
     return mean, deviation
 
 
-def _completed_days(bars: Bars) -> tuple[Times, Floats]:
+def completed_days(bars: Bars) -> tuple[Times, Floats]:
     """Ends and closes of the trading days completed at the newest bar's close, each of shape (n_days,).
 
     A day ends at midnight UTC, with or without bars up to midnight; a longer bar ends at its close.
@@ -294,9 +310,9 @@ def _completed_days(bars: Bars) -> tuple[Times, Floats]:
     if not len(bars):
         return np.empty(0, dtype=np.int64), np.empty(0)
     step = bars.timeframe.nanoseconds
-    if step > _DAY:
+    if step > DAY:
         return bars.time + step, bars.close
-    ends = (trading_dates(bars.time // _DAY, bars.calendar) + 1) * _DAY
+    ends = (trading_dates(bars.time // DAY, bars.calendar) + 1) * DAY
     last = np.flatnonzero(np.diff(ends, append=np.int64(2**62)))
     complete = last[ends[last] <= bars.time[-1] + step]
     return ends[complete], bars.close[complete]
@@ -306,14 +322,14 @@ def _quarters_within(ends: Times) -> list[int]:
     """Starts of quarters (UTC) before the last end, from a year after the first end on, nanoseconds."""
     if not len(ends):
         return []
-    first = pd.Timestamp(int(ends[0]) + FIRST_FIT_DAYS * _DAY).ceil("D")
+    first = pd.Timestamp(int(ends[0]) + FIRST_FIT_DAYS * DAY).ceil("D")
     dates = pd.date_range(first, pd.Timestamp(int(ends[-1]) - 1), freq="QS")
     return [int(each) for each in dates.as_unit("ns").asi8]
 
 
 def window_of(ends: Times, date: int) -> slice:
     """Rows of the window up to a date, past the warm-up."""
-    first = int(np.searchsorted(ends, date - WINDOW_DAYS * _DAY, side="right"))
+    first = int(np.searchsorted(ends, date - WINDOW_DAYS * DAY, side="right"))
     stop = int(np.searchsorted(ends, date, side="right"))
     return slice(min(max(first, WARM_UP), stop), stop)
 
@@ -327,7 +343,7 @@ def _fit(features: Floats, date: int, rules: RegimeRules, former: RegimeFit | No
     start = None if former is None else (former.centroids - mean) / deviation
     if start is not None and np.isnan(start).any():
         start = None
-    draws = np.random.default_rng([SEED, date // _DAY]).random((STARTS, rules.n_states))
+    draws = np.random.default_rng([SEED, date // DAY]).random((STARTS, rules.n_states))
     fitted = jump_model.fit(values, draws, rules.jump_penalty, start)
     centroids = fitted.centroids * deviation + mean
     if former is None or np.isnan(former.centroids).any():

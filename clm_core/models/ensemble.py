@@ -7,6 +7,9 @@ The weights are at least 0 and sum to 1, or all are 0 if no member has earned a 
 - `stack`: the weights with the highest out-of-fold Sharpe ratio of the mix of the members' returns, by
   regression of 1 on the returns without an intercept (Britten-Jones 1999, Journal of Finance 54), by
   non-negative least squares (Lawson & Hanson 1974), with a ridge, because members are much alike.
+- `regime`: a pool of members for each regime of the market. The position of a bar is that of the pool of the
+  regime known at its close (`market.regime_reader`): equal weights for the `best` members with the highest
+  Sharpe ratios above 0 over the out-of-fold bars of the regime.
 
 Out of fold: within the training bars, every member's recipe is fitted anew on older bars and takes positions
 on the bars after. So in a fold of a walk-forward, where the training bars are older bars only, members and
@@ -44,6 +47,8 @@ from clm_core.domain.sizing import Sizing
 from clm_core.domain.vocabulary import ModelType
 from clm_core.market.bars import Bars, Floats
 from clm_core.market.carry import holding_rates
+from clm_core.market.regime_reader import RegimeReader
+from clm_core.market.regimes import STATES, UNKNOWN
 from clm_core.models import catalog
 from clm_core.models.bundle import load_bundle, save_bundle
 from clm_core.models.contract import Model, ModelCard, OffersConvictions, Progress, Recipe, TrainedOn
@@ -52,6 +57,9 @@ from clm_core.models.params import EXECUTION, SIZING, TrainingParams, split_comm
 from clm_core.models.sizing import SizedRecipe, unsized_model
 
 FILE = "ensemble.json"
+MAX_MEMBERS = 20
+MIN_POOL_DAYS = 20
+"""Out-of-fold days in a regime below which its pool is chosen by all out-of-fold bars."""
 FIRST_FRACTION = 0.4
 """Share of the bars before the first out-of-fold bar, as in a walk-forward."""
 
@@ -116,11 +124,15 @@ class EnsembleParams(TrainingParams):
     model_type: ClassVar[ModelType] = ModelType.ENSEMBLE
 
     members: Annotated[tuple[Member | str, ...], BeforeValidator(_parsed)] = Field(
-        min_length=2, max_length=20
+        default=(), max_length=MAX_MEMBERS
     )
     """Versions of this market (as text: separated by commas), each `MODEL@LABEL` or `MODEL@production`."""
-    combine: Literal["vote", "stack"] = "vote"
-    """Combination of the positions."""
+    combine: Literal["vote", "stack", "regime"] = "vote"
+    """Combination of the positions; regime for a pool of members in each regime of the market."""
+    best: int = Field(default=2, ge=1, le=20)
+    """Members in the pool of a regime at most, with combine=regime; 1..20."""
+    members_from: Literal["names", "market"] = "names"
+    """Versions by name, or the newest judged version of each recipe of the market, at most 20."""
     weights: Annotated[tuple[float, ...] | None, BeforeValidator(split_commas)] = None
     """Weights of a vote, in the order of the members; None for weights by the out-of-fold results."""
     folds: int = Field(default=3, ge=2, le=20)
@@ -133,6 +145,12 @@ class EnsembleParams(TrainingParams):
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         names = [each if isinstance(each, str) else each.name for each in self.members]
+        if len(names) < 2 and (names or self.members_from == "names"):
+            raise ValueError(
+                "name at least 2 versions: members=MODEL@LABEL,MODEL@production, or members_from=market"
+            )
+        if self.combine != "regime" and "best" in self.model_fields_set:
+            raise ValueError("best is the size of the pool of a regime: combine=regime, or leave it out")
         if len(set(names)) < len(names):
             raise ValueError("a version is named twice: give the version more weight instead")
         if self.weights is not None:
@@ -141,7 +159,9 @@ class EnsembleParams(TrainingParams):
 
     def _check(self, weights: tuple[float, ...]) -> None:
         if self.combine != "vote":
-            raise ValueError("stacking finds the weights itself: leave them out, or combine by vote")
+            raise ValueError(
+                f"combine={self.combine} finds the weights itself: leave them out, or combine by vote"
+            )
         if len(weights) != len(self.members):
             raise ValueError(f"{len(weights)} weights for {len(self.members)} members")
         if min(weights) < 0 or sum(weights) == 0:
@@ -212,7 +232,10 @@ class EnsembleRecipe:
         return tuple(each for each in self.params.members if isinstance(each, Member))
 
     def describe(self) -> dict[str, Any]:
-        return self.params.model_dump(mode="json")
+        # as before there were pools of regimes where none is asked for: the same card, and the same recipe
+        unset = {"best"} if self.params.combine != "regime" else set[str]()
+        unset |= {"members_from"} if self.params.members_from == "names" else set()
+        return self.params.model_dump(mode="json", exclude=unset)
 
     def with_bundled(self, members: Sequence[BundledMember]) -> "EnsembleRecipe":
         return replace(self, bundled=tuple(members))
@@ -221,7 +244,7 @@ class EnsembleRecipe:
         """Fit weights, and members unless bundled.
 
         The training metrics are the weights, and the out-of-fold Sharpe ratios (annualised, after costs), by
-        member.
+        member; with pools of regimes also by regime.
         """
         if not self.parts:
             raise InvalidTrainingParams(
@@ -231,6 +254,8 @@ class EnsembleRecipe:
         report = _SummedProgress(progress, len(self.parts) * rounds)
         members = self.bundled or self._fitted(bars, seed, report)
         self._require_older(members, bars)
+        if self.params.combine == "regime":
+            return self._pooled(members, bars, seed, report)
         metrics = dict[str, float]()
         weights = np.asarray(self.params.weights or ())
         if self._finds_weights:
@@ -243,6 +268,38 @@ class EnsembleRecipe:
         report.end()
         metrics |= _by_member("weight", members, shares)
         return EnsembleModel(members, tuple(shares.tolist()), TrainedOn.of(bars, seed), metrics)
+
+    def _pooled(
+        self, members: tuple[BundledMember, ...], bars: Bars, seed: int, report: "_SummedProgress"
+    ) -> "EnsembleModel":
+        """Ensemble with a pool of members for each regime, chosen on the out-of-fold bars of the regime."""
+        reader = RegimeReader.of(bars)
+        if len(bars) < reader.bars_needed:
+            raise NotEnoughBars(
+                f"{bars.symbol} {bars.timeframe}: {len(bars):,} bars to train on, and a regime is told from "
+                f"{reader.bars_needed:,}. Give more days of bars, or combine by vote or stack",
+                reader.bars_needed,
+            )
+        returns = self._out_of_fold(bars, seed, report)
+        states = reader.labels(bars)[int(len(bars) * FIRST_FRACTION) :][: len(returns)]
+        annual = math.sqrt(bars.periods_per_year)
+        overall = sharpe_ratios(returns) * annual
+        metrics = _by_member("out_of_fold_sharpe", members, overall)
+        pools = []
+        for state, name in enumerate(STATES):
+            within = states == state
+            enough = np.count_nonzero(within) >= MIN_POOL_DAYS * reader.bars_a_day
+            ratios = sharpe_ratios(returns[within]) * annual if enough else overall
+            pools.append(best_members(ratios, self.params.best))
+            metrics |= _by_member(f"out_of_fold_sharpe_{name}", members, ratios)
+            metrics |= _by_member(f"weight_{name}", members, pools[-1])
+            metrics[f"out_of_fold_share_{name}"] = float(within.mean())
+        shares = np.mean([pools[state] for state in states[states != UNKNOWN]] or pools, axis=0)
+        metrics |= _by_member("weight", members, shares)
+        report.end()
+        by_regime = RegimeWeights(reader=reader, weights=[pool.tolist() for pool in pools])
+        seen = TrainedOn.of(bars, seed)
+        return EnsembleModel(members, tuple(shares.tolist()), seen, metrics, by_regime=by_regime)
 
     @property
     def _finds_weights(self) -> bool:
@@ -275,16 +332,36 @@ class EnsembleRecipe:
                 )
 
 
+class RegimeWeights(BaseModel):
+    """Weights of the members by regime."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+    reader: RegimeReader
+    weights: list[list[Annotated[float, Field(ge=0, le=1)]]] = Field(
+        min_length=len(STATES), max_length=len(STATES)
+    )
+    """Weight of each member in each state, in the order of the states and of the members."""
+
+    def at(self, bars: Bars) -> Floats:
+        """Weight of each member after each bar, shape (n_members, n_bars); 0 where the regime is unknown."""
+        by_state = np.array([*self.weights, [0.0] * len(self.weights[0])])
+        return np.ascontiguousarray(by_state[self.reader.labels(bars)].T)
+
+
 @dataclass(frozen=True, eq=False)
 class EnsembleModel:
     """Bundled members, each with a share in the position."""
 
     members: tuple[BundledMember, ...]
     weights: tuple[float, ...]
+    """Weight of each member; with pools of regimes the mean over the out-of-fold bars."""
     trained_on: TrainedOn
     """Bars the weights were fitted on; every member was trained on other bars."""
     train_metrics: dict[str, float]
     learning_curve: tuple[float, ...] = ()
+    by_regime: RegimeWeights | None = None
+    """Weights by regime; None for the same weights after every bar."""
 
     @property
     def model_type(self) -> ModelType:
@@ -296,23 +373,34 @@ class EnsembleModel:
 
     @property
     def bars_needed(self) -> int | None:
-        """Largest number of a member; None if a member's number is unknown."""
-        return _largest([model.bars_needed for model in self.parts])
+        """Largest number of a member, or that of the regime; None if a member's number is unknown."""
+        return self._with_regime(_largest([model.bars_needed for model in self.parts]))
 
     @property
     def bars_by_convictions(self) -> int | None:
         """Largest number of a member for the smoothed and scaled signal, before any position is held."""
-        return _largest(
-            [
-                model.bars_by_convictions if isinstance(model, OffersConvictions) else model.bars_needed
-                for model in self.parts
-            ]
+        return self._with_regime(
+            _largest(
+                [
+                    model.bars_by_convictions if isinstance(model, OffersConvictions) else model.bars_needed
+                    for model in self.parts
+                ]
+            )
         )
+
+    def _with_regime(self, bars: int | None) -> int | None:
+        if self.by_regime is None or bars is None:
+            return bars
+        return max(bars, self.by_regime.reader.bars_needed)
+
+    def _weights_at(self, bars: Bars) -> Sequence[float] | Floats:
+        """Weight of each member, or its weights after each bar."""
+        return self.weights if self.by_regime is None else self.by_regime.at(bars)
 
     def positions(self, bars: Bars) -> Floats:
         bars = self.trained_on.accept(bars)
         total = np.zeros(len(bars))
-        for weight, model in zip(self.weights, self.parts, strict=True):
+        for weight, model in zip(self._weights_at(bars), self.parts, strict=True):
             total += weight * model.positions(bars)
         # rounding may bring the sum of the shares above 1
         return np.clip(total, -1.0, 1.0)
@@ -321,7 +409,7 @@ class EnsembleModel:
         """Weighted sum of the members' signals before their sizing: a sized ensemble is sized once."""
         bars = self.trained_on.accept(bars)
         total = np.zeros(len(bars))
-        for weight, model in zip(self.weights, self.parts, strict=True):
+        for weight, model in zip(self._weights_at(bars), self.parts, strict=True):
             offered = model.convictions(bars) if isinstance(model, OffersConvictions) else None
             total += weight * (model.positions(bars) if offered is None else offered)
         return np.clip(total, -1.0, 1.0)
@@ -331,11 +419,11 @@ class EnsembleModel:
         bars = self.trained_on.accept(bars)
         total = np.zeros(len(bars))
         known = np.zeros(len(bars))
-        for weight, model in zip(self.weights, self.parts, strict=True):
+        for weight, model in zip(self._weights_at(bars), self.parts, strict=True):
             answers = model.forecast(bars)
-            given = ~np.isnan(answers)
-            total[given] += weight * answers[given]
-            known[given] += weight
+            own = np.where(np.isnan(answers), 0.0, weight)
+            total += own * np.nan_to_num(answers)
+            known += own
         mean = np.full(len(bars), np.nan)
         np.divide(total, known, out=mean, where=known > 0)
         return np.asarray(np.clip(mean, 0.0, 1.0))
@@ -357,8 +445,11 @@ class EnsembleModel:
         stored = StoredEnsemble(
             weights=list(self.weights),
             members=[StoredMember(name=each.name, bundle_digest=each.digest) for each in self.members],
+            by_regime=self.by_regime,
         )
-        (folder / FILE).write_text(stored.model_dump_json())
+        # without pools of regimes the file stays readable by earlier releases
+        unused = {"by_regime"} if self.by_regime is None else None
+        (folder / FILE).write_text(stored.model_dump_json(exclude=unused))
 
 
 class StoredMember(BaseModel):
@@ -375,11 +466,13 @@ class StoredEnsemble(BaseModel):
 
     weights: list[Annotated[float, Field(ge=0, le=1)]] = Field(min_length=2)
     members: list[StoredMember]
+    by_regime: RegimeWeights | None = None
 
     @model_validator(mode="after")
     def _one_weight_a_member(self) -> Self:
-        if len(self.weights) != len(self.members):
-            raise ValueError(f"{len(self.weights)} weights for {len(self.members)} members")
+        for weights in (self.weights, *(self.by_regime.weights if self.by_regime else ())):
+            if len(weights) != len(self.members):
+                raise ValueError(f"{len(weights)} weights for {len(self.members)} members")
         return self
 
 
@@ -417,7 +510,8 @@ def load(folder: Path, card: ModelCard) -> EnsembleModel:
     except ValidationError as error:
         raise BundleCorrupt(f"{FILE} holds no ensemble: train the model again") from error
     members = tuple(_read_member(folder, number, member) for number, member in enumerate(stored.members))
-    return EnsembleModel(members, tuple(stored.weights), card.trained_on, card.train_metrics)
+    weights = tuple(stored.weights)
+    return EnsembleModel(members, weights, card.trained_on, card.train_metrics, by_regime=stored.by_regime)
 
 
 def net_returns(bars: Bars, positions: Floats, costs: MarketCosts) -> Floats:
@@ -452,6 +546,22 @@ def sharpe_ratios(returns: Floats) -> Floats:
     ratios = np.zeros(returns.shape[1])
     np.divide(returns.mean(axis=0), deviations, out=ratios, where=deviations > 0)
     return ratios
+
+
+def best_members(ratios: Floats, best: int) -> Floats:
+    """Equal weights, of sum 1, for the members with the highest Sharpe ratios above 0; the first of equals.
+
+    All weights are 0 if no ratio is above 0.
+
+    Args:
+        ratios: shape (n_members,).
+        best: number of members at most.
+    """
+    kept = [member for member in np.argsort(-ratios, kind="stable")[:best] if ratios[member] > 0]
+    weights = np.zeros(len(ratios))
+    if kept:
+        weights[kept] = 1.0 / len(kept)
+    return weights
 
 
 def stacked(returns: Floats, ridge: float) -> Floats:

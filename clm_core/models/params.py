@@ -123,7 +123,9 @@ def no_regime_of_pool(regime: str) -> InvalidTrainingParams:
 
 
 def needs_regimes(params: Mapping[str, Any], plugin: str | None = None) -> bool:
-    """True if training parameters weigh regimes, or those of an ensemble's member do."""
+    """True if training parameters weigh regimes or choose by regime, or those of an ensemble's member do."""
+    if plugin is None and params.get("combine") == "regime":
+        return True
     members = [member for member in params.get("members") or () if isinstance(member, Mapping)]
     return regime_of(params, plugin) is not None or any(
         regime_of(member["params"], member["plugin"]) is not None for member in members

@@ -10,7 +10,7 @@ from clm_core.domain.vocabulary import ModelStatus, ModelType
 from clm_core.ledger.store import Ledger
 from clm_core.models import catalog
 from clm_core.models.contract import Recipe
-from clm_core.models.ensemble import EnsembleParams, EnsembleRecipe, Member
+from clm_core.models.ensemble import MAX_MEMBERS, EnsembleParams, EnsembleRecipe, Member
 from clm_core.models.sizing import unsized_recipe
 from clm_core.registry.mlflow_registry import MLflowRegistry
 from clm_core.registry.serving_rights import PRODUCTION
@@ -19,7 +19,8 @@ from clm_core.registry.serving_rights import PRODUCTION
 def resolve_members(ledger: Ledger, request: RetrainRequest) -> RetrainRequest:
     """An ensemble's request with each member resolved to a version; any other request unchanged.
 
-    Members copied from an earlier job are resolved again, from the name requested then.
+    Members copied from an earlier job are resolved again, from the name requested then; members_from=market
+    takes the newest judged version of each recipe of the market.
 
     Raises:
         InvalidTrainingParams: a member belongs to another market, is an ensemble, has failed the gate, is not
@@ -30,7 +31,10 @@ def resolve_members(ledger: Ledger, request: RetrainRequest) -> RetrainRequest:
         return request
     own = catalog.own_params(request.training_params)
     requested = EnsembleParams.parse(own)
-    names = [member if isinstance(member, str) else member.asked for member in requested.members]
+    if requested.members_from == "market":
+        names = _recipes_of_market(ledger, request, requested.allow_failed)
+    else:
+        names = [member if isinstance(member, str) else member.asked for member in requested.members]
     members = [_member(ledger, request, name, requested.allow_failed).model_dump() for name in names]
     params = request.training_params | {"members": members}
     # parsed again to refuse two names of the same version
@@ -52,6 +56,25 @@ def fetch_members(ledger: Ledger, registry: MLflowRegistry, recipe: Recipe, fold
         version = ledger.version(member.model_id, member.version)
         with registry.fetched(version.model_path) as bundle:
             shutil.copytree(bundle, folder / str(number), symlinks=True)
+
+
+def _recipes_of_market(ledger: Ledger, request: RetrainRequest, allow_failed: bool) -> list[str]:
+    """Names of the newest versions of the recipes of a market, newest first.
+
+    Raises:
+        InvalidTrainingParams: there are fewer than two.
+    """
+    newest = ledger.newest_of_recipes(request.symbol, request.timeframe)
+    allowed = [each for each in newest if allow_failed or each.status is not ModelStatus.FAILED]
+    if len(allowed) < 2:
+        failed = len(newest) - len(allowed)
+        raise InvalidTrainingParams(
+            f"members_from=market: {request.symbol} {request.timeframe} has {len(allowed)} recipes to choose "
+            f"from besides {failed} whose newest version failed its gate, and an ensemble needs two: retrain "
+            "other kinds or parameters, or set allow_failed=true (each fold chooses on older bars, whatever "
+            "the verdicts)"
+        )
+    return [f"{each.model_id}@{each.version}" for each in allowed[:MAX_MEMBERS]]
 
 
 def _member(ledger: Ledger, request: RetrainRequest, name: str, allow_failed: bool) -> Member:

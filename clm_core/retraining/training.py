@@ -64,8 +64,8 @@ SPEC = "spec.json"
 BARS = "bars.npz"
 POOL = "pool.json"
 """File of a pool's training with the name and the number of the members."""
-REGIMES = "regime"
-"""Array with the regimes among those of the bars."""
+REGIMES = ("regime", "regime_fits")
+"""Arrays with the regimes among those of the bars."""
 FEATURES = "features.json"
 BUNDLE = "bundle"
 OUT_OF_SAMPLE = "out_of_sample.npz"
@@ -409,7 +409,7 @@ def _write_bars(bars: Bars, path: Path) -> None:
         gap_rules=bars.gap_rules,
         **{name: getattr(bars, name) for name in ("time", *FIELDS)},
         **{f"{PREFIX}{name}": values for name, values in bars.series.items()},
-        **({} if bars.regime is None else {REGIMES: bars.regime}),
+        **{name: getattr(bars, name) for name in REGIMES if getattr(bars, name) is not None},
     )
 
 
@@ -418,8 +418,9 @@ def _read_bars(path: Path) -> Bars:
         series = str(kept["symbol"]), Timeframe(str(kept["timeframe"])), Calendar(str(kept["calendar"]))
         columns = {name: kept[name] for name in ("time", *FIELDS)}
         own = {name.removeprefix(PREFIX): kept[name] for name in kept.files if name.startswith(PREFIX)}
-        regime = kept[REGIMES] if REGIMES in kept.files else None
-        return Bars(*series, **columns, gap_rules=int(kept["gap_rules"]), series=own, regime=regime)
+        regime, fits = (kept[name] if name in kept.files else None for name in REGIMES)
+        rules = int(kept["gap_rules"])
+        return Bars(*series, **columns, gap_rules=rules, series=own, regime=regime, regime_fits=fits)
 
 
 def _process(folder: Path, log: IO[bytes], cache: FoldCache | None = None) -> subprocess.Popen[bytes]:

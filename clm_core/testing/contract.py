@@ -105,6 +105,11 @@ class ModelContract:
     timeframe: ClassVar[Timeframe] = Timeframe.H1
     """Length of the bars; longer bars repeat the hourly prices, for kinds with a look-back of months."""
 
+    @classmethod
+    def prepared(cls, bars: Bars) -> Bars:
+        """Bars of the tests as the kinds need them; unchanged by default."""
+        return bars
+
     def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
         if "fitted" in metafunc.fixturenames:
             metafunc.parametrize("fitted", list(self.cases), indirect=True, scope="class")
@@ -116,7 +121,8 @@ class ModelContract:
         whole = MarketData(tmp_path_factory.mktemp("home")).bars("BTCUSD", "1h", closed_by=datetime.now(UTC))
         keep = np.r_[0:1500, 1530:3000]
         whole = at_timeframe(whole, cls.timeframe)
-        return replace(whole, **{name: getattr(whole, name)[keep] for name in ("time", *FIELDS)})
+        kept = replace(whole, **{name: getattr(whole, name)[keep] for name in ("time", *FIELDS)})
+        return cls.prepared(kept)
 
     @pytest.fixture(scope="class")
     @classmethod
@@ -134,7 +140,8 @@ class ModelContract:
         whole = MarketData(tmp_path_factory.mktemp("home")).bars("EURUSD", "1h", closed_by=datetime.now(UTC))
         keep = np.r_[0:1400, 1403:2003, 2033:3033]
         whole = at_timeframe(whole, cls.timeframe)
-        return replace(whole, **{name: getattr(whole, name)[keep] for name in ("time", *FIELDS)})
+        kept = replace(whole, **{name: getattr(whole, name)[keep] for name in ("time", *FIELDS)})
+        return cls.prepared(kept)
 
     @pytest.fixture(scope="class")
     @classmethod
@@ -147,7 +154,8 @@ class ModelContract:
     def elsewhere(cls, bars: Bars, tmp_path_factory: pytest.TempPathFactory) -> Path:
         """Folder of bundles of the same models, fitted by another process."""
         folder = tmp_path_factory.mktemp("elsewhere")
-        np.savez(folder / "bars.npz", **{name: getattr(bars, name) for name in ("time", *FIELDS)})
+        known = [name for name in ("regime", "regime_fits") if getattr(bars, name) is not None]
+        np.savez(folder / "bars.npz", **{name: getattr(bars, name) for name in ("time", *FIELDS, *known)})
         cases = json.dumps(dict(cls.cases))
         arguments = [str(folder), cases, str(SEED), cls.timeframe.value]
         subprocess.run([sys.executable, "-c", FIT_AND_SAVE, *arguments], check=True)

@@ -2,9 +2,11 @@
 
 from typing import ClassVar
 
-from kind_cases import CASES
+from kind_cases import CASES, member
 
 from clm_core.domain.vocabulary import ModelType
+from clm_core.market.bars import Bars
+from clm_core.market.regimes import with_regimes
 from clm_core.market.timeframes import Timeframe
 from clm_core.models import catalog
 from clm_core.testing.contract import ModelContract
@@ -21,3 +23,25 @@ class TestMetaLabelling(ModelContract):
 
     cases: ClassVar = {ModelType.LIGHTGBM: {"rounds": 40, "horizon": 6, "label": "meta"}}
     timeframe = Timeframe.H4
+
+
+class TestPoolsOfRegimes(ModelContract):
+    """Weights by regime, which takes 152 days: 3,000 bars of 12 hours."""
+
+    cases: ClassVar = {
+        ModelType.ENSEMBLE: {
+            "combine": "regime",
+            "best": 1,
+            "folds": 2,
+            "members": [
+                member(ModelType.LIGHTGBM, rounds=20, horizon=6, label="direction"),
+                member(ModelType.LIGHTGBM, rounds=20, horizon=12, label="triple_barrier") | {"version": "v2"},
+            ],
+        }
+    }
+    timeframe = Timeframe.H12
+    without_forecast = frozenset([ModelType.ENSEMBLE])
+
+    @classmethod
+    def prepared(cls, bars: Bars) -> Bars:
+        return with_regimes(bars, bars)

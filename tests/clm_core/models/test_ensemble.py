@@ -18,6 +18,7 @@ from clm_core.domain.sizing import Sizing
 from clm_core.domain.vocabulary import ModelType
 from clm_core.market.bars import Bars, Floats
 from clm_core.market.carry import holding_rates
+from clm_core.market.regimes import regimes, with_regimes
 from clm_core.market.timeframes import Calendar, Timeframe
 from clm_core.models import catalog
 from clm_core.models.bundle import load_bundle, read_card, save_bundle
@@ -28,6 +29,7 @@ from clm_core.models.ensemble import (
     EnsembleParams,
     EnsembleRecipe,
     Member,
+    best_members,
     net_returns,
     readable,
     sharpe_ratios,
@@ -274,17 +276,23 @@ def test_a_member_trained_on_later_bars_than_the_ensemble_is_refused() -> None:
 @pytest.mark.parametrize(
     ("params", "problem"),
     [
-        pytest.param({}, "members: Field required", id="none"),
-        pytest.param({"members": "a@b"}, "at least 2 items", id="one"),
+        pytest.param({}, "name at least 2 versions", id="none"),
+        pytest.param({"members": "a@b"}, "name at least 2 versions", id="one"),
         pytest.param({"members": "a,c@d"}, "'a' names no version: write MODEL@LABEL", id="no label"),
         pytest.param({"members": "a@b,../c@d"}, "names no version", id="a path"),
         pytest.param({"members": "a@b,a@b"}, "named twice", id="twice"),
-        pytest.param({"members": "a@b,c@d", "combine": "mix"}, "'vote' or 'stack'", id="no such way"),
+        pytest.param(
+            {"members": "a@b,c@d", "combine": "mix"}, "'vote', 'stack' or 'regime'", id="no such way"
+        ),
         pytest.param({"members": "a@b,c@d", "weights": "1,2,3"}, "3 weights for 2 members", id="count"),
         pytest.param({"members": "a@b,c@d", "weights": "1,-2"}, "at least 0", id="negative"),
         pytest.param({"members": "a@b,c@d", "weights": "0,0"}, "not all of them 0", id="nothing"),
         pytest.param({"members": "a@b,c@d", "weights": "1,nan"}, "finite number", id="NaN"),
         pytest.param({"members": "a@b,c@d", "weights": "1,2", "combine": "stack"}, "itself", id="both"),
+        pytest.param({"members": "a@b,c@d", "best": 1}, "combine=regime, or leave it out", id="no pools"),
+        pytest.param(
+            {"members": "a@b", "members_from": "market"}, "name at least 2 versions", id="one of all"
+        ),
     ],
 )
 def test_parameters_are_refused_by_name(params: dict[str, Any], problem: str) -> None:
@@ -326,6 +334,93 @@ def test_a_changed_file_of_a_member_is_refused_by_both_digests(bars: Bars, tmp_p
         load_bundle(tmp_path / "bundle", digest)
     with pytest.raises(BundleCorrupt, match=r"trees\.txt was changed"):
         catalog.load(tmp_path / "bundle", read_card(tmp_path / "bundle"))
+
+
+def phases() -> Bars:
+    """Days in phases of 200: calm ones whose moves go on, turbulent ones whose moves are taken back."""
+    rng = np.random.default_rng(5)
+    turbulent = np.arange(1_600) // 200 % 2 == 1
+    moves = np.zeros(1_600)
+    for day in range(1, 1_600):
+        again = -0.6 if turbulent[day] else 0.6
+        moves[day] = again * moves[day - 1] + rng.normal(0, 0.03 if turbulent[day] else 0.006)
+    close = 100 * np.exp(np.cumsum(moves))
+    opened = np.append(100.0, close[:-1])
+    time = np.datetime64("2020-01-01", "ns").astype(np.int64) + np.arange(1_600) * Timeframe.D1.nanoseconds
+    edges = np.maximum(opened, close), np.minimum(opened, close)
+    bars = Bars("BTCUSD", Timeframe.D1, Calendar.ALWAYS, time, opened, *edges, close, np.ones(1_600))
+    return with_regimes(bars, bars)
+
+
+def test_each_regime_has_the_pool_of_the_members_that_earn_in_it() -> None:
+    bars = phases()
+    model = ensemble(follower, contrarian, sleeper, combine="regime", best=2).fit(bars, seed=0)
+    assert model.by_regime is not None
+    assert model.by_regime.weights == [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]
+    measured = model.train_metrics
+    assert measured["out_of_fold_sharpe_calm.m0_btcusd_1h.v1"] > 1
+    assert measured["out_of_fold_sharpe_turbulent.m0_btcusd_1h.v1"] < 0
+    assert measured["weight_turbulent.m1_btcusd_1h.v1"] == 1.0
+    shares = measured["out_of_fold_share_calm"], measured["out_of_fold_share_turbulent"]
+    assert sum(shares) == pytest.approx(1.0)
+    assert model.weights == pytest.approx((*shares, 0.0))
+    labels = model.by_regime.reader.labels(bars)
+    follows = follower(bars)(bars)
+    expected = np.select([labels == 0, labels == 1], [follows, -follows], 0.0)
+    assert np.array_equal(model.positions(bars), expected)
+    assert np.array_equal(model.convictions(bars), expected)
+    known = regimes(bars).labels[-400:]
+    assert np.mean(labels[-400:] == known) > 0.8
+
+
+def test_the_pools_of_a_fold_are_chosen_on_its_training_bars() -> None:
+    bars = phases()
+    pools = ensemble(follower, contrarian, combine="regime")
+    model = pools.fit(bars[:1_200], seed=0)
+    changed = replace(bars, close=np.append(bars.close[:1_200], bars.close[1_200:] * 2))
+    again = pools.fit(with_regimes(changed, changed)[:1_200], seed=0)
+    assert again.by_regime == model.by_regime
+    assert again.train_metrics == model.train_metrics
+
+
+def test_pools_need_the_bars_that_tell_a_regime() -> None:
+    with pytest.raises(NotEnoughBars, match="151 bars to train on, and a regime is told from 152"):
+        ensemble(follower, sleeper, combine="regime").fit(phases()[:151], seed=0)
+
+
+def test_a_regime_with_few_bars_out_of_fold_has_the_pool_of_all_bars() -> None:
+    # calm throughout
+    bars = phases()[:600]
+    bars = replace(bars, regime_fits=np.empty((0, 0)))
+    model = ensemble(follower, contrarian, combine="regime").fit(bars, seed=0)
+    assert model.by_regime is not None
+    assert model.by_regime.weights[0] == model.by_regime.weights[1]
+    assert model.train_metrics["out_of_fold_share_turbulent"] == 0.0
+
+
+@pytest.mark.parametrize(
+    ("ratios", "best", "weights"),
+    [
+        ([0.5, 2.0, 1.0], 2, [0.0, 0.5, 0.5]),
+        ([0.5, 2.0, 1.0], 20, [1 / 3, 1 / 3, 1 / 3]),
+        ([0.5, -2.0, 0.0], 2, [1.0, 0.0, 0.0]),
+        ([1.0, 1.0, 1.0], 1, [1.0, 0.0, 0.0]),
+        ([-1.0, 0.0], 2, [0.0, 0.0]),
+    ],
+)
+def test_the_best_members_with_gains_share_a_pool_equally(
+    ratios: list[float], best: int, weights: list[float]
+) -> None:
+    assert best_members(np.array(ratios), best).tolist() == weights
+
+
+def test_an_ensemble_without_pools_is_described_and_stored_as_before(tmp_path: Path) -> None:
+    described = ensemble(follower, sleeper, combine="stack").describe()
+    assert not {"best", "members_from"} & described.keys()
+    pooled = ensemble(follower, sleeper, combine="regime", members_from="market").describe()
+    assert (pooled["best"], pooled["members_from"]) == (2, "market")
+    ensemble(follower, sleeper, weights="1,1").fit(waves(), seed=0).save(tmp_path)
+    assert "by_regime" not in (tmp_path / "ensemble.json").read_text()
 
 
 def test_provenance_is_that_of_the_weights() -> None:
