@@ -19,7 +19,7 @@ import numpy as np
 
 from clm_core.backtest.engine import backtest
 from clm_core.domain.costs import Costs
-from clm_core.domain.errors import LookAhead
+from clm_core.domain.errors import InvalidTrainingParams, LookAhead
 from clm_core.domain.execution import Execution
 from clm_core.market.bars import FIELDS, Bars, Floats
 from clm_core.market.feature_check import ExaminedFeature
@@ -96,7 +96,11 @@ def examine_learning(recipe: Recipe, bars: Bars, seed: int) -> None:
     """
     shuffled = shuffle(bars, np.random.default_rng(seed))
     first = len(shuffled) * 2 // 3
-    model = recipe.fit(shuffled[:first], seed)
+    try:
+        model = recipe.fit(shuffled[:first], seed)
+    except InvalidTrainingParams:
+        # a rule whose threshold no shuffled bar passes takes no position, and earns nothing
+        return
     positions = model.positions(shuffled)[first:]
     score = return_score(shuffled[first:], positions)
     if score > LARGEST_SCORE:

@@ -12,7 +12,7 @@ import pytest
 
 from clm_core.backtest import sentinel
 from clm_core.domain.costs import Costs
-from clm_core.domain.errors import LookAhead
+from clm_core.domain.errors import InvalidTrainingParams, LookAhead
 from clm_core.domain.vocabulary import ModelType
 from clm_core.market.bars import Bars, Floats
 from clm_core.market.features import FEATURES
@@ -56,6 +56,15 @@ def by_the_end(bars: Bars) -> Floats:
 def test_a_recipe_without_knowledge_of_later_bars_passes(model_type: ModelType, market: Bars) -> None:
     recipe = catalog.recipe(model_type, {"rounds": 20}, Costs())
     sentinel.examine(recipe, recipe.fit(market, 3), market, 3)
+
+
+def test_a_rule_that_takes_no_position_on_shuffled_bars_passes(market: Bars) -> None:
+    threshold = {"threshold": 0.3}
+    recipe = catalog.recipe(ModelType.OTHER, threshold, Costs(), "momentum")
+    shuffled = sentinel.shuffle(market, np.random.default_rng(0))[: len(market) * 2 // 3]
+    with pytest.raises(InvalidTrainingParams, match="takes no position"):
+        recipe.fit(shuffled, 0)
+    sentinel.examine_learning(recipe, market, 0)
 
 
 def test_every_feature_is_examined() -> None:
