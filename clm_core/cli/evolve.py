@@ -107,7 +107,11 @@ def evolve(
         ),
     ] = None,
     combine: Annotated[
-        str, typer.Option(metavar="vote|stack", help="With --ensemble: weighted vote, or stacking.")
+        str,
+        typer.Option(
+            metavar="vote|stack|regime",
+            help="With --ensemble: weighted vote, stacking, or a pool of members for each regime.",
+        ),
     ] = "vote",
     verify: Annotated[
         str | None,

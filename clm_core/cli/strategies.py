@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 ALL = "all"
 """Name of all families together."""
-COMBINATIONS = ("vote", "stack")
+COMBINATIONS = ("vote", "stack", "regime")
 
 
 def families_of(names: str) -> list[RuleFamily]:
@@ -48,7 +48,7 @@ def evolve_strategies(fields: dict[str, Any], ensemble: int | None, combine: str
 
     Args:
         ensemble: number of members; None for no ensemble.
-        combine: combination of the members, `vote` or `stack`.
+        combine: combination of the members, one of `COMBINATIONS`.
     """
     if combine not in COMBINATIONS:
         raise typer.BadParameter(f"--combine is {' or '.join(COMBINATIONS)}, not {combine}")

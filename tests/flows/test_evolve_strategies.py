@@ -102,7 +102,7 @@ def test_an_ensemble_of_the_front_is_registered_with_the_versions_of_its_members
         (["--strategy", "momentum", "--symbol", "BTCUSD", "--param", "lookback=9"], "Valid parameters"),
         (["--model", "lightgbm", "--symbol", "BTCUSD", "--objectives", "score"], "belongs to --strategy"),
         (["--model", "lightgbm", "--symbol", "BTCUSD", "--ensemble", "3"], "belongs to --strategy"),
-        (["--strategy", "all", "--symbol", "BTCUSD", "--combine", "sum"], "--combine is vote or stack"),
+        (["--strategy", "all", "--symbol", "BTCUSD", "--combine", "sum"], "vote or stack or regime, not sum"),
         (["--verify", "nothing"], "There is no search nothing"),
     ],
     ids=lambda value: value[-1] if isinstance(value, list) else None,

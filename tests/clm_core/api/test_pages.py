@@ -16,6 +16,7 @@ from browser import browser
 from fastapi.testclient import TestClient
 from httpx import Response
 from PIL import Image, ImageStat
+from sqlalchemy import text
 
 from clm_core.api.app import create_app
 from clm_core.api.auth import Open
@@ -338,6 +339,18 @@ def test_a_model_s_page_has_the_checks_and_the_versions_and_none_for_an_unknown_
     for unknown in ("/models/xgboost_unknown_1h", "/models/..%20x"):
         missing = browsing.get(unknown)
         assert (missing.status_code, "<h1>Not Found</h1>" in missing.text) == (404, True)
+
+
+def test_a_model_s_page_says_towards_which_regime_a_version_was_trained(
+    sign_in: SignIn, make_version: MakeVersion, model_id: str, wired: Services
+) -> None:
+    version = make_version(model_id)
+    browsing = sign_in()
+    assert "towards" not in browsing.get(f"/models/{model_id}").text
+    statement = 'UPDATE model_versions SET params = params || \'{"regime": "calm"}\' WHERE version = :label'
+    with wired.ledger._engine.begin() as connection:
+        assert connection.execute(text(statement), {"label": version.version}).rowcount == 1
+    assert "towards calm" in browsing.get(f"/models/{model_id}").text
 
 
 @pytest.mark.parametrize(
