@@ -1,8 +1,8 @@
 """Objectives of a rule strategy: lower quartiles of its metrics over the combinatorial test sets.
 
 A candidate is backtested once, as a version with its parameters would be traded: sides of the rule, sized by
-the families' own sizing, net of costs under the terms of the market. Scores depend on the look-backs alone,
-and are kept for the candidates with the same look-backs.
+the families' own sizing, net of costs under the terms of the market. A score depends on its look-backs alone,
+and is kept for the candidates with the same look-backs.
 """
 
 import math
@@ -25,7 +25,7 @@ from clm_core.evolution.genes import Genes
 from clm_core.evolution.pareto import Ints
 from clm_core.market.bars import Bars, Floats
 from clm_core.models.sizing import side_sizes, size_sides
-from clm_core.models.strategies.rules import SIZING, Limits, Rule, Scores, compiled, trades
+from clm_core.models.strategies.rules import SIZING, Limits, Rule, compiled, trades
 
 OBJECTIVES = (Objective.SHARPE_RATIO, Objective.MAX_DRAWDOWN, Objective.WIN_RATE)
 DAY = 86_400_000_000_000
@@ -103,7 +103,8 @@ class RuleObjectives:
             traded, terms.costs, terms.execution, holding
         )
         self._look_backs = [name for name in self.space if name not in Limits._fields]
-        self._scores = lru_cache(max(1, CACHE_BYTES // (16 * max(len(known), 1))))(self._scores_of)
+        self._stretches = [known[rows] for rows in known.stretches()]
+        self._score = lru_cache(max(1, CACHE_BYTES // (8 * max(len(known), 1))))(self._score_of)
 
     def __call__(self, values: Floats) -> Floats:
         """Scores of candidates, shape (n, n_objectives).
@@ -149,8 +150,10 @@ class RuleObjectives:
     def targets(self, params: Mapping[str, Choice]) -> Floats:
         """Positions of a candidate after each known bar, shape (n_known,)."""
         limits = self._limits(params)
-        scores = self._scores(self._key(params))
-        sides = _sides(self._open, self._close, scores.entry, scores.exit, limits, self._bounds)
+        given = self._fixed | dict(zip(self._look_backs, self._key(params), strict=True))
+        parsed = self._rule.params.parse(given, kind=self._rule.family.value)
+        entry, exit_ = (self._score(look_backs) for look_backs in self._rule.look_backs(parsed))
+        sides = _sides(self._open, self._close, entry, exit_, limits, self._bounds)
         positions = size_sides(sides, self._sizes)
         return np.maximum(positions, 0.0) if self._long_only else positions
 
@@ -169,14 +172,9 @@ class RuleObjectives:
 
         return Limits(limit("threshold"), limit("stop_loss"), limit("take_profit"), int(limit("max_holding")))
 
-    def _scores_of(self, look_backs: tuple[Choice, ...]) -> Scores:
-        """Scores after each known bar."""
-        given = self._fixed | dict(zip(self._look_backs, look_backs, strict=True))
-        params = self._rule.params.parse(given, kind=self._rule.family.value)
-        parts = [self._rule.scores(params, self._bars[rows]) for rows in self._bars.stretches()]
-        entry = np.concatenate([each.entry for each in parts])
-        same = all(each.exit is each.entry for each in parts)
-        return Scores(entry, entry if same else np.concatenate([each.exit for each in parts]))
+    def _score_of(self, look_backs: tuple[int, ...]) -> Floats:
+        """Score after each known bar, shape (n_known,)."""
+        return np.concatenate([self._rule.score(stretch, *look_backs) for stretch in self._stretches])
 
 
 def _parts(count: int, threads: int) -> list[Ints]:

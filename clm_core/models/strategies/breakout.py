@@ -18,7 +18,7 @@ from pydantic import Field
 from clm_core.domain.search_space import Between
 from clm_core.domain.vocabulary import RuleFamily
 from clm_core.market.bars import Bars, Floats
-from clm_core.models.strategies.rules import Rule, RuleParams, Scores, compiled, highest_before, kind_of
+from clm_core.models.strategies.rules import Rule, RuleParams, compiled, highest_before, kind_of
 
 
 class BreakoutParams(RuleParams):
@@ -44,18 +44,16 @@ def beyond(close: Floats, highest: Floats, lowest: Floats) -> Floats:
     return distance
 
 
-def _beyond_range(bars: Bars, look_back: int) -> Floats:
+def _score(bars: Bars, look_back: int) -> Floats:
     return beyond(bars.close, highest_before(bars.high, look_back), -highest_before(-bars.low, look_back))
-
-
-def _scores(params: BreakoutParams, bars: Bars) -> Scores:
-    return Scores(_beyond_range(bars, params.look_back), _beyond_range(bars, params.exit_look_back))
 
 
 RULE = Rule(
     RuleFamily.BREAKOUT,
     BreakoutParams,
-    _scores,
+    _score,
+    entry_look_backs=("look_back",),
+    exit_look_backs=("exit_look_back",),
     bars_before=lambda params: max(params.look_back, params.exit_look_back),
 )
 KIND = kind_of(RULE)

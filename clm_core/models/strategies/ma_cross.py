@@ -17,7 +17,7 @@ from pydantic import Field, model_validator
 from clm_core.domain.search_space import Between
 from clm_core.domain.vocabulary import RuleFamily
 from clm_core.market.bars import Bars, Floats
-from clm_core.models.strategies.rules import Rule, RuleParams, Scores, compiled, kind_of, window_means
+from clm_core.models.strategies.rules import Rule, RuleParams, compiled, kind_of, window_means
 
 
 class MaCrossParams(RuleParams):
@@ -44,15 +44,15 @@ def distance_of(fast: Floats, slow: Floats) -> Floats:
     return distance
 
 
-def _scores(params: MaCrossParams, bars: Bars) -> Scores:
-    distance = distance_of(window_means(bars.close, params.fast), window_means(bars.close, params.slow))
-    return Scores(distance, distance)
+def _score(bars: Bars, fast: int, slow: int) -> Floats:
+    return distance_of(window_means(bars.close, fast), window_means(bars.close, slow))
 
 
 RULE = Rule(
     RuleFamily.MA_CROSS,
     MaCrossParams,
-    _scores,
+    _score,
+    entry_look_backs=("fast", "slow"),
     bars_before=lambda params: params.slow - 1,
 )
 KIND = kind_of(RULE)

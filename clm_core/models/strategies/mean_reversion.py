@@ -19,7 +19,7 @@ from clm_core.domain.execution import OptionalLimit
 from clm_core.domain.search_space import Between
 from clm_core.domain.vocabulary import RuleFamily
 from clm_core.market.bars import Bars, Floats
-from clm_core.models.strategies.rules import Rule, RuleParams, Scores, compiled, kind_of, window_means
+from clm_core.models.strategies.rules import Rule, RuleParams, compiled, kind_of, window_means
 
 
 class MeanReversionParams(RuleParams):
@@ -49,15 +49,15 @@ def below_mean(close: Floats, means: Floats, look_back: int) -> Floats:
     return distance
 
 
-def _scores(params: MeanReversionParams, bars: Bars) -> Scores:
-    distance = below_mean(bars.close, window_means(bars.close, params.look_back), params.look_back)
-    return Scores(distance, distance)
+def _score(bars: Bars, look_back: int) -> Floats:
+    return below_mean(bars.close, window_means(bars.close, look_back), look_back)
 
 
 RULE = Rule(
     RuleFamily.MEAN_REVERSION,
     MeanReversionParams,
-    _scores,
+    _score,
+    entry_look_backs=("look_back",),
     bars_before=lambda params: params.look_back - 1,
 )
 KIND = kind_of(RULE)

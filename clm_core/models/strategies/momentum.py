@@ -16,7 +16,7 @@ from pydantic import Field
 from clm_core.domain.search_space import Between
 from clm_core.domain.vocabulary import RuleFamily
 from clm_core.market.bars import Bars, Floats
-from clm_core.models.strategies.rules import Rule, RuleParams, Scores, compiled, kind_of
+from clm_core.models.strategies.rules import Rule, RuleParams, compiled, kind_of
 
 
 class MomentumParams(RuleParams):
@@ -35,15 +35,15 @@ def returns_over(close: Floats, look_back: int) -> Floats:
     return returns
 
 
-def _scores(params: MomentumParams, bars: Bars) -> Scores:
-    returns = returns_over(bars.close, params.look_back)
-    return Scores(returns, returns)
+def _score(bars: Bars, look_back: int) -> Floats:
+    return returns_over(bars.close, look_back)
 
 
 RULE = Rule(
     RuleFamily.MOMENTUM,
     MomentumParams,
-    _scores,
+    _score,
+    entry_look_backs=("look_back",),
     bars_before=lambda params: params.look_back,
 )
 KIND = kind_of(RULE)

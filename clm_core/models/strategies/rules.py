@@ -80,10 +80,15 @@ class Rule:
 
     family: RuleFamily
     params: type[RuleParams]
-    scores: Callable[[Any, Bars], Scores]
-    """Function from parameters and the bars of one unbroken stretch to the scores."""
+    score: Callable[..., Floats]
+    """Function from the bars of one unbroken stretch, and look-backs, to a score after each bar, shape
+    (n_bars,)."""
+    entry_look_backs: tuple[str, ...]
+    """Names of the parameters that are the look-backs of the entry score, in order."""
     bars_before: Callable[[Any], int]
     """Function from parameters to the number of bars before the current bar in a score."""
+    exit_look_backs: tuple[str, ...] | None = None
+    """Look-backs of the exit score; None where the entry score is the exit score."""
 
     @property
     def defaults(self) -> RuleParams:
@@ -99,6 +104,18 @@ class Rule:
         The oldest signal in effect is `max_holding` - 1 bars old, and a signal compares two scores.
         """
         return self.bars_before(params) + params.max_holding + 1
+
+    def scores(self, params: RuleParams, bars: Bars) -> Scores:
+        """Scores after each bar of one unbroken stretch."""
+        entry, exit_ = self.look_backs(params)
+        score = self.score(bars, *entry)
+        return Scores(score, score if exit_ == entry else self.score(bars, *exit_))
+
+    def look_backs(self, params: RuleParams) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Look-backs of the entry score, and of the exit score."""
+        names = (self.entry_look_backs, self.exit_look_backs or self.entry_look_backs)
+        entry, exit_ = (tuple(getattr(params, name) for name in each) for each in names)
+        return entry, exit_
 
     def positions(self, params: RuleParams, bars: Bars) -> Floats:
         """Side of the trade open after each bar, shape (n_bars,): -1, 0 or 1."""
@@ -185,15 +202,25 @@ def window_means(values: Floats, length: int) -> Floats:
 
 @compiled
 def highest_before(values: Floats, length: int) -> Floats:
-    """Largest of the `length` values before each row, shape (n,); NaN in the first `length` rows."""
+    """Largest of the `length` values before each row, shape (n,); NaN in the first `length` rows.
+
+    A NaN among the values is passed over. The time does not grow with the length: a monotonic queue holds the
+    rows whose value no later value of the window reaches, and the first of them is the largest.
+    """
     highest = np.full(len(values), np.nan)
-    if len(values) > length:
-        part = highest[length:]
-        part[:] = -np.inf
-        for age in range(1, length + 1):
-            older = values[length - age : len(values) - age]
-            for row in range(len(part)):
-                part[row] = max(part[row], older[row])
+    queue = np.empty(len(values), np.int64)
+    first = 0
+    end = 0
+    for row in range(len(values)):
+        if row >= length:
+            while first < end and queue[first] < row - length:
+                first += 1
+            highest[row] = values[queue[first]] if first < end else -np.inf
+        if not np.isnan(values[row]):
+            while first < end and values[queue[end - 1]] <= values[row]:
+                end -= 1
+            queue[end] = row
+            end += 1
     return highest
 
 

@@ -20,7 +20,7 @@ from pydantic import Field
 from clm_core.domain.search_space import Between
 from clm_core.domain.vocabulary import RuleFamily
 from clm_core.market.bars import Bars, Floats
-from clm_core.models.strategies.rules import Rule, RuleParams, Scores, compiled, kind_of, window_means
+from clm_core.models.strategies.rules import Rule, RuleParams, compiled, kind_of, window_means
 
 
 class VolatilityTrendParams(RuleParams):
@@ -58,16 +58,16 @@ def in_ranges(close: Floats, means: Floats, ranges: Floats) -> Floats:
     return distance
 
 
-def _scores(params: VolatilityTrendParams, bars: Bars) -> Scores:
-    ranges = window_means(true_ranges(bars.high, bars.low, bars.close), params.range_look_back)
-    distance = in_ranges(bars.close, window_means(bars.close, params.look_back), ranges)
-    return Scores(distance, distance)
+def _score(bars: Bars, look_back: int, range_look_back: int) -> Floats:
+    ranges = window_means(true_ranges(bars.high, bars.low, bars.close), range_look_back)
+    return in_ranges(bars.close, window_means(bars.close, look_back), ranges)
 
 
 RULE = Rule(
     RuleFamily.VOLATILITY_TREND,
     VolatilityTrendParams,
-    _scores,
+    _score,
+    entry_look_backs=("look_back", "range_look_back"),
     bars_before=lambda params: max(params.look_back - 1, params.range_look_back),
 )
 KIND = kind_of(RULE)

@@ -20,7 +20,7 @@ from clm_core.market.timeframes import Calendar, Timeframe
 from clm_core.models import catalog
 from clm_core.models.bundle import load_bundle, read_card, save_bundle
 from clm_core.models.offer import offers
-from clm_core.models.strategies.rules import Limits, Rule, RuleParams, trades
+from clm_core.models.strategies.rules import Limits, Rule, RuleParams, highest_before, trades
 from clm_core.testing.contract import ModelContract, recipe_of
 
 SHORT = {"max_holding": 40, "stop_loss": 0.01, "take_profit": 0.02}
@@ -213,6 +213,22 @@ def test_the_memory_is_as_long_as_stated_and_no_longer(family: str) -> None:
             assert rule.positions(params, bars[end - needed : end])[-1] == positions[end - 1]
             too_few += rule.positions(params, bars[end - needed + 1 : end])[-1] != positions[end - 1]
     assert too_few > 0
+
+
+def test_the_highest_value_before_each_row_is_that_of_the_plain_window() -> None:
+    """To the last bit: ties, both zeros, infinities and missing values included."""
+    rng = np.random.default_rng(3)
+    for _ in range(300):
+        length = int(rng.integers(1, 20))
+        values = rng.choice([0.0, -0.0, 1.0, 2.0, -1.0, math.nan, math.inf, -math.inf], rng.integers(0, 50))
+        expected = np.full(len(values), math.nan)
+        for row in range(length, len(values)):
+            highest = -math.inf
+            # of equals the newest
+            for value in values[row - length : row][::-1]:
+                highest = value if value > highest else highest
+            expected[row] = highest
+        assert highest_before(values, length).tobytes() == expected.tobytes()
 
 
 @pytest.mark.parametrize("family", RuleFamily)
