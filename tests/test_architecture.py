@@ -67,6 +67,7 @@ READ_THE_CLOCK_OF_THE_MACHINE = {
     "clm_core/cli/features.py",
     "clm_core/cli/gate_simulations.py",
     "clm_core/cli/retrain.py",
+    "clm_core/cli/strategies.py",
     "clm_core/cli/tune.py",
     "clm_core/registry/serving.py",
     "clm_core/testing/contract.py",
