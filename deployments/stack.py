@@ -23,6 +23,7 @@ from clm_core.operations.settings_check import record_settings, require_usable
 from clm_core.platform import stack_state
 from clm_core.platform.database import Database, open_database, revive
 from clm_core.platform.garbage_collection import collect_garbage_rarely
+from clm_core.platform.interpreter import MODULE
 from clm_core.platform.prefect_runs import is_answering, work_pool_template, workers_online
 from clm_core.platform.prefect_server import server_environment
 from clm_core.platform.private_files import close_settings, keep_files_private, secure_home
@@ -125,7 +126,7 @@ class _Plan:
         url = self.state.prefect_api_url
         return StackPart(
             name="prefect",
-            command=(sys.executable, "-m", "clm_core.platform.prefect_server", str(self._ports["prefect"])),
+            command=(*MODULE, "clm_core.platform.prefect_server", str(self._ports["prefect"])),
             environment=self.environment
             | server_environment(database, home / "prefect", url)
             | {"PREFECT_SERVER_API_AUTH_STRING": stack_state.prefect_auth(home)},
@@ -137,7 +138,7 @@ class _Plan:
         port = self._ports["mlflow"]
         return StackPart(
             name="mlflow",
-            command=(sys.executable, "-m", "clm_core.registry.server", str(port)),
+            command=(*MODULE, "clm_core.registry.server", str(port)),
             environment=self.environment
             | {
                 # not on the command line, where every user of the machine could read the password
@@ -155,7 +156,7 @@ class _Plan:
         home = self._settings.home
         return StackPart(
             name="fork-server",
-            command=(sys.executable, "-m", "deployments.fork_server"),
+            command=(*MODULE, "deployments.fork_server"),
             environment=self.environment | fork_server.ENVIRONMENT,
             is_ready=lambda: is_listening(home),
         )
@@ -175,7 +176,7 @@ class _Plan:
         return StackPart(
             name=name,
             command=(
-                *(sys.executable, "-m", "prefect", "worker", "start", "--name", worker_name),
+                *(*MODULE, "prefect", "worker", "start", "--name", worker_name),
                 *("--pool", pool, "--type", pool_type, "--work-queue", queue),
                 *("--limit", str(max_runs), "--install-policy", "never"),
                 # the pool of a worker would admit any command
@@ -188,7 +189,7 @@ class _Plan:
     def api(self) -> StackPart:
         return StackPart(
             name="api",
-            command=(sys.executable, "-m", "clm_core.api", str(self._ports["api"])),
+            command=(*MODULE, "clm_core.api", str(self._ports["api"])),
             environment=self.environment,
             is_ready=lambda: is_answering(f"{self.state.api_url}/health"),
             # alive without the database too: /health reports the outage
@@ -314,7 +315,7 @@ def _wait(supervisor: Supervisor, names: list[str]) -> None:
 def _deploy(settings: Settings, environment: Mapping[str, str]) -> "subprocess.Popen[bytes]":
     with _deploy_log(settings.home).open("wb") as output:
         return subprocess.Popen(
-            [sys.executable, "-m", "deployments.definitions"],
+            [*MODULE, "deployments.definitions"],
             env=os.environ | environment,
             stdin=subprocess.DEVNULL,
             stdout=output,

@@ -8,7 +8,6 @@ import contextlib
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from clm_core.platform.interpreter import MODULE
 from clm_core.platform.stack_state import PartState, PartStatus
 from deployments import janitor
 
@@ -81,7 +81,7 @@ class Supervisor:
     def __enter__(self) -> "Supervisor":
         self._logs.mkdir(parents=True, exist_ok=True)
         self._janitor = subprocess.Popen(
-            [sys.executable, "-m", "deployments.janitor"],
+            [*MODULE, "deployments.janitor"],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=(self._logs / "janitor.log").open("w"),

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
 
 PROCESS = "process"
-COMMAND = "python -m clm_core.platform.run_engine"
+COMMAND = "python -P -m clm_core.platform.run_engine"
 """Command of a worker for a run; the code is installed, so nothing has to be fetched."""
 PROCESS_VARIABLES = ("command", "env", "labels", "name", "stream_output", "working_dir")
 

@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from clm_core.cli.output import AsJson, plain
+from clm_core.platform.interpreter import MODULE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -39,8 +40,8 @@ ROOT_WARNING = (
     "runuser -u clm -- clm up (docs/how-to/run-the-stack.md)."
 )
 # -P: a folder flows/ or deployments/ in the current folder must not shadow the packages of CLM
-SUPERVISOR = (sys.executable, "-P", "-m", "deployments.stack")
-DEPLOY = (sys.executable, "-P", "-m", "deployments.definitions")
+SUPERVISOR = (*MODULE, "deployments.stack")
+DEPLOY = (*MODULE, "deployments.definitions")
 
 
 @app.command()

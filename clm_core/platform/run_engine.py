@@ -14,6 +14,8 @@ import sys
 from pathlib import Path
 from types import FrameType
 
+from clm_core.platform.interpreter import MODULE
+
 SOCKET = Path("stack", "forks.sock")
 """Address of the fork server in a home."""
 HOME_VARIABLE = "CLM_HOME"
@@ -45,7 +47,7 @@ def main() -> None:
             signal.signal(number, signal.SIG_DFL)
         for received in pending:
             os.kill(os.getpid(), received)
-        os.execv(sys.executable, [sys.executable, "-m", ENGINE])
+        os.execv(sys.executable, [*MODULE, ENGINE])
     for received in pending:
         pass_on(received, None)
     end_as(_received(connection, ENDED_BYTES))

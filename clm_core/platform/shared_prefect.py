@@ -17,7 +17,6 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
@@ -27,6 +26,7 @@ from pydantic import BaseModel, ConfigDict
 
 from clm_core.domain.errors import ServerUnavailable
 from clm_core.platform.file_locks import lock_file
+from clm_core.platform.interpreter import MODULE
 from clm_core.platform.prefect_runs import is_answering
 
 READY_WITHIN_SECONDS = 900.0
@@ -139,7 +139,7 @@ def _start(folder: Path, environment: Callable[[str], Mapping[str, str]]) -> int
     with (folder / "server.alive").open("ab") as alive, (folder / "server.log").open("wb") as output:
         lock_file(alive)
         subprocess.Popen(
-            [sys.executable, "-m", "clm_core.platform.prefect_server", str(port), str(folder)],
+            [*MODULE, "clm_core.platform.prefect_server", str(port), str(folder)],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,

@@ -56,6 +56,7 @@ from clm_core.models.params import feature_names, own_origins
 from clm_core.models.pooled import PooledModel, fit_pool
 from clm_core.models.sizing import following_folds
 from clm_core.platform.garbage_collection import collect_garbage_rarely
+from clm_core.platform.interpreter import MODULE
 from clm_core.platform.private_files import keep_files_private
 from clm_core.retraining.code_version import code_digest
 from clm_core.retraining.fold_cache import FoldCache
@@ -427,7 +428,7 @@ def _process(folder: Path, log: IO[bytes], cache: FoldCache | None = None) -> su
     """A training subprocess, in its own session: Ctrl-C in a terminal reaches the caller only."""
     kept = [] if cache is None else [str(cache.folder), str(cache.max_mib)]
     return subprocess.Popen(
-        [sys.executable, "-m", "clm_core.retraining.training", str(folder), *kept],
+        [*MODULE, "clm_core.retraining.training", str(folder), *kept],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=log,

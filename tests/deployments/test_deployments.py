@@ -248,7 +248,7 @@ def test_a_worker_takes_the_command_from_the_pool_even_for_variables_that_were_n
     """Prefect 3.8 stores the job variables of a changed deployment without validation."""
     made = ProcessJobConfiguration.from_template_and_values(process_template(settings), variables)
     configuration = asyncio.run(made)
-    assert configuration.command == "python -m clm_core.platform.run_engine"
+    assert configuration.command == "python -P -m clm_core.platform.run_engine"
     assert (configuration.env, configuration.working_dir) == ({}, None)
 
 

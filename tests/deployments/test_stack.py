@@ -205,7 +205,7 @@ def test_a_command_of_ones_own_is_refused_and_never_run(up: Installation, tmp_pa
     ended = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
     wait_until(lambda: up.prefect("GET", f"/flow_runs/{made['id']}")["state_type"] in ended)
     assert not marker.exists()
-    own = {"job_variables": {"command": "python -m clm_core.platform.run_engine"}}
+    own = {"job_variables": {"command": "python -P -m clm_core.platform.run_engine"}}
     up.prefect("PATCH", f"/deployments/{watch['id']}", own)
 
 
