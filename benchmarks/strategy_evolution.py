@@ -294,6 +294,8 @@ def run(home: Path) -> None:
     """Run missing searches, each stored before the next begins."""
     os.environ["CLM_HOME"] = str(home)
     os.environ["CLM_TRAINING__ISOLATED"] = "false"
+    # no setting of a home
+    os.environ.pop("CLM_BENCHMARK_DATA", None)
     done = {(each.case, each.seed) for each in kept("compared", Compared)}
     for case in (*REAL, *MADE):
         for seed in range(SEEDS):

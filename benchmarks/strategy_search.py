@@ -6,9 +6,9 @@ The whole search, with the metrics of all 45 test sets of every candidate, on tw
 peak memory of a process of its own that evaluates 10,000 candidates, 200 x 50. Bars are those of the section
 `engine`.
 
-Beside vectorbt: the candidates of every tenth generation of the search, times ten. vectorbt backtests the same
-signals with stop loss and take profit, the candidates of a generation at once, at the same fees; Sharpe ratio
-and drawdown of the 45 sets come from its accessor of returns, win rate and profit factor from its trade
+Beside vectorbt: the candidates of every tenth generation of the search, times ten. vectorbt backtests the
+same signals with stop loss and take profit, the candidates of a generation at once, at the same fees; Sharpe
+ratio and drawdown of the 45 sets come from its accessor of returns, win rate and profit factor from its trade
 records. Its stops act inside a bar and its positions are not sized, so that the work is the same and the
 figures are not. Ours includes the breeding.
 """
