@@ -224,6 +224,9 @@ class FoundStrategy(BaseModel):
     """Result on all bars of the search."""
     deflated_sharpe: float | None
     """Probability that the Sharpe ratio on the bars of the search exceeds the luck of the search, 0..1."""
+    overfitting: float | None = None
+    """Share of the halves of the days of the search on which the strategy ranks at or below the median of all
+    candidates, 0..1; None if not measured."""
     held_out: PeriodResult | None = None
     """Result on the held-out bars; None without held-out bars."""
     on_held_out_front: bool | None = None

@@ -5,13 +5,17 @@ Computational Finance 20(4).
 """
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from clm_core.domain.errors import NotEnoughBars
 from clm_core.market.bars import Floats
+
+Ints = NDArray[np.int64]
 
 BLOCKS = 16
 CHUNK = 4_000_000
@@ -80,17 +84,49 @@ def out_of_sample(returns: Floats, blocks: int) -> tuple[Floats, Floats]:
     if not np.isfinite(returns).all():
         unknown = np.full(len(chosen), np.nan)
         return unknown, unknown
-    parts = (returns / _largest(returns))[n_rows % blocks :].reshape(blocks, -1, n_candidates)
-    sums = parts.sum(axis=1)
-    squares = (parts**2).sum(axis=1)
-    rows = len(parts[0]) * blocks // 2
-    ranks = np.empty(len(chosen))
-    sharpes = np.empty(len(chosen))
+    sums, squares, rows = _block_sums(returns, blocks)
+    found = [_choices(part, sums, squares, rows) for part in _parts(chosen, n_candidates)]
+    return np.concatenate([ranks for ranks, _ in found]), np.concatenate([sharpes for _, sharpes in found])
+
+
+def shares_below_median(returns: Floats, members: Ints, blocks: int = BLOCKS) -> Floats:
+    """Share of the halves of the stretches in which each member ranks at or below the median of all
+    candidates, shape (n_members,): the probability of overfitting with the member as the choice.
+
+    NaN for fewer than two rows a block, and for infinite or missing returns.
+
+    Args:
+        returns: returns as fractions, shape (n_rows, n_candidates), at least two candidates.
+        members: columns of the members, shape (n_members,).
+        blocks: number of stretches, even.
+    """
+    n_rows, n_candidates = returns.shape
+    if n_rows < 2 * blocks or not np.isfinite(returns).all():
+        return np.full(len(members), np.nan)
+    sums, squares, rows = _block_sums(returns, blocks)
+    halves = _halves(blocks)
+    below = np.zeros(len(members))
+    for part in _parts(halves, n_candidates):
+        sharpes = _sharpe(part @ sums, part @ squares, rows)
+        for half, own in zip(np.sort(sharpes, axis=1), sharpes[:, members], strict=True):
+            # the mean rank of equal candidates
+            ranks = (np.searchsorted(half, own) + np.searchsorted(half, own, side="right") + 1) / 2
+            below += ranks <= (n_candidates + 1) / 2
+    return below / len(halves)
+
+
+def _block_sums(returns: Floats, blocks: int) -> tuple[Floats, Floats, int]:
+    """Sums and sums of squares of the scaled returns of each block, shape (blocks, n_candidates), and the
+    number of rows of a half."""
+    parts = (returns / _largest(returns))[len(returns) % blocks :].reshape(blocks, -1, returns.shape[1])
+    return parts.sum(axis=1), (parts**2).sum(axis=1), parts.shape[1] * blocks // 2
+
+
+def _parts(halves: Floats, n_candidates: int) -> Iterator[Floats]:
+    """Halves in parts of up to `CHUNK` Sharpe ratios."""
     step = max(1, CHUNK // n_candidates)
-    for start in range(0, len(chosen), step):
-        splits = slice(start, start + step)
-        ranks[splits], sharpes[splits] = _choices(chosen[splits], sums, squares, rows)
-    return ranks, sharpes
+    for start in range(0, len(halves), step):
+        yield halves[start : start + step]
 
 
 def _choices(chosen: Floats, sums: Floats, squares: Floats, rows: int) -> tuple[Floats, Floats]:

@@ -24,7 +24,7 @@ from clm_core.domain.strategy_search import (
     StrategySearch,
     StrategySearchResult,
 )
-from clm_core.evidence.overfitting import SelectionRisk, selection_risk
+from clm_core.evidence.overfitting import SelectionRisk, selection_risk, shares_below_median
 from clm_core.evidence.trials import TrialSketch
 from clm_core.evolution.diversity import decorrelated
 from clm_core.evolution.nsga2 import ORIGINS, Objectives, SearchGeneration, SearchRules, search
@@ -74,6 +74,8 @@ class _FirstSeen:
 
     generation: int
     origin: int
+    place: int
+    """Place in the order of all candidates."""
 
 
 class StrategyRun:
@@ -178,7 +180,8 @@ class StrategyRun:
     def _note(self, generation: SearchGeneration) -> None:
         """Keep the summary of a generation, and the origins of the candidates."""
         for row, origin in zip(generation.new_genes, generation.new_origins, strict=True):
-            self._first_seen[row.tobytes()] = _FirstSeen(generation.number, int(origin))
+            place = len(self._first_seen)
+            self._first_seen[row.tobytes()] = _FirstSeen(generation.number, int(origin), place)
         measured = generation.scores[is_measured(generation.scores)]
         best = measured.max(axis=0).tolist() if len(measured) else [None] * len(self._definition.objectives)
         assert self._sketch is not None
@@ -215,10 +218,12 @@ class StrategyRun:
         leads = on_front(held_out[: len(front)], self._definition.objectives) if held_out else []
         measured = self._objectives.measure(self._space.strategies(rows))
         scores = self._objectives.scores(measured, self._definition.objectives)
+        overfitting = self._overfitting(rows)
         found = tuple(
             self._described(
                 rows[place],
                 scores[place],
+                overfitting[place],
                 held_out[place] if held_out else None,
                 leads[place] if place < len(leads) else None,
             )
@@ -241,7 +246,12 @@ class StrategyRun:
         ]
 
     def _described(
-        self, row: Floats, scores: Floats, held_out: PeriodResult | None, leads: bool | None
+        self,
+        row: Floats,
+        scores: Floats,
+        overfitting: float | None,
+        held_out: PeriodResult | None,
+        leads: bool | None,
     ) -> FoundStrategy:
         [strategy] = self._space.strategies(row[None, :])
         known = self._first_seen[row.tobytes()]
@@ -256,6 +266,7 @@ class StrategyRun:
             scores=dict(zip(self._definition.objectives, map(finite, scores), strict=True)),
             searched=period_result(result, self._periods_per_year),
             deflated_sharpe=deflated_sharpe(result, self._sketch),
+            overfitting=overfitting,
             held_out=held_out,
             on_held_out_front=leads,
         )
@@ -272,10 +283,25 @@ class StrategyRun:
 
     def _risk(self) -> SelectionRisk:
         """Risk of the choice among all measured candidates of the search."""
-        daily = np.concatenate(self._daily)[np.concatenate(self._measured)]
-        if len(daily) < 2:
-            return SelectionRisk(len(daily), len(self._objectives.days), math.nan, math.nan)
-        return selection_risk(np.asarray(daily.T, np.float64), BLOCKS)
+        days, candidates = self._returns.shape
+        if candidates < 2:
+            return SelectionRisk(candidates, days, math.nan, math.nan)
+        return selection_risk(self._returns, BLOCKS)
+
+    def _overfitting(self, rows: Floats) -> list[float | None]:
+        """Probability of overfitting of each candidate as the choice; None for candidates not measured."""
+        if self._returns.shape[1] < 2:
+            return [None] * len(rows)
+        measured = np.concatenate(self._measured)
+        places = np.array([self._first_seen[row.tobytes()].place for row in rows])
+        columns = (np.cumsum(measured) - 1)[places]
+        shares = shares_below_median(self._returns, columns, BLOCKS)
+        return [finite(share) for share in np.where(measured[places], shares, np.nan)]
+
+    @cached_property
+    def _returns(self) -> Floats:
+        """Daily returns of the measured candidates, shape (n_days, n_candidates)."""
+        return np.asarray(np.concatenate(self._daily)[np.concatenate(self._measured)].T, np.float64)
 
     def _result(
         self,

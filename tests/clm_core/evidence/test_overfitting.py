@@ -95,3 +95,24 @@ def test_too_few_common_days_measure_nothing() -> None:
     risk = overfitting.selection_risk(noise(overfitting.MIN_ROWS - 1, 3))
     assert math.isnan(risk.overfitting)
     assert math.isnan(risk.loss)
+
+
+def test_shares_below_the_median_are_those_of_ranks_written_out() -> None:
+    from scipy import stats
+
+    returns = noise(97, 9)
+    returns[:, 4] = returns[:, 2]
+    parts = np.split(returns[1:], 8)
+    below = np.zeros(9)
+    for chosen in combinations(range(8), 4):
+        half = np.vstack([parts[k] for k in chosen])
+        below += stats.rankdata(half.mean(axis=0) / half.std(axis=0)) <= 5
+    shares = overfitting.shares_below_median(returns, np.array([2, 4, 0]), 8)
+    assert shares == pytest.approx(below[[2, 4, 0]] / math.comb(8, 4))
+
+
+def test_shares_of_too_few_or_infinite_returns_are_unknown() -> None:
+    short, infinite = noise(15, 3), noise(64, 3)
+    infinite[5, 1] = np.inf
+    for returns in (short, infinite):
+        assert np.isnan(overfitting.shares_below_median(returns, np.array([0, 1]), 8)).all()

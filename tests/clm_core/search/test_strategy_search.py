@@ -92,7 +92,9 @@ def batches(clm: Services, definition: StrategySearch) -> list[TrialBatch]:
 def comparable(result: StrategySearchResult) -> Any:
     """Fields independent of the names of search and market."""
     ids = {"__all__": {"candidate"}}
-    return result.model_dump(exclude={"name": True, "symbol": True, "front": ids, "defaults": ids})
+    return result.model_dump(
+        exclude={"name": True, "symbol": True, "front": ids, "defaults": ids, "diverse": True}
+    )
 
 
 def test_every_candidate_is_counted_in_a_row_for_each_generation(searched: Searched) -> None:
@@ -123,6 +125,8 @@ def test_the_front_is_deflated_by_the_trials_of_the_whole_search(searched: Searc
         luck = TrialCount(sketch.trials, sketch.effective).expected_maximum(record.effective_bars)
         assert found.deflated_sharpe == pytest.approx(probabilistic_sharpe_ratio(record, luck))
         assert found.deflated_sharpe < probabilistic_sharpe_ratio(record)
+        assert found.overfitting is not None
+        assert 0.0 <= found.overfitting <= 1.0
 
 
 def measures(searched: Searched, held_out: bool = False) -> StrategyObjectives:
