@@ -16,6 +16,6 @@ def evolve(request: EvolveRequest) -> EvolveResult:
         request: Model, market and rules of the evolution.
     """
     evolution = open_evolution(request)
-    result = breed(evolution, request.workers)
+    result = breed(evolution, request.placement)
     show_evolution(result)
     return result

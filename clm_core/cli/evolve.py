@@ -18,8 +18,10 @@ from clm_core.cli.search_options import (
     FixedParams,
     Holdout,
     KindName,
+    On,
     ParallelWorkers,
     Plugin,
+    RayAddress,
     Seed,
     Seeds,
     Symbols,
@@ -97,6 +99,8 @@ def evolve(
         typer.Option(help="Name of the evolution; the same command with the same name continues it."),
     ] = None,
     workers: ParallelWorkers = None,
+    on: On = "local",
+    ray_address: RayAddress = None,
     ensemble: Annotated[
         int | None,
         typer.Option(
@@ -147,7 +151,8 @@ def evolve(
         "requested_by": user(),
     }
     if strategy is not None:
-        _refuse_with_strategy(plugin=plugin, seeds=seeds)
+        cluster = None if on == "local" else on
+        _refuse_with_strategy(plugin=plugin, seeds=seeds, on=cluster, ray_address=ray_address)
         named = None if objectives is None else [each.strip() for each in objectives.split(",")]
         fields |= {"families": families_of(strategy)} | _given(objectives=named)
         evolve_strategies(fields, ensemble, combine, as_json)
@@ -157,7 +162,7 @@ def evolve(
     if objectives is not None:
         raise typer.BadParameter("--objectives belongs to --strategy: training parameters have one, Sharpe")
     defaults = {"population": POPULATION, "generations": GENERATIONS}
-    own = {"model_type": model, "plugin": plugin, "seeds": seeds}
+    own = {"model_type": model, "plugin": plugin, "seeds": seeds, "on": on, "ray_address": ray_address}
     result = _evolve(_request(defaults | fields | own))
     if as_json:
         print_json(result.model_dump(mode="json"))
@@ -180,11 +185,11 @@ def _refuse_with_strategy(**options: Any) -> None:
 
 def _evolve(request: "EvolveRequest") -> "EvolveResult":
     from clm_core.market.sources import MarketData
-    from clm_core.search.request import parameter_space
+    from clm_core.search.evolution import check
 
     settings = settings_for_change()
     # before any server is started: a typing error must not cost ten seconds
-    parameter_space(request)
+    check(request)
     MarketData(settings.home).bars(request.symbol, request.timeframe, closed_by=datetime.now(UTC))
     with flow_of("flows.evolve.evolve", settings, lambda services: None) as (_, run):
         result: EvolveResult = run(request.name, request)

@@ -67,6 +67,15 @@ ParallelWorkers = Annotated[
     typer.Option(min=1, help="Sets of parameters evaluated in parallel.", show_default="one per processor"),
 ]
 
+On = Annotated[str, typer.Option(metavar="local|ray", help="Place where the search is computed.")]
+RayAddress = Annotated[
+    str | None,
+    typer.Option(
+        help="Address of the Ray cluster, as host:6379.",
+        show_default="RAY_ADDRESS, or a cluster on this machine",
+    ),
+]
+
 
 def span_of(days: int | None) -> dict[str, int]:
     """Field of the requested span; empty for the default of the bar length."""

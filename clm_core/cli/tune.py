@@ -19,8 +19,10 @@ from clm_core.cli.search_options import (
     FixedParams,
     Holdout,
     KindName,
+    On,
     ParallelWorkers,
     Plugin,
+    RayAddress,
     Seed,
     Seeds,
     Symbols,
@@ -77,14 +79,8 @@ def tune(
     ] = None,
     workers: ParallelWorkers = None,
     timeout: Annotated[float | None, typer.Option(metavar="MINUTES", help="Time limit.")] = None,
-    on: Annotated[str, typer.Option(metavar="local|ray", help="Place where trials are computed.")] = "local",
-    ray_address: Annotated[
-        str | None,
-        typer.Option(
-            help="Address of the Ray cluster, as host:6379.",
-            show_default="RAY_ADDRESS, or a cluster on this machine",
-        ),
-    ] = None,
+    on: On = "local",
+    ray_address: RayAddress = None,
     as_json: AsJson = False,
 ) -> None:
     """Search for better training parameters. Every trial is counted in the trial ledger.

@@ -1,7 +1,9 @@
 """Searches over training parameters: the request, and the definition that the ledger records."""
 
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from enum import StrEnum
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -14,6 +16,37 @@ from clm_core.domain.spellings import TIMEFRAMES, TimeframeName, span_by_timefra
 from clm_core.domain.terms import TradingTerms
 from clm_core.domain.vocabulary import ModelType
 from clm_core.domain.walk_forward import WalkForwardPlan
+
+
+class Engine(StrEnum):
+    """Place where a search is computed."""
+
+    LOCAL = "local"
+    """This machine."""
+    RAY = "ray"
+    """Machines of a Ray cluster."""
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Workers of a search. The results of an evolution do not depend on them."""
+
+    on: Engine = Engine.LOCAL
+    ray_address: str | None = None
+    """Address of the Ray cluster; None for RAY_ADDRESS, or a cluster on this machine."""
+    workers: int | None = None
+    """Number of workers; None for one per processor."""
+
+
+On = Annotated[Engine, Field(description="Place where the search is computed.")]
+RayAddress = Annotated[
+    str | None,
+    Field(
+        title="Ray address",
+        description="Address of the Ray cluster, as host:6379. Empty: RAY_ADDRESS, or a cluster on this "
+        "machine.",
+    ),
+]
 
 
 def _own_fields_after_the_span(schema: dict[str, Any]) -> None:
@@ -80,9 +113,15 @@ class SearchRequest(OfModel):
         le=1024,
         description="Sets of parameters evaluated in parallel. Empty: one per processor.",
     )
+    on: On = Engine.LOCAL
+    ray_address: RayAddress = None
     requested_by: str = Field(
         default="unknown", title="Requested by", description="Your name, for the audit log."
     )
+
+    @property
+    def placement(self) -> Placement:
+        return Placement(self.on, self.ray_address, self.workers)
 
 
 class MarketSearch(BaseModel):

@@ -12,15 +12,6 @@ from clm_core.domain.searches import HeldOutSharpe, SearchRequest
 from clm_core.domain.vocabulary import ModelType
 
 
-class Engine(StrEnum):
-    """Place where trials are computed."""
-
-    LOCAL = "local"
-    """Processes of this machine."""
-    RAY = "ray"
-    """Machines of a Ray cluster."""
-
-
 class TuneRequest(SearchRequest):
     """Request to tune a model."""
 
@@ -40,13 +31,6 @@ class TuneRequest(SearchRequest):
         gt=0,
         title="Time limit (minutes)",
         description="The tuning stops after this time and can be continued. Empty: no limit.",
-    )
-    on: Engine = Field(default=Engine.LOCAL, description="Place where trials are computed.")
-    ray_address: str | None = Field(
-        default=None,
-        title="Ray address",
-        description="Address of the Ray cluster, as host:6379. Empty: RAY_ADDRESS, or a cluster on this "
-        "machine.",
     )
 
 

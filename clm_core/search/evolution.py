@@ -14,14 +14,17 @@ from clm_core.domain.candidates import StrategyCandidate
 from clm_core.domain.errors import AlreadyExists, NothingTuned
 from clm_core.domain.evaluations import IntervalEstimate
 from clm_core.domain.evolution import Crossover, EvolveRequest, EvolveResult, Generation, Mutation, Selection
+from clm_core.domain.execution import NEW_VERSIONS, ExecutionRules
 from clm_core.domain.progress import Announce
-from clm_core.domain.searches import HeldOutSharpe, Search
+from clm_core.domain.search_space import SearchDimension
+from clm_core.domain.searches import HeldOutSharpe, Placement, Search
 from clm_core.domain.trials import TrialSource
 from clm_core.evolution.generations import Population, Proposal, Rules, evolve
 from clm_core.evolution.genome import Genome, default_genome, params_of
 from clm_core.ledger.candidates import CandidateStore
 from clm_core.market.bars import Bars
 from clm_core.models import catalog
+from clm_core.search.engines import open_workers, require_engine
 from clm_core.search.evaluator import Evaluator, Interrupted, RunQueue, open_evaluator
 from clm_core.search.folds import SharedInputs, search_folds
 from clm_core.search.request import (
@@ -32,7 +35,7 @@ from clm_core.search.request import (
     search_fields,
 )
 from clm_core.search.runs import TrialRun
-from clm_core.search.workers import Workers, local_workers
+from clm_core.search.workers import Workers
 from clm_core.services import Services
 
 NAMESPACE = UUID("0f6d2c9b-7a0e-4a37-8f0d-5f2b8c1e9a44")
@@ -95,16 +98,32 @@ class Evolution(Search):
         return uuid5(NAMESPACE, json.dumps(facts, sort_keys=True))
 
 
+def check(
+    request: EvolveRequest, execution: ExecutionRules = NEW_VERSIONS
+) -> tuple[dict[str, Any], dict[str, SearchDimension]]:
+    """The fixed and the evolved parameters, after a check of the required libraries; loads no data.
+
+    Raises:
+        InvalidTrainingParams: a fixed parameter is unknown or out of range, or every parameter is fixed.
+        MissingExtra: Ray, or the model's library, is not installed.
+        ModelError: the kind of model has no implementation, or nothing to search.
+    """
+    fixed, space = parameter_space(request, execution)
+    require_engine(request.placement)
+    return fixed, space
+
+
 def open_evolution(services: Services, request: EvolveRequest) -> Evolution:
     """The requested evolution; nothing is computed yet.
 
     Raises:
         InvalidTrainingParams: a fixed parameter is unknown or out of range, or every parameter is fixed.
+        MissingExtra: Ray, or the model's library, is not installed.
         NotEnoughBars: too few for the walk-forward of a candidate.
         UnknownSeries: no source has the bars.
     """
     now = services.clock()
-    fixed, space = parameter_space(request, services.settings.execution.rules)
+    fixed, space = check(request, services.settings.execution.rules)
     evolution = Evolution(
         **search_fields(request, fixed, services),
         name=request.name or f"{request.model_id}_{now:%Y%m%d_%H%M%S}",
@@ -121,17 +140,19 @@ def open_evolution(services: Services, request: EvolveRequest) -> Evolution:
     return evolution
 
 
-def search(services: Services, evolution: Evolution, workers: int | None) -> EvolveResult:
+def search(services: Services, evolution: Evolution, placement: Placement) -> EvolveResult:
     """Evaluate generation after generation, until the last generation or Ctrl-C.
 
     Raises:
+        MissingExtra: Ray is requested and not installed.
         NothingTuned: no candidate could be measured.
+        ServerUnavailable: Ray is requested and does not answer.
     """
     bars = search_bars(services.market, evolution)
     features = checked_features(evolution, bars)
     shared_inputs = SharedInputs(evolution.kind, evolution.market_costs, bars, features)
-    with local_workers(workers, shared_inputs) as processes:
-        return search_with(processes, services, evolution, bars)
+    with open_workers(placement, shared_inputs) as workers:
+        return search_with(workers, services, evolution, bars)
 
 
 def search_with(workers: Workers, services: Services, evolution: Evolution, bars: Bars) -> EvolveResult:

@@ -16,11 +16,11 @@ from clm_core.domain.progress import Announce
 from clm_core.domain.search_space import SearchDimension
 from clm_core.domain.searches import HeldOutSharpe, Tuning
 from clm_core.domain.trials import TrialSource
-from clm_core.domain.tuning import Engine, StopReason, TrialResult, TuneRequest, TuneResult
+from clm_core.domain.tuning import StopReason, TrialResult, TuneRequest, TuneResult
 from clm_core.domain.vocabulary import Role
 from clm_core.market.bars import Bars
 from clm_core.models import catalog
-from clm_core.search.engines import open_workers
+from clm_core.search.engines import open_workers, require_engine
 from clm_core.search.evaluator import Evaluator, Interrupted, TimeLimitReached, open_evaluator
 from clm_core.search.folds import SharedInputs, search_folds
 from clm_core.search.request import (
@@ -56,12 +56,9 @@ def require_libraries(request: TuneRequest) -> None:
     Raises:
         MissingExtra: Optuna or Ray is not installed.
     """
-    for library, extra, needed in (
-        ("optuna", "evolve", True),
-        ("ray", "ray", request.on is Engine.RAY),
-    ):
-        if needed and find_spec(library) is None:
-            raise MissingExtra(library, extra)
+    if find_spec("optuna") is None:
+        raise MissingExtra("optuna", "evolve")
+    require_engine(request.placement)
 
 
 def open_tuning(services: Services, request: TuneRequest) -> Tuning:
@@ -148,7 +145,7 @@ def search(services: Services, tuning: Tuning, request: TuneRequest) -> TuneResu
     bars = search_bars(services.market, tuning)
     features = checked_features(tuning, bars)
     shared_inputs = SharedInputs(tuning.kind, tuning.market_costs, bars, features)
-    with open_workers(request, shared_inputs) as workers:
+    with open_workers(request.placement, shared_inputs) as workers:
         return search_with(workers, services, tuning, request, bars)
 
 

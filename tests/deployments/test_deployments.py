@@ -120,6 +120,7 @@ def test_the_form_of_an_evolution_has_selects_bounds_and_a_word_on_every_field(d
     assert all("description" in field for field in form.values())
     fields = sorted(form, key=lambda name: form[name]["position"])
     assert fields[4:7] == ["dataset_span_days", "population", "generations"]
+    assert {"workers", "on", "ray_address"} < set(fields)
     assert fields[-1] == "requested_by"
     assert {name: form[name]["maximum"] for name in ("population", "generations", "holdout")} == {
         "population": 500,

@@ -14,7 +14,7 @@ from tunings import Threads, own_market, own_symbol, threads, tune
 from tunings import a_request as a_tune_request
 
 from clm_core.domain.candidates import StrategyCandidate
-from clm_core.domain.errors import InvalidTrainingParams, NotEnoughBars, NothingTuned
+from clm_core.domain.errors import InvalidTrainingParams, MissingExtra, NotEnoughBars, NothingTuned
 from clm_core.domain.evolution import EvolveRequest, EvolveResult
 from clm_core.domain.listings import CandidateQuery
 from clm_core.domain.trials import TrialSource
@@ -23,7 +23,7 @@ from clm_core.domain.walk_forward import WalkForwardPlan
 from clm_core.evidence.trials import TrialRecord
 from clm_core.market.bars import Floats
 from clm_core.models import catalog
-from clm_core.search import evolution
+from clm_core.search import engines, evolution
 from clm_core.search.folds import FoldTask, run_fold
 from clm_core.search.request import search_bars
 from clm_core.search.workers import Failure
@@ -292,6 +292,14 @@ def test_ctrl_c_keeps_the_recorded_candidates_and_marks_the_result_as_interrupte
     assert [each.number for each in result.generations] == [0]
     assert len(recorded(clm, request)) == result.candidates == 5
     assert evolve(clm, request).found == 5
+
+
+def test_an_evolution_on_ray_without_the_library_names_the_extra(
+    clm: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engines, "find_spec", lambda name: None)
+    with pytest.raises(MissingExtra, match=r"ray is not installed.*\[ray\]"):
+        evolution.open_evolution(clm, a_request_to_evolve(clm, on="ray"))
 
 
 @pytest.mark.parametrize(

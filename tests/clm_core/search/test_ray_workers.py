@@ -1,9 +1,9 @@
-"""Folds on a Ray cluster that requires a token and loses one of its two machines."""
+"""Searches on a Ray cluster that requires a token and loses one of its two machines."""
 
 import shutil
 import tempfile
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -13,49 +13,68 @@ import pytest
 from tunings import a_request, quick, tune
 
 from clm_core.domain.errors import ServerUnavailable
+from clm_core.domain.evolution import EvolveRequest
 from clm_core.domain.tuning import TrialState
 from clm_core.market.sources import MarketData
 from clm_core.market.store import SeriesStore
-from clm_core.search import tuning
+from clm_core.search import evolution, tuning
 from clm_core.services import Services
 
 pytestmark = pytest.mark.skipif(find_spec("ray") is None, reason="Ray is an extra")
 QUICKLY = {"health_check_period_ms": 500, "health_check_failure_threshold": 2, "health_check_timeout_ms": 500}
 """Ray notices a lost machine after a second instead of a minute."""
-STORE_BYTES = 80_000_000
+NODE: dict[str, Any] = {"include_dashboard": False, "object_store_memory": 80_000_000}
 
 
 @dataclass(frozen=True)
 class Cluster:
-    address: str
-    lose_a_machine: Callable[[], None]
+    """A head without processors, and two nodes with a processor each, all on this machine."""
+
+    machines: Any
+    nodes: list[Any]
+
+    @property
+    def address(self) -> str:
+        return str(self.machines.address)
+
+    def complete(self) -> None:
+        while len(self.nodes) < 2:
+            self.nodes.append(self.machines.add_node(**NODE, num_cpus=1))
+
+    def lose_a_machine(self) -> None:
+        self.machines.remove_node(self.nodes.pop(), allow_graceful=False)
 
 
-@pytest.fixture
-def cluster(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Cluster]:
-    """A head without processors, and two nodes with a processor each, all on this machine.
+@pytest.fixture(scope="module")
+def own_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """One cluster for all tests: Ray reads the token of a process once.
 
     On its own address, for nothing finds a cluster on 127.0.0.1: Ray takes that for the address.
     """
-    token = tmp_path / "token"
+    token = tmp_path_factory.mktemp("ray") / "token"
     token.write_text(uuid.uuid4().hex)
-    monkeypatch.setenv("RAY_AUTH_MODE", "token")
-    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(token))
-    from ray.cluster_utils import Cluster as RayCluster
-
     folder = tempfile.mkdtemp(prefix="ray-")
-    # Ray notes the cluster started last in this folder, whatever the temp_dir of the cluster
-    monkeypatch.setenv("RAY_TMPDIR", folder)
-    Path(folder, "ray").mkdir()
-    shared: dict[str, Any] = {"include_dashboard": False, "object_store_memory": STORE_BYTES}
-    head = {**shared, "num_cpus": 0, "temp_dir": folder, "_system_config": QUICKLY}
-    machines = RayCluster(initialize_head=True, head_node_args=head)
-    try:
-        _, second = (machines.add_node(**shared, num_cpus=1) for _ in range(2))
-        yield Cluster(machines.address, lambda: machines.remove_node(second, allow_graceful=False))
-    finally:
-        machines.shutdown()
-        shutil.rmtree(folder, ignore_errors=True)
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setenv("RAY_AUTH_MODE", "token")
+        monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(token))
+        # Ray notes the cluster started last in this folder, whatever the temp_dir of the cluster
+        monkeypatch.setenv("RAY_TMPDIR", folder)
+        Path(folder, "ray").mkdir()
+        from ray.cluster_utils import Cluster as RayCluster
+
+        head = {**NODE, "num_cpus": 0, "temp_dir": folder, "_system_config": QUICKLY}
+        machines = RayCluster(initialize_head=True, head_node_args=head)
+        try:
+            yield Cluster(machines, [])
+        finally:
+            machines.shutdown()
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def cluster(own_cluster: Cluster) -> Cluster:
+    own_cluster.complete()
+    return own_cluster
 
 
 @pytest.fixture
@@ -81,12 +100,43 @@ def test_every_trial_ends_once_with_the_local_result_although_a_machine_is_lost(
     result = tuning.search(watching, tuning.open_tuning(clm, request), request)
     assert lost
     assert [trial.number for trial in result.trials] == list(range(5))
-    assert {trial.state for trial in result.trials} == {TrialState.COMPLETE}
+    assert {trial.state for trial in result.trials} <= {TrialState.COMPLETE, TrialState.DEGENERATE}
     records = clm.ledger.trials.records("RAYUSD", "1h")
     assert len(records) == 5
     assert all(len(record.daily) for record in records)
     here = tune(clm, a_request(symbol="RAYUSD", trials=1, holdout=0.0))
     assert here.trials[0].sharpe_ratio == result.trials[0].sharpe_ratio
+
+
+@pytest.mark.chaos
+def test_an_evolution_finds_what_it_finds_on_this_machine_although_a_machine_is_lost(
+    clm: Services, cluster: Cluster
+) -> None:
+    lost = list[str]()
+
+    def announce(step: str, share: float) -> None:
+        if not lost and step.startswith("Generation 1"):
+            lost.append(step)
+            cluster.lose_a_machine()
+
+    watching = replace(clm, announce=announce)
+    fields = {
+        "model_type": "other",
+        "plugin": "ridge",
+        "symbol": "RAYUSD",
+        "dataset_span_days": 90,
+        "population": 4,
+        "generations": 2,
+    }
+    places = {"there": {"on": "ray", "ray_address": cluster.address}, "here": {"workers": 1}}
+    results = []
+    for name, place in places.items():
+        request = EvolveRequest.model_validate(fields | place | {"name": name})
+        opened = evolution.open_evolution(clm, request)
+        results.append(evolution.search(watching, opened, request.placement))
+    there, here = (each.model_dump(include={"generations", "best_params", "unseen"}) for each in results)
+    assert lost
+    assert there == here
 
 
 def test_the_error_for_an_absent_cluster_names_its_address_and_the_remedy(clm: Services) -> None:

@@ -37,8 +37,8 @@ from clm_core.market.bars import Floats
 from clm_core.market.sources import MarketData
 from clm_core.market.store import SeriesStore
 from clm_core.models import catalog
+from clm_core.search import engines, tuning
 from clm_core.search import study as studies
-from clm_core.search import tuning
 from clm_core.search.folds import FoldTask
 from clm_core.search.request import search_bars
 from clm_core.search.workers import Failure
@@ -498,7 +498,8 @@ def test_the_error_for_a_missing_library_names_its_extra(
     library: str, on: str, extra: str, clm: Services, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     find_spec = tuning.find_spec
-    monkeypatch.setattr(tuning, "find_spec", lambda name: None if name == library else find_spec(name))
+    for module in (tuning, engines):
+        monkeypatch.setattr(module, "find_spec", lambda name: None if name == library else find_spec(name))
     with pytest.raises(MissingExtra, match=rf"{library} is not installed.*\[{extra}\]"):
         tuning.open_tuning(clm, request_for(clm, on=on))
 
