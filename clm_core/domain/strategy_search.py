@@ -48,10 +48,16 @@ Families = Annotated[tuple[RuleFamily, ...], Field(min_length=1), AfterValidator
 Objectives = Annotated[tuple[Objective, ...], Field(min_length=1, max_length=5), AfterValidator(_each_once)]
 
 
+def _in_order(schema: dict[str, Any]) -> None:
+    """Order of the launch form: that of the fields."""
+    for position, field in enumerate(schema["properties"].values()):
+        field["position"] = position
+
+
 class StrategySearchRequest(BaseModel):
     """Request to search for rule strategies."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", json_schema_extra=_in_order)
 
     families: Families = Field(
         default=tuple(RuleFamily),

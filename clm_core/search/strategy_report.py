@@ -31,6 +31,8 @@ COLUMNS = (
     "Sharpe held out",
     "leads there",
 )
+PAGE_COLUMNS = ("strategy", "parameters", "Sharpe", "deflated", "PBO", "Sharpe held out", "leads there")
+"""Columns on a run's page."""
 
 
 def headline(result: StrategySearchResult) -> str:
@@ -122,6 +124,13 @@ def row(found: FoundStrategy) -> tuple[str, ...]:
     )
 
 
+def _page_row(cells: Sequence[str]) -> str:
+    """Row of a table on a run's page, which has no room for all columns."""
+    return (
+        f"| {' | '.join(cell for name, cell in zip(COLUMNS, cells, strict=True) if name in PAGE_COLUMNS)} |"
+    )
+
+
 def default_row(found: FoundStrategy) -> tuple[str, ...]:
     """Cells of a family at the defaults, in the order of `COLUMNS`."""
     family, *cells = row(found)
@@ -163,10 +172,10 @@ def summary_page(result: StrategySearchResult) -> str:
         lines += [
             report_parts.markdown_picture("front", front_png(result)),
             "",
-            f"| {' | '.join(COLUMNS)} |",
-            f"| {' | '.join(['---'] * 2 + ['---:'] * (len(COLUMNS) - 2))} |",
-            *(f"| {' | '.join(row(each))} |" for each in listed(result.front)),
-            *(f"| {' | '.join(default_row(each))} |" for each in result.defaults),
+            _page_row(COLUMNS),
+            f"| {' | '.join(['---'] * 2 + ['---:'] * (len(PAGE_COLUMNS) - 2))} |",
+            *(_page_row(row(each)) for each in listed(result.front)),
+            *(_page_row(default_row(each)) for each in result.defaults),
             "",
             f"{len(result.front)} strategies are on the front. The one with the highest deflated Sharpe "
             "ratio is judged with",

@@ -137,6 +137,8 @@ def test_the_form_of_a_search_for_strategies_has_selects_and_a_word_on_every_fie
     parts = deployment["parameter_openapi_schema"]["definitions"]
     form = parts["StrategySearchRequest"]["properties"]
     assert all("description" in field for field in form.values())
+    fields = sorted(form, key=lambda name: form[name]["position"])
+    assert fields[:4] == ["families", "symbol", "timeframe", "dataset_span_days"]
     assert parts["RuleFamily"]["enum"] == list(RuleFamily)
     assert parts["Objective"]["enum"] == list(Objective)
     assert form["families"]["items"] == {"$ref": "#/definitions/RuleFamily"}
