@@ -46,6 +46,7 @@ GROUPS = {
         "clm_core/retraining/test_own_features.py::test_every_kind_trains",
         "clm_core/retraining/test_own_series.py::test_a_bundle_holds_series",
         "clm_core/search/test_folds.py::test_folds_computed_one_by_one",
+        "clm_core/search/test_tuning.py::test_a_gaussian_process",
         "clm_core/search/test_tuning.py::test_a_model_type_is_tuned_over",
         "clm_core/search/test_tuning.py::test_contradictory_parameters",
         "flows/test_every_kind.py",

@@ -49,6 +49,7 @@ DEFINING_OPTIONS = (
     "param",
     "seed",
     "seeds",
+    "sampler",
     "study",
 )
 """Options that define a study; a resumed study keeps their values."""
@@ -74,6 +75,13 @@ def tune(
         str | None,
         typer.Option(help="Name of the study; an existing study with the same definition is continued."),
     ] = None,
+    sampler: Annotated[
+        str,
+        typer.Option(
+            metavar="tpe|gp",
+            help="Choice of the next parameters; gp (Gaussian process) where a trial takes seconds.",
+        ),
+    ] = "tpe",
     resume: Annotated[
         str | None, typer.Option(metavar="STUDY", help="Continue this study with its own definition.")
     ] = None,
@@ -110,6 +118,7 @@ def tune(
         "training_params": parsed_params(param or []),
         "seed": seed,
         "seeds": seeds,
+        "sampler": sampler,
         "study": study,
     }
     result = _tune(resume, definition, run_fields)

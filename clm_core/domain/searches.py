@@ -27,6 +27,15 @@ class Engine(StrEnum):
     """Machines of a Ray cluster."""
 
 
+class Sampler(StrEnum):
+    """Choice of the next parameters of a study."""
+
+    TPE = "tpe"
+    """Tree-structured Parzen estimator: quick, and indifferent to the number of trials."""
+    GP = "gp"
+    """Gaussian process: a proposal takes a second or so."""
+
+
 @dataclass(frozen=True)
 class Placement:
     """Workers of a search. The results of an evolution do not depend on them."""
@@ -193,6 +202,8 @@ class Tuning(Search):
 
     trials: int
     """Number of trials requested at the start."""
+    sampler: Sampler = Sampler.TPE
+    """Choice of the parameters of the trials; that of every study of release 0.1.0 is TPE."""
 
     def changes(self, other: "Tuning") -> dict[str, tuple[Any, Any]]:
         """Differences that make the trials of two studies incomparable: field name to own and other value."""

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from clm_core.domain.evaluations import IntervalEstimate
 from clm_core.domain.kinds import OfModel, PluginName
-from clm_core.domain.searches import HeldOutSharpe, SearchRequest
+from clm_core.domain.searches import HeldOutSharpe, Sampler, SearchRequest
 from clm_core.domain.vocabulary import ModelType
 
 
@@ -25,6 +25,11 @@ class TuneRequest(SearchRequest):
         default=None,
         pattern=r"^[\w.-]{1,100}$",
         description="Name of the study; an existing study is continued. Empty: a new study.",
+    )
+    sampler: Sampler = Field(
+        default=Sampler.TPE,
+        description="Choice of the next parameters: tpe, or gp (Gaussian process) where a trial takes "
+        "seconds or more.",
     )
     timeout_minutes: float | None = Field(
         default=None,

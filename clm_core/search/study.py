@@ -20,7 +20,7 @@ from sqlalchemy import text
 from clm_core.domain.errors import DatabaseUnavailable, MissingExtra, NothingTuned
 from clm_core.domain.evaluations import IntervalEstimate
 from clm_core.domain.search_space import Between, Choice, SearchDimension
-from clm_core.domain.searches import Tuning
+from clm_core.domain.searches import Sampler, Tuning
 from clm_core.domain.tuning import TrialResult, TrialState
 from clm_core.platform.database import Database
 from clm_core.platform.locks import AdvisoryLock
@@ -75,10 +75,10 @@ class Study:
             trials = self._study.get_trials(deepcopy=False)
             if not trials:
                 self._study.enqueue_trial(self._defaults())
-            if len(ended(trials)) + len(_running(trials)) >= requested:
+            if len(ended(trials)) + len(running(trials)) >= requested:
                 return None
             numbers = {trial.user_attrs[NUMBER] for trial in trials if NUMBER in trial.user_attrs}
-            self._study.sampler = _sampler(self.tuning.seed, len(numbers))
+            self._study.sampler = _sampler(self.tuning, len(numbers))
             trial = self._study.ask(_distributions(self.tuning))
             if NUMBER not in trial.user_attrs:
                 trial.set_user_attr(NUMBER, len(numbers))
@@ -303,10 +303,15 @@ def _enqueue_again(study: "optuna.Study", trial: "optuna.trial.FrozenTrial") -> 
     optuna.storages.RetryHeartbeatStaleTrialCallback()(study, trial)
 
 
-def _sampler(seed: int, number: int) -> "optuna.samplers.BaseSampler":
+def _sampler(tuning: Tuning, number: int) -> "optuna.samplers.BaseSampler":
+    """Sampler of a trial, which depends on the seed and the trial's number alone."""
     import optuna
 
-    [mixed] = np.random.SeedSequence([seed, number]).generate_state(1)
+    [mixed] = np.random.SeedSequence([tuning.seed, number]).generate_state(1)
+    if tuning.sampler is Sampler.GP:
+        from clm_core.search.gaussian_process import GaussianProcess
+
+        return GaussianProcess(int(mixed), _distributions(tuning))
     # constant_liar: trials under way count as poor, so that no two workers evaluate similar parameters
     return optuna.samplers.TPESampler(seed=int(mixed), n_startup_trials=STARTUP_TRIALS, constant_liar=True)
 
@@ -326,7 +331,7 @@ def _distribution(dimension: SearchDimension) -> Any:
     return FloatDistribution(values.low, values.high, log=values.log)
 
 
-def _running(trials: Sequence["optuna.trial.FrozenTrial"]) -> list["optuna.trial.FrozenTrial"]:
+def running(trials: Sequence["optuna.trial.FrozenTrial"]) -> list["optuna.trial.FrozenTrial"]:
     from optuna.trial import TrialState as State
 
     return [trial for trial in trials if trial.state is State.RUNNING]

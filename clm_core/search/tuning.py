@@ -14,7 +14,7 @@ from clm_core.domain.errors import MissingExtra
 from clm_core.domain.execution import NEW_VERSIONS, ExecutionRules
 from clm_core.domain.progress import Announce
 from clm_core.domain.search_space import SearchDimension
-from clm_core.domain.searches import HeldOutSharpe, Tuning
+from clm_core.domain.searches import HeldOutSharpe, Sampler, Tuning
 from clm_core.domain.trials import TrialSource
 from clm_core.domain.tuning import StopReason, TrialResult, TuneRequest, TuneResult
 from clm_core.domain.vocabulary import Role
@@ -54,10 +54,12 @@ def check(
 def require_libraries(request: TuneRequest) -> None:
     """
     Raises:
-        MissingExtra: Optuna or Ray is not installed.
+        MissingExtra: Optuna, Ray or the sampler's library is not installed.
     """
     if find_spec("optuna") is None:
         raise MissingExtra("optuna", "evolve")
+    if request.sampler is Sampler.GP and find_spec("torch") is None:
+        raise MissingExtra("torch", "forecast")
     require_engine(request.placement)
 
 
@@ -77,7 +79,7 @@ def open_tuning(services: Services, request: TuneRequest) -> Tuning:
     if began is not None:
         # bars that arrived since are no difference: a study keeps the bars of its beginning
         fields |= {"data_snapshot": began.data_snapshot, "series": began.series}
-    tuning = Tuning(**fields, trials=request.trials, created_at=now)
+    tuning = Tuning(**fields, trials=request.trials, sampler=request.sampler, created_at=now)
     search_folds(len(search_bars(services.market, tuning)), tuning)
     actor = Actor(name=request.requested_by, role=Role.OPERATOR)
     return store.open(tuning, request.trials, actor, now)
@@ -121,6 +123,7 @@ def continued(services: Services, name: str, **changes: Any) -> TuneRequest:
         "seed": tuning.seed,
         "seeds": tuning.seeds,
         "study": name,
+        "sampler": tuning.sampler,
         "trials": tuning.trials,
     }
     return TuneRequest.model_validate(fields | changes)

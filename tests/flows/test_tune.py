@@ -204,6 +204,7 @@ def test_the_command_tunes_a_plugin_and_a_retrain_takes_the_best_parameters(
         (["--model", "xgboost"], "give --model and --symbol, or --resume STUDY"),
         (["--resume", "nothing"], "There is no study nothing"),
         (["--resume", "nothing", "--days", "365", "--seeds", "2"], "as it began: leave out --days, --seeds"),
+        (["--resume", "nothing", "--sampler", "gp"], "as it began: leave out --sampler"),
     ],
     ids=[
         "model",
@@ -216,6 +217,7 @@ def test_the_command_tunes_a_plugin_and_a_retrain_takes_the_best_parameters(
         "no market",
         "study",
         "another study",
+        "another sampler",
     ],
 )
 def test_an_invalid_command_is_refused_before_any_server_starts(

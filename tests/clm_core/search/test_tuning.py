@@ -27,7 +27,7 @@ from clm_core.domain.errors import (
     StudyDiffers,
 )
 from clm_core.domain.search_space import Between, SearchDimension
-from clm_core.domain.searches import Tuning
+from clm_core.domain.searches import Sampler, Tuning
 from clm_core.domain.terms import GeneralCostSettings
 from clm_core.domain.tuning import StopReason, TrialResult, TrialState, TuneRequest
 from clm_core.domain.vocabulary import ModelType, Role
@@ -493,15 +493,77 @@ def test_a_study_keeps_its_bars_when_newer_bars_arrive(clm: Services, tmp_path: 
     assert search_bars(clm.market, began).end == bars.end
 
 
-@pytest.mark.parametrize(("library", "on", "extra"), [("optuna", "local", "evolve"), ("ray", "ray", "ray")])
+TWO_OPEN: dict[str, Any] = {
+    "label": "direction",
+    "horizon": 24,
+    "barrier": 1.0,
+    "threshold": 0.0,
+    "min_child_weight": 50.0,
+    "colsample": 0.5,
+    "reg_lambda": 10.0,
+    "num_leaves": 8,
+}
+"""All parameters of LightGBM but `learning_rate` and `subsample`."""
+
+
+def proposed(clm: Services, together: int = 16) -> list[dict[str, Any]]:
+    """Parameters of 16 trials by a Gaussian process. The best rate is 0.05; a low `subsample` is degenerate.
+
+    Args:
+        together: number of trials that one command evaluates.
+    """
+    definition = tuning.open_tuning(clm, request_for(clm, sampler="gp", training_params=TWO_OPEN))
+    every = list[dict[str, Any]]()
+    while len(every) < 16:
+        with studies.open_study(clm.database, definition) as study:
+            for _ in range(together):
+                trial = study.next(16)
+                assert trial is not None
+                every.append({name: trial.params[name] for name in definition.space})
+                if trial.params["subsample"] < 0.6:
+                    study.mark_degenerate(trial, "flat")
+                else:
+                    study.complete(trial, -abs(trial.params["learning_rate"] - 0.05))
+    return every
+
+
+def test_a_gaussian_process_learns_from_every_trial_and_again_after_a_kill(clm: Services) -> None:
+    every = proposed(clm)
+    random, learned = every[: studies.STARTUP_TRIALS], every[studies.STARTUP_TRIALS :]
+    distances = [[abs(each["learning_rate"] - 0.05) for each in part] for part in (random, learned)]
+    assert min(distances[1]) < min(distances[0])
+    assert sum(each["subsample"] < 0.6 for each in learned) < sum(each["subsample"] < 0.6 for each in random)
+    assert proposed(clm, together=8) == every
+
+
+def test_a_study_without_a_stated_sampler_is_one_of_tpe_and_refuses_another(clm: Services) -> None:
+    request = request_for(clm)
+    began = tuning.open_tuning(clm, request)
+    assert Tuning.model_validate(began.model_dump(exclude={"sampler"})) == began
+    with pytest.raises(StudyDiffers, match="sampler was tpe, now gp"):
+        tuning.open_tuning(clm, request.model_copy(update={"sampler": Sampler.GP}))
+    with_gp = request_for(clm, sampler="gp")
+    tuning.open_tuning(clm, with_gp)
+    assert tuning.continued(clm, with_gp.study or "").sampler is Sampler.GP
+
+
+@pytest.mark.parametrize(
+    ("library", "options", "extra"),
+    [
+        ("optuna", {}, "evolve"),
+        ("ray", {"on": "ray"}, "ray"),
+        ("torch", {"sampler": "gp"}, "forecast"),
+    ],
+    ids=["optuna", "ray", "torch"],
+)
 def test_the_error_for_a_missing_library_names_its_extra(
-    library: str, on: str, extra: str, clm: Services, monkeypatch: pytest.MonkeyPatch
+    library: str, options: dict[str, Any], extra: str, clm: Services, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     find_spec = tuning.find_spec
     for module in (tuning, engines):
         monkeypatch.setattr(module, "find_spec", lambda name: None if name == library else find_spec(name))
     with pytest.raises(MissingExtra, match=rf"{library} is not installed.*\[{extra}\]"):
-        tuning.open_tuning(clm, request_for(clm, on=on))
+        tuning.open_tuning(clm, request_for(clm, **options))
 
 
 def test_the_audit_log_records_the_request_its_author_and_the_result(clm: Services) -> None:
