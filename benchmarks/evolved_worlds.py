@@ -149,7 +149,7 @@ def _moved(
     return moves
 
 
-PLANTED = Planted(edge=0.029, look_back=48, threshold=0.04, stop_loss=0.04, take_profit=0.12, max_holding=120)
+PLANTED = Planted(edge=0.033, look_back=48, threshold=0.04, stop_loss=0.04, take_profit=0.12, max_holding=120)
 FAMILY = RuleFamily.MOMENTUM
 
 
