@@ -2,10 +2,11 @@
 
 A search evaluates thousands of strategies; only what is handed to the gate is a trial of the market. A
 version whose parameters a search has evaluated owes its luck to the whole search, whether the parameters came
-by `--params-from` or were typed. Defaults were declared beforehand, and owe nothing to a search.
+by `--params-from` or were typed. So do parameters rounded by hand, close to those of a strategy of the front.
+Defaults were declared beforehand, and owe nothing to a search.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -28,6 +29,9 @@ from clm_core.models.ensemble import EnsembleParams, Member
 from clm_core.models.strategies.families import RULES
 from clm_core.search.strategy_objectives import space_of
 
+NEAR = 0.05
+"""Relative distance of a number rounded by hand, as to two digits."""
+
 
 @dataclass(frozen=True, eq=False)
 class SearchTrials:
@@ -40,8 +44,8 @@ class SearchTrials:
     @property
     def sentence(self) -> str:
         return (
-            f"the search {self.search.name} evaluated these parameters among {self.sketch.trials:,} trials, "
-            f"which count as {self.sketch.effective:,.0f} independent ones"
+            f"the search {self.search.name} evaluated these parameters, or close ones, among "
+            f"{self.sketch.trials:,} trials, which count as {self.sketch.effective:,.0f} independent ones"
         )
 
 
@@ -94,7 +98,9 @@ def searches_behind(
         if not rows:
             continue
         batches = ledger.strategy_searches.batches(search.name, len(rows[0]), until)
-        if any(_has_evaluated(batches, row) for row in rows):
+        if any(_has_evaluated(batches, row) for row in rows) or _is_near_front(
+            ledger, search, recipes, until
+        ):
             found.append(SearchTrials(search, TrialSketch.merged([each.sketch for each in batches])))
     return found
 
@@ -133,6 +139,32 @@ def _row(search: StrategySearch, family: RuleFamily, wanted: Mapping[str, Any]) 
         return None
     row = space.rows([Strategy(family, searched)])
     return row[0] if np.array_equal(space.genes.nearest(row), row) else None
+
+
+def _is_near_front(
+    ledger: Ledger,
+    search: StrategySearch,
+    recipes: Sequence[tuple[RuleFamily, Mapping[str, Any]]],
+    until: datetime | None,
+) -> bool:
+    """True for a recipe close to a strategy of the front."""
+    result = ledger.strategy_searches.result(search.name, until)
+    front = () if result is None else result.front
+    return any(
+        found.family == family and _is_near(found.params, own) for found in front for family, own in recipes
+    )
+
+
+def _is_near(found: Mapping[str, Any], own: Mapping[str, Any]) -> bool:
+    """True if each number differs by at most `NEAR`, an integer by at most 1 or `NEAR`."""
+    return all(_is_near_value(value, own[name]) for name, value in found.items())
+
+
+def _is_near_value(found: Any, own: Any) -> bool:
+    if isinstance(found, str) or isinstance(own, str) or own is None:
+        return bool(found == ("none" if own is None else own))
+    least = 1.0 if isinstance(found, int) else 0.0
+    return bool(abs(own - found) <= max(least, NEAR * abs(found)))
 
 
 def _has_evaluated(batches: list[TrialBatch], row: Floats) -> bool:

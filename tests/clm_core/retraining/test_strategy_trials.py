@@ -74,7 +74,9 @@ def test_the_whole_search_counts_for_what_it_found(searched: Searched) -> None:
     assert count.effective == pytest.approx(search.sketch.effective)
     assert count.effective >= searched.result.effective_trials > 2.0
     [warning] = counted.warnings
-    assert warning.startswith(f"the search {searched.definition.name} evaluated these parameters")
+    assert warning.startswith(
+        f"the search {searched.definition.name} evaluated these parameters, or close ones"
+    )
 
 
 def test_parameters_typed_by_hand_were_searched_too(searched: Searched) -> None:
@@ -83,11 +85,21 @@ def test_parameters_typed_by_hand_were_searched_too(searched: Searched) -> None:
     assert len(searched.counted(typed).searches) == len(searched.counted(sized).searches) == 1
 
 
+def test_parameters_rounded_by_hand_were_searched_too(searched: Searched) -> None:
+    found = searched.found
+    rounded = found | {
+        "threshold": float(f"{found['threshold']:.2g}"),
+        "stop_loss": float(f"{found['stop_loss']:.2g}"),
+        "look_back": found["look_back"] + 1,
+    }
+    assert len(searched.counted(rounded).searches) == 1
+
+
 def test_a_search_moves_no_bar_of_a_recipe_it_did_not_find(searched: Searched) -> None:
     others = {
         "defaults": ({}, MOMENTUM),
         "defaults in full": (effective_params(MOMENTUM, {}) or {}, MOMENTUM),
-        "another look-back": (searched.found | {"look_back": searched.found["look_back"] + 1}, MOMENTUM),
+        "another look-back": (searched.found | {"look_back": 3 * searched.found["look_back"]}, MOMENTUM),
         "no stop": (searched.found | {"stop_loss": "none"}, MOMENTUM),
         "out of the space": (searched.found | {"look_back": 900}, MOMENTUM),
         "another family": ({"threshold": 0.02}, Kind(ModelType.OTHER, "ma_cross")),
