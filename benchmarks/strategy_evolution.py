@@ -119,7 +119,7 @@ def searched(clm: "Services", bars: Bars, families: Sequence[RuleFamily]) -> Str
 
     SeriesStore(clm.settings.home / "data").add(bars, "made", datetime.now(UTC))
     asked = request(bars.symbol, families)
-    return search_strategies(clm, open_strategy_search(clm, asked), asked.generations, WORKERS)
+    return search_strategies(clm, open_strategy_search(clm, asked), asked.generations, asked.placement)
 
 
 def medians(result: StrategySearchResult) -> tuple[float, float]:

@@ -16,5 +16,5 @@ def evolve_strategies(request: StrategySearchRequest) -> StrategySearchResult:
         request: Strategies, market and rules of the search.
     """
     definition = open_strategy_search(request)
-    result = search(definition, request.generations, request.workers)
+    result = search(definition, request.generations, request.placement)
     return show_strategies(result)

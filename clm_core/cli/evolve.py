@@ -131,7 +131,7 @@ def evolve(
     Ctrl-C stops the evolution and keeps the results so far.
     """
     if verify is not None:
-        verify_search(verify, workers, as_json)
+        verify_search(verify, {"on": on, "ray_address": ray_address, "workers": workers}, as_json)
         return
     if (model is None) == (strategy is None) or symbol is None:
         raise typer.BadParameter("give --symbol and either --model or --strategy, or --verify SEARCH")
@@ -148,11 +148,12 @@ def evolve(
         "seed": seed,
         "name": name,
         "workers": workers,
+        "on": on,
+        "ray_address": ray_address,
         "requested_by": user(),
     }
     if strategy is not None:
-        cluster = None if on == "local" else on
-        _refuse_with_strategy(plugin=plugin, seeds=seeds, on=cluster, ray_address=ray_address)
+        _refuse_with_strategy(plugin=plugin, seeds=seeds)
         named = None if objectives is None else [each.strip() for each in objectives.split(",")]
         fields |= {"families": families_of(strategy)} | _given(objectives=named)
         evolve_strategies(fields, ensemble, combine, as_json)
@@ -162,7 +163,7 @@ def evolve(
     if objectives is not None:
         raise typer.BadParameter("--objectives belongs to --strategy: training parameters have one, Sharpe")
     defaults = {"population": POPULATION, "generations": GENERATIONS}
-    own = {"model_type": model, "plugin": plugin, "seeds": seeds, "on": on, "ray_address": ray_address}
+    own = {"model_type": model, "plugin": plugin, "seeds": seeds}
     result = _evolve(_request(defaults | fields | own))
     if as_json:
         print_json(result.model_dump(mode="json"))

@@ -101,12 +101,18 @@ def _retrain_request(result: "StrategySearchResult", model: str, params: dict[st
     return RetrainRequest.model_validate(fields)
 
 
-def verify_search(name: str, workers: int | None, as_json: bool) -> None:
-    """Compute a recorded search again; exit with 1 if anything differs."""
+def verify_search(name: str, placement: dict[str, Any], as_json: bool) -> None:
+    """Compute a recorded search again; exit with 1 if anything differs.
+
+    Args:
+        placement: fields of a `Placement`.
+    """
+    from clm_core.domain.searches import Placement
     from clm_core.search.strategy_search import verify
 
+    placed = validated(Placement, placement)
     with services_with_status() as services:
-        found = verify(services, name, workers)
+        found = verify(services, name, placed)
     if as_json:
         print_json(found.model_dump(mode="json"))
     elif not found.differences:
@@ -122,11 +128,11 @@ def verify_search(name: str, workers: int | None, as_json: bool) -> None:
 
 def _evolve(request: "StrategySearchRequest") -> "StrategySearchResult":
     from clm_core.market.sources import MarketData
-    from clm_core.search.strategy_search import fixed_params
+    from clm_core.search.strategy_search import check
 
     settings = settings_for_change()
     # before any server is started: a typing error must not cost ten seconds
-    fixed_params(request)
+    check(request)
     MarketData(settings.home).bars(request.symbol, request.timeframe, closed_by=datetime.now(UTC))
     with flow_of("flows.evolve_strategies.evolve_strategies", settings, _prepare) as (_, run):
         result: StrategySearchResult = run(request.name, request)

@@ -1,6 +1,5 @@
 """Searches over training parameters: the request, and the definition that the ledger records."""
 
-from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Any
@@ -36,15 +35,21 @@ class Sampler(StrEnum):
     """Gaussian process: a proposal takes a second or so."""
 
 
-@dataclass(frozen=True)
-class Placement:
+class Placement(BaseModel):
     """Workers of a search. The results of an evolution do not depend on them."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     on: Engine = Engine.LOCAL
     ray_address: str | None = None
     """Address of the Ray cluster; None for RAY_ADDRESS, or a cluster on this machine."""
     workers: int | None = None
     """Number of workers; None for one per processor."""
+
+    @property
+    def threads(self) -> int | None:
+        """Number of workers in this process; None for one per processor."""
+        return self.workers if self.on is Engine.LOCAL else None
 
 
 On = Annotated[Engine, Field(description="Place where the search is computed.")]
@@ -130,7 +135,7 @@ class SearchRequest(OfModel):
 
     @property
     def placement(self) -> Placement:
-        return Placement(self.on, self.ray_address, self.workers)
+        return Placement(on=self.on, ray_address=self.ray_address, workers=self.workers)
 
 
 class MarketSearch(BaseModel):

@@ -11,7 +11,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 from clm_core.domain.evaluations import IntervalEstimate
 from clm_core.domain.evolution import Crossover, Mutation, Selection
 from clm_core.domain.kinds import Kind, model_id
-from clm_core.domain.searches import MarketSearch
+from clm_core.domain.searches import Engine, MarketSearch, On, Placement, RayAddress
 from clm_core.domain.spellings import TIMEFRAMES, TimeframeName, span_by_timeframe
 from clm_core.domain.vocabulary import CandidateOrigin, ModelType, RuleFamily
 
@@ -122,8 +122,13 @@ class StrategySearchRequest(BaseModel):
         description="Name of the search; a stopped search continues under its name. Empty: a new search.",
     )
     workers: int | None = Field(
-        default=None, ge=1, le=1024, description="Threads that evaluate candidates. Empty: one per processor."
+        default=None,
+        ge=1,
+        le=1024,
+        description="Threads, or actors on a Ray cluster, that evaluate candidates. Empty: one a processor.",
     )
+    on: On = Engine.LOCAL
+    ray_address: RayAddress = None
     requested_by: str = Field(
         default="unknown", title="Requested by", description="Your name, for the audit log."
     )
@@ -142,6 +147,10 @@ class StrategySearchRequest(BaseModel):
     def subject(self) -> str:
         """`momentum_btcusd_1h`, or `strategies_btcusd_1h` for several families."""
         return _subject(self.families, self.symbol, self.timeframe)
+
+    @property
+    def placement(self) -> Placement:
+        return Placement(on=self.on, ray_address=self.ray_address, workers=self.workers)
 
 
 def _subject(families: tuple[RuleFamily, ...], symbol: str, timeframe: str) -> str:

@@ -1,12 +1,14 @@
-"""Choice of the workers of a search: processes of this machine, or a Ray cluster."""
+"""Choice of the workers of a search: this machine, or a Ray cluster."""
 
 import contextlib
+import threading
 from collections.abc import Iterator
 from importlib.util import find_spec
 
 from clm_core.domain.errors import MissingExtra
 from clm_core.domain.searches import Engine, Placement
 from clm_core.search.folds import SharedInputs
+from clm_core.search.strategy_objectives import MeasureInputs, Measures
 from clm_core.search.workers import Workers, local_workers
 
 
@@ -35,3 +37,22 @@ def open_workers(placement: Placement, shared_inputs: SharedInputs) -> Iterator[
     else:
         with local_workers(placement.workers, shared_inputs) as processes:
             yield processes
+
+
+@contextlib.contextmanager
+def open_measures(
+    placement: Placement, inputs: MeasureInputs, interrupted: threading.Event
+) -> Iterator[Measures | None]:
+    """Measures of rule strategies on a Ray cluster; None for the threads of this process.
+
+    Raises:
+        MissingExtra: Ray is requested and not installed.
+        ServerUnavailable: Ray is requested and does not answer.
+    """
+    if placement.on is Engine.RAY:
+        from clm_core.search.ray_measures import ray_measures
+
+        with ray_measures(placement.ray_address, placement.workers, inputs, interrupted) as cluster:
+            yield cluster
+    else:
+        yield None

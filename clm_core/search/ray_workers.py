@@ -24,7 +24,19 @@ CONNECT_TIMEOUT_SECONDS = 10
 def ray_workers(
     address: str | None, count: int | None, shared_inputs: SharedInputs
 ) -> Iterator["RayWorkers"]:
-    """A connection to a running cluster.
+    """Workers on a running cluster.
+
+    Raises:
+        MissingExtra: Ray is not installed.
+        ServerUnavailable: the cluster does not answer, or refuses the token.
+    """
+    with connection(address) as processors:
+        yield RayWorkers(count or processors, shared_inputs)
+
+
+@contextlib.contextmanager
+def connection(address: str | None) -> Iterator[int]:
+    """A connection to a running cluster, with the number of its processors.
 
     With RAY_AUTH_MODE=token, Ray authenticates with the token in RAY_AUTH_TOKEN, in the file
     RAY_AUTH_TOKEN_PATH, or in ~/.ray/auth_token.
@@ -53,7 +65,7 @@ def ray_workers(
         _restore(sigterm_handler)
     try:
         resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-        yield RayWorkers(count or int(resources["CPU"]), shared_inputs)
+        yield int(resources["CPU"])
     finally:
         ray.shutdown()
 

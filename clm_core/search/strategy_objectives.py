@@ -1,7 +1,8 @@
 """Objectives of a search for strategies: rows of the bars, and measures of several families."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,6 +52,32 @@ def _longest(rule: Rule, fixed: Mapping[str, Any]) -> int:
     space = rule.params.search_space()
     highest = {name: int(getattr(each.values, "high", 0)) for name, each in space.items() if each.whole}
     return rule.bars_before(rule.params.parse(highest | dict(fixed), kind=rule.family.value))
+
+
+class Measures(Protocol):
+    """Measures the candidates of a search, here or elsewhere."""
+
+    def measure(self, strategies: Sequence[Strategy]) -> MeasuredRules:
+        """Measures of at least one strategy, in the order given."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class MeasureInputs:
+    """Inputs of the measures of a search; may be sent to another machine."""
+
+    definition: StrategySearch
+    market: MarketTerms
+    bars: Bars
+    rows: slice
+    """Rows to trade; bars before are look-back, and bars after are never read."""
+
+    def objectives(self, threads: int) -> "StrategyObjectives":
+        """
+        Raises:
+            NotEnoughBars: too few rows for the test sets.
+        """
+        return StrategyObjectives(self.definition, self.market, self.bars, self.rows, threads)
 
 
 class StrategyObjectives:

@@ -49,7 +49,7 @@ from clm_core.search.strategy_front import (
     period_result,
     shrinkage,
 )
-from clm_core.search.strategy_objectives import StrategyObjectives, rows_of, space_of
+from clm_core.search.strategy_objectives import Measures, StrategyObjectives, rows_of, space_of
 
 SELECTIONS = {Selection.TOURNAMENT: select_by_tournament, Selection.ROULETTE: select_by_roulette}
 CROSSOVERS = {
@@ -90,10 +90,13 @@ class StrategyRun:
         threads: int,
         recorder: Recorder,
         announce: Announce = lambda step, share: None,
+        measures: Measures | None = None,
     ) -> None:
         """
         Args:
             generations: number of generations after generation 0.
+            threads: number of threads of this process.
+            measures: what measures the new candidates of a generation; None for the threads.
 
         Raises:
             NotEnoughBars: too few bars for the test sets.
@@ -109,6 +112,7 @@ class StrategyRun:
             definition, market, bars, rows, threads, **sets
         )
         self._objectives = self._measures(self._searched)
+        self._new = measures or self._objectives
         self._sketch: TrialSketch | None = None
         self._daily = list[NDArray[np.float32]]()
         self._measured = list[NDArray[np.bool_]]()
@@ -168,7 +172,7 @@ class StrategyRun:
         self._announce(
             f"Generation {number} of {self._generations}{so_far}", number / (self._generations + 1)
         )
-        measured = self._objectives.measure(self._space.strategies(values))
+        measured = self._new.measure(self._space.strategies(values))
         scores = self._objectives.scores(measured, self._definition.objectives)
         sketch = TrialSketch.of(self._objectives.days, measured.daily)
         self._recorder.record(TrialBatch(number, values, scores, sketch))

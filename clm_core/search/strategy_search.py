@@ -6,7 +6,6 @@ with the counted batch to the last bit, and continues. A verification does the s
 
 import json
 import os
-import threading
 from collections.abc import Iterable
 from contextlib import suppress
 from datetime import datetime
@@ -16,6 +15,7 @@ from clm_core.domain.actors import Actor
 from clm_core.domain.candidates import StrategyCandidate
 from clm_core.domain.errors import AlreadyExists, InvalidTrainingParams, NotFound
 from clm_core.domain.kinds import Kind, model_id
+from clm_core.domain.searches import Placement
 from clm_core.domain.strategy_search import (
     StrategySearch,
     StrategySearchRequest,
@@ -26,9 +26,10 @@ from clm_core.domain.vocabulary import ModelType, Role
 from clm_core.ledger.candidates import CandidateStore
 from clm_core.ledger.strategy_searches import StrategySearchStore, TrialBatch
 from clm_core.models.strategies.families import RULES
-from clm_core.search.evaluator import deferred_interrupt
+from clm_core.search.engines import open_measures, require_engine
+from clm_core.search.evaluator import Interrupted, deferred_interrupt
 from clm_core.search.request import market_fields, stored_bars
-from clm_core.search.strategy_objectives import rows_of, space_of
+from clm_core.search.strategy_objectives import MeasureInputs, rows_of, space_of
 from clm_core.search.strategy_run import Recorder, StrategyRun
 from clm_core.services import Services
 
@@ -69,13 +70,14 @@ def open_strategy_search(services: Services, request: StrategySearchRequest) -> 
 
     Raises:
         InvalidTrainingParams: a fixed parameter is unknown or out of range, or every parameter is fixed.
+        MissingExtra: Ray is requested and not installed.
         NotEnoughBars: too few bars for the test sets.
         StudyDiffers: the stored search began with other inputs.
         UnknownSeries: no source has the bars.
     """
     now = services.clock()
     store = services.ledger.strategy_searches
-    fixed = fixed_params(request)
+    fixed = check(request)
     fields = {
         "name": request.name or f"{request.subject}_{now:%Y%m%d_%H%M%S}",
         "created_at": now,
@@ -91,6 +93,17 @@ def open_strategy_search(services: Services, request: StrategySearchRequest) -> 
     rows_of(definition, len(stored_bars(services.market, definition)))
     actor = Actor(name=request.requested_by, role=Role.OPERATOR)
     return store.open(definition, request.generations, actor, now)
+
+
+def check(request: StrategySearchRequest) -> dict[str, Any]:
+    """The fixed parameters, after a check of the required libraries; loads no data.
+
+    Raises:
+        InvalidTrainingParams: a parameter is unknown or out of range, or every parameter is fixed.
+        MissingExtra: Ray is requested and not installed.
+    """
+    require_engine(request.placement)
+    return fixed_params(request)
 
 
 def fixed_params(request: StrategySearchRequest) -> dict[str, Any]:
@@ -109,7 +122,7 @@ def fixed_params(request: StrategySearchRequest) -> dict[str, Any]:
 
 
 def search_strategies(
-    services: Services, definition: StrategySearch, generations: int, workers: int | None
+    services: Services, definition: StrategySearch, generations: int, placement: Placement
 ) -> StrategySearchResult:
     """Evaluate generation after generation, until the last generation or Ctrl-C.
 
@@ -118,22 +131,22 @@ def search_strategies(
 
     Args:
         generations: number of generations after generation 0.
-        workers: number of threads; None for one per processor.
+        placement: threads of this process, or a Ray cluster; the result does not depend on them.
 
     Raises:
+        MissingExtra: Ray is requested and not installed.
         NothingTuned: no candidate could be measured.
+        ServerUnavailable: Ray is requested and does not answer.
         StudyDiffers: a recorded generation computes otherwise now.
     """
-    run = _run(services, definition, generations, workers, _Counting(services, definition.name))
-    with deferred_interrupt() as interrupted:
-        result = run.run(interrupted)
+    result = _run(services, definition, generations, placement, _Counting(services, definition.name))
     now = services.clock()
     _record_candidates(services.ledger.candidates, definition, result, now)
     services.ledger.strategy_searches.end(definition, result, now)
     return result
 
 
-def verify(services: Services, name: str, workers: int | None) -> Verification:
+def verify(services: Services, name: str, placement: Placement) -> Verification:
     """Compute a recorded search again and compare every candidate and every figure of the front, bit by bit.
 
     Raises:
@@ -148,7 +161,9 @@ def verify(services: Services, name: str, workers: int | None) -> Verification:
         )
     last = recorded.generations[-1].number
     comparing = _Comparing(store.batches(name, len(space_of(definition).genes)))
-    again = _run(services, definition, last, workers, comparing).run(threading.Event())
+    again = _run(services, definition, last, placement, comparing)
+    if again.interrupted:
+        raise Interrupted
     return Verification(
         name=name,
         generations=last,
@@ -170,17 +185,20 @@ def _text(value: Any) -> str:
 
 
 def _run(
-    services: Services, definition: StrategySearch, generations: int, workers: int | None, recorder: Recorder
-) -> StrategyRun:
-    return StrategyRun(
-        definition,
-        stored_bars(services.market, definition),
-        services.recorded_terms(definition.symbol, definition.terms),
-        generations,
-        workers or os.cpu_count() or 1,
-        recorder,
-        services.announce,
-    )
+    services: Services, definition: StrategySearch, generations: int, placement: Placement, recorder: Recorder
+) -> StrategySearchResult:
+    bars = stored_bars(services.market, definition)
+    market = services.recorded_terms(definition.symbol, definition.terms)
+    searched, _ = rows_of(definition, len(bars))
+    threads = placement.threads or os.cpu_count() or 1
+    with (
+        deferred_interrupt() as interrupted,
+        open_measures(placement, MeasureInputs(definition, market, bars, searched), interrupted) as measures,
+    ):
+        run = StrategyRun(
+            definition, bars, market, generations, threads, recorder, services.announce, measures
+        )
+        return run.run(interrupted)
 
 
 def _record_candidates(

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from clm_core.domain.kinds import Kind
+from clm_core.domain.searches import Placement
 from clm_core.domain.strategy_search import StrategySearch, StrategySearchRequest, StrategySearchResult
 from clm_core.domain.vocabulary import ModelType
 from clm_core.evidence.trials import TrialRecord, count_trials
@@ -25,6 +26,7 @@ from clm_core.services import Services
 SYMBOL = f"R{uuid.uuid4().hex[:8]}".upper()
 OTHER_NAME = f"S{uuid.uuid4().hex[:8]}".upper()
 MOMENTUM = Kind(ModelType.OTHER, "momentum")
+HERE = Placement(workers=1)
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,7 @@ def searched(services: Services, tmp_path_factory: pytest.TempPathFactory) -> Se
     clm = replace(services, open_market=lambda: MarketData(folder))
     request = StrategySearchRequest(families=("momentum",), symbol=SYMBOL, population=12, generations=2)
     definition = open_strategy_search(clm, request)
-    return Searched(clm, definition, search_strategies(clm, definition, 2, 1))
+    return Searched(clm, definition, search_strategies(clm, definition, 2, HERE))
 
 
 def test_the_whole_search_counts_for_what_it_found(searched: Searched) -> None:
@@ -154,7 +156,7 @@ def test_a_search_without_a_result_has_an_unknown_risk(
     definition = open_strategy_search(clm, request)
     monkeypatch.setattr(StrategySearchStore, "end", killed)
     with pytest.raises(Killed):
-        search_strategies(clm, definition, 1, 1)
+        search_strategies(clm, definition, 1, HERE)
     space = space_of(definition)
     [first, _] = [
         each

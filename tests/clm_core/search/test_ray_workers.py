@@ -14,10 +14,13 @@ from tunings import a_request, quick, tune
 
 from clm_core.domain.errors import ServerUnavailable
 from clm_core.domain.evolution import EvolveRequest
+from clm_core.domain.searches import Placement
+from clm_core.domain.strategy_search import StrategySearchRequest
 from clm_core.domain.tuning import TrialState
 from clm_core.market.sources import MarketData
 from clm_core.market.store import SeriesStore
 from clm_core.search import evolution, tuning
+from clm_core.search.strategy_search import open_strategy_search, search_strategies, verify
 from clm_core.services import Services
 
 pytestmark = pytest.mark.skipif(find_spec("ray") is None, reason="Ray is an extra")
@@ -137,6 +140,34 @@ def test_an_evolution_finds_what_it_finds_on_this_machine_although_a_machine_is_
     there, here = (each.model_dump(include={"generations", "best_params", "unseen"}) for each in results)
     assert lost
     assert there == here
+
+
+@pytest.mark.chaos
+def test_a_search_for_strategies_finds_the_same_bits_although_a_machine_is_lost(
+    clm: Services, cluster: Cluster
+) -> None:
+    lost = list[str]()
+
+    def announce(step: str, share: float) -> None:
+        if not lost and step.startswith("Generation 2"):
+            lost.append(step)
+            cluster.lose_a_machine()
+
+    fields = {
+        "families": ["momentum", "breakout"],
+        "symbol": "RAYUSD",
+        "population": 12,
+        "generations": 4,
+        "name": "rules",
+    }
+    request = StrategySearchRequest.model_validate(
+        fields | {"on": "ray", "ray_address": cluster.address, "workers": 2}
+    )
+    definition = open_strategy_search(clm, request)
+    result = search_strategies(replace(clm, announce=announce), definition, 4, request.placement)
+    assert lost
+    assert (result.interrupted, result.candidates) == (False, 60)
+    assert verify(clm, definition.name, Placement(workers=1)).differences == ()
 
 
 def test_the_error_for_an_absent_cluster_names_its_address_and_the_remedy(clm: Services) -> None:

@@ -14,8 +14,16 @@ from sqlalchemy import NullPool, create_engine, text
 from tunings import own_market, own_symbol
 
 from clm_core.backtest.metrics import max_drawdown, sharpe_ratio
-from clm_core.domain.errors import InvalidTrainingParams, NotEnoughBars, NotFound, NothingTuned, StudyDiffers
+from clm_core.domain.errors import (
+    InvalidTrainingParams,
+    MissingExtra,
+    NotEnoughBars,
+    NotFound,
+    NothingTuned,
+    StudyDiffers,
+)
 from clm_core.domain.listings import CandidateQuery
+from clm_core.domain.searches import Placement
 from clm_core.domain.strategy_search import (
     Objective,
     PeriodResult,
@@ -30,7 +38,7 @@ from clm_core.evolution.strategies import Strategy
 from clm_core.ledger.audit_log import entries
 from clm_core.ledger.strategy_searches import TrialBatch
 from clm_core.market.bars import Floats
-from clm_core.search import strategy_run
+from clm_core.search import engines, strategy_run
 from clm_core.search.request import stored_bars
 from clm_core.search.strategy_objectives import StrategyObjectives, rows_of, space_of
 from clm_core.search.strategy_report import COLUMNS, default_row, headline, listed, row, summary_page
@@ -39,6 +47,7 @@ from clm_core.services import Services, open_ledger
 
 POPULATION = 12
 GENERATIONS = 3
+HERE = Placement(workers=1)
 
 
 @dataclass(frozen=True)
@@ -77,7 +86,7 @@ def a_request_to_search(clm: Services, **changes: Any) -> StrategySearchRequest:
 
 
 def run(clm: Services, definition: StrategySearch, generations: int = GENERATIONS) -> StrategySearchResult:
-    return search_strategies(clm, definition, generations, workers=1)
+    return search_strategies(clm, definition, generations, HERE)
 
 
 def a_search(clm: Services, **changes: Any) -> StrategySearchResult:
@@ -211,7 +220,7 @@ def test_the_same_seed_finds_the_same_for_any_number_of_workers(clm: Services) -
     found = []
     for workers in (1, 3):
         definition = open_strategy_search(clm, a_request_to_search(clm))
-        result = search_strategies(clm, definition, GENERATIONS, workers)
+        result = search_strategies(clm, definition, GENERATIONS, Placement(workers=workers))
         found.append((comparable(result), [each.scores.tobytes() for each in batches(clm, definition)]))
     assert found[0] == found[1]
 
@@ -255,7 +264,15 @@ def test_a_search_continues_for_more_generations_on_the_bars_of_its_beginning(cl
     result = run(clm, again, 2)
     assert [each.number for each in result.generations] == [0, 1, 2]
     assert [each.number for each in batches(clm, definition)] == [-3, -2, 0, 1, 2]
-    assert verify(clm, definition.name, 1).differences == ()
+    assert verify(clm, definition.name, HERE).differences == ()
+
+
+def test_a_search_on_ray_without_the_library_names_the_extra(
+    clm: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engines, "find_spec", lambda name: None)
+    with pytest.raises(MissingExtra, match=r"ray is not installed.*\[ray\]"):
+        open_strategy_search(clm, a_request_to_search(clm, on="ray"))
 
 
 def test_a_search_with_other_inputs_does_not_continue(clm: Services) -> None:
@@ -282,7 +299,7 @@ def test_an_interrupted_search_keeps_its_generations_and_has_no_front(clm: Servi
 
 
 def test_a_verification_finds_the_same_to_the_last_bit(searched: Searched) -> None:
-    found = verify(searched.clm, searched.definition.name, 1)
+    found = verify(searched.clm, searched.definition.name, HERE)
     assert found.differences == ()
     assert (found.candidates, found.members) == (4 * POPULATION, len(searched.result.front))
 
@@ -301,17 +318,17 @@ def test_a_verification_names_a_generation_that_was_changed(column: str, clm: Se
             ),
             {"name": definition.name},
         )
-    assert verify(clm, definition.name, 1).differences == (f"batch 2 has other {column}",)
+    assert verify(clm, definition.name, HERE).differences == (f"batch 2 has other {column}",)
     with pytest.raises(StudyDiffers, match=f"other {column}"):
         run(clm, definition)
 
 
 def test_a_verification_of_an_unknown_or_unfinished_search_is_refused(clm: Services) -> None:
     with pytest.raises(NotFound, match="There is no search nothing"):
-        verify(clm, "nothing", 1)
+        verify(clm, "nothing", HERE)
     definition = open_strategy_search(clm, a_request_to_search(clm))
     with pytest.raises(NotFound, match="has no result yet"):
-        verify(clm, definition.name, 1)
+        verify(clm, definition.name, HERE)
 
 
 def test_a_single_objective_keeps_the_best_tenth_by_the_score_of_the_gate(clm: Services) -> None:
