@@ -17,6 +17,7 @@ from clm_core.domain.actors import Actor
 from clm_core.domain.errors import NotFound, StudyDiffers
 from clm_core.domain.strategy_search import StrategySearch, StrategySearchResult
 from clm_core.ledger import audit_records
+from clm_core.ledger.definitions import require_unchanged
 from clm_core.ledger.tables import Base, StrategySearchResultRow, StrategySearchRow, StrategyTrialsRow
 
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ class StrategySearchStore:
             new = insert(_SEARCHES).values(row).on_conflict_do_nothing().returning(_SEARCHES.c.name)
             continued = connection.scalar(new) is None
             began = _search(connection, search.name)
-            _require_same(began, search)
+            require_unchanged("search", began.name, "candidates", began.changes(search))
             audit_records.strategy_search_started(connection, began, generations, continued, by, now)
         return began
 
@@ -173,16 +174,6 @@ def _search(connection: Connection, name: str) -> StrategySearch:
         advice = f"the newest are {names}" if names else "`clm evolve --strategy` creates the first"
         raise NotFound(f"There is no search {name}; {advice}.")
     return StrategySearch.model_validate(definition)
-
-
-def _require_same(began: StrategySearch, requested: StrategySearch) -> None:
-    if not (changes := began.changes(requested)):
-        return
-    differences = "; ".join(f"{name} was {then}, now {now}" for name, (then, now) in changes.items())
-    raise StudyDiffers(
-        f"The search {began.name} cannot continue, the candidates would not be comparable: {differences}. "
-        "Restore the former values, or start a search with another name."
-    )
 
 
 def _batches(

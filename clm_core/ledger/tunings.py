@@ -6,10 +6,11 @@ from sqlalchemy import Connection, Engine, select
 from sqlalchemy.dialects.postgresql import insert
 
 from clm_core.domain.actors import Actor
-from clm_core.domain.errors import NotFound, StudyDiffers
+from clm_core.domain.errors import NotFound
 from clm_core.domain.searches import Tuning
 from clm_core.domain.tuning import TuneResult
 from clm_core.ledger import audit_records
+from clm_core.ledger.definitions import require_unchanged
 from clm_core.ledger.tables import Base, TuningRow
 
 _TUNINGS = Base.metadata.tables[TuningRow.__tablename__]
@@ -39,7 +40,7 @@ class TuningStore:
             new = insert(_TUNINGS).values(row).on_conflict_do_nothing().returning(_TUNINGS.c.name)
             continued = connection.scalar(new) is None
             began = _tuning(connection, tuning.name)
-            _require_same(began, tuning)
+            require_unchanged("study", began.name, "trials", began.changes(tuning))
             audit_records.tuning_started(connection, began, trials, continued, by, now)
         return began
 
@@ -69,13 +70,3 @@ def _tuning(connection: Connection, name: str) -> Tuning:
         advice = f"the newest are {names}" if names else "`clm tune` creates the first"
         raise NotFound(f"There is no study {name}; {advice}.")
     return Tuning.model_validate(definition)
-
-
-def _require_same(began: Tuning, requested: Tuning) -> None:
-    if not (changes := began.changes(requested)):
-        return
-    differences = "; ".join(f"{name} was {then}, now {now}" for name, (then, now) in changes.items())
-    raise StudyDiffers(
-        f"The study {began.name} cannot continue, the trials would not be comparable: {differences}. "
-        "Restore the former values, or start a study with another name."
-    )
