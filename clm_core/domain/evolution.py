@@ -1,7 +1,7 @@
 """Evolution: the request and the result."""
 
 from enum import StrEnum
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -37,6 +37,22 @@ class Mutation(StrEnum):
     """Changes of every size are equally likely."""
 
 
+CrossoverOf = Annotated[
+    Crossover,
+    Field(
+        description="Crossover of two parents: each parameter from either parent (uniform), the first "
+        "parameters from one and the remaining from the other (single-point), or means (average)."
+    ),
+]
+MutationOf = Annotated[
+    Mutation,
+    Field(
+        description="Change of a number, by up to a fifth: small changes more likely (gaussian), or every "
+        "change equally likely (uniform)."
+    ),
+]
+
+
 class EvolveRequest(SearchRequest):
     """Request to evolve training parameters."""
 
@@ -52,16 +68,8 @@ class EvolveRequest(SearchRequest):
         description="Selection of parents: the best of three drawn at random (tournament), or random with a "
         "probability that grows with the fitness (roulette).",
     )
-    crossover: Crossover = Field(
-        default=Crossover.UNIFORM,
-        description="Crossover of two parents: each parameter from either parent (uniform), the first "
-        "parameters from one and the remaining from the other (single-point), or means (average).",
-    )
-    mutation: Mutation = Field(
-        default=Mutation.GAUSSIAN,
-        description="Change of a number, by up to a fifth: small changes more likely (gaussian), or every "
-        "change equally likely (uniform).",
-    )
+    crossover: CrossoverOf = Crossover.UNIFORM
+    mutation: MutationOf = Mutation.GAUSSIAN
     name: str | None = Field(
         default=None,
         pattern=r"^[\w.-]{1,100}$",

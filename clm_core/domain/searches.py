@@ -61,6 +61,21 @@ RayAddress = Annotated[
         "machine.",
     ),
 ]
+SearchedMarket = Annotated[str, Field(description="Market, as in clm data list: BTCUSD.")]
+BarLength = Annotated[
+    TimeframeName, Field(description="Length of a bar.", json_schema_extra={"enum": list(TIMEFRAMES)})
+]
+SpanDays = Annotated[
+    int,
+    Field(
+        gt=0,
+        le=36_500,
+        title="Span of the data (days)",
+        description="Days of bars, counted back from the newest bar. Empty: five years of "
+        "hourly bars (docs/how-to/retrain.md for other lengths).",
+    ),
+]
+Requester = Annotated[str, Field(title="Requested by", description="Your name, for the audit log.")]
 
 
 def _own_fields_after_the_span(schema: dict[str, Any]) -> None:
@@ -85,18 +100,9 @@ class SearchRequest(OfModel):
         description="Name of the plug-in or rule strategy of model type other, as in clm models list-types: "
         "momentum. Otherwise empty.",
     )
-    symbol: str = Field(description="Market, as in clm data list: BTCUSD.")
-    timeframe: TimeframeName = Field(
-        default="1h", description="Length of a bar.", json_schema_extra={"enum": list(TIMEFRAMES)}
-    )
-    dataset_span_days: int = Field(
-        default_factory=span_by_timeframe,
-        gt=0,
-        le=36_500,
-        title="Span of the data (days)",
-        description="Days of bars, counted back from the newest bar. Empty: five years of "
-        "hourly bars (docs/how-to/retrain.md for other lengths).",
-    )
+    symbol: SearchedMarket
+    timeframe: BarLength = "1h"
+    dataset_span_days: SpanDays = Field(default_factory=span_by_timeframe)
     holdout: float = Field(
         default=0.2,
         ge=0,
@@ -129,9 +135,7 @@ class SearchRequest(OfModel):
     )
     on: On = Engine.LOCAL
     ray_address: RayAddress = None
-    requested_by: str = Field(
-        default="unknown", title="Requested by", description="Your name, for the audit log."
-    )
+    requested_by: Requester = "unknown"
 
     @property
     def placement(self) -> Placement:

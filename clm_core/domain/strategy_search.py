@@ -9,10 +9,20 @@ from uuid import UUID
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from clm_core.domain.evaluations import IntervalEstimate
-from clm_core.domain.evolution import Crossover, Mutation, Selection
+from clm_core.domain.evolution import Crossover, CrossoverOf, Mutation, MutationOf, Selection
 from clm_core.domain.kinds import Kind, model_id
-from clm_core.domain.searches import Engine, MarketSearch, On, Placement, RayAddress
-from clm_core.domain.spellings import TIMEFRAMES, TimeframeName, span_by_timeframe
+from clm_core.domain.searches import (
+    BarLength,
+    Engine,
+    MarketSearch,
+    On,
+    Placement,
+    RayAddress,
+    Requester,
+    SearchedMarket,
+    SpanDays,
+)
+from clm_core.domain.spellings import span_by_timeframe
 from clm_core.domain.vocabulary import CandidateOrigin, ModelType, RuleFamily
 
 Member = TypeVar("Member")
@@ -64,17 +74,9 @@ class StrategySearchRequest(BaseModel):
         title="Strategies",
         description="Families of rule strategies; with several, a gene chooses the family.",
     )
-    symbol: str = Field(description="Market, as in clm data list: BTCUSD.")
-    timeframe: TimeframeName = Field(
-        default="1h", description="Length of a bar.", json_schema_extra={"enum": list(TIMEFRAMES)}
-    )
-    dataset_span_days: int = Field(
-        default_factory=span_by_timeframe,
-        gt=0,
-        le=36_500,
-        title="Span of the data (days)",
-        description="Days of bars, counted back from the newest bar. Empty: five years of hourly bars.",
-    )
+    symbol: SearchedMarket
+    timeframe: BarLength = "1h"
+    dataset_span_days: SpanDays = Field(default_factory=span_by_timeframe)
     population: int = Field(default=100, ge=4, le=1000, description="Candidates of a generation.")
     generations: int = Field(
         default=50,
@@ -92,16 +94,8 @@ class StrategySearchRequest(BaseModel):
         description="Selection of parents: the better of two drawn at random (tournament), or random with a "
         "probability that grows with the standing (roulette).",
     )
-    crossover: Crossover = Field(
-        default=Crossover.UNIFORM,
-        description="Crossover of two parents: each parameter from either parent (uniform), the first "
-        "parameters from one and the remaining from the other (single-point), or means (average).",
-    )
-    mutation: Mutation = Field(
-        default=Mutation.GAUSSIAN,
-        description="Change of a number, by up to a fifth: small changes more likely (gaussian), or every "
-        "change equally likely (uniform).",
-    )
+    crossover: CrossoverOf = Crossover.UNIFORM
+    mutation: MutationOf = Mutation.GAUSSIAN
     holdout: float = Field(
         default=0.2,
         ge=0,
@@ -129,9 +123,7 @@ class StrategySearchRequest(BaseModel):
     )
     on: On = Engine.LOCAL
     ray_address: RayAddress = None
-    requested_by: str = Field(
-        default="unknown", title="Requested by", description="Your name, for the audit log."
-    )
+    requested_by: Requester = "unknown"
 
     @model_validator(mode="after")
     def _is_consistent(self) -> Self:
