@@ -35,6 +35,7 @@ STOREYS = {
     ),
     "Numerics": (
         "clm_core.decisions",
+        "clm_core.explain",
         "clm_core.evidence",
         "clm_core.evolution",
         "clm_core.backtest",

@@ -26,6 +26,7 @@ CLMError                        the root
 │   ├── FeatureFailed           an own feature cannot be imported, or gives no number
 │   ├── BundleCorrupt           the files of a bundle were changed
 │   ├── FilesLost               the files of a deleted version are gone or changed
+│   ├── ExplanationUnavailable  a model cannot be explained in the way asked for
 │   ├── PreflightFailed         a loaded model answers otherwise than at its training
 │   ├── PluginMissing           a plug-in is not installed
 │   ├── PluginFailed            a plug-in cannot be imported, or raised an error
@@ -213,6 +214,10 @@ class BundleCorrupt(ModelError):
 
 class FilesLost(ModelError):
     """The files of a version deleted in MLflow are gone, or are not the registered files."""
+
+
+class ExplanationUnavailable(ModelError):
+    """A model cannot be explained in the way asked for; the message says in which way it can."""
 
 
 class PreflightFailed(ModelError):

@@ -1,0 +1,1 @@
+"""Explanations of a model: SHAP values of trees, importance of features."""
