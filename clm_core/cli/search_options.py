@@ -67,7 +67,7 @@ ParallelWorkers = Annotated[
     typer.Option(min=1, help="Sets of parameters evaluated in parallel.", show_default="one per processor"),
 ]
 
-On = Annotated[str, typer.Option(metavar="local|ray", help="Place where the search is computed.")]
+On = Annotated[str, typer.Option(metavar="local|processes|ray", help="Place where the search is computed.")]
 RayAddress = Annotated[
     str | None,
     typer.Option(

@@ -38,6 +38,7 @@ CLMError                        the root
 ├── HomeMismatch                the versions of the database lie in another home
 ├── AuditBroken                 the audit, an export or an anchor was changed
 ├── ServerUnavailable           the Prefect server did not become ready
+├── WorkersLost                 worker after worker of a search died
 ├── StackRunning                `clm up` is already running for the home
 ├── PortTaken                   a port is in use
 ├── NotFound                    a record does not exist
@@ -262,6 +263,16 @@ class AuditBroken(CLMError):
 
 class ServerUnavailable(CLMError):
     """The Prefect server did not become ready in time."""
+
+
+class WorkersLost(CLMError):
+    """Worker after worker of a search died over the same work."""
+
+    def __init__(self, count: int, cause: object) -> None:
+        super().__init__(
+            f"{count} workers died one after the other: look at the memory of the machine, or give fewer "
+            f"--workers; the same command with --name continues the search. The last error: {cause}"
+        )
 
 
 class StackRunning(CLMError):

@@ -1,6 +1,7 @@
 """Choice of the workers of a search: this machine, or a Ray cluster."""
 
 import contextlib
+import os
 import threading
 from collections.abc import Iterator
 from importlib.util import find_spec
@@ -43,7 +44,7 @@ def open_workers(placement: Placement, shared_inputs: SharedInputs) -> Iterator[
 def open_measures(
     placement: Placement, inputs: MeasureInputs, interrupted: threading.Event
 ) -> Iterator[Measures | None]:
-    """Measures of rule strategies on a Ray cluster; None for the threads of this process.
+    """Measures of rule strategies in processes or on a Ray cluster; None for the threads of this process.
 
     Raises:
         MissingExtra: Ray is requested and not installed.
@@ -54,5 +55,10 @@ def open_measures(
 
         with ray_measures(placement.ray_address, placement.workers, inputs, interrupted) as cluster:
             yield cluster
+    elif placement.on is Engine.PROCESSES:
+        from clm_core.search.process_measures import process_measures
+
+        with process_measures(placement.workers or os.cpu_count() or 1, inputs, interrupted) as processes:
+            yield processes
     else:
         yield None

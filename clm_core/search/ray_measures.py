@@ -11,17 +11,12 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import numpy as np
-
-from clm_core.domain.errors import ServerUnavailable
+from clm_core.domain.errors import WorkersLost
 from clm_core.evolution.rule_objectives import MeasuredRules
 from clm_core.evolution.strategies import Strategy
 from clm_core.search.evaluator import MAX_ATTEMPTS, POLL_SECONDS, Interrupted
 from clm_core.search.ray_workers import connection
-from clm_core.search.strategy_objectives import MeasureInputs
-
-PARTS = 2
-"""Parts of a generation for each actor."""
+from clm_core.search.strategy_objectives import MeasureInputs, divided, joined
 
 
 @contextlib.contextmanager
@@ -73,10 +68,9 @@ class RayMeasures:
         """
         Raises:
             Interrupted: Ctrl-C was pressed.
-            ServerUnavailable: actor after actor is lost.
+            WorkersLost: actor after actor is lost.
         """
-        places = np.array_split(np.arange(len(strategies)), min(len(strategies), PARTS * self._count))
-        parts = [[strategies[place] for place in part] for part in places]
+        parts = divided(strategies, self._count)
         waiting = deque(range(len(parts)))
         measured = dict[int, MeasuredRules]()
         while len(measured) < len(parts):
@@ -118,7 +112,7 @@ class RayMeasures:
         """Result of a call; None if the actor was lost.
 
         Raises:
-            ServerUnavailable: actor after actor is lost.
+            WorkersLost: actor after actor is lost.
         """
         import ray
         from ray.exceptions import RayError, RayTaskError
@@ -130,20 +124,7 @@ class RayMeasures:
         except RayError as error:
             self._lost += 1
             if self._lost > MAX_ATTEMPTS * self._count:
-                raise ServerUnavailable(
-                    f"Ray lost {self._lost} workers one after the other: look at `ray status` and at the "
-                    "memory of the machines; the same command with --name continues the search. Ray's "
-                    f"error: {error}"
-                ) from error
+                raise WorkersLost(self._lost, error) from error
             return None
         self._lost = 0
         return result
-
-
-def joined(parts: Sequence[MeasuredRules]) -> MeasuredRules:
-    """Measures of several parts, one after the other."""
-    return MeasuredRules(
-        np.concatenate([each.metrics for each in parts]),
-        np.concatenate([each.daily for each in parts]),
-        np.concatenate([each.trades for each in parts]),
-    )

@@ -80,6 +80,21 @@ class MeasureInputs:
         return StrategyObjectives(self.definition, self.market, self.bars, self.rows, threads)
 
 
+def divided(strategies: Sequence[Strategy], count: int) -> list[Sequence[Strategy]]:
+    """Consecutive parts for so many workers, two each."""
+    parts = np.array_split(np.arange(len(strategies)), min(len(strategies), 2 * count))
+    return [[strategies[place] for place in part] for part in parts]
+
+
+def joined(parts: Sequence[MeasuredRules]) -> MeasuredRules:
+    """Measures of several parts, one after the other."""
+    return MeasuredRules(
+        np.concatenate([each.metrics for each in parts]),
+        np.concatenate([each.daily for each in parts]),
+        np.concatenate([each.trades for each in parts]),
+    )
+
+
 class StrategyObjectives:
     """Measures strategies of several families on the same rows."""
 

@@ -105,6 +105,11 @@ _shared_inputs: SharedInputs | None = None
 def _begin(shared_inputs: SharedInputs, leash: Connection) -> None:
     global _shared_inputs  # noqa: PLW0603 - a pool's process has no other place for its initial arguments
     _shared_inputs = shared_inputs
+    end_with_parent(leash)
+
+
+def end_with_parent(leash: Connection) -> None:
+    """Leave Ctrl-C to the parent process, and end with it."""
     # Ctrl-C reaches every process of a terminal: the parent process decides when the workers stop
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with, args=(leash,), daemon=True).start()

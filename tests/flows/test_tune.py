@@ -194,7 +194,7 @@ def test_the_command_tunes_a_plugin_and_a_retrain_takes_the_best_parameters(
         (["--model", "abacus", "--symbol", "BTCUSD"], "'abacus' is not one of"),
         (["--model", "xgboost", "--symbol", "DOGEUSD"], "there is no series DOGEUSD"),
         (["--model", "xgboost", "--symbol", "BTCUSD", "--trials", "0"], "Invalid value for '--trials'"),
-        (["--model", "xgboost", "--symbol", "BTCUSD", "--on", "mars"], "'local' or 'ray'"),
+        (["--model", "xgboost", "--symbol", "BTCUSD", "--on", "mars"], "'local', 'processes' or 'ray'"),
         (["--model", "xgboost", "--symbol", "BTCUSD", "--timeout", "-1"], "greater than 0"),
         (
             ["--model", "xgboost", "--symbol", "BTCUSD", "--param", "sped=1"],

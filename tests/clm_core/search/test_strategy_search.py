@@ -1,9 +1,12 @@
 """Searches for strategies on a real PostgreSQL: batches, continuation, verification and the front."""
 
+import multiprocessing
+import os
+import signal
 import threading
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,7 +26,7 @@ from clm_core.domain.errors import (
     StudyDiffers,
 )
 from clm_core.domain.listings import CandidateQuery
-from clm_core.domain.searches import Placement
+from clm_core.domain.searches import Engine, Placement
 from clm_core.domain.strategy_search import (
     Objective,
     PeriodResult,
@@ -223,6 +226,21 @@ def test_the_same_seed_finds_the_same_for_any_number_of_workers(clm: Services) -
         result = search_strategies(clm, definition, GENERATIONS, Placement(workers=workers))
         found.append((comparable(result), [each.scores.tobytes() for each in batches(clm, definition)]))
     assert found[0] == found[1]
+
+
+def test_processes_find_the_same_bits_although_one_is_killed(searched: Searched) -> None:
+    killed = list[int]()
+
+    def announce(step: str, share: float) -> None:
+        [*processes] = multiprocessing.active_children()
+        if not killed and step.startswith("Generation 1") and processes:
+            killed.append(processes[0].pid or 0)
+            os.kill(killed[0], signal.SIGKILL)
+
+    placement = Placement(on=Engine.PROCESSES, workers=1)
+    watching = replace(searched.clm, announce=announce)
+    assert verify(watching, searched.definition.name, placement).differences == ()
+    assert killed
 
 
 class Killed(Exception):
