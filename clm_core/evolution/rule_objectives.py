@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -103,8 +103,11 @@ class RuleObjectives:
             traded, terms.costs, terms.execution, holding
         )
         self._look_backs = [name for name in self.space if name not in Limits._fields]
-        self._stretches = [known[rows] for rows in known.stretches()]
-        self._score = lru_cache(max(1, CACHE_BYTES // (8 * max(len(known), 1))))(self._score_of)
+        stretches = [known[rows] for rows in known.stretches()]
+        # of no method: a cache that knows its owner would outlive it until the next garbage collection
+        self._score = lru_cache(max(1, CACHE_BYTES // (8 * max(len(known), 1))))(
+            partial(_score_of, rule, stretches)
+        )
 
     def __call__(self, values: Floats) -> Floats:
         """Scores of candidates, shape (n, n_objectives).
@@ -172,9 +175,10 @@ class RuleObjectives:
 
         return Limits(limit("threshold"), limit("stop_loss"), limit("take_profit"), int(limit("max_holding")))
 
-    def _score_of(self, look_backs: tuple[int, ...]) -> Floats:
-        """Score after each known bar, shape (n_known,)."""
-        return np.concatenate([self._rule.score(stretch, *look_backs) for stretch in self._stretches])
+
+def _score_of(rule: Rule, stretches: Sequence[Bars], look_backs: tuple[int, ...]) -> Floats:
+    """Score after each bar of the stretches, shape (n_bars,)."""
+    return np.concatenate([rule.score(stretch, *look_backs) for stretch in stretches])
 
 
 def _parts(count: int, threads: int) -> list[Ints]:

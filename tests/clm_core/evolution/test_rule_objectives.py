@@ -1,5 +1,7 @@
 """Objectives of rule strategies against the functions that serving and the walk-forward call."""
 
+import gc
+import weakref
 from dataclasses import replace
 
 import numpy as np
@@ -204,3 +206,15 @@ def test_a_repeated_backtest_is_that_of_a_single_one(bars: Bars) -> None:
         assert np.array_equal(returns, single.returns)
         assert np.array_equal(closed["exit_bar"], single.trades.exit_bar)
         assert np.array_equal(closed["net_return"], single.trades.net_return)
+
+
+def test_scores_kept_are_freed_with_the_objectives(bars: Bars) -> None:
+    objectives = RuleObjectives(MOMENTUM, MARKETS["both sides"], bars, TRADED)
+    objectives(candidates(objectives, 3))
+    gc.disable()
+    try:
+        owner = weakref.ref(objectives)
+        del objectives
+        assert owner() is None
+    finally:
+        gc.enable()
