@@ -39,6 +39,9 @@ def _named_by_a_person(services: Services, job: TrainingJob) -> bool:
     """True if a person named the regime of a job, in a request or at the beginning of the repeated
     recipes."""
     while job.recipe_from is not None and REGIME in job.training_params:
+        if job.candidate_id is not None:
+            # a variant of a version, of that version's regime
+            return False
         label = job.recipe_from.partition(":")[0]
         if label == DEFAULTS:
             return False

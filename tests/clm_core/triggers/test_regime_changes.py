@@ -1,14 +1,16 @@
 """Retrains for a changed regime are weighted towards the regime measured."""
 
+import uuid
 from typing import Any
 
 import pytest
 from records import a_version
 
 from clm_core.domain.actors import Actor
+from clm_core.domain.candidates import StrategyCandidate
 from clm_core.domain.jobs import RetrainRequest, TrainingJob
 from clm_core.domain.triggers import Observation, Reply, TriggerRequest
-from clm_core.domain.vocabulary import ModelType, Role, TriggerReason
+from clm_core.domain.vocabulary import CandidateOrigin, ModelType, Role, TriggerReason
 from clm_core.retraining import jobs
 from clm_core.services import Services
 from clm_core.triggers import intake
@@ -103,6 +105,29 @@ def test_a_measured_regime_gives_way_to_the_next_measured_one(clm: Services, rec
     assert second.training_params["regime"] == "turbulent"
     again = trained(clm, second, "v20260302_120000")
     assert intake.job_of(clm, request(second.training_params, "calm", again)).training_params["regime"] == (
+        "calm"
+    )
+
+
+def test_the_regime_of_a_variant_gives_way_to_the_measured_one(clm: Services) -> None:
+    params = {"regime": "turbulent", "rounds": 2}
+    candidate = clm.ledger.candidates.add(
+        StrategyCandidate(
+            id=uuid.uuid4(),
+            base_strategy="lightgbm_btcusd_1h",
+            model_type=ModelType.LIGHTGBM,
+            symbol="BTCUSD",
+            timeframe="1h",
+            params=params,
+            origin=CandidateOrigin.MUTATION,
+            created_at=clm.clock(),
+        )
+    )
+    evolved = request(params, None, f"candidate {candidate.id}: better", TriggerReason.STRATEGY_EVOLUTION)
+    first = intake.job_of(clm, evolved.model_copy(update={"candidate_id": candidate.id}))
+    assert first.training_params["regime"] == "turbulent"
+    repeated = trained(clm, first, "v20260301_120000")
+    assert intake.job_of(clm, request(first.training_params, "calm", repeated)).training_params["regime"] == (
         "calm"
     )
 
