@@ -21,6 +21,7 @@ from clm_core.cli import (
     deliveries,
     drift,
     evolve,
+    explain,
     features,
     fills,
     gate,
@@ -77,6 +78,7 @@ app.add_typer(stack.app)
 app.add_typer(maintenance.app)
 app.add_typer(watch.app)
 app.add_typer(drift.app)
+app.add_typer(explain.app)
 app.add_typer(regimes.app)
 app.add_typer(shadow.app)
 app.add_typer(approvals.app)
