@@ -22,15 +22,21 @@ def explain(
     version: VersionName,
     rows: Annotated[int, typer.Option(min=1, max=1_000_000, help="Newest bars to explain.")] = 500,
     symbol: Annotated[str | None, typer.Option(help="Market of the bars: a member of a pool.")] = None,
+    page: Annotated[
+        bool, typer.Option("--page", help="Write a page with a chart; prints the path alone.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Show how much each feature moves the answers of a version's trees, by SHAP values of newest bars."""
-    from clm_core.lifecycle.explanations import explain_version
+    from clm_core.lifecycle.explanations import explain_version, write_page
     from clm_core.services import open_services
 
     with open_services(settings_for_look()) as services:
         found = explain_version(services, find_version(services, version), rows, symbol)
-    if as_json:
+        path = write_page(services, found) if page else None
+    if path is not None:
+        typer.echo(path)
+    elif as_json:
         print_json(found.to_json())
     else:
         _show(found)

@@ -2,6 +2,7 @@
 
 from dataclasses import asdict, dataclass
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,8 @@ from clm_core.models.params import series_names
 from clm_core.models.pooled import view_of
 from clm_core.services import Services
 
+RISING, FALLING = "#1f6f8b", "#c77b30"
+"""Colours of features whose high values raise, and lower, the answers."""
 LOG_ODDS, SCALED_RETURN = "log-odds", "standard deviations of the return over the horizon"
 
 
@@ -81,3 +84,34 @@ def explain_version(
         base=shap.base,
         features=importances_of(shap, values),
     )
+
+
+def write_page(services: Services, explanation: VersionExplanation) -> Path:
+    """Write a self-contained page with a bar for each feature that has a part; returns the path."""
+    import plotly.graph_objects as go
+
+    # plotly draws from the bottom up
+    used = [each for each in reversed(explanation.features) if each.share > 0]
+    bars = go.Bar(
+        x=[each.mean_absolute for each in used],
+        y=[each.feature for each in used],
+        orientation="h",
+        marker_color=[RISING if each.when_high >= each.when_low else FALLING for each in used],
+        customdata=[(each.share, each.when_high, each.when_low) for each in used],
+        hovertemplate="%{y}: %{x:.4f}, share %{customdata[0]:.1%}<br>when high %{customdata[1]:+.4f}, "
+        "when low %{customdata[2]:+.4f}<extra></extra>",
+    )
+    figure = go.Figure(bars)
+    figure.update_layout(
+        title=f"{explanation.model_id}@{explanation.version}: SHAP values of {explanation.rows} bars of "
+        f"{explanation.symbol}<br><sup>Blue: high values of the feature raise the answer; ochre: they lower "
+        "it</sup>",
+        xaxis_title=f"mean |SHAP|, {explanation.unit}",
+        height=160 + 22 * len(used),
+        template="plotly_white",
+    )
+    folder = services.reports / explanation.model_id
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{explanation.version}-features.html"
+    figure.write_html(path, include_plotlyjs=True)
+    return path

@@ -36,6 +36,8 @@ def test_explain_lists_the_features_of_the_trees_by_their_share(
     shown = CliRunner().invoke(app, command, catch_exceptions=False).stdout
     assert f"{name} on 300 bars of BTCUSD" in shown
     assert "█" * 30 in next(line for line in shown.splitlines() if found["features"][0]["feature"] in line)
+    written = CliRunner().invoke(app, [*command, "--page"], catch_exceptions=False).stdout.strip()
+    assert f"{name}: SHAP values of 300 bars of BTCUSD" in Path(written).read_text(encoding="utf-8")
 
 
 def test_a_version_without_trees_is_refused_by_the_name_of_its_kind(
