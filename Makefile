@@ -64,6 +64,7 @@ bench: .venv-bench/.ready ## measure against peers, write benchmarks/RESULTS.md 
 	.venv-bench/bin/python -m benchmarks.nsga2
 	.venv-bench/bin/python -m benchmarks.strategy_evolution --home .clm-bench
 	.venv-bench/bin/python -m benchmarks.regimes
+	.venv-bench/bin/python -m benchmarks.samplers
 	.venv-bench/bin/python -m benchmarks.recipes --all
 
 lock: $(VENV)/.uv     ## resolve the constraints anew, with hashes; UPGRADE=1 takes the newest versions
