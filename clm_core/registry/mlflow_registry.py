@@ -31,6 +31,7 @@ from clm_core.registry.store_tables import creating_tables, is_database, jobs_le
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities import Experiment
     from mlflow.entities.model_registry import ModelVersion as MLflowVersion
     from mlflow.entities.model_registry import RegisteredModel
     from mlflow.store.artifact.artifact_repo import ArtifactRepository
@@ -75,6 +76,8 @@ class Registered:
     run_id: str
     uri: str
     """`models:/<model_id>@<label>`, the URI for traders."""
+    package_digest: str
+    """Digest of the listing of the files beside the bundle, for the ledger; see `integrity`."""
 
 
 class MLflowRegistry:
@@ -210,8 +213,12 @@ class MLflowRegistry:
                 source = self._store(job.model_id, bundle, bundle_digest, bars)
                 crash_at(Fault.BUNDLE_STORED, self._fault)
                 needed = read_card(bundle).bars_needed
-                version = self._create_version(job, label, source, run_id, bundle_digest, bars, needed, above)
-        return Registered(label, version, run_id, f"models:/{job.model_id}@{label}")
+                listed = self._listing(source)
+                version = self._create_version(
+                    job, label, source, run_id, bundle_digest, listed, bars, needed, above
+                )
+        uri = f"models:/{job.model_id}@{label}"
+        return Registered(label, version, run_id, uri, integrity.digest(listed))
 
     def labels(self, model_id: str) -> set[str]:
         """All aliases of a model: the labels of the versions, and the aliases that can be moved."""
@@ -253,8 +260,8 @@ class MLflowRegistry:
         number = str(mlflow_version)
         with _mlflow_request(f"show the status of {model_id} {number}"):
             self._client.set_model_version_tag(model_id, number, STATUS_TAG, status.value)
-            present = self._client.get_model_version(model_id, number).description or ""
             if not description.startswith(verdict_text.TITLE):
+                present = self._client.get_model_version(model_id, number).description or ""
                 description = verdict_text.status_description(description, present)
             self._client.update_model_version(model_id, number, description=description)
 
@@ -262,7 +269,7 @@ class MLflowRegistry:
         """Close the remains of a failed job: open run, partly stored model, unusable version."""
         of_job = f"tags.`{JOB_TAG}` = '{job_id}'"
         with _mlflow_request(f"close the open run and versions of job {job_id}"):
-            experiment = self._experiment()
+            experiment = str(self._experiment().experiment_id)
             for run in self._client.search_runs([experiment], f"{of_job} AND {RUNNING}"):
                 run_id = run.info.run_id
                 for model in self._client.search_logged_models([experiment], f"source_run_id = '{run_id}'"):
@@ -285,7 +292,7 @@ class MLflowRegistry:
             )
         unjudged = f"tags.`{STATUS_TAG}` = '{ModelStatus.TRAINING}'"
         with _mlflow_request("list open runs and versions"):
-            runs = self._client.search_runs([self._experiment()], RUNNING)
+            runs = self._client.search_runs([str(self._experiment().experiment_id)], RUNNING)
             versions = self._client.search_model_versions(unjudged)
         all_tags = [run.data.tags for run in runs] + [version.tags for version in versions]
         return {UUID(tags[JOB_TAG]) for tags in all_tags if JOB_TAG in tags}
@@ -349,10 +356,6 @@ class MLflowRegistry:
         with self.package(f"models:/{model_id}/{mlflow_version}") as package:
             integrity.verify_package(package, listed, package_digest)
             yield package / integrity.BUNDLE
-
-    def package_digest(self, model_id: str, mlflow_version: int) -> str:
-        """Digest of the listing taken at the registration, for the ledger."""
-        return integrity.digest(self._tags(model_id, mlflow_version)[PACKAGE_TAG])
 
     @contextlib.contextmanager
     def fetched(self, uri: str) -> Iterator[Path]:
@@ -475,19 +478,20 @@ class MLflowRegistry:
             tags: dict[str, str] = self._client.get_model_version(model_id, str(mlflow_version)).tags
         return tags
 
-    def _experiment(self) -> str:
+    def _experiment(self) -> "Experiment":
+        """The experiment of all runs, created at the first use."""
         experiment = self._client.get_experiment_by_name(EXPERIMENT)
         if experiment is not None:
-            return str(experiment.experiment_id)
+            return experiment
         self._artifacts.mkdir(parents=True, exist_ok=True)
         tags = {HOME_TAG: self._home_id} if self._home_id else {}
         location = self._artifacts.as_uri()
-        created = _none_on(
+        # or another process creates the experiment at this moment
+        _none_on(
             {"RESOURCE_ALREADY_EXISTS"},
             lambda: self._client.create_experiment(EXPERIMENT, artifact_location=location, tags=tags),
         )
-        # another process created the experiment at this moment
-        return self._experiment() if created is None else str(created)
+        return self._experiment()
 
     def _experiment_at_home(self) -> str:
         """The experiment, after a check that new versions are stored below the home in force."""
@@ -498,8 +502,8 @@ class MLflowRegistry:
                 "again with CLM_HOME set to the present path."
             )
         experiment = self._experiment()
-        self._require_inside(self._client.get_experiment(experiment).artifact_location)
-        return experiment
+        self._require_inside(experiment.artifact_location)
+        return str(experiment.experiment_id)
 
     def _require_inside(self, location: str) -> None:
         if not is_inside(location, self._artifacts):
@@ -606,6 +610,7 @@ class MLflowRegistry:
         source: str,
         run_id: str,
         bundle_digest: str,
+        listed: str,
         bars: "Bars | Panel",
         bars_needed: int | None,
         above: int,
@@ -618,7 +623,7 @@ class MLflowRegistry:
             STATUS_TAG: ModelStatus.TRAINING.value,
             JOB_TAG: str(job.id),
             DIGEST_TAG: bundle_digest,
-            PACKAGE_TAG: self._listing(source),
+            PACKAGE_TAG: listed,
             DATA_TAG: bars.content_hash,
             BARS_TAG: str(bars_needed or ""),
             **regime_tag(job.training_params, job.plugin),

@@ -130,9 +130,8 @@ def register(
         )
         crash_at(Fault.VERSION_STORED, services.settings.fault)
         parent = ledger.promotions.champion(job.model_id)
-        package_digest = registry.package_digest(job.model_id, registered.mlflow_version)
         recipe = recipe_of(job, trained.plan, services.settings.execution.rules)
-        version = _model_version(job, bars, trained, registered, package_digest, recipe, parent, now)
+        version = _model_version(job, bars, trained, registered, recipe, parent, now)
         ledger.add_version(version, lease)
         crash_at(Fault.VERSION_RECORDED, services.settings.fault)
     registry.log_results(
@@ -310,7 +309,6 @@ def _model_version(
     bars: Bars | Panel,
     trained: TrainingResult,
     registered: Registered,
-    package_digest: str,
     recipe: RecipeIdentity,
     parent: str | None,
     now: datetime,
@@ -334,7 +332,7 @@ def _model_version(
         mlflow_version=registered.mlflow_version,
         mlflow_run_id=registered.run_id,
         bundle_digest=trained.bundle_digest,
-        package_digest=package_digest,
+        package_digest=registered.package_digest,
         data_hash=bars.content_hash,
         code_version=code_version(),
         recipe_digest=recipe.digest,

@@ -129,7 +129,7 @@ def make_version(services: Services, bundle: Stored) -> MakeVersion:
                 mlflow_version=placed.mlflow_version,
                 mlflow_run_id=placed.run_id,
                 bundle_digest=stored.digest,
-                package_digest=services.registry.package_digest(job.model_id, placed.mlflow_version),
+                package_digest=placed.package_digest,
                 data_hash=stored.bars.content_hash,
                 created_at=now,
             ),

@@ -307,7 +307,7 @@ def test_the_next_retrain_reaps_the_dead_job(services: Services, later: Services
 
 def mlflow_statuses(services: Services, job: TrainingJob) -> dict[str, set[str]]:
     client, of_job = services.registry._client, f"tags.`clm.job_id` = '{job.id}'"
-    runs = client.search_runs([services.registry._experiment()], of_job)
+    runs = client.search_runs([services.registry._experiment().experiment_id], of_job)
     return {
         "run": {run.info.status for run in runs},
         "version": {version.tags["clm.status"] for version in client.search_model_versions(of_job)},
