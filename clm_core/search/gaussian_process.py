@@ -14,7 +14,7 @@ from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler, GPSampler, RandomSampler
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from clm_core.search.study import DEGENERATE, STARTUP_TRIALS, ended, running
+from clm_core.search.study_trials import DEGENERATE, STARTUP_TRIALS, ended, running
 
 
 class GaussianProcess(BaseSampler):

@@ -24,6 +24,7 @@ from clm_core.domain.searches import Sampler, Tuning
 from clm_core.domain.tuning import TrialResult, TrialState
 from clm_core.platform.database import Database
 from clm_core.platform.locks import AdvisoryLock
+from clm_core.search.study_trials import DEGENERATE, NUMBER, STARTUP_TRIALS, ended, running
 
 if TYPE_CHECKING:
     import optuna
@@ -31,15 +32,11 @@ if TYPE_CHECKING:
 HEARTBEAT_SECONDS = 3
 STALE_AFTER_SECONDS = 15
 """Time without a heartbeat after which the command of a trial is presumed dead."""
-STARTUP_TRIALS = 10
-"""Random trials before the sampler uses any result."""
 FOLDS_BEFORE_PRUNING = 2
 # Attributes of a trial, or of the study, in Optuna's storage.
-NUMBER = "number"
 TRADES = "trades"
 SEEDS = "seeds"
 CAUSE = "cause"
-DEGENERATE = "degenerate"
 INTERVAL = "interval"
 HELD_OUT = "unseen"
 WITHOUT_HEARTBEAT = text("""
@@ -233,18 +230,6 @@ def open_study(database: Database, tuning: Tuning) -> Iterator[Study]:
             storage.engine.dispose()
 
 
-def ended(trials: Sequence["optuna.trial.FrozenTrial"]) -> list["optuna.trial.FrozenTrial"]:
-    """Finished trials in any state, except lost trials that are evaluated again."""
-    retried = {
-        number
-        for trial in trials
-        if "retry_history" in trial.system_attrs
-        for number in trial.system_attrs["retry_history"]
-    }
-    begun = [trial for trial in trials if NUMBER in trial.user_attrs]
-    return [trial for trial in begun if trial.state.is_finished() and trial.number not in retried]
-
-
 def has_completed(trials: Sequence[TrialResult]) -> bool:
     """True if at least one trial was completed."""
     return any(trial.state is TrialState.COMPLETE for trial in trials)
@@ -329,12 +314,6 @@ def _distribution(dimension: SearchDimension) -> Any:
     if dimension.whole:
         return IntDistribution(int(values.low), int(values.high), log=values.log)
     return FloatDistribution(values.low, values.high, log=values.log)
-
-
-def running(trials: Sequence["optuna.trial.FrozenTrial"]) -> list["optuna.trial.FrozenTrial"]:
-    from optuna.trial import TrialState as State
-
-    return [trial for trial in trials if trial.state is State.RUNNING]
 
 
 def _trial_result(trial: "optuna.trial.FrozenTrial", tuning: Tuning) -> TrialResult:
