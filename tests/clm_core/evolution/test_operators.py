@@ -43,9 +43,8 @@ DRAWS = 6_000
 seeds = st.integers(0, 2**32 - 1)
 ratios = st.floats(-1e6, 1e6)
 selects = pytest.mark.parametrize("select", SELECTIONS.values(), ids=SELECTIONS)
-crosses = pytest.mark.parametrize(
-    "cross", [CROSSOVERS[each] for each in (Crossover.UNIFORM, Crossover.SINGLE_POINT)], ids=str
-)
+WITHOUT_MEANS = (Crossover.UNIFORM, Crossover.SINGLE_POINT)
+crosses = pytest.mark.parametrize("cross", [CROSSOVERS[each] for each in WITHOUT_MEANS], ids=WITHOUT_MEANS)
 mutates = pytest.mark.parametrize("mutate", MUTATIONS.values(), ids=MUTATIONS)
 
 
