@@ -196,6 +196,7 @@ def _table(outcomes: list[Outcome]) -> str:
         *("the same, held out: TPE", "GP", "genetic", "defaults", "processor time, s: TPE", "GP", "genetic"),
     )
     rows = []
+    every: dict[str, list[Outcome]] = {name: [] for name in METHODS}
     found = {(each.case, each.method, each.seed): each for each in outcomes}
     for case in CASES:
         # seeds with an outcome of every method
@@ -203,6 +204,10 @@ def _table(outcomes: list[Outcome]) -> str:
         if seeds:
             own = {name: [found[case, name, seed] for seed in seeds] for name in METHODS}
             rows.append((case, str(len(seeds)), *_cells(own)))
+            for name in METHODS:
+                every[name] += own[name]
+    if rows:
+        rows.append(("mean of all searches", "", *_cells(every)))
     return markdown_table(headings, rows)
 
 
