@@ -34,7 +34,7 @@ class Sampler(StrEnum):
     TPE = "tpe"
     """Tree-structured Parzen estimator: quick, and indifferent to the number of trials."""
     GP = "gp"
-    """Gaussian process: a proposal takes a tenth of a second at 100 trials, and more with more."""
+    """Gaussian process: a proposal takes a fifth of a second within 100 trials, and more with more."""
 
 
 class Placement(BaseModel):
