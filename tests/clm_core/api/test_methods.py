@@ -19,6 +19,7 @@ EXAMPLES = {
 ALLOWED = {
     "/clm/tokens": "GET, HEAD, OPTIONS, POST",
     "/clm/tokens/{token_id}": "DELETE, OPTIONS",
+    "/clm/candidates": "GET, HEAD, OPTIONS, POST",
     "/clm/train": "OPTIONS, POST",
     "/clm/promote": "OPTIONS, POST",
     "/clm/rollback": "OPTIONS, POST",

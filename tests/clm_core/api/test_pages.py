@@ -347,9 +347,12 @@ def test_a_model_s_page_says_towards_which_regime_a_version_was_trained(
     version = make_version(model_id)
     browsing = sign_in()
     assert "towards" not in browsing.get(f"/models/{model_id}").text
-    statement = 'UPDATE model_versions SET params = params || \'{"regime": "calm"}\' WHERE version = :label'
+    statement = (
+        "UPDATE model_versions SET params = params || :params WHERE model_id = :id AND version = :label"
+    )
+    changed = {"params": '{"regime": "calm"}', "id": model_id, "label": version.version}
     with wired.ledger._engine.begin() as connection:
-        assert connection.execute(text(statement), {"label": version.version}).rowcount == 1
+        assert connection.execute(text(statement), changed).rowcount == 1
     assert "towards calm" in browsing.get(f"/models/{model_id}").text
 
 

@@ -1,6 +1,8 @@
 """Ensembles with a pool of members for each regime, of the recipes of a market."""
 
+import uuid
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import mlflow
@@ -12,6 +14,8 @@ from clm_core.domain.jobs import RetrainRequest
 from clm_core.domain.versions import ModelVersion
 from clm_core.domain.vocabulary import ModelStatus
 from clm_core.domain.walk_forward import WalkForwardPlan
+from clm_core.market.sources import MarketData
+from clm_core.market.store import SeriesStore
 from clm_core.models.ensemble import EnsembleModel
 from clm_core.retraining import jobs, steps
 from clm_core.retraining.reproduce import reproduce
@@ -21,18 +25,27 @@ from clm_core.serving import load
 POOLS = {"combine": "regime", "members_from": "market", "folds": 2}
 
 
+SYMBOL = f"R{uuid.uuid4().hex[:8]}".upper()
+MODEL = f"ensemble_{SYMBOL.lower()}_1h"
+
+
 @pytest.fixture(scope="module")
-def quick(services: Services) -> Services:
+def quick(services: Services, tmp_path_factory: pytest.TempPathFactory) -> Services:
+    """Services with the bundled BTCUSD bars as a separate market, without the versions of other tests."""
+    folder: Path = tmp_path_factory.mktemp("market")
+    bars = services.market.bars("BTCUSD", "1h", closed_by=services.clock())
+    SeriesStore(folder / "data").add(replace(bars, symbol=SYMBOL), "tests", services.clock())
     changed = {"walk_forward": WalkForwardPlan(folds=2, first_train_fraction=0.6)}
-    return replace(services, settings=services.settings.model_copy(update=changed))
+    settings = services.settings.model_copy(update=changed)
+    return replace(services, settings=settings, open_market=lambda: MarketData(folder))
 
 
-def request_for(kind: str, **params: Any) -> RetrainRequest:
+def request_for(kind: str, symbol: str = SYMBOL, **params: Any) -> RetrainRequest:
     """Request on two years of BTCUSD, which has both regimes."""
     return RetrainRequest.model_validate(
         {
             "model_type": kind,
-            "symbol": "BTCUSD",
+            "symbol": symbol,
             "dataset_span_days": 600,
             "training_params": params,
             "requested_by": "tests",
@@ -84,13 +97,13 @@ def test_the_members_are_the_newest_versions_of_the_recipes_of_the_market(
 
 def test_a_market_with_fewer_than_two_recipes_is_refused(clm: Services) -> None:
     with pytest.raises(InvalidTrainingParams, match="has 0 recipes to choose from besides 0 whose newest"):
-        jobs.new_job(clm, request_for("ensemble", **POOLS))
+        jobs.new_job(clm, request_for("ensemble", "BTCUSD", **POOLS))
 
 
 def test_a_registered_ensemble_serves_the_pool_of_the_regime(
     quick: Services, ensemble: ModelVersion, rules: tuple[ModelVersion, ...]
 ) -> None:
-    served = load("ensemble_btcusd_1h", ensemble.version, registry=quick.registry, ledger=quick.ledger)
+    served = load(MODEL, ensemble.version, registry=quick.registry, ledger=quick.ledger)
     inner = served.model.inner
     assert isinstance(inner, EnsembleModel)
     assert inner.by_regime is not None
@@ -98,7 +111,7 @@ def test_a_registered_ensemble_serves_the_pool_of_the_regime(
     for pool in inner.by_regime.weights:
         assert sum(pool) in (0.0, pytest.approx(1.0))
         assert np.count_nonzero(pool) <= 2
-    bars = quick.market.bars("BTCUSD", "1h", days=600, closed_by=quick.clock())
+    bars = quick.market.bars(SYMBOL, "1h", days=600, closed_by=quick.clock())
     labels = inner.by_regime.reader.labels(bars)
     assert set(labels) == {-1, 0, 1}
     by_member = np.array([part.positions(bars) for part in inner.parts])
@@ -113,11 +126,11 @@ def test_a_registered_ensemble_serves_the_pool_of_the_regime(
 def test_the_pyfunc_of_such_an_ensemble_gives_the_positions_of_its_window(
     quick: Services, ensemble: ModelVersion
 ) -> None:
-    served = load("ensemble_btcusd_1h", ensemble.version, registry=quick.registry, ledger=quick.ledger)
+    served = load(MODEL, ensemble.version, registry=quick.registry, ledger=quick.ledger)
     needed = served.model.bars_needed
     assert needed is not None
     assert needed >= 152 * 24
-    bars = quick.market.bars("BTCUSD", "1h", days=600, closed_by=quick.clock())
+    bars = quick.market.bars(SYMBOL, "1h", days=600, closed_by=quick.clock())
     window = bars[-needed:].to_frame().reset_index(names="timestamp")
     with quick.registry.fetched(ensemble.model_path) as bundle:
         pyfunc = mlflow.pyfunc.load_model(str(bundle.parent.parent))
