@@ -22,21 +22,21 @@ shuffled labels the moves are shuffled among the bars; volume shows the side as 
 """
 
 import argparse
-import json
 import math
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
 from benchmarks import trend_follower
+from benchmarks.outcomes import keep, kept
 from benchmarks.power import percent, table
 from clm_core.market.bars import Bars, Floats
 from clm_core.market.store import SeriesStore
@@ -45,7 +45,6 @@ from clm_core.market.timeframes import Calendar, Timeframe
 if TYPE_CHECKING:
     from clm_core.retraining.results import RetrainResult
 
-R = TypeVar("R")
 DOCUMENT = Path(__file__).parents[1] / "docs" / "reference" / "planted-edges.md"
 RESULTS = Path(__file__).with_name("planted_edges_results")
 MARK = "<!-- below: python -m benchmarks.planted_edges -->\n"
@@ -304,36 +303,24 @@ def run(home: Path, series: int) -> None:
     os.environ["CLM_HOME"] = str(home)
     # a process of its own for each training is for time limits alone
     os.environ["CLM_TRAINING__ISOLATED"] = "false"
-    missing = todo(series, kept("outcomes", Outcome))
+    missing = todo(series, kept(RESULTS, "outcomes", Outcome))
     for first in range(0, len(missing), BATCH):
-        keep("outcomes", list(retrained(home, missing[first : first + BATCH])))
+        keep(RESULTS, "outcomes", list(retrained(home, missing[first : first + BATCH])))
         write()
 
 
 def measure_all(years: int) -> None:
-    done = {each.group for each in kept("measured", Measured)}
+    done = {each.group for each in kept(RESULTS, "measured", Measured)}
     for name, group in GROUPS.items():
         if name not in done and not getattr(group.edge, "shuffled", False):
-            keep("measured", [measure(name, years)])
-
-
-def keep(name: str, records: Sequence[Any]) -> None:
-    RESULTS.mkdir(exist_ok=True)
-    with (RESULTS / f"{name}.jsonl").open("a") as file:
-        file.writelines(json.dumps(asdict(each)) + "\n" for each in records)
-
-
-def kept(name: str, kind: type[R]) -> list[R]:
-    path = RESULTS / f"{name}.jsonl"
-    lines = path.read_text().splitlines() if path.exists() else []
-    return [kind(**json.loads(line)) for line in lines]
+            keep(RESULTS, "measured", [measure(name, years)])
 
 
 def write() -> None:
     """Rewrite the tables of the document."""
-    outcomes = kept("outcomes", Outcome)
+    outcomes = kept(RESULTS, "outcomes", Outcome)
     by_group = {name: [each for each in outcomes if each.group == name] for name in GROUPS}
-    parts = [verdicts(by_group, kept("measured", Measured)), reasons(by_group)]
+    parts = [verdicts(by_group, kept(RESULTS, "measured", Measured)), reasons(by_group)]
     tables = "\n".join(parts)
     print(tables, flush=True)
     DOCUMENT.write_text(DOCUMENT.read_text().split(MARK)[0] + MARK + "\n" + tables)

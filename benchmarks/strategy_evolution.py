@@ -19,18 +19,18 @@ series are read from CLM_BENCHMARK_DATA, by default ../shared/data.
 """
 
 import argparse
-import json
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import mean, median
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from benchmarks.evolved_worlds import FAMILY, NO_EDGE, PLANTED, YEAR, without_edge
+from benchmarks.outcomes import keep, kept
 from benchmarks.pages import markdown_table, replace_part
 from benchmarks.planted_edges import Drift
 from benchmarks.recipes import Window
@@ -44,7 +44,6 @@ from clm_core.market.store import SeriesStore
 if TYPE_CHECKING:
     from clm_core.services import Services
 
-R = TypeVar("R")
 DOCUMENT = Path(__file__).parents[1] / "docs" / "explanation" / "strategy-search.md"
 PICTURE = DOCUMENT.parents[1] / "images" / "strategy-generations.png"
 RESULTS = Path(__file__).with_name("strategy_evolution_results")
@@ -296,42 +295,30 @@ def run(home: Path) -> None:
     os.environ["CLM_TRAINING__ISOLATED"] = "false"
     # no setting of a home
     os.environ.pop("CLM_BENCHMARK_DATA", None)
-    done = {(each.case, each.seed) for each in kept("compared", Compared)}
+    done = {(each.case, each.seed) for each in kept(RESULTS, "compared", Compared)}
     for case in (*REAL, *MADE):
         for seed in range(SEEDS):
             if (case, seed) not in done:
-                keep("compared", list(compared(case, seed)))
-    found = {each.number for each in kept("found", Found)}
+                keep(RESULTS, "compared", list(compared(case, seed)))
+    found = {each.number for each in kept(RESULTS, "found", Found)}
     for number in range(SEARCHES):
         if number not in found:
-            keep("found", list(with_an_edge(home, [number])))
-    judged = {each.number for each in kept("no_edge", NoEdge)}
+            keep(RESULTS, "found", list(with_an_edge(home, [number])))
+    judged = {each.number for each in kept(RESULTS, "no_edge", NoEdge)}
     missing = [number for number in range(SEARCHES) if number not in judged]
     for start in range(0, len(missing), 5):
-        keep("no_edge", list(without_an_edge(home, missing[start : start + 5])))
-
-
-def keep(name: str, records: Sequence[Any]) -> None:
-    RESULTS.mkdir(exist_ok=True)
-    with (RESULTS / f"{name}.jsonl").open("a") as file:
-        file.writelines(json.dumps(asdict(each)) + "\n" for each in records)
-
-
-def kept(name: str, kind: type[R]) -> list[R]:
-    path = RESULTS / f"{name}.jsonl"
-    lines = path.read_text().splitlines() if path.exists() else []
-    return [kind(**json.loads(line)) for line in lines]
+        keep(RESULTS, "no_edge", list(without_an_edge(home, missing[start : start + 5])))
 
 
 def write() -> None:
     """Rewrite the tables of the page, and the picture."""
     parts = [_no_edge_table(), _found_table(), _compared_table()]
     replace_part(DOCUMENT, "python -m benchmarks.strategy_evolution", "\n".join(parts))
-    PICTURE.write_bytes(_picture(kept("compared", Compared)))
+    PICTURE.write_bytes(_picture(kept(RESULTS, "compared", Compared)))
 
 
 def _no_edge_table() -> str:
-    outcomes = kept("no_edge", NoEdge)
+    outcomes = kept(RESULTS, "no_edge", NoEdge)
     rows = []
     for process in NO_EDGE:
         own = [each for each in outcomes if each.process == process]
@@ -357,7 +344,7 @@ def _no_edge_table() -> str:
 
 
 def _found_table() -> str:
-    found = kept("found", Found)
+    found = kept(RESULTS, "found", Found)
     rows = [
         (
             "planted momentum, net Sharpe ratio 2",
@@ -381,7 +368,7 @@ METHODS = ("generation 0", "random search", "generation 50")
 
 
 def _compared_table() -> str:
-    outcomes = kept("compared", Compared)
+    outcomes = kept(RESULTS, "compared", Compared)
     rows = []
     for case in (*REAL, *MADE):
         own = {name: [e for e in outcomes if e.case == case and e.method == name] for name in METHODS}

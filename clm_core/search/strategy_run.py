@@ -115,7 +115,7 @@ class StrategyRun:
         self._new = measures or self._objectives
         self._sketch: TrialSketch | None = None
         self._daily = list[NDArray[np.float32]]()
-        self._measured = list[NDArray[np.bool_]]()
+        self._scores = list[Floats]()
         self._first_seen = dict[bytes, _FirstSeen]()
         self._summaries = list[GenerationSummary]()
 
@@ -178,7 +178,7 @@ class StrategyRun:
         self._recorder.record(TrialBatch(number, values, scores, sketch))
         self._sketch = sketch if self._sketch is None else TrialSketch.merged([self._sketch, sketch])
         self._daily.append(measured.daily)
-        self._measured.append(is_measured(scores))
+        self._scores.append(scores)
         return scores
 
     def _note(self, generation: SearchGeneration) -> None:
@@ -220,9 +220,9 @@ class StrategyRun:
         rows = np.concatenate([front, defaults])
         held_out = self._look_at_held_out(generation, rows)
         leads = on_front(held_out[: len(front)], self._definition.objectives) if held_out else []
-        measured = self._objectives.measure(self._space.strategies(rows))
-        scores = self._objectives.scores(measured, self._definition.objectives)
-        overfitting = self._overfitting(rows)
+        places = self._places(rows)
+        scores = np.concatenate(self._scores)[places]
+        overfitting = self._overfitting(places)
         found = tuple(
             self._described(
                 rows[place],
@@ -277,7 +277,7 @@ class StrategyRun:
 
     def _diverse(self, front: Sequence[FoundStrategy], rows: Floats) -> list[UUID]:
         """Candidates of the front with different returns on the bars of the search."""
-        daily = self._objectives.measure(self._space.strategies(rows)).daily
+        daily = np.concatenate(self._daily)[self._places(rows)]
         merits = [each.deflated_sharpe or 0.0 for each in front]
         return [front[place].candidate for place in decorrelated(daily, merits, MAX_MEMBERS)]
 
@@ -292,20 +292,27 @@ class StrategyRun:
             return SelectionRisk(candidates, days, math.nan, math.nan)
         return selection_risk(self._returns, BLOCKS)
 
-    def _overfitting(self, rows: Floats) -> list[float | None]:
+    def _places(self, rows: Floats) -> Ints:
+        """Places of evaluated candidates in the order of all candidates, shape (n,)."""
+        return np.array([self._first_seen[row.tobytes()].place for row in rows])
+
+    def _overfitting(self, places: Ints) -> list[float | None]:
         """Probability of overfitting of each candidate as the choice; None for candidates not measured."""
         if self._returns.shape[1] < 2:
-            return [None] * len(rows)
-        measured = np.concatenate(self._measured)
-        places = np.array([self._first_seen[row.tobytes()].place for row in rows])
-        columns = (np.cumsum(measured) - 1)[places]
+            return [None] * len(places)
+        columns = (np.cumsum(self._measured) - 1)[places]
         shares = shares_below_median(self._returns, columns, BLOCKS)
-        return [finite(share) for share in np.where(measured[places], shares, np.nan)]
+        return [finite(share) for share in np.where(self._measured[places], shares, np.nan)]
+
+    @property
+    def _measured(self) -> NDArray[np.bool_]:
+        """True for candidates with scores, shape (n_candidates,)."""
+        return is_measured(np.concatenate(self._scores))
 
     @cached_property
     def _returns(self) -> Floats:
         """Daily returns of the measured candidates, shape (n_days, n_candidates)."""
-        return np.asarray(np.concatenate(self._daily)[np.concatenate(self._measured)].T, np.float64)
+        return np.asarray(np.concatenate(self._daily)[self._measured].T, np.float64)
 
     def _result(
         self,
@@ -326,7 +333,7 @@ class StrategyRun:
             interrupted=interrupted,
             generations=tuple(self._summaries),
             candidates=self._candidates,
-            unmeasured=sum(int(np.sum(~each)) for each in self._measured),
+            unmeasured=sum(int(np.sum(~is_measured(each))) for each in self._scores),
             effective_trials=0.0 if self._sketch is None else self._sketch.effective,
             overfitting=None if risk is None else finite(risk.overfitting),
             loss=None if risk is None else finite(risk.loss),
