@@ -34,6 +34,7 @@ from clm_core.domain.evaluations import (
     ratio_cell,
 )
 from clm_core.domain.execution import Execution
+from clm_core.domain.explanations import Section
 from clm_core.domain.measures import NOT_MEASURED, count, formatter, number, percent, ratio
 from clm_core.domain.terms import TradingTerms, cost_lines, cost_sentence
 from clm_core.domain.vocabulary import TriggerReason
@@ -41,6 +42,7 @@ from clm_core.market.bars import Bars, Floats
 from clm_core.market.regimes import STATES, UNKNOWN
 
 if TYPE_CHECKING:
+    from jinja2 import Environment
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
@@ -92,6 +94,8 @@ class TearSheet:
     regime: NDArray[np.int8] | None = None
     """Regime of the market (`market.regimes`) known at the open of each bar, shape (n_bars,); None for a
     pool."""
+    sections: Sequence[Section] = ()
+    """Sections of the explanation, in order."""
 
 
 class Metric(NamedTuple):
@@ -141,20 +145,12 @@ CHECK_TONES = {
 
 def render(sheet: TearSheet) -> str:
     """The HTML page, which needs no network: charts, tables and the trades to download are embedded."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    templates = Environment(
-        loader=PackageLoader("clm_core.backtest"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     rows = rows_to_draw(list(_curves(sheet).values()))
     figures = {"curves": _curves_figure(sheet, rows)}
     if len(sheet.backtest.trades):
         figures["returns"] = _returns_figure(sheet.backtest.trades)
-    return templates.get_template("tearsheet.html").render(
+    figures |= section_figures(sheet.sections)
+    return _templates().get_template("tearsheet.html").render(
         sheet=sheet,
         subtitle=_subtitle(sheet),
         method_note=_method_note(sheet.terms),
@@ -181,6 +177,48 @@ def render(sheet: TearSheet) -> str:
         lists=_lists(sheet),
         figures=script_safe(figures),
         plotly=packed_plotly(),
+    )
+
+
+def render_sections(title: str, label: str, subtitle: str, sections: Sequence[Section]) -> str:
+    """HTML page of an explanation alone, which needs no network.
+
+    Args:
+        title: heading of the page.
+        label: what the heading is about, beside the title.
+        subtitle: line below the heading.
+    """
+    return _templates().get_template("explanation.html").render(
+        title=title,
+        label=label,
+        subtitle=subtitle,
+        sections=sections,
+        figures=script_safe(section_figures(sections)),
+        plotly=packed_plotly(),
+    )
+
+
+def section_figures(sections: Sequence[Section]) -> dict[str, Any]:
+    """Figures of sections by the id of their place on a page."""
+    return {
+        f"{section.name}-{chart.name}": {
+            "data": chart.figure["data"],
+            "layout": _layout(chart.figure.get("layout", {})),
+        }
+        for section in sections
+        for chart in section.charts
+    }
+
+
+def _templates() -> "Environment":
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    return Environment(
+        loader=PackageLoader("clm_core.backtest"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
 
 

@@ -1,0 +1,51 @@
+"""Explanations of a version: sections of tables, charts and sentences, and the numbers behind them.
+
+A section is computed once, by a function that knows the numbers, and shown by several places: the tear sheet,
+the page of `clm explain --page`, the table in a terminal, the REST API and the artifacts in MLflow.
+"""
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class SectionTable(_Record):
+    """Table of formatted cells."""
+
+    title: str = ""
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    """Cells of each row, in the order of the columns; the first names the row, the others are figures."""
+    note: str = ""
+
+
+class SectionChart(_Record):
+    """Chart drawn by plotly."""
+
+    name: str
+    """Name within the section, of letters, digits and hyphens."""
+    title: str = ""
+    height: int | None = None
+    """Height in pixels; None for the height of the other charts."""
+    figure: dict[str, Any]
+    """Traces (`data`) and `layout` of plotly, JSON-ready: no NaN, no numpy types. The page adds its fonts,
+    margins and colours of the background."""
+    note: str = ""
+
+
+class Section(_Record):
+    """Part of an explanation about one question."""
+
+    name: str
+    """Name in URLs, files and JSON, of letters, digits and hyphens."""
+    title: str
+    sentences: tuple[str, ...] = ()
+    """Answer to the question in words, the most important sentence first."""
+    tables: tuple[SectionTable, ...] = ()
+    charts: tuple[SectionChart, ...] = ()
+    values: dict[str, Any] = {}
+    """Numbers behind the section, JSON-ready; None for what was not measured."""
