@@ -75,6 +75,7 @@ ROUTES = (
         Role.VIEWER,
         kind=HTMLResponse,
     ),
+    Route("GET", "/clm/models/{model_id}/versions/{version}/explanation", models.explanation, Role.VIEWER),
     Route("GET", "/clm/models/{model_id}/versions/{version}/record", models.record, Role.VIEWER),
     Route("GET", "/clm/models/{model_id}/learning", models.learning, Role.VIEWER),
     Route("GET", "/clm/candidates", candidates.list_candidates, Role.VIEWER),

@@ -150,33 +150,39 @@ def render(sheet: TearSheet) -> str:
     if len(sheet.backtest.trades):
         figures["returns"] = _returns_figure(sheet.backtest.trades)
     figures |= section_figures(sheet.sections)
-    return _templates().get_template("tearsheet.html").render(
-        sheet=sheet,
-        subtitle=_subtitle(sheet),
-        method_note=_method_note(sheet.terms),
-        points_note=_points_note(sheet, len(rows)),
-        verdict=_verdict(sheet.verdict),
-        check_columns=CHECK_COLUMNS,
-        check_tones=CHECK_TONES,
-        tiles=[_compared(sheet, name) for name in ("total_return", "sharpe_ratio", "max_drawdown", "trades")],
-        baseline_names=[_name_of(baseline) for baseline in sheet.baselines],
-        metrics=[_compared(sheet, name) for name in METRICS],
-        symbol_columns=SYMBOL_COLUMNS,
-        comparisons=[_comparison(each) for each in sheet.verdict.baselines],
-        rule_columns=RULE_COLUMNS,
-        rule_note=RULE_NOTE,
-        regimes=list(by_regime(sheet)),
-        regime_columns=REGIME_COLUMNS,
-        regime_note=REGIME_NOTE,
-        month_names=MONTHS,
-        years=_years(sheet),
-        trades=_trades(sheet),
-        importances=_importances(sheet.importances),
-        folds=_folds(sheet.folds),
-        fold_columns=FOLD_COLUMNS,
-        lists=_lists(sheet),
-        figures=script_safe(figures),
-        plotly=packed_plotly(),
+    return (
+        _templates()
+        .get_template("tearsheet.html")
+        .render(
+            sheet=sheet,
+            subtitle=_subtitle(sheet),
+            method_note=_method_note(sheet.terms),
+            points_note=_points_note(sheet, len(rows)),
+            verdict=_verdict(sheet.verdict),
+            check_columns=CHECK_COLUMNS,
+            check_tones=CHECK_TONES,
+            tiles=[
+                _compared(sheet, name) for name in ("total_return", "sharpe_ratio", "max_drawdown", "trades")
+            ],
+            baseline_names=[_name_of(baseline) for baseline in sheet.baselines],
+            metrics=[_compared(sheet, name) for name in METRICS],
+            symbol_columns=SYMBOL_COLUMNS,
+            comparisons=[_comparison(each) for each in sheet.verdict.baselines],
+            rule_columns=RULE_COLUMNS,
+            rule_note=RULE_NOTE,
+            regimes=list(by_regime(sheet)),
+            regime_columns=REGIME_COLUMNS,
+            regime_note=REGIME_NOTE,
+            month_names=MONTHS,
+            years=_years(sheet),
+            trades=_trades(sheet),
+            importances=_importances(sheet.importances),
+            folds=_folds(sheet.folds),
+            fold_columns=FOLD_COLUMNS,
+            lists=_lists(sheet),
+            figures=script_safe(figures),
+            plotly=packed_plotly(),
+        )
     )
 
 
@@ -188,13 +194,17 @@ def render_sections(title: str, label: str, subtitle: str, sections: Sequence[Se
         label: what the heading is about, beside the title.
         subtitle: line below the heading.
     """
-    return _templates().get_template("explanation.html").render(
-        title=title,
-        label=label,
-        subtitle=subtitle,
-        sections=sections,
-        figures=script_safe(section_figures(sections)),
-        plotly=packed_plotly(),
+    return (
+        _templates()
+        .get_template("explanation.html")
+        .render(
+            title=title,
+            label=label,
+            subtitle=subtitle,
+            sections=sections,
+            figures=script_safe(section_figures(sections)),
+            plotly=packed_plotly(),
+        )
     )
 
 

@@ -1,4 +1,4 @@
-"""`clm explain`: importance of the features of a version."""
+"""`clm explain`: what a version looks at, how well it knows, and where its results come from."""
 
 from typing import TYPE_CHECKING, Annotated
 
@@ -7,14 +7,12 @@ import typer
 from clm_core.cli.naming import VersionName, find_version
 from clm_core.cli.output import AsJson, listing, plain, print_json
 from clm_core.cli.settings_in_force import settings_for_look
-from clm_core.domain import measures
+from clm_core.domain.errors import NotFound
 
 if TYPE_CHECKING:
-    from clm_core.lifecycle.explanations import VersionExplanation
+    from clm_core.domain.explanations import Section, SectionTable, VersionExplanation
 
 app = typer.Typer(rich_markup_mode=None)
-WIDTH = 30
-"""Characters of the longest bar."""
 
 
 @app.command()
@@ -22,46 +20,58 @@ def explain(
     version: VersionName,
     rows: Annotated[int, typer.Option(min=1, max=1_000_000, help="Newest bars to explain.")] = 500,
     symbol: Annotated[str | None, typer.Option(help="Market of the bars: a member of a pool.")] = None,
+    section: Annotated[
+        str | None, typer.Option(help='Section to show alone: "features", for example.')
+    ] = None,
     page: Annotated[
-        bool, typer.Option("--page", help="Write a page with a chart; prints the path alone.")
+        bool, typer.Option("--page", help="Write a page with charts; prints the path alone.")
     ] = False,
+    open_page: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Show how much each feature moves the answers of a version's trees, by SHAP values of newest bars."""
+    """Show what a version looks at, how well it knows, and where its results come from."""
     from clm_core.lifecycle.explanations import explain_version, write_page
     from clm_core.services import open_services
 
     with open_services(settings_for_look()) as services:
-        found = explain_version(services, find_version(services, version), rows, symbol)
-        path = write_page(services, found) if page else None
+        explanation = explain_version(services, find_version(services, version), rows, symbol)
+        path = write_page(services, explanation) if page or open_page else None
+    if section is not None:
+        explanation = explanation.model_copy(update={"sections": (_named(explanation, section),)})
     if path is not None:
         typer.echo(path)
+        if open_page:
+            typer.launch(path.as_uri())
     elif as_json:
-        print_json(found.to_json())
+        print_json(explanation.model_dump(mode="json"))
     else:
-        _show(found)
+        for each in explanation.sections:
+            _show(each)
 
 
-def _show(found: "VersionExplanation") -> None:
-    table = listing("feature", "mean |SHAP|", "share", "when high", "when low", "")
-    used = [each for each in found.features if each.share > 0]
-    for each in used:
-        bar = "█" * round(WIDTH * each.share / used[0].share)
-        table.add_row(
-            each.feature,
-            f"{each.mean_absolute:.4f}",
-            measures.percent(each.share),
-            f"{each.when_high:+.4f}",
-            f"{each.when_low:+.4f}",
-            bar,
-        )
-    plain.print(table)
-    plain.print(
-        f"{found.model_id}@{found.version} on {found.rows} bars of {found.symbol}, "
-        f"{found.start:%Y-%m-%d %H:%M} to {found.end:%Y-%m-%d %H:%M} UTC, in {found.unit}.",
-        f"Base {found.base:+.4f}: base and values of a bar add up to the answer of the trees.",
-        "When high, low: mean value on the bars in the top and bottom quarter of the feature.",
-        f"Features without any part in these answers: {len(found.features) - len(used)}.",
-        sep="\n",
-        soft_wrap=True,
+def _named(explanation: "VersionExplanation", name: str) -> "Section":
+    for each in explanation.sections:
+        if each.name == name:
+            return each
+    names = ", ".join(each.name for each in explanation.sections)
+    raise NotFound(
+        f"{explanation.model_id} {explanation.version} has no section {name!r}; there are: {names}"
     )
+
+
+def _show(section: "Section") -> None:
+    plain.print(f"{section.title}", style="bold")
+    for table in section.tables:
+        _show_table(table)
+    plain.print(*section.sentences, "", sep="\n", soft_wrap=True)
+
+
+def _show_table(table: "SectionTable") -> None:
+    if table.title:
+        plain.print(table.title)
+    rows = listing(*table.columns)
+    for each in table.rows:
+        rows.add_row(*each)
+    plain.print(rows)
+    if table.note:
+        plain.print(table.note, soft_wrap=True)

@@ -4,6 +4,7 @@ A section is computed once, by a function that knows the numbers, and shown by s
 the page of `clm explain --page`, the table in a terminal, the REST API and the artifacts in MLflow.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
@@ -49,3 +50,16 @@ class Section(_Record):
     charts: tuple[SectionChart, ...] = ()
     values: dict[str, Any] = {}
     """Numbers behind the section, JSON-ready; None for what was not measured."""
+
+
+class VersionExplanation(_Record):
+    """Sections about a version, in the order of its pages."""
+
+    model_id: str
+    version: str
+    sections: tuple[Section, ...]
+
+    def with_sections(self, newer: Sequence[Section]) -> "VersionExplanation":
+        """Newer sections in place of those of the same name; others follow."""
+        by_name = {each.name: each for each in self.sections} | {each.name: each for each in newer}
+        return self.model_copy(update={"sections": tuple(by_name.values())})

@@ -42,6 +42,7 @@ from clm_core.retraining.evaluation import (
     baseline_sizer,
     evaluation_of,
 )
+from clm_core.retraining.explaining import explanation_file, explanation_of
 from clm_core.retraining.fold_cache import FoldCache
 from clm_core.retraining.judging import market_terms, recorded_terms, settle_costs, verdict_on
 from clm_core.retraining.plans import plan_of
@@ -228,8 +229,10 @@ def report(
     evaluation: BacktestEvaluation,
     verdict: Verdict,
 ) -> TearSheetFiles:
-    """Write the tear sheet into the home folder, and attach the tear sheet to the version's run in MLflow."""
+    """Write tear sheet and explanation into the home folder, and attach both to the version's run in
+    MLflow."""
     settings = services.settings
+    explanation = explanation_of(version, bars, trained, evaluation)
     sheet = TearSheet(
         model_id=version.model_id,
         version=version.version,
@@ -248,14 +251,17 @@ def report(
         data_facts=_data_facts(bars) | _record_facts(verdict),
         folds=trained.out_of_sample[evaluation.judged_seed].folds,
         regime=_regime_at_open(services, job, evaluation.bars),
+        sections=explanation.sections,
     )
     folder = services.reports / version.model_id
     folder.mkdir(parents=True, exist_ok=True)
     html = folder / f"{version.version}.html"
     picture = folder / f"{version.version}.png"
+    explained = explanation_file(services.reports, version.model_id, version.version)
     html.write_text(render(sheet), encoding="utf-8")
     picture.write_bytes(equity_png(sheet))
-    services.registry.attach(version.mlflow_run_id, [html, picture], "report")
+    explained.write_text(explanation.model_dump_json(), encoding="utf-8")
+    services.registry.attach(version.mlflow_run_id, [html, picture, explained], "report")
     crash_at(Fault.REPORTED, settings.fault)
     return TearSheetFiles(html, picture.read_bytes(), tuple(by_regime(sheet)))
 

@@ -4,7 +4,7 @@ A search started again under the same name computes the recorded generations aga
 with the counted batch to the last bit, and continues. A verification does the same and records nothing.
 """
 
-import json
+import math
 import os
 from collections.abc import Iterable
 from contextlib import suppress
@@ -32,6 +32,10 @@ from clm_core.search.request import market_fields, stored_bars
 from clm_core.search.strategy_objectives import MeasureInputs, rows_of, space_of
 from clm_core.search.strategy_run import Recorder, StrategyRun
 from clm_core.services import Services
+
+FIGURES_DIFFER = 1e-5
+"""Largest difference of two figures computed by matrix products, whose last bits depend on the processor;
+relative to the figure, and absolute below 1."""
 
 
 class _Counting:
@@ -147,7 +151,8 @@ def search_strategies(
 
 
 def verify(services: Services, name: str, placement: Placement) -> Verification:
-    """Compute a recorded search again and compare every candidate and every figure of the front, bit by bit.
+    """Compute a recorded search again and compare every candidate and score bit by bit, and the figures of
+    the result.
 
     Raises:
         NotFound: the search does not exist, or has no result yet.
@@ -176,12 +181,18 @@ def verify(services: Services, name: str, placement: Placement) -> Verification:
 def _differing(recorded: StrategySearchResult, again: StrategySearchResult) -> list[str]:
     """Differing fields of two results, without the picture."""
     then, now = (each.model_dump(mode="json", exclude={"picture"}) for each in (recorded, again))
-    return [f"{name} of the result" for name in then if _text(then[name]) != _text(now[name])]
+    return [f"{name} of the result" for name in then if not _same(then[name], now[name])]
 
 
-def _text(value: Any) -> str:
-    # the database keeps no order of names
-    return json.dumps(value, sort_keys=True)
+def _same(then: Any, now: Any) -> bool:
+    """True for equal values; figures may differ as the matrix products of two processors do."""
+    if isinstance(then, float) and isinstance(now, float):
+        return math.isclose(then, now, rel_tol=FIGURES_DIFFER, abs_tol=FIGURES_DIFFER)
+    if isinstance(then, dict) and isinstance(now, dict):
+        return then.keys() == now.keys() and all(_same(then[name], now[name]) for name in then)
+    if isinstance(then, list) and isinstance(now, list):
+        return len(then) == len(now) and all(map(_same, then, now))
+    return bool(then == now)
 
 
 def _run(

@@ -11,6 +11,7 @@ from clm_core.api.parameters import LabelInPath, ModelIdInPath
 from clm_core.domain.drift_history import DriftHistory
 from clm_core.domain.errors import NotFound
 from clm_core.domain.evaluations import EvaluationResult, Verdict
+from clm_core.domain.explanations import VersionExplanation
 from clm_core.domain.jobs import TrainingJob
 from clm_core.domain.listings import ListedVersion, Page, VersionQuery
 from clm_core.domain.paper import LearningValue, PaperQuery, PaperRecord
@@ -87,6 +88,13 @@ def drift(
     from clm_core.lifecycle.drift_watch import drift_history
 
     return drift_history(clm, model_id, days)
+
+
+def explanation(model_id: ModelIdInPath, version: LabelInPath, clm: Connected) -> VersionExplanation:
+    """Explanation of the version: what it looks at, how well it knows, where its results come from."""
+    from clm_core.lifecycle.explanations import stored_explanation
+
+    return stored_explanation(clm, clm.ledger.version(model_id, version))
 
 
 def report(model_id: ModelIdInPath, version: LabelInPath, clm: Connected) -> FileResponse:

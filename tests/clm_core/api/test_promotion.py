@@ -4,8 +4,10 @@ from datetime import UTC, datetime
 import pytest
 from fastapi.testclient import TestClient
 
+from clm_core.domain.explanations import Section, VersionExplanation
 from clm_core.domain.versions import ModelVersion
 from clm_core.domain.vocabulary import Role
+from clm_core.retraining.explaining import explanation_file
 from clm_core.services import Services
 
 Client = Callable[[Role | None], TestClient]
@@ -121,6 +123,23 @@ def test_a_version_has_its_lineage_and_evaluation(
     assert (report.status_code, report.text) == (200, "<h1>tear sheet</h1>")
     assert "sandbox allow-scripts" in report.headers["content-security-policy"]
     assert "connect-src" not in report.headers["content-security-policy"]
+
+
+def test_the_explanation_of_a_version_is_the_stored_one(
+    client: Client, make_version: MakeVersion, model_id: str, services: Services
+) -> None:
+    version = make_version(model_id)
+    address = f"/clm/models/{model_id}/versions/{version.version}"
+    missing = client(Role.VIEWER).get(f"{address}/explanation")
+    assert missing.status_code == 404
+    assert f"clm explain {model_id}@{version.version}" in missing.text
+    file = explanation_file(services.reports, model_id, version.version)
+    section = Section(name="features", title="Features", sentences=("None.",))
+    stored = VersionExplanation(model_id=model_id, version=version.version, sections=(section,))
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(stored.model_dump_json(), encoding="utf-8")
+    found = client(Role.VIEWER).get(f"{address}/explanation")
+    assert VersionExplanation.model_validate(found.json()) == stored
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from clm_core.cli.app import app
 from clm_core.domain.costs import Costs
-from clm_core.domain.errors import ExplanationUnavailable
+from clm_core.domain.errors import NotFound
 from clm_core.domain.versions import ModelVersion
 from clm_core.domain.vocabulary import RuleFamily
 from clm_core.models import catalog
@@ -29,18 +29,23 @@ def test_explain_lists_the_features_of_the_trees_by_their_share(
     name = f"{model_id}@{make_version(model_id).version}"
     command = ["explain", name, "--symbol", "BTCUSD", "--rows", "300"]
     found = json.loads(CliRunner().invoke(app, [*command, "--json"], catch_exceptions=False).stdout)
-    shares = [each["share"] for each in found["features"]]
+    [features] = [each["values"] for each in found["sections"] if each["name"] == "features"]
+    shares = [each["share"] for each in features["features"]]
     assert shares == sorted(shares, reverse=True)
     assert sum(shares) == pytest.approx(1.0)
-    assert (found["rows"], found["unit"]) == (300, "standard deviations of the return over the horizon")
-    shown = CliRunner().invoke(app, command, catch_exceptions=False).stdout
-    assert f"{name} on 300 bars of BTCUSD" in shown
-    assert "█" * 30 in next(line for line in shown.splitlines() if found["features"][0]["feature"] in line)
+    assert (features["rows"], features["unit"]) == (300, "standard deviations of the return over the horizon")
+    shown = CliRunner().invoke(app, [*command, "--section", "features"], catch_exceptions=False).stdout
+    assert "SHAP values of 300 bars of BTCUSD" in shown
+    assert features["features"][0]["feature"] in shown
     written = CliRunner().invoke(app, [*command, "--page"], catch_exceptions=False).stdout.strip()
-    assert f"{name}: SHAP values of 300 bars of BTCUSD" in Path(written).read_text(encoding="utf-8")
+    page = Path(written).read_text(encoding="utf-8")
+    assert "SHAP values of 300 bars of BTCUSD" in page
+    assert 'id="features-bars"' in page
+    with pytest.raises(NotFound, match="no section 'weather'; there are: features"):
+        CliRunner().invoke(app, [*command, "--section", "weather"], catch_exceptions=False)
 
 
-def test_a_version_without_trees_is_refused_by_the_name_of_its_kind(
+def test_a_version_without_trees_says_so_by_the_name_of_its_kind(
     services: Services,
     bundle: Any,
     make_version: Callable[..., ModelVersion],
@@ -53,5 +58,6 @@ def test_a_version_without_trees_is_refused_by_the_name_of_its_kind(
     folder = tmp_path / "bundle"
     digest = save_bundle(recipe.fit(bundle.bars, seed=1), recipe, folder, bundle.bars)
     version = make_version(model_id, stored=replace(bundle, folder=folder, digest=digest))
-    with pytest.raises(ExplanationUnavailable, match="momentum has no trees"):
-        CliRunner().invoke(app, ["explain", f"{model_id}@{version.version}"], catch_exceptions=False)
+    name = f"{model_id}@{version.version}"
+    shown = CliRunner().invoke(app, ["explain", name, "--symbol", "BTCUSD"], catch_exceptions=False).stdout
+    assert "momentum has no trees" in shown

@@ -265,10 +265,9 @@ def test_a_sketch_counts_as_the_records_of_its_trials() -> None:
         records.append(trials.TrialRecord(0.1, 100.0, 19_000, returns))
     parts = [trials.TrialSketch.of(days, daily[:25]), trials.TrialSketch.of(days, daily[25:])]
     whole = trials.TrialSketch.merged(parts)
-    assert (whole.trials, whole.highest.tobytes()) == (
-        40,
-        trials.TrialSketch.of(days, daily).highest.tobytes(),
-    )
+    assert whole.trials == 40
+    # the last bits of a matrix product depend on its shape on some processors
+    np.testing.assert_allclose(whole.highest, trials.TrialSketch.of(days, daily).highest, atol=1e-5)
     expected = trials.effective_counts(records)[-1]
     assert whole.effective == pytest.approx(expected, rel=1e-3)
     other = [trials.TrialRecord(0.1, 100.0, 19_100, rng.normal(0, 0.01, 200)) for _ in range(3)]

@@ -1,0 +1,140 @@
+"""Importance of the features of a model made of trees, by SHAP values on the newest bars."""
+
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+
+from clm_core.domain import measures
+from clm_core.domain.errors import NotEnoughBars
+from clm_core.domain.explanations import Section, SectionChart, SectionTable
+from clm_core.explain.forest import boosted_of, forest_of
+from clm_core.explain.importance import Importance, importances_of
+from clm_core.explain.tree_shap import shap_values
+from clm_core.market.bars import Bars
+from clm_core.market.features import compute_features
+from clm_core.models.contract import Model
+
+NAME = "features"
+RISING, FALLING = "#1f6f8b", "#c77b30"
+"""Colours of features whose high values raise, and lower, the answers."""
+LOG_ODDS, SCALED_RETURN = "log-odds", "standard deviations of the return over the horizon"
+COLUMNS = ("feature", "mean |SHAP|", "share", "when high", "when low")
+NOTE = "When high, low: mean value on the bars in the top and bottom quarter of the feature."
+PIXELS_A_FEATURE = 22
+
+
+@dataclass(frozen=True)
+class FeatureImportances:
+    symbol: str
+    """Market of the explained bars."""
+    rows: int
+    """Number of explained bars: the newest with every feature."""
+    start: datetime
+    """Open time of the first explained bar (UTC)."""
+    end: datetime
+    """Open time of the last explained bar (UTC)."""
+    unit: str
+    """Unit of the values: LOG_ODDS or SCALED_RETURN."""
+    base: float
+    """Expected answer of the trees without known features."""
+    features: tuple[Importance, ...]
+    """Features of the version, most important first."""
+
+    @property
+    def used(self) -> tuple[Importance, ...]:
+        """Features with a part in the answers."""
+        return tuple(each for each in self.features if each.share > 0)
+
+    def to_json(self) -> dict[str, Any]:
+        features = [
+            asdict(each)
+            | {name: measures.finite_or_none(getattr(each, name)) for name in ("when_high", "when_low")}
+            for each in self.features
+        ]
+        return asdict(self) | {
+            "start": self.start.isoformat(),
+            "end": self.end.isoformat(),
+            "features": features,
+        }
+
+
+def explain_features(model: Model, bars: Bars, rows: int) -> FeatureImportances:
+    """Importance of the features on the newest bars with every feature.
+
+    Args:
+        bars: bars of the model's market, with its own series.
+        rows: number of bars at most.
+
+    Raises:
+        ExplanationUnavailable: the model is not made of trees.
+        NotEnoughBars: no bar has every feature.
+    """
+    boosted = boosted_of(model)
+    table = compute_features(bars, boosted.params.features)
+    newest = np.flatnonzero(table.complete)[-rows:]
+    if len(newest) == 0:
+        raise NotEnoughBars(
+            f"{bars.symbol} {bars.timeframe}: none of {len(bars)} bars has every feature. Import more bars"
+        )
+    values = table.values[newest]
+    shap = shap_values(forest_of(model), values)
+    explained = bars[newest[0] : newest[-1] + 1]
+    return FeatureImportances(
+        symbol=bars.symbol,
+        rows=len(newest),
+        start=explained.start.to_pydatetime(),
+        end=explained.end.to_pydatetime(),
+        unit=SCALED_RETURN if boosted.params.learns_returns else LOG_ODDS,
+        base=shap.base,
+        features=importances_of(shap, values),
+    )
+
+
+def features_section(found: FeatureImportances) -> Section:
+    used = found.used
+    return Section(
+        name=NAME,
+        title="Features",
+        sentences=(
+            f"SHAP values of {found.rows} bars of {found.symbol}, {found.start:%Y-%m-%d %H:%M} to "
+            f"{found.end:%Y-%m-%d %H:%M} UTC, in {found.unit}.",
+            f"Base {found.base:+.4f}: base and values of a bar add up to the answer of the trees.",
+            f"Features without any part in these answers: {len(found.features) - len(used)}.",
+        ),
+        charts=(
+            SectionChart(
+                name="bars",
+                height=80 + PIXELS_A_FEATURE * len(used),
+                figure=_bars(found),
+                note="Blue: high values of the feature raise the answer; ochre: they lower it.",
+            ),
+        ),
+        tables=(SectionTable(columns=COLUMNS, rows=tuple(map(_cells, used)), note=NOTE),),
+        values=found.to_json(),
+    )
+
+
+def _cells(each: Importance) -> tuple[str, ...]:
+    return (
+        each.feature,
+        f"{each.mean_absolute:.4f}",
+        measures.percent(each.share),
+        f"{each.when_high:+.4f}",
+        f"{each.when_low:+.4f}",
+    )
+
+
+def _bars(found: FeatureImportances) -> dict[str, Any]:
+    # plotly draws from the bottom up
+    used = found.used[::-1]
+    bars = {
+        "type": "bar",
+        "orientation": "h",
+        "x": [each.mean_absolute for each in used],
+        "y": [each.feature for each in used],
+        "marker": {"color": [RISING if each.when_high >= each.when_low else FALLING for each in used]},
+        "hovertemplate": "%{y}: %{x:.4f}<extra></extra>",
+    }
+    return {"data": [bars], "layout": {"xaxis": {"title": {"text": f"mean |SHAP|, {found.unit}"}}}}

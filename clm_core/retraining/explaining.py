@@ -1,0 +1,67 @@
+"""Explanation of a version, computed with its training and evaluation, or later on demand.
+
+Sections about the model need the model and bars; sections about the evaluation need the out-of-sample
+forecasts and backtests, which a retrain has at hand.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from clm_core.domain.errors import ExplanationUnavailable, NotEnoughBars
+from clm_core.domain.explanations import Section, VersionExplanation
+from clm_core.domain.versions import ModelVersion
+from clm_core.explain.features import explain_features, features_section
+from clm_core.market.bars import Bars
+from clm_core.market.panel import Panel
+from clm_core.models.bundle import load_bundle
+from clm_core.models.contract import Model
+from clm_core.models.pooled import view_of
+from clm_core.retraining.results import BacktestEvaluation
+from clm_core.retraining.training import TrainingResult
+
+RETRAIN_ROWS = 500
+"""Bars explained in a retrain."""
+
+
+def explanation_of(
+    version: ModelVersion, bars: Bars | Panel, trained: TrainingResult, evaluation: BacktestEvaluation
+) -> VersionExplanation:
+    """Explanation of a version just evaluated; the model of a pool is explained on its first member."""
+    explained = next(iter(bars)) if isinstance(bars, Panel) else bars
+    model = view_of(load_bundle(trained.bundle, trained.bundle_digest), explained.symbol)
+    of_model = model_sections(model, explained, RETRAIN_ROWS)
+    return VersionExplanation(
+        model_id=version.model_id,
+        version=version.version,
+        sections=(*of_model, *evaluation_sections(trained, evaluation)),
+    )
+
+
+def model_sections(model: Model, bars: Bars, rows: int) -> tuple[Section, ...]:
+    """Sections about a model.
+
+    Args:
+        bars: bars of the model's market, with its own series.
+        rows: number of bars explained at most.
+    """
+    return (
+        _or_reason("features", "Features", lambda: features_section(explain_features(model, bars, rows))),
+    )
+
+
+def evaluation_sections(trained: TrainingResult, evaluation: BacktestEvaluation) -> tuple[Section, ...]:
+    """Sections about the out-of-sample forecasts and backtests of a version."""
+    return ()
+
+
+def explanation_file(reports: Path, model_id: str, version: str) -> Path:
+    """JSON file of a version's explanation below the folder of reports."""
+    return reports / model_id / f"{version}-explanation.json"
+
+
+def _or_reason(name: str, title: str, section: Callable[[], Section]) -> Section:
+    """The section, or the reason why the model has none."""
+    try:
+        return section()
+    except (ExplanationUnavailable, NotEnoughBars) as error:
+        return Section(name=name, title=title, sentences=(f"{error}.",))
