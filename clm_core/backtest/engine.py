@@ -312,6 +312,12 @@ def _has_drifted(account: _Account, price: float, rules: _Rules) -> bool:
     return bool(abs(held - account.target * equity) > rules.band * equity)
 
 
+@_inlined
+def _stays_flat(account: _Account, target: float) -> bool:
+    """True if the account holds nothing, and wants nothing now and before."""
+    return bool(target == 0.0 and account.target == 0.0 and account.units == 0.0)
+
+
 @njit(cache=True, nogil=True, error_model="numpy")
 def _run(
     rule: int, data: Floats, params: Floats, rules: _Rules, market: _Market, record: _Record
@@ -343,6 +349,12 @@ def _run(
     last = len(closes) - 1
     for bar in range(last + 1):
         before = equity
+        if rule == GIVEN and bar > 0 and _stays_flat(account, data[bar - 1]):
+            # most bars of many rules: nothing changes
+            account.blocked_side = 0.0
+            equities[bar] = equity
+            returns[bar] = exposures[bar] = turnovers[bar] = 0.0
+            continue
         price = opens[bar]
         if is_charged and account.units != 0.0:
             rate = long_rates[bar] if account.units > 0.0 else short_rates[bar]
