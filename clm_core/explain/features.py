@@ -9,23 +9,30 @@ import numpy as np
 from clm_core.domain import measures
 from clm_core.domain.errors import NotEnoughBars
 from clm_core.domain.explanations import Section, SectionChart, SectionTable
+from clm_core.explain.feature_charts import (
+    FALLING,
+    PIXELS_A_FEATURE,
+    RISING,
+    beeswarm,
+    dependence,
+    waterfall,
+)
 from clm_core.explain.forest import boosted_of, forest_of
 from clm_core.explain.importance import Importance, importances_of
-from clm_core.explain.tree_shap import shap_values
-from clm_core.market.bars import Bars
+from clm_core.explain.tree_shap import ShapValues, shap_values
+from clm_core.market.bars import Bars, Floats
 from clm_core.market.features import compute_features
 from clm_core.models.contract import Model
 
 NAME = "features"
-RISING, FALLING = "#1f6f8b", "#c77b30"
-"""Colours of features whose high values raise, and lower, the answers."""
 LOG_ODDS, SCALED_RETURN = "log-odds", "standard deviations of the return over the horizon"
 COLUMNS = ("feature", "mean |SHAP|", "share", "when high", "when low")
 NOTE = "When high, low: mean value on the bars in the top and bottom quarter of the feature."
-PIXELS_A_FEATURE = 22
+DEPENDENCES = 2
+"""Features whose values are drawn by feature value."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class FeatureImportances:
     symbol: str
     """Market of the explained bars."""
@@ -41,6 +48,10 @@ class FeatureImportances:
     """Expected answer of the trees without known features."""
     features: tuple[Importance, ...]
     """Features of the version, most important first."""
+    shap: ShapValues
+    """Values of the explained bars, columns in the order of the model's features."""
+    values: Floats
+    """Feature values of the explained bars, shape (n_rows, n_features)."""
 
     @property
     def used(self) -> tuple[Importance, ...]:
@@ -53,10 +64,20 @@ class FeatureImportances:
             | {name: measures.finite_or_none(getattr(each, name)) for name in ("when_high", "when_low")}
             for each in self.features
         ]
-        return asdict(self) | {
+        return {
+            "symbol": self.symbol,
+            "rows": self.rows,
             "start": self.start.isoformat(),
             "end": self.end.isoformat(),
+            "unit": self.unit,
+            "base": self.base,
             "features": features,
+            "newest": {
+                feature: {"value": measures.finite_or_none(float(value)), "shap": float(part)}
+                for feature, value, part in zip(
+                    self.shap.features, self.values[-1], self.shap.values[-1], strict=True
+                )
+            },
         }
 
 
@@ -89,6 +110,8 @@ def explain_features(model: Model, bars: Bars, rows: int) -> FeatureImportances:
         unit=SCALED_RETURN if boosted.params.learns_returns else LOG_ODDS,
         base=shap.base,
         features=importances_of(shap, values),
+        shap=shap,
+        values=values,
     )
 
 
@@ -103,14 +126,7 @@ def features_section(found: FeatureImportances) -> Section:
             f"Base {found.base:+.4f}: base and values of a bar add up to the answer of the trees.",
             f"Features without any part in these answers: {len(found.features) - len(used)}.",
         ),
-        charts=(
-            SectionChart(
-                name="bars",
-                height=80 + PIXELS_A_FEATURE * len(used),
-                figure=_bars(found),
-                note="Blue: high values of the feature raise the answer; ochre: they lower it.",
-            ),
-        ),
+        charts=_charts(found) if used else (),
         tables=(SectionTable(columns=COLUMNS, rows=tuple(map(_cells, used)), note=NOTE),),
         values=found.to_json(),
     )
@@ -123,6 +139,23 @@ def _cells(each: Importance) -> tuple[str, ...]:
         measures.percent(each.share),
         f"{each.when_high:+.4f}",
         f"{each.when_low:+.4f}",
+    )
+
+
+def _charts(found: FeatureImportances) -> tuple[SectionChart, ...]:
+    ranked = tuple(each.feature for each in found.used)
+    shap, values, unit = found.shap, found.values, found.unit
+    newest = f"Newest bar, {found.end:%Y-%m-%d %H:%M} UTC"
+    return (
+        SectionChart(
+            name="bars",
+            height=80 + PIXELS_A_FEATURE * len(ranked),
+            figure=_bars(found),
+            note="Blue: high values of the feature raise the answer; ochre: they lower it.",
+        ),
+        beeswarm(shap, values, ranked, unit),
+        *(dependence(shap, values, ranked[n], n + 1, unit) for n in range(min(DEPENDENCES, len(ranked)))),
+        waterfall(shap, -1, values[-1], newest, unit),
     )
 
 
