@@ -11,6 +11,9 @@ from clm_core.domain.candidates import StrategyCandidate
 from clm_core.domain.evaluations import Decision
 from clm_core.domain.vocabulary import ModelType, TriggerReason
 
+MODEL_RESOURCE = "clm.model."
+"""Beginning of the resource of a model's events in Prefect."""
+
 
 class EventType(StrEnum):
     TRAINING_JOB_CREATED = "clm.training_job_created"
@@ -22,6 +25,8 @@ class EventType(StrEnum):
     ALLOCATION_CHANGED = "clm.allocation_changed"
     STRATEGY_CANDIDATE_CREATED = "clm.strategy_candidate_created"
     AUDIT_ANCHORED = "clm.audit_anchored"
+    MARKET_REGIME_CHANGED = "market.regime_changed"
+    """Named as the event of other monitors, which a receiver may have a rule for already."""
 
 
 class TrainingJobCreated(BaseModel):
@@ -131,6 +136,22 @@ class AuditAnchored(BaseModel):
     """Number of entries up to the entry."""
 
 
+class MarketRegimeChanged(BaseModel):
+    """Another regime of the market than at the end of the training of the production version."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model_id: str
+    version: str
+    symbol: str
+    timeframe: str
+    previous: str
+    """Regime at the end of the training."""
+    current: str
+    since: datetime
+    """End of the first day of the current regime."""
+
+
 Happening = (
     TrainingJobCreated
     | ModelTrained
@@ -140,6 +161,7 @@ Happening = (
     | AllocationChanged
     | StrategyCandidate
     | AuditAnchored
+    | MarketRegimeChanged
 )
 
 

@@ -5,7 +5,7 @@ from datetime import datetime
 
 from sqlalchemy import Connection, insert, select
 
-from clm_core.domain.events import AuditAnchored, Event, EventType, Happening
+from clm_core.domain.events import AuditAnchored, Event, EventType, Happening, MarketRegimeChanged
 from clm_core.ledger.tables import Base, OutboxRow
 
 _OUTBOX = Base.metadata.tables[OutboxRow.__tablename__]
@@ -30,3 +30,19 @@ def is_announced(connection: Connection, anchor: AuditAnchored) -> bool:
         .limit(1)
     )
     return bool(connection.scalar(newest) == anchor.hash)
+
+
+def is_regime_known(connection: Connection, change: MarketRegimeChanged) -> bool:
+    """True if the newest event about the regime of a version is about the same change."""
+    payload = _OUTBOX.c.payload
+    newest = (
+        select(payload)
+        .where(
+            _OUTBOX.c.type == EventType.MARKET_REGIME_CHANGED,
+            payload["model_id"].astext == change.model_id,
+            payload["version"].astext == change.version,
+        )
+        .order_by(_OUTBOX.c.seq.desc())
+        .limit(1)
+    )
+    return bool(connection.scalar(newest) == change.model_dump(mode="json"))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from sqlalchemy import Engine, text
 
-from clm_core.domain.events import AuditAnchored, EventType
+from clm_core.domain.events import AuditAnchored, EventType, MarketRegimeChanged
 from clm_core.domain.versions import Lineage
 from clm_core.ledger import audit_log, counts, events
 from clm_core.ledger.allocations import AllocationStore
@@ -121,6 +121,14 @@ class Ledger(JobStore, VersionStore, EvaluationStore):
             if events.is_announced(connection, anchor):
                 return False
             events.record(connection, EventType.AUDIT_ANCHORED, anchor, now)
+        return True
+
+    def announce_regime(self, change: MarketRegimeChanged, now: datetime) -> bool:
+        """Record the event about a changed regime; False if the event is recorded already."""
+        with self._engine.begin() as connection:
+            if events.is_regime_known(connection, change):
+                return False
+            events.record(connection, EventType.MARKET_REGIME_CHANGED, change, now)
         return True
 
     def counts(self) -> Counts:

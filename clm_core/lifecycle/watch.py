@@ -24,6 +24,7 @@ from clm_core.decisions.repeated_recipe import RepeatedRecipe
 from clm_core.decisions.staleness import DueRetrain, Freshness
 from clm_core.domain.actors import WATCH
 from clm_core.domain.alerts import AlertKind
+from clm_core.domain.events import MarketRegimeChanged
 from clm_core.domain.jobs import RetrainRequest
 from clm_core.domain.kinds import Kind
 from clm_core.domain.measures import finite_or_none
@@ -271,6 +272,7 @@ def _watch(services: Services, version: ModelVersion) -> WatchedVersion:
     measured = measured.model_copy(update={"protection": protected, "discoveries": discovered})
     sentences = tuple(_sentences(measured))
     services.ledger.standings.record(standing_of(services, version, record, protected, sentences))
+    _announce_regime(services, version, measured)
     answers = tuple(_request_retrains(services, version, measured))
     measured = measured.model_copy(update={"asked": answers})
     _report_degraded(services, measured)
@@ -627,6 +629,24 @@ def performance_of(result: Backtest, periods_per_year: float) -> Performance:
         sharpe_ratio=finite_or_none(metrics.sharpe_ratio),
         max_drawdown=finite_or_none(metrics.max_drawdown),
     )
+
+
+def _announce_regime(services: Services, version: ModelVersion, measured: WatchedVersion) -> None:
+    """Send the event about a regime other than at the end of the training, once a change."""
+    regime = measured.regime
+    if regime is None or not regime.has_changed:
+        return
+    assert regime.at_training is not None
+    change = MarketRegimeChanged(
+        model_id=version.model_id,
+        version=version.version,
+        symbol=version.symbol,
+        timeframe=version.timeframe,
+        previous=regime.at_training,
+        current=regime.name,
+        since=regime.since,
+    )
+    services.ledger.announce_regime(change, services.clock())
 
 
 def _request_retrains(

@@ -23,7 +23,7 @@ from pydantic import SecretStr
 from clm_core.domain.alerts import Alert, AlertKind
 from clm_core.domain.deliveries import ReceiverState
 from clm_core.domain.errors import DeliveryFailed, SettingsError
-from clm_core.domain.events import EventType
+from clm_core.domain.events import MODEL_RESOURCE, EventType
 from clm_core.domain.webhook_settings import Subscriber
 from clm_core.ledger.alerts import AlertStore
 from clm_core.ledger.receivers import ALERTS, EVENTS, GIVEN_UP_AFTER, OutgoingEvent, ReceiverStore, Stream, T
@@ -216,12 +216,12 @@ def _to_subscriber(subscriber: Subscriber, event: OutgoingEvent, now: datetime) 
 
 def _to_prefect(api: str, event: OutgoingEvent) -> None:
     """Send an event to Prefect, for automations; unlike `emit_event`, a failure raises an error."""
-    subject = f"model.{event.subject}" if event.subject else event.type
+    resource = f"{MODEL_RESOURCE}{event.subject}" if event.subject else f"clm.{event.type}"
     message = {
         "id": str(event.id),
         "occurred": event.at.isoformat(),
         "event": event.type,
-        "resource": {"prefect.resource.id": f"clm.{subject}"},
+        "resource": {"prefect.resource.id": resource},
         "payload": event.payload,
     }
     headers = {"content-type": "application/json"}

@@ -129,6 +129,8 @@ class PrefectEvent:
     id: str
     name: str
     payload: dict[str, Any]
+    resource: str
+    """Resource the event is about, `my-monitor`."""
 
 
 @dataclass(frozen=True)
@@ -231,7 +233,12 @@ class Runs:
     def events(self, names: Sequence[str], since: datetime) -> list[PrefectEvent]:
         """All events of the given names, oldest first."""
         found = self._events(names, since)
-        return [PrefectEvent(event["id"], event["event"], event["payload"]) for event in found]
+        return [
+            PrefectEvent(
+                event["id"], event["event"], event["payload"], event["resource"]["prefect.resource.id"]
+            )
+            for event in found
+        ]
 
     def _events(self, names: Sequence[str], since: datetime) -> Iterator[dict[str, Any]]:
         request = {"event": {"name": list(names)}, "occurred": {"since": since.isoformat()}, "order": "ASC"}

@@ -1,9 +1,12 @@
-"""Events emitted to Prefect by other systems, stored in the inbox under their Prefect ids."""
+"""Events emitted to Prefect by other systems, stored in the inbox under their Prefect ids.
+
+The watch requests the retrains for a changed regime itself: its event of the same name is passed over."""
 
 import json
 from datetime import datetime, timedelta
 
 from clm_core.domain.errors import AlreadyExists
+from clm_core.domain.events import MODEL_RESOURCE
 from clm_core.domain.triggers import MessageDelivery
 from clm_core.platform.prefect_runs import PrefectEvent, knows_prefect, prefect_runs
 from clm_core.services import Services
@@ -31,7 +34,8 @@ def collect(services: Services) -> int:
     since = now - FIRST_LOOKBACK if newest is None else min(newest, now) - OVERLAP
     with prefect_runs(services.settings.home) as prefect:
         events = prefect.events([*IncomingType], since)
-    return sum(_keep(services, event, now) for event in events)
+    others = (event for event in events if not event.resource.startswith(MODEL_RESOURCE))
+    return sum(_keep(services, event, now) for event in others)
 
 
 def _keep(services: Services, event: PrefectEvent, now: datetime) -> bool:

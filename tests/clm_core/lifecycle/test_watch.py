@@ -12,7 +12,7 @@ import pytest
 from jobs import end_all_jobs
 from panels import a_market
 from records import a_job, a_version
-from sqlalchemy import Engine
+from sqlalchemy import Engine, text
 from typer.testing import CliRunner
 
 from clm_core.backtest.terms import MarketTerms
@@ -226,7 +226,7 @@ def test_a_request_is_repeated_under_its_key_until_a_retrain_could_end_otherwise
 
 
 def test_a_change_of_the_regime_since_the_training_asks_once(
-    own: Services, services: Services, tmp_path: Path
+    own: Services, services: Services, engine: Engine, tmp_path: Path
 ) -> None:
     market = Market(services.market.bars("BTCUSD", "1h", closed_by=services.clock()), tmp_path / "turbulent")
     market.lack(100 * 24)
@@ -251,6 +251,23 @@ def test_a_change_of_the_regime_since_the_training_asks_once(
     assert asked.request.observed == Observation(regime="turbulent", regime_since=since)
     [again] = [each for each in watch_one(own).asked if each.request.training.trigger_reason is CHANGED]
     assert (again.reply, again.job_id) == (Reply.COALESCED, asked.job_id)
+    assert _regime_events(engine, turbulent) == [
+        {
+            "model_id": turbulent.model_id,
+            "version": turbulent.version,
+            "symbol": "BTCUSD",
+            "timeframe": "1h",
+            "previous": "calm",
+            "current": "turbulent",
+            "since": "2019-07-11T00:00:00Z",
+        }
+    ]
+
+
+def _regime_events(engine: Engine, watched: WatchedVersion) -> list[dict[str, Any]]:
+    select = "SELECT payload FROM outbox WHERE type = 'market.regime_changed' AND payload->>'version' = :v"
+    with engine.begin() as connection:
+        return list(connection.scalars(text(select), {"v": watched.version}))
 
 
 def test_only_bars_after_the_training_count_and_trading_starts_flat(own: Services, market: Market) -> None:

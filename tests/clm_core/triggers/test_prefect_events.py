@@ -27,13 +27,17 @@ def prefect(prefect_url: str) -> Iterator[httpx.Client]:
 
 
 def emit(
-    prefect: httpx.Client, name: str, *payloads: dict[str, Any], at: datetime | None = None
+    prefect: httpx.Client,
+    name: str,
+    *payloads: dict[str, Any],
+    at: datetime | None = None,
+    resource: str = "tests.monitor",
 ) -> list[str]:
     """Ids of the events, once all are stored by the server."""
     occurred = (at or datetime.now(UTC)).isoformat()
-    resource = {"prefect.resource.id": "tests.monitor"}
+    about = {"prefect.resource.id": resource}
     events = [
-        {"id": str(uuid4()), "event": name, "occurred": occurred, "resource": resource, "payload": payload}
+        {"id": str(uuid4()), "event": name, "occurred": occurred, "resource": about, "payload": payload}
         for payload in payloads
     ]
     ids = [event["id"] for event in events]
@@ -54,6 +58,15 @@ def test_an_event_is_submitted_once(clm: Services, prefect: httpx.Client) -> Non
     [answer] = clm.ledger.triggers.answers(message=(prefect_events.SOURCE, event))
     assert (answer.reply, answer.model_id) == (Reply.REJECTED, "lightgbm_btcusd_1h")
     assert dispatch_pending(clm).answers == ()
+
+
+def test_an_event_of_this_installation_about_a_regime_is_no_request(
+    clm: Services, prefect: httpx.Client
+) -> None:
+    change = {"symbol": "BTCUSD", "timeframe": "1h", "current": "turbulent"}
+    own = emit(prefect, "market.regime_changed", change, resource="clm.model.xgboost_btcusd_1h")
+    prefect_events.collect(clm)
+    assert kept(clm).isdisjoint(own)
 
 
 def test_all_events_are_collected_however_many_and_however_late(clm: Services, prefect: httpx.Client) -> None:

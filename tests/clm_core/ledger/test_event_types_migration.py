@@ -1,4 +1,4 @@
-"""Revision 0021 in ledgers that hold data: events about anchors of the audit."""
+"""Revisions 0021 and 0042 in ledgers that hold data: types of events."""
 
 import uuid
 from collections.abc import Callable
@@ -10,19 +10,24 @@ from sqlalchemy.exc import IntegrityError
 
 EVENT = text("INSERT INTO outbox (id, type, payload, at) VALUES (:id, :type, '{}', now())")
 FORMER = "clm.model_trained"
-NEW = "clm.audit_anchored"
 
 
-def test_revision_0021_keeps_the_events_and_accepts_anchors(empty_database: Callable[[], str]) -> None:
+@pytest.mark.parametrize(
+    ("before", "after", "new"),
+    [("0020", "0021", "clm.audit_anchored"), ("0041", "0042", "market.regime_changed")],
+)
+def test_a_revision_keeps_the_events_and_accepts_the_new_type(
+    before: str, after: str, new: str, empty_database: Callable[[], str]
+) -> None:
     url = empty_database()
-    move(url, "0020")
+    move(url, before)
     record(url, FORMER)
     with pytest.raises(IntegrityError, match="ck_outbox_type"):
-        record(url, NEW)
-    move(url, "0021")
-    record(url, NEW)
-    assert types(url) == [FORMER, NEW]
-    move(url, "0020", down=True)
+        record(url, new)
+    move(url, after)
+    record(url, new)
+    assert types(url) == [FORMER, new]
+    move(url, before, down=True)
     assert types(url) == [FORMER]
 
 
