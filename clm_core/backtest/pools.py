@@ -99,7 +99,8 @@ def walk_forward(
         models = list(pool.map(fit, range(len(folds))))
     axis = panel.index_bars()
     results = tuple(
-        fold_result(axis, *fold, model.train_metrics) for fold, model in zip(folds, models, strict=True)
+        fold_result(axis, *fold, model.train_metrics, model.importances())
+        for fold, model in zip(folds, models, strict=True)
     )
     starts = [int(panel.time[history_start(plan, train)]) for train, _ in folds]
     runs = tuple(_of_member(member, models, times, starts, results) for member in panel)

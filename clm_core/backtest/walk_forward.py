@@ -10,7 +10,7 @@ import math
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
 from itertools import pairwise
@@ -65,6 +65,8 @@ class FoldResult:
     test_end: datetime
     """Open time of the last test bar."""
     train_metrics: dict[str, float]
+    importances: dict[str, float] = field(default_factory=dict)
+    """Share of each feature in the decisions of the fold's model; empty if unknown."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -149,7 +151,7 @@ def walk_forward(
         answers = newer.positions(bars[begin : test.stop])[test.start - begin :]
         agreements.append(rank_correlation(answers, positions[test]))
     results = (
-        fold_result(bars, *fold, model.train_metrics | agreement_metric(agreement))
+        fold_result(bars, *fold, model.train_metrics | agreement_metric(agreement), model.importances())
         for fold, model, agreement in zip(folds, models, agreements, strict=True)
     )
     return OutOfSample(positions, forecast, slice(folds[0][1].start, len(bars)), tuple(results))
@@ -322,9 +324,22 @@ class ProgressSum:
             self.report(fold, 1.0)
 
 
-def fold_result(bars: Bars, train: slice, test: slice, train_metrics: dict[str, float]) -> FoldResult:
+def fold_result(
+    bars: Bars,
+    train: slice,
+    test: slice,
+    train_metrics: dict[str, float],
+    importances: dict[str, float] | None = None,
+) -> FoldResult:
     train_bars = bars[train]
     test_bars = bars[test]
     return FoldResult(
-        train, test, train_bars.start, train_bars.end, test_bars.start, test_bars.end, train_metrics
+        train,
+        test,
+        train_bars.start,
+        train_bars.end,
+        test_bars.start,
+        test_bars.end,
+        train_metrics,
+        importances or {},
     )

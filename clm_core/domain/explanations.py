@@ -59,6 +59,10 @@ class VersionExplanation(_Record):
     version: str
     sections: tuple[Section, ...]
 
+    def values_of(self, name: str) -> dict[str, Any]:
+        """Numbers behind a section; empty where there are none."""
+        return next((each.values for each in self.sections if each.name == name), {})
+
     def with_sections(self, newer: Sequence[Section]) -> "VersionExplanation":
         """Newer sections in place of those of the same name; others follow."""
         by_name = {each.name: each for each in self.sections} | {each.name: each for each in newer}

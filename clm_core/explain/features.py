@@ -8,7 +8,7 @@ import numpy as np
 
 from clm_core.domain import measures
 from clm_core.domain.errors import NotEnoughBars
-from clm_core.domain.explanations import Section, SectionChart, SectionTable
+from clm_core.domain.explanations import Section, SectionChart, SectionTable, VersionExplanation
 from clm_core.explain.feature_charts import (
     FALLING,
     PIXELS_A_FEATURE,
@@ -113,6 +113,15 @@ def explain_features(model: Model, bars: Bars, rows: int) -> FeatureImportances:
         shap=shap,
         values=values,
     )
+
+
+def stored_shares(explanation: VersionExplanation) -> tuple[str, dict[str, float]] | None:
+    """Market of the explained bars, and the share of each feature in mean |SHAP|; None for an explanation
+    without SHAP values."""
+    values = explanation.values_of(NAME)
+    if not values.get("features"):
+        return None
+    return values["symbol"], {each["feature"]: each["share"] for each in values["features"]}
 
 
 def features_section(found: FeatureImportances) -> Section:

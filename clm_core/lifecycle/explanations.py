@@ -12,7 +12,7 @@ from clm_core.market.bars import Bars
 from clm_core.models.contract import Model
 from clm_core.models.params import series_names
 from clm_core.models.pooled import view_of
-from clm_core.retraining.explaining import explanation_file, model_sections
+from clm_core.retraining.explaining import explanation_file, model_sections, with_history
 from clm_core.services import Services
 
 SUBTITLE = "What the version looks at, how well it knows, and where its results come from."
@@ -35,6 +35,7 @@ def explain_version(
     except NotFound:
         explanation = VersionExplanation(model_id=version.model_id, version=version.version, sections=())
     explanation = explanation.with_sections(model_sections(*_model_and_bars(services, version, symbol), rows))
+    explanation = with_history(services.reports, explanation)
     _keep(services, explanation)
     return explanation
 

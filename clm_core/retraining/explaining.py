@@ -7,10 +7,13 @@ forecasts and backtests, which a retrain has at hand.
 from collections.abc import Callable
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from clm_core.domain.errors import ExplanationUnavailable, NotEnoughBars
 from clm_core.domain.explanations import Section, VersionExplanation
 from clm_core.domain.versions import ModelVersion
-from clm_core.explain.features import explain_features, features_section
+from clm_core.explain.features import explain_features, features_section, stored_shares
+from clm_core.explain.shares import NamedShares, shares_section
 from clm_core.market.bars import Bars
 from clm_core.market.panel import Panel
 from clm_core.models.bundle import load_bundle
@@ -21,6 +24,8 @@ from clm_core.retraining.training import TrainingResult
 
 RETRAIN_ROWS = 500
 """Bars explained in a retrain."""
+HISTORY = 12
+"""Versions of a model beside each other, the explained one included."""
 
 
 def explanation_of(
@@ -51,12 +56,56 @@ def model_sections(model: Model, bars: Bars, rows: int) -> tuple[Section, ...]:
 
 def evaluation_sections(trained: TrainingResult, evaluation: BacktestEvaluation) -> tuple[Section, ...]:
     """Sections about the out-of-sample forecasts and backtests of a version."""
-    return ()
+    return (*_features_of_folds(trained, evaluation),)
+
+
+def with_history(reports: Path, explanation: VersionExplanation) -> VersionExplanation:
+    """Explanation with a section of the features' shares over the versions of the model, as explained up to
+    now; without the section for the first version with shares.
+
+    Args:
+        reports: folder of reports with the explanations of earlier versions.
+    """
+    newest = stored_shares(explanation)
+    if newest is None:
+        return explanation
+    symbol, shares = newest
+    versions = [NamedShares(explanation.version, shares)]
+    suffix = explanation_file(reports, "", "").name
+    files = sorted((reports / explanation.model_id).glob(f"*{suffix}"), reverse=True)
+    for file in files:
+        version = file.name.removesuffix(suffix)
+        if version < explanation.version and len(versions) < HISTORY:
+            earlier = _read_shares(file)
+            versions += [NamedShares(version, earlier[1])] if earlier and earlier[0] == symbol else []
+    if len(versions) < 2:
+        return explanation
+    title = "Features over the versions"
+    section = shares_section("features-versions", title, versions[::-1], "mean |SHAP|")
+    return explanation.with_sections([section])
 
 
 def explanation_file(reports: Path, model_id: str, version: str) -> Path:
     """JSON file of a version's explanation below the folder of reports."""
     return reports / model_id / f"{version}-explanation.json"
+
+
+def _features_of_folds(trained: TrainingResult, evaluation: BacktestEvaluation) -> tuple[Section, ...]:
+    """Section of the features' shares over the folds; none for a kind without shares."""
+    folds = trained.out_of_sample[evaluation.judged_seed].folds
+    models = [NamedShares(f"to {each.train_end:%Y-%m-%d}", each.importances) for each in folds]
+    known = [each for each in models if each.shares]
+    if len(known) < 2:
+        return ()
+    return (shares_section("features-folds", "Features over the folds", known, "the gain of the splits"),)
+
+
+def _read_shares(file: Path) -> tuple[str, dict[str, float]] | None:
+    """Market and shares of a stored explanation; None without shares, or of another release."""
+    try:
+        return stored_shares(VersionExplanation.model_validate_json(file.read_bytes()))
+    except ValidationError:
+        return None
 
 
 def _or_reason(name: str, title: str, section: Callable[[], Section]) -> Section:

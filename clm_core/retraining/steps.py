@@ -42,7 +42,7 @@ from clm_core.retraining.evaluation import (
     baseline_sizer,
     evaluation_of,
 )
-from clm_core.retraining.explaining import explanation_file, explanation_of
+from clm_core.retraining.explaining import explanation_file, explanation_of, with_history
 from clm_core.retraining.fold_cache import FoldCache
 from clm_core.retraining.judging import market_terms, recorded_terms, settle_costs, verdict_on
 from clm_core.retraining.plans import plan_of
@@ -232,7 +232,8 @@ def report(
     """Write tear sheet and explanation into the home folder, and attach both to the version's run in
     MLflow."""
     settings = services.settings
-    explanation = explanation_of(version, bars, trained, evaluation)
+    explained = explanation_of(version, bars, trained, evaluation)
+    explanation = with_history(services.reports, explained)
     sheet = TearSheet(
         model_id=version.model_id,
         version=version.version,
@@ -257,11 +258,11 @@ def report(
     folder.mkdir(parents=True, exist_ok=True)
     html = folder / f"{version.version}.html"
     picture = folder / f"{version.version}.png"
-    explained = explanation_file(services.reports, version.model_id, version.version)
+    stored = explanation_file(services.reports, version.model_id, version.version)
     html.write_text(render(sheet), encoding="utf-8")
     picture.write_bytes(equity_png(sheet))
-    explained.write_text(explanation.model_dump_json(), encoding="utf-8")
-    services.registry.attach(version.mlflow_run_id, [html, picture, explained], "report")
+    stored.write_text(explanation.model_dump_json(), encoding="utf-8")
+    services.registry.attach(version.mlflow_run_id, [html, picture, stored], "report")
     crash_at(Fault.REPORTED, settings.fault)
     return TearSheetFiles(html, picture.read_bytes(), tuple(by_regime(sheet)))
 

@@ -355,7 +355,7 @@ def _array(name: str, seed: int, member: int, members: int) -> str:
 
 def _fold_json(fold: FoldResult) -> dict[str, Any]:
     rows = {name: [rows.start, rows.stop] for name, rows in (("train", fold.train), ("test", fold.test))}
-    return rows | {"train_metrics": fold.train_metrics}
+    return rows | {"train_metrics": fold.train_metrics, "importances": fold.importances}
 
 
 def _read_walk(
@@ -368,7 +368,9 @@ def _read_walk(
     for array in (positions, forecast):
         array.setflags(write=False)
     results = tuple(
-        fold_result(axis, slice(*fold["train"]), slice(*fold["test"]), fold["train_metrics"])
+        fold_result(
+            axis, slice(*fold["train"]), slice(*fold["test"]), fold["train_metrics"], fold["importances"]
+        )
         for fold in folds
     )
     first = int(np.searchsorted(bars.time, axis.time[results[0].test.start]))

@@ -56,6 +56,7 @@ def test_a_subprocess_gives_the_same_results_as_inline_training(bars: Bars, tmp_
     for one, another in zip(own.out_of_sample, other.out_of_sample, strict=True):
         assert one.positions.tobytes() == another.positions.tobytes()
         assert one.folds == another.folds
+        assert [sum(fold.importances.values()) for fold in one.folds] == pytest.approx([1.0, 1.0])
         assert one.rows == another.rows
     assert (other.params, other.importances) == (own.params, own.importances)
     assert {name for name, _ in steps} == {"Walk-forward", "Final fit", "Looking for leaks"}

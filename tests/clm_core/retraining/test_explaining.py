@@ -1,0 +1,37 @@
+"""Explanations of versions beside those of earlier versions of the model."""
+
+from pathlib import Path
+
+from clm_core.domain.explanations import Section, VersionExplanation
+from clm_core.retraining.explaining import explanation_file, with_history
+
+
+def explanation(version: str, symbol: str = "BTCUSD", **shares: float) -> VersionExplanation:
+    features = [{"feature": name, "share": share} for name, share in shares.items()]
+    values = {"symbol": symbol, "features": features}
+    section = Section(name="features", title="Features", values=values)
+    return VersionExplanation(model_id="m", version=version, sections=(section,))
+
+
+def test_a_version_is_shown_beside_earlier_versions_explained_on_the_same_market(tmp_path: Path) -> None:
+    (tmp_path / "m").mkdir()
+    for each in (
+        explanation("v1", a=1.0),
+        explanation("v2", a=0.5, b=0.5),
+        explanation("v3", symbol="ETHUSD", a=1.0),
+        explanation("v5", b=1.0),
+    ):
+        explanation_file(tmp_path, "m", each.version).write_text(each.model_dump_json())
+    explanation_file(tmp_path, "m", "v0").write_text("{}")
+    found = with_history(tmp_path, explanation("v4", a=0.25, b=0.75))
+    [_, section] = found.sections
+    assert section.name == "features-versions"
+    assert [each["label"] for each in section.values["models"]] == ["v1", "v2", "v4"]
+    assert section.values["distances"] == [0.5, 0.25]
+
+
+def test_the_first_version_with_shares_has_no_history(tmp_path: Path) -> None:
+    first = explanation("v1", a=1.0)
+    assert with_history(tmp_path, first) == first
+    without = VersionExplanation(model_id="m", version="v1", sections=())
+    assert with_history(tmp_path, without) == without
