@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from clm_core.domain.errors import ExplanationUnavailable, NotEnoughBars
 from clm_core.domain.explanations import Section, VersionExplanation
 from clm_core.domain.versions import ModelVersion
+from clm_core.explain import calibration_section as calibration
 from clm_core.explain.features import explain_features, features_section, stored_shares
 from clm_core.explain.shares import NamedShares, shares_section
 from clm_core.market.bars import Bars
@@ -56,7 +57,10 @@ def model_sections(model: Model, bars: Bars, rows: int) -> tuple[Section, ...]:
 
 def evaluation_sections(trained: TrainingResult, evaluation: BacktestEvaluation) -> tuple[Section, ...]:
     """Sections about the out-of-sample forecasts and backtests of a version."""
-    return (*_features_of_folds(trained, evaluation),)
+    return (
+        *_features_of_folds(trained, evaluation),
+        *_forecast_sections(evaluation),
+    )
 
 
 def with_history(reports: Path, explanation: VersionExplanation) -> VersionExplanation:
@@ -83,6 +87,12 @@ def with_history(reports: Path, explanation: VersionExplanation) -> VersionExpla
     title = "Features over the versions"
     section = shares_section("features-versions", title, versions[::-1], "mean |SHAP|")
     return explanation.with_sections([section])
+
+
+def _forecast_sections(evaluation: BacktestEvaluation) -> tuple[Section, ...]:
+    record = evaluation.forecasts
+    assert record is not None
+    return (_or_reason(calibration.NAME, calibration.TITLE, lambda: calibration.calibration_section(record)),)
 
 
 def explanation_file(reports: Path, model_id: str, version: str) -> Path:

@@ -12,6 +12,7 @@ from clm_core.domain.shadow_decisions import ShadowDecision
 from clm_core.domain.versions import ModelVersion
 from clm_core.domain.walk_forward import WalkForwardPlan
 from clm_core.evidence.soundness import Skill
+from clm_core.explain.forecasts import ForecastRecord
 from clm_core.market.bars import Bars, Floats
 from clm_core.models.activity import BundleActivity
 from clm_core.models.contract import Model
@@ -77,6 +78,8 @@ class BacktestEvaluation:
     """Record of the recipe with the positions; None for positions of a release without records."""
     members: tuple[MemberEvaluation, ...] = ()
     """Members of a pool with the judged seed; empty for one market."""
+    forecasts: ForecastRecord | None = None
+    """Forecasts of the judged seed in the walk-forward of the training; None for stored evidence."""
 
 
 @dataclass(frozen=True)

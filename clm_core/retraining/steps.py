@@ -44,6 +44,7 @@ from clm_core.retraining.evaluation import (
 )
 from clm_core.retraining.explaining import explanation_file, explanation_of, with_history
 from clm_core.retraining.fold_cache import FoldCache
+from clm_core.retraining.forecasts import forecasts_of
 from clm_core.retraining.judging import market_terms, recorded_terms, settle_costs, verdict_on
 from clm_core.retraining.plans import plan_of
 from clm_core.retraining.recipes import recipe_of
@@ -157,13 +158,18 @@ def evaluate_out_of_sample(
     """
     rules = catalog.version_execution(trained.params, services.settings.execution.rules)
     record = recipe_record.extended(services, job, bars, trained)
-    bars, runs = record.bars, record.runs
+    walked, bars, runs = bars, record.bars, record.runs
     terms = market_terms(services.terms, bars, rules)
     quantile = services.policy(job.model_id, job.symbol).criteria.seed_quantile
     backtests = backtest_seeds(bars, runs, terms, quantile)
     _count_trials(services, lease, job, backtests)
     evaluation = evaluation_of(backtests, bars, runs, terms, baseline_sizer(trained.params), trained.plan)
-    evaluation = replace(evaluation, fitted=_fitted(evaluation, trained), record=record.facts)
+    evaluation = replace(
+        evaluation,
+        fitted=_fitted(evaluation, trained),
+        record=record.facts,
+        forecasts=forecasts_of(job, walked, trained, evaluation.judged_seed),
+    )
     crash_at(Fault.EVALUATED, services.settings.fault)
     return evaluation
 
