@@ -15,6 +15,7 @@ from clm_core.cli import (
     approvals,
     audit,
     candidates,
+    compare,
     configuration,
     data,
     db,
@@ -79,6 +80,7 @@ app.add_typer(maintenance.app)
 app.add_typer(watch.app)
 app.add_typer(drift.app)
 app.add_typer(explain.app)
+app.add_typer(compare.app)
 app.add_typer(regimes.app)
 app.add_typer(shadow.app)
 app.add_typer(approvals.app)

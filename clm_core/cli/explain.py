@@ -46,7 +46,7 @@ def explain(
         print_json(explanation.model_dump(mode="json"))
     else:
         for each in explanation.sections:
-            _show(each)
+            show_section(each)
 
 
 def _named(explanation: "VersionExplanation", name: str) -> "Section":
@@ -59,7 +59,8 @@ def _named(explanation: "VersionExplanation", name: str) -> "Section":
     )
 
 
-def _show(section: "Section") -> None:
+def show_section(section: "Section") -> None:
+    """Print a section in the terminal: its tables and sentences, without charts."""
     plain.print(f"{section.title}", style="bold")
     for table in section.tables:
         _show_table(table)

@@ -67,3 +67,12 @@ class VersionExplanation(_Record):
         """Newer sections in place of those of the same name; others follow."""
         by_name = {each.name: each for each in self.sections} | {each.name: each for each in newer}
         return self.model_copy(update={"sections": tuple(by_name.values())})
+
+
+class VersionComparison(_Record):
+    """Two versions beside each other, in sections whose tables have a column for each."""
+
+    first: str
+    """Name of a version: `MODEL@VERSION`."""
+    second: str
+    sections: tuple[Section, ...]

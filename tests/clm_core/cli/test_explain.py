@@ -45,6 +45,27 @@ def test_explain_lists_the_features_of_the_trees_by_their_share(
         CliRunner().invoke(app, [*command, "--section", "weather"], catch_exceptions=False)
 
 
+def test_compare_shows_two_versions_beside_each_other(
+    services: Services,
+    make_version: Callable[..., ModelVersion],
+    model_id: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("CLM_HOME", str(services.settings.home))
+    names = [f"{model_id}@{make_version(model_id, sharpe=ratio).version}" for ratio in (1.25, 2.5)]
+    for name in names:
+        explained = ["explain", name, "--symbol", "BTCUSD", "--rows", "100"]
+        CliRunner().invoke(app, explained, catch_exceptions=False)
+    shown = CliRunner().invoke(app, ["compare", *names], catch_exceptions=False).stdout
+    assert all(name in shown for name in names)
+    assert "0.0% of the shares of mean |SHAP| are with other features." in shown
+    found = json.loads(CliRunner().invoke(app, ["compare", *names, "--json"], catch_exceptions=False).stdout)
+    assert (found["first"], found["second"]) == tuple(names)
+    sections = {each["name"]: each for each in found["sections"]}
+    assert sections["verdict"]["values"]["metrics"]["sharpe_ratio"] == [1.25, 2.5]
+    assert sections["features"]["values"]["distance"] == 0.0
+
+
 def test_a_version_without_trees_says_so_by_the_name_of_its_kind(
     services: Services,
     bundle: Any,

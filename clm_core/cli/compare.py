@@ -1,0 +1,36 @@
+"""`clm compare`: two versions beside each other."""
+
+from typing import Annotated
+
+import typer
+
+from clm_core.cli.explain import show_section
+from clm_core.cli.naming import find_version
+from clm_core.cli.output import AsJson, plain, print_json
+from clm_core.cli.settings_in_force import settings_for_look
+
+app = typer.Typer(rich_markup_mode=None)
+
+HELP = "MODEL@VERSION, a version label, or a model id for its newest."
+
+
+@app.command()
+def compare(
+    first: Annotated[str, typer.Argument(metavar="A", help=HELP)],
+    second: Annotated[str, typer.Argument(metavar="B", help=HELP)],
+    as_json: AsJson = False,
+) -> None:
+    """Show two versions beside each other: verdict, metrics, training parameters that differ, importance of
+    the features, calibration."""
+    from clm_core.lifecycle.comparison import compare_versions
+    from clm_core.services import open_services
+
+    with open_services(settings_for_look()) as services:
+        versions = find_version(services, first), find_version(services, second)
+        compared = compare_versions(services, *versions)
+    if as_json:
+        print_json(compared.model_dump(mode="json"))
+        return
+    plain.print(f"{compared.first}\n{compared.second}\n", soft_wrap=True)
+    for each in compared.sections:
+        show_section(each)
