@@ -238,7 +238,8 @@ def report(
     """Write tear sheet and explanation into the home folder, and attach both to the version's run in
     MLflow."""
     settings = services.settings
-    explained = explanation_of(version, bars, trained, evaluation)
+    regime = _regime_at_open(services, job, evaluation.bars)
+    explained = explanation_of(version, bars, trained, evaluation, regime)
     explanation = with_history(services.reports, explained)
     sheet = TearSheet(
         model_id=version.model_id,
@@ -257,7 +258,7 @@ def report(
         importances=trained.importances,
         data_facts=_data_facts(bars) | _record_facts(verdict),
         folds=trained.out_of_sample[evaluation.judged_seed].folds,
-        regime=_regime_at_open(services, job, evaluation.bars),
+        regime=regime,
         sections=explanation.sections,
     )
     folder = services.reports / version.model_id
