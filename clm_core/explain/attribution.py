@@ -145,9 +145,7 @@ def _tables(held: HeldParts, owners: str) -> Iterator[AttributionTable]:
     yield _by_trade("exit", "By reason of the exit", held, held.exit, tuple(EXITS.values()))
 
 
-def _by_bar(
-    name: str, title: str, held: HeldParts, codes: Numbers, names: Sequence[str]
-) -> AttributionTable:
+def _by_bar(name: str, title: str, held: HeldParts, codes: Numbers, names: Sequence[str]) -> AttributionTable:
     return _table(name, title, held, codes, names, held.time, BARS)
 
 

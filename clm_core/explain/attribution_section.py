@@ -11,6 +11,8 @@ from clm_core.explain.attribution import TRADES, Attribution, AttributionRow, At
 NAME = "attribution"
 TITLE = "Where the result comes from"
 GAIN, LOSS, NEUTRAL = "#12966a", "#d64545", "#2f6fed"
+KNOWN_AFTERWARDS = ("holding", "exit")
+"""Tables by facts known only after a trade, whose rows differ without any edge."""
 SPLIT_NOTE = (
     "Selection: the average position, held all the time. Timing: long, short or flat at the right time, at "
     "the average size. Sizing: larger and smaller positions than the average. Costs: fees, slippage, holding."
@@ -28,10 +30,7 @@ def attribution_section(found: Attribution) -> Section:
         title=TITLE,
         sentences=tuple(_sentences(found)),
         charts=tuple(_charts(found)),
-        tables=(
-            _table(found.split, SPLIT_NOTE),
-            *(_table(each, _beyond(each)) for each in found.tables),
-        ),
+        tables=tuple(_shown_tables(found)),
         values=attribution_values(found),
     )
 
@@ -67,7 +66,12 @@ def _sentences(found: Attribution) -> Iterator[str]:
     )
     parts = ", ".join(f"{row.name} {signed_percent(row.profit)}" for row in found.split.rows)
     yield f"By decision: {parts}."
-    named = [f"{row.name} ({row.score:+.1f})" for table in found.tables for row in table.beyond_chance]
+    named = [
+        f"{row.name} ({row.score:+.1f})"
+        for table in found.tables
+        if table.name not in KNOWN_AFTERWARDS
+        for row in table.beyond_chance
+    ]
     if named:
         yield f"Rows beyond chance, with the mean in standard errors: {', '.join(named)}."
     else:
@@ -76,6 +80,12 @@ def _sentences(found: Attribution) -> Iterator[str]:
 
 def _earned(profit: float) -> str:
     return f"{'earned' if profit >= 0.0 else 'lost'} {percent(abs(profit))}"
+
+
+def _shown_tables(found: Attribution) -> Iterator[SectionTable]:
+    if found.months.rows:
+        yield _table(found.split, SPLIT_NOTE)
+        yield from (_table(each, _beyond(each)) for each in found.tables)
 
 
 def _table(table: AttributionTable, note: str) -> SectionTable:
@@ -108,6 +118,8 @@ def _cells(row: AttributionRow) -> tuple[str, ...]:
 
 
 def _beyond(table: AttributionTable) -> str:
+    if table.name in KNOWN_AFTERWARDS:
+        return "Known only after the trade: a stop loses by definition, and no rule can choose such trades."
     named = ", ".join(row.name for row in table.beyond_chance)
     return f"Beyond chance (more than {table.limit:.1f} standard errors): {named or 'no row'}."
 
@@ -118,10 +130,10 @@ def _charts(found: Attribution) -> Iterator[SectionChart]:
     yield SectionChart(
         name="months", title="P&L by calendar month", figure=_months(found.months), height=260, note=NOTE
     )
-    by_time = [each for each in found.tables if each.name in ("hour", "weekday")][0]
+    by_time = next(each for each in found.tables if each.name in ("hour", "weekday"))
     yield SectionChart(
         name="time",
-        title=f"Mean profit of a bar {by_time.title.removeprefix('By ')}",
+        title=f"Mean profit of a bar {by_time.title.replace('By', 'by')}",
         figure=_means(by_time),
         height=260,
         note="Whiskers: two standard errors. An interval that includes zero is no edge.",

@@ -7,13 +7,18 @@ forecasts and backtests, which a retrain has at hand.
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from clm_core.domain.errors import ExplanationUnavailable, NotEnoughBars
 from clm_core.domain.explanations import Section, VersionExplanation
 from clm_core.domain.versions import ModelVersion
 from clm_core.explain import calibration_section as calibration
+from clm_core.explain.attribution import attribution_of
+from clm_core.explain.attribution_section import attribution_section
 from clm_core.explain.features import explain_features, features_section, stored_shares
+from clm_core.explain.profit_parts import TradedMarket, TradedStretch, profit_of
 from clm_core.explain.shares import NamedShares, shares_section
 from clm_core.market.bars import Bars
 from clm_core.market.panel import Panel
@@ -30,16 +35,24 @@ HISTORY = 12
 
 
 def explanation_of(
-    version: ModelVersion, bars: Bars | Panel, trained: TrainingResult, evaluation: BacktestEvaluation
+    version: ModelVersion,
+    bars: Bars | Panel,
+    trained: TrainingResult,
+    evaluation: BacktestEvaluation,
+    regime: NDArray[np.int8] | None = None,
 ) -> VersionExplanation:
-    """Explanation of a version just evaluated; the model of a pool is explained on its first member."""
+    """Explanation of a version just evaluated; the model of a pool is explained on its first member.
+
+    Args:
+        regime: regime known at the open of each out-of-sample bar, shape (n_bars,); None for a pool.
+    """
     explained = next(iter(bars)) if isinstance(bars, Panel) else bars
     model = view_of(load_bundle(trained.bundle, trained.bundle_digest), explained.symbol)
     of_model = model_sections(model, explained, RETRAIN_ROWS)
     return VersionExplanation(
         model_id=version.model_id,
         version=version.version,
-        sections=(*of_model, *evaluation_sections(trained, evaluation)),
+        sections=(*of_model, *evaluation_sections(trained, evaluation, regime)),
     )
 
 
@@ -55,11 +68,14 @@ def model_sections(model: Model, bars: Bars, rows: int) -> tuple[Section, ...]:
     )
 
 
-def evaluation_sections(trained: TrainingResult, evaluation: BacktestEvaluation) -> tuple[Section, ...]:
+def evaluation_sections(
+    trained: TrainingResult, evaluation: BacktestEvaluation, regime: NDArray[np.int8] | None = None
+) -> tuple[Section, ...]:
     """Sections about the out-of-sample forecasts and backtests of a version."""
     return (
         *_features_of_folds(trained, evaluation),
         *_forecast_sections(evaluation),
+        attribution_section(attribution_of(profit_of([traded_stretch(evaluation, regime)]))),
     )
 
 
@@ -93,6 +109,15 @@ def _forecast_sections(evaluation: BacktestEvaluation) -> tuple[Section, ...]:
     record = evaluation.forecasts
     assert record is not None
     return (_or_reason(calibration.NAME, calibration.TITLE, lambda: calibration.calibration_section(record)),)
+
+
+def traded_stretch(evaluation: BacktestEvaluation, regime: NDArray[np.int8] | None) -> TradedStretch:
+    """The judged backtest, with its markets."""
+    members = evaluation.members
+    markets = [TradedMarket(each.bars, each.result, each.market) for each in members]
+    if not members:
+        markets = [TradedMarket(evaluation.bars, evaluation.result, evaluation.market, regime)]
+    return TradedStretch(evaluation.bars, evaluation.result.returns, markets, len(markets))
 
 
 def explanation_file(reports: Path, model_id: str, version: str) -> Path:

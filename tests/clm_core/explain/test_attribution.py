@@ -29,9 +29,7 @@ def gapped(symbol: str, bars: int, seed: int, first: int = 0) -> Bars:
     """Hourly bars of a random walk that jumps between closes and opens."""
     plain = a_market(symbol, bars, seed, first)
     opened = plain.open * np.exp(np.random.default_rng(seed + 100).normal(0.0, 0.002, bars))
-    return replace(
-        plain, open=opened, high=np.maximum(plain.high, opened), low=np.minimum(plain.low, opened)
-    )
+    return replace(plain, open=opened, high=np.maximum(plain.high, opened), low=np.minimum(plain.low, opened))
 
 
 def by_hand(rows: list[tuple[float, float]]) -> Bars:
@@ -103,9 +101,7 @@ def test_the_members_of_a_pool_add_up_to_the_portfolio() -> None:
     panel = a_panel(["AUSD", "BUSD", "CUSD"], 500)
     members = [gapped("AUSD", 500, 1), gapped("BUSD", 300, 2, first=200), gapped("CUSD", 500, 3)]
     market = MarketTerms(DEAR)
-    results = [
-        market.backtest(bars, wild_positions(len(bars), seed)) for seed, bars in enumerate(members)
-    ]
+    results = [market.backtest(bars, wild_positions(len(bars), seed)) for seed, bars in enumerate(members)]
     whole = portfolio(panel.index_bars(), list(zip(members, results, strict=True)), 10_000.0)
     markets = [TradedMarket(bars, each, market) for bars, each in zip(members, results, strict=True)]
     found = attribution_of(profit_of([TradedStretch(panel.index_bars(), whole.returns, markets, 3)]))
@@ -169,7 +165,9 @@ def test_right_sides_of_a_market_that_goes_nowhere_are_timing() -> None:
         {"selection": 0.0, "timing": 0.21, "sizing": 0.0, "cost": 0.0}, abs=1e-12
     )
     assert by_name(found.table("side")) == pytest.approx({"short": 0.11, "long": 0.1})
-    assert by_name(found.table("entry")) == pytest.approx({"from flat": 0.1, "flip from the other side": 0.11})
+    assert by_name(found.table("entry")) == pytest.approx(
+        {"from flat": 0.1, "flip from the other side": 0.11}
+    )
 
 
 def test_a_larger_position_in_the_better_bar_is_sizing() -> None:
