@@ -18,13 +18,23 @@ FULL = 1.5
 def drift(
     model: Annotated[str, typer.Argument(help="Model id, e.g. xgboost_btcusd_1h.")],
     days: Annotated[int, typer.Option(min=1, max=3650, help="Days of measurements, back from today.")] = 30,
+    page: Annotated[
+        bool, typer.Option("--page", help="Write a page with heat maps by week; prints the path alone.")
+    ] = False,
+    open_page: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Drift of the features and predictions of the production version, as the watch kept it by day."""
     with services_with_status() as services:
-        from clm_core.lifecycle.drift_watch import drift_history
+        from clm_core.lifecycle.drift_watch import drift_history, write_drift_page
 
         history = drift_history(services, model, days)
+        path = write_drift_page(services, history) if page or open_page else None
+    if path is not None:
+        typer.echo(path)
+        if open_page:
+            typer.launch(path.as_uri())
+        return
     if as_json:
         typer.echo(history.model_dump_json(indent=2))
         return
@@ -34,12 +44,13 @@ def drift(
             "bars after the training, and a training ten times as long. `clm watch` measures now."
         )
         return
-    table = listing("feature", "score", "p-value", "drifted", "score by day")
+    table = listing("feature", "score", "p-value", "PSI", "KS", "drifted", "score by day")
     for each in history.features:
         newest = each.measurements[-1]
         mark = "yes" if each.drifted else ""
         line = bars([measured.score for measured in each.measurements])
-        table.add_row(each.name, f"{newest.score:.2f}", f"{newest.p_value:.2g}", mark, line)
+        psi, ks = ("" if value is None else f"{value:.2f}" for value in (newest.psi, newest.ks))
+        table.add_row(each.name, f"{newest.score:.2f}", f"{newest.p_value:.2g}", psi, ks, mark, line)
     plain.print(table)
     count = sum(each.drifted for each in history.features)
     plain.print(

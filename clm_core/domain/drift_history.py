@@ -4,6 +4,8 @@ from datetime import date
 
 from pydantic import BaseModel, ConfigDict
 
+SHAP = "SHAP of "
+"""Beginning of the names under which the drift of SHAP values is kept."""
 PREDICTION = "prediction"
 """Name under which the drift of the version's own positions is kept."""
 
@@ -16,11 +18,16 @@ class DriftMeasurement(BaseModel):
     day: date
     """Day of the watch (UTC)."""
     name: str
-    """Feature; of a pool with the member before, as ETHUSDT/rsi_14. `PREDICTION`: the version's positions."""
+    """Feature; of a pool with the member before, as ETHUSDT/rsi_14. `PREDICTION`: the version's positions;
+    `SHAP` and a feature: the SHAP values of the feature, what the version uses."""
     score: float
     """Distance to the training in units of the largest distance within the training."""
     p_value: float
     """Probability of a distance as large without drift."""
+    psi: float | None = None
+    """Population stability index against the training; None in a measurement of a release without it."""
+    ks: float | None = None
+    """Kolmogorov-Smirnov statistic against the training, 0..1; None as `psi`."""
 
 
 class FeatureHistory(BaseModel):

@@ -11,6 +11,8 @@ from clm_core.ledger.tables import Base, DriftMeasurementRow
 
 _DRIFT = Base.metadata.tables[DriftMeasurementRow.__tablename__]
 
+_MEASURED = [_DRIFT.c[name] for name in DriftMeasurement.model_fields]
+
 
 class DriftStore:
     """Measured drift of versions. Every method is a transaction."""
@@ -34,7 +36,7 @@ class DriftStore:
     def since(self, model_id: str, version: str, first: date) -> list[DriftMeasurement]:
         """Measurements of a version from a day on, by day and name."""
         query = (
-            select(_DRIFT.c.day, _DRIFT.c.name, _DRIFT.c.score, _DRIFT.c.p_value)
+            select(*_MEASURED)
             .where(_DRIFT.c.model_id == model_id, _DRIFT.c.version == version, _DRIFT.c.day >= first)
             .order_by(_DRIFT.c.day, _DRIFT.c.name)
         )
@@ -54,7 +56,7 @@ class DriftStore:
         )
         count = select(func.count()).select_from(_DRIFT).where(*in_span)
         query = (
-            select(_DRIFT.c.day, _DRIFT.c.name, _DRIFT.c.score, _DRIFT.c.p_value)
+            select(*_MEASURED)
             .where(*in_span, _DRIFT.c.p_value <= max_p_value)
             .order_by(_DRIFT.c.day, _DRIFT.c.name)
         )

@@ -459,6 +459,7 @@ class DriftMeasurementRow(Base):
         ForeignKeyConstraint(["model_id", "version"], ["model_versions.model_id", "model_versions.version"]),
         CheckConstraint("score >= 0", name="score"),
         CheckConstraint("p_value BETWEEN 0 AND 1", name="p_value"),
+        CheckConstraint("ks BETWEEN 0 AND 1", name="ks"),
     )
 
     model_id: Mapped[str] = mapped_column(primary_key=True)
@@ -467,6 +468,8 @@ class DriftMeasurementRow(Base):
     name: Mapped[str] = mapped_column(primary_key=True)
     score: Mapped[float]
     p_value: Mapped[float]
+    psi: Mapped[float | None]
+    ks: Mapped[float | None]
 
 
 class ShadowPositionRow(Base):

@@ -7,14 +7,19 @@ tells which features have drifted, with a bounded share of false discoveries ove
 from collections import defaultdict
 from collections.abc import Sequence
 from datetime import date, timedelta
+from pathlib import Path
 
 import numpy as np
 
+from clm_core.backtest.tearsheet import render_sections
 from clm_core.decisions.drift_discoveries import FALSE_DISCOVERIES, FAMILY, discoveries
-from clm_core.domain.drift_history import PREDICTION, DriftHistory, DriftMeasurement, FeatureHistory
-from clm_core.domain.errors import NotFound
+from clm_core.domain.drift_history import PREDICTION, SHAP, DriftHistory, DriftMeasurement, FeatureHistory
+from clm_core.domain.errors import ExplanationUnavailable, NotFound
 from clm_core.domain.versions import ModelVersion
 from clm_core.evidence.forecast_errors import forecast_errors
+from clm_core.explain.drift import drift_section
+from clm_core.explain.forest import boosted_of, forest_of
+from clm_core.explain.tree_shap import shap_values
 from clm_core.market.bars import Bars, Floats
 from clm_core.market.drift import CALENDAR, Drift, drift
 from clm_core.market.features import FEATURES, compute_features
@@ -22,6 +27,10 @@ from clm_core.models.contract import Model
 from clm_core.models.params import feature_names
 from clm_core.retraining.judging import out_of_sample_positions
 from clm_core.services import Services
+
+MAX_EXPLAINED = 4_000
+"""Number of training rows whose SHAP values are the reference, evenly spaced: the rest would tell little
+more."""
 
 
 def drift_history(services: Services, model_id: str, days: int) -> DriftHistory:
@@ -59,6 +68,17 @@ def drift_history(services: Services, model_id: str, days: int) -> DriftHistory:
     )
 
 
+def write_drift_page(services: Services, history: DriftHistory) -> Path:
+    """Write a self-contained page with the drift by week; returns the path."""
+    folder = services.reports / history.model_id
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{history.version}-drift.html"
+    subtitle = "Distance of the newest bars from the training, as the watch kept it by day."
+    section = drift_section(history)
+    path.write_text(render_sections(history.model_id, history.version, subtitle, [section]), encoding="utf-8")
+    return path
+
+
 def feature_drift(version: ModelVersion, model: Model, bars: Bars, first_new: int, days: int) -> Drift | None:
     """Drift of the features of the model; of all features if the parameters name none.
 
@@ -77,6 +97,35 @@ def feature_drift(version: ModelVersion, model: Model, bars: Bars, first_new: in
     values = table.values
     complete = table.complete
     return drift(values[trained][complete[trained]], values[newest][complete[newest]], table.names)
+
+
+def usage_drift(
+    services: Services, version: ModelVersion, model: Model, bars: Bars, first_new: int, days: int
+) -> Drift | None:
+    """Drift of the SHAP values of a version of trees: of what the version uses.
+
+    None for other kinds, and where the drift of the day is kept already: SHAP values of the training rows
+    take a second.
+
+    Args:
+        first_new: first row after the training.
+        days: days of newest bars to compare, all of which must be after the training.
+    """
+    first = len(bars) - len(bars.last_days(days))
+    kept = services.ledger.drift.since(version.model_id, version.version, services.clock().date())
+    if first < first_new or any(each.name.startswith(SHAP) for each in kept):
+        return None
+    try:
+        boosted, forest = boosted_of(model), forest_of(model)
+    except ExplanationUnavailable:
+        return None
+    begin = max(0, first_new - model.trained_on.bars)
+    table = compute_features(bars[begin:], boosted.params.features)
+    step = max(1, (first_new - begin) // MAX_EXPLAINED)
+    rows = np.flatnonzero(table.complete)[::step]
+    values = shap_values(forest, table.values[rows]).values
+    trained, newest = values[rows < first_new - begin], values[rows >= first - begin]
+    return drift(trained, newest, [SHAP + name for name in table.names])
 
 
 def prediction_drift(
@@ -139,7 +188,7 @@ def record_drift(
     """
     today = services.clock().date()
     measured = [
-        DriftMeasurement(day=today, name=prefix + each.name, score=each.score, p_value=each.p_value)
+        DriftMeasurement(day=today, **each.model_dump() | {"name": prefix + each.name})
         for prefix, drifted in drifts
         for each in (() if drifted is None else drifted.by_feature)
     ]

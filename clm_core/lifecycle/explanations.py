@@ -6,8 +6,10 @@ from pydantic import ValidationError
 
 from clm_core.backtest.tearsheet import render_sections
 from clm_core.domain.errors import NotFound
-from clm_core.domain.explanations import VersionExplanation
+from clm_core.domain.explanations import Section, VersionExplanation
 from clm_core.domain.versions import ModelVersion
+from clm_core.explain.drift import drift_section
+from clm_core.lifecycle.drift_watch import drift_history
 from clm_core.market.bars import Bars
 from clm_core.models.contract import Model
 from clm_core.models.params import series_names
@@ -16,6 +18,8 @@ from clm_core.retraining.explaining import explanation_file, model_sections, wit
 from clm_core.services import Services
 
 SUBTITLE = "What the version looks at, how well it knows, and where its results come from."
+DRIFT_DAYS = 365
+"""Days of kept drift on the page of a version."""
 
 
 def explain_version(
@@ -35,7 +39,7 @@ def explain_version(
     except NotFound:
         explanation = VersionExplanation(model_id=version.model_id, version=version.version, sections=())
     explanation = explanation.with_sections(model_sections(*_model_and_bars(services, version, symbol), rows))
-    explanation = with_history(services.reports, explanation)
+    explanation = with_history(services.reports, explanation).with_sections(_drift(services, version))
     _keep(services, explanation)
     return explanation
 
@@ -68,6 +72,13 @@ def write_page(services: Services, explanation: VersionExplanation) -> Path:
     page = render_sections(explanation.model_id, explanation.version, SUBTITLE, explanation.sections)
     path.write_text(page, encoding="utf-8")
     return path
+
+
+def _drift(services: Services, version: ModelVersion) -> tuple[Section, ...]:
+    """Section about the drift of a version in production."""
+    if services.ledger.promotions.champion(version.model_id) != version.version:
+        return ()
+    return (drift_section(drift_history(services, version.model_id, DRIFT_DAYS)),)
 
 
 def _model_and_bars(services: Services, version: ModelVersion, symbol: str | None) -> tuple[Model, Bars]:

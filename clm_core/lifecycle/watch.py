@@ -42,6 +42,7 @@ from clm_core.lifecycle.drift_watch import (
     positions_from,
     prediction_drift,
     record_drift,
+    usage_drift,
 )
 from clm_core.lifecycle.pool_members import PoolMember, pool_members, portfolio_on
 from clm_core.lifecycle.protection import ProtectedVersion, ServingRecord, promoted_at, protect_version
@@ -128,6 +129,9 @@ class WatchedVersion(BaseModel):
     prediction_drift: Drift | None = None
     """Drift of the positions against those of the walk-forward; None where not measurable. Of a pool, that of
     the median member."""
+    usage_drift: Drift | None = None
+    """Drift of the SHAP values, once a day; None at the later watches of a day, for a pool and for kinds
+    without trees."""
     error_drift: ErrorDrift | None = None
     """Changes of the errors of the forecasts since the training; None for a pool, which has those of its
     members, a model without forecasts and too few outcomes."""
@@ -292,7 +296,7 @@ def _propose_variants(services: Services, version: ModelVersion, measured: Watch
 def _named_drifts(measured: WatchedVersion) -> list[tuple[str, Drift | None]]:
     """Drifts of features and predictions, with the prefix of their names."""
     if not measured.by_symbol:
-        return [("", measured.drift), ("", measured.prediction_drift)]
+        return [("", each) for each in (measured.drift, measured.prediction_drift, measured.usage_drift)]
     return [
         (f"{each.symbol}/", drifted)
         for each in measured.by_symbol
@@ -369,7 +373,8 @@ def _measure_version(
         errors=error_drift(errors_since(version, model, bars, first_new)),
     )
     watched = _watched(services, version, [bars], bars, first_new, performance, drifts)
-    watched = watched.model_copy(update={"regime": _regime(bars, model.trained_on.end)})
+    used = usage_drift(services, version, model, bars, first_new, days)
+    watched = watched.model_copy(update={"regime": _regime(bars, model.trained_on.end), "usage_drift": used})
     first = max(first_new, bars.row_closed_after(promoted))
     served = bars[first:]
     result = market.backtest(served, positions[first - first_new :]) if len(served) else None

@@ -7,7 +7,9 @@ stretches and features is the limit, so that the number of features does not mat
 
 The distance is the mean gap between quantiles from 2.5 to 97.5 %, a truncated Wasserstein distance, which
 grows with the distance of new values outside the training range. A population stability index stops growing
-once all new values fall into the last bin, which is common in a week of a market.
+once all new values fall into the last bin, which is common in a week of a market. The index and the statistic
+of Kolmogorov and Smirnov are given beside the distance, for comparison with other monitors; they decide
+nothing here, since their limits are for independent rows.
 """
 
 from collections.abc import Sequence
@@ -19,6 +21,10 @@ from clm_core.market.bars import Floats
 
 CALENDAR = frozenset({"hour_sin", "hour_cos", "weekday_sin", "weekday_cos"})
 """Calendar features, which do not depend on the market."""
+PSI_BINS = 10
+"""Bins of the population stability index, of equal share in the training."""
+MIN_SHARE = 1e-4
+"""Least share of a bin in the population stability index: an empty bin would make the index infinite."""
 LEVELS = np.linspace(0.025, 0.975, 20)
 MIN_STRETCHES = 10
 """Minimum number of training stretches: the largest distance among fewer says little."""
@@ -36,6 +42,11 @@ class FeatureDrift(BaseModel):
     """Distance in units of the largest distance of any feature within the training."""
     p_value: float
     """Probability of a distance as large without drift, by the feature's own training stretches."""
+    psi: float | None = None
+    """Population stability index against the training; None in a result of a release without it."""
+    ks: float | None = None
+    """Kolmogorov-Smirnov statistic against the training: largest distance of the two distribution functions,
+    0..1."""
 
 
 class Drift(BaseModel):
@@ -82,7 +93,13 @@ def drift(reference: Floats, newest: Floats, names: Sequence[str]) -> Drift | No
     p_values = _p_values(own[:, varies], _distance(quantiles, newest)[varies])
     furthest = np.argsort(-scores, kind="stable")
     by_feature = tuple(
-        FeatureDrift(name=names[varies[each]], score=float(scores[each]), p_value=float(p_values[each]))
+        FeatureDrift(
+            name=names[varies[each]],
+            score=float(scores[each]),
+            p_value=float(p_values[each]),
+            psi=stability_index(whole[:, varies[each]], newest[:, varies[each]]),
+            ks=largest_distance(whole[:, varies[each]], newest[:, varies[each]]),
+        )
         for each in furthest
     )
     return Drift(
@@ -91,6 +108,29 @@ def drift(reference: Floats, newest: Floats, names: Sequence[str]) -> Drift | No
         stretches=count,
         by_feature=by_feature,
     )
+
+
+def stability_index(reference: Floats, newest: Floats) -> float:
+    """Population stability index of new values, over bins between the deciles of the reference: the sum of
+    (q - p) ln(q / p) over the shares p of the reference and q of the new values, each at least `MIN_SHARE`.
+
+    Args:
+        reference: shape (n_reference,), at least one value, no NaN.
+        newest: shape (n_newest,), at least one value, no NaN.
+    """
+    edges = np.unique(np.quantile(reference, np.linspace(0.0, 1.0, PSI_BINS + 1)[1:-1]))
+    expected, found = (
+        np.maximum(np.bincount(np.searchsorted(edges, each), minlength=len(edges) + 1) / len(each), MIN_SHARE)
+        for each in (reference, newest)
+    )
+    return float(np.sum((found - expected) * np.log(found / expected)))
+
+
+def largest_distance(reference: Floats, newest: Floats) -> float:
+    """Two-sample statistic of Kolmogorov and Smirnov, 0..1; arguments as in `stability_index`."""
+    values = np.concatenate([reference, newest])
+    below = [np.searchsorted(np.sort(each), values, side="right") / len(each) for each in (reference, newest)]
+    return float(np.abs(below[0] - below[1]).max())
 
 
 def _p_values(own: Floats, newest: Floats) -> Floats:

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 from fastapi.testclient import TestClient
@@ -58,6 +59,8 @@ def test_drift_of_a_production_version_is_listed_with_the_discoveries(
     assert "▂█" in table
     assert "1 of 2 have drifted" in table
     assert json.loads(CliRunner().invoke(app, ["drift", model_id, "--json"]).stdout) == answer
+    page = Path(CliRunner().invoke(app, ["drift", model_id, "--page"]).stdout.strip())
+    assert 'id="drift-features"' in page.read_text(encoding="utf-8")
 
 
 def test_blocks_rise_with_the_score() -> None:

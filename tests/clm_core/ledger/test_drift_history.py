@@ -32,6 +32,7 @@ def test_revision_0033_keeps_the_versions_and_the_first_measurement_of_a_day(
     version = ledger.add_version(records.a_version(job, "v20260304_120000", created_at=NOW))
     move(url, "0032", down=True)
     move(url, "0033")
+    upgrade(url)
     of = (version.model_id, version.version)
     assert ledger.drift.record(*of, [measured(4, "atr_14"), measured(4, "rsi_14")]) == 2
     assert ledger.drift.record(*of, [measured(4, "atr_14", 0.1), measured(5, "atr_14", 0.2)]) == 1
@@ -55,3 +56,23 @@ def test_revision_0033_keeps_the_versions_and_the_first_measurement_of_a_day(
     move(url, "0032", down=True)
     with create_engine(url).begin() as connection:
         assert connection.scalar(text("SELECT count(*) FROM model_versions")) == 1
+
+
+def test_revision_0043_keeps_the_measurements_without_the_new_statistics(
+    empty_database: Callable[[], str],
+) -> None:
+    url = empty_database()
+    upgrade(url)
+    engine = open_engine(url)
+    ledger = Ledger(engine)
+    job = ledger.create_job(records.a_job(created_at=NOW))
+    version = ledger.add_version(records.a_version(job, "v20260304_120000", created_at=NOW))
+    of = (version.model_id, version.version)
+    ledger.drift.record(*of, [measured(4, "atr_14")])
+    engine.dispose()
+    move(url, "0042", down=True)
+    move(url, "0043")
+    ledger = Ledger(open_engine(url))
+    newer = measured(5, "atr_14").model_copy(update={"psi": 0.3, "ks": 0.2})
+    ledger.drift.record(*of, [newer])
+    assert ledger.drift.since(*of, date(2026, 3, 4)) == [measured(4, "atr_14"), newer]

@@ -22,7 +22,7 @@ from clm_core.decisions.retraining import TriggerPolicy
 from clm_core.decisions.staleness import DueRetrain
 from clm_core.domain.actors import Actor
 from clm_core.domain.alerts import AlertKind
-from clm_core.domain.drift_history import PREDICTION
+from clm_core.domain.drift_history import PREDICTION, SHAP
 from clm_core.domain.errors import PassIncomplete
 from clm_core.domain.jobs import RetrainRequest
 from clm_core.domain.terms import TradingTerms
@@ -381,10 +381,16 @@ def test_drift_is_measured_on_the_features_of_the_model(own: Services, market: M
     assert (history.version, history.newest_day) == (watched.version, quick.clock().date())
     # a market without closures has no opening gaps, which never vary
     named = (set(FEATURES) - CALENDAR - {"opening_gap"}) | {PREDICTION}
-    assert {each.name for each in history.features} == named
+    assert {each.name for each in history.features if not each.name.startswith(SHAP)} == named
+    used = {each.name.removeprefix(SHAP) for each in history.features} - named
+    assert used <= CALENDAR
+    assert watched.usage_drift is not None
+    assert {each.name for each in watched.usage_drift.by_feature} <= {SHAP + name for name in FEATURES}
     assert {each.name for each in history.features if each.drifted} == set(watched.discoveries)
     assert [each.subject for each in own.alerts.lasting(AlertKind.DRIFTED)] == [watched.model_id]
-    assert watch_one(quick).discoveries == watched.discoveries, "a day is measured once"
+    again = watch_one(quick)
+    assert again.discoveries == watched.discoveries, "a day is measured once"
+    assert again.usage_drift is None
     assert all(len(each.measurements) == 1 for each in drift_history(quick, watched.model_id, 30).features)
     assert watch_one(own).drift is None
     assert own.alerts.lasting(AlertKind.DRIFTED) == []

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.stats import ks_2samp
 
 from clm_core.market.bars import FIELDS, Bars, Floats
-from clm_core.market.drift import CALENDAR, MIN_STRETCHES, drift
+from clm_core.market.drift import CALENDAR, MIN_STRETCHES, drift, largest_distance, stability_index
 from clm_core.market.features import FEATURES, LOOK_BACK, FeatureTable, compute_features
 from clm_core.market.sources import MarketData
 
@@ -99,6 +100,19 @@ def test_planted_drift_is_found_and_the_feature_named(column: int, change: "np.u
         assert measured.score > 1.25
         assert measured.features[0] == NAMES[column]
         assert measured.stretches == STRETCHES
+
+
+def test_the_statistics_of_other_monitors_are_those_worked_by_hand() -> None:
+    reference = np.arange(100.0)
+    # all new values in the highest of ten bins, the nine others at the least share
+    expected = 0.9 * np.log(10.0) + 9 * (1e-4 - 0.1) * np.log(1e-4 / 0.1)
+    assert stability_index(reference, np.full(10, 99.0)) == pytest.approx(expected)
+    assert stability_index(reference, reference) == 0.0
+    assert largest_distance(reference, np.arange(50.0, 150.0)) == pytest.approx(0.5)
+    assert largest_distance(reference, reference) == 0.0
+    rng = np.random.default_rng(5)
+    one, other = rng.normal(size=300), rng.normal(0.3, 1.0, 70)
+    assert largest_distance(one, other) == pytest.approx(float(ks_2samp(one, other).statistic))
 
 
 def test_the_score_does_not_depend_on_units() -> None:
