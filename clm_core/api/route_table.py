@@ -78,6 +78,7 @@ ROUTES = (
     Route("GET", "/clm/models/{model_id}/versions/{version}/explanation", models.explanation, Role.VIEWER),
     Route("GET", "/clm/models/{model_id}/versions/{version}/record", models.record, Role.VIEWER),
     Route("GET", "/clm/models/{model_id}/learning", models.learning, Role.VIEWER),
+    Route("GET", "/clm/models/{model_id}/attribution", models.attribution, Role.VIEWER),
     Route("GET", "/clm/candidates", candidates.list_candidates, Role.VIEWER),
     Route("POST", "/clm/candidates", candidates.post, Role.OPERATOR, status=201, answer=StrategyCandidate),
     Route("GET", "/clm/events", events.events, Role.VIEWER, kind=EventSourceResponse),

@@ -13,6 +13,7 @@ from rich.text import Text
 from clm_core.cli import (
     ab,
     approvals,
+    attribution,
     audit,
     candidates,
     compare,
@@ -87,6 +88,7 @@ app.add_typer(approvals.app)
 app.add_typer(ab.app, name="ab")
 app.add_typer(paper.app)
 app.add_typer(fills.app)
+app.add_typer(attribution.app)
 
 DEMO_DAYS = 840
 

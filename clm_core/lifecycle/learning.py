@@ -6,25 +6,22 @@ replaced, at the costs measured by fills where there are enough.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import groupby
 
 import numpy as np
 
 from clm_core.decisions.learning_value import measure_learning
 from clm_core.domain.costs import Costs
-from clm_core.domain.execution import ExecutionRules
 from clm_core.domain.paper import LearningValue
 from clm_core.domain.promotions import Promotion
 from clm_core.domain.versions import ModelVersion
-from clm_core.ledger.executions import version_execution
 from clm_core.market.bars import Bars
 from clm_core.retraining.measured_costs import costs_of_comparisons
 from clm_core.retraining.shadow_tracks import (
-    Pause,
     ShadowRun,
     Stint,
     markets_since,
     moment,
+    periods_of,
     recipe_track,
     run_of,
     stint_of,
@@ -107,26 +104,8 @@ def _production_runs(
 ) -> Iterator[ShadowRun]:
     """Returns of production in time order, a run for successive versions under the same execution rules."""
     stints = [stint_of(services, change) for change in changes]
-    rules = list(_rules(services, frozen, stints))
-    groups = [list(group) for _, group in groupby(range(len(stints)), key=lambda row: rules[row])]
-    for number, group in enumerate(groups):
-        own = [stints[row] for row in group]
-        end = stints[groups[number + 1][0]].since if number + 1 < len(groups) else None
-        parts = [
-            bars[bars.row_closed_after(own[0].since) : None if end is None else bars.row_closed_after(end)]
-            for bars in markets
-        ]
-        version = next((each.version for each in reversed(own) if isinstance(each, Stint)), frozen)
-        run = traded(services, version, [recipe_track(services, own, bars) for bars in parts], costs)
+    for period in periods_of(services, stints, frozen):
+        tracks = [recipe_track(services, period.stints, period.within(bars)) for bars in markets]
+        run = traded(services, period.version, tracks, costs)
         if run is not None:
             yield run
-
-
-def _rules(
-    services: Services, frozen: ModelVersion, stints: Sequence[Stint | Pause]
-) -> Iterator[ExecutionRules]:
-    """Execution rules of each stint; a pause has the rules of the stint before."""
-    version = frozen
-    for stint in stints:
-        version = stint.version if isinstance(stint, Stint) else version
-        yield version_execution(services.ledger, version, services.settings.execution.rules)

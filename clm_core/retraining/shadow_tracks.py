@@ -6,9 +6,10 @@ on a position recorded before the bar's close is evidence.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import groupby
 from types import MappingProxyType
 
 import numpy as np
@@ -17,7 +18,9 @@ from numpy.typing import NDArray
 
 from clm_core.backtest.pools import portfolio
 from clm_core.backtest.results import Backtest, ExitReason
+from clm_core.backtest.terms import MarketTerms
 from clm_core.domain.costs import Costs
+from clm_core.domain.execution import ExecutionRules
 from clm_core.domain.promotions import Promotion
 from clm_core.domain.versions import ModelVersion
 from clm_core.domain.vocabulary import ModelStatus
@@ -50,6 +53,22 @@ class Pause:
     """Moment from which nothing served: flat, which everybody knows in time."""
 
     since: datetime
+
+
+@dataclass(frozen=True)
+class ProductionPeriod:
+    """Successive versions in production under the same execution rules."""
+
+    stints: tuple[Stint | Pause, ...]
+    version: ModelVersion
+    """Version with the rules."""
+    until: datetime | None
+    """End of the period; None for the last."""
+
+    def within(self, bars: Bars) -> Bars:
+        """Bars closed in the period."""
+        end = None if self.until is None else bars.row_closed_after(self.until)
+        return bars[bars.row_closed_after(self.stints[0].since) : end]
 
 
 @dataclass(frozen=True, eq=False)
@@ -151,6 +170,33 @@ def _served(services: Services, change: Promotion) -> ModelVersion | None:
     return None if change.to_version is None else services.ledger.version(change.model_id, change.to_version)
 
 
+def periods_of(
+    services: Services, stints: Sequence[Stint | Pause], before: ModelVersion
+) -> list[ProductionPeriod]:
+    """Stints in order, grouped by execution rules; a pause has the rules of the stint before.
+
+    Args:
+        before: version with the rules of a pause at the beginning.
+    """
+    rules = list(_rules(services, stints, before))
+    groups = [list(group) for _, group in groupby(range(len(stints)), key=lambda row: rules[row])]
+    periods = []
+    for number, group in enumerate(groups):
+        own = tuple(stints[row] for row in group)
+        version = next((each.version for each in reversed(own) if isinstance(each, Stint)), before)
+        until = stints[groups[number + 1][0]].since if number + 1 < len(groups) else None
+        periods.append(ProductionPeriod(own, version, until))
+    return periods
+
+
+def _rules(
+    services: Services, stints: Sequence[Stint | Pause], version: ModelVersion
+) -> Iterator[ExecutionRules]:
+    for stint in stints:
+        version = stint.version if isinstance(stint, Stint) else version
+        yield version_execution(services.ledger, version, services.settings.execution.rules)
+
+
 def recipe_track(services: Services, stints: Sequence[Stint | Pause], bars: Bars) -> RecipeTrack:
     """Recorded positions of successive versions on the bars of a market."""
     positions = np.zeros(len(bars))
@@ -246,12 +292,8 @@ def traded(
     filled = [track for track in tracks if len(track.bars)]
     if not filled:
         return None
-    rules = version_execution(services.ledger, version, services.settings.execution.rules)
     results = [
-        services.home_terms(track.bars.symbol, track.bars.calendar)
-        .under(rules)
-        .at_costs(costs.get(track.bars.symbol))
-        .backtest(track.bars, track.positions)
+        terms_of(services, version, track.bars, costs).backtest(track.bars, track.positions)
         for track in filled
     ]
     exits = np.sort(np.concatenate([_exits(*each) for each in zip(filled, results, strict=True)]))
@@ -263,6 +305,21 @@ def traded(
     for track in filled:
         earned[np.searchsorted(axis.time, track.bars.time[~track.earned])] = False
     return ShadowRun(axis, portfolio(axis, members, 1.0, members=len(tracks)).returns, earned, exits)
+
+
+def terms_of(
+    services: Services,
+    version: ModelVersion,
+    bars: Bars,
+    costs: Mapping[str, Costs] = MappingProxyType({}),
+) -> MarketTerms:
+    """Terms of the home for a market, with the execution of a version.
+
+    Args:
+        costs: measured costs by symbol; other markets have the costs of the home.
+    """
+    rules = version_execution(services.ledger, version, services.settings.execution.rules)
+    return services.home_terms(bars.symbol, bars.calendar).under(rules).at_costs(costs.get(bars.symbol))
 
 
 def _exits(track: RecipeTrack, result: Backtest) -> NDArray[np.int64]:

@@ -11,7 +11,7 @@ from clm_core.api.parameters import LabelInPath, ModelIdInPath
 from clm_core.domain.drift_history import DriftHistory
 from clm_core.domain.errors import NotFound
 from clm_core.domain.evaluations import EvaluationResult, Verdict
-from clm_core.domain.explanations import VersionExplanation
+from clm_core.domain.explanations import Section, VersionExplanation
 from clm_core.domain.jobs import TrainingJob
 from clm_core.domain.listings import ListedVersion, Page, VersionQuery
 from clm_core.domain.paper import LearningValue, PaperQuery, PaperRecord
@@ -79,6 +79,13 @@ def learning(model_id: ModelIdInPath, clm: Connected) -> LearningValue:
     if value is None:
         raise NotFound(f"No version of {model_id} was ever in production: `clm models` lists the models.")
     return value
+
+
+def attribution(model_id: ModelIdInPath, clm: Connected) -> Section:
+    """Attribution of the model's life in production: by version, symbol, time, side, reasons, decision."""
+    from clm_core.lifecycle.attribution import attribute_model
+
+    return attribute_model(clm, model_id)
 
 
 def drift(

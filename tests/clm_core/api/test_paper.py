@@ -12,7 +12,7 @@ from clm_core.domain.vocabulary import Role
 from clm_core.services import Services
 
 
-def test_viewers_read_the_record_of_a_version_and_the_value_of_learning(
+def test_viewers_read_the_record_of_a_version_the_value_of_learning_and_the_attribution(
     wired: Services,
     make_token: Callable[..., str],
     model_id: str,
@@ -36,3 +36,7 @@ def test_viewers_read_the_record_of_a_version_and_the_value_of_learning(
     value = client.get(f"{address}/learning").json()
     assert (value["frozen"], value["since"]) == (version.version, None)
     assert client.get("/clm/models/nobody_btcusd_1h/learning").status_code == 404
+    attributed = client.get(f"{address}/attribution").json()
+    assert attributed["name"] == "attribution"
+    assert {row["name"] for row in attributed["values"]["side"]["rows"]} <= {"long", "short"}
+    assert client.get("/clm/models/nobody_btcusd_1h/attribution").status_code == 404
