@@ -36,6 +36,9 @@ gc.disable()
 GROUPS = {
     # one process imports torch, Lightning and neuralforecast: seconds of processor time each
     "torch": (
+        "clm_core/explain/test_reliance.py",
+        "clm_core/explain/networks",
+        "clm_core/explain/test_policy_maps.py",
         "clm_core/models/networks",
         "clm_core/models/policies",
         "clm_core/models/test_contract.py",

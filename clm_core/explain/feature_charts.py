@@ -1,5 +1,6 @@
 """Charts of SHAP values: a beeswarm of all rows, values by feature value, and the parts of the newest row."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -142,7 +143,7 @@ def thinned(count: int, most: int) -> NDArray[np.int64]:
     return np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(np.int64))
 
 
-def digits(values: Floats, count: int = 4) -> list[float]:
+def digits(values: Iterable[float], count: int = 4) -> list[float]:
     """Values with so many significant digits, so that a page stays small."""
     return [float(f"{value:.{count}g}") for value in values]
 

@@ -96,7 +96,7 @@ def boosted_of(model: Model) -> BoostedModel:
     made_by = catalog.origin(model)
     raise ExplanationUnavailable(
         f"{made_by.name if made_by else model.model_type} has no trees: SHAP values exist for xgboost and "
-        "lightgbm. Permutation importance explains every kind"
+        "lightgbm. `clm explain` shows the reliance on the features of other kinds"
     )
 
 

@@ -12,23 +12,20 @@ volatility, the jumps of noise, and the positions would change for a column that
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from clm_core.explain.forest import boosted_of
+from clm_core.domain.errors import ExplanationUnavailable
 from clm_core.explain.tree_shap import ShapValues
 from clm_core.market.bars import Bars, Floats
-from clm_core.models.contract import Model
-from clm_core.models.sizing import SizedModel
-from clm_core.models.trees.boosting import Trees
+from clm_core.models import catalog
+from clm_core.models.contract import Change, Model, ReadsFeatures
+from clm_core.models.plugins import PluginModel
+from clm_core.models.sizing import SizedModel, unsized_model
 
 QUARTER = 0.25
 """Share of the rows with high, and with low, values of a feature."""
-
-Change = Callable[[Floats], Floats]
-"""Function from feature values to other values, both of shape (n_rows, n_features)."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +82,7 @@ def permutation_importance(
 
     Args:
         features: names of the columns.
-        positions: positions for changed feature values, shape (n_bars,): `changed_positions` for trees.
+        positions: positions for changed feature values, shape (n_bars,): `changed_positions`.
         seed: seed of the shuffles.
         block: consecutive rows that stay together, at least 1: the memory of the slowest feature, or a week.
         shuffles: shuffles of each feature, at least 1.
@@ -100,19 +97,36 @@ def permutation_importance(
 
 
 def changed_positions(model: Model, bars: Bars) -> Callable[[Change], Floats]:
-    """Positions of trees, sizing included, for changed feature values.
+    """Positions of a model with features, sizing included, for changed feature values.
 
     Raises:
-        ExplanationUnavailable: the model is not made of trees.
+        ExplanationUnavailable: the model has no features that can be changed.
     """
-    boosted = boosted_of(model)
+    inner = inputs_of(model)
 
     def positions(change: Change) -> Floats:
-        changed = replace(boosted, trees=ChangedTrees(boosted.trees, change))
+        changed = inner.with_changed_inputs(change)
         outer: Model = replace(model, inner=changed) if isinstance(model, SizedModel) else changed
         return outer.positions(bars)
 
     return positions
+
+
+def inputs_of(model: Model) -> ReadsFeatures:
+    """The model below the sizing, whose features can be changed.
+
+    Raises:
+        ExplanationUnavailable: the model has no features that can be changed.
+    """
+    inner = unsized_model(model)
+    inner = inner.inner if isinstance(inner, PluginModel) else inner
+    if isinstance(inner, ReadsFeatures):
+        return inner
+    made_by = catalog.origin(model)
+    raise ExplanationUnavailable(
+        f"{made_by.name if made_by else model.model_type} names no features that could be shuffled: its "
+        "positions follow from the bars by rules of its own"
+    )
 
 
 def concordance(one: Floats, other: Floats) -> float:
@@ -129,30 +143,6 @@ def block_order(n_rows: int, block: int, rng: np.random.Generator) -> NDArray[np
     edges = np.arange(int(rng.integers(1, block + 1)), n_rows, block)
     blocks = np.split(np.arange(n_rows), edges)
     return np.concatenate([blocks[number] for number in rng.permutation(len(blocks))])
-
-
-@dataclass(frozen=True, eq=False)
-class ChangedTrees:
-    """Trees that answer for changed feature values."""
-
-    FILE: ClassVar[str] = ""
-
-    trees: Trees
-    change: Change
-
-    @property
-    def features(self) -> tuple[str, ...]:
-        return self.trees.features
-
-    @property
-    def rounds(self) -> int:
-        return self.trees.rounds
-
-    def answers(self, values: Floats) -> Floats:
-        return self.trees.answers(self.change(values))
-
-    def gains(self) -> dict[str, float]:
-        return self.trees.gains()
 
 
 def _shuffled(column: int, block: int, rng: np.random.Generator) -> Change:

@@ -14,7 +14,8 @@ from clm_core.market.bars import Bars
 from clm_core.models.contract import Model
 from clm_core.models.params import series_names
 from clm_core.models.pooled import view_of
-from clm_core.retraining.explaining import explanation_file, model_sections, with_history
+from clm_core.retraining.explaining import explanation_file, with_history
+from clm_core.retraining.model_sections import sections_on_demand
 from clm_core.services import Services
 
 SUBTITLE = "What the version looks at, how well it knows, and where its results come from."
@@ -23,13 +24,18 @@ DRIFT_DAYS = 365
 
 
 def explain_version(
-    services: Services, version: ModelVersion, rows: int, symbol: str | None = None
+    services: Services,
+    version: ModelVersion,
+    rows: int,
+    symbol: str | None = None,
+    section: str | None = None,
 ) -> VersionExplanation:
     """Explanation of the retrain, with sections about the model on the newest closed bars; kept for REST.
 
     Args:
         rows: number of bars explained at most.
         symbol: market of the bars: a member of a pool; None for the version's own.
+        section: name of the one section that takes seconds to compute; None for all of them.
 
     Raises:
         FeatureMismatch: the version does not know the market.
@@ -38,7 +44,8 @@ def explain_version(
         explanation = stored_explanation(services, version)
     except NotFound:
         explanation = VersionExplanation(model_id=version.model_id, version=version.version, sections=())
-    explanation = explanation.with_sections(model_sections(*_model_and_bars(services, version, symbol), rows))
+    model, bars = _model_and_bars(services, version, symbol)
+    explanation = explanation.with_sections(sections_on_demand(model, bars, rows, section))
     explanation = with_history(services.reports, explanation).with_sections(_drift(services, version))
     _keep(services, explanation)
     return explanation

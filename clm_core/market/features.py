@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -76,6 +76,15 @@ class FeatureTable:
     def complete(self) -> NDArray[np.bool_]:
         """True for rows without a NaN, shape (n_bars,)."""
         return np.asarray(~np.isnan(self.values).any(axis=1))
+
+    def changed(self, change: Callable[[Floats], Floats] | None) -> "FeatureTable":
+        """Table with other values in the complete rows; the table itself without a change."""
+        if change is None:
+            return self
+        values = self.values.copy()
+        rows = self.complete
+        values[rows] = change(values[rows])
+        return replace(self, values=values)
 
 
 @dataclass(frozen=True, eq=False)

@@ -25,6 +25,9 @@ from clm_core.market.timeframes import Calendar, Timeframe
 Progress = Callable[[float], None]
 """Callback that receives the finished share of the work, 0..1; may be called from any thread."""
 
+Change = Callable[[Floats], Floats]
+"""Function from feature values to other values, both of shape (n_rows, n_features)."""
+
 
 class TrainedOn(BaseModel):
     """Provenance of a model: the series, the only one the model accepts, and the seed of the fit."""
@@ -312,6 +315,25 @@ class Composite(Protocol):
     @property
     def parts(self) -> "tuple[Model, ...] | tuple[Recipe, ...]":
         """Models or recipes combined; parts are not composites themselves."""
+        ...
+
+
+@runtime_checkable
+class ReadsFeatures(Protocol):
+    """A model whose positions follow from features that can be changed, to see what the positions rely on."""
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """Names of the features."""
+        ...
+
+    def with_changed_inputs(self, change: Change) -> Model:
+        """The model with changed values of its features, on any bars; training data stay as they were.
+
+        Args:
+            change: function from the values of the bars with every feature, in the order of `inputs`, to
+                other values; values that stay the same leave the positions as they are.
+        """
         ...
 
 

@@ -4,32 +4,35 @@ Sections about the model need the model and bars; sections about the evaluation 
 forecasts and backtests, which a retrain has at hand.
 """
 
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from clm_core.domain.errors import ExplanationUnavailable, NotEnoughBars
 from clm_core.domain.explanations import Section, VersionExplanation
 from clm_core.domain.versions import ModelVersion
+from clm_core.domain.vocabulary import ModelType
 from clm_core.explain import calibration_section as calibration
 from clm_core.explain.attribution import attribution_of
 from clm_core.explain.attribution_section import attribution_section
-from clm_core.explain.features import explain_features, features_section, stored_shares
+from clm_core.explain.features import stored_shares
 from clm_core.explain.profit_parts import TradedMarket, TradedStretch, profit_of
 from clm_core.explain.shares import NamedShares, shares_section
 from clm_core.market.bars import Bars
 from clm_core.market.panel import Panel
+from clm_core.models import catalog
 from clm_core.models.bundle import load_bundle
-from clm_core.models.contract import Model
+from clm_core.models.ensemble import EnsembleParams, Member
 from clm_core.models.pooled import view_of
+from clm_core.retraining.model_sections import model_sections, or_reason
 from clm_core.retraining.results import BacktestEvaluation
 from clm_core.retraining.training import TrainingResult
 
 RETRAIN_ROWS = 500
 """Bars explained in a retrain."""
+TORCH_LIBRARY = "neuralforecast"
+"""Library of the kinds whose models are loaded with torch."""
 HISTORY = 12
 """Versions of a model beside each other, the explained one included."""
 
@@ -47,24 +50,15 @@ def explanation_of(
         regime: regime known at the open of each out-of-sample bar, shape (n_bars,); None for a pool.
     """
     explained = next(iter(bars)) if isinstance(bars, Panel) else bars
-    model = view_of(load_bundle(trained.bundle, trained.bundle_digest), explained.symbol)
-    of_model = model_sections(model, explained, RETRAIN_ROWS)
+    if loads_torch(version):
+        of_model: tuple[Section, ...] = (_on_demand(version),)
+    else:
+        model = view_of(load_bundle(trained.bundle, trained.bundle_digest), explained.symbol)
+        of_model = model_sections(model, explained, RETRAIN_ROWS)
     return VersionExplanation(
         model_id=version.model_id,
         version=version.version,
         sections=(*of_model, *evaluation_sections(trained, evaluation, regime)),
-    )
-
-
-def model_sections(model: Model, bars: Bars, rows: int) -> tuple[Section, ...]:
-    """Sections about a model.
-
-    Args:
-        bars: bars of the model's market, with its own series.
-        rows: number of bars explained at most.
-    """
-    return (
-        _or_reason("features", "Features", lambda: features_section(explain_features(model, bars, rows))),
     )
 
 
@@ -108,7 +102,7 @@ def with_history(reports: Path, explanation: VersionExplanation) -> VersionExpla
 def _forecast_sections(evaluation: BacktestEvaluation) -> tuple[Section, ...]:
     record = evaluation.forecasts
     assert record is not None
-    return (_or_reason(calibration.NAME, calibration.TITLE, lambda: calibration.calibration_section(record)),)
+    return (or_reason(calibration.NAME, calibration.TITLE, lambda: calibration.calibration_section(record)),)
 
 
 def traded_stretch(evaluation: BacktestEvaluation, regime: NDArray[np.int8] | None) -> TradedStretch:
@@ -132,7 +126,7 @@ def _features_of_folds(trained: TrainingResult, evaluation: BacktestEvaluation) 
     known = [each for each in models if each.shares]
     if len(known) < 2:
         return ()
-    return (shares_section("features-folds", "Features over the folds", known, "the gain of the splits"),)
+    return (shares_section("features-folds", "Features over the folds", known, "the decisions"),)
 
 
 def _read_shares(file: Path) -> tuple[str, dict[str, float]] | None:
@@ -143,9 +137,19 @@ def _read_shares(file: Path) -> tuple[str, dict[str, float]] | None:
         return None
 
 
-def _or_reason(name: str, title: str, section: Callable[[], Section]) -> Section:
-    """The section, or the reason why the model has none."""
-    try:
-        return section()
-    except (ExplanationUnavailable, NotEnoughBars) as error:
-        return Section(name=name, title=title, sentences=(f"{error}.",))
+def loads_torch(version: ModelVersion) -> bool:
+    """True for forecasting networks and ensembles with one: their loading imports torch, which takes seconds
+    and memory in a process without torch until then."""
+    kinds = [version.kind]
+    if version.model_type is ModelType.ENSEMBLE:
+        members = EnsembleParams.parse(catalog.own_params(version.params)).members
+        kinds += [each.kind for each in members if isinstance(each, Member)]
+    return any(catalog.find_kind(*kind).library == TORCH_LIBRARY for kind in kinds)
+
+
+def _on_demand(version: ModelVersion) -> Section:
+    sentence = (
+        f"{version.kind} is explained on demand, since its loading takes seconds: `clm explain "
+        f"{version.model_id}@{version.version}`."
+    )
+    return Section(name="features", title="Features", sentences=(sentence,))

@@ -21,7 +21,7 @@ import pytest
 from clm_core.domain.costs import Costs
 from clm_core.domain.errors import FeatureMismatch, NotEnoughBars
 from clm_core.domain.vocabulary import ModelType
-from clm_core.market.bars import FIELDS, Bars
+from clm_core.market.bars import FIELDS, Bars, Floats
 from clm_core.market.features import MONDAY
 from clm_core.market.look_ahead import first_leak
 from clm_core.market.sources import MarketData
@@ -29,9 +29,9 @@ from clm_core.market.timeframes import Calendar, Timeframe, in_weekend
 from clm_core.models import golden
 from clm_core.models.bundle import load_bundle, save_bundle
 from clm_core.models.catalog import recipe, tolerance
-from clm_core.models.contract import Composite, Model, Recipe, require_bars_needed
+from clm_core.models.contract import Composite, Model, ReadsFeatures, Recipe, require_bars_needed
 from clm_core.models.plugins import measure
-from clm_core.models.sizing import unsized_recipe
+from clm_core.models.sizing import unsized_model, unsized_recipe
 from clm_core.testing.tick_walks import mirror_image, tick_walk
 
 SEED = 7
@@ -346,6 +346,23 @@ class ModelContract:
         importances = fitted.model.importances()
         assert not importances or sum(importances.values()) == pytest.approx(1)
         assert all(share > 0 for share in importances.values())
+
+    def test_inputs_that_stay_the_same_leave_the_positions_as_they_are(
+        self, fitted: Fitted, bars: Bars
+    ) -> None:
+        """For a model that offers its inputs, so that permutation importance can tell what it relies on."""
+        inner = unsized_model(fitted.model)
+        if not isinstance(inner, ReadsFeatures):
+            pytest.skip("the model offers no inputs to change")
+        widths = list[int]()
+
+        def same(values: Floats) -> Floats:
+            widths.append(values.shape[1])
+            return values
+
+        unchanged = inner.with_changed_inputs(same).positions(bars)
+        assert np.allclose(unchanged, inner.positions(bars), 0.0, 1e-5)
+        assert set(widths) == {len(inner.inputs)}
 
     def test_the_recorded_provenance_is_that_of_the_training_bars(self, fitted: Fitted, bars: Bars) -> None:
         trained_on = fitted.model.trained_on

@@ -39,7 +39,7 @@ from clm_core.market.bars import Bars, Floats
 from clm_core.market.features import memory_of, select_features
 from clm_core.market.signals import accuracy
 from clm_core.market.splits import bars_for_tail, purged_tail
-from clm_core.models.contract import Model, ModelCard, Progress, TrainedOn
+from clm_core.models.contract import Change, Model, ModelCard, Progress, TrainedOn
 from clm_core.models.exclusive_torch import torch_device
 from clm_core.models.networks.forecast_params import ForecastParams
 from clm_core.models.networks.windows import (
@@ -77,6 +77,8 @@ class ForecastModel:
     train_metrics: dict[str, float]
     forecaster: "Forecaster"
     learning_curve: tuple[float, ...] = ()
+    change: Change | None = None
+    """Change of the windows (`Windows.changed`); None for the windows themselves."""
 
     @property
     def model_type(self) -> ModelType:
@@ -113,6 +115,13 @@ class ForecastModel:
     def importances(self) -> dict[str, float]:
         return {}
 
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        return (RETURN, *self.params.input_features)
+
+    def with_changed_inputs(self, change: Change) -> "ForecastModel":
+        return replace(self, change=change)
+
     def save(self, folder: Path) -> None:
         from clm_core.models.networks import architecture
 
@@ -122,7 +131,7 @@ class ForecastModel:
         """Windows of the bars, and the quantiles over the whole horizon for each window."""
         from clm_core.models.networks import architecture
 
-        windows = windows_of(bars, self.params.input_size, self.params.input_features)
+        windows = windows_of(bars, self.params.input_size, self.params.input_features).changed(self.change)
         return windows, architecture.quantiles(self.forecaster, windows)
 
     def _signals(self, mean: Floats, unit: Floats) -> Floats:

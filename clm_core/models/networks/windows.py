@@ -1,7 +1,7 @@
 """Input windows of a forecasting network, cut from bars, and the standardised returns to forecast."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
@@ -29,6 +29,24 @@ class Windows:
     """Standard deviation of one-bar log returns over the trailing 96 bars, shape (n_bars,)."""
     rows: NDArray[np.int64]
     """Rows, ascending, with a complete window inside an unbroken stretch."""
+
+    def changed(self, change: Callable[[Floats], Floats] | None) -> "Windows":
+        """Windows with other returns and features in the rows with every value; the windows themselves
+        without a change.
+
+        Args:
+            change: function of the one-bar log returns, each over the volatility of its bar so that returns
+                of a wild time fit into a calm one, and of the features, shape (n_rows, 1 + n_features).
+        """
+        if change is None:
+            return self
+        known = np.isfinite(self.features).all(axis=1) & np.isfinite(self.returns) & (self.volatility > 0)
+        scale = self.volatility[known]
+        values = change(np.column_stack([self.returns[known] / scale, self.features[known]]))
+        returns, features = self.returns.copy(), self.features.copy()
+        returns[known] = values[:, 0] * scale
+        features[known] = values[:, 1:]
+        return replace(self, returns=returns, features=features)
 
 
 @dataclass(frozen=True, eq=False)

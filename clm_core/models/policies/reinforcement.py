@@ -19,7 +19,7 @@ during training, the policy with the highest return on those bars is kept.
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +30,7 @@ from clm_core.domain.errors import BundleCorrupt, NotEnoughBars
 from clm_core.domain.vocabulary import ModelType
 from clm_core.market.bars import Bars, Floats
 from clm_core.market.features import MONDAY, FeatureTable, compute_features, memory_of, select_features
-from clm_core.models.contract import ModelCard, Progress, TrainedOn
+from clm_core.models.contract import Change, ModelCard, Progress, TrainedOn
 from clm_core.models.exclusive_torch import exclusive_torch, torch_device
 from clm_core.models.params import require_features
 from clm_core.models.policies.policy_params import PolicyParams
@@ -84,6 +84,8 @@ class PolicyModel:
     normaliser: Normaliser
     network: PolicyNetwork
     learning_curve: tuple[float, ...] = ()
+    change: Change | None = None
+    """Change of the feature values; None for the values themselves."""
 
     @property
     def model_type(self) -> ModelType:
@@ -97,7 +99,7 @@ class PolicyModel:
 
     def positions(self, bars: Bars) -> Floats:
         bars = self.trained_on.accept(bars)
-        table = compute_features(bars, self.params.features)
+        table = compute_features(bars, self.params.features).changed(self.change)
         starts, active = spans(bars, table.complete, self.params.memory)
         market = MarketArrays.of(bars, self.params.holding)
         return follow(self.params, self.normaliser, self.network, table, market, starts, active)[0]
@@ -109,6 +111,13 @@ class PolicyModel:
 
     def importances(self) -> dict[str, float]:
         return {}
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        return self.params.features
+
+    def with_changed_inputs(self, change: Change) -> "PolicyModel":
+        return replace(self, change=change)
 
     def save(self, folder: Path) -> None:
         from safetensors.numpy import save_file

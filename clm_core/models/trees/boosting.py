@@ -52,7 +52,7 @@ from clm_core.market.regimes import STATES
 from clm_core.market.sample_weights import age_weights, average_uniqueness, regime_weights
 from clm_core.market.signals import accuracy, hold_convictions, hold_signals
 from clm_core.market.splits import Rows, bars_for_tail, purged_tail
-from clm_core.models.contract import ModelCard, Progress, TrainedOn
+from clm_core.models.contract import Change, ModelCard, Progress, TrainedOn
 from clm_core.models.kind import OlderParams
 from clm_core.models.params import (
     FeatureNames,
@@ -267,6 +267,8 @@ class BoostedModel:
     reading: Reading | None = None
     """Reading of the trees' answers; None for the label `sign`."""
     learning_curve: tuple[float, ...] = ()
+    change: Change | None = None
+    """Change of the feature values; None for the values themselves."""
 
     @property
     def model_type(self) -> ModelType:
@@ -283,7 +285,7 @@ class BoostedModel:
 
     def positions(self, bars: Bars) -> Floats:
         bars = self.trained_on.accept(bars)
-        answers, side = _answers(self.trees, self.params, bars)
+        answers, side = _answers(self.trees, self.params, bars, self.change)
         if self.reading is None:
             assert self.params.horizon != "auto"
             return hold_signals(self._signs(answers), bars, self.params.horizon)
@@ -293,7 +295,7 @@ class BoostedModel:
 
     def forecast(self, bars: Bars) -> Floats:
         bars = self.trained_on.accept(bars)
-        answers, side = _answers(self.trees, self.params, bars)
+        answers, side = _answers(self.trees, self.params, bars, self.change)
         if self.reading is None:
             return answers
         return self.reading.rise.probability(self.reading.score(answers, side, bars))
@@ -306,7 +308,7 @@ class BoostedModel:
         bars = self.trained_on.accept(bars)
         if self.reading is None:
             return np.full(len(bars), np.nan)
-        answers, side = _answers(self.trees, self.params, bars)
+        answers, side = _answers(self.trees, self.params, bars, self.change)
         strength = self.reading.strength_of(self.reading.score(answers, side, bars), side)
         return self.reading.expected_return(strength, return_unit(bars))
 
@@ -314,6 +316,13 @@ class BoostedModel:
         gains = self.trees.gains()
         total = sum(gains.values())
         return {name: gain / total for name, gain in gains.items() if gain > 0}
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        return self.params.features
+
+    def with_changed_inputs(self, change: Change) -> "BoostedModel":
+        return replace(self, change=change)
 
     def save(self, folder: Path) -> None:
         (folder / self.trees.FILE).write_bytes(self.raw)
@@ -575,9 +584,11 @@ def _member(panel: Panel, number: int, params: BoostingParams, horizon: int) -> 
     )
 
 
-def _answers(trees: Trees, params: BoostingParams, bars: Bars) -> tuple[Floats, Floats | None]:
+def _answers(
+    trees: Trees, params: BoostingParams, bars: Bars, change: Change | None
+) -> tuple[Floats, Floats | None]:
     """The trees' answers, NaN in rows without a full look-back, and the rule's side, shape (n_bars,)."""
-    table = compute_features(bars, params.features)
+    table = compute_features(bars, params.features).changed(change)
     side = side_of_rule(bars) if params.label == "meta" else None
     answers = np.full(len(bars), np.nan)
     known = _known(table, side)

@@ -9,7 +9,6 @@ from clm_core.domain.costs import Costs
 from clm_core.domain.errors import ExplanationUnavailable
 from clm_core.domain.vocabulary import ModelType, RuleFamily
 from clm_core.explain.importance import (
-    Change,
     Importance,
     block_order,
     changed_positions,
@@ -20,6 +19,7 @@ from clm_core.explain.importance import (
 from clm_core.explain.tree_shap import ShapValues
 from clm_core.market.bars import Bars, Floats
 from clm_core.models import catalog
+from clm_core.models.contract import Change
 
 NAN = float("nan")
 
@@ -89,7 +89,7 @@ def test_positions_of_trees_depend_on_the_features_with_shap_values(kind: ModelT
     assert found[0].mean > 0.05
 
 
-def test_a_kind_without_trees_says_so_by_name(bars: Bars) -> None:
+def test_a_kind_without_features_says_so_by_name(bars: Bars) -> None:
     model = catalog.strategy(RuleFamily.MOMENTUM).recipe({}, Costs()).fit(bars, seed=1)
-    with pytest.raises(ExplanationUnavailable, match="momentum has no trees"):
+    with pytest.raises(ExplanationUnavailable, match="momentum names no features"):
         changed_positions(model, bars)

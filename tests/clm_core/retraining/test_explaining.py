@@ -2,8 +2,13 @@
 
 from pathlib import Path
 
+import pytest
+from kind_cases import member
+from records import a_job, a_version
+
 from clm_core.domain.explanations import Section, VersionExplanation
-from clm_core.retraining.explaining import explanation_file, with_history
+from clm_core.domain.vocabulary import ModelType
+from clm_core.retraining.explaining import explanation_file, loads_torch, with_history
 
 
 def explanation(version: str, symbol: str = "BTCUSD", **shares: float) -> VersionExplanation:
@@ -35,3 +40,20 @@ def test_the_first_version_with_shares_has_no_history(tmp_path: Path) -> None:
     assert with_history(tmp_path, first) == first
     without = VersionExplanation(model_id="m", version="v1", sections=())
     assert with_history(tmp_path, without) == without
+
+
+@pytest.mark.parametrize(
+    ("kind", "params", "loads"),
+    [
+        (ModelType.XGBOOST, {}, False),
+        (ModelType.RL_V3, {}, False),
+        (ModelType.NHITS, {}, True),
+        (ModelType.ENSEMBLE, {"members": [member(ModelType.XGBOOST), member(ModelType.PATCHTST)]}, True),
+        (ModelType.ENSEMBLE, {"members": [member(ModelType.XGBOOST), member(ModelType.LIGHTGBM)]}, False),
+    ],
+    ids=["trees", "a policy", "a network", "an ensemble with a network", "an ensemble of trees"],
+)
+def test_models_that_load_torch_are_left_to_the_command(
+    kind: ModelType, params: dict[str, object], loads: bool
+) -> None:
+    assert loads_torch(a_version(a_job(model_type=kind), params=params)) is loads
